@@ -1,0 +1,23 @@
+//! Layer `base`: time, seeded randomness, range sets, timers, rings and counters.
+#![forbid(unsafe_code)]
+
+pub mod time;
+
+/// Which end of a connection something is or belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The end that opened the connection.
+    Client,
+    /// The end that accepted it.
+    Server,
+}
+
+impl Side {
+    /// The other end.
+    pub const fn peer(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}

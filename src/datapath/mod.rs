@@ -1,0 +1,127 @@
+//! Layer `datapath`: the seam between frames and everything above them.
+//!
+//! One [`Datapath`] is one RX/TX queue pair, owned by one core. Implementations: a DPDK port queue,
+//! an in-memory simulated link, and decorators (fault injection, packet capture).
+
+use arrayvec::ArrayVec;
+
+/// Frames handled per turn and direction.
+pub const BURST: usize = 32;
+
+/// Bytes that every [`TxFrame`] keeps free in front of its payload for [`TxFrame::prepend`].
+pub const TX_HEADROOM: usize = 128;
+
+/// A burst of frames. Frames that `tx_burst` does not take stay at its front.
+pub type Burst<F> = ArrayVec<F, BURST>;
+
+/// What the receiver hardware said about a frame's checksums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// Not looked at: software has to verify.
+    #[default]
+    Unknown,
+    /// Verified by the device.
+    Good,
+    /// Found wrong by the device.
+    Bad,
+}
+
+/// A received Ethernet frame, contiguous, uniquely owned; dropping it frees it.
+pub trait RxFrame {
+    /// The whole frame from the destination MAC on.
+    fn data_mut(&mut self) -> &mut [u8];
+    /// The device's verdict on the IPv4 header checksum.
+    fn ip_checksum(&self) -> Checksum;
+    /// The device's verdict on the UDP/ICMP checksum.
+    fn l4_checksum(&self) -> Checksum;
+}
+
+/// Checksum work that a device does for an outgoing frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TxOffload {
+    /// Length of Ethernet (and VLAN) header in bytes.
+    pub l2_len: u8,
+    /// Length of the IP header in bytes.
+    pub l3_len: u8,
+    /// IPv6 rather than IPv4.
+    pub ipv6: bool,
+    /// The device fills in the IPv4 header checksum.
+    pub ip_checksum: bool,
+    /// The device fills in the UDP checksum; the field holds the pseudo-header sum.
+    pub udp_checksum: bool,
+}
+
+/// A frame to be sent: payload first, then headers prepended in front of it.
+pub trait TxFrame {
+    /// The whole payload area, [`TX_HEADROOM`] bytes behind the start of the frame's memory.
+    /// Only valid before the first [`TxFrame::prepend`].
+    fn payload_mut(&mut self) -> &mut [u8];
+    /// Fixes the payload's length. `len` is at most `payload_mut().len()`.
+    fn set_payload_len(&mut self, len: usize);
+    /// Grows the frame by `n` bytes in front and returns them.
+    ///
+    /// # Panics
+    /// If more than [`TX_HEADROOM`] bytes are prepended in all.
+    fn prepend(&mut self, n: usize) -> &mut [u8];
+    /// The frame as it will be sent: everything prepended plus the payload.
+    fn data(&self) -> &[u8];
+    /// The same, to patch a header that is already there.
+    fn data_mut(&mut self) -> &mut [u8];
+    /// Asks the device for checksum work that [`Caps`] says it can do.
+    fn set_offload(&mut self, offload: TxOffload);
+}
+
+/// What a queue pair's device can do and is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// The device's MAC address.
+    pub mac: [u8; 6],
+    /// Largest IP packet in bytes (1500, 9000).
+    pub mtu: u16,
+    /// The device fills in IPv4 header checksums on request.
+    pub tx_ip_checksum: bool,
+    /// The device fills in UDP checksums on request.
+    pub tx_udp_checksum: bool,
+}
+
+/// Counters of one queue pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatapathStats {
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Frames the device took for sending.
+    pub tx_frames: u64,
+    /// Bytes the device took for sending.
+    pub tx_bytes: u64,
+    /// `tx_burst` calls that left frames behind because the ring was full.
+    pub tx_full: u64,
+    /// `tx_alloc` calls that found no free frame.
+    pub tx_no_frame: u64,
+    /// Bytes of chained frames that had to be joined into one piece.
+    pub rx_linearized_bytes: u64,
+    /// Frames dropped because they were too large to be joined.
+    pub rx_oversize: u64,
+}
+
+/// One RX/TX queue pair, polled by one core.
+pub trait Datapath {
+    /// A received frame.
+    type Rx: RxFrame;
+    /// A frame to be sent.
+    type Tx: TxFrame;
+
+    /// What the device can do.
+    fn caps(&self) -> Caps;
+    /// Whether the link (or the peer process) is there.
+    fn link_up(&mut self) -> bool;
+    /// Appends received frames to `burst` until it is full or none is left; returns how many.
+    fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize;
+    /// An empty frame, or `None` when the pool is exhausted for now.
+    fn tx_alloc(&mut self) -> Option<Self::Tx>;
+    /// Sends from the front of `burst`; what the ring does not take stays in it. Returns how many were taken.
+    fn tx_burst(&mut self, burst: &mut Burst<Self::Tx>) -> usize;
+    /// Counters since start.
+    fn stats(&self) -> DatapathStats;
+}

@@ -1,0 +1,15 @@
+//! Gannet: QUIC v1 on DPDK, decrypting stream bytes straight into the application's pinned buffers.
+
+pub mod api;
+pub mod base;
+pub mod crypto;
+pub mod datapath;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
+pub mod mem;
+pub mod net;
+pub mod proto;
+pub mod quic;
+pub mod report;
+pub mod runtime;
+pub mod wire;

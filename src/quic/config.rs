@@ -1,0 +1,129 @@
+//! Configuration of endpoints and connections.
+
+use std::sync::Arc;
+
+use crate::base::time::Duration;
+use crate::mem::PinnedBuf;
+use crate::quic::StreamId;
+
+/// Which congestion controller a connection runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CongestionAlgorithm {
+    /// RFC 9002 §7.
+    NewReno,
+    /// CUBIC (RFC 8312bis) with HyStart++ slow start exit.
+    #[default]
+    Cubic,
+}
+
+/// Gives receive buffers to streams that the peer opens.
+pub trait BufferProvider: Send + Sync {
+    /// Stream window that the transport parameters announce for such streams, in bytes.
+    /// [`BufferProvider::provide`] must then give at least that many bytes.
+    fn initial_window(&self) -> u64;
+    /// Buffers for the stream that the peer has just opened; empty to fall back to pooled chunks.
+    fn provide(&self, stream: StreamId) -> Vec<PinnedBuf>;
+}
+
+/// Per-connection transport settings, shared by many connections.
+#[derive(Clone)]
+pub struct TransportConfig {
+    /// Idle timeout announced to the peer; zero turns it off (RFC 9000 §10.1).
+    pub max_idle_timeout: Duration,
+    /// The handshake must finish within this time.
+    pub handshake_timeout: Duration,
+    /// Connection flow-control window, bytes. Grows with what the application consumes or provides.
+    pub max_data: u64,
+    /// Initial window of bidirectional streams that we open. 0: the window opens with provided buffers.
+    pub stream_window_bidi_local: u64,
+    /// Initial (and pooled sliding) window of bidirectional streams that the peer opens.
+    pub stream_window_bidi_remote: u64,
+    /// The same for the peer's unidirectional streams.
+    pub stream_window_uni: u64,
+    /// Bidirectional streams the peer may have open at a time.
+    pub max_streams_bidi: u64,
+    /// Unidirectional streams the peer may have open at a time.
+    pub max_streams_uni: u64,
+    /// Raise `ReceiveBufferLow` when less than this many provided bytes are unfilled.
+    pub receive_low_water: u64,
+    /// Bytes that may be queued for sending on one stream before `send` answers `Blocked`.
+    pub send_budget: u64,
+    /// Which congestion controller.
+    pub congestion: CongestionAlgorithm,
+    /// Spread packets over the round trip.
+    pub pacing: bool,
+    /// Assumed round-trip time before the first sample (RFC 9002 §6.2.2).
+    pub initial_rtt: Duration,
+    /// Longest time an acknowledgement is held back.
+    pub max_ack_delay: Duration,
+    /// Acknowledge at least every this many ack-eliciting packets.
+    pub ack_frequency: u32,
+    /// Largest UDP payload to use once the path has been probed to carry it (bytes, at least 1200).
+    pub max_udp_payload: u16,
+    /// Send a PING when nothing was sent for this long.
+    pub keep_alive: Option<Duration>,
+    /// Buffers for peer-opened streams.
+    pub provider: Option<Arc<dyn BufferProvider>>,
+}
+
+impl Default for TransportConfig {
+    fn default() -> Self {
+        Self {
+            max_idle_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
+            max_data: 64 << 20,
+            stream_window_bidi_local: 1 << 20,
+            stream_window_bidi_remote: 1 << 20,
+            stream_window_uni: 1 << 20,
+            max_streams_bidi: 100,
+            max_streams_uni: 100,
+            receive_low_water: 1 << 20,
+            send_budget: 16 << 20,
+            congestion: CongestionAlgorithm::default(),
+            pacing: true,
+            initial_rtt: Duration::from_millis(333),
+            max_ack_delay: Duration::from_millis(25),
+            ack_frequency: 2,
+            max_udp_payload: 1472,
+            keep_alive: None,
+            provider: None,
+        }
+    }
+}
+
+/// What a server endpoint accepts connections with.
+#[derive(Clone)]
+pub struct ServerConfig {
+    /// TLS settings; made by [`crate::quic::tls::server_config`].
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Transport settings.
+    pub transport: Arc<TransportConfig>,
+}
+
+/// What a client connects with.
+#[derive(Clone)]
+pub struct ClientConfig {
+    /// TLS settings; made by [`crate::quic::tls::client_config`].
+    pub tls: Arc<rustls::ClientConfig>,
+    /// Transport settings.
+    pub transport: Arc<TransportConfig>,
+}
+
+/// Settings of one endpoint, which is one core's engine.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// Seeds every random choice; the same seed and the same input give the same output.
+    pub seed: [u8; 32],
+    /// Key of stateless reset tokens (RFC 9000 §10.3.2).
+    pub reset_key: [u8; 32],
+    /// Key that encrypts what our connection IDs carry.
+    pub cid_key: [u8; 16],
+    /// This core's number, carried in its connection IDs.
+    pub core: u8,
+    /// Upper limit of connections.
+    pub max_connections: usize,
+    /// Upper limit of server handshakes in flight.
+    pub max_handshakes: usize,
+    /// Stateless resets sent per second at the most.
+    pub reset_rate: u32,
+}

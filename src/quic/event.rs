@@ -1,0 +1,170 @@
+//! What the engine tells the application.
+
+use bytes::Bytes;
+
+use crate::mem::PinnedBuf;
+use crate::quic::StreamId;
+
+/// Names a connection of one endpoint. Never reused for another connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub(crate) u64);
+
+/// Whether a stream carries data one way or both ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dir {
+    /// Both ways.
+    Bidi,
+    /// From its opener to the peer.
+    Uni,
+}
+
+/// Memory to send from. It is owned by the engine until acknowledged, then comes back in an event.
+#[derive(Debug)]
+pub enum SendData {
+    /// The first `usize` bytes of a pinned buffer.
+    Pinned(PinnedBuf, usize),
+    /// Reference-counted bytes.
+    Bytes(Bytes),
+    /// Bytes that are never freed.
+    Static(&'static [u8]),
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// `close` was called here.
+    Local {
+        /// Application error code.
+        code: u64,
+    },
+    /// The peer's application closed it.
+    Application {
+        /// Application error code.
+        code: u64,
+        /// The peer's reason phrase.
+        reason: String,
+    },
+    /// The peer's transport closed it.
+    PeerTransport {
+        /// Transport error code (RFC 9000 §20.1).
+        code: u64,
+        /// The peer's reason phrase.
+        reason: String,
+    },
+    /// We closed it because of a protocol or TLS error.
+    Transport {
+        /// Transport error code (RFC 9000 §20.1).
+        code: u64,
+        /// What was wrong.
+        reason: String,
+    },
+    /// Nothing was heard for the idle timeout.
+    IdleTimeout,
+    /// The handshake did not finish in time.
+    HandshakeTimeout,
+    /// The peer has lost the connection's state (RFC 9000 §10.3).
+    StatelessReset,
+    /// The server speaks none of our versions.
+    VersionMismatch,
+    /// The endpoint is going away.
+    Shutdown,
+}
+
+/// One thing that happened on a connection.
+#[derive(Debug)]
+pub enum Event {
+    /// The handshake is complete (RFC 9001 §4.1.1).
+    Connected {
+        /// The negotiated application protocol.
+        alpn: Vec<u8>,
+    },
+    /// The peer opened a stream.
+    StreamOpened {
+        /// Which.
+        id: StreamId,
+    },
+    /// The peer raised its stream limit.
+    StreamsAvailable {
+        /// For which kind.
+        dir: Dir,
+    },
+    /// A pooled stream has new contiguous bytes (or its end) to read.
+    Readable {
+        /// Which stream.
+        id: StreamId,
+    },
+    /// A stream with provided buffers got new contiguous bytes.
+    Progress {
+        /// Which stream.
+        id: StreamId,
+        /// Contiguous bytes from the start of the stream.
+        contiguous: u64,
+    },
+    /// A provided buffer comes back; every one does, exactly once.
+    Buffer {
+        /// Which stream.
+        id: StreamId,
+        /// The buffer.
+        buf: PinnedBuf,
+        /// Stream offset of its first byte.
+        offset: u64,
+        /// Contiguous valid bytes at its front.
+        valid: usize,
+    },
+    /// Every byte up to the final size has arrived (and, on a provided stream, come back in `Buffer`s).
+    Finished {
+        /// Which stream.
+        id: StreamId,
+        /// Final size in bytes.
+        size: u64,
+    },
+    /// The peer reset its sending part.
+    Reset {
+        /// Which stream.
+        id: StreamId,
+        /// Application error code.
+        code: u64,
+        /// Final size in bytes.
+        size: u64,
+    },
+    /// Provided space runs low: provide more, or the peer will stall.
+    ReceiveBufferLow {
+        /// Which stream.
+        id: StreamId,
+        /// Provided bytes not yet filled.
+        provided_left: u64,
+        /// Bytes wanted to get above the low-water mark.
+        wanted: u64,
+    },
+    /// The peer asks us to stop sending; the stream has been reset with this code.
+    Stopped {
+        /// Which stream.
+        id: StreamId,
+        /// Application error code.
+        code: u64,
+    },
+    /// Send budget is available again after `send` answered `Blocked`.
+    Writable {
+        /// Which stream.
+        id: StreamId,
+    },
+    /// Data handed to `send` comes back: acknowledged, or the stream ended before.
+    SendDone {
+        /// Which stream.
+        id: StreamId,
+        /// What was handed over.
+        data: SendData,
+        /// How many of its bytes were acknowledged.
+        acked: usize,
+    },
+    /// All data and the FIN were acknowledged.
+    SendFinished {
+        /// Which stream.
+        id: StreamId,
+    },
+    /// The connection is over. Always the last event of a connection.
+    Closed {
+        /// Why.
+        reason: CloseReason,
+    },
+}
