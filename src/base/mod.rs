@@ -1,7 +1,10 @@
 //! Layer `base`: time, seeded randomness, range sets, timers, rings and counters.
 #![forbid(unsafe_code)]
 
+pub mod range_set;
+pub mod rng;
 pub mod time;
+pub mod timer;
 
 /// Which end of a connection something is or belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

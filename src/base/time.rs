@@ -1,7 +1,7 @@
 //! Monotonic time as a plain number, so that the engine never reads a clock itself.
 
-pub use core::time::Duration;
 use core::ops::{Add, AddAssign, Sub};
+pub use core::time::Duration;
 
 /// A point in monotonic time, in nanoseconds since an arbitrary origin.
 ///

@@ -7,16 +7,23 @@ use crate::quic::StreamId;
 
 /// Names a connection of one endpoint. Never reused for another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId(pub(crate) u64);
+pub struct ConnId(u64);
 
-/// Whether a stream carries data one way or both ways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dir {
-    /// Both ways.
-    Bidi,
-    /// From its opener to the peer.
-    Uni,
+impl ConnId {
+    pub(crate) fn new(index: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(index))
+    }
+
+    pub(crate) fn index(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 }
+
+pub use crate::wire::quic::Dir;
 
 /// Memory to send from. It is owned by the engine until acknowledged, then comes back in an event.
 #[derive(Debug)]

@@ -1,1 +1,34 @@
-//! Layer `quic`.
+//! Layer `quic`: the protocol engine. Sans-IO, deterministic, without unsafe code.
+//!
+//! An [`Endpoint`] is one core's engine. Datagrams go in with [`Endpoint::handle_datagram`], datagrams
+//! to be sent come out of [`Endpoint::poll_transmit`], what happened comes out of
+//! [`Endpoint::poll_event`], and time is passed in. Stream bytes are decrypted from the datagram
+//! straight into the memory that [`Conn::provide_receive_buffers`] handed over.
+#![forbid(unsafe_code)]
+
+mod cid;
+pub mod config;
+pub mod congestion;
+mod connection;
+mod crypto_stream;
+mod endpoint;
+pub mod event;
+mod flow;
+mod path;
+pub mod recovery;
+mod space;
+mod stats;
+mod stream;
+pub mod tls;
+
+pub use crate::wire::quic::StreamId;
+pub use cid::{CID_LEN, CidCodec, CidInfo};
+pub use config::{
+    BufferProvider, ClientConfig, CongestionAlgorithm, EndpointConfig, ServerConfig, TransportConfig,
+};
+pub use connection::{
+    Conn, OpenError, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError, Transmit,
+};
+pub use endpoint::{ConnectError, Endpoint};
+pub use event::{CloseReason, ConnId, Dir, Event, SendData};
+pub use stats::{ConnStats, Drop, EndpointStats, PlacementStats};

@@ -1,0 +1,196 @@
+//! A hashed hierarchical timer wheel.
+//!
+//! Time is cut into ticks of 2^16 ns (65.5 µs). An entry never fires before its time and at most one
+//! tick after it, if [`TimerWheel::expire`] is called often enough. Entries are not removed or
+//! moved: the user re-checks its own deadline when one fires, and arms again.
+
+use crate::base::time::Instant;
+
+/// log2 of a tick in nanoseconds.
+const TICK_SHIFT: u32 = 16;
+/// log2 of slots per level.
+const SLOT_BITS: u32 = 6;
+const SLOTS: usize = 1 << SLOT_BITS;
+/// Levels: 64^5 ticks are 19 hours; later entries wait in the last level and are looked at again.
+const LEVELS: usize = 5;
+
+#[derive(Clone, Debug)]
+struct Level<K> {
+    slots: Vec<Vec<(u64, K)>>,
+    /// Bit per slot that holds something.
+    occupied: u64,
+}
+
+/// The wheel. `K` names what is timed.
+#[derive(Clone, Debug)]
+pub struct TimerWheel<K> {
+    levels: Vec<Level<K>>,
+    /// All entries with ticks at or below it have fired.
+    now: u64,
+    /// Entries that were due when armed.
+    due: Vec<K>,
+    /// Holds a slot while it is taken apart; kept for its capacity.
+    moving: Vec<(u64, K)>,
+}
+
+/// The first tick at whose end `at` has passed.
+const fn tick_of(at: Instant) -> u64 {
+    at.as_nanos().div_ceil(1 << TICK_SHIFT)
+}
+
+impl<K: Copy> TimerWheel<K> {
+    /// A wheel whose time is `now`.
+    pub fn new(now: Instant) -> Self {
+        let level = Level { slots: vec![Vec::new(); SLOTS], occupied: 0 };
+        Self { levels: vec![level; LEVELS], now: now.as_nanos() >> TICK_SHIFT, due: Vec::new(), moving: Vec::new() }
+    }
+
+    /// Lets `key` fire at `at`. [`Instant::MAX`] means never.
+    pub fn arm(&mut self, key: K, at: Instant) {
+        if at == Instant::MAX {
+            return;
+        }
+        let tick = tick_of(at);
+        if tick <= self.now { self.due.push(key) } else { self.place(tick, key) }
+    }
+
+    fn place(&mut self, tick: u64, key: K) {
+        let span = tick ^ self.now;
+        let level = ((63 - span.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
+        let far = tick.min(self.now + (1 << (SLOT_BITS * LEVELS as u32)) - (1 << (SLOT_BITS * level)));
+        // Beyond the wheel: the furthest slot, where it is placed anew.
+        let index = if (tick ^ self.now) >> (SLOT_BITS * LEVELS as u32) != 0 { far } else { tick };
+        let slot = (index >> (SLOT_BITS * level)) as usize % SLOTS;
+        let level = &mut self.levels[level as usize];
+        level.slots[slot].push((tick, key));
+        level.occupied |= 1 << slot;
+    }
+
+    /// The earliest time at which [`TimerWheel::expire`] may have something to do. It may be early:
+    /// for far entries it is the time at which they are sorted anew.
+    pub fn next(&self) -> Option<Instant> {
+        if !self.due.is_empty() {
+            return Some(Instant::from_nanos(self.now << TICK_SHIFT));
+        }
+        let mut best: Option<u64> = None;
+        for (i, level) in self.levels.iter().enumerate() {
+            if level.occupied == 0 {
+                continue;
+            }
+            let shift = SLOT_BITS * i as u32;
+            let here = (self.now >> shift) as u32 % SLOTS as u32;
+            // Slots behind the current one, the current one last: it is a full turn away.
+            let ahead = level.occupied.rotate_right(here + 1).trailing_zeros() + 1;
+            let tick = ((self.now >> shift) + u64::from(ahead)) << shift;
+            best = Some(best.map_or(tick, |b| b.min(tick)));
+        }
+        best.map(|tick| Instant::from_nanos(tick << TICK_SHIFT))
+    }
+
+    /// Moves time to `now` and calls `fire` for every entry whose time has come.
+    pub fn expire(&mut self, now: Instant, mut fire: impl FnMut(K)) {
+        for key in self.due.drain(..) {
+            fire(key);
+        }
+        let target = now.as_nanos() >> TICK_SHIFT;
+        while self.now < target {
+            let Some(next) = self.next().map(|at| at.as_nanos() >> TICK_SHIFT).filter(|tick| *tick <= target) else {
+                self.now = target;
+                return;
+            };
+            self.now = next;
+            self.turn(&mut fire);
+        }
+    }
+
+    /// Takes apart every slot that begins at the current tick, coarse levels first.
+    fn turn(&mut self, fire: &mut impl FnMut(K)) {
+        for i in (0..LEVELS).rev() {
+            let shift = SLOT_BITS * i as u32;
+            if self.now & ((1 << shift) - 1) != 0 {
+                continue;
+            }
+            let slot = (self.now >> shift) as usize % SLOTS;
+            let level = &mut self.levels[i];
+            if level.occupied & (1 << slot) == 0 {
+                continue;
+            }
+            level.occupied &= !(1 << slot);
+            std::mem::swap(&mut self.moving, &mut level.slots[slot]);
+            let mut moving = std::mem::take(&mut self.moving);
+            for (tick, key) in moving.drain(..) {
+                if tick <= self.now { fire(key) } else { self.place(tick, key) }
+            }
+            // The slot gets its memory back, unless something was placed into it meanwhile.
+            let home = &mut self.levels[i].slots[slot];
+            if home.is_empty() {
+                std::mem::swap(home, &mut moving);
+            }
+            self.moving = moving;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TICK: u64 = 1 << TICK_SHIFT;
+
+    proptest! {
+        #[test]
+        fn fires_in_time(
+            entries in proptest::collection::vec(prop_oneof![0u64..1 << 20, 0u64..1 << 34, 0u64..1 << 52], 1..40),
+            steps in proptest::collection::vec(prop_oneof![1u64..1 << 18, 1u64..1 << 36], 1..60),
+            start in 0u64..1 << 40,
+        ) {
+            let mut now = start;
+            let mut wheel = TimerWheel::new(Instant::from_nanos(now));
+            let mut waiting = std::collections::BTreeMap::new();
+            for (key, delay) in entries.iter().enumerate() {
+                let at = now + delay;
+                wheel.arm(key, Instant::from_nanos(at));
+                waiting.insert(key, at);
+            }
+            for step in steps {
+                now += step;
+                if let Some(next) = wheel.next() {
+                    let first = waiting.values().min().copied().unwrap_or(u64::MAX);
+                    prop_assert!(next.as_nanos() <= first.max(start) + TICK, "next must not be late");
+                }
+                let mut fired = Vec::new();
+                wheel.expire(Instant::from_nanos(now), |key| fired.push(key));
+                for key in fired {
+                    let at = waiting.remove(&key);
+                    prop_assert!(at.is_some_and(|at| at <= now), "not early, not twice");
+                }
+                prop_assert!(waiting.values().all(|at| *at + TICK > now), "at most a tick late");
+            }
+        }
+    }
+
+    #[test]
+    fn following_next_reaches_the_deadline_in_few_steps() {
+        let mut wheel = TimerWheel::new(Instant::ZERO);
+        let at = Instant::from_nanos(123_456_789_012);
+        wheel.arm(1u32, at);
+        let mut steps = 0;
+        let mut fired = None;
+        while fired.is_none() {
+            let now = wheel.next().unwrap();
+            wheel.expire(now, |key| fired = Some((key, now)));
+            steps += 1;
+            assert!(steps <= LEVELS + 1);
+        }
+        let (_, now) = fired.unwrap();
+        assert!(now >= at && now.as_nanos() - at.as_nanos() <= TICK);
+    }
+
+    #[test]
+    fn never_is_never() {
+        let mut wheel = TimerWheel::new(Instant::ZERO);
+        wheel.arm((), Instant::MAX);
+        assert_eq!(wheel.next(), None);
+    }
+}

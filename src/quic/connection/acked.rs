@@ -1,0 +1,127 @@
+//! What acknowledgement and loss of a packet mean for the frames it carried (RFC 9000 §13.3).
+
+use crate::quic::connection::sent::{SentFrame, SentFrames};
+use crate::quic::connection::{Connection, Cx};
+use crate::quic::event::Event;
+use crate::quic::recovery::SpaceId;
+use crate::wire::quic::StreamId;
+
+impl Connection {
+    /// Applies what `self.acked` collected for `space`.
+    pub(super) fn apply_acked(&mut self, space: SpaceId) {
+        let mut acked = std::mem::take(&mut self.acked);
+        for (pn, frames) in acked.drain(..) {
+            if space == SpaceId::Data
+                && let Some(keys) = &mut self.one_rtt
+            {
+                keys.on_acked(pn);
+            }
+            for frame in frames {
+                self.frame_acked(space, pn, frame);
+            }
+        }
+        self.acked = acked;
+    }
+
+    fn frame_acked(&mut self, space: SpaceId, pn: u64, frame: SentFrame) {
+        match frame {
+            SentFrame::Stream { id, start, len, fin } => self.stream_acked(id, start..start + u64::from(len), fin),
+            SentFrame::Crypto { start, len } => {
+                self.space(space).crypto_tx.on_acked(start..start + u64::from(len));
+            }
+            SentFrame::Ack { largest } => self.space(space).acks.on_ack_acked(largest),
+            SentFrame::ResetStream(id) => {
+                if let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) {
+                    send.reset_acked();
+                }
+                self.streams.remove_if_done(id);
+            }
+            SentFrame::MtuProbe => {
+                if self.path.mtu.on_acked(pn) {
+                    self.recovery.set_max_datagram(self.path.mtu.current());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn stream_acked(&mut self, id: StreamId, range: std::ops::Range<u64>, fin: bool) {
+        let budget = self.config.send_budget;
+        let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else { return };
+        let events = &mut self.events;
+        send.on_acked(range, fin, |data, acked| events.push_back(Event::SendDone { id, data, acked }));
+        if send.wants_writable && send.queued() < budget {
+            send.wants_writable = false;
+            events.push_back(Event::Writable { id });
+        }
+        if send.is_delivered() {
+            events.push_back(Event::SendFinished { id });
+            self.streams.remove_if_done(id);
+        }
+    }
+
+    /// Applies what `self.lost` collected.
+    pub(super) fn apply_lost(&mut self, cx: &mut Cx<'_>) {
+        let mut lost = std::mem::take(&mut self.lost);
+        for (space, pn, frames) in lost.drain(..) {
+            self.stats.lost_packets += 1;
+            cx.stats.lost_packets += 1;
+            self.frames_lost(space, pn, &frames);
+        }
+        self.lost = lost;
+    }
+
+    /// Whatever of `frames` still matters is queued again.
+    pub(super) fn frames_lost(&mut self, space: SpaceId, pn: u64, frames: &SentFrames) {
+        for frame in frames {
+            self.frame_lost(space, pn, frame);
+        }
+    }
+
+    fn frame_lost(&mut self, space: SpaceId, pn: u64, frame: &SentFrame) {
+        match *frame {
+            SentFrame::Stream { id, start, len, fin } => {
+                if let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) {
+                    send.on_lost(start..start + u64::from(len), fin);
+                    self.streams.queue_send(id);
+                }
+            }
+            SentFrame::Crypto { start, len } => {
+                self.space(space).crypto_tx.on_lost(start..start + u64::from(len));
+            }
+            SentFrame::MaxData => self.max_data_lost = true,
+            SentFrame::MaxStreamData(id) => {
+                if let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) {
+                    recv.credit_lost();
+                    self.streams.queue_control(id);
+                }
+            }
+            SentFrame::MaxStreams(dir) => self.streams.max_streams_lost(dir),
+            SentFrame::DataBlocked => self.send_credit.blocked_lost(),
+            SentFrame::StreamDataBlocked(id) => {
+                if let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) {
+                    send.credit.blocked_lost();
+                    self.streams.queue_control(id);
+                }
+            }
+            SentFrame::StreamsBlocked(dir) => self.streams.streams_blocked_lost(dir),
+            SentFrame::ResetStream(id) => {
+                if let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) {
+                    send.reset_lost();
+                    self.streams.queue_control(id);
+                }
+            }
+            SentFrame::StopSending(id) => {
+                if let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) {
+                    recv.stop_lost();
+                    self.streams.queue_control(id);
+                }
+            }
+            SentFrame::NewConnectionId(seq) => self.local_cids.announce_lost(seq),
+            SentFrame::RetireConnectionId(seq) => self.remote_cids.retire_lost(seq),
+            SentFrame::HandshakeDone => self.handshake_done_due = true,
+            SentFrame::MtuProbe => self.path.mtu.on_lost(pn),
+            SentFrame::Ack { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! What an application does with a connection.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use crate::base::time::Instant;
+use crate::mem::PinnedBuf;
+use crate::quic::connection::Connection;
+use crate::quic::event::{Dir, Event, SendData};
+use crate::quic::stats::ConnStats;
+use crate::quic::stream::placement::Placement;
+use crate::wire::quic::{StreamId, varint};
+
+/// Why no stream could be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum OpenError {
+    /// The peer allows no more streams for now; `StreamsAvailable` tells when it does.
+    #[error("the peer's stream limit is reached; wait for StreamsAvailable")]
+    StreamsExhausted,
+    /// The connection is closed or closing.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+/// Why an operation on a stream failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum StreamError {
+    /// There is no such stream (any more), or it has no part in this direction.
+    #[error("there is no such stream, or it has ended in this direction")]
+    NoStream,
+    /// The connection is closed or closing.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+/// Why `send` did not take the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SendErrorKind {
+    /// There is no such stream, or it was finished, reset or stopped.
+    #[error("the stream does not exist or takes no more data")]
+    NoStream,
+    /// The send budget is used up; `Writable` tells when there is some again.
+    #[error("the stream's send budget is used up; wait for Writable")]
+    Blocked,
+    /// The stream would become longer than 2^62-1 bytes.
+    #[error("the stream would exceed 2^62-1 bytes")]
+    TooLong,
+    /// The connection is closed or closing.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+/// `send` failed; the data comes back.
+#[derive(Debug, Error)]
+#[error("{kind}")]
+pub struct SendError {
+    /// Why.
+    pub kind: SendErrorKind,
+    /// What was to be sent.
+    pub data: SendData,
+}
+
+/// Why buffers were not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ProvideErrorKind {
+    /// No buffer was given.
+    #[error("the list of buffers is empty")]
+    Empty,
+    /// A buffer has no bytes.
+    #[error("a buffer is empty")]
+    EmptyBuffer,
+    /// There is no such stream, or it receives nothing (any more).
+    #[error("the stream does not exist or receives no more data")]
+    NoStream,
+    /// Data has arrived in pooled chunks already.
+    #[error("data has arrived in pooled chunks; buffers must be provided before")]
+    PooledStream,
+    /// The peer was allowed to send more than these first buffers hold.
+    #[error("the first buffers must hold the {announced} bytes that the peer was allowed to send; set the stream's initial window to 0")]
+    TooSmall {
+        /// The window that was announced, bytes.
+        announced: u64,
+    },
+    /// The final size is known: no more can arrive.
+    #[error("the stream's end is known and fits into what was provided")]
+    Finished,
+    /// Beyond the largest stream offset.
+    #[error("more than 2^62-1 bytes provided")]
+    TooMuch,
+    /// The connection is closed or closing.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+/// Buffers were not taken; they come back.
+#[derive(Debug, Error)]
+#[error("{kind}")]
+pub struct ProvideError {
+    /// Why.
+    pub kind: ProvideErrorKind,
+    /// The buffers, in order.
+    pub bufs: Vec<PinnedBuf>,
+}
+
+/// One connection, for as long as the endpoint is borrowed.
+#[derive(Debug)]
+pub struct Conn<'a> {
+    conn: &'a mut Connection,
+}
+
+impl<'a> Conn<'a> {
+    pub(crate) fn new(conn: &'a mut Connection) -> Self {
+        Self { conn }
+    }
+
+    /// Opens a stream (RFC 9000 §2.1).
+    ///
+    /// # Errors
+    /// [`OpenError::StreamsExhausted`] when the peer's limit is reached, [`OpenError::Closed`] afterwards.
+    pub fn open(&mut self, dir: Dir) -> Result<StreamId, OpenError> {
+        if !self.conn.is_active() {
+            return Err(OpenError::Closed);
+        }
+        self.conn.streams.open(dir).ok_or(OpenError::StreamsExhausted)
+    }
+
+    /// Queues `data` on a stream, and its end if `fin`. The memory belongs to the engine until it
+    /// comes back in [`Event::SendDone`]. Data is taken whole as long as less than the send budget is queued.
+    ///
+    /// # Errors
+    /// The data comes back in the error.
+    pub fn send(&mut self, id: StreamId, data: SendData, fin: bool) -> Result<(), SendError> {
+        let conn = &mut *self.conn;
+        if !conn.is_active() {
+            return Err(SendError { kind: SendErrorKind::Closed, data });
+        }
+        let budget = conn.config.send_budget;
+        let Some(send) = conn.streams.get(id).and_then(|s| s.send.as_mut()).filter(|s| s.is_writable()) else {
+            return Err(SendError { kind: SendErrorKind::NoStream, data });
+        };
+        if send.queued() >= budget && !data.is_empty() {
+            send.wants_writable = true;
+            return Err(SendError { kind: SendErrorKind::Blocked, data });
+        }
+        if send.end() + data.len() as u64 > varint::MAX {
+            return Err(SendError { kind: SendErrorKind::TooLong, data });
+        }
+        send.write(data, fin);
+        conn.streams.queue_send(id);
+        Ok(())
+    }
+
+    /// Ends a stream behind what was queued.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the stream cannot be written to.
+    pub fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
+        self.send(id, SendData::Static(&[]), true).map_err(|e| match e.kind {
+            SendErrorKind::Closed => StreamError::Closed,
+            _ => StreamError::NoStream,
+        })
+    }
+
+    /// Bytes that `send` takes before it answers `Blocked`; 0 for streams that cannot be written to.
+    pub fn send_budget(&self, id: StreamId) -> u64 {
+        let send = self.conn.streams.get_ref(id).and_then(|s| s.send.as_ref()).filter(|s| s.is_writable());
+        send.map_or(0, |send| self.conn.config.send_budget.saturating_sub(send.queued()))
+    }
+
+    /// Hands receive buffers over: the stream's bytes are decrypted straight into them, strictly in order,
+    /// and the peer may send exactly as much as was provided. Each buffer comes back once, in [`Event::Buffer`].
+    ///
+    /// # Errors
+    /// All buffers come back in the error.
+    pub fn provide_receive_buffers(&mut self, id: StreamId, bufs: Vec<PinnedBuf>) -> Result<(), ProvideError> {
+        match self.check_provide(id, &bufs) {
+            Err(kind) => return Err(ProvideError { kind, bufs }),
+            Ok(()) => {
+                let Some(recv) = self.conn.streams.get(id).and_then(|s| s.recv.as_mut()) else {
+                    return Err(ProvideError { kind: ProvideErrorKind::NoStream, bufs });
+                };
+                recv.make_provided();
+                for buf in bufs {
+                    recv.provide(buf);
+                }
+            }
+        }
+        self.conn.streams.queue_control(id);
+        self.conn.streams.mark_dirty(id);
+        Ok(())
+    }
+
+    fn check_provide(&mut self, id: StreamId, bufs: &[PinnedBuf]) -> Result<(), ProvideErrorKind> {
+        if !self.conn.is_active() {
+            return Err(ProvideErrorKind::Closed);
+        }
+        if bufs.is_empty() {
+            return Err(ProvideErrorKind::Empty);
+        }
+        if bufs.iter().any(|b| b.is_empty()) {
+            return Err(ProvideErrorKind::EmptyBuffer);
+        }
+        let recv = self.conn.streams.get_ref(id).and_then(|s| s.recv.as_ref());
+        let recv = recv.filter(|r| r.is_receiving() && !r.is_stopped()).ok_or(ProvideErrorKind::NoStream)?;
+        let total = bufs.iter().try_fold(recv.provided_end(), |sum, b| sum.checked_add(b.len() as u64));
+        let total = total.filter(|t| *t <= varint::MAX).ok_or(ProvideErrorKind::TooMuch)?;
+        if recv.is_provided() {
+            let enough = recv.final_size().is_some_and(|size| size <= recv.provided_end());
+            return if enough { Err(ProvideErrorKind::Finished) } else { Ok(()) };
+        }
+        if recv.high() > 0 || recv.final_size().is_some() {
+            return Err(ProvideErrorKind::PooledStream);
+        }
+        if total < recv.announced() {
+            return Err(ProvideErrorKind::TooSmall { announced: recv.announced() });
+        }
+        Ok(())
+    }
+
+    /// The next contiguous bytes of a pooled stream, read in place; empty when there are none now.
+    pub fn peek(&self, id: StreamId) -> Option<&[u8]> {
+        self.conn.streams.get_ref(id).and_then(|s| s.recv.as_ref()).map(|r| r.peek())
+    }
+
+    /// The application is done with the next `n` bytes of a pooled stream.
+    pub fn consume(&mut self, id: StreamId, n: usize) {
+        let Some(recv) = self.conn.streams.get(id).and_then(|s| s.recv.as_mut()) else { return };
+        let n = recv.consume(n as u64);
+        let credit = recv.credit_due().is_some();
+        self.conn.recv_credit.consume(n);
+        if credit {
+            self.conn.streams.queue_control(id);
+        }
+        self.conn.streams.remove_if_done(id);
+    }
+
+    /// Whether every byte of a pooled stream was consumed and its end seen. True for streams that are gone.
+    pub fn is_finished(&self, id: StreamId) -> bool {
+        let recv = self.conn.streams.get_ref(id).and_then(|s| s.recv.as_ref());
+        recv.is_none_or(|r| r.is_done() || r.final_size() == Some(r.consumed()))
+    }
+
+    /// Abandons sending on a stream with RESET_STREAM (RFC 9000 §3.1).
+    ///
+    /// # Errors
+    /// [`StreamError`] when there is nothing to reset.
+    pub fn reset(&mut self, id: StreamId, code: u64) -> Result<(), StreamError> {
+        let conn = &mut *self.conn;
+        if !conn.is_active() {
+            return Err(StreamError::Closed);
+        }
+        let send = conn.streams.get(id).and_then(|s| s.send.as_mut()).ok_or(StreamError::NoStream)?;
+        let events = &mut conn.events;
+        if !send.reset(code.min(varint::MAX), |data, acked| events.push_back(Event::SendDone { id, data, acked })) {
+            return Err(StreamError::NoStream);
+        }
+        conn.streams.queue_control(id);
+        Ok(())
+    }
+
+    /// Asks the peer to stop sending; provided buffers come back, later data is dropped (RFC 9000 §3.5).
+    ///
+    /// # Errors
+    /// [`StreamError`] when nothing is being received.
+    pub fn stop_sending(&mut self, id: StreamId, code: u64) -> Result<(), StreamError> {
+        let conn = &mut *self.conn;
+        if !conn.is_active() {
+            return Err(StreamError::Closed);
+        }
+        let recv = conn.streams.get(id).and_then(|s| s.recv.as_mut()).ok_or(StreamError::NoStream)?;
+        if !recv.stop(code.min(varint::MAX)) {
+            return Err(StreamError::NoStream);
+        }
+        let held = if recv.is_pooled() { recv.high() - recv.consumed() } else { 0 };
+        while let Some((offset, buf, valid)) = recv.pop_any() {
+            conn.events.push_back(Event::Buffer { id, buf, offset, valid });
+        }
+        recv.placement = Placement::Discard;
+        conn.recv_credit.consume(held);
+        conn.streams.queue_control(id);
+        conn.streams.mark_dirty(id);
+        Ok(())
+    }
+
+    /// Closes the connection; every buffer and memory comes back in events, then `Closed` (RFC 9000 §10.2).
+    pub fn close(&mut self, now: Instant, code: u64, reason: &str) {
+        self.conn.close(now, code.min(varint::MAX), reason);
+    }
+
+    /// State and counters.
+    pub fn stats(&self) -> ConnStats {
+        self.conn.stats()
+    }
+
+    /// The peer's address.
+    pub fn remote(&self) -> SocketAddr {
+        self.conn.remote()
+    }
+
+    /// Our address.
+    pub fn local(&self) -> SocketAddr {
+        self.conn.path.local
+    }
+
+    /// The negotiated application protocol, once known.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.conn.tls.as_ref().and_then(|tls| tls.alpn())
+    }
+
+    /// Whether the handshake is complete and the connection not closed.
+    pub fn is_established(&self) -> bool {
+        self.conn.complete && self.conn.is_active()
+    }
+
+    /// Streams that exist now.
+    pub fn stream_count(&self) -> usize {
+        self.conn.streams.len()
+    }
+
+    /// Updates the packet keys now, if the last update is confirmed (RFC 9001 §6.1). True if it was done.
+    pub fn update_keys(&mut self, now: Instant) -> bool {
+        self.conn.force_key_update(now)
+    }
+}

@@ -1,0 +1,53 @@
+//! Packets without frames that steer a client's handshake: Version Negotiation and Retry.
+
+use std::net::SocketAddr;
+
+use crate::base::Side;
+use crate::crypto;
+use crate::quic::connection::{Connection, Cx};
+use crate::quic::recovery::SpaceId;
+use crate::quic::stats::Drop;
+use crate::wire::quic::QUIC_V1;
+use crate::wire::quic::header::{self, Parsed};
+
+impl Connection {
+    /// Whether a Version Negotiation packet ends the attempt: it answers our first packets,
+    /// nothing else was heard yet, and our version is not listed (RFC 9000 §6.2).
+    pub(crate) fn is_version_mismatch(&self, parsed: &Parsed, data: &[u8]) -> bool {
+        self.side == Side::Client
+            && self.is_active()
+            && self.retry_allowed
+            && parsed.scid == *self.remote_cids.current()
+            && header::versions(data).all(|version| version != QUIC_V1)
+    }
+
+    /// A Retry packet (RFC 9000 §17.2.5); anything but the first genuine one is dropped.
+    pub(crate) fn handle_retry(&mut self, cx: &mut Cx<'_>, parsed: &Parsed, data: &[u8]) {
+        let Some((body, tag)) = data.split_last_chunk::<16>() else {
+            cx.stats.drop(Drop::Malformed);
+            return;
+        };
+        let token = data.get(parsed.token.clone()).unwrap_or_default();
+        let first = self.spaces[SpaceId::Initial.index()].acks.largest().is_none();
+        if !self.takes_retry() || !first || token.is_empty() || parsed.scid == *self.remote_cids.current() {
+            cx.stats.drop(Drop::Unexpected);
+            return;
+        }
+        if crypto::retry_tag(&self.original_dcid, body) != *tag {
+            cx.stats.drop(Drop::Authentication);
+            return;
+        }
+        self.on_retry(parsed.scid, token);
+    }
+
+    /// Whether the connection runs between these addresses.
+    pub(crate) fn is_on_path(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        self.path.local == local && self.path.remote == remote
+    }
+
+    /// The network told that larger datagrams do not get through.
+    pub(crate) fn limit_mtu(&mut self, max: u16) {
+        self.path.mtu.limit(max);
+        self.recovery.set_max_datagram(self.path.mtu.current());
+    }
+}

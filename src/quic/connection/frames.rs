@@ -1,0 +1,257 @@
+//! What each received frame does (RFC 9000 §19).
+
+use crate::base::Side;
+use crate::base::time::Duration;
+use crate::crypto::Opened;
+use crate::quic::connection::closing::Fault;
+use crate::quic::connection::{Connection, Cx};
+use crate::quic::event::{CloseReason, Dir, Event};
+use crate::quic::recovery::SpaceId;
+use crate::quic::stats::PlacementStats;
+use crate::wire::quic::frame::{AckFrame, Frame, StreamHeader};
+use crate::wire::quic::{ConnectionId, StreamId, TransportError};
+
+/// Cipher block of every suite's keystream that matters for placement, in bytes.
+const BLOCK: usize = 16;
+
+impl Connection {
+    pub(super) fn on_frame(
+        &mut self,
+        cx: &mut Cx<'_>,
+        space: SpaceId,
+        dcid: &ConnectionId,
+        frame: &Frame<'_>,
+    ) -> Result<(), Fault> {
+        let fault = |code: TransportError| Fault::new(code, frame.frame_type(), code.to_string());
+        match frame {
+            Frame::Padding(_) | Frame::Ping => {}
+            Frame::Ack(ack) => self.on_ack(cx, space, ack)?,
+            Frame::Crypto { offset, data } => {
+                self.space(space).crypto_rx.insert(*offset, data).map_err(fault)?;
+                self.on_crypto(cx, space)?;
+            }
+            // Address validation tokens are for a later connection; this endpoint keeps none.
+            Frame::NewToken { .. } if self.side == Side::Client => {}
+            Frame::NewToken { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
+            Frame::Stream(_) | Frame::Datagram { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
+            Frame::ResetStream { id, code, final_size } => self.on_reset_stream(cx, *id, *code, *final_size).map_err(fault)?,
+            Frame::StopSending { id, code } => self.on_stop_sending(cx, *id, *code).map_err(fault)?,
+            Frame::MaxData(limit) => {
+                self.send_credit.raise(*limit);
+            }
+            Frame::MaxStreamData { id, max } => self.on_max_stream_data(cx, *id, *max).map_err(fault)?,
+            Frame::MaxStreams { bidi, max } => self.on_max_streams(if *bidi { Dir::Bidi } else { Dir::Uni }, *max),
+            Frame::DataBlocked(_) => self.max_data_lost |= self.recv_credit.update_due().is_some(),
+            Frame::StreamDataBlocked { id, .. } => self.on_stream_data_blocked(cx, *id).map_err(fault)?,
+            Frame::StreamsBlocked { .. } => {}
+            Frame::NewConnectionId { seq, retire_prior_to, cid, reset_token } => {
+                self.remote_cids.insert(*seq, *retire_prior_to, *cid, *reset_token).map_err(fault)?;
+            }
+            Frame::RetireConnectionId { seq } => {
+                self.local_cids.retire(*seq, dcid).map_err(fault)?;
+                let (id, ids) = (self.id, cx.ids);
+                self.local_cids.issue(self.peer.active_connection_id_limit, |seq| ids.cid(id, seq));
+            }
+            Frame::PathChallenge(data) => self.path.on_challenge(*data),
+            // No challenge of ours is ever outstanding.
+            Frame::PathResponse(_) => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
+            Frame::ConnectionClose { code, reason, .. } => {
+                let reason = String::from_utf8_lossy(reason).into_owned();
+                self.on_peer_close(cx, CloseReason::PeerTransport { code: *code, reason });
+            }
+            Frame::ApplicationClose { code, reason } => {
+                let reason = String::from_utf8_lossy(reason).into_owned();
+                self.on_peer_close(cx, CloseReason::Application { code: *code, reason });
+            }
+            Frame::HandshakeDone if self.side == Side::Client => self.on_confirmed(cx),
+            Frame::HandshakeDone => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
+        }
+        Ok(())
+    }
+
+    fn on_ack(&mut self, cx: &mut Cx<'_>, space: SpaceId, ack: &AckFrame<'_>) -> Result<(), Fault> {
+        let exponent = if space == SpaceId::Data { self.peer.ack_delay_exponent as u32 } else { 3 };
+        let micros = ack.delay.checked_shl(exponent).filter(|d| d >> exponent == ack.delay).unwrap_or(u64::MAX);
+        let delay = Duration::from_micros(micros.min(1 << 40));
+        let context = self.context();
+        let (acked, lost) = (&mut self.acked, &mut self.lost);
+        let outcome = self.recovery.on_ack(
+            cx.now,
+            space,
+            ack.ranges(),
+            delay,
+            ack.ecn.as_ref().map(|ecn| ecn.ce),
+            &context,
+            |pn, packet| acked.push((pn, packet.frames)),
+            |pn, frames| lost.push((space, pn, frames)),
+        );
+        let outcome = outcome.map_err(|_| {
+            Fault::new(TransportError::PROTOCOL_VIOLATION, 0x02, "acknowledgement of a packet that was not sent")
+        })?;
+        if space == SpaceId::Data {
+            self.key_ack = self.key_ack.max(outcome.largest_newly_acked);
+        }
+        self.apply_acked(space);
+        self.apply_lost(cx);
+        Ok(())
+    }
+
+    /// Makes sure that the stream `id` exists, if it is one that the peer may speak of; false: it has ended.
+    fn ensure_stream(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<bool, TransportError> {
+        if self.streams.get_ref(id).is_some() {
+            return Ok(true);
+        }
+        let mut first = None;
+        let exists = self.streams.ensure(id, |new| {
+            first.get_or_insert(new.index());
+        })?;
+        if let Some(first) = first {
+            for index in first..=id.index() {
+                let new = StreamId::new(id.initiator(), id.dir(), index);
+                self.events.push_back(Event::StreamOpened { id: new });
+                self.ask_provider(cx, new)?;
+            }
+        }
+        Ok(exists)
+    }
+
+    /// Gives a new stream of the peer's the buffers of the listener's provider.
+    fn ask_provider(&mut self, _cx: &mut Cx<'_>, id: StreamId) -> Result<(), TransportError> {
+        let Some(provider) = &self.config.provider else { return Ok(()) };
+        let bufs = provider.provide(id);
+        let total: u64 = bufs.iter().map(|b| b.len() as u64).sum();
+        let promised = provider.initial_window();
+        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
+        if bufs.is_empty() {
+            return Ok(());
+        }
+        recv.make_provided();
+        for buf in bufs {
+            recv.provide(buf);
+        }
+        // The peer may use what it was promised; less would be overrun by a correct peer.
+        if total < promised { Err(TransportError::INTERNAL_ERROR) } else { Ok(()) }
+    }
+
+    /// A STREAM frame whose data starts at `at` in the payload: its bytes go straight to their place.
+    pub(super) fn on_stream(
+        &mut self,
+        cx: &mut Cx<'_>,
+        header: &StreamHeader,
+        at: usize,
+        len: usize,
+        opened: &Opened<'_>,
+    ) -> Result<(), Fault> {
+        let id = header.id;
+        let fault = |code: TransportError| Fault::new(code, 0x08, format!("stream {}: {code}", id.0));
+        if self.streams.is_local(id) && id.dir() == Dir::Uni {
+            return Err(fault(TransportError::STREAM_STATE_ERROR));
+        }
+        if !self.ensure_stream(cx, id).map_err(fault)? {
+            return Ok(());
+        }
+        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
+        if recv.is_done() {
+            return Ok(());
+        }
+        let range = header.offset..header.offset.saturating_add(len as u64);
+        let accepted = recv.accept(&range, header.fin).map_err(fault)?;
+        if !self.recv_credit.receive(accepted.new_high) {
+            return Err(fault(TransportError::FLOW_CONTROL_ERROR));
+        }
+        if !recv.is_pooled() {
+            // The memory is the application's: nothing of ours is held.
+            self.recv_credit.consume(accepted.new_high);
+        }
+        let mut placed = PlacementStats::default();
+        recv.place(range, cx.pool, |offset, memory| {
+            let from = at + (offset - header.offset) as usize;
+            let edge = from.next_multiple_of(BLOCK).min(from + memory.len()) - from;
+            placed.staged += edge as u64;
+            placed.direct += (memory.len() - edge) as u64;
+            opened.decrypt_at(from, memory);
+        })
+        .map_err(fault)?;
+        self.streams.mark_dirty(id);
+        self.add_placement(cx.stats, &placed);
+        Ok(())
+    }
+
+    fn on_reset_stream(&mut self, cx: &mut Cx<'_>, id: StreamId, code: u64, size: u64) -> Result<(), TransportError> {
+        if self.streams.is_local(id) && id.dir() == Dir::Uni {
+            return Err(TransportError::STREAM_STATE_ERROR);
+        }
+        if !self.ensure_stream(cx, id)? {
+            return Ok(());
+        }
+        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
+        if recv.is_done() {
+            return Ok(());
+        }
+        // With everything here, the application gets it (RFC 9000 §3.2, "Data Recvd").
+        if recv.is_complete() && recv.final_size() == Some(size) {
+            return Ok(());
+        }
+        let held = if recv.is_pooled() { recv.high() - recv.consumed() } else { 0 };
+        let new = recv.reset(size)?;
+        if !self.recv_credit.receive(new) {
+            return Err(TransportError::FLOW_CONTROL_ERROR);
+        }
+        self.recv_credit.consume(new + held);
+        let stopped = recv.is_stopped();
+        while let Some((offset, buf, valid)) = recv.pop_any() {
+            self.events.push_back(Event::Buffer { id, buf, offset, valid });
+        }
+        recv.mark_reset();
+        if !stopped {
+            self.events.push_back(Event::Reset { id, code, size });
+        }
+        self.streams.remove_if_done(id);
+        Ok(())
+    }
+
+    fn on_stop_sending(&mut self, cx: &mut Cx<'_>, id: StreamId, code: u64) -> Result<(), TransportError> {
+        if !self.streams.is_local(id) && id.dir() == Dir::Uni {
+            return Err(TransportError::STREAM_STATE_ERROR);
+        }
+        if !self.ensure_stream(cx, id)? {
+            return Ok(());
+        }
+        let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else { return Ok(()) };
+        let events = &mut self.events;
+        if send.reset(code, |data, acked| events.push_back(Event::SendDone { id, data, acked })) {
+            events.push_back(Event::Stopped { id, code });
+            self.streams.queue_control(id);
+        }
+        Ok(())
+    }
+
+    fn on_max_stream_data(&mut self, cx: &mut Cx<'_>, id: StreamId, max: u64) -> Result<(), TransportError> {
+        if !self.streams.is_local(id) && id.dir() == Dir::Uni {
+            return Err(TransportError::STREAM_STATE_ERROR);
+        }
+        if self.ensure_stream(cx, id)?
+            && let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut())
+            && send.credit.raise(max)
+        {
+            self.streams.queue_send(id);
+        }
+        Ok(())
+    }
+
+    fn on_stream_data_blocked(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<(), TransportError> {
+        if self.streams.is_local(id) && id.dir() == Dir::Uni {
+            return Err(TransportError::STREAM_STATE_ERROR);
+        }
+        if self.ensure_stream(cx, id)?
+            && let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut())
+        {
+            recv.peer_blocked();
+            if recv.credit_due().is_some() {
+                self.streams.queue_control(id);
+            }
+            self.streams.mark_dirty(id);
+        }
+        Ok(())
+    }
+}

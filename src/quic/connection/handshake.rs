@@ -1,0 +1,245 @@
+//! Driving TLS and what follows from it (RFC 9001 §4, RFC 9000 §7).
+
+use crate::base::Side;
+use crate::base::time::{Duration, Instant};
+use crate::quic::cid::{CID_LEN, MAX_ACTIVE};
+use crate::quic::connection::closing::Fault;
+use crate::quic::connection::keys::OneRtt;
+use crate::quic::connection::{Connection, Cx};
+use crate::quic::event::{Dir, Event};
+use crate::quic::recovery::SpaceId;
+use crate::quic::space::Space;
+use crate::quic::stream::Windows;
+use crate::quic::tls::{KeyChange, TlsError, TlsSession};
+use crate::wire::quic::params::TransportParameters;
+use crate::wire::quic::{ConnectionId, TransportError};
+
+/// Type of the CRYPTO frame, which TLS errors are blamed on.
+const CRYPTO_FRAME: u64 = 0x06;
+
+impl Connection {
+    /// The transport parameters that we announce.
+    pub(crate) fn local_params(&self, cx: &mut Cx<'_>) -> TransportParameters {
+        let config = &self.config;
+        let cid = self.local_cids.handshake_cid();
+        let server = self.side == Side::Server;
+        let (bidi_remote, uni) =
+            (config.peer_window(config.stream_window_bidi_remote), config.peer_window(config.stream_window_uni));
+        TransportParameters {
+            original_destination_connection_id: server.then_some(self.original_dcid),
+            stateless_reset_token: server.then(|| cx.ids.token(&cid)),
+            initial_source_connection_id: Some(cid),
+            max_idle_timeout: config.max_idle_timeout.as_millis() as u64,
+            max_udp_payload_size: u64::from(config.max_udp_payload),
+            initial_max_data: config.max_data,
+            initial_max_stream_data_bidi_local: config.stream_window_bidi_local,
+            initial_max_stream_data_bidi_remote: bidi_remote,
+            initial_max_stream_data_uni: uni,
+            initial_max_streams_bidi: config.max_streams_bidi,
+            initial_max_streams_uni: config.max_streams_uni,
+            ack_delay_exponent: 3,
+            max_ack_delay: config.max_ack_delay.as_millis() as u64,
+            disable_active_migration: true,
+            active_connection_id_limit: MAX_ACTIVE as u64,
+            ..TransportParameters::default()
+        }
+    }
+
+    /// Gives the connection its TLS session and lets it speak first if it is a client's.
+    pub(crate) fn start_tls(&mut self, cx: &mut Cx<'_>, tls: TlsSession) -> Result<(), Fault> {
+        self.tls = Some(Box::new(tls));
+        self.drive_tls(cx)
+    }
+
+    /// The space whose CRYPTO data TLS wants to read next.
+    fn read_space(&self) -> SpaceId {
+        let handshaking = self.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
+        if self.spaces[SpaceId::Handshake.index()].keys.is_none() && !self.complete {
+            SpaceId::Initial
+        } else if handshaking {
+            SpaceId::Handshake
+        } else {
+            SpaceId::Data
+        }
+    }
+
+    /// CRYPTO data arrived in `space`: TLS reads what is in order and answers.
+    pub(super) fn on_crypto(&mut self, cx: &mut Cx<'_>, space: SpaceId) -> Result<(), Fault> {
+        while let Some(bytes) = self.space(space).crypto_rx.take() {
+            if space != self.read_space() {
+                let why = "handshake data after the keys of its level were replaced";
+                return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, CRYPTO_FRAME, why));
+            }
+            let Some(tls) = &mut self.tls else { return Ok(()) };
+            tls.read_handshake(&bytes).map_err(tls_fault)?;
+            self.drive_tls(cx)?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything that TLS has to say: bytes to send, new keys, completion.
+    fn drive_tls(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        loop {
+            let level = self.write_space();
+            let Some(tls) = &mut self.tls else { return Ok(()) };
+            match tls.write_handshake(self.spaces[level.index()].crypto_tx.buffer()) {
+                Some(KeyChange::Handshake(keys)) => self.space(SpaceId::Handshake).keys = Some(Box::new(keys)),
+                Some(KeyChange::OneRtt(keys, updates)) => self.one_rtt = Some(Box::new(OneRtt::new(keys, updates))),
+                None => break,
+            }
+        }
+        self.take_params()?;
+        let done = self.tls.as_ref().is_some_and(|tls| !tls.is_handshaking());
+        if done && !self.complete && self.one_rtt.is_some() {
+            self.on_complete(cx)?;
+        }
+        Ok(())
+    }
+
+    /// The space that TLS output belongs to.
+    fn write_space(&self) -> SpaceId {
+        if self.complete || self.one_rtt.is_some() {
+            SpaceId::Data
+        } else if self.spaces[SpaceId::Handshake.index()].keys.is_some() {
+            SpaceId::Handshake
+        } else {
+            SpaceId::Initial
+        }
+    }
+
+    /// Applies the peer's transport parameters as soon as TLS has them (RFC 9000 §7.4).
+    fn take_params(&mut self) -> Result<(), Fault> {
+        if self.peer.initial_source_connection_id.is_some() {
+            return Ok(());
+        }
+        let Some(raw) = self.tls.as_ref().and_then(|tls| tls.transport_parameters()) else { return Ok(()) };
+        let params = TransportParameters::decode(raw, self.side.peer()).map_err(|e| {
+            Fault::new(TransportError::TRANSPORT_PARAMETER_ERROR, CRYPTO_FRAME, format!("transport parameters: {e}"))
+        })?;
+        self.check_ids(&params)?;
+        if let Some(token) = params.stateless_reset_token {
+            self.remote_cids.set_first_token(token);
+        }
+        let windows = Windows {
+            bidi_local: params.initial_max_stream_data_bidi_local,
+            bidi_remote: params.initial_max_stream_data_bidi_remote,
+            uni: params.initial_max_stream_data_uni,
+        };
+        self.streams.set_peer(windows, params.initial_max_streams_bidi, params.initial_max_streams_uni);
+        self.send_credit.raise(params.initial_max_data);
+        self.path.mtu.limit(params.max_udp_payload_size.min(u64::from(u16::MAX)) as u16);
+        self.peer = params;
+        Ok(())
+    }
+
+    /// The connection IDs that the peer authenticates must be those of the handshake (RFC 9000 §7.3).
+    fn check_ids(&self, params: &TransportParameters) -> Result<(), Fault> {
+        let check = |what: &str, have: Option<ConnectionId>, want: Option<ConnectionId>| {
+            if have == want {
+                return Ok(());
+            }
+            let why = format!("{what} does not match the handshake");
+            Err(Fault::new(TransportError::TRANSPORT_PARAMETER_ERROR, CRYPTO_FRAME, why))
+        };
+        let scid = params.initial_source_connection_id;
+        check("initial_source_connection_id", scid, Some(*self.remote_cids.current()))?;
+        if self.side == Side::Client {
+            let odcid = params.original_destination_connection_id;
+            check("original_destination_connection_id", odcid, Some(self.original_dcid))?;
+            check("retry_source_connection_id", params.retry_source_connection_id, self.retry_scid)?;
+        }
+        Ok(())
+    }
+
+    /// The handshake is complete (RFC 9001 §4.1.1).
+    fn on_complete(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
+        if self.peer.initial_source_connection_id.is_none() {
+            let why = "no transport parameters";
+            return Err(Fault::new(TransportError::crypto(109), CRYPTO_FRAME, why));
+        }
+        let gap = [SpaceId::Initial, SpaceId::Handshake].iter().any(|s| self.spaces[s.index()].crypto_rx.has_gap());
+        if gap {
+            let why = "handshake data beyond the end of the handshake";
+            return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, CRYPTO_FRAME, why));
+        }
+        self.complete = true;
+        self.path.validate();
+        self.stats.handshake_time = Some(cx.now.saturating_since(self.born));
+        cx.stats.handshakes += 1;
+        let alpn = self.tls.as_ref().and_then(|tls| tls.alpn()).unwrap_or_default().to_vec();
+        self.event(Event::Connected { alpn });
+        if self.side == Side::Server {
+            self.handshake_done_due = true;
+            self.on_confirmed(cx);
+        }
+        let id = self.id;
+        if CID_LEN > 0 {
+            let ids = cx.ids;
+            self.local_cids.issue(self.peer.active_connection_id_limit, |seq| ids.cid(id, seq));
+        }
+        Ok(())
+    }
+
+    /// Both sides are known to have completed the handshake (RFC 9001 §4.1.2).
+    pub(super) fn on_confirmed(&mut self, cx: &mut Cx<'_>) {
+        if std::mem::replace(&mut self.confirmed, true) {
+            return;
+        }
+        self.discard_space(SpaceId::Handshake);
+        self.path.mtu.enable();
+        self.reset_idle(cx.now);
+    }
+
+    /// Forgets a space with its keys (RFC 9001 §4.9).
+    pub(super) fn discard_space(&mut self, id: SpaceId) {
+        let space = self.space(id);
+        if std::mem::replace(&mut space.discarded, true) {
+            return;
+        }
+        *space = Space { discarded: true, next_pn: space.next_pn, ..Space::default() };
+        self.recovery.discard_space(id, |_| {});
+    }
+
+    /// A Retry: the first flight goes again, to another ID and with a token (RFC 9000 §17.2.5.2).
+    pub(crate) fn on_retry(&mut self, scid: ConnectionId, token: &[u8]) {
+        self.retry_allowed = false;
+        self.retry_scid = Some(scid);
+        self.token = token.to_vec();
+        self.remote_cids.replace_first(scid);
+        let initial = SpaceId::Initial;
+        self.space(initial).keys = Some(Box::new(crate::crypto::initial_keys(&scid, self.side)));
+        self.recovery.drain(initial, |_| {});
+        self.space(initial).crypto_tx.restart();
+    }
+
+    /// Updates the packet keys if the last update is confirmed.
+    pub(super) fn force_key_update(&mut self, now: Instant) -> bool {
+        let keep_until = now + 3 * self.pto();
+        let next_pn = self.space(SpaceId::Data).next_pn;
+        let Some(keys) = self.one_rtt.as_mut().filter(|_| self.confirmed) else { return false };
+        let done = keys.force_update(next_pn, keep_until);
+        self.stats.key_updates += u64::from(done);
+        done
+    }
+
+    /// Whether a Retry may still be followed.
+    pub(crate) fn takes_retry(&self) -> bool {
+        self.retry_allowed && self.is_active()
+    }
+
+    /// The peer raised MAX_STREAMS.
+    pub(super) fn on_max_streams(&mut self, dir: Dir, limit: u64) {
+        if self.streams.raise_limit(dir, limit) {
+            self.event(Event::StreamsAvailable { dir });
+        }
+    }
+
+    pub(super) fn handshake_deadline(&self) -> Option<Instant> {
+        let limit: Duration = self.config.handshake_timeout;
+        (!self.complete && !limit.is_zero()).then(|| self.born + limit)
+    }
+}
+
+fn tls_fault(error: TlsError) -> Fault {
+    Fault::new(TransportError::crypto(error.alert), CRYPTO_FRAME, error.reason)
+}

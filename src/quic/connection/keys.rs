@@ -1,0 +1,169 @@
+//! 1-RTT keys and their updates (RFC 9001 §6).
+
+use crate::base::time::Instant;
+use crate::crypto::{DirectionKeys, HeaderKey, Keys, PacketKey};
+use crate::quic::tls::KeyUpdates;
+
+/// Keys of the Data space: current, next, and for a while the previous ones.
+pub(crate) struct OneRtt {
+    pub(crate) local_header: HeaderKey,
+    pub(crate) remote_header: HeaderKey,
+    pub(crate) local: PacketKey,
+    remote: PacketKey,
+    /// Packets from before the last update, until the given time.
+    previous: Option<(PacketKey, Instant)>,
+    next_local: Option<PacketKey>,
+    next_remote: Option<PacketKey>,
+    updates: KeyUpdates,
+    phase: bool,
+    /// Lowest packet number received in the current phase.
+    phase_start: Option<u64>,
+    /// First packet number sent with the current key.
+    sent_from: u64,
+    /// A packet of the current phase was acknowledged, so that we may update (RFC 9001 §6.1).
+    confirmed: bool,
+    sent_with_key: u64,
+    failed: u64,
+}
+
+/// Which keys a packet wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Generation {
+    Previous,
+    Current,
+    Next,
+}
+
+impl OneRtt {
+    pub(crate) fn new(keys: Keys, mut updates: KeyUpdates) -> Self {
+        let Keys { local, remote } = keys;
+        let DirectionKeys { header: local_header, packet: local } = local;
+        let DirectionKeys { header: remote_header, packet: remote } = remote;
+        let (next_local, next_remote) = updates.next();
+        Self {
+            local_header,
+            remote_header,
+            local,
+            remote,
+            previous: None,
+            next_local: Some(next_local),
+            next_remote: Some(next_remote),
+            updates,
+            phase: false,
+            phase_start: None,
+            sent_from: 0,
+            confirmed: false,
+            sent_with_key: 0,
+            failed: 0,
+        }
+    }
+
+    /// The key phase bit of packets that we send.
+    pub(crate) fn phase(&self) -> bool {
+        self.phase
+    }
+
+    /// Which keys a packet with this phase bit and number was made with (RFC 9001 §6.3, §6.5).
+    pub(crate) fn select(&self, phase: bool, pn: u64) -> Generation {
+        if phase == self.phase {
+            Generation::Current
+        } else if self.previous.is_some() && self.phase_start.is_none_or(|start| pn < start) {
+            Generation::Previous
+        } else {
+            Generation::Next
+        }
+    }
+
+    pub(crate) fn remote(&self, generation: Generation) -> Option<&PacketKey> {
+        match generation {
+            Generation::Current => Some(&self.remote),
+            Generation::Previous => self.previous.as_ref().map(|(key, _)| key),
+            Generation::Next => self.next_remote.as_ref(),
+        }
+    }
+
+    /// A packet was authenticated with `generation`. `keep_until` bounds the life of replaced keys.
+    /// False: the peer updated twice without leave (RFC 9001 §6.2).
+    pub(crate) fn on_authenticated(&mut self, generation: Generation, pn: u64, next_pn: u64, keep_until: Instant) -> bool {
+        match generation {
+            Generation::Previous => true,
+            Generation::Current => {
+                self.phase_start = Some(self.phase_start.map_or(pn, |start| start.min(pn)));
+                true
+            }
+            Generation::Next => {
+                if self.previous.is_some() && self.phase_start.is_none() {
+                    return false;
+                }
+                self.rotate(next_pn, keep_until);
+                self.phase_start = Some(pn);
+                true
+            }
+        }
+    }
+
+    /// Both directions move on to the next keys.
+    fn rotate(&mut self, next_pn: u64, keep_until: Instant) {
+        let (local, remote) = self.updates.next();
+        let next_remote = self.next_remote.replace(remote).expect("always one ahead");
+        let next_local = self.next_local.replace(local).expect("always one ahead");
+        let old = std::mem::replace(&mut self.remote, next_remote);
+        self.previous = Some((old, keep_until));
+        self.local = next_local;
+        self.phase = !self.phase;
+        self.phase_start = None;
+        self.sent_from = next_pn;
+        self.confirmed = false;
+        self.sent_with_key = 0;
+    }
+
+    /// A packet goes out. Starts an update well before the key's confidentiality limit (RFC 9001 §6.6).
+    /// False when the key is used up and no update was possible: the connection must not send any more.
+    #[must_use]
+    pub(crate) fn before_send(&mut self, next_pn: u64, keep_until: Instant) -> bool {
+        let limit = self.local.confidentiality_limit();
+        if self.sent_with_key >= limit / 2 && self.confirmed && self.previous.is_none() {
+            self.rotate(next_pn, keep_until);
+        }
+        self.sent_with_key += 1;
+        self.sent_with_key < limit
+    }
+
+    /// Updates keys now if allowed (tests and the application's wish).
+    pub(crate) fn force_update(&mut self, next_pn: u64, keep_until: Instant) -> bool {
+        let allowed = self.confirmed && self.previous.is_none();
+        if allowed {
+            self.rotate(next_pn, keep_until);
+        }
+        allowed
+    }
+
+    /// A packet of ours was acknowledged.
+    pub(crate) fn on_acked(&mut self, pn: u64) {
+        if pn >= self.sent_from {
+            self.confirmed = true;
+        }
+    }
+
+    /// When the previous keys are to be dropped.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.previous.as_ref().map(|(_, until)| *until)
+    }
+
+    pub(crate) fn on_timeout(&mut self, now: Instant) {
+        self.previous.take_if(|(_, until)| *until <= now);
+    }
+
+    /// A packet failed authentication; false when the limit is reached (RFC 9001 §6.6).
+    #[must_use]
+    pub(crate) fn on_failure(&mut self) -> bool {
+        self.failed += 1;
+        self.failed < self.remote.integrity_limit()
+    }
+}
+
+impl core::fmt::Debug for OneRtt {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("OneRtt").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}

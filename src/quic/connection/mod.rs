@@ -1,0 +1,295 @@
+//! One connection: the pieces (spaces, recovery, streams, credit, IDs, path, TLS) and what ties them together.
+//!
+//! The leaves never see the connection: each handler here takes what it needs out of a leaf and
+//! applies what comes back.
+
+mod acked;
+mod api;
+mod closing;
+mod early;
+mod frames;
+mod handshake;
+mod keys;
+mod notify;
+mod packet;
+mod receive;
+mod sent;
+mod timers;
+mod transmit;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::Side;
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant};
+use crate::crypto::{self, Suite};
+use crate::mem::BufPool;
+use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, reset_token};
+use crate::quic::config::TransportConfig;
+use crate::quic::event::{ConnId, Event};
+use crate::quic::flow::{RecvCredit, SendCredit};
+use crate::quic::path::Path;
+use crate::quic::recovery::{Context, Recovery, RecoveryConfig, SpaceId};
+use crate::quic::space::Space;
+use crate::quic::stats::{ConnStats, EndpointStats, PlacementStats};
+use crate::quic::stream::{Streams, Windows};
+use crate::quic::tls::TlsSession;
+use crate::wire::quic::ConnectionId;
+use crate::wire::quic::params::TransportParameters;
+
+pub use api::{Conn, OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
+pub use receive::RxMeta;
+pub use transmit::Transmit;
+use closing::State;
+use keys::OneRtt;
+use sent::SentFrames;
+
+/// What the endpoint lends to a connection while it works.
+pub(crate) struct Cx<'a> {
+    pub(crate) now: Instant,
+    pub(crate) pool: &'a BufPool,
+    pub(crate) rng: &'a mut Rng,
+    pub(crate) ids: &'a IdMaker,
+    pub(crate) stats: &'a mut EndpointStats,
+}
+
+/// Makes connection IDs and their tokens for the connections of one core.
+#[derive(Debug)]
+pub(crate) struct IdMaker {
+    pub(crate) codec: CidCodec,
+    pub(crate) reset_key: [u8; 32],
+    pub(crate) core: u8,
+}
+
+impl IdMaker {
+    /// The ID with `sequence` of the connection `id`.
+    pub(crate) fn cid(&self, id: ConnId, sequence: u64) -> ConnectionId {
+        self.codec.encode(CidInfo {
+            core: self.core,
+            index: id.index(),
+            generation: id.generation() as u16,
+            sequence: sequence as u8,
+        })
+    }
+
+    pub(crate) fn token(&self, cid: &[u8]) -> [u8; 16] {
+        reset_token(&self.reset_key, cid)
+    }
+}
+
+/// What a new connection starts from.
+pub(crate) struct Birth {
+    pub(crate) id: ConnId,
+    pub(crate) side: Side,
+    pub(crate) config: Arc<TransportConfig>,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// The Destination Connection ID of the client's first Initial packet.
+    pub(crate) original_dcid: ConnectionId,
+    /// The peer's connection ID (a client starts with `original_dcid`).
+    pub(crate) remote_cid: ConnectionId,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    id: ConnId,
+    side: Side,
+    config: Arc<TransportConfig>,
+    state: State,
+    pub(crate) events: VecDeque<Event>,
+
+    tls: Option<Box<TlsSession>>,
+    spaces: [Space; 3],
+    one_rtt: Option<Box<OneRtt>>,
+    /// 1-RTT data may be sent: the handshake is complete.
+    complete: bool,
+    /// The peer is known to have completed it too (RFC 9001 §4.1.2).
+    confirmed: bool,
+    handshake_done_due: bool,
+    /// A client that got a Retry or a Handshake packet takes no (other) Retry.
+    retry_allowed: bool,
+    retry_scid: Option<ConnectionId>,
+    token: Vec<u8>,
+    original_dcid: ConnectionId,
+    peer: TransportParameters,
+
+    recovery: Recovery<SentFrames>,
+    path: Path,
+    local_cids: LocalCids,
+    remote_cids: RemoteCids,
+    streams: Streams,
+    send_credit: SendCredit,
+    recv_credit: RecvCredit,
+    /// The MAX_DATA limit in flight was lost.
+    max_data_lost: bool,
+
+    born: Instant,
+    idle_deadline: Option<Instant>,
+    keep_alive_at: Option<Instant>,
+    ping_due: bool,
+    /// An ack-eliciting packet was sent since the last one was received (RFC 9000 §10.1).
+    eliciting_since_receive: bool,
+    pacing_until: Option<Instant>,
+    stats: ConnStats,
+    /// Collect what an ACK touched; kept for their capacity.
+    acked: Vec<(u64, SentFrames)>,
+    lost: Vec<(SpaceId, u64, SentFrames)>,
+    /// Largest 1-RTT packet that the ACKs of this datagram covered, for the keys to know.
+    key_ack: Option<u64>,
+
+    /// What the endpoint's timer wheel holds for this connection.
+    pub(crate) armed: Instant,
+    /// It is in the endpoint's transmit queue.
+    pub(crate) queued: bool,
+    /// It is in the endpoint's event queue.
+    pub(crate) has_events: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(birth: &Birth, now: Instant, ids: &IdMaker) -> Self {
+        let config = birth.config.clone();
+        let recovery = Recovery::new(
+            &RecoveryConfig {
+                initial_rtt: config.initial_rtt,
+                max_datagram: crate::quic::path::MIN_MTU,
+                algorithm: config.congestion,
+                pacing: config.pacing,
+            },
+            now,
+        );
+        let windows = Windows {
+            bidi_local: config.stream_window_bidi_local,
+            bidi_remote: config.peer_window(config.stream_window_bidi_remote),
+            uni: config.peer_window(config.stream_window_uni),
+        };
+        let initial = crypto::initial_keys(&birth.original_dcid, birth.side);
+        let mut spaces = <[Space; 3]>::default();
+        spaces[SpaceId::Initial.index()].keys = Some(Box::new(initial));
+        Self {
+            id: birth.id,
+            side: birth.side,
+            state: State::Active,
+            events: VecDeque::new(),
+            tls: None,
+            spaces,
+            one_rtt: None,
+            complete: false,
+            confirmed: false,
+            handshake_done_due: false,
+            retry_allowed: birth.side == Side::Client,
+            retry_scid: None,
+            token: Vec::new(),
+            original_dcid: birth.original_dcid,
+            peer: TransportParameters::default(),
+            recovery,
+            // A server has yet to see that the client is where it says (RFC 9000 §8.1).
+            path: Path::new(birth.local, birth.remote, birth.side == Side::Client, config.max_udp_payload),
+            local_cids: LocalCids::new(ids.cid(birth.id, 0)),
+            remote_cids: RemoteCids::new(birth.remote_cid),
+            streams: Streams::new(birth.side, windows, config.max_streams_bidi, config.max_streams_uni),
+            send_credit: SendCredit::new(0),
+            recv_credit: RecvCredit::new(config.max_data),
+            max_data_lost: false,
+            born: now,
+            idle_deadline: None,
+            keep_alive_at: None,
+            ping_due: false,
+            eliciting_since_receive: false,
+            pacing_until: None,
+            stats: ConnStats::default(),
+            acked: Vec::new(),
+            lost: Vec::new(),
+            key_ack: None,
+            armed: Instant::MAX,
+            queued: false,
+            has_events: false,
+            config,
+        }
+    }
+
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.path.remote
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        !self.complete
+    }
+
+    /// The connection ID that the client chose for its first packets, as long as they may still come.
+    pub(crate) fn original_dcid(&self) -> &ConnectionId {
+        &self.original_dcid
+    }
+
+    pub(crate) fn remote_cids(&self) -> &RemoteCids {
+        &self.remote_cids
+    }
+
+    /// Whether packets to our ID with this low sequence byte belong here.
+    pub(crate) fn accepts_sequence(&self, sequence: u8) -> bool {
+        self.local_cids.is_active(sequence)
+    }
+
+    fn event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    fn space(&mut self, id: SpaceId) -> &mut Space {
+        &mut self.spaces[id.index()]
+    }
+
+    /// What loss recovery has to know about the rest (RFC 9002 Appendix A).
+    fn context(&self) -> Context {
+        Context {
+            handshake_confirmed: self.confirmed,
+            peer_max_ack_delay: self.peer_max_ack_delay(),
+            has_handshake_keys: self.spaces[SpaceId::Handshake.index()].keys.is_some(),
+            peer_completed_address_validation: self.side == Side::Server
+                || self.confirmed
+                || self.recovery.largest_acked(SpaceId::Handshake).is_some(),
+            at_amplification_limit: self.path.budget() == 0,
+        }
+    }
+
+    fn peer_max_ack_delay(&self) -> Duration {
+        Duration::from_millis(self.peer.max_ack_delay)
+    }
+
+    fn pto(&self) -> Duration {
+        self.recovery.pto_interval(&self.context(), SpaceId::Data)
+    }
+
+    /// State and counters.
+    pub(crate) fn stats(&self) -> ConnStats {
+        let rtt = self.recovery.rtt();
+        ConnStats {
+            srtt: rtt.smoothed(),
+            min_rtt: rtt.min(),
+            cwnd: self.recovery.cwnd(),
+            bytes_in_flight: self.recovery.bytes_in_flight(),
+            mtu: self.path.mtu.current(),
+            ..self.stats
+        }
+    }
+
+    pub(crate) fn add_placement(&mut self, stats: &mut EndpointStats, placed: &PlacementStats) {
+        self.stats.placement.add(placed);
+        stats.placement.add(placed);
+    }
+}
+
+impl TransportConfig {
+    /// Window of streams that the peer opens: what the provider promises, if there is one.
+    fn peer_window(&self, pooled: u64) -> u64 {
+        self.provider.as_ref().map_or(pooled, |p| p.initial_window())
+    }
+}
+
+/// The cipher suite is only known to the keys; tests ask for it.
+#[cfg(test)]
+impl Connection {
+    pub(crate) fn suite(&self) -> Option<Suite> {
+        self.one_rtt.as_ref().map(|keys| keys.local.suite())
+    }
+}

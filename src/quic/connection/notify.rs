@@ -1,0 +1,68 @@
+//! Turns what happened on streams since the last look into events, one of each kind per stream.
+
+use crate::quic::connection::Connection;
+use crate::quic::event::Event;
+use crate::wire::quic::StreamId;
+
+impl Connection {
+    /// Whether [`Connection::flush_events`] would give something.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.events.is_empty() || !self.streams.dirty.is_empty()
+    }
+
+    /// Moves news of streams into the event queue.
+    pub(crate) fn flush_events(&mut self) {
+        while let Some(id) = self.streams.dirty.pop() {
+            self.flush_stream(id);
+            self.streams.remove_if_done(id);
+        }
+    }
+
+    fn flush_stream(&mut self, id: StreamId) {
+        let mark = self.config.receive_low_water;
+        let Some(stream) = self.streams.get(id) else { return };
+        stream.dirty = false;
+        let mut reported = stream.reported;
+        let finish_reported = stream.finish_reported;
+        let Some(recv) = &mut stream.recv else { return };
+        if recv.is_done() {
+            return;
+        }
+        if recv.is_stopped() {
+            // Nobody wants the bytes: knowing where they end is enough.
+            if recv.final_size().is_some() {
+                recv.mark_done();
+            }
+            return;
+        }
+        let contiguous = recv.contiguous();
+        if recv.is_pooled() {
+            if contiguous > reported || (recv.is_complete() && !finish_reported) {
+                stream.reported = contiguous;
+                stream.finish_reported = recv.is_complete();
+                self.events.push_back(Event::Readable { id });
+            }
+            return;
+        }
+        if contiguous > reported {
+            self.events.push_back(Event::Progress { id, contiguous });
+            reported = contiguous;
+        }
+        while let Some((offset, buf)) = recv.pop_filled() {
+            let valid = buf.len();
+            self.events.push_back(Event::Buffer { id, buf, offset, valid });
+        }
+        if recv.is_complete() {
+            while let Some((offset, buf, valid)) = recv.pop_any() {
+                self.events.push_back(Event::Buffer { id, buf, offset, valid });
+            }
+            recv.mark_done();
+            self.events.push_back(Event::Finished { id, size: contiguous });
+        } else if let Some((provided_left, wanted)) = recv.take_low(mark) {
+            self.events.push_back(Event::ReceiveBufferLow { id, provided_left, wanted });
+        }
+        if let Some(stream) = self.streams.get(id) {
+            stream.reported = reported;
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Builds one packet in place: header, frame headers, and holes that are encrypted from application memory.
+
+use std::ops::Range;
+
+use arrayvec::ArrayVec;
+
+use crate::crypto::{HeaderKey, PacketKey};
+use crate::quic::connection::sent::{SentFrame, SentFrames};
+use crate::quic::stream::Streams;
+use crate::wire::quic::frame::Frame;
+use crate::wire::quic::varint::Writer;
+use crate::wire::quic::{StreamId, header};
+
+/// Length of the AEAD tag in bytes.
+pub(super) const TAG_LEN: usize = 16;
+
+/// STREAM frames per packet. More would only be tiny ones.
+const MAX_PIECES: usize = 16;
+
+/// Stream bytes that belong at `at` in the packet.
+#[derive(Debug)]
+struct Piece {
+    at: usize,
+    id: StreamId,
+    range: Range<u64>,
+}
+
+/// A packet under construction in `packet`, whose first byte is the packet's first.
+pub(super) struct PacketBuilder<'s> {
+    packet: &'s mut [u8],
+    pn_offset: usize,
+    pn_len: usize,
+    pos: usize,
+    /// Offset of the two-byte Length field of a long header.
+    length_at: Option<usize>,
+    pieces: ArrayVec<Piece, MAX_PIECES>,
+    pub(super) frames: SentFrames,
+    pub(super) eliciting: bool,
+    pub(super) padded: bool,
+}
+
+impl<'s> PacketBuilder<'s> {
+    /// The header is already written; frames start behind the packet number.
+    pub(super) fn new(packet: &'s mut [u8], pn_offset: usize, pn_len: usize, length_at: Option<usize>) -> Self {
+        Self {
+            packet,
+            pn_offset,
+            pn_len,
+            pos: pn_offset + pn_len,
+            length_at,
+            pieces: ArrayVec::new(),
+            frames: SentFrames::new(),
+            eliciting: false,
+            padded: false,
+        }
+    }
+
+    /// Bytes left for frames.
+    pub(super) fn room(&self) -> usize {
+        (self.packet.len() - TAG_LEN).saturating_sub(self.pos)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pos == self.pn_offset + self.pn_len
+    }
+
+    /// Space for a frame that is encoded by `write`, which returns false if it did not fit.
+    pub(super) fn write_with(&mut self, write: impl FnOnce(&mut Writer<'_>) -> bool) -> bool {
+        let end = self.packet.len() - TAG_LEN;
+        let mut writer = Writer::new(&mut self.packet[self.pos..end]);
+        let fits = write(&mut writer);
+        let n = writer.position();
+        if fits {
+            self.pos += n;
+        }
+        fits
+    }
+
+    /// Appends a frame if it fits.
+    pub(super) fn put(&mut self, frame: &Frame<'_>, sent: Option<SentFrame>) -> bool {
+        if frame.encoded_len() > self.room() {
+            return false;
+        }
+        self.write_with(|w| {
+            frame.encode(w);
+            true
+        });
+        self.eliciting |= frame.is_ack_eliciting();
+        self.frames.extend(sent);
+        true
+    }
+
+    /// Whether another STREAM frame may be added.
+    pub(super) fn takes_stream(&self) -> bool {
+        !self.pieces.is_full()
+    }
+
+    /// Leaves a hole for stream bytes; they are encrypted into it by [`PacketBuilder::finish`].
+    pub(super) fn hole(&mut self, id: StreamId, range: Range<u64>) {
+        let n = (range.end - range.start) as usize;
+        debug_assert!(n <= self.room());
+        if n > 0 {
+            self.pieces.push(Piece { at: self.pos, id, range });
+            self.pos += n;
+        }
+    }
+
+    /// Pads so that the finished packet has at least `size` bytes, and enough for the header protection sample.
+    pub(super) fn pad_to(&mut self, size: usize) {
+        let sample = self.pn_offset + 4;
+        let want = size.saturating_sub(TAG_LEN).max(sample).min(self.packet.len() - TAG_LEN);
+        if want > self.pos {
+            self.packet[self.pos..want].fill(0);
+            self.padded = true;
+            self.pos = want;
+        }
+    }
+
+    /// Encrypts frames in place and stream bytes from the application's memory, then protects the header.
+    /// Returns the packet's length and its frames.
+    pub(super) fn finish(mut self, pn: u64, key: &PacketKey, header: &HeaderKey, streams: &Streams) -> (usize, SentFrames) {
+        if let Some(at) = self.length_at {
+            let length = (self.pos + TAG_LEN - self.pn_offset) as u16;
+            self.packet[at..at + 2].copy_from_slice(&(0x4000 | length).to_be_bytes());
+        }
+        let start = self.pn_offset + self.pn_len;
+        let packet = &mut self.packet[..self.pos + TAG_LEN];
+        let mut sealer = key.seal(pn, packet, start);
+        let mut done = start;
+        for piece in &self.pieces {
+            sealer.in_place(piece.at - done);
+            done = piece.at + (piece.range.end - piece.range.start) as usize;
+            let send = streams.get_ref(piece.id).and_then(|s| s.send.as_ref());
+            for slice in send.into_iter().flat_map(|send| send.slices(piece.range.clone())) {
+                sealer.copy_from(slice);
+            }
+        }
+        sealer.in_place(self.pos - done);
+        let len = sealer.finish();
+        let sample = packet[self.pn_offset + 4..].first_chunk().expect("padded for the sample");
+        let mask = header.mask(sample);
+        header::apply_protection(packet, self.pn_offset, self.pn_len, mask);
+        (len, std::mem::take(&mut self.frames))
+    }
+}

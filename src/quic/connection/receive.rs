@@ -1,0 +1,386 @@
+//! From a datagram to frames: header protection, authentication, and the walk over the payload
+//! (RFC 9000 §12.2, RFC 9001 §5).
+//!
+//! A packet is authenticated as a whole before anything of it is decrypted. Frame headers are then
+//! decrypted into a small scratch; the data of STREAM frames goes from the packet to its place.
+
+use std::net::SocketAddr;
+
+use crate::base::Side;
+use crate::base::time::Duration;
+use crate::crypto::Opened;
+use crate::quic::cid::CID_LEN;
+use crate::quic::connection::closing::Fault;
+use crate::quic::connection::keys::Generation;
+use crate::quic::connection::{Connection, Cx};
+use crate::quic::recovery::SpaceId;
+use crate::quic::stats::Drop;
+use crate::wire::quic::frame::{Frame, FrameError};
+use crate::wire::quic::header::{self, PacketType, Parsed};
+use crate::wire::quic::{ConnectionId, TransportError};
+
+/// Plaintext that is decrypted at a time to read frame headers from, in bytes. A multiple of the cipher block.
+const WINDOW: usize = 64;
+
+/// Payloads up to this size are decrypted for reading in one go.
+const SMALL: usize = 128;
+
+/// Where a datagram came from and to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RxMeta {
+    /// Our address.
+    pub local: SocketAddr,
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// ECN codepoint of the IP header.
+    pub ecn: u8,
+}
+
+/// What is known of a packet before its frames are read.
+struct Packet {
+    space: SpaceId,
+    kind: PacketType,
+    pn: u64,
+    dcid: ConnectionId,
+}
+
+impl Connection {
+    /// Takes a datagram in. `scratch` must hold the largest payload.
+    pub(crate) fn handle_datagram(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, data: &mut [u8], scratch: &mut [u8]) {
+        if meta.remote != self.path.remote || meta.local != self.path.local {
+            cx.stats.drop(Drop::WrongPath);
+            return;
+        }
+        self.path.on_received(data.len());
+        self.stats.rx_bytes += data.len() as u64;
+        let mut first: Option<ConnectionId> = None;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let Ok(parsed) = header::parse(rest, CID_LEN) else {
+                cx.stats.drop(Drop::Malformed);
+                return;
+            };
+            // Coalesced packets are all for one connection (RFC 9000 §12.2).
+            if *first.get_or_insert(parsed.dcid) != parsed.dcid {
+                cx.stats.drop(Drop::Malformed);
+                return;
+            }
+            let (packet, tail) = rest.split_at_mut(parsed.packet_len);
+            self.handle_packet(cx, meta, &parsed, packet, scratch);
+            rest = tail;
+        }
+    }
+
+    fn handle_packet(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, parsed: &Parsed, packet: &mut [u8], scratch: &mut [u8]) {
+        if !self.is_active() {
+            self.on_packet_while_closing();
+            cx.stats.drop(Drop::Closed);
+            return;
+        }
+        let outcome = match parsed.kind {
+            PacketType::Initial => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Initial),
+            PacketType::Handshake => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Handshake),
+            PacketType::Short => self.handle_short(cx, meta, parsed, packet, scratch),
+            // 0-RTT was not offered; Retry and Version Negotiation are the endpoint's.
+            PacketType::ZeroRtt | PacketType::Retry | PacketType::VersionNegotiation => {
+                cx.stats.drop(Drop::Unexpected);
+                Ok(())
+            }
+        };
+        if let Err(fault) = outcome {
+            self.fail(cx.now, fault);
+        }
+    }
+
+    fn handle_long(
+        &mut self,
+        cx: &mut Cx<'_>,
+        meta: &RxMeta,
+        parsed: &Parsed,
+        packet: &mut [u8],
+        scratch: &mut [u8],
+        space: SpaceId,
+    ) -> Result<(), Fault> {
+        if self.is_foreign_scid(space, &parsed.scid) {
+            cx.stats.drop(Drop::Unexpected);
+            return Ok(());
+        }
+        let Some(keys) = self.space(space).keys.take() else {
+            cx.stats.drop(Drop::NoKeys);
+            return Ok(());
+        };
+        let largest = self.space(space).acks.largest();
+        let outcome = match unprotect(packet, parsed.pn_offset, largest, |sample| keys.remote.header.mask(sample)) {
+            None => {
+                cx.stats.drop(Drop::Malformed);
+                Ok(())
+            }
+            Some(plain) => {
+                let (aad, body) = packet.split_at(plain.header_len);
+                match keys.remote.packet.open(plain.pn, aad, body) {
+                    Err(_) => {
+                        cx.stats.drop(Drop::Authentication);
+                        Ok(())
+                    }
+                    Ok(opened) => {
+                        let info = Packet { space, kind: parsed.kind, pn: plain.pn, dcid: parsed.dcid };
+                        // Adopted before the frames are read: TLS checks it against the parameters.
+                        self.adopt_scid(space, &parsed.scid);
+                        self.handle_opened(cx, meta, &info, plain.first & 0x0c, &opened, scratch)
+                    }
+                }
+            }
+        };
+        if !self.space(space).discarded && self.space(space).keys.is_none() {
+            self.space(space).keys = Some(keys);
+        }
+        outcome
+    }
+
+    /// After the first Initial, the peer's connection ID is settled (RFC 9000 §7.2).
+    fn is_foreign_scid(&self, space: SpaceId, scid: &ConnectionId) -> bool {
+        let settled = self.side == Side::Server || self.spaces[SpaceId::Initial.index()].acks.largest().is_some();
+        settled && space == SpaceId::Initial && scid != self.remote_cids.current()
+    }
+
+    fn adopt_scid(&mut self, space: SpaceId, scid: &ConnectionId) {
+        let initial = &self.spaces[SpaceId::Initial.index()];
+        if self.side == Side::Client && space == SpaceId::Initial && initial.acks.largest().is_none() {
+            self.remote_cids.replace_first(*scid);
+            self.retry_allowed = false;
+        }
+    }
+
+    fn handle_short(
+        &mut self,
+        cx: &mut Cx<'_>,
+        meta: &RxMeta,
+        parsed: &Parsed,
+        packet: &mut [u8],
+        scratch: &mut [u8],
+    ) -> Result<(), Fault> {
+        // A server reads no 1-RTT data before the client is authenticated (RFC 9001 §5.7).
+        if !self.complete && self.side == Side::Server {
+            cx.stats.drop(Drop::NoKeys);
+            return Ok(());
+        }
+        let Some(mut keys) = self.one_rtt.take() else {
+            cx.stats.drop(Drop::NoKeys);
+            return Ok(());
+        };
+        let outcome = self.open_short(cx, meta, parsed, packet, scratch, &keys);
+        let keep_until = cx.now + 3 * self.pto();
+        let next_pn = self.space(SpaceId::Data).next_pn;
+        let outcome = match outcome {
+            Opening::Dropped => Ok(()),
+            Opening::Forged if keys.on_failure() => Ok(()),
+            Opening::Forged => {
+                self.abandon(crate::quic::event::CloseReason::Transport {
+                    code: TransportError::AEAD_LIMIT_REACHED.0,
+                    reason: "too many packets failed authentication".into(),
+                });
+                Ok(())
+            }
+            Opening::Done(generation, pn, outcome) => {
+                if generation == Generation::Next {
+                    self.stats.key_updates += 1;
+                }
+                if keys.on_authenticated(generation, pn, next_pn, keep_until) {
+                    outcome
+                } else {
+                    let why = "key update before the last one was acknowledged";
+                    Err(Fault::new(TransportError::KEY_UPDATE_ERROR, 0, why))
+                }
+            }
+        };
+        if let Some(pn) = self.key_ack.take() {
+            keys.on_acked(pn);
+        }
+        self.one_rtt = Some(keys);
+        outcome
+    }
+
+    fn open_short(
+        &mut self,
+        cx: &mut Cx<'_>,
+        meta: &RxMeta,
+        parsed: &Parsed,
+        packet: &mut [u8],
+        scratch: &mut [u8],
+        keys: &super::keys::OneRtt,
+    ) -> Opening {
+        let largest = self.space(SpaceId::Data).acks.largest();
+        let Some(plain) = unprotect(packet, parsed.pn_offset, largest, |sample| keys.remote_header.mask(sample)) else {
+            cx.stats.drop(Drop::Malformed);
+            return Opening::Dropped;
+        };
+        let generation = keys.select(plain.first & 0x04 != 0, plain.pn);
+        let (aad, body) = packet.split_at(plain.header_len);
+        let opened = keys.remote(generation).and_then(|key| key.open(plain.pn, aad, body).ok());
+        let Some(opened) = opened else {
+            if self.is_stateless_reset(packet) {
+                self.on_stateless_reset(cx.now);
+                return Opening::Dropped;
+            }
+            cx.stats.drop(Drop::Authentication);
+            return Opening::Forged;
+        };
+        let info = Packet { space: SpaceId::Data, kind: parsed.kind, pn: plain.pn, dcid: parsed.dcid };
+        let outcome = self.handle_opened(cx, meta, &info, plain.first & 0x18, &opened, scratch);
+        Opening::Done(generation, plain.pn, outcome)
+    }
+
+    /// Whether a packet that failed authentication ends in a token of the peer's (RFC 9000 §10.3.1).
+    pub(crate) fn is_stateless_reset(&self, packet: &[u8]) -> bool {
+        match packet.last_chunk::<16>() {
+            Some(token) if packet.len() >= 21 => self.remote_cids.is_reset_token(token),
+            _ => false,
+        }
+    }
+
+    /// An authenticated packet.
+    fn handle_opened(
+        &mut self,
+        cx: &mut Cx<'_>,
+        meta: &RxMeta,
+        info: &Packet,
+        reserved: u8,
+        opened: &Opened<'_>,
+        scratch: &mut [u8],
+    ) -> Result<(), Fault> {
+        if reserved != 0 {
+            return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, 0, "reserved header bits are set"));
+        }
+        if self.space(info.space).acks.is_duplicate(info.pn) {
+            cx.stats.drop(Drop::Duplicate);
+            return Ok(());
+        }
+        cx.stats.rx_packets += 1;
+        self.stats.rx_packets += 1;
+        if self.side == Side::Server && info.space == SpaceId::Handshake {
+            // Only who got our Handshake keys can have made it (RFC 9000 §8.1, RFC 9001 §4.9.1).
+            self.path.validate();
+            self.discard_space(SpaceId::Initial);
+        }
+        let eliciting = self.read_frames(cx, info, opened, scratch)?;
+        if !self.is_active() {
+            return Ok(());
+        }
+        self.eliciting_since_receive = false;
+        self.reset_idle(cx.now);
+        let (delay, every) = match info.space {
+            SpaceId::Data => (self.config.max_ack_delay, self.config.ack_frequency),
+            _ => (Duration::ZERO, 1),
+        };
+        let space = self.space(info.space);
+        if !space.discarded {
+            if (1..=3).contains(&meta.ecn) {
+                space.acks.ecn[usize::from(meta.ecn) % 3] += 1;
+            }
+            space.acks.on_packet(cx.now, info.pn, eliciting, delay, every);
+        }
+        Ok(())
+    }
+
+    /// Walks over the frames. True if one of them is ack-eliciting.
+    fn read_frames(
+        &mut self,
+        cx: &mut Cx<'_>,
+        info: &Packet,
+        opened: &Opened<'_>,
+        scratch: &mut [u8],
+    ) -> Result<bool, Fault> {
+        let len = opened.len();
+        if len == 0 {
+            return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, 0, "packet without frames"));
+        }
+        let mut eliciting = false;
+        let mut pos = 0;
+        let mut end = 0;
+        let mut want = if len <= SMALL { len } else { WINDOW };
+        while pos < len {
+            if end < len && end < pos + want.min(len - pos) {
+                let to = len.min((pos + want).next_multiple_of(16));
+                let from = end.max(pos);
+                opened.decrypt_at(from, &mut scratch[from..to]);
+                end = to;
+            }
+            want = WINDOW / 2;
+            let (frame, used) = match Frame::decode(&scratch[pos..end]) {
+                Ok(decoded) => decoded,
+                Err(FrameError::Incomplete) if end < len => {
+                    want = len - pos;
+                    continue;
+                }
+                Err(error) => return Err(frame_fault(&error)),
+            };
+            if !frame.allowed_in(info.kind) {
+                let why = format!("frame 0x{:x} in a packet of type {:?}", frame.frame_type(), info.kind);
+                return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, frame.frame_type(), why));
+            }
+            eliciting |= frame.is_ack_eliciting();
+            pos += used;
+            if let Frame::Stream(stream) = frame {
+                let n = stream.len.unwrap_or((len - pos) as u64);
+                if n > (len - pos) as u64 {
+                    let why = "STREAM frame is longer than its packet";
+                    return Err(Fault::new(TransportError::FRAME_ENCODING_ERROR, 0x08, why));
+                }
+                self.on_stream(cx, &stream, pos, n as usize, opened)?;
+                pos += n as usize;
+                if pos >= end {
+                    end = pos;
+                    want = WINDOW;
+                }
+            } else {
+                self.on_frame(cx, info.space, &info.dcid, &frame)?;
+            }
+            if !self.is_active() {
+                break;
+            }
+        }
+        Ok(eliciting)
+    }
+}
+
+/// What became of a 1-RTT packet.
+enum Opening {
+    Dropped,
+    Forged,
+    Done(Generation, u64, Result<(), Fault>),
+}
+
+/// A packet without header protection.
+struct Plain {
+    first: u8,
+    pn: u64,
+    header_len: usize,
+}
+
+/// Removes header protection in place (RFC 9001 §5.4). `None` if the packet is too short for a sample.
+fn unprotect(
+    packet: &mut [u8],
+    pn_offset: usize,
+    largest: Option<u64>,
+    mask: impl FnOnce(&[u8; 16]) -> [u8; 5],
+) -> Option<Plain> {
+    let sample: [u8; 16] = *packet.get(pn_offset + 4..)?.first_chunk()?;
+    let (first, pn_len, truncated) = header::remove_protection(packet, pn_offset, mask(&sample));
+    let pn = header::decode_pn(largest, truncated, pn_len);
+    let header_len = pn_offset + pn_len;
+    // The tag has to fit as well.
+    (packet.len() >= header_len + 16).then_some(Plain { first, pn, header_len })
+}
+
+fn frame_fault(error: &FrameError) -> Fault {
+    let code = match error {
+        FrameError::NonMinimalType => TransportError::PROTOCOL_VIOLATION,
+        _ => TransportError::FRAME_ENCODING_ERROR,
+    };
+    let frame_type = match error {
+        FrameError::Invalid { frame_type, .. } => *frame_type,
+        FrameError::Unknown(frame_type) => *frame_type,
+        _ => 0,
+    };
+    Fault::new(code, frame_type, error.to_string())
+}

@@ -1,0 +1,108 @@
+//! A connection's deadlines.
+
+use crate::base::time::Instant;
+use crate::quic::connection::{Connection, Cx};
+use crate::quic::event::CloseReason;
+use crate::quic::recovery::{SpaceId, TimeoutAction};
+
+/// Probe timeouts in a row after which the path is suspected to swallow large datagrams.
+const BLACK_HOLE_PTOS: u32 = 3;
+
+impl Connection {
+    /// When [`Connection::handle_timeout`] has to be called.
+    pub(crate) fn next_timeout(&self) -> Instant {
+        if !self.is_active() {
+            return self.close_deadline().unwrap_or(Instant::MAX);
+        }
+        let mut next = Instant::MAX;
+        let deadlines = [
+            self.recovery.next_timeout(&self.context()),
+            self.idle_deadline,
+            self.handshake_deadline(),
+            self.keep_alive_at,
+            self.pacing_until,
+            self.one_rtt.as_ref().and_then(|keys| keys.deadline()),
+        ];
+        for at in deadlines.into_iter().flatten() {
+            next = next.min(at);
+        }
+        for space in &self.spaces {
+            if let Some(at) = space.acks.deadline() {
+                next = next.min(at);
+            }
+        }
+        next
+    }
+
+    /// Acts on every deadline that has passed.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now;
+        if !self.is_active() {
+            if self.close_deadline().is_some_and(|at| at <= now) {
+                self.end_closing();
+            }
+            return;
+        }
+        if self.handshake_deadline().is_some_and(|at| at <= now) {
+            self.abandon(CloseReason::HandshakeTimeout);
+            return;
+        }
+        if self.idle_deadline.is_some_and(|at| at <= now) {
+            self.abandon(CloseReason::IdleTimeout);
+            return;
+        }
+        if let Some(keys) = &mut self.one_rtt {
+            keys.on_timeout(now);
+        }
+        if self.pacing_until.is_some_and(|at| at <= now) {
+            self.pacing_until = None;
+        }
+        if self.keep_alive_at.is_some_and(|at| at <= now) {
+            self.keep_alive_at = None;
+            self.ping_due = true;
+        }
+        self.on_loss_timeout(cx);
+    }
+
+    fn on_loss_timeout(&mut self, cx: &mut Cx<'_>) {
+        let context = self.context();
+        if self.recovery.next_timeout(&context).is_none_or(|at| at > cx.now) {
+            return;
+        }
+        let lost = &mut self.lost;
+        let action = self.recovery.on_timeout(cx.now, &context, |space, pn, frames| lost.push((space, pn, frames)));
+        self.apply_lost(cx);
+        if let TimeoutAction::Probe { space, count } = action {
+            self.space(space).probes = count;
+            if space == SpaceId::Data && self.recovery.pto_count() >= BLACK_HOLE_PTOS && self.path.mtu.on_black_hole() {
+                self.recovery.set_max_datagram(self.path.mtu.current());
+            }
+            // A client that waits for the server's address validation probes with what it has (RFC 9002 §6.2.2.1).
+            if self.spaces[SpaceId::Handshake.index()].keys.is_some() && space == SpaceId::Initial {
+                self.space(SpaceId::Handshake).probes = 1;
+            }
+        }
+    }
+
+    /// Restarts the idle timer (RFC 9000 §10.1).
+    pub(super) fn reset_idle(&mut self, now: Instant) {
+        let ours = self.config.max_idle_timeout;
+        let theirs = crate::base::time::Duration::from_millis(self.peer.max_idle_timeout);
+        let timeout = match (ours.is_zero(), theirs.is_zero()) {
+            (true, true) => {
+                self.idle_deadline = None;
+                self.reset_keep_alive(now);
+                return;
+            }
+            (true, false) => theirs,
+            (false, true) => ours,
+            (false, false) => ours.min(theirs),
+        };
+        self.idle_deadline = Some(now + timeout.max(3 * self.pto()));
+        self.reset_keep_alive(now);
+    }
+
+    fn reset_keep_alive(&mut self, now: Instant) {
+        self.keep_alive_at = self.config.keep_alive.filter(|_| self.confirmed).map(|every| now + every);
+    }
+}

@@ -1,0 +1,525 @@
+//! What to send next, and packing it into datagrams (RFC 9000 §12.2, §13, §14).
+
+use std::net::SocketAddr;
+
+use crate::base::Side;
+use crate::base::time::Duration;
+use crate::quic::connection::closing::Close;
+use crate::quic::connection::packet::{PacketBuilder, TAG_LEN};
+use crate::quic::connection::sent::SentFrame;
+use crate::quic::connection::{Connection, Cx, IdMaker};
+use crate::quic::event::{ConnId, Dir};
+use crate::quic::path::MIN_MTU;
+use crate::quic::recovery::{Permit, SentPacket, SpaceId};
+use crate::quic::space::MAX_ACK_RANGES;
+use crate::wire::quic::frame::{self, Frame, StreamHeader};
+use crate::wire::quic::header::{self, PacketType};
+use crate::wire::quic::{TransportError, varint};
+
+/// Room that a further coalesced packet must find to be worth its header and tag, in bytes.
+const COALESCE_ROOM: usize = 160;
+
+/// A STREAM frame with less data than this is not worth its header, unless it is all there is.
+const MIN_STREAM_ROOM: usize = 32;
+
+/// A datagram to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Whose it is; `None` for answers to packets without a connection.
+    pub conn: Option<ConnId>,
+    /// Our address.
+    pub local: SocketAddr,
+    /// Where it goes.
+    pub remote: SocketAddr,
+    /// ECN codepoint to put on the IP header.
+    pub ecn: u8,
+    /// Length of the UDP payload in bytes.
+    pub len: usize,
+}
+
+/// How a packet may be filled.
+#[derive(Clone, Copy)]
+struct Fill {
+    /// Nothing but acknowledgements: congestion control or pacing holds the rest back.
+    ack_only: bool,
+    /// Pad the packet's end to this offset in the datagram.
+    pad_to: usize,
+}
+
+impl Connection {
+    /// Writes the next datagram into `slot`; `None` when there is nothing to send now.
+    pub(crate) fn poll_transmit(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<Transmit> {
+        let len = if self.is_active() { self.build_datagram(cx, slot)? } else { self.build_close(slot)? };
+        self.path.on_sent(len);
+        self.stats.tx_bytes += len as u64;
+        Some(Transmit { conn: Some(self.id), local: self.path.local, remote: self.path.remote, ecn: 0, len })
+    }
+
+    fn build_datagram(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
+        if let Some(size) = self.path.mtu.probe_due()
+            && let Some(len) = self.build_mtu_probe(cx, slot, usize::from(size))
+        {
+            return Some(len);
+        }
+        let mtu = usize::from(self.path.mtu.current());
+        let max = slot.len().min(mtu).min(usize::try_from(self.path.budget()).unwrap_or(usize::MAX));
+        let permit = self.recovery.permit(cx.now, mtu as u16);
+        let blocked = permit != Permit::Send;
+        let wants = SpaceId::ALL.map(|space| self.wants(cx, space, blocked));
+        let Some(last) = wants.iter().rposition(|want| *want) else {
+            self.note_idle(permit);
+            return None;
+        };
+        let pad = wants[0] && (self.side == Side::Client || !self.only_acks(SpaceId::Initial));
+        if max < if pad { usize::from(MIN_MTU) } else { COALESCE_ROOM } {
+            return None;
+        }
+        let mut pos = 0;
+        for space in SpaceId::ALL {
+            let i = space.index();
+            if !wants[i] || max - pos < COALESCE_ROOM {
+                continue;
+            }
+            // Whoever pads has to find room, so packets before the last leave some.
+            let end = if i == last { max } else { max - COALESCE_ROOM };
+            if end <= pos + COALESCE_ROOM / 2 {
+                continue;
+            }
+            let pad_to = if pad && i == last { usize::from(MIN_MTU) } else { 0 };
+            let ack_only = blocked && self.space(space).probes == 0;
+            let fill = Fill { ack_only, pad_to: pad_to.saturating_sub(pos) };
+            pos += self.build_packet(cx, space, &mut slot[pos..end], fill).unwrap_or(0);
+            if space == SpaceId::Handshake && self.side == Side::Client {
+                self.discard_space(SpaceId::Initial);
+            }
+        }
+        (pos > 0).then_some(pos)
+    }
+
+    /// Nothing goes out: remembers when pacing lets the next packet go, or that the application is the limit.
+    fn note_idle(&mut self, permit: Permit) {
+        let more = self.has_data();
+        match permit {
+            Permit::PacedUntil(at) if more => self.pacing_until = Some(at),
+            _ => self.pacing_until = None,
+        }
+        self.recovery.set_app_limited(!more);
+    }
+
+    /// Whether anything is waiting that congestion control governs.
+    fn has_data(&self) -> bool {
+        SpaceId::ALL.iter().any(|s| self.spaces[s.index()].crypto_tx.has_pending()) || self.data_pending()
+    }
+
+    fn data_pending(&self) -> bool {
+        self.one_rtt.is_some() && self.complete && self.streams.can_send(self.send_credit.available())
+    }
+
+    fn only_acks(&self, space: SpaceId) -> bool {
+        let space = &self.spaces[space.index()];
+        !space.crypto_tx.has_pending() && space.probes == 0
+    }
+
+    /// Whether a packet of this space has to be built now.
+    fn wants(&self, cx: &Cx<'_>, id: SpaceId, blocked: bool) -> bool {
+        let space = &self.spaces[id.index()];
+        let has_keys = match id {
+            SpaceId::Data => self.one_rtt.is_some() && self.complete,
+            _ => space.keys.is_some(),
+        };
+        if !has_keys {
+            return false;
+        }
+        if space.acks.is_due(cx.now) || space.probes > 0 {
+            return true;
+        }
+        if blocked {
+            return false;
+        }
+        space.crypto_tx.has_pending() || (id == SpaceId::Data && (self.control_pending() || self.data_pending()))
+    }
+
+    /// Whether control frames of the Data space are waiting.
+    fn control_pending(&self) -> bool {
+        self.handshake_done_due
+            || self.ping_due
+            || self.max_data_lost
+            || self.recv_credit.update_due().is_some()
+            || self.path.response_due().is_some()
+            || self.local_cids.due().is_some()
+            || self.remote_cids.retire_due().is_some()
+            || self.streams.front_control().is_some()
+            || self.streams.max_streams_due().is_some()
+            || self.streams.streams_blocked_due().is_some()
+            || self.connection_blocked()
+    }
+
+    fn connection_blocked(&self) -> bool {
+        let mut credit = self.send_credit;
+        credit.take_blocked().is_some() && self.streams.blocked_by_connection()
+    }
+
+    /// Builds one packet at the front of `slot`. `None` if there was nothing to put into it.
+    fn build_packet(&mut self, cx: &mut Cx<'_>, space: SpaceId, slot: &mut [u8], fill: Fill) -> Option<usize> {
+        let keep_until = cx.now + 3 * self.pto();
+        let pn = self.space(space).next_pn;
+        if space == SpaceId::Data && !self.one_rtt.as_mut()?.before_send(pn, keep_until) {
+            self.abandon(crate::quic::event::CloseReason::Transport {
+                code: TransportError::AEAD_LIMIT_REACHED.0,
+                reason: "the packet keys are used up and the peer did not let them be updated".into(),
+            });
+            return None;
+        }
+        let mut builder = self.start_packet(space, pn, slot);
+        self.fill_packet(cx, space, &mut builder, fill);
+        if builder.is_empty() && fill.pad_to == 0 {
+            return None;
+        }
+        let probing = self.space(space).probes > 0;
+        if (probing && !builder.eliciting) || builder.is_empty() {
+            builder.put(&Frame::Ping, None);
+        }
+        builder.pad_to(fill.pad_to);
+        self.space(space).probes = self.space(space).probes.saturating_sub(u8::from(builder.eliciting));
+        Some(self.finish_packet(cx, space, pn, builder, true))
+    }
+
+    fn start_packet<'s>(&self, space: SpaceId, pn: u64, slot: &'s mut [u8]) -> PacketBuilder<'s> {
+        let pn_len = header::pn_len(pn, self.recovery.largest_acked(space));
+        let dcid = self.remote_cids.current();
+        let scid = self.local_cids.handshake_cid();
+        let (pn_offset, length_at) = match space {
+            SpaceId::Initial => {
+                let at = header::encode_long(slot, PacketType::Initial, dcid, &scid, &self.token, pn, pn_len);
+                (at.pn_offset, Some(at.length_offset))
+            }
+            SpaceId::Handshake => {
+                let at = header::encode_long(slot, PacketType::Handshake, dcid, &scid, &[], pn, pn_len);
+                (at.pn_offset, Some(at.length_offset))
+            }
+            SpaceId::Data => {
+                let phase = self.one_rtt.as_ref().is_some_and(|keys| keys.phase());
+                (header::encode_short(slot, dcid, phase, pn, pn_len), None)
+            }
+        };
+        PacketBuilder::new(slot, pn_offset, pn_len, length_at)
+    }
+
+    /// Seals the packet and hands it to loss recovery. `in_flight`: counts for congestion control.
+    fn finish_packet(&mut self, cx: &mut Cx<'_>, space: SpaceId, pn: u64, builder: PacketBuilder<'_>, count: bool) -> usize {
+        let eliciting = builder.eliciting;
+        let in_flight = count && (eliciting || builder.padded);
+        let (len, frames) = match space {
+            SpaceId::Data => {
+                let keys = self.one_rtt.as_ref().expect("checked by the caller");
+                builder.finish(pn, &keys.local, &keys.local_header, &self.streams)
+            }
+            _ => {
+                let keys = self.spaces[space.index()].keys.as_ref().expect("checked by the caller");
+                builder.finish(pn, &keys.local.packet, &keys.local.header, &self.streams)
+            }
+        };
+        self.space(space).next_pn = pn + 1;
+        self.stats.tx_packets += 1;
+        let packet = SentPacket::new(cx.now, len as u16, eliciting, in_flight, frames);
+        self.recovery.on_packet_sent(space, pn, packet);
+        if eliciting && !std::mem::replace(&mut self.eliciting_since_receive, true) {
+            self.reset_idle(cx.now);
+        }
+        len
+    }
+
+    fn fill_packet(&mut self, cx: &mut Cx<'_>, space: SpaceId, builder: &mut PacketBuilder<'_>, fill: Fill) {
+        self.put_ack(cx, space, builder);
+        if fill.ack_only {
+            return;
+        }
+        if self.space(space).probes > 0 && !self.has_new(space) {
+            self.requeue_oldest(space);
+        }
+        self.put_crypto(space, builder);
+        if space == SpaceId::Data {
+            self.put_control(cx, builder);
+            self.put_stream_control(builder);
+            self.put_streams(builder);
+        }
+    }
+
+    /// Whether a probe can carry something that was not sent before.
+    fn has_new(&self, space: SpaceId) -> bool {
+        self.spaces[space.index()].crypto_tx.has_pending() || (space == SpaceId::Data && self.data_pending())
+    }
+
+    /// A probe without new data repeats the oldest that is in flight (RFC 9002 §6.2.4).
+    fn requeue_oldest(&mut self, space: SpaceId) {
+        let oldest = self.recovery.oldest_unacked(space).map(|(pn, packet)| (pn, packet.frames.clone()));
+        if let Some((pn, frames)) = oldest
+            && !frames.iter().any(|f| matches!(f, SentFrame::MtuProbe))
+        {
+            self.frames_lost(space, pn, &frames);
+        }
+    }
+
+    fn put_ack(&mut self, cx: &Cx<'_>, space: SpaceId, builder: &mut PacketBuilder<'_>) {
+        let exponent = if space == SpaceId::Data { 3 } else { 0 };
+        let acks = &mut self.spaces[space.index()].acks;
+        let Some(largest) = acks.largest().filter(|_| acks.is_pending() || acks.is_due(cx.now)) else { return };
+        let held = cx.now.saturating_since(acks.largest_time()).as_micros() as u64;
+        let delay = (held >> exponent).min(varint::MAX);
+        let fits = builder.write_with(|w| frame::encode_ack(w, acks.received(), delay, None, MAX_ACK_RANGES) > 0);
+        if fits {
+            builder.frames.push(SentFrame::Ack { largest });
+            acks.on_ack_sent();
+        }
+    }
+
+    fn put_crypto(&mut self, space: SpaceId, builder: &mut PacketBuilder<'_>) {
+        let crypto = &mut self.spaces[space.index()].crypto_tx;
+        // Type, offset and a two-byte length.
+        while let Some(overhead) = Some(1 + 8 + 2).filter(|n| builder.room() > n + 16) {
+            let Some(range) = crypto.pick(builder.room() - overhead) else { break };
+            let data = crypto.bytes(&range);
+            let sent = SentFrame::Crypto { start: range.start, len: data.len() as u32 };
+            if !builder.put(&Frame::Crypto { offset: range.start, data }, Some(sent)) {
+                break;
+            }
+            crypto.sent(&range);
+        }
+    }
+
+    /// Connection-level control frames. What does not fit waits for the next packet.
+    fn put_control(&mut self, cx: &Cx<'_>, builder: &mut PacketBuilder<'_>) {
+        if self.handshake_done_due && builder.put(&Frame::HandshakeDone, Some(SentFrame::HandshakeDone)) {
+            self.handshake_done_due = false;
+        }
+        if let Some(data) = self.path.response_due()
+            && builder.put(&Frame::PathResponse(data), None)
+        {
+            self.path.response_sent();
+        }
+        let announced = self.recv_credit.announced();
+        let limit = self.recv_credit.update_due().or(self.max_data_lost.then_some(announced));
+        if let Some(limit) = limit
+            && builder.put(&Frame::MaxData(limit), Some(SentFrame::MaxData))
+        {
+            self.recv_credit.announce(limit);
+            self.max_data_lost = false;
+        }
+        if let Some((dir, max)) = self.streams.max_streams_due()
+            && builder.put(&Frame::MaxStreams { bidi: dir == Dir::Bidi, max }, Some(SentFrame::MaxStreams(dir)))
+        {
+            self.streams.max_streams_sent(dir);
+        }
+        if let Some((dir, limit)) = self.streams.streams_blocked_due()
+            && builder.put(&Frame::StreamsBlocked { bidi: dir == Dir::Bidi, limit }, Some(SentFrame::StreamsBlocked(dir)))
+        {
+            self.streams.streams_blocked_sent(dir, limit);
+        }
+        if self.connection_blocked()
+            && builder.put(&Frame::DataBlocked(self.send_credit.limit()), Some(SentFrame::DataBlocked))
+        {
+            self.send_credit.take_blocked();
+        }
+        self.put_cids(cx.ids, builder);
+        if self.ping_due && (builder.eliciting || builder.put(&Frame::Ping, None)) {
+            self.ping_due = false;
+        }
+    }
+
+    fn put_cids(&mut self, ids: &IdMaker, builder: &mut PacketBuilder<'_>) {
+        while let Some((seq, cid)) = self.local_cids.due() {
+            let reset_token = ids.token(&cid);
+            let frame = Frame::NewConnectionId { seq, retire_prior_to: 0, cid, reset_token };
+            if !builder.put(&frame, Some(SentFrame::NewConnectionId(seq))) {
+                break;
+            }
+            self.local_cids.announced(seq);
+        }
+        while let Some(seq) = self.remote_cids.retire_due() {
+            if !builder.put(&Frame::RetireConnectionId { seq }, Some(SentFrame::RetireConnectionId(seq))) {
+                break;
+            }
+            self.remote_cids.retire_sent(seq);
+        }
+    }
+
+    /// RESET_STREAM, STOP_SENDING, MAX_STREAM_DATA and STREAM_DATA_BLOCKED of the streams that have some due.
+    fn put_stream_control(&mut self, builder: &mut PacketBuilder<'_>) {
+        while let Some(id) = self.streams.front_control() {
+            let Some(stream) = self.streams.get(id) else {
+                self.streams.pop_control();
+                continue;
+            };
+            let mut fits = true;
+            if let Some(send) = &mut stream.send {
+                if let Some((code, final_size)) = send.reset_due() {
+                    let frame = Frame::ResetStream { id, code, final_size };
+                    fits &= builder.put(&frame, Some(SentFrame::ResetStream(id)));
+                    if fits {
+                        send.reset_sent();
+                    }
+                } else if send.is_blocked() && send.credit.available() == 0 {
+                    if let Some(limit) = send.credit.take_blocked() {
+                        fits &= builder.put(
+                            &Frame::StreamDataBlocked { id, limit },
+                            Some(SentFrame::StreamDataBlocked(id)),
+                        );
+                        if !fits {
+                            send.credit.blocked_lost();
+                        }
+                    }
+                }
+            }
+            if let Some(recv) = &mut stream.recv {
+                if let Some(code) = recv.stop_due() {
+                    fits &= builder.put(&Frame::StopSending { id, code }, Some(SentFrame::StopSending(id)));
+                    if fits {
+                        recv.stop_sent();
+                    }
+                }
+                if let Some(max) = recv.credit_due() {
+                    fits &= builder.put(&Frame::MaxStreamData { id, max }, Some(SentFrame::MaxStreamData(id)));
+                    if fits {
+                        recv.credit_sent(max);
+                    }
+                }
+            }
+            if !fits {
+                break;
+            }
+            self.streams.pop_control();
+        }
+    }
+
+    /// STREAM frames, one stream after the other, until the packet is full.
+    fn put_streams(&mut self, builder: &mut PacketBuilder<'_>) {
+        for _ in 0..=self.streams.send_queue_len() {
+            let Some(id) = self.streams.front_send() else { return };
+            if !builder.takes_stream() || builder.room() < MIN_STREAM_ROOM {
+                return;
+            }
+            let credit = self.send_credit.available();
+            let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else {
+                self.streams.pop_send();
+                continue;
+            };
+            let shape = StreamHeader { id, offset: send.end(), len: Some(builder.room() as u64), fin: false };
+            let room = builder.room().saturating_sub(shape.encoded_len()) as u64;
+            let Some(pick) = send.pick(room, credit) else {
+                if send.can_send(u64::MAX) {
+                    // Only connection credit is missing: it keeps its place for when there is some.
+                    self.streams.rotate_send();
+                } else {
+                    let blocked = send.is_blocked();
+                    self.streams.pop_send();
+                    if blocked {
+                        self.streams.queue_control(id);
+                    }
+                }
+                continue;
+            };
+            let len = pick.range.end - pick.range.start;
+            let header = StreamHeader { id, offset: pick.range.start, len: Some(len), fin: pick.fin };
+            builder.write_with(|w| {
+                header.encode(w);
+                true
+            });
+            builder.eliciting = true;
+            builder.hole(id, pick.range.clone());
+            builder.frames.push(SentFrame::Stream { id, start: pick.range.start, len: len as u32, fin: pick.fin });
+            send.sent(&pick);
+            let more = send.can_send(u64::MAX);
+            let blocked = send.is_blocked();
+            self.send_credit.consume(pick.new);
+            if !more {
+                self.streams.pop_send();
+                if blocked {
+                    self.streams.queue_control(id);
+                }
+            } else if builder.room() < MIN_STREAM_ROOM {
+                self.streams.rotate_send();
+            }
+        }
+    }
+
+    /// A probe for a larger datagram size: PING and padding, outside congestion control (RFC 9000 §14.4).
+    fn build_mtu_probe(&mut self, cx: &mut Cx<'_>, slot: &mut [u8], size: usize) -> Option<usize> {
+        if slot.len() < size {
+            self.path.mtu.limit(slot.len() as u16);
+            return None;
+        }
+        if !self.complete || self.one_rtt.is_none() {
+            return None;
+        }
+        let keep_until = cx.now + Duration::from_secs(1);
+        let pn = self.space(SpaceId::Data).next_pn;
+        if !self.one_rtt.as_mut()?.before_send(pn, keep_until) {
+            return None;
+        }
+        let mut builder = self.start_packet(SpaceId::Data, pn, &mut slot[..size]);
+        builder.put(&Frame::Ping, Some(SentFrame::MtuProbe));
+        builder.pad_to(size);
+        let len = self.finish_packet(cx, SpaceId::Data, pn, builder, false);
+        self.path.mtu.probe_sent(pn, size as u16);
+        Some(len)
+    }
+
+    /// CONNECTION_CLOSE in every space whose keys the peer may have (RFC 9000 §10.2.3).
+    fn build_close(&mut self, slot: &mut [u8]) -> Option<usize> {
+        let close = self.close_due()?;
+        let mtu = usize::from(self.path.mtu.current());
+        let max = slot.len().min(mtu).min(usize::try_from(self.path.budget()).unwrap_or(usize::MAX));
+        if max < COALESCE_ROOM * 3 {
+            return None;
+        }
+        self.close_sent();
+        let mut pos = 0;
+        for space in SpaceId::ALL {
+            let has_keys = match space {
+                SpaceId::Data => self.one_rtt.is_some() && (self.complete || self.side == Side::Server),
+                _ => self.spaces[space.index()].keys.is_some() && !(space == SpaceId::Handshake && self.confirmed),
+            };
+            if !has_keys {
+                continue;
+            }
+            let last = space == SpaceId::Data || !self.has_keys_above(space);
+            let pad = last && self.side == Side::Client && self.spaces[0].keys.is_some();
+            let pad_to = if pad { usize::from(MIN_MTU).min(max).saturating_sub(pos) } else { 0 };
+            pos += self.close_packet(space, &close, &mut slot[pos..max], pad_to);
+        }
+        (pos > 0).then_some(pos)
+    }
+
+    fn has_keys_above(&self, space: SpaceId) -> bool {
+        let handshake = space < SpaceId::Handshake && self.spaces[SpaceId::Handshake.index()].keys.is_some();
+        handshake || (self.one_rtt.is_some() && (self.complete || self.side == Side::Server))
+    }
+
+    fn close_packet(&mut self, space: SpaceId, close: &Close, slot: &mut [u8], pad_to: usize) -> usize {
+        let pn = self.space(space).next_pn;
+        self.space(space).next_pn += 1;
+        let mut builder = self.start_packet(space, pn, slot);
+        let reason = close.reason.as_bytes();
+        let frame = match close.frame_type {
+            Some(frame_type) => Frame::ConnectionClose { code: close.code, frame_type, reason },
+            None if space == SpaceId::Data => Frame::ApplicationClose { code: close.code, reason },
+            // The application's words are not for eyes that are not authenticated yet (RFC 9000 §10.2.3).
+            None => Frame::ConnectionClose { code: TransportError::APPLICATION_ERROR.0, frame_type: 0, reason: b"" },
+        };
+        builder.put(&frame, None);
+        builder.pad_to(pad_to);
+        let (len, _) = match space {
+            SpaceId::Data => {
+                let keys = self.one_rtt.as_ref().expect("checked by the caller");
+                builder.finish(pn, &keys.local, &keys.local_header, &self.streams)
+            }
+            _ => {
+                let keys = self.spaces[space.index()].keys.as_ref().expect("checked by the caller");
+                builder.finish(pn, &keys.local.packet, &keys.local.header, &self.streams)
+            }
+        };
+        len
+    }
+}
+
+const _: () = assert!(COALESCE_ROOM > 2 * TAG_LEN + 64);

@@ -1,0 +1,118 @@
+//! Datagrams that belong to no connection: new ones, foreign versions, and leftovers of forgotten ones.
+
+use crate::base::Side;
+use crate::base::time::Instant;
+use crate::crypto;
+use crate::quic::connection::{Birth, Connection, Cx, RxMeta};
+use crate::quic::endpoint::{Answer, Endpoint, MAX_ANSWERS};
+use crate::quic::path::MIN_MTU;
+use crate::quic::stats::Drop;
+use crate::quic::tls::TlsSession;
+use crate::wire::quic::QUIC_V1;
+use crate::wire::quic::header::{self, PacketType, Parsed};
+
+/// A client's first Destination Connection ID has at least this many bytes (RFC 9000 §7.2).
+const MIN_INITIAL_DCID: usize = 8;
+
+impl Endpoint {
+    pub(super) fn handle_unknown(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {
+        match parsed.kind {
+            PacketType::Initial if parsed.version == QUIC_V1 => self.accept(now, meta, parsed, data),
+            PacketType::Short => self.send_reset(now, meta, &parsed.dcid, data.len()),
+            PacketType::VersionNegotiation | PacketType::Retry => self.stats.drop(Drop::Unexpected),
+            _ if parsed.version != QUIC_V1 => self.negotiate_version(meta, parsed, data),
+            _ => self.stats.drop(Drop::UnknownConnection),
+        }
+    }
+
+    /// Whether an answer may be queued; otherwise the datagram counts as dropped.
+    pub(super) fn may_answer(&mut self) -> bool {
+        let room = self.answers.len() < MAX_ANSWERS;
+        if !room {
+            self.stats.drop(Drop::Overload);
+        }
+        room
+    }
+
+    /// Tells who speaks another version which one we speak (RFC 9000 §6.1).
+    fn negotiate_version(&mut self, meta: &RxMeta, parsed: &Parsed, data: &[u8]) {
+        self.stats.drop(Drop::Version);
+        // Small datagrams get no answer: it must not be larger than the question.
+        if self.server.is_none() || data.len() < usize::from(MIN_MTU) || !self.may_answer() {
+            return;
+        }
+        let mut grease = [0; 4];
+        self.rng.fill(&mut grease);
+        let versions = [QUIC_V1, u32::from_be_bytes(grease) & 0xf0f0_f0f0 | 0x0a0a_0a0a];
+        let (dcid, scid) = header::raw_cids(data).unwrap_or_default();
+        let mut out = vec![0; 7 + dcid.len() + scid.len() + 4 * versions.len()];
+        let len = header::encode_version_negotiation(&mut out, grease[0], scid, dcid, &versions);
+        out.truncate(len);
+        let _ = parsed;
+        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data: out });
+    }
+
+    /// A client's first Initial packet. Nothing is kept of it unless it is authentic.
+    fn accept(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {
+        let Some(server) = self.server.clone() else {
+            self.stats.drop(Drop::UnknownConnection);
+            return;
+        };
+        if data.len() < usize::from(MIN_MTU) || parsed.dcid.len() < MIN_INITIAL_DCID {
+            self.stats.drop(Drop::ShortInitial);
+            return;
+        }
+        if self.handshakes >= self.config.max_handshakes || self.table.len() >= self.config.max_connections {
+            self.stats.drop(Drop::Overload);
+            return;
+        }
+        if !self.is_authentic(parsed, data) {
+            self.stats.drop(Drop::Authentication);
+            return;
+        }
+        let id = self.table.reserve();
+        let birth = Birth {
+            id,
+            side: Side::Server,
+            config: server.transport.clone(),
+            local: meta.local,
+            remote: meta.remote,
+            original_dcid: parsed.dcid,
+            remote_cid: parsed.scid,
+        };
+        let mut conn = Box::new(Connection::new(&birth, now, &self.ids));
+        let mut cx =
+            Cx { now, pool: &self.pool, rng: &mut self.rng, ids: &self.ids, stats: &mut self.stats };
+        let params = conn.local_params(&mut cx).to_bytes();
+        let started = TlsSession::server(&server.tls, params).map(|tls| conn.start_tls(&mut cx, tls));
+        if !matches!(started, Ok(Ok(()))) {
+            self.table.cancel(id);
+            self.stats.drop(Drop::Overload);
+            return;
+        }
+        self.table.insert(id, conn);
+        self.initial_cids.insert(parsed.dcid, id);
+        self.handshakes += 1;
+        self.stats.connections_opened += 1;
+        self.deliver(now, id, meta, parsed, data);
+    }
+
+    /// Whether the first packet of `data` is sealed with its Initial keys; looks at a copy.
+    fn is_authentic(&mut self, parsed: &Parsed, data: &[u8]) -> bool {
+        let packet = &mut self.scratch[..parsed.packet_len];
+        packet.copy_from_slice(&data[..parsed.packet_len]);
+        let keys = crypto::initial_keys(&parsed.dcid, Side::Server).remote;
+        let Some(sample) = packet.get(parsed.pn_offset + 4..).and_then(|s| s.first_chunk::<16>()) else {
+            return false;
+        };
+        let mask = keys.header.mask(sample);
+        let (_, pn_len, truncated) = header::remove_protection(packet, parsed.pn_offset, mask);
+        let header_len = parsed.pn_offset + pn_len;
+        if packet.len() < header_len + 16 {
+            return false;
+        }
+        let pn = header::decode_pn(None, truncated, pn_len);
+        let (aad, body) = packet.split_at(header_len);
+        keys.packet.open(pn, aad, body).is_ok()
+    }
+}

@@ -1,0 +1,420 @@
+//! One core's engine: its connections, how datagrams find them, and what has to be done next.
+
+mod accept;
+mod reset;
+mod table;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+
+use siphasher::sip::SipHasher13;
+use thiserror::Error;
+
+use crate::base::Side;
+use crate::base::rng::Rng;
+use crate::base::time::Instant;
+use crate::base::timer::TimerWheel;
+use crate::mem::BufPool;
+use crate::quic::cid::{CID_LEN, CidCodec};
+use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
+use crate::quic::connection::{Birth, Conn, Connection, Cx, IdMaker, RxMeta, Transmit};
+use crate::quic::event::{CloseReason, ConnId, Event};
+use crate::quic::stats::{Drop, EndpointStats};
+use crate::quic::tls::{TlsError, TlsSession};
+use crate::wire::quic::header::{self, PacketType, Parsed};
+use crate::wire::quic::{ConnectionId, QUIC_V1};
+
+use reset::ResetLimiter;
+use table::Table;
+
+/// Largest UDP payload, bytes.
+const MAX_DATAGRAM: usize = 65_527;
+
+/// Datagrams that one connection sends before another gets its turn.
+const TURN: u32 = 32;
+
+/// Answers (Version Negotiation, stateless reset) that wait to be sent.
+const MAX_ANSWERS: usize = 64;
+
+/// Why a connection could not be started.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The endpoint has as many connections as it may have.
+    #[error("too many connections ({0}); close some or raise max_connections")]
+    TooMany(usize),
+    /// TLS refuses the server name or the configuration.
+    #[error("TLS cannot connect to {name:?}: {reason}")]
+    Tls {
+        /// The server name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The addresses are of different families.
+    #[error("cannot reach {remote} from {local}: one is IPv4, the other IPv6")]
+    Family {
+        /// Our address.
+        local: SocketAddr,
+        /// The peer's.
+        remote: SocketAddr,
+    },
+}
+
+/// A datagram that answers one without a connection.
+#[derive(Debug)]
+struct Answer {
+    local: SocketAddr,
+    remote: SocketAddr,
+    data: Vec<u8>,
+}
+
+/// Hashes client-chosen connection IDs under a secret, so that nobody can choose them to collide.
+#[derive(Clone, Debug)]
+struct CidHasher(u64, u64);
+
+impl std::hash::BuildHasher for CidHasher {
+    type Hasher = SipHasher13;
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, self.1)
+    }
+}
+
+/// The QUIC engine of one core. It does no I/O and knows no clock: datagrams and time are passed in.
+#[derive(Debug)]
+pub struct Endpoint {
+    config: EndpointConfig,
+    server: Option<ServerConfig>,
+    pool: BufPool,
+    rng: Rng,
+    ids: IdMaker,
+    table: Table,
+    /// Client-chosen Destination Connection IDs of handshakes (RFC 9000 §7.2).
+    initial_cids: HashMap<ConnectionId, ConnId, CidHasher>,
+    handshakes: usize,
+    wheel: TimerWheel<ConnId>,
+    transmit: VecDeque<ConnId>,
+    turn: u32,
+    with_events: VecDeque<ConnId>,
+    answers: VecDeque<Answer>,
+    resets: ResetLimiter,
+    scratch: Vec<u8>,
+    expired: Vec<ConnId>,
+    stats: EndpointStats,
+}
+
+/// What a connection needs of the endpoint, without borrowing the table.
+macro_rules! cx {
+    ($self:ident, $now:expr) => {
+        Cx { now: $now, pool: &$self.pool, rng: &mut $self.rng, ids: &$self.ids, stats: &mut $self.stats }
+    };
+}
+
+impl Endpoint {
+    /// An engine that accepts connections if `server` is given. `pool` feeds pooled streams.
+    pub fn new(config: EndpointConfig, server: Option<ServerConfig>, pool: BufPool) -> Self {
+        let mut rng = Rng::from_seed(config.seed);
+        let ids = IdMaker { codec: CidCodec::new(&config.cid_key), reset_key: config.reset_key, core: config.core };
+        let hasher = CidHasher(rng.next_u64(), rng.next_u64());
+        Self {
+            resets: ResetLimiter::new(config.reset_rate),
+            config,
+            server,
+            pool,
+            rng,
+            ids,
+            table: Table::default(),
+            initial_cids: HashMap::with_hasher(hasher),
+            handshakes: 0,
+            wheel: TimerWheel::new(Instant::ZERO),
+            transmit: VecDeque::new(),
+            turn: 0,
+            with_events: VecDeque::new(),
+            answers: VecDeque::new(),
+            scratch: vec![0; MAX_DATAGRAM],
+            expired: Vec::new(),
+            stats: EndpointStats::default(),
+        }
+    }
+
+    /// Starts a connection. Its first packets come out of [`Endpoint::poll_transmit`].
+    ///
+    /// # Errors
+    /// [`ConnectError`] when there are too many connections, or the name or addresses make no sense.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        config: &ClientConfig,
+        server_name: &str,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<ConnId, ConnectError> {
+        if local.is_ipv4() != remote.is_ipv4() {
+            return Err(ConnectError::Family { local, remote });
+        }
+        if self.table.len() >= self.config.max_connections {
+            return Err(ConnectError::TooMany(self.config.max_connections));
+        }
+        let id = self.table.reserve();
+        let dcid = self.random_cid();
+        let birth = Birth {
+            id,
+            side: Side::Client,
+            config: config.transport.clone(),
+            local,
+            remote,
+            original_dcid: dcid,
+            remote_cid: dcid,
+        };
+        let mut conn = Box::new(Connection::new(&birth, now, &self.ids));
+        let mut cx = cx!(self, now);
+        let params = conn.local_params(&mut cx).to_bytes();
+        let tls = TlsSession::client(&config.tls, server_name, params);
+        let started = tls.and_then(|tls| {
+            conn.start_tls(&mut cx, tls).map_err(|fault| TlsError { alert: 80, reason: fault.reason })
+        });
+        if let Err(error) = started {
+            self.table.cancel(id);
+            return Err(ConnectError::Tls { name: server_name.to_owned(), reason: error.reason });
+        }
+        self.table.insert(id, conn);
+        self.stats.connections_opened += 1;
+        self.touch(id);
+        Ok(id)
+    }
+
+    fn random_cid(&mut self) -> ConnectionId {
+        let mut bytes = [0; 8];
+        self.rng.fill(&mut bytes);
+        ConnectionId::new(&bytes).expect("8 bytes")
+    }
+
+    /// Takes a received UDP payload in; it is decrypted from where it lies.
+    pub fn handle_datagram(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) {
+        self.stats.rx_datagrams += 1;
+        self.stats.rx_bytes += data.len() as u64;
+        let Ok(parsed) = header::parse(data, CID_LEN) else {
+            self.stats.drop(Drop::Malformed);
+            return;
+        };
+        match self.find(&parsed) {
+            Some(id) => self.deliver(now, id, meta, &parsed, data),
+            None => self.handle_unknown(now, meta, &parsed, data),
+        }
+    }
+
+    /// The connection that a packet is for.
+    fn find(&self, parsed: &Parsed) -> Option<ConnId> {
+        if let Some(info) = self.ids.codec.decode(&parsed.dcid)
+            && info.core == self.ids.core
+            && let Some(id) = self.table.find(info.index, info.generation)
+        {
+            return Some(id);
+        }
+        match parsed.kind {
+            PacketType::Initial | PacketType::ZeroRtt => self.initial_cids.get(&parsed.dcid).copied(),
+            _ => None,
+        }
+    }
+
+    fn deliver(&mut self, now: Instant, id: ConnId, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {
+        let mut cx = cx!(self, now);
+        let Some(conn) = self.table.get(id) else { return };
+        match parsed.kind {
+            PacketType::VersionNegotiation => {
+                if conn.is_version_mismatch(parsed, data) {
+                    conn.abandon(CloseReason::VersionMismatch);
+                } else {
+                    cx.stats.drop(Drop::Unexpected);
+                }
+            }
+            PacketType::Retry => conn.handle_retry(&mut cx, parsed, data),
+            _ => {
+                let was_handshaking = conn.is_handshaking();
+                conn.handle_datagram(&mut cx, meta, data, &mut self.scratch);
+                if was_handshaking && !conn.is_handshaking() {
+                    self.handshake_over(id);
+                }
+            }
+        }
+        self.touch(id);
+    }
+
+    /// A handshake has completed: the client uses our connection IDs from now on.
+    fn handshake_over(&mut self, id: ConnId) {
+        let Some(conn) = self.table.get(id) else { return };
+        let dcid = *conn.original_dcid();
+        if self.initial_cids.remove(&dcid).is_some() {
+            self.handshakes -= 1;
+        }
+    }
+
+    /// The connection has to be looked at: it may have events, packets to send, or be over.
+    fn touch(&mut self, id: ConnId) {
+        let Some(conn) = self.table.get(id) else { return };
+        if !std::mem::replace(&mut conn.queued, true) {
+            self.transmit.push_back(id);
+        }
+        if conn.has_news() && !std::mem::replace(&mut conn.has_events, true) {
+            self.with_events.push_back(id);
+        }
+    }
+
+    /// When [`Endpoint::handle_timeout`] has to be called next; it may find nothing to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.wheel.next()
+    }
+
+    /// Acts on every deadline that has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.wheel.expire(now, |id| expired.push(id));
+        for id in expired.drain(..) {
+            let mut cx = cx!(self, now);
+            let Some(conn) = self.table.get(id) else { continue };
+            // The entry is gone from the wheel: whatever comes next is armed anew.
+            conn.armed = Instant::MAX;
+            if conn.next_timeout() <= now {
+                conn.handle_timeout(&mut cx);
+                self.touch(id);
+            } else {
+                self.rearm(id);
+            }
+        }
+        self.expired = expired;
+    }
+
+    fn rearm(&mut self, id: ConnId) {
+        let Some(conn) = self.table.get(id) else { return };
+        let next = conn.next_timeout();
+        // A later deadline is found when the earlier entry fires.
+        if next < conn.armed {
+            conn.armed = next;
+            self.wheel.arm(id, next);
+        }
+    }
+
+    /// Writes the next UDP payload to be sent into `slot`, or `None` if nothing is to be sent now.
+    pub fn poll_transmit(&mut self, now: Instant, slot: &mut [u8]) -> Option<Transmit> {
+        if let Some(answer) = self.answers.pop_front()
+            && let Some(space) = slot.get_mut(..answer.data.len())
+        {
+            space.copy_from_slice(&answer.data);
+            self.stats.tx_datagrams += 1;
+            self.stats.tx_bytes += answer.data.len() as u64;
+            let (local, remote) = (answer.local, answer.remote);
+            return Some(Transmit { conn: None, local, remote, ecn: 0, len: answer.data.len() });
+        }
+        while let Some(&id) = self.transmit.front() {
+            let mut cx = cx!(self, now);
+            if let Some(conn) = self.table.get(id) {
+                if let Some(transmit) = conn.poll_transmit(&mut cx, slot) {
+                    self.stats.tx_datagrams += 1;
+                    self.stats.tx_bytes += transmit.len as u64;
+                    self.turn += 1;
+                    if self.turn >= TURN {
+                        self.turn = 0;
+                        self.transmit.rotate_left(1);
+                    }
+                    return Some(transmit);
+                }
+                conn.queued = false;
+            }
+            self.turn = 0;
+            self.transmit.pop_front();
+            self.settle(id);
+        }
+        None
+    }
+
+    /// A connection has nothing more to send: arms its timer, or forgets it when it is over.
+    fn settle(&mut self, id: ConnId) {
+        let Some(conn) = self.table.get(id) else { return };
+        if conn.has_news() && !std::mem::replace(&mut conn.has_events, true) {
+            self.with_events.push_back(id);
+        }
+        if conn.is_dead() && !conn.has_news() {
+            self.remove(id);
+        } else {
+            self.rearm(id);
+        }
+    }
+
+    fn remove(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.remove(id)
+            && self.initial_cids.remove(conn.original_dcid()).is_some()
+        {
+            self.handshakes -= 1;
+        }
+    }
+
+    /// What happened next, with the connection it happened on.
+    pub fn poll_event(&mut self) -> Option<(ConnId, Event)> {
+        while let Some(&id) = self.with_events.front() {
+            if let Some(conn) = self.table.get(id) {
+                if conn.events.is_empty() {
+                    conn.flush_events();
+                }
+                if let Some(event) = conn.events.pop_front() {
+                    return Some((id, event));
+                }
+                conn.has_events = false;
+                if conn.is_dead() && !conn.queued {
+                    self.remove(id);
+                }
+            }
+            self.with_events.pop_front();
+        }
+        None
+    }
+
+    /// A connection to work with; `None` when it is gone.
+    pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_>> {
+        let conn = self.table.get(id)?;
+        // Whatever is done with it may give it something to send or to tell.
+        if !std::mem::replace(&mut conn.queued, true) {
+            self.transmit.push_back(id);
+        }
+        if !std::mem::replace(&mut conn.has_events, true) {
+            self.with_events.push_back(id);
+        }
+        self.table.get(id).map(Conn::new)
+    }
+
+    /// Connections that exist, those that are closing included.
+    pub fn connection_count(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Closes every connection with an application error code.
+    pub fn close_all(&mut self, now: Instant, code: u64, reason: &str) {
+        let ids: Vec<ConnId> = self.table.ids().collect();
+        for id in ids {
+            if let Some(conn) = self.table.get(id) {
+                conn.shut_down(now, code, reason);
+            }
+            self.touch(id);
+        }
+    }
+
+    /// The path to `remote` carries no UDP payload above `max` bytes (ICMP packet too big, RFC 9000 §14.2.1).
+    pub fn limit_mtu(&mut self, local: SocketAddr, remote: SocketAddr, max: u16) {
+        let ids: Vec<ConnId> = self.table.ids().collect();
+        for id in ids {
+            if let Some(conn) = self.table.get(id).filter(|c| c.is_on_path(local, remote)) {
+                conn.limit_mtu(max);
+            }
+        }
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> &EndpointStats {
+        &self.stats
+    }
+
+    /// The pool that pooled streams take their chunks from.
+    pub fn pool(&self) -> &BufPool {
+        &self.pool
+    }
+}
+
+const _: () = assert!(CID_LEN >= 8 && QUIC_V1 == 1);

@@ -1,0 +1,67 @@
+//! Stateless resets: telling a peer that its connection is not known here (RFC 9000 §10.3).
+
+use crate::base::time::{Duration, Instant};
+use crate::quic::connection::RxMeta;
+use crate::quic::endpoint::{Answer, Endpoint};
+use crate::quic::stats::Drop;
+
+/// Smallest packet that could be a valid 1-RTT packet for us; shorter ones get no answer.
+const MIN_TRIGGER: usize = 22;
+
+/// Resets look like short-header packets of at most this size, in bytes.
+const MAX_RESET: usize = 42;
+
+/// Bounds how many resets go out per second.
+#[derive(Debug)]
+pub(super) struct ResetLimiter {
+    rate: u32,
+    left: u32,
+    since: Instant,
+}
+
+impl ResetLimiter {
+    pub(super) fn new(rate: u32) -> Self {
+        Self { rate, left: rate, since: Instant::ZERO }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        if now.saturating_since(self.since) >= Duration::from_secs(1) {
+            self.since = now;
+            self.left = self.rate;
+        }
+        let take = self.left > 0;
+        self.left -= u32::from(take);
+        take
+    }
+}
+
+impl Endpoint {
+    /// Answers a packet of `len` bytes for an unknown connection. The answer is shorter than what
+    /// caused it, so that two endpoints cannot reset each other for ever (RFC 9000 §10.3.3).
+    pub(super) fn send_reset(&mut self, now: Instant, meta: &RxMeta, dcid: &[u8], len: usize) {
+        self.stats.drop(Drop::UnknownConnection);
+        if len < MIN_TRIGGER || !self.resets.take(now) || !self.may_answer() {
+            return;
+        }
+        let size = MAX_RESET.min(len - 1);
+        let mut data = vec![0; size];
+        self.rng.fill(&mut data);
+        data[0] = data[0] & 0x3f | 0x40;
+        data[size - 16..].copy_from_slice(&self.ids.token(dcid));
+        self.stats.resets_sent += 1;
+        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resets_are_rate_limited() {
+        let mut limiter = ResetLimiter::new(2);
+        let now = Instant::from_nanos(5_000_000_000);
+        assert!(limiter.take(now) && limiter.take(now) && !limiter.take(now));
+        assert!(limiter.take(now + Duration::from_secs(1)));
+    }
+}

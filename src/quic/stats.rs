@@ -1,0 +1,151 @@
+//! Counters of the engine.
+
+use crate::base::time::Duration;
+
+/// Why the engine dropped a datagram or a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Drop {
+    /// The header could not be read.
+    Malformed,
+    /// No connection has this connection ID.
+    UnknownConnection,
+    /// A server's first datagram was below 1200 bytes (RFC 9000 §14.1).
+    ShortInitial,
+    /// A version that we do not speak.
+    Version,
+    /// The tag does not match: forged, corrupted or for keys that are gone.
+    Authentication,
+    /// No keys (yet, or any more) for this packet type.
+    NoKeys,
+    /// A packet number that was received before.
+    Duplicate,
+    /// From an address that is not the connection's.
+    WrongPath,
+    /// Too many connections or handshakes.
+    Overload,
+    /// For a connection that has ended.
+    Closed,
+    /// A packet type that has no meaning here.
+    Unexpected,
+}
+
+impl Drop {
+    /// All reasons with their names.
+    pub const ALL: [(Self, &'static str); 11] = [
+        (Self::Malformed, "quic_malformed"),
+        (Self::UnknownConnection, "quic_unknown_connection"),
+        (Self::ShortInitial, "quic_short_initial"),
+        (Self::Version, "quic_version"),
+        (Self::Authentication, "quic_authentication"),
+        (Self::NoKeys, "quic_no_keys"),
+        (Self::Duplicate, "quic_duplicate"),
+        (Self::WrongPath, "quic_wrong_path"),
+        (Self::Overload, "quic_overload"),
+        (Self::Closed, "quic_closed"),
+        (Self::Unexpected, "quic_unexpected"),
+    ];
+}
+
+/// Bytes of STREAM data by the way they took to the application's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlacementStats {
+    /// Decrypted from the packet straight to their final address by the bulk kernel.
+    pub direct: u64,
+    /// Decrypted through a stack block, because their range does not start or end on a cipher block.
+    pub staged: u64,
+    /// Copied after decryption. Stays 0: nothing in the engine does that.
+    pub copied: u64,
+}
+
+impl PlacementStats {
+    /// Adds what another counter has.
+    pub fn add(&mut self, other: &Self) {
+        self.direct += other.direct;
+        self.staged += other.staged;
+        self.copied += other.copied;
+    }
+}
+
+/// Counters of one endpoint.
+#[derive(Clone, Debug, Default)]
+pub struct EndpointStats {
+    /// Datagrams received.
+    pub rx_datagrams: u64,
+    /// Bytes of these.
+    pub rx_bytes: u64,
+    /// QUIC packets authenticated.
+    pub rx_packets: u64,
+    /// Datagrams sent.
+    pub tx_datagrams: u64,
+    /// Bytes of these.
+    pub tx_bytes: u64,
+    /// Connections that began.
+    pub connections_opened: u64,
+    /// Handshakes that completed.
+    pub handshakes: u64,
+    /// Packets declared lost.
+    pub lost_packets: u64,
+    /// Stateless resets sent.
+    pub resets_sent: u64,
+    /// Drops by reason, indexed by [`Drop`].
+    pub drops: [u64; Drop::ALL.len()],
+    /// Received STREAM bytes by the way they took.
+    pub placement: PlacementStats,
+}
+
+impl EndpointStats {
+    pub(crate) fn drop(&mut self, why: Drop) {
+        self.drops[why as usize] += 1;
+    }
+
+    /// Every counter with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let plain = [
+            ("quic_rx_datagrams", self.rx_datagrams),
+            ("quic_rx_bytes", self.rx_bytes),
+            ("quic_rx_packets", self.rx_packets),
+            ("quic_tx_datagrams", self.tx_datagrams),
+            ("quic_tx_bytes", self.tx_bytes),
+            ("quic_connections_opened", self.connections_opened),
+            ("quic_handshakes", self.handshakes),
+            ("quic_lost_packets", self.lost_packets),
+            ("quic_resets_sent", self.resets_sent),
+            ("quic_bytes_direct", self.placement.direct),
+            ("quic_bytes_staged", self.placement.staged),
+            ("quic_bytes_copied", self.placement.copied),
+        ];
+        plain.into_iter().chain(Drop::ALL.iter().map(|(why, name)| (*name, self.drops[*why as usize])))
+    }
+}
+
+/// State and counters of one connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnStats {
+    /// Smoothed round-trip time.
+    pub srtt: Duration,
+    /// Lowest round-trip time seen.
+    pub min_rtt: Duration,
+    /// Congestion window, bytes.
+    pub cwnd: u64,
+    /// Bytes sent and neither acknowledged nor lost.
+    pub bytes_in_flight: u64,
+    /// Largest UDP payload in use, bytes.
+    pub mtu: u16,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bytes of UDP payload sent.
+    pub tx_bytes: u64,
+    /// Packets received and authenticated.
+    pub rx_packets: u64,
+    /// Bytes of UDP payload received.
+    pub rx_bytes: u64,
+    /// Packets declared lost.
+    pub lost_packets: u64,
+    /// Key updates, by either side.
+    pub key_updates: u64,
+    /// From the first packet to handshake completion.
+    pub handshake_time: Option<Duration>,
+    /// Received STREAM bytes by the way they took.
+    pub placement: PlacementStats,
+}

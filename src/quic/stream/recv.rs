@@ -1,0 +1,451 @@
+//! The receiving part of a stream (RFC 9000 §3.2).
+
+use std::ops::Range;
+
+use crate::base::range_set::RangeSet;
+use crate::mem::{BufPool, PinnedBuf};
+use crate::quic::stream::placement::{Placement, Pooled, Provided};
+use crate::wire::quic::{TransportError, varint};
+
+/// How many missing or received ranges a stream may be scattered into before the peer is taken for hostile.
+const MAX_RANGES: usize = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Data may arrive.
+    Receiving,
+    /// The peer reset it; the application has been or will be told.
+    Reset,
+    /// The application has everything.
+    Done,
+}
+
+/// What accepting a STREAM frame's range came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    /// Bytes by which the highest offset grew: they count against the connection's window.
+    pub(crate) new_high: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct RecvStream {
+    pub(crate) placement: Placement,
+    received: RangeSet,
+    /// End of the data received without a gap from offset 0.
+    contiguous: u64,
+    /// Highest offset seen.
+    high: u64,
+    final_size: Option<u64>,
+    /// Pooled: bytes that the application consumed.
+    consumed: u64,
+    /// The limit that the peer was told.
+    announced: u64,
+    /// Sliding window of a pooled stream.
+    window: u64,
+    state: State,
+    stop_code: Option<u64>,
+    stop_due: bool,
+    /// MAX_STREAM_DATA is to be sent (again).
+    credit_due: bool,
+    low_reported: bool,
+}
+
+impl RecvStream {
+    /// `window` is what the transport parameters announced for this kind of stream.
+    pub(crate) fn new(window: u64) -> Self {
+        Self {
+            placement: Placement::Pooled(Pooled::default()),
+            received: RangeSet::default(),
+            contiguous: 0,
+            high: 0,
+            final_size: None,
+            consumed: 0,
+            announced: window,
+            window,
+            state: State::Receiving,
+            stop_code: None,
+            stop_due: false,
+            credit_due: false,
+            low_reported: false,
+        }
+    }
+
+    pub(crate) fn contiguous(&self) -> u64 {
+        self.contiguous
+    }
+
+    pub(crate) fn high(&self) -> u64 {
+        self.high
+    }
+
+    /// The limit that the peer was told.
+    pub(crate) fn announced(&self) -> u64 {
+        self.announced
+    }
+
+    pub(crate) fn final_size(&self) -> Option<u64> {
+        self.final_size
+    }
+
+    pub(crate) fn is_provided(&self) -> bool {
+        matches!(self.placement, Placement::Provided(_))
+    }
+
+    pub(crate) fn is_pooled(&self) -> bool {
+        matches!(self.placement, Placement::Pooled(_))
+    }
+
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.state == State::Receiving
+    }
+
+    /// Nothing more will come of this part: the application has it all, or knows of the reset.
+    pub(crate) fn is_done(&self) -> bool {
+        self.state != State::Receiving
+    }
+
+    /// Checks a STREAM frame against flow control and the final size (RFC 9000 §4.1, §4.5).
+    pub(crate) fn accept(&mut self, range: &Range<u64>, fin: bool) -> Result<Accepted, TransportError> {
+        if range.end > varint::MAX {
+            return Err(TransportError::FLOW_CONTROL_ERROR);
+        }
+        if let Some(size) = self.final_size {
+            if range.end > size || (fin && range.end != size) {
+                return Err(TransportError::FINAL_SIZE_ERROR);
+            }
+        } else if fin && range.end < self.high {
+            return Err(TransportError::FINAL_SIZE_ERROR);
+        }
+        if range.end > self.announced {
+            return Err(TransportError::FLOW_CONTROL_ERROR);
+        }
+        if fin {
+            self.final_size = Some(range.end);
+        }
+        let new_high = range.end.saturating_sub(self.high);
+        self.high = self.high.max(range.end);
+        Ok(Accepted { new_high })
+    }
+
+    /// Places the parts of `range` that are not there yet: `fill(stream offset, memory)` for each piece.
+    /// An error means that there was no memory or too many gaps.
+    pub(crate) fn place(
+        &mut self,
+        range: Range<u64>,
+        pool: &BufPool,
+        mut fill: impl FnMut(u64, &mut [u8]),
+    ) -> Result<(), TransportError> {
+        if self.state != State::Receiving || range.is_empty() {
+            return Ok(());
+        }
+        // Behind everything that is here is the common case and needs no look at the gaps.
+        if self.received.last().is_none_or(|last| last.end <= range.start) {
+            if !self.placement.place(range.clone(), pool, fill) {
+                return Err(TransportError::INTERNAL_ERROR);
+            }
+        } else {
+            for missing in self.received.missing_in(range.clone()) {
+                if !self.placement.place(missing, pool, &mut fill) {
+                    return Err(TransportError::INTERNAL_ERROR);
+                }
+            }
+        }
+        self.received.insert(range);
+        if self.received.len() > MAX_RANGES {
+            return Err(TransportError::INTERNAL_ERROR);
+        }
+        if let Some(first) = self.received.first().filter(|r| r.start == 0) {
+            self.contiguous = first.end;
+        }
+        Ok(())
+    }
+
+    /// A RESET_STREAM with `size`: how many bytes it adds to the highest offset (RFC 9000 §4.5).
+    pub(crate) fn reset(&mut self, size: u64) -> Result<u64, TransportError> {
+        if self.final_size.is_some_and(|known| known != size) || size < self.high {
+            return Err(TransportError::FINAL_SIZE_ERROR);
+        }
+        if size > self.announced {
+            return Err(TransportError::FLOW_CONTROL_ERROR);
+        }
+        let new_high = size - self.high;
+        self.high = size;
+        self.final_size = Some(size);
+        Ok(new_high)
+    }
+
+    /// The stream ends by a reset; data that has not been handed over is void (RFC 9000 §3.2).
+    pub(crate) fn mark_reset(&mut self) {
+        self.state = State::Reset;
+        self.stop_due = false;
+        self.credit_due = false;
+    }
+
+    /// All data up to the final size is there.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.final_size == Some(self.contiguous)
+    }
+
+    pub(crate) fn mark_done(&mut self) {
+        self.state = State::Done;
+        self.credit_due = false;
+        self.stop_due = false;
+    }
+
+    // Provided buffers.
+
+    /// Turns the stream into one with provided buffers; false when pooled data has arrived already.
+    pub(crate) fn make_provided(&mut self) -> bool {
+        match &self.placement {
+            Placement::Provided(_) => true,
+            Placement::Pooled(_) if self.high == 0 && self.state == State::Receiving => {
+                self.placement = Placement::Provided(Provided::default());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Adds provided space; the peer is told if that raises its limit.
+    pub(crate) fn provide(&mut self, buf: PinnedBuf) {
+        if let Placement::Provided(provided) = &mut self.placement {
+            provided.push(buf);
+            self.low_reported = false;
+            if provided.end() > self.announced && self.final_size.is_none() {
+                self.credit_due = true;
+            }
+        }
+    }
+
+    /// End of provided space.
+    pub(crate) fn provided_end(&self) -> u64 {
+        match &self.placement {
+            Placement::Provided(provided) => provided.end(),
+            _ => 0,
+        }
+    }
+
+    /// The next buffer that is full, with its stream offset.
+    pub(crate) fn pop_filled(&mut self) -> Option<(u64, PinnedBuf)> {
+        match &mut self.placement {
+            Placement::Provided(provided) => provided.pop_filled(self.contiguous),
+            _ => None,
+        }
+    }
+
+    /// The next buffer whatever is in it: stream offset, memory, contiguous valid bytes.
+    pub(crate) fn pop_any(&mut self) -> Option<(u64, PinnedBuf, usize)> {
+        let Placement::Provided(provided) = &mut self.placement else { return None };
+        let (start, buf) = provided.pop()?;
+        let valid = self.contiguous.saturating_sub(start).min(buf.len() as u64) as usize;
+        Some((start, buf, valid))
+    }
+
+    /// (space left, bytes wanted) when provided space is below `mark` and that was not reported yet.
+    pub(crate) fn take_low(&mut self, mark: u64) -> Option<(u64, u64)> {
+        if !self.is_provided() || self.state != State::Receiving || self.final_size.is_some() || self.low_reported {
+            return None;
+        }
+        let left = self.provided_end().saturating_sub(self.high);
+        (left < mark).then(|| {
+            self.low_reported = true;
+            (left, mark - left)
+        })
+    }
+
+    /// STREAM_DATA_BLOCKED: the low-water report is due again if nothing is left.
+    pub(crate) fn peer_blocked(&mut self) {
+        if self.is_provided() {
+            self.low_reported = false;
+        }
+        // The limit may have been lost on the way.
+        if self.limit() > self.announced {
+            self.credit_due = true;
+        }
+    }
+
+    // Pooled chunks.
+
+    /// The next contiguous bytes of a pooled stream, in place.
+    pub(crate) fn peek(&self) -> &[u8] {
+        match &self.placement {
+            Placement::Pooled(pooled) if self.state == State::Receiving => pooled.peek(self.consumed, self.contiguous),
+            _ => &[],
+        }
+    }
+
+    /// The application is done with `n` bytes of a pooled stream. Returns how many that really were.
+    pub(crate) fn consume(&mut self, n: u64) -> u64 {
+        let n = n.min(self.contiguous - self.consumed);
+        let Placement::Pooled(pooled) = &mut self.placement else { return 0 };
+        self.consumed += n;
+        pooled.release_below(self.consumed);
+        if self.final_size.is_none() && self.limit().saturating_sub(self.announced) >= self.window / 2 && n > 0 {
+            self.credit_due = true;
+        }
+        if self.final_size == Some(self.consumed) {
+            pooled.clear();
+            self.state = State::Done;
+        }
+        n
+    }
+
+    pub(crate) fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    /// Whether a pooled stream has something to tell: bytes, or its end.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.is_pooled() && self.state == State::Receiving && (self.contiguous > self.consumed || self.is_complete())
+    }
+
+    // Credit and STOP_SENDING.
+
+    /// The limit that could be announced now.
+    fn limit(&self) -> u64 {
+        match &self.placement {
+            Placement::Provided(provided) => provided.end(),
+            Placement::Pooled(_) => (self.consumed + self.window).min(varint::MAX),
+            Placement::Discard => self.announced,
+        }
+    }
+
+    /// The limit of a MAX_STREAM_DATA frame that has to go out.
+    pub(crate) fn credit_due(&self) -> Option<u64> {
+        (self.credit_due && self.state == State::Receiving).then(|| self.limit().max(self.announced))
+    }
+
+    pub(crate) fn credit_sent(&mut self, limit: u64) {
+        self.announced = self.announced.max(limit);
+        self.credit_due = false;
+    }
+
+    pub(crate) fn credit_lost(&mut self) {
+        if self.state == State::Receiving && self.final_size.is_none() {
+            self.credit_due = true;
+        }
+    }
+
+    /// The application wants no more. False if the stream has ended already.
+    pub(crate) fn stop(&mut self, code: u64) -> bool {
+        if self.state != State::Receiving || self.stop_code.is_some() {
+            return false;
+        }
+        self.stop_code = Some(code);
+        // With all data here, there is nothing to be stopped (RFC 9000 §3.5).
+        self.stop_due = !self.is_complete();
+        true
+    }
+
+    pub(crate) fn stop_due(&self) -> Option<u64> {
+        if self.stop_due { self.stop_code } else { None }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop_code.is_some()
+    }
+
+    pub(crate) fn stop_sent(&mut self) {
+        self.stop_due = false;
+    }
+
+    pub(crate) fn stop_lost(&mut self) {
+        self.stop_due = self.stop_code.is_some() && self.state == State::Receiving && !self.is_complete();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn provided(sizes: &[usize]) -> RecvStream {
+        let mut s = RecvStream::new(0);
+        assert!(s.make_provided());
+        for n in sizes {
+            s.provide(PinnedBuf::unpinned(*n));
+        }
+        let limit = s.credit_due().unwrap();
+        s.credit_sent(limit);
+        s
+    }
+
+    fn put(s: &mut RecvStream, range: Range<u64>, fin: bool, value: u8) -> Result<u64, TransportError> {
+        s.accept(&range, fin)?;
+        let mut written = 0;
+        s.place(range, &BufPool::heap(), |_, memory| {
+            memory.fill(value);
+            written += memory.len() as u64;
+        })?;
+        Ok(written)
+    }
+
+    #[test]
+    fn window_follows_provided_space() {
+        let mut s = provided(&[10, 5]);
+        assert_eq!(s.announced, 15);
+        assert_eq!(put(&mut s, 0..16, false, 1), Err(TransportError::FLOW_CONTROL_ERROR));
+        assert_eq!(put(&mut s, 0..15, false, 1), Ok(15));
+        assert_eq!(s.take_low(4), Some((0, 4)));
+        assert_eq!(s.take_low(4), None);
+        s.provide(PinnedBuf::unpinned(1));
+        assert_eq!(s.credit_due(), Some(16));
+        assert_eq!(s.take_low(4), Some((1, 3)));
+    }
+
+    #[test]
+    fn overlaps_never_rewrite_a_byte() {
+        let mut s = provided(&[20]);
+        assert_eq!(put(&mut s, 4..8, false, 1), Ok(4));
+        assert_eq!(put(&mut s, 2..10, false, 2), Ok(4));
+        assert_eq!(put(&mut s, 0..20, true, 3), Ok(12));
+        assert!(s.is_complete());
+        let (_, buf) = s.pop_filled().unwrap();
+        assert_eq!(&buf[..], [3, 3, 2, 2, 1, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3]);
+    }
+
+    #[test]
+    fn final_size_never_changes() {
+        let mut s = provided(&[20]);
+        put(&mut s, 0..10, true, 1).unwrap();
+        assert_eq!(put(&mut s, 0..11, false, 1), Err(TransportError::FINAL_SIZE_ERROR));
+        assert_eq!(put(&mut s, 0..9, true, 1), Err(TransportError::FINAL_SIZE_ERROR));
+        assert_eq!(s.reset(11), Err(TransportError::FINAL_SIZE_ERROR));
+        assert_eq!(s.reset(10), Ok(0));
+        let mut t = provided(&[20]);
+        put(&mut t, 5..10, false, 1).unwrap();
+        assert_eq!(put(&mut t, 0..9, true, 1), Err(TransportError::FINAL_SIZE_ERROR));
+        assert_eq!(t.reset(9), Err(TransportError::FINAL_SIZE_ERROR));
+        assert_eq!(t.reset(12), Ok(2));
+    }
+
+    #[test]
+    fn unfilled_buffers_come_back_with_their_valid_bytes() {
+        let mut s = provided(&[4, 4, 4]);
+        put(&mut s, 0..6, false, 1).unwrap();
+        put(&mut s, 8..10, false, 1).unwrap();
+        let back: Vec<_> = std::iter::from_fn(|| s.pop_any()).map(|(at, _, valid)| (at, valid)).collect();
+        assert_eq!(back, [(0, 4), (4, 2), (8, 0)]);
+    }
+
+    #[test]
+    fn pooled_window_slides_with_consumption() {
+        let mut s = RecvStream::new(100);
+        put(&mut s, 0..60, false, 7).unwrap();
+        assert_eq!(s.peek().len(), 60);
+        assert_eq!(s.consume(40), 40);
+        assert_eq!(s.credit_due(), None);
+        assert_eq!(s.consume(40), 20);
+        assert_eq!(s.credit_due(), Some(160));
+        put(&mut s, 60..60, true, 7).unwrap();
+        assert!(s.is_readable() && s.is_complete());
+        assert_eq!(s.consume(0), 0);
+        assert!(s.is_done());
+    }
+
+    #[test]
+    fn provided_is_refused_once_pooled_data_is_there() {
+        let mut s = RecvStream::new(100);
+        put(&mut s, 0..1, false, 7).unwrap();
+        assert!(!s.make_provided());
+    }
+}

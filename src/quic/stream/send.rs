@@ -1,0 +1,371 @@
+//! The sending part of a stream (RFC 9000 §3.1): queued memory, what is in flight, lost and acknowledged.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::base::range_set::RangeSet;
+use crate::quic::event::SendData;
+use crate::quic::flow::SendCredit;
+
+impl SendData {
+    /// The bytes to send.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Pinned(buf, len) => &buf[..*len],
+            Self::Bytes(bytes) => bytes,
+            Self::Static(bytes) => bytes,
+        }
+    }
+
+    /// How many bytes that is.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Pinned(_, len) => *len,
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Static(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fin {
+    /// The application has not finished the stream.
+    Open,
+    /// To be sent (again).
+    Queued,
+    InFlight,
+    Acked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Sending,
+    /// RESET_STREAM is to be sent (again).
+    ResetQueued(u64),
+    ResetSent(u64),
+    /// Everything is acknowledged, data or reset.
+    Done,
+}
+
+#[derive(Debug)]
+struct Segment {
+    start: u64,
+    data: SendData,
+}
+
+impl Segment {
+    fn end(&self) -> u64 {
+        self.start + self.data.len() as u64
+    }
+}
+
+/// What the next STREAM frame should carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pick {
+    pub(crate) range: Range<u64>,
+    pub(crate) fin: bool,
+    /// How many of the bytes were never sent before (they take flow-control credit).
+    pub(crate) new: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct SendStream {
+    /// Memory that is not wholly acknowledged, in stream order.
+    segments: VecDeque<Segment>,
+    /// End of what was queued.
+    end: u64,
+    /// First offset never sent.
+    next: u64,
+    acked: RangeSet,
+    lost: RangeSet,
+    fin: Fin,
+    state: State,
+    pub(crate) credit: SendCredit,
+    /// `send` answered Blocked: the application waits for `Writable`.
+    pub(crate) wants_writable: bool,
+}
+
+impl SendStream {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self {
+            segments: VecDeque::new(),
+            end: 0,
+            next: 0,
+            acked: RangeSet::default(),
+            lost: RangeSet::default(),
+            fin: Fin::Open,
+            state: State::Sending,
+            credit: SendCredit::new(limit),
+            wants_writable: false,
+        }
+    }
+
+    /// Whether the application may still queue data.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.state == State::Sending && self.fin == Fin::Open
+    }
+
+    /// Bytes queued and not yet acknowledged in order.
+    pub(crate) fn queued(&self) -> u64 {
+        self.end - self.segments.front().map_or(self.end, |s| s.start)
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Queues memory behind what is queued already. Empty memory only carries the FIN.
+    pub(crate) fn write(&mut self, data: SendData, fin: bool) {
+        debug_assert!(self.is_writable());
+        let start = self.end;
+        self.end += data.len() as u64;
+        if !data.is_empty() {
+            self.segments.push_back(Segment { start, data });
+        }
+        if fin {
+            self.fin = Fin::Queued;
+        }
+    }
+
+    /// Whether there is anything that could be sent now, given `connection` bytes of connection credit.
+    pub(crate) fn can_send(&self, connection: u64) -> bool {
+        self.state == State::Sending
+            && (!self.lost.is_empty()
+                || (self.next < self.end && self.credit.available().min(connection) > 0)
+                || (self.fin == Fin::Queued && self.next == self.end))
+    }
+
+    /// Whether data waits for stream credit.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.state == State::Sending && self.next < self.end && self.credit.available() == 0
+    }
+
+    /// The next bytes to send, lost ones first; at most `max` bytes and `connection` bytes of new data.
+    pub(crate) fn pick(&self, max: u64, connection: u64) -> Option<Pick> {
+        if self.state != State::Sending {
+            return None;
+        }
+        if let Some(first) = self.lost.first() {
+            let range = first.start..first.end.min(first.start + max);
+            if range.is_empty() {
+                return None;
+            }
+            let fin = self.fin == Fin::Queued && range.end == self.end && self.next == self.end;
+            return Some(Pick { range, fin, new: 0 });
+        }
+        let new = (self.end - self.next).min(max).min(self.credit.available()).min(connection);
+        let range = self.next..self.next + new;
+        let fin = self.fin == Fin::Queued && range.end == self.end;
+        (new > 0 || fin).then_some(Pick { range, fin, new })
+    }
+
+    /// The picked bytes go out.
+    pub(crate) fn sent(&mut self, pick: &Pick) {
+        if pick.new > 0 {
+            self.next = pick.range.end;
+            self.credit.consume(pick.new);
+        } else {
+            self.lost.remove(pick.range.clone());
+        }
+        if pick.fin {
+            self.fin = Fin::InFlight;
+        }
+    }
+
+    /// The memory of `range`, which must be queued and not acknowledged, in order.
+    pub(crate) fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
+        let first = self.segments.partition_point(|s| s.end() <= range.start);
+        self.segments.range(first..).take_while(move |s| s.start < range.end.max(1) && !range.is_empty()).filter_map(
+            move |s| {
+                let from = range.start.max(s.start);
+                let to = range.end.min(s.end());
+                (from < to).then(|| &s.data.as_slice()[(from - s.start) as usize..(to - s.start) as usize])
+            },
+        )
+    }
+
+    /// A STREAM frame was acknowledged. `done` gets each memory that needs no longer be kept.
+    pub(crate) fn on_acked(&mut self, range: Range<u64>, fin: bool, mut done: impl FnMut(SendData, usize)) {
+        if !matches!(self.state, State::Sending) {
+            return;
+        }
+        self.acked.insert(range.clone());
+        self.lost.remove(range);
+        if fin {
+            self.fin = Fin::Acked;
+        }
+        let contiguous = match self.acked.first() {
+            Some(first) if first.start == 0 => first.end,
+            _ => 0,
+        };
+        while let Some(segment) = self.segments.pop_front_if(|s| s.end() <= contiguous) {
+            let len = segment.data.len();
+            done(segment.data, len);
+        }
+        if self.fin == Fin::Acked && contiguous == self.end {
+            self.state = State::Done;
+        }
+    }
+
+    /// A STREAM frame was lost: what of it is not acknowledged otherwise goes out again.
+    pub(crate) fn on_lost(&mut self, range: Range<u64>, fin: bool) {
+        if self.state != State::Sending {
+            return;
+        }
+        for missing in self.acked.missing_in(range) {
+            self.lost.insert(missing);
+        }
+        if fin && self.fin == Fin::InFlight {
+            self.fin = Fin::Queued;
+        }
+    }
+
+    /// Abandons sending. Hands all memory back with how much of each was acknowledged. False if too late.
+    pub(crate) fn reset(&mut self, code: u64, done: impl FnMut(SendData, usize)) -> bool {
+        if self.state != State::Sending {
+            return false;
+        }
+        self.state = State::ResetQueued(code);
+        self.release(done);
+        true
+    }
+
+    /// Hands back all memory (the stream or its connection is over).
+    pub(crate) fn release(&mut self, mut done: impl FnMut(SendData, usize)) {
+        for segment in self.segments.drain(..) {
+            let range = segment.start..segment.end();
+            let missing: u64 = self.acked.missing_in(range).map(|r| r.end - r.start).sum();
+            let acked = segment.data.len() - missing as usize;
+            done(segment.data, acked);
+        }
+        self.lost.clear();
+    }
+
+    /// The code and final size of a RESET_STREAM that has to go out.
+    pub(crate) fn reset_due(&self) -> Option<(u64, u64)> {
+        match self.state {
+            State::ResetQueued(code) => Some((code, self.next)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn reset_sent(&mut self) {
+        if let State::ResetQueued(code) = self.state {
+            self.state = State::ResetSent(code);
+        }
+    }
+
+    pub(crate) fn reset_acked(&mut self) {
+        if matches!(self.state, State::ResetSent(_) | State::ResetQueued(_)) {
+            self.state = State::Done;
+        }
+    }
+
+    pub(crate) fn reset_lost(&mut self) {
+        if let State::ResetSent(code) = self.state {
+            self.state = State::ResetQueued(code);
+        }
+    }
+
+    /// Whether everything, data and FIN or the reset, is acknowledged.
+    pub(crate) fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Whether the stream ended with all its data delivered.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.state == State::Done && self.fin == Fin::Acked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn data(n: usize) -> SendData {
+        SendData::Bytes(Bytes::from((0..n).map(|i| i as u8).collect::<Vec<_>>()))
+    }
+
+    fn send(s: &mut SendStream, max: u64) -> Option<Pick> {
+        let pick = s.pick(max, u64::MAX)?;
+        s.sent(&pick);
+        Some(pick)
+    }
+
+    #[test]
+    fn sends_across_segments_and_returns_each_once() {
+        let mut s = SendStream::new(1000);
+        s.write(data(10), false);
+        s.write(data(10), true);
+        let pick = send(&mut s, 15).unwrap();
+        assert_eq!((pick.range.clone(), pick.fin), (0..15, false));
+        let joined: Vec<u8> = s.slices(pick.range).flatten().copied().collect();
+        assert_eq!(joined, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4]);
+        let last = send(&mut s, 15).unwrap();
+        assert_eq!((last.range.clone(), last.fin), (15..20, true));
+        assert!(send(&mut s, 15).is_none());
+        let mut back = Vec::new();
+        s.on_acked(15..20, true, |d, n| back.push((d.len(), n)));
+        assert!(back.is_empty());
+        s.on_acked(0..15, false, |d, n| back.push((d.len(), n)));
+        assert_eq!(back, [(10, 10), (10, 10)]);
+        assert!(s.is_done() && s.is_delivered());
+    }
+
+    #[test]
+    fn lost_bytes_go_first_and_take_no_credit() {
+        let mut s = SendStream::new(20);
+        s.write(data(30), true);
+        send(&mut s, 10).unwrap();
+        send(&mut s, 10).unwrap();
+        assert!(send(&mut s, 10).is_none(), "flow control");
+        s.on_lost(0..10, false);
+        let again = send(&mut s, 4).unwrap();
+        assert_eq!((again.range, again.new), (0..4, 0));
+        s.on_acked(6..8, false, |_, _| {});
+        assert_eq!(send(&mut s, 100).unwrap().range, 4..6);
+        assert_eq!(send(&mut s, 100).unwrap().range, 8..10);
+        s.credit.raise(30);
+        let last = send(&mut s, 100).unwrap();
+        assert_eq!((last.range, last.fin), (20..30, true));
+    }
+
+    #[test]
+    fn lone_fin_is_sent_and_resent() {
+        let mut s = SendStream::new(0);
+        s.write(data(0), true);
+        let pick = send(&mut s, 10).unwrap();
+        assert!(pick.fin && pick.range.is_empty());
+        assert!(send(&mut s, 10).is_none());
+        s.on_lost(0..0, true);
+        assert!(s.can_send(0));
+        assert!(send(&mut s, 10).unwrap().fin);
+        s.on_acked(0..0, true, |_, _| {});
+        assert!(s.is_delivered());
+    }
+
+    #[test]
+    fn reset_returns_memory_with_acked_count() {
+        let mut s = SendStream::new(100);
+        s.write(data(10), false);
+        send(&mut s, 10).unwrap();
+        s.on_acked(4..7, false, |_, _| panic!("not complete"));
+        let mut back = Vec::new();
+        assert!(s.reset(7, |d, n| back.push((d.len(), n))));
+        assert_eq!(back, [(10, 3)]);
+        assert_eq!(s.reset_due(), Some((7, 10)));
+        s.reset_sent();
+        assert_eq!(s.reset_due(), None);
+        s.reset_lost();
+        assert_eq!(s.reset_due(), Some((7, 10)));
+        s.reset_sent();
+        s.reset_acked();
+        assert!(s.is_done() && !s.is_delivered());
+    }
+}

@@ -1,0 +1,395 @@
+//! Packet headers (RFC 8999, RFC 9000 §17), packet numbers and header protection.
+
+use core::ops::Range;
+
+use thiserror::Error;
+
+use crate::wire::quic::varint::{Reader, Writer};
+use crate::wire::quic::{ConnectionId, QUIC_V1};
+
+/// Kind of a packet (RFC 9000 §17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PacketType {
+    /// Initial.
+    Initial,
+    /// 0-RTT.
+    ZeroRtt,
+    /// Handshake.
+    Handshake,
+    /// Retry.
+    Retry,
+    /// Version Negotiation.
+    VersionNegotiation,
+    /// 1-RTT, the short header.
+    Short,
+}
+
+/// Why a header could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum HeaderError {
+    /// The datagram ends within the header or before the packet's stated end.
+    #[error("packet is truncated")]
+    Truncated,
+    /// The fixed bit is zero (RFC 9000 §17.2, §17.3).
+    #[error("fixed bit is zero")]
+    FixedBit,
+    /// A connection ID of more than 20 bytes in version 1.
+    #[error("connection ID of {0} bytes")]
+    ConnectionIdLength(u8),
+}
+
+/// What the cleartext part of a header says. Offsets count from the start of the packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// Which packet it is. A long header of an unknown version counts as [`PacketType::Initial`].
+    pub kind: PacketType,
+    /// Version of a long header, 0 for short ones.
+    pub version: u32,
+    /// Destination Connection ID (its first 20 bytes in versions that we do not know).
+    pub dcid: ConnectionId,
+    /// Source Connection ID; empty for short headers.
+    pub scid: ConnectionId,
+    /// Where the token is: of an Initial or a Retry packet.
+    pub token: Range<usize>,
+    /// Where the packet number is.
+    pub pn_offset: usize,
+    /// Length of the whole packet; another may follow in the datagram.
+    pub packet_len: usize,
+}
+
+/// Reads the header of the first packet in `datagram`. Short headers have a connection ID of `cid_len` bytes.
+///
+/// # Errors
+/// [`HeaderError`]: the datagram has to be dropped.
+pub fn parse(datagram: &[u8], cid_len: usize) -> Result<Parsed, HeaderError> {
+    let mut r = Reader::new(datagram);
+    let first = r.u8().ok_or(HeaderError::Truncated)?;
+    if first & 0x80 != 0 {
+        return parse_long(first, r, datagram.len());
+    }
+    if first & 0x40 == 0 {
+        return Err(HeaderError::FixedBit);
+    }
+    let dcid = r.bytes(cid_len).and_then(ConnectionId::new).ok_or(HeaderError::Truncated)?;
+    Ok(Parsed {
+        kind: PacketType::Short,
+        version: 0,
+        dcid,
+        scid: ConnectionId::default(),
+        token: 0..0,
+        pn_offset: r.position(),
+        packet_len: datagram.len(),
+    })
+}
+
+fn parse_long(first: u8, mut r: Reader<'_>, len: usize) -> Result<Parsed, HeaderError> {
+    let cut = HeaderError::Truncated;
+    let version = r.u32().ok_or(cut)?;
+    let dcid = cid(&mut r, version)?;
+    let scid = cid(&mut r, version)?;
+    let mut parsed = Parsed {
+        kind: PacketType::Initial,
+        version,
+        dcid,
+        scid,
+        token: 0..0,
+        pn_offset: r.position(),
+        packet_len: len,
+    };
+    if version == 0 {
+        parsed.kind = PacketType::VersionNegotiation;
+        return Ok(parsed);
+    }
+    if version != QUIC_V1 {
+        return Ok(parsed);
+    }
+    if first & 0x40 == 0 {
+        return Err(HeaderError::FixedBit);
+    }
+    parsed.kind = match first >> 4 & 3 {
+        0 => PacketType::Initial,
+        1 => PacketType::ZeroRtt,
+        2 => PacketType::Handshake,
+        _ => PacketType::Retry,
+    };
+    if parsed.kind == PacketType::Retry {
+        let tag = len.checked_sub(16).filter(|at| *at >= r.position()).ok_or(cut)?;
+        parsed.token = r.position()..tag;
+        return Ok(parsed);
+    }
+    if parsed.kind == PacketType::Initial {
+        let token = r.prefixed().ok_or(cut)?;
+        parsed.token = r.position() - token.len()..r.position();
+    }
+    let length = r.varint().and_then(|n| usize::try_from(n).ok()).ok_or(cut)?;
+    if length > r.remaining() {
+        return Err(cut);
+    }
+    parsed.pn_offset = r.position();
+    parsed.packet_len = r.position() + length;
+    Ok(parsed)
+}
+
+fn cid(r: &mut Reader<'_>, version: u32) -> Result<ConnectionId, HeaderError> {
+    let len = r.u8().ok_or(HeaderError::Truncated)?;
+    if version == QUIC_V1 && usize::from(len) > ConnectionId::MAX {
+        return Err(HeaderError::ConnectionIdLength(len));
+    }
+    let bytes = r.bytes(usize::from(len)).ok_or(HeaderError::Truncated)?;
+    Ok(ConnectionId::new(&bytes[..bytes.len().min(ConnectionId::MAX)]).expect("at most 20 bytes"))
+}
+
+/// Both connection IDs (destination, source) of a long header in full, whatever the version (RFC 8999 §5.1).
+pub fn raw_cids(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut r = Reader::new(datagram);
+    r.bytes(5)?;
+    let dcid_len = r.u8()?;
+    let dcid = r.bytes(usize::from(dcid_len))?;
+    let scid_len = r.u8()?;
+    let scid = r.bytes(usize::from(scid_len))?;
+    Some((dcid, scid))
+}
+
+/// The versions that a Version Negotiation packet lists (RFC 9000 §17.2.1).
+pub fn versions(datagram: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    let skip = raw_cids(datagram).map_or(datagram.len(), |(dcid, scid)| 7 + dcid.len() + scid.len());
+    datagram[skip..].chunks_exact(4).map(|v| u32::from_be_bytes([v[0], v[1], v[2], v[3]]))
+}
+
+/// Where the variable parts of an encoded long header are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongOffsets {
+    /// The two-byte Length field, to be filled in when the length is known.
+    pub length_offset: usize,
+    /// The packet number.
+    pub pn_offset: usize,
+}
+
+/// Writes a long header with a two-byte Length field of zero and the packet number.
+///
+/// # Panics
+/// If `out` is too short, or `kind` is not Initial, 0-RTT or Handshake.
+pub fn encode_long(
+    out: &mut [u8],
+    kind: PacketType,
+    dcid: &[u8],
+    scid: &[u8],
+    token: &[u8],
+    pn: u64,
+    pn_len: usize,
+) -> LongOffsets {
+    let bits = match kind {
+        PacketType::Initial => 0,
+        PacketType::ZeroRtt => 1,
+        PacketType::Handshake => 2,
+        _ => panic!("{kind:?} packets have no packet number behind a long header"),
+    };
+    let mut w = Writer::new(out);
+    w.u8(0xc0 | bits << 4 | (pn_len - 1) as u8);
+    w.u32(QUIC_V1);
+    w.u8(dcid.len() as u8);
+    w.bytes(dcid);
+    w.u8(scid.len() as u8);
+    w.bytes(scid);
+    if kind == PacketType::Initial {
+        w.prefixed(token);
+    }
+    let length_offset = w.position();
+    w.u16(0x4000);
+    let pn_offset = w.position();
+    w.bytes(&pn.to_be_bytes()[8 - pn_len..]);
+    LongOffsets { length_offset, pn_offset }
+}
+
+/// Writes a short header with the packet number; returns the packet number's offset.
+///
+/// # Panics
+/// If `out` is too short.
+pub fn encode_short(out: &mut [u8], dcid: &[u8], key_phase: bool, pn: u64, pn_len: usize) -> usize {
+    let mut w = Writer::new(out);
+    w.u8(0x40 | u8::from(key_phase) << 2 | (pn_len - 1) as u8);
+    w.bytes(dcid);
+    let pn_offset = w.position();
+    w.bytes(&pn.to_be_bytes()[8 - pn_len..]);
+    pn_offset
+}
+
+/// Writes a Version Negotiation packet (RFC 9000 §17.2.1); returns its length. `unused` fills the unused bits.
+///
+/// # Panics
+/// If `out` is too short.
+pub fn encode_version_negotiation(out: &mut [u8], unused: u8, dcid: &[u8], scid: &[u8], versions: &[u32]) -> usize {
+    let mut w = Writer::new(out);
+    // The bit that looks like the fixed bit is set, for those who tell QUIC from other protocols by it.
+    w.u8(0xc0 | unused & 0x3f);
+    w.u32(0);
+    w.u8(dcid.len() as u8);
+    w.bytes(dcid);
+    w.u8(scid.len() as u8);
+    w.bytes(scid);
+    for version in versions {
+        w.u32(*version);
+    }
+    w.position()
+}
+
+/// Writes a Retry packet without its integrity tag (RFC 9000 §17.2.5); returns its length so far.
+///
+/// # Panics
+/// If `out` is too short.
+pub fn encode_retry(out: &mut [u8], dcid: &[u8], scid: &[u8], token: &[u8]) -> usize {
+    let mut w = Writer::new(out);
+    w.u8(0xf0);
+    w.u32(QUIC_V1);
+    w.u8(dcid.len() as u8);
+    w.bytes(dcid);
+    w.u8(scid.len() as u8);
+    w.bytes(scid);
+    w.bytes(token);
+    w.position()
+}
+
+/// Bits of the first byte that header protection covers (RFC 9001 §5.4.1).
+const fn protected_bits(first: u8) -> u8 {
+    if first & 0x80 != 0 { 0x0f } else { 0x1f }
+}
+
+/// Removes header protection; returns the first byte, the packet number's length and its truncated value.
+///
+/// # Panics
+/// If `packet` does not reach four bytes beyond `pn_offset`.
+pub fn remove_protection(packet: &mut [u8], pn_offset: usize, mask: [u8; 5]) -> (u8, usize, u64) {
+    packet[0] ^= mask[0] & protected_bits(packet[0]);
+    let first = packet[0];
+    let pn_len = usize::from(first & 3) + 1;
+    let mut pn = 0;
+    for (byte, mask) in packet[pn_offset..pn_offset + pn_len].iter_mut().zip(&mask[1..]) {
+        *byte ^= mask;
+        pn = pn << 8 | u64::from(*byte);
+    }
+    (first, pn_len, pn)
+}
+
+/// Applies header protection (RFC 9001 §5.4.1).
+///
+/// # Panics
+/// If `packet` is shorter than its packet number field.
+pub fn apply_protection(packet: &mut [u8], pn_offset: usize, pn_len: usize, mask: [u8; 5]) {
+    packet[0] ^= mask[0] & protected_bits(packet[0]);
+    for (byte, mask) in packet[pn_offset..pn_offset + pn_len].iter_mut().zip(&mask[1..]) {
+        *byte ^= mask;
+    }
+}
+
+/// Bytes needed for `pn` when the peer acknowledged up to `largest_acked` (RFC 9000 §A.2).
+pub fn pn_len(pn: u64, largest_acked: Option<u64>) -> usize {
+    let unacked = largest_acked.map_or(pn + 1, |acked| pn - acked);
+    match unacked {
+        0..0x80 => 1,
+        0x80..0x8000 => 2,
+        0x8000..0x80_0000 => 3,
+        _ => 4,
+    }
+}
+
+/// The packet number closest to the next expected one (RFC 9000 §A.3).
+pub fn decode_pn(largest: Option<u64>, truncated: u64, len: usize) -> u64 {
+    let expected = largest.map_or(0, |n| n + 1);
+    let window = 1 << (8 * len);
+    let candidate = expected & !(window - 1) | truncated;
+    if candidate + window / 2 <= expected && candidate < (1 << 62) - window {
+        candidate + window
+    } else if candidate > expected + window / 2 && candidate >= window {
+        candidate - window
+    } else {
+        candidate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn packet_numbers_of_rfc_9000_appendix_a() {
+        assert_eq!(pn_len(0xac5c02, Some(0xabe8b3)), 2);
+        assert_eq!(pn_len(0xace8fe, Some(0xabe8b3)), 3);
+        assert_eq!(decode_pn(Some(0xa82f30ea), 0x9b32, 2), 0xa82f9b32);
+        assert_eq!(decode_pn(None, 0, 1), 0);
+    }
+
+    #[test]
+    fn long_header_round_trip_and_coalescing() {
+        let mut out = [0; 100];
+        let at = encode_long(&mut out, PacketType::Initial, &[1; 8], &[2; 5], b"token", 0x1234, 2);
+        let end = at.pn_offset + 30;
+        out[at.length_offset..at.length_offset + 2].copy_from_slice(&(0x4000 | 30u16).to_be_bytes());
+        let parsed = parse(&out, 8).unwrap();
+        assert_eq!(parsed.kind, PacketType::Initial);
+        assert_eq!((&*parsed.dcid, &*parsed.scid), (&[1; 8][..], &[2; 5][..]));
+        assert_eq!(&out[parsed.token], b"token");
+        assert_eq!((parsed.pn_offset, parsed.packet_len), (at.pn_offset, end));
+        assert_eq!(parse(&out[..end - 1], 8), Err(HeaderError::Truncated));
+    }
+
+    #[test]
+    fn version_negotiation_round_trip() {
+        let mut out = [0; 64];
+        let len = encode_version_negotiation(&mut out, 0x15, &[1; 3], &[2; 4], &[7, 9]);
+        let parsed = parse(&out[..len], 8).unwrap();
+        assert_eq!(parsed.kind, PacketType::VersionNegotiation);
+        assert_eq!(versions(&out[..len]).collect::<Vec<_>>(), [7, 9]);
+        assert_eq!(raw_cids(&out[..len]).unwrap(), (&[1; 3][..], &[2; 4][..]));
+    }
+
+    #[test]
+    fn retry_token_ends_before_the_tag() {
+        let mut out = [0; 64];
+        let len = encode_retry(&mut out, &[1; 8], &[2; 8], b"tok");
+        let parsed = parse(&out[..len + 16], 8).unwrap();
+        assert_eq!((parsed.kind, &out[parsed.token]), (PacketType::Retry, &b"tok"[..]));
+    }
+
+    #[test]
+    fn bad_headers_are_told_apart() {
+        assert_eq!(parse(&[], 8), Err(HeaderError::Truncated));
+        assert_eq!(parse(&[0; 20], 8), Err(HeaderError::FixedBit));
+        assert_eq!(parse(&[0x40, 1, 2], 8), Err(HeaderError::Truncated));
+        assert_eq!(parse(&[0xc0, 0, 0, 0, 1, 21], 8), Err(HeaderError::ConnectionIdLength(21)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse_or_fail(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            if let Ok(parsed) = parse(&bytes, 8) {
+                prop_assert!(parsed.packet_len <= bytes.len() && parsed.pn_offset <= parsed.packet_len);
+                prop_assert!(parsed.token.end <= bytes.len());
+            }
+            let _ = versions(&bytes).count();
+        }
+
+        #[test]
+        fn truncation_is_undone(largest in 0u64..1 << 61, ahead in 1u64..1 << 30, acked_back in 0u64..1 << 20) {
+            let pn = largest + ahead;
+            let acked = largest.saturating_sub(acked_back);
+            let len = pn_len(pn, Some(acked));
+            let truncated = pn & ((1 << (8 * len)) - 1);
+            if len < 4 {
+                prop_assert_eq!(decode_pn(Some(largest), truncated, len), pn);
+            }
+        }
+
+        #[test]
+        fn protection_round_trip(mask: [u8; 5], pn_len in 1usize..5, pn in 0u64..1 << 32) {
+            let mut packet = [0u8; 40];
+            let pn = pn & ((1 << (8 * pn_len)) - 1);
+            let at = encode_short(&mut packet, &[9; 8], true, pn, pn_len);
+            let plain = packet;
+            apply_protection(&mut packet, at, pn_len, mask);
+            let (first, len, got) = remove_protection(&mut packet, at, mask);
+            prop_assert_eq!((first, len, got), (plain[0], pn_len, pn));
+            prop_assert_eq!(packet, plain);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Variable-length integers (RFC 9000 §16) and cursors over byte slices.
+
+/// Largest value: 2^62-1.
+pub const MAX: u64 = (1 << 62) - 1;
+
+/// Bytes that `value` takes.
+///
+/// # Panics
+/// If `value` is above [`MAX`].
+pub const fn size(value: u64) -> usize {
+    match value {
+        0..=0x3f => 1,
+        0x40..=0x3fff => 2,
+        0x4000..=0x3fff_ffff => 4,
+        0x4000_0000..=MAX => 8,
+        _ => panic!("a QUIC varint has 62 bits"),
+    }
+}
+
+/// Reads from the front of a slice; every read is `None` when the slice is too short.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    data: &'a [u8],
+    pos: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader at the front of `data`.
+    pub const fn new(data: &'a [u8]) -> Self {
+        Self { data, pos: 0 }
+    }
+
+    /// Bytes read so far.
+    pub const fn position(&self) -> usize {
+        self.pos
+    }
+
+    /// Bytes left.
+    pub const fn remaining(&self) -> usize {
+        self.data.len() - self.pos
+    }
+
+    /// Whether nothing is left.
+    pub const fn is_empty(&self) -> bool {
+        self.remaining() == 0
+    }
+
+    /// The next `n` bytes.
+    pub fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
+        let end = self.pos.checked_add(n)?;
+        let bytes = self.data.get(self.pos..end)?;
+        self.pos = end;
+        Some(bytes)
+    }
+
+    /// The next `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.bytes(N)?.first_chunk().copied()
+    }
+
+    /// The next byte.
+    pub fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[b]| b)
+    }
+
+    /// The next two bytes, big-endian.
+    pub fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    /// The next four bytes, big-endian.
+    pub fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    /// The next variable-length integer.
+    pub fn varint(&mut self) -> Option<u64> {
+        let first = *self.data.get(self.pos)?;
+        let len = 1 << (first >> 6);
+        let bytes = self.bytes(len)?;
+        let head = u64::from(first & 0x3f);
+        Some(bytes[1..].iter().fold(head, |value, b| value << 8 | u64::from(*b)))
+    }
+
+    /// As many bytes as a variable-length integer in front of them says.
+    pub fn prefixed(&mut self) -> Option<&'a [u8]> {
+        let n = self.varint()?;
+        self.bytes(usize::try_from(n).ok()?)
+    }
+}
+
+/// Writes to the front of a slice.
+///
+/// # Panics
+/// Every write panics when the slice is too short: callers know the size of what they write.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    data: &'a mut [u8],
+    pos: usize,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer at the front of `data`.
+    pub const fn new(data: &'a mut [u8]) -> Self {
+        Self { data, pos: 0 }
+    }
+
+    /// Bytes written so far.
+    pub const fn position(&self) -> usize {
+        self.pos
+    }
+
+    /// Bytes left.
+    pub const fn remaining(&self) -> usize {
+        self.data.len() - self.pos
+    }
+
+    /// Appends bytes.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.data[self.pos..self.pos + bytes.len()].copy_from_slice(bytes);
+        self.pos += bytes.len();
+    }
+
+    /// Appends `n` zero bytes.
+    pub fn zeros(&mut self, n: usize) {
+        self.data[self.pos..self.pos + n].fill(0);
+        self.pos += n;
+    }
+
+    /// Appends a byte.
+    pub fn u8(&mut self, value: u8) {
+        self.bytes(&[value]);
+    }
+
+    /// Appends two bytes, big-endian.
+    pub fn u16(&mut self, value: u16) {
+        self.bytes(&value.to_be_bytes());
+    }
+
+    /// Appends four bytes, big-endian.
+    pub fn u32(&mut self, value: u32) {
+        self.bytes(&value.to_be_bytes());
+    }
+
+    /// Appends a variable-length integer in its shortest form.
+    pub fn varint(&mut self, value: u64) {
+        match size(value) {
+            1 => self.u8(value as u8),
+            2 => self.u16(0x4000 | value as u16),
+            4 => self.u32(0x8000_0000 | value as u32),
+            _ => self.bytes(&(0xc000_0000_0000_0000 | value).to_be_bytes()),
+        }
+    }
+
+    /// Appends bytes behind their length.
+    pub fn prefixed(&mut self, bytes: &[u8]) {
+        self.varint(bytes.len() as u64);
+        self.bytes(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn examples_of_rfc_9000_a1() {
+        let cases: [(&[u8], u64); 5] = [
+            (&[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c], 151_288_809_941_952_652),
+            (&[0x9d, 0x7f, 0x3e, 0x7d], 494_878_333),
+            (&[0x7b, 0xbd], 15_293),
+            (&[0x25], 37),
+            (&[0x40, 0x25], 37),
+        ];
+        for (bytes, value) in cases {
+            assert_eq!(Reader::new(bytes).varint(), Some(value));
+            assert_eq!(Reader::new(&bytes[..bytes.len() - 1]).varint(), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(value in 0..=MAX) {
+            let mut buf = [0; 8];
+            let mut w = Writer::new(&mut buf);
+            w.varint(value);
+            let n = w.position();
+            prop_assert_eq!(n, size(value));
+            let mut r = Reader::new(&buf[..n]);
+            prop_assert_eq!(r.varint(), Some(value));
+            prop_assert!(r.is_empty());
+        }
+    }
+}
