@@ -34,7 +34,9 @@ impl Connection {
             Frame::NewToken { .. } if self.side == Side::Client => {}
             Frame::NewToken { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
             Frame::Stream(_) | Frame::Datagram { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
-            Frame::ResetStream { id, code, final_size } => self.on_reset_stream(cx, *id, *code, *final_size).map_err(fault)?,
+            Frame::ResetStream { id, code, final_size } => {
+                self.on_reset_stream(cx, *id, *code, *final_size).map_err(fault)?
+            }
             Frame::StopSending { id, code } => self.on_stop_sending(cx, *id, *code).map_err(fault)?,
             Frame::MaxData(limit) => {
                 self.send_credit.raise(*limit);
@@ -109,14 +111,14 @@ impl Connection {
             for index in first..=id.index() {
                 let new = StreamId::new(id.initiator(), id.dir(), index);
                 self.events.push_back(Event::StreamOpened { id: new });
-                self.ask_provider(cx, new)?;
+                self.ask_provider(new)?;
             }
         }
         Ok(exists)
     }
 
     /// Gives a new stream of the peer's the buffers of the listener's provider.
-    fn ask_provider(&mut self, _cx: &mut Cx<'_>, id: StreamId) -> Result<(), TransportError> {
+    fn ask_provider(&mut self, id: StreamId) -> Result<(), TransportError> {
         let Some(provider) = &self.config.provider else { return Ok(()) };
         let bufs = provider.provide(id);
         let total: u64 = bufs.iter().map(|b| b.len() as u64).sum();
@@ -147,7 +149,7 @@ impl Connection {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(fault(TransportError::STREAM_STATE_ERROR));
         }
-        if !self.ensure_stream(cx, id).map_err(fault)? {
+        if !self.ensure_stream(id).map_err(fault)? {
             return Ok(());
         }
         let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
@@ -181,7 +183,7 @@ impl Connection {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if !self.ensure_stream(cx, id)? {
+        if !self.ensure_stream(id)? {
             return Ok(());
         }
         let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
@@ -214,7 +216,7 @@ impl Connection {
         if !self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if !self.ensure_stream(cx, id)? {
+        if !self.ensure_stream(id)? {
             return Ok(());
         }
         let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else { return Ok(()) };
@@ -230,7 +232,7 @@ impl Connection {
         if !self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if self.ensure_stream(cx, id)?
+        if self.ensure_stream(id)?
             && let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut())
             && send.credit.raise(max)
         {
@@ -243,7 +245,7 @@ impl Connection {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if self.ensure_stream(cx, id)?
+        if self.ensure_stream(id)?
             && let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut())
         {
             recv.peer_blocked();

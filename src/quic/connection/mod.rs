@@ -22,11 +22,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::Side;
-use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
-use crate::crypto::{self, Suite};
+use crate::crypto;
 use crate::mem::BufPool;
-use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, reset_token};
+use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, Tokens, reset_token};
 use crate::quic::config::TransportConfig;
 use crate::quic::event::{ConnId, Event};
 use crate::quic::flow::{RecvCredit, SendCredit};
@@ -40,17 +39,16 @@ use crate::wire::quic::ConnectionId;
 use crate::wire::quic::params::TransportParameters;
 
 pub use api::{Conn, OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
-pub use receive::RxMeta;
-pub use transmit::Transmit;
 use closing::State;
 use keys::OneRtt;
+pub use receive::RxMeta;
 use sent::SentFrames;
+pub use transmit::Transmit;
 
 /// What the endpoint lends to a connection while it works.
 pub(crate) struct Cx<'a> {
     pub(crate) now: Instant,
     pub(crate) pool: &'a BufPool,
-    pub(crate) rng: &'a mut Rng,
     pub(crate) ids: &'a IdMaker,
     pub(crate) stats: &'a mut EndpointStats,
 }
@@ -103,6 +101,8 @@ pub(crate) struct Connection {
     tls: Option<Box<TlsSession>>,
     spaces: [Space; 3],
     one_rtt: Option<Box<OneRtt>>,
+    /// Handshake keys exist, even while they are lent to the packet that is being read.
+    has_handshake_keys: bool,
     /// 1-RTT data may be sent: the handshake is complete.
     complete: bool,
     /// The peer is known to have completed it too (RFC 9001 §4.1.2).
@@ -119,6 +119,8 @@ pub(crate) struct Connection {
     path: Path,
     local_cids: LocalCids,
     remote_cids: RemoteCids,
+    /// Reset tokens as the endpoint knows them.
+    tokens: Tokens,
     streams: Streams,
     send_credit: SendCredit,
     recv_credit: RecvCredit,
@@ -175,6 +177,7 @@ impl Connection {
             tls: None,
             spaces,
             one_rtt: None,
+            has_handshake_keys: false,
             complete: false,
             confirmed: false,
             handshake_done_due: false,
@@ -188,6 +191,7 @@ impl Connection {
             path: Path::new(birth.local, birth.remote, birth.side == Side::Client, config.max_udp_payload),
             local_cids: LocalCids::new(ids.cid(birth.id, 0)),
             remote_cids: RemoteCids::new(birth.remote_cid),
+            tokens: Tokens::new(),
             streams: Streams::new(birth.side, windows, config.max_streams_bidi, config.max_streams_uni),
             send_credit: SendCredit::new(0),
             recv_credit: RecvCredit::new(config.max_data),
@@ -222,8 +226,19 @@ impl Connection {
         &self.original_dcid
     }
 
-    pub(crate) fn remote_cids(&self) -> &RemoteCids {
-        &self.remote_cids
+    pub(crate) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The peer's reset tokens that the endpoint knows.
+    pub(crate) fn tokens(&self) -> &[[u8; 16]] {
+        &self.tokens
+    }
+
+    /// (old tokens, new tokens), if they have changed.
+    pub(crate) fn take_token_news(&mut self) -> Option<(Tokens, Tokens)> {
+        let new = self.remote_cids.take_changed_tokens()?;
+        Some((std::mem::replace(&mut self.tokens, new.clone()), new))
     }
 
     /// Whether packets to our ID with this low sequence byte belong here.
@@ -244,7 +259,7 @@ impl Connection {
         Context {
             handshake_confirmed: self.confirmed,
             peer_max_ack_delay: self.peer_max_ack_delay(),
-            has_handshake_keys: self.spaces[SpaceId::Handshake.index()].keys.is_some(),
+            has_handshake_keys: self.has_handshake_keys,
             peer_completed_address_validation: self.side == Side::Server
                 || self.confirmed
                 || self.recovery.largest_acked(SpaceId::Handshake).is_some(),
@@ -283,13 +298,5 @@ impl TransportConfig {
     /// Window of streams that the peer opens: what the provider promises, if there is one.
     fn peer_window(&self, pooled: u64) -> u64 {
         self.provider.as_ref().map_or(pooled, |p| p.initial_window())
-    }
-}
-
-/// The cipher suite is only known to the keys; tests ask for it.
-#[cfg(test)]
-impl Connection {
-    pub(crate) fn suite(&self) -> Option<Suite> {
-        self.one_rtt.as_ref().map(|keys| keys.local.suite())
     }
 }

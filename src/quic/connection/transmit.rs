@@ -206,7 +206,14 @@ impl Connection {
     }
 
     /// Seals the packet and hands it to loss recovery. `in_flight`: counts for congestion control.
-    fn finish_packet(&mut self, cx: &mut Cx<'_>, space: SpaceId, pn: u64, builder: PacketBuilder<'_>, count: bool) -> usize {
+    fn finish_packet(
+        &mut self,
+        cx: &mut Cx<'_>,
+        space: SpaceId,
+        pn: u64,
+        builder: PacketBuilder<'_>,
+        count: bool,
+    ) -> usize {
         let eliciting = builder.eliciting;
         let in_flight = count && (eliciting || builder.padded);
         let (len, frames) = match space {
@@ -311,7 +318,8 @@ impl Connection {
             self.streams.max_streams_sent(dir);
         }
         if let Some((dir, limit)) = self.streams.streams_blocked_due()
-            && builder.put(&Frame::StreamsBlocked { bidi: dir == Dir::Bidi, limit }, Some(SentFrame::StreamsBlocked(dir)))
+            && builder
+                .put(&Frame::StreamsBlocked { bidi: dir == Dir::Bidi, limit }, Some(SentFrame::StreamsBlocked(dir)))
         {
             self.streams.streams_blocked_sent(dir, limit);
         }
@@ -360,10 +368,8 @@ impl Connection {
                     }
                 } else if send.is_blocked() && send.credit.available() == 0 {
                     if let Some(limit) = send.credit.take_blocked() {
-                        fits &= builder.put(
-                            &Frame::StreamDataBlocked { id, limit },
-                            Some(SentFrame::StreamDataBlocked(id)),
-                        );
+                        fits &= builder
+                            .put(&Frame::StreamDataBlocked { id, limit }, Some(SentFrame::StreamDataBlocked(id)));
                         if !fits {
                             send.credit.blocked_lost();
                         }
