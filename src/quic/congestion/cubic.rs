@@ -284,8 +284,7 @@ mod tests {
         let mut without = after_loss(1_200_000);
         without.on_ack(&ack(t0, 1200));
         without.on_ack(&ack(t0 + Duration::from_secs(1000), 840_000));
-        assert_eq!(without.window(), 1_260_000 + (without.window() - 1_260_000), "and 1.5 windows is the most");
-        assert!(without.window() <= 1_261_000);
+        assert!((1_255_000..1_262_000).contains(&without.window()), "1.5 windows are the most: {}", without.window());
     }
 
     #[test]
