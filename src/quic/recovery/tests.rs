@@ -359,3 +359,24 @@ fn a_retry_takes_the_first_flight_back() {
     send(&mut r, at(50), SpaceId::Initial, 1);
     assert_eq!(ack(&mut r, at(90), SpaceId::Initial, &[0..=1], &CX).1, vec![1]);
 }
+
+#[test]
+fn reordering_that_looked_like_loss_costs_nothing() {
+    for algorithm in [CongestionAlgorithm::NewReno, CongestionAlgorithm::Cubic] {
+        let mut r = recovery(algorithm);
+        for pn in 0..10 {
+            send(&mut r, at(pn), SpaceId::Data, pn);
+        }
+        assert_eq!(ack(&mut r, at(100), SpaceId::Data, &[4..=5], &CX).2, vec![0, 1, 2]);
+        let reduced = r.cwnd();
+        assert!(reduced < 12_000);
+        let (outcome, ..) = ack(&mut r, at(101), SpaceId::Data, &[4..=5, 1..=2], &CX);
+        assert_eq!((outcome, r.cwnd()), (AckOutcome::default(), reduced), "one is still missing");
+        let (outcome, ..) = ack(&mut r, at(102), SpaceId::Data, &[4..=5, 0..=2], &CX);
+        assert!(outcome.undone && outcome.largest_newly_acked.is_none());
+        assert_eq!(r.cwnd(), 12_000);
+        // Packets 3 and 6 to 9 are still out: the next loss reduces again.
+        assert_eq!(ack(&mut r, at(103), SpaceId::Data, &[6..=6], &CX).2, vec![3]);
+        assert_eq!(r.cwnd(), reduced);
+    }
+}
