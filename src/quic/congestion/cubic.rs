@@ -115,11 +115,11 @@ impl Cubic {
         let alpha = if epoch.w_est >= epoch.origin { 1.0 } else { ALPHA };
         epoch.w_est += alpha * mtu * bytes / window;
 
-        let t = seconds(ack.now.saturating_since(epoch.start));
+        let t = ack.now.saturating_since(epoch.start).as_secs_f64();
         let grow = if epoch.cubic(t, mtu) < epoch.w_est {
             (epoch.w_est - window).max(0.0)
         } else {
-            let target = epoch.cubic(t + seconds(ack.srtt), mtu).clamp(window, 1.5 * window);
+            let target = epoch.cubic(t + ack.srtt.as_secs_f64(), mtu).clamp(window, 1.5 * window);
             (target - window) * bytes / window
         };
         let grow = grow + self.fraction;
@@ -164,10 +164,6 @@ impl Epoch {
         let k = if w_max > window { cube_root((w_max - window) / (C * mtu)) } else { 0.0 };
         Self { start, k, origin: w_max.max(window), w_est: window }
     }
-}
-
-fn seconds(d: Duration) -> f64 {
-    d.as_nanos() as f64 / 1e9
 }
 
 /// The cube root of `x` ≥ 0 by Newton's method; the same on every machine, unlike the C library's.
@@ -239,7 +235,7 @@ mod tests {
                 c.on_ack(&ack(now, part));
                 now += RTT / 10;
             }
-            let t = seconds(now.saturating_since(start));
+            let t = now.saturating_since(start).as_secs_f64();
             let want = C * MTU as f64 * (t - k).powi(3) + w_max;
             let friendly = w_max * BETA + ALPHA * MTU as f64 * t / 0.1;
             if want > friendly + 10.0 * MTU as f64 {

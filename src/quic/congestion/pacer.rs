@@ -40,14 +40,14 @@ impl Pacer {
         }
         self.fill(now);
         let gain = if slow_start { 2.0 } else { 1.25 };
-        let per_ns = window as f64 * gain / srtt.as_nanos().max(1) as f64;
-        if (WORTHWHILE * mtu) as f64 <= per_ns * TICK.as_nanos() as f64 {
+        let per_ns = window as f64 * gain / (srtt.as_nanos() as u64).max(1) as f64;
+        if (WORTHWHILE * mtu) as f64 <= per_ns * TICK.as_nanos() as u64 as f64 {
             self.rate = None;
             return;
         }
         let fresh = self.rate.is_none();
         self.rate = Some((per_ns * (1u64 << SHIFT) as f64).max(1.0) as u64);
-        let in_time = per_ns * BURST_TIME.as_nanos() as f64;
+        let in_time = per_ns * BURST_TIME.as_nanos() as u64 as f64;
         self.burst = ((BURST_DATAGRAMS * mtu) as i64).max(in_time as i64);
         self.credit = if fresh { self.burst } else { self.credit.min(self.burst) };
     }

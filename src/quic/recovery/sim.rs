@@ -280,7 +280,7 @@ fn a_paced_metro_link_with_a_shallow_buffer_is_used() {
 
 #[test]
 fn reordering_does_not_slow_a_link_down() {
-    // Eight packets go by in that time; without undoing, NewReno does not reach half of the rate.
+    // Eight packets go by in that time; without undoing, NewReno reaches a fifth of the rate.
     let link = Link { late: 2, late_by: Duration::from_millis(1), ..CLEAN };
     for algorithm in BOTH {
         let share = utilisation(algorithm, link, Duration::from_secs(2), Duration::from_secs(12));
