@@ -2,7 +2,7 @@
 //!
 //! Only IEEE additions, multiplications and divisions are used, so every machine computes the same windows.
 
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::quic::congestion::hystart::{CSS_GROWTH_DIVISOR, Growth, HyStart};
 use crate::quic::congestion::{Acked, initial_window, minimum_window};
 
@@ -183,6 +183,7 @@ fn cube_root(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::Duration;
 
     const MTU: u64 = 1200;
     const RTT: Duration = Duration::from_millis(100);
