@@ -29,7 +29,7 @@ use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, Tokens, reset_t
 use crate::quic::config::TransportConfig;
 use crate::quic::event::{ConnId, Event};
 use crate::quic::flow::{RecvCredit, SendCredit};
-use crate::quic::path::Path;
+use crate::quic::path::{MIN_MTU, Path};
 use crate::quic::recovery::{Context, Recovery, RecoveryConfig, SpaceId};
 use crate::quic::space::Space;
 use crate::quic::stats::{ConnStats, EndpointStats, PlacementStats};
@@ -134,6 +134,8 @@ pub(crate) struct Connection {
     /// An ack-eliciting packet was sent since the last one was received (RFC 9000 §10.1).
     eliciting_since_receive: bool,
     pacing_until: Option<Instant>,
+    /// 1-RTT packets sent in a row that the peer need not acknowledge.
+    bare_packets: u32,
     stats: ConnStats,
     /// Collect what an ACK touched; kept for their capacity.
     acked: Vec<(u64, SentFrames)>,
@@ -155,7 +157,7 @@ impl Connection {
         let recovery = Recovery::new(
             &RecoveryConfig {
                 initial_rtt: config.initial_rtt,
-                max_datagram: crate::quic::path::MIN_MTU,
+                max_datagram: MIN_MTU,
                 algorithm: config.congestion,
                 pacing: config.pacing,
             },
@@ -202,6 +204,7 @@ impl Connection {
             ping_due: false,
             eliciting_since_receive: false,
             pacing_until: None,
+            bare_packets: 0,
             stats: ConnStats::default(),
             acked: Vec::new(),
             lost: Vec::new(),
@@ -263,8 +266,14 @@ impl Connection {
             peer_completed_address_validation: self.side == Side::Server
                 || self.confirmed
                 || self.recovery.largest_acked(SpaceId::Handshake).is_some(),
-            at_amplification_limit: self.path.budget() == 0,
+            at_amplification_limit: self.at_amplification_limit(),
         }
+    }
+
+    /// Whether the client's address must be validated before anything more goes there (RFC 9000 §8.1).
+    /// A whole datagram or none: what is left of the last one is not worth a special case.
+    fn at_amplification_limit(&self) -> bool {
+        self.path.budget() < u64::from(MIN_MTU)
     }
 
     fn peer_max_ack_delay(&self) -> Duration {
