@@ -171,7 +171,7 @@ counters! {
     rx_handled,
     /// Of those, router advertisements, which are counted and ignored.
     rx_router_adverts,
-    /// UDP datagrams ready to be sent, released ones included.
+    /// UDP datagrams that had their headers and their way at once.
     tx_udp,
     /// Their payload in bytes.
     tx_udp_bytes,
@@ -181,7 +181,7 @@ counters! {
     tx_template_misses,
     /// Frames that had to wait for their neighbour to be resolved.
     tx_pending,
-    /// Of those, frames released.
+    /// Of those, frames that found it and were sent on.
     tx_released,
     /// Own frames: ARP, neighbour discovery, ICMP.
     tx_control,
