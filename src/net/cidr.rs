@@ -1,0 +1,143 @@
+//! Addresses with a prefix length.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// An address and how many of its leading bits name the network: `10.0.0.7/24`.
+///
+/// The host bits are kept: as an interface's address it says both who one is and what is on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cidr {
+    addr: IpAddr,
+    len: u8,
+}
+
+/// Why something is no [`Cidr`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CidrError {
+    /// More bits than the address has.
+    #[error("prefix length {len} of {addr} is above {max}")]
+    Length {
+        /// The address.
+        addr: IpAddr,
+        /// The length asked for.
+        len: u8,
+        /// Bits of such an address.
+        max: u8,
+    },
+    /// Not of the form address/length.
+    #[error("`{0}` is not of the form address/length, for example 192.0.2.1/24 or 2001:db8::1/64")]
+    Syntax(String),
+}
+
+/// The address as a number, left-aligned in 128 bits.
+fn bits(addr: IpAddr) -> u128 {
+    match addr {
+        IpAddr::V4(a) => u128::from(u32::from(a)) << 96,
+        IpAddr::V6(a) => u128::from(a),
+    }
+}
+
+impl Cidr {
+    /// `addr`/`len`.
+    ///
+    /// # Errors
+    /// When `len` is above 32 (IPv4) or 128 (IPv6).
+    pub fn new(addr: IpAddr, len: u8) -> Result<Self, CidrError> {
+        let max = if addr.is_ipv4() { 32 } else { 128 };
+        if len > max { Err(CidrError::Length { addr, len, max }) } else { Ok(Self { addr, len }) }
+    }
+
+    /// All addresses of the family of `addr`.
+    pub const fn everything_like(addr: IpAddr) -> Self {
+        Self { addr, len: 0 }
+    }
+
+    /// The address, host bits included.
+    pub const fn addr(&self) -> IpAddr {
+        self.addr
+    }
+
+    /// The prefix length in bits.
+    pub const fn prefix_len(&self) -> u8 {
+        self.len
+    }
+
+    fn mask(&self) -> u128 {
+        if self.len == 0 { 0 } else { u128::MAX << (128 - u32::from(self.len)) }
+    }
+
+    /// Whether `addr` is of its family and in its network.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        self.addr.is_ipv4() == addr.is_ipv4() && (bits(self.addr) ^ bits(addr)) & self.mask() == 0
+    }
+
+    /// Whether `addr` is the directed broadcast address or the network address of an IPv4 network that has
+    /// them: those shorter than /31 (RFC 3021).
+    pub fn is_edge(&self, addr: IpAddr) -> bool {
+        let host = bits(addr) & !self.mask() & (u128::MAX << 96);
+        let all = !self.mask() & (u128::MAX << 96);
+        addr.is_ipv4() && self.len < 31 && self.contains(addr) && (host == 0 || host == all)
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = CidrError;
+
+    fn from_str(text: &str) -> Result<Self, CidrError> {
+        let syntax = || CidrError::Syntax(text.to_owned());
+        let (addr, len) = text.split_once('/').ok_or_else(syntax)?;
+        Self::new(addr.parse().map_err(|_| syntax())?, len.parse().map_err(|_| syntax())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cidr(text: &str) -> Cidr {
+        text.parse().unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn reads_and_tells_what_is_inside() {
+        assert_eq!(cidr("10.1.2.3/24").to_string(), "10.1.2.3/24");
+        assert!(cidr("10.1.2.3/24").contains(ip("10.1.2.255")) && !cidr("10.1.2.3/24").contains(ip("10.1.3.0")));
+        assert!(cidr("2001:db8::1/64").contains(ip("2001:db8::ffff")));
+        assert!(!cidr("::/0").contains(ip("1.2.3.4")) && cidr("0.0.0.0/0").contains(ip("1.2.3.4")));
+        assert!(cidr("10.0.0.1/32").contains(ip("10.0.0.1")) && !cidr("10.0.0.1/32").contains(ip("10.0.0.0")));
+        assert!(matches!("10.0.0.1/33".parse::<Cidr>(), Err(CidrError::Length { max: 32, .. })));
+        for bad in ["10.0.0.1", "10.0.0/24", "x/1", "::1/-1", "::1/300"] {
+            assert_eq!(bad.parse::<Cidr>(), Err(CidrError::Syntax(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn edges_of_ipv4_networks() {
+        let net = cidr("10.0.0.9/28");
+        assert!(net.is_edge(ip("10.0.0.0")) && net.is_edge(ip("10.0.0.15")) && !net.is_edge(ip("10.0.0.1")));
+        assert!(!net.is_edge(ip("10.0.0.16")));
+        assert!(!cidr("10.0.0.0/31").is_edge(ip("10.0.0.1")) && !cidr("::/64").is_edge(ip("::")));
+    }
+
+    proptest! {
+        #[test]
+        fn contains_agrees_with_comparing_bit_by_bit(a: u32, flip in 0u32..33, len in 0u8..=32) {
+            let b = if flip == 32 { a } else { a ^ (0x8000_0000 >> flip) };
+            let net = Cidr::new(IpAddr::V4(a.into()), len).unwrap();
+            prop_assert_eq!(net.contains(IpAddr::V4(b.into())), flip >= u32::from(len));
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! ARP, neighbour discovery and ICMP: what is answered here, and what we say on our own.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::base::time::Instant;
+use crate::datapath::TxFrame;
+use crate::net::addressing::is_link_local;
+use crate::net::neighbor::{Learned, News, Solicit};
+use crate::net::receive::{IpPacket, Received};
+use crate::net::stack::Net;
+use crate::net::stats::NetDrop;
+use crate::net::template::TTL;
+use crate::wire::arp::{Arp, ArpOp};
+use crate::wire::checksum::Sum;
+use crate::wire::eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthHeader, Mac};
+use crate::wire::icmp::{self, Icmp, IcmpVersion};
+use crate::wire::ipv4::{self, PROTOCOL_ICMP};
+use crate::wire::ipv6::{self, ALL_NODES, IPV6_MIN_MTU, PROTOCOL_ICMPV6};
+use crate::wire::ndp::{self, Ndp, NdpError};
+
+/// Smallest MTU of an IPv4 link (RFC 791 §3.2).
+const IPV4_MIN_MTU: u32 = 68;
+/// An ICMP error is at most this long, IP header included (RFC 1812 §4.3.2.3).
+const MAX_ERROR_V4: usize = 576;
+
+impl<T: TxFrame> Net<T> {
+    pub(super) fn arp(
+        &mut self,
+        now: Instant,
+        eth: &EthHeader,
+        to_us: bool,
+        bytes: &[u8],
+    ) -> Result<Received, NetDrop> {
+        if !to_us && eth.dst != Mac::BROADCAST {
+            return Err(NetDrop::ForeignMac);
+        }
+        let arp = Arp::parse(bytes).map_err(|_| NetDrop::ArpMalformed)?;
+        if !arp.sender_mac.is_station() {
+            return Err(NetDrop::ArpMalformed);
+        }
+        let (sender, target) = (IpAddr::V4(arp.sender_ip), IpAddr::V4(arp.target_ip));
+        if self.addressing.is_local(sender) {
+            self.duplicate(sender, arp.sender_mac);
+            return Err(NetDrop::BadSource);
+        }
+        let for_us = self.addressing.is_local(target);
+        let news = match arp.op {
+            ArpOp::Request if for_us => News::Question,
+            ArpOp::Reply if for_us && to_us => News::Answer { replace: true },
+            _ => News::Hint { replace: true },
+        };
+        let learned = self.learn(now, sender, Some(arp.sender_mac), news);
+        if news == News::Question {
+            let ours = Arp {
+                op: ArpOp::Reply,
+                sender_mac: self.mac,
+                sender_ip: arp.target_ip,
+                target_mac: arp.sender_mac,
+                target_ip: arp.sender_ip,
+            };
+            self.push_eth(arp.sender_mac, ETHERTYPE_ARP, &[&ours.to_bytes()])?;
+        } else if learned == Learned::Nothing && !for_us {
+            return Err(NetDrop::ArpForeign);
+        }
+        Ok(Received::Consumed)
+    }
+
+    /// ICMP of either version. Its checksum is always verified here: devices differ in what they mean by "good".
+    pub(super) fn icmp(&mut self, now: Instant, packet: &IpPacket<'_>) -> Result<Received, NetDrop> {
+        let message = packet.payload();
+        let pseudo = match packet.version {
+            IcmpVersion::V4 => Sum::new(),
+            IcmpVersion::V6 => packet.pseudo(PROTOCOL_ICMPV6, message.len()),
+        };
+        if !pseudo.bytes(message).is_valid() {
+            return Err(NetDrop::IcmpChecksum);
+        }
+        match Icmp::parse(packet.version, message).map_err(|_| NetDrop::IcmpMalformed)? {
+            Icmp::Ndp(message) => return self.ndp(now, packet, message),
+            Icmp::ListenerQuery => return self.listener_query(now, packet),
+            _ if !self.addressing.is_local(packet.dst) => Err(NetDrop::IcmpIgnored),
+            _ if packet.src.is_unspecified() => Err(NetDrop::BadSource),
+            Icmp::EchoRequest { rest } => self.answer_echo(now, packet, rest),
+            Icmp::PacketTooBig { mtu, quoted } => self.too_big(packet, mtu, quoted),
+            Icmp::PortUnreachable { quoted } => {
+                let (local, remote) = Self::ours(packet, quoted)?;
+                Ok(Received::PortUnreachable { local, remote })
+            }
+            Icmp::EchoReply | Icmp::OtherError { .. } | Icmp::Other { .. } => Err(NetDrop::IcmpIgnored),
+        }
+    }
+
+    /// The two ends of the UDP packet of ours that an error is about.
+    fn ours(packet: &IpPacket<'_>, quoted: &[u8]) -> Result<(std::net::SocketAddr, std::net::SocketAddr), NetDrop> {
+        // The error came to the address that sent the packet, and that one is ours.
+        icmp::quoted_udp(packet.version, quoted)
+            .filter(|(from, _)| from.ip() == packet.dst)
+            .ok_or(NetDrop::IcmpUnrelated)
+    }
+
+    fn too_big(&mut self, packet: &IpPacket<'_>, mtu: u32, quoted: &[u8]) -> Result<Received, NetDrop> {
+        let (local, remote) = Self::ours(packet, quoted)?;
+        let v6 = packet.version == IcmpVersion::V6;
+        // Below the smallest MTU of the protocol it is no news but an attack (RFC 8201 §4).
+        let least = if v6 { u32::from(IPV6_MIN_MTU) } else { IPV4_MIN_MTU };
+        let own = u32::from(self.caps.mtu);
+        if mtu < least || mtu >= own {
+            return Err(NetDrop::TooBigUnusable);
+        }
+        // Both are above what the headers take, and below our own MTU.
+        let max_udp_payload = self.max_udp_payload(v6) - (own - mtu) as u16;
+        Ok(Received::PacketTooBig { local, remote, max_udp_payload })
+    }
+
+    /// An echo reply goes back where the request came from, without a route or a neighbour: who floods
+    /// us with requests fills no table.
+    fn answer_echo(&mut self, now: Instant, packet: &IpPacket<'_>, rest: &[u8]) -> Result<Received, NetDrop> {
+        if !packet.to_us || !packet.src_mac.is_station() {
+            return Err(NetDrop::IcmpIgnored);
+        }
+        if !self.echo_limit.take(now) {
+            return Err(NetDrop::RateLimited);
+        }
+        let first = icmp::echo_reply(packet.version, reply_pseudo(packet, 4 + rest.len()), rest);
+        self.push_reply(packet, &[&first, rest])?;
+        Ok(Received::Consumed)
+    }
+
+    /// Tells the sender that nobody listens (RFC 1122 §3.2.2.1, RFC 4443 §3.1), as often as the limit allows.
+    pub(super) fn answer_closed_port(&mut self, now: Instant, packet: &IpPacket<'_>) {
+        if !packet.src_mac.is_station() || !self.error_limit.take(now) {
+            return;
+        }
+        let (max, header) = match packet.version {
+            IcmpVersion::V4 => (MAX_ERROR_V4, ipv4::IPV4_LEN),
+            IcmpVersion::V6 => (usize::from(IPV6_MIN_MTU), ipv6::IPV6_LEN),
+        };
+        let quoted = &packet.bytes[..packet.bytes.len().min(max - header - icmp::ICMP_LEN)];
+        let pseudo = reply_pseudo(packet, icmp::ICMP_LEN + quoted.len());
+        let first = icmp::port_unreachable(packet.version, pseudo, quoted);
+        // Without room it is one error less: the drop that called for it is counted already.
+        let _ = self.push_reply(packet, &[&first, quoted]);
+    }
+
+    fn ndp(&mut self, now: Instant, packet: &IpPacket<'_>, message: &[u8]) -> Result<Received, NetDrop> {
+        let (IpAddr::V6(src), IpAddr::V6(dst)) = (packet.src, packet.dst) else {
+            return Err(NetDrop::NdpInvalid);
+        };
+        if packet.hop_limit != ndp::HOP_LIMIT {
+            return Err(NetDrop::NdpInvalid);
+        }
+        let ndp = Ndp::parse(message).map_err(|error| match error {
+            NdpError::Kind(_) => NetDrop::IcmpIgnored,
+            _ => NetDrop::NdpInvalid,
+        })?;
+        match ndp {
+            Ndp::NeighborSolicit { target, options } => {
+                self.neighbor_solicit(now, packet, (src, dst), target, options.source)
+            }
+            _ if src.is_unspecified() => Err(NetDrop::NdpInvalid),
+            Ndp::NeighborAdvert { target, solicited, replace, options, .. } => {
+                if solicited && dst.is_multicast() || options.target.is_some_and(|mac| !mac.is_station()) {
+                    return Err(NetDrop::NdpInvalid);
+                }
+                if self.addressing.is_local(target.into()) {
+                    self.duplicate(target.into(), packet.src_mac);
+                    return Err(NetDrop::BadSource);
+                }
+                let news = if solicited { News::Answer { replace } } else { News::Hint { replace } };
+                let learned = self.learn(now, target.into(), options.target, news);
+                if learned == Learned::Nothing && !solicited {
+                    Err(NetDrop::NdpForeign)
+                } else {
+                    Ok(Received::Consumed)
+                }
+            }
+            Ndp::RouterAdvert { .. } if src.is_unicast_link_local() => {
+                self.stats.rx_router_adverts += 1;
+                Ok(Received::Consumed)
+            }
+            Ndp::RouterAdvert { .. } => Err(NetDrop::NdpInvalid),
+            Ndp::RouterSolicit { .. } => Err(NetDrop::NdpForeign),
+        }
+    }
+
+    fn neighbor_solicit(
+        &mut self,
+        now: Instant,
+        packet: &IpPacket<'_>,
+        (src, dst): (Ipv6Addr, Ipv6Addr),
+        target: Ipv6Addr,
+        source_mac: Option<Mac>,
+    ) -> Result<Received, NetDrop> {
+        if !self.addressing.is_local(target.into()) {
+            return Err(NetDrop::NdpForeign);
+        }
+        let mac = source_mac.unwrap_or(packet.src_mac);
+        if !mac.is_station() {
+            return Err(NetDrop::NdpInvalid);
+        }
+        if src.is_unspecified() {
+            // Someone is about to take our address: everyone is told whose it is (RFC 4861 §7.2.4).
+            if source_mac.is_some() || dst != ipv6::solicited_node(target) {
+                return Err(NetDrop::NdpInvalid);
+            }
+            self.duplicate(target.into(), packet.src_mac);
+            self.advertise(target, ALL_NODES, Mac::for_multicast(ALL_NODES), false)?;
+        } else {
+            self.learn(now, src.into(), source_mac, News::Question);
+            self.advertise(target, src, mac, true)?;
+        }
+        Ok(Received::Consumed)
+    }
+
+    /// A multicast listener query: all our groups are reported again (RFC 3810 §6.2).
+    fn listener_query(&mut self, now: Instant, packet: &IpPacket<'_>) -> Result<Received, NetDrop> {
+        if !is_link_local(packet.src) || packet.hop_limit != 1 {
+            return Err(NetDrop::IcmpIgnored);
+        }
+        if !self.echo_limit.take(now) {
+            return Err(NetDrop::RateLimited);
+        }
+        self.reported = 0;
+        Ok(Received::Consumed)
+    }
+
+    /// Asks for a neighbour.
+    pub(super) fn solicit(&mut self, ask: Solicit) {
+        self.stats.neighbor_solicits += 1;
+        let mac = self.mac;
+        // What does not find room is asked again in a second.
+        let _ = match (ask.target, self.addressing.asks_for(ask.target)) {
+            (IpAddr::V4(target), Some(IpAddr::V4(own))) => self.arp_request(own, target, ask.to),
+            (IpAddr::V6(target), Some(IpAddr::V6(own))) => {
+                let group = ipv6::solicited_node(target);
+                let (dst, dst_mac) = ask.to.map_or((group, Mac::for_multicast(group)), |mac| (target, mac));
+                let message = ndp::neighbor_solicit(own, dst, target, mac);
+                self.push_ndp(own, dst, dst_mac, &message)
+            }
+            _ => Ok(()),
+        };
+    }
+
+    fn arp_request(&mut self, own: Ipv4Addr, target: Ipv4Addr, to: Option<Mac>) -> Result<(), NetDrop> {
+        let request =
+            Arp { op: ArpOp::Request, sender_mac: self.mac, sender_ip: own, target_mac: Mac::ZERO, target_ip: target };
+        self.push_eth(to.unwrap_or(Mac::BROADCAST), ETHERTYPE_ARP, &[&request.to_bytes()])
+    }
+
+    fn advertise(&mut self, own: Ipv6Addr, dst: Ipv6Addr, dst_mac: Mac, solicited: bool) -> Result<(), NetDrop> {
+        let message = ndp::neighbor_advert(own, dst, own, self.mac, solicited);
+        self.push_ndp(own, dst, dst_mac, &message)
+    }
+
+    /// Queues the next announcement (RFC 5227 §2.3, RFC 4861 §7.2.6) or listener report; false when all is said.
+    pub(super) fn announce_next(&mut self) -> bool {
+        while let Some(own) = self.addressing.locals().get(self.reported).map(|own| own.addr()) {
+            self.reported += 1;
+            if let IpAddr::V6(own) = own {
+                return self.report(own).is_ok();
+            }
+        }
+        let Some(own) = self.addressing.locals().get(self.announced).map(|own| own.addr()) else {
+            return false;
+        };
+        self.announced += 1;
+        match own {
+            IpAddr::V4(own) => self.arp_request(own, own, None).is_ok(),
+            IpAddr::V6(own) => self.advertise(own, ALL_NODES, Mac::for_multicast(ALL_NODES), false).is_ok(),
+        }
+    }
+
+    /// Says that we listen to the solicited-node group of `own`; from a link-local address (RFC 3810 §5.2.13).
+    fn report(&mut self, own: Ipv6Addr) -> Result<(), NetDrop> {
+        let link_local =
+            self.addressing.locals().iter().map(|own| own.addr()).find(|ip| is_link_local(*ip) && ip.is_ipv6());
+        let Some(IpAddr::V6(src)) = link_local else { return Ok(()) };
+        let message = ndp::listener_report(src, own);
+        let len = ndp::ROUTER_ALERT.len() + message.len();
+        let ip = ipv6::header(src, ndp::ALL_MLDV2_ROUTERS, 0, 1, 0, 0, len);
+        let dst_mac = Mac::for_multicast(ndp::ALL_MLDV2_ROUTERS);
+        self.push_eth(dst_mac, ETHERTYPE_IPV6, &[&ip, &ndp::ROUTER_ALERT, &message])
+    }
+
+    fn push_ndp(&mut self, src: Ipv6Addr, dst: Ipv6Addr, dst_mac: Mac, message: &[u8]) -> Result<(), NetDrop> {
+        let ip = ipv6::header(src, dst, PROTOCOL_ICMPV6, ndp::HOP_LIMIT, 0, 0, message.len());
+        self.push_eth(dst_mac, ETHERTYPE_IPV6, &[&ip, message])
+    }
+
+    /// Queues an ICMP message, in two parts, back to where `packet` came from.
+    fn push_reply(&mut self, packet: &IpPacket<'_>, parts: &[&[u8]; 2]) -> Result<(), NetDrop> {
+        let len = parts[0].len() + parts[1].len();
+        match (packet.src, packet.dst) {
+            (IpAddr::V4(to), IpAddr::V4(from)) => {
+                let ip = ipv4::header(from, to, PROTOCOL_ICMP, TTL, 0, len);
+                self.push_eth(packet.src_mac, ETHERTYPE_IPV4, &[&ip, parts[0], parts[1]])
+            }
+            (IpAddr::V6(to), IpAddr::V6(from)) => {
+                let ip = ipv6::header(from, to, PROTOCOL_ICMPV6, TTL, 0, 0, len);
+                self.push_eth(packet.src_mac, ETHERTYPE_IPV6, &[&ip, parts[0], parts[1]])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn push_eth(&mut self, dst: Mac, ethertype: u16, parts: &[&[u8]]) -> Result<(), NetDrop> {
+        let eth = EthHeader { dst, src: self.mac, vlan: self.vlan, ethertype }.to_bytes();
+        let mut all: arrayvec::ArrayVec<&[u8], 4> = arrayvec::ArrayVec::new();
+        all.push(&eth);
+        all.extend(parts.iter().copied());
+        if self.outbox.push(&all) {
+            return Ok(());
+        }
+        self.stats.tx_control_overflow += 1;
+        Err(NetDrop::RateLimited)
+    }
+}
+
+/// The pseudo-header's sum of the answer to `packet`, which has the same addresses, swapped.
+fn reply_pseudo(packet: &IpPacket<'_>, len: usize) -> Sum {
+    match packet.version {
+        IcmpVersion::V4 => Sum::new(),
+        IcmpVersion::V6 => packet.pseudo(PROTOCOL_ICMPV6, len),
+    }
+}

@@ -1,0 +1,55 @@
+//! A token bucket for answers that anyone can provoke.
+
+use crate::base::time::Instant;
+
+const NANOS: u64 = 1_000_000_000;
+
+/// Allows a number of events per second, at most that many at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    per_second: u64,
+    /// Tokens in billionths.
+    level: u64,
+    at: Instant,
+}
+
+impl Limit {
+    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+        let per_second = u64::from(per_second);
+        Self { per_second, level: per_second * NANOS, at: now }
+    }
+
+    /// Takes one token, if there is one.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let passed = now.as_nanos().saturating_sub(self.at.as_nanos());
+        self.at = self.at.max(now);
+        self.level = passed.saturating_mul(self.per_second).saturating_add(self.level).min(self.per_second * NANOS);
+        let ok = self.level >= NANOS;
+        if ok {
+            self.level -= NANOS;
+        }
+        ok
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::Duration;
+
+    #[test]
+    fn refills_at_its_rate_and_no_higher_than_a_second() {
+        let mut now = Instant::ZERO;
+        let mut limit = Limit::new(10, now);
+        let burst = |limit: &mut Limit, now| (0..100).filter(|_| limit.take(now)).count();
+        assert_eq!(burst(&mut limit, now), 10);
+        now += Duration::from_millis(250);
+        assert_eq!(burst(&mut limit, now), 2);
+        now += Duration::from_millis(50);
+        assert_eq!(burst(&mut limit, now), 1, "fractions are kept");
+        now += Duration::from_secs(1000);
+        assert_eq!(burst(&mut limit, now), 10);
+        assert_eq!(burst(&mut limit, Instant::ZERO), 0, "time going back gives nothing");
+        assert_eq!(burst(&mut Limit::new(0, now), now), 0);
+    }
+}

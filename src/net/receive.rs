@@ -1,0 +1,274 @@
+//! The way in: classification of received frames.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use crate::base::time::Instant;
+use crate::datapath::{Checksum, RxFrame, TxFrame};
+use crate::net::addressing::is_station;
+use crate::net::stack::{Net, NetEvent};
+use crate::net::stats::NetDrop;
+use crate::wire::checksum::Sum;
+use crate::wire::eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthError, EthHeader, Mac};
+use crate::wire::icmp::IcmpVersion;
+use crate::wire::ipv4::{Ipv4, PROTOCOL_ICMP, PROTOCOL_UDP};
+use crate::wire::ipv6::{ALL_NODES, Ipv6, Ipv6Error, PROTOCOL_ICMPV6};
+use crate::wire::udp::{UDP_LEN, Udp};
+
+/// A UDP datagram for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdpDatagram {
+    /// The address and port of ours that it was sent to.
+    pub local: SocketAddr,
+    /// Who sent it.
+    pub remote: SocketAddr,
+    /// Its two ECN bits.
+    pub ecn: u8,
+    /// Where in the frame its payload is.
+    pub payload: Range<usize>,
+}
+
+/// What a received frame was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// UDP for us.
+    Udp(UdpDatagram),
+    /// A router says that UDP from `local` to `remote` was too big. Anyone who guesses the ports can say
+    /// so: RFC 9000 §14.2.1 tells what to make of it.
+    PacketTooBig {
+        /// Our end.
+        local: SocketAddr,
+        /// The far end.
+        remote: SocketAddr,
+        /// Largest UDP payload that would have passed, in bytes.
+        max_udp_payload: u16,
+    },
+    /// Someone says that nobody listens at `remote`.
+    PortUnreachable {
+        /// Our end.
+        local: SocketAddr,
+        /// The far end.
+        remote: SocketAddr,
+    },
+    /// Handled here.
+    Consumed,
+    /// Dropped.
+    Dropped(NetDrop),
+}
+
+/// The IP layer of a received packet, whichever version.
+#[derive(Clone, Debug)]
+pub(super) struct IpPacket<'a> {
+    pub(super) version: IcmpVersion,
+    /// Who sent the frame.
+    pub(super) src_mac: Mac,
+    /// Whether the frame was for our MAC address rather than a group.
+    pub(super) to_us: bool,
+    pub(super) src: IpAddr,
+    pub(super) dst: IpAddr,
+    pub(super) ecn: u8,
+    pub(super) hop_limit: u8,
+    /// The packet, headers included, without padding.
+    pub(super) bytes: &'a [u8],
+    /// Length of the IP headers.
+    pub(super) header_len: usize,
+}
+
+impl<'a> IpPacket<'a> {
+    /// What the IP headers carry.
+    pub(super) fn payload(&self) -> &'a [u8] {
+        &self.bytes[self.header_len..]
+    }
+
+    /// The pseudo-header's sum for an upper layer of `len` bytes.
+    pub(super) fn pseudo(&self, protocol: u8, len: usize) -> Sum {
+        match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => Sum::new().pseudo_v4(src, dst, protocol, len as u16),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => Sum::new().pseudo_v6(src, dst, protocol, len as u32),
+            _ => Sum::new(),
+        }
+    }
+}
+
+impl<T: TxFrame> Net<T> {
+    /// Looks at one received frame. Everything but UDP for us and errors about UDP of ours is dealt with here.
+    pub fn receive<R: RxFrame>(&mut self, now: Instant, frame: &mut R) -> Received {
+        self.stats.rx_frames += 1;
+        let (ip, l4) = (frame.ip_checksum(), frame.l4_checksum());
+        match self.classify(now, frame.data_mut(), ip, l4) {
+            Ok(received) => {
+                match &received {
+                    Received::Udp(datagram) => {
+                        self.stats.rx_udp += 1;
+                        self.stats.rx_udp_bytes += datagram.payload.len() as u64;
+                    }
+                    Received::PacketTooBig { .. } => self.stats.rx_too_big += 1,
+                    Received::PortUnreachable { .. } => self.stats.rx_unreachable += 1,
+                    Received::Consumed | Received::Dropped(_) => self.stats.rx_handled += 1,
+                }
+                received
+            }
+            Err(reason) => {
+                self.stats.drops[reason] += 1;
+                Received::Dropped(reason)
+            }
+        }
+    }
+
+    fn classify(&mut self, now: Instant, frame: &[u8], ip: Checksum, l4: Checksum) -> Result<Received, NetDrop> {
+        let (eth, at) = EthHeader::parse(frame).map_err(|error| match error {
+            EthError::DoubleTagged => NetDrop::DoubleTagged,
+            EthError::Truncated(_) | EthError::Not2(_) => NetDrop::EthMalformed,
+        })?;
+        if eth.vlan != self.vlan {
+            return Err(NetDrop::WrongVlan);
+        }
+        let to_us = eth.dst == self.mac;
+        if !to_us && !eth.dst.is_group() {
+            return Err(NetDrop::ForeignMac);
+        }
+        match eth.ethertype {
+            ETHERTYPE_IPV4 if to_us => self.ipv4(now, &eth, frame, at, ip, l4),
+            // We listen to no IPv4 groups, and unicasts in group frames are not taken (RFC 1122 §3.3.6).
+            ETHERTYPE_IPV4 => Err(NetDrop::ForeignMac),
+            ETHERTYPE_IPV6 => self.ipv6(now, &eth, to_us, frame, at, l4),
+            ETHERTYPE_ARP => self.arp(now, &eth, to_us, &frame[at..]),
+            _ => Err(NetDrop::EtherType),
+        }
+    }
+
+    fn ipv4(
+        &mut self,
+        now: Instant,
+        eth: &EthHeader,
+        frame: &[u8],
+        at: usize,
+        ip_checksum: Checksum,
+        l4: Checksum,
+    ) -> Result<Received, NetDrop> {
+        let ip = Ipv4::parse(&frame[at..]).map_err(|_| NetDrop::Ipv4Malformed)?;
+        let bytes = &frame[at..at + ip.total_len];
+        match ip_checksum {
+            Checksum::Good => {}
+            Checksum::Unknown if ip.checksum_ok(bytes) => {}
+            Checksum::Unknown | Checksum::Bad => return Err(NetDrop::Ipv4Checksum),
+        }
+        let packet = IpPacket {
+            version: IcmpVersion::V4,
+            src_mac: eth.src,
+            to_us: true,
+            src: ip.src.into(),
+            dst: ip.dst.into(),
+            ecn: ip.ecn,
+            hop_limit: ip.ttl,
+            bytes,
+            header_len: ip.header_len,
+        };
+        if !self.addressing.is_local(packet.dst) {
+            return Err(NetDrop::NotOurAddress);
+        }
+        self.check_source(&packet)?;
+        match ip.protocol {
+            _ if ip.fragment => Err(NetDrop::Fragment),
+            PROTOCOL_UDP => self.udp(now, &packet, at, l4),
+            PROTOCOL_ICMP => self.icmp(now, &packet),
+            _ => Err(NetDrop::Protocol),
+        }
+    }
+
+    fn ipv6(
+        &mut self,
+        now: Instant,
+        eth: &EthHeader,
+        to_us: bool,
+        frame: &[u8],
+        at: usize,
+        l4: Checksum,
+    ) -> Result<Received, NetDrop> {
+        let ip = Ipv6::parse(&frame[at..]).map_err(|error| match error {
+            Ipv6Error::Extension(_) => NetDrop::Ipv6Extension,
+            _ => NetDrop::Ipv6Malformed,
+        })?;
+        let packet = IpPacket {
+            version: IcmpVersion::V6,
+            src_mac: eth.src,
+            to_us,
+            src: ip.src.into(),
+            dst: ip.dst.into(),
+            ecn: ip.ecn,
+            hop_limit: ip.hop_limit,
+            bytes: &frame[at..at + ip.total_len],
+            header_len: ip.header_len,
+        };
+        if ip.dst.is_multicast() {
+            let listening = self.addressing.ipv6() && (ip.dst == ALL_NODES || self.addressing.listens_to(ip.dst));
+            if !listening || !(to_us || eth.dst == Mac::for_multicast(ip.dst)) {
+                return Err(NetDrop::ForeignMac);
+            }
+        } else if !to_us {
+            return Err(NetDrop::ForeignMac);
+        } else if !self.addressing.is_local(packet.dst) {
+            return Err(NetDrop::NotOurAddress);
+        }
+        // Who has no address yet may only ask whether it is free (RFC 4862 §5.4.2).
+        if !(ip.src.is_unspecified() && ip.protocol == PROTOCOL_ICMPV6) {
+            self.check_source(&packet)?;
+        }
+        match ip.protocol {
+            _ if ip.fragment => Err(NetDrop::Fragment),
+            PROTOCOL_ICMPV6 => self.icmp(now, &packet),
+            _ if ip.dst.is_multicast() => Err(NetDrop::NotOurAddress),
+            PROTOCOL_UDP => self.udp(now, &packet, at, l4),
+            _ => Err(NetDrop::Protocol),
+        }
+    }
+
+    /// Whether the sender's address can be one (RFC 1122 §3.2.1.3).
+    fn check_source(&mut self, packet: &IpPacket<'_>) -> Result<(), NetDrop> {
+        if self.addressing.is_local(packet.src) {
+            self.duplicate(packet.src, packet.src_mac);
+            return Err(NetDrop::BadSource);
+        }
+        let edge = self.addressing.locals().iter().any(|local| local.is_edge(packet.src));
+        if edge || !is_station(packet.src) { Err(NetDrop::BadSource) } else { Ok(()) }
+    }
+
+    /// Counts and reports a station other than us that uses our address `ip`.
+    pub(super) fn duplicate(&mut self, ip: IpAddr, mac: Mac) {
+        if mac != self.mac {
+            self.stats.duplicate_address += 1;
+            self.event(NetEvent::Duplicate { ip, mac });
+        }
+    }
+
+    /// UDP in a packet that starts at `at` of its frame.
+    fn udp(&mut self, now: Instant, packet: &IpPacket<'_>, at: usize, l4: Checksum) -> Result<Received, NetDrop> {
+        let udp = Udp::parse(packet.payload()).map_err(|_| NetDrop::UdpMalformed)?;
+        if udp.checksum == 0 {
+            if packet.version == IcmpVersion::V6 {
+                return Err(NetDrop::UdpNoChecksum);
+            }
+        } else if l4 == Checksum::Bad {
+            return Err(NetDrop::UdpChecksum);
+        } else if l4 == Checksum::Unknown {
+            self.stats.rx_udp_software_checksums += 1;
+            if !packet.pseudo(PROTOCOL_UDP, udp.len).bytes(&packet.payload()[..udp.len]).is_valid() {
+                return Err(NetDrop::UdpChecksum);
+            }
+        }
+        if udp.src == 0 || udp.dst == 0 {
+            return Err(NetDrop::UdpPortZero);
+        }
+        if !self.ports.is_open(udp.dst) {
+            self.answer_closed_port(now, packet);
+            return Err(NetDrop::PortClosed);
+        }
+        let start = at + packet.header_len;
+        Ok(Received::Udp(UdpDatagram {
+            local: SocketAddr::new(packet.dst, udp.dst),
+            remote: SocketAddr::new(packet.src, udp.src),
+            ecn: packet.ecn,
+            payload: start + UDP_LEN..start + udp.len,
+        }))
+    }
+}

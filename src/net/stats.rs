@@ -1,0 +1,224 @@
+//! What the network layer counts.
+
+use std::ops::{Index, IndexMut};
+
+macro_rules! drops {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+        /// Why a frame was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum NetDrop { $($(#[$doc])* $name,)* }
+
+        impl NetDrop {
+            /// All reasons.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Its name in reports: `rx_` for received frames, `tx_` for those to be sent.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+drops! {
+    /// Not Ethernet II, or cut off.
+    EthMalformed = "rx_eth_malformed",
+    /// More than one VLAN tag.
+    DoubleTagged = "rx_double_tagged",
+    /// Another VLAN than the configured one, or a tag where there is to be none.
+    WrongVlan = "rx_wrong_vlan",
+    /// For another station, or a group nobody here listens to.
+    ForeignMac = "rx_foreign_mac",
+    /// Neither ARP nor IP.
+    EtherType = "rx_ethertype",
+    /// ARP that is not for IPv4 over Ethernet, or contradicts itself.
+    ArpMalformed = "rx_arp_malformed",
+    /// ARP about others.
+    ArpForeign = "rx_arp_foreign",
+    /// IPv4 header malformed.
+    Ipv4Malformed = "rx_ipv4_malformed",
+    /// IPv4 header checksum wrong.
+    Ipv4Checksum = "rx_ipv4_checksum",
+    /// IPv6 header malformed.
+    Ipv6Malformed = "rx_ipv6_malformed",
+    /// IPv6 extension header that cannot be stepped over.
+    Ipv6Extension = "rx_ipv6_extension",
+    /// A fragment: nothing is reassembled.
+    Fragment = "rx_fragment",
+    /// For another address.
+    NotOurAddress = "rx_not_our_address",
+    /// From an address that cannot send: multicast, broadcast, unspecified, loopback, our own.
+    BadSource = "rx_bad_source",
+    /// Neither UDP nor ICMP.
+    Protocol = "rx_protocol",
+    /// UDP header malformed.
+    UdpMalformed = "rx_udp_malformed",
+    /// UDP checksum wrong.
+    UdpChecksum = "rx_udp_checksum",
+    /// UDP over IPv6 without a checksum.
+    UdpNoChecksum = "rx_udp_no_checksum",
+    /// UDP from or to port 0.
+    UdpPortZero = "rx_udp_port_zero",
+    /// UDP to a port that is not open.
+    PortClosed = "rx_port_closed",
+    /// ICMP malformed.
+    IcmpMalformed = "rx_icmp_malformed",
+    /// ICMP checksum wrong.
+    IcmpChecksum = "rx_icmp_checksum",
+    /// An ICMP error about a packet that is not UDP from one of our addresses.
+    IcmpUnrelated = "rx_icmp_unrelated",
+    /// An ICMP message that nothing is done about.
+    IcmpIgnored = "rx_icmp_ignored",
+    /// "Packet too big" without an MTU, or with one that says nothing new or is below what the protocol allows.
+    TooBigUnusable = "rx_too_big_unusable",
+    /// Neighbour discovery that RFC 4861 says to discard.
+    NdpInvalid = "rx_ndp_invalid",
+    /// Neighbour discovery about others.
+    NdpForeign = "rx_ndp_foreign",
+    /// A request left unanswered because answers are rate-limited, or too many wait to be sent.
+    RateLimited = "rx_rate_limited",
+
+    /// From an address that is not ours.
+    NotOurSource = "tx_not_our_source",
+    /// From IPv4 to IPv6 or the other way round.
+    FamilyMismatch = "tx_family_mismatch",
+    /// To an address that UDP is not sent to: multicast, broadcast, unspecified, loopback, our own, port 0.
+    BadDestination = "tx_bad_destination",
+    /// No route there.
+    NoRoute = "tx_no_route",
+    /// Payload above [`max_udp_payload`](super::Net::max_udp_payload).
+    TooBig = "tx_too_big",
+    /// Pushed out by a younger frame while its neighbour is being resolved.
+    PendingOverflow = "tx_pending_overflow",
+    /// Too many frames wait for neighbours in all.
+    PendingFull = "tx_pending_full",
+    /// The neighbour did not answer.
+    NeighborUnreachable = "tx_neighbor_unreachable",
+    /// An own frame did not fit the frames that the datapath has.
+    FrameTooSmall = "tx_frame_too_small",
+}
+
+/// Drops by reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drops([u64; NetDrop::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; NetDrop::ALL.len()])
+    }
+}
+
+impl Drops {
+    /// All drops of received frames.
+    pub fn received(&self) -> u64 {
+        NetDrop::ALL.iter().filter(|d| d.label().starts_with("rx_")).map(|d| self[*d]).sum()
+    }
+
+    /// All drops of frames to be sent.
+    pub fn sent(&self) -> u64 {
+        NetDrop::ALL.iter().filter(|d| d.label().starts_with("tx_")).map(|d| self[*d]).sum()
+    }
+}
+
+impl Index<NetDrop> for Drops {
+    type Output = u64;
+    fn index(&self, reason: NetDrop) -> &u64 {
+        &self.0[reason as usize]
+    }
+}
+
+impl IndexMut<NetDrop> for Drops {
+    fn index_mut(&mut self, reason: NetDrop) -> &mut u64 {
+        &mut self.0[reason as usize]
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of one core's network layer. Every received frame is in exactly one of `rx_udp`,
+        /// `rx_too_big`, `rx_unreachable`, `rx_handled` and the `rx_` drops.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct NetStats {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Drops by reason.
+            pub drops: Drops,
+        }
+
+        impl NetStats {
+            /// All counters with their names, drops last.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+                let plain = [$((stringify!($name), self.$name),)*];
+                plain.into_iter().chain(NetDrop::ALL.iter().map(|d| (d.label(), self.drops[*d])))
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames looked at.
+    rx_frames,
+    /// UDP datagrams handed on.
+    rx_udp,
+    /// Their payload in bytes.
+    rx_udp_bytes,
+    /// UDP checksums verified in software.
+    rx_udp_software_checksums,
+    /// "Packet too big" handed on.
+    rx_too_big,
+    /// "Port unreachable" handed on.
+    rx_unreachable,
+    /// Frames handled here: ARP, neighbour discovery, echo.
+    rx_handled,
+    /// Of those, router advertisements, which are counted and ignored.
+    rx_router_adverts,
+    /// UDP datagrams that had their headers and their way at once.
+    tx_udp,
+    /// Their payload in bytes.
+    tx_udp_bytes,
+    /// UDP checksums computed in software.
+    tx_udp_software_checksums,
+    /// Sends for which no header template was there.
+    tx_template_misses,
+    /// Frames that had to wait for their neighbour to be resolved.
+    tx_pending,
+    /// Of those, frames that found it and were sent on.
+    tx_released,
+    /// Own frames: ARP, neighbour discovery, ICMP.
+    tx_control,
+    /// Own frames lost because too many waited to be sent.
+    tx_control_overflow,
+    /// Solicitations sent for neighbours.
+    neighbor_solicits,
+    /// Neighbours that became known.
+    neighbor_resolved,
+    /// Neighbours whose MAC address changed.
+    neighbor_changed,
+    /// Neighbours that did not answer.
+    neighbor_failed,
+    /// Neighbours pushed out of a full table.
+    neighbor_evicted,
+    /// Signs of another station that uses one of our addresses.
+    duplicate_address,
+    /// Events lost because nobody took them.
+    events_lost,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_values_arrive() {
+        let mut stats = NetStats { rx_udp: 3, ..NetStats::default() };
+        stats.drops[NetDrop::NoRoute] += 2;
+        stats.drops[NetDrop::Fragment] += 1;
+        let all: Vec<_> = stats.iter().collect();
+        let names: HashSet<_> = all.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), all.len());
+        assert!(all.contains(&("rx_udp", 3)) && all.contains(&("tx_no_route", 2)) && all.contains(&("rx_fragment", 1)));
+        assert_eq!((stats.drops.received(), stats.drops.sent()), (1, 2));
+        assert_eq!(stats.drops.received() + stats.drops.sent(), 3, "every label has a direction");
+        assert!(NetDrop::ALL.iter().all(|d| d.label().starts_with("rx_") || d.label().starts_with("tx_")));
+    }
+}

@@ -1,0 +1,218 @@
+//! Ready-made headers: what is the same in every packet of a flow is computed once.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::base::time::Instant;
+use crate::datapath::{TxFrame, TxOffload};
+use crate::wire::checksum::Sum;
+use crate::wire::eth::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthHeader, Mac, VLAN_LEN};
+use crate::wire::ipv4::{self, IPV4_LEN, PROTOCOL_UDP};
+use crate::wire::ipv6::{self, IPV6_LEN};
+use crate::wire::udp::{UDP_LEN, never_zero};
+
+/// Hop limit and time to live of everything that is not neighbour discovery.
+pub(super) const TTL: u8 = 64;
+/// Longest headers: VLAN-tagged Ethernet, IPv6, UDP.
+const MAX_LEN: usize = ETH_LEN + VLAN_LEN + IPV6_LEN + UDP_LEN;
+
+/// A flow in a form that is quickly compared and hashed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FlowKey {
+    src: u128,
+    dst: u128,
+    ports: u32,
+    ipv6: bool,
+}
+
+impl FlowKey {
+    /// `None` when the addresses are not of one family.
+    pub(super) fn new(local: SocketAddr, remote: SocketAddr) -> Option<Self> {
+        let ports = u32::from(local.port()) << 16 | u32::from(remote.port());
+        match (local.ip(), remote.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                Some(Self { src: u32::from(src).into(), dst: u32::from(dst).into(), ports, ipv6: false })
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => Some(Self { src: src.into(), dst: dst.into(), ports, ipv6: true }),
+            _ => None,
+        }
+    }
+
+    /// Spreads flows; who provokes collisions gains nothing but slower sends to himself.
+    pub(super) fn hash(&self, seed: u64) -> u64 {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let words =
+            [self.src as u64, (self.src >> 64) as u64, self.dst as u64, (self.dst >> 64) as u64, self.ports.into()];
+        let hash = words.iter().fold(seed, |hash, word| (hash.rotate_left(23) ^ word).wrapping_mul(ODD));
+        hash ^ (hash >> 29)
+    }
+}
+
+/// What the device does for us, and what it can carry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TxCaps {
+    pub(super) mtu: u16,
+    pub(super) ip_checksum: bool,
+    pub(super) udp_checksum: bool,
+}
+
+/// The headers of one flow.
+#[derive(Clone, Debug)]
+pub(super) struct Template {
+    key: FlowKey,
+    epoch: u64,
+    /// Not used at or after; [`Instant::ZERO`] is never.
+    until: Instant,
+    max_payload: u16,
+    l2_len: u8,
+    len: u8,
+    bytes: [u8; MAX_LEN],
+    /// The IPv4 header but for ECN and total length.
+    ip_sum: Sum,
+    /// The pseudo-header but for the length.
+    pseudo_sum: Sum,
+    offload: TxOffload,
+}
+
+impl Template {
+    /// A template for no flow.
+    pub(super) fn none() -> Self {
+        Self {
+            key: FlowKey::default(),
+            epoch: 0,
+            until: Instant::ZERO,
+            max_payload: 0,
+            l2_len: 0,
+            len: 0,
+            bytes: [0; MAX_LEN],
+            ip_sum: Sum::new(),
+            pseudo_sum: Sum::new(),
+            offload: TxOffload::default(),
+        }
+    }
+
+    /// The headers from `local` to `remote`; `eth` says how to get there. `flow` is the IPv6 flow label.
+    pub(super) fn new(
+        key: FlowKey,
+        local: SocketAddr,
+        remote: SocketAddr,
+        src_mac: Mac,
+        vlan: Option<u16>,
+        flow: u32,
+        caps: TxCaps,
+    ) -> Self {
+        let ethertype = if key.ipv6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+        let eth = EthHeader { dst: Mac::ZERO, src: src_mac, vlan, ethertype }.to_bytes();
+        let mut this = Self::none();
+        this.key = key;
+        this.l2_len = eth.len() as u8;
+        let mut put = |part: &[u8]| {
+            let at = usize::from(this.len);
+            this.bytes[at..at + part.len()].copy_from_slice(part);
+            this.len += part.len() as u8;
+        };
+        put(&eth);
+        let l3_len = match (local.ip(), remote.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let mut header = ipv4::header(src, dst, PROTOCOL_UDP, TTL, 0, 0);
+                // Length and checksum are filled in for each packet.
+                header[2..4].fill(0);
+                header[10..12].fill(0);
+                put(&header);
+                this.ip_sum = Sum::new().bytes(&header);
+                this.pseudo_sum = Sum::new().pseudo_v4(src, dst, PROTOCOL_UDP, 0);
+                IPV4_LEN
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                put(&ipv6::header(src, dst, PROTOCOL_UDP, TTL, 0, flow, 0));
+                this.pseudo_sum = Sum::new().pseudo_v6(src, dst, PROTOCOL_UDP, 0);
+                IPV6_LEN
+            }
+            // A key exists for one family only.
+            _ => return Self::none(),
+        };
+        put(&local.port().to_be_bytes());
+        put(&remote.port().to_be_bytes());
+        put(&[0; 4]);
+        this.max_payload = caps.mtu.saturating_sub((l3_len + UDP_LEN) as u16);
+        this.offload = TxOffload {
+            l2_len: this.l2_len,
+            l3_len: l3_len as u8,
+            ipv6: key.ipv6,
+            ip_checksum: caps.ip_checksum && !key.ipv6,
+            udp_checksum: caps.udp_checksum,
+        };
+        this
+    }
+
+    /// Makes it usable: the next hop is `mac`, until `until` or another epoch.
+    pub(super) fn aim(&mut self, mac: Mac, epoch: u64, until: Instant) {
+        self.bytes[..6].copy_from_slice(&mac.0);
+        (self.epoch, self.until) = (epoch, until);
+    }
+
+    /// Whether it is for this flow and may be used now.
+    pub(super) fn is_good(&self, key: &FlowKey, epoch: u64, now: Instant) -> bool {
+        self.key == *key && self.epoch == epoch && now < self.until
+    }
+
+    /// Whether it is for this flow, whatever its next hop.
+    pub(super) fn is_for(&self, key: &FlowKey) -> bool {
+        self.len != 0 && self.key == *key
+    }
+
+    /// Most payload that fits, in bytes.
+    pub(super) fn max_payload(&self) -> usize {
+        usize::from(self.max_payload)
+    }
+
+    /// Whether [`Template::write`] sums up the payload.
+    pub(super) fn sums_in_software(&self) -> bool {
+        !self.offload.udp_checksum
+    }
+
+    /// Puts the headers in front of `frame`'s payload, which is at most [`Template::max_payload`] bytes.
+    pub(super) fn write<T: TxFrame>(&self, ecn: u8, frame: &mut T) {
+        let payload_len = frame.data().len();
+        let udp_len = (UDP_LEN + payload_len) as u16;
+        // In software the payload is summed up before it has headers: the ports are in the template.
+        let mut sum = self.pseudo_sum.u16(udp_len);
+        if !self.offload.udp_checksum {
+            let udp = &self.bytes[usize::from(self.len) - UDP_LEN..usize::from(self.len)];
+            sum = sum.bytes(udp).u16(udp_len).bytes(frame.data());
+        }
+        let udp_checksum = if self.offload.udp_checksum { sum.fold() } else { never_zero(sum.checksum()) };
+        let header = frame.prepend(usize::from(self.len));
+        // Lengths known to the compiler become a few moves rather than a call.
+        match self.len {
+            42 => copy::<42>(header, &self.bytes),
+            46 => copy::<46>(header, &self.bytes),
+            62 => copy::<62>(header, &self.bytes),
+            _ => copy::<66>(header, &self.bytes),
+        }
+        let ip = &mut header[usize::from(self.l2_len)..];
+        let ecn = ecn & 3;
+        let udp = if self.key.ipv6 {
+            ip[1] |= ecn << 4;
+            ip[4..6].copy_from_slice(&udp_len.to_be_bytes());
+            &mut ip[IPV6_LEN..]
+        } else {
+            let total = IPV4_LEN as u16 + udp_len;
+            ip[1] = ecn;
+            ip[2..4].copy_from_slice(&total.to_be_bytes());
+            if !self.offload.ip_checksum {
+                let checksum = self.ip_sum.u16(total).u16(u16::from(ecn)).checksum();
+                ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+            }
+            &mut ip[IPV4_LEN..]
+        };
+        udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
+        udp[6..8].copy_from_slice(&udp_checksum.to_be_bytes());
+        if self.offload.ip_checksum || self.offload.udp_checksum {
+            frame.set_offload(self.offload);
+        }
+    }
+}
+
+fn copy<const N: usize>(to: &mut [u8], from: &[u8; MAX_LEN]) {
+    to[..N].copy_from_slice(&from[..N]);
+}

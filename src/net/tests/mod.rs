@@ -1,0 +1,7 @@
+//! Two network layers on one wire, and what strangers put on it.
+
+mod flow;
+mod hostile;
+mod messages;
+mod neighbors;
+mod world;

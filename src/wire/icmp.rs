@@ -1,0 +1,212 @@
+//! ICMP (RFC 792, RFC 1191) and ICMPv6 (RFC 4443): echo and errors. Neighbour discovery is in [`super::ndp`].
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::wire::checksum::Sum;
+use crate::wire::ipv4::Ipv4;
+use crate::wire::ipv6::Ipv6;
+use crate::wire::{be16, be32};
+
+/// Length of an ICMP header with the four bytes that every type has behind it, in bytes.
+pub const ICMP_LEN: usize = 8;
+
+/// The two protocols number their types differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpVersion {
+    /// ICMP, for IPv4.
+    V4,
+    /// ICMPv6.
+    V6,
+}
+
+impl IcmpVersion {
+    const fn echo_request(self) -> u8 {
+        if matches!(self, Self::V4) { 8 } else { 128 }
+    }
+
+    const fn echo_reply(self) -> u8 {
+        if matches!(self, Self::V4) { 0 } else { 129 }
+    }
+
+    /// Type and code of "port unreachable".
+    const fn port_unreachable(self) -> [u8; 2] {
+        if matches!(self, Self::V4) { [3, 3] } else { [1, 4] }
+    }
+}
+
+/// Why bytes are no ICMP message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("ICMP message of {0} bytes ends inside its header")]
+pub struct IcmpTruncated(pub usize);
+
+/// An ICMP or ICMPv6 message. `quoted` starts with the IP header of the packet that an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Icmp<'a> {
+    /// Echo request; `rest` is identifier, sequence number and data, to be sent back.
+    EchoRequest {
+        /// Everything behind the checksum.
+        rest: &'a [u8],
+    },
+    /// Echo reply.
+    EchoReply,
+    /// A packet was too big for a link ahead (RFC 1191 §4, RFC 4443 §3.2).
+    PacketTooBig {
+        /// MTU of that link in bytes; 0 when the router does not say.
+        mtu: u32,
+        /// The packet, possibly cut off.
+        quoted: &'a [u8],
+    },
+    /// Nobody listens at the port.
+    PortUnreachable {
+        /// The packet, possibly cut off.
+        quoted: &'a [u8],
+    },
+    /// Another error.
+    OtherError {
+        /// Type.
+        kind: u8,
+        /// Code.
+        code: u8,
+        /// The packet, possibly cut off.
+        quoted: &'a [u8],
+    },
+    /// Neighbour discovery, types 133 to 137: the whole message, for [`super::ndp::Ndp::parse`].
+    Ndp(&'a [u8]),
+    /// Multicast listener query, type 130 (RFC 3810 §5.1).
+    ListenerQuery,
+    /// Anything else.
+    Other {
+        /// Type.
+        kind: u8,
+    },
+}
+
+impl<'a> Icmp<'a> {
+    /// Reads a message. The checksum is the caller's, as it may be the device's.
+    ///
+    /// # Errors
+    /// When it ends inside its header.
+    pub fn parse(version: IcmpVersion, message: &'a [u8]) -> Result<Self, IcmpTruncated> {
+        let Some((&[kind, code, ..], quoted)) = message.split_first_chunk::<ICMP_LEN>() else {
+            return Err(IcmpTruncated(message.len()));
+        };
+        let rest = &message[4..];
+        Ok(match (version, kind, code) {
+            (IcmpVersion::V4, 8, 0) | (IcmpVersion::V6, 128, 0) => Self::EchoRequest { rest },
+            (IcmpVersion::V4, 0, 0) | (IcmpVersion::V6, 129, 0) => Self::EchoReply,
+            (IcmpVersion::V4, 3, 4) => Self::PacketTooBig { mtu: be16(message, 6).unwrap_or(0).into(), quoted },
+            (IcmpVersion::V6, 2, _) => Self::PacketTooBig { mtu: be32(message, 4).unwrap_or(0), quoted },
+            (IcmpVersion::V4, 3, 3) | (IcmpVersion::V6, 1, 4) => Self::PortUnreachable { quoted },
+            (IcmpVersion::V4, 3 | 4 | 11 | 12, _) | (IcmpVersion::V6, 0..=127, _) => {
+                Self::OtherError { kind, code, quoted }
+            }
+            (IcmpVersion::V6, 133..=137, _) => Self::Ndp(message),
+            (IcmpVersion::V6, 130, 0) => Self::ListenerQuery,
+            _ => Self::Other { kind },
+        })
+    }
+}
+
+/// Source and destination of a UDP packet quoted in an error; `None` for anything else.
+pub fn quoted_udp(version: IcmpVersion, quoted: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let (src, dst, ports): (IpAddr, IpAddr, _) = match version {
+        IcmpVersion::V4 => {
+            let ip = Ipv4::parse_quoted(quoted).ok()?;
+            (ip.src.into(), ip.dst.into(), ip.quoted_ports(quoted)?)
+        }
+        IcmpVersion::V6 => {
+            let ip = Ipv6::parse_quoted(quoted).ok()?;
+            (ip.src.into(), ip.dst.into(), ip.quoted_ports(quoted)?)
+        }
+    };
+    Some((SocketAddr::new(src, ports.0), SocketAddr::new(dst, ports.1)))
+}
+
+/// Type, code and checksum of the reply to an echo request; `rest` as in [`Icmp::EchoRequest`] follows it.
+/// `pseudo` is the pseudo-header's sum for ICMPv6, nothing for ICMP.
+pub fn echo_reply(version: IcmpVersion, pseudo: Sum, rest: &[u8]) -> [u8; 4] {
+    first_word([version.echo_reply(), 0], pseudo, rest)
+}
+
+/// The same for an echo request.
+pub fn echo_request(version: IcmpVersion, pseudo: Sum, rest: &[u8]) -> [u8; 4] {
+    first_word([version.echo_request(), 0], pseudo, rest)
+}
+
+/// The eight bytes in front of the quoted packet in a "port unreachable".
+pub fn port_unreachable(version: IcmpVersion, pseudo: Sum, quoted: &[u8]) -> [u8; ICMP_LEN] {
+    let [a, b, c, d] = first_word(version.port_unreachable(), pseudo, quoted);
+    [a, b, c, d, 0, 0, 0, 0]
+}
+
+fn first_word([kind, code]: [u8; 2], pseudo: Sum, rest: &[u8]) -> [u8; 4] {
+    let [a, b] = pseudo.bytes(&[kind, code]).bytes(rest).checksum().to_be_bytes();
+    [kind, code, a, b]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ipv4::{self, PROTOCOL_UDP};
+    use crate::wire::ipv6;
+    use proptest::prelude::*;
+
+    /// Identifier 1, sequence 0x1f, and the 32 bytes that Windows sends: a request has checksum 4d3c.
+    const PING: &[u8] = b"\x00\x01\x00\x1fabcdefghijklmnopqrstuvwabcdefghi";
+
+    #[test]
+    fn echo_both_ways() {
+        assert_eq!(echo_request(IcmpVersion::V4, Sum::new(), PING), [8, 0, 0x4d, 0x3c]);
+        assert_eq!(echo_reply(IcmpVersion::V4, Sum::new(), PING), [0, 0, 0x55, 0x3c]);
+        let message = [&[8, 0, 0x4d, 0x3c], PING].concat();
+        assert!(Sum::new().bytes(&message).is_valid());
+        assert_eq!(Icmp::parse(IcmpVersion::V4, &message), Ok(Icmp::EchoRequest { rest: PING }));
+        let (src, dst) = ("fe80::1".parse().unwrap(), "fe80::2".parse().unwrap());
+        let pseudo = Sum::new().pseudo_v6(src, dst, ipv6::PROTOCOL_ICMPV6, 4 + PING.len() as u32);
+        let message = [&echo_reply(IcmpVersion::V6, pseudo, PING), PING].concat();
+        assert!(pseudo.bytes(&message).is_valid());
+        assert_eq!(Icmp::parse(IcmpVersion::V6, &message), Ok(Icmp::EchoReply));
+    }
+
+    #[test]
+    fn errors_name_the_quoted_flow() {
+        let (a, b): (SocketAddr, SocketAddr) = ("10.0.0.1:4433".parse().unwrap(), "10.9.0.2:50000".parse().unwrap());
+        let ip = ipv4::header([10, 0, 0, 1].into(), [10, 9, 0, 2].into(), PROTOCOL_UDP, 60, 0, 1400);
+        let ports = [0x11, 0x51, 0xc3, 0x50, 0, 0, 0, 0];
+        let message = [&[3, 4, 0, 0, 0, 0, 0x05, 0x14][..], &ip, &ports].concat();
+        let Ok(Icmp::PacketTooBig { mtu: 1300, quoted }) = Icmp::parse(IcmpVersion::V4, &message) else {
+            panic!("not taken for a packet too big");
+        };
+        assert_eq!(quoted_udp(IcmpVersion::V4, quoted), Some((a, b)));
+        assert_eq!(quoted_udp(IcmpVersion::V4, &quoted[..23]), None, "ports cut off");
+        let (src, dst) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+        let ip = ipv6::header(src, dst, PROTOCOL_UDP, 60, 0, 0, 1400);
+        let message = [&[2, 0, 0, 0, 0, 0, 0x05, 0x14][..], &ip, &ports].concat();
+        let Ok(Icmp::PacketTooBig { mtu: 1300, quoted }) = Icmp::parse(IcmpVersion::V6, &message) else {
+            panic!("not taken for a packet too big");
+        };
+        let (from, to) = quoted_udp(IcmpVersion::V6, quoted).unwrap();
+        assert_eq!((from.ip(), from.port(), to.ip(), to.port()), (src.into(), 4433, dst.into(), 50000));
+        let unreachable = port_unreachable(IcmpVersion::V4, Sum::new(), quoted);
+        assert!(Sum::new().bytes(&unreachable).bytes(quoted).is_valid());
+        assert_eq!(
+            Icmp::parse(IcmpVersion::V4, &[&unreachable, quoted].concat()),
+            Ok(Icmp::PortUnreachable { quoted })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..100), kind in 0u8..140) {
+            for version in [IcmpVersion::V4, IcmpVersion::V6] {
+                let mut bytes = bytes.clone();
+                prop_assert_eq!(Icmp::parse(version, &bytes).is_err(), bytes.len() < ICMP_LEN);
+                let _ = quoted_udp(version, &bytes);
+                if let Some(first) = bytes.first_mut() {
+                    *first = kind;
+                }
+                let _ = Icmp::parse(version, &bytes);
+            }
+        }
+    }
+}

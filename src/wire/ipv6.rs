@@ -1,0 +1,264 @@
+//! IPv6 headers (RFC 8200). Extension headers are stepped over, fragments are only detected.
+
+use std::net::Ipv6Addr;
+
+use crate::wire::be16;
+
+/// Length of an IPv6 header without extensions, in bytes.
+pub const IPV6_LEN: usize = 40;
+/// Smallest MTU that every IPv6 link has (RFC 8200 §5).
+pub const IPV6_MIN_MTU: u16 = 1280;
+/// Next-header number of ICMPv6.
+pub const PROTOCOL_ICMPV6: u8 = 58;
+/// All nodes of the link.
+pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+/// More extension headers than any honest packet has.
+const MAX_EXTENSIONS: usize = 8;
+
+/// Why bytes are no IPv6 packet that can be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ipv6Error {
+    /// It ends inside a header.
+    #[error("packet of {0} bytes ends inside an IPv6 header")]
+    Truncated(usize),
+    /// Another version.
+    #[error("IP version {0} in an IPv6 packet")]
+    Version(u8),
+    /// Payload length above what is there.
+    #[error("IPv6 payload length {0} does not fit the packet")]
+    PayloadLength(u16),
+    /// An extension header out of place, an option that must be understood, or too many headers.
+    #[error("IPv6 extension header {0} cannot be stepped over")]
+    Extension(u8),
+}
+
+/// What matters of an IPv6 header and its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6 {
+    /// Source.
+    pub src: Ipv6Addr,
+    /// Destination.
+    pub dst: Ipv6Addr,
+    /// Protocol of the payload, behind all extensions.
+    pub protocol: u8,
+    /// ECN bits (RFC 3168).
+    pub ecn: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// All headers, in bytes.
+    pub header_len: usize,
+    /// Headers and payload, in bytes; what is behind is padding.
+    pub total_len: usize,
+    /// Part of a larger packet. `protocol` and `header_len` then describe the fragment header.
+    pub fragment: bool,
+}
+
+impl Ipv6 {
+    /// Reads the headers of `packet`.
+    ///
+    /// # Errors
+    /// [`Ipv6Error`] for lengths that do not fit `packet`, another version, or extensions that forbid processing.
+    pub fn parse(packet: &[u8]) -> Result<Self, Ipv6Error> {
+        let mut ip = Self::parse_quoted(packet)?;
+        let Some(packet) = packet.get(..ip.total_len) else {
+            return Err(Ipv6Error::PayloadLength((ip.total_len - IPV6_LEN) as u16));
+        };
+        if matches!(ip.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
+            ip.skip_extensions(packet)?;
+        }
+        Ok(ip)
+    }
+
+    /// The fixed header only, for a packet quoted in an ICMPv6 message.
+    ///
+    /// # Errors
+    /// [`Ipv6Error`] for a header that is cut off, or another version.
+    pub fn parse_quoted(packet: &[u8]) -> Result<Self, Ipv6Error> {
+        let Some(h) = packet.first_chunk::<IPV6_LEN>() else {
+            return Err(Ipv6Error::Truncated(packet.len()));
+        };
+        if h[0] >> 4 != 6 {
+            return Err(Ipv6Error::Version(h[0] >> 4));
+        }
+        let address = |at: usize| Ipv6Addr::from(std::array::from_fn::<u8, 16, _>(|i| h[at + i]));
+        Ok(Self {
+            src: address(8),
+            dst: address(24),
+            protocol: h[6],
+            ecn: (h[1] >> 4) & 3,
+            hop_limit: h[7],
+            header_len: IPV6_LEN,
+            total_len: IPV6_LEN + usize::from(u16::from_be_bytes([h[4], h[5]])),
+            fragment: false,
+        })
+    }
+
+    /// Steps over extension headers (RFC 8200 §4).
+    fn skip_extensions(&mut self, packet: &[u8]) -> Result<(), Ipv6Error> {
+        for n in 0..MAX_EXTENSIONS {
+            let kind = self.protocol;
+            if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
+                return Ok(());
+            }
+            let Some(&[next, words, _, third, ..]) = packet[self.header_len..].first_chunk::<8>() else {
+                return Err(Ipv6Error::Truncated(packet.len()));
+            };
+            let len = if kind == FRAGMENT { 8 } else { 8 + usize::from(words) * 8 };
+            let Some(extension) = packet.get(self.header_len..self.header_len + len) else {
+                return Err(Ipv6Error::Truncated(packet.len()));
+            };
+            match kind {
+                // An atomic fragment is a whole packet (RFC 6946 §4).
+                FRAGMENT if be16(extension, 2).is_some_and(|field| field & 0xfff9 != 0) => {
+                    self.fragment = true;
+                    return Ok(());
+                }
+                FRAGMENT => {}
+                // Hop-by-hop options come first or not at all (RFC 8200 §4.1).
+                HOP_BY_HOP if n != 0 => return Err(Ipv6Error::Extension(kind)),
+                // We route nothing on, so segments left must be none (RFC 8200 §4.4).
+                ROUTING if third != 0 => return Err(Ipv6Error::Extension(kind)),
+                ROUTING => {}
+                _ if !options_skippable(&extension[2..]) => return Err(Ipv6Error::Extension(kind)),
+                _ => {}
+            }
+            self.protocol = next;
+            self.header_len += len;
+        }
+        Err(Ipv6Error::Extension(self.protocol))
+    }
+
+    /// Ports of the UDP packet quoted behind this header: source, destination.
+    pub fn quoted_ports(&self, packet: &[u8]) -> Option<(u16, u16)> {
+        if self.protocol != crate::wire::ipv4::PROTOCOL_UDP || self.fragment {
+            return None;
+        }
+        be16(packet, self.header_len).zip(be16(packet, self.header_len + 2))
+    }
+}
+
+/// Whether all options are well-formed and may be ignored by who does not know them (RFC 8200 §4.2).
+fn options_skippable(mut options: &[u8]) -> bool {
+    while let [kind, rest @ ..] = options {
+        if *kind == 0 {
+            options = rest;
+            continue;
+        }
+        let Some(rest) = rest.split_first().and_then(|(len, rest)| rest.get(usize::from(*len)..)) else {
+            return false;
+        };
+        if kind >> 6 != 0 {
+            return false;
+        }
+        options = rest;
+    }
+    true
+}
+
+/// A header without extensions: DSCP 0. `flow` is the flow label, its lowest 20 bits (RFC 6437).
+pub fn header(
+    src: Ipv6Addr,
+    dst: Ipv6Addr,
+    protocol: u8,
+    hop_limit: u8,
+    ecn: u8,
+    flow: u32,
+    payload_len: usize,
+) -> [u8; IPV6_LEN] {
+    let mut h = [0; IPV6_LEN];
+    let first = 6 << 28 | u32::from(ecn & 3) << 20 | flow & 0xf_ffff;
+    h[..4].copy_from_slice(&first.to_be_bytes());
+    h[4..6].copy_from_slice(&(payload_len as u16).to_be_bytes());
+    h[6] = protocol;
+    h[7] = hop_limit;
+    h[8..24].copy_from_slice(&src.octets());
+    h[24..].copy_from_slice(&dst.octets());
+    h
+}
+
+/// The multicast group in which `address` is asked for (RFC 4291 §2.7.1).
+pub const fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let o = address.octets();
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | o[13] as u16, u16::from_be_bytes([o[14], o[15]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ipv4::PROTOCOL_UDP;
+    use proptest::prelude::*;
+
+    fn packet(protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let (src, dst) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+        [&header(src, dst, protocol, 64, 2, 0xabcde, payload.len())[..], payload].concat()
+    }
+
+    #[test]
+    fn reads_and_writes_the_fixed_header() {
+        let bytes = packet(PROTOCOL_UDP, &[1, 2, 3, 4]);
+        assert_eq!(bytes[..8], [0x60, 0x2a, 0xbc, 0xde, 0, 4, 17, 64]);
+        let ip = Ipv6::parse(&bytes).unwrap();
+        assert_eq!((ip.protocol, ip.ecn, ip.hop_limit, ip.header_len, ip.total_len), (17, 2, 64, 40, 44));
+        assert_eq!(Ipv6::parse(&bytes[..43]), Err(Ipv6Error::PayloadLength(4)));
+        assert_eq!(Ipv6::parse(&bytes[..39]), Err(Ipv6Error::Truncated(39)));
+        assert_eq!(ip.quoted_ports(&bytes), Some((0x0102, 0x0304)));
+    }
+
+    #[test]
+    fn steps_over_extensions() {
+        let hop = [DESTINATION, 0, 5, 2, 0, 0, 1, 0];
+        let dest = [PROTOCOL_UDP, 1, 1, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let ip = Ipv6::parse(&packet(HOP_BY_HOP, &[&hop[..], &dest, &[0; 8]].concat())).unwrap();
+        assert_eq!((ip.protocol, ip.header_len, ip.fragment), (PROTOCOL_UDP, 64, false));
+        let atomic = [PROTOCOL_UDP, 0, 0, 0, 1, 2, 3, 4];
+        assert!(!Ipv6::parse(&packet(FRAGMENT, &atomic)).unwrap().fragment);
+        assert!(Ipv6::parse(&packet(FRAGMENT, &[PROTOCOL_UDP, 0, 0, 1, 1, 2, 3, 4])).unwrap().fragment);
+        assert!(Ipv6::parse(&packet(FRAGMENT, &[PROTOCOL_UDP, 0, 0, 8, 1, 2, 3, 4])).unwrap().fragment);
+        let routed = [PROTOCOL_UDP, 0, 4, 0, 0, 0, 0, 0];
+        assert_eq!(Ipv6::parse(&packet(ROUTING, &routed)).unwrap().protocol, PROTOCOL_UDP);
+    }
+
+    #[test]
+    fn refuses_what_must_not_be_stepped_over() {
+        let left = [PROTOCOL_UDP, 0, 4, 1, 0, 0, 0, 0];
+        assert_eq!(Ipv6::parse(&packet(ROUTING, &left)), Err(Ipv6Error::Extension(ROUTING)));
+        let jumbo = [PROTOCOL_UDP, 0, 0xc2, 4, 0, 1, 0, 0];
+        assert_eq!(Ipv6::parse(&packet(HOP_BY_HOP, &jumbo)), Err(Ipv6Error::Extension(HOP_BY_HOP)));
+        let overrun = [PROTOCOL_UDP, 0, 1, 5, 0, 0, 0, 0];
+        assert_eq!(Ipv6::parse(&packet(DESTINATION, &overrun)), Err(Ipv6Error::Extension(DESTINATION)));
+        let late = [[HOP_BY_HOP, 0, 1, 4, 0, 0, 0, 0], [PROTOCOL_UDP, 0, 1, 4, 0, 0, 0, 0]].concat();
+        assert_eq!(Ipv6::parse(&packet(DESTINATION, &late)), Err(Ipv6Error::Extension(HOP_BY_HOP)));
+        let endless = [DESTINATION, 0, 1, 4, 0, 0, 0, 0].repeat(20);
+        assert_eq!(Ipv6::parse(&packet(DESTINATION, &endless)), Err(Ipv6Error::Extension(DESTINATION)));
+        assert_eq!(Ipv6::parse(&packet(DESTINATION, &[17, 1, 1, 4, 0, 0, 0, 0])), Err(Ipv6Error::Truncated(48)));
+    }
+
+    #[test]
+    fn solicited_node_group() {
+        // RFC 4291 §2.7.1: 4037::01:800:200E:8C6C gives FF02::1:FF0E:8C6C.
+        let group = solicited_node("4037::1:800:200e:8c6c".parse().unwrap());
+        assert_eq!(group, "ff02::1:ff0e:8c6c".parse::<Ipv6Addr>().unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(
+            protocol in prop_oneof![Just(0u8), Just(43), Just(44), Just(60), any::<u8>()],
+            mut payload in proptest::collection::vec(prop_oneof![0u8..3, Just(60u8), any::<u8>()], 0..120),
+            cut in 0usize..160,
+        ) {
+            let bytes = packet(protocol, &payload);
+            if let Ok(ip) = Ipv6::parse(&bytes) {
+                prop_assert!(ip.header_len <= ip.total_len && ip.total_len <= bytes.len());
+            }
+            let _ = Ipv6::parse(&bytes[..cut.min(bytes.len())]);
+            payload.truncate(cut);
+            let _ = Ipv6::parse(&payload);
+        }
+    }
+}
