@@ -63,7 +63,10 @@ impl Axis {
         let wide = hi / lo > 1001.0;
         let mut major = if wide { steps(&[1.0]) } else { nice };
         let mut minor = steps(&[2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]);
-        major.retain(shown);
+        // The ends always have a label.
+        major.retain(|v| *v > lo && *v < hi);
+        major.insert(0, lo);
+        major.push(hi);
         minor.retain(|v| shown(v) && !major.contains(v));
         Self { log: true, lo, hi, major, minor }
     }
