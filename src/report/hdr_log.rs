@@ -115,11 +115,10 @@ fn encode(log: &HdrLog) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     for bar in &log.throughput {
         head.add_comment(&format!("bar {} {} {}", escape(&bar.unit), bar.value, one_line(&bar.label)));
     }
-    head.with_start_time(base).with_base_time(base).with_max_value_divisor(NS_PER_MS);
+    head.with_start_time(base).with_base_time(base);
     head.begin_log_with(&mut out, &mut serializer)?;
     out.extend_from_slice(LEGEND.as_bytes());
     let mut body = IntervalLogWriterBuilder::new();
-    // This writes the divisor once more, as a comment without effect.
     let mut writer = body.with_max_value_divisor(NS_PER_MS).begin_log_with(&mut out, &mut serializer)?;
     for s in &log.series {
         let since = s.start.duration_since(base).unwrap_or_default();
