@@ -11,6 +11,6 @@ pub mod net;
 pub mod proto;
 pub mod quic;
 pub mod report;
-// pub mod runtime;
+pub mod runtime;
 pub mod sim;
 pub mod wire;

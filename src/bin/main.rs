@@ -1,8 +1,29 @@
 //! The `gannet` command.
 
 mod args;
+mod commands;
 
-fn main() {
-    let args = args::Args::load();
-    println!("{args:?}");
+use args::{Args, Command};
+
+fn main() -> std::process::ExitCode {
+    let result = match &Args::load().command {
+        Command::Report(args) => commands::report::run(args).map_err(|e| e.to_string()),
+        Command::Doctor(args) => {
+            let build = commands::doctor::Build {
+                dpdk: option_env!("GANNET_DPDK_VERSION").map(String::from),
+                ..Default::default()
+            };
+            match commands::doctor::run(args, &build) {
+                Ok(true) => Ok(()),
+                Ok(false) => return 1.into(),
+                Err(e) => Err(e.to_string()),
+            }
+        }
+        other => Err(format!("not here yet: {other:?}")),
+    };
+    if let Err(why) = result {
+        eprintln!("gannet: {why}");
+        return 1.into();
+    }
+    std::process::ExitCode::SUCCESS
 }

@@ -1,0 +1,186 @@
+//! `gannet doctor`: is this machine ready, and what to type if it is not.
+//!
+//! Everything is read from files under a root directory, so that tests can show it any machine.
+
+mod cpu;
+mod devices;
+mod memory;
+mod rights;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::args::DoctorArgs;
+
+/// How well something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// Good to know; nothing is wrong.
+    Note,
+    /// Gannet runs, but slower, or not on every kind of port.
+    Warn,
+    /// Gannet does not run, or a device that was set aside for it cannot be used.
+    Fail,
+}
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is about.
+    pub area: &'static str,
+    /// What was looked at.
+    pub what: String,
+    /// How well it is.
+    pub status: Status,
+    /// What was found.
+    pub found: String,
+    /// What to type, one command a line; words behind a '#' explain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    fn new(area: &'static str, what: impl Into<String>, status: Status, found: impl Into<String>) -> Self {
+        Self { area, what: what.into(), status, found: found.into(), remedy: None }
+    }
+
+    fn remedy(self, remedy: impl Into<String>) -> Self {
+        Self { remedy: Some(remedy.into()), ..self }
+    }
+}
+
+/// What only the running program knows.
+#[derive(Clone, Debug, Default)]
+pub struct Build {
+    /// Version of DPDK; `None` if not known.
+    pub dpdk: Option<String>,
+    /// The crypto kernels that were chosen, as `gannet::crypto::backend_name` tells.
+    pub crypto: String,
+    /// DPDK's network drivers that can be loaded; empty if not known.
+    pub drivers: Vec<String>,
+}
+
+/// The files of a machine.
+struct Tree(PathBuf);
+
+impl Tree {
+    /// A file's text without white space at its ends; `None` if it cannot be read.
+    fn read(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.0.join(path)).ok().map(|s| s.trim().to_string())
+    }
+
+    /// The names in a directory, sorted; none if there is no such directory.
+    fn list(&self, path: &str) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.0.join(path))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The last part of what a symbolic link points to.
+    fn link_name(&self, path: &str) -> Option<String> {
+        std::fs::read_link(self.0.join(path)).ok()?.file_name()?.to_str().map(String::from)
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.0.join(path).exists()
+    }
+}
+
+/// All findings about the machine whose /proc, /sys and /dev lie under `root`.
+pub fn examine(root: &Path, build: &Build) -> Vec<Finding> {
+    let tree = Tree(root.into());
+    let rights = rights::Rights::read(&tree);
+    let mut all = software(build);
+    all.extend(cpu::check(&tree));
+    all.extend(memory::check(&tree, &rights));
+    all.extend(rights.check());
+    all.extend(devices::check(&tree, &rights));
+    all
+}
+
+fn software(build: &Build) -> Vec<Finding> {
+    let mut all = Vec::new();
+    let mut add = |what: &str, status, found: &str| all.push(Finding::new("Software", what, status, found));
+    add("gannet", Status::Ok, env!("CARGO_PKG_VERSION"));
+    match &build.dpdk {
+        Some(version) => add("DPDK", Status::Ok, version),
+        None => add("DPDK", Status::Note, "version not known"),
+    }
+    if !build.drivers.is_empty() {
+        add("DPDK drivers", Status::Ok, &build.drivers.join(" "));
+    }
+    if !build.crypto.is_empty() {
+        let portable = build.crypto.starts_with("portable");
+        add("crypto kernels", if portable { Status::Note } else { Status::Ok }, &build.crypto);
+    }
+    all
+}
+
+/// Examines this machine and prints what was found. Whether nothing has failed.
+///
+/// # Errors
+/// When it cannot print.
+pub fn run(args: &DoctorArgs, build: &Build) -> io::Result<bool> {
+    let findings = examine(Path::new("/"), build);
+    let ok = findings.iter().all(|f| f.status != Status::Fail);
+    let mut out = io::stdout().lock();
+    if args.json {
+        #[derive(Serialize)]
+        struct Report<'a> {
+            ok: bool,
+            findings: &'a [Finding],
+        }
+        serde_json::to_writer_pretty(&mut out, &Report { ok, findings: &findings })?;
+        writeln!(out)?;
+    } else {
+        let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        out.write_all(text(&findings, colours).as_bytes())?;
+    }
+    Ok(ok)
+}
+
+/// The findings for people.
+fn text(findings: &[Finding], colours: bool) -> String {
+    let width = findings.iter().map(|f| f.what.chars().count()).max().unwrap_or(0);
+    let mut out = String::new();
+    let mut area = "";
+    for f in findings {
+        if f.area != area {
+            area = f.area;
+            out.push_str(&format!("{}{area}\n", if out.is_empty() { "" } else { "\n" }));
+        }
+        out.push_str(&format!("  {}  {:<width$}  {}\n", mark(f.status, colours), f.what, f.found));
+        for line in f.remedy.iter().flat_map(|r| r.lines()) {
+            out.push_str(&format!("        {line}\n"));
+        }
+    }
+    let count = |s| findings.iter().filter(|f| f.status == s).count();
+    let plural = |n| if n == 1 { "" } else { "s" };
+    let (ok, warn, fail) = (count(Status::Ok), count(Status::Warn), count(Status::Fail));
+    out.push_str(&format!("\n{ok} ok, {warn} warning{}, {fail} failure{}\n", plural(warn), plural(fail)));
+    out
+}
+
+fn mark(status: Status, colours: bool) -> String {
+    let (word, colour) = match status {
+        Status::Ok => ("ok  ", 32),
+        Status::Note => ("note", 36),
+        Status::Warn => ("warn", 33),
+        Status::Fail => ("FAIL", 31),
+    };
+    if colours { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.into() }
+}
+
+#[cfg(test)]
+#[path = "doctor/tests.rs"]
+mod tests;

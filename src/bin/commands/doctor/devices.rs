@@ -1,0 +1,161 @@
+//! Which ports can this machine have?
+
+use super::rights::Rights;
+use super::{Finding, Status, Tree};
+
+const AREA: &str = "Ports";
+/// PCI base class and subclass of Ethernet controllers.
+const ETHERNET: &str = "0x0200";
+/// Kernel drivers that DPDK works beside: the device stays with them.
+const SHARED: [&str; 3] = ["mlx5_core", "mlx4_core", "mana"];
+/// Drivers that hand a device to user space.
+const USER: [&str; 3] = ["vfio-pci", "uio_pci_generic", "igb_uio"];
+
+pub(super) fn check(tree: &Tree, rights: &Rights) -> Vec<Finding> {
+    let nics = nics(tree);
+    let mut all = vec![Finding::new(AREA, "memif, vhost", Status::Ok, "always possible")];
+    all.push(socket(tree, rights, "af-packet", "PACKET", &[Rights::NET_RAW], "CONFIG_PACKET"));
+    let xdp = [Rights::NET_RAW, Rights::NET_ADMIN];
+    all.push(socket(tree, rights, "af-xdp", "XDP", &xdp, "CONFIG_XDP_SOCKETS"));
+    all.extend(vfio(tree, &nics));
+    if nics.is_empty() {
+        all.push(Finding::new(AREA, "PCI NICs", Status::Note, "none"));
+    }
+    all.extend(nics.iter().map(|nic| nic.check(tree)));
+    all
+}
+
+/// Whether the kernel and our capabilities allow a socket family. /proc/net/protocols lists those that are loaded.
+fn socket(tree: &Tree, rights: &Rights, port: &str, family: &str, caps: &[u32], config: &str) -> Finding {
+    let known = tree.read("proc/net/protocols").unwrap_or_default();
+    let there = known.lines().any(|l| l.split(' ').next() == Some(family));
+    match (there, caps.iter().all(|c| rights.has(*c))) {
+        (true, true) => Finding::new(AREA, port, Status::Ok, "possible"),
+        (true, false) => Finding::new(AREA, port, Status::Note, "not possible for this user: see Permissions"),
+        (false, _) if family == "PACKET" => {
+            Finding::new(AREA, port, Status::Warn, "the kernel has no packet sockets loaded")
+                .remedy(format!("modprobe af_packet   # or a kernel with {config}=y"))
+        }
+        (false, _) => Finding::new(AREA, port, Status::Note, format!("not in this kernel ({config} is off)")),
+    }
+}
+
+/// An Ethernet controller.
+struct Nic {
+    address: String,
+    /// `VENDOR:DEVICE`, hexadecimal.
+    id: String,
+    driver: Option<String>,
+    /// The kernel's names of its interfaces.
+    interfaces: Vec<String>,
+}
+
+fn nics(tree: &Tree) -> Vec<Nic> {
+    let base = "sys/bus/pci/devices";
+    let ethernet = |a: &String| tree.read(&format!("{base}/{a}/class")).is_some_and(|c| c.starts_with(ETHERNET));
+    let nic = |address: String| {
+        let dir = format!("{base}/{address}");
+        let hex = |file| tree.read(&format!("{dir}/{file}")).unwrap_or_default().trim_start_matches("0x").to_string();
+        let mut interfaces = tree.list(&format!("{dir}/net"));
+        // virtio has a device of its own in between.
+        for child in tree.list(&dir).iter().filter(|c| c.starts_with("virtio")) {
+            interfaces.extend(tree.list(&format!("{dir}/{child}/net")));
+        }
+        let id = format!("{}:{}", hex("vendor"), hex("device"));
+        Nic { id, driver: tree.link_name(&format!("{dir}/driver")), interfaces, address }
+    };
+    tree.list(base).into_iter().filter(ethernet).map(nic).collect()
+}
+
+impl Nic {
+    fn check(&self, tree: &Tree) -> Finding {
+        let what = format!("PCI {}", self.address);
+        let names = if self.interfaces.is_empty() { String::new() } else { format!(", {}", self.interfaces.join(" ")) };
+        let Some(driver) = self.driver.as_deref() else {
+            return Finding::new(AREA, what, Status::Warn, format!("{}, no driver", self.id)).remedy(self.bind());
+        };
+        let found = format!("{}, driver {driver}{names}", self.id);
+        if SHARED.contains(&driver) {
+            return Finding::new(AREA, what, Status::Ok, format!("{found}; DPDK works beside this driver"));
+        }
+        if USER.contains(&driver) {
+            return self.in_user_space(tree, driver, what, found);
+        }
+        if let Some(up) = self.interfaces.iter().find(|i| has_default_route(tree, i)) {
+            let found = format!("{found}; leave it: {up} has the default route, perhaps your way in");
+            return Finding::new(AREA, what, Status::Note, found);
+        }
+        Finding::new(AREA, what, Status::Note, format!("{found}; the kernel has it, for DPDK to have it:"))
+            .remedy(self.bind())
+    }
+
+    /// The device is ours: can we open it?
+    fn in_user_space(&self, tree: &Tree, driver: &str, what: String, found: String) -> Finding {
+        if driver != "vfio-pci" {
+            return Finding::new(AREA, what, Status::Warn, format!("{found}; no IOMMU protects memory from it"))
+                .remedy(self.bind());
+        }
+        let Some(group) = tree.link_name(&format!("sys/bus/pci/devices/{}/iommu_group", self.address)) else {
+            return Finding::new(AREA, what, Status::Fail, format!("{found}, but it is in no IOMMU group"))
+                .remedy(NO_IOMMU);
+        };
+        // Without an IOMMU the file has another name.
+        let files = [format!("dev/vfio/{group}"), format!("dev/vfio/noiommu-{group}")];
+        let Some(file) = files.iter().find(|f| tree.exists(f)) else {
+            return Finding::new(AREA, what, Status::Fail, format!("{found}, but /{} is missing", files[0]))
+                .remedy("modprobe vfio-pci");
+        };
+        if std::fs::OpenOptions::new().read(true).write(true).open(tree.0.join(file)).is_err_and(refused) {
+            return Finding::new(AREA, what, Status::Fail, format!("{found}, but this user may not open /{file}"))
+                .remedy(format!("sudo chown $USER /{file}"));
+        }
+        Finding::new(AREA, what, Status::Ok, format!("{found}, IOMMU group {group}"))
+    }
+
+    fn bind(&self) -> String {
+        format!("modprobe vfio-pci && dpdk-devbind.py -b vfio-pci {}", self.address)
+    }
+}
+
+const NO_IOMMU: &str = "\
+# add to the kernel's command line, then boot: intel_iommu=on iommu=pt   (AMD: iommu=pt)
+# without an IOMMU, unprotected: echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+
+/// Not "busy": a port that is in use by another process is fine.
+fn refused(e: std::io::Error) -> bool {
+    e.kind() == std::io::ErrorKind::PermissionDenied
+}
+
+/// Whether the IPv4 default route leaves through `interface`.
+fn has_default_route(tree: &Tree, interface: &str) -> bool {
+    let routes = tree.read("proc/net/route").unwrap_or_default();
+    routes.lines().any(|l| {
+        let mut words = l.split_whitespace();
+        words.next() == Some(interface) && words.next() == Some("00000000")
+    })
+}
+
+/// IOMMU and vfio. Of no interest without a NIC that could use them.
+fn vfio(tree: &Tree, nics: &[Nic]) -> Vec<Finding> {
+    let wanted = !nics.is_empty();
+    let lack = if wanted { Status::Warn } else { Status::Note };
+    let groups = tree.list("sys/kernel/iommu_groups").len();
+    let unsafe_mode = tree.read("sys/module/vfio/parameters/enable_unsafe_noiommu_mode").is_some_and(|v| v == "Y");
+    let iommu = match (groups, unsafe_mode) {
+        (0, false) => {
+            let f = Finding::new(AREA, "IOMMU", lack, "off or not there; needed to give a PCI NIC to DPDK");
+            if wanted { f.remedy(NO_IOMMU) } else { f }
+        }
+        (0, true) => Finding::new(AREA, "IOMMU", lack, "none; vfio is in its unprotected mode"),
+        (n, _) => Finding::new(AREA, "IOMMU", Status::Ok, format!("{n} groups")),
+    };
+    let loaded = tree.exists("sys/bus/pci/drivers/vfio-pci") || tree.exists("sys/module/vfio_pci");
+    let module = if loaded {
+        Finding::new(AREA, "vfio-pci", Status::Ok, "loaded")
+    } else if wanted {
+        Finding::new(AREA, "vfio-pci", lack, "not loaded; needed to give a PCI NIC to DPDK").remedy("modprobe vfio-pci")
+    } else {
+        Finding::new(AREA, "vfio-pci", lack, "not loaded")
+    };
+    vec![iommu, module]
+}

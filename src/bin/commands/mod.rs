@@ -1,0 +1,4 @@
+//! The commands of `gannet`.
+
+pub mod doctor;
+pub mod report;

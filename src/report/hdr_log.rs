@@ -1,0 +1,250 @@
+//! Histogram files: the HdrHistogram interval log, version 1.3, which other tools read as well.
+//!
+//! Each series is one interval with its own tag. What else a report shows (the machine, throughput)
+//! travels in comments: `#fact KEY: VALUE` and `#bar UNIT VALUE LABEL`, spaces in UNIT as `%20`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{
+    IntervalLogHistogram, IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag,
+};
+
+use super::decode::{self, BadHistogram};
+use super::file::{WriteError, write_atomically};
+use super::{Bar, Latency, Series};
+
+/// First line of every log.
+const VERSION: &str = "[Histogram log format version 1.3]";
+/// Column heads, as other writers put them.
+const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
+/// The log's `Interval_Max` is in milliseconds by convention.
+const NS_PER_MS: f64 = 1e6;
+/// More latencies than this under one name cannot be real, and sums of them could overflow.
+const MAX_COUNT: u64 = 1 << 60;
+
+/// What an .hdr file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HdrLog {
+    /// Where and how it was measured.
+    pub facts: Vec<(String, String)>,
+    /// Throughput of the same run.
+    pub throughput: Vec<Bar>,
+    /// The histograms.
+    pub series: Vec<Series>,
+}
+
+/// An .hdr file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HdrLogError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// A line is damaged, or of some other format.
+    #[error("{}:{line}: {why}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: BadLine,
+    },
+    /// The file has no histogram.
+    #[error("{} holds no histogram: is it a file that --hdr wrote?", .0.display())]
+    Empty(PathBuf),
+}
+
+/// What is wrong with a line.
+#[derive(Debug, thiserror::Error)]
+pub enum BadLine {
+    /// Not UTF-8.
+    #[error("this is not text: is it an HdrHistogram log?")]
+    NotText,
+    /// Neither a comment nor an interval.
+    #[error("this is not a line of an HdrHistogram log: expected [Tag=NAME,]START,LENGTH,MAX,HISTOGRAM")]
+    Syntax,
+    /// The histogram is damaged.
+    #[error(transparent)]
+    Histogram(#[from] BadHistogram),
+    /// The time is beyond what can be told.
+    #[error("the time stamp is out of range")]
+    Time,
+}
+
+/// Writes `log` to `path`, all of it or nothing.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_hdr_log(path: &Path, log: &HdrLog) -> Result<(), WriteError> {
+    let text =
+        encode(log).map_err(|e| WriteError { path: path.into(), source: std::io::Error::other(e.to_string()) })?;
+    write_atomically(path, &text)
+}
+
+/// Reads `path`, whoever wrote it; intervals with the same tag become one series.
+///
+/// # Errors
+/// When it cannot be read, is damaged (the error names the line), or has no histogram in it.
+pub fn read_hdr_log(path: &Path) -> Result<HdrLog, HdrLogError> {
+    let bytes = std::fs::read(path).map_err(|source| HdrLogError::Read { path: path.into(), source })?;
+    let untagged = path.file_stem().map_or_else(|| "latency".into(), |s| s.to_string_lossy().into_owned());
+    let log = decode(&bytes, &untagged).map_err(|(line, why)| HdrLogError::Line { path: path.into(), line, why })?;
+    if log.series.is_empty() {
+        return Err(HdrLogError::Empty(path.into()));
+    }
+    Ok(log)
+}
+
+/// The log as text.
+fn encode(log: &HdrLog) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let base = log.series.iter().map(|s| s.start).min().unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut out = Vec::new();
+    let mut serializer = V2DeflateSerializer::new();
+    let mut head = IntervalLogWriterBuilder::new();
+    head.add_comment(VERSION);
+    for (key, value) in &log.facts {
+        head.add_comment(&format!("fact {}: {}", one_line(key).replace(':', " "), one_line(value)));
+    }
+    for bar in &log.throughput {
+        head.add_comment(&format!("bar {} {} {}", escape(&bar.unit), bar.value, one_line(&bar.label)));
+    }
+    head.with_start_time(base).with_base_time(base);
+    head.begin_log_with(&mut out, &mut serializer)?;
+    out.extend_from_slice(LEGEND.as_bytes());
+    let mut body = IntervalLogWriterBuilder::new();
+    let mut writer = body.with_max_value_divisor(NS_PER_MS).begin_log_with(&mut out, &mut serializer)?;
+    for s in &log.series {
+        let since = s.start.duration_since(base).unwrap_or_default();
+        writer.write_histogram(s.latency.histogram(), since, s.duration, Tag::new(&escape(&s.name)))?;
+    }
+    Ok(out)
+}
+
+/// Reads a log; on failure the line number and what is wrong with it.
+fn decode(bytes: &[u8], untagged: &str) -> Result<HdrLog, (usize, BadLine)> {
+    let mut reader = Reader { log: HdrLog::default(), base: None, start: None };
+    for (i, line) in bytes.split(|b| *b == b'\n').enumerate() {
+        reader.line(line, untagged).map_err(|why| (i + 1, why))?;
+    }
+    Ok(reader.log)
+}
+
+/// What has been read so far.
+struct Reader {
+    log: HdrLog,
+    /// What interval times count from, since the epoch.
+    base: Option<Duration>,
+    /// When the process started, since the epoch.
+    start: Option<Duration>,
+}
+
+impl Reader {
+    fn line(&mut self, line: &[u8], untagged: &str) -> Result<(), BadLine> {
+        let line = std::str::from_utf8(line).map_err(|_| BadLine::NotText)?.trim_end_matches('\r');
+        if line.is_empty() {
+            return Ok(());
+        }
+        if let Some(fact) = line.strip_prefix("#fact ") {
+            self.log.facts.extend(fact.split_once(": ").map(|(k, v)| (k.into(), v.into())));
+        } else if let Some(bar) = line.strip_prefix("#bar ") {
+            self.log.throughput.extend(parse_bar(bar));
+        } else {
+            match IntervalLogIterator::new(format!("{line}\n").as_bytes()).next() {
+                None => {}
+                Some(Ok(LogEntry::StartTime(t))) => self.start = Some(t),
+                Some(Ok(LogEntry::BaseTime(t))) => self.base = Some(t),
+                Some(Ok(LogEntry::Interval(interval))) => self.interval(&interval, untagged)?,
+                Some(Err(_)) => return Err(BadLine::Syntax),
+            }
+        }
+        Ok(())
+    }
+
+    fn interval(&mut self, interval: &IntervalLogHistogram<'_>, untagged: &str) -> Result<(), BadLine> {
+        let at = interval.start_timestamp().checked_add(self.origin(interval.start_timestamp()));
+        let start = at.and_then(|d| SystemTime::UNIX_EPOCH.checked_add(d)).ok_or(BadLine::Time)?;
+        let end = start.checked_add(interval.duration()).ok_or(BadLine::Time)?;
+        let name = interval.tag().map_or_else(|| untagged.to_string(), |t| unescape(t.as_str()));
+        let histogram = decode::histogram(interval.encoded_histogram())?;
+        let i = self.log.series.iter().position(|s| s.name == name).unwrap_or_else(|| {
+            self.log.series.push(Series::new(name, Latency::new()).recorded(start, Duration::ZERO));
+            self.log.series.len() - 1
+        });
+        let series = &mut self.log.series[i];
+        if series.latency.count().saturating_add(histogram.len()) > MAX_COUNT {
+            return Err(BadHistogram::TooMany.into());
+        }
+        series.latency.merge_histogram(&histogram);
+        let known_end = series.start.checked_add(series.duration).unwrap_or(end);
+        series.start = series.start.min(start);
+        series.duration = end.max(known_end).duration_since(series.start).unwrap_or_default();
+        Ok(())
+    }
+
+    /// What `timestamp` counts from. Without a base time, stamps more than a year before the start time
+    /// count from that: the rule of the Java reader.
+    fn origin(&self, timestamp: Duration) -> Duration {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        match (self.base, self.start) {
+            (Some(base), _) => base,
+            (None, Some(start)) if timestamp.saturating_add(YEAR) < start => start,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// `UNIT VALUE LABEL`.
+fn parse_bar(s: &str) -> Option<Bar> {
+    let (unit, rest) = s.split_once(' ')?;
+    let (value, label) = rest.split_once(' ')?;
+    let value = value.parse().ok().filter(|v: &f64| v.is_finite())?;
+    Some(Bar { label: label.into(), value, unit: unescape(unit) })
+}
+
+/// `s` without line breaks and other control characters.
+fn one_line(s: &str) -> String {
+    s.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Replaces what a tag cannot hold by `%XX`.
+fn escape(s: &str) -> String {
+    let mut out = String::with_capacity(s.len());
+    for c in s.chars() {
+        match c {
+            ' ' | ',' | '%' | '\0'..='\x1f' | '\x7f' => out.push_str(&format!("%{:02X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Undoes [`escape`]; leaves alone what is none.
+fn unescape(s: &str) -> String {
+    let mut out = String::with_capacity(s.len());
+    let mut rest = s;
+    while let Some((plain, tail)) = rest.split_once('%') {
+        out.push_str(plain);
+        match tail.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(u8::is_ascii) {
+            Some(c) => {
+                out.push(char::from(c));
+                rest = &tail[2..];
+            }
+            None => {
+                out.push('%');
+                rest = tail;
+            }
+        }
+    }
+    out + rest
+}
+
+#[cfg(test)]
+#[path = "hdr_log_tests.rs"]
+mod tests;

@@ -1,0 +1,110 @@
+//! What is written can be read, and what is damaged is named.
+
+use super::*;
+use proptest::prelude::*;
+
+fn latency(range: std::ops::Range<u64>) -> Latency {
+    let mut l = Latency::new();
+    range.for_each(|n| l.record(n * 100));
+    l
+}
+
+fn at(secs: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(secs)
+}
+
+fn sample() -> HdrLog {
+    HdrLog {
+        facts: vec![("CPU".into(), "Some: CPU\n@ 3 GHz".into())],
+        throughput: vec![Bar { label: "down, one stream".into(), value: 12.5, unit: "Gbit/s".into() }],
+        series: vec![
+            Series::new("gannet, 1 KiB", latency(1..1000)).recorded(at(1_700_000_010), Duration::from_secs(30)),
+            Series::new("peer", latency(5..500)).recorded(at(1_700_000_000), Duration::from_millis(1500)),
+        ],
+    }
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.hdr");
+    let log = sample();
+    write_hdr_log(&path, &log).unwrap();
+    let mut want = log;
+    want.facts[0].1 = "Some: CPU @ 3 GHz".into();
+    assert_eq!(read_hdr_log(&path).unwrap(), want);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("#[Histogram log format version 1.3]\n"), "{text}");
+    assert!(text.contains("\n#[BaseTime: 1700000000.000 "), "{text}");
+    assert!(text.contains("\nTag=gannet%2C%201%20KiB,10.000,30.000,0.100,HISTFAAA"), "{text}");
+}
+
+#[test]
+fn intervals_with_one_tag_are_one_series() {
+    let mut log = sample();
+    log.series[0].name = "peer".into();
+    let read = decode(&encode(&log).unwrap(), "x").unwrap();
+    assert_eq!(read.series.len(), 1);
+    let s = &read.series[0];
+    assert_eq!(s.latency.count(), 999 + 495);
+    assert_eq!((s.start, s.duration), (at(1_700_000_000), Duration::from_secs(40)));
+}
+
+#[test]
+fn logs_of_other_writers_are_read() {
+    let text = String::from_utf8(encode(&sample()).unwrap()).unwrap();
+    let line = text.lines().find(|l| l.starts_with("Tag=peer")).unwrap().replace("Tag=peer,", "");
+    // No tag, no base time, Windows line ends, no line end at the end.
+    let text = format!("#any comment\r\n#[StartTime: 1700000000.000 (seconds since epoch), Tue]\r\n\r\n{line}");
+    let read = decode(text.as_bytes(), "untagged").unwrap();
+    assert_eq!(read.series[0].name, "untagged");
+    assert_eq!(read.series[0].start, at(1_700_000_000));
+    assert_eq!(read.series[0].latency, sample().series[1].latency);
+}
+
+#[test]
+fn bad_files_are_named_with_the_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.hdr");
+    let why = |content: &[u8]| {
+        std::fs::write(&path, content).unwrap();
+        read_hdr_log(&path).unwrap_err().to_string()
+    };
+    let good = String::from_utf8(encode(&sample()).unwrap()).unwrap();
+    let last = good.lines().count();
+    let cut = &good[..good.len() - 40];
+    for (content, line, part) in [
+        (b"hello\n".to_vec(), 1, "not a line"),
+        (b"#fine\n\xff\xfe\n".to_vec(), 2, "not text"),
+        (cut.as_bytes().to_vec(), last, "damaged"),
+        (good.replace(",HIST", ",HIS!").into_bytes(), last - 1, "base64"),
+        (b"0.0,1.0,1.0,AAAAAAAA\n".to_vec(), 1, "V2"),
+        (b"99999999999999999999.0,1.0,1.0,AAAA\n".to_vec(), 1, "not a line"),
+    ] {
+        let e = why(&content);
+        assert!(e.contains(&format!("bad.hdr:{line}: ")) && e.contains(part), "{e}");
+    }
+    let e = why(good.replace("BaseTime: 1700000000", "BaseTime: 18446744073709551615").as_bytes());
+    assert!(e.contains("out of range"), "{e}");
+    assert!(why(b"").contains("no histogram"));
+    assert!(why(b"#only a comment\n").contains("bad.hdr"));
+    let e = read_hdr_log(&dir.path().join("missing.hdr")).unwrap_err().to_string();
+    assert!(e.contains("missing.hdr") && e.contains("No such file"), "{e}");
+    assert!(read_hdr_log(dir.path()).unwrap_err().to_string().contains("directory"));
+}
+
+proptest! {
+    #[test]
+    fn any_name_survives(name in "\\PC{0,20}|[ -~\\r\\n]{0,20}") {
+        prop_assume!(!name.is_empty());
+        let escaped = escape(&name);
+        prop_assert!(Tag::new(&escaped).is_some());
+        prop_assert_eq!(unescape(&escaped), name);
+    }
+
+    #[test]
+    fn any_text_is_an_error_or_harmless(s in "\\PC{0,80}") {
+        let _ = decode(s.as_bytes(), "x");
+        let _ = unescape(&s);
+    }
+}

@@ -1,0 +1,207 @@
+//! Latency histograms: three significant digits from 1 ns to 1 h.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Longest time told apart from longer ones, in nanoseconds: 1 h.
+pub const MAX_NS: u64 = 3_600_000_000_000;
+/// Significant decimal digits kept.
+const DIGITS: u8 = 3;
+
+/// How often each latency was seen. Recording takes a few nanoseconds and no memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latency(Histogram<u64>);
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self(Histogram::new_with_bounds(1, MAX_NS, DIGITS).expect("constant bounds are valid"))
+    }
+}
+
+impl Latency {
+    /// An empty histogram; about 300 KB.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counts one latency of `ns` nanoseconds; more than [`MAX_NS`] counts as that.
+    pub fn record(&mut self, ns: u64) {
+        self.0.saturating_record(ns.min(MAX_NS));
+    }
+
+    /// Counts one latency, and those that a load generator would have seen had the reply not held it up
+    /// ("coordinated omission"): `ns` - `interval`, `ns` - 2 `interval` ... down to `interval`, all in nanoseconds.
+    /// Only for loads that wait for the reply. An open-loop load takes the time since the request was *due*
+    /// and uses [`Latency::record`].
+    pub fn record_corrected(&mut self, ns: u64, interval: u64) {
+        let ns = ns.min(MAX_NS);
+        self.record(ns);
+        if interval == 0 {
+            return;
+        }
+        // A long stall has millions of missing values, but they fall into few buckets: one step for each bucket.
+        let mut value = ns.saturating_sub(interval);
+        while value >= interval {
+            let floor = self.0.lowest_equivalent(value).max(interval);
+            let n = (value - floor) / interval + 1;
+            self.0.saturating_record_n(value, n);
+            value = value.saturating_sub(n.saturating_mul(interval));
+        }
+    }
+
+    /// Adds all that `other` counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.merge_histogram(&other.0);
+    }
+
+    /// Adds a histogram with any bounds; what is beyond ours saturates.
+    pub(crate) fn merge_histogram(&mut self, other: &Histogram<u64>) {
+        if self.0.add(other).is_err() {
+            for v in other.iter_recorded() {
+                self.0.saturating_record_n(v.value_iterated_to().min(MAX_NS), v.count_at_value());
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
+    /// How many latencies were counted.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The latency in nanoseconds that a share `q` (0 to 1) does not exceed; 0 if nothing was counted.
+    pub fn quantile(&self, q: f64) -> u64 {
+        self.0.value_at_quantile(q)
+    }
+
+    /// The figures that reports show.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            count: self.0.len(),
+            min: self.0.min(),
+            mean: self.0.mean(),
+            p50: self.quantile(0.5),
+            p90: self.quantile(0.9),
+            p99: self.quantile(0.99),
+            p999: self.quantile(0.999),
+            p9999: self.quantile(0.9999),
+            max: self.0.max(),
+        }
+    }
+
+    /// The histogram itself.
+    pub(crate) fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+}
+
+/// What a histogram says in short. Times in nanoseconds, all zero if nothing was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Latencies counted.
+    pub count: u64,
+    /// The shortest.
+    pub min: u64,
+    /// The mean.
+    pub mean: f64,
+    /// Half are not longer.
+    pub p50: u64,
+    /// 90 % are not longer.
+    pub p90: u64,
+    /// 99 % are not longer.
+    pub p99: u64,
+    /// 99.9 % are not longer.
+    pub p999: u64,
+    /// 99.99 % are not longer.
+    pub p9999: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Whether `got` is `want` to three significant digits.
+    fn close(got: u64, want: u64) -> bool {
+        got.abs_diff(want) as f64 <= want as f64 * 1e-3 + 1.0
+    }
+
+    #[test]
+    fn summary_of_a_known_spread() {
+        let mut l = Latency::new();
+        (1..=100_000u64).for_each(|us| l.record(us * 1000));
+        let s = l.summary();
+        assert_eq!(s.count, 100_000);
+        for (got, want) in [(s.min, 1000), (s.p50, 50_000_000), (s.p90, 90_000_000), (s.p99, 99_000_000)] {
+            assert!(close(got, want), "{got} is not {want}");
+        }
+        for (got, want) in [(s.p999, 99_900_000), (s.p9999, 99_990_000), (s.max, 100_000_000)] {
+            assert!(close(got, want), "{got} is not {want}");
+        }
+        assert!(close(s.mean as u64, 50_000_500));
+        assert_eq!(Latency::new().summary(), Summary::default());
+    }
+
+    #[test]
+    fn values_out_of_range_saturate() {
+        let mut l = Latency::new();
+        l.record(0);
+        l.record(u64::MAX);
+        l.record_corrected(u64::MAX, u64::MAX);
+        assert_eq!(l.count(), 3);
+        assert!(close(l.summary().max, MAX_NS));
+        l.clear();
+        assert_eq!(l, Latency::new());
+    }
+
+    #[test]
+    fn a_stall_counts_what_it_hid() {
+        let mut l = Latency::new();
+        l.record_corrected(100_000, 10_000);
+        assert_eq!(l.count(), 10, "100, 90, ... 10 us");
+        assert!(close(l.summary().min, 10_000) && close(l.summary().max, 100_000));
+        // An hour at 1 ns: 3.6e12 values in one call.
+        let mut l = Latency::new();
+        l.record_corrected(MAX_NS, 1);
+        assert_eq!(l.count(), MAX_NS);
+        assert!(close(l.quantile(0.5), MAX_NS / 2));
+    }
+
+    proptest! {
+        #[test]
+        fn correction_is_that_of_the_crate(ns in 0u64..2_000_000, interval in 0u64..50_000) {
+            let interval = if interval < 100 { 0 } else { interval };
+            let (mut got, mut want) = (Latency::new(), Latency::new());
+            got.record_corrected(ns, interval);
+            want.0.record_correct(ns, interval).unwrap();
+            prop_assert_eq!(got, want);
+        }
+
+        #[test]
+        fn merged_is_as_if_recorded_together(a in proptest::collection::vec(any::<u64>(), 0..50),
+                                             b in proptest::collection::vec(any::<u64>(), 0..50)) {
+            let (mut x, mut y, mut both) = (Latency::new(), Latency::new(), Latency::new());
+            a.iter().for_each(|n| { x.record(*n); both.record(*n) });
+            b.iter().for_each(|n| { y.record(*n); both.record(*n) });
+            x.merge(&y);
+            prop_assert_eq!(x, both);
+        }
+    }
+
+    #[test]
+    fn merging_wider_bounds_saturates() {
+        let mut wide = Histogram::<u64>::new_with_bounds(1, u64::MAX / 4, 2).unwrap();
+        wide.record_n(5000, 3).unwrap();
+        wide.record(u64::MAX / 8).unwrap();
+        let mut l = Latency::new();
+        l.merge_histogram(&wide);
+        assert_eq!(l.count(), 4);
+        assert!(close(l.summary().max, MAX_NS));
+    }
+}
