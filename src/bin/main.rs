@@ -1,2 +1,8 @@
-//! Build automation.
-fn main() {}
+//! The `gannet` command.
+
+mod args;
+
+fn main() {
+    let args = args::Args::load();
+    println!("{args:?}");
+}

@@ -1,1 +1,39 @@
-//! Layer `crypto`.
+//! Layer `crypto`: packet and header protection (RFC 9001 §5), with the tag verified before anything is decrypted.
+//!
+//! All three AEADs of QUIC are a seekable keystream and a tag over the ciphertext. So a [`PacketKey`] offers
+//! two steps instead of one: [`PacketKey::open`] verifies, and the [`Opened`] packet then decrypts any range of
+//! itself to wherever those bytes belong. [`PacketKey::seal`] is the mirror image: pieces of plaintext from
+//! anywhere are encrypted into the packet, and the tag is laid over the result.
+#![deny(unsafe_code)]
+
+mod backend;
+mod header;
+mod initial;
+mod packet;
+mod suite;
+#[cfg(test)]
+mod tests;
+
+pub use backend::backend_name;
+pub use header::{HeaderKey, SAMPLE_LEN, header_key};
+pub use initial::{initial_direction, initial_keys, retry_tag};
+pub use packet::{AuthError, Opened, PacketKey, Sealer, TAG_LEN, packet_key};
+pub use suite::Suite;
+
+/// The keys of one encryption level, both directions.
+#[derive(Debug)]
+pub struct Keys {
+    /// Protect what we send.
+    pub local: DirectionKeys,
+    /// Unprotect what we receive.
+    pub remote: DirectionKeys,
+}
+
+/// The keys of one encryption level and direction.
+#[derive(Debug)]
+pub struct DirectionKeys {
+    /// Masks the packet number and the protected header bits.
+    pub header: HeaderKey,
+    /// Protects the payload.
+    pub packet: PacketKey,
+}

@@ -1,1 +1,29 @@
-//! Layer `mem`.
+//! Layer `mem`: memory that the stack decrypts into and applications own.
+//!
+//! * [`PinnedRegion`]: memory that stays in RAM: hugepages, locked ordinary pages, or a mapping of the application's.
+//! * [`PinnedBuf`]: a uniquely owned piece of such memory. Moving it into a stream hands it over; it comes back
+//!   exactly once. After its last use its memory goes home by itself, from whatever thread it is dropped on.
+//! * [`BufPool`]: hands out `PinnedBuf`s in size classes from regions that it maps as needed, up to a limit.
+//!
+//! All `unsafe` of the layer is about raw memory: `sys` (system calls), `region` and `owner` (who frees what),
+//! `buf` (pointer and length to slice), `slots` and `pool` (the free lists).
+
+mod buf;
+mod class;
+mod error;
+mod owner;
+mod pool;
+mod region;
+mod slots;
+#[cfg_attr(miri, path = "sys_miri.rs")]
+mod sys;
+#[cfg(test)]
+mod tests;
+
+pub use buf::PinnedBuf;
+pub use error::{AllocError, EmptyMapping};
+pub use pool::{BufPool, Hugepages, PoolConfig, PoolStats};
+pub use region::{Backing, PinnedRegion, RegionInfo};
+
+/// Largest buffer of a [`BufPool`] in bytes.
+pub const MAX_BUF: usize = 1 << class::MAX_SHIFT;

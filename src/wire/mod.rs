@@ -1,4 +1,4 @@
 //! Layer `wire`: how things look in packets. Codecs over byte slices, without unsafe code or allocation.
 #![forbid(unsafe_code)]
 
-// GANNET-QUIC-PENDING pub mod quic;
+pub mod quic;

@@ -1,0 +1,327 @@
+//! The command line of `gannet`: what can be said, and checks that need no device.
+
+pub mod engine;
+pub mod target;
+pub mod values;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueHint, value_parser};
+
+use engine::{EngineArgs, IdentityArgs, TrustArgs};
+use target::{HostPort, Url};
+
+const EXAMPLES: &str = "\
+Examples:
+  # is this machine ready, and what to type if it is not
+  gannet doctor
+
+  # two processes on one machine, over shared memory
+  gannet serve --port memif --set role=server --set socket=/tmp/gannet.sock \\
+      --addr 10.77.0.1/24 --listen 4433 --cert cert.pem --key key.pem --root ./www
+  gannet get --port memif --set role=client --set socket=/tmp/gannet.sock \\
+      --addr 10.77.0.2/24 --ca ca.pem -o file https://10.77.0.1:4433/file
+
+Environment:
+  GANNET_CRYPTO=ipsec-mb|portable   choose the crypto kernels (default: the fastest that runs here)
+  SSLKEYLOGFILE=FILE                same as --keylog FILE";
+
+const SERVE_EXAMPLES: &str = "\
+Example:
+  gannet serve --port af-packet --set iface=eth1 --addr 192.0.2.10/24 --gateway 192.0.2.1 \\
+      --listen 443 --cert cert.pem --key key.pem --root ./www
+
+Prints a line that starts with `ready` once its port is up. Stops on SIGINT and SIGTERM.";
+
+const GET_EXAMPLES: &str = "\
+Examples:
+  gannet get --port af-packet --set iface=eth1 --addr 192.0.2.20/24 --ca ca.pem \\
+      -o file.bin --sha256 https://192.0.2.10/file.bin
+  gannet get ... --ca ca.pem -o downloads/ https://192.0.2.10/a https://192.0.2.10/b";
+
+const CLIENT_EXAMPLES: &str = "\
+Examples:
+  # how fast: 10 GiB down on one connection
+  gannet perf client ... --connect 10.77.0.1:4433 --insecure --download 10G
+
+  # how late: 64-byte requests, 1 KiB answers, 50,000 a second for 30 seconds
+  gannet perf client ... --connect 10.77.0.1:4433 --insecure \\
+      --upload 64 --download 1K --rate 50k --duration 30s --hdr latency.hdr
+  gannet report latency.hdr -o report.html";
+
+const REPORT_EXAMPLES: &str = "\
+Example:
+  gannet report gannet.hdr other.hdr -o compare.html";
+
+/// QUIC v1 on DPDK, decrypting stream bytes straight into the application's pinned buffers.
+#[derive(Debug, Parser)]
+#[command(name = "gannet", version, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the files of a directory.
+    Serve(ServeArgs),
+    /// Fetch files.
+    Get(GetArgs),
+    /// Measure throughput and latency.
+    #[command(subcommand)]
+    Perf(PerfCommand),
+    /// Draw latency histograms (.hdr files) as one HTML page.
+    Report(ReportArgs),
+    /// Check whether this machine is ready, and say what to type if it is not.
+    Doctor(DoctorArgs),
+    /// Server and client in one process over an in-process ring; for `cargo xtask demo`.
+    #[command(hide = true)]
+    Ring(RingArgs),
+}
+
+/// The two ends of a measurement.
+#[derive(Debug, Subcommand)]
+pub enum PerfCommand {
+    /// Answer the requests of `gannet perf client`.
+    Server(PerfServerArgs),
+    /// Send requests, and print what came of them.
+    Client(PerfClientArgs),
+}
+
+/// Arguments of `gannet serve`.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub struct ServeArgs {
+    /// Port and engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+
+    /// UDP port to listen on.
+    #[arg(long, value_name = "UDPPORT", value_parser = value_parser!(u16).range(1..))]
+    pub listen: u16,
+
+    /// Certificate and key.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+
+    /// Directory whose files are served.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub root: PathBuf,
+
+    /// Take uploads, and keep them in this directory.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub upload_dir: Option<PathBuf>,
+}
+
+/// Arguments of `gannet get`.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = GET_EXAMPLES)]
+pub struct GetArgs {
+    /// Port and engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+
+    /// Whom to trust.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+
+    /// Name the certificate must be for [default: the host of the URL].
+    #[arg(long, value_name = "NAME", value_parser = target::host_name, help_heading = "TLS")]
+    pub server_name: Option<String>,
+
+    /// Where to put the file; a directory for several [default: the current directory].
+    #[arg(short, long, value_name = "PATH|DIR", value_hint = ValueHint::AnyPath)]
+    pub output: Option<PathBuf>,
+
+    /// Print the SHA-256 of each file.
+    #[arg(long)]
+    pub sha256: bool,
+
+    /// What to fetch: https://HOST[:PORT]/PATH, all from one server.
+    #[arg(value_name = "URL", required = true)]
+    pub urls: Vec<Url>,
+}
+
+/// Arguments of `gannet perf server`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct PerfServerArgs {
+    /// Port and engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+
+    /// UDP port to listen on.
+    #[arg(long, value_name = "UDPPORT", value_parser = value_parser!(u16).range(1..))]
+    pub listen: u16,
+
+    /// Certificate and key.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+}
+
+/// Arguments of `gannet perf client`.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = CLIENT_EXAMPLES)]
+pub struct PerfClientArgs {
+    /// Port and engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+
+    /// The `gannet perf server` to talk to.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub connect: HostPort,
+
+    /// Whom to trust.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+
+    /// Name the certificate must be for [default: the host of --connect].
+    #[arg(long, value_name = "NAME", value_parser = target::host_name, help_heading = "TLS")]
+    pub server_name: Option<String>,
+
+    /// Bytes each request sends; K, M and G are powers of 1024.
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0", help_heading = "Load")]
+    pub upload: u64,
+
+    /// Bytes each request asks for; K, M and G are powers of 1024.
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0", help_heading = "Load")]
+    pub download: u64,
+
+    /// Stop after this many requests in all [default: 1, or no limit with --duration].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..), help_heading = "Load")]
+    pub requests: Option<u64>,
+
+    /// Stop after this long: 10s, 250ms, 2m.
+    #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Load")]
+    pub duration: Option<Duration>,
+
+    /// Start requests at this rate per second whether or not answers arrive [default: as answers arrive].
+    #[arg(long, value_name = "N", value_parser = values::rate, help_heading = "Load")]
+    pub rate: Option<f64>,
+
+    /// Connections to spread the requests over.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = 1)]
+    #[arg(help_heading = "Load")]
+    pub connections: u32,
+
+    /// Requests in flight on each connection.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = 1)]
+    #[arg(help_heading = "Load")]
+    pub streams: u32,
+
+    /// Write the results to this file as JSON.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+
+    /// Write the latency histogram to this file, for `gannet report`.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub hdr: Option<PathBuf>,
+}
+
+impl PerfClientArgs {
+    /// Requests to make in all; `None` when only time ends the run.
+    pub fn request_limit(&self) -> Option<u64> {
+        self.requests.or(if self.duration.is_some() { None } else { Some(1) })
+    }
+}
+
+/// Arguments of `gannet report`.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_help = REPORT_EXAMPLES)]
+pub struct ReportArgs {
+    /// Histogram logs, as written by --hdr.
+    #[arg(value_name = "FILE.hdr", required = true, value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+
+    /// The page to write.
+    #[arg(short, long, value_name = "OUT.html", default_value = "report.html", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+
+    /// Heading of the page.
+    #[arg(long, value_name = "TEXT", default_value = "Gannet latency report")]
+    pub title: String,
+}
+
+/// Arguments of `gannet doctor`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct DoctorArgs {
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of the hidden `gannet ring`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct RingArgs {
+    /// Directory whose files are served.
+    #[arg(long, value_name = "DIR")]
+    pub root: PathBuf,
+
+    /// Certificate and key.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+
+    /// Requests of the latency run.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub requests: u64,
+
+    /// Directory for what is fetched and measured.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+
+    /// File below the root to fetch.
+    pub file: String,
+}
+
+impl Args {
+    /// The arguments of this process. On a mistake prints it and ends the process with code 2.
+    pub fn load() -> Self {
+        Self::try_load_from(std::env::args_os()).unwrap_or_else(|e| e.exit())
+    }
+
+    /// Parses and checks `words`, the program's name first.
+    ///
+    /// # Errors
+    /// What clap refuses, and arguments that contradict each other. Also `--help` and `--version`.
+    pub fn try_load_from<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
+        let args = Self::try_parse_from(words)?;
+        args.check().map_err(|why| Self::command().error(ErrorKind::ValueValidation, why))?;
+        Ok(args)
+    }
+
+    /// Finds contradictions between arguments that are each fine on their own.
+    fn check(&self) -> Result<(), String> {
+        match &self.command {
+            Command::Serve(a) => a.engine.check(),
+            Command::Get(a) => a.engine.check().and_then(|()| a.check()),
+            Command::Perf(PerfCommand::Server(a)) => a.engine.check(),
+            Command::Perf(PerfCommand::Client(a)) => a.engine.check(),
+            Command::Report(_) | Command::Doctor(_) | Command::Ring(_) => Ok(()),
+        }
+    }
+}
+
+impl GetArgs {
+    /// All URLs are on one server, each gets its own file, and one of our addresses can reach it.
+    fn check(&self) -> Result<(), String> {
+        let Some(first) = self.urls.first() else { return Ok(()) };
+        if let Some(other) = self.urls.iter().find(|u| u.authority != first.authority) {
+            let (a, b) = (&first.authority, &other.authority);
+            return Err(format!("the URLs are on different servers ({a} and {b}): run gannet once for each"));
+        }
+        for (i, u) in self.urls.iter().enumerate() {
+            if self.urls[..i].iter().any(|v| v.file_name() == u.file_name()) {
+                return Err(format!("two URLs would be written to the same file '{}'", u.file_name()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "args/tests.rs"]
+mod tests;

@@ -1,0 +1,153 @@
+//! Arguments of every command that sends packets: the port, the engine, certificates.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum, ValueHint, value_parser};
+
+use super::values::{self, Cidr, Route};
+
+/// Congestion controllers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Congestion {
+    /// CUBIC with HyStart++.
+    #[default]
+    Cubic,
+    /// NewReno (RFC 9002 §7).
+    #[value(name = "newreno")]
+    NewReno,
+}
+
+/// Cipher suites of TLS 1.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// TLS_AES_128_GCM_SHA256.
+    Aes128,
+    /// TLS_AES_256_GCM_SHA384.
+    Aes256,
+    /// TLS_CHACHA20_POLY1305_SHA256.
+    #[value(name = "chacha20")]
+    ChaCha20,
+}
+
+/// The port, its addresses, and the engine: common to all commands that send packets.
+#[derive(Clone, Debug, Args)]
+pub struct EngineArgs {
+    /// Port profile: a name (memif, af-packet, ...) or the path of a .toml file.
+    #[arg(long, value_name = "PROFILE", help_heading = "Port")]
+    pub port: String,
+
+    /// Override a setting of the profile, for example mtu=9000. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = values::key_value, help_heading = "Port")]
+    pub sets: Vec<(String, String)>,
+
+    /// Address of the port, for example 10.77.0.1/24 or fd00::1/64. May be repeated.
+    #[arg(long = "addr", value_name = "IP/LEN", value_parser = values::host_cidr, required = true)]
+    #[arg(help_heading = "Port")]
+    pub addrs: Vec<Cidr>,
+
+    /// Default router; at most one of each IP version.
+    #[arg(long = "gateway", value_name = "IP", value_parser = values::ip, help_heading = "Port")]
+    pub gateways: Vec<IpAddr>,
+
+    /// Route to a network through a neighbour, for example 10.0.0.0/8=10.77.0.254. May be repeated.
+    #[arg(long = "route", value_name = "NETWORK/LEN=NEXTHOP", help_heading = "Port")]
+    pub routes: Vec<Route>,
+
+    /// VLAN to send and receive in, 1 to 4094.
+    #[arg(long, value_name = "ID", value_parser = value_parser!(u16).range(1..=4094), help_heading = "Port")]
+    pub vlan: Option<u16>,
+
+    /// CPU to run the poll loop on.
+    #[arg(long, value_name = "CPU", help_heading = "Engine")]
+    pub core: Option<usize>,
+
+    /// Congestion controller.
+    #[arg(long, value_name = "NAME", value_enum, default_value_t, help_heading = "Engine")]
+    pub congestion: Congestion,
+
+    /// Cipher suite to offer. May be repeated, best first; without it all are offered.
+    #[arg(long = "suite", value_name = "NAME", value_enum, help_heading = "Engine")]
+    pub suites: Vec<Suite>,
+
+    /// Largest UDP payload to send, 1200 to 65527 bytes [default: what the port's MTU carries].
+    #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(1200..=65527), help_heading = "Engine")]
+    pub max_udp_payload: Option<u16>,
+
+    /// Write every frame sent and received to this capture file.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Diagnostics")]
+    pub pcap: Option<PathBuf>,
+
+    /// Append the TLS secrets to this file, so that a capture can be decrypted.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "SSLKEYLOGFILE", hide_env_values = true)]
+    #[arg(help_heading = "Diagnostics")]
+    pub keylog: Option<PathBuf>,
+
+    /// Write all counters to this file as JSON on exit.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Diagnostics")]
+    pub stats: Option<PathBuf>,
+
+    /// Print results and errors only.
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Diagnostics")]
+    pub quiet: bool,
+
+    /// Print more; -vv prints even more.
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Diagnostics")]
+    pub verbose: u8,
+}
+
+impl EngineArgs {
+    /// Addresses are distinct, routers are neighbours, and there is one default router per IP version.
+    pub fn check(&self) -> Result<(), String> {
+        for (i, a) in self.addrs.iter().enumerate() {
+            if self.addrs[..i].iter().any(|b| b.addr == a.addr) {
+                return Err(format!("--addr {a} is given twice"));
+            }
+        }
+        for (i, g) in self.gateways.iter().enumerate() {
+            if self.gateways[..i].iter().any(|h| h.is_ipv4() == g.is_ipv4()) {
+                return Err(format!("--gateway {g} is the second of its IP version: use --route for further routers"));
+            }
+            self.check_neighbour("--gateway", *g)?;
+        }
+        self.routes.iter().try_for_each(|r| self.check_neighbour("next hop of --route", r.via))
+    }
+
+    /// A router must be on one of our networks, and not be ourselves. An IPv6 router may be link-local.
+    fn check_neighbour(&self, what: &str, ip: IpAddr) -> Result<(), String> {
+        if self.addrs.iter().any(|a| a.addr == ip) {
+            return Err(format!("{what} {ip} is this port's own --addr"));
+        }
+        let link_local = matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
+        if link_local || self.addrs.iter().any(|a| a.contains(ip)) {
+            return Ok(());
+        }
+        let ours: Vec<String> = self.addrs.iter().map(|a| a.network().to_string()).collect();
+        Err(format!("{what} {ip} is in none of this port's networks ({})", ours.join(", ")))
+    }
+}
+
+/// Who the server is.
+#[derive(Clone, Debug, Args)]
+pub struct IdentityArgs {
+    /// Certificate chain, server's certificate first.
+    #[arg(long, value_name = "PEM", value_hint = ValueHint::FilePath, help_heading = "TLS")]
+    pub cert: PathBuf,
+
+    /// Private key of the certificate.
+    #[arg(long, value_name = "PEM", value_hint = ValueHint::FilePath, help_heading = "TLS")]
+    pub key: PathBuf,
+}
+
+/// Which servers a client trusts: exactly one of the two.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct TrustArgs {
+    /// Certificates of the authorities to trust.
+    #[arg(long, value_name = "PEM", value_hint = ValueHint::FilePath, help_heading = "TLS")]
+    pub ca: Option<PathBuf>,
+
+    /// Trust any server. For tests only: anybody on the path can pose as the server.
+    #[arg(long, help_heading = "TLS")]
+    pub insecure: bool,
+}

@@ -1,0 +1,139 @@
+//! What the command line takes and refuses.
+
+use super::engine::{Congestion, Suite};
+use super::*;
+
+const PORT: &str = "--port memif --set role=client --set socket=/tmp/s --addr 10.77.0.2/24";
+
+fn load(line: &str) -> Result<Args, clap::Error> {
+    Args::try_load_from(std::iter::once("gannet").chain(line.split_whitespace()))
+}
+
+/// The message that refuses `line`.
+fn why(line: &str) -> String {
+    load(line).expect_err(line).to_string()
+}
+
+fn get(line: &str) -> GetArgs {
+    match load(line).unwrap().command {
+        Command::Get(a) => a,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn definition_is_sound() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn every_help_text_renders_with_its_example() {
+    for (line, part) in [
+        ("--help", "gannet doctor"),
+        ("serve --help", "--listen <UDPPORT>"),
+        ("get --help", "--sha256"),
+        ("perf client --help", "--rate 50k"),
+        ("perf server --help", "--cert <PEM>"),
+        ("report --help", "compare.html"),
+        ("doctor --help", "--json"),
+    ] {
+        let e = load(line).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::DisplayHelp, "{line}");
+        assert!(e.to_string().contains(part), "{line}: {e}");
+    }
+    assert!(!why("--help").contains("ring"), "hidden commands stay hidden");
+}
+
+#[test]
+fn serve_with_everything() {
+    let line = "serve --port af-packet --set iface=eth1 --set mtu=9000 --addr 10.77.0.1/24 --addr fd00::1/64 \
+        --gateway 10.77.0.254 --gateway fe80::1 --route 10.0.0.0/8=10.77.0.253 --vlan 7 --core 3 --listen 4433 \
+        --cert c.pem --key k.pem --root www --upload-dir up --congestion newreno --suite chacha20 --suite aes128 \
+        --max-udp-payload 8972 --pcap p --keylog k --stats s -vv";
+    let Command::Serve(a) = load(line).unwrap().command else { panic!("not serve") };
+    assert_eq!(a.engine.sets, [("iface".into(), "eth1".into()), ("mtu".into(), "9000".into())]);
+    assert_eq!(a.engine.addrs.len(), 2);
+    assert_eq!(a.engine.gateways.len(), 2);
+    assert_eq!((a.engine.vlan, a.engine.core, a.listen), (Some(7), Some(3), 4433));
+    assert_eq!(a.engine.congestion, Congestion::NewReno);
+    assert_eq!(a.engine.suites, [Suite::ChaCha20, Suite::Aes128]);
+    assert_eq!((a.engine.max_udp_payload, a.engine.verbose), (Some(8972), 2));
+    assert_eq!(a.upload_dir, Some("up".into()));
+}
+
+#[test]
+fn get_needs_exactly_one_kind_of_trust() {
+    let url = "https://10.77.0.1:4433/file";
+    let a = get(&format!("get {PORT} --ca ca.pem -o out --sha256 {url}"));
+    assert!(a.sha256 && !a.trust.insecure && a.trust.ca.is_some());
+    assert_eq!(a.urls[0].authority.port, 4433);
+    assert_eq!(a.engine.congestion, Congestion::Cubic);
+    assert!(why(&format!("get {PORT} {url}")).contains("--insecure"));
+    assert!(why(&format!("get {PORT} --ca c --insecure {url}")).contains("cannot be used with"));
+}
+
+#[test]
+fn get_refuses_urls_that_clash() {
+    let get = |urls: &str| why(&format!("get {PORT} --insecure {urls}"));
+    assert!(get("").contains("<URL>"));
+    assert!(
+        get("https://10.77.0.1/a https://10.77.0.3/b").contains("different servers (10.77.0.1:443 and 10.77.0.3:443)")
+    );
+    assert!(get("https://10.77.0.1/x/a https://10.77.0.1/y/a").contains("same file 'a'"));
+    assert!(get("ftp://10.77.0.1/a").contains("https://"));
+}
+
+#[test]
+fn bad_values_are_named() {
+    let get = |more: &str| why(&format!("get {PORT} --insecure https://10.77.0.1/f {more}"));
+    for (more, parts) in [
+        ("--set mtu", vec!["'mtu'", "KEY=VALUE"]),
+        ("--addr 10.77.0.3", vec!["10.77.0.3/24"]),
+        ("--addr 10.77.0.2/25", vec!["given twice"]),
+        ("--gateway 10.78.0.1", vec!["10.78.0.1", "(10.77.0.0/24)"]),
+        ("--gateway 10.77.0.2", vec!["own --addr"]),
+        ("--gateway 10.77.0.1 --gateway 10.77.0.3", vec!["second"]),
+        ("--gateway localhost", vec!["'localhost'"]),
+        ("--route 10.0.0.0/8=10.78.0.1", vec!["next hop", "10.78.0.1"]),
+        ("--vlan 4095", vec!["4095", "1..=4094"]),
+        ("--core x", vec!["'x'"]),
+        ("--suite rc4", vec!["rc4", "aes128", "chacha20"]),
+        ("--congestion bbr", vec!["bbr", "newreno"]),
+        ("--max-udp-payload 1199", vec!["1199", "1200..=65527"]),
+        ("-q -v", vec!["cannot be used with"]),
+    ] {
+        let e = get(more);
+        assert!(parts.iter().all(|p| e.contains(p)), "{more}: {e}");
+    }
+    assert!(why("serve --port memif").contains("--addr"));
+    assert!(why(&format!("perf server {PORT} --listen 0 --cert c --key k")).contains("1..=65535"));
+}
+
+#[test]
+fn perf_client_load() {
+    let client = |more: &str| load(&format!("perf client {PORT} --connect h.example:4433 --insecure {more}"));
+    let Command::Perf(PerfCommand::Client(a)) = client("--upload 64K --download 1G").unwrap().command else {
+        panic!("not perf client")
+    };
+    assert_eq!((a.upload, a.download, a.connections, a.streams), (64 << 10, 1 << 30, 1, 1));
+    assert_eq!(a.request_limit(), Some(1));
+    let line = "--rate 50k --duration 30s --connections 4 --streams 8 --hdr l.hdr --json r.json";
+    let Command::Perf(PerfCommand::Client(a)) = client(line).unwrap().command else { panic!("not perf client") };
+    assert_eq!((a.rate, a.duration), (Some(50_000.0), Some(Duration::from_secs(30))));
+    assert_eq!((a.connections, a.streams, a.request_limit()), (4, 8, None));
+    for (more, part) in [("--upload 1X", "64K"), ("--connections 0", "0"), ("--duration 0", "above zero")] {
+        let e = client(more).unwrap_err().to_string();
+        assert!(e.contains(part), "{more}: {e}");
+    }
+    assert!(why(&format!("perf client {PORT} --connect h.example --insecure")).contains("h.example:4433"));
+}
+
+#[test]
+fn report_doctor_and_ring() {
+    let Command::Report(a) = load("report a.hdr b.hdr").unwrap().command else { panic!("not report") };
+    assert_eq!((a.files.len(), a.output), (2, "report.html".into()));
+    assert!(why("report").contains("FILE.hdr"));
+    assert!(matches!(load("doctor --json").unwrap().command, Command::Doctor(DoctorArgs { json: true })));
+    let line = "ring --root r --cert c --key k --requests 5 --out d f";
+    assert!(matches!(load(line).unwrap().command, Command::Ring(RingArgs { requests: 5, .. })));
+}

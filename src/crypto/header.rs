@@ -1,0 +1,105 @@
+//! Header protection masks (RFC 9001 §5.4).
+
+use aes::cipher::{Block, BlockCipherEncrypt, BlockSizeUser, KeyInit, consts::U16};
+use aes::{Aes128Enc, Aes256Enc};
+use zeroize::Zeroizing;
+
+use super::Suite;
+use super::backend::chacha;
+
+/// Bytes of ciphertext that a mask is made from.
+pub const SAMPLE_LEN: usize = 16;
+
+/// Blocks that go through the cipher at once.
+const BATCH: usize = 32;
+
+/// A header protection key.
+pub struct HeaderKey(Kind);
+
+/// Round keys sit behind a box so that keys are cheap to move, and leave no copies behind when moved.
+enum Kind {
+    Aes128(Box<Aes128Enc>),
+    Aes256(Box<Aes256Enc>),
+    ChaCha(Zeroizing<[u8; 32]>),
+}
+
+/// A header protection key from raw key material.
+///
+/// # Panics
+/// If `key` does not have the [length](Suite::key_len) that `suite` wants.
+pub fn header_key(suite: Suite, key: &[u8]) -> HeaderKey {
+    let expect = "header key length fits the suite";
+    HeaderKey(match suite {
+        Suite::Aes128Gcm => Kind::Aes128(Box::new(Aes128Enc::new_from_slice(key).expect(expect))),
+        Suite::Aes256Gcm => Kind::Aes256(Box::new(Aes256Enc::new_from_slice(key).expect(expect))),
+        Suite::ChaCha20Poly1305 => Kind::ChaCha(Zeroizing::new(key.try_into().expect(expect))),
+    })
+}
+
+impl HeaderKey {
+    /// The mask for `sample`: the first byte for the header's first byte, the others for the packet number
+    /// (RFC 9001 §5.4.3 and §5.4.4).
+    pub fn mask(&self, sample: &[u8; SAMPLE_LEN]) -> [u8; 5] {
+        match &self.0 {
+            Kind::Aes128(aes) => aes_mask(&**aes, sample),
+            Kind::Aes256(aes) => aes_mask(&**aes, sample),
+            Kind::ChaCha(key) => chacha::header_mask(key, sample),
+        }
+    }
+
+    /// The masks for a burst of samples: many AES blocks in flight at once.
+    ///
+    /// # Panics
+    /// If `out` is not as long as `samples`.
+    pub fn masks(&self, samples: &[[u8; SAMPLE_LEN]], out: &mut [[u8; 5]]) {
+        assert_eq!(samples.len(), out.len(), "one mask per sample");
+        match &self.0 {
+            Kind::Aes128(aes) => aes_masks(&**aes, samples, out),
+            Kind::Aes256(aes) => aes_masks(&**aes, samples, out),
+            Kind::ChaCha(key) => {
+                for (sample, mask) in samples.iter().zip(out) {
+                    *mask = chacha::header_mask(key, sample);
+                }
+            }
+        }
+    }
+}
+
+fn first5(block: &[u8]) -> [u8; 5] {
+    *block.first_chunk().expect("a block is longer")
+}
+
+fn aes_mask<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>>(aes: &C, sample: &[u8; SAMPLE_LEN]) -> [u8; 5] {
+    let mut block: Block<C> = (*sample).into();
+    aes.encrypt_block(&mut block);
+    first5(&block)
+}
+
+fn aes_masks<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>>(
+    aes: &C,
+    samples: &[[u8; SAMPLE_LEN]],
+    out: &mut [[u8; 5]],
+) {
+    let mut blocks = [Block::<C>::default(); BATCH];
+    for (samples, out) in samples.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
+        let blocks = &mut blocks[..samples.len()];
+        for (block, sample) in blocks.iter_mut().zip(samples) {
+            *block = (*sample).into();
+        }
+        aes.encrypt_blocks(blocks);
+        for (mask, block) in out.iter_mut().zip(blocks) {
+            *mask = first5(block);
+        }
+    }
+}
+
+impl core::fmt::Debug for HeaderKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let cipher = match self.0 {
+            Kind::Aes128(_) => "AES-128",
+            Kind::Aes256(_) => "AES-256",
+            Kind::ChaCha(_) => "ChaCha20",
+        };
+        f.debug_tuple("HeaderKey").field(&cipher).finish_non_exhaustive()
+    }
+}

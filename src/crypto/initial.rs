@@ -1,0 +1,113 @@
+//! Initial keys (RFC 9001 §5.2) and the Retry integrity tag (RFC 9001 §5.8).
+
+use std::sync::OnceLock;
+
+use hkdf::Hkdf;
+use sha2::Sha256;
+use smallvec::SmallVec;
+use zeroize::Zeroizing;
+
+use super::packet::IV_LEN;
+use super::{DirectionKeys, Keys, PacketKey, Suite, TAG_LEN, header_key, packet_key};
+use crate::base::Side;
+
+/// `initial_salt` of QUIC v1.
+const SALT: [u8; 20] = [
+    0x38, 0x76, 0x2c, 0xf7, 0xf5, 0x59, 0x34, 0xb3, 0x4d, 0x17, 0x9a, 0xe6, 0xa4, 0xc8, 0x0c, 0xad, 0xcc, 0xbb, 0x7f,
+    0x0a,
+];
+const RETRY_KEY: [u8; 16] =
+    [0xbe, 0x0c, 0x69, 0x0b, 0x9f, 0x66, 0x57, 0x5a, 0x1d, 0x76, 0x6b, 0x54, 0xe3, 0x68, 0xc8, 0x4e];
+const RETRY_NONCE: [u8; IV_LEN] = [0x46, 0x15, 0x99, 0xd3, 0x5d, 0x63, 0x2b, 0xf2, 0x23, 0x98, 0x25, 0xbb];
+
+/// The Initial keys of a connection, seen from `side`. `dcid` is the Destination Connection ID of the client's
+/// first Initial packet, or of its first after a Retry.
+pub fn initial_keys(dcid: &[u8], side: Side) -> Keys {
+    let secret = initial_secret(dcid);
+    Keys { local: direction(&secret, side), remote: direction(&secret, side.peer()) }
+}
+
+/// The Initial keys for what `sender` sends only: half the work of [`initial_keys`], for those who
+/// only want to look whether a packet authenticates.
+pub fn initial_direction(dcid: &[u8], sender: Side) -> DirectionKeys {
+    direction(&initial_secret(dcid), sender)
+}
+
+/// The last 16 bytes of a Retry packet. `retry_without_tag` is the packet up to them, `original_dcid` the
+/// Destination Connection ID of the packet that it answers (at most 255 bytes; QUIC v1 has at most 20).
+///
+/// # Panics
+/// If `original_dcid` is longer.
+pub fn retry_tag(original_dcid: &[u8], retry_without_tag: &[u8]) -> [u8; TAG_LEN] {
+    static KEY: OnceLock<PacketKey> = OnceLock::new();
+    let key = KEY.get_or_init(|| packet_key(Suite::Aes128Gcm, &RETRY_KEY, &RETRY_NONCE));
+    // A Retry Pseudo-Packet. It stays on the stack, as Retry packets fit into a datagram.
+    let mut pseudo = SmallVec::<[u8; 1600]>::new();
+    pseudo.push(u8::try_from(original_dcid.len()).expect("a connection ID is short"));
+    pseudo.extend_from_slice(original_dcid);
+    pseudo.extend_from_slice(retry_without_tag);
+    key.tag_over(&pseudo)
+}
+
+fn initial_secret(dcid: &[u8]) -> Hkdf<Sha256> {
+    Hkdf::new(Some(&SALT), dcid)
+}
+
+fn direction(initial: &Hkdf<Sha256>, sender: Side) -> DirectionKeys {
+    let label = match sender {
+        Side::Client => "client in",
+        Side::Server => "server in",
+    };
+    let secret = expand::<32>(initial, label);
+    let secret = Hkdf::from_prk(&*secret).expect("as long as the hash");
+    let (key, iv, hp) =
+        (expand::<16>(&secret, "quic key"), expand(&secret, "quic iv"), expand::<16>(&secret, "quic hp"));
+    DirectionKeys { header: header_key(Suite::Aes128Gcm, &*hp), packet: packet_key(Suite::Aes128Gcm, &*key, &iv) }
+}
+
+/// HKDF-Expand-Label with an empty context (RFC 8446 §7.1).
+fn expand<const N: usize>(secret: &Hkdf<Sha256>, label: &str) -> Zeroizing<[u8; N]> {
+    const PREFIX: &str = "tls13 ";
+    let lengths = [0, N as u8, (PREFIX.len() + label.len()) as u8];
+    let mut out = Zeroizing::new([0; N]);
+    let info = [lengths.as_slice(), PREFIX.as_bytes(), label.as_bytes(), &[0]];
+    secret.expand_multi_info(&info, out.as_mut_slice()).expect("shorter than 255 hashes");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::tests::hex;
+
+    /// RFC 9001 §A.1.
+    #[test]
+    fn derives_the_secrets_of_the_rfc() {
+        let dcid = hex("8394c8f03e515708");
+        let (prk, initial) = Hkdf::<Sha256>::extract(Some(&SALT), &dcid);
+        assert_eq!(prk[..], hex("7db5df06e7a69e432496adedb00851923595221596ae2ae9fb8115c1e9ed0a44"));
+        let client = expand::<32>(&initial, "client in");
+        assert_eq!(client[..], hex("c00cf151ca5be075ed0ebfb5c80323c42d6b7db67881289af4008f1f6c357aea"));
+        let server = expand::<32>(&initial, "server in");
+        assert_eq!(server[..], hex("3c199828fd139efd216c155ad844cc81fb82fa8d7446fa7d78be803acdda951b"));
+        let client = Hkdf::<Sha256>::from_prk(&*client).unwrap();
+        assert_eq!(expand::<16>(&client, "quic key")[..], hex("1f369613dd76d5467730efcbe3b1a22d"));
+        assert_eq!(expand::<12>(&client, "quic iv")[..], hex("fa044b2f42a3fd3b46fb255c"));
+        assert_eq!(expand::<16>(&client, "quic hp")[..], hex("9f50449e04a0e810283a1e9933adedd2"));
+    }
+
+    /// RFC 9001 §A.4.
+    #[test]
+    fn retry_tag_is_that_of_the_rfc() {
+        let retry = hex("ff000000010008f067a5502a4262b5746f6b656e04a265ba2eff4d829058fb3f0f2496ba");
+        let (body, tag) = retry.split_last_chunk::<16>().unwrap();
+        assert_eq!(retry_tag(&hex("8394c8f03e515708"), body), *tag);
+        assert_ne!(retry_tag(&hex("8394c8f03e515709"), body), *tag);
+    }
+
+    #[test]
+    fn a_long_retry_has_a_tag_too() {
+        let long = vec![7; 5000];
+        assert_ne!(retry_tag(b"id", &long), retry_tag(b"id", &long[1..]));
+    }
+}

@@ -1,0 +1,203 @@
+//! Packet protection (RFC 9001 §5.3): verify first, then decrypt in place of destination.
+
+use core::ops::Range;
+
+use aes::cipher::inout::InOutBuf;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::Suite;
+use super::backend::{self, Backend, Cipher};
+
+/// Length of the authentication tag in bytes, the same for all suites.
+pub const TAG_LEN: usize = 16;
+
+/// Length of the nonce in bytes, the same for all suites.
+pub(super) const IV_LEN: usize = 12;
+
+/// The packet did not authenticate: it was changed, forged, or made with other keys. Drop it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the packet's authentication tag does not match: it was changed, forged or made with other keys; drop it")]
+pub struct AuthError;
+
+/// A packet protection key of one direction.
+pub struct PacketKey {
+    cipher: Cipher,
+    iv: Zeroizing<[u8; IV_LEN]>,
+    suite: Suite,
+}
+
+/// A packet protection key from raw key material, on the backend chosen for this process.
+///
+/// # Panics
+/// If `key` does not have the [length](Suite::key_len) that `suite` wants.
+pub fn packet_key(suite: Suite, key: &[u8], iv: &[u8; IV_LEN]) -> PacketKey {
+    PacketKey::on(backend::chosen(), suite, key, iv)
+}
+
+impl PacketKey {
+    /// A key on a backend of one's choice.
+    pub(super) fn on(backend: Backend, suite: Suite, key: &[u8], iv: &[u8; IV_LEN]) -> Self {
+        assert_eq!(key.len(), suite.key_len(), "packet key length fits {suite:?}");
+        Self { cipher: Cipher::new(backend, suite, key), iv: Zeroizing::new(*iv), suite }
+    }
+
+    /// The suite that this key is for.
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// How many packets may be protected with this key (RFC 9001 §6.6).
+    pub fn confidentiality_limit(&self) -> u64 {
+        self.suite.confidentiality_limit()
+    }
+
+    /// How many packets may fail authentication with this key (RFC 9001 §6.6).
+    pub fn integrity_limit(&self) -> u64 {
+        self.suite.integrity_limit()
+    }
+
+    /// Verifies the tag, the last 16 bytes of `body`, over `aad` and the ciphertext before it. Decrypts nothing:
+    /// that is for the returned [`Opened`] to do, range by range.
+    ///
+    /// # Errors
+    /// [`AuthError`] if the tag does not match, or if `body` is too short to have one.
+    #[inline]
+    pub fn open<'a>(&'a self, pn: u64, aad: &[u8], body: &'a [u8]) -> Result<Opened<'a>, AuthError> {
+        let (ciphertext, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(AuthError)?;
+        let nonce = self.nonce(pn);
+        if bool::from(self.cipher.tag(&nonce, aad, ciphertext).ct_eq(tag)) {
+            Ok(Opened { cipher: &self.cipher, nonce, ciphertext })
+        } else {
+            Err(AuthError)
+        }
+    }
+
+    /// Begins to seal `packet`: `packet[..start]` is the header as it is before header protection, the last
+    /// 16 bytes are for the tag, and the plaintext between them is fed piece by piece to the [`Sealer`].
+    ///
+    /// # Panics
+    /// If header and tag do not fit into `packet`.
+    #[inline]
+    pub fn seal<'a>(&'a self, pn: u64, packet: &'a mut [u8], start: usize) -> Sealer<'a> {
+        assert!(start.checked_add(TAG_LEN).is_some_and(|n| n <= packet.len()), "header and tag fit into the packet");
+        Sealer { cipher: &self.cipher, nonce: self.nonce(pn), packet, start, pos: start }
+    }
+
+    /// The IV, exclusive-ored with the packet number (RFC 9001 §5.3).
+    #[inline]
+    fn nonce(&self, pn: u64) -> [u8; IV_LEN] {
+        let mut nonce = *self.iv;
+        let (_, low) = nonce.split_last_chunk_mut::<8>().expect("the IV is longer");
+        *low = (u64::from_be_bytes(*low) ^ pn).to_be_bytes();
+        nonce
+    }
+
+    /// The tag over `aad` alone (RFC 9001 §5.8).
+    pub(super) fn tag_over(&self, aad: &[u8]) -> [u8; TAG_LEN] {
+        self.cipher.tag(&self.iv, aad, &[])
+    }
+}
+
+impl core::fmt::Debug for PacketKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("PacketKey").field("suite", &self.suite).finish_non_exhaustive()
+    }
+}
+
+/// A packet whose tag was verified, still encrypted.
+pub struct Opened<'a> {
+    cipher: &'a Cipher,
+    nonce: [u8; IV_LEN],
+    ciphertext: &'a [u8],
+}
+
+impl Opened<'_> {
+    /// Length of the plaintext in bytes.
+    pub fn len(&self) -> usize {
+        self.ciphertext.len()
+    }
+
+    /// Whether the packet has no plaintext.
+    pub fn is_empty(&self) -> bool {
+        self.ciphertext.is_empty()
+    }
+
+    /// Decrypts the `out.len()` bytes at plaintext offset `from` into `out`: any range, in any order, as often
+    /// as wanted. Writes each byte of `out` once, and nothing else. Cheapest if `from` is a multiple of 16.
+    ///
+    /// # Panics
+    /// If the range ends behind the plaintext.
+    #[inline]
+    pub fn decrypt_at(&self, from: usize, out: &mut [u8]) {
+        let end = from.checked_add(out.len()).expect("range of a packet");
+        let input = &self.ciphertext[from..end];
+        self.cipher.apply(&self.nonce, from, InOutBuf::new(input, out).expect("of one length"));
+    }
+}
+
+impl core::fmt::Debug for Opened<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Opened").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// A packet on its way to being protected.
+#[must_use = "a packet without its tag is worthless: call finish"]
+pub struct Sealer<'a> {
+    cipher: &'a Cipher,
+    nonce: [u8; IV_LEN],
+    packet: &'a mut [u8],
+    start: usize,
+    pos: usize,
+}
+
+impl Sealer<'_> {
+    /// The next `n` bytes of plaintext lie in the packet already: encrypts them where they are.
+    ///
+    /// # Panics
+    /// If they reach into the tag.
+    #[inline]
+    pub fn in_place(&mut self, n: usize) {
+        let area = self.take(n);
+        self.cipher.apply(&self.nonce, area.start - self.start, InOutBuf::from(&mut self.packet[area]));
+    }
+
+    /// The next bytes of plaintext are `src`: encrypts them into the packet.
+    ///
+    /// # Panics
+    /// If they reach into the tag.
+    #[inline]
+    pub fn copy_from(&mut self, src: &[u8]) {
+        let area = self.take(src.len());
+        let from = area.start - self.start;
+        self.cipher.apply(&self.nonce, from, InOutBuf::new(src, &mut self.packet[area]).expect("of one length"));
+    }
+
+    /// Where in the packet the next `n` bytes of plaintext go.
+    #[inline]
+    fn take(&mut self, n: usize) -> Range<usize> {
+        let at = self.pos;
+        let room = self.packet.len() - TAG_LEN - at;
+        assert!(n <= room, "{n} bytes of plaintext for {room} bytes of packet");
+        self.pos += n;
+        at..at + n
+    }
+
+    /// Writes the tag, and returns the length of the packet. All plaintext must have been fed by now
+    /// (checked in debug builds).
+    #[inline]
+    pub fn finish(self) -> usize {
+        let (body, tag) = self.packet.split_last_chunk_mut::<TAG_LEN>().expect("checked by seal");
+        debug_assert_eq!(self.pos, body.len(), "plaintext up to the tag");
+        let (aad, ciphertext) = body.split_at(self.start);
+        *tag = self.cipher.tag(&self.nonce, aad, ciphertext);
+        self.packet.len()
+    }
+}
+
+impl core::fmt::Debug for Sealer<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Sealer").field("start", &self.start).field("pos", &self.pos).finish_non_exhaustive()
+    }
+}

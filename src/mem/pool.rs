@@ -1,0 +1,332 @@
+//! The pool: buffers in size classes, carved from regions that are mapped as needed.
+//!
+//! Taking and returning a buffer is a swap on its class's free list. Only when that list is empty is a lock taken:
+//! then a larger free block is carved, or a region is mapped; at the limit, free neighbours are joined and regions
+//! without a buffer in use are given back to the system first.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam::utils::CachePadded;
+
+use super::buf::{Memory, PinnedBuf};
+use super::class::{COUNT, Class, SLAB};
+use super::slots::{FreeList, SlotId, Slots};
+use super::{AllocError, Backing, PinnedRegion, RegionInfo};
+
+/// Whether regions are made of hugepages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hugepages {
+    /// Where the system has free ones; otherwise ordinary locked pages, with one warning per process.
+    #[default]
+    Auto,
+    /// Ordinary locked pages.
+    Never,
+    /// Nothing else: an error when there are none.
+    Require,
+}
+
+/// How a [`BufPool`] gets its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// Most bytes in use at a time, counted in whole size classes. The pool maps up to this much, rounded up to
+    /// whole hugepages.
+    pub limit_bytes: usize,
+    /// Kind of pages.
+    pub hugepages: Hugepages,
+    /// NUMA node to prefer.
+    pub numa_node: Option<u32>,
+}
+
+impl Default for PoolConfig {
+    /// 1 GiB of whatever pages there are, on any node.
+    fn default() -> Self {
+        Self { limit_bytes: 1 << 30, hugepages: Hugepages::Auto, numa_node: None }
+    }
+}
+
+/// What a pool holds, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Most bytes that may be in use.
+    pub limit: usize,
+    /// Bytes in buffers that are out, counted in whole size classes.
+    pub in_use: usize,
+    /// Bytes mapped: the sum of the four below.
+    pub reserved: usize,
+    /// Bytes mapped on hugepages of 1 GiB.
+    pub huge_1g: usize,
+    /// Bytes mapped on hugepages of 2 MiB.
+    pub huge_2m: usize,
+    /// Bytes mapped on ordinary pages locked in RAM.
+    pub locked: usize,
+    /// Bytes mapped on ordinary pages that may be swapped out.
+    pub unlocked: usize,
+}
+
+/// A pool of [`PinnedBuf`]s. Clones are handles to the same pool; buffers may outlive all of them.
+#[derive(Clone)]
+pub struct BufPool(Arc<Inner>);
+
+/// A block that is out; goes back to its class's free list when dropped.
+pub(super) struct Block {
+    pool: Arc<Inner>,
+    slot: SlotId,
+    class: Class,
+    backing: Backing,
+}
+
+struct Inner {
+    config: PoolConfig,
+    /// Plain unlocked memory, whatever `config` says.
+    plain: bool,
+    free: [CachePadded<FreeList>; COUNT],
+    in_use: CachePadded<AtomicUsize>,
+    slots: Slots,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    regions: BTreeMap<usize, PinnedRegion>,
+    reserved: usize,
+    /// Slots that describe no block any more.
+    unused: Vec<SlotId>,
+    /// First slot never used.
+    fresh: SlotId,
+}
+
+impl Table {
+    fn take_slot(&mut self) -> SlotId {
+        self.unused.pop().unwrap_or_else(|| {
+            self.fresh += 1;
+            self.fresh - 1
+        })
+    }
+}
+
+impl BufPool {
+    /// A pool; memory is mapped as buffers are asked for (see [`BufPool::prepare`]).
+    ///
+    /// # Errors
+    /// [`AllocError::NoHugepages`] when they are required and there is not a single one.
+    pub fn new(config: PoolConfig) -> Result<Self, AllocError> {
+        let pool = Self::with(config, false);
+        if config.hugepages == Hugepages::Require {
+            pool.prepare(SLAB.min(config.limit_bytes.max(1)), 1)?;
+        }
+        Ok(pool)
+    }
+
+    /// A pool of plain memory without a limit, neither huge nor locked, that still recycles.
+    pub fn heap() -> Self {
+        let config = PoolConfig { limit_bytes: usize::MAX, hugepages: Hugepages::Never, numa_node: None };
+        Self::with(config, true)
+    }
+
+    fn with(config: PoolConfig, plain: bool) -> Self {
+        Self(Arc::new(Inner {
+            config,
+            plain,
+            free: Default::default(),
+            in_use: Default::default(),
+            slots: Slots::default(),
+            table: Mutex::default(),
+        }))
+    }
+
+    /// A buffer of `len` bytes, with [`PinnedBuf::capacity`] up to its size class (the next power of two, at least
+    /// 4 KiB), aligned to the class or 2 MiB, whichever is less. Fresh memory is zeroed; a recycled buffer holds
+    /// what its last owner left in it.
+    ///
+    /// # Errors
+    /// [`AllocError::Empty`], [`AllocError::TooLarge`] above [`MAX_BUF`](super::MAX_BUF), [`AllocError::Exhausted`]
+    /// at the limit, and what the system says when it gives no memory.
+    pub fn alloc(&self, len: usize) -> Result<PinnedBuf, AllocError> {
+        let inner = &*self.0;
+        let class = Class::for_len(len)?;
+        let in_use = inner.in_use.fetch_add(class.size(), Ordering::Relaxed);
+        let slot = if in_use.saturating_add(class.size()) > inner.config.limit_bytes {
+            Err(inner.exhausted(class, in_use))
+        } else {
+            inner.list(class).pop(&inner.slots).map_or_else(|| inner.refill(class, in_use), Ok)
+        };
+        let slot = slot.inspect_err(|_| {
+            inner.in_use.fetch_sub(class.size(), Ordering::Relaxed);
+        })?;
+        let (at, backing) = inner.slots.block(slot);
+        Ok(PinnedBuf::new(at, len, class.size(), Memory::Block(Block { pool: self.0.clone(), slot, class, backing })))
+    }
+
+    /// Makes `count` buffers of `len` bytes ready, so that taking them later maps nothing.
+    ///
+    /// # Errors
+    /// As for [`BufPool::alloc`].
+    pub fn prepare(&self, len: usize, count: usize) -> Result<(), AllocError> {
+        let all: Result<Vec<_>, _> = (0..count).map(|_| self.alloc(len)).collect();
+        all.map(drop)
+    }
+
+    /// Gives every region without a buffer in use back to the system.
+    pub fn trim(&self) {
+        let mut table = self.0.table();
+        self.0.coalesce(&mut table);
+        self.0.unmap_free(&mut table, usize::MAX);
+    }
+
+    /// What the pool holds.
+    pub fn stats(&self) -> PoolStats {
+        let (limit, in_use) = (self.0.config.limit_bytes, self.0.in_use.load(Ordering::Relaxed));
+        let mut stats = PoolStats { limit, in_use, ..PoolStats::default() };
+        for region in self.regions() {
+            stats.reserved += region.len;
+            *match region.backing {
+                Backing::Huge1G => &mut stats.huge_1g,
+                Backing::Huge2M => &mut stats.huge_2m,
+                Backing::Locked => &mut stats.locked,
+                Backing::Unlocked => &mut stats.unlocked,
+            } += region.len;
+        }
+        stats
+    }
+
+    /// The regions mapped at this moment, by address.
+    pub fn regions(&self) -> Vec<RegionInfo> {
+        self.0.table().regions.values().map(PinnedRegion::info).collect()
+    }
+}
+
+impl fmt::Debug for BufPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats();
+        write!(f, "BufPool({} of {} bytes in use, {} mapped)", stats.in_use, stats.limit, stats.reserved)
+    }
+}
+
+impl Block {
+    pub(super) fn backing(&self) -> Backing {
+        self.backing
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.pool.list(self.class).push(&self.pool.slots, self.slot);
+        self.pool.in_use.fetch_sub(self.class.size(), Ordering::Relaxed);
+    }
+}
+
+impl Inner {
+    fn list(&self, class: Class) -> &FreeList {
+        &self.free[class.index()]
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn exhausted(&self, class: Class, in_use: usize) -> AllocError {
+        AllocError::Exhausted { limit: self.config.limit_bytes, in_use, wanted: class.size() }
+    }
+
+    /// A block of `class` although its list was empty.
+    #[cold]
+    fn refill(&self, class: Class, in_use: usize) -> Result<SlotId, AllocError> {
+        let table = &mut *self.table();
+        if let Some(slot) = self.take(table, class) {
+            return Ok(slot);
+        }
+        if let Ok(slot) = self.map(table, class, in_use) {
+            return Ok(slot);
+        }
+        self.coalesce(table);
+        if let Some(slot) = self.take(table, class) {
+            return Ok(slot);
+        }
+        self.unmap_free(table, class.region_len());
+        // A buffer may have come back meanwhile.
+        self.map(table, class, in_use).or_else(|e| self.take(table, class).ok_or(e))
+    }
+
+    /// A free block of `class`, or one carved from the smallest larger one.
+    fn take(&self, table: &mut Table, class: Class) -> Option<SlotId> {
+        let sources = Class::all().skip(class.index()).take_while(|c| *c == class || c.size() <= SLAB);
+        for from in sources {
+            if let Some(slot) = self.list(from).pop(&self.slots) {
+                return Some(self.carve(table, slot, from, class));
+            }
+        }
+        None
+    }
+
+    /// Cuts a block of class `from` into blocks of class `to`, frees all but the first, returns that.
+    fn carve(&self, table: &mut Table, slot: SlotId, from: Class, to: Class) -> SlotId {
+        let (at, backing) = self.slots.block(slot);
+        // Backwards, so that they are taken by ascending address.
+        for i in (1..from.size() / to.size()).rev() {
+            let piece = table.take_slot();
+            // SAFETY: `i * to.size()` is below `from.size()`, the bytes of the block at `at`.
+            self.slots.set(piece, unsafe { at.add(i * to.size()) }, backing);
+            self.list(to).push(&self.slots, piece);
+        }
+        slot
+    }
+
+    /// Maps a region for `class`; a block of it.
+    fn map(&self, table: &mut Table, class: Class, in_use: usize) -> Result<SlotId, AllocError> {
+        let len = class.region_len();
+        let ceiling = self.config.limit_bytes.checked_next_multiple_of(SLAB).unwrap_or(usize::MAX);
+        if table.reserved.saturating_add(len) > ceiling {
+            return Err(self.exhausted(class, in_use));
+        }
+        let region = match self.plain {
+            true => PinnedRegion::map_unlocked(len)?,
+            false => PinnedRegion::map(len, self.config.hugepages, self.config.numa_node)?,
+        };
+        table.reserved += len;
+        let slot = table.take_slot();
+        self.slots.set(slot, region.base(), region.backing());
+        table.regions.insert(region.info().addr, region);
+        Ok(if class.size() < len { self.carve(table, slot, Class::for_len(len)?, class) } else { slot })
+    }
+
+    /// Joins free neighbours below a slab's size, so that free memory is in as large blocks as can be.
+    fn coalesce(&self, table: &mut Table) {
+        let mut joined: Vec<(usize, SlotId)> = Vec::new();
+        for class in Class::all().take_while(|class| class.size() <= SLAB) {
+            let drained = std::iter::from_fn(|| self.list(class).pop(&self.slots));
+            let mut blocks = std::mem::take(&mut joined);
+            blocks.extend(drained.map(|slot| (self.slots.block(slot).0.addr().get(), slot)));
+            blocks.sort_unstable();
+            let mut blocks = blocks.into_iter().peekable();
+            while let Some((addr, slot)) = blocks.next() {
+                let buddy = |next: &(usize, SlotId)| next.0 == addr + class.size();
+                let is_front = class.size() < SLAB && addr.is_multiple_of(2 * class.size());
+                if is_front && let Some((_, back)) = blocks.next_if(buddy) {
+                    table.unused.push(back);
+                    joined.push((addr, slot));
+                } else {
+                    self.list(class).push(&self.slots, slot);
+                }
+            }
+        }
+    }
+
+    /// Gives regions that are one free block back to the system, until `enough` bytes or none are left.
+    fn unmap_free(&self, table: &mut Table, enough: usize) {
+        let mut freed: usize = 0;
+        for class in Class::all().rev().take_while(|class| class.size() >= SLAB) {
+            while freed < enough
+                && let Some(slot) = self.list(class).pop(&self.slots)
+            {
+                let region = table.regions.remove(&self.slots.block(slot).0.addr().get());
+                debug_assert!(region.is_some(), "a block of {} bytes is a region", class.size());
+                freed = freed.saturating_add(class.size());
+                table.reserved -= class.size();
+                table.unused.push(slot);
+            }
+        }
+    }
+}

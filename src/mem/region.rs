@@ -1,0 +1,346 @@
+//! Regions: memory that stays in RAM.
+
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Once;
+
+use super::buf::{Memory, PinnedBuf};
+use super::class::SLAB;
+use super::owner::Owner;
+use super::{AllocError, EmptyMapping, Hugepages, sys};
+
+const GIB_SHIFT: u32 = 30;
+const HUGE_SHIFT: u32 = 21;
+
+/// What kind of pages memory lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Backing {
+    /// Hugepages of 1 GiB.
+    Huge1G,
+    /// Hugepages of 2 MiB.
+    Huge2M,
+    /// Ordinary pages, locked in RAM.
+    Locked,
+    /// Ordinary pages that the system may move or swap out.
+    Unlocked,
+}
+
+impl Backing {
+    /// All kinds, in the order of their discriminants.
+    pub(super) const ALL: [Self; 4] = [Self::Huge1G, Self::Huge2M, Self::Locked, Self::Unlocked];
+}
+
+/// Where a region lies, for those who register memory with a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// Virtual address of the first byte.
+    pub addr: usize,
+    /// Length in bytes, a multiple of `page_size` unless the region is an application's own mapping.
+    pub len: usize,
+    /// Bytes of the pages it is made of.
+    pub page_size: usize,
+    /// Kind of those pages.
+    pub backing: Backing,
+}
+
+enum Source {
+    Mapped,
+    Owner(Owner),
+    /// The owner was given back.
+    Returned,
+}
+
+/// A contiguous piece of memory that stays in RAM; unmapped (or its owner dropped) when dropped.
+///
+/// ```
+/// use gannet::mem::PinnedRegion;
+/// let mine = vec![7u8; 10_000]; // or a memory-mapped file
+/// let mut buf = PinnedRegion::from_mapping(mine)?.into_buf();
+/// buf[0] = 1; // hand it to a stream; later, when it is back:
+/// let mine: Vec<u8> = buf.take_owner().expect("it came from a Vec");
+/// assert_eq!(mine[..2], [1, 7]);
+/// # Ok::<(), gannet::mem::EmptyMapping<Vec<u8>>>(())
+/// ```
+pub struct PinnedRegion {
+    at: NonNull<u8>,
+    len: usize,
+    page_size: usize,
+    backing: Backing,
+    source: Source,
+}
+
+// SAFETY: a region is the only owner of its memory; raw pointers are not `Send` merely as a lint, and a
+// registered owner is `Send` itself.
+unsafe impl Send for PinnedRegion {}
+// SAFETY: through a shared reference only plain numbers can be read.
+unsafe impl Sync for PinnedRegion {}
+
+impl PinnedRegion {
+    /// Maps at least `len` zeroed bytes, rounded up to whole pages, aligned to 2 MiB (whole hugepages of
+    /// 1 GiB are used where `len` is a multiple of that and the system has them).
+    ///
+    /// Without hugepages [`Hugepages::Auto`] and [`Hugepages::Never`] give ordinary pages, locked if the
+    /// system allows it. The first fallback of the process prints one warning that names the remedy;
+    /// [`PinnedRegion::backing`] tells what was obtained. `numa_node` is a wish, not a demand.
+    ///
+    /// # Errors
+    /// [`AllocError::Empty`], [`AllocError::NoHugepages`] with [`Hugepages::Require`], [`AllocError::System`].
+    pub fn map(len: usize, hugepages: Hugepages, numa_node: Option<u32>) -> Result<Self, AllocError> {
+        if len == 0 {
+            return Err(AllocError::Empty);
+        }
+        if hugepages != Hugepages::Never {
+            for (shift, backing) in [(GIB_SHIFT, Backing::Huge1G), (HUGE_SHIFT, Backing::Huge2M)] {
+                if (backing == Backing::Huge2M || len.is_multiple_of(1 << shift))
+                    && let Some(region) = Self::map_huge(len, shift, backing, numa_node)
+                {
+                    return Ok(region);
+                }
+            }
+            if hugepages == Hugepages::Require {
+                return Err(AllocError::NoHugepages { wanted: len, remedy: hugepage_remedy(len) });
+            }
+        }
+        let mut region = Self::map_plain(len, numa_node)?;
+        if hugepages == Hugepages::Auto {
+            warn_no_hugepages(region.len);
+            sys::prefer_huge(region.at, region.len);
+        }
+        match sys::lock(region.at, region.len) {
+            Ok(()) => region.backing = Backing::Locked,
+            Err(e) => warn_not_locked(&e),
+        }
+        Ok(region)
+    }
+
+    /// Plain pages, not locked, faulted in as they are touched.
+    pub(super) fn map_unlocked(len: usize) -> Result<Self, AllocError> {
+        Self::map_plain(len, None)
+    }
+
+    fn map_plain(len: usize, numa_node: Option<u32>) -> Result<Self, AllocError> {
+        let system = |errno| AllocError::System { wanted: len, errno };
+        let len = len.checked_next_multiple_of(sys::PAGE).ok_or(system(libc::ENOMEM))?;
+        let at = sys::map_plain(len, SLAB).map_err(|e| system(e.raw_os_error().unwrap_or(libc::ENOMEM)))?;
+        if let Some(node) = numa_node {
+            sys::prefer_node(at, len, node);
+        }
+        Ok(Self { at, len, page_size: sys::PAGE, backing: Backing::Unlocked, source: Source::Mapped })
+    }
+
+    fn map_huge(len: usize, shift: u32, backing: Backing, numa_node: Option<u32>) -> Option<Self> {
+        let page_size = 1 << shift;
+        let len = len.checked_next_multiple_of(page_size)?;
+        let at = sys::map_huge(len, shift).ok()?;
+        let region = Self { at, len, page_size, backing, source: Source::Mapped };
+        if let Some(node) = numa_node {
+            sys::prefer_node(at, len, node);
+        }
+        // A reservation may still lack pages (cgroup limits); better known now than by SIGBUS later.
+        sys::populate(at, len).ok()?;
+        Some(region)
+    }
+
+    /// Registers memory of the application's own: whatever `owner` gives as its bytes. The pages are locked
+    /// in RAM if the system allows it ([`PinnedRegion::backing`] tells). The owner is kept, untouched, until
+    /// [`PinnedBuf::take_owner`] gives it back or the buffer is dropped.
+    ///
+    /// # Errors
+    /// [`EmptyMapping`] with the owner when it has no bytes.
+    pub fn from_mapping<T: AsMut<[u8]> + Send + 'static>(owner: T) -> Result<Self, EmptyMapping<T>> {
+        let (owner, at, len) = Owner::new(owner).map_err(EmptyMapping)?;
+        let backing = match sys::lock(at, len) {
+            Ok(()) => Backing::Locked,
+            Err(e) => {
+                warn_not_locked(&e);
+                Backing::Unlocked
+            }
+        };
+        Ok(Self { at, len, page_size: sys::PAGE, backing, source: Source::Owner(owner) })
+    }
+
+    /// The whole region as one buffer.
+    pub fn into_buf(self) -> PinnedBuf {
+        let (at, len) = (self.at, self.len);
+        PinnedBuf::new(at, len, len, Memory::Region(self))
+    }
+
+    /// Kind of pages.
+    pub fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// Where it lies.
+    pub fn info(&self) -> RegionInfo {
+        RegionInfo { addr: self.at.addr().get(), len: self.len, page_size: self.page_size, backing: self.backing }
+    }
+
+    /// First byte of the region.
+    pub(super) fn base(&self) -> NonNull<u8> {
+        self.at
+    }
+
+    /// The registered owner, if it is a `T`.
+    pub(super) fn take_owner<T: 'static>(mut self) -> Result<T, Self> {
+        match std::mem::replace(&mut self.source, Source::Returned) {
+            Source::Owner(owner) => owner.take().map_err(|owner| {
+                self.source = Source::Owner(owner);
+                self
+            }),
+            source => {
+                self.source = source;
+                Err(self)
+            }
+        }
+    }
+}
+
+impl Drop for PinnedRegion {
+    fn drop(&mut self) {
+        match &self.source {
+            // SAFETY: mapped in `map`, and whoever got the address (a buffer, a pool) owns this region.
+            Source::Mapped => unsafe { sys::unmap(self.at, self.len) },
+            Source::Owner(_) | Source::Returned if self.backing == Backing::Locked => sys::unlock(self.at, self.len),
+            Source::Owner(_) | Source::Returned => {}
+        }
+    }
+}
+
+impl fmt::Debug for PinnedRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PinnedRegion({:#x}+{:#x} {:?})", self.at.addr(), self.len, self.backing)
+    }
+}
+
+fn hugepage_remedy(len: usize) -> String {
+    let pages = len.div_ceil(SLAB).max(1024);
+    format!("as root: sysctl -w vm.nr_hugepages={pages} (2 MiB each)")
+}
+
+fn warn_no_hugepages(len: usize) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let remedy = hugepage_remedy(len);
+        eprintln!("gannet: warning: no free hugepages, using ordinary pages (slower); {remedy}");
+    });
+}
+
+fn warn_not_locked(error: &std::io::Error) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        eprintln!(
+            "gannet: warning: memory cannot be locked ({error}), going on with memory that may be swapped out; \
+             raise RLIMIT_MEMLOCK (ulimit -l unlimited, or LimitMEMLOCK=infinity in the service) or grant CAP_IPC_LOCK"
+        );
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Bytes inside the object itself, and a count of its drops.
+    #[derive(Debug)]
+    struct Inline([u8; 100], Arc<AtomicUsize>);
+
+    impl AsMut<[u8]> for Inline {
+        fn as_mut(&mut self) -> &mut [u8] {
+            &mut self.0
+        }
+    }
+
+    impl Drop for Inline {
+        fn drop(&mut self) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn inline() -> (PinnedBuf, Arc<AtomicUsize>) {
+        let drops = Arc::new(AtomicUsize::new(0));
+        (PinnedRegion::from_mapping(Inline([3; 100], drops.clone())).unwrap().into_buf(), drops)
+    }
+
+    #[test]
+    fn maps_zeroed_aligned_memory() {
+        for len in [1, 4096, SLAB + 1] {
+            for hugepages in [Hugepages::Auto, Hugepages::Never] {
+                let region = PinnedRegion::map(len, hugepages, Some(0)).unwrap();
+                let info = region.info();
+                assert!(info.len >= len && info.len.is_multiple_of(info.page_size), "{info:?}");
+                assert!(info.addr.is_multiple_of(SLAB), "{info:?}");
+                let huge = matches!(region.backing(), Backing::Huge1G | Backing::Huge2M);
+                assert!(!huge || hugepages == Hugepages::Auto && info.page_size >= SLAB);
+                let mut buf = region.into_buf();
+                assert_eq!((buf.len(), buf.addr(), buf.backing()), (info.len, info.addr, info.backing));
+                assert!(buf.iter().all(|b| *b == 0));
+                buf.fill(0xa5);
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_regions_are_errors() {
+        assert_eq!(PinnedRegion::map(0, Hugepages::Auto, None).unwrap_err(), AllocError::Empty);
+        for len in [usize::MAX, usize::MAX / 2, 1 << 50] {
+            let error = PinnedRegion::map(len, Hugepages::Never, None).unwrap_err();
+            assert!(matches!(error, AllocError::System { wanted, .. } if wanted == len), "{error}");
+            let error = PinnedRegion::map(len, Hugepages::Require, None).unwrap_err();
+            assert!(matches!(error, AllocError::NoHugepages { .. }), "{error}");
+            assert!(error.to_string().contains("sysctl -w vm.nr_hugepages="), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_comes_back_with_what_was_written() {
+        let vec = vec![1; 9000];
+        let addr = vec.as_ptr().addr();
+        let mut buf = PinnedRegion::from_mapping(vec).unwrap().into_buf();
+        assert_eq!((buf.addr(), buf.len()), (addr, 9000));
+        buf[8999] = 2;
+        let vec: Vec<u8> = std::thread::spawn(|| buf.take_owner().unwrap()).join().unwrap();
+        assert_eq!((vec.as_ptr().addr(), vec.len(), vec[0], vec[8999]), (addr, 9000, 1, 2));
+    }
+
+    #[test]
+    fn an_owner_is_dropped_exactly_once() {
+        let (mut buf, drops) = inline();
+        buf[99] = 4;
+        let (front, back) = buf.split(50);
+        drop(front);
+        assert_eq!((drops.load(Ordering::Relaxed), back[49]), (0, 4));
+        drop(back);
+        assert_eq!(drops.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn only_the_right_owner_and_only_the_last_part_gives_it_back() {
+        let (buf, drops) = inline();
+        let buf = buf.take_owner::<Vec<u8>>().unwrap_err();
+        let (mut front, back) = buf.split(1);
+        front[0] = 7;
+        let back = back.take_owner::<Inline>().unwrap_err();
+        assert_eq!((back.len(), back[0]), (99, 3));
+        drop(front);
+        let owner: Inline = back.take_owner().unwrap();
+        assert_eq!((owner.0[..2].to_vec(), drops.load(Ordering::Relaxed)), (vec![7, 3], 0));
+        drop(owner);
+        assert_eq!(drops.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn other_memory_has_no_owner() {
+        let buf = PinnedRegion::map(1, Hugepages::Never, None).unwrap().into_buf();
+        let buf = buf.take_owner::<Vec<u8>>().unwrap_err();
+        assert_eq!(buf[0], 0);
+        assert!(PinnedBuf::unpinned(1).take_owner::<Vec<u8>>().is_err());
+    }
+
+    #[test]
+    fn an_empty_mapping_is_refused_and_returned() {
+        let EmptyMapping(vec) = PinnedRegion::from_mapping(Vec::<u8>::with_capacity(5)).unwrap_err();
+        assert!(vec.is_empty());
+    }
+}

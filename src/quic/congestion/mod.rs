@@ -1,0 +1,244 @@
+//! Congestion control: how much may be in flight, and when the next packet may go (RFC 9002 §7).
+//!
+//! [`Congestion`] is what every algorithm shares: bytes in flight, the recovery period, pacing. The
+//! algorithm itself is a [`Controller`], which only decides how large the window is. Windows are bytes.
+#![forbid(unsafe_code)]
+
+mod cubic;
+mod hystart;
+mod newreno;
+mod pacer;
+
+pub use cubic::Cubic;
+pub use newreno::NewReno;
+pub use pacer::Pacer;
+
+use crate::base::time::{Duration, Instant};
+use crate::quic::config::CongestionAlgorithm;
+
+/// Whether a packet may be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// It may.
+    Send,
+    /// The congestion window is full: wait for an acknowledgement, a loss or a probe timeout.
+    Congested,
+    /// The window has room, but the packet would be too early.
+    PacedUntil(Instant),
+}
+
+/// What an acknowledgement means to a congestion controller.
+#[derive(Clone, Copy, Debug)]
+pub struct Acked {
+    /// The time.
+    pub now: Instant,
+    /// Bytes newly acknowledged of packets sent after the last recovery period began.
+    pub bytes: u64,
+    /// When the latest of the newly acknowledged packets was sent.
+    pub sent: Instant,
+    /// Bytes in flight before this acknowledgement.
+    pub prior_in_flight: u64,
+    /// Smoothed round-trip time.
+    pub srtt: Duration,
+    /// The round-trip time that this acknowledgement showed, if it showed one.
+    pub sample: Option<Duration>,
+}
+
+/// A congestion control algorithm: the size of the window.
+#[derive(Clone, Debug)]
+pub enum Controller {
+    /// RFC 9002 §7.
+    NewReno(NewReno),
+    /// CUBIC with HyStart++.
+    Cubic(Cubic),
+}
+
+impl Controller {
+    fn new(algorithm: CongestionAlgorithm, mtu: u64) -> Self {
+        match algorithm {
+            CongestionAlgorithm::NewReno => Self::NewReno(NewReno::new(mtu)),
+            CongestionAlgorithm::Cubic => Self::Cubic(Cubic::new(mtu)),
+        }
+    }
+
+    /// The congestion window in bytes.
+    pub fn window(&self) -> u64 {
+        match self {
+            Self::NewReno(c) => c.window(),
+            Self::Cubic(c) => c.window(),
+        }
+    }
+
+    /// Whether the window is below the slow start threshold.
+    pub fn in_slow_start(&self) -> bool {
+        match self {
+            Self::NewReno(c) => c.in_slow_start(),
+            Self::Cubic(c) => c.in_slow_start(),
+        }
+    }
+
+    /// An acknowledgement while the window was in use.
+    fn on_ack(&mut self, ack: &Acked) {
+        match self {
+            Self::NewReno(c) => c.on_ack(ack.bytes),
+            Self::Cubic(c) => c.on_ack(ack),
+        }
+    }
+
+    /// An acknowledgement while the window was not the limit: it must not grow (RFC 9002 §7.8).
+    fn on_ack_limited(&mut self, now: Instant) {
+        match self {
+            Self::NewReno(_) => {}
+            Self::Cubic(c) => c.on_ack_limited(now),
+        }
+    }
+
+    fn on_congestion_event(&mut self) {
+        match self {
+            Self::NewReno(c) => c.on_congestion_event(),
+            Self::Cubic(c) => c.on_congestion_event(),
+        }
+    }
+
+    fn on_persistent_congestion(&mut self) {
+        match self {
+            Self::NewReno(c) => c.on_persistent_congestion(),
+            Self::Cubic(c) => c.on_persistent_congestion(),
+        }
+    }
+
+    fn set_mtu(&mut self, mtu: u64) {
+        match self {
+            Self::NewReno(c) => c.set_mtu(mtu),
+            Self::Cubic(c) => c.set_mtu(mtu),
+        }
+    }
+}
+
+/// The initial window for datagrams of `mtu` bytes (RFC 9002 §7.2).
+pub const fn initial_window(mtu: u64) -> u64 {
+    let limit = if 2 * mtu > 14_720 { 2 * mtu } else { 14_720 };
+    if 10 * mtu < limit { 10 * mtu } else { limit }
+}
+
+/// The smallest window that congestion leaves (RFC 9002 §7.2).
+pub const fn minimum_window(mtu: u64) -> u64 {
+    2 * mtu
+}
+
+/// Congestion control of one path.
+#[derive(Clone, Debug)]
+pub struct Congestion {
+    controller: Controller,
+    pacer: Pacer,
+    mtu: u64,
+    in_flight: u64,
+    /// When the last recovery period began. Packets sent until then neither grow nor shrink the window.
+    recovery_start: Option<Instant>,
+    app_limited: bool,
+}
+
+impl Congestion {
+    /// Congestion control by `algorithm` for datagrams of `max_datagram` bytes. `srtt` is the assumed
+    /// round-trip time until there is a better one.
+    pub fn new(algorithm: CongestionAlgorithm, max_datagram: u16, pacing: bool, srtt: Duration, now: Instant) -> Self {
+        let mtu = u64::from(max_datagram);
+        let controller = Controller::new(algorithm, mtu);
+        let mut pacer = Pacer::new(pacing, now);
+        pacer.set_rate(now, controller.window(), srtt, true, mtu);
+        Self { controller, pacer, mtu, in_flight: 0, recovery_start: None, app_limited: false }
+    }
+
+    /// The congestion window in bytes.
+    pub fn window(&self) -> u64 {
+        self.controller.window()
+    }
+
+    /// Bytes sent that are neither acknowledged nor lost.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// The algorithm's state.
+    pub fn controller(&self) -> &Controller {
+        &self.controller
+    }
+
+    /// Whether a packet of `len` bytes may go at `now`.
+    pub fn permit(&self, now: Instant, len: u16) -> Permit {
+        if self.in_flight + u64::from(len) > self.window() {
+            return Permit::Congested;
+        }
+        match self.pacer.next(now, u64::from(len)) {
+            Some(at) => Permit::PacedUntil(at),
+            None => Permit::Send,
+        }
+    }
+
+    /// A packet of `len` bytes that counts was sent.
+    pub fn on_sent(&mut self, now: Instant, len: u16) {
+        self.in_flight += u64::from(len);
+        self.pacer.on_sent(now, u64::from(len));
+    }
+
+    /// A packet of `len` bytes that counted has left the path, or is no longer of interest.
+    pub fn remove(&mut self, len: u16) {
+        debug_assert!(self.in_flight >= u64::from(len));
+        self.in_flight = self.in_flight.saturating_sub(u64::from(len));
+    }
+
+    /// Whether a packet sent at `sent` belongs to the recovery period or to the time before (RFC 9002 §7.3.2).
+    pub fn in_recovery(&self, sent: Instant) -> bool {
+        self.recovery_start.is_some_and(|start| sent <= start)
+    }
+
+    /// Whether the application, not the window, limits what is sent (RFC 9002 §7.8).
+    pub fn set_app_limited(&mut self, limited: bool) {
+        self.app_limited = limited;
+    }
+
+    /// Packets that counted were acknowledged and are removed already.
+    pub fn on_ack(&mut self, ack: &Acked) {
+        if !self.in_recovery(ack.sent) {
+            // A flight that fills the window up to less than one packet uses it, whoever stopped it.
+            if self.app_limited && ack.prior_in_flight + self.mtu <= self.window() {
+                self.controller.on_ack_limited(ack.now);
+            } else if ack.bytes > 0 {
+                self.controller.on_ack(ack);
+            }
+        }
+        self.update_pace(ack.now, ack.srtt);
+    }
+
+    /// A packet sent at `sent` was lost or marked by ECN: enters recovery unless it is part of it.
+    pub fn on_congestion_event(&mut self, now: Instant, sent: Instant, srtt: Duration) {
+        if self.in_recovery(sent) {
+            return;
+        }
+        self.recovery_start = Some(now);
+        self.controller.on_congestion_event();
+        self.update_pace(now, srtt);
+    }
+
+    /// Everything sent over a long time was lost (RFC 9002 §7.6).
+    pub fn on_persistent_congestion(&mut self, now: Instant, srtt: Duration) {
+        self.recovery_start = None;
+        self.controller.on_persistent_congestion();
+        self.update_pace(now, srtt);
+    }
+
+    /// Datagrams may have up to `max_datagram` bytes from now on.
+    pub fn set_max_datagram(&mut self, now: Instant, max_datagram: u16, srtt: Duration) {
+        let mtu = u64::from(max_datagram);
+        if mtu != self.mtu {
+            self.mtu = mtu;
+            self.controller.set_mtu(mtu);
+            self.update_pace(now, srtt);
+        }
+    }
+
+    fn update_pace(&mut self, now: Instant, srtt: Duration) {
+        let slow_start = self.controller.in_slow_start();
+        self.pacer.set_rate(now, self.controller.window(), srtt, slow_start, self.mtu);
+    }
+}

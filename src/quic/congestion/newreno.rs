@@ -1,0 +1,119 @@
+//! The controller of RFC 9002 §7.
+
+use crate::quic::congestion::{initial_window, minimum_window};
+
+/// NewReno: doubling until the first loss, then one datagram more per window and half as much per loss.
+#[derive(Clone, Debug)]
+pub struct NewReno {
+    mtu: u64,
+    window: u64,
+    ssthresh: u64,
+    /// Bytes acknowledged in congestion avoidance since the window last grew.
+    acked: u64,
+}
+
+impl NewReno {
+    /// The controller of a new path that carries datagrams of `mtu` bytes.
+    pub fn new(mtu: u64) -> Self {
+        Self { mtu, window: initial_window(mtu), ssthresh: u64::MAX, acked: 0 }
+    }
+
+    /// The congestion window in bytes.
+    pub fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// Whether the window is below the slow start threshold (RFC 9002 §7.3.1).
+    pub fn in_slow_start(&self) -> bool {
+        self.window < self.ssthresh
+    }
+
+    /// `bytes` of packets sent outside recovery were acknowledged.
+    pub(super) fn on_ack(&mut self, mut bytes: u64) {
+        if self.in_slow_start() {
+            let grow = bytes.min(self.ssthresh - self.window);
+            self.window += grow;
+            bytes -= grow;
+        }
+        // One datagram for each window that is acknowledged (RFC 9002 §7.3.3).
+        self.acked += bytes;
+        while self.acked >= self.window {
+            self.acked -= self.window;
+            self.window += self.mtu;
+        }
+    }
+
+    pub(super) fn on_congestion_event(&mut self) {
+        self.ssthresh = (self.window / 2).max(minimum_window(self.mtu));
+        self.window = self.ssthresh;
+        self.acked = 0;
+    }
+
+    pub(super) fn on_persistent_congestion(&mut self) {
+        self.window = minimum_window(self.mtu);
+        self.acked = 0;
+    }
+
+    pub(super) fn set_mtu(&mut self, mtu: u64) {
+        self.mtu = mtu;
+        let floor = if self.ssthresh == u64::MAX { initial_window(mtu) } else { minimum_window(mtu) };
+        self.window = self.window.max(floor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_start_grows_by_what_is_acknowledged() {
+        let mut c = NewReno::new(1200);
+        assert_eq!(c.window(), 12_000);
+        c.on_ack(12_000);
+        assert_eq!(c.window(), 24_000);
+        assert!(c.in_slow_start());
+    }
+
+    #[test]
+    fn congestion_avoidance_grows_by_one_datagram_a_window() {
+        let mut c = NewReno::new(1200);
+        c.on_ack(88_000);
+        c.on_congestion_event();
+        assert_eq!(c.window(), 50_000);
+        assert!(!c.in_slow_start());
+        for _ in 0..49 {
+            c.on_ack(1000);
+        }
+        assert_eq!(c.window(), 50_000);
+        c.on_ack(1000);
+        assert_eq!(c.window(), 51_200);
+    }
+
+    #[test]
+    fn never_below_the_minimum_and_slow_start_ends_at_the_threshold() {
+        let mut c = NewReno::new(1200);
+        for _ in 0..10 {
+            c.on_congestion_event();
+        }
+        assert_eq!(c.window(), 2400);
+        let mut c = NewReno::new(1200);
+        c.on_ack(28_000);
+        c.on_congestion_event();
+        c.on_persistent_congestion();
+        assert_eq!(c.window(), 2400);
+        assert!(c.in_slow_start());
+        c.on_ack(20_000);
+        assert_eq!(c.window(), 20_000, "2400 were left for congestion avoidance, less than a window");
+        assert!(!c.in_slow_start());
+    }
+
+    #[test]
+    fn a_larger_datagram_size_raises_a_fresh_window() {
+        let mut c = NewReno::new(1200);
+        c.set_mtu(8972);
+        assert_eq!(c.window(), 17_944);
+        c.on_congestion_event();
+        c.set_mtu(1200);
+        assert_eq!(c.window(), 17_944);
+    }
+}

@@ -1,0 +1,173 @@
+//! Spreading packets over the round trip (RFC 9002 §7.7): a bucket that fills at the pace.
+
+use crate::base::time::{Duration, Instant};
+
+/// Fractional bits of the rate.
+const SHIFT: u32 = 32;
+/// A burst of this many datagrams that takes less than [`TICK`] is not worth waiting for.
+const WORTHWHILE: u64 = 32;
+/// About one tick of the timer wheel.
+const TICK: Duration = Duration::from_micros(65);
+/// The bucket holds at least this many datagrams.
+const BURST_DATAGRAMS: u64 = 10;
+/// The bucket holds at least what the pace allows in this time: timers fire late, and what they missed is made up.
+const BURST_TIME: Duration = Duration::from_millis(1);
+
+/// A token bucket. Its rate follows the congestion window.
+#[derive(Clone, Debug)]
+pub struct Pacer {
+    /// Configured to pace at all.
+    enabled: bool,
+    /// Bytes per nanosecond << [`SHIFT`]; `None`: everything may go at once.
+    rate: Option<u64>,
+    /// Most bytes in the bucket.
+    burst: i64,
+    /// Bytes in the bucket at `at`; negative after packets that did not ask (probes).
+    credit: i64,
+    at: Instant,
+}
+
+impl Pacer {
+    /// A full bucket without a rate; one that is not `enabled` never has one.
+    pub fn new(enabled: bool, now: Instant) -> Self {
+        Self { enabled, rate: None, burst: i64::MAX, credit: i64::MAX, at: now }
+    }
+
+    /// Sets the pace to 1.25 windows (in slow start, two) per round trip.
+    pub fn set_rate(&mut self, now: Instant, window: u64, srtt: Duration, slow_start: bool, mtu: u64) {
+        if !self.enabled {
+            return;
+        }
+        self.fill(now);
+        let gain = if slow_start { 2.0 } else { 1.25 };
+        let per_ns = window as f64 * gain / srtt.as_nanos().max(1) as f64;
+        if (WORTHWHILE * mtu) as f64 <= per_ns * TICK.as_nanos() as f64 {
+            self.rate = None;
+            return;
+        }
+        let fresh = self.rate.is_none();
+        self.rate = Some((per_ns * (1u64 << SHIFT) as f64).max(1.0) as u64);
+        let in_time = per_ns * BURST_TIME.as_nanos() as f64;
+        self.burst = ((BURST_DATAGRAMS * mtu) as i64).max(in_time as i64);
+        self.credit = if fresh { self.burst } else { self.credit.min(self.burst) };
+    }
+
+    /// When a packet of `len` bytes may go, if not at `now`.
+    pub fn next(&self, now: Instant, len: u64) -> Option<Instant> {
+        let rate = self.rate?;
+        let short = len as i64 - self.credit_at(now, rate);
+        if short <= 0 {
+            return None;
+        }
+        let wait = (u128::from(short.unsigned_abs()) << SHIFT).div_ceil(u128::from(rate));
+        Some(now + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)))
+    }
+
+    /// A packet of `len` bytes was sent.
+    pub fn on_sent(&mut self, now: Instant, len: u64) {
+        if self.rate.is_some() {
+            self.fill(now);
+            self.credit = self.credit.saturating_sub(len as i64).max(-self.burst);
+        }
+    }
+
+    fn fill(&mut self, now: Instant) {
+        if let Some(rate) = self.rate {
+            self.credit = self.credit_at(now, rate);
+        }
+        self.at = self.at.max(now);
+    }
+
+    fn credit_at(&self, now: Instant, rate: u64) -> i64 {
+        let elapsed = now.saturating_since(self.at).as_nanos() as u64;
+        let earned = (u128::from(elapsed) * u128::from(rate)) >> SHIFT;
+        let earned = i64::try_from(earned).unwrap_or(i64::MAX);
+        self.credit.saturating_add(earned).min(self.burst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MTU: u64 = 1200;
+
+    fn pacer(window: u64, srtt: Duration) -> Pacer {
+        let mut p = Pacer::new(true, Instant::ZERO);
+        p.set_rate(Instant::ZERO, window, srtt, false, MTU);
+        p
+    }
+
+    #[test]
+    fn long_run_rate_is_a_window_and_a_quarter_per_round_trip() {
+        let (window, srtt) = (1_000_000, Duration::from_millis(100));
+        let mut p = pacer(window, srtt);
+        let (mut now, mut sent) = (Instant::ZERO, 0);
+        let end = Instant::ZERO + 20 * srtt;
+        while now < end {
+            match p.next(now, MTU) {
+                None => {
+                    p.on_sent(now, MTU);
+                    sent += MTU;
+                }
+                Some(at) => {
+                    assert!(at > now);
+                    now = at;
+                }
+            }
+        }
+        let want = 20 * window * 5 / 4;
+        assert!((sent as f64 / want as f64 - 1.0).abs() < 0.01, "{sent} of {want}");
+    }
+
+    #[test]
+    fn late_timers_cost_no_rate() {
+        let (window, srtt) = (2_500_000, Duration::from_millis(20));
+        let mut p = pacer(window, srtt);
+        let (mut now, mut sent) = (Instant::ZERO, 0);
+        while now < Instant::ZERO + Duration::from_secs(1) {
+            match p.next(now, MTU) {
+                None => {
+                    p.on_sent(now, MTU);
+                    sent += MTU;
+                }
+                Some(at) => now = at + Duration::from_micros(131),
+            }
+        }
+        let want = 50 * window * 5 / 4;
+        assert!((sent as f64 / want as f64 - 1.0).abs() < 0.01, "{sent} of {want}");
+    }
+
+    #[test]
+    fn a_burst_of_ten_goes_at_once_and_no_more() {
+        let mut p = pacer(12_000, Duration::from_millis(100));
+        for _ in 0..10 {
+            assert_eq!(p.next(Instant::ZERO, MTU), None);
+            p.on_sent(Instant::ZERO, MTU);
+        }
+        // 1200 bytes at 12 000 × 1.25 / 100 ms are 8 ms.
+        assert_eq!(p.next(Instant::ZERO, MTU), Some(Instant::ZERO + Duration::from_millis(8)));
+    }
+
+    #[test]
+    fn tiny_round_trips_are_not_paced() {
+        let mut p = pacer(100_000, Duration::from_micros(10));
+        for _ in 0..1000 {
+            assert_eq!(p.next(Instant::ZERO, MTU), None);
+            p.on_sent(Instant::ZERO, MTU);
+        }
+        assert!(!Pacer::new(false, Instant::ZERO).next(Instant::ZERO, 60_000).is_some_and(|_| true));
+    }
+
+    #[test]
+    fn a_better_round_trip_time_takes_effect_at_once() {
+        let mut p = pacer(12_000, Duration::from_millis(333));
+        for _ in 0..10 {
+            p.on_sent(Instant::ZERO, MTU);
+        }
+        let now = Instant::ZERO + Duration::from_millis(1);
+        p.set_rate(now, 24_000, Duration::from_millis(1), true, MTU);
+        let at = p.next(now, MTU).expect("the bucket is empty");
+        assert!(at <= now + Duration::from_micros(25), "{at:?}");
+    }
+}

@@ -1,0 +1,117 @@
+//! Loss detection in one packet number space (RFC 9002 §6.1).
+
+use crate::base::time::{Duration, Instant};
+use crate::quic::recovery::sent::{Front, SentPacket, SentRing};
+
+/// Packets acknowledged after a packet that tell it is lost (RFC 9002 §6.1.1).
+const PACKET_THRESHOLD: u64 = 3;
+
+/// Lost packets without an acknowledged one in between (RFC 9002 §7.6.2).
+#[derive(Clone, Copy, Debug, Default)]
+struct LossRun {
+    /// When the oldest of them was sent.
+    start: Option<Instant>,
+}
+
+/// What a pass of loss detection found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Losses {
+    /// When the latest lost packet that counts was sent.
+    pub(super) latest: Option<Instant>,
+    /// The longest time that a run of lost packets spans.
+    pub(super) span: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct SpaceState<F> {
+    pub(super) ring: SentRing<F>,
+    pub(super) largest_acked: Option<u64>,
+    /// When the next packet will be lost by time.
+    pub(super) loss_time: Option<Instant>,
+    /// When the last ack-eliciting packet was sent.
+    pub(super) last_eliciting: Instant,
+    /// Ack-eliciting packets that are neither acknowledged nor lost.
+    pub(super) eliciting: usize,
+    /// The peer's count of packets that arrived marked by ECN.
+    pub(super) ce: u64,
+    run: LossRun,
+}
+
+impl<F> SpaceState<F> {
+    pub(super) fn new() -> Self {
+        Self {
+            ring: SentRing::new(),
+            largest_acked: None,
+            loss_time: None,
+            last_eliciting: Instant::ZERO,
+            eliciting: 0,
+            ce: 0,
+            run: LossRun::default(),
+        }
+    }
+
+    pub(super) fn on_sent(&mut self, pn: u64, packet: SentPacket<F>) {
+        if packet.eliciting {
+            self.eliciting += 1;
+            self.last_eliciting = packet.time;
+        }
+        self.ring.push(pn, packet);
+    }
+
+    /// Takes out what is lost by now. Runs of losses only count from `first_sample` on.
+    ///
+    /// Walks from the front to the first packet that is not lost; as everything behind it is younger,
+    /// the pass costs what it removes.
+    pub(super) fn detect_lost(
+        &mut self,
+        now: Instant,
+        delay: Duration,
+        first_sample: Option<Instant>,
+        mut lost: impl FnMut(u64, SentPacket<F>),
+    ) -> Losses {
+        self.loss_time = None;
+        let mut losses = Losses::default();
+        let Some(largest) = self.largest_acked else { return losses };
+        while let Some(front) = self.ring.front() {
+            let (pn, time) = match front {
+                Front::Acked => {
+                    self.run = LossRun::default();
+                    self.ring.pop();
+                    continue;
+                }
+                Front::Sent(pn, packet) => (pn, packet.time),
+            };
+            if pn > largest {
+                break;
+            }
+            if largest - pn < PACKET_THRESHOLD && time + delay > now {
+                self.loss_time = Some(time + delay);
+                break;
+            }
+            let Some(packet) = self.ring.pop_packet() else { break };
+            self.eliciting -= usize::from(packet.eliciting);
+            self.count_loss(&packet, first_sample, &mut losses);
+            lost(pn, packet);
+        }
+        losses
+    }
+
+    fn count_loss(&mut self, packet: &SentPacket<F>, first_sample: Option<Instant>, losses: &mut Losses) {
+        if !packet.in_flight {
+            return;
+        }
+        losses.latest = Some(packet.time);
+        if packet.eliciting && first_sample.is_some_and(|first| packet.time > first) {
+            let start = *self.run.start.get_or_insert(packet.time);
+            losses.span = losses.span.max(packet.time.saturating_since(start));
+        }
+    }
+
+    /// Forgets every packet; `each` gets them.
+    pub(super) fn drain(&mut self, each: impl FnMut(SentPacket<F>)) {
+        self.ring.drain(each);
+        self.loss_time = None;
+        self.eliciting = 0;
+        self.run = LossRun::default();
+    }
+}

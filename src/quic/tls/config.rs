@@ -1,0 +1,239 @@
+//! TLS configurations: rustls with aws-lc-rs for the handshake and our own packet protection.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CipherSuiteCommon, CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, KeyLog, RootCertStore, SignatureScheme, SupportedCipherSuite, Tls13CipherSuite};
+use thiserror::Error;
+
+use crate::crypto::Suite;
+use crate::quic::tls::keys::Capture;
+
+/// What both sides of TLS are configured with.
+#[derive(Clone, Default)]
+pub struct TlsOptions {
+    /// Application protocols, best first (RFC 9001 §8.1: at least one).
+    pub alpn: Vec<Vec<u8>>,
+    /// Cipher suites, best first; empty: AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305.
+    pub suites: Vec<Suite>,
+    /// Where secrets are logged for packet analysers; `None`: nowhere.
+    pub key_log: Option<Arc<dyn KeyLog>>,
+}
+
+impl std::fmt::Debug for TlsOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsOptions").field("alpn", &self.alpn).field("suites", &self.suites).finish_non_exhaustive()
+    }
+}
+
+/// A certificate or key file that cannot be used.
+#[derive(Debug, Error)]
+pub enum PemError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The file holds no such thing.
+    #[error("{} holds no {what} in PEM form (it should have a line \"-----BEGIN ...\")", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// The file is damaged or not what it should be.
+    #[error("{} is not usable: {reason}", path.display())]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A rustls suite with everything as aws-lc-rs has it, except QUIC packet protection.
+fn with_capture(base: SupportedCipherSuite, quic: &'static Capture) -> Tls13CipherSuite {
+    let base = base.tls13().expect("a TLS 1.3 suite");
+    Tls13CipherSuite {
+        common: CipherSuiteCommon {
+            suite: base.common.suite,
+            hash_provider: base.common.hash_provider,
+            confidentiality_limit: base.common.confidentiality_limit,
+        },
+        hkdf_provider: base.hkdf_provider,
+        aead_alg: base.aead_alg,
+        quic: Some(quic),
+    }
+}
+
+static AES_128: LazyLock<Tls13CipherSuite> =
+    LazyLock::new(|| with_capture(aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256, &Capture(Suite::Aes128Gcm)));
+static AES_256: LazyLock<Tls13CipherSuite> =
+    LazyLock::new(|| with_capture(aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384, &Capture(Suite::Aes256Gcm)));
+static CHACHA20: LazyLock<Tls13CipherSuite> = LazyLock::new(|| {
+    with_capture(aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256, &Capture(Suite::ChaCha20Poly1305))
+});
+
+fn provider(suites: &[Suite]) -> Arc<CryptoProvider> {
+    let all = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+    let suites = if suites.is_empty() { &all } else { suites };
+    let cipher_suites = suites.iter().map(|suite| {
+        SupportedCipherSuite::Tls13(match suite {
+            Suite::Aes128Gcm => &AES_128,
+            Suite::Aes256Gcm => &AES_256,
+            Suite::ChaCha20Poly1305 => &CHACHA20,
+        })
+    });
+    Arc::new(CryptoProvider { cipher_suites: cipher_suites.collect(), ..aws_lc_rs::default_provider() })
+}
+
+/// A server's configuration.
+///
+/// # Errors
+/// When the key does not fit the certificate, or is of an unknown kind.
+pub fn server_config(
+    certs: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    options: &TlsOptions,
+) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider(&options.suites))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(certs, key)?;
+    config.alpn_protocols = options.alpn.clone();
+    config.ignore_client_order = true;
+    if let Some(log) = &options.key_log {
+        config.key_log = log.clone();
+    }
+    Ok(Arc::new(config))
+}
+
+fn finish_client(mut config: rustls::ClientConfig, options: &TlsOptions) -> Arc<rustls::ClientConfig> {
+    config.alpn_protocols = options.alpn.clone();
+    if let Some(log) = &options.key_log {
+        config.key_log = log.clone();
+    }
+    Arc::new(config)
+}
+
+/// A client's configuration that trusts `roots`.
+///
+/// # Errors
+/// When no suite is usable.
+pub fn client_config(
+    roots: RootCertStore,
+    options: &TlsOptions,
+) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
+    let config = rustls::ClientConfig::builder_with_provider(provider(&options.suites))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(finish_client(config, options))
+}
+
+/// A client's configuration that takes any certificate: for tests and benchmarks. Whoever sits on the
+/// path can read and change everything.
+///
+/// # Errors
+/// When no suite is usable.
+pub fn insecure_client_config(options: &TlsOptions) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
+    let provider = provider(&options.suites);
+    let any = AnyCertificate(provider.signature_verification_algorithms);
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(any))
+        .with_no_client_auth();
+    Ok(finish_client(config, options))
+}
+
+/// Checks that the peer has the key of the certificate it shows, but not whose it is.
+#[derive(Debug)]
+struct AnyCertificate(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PemError> {
+    std::fs::read(path).map_err(|error| PemError::Read { path: path.into(), error })
+}
+
+/// The certificates in a PEM file, in its order.
+///
+/// # Errors
+/// [`PemError`] names the file and what is wrong with it.
+pub fn load_certs(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let pem = read(path)?;
+    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certs = certs.map_err(|e| PemError::Bad { path: path.into(), reason: e.to_string() })?;
+    if certs.is_empty() {
+        return Err(PemError::Missing { path: path.into(), what: "certificate" });
+    }
+    Ok(certs)
+}
+
+/// The private key in a PEM file.
+///
+/// # Errors
+/// [`PemError`] names the file and what is wrong with it.
+pub fn load_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+    let pem = read(path)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|e| match e {
+        rustls::pki_types::pem::Error::NoItemsFound => {
+            PemError::Missing { path: path.into(), what: "private key" }
+        }
+        e => PemError::Bad { path: path.into(), reason: e.to_string() },
+    })
+}
+
+/// The CA certificates in a PEM file, as trusted roots.
+///
+/// # Errors
+/// [`PemError`] names the file and what is wrong with it.
+pub fn load_roots(path: &Path) -> Result<RootCertStore, PemError> {
+    let mut roots = RootCertStore::empty();
+    for cert in load_certs(path)? {
+        roots.add(cert).map_err(|e| PemError::Bad { path: path.into(), reason: e.to_string() })?;
+    }
+    Ok(roots)
+}

@@ -1,0 +1,288 @@
+//! The poll loop.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use thiserror::Error;
+
+use crate::base::time::{Duration, Instant};
+use crate::datapath::{Burst, Datapath, DatapathStats, RxFrame, TxFrame};
+use crate::mem::BufPool;
+use crate::net::{Net, NetConfig, NetError, NetStats, Received, Sent};
+use crate::quic::{Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig};
+use crate::runtime::{App, Clock, Context, CoreStats};
+
+/// Events handled in a turn at the most, so that packets do not wait for a busy application.
+const EVENT_BUDGET: usize = 256;
+
+/// How long a core waits for its last packets to leave when it stops.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Idle turns before the loop gives the CPU to others.
+const SPIN_TURNS: u32 = 200;
+
+/// How long a link may be down before the core gives up.
+const LINK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a core does when there is nothing to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Idle {
+    /// Polls on: lowest latency, needs a CPU of its own.
+    Spin,
+    /// Polls on, but lets other threads run in between: for CPUs that are shared.
+    #[default]
+    Yield,
+}
+
+/// What a core is made of.
+#[derive(Debug)]
+pub struct CoreConfig {
+    /// The network layer's settings.
+    pub net: NetConfig,
+    /// The engine's settings.
+    pub endpoint: EndpointConfig,
+    /// What to accept connections with; `None` for pure clients.
+    pub server: Option<ServerConfig>,
+    /// UDP port that a server listens on.
+    pub listen: Option<u16>,
+    /// UDP port that connections are opened from.
+    pub client_port: u16,
+    /// Pinned memory.
+    pub pool: BufPool,
+    /// What to do when idle.
+    pub idle: Idle,
+}
+
+/// Why a core stopped before its application was done.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The link went down and did not come back.
+    #[error("the link has been down for {0:?}: the cable is out, or the peer process has ended")]
+    LinkDown(Duration),
+}
+
+/// One core: a queue pair, the network layer, the engine and an application.
+pub struct Core<D: Datapath, A> {
+    datapath: D,
+    net: Net<D::Tx>,
+    endpoint: Endpoint,
+    /// The application.
+    pub app: A,
+    clock: Clock,
+    idle: Idle,
+    listen: Option<u16>,
+    local_v4: Option<SocketAddr>,
+    local_v6: Option<SocketAddr>,
+    rx: Burst<D::Rx>,
+    tx: Burst<D::Tx>,
+    /// A frame that was taken for sending but not needed yet.
+    spare: Option<D::Tx>,
+    link_lost: Option<Instant>,
+    link_seen: bool,
+    stats: CoreStats,
+}
+
+impl<D: Datapath, A: App> Core<D, A> {
+    /// Puts a core together.
+    ///
+    /// # Errors
+    /// [`NetError`] when the network settings do not fit together or the port.
+    pub fn new(datapath: D, config: CoreConfig, app: A) -> Result<Self, NetError> {
+        let clock = Clock::new();
+        let caps = datapath.caps();
+        let local = |v6: bool| {
+            let addr = config.net.addrs.iter().map(|cidr| cidr.addr()).find(|a: &IpAddr| a.is_ipv6() == v6);
+            addr.map(|ip| SocketAddr::new(ip, config.client_port))
+        };
+        let (local_v4, local_v6) = (local(false), local(true));
+        Ok(Self {
+            net: Net::new(config.net, &caps, clock.now())?,
+            endpoint: Endpoint::new(config.endpoint, config.server, config.pool),
+            datapath,
+            app,
+            clock,
+            idle: config.idle,
+            listen: config.listen,
+            local_v4,
+            local_v6,
+            rx: Burst::new(),
+            tx: Burst::new(),
+            spare: None,
+            link_lost: None,
+            link_seen: false,
+            stats: CoreStats::default(),
+        })
+    }
+
+    /// Polls until `stop` is set or the application is done, then closes what is still open.
+    ///
+    /// # Errors
+    /// [`RunError`] when the port stops working.
+    pub fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        let mut idle_turns = 0;
+        while !stop.load(Ordering::Relaxed) && !(self.app.is_done() && self.endpoint.connection_count() == 0) {
+            if self.turn() {
+                idle_turns = 0;
+                continue;
+            }
+            idle_turns += 1;
+            self.check_link()?;
+            if idle_turns > SPIN_TURNS && self.idle == Idle::Yield {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        self.shut_down();
+        Ok(())
+    }
+
+    /// Closes every connection and lets the last packets leave.
+    fn shut_down(&mut self) {
+        let start = self.clock.now();
+        self.endpoint.close_all(start, 0, "shutting down");
+        // Two quiet turns: everything that was to be said is said.
+        let mut quiet = 0;
+        while quiet < 2 && self.clock.now().saturating_since(start) < LINGER {
+            quiet = if self.turn() || !self.tx.is_empty() { 0 } else { quiet + 1 };
+        }
+    }
+
+    fn check_link(&mut self) -> Result<(), RunError> {
+        if self.datapath.link_up() {
+            self.link_lost = None;
+            self.link_seen = true;
+            return Ok(());
+        }
+        // A link that never was up may still come: its peer has not started.
+        if !self.link_seen {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let down = now.saturating_since(*self.link_lost.get_or_insert(now));
+        if down >= LINK_PATIENCE { Err(RunError::LinkDown(down)) } else { Ok(()) }
+    }
+
+    /// One turn. False if there was nothing to do.
+    pub fn turn(&mut self) -> bool {
+        let now = self.clock.now();
+        self.stats.turns += 1;
+        let received = self.receive(now);
+        let due = self.endpoint.next_timeout().is_some_and(|at| at <= now);
+        if due {
+            self.endpoint.handle_timeout(now);
+        }
+        let events = self.run_app(now);
+        let sent = self.send(now);
+        let busy = received || due || events || sent;
+        self.stats.idle_turns += u64::from(!busy);
+        busy
+    }
+
+    fn receive(&mut self, now: Instant) -> bool {
+        if self.datapath.rx_burst(&mut self.rx) == 0 {
+            return false;
+        }
+        self.stats.rx_bursts += 1;
+        let mut rx = std::mem::take(&mut self.rx);
+        for mut frame in rx.drain(..) {
+            match self.net.receive(now, &mut frame) {
+                Received::Udp(udp) => {
+                    let meta = RxMeta { local: udp.local, remote: udp.remote, ecn: udp.ecn };
+                    self.endpoint.handle_datagram(now, &meta, &mut frame.data_mut()[udp.payload]);
+                }
+                Received::PacketTooBig { local, remote, max_udp_payload } => {
+                    self.endpoint.limit_mtu(local, remote, max_udp_payload);
+                }
+                Received::PortUnreachable { remote, .. } => self.unreachable(now, remote),
+                Received::Consumed | Received::Dropped(_) => {}
+            }
+        }
+        self.rx = rx;
+        true
+    }
+
+    fn unreachable(&mut self, now: Instant, remote: SocketAddr) {
+        let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
+        self.app.on_unreachable(&mut cx, remote);
+    }
+
+    fn run_app(&mut self, now: Instant) -> bool {
+        let mut count = 0;
+        while count < EVENT_BUDGET
+            && let Some((id, event)) = self.endpoint.poll_event()
+        {
+            let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
+            self.app.on_event(&mut cx, id, event);
+            count += 1;
+        }
+        let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
+        self.app.on_turn(&mut cx);
+        self.stats.events += count as u64;
+        count > 0
+    }
+
+    /// One burst a turn: that keeps sending in step with the acknowledgements that come in.
+    fn send(&mut self, now: Instant) -> bool {
+        self.fill(now);
+        if self.tx.is_empty() {
+            return false;
+        }
+        self.stats.tx_bursts += 1;
+        let sent = self.datapath.tx_burst(&mut self.tx);
+        self.stats.tx_held += u64::from(!self.tx.is_empty());
+        sent > 0
+    }
+
+    /// Fills the burst with what the network layer and the engine want to send.
+    fn fill(&mut self, now: Instant) {
+        let (datapath, spare) = (&mut self.datapath, &mut self.spare);
+        while !self.tx.is_full() {
+            let alloc = || spare.take().or_else(|| datapath.tx_alloc());
+            let Some(frame) = self.net.poll(now, alloc) else { break };
+            self.tx.push(frame);
+        }
+        while !self.tx.is_full() {
+            let Some(mut frame) = self.spare.take().or_else(|| self.datapath.tx_alloc()) else { return };
+            let Some(transmit) = self.endpoint.poll_transmit(now, frame.payload_mut()) else {
+                self.spare = Some(frame);
+                return;
+            };
+            frame.set_payload_len(transmit.len);
+            match self.net.send(now, transmit.local, transmit.remote, transmit.ecn, frame) {
+                Sent::Ready(frame) => self.tx.push(frame),
+                Sent::Pending | Sent::Dropped(_) => {}
+            }
+        }
+    }
+
+    /// The engine's counters.
+    pub fn endpoint_stats(&self) -> &EndpointStats {
+        self.endpoint.stats()
+    }
+
+    /// The network layer's counters.
+    pub fn net_stats(&self) -> &NetStats {
+        self.net.stats()
+    }
+
+    /// The queue pair's counters.
+    pub fn datapath_stats(&self) -> DatapathStats {
+        self.datapath.stats()
+    }
+
+    /// The loop's counters.
+    pub fn stats(&self) -> &CoreStats {
+        &self.stats
+    }
+
+    /// The UDP port that the core listens on.
+    pub fn listen_port(&self) -> Option<u16> {
+        self.listen
+    }
+
+    /// What the device can do.
+    pub fn caps(&self) -> crate::datapath::Caps {
+        self.datapath.caps()
+    }
+}

@@ -1,0 +1,33 @@
+//! Counters of one core's poll loop.
+
+/// What the poll loop did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CoreStats {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Turns in which nothing was received, sent or due.
+    pub idle_turns: u64,
+    /// Bursts that held at least one frame.
+    pub rx_bursts: u64,
+    /// Calls that handed frames to the device.
+    pub tx_bursts: u64,
+    /// Turns that ended with frames that the device's ring did not take.
+    pub tx_held: u64,
+    /// Events handed to the application.
+    pub events: u64,
+}
+
+impl CoreStats {
+    /// Every counter with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("core_turns", self.turns),
+            ("core_idle_turns", self.idle_turns),
+            ("core_rx_bursts", self.rx_bursts),
+            ("core_tx_bursts", self.tx_bursts),
+            ("core_tx_held", self.tx_held),
+            ("core_events", self.events),
+        ]
+        .into_iter()
+    }
+}

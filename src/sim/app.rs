@@ -1,0 +1,401 @@
+//! A simulated application: it follows the plan and checks everything that the engine tells it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use crate::base::Side;
+use crate::base::time::Instant;
+use crate::mem::PinnedBuf;
+use crate::quic::{BufferProvider, CloseReason, Conn, ConnId, Dir, Endpoint, Event, SendData, SendErrorKind, StreamId};
+use crate::sim::plan::{Flow, Plan, Receive, pattern};
+
+/// What posted memory holds before a byte is placed there.
+const POISON: u8 = 0xa5;
+
+/// What went wrong.
+pub type Failure = String;
+
+macro_rules! ensure {
+    ($cond:expr, $($text:tt)*) => {
+        if !$cond {
+            return Err(format!($($text)*));
+        }
+    };
+}
+
+/// Memory that the engine holds, by address.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    posted: HashMap<usize, (StreamId, usize)>,
+    made: u64,
+}
+
+impl Ledger {
+    fn post(&mut self, id: StreamId, len: usize) -> PinnedBuf {
+        let mut buf = PinnedBuf::unpinned(len);
+        buf.fill(POISON);
+        self.made += 1;
+        self.posted.insert(buf.as_ptr() as usize, (id, len));
+        buf
+    }
+
+    fn take_back(&mut self, id: StreamId, buf: &PinnedBuf) -> Result<(), Failure> {
+        let known = self.posted.remove(&(buf.as_ptr() as usize));
+        ensure!(known == Some((id, buf.len())), "stream {id}: a buffer came back that was not out: {known:?}");
+        Ok(())
+    }
+}
+
+/// Feeds peer-opened streams from the plan.
+struct Provider {
+    plan: Arc<Plan>,
+    side: Side,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+impl BufferProvider for Provider {
+    fn initial_window(&self) -> u64 {
+        self.plan.window
+    }
+
+    fn provide(&self, id: StreamId) -> Vec<PinnedBuf> {
+        let Some(flow) = self.plan.flow(id, self.side.peer()) else { return Vec::new() };
+        let Receive::Provided { size, count } = flow.receive else { return Vec::new() };
+        let mut ledger = self.ledger.lock().expect("single thread");
+        let mut bufs = Vec::new();
+        let mut total = 0;
+        while bufs.len() < count || total < self.plan.window {
+            let rest = (self.plan.window.saturating_sub(total) as usize).div_ceil(50);
+            bufs.push(ledger.post(id, size.max(rest)));
+            total += size.max(rest) as u64;
+        }
+        bufs
+    }
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    flow: Flow,
+    queued: u64,
+    finished: bool,
+    /// Reset by us, stopped by the peer, or delivered.
+    over: bool,
+    /// Memory that is with the engine.
+    out: usize,
+}
+
+#[derive(Debug)]
+struct Incoming {
+    flow: Flow,
+    /// Verified bytes from the start.
+    verified: u64,
+    progress: u64,
+    over: bool,
+    provided: u64,
+}
+
+/// One side's application.
+pub struct App {
+    side: Side,
+    plan: Arc<Plan>,
+    ledger: Arc<Mutex<Ledger>>,
+    outgoing: BTreeMap<StreamId, Outgoing>,
+    incoming: BTreeMap<StreamId, Incoming>,
+    opened: [usize; 2],
+    /// The connection, once there is one.
+    pub conn: Option<ConnId>,
+    /// How it ended.
+    pub closed: Option<CloseReason>,
+    /// The handshake is complete.
+    pub connected: bool,
+}
+
+impl App {
+    /// The application of `side`.
+    pub fn new(side: Side, plan: Arc<Plan>) -> Self {
+        Self {
+            side,
+            plan,
+            ledger: Arc::default(),
+            outgoing: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            opened: [0; 2],
+            conn: None,
+            closed: None,
+            connected: false,
+        }
+    }
+
+    /// The provider for streams that the peer opens, if the plan has one.
+    pub fn provider(&self) -> Option<Arc<dyn BufferProvider>> {
+        let provider = Provider { plan: self.plan.clone(), side: self.side, ledger: self.ledger.clone() };
+        self.plan.provider.then(|| Arc::new(provider) as Arc<dyn BufferProvider>)
+    }
+
+    /// Whether everything that this side sends and receives has come to its end.
+    pub fn is_done(&self) -> bool {
+        let flows = self.plan.flows();
+        self.connected
+            && flows.iter().all(|(id, from)| {
+                if *from == self.side {
+                    self.outgoing.get(id).is_some_and(|o| o.over)
+                } else {
+                    self.incoming.get(id).is_some_and(|i| i.over)
+                }
+            })
+    }
+
+    /// Memory that has not come back: receive buffers and sends.
+    pub fn held(&self) -> (usize, usize) {
+        let sends = self.outgoing.values().map(|o| o.out).sum();
+        (self.ledger.lock().expect("single thread").posted.len(), sends)
+    }
+
+    /// Streams that are not at their end, for messages.
+    pub fn unfinished(&self) -> String {
+        let out: Vec<_> = self.outgoing.iter().filter(|(_, o)| !o.over).collect();
+        let inc: Vec<_> = self.incoming.iter().filter(|(_, i)| !i.over).collect();
+        format!("opened {:?}, outgoing {out:?}, incoming {inc:?}", self.opened)
+    }
+
+    /// Handles one event.
+    pub fn on_event(&mut self, now: Instant, endpoint: &mut Endpoint, id: ConnId, event: Event) -> Result<(), Failure> {
+        ensure!(self.closed.is_none(), "event after Closed: {event:?}");
+        ensure!(*self.conn.get_or_insert(id) == id, "event of another connection");
+        if let Event::Closed { reason } = event {
+            self.closed = Some(reason);
+            return Ok(());
+        }
+        let gone = endpoint.conn(id).is_none();
+        ensure!(!gone, "event of a connection that does not exist: {event:?}");
+        let mut conn = endpoint.conn(id).expect("checked");
+        match event {
+            Event::Connected { alpn } => {
+                ensure!(alpn == b"sim", "ALPN {alpn:?}");
+                self.connected = true;
+                self.open(&mut conn)
+            }
+            Event::StreamsAvailable { .. } => self.open(&mut conn),
+            Event::StreamOpened { id } => self.on_opened(&mut conn, id),
+            Event::Readable { id } => self.read(&mut conn, id),
+            Event::Progress { id, contiguous } => self.on_progress(now, &mut conn, id, contiguous),
+            Event::Buffer { id, buf, offset, valid } => self.on_buffer(id, &buf, offset, valid),
+            Event::Finished { id, size } => self.on_finished(id, size),
+            Event::Reset { id, code, size } => self.on_reset(id, code, size),
+            Event::ReceiveBufferLow { id, wanted, .. } => {
+                ensure!(wanted > 0, "stream {id}: low with nothing wanted");
+                self.provide(&mut conn, id)
+            }
+            Event::Stopped { id, code } => {
+                ensure!(code == 7, "stream {id}: stopped with {code}");
+                self.outgoing.get_mut(&id).ok_or("stopped a stream that we do not send on")?.over = true;
+                Ok(())
+            }
+            Event::Writable { id } => self.write(&mut conn, id),
+            Event::SendDone { id, data, acked } => self.on_send_done(&mut conn, id, &data, acked),
+            Event::SendFinished { id } => {
+                let out = self.outgoing.get_mut(&id).ok_or("finished a stream that we do not send on")?;
+                ensure!(out.finished && out.out == 0, "stream {id}: finished with {out:?}");
+                out.over = true;
+                Ok(())
+            }
+            Event::Closed { .. } => unreachable!("handled above"),
+        }
+    }
+
+    fn open(&mut self, conn: &mut Conn<'_>) -> Result<(), Failure> {
+        for (slot, dir) in [Dir::Bidi, Dir::Uni].into_iter().enumerate() {
+            while self.opened[slot] < self.plan.count(self.side, dir) {
+                let Ok(id) = conn.open(dir) else { break };
+                ensure!(id.index() == self.opened[slot] as u64, "stream {id} out of order");
+                self.opened[slot] += 1;
+                self.start(conn, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_opened(&mut self, conn: &mut Conn<'_>, id: StreamId) -> Result<(), Failure> {
+        ensure!(id.initiator() != self.side, "our own stream {id} was opened by the peer");
+        ensure!(!self.incoming.contains_key(&id), "stream {id} opened twice");
+        self.start(conn, id)
+    }
+
+    /// Sets up what this side sends and receives on a new stream.
+    fn start(&mut self, conn: &mut Conn<'_>, id: StreamId) -> Result<(), Failure> {
+        if let Some(flow) = self.plan.flow(id, self.side.peer()) {
+            self.incoming.insert(id, Incoming { flow, verified: 0, progress: 0, over: false, provided: 0 });
+            let by_provider = self.plan.provider && id.initiator() != self.side;
+            if matches!(flow.receive, Receive::Provided { .. }) && !by_provider {
+                self.provide(conn, id)?;
+            }
+        }
+        if let Some(flow) = self.plan.flow(id, self.side) {
+            self.outgoing.insert(id, Outgoing { flow, queued: 0, finished: false, over: false, out: 0 });
+            self.write(conn, id)?;
+        }
+        Ok(())
+    }
+
+    fn provide(&mut self, conn: &mut Conn<'_>, id: StreamId) -> Result<(), Failure> {
+        let window = self.plan.window;
+        let Some(incoming) = self.incoming.get_mut(&id).filter(|i| !i.over) else { return Ok(()) };
+        let Receive::Provided { size, count } = incoming.flow.receive else {
+            return Err(format!("stream {id}: low space on a pooled stream"));
+        };
+        let mut ledger = self.ledger.lock().expect("single thread");
+        let mut bufs = Vec::new();
+        let mut total = 0u64;
+        // The first buffers have to hold what the peer was promised.
+        let least = if incoming.provided == 0 { window } else { 0 };
+        while bufs.len() < count || total < least {
+            let len = size.max((least.saturating_sub(total) as usize).div_ceil(50));
+            bufs.push(ledger.post(id, len));
+            total += len as u64;
+        }
+        match conn.provide_receive_buffers(id, bufs) {
+            Ok(()) => incoming.provided += total,
+            Err(error) => {
+                for buf in &error.bufs {
+                    ledger.take_back(id, buf)?;
+                }
+                use crate::quic::ProvideErrorKind::{Closed, Finished, NoStream};
+                ensure!(matches!(error.kind, Closed | Finished | NoStream), "stream {id}: provide: {error}");
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, conn: &mut Conn<'_>, id: StreamId) -> Result<(), Failure> {
+        let Some(out) = self.outgoing.get_mut(&id).filter(|o| !o.over && !o.finished) else { return Ok(()) };
+        loop {
+            if out.flow.reset_at.is_some_and(|at| out.queued >= at) {
+                let done = conn.reset(id, 9).is_ok();
+                ensure!(done, "stream {id}: reset refused");
+                out.over = true;
+                return Ok(());
+            }
+            let n = (out.flow.len - out.queued).min(out.flow.piece as u64);
+            let fin = out.queued + n == out.flow.len;
+            let bytes: Vec<u8> = (out.queued..out.queued + n).map(|at| pattern(id, self.side, at)).collect();
+            match conn.send(id, SendData::Bytes(Bytes::from(bytes)), fin) {
+                Ok(()) => {
+                    out.queued += n;
+                    out.out += usize::from(n > 0);
+                    out.finished = fin;
+                }
+                Err(error) => {
+                    ensure!(error.data.len() as u64 == n, "stream {id}: the data did not come back");
+                    use SendErrorKind::{Blocked, Closed, NoStream};
+                    ensure!(matches!(error.kind, Blocked | Closed | NoStream), "stream {id}: send: {error}");
+                    return Ok(());
+                }
+            }
+            if fin {
+                return Ok(());
+            }
+        }
+    }
+
+    fn read(&mut self, conn: &mut Conn<'_>, id: StreamId) -> Result<(), Failure> {
+        let incoming = self.incoming.get_mut(&id).ok_or("readable, but we receive nothing there")?;
+        let Receive::Pooled(step) = incoming.flow.receive else {
+            return Err(format!("stream {id}: readable, but buffers were provided"));
+        };
+        loop {
+            let bytes = conn.peek(id).unwrap_or_default();
+            let n = bytes.len().min(step);
+            check(id, self.side.peer(), incoming.verified, &bytes[..n])?;
+            incoming.verified += n as u64;
+            conn.consume(id, n);
+            if !incoming.over && incoming.flow.stop_at.is_some_and(|at| incoming.verified >= at) {
+                incoming.over = true;
+                let _ = conn.stop_sending(id, 7);
+                return Ok(());
+            }
+            if n == 0 {
+                break;
+            }
+        }
+        if conn.is_finished(id) && !incoming.over {
+            ensure!(incoming.verified == incoming.flow.len, "stream {id}: ended early: {incoming:?}");
+            incoming.over = true;
+        }
+        Ok(())
+    }
+
+    fn on_progress(&mut self, now: Instant, conn: &mut Conn<'_>, id: StreamId, contiguous: u64) -> Result<(), Failure> {
+        let incoming = self.incoming.get_mut(&id).ok_or("progress, but we receive nothing there")?;
+        ensure!(contiguous > incoming.progress, "stream {id}: no progress at {contiguous}: {incoming:?}");
+        ensure!(contiguous <= incoming.flow.len, "stream {id}: too much: {contiguous}");
+        incoming.progress = contiguous;
+        if !incoming.over && incoming.flow.stop_at.is_some_and(|at| contiguous >= at) {
+            incoming.over = true;
+            let _ = conn.stop_sending(id, 7);
+        }
+        if self.plan.key_updates && self.side == Side::Client {
+            conn.update_keys(now);
+        }
+        Ok(())
+    }
+
+    fn on_buffer(&mut self, id: StreamId, buf: &PinnedBuf, offset: u64, valid: usize) -> Result<(), Failure> {
+        self.ledger.lock().expect("single thread").take_back(id, buf)?;
+        let incoming = self.incoming.get_mut(&id).ok_or("a buffer of a stream that we receive nothing on")?;
+        let from = self.side.peer();
+        check(id, from, offset, &buf[..valid])?;
+        if valid > 0 {
+            ensure!(incoming.verified == offset, "stream {id}: buffer at {offset}, verified {}", incoming.verified);
+            incoming.verified += valid as u64;
+        }
+        let stray = buf.iter().enumerate().skip(valid).find(|(i, b)| {
+            let at = offset + *i as u64;
+            **b != POISON && **b != pattern(id, from, at)
+        });
+        ensure!(stray.is_none(), "stream {id}: foreign byte behind the valid ones: {stray:?} in buffer at {offset}");
+        Ok(())
+    }
+
+    fn on_finished(&mut self, id: StreamId, size: u64) -> Result<(), Failure> {
+        let incoming = self.incoming.get_mut(&id).ok_or("finished, but we receive nothing there")?;
+        ensure!(
+            size == incoming.flow.len && incoming.verified == size,
+            "stream {id}: finished at {size}: {incoming:?}"
+        );
+        incoming.over = true;
+        Ok(())
+    }
+
+    fn on_reset(&mut self, id: StreamId, code: u64, size: u64) -> Result<(), Failure> {
+        let incoming = self.incoming.get_mut(&id).ok_or("reset, but we receive nothing there")?;
+        ensure!(size <= incoming.flow.len, "stream {id}: reset at {size}");
+        // 9 is the sender's own wish, 7 its answer to our STOP_SENDING.
+        ensure!(code == 9 && incoming.flow.reset_at.is_some(), "stream {id}: reset with code {code}");
+        incoming.over = true;
+        Ok(())
+    }
+
+    fn on_send_done(
+        &mut self,
+        conn: &mut Conn<'_>,
+        id: StreamId,
+        data: &SendData,
+        acked: usize,
+    ) -> Result<(), Failure> {
+        let out = self.outgoing.get_mut(&id).ok_or("memory of a stream that we do not send on")?;
+        ensure!(out.out > 0, "stream {id}: memory came back twice");
+        ensure!(acked <= data.len(), "stream {id}: {acked} of {} acknowledged", data.len());
+        out.out -= 1;
+        self.write(conn, id)
+    }
+}
+
+fn check(id: StreamId, from: Side, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
+    let wrong = bytes.iter().enumerate().find(|(i, b)| **b != pattern(id, from, offset + *i as u64));
+    match wrong {
+        Some((i, b)) => Err(format!("stream {id}: wrong byte 0x{b:02x} at {}", offset + i as u64)),
+        None => Ok(()),
+    }
+}

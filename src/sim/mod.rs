@@ -1,0 +1,349 @@
+//! A deterministic simulator: two engines, two applications and a bad network in one seeded world.
+//!
+//! [`run`] plays one seed and checks that every stream byte arrives once and in place, every buffer and
+//! every sent memory comes back exactly once, and both sides come to an end. A failure names the seed,
+//! and the same seed plays the same run again.
+#![forbid(unsafe_code)]
+
+mod app;
+mod network;
+mod plan;
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::base::Side;
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant};
+use crate::mem::BufPool;
+use crate::quic::{
+    ClientConfig, CloseReason, Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig, TransportConfig, tls,
+};
+
+pub use app::{App, Failure};
+pub use network::{LinkConfig, LinkStats, Network};
+pub use plan::{Ending, Flow, Plan, Receive, StreamPlan, pattern};
+
+/// An Ed25519 certificate for "sim": its signatures all have one length, so that runs repeat exactly.
+const CERT: &str = include_str!("cert.pem");
+const KEY: &str = include_str!("key.pem");
+
+/// No run takes longer, in simulated time.
+const TIME_LIMIT: Duration = Duration::from_secs(3600);
+
+/// Nor more turns of the world.
+const TURN_LIMIT: u64 = 3_000_000;
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Simulated time that it took.
+    pub time: Duration,
+    /// What the network did.
+    pub network: LinkStats,
+    /// The engines' counters: client, server.
+    pub stats: [EndpointStats; 2],
+    /// Hash over sizes and times of all datagrams: equal for equal runs.
+    pub trace: u64,
+}
+
+struct Host {
+    side: Side,
+    addr: SocketAddr,
+    endpoint: Endpoint,
+    app: App,
+}
+
+struct World {
+    plan: Arc<Plan>,
+    now: Instant,
+    network: Network,
+    hosts: [Host; 2],
+    slot: Vec<u8>,
+    trace: DefaultHasher,
+    server_config: ServerConfig,
+    ended: bool,
+    crashed: bool,
+}
+
+static SERVER_TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
+    let cert = CertificateDer::from_pem_slice(CERT.as_bytes()).expect("built in");
+    let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).expect("built in");
+    tls::server_config(vec![cert], key, &options()).expect("built in")
+});
+static CLIENT_TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
+    let mut config = (*tls::insecure_client_config(&options()).expect("built in")).clone();
+    // A resumed handshake looks different: every run has to start from nothing.
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
+});
+
+fn options() -> tls::TlsOptions {
+    tls::TlsOptions { alpn: vec![b"sim".to_vec()], ..tls::TlsOptions::default() }
+}
+
+fn addr(side: Side) -> SocketAddr {
+    match side {
+        Side::Client => SocketAddr::from(([192, 0, 2, 1], 50_000)),
+        Side::Server => SocketAddr::from(([192, 0, 2, 2], 443)),
+    }
+}
+
+fn transport(plan: &Plan, app: &App) -> Arc<TransportConfig> {
+    let windows = plan.window;
+    Arc::new(TransportConfig {
+        max_data: plan.max_data,
+        stream_window_bidi_local: windows,
+        stream_window_bidi_remote: windows,
+        stream_window_uni: windows,
+        max_streams_bidi: plan.max_streams,
+        max_streams_uni: plan.max_streams,
+        receive_low_water: 1 + windows / 2,
+        send_budget: 50_000,
+        congestion: plan.congestion,
+        // Bad networks may need many tries for the handshake.
+        handshake_timeout: Duration::from_secs(200),
+        max_idle_timeout: Duration::from_secs(120),
+        max_ack_delay: Duration::from_millis(25),
+        provider: app.provider(),
+        ..TransportConfig::default()
+    })
+}
+
+fn endpoint_config(plan: &Plan, side: Side) -> EndpointConfig {
+    let mut rng = Rng::from_u64(plan.seed ^ if side == Side::Client { 0xc11e } else { 0x5e12e2 });
+    let mut config = EndpointConfig {
+        seed: [0; 32],
+        reset_key: [0; 32],
+        cid_key: [0; 16],
+        core: 0,
+        max_connections: 10,
+        max_handshakes: 10,
+        reset_rate: 100,
+    };
+    rng.fill(&mut config.seed);
+    rng.fill(&mut config.reset_key);
+    rng.fill(&mut config.cid_key);
+    config
+}
+
+impl World {
+    fn new(plan: Plan) -> Self {
+        let plan = Arc::new(plan);
+        let network = Network::new(plan.link, Rng::from_u64(!plan.seed));
+        let client = App::new(Side::Client, plan.clone());
+        let server = App::new(Side::Server, plan.clone());
+        let server_config = ServerConfig { tls: SERVER_TLS.clone(), transport: transport(&plan, &server) };
+        let host = |side, app, server| Host {
+            side,
+            addr: addr(side),
+            endpoint: Endpoint::new(endpoint_config(&plan, side), server, BufPool::heap()),
+            app,
+        };
+        Self {
+            hosts: [host(Side::Client, client, None), host(Side::Server, server, Some(server_config.clone()))],
+            now: Instant::from_nanos(1_000_000_000),
+            network,
+            slot: vec![0; 2048],
+            trace: DefaultHasher::new(),
+            server_config,
+            ended: false,
+            crashed: false,
+            plan,
+        }
+    }
+
+    fn connect(&mut self) -> Result<(), Failure> {
+        let client = &mut self.hosts[0];
+        let config = ClientConfig { tls: CLIENT_TLS.clone(), transport: transport(&self.plan, &client.app) };
+        let connected = client.endpoint.connect(self.now, &config, "sim", client.addr, addr(Side::Server));
+        client.app.conn = Some(connected.map_err(|e| format!("connect: {e}"))?);
+        Ok(())
+    }
+
+    /// Lets one host do everything that it can do now.
+    fn settle(&mut self, index: usize) -> Result<(), Failure> {
+        let host = &mut self.hosts[index];
+        loop {
+            let mut busy = false;
+            if host.endpoint.next_timeout().is_some_and(|at| at <= self.now) {
+                host.endpoint.handle_timeout(self.now);
+            }
+            while let Some((id, event)) = host.endpoint.poll_event() {
+                host.app.on_event(self.now, &mut host.endpoint, id, event).map_err(|e| format!("{:?}: {e}", host.side))?;
+                busy = true;
+            }
+            while let Some(transmit) = host.endpoint.poll_transmit(self.now, &mut self.slot) {
+                let to = host.side.peer();
+                if transmit.remote != addr(to) || transmit.local != host.addr {
+                    return Err(format!("datagram for {}", transmit.remote));
+                }
+                (self.now.as_nanos(), index, transmit.len).hash(&mut self.trace);
+                self.network.send(self.now, to, &self.slot[..transmit.len]);
+                busy = true;
+            }
+            if !busy {
+                return Ok(());
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some((to, mut data)) = self.network.receive(self.now) {
+            let host = &mut self.hosts[usize::from(to == Side::Server)];
+            let meta = RxMeta { local: addr(to), remote: addr(to.peer()), ecn: 0 };
+            host.endpoint.handle_datagram(self.now, &meta, &mut data);
+        }
+    }
+
+    /// Ends the connection when and how the plan says.
+    fn end(&mut self) {
+        let start = Instant::from_nanos(1_000_000_000);
+        let due = |at: Duration, now: Instant| now.saturating_since(start) >= at;
+        if self.ended {
+            return;
+        }
+        match self.plan.ending {
+            Ending::AllDone if self.hosts.iter().all(|h| h.app.is_done()) => self.close(Side::Client),
+            Ending::Early(side, at) if due(at, self.now) => self.close(side),
+            Ending::Cut(at) if due(at, self.now) => {
+                self.network.cut = true;
+                self.ended = true;
+            }
+            Ending::Crash(side, at) if due(at, self.now) => self.crash(side),
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, side: Side) {
+        let host = &mut self.hosts[usize::from(side == Side::Server)];
+        if let Some(mut conn) = host.app.conn.and_then(|id| host.endpoint.conn(id)) {
+            conn.close(self.now, 3, "the end");
+        }
+        self.ended = true;
+    }
+
+    /// The host loses all its state, and its application with it, but keeps its keys for resets.
+    fn crash(&mut self, side: Side) {
+        let host = &mut self.hosts[usize::from(side == Side::Server)];
+        let server = (side == Side::Server).then(|| self.server_config.clone());
+        let config = endpoint_config(&self.plan, side);
+        host.endpoint = Endpoint::new(config, server, BufPool::heap());
+        host.app = App::new(side, self.plan.clone());
+        host.app.closed = Some(CloseReason::Shutdown);
+        self.ended = true;
+        self.crashed = true;
+    }
+
+    fn is_over(&self) -> bool {
+        self.hosts.iter().all(|h| {
+            let never = h.app.conn.is_none() && self.ended;
+            (h.app.closed.is_some() || never) && h.endpoint.connection_count() == 0
+        })
+    }
+
+    /// The next time at which something can happen.
+    fn next(&self) -> Option<Instant> {
+        let timers = self.hosts.iter().filter_map(|h| h.endpoint.next_timeout());
+        let mut next = timers.chain(self.network.next_arrival()).min();
+        let start = Instant::from_nanos(1_000_000_000);
+        if let (false, Ending::Early(_, at) | Ending::Cut(at) | Ending::Crash(_, at)) = (self.ended, self.plan.ending) {
+            next = Some(next.map_or(start + at, |n| n.min(start + at)));
+        }
+        next.map(|at| at.max(self.now))
+    }
+
+    fn run(&mut self) -> Result<(), Failure> {
+        let start = self.now;
+        self.connect()?;
+        for _ in 0..TURN_LIMIT {
+            self.settle(0)?;
+            self.settle(1)?;
+            self.end();
+            self.settle(0)?;
+            self.settle(1)?;
+            if self.is_over() {
+                return self.check_end();
+            }
+            let Some(next) = self.next() else {
+                return Err(format!("nothing will ever happen: {}", self.describe()));
+            };
+            self.now = next;
+            if self.now.saturating_since(start) > TIME_LIMIT {
+                return Err(format!("still not over after {TIME_LIMIT:?}: {}", self.describe()));
+            }
+            self.deliver();
+        }
+        Err(format!("still not over after {TURN_LIMIT} turns, at {:?}: {}", self.now, self.describe()))
+    }
+
+    /// What every run has to come to, whatever happened on the way.
+    fn check_end(&self) -> Result<(), Failure> {
+        for host in &self.hosts {
+            let (buffers, sends) = host.app.held();
+            if buffers > 0 || sends > 0 {
+                return Err(format!("{:?}: {buffers} buffers and {sends} sends never came back", host.side));
+            }
+            let copied = host.endpoint.stats().placement.copied;
+            if copied > 0 {
+                return Err(format!("{:?}: {copied} bytes were copied", host.side));
+            }
+            self.check_reason(host)?;
+        }
+        Ok(())
+    }
+
+    fn check_reason(&self, host: &Host) -> Result<(), Failure> {
+        let Some(reason) = &host.app.closed else { return Ok(()) };
+        let expected = match reason {
+            CloseReason::Local { code } | CloseReason::Application { code, .. } => {
+                *code == 3 && matches!(self.plan.ending, Ending::AllDone | Ending::Early(..))
+            }
+            // A close before the handshake is complete tells no application code.
+            CloseReason::PeerTransport { code, .. } => *code == 0x0c && matches!(self.plan.ending, Ending::Early(..)),
+            CloseReason::IdleTimeout | CloseReason::HandshakeTimeout => self.may_time_out(),
+            CloseReason::StatelessReset | CloseReason::Shutdown => self.crashed,
+            _ => false,
+        };
+        if expected { Ok(()) } else { Err(format!("{:?} ended by {reason:?}", host.side)) }
+    }
+
+    /// The other side's close may be lost for good, too.
+    fn may_time_out(&self) -> bool {
+        self.network.cut || self.crashed || self.plan.link.loss > 0 || self.plan.link.corrupt > 0 || self.ended
+    }
+
+    fn describe(&self) -> String {
+        self.hosts.iter().map(|h| format!("\n  {:?}: closed {:?}, {}", h.side, h.app.closed, h.app.unfinished())).collect()
+    }
+}
+
+/// Plays `plan`.
+///
+/// # Errors
+/// What was wrong, with the seed.
+pub fn run_plan(plan: Plan) -> Result<Outcome, Failure> {
+    let seed = plan.seed;
+    let mut world = World::new(plan);
+    let start = world.now;
+    world.run().map_err(|e| format!("seed {seed}: {e}\n  plan: {:?}", world.plan))?;
+    Ok(Outcome {
+        time: world.now.saturating_since(start),
+        network: world.network.stats,
+        stats: [world.hosts[0].endpoint.stats().clone(), world.hosts[1].endpoint.stats().clone()],
+        trace: world.trace.finish(),
+    })
+}
+
+/// Plays the run that `seed` stands for.
+///
+/// # Errors
+/// What was wrong, with the seed.
+pub fn run(seed: u64) -> Result<Outcome, Failure> {
+    run_plan(Plan::from_seed(seed))
+}

@@ -1,0 +1,198 @@
+//! What the simulated applications do, drawn from a seed.
+
+use crate::base::Side;
+use crate::base::rng::Rng;
+use crate::base::time::Duration;
+use crate::quic::{CongestionAlgorithm, Dir, StreamId};
+use crate::sim::network::LinkConfig;
+
+/// How a receiver takes a stream's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receive {
+    /// From the engine's chunks, at most so many bytes at a time.
+    Pooled(usize),
+    /// Into buffers of about this size, so many at a time.
+    Provided {
+        /// Mean buffer size, bytes.
+        size: usize,
+        /// Buffers that are handed over together.
+        count: usize,
+    },
+}
+
+/// One direction of a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Bytes to be sent.
+    pub len: u64,
+    /// Bytes per `send` call.
+    pub piece: usize,
+    /// How the other end receives.
+    pub receive: Receive,
+    /// The sender resets the stream when it has queued so many bytes.
+    pub reset_at: Option<u64>,
+    /// The receiver asks to stop when so many bytes are there.
+    pub stop_at: Option<u64>,
+}
+
+/// One stream.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamPlan {
+    /// What the opener sends.
+    pub forward: Flow,
+    /// What the other side sends back (on bidirectional streams).
+    pub back: Flow,
+}
+
+/// How the connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client closes when everything is done.
+    AllDone,
+    /// One side closes at some point of the transfer.
+    Early(Side, Duration),
+    /// The network goes away: both sides time out.
+    Cut(Duration),
+    /// One host forgets everything (a crash) and answers with stateless resets.
+    Crash(Side, Duration),
+}
+
+/// Everything that a seed decides.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// The network.
+    pub link: LinkConfig,
+    /// Streams by opener (client, server) and direction (bidirectional, unidirectional).
+    pub streams: [[Vec<StreamPlan>; 2]; 2],
+    /// Peer-opened streams get their first buffers from a listener's provider.
+    pub provider: bool,
+    /// Streams a peer may have open at a time.
+    pub max_streams: u64,
+    /// Connection window, bytes.
+    pub max_data: u64,
+    /// Window of pooled streams, bytes.
+    pub window: u64,
+    /// Congestion controller.
+    pub congestion: CongestionAlgorithm,
+    /// The client updates keys when it hears of progress.
+    pub key_updates: bool,
+    /// The ending.
+    pub ending: Ending,
+}
+
+fn size(rng: &mut Rng, max_bits: u64) -> u64 {
+    let bits = rng.below(max_bits + 1);
+    rng.below(1 << bits)
+}
+
+fn flow(rng: &mut Rng, provided: bool, window: u64, aborts: bool) -> Flow {
+    let len = size(rng, 18);
+    let receive = if provided {
+        // Half of them hold a few bytes only: pieces of frames, and frames over many buffers.
+        let size = (1 + size(rng, 14)) as usize;
+        let count = 1 + rng.below(6) as usize;
+        Receive::Provided { size: size.max(len as usize / 2000), count }
+    } else {
+        Receive::Pooled(1 + size(rng, 16) as usize)
+    };
+    let _ = window;
+    let abort = |rng: &mut Rng| (aborts && rng.chance(150)).then(|| rng.below(len + 1));
+    Flow { len, piece: 1 + size(rng, 15).max(len / 500) as usize, receive, reset_at: abort(rng), stop_at: abort(rng) }
+}
+
+impl Plan {
+    /// The plan of `seed`.
+    pub fn from_seed(seed: u64) -> Self {
+        let rng = &mut Rng::from_u64(seed);
+        let chance = |rng: &mut Rng, max: u64| if rng.chance(500) { rng.below(max + 1) } else { 0 };
+        let delay = Duration::from_nanos(10_000 + size(rng, 26));
+        let link = LinkConfig {
+            delay,
+            rate: if rng.chance(300) { 1_000_000 + size(rng, 32) } else { 0 },
+            queue: 20_000 + size(rng, 20),
+            loss: chance(rng, 200),
+            duplicate: chance(rng, 100),
+            reorder: chance(rng, 300),
+            corrupt: chance(rng, 50),
+            mtu: if rng.chance(300) { 1200 + rng.below(300) as usize } else { 1472 },
+        };
+        let provider = rng.chance(400);
+        let aborts = rng.chance(400);
+        // A stream window of 0 makes every stream one that waits for buffers.
+        let window = if rng.chance(250) { 0 } else { 2000 + size(rng, 18) };
+        let provided = |rng: &mut Rng| window == 0 || rng.chance(500);
+        let stream = |rng: &mut Rng| {
+            let (forward, back) = (provided(rng) || provider, provided(rng));
+            StreamPlan { forward: flow(rng, forward, window, aborts), back: flow(rng, back, window, aborts) }
+        };
+        let mut streams = <[[Vec<StreamPlan>; 2]; 2]>::default();
+        for list in streams.iter_mut().flatten() {
+            let n = if rng.chance(600) { 1 + rng.below(6) } else { 0 };
+            list.extend((0..n).map(|_| stream(rng)));
+        }
+        let side = if rng.chance(500) { Side::Client } else { Side::Server };
+        let when = Duration::from_nanos(size(rng, 24) + 8 * delay.as_nanos() as u64);
+        let ending = match rng.below(20) {
+            0..2 => Ending::Early(side, when),
+            2 => Ending::Cut(when),
+            3 => Ending::Crash(side, when),
+            _ => Ending::AllDone,
+        };
+        Self {
+            seed,
+            link,
+            streams,
+            provider,
+            max_streams: 1 + rng.below(8),
+            max_data: 4000 + size(rng, 22),
+            window,
+            congestion: if rng.chance(500) { CongestionAlgorithm::Cubic } else { CongestionAlgorithm::NewReno },
+            key_updates: rng.chance(300),
+            ending,
+        }
+    }
+
+    fn list(&self, opener: Side, dir: Dir) -> &[StreamPlan] {
+        &self.streams[usize::from(opener == Side::Server)][usize::from(dir == Dir::Uni)]
+    }
+
+    /// How many streams `opener` opens in direction `dir`.
+    pub fn count(&self, opener: Side, dir: Dir) -> usize {
+        self.list(opener, dir).len()
+    }
+
+    /// What `from` sends on stream `id`; `None` if it sends nothing there.
+    pub fn flow(&self, id: StreamId, from: Side) -> Option<Flow> {
+        let plan = self.list(id.initiator(), id.dir()).get(id.index() as usize)?;
+        if id.initiator() == from {
+            Some(plan.forward)
+        } else {
+            (id.dir() == Dir::Bidi).then_some(plan.back)
+        }
+    }
+
+    /// Every direction of every stream: (stream, sender).
+    pub fn flows(&self) -> Vec<(StreamId, Side)> {
+        let mut all = Vec::new();
+        for opener in [Side::Client, Side::Server] {
+            for dir in [Dir::Bidi, Dir::Uni] {
+                for index in 0..self.count(opener, dir) as u64 {
+                    let id = StreamId::new(opener, dir, index);
+                    all.push((id, opener));
+                    if dir == Dir::Bidi {
+                        all.push((id, opener.peer()));
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+/// The byte that `from` sends at `offset` of stream `id`.
+pub fn pattern(id: StreamId, from: Side, offset: u64) -> u8 {
+    let mixed = (offset ^ offset >> 7 ^ offset >> 13).wrapping_mul(167);
+    (mixed as u8).wrapping_add((id.0 as u8).wrapping_mul(29)).wrapping_add(if from == Side::Server { 101 } else { 0 })
+}

@@ -1,0 +1,270 @@
+//! Transport parameters (RFC 9000 §18, RFC 9221 §3).
+
+use thiserror::Error;
+
+use crate::base::Side;
+use crate::wire::quic::varint::{self, Reader, Writer};
+use crate::wire::quic::{ConnectionId, frame};
+
+const ORIGINAL_DCID: u64 = 0x00;
+const MAX_IDLE_TIMEOUT: u64 = 0x01;
+const STATELESS_RESET_TOKEN: u64 = 0x02;
+const MAX_UDP_PAYLOAD_SIZE: u64 = 0x03;
+const INITIAL_MAX_DATA: u64 = 0x04;
+const INITIAL_MAX_STREAM_DATA_BIDI_LOCAL: u64 = 0x05;
+const INITIAL_MAX_STREAM_DATA_BIDI_REMOTE: u64 = 0x06;
+const INITIAL_MAX_STREAM_DATA_UNI: u64 = 0x07;
+const INITIAL_MAX_STREAMS_BIDI: u64 = 0x08;
+const INITIAL_MAX_STREAMS_UNI: u64 = 0x09;
+const ACK_DELAY_EXPONENT: u64 = 0x0a;
+const MAX_ACK_DELAY: u64 = 0x0b;
+const DISABLE_ACTIVE_MIGRATION: u64 = 0x0c;
+const PREFERRED_ADDRESS: u64 = 0x0d;
+const ACTIVE_CONNECTION_ID_LIMIT: u64 = 0x0e;
+const INITIAL_SCID: u64 = 0x0f;
+const RETRY_SCID: u64 = 0x10;
+const MAX_DATAGRAM_FRAME_SIZE: u64 = 0x20;
+
+/// Why the peer's transport parameters were refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ParamError {
+    /// They end within a parameter.
+    #[error("truncated")]
+    Truncated,
+    /// One was sent twice (RFC 9000 §7.4).
+    #[error("parameter 0x{0:x} appears twice")]
+    Duplicate(u64),
+    /// A value outside of what is allowed (RFC 9000 §18.2).
+    #[error("parameter 0x{0:x} has a bad value")]
+    Invalid(u64),
+    /// Only servers may send it (RFC 9000 §18.2).
+    #[error("parameter 0x{0:x} must not be sent by a client")]
+    ServerOnly(u64),
+}
+
+/// What an endpoint announces in the handshake. Times are in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct TransportParameters {
+    pub original_destination_connection_id: Option<ConnectionId>,
+    pub max_idle_timeout: u64,
+    pub stateless_reset_token: Option<[u8; 16]>,
+    pub max_udp_payload_size: u64,
+    pub initial_max_data: u64,
+    pub initial_max_stream_data_bidi_local: u64,
+    pub initial_max_stream_data_bidi_remote: u64,
+    pub initial_max_stream_data_uni: u64,
+    pub initial_max_streams_bidi: u64,
+    pub initial_max_streams_uni: u64,
+    pub ack_delay_exponent: u64,
+    pub max_ack_delay: u64,
+    pub disable_active_migration: bool,
+    pub active_connection_id_limit: u64,
+    pub initial_source_connection_id: Option<ConnectionId>,
+    pub retry_source_connection_id: Option<ConnectionId>,
+    /// RFC 9221 §3; 0: DATAGRAM frames are not taken.
+    pub max_datagram_frame_size: u64,
+}
+
+impl Default for TransportParameters {
+    /// The values that absence stands for.
+    fn default() -> Self {
+        Self {
+            original_destination_connection_id: None,
+            max_idle_timeout: 0,
+            stateless_reset_token: None,
+            max_udp_payload_size: 65_527,
+            initial_max_data: 0,
+            initial_max_stream_data_bidi_local: 0,
+            initial_max_stream_data_bidi_remote: 0,
+            initial_max_stream_data_uni: 0,
+            initial_max_streams_bidi: 0,
+            initial_max_streams_uni: 0,
+            ack_delay_exponent: 3,
+            max_ack_delay: 25,
+            disable_active_migration: false,
+            active_connection_id_limit: 2,
+            initial_source_connection_id: None,
+            retry_source_connection_id: None,
+            max_datagram_frame_size: 0,
+        }
+    }
+}
+
+impl TransportParameters {
+    /// The integer parameters with their IDs.
+    fn integers(&mut self) -> [(u64, &mut u64); 12] {
+        [
+            (MAX_IDLE_TIMEOUT, &mut self.max_idle_timeout),
+            (MAX_UDP_PAYLOAD_SIZE, &mut self.max_udp_payload_size),
+            (INITIAL_MAX_DATA, &mut self.initial_max_data),
+            (INITIAL_MAX_STREAM_DATA_BIDI_LOCAL, &mut self.initial_max_stream_data_bidi_local),
+            (INITIAL_MAX_STREAM_DATA_BIDI_REMOTE, &mut self.initial_max_stream_data_bidi_remote),
+            (INITIAL_MAX_STREAM_DATA_UNI, &mut self.initial_max_stream_data_uni),
+            (INITIAL_MAX_STREAMS_BIDI, &mut self.initial_max_streams_bidi),
+            (INITIAL_MAX_STREAMS_UNI, &mut self.initial_max_streams_uni),
+            (ACK_DELAY_EXPONENT, &mut self.ack_delay_exponent),
+            (MAX_ACK_DELAY, &mut self.max_ack_delay),
+            (ACTIVE_CONNECTION_ID_LIMIT, &mut self.active_connection_id_limit),
+            (MAX_DATAGRAM_FRAME_SIZE, &mut self.max_datagram_frame_size),
+        ]
+    }
+
+    /// The encoded parameters; those at their default are left out.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut buf = [0; 512];
+        let mut w = Writer::new(&mut buf);
+        let mut bytes = |id, value: Option<&[u8]>| {
+            if let Some(value) = value {
+                w.varint(id);
+                w.prefixed(value);
+            }
+        };
+        bytes(ORIGINAL_DCID, self.original_destination_connection_id.as_deref());
+        bytes(STATELESS_RESET_TOKEN, self.stateless_reset_token.as_ref().map(|t| &t[..]));
+        bytes(DISABLE_ACTIVE_MIGRATION, self.disable_active_migration.then_some(&[]));
+        bytes(INITIAL_SCID, self.initial_source_connection_id.as_deref());
+        bytes(RETRY_SCID, self.retry_source_connection_id.as_deref());
+        let (mut this, mut default) = (self.clone(), Self::default());
+        for ((id, value), (_, default)) in this.integers().into_iter().zip(default.integers()) {
+            if value != default {
+                w.varint(id);
+                w.varint(varint::size(*value) as u64);
+                w.varint(*value);
+            }
+        }
+        let len = w.position();
+        buf[..len].to_vec()
+    }
+
+    /// Reads what `sender` announced. Unknown parameters are ignored (RFC 9000 §7.4.2).
+    ///
+    /// # Errors
+    /// [`ParamError`]: the connection ends with TRANSPORT_PARAMETER_ERROR.
+    pub fn decode(raw: &[u8], sender: Side) -> Result<Self, ParamError> {
+        let mut params = Self::default();
+        // IDs above 63 are unknown to us; telling them apart is not worth a list that a peer can grow.
+        let mut seen = 0u64;
+        let mut r = Reader::new(raw);
+        while !r.is_empty() {
+            let id = r.varint().ok_or(ParamError::Truncated)?;
+            let value = r.prefixed().ok_or(ParamError::Truncated)?;
+            if id < 64 {
+                if seen & (1 << id) != 0 {
+                    return Err(ParamError::Duplicate(id));
+                }
+                seen |= 1 << id;
+            }
+            params.set(id, value, sender)?;
+        }
+        params.check()?;
+        Ok(params)
+    }
+
+    fn set(&mut self, id: u64, value: &[u8], sender: Side) -> Result<(), ParamError> {
+        let bad = ParamError::Invalid(id);
+        let server_only = matches!(id, ORIGINAL_DCID | STATELESS_RESET_TOKEN | PREFERRED_ADDRESS | RETRY_SCID);
+        if server_only && sender == Side::Client {
+            return Err(ParamError::ServerOnly(id));
+        }
+        if let Some((_, field)) = self.integers().into_iter().find(|(known, _)| *known == id) {
+            let mut r = Reader::new(value);
+            *field = r.varint().filter(|_| r.is_empty()).ok_or(bad)?;
+            return Ok(());
+        }
+        match id {
+            ORIGINAL_DCID => self.original_destination_connection_id = Some(ConnectionId::new(value).ok_or(bad)?),
+            INITIAL_SCID => self.initial_source_connection_id = Some(ConnectionId::new(value).ok_or(bad)?),
+            RETRY_SCID => self.retry_source_connection_id = Some(ConnectionId::new(value).ok_or(bad)?),
+            STATELESS_RESET_TOKEN => self.stateless_reset_token = Some(value.try_into().map_err(|_| bad)?),
+            DISABLE_ACTIVE_MIGRATION if value.is_empty() => self.disable_active_migration = true,
+            DISABLE_ACTIVE_MIGRATION => return Err(bad),
+            PREFERRED_ADDRESS => check_preferred_address(value).ok_or(bad)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), ParamError> {
+        let limits = [
+            (MAX_UDP_PAYLOAD_SIZE, self.max_udp_payload_size >= 1200),
+            (ACK_DELAY_EXPONENT, self.ack_delay_exponent <= 20),
+            (MAX_ACK_DELAY, self.max_ack_delay < 1 << 14),
+            (ACTIVE_CONNECTION_ID_LIMIT, self.active_connection_id_limit >= 2),
+            (INITIAL_MAX_STREAMS_BIDI, self.initial_max_streams_bidi <= frame::MAX_STREAMS),
+            (INITIAL_MAX_STREAMS_UNI, self.initial_max_streams_uni <= frame::MAX_STREAMS),
+        ];
+        match limits.iter().find(|(_, ok)| !ok) {
+            Some((id, _)) => Err(ParamError::Invalid(*id)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The form of a preferred address (RFC 9000 §18.2); clients here do not move to it.
+fn check_preferred_address(value: &[u8]) -> Option<()> {
+    let mut r = Reader::new(value);
+    r.bytes(4 + 2 + 16 + 2)?;
+    let len = usize::from(r.u8()?);
+    let cid = r.bytes(len)?;
+    r.bytes(16)?;
+    (r.is_empty() && (1..=ConnectionId::MAX).contains(&cid.len())).then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cid(n: u8) -> Option<ConnectionId> {
+        ConnectionId::new(&[n; 8])
+    }
+
+    #[test]
+    fn round_trip() {
+        let params = TransportParameters {
+            original_destination_connection_id: cid(1),
+            max_idle_timeout: 30_000,
+            stateless_reset_token: Some([3; 16]),
+            max_udp_payload_size: 1472,
+            initial_max_data: varint::MAX,
+            initial_max_streams_bidi: 100,
+            disable_active_migration: true,
+            initial_source_connection_id: cid(2),
+            retry_source_connection_id: cid(4),
+            ..TransportParameters::default()
+        };
+        assert_eq!(TransportParameters::decode(&params.to_bytes(), Side::Server), Ok(params.clone()));
+        let refused = TransportParameters::decode(&params.to_bytes(), Side::Client);
+        assert_eq!(refused, Err(ParamError::ServerOnly(ORIGINAL_DCID)));
+    }
+
+    #[test]
+    fn absence_is_default() {
+        assert_eq!(TransportParameters::decode(&[], Side::Client), Ok(TransportParameters::default()));
+        assert!(TransportParameters::default().to_bytes().is_empty());
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        let decode = |bytes: &[u8]| TransportParameters::decode(bytes, Side::Server).unwrap_err();
+        assert_eq!(decode(&[0x0a, 1, 21]), ParamError::Invalid(ACK_DELAY_EXPONENT));
+        assert_eq!(decode(&[0x0b, 4, 0x80, 0, 0x40, 0]), ParamError::Invalid(MAX_ACK_DELAY));
+        assert_eq!(decode(&[0x03, 2, 0x44, 0xaf]), ParamError::Invalid(MAX_UDP_PAYLOAD_SIZE));
+        assert_eq!(decode(&[0x0e, 1, 1]), ParamError::Invalid(ACTIVE_CONNECTION_ID_LIMIT));
+        assert_eq!(decode(&[0x0e, 2, 2, 0]), ParamError::Invalid(ACTIVE_CONNECTION_ID_LIMIT));
+        assert_eq!(decode(&[0x0c, 1, 0]), ParamError::Invalid(DISABLE_ACTIVE_MIGRATION));
+        assert_eq!(decode(&[0x02, 1, 0]), ParamError::Invalid(STATELESS_RESET_TOKEN));
+        assert_eq!(decode(&[0x0d, 1, 0]), ParamError::Invalid(PREFERRED_ADDRESS));
+        assert_eq!(decode(&[0x01, 1, 5, 0x01, 1, 5]), ParamError::Duplicate(MAX_IDLE_TIMEOUT));
+        assert_eq!(decode(&[0x01, 2, 5]), ParamError::Truncated);
+        assert!(TransportParameters::decode(&[0x7f, 0xff, 1, 9], Side::Client).is_ok(), "unknown ones are ignored");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_fail(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = TransportParameters::decode(&bytes, Side::Server);
+        }
+    }
+}
