@@ -44,7 +44,7 @@ struct Stage<'a> {
 /// Something needed is missing, a process fails or takes too long, the received bytes differ, or a
 /// signal comes. All that was started is ended and removed whatever happens.
 pub fn run(args: &DemoArgs) -> Result<()> {
-    args.wire.check()?;
+    args.check()?;
     if !args.no_setup {
         setup::for_demo()?;
     }
@@ -84,7 +84,6 @@ impl Stage<'_> {
         ring.arg("ring").arg("--root").arg(&self.source.root);
         ring.arg("--cert").arg(&self.certs.cert).arg("--key").arg(&self.certs.key);
         ring.arg("--requests").arg(self.args.requests.to_string()).arg("--out").arg(&self.out);
-        self.capture(&mut ring, "ring");
         ring.arg(source::NAME);
         let received = guards::Removed::unless(self.args.keep, self.out.join(source::NAME));
         let limit = self.transfer_limit() + self.request_limit();

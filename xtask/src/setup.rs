@@ -61,7 +61,10 @@ pub fn packages(needs: &[Need]) -> Result<()> {
     }
 }
 
-/// What the demo needs beyond `needs`' packages: memory, if we may.
+/// What the demo needs: packages, and huge pages if we may.
+///
+/// # Errors
+/// As [`packages`].
 pub fn for_demo() -> Result<()> {
     packages(&needs::list(false))?;
     hugepages::prepare();
@@ -85,12 +88,8 @@ fn check(tests: bool) -> Result<()> {
     let missing: Vec<_> = needs.iter().filter(|need| !need.is_met()).collect();
     let python = !tests || python::is_ready();
     if tests {
-        println!(
-            "{:<8} aioquic {} in {}",
-            if python { "ok" } else { "missing" },
-            python::AIOQUIC,
-            python::venv().display()
-        );
+        let found = if python { "ok" } else { "missing" };
+        println!("{found:<8} {} in {}", python::requirement(), python::venv().display());
     }
     let memory = hugepages::is_ready();
     println!(

@@ -116,6 +116,8 @@ fn ring_runs_in_one_process() {
     let (output, text) = demo.run();
     assert!(output.status.success() && text.contains("every byte matches"), "{text}");
     assert_eq!(demo.lines("calls").len(), 2, "ring and report: {text}");
+    let text = failing("nothing", &["--wire", "ring", "--pcap"]);
+    assert!(text.contains("takes no --pcap") && !text.contains("source:"), "{text}");
 }
 
 #[test]

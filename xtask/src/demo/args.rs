@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::wire::Wire;
+use super::wire::{DEFAULT_MTU, Wire};
+use crate::error::{Error, Result};
 
 /// The demo's options.
 #[derive(Clone, Debug, clap::Args)]
@@ -17,7 +18,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = parse_size)]
     pub size: u64,
     /// Largest IP packet on the wire, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 1500, value_parser = clap::value_parser!(u16).range(1280..=9000))]
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MTU, value_parser = clap::value_parser!(u16).range(1280..=9000))]
     pub mtu: u16,
     /// Capture both sides' packets, and the TLS secrets that open them
     #[arg(long)]
@@ -42,8 +43,25 @@ pub struct DemoArgs {
     pub gannet: Option<PathBuf>,
 }
 
+impl DemoArgs {
+    /// Says at once what would fail later.
+    ///
+    /// # Errors
+    /// The wire needs root and we are not, or it cannot do what is asked.
+    pub fn check(&self) -> Result<()> {
+        self.wire.check()?;
+        if self.wire == Wire::Ring && (self.pcap || self.mtu != DEFAULT_MTU) {
+            return Err(Error::Unmet(
+                "--wire ring is one process with a fixed port: it takes no --pcap and no --mtu; take --wire memif"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Bytes from `1073741824`, `1G`, `1GB` or `1GiB`, all the same.
-fn parse_size(text: &str) -> Result<u64, String> {
+fn parse_size(text: &str) -> std::result::Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit.to_ascii_lowercase().as_str() {

@@ -21,7 +21,7 @@ pub const LISTEN: &str = "4433";
 pub const SERVER: &str = "10.77.0.1:4433";
 
 /// The MTU that ports have unless told otherwise.
-const DEFAULT_MTU: u16 = 1500;
+pub const DEFAULT_MTU: u16 = 1500;
 
 /// Kinds of wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

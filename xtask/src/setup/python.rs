@@ -6,8 +6,13 @@ use std::process::Command;
 use crate::error::{Error, Result};
 use crate::{process, workspace};
 
-/// The version of aioquic that the tests run against.
-pub const AIOQUIC: &str = "1.7.2";
+/// aioquic with the version that the tests run against, as their harness wants it.
+const REQUIREMENT: &str = include_str!("../../../tests/peers/requirements.txt");
+
+/// The same without the line's end.
+pub fn requirement() -> &'static str {
+    REQUIREMENT.trim()
+}
 
 /// Where the environment is: `GANNET_VENV`, or `target/venv`.
 pub fn venv() -> PathBuf {
@@ -24,8 +29,8 @@ pub fn interpreter() -> Option<&'static str> {
 
 /// Whether the environment holds the right aioquic.
 pub fn is_ready() -> bool {
-    let program = "import sys, aioquic; sys.exit(aioquic.__version__ != sys.argv[1])";
-    process::succeeds(Command::new(python(&venv())).args(["-c", program, AIOQUIC]))
+    let program = "import sys, aioquic; sys.exit('aioquic==' + aioquic.__version__ != sys.argv[1])";
+    process::succeeds(Command::new(python(&venv())).args(["-c", program, requirement()]))
 }
 
 /// Makes the environment unless it is there.
@@ -41,15 +46,29 @@ pub fn prepare() -> Result<()> {
     };
     let venv = venv();
     process::run("python", Command::new(interpreter).args(["-m", "venv", "--clear"]).arg(&venv))?;
-    let wanted = format!("aioquic=={AIOQUIC}");
     let mut pip = Command::new(python(&venv));
-    process::run("pip", pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &wanted]))?;
+    process::run("pip", pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement()]))?;
     if is_ready() {
         return Ok(());
     }
-    Err(Error::Unmet(format!("pip installed {wanted}, but {} cannot import it", python(&venv).display())))
+    let python = python(&venv);
+    Err(Error::Unmet(format!("pip installed {}, but {} cannot import it", requirement(), python.display())))
 }
 
 fn python(venv: &Path) -> PathBuf {
     venv.join("bin/python")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peer_is_pinned() {
+        let version = requirement().strip_prefix("aioquic==").unwrap();
+        assert!(
+            version.split('.').count() == 3 && version.split('.').all(|part| part.parse::<u32>().is_ok()),
+            "{version}"
+        );
+    }
 }
