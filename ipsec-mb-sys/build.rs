@@ -1,1 +1,40 @@
-fn main() {}
+//! Generates the bindings from the header that is installed.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=wrapper.h");
+    match generate() {
+        Ok(()) => {
+            println!("cargo:rustc-link-lib=IPSec_MB");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            eprintln!("ipsec-mb-sys needs intel-ipsec-mb 1.3 or later and libclang, with their headers.");
+            eprintln!("On Debian: apt-get install libipsec-mb-dev libclang-dev");
+            eprintln!("Or build without it: --no-default-features --features dpdk");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn generate() -> Result<(), Box<dyn std::error::Error>> {
+    let out = PathBuf::from(env::var("OUT_DIR")?).join("bindings.rs");
+    bindgen::Builder::default()
+        .header("wrapper.h")
+        // The header aligns its key structures only then.
+        .clang_arg("-DLINUX")
+        .allowlist_function("alloc_mb_mgr|free_mb_mgr|init_mb_mgr_auto|imb_get_feature_flags")
+        .allowlist_type("IMB_MGR|IMB_JOB|gcm_key_data|IMB_ARCH")
+        .allowlist_var("IMB_FEATURE_(AESNI|PCLMULQDQ|SSE4_2|VAES|VPCLMULQDQ)")
+        .generate_comments(false)
+        .derive_debug(false)
+        .parse_callbacks(Box::new(bindgen::CargoCallbacks::new()))
+        .generate()?
+        .write_to_file(out)?;
+    Ok(())
+}

@@ -1,1 +1,29 @@
-//! Bindings.
+//! Raw bindings to intel-ipsec-mb: the manager, its table of functions, and the few types that they take.
+//!
+//! Only what Gannet calls is here. Most of the library is reached through the function pointers in [`IMB_MGR`].
+#![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
+#![allow(clippy::all, clippy::undocumented_unsafe_blocks)]
+
+include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_comes_up_with_its_table_filled() {
+        // SAFETY: a manager of our own, freed once; the table is only looked at.
+        unsafe {
+            let mgr = alloc_mb_mgr(0);
+            assert!(!mgr.is_null());
+            init_mb_mgr_auto(mgr, core::ptr::null_mut());
+            assert!((*mgr).ghash.is_some() && (*mgr).gcm128_pre.is_some() && (*mgr).gcm256_pre.is_some());
+            free_mb_mgr(mgr);
+        }
+    }
+
+    #[test]
+    fn keys_are_aligned_as_the_kernels_want() {
+        assert_eq!(align_of::<gcm_key_data>(), 64);
+    }
+}

@@ -5,7 +5,9 @@ use aes::{Aes128Enc, Aes256Enc};
 use zeroize::Zeroizing;
 
 use super::Suite;
-use super::backend::chacha;
+#[cfg(feature = "ipsec-mb")]
+use super::backend::ipsec_mb::{self, AES128, AES256};
+use super::backend::{self, Backend, chacha};
 
 /// Bytes of ciphertext that a mask is made from.
 pub const SAMPLE_LEN: usize = 16;
@@ -21,6 +23,10 @@ enum Kind {
     Aes128(Box<Aes128Enc>),
     Aes256(Box<Aes256Enc>),
     ChaCha(Zeroizing<[u8; 32]>),
+    #[cfg(feature = "ipsec-mb")]
+    MbAes128(Box<ipsec_mb::Aes<AES128>>),
+    #[cfg(feature = "ipsec-mb")]
+    MbAes256(Box<ipsec_mb::Aes<AES256>>),
 }
 
 /// A header protection key from raw key material.
@@ -28,15 +34,29 @@ enum Kind {
 /// # Panics
 /// If `key` does not have the [length](Suite::key_len) that `suite` wants.
 pub fn header_key(suite: Suite, key: &[u8]) -> HeaderKey {
-    let expect = "header key length fits the suite";
-    HeaderKey(match suite {
-        Suite::Aes128Gcm => Kind::Aes128(Box::new(Aes128Enc::new_from_slice(key).expect(expect))),
-        Suite::Aes256Gcm => Kind::Aes256(Box::new(Aes256Enc::new_from_slice(key).expect(expect))),
-        Suite::ChaCha20Poly1305 => Kind::ChaCha(Zeroizing::new(key.try_into().expect(expect))),
-    })
+    HeaderKey::on(backend::chosen(), suite, key)
 }
 
 impl HeaderKey {
+    /// A key on a backend of one's choice.
+    pub(super) fn on(backend: Backend, suite: Suite, key: &[u8]) -> Self {
+        assert_eq!(key.len(), suite.key_len(), "header key length fits {suite:?}");
+        let expect = "length checked";
+        Self(match (backend, suite) {
+            (Backend::Portable, Suite::Aes128Gcm) => {
+                Kind::Aes128(Box::new(Aes128Enc::new_from_slice(key).expect(expect)))
+            }
+            (Backend::Portable, Suite::Aes256Gcm) => {
+                Kind::Aes256(Box::new(Aes256Enc::new_from_slice(key).expect(expect)))
+            }
+            #[cfg(feature = "ipsec-mb")]
+            (Backend::IpsecMb, Suite::Aes128Gcm) => Kind::MbAes128(Box::new(ipsec_mb::Aes::new(key))),
+            #[cfg(feature = "ipsec-mb")]
+            (Backend::IpsecMb, Suite::Aes256Gcm) => Kind::MbAes256(Box::new(ipsec_mb::Aes::new(key))),
+            (_, Suite::ChaCha20Poly1305) => Kind::ChaCha(Zeroizing::new(key.try_into().expect(expect))),
+        })
+    }
+
     /// The mask for `sample`: the first byte for the header's first byte, the others for the packet number
     /// (RFC 9001 §5.4.3 and §5.4.4).
     pub fn mask(&self, sample: &[u8; SAMPLE_LEN]) -> [u8; 5] {
@@ -44,6 +64,10 @@ impl HeaderKey {
             Kind::Aes128(aes) => aes_mask(&**aes, sample),
             Kind::Aes256(aes) => aes_mask(&**aes, sample),
             Kind::ChaCha(key) => chacha::header_mask(key, sample),
+            #[cfg(feature = "ipsec-mb")]
+            Kind::MbAes128(aes) => aes.mask(sample),
+            #[cfg(feature = "ipsec-mb")]
+            Kind::MbAes256(aes) => aes.mask(sample),
         }
     }
 
@@ -61,6 +85,10 @@ impl HeaderKey {
                     *mask = chacha::header_mask(key, sample);
                 }
             }
+            #[cfg(feature = "ipsec-mb")]
+            Kind::MbAes128(aes) => aes.masks(samples, out),
+            #[cfg(feature = "ipsec-mb")]
+            Kind::MbAes256(aes) => aes.masks(samples, out),
         }
     }
 }
@@ -99,6 +127,10 @@ impl core::fmt::Debug for HeaderKey {
             Kind::Aes128(_) => "AES-128",
             Kind::Aes256(_) => "AES-256",
             Kind::ChaCha(_) => "ChaCha20",
+            #[cfg(feature = "ipsec-mb")]
+            Kind::MbAes128(_) => "AES-128",
+            #[cfg(feature = "ipsec-mb")]
+            Kind::MbAes256(_) => "AES-256",
         };
         f.debug_tuple("HeaderKey").field(&cipher).finish_non_exhaustive()
     }

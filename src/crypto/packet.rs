@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::Suite;
-use super::backend::{self, Backend, Cipher};
+use super::backend::{self, Backend, Cipher, Sealing};
 
 /// Length of the authentication tag in bytes, the same for all suites.
 pub const TAG_LEN: usize = 16;
@@ -81,7 +81,7 @@ impl PacketKey {
     #[inline]
     pub fn seal<'a>(&'a self, pn: u64, packet: &'a mut [u8], start: usize) -> Sealer<'a> {
         assert!(start.checked_add(TAG_LEN).is_some_and(|n| n <= packet.len()), "header and tag fit into the packet");
-        Sealer { cipher: &self.cipher, nonce: self.nonce(pn), packet, start, pos: start }
+        Sealer { sealing: self.cipher.sealing(self.nonce(pn), &packet[..start]), packet, start, pos: start }
     }
 
     /// The IV, exclusive-ored with the packet number (RFC 9001 §5.3).
@@ -145,8 +145,7 @@ impl core::fmt::Debug for Opened<'_> {
 /// A packet on its way to being protected.
 #[must_use = "a packet without its tag is worthless: call finish"]
 pub struct Sealer<'a> {
-    cipher: &'a Cipher,
-    nonce: [u8; IV_LEN],
+    sealing: Sealing<'a>,
     packet: &'a mut [u8],
     start: usize,
     pos: usize,
@@ -160,7 +159,7 @@ impl Sealer<'_> {
     #[inline]
     pub fn in_place(&mut self, n: usize) {
         let area = self.take(n);
-        self.cipher.apply(&self.nonce, area.start - self.start, InOutBuf::from(&mut self.packet[area]));
+        self.sealing.encrypt(area.start - self.start, InOutBuf::from(&mut self.packet[area]));
     }
 
     /// The next bytes of plaintext are `src`: encrypts them into the packet.
@@ -171,7 +170,7 @@ impl Sealer<'_> {
     pub fn copy_from(&mut self, src: &[u8]) {
         let area = self.take(src.len());
         let from = area.start - self.start;
-        self.cipher.apply(&self.nonce, from, InOutBuf::new(src, &mut self.packet[area]).expect("of one length"));
+        self.sealing.encrypt(from, InOutBuf::new(src, &mut self.packet[area]).expect("of one length"));
     }
 
     /// Where in the packet the next `n` bytes of plaintext go.
@@ -191,7 +190,7 @@ impl Sealer<'_> {
         let (body, tag) = self.packet.split_last_chunk_mut::<TAG_LEN>().expect("checked by seal");
         debug_assert_eq!(self.pos, body.len(), "plaintext up to the tag");
         let (aad, ciphertext) = body.split_at(self.start);
-        *tag = self.cipher.tag(&self.nonce, aad, ciphertext);
+        *tag = self.sealing.finish(aad, ciphertext);
         self.packet.len()
     }
 }

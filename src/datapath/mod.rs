@@ -3,6 +3,10 @@
 //! One [`Datapath`] is one RX/TX queue pair, owned by one core. Implementations: a DPDK port queue,
 //! an in-memory simulated link, and decorators (fault injection, packet capture).
 
+pub mod faults;
+pub mod pcap;
+pub mod sim;
+
 use arrayvec::ArrayVec;
 
 /// Frames handled per turn and direction.

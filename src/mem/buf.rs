@@ -12,8 +12,8 @@ use super::{Backing, PinnedRegion};
 pub(super) enum Memory {
     /// A boxed slice.
     Heap(#[expect(dead_code, reason = "only its drop matters")] HeapSlice),
-    /// A region of its own.
-    Region(PinnedRegion),
+    /// A region of its own; boxed to keep buffers small.
+    Region(Box<PinnedRegion>),
     /// A pool's block.
     Block(Block),
 }
@@ -58,6 +58,8 @@ pub struct PinnedBuf {
     capacity: usize,
     home: Home,
 }
+
+const _: () = assert!(size_of::<PinnedBuf>() <= 48);
 
 // SAFETY: a buffer is the only way to its bytes; its home is `Send` by itself.
 unsafe impl Send for PinnedBuf {}
@@ -151,7 +153,9 @@ impl PinnedBuf {
             Home::Part(memory) => Arc::try_unwrap(memory).map_err(|memory| back(Home::Part(memory)))?,
         };
         match memory {
-            Memory::Region(region) => region.take_owner().map_err(|region| back(Home::Whole(Memory::Region(region)))),
+            Memory::Region(region) => {
+                region.take_owner().map_err(|region| back(Home::Whole(Memory::Region(Box::new(region)))))
+            }
             other => Err(back(Home::Whole(other))),
         }
     }

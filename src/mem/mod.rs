@@ -6,7 +6,7 @@
 //! * [`BufPool`]: hands out `PinnedBuf`s in size classes from regions that it maps as needed, up to a limit.
 //!
 //! All `unsafe` of the layer is about raw memory: `sys` (system calls), `region` and `owner` (who frees what),
-//! `buf` (pointer and length to slice), `slots` and `pool` (the free lists).
+//! `buf` (pointer and length to slice), and one line of `pool` (addresses inside a block).
 
 mod buf;
 mod class;

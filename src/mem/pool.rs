@@ -147,12 +147,12 @@ impl BufPool {
     pub fn alloc(&self, len: usize) -> Result<PinnedBuf, AllocError> {
         let inner = &*self.0;
         let class = Class::for_len(len)?;
-        let in_use = inner.in_use.fetch_add(class.size(), Ordering::Relaxed);
-        let slot = if in_use.saturating_add(class.size()) > inner.config.limit_bytes {
-            Err(inner.exhausted(class, in_use))
-        } else {
-            inner.list(class).pop(&inner.slots).map_or_else(|| inner.refill(class, in_use), Ok)
-        };
+        let wanted = |in_use: usize| in_use.checked_add(class.size()).filter(|n| *n <= inner.config.limit_bytes);
+        let in_use = inner
+            .in_use
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, wanted)
+            .map_err(|in_use| inner.exhausted(class, in_use))?;
+        let slot = inner.list(class).pop(&inner.slots).map_or_else(|| inner.refill(class, in_use), Ok);
         let slot = slot.inspect_err(|_| {
             inner.in_use.fetch_sub(class.size(), Ordering::Relaxed);
         })?;

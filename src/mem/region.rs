@@ -162,7 +162,7 @@ impl PinnedRegion {
     /// The whole region as one buffer.
     pub fn into_buf(self) -> PinnedBuf {
         let (at, len) = (self.at, self.len);
-        PinnedBuf::new(at, len, len, Memory::Region(self))
+        PinnedBuf::new(at, len, len, Memory::Region(Box::new(self)))
     }
 
     /// Kind of pages.

@@ -33,6 +33,7 @@ fn exact_length_class_capacity_and_alignment() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much memory for an interpreter")]
 fn the_largest_class_can_be_had() {
     let pool = BufPool::heap();
     let mut buf = pool.alloc(MAX_BUF).unwrap();
@@ -183,7 +184,11 @@ fn drop_storm_from_other_threads() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 64 }))]
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 3 } else { 64 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// No two buffers overlap, contents stay, the limit holds, and in the end all memory is there again.
     #[test]

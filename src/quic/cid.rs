@@ -167,6 +167,9 @@ impl LocalCids {
     }
 }
 
+/// Stateless reset tokens of one connection.
+pub(crate) type Tokens = ArrayVec<[u8; 16], MAX_ACTIVE>;
+
 /// An ID that the peer issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RemoteCid {
@@ -182,13 +185,14 @@ pub(crate) struct RemoteCids {
     retire_prior_to: u64,
     /// To be retired (again) in RETIRE_CONNECTION_ID.
     retiring: ArrayVec<u64, MAX_RETIRING>,
+    tokens_changed: bool,
 }
 
 impl RemoteCids {
     pub(crate) fn new(first: ConnectionId) -> Self {
         let mut known = ArrayVec::new();
         known.push(RemoteCid { seq: 0, cid: first, token: None });
-        Self { known, retire_prior_to: 0, retiring: ArrayVec::new() }
+        Self { known, retire_prior_to: 0, retiring: ArrayVec::new(), tokens_changed: false }
     }
 
     pub(crate) fn current(&self) -> &ConnectionId {
@@ -203,6 +207,7 @@ impl RemoteCids {
     /// The token of the handshake ID, from the transport parameters.
     pub(crate) fn set_first_token(&mut self, token: [u8; 16]) {
         self.known[0].token = Some(token);
+        self.tokens_changed = true;
     }
 
     /// NEW_CONNECTION_ID from the peer (RFC 9000 §19.15).
@@ -221,6 +226,7 @@ impl RemoteCids {
             return if same { Ok(()) } else { Err(TransportError::PROTOCOL_VIOLATION) };
         }
         self.retire_prior_to = self.retire_prior_to.max(retire_prior_to);
+        self.tokens_changed = true;
         let limit = self.retire_prior_to;
         let mut overflow = false;
         let retiring = &mut self.retiring;
@@ -257,6 +263,11 @@ impl RemoteCids {
     pub(crate) fn retire_lost(&mut self, seq: u64) {
         // A full list only delays the repetition: the peer is holding an ID for nothing meanwhile.
         let _ = self.retiring.try_push(seq);
+    }
+
+    /// The reset tokens of all known IDs, if they have changed since the last call.
+    pub(crate) fn take_changed_tokens(&mut self) -> Option<Tokens> {
+        std::mem::take(&mut self.tokens_changed).then(|| self.known.iter().filter_map(|k| k.token).collect())
     }
 
     /// Whether `token` is the stateless reset token of an ID in use (RFC 9000 §10.3.1), in constant time.

@@ -1,5 +1,6 @@
 //! Configuration of endpoints and connections.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::base::time::Duration;
@@ -25,8 +26,14 @@ pub trait BufferProvider: Send + Sync {
     fn provide(&self, stream: StreamId) -> Vec<PinnedBuf>;
 }
 
+impl fmt::Debug for dyn BufferProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferProvider").field("initial_window", &self.initial_window()).finish()
+    }
+}
+
 /// Per-connection transport settings, shared by many connections.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct TransportConfig {
     /// Idle timeout announced to the peer; zero turns it off (RFC 9000 §10.1).
     pub max_idle_timeout: Duration,
@@ -92,7 +99,7 @@ impl Default for TransportConfig {
 }
 
 /// What a server endpoint accepts connections with.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// TLS settings; made by [`crate::quic::tls::server_config`].
     pub tls: Arc<rustls::ServerConfig>,
@@ -101,7 +108,7 @@ pub struct ServerConfig {
 }
 
 /// What a client connects with.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// TLS settings; made by [`crate::quic::tls::client_config`].
     pub tls: Arc<rustls::ClientConfig>,

@@ -125,10 +125,6 @@ impl Path {
         }
     }
 
-    pub(crate) fn is_validated(&self) -> bool {
-        self.validated
-    }
-
     pub(crate) fn validate(&mut self) {
         self.validated = true;
     }
@@ -168,7 +164,11 @@ mod tests {
         let mut pn = 0;
         while let Some(size) = mtu.probe_due() {
             mtu.probe_sent(pn, size);
-            if size <= path { assert!(mtu.on_acked(pn)) } else { mtu.on_lost(pn) }
+            if size <= path {
+                assert!(mtu.on_acked(pn))
+            } else {
+                mtu.on_lost(pn)
+            }
             pn += 1;
             assert!(pn < 100, "the search must end");
         }

@@ -162,8 +162,12 @@ impl App {
 
     /// Handles one event.
     pub fn on_event(&mut self, now: Instant, endpoint: &mut Endpoint, id: ConnId, event: Event) -> Result<(), Failure> {
-        ensure!(self.closed.is_none(), "event after Closed: {event:?}");
-        ensure!(*self.conn.get_or_insert(id) == id, "event of another connection");
+        if self.closed.is_some() && self.conn != Some(id) {
+            return self.on_stranger(now, endpoint, id, &event);
+        }
+        ensure!(self.closed.is_none(), "event after Closed ({:?}): {event:?}", self.closed);
+        let known = *self.conn.get_or_insert(id);
+        ensure!(known == id, "event of another connection: {known:?}, {id:?}: {event:?}, connected {}", self.connected);
         if let Event::Closed { reason } = event {
             self.closed = Some(reason);
             return Ok(());
@@ -202,6 +206,20 @@ impl App {
                 Ok(())
             }
             Event::Closed { .. } => unreachable!("handled above"),
+        }
+    }
+
+    /// A client that has not heard of the end tries again: it is turned away.
+    fn on_stranger(&self, now: Instant, endpoint: &mut Endpoint, id: ConnId, event: &Event) -> Result<(), Failure> {
+        match event {
+            Event::Connected { .. } => {
+                if let Some(mut conn) = endpoint.conn(id) {
+                    conn.close(now, 3, "the end");
+                }
+                Ok(())
+            }
+            Event::Buffer { id, buf, .. } => self.ledger.lock().expect("single thread").take_back(*id, buf),
+            _ => Ok(()),
         }
     }
 
@@ -301,8 +319,11 @@ impl App {
 
     fn read(&mut self, conn: &mut Conn<'_>, id: StreamId) -> Result<(), Failure> {
         let incoming = self.incoming.get_mut(&id).ok_or("readable, but we receive nothing there")?;
-        let Receive::Pooled(step) = incoming.flow.receive else {
-            return Err(format!("stream {id}: readable, but buffers were provided"));
+        let step = match incoming.flow.receive {
+            Receive::Pooled(step) => step,
+            // It ended before there was an occasion to provide buffers.
+            Receive::Provided { .. } if incoming.flow.len == 0 => 1,
+            Receive::Provided { .. } => return Err(format!("stream {id}: readable, but buffers were provided")),
         };
         loop {
             let bytes = conn.peek(id).unwrap_or_default();

@@ -66,7 +66,6 @@ struct World {
     hosts: [Host; 2],
     slot: Vec<u8>,
     trace: DefaultHasher,
-    server_config: ServerConfig,
     ended: bool,
     crashed: bool,
 }
@@ -146,12 +145,11 @@ impl World {
             app,
         };
         Self {
-            hosts: [host(Side::Client, client, None), host(Side::Server, server, Some(server_config.clone()))],
+            hosts: [host(Side::Client, client, None), host(Side::Server, server, Some(server_config))],
             now: Instant::from_nanos(1_000_000_000),
             network,
             slot: vec![0; 2048],
             trace: DefaultHasher::new(),
-            server_config,
             ended: false,
             crashed: false,
             plan,
@@ -175,7 +173,9 @@ impl World {
                 host.endpoint.handle_timeout(self.now);
             }
             while let Some((id, event)) = host.endpoint.poll_event() {
-                host.app.on_event(self.now, &mut host.endpoint, id, event).map_err(|e| format!("{:?}: {e}", host.side))?;
+                host.app
+                    .on_event(self.now, &mut host.endpoint, id, event)
+                    .map_err(|e| format!("{:?}: {e}", host.side))?;
                 busy = true;
             }
             while let Some(transmit) = host.endpoint.poll_transmit(self.now, &mut self.slot) {
@@ -231,9 +231,8 @@ impl World {
     /// The host loses all its state, and its application with it, but keeps its keys for resets.
     fn crash(&mut self, side: Side) {
         let host = &mut self.hosts[usize::from(side == Side::Server)];
-        let server = (side == Side::Server).then(|| self.server_config.clone());
         let config = endpoint_config(&self.plan, side);
-        host.endpoint = Endpoint::new(config, server, BufPool::heap());
+        host.endpoint = Endpoint::new(config, None, BufPool::heap());
         host.app = App::new(side, self.plan.clone());
         host.app.closed = Some(CloseReason::Shutdown);
         self.ended = true;
@@ -319,7 +318,10 @@ impl World {
     }
 
     fn describe(&self) -> String {
-        self.hosts.iter().map(|h| format!("\n  {:?}: closed {:?}, {}", h.side, h.app.closed, h.app.unfinished())).collect()
+        self.hosts
+            .iter()
+            .map(|h| format!("\n  {:?}: closed {:?}, {}", h.side, h.app.closed, h.app.unfinished()))
+            .collect()
     }
 }
 

@@ -180,8 +180,7 @@ mod tests {
     #[test]
     fn same_seed_same_accidents() {
         let run = || {
-            let config =
-                LinkConfig { loss: 100, duplicate: 100, reorder: 200, corrupt: 100, ..LinkConfig::default() };
+            let config = LinkConfig { loss: 100, duplicate: 100, reorder: 200, corrupt: 100, ..LinkConfig::default() };
             let mut net = Network::new(config, Rng::from_u64(9));
             (0..500u32).for_each(|i| net.send(Instant::ZERO, Side::Client, &i.to_be_bytes()));
             let all: Vec<_> = std::iter::from_fn(|| net.receive(Instant::MAX)).collect();

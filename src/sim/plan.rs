@@ -87,7 +87,7 @@ fn size(rng: &mut Rng, max_bits: u64) -> u64 {
     rng.below(1 << bits)
 }
 
-fn flow(rng: &mut Rng, provided: bool, window: u64, aborts: bool) -> Flow {
+fn flow(rng: &mut Rng, provided: bool, aborts: bool) -> Flow {
     let len = size(rng, 18);
     let receive = if provided {
         // Half of them hold a few bytes only: pieces of frames, and frames over many buffers.
@@ -97,7 +97,6 @@ fn flow(rng: &mut Rng, provided: bool, window: u64, aborts: bool) -> Flow {
     } else {
         Receive::Pooled(1 + size(rng, 16) as usize)
     };
-    let _ = window;
     let abort = |rng: &mut Rng| (aborts && rng.chance(150)).then(|| rng.below(len + 1));
     Flow { len, piece: 1 + size(rng, 15).max(len / 500) as usize, receive, reset_at: abort(rng), stop_at: abort(rng) }
 }
@@ -124,8 +123,9 @@ impl Plan {
         let window = if rng.chance(250) { 0 } else { 2000 + size(rng, 18) };
         let provided = |rng: &mut Rng| window == 0 || rng.chance(500);
         let stream = |rng: &mut Rng| {
-            let (forward, back) = (provided(rng) || provider, provided(rng));
-            StreamPlan { forward: flow(rng, forward, window, aborts), back: flow(rng, back, window, aborts) }
+            // Bytes may come along with the stream itself: only a provider or a closed window is in time.
+            let (forward, back) = (window == 0 || provider, provided(rng));
+            StreamPlan { forward: flow(rng, forward, aborts), back: flow(rng, back, aborts) }
         };
         let mut streams = <[[Vec<StreamPlan>; 2]; 2]>::default();
         for list in streams.iter_mut().flatten() {
@@ -166,11 +166,7 @@ impl Plan {
     /// What `from` sends on stream `id`; `None` if it sends nothing there.
     pub fn flow(&self, id: StreamId, from: Side) -> Option<Flow> {
         let plan = self.list(id.initiator(), id.dir()).get(id.index() as usize)?;
-        if id.initiator() == from {
-            Some(plan.forward)
-        } else {
-            (id.dir() == Dir::Bidi).then_some(plan.back)
-        }
+        if id.initiator() == from { Some(plan.forward) } else { (id.dir() == Dir::Bidi).then_some(plan.back) }
     }
 
     /// Every direction of every stream: (stream, sender).

@@ -1,10 +1,11 @@
 //! Where the kernels come from, and the choice between them.
 
 pub(super) mod chacha;
+mod choice;
+#[cfg(feature = "ipsec-mb")]
+pub(super) mod ipsec_mb;
 mod keystream;
 mod portable;
-
-use std::sync::OnceLock;
 
 use aes::cipher::inout::InOutBuf;
 use aes::{Aes128Enc, Aes256Enc};
@@ -12,54 +13,33 @@ use aes::{Aes128Enc, Aes256Enc};
 use super::Suite;
 use super::packet::{IV_LEN, TAG_LEN};
 use chacha::ChaChaPoly;
-use portable::Gcm;
-
-/// A family of kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Backend {
-    /// Rust on every CPU; AES-NI and VAES where there are any.
-    Portable,
-}
-
-impl Backend {
-    /// All that run on this machine.
-    #[cfg(test)]
-    pub(super) fn all() -> Vec<Self> {
-        vec![Self::Portable]
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Portable => "portable",
-        }
-    }
-}
-
-/// The backend of this process.
-pub(super) fn chosen() -> Backend {
-    static CHOSEN: OnceLock<Backend> = OnceLock::new();
-    *CHOSEN.get_or_init(|| Backend::Portable)
-}
-
-/// Which kernels protect packets in this process, for reports: `"ipsec-mb/avx512"` or `"portable"`.
-pub fn backend_name() -> &'static str {
-    chosen().name()
-}
+pub use choice::backend_name;
+pub(super) use choice::{Backend, chosen};
+#[cfg(feature = "ipsec-mb")]
+use ipsec_mb::{AES128, AES256};
 
 /// An AEAD with its key, taken apart: a seekable keystream, and a tag over associated data and ciphertext.
 /// An enum rather than a trait object, as it is called for every packet.
 pub(super) enum Cipher {
-    Aes128Gcm(Box<Gcm<Aes128Enc>>),
-    Aes256Gcm(Box<Gcm<Aes256Enc>>),
+    Aes128Gcm(Box<portable::Gcm<Aes128Enc>>),
+    Aes256Gcm(Box<portable::Gcm<Aes256Enc>>),
     ChaChaPoly(ChaChaPoly),
+    #[cfg(feature = "ipsec-mb")]
+    MbAes128Gcm(Box<ipsec_mb::Gcm<AES128>>),
+    #[cfg(feature = "ipsec-mb")]
+    MbAes256Gcm(Box<ipsec_mb::Gcm<AES256>>),
 }
 
 impl Cipher {
     /// `key` has the length that `suite` wants.
     pub(super) fn new(backend: Backend, suite: Suite, key: &[u8]) -> Self {
         match (backend, suite) {
-            (Backend::Portable, Suite::Aes128Gcm) => Self::Aes128Gcm(Box::new(Gcm::new(key))),
-            (Backend::Portable, Suite::Aes256Gcm) => Self::Aes256Gcm(Box::new(Gcm::new(key))),
+            (Backend::Portable, Suite::Aes128Gcm) => Self::Aes128Gcm(Box::new(portable::Gcm::new(key))),
+            (Backend::Portable, Suite::Aes256Gcm) => Self::Aes256Gcm(Box::new(portable::Gcm::new(key))),
+            #[cfg(feature = "ipsec-mb")]
+            (Backend::IpsecMb, Suite::Aes128Gcm) => Self::MbAes128Gcm(ipsec_mb::Gcm::new(key)),
+            #[cfg(feature = "ipsec-mb")]
+            (Backend::IpsecMb, Suite::Aes256Gcm) => Self::MbAes256Gcm(ipsec_mb::Gcm::new(key)),
             (_, Suite::ChaCha20Poly1305) => Self::ChaChaPoly(ChaChaPoly::new(key)),
         }
     }
@@ -71,6 +51,10 @@ impl Cipher {
             Self::Aes128Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
             Self::Aes256Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
             Self::ChaChaPoly(cipher) => cipher.tag(nonce, aad, ciphertext),
+            #[cfg(feature = "ipsec-mb")]
+            Self::MbAes128Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
+            #[cfg(feature = "ipsec-mb")]
+            Self::MbAes256Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
         }
     }
 
@@ -81,6 +65,62 @@ impl Cipher {
             Self::Aes128Gcm(gcm) => gcm.apply(nonce, from, data),
             Self::Aes256Gcm(gcm) => gcm.apply(nonce, from, data),
             Self::ChaChaPoly(cipher) => cipher.apply(nonce, from, data),
+            #[cfg(feature = "ipsec-mb")]
+            Self::MbAes128Gcm(gcm) => gcm.apply(nonce, from, data),
+            #[cfg(feature = "ipsec-mb")]
+            Self::MbAes256Gcm(gcm) => gcm.apply(nonce, from, data),
+        }
+    }
+
+    /// Begins to encrypt a packet with header `aad`.
+    #[inline]
+    pub(super) fn sealing(&self, nonce: [u8; IV_LEN], aad: &[u8]) -> Sealing<'_> {
+        match self {
+            #[cfg(feature = "ipsec-mb")]
+            Self::MbAes128Gcm(gcm) => Sealing::Stream128(gcm.stream(&nonce, aad)),
+            #[cfg(feature = "ipsec-mb")]
+            Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(&nonce, aad)),
+            _ => {
+                let _ = aad;
+                Sealing::TwoPass { cipher: self, nonce }
+            }
+        }
+    }
+}
+
+/// The encryption of one packet.
+pub(super) enum Sealing<'a> {
+    /// The tag is laid over the finished ciphertext.
+    TwoPass { cipher: &'a Cipher, nonce: [u8; IV_LEN] },
+    /// The tag grows with the ciphertext.
+    #[cfg(feature = "ipsec-mb")]
+    Stream128(ipsec_mb::Stream<'a, AES128>),
+    #[cfg(feature = "ipsec-mb")]
+    Stream256(ipsec_mb::Stream<'a, AES256>),
+}
+
+impl Sealing<'_> {
+    /// Encrypts the next piece of plaintext, which lies at offset `from`.
+    #[inline]
+    pub(super) fn encrypt(&mut self, from: usize, data: InOutBuf<'_, '_, u8>) {
+        match self {
+            Self::TwoPass { cipher, nonce } => cipher.apply(nonce, from, data),
+            #[cfg(feature = "ipsec-mb")]
+            Self::Stream128(stream) => stream.encrypt(data),
+            #[cfg(feature = "ipsec-mb")]
+            Self::Stream256(stream) => stream.encrypt(data),
+        }
+    }
+
+    /// The tag. `aad` is the header that the packet began with, `ciphertext` all that was encrypted.
+    #[inline]
+    pub(super) fn finish(self, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
+        match self {
+            Self::TwoPass { cipher, nonce } => cipher.tag(&nonce, aad, ciphertext),
+            #[cfg(feature = "ipsec-mb")]
+            Self::Stream128(stream) => stream.finish(),
+            #[cfg(feature = "ipsec-mb")]
+            Self::Stream256(stream) => stream.finish(),
         }
     }
 }

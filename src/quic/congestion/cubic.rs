@@ -2,7 +2,7 @@
 //!
 //! Only IEEE additions, multiplications and divisions are used, so every machine computes the same windows.
 
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::quic::congestion::hystart::{CSS_GROWTH_DIVISOR, Growth, HyStart};
 use crate::quic::congestion::{Acked, initial_window, minimum_window};
 
@@ -115,11 +115,11 @@ impl Cubic {
         let alpha = if epoch.w_est >= epoch.origin { 1.0 } else { ALPHA };
         epoch.w_est += alpha * mtu * bytes / window;
 
-        let t = seconds(ack.now.saturating_since(epoch.start));
+        let t = ack.now.saturating_since(epoch.start).as_secs_f64();
         let grow = if epoch.cubic(t, mtu) < epoch.w_est {
             (epoch.w_est - window).max(0.0)
         } else {
-            let target = epoch.cubic(t + seconds(ack.srtt), mtu).clamp(window, 1.5 * window);
+            let target = epoch.cubic(t + ack.srtt.as_secs_f64(), mtu).clamp(window, 1.5 * window);
             (target - window) * bytes / window
         };
         let grow = grow + self.fraction;
@@ -166,10 +166,6 @@ impl Epoch {
     }
 }
 
-fn seconds(d: Duration) -> f64 {
-    d.as_nanos() as f64 / 1e9
-}
-
 /// The cube root of `x` ≥ 0 by Newton's method; the same on every machine, unlike the C library's.
 fn cube_root(x: f64) -> f64 {
     if x <= 0.0 {
@@ -187,6 +183,7 @@ fn cube_root(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::Duration;
 
     const MTU: u64 = 1200;
     const RTT: Duration = Duration::from_millis(100);
@@ -239,7 +236,7 @@ mod tests {
                 c.on_ack(&ack(now, part));
                 now += RTT / 10;
             }
-            let t = seconds(now.saturating_since(start));
+            let t = now.saturating_since(start).as_secs_f64();
             let want = C * MTU as f64 * (t - k).powi(3) + w_max;
             let friendly = w_max * BETA + ALPHA * MTU as f64 * t / 0.1;
             if want > friendly + 10.0 * MTU as f64 {
@@ -284,8 +281,7 @@ mod tests {
         let mut without = after_loss(1_200_000);
         without.on_ack(&ack(t0, 1200));
         without.on_ack(&ack(t0 + Duration::from_secs(1000), 840_000));
-        assert_eq!(without.window(), 1_260_000 + (without.window() - 1_260_000), "and 1.5 windows is the most");
-        assert!(without.window() <= 1_261_000);
+        assert!((1_255_000..1_262_000).contains(&without.window()), "1.5 windows are the most: {}", without.window());
     }
 
     #[test]

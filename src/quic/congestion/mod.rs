@@ -135,6 +135,8 @@ pub struct Congestion {
     in_flight: u64,
     /// When the last recovery period began. Packets sent until then neither grow nor shrink the window.
     recovery_start: Option<Instant>,
+    /// The controller before the last reduction.
+    prior: Option<Controller>,
     app_limited: bool,
 }
 
@@ -146,7 +148,7 @@ impl Congestion {
         let controller = Controller::new(algorithm, mtu);
         let mut pacer = Pacer::new(pacing, now);
         pacer.set_rate(now, controller.window(), srtt, true, mtu);
-        Self { controller, pacer, mtu, in_flight: 0, recovery_start: None, app_limited: false }
+        Self { controller, pacer, mtu, in_flight: 0, recovery_start: None, prior: None, app_limited: false }
     }
 
     /// The congestion window in bytes.
@@ -216,13 +218,25 @@ impl Congestion {
             return;
         }
         self.recovery_start = Some(now);
+        self.prior = Some(self.controller.clone());
         self.controller.on_congestion_event();
         self.update_pace(now, srtt);
+    }
+
+    /// The last reduction was for nothing: takes it back, unless the window has outgrown it (rfc8312bis §4.9).
+    /// True if it did.
+    pub fn undo(&mut self, now: Instant, srtt: Duration) -> bool {
+        let Some(prior) = self.prior.take().filter(|prior| prior.window() > self.window()) else { return false };
+        self.controller = prior;
+        self.recovery_start = None;
+        self.update_pace(now, srtt);
+        true
     }
 
     /// Everything sent over a long time was lost (RFC 9002 §7.6).
     pub fn on_persistent_congestion(&mut self, now: Instant, srtt: Duration) {
         self.recovery_start = None;
+        self.prior = None;
         self.controller.on_persistent_congestion();
         self.update_pace(now, srtt);
     }
@@ -233,6 +247,7 @@ impl Congestion {
         if mtu != self.mtu {
             self.mtu = mtu;
             self.controller.set_mtu(mtu);
+            self.prior = None;
             self.update_pace(now, srtt);
         }
     }

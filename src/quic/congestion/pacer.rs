@@ -40,14 +40,14 @@ impl Pacer {
         }
         self.fill(now);
         let gain = if slow_start { 2.0 } else { 1.25 };
-        let per_ns = window as f64 * gain / srtt.as_nanos().max(1) as f64;
-        if (WORTHWHILE * mtu) as f64 <= per_ns * TICK.as_nanos() as f64 {
+        let per_ns = window as f64 * gain / (srtt.as_nanos() as u64).max(1) as f64;
+        if (WORTHWHILE * mtu) as f64 <= per_ns * TICK.as_nanos() as u64 as f64 {
             self.rate = None;
             return;
         }
         let fresh = self.rate.is_none();
         self.rate = Some((per_ns * (1u64 << SHIFT) as f64).max(1.0) as u64);
-        let in_time = per_ns * BURST_TIME.as_nanos() as f64;
+        let in_time = per_ns * BURST_TIME.as_nanos() as u64 as f64;
         self.burst = ((BURST_DATAGRAMS * mtu) as i64).max(in_time as i64);
         self.credit = if fresh { self.burst } else { self.credit.min(self.burst) };
     }
@@ -146,7 +146,8 @@ mod tests {
             p.on_sent(Instant::ZERO, MTU);
         }
         // 1200 bytes at 12 000 × 1.25 / 100 ms are 8 ms.
-        assert_eq!(p.next(Instant::ZERO, MTU), Some(Instant::ZERO + Duration::from_millis(8)));
+        let wait = p.next(Instant::ZERO, MTU).unwrap().as_nanos();
+        assert!((8_000_000..8_000_010).contains(&wait), "{wait}");
     }
 
     #[test]
@@ -156,7 +157,10 @@ mod tests {
             assert_eq!(p.next(Instant::ZERO, MTU), None);
             p.on_sent(Instant::ZERO, MTU);
         }
-        assert!(!Pacer::new(false, Instant::ZERO).next(Instant::ZERO, 60_000).is_some_and(|_| true));
+        let mut off = Pacer::new(false, Instant::ZERO);
+        off.set_rate(Instant::ZERO, 12_000, Duration::from_secs(1), false, MTU);
+        off.on_sent(Instant::ZERO, MTU * 100);
+        assert_eq!(off.next(Instant::ZERO, MTU), None, "turned off");
     }
 
     #[test]

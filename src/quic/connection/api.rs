@@ -77,7 +77,9 @@ pub enum ProvideErrorKind {
     #[error("data has arrived in pooled chunks; buffers must be provided before")]
     PooledStream,
     /// The peer was allowed to send more than these first buffers hold.
-    #[error("the first buffers must hold the {announced} bytes that the peer was allowed to send; set the stream's initial window to 0")]
+    #[error(
+        "the first buffers must hold the {announced} bytes that the peer was allowed to send; set the stream's initial window to 0"
+    )]
     TooSmall {
         /// The window that was announced, bytes.
         announced: u64,
@@ -209,8 +211,11 @@ impl<'a> Conn<'a> {
             let enough = recv.final_size().is_some_and(|size| size <= recv.provided_end());
             return if enough { Err(ProvideErrorKind::Finished) } else { Ok(()) };
         }
-        if recv.high() > 0 || recv.final_size().is_some() {
+        if recv.high() > 0 {
             return Err(ProvideErrorKind::PooledStream);
+        }
+        if recv.final_size().is_some() {
+            return Err(ProvideErrorKind::Finished);
         }
         if total < recv.announced() {
             return Err(ProvideErrorKind::TooSmall { announced: recv.announced() });

@@ -30,7 +30,9 @@ pub(crate) enum State {
         answer_at: u32,
     },
     /// The peer closed it; nothing is sent (RFC 9000 §10.2.2).
-    Draining { until: Instant },
+    Draining {
+        until: Instant,
+    },
     /// May be forgotten.
     Dead,
 }

@@ -34,15 +34,17 @@ impl Connection {
             Frame::NewToken { .. } if self.side == Side::Client => {}
             Frame::NewToken { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
             Frame::Stream(_) | Frame::Datagram { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
-            Frame::ResetStream { id, code, final_size } => self.on_reset_stream(cx, *id, *code, *final_size).map_err(fault)?,
-            Frame::StopSending { id, code } => self.on_stop_sending(cx, *id, *code).map_err(fault)?,
+            Frame::ResetStream { id, code, final_size } => {
+                self.on_reset_stream(*id, *code, *final_size).map_err(fault)?
+            }
+            Frame::StopSending { id, code } => self.on_stop_sending(*id, *code).map_err(fault)?,
             Frame::MaxData(limit) => {
                 self.send_credit.raise(*limit);
             }
-            Frame::MaxStreamData { id, max } => self.on_max_stream_data(cx, *id, *max).map_err(fault)?,
+            Frame::MaxStreamData { id, max } => self.on_max_stream_data(*id, *max).map_err(fault)?,
             Frame::MaxStreams { bidi, max } => self.on_max_streams(if *bidi { Dir::Bidi } else { Dir::Uni }, *max),
             Frame::DataBlocked(_) => self.max_data_lost |= self.recv_credit.update_due().is_some(),
-            Frame::StreamDataBlocked { id, .. } => self.on_stream_data_blocked(cx, *id).map_err(fault)?,
+            Frame::StreamDataBlocked { id, .. } => self.on_stream_data_blocked(*id).map_err(fault)?,
             Frame::StreamsBlocked { .. } => {}
             Frame::NewConnectionId { seq, retire_prior_to, cid, reset_token } => {
                 self.remote_cids.insert(*seq, *retire_prior_to, *cid, *reset_token).map_err(fault)?;
@@ -97,7 +99,7 @@ impl Connection {
     }
 
     /// Makes sure that the stream `id` exists, if it is one that the peer may speak of; false: it has ended.
-    fn ensure_stream(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<bool, TransportError> {
+    fn ensure_stream(&mut self, id: StreamId) -> Result<bool, TransportError> {
         if self.streams.get_ref(id).is_some() {
             return Ok(true);
         }
@@ -109,14 +111,14 @@ impl Connection {
             for index in first..=id.index() {
                 let new = StreamId::new(id.initiator(), id.dir(), index);
                 self.events.push_back(Event::StreamOpened { id: new });
-                self.ask_provider(cx, new)?;
+                self.ask_provider(new)?;
             }
         }
         Ok(exists)
     }
 
     /// Gives a new stream of the peer's the buffers of the listener's provider.
-    fn ask_provider(&mut self, _cx: &mut Cx<'_>, id: StreamId) -> Result<(), TransportError> {
+    fn ask_provider(&mut self, id: StreamId) -> Result<(), TransportError> {
         let Some(provider) = &self.config.provider else { return Ok(()) };
         let bufs = provider.provide(id);
         let total: u64 = bufs.iter().map(|b| b.len() as u64).sum();
@@ -147,7 +149,7 @@ impl Connection {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(fault(TransportError::STREAM_STATE_ERROR));
         }
-        if !self.ensure_stream(cx, id).map_err(fault)? {
+        if !self.ensure_stream(id).map_err(fault)? {
             return Ok(());
         }
         let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
@@ -177,11 +179,11 @@ impl Connection {
         Ok(())
     }
 
-    fn on_reset_stream(&mut self, cx: &mut Cx<'_>, id: StreamId, code: u64, size: u64) -> Result<(), TransportError> {
+    fn on_reset_stream(&mut self, id: StreamId, code: u64, size: u64) -> Result<(), TransportError> {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if !self.ensure_stream(cx, id)? {
+        if !self.ensure_stream(id)? {
             return Ok(());
         }
         let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
@@ -210,11 +212,11 @@ impl Connection {
         Ok(())
     }
 
-    fn on_stop_sending(&mut self, cx: &mut Cx<'_>, id: StreamId, code: u64) -> Result<(), TransportError> {
+    fn on_stop_sending(&mut self, id: StreamId, code: u64) -> Result<(), TransportError> {
         if !self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if !self.ensure_stream(cx, id)? {
+        if !self.ensure_stream(id)? {
             return Ok(());
         }
         let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else { return Ok(()) };
@@ -226,11 +228,11 @@ impl Connection {
         Ok(())
     }
 
-    fn on_max_stream_data(&mut self, cx: &mut Cx<'_>, id: StreamId, max: u64) -> Result<(), TransportError> {
+    fn on_max_stream_data(&mut self, id: StreamId, max: u64) -> Result<(), TransportError> {
         if !self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if self.ensure_stream(cx, id)?
+        if self.ensure_stream(id)?
             && let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut())
             && send.credit.raise(max)
         {
@@ -239,11 +241,11 @@ impl Connection {
         Ok(())
     }
 
-    fn on_stream_data_blocked(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<(), TransportError> {
+    fn on_stream_data_blocked(&mut self, id: StreamId) -> Result<(), TransportError> {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if self.ensure_stream(cx, id)?
+        if self.ensure_stream(id)?
             && let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut())
         {
             recv.peer_blocked();

@@ -54,7 +54,7 @@ impl Connection {
     /// The space whose CRYPTO data TLS wants to read next.
     fn read_space(&self) -> SpaceId {
         let handshaking = self.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
-        if self.spaces[SpaceId::Handshake.index()].keys.is_none() && !self.complete {
+        if !self.has_handshake_keys && !self.complete {
             SpaceId::Initial
         } else if handshaking {
             SpaceId::Handshake
@@ -83,7 +83,10 @@ impl Connection {
             let level = self.write_space();
             let Some(tls) = &mut self.tls else { return Ok(()) };
             match tls.write_handshake(self.spaces[level.index()].crypto_tx.buffer()) {
-                Some(KeyChange::Handshake(keys)) => self.space(SpaceId::Handshake).keys = Some(Box::new(keys)),
+                Some(KeyChange::Handshake(keys)) => {
+                    self.space(SpaceId::Handshake).keys = Some(Box::new(keys));
+                    self.has_handshake_keys = true;
+                }
                 Some(KeyChange::OneRtt(keys, updates)) => self.one_rtt = Some(Box::new(OneRtt::new(keys, updates))),
                 None => break,
             }
@@ -100,7 +103,7 @@ impl Connection {
     fn write_space(&self) -> SpaceId {
         if self.complete || self.one_rtt.is_some() {
             SpaceId::Data
-        } else if self.spaces[SpaceId::Handshake.index()].keys.is_some() {
+        } else if self.has_handshake_keys {
             SpaceId::Handshake
         } else {
             SpaceId::Initial
@@ -197,6 +200,7 @@ impl Connection {
             return;
         }
         *space = Space { discarded: true, next_pn: space.next_pn, ..Space::default() };
+        self.has_handshake_keys &= id != SpaceId::Handshake;
         self.recovery.discard_space(id, |_| {});
     }
 

@@ -84,7 +84,13 @@ impl OneRtt {
 
     /// A packet was authenticated with `generation`. `keep_until` bounds the life of replaced keys.
     /// False: the peer updated twice without leave (RFC 9001 §6.2).
-    pub(crate) fn on_authenticated(&mut self, generation: Generation, pn: u64, next_pn: u64, keep_until: Instant) -> bool {
+    pub(crate) fn on_authenticated(
+        &mut self,
+        generation: Generation,
+        pn: u64,
+        next_pn: u64,
+        keep_until: Instant,
+    ) -> bool {
         match generation {
             Generation::Previous => true,
             Generation::Current => {

@@ -22,15 +22,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::Side;
-use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
-use crate::crypto::{self, Suite};
+use crate::crypto;
 use crate::mem::BufPool;
-use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, reset_token};
+use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, Tokens, reset_token};
 use crate::quic::config::TransportConfig;
 use crate::quic::event::{ConnId, Event};
 use crate::quic::flow::{RecvCredit, SendCredit};
-use crate::quic::path::Path;
+use crate::quic::path::{MIN_MTU, Path};
 use crate::quic::recovery::{Context, Recovery, RecoveryConfig, SpaceId};
 use crate::quic::space::Space;
 use crate::quic::stats::{ConnStats, EndpointStats, PlacementStats};
@@ -40,17 +39,16 @@ use crate::wire::quic::ConnectionId;
 use crate::wire::quic::params::TransportParameters;
 
 pub use api::{Conn, OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
-pub use receive::RxMeta;
-pub use transmit::Transmit;
 use closing::State;
 use keys::OneRtt;
+pub use receive::RxMeta;
 use sent::SentFrames;
+pub use transmit::Transmit;
 
 /// What the endpoint lends to a connection while it works.
 pub(crate) struct Cx<'a> {
     pub(crate) now: Instant,
     pub(crate) pool: &'a BufPool,
-    pub(crate) rng: &'a mut Rng,
     pub(crate) ids: &'a IdMaker,
     pub(crate) stats: &'a mut EndpointStats,
 }
@@ -103,6 +101,8 @@ pub(crate) struct Connection {
     tls: Option<Box<TlsSession>>,
     spaces: [Space; 3],
     one_rtt: Option<Box<OneRtt>>,
+    /// Handshake keys exist, even while they are lent to the packet that is being read.
+    has_handshake_keys: bool,
     /// 1-RTT data may be sent: the handshake is complete.
     complete: bool,
     /// The peer is known to have completed it too (RFC 9001 §4.1.2).
@@ -119,6 +119,8 @@ pub(crate) struct Connection {
     path: Path,
     local_cids: LocalCids,
     remote_cids: RemoteCids,
+    /// Reset tokens as the endpoint knows them.
+    tokens: Tokens,
     streams: Streams,
     send_credit: SendCredit,
     recv_credit: RecvCredit,
@@ -132,6 +134,8 @@ pub(crate) struct Connection {
     /// An ack-eliciting packet was sent since the last one was received (RFC 9000 §10.1).
     eliciting_since_receive: bool,
     pacing_until: Option<Instant>,
+    /// 1-RTT packets sent in a row that the peer need not acknowledge.
+    bare_packets: u32,
     stats: ConnStats,
     /// Collect what an ACK touched; kept for their capacity.
     acked: Vec<(u64, SentFrames)>,
@@ -153,7 +157,7 @@ impl Connection {
         let recovery = Recovery::new(
             &RecoveryConfig {
                 initial_rtt: config.initial_rtt,
-                max_datagram: crate::quic::path::MIN_MTU,
+                max_datagram: MIN_MTU,
                 algorithm: config.congestion,
                 pacing: config.pacing,
             },
@@ -175,6 +179,7 @@ impl Connection {
             tls: None,
             spaces,
             one_rtt: None,
+            has_handshake_keys: false,
             complete: false,
             confirmed: false,
             handshake_done_due: false,
@@ -188,6 +193,7 @@ impl Connection {
             path: Path::new(birth.local, birth.remote, birth.side == Side::Client, config.max_udp_payload),
             local_cids: LocalCids::new(ids.cid(birth.id, 0)),
             remote_cids: RemoteCids::new(birth.remote_cid),
+            tokens: Tokens::new(),
             streams: Streams::new(birth.side, windows, config.max_streams_bidi, config.max_streams_uni),
             send_credit: SendCredit::new(0),
             recv_credit: RecvCredit::new(config.max_data),
@@ -198,6 +204,7 @@ impl Connection {
             ping_due: false,
             eliciting_since_receive: false,
             pacing_until: None,
+            bare_packets: 0,
             stats: ConnStats::default(),
             acked: Vec::new(),
             lost: Vec::new(),
@@ -222,8 +229,19 @@ impl Connection {
         &self.original_dcid
     }
 
-    pub(crate) fn remote_cids(&self) -> &RemoteCids {
-        &self.remote_cids
+    pub(crate) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The peer's reset tokens that the endpoint knows.
+    pub(crate) fn tokens(&self) -> &[[u8; 16]] {
+        &self.tokens
+    }
+
+    /// (old tokens, new tokens), if they have changed.
+    pub(crate) fn take_token_news(&mut self) -> Option<(Tokens, Tokens)> {
+        let new = self.remote_cids.take_changed_tokens()?;
+        Some((std::mem::replace(&mut self.tokens, new.clone()), new))
     }
 
     /// Whether packets to our ID with this low sequence byte belong here.
@@ -244,12 +262,18 @@ impl Connection {
         Context {
             handshake_confirmed: self.confirmed,
             peer_max_ack_delay: self.peer_max_ack_delay(),
-            has_handshake_keys: self.spaces[SpaceId::Handshake.index()].keys.is_some(),
+            has_handshake_keys: self.has_handshake_keys,
             peer_completed_address_validation: self.side == Side::Server
                 || self.confirmed
                 || self.recovery.largest_acked(SpaceId::Handshake).is_some(),
-            at_amplification_limit: self.path.budget() == 0,
+            at_amplification_limit: self.at_amplification_limit(),
         }
+    }
+
+    /// Whether the client's address must be validated before anything more goes there (RFC 9000 §8.1).
+    /// A whole datagram or none: what is left of the last one is not worth a special case.
+    fn at_amplification_limit(&self) -> bool {
+        self.path.budget() < u64::from(MIN_MTU)
     }
 
     fn peer_max_ack_delay(&self) -> Duration {
@@ -283,13 +307,5 @@ impl TransportConfig {
     /// Window of streams that the peer opens: what the provider promises, if there is one.
     fn peer_window(&self, pooled: u64) -> u64 {
         self.provider.as_ref().map_or(pooled, |p| p.initial_window())
-    }
-}
-
-/// The cipher suite is only known to the keys; tests ask for it.
-#[cfg(test)]
-impl Connection {
-    pub(crate) fn suite(&self) -> Option<Suite> {
-        self.one_rtt.as_ref().map(|keys| keys.local.suite())
     }
 }

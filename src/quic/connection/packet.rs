@@ -118,7 +118,13 @@ impl<'s> PacketBuilder<'s> {
 
     /// Encrypts frames in place and stream bytes from the application's memory, then protects the header.
     /// Returns the packet's length and its frames.
-    pub(super) fn finish(mut self, pn: u64, key: &PacketKey, header: &HeaderKey, streams: &Streams) -> (usize, SentFrames) {
+    pub(super) fn finish(
+        mut self,
+        pn: u64,
+        key: &PacketKey,
+        header: &HeaderKey,
+        streams: &Streams,
+    ) -> (usize, SentFrames) {
         if let Some(at) = self.length_at {
             let length = (self.pos + TAG_LEN - self.pn_offset) as u16;
             self.packet[at..at + 2].copy_from_slice(&(0x4000 | length).to_be_bytes());

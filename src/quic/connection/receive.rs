@@ -71,7 +71,14 @@ impl Connection {
         }
     }
 
-    fn handle_packet(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, parsed: &Parsed, packet: &mut [u8], scratch: &mut [u8]) {
+    fn handle_packet(
+        &mut self,
+        cx: &mut Cx<'_>,
+        meta: &RxMeta,
+        parsed: &Parsed,
+        packet: &mut [u8],
+        scratch: &mut [u8],
+    ) {
         if !self.is_active() {
             self.on_packet_while_closing();
             cx.stats.drop(Drop::Closed);

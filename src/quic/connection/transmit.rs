@@ -22,6 +22,10 @@ const COALESCE_ROOM: usize = 160;
 /// A STREAM frame with less data than this is not worth its header, unless it is all there is.
 const MIN_STREAM_ROOM: usize = 32;
 
+/// Packets without ack-eliciting frames in a row before a PING asks for an acknowledgement, so that
+/// a pure receiver learns which of its ACKs arrived (RFC 9000 §13.2.4).
+const MAX_BARE: u32 = 64;
+
 /// A datagram to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
@@ -62,7 +66,10 @@ impl Connection {
             return Some(len);
         }
         let mtu = usize::from(self.path.mtu.current());
-        let max = slot.len().min(mtu).min(usize::try_from(self.path.budget()).unwrap_or(usize::MAX));
+        if self.at_amplification_limit() {
+            return None;
+        }
+        let max = slot.len().min(mtu);
         let permit = self.recovery.permit(cx.now, mtu as u16);
         let blocked = permit != Permit::Send;
         let wants = SpaceId::ALL.map(|space| self.wants(cx, space, blocked));
@@ -176,8 +183,11 @@ impl Connection {
             return None;
         }
         let probing = self.space(space).probes > 0;
-        if (probing && !builder.eliciting) || builder.is_empty() {
+        let bare = !builder.eliciting && space == SpaceId::Data;
+        self.bare_packets = if bare { self.bare_packets + 1 } else { 0 };
+        if (probing && !builder.eliciting) || builder.is_empty() || self.bare_packets >= MAX_BARE {
             builder.put(&Frame::Ping, None);
+            self.bare_packets = 0;
         }
         builder.pad_to(fill.pad_to);
         self.space(space).probes = self.space(space).probes.saturating_sub(u8::from(builder.eliciting));
@@ -206,7 +216,14 @@ impl Connection {
     }
 
     /// Seals the packet and hands it to loss recovery. `in_flight`: counts for congestion control.
-    fn finish_packet(&mut self, cx: &mut Cx<'_>, space: SpaceId, pn: u64, builder: PacketBuilder<'_>, count: bool) -> usize {
+    fn finish_packet(
+        &mut self,
+        cx: &mut Cx<'_>,
+        space: SpaceId,
+        pn: u64,
+        builder: PacketBuilder<'_>,
+        count: bool,
+    ) -> usize {
         let eliciting = builder.eliciting;
         let in_flight = count && (eliciting || builder.padded);
         let (len, frames) = match space {
@@ -311,7 +328,8 @@ impl Connection {
             self.streams.max_streams_sent(dir);
         }
         if let Some((dir, limit)) = self.streams.streams_blocked_due()
-            && builder.put(&Frame::StreamsBlocked { bidi: dir == Dir::Bidi, limit }, Some(SentFrame::StreamsBlocked(dir)))
+            && builder
+                .put(&Frame::StreamsBlocked { bidi: dir == Dir::Bidi, limit }, Some(SentFrame::StreamsBlocked(dir)))
         {
             self.streams.streams_blocked_sent(dir, limit);
         }
@@ -360,10 +378,8 @@ impl Connection {
                     }
                 } else if send.is_blocked() && send.credit.available() == 0 {
                     if let Some(limit) = send.credit.take_blocked() {
-                        fits &= builder.put(
-                            &Frame::StreamDataBlocked { id, limit },
-                            Some(SentFrame::StreamDataBlocked(id)),
-                        );
+                        fits &= builder
+                            .put(&Frame::StreamDataBlocked { id, limit }, Some(SentFrame::StreamDataBlocked(id)));
                         if !fits {
                             send.credit.blocked_lost();
                         }

@@ -18,7 +18,10 @@ impl Endpoint {
     pub(super) fn handle_unknown(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {
         match parsed.kind {
             PacketType::Initial if parsed.version == QUIC_V1 => self.accept(now, meta, parsed, data),
-            PacketType::Short => self.send_reset(now, meta, &parsed.dcid, data.len()),
+            PacketType::Short => match self.find_reset(meta, data) {
+                Some(id) => self.on_reset(now, id),
+                None => self.send_reset(now, meta, &parsed.dcid, data.len()),
+            },
             PacketType::VersionNegotiation | PacketType::Retry => self.stats.drop(Drop::Unexpected),
             _ if parsed.version != QUIC_V1 => self.negotiate_version(meta, parsed, data),
             _ => self.stats.drop(Drop::UnknownConnection),
@@ -81,8 +84,7 @@ impl Endpoint {
             remote_cid: parsed.scid,
         };
         let mut conn = Box::new(Connection::new(&birth, now, &self.ids));
-        let mut cx =
-            Cx { now, pool: &self.pool, rng: &mut self.rng, ids: &self.ids, stats: &mut self.stats };
+        let mut cx = Cx { now, pool: &self.pool, ids: &self.ids, stats: &mut self.stats };
         let params = conn.local_params(&mut cx).to_bytes();
         let started = TlsSession::server(&server.tls, params).map(|tls| conn.start_tls(&mut cx, tls));
         if !matches!(started, Ok(Ok(()))) {
@@ -91,7 +93,7 @@ impl Endpoint {
             return;
         }
         self.table.insert(id, conn);
-        self.initial_cids.insert(parsed.dcid, id);
+        self.lookup.insert_initial(now, parsed.dcid, id);
         self.handshakes += 1;
         self.stats.connections_opened += 1;
         self.deliver(now, id, meta, parsed, data);

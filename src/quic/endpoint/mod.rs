@@ -1,13 +1,13 @@
 //! One core's engine: its connections, how datagrams find them, and what has to be done next.
 
 mod accept;
+mod lookup;
 mod reset;
 mod table;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use siphasher::sip::SipHasher13;
 use thiserror::Error;
 
 use crate::base::Side;
@@ -24,6 +24,7 @@ use crate::quic::tls::{TlsError, TlsSession};
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::{ConnectionId, QUIC_V1};
 
+use lookup::Lookup;
 use reset::ResetLimiter;
 use table::Table;
 
@@ -68,17 +69,6 @@ struct Answer {
     data: Vec<u8>,
 }
 
-/// Hashes client-chosen connection IDs under a secret, so that nobody can choose them to collide.
-#[derive(Clone, Debug)]
-struct CidHasher(u64, u64);
-
-impl std::hash::BuildHasher for CidHasher {
-    type Hasher = SipHasher13;
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, self.1)
-    }
-}
-
 /// The QUIC engine of one core. It does no I/O and knows no clock: datagrams and time are passed in.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -88,8 +78,8 @@ pub struct Endpoint {
     rng: Rng,
     ids: IdMaker,
     table: Table,
-    /// Client-chosen Destination Connection IDs of handshakes (RFC 9000 §7.2).
-    initial_cids: HashMap<ConnectionId, ConnId, CidHasher>,
+    lookup: Lookup,
+    /// Server handshakes in flight.
     handshakes: usize,
     wheel: TimerWheel<ConnId>,
     transmit: VecDeque<ConnId>,
@@ -99,13 +89,15 @@ pub struct Endpoint {
     resets: ResetLimiter,
     scratch: Vec<u8>,
     expired: Vec<ConnId>,
+    /// The latest time that was passed in.
+    now: Instant,
     stats: EndpointStats,
 }
 
 /// What a connection needs of the endpoint, without borrowing the table.
 macro_rules! cx {
     ($self:ident, $now:expr) => {
-        Cx { now: $now, pool: &$self.pool, rng: &mut $self.rng, ids: &$self.ids, stats: &mut $self.stats }
+        Cx { now: $now, pool: &$self.pool, ids: &$self.ids, stats: &mut $self.stats }
     };
 }
 
@@ -114,7 +106,7 @@ impl Endpoint {
     pub fn new(config: EndpointConfig, server: Option<ServerConfig>, pool: BufPool) -> Self {
         let mut rng = Rng::from_seed(config.seed);
         let ids = IdMaker { codec: CidCodec::new(&config.cid_key), reset_key: config.reset_key, core: config.core };
-        let hasher = CidHasher(rng.next_u64(), rng.next_u64());
+        let lookup = Lookup::new(&mut rng);
         Self {
             resets: ResetLimiter::new(config.reset_rate),
             config,
@@ -123,7 +115,7 @@ impl Endpoint {
             rng,
             ids,
             table: Table::default(),
-            initial_cids: HashMap::with_hasher(hasher),
+            lookup,
             handshakes: 0,
             wheel: TimerWheel::new(Instant::ZERO),
             transmit: VecDeque::new(),
@@ -132,6 +124,7 @@ impl Endpoint {
             answers: VecDeque::new(),
             scratch: vec![0; MAX_DATAGRAM],
             expired: Vec::new(),
+            now: Instant::ZERO,
             stats: EndpointStats::default(),
         }
     }
@@ -169,9 +162,8 @@ impl Endpoint {
         let mut cx = cx!(self, now);
         let params = conn.local_params(&mut cx).to_bytes();
         let tls = TlsSession::client(&config.tls, server_name, params);
-        let started = tls.and_then(|tls| {
-            conn.start_tls(&mut cx, tls).map_err(|fault| TlsError { alert: 80, reason: fault.reason })
-        });
+        let started = tls
+            .and_then(|tls| conn.start_tls(&mut cx, tls).map_err(|fault| TlsError { alert: 80, reason: fault.reason }));
         if let Err(error) = started {
             self.table.cancel(id);
             return Err(ConnectError::Tls { name: server_name.to_owned(), reason: error.reason });
@@ -190,6 +182,7 @@ impl Endpoint {
 
     /// Takes a received UDP payload in; it is decrypted from where it lies.
     pub fn handle_datagram(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) {
+        self.now = now;
         self.stats.rx_datagrams += 1;
         self.stats.rx_bytes += data.len() as u64;
         let Ok(parsed) = header::parse(data, CID_LEN) else {
@@ -203,15 +196,16 @@ impl Endpoint {
     }
 
     /// The connection that a packet is for.
-    fn find(&self, parsed: &Parsed) -> Option<ConnId> {
+    fn find(&mut self, parsed: &Parsed) -> Option<ConnId> {
         if let Some(info) = self.ids.codec.decode(&parsed.dcid)
             && info.core == self.ids.core
             && let Some(id) = self.table.find(info.index, info.generation)
+            && self.table.get(id).is_some_and(|conn| conn.accepts_sequence(info.sequence))
         {
             return Some(id);
         }
         match parsed.kind {
-            PacketType::Initial | PacketType::ZeroRtt => self.initial_cids.get(&parsed.dcid).copied(),
+            PacketType::Initial | PacketType::ZeroRtt => self.lookup.by_initial(&parsed.dcid),
             _ => None,
         }
     }
@@ -232,19 +226,27 @@ impl Endpoint {
                 let was_handshaking = conn.is_handshaking();
                 conn.handle_datagram(&mut cx, meta, data, &mut self.scratch);
                 if was_handshaking && !conn.is_handshaking() {
-                    self.handshake_over(id);
+                    self.handshake_over(now, id);
                 }
+                self.register_tokens(id);
             }
         }
         self.touch(id);
     }
 
     /// A handshake has completed: the client uses our connection IDs from now on.
-    fn handshake_over(&mut self, id: ConnId) {
-        let Some(conn) = self.table.get(id) else { return };
-        let dcid = *conn.original_dcid();
-        if self.initial_cids.remove(&dcid).is_some() {
-            self.handshakes -= 1;
+    fn handshake_over(&mut self, now: Instant, id: ConnId) {
+        let Some(conn) = self.table.get(id).filter(|conn| conn.side() == Side::Server) else { return };
+        self.lookup.retire_initial(now, *conn.original_dcid());
+        self.handshakes -= 1;
+    }
+
+    /// Reset tokens that the peer has announced since the last look are made known.
+    fn register_tokens(&mut self, id: ConnId) {
+        if let Some(conn) = self.table.get(id)
+            && let Some((old, new)) = conn.take_token_news()
+        {
+            self.lookup.replace_tokens(id, &old, &new);
         }
     }
 
@@ -266,6 +268,7 @@ impl Endpoint {
 
     /// Acts on every deadline that has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
         let mut expired = std::mem::take(&mut self.expired);
         self.wheel.expire(now, |id| expired.push(id));
         for id in expired.drain(..) {
@@ -340,9 +343,10 @@ impl Endpoint {
     }
 
     fn remove(&mut self, id: ConnId) {
-        if let Some(conn) = self.table.remove(id)
-            && self.initial_cids.remove(conn.original_dcid()).is_some()
-        {
+        let Some(conn) = self.table.remove(id) else { return };
+        self.lookup.replace_tokens(id, conn.tokens(), &[]);
+        if conn.side() == Side::Server && conn.is_handshaking() {
+            self.lookup.retire_initial(self.now, *conn.original_dcid());
             self.handshakes -= 1;
         }
     }

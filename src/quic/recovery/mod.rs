@@ -11,6 +11,7 @@ mod sent;
 #[cfg(test)]
 mod sim;
 mod space;
+mod spurious;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -29,9 +30,13 @@ pub use rtt::RttEstimator;
 pub use sent::SentPacket;
 use sent::Taken;
 use space::{Losses, SpaceState};
+use spurious::LostNumbers;
 
 /// Times the probe timeout, over which everything must be lost to be persistent congestion (RFC 9002 §7.6.1).
 const PERSISTENT_CONGESTION_THRESHOLD: u32 = 3;
+
+/// Times the probe timeout, within which lost packets may turn out to have been overtaken only.
+const PROOF_PTOS: u32 = 2;
 
 /// A packet number space (RFC 9000 §12.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +106,8 @@ pub struct AckOutcome {
     pub rtt_sampled: bool,
     /// The window was reduced to its minimum (RFC 9002 §7.6).
     pub persistent_congestion: bool,
+    /// The last reduction of the window was undone: its losses were only reordering.
+    pub undone: bool,
 }
 
 /// An acknowledgement of a packet that was never sent (RFC 9000 §13.1).
@@ -133,6 +140,8 @@ pub struct Recovery<F> {
     spaces: [SpaceState<F>; 3],
     rtt: RttEstimator,
     congestion: Congestion,
+    /// Data packets whose loss reduced the window.
+    lost: LostNumbers,
     pto_count: u32,
     /// The latest time seen.
     now: Instant,
@@ -159,6 +168,7 @@ impl<F> Recovery<F> {
             spaces: [SpaceState::new(), SpaceState::new(), SpaceState::new()],
             rtt: RttEstimator::new(config.initial_rtt),
             congestion: Congestion::new(config.algorithm, config.max_datagram, config.pacing, config.initial_rtt, now),
+            lost: LostNumbers::default(),
             pto_count: 0,
             now,
             timer_set: now,
@@ -197,7 +207,8 @@ impl<F> Recovery<F> {
         self.now = self.now.max(now);
         let prior_in_flight = self.congestion.in_flight();
         let (new, ack_largest) = self.take_acked(space, ranges, acked)?;
-        let Some((largest, sent)) = new.largest else { return Ok(AckOutcome::default()) };
+        let undone = self.lost.take_proof(now) && self.congestion.undo(now, self.rtt.smoothed());
+        let Some((largest, sent)) = new.largest else { return Ok(AckOutcome { undone, ..AckOutcome::default() }) };
         let state = &mut self.spaces[space.index()];
         state.largest_acked = state.largest_acked.max(Some(ack_largest));
         let sample = (new.eliciting && largest == ack_largest).then(|| now.saturating_since(sent));
@@ -215,7 +226,8 @@ impl<F> Recovery<F> {
             self.pto_count = 0;
         }
         self.timer_set = self.now;
-        Ok(AckOutcome { largest_newly_acked: Some(largest), rtt_sampled: sample.is_some(), persistent_congestion })
+        let rtt_sampled = sample.is_some();
+        Ok(AckOutcome { largest_newly_acked: Some(largest), rtt_sampled, persistent_congestion, undone })
     }
 
     /// Takes what `ranges` newly acknowledge out; returns the largest number they name as well.
@@ -234,11 +246,18 @@ impl<F> Recovery<F> {
                 return Err(InvalidAck { space, pn: high });
             }
             ack_largest = ack_largest.max(high);
-            if high < state.ring.base() {
+            let base = state.ring.base();
+            if low < base && space == SpaceId::Data {
+                self.lost.on_acked(low..=high.min(base - 1));
+            }
+            if high < base {
+                if self.lost.lowest().is_some_and(|lowest| lowest < low) {
+                    continue;
+                }
                 // All that follows is older still.
                 break;
             }
-            for pn in low.max(state.ring.base())..=high {
+            for pn in low.max(base)..=high {
                 let packet = match state.ring.take(pn) {
                     Taken::Packet(packet) => packet,
                     Taken::Gone => continue,
@@ -263,6 +282,7 @@ impl<F> Recovery<F> {
         let state = &mut self.spaces[space.index()];
         if let Some(ce) = ce.filter(|ce| *ce > state.ce) {
             state.ce = ce;
+            self.lost.disarm();
             self.congestion.on_congestion_event(now, sent, self.rtt.smoothed());
         }
     }
@@ -270,13 +290,24 @@ impl<F> Recovery<F> {
     /// Detects losses in `space`; true if they amount to persistent congestion (RFC 9002 §A.10, §B.8).
     fn detect_lost(&mut self, now: Instant, space: SpaceId, cx: &Context, lost: &mut impl FnMut(u64, F)) -> bool {
         let congestion = &mut self.congestion;
+        let numbers = &mut self.lost;
         let (delay, first) = (self.rtt.loss_delay(), self.rtt.first_sample());
+        let proof_until = now + PROOF_PTOS * self.rtt.pto_base();
+        let mut reduced = false;
         let losses = self.spaces[space.index()].detect_lost(now, delay, first, |pn, packet| {
             if packet.in_flight {
                 congestion.remove(packet.len);
+                if !reduced && !congestion.in_recovery(packet.time) {
+                    reduced = true;
+                    numbers.restart(proof_until);
+                }
+                numbers.insert(pn);
             }
             lost(pn, packet.frames);
         });
+        if reduced && space != SpaceId::Data {
+            numbers.disarm();
+        }
         self.react(now, cx, &losses)
     }
 
@@ -288,6 +319,7 @@ impl<F> Recovery<F> {
         let limit = PERSISTENT_CONGESTION_THRESHOLD * (self.rtt.pto_base() + cx.peer_max_ack_delay);
         let persistent = losses.span > limit;
         if persistent {
+            self.lost.disarm();
             self.congestion.on_persistent_congestion(now, srtt);
         }
         persistent

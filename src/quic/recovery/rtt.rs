@@ -92,7 +92,10 @@ mod tests {
     #[test]
     fn the_first_sample_replaces_the_assumption() {
         let mut rtt = RttEstimator::new(333 * MS);
-        assert_eq!((rtt.smoothed(), rtt.var(), rtt.min()), (333 * MS, 166_500 * Duration::from_micros(1), 0 * MS));
+        assert_eq!(
+            (rtt.smoothed(), rtt.var(), rtt.min()),
+            (333 * MS, 166_500 * Duration::from_micros(1), Duration::ZERO)
+        );
         assert_eq!(rtt.pto_base(), 999 * MS);
         rtt.update(Instant::ZERO, 100 * MS, 50 * MS);
         assert_eq!((rtt.smoothed(), rtt.var(), rtt.min(), rtt.latest()), (100 * MS, 50 * MS, 100 * MS, 100 * MS));
@@ -101,7 +104,7 @@ mod tests {
     #[test]
     fn later_samples_are_smoothed_and_adjusted() {
         let mut rtt = RttEstimator::new(333 * MS);
-        rtt.update(Instant::ZERO, 100 * MS, 0 * MS);
+        rtt.update(Instant::ZERO, 100 * MS, Duration::ZERO);
         rtt.update(Instant::ZERO, 200 * MS, 20 * MS);
         // 7/8 × 100 + 1/8 × 180 and 3/4 × 50 + 1/4 × 80.
         assert_eq!(rtt.smoothed(), 110 * MS);
@@ -112,7 +115,7 @@ mod tests {
     #[test]
     fn an_implausible_delay_is_ignored() {
         let mut rtt = RttEstimator::new(333 * MS);
-        rtt.update(Instant::ZERO, 100 * MS, 0 * MS);
+        rtt.update(Instant::ZERO, 100 * MS, Duration::ZERO);
         rtt.update(Instant::ZERO, 108 * MS, 20 * MS);
         assert_eq!(rtt.smoothed(), 101 * MS);
     }
@@ -121,12 +124,12 @@ mod tests {
     fn the_granularity_is_a_floor_of_timers_and_not_of_samples() {
         let us = Duration::from_micros(1);
         let mut rtt = RttEstimator::new(333 * MS);
-        rtt.update(Instant::ZERO, 10 * us, 0 * us);
+        rtt.update(Instant::ZERO, 10 * us, Duration::ZERO);
         assert_eq!(rtt.smoothed(), 10 * us);
         assert_eq!(rtt.loss_delay(), MS);
         assert_eq!(rtt.pto_base(), MS + 10 * us);
         let mut rtt = RttEstimator::new(333 * MS);
-        rtt.update(Instant::ZERO, 80 * MS, 0 * MS);
+        rtt.update(Instant::ZERO, 80 * MS, Duration::ZERO);
         assert_eq!(rtt.loss_delay(), 90 * MS);
     }
 

@@ -314,16 +314,16 @@ impl Streams {
 
     /// Whether any queued stream could send with `connection` bytes of connection credit.
     pub(crate) fn can_send(&self, connection: u64) -> bool {
-        self.send_queue.iter().any(|id| {
-            self.map.get(id).is_some_and(|s| s.send.as_ref().is_some_and(|send| send.can_send(connection)))
-        })
+        self.send_queue
+            .iter()
+            .any(|id| self.map.get(id).is_some_and(|s| s.send.as_ref().is_some_and(|send| send.can_send(connection))))
     }
 
     /// Streams wait only for connection credit.
     pub(crate) fn blocked_by_connection(&self) -> bool {
-        self.send_queue.iter().any(|id| {
-            self.map.get(id).is_some_and(|s| s.send.as_ref().is_some_and(|send| send.can_send(u64::MAX)))
-        })
+        self.send_queue
+            .iter()
+            .any(|id| self.map.get(id).is_some_and(|s| s.send.as_ref().is_some_and(|send| send.can_send(u64::MAX))))
     }
 
     pub(crate) fn front_control(&self) -> Option<StreamId> {

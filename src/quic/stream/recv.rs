@@ -280,23 +280,17 @@ impl RecvStream {
         let Placement::Pooled(pooled) = &mut self.placement else { return 0 };
         self.consumed += n;
         pooled.release_below(self.consumed);
-        if self.final_size.is_none() && self.limit().saturating_sub(self.announced) >= self.window / 2 && n > 0 {
-            self.credit_due = true;
-        }
         if self.final_size == Some(self.consumed) {
             pooled.clear();
             self.state = State::Done;
+        } else if self.final_size.is_none() && n > 0 && self.limit().saturating_sub(self.announced) >= self.window / 2 {
+            self.credit_due = true;
         }
         n
     }
 
     pub(crate) fn consumed(&self) -> u64 {
         self.consumed
-    }
-
-    /// Whether a pooled stream has something to tell: bytes, or its end.
-    pub(crate) fn is_readable(&self) -> bool {
-        self.is_pooled() && self.state == State::Receiving && (self.contiguous > self.consumed || self.is_complete())
     }
 
     // Credit and STOP_SENDING.
@@ -437,7 +431,7 @@ mod tests {
         assert_eq!(s.consume(40), 20);
         assert_eq!(s.credit_due(), Some(160));
         put(&mut s, 60..60, true, 7).unwrap();
-        assert!(s.is_readable() && s.is_complete());
+        assert!(s.is_complete());
         assert_eq!(s.consume(0), 0);
         assert!(s.is_done());
     }

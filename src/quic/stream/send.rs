@@ -180,13 +180,11 @@ impl SendStream {
     /// The memory of `range`, which must be queued and not acknowledged, in order.
     pub(crate) fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
         let first = self.segments.partition_point(|s| s.end() <= range.start);
-        self.segments.range(first..).take_while(move |s| s.start < range.end.max(1) && !range.is_empty()).filter_map(
-            move |s| {
-                let from = range.start.max(s.start);
-                let to = range.end.min(s.end());
-                (from < to).then(|| &s.data.as_slice()[(from - s.start) as usize..(to - s.start) as usize])
-            },
-        )
+        let Range { start, end } = range;
+        self.segments.range(first..).take_while(move |s| s.start < end).map(move |s| {
+            let (from, to) = (start.max(s.start), end.min(s.end()));
+            &s.data.as_slice()[(from - s.start) as usize..(to - s.start) as usize]
+        })
     }
 
     /// A STREAM frame was acknowledged. `done` gets each memory that needs no longer be kept.

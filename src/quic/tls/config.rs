@@ -128,10 +128,7 @@ fn finish_client(mut config: rustls::ClientConfig, options: &TlsOptions) -> Arc<
 ///
 /// # Errors
 /// When no suite is usable.
-pub fn client_config(
-    roots: RootCertStore,
-    options: &TlsOptions,
-) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
+pub fn client_config(roots: RootCertStore, options: &TlsOptions) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
     let config = rustls::ClientConfig::builder_with_provider(provider(&options.suites))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
@@ -219,9 +216,7 @@ pub fn load_certs(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError>
 pub fn load_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     let pem = read(path)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|e| match e {
-        rustls::pki_types::pem::Error::NoItemsFound => {
-            PemError::Missing { path: path.into(), what: "private key" }
-        }
+        rustls::pki_types::pem::Error::NoItemsFound => PemError::Missing { path: path.into(), what: "private key" },
         e => PemError::Bad { path: path.into(), reason: e.to_string() },
     })
 }

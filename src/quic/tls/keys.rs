@@ -92,13 +92,7 @@ impl RustlsPacketKey for Material {
         Err(Error::DecryptError)
     }
 
-    fn decrypt_in_place_for_path<'a>(
-        &self,
-        path: u32,
-        _: u64,
-        _: &[u8],
-        out: &'a mut [u8],
-    ) -> Result<&'a [u8], Error> {
+    fn decrypt_in_place_for_path<'a>(&self, path: u32, _: u64, _: &[u8], out: &'a mut [u8]) -> Result<&'a [u8], Error> {
         if path != ASK || out.len() != MATERIAL {
             return Err(Error::DecryptError);
         }

@@ -56,14 +56,10 @@ impl std::fmt::Debug for TlsSession {
 
 impl TlsSession {
     /// A client's session with the server `name`, which announces `params`.
-    pub(crate) fn client(
-        config: &Arc<rustls::ClientConfig>,
-        name: &str,
-        params: Vec<u8>,
-    ) -> Result<Self, TlsError> {
+    pub(crate) fn client(config: &Arc<rustls::ClientConfig>, name: &str, params: Vec<u8>) -> Result<Self, TlsError> {
         let internal = |reason: String| TlsError { alert: INTERNAL_ERROR, reason };
-        let name = ServerName::try_from(name.to_owned())
-            .map_err(|_| internal("not a DNS name or an IP address".into()))?;
+        let name =
+            ServerName::try_from(name.to_owned()).map_err(|_| internal("not a DNS name or an IP address".into()))?;
         let conn = ClientConnection::new(config.clone(), Version::V1, name, params);
         conn.map(|c| Self(Quic::Client(c))).map_err(|e| internal(e.to_string()))
     }

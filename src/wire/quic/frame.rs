@@ -134,26 +134,66 @@ pub enum Frame<'a> {
     Padding(usize),
     Ping,
     Ack(AckFrame<'a>),
-    ResetStream { id: StreamId, code: u64, final_size: u64 },
-    StopSending { id: StreamId, code: u64 },
-    Crypto { offset: u64, data: &'a [u8] },
-    NewToken { token: &'a [u8] },
+    ResetStream {
+        id: StreamId,
+        code: u64,
+        final_size: u64,
+    },
+    StopSending {
+        id: StreamId,
+        code: u64,
+    },
+    Crypto {
+        offset: u64,
+        data: &'a [u8],
+    },
+    NewToken {
+        token: &'a [u8],
+    },
     Stream(StreamHeader),
     MaxData(u64),
-    MaxStreamData { id: StreamId, max: u64 },
-    MaxStreams { bidi: bool, max: u64 },
+    MaxStreamData {
+        id: StreamId,
+        max: u64,
+    },
+    MaxStreams {
+        bidi: bool,
+        max: u64,
+    },
     DataBlocked(u64),
-    StreamDataBlocked { id: StreamId, limit: u64 },
-    StreamsBlocked { bidi: bool, limit: u64 },
-    NewConnectionId { seq: u64, retire_prior_to: u64, cid: ConnectionId, reset_token: [u8; 16] },
-    RetireConnectionId { seq: u64 },
+    StreamDataBlocked {
+        id: StreamId,
+        limit: u64,
+    },
+    StreamsBlocked {
+        bidi: bool,
+        limit: u64,
+    },
+    NewConnectionId {
+        seq: u64,
+        retire_prior_to: u64,
+        cid: ConnectionId,
+        reset_token: [u8; 16],
+    },
+    RetireConnectionId {
+        seq: u64,
+    },
     PathChallenge([u8; 8]),
     PathResponse([u8; 8]),
-    ConnectionClose { code: u64, frame_type: u64, reason: &'a [u8] },
-    ApplicationClose { code: u64, reason: &'a [u8] },
+    ConnectionClose {
+        code: u64,
+        frame_type: u64,
+        reason: &'a [u8],
+    },
+    ApplicationClose {
+        code: u64,
+        reason: &'a [u8],
+    },
     HandshakeDone,
     /// Header of a DATAGRAM frame (RFC 9221 §4); the data follows it, up to the packet's end if `len` is `None`.
-    Datagram { len: Option<u64> },
+    Datagram {
+        len: Option<u64>,
+    },
 }
 
 impl<'a> Frame<'a> {
@@ -230,10 +270,7 @@ impl<'a> Frame<'a> {
 
     /// Whether a packet with it has to be acknowledged (RFC 9000 §13.2).
     pub fn is_ack_eliciting(&self) -> bool {
-        !matches!(
-            self,
-            Self::Padding(_) | Self::Ack(_) | Self::ConnectionClose { .. } | Self::ApplicationClose { .. }
-        )
+        !matches!(self, Self::Padding(_) | Self::Ack(_) | Self::ConnectionClose { .. } | Self::ApplicationClose { .. })
     }
 
     /// Whether it may be in a packet of this type (RFC 9000 §12.4, Table 3).

@@ -1,0 +1,108 @@
+//! Finding connections by what the other side chose: the client's first connection ID, and reset tokens.
+
+use std::collections::{HashMap, VecDeque};
+
+use siphasher::sip::SipHasher13;
+
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant};
+use crate::quic::event::ConnId;
+use crate::wire::quic::ConnectionId;
+
+/// How long after its handshake a client's first connection ID is still known, so that late copies of
+/// its Initial packets do not look like a new connection.
+const KEEP: Duration = Duration::from_secs(3);
+
+/// Hashes what strangers choose under a secret, so that nobody can choose it to collide.
+#[derive(Clone, Debug)]
+struct SecretHash(u64, u64);
+
+impl std::hash::BuildHasher for SecretHash {
+    type Hasher = SipHasher13;
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, self.1)
+    }
+}
+
+/// Both tables.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    /// Client-chosen Destination Connection IDs (RFC 9000 §7.2).
+    initial: HashMap<ConnectionId, ConnId, SecretHash>,
+    /// Those whose handshake is over, by when they are forgotten.
+    leaving: VecDeque<(Instant, ConnectionId)>,
+    /// Stateless reset tokens of the peers (RFC 9000 §10.3.1).
+    tokens: HashMap<[u8; 16], ConnId, SecretHash>,
+}
+
+impl Lookup {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        let hash = SecretHash(rng.next_u64(), rng.next_u64());
+        Self {
+            initial: HashMap::with_hasher(hash.clone()),
+            leaving: VecDeque::new(),
+            tokens: HashMap::with_hasher(hash),
+        }
+    }
+
+    /// A server's new connection.
+    pub(super) fn insert_initial(&mut self, now: Instant, dcid: ConnectionId, id: ConnId) {
+        while let Some((_, old)) = self.leaving.pop_front_if(|(at, _)| *at <= now) {
+            self.initial.remove(&old);
+        }
+        self.initial.insert(dcid, id);
+    }
+
+    pub(super) fn by_initial(&self, dcid: &ConnectionId) -> Option<ConnId> {
+        self.initial.get(dcid).copied()
+    }
+
+    /// The handshake that began with `dcid` has ended, well or not.
+    pub(super) fn retire_initial(&mut self, now: Instant, dcid: ConnectionId) {
+        self.leaving.push_back((now + KEEP, dcid));
+    }
+
+    /// `id` now has `new` tokens instead of `old` ones.
+    pub(super) fn replace_tokens(&mut self, id: ConnId, old: &[[u8; 16]], new: &[[u8; 16]]) {
+        for token in old {
+            self.tokens.remove(token);
+        }
+        for token in new {
+            self.tokens.insert(*token, id);
+        }
+    }
+
+    /// Whose peer ends a datagram with `token`.
+    pub(super) fn by_token(&self, token: &[u8; 16]) -> Option<ConnId> {
+        self.tokens.get(token).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn initial_ids_outlive_the_handshake_for_a_while() {
+        let mut lookup = Lookup::new(&mut Rng::from_u64(1));
+        let cid = |n| ConnectionId::new(&[n; 8]).unwrap();
+        let (id, t) = (ConnId::new(1, 0), Instant::from_nanos(5));
+        lookup.insert_initial(t, cid(1), id);
+        lookup.retire_initial(t, cid(1));
+        lookup.insert_initial(t + KEEP / 2, cid(2), id);
+        assert_eq!(lookup.by_initial(&cid(1)), Some(id));
+        lookup.insert_initial(t + KEEP, cid(3), id);
+        assert_eq!(lookup.by_initial(&cid(1)), None);
+        assert_eq!(lookup.by_initial(&cid(2)), Some(id));
+    }
+
+    #[test]
+    fn tokens_are_replaced() {
+        let mut lookup = Lookup::new(&mut Rng::from_u64(1));
+        let id = ConnId::new(1, 0);
+        lookup.replace_tokens(id, &[], &[[1; 16], [2; 16]]);
+        lookup.replace_tokens(id, &[[1; 16], [2; 16]], &[[2; 16], [3; 16]]);
+        let known = [1, 2, 3].map(|n| lookup.by_token(&[n; 16]).is_some());
+        assert_eq!(known, [false, true, true]);
+    }
+}
