@@ -1,2 +1,61 @@
-//! Build automation.
-fn main() {}
+//! Build automation: `cargo xtask COMMAND`. Compiles with nothing but Rust and a C compiler.
+#![forbid(unsafe_code)]
+
+mod checks;
+mod demo;
+mod error;
+mod interrupt;
+mod process;
+mod setup;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sets the machine up, shows Gannet at work, and runs every check.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Find what this machine lacks, and install it as root or say what to type
+    Setup(setup::SetupArgs),
+    /// Download a file between two Gannet processes, compare every byte, measure, and write a report
+    Demo(demo::DemoArgs),
+    /// Run every test: workspace, documentation, and the engine without DPDK
+    Test(checks::TestArgs),
+    /// Format, lints, documentation and every test: what continuous integration runs
+    Ci,
+}
+
+fn main() -> ExitCode {
+    interrupt::install();
+    let done = match Cli::parse().command {
+        Task::Setup(args) => setup::run(args),
+        Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => checks::test(&args),
+        Task::Ci => checks::ci(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,68 @@
+//! The layer rule of DESIGN.md §4: imports point strictly downward, and unsafe code stays where it is
+//! argued for. Reads the sources as text.
+#![forbid(unsafe_code)]
+
+#[path = "layers/rules.rs"]
+mod rules;
+#[path = "layers/tokens.rs"]
+mod tokens;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rules::{imports_of, is_layer, may_use_unsafe, must_forbid_unsafe, unsafe_in};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below `dir` with its path from the repository's root, in order.
+fn sources(dir: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut todo = vec![root().join(dir)];
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            found.push((name, fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn assert_none(violations: &[String], rule: &str) {
+    assert!(violations.is_empty(), "{rule}:\n{}", violations.join("\n"));
+}
+
+#[test]
+fn imports_point_downward() {
+    let files = sources("src");
+    let imports: Vec<_> = files.iter().flat_map(|(path, text)| imports_of(path, text)).collect();
+    assert!(imports.len() > 50, "only {} imports in {} files: the scanner is blind", imports.len(), files.len());
+    let violations: Vec<_> = imports.iter().filter_map(rules::Import::violation).collect();
+    assert_none(&violations, "a layer imports only what lies below it (DESIGN.md §4, tests/layers/rules.rs)");
+}
+
+#[test]
+fn every_module_is_a_layer() {
+    let entries = fs::read_dir(root().join("src")).unwrap().map(|entry| entry.unwrap().path());
+    let name = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let unknown: Vec<_> = entries.filter(|path| name(path) != "lib" && !is_layer(&name(path))).collect();
+    assert!(unknown.is_empty(), "not in tests/layers/rules.rs: {unknown:?}");
+}
+
+#[test]
+fn unsafe_code_stays_where_it_is_argued_for() {
+    let mut violations = Vec::new();
+    for (path, text) in ["src", "xtask", "perf"].into_iter().flat_map(sources) {
+        if !may_use_unsafe(&path) {
+            violations.extend(unsafe_in(&text).into_iter().map(|line| format!("{path}:{line}: unsafe code")));
+        }
+        if must_forbid_unsafe(&path, &text) {
+            violations.push(format!("{path}:1: add #![forbid(unsafe_code)]"));
+        }
+    }
+    assert_none(&violations, "unsafe code only in dpdk-sys, ipsec-mb-sys, src/dpdk, src/mem and src/crypto/backend");
+}

@@ -1,0 +1,159 @@
+//! `cargo xtask test` and `cargo xtask ci`: every check, one after another, and a summary.
+
+use std::process::Command;
+
+use crate::error::{Error, Result};
+use crate::workspace::cargo;
+use crate::{process, setup};
+
+/// What `cargo xtask test` takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct TestArgs {
+    /// Run only tests whose name contains this; documentation tests are left out then
+    #[arg(long, value_name = "NAME")]
+    pub filter: Option<String>,
+    /// Install nothing: the machine has what the tests need
+    #[arg(long)]
+    pub no_setup: bool,
+}
+
+/// Something to run that ends with 0 when all is well.
+struct Step {
+    name: &'static str,
+    command: Command,
+}
+
+impl Step {
+    fn cargo(name: &'static str, arguments: &[&str]) -> Self {
+        Self { name, command: cargo(arguments) }
+    }
+}
+
+/// Every test there is.
+///
+/// # Errors
+/// Something needed cannot be installed, a step failed, or a signal came.
+pub fn test(args: &TestArgs) -> Result<()> {
+    if !args.no_setup {
+        setup::for_tests()?;
+    }
+    run_all(test_steps(args.filter.as_deref(), has_nextest()))
+}
+
+/// Format, lints, documentation, and every test there is.
+///
+/// # Errors
+/// As [`test`].
+pub fn ci() -> Result<()> {
+    setup::for_tests()?;
+    let mut steps = lint_steps();
+    steps.extend(test_steps(None, has_nextest()));
+    run_all(steps)
+}
+
+fn lint_steps() -> Vec<Step> {
+    let deny = ["--", "-D", "warnings"];
+    let clippy = ["clippy", "--workspace", "--all-targets"];
+    let portable = ["clippy", "--all-targets", "--no-default-features"];
+    let mut doc = Step::cargo("documentation", &["doc", "--workspace", "--no-deps"]);
+    doc.command.env("RUSTDOCFLAGS", "-D warnings");
+    vec![
+        Step::cargo("format", &["fmt", "--all", "--check"]),
+        Step::cargo("lints", &[&clippy[..], &deny].concat()),
+        Step::cargo("lints without DPDK", &[&portable[..], &deny].concat()),
+        doc,
+    ]
+}
+
+fn test_steps(filter: Option<&str>, nextest: bool) -> Vec<Step> {
+    let tests: &[&str] = if nextest {
+        &["nextest", "run", "--workspace", "--no-fail-fast"]
+    } else {
+        &["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]
+    };
+    let portable = ["test", "--no-default-features", "--lib"];
+    let with_filter = |arguments: &[&str]| {
+        let mut command = cargo(arguments);
+        command.args(filter);
+        command
+    };
+    let mut steps = vec![Step { name: "tests", command: with_filter(tests) }];
+    if filter.is_none() {
+        steps.push(Step::cargo("documentation tests", &["test", "--workspace", "--doc"]));
+        steps.push(Step::cargo("build without DPDK", &["build", "--no-default-features"]));
+    }
+    steps.push(Step { name: "tests without DPDK", command: with_filter(&portable) });
+    steps
+}
+
+fn has_nextest() -> bool {
+    process::succeeds(&mut cargo(&["nextest", "--version"]))
+}
+
+/// Runs all steps, also after one that failed, so that one run shows all there is to mend.
+fn run_all(steps: Vec<Step>) -> Result<()> {
+    let mut results = Vec::new();
+    for mut step in steps {
+        println!("\n== {}", step.name);
+        let result = process::run(step.name, &mut step.command);
+        if let Err(error) = &result {
+            if matches!(error, Error::Interrupted(_)) {
+                return result;
+            }
+            println!("{error}");
+        }
+        results.push((step, result.is_ok()));
+    }
+    println!("\n== summary");
+    for (step, good) in &results {
+        println!("{:<7} {:<20} {}", if *good { "ok" } else { "FAILED" }, step.name, process::line(&step.command));
+    }
+    let failed: Vec<_> = results.iter().filter(|(_, good)| !good).map(|(step, _)| step.name).collect();
+    if failed.is_empty() { Ok(()) } else { Err(Error::Unmet(format!("failed: {}", failed.join(", ")))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(steps: &[Step]) -> Vec<String> {
+        steps.iter().map(|step| process::line(&step.command)).collect()
+    }
+
+    #[test]
+    fn every_test_runs_with_either_runner() {
+        let expected = [
+            "cargo nextest run --workspace --no-fail-fast",
+            "cargo test --workspace --doc",
+            "cargo build --no-default-features",
+            "cargo test --no-default-features --lib",
+        ];
+        assert_eq!(lines(&test_steps(None, true)), expected);
+        let first = &lines(&test_steps(None, false))[0];
+        assert_eq!(first, "cargo test --workspace --lib --bins --tests --no-fail-fast");
+    }
+
+    #[test]
+    fn a_filter_reaches_the_runners() {
+        let filtered = lines(&test_steps(Some("quic::"), true));
+        assert_eq!(
+            filtered,
+            ["cargo nextest run --workspace --no-fail-fast quic::", "cargo test --no-default-features --lib quic::"]
+        );
+    }
+
+    #[test]
+    fn lints_deny_warnings() {
+        let lints = lines(&lint_steps());
+        assert!(lints[1].ends_with("-D warnings") && lints[2].ends_with("-D warnings"), "{lints:?}");
+        assert!(lints[3].starts_with("RUSTDOCFLAGS='-D warnings' "), "{lints:?}");
+    }
+
+    #[test]
+    fn one_failure_does_not_hide_another() {
+        let step = |name, program| Step { name, command: Command::new(program) };
+        let error = run_all(vec![step("a", "false"), step("b", "true"), step("c", "false")]).unwrap_err();
+        assert_eq!(error.to_string(), "failed: a, c");
+        run_all(vec![step("b", "true")]).unwrap();
+    }
+}

@@ -1,0 +1,32 @@
+//! SIGINT, SIGTERM and SIGHUP become an error that unwinds through the guards.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::error::{Error, Result};
+
+static CAUGHT: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+
+/// Catches the signals from now on. Failing to is no reason to stop: they then end the process.
+pub fn install() {
+    let caught = CAUGHT.get_or_init(Arc::default);
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let number = usize::try_from(signal).unwrap_or_default();
+        if let Err(error) = signal_hook::flag::register_usize(signal, Arc::clone(caught), number) {
+            eprintln!("warning: cannot catch signal {signal}: {error}");
+        }
+    }
+}
+
+/// Whether to go on.
+///
+/// # Errors
+/// [`Error::Interrupted`] once a signal has come.
+pub fn check() -> Result<()> {
+    match CAUGHT.get().map_or(0, |caught| caught.load(Ordering::Relaxed)) {
+        0 => Ok(()),
+        number => Err(Error::Interrupted(i32::try_from(number).unwrap_or(SIGTERM))),
+    }
+}

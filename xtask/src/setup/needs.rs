@@ -1,0 +1,170 @@
+//! What has to be on the machine, and how to see whether it is.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process;
+
+/// How to see that something is there.
+#[derive(Clone, Copy, Debug)]
+enum Probe {
+    /// A program on the path, or where root's programs are.
+    Program(&'static str),
+    /// A library that pkg-config knows, with the lowest version that will do.
+    PkgConfig(&'static str, &'static str),
+    /// A C header.
+    Header(&'static str),
+    /// libclang, wherever bindgen will find it.
+    Libclang,
+    /// A Python that can make virtual environments.
+    Venv,
+}
+
+/// Something that has to be on the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    name: &'static str,
+    why: &'static str,
+    probe: Probe,
+    /// Debian packages that bring it.
+    pub packages: &'static [&'static str],
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.why)
+    }
+}
+
+const BUILD_AND_RUN: &[Need] = &[
+    Need {
+        name: "cc",
+        why: "the C compiler that links Rust programs",
+        probe: Probe::Program("cc"),
+        packages: &["gcc", "libc6-dev"],
+    },
+    Need { name: "pkg-config", why: "finds DPDK", probe: Probe::Program("pkg-config"), packages: &["pkg-config"] },
+    Need {
+        name: "DPDK 22.11 or later",
+        why: "drives the ports",
+        probe: Probe::PkgConfig("libdpdk", "22.11"),
+        packages: &["libdpdk-dev"],
+    },
+    Need {
+        name: "intel-ipsec-mb",
+        why: "its AES-GCM kernels",
+        probe: Probe::Header("intel-ipsec-mb.h"),
+        packages: &["libipsec-mb-dev"],
+    },
+    Need {
+        name: "libclang",
+        why: "reads DPDK's headers for bindgen",
+        probe: Probe::Libclang,
+        packages: &["libclang-dev", "clang"],
+    },
+    Need {
+        name: "ip",
+        why: "makes network namespaces and veth pairs",
+        probe: Probe::Program("ip"),
+        packages: &["iproute2"],
+    },
+    Need {
+        name: "ethtool",
+        why: "turns offloads of a veth off",
+        probe: Probe::Program("ethtool"),
+        packages: &["ethtool"],
+    },
+];
+
+const TESTS: &[Need] = &[
+    Need { name: "tshark", why: "dissects captures in tests", probe: Probe::Program("tshark"), packages: &["tshark"] },
+    Need {
+        name: "python3 with venv",
+        why: "runs the aioquic peer in tests",
+        probe: Probe::Venv,
+        packages: &["python3-venv"],
+    },
+];
+
+/// What building and running need, and the tests too if `tests`.
+pub fn list(tests: bool) -> Vec<Need> {
+    let tests = if tests { TESTS } else { &[] };
+    [BUILD_AND_RUN, tests].concat()
+}
+
+impl Need {
+    /// Whether it is there.
+    pub fn is_met(&self) -> bool {
+        match self.probe {
+            Probe::Program(name) => find_program(name).is_some(),
+            Probe::PkgConfig(module, version) => {
+                let wanted = format!("--atleast-version={version}");
+                process::succeeds(Command::new("pkg-config").args([&wanted, module]))
+            }
+            Probe::Header(name) => {
+                ["/usr/include", "/usr/local/include"].iter().any(|dir| Path::new(dir).join(name).exists())
+            }
+            Probe::Libclang => has_libclang(),
+            Probe::Venv => super::python::interpreter().is_some(),
+        }
+    }
+}
+
+/// Where `name` is, on the path or where root's programs are.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let beyond = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(beyond).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+fn has_libclang() -> bool {
+    if let Some(dir) = std::env::var_os("LIBCLANG_PATH") {
+        return Path::new(&dir).is_file() || holds_libclang(Path::new(&dir));
+    }
+    let fixed = ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from);
+    let llvm = ["/usr/lib", "/usr/lib64"].into_iter().flat_map(|dir| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.filter(|path| {
+            name_starts(path, "llvm") || name_starts(path, "x86_64-linux") || name_starts(path, "aarch64-linux")
+        })
+    });
+    fixed.into_iter().chain(llvm).any(|dir| holds_libclang(&dir) || holds_libclang(&dir.join("lib")))
+}
+
+fn holds_libclang(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    // Not libclang-cpp, which is another library. bindgen wants a development name or a version.
+    entries.map(|entry| entry.path()).any(|path| name_starts(&path, "libclang.so") || name_starts(&path, "libclang-1"))
+}
+
+fn name_starts(path: &Path, prefix: &str) -> bool {
+    path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_by_name() {
+        assert!(find_program("sh").is_some());
+        assert_eq!(find_program("no-such-program-here"), None);
+    }
+
+    #[test]
+    fn libclang_is_told_from_its_neighbours() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("libclang-cpp.so.14"), "").unwrap();
+        assert!(!holds_libclang(dir.path()));
+        std::fs::write(dir.path().join("libclang-14.so.1"), "").unwrap();
+        assert!(holds_libclang(dir.path()));
+    }
+
+    #[test]
+    fn tests_need_more() {
+        assert!(list(true).len() > list(false).len());
+        assert!(list(true).iter().all(|need| !need.packages.is_empty()));
+    }
+}

@@ -1,0 +1,74 @@
+//! The Python environment of the aioquic peer, for tests alone.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::{Error, Result};
+use crate::{process, workspace};
+
+/// aioquic with the version that the tests run against, as their harness wants it.
+const REQUIREMENT: &str = include_str!("../../../tests/peers/requirements.txt");
+
+/// The same without the line's end.
+pub fn requirement() -> &'static str {
+    REQUIREMENT.trim()
+}
+
+/// Where the environment is: `GANNET_VENV`, or `target/venv`.
+pub fn venv() -> PathBuf {
+    std::env::var_os("GANNET_VENV").map_or_else(|| workspace::target().join("venv"), PathBuf::from)
+}
+
+/// A Python that can make virtual environments.
+pub fn interpreter() -> Option<&'static str> {
+    // A Python beside the system's may shadow it and have no ensurepip.
+    ["python3", "/usr/bin/python3"]
+        .into_iter()
+        .find(|python| process::succeeds(Command::new(python).args(["-c", "import venv, ensurepip"])))
+}
+
+/// Whether the environment holds the right aioquic.
+pub fn is_ready() -> bool {
+    let program = "import sys, aioquic; sys.exit('aioquic==' + aioquic.__version__ != sys.argv[1])";
+    process::succeeds(Command::new(python(&venv())).args(["-c", program, requirement()]))
+}
+
+/// Makes the environment unless it is there.
+///
+/// # Errors
+/// No Python that can, or pip fails.
+pub fn prepare() -> Result<()> {
+    if is_ready() {
+        return Ok(());
+    }
+    let Some(interpreter) = interpreter() else {
+        return Err(Error::Unmet("no python3 with venv: type `sudo apt-get install python3-venv`".into()));
+    };
+    let venv = venv();
+    process::run("python", Command::new(interpreter).args(["-m", "venv", "--clear"]).arg(&venv))?;
+    let mut pip = Command::new(python(&venv));
+    process::run("pip", pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement()]))?;
+    if is_ready() {
+        return Ok(());
+    }
+    let python = python(&venv);
+    Err(Error::Unmet(format!("pip installed {}, but {} cannot import it", requirement(), python.display())))
+}
+
+fn python(venv: &Path) -> PathBuf {
+    venv.join("bin/python")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peer_is_pinned() {
+        let version = requirement().strip_prefix("aioquic==").unwrap();
+        assert!(
+            version.split('.').count() == 3 && version.split('.').all(|part| part.parse::<u32>().is_ok()),
+            "{version}"
+        );
+    }
+}
