@@ -1,1 +1,4 @@
-//! Layer `proto`.
+//! Layer `proto`: application protocols on top of the stack.
+#![forbid(unsafe_code)]
+
+pub mod perf;

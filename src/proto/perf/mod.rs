@@ -1,0 +1,1 @@
+//! The QUIC performance protocol (draft-banks-quic-performance-00).
