@@ -8,9 +8,9 @@ use thiserror::Error;
 use crate::base::time::{Duration, Instant};
 use crate::datapath::{Burst, Datapath, DatapathStats, RxFrame, TxFrame};
 use crate::mem::BufPool;
-use crate::net::{Net, NetConfig, NetError, NetStats, Received, Sent};
+use crate::net::{Net, NetConfig, NetError, NetEvent, NetStats, Received, Sent};
 use crate::quic::{Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig};
-use crate::runtime::{App, Clock, Context, CoreStats};
+use crate::runtime::{App, Clock, Context, CoreStats, Unreachable};
 
 /// Events handled in a turn at the most, so that packets do not wait for a busy application.
 const EVENT_BUDGET: usize = 256;
@@ -168,6 +168,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         let now = self.clock.now();
         self.stats.turns += 1;
         let received = self.receive(now);
+        self.poll_net(now);
         let due = self.endpoint.next_timeout().is_some_and(|at| at <= now);
         if due {
             self.endpoint.handle_timeout(now);
@@ -194,7 +195,7 @@ impl<D: Datapath, A: App> Core<D, A> {
                 Received::PacketTooBig { local, remote, max_udp_payload } => {
                     self.endpoint.limit_mtu(local, remote, max_udp_payload);
                 }
-                Received::PortUnreachable { remote, .. } => self.unreachable(now, remote),
+                Received::PortUnreachable { remote, .. } => self.unreachable(now, remote.ip(), Unreachable::PortClosed),
                 Received::Consumed | Received::Dropped(_) => {}
             }
         }
@@ -202,9 +203,21 @@ impl<D: Datapath, A: App> Core<D, A> {
         true
     }
 
-    fn unreachable(&mut self, now: Instant, remote: SocketAddr) {
+    fn poll_net(&mut self, now: Instant) {
+        while let Some(event) = self.net.poll_event() {
+            match event {
+                NetEvent::Unreachable { ip } => self.unreachable(now, ip, Unreachable::NoAnswer),
+                NetEvent::Duplicate { ip, mac } => {
+                    eprintln!("warning: {mac} uses our address {ip} as well; packets may go there");
+                }
+                NetEvent::Neighbor { .. } => {}
+            }
+        }
+    }
+
+    fn unreachable(&mut self, now: Instant, remote: IpAddr, why: Unreachable) {
         let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
-        self.app.on_unreachable(&mut cx, remote);
+        self.app.on_unreachable(&mut cx, remote, why);
     }
 
     fn run_app(&mut self, now: Instant) -> bool {
