@@ -3,8 +3,6 @@
 
 mod peers;
 
-use std::net::IpAddr;
-
 use peers::files::{self, Sample};
 use peers::netns::Wire;
 use peers::pki::Pki;
@@ -32,7 +30,7 @@ fn exchange(server: Peer, client: Peer, mtu: u16, v6: bool) {
     let (root, out) = (dir.path().join("root"), dir.path().join("out"));
     let pki = Pki::new(dir.path(), "test");
     let samples = [("large", MEDIUM), ("small", 1000), ("empty", 0)].map(|(n, len)| Sample::new(&root, n, len, len));
-    let ip: IpAddr = if v6 { wire.left.v6.into() } else { wire.left.v4.into() };
+    let ip = wire.left.ip(v6);
 
     let server = server.serve(&wire.left, ServerOptions { mtu, ..ServerOptions::new(ip, &pki, &root) });
     let paths = ["/large", "/small", "/empty"];
@@ -41,11 +39,13 @@ fn exchange(server: Peer, client: Peer, mtu: u16, v6: bool) {
 
     assert_eq!(done.lines("ok ").len(), samples.len(), "{}", done.transcript());
     for sample in &samples {
-        sample.assert_same(&out.join(sample.path.file_name().expect("a name")));
+        sample.assert_same(&out.join(sample.name()));
         assert!(done.lines("ok ").iter().any(|l| l.ends_with(&sample.sha256)), "{}", done.transcript());
     }
     assert_eq!(server.lines("connection "), ["connection 1"]);
     assert_eq!(server.lines("request ").len(), paths.len());
+    let (bytes, frames) = wire.left.sent();
+    assert_eq!(bytes / frames > 1514, mtu == 9000, "{bytes} bytes in {frames} frames");
 }
 
 #[test]

@@ -98,6 +98,8 @@ class Download:
         self.done = asyncio.get_running_loop().create_future()
 
     def data(self, data, end):
+        if data and not self.size:
+            say("receiving", self.path)
         self.file.write(data)
         self.hash.update(data)
         self.size += len(data)

@@ -40,6 +40,11 @@ impl Sample {
         Self { path, sha256 }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.path.file_name().and_then(|n| n.to_str()).expect("a name in UTF-8")
+    }
+
     /// Asserts that the file at `path` holds the same bytes.
     #[track_caller]
     pub fn assert_same(&self, path: &Path) {

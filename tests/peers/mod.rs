@@ -11,6 +11,7 @@
 //! | `request PATH` | server | a request was parsed |
 //! | `misbehaved PATH` | server | a [`Misbehave`] was carried out |
 //! | `connected` | client | the handshake is complete |
+//! | `receiving PATH` | client | its first bytes are there |
 //! | `ok PATH BYTES SHA256` | client | a file arrived, with its FIN |
 //! | `failed PATH REASON` | client | it did not |
 //!

@@ -21,7 +21,7 @@ pub enum Stack {
 }
 
 /// One end of a [`Wire`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct End {
     /// The namespace.
     pub ns: String,
@@ -126,9 +126,23 @@ impl End {
         command
     }
 
-    /// The address of the family of `like`.
-    pub fn ip_like(&self, like: IpAddr) -> IpAddr {
-        if like.is_ipv4() { self.v4.into() } else { self.v6.into() }
+    /// The address of one IP version.
+    pub fn ip(&self, v6: bool) -> IpAddr {
+        if v6 { self.v6.into() } else { self.v4.into() }
+    }
+
+    /// Bytes and frames that the interface has sent so far.
+    ///
+    /// # Panics
+    /// When its counters cannot be read.
+    pub fn sent(&self) -> (u64, u64) {
+        let counter = |name: &str| {
+            let path = format!("/sys/class/net/{}/statistics/{name}", self.iface);
+            let out = self.command("cat").arg(&path).output().unwrap_or_else(|e| panic!("{path}: {e}"));
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            text.trim().parse().unwrap_or_else(|e| panic!("{path}: {text:?}: {e}"))
+        };
+        (counter("tx_bytes"), counter("tx_packets"))
     }
 }
 

@@ -7,7 +7,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 
-/// Subject alternative names of the leaf. rcgen turns addresses into IP entries.
+/// Subject alternative names of the leaf: both ends of every wire. rcgen turns addresses into IP entries.
 const NAMES: [&str; 6] = ["10.9.0.1", "10.9.0.2", "fd00::1", "fd00::2", "gannet.test", "localhost"];
 
 /// The files of a certificate authority and of a leaf (both ECDSA P-256).
@@ -27,12 +27,20 @@ impl Pki {
     /// # Panics
     /// When they cannot be made or written.
     pub fn new(dir: &Path, name: &str) -> Self {
+        Self::with_names(dir, name, &NAMES)
+    }
+
+    /// The same for a leaf with other subject alternative names.
+    ///
+    /// # Panics
+    /// When they cannot be made or written.
+    pub fn with_names(dir: &Path, name: &str, alternatives: &[&str]) -> Self {
         let pki = Self {
             ca: dir.join(format!("{name}-ca.pem")),
             cert: dir.join(format!("{name}-cert.pem")),
             key: dir.join(format!("{name}-key.pem")),
         };
-        let (ca, cert, key) = generate(name).expect("certificates");
+        let (ca, cert, key) = generate(name, alternatives).expect("certificates");
         for (path, pem) in [(&pki.ca, ca), (&pki.cert, cert), (&pki.key, key)] {
             fs::write(path, pem).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
         }
@@ -41,7 +49,7 @@ impl Pki {
 }
 
 /// The PEM texts of the authority, the leaf and the leaf's key.
-fn generate(name: &str) -> Result<(String, String, String), rcgen::Error> {
+fn generate(name: &str, alternatives: &[&str]) -> Result<(String, String, String), rcgen::Error> {
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -50,7 +58,7 @@ fn generate(name: &str) -> Result<(String, String, String), rcgen::Error> {
     let ca_pem = ca.self_signed(&ca_key)?.pem();
     let issuer = Issuer::new(ca, ca_key);
 
-    let mut leaf = CertificateParams::new(NAMES.map(String::from))?;
+    let mut leaf = CertificateParams::new(alternatives.iter().map(|&n| n.to_owned()).collect::<Vec<_>>())?;
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     leaf.use_authority_key_identifier_extension = true;

@@ -250,6 +250,9 @@ async fn fetch(connection: &Connection, path: &str, file: &Path) -> Result<(u64,
     let mut out = tokio::fs::File::create(file).await?;
     let mut block = vec![0; 1 << 18];
     while let Some(n) = recv.read(&mut block).await? {
+        if bytes == 0 {
+            say(format_args!("receiving {path}"));
+        }
         hash.update(&block[..n]);
         out.write_all(&block[..n]).await?;
         out.flush().await?;
