@@ -326,7 +326,7 @@ fn get_mid_transfer(how: How) {
     // The smaller of both idle timeouts counts (RFC 9000 §10.1): this one bounds the test.
     let server = Peer::Quinn.serve(scene.server(), ServerOptions { misbehave, idle_secs: 3, ..scene.serving(ip) });
     let get = scene.gannet_get(&scene.out().join("got"), &[url(ip, "/file")]).spawn();
-    server.wait_line("misbehaved /file");
+    server.wait_line_beside("misbehaved /file", &get);
     assert!(!scene.out().join("got").exists(), "a file has its final name before it is complete");
     if how == How::Stall {
         server.stop("KILL");
@@ -364,7 +364,7 @@ fn get_keeps_an_old_file_when_it_fails() {
     let got = scene.out().join("got");
     fs::write(&got, "old").expect("a file");
     let _server = Peer::Quinn.serve(scene.server(), scene.serving(ip));
-    scene.gannet_get(&got, &[url(ip, "/missing")]).run().expect_failure();
+    scene.gannet_get(&got, &[url(ip, "/missing")]).run().expect_failure().expect_message(&["/missing"]);
     assert_eq!(fs::read(&got).expect("the old file"), b"old");
     assert_eq!(files::names(&scene.out()), ["got"]);
 }

@@ -70,9 +70,10 @@ impl<'a> Gannet<'a> {
         self
     }
 
-    /// Starts it.
+    /// Starts it: the binary that Cargo has just built, or the one that `GANNET_BIN` names.
     pub fn spawn(self) -> Proc {
-        let mut command = self.end.command(env!("CARGO_BIN_EXE_gannet"));
+        let binary = std::env::var_os("GANNET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_gannet").into());
+        let mut command = self.end.command(binary);
         Proc::spawn(&format!("gannet {}", self.name), {
             command.args(&self.args);
             command

@@ -9,7 +9,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// First part of the name of every namespace; the pid of its maker follows.
-const PREFIX: &str = "gannet-it-";
+pub const PREFIX: &str = "gannet-it-";
 
 /// Who speaks IP at one end of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,10 @@ impl End {
 }
 
 /// Runs a tool to its end.
-fn tool<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) {
+///
+/// # Panics
+/// When it fails.
+pub fn tool<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
     let out = command.output().unwrap_or_else(|e| panic!("cannot run {program} (packages iproute2, ethtool): {e}"));
@@ -171,7 +174,7 @@ fn remove(ns: &str) {
 }
 
 /// Removes namespaces whose maker is gone: its run was killed before it could clean up.
-fn remove_stale() {
+pub fn remove_stale() {
     let Ok(dir) = std::fs::read_dir("/run/netns") else { return };
     for name in dir.flatten().filter_map(|e| e.file_name().into_string().ok()) {
         if maker(&name).is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {

@@ -76,6 +76,25 @@ impl Proc {
         found(&lines).unwrap_or_else(|| panic!("{} has not printed a line starting with {prefix:?}", self.name))
     }
 
+    /// The same, but only as long as `other` lives: without it the line will never come.
+    ///
+    /// # Panics
+    /// When either child ends, or [`PATIENCE`] does, before that.
+    pub fn wait_line_beside(&self, prefix: &str, other: &Self) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while self.lines(prefix).is_empty() {
+            assert!(!other.has_ended(), "{} has ended before {} printed {prefix:?}", other.name, self.name);
+            assert!(!self.has_ended() && Instant::now() < deadline, "{} has not printed {prefix:?}", self.name);
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.wait_line(prefix)
+    }
+
+    /// Whether both of the child's pipes are at their end.
+    fn has_ended(&self) -> bool {
+        self.output.lines.lock().expect("a reader panicked").ended == 2
+    }
+
     /// Waits until the child has printed a line on stderr that contains `part`.
     ///
     /// # Panics
@@ -156,14 +175,15 @@ impl Finished {
         self
     }
 
-    /// Returns it when it ended by itself with an exit code other than 0. Death by a signal and Rust's exit code
-    /// for panics are no orderly failures.
+    /// Returns it when it ended by itself with an exit code other than 0. Death by a signal, Rust's exit code for
+    /// panics, and complaints about the command line are no orderly failures.
     ///
     /// # Panics
     /// Otherwise, with everything it printed.
     #[track_caller]
     pub fn expect_failure(self) -> Self {
-        let orderly = matches!(self.status.code(), Some(code) if code != 0 && code != 101);
+        let usage = self.stderr.iter().any(|l| l.to_lowercase().starts_with("usage:"));
+        let orderly = matches!(self.status.code(), Some(code) if code != 0 && code != 101) && !usage;
         assert!(orderly, "{}: {}, wanted an orderly failure\n{}", self.name, self.status, self.transcript());
         self
     }

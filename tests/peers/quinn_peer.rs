@@ -90,6 +90,10 @@ fn transport(mtu: u16, idle_secs: u32) -> Arc<TransportConfig> {
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(udp_payload(mtu));
     let mut config = TransportConfig::default();
+    if mtu > 1500 {
+        // The search for it would last longer than a small file, and losses at a slow receiver look like a black hole.
+        config.min_mtu(udp_payload(mtu)).initial_mtu(udp_payload(mtu));
+    }
     config
         .stream_receive_window(WINDOW.into())
         .receive_window(WINDOW.into())

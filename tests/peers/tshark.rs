@@ -15,8 +15,9 @@ const WARNING: u32 = 0x60_0000;
 const HANDSHAKE: [u64; 6] = [1, 2, 8, 11, 15, 20];
 
 /// Columns asked of tshark.
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 9] = [
     "frame.number",
+    "frame.protocols",
     "_ws.malformed",
     "_ws.expert.severity",
     "_ws.expert.message",
@@ -36,7 +37,7 @@ pub struct Tap {
 /// What tshark made of a capture.
 #[derive(Clone, Debug, Default)]
 pub struct Decoded {
-    /// UDP datagrams.
+    /// UDP datagrams. A capture may hold other frames, such as ARP.
     pub datagrams: usize,
     /// Length in bytes of the longest, UDP header included.
     pub longest: u64,
@@ -89,22 +90,23 @@ impl Decoded {
         let errors = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.success(), "{command:?}: {}: {errors}", out.status);
         let mut this = Self::default();
-        String::from_utf8_lossy(&out.stdout).lines().for_each(|line| this.datagram(line));
+        String::from_utf8_lossy(&out.stdout).lines().for_each(|line| this.frame(line));
         this
     }
 
     /// Takes in one line of tshark's answer.
-    fn datagram(&mut self, line: &str) {
+    fn frame(&mut self, line: &str) {
         let columns: Vec<_> = line.split('\t').collect();
-        let [number, malformed, severity, message, frames, handshake, rest, length] = columns[..] else {
+        let [number, protocols, malformed, severity, message, frames, handshake, rest, length] = columns[..] else {
             return self.complaints.push(format!("tshark says {line:?}"));
         };
-        self.datagrams += 1;
+        let quic = protocols.contains(":udp:") && !protocols.contains(":icmp");
+        self.datagrams += usize::from(quic);
         self.longest = numbers(length).chain([self.longest]).max().unwrap_or(0);
         if !malformed.is_empty() || numbers(severity).any(|s| s >= WARNING.into()) {
             self.complaints.push(format!("frame {number}: {malformed} {message}"));
         }
-        if frames.is_empty() || !rest.is_empty() {
+        if quic && (frames.is_empty() || !rest.is_empty()) {
             self.undecrypted.extend(numbers(number));
         }
         numbers(frames).for_each(|f| *self.frames.entry(f).or_default() += 1);
