@@ -61,5 +61,5 @@ fn block(key: &[u8; 32], nonce: &[u8; IV_LEN], counter: u32) -> [u8; 64] {
 
 /// The last block that is hashed: both lengths in bytes.
 fn lengths(aad: usize, ciphertext: usize) -> [u8; 16] {
-    ((ciphertext as u128) << 64 | aad as u128).to_le_bytes()
+    (((ciphertext as u128) << 64) | aad as u128).to_le_bytes()
 }

@@ -247,10 +247,10 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
     pub(crate) fn apply(&self, nonce: &[u8; IV_LEN], from: usize, data: InOutBuf<'_, '_, u8>) {
         // A packet has less than 2^16 bytes: the counter does not wrap. Block 1 is for the tag.
         let (counter, skip) = ((from / BLOCK) as u32 + 2, from % BLOCK);
-        match skip + data.len() {
-            0..=BLOCK => self.few::<1>(nonce, counter, skip, data),
-            0..=64 => self.few::<4>(nonce, counter, skip, data),
-            0..=128 => self.few::<FEW>(nonce, counter, skip, data),
+        match (skip + data.len()).div_ceil(BLOCK) {
+            0..=1 => self.few::<1>(nonce, counter, skip, data),
+            2..=4 => self.few::<4>(nonce, counter, skip, data),
+            5..=FEW => self.few::<FEW>(nonce, counter, skip, data),
             _ if skip == 0 => self.job(nonce, counter, data),
             _ => {
                 let (edge, bulk) = data.split_at(BLOCK - skip);
@@ -401,7 +401,7 @@ fn keystream<const ROUNDS: usize, const N: usize>(
     let high = u64::from(u32::from_ne_bytes(*high.first_chunk().expect("4 bytes")));
     let blocks = core::array::from_fn(|i| {
         let counter = u64::from(counter.wrapping_add(i as u32).swap_bytes());
-        _mm_set_epi64x((counter << 32 | high) as i64, low)
+        _mm_set_epi64x(((counter << 32) | high) as i64, low)
     });
     encrypt::<ROUNDS, N>(schedule, blocks)
 }

@@ -58,5 +58,5 @@ pub(super) fn counter_block(nonce: &[u8; IV_LEN], counter: u32) -> [u8; 16] {
 
 /// The last block that is hashed: both lengths in bits.
 pub(super) fn lengths(aad: usize, ciphertext: usize) -> [u8; 16] {
-    ((aad as u128 * 8) << 64 | ciphertext as u128 * 8).to_be_bytes()
+    (((aad as u128 * 8) << 64) | (ciphertext as u128 * 8)).to_be_bytes()
 }
