@@ -19,8 +19,9 @@ use aes::cipher::inout::InOutBuf;
 use ipsec_mb_sys as sys;
 use zeroize::zeroize_flat_type;
 
-use super::portable::{counter_block, lengths};
-use crate::crypto::packet::{IV_LEN, TAG_LEN};
+use super::portable::lengths;
+use crate::crypto::nonce::Nonce;
+use crate::crypto::packet::TAG_LEN;
 
 /// Rounds of AES-128, which tell the key length in type parameters.
 pub(crate) const AES128: usize = 10;
@@ -216,11 +217,11 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
 
     /// The tag over `aad` and `ciphertext`.
     #[inline]
-    pub(crate) fn tag(&self, nonce: &[u8; IV_LEN], aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
+    pub(crate) fn tag(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
         let mut hash = [0; TAG_LEN];
         self.hash(&mut hash, aad);
         self.hash(&mut hash, ciphertext);
-        self.hash(&mut hash, &lengths(aad.len(), ciphertext.len()));
+        self.hash(&mut hash, &store(block(lengths(aad.len(), ciphertext.len()))));
         let [mask] = self.keystream(nonce, 1);
         (u128::from_ne_bytes(hash) ^ u128::from_ne_bytes(mask)).to_ne_bytes()
     }
@@ -244,7 +245,7 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
 
     /// Encrypts or decrypts `data`, which lies at offset `from` of the plaintext.
     #[inline]
-    pub(crate) fn apply(&self, nonce: &[u8; IV_LEN], from: usize, data: InOutBuf<'_, '_, u8>) {
+    pub(crate) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
         // A packet has less than 2^16 bytes: the counter does not wrap. Block 1 is for the tag.
         let (counter, skip) = ((from / BLOCK) as u32 + 2, from % BLOCK);
         match (skip + data.len()).div_ceil(BLOCK) {
@@ -262,7 +263,7 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
 
     /// A range within `N` blocks of keystream, from byte `skip` of the first one on.
     #[inline]
-    fn few<const N: usize>(&self, nonce: &[u8; IV_LEN], counter: u32, skip: usize, mut data: InOutBuf<'_, '_, u8>) {
+    fn few<const N: usize>(&self, nonce: Nonce, counter: u32, skip: usize, mut data: InOutBuf<'_, '_, u8>) {
         let stream = self.keystream::<N>(nonce, counter);
         let n = data.len();
         data.xor_in2out(&stream.as_flattened()[skip..skip + n]);
@@ -270,14 +271,15 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
 
     /// The `N` blocks of keystream from `counter` on.
     #[inline]
-    fn keystream<const N: usize>(&self, nonce: &[u8; IV_LEN], counter: u32) -> [[u8; BLOCK]; N] {
+    fn keystream<const N: usize>(&self, nonce: Nonce, counter: u32) -> [[u8; BLOCK]; N] {
+        let blocks = core::array::from_fn(|i| block(nonce.block(counter.wrapping_add(i as u32))));
         // SAFETY: keys exist only where the library was found to run, which needs AES-NI.
-        unsafe { keystream::<ROUNDS, N>(&self.key.expanded_keys, nonce, counter) }
+        unsafe { encrypt::<ROUNDS, N>(&self.key.expanded_keys, blocks) }
     }
 
     /// A long range that begins with a block.
-    fn job(&self, nonce: &[u8; IV_LEN], counter: u32, data: InOutBuf<'_, '_, u8>) {
-        let iv = counter_block(nonce, counter);
+    fn job(&self, nonce: Nonce, counter: u32, data: InOutBuf<'_, '_, u8>) {
+        let iv = store(block(nonce.block(counter)));
         let len = data.len() as u64;
         let (src, dst) = data.into_raw();
         // SAFETY: integers, pointers and optional function pointers only: zeros are valid.
@@ -317,7 +319,8 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
     /// Begins to encrypt a packet piece by piece. Cipher and hash run in one pass, which [`Self::apply`] and
     /// [`Self::tag`] would need two for.
     #[inline]
-    pub(crate) fn stream(&self, nonce: &[u8; IV_LEN], aad: &[u8]) -> Stream<'_, ROUNDS> {
+    pub(crate) fn stream(&self, nonce: Nonce, aad: &[u8]) -> Stream<'_, ROUNDS> {
+        let nonce = nonce.bytes();
         let mut context = MaybeUninit::zeroed();
         // SAFETY: reads nonce and header up to their ends, and writes a context, for which zeros are valid too.
         let context = unsafe {
@@ -383,27 +386,25 @@ fn check_len<const ROUNDS: usize>(key: &[u8]) {
 }
 
 #[inline]
-fn load(block: &[u8; BLOCK]) -> __m128i {
+fn load(bytes: &[u8; BLOCK]) -> __m128i {
     // SAFETY: SSE2 is part of x86-64; 16 bytes are read at any alignment.
-    unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
+/// In one piece, so that it can be loaded again in one piece without a stall.
 #[inline]
-#[target_feature(enable = "aes")]
-fn keystream<const ROUNDS: usize, const N: usize>(
-    schedule: &[u8; 240],
-    nonce: &[u8; IV_LEN],
-    counter: u32,
-) -> [[u8; BLOCK]; N] {
-    // Put together in registers: bytes written one by one would stall the load of a block.
-    let (low, high) = nonce.split_first_chunk::<8>().expect("12 bytes");
-    let low = i64::from_ne_bytes(*low);
-    let high = u64::from(u32::from_ne_bytes(*high.first_chunk().expect("4 bytes")));
-    let blocks = core::array::from_fn(|i| {
-        let counter = u64::from(counter.wrapping_add(i as u32).swap_bytes());
-        _mm_set_epi64x(((counter << 32) | high) as i64, low)
-    });
-    encrypt::<ROUNDS, N>(schedule, blocks)
+fn store(block: __m128i) -> [u8; BLOCK] {
+    let mut out = [0; BLOCK];
+    // SAFETY: SSE2 is part of x86-64; writes the 16 bytes of `out`, at any alignment.
+    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), block) };
+    out
+}
+
+/// A number whose lowest byte comes first.
+#[inline]
+fn block(n: u128) -> __m128i {
+    // SAFETY: SSE2 is part of x86-64.
+    unsafe { _mm_set_epi64x((n >> 64) as i64, n as i64) }
 }
 
 #[inline]
@@ -420,10 +421,5 @@ fn encrypt<const ROUNDS: usize, const N: usize>(schedule: &[u8; 240], mut blocks
         }
     }
     let last = load(&keys[ROUNDS]);
-    blocks.map(|block| {
-        let mut out = [0; BLOCK];
-        // SAFETY: writes the 16 bytes of `out`, at any alignment.
-        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_aesenclast_si128(block, last)) };
-        out
-    })
+    blocks.map(|block| store(_mm_aesenclast_si128(block, last)))
 }

@@ -5,13 +5,15 @@ mod choice;
 #[cfg(feature = "ipsec-mb")]
 pub(super) mod ipsec_mb;
 mod keystream;
+mod poly1305;
 mod portable;
 
 use aes::cipher::inout::InOutBuf;
 use aes::{Aes128Enc, Aes256Enc};
 
 use super::Suite;
-use super::packet::{IV_LEN, TAG_LEN};
+use super::nonce::Nonce;
+use super::packet::TAG_LEN;
 use chacha::ChaChaPoly;
 pub use choice::backend_name;
 pub(super) use choice::{Backend, chosen};
@@ -46,7 +48,7 @@ impl Cipher {
 
     /// The tag over `aad` and `ciphertext`.
     #[inline]
-    pub(super) fn tag(&self, nonce: &[u8; IV_LEN], aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
+    pub(super) fn tag(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
         match self {
             Self::Aes128Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
             Self::Aes256Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
@@ -60,7 +62,7 @@ impl Cipher {
 
     /// Encrypts or decrypts `data`, which lies at offset `from` of the plaintext.
     #[inline]
-    pub(super) fn apply(&self, nonce: &[u8; IV_LEN], from: usize, data: InOutBuf<'_, '_, u8>) {
+    pub(super) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
         match self {
             Self::Aes128Gcm(gcm) => gcm.apply(nonce, from, data),
             Self::Aes256Gcm(gcm) => gcm.apply(nonce, from, data),
@@ -74,12 +76,12 @@ impl Cipher {
 
     /// Begins to encrypt a packet with header `aad`.
     #[inline]
-    pub(super) fn sealing(&self, nonce: [u8; IV_LEN], aad: &[u8]) -> Sealing<'_> {
+    pub(super) fn sealing(&self, nonce: Nonce, aad: &[u8]) -> Sealing<'_> {
         match self {
             #[cfg(feature = "ipsec-mb")]
-            Self::MbAes128Gcm(gcm) => Sealing::Stream128(gcm.stream(&nonce, aad)),
+            Self::MbAes128Gcm(gcm) => Sealing::Stream128(gcm.stream(nonce, aad)),
             #[cfg(feature = "ipsec-mb")]
-            Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(&nonce, aad)),
+            Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(nonce, aad)),
             _ => {
                 let _ = aad;
                 Sealing::TwoPass { cipher: self, nonce }
@@ -91,7 +93,7 @@ impl Cipher {
 /// The encryption of one packet.
 pub(super) enum Sealing<'a> {
     /// The tag is laid over the finished ciphertext.
-    TwoPass { cipher: &'a Cipher, nonce: [u8; IV_LEN] },
+    TwoPass { cipher: &'a Cipher, nonce: Nonce },
     /// The tag grows with the ciphertext.
     #[cfg(feature = "ipsec-mb")]
     Stream128(ipsec_mb::Stream<'a, AES128>),
@@ -104,7 +106,7 @@ impl Sealing<'_> {
     #[inline]
     pub(super) fn encrypt(&mut self, from: usize, data: InOutBuf<'_, '_, u8>) {
         match self {
-            Self::TwoPass { cipher, nonce } => cipher.apply(nonce, from, data),
+            Self::TwoPass { cipher, nonce } => cipher.apply(*nonce, from, data),
             #[cfg(feature = "ipsec-mb")]
             Self::Stream128(stream) => stream.encrypt(data),
             #[cfg(feature = "ipsec-mb")]
@@ -116,7 +118,7 @@ impl Sealing<'_> {
     #[inline]
     pub(super) fn finish(self, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
         match self {
-            Self::TwoPass { cipher, nonce } => cipher.tag(&nonce, aad, ciphertext),
+            Self::TwoPass { cipher, nonce } => cipher.tag(nonce, aad, ciphertext),
             #[cfg(feature = "ipsec-mb")]
             Self::Stream128(stream) => stream.finish(),
             #[cfg(feature = "ipsec-mb")]
