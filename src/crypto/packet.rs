@@ -1,12 +1,10 @@
 //! Packet protection (RFC 9001 §5.3): verify first, then decrypt in place of destination.
 
-use core::ops::Range;
-
 use aes::cipher::inout::InOutBuf;
 use subtle::ConstantTimeEq;
 
 use super::Suite;
-use super::backend::{self, Backend, Cipher, Sealing};
+use super::backend::{self, Backend, Cipher, Place, Sealing};
 use super::nonce::{IV_LEN, Iv, Nonce};
 
 /// Length of the authentication tag in bytes, the same for all suites.
@@ -79,7 +77,7 @@ impl PacketKey {
     #[inline]
     pub fn seal<'a>(&'a self, pn: u64, packet: &'a mut [u8], start: usize) -> Sealer<'a> {
         assert!(start.checked_add(TAG_LEN).is_some_and(|n| n <= packet.len()), "header and tag fit into the packet");
-        Sealer { sealing: self.cipher.sealing(self.iv.nonce(pn), &packet[..start]), packet, start, pos: start }
+        Sealer { sealing: self.cipher.sealing(self.iv.nonce(pn)), packet, start, pos: start }
     }
 
     /// The tag over `aad` alone (RFC 9001 §5.8).
@@ -140,15 +138,15 @@ pub struct Sealer<'a> {
     pos: usize,
 }
 
-impl Sealer<'_> {
+impl<'a> Sealer<'a> {
     /// The next `n` bytes of plaintext lie in the packet already: encrypts them where they are.
     ///
     /// # Panics
     /// If they reach into the tag.
     #[inline]
     pub fn in_place(&mut self, n: usize) {
-        let area = self.take(n);
-        self.sealing.encrypt(area.start - self.start, InOutBuf::from(&mut self.packet[area]));
+        let (sealing, place, area) = self.next(n);
+        sealing.encrypt(&place, area.into());
     }
 
     /// The next bytes of plaintext are `src`: encrypts them into the packet.
@@ -157,19 +155,20 @@ impl Sealer<'_> {
     /// If they reach into the tag.
     #[inline]
     pub fn copy_from(&mut self, src: &[u8]) {
-        let area = self.take(src.len());
-        let from = area.start - self.start;
-        self.sealing.encrypt(from, InOutBuf::new(src, &mut self.packet[area]).expect("of one length"));
+        let (sealing, place, area) = self.next(src.len());
+        sealing.encrypt(&place, InOutBuf::new(src, area).expect("of one length"));
     }
 
-    /// Where in the packet the next `n` bytes of plaintext go.
+    /// Goes past the next `n` bytes of plaintext: where they belong, and the memory there.
     #[inline]
-    fn take(&mut self, n: usize) -> Range<usize> {
-        let at = self.pos;
-        let room = self.packet.len() - TAG_LEN - at;
+    fn next(&mut self, n: usize) -> (&mut Sealing<'a>, Place<'_>, &mut [u8]) {
+        let room = self.packet.len() - TAG_LEN - self.pos;
         assert!(n <= room, "{n} bytes of plaintext for {room} bytes of packet");
+        let from = self.pos - self.start;
         self.pos += n;
-        at..at + n
+        let (aad, body) = self.packet.split_at_mut(self.start);
+        let whole = n + TAG_LEN == body.len();
+        (&mut self.sealing, Place { aad, from, whole }, &mut body[from..from + n])
     }
 
     /// Writes the tag, and returns the length of the packet. All plaintext must have been fed by now

@@ -74,18 +74,15 @@ impl Cipher {
         }
     }
 
-    /// Begins to encrypt a packet with header `aad`.
+    /// Begins to encrypt a packet.
     #[inline]
-    pub(super) fn sealing(&self, nonce: Nonce, aad: &[u8]) -> Sealing<'_> {
+    pub(super) fn sealing(&self, nonce: Nonce) -> Sealing<'_> {
         match self {
             #[cfg(feature = "ipsec-mb")]
-            Self::MbAes128Gcm(gcm) => Sealing::Stream128(gcm.stream(nonce, aad)),
+            Self::MbAes128Gcm(gcm) => Sealing::Stream128(gcm.stream(nonce)),
             #[cfg(feature = "ipsec-mb")]
-            Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(nonce, aad)),
-            _ => {
-                let _ = aad;
-                Sealing::TwoPass { cipher: self, nonce }
-            }
+            Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(nonce)),
+            _ => Sealing::TwoPass { cipher: self, nonce },
         }
     }
 }
@@ -101,28 +98,38 @@ pub(super) enum Sealing<'a> {
     Stream256(ipsec_mb::Stream<'a, AES256>),
 }
 
+/// Where a piece of plaintext belongs.
+pub(super) struct Place<'a> {
+    /// The header of its packet.
+    pub(super) aad: &'a [u8],
+    /// Its offset in the plaintext.
+    pub(super) from: usize,
+    /// Whether it is all of the plaintext.
+    pub(super) whole: bool,
+}
+
 impl Sealing<'_> {
-    /// Encrypts the next piece of plaintext, which lies at offset `from`.
+    /// Encrypts the next piece of plaintext.
     #[inline]
-    pub(super) fn encrypt(&mut self, from: usize, data: InOutBuf<'_, '_, u8>) {
+    pub(super) fn encrypt(&mut self, place: &Place<'_>, data: InOutBuf<'_, '_, u8>) {
         match self {
-            Self::TwoPass { cipher, nonce } => cipher.apply(*nonce, from, data),
+            Self::TwoPass { cipher, nonce } => cipher.apply(*nonce, place.from, data),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream128(stream) => stream.encrypt(data),
+            Self::Stream128(stream) => stream.encrypt(place.aad, place.whole, data),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream256(stream) => stream.encrypt(data),
+            Self::Stream256(stream) => stream.encrypt(place.aad, place.whole, data),
         }
     }
 
-    /// The tag. `aad` is the header that the packet began with, `ciphertext` all that was encrypted.
+    /// The tag. `aad` is the header, `ciphertext` all that was encrypted.
     #[inline]
     pub(super) fn finish(self, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
         match self {
             Self::TwoPass { cipher, nonce } => cipher.tag(nonce, aad, ciphertext),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream128(stream) => stream.finish(),
+            Self::Stream128(stream) => stream.finish(aad),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream256(stream) => stream.finish(),
+            Self::Stream256(stream) => stream.finish(aad),
         }
     }
 }
