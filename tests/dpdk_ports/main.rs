@@ -1,0 +1,6 @@
+//! Real DPDK ports, without hugepages, NICs or set-up. What needs root says so and is skipped without.
+#![cfg(feature = "dpdk")]
+
+mod rings;
+mod shared_memory;
+mod support;
