@@ -105,7 +105,8 @@ impl EalConfig {
         }
         if !huge {
             args.extend(["--no-huge".to_owned(), "-m".to_owned(), self.memory_mb.to_string()]);
-        } else if self.single_file_segments {
+        }
+        if self.single_file_segments {
             args.push("--single-file-segments".to_owned());
         }
         if self.pci.is_empty() {
@@ -307,7 +308,7 @@ mod tests {
         {
             assert!(small.contains(part), "{part} is missing in {small}");
         }
-        assert!(!small.contains("single-file") && !small.contains("--in-memory"));
+        assert!(!small.contains("--in-memory"));
         let config = EalConfig { pci: vec!["0000:01:00.0".into()], telemetry: true, in_memory: false, ..config };
         let large = config.arguments(true, "0").join(" ");
         assert!(large.contains("--single-file-segments") && large.contains("-a 0000:01:00.0"));

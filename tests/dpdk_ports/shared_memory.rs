@@ -28,17 +28,22 @@ impl Side {
     }
 }
 
-/// Runs the echoing `server` and the asking `client` in a process each.
-fn pair(test: &str, server: &Side, client: &Side, traffic: &Traffic) {
+/// Runs an echoing server and an asking client in a process each. `sides` makes them for a socket.
+fn pair(test: &str, sides: impl FnOnce(&str) -> (Side, Side), traffic: &Traffic) {
     let (server_case, client_case) = (format!("{test}/server"), format!("{test}/client"));
-    match std::env::var("GANNET_DPDK_CASE") {
-        Ok(case) if case == server_case => return server.run(|q| echo(q, traffic.count)),
-        Ok(case) if case == client_case => return client.run(|q| round_trips(q, traffic)),
-        _ => {}
+    if let Some((case, dir)) = assignment() {
+        let (server, client) = sides(&path(&dir, "socket"));
+        match case {
+            case if case == server_case => server.run(|q| echo(q, traffic.count)),
+            case if case == client_case => client.run(|q| round_trips(q, traffic)),
+            _ => {}
+        }
+        return;
     }
-    let mut one = Peer::start(test, &server_case);
+    let dir = scratch();
+    let mut one = Peer::start(test, &server_case, dir.path());
     one.expect("open");
-    let mut two = Peer::start(test, &client_case);
+    let mut two = Peer::start(test, &client_case, dir.path());
     two.expect("done");
     one.expect("done");
     // The client first, so that the server sees it go.
@@ -48,38 +53,65 @@ fn pair(test: &str, server: &Side, client: &Side, traffic: &Traffic) {
     one.close_input();
     one.expect("closed");
     one.finish();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the server removes its socket");
 }
 
-/// A socket that both children of this process agree on, wherever in the tree they are.
-fn socket(name: &str) -> (Option<tempfile::TempDir>, String) {
-    const DIR: &str = "GANNET_DPDK_DIR";
-    match std::env::var(DIR) {
-        Ok(dir) => (None, path(dir.as_ref(), name)),
-        Err(_) => {
-            let dir = scratch();
-            // SAFETY: the test runner was told to run one thread per process, or this is only read by our children.
-            unsafe { std::env::set_var(DIR, dir.path()) };
-            let at = path(dir.path(), name);
-            (Some(dir), at)
-        }
-    }
+fn side(profile: &'static str, mtu: u16, sets: &[(&'static str, &str)]) -> Side {
+    let sets = sets.iter().map(|(k, v)| (*k, (*v).to_owned()));
+    Side { profile, sets: sets.chain([("mtu", mtu.to_string())]).collect() }
 }
 
 fn memif(test: &str, extra: &[(&'static str, &str)], mtu: u16, count: u32) {
-    let (_dir, socket) = socket("memif.sock");
-    let side = |role: &str, extra: &[(&'static str, &str)]| {
-        let mut sets =
-            vec![("devargs.socket", socket.clone()), ("devargs.role", role.to_owned()), ("mtu", mtu.to_string())];
-        sets.extend(extra.iter().map(|(k, v)| (*k, (*v).to_owned())));
-        Side { profile: "memif", sets }
+    let sides = |socket: &str| {
+        let server = [("devargs.socket", socket), ("devargs.role", "server")];
+        let client = [&[("devargs.socket", socket), ("devargs.role", "client")], extra].concat();
+        (side("memif", mtu, &server), side("memif", mtu, &client))
     };
-    pair(test, &side("server", &[]), &side("client", extra), &Traffic { count, mtu, window: 512 });
-    if _dir.is_some() {
-        assert!(!std::path::Path::new(&socket).exists(), "the server removes its socket");
-    }
+    pair(test, sides, &Traffic { count, mtu, window: 512 });
+}
+
+fn vhost(test: &str, extra: &[(&'static str, &str)], mtu: u16) {
+    let sides = |socket: &str| {
+        let host = [&[("devargs.iface", socket)], extra].concat();
+        let guest = [&[("devargs.path", socket)], extra].concat();
+        (side("vhost", mtu, &host), side("virtio-user", mtu, &guest))
+    };
+    pair(test, sides, &Traffic { count: 10_000, mtu, window: 128 });
 }
 
 #[test]
 fn memif_pair() {
     memif("shared_memory::memif_pair", &[], 1500, 10_000);
+}
+
+#[test]
+fn memif_jumbo() {
+    memif("shared_memory::memif_jumbo", &[], 9000, 10_000);
+}
+
+#[test]
+fn memif_zero_copy() {
+    let zero_copy = [("devargs.zero-copy", "true"), ("mbufs", "8192")];
+    memif("shared_memory::memif_zero_copy", &zero_copy, 1500, 10_000);
+}
+
+#[test]
+fn memif_small_receive_buffers_are_joined() {
+    memif("shared_memory::memif_small_receive_buffers_are_joined", &[("mbuf_size", "256")], 1500, 2000);
+}
+
+#[test]
+fn vhost_and_virtio_user() {
+    vhost("shared_memory::vhost_and_virtio_user", &[], 1500);
+}
+
+#[test]
+fn vhost_and_virtio_user_jumbo() {
+    vhost("shared_memory::vhost_and_virtio_user_jumbo", &[], 9000);
+}
+
+#[test]
+fn vhost_and_virtio_user_small_receive_buffers_are_joined() {
+    let small = [("mbuf_size", "512"), ("mbufs", "8192")];
+    vhost("shared_memory::vhost_and_virtio_user_small_receive_buffers_are_joined", &small, 1500);
 }

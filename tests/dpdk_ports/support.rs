@@ -10,6 +10,7 @@ use gannet::datapath::{BURST, Burst, Datapath, RxFrame as _, TxFrame as _};
 use gannet::dpdk::{Eal, EalConfig, Hugepages, Port, PortError, PortProfile, Queue};
 
 const CASE: &str = "GANNET_DPDK_CASE";
+const DIR: &str = "GANNET_DPDK_DIR";
 /// Nothing here takes longer, whatever else the machine does.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -18,10 +19,15 @@ pub fn isolated(name: &str, body: impl FnOnce()) {
     if env::var(CASE).is_ok_and(|c| c == name) {
         return body();
     }
-    let mut child = Peer::start(name, name);
+    let mut child = Peer::start(name, name, Path::new("/nonexistent"));
     child.close_input();
     let status = child.wait();
     assert!(status.success(), "case {name}: {status}");
+}
+
+/// What this process is to run and where its files go, when it is a child.
+pub fn assignment() -> Option<(String, PathBuf)> {
+    Some((env::var(CASE).ok()?, env::var_os(DIR)?.into()))
 }
 
 /// Another process of the same test, with standard input and output as a control channel.
@@ -33,10 +39,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The test function `test` as a child that runs the body for `case`.
-    pub fn start(test: &str, case: &str) -> Self {
+    /// The test function `test` as a child that runs the body for `case`, with `dir` for its files.
+    pub fn start(test: &str, case: &str, dir: &Path) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CASE, case);
+        command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CASE, case).env(DIR, dir);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take(), child.stdout.take().map(BufReader::new));
         Self { name: case.to_owned(), child, input, output }
@@ -112,7 +118,7 @@ pub fn until_told() {
     let _ = std::io::stdin().read_to_end(&mut rest);
 }
 
-/// The value of `variable`, or a new directory that lives as long as the guard.
+/// A new directory that lives as long as the guard.
 pub fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("gannet-dpdk-").tempdir().unwrap()
 }

@@ -28,25 +28,39 @@ pub(super) fn pools(eal: &Eal, profile: &PortProfile, socket: i32) -> Result<Vec
         .collect()
 }
 
+/// What the device can do and what follows from it.
+pub(super) struct Settled {
+    info: dpdk_sys::rte_eth_dev_info,
+    plan: Plan,
+}
+
+/// Compares the profile with the device, before anything is allocated for it.
+pub(super) fn settle(device: &Device, profile: &PortProfile, capture: &Capture) -> Result<Settled, PortError> {
+    // SAFETY: plain data, for which zero is valid.
+    let mut info: dpdk_sys::rte_eth_dev_info = unsafe { zeroed() };
+    // SAFETY: the port exists.
+    let code = unsafe { dpdk_sys::rte_eth_dev_info_get(device.id(), &mut info) };
+    device.step("reading its capabilities", code, capture)?;
+    let plan = Plan::new(device.name(), profile, &info)?;
+    Ok(Settled { info, plan })
+}
+
 /// Configures `device`, sets up its queues and starts it.
 pub(super) fn bring_up(
     device: &mut Device,
     profile: &PortProfile,
+    settled: &Settled,
     pools: &[QueuePools],
     capture: &Capture,
 ) -> Result<Caps, PortError> {
     let id = device.id();
-    // SAFETY: plain data, for which zero is valid.
-    let mut info: dpdk_sys::rte_eth_dev_info = unsafe { zeroed() };
-    // SAFETY: the port exists.
-    device.step("reading its capabilities", unsafe { dpdk_sys::rte_eth_dev_info_get(id, &mut info) }, capture)?;
-    let plan = Plan::new(device.name(), profile, &info)?;
+    let plan = &settled.plan;
     let conf = plan.configuration();
     // SAFETY: the port exists and is not started; `conf` is read during the call.
     let code = unsafe { dpdk_sys::rte_eth_dev_configure(id, profile.queues, profile.queues, &conf) };
     device.step("configuration", code, capture)?;
-    queues(device, profile, pools, &info, &plan, capture)?;
-    mtu(device, profile, &plan, capture)?;
+    queues(device, profile, pools, settled, capture)?;
+    mtu(device, profile, plan, capture)?;
     // SAFETY: configured, with all queues set up.
     device.step("start", unsafe { dpdk_sys::rte_eth_dev_start(id) }, capture)?;
     device.started = true;
@@ -124,10 +138,10 @@ fn queues(
     device: &Device,
     profile: &PortProfile,
     pools: &[QueuePools],
-    info: &dpdk_sys::rte_eth_dev_info,
-    plan: &Plan,
+    settled: &Settled,
     capture: &Capture,
 ) -> Result<(), PortError> {
+    let Settled { info, plan } = settled;
     let id = device.id();
     let (mut rx_desc, mut tx_desc) = (profile.rx_desc, profile.tx_desc);
     // SAFETY: the port is configured; both numbers are adjusted in place.

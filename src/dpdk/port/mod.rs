@@ -92,11 +92,12 @@ impl Port {
         pools: Option<Vec<QueuePools>>,
         capture: &Capture,
     ) -> Result<Self, PortError> {
+        let settled = configure::settle(&device, profile, capture)?;
         let pools = match pools {
             Some(pools) => pools,
             None => configure::pools(eal, profile, device.socket())?,
         };
-        let up = configure::bring_up(&mut device, profile, &pools, capture);
+        let up = configure::bring_up(&mut device, profile, &settled, &pools, capture);
         let caps = match up {
             Ok(caps) => caps,
             Err(error) => {

@@ -16,10 +16,12 @@ pub(crate) enum Kind {
     Path,
     /// The name of a kernel network interface.
     Iface,
-    /// Anything without a comma.
-    Text,
+    /// Anything without a comma, up to so many bytes.
+    Text(usize),
     /// A whole number within bounds.
     Int(u64, u64),
+    /// A power of two within bounds.
+    Power(u64, u64),
     /// One of a few words.
     Word(&'static [&'static str]),
     /// `true` or `false`, which the driver calls so.
@@ -97,7 +99,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
             key("rsize", Kind::Int(1, 14), "log2 of the ring size"),
             key("zero-copy", YES, "client only: packet buffers in the shared memory"),
             key("socket-abstract", YES, "a socket name that is not in the file system"),
-            key("secret", Kind::Text, "at most 24 characters, the same on both sides"),
+            key("secret", Kind::Text(24), "at most 24 characters, the same on both sides"),
         ],
         ..VDEV
     },
@@ -108,13 +110,13 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         mac_key: true,
         keys: &[
             need("path", Kind::Path, "the vhost-user socket, or /dev/vhost-net"),
-            key("queue_size", Kind::Int(64, 32768), "descriptors of a virtqueue, a power of two"),
+            key("queue_size", Kind::Power(64, 32768), "descriptors of a virtqueue"),
             key("server", ONE, "listen on the socket rather than connect to it"),
             key("packed_vq", ONE, "packed rather than split virtqueues"),
             key("mrg_rxbuf", ONE, "frames may span several receive buffers"),
             key("in_order", ONE, "buffers are used in order"),
             key("vectorized", ONE, "vector instructions"),
-            key("iface", Kind::Text, "the tap interface behind /dev/vhost-net"),
+            key("iface", Kind::Text(15), "the tap interface behind /dev/vhost-net"),
             key("speed", U32, "the link speed to report, in Mbit/s"),
         ],
         ..VDEV
@@ -201,7 +203,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         soft_mac: true,
         capability: Some("cap_net_admin"),
         keys: &[
-            key("iface", Kind::Text, "the tap interface to create"),
+            key("iface", Kind::Text(15), "the tap interface to create"),
             key("remote", Kind::Iface, "an interface to mirror"),
             key("persist", Kind::Flag("", ""), "keep the interface afterwards"),
         ],
@@ -226,7 +228,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
             key("dv_flow_en", Kind::Int(0, 2), "flow engine"),
             key("vf_nl_en", ONE, "MAC addresses through Netlink on VFs"),
             key("mr_ext_memseg_en", ONE, "register whole memory segments"),
-            key("representor", Kind::Text, "representors to open"),
+            key("representor", Kind::Text(64), "representors to open"),
         ],
         ..PCI
     },
@@ -235,8 +237,8 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         library: "net_ice",
         keys: &[
             key("safe-mode-support", ONE, "run without the DDP package, on one queue"),
-            key("proto_xtr", Kind::Text, "protocol fields to extract"),
-            key("pps_out", Kind::Text, "pulse-per-second output"),
+            key("proto_xtr", Kind::Text(64), "protocol fields to extract"),
+            key("pps_out", Kind::Text(64), "pulse-per-second output"),
             key("rx_low_latency", ONE, "lower interrupt moderation"),
         ],
         ..PCI
@@ -286,7 +288,8 @@ impl Kind {
         match self {
             Self::Path if value.len() >= 108 => Err("a path of at most 107 bytes".to_owned()),
             Self::Path => plain("a path"),
-            Self::Text => plain("a text"),
+            Self::Text(max) if value.len() > max => Err(format!("at most {max} characters")),
+            Self::Text(_) => plain("a text"),
             Self::Iface if value.len() > 15 || value.contains(['/', ' ']) => {
                 Err("an interface name of at most 15 characters".to_owned())
             }
@@ -294,6 +297,10 @@ impl Kind {
             Self::Int(min, max) => match value.parse::<u64>() {
                 Ok(n) if (min..=max).contains(&n) => Ok(n.to_string()),
                 _ => Err(format!("a number from {min} to {max}")),
+            },
+            Self::Power(min, max) => match value.parse::<u64>() {
+                Ok(n) if (min..=max).contains(&n) && n.is_power_of_two() => Ok(n.to_string()),
+                _ => Err(format!("a power of two from {min} to {max}")),
             },
             Self::Word(words) if words.contains(&value) => Ok(value.to_owned()),
             Self::Word(words) => Err(words.join(" or ")),
@@ -326,6 +333,8 @@ mod tests {
         assert_eq!(Kind::Int(1, 3).check("2"), Ok("2".into()));
         assert!(Kind::Int(1, 3).check("4").is_err_and(|e| e.contains("1 to 3")));
         assert!(Kind::Int(1, 3).check("banana").is_err());
+        assert_eq!(Kind::Power(64, 1024).check("256"), Ok("256".into()));
+        assert!(Kind::Power(64, 1024).check("100").is_err_and(|e| e.contains("power of two")));
         assert_eq!(YES.check("true"), Ok("yes".into()));
         assert_eq!(ONE.check("no"), Ok("0".into()));
         assert!(ONE.check("maybe").is_err());

@@ -1,5 +1,7 @@
 use super::*;
 
+type Pairs = &'static [(&'static str, &'static str)];
+
 fn set(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
@@ -55,8 +57,8 @@ fn af_packet_slots_follow_the_mtu() {
 
 #[test]
 fn mistakes_are_named() {
-    let error = |name: &str, sets: &[(&str, &str)]| PortProfile::load(name, &set(sets)).unwrap_err().to_string();
-    let cases: [(&str, &[(&str, &str)], &[&str]); 14] = [
+    let error = |name: &str, sets: Pairs| PortProfile::load(name, &set(sets)).unwrap_err().to_string();
+    let cases: [(&str, Pairs, &[&str]); 15] = [
         ("memfi", &[], &["\"memfi\"", "af-xdp", "memif"]),
         ("./none.toml", &[], &["./none.toml", "No such file"]),
         ("memif", &[("mtuu", "1500")], &["\"mtuu\"", "mtu", "devargs.socket"]),
@@ -64,6 +66,7 @@ fn mistakes_are_named() {
         ("memif", &[("devargs", "x")], &["\"devargs\""]),
         ("memif", &[("mtu", "500")], &["mtu", "\"500\"", "1280 to 9702"]),
         ("memif", &[("devargs.id", "banana")], &["devargs.id", "banana", "a number"]),
+        ("memif", &[("devargs.secret", "0123456789012345678901234")], &["devargs.secret", "24 characters"]),
         ("memif", &[("devargs.role", "peer")], &["server or client"]),
         ("memif", &[("mac", "01:00:00:00:00:01")], &["mac", "unicast"]),
         ("memif", &[("device", "01:00.0")], &["device", "makes its own"]),
