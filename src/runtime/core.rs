@@ -269,6 +269,11 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
     }
 
+    /// The application, when the core is not needed any more.
+    pub fn into_app(self) -> A {
+        self.app
+    }
+
     /// The engine's counters.
     pub fn endpoint_stats(&self) -> &EndpointStats {
         self.endpoint.stats()
