@@ -58,6 +58,7 @@ const MAX_MTU: u64 = 9702;
 
 impl PortProfile {
     /// The profile `name_or_path` with `sets` on top: `("mtu", "9000")`, `("devargs.socket", "/tmp/x")`.
+    /// The prefix of device arguments may be left out: `("socket", "/tmp/x")`.
     ///
     /// # Errors
     /// An unknown profile, key or driver, a value out of range, a required key that is missing.
@@ -95,7 +96,10 @@ impl PortProfile {
             .parse()
             .map_err(|e: toml::de::Error| ProfileError::Syntax { profile: name.to_owned(), reason: e.to_string() })?;
         let mut raw = Raw::flatten(name, table)?;
-        raw.values.extend(sets.iter().map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())));
+        for (key, value) in sets {
+            let key = raw.full_key(key.trim());
+            raw.values.insert(key, value.trim().to_owned());
+        }
         raw.check()
     }
 }
@@ -168,6 +172,12 @@ impl<'a> Raw<'a> {
 
     fn missing(&self, key: &str, doc: &'static str) -> ProfileError {
         ProfileError::Missing { profile: self.profile.to_owned(), key: key.to_owned(), doc }
+    }
+
+    /// A device argument may be set by its own name: `socket` for `devargs.socket`.
+    fn full_key(&self, key: &str) -> String {
+        let of_device = !KEYS.contains(&key) && self.driver().is_ok_and(|driver| driver.key(key).is_some());
+        if of_device { format!("devargs.{key}") } else { key.to_owned() }
     }
 
     fn known_keys(&self, driver: &Driver) -> Result<(), ProfileError> {
