@@ -28,6 +28,8 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
     pub(crate) fn new(key: &[u8]) -> Box<Self> {
         check_len::<ROUNDS>(key);
         let library = Library::expect();
+        // Made now, as a manager takes up to milliseconds: too long for the first packet to wait.
+        MANAGER.with(|_| ());
         // SAFETY: byte arrays all through: zeros are valid.
         let mut gcm = Box::new(Self { key: unsafe { zeroed() }, library });
         // SAFETY: the key has the length that the function reads, and what it writes is of the type it wants.
