@@ -174,7 +174,7 @@ impl<'a> Sealer<'a> {
     /// Writes the tag, and returns the length of the packet. All plaintext must have been fed by now
     /// (checked in debug builds).
     #[inline]
-    pub fn finish(self) -> usize {
+    pub fn finish(mut self) -> usize {
         let (body, tag) = self.packet.split_last_chunk_mut::<TAG_LEN>().expect("checked by seal");
         debug_assert_eq!(self.pos, body.len(), "plaintext up to the tag");
         let (aad, ciphertext) = body.split_at(self.start);

@@ -99,6 +99,7 @@ pub(super) enum Sealing<'a> {
 }
 
 /// Where a piece of plaintext belongs.
+#[cfg_attr(not(feature = "ipsec-mb"), allow(dead_code))]
 pub(super) struct Place<'a> {
     /// The header of its packet.
     pub(super) aad: &'a [u8],
@@ -123,9 +124,9 @@ impl Sealing<'_> {
 
     /// The tag. `aad` is the header, `ciphertext` all that was encrypted.
     #[inline]
-    pub(super) fn finish(self, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
+    pub(super) fn finish(&mut self, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
         match self {
-            Self::TwoPass { cipher, nonce } => cipher.tag(nonce, aad, ciphertext),
+            Self::TwoPass { cipher, nonce } => cipher.tag(*nonce, aad, ciphertext),
             #[cfg(feature = "ipsec-mb")]
             Self::Stream128(stream) => stream.finish(aad),
             #[cfg(feature = "ipsec-mb")]

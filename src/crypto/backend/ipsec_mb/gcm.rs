@@ -28,6 +28,8 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
     pub(crate) fn new(key: &[u8]) -> Box<Self> {
         check_len::<ROUNDS>(key);
         let library = Library::expect();
+        // Made now, as a manager takes up to milliseconds: too long for the first packet to wait.
+        MANAGER.with(|_| ());
         // SAFETY: byte arrays all through: zeros are valid.
         let mut gcm = Box::new(Self { key: unsafe { zeroed() }, library });
         // SAFETY: the key has the length that the function reads, and what it writes is of the type it wants.
@@ -139,34 +141,7 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
     /// Begins to encrypt a packet.
     #[inline]
     pub(crate) fn stream(&self, nonce: Nonce) -> Stream<'_, ROUNDS> {
-        Stream { gcm: self, nonce, state: State::Idle }
-    }
-
-    /// Encrypts all of a packet, which is cheaper than piece by piece. Returns the tag.
-    #[inline]
-    fn whole(&self, nonce: Nonce, aad: &[u8], data: InOutBuf<'_, '_, u8>) -> [u8; TAG_LEN] {
-        let nonce = nonce.bytes();
-        let len = data.len() as u64;
-        let (src, dst) = data.into_raw();
-        let mut context = MaybeUninit::uninit();
-        let mut tag = [0; TAG_LEN];
-        // SAFETY: reads nonce and header up to their ends; source and destination have the given length and are one
-        // and the same or apart; writes the 16 bytes of `tag`. The key was prepared, the context is only written.
-        unsafe {
-            (self.library.kernels::<ROUNDS>().whole)(
-                &raw const self.key,
-                context.as_mut_ptr(),
-                dst,
-                src,
-                len,
-                nonce.as_ptr(),
-                aad.as_ptr(),
-                aad.len() as u64,
-                tag.as_mut_ptr(),
-                TAG_LEN as u64,
-            );
-        }
-        tag
+        Stream { gcm: self, nonce, phase: Phase::Idle, context: MaybeUninit::uninit(), tag: [0; TAG_LEN] }
     }
 }
 
@@ -178,18 +153,22 @@ impl<const ROUNDS: usize> Drop for Gcm<ROUNDS> {
 }
 
 /// The encryption of one packet. Cipher and hash run in one pass, which [`Gcm::apply`] and [`Gcm::tag`] would
-/// need two for.
+/// need two for. Used where it lies: what the library has just written is slow to move.
 pub(crate) struct Stream<'a, const ROUNDS: usize> {
     gcm: &'a Gcm<ROUNDS>,
     nonce: Nonce,
-    state: State,
+    phase: Phase,
+    /// Prepared in phase `Midst` only.
+    context: MaybeUninit<sys::gcm_context_data>,
+    /// Made in phase `Done`.
+    tag: [u8; TAG_LEN],
 }
 
-/// The context is made where it stays: the library just wrote it when a move would read it.
-enum State {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
     Idle,
-    Midst(sys::gcm_context_data),
-    Done([u8; TAG_LEN]),
+    Midst,
+    Done,
 }
 
 impl<const ROUNDS: usize> Stream<'_, ROUNDS> {
@@ -200,55 +179,75 @@ impl<const ROUNDS: usize> Stream<'_, ROUNDS> {
             return;
         }
         if whole {
-            self.state = State::Done(self.gcm.whole(self.nonce, aad, data));
+            self.whole(aad, data);
             return;
         }
-        let gcm = self.gcm;
+        self.prepare(aad);
         let len = data.len() as u64;
         let (src, dst) = data.into_raw();
-        let update = gcm.library.kernels::<ROUNDS>().update;
-        let context = self.context(aad);
+        let update = self.gcm.library.kernels::<ROUNDS>().update;
         // SAFETY: source and destination have the given length and are one and the same or apart; key and context
         // were prepared.
-        unsafe { update(&raw const gcm.key, context, dst, src, len) };
+        unsafe { update(&raw const self.gcm.key, self.context.as_mut_ptr(), dst, src, len) };
+    }
+
+    /// Encrypts all of the packet in one call, which is cheaper.
+    #[inline]
+    fn whole(&mut self, aad: &[u8], data: InOutBuf<'_, '_, u8>) {
+        let nonce = self.nonce.bytes();
+        let len = data.len() as u64;
+        let (src, dst) = data.into_raw();
+        self.phase = Phase::Done;
+        // SAFETY: reads nonce and header up to their ends; source and destination have the given length and are one
+        // and the same or apart; writes the 16 bytes of the tag. The key was prepared, the context is only written.
+        unsafe {
+            (self.gcm.library.kernels::<ROUNDS>().whole)(
+                &raw const self.gcm.key,
+                self.context.as_mut_ptr(),
+                dst,
+                src,
+                len,
+                nonce.as_ptr(),
+                aad.as_ptr(),
+                aad.len() as u64,
+                self.tag.as_mut_ptr(),
+                TAG_LEN as u64,
+            );
+        }
     }
 
     /// The tag. `aad` is the header.
     #[inline]
-    pub(crate) fn finish(mut self, aad: &[u8]) -> [u8; TAG_LEN] {
-        if let State::Done(tag) = self.state {
-            return tag;
+    pub(crate) fn finish(&mut self, aad: &[u8]) -> [u8; TAG_LEN] {
+        if self.phase != Phase::Done {
+            self.prepare(aad);
+            self.phase = Phase::Done;
+            let finalize = self.gcm.library.kernels::<ROUNDS>().finalize;
+            let (context, tag) = (self.context.as_mut_ptr(), self.tag.as_mut_ptr());
+            // SAFETY: writes the 16 bytes of the tag; key and context were prepared.
+            unsafe { finalize(&raw const self.gcm.key, context, tag, TAG_LEN as u64) };
         }
-        let mut tag = [0; TAG_LEN];
-        let gcm = self.gcm;
-        let finalize = gcm.library.kernels::<ROUNDS>().finalize;
-        let context = self.context(aad);
-        // SAFETY: writes the 16 bytes of `tag`; key and context were prepared.
-        unsafe { finalize(&raw const gcm.key, context, tag.as_mut_ptr(), TAG_LEN as u64) };
-        tag
+        self.tag
     }
 
-    /// The context, prepared for a packet with header `aad` when it is first needed.
+    /// Prepares the context for a packet with header `aad`, when it is first needed.
     #[inline]
-    fn context(&mut self, aad: &[u8]) -> &mut sys::gcm_context_data {
-        if !matches!(self.state, State::Midst(_)) {
-            // SAFETY: bytes and integers all through: zeros are valid.
-            self.state = State::Midst(unsafe { zeroed() });
-            let State::Midst(context) = &mut self.state else { unreachable!("just set") };
-            let nonce = self.nonce.bytes();
-            // SAFETY: reads nonce and header up to their ends, and writes the context; the key was prepared.
-            unsafe {
-                (self.gcm.library.kernels::<ROUNDS>().init)(
-                    &raw const self.gcm.key,
-                    context,
-                    nonce.as_ptr(),
-                    nonce.len() as u64,
-                    aad.as_ptr(),
-                    aad.len() as u64,
-                );
-            }
+    fn prepare(&mut self, aad: &[u8]) {
+        if self.phase == Phase::Midst {
+            return;
         }
-        let State::Midst(context) = &mut self.state else { unreachable!("set above") };
-        context
+        self.phase = Phase::Midst;
+        let nonce = self.nonce.bytes();
+        // SAFETY: reads nonce and header up to their ends, and writes the context; the key was prepared.
+        unsafe {
+            (self.gcm.library.kernels::<ROUNDS>().init)(
+                &raw const self.gcm.key,
+                self.context.as_mut_ptr(),
+                nonce.as_ptr(),
+                nonce.len() as u64,
+                aad.as_ptr(),
+                aad.len() as u64,
+            );
+        }
     }
 }
