@@ -56,6 +56,9 @@ pub struct CoreConfig {
 /// Why a core stopped before its application was done.
 #[derive(Debug, Error)]
 pub enum RunError {
+    /// A client's link never came up.
+    #[error("the link has not come up within {0:?}: is the other end (cable, or the peer process) there?")]
+    NoLink(Duration),
     /// The link went down and did not come back.
     #[error("the link has been down for {0:?}: the cable is out, or the peer process has ended")]
     LinkDown(Duration),
@@ -78,7 +81,6 @@ pub struct Core<D: Datapath, A> {
     /// A frame that was taken for sending but not needed yet.
     spare: Option<D::Tx>,
     link_lost: Option<Instant>,
-    link_seen: bool,
     stats: CoreStats,
 }
 
@@ -109,7 +111,6 @@ impl<D: Datapath, A: App> Core<D, A> {
             tx: Burst::new(),
             spare: None,
             link_lost: None,
-            link_seen: false,
             stats: CoreStats::default(),
         })
     }
@@ -119,6 +120,7 @@ impl<D: Datapath, A: App> Core<D, A> {
     /// # Errors
     /// [`RunError`] when the port stops working.
     pub fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        self.await_link(stop)?;
         let mut idle_turns = 0;
         while !stop.load(Ordering::Relaxed) && !(self.app.is_done() && self.endpoint.connection_count() == 0) {
             if self.turn() {
@@ -137,6 +139,19 @@ impl<D: Datapath, A: App> Core<D, A> {
         Ok(())
     }
 
+    /// A client that starts before its link is up would lose its first packets. A server's link comes
+    /// and goes with its clients on some ports.
+    fn await_link(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        let start = self.clock.now();
+        while self.listen.is_none() && !self.datapath.link_up() && !stop.load(Ordering::Relaxed) {
+            if self.clock.now().saturating_since(start) > LINK_PATIENCE {
+                return Err(RunError::NoLink(LINK_PATIENCE));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
     /// Closes every connection and lets the last packets leave.
     fn shut_down(&mut self) {
         let start = self.clock.now();
@@ -151,11 +166,9 @@ impl<D: Datapath, A: App> Core<D, A> {
     fn check_link(&mut self) -> Result<(), RunError> {
         if self.datapath.link_up() {
             self.link_lost = None;
-            self.link_seen = true;
             return Ok(());
         }
-        // A link that never was up may still come: its peer has not started.
-        if !self.link_seen {
+        if self.listen.is_some() {
             return Ok(());
         }
         let now = self.clock.now();
