@@ -66,7 +66,7 @@ impl Default for NetConfig {
             max_neighbors: 1024,
             pending_frames: 16,
             max_pending: 256,
-            templates: 1024,
+            templates: 4096,
             echo_per_second: 100,
             errors_per_second: 10,
             announce: true,
