@@ -26,7 +26,9 @@ pub enum PerfFailure {
     )]
     Unreachable(SocketAddr),
     /// No handshake in time.
-    #[error("{0} did not complete the handshake in time; is a QUIC server running there, and does a firewall drop UDP?")]
+    #[error(
+        "{0} did not complete the handshake in time; is a QUIC server running there, and does a firewall drop UDP?"
+    )]
     HandshakeTimeout(SocketAddr),
     /// The server's TLS refuses ours.
     #[error("the server refused the TLS handshake with alert {alert}{}", explain(*.alert, .reason))]
@@ -75,6 +77,9 @@ pub enum PerfFailure {
     /// The server has been restarted.
     #[error("the server no longer knows the connection (stateless reset): it was restarted")]
     StatelessReset,
+    /// No memory for an answer, or the engine refused it.
+    #[error("an answer could not be received: {0}")]
+    Memory(String),
     /// An answer of another length.
     #[error("an answer had {got} bytes instead of {wanted}")]
     WrongLength {
@@ -84,7 +89,9 @@ pub enum PerfFailure {
         wanted: u64,
     },
     /// An answer with other bytes than our server sends.
-    #[error("an answer differs from what a gannet server sends at byte {offset}; do not verify answers of other servers")]
+    #[error(
+        "an answer differs from what a gannet server sends at byte {offset}; do not verify answers of other servers"
+    )]
     WrongBytes {
         /// The first wrong byte.
         offset: u64,

@@ -127,7 +127,8 @@ impl PerfPlan {
         if self.download == UNLIMITED && self.duration.is_none() && !self.handshakes {
             return Err(PlanError::UnlimitedWithoutDuration);
         }
-        let counts = [("connections", self.connections), ("streams", self.streams), ("handshakes", self.max_handshakes)];
+        let counts =
+            [("connections", self.connections), ("streams", self.streams), ("handshakes", self.max_handshakes)];
         if let Some((name, _)) = counts.iter().find(|(_, n)| *n == 0) {
             return Err(PlanError::Zero(name));
         }
@@ -228,10 +229,7 @@ mod tests {
             (|p| p.rate = Some(-1.0), PlanError::Rate(-1.0)),
             (|p| p.rate = Some(f64::INFINITY), PlanError::Rate(f64::INFINITY)),
             (|p| (p.rate, p.handshakes) = (Some(1.0), true), PlanError::RateOfHandshakes),
-            (
-                |p| p.upload = 1 << 62,
-                PlanError::TooLong { what: "an upload", bytes: 1 << 62, max: (1 << 62) - 9 },
-            ),
+            (|p| p.upload = 1 << 62, PlanError::TooLong { what: "an upload", bytes: 1 << 62, max: (1 << 62) - 9 }),
         ];
         for (breaks, error) in broken {
             let mut p = plan();

@@ -48,10 +48,12 @@ impl PerfResults {
     }
 
     fn fail_times(&mut self, failure: PerfFailure, times: u64) {
-        match self.failures.iter_mut().find(|(known, _)| *known == failure) {
-            Some((_, n)) => *n += times,
-            None if self.failures.len() < MAX_FAILURES => self.failures.push((failure, times)),
-            None => self.other_failures += times,
+        if let Some((_, n)) = self.failures.iter_mut().find(|(known, _)| *known == failure) {
+            *n += times;
+        } else if self.failures.len() < MAX_FAILURES {
+            self.failures.push((failure, times));
+        } else {
+            self.other_failures += times;
         }
     }
 

@@ -55,6 +55,9 @@ pub fn client_transport(base: TransportConfig, shape: &ReceiveShape, streams: u3
     TransportConfig {
         max_data: base.max_data.max(window.saturating_mul(2 * u64::from(streams)).min(1 << 40)),
         stream_window_bidi_local: window,
+        // Answers come on the client's own streams.
+        max_streams_bidi: 0,
+        max_streams_uni: 0,
         // Buffers are provided again as they come back; this tells of nothing new.
         receive_low_water: 0,
         send_budget: base.send_budget.max(SEND_BUDGET),
