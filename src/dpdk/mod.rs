@@ -20,6 +20,7 @@
 mod drivers;
 mod eal;
 mod error;
+mod gate;
 mod hugepages;
 mod log;
 mod mbuf;

@@ -1,6 +1,8 @@
 //! memif, and vhost with virtio-user: shared memory between processes.
 
-use gannet::datapath::Datapath as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gannet::datapath::{Burst, Datapath as _};
 use gannet::dpdk::Queue;
 
 use crate::support::*;
@@ -26,6 +28,24 @@ impl Side {
         drop((queue, port, eal));
         say("closed");
     }
+}
+
+/// Polls with `turn` until the parent says so, on more threads than there are CPUs: the one that polls is
+/// interrupted anywhere.
+fn serve(queue: &mut Queue, mut turn: impl FnMut(&mut Queue)) {
+    let told = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get()) {
+            scope.spawn(|| while !told.load(Ordering::Relaxed) {});
+        }
+        scope.spawn(|| {
+            until_told();
+            told.store(true, Ordering::Relaxed);
+        });
+        while !told.load(Ordering::Relaxed) {
+            turn(queue);
+        }
+    });
 }
 
 /// Runs an echoing server and an asking client in a process each. `sides` makes them for a socket.
@@ -114,4 +134,50 @@ fn vhost_and_virtio_user_jumbo() {
 fn vhost_and_virtio_user_small_receive_buffers_are_joined() {
     let small = [("mbuf_size", "512"), ("mbufs", "8192")];
     vhost("shared_memory::vhost_and_virtio_user_small_receive_buffers_are_joined", &small, 1500);
+}
+
+/// A memif server outlives its clients, however they go and whatever it is doing then.
+#[test]
+fn memif_server_outlives_its_clients() {
+    const TEST: &str = "shared_memory::memif_server_outlives_its_clients";
+    const CLIENTS: u32 = 500;
+    if let Some((case, dir)) = assignment() {
+        let socket = path(&dir, "socket");
+        if case.ends_with("/server") {
+            let eal = eal();
+            let (_port, mut queue) = open(&eal, &profile("memif", &[("devargs.socket", &socket)]));
+            say("open");
+            serve(&mut queue, |queue| {
+                let mut burst = Burst::new();
+                queue.rx_burst(&mut burst);
+                Queue::release(&mut burst);
+                let mut burst = Burst::new();
+                for n in 0..4 {
+                    make(queue, &mut burst, n, 64);
+                }
+                queue.tx_burst(&mut burst);
+            });
+        } else if case.ends_with("/client") {
+            let eal = eal();
+            let sets = [("devargs.socket", socket.as_str()), ("devargs.role", "client")];
+            for _ in 0..CLIENTS {
+                let (port, mut queue) = open(&eal, &profile("memif", &sets));
+                eventually("the link", || port.link_up());
+                let mut burst = Burst::new();
+                for n in 0..32 {
+                    make(&mut queue, &mut burst, n, 1000);
+                }
+                queue.tx_burst(&mut burst);
+            }
+            say("done");
+        }
+        return;
+    }
+    let dir = scratch();
+    let mut server = Peer::start(TEST, &format!("{TEST}/server"), dir.path());
+    server.expect("open");
+    let mut client = Peer::start(TEST, &format!("{TEST}/client"), dir.path());
+    client.expect("done");
+    client.finish();
+    server.finish();
 }
