@@ -14,6 +14,9 @@ use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats};
 const LINK_REFRESH: u32 = 1024;
 
 /// A queue pair, owned by one core at a time. The port stays open for as long as one of its queues lives.
+///
+/// Receive into an empty burst where possible: the vector receive functions of PCI drivers fill slots by fours or
+/// eights and return nothing when fewer are free.
 pub struct Queue {
     port: Arc<PortInner>,
     port_id: u16,

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gannet::datapath::{Burst, Datapath as _};
-use gannet::dpdk::Queue;
+use gannet::dpdk::{Port, Queue};
 
 use crate::support::*;
 
 /// One side of a pair: what it opens, and what it does then.
-struct Side {
+pub struct Side {
     profile: &'static str,
     sets: Vec<(&'static str, String)>,
 }
@@ -50,12 +50,22 @@ fn serve(queue: &mut Queue, mut turn: impl FnMut(&mut Queue)) {
 
 /// Runs an echoing server and an asking client in a process each. `sides` makes them for a socket.
 fn pair(test: &str, sides: impl FnOnce(&str) -> (Side, Side), traffic: &Traffic) {
+    pair_of(test, sides, |q| echo(q, traffic.count), |q| round_trips(q, traffic));
+}
+
+/// Runs `serve` and `ask` in a process each.
+pub fn pair_of(
+    test: &str,
+    sides: impl FnOnce(&str) -> (Side, Side),
+    serve: impl FnOnce(&mut Queue),
+    ask: impl FnOnce(&mut Queue),
+) {
     let (server_case, client_case) = (format!("{test}/server"), format!("{test}/client"));
     if let Some((case, dir)) = assignment() {
         let (server, client) = sides(&path(&dir, "socket"));
         match case {
-            case if case == server_case => server.run(|q| echo(q, traffic.count)),
-            case if case == client_case => client.run(|q| round_trips(q, traffic)),
+            case if case == server_case => server.run(serve),
+            case if case == client_case => client.run(ask),
             _ => {}
         }
         return;
@@ -76,7 +86,7 @@ fn pair(test: &str, sides: impl FnOnce(&str) -> (Side, Side), traffic: &Traffic)
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the server removes its socket");
 }
 
-fn side(profile: &'static str, mtu: u16, sets: &[(&'static str, &str)]) -> Side {
+pub fn side(profile: &'static str, mtu: u16, sets: &[(&'static str, &str)]) -> Side {
     let sets = sets.iter().map(|(k, v)| (*k, (*v).to_owned()));
     Side { profile, sets: sets.chain([("mtu", mtu.to_string())]).collect() }
 }
@@ -118,6 +128,35 @@ fn memif_zero_copy() {
 #[test]
 fn memif_small_receive_buffers_are_joined() {
     memif("shared_memory::memif_small_receive_buffers_are_joined", &[("mbuf_size", "256")], 1500, 2000);
+}
+
+#[test]
+fn memif_two_queues_in_one_process() {
+    isolated("shared_memory::memif_two_queues_in_one_process", || {
+        let dir = scratch();
+        let socket = path(dir.path(), "socket");
+        let eal = eal();
+        let port = |role| {
+            let sets = [("devargs.socket", socket.as_str()), ("devargs.role", role), ("queues", "2")];
+            Port::open(&eal, &profile("memif", &sets)).unwrap_or_else(|e| panic!("{e}"))
+        };
+        let (mut server, mut client) = (port("server"), port("client"));
+        eventually("the link", || server.link_up() && client.link_up());
+        let (mut ours, mut theirs) = (server.take_queues(), client.take_queues());
+        for (s, c) in ours.iter_mut().zip(&mut theirs) {
+            let traffic = Traffic { count: 2000, mtu: 1500, window: 256 };
+            traffic.run(s, c);
+            traffic.run(c, s);
+        }
+        // The link goes down with the other side, and sending then leaves everything with its owner.
+        drop((theirs, client));
+        eventually("the end of the link", || !server.link_up());
+        let mut burst = Burst::new();
+        assert!(make(&mut ours[0], &mut burst, 0, 64));
+        assert_eq!((ours[0].tx_burst(&mut burst), burst.len()), (0, 1));
+        drop((burst, ours));
+        assert_no_leak(&server);
+    });
 }
 
 #[test]
