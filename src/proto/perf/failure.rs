@@ -1,5 +1,6 @@
 //! What can go wrong for a client.
 
+use crate::runtime::Unreachable;
 use std::net::SocketAddr;
 
 use thiserror::Error;
@@ -21,10 +22,13 @@ pub enum PerfFailure {
         reason: String,
     },
     /// The network says that nobody is there.
-    #[error(
-        "{0} is not reachable: no host answers for that address, or nothing listens on that port; is the server running?"
-    )]
-    Unreachable(SocketAddr),
+    #[error("cannot reach {remote}: {why}")]
+    Unreachable {
+        /// The server.
+        remote: SocketAddr,
+        /// What the network says.
+        why: Unreachable,
+    },
     /// No handshake in time.
     #[error(
         "{0} did not complete the handshake in time; is a QUIC server running there, and does a firewall drop UDP?"
