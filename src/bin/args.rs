@@ -113,6 +113,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
 
+    /// Read the files directly in the directory into pinned memory at start, up to this many bytes in all.
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0")]
+    pub preload: u64,
+
     /// Take uploads, and keep them in this directory.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub upload_dir: Option<PathBuf>,
@@ -141,6 +145,11 @@ pub struct GetArgs {
     /// Print the SHA-256 of each file.
     #[arg(long)]
     pub sha256: bool,
+
+    /// Keep up to this many received bytes in pinned memory before writing the first to disk, so that
+    /// the disk does not slow the network down.
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0")]
+    pub hold: u64,
 
     /// What to fetch: https://HOST[:PORT]/PATH, all from one server.
     #[arg(value_name = "URL", required = true)]

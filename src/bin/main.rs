@@ -7,6 +7,8 @@ use args::{Args, Command};
 
 fn main() -> std::process::ExitCode {
     let result = match &Args::load().command {
+        Command::Serve(args) => commands::serve::run(args).map_err(|e| e.to_string()),
+        Command::Get(args) => commands::get::run(args).map_err(|e| e.to_string()),
         Command::Report(args) => commands::report::run(args).map_err(|e| e.to_string()),
         Command::Doctor(args) => {
             let build = commands::doctor::Build {

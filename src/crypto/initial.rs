@@ -7,7 +7,7 @@ use sha2::Sha256;
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
-use super::packet::IV_LEN;
+use super::nonce::IV_LEN;
 use super::{DirectionKeys, Keys, PacketKey, Suite, TAG_LEN, header_key, packet_key};
 use crate::base::Side;
 

@@ -9,6 +9,7 @@
 mod backend;
 mod header;
 mod initial;
+mod nonce;
 mod packet;
 mod suite;
 #[cfg(test)]

@@ -1,19 +1,14 @@
 //! Packet protection (RFC 9001 §5.3): verify first, then decrypt in place of destination.
 
-use core::ops::Range;
-
 use aes::cipher::inout::InOutBuf;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
 use super::Suite;
-use super::backend::{self, Backend, Cipher, Sealing};
+use super::backend::{self, Backend, Cipher, Place, Sealing};
+use super::nonce::{IV_LEN, Iv, Nonce};
 
 /// Length of the authentication tag in bytes, the same for all suites.
 pub const TAG_LEN: usize = 16;
-
-/// Length of the nonce in bytes, the same for all suites.
-pub(super) const IV_LEN: usize = 12;
 
 /// The packet did not authenticate: it was changed, forged, or made with other keys. Drop it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +18,7 @@ pub struct AuthError;
 /// A packet protection key of one direction.
 pub struct PacketKey {
     cipher: Cipher,
-    iv: Zeroizing<[u8; IV_LEN]>,
+    iv: Iv,
     suite: Suite,
 }
 
@@ -39,7 +34,7 @@ impl PacketKey {
     /// A key on a backend of one's choice.
     pub(super) fn on(backend: Backend, suite: Suite, key: &[u8], iv: &[u8; IV_LEN]) -> Self {
         assert_eq!(key.len(), suite.key_len(), "packet key length fits {suite:?}");
-        Self { cipher: Cipher::new(backend, suite, key), iv: Zeroizing::new(*iv), suite }
+        Self { cipher: Cipher::new(backend, suite, key), iv: Iv::new(iv), suite }
     }
 
     /// The suite that this key is for.
@@ -65,8 +60,9 @@ impl PacketKey {
     #[inline]
     pub fn open<'a>(&'a self, pn: u64, aad: &[u8], body: &'a [u8]) -> Result<Opened<'a>, AuthError> {
         let (ciphertext, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(AuthError)?;
-        let nonce = self.nonce(pn);
-        if bool::from(self.cipher.tag(&nonce, aad, ciphertext).ct_eq(tag)) {
+        let nonce = self.iv.nonce(pn);
+        let difference = u128::from_ne_bytes(self.cipher.tag(nonce, aad, ciphertext)) ^ u128::from_ne_bytes(*tag);
+        if bool::from(difference.ct_eq(&0)) {
             Ok(Opened { cipher: &self.cipher, nonce, ciphertext })
         } else {
             Err(AuthError)
@@ -81,21 +77,12 @@ impl PacketKey {
     #[inline]
     pub fn seal<'a>(&'a self, pn: u64, packet: &'a mut [u8], start: usize) -> Sealer<'a> {
         assert!(start.checked_add(TAG_LEN).is_some_and(|n| n <= packet.len()), "header and tag fit into the packet");
-        Sealer { sealing: self.cipher.sealing(self.nonce(pn), &packet[..start]), packet, start, pos: start }
-    }
-
-    /// The IV, exclusive-ored with the packet number (RFC 9001 §5.3).
-    #[inline]
-    fn nonce(&self, pn: u64) -> [u8; IV_LEN] {
-        let mut nonce = *self.iv;
-        let (_, low) = nonce.split_last_chunk_mut::<8>().expect("the IV is longer");
-        *low = (u64::from_be_bytes(*low) ^ pn).to_be_bytes();
-        nonce
+        Sealer { sealing: self.cipher.sealing(self.iv.nonce(pn)), packet, start, pos: start }
     }
 
     /// The tag over `aad` alone (RFC 9001 §5.8).
     pub(super) fn tag_over(&self, aad: &[u8]) -> [u8; TAG_LEN] {
-        self.cipher.tag(&self.iv, aad, &[])
+        self.cipher.tag(self.iv.nonce(0), aad, &[])
     }
 }
 
@@ -108,7 +95,7 @@ impl core::fmt::Debug for PacketKey {
 /// A packet whose tag was verified, still encrypted.
 pub struct Opened<'a> {
     cipher: &'a Cipher,
-    nonce: [u8; IV_LEN],
+    nonce: Nonce,
     ciphertext: &'a [u8],
 }
 
@@ -132,7 +119,7 @@ impl Opened<'_> {
     pub fn decrypt_at(&self, from: usize, out: &mut [u8]) {
         let end = from.checked_add(out.len()).expect("range of a packet");
         let input = &self.ciphertext[from..end];
-        self.cipher.apply(&self.nonce, from, InOutBuf::new(input, out).expect("of one length"));
+        self.cipher.apply(self.nonce, from, InOutBuf::new(input, out).expect("of one length"));
     }
 }
 
@@ -151,15 +138,15 @@ pub struct Sealer<'a> {
     pos: usize,
 }
 
-impl Sealer<'_> {
+impl<'a> Sealer<'a> {
     /// The next `n` bytes of plaintext lie in the packet already: encrypts them where they are.
     ///
     /// # Panics
     /// If they reach into the tag.
     #[inline]
     pub fn in_place(&mut self, n: usize) {
-        let area = self.take(n);
-        self.sealing.encrypt(area.start - self.start, InOutBuf::from(&mut self.packet[area]));
+        let (sealing, place, area) = self.next(n);
+        sealing.encrypt(&place, area.into());
     }
 
     /// The next bytes of plaintext are `src`: encrypts them into the packet.
@@ -168,25 +155,26 @@ impl Sealer<'_> {
     /// If they reach into the tag.
     #[inline]
     pub fn copy_from(&mut self, src: &[u8]) {
-        let area = self.take(src.len());
-        let from = area.start - self.start;
-        self.sealing.encrypt(from, InOutBuf::new(src, &mut self.packet[area]).expect("of one length"));
+        let (sealing, place, area) = self.next(src.len());
+        sealing.encrypt(&place, InOutBuf::new(src, area).expect("of one length"));
     }
 
-    /// Where in the packet the next `n` bytes of plaintext go.
+    /// Goes past the next `n` bytes of plaintext: where they belong, and the memory there.
     #[inline]
-    fn take(&mut self, n: usize) -> Range<usize> {
-        let at = self.pos;
-        let room = self.packet.len() - TAG_LEN - at;
+    fn next(&mut self, n: usize) -> (&mut Sealing<'a>, Place<'_>, &mut [u8]) {
+        let room = self.packet.len() - TAG_LEN - self.pos;
         assert!(n <= room, "{n} bytes of plaintext for {room} bytes of packet");
+        let from = self.pos - self.start;
         self.pos += n;
-        at..at + n
+        let (aad, body) = self.packet.split_at_mut(self.start);
+        let whole = n + TAG_LEN == body.len();
+        (&mut self.sealing, Place { aad, from, whole }, &mut body[from..from + n])
     }
 
     /// Writes the tag, and returns the length of the packet. All plaintext must have been fed by now
     /// (checked in debug builds).
     #[inline]
-    pub fn finish(self) -> usize {
+    pub fn finish(mut self) -> usize {
         let (body, tag) = self.packet.split_last_chunk_mut::<TAG_LEN>().expect("checked by seal");
         debug_assert_eq!(self.pos, body.len(), "plaintext up to the tag");
         let (aad, ciphertext) = body.split_at(self.start);

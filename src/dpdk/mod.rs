@@ -1,1 +1,39 @@
-//! Layer `dpdk`.
+//! Layer `dpdk`: the environment, ports and their queues, packet buffers. The only layer above `dpdk-sys`
+//! that calls DPDK.
+//!
+//! # Who owns what
+//! - [`Eal`] is started once per process. Ports, queues, pools and thread guards hold references to it, so
+//!   it is cleaned up after the last of them, in whatever order they go.
+//! - A [`Port`] owns its device, its mempools and, until they are taken, its [`Queue`]s. Queues share the port:
+//!   it stays open while one of them lives, and closing stops the device, removes it and its sockets.
+//! - A [`Queue`] is one RX/TX queue pair and belongs to one thread at a time (`Send`, neither `Sync` nor
+//!   `Clone`): that is DPDK's own rule, checked by the compiler.
+//! - A frame ([`RxMbuf`], [`TxMbuf`]) owns its buffer. Receiving makes one; dropping it gives the buffer back;
+//!   sending hands it to the device, and what the device does not take stays with the sender, in the burst.
+//!   Nothing is freed twice, and nothing leaks while it has an owner. A frame that outlives its port keeps
+//!   its pool's memory mapped for the rest of the process rather than dangle.
+//! - Frames are not `Send`, because a mempool's cache belongs to a thread. To move one to another core take it
+//!   apart with [`Mbuf::into_raw`] and put it together there.
+//!
+//! Threads that poll should hold a [`ThreadGuard`] from [`Eal::register_thread`], for the caches' sake.
+
+mod drivers;
+mod eal;
+mod error;
+mod gate;
+mod hugepages;
+mod log;
+mod mbuf;
+mod pool;
+mod port;
+mod profile;
+mod queue;
+
+pub use drivers::{BUILT_AGAINST, DriverInfo, available_drivers, drivers_at_build, plugin_dir};
+pub use eal::{Eal, EalConfig, LogLevel, ThreadGuard};
+pub use error::{EalError, PortError, ProfileError};
+pub use hugepages::{Hugepages, free_bytes as free_hugepage_bytes, mounted as hugetlbfs_mounted};
+pub use mbuf::{Mbuf, RxMbuf, TxMbuf};
+pub use port::{MemoryGuard, Port, PortStats};
+pub use profile::{Bus, Offloads, PortProfile};
+pub use queue::Queue;

@@ -1,9 +1,12 @@
 //! What the engine tells the application.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::mem::PinnedBuf;
 use crate::quic::StreamId;
+use crate::wire::quic::TransportError;
 
 /// Names a connection of one endpoint. Never reused for another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,6 +78,31 @@ pub enum CloseReason {
     VersionMismatch,
     /// The endpoint is going away.
     Shutdown,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = |code: u64| TransportError(code);
+        match self {
+            Self::Local { code } => write!(f, "closed here with code {code}"),
+            Self::Application { code, reason } if reason.is_empty() => {
+                write!(f, "the peer closed it with code {code}")
+            }
+            Self::Application { code, reason } => write!(f, "the peer closed it with code {code}: {reason}"),
+            Self::PeerTransport { code, reason } if reason.is_empty() => {
+                write!(f, "the peer ended it: {}", transport(*code))
+            }
+            Self::PeerTransport { code, reason } => {
+                write!(f, "the peer ended it: {} ({reason})", transport(*code))
+            }
+            Self::Transport { code, reason } => write!(f, "ended because of the peer: {reason} ({})", transport(*code)),
+            Self::IdleTimeout => f.write_str("the peer fell silent (idle timeout): it is gone, or the network is down"),
+            Self::HandshakeTimeout => f.write_str("no answer to the handshake: is the server running, at that port?"),
+            Self::StatelessReset => f.write_str("the peer has lost the connection's state; it was restarted"),
+            Self::VersionMismatch => f.write_str("the server does not speak QUIC version 1"),
+            Self::Shutdown => f.write_str("this end shut down"),
+        }
+    }
 }
 
 /// One thing that happened on a connection.

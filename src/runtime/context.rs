@@ -19,15 +19,26 @@ pub trait App {
         let _ = cx;
     }
 
-    /// The network cannot reach `remote`: nobody answers for its address, or its port is closed.
-    fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: SocketAddr) {
-        let _ = (cx, remote);
+    /// The network cannot reach `remote`, or the router on the way to it.
+    fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: IpAddr, why: Unreachable) {
+        let _ = (cx, remote, why);
     }
 
     /// Whether the core may stop as soon as all its connections are gone.
     fn is_done(&self) -> bool {
         false
     }
+}
+
+/// Why a host cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unreachable {
+    /// No host answered for the address (ARP, NDP).
+    #[error("no host answers for its address (or its router's): is it up, and on this network?")]
+    NoAnswer,
+    /// The host says that nobody listens. Anybody can say so: it counts only before a connection stands.
+    #[error("nobody listens at that port")]
+    PortClosed,
 }
 
 /// Why no connection could be started.

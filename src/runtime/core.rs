@@ -8,9 +8,9 @@ use thiserror::Error;
 use crate::base::time::{Duration, Instant};
 use crate::datapath::{Burst, Datapath, DatapathStats, RxFrame, TxFrame};
 use crate::mem::BufPool;
-use crate::net::{Net, NetConfig, NetError, NetStats, Received, Sent};
+use crate::net::{Net, NetConfig, NetError, NetEvent, NetStats, Received, Sent};
 use crate::quic::{Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig};
-use crate::runtime::{App, Clock, Context, CoreStats};
+use crate::runtime::{App, Clock, Context, CoreStats, Unreachable};
 
 /// Events handled in a turn at the most, so that packets do not wait for a busy application.
 const EVENT_BUDGET: usize = 256;
@@ -56,6 +56,9 @@ pub struct CoreConfig {
 /// Why a core stopped before its application was done.
 #[derive(Debug, Error)]
 pub enum RunError {
+    /// A client's link never came up.
+    #[error("the link has not come up within {0:?}: is the other end (cable, or the peer process) there?")]
+    NoLink(Duration),
     /// The link went down and did not come back.
     #[error("the link has been down for {0:?}: the cable is out, or the peer process has ended")]
     LinkDown(Duration),
@@ -78,7 +81,6 @@ pub struct Core<D: Datapath, A> {
     /// A frame that was taken for sending but not needed yet.
     spare: Option<D::Tx>,
     link_lost: Option<Instant>,
-    link_seen: bool,
     stats: CoreStats,
 }
 
@@ -109,7 +111,6 @@ impl<D: Datapath, A: App> Core<D, A> {
             tx: Burst::new(),
             spare: None,
             link_lost: None,
-            link_seen: false,
             stats: CoreStats::default(),
         })
     }
@@ -119,6 +120,7 @@ impl<D: Datapath, A: App> Core<D, A> {
     /// # Errors
     /// [`RunError`] when the port stops working.
     pub fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        self.await_link(stop)?;
         let mut idle_turns = 0;
         while !stop.load(Ordering::Relaxed) && !(self.app.is_done() && self.endpoint.connection_count() == 0) {
             if self.turn() {
@@ -137,6 +139,19 @@ impl<D: Datapath, A: App> Core<D, A> {
         Ok(())
     }
 
+    /// A client that starts before its link is up would lose its first packets. A server's link comes
+    /// and goes with its clients on some ports.
+    fn await_link(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        let start = self.clock.now();
+        while self.listen.is_none() && !self.datapath.link_up() && !stop.load(Ordering::Relaxed) {
+            if self.clock.now().saturating_since(start) > LINK_PATIENCE {
+                return Err(RunError::NoLink(LINK_PATIENCE));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
     /// Closes every connection and lets the last packets leave.
     fn shut_down(&mut self) {
         let start = self.clock.now();
@@ -151,11 +166,9 @@ impl<D: Datapath, A: App> Core<D, A> {
     fn check_link(&mut self) -> Result<(), RunError> {
         if self.datapath.link_up() {
             self.link_lost = None;
-            self.link_seen = true;
             return Ok(());
         }
-        // A link that never was up may still come: its peer has not started.
-        if !self.link_seen {
+        if self.listen.is_some() {
             return Ok(());
         }
         let now = self.clock.now();
@@ -168,6 +181,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         let now = self.clock.now();
         self.stats.turns += 1;
         let received = self.receive(now);
+        self.poll_net(now);
         let due = self.endpoint.next_timeout().is_some_and(|at| at <= now);
         if due {
             self.endpoint.handle_timeout(now);
@@ -194,7 +208,7 @@ impl<D: Datapath, A: App> Core<D, A> {
                 Received::PacketTooBig { local, remote, max_udp_payload } => {
                     self.endpoint.limit_mtu(local, remote, max_udp_payload);
                 }
-                Received::PortUnreachable { remote, .. } => self.unreachable(now, remote),
+                Received::PortUnreachable { remote, .. } => self.unreachable(now, remote.ip(), Unreachable::PortClosed),
                 Received::Consumed | Received::Dropped(_) => {}
             }
         }
@@ -202,9 +216,21 @@ impl<D: Datapath, A: App> Core<D, A> {
         true
     }
 
-    fn unreachable(&mut self, now: Instant, remote: SocketAddr) {
+    fn poll_net(&mut self, now: Instant) {
+        while let Some(event) = self.net.poll_event() {
+            match event {
+                NetEvent::Unreachable { ip } => self.unreachable(now, ip, Unreachable::NoAnswer),
+                NetEvent::Duplicate { ip, mac } => {
+                    eprintln!("warning: {mac} uses our address {ip} as well; packets may go there");
+                }
+                NetEvent::Neighbor { .. } => {}
+            }
+        }
+    }
+
+    fn unreachable(&mut self, now: Instant, remote: IpAddr, why: Unreachable) {
         let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
-        self.app.on_unreachable(&mut cx, remote);
+        self.app.on_unreachable(&mut cx, remote, why);
     }
 
     fn run_app(&mut self, now: Instant) -> bool {
@@ -254,6 +280,11 @@ impl<D: Datapath, A: App> Core<D, A> {
                 Sent::Pending | Sent::Dropped(_) => {}
             }
         }
+    }
+
+    /// The application, when the core is not needed any more.
+    pub fn into_app(self) -> A {
+        self.app
     }
 
     /// The engine's counters.

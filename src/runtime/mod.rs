@@ -9,5 +9,5 @@ mod stats;
 
 pub use self::core::{Core, CoreConfig, Idle, RunError};
 pub use clock::Clock;
-pub use context::{App, ConnectFailure, Context};
+pub use context::{App, ConnectFailure, Context, Unreachable};
 pub use stats::CoreStats;

@@ -43,7 +43,7 @@ pub fn test(args: &TestArgs) -> Result<()> {
 /// Format, lints, documentation, and every test there is.
 ///
 /// # Errors
-/// As [`test`].
+/// As [`test()`].
 pub fn ci() -> Result<()> {
     setup::for_tests()?;
     let mut steps = lint_steps();

@@ -62,6 +62,10 @@ pub struct EngineArgs {
     #[arg(long, value_name = "CPU", help_heading = "Engine")]
     pub core: Option<usize>,
 
+    /// Never give the CPU to other threads while idle: lowest latency, for a CPU that nothing else needs.
+    #[arg(long, help_heading = "Engine")]
+    pub spin: bool,
+
     /// Congestion controller.
     #[arg(long, value_name = "NAME", value_enum, default_value_t, help_heading = "Engine")]
     pub congestion: Congestion,

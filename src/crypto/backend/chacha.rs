@@ -4,12 +4,12 @@ use aes::cipher::inout::InOutBuf;
 use aes::cipher::{KeyIvInit, StreamCipherCore};
 use chacha20::variants::Ietf;
 use chacha20::{ChaChaCore, R20};
-use poly1305::Poly1305;
-use poly1305::universal_hash::{KeyInit, UniversalHash};
 use zeroize::Zeroizing;
 
 use super::keystream;
-use crate::crypto::packet::{IV_LEN, TAG_LEN};
+use super::poly1305::Poly1305;
+use crate::crypto::nonce::{IV_LEN, Nonce};
+use crate::crypto::packet::TAG_LEN;
 
 type ChaCha = ChaChaCore<R20, Ietf>;
 
@@ -23,20 +23,20 @@ impl ChaChaPoly {
         Self(Zeroizing::new(key.try_into().expect("32 bytes of key")))
     }
 
-    pub(crate) fn tag(&self, nonce: &[u8; IV_LEN], aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
-        let one_time = Zeroizing::new(block(&self.0, nonce, 0));
+    pub(crate) fn tag(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
+        let one_time = Zeroizing::new(block(&self.0, &nonce.bytes(), 0));
         let one_time: &[u8; 32] = one_time.first_chunk().expect("a block has 64 bytes");
-        let mut hash = Poly1305::new(one_time.into());
+        let mut hash = Poly1305::new(one_time);
         hash.update_padded(aad);
         hash.update_padded(ciphertext);
-        hash.update(&[lengths(aad.len(), ciphertext.len()).into()]);
-        hash.finalize().into()
+        hash.update(&lengths(aad.len(), ciphertext.len()));
+        hash.finish()
     }
 
-    pub(crate) fn apply(&self, nonce: &[u8; IV_LEN], from: usize, data: InOutBuf<'_, '_, u8>) {
+    pub(crate) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
         // Block 0 is the key of the tag.
         let (block, skip) = keystream::seek::<ChaCha>(1, from);
-        keystream::apply(core(&self.0, nonce, block), skip, data);
+        keystream::apply(core(&self.0, &nonce.bytes(), block), skip, data);
     }
 }
 
@@ -61,5 +61,5 @@ fn block(key: &[u8; 32], nonce: &[u8; IV_LEN], counter: u32) -> [u8; 64] {
 
 /// The last block that is hashed: both lengths in bytes.
 fn lengths(aad: usize, ciphertext: usize) -> [u8; 16] {
-    ((ciphertext as u128) << 64 | aad as u128).to_le_bytes()
+    (((ciphertext as u128) << 64) | aad as u128).to_le_bytes()
 }

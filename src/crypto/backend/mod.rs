@@ -5,13 +5,15 @@ mod choice;
 #[cfg(feature = "ipsec-mb")]
 pub(super) mod ipsec_mb;
 mod keystream;
+mod poly1305;
 mod portable;
 
 use aes::cipher::inout::InOutBuf;
 use aes::{Aes128Enc, Aes256Enc};
 
 use super::Suite;
-use super::packet::{IV_LEN, TAG_LEN};
+use super::nonce::Nonce;
+use super::packet::TAG_LEN;
 use chacha::ChaChaPoly;
 pub use choice::backend_name;
 pub(super) use choice::{Backend, chosen};
@@ -46,7 +48,7 @@ impl Cipher {
 
     /// The tag over `aad` and `ciphertext`.
     #[inline]
-    pub(super) fn tag(&self, nonce: &[u8; IV_LEN], aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
+    pub(super) fn tag(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
         match self {
             Self::Aes128Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
             Self::Aes256Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
@@ -60,7 +62,7 @@ impl Cipher {
 
     /// Encrypts or decrypts `data`, which lies at offset `from` of the plaintext.
     #[inline]
-    pub(super) fn apply(&self, nonce: &[u8; IV_LEN], from: usize, data: InOutBuf<'_, '_, u8>) {
+    pub(super) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
         match self {
             Self::Aes128Gcm(gcm) => gcm.apply(nonce, from, data),
             Self::Aes256Gcm(gcm) => gcm.apply(nonce, from, data),
@@ -72,18 +74,15 @@ impl Cipher {
         }
     }
 
-    /// Begins to encrypt a packet with header `aad`.
+    /// Begins to encrypt a packet.
     #[inline]
-    pub(super) fn sealing(&self, nonce: [u8; IV_LEN], aad: &[u8]) -> Sealing<'_> {
+    pub(super) fn sealing(&self, nonce: Nonce) -> Sealing<'_> {
         match self {
             #[cfg(feature = "ipsec-mb")]
-            Self::MbAes128Gcm(gcm) => Sealing::Stream128(gcm.stream(&nonce, aad)),
+            Self::MbAes128Gcm(gcm) => Sealing::Stream128(gcm.stream(nonce)),
             #[cfg(feature = "ipsec-mb")]
-            Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(&nonce, aad)),
-            _ => {
-                let _ = aad;
-                Sealing::TwoPass { cipher: self, nonce }
-            }
+            Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(nonce)),
+            _ => Sealing::TwoPass { cipher: self, nonce },
         }
     }
 }
@@ -91,7 +90,7 @@ impl Cipher {
 /// The encryption of one packet.
 pub(super) enum Sealing<'a> {
     /// The tag is laid over the finished ciphertext.
-    TwoPass { cipher: &'a Cipher, nonce: [u8; IV_LEN] },
+    TwoPass { cipher: &'a Cipher, nonce: Nonce },
     /// The tag grows with the ciphertext.
     #[cfg(feature = "ipsec-mb")]
     Stream128(ipsec_mb::Stream<'a, AES128>),
@@ -99,28 +98,39 @@ pub(super) enum Sealing<'a> {
     Stream256(ipsec_mb::Stream<'a, AES256>),
 }
 
+/// Where a piece of plaintext belongs.
+#[cfg_attr(not(feature = "ipsec-mb"), allow(dead_code))]
+pub(super) struct Place<'a> {
+    /// The header of its packet.
+    pub(super) aad: &'a [u8],
+    /// Its offset in the plaintext.
+    pub(super) from: usize,
+    /// Whether it is all of the plaintext.
+    pub(super) whole: bool,
+}
+
 impl Sealing<'_> {
-    /// Encrypts the next piece of plaintext, which lies at offset `from`.
+    /// Encrypts the next piece of plaintext.
     #[inline]
-    pub(super) fn encrypt(&mut self, from: usize, data: InOutBuf<'_, '_, u8>) {
+    pub(super) fn encrypt(&mut self, place: &Place<'_>, data: InOutBuf<'_, '_, u8>) {
         match self {
-            Self::TwoPass { cipher, nonce } => cipher.apply(nonce, from, data),
+            Self::TwoPass { cipher, nonce } => cipher.apply(*nonce, place.from, data),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream128(stream) => stream.encrypt(data),
+            Self::Stream128(stream) => stream.encrypt(place.aad, place.whole, data),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream256(stream) => stream.encrypt(data),
+            Self::Stream256(stream) => stream.encrypt(place.aad, place.whole, data),
         }
     }
 
-    /// The tag. `aad` is the header that the packet began with, `ciphertext` all that was encrypted.
+    /// The tag. `aad` is the header, `ciphertext` all that was encrypted.
     #[inline]
-    pub(super) fn finish(self, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
+    pub(super) fn finish(&mut self, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
         match self {
-            Self::TwoPass { cipher, nonce } => cipher.tag(&nonce, aad, ciphertext),
+            Self::TwoPass { cipher, nonce } => cipher.tag(*nonce, aad, ciphertext),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream128(stream) => stream.finish(),
+            Self::Stream128(stream) => stream.finish(aad),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream256(stream) => stream.finish(),
+            Self::Stream256(stream) => stream.finish(aad),
         }
     }
 }

@@ -8,7 +8,8 @@ use ghash::GHash;
 use ghash::universal_hash::UniversalHash;
 
 use super::keystream;
-use crate::crypto::packet::{IV_LEN, TAG_LEN};
+use crate::crypto::nonce::Nonce;
+use crate::crypto::packet::TAG_LEN;
 
 /// The counter of the block that the tag is masked with. The plaintext begins one block later.
 const FIRST: u32 = 1;
@@ -30,33 +31,26 @@ impl<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + KeyInit> Gcm<C> {
         Self { aes, ghash: GHash::new(&h) }
     }
 
-    pub(crate) fn tag(&self, nonce: &[u8; IV_LEN], aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
+    pub(crate) fn tag(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
         let mut hash = self.ghash.clone();
         hash.update_padded(aad);
         hash.update_padded(ciphertext);
-        hash.update(&[lengths(aad.len(), ciphertext.len()).into()]);
-        let mut mask: Block<C> = counter_block(nonce, FIRST).into();
+        hash.update(&[lengths(aad.len(), ciphertext.len()).to_le_bytes().into()]);
+        let mut mask: Block<C> = nonce.block(FIRST).to_le_bytes().into();
         self.aes.encrypt_block(&mut mask);
         let hash: [u8; TAG_LEN] = hash.finalize().into();
         (u128::from_ne_bytes(hash) ^ u128::from_ne_bytes(mask.into())).to_ne_bytes()
     }
 
-    pub(crate) fn apply(&self, nonce: &[u8; IV_LEN], from: usize, data: InOutBuf<'_, '_, u8>) {
+    pub(crate) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
         let (block, skip) = keystream::seek::<C>(FIRST + 1, from);
-        let core = CtrCore::<&C, Ctr32BE>::inner_iv_init(&self.aes, &Array(counter_block(nonce, block)));
+        let core = CtrCore::<&C, Ctr32BE>::inner_iv_init(&self.aes, &Array(nonce.block(block).to_le_bytes()));
         keystream::apply(core, skip, data);
     }
 }
 
-/// The cipher input for one block of keystream.
-pub(super) fn counter_block(nonce: &[u8; IV_LEN], counter: u32) -> [u8; 16] {
-    let mut block = [0; 16];
-    block[..IV_LEN].copy_from_slice(nonce);
-    block[IV_LEN..].copy_from_slice(&counter.to_be_bytes());
-    block
-}
-
-/// The last block that is hashed: both lengths in bits.
-pub(super) fn lengths(aad: usize, ciphertext: usize) -> [u8; 16] {
-    ((aad as u128 * 8) << 64 | ciphertext as u128 * 8).to_be_bytes()
+/// The last block that is hashed: both lengths in bits, as a number whose lowest byte comes first.
+pub(super) fn lengths(aad: usize, ciphertext: usize) -> u128 {
+    let bits = |len: usize| u128::from((len as u64 * 8).swap_bytes());
+    bits(aad) | (bits(ciphertext) << 64)
 }

@@ -175,7 +175,7 @@ fn too_short_for_a_tag_is_an_error_and_just_a_tag_is_an_empty_packet() {
 
 #[test]
 fn long_packets_match() {
-    let plaintext: Vec<u8> = (0..65_000_u32).map(|i| (i * 7 >> 3) as u8).collect();
+    let plaintext: Vec<u8> = (0..65_000_u32).map(|i| ((i * 7) >> 3) as u8).collect();
     for suite in SUITES {
         let body = reference(suite, &[3; 32], &[4; 12], 1, b"aad", &plaintext);
         for key in keys(suite, &[3; 32], &[4; 12]) {

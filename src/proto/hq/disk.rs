@@ -18,10 +18,19 @@ pub(super) type JobId = u64;
 
 /// An order to the reading thread.
 pub(super) enum Read {
-    Open { job: JobId, path: PathBuf },
+    Open {
+        job: JobId,
+        path: PathBuf,
+    },
     /// Fill `buf` with the bytes at `offset`; its length says how many.
-    Fill { job: JobId, offset: u64, buf: PinnedBuf },
-    Close { job: JobId },
+    Fill {
+        job: JobId,
+        offset: u64,
+        buf: PinnedBuf,
+    },
+    Close {
+        job: JobId,
+    },
 }
 
 /// What the reading thread answers.
@@ -114,8 +123,15 @@ pub(super) enum Save {
 pub(super) enum Saved {
     /// A buffer is free again.
     Free(PinnedBuf),
-    Done { job: JobId, sha256: Option<String> },
-    Failed { job: JobId, path: PathBuf, error: io::Error },
+    Done {
+        job: JobId,
+        sha256: Option<String>,
+    },
+    Failed {
+        job: JobId,
+        path: PathBuf,
+        error: io::Error,
+    },
 }
 
 /// The writing thread.

@@ -223,7 +223,8 @@ impl<'a> Conn<'a> {
         Ok(())
     }
 
-    /// The next contiguous bytes of a pooled stream, read in place; empty when there are none now.
+    /// The next contiguous bytes of a pooled stream, or those that the first provided buffer has so far,
+    /// read in place; empty when there are none now.
     pub fn peek(&self, id: StreamId) -> Option<&[u8]> {
         self.conn.streams.get_ref(id).and_then(|s| s.recv.as_ref()).map(|r| r.peek())
     }

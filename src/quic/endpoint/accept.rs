@@ -103,7 +103,7 @@ impl Endpoint {
     fn is_authentic(&mut self, parsed: &Parsed, data: &[u8]) -> bool {
         let packet = &mut self.scratch[..parsed.packet_len];
         packet.copy_from_slice(&data[..parsed.packet_len]);
-        let keys = crypto::initial_keys(&parsed.dcid, Side::Server).remote;
+        let keys = crypto::initial_direction(&parsed.dcid, Side::Client);
         let Some(sample) = packet.get(parsed.pn_offset + 4..).and_then(|s| s.first_chunk::<16>()) else {
             return false;
         };

@@ -36,6 +36,13 @@ impl Provided {
         self.bufs.pop_front_if(|(start, buf)| *start + buf.len() as u64 <= contiguous)
     }
 
+    /// What of the first buffer lies below `contiguous`.
+    pub(crate) fn peek(&self, contiguous: u64) -> &[u8] {
+        let Some((start, buf)) = self.bufs.front() else { return &[] };
+        let n = contiguous.saturating_sub(*start).min(buf.len() as u64) as usize;
+        &buf[..n]
+    }
+
     /// The first buffer, whatever is in it.
     pub(crate) fn pop(&mut self) -> Option<(u64, PinnedBuf)> {
         self.bufs.pop_front()

@@ -266,9 +266,10 @@ impl RecvStream {
 
     // Pooled chunks.
 
-    /// The next contiguous bytes of a pooled stream, in place.
+    /// The next contiguous bytes of a pooled stream, or those in the first provided buffer, in place.
     pub(crate) fn peek(&self) -> &[u8] {
         match &self.placement {
+            Placement::Provided(provided) => provided.peek(self.contiguous),
             Placement::Pooled(pooled) if self.state == State::Receiving => pooled.peek(self.consumed, self.contiguous),
             _ => &[],
         }

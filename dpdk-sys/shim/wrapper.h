@@ -1,0 +1,52 @@
+/* What bindgen reads and the shim implements. */
+#ifndef GANNET_DPDK_WRAPPER_H
+#define GANNET_DPDK_WRAPPER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <rte_bus.h>
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_eth_ring.h>
+#include <rte_ethdev.h>
+#include <rte_ether.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <rte_mbuf.h>
+#include <rte_memory.h>
+#include <rte_mempool.h>
+#include <rte_ring.h>
+#include <rte_version.h>
+
+/* Receives one piece of log text; not NUL-terminated. */
+typedef void (*gannet_log_fn)(const char *text, size_t len);
+
+/* rte_errno is a macro over a thread-local variable. */
+int gannet_rte_errno(void);
+/* Sends all DPDK log text to `fn`, from any thread. Returns 0, or -1 when out of memory. */
+int gannet_log_capture(gannet_log_fn fn);
+
+
+/* Macros that bindgen cannot evaluate itself. */
+static const uint64_t GANNET_SIZEOF_MBUF = sizeof(struct rte_mbuf);
+static const uint64_t GANNET_TX_IPV4 = RTE_MBUF_F_TX_IPV4;
+static const uint64_t GANNET_TX_IPV6 = RTE_MBUF_F_TX_IPV6;
+static const uint64_t GANNET_TX_IP_CKSUM = RTE_MBUF_F_TX_IP_CKSUM;
+static const uint64_t GANNET_TX_UDP_CKSUM = RTE_MBUF_F_TX_UDP_CKSUM;
+static const uint64_t GANNET_RX_IP_BAD = RTE_MBUF_F_RX_IP_CKSUM_BAD;
+static const uint64_t GANNET_RX_IP_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
+static const uint64_t GANNET_RX_L4_BAD = RTE_MBUF_F_RX_L4_CKSUM_BAD;
+static const uint64_t GANNET_RX_L4_GOOD = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
+static const uint64_t GANNET_RX_OFFLOAD_IPV4_CKSUM = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM;
+static const uint64_t GANNET_RX_OFFLOAD_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
+static const uint64_t GANNET_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
+static const uint64_t GANNET_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
+static const uint64_t GANNET_TX_OFFLOAD_IPV4_CKSUM = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
+static const uint64_t GANNET_TX_OFFLOAD_UDP_CKSUM = RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+static const uint64_t GANNET_TX_OFFLOAD_MBUF_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+static const uint64_t GANNET_RSS_IP = RTE_ETH_RSS_IP;
+static const uint64_t GANNET_RSS_UDP = RTE_ETH_RSS_UDP;
+
+#endif

@@ -1,0 +1,115 @@
+//! `gannet get`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use gannet::proto::hq::{self, Fetched, HqClient, HqClientConfig, Job, Progress};
+use gannet::quic::ClientConfig;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::session::{Counters, Failure, Session, client_tls, resolve, say, tls_options, transport};
+use crate::args::{GetArgs, target::Url};
+
+/// Memory for files on their way, beside what is held back.
+const WORKING_MEMORY: u64 = 512 << 20;
+
+/// Fetches the files.
+pub fn run(args: &GetArgs) -> Result<(), Failure> {
+    let authority = &args.urls.first().ok_or("no URL")?.authority;
+    let jobs = jobs(&args.urls, args.output.as_deref())?;
+    let remote = resolve(authority, &args.engine)?;
+    let tls = client_tls(&args.trust, &tls_options(&args.engine, hq::ALPN)?)?;
+    let mut session = Session::open(&args.engine, WORKING_MEMORY + args.hold)?;
+    let mut config = transport(&args.engine, &session.caps());
+    HqClient::adapt(&mut config);
+    let progress = Arc::new(Progress::default());
+    let client = HqClientConfig {
+        remote,
+        server_name: args.server_name.clone().unwrap_or_else(|| authority.host.clone()),
+        client: ClientConfig { tls, transport: Arc::new(config) },
+        jobs,
+        hash: args.sha256,
+        hold: args.hold,
+    };
+    let app = HqClient::new(client, progress.clone())?;
+    let bar = bar(args.engine.quiet);
+    let (mut app, counters) =
+        session.run(app, None, || {}, || bar.set_position(progress.bytes.load(Ordering::Relaxed)))?;
+    bar.finish_and_clear();
+    app.finish();
+    print(&app, &counters, args);
+    if session.interrupted() {
+        return Err("interrupted".into());
+    }
+    let mut errors = app.errors.iter().map(ToString::to_string);
+    match errors.next() {
+        None => Ok(()),
+        Some(first) => Err(errors.fold(first, |all, e| format!("{all}\ngannet: {e}")).into()),
+    }
+}
+
+/// Where each URL's file goes.
+fn jobs(urls: &[Url], output: Option<&Path>) -> Result<Vec<Job>, Failure> {
+    let in_dir = |dir: &Path, url: &Url| dir.join(url.file_name());
+    let is_dir = |path: &Path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let place = |url: &Url| -> Result<PathBuf, Failure> {
+        match output {
+            None => Ok(in_dir(Path::new("."), url)),
+            Some(dir) if is_dir(dir) => {
+                if dir.is_dir() {
+                    Ok(in_dir(dir, url))
+                } else {
+                    Err(format!("there is no directory {}", dir.display()).into())
+                }
+            }
+            Some(dir) if urls.len() > 1 => {
+                Err(format!("several files cannot all be written to {}: give a directory with -o", dir.display())
+                    .into())
+            }
+            Some(file) => match file.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+                Some(dir) => Err(format!("there is no directory {}", dir.display()).into()),
+                None => Ok(file.to_owned()),
+            },
+        }
+    };
+    urls.iter().map(|url| Ok(Job { path: url.path.clone(), output: Some(place(url)?) })).collect()
+}
+
+fn bar(quiet: bool) -> ProgressBar {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} received, {bytes_per_sec}, {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn print(app: &HqClient, counters: &Counters, args: &GetArgs) {
+    let several = args.urls.len() > 1;
+    for Fetched { path, output, bytes, time, sha256 } in &app.fetched {
+        if several {
+            say(&format!("file: {path}"));
+        }
+        if let Some(output) = output {
+            say(&format!("output: {}", output.display()));
+        }
+        if let Some(sha256) = sha256 {
+            say(&format!("sha256: {sha256}"));
+        }
+        let seconds = time.as_secs_f64();
+        say(&format!("bytes: {bytes}"));
+        say(&format!("seconds: {seconds:.6}"));
+        say(&format!("goodput_gbps: {:.3}", *bytes as f64 * 8e-9 / seconds.max(1e-9)));
+    }
+    if app.fetched.is_empty() {
+        return;
+    }
+    if let Some(time) = app.handshake {
+        say(&format!("handshake_us: {}", time.as_micros()));
+    }
+    let placement = &counters.endpoint.placement;
+    say(&format!("bytes_direct: {}", placement.direct));
+    say(&format!("bytes_staged: {}", placement.staged));
+    say(&format!("bytes_copied: {}", placement.copied));
+    say(&format!("packets_lost: {}", counters.endpoint.lost_packets));
+}

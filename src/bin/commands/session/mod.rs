@@ -1,0 +1,203 @@
+//! What every command that sends packets does: opens the port, runs one core on a thread of its own,
+//! lets the main thread watch, and tells the counters in the end.
+
+mod keylog;
+mod options;
+mod report;
+
+use std::error::Error;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use gannet::datapath::pcap::Pcap;
+use gannet::datapath::{Caps, Datapath};
+use gannet::dpdk::{Eal, EalConfig, Port, PortProfile, Queue};
+use gannet::mem::{BufPool, PoolConfig};
+use gannet::quic::ServerConfig;
+use gannet::runtime::{App, Core, CoreConfig, Idle};
+
+use crate::args::engine::EngineArgs;
+
+pub use options::{client_tls, endpoint_config, net_config, resolve, server_tls, tls_options, transport};
+pub use report::Counters;
+
+/// Whatever went wrong, as told to the user.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// An open port with its memory.
+pub struct Session {
+    args: EngineArgs,
+    eal: Eal,
+    /// Keeps the device until the end.
+    port: Port,
+    queue: Option<Queue>,
+    /// Pinned memory for the application and the engine.
+    pub pool: BufPool,
+    stop: Arc<AtomicBool>,
+}
+
+impl Session {
+    /// Starts DPDK and opens the port. The pool holds at most `memory` bytes.
+    ///
+    /// # Errors
+    /// A profile, a port or memory that cannot be had.
+    pub fn open(args: &EngineArgs, memory: u64) -> Result<Self, Failure> {
+        let profile = PortProfile::load(&args.port, &args.sets)?;
+        let eal = Eal::init(&EalConfig::for_profiles(std::slice::from_ref(&profile)))?;
+        if let Some(warning) = eal.warning().filter(|_| !args.quiet) {
+            eprintln!("warning: {warning}");
+        }
+        let mut port = Port::open(&eal, &profile)?;
+        let queue = port.take_queues().into_iter().next();
+        Ok(Self { args: args.clone(), pool: pool(&profile, memory)?, eal, port, queue, stop: stop_on_signals()? })
+    }
+
+    /// Two sessions of one process whose ports are connected by rings.
+    ///
+    /// # Errors
+    /// A profile, a port or memory that cannot be had.
+    pub fn open_pair(left: &EngineArgs, right: &EngineArgs, memory: u64) -> Result<(Self, Self), Failure> {
+        let profile = PortProfile::load(&left.port, &left.sets)?;
+        let eal = Eal::init(&EalConfig::for_profiles(&[profile.clone(), profile.clone()]))?;
+        if let Some(warning) = eal.warning().filter(|_| !left.quiet) {
+            eprintln!("warning: {warning}");
+        }
+        let (one, two) = Port::ring_pair(&eal, &profile)?;
+        let stop = stop_on_signals()?;
+        let session = |args: &EngineArgs, mut port: Port| -> Result<Self, Failure> {
+            let queue = port.take_queues().into_iter().next();
+            let pool = pool(&profile, memory)?;
+            Ok(Self { args: args.clone(), eal: eal.clone(), port, queue, pool, stop: stop.clone() })
+        };
+        Ok((session(left, one)?, session(right, two)?))
+    }
+
+    /// What the port can do.
+    pub fn caps(&self) -> Caps {
+        self.port.caps()
+    }
+
+    /// Set by SIGINT or SIGTERM; whoever sets it ends the run as well.
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
+    }
+
+    /// A line that tells what is open.
+    pub fn describe(&self) -> String {
+        let Caps { mac: m, mtu, .. } = self.caps();
+        let memory = if self.eal.hugepages() { "hugepages" } else { "ordinary memory" };
+        let crypto = gannet::crypto::backend_name();
+        format!(
+            "port {} ({}), MAC {:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}, MTU {mtu}, {memory}, {crypto}",
+            self.args.port,
+            self.port.name(),
+            m[0],
+            m[1],
+            m[2],
+            m[3],
+            m[4],
+            m[5]
+        )
+    }
+
+    /// Runs `app` on a core until it is done or a signal comes. `ready` is called when the core polls,
+    /// `watch` ten times a second while it does.
+    ///
+    /// # Errors
+    /// Settings that do not fit the port, and ports that stop working.
+    pub fn run<A: App + Send>(
+        &mut self,
+        app: A,
+        server: Option<(u16, ServerConfig)>,
+        ready: impl FnOnce() + Send,
+        mut watch: impl FnMut(),
+    ) -> Result<(A, Counters), Failure> {
+        let queue = self.queue.take().ok_or("the port has no queue")?;
+        let (listen, server) = server.unzip();
+        let config = CoreConfig {
+            net: net_config(&self.args, listen)?,
+            endpoint: endpoint_config()?,
+            server,
+            listen,
+            client_port: options::client_port()?,
+            pool: self.pool.clone(),
+            idle: if self.args.spin { Idle::Spin } else { Idle::Yield },
+        };
+        let (args, eal, stop) = (&self.args, &self.eal, &*self.stop);
+        let (app, counters) = std::thread::scope(|scope| {
+            let poll = move || -> Result<(A, Counters), Failure> {
+                if let Some(cpu) = args.core {
+                    options::pin(cpu)?;
+                }
+                let _registered = eal.register_thread()?;
+                match &args.pcap {
+                    None => drive(queue, config, app, stop, ready),
+                    Some(path) => {
+                        let queue = Pcap::create(queue, path)
+                            .map_err(|e| format!("cannot write the capture {}: {e}", path.display()))?;
+                        drive(queue, config, app, stop, ready)
+                    }
+                }
+            };
+            let thread = std::thread::Builder::new().name("gannet-core".into()).spawn_scoped(scope, poll)?;
+            while !thread.is_finished() {
+                std::thread::park_timeout(Duration::from_millis(100));
+                watch();
+            }
+            thread.join().unwrap_or_else(|_| Err("the core has panicked; this is a bug in Gannet".into()))
+        })?;
+        if let Some(path) = &self.args.stats {
+            counters.write(path)?;
+        }
+        Ok((app, counters))
+    }
+
+    /// Whether a signal asked for the end.
+    pub fn interrupted(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+fn drive<D: Datapath, A: App>(
+    datapath: D,
+    config: CoreConfig,
+    app: A,
+    stop: &AtomicBool,
+    ready: impl FnOnce(),
+) -> Result<(A, Counters), Failure> {
+    let mut core = Core::new(datapath, config, app)?;
+    ready();
+    core.run(stop)?;
+    let counters = Counters::of(&core);
+    Ok((core.into_app(), counters))
+}
+
+fn pool(profile: &PortProfile, memory: u64) -> Result<BufPool, Failure> {
+    use gannet::{dpdk, mem};
+    let hugepages = match profile.hugepages {
+        dpdk::Hugepages::Auto => mem::Hugepages::Auto,
+        dpdk::Hugepages::Never => mem::Hugepages::Never,
+        dpdk::Hugepages::Require => mem::Hugepages::Require,
+    };
+    let limit_bytes = usize::try_from(memory)?;
+    Ok(BufPool::new(PoolConfig { limit_bytes, hugepages, ..PoolConfig::default() })?)
+}
+
+/// The first SIGINT or SIGTERM asks for an orderly end, the second one ends the process.
+fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    Ok(stop)
+}
+
+/// Prints a line for whoever waits for it at the other end of a pipe.
+pub fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // Nobody reads it any more: nothing to be done about that.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

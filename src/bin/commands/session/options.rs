@@ -1,0 +1,140 @@
+//! From command-line arguments to the library's configurations.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use gannet::base::rng::{Rng, os_seed};
+use gannet::crypto;
+use gannet::datapath::Caps;
+use gannet::net::{Cidr, NetConfig, Route};
+use gannet::quic::{CongestionAlgorithm, EndpointConfig, TransportConfig, tls};
+
+use super::Failure;
+use super::keylog::KeyLogFile;
+use crate::args::engine::{Congestion, EngineArgs, IdentityArgs, Suite, TrustArgs};
+use crate::args::target::HostPort;
+use crate::args::values;
+
+/// IPv4 and UDP headers, bytes.
+const HEADERS_V4: u16 = 28;
+
+/// IPv6 and UDP headers, bytes.
+const HEADERS_V6: u16 = 48;
+
+fn cidr(c: &values::Cidr) -> Result<Cidr, Failure> {
+    Ok(Cidr::new(c.addr, c.prefix)?)
+}
+
+/// The network layer's settings; a server's port is the only open one.
+pub fn net_config(args: &EngineArgs, listen: Option<u16>) -> Result<NetConfig, Failure> {
+    let route = |r: &values::Route| -> Result<Route, Failure> { Ok(Route { dest: cidr(&r.to)?, via: r.via }) };
+    Ok(NetConfig {
+        addrs: args.addrs.iter().map(cidr).collect::<Result<_, _>>()?,
+        gateways: args.gateways.clone(),
+        routes: args.routes.iter().map(route).collect::<Result<_, _>>()?,
+        vlan: args.vlan,
+        ports: listen.map(|port| vec![port]),
+        seed: Rng::from_os()?.next_u64(),
+        ..NetConfig::default()
+    })
+}
+
+/// An engine with fresh secrets.
+pub fn endpoint_config() -> io::Result<EndpointConfig> {
+    let mut cid_key = [0; 16];
+    cid_key.copy_from_slice(&os_seed()?[..16]);
+    Ok(EndpointConfig {
+        seed: os_seed()?,
+        reset_key: os_seed()?,
+        cid_key,
+        core: 0,
+        max_connections: 1 << 20,
+        max_handshakes: 10_000,
+        reset_rate: 1000,
+    })
+}
+
+/// A random port of the dynamic range to connect from.
+pub fn client_port() -> io::Result<u16> {
+    Ok(49_152 + Rng::from_os()?.below(16_384) as u16)
+}
+
+/// Transport settings for a port with `caps`.
+pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
+    let v6 = args.addrs.iter().any(|c| c.addr.is_ipv6());
+    let fits = caps.mtu - if v6 { HEADERS_V6 } else { HEADERS_V4 };
+    TransportConfig {
+        congestion: match args.congestion {
+            Congestion::Cubic => CongestionAlgorithm::Cubic,
+            Congestion::NewReno => CongestionAlgorithm::NewReno,
+        },
+        max_udp_payload: args.max_udp_payload.map_or(fits, |wish| wish.min(fits)),
+        ..TransportConfig::default()
+    }
+}
+
+/// TLS settings of both sides.
+pub fn tls_options(args: &EngineArgs, alpn: &[u8]) -> Result<tls::TlsOptions, Failure> {
+    let suites = args.suites.iter().map(|s| match s {
+        Suite::Aes128 => crypto::Suite::Aes128Gcm,
+        Suite::Aes256 => crypto::Suite::Aes256Gcm,
+        Suite::ChaCha20 => crypto::Suite::ChaCha20Poly1305,
+    });
+    let mut options = tls::TlsOptions { alpn: vec![alpn.to_vec()], suites: suites.collect(), key_log: None };
+    if let Some(path) = &args.keylog {
+        let log = KeyLogFile::open(path).map_err(|e| format!("cannot write the key log {}: {e}", path.display()))?;
+        options.key_log = Some(Arc::new(log));
+    }
+    Ok(options)
+}
+
+/// A server's TLS configuration.
+pub fn server_tls(identity: &IdentityArgs, options: &tls::TlsOptions) -> Result<Arc<rustls::ServerConfig>, Failure> {
+    let certs = tls::load_certs(&identity.cert)?;
+    let key = tls::load_private_key(&identity.key)?;
+    tls::server_config(certs, key, options).map_err(|e| {
+        format!("{} and {} do not work together: {e}", identity.cert.display(), identity.key.display()).into()
+    })
+}
+
+/// A client's TLS configuration.
+pub fn client_tls(trust: &TrustArgs, options: &tls::TlsOptions) -> Result<Arc<rustls::ClientConfig>, Failure> {
+    Ok(match &trust.ca {
+        Some(path) => tls::client_config(tls::load_roots(path)?, options)?,
+        None => tls::insecure_client_config(options)?,
+    })
+}
+
+/// The address of `target`; names are looked up by the system. Of several addresses the first that one
+/// of ours can talk to.
+pub fn resolve(target: &HostPort, args: &EngineArgs) -> Result<SocketAddr, Failure> {
+    let usable = |ip: IpAddr| args.addrs.iter().any(|c| c.addr.is_ipv4() == ip.is_ipv4());
+    if let Some(ip) = target.ip() {
+        if !usable(ip) {
+            let kind = if ip.is_ipv4() { "an IPv4" } else { "an IPv6" };
+            return Err(
+                format!("{ip} cannot be reached without {kind} address of this port: give one with --addr").into()
+            );
+        }
+        return Ok(SocketAddr::new(ip, target.port));
+    }
+    let found = (target.host.as_str(), target.port)
+        .to_socket_addrs()
+        .map_err(|e| format!("unknown host {}: {e}; use its IP address, or add it to /etc/hosts", target.host))?;
+    let all: Vec<SocketAddr> = found.collect();
+    all.iter().copied().find(|a| usable(a.ip())).ok_or_else(|| {
+        let list: Vec<String> = all.iter().map(|a| a.ip().to_string()).collect();
+        format!("{} has no address that this port's --addr can reach (it has {})", target.host, list.join(", ")).into()
+    })
+}
+
+/// Keeps the calling thread on one CPU.
+pub fn pin(cpu: usize) -> Result<(), Failure> {
+    let ids = core_affinity::get_core_ids().unwrap_or_default();
+    let Some(id) = ids.iter().find(|id| id.id == cpu) else {
+        let list: Vec<String> = ids.iter().map(|id| id.id.to_string()).collect();
+        return Err(format!("--core {cpu}: this process may run on CPU {} only", list.join(", ")).into());
+    };
+    if core_affinity::set_for_current(*id) { Ok(()) } else { Err(format!("cannot run on CPU {cpu}").into()) }
+}

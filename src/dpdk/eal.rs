@@ -1,0 +1,330 @@
+//! DPDK's environment: once per process, cleaned up when the last user is gone.
+
+use std::ffi::{CStr, CString, OsStr, c_char};
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::error::{EalError, last};
+use super::hugepages::{self, Hugepages};
+use super::log::{self, Capture};
+use super::profile::PortProfile;
+
+/// How loud DPDK is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Errors and warnings.
+    #[default]
+    Warning,
+    /// Also what it finds and decides.
+    Info,
+    /// Everything.
+    Debug,
+}
+
+/// How to start DPDK's environment.
+#[derive(Clone, Debug)]
+pub struct EalConfig {
+    /// Tells this process's files from those of others.
+    pub file_prefix: String,
+    /// Where memory comes from.
+    pub hugepages: Hugepages,
+    /// Memory in MB: the fixed size without hugepages, what must be free with them. Untouched pages cost nothing.
+    pub memory_mb: u32,
+    /// Leave no files behind; other processes then cannot attach as secondaries (dpdk-proc-info).
+    pub in_memory: bool,
+    /// Serve `dpdk-telemetry.py` on a socket below `/var/run/dpdk`.
+    pub telemetry: bool,
+    /// One file for all hugepages of a size, which vhost-user and zero-copy memif need.
+    pub single_file_segments: bool,
+    /// PCI devices to take, `0000:01:00.0` or `0000:01:00.0,key=value`. With none, PCI is left alone.
+    pub pci: Vec<String>,
+    /// The lcore number of the thread that calls [`Eal::init`], below 128.
+    pub main_lcore: u32,
+    /// How loud DPDK is.
+    pub log: LogLevel,
+}
+
+impl Default for EalConfig {
+    fn default() -> Self {
+        Self {
+            file_prefix: format!("gannet-{}", std::process::id()),
+            hugepages: Hugepages::Auto,
+            memory_mb: 512,
+            in_memory: true,
+            telemetry: false,
+            single_file_segments: true,
+            pci: Vec::new(),
+            main_lcore: 0,
+            log: LogLevel::Warning,
+        }
+    }
+}
+
+impl EalConfig {
+    /// What these ports need together.
+    pub fn for_profiles(profiles: &[PortProfile]) -> Self {
+        let mut config = Self::default();
+        for profile in profiles {
+            config.hugepages = config.hugepages.and(profile.hugepages);
+            config.pci.extend(profile.pci_argument());
+        }
+        let pools: u64 = profiles.iter().map(PortProfile::memory_bytes).sum();
+        // Rings, vhost regions and fragmentation on top of the pools.
+        config.memory_mb = config.memory_mb.max(u32::try_from((pools >> 20) * 3 / 2 + 128).unwrap_or(u32::MAX));
+        config
+    }
+
+    /// The argument vector, with memory from hugepages or not.
+    fn arguments(&self, huge: bool, cpus: &str) -> Vec<String> {
+        let mut args = vec![
+            "gannet".to_owned(),
+            format!("--file-prefix={}", self.file_prefix),
+            format!("--lcores={}@({cpus})", self.main_lcore),
+            format!("--main-lcore={}", self.main_lcore),
+            "--iova-mode=va".to_owned(),
+            format!(
+                "--log-level={}",
+                match self.log {
+                    LogLevel::Warning => "warning",
+                    LogLevel::Info => "info",
+                    LogLevel::Debug => "debug",
+                }
+            ),
+        ];
+        if self.in_memory {
+            // EAL calls ordinary pages its legacy mode and refuses --in-memory with it; the part that is left of
+            // it then is to have no shared configuration.
+            args.push(if huge { "--in-memory" } else { "--no-shconf" }.to_owned());
+        }
+        if !self.telemetry {
+            args.push("--no-telemetry".to_owned());
+        }
+        if !huge {
+            args.extend(["--no-huge".to_owned(), "-m".to_owned(), self.memory_mb.to_string()]);
+        }
+        if self.single_file_segments {
+            args.push("--single-file-segments".to_owned());
+        }
+        if self.pci.is_empty() {
+            args.push("--no-pci".to_owned());
+        }
+        for device in &self.pci {
+            args.extend(["-a".to_owned(), device.clone()]);
+        }
+        args
+    }
+
+    /// Whether to use hugepages, and what to tell the operator when not.
+    fn choose_memory(&self, free: u64, usable: bool) -> Result<(bool, Option<String>), EalError> {
+        let need_mb = u64::from(self.memory_mb);
+        let free_mb = if usable { free >> 20 } else { 0 };
+        match self.hugepages {
+            Hugepages::Never => Ok((false, None)),
+            _ if free_mb >= need_mb => Ok((true, None)),
+            Hugepages::Require => Err(EalError::NoHugepages { free_mb, need_mb }),
+            Hugepages::Auto => {
+                let warning = format!(
+                    "{free_mb} MB of hugepages are free, {need_mb} MB are needed: using ordinary pages, which is slower; \
+                     `sysctl vm.nr_hugepages={}` gives enough",
+                    need_mb.div_ceil(2)
+                );
+                Ok((false, Some(warning)))
+            }
+        }
+    }
+}
+
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// What every port, queue and thread guard keeps alive.
+pub(super) struct EalInner {
+    warning: Option<String>,
+    huge: bool,
+    /// A pool had to be left alone because buffers of it are still out.
+    pub(super) leaked: AtomicBool,
+}
+
+impl Drop for EalInner {
+    fn drop(&mut self) {
+        let _quiet = Capture::start();
+        let dir = runtime_dir();
+        // A buffer that somebody still holds would dangle if its memory were unmapped.
+        if !self.leaked.load(Ordering::Acquire) {
+            // SAFETY: every port, pool and registered thread holds a reference to `self`, so none is left.
+            unsafe { dpdk_sys::rte_eal_cleanup() };
+        }
+        // EAL makes it even when nothing goes there. If something is in it, it stays.
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
+fn runtime_dir() -> PathBuf {
+    // SAFETY: EAL was started, and returns a static NUL-terminated text.
+    let dir = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
+    PathBuf::from(OsStr::from_bytes(dir.to_bytes()))
+}
+
+/// The running environment. Clones share it; the last one cleans up, after all ports are gone.
+#[derive(Clone)]
+pub struct Eal(pub(super) Arc<EalInner>);
+
+impl fmt::Debug for Eal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Eal").field("hugepages", &self.0.huge).field("warning", &self.0.warning).finish()
+    }
+}
+
+impl Eal {
+    /// Starts DPDK. The calling thread becomes its main lcore but keeps its CPU affinity.
+    ///
+    /// # Errors
+    /// A second call in a process, too few hugepages when they are required, and whatever EAL itself refuses.
+    pub fn init(config: &EalConfig) -> Result<Self, EalError> {
+        let usable = config.in_memory || hugepages::mounted();
+        let (huge, warning) = config.choose_memory(hugepages::free_bytes(), usable)?;
+        let affinity = Affinity::current();
+        let args = config.arguments(huge, &affinity.list());
+        let args: Vec<CString> = args
+            .into_iter()
+            .map(|a| CString::new(a.clone()).map_err(|_| EalError::Argument(a)))
+            .collect::<Result<_, _>>()?;
+        if TAKEN.swap(true, Ordering::AcqRel) {
+            return Err(EalError::AlreadyInitialised);
+        }
+        log::take_over();
+        let capture = (config.log == LogLevel::Warning).then(Capture::start);
+        // EAL may reorder the vector, and it keeps pointers into the strings: they are leaked, once per process.
+        let mut argv: Vec<*mut c_char> = args.into_iter().map(CString::into_raw).collect();
+        let argc = argv.len() as i32;
+        argv.push(std::ptr::null_mut());
+        // SAFETY: `argv` holds `argc` NUL-terminated strings that are never freed, and a null behind them.
+        let result = unsafe { dpdk_sys::rte_eal_init(argc, argv.leak().as_mut_ptr()) };
+        affinity.restore();
+        if result < 0 {
+            let detail = capture.map(|c| c.summary()).unwrap_or_default();
+            let _ = std::fs::remove_dir(runtime_dir());
+            return Err(EalError::Init { reason: last(), detail });
+        }
+        Ok(Self(Arc::new(EalInner { warning, huge, leaked: AtomicBool::new(false) })))
+    }
+
+    /// What the operator should know, once: no hugepages.
+    pub fn warning(&self) -> Option<&str> {
+        self.0.warning.as_deref()
+    }
+
+    /// Whether memory comes from hugepages.
+    pub fn hugepages(&self) -> bool {
+        self.0.huge
+    }
+
+    /// Gives the calling thread an lcore number, and with it a cache in every mempool.
+    /// Without one, buffers come from the shared ring, which is correct but slower.
+    /// The thread that called [`Eal::init`] has one already.
+    ///
+    /// # Errors
+    /// When 128 threads are registered.
+    pub fn register_thread(&self) -> Result<ThreadGuard, EalError> {
+        // SAFETY: EAL is up for as long as `self` lives.
+        let already = unsafe { dpdk_sys::rte_lcore_id() } != u32::MAX;
+        // SAFETY: as above; registering is allowed for any thread that has no lcore yet.
+        if !already && unsafe { dpdk_sys::rte_thread_register() } != 0 {
+            return Err(EalError::Thread(last()));
+        }
+        Ok(ThreadGuard { mine: !already, _eal: self.clone(), _not_send: PhantomData })
+    }
+
+    /// The calling thread's lcore number, if it has one.
+    pub fn lcore() -> Option<u32> {
+        // SAFETY: reads a thread-local integer.
+        let id = unsafe { dpdk_sys::rte_lcore_id() };
+        (id != u32::MAX).then_some(id)
+    }
+
+    /// The DPDK release that is running, such as `DPDK 22.11.0`.
+    pub fn version() -> String {
+        // SAFETY: returns a static NUL-terminated text.
+        unsafe { CStr::from_ptr(dpdk_sys::rte_version()) }.to_string_lossy().into_owned()
+    }
+}
+
+/// A thread known to DPDK until this is dropped, on that thread.
+pub struct ThreadGuard {
+    mine: bool,
+    _eal: Eal,
+    _not_send: PhantomData<*const ()>,
+}
+
+impl Drop for ThreadGuard {
+    fn drop(&mut self) {
+        if self.mine {
+            // SAFETY: registered by this guard on this thread (it is not `Send`); EAL is still up.
+            unsafe { dpdk_sys::rte_thread_unregister() };
+        }
+    }
+}
+
+/// The CPUs that a thread may run on.
+struct Affinity(libc::cpu_set_t);
+
+impl Affinity {
+    fn current() -> Self {
+        // SAFETY: an all-zero set is valid, and the call writes at most its size.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set);
+            Self(set)
+        }
+    }
+
+    fn restore(&self) {
+        // SAFETY: a set that the kernel gave us.
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &self.0) };
+    }
+
+    /// As EAL writes it, `0,1,5`; the first CPU if the kernel told none.
+    fn list(&self) -> String {
+        // SAFETY: the index is below the size of the set.
+        let set = (0..libc::CPU_SETSIZE as usize).filter(|&c| unsafe { libc::CPU_ISSET(c, &self.0) });
+        let cpus: Vec<String> = set.map(|c| c.to_string()).collect();
+        if cpus.is_empty() { "0".to_owned() } else { cpus.join(",") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_follow_the_configuration() {
+        let config = EalConfig { file_prefix: "x".into(), memory_mb: 64, ..EalConfig::default() };
+        let small = config.arguments(false, "0,1").join(" ");
+        for part in
+            ["--file-prefix=x", "--lcores=0@(0,1)", "--no-huge -m 64", "--no-pci", "--no-shconf", "--no-telemetry"]
+        {
+            assert!(small.contains(part), "{part} is missing in {small}");
+        }
+        assert!(!small.contains("--in-memory"));
+        let config = EalConfig { pci: vec!["0000:01:00.0".into()], telemetry: true, in_memory: false, ..config };
+        let large = config.arguments(true, "0").join(" ");
+        assert!(large.contains("--single-file-segments") && large.contains("-a 0000:01:00.0"));
+        for part in ["--no-huge", "--no-pci", "--in-memory", "--no-shconf", "--no-telemetry"] {
+            assert!(!large.contains(part), "{part} is in {large}");
+        }
+    }
+
+    #[test]
+    fn memory_choice() {
+        let config = |hugepages| EalConfig { hugepages, memory_mb: 100, ..EalConfig::default() };
+        let choose = |wish, free: u64| config(wish).choose_memory(free << 20, true);
+        assert!(matches!(choose(Hugepages::Auto, 100), Ok((true, None))));
+        assert!(matches!(choose(Hugepages::Auto, 99), Ok((false, Some(w))) if w.contains("nr_hugepages=50")));
+        assert!(matches!(choose(Hugepages::Never, 1000), Ok((false, None))));
+        assert!(matches!(choose(Hugepages::Require, 99), Err(EalError::NoHugepages { free_mb: 99, need_mb: 100 })));
+        assert!(matches!(config(Hugepages::Require).choose_memory(1 << 40, false), Err(EalError::NoHugepages { .. })));
+    }
+}

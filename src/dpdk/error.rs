@@ -1,0 +1,264 @@
+//! What can go wrong between a machine and a running port.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why DPDK's environment did not start.
+#[derive(Debug, Error)]
+pub enum EalError {
+    /// EAL was initialised before in this process; DPDK cannot do it twice, not even after a clean-up.
+    #[error("DPDK is already initialised in this process; share the `Eal` (it is `Clone`) instead of a second one")]
+    AlreadyInitialised,
+    /// `hugepages = "require"` and there are none.
+    #[error(
+        "hugepages are required, but only {free_mb} MB of them are free ({need_mb} MB needed); \
+         `sysctl vm.nr_hugepages=512`, or set hugepages to \"auto\""
+    )]
+    NoHugepages {
+        /// Free now, in MB.
+        free_mb: u64,
+        /// Wanted, in MB.
+        need_mb: u64,
+    },
+    /// A configuration value holds a NUL byte.
+    #[error("EAL argument {0:?} contains a NUL byte")]
+    Argument(String),
+    /// `rte_eal_init` failed.
+    #[error("DPDK did not start: {reason}{}{detail}", separator(detail))]
+    Init {
+        /// The text of `rte_errno`.
+        reason: String,
+        /// What EAL logged.
+        detail: String,
+    },
+    /// No lcore slot is left for this thread.
+    #[error("cannot register this thread with DPDK: {0}; at most 128 threads can be registered at a time")]
+    Thread(String),
+}
+
+/// Why a port did not open or an operation on it failed.
+#[derive(Debug, Error)]
+pub enum PortError {
+    /// The driver is not there.
+    #[error("driver {driver} is not available in {dir}; install the DPDK package that has it. Available: {available}")]
+    NoDriver {
+        /// DPDK's name of the driver.
+        driver: &'static str,
+        /// Where drivers are looked for.
+        dir: String,
+        /// What is there.
+        available: String,
+    },
+    /// The network interface does not exist.
+    #[error("interface {iface:?} of profile {profile} does not exist; `ip link` lists what there is in this namespace")]
+    NoInterface {
+        /// The profile's name.
+        profile: String,
+        /// The interface.
+        iface: String,
+    },
+    /// The interface carries smaller packets than asked for.
+    #[error("interface {iface:?} has MTU {have}, the profile wants {want}; `ip link set dev {iface} mtu {want}`")]
+    InterfaceMtu {
+        /// The interface.
+        iface: String,
+        /// Its MTU in bytes.
+        have: u32,
+        /// The profile's MTU in bytes.
+        want: u16,
+    },
+    /// The process lacks a capability.
+    #[error("profile {profile} needs {capability}; run as root or `setcap {capability}+ep` on the executable")]
+    Permission {
+        /// The profile's name.
+        profile: String,
+        /// What is missing.
+        capability: &'static str,
+    },
+    /// Another process listens on the socket.
+    #[error("socket {} is in use by another process; stop it or choose another with `--set devargs.{key}=PATH`", path.display())]
+    SocketInUse {
+        /// The socket.
+        path: PathBuf,
+        /// The devargs key that names it.
+        key: &'static str,
+    },
+    /// Nobody listens on the socket yet.
+    #[error("nobody listens on socket {}; start the other side (the server) first", path.display())]
+    NoServer {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something that is not a socket is in the way, or its directory is missing.
+    #[error("socket path {} cannot be used: {reason}", path.display())]
+    SocketPath {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An input or output file of a pcap port.
+    #[error("file {} cannot be used: {reason}", path.display())]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// DPDK did not create the virtual device.
+    #[error("{driver} was not created from `{devargs}`: {reason}{}{detail}", separator(detail))]
+    Create {
+        /// DPDK's name of the driver.
+        driver: &'static str,
+        /// The arguments it was given.
+        devargs: String,
+        /// The error code's text.
+        reason: String,
+        /// What DPDK logged.
+        detail: String,
+    },
+    /// The PCI device is not there, not bound, or not listed when EAL started.
+    #[error("PCI device {device} cannot be used by {driver}: {reason}")]
+    Pci {
+        /// The address.
+        device: String,
+        /// DPDK's name of the driver.
+        driver: &'static str,
+        /// What to do.
+        reason: String,
+    },
+    /// The device has too few queues.
+    #[error("{port} has at most {max} queues, the profile asks for {want}; `--set queues={max}`")]
+    Queues {
+        /// The port.
+        port: String,
+        /// What it has.
+        max: u16,
+        /// What was asked for.
+        want: u16,
+    },
+    /// The device does not carry packets this large.
+    #[error("{port} carries packets of at most {max} bytes, the profile's mtu is {want}; `--set mtu={max}`")]
+    Mtu {
+        /// The port.
+        port: String,
+        /// Its limit in bytes.
+        max: u32,
+        /// What was asked for, in bytes.
+        want: u16,
+    },
+    /// A mempool could not be allocated.
+    #[error(
+        "no memory for {mbufs} buffers of {size} bytes ({reason}); lower mbufs or rx_desc/tx_desc, or give more: \
+         `sysctl vm.nr_hugepages`, or EalConfig::memory_mb without hugepages"
+    )]
+    Memory {
+        /// Buffers asked for.
+        mbufs: u32,
+        /// Bytes of each.
+        size: u32,
+        /// The text of `rte_errno`.
+        reason: String,
+    },
+    /// A step of bringing the port up failed.
+    #[error("{port}: {step} failed: {reason}{}{detail}", separator(detail))]
+    Step {
+        /// The port.
+        port: String,
+        /// What was tried.
+        step: &'static str,
+        /// The error code's text.
+        reason: String,
+        /// What DPDK logged.
+        detail: String,
+    },
+    /// Memory to be registered is not made of whole pages.
+    #[error("memory at {addr:#x}, {len} bytes, does not consist of whole pages of {page} bytes")]
+    Alignment {
+        /// Its address.
+        addr: usize,
+        /// Its length in bytes.
+        len: usize,
+        /// The page size in bytes.
+        page: usize,
+    },
+}
+
+/// Why a port profile could not be used.
+#[derive(Debug, Error)]
+pub enum ProfileError {
+    /// No such profile.
+    #[error("unknown port profile {name:?}; profiles: {known}. A path to a file contains a '/' or ends in .toml")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read port profile {}: {reason}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        reason: String,
+    },
+    /// Not TOML.
+    #[error("port profile {profile} is not valid TOML: {reason}")]
+    Syntax {
+        /// The profile.
+        profile: String,
+        /// The parser's words.
+        reason: String,
+    },
+    /// A key that does not exist.
+    #[error("port profile {profile}: unknown key {key:?}; keys: {known}")]
+    UnknownKey {
+        /// The profile.
+        profile: String,
+        /// The key.
+        key: String,
+        /// What there is.
+        known: String,
+    },
+    /// A value that cannot be.
+    #[error("port profile {profile}: {key} = {value:?} is not valid; expected {expected}")]
+    BadValue {
+        /// The profile.
+        profile: String,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// A key without which the profile does not work.
+    #[error("port profile {profile}: {key} is missing ({doc}); `--set {key}=VALUE`")]
+    Missing {
+        /// The profile.
+        profile: String,
+        /// The key.
+        key: String,
+        /// What it is for.
+        doc: &'static str,
+    },
+}
+
+fn separator(detail: &str) -> &'static str {
+    if detail.is_empty() { "" } else { ": " }
+}
+
+/// The text of a DPDK error code, positive or negative.
+pub(super) fn text(code: i32) -> String {
+    // SAFETY: returns a pointer to a static or thread-local NUL-terminated text.
+    let text = unsafe { std::ffi::CStr::from_ptr(dpdk_sys::rte_strerror(code.abs())) };
+    text.to_string_lossy().into_owned()
+}
+
+/// The text of this thread's `rte_errno`.
+pub(super) fn last() -> String {
+    // SAFETY: reads a thread-local integer.
+    text(unsafe { dpdk_sys::gannet_rte_errno() })
+}

@@ -1,0 +1,259 @@
+//! Packet buffers with one owner.
+
+use std::ptr::NonNull;
+
+use dpdk_sys::mbuf_head;
+
+use crate::datapath::{Checksum, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
+
+/// A packet buffer. Its owner is unique; dropping it gives it back to its pool.
+///
+/// Not `Send`: the pool's cache belongs to a thread. To hand one to another core, take it apart with
+/// [`Mbuf::into_raw`] and put it together there.
+#[repr(transparent)]
+pub struct Mbuf(NonNull<mbuf_head>);
+
+impl Mbuf {
+    /// Takes over a buffer.
+    ///
+    /// # Safety
+    /// `raw` is a live mbuf, alone or the head of a chain, that nobody else uses or frees.
+    pub unsafe fn from_raw(raw: NonNull<dpdk_sys::rte_mbuf>) -> Self {
+        Self(raw.cast())
+    }
+
+    /// Gives the buffer away without freeing it, for [`Mbuf::from_raw`] on any thread.
+    pub fn into_raw(self) -> NonNull<dpdk_sys::rte_mbuf> {
+        std::mem::ManuallyDrop::new(self).0.cast()
+    }
+
+    fn head(&self) -> &mbuf_head {
+        // SAFETY: a live mbuf (invariant of `from_raw`); unique ownership keeps others from writing it.
+        unsafe { self.0.as_ref() }
+    }
+
+    fn head_mut(&mut self) -> &mut mbuf_head {
+        // SAFETY: as in `head`, and `self` is borrowed exclusively.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// Bytes of the whole packet, all segments.
+    pub fn len(&self) -> usize {
+        self.head().pkt_len as usize
+    }
+
+    /// Whether the packet has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the packet is spread over several buffers.
+    pub fn is_chained(&self) -> bool {
+        self.head().nb_segs != 1
+    }
+
+    /// The hash that the device steered by, 0 when it computed none.
+    pub fn rss_hash(&self) -> u32 {
+        self.head().hash_rss
+    }
+
+    /// The bytes of the first segment.
+    pub fn data(&self) -> &[u8] {
+        let head = self.head();
+        // SAFETY: `data_off + data_len` never exceeds `buf_len` bytes behind `buf_addr` (kept so by the
+        // drivers and by every method here), and that memory belongs to this buffer alone.
+        unsafe {
+            let start = head.buf_addr.cast::<u8>().add(usize::from(head.data_off));
+            std::slice::from_raw_parts(start, usize::from(head.data_len))
+        }
+    }
+
+    /// The bytes of the first segment, to be changed in place.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let head = self.head_mut();
+        // SAFETY: as in `data`, and `self` is borrowed exclusively.
+        unsafe {
+            let start = head.buf_addr.cast::<u8>().add(usize::from(head.data_off));
+            std::slice::from_raw_parts_mut(start, usize::from(head.data_len))
+        }
+    }
+
+    /// Sets up a raw buffer, fresh from a mempool, as an empty packet with [`TX_HEADROOM`] bytes in front.
+    ///
+    /// Buffers in a pool are already unchained and have a reference count of one.
+    pub(super) fn reset(&mut self) {
+        let head = self.head_mut();
+        head.data_off = TX_HEADROOM as u16;
+        head.port = u16::MAX;
+        head.ol_flags = 0;
+        head.packet_type = 0;
+        head.pkt_len = 0;
+        head.data_len = 0;
+        head.vlan_tci = 0;
+        head.vlan_tci_outer = 0;
+        head.tx_offload = 0;
+    }
+
+    /// Copies the first `len` bytes of the chain `from` behind the headroom of this freshly reset buffer.
+    /// `false` when they do not fit or are not there.
+    pub(super) fn gather(&mut self, from: &Self, len: usize) -> bool {
+        let room = usize::from(self.head().buf_len).saturating_sub(TX_HEADROOM);
+        if len > room || len > usize::from(u16::MAX) {
+            return false;
+        }
+        // SAFETY: `room` bytes follow the headroom; `rte_pktmbuf_read` copies `len` bytes there when the range
+        // is not contiguous, and otherwise returns a pointer into `from`, which is alive and does not overlap.
+        unsafe {
+            let to = self.head().buf_addr.cast::<u8>().add(TX_HEADROOM);
+            let found = dpdk_sys::rte_pktmbuf_read(from.0.as_ptr().cast(), 0, len as u32, to.cast());
+            if found.is_null() {
+                return false;
+            }
+            if found != to.cast() {
+                std::ptr::copy_nonoverlapping(found.cast::<u8>(), to, len);
+            }
+        }
+        let (flags, hash) = (from.head().ol_flags, from.head().hash_rss);
+        let head = self.head_mut();
+        head.ol_flags = flags & RX_CHECKSUM_FLAGS;
+        head.hash_rss = hash;
+        head.data_len = len as u16;
+        head.pkt_len = len as u32;
+        true
+    }
+
+    /// Starts loading the first bytes of the packet into the cache.
+    pub(super) fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let head = self.head();
+            // SAFETY: a hint, which never faults; SSE is part of x86_64.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(head.buf_addr.cast::<i8>().wrapping_add(usize::from(head.data_off))) };
+        }
+    }
+}
+
+impl Drop for Mbuf {
+    fn drop(&mut self) {
+        // SAFETY: a live mbuf with no other owner; the call frees the whole chain.
+        unsafe { dpdk_sys::rte_pktmbuf_free(self.0.as_ptr().cast()) };
+    }
+}
+
+const RX_CHECKSUM_FLAGS: u64 =
+    dpdk_sys::GANNET_RX_IP_BAD | dpdk_sys::GANNET_RX_IP_GOOD | dpdk_sys::GANNET_RX_L4_BAD | dpdk_sys::GANNET_RX_L4_GOOD;
+
+/// The verdict in a pair of flags. Both together say: the field is not filled in, but the data is intact
+/// (it never left the machine).
+const fn verdict(flags: u64, bad: u64, good: u64) -> Checksum {
+    match (flags & bad != 0, flags & good != 0) {
+        (_, true) => Checksum::Good,
+        (true, false) => Checksum::Bad,
+        (false, false) => Checksum::Unknown,
+    }
+}
+
+/// A received frame.
+#[repr(transparent)]
+pub struct RxMbuf(pub(super) Mbuf);
+
+impl RxMbuf {
+    /// The buffer below.
+    pub fn into_mbuf(self) -> Mbuf {
+        self.0
+    }
+
+    /// A received frame in `mbuf`, for hand-over between cores. A chained buffer shows its first segment only.
+    pub fn from_mbuf(mbuf: Mbuf) -> Self {
+        Self(mbuf)
+    }
+
+    /// The hash that the device steered by, 0 when it computed none.
+    pub fn rss_hash(&self) -> u32 {
+        self.0.rss_hash()
+    }
+}
+
+impl RxFrame for RxMbuf {
+    fn data_mut(&mut self) -> &mut [u8] {
+        self.0.data_mut()
+    }
+
+    fn ip_checksum(&self) -> Checksum {
+        verdict(self.0.head().ol_flags, dpdk_sys::GANNET_RX_IP_BAD, dpdk_sys::GANNET_RX_IP_GOOD)
+    }
+
+    fn l4_checksum(&self) -> Checksum {
+        verdict(self.0.head().ol_flags, dpdk_sys::GANNET_RX_L4_BAD, dpdk_sys::GANNET_RX_L4_GOOD)
+    }
+}
+
+/// A frame to be sent.
+#[repr(transparent)]
+pub struct TxMbuf(pub(super) Mbuf);
+
+impl TxFrame for TxMbuf {
+    fn payload_mut(&mut self) -> &mut [u8] {
+        let head = self.0.head_mut();
+        let room = usize::from(head.buf_len).saturating_sub(TX_HEADROOM);
+        // SAFETY: `room` bytes of this buffer follow the headroom, and `self` is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(head.buf_addr.cast::<u8>().add(TX_HEADROOM), room) }
+    }
+
+    fn set_payload_len(&mut self, len: usize) {
+        let head = self.0.head_mut();
+        let room = usize::from(head.buf_len).saturating_sub(usize::from(head.data_off));
+        assert!(len <= room, "payload of {len} bytes in a buffer of {room}");
+        head.data_len = len as u16;
+        head.pkt_len = len as u32;
+    }
+
+    fn prepend(&mut self, n: usize) -> &mut [u8] {
+        let head = self.0.head_mut();
+        assert!(n <= usize::from(head.data_off), "{n} bytes do not fit into a headroom of {}", head.data_off);
+        head.data_off -= n as u16;
+        head.data_len += n as u16;
+        head.pkt_len += n as u32;
+        &mut self.0.data_mut()[..n]
+    }
+
+    fn data(&self) -> &[u8] {
+        self.0.data()
+    }
+
+    fn data_mut(&mut self) -> &mut [u8] {
+        self.0.data_mut()
+    }
+
+    fn set_offload(&mut self, offload: TxOffload) {
+        let head = self.0.head_mut();
+        let mut flags = 0;
+        if offload.ip_checksum {
+            flags |= dpdk_sys::GANNET_TX_IP_CKSUM;
+        }
+        if offload.udp_checksum {
+            flags |= dpdk_sys::GANNET_TX_UDP_CKSUM;
+        }
+        if flags != 0 {
+            flags |= if offload.ipv6 { dpdk_sys::GANNET_TX_IPV6 } else { dpdk_sys::GANNET_TX_IPV4 };
+        }
+        head.ol_flags = flags;
+        head.tx_offload = u64::from(offload.l2_len) | u64::from(offload.l3_len) << dpdk_sys::TX_OFFLOAD_L3_SHIFT;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksum_flags() {
+        use dpdk_sys::{GANNET_RX_L4_BAD as BAD, GANNET_RX_L4_GOOD as GOOD};
+        assert_eq!(verdict(0, BAD, GOOD), Checksum::Unknown);
+        assert_eq!(verdict(BAD, BAD, GOOD), Checksum::Bad);
+        assert_eq!(verdict(GOOD, BAD, GOOD), Checksum::Good);
+        assert_eq!(verdict(GOOD | BAD, BAD, GOOD), Checksum::Good);
+        assert_eq!(verdict(dpdk_sys::GANNET_RX_IP_BAD, BAD, GOOD), Checksum::Unknown);
+    }
+}

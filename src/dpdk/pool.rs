@@ -1,0 +1,68 @@
+//! Mempools of packet buffers.
+
+use std::ffi::CString;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::eal::EalInner;
+use super::error::{PortError, last};
+
+/// Objects that a registered thread keeps to itself, per pool.
+const CACHE: u32 = 256;
+
+/// A pool of buffers with a fixed data room. Every buffer goes back to the pool it came from.
+pub(super) struct Pool {
+    raw: NonNull<dpdk_sys::rte_mempool>,
+    size: u32,
+    eal: Arc<EalInner>,
+}
+
+// SAFETY: a multi-producer, multi-consumer mempool may be used from any thread at a time; its caches are per lcore.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
+
+impl Pool {
+    /// `size` buffers with `room` bytes each, headroom included, on NUMA node `socket` (-1: any).
+    pub(super) fn new(eal: &Arc<EalInner>, size: u32, room: u16, socket: i32) -> Result<Arc<Self>, PortError> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let fail = |reason| PortError::Memory { mbufs: size, size: u32::from(room), reason };
+        let name = format!("gannet_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = CString::new(name).map_err(|e| fail(e.to_string()))?;
+        // DPDK wants the cache to stay below two thirds of the pool.
+        let cache = CACHE.min(size / 4);
+        // SAFETY: EAL is up (`eal`), and the name is NUL-terminated.
+        let raw = unsafe { dpdk_sys::rte_pktmbuf_pool_create(name.as_ptr(), size, cache, 0, room, socket) };
+        let raw = NonNull::new(raw).ok_or_else(|| fail(last()))?;
+        Ok(Arc::new(Self { raw, size, eal: eal.clone() }))
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut dpdk_sys::rte_mempool {
+        self.raw.as_ptr()
+    }
+
+    /// Buffers in all.
+    pub(super) fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// Buffers that are not in use.
+    pub(super) fn available(&self) -> u32 {
+        // SAFETY: the pool is alive; the count is racy by nature and only reported.
+        unsafe { dpdk_sys::rte_mempool_avail_count(self.as_ptr()) }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // A buffer may outlive its port, and some drivers lose a few when they close (af_xdp its fill ring).
+        // Their pool must stay mapped then. Nobody can take a buffer out any more, so the count only grows.
+        if self.available() == self.size {
+            // SAFETY: all buffers are back and no port uses the pool: ports hold an `Arc` of it.
+            unsafe { dpdk_sys::rte_mempool_free(self.as_ptr()) };
+        } else {
+            self.eal.leaked.store(true, Ordering::Release);
+        }
+    }
+}

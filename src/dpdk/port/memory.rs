@@ -1,0 +1,101 @@
+//! Memory of the application that a device may read and write.
+
+use std::ffi::c_void;
+use std::mem::zeroed;
+use std::sync::Arc;
+
+use super::{Port, PortInner};
+use crate::dpdk::error::{PortError, text};
+
+/// Memory that is registered with DPDK, and mapped for a port's device, until this is dropped.
+pub struct MemoryGuard {
+    addr: *mut c_void,
+    len: usize,
+    /// This guard registered it, rather than found it registered for another port.
+    registered: bool,
+    mapped: bool,
+    port: Arc<PortInner>,
+}
+
+// SAFETY: the address is only handed to DPDK, whose registry is locked.
+unsafe impl Send for MemoryGuard {}
+
+impl Port {
+    /// Makes `len` bytes at `addr`, in pages of `page` bytes, known to DPDK and reachable for this port's device.
+    ///
+    /// For several ports call it on each, and drop the guards in reverse order.
+    ///
+    /// # Errors
+    /// An address or length that is not made of whole pages; a device that refuses the mapping.
+    ///
+    /// # Safety
+    /// The memory stays mapped, and is not given to anything else, until the guard is dropped.
+    pub unsafe fn register_memory(&self, addr: *mut u8, len: usize, page: usize) -> Result<MemoryGuard, PortError> {
+        if !page.is_power_of_two() || len == 0 || !len.is_multiple_of(page) || !(addr as usize).is_multiple_of(page) {
+            return Err(PortError::Alignment { addr: addr as usize, len, page });
+        }
+        let fail = |code: i32| PortError::Step {
+            port: self.inner.name.clone(),
+            step: "registering memory",
+            reason: text(code),
+            detail: String::new(),
+        };
+        let addr = addr.cast::<c_void>();
+        // SAFETY: whole pages that stay mapped (the caller's promise). With IOVA as VA no table is needed.
+        let code = unsafe { dpdk_sys::rte_extmem_register(addr, len, std::ptr::null_mut(), 0, page) };
+        // SAFETY: reads a thread-local integer.
+        let errno = if code == 0 { 0 } else { unsafe { dpdk_sys::gannet_rte_errno() } };
+        if errno != 0 && errno != libc::EEXIST {
+            return Err(fail(errno));
+        }
+        let registered = errno == 0;
+        let mut guard = MemoryGuard { addr, len, registered, mapped: false, port: self.inner.clone() };
+        match guard.map() {
+            0 => guard.mapped = true,
+            // Virtual devices reach all memory of the process.
+            code if -code == libc::ENOTSUP => {}
+            code => return Err(fail(code)),
+        }
+        Ok(guard)
+    }
+}
+
+impl MemoryGuard {
+    fn device(&self) -> *mut dpdk_sys::rte_device {
+        // SAFETY: plain data, for which zero is valid; the port exists.
+        unsafe {
+            let mut info: dpdk_sys::rte_eth_dev_info = zeroed();
+            dpdk_sys::rte_eth_dev_info_get(self.port.id, &mut info);
+            info.device
+        }
+    }
+
+    /// 0 or a negative error code.
+    fn map(&self) -> i32 {
+        let device = self.device();
+        if device.is_null() {
+            return -libc::ENOTSUP;
+        }
+        // SAFETY: the device exists for as long as the port; the memory was registered before.
+        unsafe {
+            match dpdk_sys::rte_dev_dma_map(device, self.addr, self.addr as u64, self.len) {
+                0 => 0,
+                _ => -dpdk_sys::gannet_rte_errno(),
+            }
+        }
+    }
+}
+
+impl Drop for MemoryGuard {
+    fn drop(&mut self) {
+        // SAFETY: undoes what the constructor did, in reverse order, while port and EAL are still there.
+        unsafe {
+            if self.mapped {
+                dpdk_sys::rte_dev_dma_unmap(self.device(), self.addr, self.addr as u64, self.len);
+            }
+            if self.registered {
+                dpdk_sys::rte_extmem_unregister(self.addr, self.len);
+            }
+        }
+    }
+}

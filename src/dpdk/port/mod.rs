@@ -1,0 +1,157 @@
+//! A port: one network device, opened from a profile.
+
+mod check;
+mod configure;
+mod device;
+mod memory;
+mod rings;
+mod stats;
+
+use std::sync::Arc;
+
+pub use memory::MemoryGuard;
+pub use stats::PortStats;
+
+use super::eal::{Eal, EalInner};
+use super::error::PortError;
+use super::gate::Gate;
+use super::log::Capture;
+use super::pool::Pool;
+use super::profile::PortProfile;
+use super::queue::Queue;
+use crate::datapath::Caps;
+use device::Device;
+
+/// What a port and its queues share. Fields are dropped from the top: the device stops using the pools,
+/// the pools go, and with the last port perhaps EAL.
+pub(super) struct PortInner {
+    pub(super) id: u16,
+    pub(super) name: String,
+    pub(super) caps: Caps,
+    device: Device,
+    /// Of each queue: the pool to receive into, and the one to send from.
+    pools: Vec<QueuePools>,
+    _eal: Arc<EalInner>,
+}
+
+struct QueuePools {
+    rx: Arc<Pool>,
+    /// The same pool unless receive buffers are smaller than a frame.
+    tx: Arc<Pool>,
+}
+
+impl PortInner {
+    pub(super) fn tx_pool(&self, queue: u16) -> &Pool {
+        &self.pools[usize::from(queue)].tx
+    }
+
+    pub(super) fn link(&self) -> bool {
+        self.device.link()
+    }
+}
+
+/// An open port. It closes when it and all of its queues are dropped: the device stops, is removed, and its
+/// sockets go.
+pub struct Port {
+    inner: Arc<PortInner>,
+    queues: Vec<Queue>,
+}
+
+impl Port {
+    /// Creates or finds the device, configures it from what it can do, and starts it.
+    ///
+    /// A virtio-user port with `devargs.server = true` waits here for its other side.
+    ///
+    /// # Errors
+    /// A driver, interface, socket or permission that is not there; sizes the device cannot have; memory.
+    pub fn open(eal: &Eal, profile: &PortProfile) -> Result<Self, PortError> {
+        let capture = Capture::start();
+        let device = Device::create(eal, profile, &capture)?;
+        Self::bring_up(eal, profile, device, None, &capture)
+    }
+
+    /// Two ports of this process, connected by rings: what one sends, the other receives, without a copy.
+    /// Sizes come from `profile`, whose driver is ignored.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub fn ring_pair(eal: &Eal, profile: &PortProfile) -> Result<(Self, Self), PortError> {
+        let capture = Capture::start();
+        let (left, right) = rings::pair(profile, &capture)?;
+        // Buffers cross by pointer, so they live in pools that outlast either port.
+        let pools = configure::pools(eal, profile, -1)?;
+        let shared = || Some(pools.iter().map(|p| QueuePools { rx: p.rx.clone(), tx: p.tx.clone() }).collect());
+        let left = Self::bring_up(eal, profile, left, shared(), &capture)?;
+        let right = Self::bring_up(eal, profile, right, shared(), &capture)?;
+        Ok((left, right))
+    }
+
+    fn bring_up(
+        eal: &Eal,
+        profile: &PortProfile,
+        mut device: Device,
+        pools: Option<Vec<QueuePools>>,
+        capture: &Capture,
+    ) -> Result<Self, PortError> {
+        let settled = configure::settle(&device, profile, capture)?;
+        let pools = match pools {
+            Some(pools) => pools,
+            None => configure::pools(eal, profile, device.socket())?,
+        };
+        let up = configure::bring_up(&mut device, profile, &settled, &pools, capture);
+        let caps = match up {
+            Ok(caps) => caps,
+            Err(error) => {
+                // The queues may already point into the pools.
+                drop(device);
+                return Err(error);
+            }
+        };
+        let inner = Arc::new(PortInner {
+            id: device.id(),
+            name: device.name().to_owned(),
+            caps,
+            device,
+            pools,
+            _eal: eal.0.clone(),
+        });
+        let queues =
+            (0..profile.queues).map(|id| Queue::new(inner.clone(), id, profile.needs_gate().then(Gate::new))).collect();
+        Ok(Self { inner, queues })
+    }
+
+    /// What the device can do, after configuration.
+    pub fn caps(&self) -> Caps {
+        self.inner.caps
+    }
+
+    /// The name of its device.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// DPDK's number of the port.
+    pub fn id(&self) -> u16 {
+        self.inner.id
+    }
+
+    /// All queue pairs, one for each core; empty when they were taken before.
+    pub fn take_queues(&mut self) -> Vec<Queue> {
+        std::mem::take(&mut self.queues)
+    }
+
+    /// Whether the link, or the process at the other end, is there.
+    pub fn link_up(&self) -> bool {
+        self.inner.link()
+    }
+
+    /// Packet buffers of all its pools: those at rest, and all.
+    /// The difference is in the device's receive rings, in queues and in the application's hands.
+    pub fn buffers(&self) -> (u32, u32) {
+        let count = |sum: (u32, u32), pool: &Pool| (sum.0 + pool.available(), sum.1 + pool.size());
+        self.inner.pools.iter().fold((0, 0), |sum, p| {
+            let sum = count(sum, &p.rx);
+            if Arc::ptr_eq(&p.rx, &p.tx) { sum } else { count(sum, &p.tx) }
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! What the device counts.
+
+use std::ffi::CStr;
+use std::mem::zeroed;
+
+use super::Port;
+
+/// Counters of a port since it started, by its device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames dropped because no receive descriptor was free: the core is too slow.
+    pub rx_missed: u64,
+    /// Frames received with errors.
+    pub rx_errors: u64,
+    /// Frames that failed to be sent.
+    pub tx_errors: u64,
+    /// Receive buffers that the pool could not give.
+    pub rx_no_buffer: u64,
+}
+
+impl Port {
+    /// The device's counters; zero when it has none.
+    pub fn stats(&self) -> PortStats {
+        // SAFETY: plain data, for which zero is valid; the port exists and fills it in.
+        let raw = unsafe {
+            let mut raw: dpdk_sys::rte_eth_stats = zeroed();
+            if dpdk_sys::rte_eth_stats_get(self.inner.id, &mut raw) != 0 {
+                return PortStats::default();
+            }
+            raw
+        };
+        PortStats {
+            rx_frames: raw.ipackets,
+            rx_bytes: raw.ibytes,
+            tx_frames: raw.opackets,
+            tx_bytes: raw.obytes,
+            rx_missed: raw.imissed,
+            rx_errors: raw.ierrors,
+            tx_errors: raw.oerrors,
+            rx_no_buffer: raw.rx_nombuf,
+        }
+    }
+
+    /// All counters the driver has, per-queue ones included, by DPDK's names.
+    pub fn xstats(&self) -> Vec<(String, u64)> {
+        let id = self.inner.id;
+        // SAFETY: the port exists; asking with no room tells the number.
+        let Ok(count) = u32::try_from(unsafe { dpdk_sys::rte_eth_xstats_get_names(id, std::ptr::null_mut(), 0) })
+        else {
+            return Vec::new();
+        };
+        // SAFETY: plain data, for which zero is valid.
+        let (mut names, mut values) = unsafe {
+            let names: Vec<dpdk_sys::rte_eth_xstat_name> = vec![zeroed(); count as usize];
+            let values: Vec<dpdk_sys::rte_eth_xstat> = vec![zeroed(); count as usize];
+            (names, values)
+        };
+        // SAFETY: both have room for `count` entries; a larger result means that nothing was written.
+        let written = unsafe {
+            let names = dpdk_sys::rte_eth_xstats_get_names(id, names.as_mut_ptr(), count);
+            names.min(dpdk_sys::rte_eth_xstats_get(id, values.as_mut_ptr(), count))
+        };
+        let written = usize::try_from(written).unwrap_or(0).min(count as usize);
+        let entry = |value: &dpdk_sys::rte_eth_xstat| {
+            let name = names.get(value.id as usize)?;
+            // SAFETY: DPDK terminates the names within their 64 bytes, and `zeroed` does so where it wrote none.
+            let name = unsafe { CStr::from_ptr(name.name.as_ptr()) };
+            Some((name.to_string_lossy().into_owned(), value.value))
+        };
+        values[..written].iter().filter_map(entry).collect()
+    }
+}

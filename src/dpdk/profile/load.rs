@@ -1,0 +1,286 @@
+//! From TOML and `--set` to a checked profile.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::{Bus, DRIVERS, Driver, Hugepages, Offloads, PortProfile};
+use crate::dpdk::error::ProfileError;
+
+macro_rules! profiles {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_str!(concat!("../../../dpdk-config/", $name, ".toml")))),*]
+    };
+}
+
+/// The profiles that are part of the executable.
+static EMBEDDED: [(&str, &str); 16] = profiles![
+    "af-packet",
+    "af-xdp",
+    "e1000e",
+    "i40e",
+    "ice",
+    "ixgbe",
+    "memif",
+    "mlx5",
+    "null",
+    "pcap",
+    "ring",
+    "tap",
+    "vhost",
+    "virtio-pci",
+    "virtio-user",
+    "vmxnet3",
+];
+
+/// The keys outside `[devargs]`.
+const KEYS: [&str; 14] = [
+    "driver",
+    "device",
+    "mtu",
+    "mac",
+    "rx_desc",
+    "tx_desc",
+    "queues",
+    "mbufs",
+    "mbuf_size",
+    "hugepages",
+    "offloads",
+    "promiscuous",
+    "description",
+    "devargs",
+];
+
+/// The largest IP packet that any driver is asked to carry, in bytes.
+const MAX_MTU: u64 = 9702;
+
+impl PortProfile {
+    /// The profile `name_or_path` with `sets` on top: `("mtu", "9000")`, `("devargs.socket", "/tmp/x")`.
+    /// The prefix of device arguments may be left out: `("socket", "/tmp/x")`.
+    ///
+    /// # Errors
+    /// An unknown profile, key or driver, a value out of range, a required key that is missing.
+    pub fn load(name_or_path: &str, sets: &[(String, String)]) -> Result<Self, ProfileError> {
+        if name_or_path.contains('/') || name_or_path.ends_with(".toml") {
+            let path = Path::new(name_or_path);
+            let text = fs::read_to_string(path)
+                .map_err(|e| ProfileError::Read { path: path.to_owned(), reason: e.to_string() })?;
+            return Self::parse(name_or_path, &text, sets);
+        }
+        let found = EMBEDDED.iter().find(|(name, _)| *name == name_or_path);
+        let (name, text) = found.ok_or_else(|| ProfileError::Unknown {
+            name: name_or_path.to_owned(),
+            known: Self::names().collect::<Vec<_>>().join(", "),
+        })?;
+        Self::parse(name, text, sets)
+    }
+
+    /// The profiles that are part of the executable.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        EMBEDDED.iter().map(|(name, _)| *name)
+    }
+
+    /// The text of an embedded profile, as a start for one's own.
+    pub fn source(name: &str) -> Option<&'static str> {
+        EMBEDDED.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+    }
+
+    /// A profile from its text.
+    ///
+    /// # Errors
+    /// As for [`PortProfile::load`].
+    pub fn parse(name: &str, text: &str, sets: &[(String, String)]) -> Result<Self, ProfileError> {
+        let table: Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| ProfileError::Syntax { profile: name.to_owned(), reason: e.to_string() })?;
+        let mut raw = Raw::flatten(name, table)?;
+        for (key, value) in sets {
+            let key = raw.full_key(key.trim());
+            raw.values.insert(key, value.trim().to_owned());
+        }
+        raw.check()
+    }
+}
+
+/// All keys, those of `[devargs]` as `devargs.x`, with their values as text.
+struct Raw<'a> {
+    profile: &'a str,
+    values: BTreeMap<String, String>,
+}
+
+impl<'a> Raw<'a> {
+    fn flatten(profile: &'a str, table: Table) -> Result<Self, ProfileError> {
+        let mut raw = Self { profile, values: BTreeMap::new() };
+        for (key, value) in table {
+            match (key.as_str(), value) {
+                ("devargs", Value::Table(inner)) => {
+                    for (sub, value) in inner {
+                        raw.insert(format!("devargs.{sub}"), value)?;
+                    }
+                }
+                (_, value) => raw.insert(key, value)?,
+            }
+        }
+        Ok(raw)
+    }
+
+    fn insert(&mut self, key: String, value: Value) -> Result<(), ProfileError> {
+        let text = match value {
+            Value::String(s) => s,
+            Value::Integer(n) => n.to_string(),
+            Value::Boolean(b) => b.to_string(),
+            other => return Err(self.bad(&key, &other.to_string(), "a text, a number, or true or false")),
+        };
+        self.values.insert(key, text);
+        Ok(())
+    }
+
+    fn bad(&self, key: &str, value: &str, expected: impl Into<String>) -> ProfileError {
+        ProfileError::BadValue {
+            profile: self.profile.to_owned(),
+            key: key.to_owned(),
+            value: value.to_owned(),
+            expected: expected.into(),
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(String::as_str)
+    }
+
+    fn number(&self, key: &str, default: u64, min: u64, max: u64) -> Result<u64, ProfileError> {
+        let Some(text) = self.get(key) else { return Ok(default) };
+        let number = text.parse().ok().filter(|n| (min..=max).contains(n));
+        number.ok_or_else(|| self.bad(key, text, format!("a number from {min} to {max}")))
+    }
+
+    fn flag(&self, key: &str) -> Result<bool, ProfileError> {
+        match self.get(key) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(self.bad(key, other, "true or false")),
+        }
+    }
+
+    fn driver(&self) -> Result<&'static Driver, ProfileError> {
+        let name = self.get("driver").ok_or_else(|| self.missing("driver", "DPDK's name of the driver"))?;
+        let known = || DRIVERS.iter().map(|d| d.name).collect::<Vec<_>>().join(", ");
+        Driver::find(name).ok_or_else(|| self.bad("driver", name, format!("one of {}", known())))
+    }
+
+    fn missing(&self, key: &str, doc: &'static str) -> ProfileError {
+        ProfileError::Missing { profile: self.profile.to_owned(), key: key.to_owned(), doc }
+    }
+
+    /// A device argument may be set by its own name: `socket` for `devargs.socket`.
+    fn full_key(&self, key: &str) -> String {
+        let of_device = !KEYS.contains(&key) && self.driver().is_ok_and(|driver| driver.key(key).is_some());
+        if of_device { format!("devargs.{key}") } else { key.to_owned() }
+    }
+
+    fn known_keys(&self, driver: &Driver) -> Result<(), ProfileError> {
+        let known = |key: &str| match key.strip_prefix("devargs.") {
+            Some(sub) => driver.key(sub).is_some(),
+            None => key != "devargs" && KEYS.contains(&key),
+        };
+        let Some(key) = self.values.keys().find(|k| !known(k)) else { return Ok(()) };
+        let mut names: Vec<String> = KEYS[..KEYS.len() - 1].iter().map(|k| (*k).to_owned()).collect();
+        names.extend(driver.keys.iter().map(|k| format!("devargs.{}", k.name)));
+        Err(ProfileError::UnknownKey { profile: self.profile.to_owned(), key: key.clone(), known: names.join(", ") })
+    }
+
+    fn devargs(&self, driver: &Driver) -> Result<BTreeMap<String, String>, ProfileError> {
+        let mut devargs = BTreeMap::new();
+        for key in driver.keys {
+            let full = format!("devargs.{}", key.name);
+            match self.get(&full) {
+                Some("") | None if key.required => return Err(self.missing(&full, key.doc)),
+                Some("") | None => {}
+                Some(text) => {
+                    let value =
+                        key.kind.check(text).map_err(|e| self.bad(&full, text, format!("{e} ({})", key.doc)))?;
+                    devargs.insert(key.name.to_owned(), value);
+                }
+            }
+        }
+        Ok(devargs)
+    }
+
+    fn device(&self, driver: &Driver) -> Result<String, ProfileError> {
+        match (driver.bus, self.get("device").unwrap_or("")) {
+            (Bus::Vdev, "") => Ok(String::new()),
+            (Bus::Vdev, text) => Err(self.bad("device", text, "nothing: this driver makes its own devices")),
+            (Bus::Pci, "") => {
+                Err(self.missing("device", "the PCI address, such as 0000:01:00.0; `dpdk-devbind.py -s`"))
+            }
+            (Bus::Pci, text) => pci_address(text)
+                .ok_or_else(|| self.bad("device", text, "a PCI address such as 0000:01:00.0 or 01:00.0")),
+        }
+    }
+
+    fn check(self) -> Result<PortProfile, ProfileError> {
+        let driver = self.driver()?;
+        self.known_keys(driver)?;
+        let mac = match self.get("mac").filter(|m| !m.is_empty()) {
+            Some(text) => Some(
+                parse_mac(text).ok_or_else(|| self.bad("mac", text, "a unicast address such as 02:00:00:00:00:01"))?,
+            ),
+            None => None,
+        };
+        let hugepages = self.get("hugepages").unwrap_or("auto");
+        let offloads = match self.get("offloads").unwrap_or("auto") {
+            "auto" => Offloads::Auto,
+            "off" => Offloads::Off,
+            other => return Err(self.bad("offloads", other, "auto or off")),
+        };
+        Ok(PortProfile {
+            name: self.profile.to_owned(),
+            driver,
+            device: self.device(driver)?,
+            mtu: self.number("mtu", 1500, 1280, MAX_MTU)? as u16,
+            mac,
+            rx_desc: self.number("rx_desc", 1024, 32, 32768)? as u16,
+            tx_desc: self.number("tx_desc", 1024, 32, 32768)? as u16,
+            queues: self.number("queues", 1, 1, 128)? as u16,
+            mbufs: match self.number("mbufs", 0, 0, 1 << 24)? {
+                n @ 1..256 => return Err(self.bad("mbufs", &n.to_string(), "0 (automatic) or at least 256")),
+                n => n as u32,
+            },
+            mbuf_size: match self.number("mbuf_size", 0, 0, 16384)? {
+                n @ 1..256 => return Err(self.bad("mbuf_size", &n.to_string(), "0 (automatic) or at least 256")),
+                n => n as u16,
+            },
+            hugepages: Hugepages::from_name(hugepages)
+                .ok_or_else(|| self.bad("hugepages", hugepages, Hugepages::NAMES.join(" or ")))?,
+            offloads,
+            promiscuous: self.flag("promiscuous")?,
+            devargs: self.devargs(driver)?,
+        })
+    }
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    (parts.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
+}
+
+/// The address with its domain.
+fn pci_address(text: &str) -> Option<String> {
+    let full = if text.matches(':').count() == 1 { format!("0000:{text}") } else { text.to_owned() };
+    let (domain, rest) = full.split_once(':')?;
+    let (bus, rest) = rest.split_once(':')?;
+    let (slot, function) = rest.split_once('.')?;
+    let hex = |s: &str, len: usize| s.len() == len && s.bytes().all(|b| b.is_ascii_hexdigit());
+    let ok = hex(domain, 4) && hex(bus, 2) && hex(slot, 2) && function.len() == 1 && function.as_bytes()[0] < b'8';
+    (ok && hex(function, 1)).then(|| full.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests;

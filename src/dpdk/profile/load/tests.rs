@@ -1,0 +1,107 @@
+use super::*;
+
+type Pairs = &'static [(&'static str, &'static str)];
+
+fn set(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+/// What a profile cannot have a default for.
+fn essentials(name: &str) -> Vec<(String, String)> {
+    match PortProfile::parse(name, PortProfile::source(name).unwrap(), &[]) {
+        Ok(_) => Vec::new(),
+        Err(ProfileError::Missing { key, .. }) if key == "device" => set(&[("device", "01:00.0")]),
+        Err(ProfileError::Missing { key, .. }) => set(&[(&key, "veth0")]),
+        Err(other) => panic!("{name}: {other}"),
+    }
+}
+
+#[test]
+fn every_embedded_profile_is_valid() {
+    for name in PortProfile::names() {
+        let profile = PortProfile::load(name, &essentials(name)).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(profile.name, name);
+        assert!(profile.memory_bytes() < 512 << 20, "{name} wants {} bytes", profile.memory_bytes());
+        assert_eq!(profile.bus() == Bus::Pci, !profile.device.is_empty());
+    }
+}
+
+#[test]
+fn every_file_is_embedded() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("dpdk-config");
+    let mut files: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .filter_map(|e| Some(e.ok()?.file_name().into_string().ok()?.strip_suffix(".toml")?.to_owned()))
+        .collect();
+    files.sort();
+    assert_eq!(files, PortProfile::names().collect::<Vec<_>>());
+}
+
+#[test]
+fn sets_override() {
+    let sets = set(&[("mtu", "9000"), ("devargs.role", "client"), ("devargs.zero-copy", "true"), ("queues", "2")]);
+    let p = PortProfile::load("memif", &sets).unwrap();
+    assert_eq!((p.mtu, p.queues, p.devarg("role"), p.devarg("zero-copy")), (9000, 2, Some("client"), Some("yes")));
+    assert!(p.vdev_arguments().contains("bsize=10240"), "{}", p.vdev_arguments());
+    let p = PortProfile::load("memif", &set(&[("devargs.bsize", "4096"), ("mac", "02:00:00:00:00:0a")])).unwrap();
+    assert!(p.vdev_arguments().contains("bsize=4096") && p.vdev_arguments().contains("mac=02:00:00:00:00:0a"));
+}
+
+#[test]
+fn af_packet_slots_follow_the_mtu() {
+    let of = |mtu| PortProfile::load("af-packet", &set(&[("devargs.iface", "v0"), ("mtu", mtu)])).unwrap();
+    assert!(of("1500").vdev_arguments().contains("framesz=2048,blocksz=4096"));
+    assert!(of("9000").vdev_arguments().contains("framesz=10240,blocksz=20480"));
+    assert!(of("3000").vdev_arguments().contains("framesz=4096,blocksz=4096"));
+}
+
+#[test]
+fn mistakes_are_named() {
+    let error = |name: &str, sets: Pairs| PortProfile::load(name, &set(sets)).unwrap_err().to_string();
+    let cases: [(&str, Pairs, &[&str]); 15] = [
+        ("memfi", &[], &["\"memfi\"", "af-xdp", "memif"]),
+        ("./none.toml", &[], &["./none.toml", "No such file"]),
+        ("memif", &[("mtuu", "1500")], &["\"mtuu\"", "mtu", "devargs.socket"]),
+        ("memif", &[("devargs.sockt", "x")], &["\"devargs.sockt\"", "devargs.socket"]),
+        ("memif", &[("devargs", "x")], &["\"devargs\""]),
+        ("memif", &[("mtu", "500")], &["mtu", "\"500\"", "1280 to 9702"]),
+        ("memif", &[("devargs.id", "banana")], &["devargs.id", "banana", "a number"]),
+        ("memif", &[("devargs.secret", "0123456789012345678901234")], &["devargs.secret", "24 characters"]),
+        ("memif", &[("devargs.role", "peer")], &["server or client"]),
+        ("memif", &[("mac", "01:00:00:00:00:01")], &["mac", "unicast"]),
+        ("memif", &[("device", "01:00.0")], &["device", "makes its own"]),
+        ("memif", &[("driver", "net_foo")], &["net_foo", "net_memif"]),
+        ("memif", &[("mbufs", "3")], &["mbufs", "at least 256"]),
+        ("ice", &[], &["device", "is missing", "PCI address"]),
+        ("ice", &[("device", "eth0")], &["eth0", "0000:01:00.0"]),
+    ];
+    for (name, sets, words) in cases {
+        let text = error(name, sets);
+        for word in words {
+            assert!(text.contains(word), "{word:?} is not in: {text}");
+        }
+    }
+    let syntax = PortProfile::parse("x.toml", "driver = \n", &[]).unwrap_err().to_string();
+    assert!(syntax.contains("x.toml"), "{syntax}");
+    let list = PortProfile::parse("x.toml", "driver = [1]\n", &[]).unwrap_err().to_string();
+    assert!(list.contains("driver"), "{list}");
+}
+
+#[test]
+fn pci_devices_are_passed_to_eal() {
+    let p = PortProfile::load("mlx5", &set(&[("device", "81:00.1"), ("devargs.mprq_en", "true")])).unwrap();
+    assert_eq!(p.pci_argument().as_deref(), Some("0000:81:00.1,mprq_en=1"));
+    assert_eq!(PortProfile::load("ring", &[]).unwrap().pci_argument(), None);
+}
+
+#[test]
+fn addresses() {
+    assert_eq!(pci_address("0000:AF:00.1").as_deref(), Some("0000:af:00.1"));
+    for bad in ["", "01:00", "1:00.0", "01:00.8", "01:00.00", "0000:01:00:0", "g0:00.0"] {
+        assert_eq!(pci_address(bad), None, "{bad}");
+    }
+    assert_eq!(parse_mac("02:00:00:00:00:ff"), Some([2, 0, 0, 0, 0, 255]));
+    for bad in ["", "02:00:00:00:00", "02:00:00:00:00:00:00", "2:0:0:0:0:1", "00:00:00:00:00:00", "+2:00:00:00:00:00"] {
+        assert_eq!(parse_mac(bad), None, "{bad}");
+    }
+}

@@ -1,0 +1,173 @@
+//! Port profiles: what to open and how, from TOML.
+//!
+//! ```toml
+//! driver = "net_memif"
+//! mtu = 1500
+//!
+//! [devargs]
+//! role = "server"
+//! socket = "/run/gannet/memif.sock"
+//! ```
+//! Profiles of this repository (`dpdk-config/*.toml`) are part of the executable and go by name; a value
+//! with a `/` or ending in `.toml` is a file.
+
+mod load;
+mod schema;
+
+use std::collections::BTreeMap;
+
+pub use schema::Bus;
+pub(crate) use schema::{DRIVERS, Driver, Kind};
+
+use super::hugepages::Hugepages;
+use crate::datapath::{BURST, TX_HEADROOM};
+
+/// Whether checksums are left to the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offloads {
+    /// Where it can.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// Ethernet header, one VLAN tag and the frame check sequence, in bytes.
+pub(crate) const FRAME_OVERHEAD: u32 = 14 + 4 + 4;
+
+/// Everything needed to open a port.
+#[derive(Clone, Debug)]
+pub struct PortProfile {
+    /// What it was loaded as.
+    pub name: String,
+    pub(crate) driver: &'static Driver,
+    /// PCI address, `0000:01:00.0`; empty for virtual devices.
+    pub device: String,
+    /// Largest IP packet in bytes, 1280 to 9702.
+    pub mtu: u16,
+    /// MAC address instead of the device's own.
+    pub mac: Option<[u8; 6]>,
+    /// Receive descriptors of each queue.
+    pub rx_desc: u16,
+    /// Transmit descriptors of each queue.
+    pub tx_desc: u16,
+    /// RX/TX queue pairs.
+    pub queues: u16,
+    /// Packet buffers of each queue; 0 for as many as the descriptors and bursts can hold.
+    pub mbufs: u32,
+    /// Data bytes of each receive buffer; 0 for as many as the largest frame has.
+    pub mbuf_size: u16,
+    /// Where memory comes from.
+    pub hugepages: Hugepages,
+    /// Checksums.
+    pub offloads: Offloads,
+    /// Receive frames for any MAC address.
+    pub promiscuous: bool,
+    /// Device arguments by DPDK's names, values as the driver writes them.
+    pub(crate) devargs: BTreeMap<String, String>,
+}
+
+impl PortProfile {
+    /// DPDK's name of the driver.
+    pub fn driver(&self) -> &'static str {
+        self.driver.name
+    }
+
+    /// Where its device comes from.
+    pub fn bus(&self) -> Bus {
+        self.driver.bus
+    }
+
+    /// Whether bursts have to be protected from the driver's own interrupt thread.
+    pub(crate) fn needs_gate(&self) -> bool {
+        self.driver.name == "net_memif"
+    }
+
+    /// One device argument, as the driver gets it.
+    pub fn devarg(&self, key: &str) -> Option<&str> {
+        self.devargs.get(key).map(String::as_str)
+    }
+
+    /// Data bytes of a buffer that holds any frame of this MTU.
+    pub(crate) fn frame_size(&self) -> u32 {
+        (u32::from(self.mtu) + FRAME_OVERHEAD).next_multiple_of(2048)
+    }
+
+    /// Data bytes of a receive buffer.
+    pub(crate) fn rx_buffer(&self) -> u32 {
+        match self.mbuf_size {
+            0 => self.frame_size(),
+            size => u32::from(size),
+        }
+    }
+
+    /// Buffers of each queue's pool.
+    pub(crate) fn pool_size(&self) -> u32 {
+        if self.mbufs != 0 {
+            return self.mbufs;
+        }
+        // With zero-copy, a memif ring in shared memory is filled with our buffers.
+        let ring = match self.devarg("rsize").and_then(|r| r.parse::<u32>().ok()) {
+            Some(log2) if self.devarg("zero-copy") == Some("yes") => 2 << log2.min(14),
+            _ => 0,
+        };
+        // Full descriptor rings, the caches of a few threads, and what is on its way between them.
+        u32::from(self.rx_desc) + u32::from(self.tx_desc) + ring + 1024 + 8 * BURST as u32
+    }
+
+    /// What its pools take, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let one = |room: u32| u64::from(self.pool_size()) * u64::from(room + TX_HEADROOM as u32 + 192);
+        let second = if self.rx_buffer() < self.frame_size() { one(self.frame_size()) } else { 0 };
+        u64::from(self.queues) * (one(self.rx_buffer()) + second)
+    }
+
+    /// What EAL has to be told about a PCI device when it starts.
+    pub(crate) fn pci_argument(&self) -> Option<String> {
+        (self.driver.bus == Bus::Pci).then(|| {
+            let mut text = self.device.clone();
+            for (key, value) in &self.devargs {
+                text.push_str(&format!(",{key}={value}"));
+            }
+            text
+        })
+    }
+
+    /// The argument string of a virtual device.
+    pub(crate) fn vdev_arguments(&self) -> String {
+        let mut parts: Vec<String> = self
+            .devargs
+            .iter()
+            .map(|(key, value)| if value.is_empty() { key.clone() } else { format!("{key}={value}") })
+            .collect();
+        if let Some(key) = self.driver.queues_key {
+            parts.push(format!("{key}={}", self.queues));
+        }
+        if let Some(mac) = self.mac.filter(|_| self.driver.mac_key) {
+            parts.push(format!("mac={}", mac_text(mac)));
+        }
+        self.sizes(&mut parts);
+        parts.join(",")
+    }
+
+    /// Buffer sizes that follow from the MTU unless the profile says otherwise.
+    fn sizes(&self, parts: &mut Vec<String>) {
+        match self.driver.name {
+            "net_memif" if !self.devargs.contains_key("bsize") => parts.push(format!("bsize={}", self.frame_size())),
+            "net_af_packet" if !self.devargs.contains_key("framesz") => {
+                // A slot holds the frame behind the kernel's header, and blocks are made of whole pages.
+                let slot = self.frame_size();
+                parts.push(format!("framesz={slot}"));
+                if !self.devargs.contains_key("blocksz") {
+                    parts.push(format!("blocksz={}", if slot.is_multiple_of(4096) { slot } else { 2 * slot }));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `02:00:00:00:00:01`.
+pub(crate) fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|b| format!("{b:02x}")).join(":")
+}

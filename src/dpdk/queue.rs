@@ -1,0 +1,228 @@
+//! One RX/TX queue pair of a port.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::gate::Gate;
+use super::mbuf::{Mbuf, RxMbuf, TxMbuf};
+use super::port::PortInner;
+use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats};
+
+/// Calls of [`Datapath::link_up`] between two looks at the device.
+const LINK_REFRESH: u32 = 1024;
+
+/// A queue pair, owned by one core at a time. The port stays open for as long as one of its queues lives.
+///
+/// Receive into an empty burst where possible: the vector receive functions of PCI drivers fill slots by fours or
+/// eights and return nothing when fewer are free.
+pub struct Queue {
+    port: Arc<PortInner>,
+    port_id: u16,
+    id: u16,
+    /// Raw buffers for `tx_alloc`, taken from the pool by the burst.
+    spare: [*mut std::ffi::c_void; BURST],
+    spares: usize,
+    stats: DatapathStats,
+    /// Only for a driver that needs it.
+    gate: Option<Gate>,
+    link: bool,
+    link_age: u32,
+    /// One user at a time: `Send`, but not `Sync`.
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+// SAFETY: a queue pair may be polled from any thread, one at a time; DPDK keeps no thread-local state in it.
+// The spare buffers belong to the queue alone and are raw (no cache of a thread knows them).
+unsafe impl Send for Queue {}
+
+impl Queue {
+    pub(super) fn new(port: Arc<PortInner>, id: u16, gate: Option<Gate>) -> Self {
+        Self {
+            port_id: port.id,
+            port,
+            id,
+            spare: [std::ptr::null_mut(); BURST],
+            spares: 0,
+            stats: DatapathStats::default(),
+            gate,
+            link: false,
+            link_age: 0,
+            _not_sync: PhantomData,
+        }
+    }
+
+    /// Its number within the port.
+    pub fn id(&self) -> u16 {
+        self.id
+    }
+
+    /// The name of its port.
+    pub fn port_name(&self) -> &str {
+        &self.port.name
+    }
+
+    /// Frees a burst of received frames with one call, which is cheaper than dropping them one by one.
+    pub fn release(burst: &mut Burst<RxMbuf>) {
+        let len = burst.len();
+        // SAFETY: `RxMbuf` is a transparent pointer, and the frames are owned by the burst, which forgets them
+        // before they are freed.
+        unsafe {
+            burst.set_len(0);
+            dpdk_sys::rte_pktmbuf_free_bulk(burst.as_mut_ptr().cast(), len as u32);
+        }
+    }
+
+    /// Joins chained frames from position `from` on; drops those that are too large.
+    #[cold]
+    fn linearize(&mut self, burst: &mut Burst<RxMbuf>, from: usize) {
+        let mut i = from;
+        while i < burst.len() {
+            if !burst[i].0.is_chained() {
+                i += 1;
+                continue;
+            }
+            let len = burst[i].0.len();
+            let joined = self.raw_buffer().and_then(|mut whole| whole.gather(&burst[i].0, len).then_some(whole));
+            match joined {
+                Some(whole) => {
+                    self.stats.rx_linearized_bytes += len as u64;
+                    burst[i] = RxMbuf(whole);
+                    i += 1;
+                }
+                None => {
+                    self.stats.rx_oversize += 1;
+                    drop(burst.remove(i));
+                }
+            }
+        }
+    }
+
+    /// Calls into the driver's burst function.
+    #[inline]
+    fn gated<T>(&mut self, burst: impl FnOnce() -> T) -> T {
+        match &mut self.gate {
+            None => burst(),
+            Some(gate) => gate.inside(burst),
+        }
+    }
+
+    /// An empty buffer from the TX pool.
+    fn raw_buffer(&mut self) -> Option<Mbuf> {
+        if self.spares == 0 {
+            self.refill();
+        }
+        let last = self.spares.checked_sub(1)?;
+        let raw = NonNull::new(self.spare[last])?;
+        self.spares = last;
+        // SAFETY: a buffer fresh from the pool, which nobody else has.
+        let mut mbuf = unsafe { Mbuf::from_raw(raw.cast()) };
+        mbuf.reset();
+        Some(mbuf)
+    }
+
+    fn refill(&mut self) {
+        let pool = self.port.tx_pool(self.id).as_ptr();
+        // Whole bursts are fast; near exhaustion single buffers are better than none.
+        for want in [BURST, 1] {
+            // SAFETY: the pool is alive (the port holds it), and `spare` has room for `want` pointers.
+            if unsafe { dpdk_sys::rte_mempool_get_bulk(pool, self.spare.as_mut_ptr(), want as u32) } == 0 {
+                self.spares = want;
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let pool = self.port.tx_pool(self.id).as_ptr();
+        // SAFETY: the spare buffers are raw, come from this pool and are given back once.
+        unsafe { dpdk_sys::rte_mempool_put_bulk(pool, self.spare.as_ptr(), self.spares as u32) };
+        self.spares = 0;
+    }
+}
+
+impl Datapath for Queue {
+    type Rx = RxMbuf;
+    type Tx = TxMbuf;
+
+    fn caps(&self) -> Caps {
+        self.port.caps
+    }
+
+    fn link_up(&mut self) -> bool {
+        if self.link_age == 0 {
+            self.link = self.port.link();
+            // A link that is down is asked for more often: somebody waits for it.
+            self.link_age = if self.link { LINK_REFRESH } else { LINK_REFRESH / 16 };
+        }
+        self.link_age -= 1;
+        self.link
+    }
+
+    fn rx_burst(&mut self, burst: &mut Burst<RxMbuf>) -> usize {
+        let from = burst.len();
+        let room = BURST - from;
+        // SAFETY: `room` slots behind `from` are spare capacity of the burst, `RxMbuf` is a transparent pointer,
+        // and the driver fills `got <= room` of them with buffers that are ours from now on. Only this queue
+        // object polls this queue.
+        let got = unsafe {
+            let free = burst.as_mut_ptr().add(from).cast();
+            let (port, id) = (self.port_id, self.id);
+            let got = self.gated(|| usize::from(dpdk_sys::rte_eth_rx_burst(port, id, free, room as u16)));
+            burst.set_len(from + got);
+            got
+        };
+        let (mut bytes, mut chained) = (0, false);
+        for frame in &burst[from..] {
+            frame.0.prefetch();
+            bytes += frame.0.len() as u64;
+            chained |= frame.0.is_chained();
+        }
+        self.stats.rx_frames += got as u64;
+        self.stats.rx_bytes += bytes;
+        if chained {
+            self.linearize(burst, from);
+        }
+        burst.len() - from
+    }
+
+    fn tx_alloc(&mut self) -> Option<TxMbuf> {
+        let frame = self.raw_buffer().map(TxMbuf);
+        self.stats.tx_no_frame += u64::from(frame.is_none());
+        frame
+    }
+
+    fn tx_burst(&mut self, burst: &mut Burst<TxMbuf>) -> usize {
+        let len = burst.len();
+        if len == 0 {
+            return 0;
+        }
+        // Lengths are summed before the driver owns, and perhaps frees, the buffers.
+        let mut lengths = [0u32; BURST];
+        for (length, frame) in lengths.iter_mut().zip(burst.iter()) {
+            *length = frame.0.len() as u32;
+        }
+        // SAFETY: `len` owned buffers, `TxMbuf` being a transparent pointer. The driver takes the first `sent`;
+        // the burst forgets exactly those, and the rest moves to its front.
+        let sent = unsafe {
+            let first = burst.as_mut_ptr();
+            let (port, id) = (self.port_id, self.id);
+            let sent = self.gated(|| usize::from(dpdk_sys::rte_eth_tx_burst(port, id, first.cast(), len as u16)));
+            burst.set_len(0);
+            std::ptr::copy(first.add(sent), first, len - sent);
+            burst.set_len(len - sent);
+            sent
+        };
+        self.stats.tx_frames += sent as u64;
+        self.stats.tx_bytes += lengths[..sent].iter().map(|&l| u64::from(l)).sum::<u64>();
+        self.stats.tx_full += u64::from(sent < len);
+        sent
+    }
+
+    fn stats(&self) -> DatapathStats {
+        self.stats
+    }
+}

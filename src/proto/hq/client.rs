@@ -1,0 +1,421 @@
+//! The client: fetches files over one connection, straight into pinned buffers.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::base::time::{Duration, Instant};
+use crate::mem::PinnedBuf;
+use crate::proto::hq::disk::{Save, Saved, Writer};
+use crate::proto::hq::status;
+use crate::quic::{ClientConfig, CloseReason, ConnId, Dir, Event, OpenError, SendData, StreamId, TransportConfig};
+use crate::runtime::{App, ConnectFailure, Context, Unreachable};
+
+/// Size of the buffers that files are received into, bytes.
+const BUF: usize = 2 << 20;
+
+/// Buffers that a stream has at a time.
+const BUFS: usize = 16;
+
+/// Files fetched at a time.
+const PARALLEL: usize = 4;
+
+/// One file to fetch.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What to ask for: begins with a slash, percent-encoded.
+    pub path: String,
+    /// Where to put it; `None`: nowhere.
+    pub output: Option<PathBuf>,
+}
+
+/// What a client does.
+#[derive(Clone, Debug)]
+pub struct HqClientConfig {
+    /// The server.
+    pub remote: SocketAddr,
+    /// The name that its certificate is for.
+    pub server_name: String,
+    /// How to connect.
+    pub client: ClientConfig,
+    /// What to fetch.
+    pub jobs: Vec<Job>,
+    /// Compute SHA-256.
+    pub hash: bool,
+    /// Keep up to so many received bytes in memory before the first is written to disk. On a machine
+    /// without CPUs to spare, writing then does not slow receiving down.
+    pub hold: u64,
+}
+
+/// A file that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// What was asked for.
+    pub path: String,
+    /// Where it is.
+    pub output: Option<PathBuf>,
+    /// Its size.
+    pub bytes: u64,
+    /// From the request to the last byte's arrival.
+    pub time: Duration,
+    /// SHA-256 in hexadecimal, if asked for.
+    pub sha256: Option<String>,
+}
+
+/// Why files could not be fetched.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// No connection could be started.
+    #[error(transparent)]
+    Connect(#[from] ConnectFailure),
+    /// The connection ended too early.
+    #[error("connection to {remote}: {reason}")]
+    Closed {
+        /// The server.
+        remote: SocketAddr,
+        /// How it ended.
+        reason: CloseReason,
+    },
+    /// The network knows no way.
+    #[error("cannot reach {remote}: {why}")]
+    Unreachable {
+        /// The server.
+        remote: SocketAddr,
+        /// What the network says.
+        why: Unreachable,
+    },
+    /// The server refused one file.
+    #[error("{path}: {} (code {code})", status::text(*code))]
+    Refused {
+        /// The file.
+        path: String,
+        /// The server's code.
+        code: u64,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {error}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Interrupted before the end.
+    #[error("interrupted: {0} was not fetched whole")]
+    Interrupted(String),
+}
+
+/// For those who watch from another thread.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes that have arrived in order.
+    pub bytes: AtomicU64,
+    /// Files that are finished.
+    pub files: AtomicU64,
+}
+
+/// A file on its way.
+struct Fetch {
+    job: usize,
+    started: Instant,
+    contiguous: u64,
+    /// Filled buffers that wait to be written, oldest first.
+    held: VecDeque<(PinnedBuf, usize)>,
+}
+
+/// Where a job stands.
+enum Outcome {
+    Waiting,
+    /// All has arrived; the disk is still busy.
+    Arrived {
+        bytes: u64,
+        time: Duration,
+    },
+    Ended,
+}
+
+/// The application of `gannet get`.
+pub struct HqClient {
+    config: HqClientConfig,
+    writer: Writer,
+    conn: Option<ConnId>,
+    connected: bool,
+    closed: bool,
+    next: usize,
+    fetches: HashMap<StreamId, Fetch>,
+    outcomes: Vec<Outcome>,
+    free: Vec<PinnedBuf>,
+    held_bytes: u64,
+    starved: VecDeque<StreamId>,
+    progress: Arc<Progress>,
+    /// From the first packet to the end of the handshake.
+    pub handshake: Option<Duration>,
+    /// Files that are there.
+    pub fetched: Vec<Fetched>,
+    /// What went wrong.
+    pub errors: Vec<FetchError>,
+}
+
+impl HqClient {
+    /// A client.
+    ///
+    /// # Errors
+    /// When no thread for files can be started.
+    pub fn new(config: HqClientConfig, progress: Arc<Progress>) -> io::Result<Self> {
+        let outcomes = config.jobs.iter().map(|_| Outcome::Waiting).collect();
+        Ok(Self {
+            config,
+            writer: Writer::start()?,
+            conn: None,
+            connected: false,
+            closed: false,
+            next: 0,
+            fetches: HashMap::new(),
+            outcomes,
+            free: Vec::new(),
+            held_bytes: 0,
+            starved: VecDeque::new(),
+            progress,
+            handshake: None,
+            fetched: Vec::new(),
+            errors: Vec::new(),
+        })
+    }
+
+    /// Fits transport settings to what this client does.
+    pub fn adapt(transport: &mut TransportConfig) {
+        // Space is provided before a request is sent, and the window follows it.
+        transport.stream_window_bidi_local = 0;
+        transport.receive_low_water = (BUF * BUFS / 2) as u64;
+        transport.max_data = (BUF * BUFS * PARALLEL) as u64;
+        transport.max_streams_bidi = 0;
+        transport.max_streams_uni = 0;
+    }
+
+    /// To be called when the core has stopped: names what did not arrive.
+    pub fn finish(&mut self) {
+        for (outcome, job) in self.outcomes.iter().zip(&self.config.jobs) {
+            if self.errors.is_empty() && !matches!(outcome, Outcome::Ended) {
+                self.errors.push(FetchError::Interrupted(job.path.clone()));
+            }
+        }
+    }
+
+    fn fail_all(&mut self, error: FetchError) {
+        if self.errors.is_empty() {
+            self.errors.push(error);
+        }
+        for job in 0..self.outcomes.len() {
+            self.end(job);
+        }
+        self.closed |= self.conn.is_none();
+    }
+
+    fn end(&mut self, job: usize) {
+        if !matches!(self.outcomes[job], Outcome::Ended) {
+            self.outcomes[job] = Outcome::Ended;
+            self.writer.order(Save::Abort { job: job as u64 });
+        }
+    }
+
+    fn all_ended(&self) -> bool {
+        self.outcomes.iter().all(|o| matches!(o, Outcome::Ended))
+    }
+
+    /// Requests files as long as streams may be opened and memory is not too scattered.
+    fn request(&mut self, cx: &mut Context<'_>) {
+        let Some(id) = self.conn.filter(|_| self.connected) else { return };
+        while self.next < self.config.jobs.len() && self.fetches.len() < PARALLEL {
+            let now = cx.now();
+            let Some(mut conn) = cx.conn(id) else { return };
+            let stream = match conn.open(Dir::Bidi) {
+                Ok(stream) => stream,
+                Err(OpenError::StreamsExhausted | OpenError::Closed) => return,
+            };
+            let (index, job) = (self.next, &self.config.jobs[self.next]);
+            self.next += 1;
+            self.writer.order(Save::Open { job: index as u64, path: job.output.clone(), hash: self.config.hash });
+            let line = Bytes::from(format!("GET {}\r\n", job.path));
+            // A fresh stream takes what fits into its budget.
+            let _ = conn.send(stream, SendData::Bytes(line), true);
+            self.fetches.insert(stream, Fetch { job: index, started: now, contiguous: 0, held: VecDeque::new() });
+            self.provide(cx, stream, BUFS);
+        }
+    }
+
+    fn provide(&mut self, cx: &mut Context<'_>, stream: StreamId, count: usize) {
+        if !self.fetches.contains_key(&stream) {
+            return;
+        }
+        let mut bufs = Vec::with_capacity(count);
+        while bufs.len() < count {
+            match self.free.pop().map_or_else(|| cx.pool().alloc(BUF), Ok) {
+                Ok(buf) => bufs.push(buf),
+                Err(_) => break,
+            }
+        }
+        if bufs.is_empty() {
+            // What is held back goes to the disk now; its memory comes back.
+            self.starved.push_back(stream);
+            self.write_held(0);
+        } else if let Some(mut conn) = self.conn.and_then(|id| cx.conn(id))
+            && let Err(error) = conn.provide_receive_buffers(stream, bufs)
+        {
+            // The end is known already.
+            self.free.extend(error.bufs);
+        }
+    }
+
+    /// Writes the oldest held buffers until at most `keep` bytes are held.
+    fn write_held(&mut self, keep: u64) {
+        for fetch in self.fetches.values_mut() {
+            while self.held_bytes > keep
+                && let Some((buf, valid)) = fetch.held.pop_front()
+            {
+                self.held_bytes -= valid as u64;
+                self.writer.order(Save::Data { job: fetch.job as u64, buf, skip: 0, valid });
+            }
+        }
+    }
+
+    fn on_progress(&mut self, stream: StreamId, contiguous: u64) {
+        if let Some(fetch) = self.fetches.get_mut(&stream) {
+            self.progress.bytes.fetch_add(contiguous - fetch.contiguous, Ordering::Relaxed);
+            fetch.contiguous = contiguous;
+        }
+    }
+
+    fn on_buffer(&mut self, stream: StreamId, buf: PinnedBuf, valid: usize) {
+        match self.fetches.get_mut(&stream) {
+            Some(fetch) if valid > 0 => {
+                fetch.held.push_back((buf, valid));
+                self.held_bytes += valid as u64;
+                self.write_held(self.config.hold);
+            }
+            _ => self.free.push(buf),
+        }
+    }
+
+    fn on_finished(&mut self, cx: &mut Context<'_>, stream: StreamId, bytes: u64) {
+        let Some(mut fetch) = self.fetches.remove(&stream) else { return };
+        let job = fetch.job;
+        for (buf, valid) in fetch.held.drain(..) {
+            self.held_bytes -= valid as u64;
+            self.writer.order(Save::Data { job: job as u64, buf, skip: 0, valid });
+        }
+        self.writer.order(Save::Finish { job: job as u64 });
+        let time = cx.now().saturating_since(fetch.started);
+        if matches!(self.outcomes[job], Outcome::Waiting) {
+            self.outcomes[job] = Outcome::Arrived { bytes, time };
+        }
+        self.request(cx);
+    }
+
+    fn on_reset(&mut self, cx: &mut Context<'_>, stream: StreamId, code: u64) {
+        let Some(fetch) = self.fetches.remove(&stream) else { return };
+        self.held_bytes -= fetch.held.iter().map(|(_, valid)| *valid as u64).sum::<u64>();
+        self.end(fetch.job);
+        self.errors.push(FetchError::Refused { path: self.config.jobs[fetch.job].path.clone(), code });
+        self.request(cx);
+    }
+
+    fn on_saved(&mut self, cx: &mut Context<'_>, saved: Saved) {
+        match saved {
+            Saved::Free(mut buf) => {
+                buf.set_len(BUF.min(buf.capacity()));
+                self.free.push(buf);
+                if let Some(stream) = self.starved.pop_front() {
+                    self.provide(cx, stream, BUFS);
+                }
+            }
+            Saved::Done { job, sha256 } => {
+                let job = job as usize;
+                if let Outcome::Arrived { bytes, time } = self.outcomes[job] {
+                    let Job { path, output } = self.config.jobs[job].clone();
+                    self.fetched.push(Fetched { path, output, bytes, time, sha256 });
+                    self.outcomes[job] = Outcome::Ended;
+                    self.progress.files.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Saved::Failed { job, path, error } => {
+                let job = job as usize;
+                self.outcomes[job] = Outcome::Ended;
+                self.errors.push(FetchError::Write { path, error });
+                let stream = self.fetches.iter().find(|(_, f)| f.job == job).map(|(id, _)| *id);
+                if let (Some(stream), Some(mut conn)) = (stream, self.conn.and_then(|id| cx.conn(id))) {
+                    self.fetches.remove(&stream);
+                    let _ = conn.stop_sending(stream, status::INTERNAL);
+                }
+            }
+        }
+    }
+}
+
+impl App for HqClient {
+    fn on_event(&mut self, cx: &mut Context<'_>, _: ConnId, event: Event) {
+        match event {
+            Event::Connected { .. } => {
+                self.connected = true;
+                self.handshake = self.conn.and_then(|id| cx.conn(id)).and_then(|conn| conn.stats().handshake_time);
+                self.request(cx);
+            }
+            Event::StreamsAvailable { .. } => self.request(cx),
+            Event::Progress { id, contiguous } => self.on_progress(id, contiguous),
+            Event::Buffer { id, buf, valid, .. } => self.on_buffer(id, buf, valid),
+            Event::Finished { id, size } => self.on_finished(cx, id, size),
+            Event::Reset { id, code, .. } => self.on_reset(cx, id, code),
+            Event::ReceiveBufferLow { id, wanted, .. } => {
+                self.provide(cx, id, (wanted as usize).div_ceil(BUF));
+            }
+            Event::Closed { reason } => {
+                self.closed = true;
+                if !self.all_ended() && !self.outcomes.iter().all(|o| !matches!(o, Outcome::Waiting)) {
+                    self.fail_all(FetchError::Closed { remote: self.config.remote, reason });
+                }
+            }
+            Event::StreamOpened { .. }
+            | Event::Readable { .. }
+            | Event::Stopped { .. }
+            | Event::Writable { .. }
+            | Event::SendDone { .. }
+            | Event::SendFinished { .. } => {}
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        if self.conn.is_none() && !self.closed {
+            match cx.connect(&self.config.client, &self.config.server_name, self.config.remote) {
+                Ok(id) => self.conn = Some(id),
+                Err(error) => self.fail_all(error.into()),
+            }
+        }
+        while let Ok(saved) = self.writer.answers.try_recv() {
+            self.on_saved(cx, saved);
+        }
+        if self.all_ended()
+            && !self.closed
+            && let Some(id) = self.conn
+        {
+            cx.close(id, 0, "done");
+        }
+    }
+
+    fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: std::net::IpAddr, why: Unreachable) {
+        if !self.connected && (remote == self.config.remote.ip() || why == Unreachable::NoAnswer) {
+            self.fail_all(FetchError::Unreachable { remote: self.config.remote, why });
+            if let Some(id) = self.conn {
+                cx.close(id, 0, "unreachable");
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.closed && self.all_ended()
+    }
+}

@@ -1,0 +1,505 @@
+//! The server: gives files, and takes them if asked to.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::mem::{BufPool, PinnedBuf};
+use crate::proto::hq::disk::{JobId, Read, Reader, Readout, Save, Saved, Writer};
+use crate::proto::hq::request::{Method, Request, RequestError};
+use crate::proto::hq::{PathError, Root, status};
+use crate::quic::{
+    BufferProvider, CloseReason, ConnId, Dir, Event, SendData, SendError, SendErrorKind, StreamId, TransportConfig,
+};
+use crate::runtime::{App, Context};
+
+/// The buffer that a new request's stream is received into, in bytes.
+const REQUEST_BUF: usize = 16 << 10;
+
+/// Pieces in which files are read and sent, bytes.
+const PIECE: usize = 1 << 20;
+
+/// Pieces of one file that are read or sent at a time.
+const PIECES: usize = 4;
+
+/// Buffers that uploads are received into, bytes.
+const UPLOAD_BUF: usize = 1 << 20;
+
+/// Buffers that one upload has at a time.
+const UPLOAD_BUFS: usize = 8;
+
+/// Gives every request stream of a client one pinned buffer.
+#[derive(Debug)]
+pub struct RequestProvider(pub BufPool);
+
+impl BufferProvider for RequestProvider {
+    fn initial_window(&self) -> u64 {
+        REQUEST_BUF as u64
+    }
+
+    fn provide(&self, _: StreamId) -> Vec<PinnedBuf> {
+        self.0.alloc(REQUEST_BUF).into_iter().collect()
+    }
+}
+
+/// Why a server could not start.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The directory of files.
+    #[error("cannot serve {}: {error}", path.display())]
+    Root {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// No thread for files.
+    #[error("cannot start a thread for files: {0}")]
+    Thread(io::Error),
+    /// A file that was to be kept in memory.
+    #[error("cannot read {} into memory: {reason}", path.display())]
+    Preload {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a server is made of.
+#[derive(Clone, Debug)]
+pub struct HqServerConfig {
+    /// Files below this directory are served.
+    pub root: PathBuf,
+    /// Uploads are kept here; `None`: they are refused.
+    pub uploads: Option<PathBuf>,
+    /// Files directly in `root` are read into pinned memory at the start, up to so many bytes in all.
+    pub preload: u64,
+    /// Tell about each request on standard error.
+    pub log: bool,
+}
+
+/// What a server has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServeStats {
+    /// Files sent whole.
+    pub files: u64,
+    /// Uploads kept.
+    pub uploads: u64,
+    /// Requests refused.
+    pub refused: u64,
+    /// Bytes of files handed to the engine.
+    pub bytes: u64,
+}
+
+type Key = (ConnId, StreamId);
+
+/// How far a request has come. Those that need nothing more from the application are forgotten.
+enum State {
+    /// Its line is not complete; this much of it came back with the end of the stream's data.
+    Line(Vec<u8>),
+    Download(Download),
+    /// Bytes are being received; the first `skip` of them are the request line.
+    Upload {
+        job: JobId,
+        skip: usize,
+    },
+}
+
+struct Download {
+    job: JobId,
+    len: u64,
+    /// Up to here has been ordered from the disk.
+    ordered: u64,
+    /// Pieces that have been read and wait for send budget.
+    ready: VecDeque<PinnedBuf>,
+    /// Up to here has been handed to the engine.
+    sent: u64,
+}
+
+/// Memory that is sent from by many streams at once.
+struct Kept(PinnedBuf);
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The application of `gannet serve`.
+pub struct HqServer {
+    root: Root,
+    uploads: Option<Root>,
+    kept: HashMap<PathBuf, Bytes>,
+    reader: Reader,
+    writer: Writer,
+    requests: HashMap<Key, State>,
+    jobs: HashMap<JobId, Key>,
+    next_job: JobId,
+    /// Uploads that wait for memory.
+    starved: VecDeque<Key>,
+    log: bool,
+    /// What it has done.
+    pub stats: ServeStats,
+}
+
+impl HqServer {
+    /// A server; `pool` holds what is preloaded.
+    ///
+    /// # Errors
+    /// [`ServeError`] names the directory or file that cannot be used.
+    pub fn new(config: &HqServerConfig, pool: &BufPool) -> Result<Self, ServeError> {
+        let root = |path: &Path| Root::new(path).map_err(|error| ServeError::Root { path: path.into(), error });
+        let dir = root(&config.root)?;
+        Ok(Self {
+            kept: preload(&dir, config.preload, pool)?,
+            root: dir,
+            uploads: config.uploads.as_deref().map(root).transpose()?,
+            reader: Reader::start().map_err(ServeError::Thread)?,
+            writer: Writer::start().map_err(ServeError::Thread)?,
+            requests: HashMap::new(),
+            jobs: HashMap::new(),
+            next_job: 0,
+            starved: VecDeque::new(),
+            log: config.log,
+            stats: ServeStats::default(),
+        })
+    }
+
+    /// Fits transport settings to what this server does.
+    pub fn adapt(transport: &mut TransportConfig, pool: &BufPool) {
+        transport.provider = Some(std::sync::Arc::new(RequestProvider(pool.clone())));
+        transport.receive_low_water = (UPLOAD_BUF * UPLOAD_BUFS / 2) as u64;
+        transport.max_streams_uni = 0;
+        transport.send_budget = (PIECE * PIECES) as u64;
+    }
+
+    fn new_job(&mut self, key: Key) -> JobId {
+        self.next_job += 1;
+        self.jobs.insert(self.next_job, key);
+        self.next_job
+    }
+
+    /// Forgets a request with its file.
+    fn forget(&mut self, key: Key) {
+        match self.requests.remove(&key) {
+            Some(State::Download(download)) => {
+                self.jobs.remove(&download.job);
+                self.reader.order(Read::Close { job: download.job });
+            }
+            Some(State::Upload { job, .. }) => {
+                self.jobs.remove(&job);
+                self.writer.order(Save::Abort { job });
+            }
+            Some(State::Line(_)) | None => {}
+        }
+    }
+
+    fn refuse(&mut self, cx: &mut Context<'_>, key: Key, code: u64) {
+        self.stats.refused += 1;
+        if self.log {
+            eprintln!("refused a request with {code}: {}", status::text(code));
+        }
+        self.forget(key);
+        if let Some(mut conn) = cx.conn(key.0) {
+            // Either may have ended by itself.
+            let _ = conn.reset(key.1, code);
+            let _ = conn.stop_sending(key.1, code);
+        }
+    }
+
+    /// Acts on what a request line came to.
+    fn on_line(&mut self, cx: &mut Context<'_>, key: Key, parsed: Result<Option<Request>, RequestError>) {
+        match parsed {
+            Ok(Some(request)) => self.start(cx, key, &request),
+            Ok(None) => {}
+            Err(error) => {
+                if self.log {
+                    eprintln!("bad request: {error}");
+                }
+                self.refuse(cx, key, status::BAD_REQUEST);
+            }
+        }
+    }
+
+    fn start(&mut self, cx: &mut Context<'_>, key: Key, request: &Request) {
+        if self.log {
+            eprintln!("{:?} {}", request.method, request.path);
+        }
+        let result = match request.method {
+            Method::Get => self.root.file(&request.path).map(|path| self.download(cx, key, path)),
+            Method::Put => match &self.uploads {
+                None => Err(PathError::Outside),
+                Some(dir) => dir.upload(&request.path).map(|path| self.upload(cx, key, path, request.len)),
+            },
+        };
+        match result {
+            Ok(()) => {}
+            Err(PathError::Outside) => self.refuse(cx, key, status::FORBIDDEN),
+            Err(PathError::Missing) => self.refuse(cx, key, status::NOT_FOUND),
+            Err(PathError::Io(error)) => {
+                eprintln!("gannet: cannot read {}: {error}", request.path);
+                self.refuse(cx, key, status::INTERNAL);
+            }
+        }
+    }
+
+    // Downloads.
+
+    fn download(&mut self, cx: &mut Context<'_>, key: Key, path: PathBuf) {
+        if let Some(bytes) = self.kept.get(&path).cloned() {
+            self.stats.bytes += bytes.len() as u64;
+            self.stats.files += 1;
+            self.forget(key);
+            if let Some(mut conn) = cx.conn(key.0) {
+                // A stream that takes nothing any more was stopped by the client.
+                let _ = conn.send(key.1, SendData::Bytes(bytes), true);
+            }
+            return;
+        }
+        let job = self.new_job(key);
+        let download = Download { job, len: 0, ordered: 0, ready: VecDeque::new(), sent: 0 };
+        self.requests.insert(key, State::Download(download));
+        self.reader.order(Read::Open { job, path });
+    }
+
+    fn on_opened(&mut self, cx: &mut Context<'_>, key: Key, len: u64) {
+        let Some(State::Download(download)) = self.requests.get_mut(&key) else { return };
+        download.len = len;
+        if len == 0 {
+            self.pump(cx, key);
+            return;
+        }
+        for _ in 0..PIECES {
+            let piece = (download.len - download.ordered).min(PIECE as u64) as usize;
+            let Some(buf) = (piece > 0).then(|| cx.pool().alloc(piece)).and_then(Result::ok) else { break };
+            order_piece(&self.reader, download, buf);
+        }
+        if download.ordered == 0 {
+            self.refuse(cx, key, status::UNAVAILABLE);
+        }
+    }
+
+    /// Hands what has been read to the engine.
+    fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(State::Download(download)) = self.requests.get_mut(&key) else { return };
+        let Some(mut conn) = cx.conn(key.0) else { return };
+        while let Some(buf) = download.ready.pop_front() {
+            let n = buf.len() as u64;
+            let fin = download.sent + n == download.len;
+            match conn.send(key.1, SendData::Pinned(buf, n as usize), fin) {
+                Ok(()) => {
+                    download.sent += n;
+                    self.stats.bytes += n;
+                }
+                Err(SendError { kind: SendErrorKind::Blocked, data: SendData::Pinned(buf, _) }) => {
+                    download.ready.push_front(buf);
+                    return;
+                }
+                Err(_) => return self.forget(key),
+            }
+        }
+        if download.sent == download.len {
+            if download.len == 0 {
+                let _ = conn.finish(key.1);
+            }
+            self.stats.files += 1;
+            self.forget(key);
+        }
+    }
+
+    /// Memory of a sent piece is free: the next piece is read into it.
+    fn on_sent(&mut self, key: Key, data: SendData) {
+        if let Some(State::Download(download)) = self.requests.get_mut(&key)
+            && let SendData::Pinned(buf, _) = data
+            && download.ordered < download.len
+        {
+            order_piece(&self.reader, download, buf);
+        }
+    }
+
+    // Uploads.
+
+    fn upload(&mut self, cx: &mut Context<'_>, key: Key, path: PathBuf, skip: usize) {
+        let job = self.new_job(key);
+        self.writer.order(Save::Open { job, path: Some(path), hash: false });
+        self.requests.insert(key, State::Upload { job, skip });
+        self.provide(cx, key);
+    }
+
+    /// Gives an upload more buffers; one that gets none waits in `starved`.
+    fn provide(&mut self, cx: &mut Context<'_>, key: Key) {
+        if !matches!(self.requests.get(&key), Some(State::Upload { .. })) {
+            return;
+        }
+        let bufs: Vec<_> = (0..UPLOAD_BUFS).map_while(|_| cx.pool().alloc(UPLOAD_BUF).ok()).collect();
+        if bufs.is_empty() {
+            self.starved.push_back(key);
+        } else if let Some(mut conn) = cx.conn(key.0) {
+            // Refused when the end is known already: nothing more is needed then.
+            let _ = conn.provide_receive_buffers(key.1, bufs);
+        }
+    }
+
+    fn on_buffer(&mut self, cx: &mut Context<'_>, key: Key, buf: PinnedBuf, offset: u64, valid: usize) {
+        if let Some(State::Line(line)) = self.requests.get_mut(&key) {
+            let parsed = Request::parse(&buf[..valid], false);
+            if parsed == Ok(None) {
+                // The rest can only be the end of the stream, or its death.
+                line.extend_from_slice(&buf[..valid]);
+            }
+            self.on_line(cx, key, parsed);
+        }
+        if let Some(State::Upload { job, skip }) = self.requests.get(&key) {
+            let skip = if offset == 0 { *skip } else { 0 };
+            if valid > skip {
+                self.writer.order(Save::Data { job: *job, buf, skip, valid });
+            }
+        }
+    }
+
+    fn on_finished(&mut self, cx: &mut Context<'_>, key: Key) {
+        if let Some(State::Line(line)) = self.requests.get(&key) {
+            let parsed = Request::parse(line, true);
+            self.on_line(cx, key, parsed);
+        }
+        if let Some(State::Upload { job, .. }) = self.requests.get(&key) {
+            self.writer.order(Save::Finish { job: *job });
+        }
+    }
+
+    fn on_progress(&mut self, cx: &mut Context<'_>, key: Key) {
+        if !matches!(self.requests.get(&key), Some(State::Line(_))) {
+            return;
+        }
+        let parsed = cx.conn(key.0).and_then(|conn| conn.peek(key.1).map(|bytes| Request::parse(bytes, false)));
+        if let Some(parsed) = parsed {
+            self.on_line(cx, key, parsed);
+        }
+    }
+
+    fn on_closed(&mut self, conn: ConnId, reason: &CloseReason) {
+        if self.log {
+            eprintln!("connection closed: {reason:?}");
+        }
+        let keys: Vec<Key> = self.requests.keys().filter(|(c, _)| *c == conn).copied().collect();
+        keys.into_iter().for_each(|key| self.forget(key));
+    }
+
+    // The threads' answers.
+
+    fn on_readout(&mut self, cx: &mut Context<'_>, readout: Readout) {
+        let (Readout::Opened { job, .. } | Readout::Filled { job, .. } | Readout::Failed { job, .. }) = &readout;
+        let Some(key) = self.jobs.get(job).copied() else { return };
+        match readout {
+            Readout::Opened { len, .. } => self.on_opened(cx, key, len),
+            Readout::Filled { buf, .. } => {
+                if let Some(State::Download(download)) = self.requests.get_mut(&key) {
+                    download.ready.push_back(buf);
+                }
+                self.pump(cx, key);
+            }
+            Readout::Failed { error, .. } => {
+                eprintln!("gannet: cannot read a file that was asked for: {error}");
+                self.refuse(cx, key, status::INTERNAL);
+            }
+        }
+    }
+
+    fn on_saved(&mut self, cx: &mut Context<'_>, saved: Saved) {
+        match saved {
+            Saved::Free(buf) => {
+                drop(buf);
+                if let Some(key) = self.starved.pop_front() {
+                    self.provide(cx, key);
+                }
+            }
+            Saved::Done { job, .. } => {
+                let Some(key) = self.jobs.remove(&job) else { return };
+                self.requests.remove(&key);
+                self.stats.uploads += 1;
+                if let Some(mut conn) = cx.conn(key.0) {
+                    let _ = conn.finish(key.1);
+                }
+            }
+            Saved::Failed { job, path, error } => {
+                eprintln!("gannet: cannot keep {}: {error}", path.display());
+                if let Some(key) = self.jobs.get(&job).copied() {
+                    self.refuse(cx, key, status::INTERNAL);
+                }
+            }
+        }
+    }
+}
+
+/// Orders the next piece of a file from the disk.
+fn order_piece(reader: &Reader, download: &mut Download, mut buf: PinnedBuf) {
+    let left = download.len - download.ordered;
+    let n = left.min(PIECE as u64).min(buf.capacity() as u64);
+    buf.set_len(n as usize);
+    reader.order(Read::Fill { job: download.job, offset: download.ordered, buf });
+    download.ordered += n;
+}
+
+/// Reads the files directly in `root` into pinned memory, the smallest first, until `limit` bytes are used.
+fn preload(root: &Root, limit: u64, pool: &BufPool) -> Result<HashMap<PathBuf, Bytes>, ServeError> {
+    let mut kept = HashMap::new();
+    if limit == 0 {
+        return Ok(kept);
+    }
+    let fail = |path: &Path, reason: String| ServeError::Preload { path: path.into(), reason };
+    let entries = std::fs::read_dir(root.dir()).map_err(|e| fail(root.dir(), e.to_string()))?;
+    let files = entries.filter_map(|e| e.ok().map(|e| e.path()));
+    let mut files: Vec<(u64, PathBuf)> = files
+        .filter_map(|path| path.metadata().ok().filter(|m| m.is_file() && m.len() > 0).map(|m| (m.len(), path)))
+        .collect();
+    files.sort();
+    let mut used = 0;
+    for (len, path) in files {
+        if used + len > limit {
+            break;
+        }
+        let mut buf = pool.alloc(len as usize).map_err(|e| fail(&path, e.to_string()))?;
+        let mut file = std::fs::File::open(&path).map_err(|e| fail(&path, e.to_string()))?;
+        io::Read::read_exact(&mut file, &mut buf).map_err(|e| fail(&path, e.to_string()))?;
+        used += len;
+        kept.insert(path, Bytes::from_owner(Kept(buf)));
+    }
+    Ok(kept)
+}
+
+impl App for HqServer {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        match event {
+            Event::StreamOpened { id } if id.dir() == Dir::Bidi => {
+                self.requests.insert((conn, id), State::Line(Vec::new()));
+            }
+            Event::Progress { id, .. } => self.on_progress(cx, (conn, id)),
+            Event::Buffer { id, buf, offset, valid } => self.on_buffer(cx, (conn, id), buf, offset, valid),
+            Event::Finished { id, .. } => self.on_finished(cx, (conn, id)),
+            Event::ReceiveBufferLow { id, .. } => self.provide(cx, (conn, id)),
+            // Without a provided buffer there was no memory for it.
+            Event::Readable { id } => self.refuse(cx, (conn, id), status::UNAVAILABLE),
+            Event::Reset { id, .. } | Event::Stopped { id, .. } => self.forget((conn, id)),
+            Event::Writable { id } => self.pump(cx, (conn, id)),
+            Event::SendDone { id, data, .. } => self.on_sent((conn, id), data),
+            Event::Closed { reason } => self.on_closed(conn, &reason),
+            Event::Connected { .. }
+            | Event::StreamOpened { .. }
+            | Event::StreamsAvailable { .. }
+            | Event::SendFinished { .. } => {}
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        while let Ok(readout) = self.reader.answers.try_recv() {
+            self.on_readout(cx, readout);
+        }
+        while let Ok(saved) = self.writer.answers.try_recv() {
+            self.on_saved(cx, saved);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Gannet against implementations that were not written here, both roles, over an AF_PACKET port on a veth.
+#![cfg(feature = "dpdk")]
+#![forbid(unsafe_code)]
+
+mod get_failures;
+#[path = "../peers/mod.rs"]
+mod peers;
+mod scene;
+mod serve_failures;
+mod transfers;
+
+quinn_peer_entry!();
