@@ -406,11 +406,11 @@ impl Connection {
     /// STREAM frames, one stream after the other, until the packet is full.
     fn put_streams(&mut self, builder: &mut PacketBuilder<'_>) {
         for _ in 0..=self.streams.send_queue_len() {
-            let Some(id) = self.streams.front_send() else { return };
-            if !builder.takes_stream() || builder.room() < MIN_STREAM_ROOM {
+            let credit = self.send_credit.available();
+            if !self.streams.can_send(credit) || !builder.takes_stream() || builder.room() < MIN_STREAM_ROOM {
                 return;
             }
-            let credit = self.send_credit.available();
+            let Some(id) = self.streams.front_send() else { return };
             let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else {
                 self.streams.pop_send();
                 continue;
@@ -422,11 +422,7 @@ impl Connection {
                     // Only connection credit is missing: it keeps its place for when there is some.
                     self.streams.rotate_send();
                 } else {
-                    let blocked = send.is_blocked();
                     self.streams.pop_send();
-                    if blocked {
-                        self.streams.queue_control(id);
-                    }
                 }
                 continue;
             };
@@ -439,13 +435,10 @@ impl Connection {
             builder.stream(id, &pick.range, pick.fin);
             send.sent(&pick);
             let more = send.can_send(u64::MAX);
-            let blocked = send.is_blocked();
+            self.streams.queue_send(id);
             self.send_credit.consume(pick.new);
             if !more {
                 self.streams.pop_send();
-                if blocked {
-                    self.streams.queue_control(id);
-                }
             } else if builder.room() < MIN_STREAM_ROOM {
                 self.streams.rotate_send();
             }

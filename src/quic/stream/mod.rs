@@ -4,6 +4,7 @@ pub(crate) mod placement;
 pub(crate) mod recv;
 pub(crate) mod send;
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -34,11 +35,39 @@ impl Hasher for IdHasher {
     }
 }
 
-/// One stream; a part that does not exist for its kind is `None`, one that has ended too.
+/// Ended streams whose memory is kept for new ones, at the most.
+const MAX_SPARE: usize = 256;
+
+/// No slot of the slab.
+const NO_SLOT: u32 = u32::MAX;
+
+/// Whether a stream has anything to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Ready {
+    #[default]
+    No,
+    /// New data, for which its own credit is there; the connection's may not be.
+    WithCredit,
+    /// Lost data or a lone FIN: they take no credit.
+    Free,
+}
+
+impl Ready {
+    fn of(send: Option<&SendStream>) -> Self {
+        match send {
+            Some(send) if send.can_send(0) => Self::Free,
+            Some(send) if send.can_send(u64::MAX) => Self::WithCredit,
+            _ => Self::No,
+        }
+    }
+}
+
+/// One stream; a part that does not exist for its kind is `None`.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) send: Option<SendStream>,
     pub(crate) recv: Option<RecvStream>,
+    ready: Ready,
     in_send_queue: bool,
     in_control_queue: bool,
     pub(crate) dirty: bool,
@@ -46,6 +75,38 @@ pub(crate) struct Stream {
     pub(crate) reported: u64,
     /// `Finished` was told.
     pub(crate) finish_reported: bool,
+}
+
+impl Stream {
+    /// A stream with these windows for sending and receiving; `None` where it has no such part.
+    fn new(send: Option<u64>, recv: Option<u64>) -> Self {
+        Self {
+            send: send.map(SendStream::new),
+            recv: recv.map(RecvStream::new),
+            ready: Ready::No,
+            in_send_queue: false,
+            in_control_queue: false,
+            dirty: false,
+            reported: 0,
+            finish_reported: false,
+        }
+    }
+
+    /// Becomes a new stream, with the memory that the old one had.
+    fn renew(&mut self, send: Option<u64>, recv: Option<u64>) {
+        let (mut old_send, mut old_recv) = (self.send.take(), self.recv.take());
+        if let (Some(old), Some(limit)) = (&mut old_send, send) {
+            old.renew(limit);
+        }
+        if let (Some(old), Some(window)) = (&mut old_recv, recv) {
+            old.renew(window);
+        }
+        *self = Self {
+            send: send.map(|limit| old_send.unwrap_or_else(|| SendStream::new(limit))),
+            recv: recv.map(|window| old_recv.unwrap_or_else(|| RecvStream::new(window))),
+            ..Self::new(None, None)
+        };
+    }
 }
 
 /// Windows that new streams start with.
@@ -82,7 +143,18 @@ struct Count {
 #[derive(Debug)]
 pub(crate) struct Streams {
     side: Side,
-    map: HashMap<StreamId, Box<Stream>, BuildHasherDefault<IdHasher>>,
+    /// Where each stream is in the slab.
+    map: HashMap<StreamId, u32, BuildHasherDefault<IdHasher>>,
+    /// The streams, and ended ones that wait to be used again.
+    slab: Vec<Option<Box<Stream>>>,
+    /// Slots of the slab without a stream.
+    free: Vec<u32>,
+    /// How many of them hold the memory of an ended one.
+    spare: usize,
+    /// The stream that was looked for last: most often the one that is looked for next.
+    last: Cell<(StreamId, u32)>,
+    /// How many streams are ready to send, by [`Ready`].
+    ready: [usize; 3],
     counts: [Count; 2],
     /// What we announced.
     local: Windows,
@@ -107,6 +179,11 @@ impl Streams {
         Self {
             side,
             map: HashMap::default(),
+            slab: Vec::new(),
+            free: Vec::new(),
+            spare: 0,
+            last: Cell::new((StreamId(0), NO_SLOT)),
+            ready: [0; 3],
             counts: [count(max_bidi), count(max_uni)],
             local,
             peer: Windows::default(),
@@ -123,45 +200,72 @@ impl Streams {
         self.counts[1].limit = self.counts[1].limit.max(max_uni);
     }
 
+    /// The slot of `id` in the slab.
+    fn find(&self, id: StreamId) -> Option<usize> {
+        let (last, slot) = self.last.get();
+        if last == id && slot != NO_SLOT {
+            return Some(slot as usize);
+        }
+        let slot = *self.map.get(&id)?;
+        self.last.set((id, slot));
+        Some(slot as usize)
+    }
+
     pub(crate) fn get(&mut self, id: StreamId) -> Option<&mut Stream> {
-        self.map.get_mut(&id).map(|s| &mut **s)
+        let slot = self.find(id)?;
+        self.slab[slot].as_deref_mut()
     }
 
     pub(crate) fn get_ref(&self, id: StreamId) -> Option<&Stream> {
-        self.map.get(&id).map(|s| &**s)
+        self.slab[self.find(id)?].as_deref()
     }
 
     pub(crate) fn is_local(&self, id: StreamId) -> bool {
         id.initiator() == self.side
     }
 
+    /// Windows that a new stream starts with: for sending and for receiving, if it does that.
+    fn windows(&self, id: StreamId) -> (Option<u64>, Option<u64>) {
+        match (id.dir(), self.is_local(id)) {
+            (Dir::Bidi, true) => (Some(self.peer.bidi_remote), Some(self.local.bidi_local)),
+            (Dir::Bidi, false) => (Some(self.peer.bidi_local), Some(self.local.bidi_remote)),
+            (Dir::Uni, true) => (Some(self.peer.uni), None),
+            (Dir::Uni, false) => (None, Some(self.local.uni)),
+        }
+    }
+
     fn insert(&mut self, id: StreamId) {
-        let local = self.is_local(id);
-        let dir = id.dir();
-        let send = (dir == Dir::Bidi || local).then(|| {
-            SendStream::new(match (dir, local) {
-                (Dir::Uni, _) => self.peer.uni,
-                (Dir::Bidi, true) => self.peer.bidi_remote,
-                (Dir::Bidi, false) => self.peer.bidi_local,
-            })
+        let (send, recv) = self.windows(id);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slab.push(None);
+            self.slab.len() as u32 - 1
         });
-        let recv = (dir == Dir::Bidi || !local).then(|| {
-            RecvStream::new(match (dir, local) {
-                (Dir::Uni, _) => self.local.uni,
-                (Dir::Bidi, true) => self.local.bidi_local,
-                (Dir::Bidi, false) => self.local.bidi_remote,
-            })
-        });
-        let stream = Stream {
-            send,
-            recv,
-            in_send_queue: false,
-            in_control_queue: false,
-            dirty: false,
-            reported: 0,
-            finish_reported: false,
-        };
-        self.map.insert(id, Box::new(stream));
+        let place = &mut self.slab[slot as usize];
+        match place {
+            Some(old) => {
+                self.spare -= 1;
+                old.renew(send, recv);
+            }
+            None => *place = Some(Box::new(Stream::new(send, recv))),
+        }
+        self.map.insert(id, slot);
+    }
+
+    /// Forgets a stream; its memory may serve another.
+    fn remove(&mut self, id: StreamId) {
+        let Some(slot) = self.map.remove(&id) else { return };
+        self.last.set((id, NO_SLOT));
+        let place = &mut self.slab[slot as usize];
+        if let Some(stream) = place {
+            self.ready[stream.ready as usize] -= usize::from(stream.ready != Ready::No);
+            stream.ready = Ready::No;
+        }
+        if self.spare < MAX_SPARE {
+            self.spare += 1;
+        } else {
+            *place = None;
+        }
+        self.free.push(slot);
     }
 
     /// Opens a stream of ours; `None` when the peer's limit is reached.
@@ -225,7 +329,7 @@ impl Streams {
             if id.index() >= self.counts[slot(dir)].opened {
                 return Err(TransportError::STREAM_STATE_ERROR);
             }
-            return Ok(self.map.contains_key(&id));
+            return Ok(self.find(id).is_some());
         }
         let count = self.counts[slot(dir)];
         if id.index() >= count.peer_limit {
@@ -237,18 +341,18 @@ impl Streams {
             opened(new);
         }
         self.counts[slot(dir)].peer_opened = count.peer_opened.max(id.index() + 1);
-        Ok(self.map.contains_key(&id))
+        Ok(self.find(id).is_some())
     }
 
     /// Forgets a stream of which both parts have ended, and lets the peer open another.
     pub(crate) fn remove_if_done(&mut self, id: StreamId) {
-        let Some(stream) = self.map.get(&id) else { return };
+        let Some(stream) = self.get_ref(id) else { return };
         let send_done = stream.send.as_ref().is_none_or(SendStream::is_done);
         let recv_done = stream.recv.as_ref().is_none_or(RecvStream::is_done);
         if !send_done || !recv_done || stream.dirty {
             return;
         }
-        self.map.remove(&id);
+        self.remove(id);
         if !self.is_local(id) {
             let count = &mut self.counts[slot(id.dir())];
             count.peer_ended += 1;
@@ -261,18 +365,32 @@ impl Streams {
         }
     }
 
-    /// The stream has data to send.
+    /// What the stream has to send may have changed: takes note, and queues it if it has something.
     pub(crate) fn queue_send(&mut self, id: StreamId) {
-        if let Some(stream) = self.map.get_mut(&id)
-            && !std::mem::replace(&mut stream.in_send_queue, true)
-        {
+        let Some(slot) = self.find(id) else { return };
+        let Some(stream) = self.slab[slot].as_deref_mut() else { return };
+        let ready = Ready::of(stream.send.as_ref());
+        let was = std::mem::replace(&mut stream.ready, ready);
+        if was != ready {
+            self.ready[was as usize] -= usize::from(was != Ready::No);
+            self.ready[ready as usize] += usize::from(ready != Ready::No);
+        }
+        if ready != Ready::No && !std::mem::replace(&mut stream.in_send_queue, true) {
             self.send_queue.push_back(id);
+        } else if stream.send.as_ref().is_some_and(SendStream::is_blocked) {
+            // The peer should know (RFC 9000 §4.1).
+            self.push_control(id);
         }
     }
 
-    /// The stream has a control frame to send.
+    /// The stream has a control frame to send. If that is a reset, it has no data any more.
     pub(crate) fn queue_control(&mut self, id: StreamId) {
-        if let Some(stream) = self.map.get_mut(&id)
+        self.queue_send(id);
+        self.push_control(id);
+    }
+
+    fn push_control(&mut self, id: StreamId) {
+        if let Some(stream) = self.get(id)
             && !std::mem::replace(&mut stream.in_control_queue, true)
         {
             self.control_queue.push_back(id);
@@ -281,7 +399,7 @@ impl Streams {
 
     /// The stream has something to tell the application.
     pub(crate) fn mark_dirty(&mut self, id: StreamId) {
-        if let Some(stream) = self.map.get_mut(&id)
+        if let Some(stream) = self.get(id)
             && !std::mem::replace(&mut stream.dirty, true)
         {
             self.dirty.push(id);
@@ -295,7 +413,7 @@ impl Streams {
     /// Takes the front stream off the queue.
     pub(crate) fn pop_send(&mut self) {
         if let Some(id) = self.send_queue.pop_front()
-            && let Some(stream) = self.map.get_mut(&id)
+            && let Some(stream) = self.get(id)
         {
             stream.in_send_queue = false;
         }
@@ -312,18 +430,29 @@ impl Streams {
         self.send_queue.len()
     }
 
-    /// Whether any queued stream could send with `connection` bytes of connection credit.
+    /// Whether any stream could send with `connection` bytes of connection credit.
     pub(crate) fn can_send(&self, connection: u64) -> bool {
-        self.send_queue
-            .iter()
-            .any(|id| self.map.get(id).is_some_and(|s| s.send.as_ref().is_some_and(|send| send.can_send(connection))))
+        debug_assert!(self.counts_are_right());
+        self.ready[Ready::Free as usize] > 0 || (connection > 0 && self.ready[Ready::WithCredit as usize] > 0)
     }
 
-    /// Streams wait only for connection credit.
+    /// Streams have new data that needs connection credit.
     pub(crate) fn blocked_by_connection(&self) -> bool {
-        self.send_queue
-            .iter()
-            .any(|id| self.map.get(id).is_some_and(|s| s.send.as_ref().is_some_and(|send| send.can_send(u64::MAX))))
+        self.ready[Ready::WithCredit as usize] > 0
+    }
+
+    /// Whether what is noted of the streams is what they say themselves.
+    fn counts_are_right(&self) -> bool {
+        let mut ready = [0; 3];
+        for slot in self.map.values() {
+            let Some(stream) = &self.slab[*slot as usize] else { return false };
+            let now = Ready::of(stream.send.as_ref());
+            ready[now as usize] += usize::from(now != Ready::No);
+            if now != Ready::No && !stream.in_send_queue {
+                return false;
+            }
+        }
+        ready == self.ready
     }
 
     pub(crate) fn front_control(&self) -> Option<StreamId> {
@@ -332,7 +461,7 @@ impl Streams {
 
     pub(crate) fn pop_control(&mut self) {
         if let Some(id) = self.control_queue.pop_front()
-            && let Some(stream) = self.map.get_mut(&id)
+            && let Some(stream) = self.get(id)
         {
             stream.in_control_queue = false;
         }
@@ -343,8 +472,15 @@ impl Streams {
         self.send_queue.clear();
         self.control_queue.clear();
         self.dirty.clear();
-        let mut all: Vec<_> = self.map.drain().collect();
+        self.ready = [0; 3];
+        self.last.set((StreamId(0), NO_SLOT));
+        let slab = &mut self.slab;
+        let mut all: Vec<_> =
+            self.map.drain().filter_map(|(id, slot)| slab[slot as usize].take().map(|stream| (id, stream))).collect();
         all.sort_by_key(|(id, _)| *id);
+        self.slab.clear();
+        self.free.clear();
+        self.spare = 0;
         all
     }
 
@@ -388,6 +524,58 @@ mod tests {
         assert_eq!(s.max_streams_due(), Some((Dir::Uni, 7)));
         s.max_streams_sent(Dir::Uni);
         assert_eq!(s.max_streams_due(), None);
+    }
+
+    #[test]
+    fn streams_ready_to_send_are_counted() {
+        use crate::quic::event::SendData;
+        let mut s = server();
+        s.set_peer(Windows { bidi_local: 0, bidi_remote: 0, uni: 10 }, 0, 5);
+        let ids: Vec<_> = (0..5).map(|_| s.open(Dir::Uni).unwrap()).collect();
+        assert!(!s.can_send(u64::MAX));
+        for id in &ids {
+            s.get(*id).unwrap().send.as_mut().unwrap().write(SendData::Static(b"0123456789ab"), false);
+            s.queue_send(*id);
+        }
+        assert!(s.can_send(1) && !s.can_send(0) && s.blocked_by_connection());
+        for id in &ids {
+            let send = s.get(*id).unwrap().send.as_mut().unwrap();
+            let pick = send.pick(100, 100).unwrap();
+            send.sent(&pick);
+            s.queue_send(*id);
+        }
+        assert!(!s.can_send(u64::MAX) && !s.blocked_by_connection());
+        assert_eq!(s.front_control(), Some(ids[0]), "they are blocked, which the peer should know");
+        s.get(ids[3]).unwrap().send.as_mut().unwrap().on_lost(2..4, false);
+        s.queue_send(ids[3]);
+        assert!(s.can_send(0) && !s.blocked_by_connection());
+        s.get(ids[3]).unwrap().send.as_mut().unwrap().reset(1, |_, _| {});
+        s.queue_control(ids[3]);
+        assert!(!s.can_send(u64::MAX));
+    }
+
+    #[test]
+    fn ended_streams_leave_nothing_to_those_after_them() {
+        let mut s = server();
+        for index in 0..50 {
+            let id = StreamId::new(Side::Client, Dir::Bidi, index);
+            s.ensure(id, |_| {}).unwrap();
+            let stream = s.get(id).unwrap();
+            let (send, recv) = (stream.send.as_mut().unwrap(), stream.recv.as_mut().unwrap());
+            assert!(send.is_writable() && send.end() == 0 && send.queued() == 0 && !send.can_send(u64::MAX));
+            assert!(recv.is_receiving() && recv.high() == 0 && recv.final_size().is_none() && recv.is_pooled());
+            assert!(!stream.dirty && stream.reported == 0 && !stream.finish_reported);
+            recv.accept(&(0..0), true).unwrap();
+            recv.mark_done();
+            send.reset(3, |_, _| {});
+            send.reset_sent();
+            send.reset_acked();
+            stream.reported = 9;
+            s.queue_control(id);
+            s.remove_if_done(id);
+            assert!(s.get(id).is_none() && s.len() == 0);
+        }
+        assert_eq!((s.slab.len(), s.spare), (1, 1));
     }
 
     #[test]

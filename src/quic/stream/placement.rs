@@ -143,7 +143,24 @@ pub(crate) enum Placement {
     Discard,
 }
 
+impl Default for Placement {
+    fn default() -> Self {
+        Self::Pooled(Pooled::default())
+    }
+}
+
 impl Placement {
+    /// Starts anew as the chunks of another stream.
+    pub(crate) fn renew(&mut self) {
+        match self {
+            Self::Pooled(pooled) => {
+                pooled.chunks.clear();
+                pooled.base = 0;
+            }
+            Self::Provided(_) | Self::Discard => *self = Self::default(),
+        }
+    }
+
     /// Calls `fill(stream offset, memory)` for each piece of `range` in order.
     /// False when there is no memory for it.
     pub(crate) fn place(&mut self, range: Range<u64>, pool: &BufPool, fill: impl FnMut(u64, &mut [u8])) -> bool {

@@ -70,6 +70,17 @@ impl RecvStream {
         }
     }
 
+    /// Becomes a new stream, with the memory that the old one had.
+    pub(crate) fn renew(&mut self, window: u64) {
+        self.placement.renew();
+        self.received.clear();
+        *self = Self {
+            placement: std::mem::take(&mut self.placement),
+            received: std::mem::take(&mut self.received),
+            ..Self::new(window)
+        };
+    }
+
     pub(crate) fn contiguous(&self) -> u64 {
         self.contiguous
     }

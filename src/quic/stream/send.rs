@@ -105,6 +105,19 @@ impl SendStream {
         }
     }
 
+    /// Becomes a new stream, with the memory that the old one had.
+    pub(crate) fn renew(&mut self, limit: u64) {
+        self.segments.clear();
+        self.acked.clear();
+        self.lost.clear();
+        *self = Self {
+            segments: std::mem::take(&mut self.segments),
+            acked: std::mem::take(&mut self.acked),
+            lost: std::mem::take(&mut self.lost),
+            ..Self::new(limit)
+        };
+    }
+
     /// Whether the application may still queue data.
     pub(crate) fn is_writable(&self) -> bool {
         self.state == State::Sending && self.fin == Fin::Open
@@ -138,6 +151,11 @@ impl SendStream {
             && (!self.lost.is_empty()
                 || (self.next < self.end && self.credit.available().min(connection) > 0)
                 || (self.fin == Fin::Queued && self.next == self.end))
+    }
+
+    /// Whether lost data waits to be sent again.
+    pub(crate) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
     }
 
     /// Whether data waits for stream credit.
