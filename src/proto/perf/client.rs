@@ -6,7 +6,7 @@ mod load;
 mod request;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::base::time::Instant;
@@ -20,7 +20,7 @@ use crate::proto::perf::schedule::Schedule;
 use crate::proto::perf::transport::client_transport;
 use crate::proto::perf::{ALPN, UNLIMITED};
 use crate::quic::{CloseReason, ConnId, ConnectError, Dir, Event};
-use crate::runtime::{App, ConnectFailure, Context};
+use crate::runtime::{App, ConnectFailure, Context, Unreachable};
 
 use buffers::Buffers;
 use link::{Link, Stage};
@@ -381,14 +381,16 @@ impl App for PerfClient {
         self.publish(cx.now());
     }
 
-    fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: SocketAddr) {
-        if remote != self.plan.remote {
+    fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: IpAddr, why: Unreachable) {
+        // Who does not answer for its address may as well be the router to the server: all packets go there.
+        if why == Unreachable::PortClosed && remote != self.plan.remote.ip() {
             return;
         }
         // Only handshakes are given up: a message from the network may be forged.
+        let failure = PerfFailure::Unreachable { remote: self.plan.remote, why };
         let mut links = std::mem::take(&mut self.links);
         for (id, link) in links.iter_mut().filter(|(_, link)| link.stage == Stage::Handshake) {
-            link.failure = Some(PerfFailure::Unreachable(remote));
+            link.failure = Some(failure.clone());
             self.close(cx, *id, link);
         }
         self.links = links;

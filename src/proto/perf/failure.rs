@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 use crate::quic::CloseReason;
+use crate::runtime::Unreachable;
 
 /// Codes of CRYPTO_ERROR, which carry a TLS alert (RFC 9001 §4.8).
 const CRYPTO_ERRORS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
@@ -21,10 +22,13 @@ pub enum PerfFailure {
         reason: String,
     },
     /// The network says that nobody is there.
-    #[error(
-        "{0} is not reachable: no host answers for that address, or nothing listens on that port; is the server running?"
-    )]
-    Unreachable(SocketAddr),
+    #[error("{remote} is not reachable: {why}")]
+    Unreachable {
+        /// The server.
+        remote: SocketAddr,
+        /// What is missing.
+        why: Unreachable,
+    },
     /// No handshake in time.
     #[error(
         "{0} did not complete the handshake in time; is a QUIC server running there, and does a firewall drop UDP?"
