@@ -165,7 +165,8 @@ fn handshakes_only() {
     let r = world.client.app.results();
     assert!(r.is_clean(), "{:?}", r.failures);
     assert_eq!((r.handshakes, r.handshake.count(), r.connections, r.requests), (30, 30, 30, 0));
-    assert_eq!(world.client.endpoint_stats().handshakes, 30);
+    // None was closed before the server had all of it.
+    assert_eq!((world.client.endpoint_stats().handshakes, world.server.endpoint_stats().handshakes), (30, 30));
 }
 
 #[test]

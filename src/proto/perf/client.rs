@@ -61,6 +61,8 @@ pub struct PerfClient {
     /// Connections still to be set up.
     to_connect: u32,
     handshaking: u32,
+    /// Connections to be closed once they have sent more than this many packets: the last of the handshake.
+    leaving: VecDeque<(ConnId, u64)>,
     /// Requests that have been taken on and have not ended.
     in_flight: u64,
     last_done: Instant,
@@ -91,10 +93,11 @@ impl PerfClient {
             buffers,
             phase: Phase::Connecting,
             links: IdMap::default(),
-            ready: VecDeque::with_capacity(plan.connections as usize),
+            ready: VecDeque::new(),
             schedule: None,
             to_connect: if plan.handshakes { 0 } else { plan.connections },
             handshaking: 0,
+            leaving: VecDeque::new(),
             in_flight: 0,
             last_done: Instant::ZERO,
             results: PerfResults::default(),
@@ -142,6 +145,21 @@ impl PerfClient {
         }
     }
 
+    /// Closes connections whose handshake is over for the server too, as far as that is in our hands.
+    fn close_leaving(&mut self, cx: &mut Context<'_>) {
+        while let Some(&(id, sent)) = self.leaving.front() {
+            let link = self.links.get_mut(&id).filter(|link| link.stage == Stage::Ready);
+            if link.is_some() && cx.conn(id).is_some_and(|conn| conn.stats().tx_packets == sent) {
+                return;
+            }
+            self.leaving.pop_front();
+            if let Some(link) = link {
+                link.stage = Stage::Closing;
+                cx.close(id, 0, "done");
+            }
+        }
+    }
+
     /// Starts a connection; false if that is not possible now.
     fn connect(&mut self, cx: &mut Context<'_>, due: Instant) -> bool {
         match cx.connect(&self.plan.client_config, &self.plan.server_name, self.plan.remote) {
@@ -185,6 +203,7 @@ impl PerfClient {
     fn run(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
         if self.plan.handshakes {
+            self.close_leaving(cx);
             self.connect_again(cx);
         } else {
             self.feed(cx);
@@ -192,7 +211,7 @@ impl PerfClient {
         let Some(schedule) = self.schedule else { return };
         if schedule.is_over(now) {
             self.end(cx, now);
-        } else if schedule.is_exhausted() && self.in_flight == 0 && self.handshaking == 0 {
+        } else if schedule.is_exhausted() && self.in_flight == 0 && self.handshaking == 0 && self.leaving.is_empty() {
             self.end(cx, self.last_done);
         } else if !self.plan.handshakes && self.links.is_empty() {
             self.end(cx, now);
@@ -263,11 +282,12 @@ impl PerfClient {
                     self.results.handshakes += 1;
                     self.results.handshake.record(now.saturating_since(link.due).as_nanos() as u64);
                 }
-                if self.plan.handshakes {
-                    self.close(cx, id, &mut link);
-                } else {
-                    self.handshaking -= 1;
-                    link.stage = Stage::Ready;
+                self.handshaking -= 1;
+                link.stage = Stage::Ready;
+                if self.plan.handshakes
+                    && let Some(conn) = cx.conn(id)
+                {
+                    self.leaving.push_back((id, conn.stats().tx_packets));
                 }
             }
         }
