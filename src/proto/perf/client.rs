@@ -1,6 +1,7 @@
 //! The client: sets up connections, makes requests in a closed or open loop, and measures.
 
 mod buffers;
+mod connect;
 mod link;
 mod load;
 mod request;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use crate::base::time::Instant;
 use crate::mem::BufPool;
+use crate::proto::perf::UNLIMITED;
 use crate::proto::perf::failure::PerfFailure;
 use crate::proto::perf::ids::IdMap;
 use crate::proto::perf::live::{LiveCounts, PerfLive};
@@ -18,9 +20,8 @@ use crate::proto::perf::plan::{PerfPlan, PlanError, ReceiveShape};
 use crate::proto::perf::results::PerfResults;
 use crate::proto::perf::schedule::Schedule;
 use crate::proto::perf::transport::client_transport;
-use crate::proto::perf::{ALPN, UNLIMITED};
-use crate::quic::{CloseReason, ConnId, ConnectError, Dir, Event};
-use crate::runtime::{App, ConnectFailure, Context, Unreachable};
+use crate::quic::{CloseReason, ConnId, Dir, Event};
+use crate::runtime::{App, Context, Unreachable};
 
 use buffers::Buffers;
 use link::{Link, Stage};
@@ -122,69 +123,6 @@ impl PerfClient {
         &self.plan
     }
 
-    /// Sets up connections until there are enough or `most` handshakes are in flight.
-    fn connect_all(&mut self, cx: &mut Context<'_>) {
-        while self.to_connect > 0 && self.handshaking < self.plan.max_handshakes && self.connect(cx, cx.now()) {
-            self.to_connect = self.to_connect.saturating_sub(1);
-        }
-        if self.to_connect == 0 && self.handshaking == 0 {
-            self.begin(cx.now());
-        }
-    }
-
-    /// Keeps as many handshakes in flight as there are to be.
-    fn connect_again(&mut self, cx: &mut Context<'_>) {
-        let now = cx.now();
-        while self.handshaking < self.plan.connections
-            && let Some(due) = self.schedule.as_ref().and_then(|schedule| schedule.next(now))
-            && self.connect(cx, due)
-        {
-            if let Some(schedule) = &mut self.schedule {
-                schedule.issue(due);
-            }
-        }
-    }
-
-    /// Closes connections whose handshake is over for the server too, as far as that is in our hands.
-    fn close_leaving(&mut self, cx: &mut Context<'_>) {
-        while let Some(&(id, sent)) = self.leaving.front() {
-            let link = self.links.get_mut(&id).filter(|link| link.stage == Stage::Ready);
-            if link.is_some() && cx.conn(id).is_some_and(|conn| conn.stats().tx_packets == sent) {
-                return;
-            }
-            self.leaving.pop_front();
-            if let Some(link) = link {
-                link.stage = Stage::Closing;
-                cx.close(id, 0, "done");
-            }
-        }
-    }
-
-    /// Starts a connection; false if that is not possible now.
-    fn connect(&mut self, cx: &mut Context<'_>, due: Instant) -> bool {
-        match cx.connect(&self.plan.client_config, &self.plan.server_name, self.plan.remote) {
-            Ok(id) => {
-                self.links.insert(id, Link::new(due));
-                self.handshaking += 1;
-                self.results.connections += 1;
-                return true;
-            }
-            // Those that are being closed make room soon.
-            Err(ConnectFailure::Engine(ConnectError::TooMany(_)))
-                if self.handshaking > 0 || cx.connection_count() > self.links.len() => {}
-            Err(error) => {
-                self.counts.errors += 1;
-                self.results.connections_lost += u64::from(self.to_connect.max(1));
-                self.results.fail(PerfFailure::Connect { remote: self.plan.remote, reason: error.to_string() });
-                self.to_connect = 0;
-                if self.plan.handshakes {
-                    self.end(cx, cx.now());
-                }
-            }
-        }
-        false
-    }
-
     /// All connections are up, or have failed: the load starts.
     fn begin(&mut self, now: Instant) {
         self.schedule = Some(Schedule::new(&self.plan, now));
@@ -208,7 +146,8 @@ impl PerfClient {
         } else {
             self.feed(cx);
         }
-        let Some(schedule) = self.schedule else { return };
+        // It may have ended already, because no connection can be made.
+        let Some(schedule) = self.schedule.filter(|_| self.phase == Phase::Running) else { return };
         if schedule.is_over(now) {
             self.end(cx, now);
         } else if schedule.is_exhausted() && self.in_flight == 0 && self.handshaking == 0 && self.leaving.is_empty() {
@@ -256,42 +195,6 @@ impl PerfClient {
             self.close(cx, *id, link);
         }
         self.links = links;
-    }
-
-    /// Closes a connection.
-    fn close(&mut self, cx: &mut Context<'_>, id: ConnId, link: &mut Link) {
-        if link.stage == Stage::Handshake {
-            self.handshaking -= 1;
-        }
-        link.stage = Stage::Closing;
-        cx.close(id, 0, "done");
-    }
-
-    fn on_connected(&mut self, cx: &mut Context<'_>, id: ConnId, alpn: &[u8]) {
-        let now = cx.now();
-        let Some(mut link) = self.links.remove(&id) else { return };
-        if link.stage == Stage::Handshake {
-            if alpn != ALPN {
-                link.failure = Some(PerfFailure::Protocol(String::from_utf8_lossy(alpn).into_owned()));
-                self.close(cx, id, &mut link);
-            } else {
-                self.counts.handshakes += 1;
-                self.last_done = now;
-                let counts = self.schedule.is_none_or(|s| s.counts(link.due) && s.is_open(now));
-                if counts {
-                    self.results.handshakes += 1;
-                    self.results.handshake.record(now.saturating_since(link.due).as_nanos() as u64);
-                }
-                self.handshaking -= 1;
-                link.stage = Stage::Ready;
-                if self.plan.handshakes
-                    && let Some(conn) = cx.conn(id)
-                {
-                    self.leaving.push_back((id, conn.stats().tx_packets));
-                }
-            }
-        }
-        self.links.insert(id, link);
     }
 
     fn on_closed(&mut self, cx: &mut Context<'_>, id: ConnId, reason: CloseReason) {
