@@ -45,8 +45,8 @@ fn probe() -> pkg_config::Library {
     let found = pkg_config::Config::new().atleast_version("22.11").cargo_metadata(false).probe("libdpdk");
     found.unwrap_or_else(|e| {
         fail(&format!(
-            "libdpdk 22.11 or newer was not found by pkg-config.\nInstall it with `{PACKAGES}`, or point \
-             PKG_CONFIG_PATH at the directory with libdpdk.pc,\nor build without ports: `--no-default-features`.\n{e}"
+            "pkg-config: {e}\n\nDPDK 22.11 or newer was not found. Install it with `{PACKAGES}`, point PKG_CONFIG_PATH \
+             at the directory with libdpdk.pc,\nor build without ports: `--no-default-features`."
         ))
     })
 }

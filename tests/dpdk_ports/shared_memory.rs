@@ -36,7 +36,11 @@ fn serve(queue: &mut Queue, mut turn: impl FnMut(&mut Queue)) {
     let told = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get()) {
-            scope.spawn(|| while !told.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !told.load(Ordering::Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
         }
         scope.spawn(|| {
             until_told();

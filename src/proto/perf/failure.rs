@@ -1,5 +1,6 @@
 //! What can go wrong for a client.
 
+use crate::runtime::Unreachable;
 use std::net::SocketAddr;
 
 use thiserror::Error;
@@ -22,11 +23,11 @@ pub enum PerfFailure {
         reason: String,
     },
     /// The network says that nobody is there.
-    #[error("{remote} is not reachable: {why}")]
+    #[error("cannot reach {remote}: {why}")]
     Unreachable {
         /// The server.
         remote: SocketAddr,
-        /// What is missing.
+        /// What the network says.
         why: Unreachable,
     },
     /// No handshake in time.
