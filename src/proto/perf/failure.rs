@@ -1,6 +1,5 @@
 //! What can go wrong for a client.
 
-use crate::runtime::Unreachable;
 use std::net::SocketAddr;
 
 use thiserror::Error;
