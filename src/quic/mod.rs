@@ -30,3 +30,4 @@ pub use connection::{
 pub use endpoint::{ConnectError, Endpoint};
 pub use event::{CloseReason, ConnId, Dir, Event, SendData};
 pub use stats::{ConnStats, Drop, EndpointStats, PlacementStats};
+pub use stream::chunk::Chunk;

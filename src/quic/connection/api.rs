@@ -9,6 +9,7 @@ use crate::mem::PinnedBuf;
 use crate::quic::connection::Connection;
 use crate::quic::event::{Dir, Event, SendData};
 use crate::quic::stats::ConnStats;
+use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::placement::Placement;
 use crate::wire::quic::{StreamId, varint};
 
@@ -233,9 +234,28 @@ impl<'a> Conn<'a> {
     pub fn consume(&mut self, id: StreamId, n: usize) {
         let Some(recv) = self.conn.streams.get(id).and_then(|s| s.recv.as_mut()) else { return };
         let n = recv.consume(n as u64);
-        let credit = recv.credit_due().is_some();
+        self.after_consumption(id, n);
+    }
+
+    /// The next contiguous bytes of a pooled stream, lent without a copy: a full chunk of the pool (64 KiB) as a
+    /// whole, or the filled part of one that is still being filled. Call it until it gives `None`, which also
+    /// stands for streams with provided buffers, and for those that are gone, reset or stopped.
+    ///
+    /// The bytes count as consumed now: the peer gets new flow-control credit for them (RFC 9000 §4.1) although
+    /// they may be kept for long. What limits an application that keeps chunks is the pool: a connection that
+    /// finds it empty ends with INTERNAL_ERROR. So give back, or leave bytes in the stream instead of keeping
+    /// them: what is not taken or consumed gives no credit.
+    pub fn take(&mut self, id: StreamId) -> Option<Chunk> {
+        let chunk = self.conn.streams.get(id)?.recv.as_mut()?.take()?;
+        self.after_consumption(id, chunk.len() as u64);
+        Some(chunk)
+    }
+
+    /// The application has taken `n` more bytes of a pooled stream.
+    fn after_consumption(&mut self, id: StreamId, n: u64) {
         self.conn.recv_credit.consume(n);
-        if credit {
+        let recv = self.conn.streams.get_ref(id).and_then(|s| s.recv.as_ref());
+        if recv.is_some_and(|recv| recv.credit_due().is_some()) {
             self.conn.streams.queue_control(id);
         }
         self.conn.streams.remove_if_done(id);

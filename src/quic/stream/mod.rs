@@ -1,5 +1,6 @@
 //! The streams of one connection (RFC 9000 §2, §3): which exist, which may be opened, which have work.
 
+pub(crate) mod chunk;
 pub(crate) mod placement;
 pub(crate) mod recv;
 pub(crate) mod send;

@@ -74,6 +74,8 @@ pub(crate) struct Pooled {
     /// Chunk `i` holds stream offsets `(base + i) * CHUNK ..`.
     chunks: VecDeque<Option<PinnedBuf>>,
     base: u64,
+    /// Bytes of the first chunk that were lent out: its memory starts behind them.
+    lent: usize,
 }
 
 impl Pooled {
@@ -83,6 +85,11 @@ impl Pooled {
             self.chunks.resize_with(i + 1, || None);
         }
         &mut self.chunks[i]
+    }
+
+    /// Stream offset of the first byte of a chunk's memory.
+    fn start_of(&self, index: u64) -> u64 {
+        index * CHUNK as u64 + if index == self.base { self.lent as u64 } else { 0 }
     }
 
     /// Like [`Provided::place`]. False when the pool has no memory for it; nothing is placed then.
@@ -101,8 +108,9 @@ impl Pooled {
         while at < range.end {
             let index = at / SIZE;
             let to = range.end.min((index + 1) * SIZE);
+            let skip = self.start_of(index);
             let buf = self.slot(index).as_mut().expect("taken above");
-            fill(at, &mut buf[(at % SIZE) as usize..(to - index * SIZE) as usize]);
+            fill(at, &mut buf[(at - skip) as usize..(to - skip) as usize]);
             at = to;
         }
         true
@@ -111,12 +119,38 @@ impl Pooled {
     /// Bytes `from..to`, as far as they lie in one chunk.
     pub(crate) fn peek(&self, from: u64, to: u64) -> &[u8] {
         let index = from / CHUNK as u64;
-        let start = (from % CHUNK as u64) as usize;
-        let end = (to - index * CHUNK as u64).min(CHUNK as u64) as usize;
+        let end = to.min((index + 1) * CHUNK as u64);
+        let skip = self.start_of(index);
         match self.chunks.get((index - self.base) as usize) {
-            Some(Some(buf)) if start < end => &buf[start..end],
+            Some(Some(buf)) if from < end => &buf[(from - skip) as usize..(end - skip) as usize],
             _ => &[],
         }
+    }
+
+    /// Moves bytes `from..to` out, as far as they lie in one chunk: memory that ends with them, and how many
+    /// bytes it has before them. Everything below `from` is released, and with `last` all that is behind, too;
+    /// otherwise, the rest of a chunk that is not full stays for later bytes.
+    pub(crate) fn take(&mut self, from: u64, to: u64, last: bool) -> Option<(PinnedBuf, usize)> {
+        self.release_below(from);
+        let end = to.min((self.base + 1) * CHUNK as u64);
+        if from >= end {
+            return None;
+        }
+        let skip = self.start_of(self.base);
+        let slot = self.chunks.front_mut()?;
+        let mut buf = slot.take()?;
+        let (before, len) = ((from - skip) as usize, (end - skip) as usize);
+        if len < buf.len() && !last {
+            let (front, back) = buf.split(len);
+            (buf, *slot) = (front, Some(back));
+            self.lent += len;
+        } else {
+            buf.truncate(len);
+            self.chunks.pop_front();
+            self.base += 1;
+            self.lent = 0;
+        }
+        Some((buf, before))
     }
 
     /// Gives chunks that lie wholly below `consumed` back to the pool.
@@ -124,6 +158,7 @@ impl Pooled {
         while (self.base + 1) * CHUNK as u64 <= consumed {
             self.chunks.pop_front();
             self.base += 1;
+            self.lent = 0;
         }
     }
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::base::range_set::RangeSet;
 use crate::mem::{BufPool, PinnedBuf};
+use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::placement::{Placement, Pooled, Provided};
 use crate::wire::quic::{TransportError, varint};
 
@@ -179,6 +180,9 @@ impl RecvStream {
         self.state = State::Reset;
         self.stop_due = false;
         self.credit_due = false;
+        if let Placement::Pooled(pooled) = &mut self.placement {
+            pooled.clear();
+        }
     }
 
     /// All data up to the final size is there.
@@ -279,15 +283,45 @@ impl RecvStream {
     pub(crate) fn consume(&mut self, n: u64) -> u64 {
         let n = n.min(self.contiguous - self.consumed);
         let Placement::Pooled(pooled) = &mut self.placement else { return 0 };
+        if self.state != State::Receiving {
+            return 0;
+        }
         self.consumed += n;
         pooled.release_below(self.consumed);
+        self.after_consumption(n);
+        n
+    }
+
+    /// Moves the next contiguous bytes of a pooled stream out, as far as they lie in one chunk; they count as
+    /// consumed. The end of the stream is told with the last bytes, or without any when they are gone already.
+    pub(crate) fn take(&mut self) -> Option<Chunk> {
+        let Placement::Pooled(pooled) = &mut self.placement else { return None };
+        if self.state != State::Receiving {
+            return None;
+        }
+        let offset = self.consumed;
+        // Nothing will come behind the end: no use in keeping the rest of its chunk.
+        let end = self.final_size == Some(self.contiguous);
+        let (buf, skip) = match pooled.take(offset, self.contiguous, end) {
+            Some(taken) => taken,
+            None if self.final_size == Some(offset) => (PinnedBuf::unpinned(0), 0),
+            None => return None,
+        };
+        let n = (buf.len() - skip) as u64;
+        self.consumed += n;
+        self.after_consumption(n);
+        Some(Chunk::new(buf, skip, offset, self.final_size == Some(self.consumed)))
+    }
+
+    /// `n` more bytes of a pooled stream were consumed: it may be done, or credit due.
+    fn after_consumption(&mut self, n: u64) {
+        let Placement::Pooled(pooled) = &mut self.placement else { return };
         if self.final_size == Some(self.consumed) {
             pooled.clear();
             self.state = State::Done;
         } else if self.final_size.is_none() && n > 0 && self.limit().saturating_sub(self.announced) >= self.window / 2 {
             self.credit_due = true;
         }
-        n
     }
 
     pub(crate) fn consumed(&self) -> u64 {
@@ -350,97 +384,4 @@ impl RecvStream {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn provided(sizes: &[usize]) -> RecvStream {
-        let mut s = RecvStream::new(0);
-        assert!(s.make_provided());
-        for n in sizes {
-            s.provide(PinnedBuf::unpinned(*n));
-        }
-        let limit = s.credit_due().unwrap();
-        s.credit_sent(limit);
-        s
-    }
-
-    fn put(s: &mut RecvStream, range: Range<u64>, fin: bool, value: u8) -> Result<u64, TransportError> {
-        s.accept(&range, fin)?;
-        let mut written = 0;
-        s.place(range, &BufPool::heap(), |_, memory| {
-            memory.fill(value);
-            written += memory.len() as u64;
-        })?;
-        Ok(written)
-    }
-
-    #[test]
-    fn window_follows_provided_space() {
-        let mut s = provided(&[10, 5]);
-        assert_eq!(s.announced, 15);
-        assert_eq!(put(&mut s, 0..16, false, 1), Err(TransportError::FLOW_CONTROL_ERROR));
-        assert_eq!(put(&mut s, 0..15, false, 1), Ok(15));
-        assert_eq!(s.take_low(4), Some((0, 4)));
-        assert_eq!(s.take_low(4), None);
-        s.provide(PinnedBuf::unpinned(1));
-        assert_eq!(s.credit_due(), Some(16));
-        assert_eq!(s.take_low(4), Some((1, 3)));
-    }
-
-    #[test]
-    fn overlaps_never_rewrite_a_byte() {
-        let mut s = provided(&[20]);
-        assert_eq!(put(&mut s, 4..8, false, 1), Ok(4));
-        assert_eq!(put(&mut s, 2..10, false, 2), Ok(4));
-        assert_eq!(put(&mut s, 0..20, true, 3), Ok(12));
-        assert!(s.is_complete());
-        let (_, buf) = s.pop_filled().unwrap();
-        assert_eq!(&buf[..], [3, 3, 2, 2, 1, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3]);
-    }
-
-    #[test]
-    fn final_size_never_changes() {
-        let mut s = provided(&[20]);
-        put(&mut s, 0..10, true, 1).unwrap();
-        assert_eq!(put(&mut s, 0..11, false, 1), Err(TransportError::FINAL_SIZE_ERROR));
-        assert_eq!(put(&mut s, 0..9, true, 1), Err(TransportError::FINAL_SIZE_ERROR));
-        assert_eq!(s.reset(11), Err(TransportError::FINAL_SIZE_ERROR));
-        assert_eq!(s.reset(10), Ok(0));
-        let mut t = provided(&[20]);
-        put(&mut t, 5..10, false, 1).unwrap();
-        assert_eq!(put(&mut t, 0..9, true, 1), Err(TransportError::FINAL_SIZE_ERROR));
-        assert_eq!(t.reset(9), Err(TransportError::FINAL_SIZE_ERROR));
-        assert_eq!(t.reset(12), Ok(2));
-    }
-
-    #[test]
-    fn unfilled_buffers_come_back_with_their_valid_bytes() {
-        let mut s = provided(&[4, 4, 4]);
-        put(&mut s, 0..6, false, 1).unwrap();
-        put(&mut s, 8..10, false, 1).unwrap();
-        let back: Vec<_> = std::iter::from_fn(|| s.pop_any()).map(|(at, _, valid)| (at, valid)).collect();
-        assert_eq!(back, [(0, 4), (4, 2), (8, 0)]);
-    }
-
-    #[test]
-    fn pooled_window_slides_with_consumption() {
-        let mut s = RecvStream::new(100);
-        put(&mut s, 0..60, false, 7).unwrap();
-        assert_eq!(s.peek().len(), 60);
-        assert_eq!(s.consume(40), 40);
-        assert_eq!(s.credit_due(), None);
-        assert_eq!(s.consume(40), 20);
-        assert_eq!(s.credit_due(), Some(160));
-        put(&mut s, 60..60, true, 7).unwrap();
-        assert!(s.is_complete());
-        assert_eq!(s.consume(0), 0);
-        assert!(s.is_done());
-    }
-
-    #[test]
-    fn provided_is_refused_once_pooled_data_is_there() {
-        let mut s = RecvStream::new(100);
-        put(&mut s, 0..1, false, 7).unwrap();
-        assert!(!s.make_provided());
-    }
-}
+mod tests;
