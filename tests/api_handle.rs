@@ -1,7 +1,9 @@
-//! Handles from other threads: whole transfers over two cores that run on threads of their own.
+//! Handles: here, whole transfers over two cores that run on threads of their own; in `turns`, step by step.
 #![forbid(unsafe_code)]
 
 mod api;
+#[path = "api/turns.rs"]
+mod turns;
 
 use std::collections::{HashSet, VecDeque};
 use std::thread;
