@@ -1,6 +1,7 @@
 //! Finds libdpdk, generates the bindings and compiles the shim.
 
 use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::exit;
 
@@ -44,8 +45,8 @@ fn probe() -> pkg_config::Library {
     let found = pkg_config::Config::new().atleast_version("22.11").cargo_metadata(false).probe("libdpdk");
     found.unwrap_or_else(|e| {
         fail(&format!(
-            "libdpdk 22.11 or newer was not found by pkg-config.\nInstall it with `{PACKAGES}`, or point \
-             PKG_CONFIG_PATH at the directory with libdpdk.pc,\nor build without ports: `--no-default-features`.\n{e}"
+            "pkg-config: {e}\n\nDPDK 22.11 or newer was not found. Install it with `{PACKAGES}`, point PKG_CONFIG_PATH \
+             at the directory with libdpdk.pc,\nor build without ports: `--no-default-features`."
         ))
     })
 }
@@ -64,7 +65,7 @@ fn c_flags(dpdk: &pkg_config::Library) -> Vec<String> {
 }
 
 fn generate(flags: &[String], out: &Path) {
-    let bindings = bindgen::Builder::default()
+    let builder = bindgen::Builder::default()
         .header("shim/wrapper.h")
         .clang_args(flags)
         .clang_arg("-DALLOW_EXPERIMENTAL_API")
@@ -80,8 +81,11 @@ fn generate(flags: &[String], out: &Path) {
         .derive_default(false)
         .derive_debug(false)
         .generate_comments(false)
-        .layout_tests(true)
-        .generate();
+        .layout_tests(true);
+    // Without libclang bindgen panics rather than fails.
+    let Ok(bindings) = catch_unwind(AssertUnwindSafe(|| builder.generate())) else {
+        fail(&format!("libclang, which bindgen needs, was not found; `{PACKAGES}`, or set LIBCLANG_PATH"));
+    };
     let bindings =
         bindings.unwrap_or_else(|e| fail(&format!("bindgen could not read the DPDK headers; `{PACKAGES}`: {e}")));
     if let Err(e) = bindings.write_to_file(out.join("bindings.rs")) {

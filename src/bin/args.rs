@@ -212,6 +212,14 @@ pub struct PerfClientArgs {
     #[arg(long, value_name = "N", value_parser = values::rate, help_heading = "Load")]
     pub rate: Option<f64>,
 
+    /// Make the same load for this long before measuring.
+    #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Load")]
+    pub warmup: Option<Duration>,
+
+    /// Open and close connections as fast as possible instead of making requests; --connections are in flight.
+    #[arg(long, help_heading = "Load")]
+    pub handshakes: bool,
+
     /// Connections to spread the requests over.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = 1)]
     #[arg(help_heading = "Load")]

@@ -3,17 +3,21 @@
 mod args;
 mod commands;
 
-use args::{Args, Command};
+use args::{Args, Command, PerfCommand};
 
 fn main() -> std::process::ExitCode {
     let result = match &Args::load().command {
         Command::Serve(args) => commands::serve::run(args).map_err(|e| e.to_string()),
         Command::Get(args) => commands::get::run(args).map_err(|e| e.to_string()),
+        Command::Perf(PerfCommand::Server(args)) => commands::perf::serve(args).map_err(|e| e.to_string()),
+        Command::Perf(PerfCommand::Client(args)) => commands::perf::measure(args).map_err(|e| e.to_string()),
+        Command::Ring(args) => commands::ring::run(args).map_err(|e| e.to_string()),
         Command::Report(args) => commands::report::run(args).map_err(|e| e.to_string()),
         Command::Doctor(args) => {
             let build = commands::doctor::Build {
                 dpdk: option_env!("GANNET_DPDK_VERSION").map(String::from),
-                ..Default::default()
+                crypto: gannet::crypto::backend_name().to_owned(),
+                drivers: gannet::dpdk::available_drivers().into_iter().map(|d| d.name).collect(),
             };
             match commands::doctor::run(args, &build) {
                 Ok(true) => Ok(()),
@@ -21,7 +25,6 @@ fn main() -> std::process::ExitCode {
                 Err(e) => Err(e.to_string()),
             }
         }
-        other => Err(format!("not here yet: {other:?}")),
     };
     if let Err(why) = result {
         eprintln!("gannet: {why}");

@@ -19,6 +19,14 @@ pub struct DriverInfo {
     pub problem: Option<String>,
 }
 
+/// The DPDK release that this executable was built against, such as `22.11.11`.
+pub const BUILT_AGAINST: &str = env!("GANNET_DPDK_VERSION");
+
+/// The network drivers that were installed where this executable was built.
+pub fn drivers_at_build() -> impl Iterator<Item = &'static str> {
+    env!("GANNET_DPDK_PMDS").split(',').filter(|name| !name.is_empty())
+}
+
 /// The directory that DPDK loads its drivers from.
 pub fn plugin_dir() -> &'static Path {
     Path::new(dpdk_sys::PLUGIN_DIR)

@@ -20,6 +20,7 @@
 mod drivers;
 mod eal;
 mod error;
+mod gate;
 mod hugepages;
 mod log;
 mod mbuf;
@@ -28,7 +29,7 @@ mod port;
 mod profile;
 mod queue;
 
-pub use drivers::{DriverInfo, available_drivers, plugin_dir};
+pub use drivers::{BUILT_AGAINST, DriverInfo, available_drivers, drivers_at_build, plugin_dir};
 pub use eal::{Eal, EalConfig, LogLevel, ThreadGuard};
 pub use error::{EalError, PortError, ProfileError};
 pub use hugepages::{Hugepages, free_bytes as free_hugepage_bytes, mounted as hugetlbfs_mounted};

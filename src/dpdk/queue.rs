@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::gate::Gate;
 use super::mbuf::{Mbuf, RxMbuf, TxMbuf};
 use super::port::PortInner;
 use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats};
@@ -13,6 +14,9 @@ use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats};
 const LINK_REFRESH: u32 = 1024;
 
 /// A queue pair, owned by one core at a time. The port stays open for as long as one of its queues lives.
+///
+/// Receive into an empty burst where possible: the vector receive functions of PCI drivers fill slots by fours or
+/// eights and return nothing when fewer are free.
 pub struct Queue {
     port: Arc<PortInner>,
     port_id: u16,
@@ -21,6 +25,8 @@ pub struct Queue {
     spare: [*mut std::ffi::c_void; BURST],
     spares: usize,
     stats: DatapathStats,
+    /// Only for a driver that needs it.
+    gate: Option<Gate>,
     link: bool,
     link_age: u32,
     /// One user at a time: `Send`, but not `Sync`.
@@ -32,7 +38,7 @@ pub struct Queue {
 unsafe impl Send for Queue {}
 
 impl Queue {
-    pub(super) fn new(port: Arc<PortInner>, id: u16) -> Self {
+    pub(super) fn new(port: Arc<PortInner>, id: u16, gate: Option<Gate>) -> Self {
         Self {
             port_id: port.id,
             port,
@@ -40,6 +46,7 @@ impl Queue {
             spare: [std::ptr::null_mut(); BURST],
             spares: 0,
             stats: DatapathStats::default(),
+            gate,
             link: false,
             link_age: 0,
             _not_sync: PhantomData,
@@ -89,6 +96,15 @@ impl Queue {
                     drop(burst.remove(i));
                 }
             }
+        }
+    }
+
+    /// Calls into the driver's burst function.
+    #[inline]
+    fn gated<T>(&mut self, burst: impl FnOnce() -> T) -> T {
+        match &mut self.gate {
+            None => burst(),
+            Some(gate) => gate.inside(burst),
         }
     }
 
@@ -154,7 +170,8 @@ impl Datapath for Queue {
         // object polls this queue.
         let got = unsafe {
             let free = burst.as_mut_ptr().add(from).cast();
-            let got = usize::from(dpdk_sys::rte_eth_rx_burst(self.port_id, self.id, free, room as u16));
+            let (port, id) = (self.port_id, self.id);
+            let got = self.gated(|| usize::from(dpdk_sys::rte_eth_rx_burst(port, id, free, room as u16)));
             burst.set_len(from + got);
             got
         };
@@ -192,7 +209,8 @@ impl Datapath for Queue {
         // the burst forgets exactly those, and the rest moves to its front.
         let sent = unsafe {
             let first = burst.as_mut_ptr();
-            let sent = usize::from(dpdk_sys::rte_eth_tx_burst(self.port_id, self.id, first.cast(), len as u16));
+            let (port, id) = (self.port_id, self.id);
+            let sent = self.gated(|| usize::from(dpdk_sys::rte_eth_tx_burst(port, id, first.cast(), len as u16)));
             burst.set_len(0);
             std::ptr::copy(first.add(sent), first, len - sent);
             burst.set_len(len - sent);

@@ -13,6 +13,10 @@ const MIN_MTU_V4: u16 = 1228;
 #[derive(Clone, Debug)]
 pub(super) struct Addressing {
     locals: Vec<Cidr>,
+    /// Their addresses as numbers, for quick comparison.
+    numbers: Vec<u128>,
+    /// Addresses of IPv4 networks that no station has.
+    edges: Vec<IpAddr>,
     /// Longest prefix first, gateways as routes to everything.
     routes: Vec<Route>,
     ipv6: bool,
@@ -26,7 +30,9 @@ impl Addressing {
         if mtu < needed {
             return Err(NetError::MtuTooSmall { mtu, needed });
         }
-        let mut this = Self { locals, routes: Vec::new(), ipv6 };
+        let numbers = locals.iter().map(|local| number(local.addr())).collect();
+        let edges = locals.iter().filter_map(Cidr::edges).flatten().collect();
+        let mut this = Self { locals, numbers, edges, routes: Vec::new(), ipv6 };
         for (n, gateway) in config.gateways.iter().enumerate() {
             if config.gateways[..n].iter().any(|other| other.is_ipv4() == gateway.is_ipv4()) {
                 return Err(NetError::SecondGateway(*gateway));
@@ -63,7 +69,12 @@ impl Addressing {
     }
 
     pub(super) fn is_local(&self, addr: IpAddr) -> bool {
-        self.locals.iter().any(|local| local.addr() == addr)
+        self.numbers.contains(&number(addr))
+    }
+
+    /// Whether `addr` is the broadcast or the network address of a network of ours.
+    pub(super) fn is_edge(&self, addr: IpAddr) -> bool {
+        self.edges.contains(&addr)
     }
 
     /// Whether we listen to the solicited-node group `group`.
@@ -73,7 +84,7 @@ impl Addressing {
 
     /// Whether `addr` is a neighbour's.
     pub(super) fn on_link(&self, addr: IpAddr) -> bool {
-        self.locals.iter().any(|local| local.contains(addr) && !local.is_edge(addr))
+        self.locals.iter().any(|local| local.contains(addr)) && !self.is_edge(addr)
     }
 
     /// Whether some route goes via `addr`.
@@ -92,7 +103,7 @@ impl Addressing {
             return Some(remote);
         }
         // Link-local addresses and the edges of our own networks are never routed.
-        if is_link_local(remote) || self.locals.iter().any(|local| local.is_edge(remote)) {
+        if is_link_local(remote) || self.is_edge(remote) {
             return None;
         }
         self.routes.iter().find(|route| route.dest.contains(remote)).map(|route| route.via)
@@ -117,6 +128,14 @@ impl Addressing {
     pub(super) fn asks_for(&self, target: IpAddr) -> Option<IpAddr> {
         let near = self.locals.iter().filter(|local| local.contains(target)).max_by_key(|local| local.prefix_len());
         near.map(Cidr::addr)
+    }
+}
+
+/// An address as a number; IPv4 addresses are mapped to where no IPv6 address of ours can be (RFC 4291 §2.5.5.2).
+fn number(addr: IpAddr) -> u128 {
+    match addr {
+        IpAddr::V4(a) => 0xffff_0000_0000 | u128::from(u32::from(a)),
+        IpAddr::V6(a) => u128::from(a),
     }
 }
 
@@ -146,7 +165,7 @@ fn local_addresses(config: &NetConfig, mac: Mac) -> Result<Vec<Cidr>, NetError> 
     }
     let mut locals: Vec<Cidr> = Vec::new();
     for cidr in &config.addrs {
-        if !is_station(cidr.addr()) || cidr.is_edge(cidr.addr()) {
+        if !is_station(cidr.addr()) || cidr.edges().is_some_and(|edges| edges.contains(&cidr.addr())) {
             return Err(NetError::BadAddress(*cidr));
         }
         if locals.iter().any(|other| other.addr() == cidr.addr()) {

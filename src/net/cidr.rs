@@ -73,12 +73,15 @@ impl Cidr {
         self.addr.is_ipv4() == addr.is_ipv4() && (bits(self.addr) ^ bits(addr)) & self.mask() == 0
     }
 
-    /// Whether `addr` is the directed broadcast address or the network address of an IPv4 network that has
-    /// them: those shorter than /31 (RFC 3021).
-    pub fn is_edge(&self, addr: IpAddr) -> bool {
-        let host = bits(addr) & !self.mask() & (u128::MAX << 96);
-        let all = !self.mask() & (u128::MAX << 96);
-        addr.is_ipv4() && self.len < 31 && self.contains(addr) && (host == 0 || host == all)
+    /// The network address and the directed broadcast address of an IPv4 network that has them: one
+    /// shorter than /31 (RFC 3021). They are no station's.
+    pub fn edges(&self) -> Option<[IpAddr; 2]> {
+        let IpAddr::V4(addr) = self.addr else { return None };
+        if self.len >= 31 {
+            return None;
+        }
+        let host = u32::MAX >> self.len;
+        Some([u32::from(addr) & !host, u32::from(addr) | host].map(|edge| IpAddr::V4(edge.into())))
     }
 }
 
@@ -126,10 +129,9 @@ mod tests {
 
     #[test]
     fn edges_of_ipv4_networks() {
-        let net = cidr("10.0.0.9/28");
-        assert!(net.is_edge(ip("10.0.0.0")) && net.is_edge(ip("10.0.0.15")) && !net.is_edge(ip("10.0.0.1")));
-        assert!(!net.is_edge(ip("10.0.0.16")));
-        assert!(!cidr("10.0.0.0/31").is_edge(ip("10.0.0.1")) && !cidr("::/64").is_edge(ip("::")));
+        assert_eq!(cidr("10.0.0.9/28").edges(), Some([ip("10.0.0.0"), ip("10.0.0.15")]));
+        assert_eq!(cidr("10.0.0.9/0").edges(), Some([ip("0.0.0.0"), ip("255.255.255.255")]));
+        assert_eq!((cidr("10.0.0.0/31").edges(), cidr("::/64").edges()), (None, None));
     }
 
     proptest! {

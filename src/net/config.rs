@@ -43,7 +43,8 @@ pub struct NetConfig {
     pub echo_per_second: u32,
     /// "Port unreachable" messages per second; 0 for none.
     pub errors_per_second: u32,
-    /// Tell the link about our addresses at start.
+    /// Tell the link about our addresses at start: ARP announcements, unsolicited advertisements, and
+    /// listener reports, without which switches that snoop may keep solicitations from us.
     pub announce: bool,
     /// Secret that IPv6 flow labels are made with; a random number.
     pub seed: u64,
@@ -66,7 +67,7 @@ impl Default for NetConfig {
             max_neighbors: 1024,
             pending_frames: 16,
             max_pending: 256,
-            templates: 1024,
+            templates: 4096,
             echo_per_second: 100,
             errors_per_second: 10,
             announce: true,

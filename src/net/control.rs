@@ -76,8 +76,8 @@ impl<T: TxFrame> Net<T> {
             return Err(NetDrop::IcmpChecksum);
         }
         match Icmp::parse(packet.version, message).map_err(|_| NetDrop::IcmpMalformed)? {
-            Icmp::Ndp(message) => return self.ndp(now, packet, message),
-            Icmp::ListenerQuery => return self.listener_query(now, packet),
+            Icmp::Ndp(message) => self.ndp(now, packet, message),
+            Icmp::ListenerQuery => self.listener_query(now, packet),
             _ if !self.addressing.is_local(packet.dst) => Err(NetDrop::IcmpIgnored),
             _ if packet.src.is_unspecified() => Err(NetDrop::BadSource),
             Icmp::EchoRequest { rest } => self.answer_echo(now, packet, rest),

@@ -229,8 +229,7 @@ impl<T: TxFrame> Net<T> {
             self.duplicate(packet.src, packet.src_mac);
             return Err(NetDrop::BadSource);
         }
-        let edge = self.addressing.locals().iter().any(|local| local.is_edge(packet.src));
-        if edge || !is_station(packet.src) { Err(NetDrop::BadSource) } else { Ok(()) }
+        if !is_station(packet.src) || self.addressing.is_edge(packet.src) { Err(NetDrop::BadSource) } else { Ok(()) }
     }
 
     /// Counts and reports a station other than us that uses our address `ip`.

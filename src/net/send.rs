@@ -71,8 +71,9 @@ impl<T: TxFrame> Net<T> {
             Err(reason) => return self.refuse(reason),
         };
         let known = self.templates[first..first + 2].iter().position(|t| t.is_for(&key));
-        // The top bit says which of the two an unknown flow takes.
-        let slot = first + known.unwrap_or((hash >> 63) as usize);
+        let free = || self.templates[first..first + 2].iter().position(|t| !t.is_fresh(self.neighbors.epoch(), now));
+        // Of two that are in use an unknown flow takes one by chance.
+        let slot = first + known.or_else(free).unwrap_or((hash >> 63) as usize);
         if known.is_none() {
             let flow = (hash >> 43) as u32 & 0xf_ffff | 1;
             self.templates[slot] = Template::new(key, local, remote, self.mac, self.vlan, flow, self.caps);

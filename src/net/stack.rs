@@ -205,7 +205,7 @@ impl<T: TxFrame> Net<T> {
         self.stats.drops[NetDrop::NeighborUnreachable] += self.pending.give_up(ip) as u64;
     }
 
-    /// Takes news of a neighbour; true if it was of use.
+    /// Takes news of a neighbour.
     pub(super) fn learn(&mut self, now: Instant, ip: IpAddr, mac: Option<Mac>, news: News) -> Learned {
         // Routers ask and speak like any neighbour; who is not on the link cannot be one.
         if !self.addressing.on_link(ip) {

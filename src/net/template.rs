@@ -43,7 +43,8 @@ impl FlowKey {
         let words =
             [self.src as u64, (self.src >> 64) as u64, self.dst as u64, (self.dst >> 64) as u64, self.ports.into()];
         let hash = words.iter().fold(seed, |hash, word| (hash.rotate_left(23) ^ word).wrapping_mul(ODD));
-        hash ^ (hash >> 29)
+        // The low bits of a product know only the low bits of its factors.
+        (hash ^ (hash >> 32)).wrapping_mul(ODD).rotate_left(32)
     }
 }
 
@@ -152,7 +153,12 @@ impl Template {
 
     /// Whether it is for this flow and may be used now.
     pub(super) fn is_good(&self, key: &FlowKey, epoch: u64, now: Instant) -> bool {
-        self.key == *key && self.epoch == epoch && now < self.until
+        self.key == *key && self.is_fresh(epoch, now)
+    }
+
+    /// Whether its next hop is still right, whatever flow it is for.
+    pub(super) fn is_fresh(&self, epoch: u64, now: Instant) -> bool {
+        self.epoch == epoch && now < self.until
     }
 
     /// Whether it is for this flow, whatever its next hop.

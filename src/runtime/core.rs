@@ -122,7 +122,7 @@ impl<D: Datapath, A: App> Core<D, A> {
     pub fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
         self.await_link(stop)?;
         let mut idle_turns = 0;
-        while !stop.load(Ordering::Relaxed) && !(self.app.is_done() && self.endpoint.connection_count() == 0) {
+        while !stop.load(Ordering::Relaxed) && !self.is_over() {
             if self.turn() {
                 idle_turns = 0;
                 continue;
@@ -137,6 +137,10 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
         self.shut_down();
         Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.app.is_done() && self.endpoint.connection_count() == 0
     }
 
     /// A client that starts before its link is up would lose its first packets. A server's link comes

@@ -103,6 +103,25 @@ fn an_interface_with_a_smaller_mtu_is_refused() {
 }
 
 #[test]
+fn without_root_the_capability_is_named() {
+    isolated("kernel::without_root_the_capability_is_named", || {
+        if !namespace() {
+            return;
+        }
+        veth(1500);
+        // SAFETY: gives up root for the whole process.
+        assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
+        let eal = eal();
+        for (driver, capability) in [("af-packet", "cap_net_raw"), ("af-xdp", "cap_bpf")] {
+            let error = refused(&eal, &profile(driver, &[("devargs.iface", "left")]));
+            assert!(matches!(error, PortError::Permission { .. }), "{error}");
+            assert!(error.to_string().contains(capability), "{error}");
+        }
+        drop(open(&eal, &profile("ring", &[])));
+    });
+}
+
+#[test]
 fn af_xdp_refuses_what_does_not_fit_a_page() {
     isolated("kernel::af_xdp_refuses_what_does_not_fit_a_page", || {
         if namespace() {

@@ -1,6 +1,7 @@
 //! Real DPDK ports, without hugepages, NICs or set-up. What needs root says so and is skipped without.
 #![cfg(feature = "dpdk")]
 
+mod checksums;
 mod joined;
 mod kernel;
 mod refusals;

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 
-use gannet::dpdk::{Eal, PortError, PortProfile, available_drivers, plugin_dir};
+use gannet::dpdk::{Eal, EalConfig, PortError, PortProfile, available_drivers, plugin_dir};
 
 use crate::support::*;
 
@@ -44,11 +44,23 @@ fn refusals_name_the_thing_and_the_remedy() {
         says(&eal, &profile("pcap", &[("devargs.rx_pcap", &file)]), &[&file, "No such file"]);
         says(&eal, &profile("ring", &[("queues", "99")]), &["net_ring", "at most 16 queues", "queues=16"]);
         says(&eal, &profile("ring", &[("mbufs", "9000000")]), &["9000000 buffers", "mbufs"]);
-        says(&eal, &profile("e1000e", &[("device", "0000:ff:1f.7")]), &["0000:ff:1f.7", "no such device"]);
         // After all of that the process can still open a port.
         let (port, queue) = open(&eal, &profile("ring", &[]));
         drop(queue);
         assert_no_leak(&port);
+    });
+}
+
+#[test]
+fn refusals_of_pci_devices() {
+    isolated("refusals::refusals_of_pci_devices", || {
+        let absent = profile("e1000e", &[("device", "0000:ff:1f.7")]);
+        let eal = eal_with(EalConfig::for_profiles(std::slice::from_ref(&absent)));
+        says(&eal, &absent, &["0000:ff:1f.7", "net_e1000_em", "no such device"]);
+        if std::path::Path::new("/sys/bus/pci/devices/0000:00:00.0").exists() {
+            // The host bridge: present, and not for us.
+            says(&eal, &profile("e1000e", &[("device", "00:00.0")]), &["0000:00:00.0", "bound"]);
+        }
     });
 }
 

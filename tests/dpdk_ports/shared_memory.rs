@@ -1,12 +1,14 @@
 //! memif, and vhost with virtio-user: shared memory between processes.
 
-use gannet::datapath::Datapath as _;
-use gannet::dpdk::Queue;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gannet::datapath::{Burst, Datapath as _};
+use gannet::dpdk::{Port, Queue};
 
 use crate::support::*;
 
 /// One side of a pair: what it opens, and what it does then.
-struct Side {
+pub struct Side {
     profile: &'static str,
     sets: Vec<(&'static str, String)>,
 }
@@ -28,14 +30,46 @@ impl Side {
     }
 }
 
+/// Polls with `turn` until the parent says so, on more threads than there are CPUs: the one that polls is
+/// interrupted anywhere.
+fn serve(queue: &mut Queue, mut turn: impl FnMut(&mut Queue)) {
+    let told = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get()) {
+            scope.spawn(|| {
+                while !told.load(Ordering::Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
+        }
+        scope.spawn(|| {
+            until_told();
+            told.store(true, Ordering::Relaxed);
+        });
+        while !told.load(Ordering::Relaxed) {
+            turn(queue);
+        }
+    });
+}
+
 /// Runs an echoing server and an asking client in a process each. `sides` makes them for a socket.
 fn pair(test: &str, sides: impl FnOnce(&str) -> (Side, Side), traffic: &Traffic) {
+    pair_of(test, sides, |q| echo(q, traffic.count), |q| round_trips(q, traffic));
+}
+
+/// Runs `serve` and `ask` in a process each.
+pub fn pair_of(
+    test: &str,
+    sides: impl FnOnce(&str) -> (Side, Side),
+    serve: impl FnOnce(&mut Queue),
+    ask: impl FnOnce(&mut Queue),
+) {
     let (server_case, client_case) = (format!("{test}/server"), format!("{test}/client"));
     if let Some((case, dir)) = assignment() {
         let (server, client) = sides(&path(&dir, "socket"));
         match case {
-            case if case == server_case => server.run(|q| echo(q, traffic.count)),
-            case if case == client_case => client.run(|q| round_trips(q, traffic)),
+            case if case == server_case => server.run(serve),
+            case if case == client_case => client.run(ask),
             _ => {}
         }
         return;
@@ -56,7 +90,7 @@ fn pair(test: &str, sides: impl FnOnce(&str) -> (Side, Side), traffic: &Traffic)
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the server removes its socket");
 }
 
-fn side(profile: &'static str, mtu: u16, sets: &[(&'static str, &str)]) -> Side {
+pub fn side(profile: &'static str, mtu: u16, sets: &[(&'static str, &str)]) -> Side {
     let sets = sets.iter().map(|(k, v)| (*k, (*v).to_owned()));
     Side { profile, sets: sets.chain([("mtu", mtu.to_string())]).collect() }
 }
@@ -101,6 +135,35 @@ fn memif_small_receive_buffers_are_joined() {
 }
 
 #[test]
+fn memif_two_queues_in_one_process() {
+    isolated("shared_memory::memif_two_queues_in_one_process", || {
+        let dir = scratch();
+        let socket = path(dir.path(), "socket");
+        let eal = eal();
+        let port = |role| {
+            let sets = [("devargs.socket", socket.as_str()), ("devargs.role", role), ("queues", "2")];
+            Port::open(&eal, &profile("memif", &sets)).unwrap_or_else(|e| panic!("{e}"))
+        };
+        let (mut server, mut client) = (port("server"), port("client"));
+        eventually("the link", || server.link_up() && client.link_up());
+        let (mut ours, mut theirs) = (server.take_queues(), client.take_queues());
+        for (s, c) in ours.iter_mut().zip(&mut theirs) {
+            let traffic = Traffic { count: 2000, mtu: 1500, window: 256 };
+            traffic.run(s, c);
+            traffic.run(c, s);
+        }
+        // The link goes down with the other side, and sending then leaves everything with its owner.
+        drop((theirs, client));
+        eventually("the end of the link", || !server.link_up());
+        let mut burst = Burst::new();
+        assert!(make(&mut ours[0], &mut burst, 0, 64));
+        assert_eq!((ours[0].tx_burst(&mut burst), burst.len()), (0, 1));
+        drop((burst, ours));
+        assert_no_leak(&server);
+    });
+}
+
+#[test]
 fn vhost_and_virtio_user() {
     vhost("shared_memory::vhost_and_virtio_user", &[], 1500);
 }
@@ -114,4 +177,50 @@ fn vhost_and_virtio_user_jumbo() {
 fn vhost_and_virtio_user_small_receive_buffers_are_joined() {
     let small = [("mbuf_size", "512"), ("mbufs", "8192")];
     vhost("shared_memory::vhost_and_virtio_user_small_receive_buffers_are_joined", &small, 1500);
+}
+
+/// A memif server outlives its clients, however they go and whatever it is doing then.
+#[test]
+fn memif_server_outlives_its_clients() {
+    const TEST: &str = "shared_memory::memif_server_outlives_its_clients";
+    const CLIENTS: u32 = 500;
+    if let Some((case, dir)) = assignment() {
+        let socket = path(&dir, "socket");
+        if case.ends_with("/server") {
+            let eal = eal();
+            let (_port, mut queue) = open(&eal, &profile("memif", &[("devargs.socket", &socket)]));
+            say("open");
+            serve(&mut queue, |queue| {
+                let mut burst = Burst::new();
+                queue.rx_burst(&mut burst);
+                Queue::release(&mut burst);
+                let mut burst = Burst::new();
+                for n in 0..4 {
+                    make(queue, &mut burst, n, 64);
+                }
+                queue.tx_burst(&mut burst);
+            });
+        } else if case.ends_with("/client") {
+            let eal = eal();
+            let sets = [("devargs.socket", socket.as_str()), ("devargs.role", "client")];
+            for _ in 0..CLIENTS {
+                let (port, mut queue) = open(&eal, &profile("memif", &sets));
+                eventually("the link", || port.link_up());
+                let mut burst = Burst::new();
+                for n in 0..32 {
+                    make(&mut queue, &mut burst, n, 1000);
+                }
+                queue.tx_burst(&mut burst);
+            }
+            say("done");
+        }
+        return;
+    }
+    let dir = scratch();
+    let mut server = Peer::start(TEST, &format!("{TEST}/server"), dir.path());
+    server.expect("open");
+    let mut client = Peer::start(TEST, &format!("{TEST}/client"), dir.path());
+    client.expect("done");
+    client.finish();
+    server.finish();
 }

@@ -131,10 +131,15 @@ pub fn profile(name: &str, pairs: &[(&str, &str)]) -> PortProfile {
     PortProfile::load(name, &sets(pairs)).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// An environment that needs nothing set up on the machine.
+/// An environment that needs nothing set up on the machine; with GANNET_TEST_HUGEPAGES set, one from hugepages.
 pub fn eal() -> Eal {
-    Eal::init(&EalConfig { hugepages: Hugepages::Never, memory_mb: 384, ..EalConfig::default() })
-        .unwrap_or_else(|e| panic!("{e}"))
+    eal_with(EalConfig::default())
+}
+
+pub fn eal_with(config: EalConfig) -> Eal {
+    let huge = env::var_os("GANNET_TEST_HUGEPAGES").is_some();
+    let hugepages = if huge { Hugepages::Require } else { Hugepages::Never };
+    Eal::init(&EalConfig { hugepages, memory_mb: 384, ..config }).unwrap_or_else(|e| panic!("{e}"))
 }
 
 pub fn open(eal: &Eal, profile: &PortProfile) -> (Port, Queue) {

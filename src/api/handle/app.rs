@@ -267,8 +267,8 @@ impl HandleApp {
 
 impl App for HandleApp {
     fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
-        let known = self.conns.contains(&conn);
-        if !known && !(matches!(event, Event::Connected { .. }) && self.admit(cx, conn)) {
+        let is_new = matches!(event, Event::Connected { .. });
+        if !self.conns.contains(&conn) && (!is_new || !self.admit(cx, conn)) {
             return;
         }
         match event {

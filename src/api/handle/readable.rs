@@ -37,7 +37,7 @@ mod tests {
         let conn = ConnId::new(0, 0);
         let stream = |n| StreamId::new(Side::Client, Dir::Uni, n);
         let mut readable = Readable::default();
-        [0, 1, 0, 1].map(|n| readable.add(conn, stream(n)));
+        [0, 1, 0, 1].into_iter().for_each(|n| readable.add(conn, stream(n)));
         assert_eq!(readable.pop(), Some((conn, stream(0))));
         readable.add(conn, stream(0));
         assert_eq!(readable.pop(), Some((conn, stream(1))));

@@ -1,5 +1,6 @@
 //! `gannet get`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,17 +17,40 @@ const WORKING_MEMORY: u64 = 512 << 20;
 
 /// Fetches the files.
 pub fn run(args: &GetArgs) -> Result<(), Failure> {
-    let authority = &args.urls.first().ok_or("no URL")?.authority;
-    let jobs = jobs(&args.urls, args.output.as_deref())?;
-    let remote = resolve(authority, &args.engine)?;
-    let tls = client_tls(&args.trust, &tls_options(&args.engine, hq::ALPN)?)?;
-    let mut session = Session::open(&args.engine, WORKING_MEMORY + args.hold)?;
+    let plan = Plan::new(args)?;
+    run_on(args, plan, Session::open(&args.engine, WORKING_MEMORY + args.hold)?)
+}
+
+/// What can be found out, and found wrong, before a port is opened.
+pub struct Plan {
+    jobs: Vec<Job>,
+    remote: SocketAddr,
+    server_name: String,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+impl Plan {
+    /// The plan of `args`.
+    pub fn new(args: &GetArgs) -> Result<Self, Failure> {
+        let authority = &args.urls.first().ok_or("no URL")?.authority;
+        Ok(Self {
+            jobs: jobs(&args.urls, args.output.as_deref())?,
+            remote: resolve(authority, &args.engine)?,
+            server_name: args.server_name.clone().unwrap_or_else(|| authority.host.clone()),
+            tls: client_tls(&args.trust, &tls_options(&args.engine, hq::ALPN)?)?,
+        })
+    }
+}
+
+/// Fetches the files over a port that is open already.
+pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Failure> {
+    let Plan { jobs, remote, server_name, tls } = plan;
     let mut config = transport(&args.engine, &session.caps());
     HqClient::adapt(&mut config);
     let progress = Arc::new(Progress::default());
     let client = HqClientConfig {
         remote,
-        server_name: args.server_name.clone().unwrap_or_else(|| authority.host.clone()),
+        server_name,
         client: ClientConfig { tls, transport: Arc::new(config) },
         jobs,
         hash: args.sha256,

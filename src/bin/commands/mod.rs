@@ -2,6 +2,8 @@
 
 pub mod doctor;
 pub mod get;
+pub mod perf;
 pub mod report;
+pub mod ring;
 pub mod serve;
 pub mod session;

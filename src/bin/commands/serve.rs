@@ -15,7 +15,11 @@ const WORKING_MEMORY: u64 = 1 << 30;
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     // What a user gets wrong most often comes first: no port is opened for it.
     let tls = server_tls(&args.identity, &tls_options(&args.engine, hq::ALPN)?)?;
-    let mut session = Session::open(&args.engine, WORKING_MEMORY + args.preload)?;
+    run_on(args, tls, Session::open(&args.engine, WORKING_MEMORY + args.preload)?)
+}
+
+/// The same on a port that is open already.
+pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
     let app = HqServer::new(
         &HqServerConfig {
             root: args.root.clone(),

@@ -11,6 +11,7 @@ use super::rings::Rings;
 use crate::dpdk::drivers;
 use crate::dpdk::eal::{Eal, EalInner};
 use crate::dpdk::error::{PortError, text};
+use crate::dpdk::gate;
 use crate::dpdk::log::Capture;
 use crate::dpdk::profile::{Bus, PortProfile};
 
@@ -61,6 +62,10 @@ impl Device {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let driver = profile.driver();
         let listening = check::before(profile)?;
+        if profile.needs_gate() && !gate::install() {
+            // A driver that is linked in another way. It works as in any other DPDK application.
+            eprintln!("dpdk: this memif driver cannot be guarded against a peer that leaves during a burst");
+        }
         let name = format!("{driver}{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let devargs = profile.vdev_arguments();
         let fail =

@@ -14,6 +14,7 @@ pub use stats::PortStats;
 
 use super::eal::{Eal, EalInner};
 use super::error::PortError;
+use super::gate::Gate;
 use super::log::Capture;
 use super::pool::Pool;
 use super::profile::PortProfile;
@@ -114,7 +115,8 @@ impl Port {
             pools,
             _eal: eal.0.clone(),
         });
-        let queues = (0..profile.queues).map(|id| Queue::new(inner.clone(), id)).collect();
+        let queues =
+            (0..profile.queues).map(|id| Queue::new(inner.clone(), id, profile.needs_gate().then(Gate::new))).collect();
         Ok(Self { inner, queues })
     }
 

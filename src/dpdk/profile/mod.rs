@@ -78,6 +78,11 @@ impl PortProfile {
         self.driver.bus
     }
 
+    /// Whether bursts have to be protected from the driver's own interrupt thread.
+    pub(crate) fn needs_gate(&self) -> bool {
+        self.driver.name == "net_memif"
+    }
+
     /// One device argument, as the driver gets it.
     pub fn devarg(&self, key: &str) -> Option<&str> {
         self.devargs.get(key).map(String::as_str)

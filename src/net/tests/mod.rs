@@ -1,5 +1,6 @@
 //! Two network layers on one wire, and what strangers put on it.
 
+mod captured;
 mod flow;
 mod hostile;
 mod messages;

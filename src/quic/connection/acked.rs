@@ -36,10 +36,8 @@ impl Connection {
                 }
                 self.streams.remove_if_done(id);
             }
-            SentFrame::MtuProbe => {
-                if self.path.mtu.on_acked(pn) {
-                    self.recovery.set_max_datagram(self.path.mtu.current());
-                }
+            SentFrame::MtuProbe if self.path.mtu.on_acked(pn) => {
+                self.recovery.set_max_datagram(self.path.mtu.current());
             }
             _ => {}
         }

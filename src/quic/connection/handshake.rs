@@ -115,6 +115,11 @@ impl Connection {
         if self.peer.initial_source_connection_id.is_some() {
             return Ok(());
         }
+        // Until the server's flight is read, a client that resumes a session gets those of the earlier
+        // connection from TLS (RFC 9000 §7.4.1).
+        if self.side == Side::Client && self.one_rtt.is_none() {
+            return Ok(());
+        }
         let Some(raw) = self.tls.as_ref().and_then(|tls| tls.transport_parameters()) else { return Ok(()) };
         let params = TransportParameters::decode(raw, self.side.peer()).map_err(|e| {
             Fault::new(TransportError::TRANSPORT_PARAMETER_ERROR, CRYPTO_FRAME, format!("transport parameters: {e}"))

@@ -376,13 +376,13 @@ impl Connection {
                     if fits {
                         send.reset_sent();
                     }
-                } else if send.is_blocked() && send.credit.available() == 0 {
-                    if let Some(limit) = send.credit.take_blocked() {
-                        fits &= builder
-                            .put(&Frame::StreamDataBlocked { id, limit }, Some(SentFrame::StreamDataBlocked(id)));
-                        if !fits {
-                            send.credit.blocked_lost();
-                        }
+                } else if send.is_blocked()
+                    && let Some(limit) = send.credit.take_blocked()
+                {
+                    let frame = Frame::StreamDataBlocked { id, limit };
+                    fits &= builder.put(&frame, Some(SentFrame::StreamDataBlocked(id)));
+                    if !fits {
+                        send.credit.blocked_lost();
                     }
                 }
             }

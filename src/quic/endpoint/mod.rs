@@ -20,7 +20,7 @@ use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, IdMaker, RxMeta, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::stats::{Drop, EndpointStats};
-use crate::quic::tls::{TlsError, TlsSession};
+use crate::quic::tls::{self, TlsError, TlsSession};
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::{ConnectionId, QUIC_V1};
 
@@ -104,6 +104,7 @@ macro_rules! cx {
 impl Endpoint {
     /// An engine that accepts connections if `server` is given. `pool` feeds pooled streams.
     pub fn new(config: EndpointConfig, server: Option<ServerConfig>, pool: BufPool) -> Self {
+        tls::warm_up();
         let mut rng = Rng::from_seed(config.seed);
         let ids = IdMaker { codec: CidCodec::new(&config.cid_key), reset_key: config.reset_key, core: config.core };
         let lookup = Lookup::new(&mut rng);

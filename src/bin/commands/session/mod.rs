@@ -58,18 +58,17 @@ impl Session {
     ///
     /// # Errors
     /// A profile, a port or memory that cannot be had.
-    pub fn open_pair(left: &EngineArgs, right: &EngineArgs, memory: u64) -> Result<(Self, Self), Failure> {
-        let profile = PortProfile::load(&left.port, &left.sets)?;
-        let eal = Eal::init(&EalConfig::for_profiles(&[profile.clone(), profile.clone()]))?;
-        if let Some(warning) = eal.warning().filter(|_| !left.quiet) {
-            eprintln!("warning: {warning}");
-        }
-        let (one, two) = Port::ring_pair(&eal, &profile)?;
-        let stop = stop_on_signals()?;
+    pub fn open_pair(
+        eal: &Eal,
+        profile: &PortProfile,
+        (left, right): (&EngineArgs, &EngineArgs),
+        memory: u64,
+    ) -> Result<(Self, Self), Failure> {
+        let (one, two) = Port::ring_pair(eal, profile)?;
         let session = |args: &EngineArgs, mut port: Port| -> Result<Self, Failure> {
             let queue = port.take_queues().into_iter().next();
-            let pool = pool(&profile, memory)?;
-            Ok(Self { args: args.clone(), eal: eal.clone(), port, queue, pool, stop: stop.clone() })
+            let pool = pool(profile, memory)?;
+            Ok(Self { args: args.clone(), eal: eal.clone(), port, queue, pool, stop: stop_on_signals()? })
         };
         Ok((session(left, one)?, session(right, two)?))
     }

@@ -1,0 +1,217 @@
+//! `gannet perf server` and `gannet perf client`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use gannet::proto::perf::{
+    ALPN, LiveCounts, PerfClient, PerfLive, PerfPlan, PerfResults, PerfServer, server_transport,
+};
+use gannet::quic::{ClientConfig, ServerConfig};
+use gannet::report::file::write_atomically;
+use gannet::report::{Bar, HdrLog, Series, machine, text, write_hdr_log};
+
+use super::session::{Counters, Failure, Session, client_tls, resolve, say, server_tls, tls_options, transport};
+use crate::args::{PerfClientArgs, PerfServerArgs};
+
+/// Memory for receive buffers.
+const MEMORY: u64 = 1 << 30;
+
+/// Answers `perf client` until a signal comes.
+pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
+    let tls = server_tls(&args.identity, &tls_options(&args.engine, ALPN)?)?;
+    serve_on(args, tls, Session::open(&args.engine, MEMORY)?)
+}
+
+/// The same on a port that is open already.
+pub fn serve_on(args: &PerfServerArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
+    let app = PerfServer::new(session.pool.clone());
+    let config = server_transport(transport(&args.engine, &session.caps()), &session.pool);
+    let mut watch = Watch::new(app.live(), args.engine.quiet || args.engine.verbose == 0);
+    let server = ServerConfig { tls, transport: Arc::new(config) };
+    let ready = ready_line(&args.engine.addrs[0].addr, args.listen, &session);
+    session.run(app, Some((args.listen, server)), || say(&ready), || watch.look())?;
+    Ok(())
+}
+
+fn ready_line(addr: &std::net::IpAddr, listen: u16, session: &Session) -> String {
+    format!("ready: {} on {}", std::net::SocketAddr::new(*addr, listen), session.describe())
+}
+
+/// Makes requests, and tells what came of them.
+pub fn measure(args: &PerfClientArgs) -> Result<(), Failure> {
+    let plan = plan(args)?;
+    measure_on(args, plan, Session::open(&args.engine, MEMORY)?)
+}
+
+/// What to do; the transport settings still have to be fitted to the port.
+pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
+    let remote = resolve(&args.connect, &args.engine)?;
+    let name = args.server_name.clone().unwrap_or_else(|| args.connect.host.clone());
+    let tls = client_tls(&args.trust, &tls_options(&args.engine, ALPN)?)?;
+    let client = ClientConfig { tls, transport: Arc::default() };
+    let plan = PerfPlan {
+        upload: args.upload,
+        download: args.download,
+        requests: args.request_limit(),
+        duration: args.duration,
+        rate: args.rate,
+        connections: args.connections,
+        streams: args.streams,
+        warmup: args.warmup.unwrap_or_default(),
+        handshakes: args.handshakes,
+        ..PerfPlan::new(remote, name, client)
+    };
+    plan.check()?;
+    Ok(plan)
+}
+
+/// Measures over a port that is open already.
+pub fn measure_on(args: &PerfClientArgs, mut plan: PerfPlan, mut session: Session) -> Result<(), Failure> {
+    plan.client_config.transport = Arc::new(transport(&args.engine, &session.caps()));
+    let app = PerfClient::new(plan, session.pool.clone())?;
+    let mut watch = Watch::new(app.live(), args.engine.quiet);
+    let start = SystemTime::now();
+    let facts = facts(&session, args);
+    let (app, counters) = session.run(app, None, || {}, || watch.look())?;
+    let results = app.results();
+    print(results, &counters);
+    if let Some(path) = &args.json {
+        write_json(path, results, &counters)?;
+    }
+    if let Some(path) = &args.hdr {
+        write_hdr(path, results, start, facts)?;
+    }
+    if session.interrupted() {
+        return Err("interrupted".into());
+    }
+    if results.is_clean() { Ok(()) } else { Err(failures(results).into()) }
+}
+
+fn facts(session: &Session, args: &PerfClientArgs) -> Vec<(String, String)> {
+    let dpdk = option_env!("GANNET_DPDK_VERSION").map(|v| format!("DPDK {v}"));
+    let mut facts = machine::facts(Path::new("/"), dpdk.as_deref());
+    facts.push(("Port".into(), session.describe()));
+    let load = format!(
+        "{} B up, {} B down, {} connections, {} requests in flight on each",
+        args.upload, args.download, args.connections, args.streams
+    );
+    facts.push(("Load".into(), args.rate.map_or(load.clone(), |rate| format!("{load}, {rate} requests/s"))));
+    facts
+}
+
+fn failures(results: &PerfResults) -> String {
+    let mut lines: Vec<String> = results.failures.iter().map(|(why, n)| format!("{why} ({n} times)")).collect();
+    if results.other_failures > 0 {
+        lines.push(format!("{} failures of other kinds", results.other_failures));
+    }
+    if lines.is_empty() {
+        lines.push(format!("{} requests were not answered in time", results.unfinished));
+    }
+    lines.join("\ngannet: ")
+}
+
+/// Everything that was measured, by name.
+fn values(results: &PerfResults, counters: &Counters) -> Vec<(&'static str, f64)> {
+    let latency = results.latency.summary();
+    let handshake = results.handshake.summary();
+    let (up, down) = results.bit_rates();
+    let us = |ns: u64| ns as f64 / 1000.0;
+    let mut all = vec![
+        ("requests", results.requests as f64),
+        ("errors", results.errors as f64),
+        ("seconds", results.elapsed.as_secs_f64()),
+        ("requests_per_second", results.request_rate()),
+        ("upload_gbps", up / 1e9),
+        ("download_gbps", down / 1e9),
+        ("handshakes", results.handshakes as f64),
+        ("handshakes_per_second", results.handshake_rate()),
+        ("handshake_p50_us", us(handshake.p50)),
+        ("bytes_copied", counters.endpoint.placement.copied as f64),
+        ("packets_lost", counters.endpoint.lost_packets as f64),
+    ];
+    if latency.count > 0 {
+        all.extend([
+            ("latency_min_us", us(latency.min)),
+            ("latency_p50_us", us(latency.p50)),
+            ("latency_p90_us", us(latency.p90)),
+            ("latency_p99_us", us(latency.p99)),
+            ("latency_p999_us", us(latency.p999)),
+            ("latency_max_us", us(latency.max)),
+        ]);
+    }
+    all
+}
+
+fn print(results: &PerfResults, counters: &Counters) {
+    for (name, value) in values(results, counters) {
+        if value.fract() == 0.0 { say(&format!("{name}: {value}")) } else { say(&format!("{name}: {value:.3}")) }
+    }
+}
+
+fn write_json(path: &Path, results: &PerfResults, counters: &Counters) -> Result<(), Failure> {
+    let map: serde_json::Map<String, serde_json::Value> =
+        values(results, counters).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    write_atomically(path, format!("{:#}\n", serde_json::Value::Object(map)).as_bytes())?;
+    Ok(())
+}
+
+fn write_hdr(
+    path: &Path,
+    results: &PerfResults,
+    start: SystemTime,
+    facts: Vec<(String, String)>,
+) -> Result<(), Failure> {
+    let (up, down) = results.bit_rates();
+    let bar = |label: &str, value: f64, unit: &str| Bar { label: label.into(), value, unit: unit.into() };
+    let throughput = vec![
+        bar("download", down / 1e9, "Gbit/s"),
+        bar("upload", up / 1e9, "Gbit/s"),
+        bar("requests", results.request_rate(), "requests/s"),
+    ];
+    let series = [("request", &results.latency), ("handshake", &results.handshake)]
+        .into_iter()
+        .filter(|(_, latency)| latency.count() > 0)
+        .map(|(name, latency)| Series::new(name, latency.clone()).recorded(start, results.elapsed));
+    let log = HdrLog {
+        facts,
+        throughput: throughput.into_iter().filter(|bar| bar.value > 0.0).collect(),
+        series: series.collect(),
+    };
+    write_hdr_log(path, &log)?;
+    Ok(())
+}
+
+/// One line a second about what goes on, on standard error.
+struct Watch {
+    live: Arc<PerfLive>,
+    quiet: bool,
+    at: Instant,
+    last: LiveCounts,
+}
+
+impl Watch {
+    fn new(live: Arc<PerfLive>, quiet: bool) -> Self {
+        Self { last: live.snapshot(), live, quiet, at: Instant::now() }
+    }
+
+    fn look(&mut self) {
+        let passed = self.at.elapsed();
+        if self.quiet || passed < Duration::from_secs(1) {
+            return;
+        }
+        let (now, seconds) = (self.live.snapshot(), passed.as_secs_f64());
+        let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
+        eprintln!(
+            "{} requests/s, up {} bit/s, down {} bit/s, {} connections, {} in flight, {} errors",
+            text::quantity(rate(now.requests, self.last.requests)),
+            text::quantity(8.0 * rate(now.bytes_up, self.last.bytes_up)),
+            text::quantity(8.0 * rate(now.bytes_down, self.last.bytes_down)),
+            now.connections,
+            now.in_flight,
+            now.errors
+        );
+        self.last = now;
+        self.at = Instant::now();
+    }
+}

@@ -1,0 +1,325 @@
+//! The client: sets up connections, makes requests in a closed or open loop, and measures.
+
+mod buffers;
+mod connect;
+mod link;
+mod load;
+mod request;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::base::time::Instant;
+use crate::mem::BufPool;
+use crate::proto::perf::UNLIMITED;
+use crate::proto::perf::failure::PerfFailure;
+use crate::proto::perf::ids::IdMap;
+use crate::proto::perf::live::{LiveCounts, PerfLive};
+use crate::proto::perf::plan::{PerfPlan, PlanError, ReceiveShape};
+use crate::proto::perf::results::PerfResults;
+use crate::proto::perf::schedule::Schedule;
+use crate::proto::perf::transport::client_transport;
+use crate::quic::{CloseReason, ConnId, Dir, Event};
+use crate::runtime::{App, Context, Unreachable};
+
+use buffers::Buffers;
+use link::{Link, Stage};
+use request::Template;
+
+/// Receive buffers take this much of the pool's room at the most, bytes.
+const MAX_MEMORY: usize = 1 << 30;
+
+/// Requests and answers above this length are followed while they are under way, bytes.
+const FOLLOWED: u64 = 64 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Connections are being set up.
+    Connecting,
+    /// Requests (or handshakes) are made.
+    Running,
+    /// No more are made; those in flight may end until then.
+    Finishing(Instant),
+    /// Connections are closed.
+    Closing,
+    Done,
+}
+
+/// The perf client of one core.
+#[derive(Debug)]
+pub struct PerfClient {
+    plan: PerfPlan,
+    shape: ReceiveShape,
+    template: Template,
+    buffers: Buffers,
+    phase: Phase,
+    links: IdMap<ConnId, Link>,
+    /// Connections that take another request, each once.
+    ready: VecDeque<ConnId>,
+    /// Set when the load begins.
+    schedule: Option<Schedule>,
+    /// Connections still to be set up.
+    to_connect: u32,
+    handshaking: u32,
+    /// Connections to be closed once they have sent more than this many packets: the last of the handshake.
+    leaving: VecDeque<(ConnId, u64)>,
+    /// Requests that have been taken on and have not ended.
+    in_flight: u64,
+    last_done: Instant,
+    results: PerfResults,
+    counts: LiveCounts,
+    live: Arc<PerfLive>,
+}
+
+impl PerfClient {
+    /// A client for `plan` that receives into buffers of `pool`, all of which are taken now.
+    ///
+    /// # Errors
+    /// [`PlanError`] when the plan makes no sense or its buffers do not fit into the pool.
+    pub fn new(mut plan: PerfPlan, pool: BufPool) -> Result<Self, PlanError> {
+        plan.check()?;
+        let stats = pool.stats();
+        let memory = (stats.limit.saturating_sub(stats.in_use) / 2).min(MAX_MEMORY);
+        // Handshakes need no buffers.
+        let answers = if plan.handshakes { 0 } else { plan.in_flight() };
+        let shape = ReceiveShape::new(plan.download, answers, memory);
+        let buffers =
+            Buffers::new(pool, shape, answers).map_err(|error| PlanError::Memory { streams: answers, error })?;
+        let base = (*plan.client_config.transport).clone();
+        plan.client_config.transport = Arc::new(client_transport(base, &shape, plan.streams));
+        Ok(Self {
+            template: Template::new(plan.upload, plan.download),
+            shape,
+            buffers,
+            phase: Phase::Connecting,
+            links: IdMap::default(),
+            ready: VecDeque::new(),
+            schedule: None,
+            to_connect: if plan.handshakes { 0 } else { plan.connections },
+            handshaking: 0,
+            leaving: VecDeque::new(),
+            in_flight: 0,
+            last_done: Instant::ZERO,
+            results: PerfResults::default(),
+            counts: LiveCounts::default(),
+            live: Arc::default(),
+            plan,
+        })
+    }
+
+    /// Counters for another thread to read. They count the warm-up as well.
+    pub fn live(&self) -> Arc<PerfLive> {
+        self.live.clone()
+    }
+
+    /// What was measured; complete once the client is done.
+    pub fn results(&self) -> &PerfResults {
+        &self.results
+    }
+
+    /// The plan, with the transport settings that are in use.
+    pub fn plan(&self) -> &PerfPlan {
+        &self.plan
+    }
+
+    /// All connections are up, or have failed: the load starts.
+    fn begin(&mut self, now: Instant) {
+        self.schedule = Some(Schedule::new(&self.plan, now));
+        self.last_done = now;
+        self.phase = Phase::Running;
+        let mut ids: Vec<ConnId> = self.links.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            if let Some(link) = self.links.get_mut(&id).filter(|link| link.stage == Stage::Ready) {
+                link.listed = true;
+                self.ready.push_back(id);
+            }
+        }
+    }
+
+    fn run(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now();
+        if self.plan.handshakes {
+            self.close_leaving(cx);
+            self.connect_again(cx);
+        } else {
+            self.feed(cx);
+        }
+        // It may have ended already, because no connection can be made.
+        let Some(schedule) = self.schedule.filter(|_| self.phase == Phase::Running) else { return };
+        if schedule.is_over(now) {
+            self.end(cx, now);
+        } else if schedule.is_exhausted() && self.in_flight == 0 && self.handshaking == 0 && self.leaving.is_empty() {
+            self.end(cx, self.last_done);
+        } else if !self.plan.handshakes && self.links.is_empty() {
+            self.end(cx, now);
+        }
+    }
+
+    /// No more requests from now on.
+    fn end(&mut self, cx: &mut Context<'_>, at: Instant) {
+        let now = cx.now();
+        self.fix_elapsed(at);
+        self.results.unfinished += self.backlog(now);
+        if self.plan.download == UNLIMITED {
+            self.stop_answers(cx);
+        }
+        self.phase = Phase::Finishing(if self.plan.handshakes { now } else { now + self.plan.grace });
+    }
+
+    /// The measured time ended at `at`.
+    fn fix_elapsed(&mut self, at: Instant) {
+        self.results.elapsed = self.schedule.map_or_else(Default::default, |schedule| schedule.measured_for(at));
+    }
+
+    /// Requests that are due and wait for room on a connection.
+    fn backlog(&self, now: Instant) -> u64 {
+        self.schedule.as_ref().map_or(0, |schedule| schedule.backlog(now))
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>, until: Instant) {
+        let idle = self.in_flight == 0 && !(self.plan.download == UNLIMITED && self.is_stopping(cx));
+        if idle || cx.now() >= until {
+            self.close_all(cx);
+        }
+    }
+
+    fn close_all(&mut self, cx: &mut Context<'_>) {
+        self.phase = Phase::Closing;
+        let mut links = std::mem::take(&mut self.links);
+        for (id, link) in &mut links {
+            let dues = self.abandon(link);
+            let handshake = (self.plan.handshakes && link.stage == Stage::Handshake).then_some(link.due);
+            self.results.unfinished += self.measured(dues.into_iter().chain(handshake));
+            self.close(cx, *id, link);
+        }
+        self.links = links;
+    }
+
+    fn on_closed(&mut self, cx: &mut Context<'_>, id: ConnId, reason: CloseReason) {
+        let Some(mut link) = self.links.remove(&id) else { return };
+        if link.stage == Stage::Handshake {
+            self.handshaking -= 1;
+        }
+        let dues = self.abandon(&mut link);
+        if reason == CloseReason::Shutdown {
+            // Somebody stopped the core.
+            if self.phase == Phase::Running {
+                self.fix_elapsed(cx.now());
+                self.results.unfinished += self.backlog(cx.now());
+            }
+            self.results.unfinished += self.measured(dues.into_iter());
+            self.phase = Phase::Closing;
+            return;
+        }
+        let failure = link.failure.take().or_else(|| PerfFailure::of_close(reason, self.plan.remote));
+        self.count_errors(&dues);
+        if let Some(failure) = failure {
+            self.counts.errors += u64::from(dues.is_empty());
+            self.results.connections_lost += 1;
+            self.results.fail(failure);
+            // What has not worked once is not tried thousands of times.
+            if self.plan.handshakes && self.counts.handshakes == 0 && self.phase == Phase::Running {
+                self.end(cx, cx.now());
+            }
+        }
+    }
+
+    /// Whether what happens now is measured.
+    fn is_open(&self, now: Instant) -> bool {
+        self.schedule.as_ref().is_some_and(|schedule| schedule.is_open(now))
+    }
+
+    fn count_down(&mut self, now: Instant, bytes: u64) {
+        self.counts.bytes_down += bytes;
+        if self.is_open(now) {
+            self.results.bytes_down += bytes;
+        }
+    }
+
+    fn count_up(&mut self, now: Instant, bytes: u64) {
+        self.counts.bytes_up += bytes;
+        if self.is_open(now) {
+            self.results.bytes_up += bytes;
+        }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        self.counts.connections = self.links.len() as u64;
+        self.counts.in_flight = if self.plan.handshakes { u64::from(self.handshaking) } else { self.in_flight };
+        self.counts.waiting = if self.phase == Phase::Running { self.backlog(now) } else { 0 };
+        self.live.publish(&self.counts);
+    }
+}
+
+impl App for PerfClient {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        match event {
+            Event::Connected { alpn } => self.on_connected(cx, conn, &alpn),
+            Event::StreamsAvailable { dir: Dir::Bidi } => self.start_queued(cx, conn),
+            Event::Progress { id, contiguous } if self.plan.download > FOLLOWED => {
+                self.on_progress(cx, conn, id, contiguous);
+            }
+            Event::Buffer { id, buf, offset, valid } => self.on_buffer(cx, conn, id, buf, (offset, valid)),
+            Event::Finished { id, size } => self.on_answer(cx, conn, id, size),
+            Event::Writable { id } => self.on_writable(cx, conn, id),
+            Event::SendDone { id, acked, .. } if self.plan.upload > FOLLOWED => {
+                self.on_send_done(cx, conn, id, acked as u64);
+            }
+            Event::Reset { id, code, .. } => {
+                if let Some(mut conn_ref) = cx.conn(conn) {
+                    self.fail(&mut conn_ref, conn, id, PerfFailure::Reset { code });
+                }
+            }
+            Event::Stopped { id, code } => {
+                if let Some(mut conn_ref) = cx.conn(conn) {
+                    self.fail(&mut conn_ref, conn, id, PerfFailure::Stopped { code });
+                }
+            }
+            Event::Closed { reason } => self.on_closed(cx, conn, reason),
+            // A server opens no streams here, and space never runs low: buffers are provided as they come back.
+            Event::StreamOpened { .. }
+            | Event::StreamsAvailable { .. }
+            | Event::Progress { .. }
+            | Event::ReceiveBufferLow { .. }
+            | Event::Readable { .. }
+            | Event::SendDone { .. }
+            | Event::SendFinished { .. } => {}
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        match self.phase {
+            Phase::Connecting if self.plan.handshakes => self.begin(cx.now()),
+            Phase::Connecting => self.connect_all(cx),
+            Phase::Running => self.run(cx),
+            Phase::Finishing(until) => self.finish(cx, until),
+            Phase::Closing if self.links.is_empty() => {
+                self.buffers.clear();
+                self.phase = Phase::Done;
+            }
+            Phase::Closing | Phase::Done => {}
+        }
+        self.publish(cx.now());
+    }
+
+    fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: IpAddr, why: Unreachable) {
+        // Who does not answer for its address may as well be the router to the server: all packets go there.
+        if why == Unreachable::PortClosed && remote != self.plan.remote.ip() {
+            return;
+        }
+        // Only handshakes are given up: a message from the network may be forged.
+        let failure = PerfFailure::Unreachable { remote: self.plan.remote, why };
+        let mut links = std::mem::take(&mut self.links);
+        for (id, link) in links.iter_mut().filter(|(_, link)| link.stage == Stage::Handshake) {
+            link.failure = Some(failure.clone());
+            self.close(cx, *id, link);
+        }
+        self.links = links;
+    }
+
+    fn is_done(&self) -> bool {
+        self.phase == Phase::Done
+    }
+}

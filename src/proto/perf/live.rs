@@ -1,0 +1,74 @@
+//! Counters that another thread may read while a core works.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What one core has done so far and is at now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LiveCounts {
+    /// Requests completed.
+    pub requests: u64,
+    /// Requests and connections that failed.
+    pub errors: u64,
+    /// Stream bytes from client to server: acknowledged at a client, received at a server.
+    pub bytes_up: u64,
+    /// Stream bytes from server to client: received at a client, acknowledged at a server.
+    pub bytes_down: u64,
+    /// Handshakes completed.
+    pub handshakes: u64,
+    /// Connections open now.
+    pub connections: u64,
+    /// Requests being made or answered now.
+    pub in_flight: u64,
+    /// Requests that are due but have not started yet.
+    pub waiting: u64,
+}
+
+impl LiveCounts {
+    fn values(&self) -> [u64; 8] {
+        let Self { requests, errors, bytes_up, bytes_down, handshakes, connections, in_flight, waiting } = *self;
+        [requests, errors, bytes_up, bytes_down, handshakes, connections, in_flight, waiting]
+    }
+}
+
+/// [`LiveCounts`] that one core writes, once a turn, and others read. Each number is right by itself; they need
+/// not be of the same turn.
+#[derive(Debug, Default)]
+pub struct PerfLive([AtomicU64; 8]);
+
+impl PerfLive {
+    /// The counters as they are now.
+    pub fn snapshot(&self) -> LiveCounts {
+        let [requests, errors, bytes_up, bytes_down, handshakes, connections, in_flight, waiting] =
+            std::array::from_fn(|i| self.0[i].load(Ordering::Relaxed));
+        LiveCounts { requests, errors, bytes_up, bytes_down, handshakes, connections, in_flight, waiting }
+    }
+
+    /// Makes `counts` known. Only the core that owns the counters calls this, so plain stores do.
+    pub(super) fn publish(&self, counts: &LiveCounts) {
+        for (slot, value) in self.0.iter().zip(counts.values()) {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_what_was_published() {
+        let counts = LiveCounts {
+            requests: 1,
+            errors: 2,
+            bytes_up: 3,
+            bytes_down: 4,
+            handshakes: 5,
+            connections: 6,
+            in_flight: 7,
+            waiting: 8,
+        };
+        let live = PerfLive::default();
+        live.publish(&counts);
+        assert_eq!(live.snapshot(), counts);
+    }
+}

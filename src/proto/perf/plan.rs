@@ -1,0 +1,273 @@
+//! What a client is to do.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use crate::base::time::Duration;
+use crate::mem::AllocError;
+use crate::proto::perf::{SIZE_LEN, UNLIMITED};
+use crate::quic::ClientConfig;
+use crate::wire::quic::varint;
+
+/// Receive buffers of a long download, bytes each.
+const BUFFER: usize = 2 << 20;
+
+/// Receive buffers of a long download.
+const RING: usize = 8;
+
+/// Smallest buffer worth asking for, bytes: a page.
+const MIN_BUFFER: usize = 4096;
+
+/// A load.
+#[derive(Clone, Debug)]
+pub struct PerfPlan {
+    /// The server.
+    pub remote: SocketAddr,
+    /// Name that its certificate must be for.
+    pub server_name: String,
+    /// TLS and transport settings; windows are changed to fit the load.
+    pub client_config: ClientConfig,
+    /// Payload bytes of each request, behind the 8 that tell the size of the answer.
+    pub upload: u64,
+    /// Bytes of each answer; [`UNLIMITED`] goes on until `duration` is over.
+    pub download: u64,
+    /// Requests to measure in all (or handshakes); `None`: until `duration` is over.
+    pub requests: Option<u64>,
+    /// For how long requests are started, without the warm-up; `None`: until `requests` are made.
+    pub duration: Option<Duration>,
+    /// Requests per second, whether or not answers come (open loop); `None`: as answers come (closed loop).
+    pub rate: Option<f64>,
+    /// Connections that requests are spread over; in `handshakes` mode, handshakes in flight.
+    pub connections: u32,
+    /// Requests in flight on each connection at the most.
+    pub streams: u32,
+    /// Do the same before measuring for this long.
+    pub warmup: Duration,
+    /// How long requests that were started in time may take to end once `duration` is over.
+    pub grace: Duration,
+    /// Handshakes in flight while `connections` are set up.
+    pub max_handshakes: u32,
+    /// Open and close connections as fast as possible instead of making requests.
+    pub handshakes: bool,
+    /// Compare each byte of the answers with what our server sends. Costs a look at all of them.
+    pub verify: bool,
+}
+
+/// A load that makes no sense.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum PlanError {
+    /// Nothing would end it.
+    #[error("neither a number of requests nor a duration is given: the run would never end")]
+    Endless,
+    /// An answer without end needs an end.
+    #[error("an unlimited download needs a duration")]
+    UnlimitedWithoutDuration,
+    /// A number that must not be 0.
+    #[error("{0} is 0: give at least 1")]
+    Zero(&'static str),
+    /// No usable rate.
+    #[error("a rate of {0} requests per second cannot be kept: give a number above 0")]
+    Rate(f64),
+    /// There is nothing that a rate could be kept of.
+    #[error("handshakes are made as fast as possible: leave the rate out")]
+    RateOfHandshakes,
+    /// Longer than a stream can be.
+    #[error("{what} of {bytes} bytes does not fit on a stream: the most is {max}")]
+    TooLong {
+        /// What of it.
+        what: &'static str,
+        /// How long, bytes.
+        bytes: u64,
+        /// The most possible, bytes.
+        max: u64,
+    },
+    /// The receive buffers do not fit into the pool.
+    #[error(
+        "no memory to receive {streams} answers at a time ({error}); ask for fewer at a time or give the pool more memory"
+    )]
+    Memory {
+        /// Answers in flight at a time.
+        streams: u64,
+        /// What the pool said.
+        error: AllocError,
+    },
+}
+
+impl PerfPlan {
+    /// A closed loop of one request of 8 bytes with an empty answer; set what should be different.
+    pub fn new(remote: SocketAddr, server_name: impl Into<String>, client_config: ClientConfig) -> Self {
+        Self {
+            remote,
+            server_name: server_name.into(),
+            client_config,
+            upload: 0,
+            download: 0,
+            requests: Some(1),
+            duration: None,
+            rate: None,
+            connections: 1,
+            streams: 1,
+            warmup: Duration::ZERO,
+            grace: Duration::from_secs(1),
+            max_handshakes: 64,
+            handshakes: false,
+            verify: false,
+        }
+    }
+
+    /// Whether it can be carried out.
+    ///
+    /// # Errors
+    /// The first thing that makes no sense.
+    pub fn check(&self) -> Result<(), PlanError> {
+        if self.requests.is_none() && self.duration.is_none() {
+            return Err(PlanError::Endless);
+        }
+        if self.download == UNLIMITED && self.duration.is_none() && !self.handshakes {
+            return Err(PlanError::UnlimitedWithoutDuration);
+        }
+        let counts =
+            [("connections", self.connections), ("streams", self.streams), ("handshakes", self.max_handshakes)];
+        if let Some((name, _)) = counts.iter().find(|(_, n)| *n == 0) {
+            return Err(PlanError::Zero(name));
+        }
+        if self.requests == Some(0) {
+            return Err(PlanError::Zero("requests"));
+        }
+        match self.rate {
+            Some(rate) if !rate.is_finite() || rate <= 0.0 => return Err(PlanError::Rate(rate)),
+            Some(_) if self.handshakes => return Err(PlanError::RateOfHandshakes),
+            _ => {}
+        }
+        let max = varint::MAX - SIZE_LEN as u64;
+        let sizes = [("an upload", self.upload), ("a download", self.download)];
+        match sizes.into_iter().find(|(_, n)| *n > max && *n != UNLIMITED) {
+            Some((what, bytes)) => Err(PlanError::TooLong { what, bytes, max }),
+            None if self.upload == UNLIMITED => Err(PlanError::TooLong { what: "an upload", bytes: self.upload, max }),
+            None => Ok(()),
+        }
+    }
+
+    /// Requests in flight at the most.
+    pub fn in_flight(&self) -> u64 {
+        let slots = u64::from(self.connections) * u64::from(self.streams);
+        if self.warmup.is_zero() { slots.min(self.requests.unwrap_or(u64::MAX)) } else { slots }
+    }
+
+    /// The part of the load that core `core` of `cores` does; the parts add up to the whole. `None` when nothing is
+    /// left for it, because there are fewer connections or requests than cores.
+    pub fn share(&self, core: u32, cores: u32) -> Option<Self> {
+        let cores = cores.max(1).min(self.connections).min(self.requests.map_or(u32::MAX, |n| n.min(1 << 31) as u32));
+        if core >= cores {
+            return None;
+        }
+        let part = |n: u64| n / u64::from(cores) + u64::from(u64::from(core) < n % u64::from(cores));
+        let connections = part(u64::from(self.connections)) as u32;
+        Some(Self {
+            connections,
+            requests: self.requests.map(part),
+            // Each connection bears the same load.
+            rate: self.rate.map(|rate| rate * f64::from(connections) / f64::from(self.connections)),
+            max_handshakes: self.max_handshakes.div_ceil(cores),
+            ..self.clone()
+        })
+    }
+}
+
+/// The receive buffers of one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiveShape {
+    /// Bytes of a buffer.
+    pub buffer: usize,
+    /// Buffers provided at first; each is provided again when it comes back full.
+    pub count: usize,
+}
+
+impl ReceiveShape {
+    /// For answers of `download` bytes, `in_flight` at a time, in `memory` bytes if they fit: one buffer for a
+    /// short answer, a ring of large ones for a long one.
+    pub fn new(download: u64, in_flight: u64, memory: usize) -> Self {
+        let share = memory / usize::try_from(in_flight.max(1)).unwrap_or(usize::MAX);
+        let whole = usize::try_from(download).unwrap_or(usize::MAX).max(MIN_BUFFER);
+        if whole <= BUFFER && whole.next_power_of_two() <= share.max(MIN_BUFFER) {
+            return Self { buffer: whole, count: 1 };
+        }
+        let fitting = (share / RING).clamp(MIN_BUFFER, BUFFER);
+        // Buffers take whole powers of two in a pool.
+        let buffer = 1 << fitting.ilog2();
+        Self { buffer, count: whole.div_ceil(buffer).min(RING) }
+    }
+
+    /// Bytes that the peer may send before it hears more of windows.
+    pub fn window(&self) -> u64 {
+        self.buffer as u64 * self.count as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quic::tls::{TlsOptions, insecure_client_config};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn plan() -> PerfPlan {
+        let tls = insecure_client_config(&TlsOptions::default()).unwrap();
+        let config = ClientConfig { tls, transport: Arc::default() };
+        PerfPlan::new(SocketAddr::from(([10, 0, 0, 1], 443)), "x", config)
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_said() {
+        assert_eq!(plan().check(), Ok(()));
+        type Break = fn(&mut PerfPlan);
+        let broken: [(Break, PlanError); 8] = [
+            (|p| p.requests = None, PlanError::Endless),
+            (|p| p.download = UNLIMITED, PlanError::UnlimitedWithoutDuration),
+            (|p| p.connections = 0, PlanError::Zero("connections")),
+            (|p| p.requests = Some(0), PlanError::Zero("requests")),
+            (|p| p.rate = Some(-1.0), PlanError::Rate(-1.0)),
+            (|p| p.rate = Some(f64::INFINITY), PlanError::Rate(f64::INFINITY)),
+            (|p| (p.rate, p.handshakes) = (Some(1.0), true), PlanError::RateOfHandshakes),
+            (|p| p.upload = 1 << 62, PlanError::TooLong { what: "an upload", bytes: 1 << 62, max: (1 << 62) - 9 }),
+        ];
+        for (breaks, error) in broken {
+            let mut p = plan();
+            breaks(&mut p);
+            assert_eq!(p.check(), Err(error));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shares_add_up(connections in 1u32..50, requests in 1u64..1000, cores in 1u32..9) {
+            let whole = PerfPlan { connections, requests: Some(requests), rate: Some(1000.0), ..plan() };
+            let parts: Vec<_> = (0..cores).filter_map(|core| whole.share(core, cores)).collect();
+            prop_assert!(parts.iter().all(|p| p.check().is_ok()));
+            prop_assert_eq!(parts.iter().map(|p| p.connections).sum::<u32>(), connections);
+            prop_assert_eq!(parts.iter().filter_map(|p| p.requests).sum::<u64>(), requests);
+            let rate: f64 = parts.iter().filter_map(|p| p.rate).sum();
+            prop_assert!((rate - 1000.0).abs() < 1e-6);
+        }
+
+        #[test]
+        fn shapes_fit(download in prop_oneof![0u64..10_000, 0u64..1 << 30, Just(UNLIMITED)],
+                      in_flight in 1u64..10_000, memory in (64usize << 20)..1 << 30) {
+            let shape = ReceiveShape::new(download, in_flight, memory);
+            let taken = shape.buffer.next_power_of_two() as u64 * shape.count as u64 * in_flight;
+            prop_assert!(shape.buffer >= MIN_BUFFER && shape.count >= 1);
+            let least = MIN_BUFFER as u64 * RING as u64 * in_flight;
+            prop_assert!(taken <= (memory as u64).max(least), "{shape:?} takes {taken}");
+        }
+    }
+
+    #[test]
+    fn shapes_for_usual_loads() {
+        let shape = |download| ReceiveShape::new(download, 1, 1 << 30);
+        assert_eq!(shape(0), ReceiveShape { buffer: 4096, count: 1 });
+        assert_eq!(shape(100_000), ReceiveShape { buffer: 100_000, count: 1 });
+        assert_eq!(shape(5 << 20), ReceiveShape { buffer: BUFFER, count: 3 });
+        assert_eq!(shape(UNLIMITED), ReceiveShape { buffer: BUFFER, count: RING });
+    }
+}

@@ -1,0 +1,93 @@
+//! Transport settings that fit the protocol.
+
+use std::sync::Arc;
+
+use crate::mem::{BufPool, PinnedBuf};
+use crate::proto::perf::plan::ReceiveShape;
+use crate::quic::{BufferProvider, StreamId, TransportConfig};
+
+/// Bytes that a server gives to each new stream at once: all of a usual request, without a word about windows.
+pub const INITIAL_WINDOW: u64 = 64 << 10;
+
+/// Streams that a client may have open at a time, of each kind.
+const MAX_STREAMS: u64 = 2048;
+
+/// Connection window of a server, bytes: data goes straight to buffers, so this holds nothing back.
+const MIN_MAX_DATA: u64 = 64 << 20;
+
+/// Bytes queued on one stream. They are sent from one shared block, so a long queue costs nothing.
+const SEND_BUDGET: u64 = 16 << 20;
+
+/// Buffers for new streams, out of a pool.
+struct FirstBuffer(BufPool);
+
+impl BufferProvider for FirstBuffer {
+    fn initial_window(&self) -> u64 {
+        INITIAL_WINDOW
+    }
+
+    fn provide(&self, _: StreamId) -> Vec<PinnedBuf> {
+        // Without memory the stream is a pooled one, which the server reads as well.
+        self.0.alloc(INITIAL_WINDOW as usize).map(|buf| vec![buf]).unwrap_or_default()
+    }
+}
+
+/// A server's transport settings: `base`, but with windows, limits and a buffer provider that fit the protocol.
+pub fn server_transport(base: TransportConfig, pool: &BufPool) -> TransportConfig {
+    TransportConfig {
+        max_data: base.max_data.max(MIN_MAX_DATA),
+        stream_window_bidi_remote: INITIAL_WINDOW,
+        stream_window_uni: INITIAL_WINDOW,
+        max_streams_bidi: base.max_streams_bidi.max(MAX_STREAMS),
+        max_streams_uni: base.max_streams_uni.max(MAX_STREAMS),
+        // The server goes by progress; this is for when gaps hide it.
+        receive_low_water: INITIAL_WINDOW / 2,
+        send_budget: base.send_budget.max(SEND_BUDGET),
+        provider: Some(Arc::new(FirstBuffer(pool.clone()))),
+        ..base
+    }
+}
+
+/// A client's transport settings: `base`, but so that answers of `shape` may come without a word about windows,
+/// `streams` of them at a time.
+pub fn client_transport(base: TransportConfig, shape: &ReceiveShape, streams: u32) -> TransportConfig {
+    let window = shape.window();
+    TransportConfig {
+        max_data: base.max_data.max(window.saturating_mul(2 * u64::from(streams)).min(1 << 40)),
+        stream_window_bidi_local: window,
+        // Answers come on the client's own streams.
+        max_streams_bidi: 0,
+        max_streams_uni: 0,
+        // Buffers are provided again as they come back; this tells of nothing new.
+        receive_low_water: 0,
+        send_budget: base.send_budget.max(SEND_BUDGET),
+        ..base
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_provider_keeps_what_it_promises() {
+        let pool = BufPool::heap();
+        let config = server_transport(TransportConfig::default(), &pool);
+        let provider = config.provider.expect("set");
+        let bufs = provider.provide(StreamId(0));
+        let total: u64 = bufs.iter().map(|b| b.len() as u64).sum();
+        assert!(total >= provider.initial_window() && total > 0);
+        assert!(config.max_streams_bidi >= 1000 && config.max_streams_uni >= 1000);
+        drop(bufs);
+        assert_eq!(pool.stats().in_use, 0);
+    }
+
+    #[test]
+    fn a_base_with_more_is_left_alone() {
+        let base = TransportConfig { max_data: 1 << 50, send_budget: 1 << 40, ..TransportConfig::default() };
+        let shape = ReceiveShape::new(1000, 1, 1 << 20);
+        let config = client_transport(base, &shape, 10);
+        assert_eq!((config.max_data, config.send_budget), (1 << 50, 1 << 40));
+        assert_eq!(config.stream_window_bidi_local, shape.window());
+    }
+}

@@ -1,0 +1,153 @@
+//! A client core and a server core on the two ends of a simulated link, in one thread.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use gannet::datapath::sim::{SimConfig, SimLink, SimPort};
+use gannet::mem::BufPool;
+use gannet::net::{Cidr, NetConfig};
+use gannet::proto::perf::{ALPN, PerfClient, PerfPlan, PerfServer, server_transport};
+use gannet::quic::tls::{TlsOptions, insecure_client_config, server_config};
+use gannet::quic::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
+use gannet::runtime::{App, Core, CoreConfig, Idle};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// Where the server listens.
+pub const REMOTE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 1)), 4433);
+
+/// No test takes longer, however slow the machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+static SERVER_TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| server_tls(ALPN));
+
+pub fn server_tls(alpn: &[u8]) -> Arc<rustls::ServerConfig> {
+    let made = rcgen::generate_simple_self_signed(vec!["perf.test".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    server_config(vec![made.cert.der().clone()], key, &tls_options(alpn)).expect("key and certificate fit")
+}
+
+fn tls_options(alpn: &[u8]) -> TlsOptions {
+    TlsOptions { alpn: vec![alpn.to_vec()], ..TlsOptions::default() }
+}
+
+/// What a client connects with, before the perf client changes the windows.
+pub fn client_config(base: TransportConfig) -> ClientConfig {
+    ClientConfig { tls: insecure_client_config(&tls_options(ALPN)).expect("suites"), transport: Arc::new(base) }
+}
+
+/// A plan for the server here.
+pub fn plan() -> PerfPlan {
+    PerfPlan::new(REMOTE, "perf.test", client_config(TransportConfig::default()))
+}
+
+fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: BufPool, app: A) -> Core<SimPort, A> {
+    let addr = Cidr::new(IpAddr::from([10, 77, 0, host]), 24).expect("a prefix");
+    let ports = server.is_some().then(|| vec![REMOTE.port()]);
+    let config = CoreConfig {
+        net: NetConfig { addrs: vec![addr], ports, ..NetConfig::default() },
+        endpoint: EndpointConfig {
+            seed: [host; 32],
+            reset_key: [host; 32],
+            cid_key: [host; 16],
+            core: 0,
+            max_connections: 64,
+            max_handshakes: 64,
+            reset_rate: 100,
+        },
+        listen: server.is_some().then_some(REMOTE.port()),
+        server,
+        client_port: 50_000,
+        pool,
+        idle: Idle::Spin,
+    };
+    Core::new(port, config, app).expect("the configuration is fine")
+}
+
+/// Both cores and their pools.
+pub struct World<C> {
+    pub client: Core<SimPort, C>,
+    pub server: Core<SimPort, PerfServer>,
+    pub client_pool: BufPool,
+    pub server_pool: BufPool,
+    started: Instant,
+}
+
+impl World<PerfClient> {
+    /// A perf client with `plan` against a perf server.
+    pub fn perf(plan: PerfPlan) -> Self {
+        let pool = BufPool::heap();
+        let client = PerfClient::new(plan, pool.clone()).expect("the plan makes sense");
+        Self::new(client, pool, BufPool::heap(), SERVER_TLS.clone(), TransportConfig::default())
+    }
+
+    /// Lets both work until the client is done.
+    pub fn run(&mut self) {
+        self.until(|world| world.client.app.is_done());
+        self.settle();
+    }
+
+    /// Lets the last packets arrive, and checks that all memory is back.
+    pub fn settle(&mut self) {
+        self.until(|world| world.client_pool.stats().in_use == 0 && world.server_pool.stats().in_use == 0);
+        let (up, down) = (self.server.endpoint_stats().placement, self.client.endpoint_stats().placement);
+        assert_eq!((up.copied, down.copied), (0, 0), "bytes were copied");
+    }
+}
+
+impl<C: App> World<C> {
+    /// `client` against a perf server whose transport is made from `base`.
+    pub fn new(
+        client: C,
+        client_pool: BufPool,
+        server_pool: BufPool,
+        tls: Arc<rustls::ServerConfig>,
+        base: TransportConfig,
+    ) -> Self {
+        let provider = server_pool.clone();
+        Self::with_provider(client, client_pool, server_pool, &provider, tls, base)
+    }
+
+    /// The same with buffers for new streams from a pool of their own.
+    pub fn with_provider(
+        client: C,
+        client_pool: BufPool,
+        server_pool: BufPool,
+        provider: &BufPool,
+        tls: Arc<rustls::ServerConfig>,
+        base: TransportConfig,
+    ) -> Self {
+        let (a, b) = SimLink::pair(SimConfig::default());
+        let transport = Arc::new(server_transport(base, provider));
+        let server = ServerConfig { tls, transport };
+        Self {
+            client: core(a, 2, None, client_pool.clone(), client),
+            server: core(b, 1, Some(server), server_pool.clone(), PerfServer::new(server_pool.clone())),
+            client_pool,
+            server_pool,
+            started: Instant::now(),
+        }
+    }
+
+    /// Turns both cores until `done`.
+    pub fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            assert!(self.started.elapsed() < PATIENCE, "stuck: {:?}", self.server.app.stats());
+            self.client.turn();
+            self.server.turn();
+        }
+    }
+
+    /// Turns only the client until `done`: the server is dead.
+    pub fn client_until(&mut self, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            assert!(self.started.elapsed() < PATIENCE, "stuck");
+            self.client.turn();
+        }
+    }
+}
+
+/// Server TLS for "perf" with a certificate made for the tests.
+pub fn shared_tls() -> Arc<rustls::ServerConfig> {
+    SERVER_TLS.clone()
+}
