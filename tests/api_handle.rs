@@ -290,7 +290,10 @@ fn without_its_handle_a_core_closes_and_ends() {
                 break;
             }
         }
+        let clone = client.clone();
         drop(client);
+        assert!(!matches!(next(&clone), HandleEvent::Engine { event: Event::Closed { .. }, .. }), "one is left");
+        drop(clone);
         ending.join().unwrap();
         let reason = loop {
             if let HandleEvent::Engine { event: Event::Closed { reason }, .. } = next(&server) {

@@ -194,8 +194,10 @@ fn data_waits_for_the_budget_in_order_and_comes_back_from_a_reset() {
             (back.len() == 5).then_some(())
         });
         assert_eq!(why, Some(if close { SendErrorKind::Closed } else { SendErrorKind::NoStream }));
-        // A reset is carried out before the engine tells of it: what waited is refused at once.
-        back.sort_unstable_by_key(|addr| sent.iter().position(|was| was == addr));
+        if !close {
+            // A reset is carried out before the engine tells of it: what waited is refused at once.
+            back.rotate_right(1);
+        }
         assert_eq!(back, sent);
     }
 }
