@@ -373,3 +373,26 @@ fn a_server_learns_who_connects() {
     assert_eq!(told, ("192.0.2.2:50000".parse().unwrap(), remote()));
     world.until(false, connected);
 }
+
+#[test]
+fn the_end_does_not_overtake_data_that_waits() {
+    let mut world = World::new(Setup::default());
+    let (conn, _) = world.connect(TransportConfig { send_budget: 1000, ..TransportConfig::default() });
+    let stream = open(&mut world, conn, Dir::Uni);
+    for at in (0..10_000).step_by(2000) {
+        let mut bytes = vec![0; 2000];
+        fill(&mut bytes, at);
+        world.client.send(conn, stream, bytes, false).unwrap();
+    }
+    world.client.finish(conn, stream).unwrap();
+    let mut received = 0;
+    world.until(false, |event| match event {
+        HandleEvent::Data { chunk, .. } => {
+            assert!(is_right(&chunk, received));
+            received += chunk.len() as u64;
+            chunk.is_last().then_some(())
+        }
+        _ => None,
+    });
+    assert_eq!(received, 10_000);
+}
