@@ -22,6 +22,7 @@ mod eal;
 mod error;
 mod gate;
 mod hugepages;
+mod interrupts;
 mod log;
 mod mbuf;
 mod pool;
