@@ -154,6 +154,9 @@
 //!                 }
 //!             }
 //!             HandleEvent::ConnectFailed { why, .. } => return Err(why.into()),
+//!             HandleEvent::Engine { event: Event::Closed { reason }, .. } if answer.is_empty() => {
+//!                 return Err(reason.to_string().into());
+//!             }
 //!             _ => {}
 //!         }
 //!     }
