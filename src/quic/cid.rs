@@ -225,26 +225,24 @@ impl RemoteCids {
             let same = known.seq == seq && known.cid == cid && known.token.is_none_or(|t| t == token);
             return if same { Ok(()) } else { Err(TransportError::PROTOCOL_VIOLATION) };
         }
-        self.retire_prior_to = self.retire_prior_to.max(retire_prior_to);
-        self.tokens_changed = true;
-        let limit = self.retire_prior_to;
-        let mut overflow = false;
-        let retiring = &mut self.retiring;
-        self.known.retain(|k| {
-            let keep = k.seq >= limit;
-            if !keep {
-                overflow |= retiring.try_push(k.seq).is_err();
-            }
-            keep
-        });
-        if overflow {
+        let limit = self.retire_prior_to.max(retire_prior_to);
+        // Nothing changes unless all of it fits: there is always an ID to send the close to.
+        let retired = self.known.iter().filter(|k| k.seq < limit).count();
+        if retired > self.retiring.remaining_capacity() {
             return Err(TransportError::CONNECTION_ID_LIMIT_ERROR);
         }
+        if retired == self.known.len() && seq < limit {
+            return Err(TransportError::PROTOCOL_VIOLATION);
+        }
+        self.retire_prior_to = limit;
+        self.tokens_changed = true;
+        self.retiring.extend(self.known.iter().map(|k| k.seq).filter(|seq| *seq < limit));
+        self.known.retain(|k| k.seq >= limit);
         if seq < limit {
             if !self.retiring.contains(&seq) && self.retiring.try_push(seq).is_err() {
                 return Err(TransportError::CONNECTION_ID_LIMIT_ERROR);
             }
-            return if self.known.is_empty() { Err(TransportError::PROTOCOL_VIOLATION) } else { Ok(()) };
+            return Ok(());
         }
         self.known
             .try_push(RemoteCid { seq, cid, token: Some(token) })
@@ -322,6 +320,14 @@ mod tests {
         assert_eq!(r.insert(6, 2, id(6), [6; 16]), Err(TransportError::CONNECTION_ID_LIMIT_ERROR));
         assert!(r.is_reset_token(&[4; 16]));
         assert!(!r.is_reset_token(&[1; 16]));
+    }
+
+    #[test]
+    fn a_refused_id_leaves_one_to_send_the_close_to() {
+        let mut r = RemoteCids::new(id(0));
+        let error = (1..100).find_map(|n: u8| r.insert(n.into(), n.into(), id(n), [n; 16]).err());
+        assert_eq!(error, Some(TransportError::CONNECTION_ID_LIMIT_ERROR));
+        assert!(!r.current().is_empty());
     }
 
     #[test]

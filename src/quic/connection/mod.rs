@@ -27,6 +27,7 @@ use crate::crypto;
 use crate::mem::BufPool;
 use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, Tokens, reset_token};
 use crate::quic::config::TransportConfig;
+use crate::quic::endpoint::Armed;
 use crate::quic::event::{ConnId, Event};
 use crate::quic::flow::{RecvCredit, SendCredit};
 use crate::quic::path::{MIN_MTU, Path};
@@ -144,7 +145,7 @@ pub(crate) struct Connection {
     key_ack: Option<u64>,
 
     /// What the endpoint's timer wheel holds for this connection.
-    pub(crate) armed: Instant,
+    pub(crate) armed: Armed,
     /// It is in the endpoint's transmit queue.
     pub(crate) queued: bool,
     /// It is in the endpoint's event queue.
@@ -209,7 +210,7 @@ impl Connection {
             acked: Vec::new(),
             lost: Vec::new(),
             key_ack: None,
-            armed: Instant::MAX,
+            armed: Armed::default(),
             queued: false,
             has_events: false,
             config,

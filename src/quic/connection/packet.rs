@@ -37,6 +37,8 @@ pub(super) struct PacketBuilder<'s> {
     pub(super) frames: SentFrames,
     pub(super) eliciting: bool,
     pub(super) padded: bool,
+    /// It has to be in a datagram of at least 1200 bytes.
+    pub(super) expand: bool,
 }
 
 impl<'s> PacketBuilder<'s> {
@@ -52,6 +54,7 @@ impl<'s> PacketBuilder<'s> {
             frames: SentFrames::new(),
             eliciting: false,
             padded: false,
+            expand: false,
         }
     }
 

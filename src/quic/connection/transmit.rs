@@ -46,8 +46,10 @@ pub struct Transmit {
 struct Fill {
     /// Nothing but acknowledgements: congestion control or pacing holds the rest back.
     ack_only: bool,
-    /// Pad the packet's end to this offset in the datagram.
+    /// Pad the packet to this size.
     pad_to: usize,
+    /// The same, if it turns out to carry a frame that wants a datagram of full size.
+    expand_to: usize,
 }
 
 impl Connection {
@@ -94,7 +96,8 @@ impl Connection {
             }
             let pad_to = if pad && i == last { usize::from(MIN_MTU) } else { 0 };
             let ack_only = blocked && self.space(space).probes == 0;
-            let fill = Fill { ack_only, pad_to: pad_to.saturating_sub(pos) };
+            let expand_to = usize::from(MIN_MTU).saturating_sub(pos);
+            let fill = Fill { ack_only, pad_to: pad_to.saturating_sub(pos), expand_to };
             pos += self.build_packet(cx, space, &mut slot[pos..end], fill).unwrap_or(0);
             if space == SpaceId::Handshake && self.side == Side::Client {
                 self.discard_space(SpaceId::Initial);
@@ -189,7 +192,7 @@ impl Connection {
             builder.put(&Frame::Ping, None);
             self.bare_packets = 0;
         }
-        builder.pad_to(fill.pad_to);
+        builder.pad_to(if builder.expand { fill.expand_to } else { fill.pad_to });
         self.space(space).probes = self.space(space).probes.saturating_sub(u8::from(builder.eliciting));
         Some(self.finish_packet(cx, space, pn, builder, true))
     }
@@ -309,10 +312,12 @@ impl Connection {
         if self.handshake_done_due && builder.put(&Frame::HandshakeDone, Some(SentFrame::HandshakeDone)) {
             self.handshake_done_due = false;
         }
-        if let Some(data) = self.path.response_due()
+        while let Some(data) = self.path.response_due()
             && builder.put(&Frame::PathResponse(data), None)
         {
             self.path.response_sent();
+            // It shows that the path carries datagrams of this size (RFC 9000 §8.2.2).
+            builder.expand = true;
         }
         let announced = self.recv_credit.announced();
         let limit = self.recv_credit.update_due().or(self.max_data_lost.then_some(announced));

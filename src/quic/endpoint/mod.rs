@@ -1,6 +1,7 @@
 //! One core's engine: its connections, how datagrams find them, and what has to be done next.
 
 mod accept;
+mod armed;
 mod lookup;
 mod reset;
 mod table;
@@ -24,6 +25,7 @@ use crate::quic::tls::{self, TlsError, TlsSession};
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::{ConnectionId, QUIC_V1};
 
+pub(crate) use armed::Armed;
 use lookup::Lookup;
 use reset::ResetLimiter;
 use table::Table;
@@ -81,14 +83,14 @@ pub struct Endpoint {
     lookup: Lookup,
     /// Server handshakes in flight.
     handshakes: usize,
-    wheel: TimerWheel<ConnId>,
+    wheel: TimerWheel<(ConnId, Instant)>,
     transmit: VecDeque<ConnId>,
     turn: u32,
     with_events: VecDeque<ConnId>,
     answers: VecDeque<Answer>,
     resets: ResetLimiter,
     scratch: Vec<u8>,
-    expired: Vec<ConnId>,
+    expired: Vec<(ConnId, Instant)>,
     /// The latest time that was passed in.
     now: Instant,
     stats: EndpointStats,
@@ -271,12 +273,13 @@ impl Endpoint {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         let mut expired = std::mem::take(&mut self.expired);
-        self.wheel.expire(now, |id| expired.push(id));
-        for id in expired.drain(..) {
+        self.wheel.expire(now, |entry| expired.push(entry));
+        for (id, at) in expired.drain(..) {
             let mut cx = cx!(self, now);
             let Some(conn) = self.table.get(id) else { continue };
-            // The entry is gone from the wheel: whatever comes next is armed anew.
-            conn.armed = Instant::MAX;
+            if !conn.armed.fired(at) {
+                continue;
+            }
             if conn.next_timeout() <= now {
                 conn.handle_timeout(&mut cx);
                 self.touch(id);
@@ -291,9 +294,8 @@ impl Endpoint {
         let Some(conn) = self.table.get(id) else { return };
         let next = conn.next_timeout();
         // A later deadline is found when the earlier entry fires.
-        if next < conn.armed {
-            conn.armed = next;
-            self.wheel.arm(id, next);
+        if conn.armed.needs(next) {
+            self.wheel.arm((id, next), next);
         }
     }
 

@@ -1,0 +1,6 @@
+//! Peers and strangers that mean harm: every violation ends its connection with the right error and nothing
+//! else, and what strangers send changes nothing.
+
+mod peer;
+mod violations;
+mod world;

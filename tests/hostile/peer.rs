@@ -1,0 +1,396 @@
+//! A peer that says whatever it is told to. It has the real keys: rustls makes them, and rustls' own packet
+//! protection uses them, so that nothing of the engine under test is on its own side.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+
+use gannet::base::Side;
+use gannet::wire::quic::frame::Frame;
+use gannet::wire::quic::header::{self, PacketType};
+use gannet::wire::quic::params::TransportParameters;
+use gannet::wire::quic::varint::Writer;
+use gannet::wire::quic::{ConnectionId, TransportError};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::quic::{ClientConnection, Connection, KeyChange, Keys, Secrets, ServerConnection, Version};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+
+/// Packet number spaces.
+pub const INITIAL: usize = 0;
+pub const HANDSHAKE: usize = 1;
+pub const DATA: usize = 2;
+
+/// Length of the connection IDs of either side.
+const CID_LEN: usize = 8;
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    PROVIDER.clone()
+}
+
+static CLIENT: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
+    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"hostile".to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
+});
+
+static SERVER: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
+    let cert = CertificateDer::from_pem_slice(super::world::CERT.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(super::world::KEY.as_bytes()).unwrap();
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"hostile".to_vec()];
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
+});
+
+/// What a packet looks like beyond its frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shape {
+    /// Bits to set in the first byte before it is protected.
+    pub first: u8,
+    /// Goes here instead of to the usual connection ID.
+    pub dcid: Option<ConnectionId>,
+    /// Has this packet number instead of the next one.
+    pub pn: Option<u64>,
+}
+
+/// A CONNECTION_CLOSE that the peer got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    pub code: TransportError,
+    pub application: bool,
+    pub frame_type: u64,
+}
+
+/// One end of a connection that follows no rules but those of the handshake.
+pub struct Peer {
+    pub side: Side,
+    pub addr: SocketAddr,
+    tls: Connection,
+    keys: [Option<Keys>; 3],
+    secrets: Option<Secrets>,
+    phase: bool,
+    /// The next packet number of each space.
+    pub pn: [u64; 3],
+    largest: [Option<u64>; 3],
+    crypto_sent: [u64; 3],
+    crypto_read: [u64; 3],
+    pub local_cid: ConnectionId,
+    pub remote_cid: ConnectionId,
+    pub original_dcid: ConnectionId,
+    /// Datagrams that the handshake wants to send.
+    pub out: Vec<Vec<u8>>,
+    pub close: Option<Close>,
+    pub handshake_done: bool,
+    /// Connection IDs that the other end issued: sequence number and ID.
+    pub issued: Vec<(u64, ConnectionId)>,
+    /// Bytes of STREAM data that arrived, repetitions included.
+    pub stream_bytes: u64,
+    /// Packets that arrived.
+    pub packets: u64,
+    /// Largest packet number of the Data space that was acknowledged to us.
+    pub acked: Option<u64>,
+    /// Lengths of datagrams that carried a PATH_RESPONSE, and what it said.
+    pub path_responses: Vec<(usize, [u8; 8])>,
+    /// Sequence numbers in RETIRE_CONNECTION_ID.
+    pub retired: Vec<u64>,
+}
+
+/// Transport parameters of a peer that is generous with everything.
+pub fn generous() -> TransportParameters {
+    TransportParameters {
+        initial_max_data: 1 << 40,
+        initial_max_stream_data_bidi_local: 1 << 40,
+        initial_max_stream_data_bidi_remote: 1 << 40,
+        initial_max_stream_data_uni: 1 << 40,
+        initial_max_streams_bidi: 1000,
+        initial_max_streams_uni: 1000,
+        active_connection_id_limit: 4,
+        ..TransportParameters::default()
+    }
+}
+
+fn cid(n: u64) -> ConnectionId {
+    ConnectionId::new(&n.to_be_bytes()).unwrap()
+}
+
+impl Peer {
+    /// A client at `addr` whose parameters are the bytes that `params` makes of the usual ones. Its first
+    /// packets are in [`Peer::out`].
+    pub fn client(addr: SocketAddr, seed: u64, params: impl FnOnce(TransportParameters) -> Vec<u8>) -> Self {
+        let local = cid(seed ^ 0xc11e_0000_0000_0000);
+        let original = cid(seed ^ 0x0d1d_0000_0000_0000);
+        let bytes = params(TransportParameters { initial_source_connection_id: Some(local), ..generous() });
+        let name = ServerName::try_from("sim").unwrap();
+        let tls = ClientConnection::new(CLIENT.clone(), Version::V1, name, bytes).unwrap();
+        let mut this = Self::new(Side::Client, addr, tls.into(), local, original, original);
+        this.speak();
+        this
+    }
+
+    /// A server at `addr` for the client that sent `first`, of which nothing is read yet.
+    pub fn server(addr: SocketAddr, first: &[u8], params: impl FnOnce(TransportParameters) -> Vec<u8>) -> Self {
+        let parsed = header::parse(first, CID_LEN).unwrap();
+        assert_eq!(parsed.kind, PacketType::Initial);
+        let local = cid(0x5e12_e200_0000_0001);
+        let bytes = params(TransportParameters {
+            original_destination_connection_id: Some(parsed.dcid),
+            initial_source_connection_id: Some(local),
+            ..generous()
+        });
+        let tls = ServerConnection::new(SERVER.clone(), Version::V1, bytes).unwrap();
+        Self::new(Side::Server, addr, tls.into(), local, parsed.scid, parsed.dcid)
+    }
+
+    fn new(
+        side: Side,
+        addr: SocketAddr,
+        tls: Connection,
+        local: ConnectionId,
+        remote: ConnectionId,
+        original: ConnectionId,
+    ) -> Self {
+        let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap().quic_suite().unwrap();
+        let rustls_side = if side == Side::Client { rustls::Side::Client } else { rustls::Side::Server };
+        Self {
+            side,
+            addr,
+            tls,
+            keys: [Some(suite.keys(&original, rustls_side, Version::V1)), None, None],
+            secrets: None,
+            phase: false,
+            pn: [0; 3],
+            largest: [None; 3],
+            crypto_sent: [0; 3],
+            crypto_read: [0; 3],
+            local_cid: local,
+            remote_cid: remote,
+            original_dcid: original,
+            out: Vec::new(),
+            close: None,
+            handshake_done: false,
+            issued: Vec::new(),
+            stream_bytes: 0,
+            packets: 0,
+            acked: None,
+            path_responses: Vec::new(),
+            retired: Vec::new(),
+        }
+    }
+
+    /// Whether there are 1-RTT keys.
+    pub fn is_connected(&self) -> bool {
+        self.keys[DATA].is_some() && !self.tls.is_handshaking()
+    }
+
+    /// Whether there are Handshake keys.
+    pub fn has_handshake_keys(&self) -> bool {
+        self.keys[HANDSHAKE].is_some()
+    }
+
+    /// Lets TLS speak: its words go into [`Peer::out`], a packet each.
+    fn speak(&mut self) {
+        loop {
+            let level = self.keys.iter().rposition(Option::is_some).unwrap();
+            let mut words = Vec::new();
+            let change = self.tls.write_hs(&mut words);
+            for chunk in words.chunks(1000) {
+                let offset = self.crypto_sent[level];
+                self.crypto_sent[level] += chunk.len() as u64;
+                let datagram = self.packet(level, &frames(&[Frame::Crypto { offset, data: chunk }]));
+                self.out.push(datagram);
+            }
+            match change {
+                Some(KeyChange::Handshake { keys }) => self.keys[HANDSHAKE] = Some(keys),
+                Some(KeyChange::OneRtt { keys, next }) => {
+                    self.keys[DATA] = Some(keys);
+                    self.secrets = Some(next);
+                }
+                None if words.is_empty() => return,
+                None => {}
+            }
+        }
+    }
+
+    /// Moves the packets that we send on to the next key phase, whatever the other end may think of it.
+    pub fn update_keys(&mut self) {
+        let next = self.secrets.as_mut().unwrap().next_packet_keys();
+        let keys = self.keys[DATA].as_mut().unwrap();
+        keys.local.packet = next.local;
+        keys.remote.packet = next.remote;
+        self.phase = !self.phase;
+    }
+
+    /// A datagram with one packet that carries `payload`; a client's Initial packets are padded.
+    pub fn packet(&mut self, space: usize, payload: &[u8]) -> Vec<u8> {
+        self.shaped(space, payload, Shape::default())
+    }
+
+    /// A datagram with one packet of `shape`.
+    pub fn shaped(&mut self, space: usize, payload: &[u8], shape: Shape) -> Vec<u8> {
+        let mut payload = payload.to_vec();
+        if space == INITIAL && self.side == Side::Client {
+            payload.resize(payload.len().max(1162), 0);
+        }
+        let pn = shape.pn.unwrap_or(self.pn[space]);
+        self.pn[space] = pn + 1;
+        let dcid = shape.dcid.unwrap_or(self.remote_cid);
+        let mut packet = vec![0; 100 + payload.len()];
+        let pn_offset = match space {
+            INITIAL | HANDSHAKE => {
+                let kind = if space == INITIAL { PacketType::Initial } else { PacketType::Handshake };
+                let at = header::encode_long(&mut packet, kind, &dcid, &self.local_cid, &[], pn, 4);
+                let length = (4 + payload.len() + 16) as u16;
+                packet[at.length_offset..at.length_offset + 2].copy_from_slice(&(0x4000 | length).to_be_bytes());
+                at.pn_offset
+            }
+            _ => header::encode_short(&mut packet, &dcid, self.phase, pn, 4),
+        };
+        packet[0] |= shape.first;
+        let start = pn_offset + 4;
+        packet.truncate(start);
+        packet.extend_from_slice(&payload);
+        let keys = &self.keys[space].as_ref().expect("keys of that space").local;
+        let (head, body) = packet.split_at_mut(start);
+        let tag = keys.packet.encrypt_in_place(pn, head, body).unwrap();
+        packet.extend_from_slice(tag.as_ref());
+        let sample: [u8; 16] = packet[start..start + 16].try_into().unwrap();
+        let (first, rest) = packet.split_first_mut().unwrap();
+        keys.header.encrypt_in_place(&sample, first, &mut rest[pn_offset - 1..pn_offset + 3]).unwrap();
+        packet
+    }
+
+    /// Reads a datagram of the other end. Panics if it is not what a correct engine sends.
+    pub fn receive(&mut self, datagram: &[u8]) {
+        let mut rest = datagram.to_vec();
+        while !rest.is_empty() {
+            let parsed = header::parse(&rest, CID_LEN).expect("a well-formed header");
+            let tail = rest.split_off(parsed.packet_len);
+            let mut packet = std::mem::replace(&mut rest, tail);
+            let space = match parsed.kind {
+                PacketType::Initial => INITIAL,
+                PacketType::Handshake => HANDSHAKE,
+                PacketType::Short => DATA,
+                other => panic!("unexpected {other:?} packet"),
+            };
+            // The last are those that violations.rs makes up: one byte again and again.
+            let ours = [self.local_cid, self.original_dcid].contains(&parsed.dcid);
+            assert!(ours || parsed.dcid.iter().all(|b| *b == parsed.dcid[0]), "to {:?}", parsed.dcid);
+            if parsed.kind != PacketType::Short && self.side == Side::Client {
+                self.remote_cid = parsed.scid;
+            }
+            let Some(keys) = &self.keys[space] else { continue };
+            let at = parsed.pn_offset;
+            let sample: [u8; 16] = packet[at + 4..at + 20].try_into().unwrap();
+            let (first, body) = packet.split_first_mut().unwrap();
+            keys.remote.header.decrypt_in_place(&sample, first, &mut body[at - 1..at + 3]).unwrap();
+            let pn_len = usize::from(packet[0] & 3) + 1;
+            let truncated = packet[at..at + pn_len].iter().fold(0, |n, b| n << 8 | u64::from(*b));
+            let pn = header::decode_pn(self.largest[space], truncated, pn_len);
+            self.largest[space] = self.largest[space].max(Some(pn));
+            let reserved = if packet[0] & 0x80 != 0 { 0x0c } else { 0x18 };
+            assert_eq!(packet[0] & reserved, 0);
+            let (head, body) = packet.split_at_mut(at + pn_len);
+            let plain = keys.remote.packet.decrypt_in_place(pn, head, body).expect("authentic").to_vec();
+            self.packets += 1;
+            self.read_frames(space, &plain, datagram.len());
+        }
+    }
+
+    fn read_frames(&mut self, space: usize, mut plain: &[u8], datagram: usize) {
+        assert!(!plain.is_empty());
+        while !plain.is_empty() {
+            let (frame, used) = Frame::decode(plain).expect("a well-formed frame");
+            plain = &plain[used..];
+            match frame {
+                Frame::Stream(header) => {
+                    let n = header.len.unwrap_or(plain.len() as u64) as usize;
+                    self.stream_bytes += n as u64;
+                    plain = &plain[n..];
+                }
+                Frame::Crypto { offset, data } => self.on_crypto(space, offset, data),
+                Frame::ConnectionClose { code, frame_type, .. } => {
+                    self.close = Some(Close { code: TransportError(code), application: false, frame_type });
+                }
+                Frame::ApplicationClose { code, .. } => {
+                    self.close = Some(Close { code: TransportError(code), application: true, frame_type: 0 });
+                }
+                Frame::HandshakeDone => self.handshake_done = true,
+                Frame::NewConnectionId { seq, cid, .. } => self.issued.push((seq, cid)),
+                Frame::RetireConnectionId { seq } => self.retired.push(seq),
+                Frame::Ack(ack) if space == DATA => self.acked = self.acked.max(Some(ack.largest)),
+                Frame::PathResponse(data) => self.path_responses.push((datagram, data)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Bytes come in order here: the network of these tests does not reorder, and repetitions are skipped.
+    fn on_crypto(&mut self, space: usize, offset: u64, data: &[u8]) {
+        let read = self.crypto_read[space];
+        assert!(offset <= read, "a gap in the handshake");
+        let Some(new) = data.get((read - offset) as usize..).filter(|new| !new.is_empty()) else { return };
+        self.crypto_read[space] += new.len() as u64;
+        self.tls.read_hs(new).expect("TLS");
+        self.speak();
+    }
+}
+
+/// The encoded frames, one after the other. STREAM frames come without data.
+pub fn frames(list: &[Frame<'_>]) -> Vec<u8> {
+    let mut bytes = vec![0; list.iter().map(Frame::encoded_len).sum()];
+    let mut w = Writer::new(&mut bytes);
+    list.iter().for_each(|frame| frame.encode(&mut w));
+    bytes
+}
+
+#[derive(Debug)]
+struct Anyone;
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,215 @@
+//! An engine under attack, driven by hand.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+
+use gannet::base::Side;
+use gannet::base::time::{Duration, Instant};
+use gannet::mem::BufPool;
+use gannet::quic::{
+    ClientConfig, CloseReason, ConnId, Endpoint, EndpointConfig, Event, RxMeta, ServerConfig, Transmit,
+    TransportConfig, tls,
+};
+use gannet::wire::quic::TransportError;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::peer::Peer;
+
+/// The simulator's certificate, for "sim".
+pub const CERT: &str = include_str!("../../src/sim/cert.pem");
+pub const KEY: &str = include_str!("../../src/sim/key.pem");
+
+fn options() -> tls::TlsOptions {
+    tls::TlsOptions { alpn: vec![b"hostile".to_vec()], ..tls::TlsOptions::default() }
+}
+
+static SERVER_TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
+    let cert = CertificateDer::from_pem_slice(CERT.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+    tls::server_config(vec![cert], key, &options()).unwrap()
+});
+
+static CLIENT_TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
+    let mut config = (*tls::insecure_client_config(&options()).unwrap()).clone();
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
+});
+
+/// Where clients are.
+pub fn client_addr() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 50_000))
+}
+
+/// Where servers are.
+pub fn server_addr() -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 2], 443))
+}
+
+/// An address of `side`.
+pub fn addr(side: Side) -> SocketAddr {
+    if side == Side::Client { client_addr() } else { server_addr() }
+}
+
+/// Limits that are quickly reached.
+pub fn small() -> TransportConfig {
+    TransportConfig {
+        max_data: 6000,
+        stream_window_bidi_local: 4000,
+        stream_window_bidi_remote: 4000,
+        stream_window_uni: 4000,
+        max_streams_bidi: 3,
+        max_streams_uni: 3,
+        ..TransportConfig::default()
+    }
+}
+
+/// An endpoint's settings.
+pub fn endpoint_config(side: Side) -> EndpointConfig {
+    let n = if side == Side::Client { 3 } else { 7 };
+    EndpointConfig {
+        seed: [n; 32],
+        reset_key: [n + 1; 32],
+        cid_key: [n + 2; 16],
+        core: n,
+        max_connections: 100,
+        max_handshakes: 50,
+        reset_rate: 100,
+    }
+}
+
+/// One engine with what it said.
+pub struct Host {
+    pub side: Side,
+    pub endpoint: Endpoint,
+    pub now: Instant,
+    pub events: Vec<(ConnId, Event)>,
+    pub conn: Option<ConnId>,
+    slot: Vec<u8>,
+}
+
+impl Host {
+    /// A server.
+    pub fn server(transport: TransportConfig) -> Self {
+        let config = ServerConfig { tls: SERVER_TLS.clone(), transport: Arc::new(transport) };
+        Self::new(Side::Server, Endpoint::new(endpoint_config(Side::Server), Some(config), BufPool::heap()))
+    }
+
+    /// A client that has begun to connect.
+    pub fn client(transport: TransportConfig) -> Self {
+        let endpoint = Endpoint::new(endpoint_config(Side::Client), None, BufPool::heap());
+        let mut this = Self::new(Side::Client, endpoint);
+        this.connect(transport);
+        this
+    }
+
+    /// Starts a connection to the server.
+    pub fn connect(&mut self, transport: TransportConfig) {
+        let config = ClientConfig { tls: CLIENT_TLS.clone(), transport: Arc::new(transport) };
+        let conn = self.endpoint.connect(self.now, &config, "sim", client_addr(), server_addr());
+        self.conn = Some(conn.unwrap());
+    }
+
+    fn new(side: Side, endpoint: Endpoint) -> Self {
+        let now = Instant::from_nanos(1_000_000_000);
+        Self { side, endpoint, now, events: Vec::new(), conn: None, slot: vec![0; 2048] }
+    }
+
+    /// A datagram arrives from the usual place.
+    pub fn receive(&mut self, mut data: Vec<u8>) {
+        self.receive_from(addr(self.side.peer()), &mut data);
+    }
+
+    /// A datagram arrives.
+    pub fn receive_from(&mut self, remote: SocketAddr, data: &mut [u8]) {
+        let meta = RxMeta { local: addr(self.side), remote, ecn: 0 };
+        self.endpoint.handle_datagram(self.now, &meta, data);
+    }
+
+    /// Does all there is to do now; returns what goes out.
+    pub fn run(&mut self) -> Vec<(Transmit, Vec<u8>)> {
+        let mut out = Vec::new();
+        loop {
+            if self.endpoint.next_timeout().is_some_and(|at| at <= self.now) {
+                self.endpoint.handle_timeout(self.now);
+            }
+            let before = (self.events.len(), out.len());
+            while let Some((id, event)) = self.endpoint.poll_event() {
+                if self.side == Side::Server {
+                    self.conn = Some(id);
+                }
+                self.events.push((id, event));
+            }
+            while let Some(transmit) = self.endpoint.poll_transmit(self.now, &mut self.slot) {
+                out.push((transmit, self.slot[..transmit.len].to_vec()));
+            }
+            if before == (self.events.len(), out.len()) {
+                return out;
+            }
+        }
+    }
+
+    /// Lets `time` pass, timer by timer; what goes out meanwhile.
+    pub fn wait(&mut self, time: Duration) -> Vec<(Transmit, Vec<u8>)> {
+        let until = self.now + time;
+        let mut out = self.run();
+        while let Some(at) = self.endpoint.next_timeout().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            out.append(&mut self.run());
+        }
+        self.now = until;
+        out.append(&mut self.run());
+        out
+    }
+
+    /// Why the connection ended, if it did.
+    pub fn closed(&self) -> Option<&CloseReason> {
+        self.events.iter().find_map(|(_, event)| match event {
+            Event::Closed { reason } => Some(reason),
+            _ => None,
+        })
+    }
+
+    /// The transport error that this end closed the connection with.
+    pub fn error(&self) -> Option<TransportError> {
+        match self.closed() {
+            Some(CloseReason::Transport { code, .. }) => Some(TransportError(*code)),
+            _ => None,
+        }
+    }
+}
+
+/// Carries datagrams between both until neither has anything to say.
+pub fn exchange(host: &mut Host, peer: &mut Peer) {
+    for _ in 0..50 {
+        let said: Vec<_> = peer.out.drain(..).collect();
+        let quiet = said.is_empty();
+        said.into_iter().for_each(|datagram| host.receive(datagram));
+        let heard = host.run();
+        if quiet && heard.is_empty() {
+            return;
+        }
+        heard.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    }
+    panic!("they never stop talking");
+}
+
+/// A server and a client that is not to be trusted, connected.
+pub fn against_server(transport: TransportConfig) -> (Host, Peer) {
+    let mut host = Host::server(transport);
+    let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
+    exchange(&mut host, &mut peer);
+    assert!(peer.is_connected() && peer.handshake_done && host.closed().is_none());
+    (host, peer)
+}
+
+/// A client and a server that is not to be trusted, connected.
+pub fn against_client(transport: TransportConfig) -> (Host, Peer) {
+    let mut host = Host::client(transport);
+    let first = host.run();
+    let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
+    first.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    exchange(&mut host, &mut peer);
+    assert!(peer.is_connected() && host.closed().is_none());
+    (host, peer)
+}
