@@ -9,7 +9,7 @@ mod stats;
 
 use std::sync::Arc;
 
-pub use memory::MemoryGuard;
+pub use memory::{MemoryGuard, PoolGuard};
 pub use stats::PortStats;
 
 use super::eal::{Eal, EalInner};
