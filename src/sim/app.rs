@@ -10,7 +10,7 @@ use crate::base::time::Instant;
 use crate::mem::PinnedBuf;
 use crate::quic::{
     BufferProvider, CloseReason, Conn, ConnId, Dir, Endpoint, Event, Notify, PlacementStats, Priority, SendData,
-    SendErrorKind, StreamId,
+    SendErrorKind, StreamError, StreamId,
 };
 use crate::sim::plan::{Flow, Plan, Receive, pattern};
 
@@ -261,8 +261,8 @@ impl App {
             self.outgoing.insert(id, Outgoing { flow, queued: 0, finished: false, over: false, out: 0 });
             // The default needs no call.
             if flow.priority != Priority::default() {
-                let done = conn.set_priority(id, flow.priority).is_ok();
-                ensure!(done, "stream {id}: set_priority refused");
+                let done = conn.set_priority(id, flow.priority);
+                ensure!(matches!(done, Ok(()) | Err(StreamError::Closed)), "stream {id}: set_priority: {done:?}");
             }
             self.write(conn, id)?;
         }
