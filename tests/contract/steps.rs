@@ -8,8 +8,8 @@ use gannet::sim::{self, Ending, Flow, LinkConfig, Plan, Receive, StreamPlan};
 
 /// Receives `len` bytes in the way that `receive` says.
 fn flow(len: u64, receive: Receive) -> Flow {
-    let priority = Priority { urgency: (len % 8) as u8, incremental: len % 2 == 0 };
-    Flow { len, piece: 900, receive, priority, whole: len % 3 == 0, reset_at: None, stop_at: None }
+    let priority = Priority { urgency: (len % 8) as u8, incremental: len.is_multiple_of(2) };
+    Flow { len, piece: 900, receive, priority, whole: len.is_multiple_of(3), reset_at: None, stop_at: None }
 }
 
 /// Streams of both sides and both directions: many tiny buffers, one large one, a few that are topped up.
