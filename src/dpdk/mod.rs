@@ -35,6 +35,6 @@ pub use eal::{Eal, EalConfig, LogLevel, ThreadGuard};
 pub use error::{EalError, PortError, ProfileError};
 pub use hugepages::{Hugepages, free_bytes as free_hugepage_bytes, mounted as hugetlbfs_mounted};
 pub use mbuf::{Mbuf, RxMbuf, TxMbuf};
-pub use port::{MemoryGuard, Port, PortStats};
+pub use port::{MemoryGuard, PoolGuard, Port, PortStats};
 pub use profile::{Bus, Offloads, PortProfile};
 pub use queue::Queue;

@@ -8,6 +8,9 @@ use crate::wire::quic::TransportError;
 /// Bytes beyond what TLS has read that are kept (RFC 9000 §7.5 asks for at least 4096).
 const MAX_BUFFERED: u64 = 64 << 10;
 
+/// Pieces that buffered bytes may lie scattered in. Clients that shuffle their first flight make some.
+const MAX_PIECES: usize = 256;
+
 /// Handshake bytes to send. They are few, so they are kept until their space is discarded.
 #[derive(Debug, Default)]
 pub(crate) struct CryptoSend {
@@ -106,6 +109,9 @@ impl CryptoRecv {
             self.data[at..at + n].copy_from_slice(&bytes[from..from + n]);
         }
         self.received.insert(range);
+        if self.received.len() > MAX_PIECES {
+            return Err(TransportError::CRYPTO_BUFFER_EXCEEDED);
+        }
         Ok(())
     }
 
@@ -140,6 +146,8 @@ mod tests {
         assert_eq!(r.take().unwrap(), b"gh");
         assert!(!r.has_gap());
         assert_eq!(r.insert(8 + MAX_BUFFERED, b"x"), Err(TransportError::CRYPTO_BUFFER_EXCEEDED));
+        let pieces = (0..).take_while(|n| r.insert(10 + 2 * n, b"x").is_ok()).count();
+        assert_eq!(pieces, MAX_PIECES);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Peers and strangers that mean harm: every violation ends its connection with the right error and nothing
 //! else, and what strangers send changes nothing.
 
+mod flood;
+mod garbage;
+mod live;
+mod memory;
 mod peer;
 mod violations;
 mod world;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Port, PortInner};
 use crate::dpdk::error::{PortError, text};
+use crate::mem::{Backing, BufPool, KeptRegions};
 
 /// Memory that is registered with DPDK, and mapped for a port's device, until this is dropped.
 pub struct MemoryGuard {
@@ -57,6 +58,39 @@ impl Port {
             code => return Err(fail(code)),
         }
         Ok(guard)
+    }
+}
+
+/// A pool's memory, registered with DPDK and a port until this is dropped.
+pub struct PoolGuard {
+    // In this order: nothing is unmapped before it is unregistered.
+    guards: Vec<MemoryGuard>,
+    _kept: KeptRegions,
+}
+
+impl PoolGuard {
+    /// How many regions are registered.
+    pub fn regions(&self) -> usize {
+        self.guards.len()
+    }
+}
+
+impl Port {
+    /// Makes the hugepages that `pool` has mapped by now known to DPDK and reachable for this port's device.
+    /// They stay mapped until the guard is dropped. Ordinary pages are left out: devices cannot rely on them.
+    ///
+    /// # Errors
+    /// A device that refuses the mapping.
+    pub fn register_pool(&self, pool: &BufPool) -> Result<PoolGuard, PortError> {
+        let kept = pool.keep_regions();
+        let huge = kept.regions().iter().filter(|r| matches!(r.backing, Backing::Huge1G | Backing::Huge2M));
+        let guards: Result<Vec<_>, _> = huge
+            .map(|r| {
+                // SAFETY: `kept` keeps the regions mapped, and goes after the guards.
+                unsafe { self.register_memory(r.addr as *mut u8, r.len, r.page_size) }
+            })
+            .collect();
+        Ok(PoolGuard { guards: guards?, _kept: kept })
     }
 }
 

@@ -26,6 +26,11 @@ const BUFS: usize = 16;
 /// Files fetched at a time.
 const PARALLEL: usize = 4;
 
+/// What a client that holds back `hold` bytes takes from its pool: (bytes of a buffer, buffers).
+pub fn receive_buffers(hold: u64) -> (usize, usize) {
+    (BUF, BUFS + usize::try_from(hold.div_ceil(BUF as u64)).unwrap_or(0))
+}
+
 /// One file to fetch.
 #[derive(Clone, Debug)]
 pub struct Job {

@@ -93,7 +93,7 @@ impl Endpoint {
             return;
         }
         self.table.insert(id, conn);
-        self.lookup.insert_initial(now, parsed.dcid, id);
+        self.lookup.insert_initial(now, parsed.dcid, meta.remote, id);
         self.handshakes += 1;
         self.stats.connections_opened += 1;
         self.deliver(now, id, meta, parsed, data);

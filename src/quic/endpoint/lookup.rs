@@ -1,6 +1,7 @@
 //! Finding connections by what the other side chose: the client's first connection ID, and reset tokens.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 
 use siphasher::sip::SipHasher13;
 
@@ -24,13 +25,18 @@ impl std::hash::BuildHasher for SecretHash {
     }
 }
 
+/// Who sent a client's first packet. The address counts: whoever sees the packet could send a copy of it
+/// from elsewhere, ahead of the client, and lock the client out. Clients do not migrate that early
+/// (RFC 9000 §9).
+type Stranger = (ConnectionId, SocketAddr);
+
 /// Both tables.
 #[derive(Debug)]
 pub(super) struct Lookup {
-    /// Client-chosen Destination Connection IDs (RFC 9000 §7.2).
-    initial: HashMap<ConnectionId, ConnId, SecretHash>,
+    /// Clients by the Destination Connection ID that they chose (RFC 9000 §7.2).
+    initial: HashMap<Stranger, ConnId, SecretHash>,
     /// Those whose handshake is over, by when they are forgotten.
-    leaving: VecDeque<(Instant, ConnectionId)>,
+    leaving: VecDeque<(Instant, Stranger)>,
     /// Stateless reset tokens of the peers (RFC 9000 §10.3.1).
     tokens: HashMap<[u8; 16], ConnId, SecretHash>,
 }
@@ -46,20 +52,20 @@ impl Lookup {
     }
 
     /// A server's new connection.
-    pub(super) fn insert_initial(&mut self, now: Instant, dcid: ConnectionId, id: ConnId) {
+    pub(super) fn insert_initial(&mut self, now: Instant, dcid: ConnectionId, from: SocketAddr, id: ConnId) {
         while let Some((_, old)) = self.leaving.pop_front_if(|(at, _)| *at <= now) {
             self.initial.remove(&old);
         }
-        self.initial.insert(dcid, id);
+        self.initial.insert((dcid, from), id);
     }
 
-    pub(super) fn by_initial(&self, dcid: &ConnectionId) -> Option<ConnId> {
-        self.initial.get(dcid).copied()
+    pub(super) fn by_initial(&self, dcid: ConnectionId, from: SocketAddr) -> Option<ConnId> {
+        self.initial.get(&(dcid, from)).copied()
     }
 
     /// The handshake that began with `dcid` has ended, well or not.
-    pub(super) fn retire_initial(&mut self, now: Instant, dcid: ConnectionId) {
-        self.leaving.push_back((now + KEEP, dcid));
+    pub(super) fn retire_initial(&mut self, now: Instant, dcid: ConnectionId, from: SocketAddr) {
+        self.leaving.push_back((now + KEEP, (dcid, from)));
     }
 
     /// `id` now has `new` tokens instead of `old` ones.
@@ -87,13 +93,15 @@ mod tests {
         let mut lookup = Lookup::new(&mut Rng::from_u64(1));
         let cid = |n| ConnectionId::new(&[n; 8]).unwrap();
         let (id, t) = (ConnId::new(1, 0), Instant::from_nanos(5));
-        lookup.insert_initial(t, cid(1), id);
-        lookup.retire_initial(t, cid(1));
-        lookup.insert_initial(t + KEEP / 2, cid(2), id);
-        assert_eq!(lookup.by_initial(&cid(1)), Some(id));
-        lookup.insert_initial(t + KEEP, cid(3), id);
-        assert_eq!(lookup.by_initial(&cid(1)), None);
-        assert_eq!(lookup.by_initial(&cid(2)), Some(id));
+        let from = SocketAddr::from(([192, 0, 2, 1], 5));
+        lookup.insert_initial(t, cid(1), from, id);
+        lookup.retire_initial(t, cid(1), from);
+        lookup.insert_initial(t + KEEP / 2, cid(2), from, id);
+        assert_eq!(lookup.by_initial(cid(1), from), Some(id));
+        assert_eq!(lookup.by_initial(cid(1), SocketAddr::from(([192, 0, 2, 1], 6))), None);
+        lookup.insert_initial(t + KEEP, cid(3), from, id);
+        assert_eq!(lookup.by_initial(cid(1), from), None);
+        assert_eq!(lookup.by_initial(cid(2), from), Some(id));
     }
 
     #[test]

@@ -192,14 +192,14 @@ impl Endpoint {
             self.stats.drop(Drop::Malformed);
             return;
         };
-        match self.find(&parsed) {
+        match self.find(&parsed, meta.remote) {
             Some(id) => self.deliver(now, id, meta, &parsed, data),
             None => self.handle_unknown(now, meta, &parsed, data),
         }
     }
 
     /// The connection that a packet is for.
-    fn find(&mut self, parsed: &Parsed) -> Option<ConnId> {
+    fn find(&mut self, parsed: &Parsed, from: SocketAddr) -> Option<ConnId> {
         if let Some(info) = self.ids.codec.decode(&parsed.dcid)
             && info.core == self.ids.core
             && let Some(id) = self.table.find(info.index, info.generation)
@@ -208,7 +208,7 @@ impl Endpoint {
             return Some(id);
         }
         match parsed.kind {
-            PacketType::Initial | PacketType::ZeroRtt => self.lookup.by_initial(&parsed.dcid),
+            PacketType::Initial | PacketType::ZeroRtt => self.lookup.by_initial(parsed.dcid, from),
             _ => None,
         }
     }
@@ -240,7 +240,7 @@ impl Endpoint {
     /// A handshake has completed: the client uses our connection IDs from now on.
     fn handshake_over(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.table.get(id).filter(|conn| conn.side() == Side::Server) else { return };
-        self.lookup.retire_initial(now, *conn.original_dcid());
+        self.lookup.retire_initial(now, *conn.original_dcid(), conn.remote());
         self.handshakes -= 1;
     }
 
@@ -349,7 +349,7 @@ impl Endpoint {
         let Some(conn) = self.table.remove(id) else { return };
         self.lookup.replace_tokens(id, conn.tokens(), &[]);
         if conn.side() == Side::Server && conn.is_handshaking() {
-            self.lookup.retire_initial(self.now, *conn.original_dcid());
+            self.lookup.retire_initial(self.now, *conn.original_dcid(), conn.remote());
             self.handshakes -= 1;
         }
     }
