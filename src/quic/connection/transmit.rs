@@ -195,6 +195,7 @@ impl Connection {
         let mut builder = self.start_packet(space, pn, slot);
         self.fill_packet(cx, space, &mut builder, fill);
         if builder.is_empty() && fill.pad_to == 0 {
+            self.building = builder.frames;
             return None;
         }
         let probing = self.space(space).probes > 0;
@@ -209,7 +210,7 @@ impl Connection {
         Some(self.finish_packet(cx, space, pn, builder, true))
     }
 
-    fn start_packet<'s>(&self, space: SpaceId, pn: u64, slot: &'s mut [u8]) -> PacketBuilder<'s> {
+    fn start_packet<'s>(&mut self, space: SpaceId, pn: u64, slot: &'s mut [u8]) -> PacketBuilder<'s> {
         let pn_len = header::pn_len(pn, self.recovery.largest_acked(space));
         let dcid = self.remote_cids.current();
         let scid = self.local_cids.handshake_cid();
@@ -227,7 +228,7 @@ impl Connection {
                 (header::encode_short(slot, dcid, phase, pn, pn_len), None)
             }
         };
-        PacketBuilder::new(slot, pn_offset, pn_len, length_at)
+        PacketBuilder::new(slot, pn_offset, pn_len, length_at, std::mem::take(&mut self.building))
     }
 
     /// Seals the packet and hands it to loss recovery. `in_flight`: counts for congestion control.
@@ -241,16 +242,8 @@ impl Connection {
     ) -> usize {
         let eliciting = builder.eliciting;
         let in_flight = count && (eliciting || builder.padded);
-        let (len, frames) = match space {
-            SpaceId::Data => {
-                let keys = self.one_rtt.as_ref().expect("checked by the caller");
-                builder.finish(pn, &keys.local, &keys.local_header, &self.streams)
-            }
-            _ => {
-                let keys = self.spaces[space.index()].keys.as_ref().expect("checked by the caller");
-                builder.finish(pn, &keys.local.packet, &keys.local.header, &self.streams)
-            }
-        };
+        let len = self.seal(space, pn, builder);
+        let frames = self.lists.store(&mut self.building);
         self.space(space).next_pn = pn + 1;
         self.stats.tx_packets += 1;
         let packet = SentPacket::new(cx.now, len as u16, eliciting, in_flight, frames);
@@ -285,9 +278,7 @@ impl Connection {
     /// A probe without new data repeats the oldest that is in flight (RFC 9002 §6.2.4).
     fn requeue_oldest(&mut self, space: SpaceId) {
         let oldest = self.recovery.oldest_unacked(space).map(|(pn, packet)| (pn, packet.frames.clone()));
-        if let Some((pn, frames)) = oldest
-            && !frames.iter().any(|f| matches!(f, SentFrame::MtuProbe))
-        {
+        if let Some((pn, frames)) = oldest {
             self.frames_lost(space, pn, &frames);
         }
     }
@@ -439,9 +430,7 @@ impl Connection {
                 header.encode(w);
                 true
             });
-            builder.eliciting = true;
-            builder.hole(id, pick.range.clone());
-            builder.frames.push(SentFrame::Stream { id, start: pick.range.start, len: len as u32, fin: pick.fin });
+            builder.stream(id, &pick.range, pick.fin);
             send.sent(&pick);
             self.send_credit.consume(pick.new);
             if builder.room() < MIN_STREAM_ROOM && send.can_send(self.send_credit.available()) {
@@ -533,7 +522,14 @@ impl Connection {
             builder.put(&frame, None);
         }
         builder.pad_to(pad_to);
-        let (len, _) = match space {
+        let len = self.seal(space, pn, builder);
+        self.building.clear();
+        len
+    }
+
+    /// Protects a packet; what it carries is in `self.building` then. Returns its length.
+    fn seal(&mut self, space: SpaceId, pn: u64, builder: PacketBuilder<'_>) -> usize {
+        let (len, frames) = match space {
             SpaceId::Data => {
                 let keys = self.one_rtt.as_ref().expect("checked by the caller");
                 builder.finish(pn, &keys.local, &keys.local_header, &self.streams)
@@ -543,6 +539,7 @@ impl Connection {
                 builder.finish(pn, &keys.local.packet, &keys.local.header, &self.streams)
             }
         };
+        self.building = frames;
         len
     }
 }
