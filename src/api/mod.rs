@@ -224,8 +224,8 @@ pub use crate::mem::{AllocError, BufPool, Hugepages, PinnedBuf, PinnedRegion, Po
 pub use crate::net::{Cidr, NetConfig, NetError, Route};
 pub use crate::quic::{
     BufferProvider, Chunk, ClientConfig, CloseReason, CongestionAlgorithm, Conn, ConnId, ConnStats, ConnectError, Dir,
-    EndpointConfig, EndpointStats, Event, OpenError, ProvideError, ProvideErrorKind, SendData, SendError,
-    SendErrorKind, ServerConfig, StreamError, StreamId, TransportConfig, tls,
+    EndpointConfig, EndpointStats, Event, Notify, OpenError, PlacementStats, Priority, ProvideError, ProvideErrorKind,
+    SendData, SendError, SendErrorKind, ServerConfig, StreamError, StreamId, StreamStats, TransportConfig, tls,
 };
 pub use crate::runtime::{App, ConnectFailure, Context, Core, CoreConfig, CoreStats, Idle, RunError, Unreachable};
 /// Bytes with shared ownership, one kind of [`SendData`].

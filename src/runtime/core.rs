@@ -115,11 +115,18 @@ impl<D: Datapath, A: App> Core<D, A> {
         })
     }
 
-    /// Polls until `stop` is set or the application is done, then closes what is still open.
+    /// Polls until `stop` is set or the application is done, then closes what is still open. Whatever the reason to stop
+    /// is, the application has every buffer and every sent memory back by then, and `Closed` of every connection.
     ///
     /// # Errors
     /// [`RunError`] when the port stops working.
     pub fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        let outcome = self.poll(stop);
+        self.shut_down();
+        outcome
+    }
+
+    fn poll(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
         self.await_link(stop)?;
         let mut idle_turns = 0;
         while !stop.load(Ordering::Relaxed) && !self.is_over() {
@@ -135,7 +142,6 @@ impl<D: Datapath, A: App> Core<D, A> {
                 std::hint::spin_loop();
             }
         }
-        self.shut_down();
         Ok(())
     }
 
@@ -164,6 +170,21 @@ impl<D: Datapath, A: App> Core<D, A> {
         let mut quiet = 0;
         while quiet < 2 && self.clock.now().saturating_since(start) < LINGER {
             quiet = if self.turn() || !self.tx.is_empty() { 0 } else { quiet + 1 };
+        }
+        self.give_back();
+    }
+
+    /// Tells the application everything that it was not told yet.
+    fn give_back(&mut self) {
+        let now = self.clock.now();
+        // Once more for connections that it starts when it hears of the end of others; it cannot go on like that.
+        for _ in 0..2 {
+            self.endpoint.abandon_all();
+            while let Some((id, event)) = self.endpoint.poll_event() {
+                let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
+                self.app.on_event(&mut cx, id, event);
+                self.stats.events += 1;
+            }
         }
     }
 
@@ -286,8 +307,10 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
     }
 
-    /// The application, when the core is not needed any more.
-    pub fn into_app(self) -> A {
+    /// The application, when the core is not needed any more. Connections that are still there end without a word to
+    /// their peers; the application has got all their memory back, in events.
+    pub fn into_app(mut self) -> A {
+        self.give_back();
         self.app
     }
 

@@ -143,6 +143,14 @@ impl HandleApp {
                 let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.stop_sending(id, code));
                 self.refused(conn, id, Operation::StopSending, done);
             }
+            Command::SetPriority { conn, id, priority } => {
+                let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.set_priority(id, priority));
+                self.refused(conn, id, Operation::SetPriority, done);
+            }
+            Command::SetNotify { conn, id, notify } => {
+                let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.set_notify(id, notify));
+                self.refused(conn, id, Operation::SetNotify, done);
+            }
             Command::Close { conn, code, reason } => cx.close(conn, code, &reason),
         }
     }
@@ -165,7 +173,11 @@ impl HandleApp {
             Err(why) => return self.outbox.push(HandleEvent::OpenFailed { ticket, conn, why, opening }),
         };
         self.outbox.push(HandleEvent::Opened { ticket, conn, id });
-        let Opening { receive, data, fin } = opening;
+        let Opening { receive, data, fin, priority, notify } = opening;
+        if let Some(mut c) = cx.conn(conn) {
+            // A new stream takes what fits its direction; the other part it does not have.
+            let _ = (c.set_priority(id, priority), c.set_notify(id, notify));
+        }
         if !receive.is_empty() {
             self.provide(cx, conn, id, receive);
         }
@@ -263,6 +275,15 @@ impl HandleApp {
             }
         }
     }
+
+    /// Lends all that a closed connection has left: it is gone behind its last event.
+    fn lend_rest(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        for id in self.readable.take_all(conn) {
+            while let Some(chunk) = cx.conn(conn).and_then(|mut c| c.take(id)) {
+                self.outbox.push(HandleEvent::Data { conn, id, chunk });
+            }
+        }
+    }
 }
 
 impl App for HandleApp {
@@ -282,6 +303,7 @@ impl App for HandleApp {
                 return self.retry(cx, conn, id);
             }
             Event::Closed { .. } => {
+                self.lend_rest(cx, conn);
                 self.conns.remove(&conn);
                 self.refuse_held(Some(conn));
             }

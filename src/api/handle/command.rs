@@ -7,7 +7,8 @@ use thiserror::Error;
 use crate::api::handle::{ConnectRefusal, HandleEvent, Operation};
 use crate::mem::PinnedBuf;
 use crate::quic::{
-    ClientConfig, ConnId, Dir, OpenError, ProvideErrorKind, SendData, SendErrorKind, StreamError, StreamId,
+    ClientConfig, ConnId, Dir, Notify, OpenError, Priority, ProvideErrorKind, SendData, SendErrorKind, StreamError,
+    StreamId,
 };
 
 /// Names a command whose answer comes as an event. Never used twice by the handles of one core.
@@ -23,6 +24,10 @@ pub struct Opening {
     pub data: Option<SendData>,
     /// Whether the stream ends behind `data`.
     pub fin: bool,
+    /// How its data ranks among that of the connection's other streams.
+    pub priority: Priority,
+    /// What it tells of data that arrives in `receive`.
+    pub notify: Notify,
 }
 
 /// Why the core did not get a command.
@@ -59,6 +64,8 @@ pub(super) enum Command {
     Connect(Box<Connect>),
     Open { ticket: Ticket, conn: ConnId, dir: Dir, opening: Opening },
     Send { conn: ConnId, id: StreamId, data: SendData, fin: bool },
+    SetPriority { conn: ConnId, id: StreamId, priority: Priority },
+    SetNotify { conn: ConnId, id: StreamId, notify: Notify },
     Provide { conn: ConnId, id: StreamId, bufs: Vec<PinnedBuf> },
     Reset { conn: ConnId, id: StreamId, code: u64 },
     StopSending { conn: ConnId, id: StreamId, code: u64 },
@@ -87,6 +94,12 @@ impl Command {
             }
             Self::StopSending { conn, id, .. } => {
                 HandleEvent::Refused { conn, id, what: Operation::StopSending, why: StreamError::Closed }
+            }
+            Self::SetPriority { conn, id, .. } => {
+                HandleEvent::Refused { conn, id, what: Operation::SetPriority, why: StreamError::Closed }
+            }
+            Self::SetNotify { conn, id, .. } => {
+                HandleEvent::Refused { conn, id, what: Operation::SetNotify, why: StreamError::Closed }
             }
             Self::Close { .. } => return None,
         })

@@ -27,6 +27,10 @@ pub enum Operation {
     Reset,
     /// [`Handle::stop_sending`](super::Handle::stop_sending).
     StopSending,
+    /// [`Handle::set_priority`](super::Handle::set_priority).
+    SetPriority,
+    /// [`Handle::set_notify`](super::Handle::set_notify).
+    SetNotify,
 }
 
 /// One thing that a core tells.

@@ -23,9 +23,14 @@
 //! # The end
 //! [`Handle::shutdown`], or dropping the last handle, closes every connection and ends the core. The events in
 //! which all memory comes back are still there to be read when the core and its [`HandleApp`] are gone, followed by
-//! refusals of commands that were not carried out; behind them, the handle's iteration ends. A core that is dropped
-//! without having run to its end (see [`HandleApp::stop`]) gives the memory that its connections hold to the pools
-//! it came from, without an event. Without handles, memory goes home as well.
+//! refusals of commands that were not carried out; behind them, the handle's iteration ends. So it is when the core's
+//! port fails. A core that is dropped without having run to its end (see [`HandleApp::stop`]) gives the memory that
+//! its connections hold to the pools it came from, without an event; with
+//! [`Core::into_app`](crate::runtime::Core::into_app) it comes back in events as well. Without handles, memory goes
+//! home.
+//!
+//! When a connection is closed by its peer or by an accident, bytes that had arrived before come as
+//! [`HandleEvent::Data`] ahead of its `Closed`, whether or not the ring has room.
 
 mod app;
 mod command;
@@ -44,7 +49,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySe
 
 use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
-use crate::quic::{ClientConfig, ConnId, Dir, SendData, StreamId};
+use crate::quic::{ClientConfig, ConnId, Dir, Notify, Priority, SendData, StreamId};
 
 pub use app::HandleApp;
 use command::{Command, Connect};
@@ -232,6 +237,24 @@ impl Handle {
             Err((kind, Command::Provide { bufs, .. })) => Err(CommandError { kind, given: bufs }),
             Err((kind, _)) => Err(CommandError { kind, given: Vec::new() }),
         }
+    }
+
+    /// Ranks a stream's data among that of the connection's other streams (RFC 9218 §4), from now on. A new stream can
+    /// have its priority from the start: [`Opening::priority`].
+    ///
+    /// # Errors
+    /// [`CommandError`] when the core did not get the command.
+    pub fn set_priority(&self, conn: ConnId, id: StreamId, priority: Priority) -> Result<(), CommandError> {
+        self.plain(Command::SetPriority { conn, id, priority })
+    }
+
+    /// Chooses whether a stream with provided buffers tells of its data as it comes, or of all at the end. A new
+    /// stream can have it from the start: [`Opening::notify`].
+    ///
+    /// # Errors
+    /// [`CommandError`] when the core did not get the command.
+    pub fn set_notify(&self, conn: ConnId, id: StreamId, notify: Notify) -> Result<(), CommandError> {
+        self.plain(Command::SetNotify { conn, id, notify })
     }
 
     /// Abandons sending on a stream (RFC 9000 §3.1). What was being sent comes back.

@@ -122,14 +122,14 @@ mod tests {
 
     fn finished(stream: u64, size: u64) -> HandleEvent {
         let (conn, id) = (ConnId::new(1, 0), StreamId::new(Side::Client, Dir::Bidi, stream));
-        HandleEvent::Engine { conn, event: Event::Finished { id, size } }
+        HandleEvent::Engine { conn, event: Event::Finished { id, size, placement: Default::default() } }
     }
 
     /// (stream, bytes) of all events in the ring.
     fn read(ring: &Receiver<HandleEvent>) -> Vec<(u64, u64)> {
         let told = |event| match event {
             HandleEvent::Engine { event: Event::Progress { id, contiguous }, .. } => (id.index(), contiguous),
-            HandleEvent::Engine { event: Event::Finished { id, size }, .. } => (id.index(), size),
+            HandleEvent::Engine { event: Event::Finished { id, size, .. }, .. } => (id.index(), size),
             other => panic!("{other:?}"),
         };
         ring.try_iter().map(told).collect()

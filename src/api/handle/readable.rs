@@ -24,6 +24,15 @@ impl Readable {
         self.members.remove(&next);
         Some(next)
     }
+
+    /// Takes all streams of a connection out, in turn.
+    pub(super) fn take_all(&mut self, conn: ConnId) -> Vec<StreamId> {
+        let of = |(c, _): &(ConnId, StreamId)| *c == conn;
+        let all = self.queue.iter().copied().filter(of).map(|(_, id)| id).collect();
+        self.queue.retain(|place| !of(place));
+        self.members.retain(|place| !of(place));
+        all
+    }
 }
 
 #[cfg(test)]
@@ -41,7 +50,10 @@ mod tests {
         assert_eq!(readable.pop(), Some((conn, stream(0))));
         readable.add(conn, stream(0));
         assert_eq!(readable.pop(), Some((conn, stream(1))));
-        assert_eq!(readable.pop(), Some((conn, stream(0))));
+        readable.add(ConnId::new(1, 0), stream(7));
+        readable.add(conn, stream(1));
+        assert_eq!(readable.take_all(conn), [stream(0), stream(1)]);
+        assert_eq!(readable.pop(), Some((ConnId::new(1, 0), stream(7))));
         assert_eq!(readable.pop(), None);
     }
 }

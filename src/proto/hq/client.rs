@@ -373,7 +373,7 @@ impl App for HqClient {
             Event::StreamsAvailable { .. } => self.request(cx),
             Event::Progress { id, contiguous } => self.on_progress(id, contiguous),
             Event::Buffer { id, buf, valid, .. } => self.on_buffer(id, buf, valid),
-            Event::Finished { id, size } => self.on_finished(cx, id, size),
+            Event::Finished { id, size, .. } => self.on_finished(cx, id, size),
             Event::Reset { id, code, .. } => self.on_reset(cx, id, code),
             Event::ReceiveBufferLow { id, wanted, .. } => {
                 self.provide(cx, id, (wanted as usize).div_ceil(BUF));

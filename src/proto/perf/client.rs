@@ -262,7 +262,7 @@ impl App for PerfClient {
                 self.on_progress(cx, conn, id, contiguous);
             }
             Event::Buffer { id, buf, offset, valid } => self.on_buffer(cx, conn, id, buf, (offset, valid)),
-            Event::Finished { id, size } => self.on_answer(cx, conn, id, size),
+            Event::Finished { id, size, .. } => self.on_answer(cx, conn, id, size),
             Event::Writable { id } => self.on_writable(cx, conn, id),
             Event::SendDone { id, acked, .. } if self.plan.upload > FOLLOWED => {
                 self.on_send_done(cx, conn, id, acked as u64);

@@ -16,9 +16,10 @@ impl Connection {
             {
                 keys.on_acked(pn);
             }
-            for frame in frames {
+            for frame in frames.iter() {
                 self.frame_acked(space, pn, frame);
             }
+            self.lists.recycle(frames);
         }
         self.acked = acked;
     }
@@ -65,19 +66,20 @@ impl Connection {
             self.stats.lost_packets += 1;
             cx.stats.lost_packets += 1;
             self.frames_lost(space, pn, &frames);
+            self.lists.recycle(frames);
         }
         self.lost = lost;
     }
 
     /// Whatever of `frames` still matters is queued again.
     pub(super) fn frames_lost(&mut self, space: SpaceId, pn: u64, frames: &SentFrames) {
-        for frame in frames {
+        for frame in frames.iter() {
             self.frame_lost(space, pn, frame);
         }
     }
 
-    fn frame_lost(&mut self, space: SpaceId, pn: u64, frame: &SentFrame) {
-        match *frame {
+    fn frame_lost(&mut self, space: SpaceId, pn: u64, frame: SentFrame) {
+        match frame {
             SentFrame::Stream { id, start, len, fin } => {
                 if let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) {
                     send.on_lost(start..start + u64::from(len), fin);

@@ -43,7 +43,7 @@ pub use api::{Conn, OpenError, ProvideError, ProvideErrorKind, SendError, SendEr
 use closing::State;
 use keys::OneRtt;
 pub use receive::RxMeta;
-use sent::SentFrames;
+use sent::{FrameLists, SentFrame, SentFrames};
 pub use transmit::Transmit;
 
 /// What the endpoint lends to a connection while it works.
@@ -141,6 +141,9 @@ pub(crate) struct Connection {
     /// Collect what an ACK touched; kept for their capacity.
     acked: Vec<(u64, SentFrames)>,
     lost: Vec<(SpaceId, u64, SentFrames)>,
+    lists: FrameLists,
+    /// Frames of the packet that is being built; kept for its capacity.
+    building: Vec<SentFrame>,
     /// Largest 1-RTT packet that the ACKs of this datagram covered, for the keys to know.
     key_ack: Option<u64>,
 
@@ -209,6 +212,8 @@ impl Connection {
             stats: ConnStats::default(),
             acked: Vec::new(),
             lost: Vec::new(),
+            lists: FrameLists::default(),
+            building: Vec::new(),
             key_ack: None,
             armed: Armed::default(),
             queued: false,

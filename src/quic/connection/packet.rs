@@ -5,7 +5,7 @@ use std::ops::Range;
 use arrayvec::ArrayVec;
 
 use crate::crypto::{HeaderKey, PacketKey};
-use crate::quic::connection::sent::{SentFrame, SentFrames};
+use crate::quic::connection::sent::SentFrame;
 use crate::quic::stream::Streams;
 use crate::wire::quic::frame::Frame;
 use crate::wire::quic::varint::Writer;
@@ -17,12 +17,12 @@ pub(super) const TAG_LEN: usize = 16;
 /// STREAM frames per packet. More would only be tiny ones.
 const MAX_PIECES: usize = 16;
 
-/// Stream bytes that belong at `at` in the packet.
+/// A STREAM frame's bytes belong at `at` in the packet.
 #[derive(Debug)]
 struct Piece {
-    at: usize,
-    id: StreamId,
-    range: Range<u64>,
+    at: u16,
+    /// Its index in the list of frames.
+    frame: u16,
 }
 
 /// A packet under construction in `packet`, whose first byte is the packet's first.
@@ -34,7 +34,7 @@ pub(super) struct PacketBuilder<'s> {
     /// Offset of the two-byte Length field of a long header.
     length_at: Option<usize>,
     pieces: ArrayVec<Piece, MAX_PIECES>,
-    pub(super) frames: SentFrames,
+    pub(super) frames: Vec<SentFrame>,
     pub(super) eliciting: bool,
     pub(super) padded: bool,
     /// It has to be in a datagram of at least 1200 bytes.
@@ -42,8 +42,14 @@ pub(super) struct PacketBuilder<'s> {
 }
 
 impl<'s> PacketBuilder<'s> {
-    /// The header is already written; frames start behind the packet number.
-    pub(super) fn new(packet: &'s mut [u8], pn_offset: usize, pn_len: usize, length_at: Option<usize>) -> Self {
+    /// The header is already written; frames start behind the packet number. `frames` is an empty list to use.
+    pub(super) fn new(
+        packet: &'s mut [u8],
+        pn_offset: usize,
+        pn_len: usize,
+        length_at: Option<usize>,
+        frames: Vec<SentFrame>,
+    ) -> Self {
         Self {
             packet,
             pn_offset,
@@ -51,7 +57,7 @@ impl<'s> PacketBuilder<'s> {
             pos: pn_offset + pn_len,
             length_at,
             pieces: ArrayVec::new(),
-            frames: SentFrames::new(),
+            frames,
             eliciting: false,
             padded: false,
             expand: false,
@@ -98,14 +104,17 @@ impl<'s> PacketBuilder<'s> {
         !self.pieces.is_full()
     }
 
-    /// Leaves a hole for stream bytes; they are encrypted into it by [`PacketBuilder::finish`].
-    pub(super) fn hole(&mut self, id: StreamId, range: Range<u64>) {
+    /// A STREAM frame whose header is written: leaves a hole for its bytes, which
+    /// [`PacketBuilder::finish`] encrypts into it.
+    pub(super) fn stream(&mut self, id: StreamId, range: &Range<u64>, fin: bool) {
         let n = (range.end - range.start) as usize;
         debug_assert!(n <= self.room());
         if n > 0 {
-            self.pieces.push(Piece { at: self.pos, id, range });
+            self.pieces.push(Piece { at: self.pos as u16, frame: self.frames.len() as u16 });
             self.pos += n;
         }
+        self.frames.push(SentFrame::Stream { id, start: range.start, len: n as u32, fin });
+        self.eliciting = true;
     }
 
     /// Pads so that the finished packet has at least `size` bytes, and enough for the header protection sample.
@@ -122,12 +131,12 @@ impl<'s> PacketBuilder<'s> {
     /// Encrypts frames in place and stream bytes from the application's memory, then protects the header.
     /// Returns the packet's length and its frames.
     pub(super) fn finish(
-        mut self,
+        self,
         pn: u64,
         key: &PacketKey,
         header: &HeaderKey,
         streams: &Streams,
-    ) -> (usize, SentFrames) {
+    ) -> (usize, Vec<SentFrame>) {
         if let Some(at) = self.length_at {
             let length = (self.pos + TAG_LEN - self.pn_offset) as u16;
             self.packet[at..at + 2].copy_from_slice(&(0x4000 | length).to_be_bytes());
@@ -137,10 +146,12 @@ impl<'s> PacketBuilder<'s> {
         let mut sealer = key.seal(pn, packet, start);
         let mut done = start;
         for piece in &self.pieces {
-            sealer.in_place(piece.at - done);
-            done = piece.at + (piece.range.end - piece.range.start) as usize;
-            let send = streams.get_ref(piece.id).and_then(|s| s.send.as_ref());
-            for slice in send.into_iter().flat_map(|send| send.slices(piece.range.clone())) {
+            let SentFrame::Stream { id, start, len, .. } = self.frames[usize::from(piece.frame)] else { continue };
+            let at = usize::from(piece.at);
+            sealer.in_place(at - done);
+            done = at + len as usize;
+            let send = streams.get_ref(id).and_then(|s| s.send.as_ref());
+            for slice in send.into_iter().flat_map(|send| send.slices(start..start + u64::from(len))) {
                 sealer.copy_from(slice);
             }
         }
@@ -149,6 +160,6 @@ impl<'s> PacketBuilder<'s> {
         let sample = packet[self.pn_offset + 4..].first_chunk().expect("padded for the sample");
         let mask = header.mask(sample);
         header::apply_protection(packet, self.pn_offset, self.pn_len, mask);
-        (len, std::mem::take(&mut self.frames))
+        (len, self.frames)
     }
 }

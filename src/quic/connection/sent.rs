@@ -1,12 +1,14 @@
 //! What a sent packet carried, to act on when it is acknowledged or lost (RFC 9000 §13.3).
 
-use smallvec::SmallVec;
-
 use crate::quic::event::Dir;
 use crate::wire::quic::StreamId;
 
+/// Lists that are kept for later packets, at the most. More than that many packets with several frames
+/// in flight cost an allocation each.
+const MAX_SPARE: usize = 4096;
+
 /// One frame (or what matters of it) of a sent packet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SentFrame {
     Stream { id: StreamId, start: u64, len: u32, fin: bool },
     Crypto { start: u64, len: u32 },
@@ -25,5 +27,82 @@ pub(crate) enum SentFrame {
     MtuProbe,
 }
 
-/// The frames of one packet. Two fit without a heap allocation, which is what bulk data needs: ACK and STREAM.
-pub(crate) type SentFrames = SmallVec<[SentFrame; 3]>;
+/// A list that lives on the heap so that packets stay small, and as a whole so that it can be used again.
+type List = Box<Vec<SentFrame>>;
+
+/// No ACK frame.
+const NO_ACK: u64 = u64::MAX;
+
+/// The frames of one packet. One ACK frame and one other need no list, which is what bulk data needs.
+#[derive(Clone, Debug)]
+pub(crate) struct SentFrames {
+    /// What the ACK frame acknowledged at the most, or [`NO_ACK`].
+    ack: u64,
+    first: Option<SentFrame>,
+    rest: Option<List>,
+}
+
+const _: () = assert!(size_of::<SentFrames>() <= 40, "one is kept for every packet in flight");
+
+impl SentFrames {
+    /// All frames in the order of the packet, its ACK frame first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = SentFrame> + '_ {
+        let ack = (self.ack != NO_ACK).then_some(SentFrame::Ack { largest: self.ack });
+        ack.into_iter().chain(self.first).chain(self.rest.iter().flat_map(|list| list.iter().copied()))
+    }
+}
+
+/// Makes [`SentFrames`] and takes their memory back. One per connection.
+#[derive(Debug, Default)]
+pub(crate) struct FrameLists {
+    spare: Vec<List>,
+}
+
+impl FrameLists {
+    /// What the packet with `frames` is remembered by; `frames` is empty then.
+    pub(crate) fn store(&mut self, frames: &mut Vec<SentFrame>) -> SentFrames {
+        let mut stored = SentFrames { ack: NO_ACK, first: None, rest: None };
+        for frame in frames.drain(..) {
+            match frame {
+                SentFrame::Ack { largest } if stored.ack == NO_ACK => stored.ack = largest,
+                _ if stored.first.is_none() => stored.first = Some(frame),
+                _ => stored.rest.get_or_insert_with(|| self.spare.pop().unwrap_or_default()).push(frame),
+            }
+        }
+        stored
+    }
+
+    /// The packet is done with.
+    pub(crate) fn recycle(&mut self, frames: SentFrames) {
+        if let Some(mut list) = frames.rest
+            && self.spare.len() < MAX_SPARE
+        {
+            list.clear();
+            self.spare.push(list);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_back_and_their_lists_are_used_again() {
+        let mut lists = FrameLists::default();
+        let stream = |start| SentFrame::Stream { id: StreamId(4), start, len: 7, fin: false };
+        let ack = SentFrame::Ack { largest: 3 };
+        let cases =
+            [vec![], vec![ack], vec![stream(1)], vec![ack, stream(1)], vec![ack, stream(1), stream(2), stream(3)]];
+        for frames in &cases {
+            let stored = lists.store(&mut frames.clone());
+            assert_eq!(stored.iter().collect::<Vec<_>>(), *frames);
+            assert_eq!(stored.rest.is_some(), frames.len() > 2, "{frames:?}");
+            lists.recycle(stored);
+        }
+        assert_eq!(lists.spare.len(), 1);
+        let again = lists.store(&mut cases[4].clone());
+        assert!(lists.spare.is_empty());
+        assert_eq!(again.iter().count(), 4);
+    }
+}

@@ -365,6 +365,7 @@ impl Endpoint {
                     return Some((id, event));
                 }
                 conn.has_events = false;
+                conn.forget_streams();
                 if conn.is_dead() && !conn.queued {
                     self.remove(id);
                 }
@@ -401,6 +402,27 @@ impl Endpoint {
             }
             self.touch(id);
         }
+    }
+
+    /// Ends every connection without a word to its peer. What they hold comes back in events as if each had been
+    /// closed; [`Endpoint::poll_event`] gives them.
+    pub fn abandon_all(&mut self) {
+        let ids: Vec<ConnId> = self.table.ids().collect();
+        for id in ids {
+            if let Some(conn) = self.table.get(id) {
+                conn.abandon(CloseReason::Shutdown);
+            }
+            self.touch(id);
+        }
+    }
+
+    /// Takes the engine apart: every connection ends without a word to its peer, and the events are all that were not
+    /// polled yet. Among them is every buffer, with the number of its valid bytes, and every sent memory, with the
+    /// number of its acknowledged ones. Bytes of pooled streams go back to their pool; an application that wants them,
+    /// too, calls [`Endpoint::abandon_all`] and reads while it polls.
+    pub fn into_events(mut self) -> impl Iterator<Item = (ConnId, Event)> {
+        self.abandon_all();
+        std::iter::from_fn(move || self.poll_event())
     }
 
     /// The path to `remote` carries no UDP payload above `max` bytes (ICMP packet too big, RFC 9000 §14.2.1).

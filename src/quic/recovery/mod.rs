@@ -3,7 +3,7 @@
 //! [`Recovery`] tracks what was sent in the three packet number spaces and drives congestion control.
 //! It neither reads a clock nor sends: the connection passes time in and acts on what comes back.
 //! What each packet carried (`F`) comes back exactly once: acknowledged, lost or discarded.
-//! Only packets without anything to repeat may be forgotten silently, when very many are unanswered.
+//! Only packets that nobody has to acknowledge may be forgotten silently: they carry nothing to repeat.
 #![forbid(unsafe_code)]
 
 mod rtt;
@@ -28,7 +28,6 @@ use crate::quic::congestion::{Acked, Congestion};
 pub use crate::quic::congestion::Permit;
 pub use rtt::RttEstimator;
 pub use sent::SentPacket;
-use sent::Taken;
 use space::{Losses, SpaceState};
 use spurious::LostNumbers;
 
@@ -250,29 +249,28 @@ impl<F> Recovery<F> {
             if low < base && space == SpaceId::Data {
                 self.lost.on_acked(low..=high.min(base - 1));
             }
-            if high < base {
+            if high < state.ring.lowest() {
                 if self.lost.lowest().is_some_and(|lowest| lowest < low) {
                     continue;
                 }
                 // All that follows is older still.
                 break;
             }
-            for pn in low.max(base)..=high {
-                let packet = match state.ring.take(pn) {
-                    Taken::Packet(packet) => packet,
-                    Taken::Gone => continue,
-                    Taken::Never => return Err(InvalidAck { space, pn }),
-                };
+            let (congestion, eliciting) = (&mut self.congestion, &mut state.eliciting);
+            let taken = state.ring.take(low, high, |pn, packet| {
                 if packet.in_flight {
-                    self.congestion.remove(packet.len);
+                    congestion.remove(packet.len);
                     new.counts = true;
-                    new.bytes += u64::from(packet.len) * u64::from(!self.congestion.in_recovery(packet.time));
+                    new.bytes += u64::from(packet.len) * u64::from(!congestion.in_recovery(packet.time));
                 }
-                state.eliciting -= usize::from(packet.eliciting);
+                *eliciting -= usize::from(packet.eliciting);
                 new.eliciting |= packet.eliciting;
-                new.largest = new.largest.max(Some((pn, packet.time)));
+                if new.largest.is_none_or(|(largest, _)| largest < pn) {
+                    new.largest = Some((pn, packet.time));
+                }
                 acked(pn, packet);
-            }
+            });
+            taken.map_err(|pn| InvalidAck { space, pn })?;
         }
         Ok((new, ack_largest))
     }

@@ -1,13 +1,13 @@
 //! The packets of one space that were sent and are neither acknowledged nor lost.
 //!
-//! A ring with a slot per packet number. Acknowledged packets leave a tombstone; the front of the ring
-//! is never one for long, so the ring is as long as what is in flight and finding a packet is an index.
+//! A ring with a slot per packet. Acknowledged packets leave a tombstone; the front of the ring is never one
+//! for long, so the ring is as long as what is in flight and finding a packet is an index most of the time.
 
 use std::collections::VecDeque;
 
 use crate::base::time::Instant;
 
-/// Packets that nobody has to acknowledge (ACK-only ones) are forgotten when the ring is longer than this.
+/// Packets that nobody has to acknowledge (ACK-only ones) of which the latest are remembered.
 const MAX_UNANSWERED: usize = 1024;
 
 /// A packet that was sent. `F` is what it carried.
@@ -52,19 +52,12 @@ impl<F> SentPacket<F> {
 enum Slot<F> {
     Sent(SentPacket<F>),
     Acked,
-    /// The number was not used, or not for a packet that is tracked.
+    /// The number was not used.
     Skipped,
 }
 
-/// What [`SentRing::take`] finds.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Taken<P> {
-    Packet(P),
-    /// Acknowledged before.
-    Gone,
-    /// Never sent.
-    Never,
-}
+/// Slots by ascending packet number.
+type Slots<F> = VecDeque<(u64, Slot<F>)>;
 
 /// What is at the front of the ring.
 #[derive(Debug)]
@@ -75,102 +68,130 @@ pub(super) enum Front<'a, F> {
 
 #[derive(Clone, Debug)]
 pub(super) struct SentRing<F> {
-    /// Packet number of the front slot.
-    base: u64,
-    slots: VecDeque<Slot<F>>,
+    /// The packet number behind the last one sent.
+    next: u64,
+    /// Packets that are acknowledged or lost one day.
+    slots: Slots<F>,
+    /// The latest ones that nobody has to acknowledge. Kept apart, so that those which never are
+    /// acknowledged do not pile up behind one that has to be, however long its peer keeps silent.
+    bare: Slots<F>,
+}
+
+/// Index of the first slot whose number is `pn` or above.
+fn index_of<F>(slots: &Slots<F>, pn: u64) -> usize {
+    let Some((first, _)) = slots.front() else { return 0 };
+    // Without gaps, as most of the time, the distance is the index.
+    let guess = pn.saturating_sub(*first);
+    match slots.get(guess as usize) {
+        Some((at, _)) if *at == pn || (guess == 0 && *at > pn) => guess as usize,
+        _ => slots.partition_point(|(at, _)| *at < pn),
+    }
+}
+
+/// Takes the packets `low..=high` out, ascending. An error names a number that was skipped.
+fn take<F>(slots: &mut Slots<F>, low: u64, high: u64, each: &mut impl FnMut(u64, SentPacket<F>)) -> Result<(), u64> {
+    let from = index_of(slots, low);
+    for (pn, slot) in slots.range_mut(from..).take_while(|(pn, _)| *pn <= high) {
+        match std::mem::replace(slot, Slot::Acked) {
+            Slot::Sent(packet) => each(*pn, packet),
+            Slot::Acked => {}
+            Slot::Skipped => return Err(*pn),
+        }
+    }
+    Ok(())
 }
 
 impl<F> SentRing<F> {
     pub(super) fn new() -> Self {
-        Self { base: 0, slots: VecDeque::new() }
+        Self { next: 0, slots: VecDeque::new(), bare: VecDeque::new() }
     }
 
     /// The packet number behind the last one sent.
     pub(super) fn next(&self) -> u64 {
-        self.base + self.slots.len() as u64
+        self.next
+    }
+
+    /// No packet below it waits for an acknowledgement: they were acknowledged or are lost.
+    pub(super) fn base(&self) -> u64 {
+        self.slots.front().map_or(self.next, |(pn, _)| *pn)
     }
 
     /// The lowest packet number that may still be tracked.
-    pub(super) fn base(&self) -> u64 {
-        self.base
+    pub(super) fn lowest(&self) -> u64 {
+        self.bare.front().map_or(u64::MAX, |(pn, _)| *pn).min(self.base())
     }
 
     /// Adds a packet. Numbers only go up; one that does not is a bug of the caller and is not tracked.
     pub(super) fn push(&mut self, pn: u64, packet: SentPacket<F>) {
-        debug_assert!(pn >= self.next(), "packet number {pn} is used already, the next is {}", self.next());
-        if pn < self.next() {
+        debug_assert!(pn >= self.next, "packet number {pn} is used already, the next is {}", self.next);
+        if pn < self.next {
             return;
         }
-        if self.slots.is_empty() {
-            self.base = pn;
+        if !self.slots.is_empty() {
+            self.slots.extend((self.next..pn).map(|skipped| (skipped, Slot::Skipped)));
         }
-        while self.next() < pn {
-            self.slots.push_back(Slot::Skipped);
+        self.next = pn + 1;
+        if packet.eliciting || packet.in_flight {
+            self.slots.push_back((pn, Slot::Sent(packet)));
+            return;
         }
-        self.slots.push_back(Slot::Sent(packet));
-        self.forget_unanswered();
+        if self.bare.len() >= MAX_UNANSWERED {
+            self.bare.pop_front();
+        }
+        self.bare.push_back((pn, Slot::Sent(packet)));
     }
 
-    /// A side that only receives sends nothing but ACKs, which the peer need not acknowledge.
-    fn forget_unanswered(&mut self) {
-        while self.slots.len() > MAX_UNANSWERED {
-            match self.slots.front() {
-                Some(Slot::Sent(packet)) if packet.eliciting || packet.in_flight => return,
-                _ => self.pop(),
-            }
-        }
+    /// Takes the acknowledged packets `low..=high` out; `each` gets those that were not acknowledged before.
+    ///
+    /// # Errors
+    /// A number among them that was skipped.
+    pub(super) fn take(&mut self, low: u64, high: u64, mut each: impl FnMut(u64, SentPacket<F>)) -> Result<(), u64> {
+        take(&mut self.slots, low, high, &mut each)?;
+        take(&mut self.bare, low, high, &mut each)
     }
 
-    /// Takes the acknowledged packet `pn` out.
-    pub(super) fn take(&mut self, pn: u64) -> Taken<SentPacket<F>> {
-        let Some(index) = pn.checked_sub(self.base) else { return Taken::Gone };
-        match self.slots.get_mut(index as usize) {
-            None | Some(Slot::Skipped) => Taken::Never,
-            Some(slot) => match std::mem::replace(slot, Slot::Acked) {
-                Slot::Sent(packet) => Taken::Packet(packet),
-                _ => Taken::Gone,
-            },
+    /// Forgets the packets below `pn` that nobody has to acknowledge.
+    pub(super) fn forget_bare(&mut self, pn: u64) {
+        while self.bare.front().is_some_and(|(at, slot)| *at < pn || matches!(slot, Slot::Acked)) {
+            self.bare.pop_front();
         }
     }
 
     /// The front slot, numbers that were skipped aside.
     pub(super) fn front(&mut self) -> Option<Front<'_, F>> {
-        while let Some(Slot::Skipped) = self.slots.front() {
-            self.pop();
+        while let Some((_, Slot::Skipped)) = self.slots.front() {
+            self.slots.pop_front();
         }
-        self.slots.front().map(|slot| match slot {
-            Slot::Sent(packet) => Front::Sent(self.base, packet),
+        self.slots.front().map(|(pn, slot)| match slot {
+            Slot::Sent(packet) => Front::Sent(*pn, packet),
             _ => Front::Acked,
         })
     }
 
     /// Drops the front slot.
     pub(super) fn pop(&mut self) {
-        self.base += u64::from(self.slots.pop_front().is_some());
+        self.slots.pop_front();
     }
 
     /// Takes the front slot's packet, if it holds one.
     pub(super) fn pop_packet(&mut self) -> Option<SentPacket<F>> {
-        let slot = self.slots.pop_front()?;
-        self.base += 1;
-        match slot {
-            Slot::Sent(packet) => Some(packet),
+        match self.slots.pop_front()? {
+            (_, Slot::Sent(packet)) => Some(packet),
             _ => None,
         }
     }
 
-    /// The packets that are tracked, ascending.
+    /// The packets that wait for an acknowledgement, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &SentPacket<F>)> {
-        self.slots.iter().enumerate().filter_map(|(i, slot)| match slot {
-            Slot::Sent(packet) => Some((self.base + i as u64, packet)),
+        self.slots.iter().filter_map(|(pn, slot)| match slot {
+            Slot::Sent(packet) => Some((*pn, packet)),
             _ => None,
         })
     }
 
     /// Takes everything out; numbers go on where they were.
     pub(super) fn drain(&mut self, mut each: impl FnMut(SentPacket<F>)) {
-        self.base = self.next();
-        for slot in self.slots.drain(..) {
+        for (_, slot) in self.slots.drain(..).chain(self.bare.drain(..)) {
             if let Slot::Sent(packet) = slot {
                 each(packet);
             }
@@ -186,45 +207,76 @@ mod tests {
         SentPacket::new(Instant::ZERO, 100, eliciting, eliciting, frames)
     }
 
-    fn taken(ring: &mut SentRing<u64>, pn: u64) -> Taken<u64> {
-        match ring.take(pn) {
-            Taken::Packet(p) => Taken::Packet(p.frames),
-            Taken::Gone => Taken::Gone,
-            Taken::Never => Taken::Never,
-        }
+    /// What the acknowledgement of one packet gives: what it carried.
+    fn taken(ring: &mut SentRing<u64>, pn: u64) -> Result<Option<u64>, u64> {
+        let mut got = None;
+        ring.take(pn, pn, |at, packet| {
+            assert_eq!(at, pn);
+            got = Some(packet.frames);
+        })?;
+        Ok(got)
     }
 
     #[test]
     fn each_packet_is_taken_once() {
         let mut ring = SentRing::new();
-        for pn in [3, 4, 7] {
+        for pn in [0, 1, 3] {
             ring.push(pn, packet(true, pn * 10));
         }
-        assert_eq!(taken(&mut ring, 2), Taken::Gone);
-        assert_eq!(taken(&mut ring, 4), Taken::Packet(40));
-        assert_eq!(taken(&mut ring, 4), Taken::Gone);
-        assert_eq!(taken(&mut ring, 5), Taken::Never, "skipped");
-        assert_eq!(taken(&mut ring, 8), Taken::Never, "not sent yet");
-        assert!(matches!(ring.front(), Some(Front::Sent(3, p)) if p.frames == 30));
+        assert_eq!(taken(&mut ring, 1), Ok(Some(10)));
+        assert_eq!(taken(&mut ring, 1), Ok(None));
+        assert_eq!(taken(&mut ring, 2), Err(2), "skipped");
+        assert!(matches!(ring.front(), Some(Front::Sent(0, p)) if p.frames == 0));
         ring.pop();
         assert!(matches!(ring.front(), Some(Front::Acked)));
         ring.pop();
-        assert!(matches!(ring.front(), Some(Front::Sent(7, _))));
-        assert_eq!(ring.pop_packet().map(|p| p.frames), Some(70));
+        assert!(matches!(ring.front(), Some(Front::Acked)), "the skipped number that somebody tried");
+        ring.pop();
+        assert!(matches!(ring.front(), Some(Front::Sent(3, _))));
+        assert_eq!(ring.pop_packet().map(|p| p.frames), Some(30));
         assert!(ring.front().is_none());
-        assert_eq!(ring.next(), 8);
+        assert_eq!((ring.next(), ring.base(), taken(&mut ring, 3)), (4, 4, Ok(None)));
+    }
+
+    #[test]
+    fn ranges_are_found_whatever_lies_between() {
+        let mut ring = SentRing::new();
+        // Every third has to be acknowledged.
+        for pn in 0..300 {
+            ring.push(pn, packet(pn % 3 == 0, pn));
+        }
+        for (low, high) in [(10, 20), (0, 0), (299, 299), (5, 250), (0, 299)] {
+            let mut got = Vec::new();
+            ring.take(low, high, |pn, p| {
+                assert_eq!(pn, p.frames);
+                got.push(pn);
+            })
+            .unwrap();
+            assert!(got.iter().all(|pn| (low..=high).contains(pn)));
+            let mut again = 0;
+            ring.take(low, high, |_, _| again += 1).unwrap();
+            assert_eq!(again, 0);
+            if (low, high) == (10, 20) {
+                got.sort();
+                assert_eq!(got, (10..=20).collect::<Vec<_>>());
+            }
+        }
+        assert_eq!(ring.iter().count(), 0);
     }
 
     #[test]
     fn unanswered_acks_do_not_pile_up() {
         let mut ring = SentRing::new();
-        for pn in 0..10_000 {
+        ring.push(0, packet(true, 0));
+        for pn in 1..10_000 {
             ring.push(pn, packet(false, pn));
         }
-        assert_eq!(ring.iter().count(), MAX_UNANSWERED);
-        assert_eq!(taken(&mut ring, 0), Taken::Gone);
+        assert_eq!((ring.iter().count(), ring.bare.len()), (1, MAX_UNANSWERED), "although one waits in front");
+        assert_eq!((taken(&mut ring, 1), taken(&mut ring, 9_999)), (Ok(None), Ok(Some(9_999))));
+        ring.forget_bare(9_990);
+        assert_eq!(ring.bare.len(), 10);
         ring.drain(|_| {});
-        assert_eq!((ring.next(), ring.iter().count()), (10_000, 0));
+        assert_eq!((ring.next(), ring.iter().count(), ring.bare.len()), (10_000, 0, 0));
         for pn in 10_000..20_000 {
             ring.push(pn, packet(true, pn));
         }

@@ -72,6 +72,7 @@ impl<F> SpaceState<F> {
         self.loss_time = None;
         let mut losses = Losses::default();
         let Some(largest) = self.largest_acked else { return losses };
+        self.ring.forget_bare((largest + 1).saturating_sub(PACKET_THRESHOLD));
         while let Some(front) = self.ring.front() {
             let (pn, time) = match front {
                 Front::Acked => {

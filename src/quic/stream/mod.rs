@@ -2,6 +2,7 @@
 
 pub(crate) mod chunk;
 pub(crate) mod placement;
+pub(crate) mod priority;
 pub(crate) mod recv;
 pub(crate) mod send;
 
@@ -9,7 +10,8 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::base::Side;
-use crate::quic::event::Dir;
+use crate::quic::event::{Dir, Notify};
+use crate::quic::stream::priority::{Priority, SendQueue};
 use crate::quic::stream::recv::RecvStream;
 use crate::quic::stream::send::SendStream;
 use crate::wire::quic::{StreamId, TransportError};
@@ -40,7 +42,11 @@ impl Hasher for IdHasher {
 pub(crate) struct Stream {
     pub(crate) send: Option<SendStream>,
     pub(crate) recv: Option<RecvStream>,
+    priority: Priority,
     in_send_queue: bool,
+    /// It is in the list of those that wait for connection credit.
+    starved: bool,
+    pub(crate) notify: Notify,
     in_control_queue: bool,
     pub(crate) dirty: bool,
     /// Contiguous bytes that the last event told of.
@@ -89,7 +95,9 @@ pub(crate) struct Streams {
     local: Windows,
     /// What the peer announced, from its point of view.
     peer: Windows,
-    send_queue: VecDeque<StreamId>,
+    send_queue: SendQueue,
+    /// Streams that lack nothing but connection credit; some that do no more.
+    starved: Vec<StreamId>,
     control_queue: VecDeque<StreamId>,
     /// Streams with something to tell the application.
     pub(crate) dirty: Vec<StreamId>,
@@ -111,7 +119,8 @@ impl Streams {
             counts: [count(max_bidi), count(max_uni)],
             local,
             peer: Windows::default(),
-            send_queue: VecDeque::new(),
+            send_queue: SendQueue::default(),
+            starved: Vec::new(),
             control_queue: VecDeque::new(),
             dirty: Vec::new(),
         }
@@ -156,7 +165,10 @@ impl Streams {
         let stream = Stream {
             send,
             recv,
+            priority: Priority::default(),
             in_send_queue: false,
+            starved: false,
+            notify: Notify::default(),
             in_control_queue: false,
             dirty: false,
             reported: 0,
@@ -267,8 +279,19 @@ impl Streams {
         if let Some(stream) = self.map.get_mut(&id)
             && !std::mem::replace(&mut stream.in_send_queue, true)
         {
-            self.send_queue.push_back(id);
+            self.send_queue.push(id, stream.priority);
         }
+    }
+
+    /// Gives the stream a place of its own among those that send. False if there is no such stream.
+    pub(crate) fn set_priority(&mut self, id: StreamId, priority: Priority) -> bool {
+        let Some(stream) = self.map.get_mut(&id).filter(|s| s.send.is_some()) else { return false };
+        let old = std::mem::replace(&mut stream.priority, priority);
+        if old != priority && stream.in_send_queue {
+            self.send_queue.remove(id, old);
+            self.send_queue.push(id, priority);
+        }
+        true
     }
 
     /// The stream has a control frame to send.
@@ -289,42 +312,59 @@ impl Streams {
         }
     }
 
-    pub(crate) fn front_send(&self) -> Option<StreamId> {
-        self.send_queue.front().copied()
-    }
-
-    /// Takes the front stream off the queue.
-    pub(crate) fn pop_send(&mut self) {
-        if let Some(id) = self.send_queue.pop_front()
-            && let Some(stream) = self.map.get_mut(&id)
-        {
+    /// The stream that sends next, given `credit` bytes of connection credit. Streams that cannot send are put
+    /// where they wait for what they lack.
+    pub(crate) fn next_send(&mut self, credit: u64) -> Option<StreamId> {
+        while let Some(id) = self.send_queue.front() {
+            let Some(stream) = self.map.get_mut(&id) else {
+                self.send_queue.pop();
+                continue;
+            };
+            let send = stream.send.as_ref();
+            if send.is_some_and(|send| send.can_send(credit)) {
+                return Some(id);
+            }
+            let starved = send.is_some_and(SendStream::is_starved);
+            let blocked = send.is_some_and(SendStream::is_blocked);
             stream.in_send_queue = false;
+            self.send_queue.pop();
+            if starved && !std::mem::replace(&mut stream.starved, true) {
+                self.starved.push(id);
+            }
+            if blocked {
+                self.queue_control(id);
+            }
         }
+        None
     }
 
-    /// Puts the front stream behind the others, so that all get their turn.
+    /// Whether any stream is in the queue; those that cannot send have left it at the last
+    /// [`Streams::next_send`].
+    pub(crate) fn wants_to_send(&self) -> bool {
+        self.send_queue.front().is_some()
+    }
+
+    /// The stream in front has had its packet.
     pub(crate) fn rotate_send(&mut self) {
-        if self.send_queue.len() > 1 {
-            self.send_queue.rotate_left(1);
+        self.send_queue.rotate();
+    }
+
+    /// There is more connection credit: those that wait for it get their turn.
+    pub(crate) fn credit_raised(&mut self) {
+        let mut starved = std::mem::take(&mut self.starved);
+        for id in starved.drain(..) {
+            if let Some(stream) = self.map.get_mut(&id) {
+                stream.starved = false;
+                self.queue_send(id);
+            }
         }
+        self.starved = starved;
     }
 
-    pub(crate) fn send_queue_len(&self) -> usize {
-        self.send_queue.len()
-    }
-
-    /// Whether any queued stream could send with `connection` bytes of connection credit.
-    pub(crate) fn can_send(&self, connection: u64) -> bool {
-        self.send_queue
-            .iter()
-            .any(|id| self.map.get(id).is_some_and(|s| s.send.as_ref().is_some_and(|send| send.can_send(connection))))
-    }
-
-    /// Streams wait only for connection credit.
+    /// Whether a stream's data waits only for connection credit.
     pub(crate) fn blocked_by_connection(&self) -> bool {
-        self.send_queue
-            .iter()
-            .any(|id| self.map.get(id).is_some_and(|s| s.send.as_ref().is_some_and(|send| send.can_send(u64::MAX))))
+        let send = |id| self.map.get(id).and_then(|s| s.send.as_ref());
+        self.starved.iter().any(|id| send(id).is_some_and(SendStream::is_starved))
     }
 
     pub(crate) fn front_control(&self) -> Option<StreamId> {
@@ -339,9 +379,30 @@ impl Streams {
         }
     }
 
+    /// The application is to be told once more of every pooled stream that it has not read to its end.
+    pub(crate) fn tell_again(&mut self) {
+        let mut ids: Vec<_> = Vec::new();
+        for (id, stream) in &mut self.map {
+            if let Some(recv) = stream.recv.as_ref().filter(|r| r.is_readable()) {
+                stream.reported = stream.reported.min(recv.consumed());
+                stream.finish_reported = false;
+                ids.push(*id);
+            }
+        }
+        ids.sort_unstable();
+        // The last one marked is the first to be told of.
+        ids.iter().rev().for_each(|id| self.mark_dirty(*id));
+    }
+
+    /// A stream that was drained stays for as long as it is read.
+    pub(crate) fn put_back(&mut self, id: StreamId, stream: Box<Stream>) {
+        self.map.insert(id, stream);
+    }
+
     /// All streams, to end them with the connection.
     pub(crate) fn drain(&mut self) -> Vec<(StreamId, Box<Stream>)> {
         self.send_queue.clear();
+        self.starved.clear();
         self.control_queue.clear();
         self.dirty.clear();
         let mut all: Vec<_> = self.map.drain().collect();

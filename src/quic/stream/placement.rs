@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::mem::{BufPool, PinnedBuf};
+use crate::quic::stream::recv::NoMemory;
 
 /// Size of the chunks that a pooled stream takes from the engine's pool, in bytes.
 pub(crate) const CHUNK: usize = 64 << 10;
@@ -49,11 +50,7 @@ impl Provided {
     }
 
     /// Calls `fill(stream range, memory)` for each piece of memory that `range` covers, in order.
-    ///
-    /// # Panics
-    /// If part of `range` was never provided: flow control is checked before.
     fn place(&mut self, range: Range<u64>, mut fill: impl FnMut(u64, &mut [u8])) {
-        assert!(range.end <= self.end, "placement beyond what was provided");
         let first = self.bufs.partition_point(|(start, buf)| start + buf.len() as u64 <= range.start);
         let mut at = range.start;
         for (start, buf) in self.bufs.range_mut(first..) {
@@ -69,51 +66,49 @@ impl Provided {
 }
 
 /// Chunks of the engine's pool, taken when the first byte for them arrives.
+///
+/// Chunks are taken in order: whoever holds bytes behind a gap has the memory for the gap as well. So streams that
+/// share an empty pool cannot wait for each other with all its memory behind gaps.
 #[derive(Debug, Default)]
 pub(crate) struct Pooled {
     /// Chunk `i` holds stream offsets `(base + i) * CHUNK ..`.
-    chunks: VecDeque<Option<PinnedBuf>>,
+    chunks: VecDeque<PinnedBuf>,
     base: u64,
     /// Bytes of the first chunk that were lent out: its memory starts behind them.
     lent: usize,
 }
 
 impl Pooled {
-    fn slot(&mut self, index: u64) -> &mut Option<PinnedBuf> {
-        let i = (index - self.base) as usize;
-        if self.chunks.len() <= i {
-            self.chunks.resize_with(i + 1, || None);
-        }
-        &mut self.chunks[i]
-    }
-
     /// Stream offset of the first byte of a chunk's memory.
     fn start_of(&self, index: u64) -> u64 {
         index * CHUNK as u64 + if index == self.base { self.lent as u64 } else { 0 }
     }
 
-    /// Like [`Provided::place`]. False when the pool has no memory for it; nothing is placed then.
-    fn place(&mut self, range: Range<u64>, pool: &BufPool, mut fill: impl FnMut(u64, &mut [u8])) -> bool {
-        const SIZE: u64 = CHUNK as u64;
-        for index in range.start / SIZE..=(range.end - 1) / SIZE {
-            let slot = self.slot(index);
-            if slot.is_none() {
-                match pool.alloc(CHUNK) {
-                    Ok(buf) => *slot = Some(buf),
-                    Err(_) => return false,
-                }
-            }
+    /// Takes memory for everything below `end`; or for nothing more, when the pool has not enough.
+    fn reserve(&mut self, end: u64, pool: &BufPool) -> Result<(), NoMemory> {
+        let have = self.chunks.len();
+        while (self.base + self.chunks.len() as u64) * (CHUNK as u64) < end {
+            let Ok(buf) = pool.alloc(CHUNK) else {
+                self.chunks.truncate(have);
+                return Err(NoMemory);
+            };
+            self.chunks.push_back(buf);
         }
+        Ok(())
+    }
+
+    /// Like [`Provided::place`].
+    fn place(&mut self, range: Range<u64>, mut fill: impl FnMut(u64, &mut [u8])) {
+        const SIZE: u64 = CHUNK as u64;
         let mut at = range.start;
         while at < range.end {
             let index = at / SIZE;
             let to = range.end.min((index + 1) * SIZE);
             let skip = self.start_of(index);
-            let buf = self.slot(index).as_mut().expect("taken above");
+            let Some(buf) = self.chunks.get_mut((index - self.base) as usize) else { return };
             fill(at, &mut buf[(at - skip) as usize..(to - skip) as usize]);
             at = to;
         }
-        true
     }
 
     /// Bytes `from..to`, as far as they lie in one chunk.
@@ -122,7 +117,7 @@ impl Pooled {
         let end = to.min((index + 1) * CHUNK as u64);
         let skip = self.start_of(index);
         match self.chunks.get((index - self.base) as usize) {
-            Some(Some(buf)) if from < end => &buf[(from - skip) as usize..(end - skip) as usize],
+            Some(buf) if from < end => &buf[(from - skip) as usize..(end - skip) as usize],
             _ => &[],
         }
     }
@@ -137,16 +132,15 @@ impl Pooled {
             return None;
         }
         let skip = self.start_of(self.base);
-        let slot = self.chunks.front_mut()?;
-        let mut buf = slot.take()?;
+        let mut buf = self.chunks.pop_front()?;
         let (before, len) = ((from - skip) as usize, (end - skip) as usize);
         if len < buf.len() && !last {
             let (front, back) = buf.split(len);
-            (buf, *slot) = (front, Some(back));
+            buf = front;
+            self.chunks.push_front(back);
             self.lent += len;
         } else {
             buf.truncate(len);
-            self.chunks.pop_front();
             self.base += 1;
             self.lent = 0;
         }
@@ -179,19 +173,21 @@ pub(crate) enum Placement {
 }
 
 impl Placement {
-    /// Calls `fill(stream offset, memory)` for each piece of `range` in order.
-    /// False when there is no memory for it.
-    pub(crate) fn place(&mut self, range: Range<u64>, pool: &BufPool, fill: impl FnMut(u64, &mut [u8])) -> bool {
-        if range.is_empty() {
-            return true;
-        }
+    /// Makes sure that there is memory for all bytes below `end`.
+    pub(crate) fn reserve(&mut self, end: u64, pool: &BufPool) -> Result<(), NoMemory> {
         match self {
-            Self::Provided(provided) => {
-                provided.place(range, fill);
-                true
-            }
-            Self::Pooled(pooled) => pooled.place(range, pool, fill),
-            Self::Discard => true,
+            Self::Provided(provided) if end > provided.end => Err(NoMemory),
+            Self::Pooled(pooled) => pooled.reserve(end, pool),
+            Self::Provided(_) | Self::Discard => Ok(()),
+        }
+    }
+
+    /// Calls `fill(stream offset, memory)` for each piece of `range` in order. Its memory was reserved before.
+    pub(crate) fn place(&mut self, range: Range<u64>, fill: impl FnMut(u64, &mut [u8])) {
+        match self {
+            Self::Provided(provided) => provided.place(range, fill),
+            Self::Pooled(pooled) => pooled.place(range, fill),
+            Self::Discard => {}
         }
     }
 }
@@ -199,6 +195,7 @@ impl Placement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mem::{Hugepages, PoolConfig};
 
     #[test]
     fn provided_splits_a_range_across_buffers() {
@@ -226,14 +223,32 @@ mod tests {
         let pool = BufPool::heap();
         let mut p = Pooled::default();
         let start = CHUNK as u64 - 3;
-        assert!(p.place(start..start + 10, &pool, |at, memory| {
+        p.reserve(start + 10, &pool).unwrap();
+        p.place(start..start + 10, |at, memory| {
             for (i, b) in memory.iter_mut().enumerate() {
                 *b = (at + i as u64 - start) as u8;
             }
-        }));
+        });
         assert_eq!(p.peek(start, start + 10), [0, 1, 2]);
         assert_eq!(p.peek(start + 3, start + 10), [3, 4, 5, 6, 7, 8, 9]);
         p.release_below(start + 5);
         assert_eq!(p.peek(start + 5, start + 10), [5, 6, 7, 8, 9]);
+    }
+    #[test]
+    fn who_holds_bytes_behind_a_gap_has_memory_for_the_gap() {
+        const SIZE: u64 = CHUNK as u64;
+        let pool = BufPool::new(PoolConfig { limit_bytes: 3 * CHUNK, hugepages: Hugepages::Never, numa_node: None });
+        let pool = pool.unwrap();
+        let (mut a, mut b) = (Pooled::default(), Pooled::default());
+        a.reserve(SIZE + 1, &pool).unwrap();
+        assert_eq!(pool.stats().in_use, 2 * CHUNK);
+        assert_eq!(b.reserve(SIZE + 1, &pool), Err(NoMemory));
+        assert_eq!(pool.stats().in_use, 2 * CHUNK, "what is not enough is not kept");
+        b.reserve(1, &pool).unwrap();
+        a.reserve(2 * SIZE, &pool).unwrap();
+        let (front, _) = a.take(0, SIZE + 1, false).unwrap();
+        assert_eq!(b.reserve(SIZE + 1, &pool), Err(NoMemory));
+        drop(front);
+        b.reserve(SIZE + 1, &pool).unwrap();
     }
 }

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use crate::base::range_set::RangeSet;
 use crate::mem::{BufPool, PinnedBuf};
+use crate::quic::stats::{PlacementStats, StreamStats};
 use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::placement::{Placement, Pooled, Provided};
 use crate::wire::quic::{TransportError, varint};
 
-/// How many missing or received ranges a stream may be scattered into before the peer is taken for hostile.
+/// How many received ranges a stream may be scattered into. Bytes that would make one more have to come again later.
 const MAX_RANGES: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,23 @@ enum State {
     Reset,
     /// The application has everything.
     Done,
+}
+
+/// There is no memory for received bytes: neither in the pool nor provided, or none to remember where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoMemory;
+
+/// Whether the application has to be told that provided space is low.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Low {
+    /// As soon as it is.
+    Armed,
+    /// Also when it is not: the peer has sent all it may.
+    Blocked,
+    /// It was told. Nothing new until it provides more.
+    Told,
+    /// It has provided more since: not before the highest offset is beyond this.
+    Topped(u64),
 }
 
 /// What accepting a STREAM frame's range came to.
@@ -48,7 +66,8 @@ pub(crate) struct RecvStream {
     stop_due: bool,
     /// MAX_STREAM_DATA is to be sent (again).
     credit_due: bool,
-    low_reported: bool,
+    low: Low,
+    placed: PlacementStats,
 }
 
 impl RecvStream {
@@ -67,7 +86,8 @@ impl RecvStream {
             stop_code: None,
             stop_due: false,
             credit_due: false,
-            low_reported: false,
+            low: Low::Armed,
+            placed: PlacementStats::default(),
         }
     }
 
@@ -128,37 +148,63 @@ impl RecvStream {
         Ok(Accepted { new_high })
     }
 
-    /// Places the parts of `range` that are not there yet: `fill(stream offset, memory)` for each piece.
-    /// An error means that there was no memory or too many gaps.
+    /// Places the parts of `range` that are not there yet: `fill(stream offset, memory)` for each piece; for none
+    /// of them when there is no memory.
     pub(crate) fn place(
         &mut self,
         range: Range<u64>,
         pool: &BufPool,
         mut fill: impl FnMut(u64, &mut [u8]),
-    ) -> Result<(), TransportError> {
+    ) -> Result<(), NoMemory> {
         if self.state != State::Receiving || range.is_empty() {
             return Ok(());
         }
+        if self.received.len() >= MAX_RANGES && self.scatters(&range) {
+            return Err(NoMemory);
+        }
+        self.placement.reserve(range.end, pool)?;
         // Behind everything that is here is the common case and needs no look at the gaps.
         if self.received.last().is_none_or(|last| last.end <= range.start) {
-            if !self.placement.place(range.clone(), pool, fill) {
-                return Err(TransportError::INTERNAL_ERROR);
-            }
+            self.placement.place(range.clone(), fill);
         } else {
             for missing in self.received.missing_in(range.clone()) {
-                if !self.placement.place(missing, pool, &mut fill) {
-                    return Err(TransportError::INTERNAL_ERROR);
-                }
+                self.placement.place(missing, &mut fill);
             }
         }
         self.received.insert(range);
-        if self.received.len() > MAX_RANGES {
-            return Err(TransportError::INTERNAL_ERROR);
-        }
         if let Some(first) = self.received.first().filter(|r| r.start == 0) {
             self.contiguous = first.end;
         }
         Ok(())
+    }
+
+    /// Whether `range` would be one more range. The next bytes in order never are: they always get in.
+    fn scatters(&self, range: &Range<u64>) -> bool {
+        let gap = self.received.missing_in(range.clone()).next();
+        range.start != self.contiguous
+            && gap.is_some_and(|gap| gap == *range)
+            && !(range.start > 0 && self.received.contains(range.start - 1))
+            && !self.received.contains(range.end)
+    }
+
+    /// Counts bytes that were placed.
+    pub(crate) fn add_placed(&mut self, placed: &PlacementStats) {
+        self.placed.add(placed);
+    }
+
+    /// The stream's bytes by the way they took.
+    pub(crate) fn placed(&self) -> PlacementStats {
+        self.placed
+    }
+
+    /// Fills in this part's counters.
+    pub(crate) fn add_stats(&self, stats: &mut StreamStats) {
+        stats.placement = self.placed;
+        stats.contiguous = self.contiguous;
+        stats.consumed = self.consumed;
+        stats.provided = self.provided_end();
+        stats.announced = self.announced;
+        stats.size = self.final_size;
     }
 
     /// A RESET_STREAM with `size`: how many bytes it adds to the highest offset (RFC 9000 §4.5).
@@ -214,7 +260,9 @@ impl RecvStream {
     pub(crate) fn provide(&mut self, buf: PinnedBuf) {
         if let Placement::Provided(provided) = &mut self.placement {
             provided.push(buf);
-            self.low_reported = false;
+            if self.low == Low::Told {
+                self.low = Low::Topped(self.high);
+            }
             if provided.end() > self.announced && self.final_size.is_none() {
                 self.credit_due = true;
             }
@@ -245,26 +293,43 @@ impl RecvStream {
         Some((start, buf, valid))
     }
 
-    /// (space left, bytes wanted) when provided space is below `mark` and that was not reported yet.
+    /// (space left, bytes wanted) when provided space is below `mark` and the application has to be told.
     pub(crate) fn take_low(&mut self, mark: u64) -> Option<(u64, u64)> {
-        if !self.is_provided() || self.state != State::Receiving || self.final_size.is_some() || self.low_reported {
+        if !self.is_provided() || self.state != State::Receiving || self.final_size.is_some() {
             return None;
         }
         let left = self.provided_end().saturating_sub(self.high);
-        (left < mark).then(|| {
-            self.low_reported = true;
-            (left, mark - left)
-        })
+        let tell = match self.low {
+            Low::Armed => left < mark,
+            Low::Blocked => true,
+            Low::Told => false,
+            Low::Topped(high) => left < mark && self.high > high,
+        };
+        if tell {
+            self.low = Low::Told;
+        } else if left >= mark {
+            self.low = Low::Armed;
+        }
+        // The peer may have been promised more than was provided.
+        let wanted = mark.saturating_sub(left).max(self.announced.saturating_sub(self.provided_end())).max(1);
+        tell.then_some((left, wanted))
     }
 
-    /// STREAM_DATA_BLOCKED: the low-water report is due again if nothing is left.
-    pub(crate) fn peer_blocked(&mut self) {
-        if self.is_provided() {
-            self.low_reported = false;
+    /// STREAM_DATA_BLOCKED at `limit`: the application is told if it has provided no more than that.
+    pub(crate) fn peer_blocked(&mut self, limit: u64) {
+        if self.is_provided() && limit >= self.provided_end() {
+            self.low = Low::Blocked;
         }
         // The limit may have been lost on the way.
         if self.limit() > self.announced {
             self.credit_due = true;
+        }
+    }
+
+    /// Data arrived that finds no provided space, although the peer was promised some.
+    pub(crate) fn space_missing(&mut self) {
+        if self.is_provided() && self.low != Low::Told {
+            self.low = Low::Blocked;
         }
     }
 
@@ -326,6 +391,11 @@ impl RecvStream {
 
     pub(crate) fn consumed(&self) -> u64 {
         self.consumed
+    }
+
+    /// Whether a pooled stream holds something that the application did not get yet: bytes in order, or the end.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.is_pooled() && self.state == State::Receiving && (self.contiguous > self.consumed || self.is_complete())
     }
 
     // Credit and STOP_SENDING.

@@ -14,10 +14,11 @@ fn provided(sizes: &[usize]) -> RecvStream {
 fn put(s: &mut RecvStream, range: Range<u64>, fin: bool, value: u8) -> Result<u64, TransportError> {
     s.accept(&range, fin)?;
     let mut written = 0;
-    s.place(range, &BufPool::heap(), |_, memory| {
+    let placed = s.place(range, &BufPool::heap(), |_, memory| {
         memory.fill(value);
         written += memory.len() as u64;
-    })?;
+    });
+    assert_eq!(placed, Ok(()));
     Ok(written)
 }
 
@@ -31,7 +32,67 @@ fn window_follows_provided_space() {
     assert_eq!(s.take_low(4), None);
     s.provide(PinnedBuf::unpinned(1));
     assert_eq!(s.credit_due(), Some(16));
-    assert_eq!(s.take_low(4), Some((1, 3)));
+    assert_eq!(s.take_low(4), None, "the peer has used nothing of it");
+    s.credit_sent(16);
+    assert_eq!(put(&mut s, 15..16, false, 1), Ok(1));
+    assert_eq!(s.take_low(4), Some((0, 4)));
+}
+
+#[test]
+fn low_space_is_told_once_for_each_reason() {
+    let mut s = provided(&[10]);
+    assert_eq!(s.take_low(10), None);
+    put(&mut s, 0..1, false, 1).unwrap();
+    assert_eq!((s.take_low(10), s.take_low(10)), (Some((9, 1)), None));
+    put(&mut s, 1..2, false, 1).unwrap();
+    assert_eq!(s.take_low(10), None, "nothing was provided since");
+    s.peer_blocked(5);
+    assert_eq!(s.take_low(10), None, "there is space that the peer has not heard of");
+    s.peer_blocked(10);
+    assert_eq!((s.take_low(10), s.take_low(10)), (Some((8, 2)), None));
+    s.provide(PinnedBuf::unpinned(100));
+    assert_eq!(s.take_low(10), None);
+    s.credit_sent(110);
+    put(&mut s, 50..101, false, 1).unwrap();
+    assert_eq!(s.take_low(10), Some((9, 1)), "it was enough in between");
+    s.peer_blocked(110);
+    assert_eq!((s.take_low(0), s.take_low(0)), (Some((9, 1)), None), "blocked counts whatever the mark");
+    put(&mut s, 101..105, true, 1).unwrap();
+    s.peer_blocked(110);
+    assert_eq!(s.take_low(10), None, "the end is known");
+}
+
+#[test]
+fn a_stream_can_be_scattered_only_so_far() {
+    let mut s = RecvStream::new(1 << 20);
+    let limit = 2 * MAX_RANGES as u64;
+    for at in (2..=limit).step_by(2) {
+        put(&mut s, at..at + 1, false, 1).unwrap();
+    }
+    let pool = BufPool::heap();
+    let no = |s: &mut RecvStream, range| s.place(range, &pool, |_, _| panic!("no room"));
+    assert_eq!(no(&mut s, limit + 3..limit + 4), Err(NoMemory));
+    assert_eq!(no(&mut s, limit + 2..limit + 4), Err(NoMemory));
+    put(&mut s, 0..1, false, 1).unwrap();
+    assert_eq!(s.contiguous(), 1, "the next bytes always get in");
+    for at in [limit + 1, limit - 1, limit - 3] {
+        put(&mut s, at..at + 1, false, 1).unwrap();
+    }
+    put(&mut s, 1..limit, false, 1).unwrap();
+    assert_eq!(s.contiguous(), limit + 2);
+}
+
+#[test]
+fn what_was_promised_but_not_provided_has_to_wait() {
+    let mut s = RecvStream::new(10);
+    assert!(s.make_provided());
+    s.provide(PinnedBuf::unpinned(4));
+    s.accept(&(0..8), false).unwrap();
+    assert_eq!(s.place(0..8, &BufPool::heap(), |_, _| panic!("no space")), Err(NoMemory));
+    assert_eq!((s.contiguous(), s.take_low(2)), (0, Some((0, 6))));
+    s.provide(PinnedBuf::unpinned(6));
+    assert_eq!(s.credit_due(), None, "the peer knows");
+    assert_eq!(put(&mut s, 0..8, false, 1), Ok(8));
 }
 
 #[test]
@@ -90,6 +151,7 @@ fn provided_is_refused_once_pooled_data_is_there() {
     put(&mut s, 0..1, false, 7).unwrap();
     assert!(!s.make_provided());
 }
+
 /// Takes the next chunk: its range, its end mark, and whether it holds nothing but `value`.
 fn take(s: &mut RecvStream, value: u8) -> Option<(Range<u64>, bool, bool)> {
     s.take().map(|c| (c.range(), c.is_last(), c.iter().all(|b| *b == value)))
