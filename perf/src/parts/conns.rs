@@ -163,6 +163,10 @@ impl Crowd {
 
     /// Sets connections up until there are `count`, and waits until all is quiet.
     fn grow(&mut self, count: usize) -> Result<(), Failure> {
+        if self.world.client.app.conns.is_empty() && count > 1 {
+            // Only so many packets wait for the neighbour's address.
+            self.grow(1)?;
+        }
         self.world.client.app.wanted = count;
         let mut cycles = 0;
         while self.world.client.app.conns.len() < count || self.world.server.app.connected < count {

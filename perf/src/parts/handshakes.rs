@@ -34,6 +34,8 @@ struct Knocker {
     in_flight: usize,
     done: u64,
     failed: u64,
+    /// Connections to be left once they have sent more than this many packets: the last of the handshake.
+    leaving: Vec<(ConnId, u64)>,
 }
 
 impl App for Knocker {
@@ -42,7 +44,8 @@ impl App for Knocker {
             Event::Connected { .. } => {
                 self.in_flight -= 1;
                 self.done += 1;
-                cx.close(conn, 0, "");
+                let sent = cx.conn(conn).map_or(0, |conn| conn.stats().tx_packets);
+                self.leaving.push((conn, sent));
             }
             Event::Closed { reason } if !matches!(reason, gannet::quic::CloseReason::Local { .. }) => {
                 self.failed += 1;
@@ -52,6 +55,13 @@ impl App for Knocker {
     }
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {
+        self.leaving.retain(|(conn, sent)| {
+            let stays = cx.conn(*conn).is_some_and(|conn| conn.stats().tx_packets <= *sent);
+            if !stays {
+                cx.close(*conn, 0, "");
+            }
+            stays
+        });
         while self.in_flight < IN_FLIGHT && cx.connect(&self.config, NAME, REMOTE).is_ok() {
             self.in_flight += 1;
         }
@@ -94,7 +104,7 @@ fn engine() -> Result<World<Knocker, Host>, Failure> {
         max_connections: 1 << 16,
     };
     let config = world::client_config(1500, world::transport())?;
-    World::new(setup, Knocker { config, in_flight: 0, done: 0, failed: 0 }, Host)
+    World::new(setup, Knocker { config, in_flight: 0, done: 0, failed: 0, leaving: Vec::new() }, Host)
 }
 
 /// Handshakes per second of the server's time, over `count` of them.
@@ -136,21 +146,32 @@ fn bare_once(
     let start = Instant::now();
     let mut server = ServerConnection::new(Arc::clone(server), Version::V1, vec![0; PARAMETERS])?;
     let mut spent = start.elapsed();
-    let (mut up, mut down) = (Vec::new(), Vec::new());
     while client.is_handshaking() || server.is_handshaking() {
-        up.clear();
-        while client.write_hs(&mut up).is_some() {}
+        let up = flights(|out| client.write_hs(out).is_some());
         let start = Instant::now();
-        down.clear();
-        server.read_hs(&up)?;
-        while server.write_hs(&mut down).is_some() {}
+        up.iter().try_for_each(|bytes| server.read_hs(bytes))?;
+        let down = flights(|out| server.write_hs(out).is_some());
         spent += start.elapsed();
         if up.is_empty() && down.is_empty() {
             return Err("rustls does not come to the end of a handshake".into());
         }
-        client.read_hs(&down)?;
+        down.iter().try_for_each(|bytes| client.read_hs(bytes))?;
     }
     Ok(spent)
+}
+
+/// What one side has to say, level by level. `write` tells whether the level has changed.
+fn flights(mut write: impl FnMut(&mut Vec<u8>) -> bool) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    loop {
+        let mut bytes = Vec::new();
+        let changed = write(&mut bytes);
+        let silent = bytes.is_empty();
+        all.extend((!silent).then_some(bytes));
+        if silent && !changed {
+            return all;
+        }
+    }
 }
 
 #[cfg(test)]
