@@ -177,8 +177,8 @@ impl App for Sink {
         match event {
             Event::Connected { .. } => self.open(cx, conn),
             Event::Buffer { id, buf, valid, .. } => self.refill(cx, conn, id, buf, valid),
-            Event::Readable { id } if self.placement == Placement::Pooled => self.lend(cx, conn, id),
-            Event::Readable { id } => self.copy(cx, conn, id),
+            Event::Readable { id, .. } if self.placement == Placement::Pooled => self.lend(cx, conn, id),
+            Event::Readable { id, .. } => self.copy(cx, conn, id),
             Event::Closed { .. } => self.closed = true,
             _ => {}
         }

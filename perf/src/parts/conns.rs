@@ -89,7 +89,7 @@ impl App for Visitor {
                 self.handshaking -= 1;
                 self.conns.push(conn);
             }
-            Event::Readable { id } => {
+            Event::Readable { id, .. } => {
                 let Some(mut conn) = cx.conn(conn) else { return };
                 while let Some(n) = conn.peek(id).map(<[u8]>::len).filter(|n| *n > 0) {
                     conn.consume(id, n);
