@@ -12,7 +12,7 @@ const LIBRARIES: [&str; 6] = ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring
 /// Where the dynamic loader looks by itself.
 const STANDARD_DIRS: [&str; 6] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"];
 
-const FUNCTIONS: &str = "gannet_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_remove|get_runtime_dir)|rte_version|rte_strerror\
+const FUNCTIONS: &str = "gannet_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_remove|get_runtime_dir|alarm_set)|rte_version|rte_strerror\
     |rte_log_(set_global_level|set_level_pattern)|rte_thread_(register|unregister)|rte_lcore_id\
     |rte_pktmbuf_(pool_create|free|free_bulk|read)|rte_mempool_(free|avail_count|get_bulk|put_bulk)\
     |rte_ring_(create|free|count|dequeue)|rte_eth_from_rings\

@@ -14,3 +14,8 @@ pub mod report;
 pub mod runtime;
 pub mod sim;
 pub mod wire;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

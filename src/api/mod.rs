@@ -1,1 +1,255 @@
-//! Layer `api`.
+//! Layer `api`: what applications use.
+//!
+//! # In short
+//! * A [`Core`] is a poll loop on one thread: a port's queue pair, the network layer, the QUIC engine, and an
+//!   application. Cores share nothing.
+//! * An [`App`] is an application that runs on a core: it is called with every [`Event`] and uses its [`Context`] to
+//!   connect, and a [`Conn`] to open streams, to send and to receive. It must return soon.
+//! * A [`Handle`] is for everybody else: it does the same from other threads, over two bounded rings
+//!   (see [`handle`]).
+//!
+//! # Memory
+//! Stream bytes are never copied inside the stack.
+//! * **Sending**: [`SendData`] moves in and is encrypted from where it lies; it comes back in `SendDone` when the peer
+//!   has acknowledged it.
+//! * **Receiving into your own memory**: [`Conn::provide_receive_buffers`] moves [`PinnedBuf`]s in; bytes are
+//!   decrypted straight into them, and the peer may send exactly as much as was provided. Each comes back once, in
+//!   `Buffer`, whatever ends the stream. Set the stream's window in [`TransportConfig`] to 0, or provide at
+//!   least that much at first. For streams that peers open, use a [`BufferProvider`].
+//! * **Receiving from the pool**: without provided buffers, bytes are decrypted into chunks of the core's
+//!   [`BufPool`]. [`Conn::take`] lends them as [`Chunk`]s, which may go to other threads and return to the
+//!   pool when they are dropped; [`Conn::peek`] and [`Conn::consume`] read them in place.
+//!
+//! # Two cores in one thread
+//! A server that answers in upper case, and a client that asks it, over a simulated link. With a real port (feature
+//! `dpdk`), each core has a thread of its own that calls [`Core::run`].
+//! ```
+//! use std::net::SocketAddr;
+//! use std::sync::Arc;
+//!
+//! use gannet::api::*;
+//! use gannet::datapath::sim::{SimConfig, SimLink};
+//!
+//! struct Server;
+//!
+//! impl App for Server {
+//!     fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+//!         let (Event::Readable { id }, Some(mut conn)) = (event, cx.conn(conn)) else { return };
+//!         while let Some(chunk) = conn.take(id) {
+//!             // Refused only if the client has lost its interest.
+//!             let _ = conn.send(id, chunk.to_ascii_uppercase().into(), chunk.is_last());
+//!         }
+//!     }
+//! }
+//!
+//! struct Client {
+//!     server: SocketAddr,
+//!     config: ClientConfig,
+//!     started: bool,
+//!     answer: Vec<u8>,
+//!     done: bool,
+//! }
+//!
+//! impl App for Client {
+//!     fn on_turn(&mut self, cx: &mut Context<'_>) {
+//!         if !std::mem::replace(&mut self.started, true) {
+//!             cx.connect(&self.config, "server.test", self.server).expect("one connection");
+//!         }
+//!     }
+//!
+//!     fn on_event(&mut self, cx: &mut Context<'_>, id: ConnId, event: Event) {
+//!         let Some(mut conn) = cx.conn(id) else { return };
+//!         match event {
+//!             Event::Connected { .. } => {
+//!                 let stream = conn.open(Dir::Bidi).expect("the first stream");
+//!                 conn.send(stream, "please shout".into(), true).expect("a new stream");
+//!             }
+//!             Event::Readable { id: stream } => {
+//!                 while let Some(chunk) = conn.take(stream) {
+//!                     self.answer.extend_from_slice(&chunk);
+//!                     self.done |= chunk.is_last();
+//!                 }
+//!                 if self.done {
+//!                     cx.close(id, 0, "thank you");
+//!                 }
+//!             }
+//!             Event::Closed { reason } => assert!(self.done, "{reason}"),
+//!             _ => {}
+//!         }
+//!     }
+//!
+//!     fn is_done(&self) -> bool {
+//!         self.done
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let tls_options = tls::TlsOptions { alpn: vec![b"shout".to_vec()], ..Default::default() };
+//! let identity = rcgen::generate_simple_self_signed(["server.test".to_owned()])?;
+//! let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der())?;
+//! let server = ServerConfig {
+//!     tls: tls::server_config(vec![identity.cert.der().clone()], key, &tls_options)?,
+//!     transport: Arc::default(),
+//! };
+//! let mut roots = rustls::RootCertStore::empty();
+//! roots.add(identity.cert.der().clone())?;
+//! let client = ClientConfig { tls: tls::client_config(roots, &tls_options)?, transport: Arc::default() };
+//!
+//! let core_config = |addr: &str, server: Option<ServerConfig>| -> Result<CoreConfig, Box<dyn std::error::Error>> {
+//!     Ok(CoreConfig {
+//!         net: NetConfig { addrs: vec![addr.parse()?], ..NetConfig::default() },
+//!         endpoint: endpoint_config()?,
+//!         listen: server.as_ref().map(|_| 443),
+//!         server,
+//!         client_port: 50_000,
+//!         pool: BufPool::heap(),
+//!         idle: Idle::Yield,
+//!     })
+//! };
+//! let (port_a, port_b) = SimLink::pair(SimConfig::default());
+//! let mut server = Core::new(port_a, core_config("192.0.2.1/24", Some(server))?, Server)?;
+//! let remote = "192.0.2.1:443".parse()?;
+//! let asking = Client { server: remote, config: client, started: false, answer: Vec::new(), done: false };
+//! let mut client = Core::new(port_b, core_config("192.0.2.2/24", None)?, asking)?;
+//! while !client.app.done {
+//!     server.turn();
+//!     client.turn();
+//! }
+//! assert_eq!(client.app.answer, b"PLEASE SHOUT");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # From another thread
+//! The same with handles: the cores run on their own threads, and these threads do what they like.
+//! ```
+//! # use std::net::SocketAddr;
+//! # use std::sync::Arc;
+//! use gannet::api::handle::{self, Handle, HandleApp, HandleEvent, Opening};
+//! # use gannet::api::*;
+//! # use gannet::datapath::sim::{SimConfig, SimLink};
+//!
+//! fn serve(server: &Handle) {
+//!     for event in server.events() {
+//!         if let HandleEvent::Data { conn, id, chunk } = event {
+//!             // A real server reads events and tries again if this says that the ring is full.
+//!             server.send(conn, id, chunk.to_ascii_uppercase(), chunk.is_last()).expect("a short answer");
+//!         }
+//!     }
+//! }
+//!
+//! fn ask(client: &Handle, config: &ClientConfig, remote: SocketAddr) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+//!     let mut answer = Vec::new();
+//!     client.connect(config, "server.test", remote)?;
+//!     for event in client.events() {
+//!         match event {
+//!             HandleEvent::Engine { conn, event: Event::Connected { .. } } => {
+//!                 let opening = Opening { data: Some("please shout".into()), fin: true, ..Opening::default() };
+//!                 client.open_with(conn, Dir::Bidi, opening)?;
+//!             }
+//!             HandleEvent::Data { chunk, .. } => {
+//!                 answer.extend_from_slice(&chunk);
+//!                 if chunk.is_last() {
+//!                     client.shutdown();
+//!                 }
+//!             }
+//!             HandleEvent::ConnectFailed { why, .. } => return Err(why.into()),
+//!             HandleEvent::Engine { event: Event::Closed { reason }, .. } if answer.is_empty() => {
+//!                 return Err(reason.to_string().into());
+//!             }
+//!             _ => {}
+//!         }
+//!     }
+//!     Ok(answer)
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let tls_options = tls::TlsOptions { alpn: vec![b"shout".to_vec()], ..Default::default() };
+//! # let identity = rcgen::generate_simple_self_signed(["server.test".to_owned()])?;
+//! # let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der())?;
+//! # let server_config = ServerConfig {
+//! #     tls: tls::server_config(vec![identity.cert.der().clone()], key, &tls_options)?,
+//! #     transport: Arc::default(),
+//! # };
+//! # let mut roots = rustls::RootCertStore::empty();
+//! # roots.add(identity.cert.der().clone())?;
+//! # let client_config = ClientConfig { tls: tls::client_config(roots, &tls_options)?, transport: Arc::default() };
+//! # let core_config = |addr: &str, server: Option<ServerConfig>| -> Result<CoreConfig, Box<dyn std::error::Error>> {
+//! #     Ok(CoreConfig {
+//! #         net: NetConfig { addrs: vec![addr.parse()?], ..NetConfig::default() },
+//! #         endpoint: endpoint_config()?,
+//! #         listen: server.as_ref().map(|_| 443),
+//! #         server,
+//! #         client_port: 50_000,
+//! #         pool: BufPool::heap(),
+//! #         idle: Idle::Yield,
+//! #     })
+//! # };
+//! # let (port_a, port_b) = SimLink::pair(SimConfig::default());
+//! # let remote = "192.0.2.1:443".parse()?;
+//! let (server, server_app) = handle::channel(1024);
+//! let (client, client_app) = handle::channel(1024);
+//! let mut server_core = Core::new(port_a, core_config("192.0.2.1/24", Some(server_config))?, server_app)?;
+//! let mut client_core = Core::new(port_b, core_config("192.0.2.2/24", None)?, client_app)?;
+//! let answer = std::thread::scope(|scope| {
+//!     scope.spawn(move || {
+//!         let stop = server_core.app.stop();
+//!         server_core.run(&stop).expect("a link that stays up");
+//!     });
+//!     scope.spawn(move || {
+//!         let stop = client_core.app.stop();
+//!         client_core.run(&stop).expect("a link that stays up");
+//!     });
+//!     scope.spawn(|| serve(&server));
+//!     let answer = ask(&client, &client_config, remote);
+//!     client.shutdown();
+//!     server.shutdown();
+//!     answer
+//! })?;
+//! assert_eq!(answer, b"PLEASE SHOUT");
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod data;
+pub mod handle;
+
+use std::io;
+
+use crate::base::rng::os_seed;
+
+pub use crate::base::time::{Duration, Instant};
+pub use crate::mem::{AllocError, BufPool, Hugepages, PinnedBuf, PinnedRegion, PoolConfig};
+pub use crate::net::{Cidr, NetConfig, NetError, Route};
+pub use crate::quic::{
+    BufferProvider, Chunk, ClientConfig, CloseReason, CongestionAlgorithm, Conn, ConnId, ConnStats, ConnectError, Dir,
+    EndpointConfig, EndpointStats, Event, Notify, OpenError, PlacementStats, Priority, ProvideError, ProvideErrorKind,
+    SendData, SendError, SendErrorKind, ServerConfig, StreamError, StreamId, StreamStats, TransportConfig, tls,
+};
+pub use crate::runtime::{App, ConnectFailure, Context, Core, CoreConfig, CoreStats, Idle, RunError, Unreachable};
+/// Bytes with shared ownership, one kind of [`SendData`].
+pub use bytes::Bytes;
+pub use handle::{Handle, HandleApp, HandleEvent};
+/// The TLS library whose certificates and keys [`tls`] takes.
+pub use rustls;
+
+/// Settings of an engine with fresh secrets from the system: core 0, up to 2^20 connections and 10,000
+/// handshakes at a time, 1,000 stateless resets a second. Several cores differ in
+/// [`EndpointConfig::core`].
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn endpoint_config() -> io::Result<EndpointConfig> {
+    let mut cid_key = [0; 16];
+    cid_key.copy_from_slice(&os_seed()?[..16]);
+    Ok(EndpointConfig {
+        seed: os_seed()?,
+        reset_key: os_seed()?,
+        cid_key,
+        core: 0,
+        max_connections: 1 << 20,
+        max_handshakes: 10_000,
+        reset_rate: 1000,
+    })
+}

@@ -2,6 +2,7 @@
 //!
 //! One [`Datapath`] is one RX/TX queue pair, owned by one core. Implementations: a DPDK port queue,
 //! an in-memory simulated link, and decorators (fault injection, packet capture).
+#![forbid(unsafe_code)]
 
 pub mod faults;
 pub mod pcap;

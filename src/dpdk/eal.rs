@@ -144,16 +144,18 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 pub(super) struct EalInner {
     warning: Option<String>,
     huge: bool,
-    /// A pool had to be left alone because buffers of it are still out.
-    pub(super) leaked: AtomicBool,
+    /// DPDK's memory is used by something that nobody waits for: a buffer that is still out, or a handler on the
+    /// interrupt thread that its driver forgot.
+    pub(super) in_use: AtomicBool,
 }
 
 impl Drop for EalInner {
     fn drop(&mut self) {
         let _quiet = Capture::start();
         let dir = runtime_dir();
-        // A buffer that somebody still holds would dangle if its memory were unmapped.
-        if !self.leaked.load(Ordering::Acquire) {
+        // What is still in use would dangle if its memory were unmapped. Without it nothing is left to clean up that
+        // does not go with the process.
+        if !self.in_use.load(Ordering::Acquire) {
             // SAFETY: every port, pool and registered thread holds a reference to `self`, so none is left.
             unsafe { dpdk_sys::rte_eal_cleanup() };
         }
@@ -209,7 +211,7 @@ impl Eal {
             let _ = std::fs::remove_dir(runtime_dir());
             return Err(EalError::Init { reason: last(), detail });
         }
-        Ok(Self(Arc::new(EalInner { warning, huge, leaked: AtomicBool::new(false) })))
+        Ok(Self(Arc::new(EalInner { warning, huge, in_use: AtomicBool::new(false) })))
     }
 
     /// What the operator should know, once: no hugepages.

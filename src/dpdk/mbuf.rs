@@ -94,6 +94,11 @@ impl Mbuf {
         head.tx_offload = 0;
     }
 
+    /// Marks the frame's checksums as good.
+    pub(super) fn trust(&mut self) {
+        self.head_mut().ol_flags |= dpdk_sys::GANNET_RX_IP_GOOD | dpdk_sys::GANNET_RX_L4_GOOD;
+    }
+
     /// Copies the first `len` bytes of the chain `from` behind the headroom of this freshly reset buffer.
     /// `false` when they do not fit or are not there.
     pub(super) fn gather(&mut self, from: &Self, len: usize) -> bool {

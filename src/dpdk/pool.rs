@@ -62,7 +62,7 @@ impl Drop for Pool {
             // SAFETY: all buffers are back and no port uses the pool: ports hold an `Arc` of it.
             unsafe { dpdk_sys::rte_mempool_free(self.as_ptr()) };
         } else {
-            self.eal.leaked.store(true, Ordering::Release);
+            self.eal.in_use.store(true, Ordering::Release);
         }
     }
 }

@@ -22,7 +22,7 @@ mod tests;
 
 pub use buf::PinnedBuf;
 pub use error::{AllocError, EmptyMapping};
-pub use pool::{BufPool, Hugepages, PoolConfig, PoolStats};
+pub use pool::{BufPool, Hugepages, KeptRegions, PoolConfig, PoolStats};
 pub use region::{Backing, PinnedRegion, RegionInfo};
 
 /// Largest buffer of a [`BufPool`] in bytes.

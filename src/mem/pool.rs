@@ -86,6 +86,28 @@ struct Inner {
     in_use: CachePadded<AtomicUsize>,
     slots: Slots,
     table: Mutex<Table>,
+    /// Holders of [`KeptRegions`]: as long as there are any, nothing is unmapped. Changes under the table's lock.
+    keepers: AtomicUsize,
+}
+
+/// The regions of a pool, which stay mapped as long as this lives: for devices that are told of them.
+pub struct KeptRegions {
+    pool: BufPool,
+    regions: Vec<RegionInfo>,
+}
+
+impl KeptRegions {
+    /// Where they are.
+    pub fn regions(&self) -> &[RegionInfo] {
+        &self.regions
+    }
+}
+
+impl Drop for KeptRegions {
+    fn drop(&mut self) {
+        let _table = self.pool.0.table();
+        self.pool.0.keepers.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -134,6 +156,7 @@ impl BufPool {
             in_use: Default::default(),
             slots: Slots::default(),
             table: Mutex::default(),
+            keepers: AtomicUsize::new(0),
         }))
     }
 
@@ -190,6 +213,15 @@ impl BufPool {
             } += region.len;
         }
         stats
+    }
+
+    /// The regions mapped at this moment, which then stay mapped for as long as the answer lives.
+    pub fn keep_regions(&self) -> KeptRegions {
+        let table = self.0.table();
+        self.0.keepers.fetch_add(1, Ordering::Relaxed);
+        let regions = table.regions.values().map(PinnedRegion::info).collect();
+        drop(table);
+        KeptRegions { pool: self.clone(), regions }
     }
 
     /// The regions mapped at this moment, by address.
@@ -316,6 +348,9 @@ impl Inner {
 
     /// Gives regions that are one free block back to the system, until `enough` bytes or none are left.
     fn unmap_free(&self, table: &mut Table, enough: usize) {
+        if self.keepers.load(Ordering::Relaxed) > 0 {
+            return;
+        }
         let mut freed: usize = 0;
         for class in Class::all().rev().take_while(|class| class.size() >= SLAB) {
             while freed < enough

@@ -231,3 +231,17 @@ proptest! {
         prop_assert_eq!(pool.stats().reserved, 0);
     }
 }
+
+#[test]
+fn kept_regions_stay_mapped() {
+    let pool = BufPool::new(PoolConfig { limit_bytes: 64 << 20, ..PoolConfig::default() }).unwrap();
+    pool.prepare(4 << 20, 2).unwrap();
+    let kept = pool.keep_regions();
+    let before = pool.stats().reserved;
+    assert!(before >= 8 << 20 && kept.regions().iter().map(|r| r.len).sum::<usize>() == before);
+    pool.trim();
+    assert_eq!(pool.stats().reserved, before);
+    drop(kept);
+    pool.trim();
+    assert_eq!(pool.stats().reserved, 0);
+}

@@ -62,6 +62,12 @@ impl CryptoSend {
         }
     }
 
+    /// Everything that the peer may not have, as one range.
+    pub(crate) fn unacked(&self) -> Range<u64> {
+        let end = self.data.len() as u64;
+        self.acked.missing_in(0..end).next().map_or(end, |gap| gap.start)..end
+    }
+
     /// Sends everything again (after a Retry).
     pub(crate) fn restart(&mut self) {
         self.next = 0;

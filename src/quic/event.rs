@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::mem::PinnedBuf;
 use crate::quic::StreamId;
+use crate::quic::stats::PlacementStats;
 use crate::wire::quic::TransportError;
 
 /// Names a connection of one endpoint. Never reused for another connection.
@@ -37,6 +38,17 @@ pub enum SendData {
     Bytes(Bytes),
     /// Bytes that are never freed.
     Static(&'static [u8]),
+}
+
+/// What a stream with provided buffers tells of its data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Notify {
+    /// `Progress` when there are new contiguous bytes, and each buffer as soon as it is full.
+    #[default]
+    Progress,
+    /// Nothing until all has arrived: then every buffer and `Finished`. `ReceiveBufferLow` still tells when more space
+    /// is needed, and what ends a stream early gives the buffers back at once.
+    WhenComplete,
 }
 
 /// Why a connection ended.
@@ -106,6 +118,9 @@ impl fmt::Display for CloseReason {
 }
 
 /// One thing that happened on a connection.
+///
+/// The kinds that tell of received data may get more fields, for data that arrived before the handshake was complete
+/// (0-RTT): match them with `..`.
 #[derive(Debug)]
 pub enum Event {
     /// The handshake is complete (RFC 9001 §4.1.1).
@@ -123,12 +138,16 @@ pub enum Event {
         /// For which kind.
         dir: Dir,
     },
-    /// A pooled stream has new contiguous bytes (or its end) to read.
+    /// A pooled stream has new contiguous bytes (or its end) to read. When the connection ends otherwise than by
+    /// `close` here, every stream tells once more of bytes that were not taken yet: they can be read until the
+    /// application has got `Closed` and asks for the next event.
+    #[non_exhaustive]
     Readable {
         /// Which stream.
         id: StreamId,
     },
     /// A stream with provided buffers got new contiguous bytes.
+    #[non_exhaustive]
     Progress {
         /// Which stream.
         id: StreamId,
@@ -136,6 +155,7 @@ pub enum Event {
         contiguous: u64,
     },
     /// A provided buffer comes back; every one does, exactly once.
+    #[non_exhaustive]
     Buffer {
         /// Which stream.
         id: StreamId,
@@ -147,11 +167,14 @@ pub enum Event {
         valid: usize,
     },
     /// Every byte up to the final size has arrived (and, on a provided stream, come back in `Buffer`s).
+    #[non_exhaustive]
     Finished {
         /// Which stream.
         id: StreamId,
         /// Final size in bytes.
         size: u64,
+        /// The stream's bytes by the way they took.
+        placement: PlacementStats,
     },
     /// The peer reset its sending part.
     Reset {
@@ -162,7 +185,8 @@ pub enum Event {
         /// Final size in bytes.
         size: u64,
     },
-    /// Provided space runs low: provide more, or the peer will stall.
+    /// Provided space runs low: provide more, or the peer will stall. Told again only when the peer has used some of
+    /// what was provided after it, or says that it is blocked.
     ReceiveBufferLow {
         /// Which stream.
         id: StreamId,
@@ -183,7 +207,8 @@ pub enum Event {
         /// Which stream.
         id: StreamId,
     },
-    /// Data handed to `send` comes back: acknowledged, or the stream ended before.
+    /// Data handed to `send` comes back: acknowledged, or the stream ended before. A pinned buffer without bytes to
+    /// send comes back at once.
     SendDone {
         /// Which stream.
         id: StreamId,

@@ -28,5 +28,7 @@ pub use connection::{
     Conn, OpenError, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError, Transmit,
 };
 pub use endpoint::{ConnectError, Endpoint};
-pub use event::{CloseReason, ConnId, Dir, Event, SendData};
-pub use stats::{ConnStats, Drop, EndpointStats, PlacementStats};
+pub use event::{CloseReason, ConnId, Dir, Event, Notify, SendData};
+pub use stats::{ConnStats, Drop, EndpointStats, PlacementStats, StreamStats};
+pub use stream::chunk::Chunk;
+pub use stream::priority::Priority;

@@ -28,11 +28,14 @@ pub enum Drop {
     Closed,
     /// A packet type that has no meaning here.
     Unexpected,
+    /// An authentic packet with stream data that there was no memory for: it is not acknowledged, so that the peer
+    /// sends the data again.
+    NoMemory,
 }
 
 impl Drop {
     /// All reasons with their names.
-    pub const ALL: [(Self, &'static str); 11] = [
+    pub const ALL: [(Self, &'static str); 12] = [
         (Self::Malformed, "quic_malformed"),
         (Self::UnknownConnection, "quic_unknown_connection"),
         (Self::ShortInitial, "quic_short_initial"),
@@ -44,6 +47,7 @@ impl Drop {
         (Self::Overload, "quic_overload"),
         (Self::Closed, "quic_closed"),
         (Self::Unexpected, "quic_unexpected"),
+        (Self::NoMemory, "quic_no_memory"),
     ];
 }
 
@@ -65,6 +69,30 @@ impl PlacementStats {
         self.staged += other.staged;
         self.copied += other.copied;
     }
+}
+
+/// State and counters of one stream. Parts that the stream does not have, or has no more, count 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamStats {
+    /// Received bytes by the way they took.
+    pub placement: PlacementStats,
+    /// Contiguous bytes received from the start of the stream.
+    pub contiguous: u64,
+    /// Bytes that the application consumed or took (of a pooled stream).
+    pub consumed: u64,
+    /// Bytes provided so far; 0 for a pooled stream.
+    pub provided: u64,
+    /// The limit that the peer was told, bytes from the start of the stream.
+    pub announced: u64,
+    /// The stream's size, once known.
+    pub size: Option<u64>,
+    /// Bytes handed over to be sent.
+    pub queued: u64,
+    /// Bytes sent at least once.
+    pub sent: u64,
+    /// Bytes acknowledged.
+    pub acked: u64,
 }
 
 /// Counters of one endpoint.

@@ -115,14 +115,21 @@ impl<D: Datapath, A: App> Core<D, A> {
         })
     }
 
-    /// Polls until `stop` is set or the application is done, then closes what is still open.
+    /// Polls until `stop` is set or the application is done, then closes what is still open. Whatever the reason to stop
+    /// is, the application has every buffer and every sent memory back by then, and `Closed` of every connection.
     ///
     /// # Errors
     /// [`RunError`] when the port stops working.
     pub fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        let outcome = self.poll(stop);
+        self.shut_down();
+        outcome
+    }
+
+    fn poll(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
         self.await_link(stop)?;
         let mut idle_turns = 0;
-        while !stop.load(Ordering::Relaxed) && !(self.app.is_done() && self.endpoint.connection_count() == 0) {
+        while !stop.load(Ordering::Relaxed) && !self.is_over() {
             if self.turn() {
                 idle_turns = 0;
                 continue;
@@ -135,8 +142,11 @@ impl<D: Datapath, A: App> Core<D, A> {
                 std::hint::spin_loop();
             }
         }
-        self.shut_down();
         Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.app.is_done() && self.endpoint.connection_count() == 0
     }
 
     /// A client that starts before its link is up would lose its first packets. A server's link comes
@@ -161,6 +171,21 @@ impl<D: Datapath, A: App> Core<D, A> {
         while quiet < 2 && self.clock.now().saturating_since(start) < LINGER {
             quiet = if self.turn() || !self.tx.is_empty() { 0 } else { quiet + 1 };
         }
+        self.give_back();
+    }
+
+    /// Tells the application everything that it was not told yet.
+    fn give_back(&mut self) {
+        let now = self.clock.now();
+        // Once more for connections that it starts when it hears of the end of others; it cannot go on like that.
+        for _ in 0..2 {
+            self.endpoint.abandon_all();
+            while let Some((id, event)) = self.endpoint.poll_event() {
+                let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
+                self.app.on_event(&mut cx, id, event);
+                self.stats.events += 1;
+            }
+        }
     }
 
     fn check_link(&mut self) -> Result<(), RunError> {
@@ -178,7 +203,12 @@ impl<D: Datapath, A: App> Core<D, A> {
 
     /// One turn. False if there was nothing to do.
     pub fn turn(&mut self) -> bool {
-        let now = self.clock.now();
+        self.turn_at(self.clock.now())
+    }
+
+    /// One turn at the time `now`, which must never go back: for simulations and measurements that have to be the
+    /// same every time. False if there was nothing to do.
+    pub fn turn_at(&mut self, now: Instant) -> bool {
         self.stats.turns += 1;
         let received = self.receive(now);
         self.poll_net(now);
@@ -282,8 +312,20 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
     }
 
-    /// The application, when the core is not needed any more.
-    pub fn into_app(self) -> A {
+    /// When [`Core::turn_at`] has something to do that time alone brings.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.endpoint.next_timeout().into_iter().chain(self.net.next_timeout()).min()
+    }
+
+    /// The queue pair.
+    pub fn datapath_mut(&mut self) -> &mut D {
+        &mut self.datapath
+    }
+
+    /// The application, when the core is not needed any more. Connections that are still there end without a word to
+    /// their peers; the application has got all their memory back, in events.
+    pub fn into_app(mut self) -> A {
+        self.give_back();
         self.app
     }
 

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use crate::base::Side;
 use crate::base::time::Instant;
 use crate::mem::PinnedBuf;
-use crate::quic::{BufferProvider, CloseReason, Conn, ConnId, Dir, Endpoint, Event, SendData, SendErrorKind, StreamId};
+use crate::quic::{
+    BufferProvider, CloseReason, Conn, ConnId, Dir, Endpoint, Event, Notify, PlacementStats, Priority, SendData,
+    SendErrorKind, StreamError, StreamId,
+};
 use crate::sim::plan::{Flow, Plan, Receive, pattern};
 
 /// What posted memory holds before a byte is placed there.
@@ -186,11 +189,11 @@ impl App {
             Event::Readable { id } => self.read(&mut conn, id),
             Event::Progress { id, contiguous } => self.on_progress(now, &mut conn, id, contiguous),
             Event::Buffer { id, buf, offset, valid } => self.on_buffer(id, &buf, offset, valid),
-            Event::Finished { id, size } => self.on_finished(id, size),
+            Event::Finished { id, size, placement } => self.on_finished(id, size, &placement),
             Event::Reset { id, code, size } => self.on_reset(id, code, size),
             Event::ReceiveBufferLow { id, wanted, .. } => {
                 ensure!(wanted > 0, "stream {id}: low with nothing wanted");
-                self.provide(&mut conn, id)
+                self.provide(&mut conn, id, wanted)
             }
             Event::Stopped { id, code } => {
                 ensure!(code == 7, "stream {id}: stopped with {code}");
@@ -247,17 +250,26 @@ impl App {
             self.incoming.insert(id, Incoming { flow, verified: 0, progress: 0, over: false, provided: 0 });
             let by_provider = self.plan.provider && id.initiator() != self.side;
             if matches!(flow.receive, Receive::Provided { .. }) && !by_provider {
-                self.provide(conn, id)?;
+                self.provide(conn, id, 0)?;
+            }
+            if flow.whole {
+                // Refused if a reset came along with the stream.
+                let _ = conn.set_notify(id, Notify::WhenComplete);
             }
         }
         if let Some(flow) = self.plan.flow(id, self.side) {
             self.outgoing.insert(id, Outgoing { flow, queued: 0, finished: false, over: false, out: 0 });
+            // The default needs no call.
+            if flow.priority != Priority::default() {
+                let done = conn.set_priority(id, flow.priority);
+                ensure!(matches!(done, Ok(()) | Err(StreamError::Closed)), "stream {id}: set_priority: {done:?}");
+            }
             self.write(conn, id)?;
         }
         Ok(())
     }
 
-    fn provide(&mut self, conn: &mut Conn<'_>, id: StreamId) -> Result<(), Failure> {
+    fn provide(&mut self, conn: &mut Conn<'_>, id: StreamId, wanted: u64) -> Result<(), Failure> {
         let window = self.plan.window;
         let Some(incoming) = self.incoming.get_mut(&id).filter(|i| !i.over) else { return Ok(()) };
         let Receive::Provided { size, count } = incoming.flow.receive else {
@@ -267,7 +279,9 @@ impl App {
         let mut bufs = Vec::new();
         let mut total = 0u64;
         // The first buffers have to hold what the peer was promised.
-        let least = if incoming.provided == 0 { window } else { 0 };
+        let first = if incoming.provided == 0 { window } else { 0 };
+        // Some give what is wanted, some less, which is in order as well.
+        let least = first.max(if count % 2 == 0 { wanted } else { 0 });
         while bufs.len() < count || total < least {
             let len = size.max((least.saturating_sub(total) as usize).div_ceil(50));
             bufs.push(ledger.post(id, len));
@@ -297,17 +311,30 @@ impl App {
             }
             let n = (out.flow.len - out.queued).min(out.flow.piece as u64);
             let fin = out.queued + n == out.flow.len;
-            let bytes: Vec<u8> = (out.queued..out.queued + n).map(|at| pattern(id, self.side, at)).collect();
-            match conn.send(id, SendData::Bytes(Bytes::from(bytes)), fin) {
+            let mut bytes = Bytes::from_iter((out.queued..out.queued + n).map(|at| pattern(id, self.side, at)));
+            // In one piece, or in up to three as one.
+            let mut pieces = Vec::new();
+            if out.queued % 2 == 1 {
+                pieces.push(SendData::Bytes(bytes.split_to(n as usize / 3)));
+                pieces.push(SendData::Bytes(bytes.split_to(n as usize / 3)));
+            }
+            pieces.push(SendData::Bytes(bytes));
+            let (len, count) = (pieces.len(), pieces.iter().filter(|p| !p.is_empty()).count());
+            let sent = match pieces.len() {
+                1 => conn.send(id, pieces.remove(0), fin).map_err(|e| (e.kind, vec![e.data])),
+                _ => conn.send_vectored(id, pieces, fin).map_err(|e| (e.kind, e.data)),
+            };
+            match sent {
                 Ok(()) => {
                     out.queued += n;
-                    out.out += usize::from(n > 0);
+                    out.out += count;
                     out.finished = fin;
                 }
-                Err(error) => {
-                    ensure!(error.data.len() as u64 == n, "stream {id}: the data did not come back");
+                Err((kind, back)) => {
+                    let bytes: usize = back.iter().map(SendData::len).sum();
+                    ensure!(back.len() == len && bytes as u64 == n, "stream {id}: the data did not come back");
                     use SendErrorKind::{Blocked, Closed, NoStream};
-                    ensure!(matches!(error.kind, Blocked | Closed | NoStream), "stream {id}: send: {error}");
+                    ensure!(matches!(kind, Blocked | Closed | NoStream), "stream {id}: send: {kind}");
                     return Ok(());
                 }
             }
@@ -349,6 +376,7 @@ impl App {
 
     fn on_progress(&mut self, now: Instant, conn: &mut Conn<'_>, id: StreamId, contiguous: u64) -> Result<(), Failure> {
         let incoming = self.incoming.get_mut(&id).ok_or("progress, but we receive nothing there")?;
+        ensure!(!incoming.flow.whole, "stream {id}: progress although it was to be told at the end");
         ensure!(contiguous > incoming.progress, "stream {id}: no progress at {contiguous}: {incoming:?}");
         ensure!(contiguous <= incoming.flow.len, "stream {id}: too much: {contiguous}");
         incoming.progress = contiguous;
@@ -379,12 +407,13 @@ impl App {
         Ok(())
     }
 
-    fn on_finished(&mut self, id: StreamId, size: u64) -> Result<(), Failure> {
+    fn on_finished(&mut self, id: StreamId, size: u64, placed: &PlacementStats) -> Result<(), Failure> {
         let incoming = self.incoming.get_mut(&id).ok_or("finished, but we receive nothing there")?;
         ensure!(
             size == incoming.flow.len && incoming.verified == size,
             "stream {id}: finished at {size}: {incoming:?}"
         );
+        ensure!(placed.direct + placed.staged == size && placed.copied == 0, "stream {id}: {placed:?} of {size}");
         incoming.over = true;
         Ok(())
     }

@@ -48,6 +48,8 @@ pub struct Outcome {
     pub network: LinkStats,
     /// The engines' counters: client, server.
     pub stats: [EndpointStats; 2],
+    /// Turns of the world: times at which something happened.
+    pub turns: u64,
     /// Hash over sizes and times of all datagrams: equal for equal runs.
     pub trace: u64,
 }
@@ -66,6 +68,7 @@ struct World {
     hosts: [Host; 2],
     slot: Vec<u8>,
     trace: DefaultHasher,
+    turns: u64,
     ended: bool,
     crashed: bool,
 }
@@ -150,6 +153,7 @@ impl World {
             network,
             slot: vec![0; 2048],
             trace: DefaultHasher::new(),
+            turns: 0,
             ended: false,
             crashed: false,
             plan,
@@ -209,8 +213,11 @@ impl World {
             return;
         }
         match self.plan.ending {
-            Ending::AllDone if self.hosts.iter().all(|h| h.app.is_done()) => self.close(Side::Client),
+            Ending::AllDone | Ending::AtTurn(..) if self.hosts.iter().all(|h| h.app.is_done()) => {
+                self.close(Side::Client)
+            }
             Ending::Early(side, at) if due(at, self.now) => self.close(side),
+            Ending::AtTurn(side, turn) if self.turns >= turn && self.app(side).conn.is_some() => self.close(side),
             Ending::Cut(at) if due(at, self.now) => {
                 self.network.cut = true;
                 self.ended = true;
@@ -218,6 +225,10 @@ impl World {
             Ending::Crash(side, at) if due(at, self.now) => self.crash(side),
             _ => {}
         }
+    }
+
+    fn app(&self, side: Side) -> &App {
+        &self.hosts[usize::from(side == Side::Server)].app
     }
 
     fn close(&mut self, side: Side) {
@@ -260,7 +271,8 @@ impl World {
     fn run(&mut self) -> Result<(), Failure> {
         let start = self.now;
         self.connect()?;
-        for _ in 0..TURN_LIMIT {
+        for turn in 0..TURN_LIMIT {
+            self.turns = turn;
             self.settle(0)?;
             self.settle(1)?;
             self.end();
@@ -301,10 +313,12 @@ impl World {
         let Some(reason) = &host.app.closed else { return Ok(()) };
         let expected = match reason {
             CloseReason::Local { code } | CloseReason::Application { code, .. } => {
-                *code == 3 && matches!(self.plan.ending, Ending::AllDone | Ending::Early(..))
+                *code == 3 && !matches!(self.plan.ending, Ending::Cut(_) | Ending::Crash(..))
             }
             // A close before the handshake is complete tells no application code.
-            CloseReason::PeerTransport { code, .. } => *code == 0x0c && matches!(self.plan.ending, Ending::Early(..)),
+            CloseReason::PeerTransport { code, .. } => {
+                *code == 0x0c && matches!(self.plan.ending, Ending::Early(..) | Ending::AtTurn(..))
+            }
             CloseReason::IdleTimeout | CloseReason::HandshakeTimeout => self.may_time_out(),
             CloseReason::StatelessReset | CloseReason::Shutdown => self.crashed,
             _ => false,
@@ -338,6 +352,7 @@ pub fn run_plan(plan: Plan) -> Result<Outcome, Failure> {
         time: world.now.saturating_since(start),
         network: world.network.stats,
         stats: [world.hosts[0].endpoint.stats().clone(), world.hosts[1].endpoint.stats().clone()],
+        turns: world.turns,
         trace: world.trace.finish(),
     })
 }

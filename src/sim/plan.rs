@@ -3,7 +3,7 @@
 use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
-use crate::quic::{CongestionAlgorithm, Dir, StreamId};
+use crate::quic::{CongestionAlgorithm, Dir, Priority, StreamId};
 use crate::sim::network::LinkConfig;
 
 /// How a receiver takes a stream's bytes.
@@ -29,6 +29,10 @@ pub struct Flow {
     pub piece: usize,
     /// How the other end receives.
     pub receive: Receive,
+    /// The sender's priority for it.
+    pub priority: Priority,
+    /// The receiver wants to be told only when all is there.
+    pub whole: bool,
     /// The sender resets the stream when it has queued so many bytes.
     pub reset_at: Option<u64>,
     /// The receiver asks to stop when so many bytes are there.
@@ -51,6 +55,8 @@ pub enum Ending {
     AllDone,
     /// One side closes at some point of the transfer.
     Early(Side, Duration),
+    /// One side closes in the turn with this number of the world, if it comes to it.
+    AtTurn(Side, u64),
     /// The network goes away: both sides time out.
     Cut(Duration),
     /// One host forgets everything (a crash) and answers with stateless resets.
@@ -98,7 +104,16 @@ fn flow(rng: &mut Rng, provided: bool, aborts: bool) -> Flow {
         Receive::Pooled(1 + size(rng, 16) as usize)
     };
     let abort = |rng: &mut Rng| (aborts && rng.chance(150)).then(|| rng.below(len + 1));
-    Flow { len, piece: 1 + size(rng, 15).max(len / 500) as usize, receive, reset_at: abort(rng), stop_at: abort(rng) }
+    let piece = 1 + size(rng, 15).max(len / 500) as usize;
+    let (reset_at, stop_at) = (abort(rng), abort(rng));
+    let priority = if rng.chance(500) {
+        Priority { urgency: rng.below(8) as u8, incremental: rng.chance(500) }
+    } else {
+        Priority::default()
+    };
+    // Nobody could stop it at some byte without being told of bytes.
+    let whole = provided && stop_at.is_none() && rng.chance(300);
+    Flow { len, piece, receive, priority, whole, reset_at, stop_at }
 }
 
 impl Plan {

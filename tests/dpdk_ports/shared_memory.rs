@@ -179,6 +179,24 @@ fn vhost_and_virtio_user_small_receive_buffers_are_joined() {
     vhost("shared_memory::vhost_and_virtio_user_small_receive_buffers_are_joined", &small, 1500);
 }
 
+/// Both ends of a memif pair close at the same time, again and again.
+#[test]
+fn memif_both_sides_leave_at_once() {
+    isolated("shared_memory::memif_both_sides_leave_at_once", || {
+        let dir = scratch();
+        let socket = path(dir.path(), "socket");
+        let eal = eal();
+        for _ in 0..200 {
+            let port = |role| open(&eal, &profile("memif", &[("devargs.socket", &socket), ("devargs.role", role)]));
+            let (server, client) = (port("server"), port("client"));
+            eventually("the link", || server.0.link_up() && client.0.link_up());
+            let other = std::thread::spawn(move || drop(client));
+            drop(server);
+            other.join().unwrap();
+        }
+    });
+}
+
 /// A memif server outlives its clients, however they go and whatever it is doing then.
 #[test]
 fn memif_server_outlives_its_clients() {

@@ -91,8 +91,13 @@ pub struct Host {
 impl Host {
     /// A server.
     pub fn server(transport: TransportConfig) -> Self {
+        Self::server_on(transport, BufPool::heap())
+    }
+
+    /// A server whose pooled streams have the memory of `pool`.
+    pub fn server_on(transport: TransportConfig, pool: BufPool) -> Self {
         let config = ServerConfig { tls: SERVER_TLS.clone(), transport: Arc::new(transport) };
-        Self::new(Side::Server, Endpoint::new(endpoint_config(Side::Server), Some(config), BufPool::heap()))
+        Self::new(Side::Server, Endpoint::new(endpoint_config(Side::Server), Some(config), pool))
     }
 
     /// A client that has begun to connect.
@@ -126,6 +131,16 @@ impl Host {
         self.endpoint.handle_datagram(self.now, &meta, data);
     }
 
+    /// Takes the events.
+    pub fn poll(&mut self) {
+        while let Some((id, event)) = self.endpoint.poll_event() {
+            if self.side == Side::Server {
+                self.conn = Some(id);
+            }
+            self.events.push((id, event));
+        }
+    }
+
     /// Does all there is to do now; returns what goes out.
     pub fn run(&mut self) -> Vec<(Transmit, Vec<u8>)> {
         let mut out = Vec::new();
@@ -134,12 +149,7 @@ impl Host {
                 self.endpoint.handle_timeout(self.now);
             }
             let before = (self.events.len(), out.len());
-            while let Some((id, event)) = self.endpoint.poll_event() {
-                if self.side == Side::Server {
-                    self.conn = Some(id);
-                }
-                self.events.push((id, event));
-            }
+            self.poll();
             while let Some(transmit) = self.endpoint.poll_transmit(self.now, &mut self.slot) {
                 out.push((transmit, self.slot[..transmit.len].to_vec()));
             }

@@ -47,7 +47,7 @@ impl<'a> Gannet<'a> {
             Trust::Ca(pem) => this.path("--ca", pem),
             Trust::Anybody => this.args(["--insecure"]),
         };
-        this.path("-o", out).args(urls)
+        this.args(["--sha256"]).path("-o", out).args(urls)
     }
 
     fn new(end: &'a End, command: &'static str) -> Self {

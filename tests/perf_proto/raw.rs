@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use gannet::mem::BufPool;
-use gannet::quic::{Conn, ConnId, Dir, Event, SendData, StreamId, TransportConfig};
+use gannet::quic::{CloseReason, Conn, ConnId, Dir, Event, SendData, StreamId, TransportConfig};
 use gannet::runtime::{App, Context};
 
 use crate::world::{REMOTE, World, client_config, shared_tls};
@@ -24,7 +24,7 @@ struct Raw {
     resets: Vec<u64>,
     /// Streams that are stopped when this many bytes have come.
     stop_at: Option<u64>,
-    closed: Option<gannet::quic::CloseReason>,
+    closed: Option<CloseReason>,
 }
 
 impl App for Raw {
@@ -121,25 +121,21 @@ fn answers_wait_until_the_client_allows_streams() {
 #[test]
 fn a_client_that_allows_no_answers_is_turned_away() {
     let config = TransportConfig { max_streams_uni: 0, ..TransportConfig::default() };
-    let mut many: Vec<Step> = Vec::new();
-    for _ in 0..100 {
-        many.push(Box::new(|conn| {
-            for _ in 0..50 {
-                let Ok(id) = conn.open(Dir::Uni) else { return };
+    // As many as may be open; streams are allowed anew as earlier ones end.
+    let burst = || -> Step {
+        Box::new(|conn: &mut Conn<'_>| {
+            while let Ok(id) = conn.open(Dir::Uni) {
                 let bytes = Bytes::copy_from_slice(&1u64.to_be_bytes());
-                if conn.send(id, SendData::Bytes(bytes), true).is_err() {
-                    return;
-                }
+                conn.send(id, SendData::Bytes(bytes), true).expect("an open stream");
             }
-        }));
-    }
-    let mut world = raw(config, many);
-    // Streams are allowed as earlier ones end, so this may take several rounds.
-    world.until(|world| {
-        world.client.app.closed.is_some()
-            || world.server.app.stats().requests >= 4000 && world.client.app.steps.is_empty()
-    });
-    assert!(world.server.app.live().snapshot().in_flight == 0);
+        })
+    };
+    let mut world = raw(config, (0..100_000).map(|_| burst()).collect());
+    world.until(|world| world.client.app.closed.is_some());
+    let closed = world.client.app.closed.take();
+    assert!(matches!(closed, Some(CloseReason::Application { code: 1, .. })), "{closed:?}");
+    world.until(|world| world.server.app.live().snapshot().connections == 0 && world.server_pool.stats().in_use == 0);
+    assert_eq!(world.server.app.live().snapshot().in_flight, 0);
 }
 
 #[test]

@@ -45,6 +45,8 @@ impl Plan {
 /// Fetches the files over a port that is open already.
 pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Failure> {
     let Plan { jobs, remote, server_name, tls } = plan;
+    let (buf, count) = hq::receive_buffers(args.hold);
+    session.prepare(buf, count)?;
     let mut config = transport(&args.engine, &session.caps());
     HqClient::adapt(&mut config);
     let progress = Arc::new(Progress::default());

@@ -65,11 +65,13 @@ pub(super) fn bring_up(
     device.step("start", unsafe { dpdk_sys::rte_eth_dev_start(id) }, capture)?;
     device.started = true;
     filters(device, profile, capture)?;
+    // "The device does it" is how the layers above are told not to.
+    let nobody = profile.offloads == Offloads::None;
     Ok(Caps {
         mac: mac(device, profile, capture)?,
         mtu: profile.mtu,
-        tx_ip_checksum: plan.tx_offloads & dpdk_sys::GANNET_TX_OFFLOAD_IPV4_CKSUM != 0,
-        tx_udp_checksum: plan.tx_offloads & dpdk_sys::GANNET_TX_OFFLOAD_UDP_CKSUM != 0,
+        tx_ip_checksum: nobody || plan.tx_offloads & dpdk_sys::GANNET_TX_OFFLOAD_IPV4_CKSUM != 0,
+        tx_udp_checksum: nobody || plan.tx_offloads & dpdk_sys::GANNET_TX_OFFLOAD_UDP_CKSUM != 0,
     })
 }
 

@@ -12,6 +12,7 @@ use crate::dpdk::drivers;
 use crate::dpdk::eal::{Eal, EalInner};
 use crate::dpdk::error::{PortError, text};
 use crate::dpdk::gate;
+use crate::dpdk::interrupts::Parked;
 use crate::dpdk::log::Capture;
 use crate::dpdk::profile::{Bus, PortProfile};
 
@@ -35,7 +36,14 @@ impl Device {
     /// The device of `profile`, not yet configured.
     pub(super) fn create(eal: &Eal, profile: &PortProfile, capture: &Capture) -> Result<Self, PortError> {
         let mut device = match profile.bus() {
-            Bus::Vdev => Self::create_vdev(profile, capture)?,
+            Bus::Vdev => {
+                if profile.driver() == "net_memif" {
+                    // A memif server never takes its listener off the interrupt thread's list, which that thread
+                    // goes through when EAL is cleaned up.
+                    eal.0.in_use.store(true, Ordering::Release);
+                }
+                Self::create_vdev(profile, capture)?
+            }
             Bus::Pci => Self::find_pci(profile)?,
         };
         device.queues = profile.queues;
@@ -169,6 +177,8 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         let _quiet = Capture::start();
+        // For memif, whose peer may leave at this very moment.
+        let _parked = (self.driver == "net_memif").then(Parked::new);
         if self.id != u16::MAX {
             // SAFETY: the port exists, and no queue object is left that could poll it (they hold its owner).
             unsafe {

@@ -9,7 +9,7 @@ mod stats;
 
 use std::sync::Arc;
 
-pub use memory::MemoryGuard;
+pub use memory::{MemoryGuard, PoolGuard};
 pub use stats::PortStats;
 
 use super::eal::{Eal, EalInner};
@@ -17,7 +17,7 @@ use super::error::PortError;
 use super::gate::Gate;
 use super::log::Capture;
 use super::pool::Pool;
-use super::profile::PortProfile;
+use super::profile::{Offloads, PortProfile};
 use super::queue::Queue;
 use crate::datapath::Caps;
 use device::Device;
@@ -28,6 +28,8 @@ pub(super) struct PortInner {
     pub(super) id: u16,
     pub(super) name: String,
     pub(super) caps: Caps,
+    /// Received checksums count as good without a look ([`crate::dpdk::Offloads::None`]).
+    pub(super) trusting: bool,
     device: Device,
     /// Of each queue: the pool to receive into, and the one to send from.
     pools: Vec<QueuePools>,
@@ -111,6 +113,7 @@ impl Port {
             id: device.id(),
             name: device.name().to_owned(),
             caps,
+            trusting: profile.offloads == Offloads::None,
             device,
             pools,
             _eal: eal.0.clone(),

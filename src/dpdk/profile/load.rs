@@ -233,7 +233,9 @@ impl<'a> Raw<'a> {
         let offloads = match self.get("offloads").unwrap_or("auto") {
             "auto" => Offloads::Auto,
             "off" => Offloads::Off,
-            other => return Err(self.bad("offloads", other, "auto or off")),
+            "none" if driver.bus == Bus::Vdev => Offloads::None,
+            "none" => return Err(self.bad("offloads", "none", "auto or off (none is for virtual devices)")),
+            other => return Err(self.bad("offloads", other, "auto, off or none")),
         };
         Ok(PortProfile {
             name: self.profile.to_owned(),

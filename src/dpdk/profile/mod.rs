@@ -28,8 +28,11 @@ pub enum Offloads {
     /// Where it can.
     #[default]
     Auto,
-    /// Never.
+    /// Never: software makes and checks them.
     Off,
+    /// Nobody makes or checks them. For shared memory between two ends that both say so: such a wire does not
+    /// corrupt, and QUIC authenticates every byte.
+    None,
 }
 
 /// Ethernet header, one VLAN tag and the frame check sequence, in bytes.

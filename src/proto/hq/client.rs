@@ -26,6 +26,11 @@ const BUFS: usize = 16;
 /// Files fetched at a time.
 const PARALLEL: usize = 4;
 
+/// What a client that holds back `hold` bytes takes from its pool: (bytes of a buffer, buffers).
+pub fn receive_buffers(hold: u64) -> (usize, usize) {
+    (BUF, BUFS + usize::try_from(hold.div_ceil(BUF as u64)).unwrap_or(0))
+}
+
 /// One file to fetch.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -368,7 +373,7 @@ impl App for HqClient {
             Event::StreamsAvailable { .. } => self.request(cx),
             Event::Progress { id, contiguous } => self.on_progress(id, contiguous),
             Event::Buffer { id, buf, valid, .. } => self.on_buffer(id, buf, valid),
-            Event::Finished { id, size } => self.on_finished(cx, id, size),
+            Event::Finished { id, size, .. } => self.on_finished(cx, id, size),
             Event::Reset { id, code, .. } => self.on_reset(cx, id, code),
             Event::ReceiveBufferLow { id, wanted, .. } => {
                 self.provide(cx, id, (wanted as usize).div_ceil(BUF));

@@ -10,7 +10,7 @@ mod path;
 mod request;
 mod server;
 
-pub use client::{FetchError, Fetched, HqClient, HqClientConfig, Job, Progress};
+pub use client::{FetchError, Fetched, HqClient, HqClientConfig, Job, Progress, receive_buffers};
 pub use path::{PathError, Root};
 pub use request::{Method, Request, RequestError};
 pub use server::{HqServer, HqServerConfig, RequestProvider, ServeError, ServeStats};

@@ -34,7 +34,7 @@ pub enum RequestError {
     /// The path does not begin with a slash or is not text.
     #[error("the path does not begin with '/' or is not text")]
     Path,
-    /// No end of line within [`MAX_LINE`] bytes.
+    /// No end of line within 4096 bytes.
     #[error("the request line is longer than {MAX_LINE} bytes")]
     TooLong,
 }

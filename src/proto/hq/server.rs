@@ -486,6 +486,11 @@ impl App for HqServer {
             Event::Reset { id, .. } | Event::Stopped { id, .. } => self.forget((conn, id)),
             Event::Writable { id } => self.pump(cx, (conn, id)),
             Event::SendDone { id, data, .. } => self.on_sent((conn, id), data),
+            Event::SendFinished { .. } if self.log => {
+                if let Some(stats) = cx.conn(conn).map(|c| c.stats()) {
+                    eprintln!("sent a file: {stats:?}");
+                }
+            }
             Event::Closed { reason } => self.on_closed(conn, &reason),
             Event::Connected { .. }
             | Event::StreamOpened { .. }

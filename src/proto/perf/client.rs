@@ -1,6 +1,7 @@
 //! The client: sets up connections, makes requests in a closed or open loop, and measures.
 
 mod buffers;
+mod connect;
 mod link;
 mod load;
 mod request;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use crate::base::time::Instant;
 use crate::mem::BufPool;
+use crate::proto::perf::UNLIMITED;
 use crate::proto::perf::failure::PerfFailure;
 use crate::proto::perf::ids::IdMap;
 use crate::proto::perf::live::{LiveCounts, PerfLive};
@@ -18,9 +20,8 @@ use crate::proto::perf::plan::{PerfPlan, PlanError, ReceiveShape};
 use crate::proto::perf::results::PerfResults;
 use crate::proto::perf::schedule::Schedule;
 use crate::proto::perf::transport::client_transport;
-use crate::proto::perf::{ALPN, UNLIMITED};
-use crate::quic::{CloseReason, ConnId, ConnectError, Dir, Event};
-use crate::runtime::{App, ConnectFailure, Context, Unreachable};
+use crate::quic::{CloseReason, ConnId, Dir, Event};
+use crate::runtime::{App, Context, Unreachable};
 
 use buffers::Buffers;
 use link::{Link, Stage};
@@ -61,6 +62,8 @@ pub struct PerfClient {
     /// Connections still to be set up.
     to_connect: u32,
     handshaking: u32,
+    /// Connections to be closed once they have sent more than this many packets: the last of the handshake.
+    leaving: VecDeque<(ConnId, u64)>,
     /// Requests that have been taken on and have not ended.
     in_flight: u64,
     last_done: Instant,
@@ -91,10 +94,11 @@ impl PerfClient {
             buffers,
             phase: Phase::Connecting,
             links: IdMap::default(),
-            ready: VecDeque::with_capacity(plan.connections as usize),
+            ready: VecDeque::new(),
             schedule: None,
             to_connect: if plan.handshakes { 0 } else { plan.connections },
             handshaking: 0,
+            leaving: VecDeque::new(),
             in_flight: 0,
             last_done: Instant::ZERO,
             results: PerfResults::default(),
@@ -119,54 +123,6 @@ impl PerfClient {
         &self.plan
     }
 
-    /// Sets up connections until there are enough or `most` handshakes are in flight.
-    fn connect_all(&mut self, cx: &mut Context<'_>) {
-        while self.to_connect > 0 && self.handshaking < self.plan.max_handshakes && self.connect(cx, cx.now()) {
-            self.to_connect = self.to_connect.saturating_sub(1);
-        }
-        if self.to_connect == 0 && self.handshaking == 0 {
-            self.begin(cx.now());
-        }
-    }
-
-    /// Keeps as many handshakes in flight as there are to be.
-    fn connect_again(&mut self, cx: &mut Context<'_>) {
-        let now = cx.now();
-        while self.handshaking < self.plan.connections
-            && let Some(due) = self.schedule.as_ref().and_then(|schedule| schedule.next(now))
-            && self.connect(cx, due)
-        {
-            if let Some(schedule) = &mut self.schedule {
-                schedule.issue(due);
-            }
-        }
-    }
-
-    /// Starts a connection; false if that is not possible now.
-    fn connect(&mut self, cx: &mut Context<'_>, due: Instant) -> bool {
-        match cx.connect(&self.plan.client_config, &self.plan.server_name, self.plan.remote) {
-            Ok(id) => {
-                self.links.insert(id, Link::new(due));
-                self.handshaking += 1;
-                self.results.connections += 1;
-                return true;
-            }
-            // Those that are being closed make room soon.
-            Err(ConnectFailure::Engine(ConnectError::TooMany(_)))
-                if self.handshaking > 0 || cx.connection_count() > self.links.len() => {}
-            Err(error) => {
-                self.counts.errors += 1;
-                self.results.connections_lost += u64::from(self.to_connect.max(1));
-                self.results.fail(PerfFailure::Connect { remote: self.plan.remote, reason: error.to_string() });
-                self.to_connect = 0;
-                if self.plan.handshakes {
-                    self.end(cx, cx.now());
-                }
-            }
-        }
-        false
-    }
-
     /// All connections are up, or have failed: the load starts.
     fn begin(&mut self, now: Instant) {
         self.schedule = Some(Schedule::new(&self.plan, now));
@@ -185,14 +141,16 @@ impl PerfClient {
     fn run(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
         if self.plan.handshakes {
+            self.close_leaving(cx);
             self.connect_again(cx);
         } else {
             self.feed(cx);
         }
-        let Some(schedule) = self.schedule else { return };
+        // It may have ended already, because no connection can be made.
+        let Some(schedule) = self.schedule.filter(|_| self.phase == Phase::Running) else { return };
         if schedule.is_over(now) {
             self.end(cx, now);
-        } else if schedule.is_exhausted() && self.in_flight == 0 && self.handshaking == 0 {
+        } else if schedule.is_exhausted() && self.in_flight == 0 && self.handshaking == 0 && self.leaving.is_empty() {
             self.end(cx, self.last_done);
         } else if !self.plan.handshakes && self.links.is_empty() {
             self.end(cx, now);
@@ -237,41 +195,6 @@ impl PerfClient {
             self.close(cx, *id, link);
         }
         self.links = links;
-    }
-
-    /// Closes a connection.
-    fn close(&mut self, cx: &mut Context<'_>, id: ConnId, link: &mut Link) {
-        if link.stage == Stage::Handshake {
-            self.handshaking -= 1;
-        }
-        link.stage = Stage::Closing;
-        cx.close(id, 0, "done");
-    }
-
-    fn on_connected(&mut self, cx: &mut Context<'_>, id: ConnId, alpn: &[u8]) {
-        let now = cx.now();
-        let Some(mut link) = self.links.remove(&id) else { return };
-        if link.stage == Stage::Handshake {
-            if alpn != ALPN {
-                link.failure = Some(PerfFailure::Protocol(String::from_utf8_lossy(alpn).into_owned()));
-                self.close(cx, id, &mut link);
-            } else {
-                self.counts.handshakes += 1;
-                self.last_done = now;
-                let counts = self.schedule.is_none_or(|s| s.counts(link.due) && s.is_open(now));
-                if counts {
-                    self.results.handshakes += 1;
-                    self.results.handshake.record(now.saturating_since(link.due).as_nanos() as u64);
-                }
-                if self.plan.handshakes {
-                    self.close(cx, id, &mut link);
-                } else {
-                    self.handshaking -= 1;
-                    link.stage = Stage::Ready;
-                }
-            }
-        }
-        self.links.insert(id, link);
     }
 
     fn on_closed(&mut self, cx: &mut Context<'_>, id: ConnId, reason: CloseReason) {
@@ -339,7 +262,7 @@ impl App for PerfClient {
                 self.on_progress(cx, conn, id, contiguous);
             }
             Event::Buffer { id, buf, offset, valid } => self.on_buffer(cx, conn, id, buf, (offset, valid)),
-            Event::Finished { id, size } => self.on_answer(cx, conn, id, size),
+            Event::Finished { id, size, .. } => self.on_answer(cx, conn, id, size),
             Event::Writable { id } => self.on_writable(cx, conn, id),
             Event::SendDone { id, acked, .. } if self.plan.upload > FOLLOWED => {
                 self.on_send_done(cx, conn, id, acked as u64);
@@ -382,14 +305,15 @@ impl App for PerfClient {
     }
 
     fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: IpAddr, why: Unreachable) {
-        // Who does not answer may be the router on the way; there is only one way here.
-        if remote != self.plan.remote.ip() && why != Unreachable::NoAnswer {
+        // Who does not answer for its address may as well be the router to the server: all packets go there.
+        if why == Unreachable::PortClosed && remote != self.plan.remote.ip() {
             return;
         }
         // Only handshakes are given up: a message from the network may be forged.
+        let failure = PerfFailure::Unreachable { remote: self.plan.remote, why };
         let mut links = std::mem::take(&mut self.links);
         for (id, link) in links.iter_mut().filter(|(_, link)| link.stage == Stage::Handshake) {
-            link.failure = Some(PerfFailure::Unreachable { remote: self.plan.remote, why });
+            link.failure = Some(failure.clone());
             self.close(cx, *id, link);
         }
         self.links = links;

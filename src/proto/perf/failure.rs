@@ -1,11 +1,11 @@
 //! What can go wrong for a client.
 
-use crate::runtime::Unreachable;
 use std::net::SocketAddr;
 
 use thiserror::Error;
 
 use crate::quic::CloseReason;
+use crate::runtime::Unreachable;
 
 /// Codes of CRYPTO_ERROR, which carry a TLS alert (RFC 9001 §4.8).
 const CRYPTO_ERRORS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;

@@ -221,7 +221,8 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_said() {
         assert_eq!(plan().check(), Ok(()));
-        let broken: [(fn(&mut PerfPlan), PlanError); 8] = [
+        type Break = fn(&mut PerfPlan);
+        let broken: [(Break, PlanError); 8] = [
             (|p| p.requests = None, PlanError::Endless),
             (|p| p.download = UNLIMITED, PlanError::UnlimitedWithoutDuration),
             (|p| p.connections = 0, PlanError::Zero("connections")),

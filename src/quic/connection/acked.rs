@@ -48,19 +48,13 @@ impl Connection {
         let budget = self.config.send_budget;
         let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else { return };
         let events = &mut self.events;
-        let resends = send.has_lost();
         send.on_acked(range, fin, |data, acked| events.push_back(Event::SendDone { id, data, acked }));
         if send.wants_writable && send.queued() < budget {
             send.wants_writable = false;
             events.push_back(Event::Writable { id });
         }
-        let delivered = send.is_delivered();
-        if resends {
-            // What was to be sent again may have arrived after all.
-            self.streams.queue_send(id);
-        }
-        if delivered {
-            self.events.push_back(Event::SendFinished { id });
+        if send.is_delivered() {
+            events.push_back(Event::SendFinished { id });
             self.streams.remove_if_done(id);
         }
     }

@@ -7,9 +7,11 @@ use thiserror::Error;
 use crate::base::time::Instant;
 use crate::mem::PinnedBuf;
 use crate::quic::connection::Connection;
-use crate::quic::event::{Dir, Event, SendData};
-use crate::quic::stats::ConnStats;
+use crate::quic::event::{Dir, Event, Notify, SendData};
+use crate::quic::stats::{ConnStats, StreamStats};
+use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::placement::Placement;
+use crate::quic::stream::priority::Priority;
 use crate::wire::quic::{StreamId, varint};
 
 /// Why no stream could be opened.
@@ -51,14 +53,14 @@ pub enum SendErrorKind {
     Closed,
 }
 
-/// `send` failed; the data comes back.
+/// `send` or `send_vectored` failed; the data comes back, all of it.
 #[derive(Debug, Error)]
 #[error("{kind}")]
-pub struct SendError {
+pub struct SendError<T = SendData> {
     /// Why.
     pub kind: SendErrorKind,
     /// What was to be sent.
-    pub data: SendData,
+    pub data: T,
 }
 
 /// Why buffers were not taken.
@@ -133,24 +135,111 @@ impl<'a> Conn<'a> {
     /// # Errors
     /// The data comes back in the error.
     pub fn send(&mut self, id: StreamId, data: SendData, fin: bool) -> Result<(), SendError> {
+        match self.writable(id, data.len() as u64) {
+            Err(kind) => Err(SendError { kind, data }),
+            Ok(()) => {
+                self.queue(id, [data], fin);
+                Ok(())
+            }
+        }
+    }
+
+    /// Queues many pieces of memory on a stream as if they were one, and its end if `fin`. It takes all or nothing, by
+    /// the same rule as [`Conn::send`]; each piece comes back in an [`Event::SendDone`] of its own.
+    ///
+    /// # Errors
+    /// All pieces come back in the error, in order.
+    pub fn send_vectored(
+        &mut self,
+        id: StreamId,
+        data: impl IntoIterator<Item = SendData>,
+        fin: bool,
+    ) -> Result<(), SendError<Vec<SendData>>> {
+        let data: Vec<_> = data.into_iter().collect();
+        let len = data.iter().fold(0, |sum: u64, piece| sum.saturating_add(piece.len() as u64));
+        match self.writable(id, len) {
+            Err(kind) => Err(SendError { kind, data }),
+            Ok(()) => {
+                self.queue(id, data, fin);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a stream takes `len` more bytes.
+    fn writable(&mut self, id: StreamId, len: u64) -> Result<(), SendErrorKind> {
         let conn = &mut *self.conn;
         if !conn.is_active() {
-            return Err(SendError { kind: SendErrorKind::Closed, data });
+            return Err(SendErrorKind::Closed);
         }
         let budget = conn.config.send_budget;
-        let Some(send) = conn.streams.get(id).and_then(|s| s.send.as_mut()).filter(|s| s.is_writable()) else {
-            return Err(SendError { kind: SendErrorKind::NoStream, data });
-        };
-        if send.queued() >= budget && !data.is_empty() {
+        let send = conn.streams.get(id).and_then(|s| s.send.as_mut()).filter(|s| s.is_writable());
+        let send = send.ok_or(SendErrorKind::NoStream)?;
+        if send.queued() >= budget && len > 0 {
             send.wants_writable = true;
-            return Err(SendError { kind: SendErrorKind::Blocked, data });
+            return Err(SendErrorKind::Blocked);
         }
-        if send.end() + data.len() as u64 > varint::MAX {
-            return Err(SendError { kind: SendErrorKind::TooLong, data });
+        let end = send.end().checked_add(len).filter(|end| *end <= varint::MAX);
+        end.map(|_| ()).ok_or(SendErrorKind::TooLong)
+    }
+
+    /// Queues data on a stream that takes it.
+    fn queue(&mut self, id: StreamId, data: impl IntoIterator<Item = SendData>, fin: bool) {
+        let conn = &mut *self.conn;
+        let Some(send) = conn.streams.get(id).and_then(|s| s.send.as_mut()) else { return };
+        for piece in data {
+            match piece {
+                // Nothing of it will be acknowledged: it can go back now.
+                SendData::Pinned(_, 0) => conn.events.push_back(Event::SendDone { id, data: piece, acked: 0 }),
+                _ => send.write(piece, false),
+            }
         }
-        send.write(data, fin);
+        if fin {
+            send.write(SendData::Static(&[]), true);
+        }
         conn.streams.queue_send(id);
+    }
+
+    /// Ranks a stream's data among that of the connection's other streams, from now on (RFC 9218 §4). It decides the
+    /// order in which this end sends, also what is sent again, and may be changed at any time.
+    ///
+    /// # Errors
+    /// [`StreamError`] when nothing is sent on the stream (any more).
+    pub fn set_priority(&mut self, id: StreamId, priority: Priority) -> Result<(), StreamError> {
+        if !self.conn.is_active() {
+            return Err(StreamError::Closed);
+        }
+        if self.conn.streams.set_priority(id, priority) { Ok(()) } else { Err(StreamError::NoStream) }
+    }
+
+    /// Chooses what a stream tells of received data: as it comes, or all at the end. Only streams with provided buffers
+    /// can be silent until the end: the bytes of pooled ones have to be taken for more to come, so these tell of all.
+    ///
+    /// # Errors
+    /// [`StreamError`] when nothing is received on the stream (any more).
+    pub fn set_notify(&mut self, id: StreamId, notify: Notify) -> Result<(), StreamError> {
+        if !self.conn.is_active() {
+            return Err(StreamError::Closed);
+        }
+        let stream = self.conn.streams.get(id).filter(|s| s.recv.as_ref().is_some_and(|r| r.is_receiving()));
+        stream.ok_or(StreamError::NoStream)?.notify = notify;
+        // What it has kept to itself may be told now.
+        self.conn.streams.mark_dirty(id);
         Ok(())
+    }
+
+    /// State and counters of a stream; `None` when it is gone. [`Event::Finished`] has the final
+    /// [`placement`](StreamStats::placement).
+    pub fn stream_stats(&self, id: StreamId) -> Option<StreamStats> {
+        let stream = self.conn.streams.get_ref(id)?;
+        let mut stats = StreamStats::default();
+        if let Some(recv) = &stream.recv {
+            recv.add_stats(&mut stats);
+        }
+        if let Some(send) = &stream.send {
+            send.add_stats(&mut stats);
+        }
+        Some(stats)
     }
 
     /// Ends a stream behind what was queued.
@@ -233,9 +322,28 @@ impl<'a> Conn<'a> {
     pub fn consume(&mut self, id: StreamId, n: usize) {
         let Some(recv) = self.conn.streams.get(id).and_then(|s| s.recv.as_mut()) else { return };
         let n = recv.consume(n as u64);
-        let credit = recv.credit_due().is_some();
+        self.after_consumption(id, n);
+    }
+
+    /// The next contiguous bytes of a pooled stream, lent without a copy: a full chunk of the pool (64 KiB) as a
+    /// whole, or the filled part of one that is still being filled. Call it until it gives `None`, which also
+    /// stands for streams with provided buffers, and for those that are gone, reset or stopped.
+    ///
+    /// The bytes count as consumed now: the peer gets new flow-control credit for them (RFC 9000 §4.1) although
+    /// they may be kept for long. What limits an application that keeps chunks is the pool: packets that find it
+    /// empty are dropped as if the network had lost them, so peers stall until chunks are given back. It is better
+    /// to leave bytes in the stream than to keep them: what is not taken or consumed gives no credit.
+    pub fn take(&mut self, id: StreamId) -> Option<Chunk> {
+        let chunk = self.conn.streams.get(id)?.recv.as_mut()?.take()?;
+        self.after_consumption(id, chunk.len() as u64);
+        Some(chunk)
+    }
+
+    /// The application has taken `n` more bytes of a pooled stream.
+    fn after_consumption(&mut self, id: StreamId, n: u64) {
         self.conn.recv_credit.consume(n);
-        if credit {
+        let recv = self.conn.streams.get_ref(id).and_then(|s| s.recv.as_ref());
+        if recv.is_some_and(|recv| recv.credit_due().is_some()) {
             self.conn.streams.queue_control(id);
         }
         self.conn.streams.remove_if_done(id);

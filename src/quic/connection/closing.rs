@@ -83,20 +83,34 @@ impl Connection {
         }
     }
 
-    /// Gives everything back to the application: each buffer and memory exactly once, then `Closed`.
+    /// Gives everything back to the application: each buffer and memory exactly once, then `Closed`. Bytes of pooled
+    /// streams that it has not taken yet stay until it has got that, unless it was the one that closed.
     fn release(&mut self, reason: CloseReason) {
+        let keep = !matches!(reason, CloseReason::Local { .. });
+        if keep {
+            self.streams.tell_again();
+        }
         self.flush_events();
         for (id, mut stream) in self.streams.drain() {
-            if let Some(send) = &mut stream.send {
+            if let Some(mut send) = stream.send.take() {
                 send.release(|data, acked| self.events.push_back(Event::SendDone { id, data, acked }));
             }
-            if let Some(recv) = &mut stream.recv {
-                while let Some((offset, buf, valid)) = recv.pop_any() {
-                    self.events.push_back(Event::Buffer { id, buf, offset, valid });
-                }
+            let Some(recv) = &mut stream.recv else { continue };
+            while let Some((offset, buf, valid)) = recv.pop_any() {
+                self.events.push_back(Event::Buffer { id, buf, offset, valid });
+            }
+            if keep && recv.is_readable() {
+                self.streams.put_back(id, stream);
             }
         }
         self.events.push_back(Event::Closed { reason });
+    }
+
+    /// The application knows that the connection is over, and has had its time to take what was left.
+    pub(crate) fn forget_streams(&mut self) {
+        if !self.is_active() {
+            self.streams.drain();
+        }
     }
 
     fn close_with(&mut self, now: Instant, close: Close, reason: CloseReason) {

@@ -38,13 +38,11 @@ impl Connection {
                 self.on_reset_stream(*id, *code, *final_size).map_err(fault)?
             }
             Frame::StopSending { id, code } => self.on_stop_sending(*id, *code).map_err(fault)?,
-            Frame::MaxData(limit) => {
-                self.send_credit.raise(*limit);
-            }
+            Frame::MaxData(limit) => self.raise_credit(*limit),
             Frame::MaxStreamData { id, max } => self.on_max_stream_data(*id, *max).map_err(fault)?,
             Frame::MaxStreams { bidi, max } => self.on_max_streams(if *bidi { Dir::Bidi } else { Dir::Uni }, *max),
             Frame::DataBlocked(_) => self.max_data_lost |= self.recv_credit.update_due().is_some(),
-            Frame::StreamDataBlocked { id, .. } => self.on_stream_data_blocked(*id).map_err(fault)?,
+            Frame::StreamDataBlocked { id, limit } => self.on_stream_data_blocked(*id, *limit).map_err(fault)?,
             Frame::StreamsBlocked { .. } => {}
             Frame::NewConnectionId { seq, retire_prior_to, cid, reset_token } => {
                 self.remote_cids.insert(*seq, *retire_prior_to, *cid, *reset_token).map_err(fault)?;
@@ -98,6 +96,13 @@ impl Connection {
         Ok(())
     }
 
+    /// The peer lets us send up to `limit` bytes on all streams together.
+    pub(super) fn raise_credit(&mut self, limit: u64) {
+        if self.send_credit.raise(limit) {
+            self.streams.credit_raised();
+        }
+    }
+
     /// Makes sure that the stream `id` exists, if it is one that the peer may speak of; false: it has ended.
     fn ensure_stream(&mut self, id: StreamId) -> Result<bool, TransportError> {
         if self.streams.get_ref(id).is_some() {
@@ -111,31 +116,38 @@ impl Connection {
             for index in first..=id.index() {
                 let new = StreamId::new(id.initiator(), id.dir(), index);
                 self.events.push_back(Event::StreamOpened { id: new });
-                self.ask_provider(new)?;
+                self.ask_provider(new);
             }
         }
         Ok(exists)
     }
 
-    /// Gives a new stream of the peer's the buffers of the listener's provider.
-    fn ask_provider(&mut self, id: StreamId) -> Result<(), TransportError> {
-        let Some(provider) = &self.config.provider else { return Ok(()) };
-        let bufs = provider.provide(id);
-        let total: u64 = bufs.iter().map(|b| b.len() as u64).sum();
-        let promised = provider.initial_window();
-        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
+    /// Gives a new stream of the peer's the buffers of the listener's provider. If it has none to give, the stream is a
+    /// pooled one; if it gives less than it has promised to the peer, more is asked for, and what finds no space has to
+    /// come again.
+    fn ask_provider(&mut self, id: StreamId) {
+        let Some(provider) = &self.config.provider else { return };
+        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return };
+        let mut bufs = provider.provide(id);
+        bufs.retain(|buf| !buf.is_empty());
         if bufs.is_empty() {
-            return Ok(());
+            return;
         }
         recv.make_provided();
         for buf in bufs {
             recv.provide(buf);
         }
-        // The peer may use what it was promised; less would be overrun by a correct peer.
-        if total < promised { Err(TransportError::INTERNAL_ERROR) } else { Ok(()) }
+        let (more, less) = (recv.credit_due().is_some(), recv.provided_end() < recv.announced());
+        if more {
+            self.streams.queue_control(id);
+        } else if less {
+            recv.space_missing();
+            self.streams.mark_dirty(id);
+        }
     }
 
-    /// A STREAM frame whose data starts at `at` in the payload: its bytes go straight to their place.
+    /// A STREAM frame whose data starts at `at` in the payload: its bytes go straight to their place. False when there is
+    /// no memory for them: they have to come again.
     pub(super) fn on_stream(
         &mut self,
         cx: &mut Cx<'_>,
@@ -143,18 +155,18 @@ impl Connection {
         at: usize,
         len: usize,
         opened: &Opened<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let id = header.id;
         let fault = |code: TransportError| Fault::new(code, 0x08, format!("stream {}: {code}", id.0));
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(fault(TransportError::STREAM_STATE_ERROR));
         }
         if !self.ensure_stream(id).map_err(fault)? {
-            return Ok(());
+            return Ok(true);
         }
-        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
+        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(true) };
         if recv.is_done() {
-            return Ok(());
+            return Ok(true);
         }
         let range = header.offset..header.offset.saturating_add(len as u64);
         let accepted = recv.accept(&range, header.fin).map_err(fault)?;
@@ -166,17 +178,20 @@ impl Connection {
             self.recv_credit.consume(accepted.new_high);
         }
         let mut placed = PlacementStats::default();
-        recv.place(range, cx.pool, |offset, memory| {
+        let in_place = recv.place(range, cx.pool, |offset, memory| {
             let from = at + (offset - header.offset) as usize;
             let edge = from.next_multiple_of(BLOCK).min(from + memory.len()) - from;
             placed.staged += edge as u64;
             placed.direct += (memory.len() - edge) as u64;
             opened.decrypt_at(from, memory);
-        })
-        .map_err(fault)?;
+        });
+        recv.add_placed(&placed);
+        if in_place.is_err() {
+            recv.space_missing();
+        }
         self.streams.mark_dirty(id);
         self.add_placement(cx.stats, &placed);
-        Ok(())
+        Ok(in_place.is_ok())
     }
 
     fn on_reset_stream(&mut self, id: StreamId, code: u64, size: u64) -> Result<(), TransportError> {
@@ -241,14 +256,14 @@ impl Connection {
         Ok(())
     }
 
-    fn on_stream_data_blocked(&mut self, id: StreamId) -> Result<(), TransportError> {
+    fn on_stream_data_blocked(&mut self, id: StreamId, limit: u64) -> Result<(), TransportError> {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
         if self.ensure_stream(id)?
             && let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut())
         {
-            recv.peer_blocked();
+            recv.peer_blocked(limit);
             if recv.credit_due().is_some() {
                 self.streams.queue_control(id);
             }

@@ -134,7 +134,7 @@ impl Connection {
             uni: params.initial_max_stream_data_uni,
         };
         self.streams.set_peer(windows, params.initial_max_streams_bidi, params.initial_max_streams_uni);
-        self.send_credit.raise(params.initial_max_data);
+        self.raise_credit(params.initial_max_data);
         self.path.mtu.limit(params.max_udp_payload_size.min(u64::from(u16::MAX)) as u16);
         self.peer = params;
         Ok(())

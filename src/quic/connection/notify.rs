@@ -1,7 +1,7 @@
 //! Turns what happened on streams since the last look into events, one of each kind per stream.
 
 use crate::quic::connection::Connection;
-use crate::quic::event::Event;
+use crate::quic::event::{Event, Notify};
 use crate::wire::quic::StreamId;
 
 impl Connection {
@@ -22,7 +22,7 @@ impl Connection {
         let mark = self.config.receive_low_water;
         let Some(stream) = self.streams.get(id) else { return };
         stream.dirty = false;
-        let mut reported = stream.reported;
+        let reported = stream.reported;
         let finish_reported = stream.finish_reported;
         let Some(recv) = &mut stream.recv else { return };
         if recv.is_done() {
@@ -44,11 +44,12 @@ impl Connection {
             }
             return;
         }
-        if contiguous > reported {
+        let silent = stream.notify == Notify::WhenComplete && !recv.is_complete();
+        if contiguous > reported && stream.notify == Notify::Progress {
             self.events.push_back(Event::Progress { id, contiguous });
-            reported = contiguous;
+            stream.reported = contiguous;
         }
-        while let Some((offset, buf)) = recv.pop_filled() {
+        while !silent && let Some((offset, buf)) = recv.pop_filled() {
             let valid = buf.len();
             self.events.push_back(Event::Buffer { id, buf, offset, valid });
         }
@@ -57,12 +58,9 @@ impl Connection {
                 self.events.push_back(Event::Buffer { id, buf, offset, valid });
             }
             recv.mark_done();
-            self.events.push_back(Event::Finished { id, size: contiguous });
+            self.events.push_back(Event::Finished { id, size: contiguous, placement: recv.placed() });
         } else if let Some((provided_left, wanted)) = recv.take_low(mark) {
             self.events.push_back(Event::ReceiveBufferLow { id, provided_left, wanted });
-        }
-        if let Some(stream) = self.streams.get(id) {
-            stream.reported = reported;
         }
     }
 }

@@ -269,12 +269,18 @@ impl Connection {
             self.path.validate();
             self.discard_space(SpaceId::Initial);
         }
-        let eliciting = self.read_frames(cx, info, opened, scratch)?;
+        let read = self.read_frames(cx, info, opened, scratch)?;
         if !self.is_active() {
             return Ok(());
         }
         self.eliciting_since_receive = false;
         self.reset_idle(cx.now);
+        if !read.complete {
+            // As if the network had lost it: the peer repeats what it carried, and slows down.
+            cx.stats.drop(Drop::NoMemory);
+            return Ok(());
+        }
+        let eliciting = read.eliciting;
         let (delay, every) = match info.space {
             SpaceId::Data => (self.config.max_ack_delay, self.config.ack_frequency),
             _ => (Duration::ZERO, 1),
@@ -289,19 +295,20 @@ impl Connection {
         Ok(())
     }
 
-    /// Walks over the frames. True if one of them is ack-eliciting.
+    /// Walks over the frames. All that have an effect have it also if there is no memory for the data of one: to get
+    /// the others once more does no harm.
     fn read_frames(
         &mut self,
         cx: &mut Cx<'_>,
         info: &Packet,
         opened: &Opened<'_>,
         scratch: &mut [u8],
-    ) -> Result<bool, Fault> {
+    ) -> Result<Read, Fault> {
         let len = opened.len();
         if len == 0 {
             return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, 0, "packet without frames"));
         }
-        let mut eliciting = false;
+        let mut read = Read { eliciting: false, complete: true };
         let mut pos = 0;
         let mut end = 0;
         let mut want = if len <= SMALL { len } else { WINDOW };
@@ -325,7 +332,7 @@ impl Connection {
                 let why = format!("frame 0x{:x} in a packet of type {:?}", frame.frame_type(), info.kind);
                 return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, frame.frame_type(), why));
             }
-            eliciting |= frame.is_ack_eliciting();
+            read.eliciting |= frame.is_ack_eliciting();
             pos += used;
             if let Frame::Stream(stream) = frame {
                 let n = stream.len.unwrap_or((len - pos) as u64);
@@ -333,7 +340,7 @@ impl Connection {
                     let why = "STREAM frame is longer than its packet";
                     return Err(Fault::new(TransportError::FRAME_ENCODING_ERROR, 0x08, why));
                 }
-                self.on_stream(cx, &stream, pos, n as usize, opened)?;
+                read.complete &= self.on_stream(cx, &stream, pos, n as usize, opened)?;
                 pos += n as usize;
                 if pos >= end {
                     end = pos;
@@ -346,8 +353,16 @@ impl Connection {
                 break;
             }
         }
-        Ok(eliciting)
+        Ok(read)
     }
+}
+
+/// What a packet's frames came to.
+struct Read {
+    /// One of them is ack-eliciting.
+    eliciting: bool,
+    /// There was memory for all their data.
+    complete: bool,
 }
 
 /// What became of a 1-RTT packet.

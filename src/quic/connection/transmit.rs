@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use arrayvec::ArrayVec;
+
 use crate::base::Side;
 use crate::base::time::Duration;
 use crate::quic::connection::closing::Close;
@@ -14,7 +16,7 @@ use crate::quic::recovery::{Permit, SentPacket, SpaceId};
 use crate::quic::space::MAX_ACK_RANGES;
 use crate::wire::quic::frame::{self, Frame, StreamHeader};
 use crate::wire::quic::header::{self, PacketType};
-use crate::wire::quic::{TransportError, varint};
+use crate::wire::quic::{StreamId, TransportError, varint};
 
 /// Room that a further coalesced packet must find to be worth its header and tag, in bytes.
 const COALESCE_ROOM: usize = 160;
@@ -72,6 +74,8 @@ impl Connection {
             return None;
         }
         let max = slot.len().min(mtu);
+        // Who cannot send leaves the queue: what is in it then has something to send.
+        self.next_stream();
         let permit = self.recovery.permit(cx.now, mtu as u16);
         let blocked = permit != Permit::Send;
         let wants = SpaceId::ALL.map(|space| self.wants(cx, space, blocked));
@@ -122,7 +126,15 @@ impl Connection {
     }
 
     fn data_pending(&self) -> bool {
-        self.one_rtt.is_some() && self.complete && self.streams.can_send(self.send_credit.available())
+        self.one_rtt.is_some() && self.complete && self.streams.wants_to_send()
+    }
+
+    /// The stream whose data goes next, once data may go at all.
+    fn next_stream(&mut self) -> Option<StreamId> {
+        if self.one_rtt.is_none() || !self.complete {
+            return None;
+        }
+        self.streams.next_send(self.send_credit.available())
     }
 
     fn only_acks(&self, space: SpaceId) -> bool {
@@ -372,13 +384,13 @@ impl Connection {
                     if fits {
                         send.reset_sent();
                     }
-                } else if send.is_blocked() && send.credit.available() == 0 {
-                    if let Some(limit) = send.credit.take_blocked() {
-                        fits &= builder
-                            .put(&Frame::StreamDataBlocked { id, limit }, Some(SentFrame::StreamDataBlocked(id)));
-                        if !fits {
-                            send.credit.blocked_lost();
-                        }
+                } else if send.is_blocked()
+                    && let Some(limit) = send.credit.take_blocked()
+                {
+                    let frame = Frame::StreamDataBlocked { id, limit };
+                    fits &= builder.put(&frame, Some(SentFrame::StreamDataBlocked(id)));
+                    if !fits {
+                        send.credit.blocked_lost();
                     }
                 }
             }
@@ -403,29 +415,15 @@ impl Connection {
         }
     }
 
-    /// STREAM frames, one stream after the other, until the packet is full.
+    /// STREAM frames by priority, until the packet is full.
     fn put_streams(&mut self, builder: &mut PacketBuilder<'_>) {
-        for _ in 0..=self.streams.send_queue_len() {
+        while builder.takes_stream() && builder.room() >= MIN_STREAM_ROOM {
+            let Some(id) = self.next_stream() else { return };
             let credit = self.send_credit.available();
-            if !self.streams.can_send(credit) || !builder.takes_stream() || builder.room() < MIN_STREAM_ROOM {
-                return;
-            }
-            let Some(id) = self.streams.front_send() else { return };
-            let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else {
-                self.streams.pop_send();
-                continue;
-            };
+            let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else { return };
             let shape = StreamHeader { id, offset: send.end(), len: Some(builder.room() as u64), fin: false };
             let room = builder.room().saturating_sub(shape.encoded_len()) as u64;
-            let Some(pick) = send.pick(room, credit) else {
-                if send.can_send(u64::MAX) {
-                    // Only connection credit is missing: it keeps its place for when there is some.
-                    self.streams.rotate_send();
-                } else {
-                    self.streams.pop_send();
-                }
-                continue;
-            };
+            let Some(pick) = send.pick(room, credit) else { return };
             let len = pick.range.end - pick.range.start;
             let header = StreamHeader { id, offset: pick.range.start, len: Some(len), fin: pick.fin };
             builder.write_with(|w| {
@@ -434,12 +432,8 @@ impl Connection {
             });
             builder.stream(id, &pick.range, pick.fin);
             send.sent(&pick);
-            let more = send.can_send(u64::MAX);
-            self.streams.queue_send(id);
             self.send_credit.consume(pick.new);
-            if !more {
-                self.streams.pop_send();
-            } else if builder.room() < MIN_STREAM_ROOM {
+            if builder.room() < MIN_STREAM_ROOM && send.can_send(self.send_credit.available()) {
                 self.streams.rotate_send();
             }
         }
@@ -477,39 +471,56 @@ impl Connection {
         }
         self.close_sent();
         let mut pos = 0;
-        for space in SpaceId::ALL {
-            let has_keys = match space {
-                SpaceId::Data => self.one_rtt.is_some() && (self.complete || self.side == Side::Server),
-                _ => self.spaces[space.index()].keys.is_some() && !(space == SpaceId::Handshake && self.confirmed),
-            };
-            if !has_keys {
-                continue;
-            }
-            let last = space == SpaceId::Data || !self.has_keys_above(space);
-            let pad = last && self.side == Side::Client && self.spaces[0].keys.is_some();
+        for space in SpaceId::ALL.into_iter().filter(|space| self.closes_in(*space)).collect::<ArrayVec<_, 3>>() {
+            let pad = !self.closes_above(space) && self.side == Side::Client && self.closes_in(SpaceId::Initial);
             let pad_to = if pad { usize::from(MIN_MTU).min(max).saturating_sub(pos) } else { 0 };
             pos += self.close_packet(space, &close, &mut slot[pos..max], pad_to);
         }
         (pos > 0).then_some(pos)
     }
 
-    fn has_keys_above(&self, space: SpaceId) -> bool {
-        let handshake = space < SpaceId::Handshake && self.spaces[SpaceId::Handshake.index()].keys.is_some();
-        handshake || (self.one_rtt.is_some() && (self.complete || self.side == Side::Server))
+    /// Whether the close goes into a packet of `space`: its keys are there, and the peer may have no later ones.
+    fn closes_in(&self, space: SpaceId) -> bool {
+        let has_keys = |space: SpaceId| self.spaces[space.index()].keys.is_some();
+        match space {
+            // A server whose Handshake keys a client has has them as well.
+            SpaceId::Initial => has_keys(space) && !(self.side == Side::Client && has_keys(SpaceId::Handshake)),
+            SpaceId::Handshake => has_keys(space) && !self.confirmed,
+            SpaceId::Data => self.one_rtt.is_some() && (self.complete || self.side == Side::Server),
+        }
+    }
+
+    fn closes_above(&self, space: SpaceId) -> bool {
+        SpaceId::ALL.into_iter().any(|above| above > space && self.closes_in(above))
+    }
+
+    /// What the server lacks of a client's handshake goes along with the close, so that the server can complete it: the
+    /// client is connected, and may have sent data. True if the peer can read 1-RTT packets then.
+    fn put_last_crypto(&mut self, builder: &mut PacketBuilder<'_>) -> bool {
+        let crypto = &self.spaces[SpaceId::Handshake.index()].crypto_tx;
+        let range = crypto.unacked();
+        let whole = !range.is_empty();
+        whole && builder.put(&Frame::Crypto { offset: range.start, data: crypto.bytes(&range) }, None)
     }
 
     fn close_packet(&mut self, space: SpaceId, close: &Close, slot: &mut [u8], pad_to: usize) -> usize {
         let pn = self.space(space).next_pn;
         self.space(space).next_pn += 1;
         let mut builder = self.start_packet(space, pn, slot);
-        let reason = close.reason.as_bytes();
-        let frame = match close.frame_type {
-            Some(frame_type) => Frame::ConnectionClose { code: close.code, frame_type, reason },
-            None if space == SpaceId::Data => Frame::ApplicationClose { code: close.code, reason },
-            // The application's words are not for eyes that are not authenticated yet (RFC 9000 §10.2.3).
-            None => Frame::ConnectionClose { code: TransportError::APPLICATION_ERROR.0, frame_type: 0, reason: b"" },
-        };
-        builder.put(&frame, None);
+        let completes = space == SpaceId::Handshake && self.side == Side::Client && self.complete;
+        // The application's words follow in the 1-RTT packet, which can be read now.
+        if !(completes && self.put_last_crypto(&mut builder)) {
+            let reason = close.reason.as_bytes();
+            let frame = match close.frame_type {
+                Some(frame_type) => Frame::ConnectionClose { code: close.code, frame_type, reason },
+                None if space == SpaceId::Data => Frame::ApplicationClose { code: close.code, reason },
+                // The application's words are not for eyes that are not authenticated yet (RFC 9000 §10.2.3).
+                None => {
+                    Frame::ConnectionClose { code: TransportError::APPLICATION_ERROR.0, frame_type: 0, reason: b"" }
+                }
+            };
+            builder.put(&frame, None);
+        }
         builder.pad_to(pad_to);
         let len = self.seal(space, pn, builder);
         self.building.clear();

@@ -21,7 +21,7 @@ use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, IdMaker, RxMeta, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::stats::{Drop, EndpointStats};
-use crate::quic::tls::{TlsError, TlsSession};
+use crate::quic::tls::{self, TlsError, TlsSession};
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::{ConnectionId, QUIC_V1};
 
@@ -106,6 +106,7 @@ macro_rules! cx {
 impl Endpoint {
     /// An engine that accepts connections if `server` is given. `pool` feeds pooled streams.
     pub fn new(config: EndpointConfig, server: Option<ServerConfig>, pool: BufPool) -> Self {
+        tls::warm_up();
         let mut rng = Rng::from_seed(config.seed);
         let ids = IdMaker { codec: CidCodec::new(&config.cid_key), reset_key: config.reset_key, core: config.core };
         let lookup = Lookup::new(&mut rng);
@@ -364,6 +365,7 @@ impl Endpoint {
                     return Some((id, event));
                 }
                 conn.has_events = false;
+                conn.forget_streams();
                 if conn.is_dead() && !conn.queued {
                     self.remove(id);
                 }
@@ -400,6 +402,27 @@ impl Endpoint {
             }
             self.touch(id);
         }
+    }
+
+    /// Ends every connection without a word to its peer. What they hold comes back in events as if each had been
+    /// closed; [`Endpoint::poll_event`] gives them.
+    pub fn abandon_all(&mut self) {
+        let ids: Vec<ConnId> = self.table.ids().collect();
+        for id in ids {
+            if let Some(conn) = self.table.get(id) {
+                conn.abandon(CloseReason::Shutdown);
+            }
+            self.touch(id);
+        }
+    }
+
+    /// Takes the engine apart: every connection ends without a word to its peer, and the events are all that were not
+    /// polled yet. Among them is every buffer, with the number of its valid bytes, and every sent memory, with the
+    /// number of its acknowledged ones. Bytes of pooled streams go back to their pool; an application that wants them,
+    /// too, calls [`Endpoint::abandon_all`] and reads while it polls.
+    pub fn into_events(mut self) -> impl Iterator<Item = (ConnId, Event)> {
+        self.abandon_all();
+        std::iter::from_fn(move || self.poll_event())
     }
 
     /// The path to `remote` carries no UDP payload above `max` bytes (ICMP packet too big, RFC 9000 §14.2.1).

@@ -1,6 +1,8 @@
 //! The streams of one connection (RFC 9000 §2, §3): which exist, which may be opened, which have work.
 
+pub(crate) mod chunk;
 pub(crate) mod placement;
+pub(crate) mod priority;
 pub(crate) mod recv;
 pub(crate) mod send;
 
@@ -9,7 +11,8 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::base::Side;
-use crate::quic::event::Dir;
+use crate::quic::event::{Dir, Notify};
+use crate::quic::stream::priority::{Priority, SendQueue};
 use crate::quic::stream::recv::RecvStream;
 use crate::quic::stream::send::SendStream;
 use crate::wire::quic::{StreamId, TransportError};
@@ -41,34 +44,16 @@ const MAX_SPARE: usize = 256;
 /// No slot of the slab.
 const NO_SLOT: u32 = u32::MAX;
 
-/// Whether a stream has anything to send.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Ready {
-    #[default]
-    No,
-    /// New data, for which its own credit is there; the connection's may not be.
-    WithCredit,
-    /// Lost data or a lone FIN: they take no credit.
-    Free,
-}
-
-impl Ready {
-    fn of(send: Option<&SendStream>) -> Self {
-        match send {
-            Some(send) if send.can_send(0) => Self::Free,
-            Some(send) if send.can_send(u64::MAX) => Self::WithCredit,
-            _ => Self::No,
-        }
-    }
-}
-
 /// One stream; a part that does not exist for its kind is `None`.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) send: Option<SendStream>,
     pub(crate) recv: Option<RecvStream>,
-    ready: Ready,
+    priority: Priority,
     in_send_queue: bool,
+    /// It is in the list of those that wait for connection credit.
+    starved: bool,
+    pub(crate) notify: Notify,
     in_control_queue: bool,
     pub(crate) dirty: bool,
     /// Contiguous bytes that the last event told of.
@@ -83,8 +68,10 @@ impl Stream {
         Self {
             send: send.map(SendStream::new),
             recv: recv.map(RecvStream::new),
-            ready: Ready::No,
+            priority: Priority::default(),
             in_send_queue: false,
+            starved: false,
+            notify: Notify::default(),
             in_control_queue: false,
             dirty: false,
             reported: 0,
@@ -153,14 +140,14 @@ pub(crate) struct Streams {
     spare: usize,
     /// The stream that was looked for last: most often the one that is looked for next.
     last: Cell<(StreamId, u32)>,
-    /// How many streams are ready to send, by [`Ready`].
-    ready: [usize; 3],
     counts: [Count; 2],
     /// What we announced.
     local: Windows,
     /// What the peer announced, from its point of view.
     peer: Windows,
-    send_queue: VecDeque<StreamId>,
+    send_queue: SendQueue,
+    /// Streams that lack nothing but connection credit; some that do no more.
+    starved: Vec<StreamId>,
     control_queue: VecDeque<StreamId>,
     /// Streams with something to tell the application.
     pub(crate) dirty: Vec<StreamId>,
@@ -183,11 +170,11 @@ impl Streams {
             free: Vec::new(),
             spare: 0,
             last: Cell::new((StreamId(0), NO_SLOT)),
-            ready: [0; 3],
             counts: [count(max_bidi), count(max_uni)],
             local,
             peer: Windows::default(),
-            send_queue: VecDeque::new(),
+            send_queue: SendQueue::default(),
+            starved: Vec::new(),
             control_queue: VecDeque::new(),
             dirty: Vec::new(),
         }
@@ -234,12 +221,17 @@ impl Streams {
         }
     }
 
-    fn insert(&mut self, id: StreamId) {
-        let (send, recv) = self.windows(id);
-        let slot = self.free.pop().unwrap_or_else(|| {
+    /// A slot of the slab without a stream.
+    fn free_slot(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
             self.slab.push(None);
             self.slab.len() as u32 - 1
-        });
+        })
+    }
+
+    fn insert(&mut self, id: StreamId) {
+        let (send, recv) = self.windows(id);
+        let slot = self.free_slot();
         let place = &mut self.slab[slot as usize];
         match place {
             Some(old) => {
@@ -256,14 +248,13 @@ impl Streams {
         let Some(slot) = self.map.remove(&id) else { return };
         self.last.set((id, NO_SLOT));
         let place = &mut self.slab[slot as usize];
-        if let Some(stream) = place {
-            self.ready[stream.ready as usize] -= usize::from(stream.ready != Ready::No);
-            stream.ready = Ready::No;
-        }
-        if self.spare < MAX_SPARE {
-            self.spare += 1;
-        } else {
-            *place = None;
+        match place {
+            Some(stream) if self.spare < MAX_SPARE => {
+                // Nothing of the application's or the pool's stays in it.
+                stream.renew(stream.send.as_ref().map(|_| 0), stream.recv.as_ref().map(|_| 0));
+                self.spare += 1;
+            }
+            _ => *place = None,
         }
         self.free.push(slot);
     }
@@ -365,31 +356,29 @@ impl Streams {
         }
     }
 
-    /// What the stream has to send may have changed: takes note, and queues it if it has something.
+    /// The stream has data to send.
     pub(crate) fn queue_send(&mut self, id: StreamId) {
-        let Some(slot) = self.find(id) else { return };
-        let Some(stream) = self.slab[slot].as_deref_mut() else { return };
-        let ready = Ready::of(stream.send.as_ref());
-        let was = std::mem::replace(&mut stream.ready, ready);
-        if was != ready {
-            self.ready[was as usize] -= usize::from(was != Ready::No);
-            self.ready[ready as usize] += usize::from(ready != Ready::No);
-        }
-        if ready != Ready::No && !std::mem::replace(&mut stream.in_send_queue, true) {
-            self.send_queue.push_back(id);
-        } else if stream.send.as_ref().is_some_and(SendStream::is_blocked) {
-            // The peer should know (RFC 9000 §4.1).
-            self.push_control(id);
+        if let Some(stream) = self.get(id)
+            && !std::mem::replace(&mut stream.in_send_queue, true)
+        {
+            let priority = stream.priority;
+            self.send_queue.push(id, priority);
         }
     }
 
-    /// The stream has a control frame to send. If that is a reset, it has no data any more.
+    /// Gives the stream a place of its own among those that send. False if there is no such stream.
+    pub(crate) fn set_priority(&mut self, id: StreamId, priority: Priority) -> bool {
+        let Some(stream) = self.get(id).filter(|s| s.send.is_some()) else { return false };
+        let old = std::mem::replace(&mut stream.priority, priority);
+        if old != priority && stream.in_send_queue {
+            self.send_queue.remove(id, old);
+            self.send_queue.push(id, priority);
+        }
+        true
+    }
+
+    /// The stream has a control frame to send.
     pub(crate) fn queue_control(&mut self, id: StreamId) {
-        self.queue_send(id);
-        self.push_control(id);
-    }
-
-    fn push_control(&mut self, id: StreamId) {
         if let Some(stream) = self.get(id)
             && !std::mem::replace(&mut stream.in_control_queue, true)
         {
@@ -406,53 +395,60 @@ impl Streams {
         }
     }
 
-    pub(crate) fn front_send(&self) -> Option<StreamId> {
-        self.send_queue.front().copied()
-    }
-
-    /// Takes the front stream off the queue.
-    pub(crate) fn pop_send(&mut self) {
-        if let Some(id) = self.send_queue.pop_front()
-            && let Some(stream) = self.get(id)
-        {
+    /// The stream that sends next, given `credit` bytes of connection credit. Streams that cannot send are put
+    /// where they wait for what they lack.
+    pub(crate) fn next_send(&mut self, credit: u64) -> Option<StreamId> {
+        while let Some(id) = self.send_queue.front() {
+            let Some(stream) = self.get(id) else {
+                self.send_queue.pop();
+                continue;
+            };
+            let send = stream.send.as_ref();
+            if send.is_some_and(|send| send.can_send(credit)) {
+                return Some(id);
+            }
+            let starved = send.is_some_and(SendStream::is_starved);
+            let blocked = send.is_some_and(SendStream::is_blocked);
             stream.in_send_queue = false;
-        }
-    }
-
-    /// Puts the front stream behind the others, so that all get their turn.
-    pub(crate) fn rotate_send(&mut self) {
-        if self.send_queue.len() > 1 {
-            self.send_queue.rotate_left(1);
-        }
-    }
-
-    pub(crate) fn send_queue_len(&self) -> usize {
-        self.send_queue.len()
-    }
-
-    /// Whether any stream could send with `connection` bytes of connection credit.
-    pub(crate) fn can_send(&self, connection: u64) -> bool {
-        debug_assert!(self.counts_are_right());
-        self.ready[Ready::Free as usize] > 0 || (connection > 0 && self.ready[Ready::WithCredit as usize] > 0)
-    }
-
-    /// Streams have new data that needs connection credit.
-    pub(crate) fn blocked_by_connection(&self) -> bool {
-        self.ready[Ready::WithCredit as usize] > 0
-    }
-
-    /// Whether what is noted of the streams is what they say themselves.
-    fn counts_are_right(&self) -> bool {
-        let mut ready = [0; 3];
-        for slot in self.map.values() {
-            let Some(stream) = &self.slab[*slot as usize] else { return false };
-            let now = Ready::of(stream.send.as_ref());
-            ready[now as usize] += usize::from(now != Ready::No);
-            if now != Ready::No && !stream.in_send_queue {
-                return false;
+            let starves = starved && !std::mem::replace(&mut stream.starved, true);
+            self.send_queue.pop();
+            if starves {
+                self.starved.push(id);
+            }
+            if blocked {
+                self.queue_control(id);
             }
         }
-        ready == self.ready
+        None
+    }
+
+    /// Whether any stream is in the queue; those that cannot send have left it at the last
+    /// [`Streams::next_send`].
+    pub(crate) fn wants_to_send(&self) -> bool {
+        self.send_queue.front().is_some()
+    }
+
+    /// The stream in front has had its packet.
+    pub(crate) fn rotate_send(&mut self) {
+        self.send_queue.rotate();
+    }
+
+    /// There is more connection credit: those that wait for it get their turn.
+    pub(crate) fn credit_raised(&mut self) {
+        let mut starved = std::mem::take(&mut self.starved);
+        for id in starved.drain(..) {
+            if let Some(stream) = self.get(id) {
+                stream.starved = false;
+                self.queue_send(id);
+            }
+        }
+        self.starved = starved;
+    }
+
+    /// Whether a stream's data waits only for connection credit.
+    pub(crate) fn blocked_by_connection(&self) -> bool {
+        let send = |id| self.get_ref(id).and_then(|s| s.send.as_ref());
+        self.starved.iter().any(|id| send(*id).is_some_and(SendStream::is_starved))
     }
 
     pub(crate) fn front_control(&self) -> Option<StreamId> {
@@ -467,16 +463,39 @@ impl Streams {
         }
     }
 
+    /// The application is to be told once more of every pooled stream that it has not read to its end.
+    pub(crate) fn tell_again(&mut self) {
+        let mut ids: Vec<_> = Vec::new();
+        for (id, slot) in &self.map {
+            let Some(stream) = &mut self.slab[*slot as usize] else { continue };
+            if let Some(recv) = stream.recv.as_ref().filter(|r| r.is_readable()) {
+                stream.reported = stream.reported.min(recv.consumed());
+                stream.finish_reported = false;
+                ids.push(*id);
+            }
+        }
+        ids.sort_unstable();
+        // The last one marked is the first to be told of.
+        ids.iter().rev().for_each(|id| self.mark_dirty(*id));
+    }
+
+    /// A stream that was drained stays for as long as it is read.
+    pub(crate) fn put_back(&mut self, id: StreamId, stream: Box<Stream>) {
+        let slot = self.free_slot();
+        self.slab[slot as usize] = Some(stream);
+        self.map.insert(id, slot);
+    }
+
     /// All streams, to end them with the connection.
     pub(crate) fn drain(&mut self) -> Vec<(StreamId, Box<Stream>)> {
         self.send_queue.clear();
+        self.starved.clear();
         self.control_queue.clear();
         self.dirty.clear();
-        self.ready = [0; 3];
         self.last.set((StreamId(0), NO_SLOT));
         let slab = &mut self.slab;
-        let mut all: Vec<_> =
-            self.map.drain().filter_map(|(id, slot)| slab[slot as usize].take().map(|stream| (id, stream))).collect();
+        let streams = self.map.drain().filter_map(|(id, slot)| Some((id, slab[slot as usize].take()?)));
+        let mut all: Vec<_> = streams.collect();
         all.sort_by_key(|(id, _)| *id);
         self.slab.clear();
         self.free.clear();
@@ -527,34 +546,6 @@ mod tests {
     }
 
     #[test]
-    fn streams_ready_to_send_are_counted() {
-        use crate::quic::event::SendData;
-        let mut s = server();
-        s.set_peer(Windows { bidi_local: 0, bidi_remote: 0, uni: 10 }, 0, 5);
-        let ids: Vec<_> = (0..5).map(|_| s.open(Dir::Uni).unwrap()).collect();
-        assert!(!s.can_send(u64::MAX));
-        for id in &ids {
-            s.get(*id).unwrap().send.as_mut().unwrap().write(SendData::Static(b"0123456789ab"), false);
-            s.queue_send(*id);
-        }
-        assert!(s.can_send(1) && !s.can_send(0) && s.blocked_by_connection());
-        for id in &ids {
-            let send = s.get(*id).unwrap().send.as_mut().unwrap();
-            let pick = send.pick(100, 100).unwrap();
-            send.sent(&pick);
-            s.queue_send(*id);
-        }
-        assert!(!s.can_send(u64::MAX) && !s.blocked_by_connection());
-        assert_eq!(s.front_control(), Some(ids[0]), "they are blocked, which the peer should know");
-        s.get(ids[3]).unwrap().send.as_mut().unwrap().on_lost(2..4, false);
-        s.queue_send(ids[3]);
-        assert!(s.can_send(0) && !s.blocked_by_connection());
-        s.get(ids[3]).unwrap().send.as_mut().unwrap().reset(1, |_, _| {});
-        s.queue_control(ids[3]);
-        assert!(!s.can_send(u64::MAX));
-    }
-
-    #[test]
     fn ended_streams_leave_nothing_to_those_after_them() {
         let mut s = server();
         for index in 0..50 {
@@ -565,12 +556,14 @@ mod tests {
             assert!(send.is_writable() && send.end() == 0 && send.queued() == 0 && !send.can_send(u64::MAX));
             assert!(recv.is_receiving() && recv.high() == 0 && recv.final_size().is_none() && recv.is_pooled());
             assert!(!stream.dirty && stream.reported == 0 && !stream.finish_reported);
+            assert_eq!(stream.priority, Priority::default());
             recv.accept(&(0..0), true).unwrap();
             recv.mark_done();
             send.reset(3, |_, _| {});
             send.reset_sent();
             send.reset_acked();
             stream.reported = 9;
+            s.set_priority(id, Priority { urgency: 1, incremental: true });
             s.queue_control(id);
             s.remove_if_done(id);
             assert!(s.get(id).is_none() && s.len() == 0);

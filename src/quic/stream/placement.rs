@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::mem::{BufPool, PinnedBuf};
+use crate::quic::stream::recv::NoMemory;
 
 /// Size of the chunks that a pooled stream takes from the engine's pool, in bytes.
 pub(crate) const CHUNK: usize = 64 << 10;
@@ -49,11 +50,7 @@ impl Provided {
     }
 
     /// Calls `fill(stream range, memory)` for each piece of memory that `range` covers, in order.
-    ///
-    /// # Panics
-    /// If part of `range` was never provided: flow control is checked before.
     fn place(&mut self, range: Range<u64>, mut fill: impl FnMut(u64, &mut [u8])) {
-        assert!(range.end <= self.end, "placement beyond what was provided");
         let first = self.bufs.partition_point(|(start, buf)| start + buf.len() as u64 <= range.start);
         let mut at = range.start;
         for (start, buf) in self.bufs.range_mut(first..) {
@@ -69,54 +66,77 @@ impl Provided {
 }
 
 /// Chunks of the engine's pool, taken when the first byte for them arrives.
+///
+/// Chunks are taken in order: whoever holds bytes behind a gap has the memory for the gap as well. So streams that
+/// share an empty pool cannot wait for each other with all its memory behind gaps.
 #[derive(Debug, Default)]
 pub(crate) struct Pooled {
-    /// Chunk `i` holds stream offsets `(base + i) * CHUNK ..`.
-    chunks: VecDeque<Option<PinnedBuf>>,
+    /// Chunk `i` holds stream offsets `(base + i) * CHUNK ..`, the first one perhaps without those that were
+    /// lent out. Each with the offset that its memory starts at.
+    chunks: VecDeque<(u64, PinnedBuf)>,
     base: u64,
 }
 
 impl Pooled {
-    fn slot(&mut self, index: u64) -> &mut Option<PinnedBuf> {
-        let i = (index - self.base) as usize;
-        if self.chunks.len() <= i {
-            self.chunks.resize_with(i + 1, || None);
+    /// Takes memory for everything below `end`; or for nothing more, when the pool has not enough.
+    fn reserve(&mut self, end: u64, pool: &BufPool) -> Result<(), NoMemory> {
+        let have = self.chunks.len();
+        loop {
+            let start = (self.base + self.chunks.len() as u64) * CHUNK as u64;
+            if start >= end {
+                return Ok(());
+            }
+            let Ok(buf) = pool.alloc(CHUNK) else {
+                self.chunks.truncate(have);
+                return Err(NoMemory);
+            };
+            self.chunks.push_back((start, buf));
         }
-        &mut self.chunks[i]
     }
 
-    /// Like [`Provided::place`]. False when the pool has no memory for it; nothing is placed then.
-    fn place(&mut self, range: Range<u64>, pool: &BufPool, mut fill: impl FnMut(u64, &mut [u8])) -> bool {
+    /// Like [`Provided::place`].
+    fn place(&mut self, range: Range<u64>, mut fill: impl FnMut(u64, &mut [u8])) {
         const SIZE: u64 = CHUNK as u64;
-        for index in range.start / SIZE..=(range.end - 1) / SIZE {
-            let slot = self.slot(index);
-            if slot.is_none() {
-                match pool.alloc(CHUNK) {
-                    Ok(buf) => *slot = Some(buf),
-                    Err(_) => return false,
-                }
-            }
-        }
         let mut at = range.start;
         while at < range.end {
             let index = at / SIZE;
             let to = range.end.min((index + 1) * SIZE);
-            let buf = self.slot(index).as_mut().expect("taken above");
-            fill(at, &mut buf[(at % SIZE) as usize..(to - index * SIZE) as usize]);
+            let Some((start, buf)) = self.chunks.get_mut((index - self.base) as usize) else { return };
+            fill(at, &mut buf[(at - *start) as usize..(to - *start) as usize]);
             at = to;
         }
-        true
     }
 
     /// Bytes `from..to`, as far as they lie in one chunk.
     pub(crate) fn peek(&self, from: u64, to: u64) -> &[u8] {
         let index = from / CHUNK as u64;
-        let start = (from % CHUNK as u64) as usize;
-        let end = (to - index * CHUNK as u64).min(CHUNK as u64) as usize;
+        let end = to.min((index + 1) * CHUNK as u64);
         match self.chunks.get((index - self.base) as usize) {
-            Some(Some(buf)) if start < end => &buf[start..end],
+            Some((start, buf)) if from < end => &buf[(from - start) as usize..(end - start) as usize],
             _ => &[],
         }
+    }
+
+    /// Moves bytes `from..to` out, as far as they lie in one chunk: memory that ends with them, and how many
+    /// bytes it has before them. Everything below `from` is released, and with `last` all that is behind, too;
+    /// otherwise, the rest of a chunk that is not full stays for later bytes.
+    pub(crate) fn take(&mut self, from: u64, to: u64, last: bool) -> Option<(PinnedBuf, usize)> {
+        self.release_below(from);
+        let end = to.min((self.base + 1) * CHUNK as u64);
+        if from >= end {
+            return None;
+        }
+        let (start, mut buf) = self.chunks.pop_front()?;
+        let (before, len) = ((from - start) as usize, (end - start) as usize);
+        if len < buf.len() && !last {
+            let (front, back) = buf.split(len);
+            buf = front;
+            self.chunks.push_front((end, back));
+        } else {
+            buf.truncate(len);
+            self.base += 1;
+        }
+        Some((buf, before))
     }
 
     /// Gives chunks that lie wholly below `consumed` back to the pool.
@@ -150,30 +170,40 @@ impl Default for Placement {
 }
 
 impl Placement {
-    /// Starts anew as the chunks of another stream.
+    /// Starts anew as the chunks of another stream; the list of buffers keeps its memory.
     pub(crate) fn renew(&mut self) {
-        match self {
-            Self::Pooled(pooled) => {
-                pooled.chunks.clear();
-                pooled.base = 0;
-            }
-            Self::Provided(_) | Self::Discard => *self = Self::default(),
+        let mut chunks = match std::mem::take(self) {
+            Self::Provided(provided) => provided.bufs,
+            Self::Pooled(pooled) => pooled.chunks,
+            Self::Discard => VecDeque::new(),
+        };
+        chunks.clear();
+        *self = Self::Pooled(Pooled { chunks, base: 0 });
+    }
+
+    /// Turns chunks, none of which holds anything yet, into a place for the application's buffers.
+    pub(crate) fn make_provided(&mut self) {
+        self.renew();
+        if let Self::Pooled(pooled) = self {
+            *self = Self::Provided(Provided { bufs: std::mem::take(&mut pooled.chunks), end: 0 });
         }
     }
 
-    /// Calls `fill(stream offset, memory)` for each piece of `range` in order.
-    /// False when there is no memory for it.
-    pub(crate) fn place(&mut self, range: Range<u64>, pool: &BufPool, fill: impl FnMut(u64, &mut [u8])) -> bool {
-        if range.is_empty() {
-            return true;
-        }
+    /// Makes sure that there is memory for all bytes below `end`.
+    pub(crate) fn reserve(&mut self, end: u64, pool: &BufPool) -> Result<(), NoMemory> {
         match self {
-            Self::Provided(provided) => {
-                provided.place(range, fill);
-                true
-            }
-            Self::Pooled(pooled) => pooled.place(range, pool, fill),
-            Self::Discard => true,
+            Self::Provided(provided) if end > provided.end => Err(NoMemory),
+            Self::Pooled(pooled) => pooled.reserve(end, pool),
+            Self::Provided(_) | Self::Discard => Ok(()),
+        }
+    }
+
+    /// Calls `fill(stream offset, memory)` for each piece of `range` in order. Its memory was reserved before.
+    pub(crate) fn place(&mut self, range: Range<u64>, fill: impl FnMut(u64, &mut [u8])) {
+        match self {
+            Self::Provided(provided) => provided.place(range, fill),
+            Self::Pooled(pooled) => pooled.place(range, fill),
+            Self::Discard => {}
         }
     }
 }
@@ -181,6 +211,7 @@ impl Placement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mem::{Hugepages, PoolConfig};
 
     #[test]
     fn provided_splits_a_range_across_buffers() {
@@ -208,14 +239,32 @@ mod tests {
         let pool = BufPool::heap();
         let mut p = Pooled::default();
         let start = CHUNK as u64 - 3;
-        assert!(p.place(start..start + 10, &pool, |at, memory| {
+        p.reserve(start + 10, &pool).unwrap();
+        p.place(start..start + 10, |at, memory| {
             for (i, b) in memory.iter_mut().enumerate() {
                 *b = (at + i as u64 - start) as u8;
             }
-        }));
+        });
         assert_eq!(p.peek(start, start + 10), [0, 1, 2]);
         assert_eq!(p.peek(start + 3, start + 10), [3, 4, 5, 6, 7, 8, 9]);
         p.release_below(start + 5);
         assert_eq!(p.peek(start + 5, start + 10), [5, 6, 7, 8, 9]);
+    }
+    #[test]
+    fn who_holds_bytes_behind_a_gap_has_memory_for_the_gap() {
+        const SIZE: u64 = CHUNK as u64;
+        let pool = BufPool::new(PoolConfig { limit_bytes: 3 * CHUNK, hugepages: Hugepages::Never, numa_node: None });
+        let pool = pool.unwrap();
+        let (mut a, mut b) = (Pooled::default(), Pooled::default());
+        a.reserve(SIZE + 1, &pool).unwrap();
+        assert_eq!(pool.stats().in_use, 2 * CHUNK);
+        assert_eq!(b.reserve(SIZE + 1, &pool), Err(NoMemory));
+        assert_eq!(pool.stats().in_use, 2 * CHUNK, "what is not enough is not kept");
+        b.reserve(1, &pool).unwrap();
+        a.reserve(2 * SIZE, &pool).unwrap();
+        let (front, _) = a.take(0, SIZE + 1, false).unwrap();
+        assert_eq!(b.reserve(SIZE + 1, &pool), Err(NoMemory));
+        drop(front);
+        b.reserve(SIZE + 1, &pool).unwrap();
     }
 }

@@ -4,10 +4,12 @@ use std::ops::Range;
 
 use crate::base::range_set::RangeSet;
 use crate::mem::{BufPool, PinnedBuf};
-use crate::quic::stream::placement::{Placement, Pooled, Provided};
+use crate::quic::stats::{PlacementStats, StreamStats};
+use crate::quic::stream::chunk::Chunk;
+use crate::quic::stream::placement::Placement;
 use crate::wire::quic::{TransportError, varint};
 
-/// How many missing or received ranges a stream may be scattered into before the peer is taken for hostile.
+/// How many received ranges a stream may be scattered into. Bytes that would make one more have to come again later.
 const MAX_RANGES: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,23 @@ enum State {
     Reset,
     /// The application has everything.
     Done,
+}
+
+/// There is no memory for received bytes: neither in the pool nor provided, or none to remember where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoMemory;
+
+/// Whether the application has to be told that provided space is low.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Low {
+    /// As soon as it is.
+    Armed,
+    /// Also when it is not: the peer has sent all it may.
+    Blocked,
+    /// It was told. Nothing new until it provides more.
+    Told,
+    /// It has provided more since: not before the highest offset is beyond this.
+    Topped(u64),
 }
 
 /// What accepting a STREAM frame's range came to.
@@ -47,14 +66,15 @@ pub(crate) struct RecvStream {
     stop_due: bool,
     /// MAX_STREAM_DATA is to be sent (again).
     credit_due: bool,
-    low_reported: bool,
+    low: Low,
+    placed: PlacementStats,
 }
 
 impl RecvStream {
     /// `window` is what the transport parameters announced for this kind of stream.
     pub(crate) fn new(window: u64) -> Self {
         Self {
-            placement: Placement::Pooled(Pooled::default()),
+            placement: Placement::default(),
             received: RangeSet::default(),
             contiguous: 0,
             high: 0,
@@ -66,7 +86,8 @@ impl RecvStream {
             stop_code: None,
             stop_due: false,
             credit_due: false,
-            low_reported: false,
+            low: Low::Armed,
+            placed: PlacementStats::default(),
         }
     }
 
@@ -138,37 +159,63 @@ impl RecvStream {
         Ok(Accepted { new_high })
     }
 
-    /// Places the parts of `range` that are not there yet: `fill(stream offset, memory)` for each piece.
-    /// An error means that there was no memory or too many gaps.
+    /// Places the parts of `range` that are not there yet: `fill(stream offset, memory)` for each piece; for none
+    /// of them when there is no memory.
     pub(crate) fn place(
         &mut self,
         range: Range<u64>,
         pool: &BufPool,
         mut fill: impl FnMut(u64, &mut [u8]),
-    ) -> Result<(), TransportError> {
+    ) -> Result<(), NoMemory> {
         if self.state != State::Receiving || range.is_empty() {
             return Ok(());
         }
+        if self.received.len() >= MAX_RANGES && self.scatters(&range) {
+            return Err(NoMemory);
+        }
+        self.placement.reserve(range.end, pool)?;
         // Behind everything that is here is the common case and needs no look at the gaps.
         if self.received.last().is_none_or(|last| last.end <= range.start) {
-            if !self.placement.place(range.clone(), pool, fill) {
-                return Err(TransportError::INTERNAL_ERROR);
-            }
+            self.placement.place(range.clone(), fill);
         } else {
             for missing in self.received.missing_in(range.clone()) {
-                if !self.placement.place(missing, pool, &mut fill) {
-                    return Err(TransportError::INTERNAL_ERROR);
-                }
+                self.placement.place(missing, &mut fill);
             }
         }
         self.received.insert(range);
-        if self.received.len() > MAX_RANGES {
-            return Err(TransportError::INTERNAL_ERROR);
-        }
         if let Some(first) = self.received.first().filter(|r| r.start == 0) {
             self.contiguous = first.end;
         }
         Ok(())
+    }
+
+    /// Whether `range` would be one more range. The next bytes in order never are: they always get in.
+    fn scatters(&self, range: &Range<u64>) -> bool {
+        let gap = self.received.missing_in(range.clone()).next();
+        range.start != self.contiguous
+            && gap.is_some_and(|gap| gap == *range)
+            && !(range.start > 0 && self.received.contains(range.start - 1))
+            && !self.received.contains(range.end)
+    }
+
+    /// Counts bytes that were placed.
+    pub(crate) fn add_placed(&mut self, placed: &PlacementStats) {
+        self.placed.add(placed);
+    }
+
+    /// The stream's bytes by the way they took.
+    pub(crate) fn placed(&self) -> PlacementStats {
+        self.placed
+    }
+
+    /// Fills in this part's counters.
+    pub(crate) fn add_stats(&self, stats: &mut StreamStats) {
+        stats.placement = self.placed;
+        stats.contiguous = self.contiguous;
+        stats.consumed = self.consumed;
+        stats.provided = self.provided_end();
+        stats.announced = self.announced;
+        stats.size = self.final_size;
     }
 
     /// A RESET_STREAM with `size`: how many bytes it adds to the highest offset (RFC 9000 §4.5).
@@ -190,6 +237,9 @@ impl RecvStream {
         self.state = State::Reset;
         self.stop_due = false;
         self.credit_due = false;
+        if let Placement::Pooled(pooled) = &mut self.placement {
+            pooled.clear();
+        }
     }
 
     /// All data up to the final size is there.
@@ -210,7 +260,7 @@ impl RecvStream {
         match &self.placement {
             Placement::Provided(_) => true,
             Placement::Pooled(_) if self.high == 0 && self.state == State::Receiving => {
-                self.placement = Placement::Provided(Provided::default());
+                self.placement.make_provided();
                 true
             }
             _ => false,
@@ -221,7 +271,9 @@ impl RecvStream {
     pub(crate) fn provide(&mut self, buf: PinnedBuf) {
         if let Placement::Provided(provided) = &mut self.placement {
             provided.push(buf);
-            self.low_reported = false;
+            if self.low == Low::Told {
+                self.low = Low::Topped(self.high);
+            }
             if provided.end() > self.announced && self.final_size.is_none() {
                 self.credit_due = true;
             }
@@ -252,26 +304,43 @@ impl RecvStream {
         Some((start, buf, valid))
     }
 
-    /// (space left, bytes wanted) when provided space is below `mark` and that was not reported yet.
+    /// (space left, bytes wanted) when provided space is below `mark` and the application has to be told.
     pub(crate) fn take_low(&mut self, mark: u64) -> Option<(u64, u64)> {
-        if !self.is_provided() || self.state != State::Receiving || self.final_size.is_some() || self.low_reported {
+        if !self.is_provided() || self.state != State::Receiving || self.final_size.is_some() {
             return None;
         }
         let left = self.provided_end().saturating_sub(self.high);
-        (left < mark).then(|| {
-            self.low_reported = true;
-            (left, mark - left)
-        })
+        let tell = match self.low {
+            Low::Armed => left < mark,
+            Low::Blocked => true,
+            Low::Told => false,
+            Low::Topped(high) => left < mark && self.high > high,
+        };
+        if tell {
+            self.low = Low::Told;
+        } else if left >= mark {
+            self.low = Low::Armed;
+        }
+        // The peer may have been promised more than was provided.
+        let wanted = mark.saturating_sub(left).max(self.announced.saturating_sub(self.provided_end())).max(1);
+        tell.then_some((left, wanted))
     }
 
-    /// STREAM_DATA_BLOCKED: the low-water report is due again if nothing is left.
-    pub(crate) fn peer_blocked(&mut self) {
-        if self.is_provided() {
-            self.low_reported = false;
+    /// STREAM_DATA_BLOCKED at `limit`: the application is told if it has provided no more than that.
+    pub(crate) fn peer_blocked(&mut self, limit: u64) {
+        if self.is_provided() && limit >= self.provided_end() {
+            self.low = Low::Blocked;
         }
         // The limit may have been lost on the way.
         if self.limit() > self.announced {
             self.credit_due = true;
+        }
+    }
+
+    /// Data arrived that finds no provided space, although the peer was promised some.
+    pub(crate) fn space_missing(&mut self) {
+        if self.is_provided() && self.low != Low::Told {
+            self.low = Low::Blocked;
         }
     }
 
@@ -290,19 +359,54 @@ impl RecvStream {
     pub(crate) fn consume(&mut self, n: u64) -> u64 {
         let n = n.min(self.contiguous - self.consumed);
         let Placement::Pooled(pooled) = &mut self.placement else { return 0 };
+        if self.state != State::Receiving {
+            return 0;
+        }
         self.consumed += n;
         pooled.release_below(self.consumed);
+        self.after_consumption(n);
+        n
+    }
+
+    /// Moves the next contiguous bytes of a pooled stream out, as far as they lie in one chunk; they count as
+    /// consumed. The end of the stream is told with the last bytes, or without any when they are gone already.
+    pub(crate) fn take(&mut self) -> Option<Chunk> {
+        let Placement::Pooled(pooled) = &mut self.placement else { return None };
+        if self.state != State::Receiving {
+            return None;
+        }
+        let offset = self.consumed;
+        // Nothing will come behind the end: no use in keeping the rest of its chunk.
+        let end = self.final_size == Some(self.contiguous);
+        let (buf, skip) = match pooled.take(offset, self.contiguous, end) {
+            Some(taken) => taken,
+            None if self.final_size == Some(offset) => (PinnedBuf::unpinned(0), 0),
+            None => return None,
+        };
+        let n = (buf.len() - skip) as u64;
+        self.consumed += n;
+        self.after_consumption(n);
+        Some(Chunk::new(buf, skip, offset, self.final_size == Some(self.consumed)))
+    }
+
+    /// `n` more bytes of a pooled stream were consumed: it may be done, or credit due.
+    fn after_consumption(&mut self, n: u64) {
+        let Placement::Pooled(pooled) = &mut self.placement else { return };
         if self.final_size == Some(self.consumed) {
             pooled.clear();
             self.state = State::Done;
         } else if self.final_size.is_none() && n > 0 && self.limit().saturating_sub(self.announced) >= self.window / 2 {
             self.credit_due = true;
         }
-        n
     }
 
     pub(crate) fn consumed(&self) -> u64 {
         self.consumed
+    }
+
+    /// Whether a pooled stream holds something that the application did not get yet: bytes in order, or the end.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.is_pooled() && self.state == State::Receiving && (self.contiguous > self.consumed || self.is_complete())
     }
 
     // Credit and STOP_SENDING.
@@ -361,97 +465,4 @@ impl RecvStream {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn provided(sizes: &[usize]) -> RecvStream {
-        let mut s = RecvStream::new(0);
-        assert!(s.make_provided());
-        for n in sizes {
-            s.provide(PinnedBuf::unpinned(*n));
-        }
-        let limit = s.credit_due().unwrap();
-        s.credit_sent(limit);
-        s
-    }
-
-    fn put(s: &mut RecvStream, range: Range<u64>, fin: bool, value: u8) -> Result<u64, TransportError> {
-        s.accept(&range, fin)?;
-        let mut written = 0;
-        s.place(range, &BufPool::heap(), |_, memory| {
-            memory.fill(value);
-            written += memory.len() as u64;
-        })?;
-        Ok(written)
-    }
-
-    #[test]
-    fn window_follows_provided_space() {
-        let mut s = provided(&[10, 5]);
-        assert_eq!(s.announced, 15);
-        assert_eq!(put(&mut s, 0..16, false, 1), Err(TransportError::FLOW_CONTROL_ERROR));
-        assert_eq!(put(&mut s, 0..15, false, 1), Ok(15));
-        assert_eq!(s.take_low(4), Some((0, 4)));
-        assert_eq!(s.take_low(4), None);
-        s.provide(PinnedBuf::unpinned(1));
-        assert_eq!(s.credit_due(), Some(16));
-        assert_eq!(s.take_low(4), Some((1, 3)));
-    }
-
-    #[test]
-    fn overlaps_never_rewrite_a_byte() {
-        let mut s = provided(&[20]);
-        assert_eq!(put(&mut s, 4..8, false, 1), Ok(4));
-        assert_eq!(put(&mut s, 2..10, false, 2), Ok(4));
-        assert_eq!(put(&mut s, 0..20, true, 3), Ok(12));
-        assert!(s.is_complete());
-        let (_, buf) = s.pop_filled().unwrap();
-        assert_eq!(&buf[..], [3, 3, 2, 2, 1, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3]);
-    }
-
-    #[test]
-    fn final_size_never_changes() {
-        let mut s = provided(&[20]);
-        put(&mut s, 0..10, true, 1).unwrap();
-        assert_eq!(put(&mut s, 0..11, false, 1), Err(TransportError::FINAL_SIZE_ERROR));
-        assert_eq!(put(&mut s, 0..9, true, 1), Err(TransportError::FINAL_SIZE_ERROR));
-        assert_eq!(s.reset(11), Err(TransportError::FINAL_SIZE_ERROR));
-        assert_eq!(s.reset(10), Ok(0));
-        let mut t = provided(&[20]);
-        put(&mut t, 5..10, false, 1).unwrap();
-        assert_eq!(put(&mut t, 0..9, true, 1), Err(TransportError::FINAL_SIZE_ERROR));
-        assert_eq!(t.reset(9), Err(TransportError::FINAL_SIZE_ERROR));
-        assert_eq!(t.reset(12), Ok(2));
-    }
-
-    #[test]
-    fn unfilled_buffers_come_back_with_their_valid_bytes() {
-        let mut s = provided(&[4, 4, 4]);
-        put(&mut s, 0..6, false, 1).unwrap();
-        put(&mut s, 8..10, false, 1).unwrap();
-        let back: Vec<_> = std::iter::from_fn(|| s.pop_any()).map(|(at, _, valid)| (at, valid)).collect();
-        assert_eq!(back, [(0, 4), (4, 2), (8, 0)]);
-    }
-
-    #[test]
-    fn pooled_window_slides_with_consumption() {
-        let mut s = RecvStream::new(100);
-        put(&mut s, 0..60, false, 7).unwrap();
-        assert_eq!(s.peek().len(), 60);
-        assert_eq!(s.consume(40), 40);
-        assert_eq!(s.credit_due(), None);
-        assert_eq!(s.consume(40), 20);
-        assert_eq!(s.credit_due(), Some(160));
-        put(&mut s, 60..60, true, 7).unwrap();
-        assert!(s.is_complete());
-        assert_eq!(s.consume(0), 0);
-        assert!(s.is_done());
-    }
-
-    #[test]
-    fn provided_is_refused_once_pooled_data_is_there() {
-        let mut s = RecvStream::new(100);
-        put(&mut s, 0..1, false, 7).unwrap();
-        assert!(!s.make_provided());
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::base::range_set::RangeSet;
 use crate::quic::event::SendData;
 use crate::quic::flow::SendCredit;
+use crate::quic::stats::StreamStats;
 
 impl SendData {
     /// The bytes to send.
@@ -132,6 +133,13 @@ impl SendStream {
         self.end
     }
 
+    /// Fills in this part's counters.
+    pub(crate) fn add_stats(&self, stats: &mut StreamStats) {
+        stats.queued = self.end;
+        stats.sent = self.next;
+        stats.acked = self.acked.iter().map(|r| r.end - r.start).sum();
+    }
+
     /// Queues memory behind what is queued already. Empty memory only carries the FIN.
     pub(crate) fn write(&mut self, data: SendData, fin: bool) {
         debug_assert!(self.is_writable());
@@ -153,9 +161,9 @@ impl SendStream {
                 || (self.fin == Fin::Queued && self.next == self.end))
     }
 
-    /// Whether lost data waits to be sent again.
-    pub(crate) fn has_lost(&self) -> bool {
-        !self.lost.is_empty()
+    /// Whether data could go if the connection had credit.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.state == State::Sending && self.next < self.end && self.credit.available() > 0
     }
 
     /// Whether data waits for stream credit.

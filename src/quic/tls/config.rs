@@ -95,6 +95,19 @@ fn provider(suites: &[Suite]) -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { cipher_suites: cipher_suites.collect(), ..aws_lc_rs::default_provider() })
 }
 
+/// Does once what the first handshake on a thread would have to wait for: seeding the random number
+/// generator (tens of milliseconds) and making the crypto backend's state.
+pub(crate) fn warm_up() {
+    let provider = aws_lc_rs::default_provider();
+    let mut seed = [0; 32];
+    // Without randomness the handshake itself will fail, and say so.
+    let _ = provider.secure_random.fill(&mut seed);
+    for group in provider.kx_groups.iter().take(1) {
+        let _ = group.start();
+    }
+    let _ = crate::crypto::initial_keys(&seed[..8], crate::base::Side::Client);
+}
+
 /// A server's configuration.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ use rustls::quic::{ClientConnection, Connection as Quic, ServerConnection, Versi
 
 use crate::crypto::{Keys, PacketKey};
 
+pub(crate) use config::warm_up;
 pub use config::{
     PemError, TlsOptions, client_config, insecure_client_config, load_certs, load_private_key, load_roots,
     server_config,

@@ -108,7 +108,7 @@ impl StreamHeader {
     /// # Panics
     /// If there is not enough room.
     pub fn encode(&self, w: &mut Writer<'_>) {
-        let mut bits = STREAM | u64::from(self.fin) * STREAM_FIN;
+        let mut bits = STREAM | if self.fin { STREAM_FIN } else { 0 };
         if self.offset > 0 {
             bits |= STREAM_OFF;
         }
@@ -233,7 +233,7 @@ impl<'a> Frame<'a> {
             Self::MaxStreams { max: n, .. } | Self::StreamsBlocked { limit: n, .. } if *n > MAX_STREAMS => {
                 bad("stream count")
             }
-            Self::NewToken { token } if token.is_empty() => bad("token length"),
+            Self::NewToken { token: [] } => bad("token length"),
             Self::NewConnectionId { cid, .. } if cid.is_empty() => bad("connection ID length"),
             Self::NewConnectionId { seq, retire_prior_to, .. } if retire_prior_to > seq => bad("Retire Prior To"),
             _ => Ok(()),

@@ -103,12 +103,37 @@ macro_rules! codes {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self.0 {
                     $($code => f.write_str($text),)*
-                    0x100..=0x1ff => write!(f, "TLS alert {}", self.0 & 0xff),
+                    0x100..=0x1ff => write!(f, "TLS alert {}: {}", self.0 & 0xff, alert_text(self.0 as u8)),
                     code => write!(f, "transport error 0x{code:x}"),
                 }
             }
         }
     };
+}
+
+/// What a TLS alert says (RFC 8446 §6.2).
+const fn alert_text(alert: u8) -> &'static str {
+    match alert {
+        10 => "unexpected message",
+        20 => "bad record MAC",
+        40 => "handshake failure: no parameters in common",
+        42 => "bad certificate",
+        43 => "unsupported certificate",
+        44 => "revoked certificate",
+        45 => "expired certificate",
+        46 => "certificate not acceptable",
+        47 => "illegal parameter",
+        48 => "certificate of an unknown CA",
+        50 => "decode error",
+        51 => "decrypt error",
+        70 => "no TLS version in common",
+        80 => "internal error",
+        109 => "missing extension",
+        112 => "unrecognized server name",
+        116 => "client certificate required",
+        120 => "no application protocol (ALPN) in common",
+        _ => "see the TLS alert registry",
+    }
 }
 
 codes! {

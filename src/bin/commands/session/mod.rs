@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use gannet::datapath::pcap::Pcap;
 use gannet::datapath::{Caps, Datapath};
-use gannet::dpdk::{Eal, EalConfig, Port, PortProfile, Queue};
+use gannet::dpdk::{Eal, EalConfig, PoolGuard, Port, PortProfile, Queue};
 use gannet::mem::{BufPool, PoolConfig};
 use gannet::quic::ServerConfig;
 use gannet::runtime::{App, Core, CoreConfig, Idle};
@@ -35,6 +35,8 @@ pub struct Session {
     queue: Option<Queue>,
     /// Pinned memory for the application and the engine.
     pub pool: BufPool,
+    /// The pool's hugepages are known to the device; before `port`, which it refers to.
+    registered: Option<PoolGuard>,
     stop: Arc<AtomicBool>,
 }
 
@@ -51,7 +53,8 @@ impl Session {
         }
         let mut port = Port::open(&eal, &profile)?;
         let queue = port.take_queues().into_iter().next();
-        Ok(Self { args: args.clone(), pool: pool(&profile, memory)?, eal, port, queue, stop: stop_on_signals()? })
+        let (pool, stop) = (pool(&profile, memory)?, stop_on_signals()?);
+        Ok(Self { args: args.clone(), eal, port, queue, pool, registered: None, stop })
     }
 
     /// Two sessions of one process whose ports are connected by rings.
@@ -68,9 +71,22 @@ impl Session {
         let session = |args: &EngineArgs, mut port: Port| -> Result<Self, Failure> {
             let queue = port.take_queues().into_iter().next();
             let pool = pool(profile, memory)?;
-            Ok(Self { args: args.clone(), eal: eal.clone(), port, queue, pool, stop: stop_on_signals()? })
+            let stop = stop_on_signals()?;
+            Ok(Self { args: args.clone(), eal: eal.clone(), port, queue, pool, registered: None, stop })
         };
         Ok((session(left, one)?, session(right, two)?))
+    }
+
+    /// Maps memory for `count` buffers of `len` bytes now rather than on the first packets, and tells the
+    /// device of it.
+    ///
+    /// # Errors
+    /// Memory that cannot be had; a device that cannot reach it.
+    pub fn prepare(&mut self, len: usize, count: usize) -> Result<(), Failure> {
+        self.pool.prepare(len, count)?;
+        self.registered = None;
+        self.registered = Some(self.port.register_pool(&self.pool)?);
+        Ok(())
     }
 
     /// What the port can do.

@@ -1,0 +1,354 @@
+//! The core's side: an application that does what handles ask for and tells them what happens.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::channel::{Receiver, Sender, TryRecvError};
+
+use crate::api::handle::command::{Command, Connect};
+use crate::api::handle::held::Held;
+use crate::api::handle::outbox::Outbox;
+use crate::api::handle::readable::Readable;
+use crate::api::handle::{HandleEvent, Opening, Operation, Shared, Ticket};
+use crate::mem::PinnedBuf;
+use crate::quic::{
+    ConnId, Dir, Event, OpenError, ProvideErrorKind, SendData, SendError, SendErrorKind, StreamError, StreamId,
+};
+use crate::runtime::{App, Context, Unreachable};
+
+/// Commands carried out in a turn at the most, so that packets do not wait.
+const COMMANDS_PER_TURN: usize = 256;
+
+/// Waiting events from which on peers make no new ones.
+const MIN_BACKLOG: usize = 4096;
+
+/// Runs on a core for the [`Handle`](super::Handle)s of other threads. Made by [`channel`](super::channel).
+pub struct HandleApp {
+    commands: Receiver<Command>,
+    outbox: Outbox,
+    shared: Arc<Shared>,
+    /// Connections that the handles know of and that are not closed.
+    conns: HashSet<ConnId>,
+    held: Held,
+    readable: Readable,
+    /// No more commands are taken while so many events wait.
+    capacity: usize,
+    backlog: usize,
+    backlog_code: u64,
+    ending: bool,
+}
+
+impl HandleApp {
+    pub(super) fn new(
+        commands: Receiver<Command>,
+        events: Sender<HandleEvent>,
+        shared: Arc<Shared>,
+        capacity: usize,
+    ) -> Self {
+        Self {
+            commands,
+            outbox: Outbox::new(events),
+            shared,
+            conns: HashSet::new(),
+            held: Held::default(),
+            readable: Readable::default(),
+            capacity,
+            backlog: MIN_BACKLOG.max(16 * capacity),
+            backlog_code: 0,
+            ending: false,
+        }
+    }
+
+    /// Lets so many events wait behind a full ring before peers that cause new ones (by connecting, or by opening
+    /// streams) have their connections closed with the application's error `code`. The default is 16 times the
+    /// ring's capacity, at least 4096, and code 0.
+    #[must_use]
+    pub fn with_backlog(mut self, events: usize, code: u64) -> Self {
+        (self.backlog, self.backlog_code) = (events, code);
+        self
+    }
+
+    /// The flag to run the core with: `core.run(&stop)`. [`Handle::shutdown`](super::Handle::shutdown) and the
+    /// drop of the last handle set it; so may others.
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        self.shared.stop.clone()
+    }
+
+    /// Events that wait behind the full ring.
+    pub fn waiting_events(&self) -> usize {
+        self.outbox.waiting()
+    }
+
+    /// The handles want the end, or are gone: everything is closed.
+    fn end(&mut self, cx: &mut Context<'_>) {
+        if std::mem::replace(&mut self.ending, true) {
+            return;
+        }
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let mut conns: Vec<_> = self.conns.iter().copied().collect();
+        conns.sort_unstable();
+        for conn in conns {
+            cx.close(conn, 0, "shutting down");
+        }
+    }
+
+    /// A peer has connected. False if it cannot be served.
+    fn admit(&mut self, cx: &mut Context<'_>, conn: ConnId) -> bool {
+        let code = if self.ending { 0 } else { self.backlog_code };
+        if self.ending || self.outbox.waiting() >= self.backlog {
+            cx.close(conn, code, "too busy");
+            return false;
+        }
+        let Some(peer) = cx.conn(conn) else { return false };
+        let accepted = HandleEvent::Accepted { conn, remote: peer.remote(), local: peer.local() };
+        self.conns.insert(conn);
+        self.outbox.push(accepted);
+        true
+    }
+
+    fn run_commands(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..COMMANDS_PER_TURN {
+            // Whoever does not read answers gets no more of them.
+            if self.outbox.waiting() >= self.capacity {
+                return;
+            }
+            match self.commands.try_recv() {
+                Ok(command) if self.ending => {
+                    if let Some(event) = command.refuse() {
+                        self.outbox.push(event);
+                    }
+                }
+                Ok(command) => self.run(cx, command),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => return self.end(cx),
+            }
+        }
+    }
+
+    fn run(&mut self, cx: &mut Context<'_>, command: Command) {
+        match command {
+            Command::Connect(connect) => self.connect(cx, &connect),
+            Command::Open { ticket, conn, dir, opening } => self.open(cx, ticket, conn, dir, opening),
+            Command::Send { conn, id, data, fin } => self.send(cx, conn, id, data, fin),
+            Command::Provide { conn, id, bufs } => self.provide(cx, conn, id, bufs),
+            Command::Reset { conn, id, code } => {
+                let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.reset(id, code));
+                self.refused(conn, id, Operation::Reset, done);
+                self.retry(cx, conn, id);
+            }
+            Command::StopSending { conn, id, code } => {
+                let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.stop_sending(id, code));
+                self.refused(conn, id, Operation::StopSending, done);
+            }
+            Command::SetPriority { conn, id, priority } => {
+                let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.set_priority(id, priority));
+                self.refused(conn, id, Operation::SetPriority, done);
+            }
+            Command::SetNotify { conn, id, notify } => {
+                let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.set_notify(id, notify));
+                self.refused(conn, id, Operation::SetNotify, done);
+            }
+            Command::Close { conn, code, reason } => cx.close(conn, code, &reason),
+        }
+    }
+
+    fn connect(&mut self, cx: &mut Context<'_>, connect: &Connect) {
+        let Connect { ticket, config, server_name, remote } = connect;
+        let ticket = *ticket;
+        match cx.connect(config, server_name, *remote) {
+            Ok(conn) => {
+                self.conns.insert(conn);
+                self.outbox.push(HandleEvent::Connecting { ticket, conn });
+            }
+            Err(why) => self.outbox.push(HandleEvent::ConnectFailed { ticket, why: why.into() }),
+        }
+    }
+
+    fn open(&mut self, cx: &mut Context<'_>, ticket: Ticket, conn: ConnId, dir: Dir, opening: Opening) {
+        let id = match cx.conn(conn).map_or(Err(OpenError::Closed), |mut c| c.open(dir)) {
+            Ok(id) => id,
+            Err(why) => return self.outbox.push(HandleEvent::OpenFailed { ticket, conn, why, opening }),
+        };
+        self.outbox.push(HandleEvent::Opened { ticket, conn, id });
+        let Opening { receive, data, fin, priority, notify } = opening;
+        if let Some(mut c) = cx.conn(conn) {
+            // A new stream takes what fits its direction; the other part it does not have.
+            let _ = (c.set_priority(id, priority), c.set_notify(id, notify));
+        }
+        if !receive.is_empty() {
+            self.provide(cx, conn, id, receive);
+        }
+        if data.is_some() || fin {
+            self.send(cx, conn, id, data.unwrap_or(SendData::Static(&[])), fin);
+        }
+    }
+
+    fn provide(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId, bufs: Vec<PinnedBuf>) {
+        let (why, bufs) = match cx.conn(conn) {
+            None => (ProvideErrorKind::Closed, bufs),
+            Some(mut c) => match c.provide_receive_buffers(id, bufs) {
+                Ok(()) => return,
+                Err(refused) => (refused.kind, refused.bufs),
+            },
+        };
+        self.outbox.push(HandleEvent::ProvideRefused { conn, id, bufs, why });
+    }
+
+    fn refused(&mut self, conn: ConnId, id: StreamId, what: Operation, done: Result<(), StreamError>) {
+        if let Err(why) = done {
+            self.outbox.push(HandleEvent::Refused { conn, id, what, why });
+        }
+    }
+
+    /// Sends, or lets wait: data must not overtake data that waits.
+    fn send(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId, data: SendData, fin: bool) {
+        if self.held.has(conn, id) {
+            self.held.push(conn, id, data, fin);
+        } else if let Some(data) = self.try_send(cx, conn, id, data, fin) {
+            self.held.push(conn, id, data, fin);
+        }
+    }
+
+    /// Sends, or tells that it was refused; the data comes back if it has to wait.
+    fn try_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: ConnId,
+        id: StreamId,
+        data: SendData,
+        fin: bool,
+    ) -> Option<SendData> {
+        let sent = match cx.conn(conn) {
+            None => Err(SendError { kind: SendErrorKind::Closed, data }),
+            Some(mut c) => c.send(id, data, fin),
+        };
+        match sent {
+            Ok(()) => None,
+            Err(SendError { kind: SendErrorKind::Blocked, data }) => Some(data),
+            Err(SendError { kind: why, data }) => {
+                self.outbox.push(HandleEvent::SendRefused { conn, id, data, fin, why });
+                None
+            }
+        }
+    }
+
+    /// Tries again to send what waits for a stream; if the stream takes no more data, it is refused.
+    fn retry(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId) {
+        if !self.held.has(conn, id) {
+            return;
+        }
+        let mut queue = self.held.take(conn, id);
+        while let Some((data, fin)) = queue.pop_front() {
+            if let Some(data) = self.try_send(cx, conn, id, data, fin) {
+                queue.push_front((data, fin));
+                break;
+            }
+        }
+        self.held.put(conn, id, queue);
+    }
+
+    fn refuse_held(&mut self, conn: Option<ConnId>) {
+        if self.held.len() == 0 {
+            return;
+        }
+        for (conn, id) in self.held.streams(conn) {
+            for (data, fin) in self.held.take(conn, id) {
+                let why = SendErrorKind::Closed;
+                self.outbox.push(HandleEvent::SendRefused { conn, id, data, fin, why });
+            }
+        }
+    }
+
+    /// Lends chunks to the handles as far as the ring has room; what stays in its stream gives the peer no credit.
+    fn lend(&mut self, cx: &mut Context<'_>) {
+        while self.outbox.has_room()
+            && let Some((conn, id)) = self.readable.pop()
+        {
+            if let Some(chunk) = cx.conn(conn).and_then(|mut c| c.take(id)) {
+                if !chunk.is_last() {
+                    self.readable.add(conn, id);
+                }
+                self.outbox.push(HandleEvent::Data { conn, id, chunk });
+            }
+        }
+    }
+
+    /// Lends all that a closed connection has left: it is gone behind its last event.
+    fn lend_rest(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        for id in self.readable.take_all(conn) {
+            while let Some(chunk) = cx.conn(conn).and_then(|mut c| c.take(id)) {
+                self.outbox.push(HandleEvent::Data { conn, id, chunk });
+            }
+        }
+    }
+}
+
+impl App for HandleApp {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        let is_new = matches!(event, Event::Connected { .. });
+        if !self.conns.contains(&conn) && (!is_new || !self.admit(cx, conn)) {
+            return;
+        }
+        match event {
+            Event::Readable { id } => return self.readable.add(conn, id),
+            Event::Writable { id } => return self.retry(cx, conn, id),
+            Event::StreamOpened { .. } if self.outbox.waiting() >= self.backlog => {
+                cx.close(conn, self.backlog_code, "too many streams while the application is busy");
+            }
+            Event::Stopped { id, .. } => {
+                self.outbox.push(HandleEvent::Engine { conn, event });
+                return self.retry(cx, conn, id);
+            }
+            Event::Closed { .. } => {
+                self.lend_rest(cx, conn);
+                self.conns.remove(&conn);
+                self.refuse_held(Some(conn));
+            }
+            _ => {}
+        }
+        self.outbox.push(HandleEvent::Engine { conn, event });
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        if self.shared.stop.load(Ordering::Relaxed) {
+            self.end(cx);
+        }
+        self.outbox.flush();
+        self.run_commands(cx);
+        self.lend(cx);
+        self.shared.held.store(self.held.len(), Ordering::Relaxed);
+    }
+
+    fn on_unreachable(&mut self, _: &mut Context<'_>, remote: IpAddr, why: Unreachable) {
+        // Anybody can cause them: those that nobody has time to read are not worth keeping.
+        if self.outbox.has_room() {
+            self.outbox.push(HandleEvent::Unreachable { remote, why });
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.ending
+    }
+}
+
+impl Drop for HandleApp {
+    /// What the handles have not read yet, and commands that were not carried out, stay there for them.
+    fn drop(&mut self) {
+        self.refuse_held(None);
+        self.shared.leave(self.outbox.drain());
+    }
+}
+
+impl fmt::Debug for HandleApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandleApp")
+            .field("connections", &self.conns.len())
+            .field("waiting_events", &self.outbox.waiting())
+            .field("held_sends", &self.held.len())
+            .field("ending", &self.ending)
+            .finish_non_exhaustive()
+    }
+}

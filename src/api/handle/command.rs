@@ -1,0 +1,107 @@
+//! What a handle asks of its core.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use crate::api::handle::{ConnectRefusal, HandleEvent, Operation};
+use crate::mem::PinnedBuf;
+use crate::quic::{
+    ClientConfig, ConnId, Dir, Notify, OpenError, Priority, ProvideErrorKind, SendData, SendErrorKind, StreamError,
+    StreamId,
+};
+
+/// Names a command whose answer comes as an event. Never used twice by the handles of one core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub(super) u64);
+
+/// What a new stream starts with.
+#[derive(Debug, Default)]
+pub struct Opening {
+    /// Receive buffers; none for a pooled stream, whose bytes come as [`HandleEvent::Data`].
+    pub receive: Vec<PinnedBuf>,
+    /// First data.
+    pub data: Option<SendData>,
+    /// Whether the stream ends behind `data`.
+    pub fin: bool,
+    /// How its data ranks among that of the connection's other streams.
+    pub priority: Priority,
+    /// What it tells of data that arrives in `receive`.
+    pub notify: Notify,
+}
+
+/// Why the core did not get a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CommandErrorKind {
+    /// The core has enough to do: it has not taken earlier commands yet, or waits for the handle to read events,
+    /// or holds back as much data as it may because peers do not take it.
+    #[error("the core has enough to do; read events, then try again")]
+    Full,
+    /// The core has ended.
+    #[error("the core has ended")]
+    Gone,
+}
+
+/// The core did not get a command; what was handed over with it comes back.
+#[derive(Debug, Error)]
+#[error("{kind}")]
+pub struct CommandError<T = ()> {
+    /// Why.
+    pub kind: CommandErrorKind,
+    /// What was handed over.
+    pub given: T,
+}
+
+/// A connection to be started; boxed, since it is rare and large.
+pub(super) struct Connect {
+    pub(super) ticket: Ticket,
+    pub(super) config: ClientConfig,
+    pub(super) server_name: String,
+    pub(super) remote: SocketAddr,
+}
+
+pub(super) enum Command {
+    Connect(Box<Connect>),
+    Open { ticket: Ticket, conn: ConnId, dir: Dir, opening: Opening },
+    Send { conn: ConnId, id: StreamId, data: SendData, fin: bool },
+    SetPriority { conn: ConnId, id: StreamId, priority: Priority },
+    SetNotify { conn: ConnId, id: StreamId, notify: Notify },
+    Provide { conn: ConnId, id: StreamId, bufs: Vec<PinnedBuf> },
+    Reset { conn: ConnId, id: StreamId, code: u64 },
+    StopSending { conn: ConnId, id: StreamId, code: u64 },
+    Close { conn: ConnId, code: u64, reason: String },
+}
+
+impl Command {
+    /// The event that answers a command which is not carried out, because the core or the connection ends.
+    /// `None` when there is nothing to say.
+    pub(super) fn refuse(self) -> Option<HandleEvent> {
+        Some(match self {
+            Self::Connect(connect) => {
+                HandleEvent::ConnectFailed { ticket: connect.ticket, why: ConnectRefusal::ShuttingDown }
+            }
+            Self::Open { ticket, conn, opening, .. } => {
+                HandleEvent::OpenFailed { ticket, conn, why: OpenError::Closed, opening }
+            }
+            Self::Send { conn, id, data, fin } => {
+                HandleEvent::SendRefused { conn, id, data, fin, why: SendErrorKind::Closed }
+            }
+            Self::Provide { conn, id, bufs } => {
+                HandleEvent::ProvideRefused { conn, id, bufs, why: ProvideErrorKind::Closed }
+            }
+            Self::Reset { conn, id, .. } => {
+                HandleEvent::Refused { conn, id, what: Operation::Reset, why: StreamError::Closed }
+            }
+            Self::StopSending { conn, id, .. } => {
+                HandleEvent::Refused { conn, id, what: Operation::StopSending, why: StreamError::Closed }
+            }
+            Self::SetPriority { conn, id, .. } => {
+                HandleEvent::Refused { conn, id, what: Operation::SetPriority, why: StreamError::Closed }
+            }
+            Self::SetNotify { conn, id, .. } => {
+                HandleEvent::Refused { conn, id, what: Operation::SetNotify, why: StreamError::Closed }
+            }
+            Self::Close { .. } => return None,
+        })
+    }
+}

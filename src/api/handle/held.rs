@@ -1,0 +1,93 @@
+//! Data that has to wait, because its stream's send budget is used up.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::quic::{ConnId, SendData, StreamId};
+
+/// Data of one stream in order, each with whether the stream ends behind it.
+pub(super) type Queue = VecDeque<(SendData, bool)>;
+
+#[derive(Default)]
+pub(super) struct Held {
+    streams: HashMap<(ConnId, StreamId), Queue>,
+    /// Empty queues, kept for their memory.
+    spare: Vec<Queue>,
+    count: usize,
+}
+
+/// More empty queues than this are not kept.
+const MAX_SPARE: usize = 64;
+
+impl Held {
+    /// Pieces of data that wait.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether data of this stream waits: more has to go behind it.
+    pub(super) fn has(&self, conn: ConnId, id: StreamId) -> bool {
+        self.count > 0 && self.streams.contains_key(&(conn, id))
+    }
+
+    /// Adds data behind what waits.
+    pub(super) fn push(&mut self, conn: ConnId, id: StreamId, data: SendData, fin: bool) {
+        let queue = self.streams.entry((conn, id)).or_insert_with(|| self.spare.pop().unwrap_or_default());
+        queue.push_back((data, fin));
+        self.count += 1;
+    }
+
+    /// Takes what waits for a stream; [`Held::put`] is for what has to wait on.
+    pub(super) fn take(&mut self, conn: ConnId, id: StreamId) -> Queue {
+        let queue = self.streams.remove(&(conn, id)).unwrap_or_default();
+        self.count -= queue.len();
+        queue
+    }
+
+    /// Puts a queue back that was taken.
+    pub(super) fn put(&mut self, conn: ConnId, id: StreamId, queue: Queue) {
+        self.count += queue.len();
+        if !queue.is_empty() {
+            self.streams.insert((conn, id), queue);
+        } else if queue.capacity() > 0 && self.spare.len() < MAX_SPARE {
+            self.spare.push(queue);
+        }
+    }
+
+    /// Streams that data waits for, of one connection or of all, in order.
+    pub(super) fn streams(&self, conn: Option<ConnId>) -> Vec<(ConnId, StreamId)> {
+        let mut all: Vec<_> = self.streams.keys().copied().filter(|key| conn.is_none_or(|c| c == key.0)).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Side;
+    use crate::quic::Dir;
+
+    #[test]
+    fn counts_and_keeps_order() {
+        let stream = |n| StreamId::new(Side::Client, Dir::Bidi, n);
+        let (a, b) = (ConnId::new(0, 0), ConnId::new(1, 0));
+        let mut held = Held::default();
+        for (conn, n) in [(b, 1), (a, 2), (b, 0)] {
+            held.push(conn, stream(n), "x".into(), false);
+            held.push(conn, stream(n), "yy".into(), true);
+        }
+        assert_eq!((held.len(), held.has(a, stream(2)), held.has(a, stream(1))), (6, true, false));
+        assert_eq!(held.streams(Some(b)), [(b, stream(0)), (b, stream(1))]);
+        assert_eq!(held.streams(None).len(), 3);
+        let mut queue = held.take(a, stream(2));
+        let lens: Vec<_> = queue.iter().map(|(data, fin)| (data.len(), *fin)).collect();
+        assert_eq!((held.len(), lens), (4, vec![(1, false), (2, true)]));
+        queue.pop_front();
+        held.put(a, stream(2), queue);
+        assert_eq!((held.len(), held.has(a, stream(2))), (5, true));
+        let mut queue = held.take(a, stream(2));
+        queue.clear();
+        held.put(a, stream(2), queue);
+        assert_eq!((held.len(), held.has(a, stream(2)), held.take(a, stream(2)).len()), (4, false, 0));
+    }
+}

@@ -1,0 +1,189 @@
+//! Events on their way from a core to its handles: a bounded ring, and behind it what the ring has no room for.
+
+use std::collections::{HashMap, VecDeque};
+
+use crossbeam::channel::{Sender, TrySendError};
+
+use crate::api::handle::HandleEvent;
+use crate::quic::{ConnId, Event, StreamId};
+
+/// Which older event a younger one replaces.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    conn: ConnId,
+    id: StreamId,
+    /// `Progress`; otherwise `ReceiveBufferLow`.
+    progress: bool,
+}
+
+impl Key {
+    fn of(event: &HandleEvent) -> Option<Self> {
+        let HandleEvent::Engine { conn, event } = event else { return None };
+        match event {
+            Event::Progress { id, .. } => Some(Self { conn: *conn, id: *id, progress: true }),
+            Event::ReceiveBufferLow { id, .. } => Some(Self { conn: *conn, id: *id, progress: false }),
+            _ => None,
+        }
+    }
+}
+
+pub(super) struct Outbox {
+    ring: Sender<HandleEvent>,
+    /// What the ring had no room for, in order.
+    waiting: VecDeque<HandleEvent>,
+    /// How many events have left `waiting`.
+    left: u64,
+    /// Events of `waiting` that a younger one may replace, by their count since the start.
+    replaceable: HashMap<Key, u64>,
+    /// There is no handle any more.
+    deaf: bool,
+}
+
+impl Outbox {
+    pub(super) fn new(ring: Sender<HandleEvent>) -> Self {
+        Self { ring, waiting: VecDeque::new(), left: 0, replaceable: HashMap::new(), deaf: false }
+    }
+
+    /// Tells the handles; never blocks. Without any, the event is dropped: its memory goes home.
+    pub(super) fn push(&mut self, event: HandleEvent) {
+        if self.deaf {
+            return;
+        }
+        if !self.waiting.is_empty() {
+            return self.wait(event);
+        }
+        match self.ring.try_send(event) {
+            Ok(()) => {}
+            Err(TrySendError::Full(event)) => self.wait(event),
+            Err(TrySendError::Disconnected(_)) => self.deaf = true,
+        }
+    }
+
+    fn wait(&mut self, event: HandleEvent) {
+        if let Some(key) = Key::of(&event) {
+            let place = self.replaceable.entry(key).or_insert(self.left + self.waiting.len() as u64);
+            if let Some(older) = self.waiting.get_mut((*place - self.left) as usize) {
+                *older = event;
+                return;
+            }
+        }
+        self.waiting.push_back(event);
+    }
+
+    /// Moves into the ring what fits.
+    pub(super) fn flush(&mut self) {
+        while let Some(event) = self.waiting.pop_front() {
+            let key = Key::of(&event);
+            match self.ring.try_send(event) {
+                Ok(()) => {
+                    self.left += 1;
+                    key.and_then(|key| self.replaceable.remove(&key));
+                }
+                Err(TrySendError::Full(event)) => return self.waiting.push_front(event),
+                Err(TrySendError::Disconnected(_)) => {
+                    self.deaf = true;
+                    self.waiting.clear();
+                    self.replaceable.clear();
+                }
+            }
+        }
+    }
+
+    /// Whether the next event goes into the ring.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.is_empty() && !self.ring.is_full()
+    }
+
+    /// Events that the ring had no room for.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Takes all events that wait.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = HandleEvent> {
+        self.replaceable.clear();
+        self.left += self.waiting.len() as u64;
+        self.waiting.drain(..)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam::channel::{Receiver, bounded};
+
+    use super::*;
+    use crate::base::Side;
+    use crate::quic::Dir;
+
+    fn progress(stream: u64, contiguous: u64) -> HandleEvent {
+        let (conn, id) = (ConnId::new(1, 0), StreamId::new(Side::Client, Dir::Bidi, stream));
+        HandleEvent::Engine { conn, event: Event::Progress { id, contiguous } }
+    }
+
+    fn finished(stream: u64, size: u64) -> HandleEvent {
+        let (conn, id) = (ConnId::new(1, 0), StreamId::new(Side::Client, Dir::Bidi, stream));
+        HandleEvent::Engine { conn, event: Event::Finished { id, size, placement: Default::default() } }
+    }
+
+    /// (stream, bytes) of all events in the ring.
+    fn read(ring: &Receiver<HandleEvent>) -> Vec<(u64, u64)> {
+        let told = |event| match event {
+            HandleEvent::Engine { event: Event::Progress { id, contiguous }, .. } => (id.index(), contiguous),
+            HandleEvent::Engine { event: Event::Finished { id, size, .. }, .. } => (id.index(), size),
+            other => panic!("{other:?}"),
+        };
+        ring.try_iter().map(told).collect()
+    }
+
+    #[test]
+    fn events_keep_their_order() {
+        let (sender, ring) = bounded(2);
+        let mut outbox = Outbox::new(sender);
+        for size in 0..5 {
+            outbox.push(finished(0, size));
+        }
+        assert_eq!((outbox.waiting(), outbox.has_room()), (3, false));
+        assert_eq!(read(&ring), [(0, 0), (0, 1)]);
+        outbox.push(finished(0, 5));
+        assert!(read(&ring).is_empty(), "nothing overtakes what waits");
+        outbox.flush();
+        assert_eq!(read(&ring), [(0, 2), (0, 3)]);
+        outbox.flush();
+        assert!(!outbox.has_room(), "two are in a ring of two");
+        assert_eq!(read(&ring), [(0, 4), (0, 5)]);
+        assert!(outbox.has_room());
+    }
+
+    #[test]
+    fn younger_progress_replaces_older_that_waits() {
+        let (sender, ring) = bounded(1);
+        let mut outbox = Outbox::new(sender);
+        for n in 1..100 {
+            outbox.push(progress(0, n));
+            outbox.push(progress(1, n * 10));
+        }
+        assert_eq!(outbox.waiting(), 2);
+        assert_eq!(read(&ring), [(0, 1)]);
+        outbox.flush();
+        outbox.push(progress(1, 2000));
+        assert_eq!(outbox.waiting(), 2, "the one in the ring is told already");
+        assert_eq!(read(&ring), [(1, 990)]);
+        outbox.flush();
+        assert_eq!(read(&ring), [(0, 99)]);
+        outbox.push(progress(1, 3000));
+        outbox.flush();
+        assert_eq!(read(&ring), [(1, 3000)]);
+    }
+
+    #[test]
+    fn without_handles_nothing_is_kept() {
+        let (sender, ring) = bounded(1);
+        let mut outbox = Outbox::new(sender);
+        outbox.push(finished(0, 1));
+        outbox.push(finished(0, 2));
+        drop(ring);
+        outbox.flush();
+        outbox.push(finished(0, 3));
+        assert_eq!(outbox.waiting(), 0);
+    }
+}

@@ -1,0 +1,211 @@
+//! Which stream sends next: the scheme of RFC 9218 §4, with a queue per urgency.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use crate::wire::quic::StreamId;
+
+/// Number of urgency levels.
+const LEVELS: usize = 8;
+
+/// How a stream's data ranks among the data of its connection's other streams, in the terms of RFC 9218 §4.
+///
+/// It decides the order in which this end sends; it is not told to the peer. Data that was lost and goes out again
+/// has its stream's priority, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Priority {
+    /// 0 goes first, 7 goes last; larger values count as 7. Nothing is sent of a stream while one of lower value
+    /// could send.
+    pub urgency: u8,
+    /// Streams of one urgency that are not incremental send one after the other in the order of their IDs. The
+    /// incremental ones come behind them and take turns, a packet each.
+    pub incremental: bool,
+}
+
+impl Default for Priority {
+    /// Urgency 3, not incremental (RFC 9218 §4.1, §4.2).
+    fn default() -> Self {
+        Self { urgency: 3, incremental: false }
+    }
+}
+
+impl Priority {
+    fn level(self) -> usize {
+        usize::from(self.urgency).min(LEVELS - 1)
+    }
+}
+
+/// Streams that want to send, the next one in front.
+///
+/// Finding it takes a look at two places, whatever the number of streams. Nothing is allocated once the queues
+/// have grown to their largest size.
+#[derive(Debug, Default)]
+pub(crate) struct SendQueue {
+    /// Streams that are not incremental, by urgency and ID.
+    ordered: BinaryHeap<Reverse<(u8, StreamId)>>,
+    /// Incremental ones, by urgency.
+    rotating: [VecDeque<StreamId>; LEVELS],
+    /// Bit `n` is set when `rotating[n]` holds something.
+    occupied: u8,
+}
+
+impl SendQueue {
+    /// Adds a stream that is not in the queue.
+    pub(crate) fn push(&mut self, id: StreamId, priority: Priority) {
+        let level = priority.level();
+        if priority.incremental {
+            self.rotating[level].push_back(id);
+            self.occupied |= 1 << level;
+        } else {
+            self.ordered.push(Reverse((level as u8, id)));
+        }
+    }
+
+    /// The urgency of the rotating streams whose turn it is; `None` when it is an ordered one's, or nobody's.
+    fn rotation(&self) -> Option<usize> {
+        let level = self.occupied.trailing_zeros() as usize;
+        let ordered = self.ordered.peek().map_or(LEVELS, |Reverse((urgency, _))| usize::from(*urgency));
+        (level < LEVELS && level < ordered).then_some(level)
+    }
+
+    /// The stream that sends next.
+    pub(crate) fn front(&self) -> Option<StreamId> {
+        match self.rotation() {
+            Some(level) => self.rotating[level].front().copied(),
+            None => self.ordered.peek().map(|Reverse((_, id))| *id),
+        }
+    }
+
+    /// Takes the front stream out.
+    pub(crate) fn pop(&mut self) {
+        match self.rotation() {
+            Some(level) => {
+                self.rotating[level].pop_front();
+                self.note(level);
+            }
+            None => drop(self.ordered.pop()),
+        }
+    }
+
+    /// The front stream has had its packet: if it is incremental, it lets the others go first.
+    pub(crate) fn rotate(&mut self) {
+        if let Some(level) = self.rotation() {
+            self.rotating[level].rotate_left(1);
+        }
+    }
+
+    /// Takes a stream out, wherever it is. Looks at all streams of the priority that it was added with.
+    pub(crate) fn remove(&mut self, id: StreamId, priority: Priority) {
+        if priority.incremental {
+            let level = priority.level();
+            self.rotating[level].retain(|other| *other != id);
+            self.note(level);
+        } else {
+            self.ordered.retain(|Reverse((_, other))| *other != id);
+        }
+    }
+
+    fn note(&mut self, level: usize) {
+        let bit = 1 << level;
+        self.occupied = if self.rotating[level].is_empty() { self.occupied & !bit } else { self.occupied | bit };
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    use crate::base::Side;
+    use crate::quic::event::Dir;
+
+    fn stream(n: u64) -> StreamId {
+        StreamId::new(Side::Client, Dir::Bidi, n)
+    }
+
+    fn priority(urgency: u8, incremental: bool) -> Priority {
+        Priority { urgency, incremental }
+    }
+
+    /// Whose turn it is for `n` packets.
+    fn turns(queue: &mut SendQueue, n: usize) -> Vec<u64> {
+        (0..n)
+            .map(|_| {
+                let id = queue.front().unwrap();
+                queue.rotate();
+                id.index()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn urgent_ones_first_then_by_id_then_in_turn() {
+        let mut queue = SendQueue::default();
+        let streams =
+            [(0, 3, true), (1, 3, true), (2, 3, false), (4, 3, false), (3, 3, false), (5, 0, true), (6, 255, false)];
+        for (id, urgency, incremental) in streams {
+            queue.push(stream(id), priority(urgency, incremental));
+        }
+        let mut order = Vec::new();
+        for packets in [2, 2, 2, 2] {
+            order.extend(turns(&mut queue, packets));
+            queue.pop();
+        }
+        assert_eq!(order, [5, 5, 2, 2, 3, 3, 4, 4]);
+        assert_eq!(turns(&mut queue, 4), [0, 1, 0, 1]);
+        queue.remove(stream(0), priority(3, true));
+        assert_eq!(turns(&mut queue, 2), [1, 1]);
+        queue.pop();
+        assert_eq!(queue.front(), Some(stream(6)));
+        queue.remove(stream(6), priority(7, false));
+        assert_eq!(queue.front(), None);
+        queue.pop();
+        queue.rotate();
+    }
+
+    proptest! {
+        /// Against a list that is sorted anew each time.
+        #[test]
+        fn behaves_like_a_sorted_list(
+            ops in proptest::collection::vec((0u8..4, 0u64..12, 0u8..9, any::<bool>()), 1..200),
+        ) {
+            let mut queue = SendQueue::default();
+            // (level, incremental, ID or turn, stream), and with which priority it was added.
+            let mut list: Vec<((usize, bool, u64), StreamId, Priority)> = Vec::new();
+            for (turn, (op, index, urgency, incremental)) in (1 << 32..).zip(ops) {
+                let (id, priority) = (stream(index), priority(urgency, incremental));
+                list.sort_by_key(|(key, ..)| *key);
+                match op {
+                    0 | 1 if list.iter().all(|(_, other, _)| *other != id) => {
+                        queue.push(id, priority);
+                        let order = if incremental { turn } else { id.0 };
+                        list.push(((priority.level(), incremental, order), id, priority));
+                    }
+                    2 => {
+                        if let Some(((_, incremental, order), ..)) = list.first_mut().filter(|((_, i, _), ..)| *i) {
+                            debug_assert!(*incremental);
+                            *order = turn;
+                        }
+                        queue.rotate();
+                    }
+                    3 if index % 2 == 0 => {
+                        queue.pop();
+                        list.drain(..list.len().min(1));
+                    }
+                    _ => {
+                        if let Some(at) = list.iter().position(|(_, other, _)| *other == id) {
+                            let (_, id, priority) = list.remove(at);
+                            queue.remove(id, priority);
+                        }
+                    }
+                }
+                let first = list.iter().min_by_key(|(key, ..)| *key).map(|(_, id, _)| *id);
+                prop_assert_eq!(queue.front(), first);
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+use super::*;
+
+fn provided(sizes: &[usize]) -> RecvStream {
+    let mut s = RecvStream::new(0);
+    assert!(s.make_provided());
+    for n in sizes {
+        s.provide(PinnedBuf::unpinned(*n));
+    }
+    let limit = s.credit_due().unwrap();
+    s.credit_sent(limit);
+    s
+}
+
+fn put(s: &mut RecvStream, range: Range<u64>, fin: bool, value: u8) -> Result<u64, TransportError> {
+    s.accept(&range, fin)?;
+    let mut written = 0;
+    let placed = s.place(range, &BufPool::heap(), |_, memory| {
+        memory.fill(value);
+        written += memory.len() as u64;
+    });
+    assert_eq!(placed, Ok(()));
+    Ok(written)
+}
+
+#[test]
+fn window_follows_provided_space() {
+    let mut s = provided(&[10, 5]);
+    assert_eq!(s.announced, 15);
+    assert_eq!(put(&mut s, 0..16, false, 1), Err(TransportError::FLOW_CONTROL_ERROR));
+    assert_eq!(put(&mut s, 0..15, false, 1), Ok(15));
+    assert_eq!(s.take_low(4), Some((0, 4)));
+    assert_eq!(s.take_low(4), None);
+    s.provide(PinnedBuf::unpinned(1));
+    assert_eq!(s.credit_due(), Some(16));
+    assert_eq!(s.take_low(4), None, "the peer has used nothing of it");
+    s.credit_sent(16);
+    assert_eq!(put(&mut s, 15..16, false, 1), Ok(1));
+    assert_eq!(s.take_low(4), Some((0, 4)));
+}
+
+#[test]
+fn low_space_is_told_once_for_each_reason() {
+    let mut s = provided(&[10]);
+    assert_eq!(s.take_low(10), None);
+    put(&mut s, 0..1, false, 1).unwrap();
+    assert_eq!((s.take_low(10), s.take_low(10)), (Some((9, 1)), None));
+    put(&mut s, 1..2, false, 1).unwrap();
+    assert_eq!(s.take_low(10), None, "nothing was provided since");
+    s.peer_blocked(5);
+    assert_eq!(s.take_low(10), None, "there is space that the peer has not heard of");
+    s.peer_blocked(10);
+    assert_eq!((s.take_low(10), s.take_low(10)), (Some((8, 2)), None));
+    s.provide(PinnedBuf::unpinned(100));
+    assert_eq!(s.take_low(10), None);
+    s.credit_sent(110);
+    put(&mut s, 50..101, false, 1).unwrap();
+    assert_eq!(s.take_low(10), Some((9, 1)), "it was enough in between");
+    s.peer_blocked(110);
+    assert_eq!((s.take_low(0), s.take_low(0)), (Some((9, 1)), None), "blocked counts whatever the mark");
+    put(&mut s, 101..105, true, 1).unwrap();
+    s.peer_blocked(110);
+    assert_eq!(s.take_low(10), None, "the end is known");
+}
+
+#[test]
+fn a_stream_can_be_scattered_only_so_far() {
+    let mut s = RecvStream::new(1 << 20);
+    let limit = 2 * MAX_RANGES as u64;
+    for at in (2..=limit).step_by(2) {
+        put(&mut s, at..at + 1, false, 1).unwrap();
+    }
+    let pool = BufPool::heap();
+    let no = |s: &mut RecvStream, range| s.place(range, &pool, |_, _| panic!("no room"));
+    assert_eq!(no(&mut s, limit + 3..limit + 4), Err(NoMemory));
+    assert_eq!(no(&mut s, limit + 2..limit + 4), Err(NoMemory));
+    put(&mut s, 0..1, false, 1).unwrap();
+    assert_eq!(s.contiguous(), 1, "the next bytes always get in");
+    for at in [limit + 1, limit - 1, limit - 3] {
+        put(&mut s, at..at + 1, false, 1).unwrap();
+    }
+    put(&mut s, 1..limit, false, 1).unwrap();
+    assert_eq!(s.contiguous(), limit + 2);
+}
+
+#[test]
+fn what_was_promised_but_not_provided_has_to_wait() {
+    let mut s = RecvStream::new(10);
+    assert!(s.make_provided());
+    s.provide(PinnedBuf::unpinned(4));
+    s.accept(&(0..8), false).unwrap();
+    assert_eq!(s.place(0..8, &BufPool::heap(), |_, _| panic!("no space")), Err(NoMemory));
+    assert_eq!((s.contiguous(), s.take_low(2)), (0, Some((0, 6))));
+    s.provide(PinnedBuf::unpinned(6));
+    assert_eq!(s.credit_due(), None, "the peer knows");
+    assert_eq!(put(&mut s, 0..8, false, 1), Ok(8));
+}
+
+#[test]
+fn overlaps_never_rewrite_a_byte() {
+    let mut s = provided(&[20]);
+    assert_eq!(put(&mut s, 4..8, false, 1), Ok(4));
+    assert_eq!(put(&mut s, 2..10, false, 2), Ok(4));
+    assert_eq!(put(&mut s, 0..20, true, 3), Ok(12));
+    assert!(s.is_complete());
+    let (_, buf) = s.pop_filled().unwrap();
+    assert_eq!(&buf[..], [3, 3, 2, 2, 1, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3]);
+}
+
+#[test]
+fn final_size_never_changes() {
+    let mut s = provided(&[20]);
+    put(&mut s, 0..10, true, 1).unwrap();
+    assert_eq!(put(&mut s, 0..11, false, 1), Err(TransportError::FINAL_SIZE_ERROR));
+    assert_eq!(put(&mut s, 0..9, true, 1), Err(TransportError::FINAL_SIZE_ERROR));
+    assert_eq!(s.reset(11), Err(TransportError::FINAL_SIZE_ERROR));
+    assert_eq!(s.reset(10), Ok(0));
+    let mut t = provided(&[20]);
+    put(&mut t, 5..10, false, 1).unwrap();
+    assert_eq!(put(&mut t, 0..9, true, 1), Err(TransportError::FINAL_SIZE_ERROR));
+    assert_eq!(t.reset(9), Err(TransportError::FINAL_SIZE_ERROR));
+    assert_eq!(t.reset(12), Ok(2));
+}
+
+#[test]
+fn unfilled_buffers_come_back_with_their_valid_bytes() {
+    let mut s = provided(&[4, 4, 4]);
+    put(&mut s, 0..6, false, 1).unwrap();
+    put(&mut s, 8..10, false, 1).unwrap();
+    let back: Vec<_> = std::iter::from_fn(|| s.pop_any()).map(|(at, _, valid)| (at, valid)).collect();
+    assert_eq!(back, [(0, 4), (4, 2), (8, 0)]);
+}
+
+#[test]
+fn pooled_window_slides_with_consumption() {
+    let mut s = RecvStream::new(100);
+    put(&mut s, 0..60, false, 7).unwrap();
+    assert_eq!(s.peek().len(), 60);
+    assert_eq!(s.consume(40), 40);
+    assert_eq!(s.credit_due(), None);
+    assert_eq!(s.consume(40), 20);
+    assert_eq!(s.credit_due(), Some(160));
+    put(&mut s, 60..60, true, 7).unwrap();
+    assert!(s.is_complete());
+    assert_eq!(s.consume(0), 0);
+    assert!(s.is_done());
+}
+
+#[test]
+fn provided_is_refused_once_pooled_data_is_there() {
+    let mut s = RecvStream::new(100);
+    put(&mut s, 0..1, false, 7).unwrap();
+    assert!(!s.make_provided());
+}
+
+/// Takes the next chunk: its range, its end mark, and whether it holds nothing but `value`.
+fn take(s: &mut RecvStream, value: u8) -> Option<(Range<u64>, bool, bool)> {
+    s.take().map(|c| (c.range(), c.is_last(), c.iter().all(|b| *b == value)))
+}
+
+const CHUNK: u64 = crate::quic::stream::placement::CHUNK as u64;
+
+#[test]
+fn lends_full_chunks_whole_and_the_filled_part_of_others() {
+    let mut s = RecvStream::new(10 * CHUNK);
+    let pool = BufPool::heap();
+    s.accept(&(0..2 * CHUNK + 7), false).unwrap();
+    s.place(0..2 * CHUNK + 7, &pool, |_, memory| memory.fill(9)).unwrap();
+    let chunks: Vec<_> = std::iter::from_fn(|| s.take()).collect();
+    let ranges: Vec<_> = chunks.iter().map(Chunk::range).collect();
+    assert_eq!(ranges, [0..CHUNK, CHUNK..2 * CHUNK, 2 * CHUNK..2 * CHUNK + 7]);
+    assert!(chunks.iter().flat_map(|c| c.iter()).all(|b| *b == 9));
+    assert_eq!(s.consumed(), 2 * CHUNK + 7);
+    assert_eq!(pool.stats().in_use, 3 * CHUNK as usize);
+    drop(chunks);
+    assert_eq!(pool.stats().in_use, CHUNK as usize, "the rest of the third is for later bytes");
+}
+
+#[test]
+fn bytes_out_of_order_around_a_lent_part() {
+    let mut s = RecvStream::new(10 * CHUNK);
+    put(&mut s, 0..10, false, 1).unwrap();
+    put(&mut s, 20..30, false, 3).unwrap();
+    let first = s.take().unwrap();
+    assert_eq!((first.range(), first.is_last()), (0..10, false));
+    assert_eq!(take(&mut s, 0), None, "there is a gap");
+    put(&mut s, CHUNK - 5..CHUNK + 5, false, 4).unwrap();
+    assert_eq!(put(&mut s, 5..22, false, 2), Ok(10), "what is there is not written again");
+    assert_eq!(s.peek().len(), 20);
+    assert_eq!(s.consume(5), 5);
+    let second = s.take().unwrap();
+    assert_eq!((second.range(), second.is_last()), (15..30, false));
+    assert_eq!(second[..], [2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3]);
+    put(&mut s, 30..CHUNK + 5, true, 4).unwrap();
+    assert_eq!(take(&mut s, 4), Some((30..CHUNK, false, true)));
+    assert_eq!(take(&mut s, 4), Some((CHUNK..CHUNK + 5, true, true)));
+    assert_eq!((first[..].to_vec(), s.is_done()), (vec![1; 10], true));
+}
+
+#[test]
+fn the_end_is_told_once() {
+    let pool = BufPool::heap();
+    let mut s = RecvStream::new(100);
+    put(&mut s, 0..10, false, 1).unwrap();
+    assert_eq!(take(&mut s, 1), Some((0..10, false, true)));
+    assert_eq!(take(&mut s, 1), None);
+    put(&mut s, 10..10, true, 1).unwrap();
+    assert_eq!(take(&mut s, 1), Some((10..10, true, true)));
+    assert_eq!((take(&mut s, 1), s.is_done()), (None, true));
+
+    let mut s = RecvStream::new(100);
+    s.accept(&(0..10), true).unwrap();
+    s.place(0..10, &pool, |_, memory| memory.fill(1)).unwrap();
+    let chunk = s.take().unwrap();
+    assert_eq!((chunk.range(), chunk.is_last(), s.take().is_none()), (0..10, true, true));
+    drop(s);
+    assert_eq!(pool.stats().in_use, CHUNK as usize);
+    drop(chunk);
+    assert_eq!(pool.stats().in_use, 0);
+}
+
+#[test]
+fn credit_returns_with_taking() {
+    let mut s = RecvStream::new(100);
+    put(&mut s, 0..60, false, 1).unwrap();
+    let kept = s.take().unwrap();
+    assert_eq!((kept.len(), s.credit_due()), (60, Some(160)));
+}
+
+#[test]
+fn a_reset_voids_what_was_not_taken_only() {
+    let pool = BufPool::heap();
+    let mut s = RecvStream::new(10 * CHUNK);
+    s.accept(&(0..30), false).unwrap();
+    s.place(0..20, &pool, |_, memory| memory.fill(1)).unwrap();
+    let kept = s.take().unwrap();
+    s.place(20..30, &pool, |_, memory| memory.fill(2)).unwrap();
+    s.reset(30).unwrap();
+    s.mark_reset();
+    assert_eq!((take(&mut s, 2), s.consume(5)), (None, 0));
+    assert_eq!(kept[..], [1; 20]);
+    drop(kept);
+    assert_eq!(pool.stats().in_use, 0);
+}
+
+#[test]
+fn nothing_is_lent_from_provided_buffers() {
+    let mut s = provided(&[10]);
+    put(&mut s, 0..10, true, 1).unwrap();
+    assert!(s.take().is_none());
+}
+
+proptest::proptest! {
+    /// Whatever arrives in whatever order, and whether it is taken or consumed: every byte comes once,
+    /// in place, and the memory goes home.
+    #[test]
+    fn every_byte_is_lent_once(
+        frames in proptest::collection::vec((0..3 * CHUNK, 1..CHUNK), 1..40),
+        steps in proptest::collection::vec(0u8..4, 40),
+        keep in proptest::bool::ANY,
+    ) {
+        let size = 3 * CHUNK + 17;
+        let pool = BufPool::heap();
+        let mut s = RecvStream::new(10 * CHUNK);
+        let value = |at: u64| (at ^ at >> 8 ^ at >> 16) as u8;
+        let mut kept = Vec::new();
+        let mut at = 0;
+        let whole = (0, size);
+        for ((start, len), step) in frames.into_iter().zip(steps).chain([(whole, 0)]) {
+            let range = start..(start + len).min(size);
+            s.accept(&range, range.end == size).unwrap();
+            s.place(range, &pool, |from, memory| {
+                (from..).zip(memory).for_each(|(at, b)| *b = value(at));
+            }).unwrap();
+            if step == 1 {
+                let n = s.peek().len().div_ceil(2);
+                at += s.consume(n as u64);
+            }
+            while step != 3 && let Some(chunk) = s.take() {
+                proptest::prop_assert_eq!(chunk.offset(), at);
+                at += chunk.len() as u64;
+                proptest::prop_assert_eq!(chunk.is_last(), at == size);
+                kept.extend(keep.then_some(chunk));
+            }
+        }
+        proptest::prop_assert!(at == size && s.is_done());
+        for chunk in kept.drain(..) {
+            proptest::prop_assert!((chunk.offset()..).zip(&chunk[..]).all(|(at, b)| *b == value(at)));
+        }
+        drop(s);
+        proptest::prop_assert_eq!(pool.stats().in_use, 0);
+    }
+}

@@ -1,0 +1,24 @@
+//! The whole contract about application-owned memory, receiving and sending: what an application may rely on,
+//! whatever the peer and the network do.
+//!
+//! `rig` plays one stream frame by frame against an engine and compares every event with a plain model;
+//! `pair` is two engines with a network between them.
+#![forbid(unsafe_code)]
+
+#[path = "../hostile/peer.rs"]
+#[allow(dead_code, reason = "shared with the tests of hostile peers")]
+mod peer;
+#[path = "../hostile/world.rs"]
+#[allow(dead_code, reason = "shared with the tests of hostile peers")]
+mod world;
+
+mod endings;
+mod memory;
+mod misuse;
+mod model;
+mod pair;
+mod property;
+mod rig;
+mod scenarios;
+mod sending;
+mod steps;

@@ -1,0 +1,197 @@
+//! Without memory nothing dies: packets count as lost, a correct peer stalls and goes on when there is memory again.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use gannet::base::Side;
+use gannet::base::time::Duration;
+use gannet::mem::{BufPool, Hugepages, PinnedBuf, PoolConfig};
+use gannet::quic::{BufferProvider, Chunk, Dir, Drop, Event, Notify, SendData, StreamId, TransportConfig};
+
+use super::pair::Pair;
+use super::rig::{Kind, Rig, stream_frame};
+
+const CHUNK: usize = 64 << 10;
+
+fn pool(limit_bytes: usize) -> BufPool {
+    BufPool::new(PoolConfig { limit_bytes, hugepages: Hugepages::Never, numa_node: None }).unwrap()
+}
+
+fn byte(at: u64) -> u8 {
+    (at ^ at >> 8 ^ at >> 16) as u8
+}
+
+fn dropped(pair: &Pair) -> u64 {
+    pair.server.endpoint.stats().drops[Drop::NoMemory as usize]
+}
+
+#[test]
+fn an_empty_pool_stalls_the_peer_and_a_full_one_lets_it_go_on() {
+    const LEN: usize = 1 << 20;
+    let mut pair = Pair::on(TransportConfig::default(), TransportConfig::default(), pool(3 * CHUNK));
+    let ids: Vec<_> = (0..2).map(|_| pair.conn(Side::Client).open(Dir::Uni).unwrap()).collect();
+    for id in &ids {
+        let data = Bytes::from_iter((0..LEN as u64).map(byte));
+        pair.conn(Side::Client).send(*id, SendData::Bytes(data), true).unwrap();
+    }
+    pair.wait(Duration::from_secs(5));
+    assert!(dropped(&pair) > 0);
+    assert!(pair.client.closed().is_none() && pair.server.closed().is_none());
+    assert_eq!(pair.server.endpoint.pool().stats().in_use, 3 * CHUNK);
+    let before = dropped(&pair);
+    let names: Vec<_> = pair.server.endpoint.stats().iter().collect();
+    assert!(names.contains(&("quic_no_memory", before)));
+    // An application that keeps what it gets is as bad; when it lets go, all is well.
+    let mut kept: Vec<Chunk> = Vec::new();
+    let mut at = [0; 2];
+    for round in 0..2000 {
+        for (at, id) in at.iter_mut().zip(&ids) {
+            while let Some(chunk) = pair.conn(Side::Server).take(*id) {
+                assert_eq!(chunk.offset(), *at);
+                assert!((*at..).zip(&chunk[..]).all(|(at, b)| *b == byte(at)));
+                *at += chunk.len() as u64;
+                kept.push(chunk);
+            }
+        }
+        if at == [LEN as u64; 2] {
+            break;
+        }
+        if round % 10 == 9 {
+            kept.clear();
+        }
+        pair.wait(Duration::from_millis(500));
+        assert!(pair.client.closed().is_none() && pair.server.closed().is_none());
+    }
+    assert_eq!(at, [LEN as u64; 2], "all of it arrived");
+    assert!(dropped(&pair) > before);
+    kept.clear();
+    assert_eq!(pair.server.endpoint.pool().stats().in_use, 0);
+}
+
+#[test]
+fn a_stream_scattered_too_far_takes_only_what_fits_on() {
+    let mut rig = Rig::with(Side::Server, TransportConfig::default());
+    let id = rig.stream(Kind::Peers, Notify::Progress).id;
+    let conn = rig.host().conn.unwrap();
+    let buf = PinnedBuf::unpinned(20_000);
+    rig.host().endpoint.conn(conn).unwrap().provide_receive_buffers(id, vec![buf]).unwrap();
+    rig.run();
+    // Every other byte, many in a packet.
+    for at in (1..20_000).step_by(40) {
+        let payload: Vec<u8> = (at..at + 40).step_by(2).flat_map(|at| stream_frame(id, at..at + 1, false, 0)).collect();
+        rig.say(&payload);
+        rig.run();
+    }
+    let drops = rig.host().endpoint.stats().drops[Drop::NoMemory as usize];
+    assert!(drops > 200, "{drops}");
+    assert!(rig.host().closed().is_none());
+    let sent = rig.peer.pn[2];
+    rig.host().wait(Duration::from_millis(30));
+    // What was dropped is not acknowledged: a correct peer sends it again.
+    for at in (0..20_000).step_by(1000) {
+        rig.say(&stream_frame(id, at..at + 1000, at == 19_000, 0));
+        rig.run();
+    }
+    let host = rig.host();
+    assert!(host.events.iter().any(|(_, e)| matches!(e, Event::Finished { size: 20_000, .. })));
+    assert!(sent > 0 && host.closed().is_none());
+}
+
+/// Gives what it is told to, whatever it has promised.
+struct Giver {
+    promised: u64,
+    gives: Mutex<Vec<usize>>,
+}
+
+impl BufferProvider for Giver {
+    fn initial_window(&self) -> u64 {
+        self.promised
+    }
+
+    fn provide(&self, _: StreamId) -> Vec<PinnedBuf> {
+        self.gives.lock().unwrap().iter().map(|len| PinnedBuf::unpinned(*len)).collect()
+    }
+}
+
+/// A client that sends 1000 bytes to a server whose provider promises 600 bytes and gives `gives`.
+fn provided(gives: &[usize]) -> (Pair, StreamId) {
+    let giver = Giver { promised: 600, gives: Mutex::new(gives.to_vec()) };
+    let config =
+        TransportConfig { provider: Some(Arc::new(giver)), receive_low_water: 50, ..TransportConfig::default() };
+    let mut pair = Pair::connected(TransportConfig::default(), config);
+    let id = pair.conn(Side::Client).open(Dir::Uni).unwrap();
+    let data = Bytes::from_iter((0..1000).map(byte));
+    pair.conn(Side::Client).send(id, SendData::Bytes(data), true).unwrap();
+    pair.wait(Duration::from_millis(200));
+    assert!(pair.client.closed().is_none() && pair.server.closed().is_none());
+    (pair, id)
+}
+
+fn lows(events: &[Event]) -> Vec<(u64, u64)> {
+    let low = |event: &Event| match event {
+        Event::ReceiveBufferLow { provided_left, wanted, .. } => Some((*provided_left, *wanted)),
+        _ => None,
+    };
+    events.iter().filter_map(low).collect()
+}
+
+fn is_finished(events: &[Event]) -> bool {
+    events.iter().any(|e| matches!(e, Event::Finished { size: 1000, .. }))
+}
+
+#[test]
+fn a_provider_that_keeps_its_word() {
+    let (mut pair, id) = provided(&[300, 300]);
+    let events = pair.events(Side::Server);
+    assert!(!lows(&events).is_empty() && !is_finished(&events));
+    assert_eq!(dropped(&pair), 0);
+    pair.conn(Side::Server).provide_receive_buffers(id, vec![PinnedBuf::unpinned(500)]).unwrap();
+    pair.wait(Duration::from_millis(200));
+    assert!(is_finished(&pair.events(Side::Server)));
+}
+
+#[test]
+fn a_provider_that_gives_more_than_it_promised() {
+    let (mut pair, _) = provided(&[300, 300, 600]);
+    let events = pair.events(Side::Server);
+    assert!(lows(&events).is_empty() && is_finished(&events), "the peer is told of all of it: {events:?}");
+}
+
+#[test]
+fn a_provider_that_gives_less_than_it_promised() {
+    let (mut pair, id) = provided(&[100]);
+    let events = pair.events(Side::Server);
+    assert_eq!(lows(&events).first().map(|(_, wanted)| *wanted), Some(500), "{events:?}");
+    assert!(dropped(&pair) > 0 && !is_finished(&events));
+    assert_eq!(pair.conn(Side::Server).stream_stats(id).unwrap().placement.copied, 0);
+    pair.conn(Side::Server).provide_receive_buffers(id, vec![PinnedBuf::unpinned(1000)]).unwrap();
+    pair.wait(Duration::from_secs(10));
+    let events = pair.events(Side::Server);
+    assert!(is_finished(&events), "{events:?}");
+    let mut at = 0;
+    for event in events {
+        if let Event::Buffer { buf, offset, valid, .. } = event {
+            assert_eq!(offset, at);
+            assert!((at..).zip(&buf[..valid]).all(|(at, b)| *b == byte(at)));
+            at += valid as u64;
+        }
+    }
+    assert_eq!(at, 1000);
+}
+
+#[test]
+fn a_provider_that_has_nothing_left() {
+    for gives in [&[][..], &[0, 0]] {
+        let (mut pair, id) = provided(gives);
+        let readable = pair.events(Side::Server).iter().any(|e| matches!(e, Event::Readable { .. }));
+        assert!(readable, "the stream is a pooled one then");
+        let mut bytes = Vec::new();
+        for _ in 0..10 {
+            while let Some(chunk) = pair.conn(Side::Server).take(id) {
+                bytes.extend_from_slice(&chunk);
+            }
+            pair.wait(Duration::from_millis(100));
+        }
+        assert!(bytes.len() == 1000 && (0..).zip(&bytes).all(|(at, b)| *b == byte(at)));
+    }
+}
