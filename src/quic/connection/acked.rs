@@ -1,6 +1,6 @@
 //! What acknowledgement and loss of a packet mean for the frames it carried (RFC 9000 §13.3).
 
-use crate::quic::connection::sent::{SentFrame, SentFrames};
+use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::event::Event;
 use crate::quic::recovery::SpaceId;
@@ -65,20 +65,16 @@ impl Connection {
         for (space, pn, frames) in lost.drain(..) {
             self.stats.lost_packets += 1;
             cx.stats.lost_packets += 1;
-            self.frames_lost(space, pn, &frames);
+            for frame in frames.iter() {
+                self.frame_lost(space, pn, frame);
+            }
             self.lists.recycle(frames);
         }
         self.lost = lost;
     }
 
-    /// Whatever of `frames` still matters is queued again.
-    pub(super) fn frames_lost(&mut self, space: SpaceId, pn: u64, frames: &SentFrames) {
-        for frame in frames.iter() {
-            self.frame_lost(space, pn, frame);
-        }
-    }
-
-    fn frame_lost(&mut self, space: SpaceId, pn: u64, frame: SentFrame) {
+    /// If what was lost still matters, it is queued again.
+    pub(super) fn frame_lost(&mut self, space: SpaceId, pn: u64, frame: SentFrame) {
         match frame {
             SentFrame::Stream { id, start, len, fin } => {
                 if let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) {

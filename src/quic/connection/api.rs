@@ -266,20 +266,38 @@ impl<'a> Conn<'a> {
     /// All buffers come back in the error.
     pub fn provide_receive_buffers(&mut self, id: StreamId, bufs: Vec<PinnedBuf>) -> Result<(), ProvideError> {
         match self.check_provide(id, &bufs) {
-            Err(kind) => return Err(ProvideError { kind, bufs }),
+            Err(kind) => Err(ProvideError { kind, bufs }),
             Ok(()) => {
-                let Some(recv) = self.conn.streams.get(id).and_then(|s| s.recv.as_mut()) else {
-                    return Err(ProvideError { kind: ProvideErrorKind::NoStream, bufs });
-                };
-                recv.make_provided();
-                for buf in bufs {
-                    recv.provide(buf);
-                }
+                self.provide(id, bufs);
+                Ok(())
             }
+        }
+    }
+
+    /// Like [`Conn::provide_receive_buffers`] with one buffer: nothing is allocated, so this is the way to hand
+    /// over again what has come back.
+    ///
+    /// # Errors
+    /// The buffer comes back in the error.
+    pub fn provide_receive_buffer(&mut self, id: StreamId, buf: PinnedBuf) -> Result<(), ProvideError> {
+        match self.check_provide(id, std::slice::from_ref(&buf)) {
+            Err(kind) => Err(ProvideError { kind, bufs: vec![buf] }),
+            Ok(()) => {
+                self.provide(id, [buf]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes buffers that were checked.
+    fn provide(&mut self, id: StreamId, bufs: impl IntoIterator<Item = PinnedBuf>) {
+        let Some(recv) = self.conn.streams.get(id).and_then(|s| s.recv.as_mut()) else { return };
+        recv.make_provided();
+        for buf in bufs {
+            recv.provide(buf);
         }
         self.conn.streams.queue_control(id);
         self.conn.streams.mark_dirty(id);
-        Ok(())
     }
 
     fn check_provide(&mut self, id: StreamId, bufs: &[PinnedBuf]) -> Result<(), ProvideErrorKind> {

@@ -144,6 +144,8 @@ pub(crate) struct Connection {
     lists: FrameLists,
     /// Frames of the packet that is being built; kept for its capacity.
     building: Vec<SentFrame>,
+    /// Frames that a probe repeats; kept for its capacity.
+    repeating: Vec<SentFrame>,
     /// Largest 1-RTT packet that the ACKs of this datagram covered, for the keys to know.
     key_ack: Option<u64>,
 
@@ -214,6 +216,7 @@ impl Connection {
             lost: Vec::new(),
             lists: FrameLists::default(),
             building: Vec::new(),
+            repeating: Vec::new(),
             key_ack: None,
             armed: Armed::default(),
             queued: false,

@@ -277,10 +277,13 @@ impl Connection {
 
     /// A probe without new data repeats the oldest that is in flight (RFC 9002 §6.2.4).
     fn requeue_oldest(&mut self, space: SpaceId) {
-        let oldest = self.recovery.oldest_unacked(space).map(|(pn, packet)| (pn, packet.frames.clone()));
-        if let Some((pn, frames)) = oldest {
-            self.frames_lost(space, pn, &frames);
+        let Some((pn, packet)) = self.recovery.oldest_unacked(space) else { return };
+        let mut frames = std::mem::take(&mut self.repeating);
+        frames.extend(packet.frames.iter());
+        for frame in frames.drain(..) {
+            self.frame_lost(space, pn, frame);
         }
+        self.repeating = frames;
     }
 
     fn put_ack(&mut self, cx: &Cx<'_>, space: SpaceId, builder: &mut PacketBuilder<'_>) {
