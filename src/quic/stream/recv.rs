@@ -454,4 +454,6 @@ impl RecvStream {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
