@@ -4,6 +4,7 @@
 #[expect(unsafe_code, reason = "an allocator is unsafe to be")]
 mod alloc;
 mod cli;
+mod cpu;
 mod goals;
 mod lab;
 mod output;

@@ -269,7 +269,8 @@ fn idle(run: &mut Run, count: usize) -> Result<(), Failure> {
 /// What the system says is free, bytes.
 fn available_memory() -> f64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    let kib =
+        text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
     kib.unwrap_or(4e6) * 1024.0
 }
 
