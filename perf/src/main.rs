@@ -1,2 +1,40 @@
-//! Build automation.
-fn main() {}
+//! Measures Gannet beside its peers and its limits: `cargo xtask bench`.
+#![deny(unsafe_code)]
+
+#[expect(unsafe_code, reason = "an allocator is unsafe to be")]
+mod alloc;
+mod cli;
+mod cpu;
+mod goals;
+mod lab;
+mod output;
+mod parts;
+mod peers;
+mod process;
+mod run;
+mod stats;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Whatever went wrong, as told to the user.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+fn main() -> ExitCode {
+    let done = match cli::Cli::parse().command {
+        cli::Command::Run(args) => run::run(&args),
+        cli::Command::Peer(args) => peers::run(&args),
+        cli::Command::Replay(args) => parts::icount::replay(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gannet-perf: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

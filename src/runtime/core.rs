@@ -203,7 +203,12 @@ impl<D: Datapath, A: App> Core<D, A> {
 
     /// One turn. False if there was nothing to do.
     pub fn turn(&mut self) -> bool {
-        let now = self.clock.now();
+        self.turn_at(self.clock.now())
+    }
+
+    /// One turn at the time `now`, which must never go back: for simulations and measurements that have to be the
+    /// same every time. False if there was nothing to do.
+    pub fn turn_at(&mut self, now: Instant) -> bool {
         self.stats.turns += 1;
         let received = self.receive(now);
         self.poll_net(now);
@@ -305,6 +310,16 @@ impl<D: Datapath, A: App> Core<D, A> {
                 Sent::Pending | Sent::Dropped(_) => {}
             }
         }
+    }
+
+    /// When [`Core::turn_at`] has something to do that time alone brings.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.endpoint.next_timeout().into_iter().chain(self.net.next_timeout()).min()
+    }
+
+    /// The queue pair.
+    pub fn datapath_mut(&mut self) -> &mut D {
+        &mut self.datapath
     }
 
     /// The application, when the core is not needed any more. Connections that are still there end without a word to

@@ -1,6 +1,7 @@
 //! Build automation: `cargo xtask COMMAND`. Compiles with nothing but Rust and a C compiler.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod checks;
 mod demo;
 mod error;
@@ -27,6 +28,8 @@ enum Task {
     Setup(setup::SetupArgs),
     /// Download a file between two Gannet processes, compare every byte, measure, and write a report
     Demo(demo::DemoArgs),
+    /// Measure Gannet beside its peers and its limits, and write a report
+    Bench(bench::BenchArgs),
     /// Run every test: workspace, documentation, and the engine without DPDK
     Test(checks::TestArgs),
     /// Format, lints, documentation and every test: what continuous integration runs
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Task::Setup(args) => setup::run(args),
         Task::Demo(args) => demo::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Test(args) => checks::test(&args),
         Task::Ci => checks::ci(),
     };

@@ -71,6 +71,15 @@ pub fn for_demo() -> Result<()> {
     Ok(())
 }
 
+/// What the benchmarks need: what the demo needs, and valgrind.
+///
+/// # Errors
+/// As [`packages`].
+pub fn for_bench() -> Result<()> {
+    for_demo()?;
+    packages(needs::BENCH)
+}
+
 /// What the tests need. They use ordinary memory: huge pages are left as they are.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Port, PortInner};
 use crate::dpdk::error::{PortError, text};
-use crate::mem::{Backing, BufPool, KeptRegions};
+use crate::mem::{Backing, BufPool, KeptRegions, RegionInfo};
 
 /// Memory that is registered with DPDK, and mapped for a port's device, until this is dropped.
 pub struct MemoryGuard {
@@ -61,6 +61,18 @@ impl Port {
     }
 }
 
+/// Hugepage regions as (address, length, page size), neighbours joined: DPDK has room for few.
+fn ranges(regions: &[RegionInfo]) -> Vec<(usize, usize, usize)> {
+    let mut joined: Vec<(usize, usize, usize)> = Vec::new();
+    for r in regions.iter().filter(|r| matches!(r.backing, Backing::Huge1G | Backing::Huge2M)) {
+        match joined.last_mut() {
+            Some((addr, len, page)) if *addr + *len == r.addr && *page == r.page_size => *len += r.len,
+            _ => joined.push((r.addr, r.len, r.page_size)),
+        }
+    }
+    joined
+}
+
 /// A pool's memory, registered with DPDK and a port until this is dropped.
 pub struct PoolGuard {
     // In this order: nothing is unmapped before it is unregistered.
@@ -83,11 +95,11 @@ impl Port {
     /// A device that refuses the mapping.
     pub fn register_pool(&self, pool: &BufPool) -> Result<PoolGuard, PortError> {
         let kept = pool.keep_regions();
-        let huge = kept.regions().iter().filter(|r| matches!(r.backing, Backing::Huge1G | Backing::Huge2M));
-        let guards: Result<Vec<_>, _> = huge
-            .map(|r| {
+        let guards: Result<Vec<_>, _> = ranges(kept.regions())
+            .into_iter()
+            .map(|(addr, len, page)| {
                 // SAFETY: `kept` keeps the regions mapped, and goes after the guards.
-                unsafe { self.register_memory(r.addr as *mut u8, r.len, r.page_size) }
+                unsafe { self.register_memory(addr as *mut u8, len, page) }
             })
             .collect();
         Ok(PoolGuard { guards: guards?, _kept: kept })
@@ -131,5 +143,23 @@ impl Drop for MemoryGuard {
                 dpdk_sys::rte_extmem_unregister(self.addr, self.len);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_joined_and_ordinary_pages_left_out() {
+        let region = |addr, len, backing| RegionInfo { addr, len, page_size: 2 << 20, backing };
+        let huge = Backing::Huge2M;
+        let regions = [
+            region(0x20_0000, 0x20_0000, huge),
+            region(0x40_0000, 0x40_0000, huge),
+            region(0x80_0000, 0x20_0000, Backing::Locked),
+            region(0xa0_0000, 0x20_0000, huge),
+        ];
+        assert_eq!(ranges(&regions), [(0x20_0000, 0x60_0000, 2 << 20), (0xa0_0000, 0x20_0000, 2 << 20)]);
     }
 }

@@ -88,6 +88,14 @@ const TESTS: &[Need] = &[
     },
 ];
 
+/// What benchmarks need beyond building and running.
+pub const BENCH: &[Need] = &[Need {
+    name: "valgrind",
+    why: "counts instructions",
+    probe: Probe::Program("valgrind"),
+    packages: &["valgrind"],
+}];
+
 /// What building and running need, and the tests too if `tests`.
 pub fn list(tests: bool) -> Vec<Need> {
     let tests = if tests { TESTS } else { &[] };

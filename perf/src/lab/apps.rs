@@ -1,0 +1,197 @@
+//! Applications of the two ends: one that sends without end, and one that receives in three ways.
+
+use std::collections::VecDeque;
+use std::sync::LazyLock;
+
+use gannet::mem::{AllocError, BufPool, PinnedBuf};
+use gannet::quic::{Chunk, ClientConfig, ConnId, Dir, Event, SendData, StreamId, TransportConfig};
+use gannet::runtime::{App, Context};
+
+use super::world::{NAME, REMOTE};
+
+/// What is sent, again and again.
+static BLOCK: LazyLock<&'static [u8]> =
+    LazyLock::new(|| Vec::leak((0..1usize << 20).map(|i| (i ^ (i >> 8)) as u8).collect()));
+
+/// Bytes queued at a time.
+const PIECE: usize = 256 << 10;
+
+/// Buffers of receivers; the pool has a class of this size.
+const BUFFER: usize = 2 << 20;
+
+/// The server: sends without end on each stream that the client opens.
+#[derive(Debug, Default)]
+pub struct Source {
+    at: usize,
+}
+
+impl Source {
+    fn pump(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId) {
+        let Some(mut conn) = cx.conn(conn) else { return };
+        loop {
+            let piece = &BLOCK[self.at..self.at + PIECE];
+            if conn.send(id, SendData::Static(piece), false).is_err() {
+                return;
+            }
+            self.at = (self.at + PIECE) % BLOCK.len();
+        }
+    }
+}
+
+impl App for Source {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        if let Event::StreamOpened { id } | Event::Writable { id } = event {
+            self.pump(cx, conn, id);
+        }
+    }
+}
+
+/// How the client takes the bytes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// The engine decrypts into the application's buffers.
+    Direct,
+    /// The engine decrypts into chunks of its pool, which are lent to the application.
+    Pooled,
+    /// The engine decrypts into a chunk that is warm, from where the bytes are copied to the application's buffers:
+    /// what a stack that decrypts in place has to do.
+    Copied,
+}
+
+impl Placement {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Direct, Self::Pooled, Self::Copied];
+
+    /// Its name in keys.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Pooled => "pooled",
+            Self::Copied => "copy",
+        }
+    }
+}
+
+/// The client: asks for the stream, and lets its bytes go to `span` bytes of memory, round and round.
+#[derive(Debug)]
+pub struct Sink {
+    config: ClientConfig,
+    placement: Placement,
+    span: usize,
+    free: Vec<PinnedBuf>,
+    /// Chunks that are kept, oldest first.
+    held: VecDeque<Chunk>,
+    held_bytes: usize,
+    /// Where the next copied byte goes: buffer, and offset in it.
+    cursor: (usize, usize),
+    /// Stream bytes received.
+    pub received: u64,
+    /// Bytes copied by the application.
+    pub copied: u64,
+    /// The connection has ended.
+    pub closed: bool,
+    started: bool,
+}
+
+impl Sink {
+    /// A client with memory from `pool`.
+    ///
+    /// # Errors
+    /// When the pool does not have that much.
+    pub fn new(config: ClientConfig, placement: Placement, span: usize, pool: &BufPool) -> Result<Self, AllocError> {
+        let size = BUFFER.min(span / 4);
+        let free = match placement {
+            Placement::Pooled => Vec::new(),
+            _ => (0..span / size).map(|_| pool.alloc(size)).collect::<Result<_, _>>()?,
+        };
+        Ok(Self {
+            config,
+            placement,
+            span,
+            free,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            cursor: (0, 0),
+            received: 0,
+            copied: 0,
+            closed: false,
+            started: false,
+        })
+    }
+
+    /// Transport settings for the client's side.
+    pub fn transport(placement: Placement) -> TransportConfig {
+        let window = if placement == Placement::Direct { 0 } else { 16 << 20 };
+        TransportConfig {
+            stream_window_bidi_local: window,
+            max_data: 1 << 40,
+            receive_low_water: 0,
+            ..super::world::transport()
+        }
+    }
+
+    fn open(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        let Some(mut conn) = cx.conn(conn) else { return };
+        let Ok(id) = conn.open(Dir::Bidi) else { return };
+        if self.placement == Placement::Direct {
+            let bufs = std::mem::take(&mut self.free);
+            conn.provide_receive_buffers(id, bufs).expect("a new stream takes buffers");
+        }
+        conn.send(id, SendData::Static(b"go"), true).expect("a new stream takes data");
+    }
+
+    fn refill(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId, buf: PinnedBuf, valid: usize) {
+        self.received += valid as u64;
+        if let Some(mut conn) = cx.conn(conn) {
+            // Refused when the connection ends; the buffer is freed then.
+            let _ = conn.provide_receive_buffers(id, vec![buf]);
+        }
+    }
+
+    fn lend(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId) {
+        let Some(mut conn) = cx.conn(conn) else { return };
+        while let Some(chunk) = conn.take(id) {
+            self.received += chunk.len() as u64;
+            self.held_bytes += chunk.len();
+            self.held.push_back(chunk);
+        }
+        while self.held_bytes > self.span
+            && let Some(chunk) = self.held.pop_front()
+        {
+            self.held_bytes -= chunk.len();
+        }
+    }
+
+    fn copy(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId) {
+        let Some(mut conn) = cx.conn(conn) else { return };
+        while let Some(bytes) = conn.peek(id).filter(|bytes| !bytes.is_empty()) {
+            let (buffer, offset) = self.cursor;
+            let target = &mut self.free[buffer][offset..];
+            let n = bytes.len().min(target.len());
+            target[..n].copy_from_slice(&bytes[..n]);
+            self.cursor = if n == target.len() { ((buffer + 1) % self.free.len(), 0) } else { (buffer, offset + n) };
+            self.received += n as u64;
+            self.copied += n as u64;
+            conn.consume(id, n);
+        }
+    }
+}
+
+impl App for Sink {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        match event {
+            Event::Connected { .. } => self.open(cx, conn),
+            Event::Buffer { id, buf, valid, .. } => self.refill(cx, conn, id, buf, valid),
+            Event::Readable { id, .. } if self.placement == Placement::Pooled => self.lend(cx, conn, id),
+            Event::Readable { id, .. } => self.copy(cx, conn, id),
+            Event::Closed { .. } => self.closed = true,
+            _ => {}
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.started, true) {
+            cx.connect(&self.config, NAME, REMOTE).expect("the configuration is fine");
+        }
+    }
+}

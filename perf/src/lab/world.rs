@@ -1,0 +1,258 @@
+//! A client core and a server core, and time that stands still while they work.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use gannet::base::time::Instant;
+use gannet::mem::{BufPool, Hugepages, PoolConfig};
+use gannet::net::{Cidr, NetConfig};
+use gannet::quic::tls::{TlsOptions, insecure_client_config, server_config};
+use gannet::quic::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
+use gannet::runtime::{App, Core, CoreConfig, Idle};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::wire::{self, MemPort};
+use crate::Failure;
+use crate::alloc::{self, Account};
+use crate::cpu;
+
+/// Where the server listens.
+pub const REMOTE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), 4433);
+
+/// What its certificate says.
+pub const NAME: &str = "localhost";
+
+/// The application protocol.
+pub const ALPN: &[u8] = b"perf";
+
+/// Time that passes between cycles, ns.
+pub const CYCLE_NS: u64 = 100_000;
+
+/// Headers of IPv4 and UDP, bytes.
+const HEADERS: u16 = 28;
+
+/// Turns in a row after which a core that is still busy is taken for broken.
+const MAX_TURNS: usize = 1 << 20;
+
+static IDENTITY: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> = LazyLock::new(|| {
+    rcgen::generate_simple_self_signed([NAME.to_owned()]).expect("an ECDSA P-256 key and a certificate for it")
+});
+
+/// A self-signed ECDSA P-256 certificate for [`NAME`] and its key, the same for the whole run.
+pub fn identity() -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let key = PrivatePkcs8KeyDer::from(IDENTITY.signing_key.serialize_der());
+    (vec![IDENTITY.cert.der().clone()], PrivateKeyDer::Pkcs8(key))
+}
+
+/// The same as PEM: certificate and key.
+pub fn identity_pem() -> (String, String) {
+    (IDENTITY.cert.pem(), IDENTITY.signing_key.serialize_pem())
+}
+
+fn options() -> TlsOptions {
+    TlsOptions { alpn: vec![ALPN.to_vec()], ..TlsOptions::default() }
+}
+
+/// TLS of the server.
+///
+/// # Errors
+/// What rustls refuses.
+pub fn server_tls() -> Result<Arc<rustls::ServerConfig>, Failure> {
+    let (certs, key) = identity();
+    Ok(server_config(certs, key, &options())?)
+}
+
+/// TLS of the client.
+///
+/// # Errors
+/// What rustls refuses.
+pub fn client_tls() -> Result<Arc<rustls::ClientConfig>, Failure> {
+    Ok(insecure_client_config(&options())?)
+}
+
+/// Transport settings of both sides. Time stands still within a cycle, so nothing is paced.
+pub fn transport() -> TransportConfig {
+    TransportConfig { pacing: false, max_idle_timeout: Duration::ZERO, ..TransportConfig::default() }
+}
+
+/// A pool of up to `bytes`, in hugepages where there are any.
+///
+/// # Errors
+/// When the system has no such memory.
+pub fn pool(bytes: usize) -> Result<BufPool, Failure> {
+    Ok(BufPool::new(PoolConfig { limit_bytes: bytes, hugepages: Hugepages::Auto, numa_node: None })?)
+}
+
+/// What a world is made of, beside its two applications.
+#[derive(Debug)]
+pub struct Setup {
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// Frames of each port.
+    pub frames: usize,
+    /// Transport settings of the server.
+    pub server: TransportConfig,
+    /// Memory of the server's engine.
+    pub server_pool: BufPool,
+    /// Memory of the client's engine.
+    pub client_pool: BufPool,
+    /// Connections, and handshakes at a time, that each end may have.
+    pub max_connections: usize,
+}
+
+/// What one end did, and what it took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Effort {
+    /// CPU time of its turns.
+    pub time: Duration,
+    /// Calls for memory.
+    pub allocations: u64,
+}
+
+/// Both cores. The client is [`Account::Left`], the server [`Account::Right`].
+pub struct World<C, S> {
+    /// The client.
+    pub client: Core<MemPort, C>,
+    /// The server.
+    pub server: Core<MemPort, S>,
+    /// What the client did since [`World::reset`].
+    pub client_effort: Effort,
+    /// What the server did since [`World::reset`].
+    pub server_effort: Effort,
+    now: Instant,
+}
+
+impl<C: App, S: App> World<C, S> {
+    /// Puts both together.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn new(setup: Setup, client: C, server: S) -> Result<Self, Failure> {
+        let frames = setup.frames;
+        let frame_bytes = 2 * (frames * (usize::from(setup.mtu) + 256)).next_power_of_two() + (4 << 20);
+        let (left, right) = wire::pair(setup.mtu, frames, &pool(frame_bytes)?)?;
+        let most = setup.max_connections;
+        let fit = |t: TransportConfig| TransportConfig { max_udp_payload: setup.mtu - HEADERS, ..t };
+        let accept = ServerConfig { tls: server_tls()?, transport: Arc::new(fit(setup.server)) };
+        Ok(Self {
+            client: alloc::on(Account::Left, || core(left, 2, None, setup.client_pool, most, client))?,
+            server: alloc::on(Account::Right, || core(right, 1, Some(accept), setup.server_pool, most, server))?,
+            client_effort: Effort::default(),
+            server_effort: Effort::default(),
+            now: Instant::from_nanos(10_000_000_000),
+        })
+    }
+
+    /// Lets `nanos` pass.
+    pub fn pass(&mut self, nanos: u64) {
+        self.now = self.now + Duration::from_nanos(nanos);
+    }
+
+    /// The server works until `enough` frames wait for the client, or it has nothing to do.
+    #[inline(never)]
+    pub fn run_server(&mut self, enough: usize) {
+        let now = self.now;
+        let server = &mut self.server;
+        spend(&mut self.server_effort, Account::Right, || {
+            let mut turns = 0;
+            while server.datapath_mut().sent() < enough && turns < MAX_TURNS && server.turn_at(now) {
+                turns += 1;
+            }
+        });
+    }
+
+    /// The client works until `enough` frames wait for the server, or it has nothing to do.
+    #[inline(never)]
+    pub fn run_client(&mut self, enough: usize) {
+        let now = self.now;
+        let client = &mut self.client;
+        spend(&mut self.client_effort, Account::Left, || {
+            let mut turns = 0;
+            while client.datapath_mut().sent() < enough && turns < MAX_TURNS && client.turn_at(now) {
+                turns += 1;
+            }
+        });
+    }
+
+    /// One cycle: the server sends `batch` frames if it can, the client takes all of them in, and time passes.
+    pub fn cycle(&mut self, batch: usize) {
+        self.run_server(batch);
+        self.run_client(usize::MAX);
+        self.pass(CYCLE_NS);
+    }
+
+    /// Cycles until `done`.
+    ///
+    /// # Errors
+    /// When it does not come to that.
+    pub fn until(&mut self, batch: usize, what: &str, mut done: impl FnMut(&Self) -> bool) -> Result<(), Failure> {
+        for _ in 0..MAX_TURNS {
+            if done(self) {
+                return Ok(());
+            }
+            self.cycle(batch);
+        }
+        Err(format!("the in-process pair did not come to {what}").into())
+    }
+
+    /// Forgets what was spent.
+    pub fn reset(&mut self) {
+        (self.client_effort, self.server_effort) = (Effort::default(), Effort::default());
+    }
+}
+
+/// Out of line, so that a profiler can tell it by its name.
+#[inline(never)]
+fn spend(effort: &mut Effort, account: Account, work: impl FnOnce()) {
+    let before = alloc::calls(account);
+    let outer = alloc::open(account);
+    let start = cpu::time();
+    work();
+    effort.time += cpu::time().saturating_sub(start);
+    alloc::open(outer);
+    effort.allocations += alloc::calls(account) - before;
+}
+
+fn core<A: App>(
+    port: MemPort,
+    host: u8,
+    server: Option<ServerConfig>,
+    pool: BufPool,
+    most: usize,
+    app: A,
+) -> Result<Core<MemPort, A>, Failure> {
+    let listen = server.is_some().then_some(REMOTE.port());
+    let config = CoreConfig {
+        net: NetConfig {
+            addrs: vec![Cidr::new(IpAddr::from([10, 77, 0, host]), 24)?],
+            ports: listen.map(|port| vec![port]),
+            neighbor_ttl: Duration::from_secs(1 << 20),
+            ..NetConfig::default()
+        },
+        endpoint: EndpointConfig {
+            seed: [host; 32],
+            reset_key: [host; 32],
+            cid_key: [host; 16],
+            core: 0,
+            max_connections: most,
+            max_handshakes: most,
+            reset_rate: 1000,
+        },
+        server,
+        listen,
+        client_port: 50_000,
+        pool,
+        idle: Idle::Spin,
+    };
+    Ok(Core::new(port, config, app)?)
+}
+
+/// A client's configuration with these transport settings, for packets of up to `mtu` bytes.
+///
+/// # Errors
+/// What rustls refuses.
+pub fn client_config(mtu: u16, transport: TransportConfig) -> Result<ClientConfig, Failure> {
+    let transport = TransportConfig { max_udp_payload: mtu - HEADERS, ..transport };
+    Ok(ClientConfig { tls: client_tls()?, transport: Arc::new(transport) })
+}

@@ -1,0 +1,289 @@
+//! Many connections: what an idle one takes, and whether many cost more per packet than one.
+
+use std::sync::Arc;
+
+use gannet::mem::{BufPool, PinnedBuf};
+use gannet::quic::{BufferProvider, ClientConfig, ConnId, Dir, Event, SendData, StreamId, TransportConfig};
+use gannet::runtime::{App, Context};
+
+use crate::Failure;
+use crate::alloc::{self, Account};
+use crate::lab::world::{self, NAME, REMOTE, Setup, World};
+use crate::run::{Run, pin};
+
+/// Bytes of a request and of its answer: a packet each, with no room for another.
+const MESSAGE: usize = 1400;
+
+/// Requests in flight: a burst.
+const BURST: usize = 32;
+
+/// Handshakes in flight.
+const HANDSHAKES: usize = 64;
+
+static MESSAGE_BYTES: [u8; MESSAGE] = [0x5a; MESSAGE];
+
+/// Buffers for requests.
+struct Buffers(BufPool);
+
+impl BufferProvider for Buffers {
+    fn initial_window(&self) -> u64 {
+        4096
+    }
+
+    fn provide(&self, _: StreamId) -> Vec<PinnedBuf> {
+        self.0.alloc(4096).map(|buf| vec![buf]).unwrap_or_default()
+    }
+}
+
+/// Answers each request.
+#[derive(Debug, Default)]
+struct Answerer {
+    connected: usize,
+}
+
+impl App for Answerer {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        match event {
+            Event::Connected { .. } => self.connected += 1,
+            Event::Finished { id, .. } => {
+                if let Some(mut conn) = cx.conn(conn) {
+                    // A connection that ends takes none.
+                    let _ = conn.send(id, SendData::Static(&MESSAGE_BYTES), true);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Opens connections, and visits them in turn.
+#[derive(Debug)]
+struct Visitor {
+    config: ClientConfig,
+    wanted: usize,
+    handshaking: usize,
+    conns: Vec<ConnId>,
+    next: usize,
+    /// Visits still to be begun.
+    visits: usize,
+    answered: usize,
+    lost: usize,
+}
+
+impl Visitor {
+    fn visit(&mut self, cx: &mut Context<'_>) {
+        let id = self.conns[self.next];
+        self.next = (self.next + 1) % self.conns.len();
+        let Some(mut conn) = cx.conn(id) else { return };
+        let Ok(stream) = conn.open(Dir::Bidi) else { return };
+        if conn.send(stream, SendData::Static(&MESSAGE_BYTES), true).is_ok() {
+            self.visits -= 1;
+        }
+    }
+}
+
+impl App for Visitor {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        match event {
+            Event::Connected { .. } => {
+                self.handshaking -= 1;
+                self.conns.push(conn);
+            }
+            Event::Readable { id, .. } => {
+                let Some(mut conn) = cx.conn(conn) else { return };
+                while let Some(n) = conn.peek(id).map(<[u8]>::len).filter(|n| *n > 0) {
+                    conn.consume(id, n);
+                }
+                self.answered += usize::from(conn.is_finished(id));
+            }
+            Event::Closed { .. } => self.lost += 1,
+            _ => {}
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        while self.handshaking < HANDSHAKES
+            && self.conns.len() + self.handshaking < self.wanted
+            && cx.connect(&self.config, NAME, REMOTE).is_ok()
+        {
+            self.handshaking += 1;
+        }
+        let visits = self.visits;
+        for _ in 0..visits {
+            self.visit(cx);
+        }
+    }
+}
+
+/// Connections between two cores.
+struct Crowd {
+    world: World<Visitor, Answerer>,
+    server_pool: BufPool,
+    base: i64,
+}
+
+impl Crowd {
+    fn new(most: usize) -> Result<Self, Failure> {
+        let server_pool = world::pool(64 << 20)?;
+        let server = TransportConfig {
+            stream_window_bidi_remote: 4096,
+            receive_low_water: 0,
+            provider: Some(Arc::new(Buffers(server_pool.clone()))),
+            ..world::transport()
+        };
+        let setup = Setup {
+            mtu: 1500,
+            frames: 4096,
+            server,
+            server_pool: server_pool.clone(),
+            client_pool: world::pool(64 << 20)?,
+            max_connections: most,
+        };
+        let client = TransportConfig { stream_window_bidi_local: 64 << 10, ..world::transport() };
+        let visitor = Visitor {
+            config: world::client_config(1500, client)?,
+            wanted: 0,
+            handshaking: 0,
+            conns: Vec::new(),
+            next: 0,
+            visits: 0,
+            answered: 0,
+            lost: 0,
+        };
+        let world = World::new(setup, visitor, Answerer::default())?;
+        let mut crowd = Self { world, server_pool, base: 0 };
+        crowd.base = crowd.server_bytes();
+        Ok(crowd)
+    }
+
+    /// Everything that the server's side holds, bytes.
+    fn server_bytes(&self) -> i64 {
+        alloc::bytes(Account::Right) + self.server_pool.stats().in_use as i64
+    }
+
+    /// Sets connections up until there are `count`, and waits until all is quiet.
+    fn grow(&mut self, count: usize) -> Result<(), Failure> {
+        if self.world.client.app.conns.is_empty() && count > 1 {
+            // Only so many packets wait for the neighbour's address.
+            self.grow(1)?;
+        }
+        self.world.client.app.wanted = count;
+        let mut cycles = 0;
+        while self.world.client.app.conns.len() < count || self.world.server.app.connected < count {
+            self.turn(100_000);
+            cycles += 1;
+            if cycles > 1000 + 10 * count || self.world.client.app.lost > 0 {
+                let visitor = &self.world.client.app;
+                let (up, lost) = (visitor.conns.len(), visitor.lost);
+                return Err(format!("{up} of {count} connections came up, {lost} were lost").into());
+            }
+        }
+        // The last acknowledgements, and the search for the path's MTU.
+        for _ in 0..200 {
+            self.turn(5_000_000);
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, nanos: u64) {
+        self.world.run_client(usize::MAX);
+        self.world.run_server(usize::MAX);
+        self.world.pass(nanos);
+    }
+
+    /// Memory of one idle connection at the server, bytes.
+    fn bytes_idle(&self) -> f64 {
+        (self.server_bytes() - self.base) as f64 / self.world.server.app.connected as f64
+    }
+
+    /// The server's time per packet, sent or received, over `visits` visits to connections in turn.
+    fn ns_per_packet(&mut self, visits: usize) -> Result<f64, Failure> {
+        let packets = |world: &World<Visitor, Answerer>| {
+            let stats = world.server.endpoint_stats();
+            stats.rx_packets + stats.tx_datagrams
+        };
+        self.world.reset();
+        let (before, answered) = (packets(&self.world), self.world.client.app.answered);
+        for _ in 0..visits.div_ceil(BURST) {
+            self.world.client.app.visits += BURST;
+            // So little time that no acknowledgement is late: each goes with the next visit.
+            self.turn(1000);
+        }
+        self.turn(1000);
+        let (answers, waiting) = (self.world.client.app.answered - answered, self.world.client.app.visits);
+        if answers < visits * 9 / 10 {
+            return Err(format!("{answers} of {visits} requests were answered; {waiting} have not begun").into());
+        }
+        Ok(self.world.server_effort.time.as_nanos() as f64 / (packets(&self.world) - before) as f64)
+    }
+}
+
+/// The part.
+///
+/// # Errors
+/// When connections fail.
+pub fn measure(run: &mut Run) -> Result<(), Failure> {
+    pin(run.cores[1]);
+    let wanted = run.scale.pick(200, 20_000, 200_000);
+    let mut crowd = Crowd::new(1 << 20)?;
+    crowd.grow(1)?;
+    let visits = run.scale.pick(1000, 100_000, 400_000);
+    crowd.ns_per_packet(visits)?;
+    let mut alone = Vec::new();
+    for _ in 0..run.repeats {
+        alone.push(crowd.ns_per_packet(visits)?);
+    }
+    let probe = run.scale.pick(100, 1000, 1000);
+    let before = alloc::bytes(Account::Left);
+    crowd.grow(probe)?;
+    let client_bytes = (alloc::bytes(Account::Left) - before) as f64 / probe as f64;
+    let fitting = (0.6 * available_memory() / (client_bytes + crowd.bytes_idle())) as usize;
+    if fitting < wanted {
+        run.note(format!("conns: memory for {fitting} connections (both ends in one process) instead of {wanted}"));
+    }
+    let half = wanted.min(fitting) / 2;
+    crowd.grow(half)?;
+    // Once round first, so that every connection has been used.
+    crowd.ns_per_packet(half)?;
+    for alone in alone {
+        let many = crowd.ns_per_packet(visits.max(half))?;
+        run.sheet.add("conns.ns_per_packet_one", alone);
+        run.sheet.add("conns.ns_per_packet_many", many);
+        run.sheet.add("conns.cost_growth", many / alone);
+    }
+    run.sheet.add("conns.many", half as f64);
+    run.sheet.add("conns.bytes_used", crowd.bytes_idle());
+    drop(crowd);
+    idle(run, 2 * half)
+}
+
+/// Connections that never carried a stream.
+fn idle(run: &mut Run, count: usize) -> Result<(), Failure> {
+    let mut crowd = Crowd::new(1 << 20)?;
+    crowd.grow(count)?;
+    run.sheet.add("conns.bytes_idle", crowd.bytes_idle());
+    run.sheet.add("conns.count", count as f64);
+    Ok(())
+}
+
+/// What the system says is free, bytes.
+fn available_memory() -> f64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib =
+        text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    kib.unwrap_or(4e6) * 1024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_measured() {
+        let mut crowd = Crowd::new(1000).unwrap();
+        crowd.grow(20).unwrap();
+        assert!(crowd.bytes_idle() > 500.0, "{}", crowd.bytes_idle());
+        assert!(crowd.ns_per_packet(200).unwrap() > 0.0);
+        assert!(crowd.world.client.app.answered >= 200);
+    }
+}

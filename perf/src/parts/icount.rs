@@ -1,0 +1,211 @@
+//! Instructions per packet, counted by callgrind: the same on every run, so that a small step back is seen.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use gannet::report::file::write_atomically;
+use serde_json::{Map, Value};
+
+use crate::Failure;
+use crate::cli::ReplayArgs;
+use crate::lab::apps::Placement;
+use crate::parts::transfer::{Shape, Transfer, WARM};
+use crate::process::{Running, value};
+use crate::run::Run;
+
+/// More than this above the recorded count is a failure.
+const TOLERANCE: f64 = 1.05;
+
+/// Objects whose instructions are the cipher's.
+const CIPHERS: [&str; 2] = ["libIPSec_MB", "libcrypto"];
+
+/// The work that is counted: the same bytes at the same times in each run.
+///
+/// # Errors
+/// When the transfer fails.
+pub fn replay(args: &ReplayArgs) -> Result<(), Failure> {
+    let mut transfer = Transfer::new(Shape { mtu: 1500, placement: Placement::Direct, span: WARM })?;
+    for _ in 0..args.warmup {
+        transfer.cycle();
+    }
+    let before = transfer.packets();
+    for _ in 0..args.cycles {
+        counted_tx(&mut transfer);
+        counted_rx(&mut transfer);
+        transfer.rest();
+    }
+    let after = transfer.packets();
+    println!("rx_packets: {}", after[0] - before[0]);
+    println!("tx_packets: {}", after[1] - before[1]);
+    Ok(())
+}
+
+/// Callgrind counts while it is in here.
+#[inline(never)]
+fn counted_tx(transfer: &mut Transfer) {
+    transfer.send();
+}
+
+/// Callgrind counts while it is in here.
+#[inline(never)]
+fn counted_rx(transfer: &mut Transfer) {
+    transfer.receive();
+}
+
+/// The part.
+///
+/// # Errors
+/// When valgrind is missing or fails, or counts have grown and `--check` is given.
+pub fn measure(run: &mut Run) -> Result<(), Failure> {
+    let mut counts = Map::new();
+    for side in ["rx", "tx"] {
+        let (engine, cipher) = count(run, side)?;
+        run.sheet.add(format!("icount.{side}"), engine);
+        run.sheet.add(format!("icount.{side}_cipher"), cipher);
+        counts.insert(format!("icount.{side}"), engine.round().into());
+    }
+    let path = &run.args.baseline;
+    if run.args.record {
+        write_atomically(path, format!("{:#}\n", Value::Object(counts)).as_bytes())?;
+        return Ok(());
+    }
+    let text = fs::read_to_string(path);
+    match text {
+        Err(error) if run.args.check => {
+            Err(format!("cannot read {}: {error}; record counts with --record", path.display()).into())
+        }
+        Err(_) => Ok(()),
+        Ok(text) => {
+            let grown = grown(&serde_json::from_str(&text)?, &counts);
+            match grown {
+                Some(why) if run.args.check => Err(why.into()),
+                Some(why) => {
+                    run.note(why);
+                    Ok(())
+                }
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// What has grown beyond the tolerance.
+fn grown(baseline: &Value, counts: &Map<String, Value>) -> Option<String> {
+    let lines: Vec<String> = counts
+        .iter()
+        .filter_map(|(key, now)| {
+            let (now, before) = (now.as_f64()?, baseline[key].as_f64()?);
+            let percent = (now / before - 1.0) * 100.0;
+            (now > before * TOLERANCE)
+                .then(|| format!("{key}: {now:.0} instructions per packet, {before:.0} recorded ({percent:+.1} %)"))
+        })
+        .collect();
+    if lines.is_empty() {
+        return None;
+    }
+    Some(format!("{}; if that has to be, record it with `cargo xtask bench icount --record`", lines.join("; ")))
+}
+
+/// Instructions per packet: the engine's, and the cipher's.
+fn count(run: &Run, side: &str) -> Result<(f64, f64), Failure> {
+    let out = run.out.join(format!("callgrind-{side}.out"));
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--collect-atstart=no", "--error-exitcode=9"]);
+    command.arg(format!("--toggle-collect=*icount*counted_{side}*"));
+    command.arg(format!("--callgrind-out-file={}", out.display()));
+    command.arg(std::env::current_exe()?).arg("replay");
+    let (warmup, cycles) = run.scale.pick(("4", "2"), ("20", "10"), ("20", "20"));
+    command.args(["--warmup", warmup, "--cycles", cycles]);
+    let name = format!("callgrind-{side}");
+    let running = Running::start(&name, command, &run.out).map_err(|e| format!("{e} (is valgrind installed?)"))?;
+    let packets = value(&running.finish(Duration::from_secs(600))?, &format!("{side}_packets"))?;
+    let (engine, cipher) = read_profile(&out)?;
+    if engine == 0 || packets == 0.0 {
+        return Err(format!("callgrind counted nothing; see {}", out.display()).into());
+    }
+    Ok((engine as f64 / packets, cipher as f64 / packets))
+}
+
+fn read_profile(path: &Path) -> Result<(u64, u64), Failure> {
+    let text = fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    Ok(split(&text))
+}
+
+/// Instructions in a callgrind profile: outside of the ciphers' libraries, and inside.
+fn split(profile: &str) -> (u64, u64) {
+    let mut names: HashMap<&str, &str> = HashMap::new();
+    let (mut in_cipher, mut call, mut sums) = (false, false, (0, 0));
+    for line in profile.lines() {
+        if let Some(object) = line.strip_prefix("ob=") {
+            // `(3) name` gives number 3 a name, `(3)` alone uses it.
+            let (id, name) = object.split_once(' ').unwrap_or((object, ""));
+            if !name.is_empty() {
+                names.insert(id, name);
+            }
+            let name = names.get(id).copied().unwrap_or(object);
+            in_cipher = CIPHERS.iter().any(|cipher| name.contains(cipher));
+        } else if let Some(object) = line.strip_prefix("cob=") {
+            if let Some((id, name)) = object.split_once(' ') {
+                names.insert(id, name);
+            }
+        } else if line.starts_with("calls=") {
+            call = true;
+        } else if line.starts_with(|c: char| c.is_ascii_digit() || "+-*".contains(c)) {
+            // The line behind a call has what the callee took; it is counted there.
+            if !std::mem::take(&mut call)
+                && let Some(cost) = line.split_whitespace().nth(1).and_then(|cost| cost.parse::<u64>().ok())
+            {
+                *(if in_cipher { &mut sums.1 } else { &mut sums.0 }) += cost;
+            }
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROFILE: &str = "\
+version: 1
+positions: line
+events: Ir
+ob=(1) /x/gannet-perf
+fl=(1) a.rs
+fn=(1) one
+10 100
++3 20
+cob=(2) /usr/lib/libIPSec_MB.so.1
+cfn=(2) aes
+calls=5 0
+* 5000
+ob=(2)
+fn=(2)
+0 4000
+ob=(3) /lib/libc.so.6
+fn=(3) memcpy
+0 7
+ob=(1)
+fn=(4) two
+- 1
+totals: 5128
+";
+
+    #[test]
+    fn profiles_are_split_by_object() {
+        assert_eq!(split(PROFILE), (128, 4000));
+    }
+
+    #[test]
+    fn growth_beyond_the_tolerance_is_told() {
+        let counts = |rx: f64| Map::from_iter([("icount.rx".to_owned(), Value::from(rx))]);
+        let baseline = serde_json::json!({ "icount.rx": 1000.0, "icount.tx": 5.0 });
+        assert_eq!(grown(&baseline, &counts(1049.0)), None);
+        assert_eq!(grown(&baseline, &counts(500.0)), None);
+        let why = grown(&baseline, &counts(1100.0)).unwrap();
+        assert!(why.contains("icount.rx") && why.contains("+10.0 %"), "{why}");
+    }
+}

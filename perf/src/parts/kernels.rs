@@ -1,0 +1,172 @@
+//! The bare AEAD, on packets and destinations as a receiver has them: the limit that nothing gets past.
+
+use std::hint::black_box;
+
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use gannet::crypto::{PacketKey, Suite, TAG_LEN, header_key, packet_key};
+use gannet::mem::PinnedBuf;
+
+use crate::Failure;
+use crate::cpu;
+use crate::lab::world;
+
+/// A short header: first byte, connection ID, packet number.
+const HEADER: usize = 20;
+
+/// IPv4, UDP, short header and STREAM frame header, bytes: what a packet has beside its data and tag.
+const OVERHEAD: usize = 28 + HEADER + 12;
+
+const KEY: [u8; 16] = [7; 16];
+const IV: [u8; 12] = [3; 12];
+
+/// Sealed packets, and where their contents go.
+pub struct Bench {
+    key: PacketKey,
+    peer: LessSafeKey,
+    /// Sealed, never touched again.
+    master: PinnedBuf,
+    /// What is worked on.
+    packets: PinnedBuf,
+    target: PinnedBuf,
+    at: usize,
+    packet: usize,
+    stride: usize,
+    count: usize,
+}
+
+/// Nanoseconds per packet of each kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// Verify, then decrypt to the destination.
+    pub direct: f64,
+    /// Verify alone.
+    pub verify: f64,
+    /// Decrypt in place with aws-lc-rs, then copy to the destination.
+    pub copy: f64,
+    /// Encrypt from a source into the packet, and lay the tag.
+    pub seal: f64,
+    /// A header protection mask.
+    pub mask: f64,
+    /// Copy to the destination.
+    pub memcpy: f64,
+}
+
+impl Bench {
+    /// Packets as they fill an MTU, and `span` bytes that they go to.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn new(mtu: u16, span: usize) -> Result<Self, Failure> {
+        let count = (3 << 19) / usize::from(mtu);
+        let packet = usize::from(mtu) - OVERHEAD + HEADER + TAG_LEN;
+        let stride = packet.next_multiple_of(64) + 128;
+        let bytes = stride * count;
+        let pool = world::pool(2 * bytes.next_power_of_two() + span.next_power_of_two() + (8 << 20))?;
+        let key = packet_key(Suite::Aes128Gcm, &KEY, &IV);
+        let mut master = pool.alloc(bytes)?;
+        for (pn, slot) in master.chunks_exact_mut(stride).enumerate() {
+            slot.fill(pn as u8);
+            let mut sealer = key.seal(pn as u64, &mut slot[..packet], HEADER);
+            sealer.in_place(packet - HEADER - TAG_LEN);
+            sealer.finish();
+        }
+        let mut target = pool.alloc(span)?;
+        target.fill(1);
+        let peer = UnboundKey::new(&AES_128_GCM, &KEY).map_err(|_| "aws-lc-rs refuses a key")?;
+        let packets = pool.alloc(bytes)?;
+        Ok(Self { key, peer: LessSafeKey::new(peer), master, packets, target, at: 0, packet, stride, count })
+    }
+
+    /// Plaintext bytes of a packet.
+    fn data(&self) -> usize {
+        self.packet - HEADER - TAG_LEN
+    }
+
+    /// Runs `kernel` on all packets `rounds` times: ns per packet. It gets key material, packet number, packet and
+    /// destination, which goes round in the first `span` bytes of the target.
+    fn time(
+        &mut self,
+        rounds: usize,
+        span: usize,
+        mut kernel: impl FnMut(&PacketKey, &LessSafeKey, u64, &mut [u8], &mut [u8]),
+    ) -> f64 {
+        let data = self.data();
+        let mut spent = 0;
+        for _ in 0..rounds {
+            self.packets.copy_from_slice(&self.master);
+            let start = cpu::time();
+            for (pn, slot) in self.packets.chunks_exact_mut(self.stride).enumerate() {
+                if self.at + data > span {
+                    self.at = 0;
+                }
+                let target = &mut self.target[self.at..self.at + data];
+                self.at += data;
+                kernel(&self.key, &self.peer, pn as u64, &mut slot[..self.packet], target);
+            }
+            spent += cpu::time().saturating_sub(start).as_nanos();
+        }
+        spent as f64 / (rounds * self.count) as f64
+    }
+
+    /// Runs every kernel for about `bytes` of data.
+    pub fn run(&mut self, bytes: usize) -> Times {
+        let rounds = (bytes / (self.data() * self.count)).max(1);
+        let header = header_key(Suite::Aes128Gcm, &KEY);
+        let span = self.target.len();
+        let verify = self.time(rounds, span, |key, _, pn, packet, _| {
+            let (aad, body) = packet.split_at(HEADER);
+            black_box(key.open(pn, aad, body).is_ok());
+        });
+        let direct = self.time(rounds, span, |key, _, pn, packet, target| {
+            let (aad, body) = packet.split_at(HEADER);
+            key.open(pn, aad, body).expect("sealed with the same key").decrypt_at(0, target);
+        });
+        let copy = self.time(rounds, span, |_, peer, pn, packet, target| {
+            let (aad, body) = packet.split_at_mut(HEADER);
+            let plain = peer.open_in_place(nonce(pn), Aad::from(&*aad), body).expect("sealed with the same key");
+            target.copy_from_slice(plain);
+        });
+        // Senders send from a block that is warm.
+        let seal = self.time(rounds, span.min(1 << 20), |key, _, pn, packet, source| {
+            let mut sealer = key.seal(pn, packet, HEADER);
+            sealer.copy_from(source);
+            black_box(sealer.finish());
+        });
+        let mask = self.time(rounds, span, |_, _, _, packet, _| {
+            let sample = packet[HEADER..].first_chunk().expect("long enough");
+            black_box(header.mask(sample));
+        });
+        let memcpy = self.time(rounds, span, |_, _, _, packet, target| {
+            target.copy_from_slice(&packet[HEADER..HEADER + target.len()])
+        });
+        Times { direct, verify, copy, seal, mask, memcpy }
+    }
+}
+
+/// RFC 9001 §5.3.
+fn nonce(pn: u64) -> Nonce {
+    let mut nonce = IV;
+    for (byte, pn) in nonce[4..].iter_mut().zip(pn.to_be_bytes()) {
+        *byte ^= pn;
+    }
+    Nonce::assume_unique_for_key(nonce)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_kernels_agree_on_the_plaintext() {
+        let mut bench = Bench::new(1500, 8 << 20).unwrap();
+        let data = bench.data();
+        assert_eq!(data, 1500 - OVERHEAD);
+        // Both check the tag; the peer's nonce is the same, or its expect would fail.
+        let times = bench.run(1);
+        assert!(times.direct > 0.0 && times.copy > 0.0 && times.seal > 0.0 && times.mask > 0.0);
+        let mut out = vec![0; data];
+        let slot = &bench.master[5 * bench.stride..][..bench.packet];
+        bench.key.open(5, &slot[..HEADER], &slot[HEADER..]).unwrap().decrypt_at(0, &mut out);
+        assert!(out.iter().all(|b| *b == 5));
+    }
+}

@@ -1,0 +1,164 @@
+//! Two processes that talk: Gannet's, or a peer's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::Failure;
+use crate::cli::PeerKind;
+use crate::lab::world;
+use crate::peers;
+use crate::process::{Running, command, value};
+use crate::run::Run;
+
+/// The server's address over wires of Gannet's own.
+const SERVER: &str = "10.77.0.1";
+
+/// The client's.
+const CLIENT: &str = "10.77.0.2";
+
+/// Where both processes run.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Network namespaces of server and client; ours if none are named.
+    pub namespaces: Option<[String; 2]>,
+    /// The server's address, for peers; loopback if none is given.
+    pub address: Option<String>,
+}
+
+impl Places {
+    fn namespace(&self, side: usize) -> Option<&str> {
+        self.namespaces.as_ref().map(|names| names[side].as_str())
+    }
+}
+
+/// A wire between two Gannet processes.
+#[derive(Clone, Debug)]
+pub enum Wire {
+    /// Shared memory.
+    Memif,
+    /// A port of this profile on this interface of each namespace.
+    Interface(&'static str, &'static str),
+}
+
+/// What Gannet's client did: its figures by name.
+#[derive(Debug)]
+pub struct Outcome(Value);
+
+impl Outcome {
+    /// One figure.
+    ///
+    /// # Errors
+    /// When the client did not write it.
+    pub fn get(&self, name: &str) -> Result<f64, Failure> {
+        self.0[name].as_f64().ok_or_else(|| format!("gannet perf client wrote no {name}").into())
+    }
+}
+
+/// Runs `gannet perf server`, and `gannet perf client` with `load`, over `wire`. A histogram goes to `hdr`, if named.
+///
+/// # Errors
+/// When either fails.
+pub fn gannet(
+    run: &Run,
+    places: &Places,
+    wire: &Wire,
+    mtu: u16,
+    load: &[&str],
+    hdr: Option<&Path>,
+) -> Result<Outcome, Failure> {
+    let program = run.gannet()?;
+    let [cert, key] = identity(&run.out)?;
+    // A socket's path may be no longer than about 100 bytes.
+    let socket = std::env::temp_dir().join(format!("gannet-perf-{}.sock", std::process::id()));
+    let common = |command: &mut Command, role: &str, address: &str, core: usize| {
+        match wire {
+            Wire::Memif => {
+                command.args(["--port", "memif", "--set", &format!("role={role}")]);
+                command.args(["--set", &format!("socket={}", socket.display())]);
+            }
+            Wire::Interface(profile, interface) => {
+                command.args(["--port", profile, "--set", &format!("iface={interface}")]);
+            }
+        }
+        command.args(["--set", &format!("mtu={mtu}"), "--addr", &format!("{address}/24")]);
+        command.args(["--core", &core.to_string(), "--spin", "--suite", "aes128"]);
+    };
+    let mut server = command(program, places.namespace(0));
+    server.args(["perf", "server", "--listen", "4433", "--cert"]).arg(cert).arg("--key").arg(key);
+    common(&mut server, "server", SERVER, run.cores[0]);
+    let (server, _) = Running::start_server("gannet-server", server, &run.out)?;
+
+    let json = run.out.join("gannet-client.json");
+    let _ = fs::remove_file(&json);
+    let mut client = command(program, places.namespace(1));
+    client.args(["perf", "client", "--insecure", "--quiet", "--connect", &format!("{SERVER}:4433")]).args(load);
+    client.arg("--json").arg(&json);
+    if let Some(hdr) = hdr {
+        client.arg("--hdr").arg(hdr);
+    }
+    common(&mut client, "client", CLIENT, run.cores[1]);
+    Running::start("gannet-client", client, &run.out)?.finish(limit())?;
+    drop(server);
+    let _ = fs::remove_file(&socket);
+    let text = fs::read_to_string(&json).map_err(|e| format!("cannot read {}: {e}", json.display()))?;
+    Ok(Outcome(serde_json::from_str(&text)?))
+}
+
+/// Runs both ends of a peer, and gives what its client said.
+///
+/// # Errors
+/// When either fails.
+pub fn peer(
+    run: &Run,
+    places: &Places,
+    kind: PeerKind,
+    mtu: u16,
+    load: &[&str],
+    hdr: Option<&Path>,
+) -> Result<Vec<String>, Failure> {
+    let args = |core: usize, rest: &[&str]| -> Vec<String> {
+        let common = ["--mtu".into(), mtu.to_string(), "--core".into(), core.to_string()];
+        common.into_iter().chain(rest.iter().map(|s| (*s).to_owned())).collect()
+    };
+    let listen = format!("{}:0", places.address.as_deref().unwrap_or("127.0.0.1"));
+    let server = peers::command(places.namespace(0), kind, &args(run.cores[0], &["--listen", &listen]))?;
+    let (server, address) = Running::start_server(&format!("{}-server", kind.name()), server, &run.out)?;
+    let mut words = vec!["--connect", &address];
+    words.extend(load);
+    let hdr = hdr.map(|path| path.display().to_string());
+    if let Some(hdr) = &hdr {
+        words.extend(["--hdr", hdr]);
+    }
+    let client = peers::command(places.namespace(1), kind, &args(run.cores[1], &words))?;
+    let lines = Running::start(&format!("{}-client", kind.name()), client, &run.out)?.finish(limit());
+    drop(server);
+    lines
+}
+
+/// The goodput of a peer's download, Gbit/s.
+///
+/// # Errors
+/// As [`peer`].
+pub fn peer_gbps(run: &Run, places: &Places, kind: PeerKind, mtu: u16, bytes: u64) -> Result<f64, Failure> {
+    value(&peer(run, places, kind, mtu, &["--download", &bytes.to_string()], None)?, "download_gbps")
+}
+
+/// No single run takes longer.
+fn limit() -> Duration {
+    Duration::from_secs(300)
+}
+
+/// A certificate and its key as files.
+fn identity(dir: &Path) -> Result<[PathBuf; 2], Failure> {
+    let [cert, key] = ["bench-cert.pem", "bench-key.pem"].map(|name| dir.join(name));
+    if !cert.is_file() || !key.is_file() {
+        let (cert_pem, key_pem) = world::identity_pem();
+        fs::write(&key, key_pem)?;
+        fs::write(&cert, cert_pem)?;
+    }
+    Ok([cert, key])
+}

@@ -1,0 +1,150 @@
+//! One run of the benchmarks.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use gannet::report::{Bar, Series};
+
+use crate::Failure;
+use crate::cli::RunArgs;
+use crate::output;
+use crate::parts::Part;
+use crate::stats::Sheet;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// As little as possible.
+    Tiny,
+    /// Within ten minutes for everything.
+    Quick,
+    /// As much as good figures take.
+    Full,
+}
+
+impl Scale {
+    /// One of three, by scale.
+    pub fn pick<T>(self, tiny: T, quick: T, full: T) -> T {
+        match self {
+            Self::Tiny => tiny,
+            Self::Quick => quick,
+            Self::Full => full,
+        }
+    }
+}
+
+/// What a run has and has found.
+#[derive(Debug)]
+pub struct Run {
+    /// How much is measured.
+    pub scale: Scale,
+    /// How often.
+    pub repeats: u32,
+    /// Where files go.
+    pub out: PathBuf,
+    /// The program that is measured.
+    pub gannet: PathBuf,
+    /// The server's and the client's CPU.
+    pub cores: [usize; 2],
+    /// The figures.
+    pub sheet: Sheet,
+    /// Latencies for the report.
+    pub series: Vec<Series>,
+    /// Bars for the report.
+    pub bars: Vec<Bar>,
+    /// What the reader has to know about the run.
+    pub notes: Vec<String>,
+    /// The arguments.
+    pub args: RunArgs,
+}
+
+impl Run {
+    fn new(args: &RunArgs) -> Result<Self, Failure> {
+        let scale = match (args.tiny, args.quick) {
+            (true, _) => Scale::Tiny,
+            (_, true) => Scale::Quick,
+            _ => Scale::Full,
+        };
+        std::fs::create_dir_all(&args.out).map_err(|e| format!("cannot make {}: {e}", args.out.display()))?;
+        let out = args.out.canonicalize().map_err(|e| format!("cannot find {}: {e}", args.out.display()))?;
+        let gannet = match &args.gannet {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.with_file_name("gannet"),
+        };
+        Ok(Self {
+            scale,
+            repeats: args.repeats.unwrap_or(scale.pick(1, 3, 5)),
+            out,
+            gannet,
+            cores: cores(),
+            sheet: Sheet::default(),
+            series: Vec::new(),
+            bars: Vec::new(),
+            notes: Vec::new(),
+            args: args.clone(),
+        })
+    }
+
+    /// A bar from the median under `key`, if there is one.
+    pub fn bar(&mut self, label: impl Into<String>, key: &str, unit: &str) {
+        if let Some(value) = self.sheet.median(key) {
+            self.bars.push(Bar { label: label.into(), value, unit: unit.into() });
+        }
+    }
+
+    /// Something that the reader has to know.
+    pub fn note(&mut self, note: impl Into<String>) {
+        let note = note.into();
+        eprintln!("note: {note}");
+        self.notes.push(note);
+    }
+
+    /// The program that is measured.
+    ///
+    /// # Errors
+    /// When it has not been built.
+    pub fn gannet(&self) -> Result<&Path, Failure> {
+        if self.gannet.is_file() {
+            return Ok(&self.gannet);
+        }
+        let path = self.gannet.display();
+        Err(format!("{path} is not there: build it with `cargo build --release --bin gannet`, or say --gannet").into())
+    }
+}
+
+/// The first two CPUs that we may run on; one for both if there is only one.
+fn cores() -> [usize; 2] {
+    let ids = core_affinity::get_core_ids().unwrap_or_default();
+    let server = ids.first().map_or(0, |id| id.id);
+    [server, ids.get(1).map_or(server, |id| id.id)]
+}
+
+/// Keeps the calling thread on one CPU.
+pub fn pin(cpu: usize) {
+    if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
+        eprintln!("warning: cannot run on CPU {cpu}");
+    }
+}
+
+/// Measures, and writes everything down.
+///
+/// # Errors
+/// The first part that failed, after all others have had their turn and what they found is written down.
+pub fn run(args: &RunArgs) -> Result<(), Failure> {
+    let mut run = Run::new(args)?;
+    let parts = if args.only.is_empty() { Part::ALL.to_vec() } else { args.only.clone() };
+    let mut failures = Vec::new();
+    for part in parts {
+        eprintln!("== {}", part.name());
+        let start = Instant::now();
+        if let Err(error) = part.measure(&mut run) {
+            run.note(format!("{} failed: {error}", part.name()));
+            failures.push(part.name());
+        }
+        eprintln!("   {:.1} s", start.elapsed().as_secs_f64());
+        // What is there is kept, whatever comes.
+        output::write(&run)?;
+    }
+    output::print(&run);
+    if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join(", ")).into()) }
+}

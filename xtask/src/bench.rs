@@ -1,0 +1,104 @@
+//! `cargo xtask bench`: builds what is measured and what measures, and runs it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::{process, setup, workspace};
+
+/// What `cargo xtask bench` takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct BenchArgs {
+    /// Only these parts, for example `placement`; the same as --only
+    #[arg(value_name = "PART")]
+    pub parts: Vec<String>,
+    /// Only these parts: placement, packets, bulk_1500, bulk_9000, rr, rps, hps, conns, icount, af_packet, af_xdp, peers
+    #[arg(long, value_name = "PART,...", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Shorter runs and fewer repeats: within 10 minutes once built
+    #[arg(long)]
+    pub quick: bool,
+    /// Repeats of each measurement [default: 3 with --quick, otherwise 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeats: Option<u32>,
+    /// Write the results to this file as one flat JSON object: key to median, min and max
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Where the report, histograms and logs go [default: target/bench]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Build the heavy peers as well: s2n-quic and quiche (quiche needs cmake)
+    #[arg(long)]
+    pub peers: bool,
+    /// Fail when instruction counts are more than 5 % above those in perf/icount.json
+    #[arg(long)]
+    pub check: bool,
+    /// Record instruction counts in perf/icount.json
+    #[arg(long, conflicts_with = "check")]
+    pub record: bool,
+    /// Install nothing: the machine has what the benchmarks need
+    #[arg(long)]
+    pub no_setup: bool,
+}
+
+/// The command.
+///
+/// # Errors
+/// Something needed is missing, the build or a part fails, counts have grown, or a signal comes.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    let here = std::env::current_dir().map_err(|source| Error::Io { what: "no current directory".into(), source })?;
+    let out = args.out.as_ref().map_or_else(|| workspace::target().join("bench"), |out| here.join(out));
+    if !args.no_setup {
+        setup::for_bench()?;
+    }
+    let mut build =
+        vec!["build", "--release", "-p", "gannet", "-p", "gannet-perf", "--bin", "gannet", "--bin", "gannet-perf"];
+    if args.peers {
+        build.extend(["--features", "gannet-perf/peers"]);
+    }
+    process::run("the build", &mut workspace::cargo(&build))?;
+    fs::create_dir_all(&out).map_err(Error::path("make", &out))?;
+
+    let mut perf = std::process::Command::new(workspace::target().join("release/gannet-perf"));
+    perf.current_dir(workspace::root()).args(args.arguments());
+    perf.arg("--out").arg(&out);
+    if let Some(json) = &args.json {
+        perf.arg("--json").arg(here.join(json));
+    }
+    process::run("the benchmark", &mut perf)
+}
+
+impl BenchArgs {
+    /// For `gannet-perf`, without paths.
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["run".to_owned()];
+        let parts: Vec<&str> = self.parts.iter().chain(&self.only).map(String::as_str).collect();
+        if !parts.is_empty() {
+            arguments.extend(["--only".into(), parts.join(",")]);
+        }
+        let flags = [("--quick", self.quick), ("--check", self.check), ("--record", self.record)];
+        arguments.extend(flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag.to_owned()));
+        if let Some(repeats) = self.repeats {
+            arguments.extend(["--repeats".into(), repeats.to_string()]);
+        }
+        arguments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_may_be_named_either_way() {
+        let args = BenchArgs {
+            parts: vec!["placement".into()],
+            only: vec!["rr".into(), "hps".into()],
+            quick: true,
+            repeats: Some(7),
+            ..BenchArgs::default()
+        };
+        assert_eq!(args.arguments(), ["run", "--only", "placement,rr,hps", "--quick", "--repeats", "7"]);
+        assert_eq!(BenchArgs::default().arguments(), ["run"]);
+    }
+}
