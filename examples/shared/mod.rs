@@ -26,13 +26,16 @@ pub fn client_config(transport: TransportConfig) -> Result<ClientConfig, Failure
     Ok(ClientConfig { tls: tls::insecure_client_config(&tls_options())?, transport: Arc::new(transport) })
 }
 
+/// A core on the simulated link.
+pub type SimCore<A> = Core<SimPort, A>;
+
 /// A server's core and a client's, joined by a link of `mtu` bytes.
 pub fn cores<S: App, C: App>(
     mtu: u16,
     server: S,
     client: C,
     pool: BufPool,
-) -> Result<(Core<SimPort, S>, Core<SimPort, C>), Failure> {
+) -> Result<(SimCore<S>, SimCore<C>), Failure> {
     let identity = rcgen::generate_simple_self_signed(["server.example".to_owned()])?;
     let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der())?;
     let payload = TransportConfig { max_udp_payload: mtu - 28, ..TransportConfig::default() };
