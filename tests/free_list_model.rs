@@ -102,7 +102,7 @@ fn a_core_takes_what_others_return() {
             thread::spawn(move || pool.give_back(id))
         });
         let mine: Vec<_> = (0..2).filter_map(|_| pool.take()).collect();
-        assert!(!mine.is_empty() && !(mine.len() == 2 && mine[0] == mine[1]));
+        assert!(!mine.is_empty() && (mine.len() != 2 || mine[0] != mine[1]));
         mine.into_iter().for_each(|id| pool.give_back(id));
         others.into_iter().for_each(|t| t.join().unwrap());
         pool.check();

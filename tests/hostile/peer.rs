@@ -273,6 +273,20 @@ impl Peer {
         packet
     }
 
+    /// An ACK of everything that arrived, and of what did not, up to the largest.
+    pub fn ack(&self, space: usize) -> Vec<u8> {
+        let mut bytes = vec![0x02];
+        let mut field = [0; 8];
+        let mut w = Writer::new(&mut field);
+        w.varint(self.largest[space].expect("something arrived"));
+        let len = w.position();
+        bytes.extend_from_slice(&field[..len]);
+        // Delay 0, one range, down to 0.
+        bytes.extend_from_slice(&[0, 0]);
+        bytes.extend_from_slice(&field[..len]);
+        bytes
+    }
+
     /// Reads a datagram of the other end. Panics if it is not what a correct engine sends.
     pub fn receive(&mut self, datagram: &[u8]) {
         let mut rest = datagram.to_vec();

@@ -101,7 +101,7 @@ impl Rig {
                 let limit = self.size.unwrap_or(self.limit);
                 // Not too far away, or there would be nothing but gaps.
                 let near = self.contiguous();
-                let start = near.saturating_sub(3000) + (u64::from(*start) * 12_000 >> 16);
+                let start = near.saturating_sub(3000) + ((u64::from(*start) * 12_000) >> 16);
                 let start = start.min(limit);
                 self.data(start..(start + u64::from(*len)).min(limit), *fin);
             }
@@ -117,7 +117,7 @@ impl Rig {
                 }
             }
             Op::Consume(part) if !self.provided => {
-                let n = (self.contiguous() - self.read) * u64::from(*part) >> 16;
+                let n = ((self.contiguous() - self.read) * u64::from(*part)) >> 16;
                 let peeked = self.stream.peek().to_vec();
                 self.is_right(self.read, &peeked);
                 let n = n.min(peeked.len() as u64);
