@@ -6,6 +6,7 @@ pub(crate) mod priority;
 pub(crate) mod recv;
 pub(crate) mod send;
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -37,7 +38,13 @@ impl Hasher for IdHasher {
     }
 }
 
-/// One stream; a part that does not exist for its kind is `None`, one that has ended too.
+/// Ended streams whose memory is kept for new ones, at the most.
+const MAX_SPARE: usize = 256;
+
+/// No slot of the slab.
+const NO_SLOT: u32 = u32::MAX;
+
+/// One stream; a part that does not exist for its kind is `None`.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) send: Option<SendStream>,
@@ -53,6 +60,40 @@ pub(crate) struct Stream {
     pub(crate) reported: u64,
     /// `Finished` was told.
     pub(crate) finish_reported: bool,
+}
+
+impl Stream {
+    /// A stream with these windows for sending and receiving; `None` where it has no such part.
+    fn new(send: Option<u64>, recv: Option<u64>) -> Self {
+        Self {
+            send: send.map(SendStream::new),
+            recv: recv.map(RecvStream::new),
+            priority: Priority::default(),
+            in_send_queue: false,
+            starved: false,
+            notify: Notify::default(),
+            in_control_queue: false,
+            dirty: false,
+            reported: 0,
+            finish_reported: false,
+        }
+    }
+
+    /// Becomes a new stream, with the memory that the old one had.
+    fn renew(&mut self, send: Option<u64>, recv: Option<u64>) {
+        let (mut old_send, mut old_recv) = (self.send.take(), self.recv.take());
+        if let (Some(old), Some(limit)) = (&mut old_send, send) {
+            old.renew(limit);
+        }
+        if let (Some(old), Some(window)) = (&mut old_recv, recv) {
+            old.renew(window);
+        }
+        *self = Self {
+            send: send.map(|limit| old_send.unwrap_or_else(|| SendStream::new(limit))),
+            recv: recv.map(|window| old_recv.unwrap_or_else(|| RecvStream::new(window))),
+            ..Self::new(None, None)
+        };
+    }
 }
 
 /// Windows that new streams start with.
@@ -89,7 +130,16 @@ struct Count {
 #[derive(Debug)]
 pub(crate) struct Streams {
     side: Side,
-    map: HashMap<StreamId, Box<Stream>, BuildHasherDefault<IdHasher>>,
+    /// Where each stream is in the slab.
+    map: HashMap<StreamId, u32, BuildHasherDefault<IdHasher>>,
+    /// The streams, and ended ones that wait to be used again.
+    slab: Vec<Option<Box<Stream>>>,
+    /// Slots of the slab without a stream.
+    free: Vec<u32>,
+    /// How many of them hold the memory of an ended one.
+    spare: usize,
+    /// The stream that was looked for last: most often the one that is looked for next.
+    last: Cell<(StreamId, u32)>,
     counts: [Count; 2],
     /// What we announced.
     local: Windows,
@@ -116,6 +166,10 @@ impl Streams {
         Self {
             side,
             map: HashMap::default(),
+            slab: Vec::new(),
+            free: Vec::new(),
+            spare: 0,
+            last: Cell::new((StreamId(0), NO_SLOT)),
             counts: [count(max_bidi), count(max_uni)],
             local,
             peer: Windows::default(),
@@ -133,48 +187,76 @@ impl Streams {
         self.counts[1].limit = self.counts[1].limit.max(max_uni);
     }
 
+    /// The slot of `id` in the slab.
+    fn find(&self, id: StreamId) -> Option<usize> {
+        let (last, slot) = self.last.get();
+        if last == id && slot != NO_SLOT {
+            return Some(slot as usize);
+        }
+        let slot = *self.map.get(&id)?;
+        self.last.set((id, slot));
+        Some(slot as usize)
+    }
+
     pub(crate) fn get(&mut self, id: StreamId) -> Option<&mut Stream> {
-        self.map.get_mut(&id).map(|s| &mut **s)
+        let slot = self.find(id)?;
+        self.slab[slot].as_deref_mut()
     }
 
     pub(crate) fn get_ref(&self, id: StreamId) -> Option<&Stream> {
-        self.map.get(&id).map(|s| &**s)
+        self.slab[self.find(id)?].as_deref()
     }
 
     pub(crate) fn is_local(&self, id: StreamId) -> bool {
         id.initiator() == self.side
     }
 
+    /// Windows that a new stream starts with: for sending and for receiving, if it does that.
+    fn windows(&self, id: StreamId) -> (Option<u64>, Option<u64>) {
+        match (id.dir(), self.is_local(id)) {
+            (Dir::Bidi, true) => (Some(self.peer.bidi_remote), Some(self.local.bidi_local)),
+            (Dir::Bidi, false) => (Some(self.peer.bidi_local), Some(self.local.bidi_remote)),
+            (Dir::Uni, true) => (Some(self.peer.uni), None),
+            (Dir::Uni, false) => (None, Some(self.local.uni)),
+        }
+    }
+
+    /// A slot of the slab without a stream.
+    fn free_slot(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.slab.push(None);
+            self.slab.len() as u32 - 1
+        })
+    }
+
     fn insert(&mut self, id: StreamId) {
-        let local = self.is_local(id);
-        let dir = id.dir();
-        let send = (dir == Dir::Bidi || local).then(|| {
-            SendStream::new(match (dir, local) {
-                (Dir::Uni, _) => self.peer.uni,
-                (Dir::Bidi, true) => self.peer.bidi_remote,
-                (Dir::Bidi, false) => self.peer.bidi_local,
-            })
-        });
-        let recv = (dir == Dir::Bidi || !local).then(|| {
-            RecvStream::new(match (dir, local) {
-                (Dir::Uni, _) => self.local.uni,
-                (Dir::Bidi, true) => self.local.bidi_local,
-                (Dir::Bidi, false) => self.local.bidi_remote,
-            })
-        });
-        let stream = Stream {
-            send,
-            recv,
-            priority: Priority::default(),
-            in_send_queue: false,
-            starved: false,
-            notify: Notify::default(),
-            in_control_queue: false,
-            dirty: false,
-            reported: 0,
-            finish_reported: false,
-        };
-        self.map.insert(id, Box::new(stream));
+        let (send, recv) = self.windows(id);
+        let slot = self.free_slot();
+        let place = &mut self.slab[slot as usize];
+        match place {
+            Some(old) => {
+                self.spare -= 1;
+                old.renew(send, recv);
+            }
+            None => *place = Some(Box::new(Stream::new(send, recv))),
+        }
+        self.map.insert(id, slot);
+    }
+
+    /// Forgets a stream; its memory may serve another.
+    fn remove(&mut self, id: StreamId) {
+        let Some(slot) = self.map.remove(&id) else { return };
+        self.last.set((id, NO_SLOT));
+        let place = &mut self.slab[slot as usize];
+        match place {
+            Some(stream) if self.spare < MAX_SPARE => {
+                // Nothing of the application's or the pool's stays in it.
+                stream.renew(stream.send.as_ref().map(|_| 0), stream.recv.as_ref().map(|_| 0));
+                self.spare += 1;
+            }
+            _ => *place = None,
+        }
+        self.free.push(slot);
     }
 
     /// Opens a stream of ours; `None` when the peer's limit is reached.
@@ -238,7 +320,7 @@ impl Streams {
             if id.index() >= self.counts[slot(dir)].opened {
                 return Err(TransportError::STREAM_STATE_ERROR);
             }
-            return Ok(self.map.contains_key(&id));
+            return Ok(self.find(id).is_some());
         }
         let count = self.counts[slot(dir)];
         if id.index() >= count.peer_limit {
@@ -250,18 +332,18 @@ impl Streams {
             opened(new);
         }
         self.counts[slot(dir)].peer_opened = count.peer_opened.max(id.index() + 1);
-        Ok(self.map.contains_key(&id))
+        Ok(self.find(id).is_some())
     }
 
     /// Forgets a stream of which both parts have ended, and lets the peer open another.
     pub(crate) fn remove_if_done(&mut self, id: StreamId) {
-        let Some(stream) = self.map.get(&id) else { return };
+        let Some(stream) = self.get_ref(id) else { return };
         let send_done = stream.send.as_ref().is_none_or(SendStream::is_done);
         let recv_done = stream.recv.as_ref().is_none_or(RecvStream::is_done);
         if !send_done || !recv_done || stream.dirty {
             return;
         }
-        self.map.remove(&id);
+        self.remove(id);
         if !self.is_local(id) {
             let count = &mut self.counts[slot(id.dir())];
             count.peer_ended += 1;
@@ -276,16 +358,17 @@ impl Streams {
 
     /// The stream has data to send.
     pub(crate) fn queue_send(&mut self, id: StreamId) {
-        if let Some(stream) = self.map.get_mut(&id)
+        if let Some(stream) = self.get(id)
             && !std::mem::replace(&mut stream.in_send_queue, true)
         {
-            self.send_queue.push(id, stream.priority);
+            let priority = stream.priority;
+            self.send_queue.push(id, priority);
         }
     }
 
     /// Gives the stream a place of its own among those that send. False if there is no such stream.
     pub(crate) fn set_priority(&mut self, id: StreamId, priority: Priority) -> bool {
-        let Some(stream) = self.map.get_mut(&id).filter(|s| s.send.is_some()) else { return false };
+        let Some(stream) = self.get(id).filter(|s| s.send.is_some()) else { return false };
         let old = std::mem::replace(&mut stream.priority, priority);
         if old != priority && stream.in_send_queue {
             self.send_queue.remove(id, old);
@@ -296,7 +379,7 @@ impl Streams {
 
     /// The stream has a control frame to send.
     pub(crate) fn queue_control(&mut self, id: StreamId) {
-        if let Some(stream) = self.map.get_mut(&id)
+        if let Some(stream) = self.get(id)
             && !std::mem::replace(&mut stream.in_control_queue, true)
         {
             self.control_queue.push_back(id);
@@ -305,7 +388,7 @@ impl Streams {
 
     /// The stream has something to tell the application.
     pub(crate) fn mark_dirty(&mut self, id: StreamId) {
-        if let Some(stream) = self.map.get_mut(&id)
+        if let Some(stream) = self.get(id)
             && !std::mem::replace(&mut stream.dirty, true)
         {
             self.dirty.push(id);
@@ -316,7 +399,7 @@ impl Streams {
     /// where they wait for what they lack.
     pub(crate) fn next_send(&mut self, credit: u64) -> Option<StreamId> {
         while let Some(id) = self.send_queue.front() {
-            let Some(stream) = self.map.get_mut(&id) else {
+            let Some(stream) = self.get(id) else {
                 self.send_queue.pop();
                 continue;
             };
@@ -327,8 +410,9 @@ impl Streams {
             let starved = send.is_some_and(SendStream::is_starved);
             let blocked = send.is_some_and(SendStream::is_blocked);
             stream.in_send_queue = false;
+            let starves = starved && !std::mem::replace(&mut stream.starved, true);
             self.send_queue.pop();
-            if starved && !std::mem::replace(&mut stream.starved, true) {
+            if starves {
                 self.starved.push(id);
             }
             if blocked {
@@ -353,7 +437,7 @@ impl Streams {
     pub(crate) fn credit_raised(&mut self) {
         let mut starved = std::mem::take(&mut self.starved);
         for id in starved.drain(..) {
-            if let Some(stream) = self.map.get_mut(&id) {
+            if let Some(stream) = self.get(id) {
                 stream.starved = false;
                 self.queue_send(id);
             }
@@ -363,8 +447,8 @@ impl Streams {
 
     /// Whether a stream's data waits only for connection credit.
     pub(crate) fn blocked_by_connection(&self) -> bool {
-        let send = |id| self.map.get(id).and_then(|s| s.send.as_ref());
-        self.starved.iter().any(|id| send(id).is_some_and(SendStream::is_starved))
+        let send = |id| self.get_ref(id).and_then(|s| s.send.as_ref());
+        self.starved.iter().any(|id| send(*id).is_some_and(SendStream::is_starved))
     }
 
     pub(crate) fn front_control(&self) -> Option<StreamId> {
@@ -373,7 +457,7 @@ impl Streams {
 
     pub(crate) fn pop_control(&mut self) {
         if let Some(id) = self.control_queue.pop_front()
-            && let Some(stream) = self.map.get_mut(&id)
+            && let Some(stream) = self.get(id)
         {
             stream.in_control_queue = false;
         }
@@ -382,7 +466,8 @@ impl Streams {
     /// The application is to be told once more of every pooled stream that it has not read to its end.
     pub(crate) fn tell_again(&mut self) {
         let mut ids: Vec<_> = Vec::new();
-        for (id, stream) in &mut self.map {
+        for (id, slot) in &self.map {
+            let Some(stream) = &mut self.slab[*slot as usize] else { continue };
             if let Some(recv) = stream.recv.as_ref().filter(|r| r.is_readable()) {
                 stream.reported = stream.reported.min(recv.consumed());
                 stream.finish_reported = false;
@@ -396,7 +481,9 @@ impl Streams {
 
     /// A stream that was drained stays for as long as it is read.
     pub(crate) fn put_back(&mut self, id: StreamId, stream: Box<Stream>) {
-        self.map.insert(id, stream);
+        let slot = self.free_slot();
+        self.slab[slot as usize] = Some(stream);
+        self.map.insert(id, slot);
     }
 
     /// All streams, to end them with the connection.
@@ -405,8 +492,14 @@ impl Streams {
         self.starved.clear();
         self.control_queue.clear();
         self.dirty.clear();
-        let mut all: Vec<_> = self.map.drain().collect();
+        self.last.set((StreamId(0), NO_SLOT));
+        let slab = &mut self.slab;
+        let streams = self.map.drain().filter_map(|(id, slot)| Some((id, slab[slot as usize].take()?)));
+        let mut all: Vec<_> = streams.collect();
         all.sort_by_key(|(id, _)| *id);
+        self.slab.clear();
+        self.free.clear();
+        self.spare = 0;
         all
     }
 
@@ -450,6 +543,32 @@ mod tests {
         assert_eq!(s.max_streams_due(), Some((Dir::Uni, 7)));
         s.max_streams_sent(Dir::Uni);
         assert_eq!(s.max_streams_due(), None);
+    }
+
+    #[test]
+    fn ended_streams_leave_nothing_to_those_after_them() {
+        let mut s = server();
+        for index in 0..50 {
+            let id = StreamId::new(Side::Client, Dir::Bidi, index);
+            s.ensure(id, |_| {}).unwrap();
+            let stream = s.get(id).unwrap();
+            let (send, recv) = (stream.send.as_mut().unwrap(), stream.recv.as_mut().unwrap());
+            assert!(send.is_writable() && send.end() == 0 && send.queued() == 0 && !send.can_send(u64::MAX));
+            assert!(recv.is_receiving() && recv.high() == 0 && recv.final_size().is_none() && recv.is_pooled());
+            assert!(!stream.dirty && stream.reported == 0 && !stream.finish_reported);
+            assert_eq!(stream.priority, Priority::default());
+            recv.accept(&(0..0), true).unwrap();
+            recv.mark_done();
+            send.reset(3, |_, _| {});
+            send.reset_sent();
+            send.reset_acked();
+            stream.reported = 9;
+            s.set_priority(id, Priority { urgency: 1, incremental: true });
+            s.queue_control(id);
+            s.remove_if_done(id);
+            assert!(s.get(id).is_none() && s.len() == 0);
+        }
+        assert_eq!((s.slab.len(), s.spare), (1, 1));
     }
 
     #[test]

@@ -71,30 +71,27 @@ impl Provided {
 /// share an empty pool cannot wait for each other with all its memory behind gaps.
 #[derive(Debug, Default)]
 pub(crate) struct Pooled {
-    /// Chunk `i` holds stream offsets `(base + i) * CHUNK ..`.
-    chunks: VecDeque<PinnedBuf>,
+    /// Chunk `i` holds stream offsets `(base + i) * CHUNK ..`, the first one perhaps without those that were
+    /// lent out. Each with the offset that its memory starts at.
+    chunks: VecDeque<(u64, PinnedBuf)>,
     base: u64,
-    /// Bytes of the first chunk that were lent out: its memory starts behind them.
-    lent: usize,
 }
 
 impl Pooled {
-    /// Stream offset of the first byte of a chunk's memory.
-    fn start_of(&self, index: u64) -> u64 {
-        index * CHUNK as u64 + if index == self.base { self.lent as u64 } else { 0 }
-    }
-
     /// Takes memory for everything below `end`; or for nothing more, when the pool has not enough.
     fn reserve(&mut self, end: u64, pool: &BufPool) -> Result<(), NoMemory> {
         let have = self.chunks.len();
-        while (self.base + self.chunks.len() as u64) * (CHUNK as u64) < end {
+        loop {
+            let start = (self.base + self.chunks.len() as u64) * CHUNK as u64;
+            if start >= end {
+                return Ok(());
+            }
             let Ok(buf) = pool.alloc(CHUNK) else {
                 self.chunks.truncate(have);
                 return Err(NoMemory);
             };
-            self.chunks.push_back(buf);
+            self.chunks.push_back((start, buf));
         }
-        Ok(())
     }
 
     /// Like [`Provided::place`].
@@ -104,9 +101,8 @@ impl Pooled {
         while at < range.end {
             let index = at / SIZE;
             let to = range.end.min((index + 1) * SIZE);
-            let skip = self.start_of(index);
-            let Some(buf) = self.chunks.get_mut((index - self.base) as usize) else { return };
-            fill(at, &mut buf[(at - skip) as usize..(to - skip) as usize]);
+            let Some((start, buf)) = self.chunks.get_mut((index - self.base) as usize) else { return };
+            fill(at, &mut buf[(at - *start) as usize..(to - *start) as usize]);
             at = to;
         }
     }
@@ -115,9 +111,8 @@ impl Pooled {
     pub(crate) fn peek(&self, from: u64, to: u64) -> &[u8] {
         let index = from / CHUNK as u64;
         let end = to.min((index + 1) * CHUNK as u64);
-        let skip = self.start_of(index);
         match self.chunks.get((index - self.base) as usize) {
-            Some(buf) if from < end => &buf[(from - skip) as usize..(end - skip) as usize],
+            Some((start, buf)) if from < end => &buf[(from - start) as usize..(end - start) as usize],
             _ => &[],
         }
     }
@@ -131,18 +126,15 @@ impl Pooled {
         if from >= end {
             return None;
         }
-        let skip = self.start_of(self.base);
-        let mut buf = self.chunks.pop_front()?;
-        let (before, len) = ((from - skip) as usize, (end - skip) as usize);
+        let (start, mut buf) = self.chunks.pop_front()?;
+        let (before, len) = ((from - start) as usize, (end - start) as usize);
         if len < buf.len() && !last {
             let (front, back) = buf.split(len);
             buf = front;
-            self.chunks.push_front(back);
-            self.lent += len;
+            self.chunks.push_front((end, back));
         } else {
             buf.truncate(len);
             self.base += 1;
-            self.lent = 0;
         }
         Some((buf, before))
     }
@@ -152,7 +144,6 @@ impl Pooled {
         while (self.base + 1) * CHUNK as u64 <= consumed {
             self.chunks.pop_front();
             self.base += 1;
-            self.lent = 0;
         }
     }
 
@@ -172,7 +163,32 @@ pub(crate) enum Placement {
     Discard,
 }
 
+impl Default for Placement {
+    fn default() -> Self {
+        Self::Pooled(Pooled::default())
+    }
+}
+
 impl Placement {
+    /// Starts anew as the chunks of another stream; the list of buffers keeps its memory.
+    pub(crate) fn renew(&mut self) {
+        let mut chunks = match std::mem::take(self) {
+            Self::Provided(provided) => provided.bufs,
+            Self::Pooled(pooled) => pooled.chunks,
+            Self::Discard => VecDeque::new(),
+        };
+        chunks.clear();
+        *self = Self::Pooled(Pooled { chunks, base: 0 });
+    }
+
+    /// Turns chunks, none of which holds anything yet, into a place for the application's buffers.
+    pub(crate) fn make_provided(&mut self) {
+        self.renew();
+        if let Self::Pooled(pooled) = self {
+            *self = Self::Provided(Provided { bufs: std::mem::take(&mut pooled.chunks), end: 0 });
+        }
+    }
+
     /// Makes sure that there is memory for all bytes below `end`.
     pub(crate) fn reserve(&mut self, end: u64, pool: &BufPool) -> Result<(), NoMemory> {
         match self {

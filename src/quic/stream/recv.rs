@@ -6,7 +6,7 @@ use crate::base::range_set::RangeSet;
 use crate::mem::{BufPool, PinnedBuf};
 use crate::quic::stats::{PlacementStats, StreamStats};
 use crate::quic::stream::chunk::Chunk;
-use crate::quic::stream::placement::{Placement, Pooled, Provided};
+use crate::quic::stream::placement::Placement;
 use crate::wire::quic::{TransportError, varint};
 
 /// How many received ranges a stream may be scattered into. Bytes that would make one more have to come again later.
@@ -74,7 +74,7 @@ impl RecvStream {
     /// `window` is what the transport parameters announced for this kind of stream.
     pub(crate) fn new(window: u64) -> Self {
         Self {
-            placement: Placement::Pooled(Pooled::default()),
+            placement: Placement::default(),
             received: RangeSet::default(),
             contiguous: 0,
             high: 0,
@@ -89,6 +89,17 @@ impl RecvStream {
             low: Low::Armed,
             placed: PlacementStats::default(),
         }
+    }
+
+    /// Becomes a new stream, with the memory that the old one had.
+    pub(crate) fn renew(&mut self, window: u64) {
+        self.placement.renew();
+        self.received.clear();
+        *self = Self {
+            placement: std::mem::take(&mut self.placement),
+            received: std::mem::take(&mut self.received),
+            ..Self::new(window)
+        };
     }
 
     pub(crate) fn contiguous(&self) -> u64 {
@@ -249,7 +260,7 @@ impl RecvStream {
         match &self.placement {
             Placement::Provided(_) => true,
             Placement::Pooled(_) if self.high == 0 && self.state == State::Receiving => {
-                self.placement = Placement::Provided(Provided::default());
+                self.placement.make_provided();
                 true
             }
             _ => false,

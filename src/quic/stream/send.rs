@@ -106,6 +106,19 @@ impl SendStream {
         }
     }
 
+    /// Becomes a new stream, with the memory that the old one had.
+    pub(crate) fn renew(&mut self, limit: u64) {
+        self.segments.clear();
+        self.acked.clear();
+        self.lost.clear();
+        *self = Self {
+            segments: std::mem::take(&mut self.segments),
+            acked: std::mem::take(&mut self.acked),
+            lost: std::mem::take(&mut self.lost),
+            ..Self::new(limit)
+        };
+    }
+
     /// Whether the application may still queue data.
     pub(crate) fn is_writable(&self) -> bool {
         self.state == State::Sending && self.fin == Fin::Open
