@@ -34,7 +34,7 @@
 //!
 //! impl App for Server {
 //!     fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
-//!         let (Event::Readable { id }, Some(mut conn)) = (event, cx.conn(conn)) else { return };
+//!         let (Event::Readable { id, .. }, Some(mut conn)) = (event, cx.conn(conn)) else { return };
 //!         while let Some(chunk) = conn.take(id) {
 //!             // Refused only if the client has lost its interest.
 //!             let _ = conn.send(id, chunk.to_ascii_uppercase().into(), chunk.is_last());
@@ -64,7 +64,7 @@
 //!                 let stream = conn.open(Dir::Bidi).expect("the first stream");
 //!                 conn.send(stream, "please shout".into(), true).expect("a new stream");
 //!             }
-//!             Event::Readable { id: stream } => {
+//!             Event::Readable { id: stream, .. } => {
 //!                 while let Some(chunk) = conn.take(stream) {
 //!                     self.answer.extend_from_slice(&chunk);
 //!                     self.done |= chunk.is_last();
