@@ -101,11 +101,17 @@ fn ten_megabytes_each_way() {
             client.open_with(conn, Dir::Uni, opening).unwrap();
             let receive = (0..4).map(|_| ledger.hand_over(&client_pool, BUF)).collect();
             provided += 4 * BUF;
-            client.open_with(conn, Dir::Bidi, Opening { receive, data: Some("get".into()), fin: true }).unwrap();
+            client
+                .open_with(
+                    conn,
+                    Dir::Bidi,
+                    Opening { receive, data: Some("get".into()), fin: true, ..Opening::default() },
+                )
+                .unwrap();
             let mut over = false;
             while !(over && uploaded) {
                 match next(client) {
-                    HandleEvent::Engine { conn, event: Event::Buffer { id, buf, offset, valid } } => {
+                    HandleEvent::Engine { conn, event: Event::Buffer { id, buf, offset, valid, .. } } => {
                         ledger.take_back(&buf);
                         assert_eq!((offset, valid), (received, buf.len()), "in order, and full");
                         assert!(is_right(&buf, offset));
@@ -224,7 +230,7 @@ fn shutdown_returns_every_buffer_once() {
         // More than the window that the server gives: some of it stays on its way for as long as nothing is read.
         let receive: Vec<_> = (0..4).map(|_| ledger.hand_over(&pool, 64 << 10)).collect();
         let data = SendData::from(ledger.hand_over(&pool, 2 << 20));
-        let opening = Opening { receive, data: Some(data), fin: false };
+        let opening = Opening { receive, data: Some(data), ..Opening::default() };
         client.open_with(conn, Dir::Bidi, opening).unwrap();
         let id = loop {
             match next(client) {
@@ -283,7 +289,9 @@ fn without_its_handle_a_core_closes_and_ends() {
         };
         let receive = (0..4).map(|_| client_pool.alloc(BUF).unwrap()).collect();
         let data = SendData::from(client_pool.alloc(8 << 20).unwrap());
-        client.open_with(conn, Dir::Bidi, Opening { receive, data: Some(data), fin: true }).unwrap();
+        client
+            .open_with(conn, Dir::Bidi, Opening { receive, data: Some(data), fin: true, ..Opening::default() })
+            .unwrap();
         // In the middle of the transfer.
         loop {
             if let HandleEvent::Data { .. } = next(&server) {

@@ -20,6 +20,24 @@
 //!   [`BufPool`]. [`Conn::take`] lends them as [`Chunk`]s, which may go to other threads and return to the
 //!   pool when they are dropped; [`Conn::peek`] and [`Conn::consume`] read them in place.
 //!
+//! # What an application may rely on
+//! * **Everything comes back exactly once**: each buffer in `Buffer` with the number of its valid bytes, each sent
+//!   memory in `SendDone` with the number of its acknowledged ones, whatever ends the stream: its end, a reset, a stop,
+//!   a close from either side, a timeout, the end of the core ([`Core::run`] with an error, [`Core::into_app`]) or of a
+//!   bare engine (`Endpoint::into_events`). What cannot be taken comes back in the error.
+//! * **Space that runs low is told in time**: [`Event::ReceiveBufferLow`] below
+//!   [`receive_low_water`](TransportConfig::receive_low_water), once, and again when the peer has used some of what was
+//!   provided since, or says that it is blocked. An application that is late stalls its peer and loses nothing.
+//! * **Memory that runs out is no end**: packets with data that finds no memory, in an empty pool or beyond what a
+//!   [`BufferProvider`] gave, count as lost (`quic_no_memory`); the peer sends them again.
+//! * **What had arrived is not lost**: bytes of pooled streams that came before a peer's close are told of before
+//!   `Closed`, and can be taken until the application has handled that.
+//! * **Order**: [`Conn::set_priority`] ranks streams by urgency, and equal ones one after the other or in turn
+//!   ([`Priority`], RFC 9218). [`Conn::send_vectored`] takes many pieces as one, or none.
+//! * **One event for all**: with [`Notify::WhenComplete`], a stream is silent until all has arrived.
+//! * **Numbers**: [`Conn::stream_stats`], [`Event::Finished`] and the engine's counters tell bytes that were placed
+//!   directly, through a cipher block on the stack, or copied, of which there are none.
+//!
 //! # Two cores in one thread
 //! A server that answers in upper case, and a client that asks it, over a simulated link. With a real port (feature
 //! `dpdk`), each core has a thread of its own that calls [`Core::run`].
@@ -34,7 +52,7 @@
 //!
 //! impl App for Server {
 //!     fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
-//!         let (Event::Readable { id }, Some(mut conn)) = (event, cx.conn(conn)) else { return };
+//!         let (Event::Readable { id, .. }, Some(mut conn)) = (event, cx.conn(conn)) else { return };
 //!         while let Some(chunk) = conn.take(id) {
 //!             // Refused only if the client has lost its interest.
 //!             let _ = conn.send(id, chunk.to_ascii_uppercase().into(), chunk.is_last());
@@ -64,7 +82,7 @@
 //!                 let stream = conn.open(Dir::Bidi).expect("the first stream");
 //!                 conn.send(stream, "please shout".into(), true).expect("a new stream");
 //!             }
-//!             Event::Readable { id: stream } => {
+//!             Event::Readable { id: stream, .. } => {
 //!                 while let Some(chunk) = conn.take(stream) {
 //!                     self.answer.extend_from_slice(&chunk);
 //!                     self.done |= chunk.is_last();

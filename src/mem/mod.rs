@@ -11,6 +11,9 @@
 mod buf;
 mod class;
 mod error;
+mod free_list;
+#[cfg(test)]
+mod free_list_tests;
 mod owner;
 mod pool;
 mod region;
@@ -24,6 +27,9 @@ pub use buf::PinnedBuf;
 pub use error::{AllocError, EmptyMapping};
 pub use pool::{BufPool, Hugepages, KeptRegions, PoolConfig, PoolStats};
 pub use region::{Backing, PinnedRegion, RegionInfo};
+
+/// What the free lists are made of.
+use std::sync::atomic;
 
 /// Largest buffer of a [`BufPool`] in bytes.
 pub const MAX_BUF: usize = 1 << class::MAX_SHIFT;

@@ -13,7 +13,8 @@ use crossbeam::utils::CachePadded;
 
 use super::buf::{Memory, PinnedBuf};
 use super::class::{COUNT, Class, SLAB};
-use super::slots::{FreeList, SlotId, Slots};
+use super::free_list::{FreeList, SlotId};
+use super::slots::Slots;
 use super::{AllocError, Backing, PinnedRegion, RegionInfo};
 
 /// Whether regions are made of hugepages.

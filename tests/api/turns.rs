@@ -91,7 +91,10 @@ fn refused_buffers_come_back_in_order() {
     let (data, was) = pinned(3);
     let receive = vec![PinnedBuf::unpinned(1 << 20)];
     let was = (was, addrs(&receive));
-    let ticket = world.client.open_with(conn, Dir::Uni, Opening { receive, data: Some(data), fin: true }).unwrap();
+    let ticket = world
+        .client
+        .open_with(conn, Dir::Uni, Opening { receive, data: Some(data), fin: true, ..Opening::default() })
+        .unwrap();
     let back = world.until(true, |event| match event {
         HandleEvent::OpenFailed { ticket, why, opening, .. } => Some((ticket, why, opening)),
         _ => None,

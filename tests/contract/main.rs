@@ -5,6 +5,9 @@
 //! `pair` is two engines with a network between them.
 #![forbid(unsafe_code)]
 
+#[path = "../api/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests of handles")]
+mod api;
 #[path = "../hostile/peer.rs"]
 #[allow(dead_code, reason = "shared with the tests of hostile peers")]
 mod peer;
@@ -12,6 +15,7 @@ mod peer;
 #[allow(dead_code, reason = "shared with the tests of hostile peers")]
 mod world;
 
+mod cores;
 mod endings;
 mod memory;
 mod misuse;

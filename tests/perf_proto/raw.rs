@@ -31,7 +31,7 @@ impl App for Raw {
     fn on_event(&mut self, cx: &mut Context<'_>, id: ConnId, event: Event) {
         match event {
             Event::Connected { .. } => self.connected = true,
-            Event::Readable { id: stream } => {
+            Event::Readable { id: stream, .. } => {
                 let Some(mut conn) = cx.conn(id) else { return };
                 let (count, end) = self.got.entry(stream.0).or_default();
                 while let Some(n) = conn.peek(stream).map(<[u8]>::len).filter(|n| *n > 0) {

@@ -122,7 +122,12 @@ impl Sink {
     /// Transport settings for the client's side.
     pub fn transport(placement: Placement) -> TransportConfig {
         let window = if placement == Placement::Direct { 0 } else { 16 << 20 };
-        TransportConfig { stream_window_bidi_local: window, max_data: 1 << 40, receive_low_water: 0, ..super::world::transport() }
+        TransportConfig {
+            stream_window_bidi_local: window,
+            max_data: 1 << 40,
+            receive_low_water: 0,
+            ..super::world::transport()
+        }
     }
 
     fn open(&mut self, cx: &mut Context<'_>, conn: ConnId) {

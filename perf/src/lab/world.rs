@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant as Wall};
+use std::time::Duration;
 
 use gannet::base::time::Instant;
 use gannet::mem::{BufPool, Hugepages, PoolConfig};
@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use super::wire::{self, MemPort};
 use crate::Failure;
 use crate::alloc::{self, Account};
+use crate::cpu;
 
 /// Where the server listens.
 pub const REMOTE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), 4433);
@@ -103,7 +104,7 @@ pub struct Setup {
 /// What one end did, and what it took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Effort {
-    /// Time spent in its turns.
+    /// CPU time of its turns.
     pub time: Duration,
     /// Calls for memory.
     pub allocations: u64,
@@ -145,7 +146,7 @@ impl<C: App, S: App> World<C, S> {
 
     /// Lets `nanos` pass.
     pub fn pass(&mut self, nanos: u64) {
-        self.now = self.now + Duration::from_nanos(nanos);
+        self.now += Duration::from_nanos(nanos);
     }
 
     /// The server works until `enough` frames wait for the client, or it has nothing to do.
@@ -206,9 +207,9 @@ impl<C: App, S: App> World<C, S> {
 fn spend(effort: &mut Effort, account: Account, work: impl FnOnce()) {
     let before = alloc::calls(account);
     let outer = alloc::open(account);
-    let start = Wall::now();
+    let start = cpu::time();
     work();
-    effort.time += start.elapsed();
+    effort.time += cpu::time().saturating_sub(start);
     alloc::open(outer);
     effort.allocations += alloc::calls(account) - before;
 }

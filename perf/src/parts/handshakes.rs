@@ -1,7 +1,7 @@
 //! Handshakes that a server core makes in a second, beside what rustls alone makes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gannet::quic::{ClientConfig, ConnId, Event};
 use gannet::runtime::{App, Context};
@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use rustls::quic::{ClientConnection, ServerConnection, Version};
 
 use crate::Failure;
+use crate::cpu;
 use crate::lab::world::{self, NAME, REMOTE, Setup, World};
 use crate::peers::tls;
 use crate::run::{Run, pin};
@@ -137,21 +138,18 @@ fn bare(count: u64) -> Result<f64, Failure> {
 }
 
 /// Time of the server's side of one handshake.
-fn bare_once(
-    server: &Arc<rustls::ServerConfig>,
-    client: &Arc<rustls::ClientConfig>,
-) -> Result<Duration, Failure> {
+fn bare_once(server: &Arc<rustls::ServerConfig>, client: &Arc<rustls::ClientConfig>) -> Result<Duration, Failure> {
     let name = ServerName::try_from(NAME)?;
     let mut client = ClientConnection::new(Arc::clone(client), Version::V1, name, vec![0; PARAMETERS])?;
-    let start = Instant::now();
+    let start = cpu::time();
     let mut server = ServerConnection::new(Arc::clone(server), Version::V1, vec![0; PARAMETERS])?;
-    let mut spent = start.elapsed();
+    let mut spent = cpu::time().saturating_sub(start);
     while client.is_handshaking() || server.is_handshaking() {
         let up = flights(|out| client.write_hs(out).is_some());
-        let start = Instant::now();
+        let start = cpu::time();
         up.iter().try_for_each(|bytes| server.read_hs(bytes))?;
         let down = flights(|out| server.write_hs(out).is_some());
-        spent += start.elapsed();
+        spent += cpu::time().saturating_sub(start);
         if up.is_empty() && down.is_empty() {
             return Err("rustls does not come to the end of a handshake".into());
         }

@@ -1,13 +1,13 @@
 //! The bare AEAD, on packets and destinations as a receiver has them: the limit that nothing gets past.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use gannet::crypto::{PacketKey, Suite, TAG_LEN, header_key, packet_key};
 use gannet::mem::PinnedBuf;
 
 use crate::Failure;
+use crate::cpu;
 use crate::lab::world;
 
 /// A short header: first byte, connection ID, packet number.
@@ -84,12 +84,17 @@ impl Bench {
 
     /// Runs `kernel` on all packets `rounds` times: ns per packet. It gets key material, packet number, packet and
     /// destination, which goes round in the first `span` bytes of the target.
-    fn time(&mut self, rounds: usize, span: usize, mut kernel: impl FnMut(&PacketKey, &LessSafeKey, u64, &mut [u8], &mut [u8])) -> f64 {
+    fn time(
+        &mut self,
+        rounds: usize,
+        span: usize,
+        mut kernel: impl FnMut(&PacketKey, &LessSafeKey, u64, &mut [u8], &mut [u8]),
+    ) -> f64 {
         let data = self.data();
         let mut spent = 0;
         for _ in 0..rounds {
             self.packets.copy_from_slice(&self.master);
-            let start = Instant::now();
+            let start = cpu::time();
             for (pn, slot) in self.packets.chunks_exact_mut(self.stride).enumerate() {
                 if self.at + data > span {
                     self.at = 0;
@@ -98,7 +103,7 @@ impl Bench {
                 self.at += data;
                 kernel(&self.key, &self.peer, pn as u64, &mut slot[..self.packet], target);
             }
-            spent += start.elapsed().as_nanos();
+            spent += cpu::time().saturating_sub(start).as_nanos();
         }
         spent as f64 / (rounds * self.count) as f64
     }
@@ -131,7 +136,9 @@ impl Bench {
             let sample = packet[HEADER..].first_chunk().expect("long enough");
             black_box(header.mask(sample));
         });
-        let memcpy = self.time(rounds, span, |_, _, _, packet, target| target.copy_from_slice(&packet[HEADER..HEADER + target.len()]));
+        let memcpy = self.time(rounds, span, |_, _, _, packet, target| {
+            target.copy_from_slice(&packet[HEADER..HEADER + target.len()])
+        });
         Times { direct, verify, copy, seal, mask, memcpy }
     }
 }

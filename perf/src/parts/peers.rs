@@ -25,7 +25,9 @@ pub fn measure(run: &mut Run) -> Result<(), Failure> {
         }
     }
     for (label, key) in [("s2n-quic over loopback", "peers.s2n"), ("quiche over loopback", "peers.quiche")] {
-        if let (Some(ours), Some(theirs)) = (run.sheet.median("bulk_1500.gbps"), run.sheet.median(&format!("{key}.gbps"))) {
+        if let (Some(ours), Some(theirs)) =
+            (run.sheet.median("bulk_1500.gbps"), run.sheet.median(&format!("{key}.gbps")))
+        {
             run.sheet.add(format!("{key}.ratio"), ours / theirs);
         }
         run.bar(label, &format!("{key}.gbps"), "Gbit/s, one stream, MTU 1500");

@@ -14,7 +14,10 @@ use crate::run::{Run, pin};
 /// When there is no memory.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     pin(run.cores[1]);
-    println!("{:<22}{:<8}{:>12}{:>8}{:>14}{:>16}", "placement", "", "ns/packet", "GB/s", "copied/byte", "sender ns/pkt");
+    println!(
+        "{:<22}{:<8}{:>12}{:>8}{:>14}{:>16}",
+        "placement", "", "ns/packet", "GB/s", "copied/byte", "sender ns/pkt"
+    );
     for mtu in [1500, 9000] {
         for temperature in ["warm", "cold"] {
             one(run, mtu, temperature)?;

@@ -4,12 +4,12 @@
 //! stream.
 
 mod load;
-pub mod quinn;
-pub mod tls;
-#[cfg(feature = "peers")]
-pub mod s2n;
 #[cfg(feature = "peers")]
 pub mod quiche;
+pub mod quinn;
+#[cfg(feature = "peers")]
+pub mod s2n;
+pub mod tls;
 
 use std::process::Command;
 

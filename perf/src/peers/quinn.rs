@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Connection, Endpoint, MtuDiscoveryConfig, SendStream, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Connection, Endpoint, MtuDiscoveryConfig, SendStream, ServerConfig, TransportConfig, VarInt,
+};
 
 use super::load::{self, BLOCK};
 use super::{HEADERS, WINDOW, tls};

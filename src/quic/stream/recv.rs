@@ -465,4 +465,6 @@ impl RecvStream {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

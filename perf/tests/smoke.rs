@@ -1,0 +1,44 @@
+//! The program as it is called, as small as it gets.
+
+use std::path::Path;
+use std::process::Command;
+
+fn run(arguments: &[&str], out: &Path) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gannet-perf"));
+    command.arg("run").args(arguments).arg("--tiny").arg("--out").arg(out).output().expect("it can be started")
+}
+
+#[test]
+fn placement_is_measured_and_written_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("x.json");
+    let out = run(&["--only", "placement,packets", "--json", json.to_str().unwrap()], dir.path());
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let results: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    for mtu in [1500, 9000] {
+        for temperature in ["warm", "cold"] {
+            for key in ["direct_ns", "pooled_ns", "copy_ns", "direct_vs_copy"] {
+                let key = format!("placement_{mtu}_{temperature}.{key}");
+                for field in ["median", "min", "max"] {
+                    assert!(results[&key][field].as_f64().is_some_and(|v| v > 0.0), "{key}.{field}: {results}");
+                }
+            }
+        }
+    }
+    assert_eq!(results["placement_1500_cold.direct_copied_per_byte"]["max"], 0.0);
+    assert_eq!(results["placement_1500_cold.copy_copied_per_byte"]["median"], 1.0);
+    assert_eq!(results["copied_bytes_per_byte"]["max"], 0.0);
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    assert!(page.contains("Gannet benchmarks") && page.contains("ns per packet"));
+    let table = String::from_utf8(out.stdout).unwrap();
+    assert!(table.contains("rx_1500.ns_per_packet") && table.contains("<= 260"), "{table}");
+}
+
+#[test]
+fn a_part_that_fails_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = run(&["--only", "rps", "--gannet", "/no/such/program"], dir.path());
+    assert!(!out.status.success());
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("/no/such/program") && said.contains("failed: rps"), "{said}");
+}
