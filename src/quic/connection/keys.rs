@@ -82,14 +82,14 @@ impl OneRtt {
         }
     }
 
-    /// A packet was authenticated with `generation`. `keep_until` bounds the life of replaced keys.
+    /// A packet was authenticated with `generation`. `keep_until` bounds the life of replaced keys, if any are.
     /// False: the peer updated twice without leave (RFC 9001 §6.2).
     pub(crate) fn on_authenticated(
         &mut self,
         generation: Generation,
         pn: u64,
         next_pn: u64,
-        keep_until: Instant,
+        keep_until: impl FnOnce() -> Instant,
     ) -> bool {
         match generation {
             Generation::Previous => true,
@@ -101,7 +101,7 @@ impl OneRtt {
                 if self.previous.is_some() && self.phase_start.is_none() {
                     return false;
                 }
-                self.rotate(next_pn, keep_until);
+                self.rotate(next_pn, keep_until());
                 self.phase_start = Some(pn);
                 true
             }
@@ -123,16 +123,21 @@ impl OneRtt {
         self.sent_with_key = 0;
     }
 
-    /// A packet goes out. Starts an update well before the key's confidentiality limit (RFC 9001 §6.6).
+    /// Whether the next packet begins an update, well before the key's confidentiality limit (RFC 9001 §6.6).
+    pub(crate) fn update_due(&self) -> bool {
+        let limit = self.local.confidentiality_limit();
+        self.sent_with_key >= limit / 2 && self.confirmed && self.previous.is_none()
+    }
+
+    /// A packet goes out; begins an update if one is due.
     /// False when the key is used up and no update was possible: the connection must not send any more.
     #[must_use]
     pub(crate) fn before_send(&mut self, next_pn: u64, keep_until: Instant) -> bool {
-        let limit = self.local.confidentiality_limit();
-        if self.sent_with_key >= limit / 2 && self.confirmed && self.previous.is_none() {
+        if self.update_due() {
             self.rotate(next_pn, keep_until);
         }
         self.sent_with_key += 1;
-        self.sent_with_key < limit
+        self.sent_with_key < self.local.confidentiality_limit()
     }
 
     /// Updates keys now if allowed (tests and the application's wish).

@@ -45,26 +45,29 @@ struct Packet {
 }
 
 impl Connection {
-    /// Takes a datagram in. `scratch` must hold the largest payload.
-    pub(crate) fn handle_datagram(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, data: &mut [u8], scratch: &mut [u8]) {
+    /// Takes a datagram in; `first` is the header of its first packet. `scratch` must hold the largest payload.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        cx: &mut Cx<'_>,
+        meta: &RxMeta,
+        first: &Parsed,
+        data: &mut [u8],
+        scratch: &mut [u8],
+    ) {
         if meta.remote != self.path.remote || meta.local != self.path.local {
             cx.stats.drop(Drop::WrongPath);
             return;
         }
         self.path.on_received(data.len());
         self.stats.rx_bytes += data.len() as u64;
-        let mut first: Option<ConnectionId> = None;
-        let mut rest = data;
+        let (packet, mut rest) = data.split_at_mut(first.packet_len);
+        self.handle_packet(cx, meta, first, packet, scratch);
         while !rest.is_empty() {
-            let Ok(parsed) = header::parse(rest, CID_LEN) else {
+            // Coalesced packets are all for one connection (RFC 9000 §12.2).
+            let Some(parsed) = header::parse(rest, CID_LEN).ok().filter(|parsed| parsed.dcid == first.dcid) else {
                 cx.stats.drop(Drop::Malformed);
                 return;
             };
-            // Coalesced packets are all for one connection (RFC 9000 §12.2).
-            if *first.get_or_insert(parsed.dcid) != parsed.dcid {
-                cx.stats.drop(Drop::Malformed);
-                return;
-            }
             let (packet, tail) = rest.split_at_mut(parsed.packet_len);
             self.handle_packet(cx, meta, &parsed, packet, scratch);
             rest = tail;
@@ -176,8 +179,6 @@ impl Connection {
             return Ok(());
         };
         let outcome = self.open_short(cx, meta, parsed, packet, scratch, &keys);
-        let keep_until = cx.now + 3 * self.pto();
-        let next_pn = self.space(SpaceId::Data).next_pn;
         let outcome = match outcome {
             Opening::Dropped => Ok(()),
             Opening::Forged if keys.on_failure() => Ok(()),
@@ -192,7 +193,8 @@ impl Connection {
                 if generation == Generation::Next {
                     self.stats.key_updates += 1;
                 }
-                if keys.on_authenticated(generation, pn, next_pn, keep_until) {
+                let next_pn = self.space(SpaceId::Data).next_pn;
+                if keys.on_authenticated(generation, pn, next_pn, || cx.now + 3 * self.pto()) {
                     outcome
                 } else {
                     let why = "key update before the last one was acknowledged";

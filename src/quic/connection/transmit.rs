@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use arrayvec::ArrayVec;
 
 use crate::base::Side;
-use crate::base::time::Duration;
+use crate::base::time::Instant;
 use crate::quic::connection::closing::Close;
 use crate::quic::connection::packet::{PacketBuilder, TAG_LEN};
 use crate::quic::connection::sent::SentFrame;
@@ -183,9 +183,8 @@ impl Connection {
 
     /// Builds one packet at the front of `slot`. `None` if there was nothing to put into it.
     fn build_packet(&mut self, cx: &mut Cx<'_>, space: SpaceId, slot: &mut [u8], fill: Fill) -> Option<usize> {
-        let keep_until = cx.now + 3 * self.pto();
         let pn = self.space(space).next_pn;
-        if space == SpaceId::Data && !self.one_rtt.as_mut()?.before_send(pn, keep_until) {
+        if space == SpaceId::Data && !self.use_key(cx.now, pn)? {
             self.abandon(crate::quic::event::CloseReason::Transport {
                 code: TransportError::AEAD_LIMIT_REACHED.0,
                 reason: "the packet keys are used up and the peer did not let them be updated".into(),
@@ -208,6 +207,13 @@ impl Connection {
         builder.pad_to(if builder.expand { fill.expand_to } else { fill.pad_to });
         self.space(space).probes = self.space(space).probes.saturating_sub(u8::from(builder.eliciting));
         Some(self.finish_packet(cx, space, pn, builder, true))
+    }
+
+    /// A 1-RTT packet will be sealed: false when the key is used up, `None` when there is none.
+    fn use_key(&mut self, now: Instant, pn: u64) -> Option<bool> {
+        // How long replaced keys are kept takes some work to find out; hardly any packet needs to know.
+        let keep_until = if self.one_rtt.as_ref()?.update_due() { now + 3 * self.pto() } else { now };
+        Some(self.one_rtt.as_mut()?.before_send(pn, keep_until))
     }
 
     fn start_packet<'s>(&mut self, space: SpaceId, pn: u64, slot: &'s mut [u8]) -> PacketBuilder<'s> {
@@ -451,9 +457,8 @@ impl Connection {
         if !self.complete || self.one_rtt.is_none() {
             return None;
         }
-        let keep_until = cx.now + Duration::from_secs(1);
         let pn = self.space(SpaceId::Data).next_pn;
-        if !self.one_rtt.as_mut()?.before_send(pn, keep_until) {
+        if !self.use_key(cx.now, pn)? {
             return None;
         }
         let mut builder = self.start_packet(SpaceId::Data, pn, &mut slot[..size]);

@@ -30,9 +30,23 @@ impl std::hash::BuildHasher for SecretHash {
 /// (RFC 9000 §9).
 type Stranger = (ConnectionId, SocketAddr);
 
-/// Both tables.
+/// Connection IDs of ours that are remembered decoded; a power of two.
+const RECENT: usize = 64;
+
+/// One of our connection IDs, decoded: reading one costs four passes of its cipher.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) id: ConnId,
+    /// Low byte of its sequence number.
+    pub(super) sequence: u8,
+}
+
+/// All tables.
 #[derive(Debug)]
 pub(super) struct Lookup {
+    /// Latest connection IDs of ours that led to a connection. Only IDs that we made get here, so strangers
+    /// cannot crowd them out.
+    recent: [Option<(u64, Known)>; RECENT],
     /// Clients by the Destination Connection ID that they chose (RFC 9000 §7.2).
     initial: HashMap<Stranger, ConnId, SecretHash>,
     /// Those whose handshake is over, by when they are forgotten.
@@ -45,9 +59,24 @@ impl Lookup {
     pub(super) fn new(rng: &mut Rng) -> Self {
         let hash = SecretHash(rng.next_u64(), rng.next_u64());
         Self {
+            recent: [None; RECENT],
             initial: HashMap::with_hasher(hash.clone()),
             leaving: VecDeque::new(),
             tokens: HashMap::with_hasher(hash),
+        }
+    }
+
+    /// What `dcid` was last time, if that is remembered. The connection may have ended since.
+    pub(super) fn recent(&self, dcid: &[u8]) -> Option<Known> {
+        let key = u64::from_ne_bytes(dcid.try_into().ok()?);
+        self.recent[key as usize % RECENT].filter(|(known, _)| *known == key).map(|(_, known)| known)
+    }
+
+    /// `dcid` is an ID of ours and leads to a connection.
+    pub(super) fn remember(&mut self, dcid: &[u8], known: Known) {
+        if let Ok(bytes) = dcid.try_into() {
+            let key = u64::from_ne_bytes(bytes);
+            self.recent[key as usize % RECENT] = Some((key, known));
         }
     }
 
@@ -102,6 +131,19 @@ mod tests {
         lookup.insert_initial(t + KEEP, cid(3), from, id);
         assert_eq!(lookup.by_initial(cid(1), from), None);
         assert_eq!(lookup.by_initial(cid(2), from), Some(id));
+    }
+
+    #[test]
+    fn recent_ids_are_told_apart() {
+        let mut lookup = Lookup::new(&mut Rng::from_u64(1));
+        let known = |n| Known { id: ConnId::new(n, 0), sequence: n as u8 };
+        assert!(lookup.recent(&[0; 8]).is_none());
+        lookup.remember(&[0; 8], known(1));
+        assert_eq!(lookup.recent(&[0; 8]).map(|k| k.id), Some(ConnId::new(1, 0)));
+        assert!(lookup.recent(&[0; 7]).is_none() && lookup.recent(&[0, 0, 0, 0, 0, 0, 0, 1]).is_none());
+        // In the same place.
+        lookup.remember(&(RECENT as u64).to_ne_bytes(), known(2));
+        assert!(lookup.recent(&[0; 8]).is_none());
     }
 
     #[test]

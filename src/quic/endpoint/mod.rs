@@ -26,7 +26,7 @@ use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::{ConnectionId, QUIC_V1};
 
 pub(crate) use armed::Armed;
-use lookup::Lookup;
+use lookup::{Known, Lookup};
 use reset::ResetLimiter;
 use table::Table;
 
@@ -200,17 +200,29 @@ impl Endpoint {
 
     /// The connection that a packet is for.
     fn find(&mut self, parsed: &Parsed, from: SocketAddr) -> Option<ConnId> {
-        if let Some(info) = self.ids.codec.decode(&parsed.dcid)
-            && info.core == self.ids.core
-            && let Some(id) = self.table.find(info.index, info.generation)
-            && self.table.get(id).is_some_and(|conn| conn.accepts_sequence(info.sequence))
-        {
+        if let Some(id) = self.find_ours(&parsed.dcid) {
             return Some(id);
         }
         match parsed.kind {
             PacketType::Initial | PacketType::ZeroRtt => self.lookup.by_initial(parsed.dcid, from),
             _ => None,
         }
+    }
+
+    /// The connection that a connection ID of ours leads to.
+    fn find_ours(&mut self, dcid: &[u8]) -> Option<ConnId> {
+        if let Some(known) = self.lookup.recent(dcid)
+            && let Some(conn) = self.table.get(known.id)
+        {
+            return conn.accepts_sequence(known.sequence).then_some(known.id);
+        }
+        let info = self.ids.codec.decode(dcid).filter(|info| info.core == self.ids.core)?;
+        let id = self.table.find(info.index, info.generation)?;
+        if !self.table.get(id)?.accepts_sequence(info.sequence) {
+            return None;
+        }
+        self.lookup.remember(dcid, Known { id, sequence: info.sequence });
+        Some(id)
     }
 
     fn deliver(&mut self, now: Instant, id: ConnId, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {
@@ -227,7 +239,7 @@ impl Endpoint {
             PacketType::Retry => conn.handle_retry(&mut cx, parsed, data),
             _ => {
                 let was_handshaking = conn.is_handshaking();
-                conn.handle_datagram(&mut cx, meta, data, &mut self.scratch);
+                conn.handle_datagram(&mut cx, meta, parsed, data, &mut self.scratch);
                 if was_handshaking && !conn.is_handshaking() {
                     self.handshake_over(now, id);
                 }
