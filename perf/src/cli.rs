@@ -117,8 +117,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ReplayArgs {
     /// Cycles before the counted ones.
-    #[arg(long, default_value_t = 40)]
-    pub warmup: u32,
+    #[arg(long, default_value_t = 12)]
+    pub warmup: usize,
     /// Cycles whose instructions count.
     #[arg(long, default_value_t = 20)]
     pub cycles: u32,

@@ -14,23 +14,46 @@ const SLOTS: usize = 1 << SLOT_BITS;
 /// Levels: 64^5 ticks are 19 hours; later entries wait in the last level and are looked at again.
 const LEVELS: usize = 5;
 
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+/// An entry in a slot's list, or in the list of unused ones.
 #[derive(Clone, Debug)]
-struct Level<K> {
-    slots: Vec<Vec<(u64, K)>>,
+struct Entry<K> {
+    tick: u64,
+    key: K,
+    next: u32,
+}
+
+/// A list of entries, by their indices.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: u32,
+    last: u32,
+}
+
+impl List {
+    const EMPTY: Self = Self { first: NONE, last: NONE };
+}
+
+#[derive(Clone, Debug)]
+struct Level {
+    slots: [List; SLOTS],
     /// Bit per slot that holds something.
     occupied: u64,
 }
 
-/// The wheel. `K` names what is timed.
+/// The wheel. `K` names what is timed. It allocates only when it holds more entries than ever before.
 #[derive(Clone, Debug)]
 pub struct TimerWheel<K> {
-    levels: Vec<Level<K>>,
+    levels: [Level; LEVELS],
+    entries: Vec<Entry<K>>,
+    /// First of the entries that are not used, each with the next one.
+    unused: u32,
     /// All entries with ticks at or below it have fired.
     now: u64,
     /// Entries that were due when armed.
     due: Vec<K>,
-    /// Holds a slot while it is taken apart; kept for its capacity.
-    moving: Vec<(u64, K)>,
 }
 
 /// The first tick at whose end `at` has passed.
@@ -41,8 +64,13 @@ const fn tick_of(at: Instant) -> u64 {
 impl<K: Copy> TimerWheel<K> {
     /// A wheel whose time is `now`.
     pub fn new(now: Instant) -> Self {
-        let level = Level { slots: vec![Vec::new(); SLOTS], occupied: 0 };
-        Self { levels: vec![level; LEVELS], now: now.as_nanos() >> TICK_SHIFT, due: Vec::new(), moving: Vec::new() }
+        Self {
+            levels: std::array::from_fn(|_| Level { slots: [List::EMPTY; SLOTS], occupied: 0 }),
+            entries: Vec::new(),
+            unused: NONE,
+            now: now.as_nanos() >> TICK_SHIFT,
+            due: Vec::new(),
+        }
     }
 
     /// Lets `key` fire at `at`. [`Instant::MAX`] means never.
@@ -51,10 +79,28 @@ impl<K: Copy> TimerWheel<K> {
             return;
         }
         let tick = tick_of(at);
-        if tick <= self.now { self.due.push(key) } else { self.place(tick, key) }
+        if tick <= self.now {
+            self.due.push(key);
+            return;
+        }
+        let entry = Entry { tick, key, next: NONE };
+        let index = self.unused;
+        match self.entries.get_mut(index as usize) {
+            Some(unused) => {
+                self.unused = unused.next;
+                *unused = entry;
+                self.place(index);
+            }
+            None => {
+                self.entries.push(entry);
+                self.place(self.entries.len() as u32 - 1);
+            }
+        }
     }
 
-    fn place(&mut self, tick: u64, key: K) {
+    /// Puts an entry into the slot that its tick is in.
+    fn place(&mut self, entry: u32) {
+        let tick = self.entries[entry as usize].tick;
         let span = tick ^ self.now;
         let level = ((63 - span.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
         let far = tick.min(self.now + (1 << (SLOT_BITS * LEVELS as u32)) - (1 << (SLOT_BITS * level)));
@@ -62,7 +108,13 @@ impl<K: Copy> TimerWheel<K> {
         let index = if (tick ^ self.now) >> (SLOT_BITS * LEVELS as u32) != 0 { far } else { tick };
         let slot = (index >> (SLOT_BITS * level)) as usize % SLOTS;
         let level = &mut self.levels[level as usize];
-        level.slots[slot].push((tick, key));
+        let list = &mut level.slots[slot];
+        self.entries[entry as usize].next = NONE;
+        match self.entries.get_mut(list.last as usize) {
+            Some(last) => last.next = entry,
+            None => list.first = entry,
+        }
+        list.last = entry;
         level.occupied |= 1 << slot;
     }
 
@@ -116,17 +168,16 @@ impl<K: Copy> TimerWheel<K> {
                 continue;
             }
             level.occupied &= !(1 << slot);
-            std::mem::swap(&mut self.moving, &mut level.slots[slot]);
-            let mut moving = std::mem::take(&mut self.moving);
-            for (tick, key) in moving.drain(..) {
-                if tick <= self.now { fire(key) } else { self.place(tick, key) }
+            let mut next = std::mem::replace(&mut level.slots[slot], List::EMPTY).first;
+            while let Some(Entry { tick, key, next: behind }) = self.entries.get(next as usize).cloned() {
+                if tick <= self.now {
+                    self.entries[next as usize].next = std::mem::replace(&mut self.unused, next);
+                    fire(key);
+                } else {
+                    self.place(next);
+                }
+                next = behind;
             }
-            // The slot gets its memory back, unless something was placed into it meanwhile.
-            let home = &mut self.levels[i].slots[slot];
-            if home.is_empty() {
-                std::mem::swap(home, &mut moving);
-            }
-            self.moving = moving;
         }
     }
 }
@@ -185,6 +236,20 @@ mod tests {
         }
         let (_, now) = fired.unwrap();
         assert!(now >= at && now.as_nanos() - at.as_nanos() <= TICK);
+    }
+
+    #[test]
+    fn entries_are_used_again() {
+        let mut wheel = TimerWheel::new(Instant::ZERO);
+        let mut fired = 0;
+        for n in 0..10_000u64 {
+            let now = n * TICK;
+            wheel.arm(n, Instant::from_nanos(now + (n % 50) * TICK));
+            wheel.expire(Instant::from_nanos(now), |_| fired += 1);
+        }
+        assert!(wheel.entries.len() <= 50, "{} entries", wheel.entries.len());
+        wheel.expire(Instant::from_nanos(u64::MAX >> 8), |_| fired += 1);
+        assert_eq!(fired, 10_000);
     }
 
     #[test]

@@ -27,6 +27,9 @@ use source::Source;
 use wire::{End, Link, Wire};
 
 /// How long a server may take until its port is up.
+/// Bytes of a file that server and client keep in memory at the most.
+const MOST_IN_MEMORY: u64 = 1 << 30;
+
 const READY: Duration = Duration::from_secs(60);
 
 /// Where things are kept, all below `--out`.
@@ -99,6 +102,9 @@ impl Stage<'_> {
         let cores = cores::pick();
         let mut serve = self.gannet.command(server.namespace.as_deref());
         serve.arg("serve").arg("--root").arg(&self.source.root);
+        // Two cores are all there may be: files are read before, and written after, what is measured.
+        let in_memory = self.source.size.min(MOST_IN_MEMORY).to_string();
+        serve.args(["--preload", &in_memory]);
         self.server_side(&mut serve, &server, cores.server);
         self.capture(&mut serve, "server");
         let mut serve = self.start_server(serve, "server.log")?;
@@ -108,6 +114,7 @@ impl Stage<'_> {
         let mut get = self.gannet.command(client.namespace.as_deref());
         get.arg("get").args(&client.args).args(["--addr", wire::CLIENT_ADDR]);
         get.arg("--ca").arg(&self.certs.ca).args(["--core", &cores.client.to_string(), "--sha256"]);
+        get.args(["--hold", &in_memory]);
         self.capture(&mut get, "client");
         get.arg("-o").arg(received.path()).arg(format!("https://{}/{}", wire::SERVER, source::NAME));
         let get = Running::start("the client", get, shown())?;

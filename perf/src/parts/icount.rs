@@ -27,10 +27,8 @@ const CIPHERS: [&str; 2] = ["libIPSec_MB", "libcrypto"];
 /// # Errors
 /// When the transfer fails.
 pub fn replay(args: &ReplayArgs) -> Result<(), Failure> {
-    let mut transfer = Transfer::new(Shape { mtu: 1500, placement: Placement::Direct, span: WARM })?;
-    for _ in 0..args.warmup {
-        transfer.cycle();
-    }
+    let shape = Shape { mtu: 1500, placement: Placement::Direct, span: WARM };
+    let mut transfer = Transfer::warmed(shape, args.warmup)?;
     let before = transfer.packets();
     for _ in 0..args.cycles {
         counted_tx(&mut transfer);
@@ -117,8 +115,7 @@ fn count(run: &Run, side: &str) -> Result<(f64, f64), Failure> {
     command.arg(format!("--toggle-collect=*icount*counted_{side}*"));
     command.arg(format!("--callgrind-out-file={}", out.display()));
     command.arg(std::env::current_exe()?).arg("replay");
-    let (warmup, cycles) = run.scale.pick(("4", "2"), ("20", "10"), ("20", "20"));
-    command.args(["--warmup", warmup, "--cycles", cycles]);
+    command.args(["--warmup", "12", "--cycles", run.scale.pick("2", "5", "20")]);
     let name = format!("callgrind-{side}");
     let running = Running::start(&name, command, &run.out).map_err(|e| format!("{e} (is valgrind installed?)"))?;
     let packets = value(&running.finish(Duration::from_secs(600))?, &format!("{side}_packets"))?;

@@ -68,6 +68,14 @@ impl Transfer {
     /// # Errors
     /// When there is no memory, or no connection comes about.
     pub fn new(shape: Shape) -> Result<Self, Failure> {
+        Self::warmed(shape, WARM_UP)
+    }
+
+    /// The same after so many cycles: 10 end slow start, and use every frame.
+    ///
+    /// # Errors
+    /// As [`Transfer::new`].
+    pub fn warmed(shape: Shape, cycles: usize) -> Result<Self, Failure> {
         let batch = shape.batch();
         let client_pool = world::pool(shape.span + (64 << 20))?;
         let config = world::client_config(shape.mtu, Sink::transport(shape.placement))?;
@@ -82,7 +90,7 @@ impl Transfer {
         };
         let mut transfer = Self { world: World::new(setup, sink, Source::default())?, batch, client_pool };
         transfer.world.until(batch, "a transfer", |world| world.client.app.received > 0)?;
-        for _ in 0..WARM_UP {
+        for _ in 0..cycles {
             transfer.cycle();
         }
         Ok(transfer)

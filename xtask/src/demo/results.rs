@@ -59,7 +59,7 @@ impl Results {
         let counters = [
             ("bytes_copied", "copied inside the stack"),
             ("bytes_direct", "decrypted into place"),
-            ("bytes_staged", "staged in the engine's pool"),
+            ("bytes_staged", "edges of cipher blocks"),
         ];
         for (key, name) in counters {
             if let Some(bytes) = self.get(key)? {
@@ -114,7 +114,7 @@ mod tests {
         assert!(text.contains("11.45 Gbit/s (0.750 s)"), "{text}");
         assert!(text.contains("1.234 ms") && text.contains("1.00 GiB (1073741824 bytes)"), "{text}");
         assert!(text.contains("copied inside the stack     0 bytes"), "{text}");
-        assert!(!text.contains("staged"), "{text}");
+        assert!(!text.contains("edges"), "{text}");
         assert!(Results::parse(&["bytes: many"]).summary().is_err());
     }
 
