@@ -11,7 +11,7 @@ use super::rig::{End, Kind, Rig, Step};
 const STEPS: usize = 120;
 
 fn operations() -> usize {
-    std::env::var("GANNET_CONTRACT_OPS").map_or(100_000, |n| n.parse().expect("GANNET_CONTRACT_OPS is a number"))
+    std::env::var("GANNET_CONTRACT_OPS").map_or(1_000_000, |n| n.parse().expect("GANNET_CONTRACT_OPS is a number"))
 }
 
 /// A step whose numbers are made to fit what was provided when it is played.

@@ -219,7 +219,7 @@ impl Rig {
 #[test]
 fn random_operations_do_what_the_model_says() {
     let ops =
-        std::env::var("GANNET_CONTRACT_OPS").map_or(1_000_000, |n| n.parse().expect("GANNET_CONTRACT_OPS is a number"));
+        std::env::var("GANNET_CONTRACT_OPS").map_or(300_000, |n| n.parse().expect("GANNET_CONTRACT_OPS is a number"));
     let cases = (ops / (OPS / 2)) as u32;
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let strategy = (proptest::collection::vec(op(), 1..OPS), any::<bool>());
