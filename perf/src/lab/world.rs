@@ -146,7 +146,7 @@ impl<C: App, S: App> World<C, S> {
 
     /// Lets `nanos` pass.
     pub fn pass(&mut self, nanos: u64) {
-        self.now = self.now + Duration::from_nanos(nanos);
+        self.now += Duration::from_nanos(nanos);
     }
 
     /// The server works until `enough` frames wait for the client, or it has nothing to do.
