@@ -137,7 +137,9 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     for part in parts {
         eprintln!("== {}", part.name());
         let start = Instant::now();
-        if let Err(error) = part.measure(&mut run) {
+        // A thread of its own, so that what it is pinned to is forgotten with it.
+        let measured = std::thread::scope(|scope| scope.spawn(|| part.measure(&mut run)).join());
+        if let Err(error) = measured.unwrap_or_else(|_| Err("the measurement has panicked".into())) {
             run.note(format!("{} failed: {error}", part.name()));
             failures.push(part.name());
         }

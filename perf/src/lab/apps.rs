@@ -140,8 +140,7 @@ impl Sink {
         conn.send(id, SendData::Static(b"go"), true).expect("a new stream takes data");
     }
 
-    fn refill(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId, buf: PinnedBuf, valid: usize) {
-        self.received += valid as u64;
+    fn refill(&self, cx: &mut Context<'_>, conn: ConnId, id: StreamId, buf: PinnedBuf) {
         if let Some(mut conn) = cx.conn(conn) {
             // Refused when the connection ends; the buffer is freed then.
             let _ = conn.provide_receive_buffers(id, vec![buf]);
@@ -181,7 +180,8 @@ impl App for Sink {
     fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
         match event {
             Event::Connected { .. } => self.open(cx, conn),
-            Event::Buffer { id, buf, valid, .. } => self.refill(cx, conn, id, buf, valid),
+            Event::Progress { contiguous, .. } => self.received = contiguous,
+            Event::Buffer { id, buf, .. } => self.refill(cx, conn, id, buf),
             Event::Readable { id, .. } if self.placement == Placement::Pooled => self.lend(cx, conn, id),
             Event::Readable { id, .. } => self.copy(cx, conn, id),
             Event::Closed { .. } => self.closed = true,
