@@ -213,11 +213,9 @@ impl App for Requests {
         let Some(mut conn) = cx.conn(conn) else { return };
         match event {
             Event::Connected { .. } => (0..self.at_a_time).for_each(|_| assert!(Self::request(&mut conn))),
-            Event::Readable { id, .. } => {
-                if read(&mut conn, id) {
-                    self.done += 1;
-                    Self::request(&mut conn);
-                }
+            Event::Readable { id, .. } if read(&mut conn, id) => {
+                self.done += 1;
+                Self::request(&mut conn);
             }
             Event::StreamsAvailable { .. } => while conn.stream_count() < self.at_a_time && Self::request(&mut conn) {},
             Event::Closed { reason } => panic!("{reason}"),
