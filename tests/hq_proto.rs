@@ -1,0 +1,262 @@
+//! hq-interop over a simulated link: both cores in one thread, real files, no network.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gannet::datapath::sim::{SimConfig, SimLink, SimPort};
+use gannet::mem::BufPool;
+use gannet::net::{Cidr, NetConfig};
+use gannet::proto::hq::{ALPN, FetchError, HqClient, HqClientConfig, HqServer, HqServerConfig, Job, Progress};
+use gannet::quic::tls::{TlsOptions, insecure_client_config, server_config};
+use gannet::quic::{
+    ClientConfig, ConnId, Dir, EndpointConfig, Event, SendData, ServerConfig, StreamId, TransportConfig,
+};
+use gannet::runtime::{App, Context, Core, CoreConfig, Idle};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+const REMOTE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 77, 0, 1)), 4433);
+
+/// No test takes longer, however slow the machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn options() -> TlsOptions {
+    TlsOptions { alpn: vec![ALPN.to_vec()], ..TlsOptions::default() }
+}
+
+fn client_config(change: impl FnOnce(&mut TransportConfig)) -> ClientConfig {
+    let mut transport = TransportConfig::default();
+    change(&mut transport);
+    ClientConfig { tls: insecure_client_config(&options()).unwrap(), transport: Arc::new(transport) }
+}
+
+fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: BufPool, app: A) -> Core<SimPort, A> {
+    let addr = Cidr::new(IpAddr::from([10, 77, 0, host]), 24).unwrap();
+    let config = CoreConfig {
+        net: NetConfig { addrs: vec![addr], ..NetConfig::default() },
+        endpoint: EndpointConfig {
+            seed: [host; 32],
+            reset_key: [host; 32],
+            cid_key: [host; 16],
+            core: 0,
+            max_connections: 8,
+            max_handshakes: 8,
+            reset_rate: 10,
+        },
+        listen: server.is_some().then_some(REMOTE.port()),
+        server,
+        client_port: 50_000,
+        pool,
+        idle: Idle::Spin,
+    };
+    Core::new(port, config, app).unwrap()
+}
+
+/// A server of `dir/www` that takes uploads into `dir/up`, and `client`.
+struct World<C> {
+    client: Core<SimPort, C>,
+    server: Core<SimPort, HqServer>,
+    pool: BufPool,
+    started: Instant,
+}
+
+impl<C: App> World<C> {
+    fn new(dir: &Path, client: C, preload: u64) -> Self {
+        for name in ["www", "up"] {
+            std::fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        let made = rcgen::generate_simple_self_signed(vec!["hq.test".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let tls = server_config(vec![made.cert.der().clone()], key, &options()).unwrap();
+        let (a, b) = SimLink::pair(SimConfig::default());
+        let pool = BufPool::heap();
+        let mut transport = TransportConfig::default();
+        HqServer::adapt(&mut transport, &pool);
+        let config = HqServerConfig { root: dir.join("www"), uploads: Some(dir.join("up")), preload, log: false };
+        let app = HqServer::new(&config, &pool).unwrap();
+        let server = ServerConfig { tls, transport: Arc::new(transport) };
+        Self {
+            client: core(a, 2, None, BufPool::heap(), client),
+            server: core(b, 1, Some(server), pool.clone(), app),
+            pool,
+            started: Instant::now(),
+        }
+    }
+
+    fn run(&mut self) {
+        while !self.client.app.is_done() {
+            assert!(self.started.elapsed() < PATIENCE, "stuck: {:?}", self.server.app.stats);
+            self.client.turn();
+            self.server.turn();
+        }
+        let (up, down) = (self.server.endpoint_stats().placement, self.client.endpoint_stats().placement);
+        assert_eq!((up.copied, down.copied), (0, 0), "bytes were copied");
+    }
+}
+
+fn bytes(n: usize) -> Vec<u8> {
+    (0..n as u32).map(|i| (i ^ i >> 9).to_le_bytes()[0]).collect()
+}
+
+fn getter(jobs: Vec<Job>) -> HqClient {
+    let config = HqClientConfig {
+        remote: REMOTE,
+        server_name: "hq.test".into(),
+        client: client_config(HqClient::adapt),
+        jobs,
+        hash: true,
+        hold: 0,
+    };
+    HqClient::new(config, Arc::new(Progress::default())).unwrap()
+}
+
+fn job(path: &str, output: PathBuf) -> Job {
+    Job { path: path.into(), output: Some(output) }
+}
+
+#[test]
+fn files_of_many_sizes_arrive_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = [0, 1, 15, 1200, 70_000, 1 << 20, (1 << 20) + 1, 9_000_000];
+    std::fs::create_dir_all(dir.path().join("www")).unwrap();
+    for n in sizes {
+        std::fs::write(dir.path().join(format!("www/{n}")), bytes(n)).unwrap();
+    }
+    for preload in [0, 100 << 20] {
+        let out = |n: usize| dir.path().join(format!("got-{preload}-{n}"));
+        let jobs = sizes.map(|n| job(&format!("/{n}"), out(n)));
+        let mut world = World::new(dir.path(), getter(jobs.to_vec()), preload);
+        world.run();
+        assert!(world.client.app.errors.is_empty(), "{:?}", world.client.app.errors);
+        assert_eq!(world.client.app.fetched.len(), sizes.len());
+        for n in sizes {
+            assert!(std::fs::read(out(n)).unwrap() == bytes(n), "{n} bytes, preload {preload}");
+        }
+        assert_eq!(world.server.app.stats.files, sizes.len() as u64);
+    }
+}
+
+#[test]
+fn one_missing_file_does_not_keep_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("www")).unwrap();
+    std::fs::write(dir.path().join("www/a"), bytes(5000)).unwrap();
+    let out = |name: &str| dir.path().join(name);
+    let jobs = vec![job("/missing", out("x")), job("/a", out("a")), job("/../up", out("y"))];
+    let mut world = World::new(dir.path(), getter(jobs), 0);
+    world.run();
+    let mut refused: Vec<_> = world
+        .client
+        .app
+        .errors
+        .iter()
+        .map(|e| match e {
+            FetchError::Refused { path, code } => (path.clone(), *code),
+            other => panic!("{other}"),
+        })
+        .collect();
+    refused.sort();
+    assert_eq!(refused, [("/../up".to_owned(), 403), ("/missing".to_owned(), 404)]);
+    assert_eq!(world.client.app.fetched.len(), 1);
+    assert!(!out("x").exists() && !out("y").exists());
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("www")).unwrap();
+    std::fs::write(dir.path().join("www/a"), bytes(3_000_000)).unwrap();
+    let mut world = World::new(dir.path(), getter(vec![job("/a", "/dev/full".into())]), 0);
+    world.run();
+    let errors: Vec<_> = world.client.app.errors.iter().map(ToString::to_string).collect();
+    assert!(errors.len() == 1 && errors[0].contains("/dev/full") && errors[0].contains("space"), "{errors:?}");
+}
+
+/// Sends one `PUT` and waits for the answer.
+struct Putter {
+    line: &'static str,
+    body: Vec<u8>,
+    conn: Option<ConnId>,
+    stream: Option<StreamId>,
+    /// The server's answer: finished, or the code it reset the stream with.
+    answer: Option<Result<(), u64>>,
+    closed: bool,
+}
+
+impl Putter {
+    fn new(line: &'static str, body: Vec<u8>) -> Self {
+        Self { line, body, conn: None, stream: None, answer: None, closed: false }
+    }
+}
+
+impl App for Putter {
+    fn on_event(&mut self, cx: &mut Context<'_>, id: ConnId, event: Event) {
+        match event {
+            Event::Connected { .. } => {
+                let mut conn = cx.conn(id).unwrap();
+                let stream = conn.open(Dir::Bidi).unwrap();
+                let request = [self.line.as_bytes(), &self.body].concat();
+                conn.send(stream, SendData::Bytes(request.into()), true).unwrap();
+                self.stream = Some(stream);
+            }
+            Event::Readable { id: stream, .. } => {
+                let done = cx.conn(id).is_some_and(|mut conn| {
+                    conn.consume(stream, 0);
+                    conn.is_finished(stream)
+                });
+                if done {
+                    self.answer = Some(Ok(()));
+                    cx.close(id, 0, "done");
+                }
+            }
+            Event::Reset { code, .. } => {
+                self.answer = Some(Err(code));
+                cx.close(id, 0, "done");
+            }
+            Event::Closed { .. } => self.closed = true,
+            _ => {}
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        if self.conn.is_none() {
+            self.conn = Some(cx.connect(&client_config(|_| {}), "hq.test", REMOTE).unwrap());
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.closed
+    }
+}
+
+#[test]
+fn uploads_are_kept_whole_and_placed_directly() {
+    for n in [0, 1, 16 << 10, 30_000_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut world = World::new(dir.path(), Putter::new("PUT /new\r\n", bytes(n)), 0);
+        world.run();
+        assert_eq!(world.client.app.answer, Some(Ok(())), "{n} bytes");
+        assert!(std::fs::read(dir.path().join("up/new")).unwrap() == bytes(n), "{n} bytes");
+        let placement = world.server.endpoint_stats().placement;
+        assert_eq!(placement.direct + placement.staged, n as u64 + 10);
+        while world.pool.stats().in_use > 0 {
+            assert!(world.started.elapsed() < PATIENCE, "memory did not come back");
+            world.server.turn();
+        }
+    }
+}
+
+#[test]
+fn uploads_elsewhere_and_nonsense_are_refused() {
+    for (line, code) in
+        [("PUT /../new\r\n", 403), ("PUT /sub/new\r\n", 403), ("POST /new\r\n", 400), ("PUT new\r\n", 400)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let mut world = World::new(dir.path(), Putter::new(line, bytes(100_000)), 0);
+        world.run();
+        assert_eq!(world.client.app.answer, Some(Err(code)), "{line:?}");
+        assert_eq!(std::fs::read_dir(dir.path().join("up")).unwrap().count(), 0);
+        assert_eq!(world.server.app.stats.refused, 1);
+    }
+}
