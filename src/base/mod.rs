@@ -1,6 +1,7 @@
 //! Layer `base`: time, seeded randomness, range sets, timers, rings and counters.
 #![forbid(unsafe_code)]
 
+pub mod id_map;
 pub mod range_set;
 pub mod rng;
 pub mod time;

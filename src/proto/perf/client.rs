@@ -10,11 +10,11 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::base::id_map::IdMap;
 use crate::base::time::Instant;
 use crate::mem::BufPool;
 use crate::proto::perf::UNLIMITED;
 use crate::proto::perf::failure::PerfFailure;
-use crate::proto::perf::ids::IdMap;
 use crate::proto::perf::live::{LiveCounts, PerfLive};
 use crate::proto::perf::plan::{PerfPlan, PlanError, ReceiveShape};
 use crate::proto::perf::results::PerfResults;

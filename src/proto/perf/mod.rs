@@ -7,7 +7,6 @@
 
 mod client;
 mod failure;
-mod ids;
 mod live;
 mod plan;
 mod results;

@@ -6,8 +6,8 @@ mod request;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::base::id_map::IdMap;
 use crate::mem::BufPool;
-use crate::proto::perf::ids::IdMap;
 use crate::proto::perf::live::{LiveCounts, PerfLive};
 use crate::proto::perf::transport::INITIAL_WINDOW;
 use crate::quic::{Conn, ConnId, Dir, Event, StreamId};

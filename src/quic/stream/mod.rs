@@ -7,36 +7,15 @@ pub(crate) mod recv;
 pub(crate) mod send;
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 
 use crate::base::Side;
+use crate::base::id_map::IdMap;
 use crate::quic::event::{Dir, Notify};
 use crate::quic::stream::priority::{Priority, SendQueue};
 use crate::quic::stream::recv::RecvStream;
 use crate::quic::stream::send::SendStream;
 use crate::wire::quic::{StreamId, TransportError};
-
-/// Stream IDs are small consecutive numbers within limits that we set: mixing them is enough,
-/// and unlike a seeded hash it keeps simulated runs the same.
-#[derive(Default)]
-pub(crate) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for b in bytes {
-            self.write_u64(u64::from(*b));
-        }
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    }
-}
 
 /// Ended streams whose memory is kept for new ones, at the most.
 const MAX_SPARE: usize = 256;
@@ -131,7 +110,7 @@ struct Count {
 pub(crate) struct Streams {
     side: Side,
     /// Where each stream is in the slab.
-    map: HashMap<StreamId, u32, BuildHasherDefault<IdHasher>>,
+    map: IdMap<StreamId, u32>,
     /// The streams, and ended ones that wait to be used again.
     slab: Vec<Option<Box<Stream>>>,
     /// Slots of the slab without a stream.
@@ -165,7 +144,7 @@ impl Streams {
         let count = |n| Count { peer_limit: n, concurrent: n, ..Count::default() };
         Self {
             side,
-            map: HashMap::default(),
+            map: IdMap::default(),
             slab: Vec::new(),
             free: Vec::new(),
             spare: 0,

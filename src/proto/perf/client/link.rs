@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
+use crate::base::id_map::IdMap;
 use crate::base::time::Instant;
 use crate::proto::perf::client::request::Request;
 use crate::proto::perf::failure::PerfFailure;
-use crate::proto::perf::ids::IdMap;
 use crate::quic::StreamId;
 
 /// How far a connection has got.

@@ -1,14 +1,15 @@
-//! Maps keyed by connection or stream.
+//! Maps keyed by small numbers, such as connections or streams.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map whose keys are small consecutive numbers within limits that this side sets.
-pub(super) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
-/// Mixes one number; no secret is needed, because nobody chooses the keys freely.
+/// Mixes one number; no secret is needed, because nobody chooses the keys freely. Unlike a seeded hash it keeps
+/// simulated runs the same.
 #[derive(Default)]
-pub(super) struct IdHasher(u64);
+pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
@@ -31,14 +32,13 @@ impl Hasher for IdHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quic::StreamId;
     use std::collections::HashSet;
     use std::hash::BuildHasher;
 
     #[test]
     fn consecutive_streams_spread() {
         let hash = BuildHasherDefault::<IdHasher>::default();
-        let hashes: Vec<u64> = (0..1024).map(|n| hash.hash_one(StreamId(n * 4))).collect();
+        let hashes: Vec<u64> = (0..1024).map(|n| hash.hash_one(n * 4u64)).collect();
         let low: HashSet<u64> = hashes.iter().map(|h| h & 0x3ff).collect();
         let top: HashSet<u64> = hashes.iter().map(|h| h >> 57).collect();
         assert!(low.len() > 512 && top.len() > 100, "{} of 1024, {} of 128", low.len(), top.len());
