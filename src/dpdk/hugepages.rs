@@ -3,17 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// What to do about hugepages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Hugepages {
-    /// Use them when enough are free, else ordinary pages with a warning.
-    #[default]
-    Auto,
-    /// Ordinary pages.
-    Never,
-    /// Fail without them.
-    Require,
-}
+pub use crate::mem::Hugepages;
 
 impl Hugepages {
     /// The names that profiles use.

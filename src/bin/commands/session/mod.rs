@@ -17,10 +17,11 @@ use gannet::dpdk::{Eal, EalConfig, PoolGuard, Port, PortProfile, Queue};
 use gannet::mem::{BufPool, PoolConfig};
 use gannet::quic::ServerConfig;
 use gannet::runtime::{App, Core, CoreConfig, Idle};
+use gannet::wire::eth::Mac;
 
 use crate::args::engine::EngineArgs;
 
-pub use options::{client_tls, endpoint_config, net_config, resolve, server_tls, tls_options, transport};
+pub use options::{client_tls, net_config, resolve, server_tls, tls_options, transport};
 pub use report::Counters;
 
 /// Whatever went wrong, as told to the user.
@@ -101,20 +102,11 @@ impl Session {
 
     /// A line that tells what is open.
     pub fn describe(&self) -> String {
-        let Caps { mac: m, mtu, .. } = self.caps();
+        let Caps { mac, mtu, .. } = self.caps();
         let memory = if self.eal.hugepages() { "hugepages" } else { "ordinary memory" };
         let crypto = gannet::crypto::backend_name();
-        format!(
-            "port {} ({}), MAC {:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}, MTU {mtu}, {memory}, {crypto}",
-            self.args.port,
-            self.port.name(),
-            m[0],
-            m[1],
-            m[2],
-            m[3],
-            m[4],
-            m[5]
-        )
+        let (port, name) = (&self.args.port, self.port.name());
+        format!("port {port} ({name}), MAC {}, MTU {mtu}, {memory}, {crypto}", Mac(mac))
     }
 
     /// Runs `app` on a core until it is done or a signal comes. `ready` is called when the core polls,
@@ -133,7 +125,7 @@ impl Session {
         let (listen, server) = server.unzip();
         let config = CoreConfig {
             net: net_config(&self.args, listen)?,
-            endpoint: endpoint_config()?,
+            endpoint: gannet::api::endpoint_config()?,
             server,
             listen,
             client_port: options::client_port()?,
@@ -190,14 +182,8 @@ fn drive<D: Datapath, A: App>(
 }
 
 fn pool(profile: &PortProfile, memory: u64) -> Result<BufPool, Failure> {
-    use gannet::{dpdk, mem};
-    let hugepages = match profile.hugepages {
-        dpdk::Hugepages::Auto => mem::Hugepages::Auto,
-        dpdk::Hugepages::Never => mem::Hugepages::Never,
-        dpdk::Hugepages::Require => mem::Hugepages::Require,
-    };
     let limit_bytes = usize::try_from(memory)?;
-    Ok(BufPool::new(PoolConfig { limit_bytes, hugepages, ..PoolConfig::default() })?)
+    Ok(BufPool::new(PoolConfig { limit_bytes, hugepages: profile.hugepages, ..PoolConfig::default() })?)
 }
 
 /// The first SIGINT or SIGTERM asks for an orderly end, the second one ends the process.

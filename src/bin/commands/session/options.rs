@@ -4,23 +4,20 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
-use gannet::base::rng::{Rng, os_seed};
+use gannet::base::rng::Rng;
 use gannet::crypto;
 use gannet::datapath::Caps;
 use gannet::net::{Cidr, NetConfig, Route};
-use gannet::quic::{CongestionAlgorithm, EndpointConfig, TransportConfig, tls};
+use gannet::quic::{CongestionAlgorithm, TransportConfig, tls};
+use gannet::wire::ipv4::IPV4_LEN;
+use gannet::wire::ipv6::IPV6_LEN;
+use gannet::wire::udp::UDP_LEN;
 
 use super::Failure;
 use super::keylog::KeyLogFile;
 use crate::args::engine::{Congestion, EngineArgs, IdentityArgs, Suite, TrustArgs};
 use crate::args::target::HostPort;
 use crate::args::values;
-
-/// IPv4 and UDP headers, bytes.
-const HEADERS_V4: u16 = 28;
-
-/// IPv6 and UDP headers, bytes.
-const HEADERS_V6: u16 = 48;
 
 fn cidr(c: &values::Cidr) -> Result<Cidr, Failure> {
     Ok(Cidr::new(c.addr, c.prefix)?)
@@ -40,21 +37,6 @@ pub fn net_config(args: &EngineArgs, listen: Option<u16>) -> Result<NetConfig, F
     })
 }
 
-/// An engine with fresh secrets.
-pub fn endpoint_config() -> io::Result<EndpointConfig> {
-    let mut cid_key = [0; 16];
-    cid_key.copy_from_slice(&os_seed()?[..16]);
-    Ok(EndpointConfig {
-        seed: os_seed()?,
-        reset_key: os_seed()?,
-        cid_key,
-        core: 0,
-        max_connections: 1 << 20,
-        max_handshakes: 10_000,
-        reset_rate: 1000,
-    })
-}
-
 /// A random port of the dynamic range to connect from.
 pub fn client_port() -> io::Result<u16> {
     Ok(49_152 + Rng::from_os()?.below(16_384) as u16)
@@ -63,7 +45,7 @@ pub fn client_port() -> io::Result<u16> {
 /// Transport settings for a port with `caps`.
 pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
     let v6 = args.addrs.iter().any(|c| c.addr.is_ipv6());
-    let fits = caps.mtu - if v6 { HEADERS_V6 } else { HEADERS_V4 };
+    let fits = caps.mtu - (if v6 { IPV6_LEN } else { IPV4_LEN } + UDP_LEN) as u16;
     TransportConfig {
         congestion: match args.congestion {
             Congestion::Cubic => CongestionAlgorithm::Cubic,
