@@ -156,7 +156,7 @@ pub fn client_config(roots: RootCertStore, options: &TlsOptions) -> Result<Arc<r
 /// When no suite is usable.
 pub fn insecure_client_config(options: &TlsOptions) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
     let provider = provider(&options.suites);
-    let any = AnyCertificate(provider.signature_verification_algorithms);
+    let any = AnyCertificate::new(&provider);
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -165,9 +165,17 @@ pub fn insecure_client_config(options: &TlsOptions) -> Result<Arc<rustls::Client
     Ok(finish_client(config, options))
 }
 
-/// Checks that the peer has the key of the certificate it shows, but not whose it is.
+/// Checks that the peer has the key of the certificate it shows, but not whose it is: what
+/// [`insecure_client_config`] verifies with, also for configurations of other stacks, which are measured beside ours.
 #[derive(Debug)]
-struct AnyCertificate(WebPkiSupportedAlgorithms);
+pub struct AnyCertificate(WebPkiSupportedAlgorithms);
+
+impl AnyCertificate {
+    /// A verifier with the signature algorithms of `provider`.
+    pub fn new(provider: &CryptoProvider) -> Self {
+        Self(provider.signature_verification_algorithms)
+    }
+}
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(

@@ -15,8 +15,8 @@ use crate::crypto::{Keys, PacketKey};
 
 pub(crate) use config::warm_up;
 pub use config::{
-    PemError, TlsOptions, client_config, insecure_client_config, load_certs, load_private_key, load_roots,
-    server_config,
+    AnyCertificate, PemError, TlsOptions, client_config, insecure_client_config, load_certs, load_private_key,
+    load_roots, server_config,
 };
 
 /// TLS failed: the alert to send (RFC 8446 §6) and what was wrong.
