@@ -2,7 +2,7 @@
 
 use crate::base::Side;
 use crate::base::time::{Duration, Instant};
-use crate::quic::cid::{CID_LEN, MAX_ACTIVE};
+use crate::quic::cid::MAX_ACTIVE;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::keys::OneRtt;
 use crate::quic::connection::{Connection, Cx};
@@ -180,11 +180,8 @@ impl Connection {
             self.handshake_done_due = true;
             self.on_confirmed(cx);
         }
-        let id = self.id;
-        if CID_LEN > 0 {
-            let ids = cx.ids;
-            self.local_cids.issue(self.peer.active_connection_id_limit, |seq| ids.cid(id, seq));
-        }
+        let (id, ids) = (self.id, cx.ids);
+        self.local_cids.issue(self.peer.active_connection_id_limit, |seq| ids.cid(id, seq));
         Ok(())
     }
 

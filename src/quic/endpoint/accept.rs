@@ -23,7 +23,7 @@ impl Endpoint {
                 None => self.send_reset(now, meta, &parsed.dcid, data.len()),
             },
             PacketType::VersionNegotiation | PacketType::Retry => self.stats.drop(Drop::Unexpected),
-            _ if parsed.version != QUIC_V1 => self.negotiate_version(meta, parsed, data),
+            _ if parsed.version != QUIC_V1 => self.negotiate_version(meta, data),
             _ => self.stats.drop(Drop::UnknownConnection),
         }
     }
@@ -38,7 +38,7 @@ impl Endpoint {
     }
 
     /// Tells who speaks another version which one we speak (RFC 9000 §6.1).
-    fn negotiate_version(&mut self, meta: &RxMeta, parsed: &Parsed, data: &[u8]) {
+    fn negotiate_version(&mut self, meta: &RxMeta, data: &[u8]) {
         self.stats.drop(Drop::Version);
         // Small datagrams get no answer: it must not be larger than the question.
         if self.server.is_none() || data.len() < usize::from(MIN_MTU) || !self.may_answer() {
@@ -51,7 +51,6 @@ impl Endpoint {
         let mut out = vec![0; 7 + dcid.len() + scid.len() + 4 * versions.len()];
         let len = header::encode_version_negotiation(&mut out, grease[0], scid, dcid, &versions);
         out.truncate(len);
-        let _ = parsed;
         self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data: out });
     }
 
