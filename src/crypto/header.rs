@@ -7,6 +7,8 @@ use zeroize::Zeroizing;
 use super::Suite;
 #[cfg(feature = "ipsec-mb")]
 use super::backend::ipsec_mb::{self, AES128, AES256};
+#[cfg(target_arch = "x86_64")]
+use super::backend::vaes;
 use super::backend::{self, Backend, chacha};
 
 /// Bytes of ciphertext that a mask is made from.
@@ -27,6 +29,10 @@ enum Kind {
     MbAes128(Box<ipsec_mb::Aes<AES128>>),
     #[cfg(feature = "ipsec-mb")]
     MbAes256(Box<ipsec_mb::Aes<AES256>>),
+    #[cfg(target_arch = "x86_64")]
+    VaesAes128(Box<vaes::Schedule<{ vaes::AES128 }>>),
+    #[cfg(target_arch = "x86_64")]
+    VaesAes256(Box<vaes::Schedule<{ vaes::AES256 }>>),
 }
 
 /// A header protection key from raw key material.
@@ -53,6 +59,10 @@ impl HeaderKey {
             (Backend::IpsecMb, Suite::Aes128Gcm) => Kind::MbAes128(Box::new(ipsec_mb::Aes::new(key))),
             #[cfg(feature = "ipsec-mb")]
             (Backend::IpsecMb, Suite::Aes256Gcm) => Kind::MbAes256(Box::new(ipsec_mb::Aes::new(key))),
+            #[cfg(target_arch = "x86_64")]
+            (Backend::Vaes, Suite::Aes128Gcm) => Kind::VaesAes128(Box::new(vaes::Schedule::new(key))),
+            #[cfg(target_arch = "x86_64")]
+            (Backend::Vaes, Suite::Aes256Gcm) => Kind::VaesAes256(Box::new(vaes::Schedule::new(key))),
             (_, Suite::ChaCha20Poly1305) => Kind::ChaCha(Zeroizing::new(key.try_into().expect(expect))),
         })
     }
@@ -68,6 +78,10 @@ impl HeaderKey {
             Kind::MbAes128(aes) => aes.mask(sample),
             #[cfg(feature = "ipsec-mb")]
             Kind::MbAes256(aes) => aes.mask(sample),
+            #[cfg(target_arch = "x86_64")]
+            Kind::VaesAes128(aes) => aes.mask(sample),
+            #[cfg(target_arch = "x86_64")]
+            Kind::VaesAes256(aes) => aes.mask(sample),
         }
     }
 
@@ -89,6 +103,10 @@ impl HeaderKey {
             Kind::MbAes128(aes) => aes.masks(samples, out),
             #[cfg(feature = "ipsec-mb")]
             Kind::MbAes256(aes) => aes.masks(samples, out),
+            #[cfg(target_arch = "x86_64")]
+            Kind::VaesAes128(aes) => aes.masks(samples, out),
+            #[cfg(target_arch = "x86_64")]
+            Kind::VaesAes256(aes) => aes.masks(samples, out),
         }
     }
 }
@@ -131,6 +149,10 @@ impl core::fmt::Debug for HeaderKey {
             Kind::MbAes128(_) => "AES-128",
             #[cfg(feature = "ipsec-mb")]
             Kind::MbAes256(_) => "AES-256",
+            #[cfg(target_arch = "x86_64")]
+            Kind::VaesAes128(_) => "AES-128",
+            #[cfg(target_arch = "x86_64")]
+            Kind::VaesAes256(_) => "AES-256",
         };
         f.debug_tuple("HeaderKey").field(&cipher).finish_non_exhaustive()
     }

@@ -4,7 +4,7 @@ use aes::cipher::inout::InOutBuf;
 use subtle::ConstantTimeEq;
 
 use super::Suite;
-use super::backend::{self, Backend, Cipher, Place, Sealing};
+use super::backend::{self, Backend, Cipher, Head, Place, Sealing};
 use super::nonce::{IV_LEN, Iv, Nonce};
 
 /// Length of the authentication tag in bytes, the same for all suites.
@@ -61,9 +61,10 @@ impl PacketKey {
     pub fn open<'a>(&'a self, pn: u64, aad: &[u8], body: &'a [u8]) -> Result<Opened<'a>, AuthError> {
         let (ciphertext, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(AuthError)?;
         let nonce = self.iv.nonce(pn);
-        let difference = u128::from_ne_bytes(self.cipher.tag(nonce, aad, ciphertext)) ^ u128::from_ne_bytes(*tag);
+        let (ours, head) = self.cipher.tag_and_head(nonce, aad, ciphertext);
+        let difference = u128::from_ne_bytes(ours) ^ u128::from_ne_bytes(*tag);
         if bool::from(difference.ct_eq(&0)) {
-            Ok(Opened { cipher: &self.cipher, nonce, ciphertext })
+            Ok(Opened { cipher: &self.cipher, nonce, ciphertext, head })
         } else {
             Err(AuthError)
         }
@@ -97,6 +98,7 @@ pub struct Opened<'a> {
     cipher: &'a Cipher,
     nonce: Nonce,
     ciphertext: &'a [u8],
+    head: Option<Head>,
 }
 
 impl Opened<'_> {
@@ -108,6 +110,12 @@ impl Opened<'_> {
     /// Whether the packet has no plaintext.
     pub fn is_empty(&self) -> bool {
         self.ciphertext.is_empty()
+    }
+
+    /// The first bytes of the plaintext, as far as they were decrypted along with the tag: none or up to 48.
+    #[inline]
+    pub fn head(&self) -> &[u8] {
+        self.head.as_ref().map_or(&[], |head| head.of(self.ciphertext.len()))
     }
 
     /// Decrypts the `out.len()` bytes at plaintext offset `from` into `out`: any range, in any order, as often

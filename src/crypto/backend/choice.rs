@@ -13,13 +13,16 @@ pub(in crate::crypto) enum Backend {
     /// intel-ipsec-mb, for AES.
     #[cfg(feature = "ipsec-mb")]
     IpsecMb,
+    /// Our own, for 512-bit AES.
+    #[cfg(target_arch = "x86_64")]
+    Vaes,
 }
 
 impl Backend {
     /// All that run on this machine.
     #[cfg(test)]
     pub(in crate::crypto) fn all() -> Vec<Self> {
-        [Some(Self::Portable), ipsec_mb()].into_iter().flatten().collect()
+        [Some(Self::Portable), ipsec_mb(), vaes()].into_iter().flatten().collect()
     }
 
     fn name(self) -> &'static str {
@@ -27,6 +30,8 @@ impl Backend {
             Self::Portable => "portable",
             #[cfg(feature = "ipsec-mb")]
             Self::IpsecMb => super::ipsec_mb::name().unwrap_or("ipsec-mb"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Vaes => "vaes/avx512",
         }
     }
 }
@@ -40,12 +45,22 @@ fn ipsec_mb() -> Option<Backend> {
     None
 }
 
+/// Our own kernels, if this machine runs them.
+fn vaes() -> Option<Backend> {
+    #[cfg(target_arch = "x86_64")]
+    if super::vaes::is_available() {
+        return Some(Backend::Vaes);
+    }
+    None
+}
+
 /// The backend of this process.
 pub(in crate::crypto) fn chosen() -> Backend {
     static CHOSEN: OnceLock<Backend> = OnceLock::new();
     *CHOSEN.get_or_init(|| {
         let wish = std::env::var_os(VARIABLE);
-        let (backend, complaint) = choose(wish.as_ref().map(|wish| wish.to_string_lossy()).as_deref(), ipsec_mb());
+        let wish = wish.as_ref().map(|wish| wish.to_string_lossy());
+        let (backend, complaint) = choose(wish.as_deref(), ipsec_mb(), vaes());
         if let Some(complaint) = complaint {
             eprintln!("gannet: {complaint}; using {}", backend.name());
         }
@@ -53,29 +68,27 @@ pub(in crate::crypto) fn chosen() -> Backend {
     })
 }
 
-/// Which kernels protect packets in this process, for reports: `"ipsec-mb/avx512"` or `"portable"`.
+/// Which kernels protect packets in this process, for reports: `"vaes/avx512"`, `"ipsec-mb/avx2"` or `"portable"`.
 pub fn backend_name() -> &'static str {
     chosen().name()
 }
 
 /// The backend for a wish that may be empty or wrong, and what is wrong with it.
-fn choose(wish: Option<&str>, ipsec_mb: Option<Backend>) -> (Backend, Option<String>) {
-    let automatic = ipsec_mb.unwrap_or(Backend::Portable);
-    match (wish, ipsec_mb) {
-        (None | Some(""), _) => (automatic, None),
-        (Some("portable"), _) => (Backend::Portable, None),
-        (Some("ipsec-mb"), Some(backend)) => (backend, None),
-        (Some("ipsec-mb"), None) => {
-            let reason = if cfg!(feature = "ipsec-mb") {
-                "this CPU lacks AES-NI, PCLMULQDQ or SSE4.2"
-            } else {
-                "this build is without the feature `ipsec-mb`"
-            };
-            (automatic, Some(format!("{VARIABLE}=ipsec-mb is not possible: {reason}")))
+fn choose(wish: Option<&str>, ipsec_mb: Option<Backend>, vaes: Option<Backend>) -> (Backend, Option<String>) {
+    let automatic = vaes.or(ipsec_mb).unwrap_or(Backend::Portable);
+    let (backend, reason) = match wish {
+        None | Some("") => (Some(automatic), ""),
+        Some("portable") => (Some(Backend::Portable), ""),
+        Some("vaes") => (vaes, "is not possible: this CPU lacks AVX-512, VAES or VPCLMULQDQ"),
+        Some("ipsec-mb") if cfg!(feature = "ipsec-mb") => {
+            (ipsec_mb, "is not possible: this CPU lacks AES-NI, PCLMULQDQ or SSE4.2")
         }
-        (Some(other), _) => {
-            (automatic, Some(format!("{VARIABLE}={other} is unknown: set it to `portable` or `ipsec-mb`, or unset it")))
-        }
+        Some("ipsec-mb") => (None, "is not possible: this build is without the feature `ipsec-mb`"),
+        Some(_) => (None, "is unknown: set it to `portable`, `ipsec-mb` or `vaes`, or unset it"),
+    };
+    match backend {
+        Some(backend) => (backend, None),
+        None => (automatic, Some(format!("{VARIABLE}={} {reason}", wish.unwrap_or_default()))),
     }
 }
 
@@ -85,19 +98,23 @@ mod tests {
 
     #[test]
     fn a_wish_is_followed_and_a_wrong_one_is_named() {
-        let best = ipsec_mb();
-        let automatic = best.unwrap_or(Backend::Portable);
-        assert_eq!(choose(None, best), (automatic, None));
-        assert_eq!(choose(Some(""), best), (automatic, None));
-        assert_eq!(choose(Some("portable"), best), (Backend::Portable, None));
-        let (backend, complaint) = choose(Some("openssl"), best);
+        let (mb, own) = (ipsec_mb(), vaes());
+        let automatic = own.or(mb).unwrap_or(Backend::Portable);
+        assert_eq!(choose(None, mb, own), (automatic, None));
+        assert_eq!(choose(Some(""), mb, own), (automatic, None));
+        assert_eq!(choose(Some("portable"), mb, own), (Backend::Portable, None));
+        let (backend, complaint) = choose(Some("openssl"), mb, own);
         assert_eq!(backend, automatic);
-        assert!(complaint.unwrap().contains("GANNET_CRYPTO=openssl"));
-        let (backend, complaint) = choose(Some("ipsec-mb"), None);
-        assert_eq!(backend, Backend::Portable);
-        assert!(complaint.unwrap().contains("not possible"));
+        assert!(complaint.unwrap().contains("GANNET_CRYPTO=openssl is unknown"));
+        for wish in ["ipsec-mb", "vaes"] {
+            let (backend, complaint) = choose(Some(wish), None, None);
+            assert_eq!(backend, Backend::Portable);
+            assert!(complaint.unwrap().contains(&format!("GANNET_CRYPTO={wish} is not possible")));
+        }
         #[cfg(feature = "ipsec-mb")]
-        assert_eq!(choose(Some("ipsec-mb"), Some(Backend::IpsecMb)), (Backend::IpsecMb, None));
+        assert_eq!(choose(Some("ipsec-mb"), Some(Backend::IpsecMb), None), (Backend::IpsecMb, None));
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(choose(Some("vaes"), None, Some(Backend::Vaes)), (Backend::Vaes, None));
     }
 
     #[test]
@@ -110,7 +127,7 @@ mod tests {
     #[test]
     fn the_library_is_tested_wherever_it_can_run() {
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("aes") {
-            let [Backend::Portable, Backend::IpsecMb] = Backend::all()[..] else { panic!("{:?}", Backend::all()) };
+            assert!(Backend::all().contains(&Backend::IpsecMb), "{:?}", Backend::all());
             assert!(["ipsec-mb/avx2", "ipsec-mb/avx512"].contains(&Backend::IpsecMb.name()));
         }
     }

@@ -7,6 +7,8 @@ pub(super) mod ipsec_mb;
 mod keystream;
 mod poly1305;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod vaes;
 
 use aes::cipher::inout::InOutBuf;
 use aes::{Aes128Enc, Aes256Enc};
@@ -30,6 +32,25 @@ pub(super) enum Cipher {
     MbAes128Gcm(Box<ipsec_mb::Gcm<AES128>>),
     #[cfg(feature = "ipsec-mb")]
     MbAes256Gcm(Box<ipsec_mb::Gcm<AES256>>),
+    #[cfg(target_arch = "x86_64")]
+    VaesAes128Gcm(Box<vaes::Gcm<{ vaes::AES128 }>>),
+    #[cfg(target_arch = "x86_64")]
+    VaesAes256Gcm(Box<vaes::Gcm<{ vaes::AES256 }>>),
+}
+
+/// The first bytes of a plaintext, which some kernels decrypt along with the tag; they begin behind the tag's mask.
+pub(super) struct Head([u8; Head::MASK + Head::LEN]);
+
+impl Head {
+    const MASK: usize = TAG_LEN;
+    /// Bytes that a head has, if the plaintext has as many.
+    pub(super) const LEN: usize = 48;
+
+    /// The head of a plaintext of `len` bytes.
+    #[inline]
+    pub(super) fn of(&self, len: usize) -> &[u8] {
+        &self.0[Self::MASK..Self::MASK + len.min(Self::LEN)]
+    }
 }
 
 impl Cipher {
@@ -42,6 +63,10 @@ impl Cipher {
             (Backend::IpsecMb, Suite::Aes128Gcm) => Self::MbAes128Gcm(ipsec_mb::Gcm::new(key)),
             #[cfg(feature = "ipsec-mb")]
             (Backend::IpsecMb, Suite::Aes256Gcm) => Self::MbAes256Gcm(ipsec_mb::Gcm::new(key)),
+            #[cfg(target_arch = "x86_64")]
+            (Backend::Vaes, Suite::Aes128Gcm) => Self::VaesAes128Gcm(Box::new(vaes::Gcm::new(key))),
+            #[cfg(target_arch = "x86_64")]
+            (Backend::Vaes, Suite::Aes256Gcm) => Self::VaesAes256Gcm(Box::new(vaes::Gcm::new(key))),
             (_, Suite::ChaCha20Poly1305) => Self::ChaChaPoly(ChaChaPoly::new(key)),
         }
     }
@@ -57,6 +82,28 @@ impl Cipher {
             Self::MbAes128Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
             #[cfg(feature = "ipsec-mb")]
             Self::MbAes256Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes128Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes256Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
+        }
+    }
+
+    /// The tag over `aad` and `ciphertext`, and the head of the plaintext if it comes for nothing.
+    #[inline]
+    pub(super) fn tag_and_head(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> ([u8; TAG_LEN], Option<Head>) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes128Gcm(gcm) => {
+                let (tag, head) = gcm.tag_and_head(nonce, aad, ciphertext);
+                (tag, Some(head))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes256Gcm(gcm) => {
+                let (tag, head) = gcm.tag_and_head(nonce, aad, ciphertext);
+                (tag, Some(head))
+            }
+            _ => (self.tag(nonce, aad, ciphertext), None),
         }
     }
 
@@ -71,6 +118,10 @@ impl Cipher {
             Self::MbAes128Gcm(gcm) => gcm.apply(nonce, from, data),
             #[cfg(feature = "ipsec-mb")]
             Self::MbAes256Gcm(gcm) => gcm.apply(nonce, from, data),
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes128Gcm(gcm) => gcm.apply(nonce, from, data),
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes256Gcm(gcm) => gcm.apply(nonce, from, data),
         }
     }
 

@@ -312,7 +312,9 @@ impl Connection {
         }
         let mut read = Read { eliciting: false, complete: true };
         let mut pos = 0;
-        let mut end = 0;
+        let head = opened.head();
+        let mut end = head.len();
+        scratch[..end].copy_from_slice(head);
         let mut want = if len <= SMALL { len } else { WINDOW };
         while pos < len {
             if end < len && end < pos + want.min(len - pos) {

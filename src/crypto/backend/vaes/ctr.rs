@@ -1,0 +1,168 @@
+//! The keystream: four blocks a register, eight registers in flight.
+
+use core::arch::x86_64::{
+    __m128i, __m512i, _mm_set_epi64x, _mm512_add_epi32, _mm512_aesenc_epi128, _mm512_aesenclast_epi128,
+    _mm512_broadcast_i32x4, _mm512_loadu_si512, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_set_epi32,
+    _mm512_shuffle_epi8, _mm512_storeu_si512, _mm512_xor_si512,
+};
+
+use super::schedule::Schedule;
+use super::{BLOCK, WIDTH};
+use crate::crypto::nonce::Nonce;
+
+/// The counter of the block that the tag is masked with. The plaintext begins one block later.
+pub(super) const FIRST: u32 = 1;
+
+/// Registers in flight: the latency of a round times the rounds that begin in it.
+const FLIGHT: usize = 8;
+
+/// Counter blocks of one packet, four at a time; counters lie with their lowest byte first.
+#[derive(Clone, Copy)]
+pub(super) struct Counters(__m512i);
+
+impl Counters {
+    /// The blocks `first` to `first + 3`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn new(nonce: Nonce, first: u32) -> Self {
+        // The counter of a nonce is empty, so this is the nonce with a counter whose lowest byte comes first.
+        let n = nonce.block(first.swap_bytes());
+        let one = _mm512_broadcast_i32x4(_mm_set_epi64x((n >> 64) as i64, n as i64));
+        Self(_mm512_add_epi32(one, _mm512_set_epi32(3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0)))
+    }
+
+    /// The cipher's input: counters with their highest byte first.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn blocks(self) -> __m512i {
+        let swap: __m128i = _mm_set_epi64x(0x0c0d_0e0f_0b0a_0908, 0x0706_0504_0302_0100);
+        _mm512_shuffle_epi8(self.0, _mm512_broadcast_i32x4(swap))
+    }
+
+    /// The blocks `by` further on.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn ahead(self, by: i32) -> Self {
+        Self(_mm512_add_epi32(self.0, _mm512_set_epi32(by, 0, 0, 0, by, 0, 0, 0, by, 0, 0, 0, by, 0, 0, 0)))
+    }
+
+    /// The keystream of the next `4 * N` blocks.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vaes")]
+    pub(super) fn keystream<const ROUNDS: usize, const N: usize>(
+        &mut self,
+        schedule: &Schedule<ROUNDS>,
+    ) -> [__m512i; N] {
+        let keys = schedule.rounds();
+        let mut blocks = [self.0; N];
+        let first = _mm512_broadcast_i32x4(keys[0]);
+        for (i, block) in blocks.iter_mut().enumerate() {
+            *block = _mm512_xor_si512(self.ahead(4 * i as i32).blocks(), first);
+        }
+        *self = self.ahead(4 * N as i32);
+        for key in &keys[1..ROUNDS] {
+            let key = _mm512_broadcast_i32x4(*key);
+            for block in &mut blocks {
+                *block = _mm512_aesenc_epi128(*block, key);
+            }
+        }
+        let last = _mm512_broadcast_i32x4(keys[ROUNDS]);
+        for block in &mut blocks {
+            *block = _mm512_aesenclast_epi128(*block, last);
+        }
+        blocks
+    }
+}
+
+/// What is to be worked on: a range of bytes, in registers that begin with a block.
+struct Range {
+    /// Where the first register would lie if it were whole: the bytes before the range are not touched.
+    src: *const u8,
+    dst: *mut u8,
+    /// Bytes of the first register that are before the range.
+    skip: usize,
+    /// Where the range ends, counted from the beginning of the first register.
+    end: usize,
+}
+
+/// Exclusive-ors the keystream from plaintext offset `from` on with the `len` bytes at `src`, into `dst`.
+///
+/// # Safety
+/// `src` must be good for reading and `dst` for writing `len` bytes; they are one and the same or apart.
+#[target_feature(enable = "avx512f,avx512bw,vaes")]
+pub(super) unsafe fn apply<const ROUNDS: usize>(
+    schedule: &Schedule<ROUNDS>,
+    nonce: Nonce,
+    from: usize,
+    src: *const u8,
+    dst: *mut u8,
+    len: usize,
+) {
+    // A packet has less than 2^16 bytes: the counter does not wrap.
+    let (block, skip) = (from / BLOCK, from % BLOCK);
+    let mut counters = Counters::new(nonce, FIRST + 1 + block as u32);
+    let range = Range { src: src.wrapping_sub(skip), dst: dst.wrapping_sub(skip), skip, end: skip + len };
+    let registers = range.end.div_ceil(WIDTH);
+    let mut at = 0;
+    while at + FLIGHT <= registers {
+        // SAFETY: passed on.
+        unsafe { range.work::<ROUNDS, FLIGHT>(schedule, &mut counters, at) };
+        at += FLIGHT;
+    }
+    // SAFETY: passed on.
+    unsafe {
+        match registers - at {
+            1 => range.work::<ROUNDS, 1>(schedule, &mut counters, at),
+            2 => range.work::<ROUNDS, 2>(schedule, &mut counters, at),
+            3 => range.work::<ROUNDS, 3>(schedule, &mut counters, at),
+            4 => range.work::<ROUNDS, 4>(schedule, &mut counters, at),
+            5 => range.work::<ROUNDS, 5>(schedule, &mut counters, at),
+            6 => range.work::<ROUNDS, 6>(schedule, &mut counters, at),
+            7 => range.work::<ROUNDS, 7>(schedule, &mut counters, at),
+            _ => {}
+        }
+    }
+}
+
+impl Range {
+    /// The registers `at` to `at + N`, of which only the first and the last of all may be partial.
+    ///
+    /// # Safety
+    /// As for [`apply`]; registers `at` to `at + N` have each at least one byte of the range.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vaes")]
+    unsafe fn work<const ROUNDS: usize, const N: usize>(
+        &self,
+        schedule: &Schedule<ROUNDS>,
+        counters: &mut Counters,
+        at: usize,
+    ) {
+        let stream = counters.keystream::<ROUNDS, N>(schedule);
+        for (i, stream) in stream.into_iter().enumerate() {
+            let offset = (at + i) * WIDTH;
+            let (src, dst) = (self.src.wrapping_add(offset), self.dst.wrapping_add(offset));
+            if i > 0 && i + 1 < N {
+                // SAFETY: neither the first nor the last register of the range: all its bytes are in the range.
+                unsafe {
+                    let data = _mm512_loadu_si512(src.cast());
+                    _mm512_storeu_si512(dst.cast(), _mm512_xor_si512(data, stream));
+                }
+            } else {
+                let mask = self.mask(offset);
+                // SAFETY: only bytes of the mask are read and written, and these are in the range.
+                unsafe {
+                    let data = _mm512_maskz_loadu_epi8(mask, src.cast());
+                    _mm512_mask_storeu_epi8(dst.cast(), mask, _mm512_xor_si512(data, stream));
+                }
+            }
+        }
+    }
+
+    /// Which bytes of the register at `offset` are in the range.
+    #[inline]
+    fn mask(&self, offset: usize) -> u64 {
+        let before = if offset == 0 { self.skip } else { 0 };
+        let behind = (offset + WIDTH).saturating_sub(self.end);
+        (u64::MAX << before) & (u64::MAX >> behind)
+    }
+}

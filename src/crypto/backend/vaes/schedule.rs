@@ -1,0 +1,135 @@
+//! Round keys (FIPS 197 §5.2), and single blocks.
+
+use core::arch::x86_64::{
+    __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_aeskeygenassist_si128, _mm_loadu_si128, _mm_setzero_si128,
+    _mm_shuffle_epi32, _mm_slli_si128, _mm_storeu_si128, _mm_xor_si128,
+};
+
+use zeroize::zeroize_flat_type;
+
+use super::{AES128, BLOCK};
+
+/// The round keys of AES with `ROUNDS` rounds.
+#[repr(C)]
+pub(in crate::crypto) struct Schedule<const ROUNDS: usize>([__m128i; 15]);
+
+impl<const ROUNDS: usize> Schedule<ROUNDS> {
+    /// # Panics
+    /// If `key` does not have the length that the cipher wants, or the CPU not the instructions.
+    pub(in crate::crypto) fn new(key: &[u8]) -> Self {
+        assert!(super::is_available(), "chosen only where the CPU has the instructions");
+        // SAFETY: the CPU has the instructions.
+        unsafe { expand(key) }
+    }
+
+    /// The round keys in the order of their use.
+    pub(super) fn rounds(&self) -> &[__m128i] {
+        &self.0[..=ROUNDS]
+    }
+
+    /// The first bytes of the encrypted sample (RFC 9001 §5.4.3).
+    #[inline]
+    pub(in crate::crypto) fn mask(&self, sample: &[u8; BLOCK]) -> [u8; 5] {
+        // SAFETY: a schedule exists only where the CPU has the instructions.
+        let block = unsafe { encrypt(self, load(sample)) };
+        *store(block).first_chunk().expect("16 bytes")
+    }
+
+    /// The masks for a burst of samples, as many as `out` has.
+    pub(in crate::crypto) fn masks(&self, samples: &[[u8; BLOCK]], out: &mut [[u8; 5]]) {
+        for (sample, mask) in samples.iter().zip(out) {
+            *mask = self.mask(sample);
+        }
+    }
+}
+
+impl<const ROUNDS: usize> Drop for Schedule<ROUNDS> {
+    fn drop(&mut self) {
+        // SAFETY: plain bytes, and nobody sees them afterwards.
+        unsafe { zeroize_flat_type(&raw mut self.0) };
+    }
+}
+
+#[inline]
+pub(super) fn load(bytes: &[u8; BLOCK]) -> __m128i {
+    // SAFETY: SSE2 is part of x86-64; 16 bytes are read at any alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+pub(super) fn store(block: __m128i) -> [u8; BLOCK] {
+    let mut out = [0; BLOCK];
+    // SAFETY: SSE2 is part of x86-64; writes the 16 bytes of `out`, at any alignment.
+    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), block) };
+    out
+}
+
+/// One block.
+#[inline]
+#[target_feature(enable = "aes")]
+pub(super) fn encrypt<const ROUNDS: usize>(schedule: &Schedule<ROUNDS>, block: __m128i) -> __m128i {
+    let keys = &schedule.0;
+    let mut block = _mm_xor_si128(block, keys[0]);
+    for key in &keys[1..ROUNDS] {
+        block = _mm_aesenc_si128(block, *key);
+    }
+    _mm_aesenclast_si128(block, keys[ROUNDS])
+}
+
+#[target_feature(enable = "aes")]
+fn expand<const ROUNDS: usize>(key: &[u8]) -> Schedule<ROUNDS> {
+    let mut keys = [_mm_setzero_si128(); 15];
+    if ROUNDS == AES128 {
+        let key: &[u8; 16] = key.try_into().expect("key length fits the cipher");
+        keys[0] = load(key);
+        macro_rules! round {
+            ($i:literal, $rcon:literal) => {
+                let word = _mm_shuffle_epi32::<0xff>(_mm_aeskeygenassist_si128::<$rcon>(keys[$i - 1]));
+                keys[$i] = _mm_xor_si128(spread(keys[$i - 1]), word);
+            };
+        }
+        round!(1, 0x01);
+        round!(2, 0x02);
+        round!(3, 0x04);
+        round!(4, 0x08);
+        round!(5, 0x10);
+        round!(6, 0x20);
+        round!(7, 0x40);
+        round!(8, 0x80);
+        round!(9, 0x1b);
+        round!(10, 0x36);
+    } else {
+        let key: &[u8; 32] = key.try_into().expect("key length fits the cipher");
+        let (halves, _) = key.as_chunks();
+        keys[0] = load(&halves[0]);
+        keys[1] = load(&halves[1]);
+        macro_rules! round {
+            ($i:literal, $rcon:literal, $which:literal) => {
+                let word = _mm_shuffle_epi32::<$which>(_mm_aeskeygenassist_si128::<$rcon>(keys[$i - 1]));
+                keys[$i] = _mm_xor_si128(spread(keys[$i - 2]), word);
+            };
+        }
+        round!(2, 0x01, 0xff);
+        round!(3, 0x00, 0xaa);
+        round!(4, 0x02, 0xff);
+        round!(5, 0x00, 0xaa);
+        round!(6, 0x04, 0xff);
+        round!(7, 0x00, 0xaa);
+        round!(8, 0x08, 0xff);
+        round!(9, 0x00, 0xaa);
+        round!(10, 0x10, 0xff);
+        round!(11, 0x00, 0xaa);
+        round!(12, 0x20, 0xff);
+        round!(13, 0x00, 0xaa);
+        round!(14, 0x40, 0xff);
+    }
+    Schedule(keys)
+}
+
+/// Each word exclusive-ored with all words before it.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn spread(key: __m128i) -> __m128i {
+    let key = _mm_xor_si128(key, _mm_slli_si128::<4>(key));
+    _mm_xor_si128(key, _mm_slli_si128::<8>(key))
+}
