@@ -4,7 +4,7 @@ use aes::cipher::inout::InOutBuf;
 use subtle::ConstantTimeEq;
 
 use super::Suite;
-use super::backend::{self, Backend, Cipher, Head, Place, Sealing};
+use super::backend::{self, Backend, Cipher, Head, Piece, Sealing};
 use super::nonce::{IV_LEN, Iv, Nonce};
 
 /// Length of the authentication tag in bytes, the same for all suites.
@@ -153,8 +153,7 @@ impl<'a> Sealer<'a> {
     /// If they reach into the tag.
     #[inline]
     pub fn in_place(&mut self, n: usize) {
-        let (sealing, place, area) = self.next(n);
-        sealing.encrypt(&place, area.into());
+        self.encrypt(Piece::InPlace(n));
     }
 
     /// The next bytes of plaintext are `src`: encrypts them into the packet.
@@ -163,20 +162,18 @@ impl<'a> Sealer<'a> {
     /// If they reach into the tag.
     #[inline]
     pub fn copy_from(&mut self, src: &[u8]) {
-        let (sealing, place, area) = self.next(src.len());
-        sealing.encrypt(&place, InOutBuf::new(src, area).expect("of one length"));
+        self.encrypt(Piece::From(src));
     }
 
-    /// Goes past the next `n` bytes of plaintext: where they belong, and the memory there.
     #[inline]
-    fn next(&mut self, n: usize) -> (&mut Sealing<'a>, Place<'_>, &mut [u8]) {
-        let room = self.packet.len() - TAG_LEN - self.pos;
+    fn encrypt(&mut self, piece: Piece<'_>) {
+        let (n, room) = (piece.len(), self.packet.len() - TAG_LEN - self.pos);
         assert!(n <= room, "{n} bytes of plaintext for {room} bytes of packet");
         let from = self.pos - self.start;
         self.pos += n;
         let (aad, body) = self.packet.split_at_mut(self.start);
-        let whole = n + TAG_LEN == body.len();
-        (&mut self.sealing, Place { aad, from, whole }, &mut body[from..from + n])
+        let (body, _) = body.split_last_chunk_mut::<TAG_LEN>().expect("checked by seal");
+        self.sealing.encrypt(aad, body, from, piece);
     }
 
     /// Writes the tag, and returns the length of the packet. All plaintext must have been fed by now

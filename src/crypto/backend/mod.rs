@@ -42,6 +42,19 @@ pub(super) enum Cipher {
 pub(super) struct Head([u8; Head::MASK + Head::LEN]);
 
 impl Head {
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn empty() -> Self {
+        Self([0; Self::MASK + Self::LEN])
+    }
+
+    /// What the kernel writes: the mask, and the head behind it.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn memory(&mut self) -> &mut [u8; Self::MASK + Self::LEN] {
+        &mut self.0
+    }
+
     const MASK: usize = TAG_LEN;
     /// Bytes that a head has, if the plaintext has as many.
     pub(super) const LEN: usize = 48;
@@ -133,7 +146,22 @@ impl Cipher {
             Self::MbAes128Gcm(gcm) => Sealing::Stream128(gcm.stream(nonce)),
             #[cfg(feature = "ipsec-mb")]
             Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(nonce)),
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes128Gcm(_) | Self::VaesAes256Gcm(_) => {
+                Sealing::OneGo(OneGo { cipher: self, nonce, head: 0, tag: None })
+            }
             _ => Sealing::TwoPass { cipher: self, nonce },
+        }
+    }
+
+    /// Encrypts all of `body`, and gives the tag: `head` bytes lie there already, the others are `rest` or lie there, too.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn seal(&self, nonce: Nonce, aad: &[u8], body: &mut [u8], head: usize, rest: Option<&[u8]>) -> [u8; TAG_LEN] {
+        match self {
+            Self::VaesAes128Gcm(gcm) => gcm.seal(nonce, aad, body, head, rest),
+            Self::VaesAes256Gcm(gcm) => gcm.seal(nonce, aad, body, head, rest),
+            _ => unreachable!("only these seal in one go"),
         }
     }
 }
@@ -142,6 +170,9 @@ impl Cipher {
 pub(super) enum Sealing<'a> {
     /// The tag is laid over the finished ciphertext.
     TwoPass { cipher: &'a Cipher, nonce: Nonce },
+    /// All in one go with the last piece, if there are no more than frame headers before it.
+    #[cfg(target_arch = "x86_64")]
+    OneGo(OneGo<'a>),
     /// The tag grows with the ciphertext.
     #[cfg(feature = "ipsec-mb")]
     Stream128(ipsec_mb::Stream<'a, AES128>),
@@ -149,27 +180,94 @@ pub(super) enum Sealing<'a> {
     Stream256(ipsec_mb::Stream<'a, AES256>),
 }
 
-/// Where a piece of plaintext belongs.
-#[cfg_attr(not(feature = "ipsec-mb"), allow(dead_code))]
-pub(super) struct Place<'a> {
-    /// The header of its packet.
-    pub(super) aad: &'a [u8],
-    /// Its offset in the plaintext.
-    pub(super) from: usize,
-    /// Whether it is all of the plaintext.
-    pub(super) whole: bool,
+/// A piece of plaintext.
+pub(super) enum Piece<'a> {
+    /// As many bytes that lie in the body where they belong.
+    InPlace(usize),
+    /// These.
+    From(&'a [u8]),
+}
+
+impl Piece<'_> {
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::InPlace(n) => *n,
+            Self::From(src) => src.len(),
+        }
+    }
+
+    /// Where it is and where it belongs: `area`.
+    #[inline]
+    fn data<'a>(&'a self, area: &'a mut [u8]) -> InOutBuf<'a, 'a, u8> {
+        match self {
+            Self::InPlace(_) => area.into(),
+            Self::From(src) => InOutBuf::new(src, area).expect("of one length"),
+        }
+    }
+}
+
+/// A packet that is sealed in one go if possible.
+#[cfg(target_arch = "x86_64")]
+pub(super) struct OneGo<'a> {
+    cipher: &'a Cipher,
+    nonce: Nonce,
+    /// So many bytes at the beginning of the body are not encrypted yet.
+    head: usize,
+    tag: Option<[u8; TAG_LEN]>,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl OneGo<'_> {
+    /// Frame headers of up to this length wait for the data behind them.
+    const MAX_HEAD: usize = 64;
+
+    #[inline]
+    fn encrypt(&mut self, aad: &[u8], body: &mut [u8], from: usize, piece: Piece<'_>) {
+        let end = from + piece.len();
+        if end == body.len() && from == self.head {
+            let (head, rest) = match piece {
+                Piece::InPlace(_) => (from, None),
+                Piece::From(src) => (from, Some(src)),
+            };
+            self.tag = Some(self.cipher.seal(self.nonce, aad, body, head, rest));
+            return;
+        }
+        if let Piece::InPlace(n) = piece
+            && from == 0
+            && n <= Self::MAX_HEAD
+        {
+            self.head = n;
+            return;
+        }
+        let head = std::mem::take(&mut self.head);
+        self.cipher.apply(self.nonce, 0, (&mut body[..head]).into());
+        self.cipher.apply(self.nonce, from, piece.data(&mut body[from..end]));
+    }
 }
 
 impl Sealing<'_> {
-    /// Encrypts the next piece of plaintext.
+    /// Encrypts the next piece of plaintext: it belongs at offset `from` of `body`, which is as long as all of the
+    /// plaintext. `aad` is the packet's header.
     #[inline]
-    pub(super) fn encrypt(&mut self, place: &Place<'_>, data: InOutBuf<'_, '_, u8>) {
+    pub(super) fn encrypt(&mut self, aad: &[u8], body: &mut [u8], from: usize, piece: Piece<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        if let Self::OneGo(one) = self {
+            one.encrypt(aad, body, from, piece);
+            return;
+        }
+        let end = from + piece.len();
+        #[cfg(feature = "ipsec-mb")]
+        let whole = from == 0 && end == body.len();
+        let data = piece.data(&mut body[from..end]);
         match self {
-            Self::TwoPass { cipher, nonce } => cipher.apply(*nonce, place.from, data),
+            Self::TwoPass { cipher, nonce } => cipher.apply(*nonce, from, data),
+            #[cfg(target_arch = "x86_64")]
+            Self::OneGo(_) => {}
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream128(stream) => stream.encrypt(place.aad, place.whole, data),
+            Self::Stream128(stream) => stream.encrypt(aad, whole, data),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream256(stream) => stream.encrypt(place.aad, place.whole, data),
+            Self::Stream256(stream) => stream.encrypt(aad, whole, data),
         }
     }
 
@@ -178,6 +276,8 @@ impl Sealing<'_> {
     pub(super) fn finish(&mut self, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
         match self {
             Self::TwoPass { cipher, nonce } => cipher.tag(*nonce, aad, ciphertext),
+            #[cfg(target_arch = "x86_64")]
+            Self::OneGo(one) => one.tag.unwrap_or_else(|| one.cipher.tag(one.nonce, aad, ciphertext)),
             #[cfg(feature = "ipsec-mb")]
             Self::Stream128(stream) => stream.finish(aad),
             #[cfg(feature = "ipsec-mb")]

@@ -23,7 +23,7 @@ pub(super) struct Counters(__m512i);
 impl Counters {
     /// The blocks `first` to `first + 3`.
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     pub(super) fn new(nonce: Nonce, first: u32) -> Self {
         // The counter of a nonce is empty, so this is the nonce with a counter whose lowest byte comes first.
         let n = nonce.block(first.swap_bytes());
@@ -33,7 +33,7 @@ impl Counters {
 
     /// The cipher's input: counters with their highest byte first.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     fn blocks(self) -> __m512i {
         let swap: __m128i = _mm_set_epi64x(0x0c0d_0e0f_0b0a_0908, 0x0706_0504_0302_0100);
         _mm512_shuffle_epi8(self.0, _mm512_broadcast_i32x4(swap))
@@ -41,14 +41,14 @@ impl Counters {
 
     /// The blocks `by` further on.
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     fn ahead(self, by: i32) -> Self {
         Self(_mm512_add_epi32(self.0, _mm512_set_epi32(by, 0, 0, 0, by, 0, 0, 0, by, 0, 0, 0, by, 0, 0, 0)))
     }
 
     /// The keystream of the next `4 * N` blocks.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,vaes")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     pub(super) fn keystream<const ROUNDS: usize, const N: usize>(
         &mut self,
         schedule: &Schedule<ROUNDS>,
@@ -89,7 +89,8 @@ struct Range {
 ///
 /// # Safety
 /// `src` must be good for reading and `dst` for writing `len` bytes; they are one and the same or apart.
-#[target_feature(enable = "avx512f,avx512bw,vaes")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 pub(super) unsafe fn apply<const ROUNDS: usize>(
     schedule: &Schedule<ROUNDS>,
     nonce: Nonce,
@@ -130,7 +131,7 @@ impl Range {
     /// # Safety
     /// As for [`apply`]; registers `at` to `at + N` have each at least one byte of the range.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,vaes")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     unsafe fn work<const ROUNDS: usize, const N: usize>(
         &self,
         schedule: &Schedule<ROUNDS>,

@@ -1,15 +1,16 @@
 //! AES-GCM taken apart: a tag that gives the head of the plaintext along the way, and a keystream for any range.
 
 use core::arch::x86_64::{
-    __m128i, _mm_setzero_si128, _mm_xor_si128, _mm512_castsi512_si128, _mm512_maskz_loadu_epi8, _mm512_storeu_si512,
-    _mm512_xor_si512,
+    __m128i, __m512i, _mm_set_epi64x, _mm_setzero_si128, _mm_xor_si128, _mm512_castsi512_si128, _mm512_loadu_si512,
+    _mm512_mask_loadu_epi8, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8,
+    _mm512_storeu_si512, _mm512_xor_si512,
 };
 
 use aes::cipher::inout::InOutBuf;
 
 use super::ctr::{Counters, FIRST, apply};
-use super::ghash::{Powers, hash};
-use super::schedule::{Schedule, encrypt, load, store};
+use super::ghash::{Hash, Powers, STEP, finish, hash};
+use super::schedule::{Schedule, encrypt, store};
 use super::{BLOCK, WIDTH};
 use crate::crypto::backend::Head;
 use crate::crypto::backend::portable::lengths;
@@ -43,31 +44,41 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
     /// blocks of keystream that come out at once.
     #[inline]
     pub(in crate::crypto) fn tag_and_head(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> ([u8; TAG_LEN], Head) {
-        let lengths = load(&lengths(aad.len(), ciphertext.len()).to_le_bytes());
-        let mut head = Head([0; WIDTH]);
+        let mut head = Head::empty();
         // SAFETY: a schedule exists only where the CPU has the instructions.
-        let tag = unsafe { tag_and_head(self, nonce, aad, ciphertext, lengths, &mut head.0) };
+        let tag = unsafe { tag_and_head(self, nonce, aad, ciphertext, head.memory()) };
         (store(tag), head)
     }
 
     /// Encrypts or decrypts `data`, which lies at offset `from` of the plaintext.
     #[inline]
     pub(in crate::crypto) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
-        let len = data.len();
-        let (src, dst) = data.into_raw();
-        // SAFETY: a schedule exists only where the CPU has the instructions. Source and destination have the given
-        // length, and are one and the same or apart.
-        unsafe { apply(&self.schedule, nonce, from, src, dst, len) };
+        // SAFETY: a schedule exists only where the CPU has the instructions.
+        unsafe { range(&self.schedule, nonce, from, data) };
+    }
+
+    /// Encrypts all of a packet's body, and gives the tag: the first `head` bytes, 64 at the most, lie in the body, the
+    /// others are `rest`, or lie in the body as well. What comes out of the cipher goes right into the hash.
+    #[inline]
+    pub(in crate::crypto) fn seal(
+        &self,
+        nonce: Nonce,
+        aad: &[u8],
+        body: &mut [u8],
+        head: usize,
+        rest: Option<&[u8]>,
+    ) -> [u8; TAG_LEN] {
+        // SAFETY: a schedule exists only where the CPU has the instructions.
+        store(unsafe { seal(self, nonce, aad, body, head, rest) })
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,vaes,vpclmulqdq,pclmulqdq,ssse3,aes")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn tag_and_head<const ROUNDS: usize>(
     gcm: &Gcm<ROUNDS>,
     nonce: Nonce,
     aad: &[u8],
     ciphertext: &[u8],
-    lengths: __m128i,
     head: &mut [u8; WIDTH],
 ) -> __m128i {
     let [stream] = Counters::new(nonce, FIRST).keystream::<ROUNDS, 1>(&gcm.schedule);
@@ -77,5 +88,123 @@ fn tag_and_head<const ROUNDS: usize>(
     let data = unsafe { _mm512_maskz_loadu_epi8(mask, ciphertext.as_ptr().wrapping_sub(BLOCK).cast()) };
     // SAFETY: as many bytes as a register has.
     unsafe { _mm512_storeu_si512(head.as_mut_ptr().cast(), _mm512_xor_si512(data, stream)) };
+    let lengths = number(lengths(aad.len(), ciphertext.len()));
     _mm_xor_si128(hash(&gcm.powers, aad, ciphertext, lengths), _mm512_castsi512_si128(stream))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+fn range<const ROUNDS: usize>(schedule: &Schedule<ROUNDS>, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
+    let len = data.len();
+    let (src, dst) = data.into_raw();
+    // SAFETY: source and destination have the given length, and are one and the same or apart.
+    unsafe { apply(schedule, nonce, from, src, dst, len) };
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+fn seal<const ROUNDS: usize>(
+    gcm: &Gcm<ROUNDS>,
+    nonce: Nonce,
+    aad: &[u8],
+    body: &mut [u8],
+    head: usize,
+    rest: Option<&[u8]>,
+) -> __m128i {
+    assert!(head <= WIDTH.min(body.len()) && rest.is_none_or(|rest| head + rest.len() == body.len()));
+    let [mask] = Counters::new(nonce, FIRST).keystream::<ROUNDS, 1>(&gcm.schedule);
+    let lengths = number(lengths(aad.len(), body.len()));
+    let len = body.len();
+    let dst = body.as_mut_ptr();
+    let work = Work {
+        schedule: &gcm.schedule,
+        src: rest.map_or(dst.cast_const(), |rest| rest.as_ptr().wrapping_sub(head)),
+        dst,
+        head,
+    };
+    let mut hash = Hash::new(&gcm.powers, aad);
+    let mut counters = Counters::new(nonce, FIRST + 1);
+    let mut at = 0;
+    // SAFETY: source and destination are good for `len` bytes but for the head, which is in the destination; each call
+    // has whole registers of them, the last one what is left.
+    let hash = unsafe {
+        while len - at >= STEP * WIDTH {
+            hash.take(work.encrypt::<STEP>(&mut counters, at, u64::MAX));
+            at += STEP * WIDTH;
+        }
+        let left = len - at;
+        let last = u64::MAX.checked_shr((WIDTH - left % WIDTH) as u32).unwrap_or(0);
+        macro_rules! tail {
+            ($n:literal) => {{
+                let registers = work.encrypt::<{ $n + 1 }>(&mut counters, at, last);
+                let whole: [_; $n] = *registers.first_chunk().expect("one less");
+                hash.take(whole);
+                finish(hash, registers[$n], left % WIDTH, lengths)
+            }};
+        }
+        match left / WIDTH {
+            0 => {
+                let [register] = work.encrypt::<1>(&mut counters, at, last);
+                finish(hash, register, left, lengths)
+            }
+            1 => tail!(1),
+            2 => tail!(2),
+            3 => tail!(3),
+            4 => tail!(4),
+            5 => tail!(5),
+            6 => tail!(6),
+            _ => tail!(7),
+        }
+    };
+    _mm_xor_si128(hash, _mm512_castsi512_si128(mask))
+}
+
+/// What is sealed.
+struct Work<'a, const ROUNDS: usize> {
+    schedule: &'a Schedule<ROUNDS>,
+    /// Plaintext, but for the first `head` bytes.
+    src: *const u8,
+    /// Ciphertext; until then, the first `head` bytes of the plaintext.
+    dst: *mut u8,
+    head: usize,
+}
+
+impl<const R: usize> Work<'_, R> {
+    /// Encrypts `N` registers at offset `at`, of the last one only the bytes in `last`, and gives what came out, with
+    /// zeros in place of the others.
+    ///
+    /// # Safety
+    /// These bytes must be in the source and in the destination.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+    unsafe fn encrypt<const N: usize>(&self, counters: &mut Counters, at: usize, last: u64) -> [__m512i; N] {
+        let mut registers = counters.keystream::<R, N>(self.schedule);
+        for (i, register) in registers.iter_mut().enumerate() {
+            let offset = at + i * WIDTH;
+            let (src, dst) = (self.src.wrapping_add(offset), self.dst.wrapping_add(offset));
+            if (i > 0 || offset > 0) && i + 1 < N {
+                // SAFETY: neither the first nor the last register: it is whole.
+                unsafe {
+                    *register = _mm512_xor_si512(*register, _mm512_loadu_si512(src.cast()));
+                    _mm512_storeu_si512(dst.cast(), *register);
+                }
+                continue;
+            }
+            let mask = if i + 1 < N { u64::MAX } else { last };
+            let head = if offset == 0 { u64::MAX.checked_shr((WIDTH - self.head) as u32).unwrap_or(0) } else { 0 };
+            // SAFETY: only bytes of the masks are read and written: the head in the destination, the others in both.
+            unsafe {
+                let data = _mm512_maskz_loadu_epi8(mask & !head, src.cast());
+                let data = _mm512_mask_loadu_epi8(data, mask & head, dst.cast_const().cast());
+                *register = _mm512_maskz_mov_epi8(mask, _mm512_xor_si512(*register, data));
+                _mm512_mask_storeu_epi8(dst.cast(), mask, *register);
+            }
+        }
+        registers
+    }
+}
+
+/// A number whose lowest byte comes first, without a way through memory.
+#[inline]
+fn number(n: u128) -> __m128i {
+    // SAFETY: SSE2 is part of x86-64.
+    unsafe { _mm_set_epi64x((n >> 64) as i64, n as i64) }
 }

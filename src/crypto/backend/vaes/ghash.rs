@@ -1,15 +1,15 @@
 //! GHASH (NIST SP 800-38D §6.4), computed as POLYVAL of reversed blocks (RFC 8452 appendix A).
 //!
-//! The blocks of a message go round four lanes. Zero blocks in front, which change nothing, make their number a
-//! multiple of four, so that the last block is in the last lane. In each step up to eight registers are multiplied
-//! by their powers of the hash key, summed up, and reduced once.
+//! The blocks of a message go round the four lanes of a register. Up to eight registers are multiplied by their powers
+//! of the hash key, summed up, and reduced once. The last register, which may be partial, and the one before it are
+//! multiplied in the end, when each lane gets the power that its distance from the end of the message wants.
 
 use core::arch::x86_64::{
-    __m128i, __m512i, __mmask64, _mm_clmulepi64_si128, _mm_loadu_si128, _mm_set_epi64x, _mm_setzero_si128,
-    _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_slli_si128, _mm_srli_si128, _mm_xor_si128, _mm512_broadcast_i32x4,
-    _mm512_bslli_epi128, _mm512_bsrli_epi128, _mm512_clmulepi64_epi128, _mm512_extracti32x4_epi32, _mm512_loadu_si512,
-    _mm512_mask_broadcast_i32x4, _mm512_maskz_loadu_epi8, _mm512_setzero_si512, _mm512_shuffle_epi8,
-    _mm512_shuffle_epi32, _mm512_xor_si512,
+    __m128i, __m512i, _mm_clmulepi64_si128, _mm_cvtsi128_si64, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_set_epi64x,
+    _mm_setzero_si128, _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_slli_si128, _mm_srli_si128, _mm_xor_si128,
+    _mm512_broadcast_i32x4, _mm512_bslli_epi128, _mm512_bsrli_epi128, _mm512_clmulepi64_epi128,
+    _mm512_extracti32x4_epi32, _mm512_loadu_si512, _mm512_mask_broadcast_i32x4, _mm512_maskz_loadu_epi8,
+    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_xor_si512,
 };
 
 use zeroize::zeroize_flat_type;
@@ -18,38 +18,38 @@ use super::schedule::load;
 use super::{BLOCK, WIDTH};
 
 /// Registers that are summed up before they are reduced.
-const STEP: usize = 8;
+pub(super) const STEP: usize = 8;
+
+/// Lanes of a register.
+const LANES: usize = 4;
 
 /// Powers of the hash key H.
 #[repr(C)]
 pub(super) struct Powers {
-    /// H⁴, H³, H², H: for the last register.
-    last: [__m128i; 4],
-    /// H⁴, H⁸ and so on to H³²: for the registers before it.
+    /// H⁸, H⁷ and so on to H, then zeros: for the last two registers.
+    last: [__m128i; 2 * LANES + 3],
+    /// H⁴, H⁸ and so on to H³²: for the registers before them.
     fourths: [__m128i; STEP],
-}
-
-/// An unreduced product, or a sum of products.
-#[derive(Clone, Copy)]
-struct Product<T> {
-    low: T,
-    middle: T,
-    high: T,
+    /// The sum of the halves of each.
+    halves: [i64; STEP],
 }
 
 impl Powers {
     /// `h`: the encrypted zero block.
-    #[target_feature(enable = "pclmulqdq,ssse3")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     pub(super) fn new(h: __m128i) -> Self {
         let h = double(reverse(h));
-        let h2 = multiply(h, h);
-        let h3 = multiply(h2, h);
-        let h4 = multiply(h2, h2);
-        let mut fourths = [h4; STEP];
-        for i in 1..STEP {
-            fourths[i] = multiply(fourths[i - 1], h4);
+        let mut power = h;
+        let mut last = [_mm_setzero_si128(); 2 * LANES + 3];
+        for slot in last[..2 * LANES].iter_mut().rev() {
+            *slot = power;
+            power = multiply(power, h);
         }
-        Self { last: [h4, h3, h2, h], fourths }
+        let mut fourths = [last[LANES]; STEP];
+        for i in 1..STEP {
+            fourths[i] = multiply(fourths[i - 1], fourths[0]);
+        }
+        Self { last, fourths, halves: fourths.map(|power| _mm_cvtsi128_si64(halves(power))) }
     }
 }
 
@@ -59,148 +59,177 @@ impl Drop for Powers {
         unsafe { zeroize_flat_type(&raw mut self.last) };
         // SAFETY: the same.
         unsafe { zeroize_flat_type(&raw mut self.fourths) };
+        // SAFETY: the same.
+        unsafe { zeroize_flat_type(&raw mut self.halves) };
     }
 }
 
-/// The hash over `aad`, `data` and their lengths.
+/// A hash under way.
+pub(super) struct Hash<'a> {
+    powers: &'a Powers,
+    /// All registers but the pending one, as far as they were taken in.
+    y: __m512i,
+    /// The latest register.
+    pending: __m512i,
+}
+
+impl<'a> Hash<'a> {
+    /// Begins with the associated data.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+    pub(super) fn new(powers: &'a Powers, aad: &[u8]) -> Self {
+        // The last of its blocks, with those before it hashed in, is the one right before the data.
+        let pending = _mm512_mask_broadcast_i32x4(_mm512_setzero_si512(), 0xf000, lead(powers, aad));
+        Self { powers, y: _mm512_setzero_si512(), pending }
+    }
+
+    /// Takes the next registers of the message in.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+    pub(super) fn take<const N: usize>(&mut self, registers: [__m512i; N]) {
+        let key = |i: usize| {
+            let i = N - 1 - i;
+            [_mm512_broadcast_i32x4(self.powers.fourths[i]), _mm512_set1_epi64(self.powers.halves[i])]
+        };
+        let mut sum = Product::zero();
+        for (i, register) in registers[..N - 1].iter().enumerate() {
+            sum = sum.add(Product::lanes_of(reverse_lanes(*register), key(i + 1)));
+        }
+        // What has to wait for `y` comes last.
+        let before = _mm512_xor_si512(self.pending, self.y);
+        self.y = sum.add(Product::lanes_of(before, key(0))).reduce_lanes();
+        self.pending = reverse_lanes(registers[N - 1]);
+    }
+
+    /// The hash, where `last` are the `blocks` blocks of data, less than four, that are left.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+    pub(super) fn finish(self, last: __m512i, blocks: usize, lengths: __m128i) -> __m128i {
+        let last = reverse_lanes(_mm512_mask_broadcast_i32x4(last, 0x000f << (LANES * blocks), lengths));
+        let before = _mm512_xor_si512(self.pending, self.y);
+        let powers = self.powers.last.as_ptr();
+        // SAFETY: 64 bytes each, at any alignment: from H, H² up to H⁴ and what is behind them, and from four further.
+        let (key, key_before) = unsafe {
+            let key = powers.add(2 * LANES - 1 - blocks);
+            (_mm512_loadu_si512(key.cast()), _mm512_loadu_si512(key.sub(LANES).cast()))
+        };
+        let product = Product::lanes_of(last, [key, halves_of_lanes(key)]);
+        let sum = product.add(Product::lanes_of(before, [key_before, halves_of_lanes(key_before)]));
+        let sum = Product { low: lanes(sum.low), middle: lanes(sum.middle), high: lanes(sum.high) };
+        reverse(sum.reduce())
+    }
+}
+
+/// The hash over `aad`, `data` and their `lengths`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,vpclmulqdq,pclmulqdq,ssse3")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 pub(super) fn hash(powers: &Powers, aad: &[u8], data: &[u8], lengths: __m128i) -> __m128i {
-    let message = Message::new(lead(powers, aad), data, lengths);
-    // All but the last register, the odd ones first.
-    let full = message.registers - 1;
-    let odd = full % STEP;
-    let mut y = match odd {
-        0 => _mm512_setzero_si512(),
-        1 => message.step::<1>(powers, _mm512_setzero_si512(), 0),
-        2 => message.step::<2>(powers, _mm512_setzero_si512(), 0),
-        3 => message.step::<3>(powers, _mm512_setzero_si512(), 0),
-        4 => message.step::<4>(powers, _mm512_setzero_si512(), 0),
-        5 => message.step::<5>(powers, _mm512_setzero_si512(), 0),
-        6 => message.step::<6>(powers, _mm512_setzero_si512(), 0),
-        _ => message.step::<7>(powers, _mm512_setzero_si512(), 0),
-    };
-    let mut at = odd;
-    while at < full {
-        y = message.step::<STEP>(powers, y, at);
-        at += STEP;
+    let mut hash = Hash::new(powers, aad);
+    let (registers, rest) = data.as_chunks::<WIDTH>();
+    let (steps, odd) = registers.as_chunks::<STEP>();
+    for step in steps {
+        hash.take(step.each_ref().map(|bytes| load_register(bytes)));
     }
-    let last = _mm512_xor_si512(message.register(full), y);
-    // SAFETY: 64 bytes, at any alignment.
-    let key = unsafe { _mm512_loadu_si512(powers.last.as_ptr().cast()) };
-    let product = Product::lanes_of(last, key);
-    let sum = Product { low: lanes(product.low), middle: lanes(product.middle), high: lanes(product.high) };
-    reverse(sum.reduce())
+    macro_rules! take {
+        ($n:literal) => {
+            hash.take::<$n>(core::array::from_fn(|i| load_register(&odd[i])))
+        };
+    }
+    match odd.len() {
+        0 => {}
+        1 => take!(1),
+        2 => take!(2),
+        3 => take!(3),
+        4 => take!(4),
+        5 => take!(5),
+        6 => take!(6),
+        _ => take!(7),
+    }
+    let mask = (1 << rest.len()) - 1;
+    // SAFETY: only the bytes of the rest are read.
+    let last = unsafe { _mm512_maskz_loadu_epi8(mask, rest.as_ptr().cast()) };
+    finish(hash, last, rest.len(), lengths)
 }
 
-/// The last block of the associated data, with what came before it hashed in. A zero block if there is none.
+/// The end of a hash, where `last` are the `len` bytes of data, less than 64, that are left, and zeros.
 #[inline]
-#[target_feature(enable = "pclmulqdq,ssse3")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+pub(super) fn finish(mut hash: Hash<'_>, last: __m512i, len: usize, lengths: __m128i) -> __m128i {
+    let blocks = len.div_ceil(BLOCK);
+    if blocks == LANES {
+        hash.take([last]);
+        return hash.finish(_mm512_setzero_si512(), 0, lengths);
+    }
+    hash.finish(last, blocks, lengths)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+fn load_register(bytes: &[u8; WIDTH]) -> __m512i {
+    // SAFETY: 64 bytes are read, at any alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+/// The last block of the associated data, with what came before it hashed in, reversed. A zero block if there is none.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn lead(powers: &Powers, aad: &[u8]) -> __m128i {
     let mut y = _mm_setzero_si128();
     let mut rest = aad;
     // Long headers only.
     while let Some((block, more)) = rest.split_first_chunk::<BLOCK>().filter(|(_, more)| !more.is_empty()) {
-        y = multiply(_mm_xor_si128(y, reverse(load(block))), powers.last[3]);
+        y = multiply(_mm_xor_si128(y, reverse(load(block))), powers.last[2 * LANES - 1]);
         rest = more;
     }
-    let mut block = [0; BLOCK];
-    block[..rest.len()].copy_from_slice(rest);
-    // As it lies in memory, like all blocks of a message.
-    _mm_xor_si128(load(&block), reverse(y))
+    // SAFETY: only bytes of the header are read.
+    let block = unsafe { _mm_maskz_loadu_epi8((1u32 << rest.len()).wrapping_sub(1) as u16, rest.as_ptr().cast()) };
+    _mm_xor_si128(reverse(block), y)
 }
 
-/// What is hashed: zero blocks, the lead, the data, the lengths.
-struct Message {
-    lead: __m128i,
-    lengths: __m128i,
-    /// Where the first register would lie if all of it were data.
-    start: *const u8,
-    registers: usize,
-    /// Which bytes of the first register are data.
-    first: __mmask64,
-    /// Which bytes of the last register are data.
-    last: __mmask64,
-    /// The lane of the lead in the first register.
-    lane: u16,
-}
-
-impl Message {
-    #[inline]
-    fn new(lead: __m128i, data: &[u8], lengths: __m128i) -> Self {
-        let blocks = data.len().div_ceil(BLOCK) + 2;
-        let zeros = blocks.wrapping_neg() % 4;
-        let registers = (blocks + zeros) / 4;
-        let before = (zeros + 1) * BLOCK;
-        let behind = registers * WIDTH - before - data.len();
-        Self {
-            lead,
-            lengths,
-            start: data.as_ptr().wrapping_sub(before),
-            registers,
-            first: u64::MAX.checked_shl(before as u32).unwrap_or(0),
-            last: u64::MAX.checked_shr(behind as u32).unwrap_or(0),
-            lane: 0x000f << (4 * zeros),
-        }
-    }
-
-    /// Register `i`, the bytes of its blocks reversed.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
-    fn register(&self, i: usize) -> __m512i {
-        let at = self.start.wrapping_add(i * WIDTH);
-        let (first, last) = (i == 0, i + 1 == self.registers);
-        let mut register = if first || last {
-            let mask = if first { self.first } else { u64::MAX } & if last { self.last } else { u64::MAX };
-            // SAFETY: only bytes of the data are read.
-            unsafe { _mm512_maskz_loadu_epi8(mask, at.cast()) }
-        } else {
-            // SAFETY: between the first and the last register is nothing but data.
-            unsafe { _mm512_loadu_si512(at.cast()) }
-        };
-        if first {
-            register = _mm512_mask_broadcast_i32x4(register, self.lane, self.lead);
-        }
-        if last {
-            register = _mm512_mask_broadcast_i32x4(register, 0xf000, self.lengths);
-        }
-        _mm512_shuffle_epi8(register, _mm512_broadcast_i32x4(reversed()))
-    }
-
-    /// Takes the registers `at` to `at + N` into the hash `y`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,vpclmulqdq")]
-    fn step<const N: usize>(&self, powers: &Powers, y: __m512i, at: usize) -> __m512i {
-        let power = |i: usize| _mm512_broadcast_i32x4(powers.fourths[N - 1 - i]);
-        let mut sum = Product::lanes_of(_mm512_xor_si512(self.register(at), y), power(0));
-        for i in 1..N {
-            let product = Product::lanes_of(self.register(at + i), power(i));
-            sum.low = _mm512_xor_si512(sum.low, product.low);
-            sum.middle = _mm512_xor_si512(sum.middle, product.middle);
-            sum.high = _mm512_xor_si512(sum.high, product.high);
-        }
-        sum.reduce_lanes()
-    }
+/// An unreduced product, or a sum of products, after Karatsuba: `middle` has `low` and `high` in it as well.
+#[derive(Clone, Copy)]
+struct Product<T> {
+    low: T,
+    middle: T,
+    high: T,
 }
 
 impl Product<__m512i> {
     #[inline]
-    #[target_feature(enable = "avx512f,vpclmulqdq")]
-    fn lanes_of(a: __m512i, b: __m512i) -> Self {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+    fn zero() -> Self {
+        let zero = _mm512_setzero_si512();
+        Self { low: zero, middle: zero, high: zero }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+    fn add(self, other: Self) -> Self {
+        Self {
+            low: _mm512_xor_si512(self.low, other.low),
+            middle: _mm512_xor_si512(self.middle, other.middle),
+            high: _mm512_xor_si512(self.high, other.high),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+    fn lanes_of(a: __m512i, [b, halves]: [__m512i; 2]) -> Self {
         Self {
             low: _mm512_clmulepi64_epi128::<0x00>(a, b),
-            middle: _mm512_xor_si512(_mm512_clmulepi64_epi128::<0x01>(a, b), _mm512_clmulepi64_epi128::<0x10>(a, b)),
+            middle: _mm512_clmulepi64_epi128::<0x00>(halves_of_lanes(a), halves),
             high: _mm512_clmulepi64_epi128::<0x11>(a, b),
         }
     }
 
     /// As [`Product::reduce`], in each lane.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,vpclmulqdq")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     fn reduce_lanes(self) -> __m512i {
         let poly = _mm512_broadcast_i32x4(polynomial());
-        let low = _mm512_xor_si512(self.low, _mm512_bslli_epi128::<8>(self.middle));
-        let high = _mm512_xor_si512(self.high, _mm512_bsrli_epi128::<8>(self.middle));
+        let middle = _mm512_xor_si512(self.middle, _mm512_xor_si512(self.low, self.high));
+        let low = _mm512_xor_si512(self.low, _mm512_bslli_epi128::<8>(middle));
+        let high = _mm512_xor_si512(self.high, _mm512_bsrli_epi128::<8>(middle));
         let fold = |low| _mm512_xor_si512(_mm512_shuffle_epi32::<0x4e>(low), _mm512_clmulepi64_epi128::<0>(low, poly));
         _mm512_xor_si512(fold(fold(low)), high)
     }
@@ -208,22 +237,23 @@ impl Product<__m512i> {
 
 impl Product<__m128i> {
     #[inline]
-    #[target_feature(enable = "pclmulqdq,sse2")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     fn of(a: __m128i, b: __m128i) -> Self {
         Self {
             low: _mm_clmulepi64_si128::<0x00>(a, b),
-            middle: _mm_xor_si128(_mm_clmulepi64_si128::<0x01>(a, b), _mm_clmulepi64_si128::<0x10>(a, b)),
+            middle: _mm_clmulepi64_si128::<0x00>(halves(a), halves(b)),
             high: _mm_clmulepi64_si128::<0x11>(a, b),
         }
     }
 
     /// The remainder, divided by x¹²⁸, modulo x¹²⁸ + x¹²⁷ + x¹²⁶ + x¹²¹ + 1.
     #[inline]
-    #[target_feature(enable = "pclmulqdq,sse2")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     fn reduce(self) -> __m128i {
         let poly = polynomial();
-        let low = _mm_xor_si128(self.low, _mm_slli_si128::<8>(self.middle));
-        let high = _mm_xor_si128(self.high, _mm_srli_si128::<8>(self.middle));
+        let middle = _mm_xor_si128(self.middle, _mm_xor_si128(self.low, self.high));
+        let low = _mm_xor_si128(self.low, _mm_slli_si128::<8>(middle));
+        let high = _mm_xor_si128(self.high, _mm_srli_si128::<8>(middle));
         let fold = |low| _mm_xor_si128(_mm_shuffle_epi32::<0x4e>(low), _mm_clmulepi64_si128::<0>(low, poly));
         _mm_xor_si128(fold(fold(low)), high)
     }
@@ -231,9 +261,23 @@ impl Product<__m128i> {
 
 /// POLYVAL's product: a · b · x⁻¹²⁸.
 #[inline]
-#[target_feature(enable = "pclmulqdq,sse2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn multiply(a: __m128i, b: __m128i) -> __m128i {
     Product::of(a, b).reduce()
+}
+
+/// The sum of both halves, in the lower one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+fn halves(x: __m128i) -> __m128i {
+    _mm_xor_si128(x, _mm_shuffle_epi32::<0x4e>(x))
+}
+
+/// The same in each lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+fn halves_of_lanes(x: __m512i) -> __m512i {
+    _mm512_xor_si512(x, _mm512_shuffle_epi32::<0x4e>(x))
 }
 
 /// The upper terms of the polynomial but the highest: x¹²⁷ + x¹²⁶ + x¹²¹, in the lower half.
@@ -250,9 +294,16 @@ fn reversed() -> __m128i {
 }
 
 #[inline]
-#[target_feature(enable = "ssse3")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn reverse(block: __m128i) -> __m128i {
     _mm_shuffle_epi8(block, reversed())
+}
+
+/// The same in each lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+fn reverse_lanes(register: __m512i) -> __m512i {
+    _mm512_shuffle_epi8(register, _mm512_broadcast_i32x4(reversed()))
 }
 
 /// Multiplied by x, which makes of GHASH's key POLYVAL's (RFC 8452 appendix A).
@@ -268,7 +319,7 @@ fn double(h: __m128i) -> __m128i {
 
 /// The sum of the four lanes.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn lanes(x: __m512i) -> __m128i {
     let [a, b] = [_mm512_extracti32x4_epi32::<0>(x), _mm512_extracti32x4_epi32::<1>(x)];
     let [c, d] = [_mm512_extracti32x4_epi32::<2>(x), _mm512_extracti32x4_epi32::<3>(x)];

@@ -66,7 +66,7 @@ pub(super) fn store(block: __m128i) -> [u8; BLOCK] {
 
 /// One block.
 #[inline]
-#[target_feature(enable = "aes")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 pub(super) fn encrypt<const ROUNDS: usize>(schedule: &Schedule<ROUNDS>, block: __m128i) -> __m128i {
     let keys = &schedule.0;
     let mut block = _mm_xor_si128(block, keys[0]);
@@ -76,7 +76,7 @@ pub(super) fn encrypt<const ROUNDS: usize>(schedule: &Schedule<ROUNDS>, block: _
     _mm_aesenclast_si128(block, keys[ROUNDS])
 }
 
-#[target_feature(enable = "aes")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn expand<const ROUNDS: usize>(key: &[u8]) -> Schedule<ROUNDS> {
     let mut keys = [_mm_setzero_si128(); 15];
     if ROUNDS == AES128 {
@@ -128,7 +128,7 @@ fn expand<const ROUNDS: usize>(key: &[u8]) -> Schedule<ROUNDS> {
 
 /// Each word exclusive-ored with all words before it.
 #[inline]
-#[target_feature(enable = "sse2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn spread(key: __m128i) -> __m128i {
     let key = _mm_xor_si128(key, _mm_slli_si128::<4>(key));
     _mm_xor_si128(key, _mm_slli_si128::<8>(key))
