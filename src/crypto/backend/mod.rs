@@ -224,6 +224,9 @@ impl OneGo<'_> {
 
     #[inline]
     fn encrypt(&mut self, aad: &[u8], body: &mut [u8], from: usize, piece: Piece<'_>) {
+        if piece.len() == 0 {
+            return;
+        }
         let end = from + piece.len();
         if end == body.len() && from == self.head {
             let (head, rest) = match piece {
@@ -231,6 +234,7 @@ impl OneGo<'_> {
                 Piece::From(src) => (from, Some(src)),
             };
             self.tag = Some(self.cipher.seal(self.nonce, aad, body, head, rest));
+            self.head = 0;
             return;
         }
         if let Piece::InPlace(n) = piece

@@ -51,11 +51,15 @@ proptest! {
     fn sealing_in_pieces_matches(
         suite in any_suite(), (key, iv) in any_key(), pn in 0..1u64 << 62,
         header in bytes(300), plaintext in bytes(2000),
-        cuts in vec((any::<Index>(), any::<bool>()), 0..6), last_in_place: bool,
+        cuts in vec((any::<Index>(), any::<bool>()), 0..4), last_in_place: bool,
+        frame_header in proptest::option::of(0..70usize), nothing_behind: bool,
     ) {
         let expected = [header.clone(), reference(suite, &key, &iv, pn, &header, &plaintext)].concat();
         let mut cuts: Vec<(usize, bool)> =
             cuts.into_iter().map(|(at, in_place)| (at.index(plaintext.len() + 1), in_place)).collect();
+        // As an engine does it: frame headers, data, and perhaps nothing behind.
+        cuts.extend(frame_header.map(|n| (n.min(plaintext.len()), true)));
+        cuts.extend(nothing_behind.then_some((plaintext.len(), false)));
         cuts.sort_unstable();
         cuts.push((plaintext.len(), last_in_place));
         for key in keys(suite, &key, &iv) {
