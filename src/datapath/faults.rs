@@ -231,6 +231,12 @@ impl<R: RxFrame> FaultRx<R> {
 }
 
 impl<R: RxFrame> RxFrame for FaultRx<R> {
+    fn prefetch(&self) {
+        if let Either::Device(frame) = &self.frame {
+            frame.prefetch();
+        }
+    }
+
     fn data_mut(&mut self) -> &mut [u8] {
         match &mut self.frame {
             Either::Device(frame) => frame.data_mut(),

@@ -39,6 +39,9 @@ pub trait RxFrame {
     fn ip_checksum(&self) -> Checksum;
     /// The device's verdict on the UDP/ICMP checksum.
     fn l4_checksum(&self) -> Checksum;
+    /// Starts loading the frame into the cache, as far as that makes sense: it is the next one to be looked at.
+    #[inline]
+    fn prefetch(&self) {}
 }
 
 /// Checksum work that a device does for an outgoing frame.
@@ -123,6 +126,11 @@ pub trait Datapath {
     fn link_up(&mut self) -> bool;
     /// Appends received frames to `burst` until it is full or none is left; returns how many.
     fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize;
+    /// Frees a burst of received frames.
+    #[inline]
+    fn release(&mut self, burst: &mut Burst<Self::Rx>) {
+        burst.clear();
+    }
     /// An empty frame, or `None` when the pool is exhausted for now.
     fn tx_alloc(&mut self) -> Option<Self::Tx>;
     /// Sends from the front of `burst`; what the ring does not take stays in it. Returns how many were taken.

@@ -128,6 +128,10 @@ impl<D: Datapath> Datapath for Pcap<D> {
         n
     }
 
+    fn release(&mut self, burst: &mut Burst<D::Rx>) {
+        self.inner.release(burst);
+    }
+
     fn tx_alloc(&mut self) -> Option<D::Tx> {
         self.inner.tx_alloc()
     }

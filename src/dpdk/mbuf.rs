@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use dpdk_sys::mbuf_head;
 
 use crate::datapath::{Checksum, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
+use crate::mem::prefetch_read;
 
 /// A packet buffer. Its owner is unique; dropping it gives it back to its pool.
 ///
@@ -129,13 +130,8 @@ impl Mbuf {
 
     /// Starts loading the first bytes of the packet into the cache.
     pub(super) fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let head = self.head();
-            // SAFETY: a hint, which never faults; SSE is part of x86_64.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(head.buf_addr.cast::<i8>().wrapping_add(usize::from(head.data_off))) };
-        }
+        let data = self.data();
+        prefetch_read(&data[..data.len().min(1)]);
     }
 }
 
@@ -191,6 +187,10 @@ impl RxFrame for RxMbuf {
 
     fn l4_checksum(&self) -> Checksum {
         verdict(self.0.head().ol_flags, dpdk_sys::GANNET_RX_L4_BAD, dpdk_sys::GANNET_RX_L4_GOOD)
+    }
+
+    fn prefetch(&self) {
+        prefetch_read(self.0.data());
     }
 }
 

@@ -63,17 +63,6 @@ impl Queue {
         &self.port.name
     }
 
-    /// Frees a burst of received frames with one call, which is cheaper than dropping them one by one.
-    pub fn release(burst: &mut Burst<RxMbuf>) {
-        let len = burst.len();
-        // SAFETY: `RxMbuf` is a transparent pointer, and the frames are owned by the burst, which forgets them
-        // before they are freed.
-        unsafe {
-            burst.set_len(0);
-            dpdk_sys::rte_pktmbuf_free_bulk(burst.as_mut_ptr().cast(), len as u32);
-        }
-    }
-
     /// Joins chained frames from position `from` on; drops those that are too large.
     #[cold]
     fn linearize(&mut self, burst: &mut Burst<RxMbuf>, from: usize) {
@@ -190,6 +179,17 @@ impl Datapath for Queue {
             self.linearize(burst, from);
         }
         burst.len() - from
+    }
+
+    /// With one call, which is cheaper than dropping them one by one.
+    fn release(&mut self, burst: &mut Burst<RxMbuf>) {
+        let len = burst.len();
+        // SAFETY: `RxMbuf` is a transparent pointer, and the frames are owned by the burst, which forgets them
+        // before they are freed.
+        unsafe {
+            burst.set_len(0);
+            dpdk_sys::rte_pktmbuf_free_bulk(burst.as_mut_ptr().cast(), len as u32);
+        }
     }
 
     fn tx_alloc(&mut self) -> Option<TxMbuf> {

@@ -6,7 +6,7 @@
 //! * [`BufPool`]: hands out `PinnedBuf`s in size classes from regions that it maps as needed, up to a limit.
 //!
 //! All `unsafe` of the layer is about raw memory: `sys` (system calls), `region` and `owner` (who frees what),
-//! `buf` (pointer and length to slice), and one line of `pool` (addresses inside a block).
+//! `buf` (pointer and length to slice), `prefetch` (hints), and one line of `pool` (addresses inside a block).
 
 mod buf;
 mod class;
@@ -16,6 +16,7 @@ mod free_list;
 mod free_list_tests;
 mod owner;
 mod pool;
+mod prefetch;
 mod region;
 mod slots;
 #[cfg_attr(miri, path = "sys_miri.rs")]
@@ -26,6 +27,7 @@ mod tests;
 pub use buf::PinnedBuf;
 pub use error::{AllocError, EmptyMapping};
 pub use pool::{BufPool, Hugepages, KeptRegions, PoolConfig, PoolStats};
+pub use prefetch::{prefetch_read, prefetch_write};
 pub use region::{Backing, PinnedRegion, RegionInfo};
 
 /// What the free lists are made of.

@@ -229,8 +229,13 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
         self.stats.rx_bursts += 1;
         let mut rx = std::mem::take(&mut self.rx);
-        for mut frame in rx.drain(..) {
-            match self.net.receive(now, &mut frame) {
+        for i in 0..rx.len() {
+            // While one frame is worked on, the next one comes into the cache.
+            if let Some(next) = rx.get(i + 1) {
+                next.prefetch();
+            }
+            let frame = &mut rx[i];
+            match self.net.receive(now, frame) {
                 Received::Udp(udp) => {
                     let meta = RxMeta { local: udp.local, remote: udp.remote, ecn: udp.ecn };
                     self.endpoint.handle_datagram(now, &meta, &mut frame.data_mut()[udp.payload]);
@@ -242,6 +247,7 @@ impl<D: Datapath, A: App> Core<D, A> {
                 Received::Consumed | Received::Dropped(_) => {}
             }
         }
+        self.datapath.release(&mut rx);
         self.rx = rx;
         true
     }

@@ -211,7 +211,7 @@ fn memif_server_outlives_its_clients() {
             serve(&mut queue, |queue| {
                 let mut burst = Burst::new();
                 queue.rx_burst(&mut burst);
-                Queue::release(&mut burst);
+                queue.release(&mut burst);
                 let mut burst = Burst::new();
                 for n in 0..4 {
                     make(queue, &mut burst, n, 64);

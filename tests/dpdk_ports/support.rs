@@ -228,7 +228,7 @@ impl Seen {
             self.frames += 1;
             self.bytes += frame.data_mut().len() as u64;
         }
-        Queue::release(&mut burst);
+        queue.release(&mut burst);
         assert!(burst.is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use gannet::datapath::{Burst, Caps, Checksum, Datapath, DatapathStats, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
-use gannet::mem::{AllocError, BufPool, MAX_BUF, PinnedBuf};
+use gannet::mem::{AllocError, BufPool, MAX_BUF, PinnedBuf, prefetch_read};
 
 /// Ethernet header and one VLAN tag, bytes.
 const L2_MAX: usize = 18;
@@ -14,32 +14,37 @@ const L2_MAX: usize = 18;
 /// Frames start at multiples of this.
 const CACHE_LINE: usize = 64;
 
-/// Memory of free frames: the one that was used longest ago comes first.
-type Home = Rc<RefCell<VecDeque<PinnedBuf>>>;
+/// Free frames: the one that was used longest ago comes first.
+type Home = Rc<RefCell<VecDeque<Box<Slot>>>>;
 
-/// A frame on either side of the wire. It goes home when dropped.
+/// What a frame is made of. It stays where it is, as a device's buffers do.
 #[derive(Debug)]
-pub struct Frame {
-    memory: Option<PinnedBuf>,
+struct Slot {
+    memory: PinnedBuf,
     start: usize,
     end: usize,
     home: Home,
 }
 
+/// A frame on either side of the wire, no larger than a pointer. It goes home when dropped.
+#[derive(Debug)]
+pub struct Frame(Option<Box<Slot>>);
+
 impl Frame {
-    fn bytes(&self) -> &[u8] {
-        self.memory.as_deref().unwrap_or_default()
+    fn slot(&self) -> &Slot {
+        self.0.as_ref().expect("taken by drop only")
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        self.memory.as_deref_mut().unwrap_or_default()
+    fn slot_mut(&mut self) -> &mut Slot {
+        self.0.as_mut().expect("taken by drop only")
     }
 }
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        if let Some(memory) = self.memory.take() {
-            self.home.borrow_mut().push_back(memory);
+        if let Some(slot) = self.0.take() {
+            let home = Rc::clone(&slot.home);
+            home.borrow_mut().push_back(slot);
         }
     }
 }
@@ -66,24 +71,24 @@ pub fn pair(mtu: u16, frames: usize, pool: &BufPool) -> Result<(MemPort, MemPort
     let port = |last, incoming, outgoing| {
         let mac = [2, 0, 0, 0, 0, last];
         let caps = Caps { mac, mtu, tx_ip_checksum: true, tx_udp_checksum: true };
-        let home = Rc::new(RefCell::new(memory(room, frames, pool)?));
+        let home = slots(room, frames, pool)?;
         Ok(MemPort { caps, home, incoming, outgoing, stats: DatapathStats::default() })
     };
     Ok((port(1, Rc::clone(&to_left), Rc::clone(&to_right))?, port(2, to_right, to_left)?))
 }
 
-fn memory(room: usize, frames: usize, pool: &BufPool) -> Result<VecDeque<PinnedBuf>, AllocError> {
-    let mut all = VecDeque::with_capacity(frames);
+fn slots(room: usize, frames: usize, pool: &BufPool) -> Result<Home, AllocError> {
+    let home = Home::default();
     let mut rest = pool.alloc((room * frames).min(MAX_BUF))?;
-    while all.len() < frames {
+    for i in 0..frames {
         if rest.len() < room {
-            rest = pool.alloc(room * (frames - all.len()))?;
+            rest = pool.alloc(room * (frames - i))?;
         }
-        let (one, others) = rest.split(room);
-        all.push_back(one);
+        let (memory, others) = rest.split(room);
+        home.borrow_mut().push_back(Box::new(Slot { memory, start: 0, end: 0, home: Rc::clone(&home) }));
         rest = others;
     }
-    Ok(all)
+    Ok(home)
 }
 
 impl MemPort {
@@ -108,14 +113,16 @@ impl Datapath for MemPort {
     fn rx_burst(&mut self, burst: &mut Burst<Frame>) -> usize {
         let mut incoming = self.incoming.borrow_mut();
         let n = incoming.len().min(burst.remaining_capacity());
-        burst.extend(incoming.drain(..n));
+        // As a driver does: the first line of each.
+        burst.extend(incoming.drain(..n).inspect(|frame| prefetch_read(&frame.data()[..1])));
         self.stats.rx_frames += n as u64;
         n
     }
 
     fn tx_alloc(&mut self) -> Option<Frame> {
-        let memory = self.home.borrow_mut().pop_front()?;
-        Some(Frame { start: TX_HEADROOM, end: memory.len(), memory: Some(memory), home: Rc::clone(&self.home) })
+        let mut slot = self.home.borrow_mut().pop_front()?;
+        (slot.start, slot.end) = (TX_HEADROOM, slot.memory.len());
+        Some(Frame(Some(slot)))
     }
 
     fn tx_burst(&mut self, burst: &mut Burst<Frame>) -> usize {
@@ -132,8 +139,8 @@ impl Datapath for MemPort {
 
 impl RxFrame for Frame {
     fn data_mut(&mut self) -> &mut [u8] {
-        let (start, end) = (self.start, self.end);
-        &mut self.bytes_mut()[start..end]
+        let slot = self.slot_mut();
+        &mut slot.memory[slot.start..slot.end]
     }
 
     fn ip_checksum(&self) -> Checksum {
@@ -143,28 +150,35 @@ impl RxFrame for Frame {
     fn l4_checksum(&self) -> Checksum {
         Checksum::Good
     }
+
+    fn prefetch(&self) {
+        prefetch_read(self.data());
+    }
 }
 
 impl TxFrame for Frame {
     fn payload_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes_mut()[TX_HEADROOM..]
+        &mut self.slot_mut().memory[TX_HEADROOM..]
     }
 
     fn set_payload_len(&mut self, len: usize) {
-        let most = self.bytes().len() - TX_HEADROOM;
+        let slot = self.slot_mut();
+        let most = slot.memory.len() - TX_HEADROOM;
         assert!(len <= most, "payload of {len} bytes in a frame for {most}");
-        self.end = TX_HEADROOM + len;
+        slot.end = TX_HEADROOM + len;
     }
 
     fn prepend(&mut self, n: usize) -> &mut [u8] {
-        let start = self.start;
+        let slot = self.slot_mut();
+        let start = slot.start;
         assert!(n <= start, "{n} bytes prepended with {start} bytes of headroom left");
-        self.start = start - n;
-        &mut self.bytes_mut()[start - n..start]
+        slot.start = start - n;
+        &mut slot.memory[start - n..start]
     }
 
     fn data(&self) -> &[u8] {
-        &self.bytes()[self.start..self.end]
+        let slot = self.slot();
+        &slot.memory[slot.start..slot.end]
     }
 
     fn data_mut(&mut self) -> &mut [u8] {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::Failure;
 use crate::cli::ReplayArgs;
 use crate::lab::apps::Placement;
-use crate::parts::transfer::{Shape, Transfer, WARM};
+use crate::parts::transfer::{Shape, Transfer};
 use crate::process::{Running, value};
 use crate::run::Run;
 
@@ -27,7 +27,7 @@ const CIPHERS: [&str; 2] = ["libIPSec_MB", "libcrypto"];
 /// # Errors
 /// When the transfer fails.
 pub fn replay(args: &ReplayArgs) -> Result<(), Failure> {
-    let shape = Shape { mtu: 1500, placement: Placement::Direct, span: WARM };
+    let shape = Shape { mtu: 1500, placement: Placement::Direct, span: args.span << 20 };
     let mut transfer = Transfer::warmed(shape, args.warmup)?;
     let before = transfer.packets();
     for _ in 0..args.cycles {

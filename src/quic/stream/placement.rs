@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::mem::{BufPool, PinnedBuf};
+use crate::mem::{BufPool, PinnedBuf, prefetch_write};
 use crate::quic::stream::recv::NoMemory;
 
 /// Size of the chunks that a pooled stream takes from the engine's pool, in bytes.
@@ -60,6 +60,9 @@ impl Provided {
             let from = (at - *start) as usize;
             let to = (range.end - *start).min(buf.len() as u64) as usize;
             fill(at, &mut buf[from..to]);
+            // What comes next most likely: as much again.
+            let next = buf.len().min(to + (to - from));
+            prefetch_write(&mut buf[to..next]);
             at = *start + to as u64;
         }
     }

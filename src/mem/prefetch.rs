@@ -1,0 +1,30 @@
+//! Hints to the cache: memory that is wanted soon starts to come while other work is done.
+
+/// A cache line of every CPU that matters, in bytes.
+const LINE: usize = 64;
+
+/// `bytes` will be read soon.
+#[inline]
+pub fn prefetch_read(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..bytes.len()).step_by(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which never faults; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+/// `bytes` will be written soon.
+#[inline]
+pub fn prefetch_write(bytes: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..bytes.len()).step_by(LINE) {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: a hint, which never faults; CPUs without it take it for a hint to read or for nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(bytes.as_ptr().wrapping_add(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
