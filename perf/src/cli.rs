@@ -122,6 +122,9 @@ pub struct ReplayArgs {
     /// Cycles whose instructions count.
     #[arg(long, default_value_t = 20)]
     pub cycles: u32,
+    /// Largest IP packet, bytes.
+    #[arg(long, default_value_t = 1500)]
+    pub mtu: u16,
     /// Memory that the bytes go to, MiB.
     #[arg(long, default_value_t = 2)]
     pub span: usize,

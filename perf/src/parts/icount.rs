@@ -27,7 +27,7 @@ const CIPHERS: [&str; 2] = ["libIPSec_MB", "libcrypto"];
 /// # Errors
 /// When the transfer fails.
 pub fn replay(args: &ReplayArgs) -> Result<(), Failure> {
-    let shape = Shape { mtu: 1500, placement: Placement::Direct, span: args.span << 20 };
+    let shape = Shape { mtu: args.mtu, placement: Placement::Direct, span: args.span << 20 };
     let mut transfer = Transfer::warmed(shape, args.warmup)?;
     let before = transfer.packets();
     for _ in 0..args.cycles {
