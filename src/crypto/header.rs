@@ -73,7 +73,7 @@ impl HeaderKey {
         match &self.0 {
             Kind::Aes128(aes) => aes_mask(&**aes, sample),
             Kind::Aes256(aes) => aes_mask(&**aes, sample),
-            Kind::ChaCha(key) => chacha::header_mask(key, sample),
+            Kind::ChaCha(key) => chacha_mask(key, sample),
             #[cfg(feature = "ipsec-mb")]
             Kind::MbAes128(aes) => aes.mask(sample),
             #[cfg(feature = "ipsec-mb")]
@@ -109,6 +109,12 @@ impl HeaderKey {
             Kind::VaesAes256(aes) => aes.masks(samples, out),
         }
     }
+}
+
+/// Out of line: it wants much room on the stack, which the others need not make.
+#[inline(never)]
+fn chacha_mask(key: &[u8; 32], sample: &[u8; SAMPLE_LEN]) -> [u8; 5] {
+    chacha::header_mask(key, sample)
 }
 
 fn first5(block: &[u8]) -> [u8; 5] {

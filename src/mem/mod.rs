@@ -6,7 +6,7 @@
 //! * [`BufPool`]: hands out `PinnedBuf`s in size classes from regions that it maps as needed, up to a limit.
 //!
 //! All `unsafe` of the layer is about raw memory: `sys` (system calls), `region` and `owner` (who frees what),
-//! `buf` (pointer and length to slice), `prefetch` (hints), and one line of `pool` (addresses inside a block).
+//! `buf` (pointer and length to slice), `prefetch` (hints), `sum` (wide registers), and one line of `pool` (addresses inside a block).
 
 mod buf;
 mod class;
@@ -19,6 +19,7 @@ mod pool;
 mod prefetch;
 mod region;
 mod slots;
+mod sum;
 #[cfg_attr(miri, path = "sys_miri.rs")]
 mod sys;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use error::{AllocError, EmptyMapping};
 pub use pool::{BufPool, Hugepages, KeptRegions, PoolConfig, PoolStats};
 pub use prefetch::{prefetch_read, prefetch_write};
 pub use region::{Backing, PinnedRegion, RegionInfo};
+pub use sum::sum_words;
 
 /// What the free lists are made of.
 use std::sync::atomic;

@@ -17,6 +17,7 @@ mod addressing;
 mod cidr;
 mod config;
 mod control;
+mod flows;
 mod limit;
 mod neighbor;
 mod outbox;

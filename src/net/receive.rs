@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::base::time::Instant;
 use crate::datapath::{Checksum, RxFrame, TxFrame};
+use crate::mem::sum_words;
 use crate::net::addressing::is_station;
 use crate::net::stack::{Net, NetEvent};
 use crate::net::stats::NetDrop;
@@ -95,7 +96,17 @@ impl<T: TxFrame> Net<T> {
     pub fn receive<R: RxFrame>(&mut self, now: Instant, frame: &mut R) -> Received {
         self.stats.rx_frames += 1;
         let (ip, l4) = (frame.ip_checksum(), frame.l4_checksum());
-        match self.classify(now, frame.data_mut(), ip, l4) {
+        if let Some((datagram, computed)) = self.flows.find(frame.data_mut(), ip, l4) {
+            self.stats.rx_udp += 1;
+            self.stats.rx_udp_bytes += datagram.payload.len() as u64;
+            self.stats.rx_udp_software_checksums += u64::from(computed);
+            return Received::Udp(datagram);
+        }
+        self.receive_in_full(now, frame.data_mut(), ip, l4)
+    }
+
+    fn receive_in_full(&mut self, now: Instant, frame: &[u8], ip: Checksum, l4: Checksum) -> Received {
+        match self.classify(now, frame, ip, l4) {
             Ok(received) => {
                 match &received {
                     Received::Udp(datagram) => {
@@ -170,7 +181,7 @@ impl<T: TxFrame> Net<T> {
         self.check_source(&packet)?;
         match ip.protocol {
             _ if ip.fragment => Err(NetDrop::Fragment),
-            PROTOCOL_UDP => self.udp(now, &packet, at, l4),
+            PROTOCOL_UDP => self.udp(now, frame, &packet, at, l4),
             PROTOCOL_ICMP => self.icmp(now, &packet),
             _ => Err(NetDrop::Protocol),
         }
@@ -218,7 +229,7 @@ impl<T: TxFrame> Net<T> {
             _ if ip.fragment => Err(NetDrop::Fragment),
             PROTOCOL_ICMPV6 => self.icmp(now, &packet),
             _ if ip.dst.is_multicast() => Err(NetDrop::NotOurAddress),
-            PROTOCOL_UDP => self.udp(now, &packet, at, l4),
+            PROTOCOL_UDP => self.udp(now, frame, &packet, at, l4),
             _ => Err(NetDrop::Protocol),
         }
     }
@@ -241,7 +252,14 @@ impl<T: TxFrame> Net<T> {
     }
 
     /// UDP in a packet that starts at `at` of its frame.
-    fn udp(&mut self, now: Instant, packet: &IpPacket<'_>, at: usize, l4: Checksum) -> Result<Received, NetDrop> {
+    fn udp(
+        &mut self,
+        now: Instant,
+        frame: &[u8],
+        packet: &IpPacket<'_>,
+        at: usize,
+        l4: Checksum,
+    ) -> Result<Received, NetDrop> {
         let udp = Udp::parse(packet.payload()).map_err(|_| NetDrop::UdpMalformed)?;
         if udp.checksum == 0 {
             if packet.version == IcmpVersion::V6 {
@@ -251,7 +269,7 @@ impl<T: TxFrame> Net<T> {
             return Err(NetDrop::UdpChecksum);
         } else if l4 == Checksum::Unknown {
             self.stats.rx_udp_software_checksums += 1;
-            if !packet.pseudo(PROTOCOL_UDP, udp.len).bytes(&packet.payload()[..udp.len]).is_valid() {
+            if !packet.pseudo(PROTOCOL_UDP, udp.len).words(sum_words(&packet.payload()[..udp.len])).is_valid() {
                 return Err(NetDrop::UdpChecksum);
             }
         }
@@ -263,11 +281,13 @@ impl<T: TxFrame> Net<T> {
             return Err(NetDrop::PortClosed);
         }
         let start = at + packet.header_len;
-        Ok(Received::Udp(UdpDatagram {
+        let datagram = UdpDatagram {
             local: SocketAddr::new(packet.dst, udp.dst),
             remote: SocketAddr::new(packet.src, udp.src),
             ecn: packet.ecn,
             payload: start + UDP_LEN..start + udp.len,
-        }))
+        };
+        self.flows.learn(frame, at, packet, &datagram);
+        Ok(Received::Udp(datagram))
     }
 }

@@ -8,6 +8,7 @@ use crate::datapath::{Caps, TxFrame};
 use crate::net::addressing::Addressing;
 use crate::net::cidr::Cidr;
 use crate::net::config::{NetConfig, NetError};
+use crate::net::flows::Flows;
 use crate::net::limit::Limit;
 use crate::net::neighbor::{Learned, Neighbors, News, Scan, Timeout};
 use crate::net::outbox::Outbox;
@@ -56,6 +57,7 @@ pub struct Net<T> {
     pub(super) seed: u64,
     pub(super) addressing: Addressing,
     pub(super) ports: Ports,
+    pub(super) flows: Flows,
     pub(super) neighbors: Neighbors,
     pub(super) pending: Pending<T>,
     pub(super) templates: Box<[Template]>,
@@ -98,6 +100,7 @@ impl<T: TxFrame> Net<T> {
             seed: config.seed,
             addressing,
             ports: Ports::new(config.ports.as_deref()),
+            flows: Flows::default(),
             neighbors: Neighbors::new(config.max_neighbors, config.neighbor_ttl),
             pending: Pending::new(config.max_pending, config.pending_frames),
             templates: vec![Template::none(); config.templates.next_power_of_two()].into(),
@@ -174,6 +177,7 @@ impl<T: TxFrame> Net<T> {
     /// Closes a UDP port; without effect if the configuration named no ports, as then all are open.
     pub fn close_port(&mut self, port: u16) {
         self.ports.set(port, false);
+        self.flows.clear();
     }
 
     /// Number of neighbours in the table.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::base::time::Instant;
 use crate::datapath::{TxFrame, TxOffload};
+use crate::mem::sum_words;
 use crate::wire::checksum::Sum;
 use crate::wire::eth::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthHeader, Mac, VLAN_LEN};
 use crate::wire::ipv4::{self, IPV4_LEN, PROTOCOL_UDP};
@@ -184,7 +185,7 @@ impl Template {
         let mut sum = self.pseudo_sum.u16(udp_len);
         if !self.offload.udp_checksum {
             let udp = &self.bytes[usize::from(self.len) - UDP_LEN..usize::from(self.len)];
-            sum = sum.bytes(udp).u16(udp_len).bytes(frame.data());
+            sum = sum.bytes(udp).u16(udp_len).words(sum_words(frame.data()));
         }
         let udp_checksum = if self.offload.udp_checksum { sum.fold() } else { never_zero(sum.checksum()) };
         let header = frame.prepend(usize::from(self.len));

@@ -46,6 +46,12 @@ impl Sum {
         Self(sum)
     }
 
+    /// Adds a sum of 32-bit words in the machine's byte order, as of data at an even offset.
+    #[must_use]
+    pub const fn words(self, sum: u64) -> Self {
+        Self(self.0 + sum)
+    }
+
     /// Adds the pseudo-header of UDP over IPv4 (RFC 768), or of anything else that uses its form.
     #[must_use]
     pub fn pseudo_v4(self, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, len: u16) -> Self {

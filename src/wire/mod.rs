@@ -12,7 +12,7 @@ pub mod quic;
 pub mod udp;
 
 /// The big-endian 16 bits at `at`, or `None` when `bytes` ends before.
-fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
 }
 

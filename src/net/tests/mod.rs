@@ -2,6 +2,7 @@
 
 mod captured;
 mod flow;
+mod flows;
 mod hostile;
 mod messages;
 mod neighbors;

@@ -192,6 +192,7 @@ impl Connection {
         }
         self.discard_space(SpaceId::Handshake);
         self.path.mtu.enable();
+        self.idle_reset_at = None;
         self.reset_idle(cx.now);
     }
 

@@ -130,6 +130,8 @@ pub(crate) struct Connection {
 
     born: Instant,
     idle_deadline: Option<Instant>,
+    /// When the idle timer was restarted last.
+    idle_reset_at: Option<Instant>,
     keep_alive_at: Option<Instant>,
     ping_due: bool,
     /// An ack-eliciting packet was sent since the last one was received (RFC 9000 §10.1).
@@ -206,6 +208,7 @@ impl Connection {
             max_data_lost: false,
             born: now,
             idle_deadline: None,
+            idle_reset_at: None,
             keep_alive_at: None,
             ping_due: false,
             eliciting_since_receive: false,

@@ -290,7 +290,8 @@ impl Connection {
         let space = self.space(info.space);
         if !space.discarded {
             if (1..=3).contains(&meta.ecn) {
-                space.acks.ecn[usize::from(meta.ecn) % 3] += 1;
+                // The codepoints of ECT(0), ECT(1) and CE are 2, 1 and 3 (RFC 3168 §5).
+                space.acks.ecn[[1, 0, 2][usize::from(meta.ecn) - 1]] += 1;
             }
             space.acks.on_packet(cx.now, info.pn, eliciting, delay, every);
         }

@@ -86,6 +86,12 @@ impl Connection {
 
     /// Restarts the idle timer (RFC 9000 §10.1).
     pub(super) fn reset_idle(&mut self, now: Instant) {
+        // Once a turn is enough: for all its packets, it is the same time. Until the handshake is confirmed, what the
+        // timeout depends on may change in between.
+        if self.confirmed && self.idle_reset_at == Some(now) {
+            return;
+        }
+        self.idle_reset_at = Some(now);
         let ours = self.config.max_idle_timeout;
         let theirs = crate::base::time::Duration::from_millis(self.peer.max_idle_timeout);
         let timeout = match (ours.is_zero(), theirs.is_zero()) {

@@ -203,7 +203,6 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// [`FrameError`]; only `Incomplete` can turn out well with more bytes.
     pub fn decode(data: &'a [u8]) -> Result<(Self, usize), FrameError> {
-        // By far the most frequent type, in its usual one-byte form.
         let mut r = Reader::new(data);
         let frame_type = r.varint().ok_or(FrameError::Incomplete)?;
         if r.position() != varint::size(frame_type) {

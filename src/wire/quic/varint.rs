@@ -74,7 +74,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The next variable-length integer.
+    #[inline]
     pub fn varint(&mut self) -> Option<u64> {
+        // With eight bytes there, whatever the length: all at once, and off with what is too much.
+        if let Some(bytes) = self.data[self.pos..].first_chunk::<8>() {
+            let len = 1 << (bytes[0] >> 6);
+            self.pos += len;
+            return Some(u64::from_be_bytes(*bytes) << 2 >> (66 - 8 * len));
+        }
         let first = *self.data.get(self.pos)?;
         let len = 1 << (first >> 6);
         let bytes = self.bytes(len)?;
