@@ -18,7 +18,7 @@ mod tests;
 pub use backend::backend_name;
 pub use header::{HeaderKey, SAMPLE_LEN, header_key};
 pub use initial::{initial_direction, initial_keys, retry_tag};
-pub use packet::{AuthError, Opened, PacketKey, Sealer, TAG_LEN, packet_key};
+pub use packet::{AuthError, HEAD_LEN, Opened, PacketKey, Sealer, TAG_LEN, packet_key};
 pub use suite::Suite;
 
 /// The keys of one encryption level, both directions.

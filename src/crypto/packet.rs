@@ -5,10 +5,14 @@ use subtle::ConstantTimeEq;
 
 use super::Suite;
 use super::backend::{self, Backend, Cipher, Head, Piece, Sealing};
+use super::header::SAMPLE_LEN;
 use super::nonce::{IV_LEN, Iv, Nonce};
 
 /// Length of the authentication tag in bytes, the same for all suites.
 pub const TAG_LEN: usize = 16;
+
+/// Bytes that [`Opened::head`] gives at the most.
+pub const HEAD_LEN: usize = Head::LEN;
 
 /// The packet did not authenticate: it was changed, forged, or made with other keys. Drop it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +61,7 @@ impl PacketKey {
     ///
     /// # Errors
     /// [`AuthError`] if the tag does not match, or if `body` is too short to have one.
-    #[inline]
+    #[inline(always)]
     pub fn open<'a>(&'a self, pn: u64, aad: &[u8], body: &'a [u8]) -> Result<Opened<'a>, AuthError> {
         let (ciphertext, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(AuthError)?;
         let nonce = self.iv.nonce(pn);
@@ -112,10 +116,14 @@ impl Opened<'_> {
         self.ciphertext.is_empty()
     }
 
-    /// The first bytes of the plaintext, as far as they were decrypted along with the tag: none or up to 48.
+    /// Writes the first bytes of the plaintext into `out`, as far as they were decrypted along with the tag, and tells
+    /// how many those are: none or up to 48.
     #[inline]
-    pub fn head(&self) -> &[u8] {
-        self.head.as_ref().map_or(&[], |head| head.of(self.ciphertext.len()))
+    pub fn head(&self, out: &mut [u8; HEAD_LEN]) -> usize {
+        let Some(head) = &self.head else { return 0 };
+        // All of it, as a length that is known is copied at once; what is behind the plaintext is zero.
+        *out = *head.bytes();
+        self.ciphertext.len().min(HEAD_LEN)
     }
 
     /// Decrypts the `out.len()` bytes at plaintext offset `from` into `out`: any range, in any order, as often
@@ -180,11 +188,36 @@ impl<'a> Sealer<'a> {
     /// (checked in debug builds).
     #[inline]
     pub fn finish(mut self) -> usize {
+        self.lay_tag();
+        self.packet.len()
+    }
+
+    #[inline]
+    fn lay_tag(&mut self) {
         let (body, tag) = self.packet.split_last_chunk_mut::<TAG_LEN>().expect("checked by seal");
         debug_assert_eq!(self.pos, body.len(), "plaintext up to the tag");
         let (aad, ciphertext) = body.split_at(self.start);
         *tag = self.sealing.finish(aad, ciphertext);
-        self.packet.len()
+    }
+
+    /// As [`Sealer::finish`], and gives the 16 bytes at `offset` of the packet for the header protection mask
+    /// (RFC 9001 §5.4.2).
+    ///
+    /// # Panics
+    /// If they are not in the packet.
+    #[inline]
+    pub fn finish_and_sample(mut self, offset: usize) -> (usize, [u8; SAMPLE_LEN]) {
+        self.lay_tag();
+        // What was just written is slow to read back.
+        let at_hand = offset
+            .checked_sub(self.start)
+            .filter(|from| from + SAMPLE_LEN + TAG_LEN + self.start <= self.packet.len())
+            .and_then(|from| self.sealing.front()?.get(from..)?.first_chunk());
+        let sample = match at_hand {
+            Some(sample) => *sample,
+            None => *self.packet[offset..].first_chunk().expect("a sample fits into the packet"),
+        };
+        (self.packet.len(), sample)
     }
 }
 

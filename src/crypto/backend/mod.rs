@@ -38,6 +38,9 @@ pub(super) enum Cipher {
     VaesAes256Gcm(Box<vaes::Gcm<{ vaes::AES256 }>>),
 }
 
+/// The front of a ciphertext.
+pub(super) type Front = [u8; 64];
+
 /// The first bytes of a plaintext, which some kernels decrypt along with the tag; they begin behind the tag's mask.
 pub(super) struct Head([u8; Head::MASK + Head::LEN]);
 
@@ -59,10 +62,10 @@ impl Head {
     /// Bytes that a head has, if the plaintext has as many.
     pub(super) const LEN: usize = 48;
 
-    /// The head of a plaintext of `len` bytes.
+    /// The bytes of the plaintext, zeros behind a shorter one.
     #[inline]
-    pub(super) fn of(&self, len: usize) -> &[u8] {
-        &self.0[Self::MASK..Self::MASK + len.min(Self::LEN)]
+    pub(super) fn bytes(&self) -> &[u8; Self::LEN] {
+        self.0.last_chunk().expect("a mask and a head")
     }
 }
 
@@ -148,7 +151,7 @@ impl Cipher {
             Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(nonce)),
             #[cfg(target_arch = "x86_64")]
             Self::VaesAes128Gcm(_) | Self::VaesAes256Gcm(_) => {
-                Sealing::OneGo(OneGo { cipher: self, nonce, head: 0, tag: None })
+                Sealing::OneGo(OneGo { cipher: self, nonce, head: 0, done: None })
             }
             _ => Sealing::TwoPass { cipher: self, nonce },
         }
@@ -157,7 +160,14 @@ impl Cipher {
     /// Encrypts all of `body`, and gives the tag: `head` bytes lie there already, the others are `rest` or lie there, too.
     #[cfg(target_arch = "x86_64")]
     #[inline]
-    fn seal(&self, nonce: Nonce, aad: &[u8], body: &mut [u8], head: usize, rest: Option<&[u8]>) -> [u8; TAG_LEN] {
+    fn seal(
+        &self,
+        nonce: Nonce,
+        aad: &[u8],
+        body: &mut [u8],
+        head: usize,
+        rest: Option<&[u8]>,
+    ) -> ([u8; TAG_LEN], Front) {
         match self {
             Self::VaesAes128Gcm(gcm) => gcm.seal(nonce, aad, body, head, rest),
             Self::VaesAes256Gcm(gcm) => gcm.seal(nonce, aad, body, head, rest),
@@ -214,7 +224,7 @@ pub(super) struct OneGo<'a> {
     nonce: Nonce,
     /// So many bytes at the beginning of the body are not encrypted yet.
     head: usize,
-    tag: Option<[u8; TAG_LEN]>,
+    done: Option<([u8; TAG_LEN], Front)>,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -233,7 +243,7 @@ impl OneGo<'_> {
                 Piece::InPlace(_) => (from, None),
                 Piece::From(src) => (from, Some(src)),
             };
-            self.tag = Some(self.cipher.seal(self.nonce, aad, body, head, rest));
+            self.done = Some(self.cipher.seal(self.nonce, aad, body, head, rest));
             self.head = 0;
             return;
         }
@@ -275,13 +285,26 @@ impl Sealing<'_> {
         }
     }
 
+    /// The front of the ciphertext, if it is at hand: zeros behind a short one.
+    #[inline]
+    pub(super) fn front(&self) -> Option<&Front> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::OneGo(one) => one.done.as_ref().map(|(_, front)| front),
+            _ => None,
+        }
+    }
+
     /// The tag. `aad` is the header, `ciphertext` all that was encrypted.
     #[inline]
     pub(super) fn finish(&mut self, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
         match self {
             Self::TwoPass { cipher, nonce } => cipher.tag(*nonce, aad, ciphertext),
             #[cfg(target_arch = "x86_64")]
-            Self::OneGo(one) => one.tag.unwrap_or_else(|| one.cipher.tag(one.nonce, aad, ciphertext)),
+            Self::OneGo(one) => match &one.done {
+                Some((tag, _)) => *tag,
+                None => one.cipher.tag(one.nonce, aad, ciphertext),
+            },
             #[cfg(feature = "ipsec-mb")]
             Self::Stream128(stream) => stream.finish(aad),
             #[cfg(feature = "ipsec-mb")]

@@ -8,7 +8,7 @@ use proptest::sample::Index;
 
 use super::{open, seal};
 use crate::crypto::backend::Backend;
-use crate::crypto::{AuthError, HeaderKey, PacketKey, Suite, TAG_LEN, header_key};
+use crate::crypto::{AuthError, HEAD_LEN, HeaderKey, PacketKey, Suite, TAG_LEN, header_key};
 
 const SUITES: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
 
@@ -52,7 +52,7 @@ proptest! {
         suite in any_suite(), (key, iv) in any_key(), pn in 0..1u64 << 62,
         header in bytes(300), plaintext in bytes(2000),
         cuts in vec((any::<Index>(), any::<bool>()), 0..4), last_in_place: bool,
-        frame_header in proptest::option::of(0..70usize), nothing_behind: bool,
+        frame_header in proptest::option::of(0..70usize), nothing_behind: bool, sample: Index,
     ) {
         let expected = [header.clone(), reference(suite, &key, &iv, pn, &header, &plaintext)].concat();
         let mut cuts: Vec<(usize, bool)> =
@@ -82,8 +82,11 @@ proptest! {
                 }
                 from = to;
             }
-            prop_assert_eq!(sealer.finish(), expected.len());
+            let sample_at = sample.index(expected.len() - 15);
+            let (len, sample) = sealer.finish_and_sample(sample_at);
+            prop_assert_eq!(len, expected.len());
             prop_assert_eq!(&packet, &expected);
+            prop_assert_eq!(&sample, &expected[sample_at..sample_at + 16]);
         }
     }
 
@@ -97,7 +100,10 @@ proptest! {
             let opened = key.open(pn, &aad, &body).unwrap();
             prop_assert_eq!(opened.len(), plaintext.len());
             prop_assert_eq!(opened.is_empty(), plaintext.is_empty());
-            prop_assert!(plaintext.starts_with(opened.head()));
+            let mut head = [0xa5; HEAD_LEN];
+            let n = opened.head(&mut head);
+            prop_assert!(n == 0 || n == plaintext.len().min(HEAD_LEN));
+            prop_assert_eq!(&head[..n], &plaintext[..n]);
             for (a, b) in &ranges {
                 let from = a.index(plaintext.len() + 1);
                 let to = from + b.index(plaintext.len() - from + 1);

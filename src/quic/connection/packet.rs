@@ -129,14 +129,8 @@ impl<'s> PacketBuilder<'s> {
     }
 
     /// Encrypts frames in place and stream bytes from the application's memory, then protects the header.
-    /// Returns the packet's length and its frames.
-    pub(super) fn finish(
-        self,
-        pn: u64,
-        key: &PacketKey,
-        header: &HeaderKey,
-        streams: &Streams,
-    ) -> (usize, Vec<SentFrame>) {
+    /// Returns the packet's length.
+    pub(super) fn finish(&mut self, pn: u64, key: &PacketKey, header: &HeaderKey, streams: &Streams) -> usize {
         if let Some(at) = self.length_at {
             let length = (self.pos + TAG_LEN - self.pn_offset) as u16;
             self.packet[at..at + 2].copy_from_slice(&(0x4000 | length).to_be_bytes());
@@ -156,10 +150,9 @@ impl<'s> PacketBuilder<'s> {
             }
         }
         sealer.in_place(self.pos - done);
-        let len = sealer.finish();
-        let sample = packet[self.pn_offset + 4..].first_chunk().expect("padded for the sample");
-        let mask = header.mask(sample);
+        let (len, sample) = sealer.finish_and_sample(self.pn_offset + 4);
+        let mask = header.mask(&sample);
         header::apply_protection(packet, self.pn_offset, self.pn_len, mask);
-        (len, self.frames)
+        len
     }
 }

@@ -37,11 +37,11 @@ pub struct RxMeta {
 }
 
 /// What is known of a packet before its frames are read.
-struct Packet {
+struct Packet<'a> {
     space: SpaceId,
     kind: PacketType,
     pn: u64,
-    dcid: ConnectionId,
+    dcid: &'a ConnectionId,
 }
 
 impl Connection {
@@ -133,7 +133,7 @@ impl Connection {
                         Ok(())
                     }
                     Ok(opened) => {
-                        let info = Packet { space, kind: parsed.kind, pn: plain.pn, dcid: parsed.dcid };
+                        let info = Packet { space, kind: parsed.kind, pn: plain.pn, dcid: &parsed.dcid };
                         // Adopted before the frames are read: TLS checks it against the parameters.
                         self.adopt_scid(space, &parsed.scid);
                         self.handle_opened(cx, meta, &info, plain.first & 0x0c, &opened, scratch)
@@ -219,12 +219,13 @@ impl Connection {
         keys: &super::keys::OneRtt,
     ) -> Opening {
         let largest = self.space(SpaceId::Data).acks.largest();
-        let Some(plain) = unprotect(packet, parsed.pn_offset, largest, |sample| keys.remote_header.mask(sample)) else {
+        let unprotected = unprotect_short(packet, parsed.pn_offset, largest, |sample| keys.remote_header.mask(sample));
+        let Some((plain, header)) = unprotected else {
             cx.stats.drop(Drop::Malformed);
             return Opening::Dropped;
         };
         let generation = keys.select(plain.first & 0x04 != 0, plain.pn);
-        let (aad, body) = packet.split_at(plain.header_len);
+        let (aad, body) = (&header[..plain.header_len], &packet[plain.header_len..]);
         let opened = keys.remote(generation).and_then(|key| key.open(plain.pn, aad, body).ok());
         let Some(opened) = opened else {
             if self.is_stateless_reset(packet) {
@@ -234,7 +235,7 @@ impl Connection {
             cx.stats.drop(Drop::Authentication);
             return Opening::Forged;
         };
-        let info = Packet { space: SpaceId::Data, kind: parsed.kind, pn: plain.pn, dcid: parsed.dcid };
+        let info = Packet { space: SpaceId::Data, kind: parsed.kind, pn: plain.pn, dcid: &parsed.dcid };
         let outcome = self.handle_opened(cx, meta, &info, plain.first & 0x18, &opened, scratch);
         Opening::Done(generation, plain.pn, outcome)
     }
@@ -252,7 +253,7 @@ impl Connection {
         &mut self,
         cx: &mut Cx<'_>,
         meta: &RxMeta,
-        info: &Packet,
+        info: &Packet<'_>,
         reserved: u8,
         opened: &Opened<'_>,
         scratch: &mut [u8],
@@ -303,7 +304,7 @@ impl Connection {
     fn read_frames(
         &mut self,
         cx: &mut Cx<'_>,
-        info: &Packet,
+        info: &Packet<'_>,
         opened: &Opened<'_>,
         scratch: &mut [u8],
     ) -> Result<Read, Fault> {
@@ -313,9 +314,8 @@ impl Connection {
         }
         let mut read = Read { eliciting: false, complete: true };
         let mut pos = 0;
-        let head = opened.head();
-        let mut end = head.len();
-        scratch[..end].copy_from_slice(head);
+        let head = scratch.first_chunk_mut().expect("room for the largest payload");
+        let mut end = opened.head(head);
         let mut want = if len <= SMALL { len } else { WINDOW };
         while pos < len {
             if end < len && end < pos + want.min(len - pos) {
@@ -352,7 +352,7 @@ impl Connection {
                     want = WINDOW;
                 }
             } else {
-                self.on_frame(cx, info.space, &info.dcid, &frame)?;
+                self.on_frame(cx, info.space, info.dcid, &frame)?;
             }
             if !self.is_active() {
                 break;
@@ -397,6 +397,21 @@ fn unprotect(
     let header_len = pn_offset + pn_len;
     // The tag has to fit as well.
     (packet.len() >= header_len + 16).then_some(Plain { first, pn, header_len })
+}
+
+/// The same for a short header; the packet stays as it is, and the header's bytes are returned.
+fn unprotect_short(
+    packet: &[u8],
+    pn_offset: usize,
+    largest: Option<u64>,
+    mask: impl FnOnce(&[u8; 16]) -> [u8; 5],
+) -> Option<(Plain, [u8; 16])> {
+    let sample = packet.get(pn_offset + 4..)?.first_chunk()?;
+    let (header, first, pn_len, truncated) = header::unprotected_short(packet, pn_offset, mask(sample));
+    let pn = header::decode_pn(largest, truncated, pn_len);
+    let header_len = pn_offset + pn_len;
+    // The tag has to fit as well.
+    (packet.len() >= header_len + 16).then_some((Plain { first, pn, header_len }, header))
 }
 
 fn frame_fault(error: &FrameError) -> Fault {

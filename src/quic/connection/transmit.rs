@@ -206,7 +206,7 @@ impl Connection {
         }
         builder.pad_to(if builder.expand { fill.expand_to } else { fill.pad_to });
         self.space(space).probes = self.space(space).probes.saturating_sub(u8::from(builder.eliciting));
-        Some(self.finish_packet(cx, space, pn, builder, true))
+        Some(self.finish_packet(cx, space, pn, &mut builder, true))
     }
 
     /// A 1-RTT packet will be sealed: false when the key is used up, `None` when there is none.
@@ -216,6 +216,7 @@ impl Connection {
         Some(self.one_rtt.as_mut()?.before_send(pn, keep_until))
     }
 
+    #[inline]
     fn start_packet<'s>(&mut self, space: SpaceId, pn: u64, slot: &'s mut [u8]) -> PacketBuilder<'s> {
         let pn_len = header::pn_len(pn, self.recovery.largest_acked(space));
         let dcid = self.remote_cids.current();
@@ -243,7 +244,7 @@ impl Connection {
         cx: &mut Cx<'_>,
         space: SpaceId,
         pn: u64,
-        builder: PacketBuilder<'_>,
+        builder: &mut PacketBuilder<'_>,
         count: bool,
     ) -> usize {
         let eliciting = builder.eliciting;
@@ -464,7 +465,7 @@ impl Connection {
         let mut builder = self.start_packet(SpaceId::Data, pn, &mut slot[..size]);
         builder.put(&Frame::Ping, Some(SentFrame::MtuProbe));
         builder.pad_to(size);
-        let len = self.finish_packet(cx, SpaceId::Data, pn, builder, false);
+        let len = self.finish_packet(cx, SpaceId::Data, pn, &mut builder, false);
         self.path.mtu.probe_sent(pn, size as u16);
         Some(len)
     }
@@ -530,14 +531,14 @@ impl Connection {
             builder.put(&frame, None);
         }
         builder.pad_to(pad_to);
-        let len = self.seal(space, pn, builder);
+        let len = self.seal(space, pn, &mut builder);
         self.building.clear();
         len
     }
 
     /// Protects a packet; what it carries is in `self.building` then. Returns its length.
-    fn seal(&mut self, space: SpaceId, pn: u64, builder: PacketBuilder<'_>) -> usize {
-        let (len, frames) = match space {
+    fn seal(&mut self, space: SpaceId, pn: u64, builder: &mut PacketBuilder<'_>) -> usize {
+        let len = match space {
             SpaceId::Data => {
                 let keys = self.one_rtt.as_ref().expect("checked by the caller");
                 builder.finish(pn, &keys.local, &keys.local_header, &self.streams)
@@ -547,7 +548,7 @@ impl Connection {
                 builder.finish(pn, &keys.local.packet, &keys.local.header, &self.streams)
             }
         };
-        self.building = frames;
+        self.building = std::mem::take(&mut builder.frames);
         len
     }
 }

@@ -205,7 +205,10 @@ impl SendStream {
 
     /// The memory of `range`, which must be queued and not acknowledged, in order.
     pub(crate) fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
-        let first = self.segments.partition_point(|s| s.end() <= range.start);
+        // New data is most often in the last segment, and that is the only one most often.
+        let is_last = self.segments.back().is_some_and(|last| last.start <= range.start);
+        let first =
+            if is_last { self.segments.len() - 1 } else { self.segments.partition_point(|s| s.end() <= range.start) };
         let Range { start, end } = range;
         self.segments.range(first..).take_while(move |s| s.start < end).map(move |s| {
             let (from, to) = (start.max(s.start), end.min(s.end()));

@@ -123,6 +123,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends bytes.
+    #[inline]
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.data[self.pos..self.pos + bytes.len()].copy_from_slice(bytes);
         self.pos += bytes.len();
@@ -150,6 +151,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends a variable-length integer in its shortest form.
+    #[inline]
     pub fn varint(&mut self, value: u64) {
         match size(value) {
             1 => self.u8(value as u8),

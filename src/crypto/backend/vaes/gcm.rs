@@ -58,7 +58,8 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
     }
 
     /// Encrypts all of a packet's body, and gives the tag: the first `head` bytes, 64 at the most, lie in the body, the
-    /// others are `rest`, or lie in the body as well. What comes out of the cipher goes right into the hash.
+    /// others are `rest`, or lie in the body as well. What comes out of the cipher goes right into the hash. Gives the
+    /// front of the ciphertext, too, with zeros behind a short one: to read it back from the body would have to wait.
     #[inline]
     pub(in crate::crypto) fn seal(
         &self,
@@ -67,9 +68,11 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
         body: &mut [u8],
         head: usize,
         rest: Option<&[u8]>,
-    ) -> [u8; TAG_LEN] {
+    ) -> ([u8; TAG_LEN], [u8; WIDTH]) {
+        let mut front = [0; WIDTH];
         // SAFETY: a schedule exists only where the CPU has the instructions.
-        store(unsafe { seal(self, nonce, aad, body, head, rest) })
+        let tag = unsafe { seal(self, nonce, aad, body, head, rest, &mut front) };
+        (store(tag), front)
     }
 }
 
@@ -87,7 +90,9 @@ fn tag_and_head<const ROUNDS: usize>(
     // SAFETY: only the first bytes of the ciphertext are read, and no more than there are.
     let data = unsafe { _mm512_maskz_loadu_epi8(mask, ciphertext.as_ptr().wrapping_sub(BLOCK).cast()) };
     // SAFETY: as many bytes as a register has.
-    unsafe { _mm512_storeu_si512(head.as_mut_ptr().cast(), _mm512_xor_si512(data, stream)) };
+    unsafe {
+        _mm512_storeu_si512(head.as_mut_ptr().cast(), _mm512_maskz_mov_epi8(mask, _mm512_xor_si512(data, stream)))
+    };
     let lengths = number(lengths(aad.len(), ciphertext.len()));
     _mm_xor_si128(hash(&gcm.powers, aad, ciphertext, lengths), _mm512_castsi512_si128(stream))
 }
@@ -108,6 +113,7 @@ fn seal<const ROUNDS: usize>(
     body: &mut [u8],
     head: usize,
     rest: Option<&[u8]>,
+    front: &mut [u8; WIDTH],
 ) -> __m128i {
     assert!(head <= WIDTH.min(body.len()) && rest.is_none_or(|rest| head + rest.len() == body.len()));
     let [mask] = Counters::new(nonce, FIRST).keystream::<ROUNDS, 1>(&gcm.schedule);
@@ -127,7 +133,11 @@ fn seal<const ROUNDS: usize>(
     // has whole registers of them, the last one what is left.
     let hash = unsafe {
         while len - at >= STEP * WIDTH {
-            hash.take(work.encrypt::<STEP>(&mut counters, at, u64::MAX));
+            let registers = work.encrypt::<STEP>(&mut counters, at, u64::MAX);
+            if at == 0 {
+                show(front, registers[0]);
+            }
+            hash.take(registers);
             at += STEP * WIDTH;
         }
         let left = len - at;
@@ -135,6 +145,9 @@ fn seal<const ROUNDS: usize>(
         macro_rules! tail {
             ($n:literal) => {{
                 let registers = work.encrypt::<{ $n + 1 }>(&mut counters, at, last);
+                if at == 0 {
+                    show(front, registers[0]);
+                }
                 let whole: [_; $n] = *registers.first_chunk().expect("one less");
                 hash.take(whole);
                 finish(hash, registers[$n], left % WIDTH, lengths)
@@ -143,6 +156,9 @@ fn seal<const ROUNDS: usize>(
         match left / WIDTH {
             0 => {
                 let [register] = work.encrypt::<1>(&mut counters, at, last);
+                if at == 0 {
+                    show(front, register);
+                }
                 finish(hash, register, left, lengths)
             }
             1 => tail!(1),
@@ -155,6 +171,13 @@ fn seal<const ROUNDS: usize>(
         }
     };
     _mm_xor_si128(hash, _mm512_castsi512_si128(mask))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+fn show(front: &mut [u8; WIDTH], register: __m512i) {
+    // SAFETY: as many bytes as a register has.
+    unsafe { _mm512_storeu_si512(front.as_mut_ptr().cast(), register) };
 }
 
 /// What is sealed.
