@@ -212,9 +212,9 @@ impl<'a> Sealer<'a> {
         let at_hand = offset
             .checked_sub(self.start)
             .filter(|from| from + SAMPLE_LEN + TAG_LEN + self.start <= self.packet.len())
-            .and_then(|from| self.sealing.front()?.get(from..)?.first_chunk());
+            .and_then(|from| self.sealing.front()?.sample(from));
         let sample = match at_hand {
-            Some(sample) => *sample,
+            Some(sample) => sample,
             None => *self.packet[offset..].first_chunk().expect("a sample fits into the packet"),
         };
         (self.packet.len(), sample)

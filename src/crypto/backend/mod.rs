@@ -38,8 +38,27 @@ pub(super) enum Cipher {
     VaesAes256Gcm(Box<vaes::Gcm<{ vaes::AES256 }>>),
 }
 
-/// The front of a ciphertext.
-pub(super) type Front = [u8; 64];
+/// The first 20 bytes of a ciphertext, in registers: a header protection sample is among them.
+#[derive(Clone, Copy)]
+pub(super) struct Front {
+    /// The first 16, the first one lowest.
+    low: u128,
+    /// The four behind them.
+    next: u32,
+}
+
+impl Front {
+    /// The 16 bytes from `from` on, if it has them.
+    #[inline]
+    pub(super) fn sample(self, from: usize) -> Option<[u8; 16]> {
+        let bits = 8 * from as u32;
+        match from {
+            0 => Some(self.low.to_le_bytes()),
+            1..=4 => Some((self.low >> bits | u128::from(self.next) << (128 - bits)).to_le_bytes()),
+            _ => None,
+        }
+    }
+}
 
 /// The first bytes of a plaintext, which some kernels decrypt along with the tag; they begin behind the tag's mask.
 pub(super) struct Head([u8; Head::MASK + Head::LEN]);
@@ -157,7 +176,7 @@ impl Cipher {
         }
     }
 
-    /// Encrypts all of `body`, and gives the tag: `head` bytes lie there already, the others are `rest` or lie there, too.
+    /// Encrypts all of `body`, and gives the tag and the front of the ciphertext: `head` bytes lie there already, the others are `rest` or lie there, too.
     #[cfg(target_arch = "x86_64")]
     #[inline]
     fn seal(
@@ -224,6 +243,7 @@ pub(super) struct OneGo<'a> {
     nonce: Nonce,
     /// So many bytes at the beginning of the body are not encrypted yet.
     head: usize,
+    /// The tag and the front of the ciphertext, made with the last piece.
     done: Option<([u8; TAG_LEN], Front)>,
 }
 
@@ -287,10 +307,10 @@ impl Sealing<'_> {
 
     /// The front of the ciphertext, if it is at hand: zeros behind a short one.
     #[inline]
-    pub(super) fn front(&self) -> Option<&Front> {
+    pub(super) fn front(&self) -> Option<Front> {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::OneGo(one) => one.done.as_ref().map(|(_, front)| front),
+            Self::OneGo(one) => one.done.map(|(_, front)| front),
             _ => None,
         }
     }

@@ -1,9 +1,9 @@
 //! AES-GCM taken apart: a tag that gives the head of the plaintext along the way, and a keystream for any range.
 
 use core::arch::x86_64::{
-    __m128i, __m512i, _mm_set_epi64x, _mm_setzero_si128, _mm_xor_si128, _mm512_castsi512_si128, _mm512_loadu_si512,
-    _mm512_mask_loadu_epi8, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8,
-    _mm512_storeu_si512, _mm512_xor_si512,
+    __m128i, __m512i, _mm_cvtsi128_si32, _mm_set_epi64x, _mm_setzero_si128, _mm_xor_si128, _mm512_castsi512_si128,
+    _mm512_extracti32x4_epi32, _mm512_loadu_si512, _mm512_mask_loadu_epi8, _mm512_mask_storeu_epi8,
+    _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_setzero_si512, _mm512_storeu_si512, _mm512_xor_si512,
 };
 
 use aes::cipher::inout::InOutBuf;
@@ -12,8 +12,8 @@ use super::ctr::{Counters, FIRST, apply};
 use super::ghash::{Hash, Powers, STEP, finish, hash};
 use super::schedule::{Schedule, encrypt, store};
 use super::{BLOCK, WIDTH};
-use crate::crypto::backend::Head;
 use crate::crypto::backend::portable::lengths;
+use crate::crypto::backend::{Front, Head};
 use crate::crypto::nonce::Nonce;
 use crate::crypto::packet::TAG_LEN;
 
@@ -68,10 +68,9 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
         body: &mut [u8],
         head: usize,
         rest: Option<&[u8]>,
-    ) -> ([u8; TAG_LEN], [u8; WIDTH]) {
-        let mut front = [0; WIDTH];
+    ) -> ([u8; TAG_LEN], Front) {
         // SAFETY: a schedule exists only where the CPU has the instructions.
-        let tag = unsafe { seal(self, nonce, aad, body, head, rest, &mut front) };
+        let (tag, front) = unsafe { seal(self, nonce, aad, body, head, rest) };
         (store(tag), front)
     }
 }
@@ -113,8 +112,7 @@ fn seal<const ROUNDS: usize>(
     body: &mut [u8],
     head: usize,
     rest: Option<&[u8]>,
-    front: &mut [u8; WIDTH],
-) -> __m128i {
+) -> (__m128i, Front) {
     assert!(head <= WIDTH.min(body.len()) && rest.is_none_or(|rest| head + rest.len() == body.len()));
     let [mask] = Counters::new(nonce, FIRST).keystream::<ROUNDS, 1>(&gcm.schedule);
     let lengths = number(lengths(aad.len(), body.len()));
@@ -129,14 +127,13 @@ fn seal<const ROUNDS: usize>(
     let mut hash = Hash::new(&gcm.powers, aad);
     let mut counters = Counters::new(nonce, FIRST + 1);
     let mut at = 0;
+    let mut first = _mm512_setzero_si512();
     // SAFETY: source and destination are good for `len` bytes but for the head, which is in the destination; each call
     // has whole registers of them, the last one what is left.
     let hash = unsafe {
         while len - at >= STEP * WIDTH {
             let registers = work.encrypt::<STEP>(&mut counters, at, u64::MAX);
-            if at == 0 {
-                show(front, registers[0]);
-            }
+            first = if at == 0 { registers[0] } else { first };
             hash.take(registers);
             at += STEP * WIDTH;
         }
@@ -145,9 +142,7 @@ fn seal<const ROUNDS: usize>(
         macro_rules! tail {
             ($n:literal) => {{
                 let registers = work.encrypt::<{ $n + 1 }>(&mut counters, at, last);
-                if at == 0 {
-                    show(front, registers[0]);
-                }
+                first = if at == 0 { registers[0] } else { first };
                 let whole: [_; $n] = *registers.first_chunk().expect("one less");
                 hash.take(whole);
                 finish(hash, registers[$n], left % WIDTH, lengths)
@@ -156,9 +151,7 @@ fn seal<const ROUNDS: usize>(
         match left / WIDTH {
             0 => {
                 let [register] = work.encrypt::<1>(&mut counters, at, last);
-                if at == 0 {
-                    show(front, register);
-                }
+                first = if at == 0 { register } else { first };
                 finish(hash, register, left, lengths)
             }
             1 => tail!(1),
@@ -170,14 +163,9 @@ fn seal<const ROUNDS: usize>(
             _ => tail!(7),
         }
     };
-    _mm_xor_si128(hash, _mm512_castsi512_si128(mask))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-fn show(front: &mut [u8; WIDTH], register: __m512i) {
-    // SAFETY: as many bytes as a register has.
-    unsafe { _mm512_storeu_si512(front.as_mut_ptr().cast(), register) };
+    let next = _mm_cvtsi128_si32(_mm512_extracti32x4_epi32::<1>(first)) as u32;
+    let front = Front { low: u128::from_le_bytes(store(_mm512_castsi512_si128(first))), next };
+    (_mm_xor_si128(hash, _mm512_castsi512_si128(mask)), front)
 }
 
 /// What is sealed.
