@@ -11,77 +11,128 @@ const MAX_BUFFERED: u64 = 64 << 10;
 /// Pieces that buffered bytes may lie scattered in. Clients that shuffle their first flight make some.
 const MAX_PIECES: usize = 256;
 
-/// Handshake bytes to send. They are few, so they are kept until their space is discarded.
+/// Handshake bytes to send. What is kept of them goes when all of it is acknowledged, or with their space.
 #[derive(Debug, Default)]
 pub(crate) struct CryptoSend {
+    /// Bytes that were sent, acknowledged and forgotten.
+    base: u64,
+    state: Option<Box<Sending>>,
+}
+
+#[derive(Debug, Default)]
+struct Sending {
+    /// `data[0]` has the offset of the stream's base; the other numbers are offsets in it.
     data: Vec<u8>,
     next: u64,
     lost: RangeSet,
     acked: RangeSet,
 }
 
+impl Sending {
+    fn len(&self) -> u64 {
+        self.data.len() as u64
+    }
+
+    /// The next range to send, at most `max` bytes.
+    fn pick(&self, max: usize) -> Range<u64> {
+        match self.lost.first() {
+            Some(lost) => lost.start..lost.end.min(lost.start + max as u64),
+            None => self.next..self.len().min(self.next + max as u64),
+        }
+    }
+}
+
 impl CryptoSend {
     /// Where TLS appends its output.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
-        &mut self.data
+        &mut self.state.get_or_insert_default().data
     }
 
     pub(crate) fn has_pending(&self) -> bool {
-        !self.lost.is_empty() || self.next < self.data.len() as u64
+        self.state.as_ref().is_some_and(|s| !s.lost.is_empty() || s.next < s.len())
     }
 
     /// The next range to send, at most `max` bytes.
     pub(crate) fn pick(&self, max: usize) -> Option<Range<u64>> {
-        let range = match self.lost.first() {
-            Some(lost) => lost.start..lost.end.min(lost.start + max as u64),
-            None => self.next..(self.data.len() as u64).min(self.next + max as u64),
-        };
-        (!range.is_empty()).then_some(range)
+        let range = self.state.as_ref()?.pick(max);
+        (!range.is_empty()).then(|| self.base + range.start..self.base + range.end)
     }
 
     pub(crate) fn bytes(&self, range: &Range<u64>) -> &[u8] {
-        &self.data[range.start as usize..range.end as usize]
+        let range = self.inner(range.clone());
+        let data = self.state.as_ref().map_or(&[][..], |s| &s.data);
+        &data[range.start as usize..range.end as usize]
+    }
+
+    /// `range` as offsets in what is kept.
+    fn inner(&self, range: Range<u64>) -> Range<u64> {
+        range.start.saturating_sub(self.base)..range.end.saturating_sub(self.base)
     }
 
     pub(crate) fn sent(&mut self, range: &Range<u64>) {
-        if range.start == self.next {
-            self.next = range.end;
+        let range = self.inner(range.clone());
+        let Some(s) = &mut self.state else { return };
+        if range.start == s.next {
+            s.next = range.end;
         } else {
-            self.lost.remove(range.clone());
+            s.lost.remove(range);
         }
     }
 
     pub(crate) fn on_acked(&mut self, range: Range<u64>) {
-        self.lost.remove(range.clone());
-        self.acked.insert(range);
+        let range = self.inner(range);
+        let Some(s) = &mut self.state else { return };
+        s.lost.remove(range.clone());
+        s.acked.insert(range);
+        if s.acked.first() == Some(0..s.len()) {
+            self.base += s.len();
+            self.state = None;
+        }
     }
 
     pub(crate) fn on_lost(&mut self, range: Range<u64>) {
-        for missing in self.acked.missing_in(range) {
-            self.lost.insert(missing);
+        let range = self.inner(range);
+        let Some(s) = &mut self.state else { return };
+        for missing in s.acked.missing_in(range) {
+            s.lost.insert(missing);
         }
     }
 
     /// Everything that the peer may not have, as one range.
     pub(crate) fn unacked(&self) -> Range<u64> {
-        let end = self.data.len() as u64;
-        self.acked.missing_in(0..end).next().map_or(end, |gap| gap.start)..end
+        let Some(s) = &self.state else { return self.base..self.base };
+        let from = s.acked.missing_in(0..s.len()).next().map_or(s.len(), |gap| gap.start);
+        self.base + from..self.base + s.len()
     }
 
     /// Sends everything again (after a Retry).
     pub(crate) fn restart(&mut self) {
-        self.next = 0;
-        self.lost.clear();
-        self.acked.clear();
+        if let Some(s) = &mut self.state {
+            s.next = 0;
+            s.lost.clear();
+            s.acked.clear();
+        }
+    }
+
+    /// Gives back what is not needed while there is nothing to send.
+    pub(crate) fn trim(&mut self) {
+        self.state.take_if(|s| s.data.is_empty());
     }
 }
 
 /// Handshake bytes received, possibly out of order.
 #[derive(Debug, Default)]
 pub(crate) struct CryptoRecv {
-    /// `data[0]` has offset `base`; gaps hold zeros until filled.
-    data: Vec<u8>,
+    /// Bytes that TLS has read.
     base: u64,
+    state: Option<Box<Receiving>>,
+}
+
+/// Bytes that TLS has not read.
+#[derive(Debug, Default)]
+struct Receiving {
+    /// `data[0]` has the offset of the stream's base; gaps hold zeros until filled.
+    data: Vec<u8>,
     received: RangeSet,
 }
 
@@ -98,18 +149,19 @@ impl CryptoRecv {
         let skip = self.base.saturating_sub(offset) as usize;
         let start = (offset + skip as u64 - self.base) as usize;
         let bytes = &bytes[skip..];
-        if self.data.len() < start + bytes.len() {
-            self.data.resize(start + bytes.len(), 0);
+        let state = self.state.get_or_insert_default();
+        if state.data.len() < start + bytes.len() {
+            state.data.resize(start + bytes.len(), 0);
         }
         let range = self.base + start as u64..end;
-        for missing in self.received.missing_in(range.clone()) {
+        for missing in state.received.missing_in(range.clone()) {
             let at = (missing.start - self.base) as usize;
             let from = (missing.start - range.start) as usize;
             let n = (missing.end - missing.start) as usize;
-            self.data[at..at + n].copy_from_slice(&bytes[from..from + n]);
+            state.data[at..at + n].copy_from_slice(&bytes[from..from + n]);
         }
-        self.received.insert(range);
-        if self.received.len() > MAX_PIECES {
+        state.received.insert(range);
+        if state.received.len() > MAX_PIECES {
             return Err(TransportError::CRYPTO_BUFFER_EXCEEDED);
         }
         Ok(())
@@ -117,17 +169,22 @@ impl CryptoRecv {
 
     /// The bytes that are in order and were not taken yet, if any.
     pub(crate) fn take(&mut self) -> Option<Vec<u8>> {
-        let first = self.received.first().filter(|r| r.start == self.base)?;
+        let state = self.state.as_mut()?;
+        let first = state.received.first().filter(|r| r.start == self.base)?;
         let n = (first.end - first.start) as usize;
-        self.received.remove(first.clone());
+        state.received.remove(first.clone());
         self.base = first.end;
-        let rest = self.data.split_off(n);
-        Some(std::mem::replace(&mut self.data, rest))
+        let rest = state.data.split_off(n);
+        let taken = std::mem::replace(&mut state.data, rest);
+        if state.received.is_empty() {
+            self.state = None;
+        }
+        Some(taken)
     }
 
     /// Whether bytes lie behind a gap (an error when the space's keys change, RFC 9001 §4.1.3).
     pub(crate) fn has_gap(&self) -> bool {
-        !self.received.is_empty()
+        self.state.is_some()
     }
 }
 
@@ -166,5 +223,17 @@ mod tests {
         assert_eq!(s.pick(100), Some(4..6));
         s.sent(&(4..6));
         assert!(!s.has_pending());
+        s.on_acked(0..8);
+        assert_eq!((s.unacked(), s.state.is_some()), (8..10, true));
+        s.on_acked(8..10);
+        assert!(s.state.is_none(), "nothing is kept of what has arrived");
+        s.on_lost(0..10);
+        s.on_acked(3..5);
+        assert_eq!((s.pick(100), s.unacked()), (None, 10..10));
+        s.buffer().extend_from_slice(b"abc");
+        assert_eq!((s.pick(2), s.bytes(&(11..13))), (Some(10..12), &b"bc"[..]));
+        s.sent(&(10..12));
+        s.on_lost(9..12);
+        assert_eq!(s.pick(100), Some(10..12));
     }
 }

@@ -435,9 +435,9 @@ impl<'a> Conn<'a> {
         self.conn.path.local
     }
 
-    /// The negotiated application protocol, once known.
+    /// The negotiated application protocol, once the handshake is complete.
     pub fn alpn(&self) -> Option<&[u8]> {
-        self.conn.tls.as_ref().and_then(|tls| tls.alpn())
+        self.conn.complete.then_some(&*self.conn.alpn)
     }
 
     /// Whether the handshake is complete and the connection not closed.

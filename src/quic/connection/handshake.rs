@@ -17,6 +17,9 @@ use crate::wire::quic::{ConnectionId, TransportError};
 /// Type of the CRYPTO frame, which TLS errors are blamed on.
 const CRYPTO_FRAME: u64 = 0x06;
 
+/// TLS alert (RFC 8446 §6).
+const UNEXPECTED_MESSAGE: u8 = 10;
+
 impl Connection {
     /// The transport parameters that we announce.
     pub(crate) fn local_params(&self, cx: &mut Cx<'_>) -> TransportParameters {
@@ -70,7 +73,11 @@ impl Connection {
                 let why = "handshake data after the keys of its level were replaced";
                 return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, CRYPTO_FRAME, why));
             }
-            let Some(tls) = &mut self.tls else { return Ok(()) };
+            let Some(tls) = &mut self.tls else {
+                // A server has no use for TLS any more, and a client nothing to say to it (RFC 9001 §4.1.3).
+                let why = "handshake data after the handshake";
+                return Err(Fault::new(TransportError::crypto(UNEXPECTED_MESSAGE), CRYPTO_FRAME, why));
+            };
             tls.read_handshake(&bytes).map_err(tls_fault)?;
             self.drive_tls(cx)?;
         }
@@ -90,6 +97,9 @@ impl Connection {
                 Some(KeyChange::OneRtt(keys, updates)) => self.one_rtt = Some(Box::new(OneRtt::new(keys, updates))),
                 None => break,
             }
+        }
+        for space in &mut self.spaces {
+            space.crypto_tx.trim();
         }
         self.take_params()?;
         let done = self.tls.as_ref().is_some_and(|tls| !tls.is_handshaking());
@@ -175,10 +185,13 @@ impl Connection {
         self.stats.handshake_time = Some(cx.now.saturating_since(self.born));
         cx.stats.handshakes += 1;
         let alpn = self.tls.as_ref().and_then(|tls| tls.alpn()).unwrap_or_default().to_vec();
+        self.alpn = alpn.as_slice().into();
         self.event(Event::Connected { alpn });
         if self.side == Side::Server {
             self.handshake_done_due = true;
             self.on_confirmed(cx);
+            // Its tickets are written. What a client needs it for, more of them, a server does not.
+            self.tls = None;
         }
         let (id, ids) = (self.id, cx.ids);
         self.local_cids.issue(self.peer.active_connection_id_limit, |seq| ids.cid(id, seq));

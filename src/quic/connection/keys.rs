@@ -12,8 +12,10 @@ pub(crate) struct OneRtt {
     remote: PacketKey,
     /// Packets from before the last update, until the given time.
     previous: Option<(PacketKey, Instant)>,
-    next_local: Option<PacketKey>,
-    next_remote: Option<PacketKey>,
+    /// The next phase's keys, local and remote. Until the first update they are made when they are wanted first, which
+    /// tells nothing, as everybody knows which phase it is then. From there on they are always one phase ahead, so that
+    /// nothing about a packet's phase shows in the time that it takes (RFC 9001 §6.3, §9.5).
+    next: Option<Box<(PacketKey, PacketKey)>>,
     updates: KeyUpdates,
     phase: bool,
     /// Lowest packet number received in the current phase.
@@ -35,19 +37,17 @@ pub(crate) enum Generation {
 }
 
 impl OneRtt {
-    pub(crate) fn new(keys: Keys, mut updates: KeyUpdates) -> Self {
+    pub(crate) fn new(keys: Keys, updates: KeyUpdates) -> Self {
         let Keys { local, remote } = keys;
         let DirectionKeys { header: local_header, packet: local } = local;
         let DirectionKeys { header: remote_header, packet: remote } = remote;
-        let (next_local, next_remote) = updates.next();
         Self {
             local_header,
             remote_header,
             local,
             remote,
             previous: None,
-            next_local: Some(next_local),
-            next_remote: Some(next_remote),
+            next: None,
             updates,
             phase: false,
             phase_start: None,
@@ -74,11 +74,11 @@ impl OneRtt {
         }
     }
 
-    pub(crate) fn remote(&self, generation: Generation) -> Option<&PacketKey> {
+    pub(crate) fn remote(&mut self, generation: Generation) -> Option<&PacketKey> {
         match generation {
             Generation::Current => Some(&self.remote),
             Generation::Previous => self.previous.as_ref().map(|(key, _)| key),
-            Generation::Next => self.next_remote.as_ref(),
+            Generation::Next => Some(&self.next.get_or_insert_with(|| Box::new(self.updates.next())).1),
         }
     }
 
@@ -110,12 +110,11 @@ impl OneRtt {
 
     /// Both directions move on to the next keys.
     fn rotate(&mut self, next_pn: u64, keep_until: Instant) {
-        let (local, remote) = self.updates.next();
-        let next_remote = self.next_remote.replace(remote).expect("always one ahead");
-        let next_local = self.next_local.replace(local).expect("always one ahead");
-        let old = std::mem::replace(&mut self.remote, next_remote);
+        let (local, remote) = self.next.take().map_or_else(|| self.updates.next(), |next| *next);
+        self.next = Some(Box::new(self.updates.next()));
+        let old = std::mem::replace(&mut self.remote, remote);
         self.previous = Some((old, keep_until));
-        self.local = next_local;
+        self.local = local;
         self.phase = !self.phase;
         self.phase_start = None;
         self.sent_from = next_pn;

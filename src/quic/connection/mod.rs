@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use crate::base::Side;
 use crate::base::time::{Duration, Instant};
-use crate::crypto;
+use crate::crypto::{self, DirectionKeys, Keys};
 use crate::mem::BufPool;
 use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, Tokens, reset_token};
 use crate::quic::config::TransportConfig;
@@ -99,7 +99,10 @@ pub(crate) struct Connection {
     state: State,
     pub(crate) events: VecDeque<Event>,
 
+    /// As long as it is needed.
     tls: Option<Box<TlsSession>>,
+    /// The negotiated application protocol.
+    alpn: Box<[u8]>,
     spaces: [Space; 3],
     one_rtt: Option<Box<OneRtt>>,
     /// Handshake keys exist, even while they are lent to the packet that is being read.
@@ -160,7 +163,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(birth: &Birth, now: Instant, ids: &IdMaker) -> Self {
+    /// `sender`: the keys of the peer's Initial packets, if they are at hand.
+    pub(crate) fn new(birth: &Birth, now: Instant, ids: &IdMaker, sender: Option<DirectionKeys>) -> Self {
         let config = birth.config.clone();
         let recovery = Recovery::new(
             &RecoveryConfig {
@@ -176,7 +180,10 @@ impl Connection {
             bidi_remote: config.peer_window(config.stream_window_bidi_remote),
             uni: config.peer_window(config.stream_window_uni),
         };
-        let initial = crypto::initial_keys(&birth.original_dcid, birth.side);
+        let initial = match sender {
+            Some(remote) => Keys { local: crypto::initial_direction(&birth.original_dcid, birth.side), remote },
+            None => crypto::initial_keys(&birth.original_dcid, birth.side),
+        };
         let mut spaces = <[Space; 3]>::default();
         spaces[SpaceId::Initial.index()].keys = Some(Box::new(initial));
         Self {
@@ -185,6 +192,7 @@ impl Connection {
             state: State::Active,
             events: VecDeque::new(),
             tls: None,
+            alpn: Box::default(),
             spaces,
             one_rtt: None,
             has_handshake_keys: false,

@@ -178,7 +178,7 @@ impl Connection {
             cx.stats.drop(Drop::NoKeys);
             return Ok(());
         };
-        let outcome = self.open_short(cx, meta, parsed, packet, scratch, &keys);
+        let outcome = self.open_short(cx, meta, parsed, packet, scratch, &mut keys);
         let outcome = match outcome {
             Opening::Dropped => Ok(()),
             Opening::Forged if keys.on_failure() => Ok(()),
@@ -216,7 +216,7 @@ impl Connection {
         parsed: &Parsed,
         packet: &mut [u8],
         scratch: &mut [u8],
-        keys: &super::keys::OneRtt,
+        keys: &mut super::keys::OneRtt,
     ) -> Opening {
         let largest = self.space(SpaceId::Data).acks.largest();
         let unprotected = unprotect_short(packet, parsed.pn_offset, largest, |sample| keys.remote_header.mask(sample));

@@ -2,7 +2,7 @@
 
 use crate::base::Side;
 use crate::base::time::Instant;
-use crate::crypto;
+use crate::crypto::{self, DirectionKeys};
 use crate::quic::connection::{Birth, Connection, Cx, RxMeta};
 use crate::quic::endpoint::{Answer, Endpoint, MAX_ANSWERS};
 use crate::quic::path::MIN_MTU;
@@ -68,7 +68,8 @@ impl Endpoint {
             self.stats.drop(Drop::Overload);
             return;
         }
-        if !self.is_authentic(parsed, data) {
+        let keys = crypto::initial_direction(&parsed.dcid, Side::Client);
+        if !self.is_authentic(&keys, parsed, data) {
             self.stats.drop(Drop::Authentication);
             return;
         }
@@ -82,7 +83,7 @@ impl Endpoint {
             original_dcid: parsed.dcid,
             remote_cid: parsed.scid,
         };
-        let mut conn = Box::new(Connection::new(&birth, now, &self.ids));
+        let mut conn = Box::new(Connection::new(&birth, now, &self.ids, Some(keys)));
         let mut cx = Cx { now, pool: &self.pool, ids: &self.ids, stats: &mut self.stats };
         let params = conn.local_params(&mut cx).to_bytes();
         let started = TlsSession::server(&server.tls, params).map(|tls| conn.start_tls(&mut cx, tls));
@@ -99,10 +100,9 @@ impl Endpoint {
     }
 
     /// Whether the first packet of `data` is sealed with its Initial keys; looks at a copy.
-    fn is_authentic(&mut self, parsed: &Parsed, data: &[u8]) -> bool {
+    fn is_authentic(&mut self, keys: &DirectionKeys, parsed: &Parsed, data: &[u8]) -> bool {
         let packet = &mut self.scratch[..parsed.packet_len];
         packet.copy_from_slice(&data[..parsed.packet_len]);
-        let keys = crypto::initial_direction(&parsed.dcid, Side::Client);
         let Some(sample) = packet.get(parsed.pn_offset + 4..).and_then(|s| s.first_chunk::<16>()) else {
             return false;
         };

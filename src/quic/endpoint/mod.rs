@@ -161,7 +161,7 @@ impl Endpoint {
             original_dcid: dcid,
             remote_cid: dcid,
         };
-        let mut conn = Box::new(Connection::new(&birth, now, &self.ids));
+        let mut conn = Box::new(Connection::new(&birth, now, &self.ids, None));
         let mut cx = cx!(self, now);
         let params = conn.local_params(&mut cx).to_bytes();
         let tls = TlsSession::client(&config.tls, server_name, params);

@@ -189,9 +189,9 @@ impl<F> SentRing<F> {
         })
     }
 
-    /// Takes everything out; numbers go on where they were.
+    /// Takes everything out, and gives its memory back; numbers go on where they were.
     pub(super) fn drain(&mut self, mut each: impl FnMut(SentPacket<F>)) {
-        for (_, slot) in self.slots.drain(..).chain(self.bare.drain(..)) {
+        for (_, slot) in std::mem::take(&mut self.slots).into_iter().chain(std::mem::take(&mut self.bare)) {
             if let Slot::Sent(packet) = slot {
                 each(packet);
             }

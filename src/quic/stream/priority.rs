@@ -43,8 +43,8 @@ impl Priority {
 pub(crate) struct SendQueue {
     /// Streams that are not incremental, by urgency and ID.
     ordered: BinaryHeap<Reverse<(u8, StreamId)>>,
-    /// Incremental ones, by urgency.
-    rotating: [VecDeque<StreamId>; LEVELS],
+    /// Incremental ones, by urgency. Few connections have any, so the list is as long as the highest urgency in use.
+    rotating: Vec<VecDeque<StreamId>>,
     /// Bit `n` is set when `rotating[n]` holds something.
     occupied: u8,
 }
@@ -54,6 +54,9 @@ impl SendQueue {
     pub(crate) fn push(&mut self, id: StreamId, priority: Priority) {
         let level = priority.level();
         if priority.incremental {
+            if self.rotating.len() <= level {
+                self.rotating.resize_with(level + 1, VecDeque::new);
+            }
             self.rotating[level].push_back(id);
             self.occupied |= 1 << level;
         } else {
@@ -98,8 +101,10 @@ impl SendQueue {
     pub(crate) fn remove(&mut self, id: StreamId, priority: Priority) {
         if priority.incremental {
             let level = priority.level();
-            self.rotating[level].retain(|other| *other != id);
-            self.note(level);
+            if let Some(queue) = self.rotating.get_mut(level) {
+                queue.retain(|other| *other != id);
+                self.note(level);
+            }
         } else {
             self.ordered.retain(|Reverse((_, other))| *other != id);
         }
