@@ -60,6 +60,11 @@ impl Mtu {
         (self.enabled && self.in_flight.is_none() && worth).then_some(self.next)
     }
 
+    /// Whether the search goes on.
+    pub(crate) fn is_searching(&self) -> bool {
+        self.in_flight.is_some() || self.probe_due().is_some()
+    }
+
     pub(crate) fn probe_sent(&mut self, pn: u64, size: u16) {
         self.in_flight = Some((pn, size));
     }

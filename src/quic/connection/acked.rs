@@ -1,15 +1,15 @@
 //! What acknowledgement and loss of a packet mean for the frames it carried (RFC 9000 §13.3).
 
 use crate::quic::connection::sent::SentFrame;
-use crate::quic::connection::{Connection, Cx};
+use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::Event;
 use crate::quic::recovery::SpaceId;
 use crate::wire::quic::StreamId;
 
 impl Connection {
-    /// Applies what `self.acked` collected for `space`.
-    pub(super) fn apply_acked(&mut self, space: SpaceId) {
-        let mut acked = std::mem::take(&mut self.acked);
+    /// Applies what `acked` of the scratch collected for `space`.
+    pub(super) fn apply_acked(&mut self, cx: &mut Cx<'_>, space: SpaceId) {
+        let Scratch { acked, lists, .. } = cx.scratch;
         for (pn, frames) in acked.drain(..) {
             if space == SpaceId::Data
                 && let Some(keys) = &mut self.one_rtt
@@ -19,9 +19,8 @@ impl Connection {
             for frame in frames.iter() {
                 self.frame_acked(space, pn, frame);
             }
-            self.lists.recycle(frames);
+            lists.recycle(frames);
         }
-        self.acked = acked;
     }
 
     fn frame_acked(&mut self, space: SpaceId, pn: u64, frame: SentFrame) {
@@ -59,18 +58,17 @@ impl Connection {
         }
     }
 
-    /// Applies what `self.lost` collected.
+    /// Applies what `lost` of the scratch collected.
     pub(super) fn apply_lost(&mut self, cx: &mut Cx<'_>) {
-        let mut lost = std::mem::take(&mut self.lost);
+        let Scratch { lost, lists, .. } = cx.scratch;
         for (space, pn, frames) in lost.drain(..) {
             self.stats.lost_packets += 1;
             cx.stats.lost_packets += 1;
             for frame in frames.iter() {
                 self.frame_lost(space, pn, frame);
             }
-            self.lists.recycle(frames);
+            lists.recycle(frames);
         }
-        self.lost = lost;
     }
 
     /// If what was lost still matters, it is queued again.

@@ -4,7 +4,7 @@ use crate::base::Side;
 use crate::base::time::Duration;
 use crate::crypto::Opened;
 use crate::quic::connection::closing::Fault;
-use crate::quic::connection::{Connection, Cx};
+use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::{CloseReason, Dir, Event};
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::PlacementStats;
@@ -70,11 +70,11 @@ impl Connection {
     }
 
     fn on_ack(&mut self, cx: &mut Cx<'_>, space: SpaceId, ack: &AckFrame<'_>) -> Result<(), Fault> {
-        let exponent = if space == SpaceId::Data { self.peer.ack_delay_exponent as u32 } else { 3 };
+        let exponent = if space == SpaceId::Data { u32::from(self.peer.ack_delay_exponent) } else { 3 };
         let micros = ack.delay.checked_shl(exponent).filter(|d| d >> exponent == ack.delay).unwrap_or(u64::MAX);
         let delay = Duration::from_micros(micros.min(1 << 40));
         let context = self.context();
-        let (acked, lost) = (&mut self.acked, &mut self.lost);
+        let Scratch { acked, lost, .. } = &mut *cx.scratch;
         let outcome = self.recovery.on_ack(
             cx.now,
             space,
@@ -91,7 +91,7 @@ impl Connection {
         if space == SpaceId::Data {
             self.key_ack = self.key_ack.max(outcome.largest_newly_acked);
         }
-        self.apply_acked(space);
+        self.apply_acked(cx, space);
         self.apply_lost(cx);
         Ok(())
     }

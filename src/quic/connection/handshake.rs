@@ -1,11 +1,13 @@
 //! Driving TLS and what follows from it (RFC 9001 §4, RFC 9000 §7).
 
+use std::collections::VecDeque;
+
 use crate::base::Side;
 use crate::base::time::{Duration, Instant};
 use crate::quic::cid::MAX_ACTIVE;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::keys::OneRtt;
-use crate::quic::connection::{Connection, Cx};
+use crate::quic::connection::{Connection, Cx, PeerLimits};
 use crate::quic::event::{Dir, Event};
 use crate::quic::recovery::SpaceId;
 use crate::quic::space::Space;
@@ -122,7 +124,7 @@ impl Connection {
 
     /// Applies the peer's transport parameters as soon as TLS has them (RFC 9000 §7.4).
     fn take_params(&mut self) -> Result<(), Fault> {
-        if self.peer.initial_source_connection_id.is_some() {
+        if self.peer.known {
             return Ok(());
         }
         // Until the server's flight is read, a client that resumes a session gets those of the earlier
@@ -146,7 +148,7 @@ impl Connection {
         self.streams.set_peer(windows, params.initial_max_streams_bidi, params.initial_max_streams_uni);
         self.raise_credit(params.initial_max_data);
         self.path.mtu.limit(params.max_udp_payload_size.min(u64::from(u16::MAX)) as u16);
-        self.peer = params;
+        self.peer = PeerLimits::of(&params, true);
         Ok(())
     }
 
@@ -171,7 +173,7 @@ impl Connection {
 
     /// The handshake is complete (RFC 9001 §4.1.1).
     fn on_complete(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
-        if self.peer.initial_source_connection_id.is_none() {
+        if !self.peer.known {
             let why = "no transport parameters";
             return Err(Fault::new(TransportError::crypto(109), CRYPTO_FRAME, why));
         }
@@ -207,6 +209,18 @@ impl Connection {
         self.path.mtu.enable();
         self.idle_reset_at = None;
         self.reset_idle(cx.now);
+    }
+
+    /// Gives back, once, what only the handshake and the search for the path's MTU needed, when both are over and what
+    /// they sent has arrived: most connections of a server with very many are idle from there on.
+    pub(crate) fn trim(&mut self) {
+        let quiet = self.confirmed && self.events.is_empty() && self.recovery.bytes_in_flight() == 0;
+        if self.trimmed || !quiet || self.path.mtu.is_searching() {
+            return;
+        }
+        self.trimmed = true;
+        self.events = VecDeque::new();
+        self.recovery.trim();
     }
 
     /// Forgets a space with its keys (RFC 9001 §4.9).

@@ -52,6 +52,20 @@ pub(crate) struct Cx<'a> {
     pub(crate) pool: &'a BufPool,
     pub(crate) ids: &'a IdMaker,
     pub(crate) stats: &'a mut EndpointStats,
+    pub(crate) scratch: &'a mut Scratch,
+}
+
+/// Lists that a connection needs while it works. A core has one set for all of its connections, kept for its capacity.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// What an ACK acknowledged, and what is lost.
+    acked: Vec<(u64, SentFrames)>,
+    lost: Vec<(SpaceId, u64, SentFrames)>,
+    lists: FrameLists,
+    /// Frames of the packet that is being built.
+    building: Vec<SentFrame>,
+    /// Frames that a probe repeats.
+    repeating: Vec<SentFrame>,
 }
 
 /// Makes connection IDs and their tokens for the connections of one core.
@@ -91,6 +105,35 @@ pub(crate) struct Birth {
     pub(crate) remote_cid: ConnectionId,
 }
 
+/// What of the peer's transport parameters matters after they were applied.
+#[derive(Debug)]
+struct PeerLimits {
+    /// The peer's own parameters have come; until then, these are the defaults.
+    known: bool,
+    max_idle_timeout: u64,
+    max_ack_delay: u64,
+    ack_delay_exponent: u8,
+    active_connection_id_limit: u64,
+}
+
+impl PeerLimits {
+    fn of(params: &TransportParameters, known: bool) -> Self {
+        Self {
+            known,
+            max_idle_timeout: params.max_idle_timeout,
+            max_ack_delay: params.max_ack_delay,
+            ack_delay_exponent: params.ack_delay_exponent as u8,
+            active_connection_id_limit: params.active_connection_id_limit,
+        }
+    }
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        Self::of(&TransportParameters::default(), false)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Connection {
     id: ConnId,
@@ -111,13 +154,15 @@ pub(crate) struct Connection {
     complete: bool,
     /// The peer is known to have completed it too (RFC 9001 §4.1.2).
     confirmed: bool,
+    /// What only the handshake needed was given back.
+    trimmed: bool,
     handshake_done_due: bool,
     /// A client that got a Retry or a Handshake packet takes no (other) Retry.
     retry_allowed: bool,
     retry_scid: Option<ConnectionId>,
     token: Vec<u8>,
     original_dcid: ConnectionId,
-    peer: TransportParameters,
+    peer: PeerLimits,
 
     recovery: Recovery<SentFrames>,
     path: Path,
@@ -143,14 +188,6 @@ pub(crate) struct Connection {
     /// 1-RTT packets sent in a row that the peer need not acknowledge.
     bare_packets: u32,
     stats: ConnStats,
-    /// Collect what an ACK touched; kept for their capacity.
-    acked: Vec<(u64, SentFrames)>,
-    lost: Vec<(SpaceId, u64, SentFrames)>,
-    lists: FrameLists,
-    /// Frames of the packet that is being built; kept for its capacity.
-    building: Vec<SentFrame>,
-    /// Frames that a probe repeats; kept for its capacity.
-    repeating: Vec<SentFrame>,
     /// Largest 1-RTT packet that the ACKs of this datagram covered, for the keys to know.
     key_ack: Option<u64>,
 
@@ -198,12 +235,13 @@ impl Connection {
             has_handshake_keys: false,
             complete: false,
             confirmed: false,
+            trimmed: false,
             handshake_done_due: false,
             retry_allowed: birth.side == Side::Client,
             retry_scid: None,
             token: Vec::new(),
             original_dcid: birth.original_dcid,
-            peer: TransportParameters::default(),
+            peer: PeerLimits::default(),
             recovery,
             // A server has yet to see that the client is where it says (RFC 9000 §8.1).
             path: Path::new(birth.local, birth.remote, birth.side == Side::Client, config.max_udp_payload),
@@ -223,11 +261,6 @@ impl Connection {
             pacing_until: None,
             bare_packets: 0,
             stats: ConnStats::default(),
-            acked: Vec::new(),
-            lost: Vec::new(),
-            lists: FrameLists::default(),
-            building: Vec::new(),
-            repeating: Vec::new(),
             key_ack: None,
             armed: Armed::default(),
             queued: false,

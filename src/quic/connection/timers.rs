@@ -69,7 +69,7 @@ impl Connection {
         if self.recovery.next_timeout(&context).is_none_or(|at| at > cx.now) {
             return;
         }
-        let lost = &mut self.lost;
+        let lost = &mut cx.scratch.lost;
         let action = self.recovery.on_timeout(cx.now, &context, |space, pn, frames| lost.push((space, pn, frames)));
         self.apply_lost(cx);
         if let TimeoutAction::Probe { space, count } = action {

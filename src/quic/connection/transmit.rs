@@ -9,7 +9,7 @@ use crate::base::time::Instant;
 use crate::quic::connection::closing::Close;
 use crate::quic::connection::packet::{PacketBuilder, TAG_LEN};
 use crate::quic::connection::sent::SentFrame;
-use crate::quic::connection::{Connection, Cx, IdMaker};
+use crate::quic::connection::{Connection, Cx, IdMaker, Scratch};
 use crate::quic::event::{ConnId, Dir};
 use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::{Permit, SentPacket, SpaceId};
@@ -57,7 +57,7 @@ struct Fill {
 impl Connection {
     /// Writes the next datagram into `slot`; `None` when there is nothing to send now.
     pub(crate) fn poll_transmit(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<Transmit> {
-        let len = if self.is_active() { self.build_datagram(cx, slot)? } else { self.build_close(slot)? };
+        let len = if self.is_active() { self.build_datagram(cx, slot)? } else { self.build_close(cx, slot)? };
         self.path.on_sent(len);
         self.stats.tx_bytes += len as u64;
         Some(Transmit { conn: Some(self.id), local: self.path.local, remote: self.path.remote, ecn: 0, len })
@@ -191,10 +191,10 @@ impl Connection {
             });
             return None;
         }
-        let mut builder = self.start_packet(space, pn, slot);
+        let mut builder = self.start_packet(cx, space, pn, slot);
         self.fill_packet(cx, space, &mut builder, fill);
         if builder.is_empty() && fill.pad_to == 0 {
-            self.building = builder.frames;
+            cx.scratch.building = builder.frames;
             return None;
         }
         let probing = self.space(space).probes > 0;
@@ -217,7 +217,7 @@ impl Connection {
     }
 
     #[inline]
-    fn start_packet<'s>(&mut self, space: SpaceId, pn: u64, slot: &'s mut [u8]) -> PacketBuilder<'s> {
+    fn start_packet<'s>(&mut self, cx: &mut Cx<'_>, space: SpaceId, pn: u64, slot: &'s mut [u8]) -> PacketBuilder<'s> {
         let pn_len = header::pn_len(pn, self.recovery.largest_acked(space));
         let dcid = self.remote_cids.current();
         let scid = self.local_cids.handshake_cid();
@@ -235,7 +235,7 @@ impl Connection {
                 (header::encode_short(slot, dcid, phase, pn, pn_len), None)
             }
         };
-        PacketBuilder::new(slot, pn_offset, pn_len, length_at, std::mem::take(&mut self.building))
+        PacketBuilder::new(slot, pn_offset, pn_len, length_at, std::mem::take(&mut cx.scratch.building))
     }
 
     /// Seals the packet and hands it to loss recovery. `in_flight`: counts for congestion control.
@@ -249,8 +249,9 @@ impl Connection {
     ) -> usize {
         let eliciting = builder.eliciting;
         let in_flight = count && (eliciting || builder.padded);
-        let len = self.seal(space, pn, builder);
-        let frames = self.lists.store(&mut self.building);
+        let len = self.seal(cx, space, pn, builder);
+        let Scratch { lists, building, .. } = &mut *cx.scratch;
+        let frames = lists.store(building);
         self.space(space).next_pn = pn + 1;
         self.stats.tx_packets += 1;
         let packet = SentPacket::new(cx.now, len as u16, eliciting, in_flight, frames);
@@ -267,7 +268,7 @@ impl Connection {
             return;
         }
         if self.space(space).probes > 0 && !self.has_new(space) {
-            self.requeue_oldest(space);
+            self.requeue_oldest(cx, space);
         }
         self.put_crypto(space, builder);
         if space == SpaceId::Data {
@@ -283,14 +284,14 @@ impl Connection {
     }
 
     /// A probe without new data repeats the oldest that is in flight (RFC 9002 §6.2.4).
-    fn requeue_oldest(&mut self, space: SpaceId) {
+    fn requeue_oldest(&mut self, cx: &mut Cx<'_>, space: SpaceId) {
         let Some((pn, packet)) = self.recovery.oldest_unacked(space) else { return };
-        let mut frames = std::mem::take(&mut self.repeating);
+        let mut frames = std::mem::take(&mut cx.scratch.repeating);
         frames.extend(packet.frames.iter());
         for frame in frames.drain(..) {
             self.frame_lost(space, pn, frame);
         }
-        self.repeating = frames;
+        cx.scratch.repeating = frames;
     }
 
     fn put_ack(&mut self, cx: &Cx<'_>, space: SpaceId, builder: &mut PacketBuilder<'_>) {
@@ -462,7 +463,7 @@ impl Connection {
         if !self.use_key(cx.now, pn)? {
             return None;
         }
-        let mut builder = self.start_packet(SpaceId::Data, pn, &mut slot[..size]);
+        let mut builder = self.start_packet(cx, SpaceId::Data, pn, &mut slot[..size]);
         builder.put(&Frame::Ping, Some(SentFrame::MtuProbe));
         builder.pad_to(size);
         let len = self.finish_packet(cx, SpaceId::Data, pn, &mut builder, false);
@@ -471,7 +472,7 @@ impl Connection {
     }
 
     /// CONNECTION_CLOSE in every space whose keys the peer may have (RFC 9000 §10.2.3).
-    fn build_close(&mut self, slot: &mut [u8]) -> Option<usize> {
+    fn build_close(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
         let close = self.close_due()?;
         let mtu = usize::from(self.path.mtu.current());
         let max = slot.len().min(mtu).min(usize::try_from(self.path.budget()).unwrap_or(usize::MAX));
@@ -483,7 +484,7 @@ impl Connection {
         for space in SpaceId::ALL.into_iter().filter(|space| self.closes_in(*space)).collect::<ArrayVec<_, 3>>() {
             let pad = !self.closes_above(space) && self.side == Side::Client && self.closes_in(SpaceId::Initial);
             let pad_to = if pad { usize::from(MIN_MTU).min(max).saturating_sub(pos) } else { 0 };
-            pos += self.close_packet(space, &close, &mut slot[pos..max], pad_to);
+            pos += self.close_packet(cx, space, &close, &mut slot[pos..max], pad_to);
         }
         (pos > 0).then_some(pos)
     }
@@ -512,10 +513,17 @@ impl Connection {
         whole && builder.put(&Frame::Crypto { offset: range.start, data: crypto.bytes(&range) }, None)
     }
 
-    fn close_packet(&mut self, space: SpaceId, close: &Close, slot: &mut [u8], pad_to: usize) -> usize {
+    fn close_packet(
+        &mut self,
+        cx: &mut Cx<'_>,
+        space: SpaceId,
+        close: &Close,
+        slot: &mut [u8],
+        pad_to: usize,
+    ) -> usize {
         let pn = self.space(space).next_pn;
         self.space(space).next_pn += 1;
-        let mut builder = self.start_packet(space, pn, slot);
+        let mut builder = self.start_packet(cx, space, pn, slot);
         let completes = space == SpaceId::Handshake && self.side == Side::Client && self.complete;
         // The application's words follow in the 1-RTT packet, which can be read now.
         if !(completes && self.put_last_crypto(&mut builder)) {
@@ -531,13 +539,13 @@ impl Connection {
             builder.put(&frame, None);
         }
         builder.pad_to(pad_to);
-        let len = self.seal(space, pn, &mut builder);
-        self.building.clear();
+        let len = self.seal(cx, space, pn, &mut builder);
+        cx.scratch.building.clear();
         len
     }
 
-    /// Protects a packet; what it carries is in `self.building` then. Returns its length.
-    fn seal(&mut self, space: SpaceId, pn: u64, builder: &mut PacketBuilder<'_>) -> usize {
+    /// Protects a packet; what it carries is in `building` of the scratch then. Returns its length.
+    fn seal(&mut self, cx: &mut Cx<'_>, space: SpaceId, pn: u64, builder: &mut PacketBuilder<'_>) -> usize {
         let len = match space {
             SpaceId::Data => {
                 let keys = self.one_rtt.as_ref().expect("checked by the caller");
@@ -548,7 +556,7 @@ impl Connection {
                 builder.finish(pn, &keys.local.packet, &keys.local.header, &self.streams)
             }
         };
-        self.building = std::mem::take(&mut builder.frames);
+        cx.scratch.building = std::mem::take(&mut builder.frames);
         len
     }
 }

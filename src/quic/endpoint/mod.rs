@@ -18,7 +18,7 @@ use crate::base::timer::TimerWheel;
 use crate::mem::BufPool;
 use crate::quic::cid::{CID_LEN, CidCodec};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
-use crate::quic::connection::{Birth, Conn, Connection, Cx, IdMaker, RxMeta, Transmit};
+use crate::quic::connection::{Birth, Conn, Connection, Cx, IdMaker, RxMeta, Scratch, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::stats::{Drop, EndpointStats};
 use crate::quic::tls::{self, TlsError, TlsSession};
@@ -90,6 +90,7 @@ pub struct Endpoint {
     answers: VecDeque<Answer>,
     resets: ResetLimiter,
     scratch: Vec<u8>,
+    lists: Scratch,
     expired: Vec<(ConnId, Instant)>,
     /// The latest time that was passed in.
     now: Instant,
@@ -99,7 +100,7 @@ pub struct Endpoint {
 /// What a connection needs of the endpoint, without borrowing the table.
 macro_rules! cx {
     ($self:ident, $now:expr) => {
-        Cx { now: $now, pool: &$self.pool, ids: &$self.ids, stats: &mut $self.stats }
+        Cx { now: $now, pool: &$self.pool, ids: &$self.ids, stats: &mut $self.stats, scratch: &mut $self.lists }
     };
 }
 
@@ -126,6 +127,7 @@ impl Endpoint {
             with_events: VecDeque::new(),
             answers: VecDeque::new(),
             scratch: vec![0; MAX_DATAGRAM],
+            lists: Scratch::default(),
             expired: Vec::new(),
             now: Instant::ZERO,
             stats: EndpointStats::default(),
@@ -353,6 +355,7 @@ impl Endpoint {
         if conn.is_dead() && !conn.has_news() {
             self.remove(id);
         } else {
+            conn.trim();
             self.rearm(id);
         }
     }

@@ -372,6 +372,13 @@ impl<F> Recovery<F> {
         self.congestion.in_flight()
     }
 
+    /// Gives back memory that holds nothing.
+    pub fn trim(&mut self) {
+        for space in &mut self.spaces {
+            space.ring.trim();
+        }
+    }
+
     /// Congestion control, to look at.
     pub fn congestion(&self) -> &Congestion {
         &self.congestion

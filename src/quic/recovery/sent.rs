@@ -189,6 +189,15 @@ impl<F> SentRing<F> {
         })
     }
 
+    /// Gives back memory that holds nothing.
+    pub(super) fn trim(&mut self) {
+        for slots in [&mut self.slots, &mut self.bare] {
+            if slots.is_empty() {
+                *slots = VecDeque::new();
+            }
+        }
+    }
+
     /// Takes everything out, and gives its memory back; numbers go on where they were.
     pub(super) fn drain(&mut self, mut each: impl FnMut(SentPacket<F>)) {
         for (_, slot) in std::mem::take(&mut self.slots).into_iter().chain(std::mem::take(&mut self.bare)) {

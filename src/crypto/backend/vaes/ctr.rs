@@ -49,10 +49,7 @@ impl Counters {
     /// The keystream of the next `4 * N` blocks.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-    pub(super) fn keystream<const ROUNDS: usize, const N: usize>(
-        &mut self,
-        schedule: &Schedule<ROUNDS>,
-    ) -> [__m512i; N] {
+    pub(super) fn keystream<const KEYS: usize, const N: usize>(&mut self, schedule: &Schedule<KEYS>) -> [__m512i; N] {
         let keys = schedule.rounds();
         let mut blocks = [self.0; N];
         let first = _mm512_broadcast_i32x4(keys[0]);
@@ -60,13 +57,13 @@ impl Counters {
             *block = _mm512_xor_si512(self.ahead(4 * i as i32).blocks(), first);
         }
         *self = self.ahead(4 * N as i32);
-        for key in &keys[1..ROUNDS] {
+        for key in &keys[1..KEYS - 1] {
             let key = _mm512_broadcast_i32x4(*key);
             for block in &mut blocks {
                 *block = _mm512_aesenc_epi128(*block, key);
             }
         }
-        let last = _mm512_broadcast_i32x4(keys[ROUNDS]);
+        let last = _mm512_broadcast_i32x4(keys[KEYS - 1]);
         for block in &mut blocks {
             *block = _mm512_aesenclast_epi128(*block, last);
         }
@@ -91,8 +88,8 @@ struct Range {
 /// `src` must be good for reading and `dst` for writing `len` bytes; they are one and the same or apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-pub(super) unsafe fn apply<const ROUNDS: usize>(
-    schedule: &Schedule<ROUNDS>,
+pub(super) unsafe fn apply<const KEYS: usize>(
+    schedule: &Schedule<KEYS>,
     nonce: Nonce,
     from: usize,
     src: *const u8,
@@ -107,19 +104,19 @@ pub(super) unsafe fn apply<const ROUNDS: usize>(
     let mut at = 0;
     while at + FLIGHT <= registers {
         // SAFETY: passed on.
-        unsafe { range.work::<ROUNDS, FLIGHT>(schedule, &mut counters, at) };
+        unsafe { range.work::<KEYS, FLIGHT>(schedule, &mut counters, at) };
         at += FLIGHT;
     }
     // SAFETY: passed on.
     unsafe {
         match registers - at {
-            1 => range.work::<ROUNDS, 1>(schedule, &mut counters, at),
-            2 => range.work::<ROUNDS, 2>(schedule, &mut counters, at),
-            3 => range.work::<ROUNDS, 3>(schedule, &mut counters, at),
-            4 => range.work::<ROUNDS, 4>(schedule, &mut counters, at),
-            5 => range.work::<ROUNDS, 5>(schedule, &mut counters, at),
-            6 => range.work::<ROUNDS, 6>(schedule, &mut counters, at),
-            7 => range.work::<ROUNDS, 7>(schedule, &mut counters, at),
+            1 => range.work::<KEYS, 1>(schedule, &mut counters, at),
+            2 => range.work::<KEYS, 2>(schedule, &mut counters, at),
+            3 => range.work::<KEYS, 3>(schedule, &mut counters, at),
+            4 => range.work::<KEYS, 4>(schedule, &mut counters, at),
+            5 => range.work::<KEYS, 5>(schedule, &mut counters, at),
+            6 => range.work::<KEYS, 6>(schedule, &mut counters, at),
+            7 => range.work::<KEYS, 7>(schedule, &mut counters, at),
             _ => {}
         }
     }
@@ -132,13 +129,13 @@ impl Range {
     /// As for [`apply`]; registers `at` to `at + N` have each at least one byte of the range.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-    unsafe fn work<const ROUNDS: usize, const N: usize>(
+    unsafe fn work<const KEYS: usize, const N: usize>(
         &self,
-        schedule: &Schedule<ROUNDS>,
+        schedule: &Schedule<KEYS>,
         counters: &mut Counters,
         at: usize,
     ) {
-        let stream = counters.keystream::<ROUNDS, N>(schedule);
+        let stream = counters.keystream::<KEYS, N>(schedule);
         for (i, stream) in stream.into_iter().enumerate() {
             let offset = (at + i) * WIDTH;
             let (src, dst) = (self.src.wrapping_add(offset), self.dst.wrapping_add(offset));

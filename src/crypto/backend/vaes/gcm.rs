@@ -18,13 +18,13 @@ use crate::crypto::nonce::Nonce;
 use crate::crypto::packet::TAG_LEN;
 
 /// AES-GCM with its key.
-#[repr(C, align(64))]
-pub(in crate::crypto) struct Gcm<const ROUNDS: usize> {
+#[repr(C)]
+pub(in crate::crypto) struct Gcm<const KEYS: usize> {
     powers: Powers,
-    schedule: Schedule<ROUNDS>,
+    schedule: Schedule<KEYS>,
 }
 
-impl<const ROUNDS: usize> Gcm<ROUNDS> {
+impl<const KEYS: usize> Gcm<KEYS> {
     /// # Panics
     /// If `key` does not have the length that the cipher wants.
     pub(in crate::crypto) fn new(key: &[u8]) -> Self {
@@ -76,14 +76,14 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-fn tag_and_head<const ROUNDS: usize>(
-    gcm: &Gcm<ROUNDS>,
+fn tag_and_head<const KEYS: usize>(
+    gcm: &Gcm<KEYS>,
     nonce: Nonce,
     aad: &[u8],
     ciphertext: &[u8],
     head: &mut [u8; WIDTH],
 ) -> __m128i {
-    let [stream] = Counters::new(nonce, FIRST).keystream::<ROUNDS, 1>(&gcm.schedule);
+    let [stream] = Counters::new(nonce, FIRST).keystream::<KEYS, 1>(&gcm.schedule);
     let len = ciphertext.len().min(WIDTH - BLOCK);
     let mask = ((1 << len) - 1) << BLOCK;
     // SAFETY: only the first bytes of the ciphertext are read, and no more than there are.
@@ -97,7 +97,7 @@ fn tag_and_head<const ROUNDS: usize>(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-fn range<const ROUNDS: usize>(schedule: &Schedule<ROUNDS>, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
+fn range<const KEYS: usize>(schedule: &Schedule<KEYS>, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
     let len = data.len();
     let (src, dst) = data.into_raw();
     // SAFETY: source and destination have the given length, and are one and the same or apart.
@@ -105,8 +105,8 @@ fn range<const ROUNDS: usize>(schedule: &Schedule<ROUNDS>, nonce: Nonce, from: u
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-fn seal<const ROUNDS: usize>(
-    gcm: &Gcm<ROUNDS>,
+fn seal<const KEYS: usize>(
+    gcm: &Gcm<KEYS>,
     nonce: Nonce,
     aad: &[u8],
     body: &mut [u8],
@@ -114,7 +114,7 @@ fn seal<const ROUNDS: usize>(
     rest: Option<&[u8]>,
 ) -> (__m128i, Front) {
     assert!(head <= WIDTH.min(body.len()) && rest.is_none_or(|rest| head + rest.len() == body.len()));
-    let [mask] = Counters::new(nonce, FIRST).keystream::<ROUNDS, 1>(&gcm.schedule);
+    let [mask] = Counters::new(nonce, FIRST).keystream::<KEYS, 1>(&gcm.schedule);
     let lengths = number(lengths(aad.len(), body.len()));
     let len = body.len();
     let dst = body.as_mut_ptr();
@@ -169,8 +169,8 @@ fn seal<const ROUNDS: usize>(
 }
 
 /// What is sealed.
-struct Work<'a, const ROUNDS: usize> {
-    schedule: &'a Schedule<ROUNDS>,
+struct Work<'a, const KEYS: usize> {
+    schedule: &'a Schedule<KEYS>,
     /// Plaintext, but for the first `head` bytes.
     src: *const u8,
     /// Ciphertext; until then, the first `head` bytes of the plaintext.

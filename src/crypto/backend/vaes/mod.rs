@@ -16,10 +16,10 @@ mod schedule;
 pub(in crate::crypto) use gcm::Gcm;
 pub(in crate::crypto) use schedule::Schedule;
 
-/// Rounds of AES-128, which tell the key length in type parameters.
-pub(in crate::crypto) const AES128: usize = 10;
-/// Rounds of AES-256.
-pub(in crate::crypto) const AES256: usize = 14;
+/// Round keys of AES-128, which tell the key length in type parameters.
+pub(in crate::crypto) const AES128: usize = 11;
+/// Round keys of AES-256.
+pub(in crate::crypto) const AES256: usize = 15;
 
 const BLOCK: usize = 16;
 

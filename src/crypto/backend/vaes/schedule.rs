@@ -9,11 +9,11 @@ use zeroize::zeroize_flat_type;
 
 use super::{AES128, BLOCK};
 
-/// The round keys of AES with `ROUNDS` rounds.
+/// The `KEYS` round keys of AES: one more than it has rounds.
 #[repr(C)]
-pub(in crate::crypto) struct Schedule<const ROUNDS: usize>([__m128i; 15]);
+pub(in crate::crypto) struct Schedule<const KEYS: usize>([__m128i; KEYS]);
 
-impl<const ROUNDS: usize> Schedule<ROUNDS> {
+impl<const KEYS: usize> Schedule<KEYS> {
     /// # Panics
     /// If `key` does not have the length that the cipher wants, or the CPU not the instructions.
     pub(in crate::crypto) fn new(key: &[u8]) -> Self {
@@ -24,7 +24,7 @@ impl<const ROUNDS: usize> Schedule<ROUNDS> {
 
     /// The round keys in the order of their use.
     pub(super) fn rounds(&self) -> &[__m128i] {
-        &self.0[..=ROUNDS]
+        &self.0
     }
 
     /// The first bytes of the encrypted sample (RFC 9001 §5.4.3).
@@ -43,7 +43,7 @@ impl<const ROUNDS: usize> Schedule<ROUNDS> {
     }
 }
 
-impl<const ROUNDS: usize> Drop for Schedule<ROUNDS> {
+impl<const KEYS: usize> Drop for Schedule<KEYS> {
     fn drop(&mut self) {
         // SAFETY: plain bytes, and nobody sees them afterwards.
         unsafe { zeroize_flat_type(&raw mut self.0) };
@@ -67,19 +67,19 @@ pub(super) fn store(block: __m128i) -> [u8; BLOCK] {
 /// One block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-pub(super) fn encrypt<const ROUNDS: usize>(schedule: &Schedule<ROUNDS>, block: __m128i) -> __m128i {
+pub(super) fn encrypt<const KEYS: usize>(schedule: &Schedule<KEYS>, block: __m128i) -> __m128i {
     let keys = &schedule.0;
     let mut block = _mm_xor_si128(block, keys[0]);
-    for key in &keys[1..ROUNDS] {
+    for key in &keys[1..KEYS - 1] {
         block = _mm_aesenc_si128(block, *key);
     }
-    _mm_aesenclast_si128(block, keys[ROUNDS])
+    _mm_aesenclast_si128(block, keys[KEYS - 1])
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-fn expand<const ROUNDS: usize>(key: &[u8]) -> Schedule<ROUNDS> {
+fn expand<const KEYS: usize>(key: &[u8]) -> Schedule<KEYS> {
     let mut keys = [_mm_setzero_si128(); 15];
-    if ROUNDS == AES128 {
+    if KEYS == AES128 {
         let key: &[u8; 16] = key.try_into().expect("key length fits the cipher");
         keys[0] = load(key);
         macro_rules! round {
@@ -123,7 +123,7 @@ fn expand<const ROUNDS: usize>(key: &[u8]) -> Schedule<ROUNDS> {
         round!(13, 0x00, 0xaa);
         round!(14, 0x40, 0xff);
     }
-    Schedule(keys)
+    Schedule(*keys.first_chunk().expect("as many as the longest key has"))
 }
 
 /// Each word exclusive-ored with all words before it.
