@@ -38,25 +38,23 @@ pub(super) enum Cipher {
     VaesAes256Gcm(Box<vaes::Gcm<{ vaes::AES256 }>>),
 }
 
-/// The first 20 bytes of a ciphertext, in registers: a header protection sample is among them.
+/// The first 20 bytes of a ciphertext, the first one lowest: a header protection sample is among them. They come out of
+/// registers, in words that can be read at once after they were written.
 #[derive(Clone, Copy)]
-pub(super) struct Front {
-    /// The first 16, the first one lowest.
-    low: u128,
-    /// The four behind them.
-    next: u32,
-}
+pub(super) struct Front(pub(super) [u64; 3]);
 
 impl Front {
     /// The 16 bytes from `from` on, if it has them.
     #[inline]
     pub(super) fn sample(self, from: usize) -> Option<[u8; 16]> {
+        let Self([a, b, c]) = self;
         let bits = 8 * from as u32;
-        match from {
-            0 => Some(self.low.to_le_bytes()),
-            1..=4 => Some((self.low >> bits | u128::from(self.next) << (128 - bits)).to_le_bytes()),
-            _ => None,
-        }
+        let [low, high] = match from {
+            0 => [a, b],
+            1..=4 => [a >> bits | b << (64 - bits), b >> bits | c << (64 - bits)],
+            _ => return None,
+        };
+        Some((u128::from(low) | u128::from(high) << 64).to_le_bytes())
     }
 }
 

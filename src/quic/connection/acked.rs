@@ -25,7 +25,8 @@ impl Connection {
 
     fn frame_acked(&mut self, space: SpaceId, pn: u64, frame: SentFrame) {
         match frame {
-            SentFrame::Stream { id, start, len, fin } => self.stream_acked(id, start..start + u64::from(len), fin),
+            SentFrame::Stream { len, id, start } => self.stream_acked(id, start..start + u64::from(len), false),
+            SentFrame::StreamFin { len, id, start } => self.stream_acked(id, start..start + u64::from(len), true),
             SentFrame::Crypto { start, len } => {
                 self.space(space).crypto_tx.on_acked(start..start + u64::from(len));
             }
@@ -74,8 +75,9 @@ impl Connection {
     /// If what was lost still matters, it is queued again.
     pub(super) fn frame_lost(&mut self, space: SpaceId, pn: u64, frame: SentFrame) {
         match frame {
-            SentFrame::Stream { id, start, len, fin } => {
+            SentFrame::Stream { len, id, start } | SentFrame::StreamFin { len, id, start } => {
                 if let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) {
+                    let fin = matches!(frame, SentFrame::StreamFin { .. });
                     send.on_lost(start..start + u64::from(len), fin);
                     self.streams.queue_send(id);
                 }

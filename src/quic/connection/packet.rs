@@ -113,7 +113,7 @@ impl<'s> PacketBuilder<'s> {
             self.pieces.push(Piece { at: self.pos as u16, frame: self.frames.len() as u16 });
             self.pos += n;
         }
-        self.frames.push(SentFrame::Stream { id, start: range.start, len: n as u32, fin });
+        self.frames.push(SentFrame::stream(id, range.start, n as u32, fin));
         self.eliciting = true;
     }
 
@@ -140,7 +140,11 @@ impl<'s> PacketBuilder<'s> {
         let mut sealer = key.seal(pn, packet, start);
         let mut done = start;
         for piece in &self.pieces {
-            let SentFrame::Stream { id, start, len, .. } = self.frames[usize::from(piece.frame)] else { continue };
+            let (SentFrame::Stream { id, start, len } | SentFrame::StreamFin { id, start, len }) =
+                self.frames[usize::from(piece.frame)]
+            else {
+                continue;
+            };
             let at = usize::from(piece.at);
             sealer.in_place(at - done);
             done = at + len as usize;

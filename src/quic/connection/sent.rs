@@ -8,11 +8,30 @@ use crate::wire::quic::StreamId;
 const MAX_SPARE: usize = 4096;
 
 /// One frame (or what matters of it) of a sent packet.
+///
+/// All fields lie on multiples of their size, with nothing odd between them: so a frame is moved in whole words, which
+/// can be read back at once after they were written.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SentFrame {
-    Stream { id: StreamId, start: u64, len: u32, fin: bool },
-    Crypto { start: u64, len: u32 },
-    Ack { largest: u64 },
+    Stream {
+        len: u32,
+        id: StreamId,
+        start: u64,
+    },
+    /// The same with FIN.
+    StreamFin {
+        len: u32,
+        id: StreamId,
+        start: u64,
+    },
+    Crypto {
+        len: u32,
+        start: u64,
+    },
+    Ack {
+        largest: u64,
+    },
     MaxData,
     MaxStreamData(StreamId),
     MaxStreams(Dir),
@@ -26,6 +45,15 @@ pub(crate) enum SentFrame {
     HandshakeDone,
     MtuProbe,
 }
+
+impl SentFrame {
+    /// A STREAM frame.
+    pub(crate) fn stream(id: StreamId, start: u64, len: u32, fin: bool) -> Self {
+        if fin { Self::StreamFin { len, id, start } } else { Self::Stream { len, id, start } }
+    }
+}
+
+const _: () = assert!(size_of::<SentFrame>() == 24);
 
 /// A list that lives on the heap so that packets stay small, and as a whole so that it can be used again.
 type List = Box<Vec<SentFrame>>;
@@ -90,7 +118,7 @@ mod tests {
     #[test]
     fn frames_come_back_and_their_lists_are_used_again() {
         let mut lists = FrameLists::default();
-        let stream = |start| SentFrame::Stream { id: StreamId(4), start, len: 7, fin: false };
+        let stream = |start| SentFrame::stream(StreamId(4), start, 7, start == 2);
         let ack = SentFrame::Ack { largest: 3 };
         let cases =
             [vec![], vec![ack], vec![stream(1)], vec![ack, stream(1)], vec![ack, stream(1), stream(2), stream(3)]];

@@ -1,5 +1,6 @@
 //! The sending part of a stream (RFC 9000 §3.1): queued memory, what is in flight, lost and acknowledged.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -78,6 +79,8 @@ pub(crate) struct Pick {
 pub(crate) struct SendStream {
     /// Memory that is not wholly acknowledged, in stream order.
     segments: VecDeque<Segment>,
+    /// Index of the segment that was sent from last. A wrong one only costs a search.
+    latest: Cell<usize>,
     /// End of what was queued.
     end: u64,
     /// First offset never sent.
@@ -95,6 +98,7 @@ impl SendStream {
     pub(crate) fn new(limit: u64) -> Self {
         Self {
             segments: VecDeque::new(),
+            latest: Cell::new(0),
             end: 0,
             next: 0,
             acked: RangeSet::default(),
@@ -203,12 +207,20 @@ impl SendStream {
         }
     }
 
+    /// Index of the segment that holds the byte at `offset`. It is the one that was looked for last, or the one behind
+    /// it, but for what was lost.
+    fn segment_of(&self, offset: u64) -> usize {
+        let holds = |i: usize| self.segments.get(i).is_some_and(|s| s.start <= offset && offset < s.end());
+        let hint = self.latest.get();
+        let found = [hint, hint + 1].into_iter().find(|i| holds(*i));
+        let index = found.unwrap_or_else(|| self.segments.partition_point(|s| s.end() <= offset));
+        self.latest.set(index);
+        index
+    }
+
     /// The memory of `range`, which must be queued and not acknowledged, in order.
     pub(crate) fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
-        // New data is most often in the last segment, and that is the only one most often.
-        let is_last = self.segments.back().is_some_and(|last| last.start <= range.start);
-        let first =
-            if is_last { self.segments.len() - 1 } else { self.segments.partition_point(|s| s.end() <= range.start) };
+        let first = self.segment_of(range.start);
         let Range { start, end } = range;
         self.segments.range(first..).take_while(move |s| s.start < end).map(move |s| {
             let (from, to) = (start.max(s.start), end.min(s.end()));
@@ -232,6 +244,7 @@ impl SendStream {
         };
         while let Some(segment) = self.segments.pop_front_if(|s| s.end() <= contiguous) {
             let len = segment.data.len();
+            self.latest.set(self.latest.get().saturating_sub(1));
             done(segment.data, len);
         }
         if self.fin == Fin::Acked && contiguous == self.end {

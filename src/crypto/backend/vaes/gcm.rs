@@ -1,9 +1,10 @@
 //! AES-GCM taken apart: a tag that gives the head of the plaintext along the way, and a keystream for any range.
 
 use core::arch::x86_64::{
-    __m128i, __m512i, _mm_cvtsi128_si32, _mm_set_epi64x, _mm_setzero_si128, _mm_xor_si128, _mm512_castsi512_si128,
-    _mm512_extracti32x4_epi32, _mm512_loadu_si512, _mm512_mask_loadu_epi8, _mm512_mask_storeu_epi8,
-    _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_setzero_si512, _mm512_storeu_si512, _mm512_xor_si512,
+    __m128i, __m512i, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_setzero_si128, _mm_unpackhi_epi64, _mm_xor_si128,
+    _mm512_castsi512_si128, _mm512_extracti32x4_epi32, _mm512_loadu_si512, _mm512_mask_loadu_epi8,
+    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_setzero_si512, _mm512_storeu_si512,
+    _mm512_xor_si512,
 };
 
 use aes::cipher::inout::InOutBuf;
@@ -163,8 +164,8 @@ fn seal<const KEYS: usize>(
             _ => tail!(7),
         }
     };
-    let next = _mm_cvtsi128_si32(_mm512_extracti32x4_epi32::<1>(first)) as u32;
-    let front = Front { low: u128::from_le_bytes(store(_mm512_castsi512_si128(first))), next };
+    let (low, next) = (_mm512_castsi512_si128(first), _mm512_extracti32x4_epi32::<1>(first));
+    let front = Front([low, _mm_unpackhi_epi64(low, low), next].map(|half| _mm_cvtsi128_si64(half) as u64));
     (_mm_xor_si128(hash, _mm512_castsi512_si128(mask)), front)
 }
 
