@@ -180,8 +180,8 @@ impl<'a> Sealer<'a> {
         let from = self.pos - self.start;
         self.pos += n;
         let (aad, body) = self.packet.split_at_mut(self.start);
-        let (body, _) = body.split_last_chunk_mut::<TAG_LEN>().expect("checked by seal");
-        self.sealing.encrypt(aad, body, from, piece);
+        let (body, tag) = body.split_last_chunk_mut::<TAG_LEN>().expect("checked by seal");
+        self.sealing.encrypt(aad, body, tag, from, piece);
     }
 
     /// Writes the tag, and returns the length of the packet. All plaintext must have been fed by now
@@ -197,7 +197,7 @@ impl<'a> Sealer<'a> {
         let (body, tag) = self.packet.split_last_chunk_mut::<TAG_LEN>().expect("checked by seal");
         debug_assert_eq!(self.pos, body.len(), "plaintext up to the tag");
         let (aad, ciphertext) = body.split_at(self.start);
-        *tag = self.sealing.finish(aad, ciphertext);
+        self.sealing.finish(aad, ciphertext, tag);
     }
 
     /// As [`Sealer::finish`], and gives the 16 bytes at `offset` of the packet for the header protection mask

@@ -168,13 +168,13 @@ impl Cipher {
             Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(nonce)),
             #[cfg(target_arch = "x86_64")]
             Self::VaesAes128Gcm(_) | Self::VaesAes256Gcm(_) => {
-                Sealing::OneGo(OneGo { cipher: self, nonce, head: 0, done: None })
+                Sealing::OneGo(OneGo { cipher: self, nonce, head: 0, front: None })
             }
             _ => Sealing::TwoPass { cipher: self, nonce },
         }
     }
 
-    /// Encrypts all of `body`, and gives the tag and the front of the ciphertext: `head` bytes lie there already, the others are `rest` or lie there, too.
+    /// Encrypts all of `body`, and writes the tag and gives the front of the ciphertext: `head` bytes lie there already, the others are `rest` or lie there, too.
     #[cfg(target_arch = "x86_64")]
     #[inline]
     fn seal(
@@ -184,10 +184,11 @@ impl Cipher {
         body: &mut [u8],
         head: usize,
         rest: Option<&[u8]>,
-    ) -> ([u8; TAG_LEN], Front) {
+        tag: &mut [u8; TAG_LEN],
+    ) -> Front {
         match self {
-            Self::VaesAes128Gcm(gcm) => gcm.seal(nonce, aad, body, head, rest),
-            Self::VaesAes256Gcm(gcm) => gcm.seal(nonce, aad, body, head, rest),
+            Self::VaesAes128Gcm(gcm) => gcm.seal(nonce, aad, body, head, rest, tag),
+            Self::VaesAes256Gcm(gcm) => gcm.seal(nonce, aad, body, head, rest, tag),
             _ => unreachable!("only these seal in one go"),
         }
     }
@@ -241,8 +242,8 @@ pub(super) struct OneGo<'a> {
     nonce: Nonce,
     /// So many bytes at the beginning of the body are not encrypted yet.
     head: usize,
-    /// The tag and the front of the ciphertext, made with the last piece.
-    done: Option<([u8; TAG_LEN], Front)>,
+    /// The front of the ciphertext, once the last piece is encrypted and the tag is laid.
+    front: Option<Front>,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -251,7 +252,7 @@ impl OneGo<'_> {
     const MAX_HEAD: usize = 64;
 
     #[inline]
-    fn encrypt(&mut self, aad: &[u8], body: &mut [u8], from: usize, piece: Piece<'_>) {
+    fn encrypt(&mut self, aad: &[u8], body: &mut [u8], tag: &mut [u8; TAG_LEN], from: usize, piece: Piece<'_>) {
         if piece.len() == 0 {
             return;
         }
@@ -261,7 +262,7 @@ impl OneGo<'_> {
                 Piece::InPlace(_) => (from, None),
                 Piece::From(src) => (from, Some(src)),
             };
-            self.done = Some(self.cipher.seal(self.nonce, aad, body, head, rest));
+            self.front = Some(self.cipher.seal(self.nonce, aad, body, head, rest, tag));
             self.head = 0;
             return;
         }
@@ -280,12 +281,19 @@ impl OneGo<'_> {
 
 impl Sealing<'_> {
     /// Encrypts the next piece of plaintext: it belongs at offset `from` of `body`, which is as long as all of the
-    /// plaintext. `aad` is the packet's header.
+    /// plaintext. `aad` is the packet's header; `tag` may be written with the last piece already.
     #[inline]
-    pub(super) fn encrypt(&mut self, aad: &[u8], body: &mut [u8], from: usize, piece: Piece<'_>) {
+    pub(super) fn encrypt(
+        &mut self,
+        aad: &[u8],
+        body: &mut [u8],
+        tag: &mut [u8; TAG_LEN],
+        from: usize,
+        piece: Piece<'_>,
+    ) {
         #[cfg(target_arch = "x86_64")]
         if let Self::OneGo(one) = self {
-            one.encrypt(aad, body, from, piece);
+            one.encrypt(aad, body, tag, from, piece);
             return;
         }
         let end = from + piece.len();
@@ -308,25 +316,25 @@ impl Sealing<'_> {
     pub(super) fn front(&self) -> Option<Front> {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::OneGo(one) => one.done.map(|(_, front)| front),
+            Self::OneGo(one) => one.front,
             _ => None,
         }
     }
 
-    /// The tag. `aad` is the header, `ciphertext` all that was encrypted.
+    /// Writes the tag, if it was not written with the last piece. `aad` is the header, `ciphertext` all that was
+    /// encrypted.
     #[inline]
-    pub(super) fn finish(&mut self, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
+    pub(super) fn finish(&mut self, aad: &[u8], ciphertext: &[u8], tag: &mut [u8; TAG_LEN]) {
         match self {
-            Self::TwoPass { cipher, nonce } => cipher.tag(*nonce, aad, ciphertext),
+            Self::TwoPass { cipher, nonce } => *tag = cipher.tag(*nonce, aad, ciphertext),
             #[cfg(target_arch = "x86_64")]
-            Self::OneGo(one) => match &one.done {
-                Some((tag, _)) => *tag,
-                None => one.cipher.tag(one.nonce, aad, ciphertext),
-            },
+            Self::OneGo(one) if one.front.is_some() => {}
+            #[cfg(target_arch = "x86_64")]
+            Self::OneGo(one) => *tag = one.cipher.tag(one.nonce, aad, ciphertext),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream128(stream) => stream.finish(aad),
+            Self::Stream128(stream) => *tag = stream.finish(aad),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream256(stream) => stream.finish(aad),
+            Self::Stream256(stream) => *tag = stream.finish(aad),
         }
     }
 }

@@ -58,7 +58,7 @@ impl<const KEYS: usize> Gcm<KEYS> {
         unsafe { range(&self.schedule, nonce, from, data) };
     }
 
-    /// Encrypts all of a packet's body, and gives the tag: the first `head` bytes, 64 at the most, lie in the body, the
+    /// Encrypts all of a packet's body, and writes the tag: the first `head` bytes, 64 at the most, lie in the body, the
     /// others are `rest`, or lie in the body as well. What comes out of the cipher goes right into the hash. Gives the
     /// front of the ciphertext, too, with zeros behind a short one: to read it back from the body would have to wait.
     #[inline]
@@ -69,10 +69,10 @@ impl<const KEYS: usize> Gcm<KEYS> {
         body: &mut [u8],
         head: usize,
         rest: Option<&[u8]>,
-    ) -> ([u8; TAG_LEN], Front) {
+        tag: &mut [u8; TAG_LEN],
+    ) -> Front {
         // SAFETY: a schedule exists only where the CPU has the instructions.
-        let (tag, front) = unsafe { seal(self, nonce, aad, body, head, rest) };
-        (store(tag), front)
+        unsafe { seal(self, nonce, aad, body, head, rest, tag) }
     }
 }
 
@@ -113,7 +113,8 @@ fn seal<const KEYS: usize>(
     body: &mut [u8],
     head: usize,
     rest: Option<&[u8]>,
-) -> (__m128i, Front) {
+    tag: &mut [u8; TAG_LEN],
+) -> Front {
     assert!(head <= WIDTH.min(body.len()) && rest.is_none_or(|rest| head + rest.len() == body.len()));
     let [mask] = Counters::new(nonce, FIRST).keystream::<KEYS, 1>(&gcm.schedule);
     let lengths = number(lengths(aad.len(), body.len()));
@@ -165,8 +166,8 @@ fn seal<const KEYS: usize>(
         }
     };
     let (low, next) = (_mm512_castsi512_si128(first), _mm512_extracti32x4_epi32::<1>(first));
-    let front = Front([low, _mm_unpackhi_epi64(low, low), next].map(|half| _mm_cvtsi128_si64(half) as u64));
-    (_mm_xor_si128(hash, _mm512_castsi512_si128(mask)), front)
+    *tag = store(_mm_xor_si128(hash, _mm512_castsi512_si128(mask)));
+    Front([low, _mm_unpackhi_epi64(low, low), next].map(|half| _mm_cvtsi128_si64(half) as u64))
 }
 
 /// What is sealed.
