@@ -10,6 +10,7 @@ use super::backend::ipsec_mb::{self, AES128, AES256};
 #[cfg(target_arch = "x86_64")]
 use super::backend::vaes;
 use super::backend::{self, Backend, chacha};
+use crate::mem::prefetch_object;
 
 /// Bytes of ciphertext that a mask is made from.
 pub const SAMPLE_LEN: usize = 16;
@@ -67,8 +68,26 @@ impl HeaderKey {
         })
     }
 
+    /// Starts to bring the key into the cache.
+    pub fn prefetch(&self) {
+        match &self.0 {
+            Kind::Aes128(aes) => prefetch_object(&**aes),
+            Kind::Aes256(aes) => prefetch_object(&**aes),
+            Kind::ChaCha(_) => {}
+            #[cfg(feature = "ipsec-mb")]
+            Kind::MbAes128(aes) => prefetch_object(&**aes),
+            #[cfg(feature = "ipsec-mb")]
+            Kind::MbAes256(aes) => prefetch_object(&**aes),
+            #[cfg(target_arch = "x86_64")]
+            Kind::VaesAes128(aes) => prefetch_object(&**aes),
+            #[cfg(target_arch = "x86_64")]
+            Kind::VaesAes256(aes) => prefetch_object(&**aes),
+        }
+    }
+
     /// The mask for `sample`: the first byte for the header's first byte, the others for the packet number
     /// (RFC 9001 §5.4.3 and §5.4.4).
+    #[inline]
     pub fn mask(&self, sample: &[u8; SAMPLE_LEN]) -> [u8; 5] {
         match &self.0 {
             Kind::Aes128(aes) => aes_mask(&**aes, sample),
@@ -121,6 +140,8 @@ fn first5(block: &[u8]) -> [u8; 5] {
     *block.first_chunk().expect("a block is longer")
 }
 
+/// Out of line as well: without AES instructions it is much code.
+#[inline(never)]
 fn aes_mask<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>>(aes: &C, sample: &[u8; SAMPLE_LEN]) -> [u8; 5] {
     let mut block: Block<C> = (*sample).into();
     aes.encrypt_block(&mut block);

@@ -46,6 +46,11 @@ impl PacketKey {
         self.suite
     }
 
+    /// Starts to bring the key into the cache.
+    pub fn prefetch(&self) {
+        self.cipher.prefetch();
+    }
+
     /// How many packets may be protected with this key (RFC 9001 §6.6).
     pub fn confidentiality_limit(&self) -> u64 {
         self.suite.confidentiality_limit()

@@ -28,7 +28,7 @@ mod tests;
 pub use buf::PinnedBuf;
 pub use error::{AllocError, EmptyMapping};
 pub use pool::{BufPool, Hugepages, KeptRegions, PoolConfig, PoolStats};
-pub use prefetch::{prefetch_read, prefetch_write};
+pub use prefetch::{prefetch_object, prefetch_read, prefetch_write};
 pub use region::{Backing, PinnedRegion, RegionInfo};
 pub use sum::sum_words;
 

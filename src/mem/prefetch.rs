@@ -32,3 +32,16 @@ pub fn prefetch_write(bytes: &mut [u8]) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = bytes;
 }
+
+/// `object` will be used soon, all of it.
+#[inline]
+pub fn prefetch_object<T: ?Sized>(object: &T) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of_val(object)).step_by(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which never faults; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *object).cast::<i8>().wrapping_add(line)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = object;
+}

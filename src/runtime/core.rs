@@ -3,12 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arrayvec::ArrayVec;
 use thiserror::Error;
 
 use crate::base::time::{Duration, Instant};
-use crate::datapath::{Burst, Datapath, DatapathStats, RxFrame, TxFrame};
+use crate::datapath::{BURST, Burst, Datapath, DatapathStats, RxFrame, TxFrame};
 use crate::mem::BufPool;
-use crate::net::{Net, NetConfig, NetError, NetEvent, NetStats, Received, Sent};
+use crate::net::{Net, NetConfig, NetError, NetEvent, NetStats, Received, Sent, UdpDatagram};
 use crate::quic::{Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig};
 use crate::runtime::{App, Clock, Context, CoreStats, Unreachable};
 
@@ -17,6 +18,9 @@ const EVENT_BUDGET: usize = 256;
 
 /// How long a core waits for its last packets to leave when it stops.
 const LINGER: Duration = Duration::from_millis(500);
+
+/// So many connections are in the caches all the time.
+const FEW: usize = 32;
 
 /// Idle turns before the loop gives the CPU to others.
 const SPIN_TURNS: u32 = 200;
@@ -229,27 +233,61 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
         self.stats.rx_bursts += 1;
         let mut rx = std::mem::take(&mut self.rx);
-        for i in 0..rx.len() {
-            // While one frame is worked on, the next one comes into the cache.
-            if let Some(next) = rx.get(i + 1) {
-                next.prefetch();
-            }
-            let frame = &mut rx[i];
-            match self.net.receive(now, frame) {
-                Received::Udp(udp) => {
-                    let meta = RxMeta { local: udp.local, remote: udp.remote, ecn: udp.ecn };
-                    self.endpoint.handle_datagram(now, &meta, &mut frame.data_mut()[udp.payload]);
+        if self.endpoint.connection_count() > FEW {
+            self.receive_in_stages(now, &mut rx);
+        } else {
+            for i in 0..rx.len() {
+                // While one frame is worked on, the next one comes into the cache.
+                if let Some(next) = rx.get(i + 1) {
+                    next.prefetch();
                 }
-                Received::PacketTooBig { local, remote, max_udp_payload } => {
-                    self.endpoint.limit_mtu(local, remote, max_udp_payload);
+                if let Some(udp) = self.receive_frame(now, &mut rx[i]) {
+                    self.deliver(now, &udp, &mut rx[i]);
                 }
-                Received::PortUnreachable { remote, .. } => self.unreachable(now, remote.ip(), Unreachable::PortClosed),
-                Received::Consumed | Received::Dropped(_) => {}
             }
         }
         self.datapath.release(&mut rx);
         self.rx = rx;
         true
+    }
+
+    /// With so many connections that most packets find theirs in no cache, the burst is gone through several times: each
+    /// pass asks for what the next one needs, for all packets, so that memory is waited for once rather than each time.
+    fn receive_in_stages(&mut self, now: Instant, rx: &mut Burst<D::Rx>) {
+        let mut datagrams = ArrayVec::<_, BURST>::new();
+        for i in 0..rx.len() {
+            if let Some(next) = rx.get(i + 1) {
+                next.prefetch();
+            }
+            if let Some(udp) = self.receive_frame(now, &mut rx[i]) {
+                let conn = self.endpoint.prefetch(&rx[i].data_mut()[udp.payload.clone()]);
+                datagrams.push((i, udp, conn));
+            }
+        }
+        for (_, _, conn) in &datagrams {
+            self.endpoint.prefetch_keys(*conn);
+        }
+        for (i, udp, _) in datagrams {
+            self.deliver(now, &udp, &mut rx[i]);
+        }
+    }
+
+    /// The datagram in a frame; what else there may be in it is dealt with.
+    fn receive_frame(&mut self, now: Instant, frame: &mut D::Rx) -> Option<UdpDatagram> {
+        match self.net.receive(now, frame) {
+            Received::Udp(udp) => return Some(udp),
+            Received::PacketTooBig { local, remote, max_udp_payload } => {
+                self.endpoint.limit_mtu(local, remote, max_udp_payload);
+            }
+            Received::PortUnreachable { remote, .. } => self.unreachable(now, remote.ip(), Unreachable::PortClosed),
+            Received::Consumed | Received::Dropped(_) => {}
+        }
+        None
+    }
+
+    fn deliver(&mut self, now: Instant, udp: &UdpDatagram, frame: &mut D::Rx) {
+        let meta = RxMeta { local: udp.local, remote: udp.remote, ecn: udp.ecn };
+        self.endpoint.handle_datagram(now, &meta, &mut frame.data_mut()[udp.payload.clone()]);
     }
 
     fn poll_net(&mut self, now: Instant) {

@@ -16,6 +16,7 @@ use aes::{Aes128Enc, Aes256Enc};
 use super::Suite;
 use super::nonce::Nonce;
 use super::packet::TAG_LEN;
+use crate::mem::prefetch_object;
 use chacha::ChaChaPoly;
 pub use choice::backend_name;
 pub(super) use choice::{Backend, chosen};
@@ -101,6 +102,22 @@ impl Cipher {
             #[cfg(target_arch = "x86_64")]
             (Backend::Vaes, Suite::Aes256Gcm) => Self::VaesAes256Gcm(Box::new(vaes::Gcm::new(key))),
             (_, Suite::ChaCha20Poly1305) => Self::ChaChaPoly(ChaChaPoly::new(key)),
+        }
+    }
+
+    pub(super) fn prefetch(&self) {
+        match self {
+            Self::Aes128Gcm(gcm) => prefetch_object(&**gcm),
+            Self::Aes256Gcm(gcm) => prefetch_object(&**gcm),
+            Self::ChaChaPoly(_) => {}
+            #[cfg(feature = "ipsec-mb")]
+            Self::MbAes128Gcm(gcm) => prefetch_object(&**gcm),
+            #[cfg(feature = "ipsec-mb")]
+            Self::MbAes256Gcm(gcm) => prefetch_object(&**gcm),
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes128Gcm(gcm) => prefetch_object(&**gcm),
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes256Gcm(gcm) => prefetch_object(&**gcm),
         }
     }
 

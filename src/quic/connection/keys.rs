@@ -58,6 +58,14 @@ impl OneRtt {
         }
     }
 
+    /// Starts to bring the keys of both directions into the cache.
+    pub(crate) fn prefetch(&self) {
+        self.local_header.prefetch();
+        self.remote_header.prefetch();
+        self.local.prefetch();
+        self.remote.prefetch();
+    }
+
     /// The key phase bit of packets that we send.
     pub(crate) fn phase(&self) -> bool {
         self.phase

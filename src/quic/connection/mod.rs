@@ -269,6 +269,13 @@ impl Connection {
         }
     }
 
+    /// What a packet needs, and the connection does not have in itself, starts to come into the cache.
+    pub(crate) fn prefetch(&self) {
+        if let Some(keys) = &self.one_rtt {
+            keys.prefetch();
+        }
+    }
+
     pub(crate) fn remote(&self) -> SocketAddr {
         self.path.remote
     }

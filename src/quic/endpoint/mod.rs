@@ -15,7 +15,7 @@ use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::timer::TimerWheel;
-use crate::mem::BufPool;
+use crate::mem::{BufPool, prefetch_object};
 use crate::quic::cid::{CID_LEN, CidCodec};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, IdMaker, RxMeta, Scratch, Transmit};
@@ -183,6 +183,22 @@ impl Endpoint {
         let mut bytes = [0; 8];
         self.rng.fill(&mut bytes);
         ConnectionId::new(&bytes).expect("8 bytes")
+    }
+
+    /// Says that a UDP payload comes soon: its connection starts to come into the cache. Gives it if there is one.
+    pub fn prefetch(&self, data: &[u8]) -> Option<ConnId> {
+        let dcid = data.get(1..=CID_LEN).filter(|_| data[0] & 0x80 == 0)?;
+        let info = self.ids.codec.decode(dcid)?;
+        let id = self.table.find(info.index, info.generation)?;
+        prefetch_object(self.table.peek(id)?);
+        Some(id)
+    }
+
+    /// The same for what the connection has elsewhere in memory, when the connection itself is there.
+    pub fn prefetch_keys(&self, conn: Option<ConnId>) {
+        if let Some(conn) = conn.and_then(|id| self.table.peek(id)) {
+            conn.prefetch();
+        }
     }
 
     /// Takes a received UDP payload in; it is decrypted from where it lies.

@@ -51,6 +51,11 @@ impl Table {
         slot.conn.as_deref_mut()
     }
 
+    pub(crate) fn peek(&self, id: ConnId) -> Option<&Connection> {
+        let slot = self.slots.get(id.index() as usize)?;
+        if slot.generation == id.generation() { slot.conn.as_deref() } else { None }
+    }
+
     /// By what a connection ID carries: the index and the low half of the generation.
     pub(crate) fn find(&self, index: u32, generation: u16) -> Option<ConnId> {
         let slot = self.slots.get(index as usize)?;
