@@ -4,10 +4,11 @@ use core::ops::Range;
 
 use smallvec::SmallVec;
 
-/// Disjoint, non-adjacent, ascending ranges. Up to four need no heap memory.
+/// Disjoint, non-adjacent, ascending ranges. Up to two need no heap memory: more is for paths that lose much, and every
+/// idle connection has several of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet {
-    ranges: SmallVec<[Range<u64>; 4]>,
+    ranges: SmallVec<[Range<u64>; 2]>,
 }
 
 impl RangeSet {

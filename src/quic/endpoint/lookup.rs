@@ -31,7 +31,7 @@ impl std::hash::BuildHasher for SecretHash {
 type Stranger = (ConnectionId, SocketAddr);
 
 /// Connection IDs of ours that are remembered decoded; a power of two.
-const RECENT: usize = 64;
+const RECENT: usize = 256;
 
 /// One of our connection IDs, decoded: reading one costs four passes of its cipher.
 #[derive(Clone, Copy, Debug)]

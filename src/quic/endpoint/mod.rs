@@ -186,10 +186,17 @@ impl Endpoint {
     }
 
     /// Says that a UDP payload comes soon: its connection starts to come into the cache. Gives it if there is one.
-    pub fn prefetch(&self, data: &[u8]) -> Option<ConnId> {
+    pub fn prefetch(&mut self, data: &[u8]) -> Option<ConnId> {
         let dcid = data.get(1..=CID_LEN).filter(|_| data[0] & 0x80 == 0)?;
-        let info = self.ids.codec.decode(dcid)?;
-        let id = self.table.find(info.index, info.generation)?;
+        let id = match self.lookup.recent(dcid) {
+            Some(known) => known.id,
+            None => {
+                let info = self.ids.codec.decode(dcid).filter(|info| info.core == self.ids.core)?;
+                let id = self.table.find(info.index, info.generation)?;
+                self.lookup.remember(dcid, Known { id, sequence: info.sequence });
+                id
+            }
+        };
         prefetch_object(self.table.peek(id)?);
         Some(id)
     }
