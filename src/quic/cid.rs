@@ -91,14 +91,30 @@ impl CidCodec {
     }
 }
 
-/// The stateless reset token of a connection ID (RFC 9000 §10.3.2).
-pub(crate) fn reset_token(key: &[u8; 32], cid: &[u8]) -> [u8; 16] {
-    let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("any length is a key");
-    mac.update(cid);
-    let full = mac.finalize().into_bytes();
-    let mut token = [0; 16];
-    token.copy_from_slice(&full[..16]);
-    token
+/// Makes stateless reset tokens (RFC 9000 §10.3.2).
+pub(crate) struct TokenMaker(Hmac<Sha256>);
+
+impl TokenMaker {
+    /// The key goes into the hash once for all tokens.
+    pub(crate) fn new(key: &[u8; 32]) -> Self {
+        Self(<Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("any length is a key"))
+    }
+
+    /// The token of a connection ID.
+    pub(crate) fn token(&self, cid: &[u8]) -> [u8; 16] {
+        let mut mac = self.0.clone();
+        mac.update(cid);
+        let full = mac.finalize().into_bytes();
+        let mut token = [0; 16];
+        token.copy_from_slice(&full[..16]);
+        token
+    }
+}
+
+impl std::fmt::Debug for TokenMaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenMaker")
+    }
 }
 
 /// The IDs that we issued for one connection.

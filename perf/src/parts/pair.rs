@@ -101,6 +101,10 @@ pub fn gannet(
         client.arg("--hdr").arg(hdr);
     }
     common(&mut client, "client", CLIENT, run.cores[1]);
+    if matches!(wire, Wire::Memif) {
+        // Received frames stay in the memory that both share.
+        client.args(["--set", "zero-copy=true"]);
+    }
     Running::start("gannet-client", client, &run.out)?.finish(limit())?;
     drop(server);
     let _ = fs::remove_file(&socket);

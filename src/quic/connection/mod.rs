@@ -25,7 +25,7 @@ use crate::base::Side;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::{self, DirectionKeys, Keys};
 use crate::mem::BufPool;
-use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, Tokens, reset_token};
+use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, TokenMaker, Tokens};
 use crate::quic::config::TransportConfig;
 use crate::quic::endpoint::Armed;
 use crate::quic::event::{ConnId, Event};
@@ -72,7 +72,7 @@ pub(crate) struct Scratch {
 #[derive(Debug)]
 pub(crate) struct IdMaker {
     pub(crate) codec: CidCodec,
-    pub(crate) reset_key: [u8; 32],
+    pub(crate) tokens: TokenMaker,
     pub(crate) core: u8,
 }
 
@@ -88,7 +88,7 @@ impl IdMaker {
     }
 
     pub(crate) fn token(&self, cid: &[u8]) -> [u8; 16] {
-        reset_token(&self.reset_key, cid)
+        self.tokens.token(cid)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::timer::TimerWheel;
 use crate::mem::{BufPool, prefetch_object};
-use crate::quic::cid::{CID_LEN, CidCodec};
+use crate::quic::cid::{CID_LEN, CidCodec, TokenMaker};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, IdMaker, RxMeta, Scratch, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
@@ -109,7 +109,8 @@ impl Endpoint {
     pub fn new(config: EndpointConfig, server: Option<ServerConfig>, pool: BufPool) -> Self {
         tls::warm_up();
         let mut rng = Rng::from_seed(config.seed);
-        let ids = IdMaker { codec: CidCodec::new(&config.cid_key), reset_key: config.reset_key, core: config.core };
+        let (codec, tokens) = (CidCodec::new(&config.cid_key), TokenMaker::new(&config.reset_key));
+        let ids = IdMaker { codec, tokens, core: config.core };
         let lookup = Lookup::new(&mut rng);
         Self {
             resets: ResetLimiter::new(config.reset_rate),
