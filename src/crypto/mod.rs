@@ -8,6 +8,8 @@
 
 mod backend;
 mod header;
+#[cfg(feature = "in-place")]
+mod in_place;
 mod initial;
 mod nonce;
 mod packet;
@@ -17,8 +19,10 @@ mod tests;
 
 pub use backend::backend_name;
 pub use header::{HeaderKey, SAMPLE_LEN, header_key};
+#[cfg(feature = "in-place")]
+pub use in_place::with_keys_in_place;
 pub use initial::{initial_direction, initial_keys, retry_tag};
-pub use packet::{AuthError, HEAD_LEN, Opened, PacketKey, Sealer, TAG_LEN, packet_key};
+pub use packet::{AuthError, HEAD_LEN, Opened, PacketKey, Sealer, TAG_LEN, Way, packet_key};
 pub use suite::Suite;
 
 /// The keys of one encryption level, both directions.

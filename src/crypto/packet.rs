@@ -24,6 +24,8 @@ pub struct PacketKey {
     cipher: Cipher,
     iv: Iv,
     suite: Suite,
+    #[cfg(feature = "in-place")]
+    in_place: Option<Box<super::in_place::InPlace>>,
 }
 
 /// A packet protection key from raw key material, on the backend chosen for this process.
@@ -38,7 +40,13 @@ impl PacketKey {
     /// A key on a backend of one's choice.
     pub(super) fn on(backend: Backend, suite: Suite, key: &[u8], iv: &[u8; IV_LEN]) -> Self {
         assert_eq!(key.len(), suite.key_len(), "packet key length fits {suite:?}");
-        Self { cipher: Cipher::new(backend, suite, key), iv: Iv::new(iv), suite }
+        Self {
+            cipher: Cipher::new(backend, suite, key),
+            iv: Iv::new(iv),
+            suite,
+            #[cfg(feature = "in-place")]
+            in_place: super::in_place::InPlace::wanted(suite, key),
+        }
     }
 
     /// The suite that this key is for.
@@ -62,21 +70,29 @@ impl PacketKey {
     }
 
     /// Verifies the tag, the last 16 bytes of `body`, over `aad` and the ciphertext before it. Decrypts nothing:
-    /// that is for the returned [`Opened`] to do, range by range.
+    /// that is for the returned [`Opened`] to do, range by range. `body` stays as it is.
     ///
     /// # Errors
     /// [`AuthError`] if the tag does not match, or if `body` is too short to have one.
     #[inline(always)]
-    pub fn open<'a>(&'a self, pn: u64, aad: &[u8], body: &'a [u8]) -> Result<Opened<'a>, AuthError> {
-        let (ciphertext, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(AuthError)?;
+    pub fn open<'a>(&'a self, pn: u64, aad: &[u8], body: &'a mut [u8]) -> Result<Opened<'a>, AuthError> {
         let nonce = self.iv.nonce(pn);
+        #[cfg(feature = "in-place")]
+        if let Some(in_place) = &self.in_place {
+            let authentic = body.len() >= TAG_LEN && in_place.open(nonce, aad, body);
+            let (ciphertext, _) = body.split_last_chunk::<TAG_LEN>().filter(|_| authentic).ok_or(AuthError)?;
+            return Ok(Opened { cipher: &self.cipher, nonce, ciphertext, head: None, plain: true });
+        }
+        let (ciphertext, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(AuthError)?;
         let (ours, head) = self.cipher.tag_and_head(nonce, aad, ciphertext);
         let difference = u128::from_ne_bytes(ours) ^ u128::from_ne_bytes(*tag);
         if bool::from(difference.ct_eq(&0)) {
-            Ok(Opened { cipher: &self.cipher, nonce, ciphertext, head })
-        } else {
-            Err(AuthError)
+            #[cfg(feature = "in-place")]
+            return Ok(Opened { cipher: &self.cipher, nonce, ciphertext, head, plain: false });
+            #[cfg(not(feature = "in-place"))]
+            return Ok(Opened { cipher: &self.cipher, nonce, ciphertext, head });
         }
+        Err(AuthError)
     }
 
     /// Begins to seal `packet`: `packet[..start]` is the header as it is before header protection, the last
@@ -108,6 +124,20 @@ pub struct Opened<'a> {
     nonce: Nonce,
     ciphertext: &'a [u8],
     head: Option<Head>,
+    /// It was decrypted in place: the ciphertext is none any more.
+    #[cfg(feature = "in-place")]
+    plain: bool,
+}
+
+/// How the bytes of a packet get to where they belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The cipher writes all of them there.
+    Direct,
+    /// The cipher writes whole blocks there; bytes before the first one go through a block on the stack.
+    StagedEdge,
+    /// They are decrypted in the packet and copied: benchmarks only.
+    Copied,
 }
 
 impl Opened<'_> {
@@ -131,6 +161,16 @@ impl Opened<'_> {
         self.ciphertext.len().min(HEAD_LEN)
     }
 
+    /// How [`Opened::decrypt_at`] gets bytes to where they belong.
+    #[inline]
+    pub fn way(&self) -> Way {
+        #[cfg(feature = "in-place")]
+        if self.plain {
+            return Way::Copied;
+        }
+        if self.cipher.stages_edges() { Way::StagedEdge } else { Way::Direct }
+    }
+
     /// Decrypts the `out.len()` bytes at plaintext offset `from` into `out`: any range, in any order, as often
     /// as wanted. Writes each byte of `out` once, and nothing else. Cheapest if `from` is a multiple of 16.
     ///
@@ -140,6 +180,11 @@ impl Opened<'_> {
     pub fn decrypt_at(&self, from: usize, out: &mut [u8]) {
         let end = from.checked_add(out.len()).expect("range of a packet");
         let input = &self.ciphertext[from..end];
+        #[cfg(feature = "in-place")]
+        if self.plain {
+            out.copy_from_slice(input);
+            return;
+        }
         self.cipher.apply(self.nonce, from, InOutBuf::new(input, out).expect("of one length"));
     }
 }

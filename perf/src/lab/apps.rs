@@ -53,8 +53,8 @@ pub enum Placement {
     Direct,
     /// The engine decrypts into chunks of its pool, which are lent to the application.
     Pooled,
-    /// The engine decrypts into a chunk that is warm, from where the bytes are copied to the application's buffers:
-    /// what a stack that decrypts in place has to do.
+    /// Packets are decrypted where they lie, in one pass with their authentication, and the bytes are copied to the
+    /// application's buffers: what other stacks do.
     Copied,
 }
 
@@ -82,12 +82,8 @@ pub struct Sink {
     /// Chunks that are kept, oldest first.
     held: VecDeque<Chunk>,
     held_bytes: usize,
-    /// Where the next copied byte goes: buffer, and offset in it.
-    cursor: (usize, usize),
     /// Stream bytes received.
     pub received: u64,
-    /// Bytes copied by the application.
-    pub copied: u64,
     /// The connection has ended.
     pub closed: bool,
     started: bool,
@@ -111,9 +107,7 @@ impl Sink {
             free,
             held: VecDeque::new(),
             held_bytes: 0,
-            cursor: (0, 0),
             received: 0,
-            copied: 0,
             closed: false,
             started: false,
         })
@@ -121,7 +115,7 @@ impl Sink {
 
     /// Transport settings for the client's side.
     pub fn transport(placement: Placement) -> TransportConfig {
-        let window = if placement == Placement::Direct { 0 } else { 16 << 20 };
+        let window = if placement == Placement::Pooled { 16 << 20 } else { 0 };
         TransportConfig {
             stream_window_bidi_local: window,
             max_data: 1 << 40,
@@ -133,7 +127,7 @@ impl Sink {
     fn open(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         let Some(mut conn) = cx.conn(conn) else { return };
         let Ok(id) = conn.open(Dir::Bidi) else { return };
-        if self.placement == Placement::Direct {
+        if self.placement != Placement::Pooled {
             let bufs = std::mem::take(&mut self.free);
             conn.provide_receive_buffers(id, bufs).expect("a new stream takes buffers");
         }
@@ -143,7 +137,7 @@ impl Sink {
     fn refill(&self, cx: &mut Context<'_>, conn: ConnId, id: StreamId, buf: PinnedBuf) {
         if let Some(mut conn) = cx.conn(conn) {
             // Refused when the connection ends; the buffer is freed then.
-            let _ = conn.provide_receive_buffers(id, vec![buf]);
+            let _ = conn.provide_receive_buffer(id, buf);
         }
     }
 
@@ -160,20 +154,6 @@ impl Sink {
             self.held_bytes -= chunk.len();
         }
     }
-
-    fn copy(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId) {
-        let Some(mut conn) = cx.conn(conn) else { return };
-        while let Some(bytes) = conn.peek(id).filter(|bytes| !bytes.is_empty()) {
-            let (buffer, offset) = self.cursor;
-            let target = &mut self.free[buffer][offset..];
-            let n = bytes.len().min(target.len());
-            target[..n].copy_from_slice(&bytes[..n]);
-            self.cursor = if n == target.len() { ((buffer + 1) % self.free.len(), 0) } else { (buffer, offset + n) };
-            self.received += n as u64;
-            self.copied += n as u64;
-            conn.consume(id, n);
-        }
-    }
 }
 
 impl App for Sink {
@@ -182,8 +162,7 @@ impl App for Sink {
             Event::Connected { .. } => self.open(cx, conn),
             Event::Progress { contiguous, .. } => self.received = contiguous,
             Event::Buffer { id, buf, .. } => self.refill(cx, conn, id, buf),
-            Event::Readable { id, .. } if self.placement == Placement::Pooled => self.lend(cx, conn, id),
-            Event::Readable { id, .. } => self.copy(cx, conn, id),
+            Event::Readable { id, .. } => self.lend(cx, conn, id),
             Event::Closed { .. } => self.closed = true,
             _ => {}
         }

@@ -114,11 +114,11 @@ impl Bench {
         let header = header_key(Suite::Aes128Gcm, &KEY);
         let span = self.target.len();
         let verify = self.time(rounds, span, |key, _, pn, packet, _| {
-            let (aad, body) = packet.split_at(HEADER);
+            let (aad, body) = packet.split_at_mut(HEADER);
             black_box(key.open(pn, aad, body).is_ok());
         });
         let direct = self.time(rounds, span, |key, _, pn, packet, target| {
-            let (aad, body) = packet.split_at(HEADER);
+            let (aad, body) = packet.split_at_mut(HEADER);
             key.open(pn, aad, body).expect("sealed with the same key").decrypt_at(0, target);
         });
         let copy = self.time(rounds, span, |_, peer, pn, packet, target| {
@@ -165,8 +165,9 @@ mod tests {
         let times = bench.run(1);
         assert!(times.direct > 0.0 && times.copy > 0.0 && times.seal > 0.0 && times.mask > 0.0);
         let mut out = vec![0; data];
-        let slot = &bench.master[5 * bench.stride..][..bench.packet];
-        bench.key.open(5, &slot[..HEADER], &slot[HEADER..]).unwrap().decrypt_at(0, &mut out);
+        let slot = &mut bench.master[5 * bench.stride..][..bench.packet];
+        let (aad, body) = slot.split_at_mut(HEADER);
+        bench.key.open(5, aad, body).unwrap().decrypt_at(0, &mut out);
         assert!(out.iter().all(|b| *b == 5));
     }
 }

@@ -105,6 +105,16 @@ impl Cipher {
         }
     }
 
+    /// Whether bytes before the first whole block of a range go through a block on the stack.
+    #[inline]
+    pub(super) fn stages_edges(&self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes128Gcm(_) | Self::VaesAes256Gcm(_) => false,
+            _ => true,
+        }
+    }
+
     pub(super) fn prefetch(&self) {
         match self {
             Self::Aes128Gcm(gcm) => prefetch_object(&**gcm),

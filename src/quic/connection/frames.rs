@@ -11,9 +11,6 @@ use crate::quic::stats::PlacementStats;
 use crate::wire::quic::frame::{AckFrame, Frame, StreamHeader};
 use crate::wire::quic::{ConnectionId, StreamId, TransportError};
 
-/// Cipher block of every suite's keystream that matters for placement, in bytes.
-const BLOCK: usize = 16;
-
 impl Connection {
     pub(super) fn on_frame(
         &mut self,
@@ -180,9 +177,7 @@ impl Connection {
         let mut placed = PlacementStats::default();
         let in_place = recv.place(range, cx.pool, |offset, memory| {
             let from = at + (offset - header.offset) as usize;
-            let edge = from.next_multiple_of(BLOCK).min(from + memory.len()) - from;
-            placed.staged += edge as u64;
-            placed.direct += (memory.len() - edge) as u64;
+            placed.count(opened.way(), from, memory.len());
             opened.decrypt_at(from, memory);
         });
         recv.add_placed(&placed);

@@ -126,7 +126,7 @@ impl Connection {
                 Ok(())
             }
             Some(plain) => {
-                let (aad, body) = packet.split_at(plain.header_len);
+                let (aad, body) = packet.split_at_mut(plain.header_len);
                 match keys.remote.packet.open(plain.pn, aad, body) {
                     Err(_) => {
                         cx.stats.drop(Drop::Authentication);
@@ -225,8 +225,11 @@ impl Connection {
             return Opening::Dropped;
         };
         let generation = keys.select(plain.first & 0x04 != 0, plain.pn);
-        let (aad, body) = (&header[..plain.header_len], &packet[plain.header_len..]);
-        let opened = keys.remote(generation).and_then(|key| key.open(plain.pn, aad, body).ok());
+        let aad = &header[..plain.header_len];
+        let opened = keys.remote(generation).and_then(|key| {
+            let body = &mut packet[plain.header_len..];
+            key.open(plain.pn, aad, body).ok()
+        });
         let Some(opened) = opened else {
             if self.is_stateless_reset(packet) {
                 self.on_stateless_reset(cx.now);

@@ -113,7 +113,7 @@ impl Endpoint {
             return false;
         }
         let pn = header::decode_pn(None, truncated, pn_len);
-        let (aad, body) = packet.split_at(header_len);
+        let (aad, body) = packet.split_at_mut(header_len);
         keys.packet.open(pn, aad, body).is_ok()
     }
 }
