@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use crate::base::Side;
 use crate::base::id_map::IdMap;
 use crate::quic::event::{Dir, Notify};
+use crate::quic::flow::SendCredit;
 use crate::quic::stream::priority::{Priority, SendQueue};
 use crate::quic::stream::recv::RecvStream;
 use crate::quic::stream::send::SendStream;
@@ -58,20 +59,43 @@ impl Stream {
         }
     }
 
-    /// Becomes a new stream, with the memory that the old one had.
-    fn renew(&mut self, send: Option<u64>, recv: Option<u64>) {
-        let (mut old_send, mut old_recv) = (self.send.take(), self.recv.take());
-        if let (Some(old), Some(limit)) = (&mut old_send, send) {
-            old.renew(limit);
+    /// Forgets all but its memory, for [`Stream::reopen`].
+    fn clear(&mut self) {
+        // Each in its place: a stream is too large to be moved for each request.
+        let Self {
+            send,
+            recv,
+            priority,
+            in_send_queue,
+            starved,
+            notify,
+            in_control_queue,
+            dirty,
+            reported,
+            finish_reported,
+        } = self;
+        if let Some(send) = send {
+            send.clear();
         }
-        if let (Some(old), Some(window)) = (&mut old_recv, recv) {
-            old.renew(window);
+        if let Some(recv) = recv {
+            recv.clear();
         }
-        *self = Self {
-            send: send.map(|limit| old_send.unwrap_or_else(|| SendStream::new(limit))),
-            recv: recv.map(|window| old_recv.unwrap_or_else(|| RecvStream::new(window))),
-            ..Self::new(None, None)
-        };
+        *priority = Priority::default();
+        *notify = Notify::default();
+        (*in_send_queue, *starved, *in_control_queue, *dirty) = (false, false, false, false);
+        (*reported, *finish_reported) = (0, false);
+    }
+
+    /// A stream that was cleared becomes a new one.
+    fn reopen(&mut self, send: Option<u64>, recv: Option<u64>) {
+        match (&mut self.send, send) {
+            (Some(old), Some(limit)) => old.credit = SendCredit::new(limit),
+            (old, send) => *old = send.map(SendStream::new),
+        }
+        match (&mut self.recv, recv) {
+            (Some(old), Some(window)) => old.set_window(window),
+            (old, recv) => *old = recv.map(RecvStream::new),
+        }
     }
 }
 
@@ -215,7 +239,7 @@ impl Streams {
         match place {
             Some(old) => {
                 self.spare -= 1;
-                old.renew(send, recv);
+                old.reopen(send, recv);
             }
             None => *place = Some(Box::new(Stream::new(send, recv))),
         }
@@ -230,7 +254,7 @@ impl Streams {
         match place {
             Some(stream) if self.spare < MAX_SPARE => {
                 // Nothing of the application's or the pool's stays in it.
-                stream.renew(stream.send.as_ref().map(|_| 0), stream.recv.as_ref().map(|_| 0));
+                stream.clear();
                 self.spare += 1;
             }
             _ => *place = None,

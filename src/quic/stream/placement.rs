@@ -175,6 +175,11 @@ impl Default for Placement {
 impl Placement {
     /// Starts anew as the chunks of another stream; the list of buffers keeps its memory.
     pub(crate) fn renew(&mut self) {
+        if let Self::Pooled(pooled) = self {
+            pooled.chunks.clear();
+            pooled.base = 0;
+            return;
+        }
         let mut chunks = match std::mem::take(self) {
             Self::Provided(provided) => provided.bufs,
             Self::Pooled(pooled) => pooled.chunks,

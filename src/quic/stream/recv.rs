@@ -91,15 +91,34 @@ impl RecvStream {
         }
     }
 
-    /// Becomes a new stream, with the memory that the old one had.
-    pub(crate) fn renew(&mut self, window: u64) {
-        self.placement.renew();
-        self.received.clear();
-        *self = Self {
-            placement: std::mem::take(&mut self.placement),
-            received: std::mem::take(&mut self.received),
-            ..Self::new(window)
-        };
+    /// Becomes as new but for its memory, and without a window.
+    pub(crate) fn clear(&mut self) {
+        let Self {
+            placement,
+            received,
+            contiguous,
+            high,
+            final_size,
+            consumed,
+            announced,
+            window,
+            state,
+            stop_code,
+            stop_due,
+            credit_due,
+            low,
+            placed,
+        } = self;
+        placement.renew();
+        received.clear();
+        (*contiguous, *high, *final_size, *consumed, *announced, *window) = (0, 0, None, 0, 0, 0);
+        (*state, *stop_code, *stop_due, *credit_due) = (State::Receiving, None, false, false);
+        (*low, *placed) = (Low::Armed, PlacementStats::default());
+    }
+
+    /// The window of a stream that is as new.
+    pub(crate) fn set_window(&mut self, window: u64) {
+        (self.announced, self.window) = (window, window);
     }
 
     pub(crate) fn contiguous(&self) -> u64 {

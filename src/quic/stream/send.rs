@@ -110,17 +110,15 @@ impl SendStream {
         }
     }
 
-    /// Becomes a new stream, with the memory that the old one had.
-    pub(crate) fn renew(&mut self, limit: u64) {
-        self.segments.clear();
-        self.acked.clear();
-        self.lost.clear();
-        *self = Self {
-            segments: std::mem::take(&mut self.segments),
-            acked: std::mem::take(&mut self.acked),
-            lost: std::mem::take(&mut self.lost),
-            ..Self::new(limit)
-        };
+    /// Becomes as new but for its memory, and without credit.
+    pub(crate) fn clear(&mut self) {
+        let Self { segments, latest, end, next, acked, lost, fin, state, credit, wants_writable } = self;
+        segments.clear();
+        acked.clear();
+        lost.clear();
+        latest.set(0);
+        (*end, *next, *fin, *state) = (0, 0, Fin::Open, State::Sending);
+        (*credit, *wants_writable) = (SendCredit::new(0), false);
     }
 
     /// Whether the application may still queue data.
