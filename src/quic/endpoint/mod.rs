@@ -358,6 +358,8 @@ impl Endpoint {
                     if self.turn >= TURN {
                         self.turn = 0;
                         self.transmit.rotate_left(1);
+                        // Who always has more to send never settles; its deadlines must not wait for that.
+                        self.rearm(id);
                     }
                     return Some(transmit);
                 }
