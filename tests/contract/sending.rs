@@ -221,3 +221,43 @@ fn connection_credit_goes_to_the_most_urgent() {
     assert!(runs.iter().filter(|i| **i == 1).count() > 2, "they share what there is: {runs:?}");
     assert_eq!(pair.conn(Side::Server).stream_count(), 0, "all have come to their end");
 }
+
+/// A core asks a connection for as many datagrams as its port takes, so one that has always more to send is never
+/// asked to the end. What it has to do in time must not wait for that: here, to drop keys that were replaced, without
+/// which they cannot be replaced again (RFC 9001 §6.1, §6.5).
+#[test]
+fn who_never_stops_sending_has_deadlines_all_the_same() {
+    let transport =
+        || TransportConfig { pacing: false, max_data: 1 << 40, stream_window_uni: 1 << 40, ..Default::default() };
+    let mut pair = Pair::connected(transport(), transport());
+    let id = pair.conn(Side::Client).open(Dir::Uni).unwrap();
+    let mut slot = vec![0; 2048];
+    let mut updates = 0;
+    for step in 0..400 {
+        while pair.conn(Side::Client).send(id, bytes(64 << 10, 1), false).is_ok() {}
+        for _ in 0..4 {
+            let now = pair.client.now;
+            let sent = pair.client.endpoint.poll_transmit(now, &mut slot).expect("there is always more");
+            pair.server.receive(slot[..sent.len].to_vec());
+        }
+        for (_, datagram) in pair.server.run() {
+            pair.client.receive(datagram);
+        }
+        for side in [Side::Client, Side::Server] {
+            let host = pair.host(side);
+            host.poll();
+            host.events.clear();
+            host.now += Duration::from_millis(5);
+            if host.endpoint.next_timeout().is_some_and(|at| at <= host.now) {
+                host.endpoint.handle_timeout(host.now);
+            }
+        }
+        let received = pair.conn(Side::Server).peek(id).map_or(0, <[u8]>::len);
+        pair.conn(Side::Server).consume(id, received);
+        if step % 100 == 50 {
+            let now = pair.client.now;
+            updates += usize::from(pair.conn(Side::Client).update_keys(now));
+        }
+    }
+    assert_eq!(updates, 4);
+}
