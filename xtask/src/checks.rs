@@ -40,15 +40,23 @@ pub fn test(args: &TestArgs) -> Result<()> {
     run_all(test_steps(args.filter.as_deref(), has_nextest()))
 }
 
-/// Format, lints, documentation, and every test there is.
+/// Format, lints, documentation, every test there is, and the instructions that a packet takes.
 ///
 /// # Errors
 /// As [`test()`].
 pub fn ci() -> Result<()> {
-    setup::for_tests()?;
+    setup::for_ci()?;
     let mut steps = lint_steps();
     steps.extend(test_steps(None, has_nextest()));
+    steps.push(count_step());
     run_all(steps)
+}
+
+/// Fails when a packet takes 5 % more instructions than perf/icount.json says.
+fn count_step() -> Step {
+    let build = ["run", "--release", "--package", "gannet-perf", "--bin", "gannet-perf", "--"];
+    let count = ["run", "--only", "icount", "--quick", "--check"];
+    Step::cargo("instruction counts", &[&build[..], &count].concat())
 }
 
 fn lint_steps() -> Vec<Step> {
@@ -147,6 +155,15 @@ mod tests {
         let lints = lines(&lint_steps());
         assert!(lints[1].ends_with("-D warnings") && lints[2].ends_with("-D warnings"), "{lints:?}");
         assert!(lints[3].starts_with("RUSTDOCFLAGS='-D warnings' "), "{lints:?}");
+    }
+
+    #[test]
+    fn counts_are_checked_against_those_recorded() {
+        let line = process::line(&count_step().command);
+        assert!(
+            line.starts_with("cargo run --release") && line.ends_with("run --only icount --quick --check"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -80,6 +80,15 @@ pub fn for_bench() -> Result<()> {
     packages(needs::BENCH)
 }
 
+/// What continuous integration needs: what the tests need, and valgrind.
+///
+/// # Errors
+/// As [`for_tests`].
+pub fn for_ci() -> Result<()> {
+    for_tests()?;
+    packages(needs::BENCH)
+}
+
 /// What the tests need. They use ordinary memory: huge pages are left as they are.
 ///
 /// # Errors
