@@ -2,20 +2,23 @@
 //! application wants them, and one event tells that all is there.
 //!
 //! `cargo run --release --example blob [MiB]`: up to 1024, which is one hugepage of 1 GiB where the machine has it.
+//! `--help` tells how to run it over a port, between two processes or machines.
 #![forbid(unsafe_code)]
 
 mod shared;
 
-use std::time::Instant;
+use std::net::SocketAddr;
 
 use gannet::api::*;
-use shared::{Failure, Source, client_config, cores, server_addr};
+use shared::{Failure, Options, Wire, client_config};
 
 /// Asks for the BLOB and waits for one event.
 struct Client {
     config: ClientConfig,
+    remote: SocketAddr,
     conn: Option<ConnId>,
-    /// Where the BLOB goes.
+    /// Its size, and where it goes.
+    len: u64,
     memory: Option<PinnedBuf>,
     placement: Option<PlacementStats>,
     failed: Option<String>,
@@ -27,15 +30,18 @@ impl Client {
         // The memory is the engine's until it comes back; there is no way to touch it meanwhile.
         conn.provide_receive_buffers(id, self.memory.take().into_iter().collect())?;
         conn.set_notify(id, Notify::WhenComplete)?;
-        conn.send(id, "the blob, please".into(), true)?;
+        conn.send(id, self.len.to_string().into_bytes().into(), true)?;
         Ok(())
     }
 }
 
 impl App for Client {
     fn on_turn(&mut self, cx: &mut Context<'_>) {
-        if self.conn.is_none() {
-            self.conn = cx.connect(&self.config, "server.example", server_addr()).ok();
+        if self.conn.is_none() && self.failed.is_none() {
+            match cx.connect(&self.config, "server.example", self.remote) {
+                Ok(conn) => self.conn = Some(conn),
+                Err(why) => self.failed = Some(why.to_string()),
+            }
         }
     }
 
@@ -48,43 +54,47 @@ impl App for Client {
             }
             Event::Buffer { buf, .. } => self.memory = Some(buf),
             Event::Finished { placement, .. } => self.placement = Some(placement),
-            Event::Closed { reason } => self.failed = Some(reason.to_string()),
+            Event::Closed { reason } if !self.is_done() => self.failed = Some(reason.to_string()),
             _ => {}
         }
+    }
+
+    fn is_done(&self) -> bool {
+        self.placement.is_some() || self.failed.is_some()
     }
 }
 
 fn main() -> Result<(), Failure> {
-    let mib: usize = std::env::args().nth(1).map_or(Ok(256), |n| n.parse())?;
-    let len = mib << 20;
-    let pool = BufPool::new(PoolConfig { limit_bytes: 2 << 30, ..PoolConfig::default() })?;
-    let memory = pool.alloc(len)?;
-    println!("{mib} MiB into one buffer on {:?} pages", memory.backing());
+    let options = Options::load();
+    let Some(wire) = Wire::open(&options, 9000)? else { return Ok(()) };
+    let len = options.bytes(256);
+    let limit_bytes = usize::try_from(len)?.next_power_of_two().max(64 << 20);
+    let pool = BufPool::new(PoolConfig { limit_bytes, ..PoolConfig::default() })?;
+    let memory = pool.alloc(usize::try_from(len)?)?;
+    println!("{} MiB into one buffer on {:?} pages", len >> 20, memory.backing());
     // The window is what is provided, not a number in a configuration.
     let transport = TransportConfig {
         stream_window_bidi_local: 0,
         max_data: 4 << 30,
-        max_udp_payload: 8972,
+        max_udp_payload: wire.max_udp_payload,
         ..TransportConfig::default()
     };
-    let config = client_config(transport)?;
-    let client = Client { config, conn: None, memory: Some(memory), placement: None, failed: None };
-    let (mut server, mut client) = cores(9000, Source::new(len as u64), client, pool)?;
-    let start = Instant::now();
-    while client.app.placement.is_none() {
-        server.turn();
-        client.turn();
-        if let Some(why) = &client.app.failed {
-            return Err(why.clone().into());
-        }
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    let memory = client.app.memory.take().ok_or("the buffer did not come back")?;
-    if memory.len() != len || memory.iter().any(|b| *b != 7) {
+    let client = Client {
+        config: client_config(transport)?,
+        remote: wire.remote,
+        conn: None,
+        len,
+        memory: Some(memory),
+        placement: None,
+        failed: None,
+    };
+    let (client, time) = wire.run(client, pool)?;
+    let placed = client.placement.ok_or_else(|| client.failed.unwrap_or("interrupted".to_owned()))?;
+    let memory = client.memory.ok_or("the buffer did not come back")?;
+    if memory.len() as u64 != len || memory.iter().any(|b| *b != 7) {
         return Err("these are not the bytes that were sent".into());
     }
-    let placed = client.app.placement.unwrap_or_default();
-    println!("{seconds:.2} s, {:.2} GB/s with both ends on one CPU", len as f64 / seconds / 1e9);
+    println!("{:.3} s, {:.2} GB/s", time.as_secs_f64(), len as f64 / time.as_secs_f64() / 1e9);
     println!("bytes direct {}, staged {}, copied {}", placed.direct, placed.staged, placed.copied);
     Ok(())
 }

@@ -1,17 +1,17 @@
 //! Hands filled buffers to another thread: the memory that packets were decrypted into moves there by ownership, and
 //! goes back to its pool when that thread drops it.
 //!
-//! `cargo run --release --example hand_off [MiB]`
+//! `cargo run --release --example hand_off [MiB]`; `--help` tells how to run it over a port.
 #![forbid(unsafe_code)]
 
 mod shared;
 
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Instant;
 
 use gannet::api::*;
-use shared::{Failure, Source, client_config, cores, server_addr};
+use shared::{Failure, Options, Wire, client_config};
 
 /// Bytes of a buffer, and how many the stream has at a time.
 const BUF: usize = 1 << 20;
@@ -20,7 +20,10 @@ const AHEAD: usize = 4;
 /// Passes every full buffer on and provides a fresh one.
 struct Client {
     config: ClientConfig,
+    remote: SocketAddr,
     conn: Option<ConnId>,
+    /// How much to ask for.
+    len: u64,
     out: Sender<(PinnedBuf, usize)>,
     placement: Option<PlacementStats>,
     failed: Option<String>,
@@ -40,7 +43,7 @@ impl Client {
         let id = cx.conn(conn).ok_or("the connection is gone")?.open(Dir::Bidi)?;
         self.provide(cx, conn, id, AHEAD)?;
         if let Some(mut conn) = cx.conn(conn) {
-            conn.send(id, "everything, please".into(), true)?;
+            conn.send(id, self.len.to_string().into_bytes().into(), true)?;
         }
         Ok(())
     }
@@ -48,8 +51,11 @@ impl Client {
 
 impl App for Client {
     fn on_turn(&mut self, cx: &mut Context<'_>) {
-        if self.conn.is_none() {
-            self.conn = cx.connect(&self.config, "server.example", server_addr()).ok();
+        if self.conn.is_none() && self.failed.is_none() {
+            match cx.connect(&self.config, "server.example", self.remote) {
+                Ok(conn) => self.conn = Some(conn),
+                Err(why) => self.failed = Some(why.to_string()),
+            }
         }
     }
 
@@ -65,10 +71,14 @@ impl App for Client {
                 self.placement = Some(placement);
                 Ok(())
             }
-            Event::Closed { reason } => Err(reason.to_string().into()),
+            Event::Closed { reason } if !self.is_done() => Err(reason.to_string().into()),
             _ => Ok(()),
         };
         self.failed = self.failed.take().or(done.err().map(|why| why.to_string()));
+    }
+
+    fn is_done(&self) -> bool {
+        self.placement.is_some() || self.failed.is_some()
     }
 }
 
@@ -82,31 +92,31 @@ fn work(buffers: &Receiver<(PinnedBuf, usize)>) -> (u64, u64) {
 }
 
 fn main() -> Result<(), Failure> {
-    let mib: u64 = std::env::args().nth(1).map_or(Ok(512), |n| n.parse())?;
-    let len = mib << 20;
+    let options = Options::load();
+    let Some(wire) = Wire::open(&options, 1500)? else { return Ok(()) };
+    let len = options.bytes(512);
     let (out, buffers) = channel();
     let worker = thread::spawn(move || work(&buffers));
-    let transport = TransportConfig { stream_window_bidi_local: 0, receive_low_water: 0, ..TransportConfig::default() };
-    let client = Client { config: client_config(transport)?, conn: None, out, placement: None, failed: None };
+    let transport = TransportConfig {
+        stream_window_bidi_local: 0,
+        receive_low_water: 0,
+        max_udp_payload: wire.max_udp_payload,
+        ..TransportConfig::default()
+    };
+    let config = client_config(transport)?;
+    let client = Client { config, remote: wire.remote, conn: None, len, out, placement: None, failed: None };
     // Enough for what the stream has and what waits for the worker, however slow that is.
-    let pool =
-        BufPool::new(PoolConfig { limit_bytes: (len as usize + 8 * BUF).max(64 << 20), ..PoolConfig::default() })?;
-    let (mut server, mut client) = cores(1500, Source::new(len), client, pool.clone())?;
-    let start = Instant::now();
-    while client.app.placement.is_none() && client.app.failed.is_none() {
-        server.turn();
-        client.turn();
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    let Client { placement, failed, out, .. } = client.into_app();
+    let limit_bytes = (usize::try_from(len)? + 8 * BUF).max(64 << 20);
+    let pool = BufPool::new(PoolConfig { limit_bytes, ..PoolConfig::default() })?;
+    let (Client { placement, failed, out, .. }, time) = wire.run(client, pool.clone())?;
     drop(out);
     let (bytes, sum) = worker.join().map_err(|_| "the worker has failed")?;
-    let placed = placement.ok_or_else(|| failed.unwrap_or_default())?;
+    let placed = placement.ok_or_else(|| failed.unwrap_or("interrupted".to_owned()))?;
     if (bytes, sum) != (len, 7 * len) {
         return Err(format!("{bytes} bytes with sum {sum}: not what was sent").into());
     }
-    println!("{mib} MiB handed to another thread; {} bytes are still out of the pool", pool.stats().in_use);
-    println!("{seconds:.2} s, {:.2} GB/s with both ends on one CPU", len as f64 / seconds / 1e9);
+    println!("{} MiB handed to another thread; {} bytes are still out of the pool", len >> 20, pool.stats().in_use);
+    println!("{:.3} s, {:.2} GB/s", time.as_secs_f64(), len as f64 / time.as_secs_f64() / 1e9);
     println!("bytes direct {}, staged {}, copied {}", placed.direct, placed.staged, placed.copied);
     Ok(())
 }

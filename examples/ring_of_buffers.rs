@@ -1,15 +1,15 @@
 //! Receives a stream without a known end into a ring of a few buffers: each comes back when it is full, is worked on
 //! where it lies, and is handed over again. The peer can never send more than the ring has room for.
 //!
-//! `cargo run --release --example ring_of_buffers [MiB]`
+//! `cargo run --release --example ring_of_buffers [MiB]`; `--help` tells how to run it over a port.
 #![forbid(unsafe_code)]
 
 mod shared;
 
-use std::time::Instant;
+use std::net::SocketAddr;
 
 use gannet::api::*;
-use shared::{Failure, Source, client_config, cores, server_addr};
+use shared::{Failure, Options, Wire, client_config};
 
 /// Buffers of the ring, and bytes of each.
 const RING: usize = 8;
@@ -18,7 +18,10 @@ const BUF: usize = 256 << 10;
 /// Sums up what it receives.
 struct Client {
     config: ClientConfig,
+    remote: SocketAddr,
     conn: Option<ConnId>,
+    /// How much to ask for; the receiving side does not need to know it.
+    len: u64,
     bytes: u64,
     sum: u64,
     laps: u64,
@@ -32,15 +35,18 @@ impl Client {
         let mut conn = cx.conn(conn).ok_or("the connection is gone")?;
         let id = conn.open(Dir::Bidi)?;
         conn.provide_receive_buffers(id, ring)?;
-        conn.send(id, "everything, please".into(), true)?;
+        conn.send(id, self.len.to_string().into_bytes().into(), true)?;
         Ok(())
     }
 }
 
 impl App for Client {
     fn on_turn(&mut self, cx: &mut Context<'_>) {
-        if self.conn.is_none() {
-            self.conn = cx.connect(&self.config, "server.example", server_addr()).ok();
+        if self.conn.is_none() && self.failed.is_none() {
+            match cx.connect(&self.config, "server.example", self.remote) {
+                Ok(conn) => self.conn = Some(conn),
+                Err(why) => self.failed = Some(why.to_string()),
+            }
         }
     }
 
@@ -62,41 +68,46 @@ impl App for Client {
                 }
             }
             Event::Finished { placement, .. } => self.placement = Some(placement),
-            Event::Closed { reason } => self.failed = Some(reason.to_string()),
+            Event::Closed { reason } if !self.is_done() => self.failed = Some(reason.to_string()),
             _ => {}
         }
+    }
+
+    fn is_done(&self) -> bool {
+        self.placement.is_some() || self.failed.is_some()
     }
 }
 
 fn main() -> Result<(), Failure> {
-    let mib: u64 = std::env::args().nth(1).map_or(Ok(512), |n| n.parse())?;
-    let len = mib << 20;
+    let options = Options::load();
+    let Some(wire) = Wire::open(&options, 1500)? else { return Ok(()) };
+    let len = options.bytes(512);
     let transport = TransportConfig {
         stream_window_bidi_local: 0,
         // The application answers to full buffers; it needs no warning on top.
         receive_low_water: 0,
+        max_udp_payload: wire.max_udp_payload,
         ..TransportConfig::default()
     };
-    let config = client_config(transport)?;
-    let client = Client { config, conn: None, bytes: 0, sum: 0, laps: 0, placement: None, failed: None };
+    let client = Client {
+        config: client_config(transport)?,
+        remote: wire.remote,
+        conn: None,
+        len,
+        bytes: 0,
+        sum: 0,
+        laps: 0,
+        placement: None,
+        failed: None,
+    };
     let pool = BufPool::new(PoolConfig { limit_bytes: 16 << 20, ..PoolConfig::default() })?;
-    let (mut server, mut client) = cores(1500, Source::new(len), client, pool)?;
-    let start = Instant::now();
-    while client.app.placement.is_none() {
-        server.turn();
-        client.turn();
-        if let Some(why) = &client.app.failed {
-            return Err(why.clone().into());
-        }
+    let (client, time) = wire.run(client, pool)?;
+    let placed = client.placement.ok_or_else(|| client.failed.unwrap_or("interrupted".to_owned()))?;
+    if (client.bytes, client.sum) != (len, 7 * len) {
+        return Err(format!("{} bytes with sum {}: not what was sent", client.bytes, client.sum).into());
     }
-    let seconds = start.elapsed().as_secs_f64();
-    let app = &client.app;
-    if (app.bytes, app.sum) != (len, 7 * len) {
-        return Err(format!("{} bytes with sum {}: not what was sent", app.bytes, app.sum).into());
-    }
-    let placed = app.placement.unwrap_or_default();
-    println!("{mib} MiB through {RING} buffers of {BUF} bytes, {} of them filled", app.laps);
-    println!("{seconds:.2} s, {:.2} GB/s with both ends on one CPU", len as f64 / seconds / 1e9);
+    println!("{} MiB through {RING} buffers of {BUF} bytes, {} of them filled", len >> 20, client.laps);
+    println!("{:.3} s, {:.2} GB/s", time.as_secs_f64(), len as f64 / time.as_secs_f64() / 1e9);
     println!("bytes direct {}, staged {}, copied {}", placed.direct, placed.staged, placed.copied);
     Ok(())
 }

@@ -4,6 +4,8 @@
 mod api;
 #[path = "api/turns.rs"]
 mod turns;
+#[path = "api/vectored.rs"]
+mod vectored;
 
 use std::collections::{HashSet, VecDeque};
 use std::thread;

@@ -1,20 +1,72 @@
-//! What the examples have in common: two cores in one thread, with a simulated link between them.
-//!
-//! On real ports each core has a thread of its own and calls [`Core::run`]; the applications are the same.
+//! What the examples have in common: command line, certificates, the wire between the two ends, and a server.
+
+#[cfg(feature = "dpdk")]
+mod port;
+mod source;
+mod wire;
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use clap::Parser;
 use gannet::api::*;
-use gannet::datapath::sim::{SimConfig, SimLink, SimPort};
+
+use source::Source;
+pub use wire::Wire;
 
 /// What can go wrong.
 pub type Failure = Box<dyn Error>;
 
-/// Where the server listens.
-pub fn server_addr() -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, 1], 443))
+const PORT_HELP: &str = "\
+Without --port both ends run in one thread, over a simulated link. Over a port, for example memif between two processes:
+  EXAMPLE --port memif --set role=server --set socket=/tmp/x.sock --addr 10.77.0.1/24 --listen 4433
+  EXAMPLE 1024 --port memif --set role=client --set socket=/tmp/x.sock --addr 10.77.0.2/24 --connect 10.77.0.1:4433";
+
+/// The command line of an example.
+#[derive(Debug, Parser)]
+#[command(after_help = PORT_HELP)]
+pub struct Options {
+    /// How much to receive, MiB.
+    #[arg(value_name = "MiB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    mib: Option<u64>,
+
+    /// Port profile: a name (memif, af-packet, ...) or the path of a .toml file.
+    #[arg(long, value_name = "PROFILE", requires = "addr", requires = "end")]
+    port: Option<String>,
+
+    /// Override a setting of the profile, for example mtu=9000. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, requires = "port")]
+    sets: Vec<(String, String)>,
+
+    /// Address of the port, for example 10.77.0.1/24.
+    #[arg(long, value_name = "IP/LEN", requires = "port")]
+    addr: Option<Cidr>,
+
+    /// Be the server, on this UDP port, until SIGINT or SIGTERM.
+    #[arg(long, value_name = "UDPPORT", requires = "port", group = "end")]
+    listen: Option<u16>,
+
+    /// Be the client of the server at this address.
+    #[arg(long, value_name = "IP:UDPPORT", requires = "port", group = "end")]
+    connect: Option<SocketAddr>,
+}
+
+impl Options {
+    /// Those of this process. Ends it with code 2 and a message on a mistake.
+    pub fn load() -> Self {
+        Self::parse()
+    }
+
+    /// How many bytes to receive; `default` MiB unless told otherwise.
+    pub fn bytes(&self, default: u64) -> u64 {
+        self.mib.unwrap_or(default) << 20
+    }
+}
+
+fn key_value(s: &str) -> Result<(String, String), String> {
+    let (key, value) = s.split_once('=').ok_or_else(|| format!("'{s}' is not KEY=VALUE, for example mtu=9000"))?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn tls_options() -> tls::TlsOptions {
@@ -26,76 +78,26 @@ pub fn client_config(transport: TransportConfig) -> Result<ClientConfig, Failure
     Ok(ClientConfig { tls: tls::insecure_client_config(&tls_options())?, transport: Arc::new(transport) })
 }
 
-/// A core on the simulated link.
-pub type SimCore<A> = Core<SimPort, A>;
-
-/// A server's core and a client's, joined by a link of `mtu` bytes.
-pub fn cores<S: App, C: App>(
-    mtu: u16,
-    server: S,
-    client: C,
-    pool: BufPool,
-) -> Result<(SimCore<S>, SimCore<C>), Failure> {
+/// Settings of a server with a certificate that it has just made itself.
+fn server_config(max_udp_payload: u16) -> Result<ServerConfig, Failure> {
     let identity = rcgen::generate_simple_self_signed(["server.example".to_owned()])?;
     let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der())?;
-    let payload = TransportConfig { max_udp_payload: mtu - 28, ..TransportConfig::default() };
-    let server_config = ServerConfig {
+    Ok(ServerConfig {
         tls: tls::server_config(vec![identity.cert.der().clone()], key, &tls_options())?,
-        transport: Arc::new(payload),
-    };
-    let core_config = |addr: &str, server: Option<ServerConfig>, pool| -> Result<CoreConfig, Failure> {
-        Ok(CoreConfig {
-            net: NetConfig { addrs: vec![addr.parse()?], ..NetConfig::default() },
-            endpoint: endpoint_config()?,
-            listen: server.as_ref().map(|_| 443),
-            server,
-            client_port: 50_000,
-            pool,
-            idle: Idle::Yield,
-        })
-    };
-    let (a, b) = SimLink::pair(SimConfig { mtu, ..SimConfig::default() });
-    let server = Core::new(a, core_config("192.0.2.1/24", Some(server_config), BufPool::heap())?, server)?;
-    let client = Core::new(b, core_config("192.0.2.2/24", None, pool)?, client)?;
-    Ok((server, client))
+        transport: Arc::new(TransportConfig { max_udp_payload, ..TransportConfig::default() }),
+    })
 }
 
-/// Answers the first bytes on each stream with `len` bytes, a piece of 1 MiB at a time and without ever having them all.
-pub struct Source {
-    pub len: u64,
-    piece: Bytes,
-    queued: u64,
-    conn: Option<(ConnId, StreamId)>,
-}
-
-impl Source {
-    pub fn new(len: u64) -> Self {
-        Self { len, piece: Bytes::from(vec![7; 1 << 20]), queued: 0, conn: None }
-    }
-
-    fn write(&mut self, cx: &mut Context<'_>) {
-        let Some((conn, id)) = self.conn else { return };
-        let Some(mut conn) = cx.conn(conn) else { return };
-        while self.queued < self.len {
-            let n = (self.len - self.queued).min(self.piece.len() as u64);
-            let piece = self.piece.slice(..n as usize);
-            if conn.send(id, piece.into(), self.queued + n == self.len).is_err() {
-                return; // The send budget is used up: `Writable` comes.
-            }
-            self.queued += n;
-        }
-    }
-}
-
-impl App for Source {
-    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
-        match event {
-            Event::StreamOpened { id } => {
-                self.conn = Some((conn, id));
-                self.write(cx);
-            }
-            Event::Writable { .. } => self.write(cx),
-            _ => {}
-        }
-    }
+/// Settings of a core at `addr`, a server's if it listens.
+fn core_config(addr: Cidr, server: Option<(u16, ServerConfig)>, pool: BufPool) -> Result<CoreConfig, Failure> {
+    let (listen, server) = server.unzip();
+    Ok(CoreConfig {
+        net: NetConfig { addrs: vec![addr], ports: listen.map(|port| vec![port]), ..NetConfig::default() },
+        endpoint: endpoint_config()?,
+        listen,
+        server,
+        client_port: 50_000,
+        pool,
+        idle: Idle::Yield,
+    })
 }

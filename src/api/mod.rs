@@ -33,7 +33,7 @@
 //! * **What had arrived is not lost**: bytes of pooled streams that came before a peer's close are told of before
 //!   `Closed`, and can be taken until the application has handled that.
 //! * **Order**: [`Conn::set_priority`] ranks streams by urgency, and equal ones one after the other or in turn
-//!   ([`Priority`], RFC 9218). [`Conn::send_vectored`] takes many pieces as one, or none.
+//!   ([`Priority`], RFC 9218). [`Conn::send_vectored`] and [`Handle::send_vectored`] take many pieces as one, or none.
 //! * **One event for all**: with [`Notify::WhenComplete`], a stream is silent until all has arrived.
 //! * **Numbers**: [`Conn::stream_stats`], [`Event::Finished`] and the engine's counters tell bytes that were placed
 //!   directly, through a cipher block on the stack, or copied, of which there are none.

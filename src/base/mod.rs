@@ -1,7 +1,8 @@
-//! Layer `base`: time, seeded randomness, range sets, timers, rings and counters.
+//! Layer `base`: time, seeded randomness, rate limits, range sets, timers, rings and counters.
 #![forbid(unsafe_code)]
 
 pub mod id_map;
+pub mod limit;
 pub mod range_set;
 pub mod rng;
 pub mod time;

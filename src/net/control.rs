@@ -81,7 +81,7 @@ impl<T: TxFrame> Net<T> {
             _ if !self.addressing.is_local(packet.dst) => Err(NetDrop::IcmpIgnored),
             _ if packet.src.is_unspecified() => Err(NetDrop::BadSource),
             Icmp::EchoRequest { rest } => self.answer_echo(now, packet, rest),
-            Icmp::PacketTooBig { mtu, quoted } => self.too_big(packet, mtu, quoted),
+            Icmp::PacketTooBig { mtu, quoted } => self.too_big(now, packet, mtu, quoted),
             Icmp::PortUnreachable { quoted } => {
                 let (local, remote) = Self::ours(packet, quoted)?;
                 Ok(Received::PortUnreachable { local, remote })
@@ -98,7 +98,9 @@ impl<T: TxFrame> Net<T> {
             .ok_or(NetDrop::IcmpUnrelated)
     }
 
-    fn too_big(&mut self, packet: &IpPacket<'_>, mtu: u32, quoted: &[u8]) -> Result<Received, NetDrop> {
+    /// A router tells of its MTU. Nothing in it is a secret, so that it can be forged: it only ever makes packets smaller,
+    /// and not too often (RFC 9000 §14.2.1).
+    fn too_big(&mut self, now: Instant, packet: &IpPacket<'_>, mtu: u32, quoted: &[u8]) -> Result<Received, NetDrop> {
         let (local, remote) = Self::ours(packet, quoted)?;
         let v6 = packet.version == IcmpVersion::V6;
         // Below the smallest MTU of the protocol it is no news but an attack (RFC 8201 §4).
@@ -106,6 +108,9 @@ impl<T: TxFrame> Net<T> {
         let own = u32::from(self.caps.mtu);
         if mtu < least || mtu >= own {
             return Err(NetDrop::TooBigUnusable);
+        }
+        if !self.too_big_limit.take(now) {
+            return Err(NetDrop::RateLimited);
         }
         // Both are above what the headers take, and below our own MTU.
         let max_udp_payload = self.max_udp_payload(v6) - (own - mtu) as u16;

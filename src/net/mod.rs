@@ -18,7 +18,6 @@ mod cidr;
 mod config;
 mod control;
 mod flows;
-mod limit;
 mod neighbor;
 mod outbox;
 mod pending;

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use crate::base::limit::Limit;
 use crate::base::time::Instant;
 use crate::datapath::{Caps, TxFrame};
 use crate::net::addressing::Addressing;
 use crate::net::cidr::Cidr;
 use crate::net::config::{NetConfig, NetError};
 use crate::net::flows::Flows;
-use crate::net::limit::Limit;
 use crate::net::neighbor::{Learned, Neighbors, News, Scan, Timeout};
 use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
@@ -64,6 +64,7 @@ pub struct Net<T> {
     pub(super) outbox: Outbox,
     pub(super) echo_limit: Limit,
     pub(super) error_limit: Limit,
+    pub(super) too_big_limit: Limit,
     /// The next of our addresses to announce, and to report as listened to.
     pub(super) announced: usize,
     pub(super) reported: usize,
@@ -107,6 +108,7 @@ impl<T: TxFrame> Net<T> {
             outbox: Outbox::new(caps.mtu),
             echo_limit: Limit::new(config.echo_per_second, now),
             error_limit: Limit::new(config.errors_per_second, now),
+            too_big_limit: Limit::new(config.too_big_per_second, now),
             announced: quiet,
             reported: quiet,
             stats: NetStats::default(),

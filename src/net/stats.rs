@@ -75,7 +75,8 @@ drops! {
     NdpInvalid = "rx_ndp_invalid",
     /// Neighbour discovery about others.
     NdpForeign = "rx_ndp_foreign",
-    /// A request left unanswered because answers are rate-limited, or too many wait to be sent.
+    /// A request left unanswered, or a "packet too big" not heeded, because these are rate-limited; or too many answers
+    /// wait to be sent.
     RateLimited = "rx_rate_limited",
 
     /// From an address that is not ours.

@@ -18,12 +18,31 @@ pub enum CongestionAlgorithm {
 }
 
 /// Gives receive buffers to streams that the peer opens.
+///
+/// Here, each stream gets one buffer out of a pool; nothing else is allocated for it:
+/// ```
+/// use gannet::api::{BufPool, BufferProvider, PinnedBuf, StreamId};
+///
+/// struct OneEach(BufPool);
+///
+/// impl BufferProvider for OneEach {
+///     fn initial_window(&self) -> u64 {
+///         64 << 10
+///     }
+///
+///     fn provide(&self, _: StreamId, give: &mut dyn FnMut(PinnedBuf)) {
+///         self.0.alloc(64 << 10).into_iter().for_each(give);
+///     }
+/// }
+/// ```
 pub trait BufferProvider: Send + Sync {
     /// Stream window that the transport parameters announce for such streams, in bytes.
     /// [`BufferProvider::provide`] must then give at least that many bytes.
     fn initial_window(&self) -> u64;
-    /// Buffers for the stream that the peer has just opened; empty to fall back to pooled chunks.
-    fn provide(&self, stream: StreamId) -> Vec<PinnedBuf>;
+    /// Calls `give` with each buffer for the stream that the peer has just opened, in the order in which they are to be
+    /// filled. Without any the stream falls back to pooled chunks. A buffer that is empty, or that would end beyond
+    /// 2^62-1, is dropped.
+    fn provide(&self, stream: StreamId, give: &mut dyn FnMut(PinnedBuf));
 }
 
 impl fmt::Debug for dyn BufferProvider {

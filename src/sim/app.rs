@@ -63,18 +63,17 @@ impl BufferProvider for Provider {
         self.plan.window
     }
 
-    fn provide(&self, id: StreamId) -> Vec<PinnedBuf> {
-        let Some(flow) = self.plan.flow(id, self.side.peer()) else { return Vec::new() };
-        let Receive::Provided { size, count } = flow.receive else { return Vec::new() };
+    fn provide(&self, id: StreamId, give: &mut dyn FnMut(PinnedBuf)) {
+        let Some(flow) = self.plan.flow(id, self.side.peer()) else { return };
+        let Receive::Provided { size, count } = flow.receive else { return };
         let mut ledger = self.ledger.lock().expect("single thread");
-        let mut bufs = Vec::new();
-        let mut total = 0;
-        while bufs.len() < count || total < self.plan.window {
+        let (mut given, mut total) = (0, 0);
+        while given < count || total < self.plan.window {
             let rest = (self.plan.window.saturating_sub(total) as usize).div_ceil(50);
-            bufs.push(ledger.post(id, size.max(rest)));
+            give(ledger.post(id, size.max(rest)));
+            given += 1;
             total += size.max(rest) as u64;
         }
-        bufs
     }
 }
 

@@ -9,13 +9,13 @@ fn addrs(bufs: &[PinnedBuf]) -> Vec<usize> {
     bufs.iter().map(PinnedBuf::addr).collect()
 }
 
-fn pinned(len: usize) -> (SendData, usize) {
+pub fn pinned(len: usize) -> (SendData, usize) {
     let buf = PinnedBuf::unpinned(len);
     let addr = buf.addr();
     (buf.into(), addr)
 }
 
-fn addr(data: &SendData) -> usize {
+pub fn addr(data: &SendData) -> usize {
     data.as_slice().as_ptr().addr()
 }
 
@@ -28,7 +28,7 @@ fn opened(event: HandleEvent) -> Option<StreamId> {
 }
 
 /// Opens a stream of the client's.
-fn open(world: &mut World, conn: ConnId, dir: Dir) -> StreamId {
+pub fn open(world: &mut World, conn: ConnId, dir: Dir) -> StreamId {
     world.client.open(conn, dir).unwrap();
     world.until(true, opened)
 }

@@ -108,8 +108,8 @@ impl BufferProvider for Giver {
         self.promised
     }
 
-    fn provide(&self, _: StreamId) -> Vec<PinnedBuf> {
-        self.gives.lock().unwrap().iter().map(|len| PinnedBuf::unpinned(*len)).collect()
+    fn provide(&self, _: StreamId, give: &mut dyn FnMut(PinnedBuf)) {
+        self.gives.lock().unwrap().iter().map(|len| PinnedBuf::unpinned(*len)).for_each(give);
     }
 }
 

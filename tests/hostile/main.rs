@@ -3,6 +3,7 @@
 
 mod flood;
 mod garbage;
+mod key_updates;
 mod live;
 mod memory;
 mod peer;

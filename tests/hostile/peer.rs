@@ -14,7 +14,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::quic::{ClientConnection, Connection, KeyChange, Keys, Secrets, ServerConnection, Version};
+use rustls::quic::{ClientConnection, Connection, KeyChange, Keys, PacketKey, Secrets, ServerConnection, Version};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
 /// Packet number spaces.
@@ -83,6 +83,8 @@ pub struct Peer {
     keys: [Option<Keys>; 3],
     secrets: Option<Secrets>,
     phase: bool,
+    /// Opens what the other end sent in the phase before.
+    previous: Option<Box<dyn PacketKey>>,
     /// The next packet number of each space.
     pub pn: [u64; 3],
     largest: [Option<u64>; 3],
@@ -172,6 +174,7 @@ impl Peer {
             keys: [Some(suite.keys(&original, rustls_side, Version::V1)), None, None],
             secrets: None,
             phase: false,
+            previous: None,
             pn: [0; 3],
             largest: [None; 3],
             crypto_sent: [0; 3],
@@ -230,7 +233,7 @@ impl Peer {
         let next = self.secrets.as_mut().unwrap().next_packet_keys();
         let keys = self.keys[DATA].as_mut().unwrap();
         keys.local.packet = next.local;
-        keys.remote.packet = next.remote;
+        self.previous = Some(std::mem::replace(&mut keys.remote.packet, next.remote));
         self.phase = !self.phase;
     }
 
@@ -319,7 +322,9 @@ impl Peer {
             let reserved = if packet[0] & 0x80 != 0 { 0x0c } else { 0x18 };
             assert_eq!(packet[0] & reserved, 0);
             let (head, body) = packet.split_at_mut(at + pn_len);
-            let plain = keys.remote.packet.decrypt_in_place(pn, head, body).expect("authentic").to_vec();
+            let old = space == DATA && (head[0] & 0x04 != 0) != self.phase;
+            let key = self.previous.as_ref().filter(|_| old).unwrap_or(&keys.remote.packet);
+            let plain = key.decrypt_in_place(pn, head, body).expect("authentic").to_vec();
             self.packets += 1;
             self.read_frames(space, &plain, datagram.len());
         }

@@ -30,8 +30,8 @@ impl BufferProvider for Buffers {
         4096
     }
 
-    fn provide(&self, _: StreamId) -> Vec<PinnedBuf> {
-        self.0.alloc(4096).map(|buf| vec![buf]).unwrap_or_default()
+    fn provide(&self, _: StreamId, give: &mut dyn FnMut(PinnedBuf)) {
+        self.0.alloc(4096).into_iter().for_each(give);
     }
 }
 

@@ -8,15 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 
-use crate::api::handle::command::{Command, Connect};
+use crate::api::handle::command::{Command, Connect, Pieces};
 use crate::api::handle::held::Held;
 use crate::api::handle::outbox::Outbox;
 use crate::api::handle::readable::Readable;
 use crate::api::handle::{HandleEvent, Opening, Operation, Shared, Ticket};
 use crate::mem::PinnedBuf;
-use crate::quic::{
-    ConnId, Dir, Event, OpenError, ProvideErrorKind, SendData, SendError, SendErrorKind, StreamError, StreamId,
-};
+use crate::quic::{ConnId, Dir, Event, OpenError, ProvideErrorKind, SendData, SendErrorKind, StreamError, StreamId};
 use crate::runtime::{App, Context, Unreachable};
 
 /// Commands carried out in a turn at the most, so that packets do not wait.
@@ -116,11 +114,7 @@ impl HandleApp {
                 return;
             }
             match self.commands.try_recv() {
-                Ok(command) if self.ending => {
-                    if let Some(event) = command.refuse() {
-                        self.outbox.push(event);
-                    }
-                }
+                Ok(command) if self.ending => command.refuse(|event| self.outbox.push(event)),
                 Ok(command) => self.run(cx, command),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => return self.end(cx),
@@ -182,7 +176,7 @@ impl HandleApp {
             self.provide(cx, conn, id, receive);
         }
         if data.is_some() || fin {
-            self.send(cx, conn, id, data.unwrap_or(SendData::Static(&[])), fin);
+            self.send(cx, conn, id, Pieces::One(data.unwrap_or(SendData::Static(&[]))), fin);
         }
     }
 
@@ -204,7 +198,7 @@ impl HandleApp {
     }
 
     /// Sends, or lets wait: data must not overtake data that waits.
-    fn send(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId, data: SendData, fin: bool) {
+    fn send(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId, data: Pieces, fin: bool) {
         if self.held.has(conn, id) {
             self.held.push(conn, id, data, fin);
         } else if let Some(data) = self.try_send(cx, conn, id, data, fin) {
@@ -218,18 +212,21 @@ impl HandleApp {
         cx: &mut Context<'_>,
         conn: ConnId,
         id: StreamId,
-        data: SendData,
+        data: Pieces,
         fin: bool,
-    ) -> Option<SendData> {
-        let sent = match cx.conn(conn) {
-            None => Err(SendError { kind: SendErrorKind::Closed, data }),
-            Some(mut c) => c.send(id, data, fin),
+    ) -> Option<Pieces> {
+        let sent = match (cx.conn(conn), data) {
+            (None, data) => Err((SendErrorKind::Closed, data)),
+            (Some(mut c), Pieces::One(data)) => c.send(id, data, fin).map_err(|e| (e.kind, Pieces::One(e.data))),
+            (Some(mut c), Pieces::Many(data)) => {
+                c.send_vectored(id, data, fin).map_err(|e| (e.kind, Pieces::Many(e.data)))
+            }
         };
         match sent {
             Ok(()) => None,
-            Err(SendError { kind: SendErrorKind::Blocked, data }) => Some(data),
-            Err(SendError { kind: why, data }) => {
-                self.outbox.push(HandleEvent::SendRefused { conn, id, data, fin, why });
+            Err((SendErrorKind::Blocked, data)) => Some(data),
+            Err((why, data)) => {
+                data.refuse((conn, id), fin, why, |event| self.outbox.push(event));
                 None
             }
         }
@@ -256,8 +253,7 @@ impl HandleApp {
         }
         for (conn, id) in self.held.streams(conn) {
             for (data, fin) in self.held.take(conn, id) {
-                let why = SendErrorKind::Closed;
-                self.outbox.push(HandleEvent::SendRefused { conn, id, data, fin, why });
+                data.refuse((conn, id), fin, SendErrorKind::Closed, |event| self.outbox.push(event));
             }
         }
     }

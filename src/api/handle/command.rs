@@ -52,6 +52,50 @@ pub struct CommandError<T = ()> {
     pub given: T,
 }
 
+/// Data that is sent whole, or not at all.
+pub(super) enum Pieces {
+    One(SendData),
+    Many(Vec<SendData>),
+}
+
+impl Pieces {
+    pub(super) fn one(self) -> SendData {
+        match self {
+            Self::One(data) => data,
+            Self::Many(mut data) => data.pop().unwrap_or(SendData::Static(&[])),
+        }
+    }
+
+    pub(super) fn many(self) -> Vec<SendData> {
+        match self {
+            Self::One(data) => vec![data],
+            Self::Many(data) => data,
+        }
+    }
+
+    /// Tells that nothing of it is sent: each piece goes back in an event of its own, in order, the last with `fin`.
+    /// Of no pieces at all, an empty one tells.
+    pub(super) fn refuse(
+        self,
+        (conn, id): (ConnId, StreamId),
+        fin: bool,
+        why: SendErrorKind,
+        mut tell: impl FnMut(HandleEvent),
+    ) {
+        let (before, last) = match self {
+            Self::One(data) => (Vec::new(), data),
+            Self::Many(mut data) => {
+                let last = data.pop().unwrap_or(SendData::Static(&[]));
+                (data, last)
+            }
+        };
+        for data in before {
+            tell(HandleEvent::SendRefused { conn, id, data, fin: false, why });
+        }
+        tell(HandleEvent::SendRefused { conn, id, data: last, fin, why });
+    }
+}
+
 /// A connection to be started; boxed, since it is rare and large.
 pub(super) struct Connect {
     pub(super) ticket: Ticket,
@@ -63,7 +107,7 @@ pub(super) struct Connect {
 pub(super) enum Command {
     Connect(Box<Connect>),
     Open { ticket: Ticket, conn: ConnId, dir: Dir, opening: Opening },
-    Send { conn: ConnId, id: StreamId, data: SendData, fin: bool },
+    Send { conn: ConnId, id: StreamId, data: Pieces, fin: bool },
     SetPriority { conn: ConnId, id: StreamId, priority: Priority },
     SetNotify { conn: ConnId, id: StreamId, notify: Notify },
     Provide { conn: ConnId, id: StreamId, bufs: Vec<PinnedBuf> },
@@ -73,10 +117,10 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// The event that answers a command which is not carried out, because the core or the connection ends.
-    /// `None` when there is nothing to say.
-    pub(super) fn refuse(self) -> Option<HandleEvent> {
-        Some(match self {
+    /// Tells that a command is not carried out, because the core ends: in one event for most, in many for data in
+    /// pieces, in none where there is nothing to say.
+    pub(super) fn refuse(self, mut tell: impl FnMut(HandleEvent)) {
+        tell(match self {
             Self::Connect(connect) => {
                 HandleEvent::ConnectFailed { ticket: connect.ticket, why: ConnectRefusal::ShuttingDown }
             }
@@ -84,7 +128,7 @@ impl Command {
                 HandleEvent::OpenFailed { ticket, conn, why: OpenError::Closed, opening }
             }
             Self::Send { conn, id, data, fin } => {
-                HandleEvent::SendRefused { conn, id, data, fin, why: SendErrorKind::Closed }
+                return data.refuse((conn, id), fin, SendErrorKind::Closed, tell);
             }
             Self::Provide { conn, id, bufs } => {
                 HandleEvent::ProvideRefused { conn, id, bufs, why: ProvideErrorKind::Closed }
@@ -101,7 +145,7 @@ impl Command {
             Self::SetNotify { conn, id, .. } => {
                 HandleEvent::Refused { conn, id, what: Operation::SetNotify, why: StreamError::Closed }
             }
-            Self::Close { .. } => return None,
-        })
+            Self::Close { .. } => return,
+        });
     }
 }

@@ -97,7 +97,7 @@ pub enum HandleEvent {
         /// What happened.
         event: Event,
     },
-    /// Data was not sent.
+    /// Data was not sent; of a vectored send, none of it, and each piece comes in an event of its own.
     SendRefused {
         /// The connection.
         conn: ConnId,

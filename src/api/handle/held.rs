@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::quic::{ConnId, SendData, StreamId};
+use crate::api::handle::command::Pieces;
+use crate::quic::{ConnId, StreamId};
 
-/// Data of one stream in order, each with whether the stream ends behind it.
-pub(super) type Queue = VecDeque<(SendData, bool)>;
+/// Sends of one stream in order, each with whether the stream ends behind it.
+pub(super) type Queue = VecDeque<(Pieces, bool)>;
 
 #[derive(Default)]
 pub(super) struct Held {
@@ -19,7 +20,7 @@ pub(super) struct Held {
 const MAX_SPARE: usize = 64;
 
 impl Held {
-    /// Pieces of data that wait.
+    /// Sends that wait.
     pub(super) fn len(&self) -> usize {
         self.count
     }
@@ -30,7 +31,7 @@ impl Held {
     }
 
     /// Adds data behind what waits.
-    pub(super) fn push(&mut self, conn: ConnId, id: StreamId, data: SendData, fin: bool) {
+    pub(super) fn push(&mut self, conn: ConnId, id: StreamId, data: Pieces, fin: bool) {
         let queue = self.streams.entry((conn, id)).or_insert_with(|| self.spare.pop().unwrap_or_default());
         queue.push_back((data, fin));
         self.count += 1;
@@ -65,7 +66,11 @@ impl Held {
 mod tests {
     use super::*;
     use crate::base::Side;
-    use crate::quic::Dir;
+    use crate::quic::{Dir, SendData};
+
+    fn pieces(data: impl Into<SendData>) -> Pieces {
+        Pieces::One(data.into())
+    }
 
     #[test]
     fn counts_and_keeps_order() {
@@ -73,15 +78,17 @@ mod tests {
         let (a, b) = (ConnId::new(0, 0), ConnId::new(1, 0));
         let mut held = Held::default();
         for (conn, n) in [(b, 1), (a, 2), (b, 0)] {
-            held.push(conn, stream(n), "x".into(), false);
-            held.push(conn, stream(n), "yy".into(), true);
+            held.push(conn, stream(n), pieces("x"), false);
+            held.push(conn, stream(n), Pieces::Many(vec!["y".into(), "y".into()]), true);
         }
         assert_eq!((held.len(), held.has(a, stream(2)), held.has(a, stream(1))), (6, true, false));
         assert_eq!(held.streams(Some(b)), [(b, stream(0)), (b, stream(1))]);
         assert_eq!(held.streams(None).len(), 3);
         let mut queue = held.take(a, stream(2));
-        let lens: Vec<_> = queue.iter().map(|(data, fin)| (data.len(), *fin)).collect();
-        assert_eq!((held.len(), lens), (4, vec![(1, false), (2, true)]));
+        let fins: Vec<_> = queue.iter().map(|(_, fin)| *fin).collect();
+        assert_eq!((held.len(), fins), (4, vec![false, true]));
+        assert_eq!(queue.pop_back().unwrap().0.many().len(), 2, "pieces of one send stay together");
+        queue.push_back((pieces("z"), true));
         queue.pop_front();
         held.put(a, stream(2), queue);
         assert_eq!((held.len(), held.has(a, stream(2))), (5, true));

@@ -14,7 +14,8 @@
 //!   sending. So what waits is bounded by what the handles have handed over, by the streams and connections that
 //!   there are, and by [`HandleApp::with_backlog`], which keeps peers from making ever more of them.
 //! * Data for a stream whose send budget is used up waits in the core, in order. As long as one ring's capacity of
-//!   such pieces waits, all streams together, [`Handle::send`] answers [`CommandErrorKind::Full`].
+//!   such sends waits, all streams together, [`Handle::send`] and [`Handle::send_vectored`] answer
+//!   [`CommandErrorKind::Full`].
 //!
 //! Handles never wait either, unless they are asked to ([`Handle::next_timeout`], [`Handle::events`]): when the
 //! command ring is full, they say [`CommandErrorKind::Full`] and give back what was to be handed over. Then it is
@@ -52,7 +53,7 @@ use crate::mem::PinnedBuf;
 use crate::quic::{ClientConfig, ConnId, Dir, Notify, Priority, SendData, StreamId};
 
 pub use app::HandleApp;
-use command::{Command, Connect};
+use command::{Command, Connect, Pieces};
 pub use command::{CommandError, CommandErrorKind, Opening, Ticket};
 pub use event::{ConnectRefusal, HandleEvent, Operation};
 
@@ -62,7 +63,7 @@ struct Shared {
     stop: Arc<AtomicBool>,
     /// The application is gone: nobody takes commands any more.
     gone: AtomicBool,
-    /// Pieces of data that wait in the core, as of its last turn.
+    /// Sends that wait in the core, as of its last turn.
     held: AtomicUsize,
     capacity: usize,
     tickets: AtomicU64,
@@ -85,10 +86,13 @@ impl Shared {
 
     /// What a core that is gone has left behind: events, then commands.
     fn take_rest(&self) -> Option<HandleEvent> {
-        if let Some(event) = self.rest().pop_front() {
-            return Some(event);
+        let mut rest = self.rest();
+        loop {
+            if let Some(event) = rest.pop_front() {
+                return Some(event);
+            }
+            self.commands.try_recv().ok()?.refuse(|event| rest.push_back(event));
         }
-        self.commands.try_iter().find_map(Command::refuse)
     }
 }
 
@@ -199,16 +203,43 @@ impl Handle {
         data: impl Into<SendData>,
         fin: bool,
     ) -> Result<(), CommandError<SendData>> {
-        let data = data.into();
+        let sent = self.send_pieces(conn, id, Pieces::One(data.into()), fin);
+        sent.map_err(|(kind, data)| CommandError { kind, given: data.one() })
+    }
+
+    /// Sends many pieces of memory on a stream as if they were one, and its end if `fin`: a header and a body from
+    /// where each lies, with nothing in between. All of them are sent or none, also when they have to wait for the
+    /// stream's send budget. Each piece comes back in an event of its own: in the engine's `SendDone`, or, if the
+    /// stream takes no more data, all of them in order in [`HandleEvent::SendRefused`], the last with `fin`.
+    ///
+    /// # Errors
+    /// [`CommandError`] with all pieces, in order, when the core did not get them.
+    pub fn send_vectored(
+        &self,
+        conn: ConnId,
+        id: StreamId,
+        data: impl IntoIterator<Item = SendData>,
+        fin: bool,
+    ) -> Result<(), CommandError<Vec<SendData>>> {
+        let sent = self.send_pieces(conn, id, Pieces::Many(data.into_iter().collect()), fin);
+        sent.map_err(|(kind, data)| CommandError { kind, given: data.many() })
+    }
+
+    /// Sends data, unless the core holds enough back already; then it comes back.
+    fn send_pieces(
+        &self,
+        conn: ConnId,
+        id: StreamId,
+        data: Pieces,
+        fin: bool,
+    ) -> Result<(), (CommandErrorKind, Pieces)> {
         if self.shared.held.load(Ordering::Relaxed) >= self.shared.capacity {
-            let gone = self.shared.gone.load(Ordering::Acquire);
-            let kind = if gone { CommandErrorKind::Gone } else { CommandErrorKind::Full };
-            return Err(CommandError { kind, given: data });
+            return Err((if self.is_gone() { CommandErrorKind::Gone } else { CommandErrorKind::Full }, data));
         }
         match self.command(Command::Send { conn, id, data, fin }) {
             Ok(()) => Ok(()),
-            Err((kind, Command::Send { data, .. })) => Err(CommandError { kind, given: data }),
-            Err((kind, _)) => Err(CommandError { kind, given: SendData::Static(&[]) }),
+            Err((kind, Command::Send { data, .. })) => Err((kind, data)),
+            Err((kind, _)) => Err((kind, Pieces::Many(Vec::new()))),
         }
     }
 

@@ -151,6 +151,24 @@ fn packet_too_big_names_flow_and_size() {
 }
 
 #[test]
+fn a_flood_of_forged_packet_too_big_is_mostly_ignored() {
+    let config = NetConfig { too_big_per_second: 7, ..config(&["10.0.0.1/24"]) };
+    let mut a = Net::<Frame>::new(&config, &caps(1), NOW).unwrap();
+    let quoted = quote("10.0.0.1:4433", "8.8.8.8:50000");
+    let mut flood = |now, mtu: u16, count: usize| {
+        let [hi, lo] = mtu.to_be_bytes();
+        let forged = frame("10.7.7.7", "10.0.0.1", 60, &[&[3, 4, 0, 0, 0, 0, hi, lo], &quoted[..]].concat());
+        (0..count).filter(|_| matches!(a.receive(now, &mut forged.clone()), Received::PacketTooBig { .. })).count()
+    };
+    assert_eq!(flood(NOW, 20, 1000), 0, "useless ones do not count against the limit");
+    assert_eq!(flood(NOW, 1400, 1000), 7);
+    assert_eq!(flood(NOW + Duration::from_secs(1), 1300, 1000), 7);
+    let stats = a.stats();
+    assert_eq!((stats.rx_too_big, stats.drops[NetDrop::RateLimited]), (14, 2000 - 14));
+    assert_eq!(stats.drops[NetDrop::TooBigUnusable], 1000);
+}
+
+#[test]
 fn a_closed_port_is_told_and_understood() {
     for (a_cidr, b_cidr, from, to) in [
         ("10.0.0.1/24", "10.0.0.2/24", "10.0.0.1:4433", "10.0.0.2:9"),

@@ -40,8 +40,8 @@ impl BufferProvider for RequestProvider {
         REQUEST_BUF as u64
     }
 
-    fn provide(&self, _: StreamId) -> Vec<PinnedBuf> {
-        self.0.alloc(REQUEST_BUF).into_iter().collect()
+    fn provide(&self, _: StreamId, give: &mut dyn FnMut(PinnedBuf)) {
+        self.0.alloc(REQUEST_BUF).into_iter().for_each(give);
     }
 }
 

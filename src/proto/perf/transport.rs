@@ -26,9 +26,9 @@ impl BufferProvider for FirstBuffer {
         INITIAL_WINDOW
     }
 
-    fn provide(&self, _: StreamId) -> Vec<PinnedBuf> {
+    fn provide(&self, _: StreamId, give: &mut dyn FnMut(PinnedBuf)) {
         // Without memory the stream is a pooled one, which the server reads as well.
-        self.0.alloc(INITIAL_WINDOW as usize).map(|buf| vec![buf]).unwrap_or_default()
+        self.0.alloc(INITIAL_WINDOW as usize).into_iter().for_each(give);
     }
 }
 
@@ -74,7 +74,8 @@ mod tests {
         let pool = BufPool::heap();
         let config = server_transport(TransportConfig::default(), &pool);
         let provider = config.provider.expect("set");
-        let bufs = provider.provide(StreamId(0));
+        let mut bufs = Vec::new();
+        provider.provide(StreamId(0), &mut |buf| bufs.push(buf));
         let total: u64 = bufs.iter().map(|b| b.len() as u64).sum();
         assert!(total >= provider.initial_window() && total > 0);
         assert!(config.max_streams_bidi >= 1000 && config.max_streams_uni >= 1000);

@@ -455,3 +455,6 @@ impl<'a> Conn<'a> {
         self.conn.force_key_update(now)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use crate::quic::event::{CloseReason, Dir, Event};
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::PlacementStats;
 use crate::wire::quic::frame::{AckFrame, Frame, StreamHeader};
-use crate::wire::quic::{ConnectionId, StreamId, TransportError};
+use crate::wire::quic::{ConnectionId, StreamId, TransportError, varint};
 
 impl Connection {
     pub(super) fn on_frame(
@@ -125,14 +125,14 @@ impl Connection {
     fn ask_provider(&mut self, id: StreamId) {
         let Some(provider) = &self.config.provider else { return };
         let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return };
-        let mut bufs = provider.provide(id);
-        bufs.retain(|buf| !buf.is_empty());
-        if bufs.is_empty() {
+        provider.provide(id, &mut |buf| {
+            let fits = (buf.len() as u64) <= varint::MAX - recv.provided_end();
+            if !buf.is_empty() && fits && recv.make_provided() {
+                recv.provide(buf);
+            }
+        });
+        if !recv.is_provided() {
             return;
-        }
-        recv.make_provided();
-        for buf in bufs {
-            recv.provide(buf);
         }
         let (more, less) = (recv.credit_due().is_some(), recv.provided_end() < recv.announced());
         if more {

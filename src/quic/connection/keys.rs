@@ -18,6 +18,8 @@ pub(crate) struct OneRtt {
     next: Option<Box<(PacketKey, PacketKey)>>,
     updates: KeyUpdates,
     phase: bool,
+    /// The keys are not the first ones any more.
+    updated: bool,
     /// Lowest packet number received in the current phase.
     phase_start: Option<u64>,
     /// First packet number sent with the current key.
@@ -50,6 +52,7 @@ impl OneRtt {
             next: None,
             updates,
             phase: false,
+            updated: false,
             phase_start: None,
             sent_from: 0,
             confirmed: false,
@@ -91,7 +94,8 @@ impl OneRtt {
     }
 
     /// A packet was authenticated with `generation`. `keep_until` bounds the life of replaced keys, if any are.
-    /// False: the peer updated twice without leave (RFC 9001 §6.2).
+    /// False: the peer updated twice before we have sent anything with the keys of the first update, hence before it can
+    /// have seen that one acknowledged (RFC 9001 §6.2).
     pub(crate) fn on_authenticated(
         &mut self,
         generation: Generation,
@@ -106,7 +110,7 @@ impl OneRtt {
                 true
             }
             Generation::Next => {
-                if self.previous.is_some() && self.phase_start.is_none() {
+                if self.updated && self.phase_start.is_some() && self.sent_with_key == 0 {
                     return false;
                 }
                 self.rotate(next_pn, keep_until());
@@ -124,6 +128,7 @@ impl OneRtt {
         self.previous = Some((old, keep_until));
         self.local = local;
         self.phase = !self.phase;
+        self.updated = true;
         self.phase_start = None;
         self.sent_from = next_pn;
         self.confirmed = false;

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 use crate::base::Side;
+use crate::base::limit::Limit;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::timer::TimerWheel;
@@ -27,7 +28,6 @@ use crate::wire::quic::{ConnectionId, QUIC_V1};
 
 pub(crate) use armed::Armed;
 use lookup::{Known, Lookup};
-use reset::ResetLimiter;
 use table::Table;
 
 /// Largest UDP payload, bytes.
@@ -88,7 +88,7 @@ pub struct Endpoint {
     turn: u32,
     with_events: VecDeque<ConnId>,
     answers: VecDeque<Answer>,
-    resets: ResetLimiter,
+    resets: Limit,
     scratch: Vec<u8>,
     lists: Scratch,
     expired: Vec<(ConnId, Instant)>,
@@ -113,7 +113,7 @@ impl Endpoint {
         let ids = IdMaker { codec, tokens, core: config.core };
         let lookup = Lookup::new(&mut rng);
         Self {
-            resets: ResetLimiter::new(config.reset_rate),
+            resets: Limit::new(config.reset_rate, Instant::ZERO),
             config,
             server,
             pool,
@@ -468,11 +468,8 @@ impl Endpoint {
 
     /// The path to `remote` carries no UDP payload above `max` bytes (ICMP packet too big, RFC 9000 §14.2.1).
     pub fn limit_mtu(&mut self, local: SocketAddr, remote: SocketAddr, max: u16) {
-        let ids: Vec<ConnId> = self.table.ids().collect();
-        for id in ids {
-            if let Some(conn) = self.table.get(id).filter(|c| c.is_on_path(local, remote)) {
-                conn.limit_mtu(max);
-            }
+        for conn in self.table.iter_mut().filter(|conn| conn.is_on_path(local, remote)) {
+            conn.limit_mtu(max);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Stateless resets: telling a peer that its connection is not known here (RFC 9000 §10.3).
 
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::quic::connection::RxMeta;
 use crate::quic::endpoint::{Answer, Endpoint};
 use crate::quic::event::ConnId;
@@ -14,30 +14,6 @@ const MIN_RESET: usize = 21;
 
 /// Resets look like short-header packets of at most this size, in bytes.
 const MAX_RESET: usize = 42;
-
-/// Bounds how many resets go out per second.
-#[derive(Debug)]
-pub(super) struct ResetLimiter {
-    rate: u32,
-    left: u32,
-    since: Instant,
-}
-
-impl ResetLimiter {
-    pub(super) fn new(rate: u32) -> Self {
-        Self { rate, left: rate, since: Instant::ZERO }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        if now.saturating_since(self.since) >= Duration::from_secs(1) {
-            self.since = now;
-            self.left = self.rate;
-        }
-        let take = self.left > 0;
-        self.left -= u32::from(take);
-        take
-    }
-}
 
 impl Endpoint {
     /// The connection whose peer says by a datagram that it has forgotten it (RFC 9000 §10.3.1).
@@ -69,18 +45,5 @@ impl Endpoint {
         data[size - 16..].copy_from_slice(&self.ids.token(dcid));
         self.stats.resets_sent += 1;
         self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resets_are_rate_limited() {
-        let mut limiter = ResetLimiter::new(2);
-        let now = Instant::from_nanos(5_000_000_000);
-        assert!(limiter.take(now) && limiter.take(now) && !limiter.take(now));
-        assert!(limiter.take(now + Duration::from_secs(1)));
     }
 }

@@ -74,6 +74,10 @@ impl Table {
         Some(conn)
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.slots.iter_mut().filter_map(|slot| slot.conn.as_deref_mut())
+    }
+
     pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
         let full = self.slots.iter().enumerate().filter(|(_, slot)| slot.conn.is_some());
         full.map(|(index, slot)| ConnId::new(index as u32, slot.generation))

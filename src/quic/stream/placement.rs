@@ -197,6 +197,12 @@ impl Placement {
         }
     }
 
+    /// As if buffers of `end` bytes had been provided and had all come back.
+    #[cfg(test)]
+    pub(crate) fn provided_up_to(end: u64) -> Self {
+        Self::Provided(Provided { bufs: VecDeque::new(), end })
+    }
+
     /// Makes sure that there is memory for all bytes below `end`.
     pub(crate) fn reserve(&mut self, end: u64, pool: &BufPool) -> Result<(), NoMemory> {
         match self {

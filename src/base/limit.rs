@@ -1,4 +1,4 @@
-//! A token bucket for answers that anyone can provoke.
+//! A token bucket, for work that anyone can provoke.
 
 use crate::base::time::Instant;
 
@@ -6,7 +6,7 @@ const NANOS: u64 = 1_000_000_000;
 
 /// Allows a number of events per second, at most that many at once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limit {
+pub struct Limit {
     per_second: u64,
     /// Tokens in billionths.
     level: u64,
@@ -14,13 +14,15 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+    /// A limit of `per_second` events, all of which may come at once from `now` on.
+    pub fn new(per_second: u32, now: Instant) -> Self {
         let per_second = u64::from(per_second);
         Self { per_second, level: per_second * NANOS, at: now }
     }
 
     /// Takes one token, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    #[must_use = "false means that the limit is reached"]
+    pub fn take(&mut self, now: Instant) -> bool {
         let passed = now.as_nanos().saturating_sub(self.at.as_nanos());
         self.at = self.at.max(now);
         self.level = passed.saturating_mul(self.per_second).saturating_add(self.level).min(self.per_second * NANOS);

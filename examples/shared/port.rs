@@ -1,0 +1,49 @@
+//! A DPDK port with one queue, polled by this thread.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use gannet::api::*;
+use gannet::datapath::Datapath;
+use gannet::dpdk::{Eal, EalConfig, Port, PortProfile, Queue};
+
+use super::Failure;
+
+/// An open port.
+pub struct OpenPort {
+    /// Its MTU.
+    pub mtu: u16,
+    /// Its address.
+    pub addr: Cidr,
+    queue: Queue,
+    /// Before `eal`, which it refers to.
+    _port: Port,
+    eal: Eal,
+}
+
+impl OpenPort {
+    /// Starts DPDK and opens the port of a profile.
+    pub fn new(profile: &str, sets: &[(String, String)], addr: Cidr) -> Result<Self, Failure> {
+        let profile = PortProfile::load(profile, sets)?;
+        let eal = Eal::init(&EalConfig::for_profiles(std::slice::from_ref(&profile)))?;
+        if let Some(warning) = eal.warning() {
+            eprintln!("warning: {warning}");
+        }
+        let mut port = Port::open(&eal, &profile)?;
+        let queue = port.take_queues().into_iter().next().ok_or("the port has no queue")?;
+        Ok(Self { mtu: queue.caps().mtu, addr, queue, _port: port, eal })
+    }
+
+    /// Runs `app` on a core until it is done, or SIGINT or SIGTERM comes. A second signal ends the process.
+    pub fn run<A: App>(self, config: CoreConfig, app: A) -> Result<A, Failure> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
+            signal_hook::flag::register(signal, stop.clone())?;
+        }
+        let _registered = self.eal.register_thread()?;
+        let mut core = Core::new(self.queue, config, app)?;
+        core.run(&stop)?;
+        Ok(core.into_app())
+    }
+}
