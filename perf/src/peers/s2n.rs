@@ -89,7 +89,7 @@ async fn connect(args: &PeerArgs, remote: SocketAddr) -> Result<(), Failure> {
         .with_limits(limits()?)?
         .with_tls(provider::Client::from(Arc::new(tls::client()?)))?
         .start()?;
-    let mut connection = client.connect(Connect::new(remote).with_server_name(NAME)).await?;
+    let connection = client.connect(Connect::new(remote).with_server_name(NAME)).await?;
     let question = bytes::Bytes::from(load::request(args));
     let handle = connection.handle();
     let ask = || {
