@@ -151,9 +151,18 @@ fn echo(server: &Handle) {
     let mut waiting = VecDeque::new();
     while let Some(event) = waiting.pop_front().or_else(|| server.events().next()) {
         if let HandleEvent::Data { conn, id, chunk } = event {
-            let data = SendData::from(chunk.to_vec());
-            let fin = chunk.is_last();
-            insist(server, data, |data| server.send(conn, id, data, fin), |event| waiting.push_back(event));
+            let (mut data, fin) = (SendData::from(chunk.to_vec()), chunk.is_last());
+            while let Err(refused) = server.send(conn, id, data, fin) {
+                if refused.kind == handle::CommandErrorKind::Gone {
+                    // It ended while this was on its way; what else it has left is read to the end.
+                    break;
+                }
+                data = refused.given;
+                match server.try_next() {
+                    Some(event) => waiting.push_back(event),
+                    None => thread::yield_now(),
+                }
+            }
         }
     }
 }

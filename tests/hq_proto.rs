@@ -35,15 +35,7 @@ fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: Buf
     let addr = Cidr::new(IpAddr::from([10, 77, 0, host]), 24).unwrap();
     let config = CoreConfig {
         net: NetConfig { addrs: vec![addr], ..NetConfig::default() },
-        endpoint: EndpointConfig {
-            seed: [host; 32],
-            reset_key: [host; 32],
-            cid_key: [host; 16],
-            core: 0,
-            max_connections: 8,
-            max_handshakes: 8,
-            reset_rate: 10,
-        },
+        endpoint: EndpointConfig { max_connections: 8, ..EndpointConfig::from_seed([host; 32]) },
         listen: server.is_some().then_some(REMOTE.port()),
         server,
         client_port: 50_000,

@@ -259,15 +259,5 @@ pub use rustls;
 /// # Errors
 /// When the system gives no random numbers.
 pub fn endpoint_config() -> io::Result<EndpointConfig> {
-    let mut cid_key = [0; 16];
-    cid_key.copy_from_slice(&os_seed()?[..16]);
-    Ok(EndpointConfig {
-        seed: os_seed()?,
-        reset_key: os_seed()?,
-        cid_key,
-        core: 0,
-        max_connections: 1 << 20,
-        max_handshakes: 10_000,
-        reset_rate: 1000,
-    })
+    Ok(EndpointConfig::from_seed(os_seed()?))
 }

@@ -6,7 +6,8 @@
 //! * [`BufPool`]: hands out `PinnedBuf`s in size classes from regions that it maps as needed, up to a limit.
 //!
 //! All `unsafe` of the layer is about raw memory: `sys` (system calls), `region` and `owner` (who frees what),
-//! `buf` (pointer and length to slice), `prefetch` (hints), `sum` (wide registers), and one line of `pool` (addresses inside a block).
+//! `buf` (pointer and length to slice), `prefetch` (hints), `sum` (wide registers),
+//! `poison` (what the sanitizer is told), and one line of `pool` (addresses inside a block).
 
 mod buf;
 mod class;
@@ -15,6 +16,7 @@ mod free_list;
 #[cfg(test)]
 mod free_list_tests;
 mod owner;
+mod poison;
 mod pool;
 mod prefetch;
 mod region;

@@ -14,6 +14,7 @@ use crossbeam::utils::CachePadded;
 use super::buf::{Memory, PinnedBuf};
 use super::class::{COUNT, Class, SLAB};
 use super::free_list::{FreeList, SlotId};
+use super::poison;
 use super::slots::Slots;
 use super::{AllocError, Backing, PinnedRegion, RegionInfo};
 
@@ -181,6 +182,7 @@ impl BufPool {
             inner.in_use.fetch_sub(class.size(), Ordering::Relaxed);
         })?;
         let (at, backing) = inner.slots.block(slot);
+        poison::allow(at, class.size());
         Ok(PinnedBuf::new(at, len, class.size(), Memory::Block(Block { pool: self.0.clone(), slot, class, backing })))
     }
 
@@ -246,7 +248,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.pool.list(self.class).push(&self.pool.slots, self.slot);
+        self.pool.free(self.class, self.slot);
         self.pool.in_use.fetch_sub(self.class.size(), Ordering::Relaxed);
     }
 }
@@ -254,6 +256,14 @@ impl Drop for Block {
 impl Inner {
     fn list(&self, class: Class) -> &FreeList {
         &self.free[class.index()]
+    }
+
+    /// Makes a block free that nobody uses any more.
+    fn free(&self, class: Class, slot: SlotId) {
+        if poison::ON {
+            poison::forbid(self.slots.block(slot).0, class.size());
+        }
+        self.list(class).push(&self.slots, slot);
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -302,7 +312,7 @@ impl Inner {
             let piece = table.take_slot();
             // SAFETY: `i * to.size()` is below `from.size()`, the bytes of the block at `at`.
             self.slots.set(piece, unsafe { at.add(i * to.size()) }, backing);
-            self.list(to).push(&self.slots, piece);
+            self.free(to, piece);
         }
         slot
     }

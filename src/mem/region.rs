@@ -7,7 +7,7 @@ use std::sync::Once;
 use super::buf::{Memory, PinnedBuf};
 use super::class::SLAB;
 use super::owner::Owner;
-use super::{AllocError, EmptyMapping, Hugepages, sys};
+use super::{AllocError, EmptyMapping, Hugepages, poison, sys};
 
 const GIB_SHIFT: u32 = 30;
 const HUGE_SHIFT: u32 = 21;
@@ -199,7 +199,10 @@ impl Drop for PinnedRegion {
     fn drop(&mut self) {
         match &self.source {
             // SAFETY: mapped in `map`, and whoever got the address (a buffer, a pool) owns this region.
-            Source::Mapped => unsafe { sys::unmap(self.at, self.len) },
+            Source::Mapped => unsafe {
+                poison::allow(self.at, self.len);
+                sys::unmap(self.at, self.len);
+            },
             Source::Owner(_) | Source::Returned if self.backing == Backing::Locked => sys::unlock(self.at, self.len),
             Source::Owner(_) | Source::Returned => {}
         }

@@ -118,20 +118,9 @@ fn transport(plan: &Plan, app: &App) -> Arc<TransportConfig> {
 }
 
 fn endpoint_config(plan: &Plan, side: Side) -> EndpointConfig {
-    let mut rng = Rng::from_u64(plan.seed ^ if side == Side::Client { 0xc11e } else { 0x5e12e2 });
-    let mut config = EndpointConfig {
-        seed: [0; 32],
-        reset_key: [0; 32],
-        cid_key: [0; 16],
-        core: 0,
-        max_connections: 10,
-        max_handshakes: 10,
-        reset_rate: 100,
-    };
-    rng.fill(&mut config.seed);
-    rng.fill(&mut config.reset_key);
-    rng.fill(&mut config.cid_key);
-    config
+    let mut seed = [0; 32];
+    Rng::from_u64(plan.seed ^ if side == Side::Client { 0xc11e } else { 0x5e12e2 }).fill(&mut seed);
+    EndpointConfig { max_connections: 10, max_handshakes: 10, reset_rate: 100, ..EndpointConfig::from_seed(seed) }
 }
 
 impl World {

@@ -68,13 +68,11 @@ pub fn small() -> TransportConfig {
 pub fn endpoint_config(side: Side) -> EndpointConfig {
     let n = if side == Side::Client { 3 } else { 7 };
     EndpointConfig {
-        seed: [n; 32],
-        reset_key: [n + 1; 32],
-        cid_key: [n + 2; 16],
         core: n,
         max_connections: 100,
         max_handshakes: 50,
         reset_rate: 100,
+        ..EndpointConfig::from_seed([n; 32])
     }
 }
 

@@ -46,15 +46,7 @@ fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: Buf
     let ports = server.is_some().then(|| vec![REMOTE.port()]);
     let config = CoreConfig {
         net: NetConfig { addrs: vec![addr], ports, ..NetConfig::default() },
-        endpoint: EndpointConfig {
-            seed: [host; 32],
-            reset_key: [host; 32],
-            cid_key: [host; 16],
-            core: 0,
-            max_connections: 64,
-            max_handshakes: 64,
-            reset_rate: 100,
-        },
+        endpoint: EndpointConfig { max_connections: 64, ..EndpointConfig::from_seed([host; 32]) },
         listen: server.is_some().then_some(REMOTE.port()),
         server,
         client_port: 50_000,

@@ -125,15 +125,7 @@ fn core<A: App>(port: Rough, host: u8, server: Option<ServerConfig>, app: A) -> 
             neighbor_ttl: Duration::from_secs(3600),
             ..NetConfig::default()
         },
-        endpoint: EndpointConfig {
-            seed: [host; 32],
-            reset_key: [host; 32],
-            cid_key: [host; 16],
-            core: host,
-            max_connections: 8,
-            max_handshakes: 8,
-            reset_rate: 10,
-        },
+        endpoint: EndpointConfig { core: host, max_connections: 8, ..EndpointConfig::from_seed([host; 32]) },
         listen: server.is_some().then_some(REMOTE.port()),
         server,
         client_port: 40_000,

@@ -18,9 +18,10 @@ pub struct TestArgs {
 }
 
 /// Something to run that ends with 0 when all is well.
-struct Step {
-    name: &'static str,
-    command: Command,
+pub(crate) struct Step {
+    /// For the summary.
+    pub(crate) name: &'static str,
+    pub(crate) command: Command,
 }
 
 impl Step {
@@ -99,7 +100,7 @@ fn has_nextest() -> bool {
 }
 
 /// Runs all steps, also after one that failed, so that one run shows all there is to mend.
-fn run_all(steps: Vec<Step>) -> Result<()> {
+pub(crate) fn run_all(steps: Vec<Step>) -> Result<()> {
     let mut results = Vec::new();
     for mut step in steps {
         println!("\n== {}", step.name);

@@ -26,10 +26,10 @@ use results::Results;
 use source::Source;
 use wire::{End, Link, Wire};
 
-/// How long a server may take until its port is up.
 /// Bytes of a file that server and client keep in memory at the most.
 const MOST_IN_MEMORY: u64 = 1 << 30;
 
+/// How long a server may take until its port is up.
 const READY: Duration = Duration::from_secs(60);
 
 /// Where things are kept, all below `--out`.

@@ -7,6 +7,7 @@ mod demo;
 mod error;
 mod interrupt;
 mod process;
+mod sanitize;
 mod setup;
 mod workspace;
 
@@ -32,6 +33,8 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Run every test: workspace, documentation, and the engine without DPDK
     Test(checks::TestArgs),
+    /// Run the tests of all that handles raw memory under AddressSanitizer, and under Miri where there is one
+    Sanitize,
     /// Format, lints, documentation and every test: what continuous integration runs
     Ci,
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Test(args) => checks::test(&args),
+        Task::Sanitize => sanitize::run(),
         Task::Ci => checks::ci(),
     };
     match done {

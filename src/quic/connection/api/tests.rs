@@ -8,19 +8,10 @@ use crate::quic::{ClientConfig, ConnId, Endpoint, EndpointConfig, TransportConfi
 
 /// An engine with one connection that has not heard of its peer yet, but may open a stream.
 fn connecting() -> (Endpoint, ConnId) {
-    let config = EndpointConfig {
-        seed: [1; 32],
-        reset_key: [2; 32],
-        cid_key: [3; 16],
-        core: 0,
-        max_connections: 1,
-        max_handshakes: 1,
-        reset_rate: 1,
-    };
     let tls = tls::insecure_client_config(&tls::TlsOptions::default()).unwrap();
     let transport = TransportConfig { stream_window_bidi_local: 0, ..TransportConfig::default() };
     let client = ClientConfig { tls, transport: Arc::new(transport) };
-    let mut endpoint = Endpoint::new(config, None, BufPool::heap());
+    let mut endpoint = Endpoint::new(EndpointConfig::from_seed([1; 32]), None, BufPool::heap());
     let (local, remote) = (SocketAddr::from(([192, 0, 2, 1], 5)), SocketAddr::from(([192, 0, 2, 2], 443)));
     let id = endpoint.connect(Instant::ZERO, &client, "server.test", local, remote).unwrap();
     endpoint.conn(id).unwrap().conn.streams.set_peer(Windows::default(), 1, 0);

@@ -1,0 +1,79 @@
+//! `cargo xtask sanitize`: the tests of all that handles raw memory, with instruments that see every wrong access.
+//!
+//! AddressSanitizer needs no other toolchain than the stable one, which has its runtime: only the compiler's flag is not
+//! stable. DPDK and ipsec-mb are left out, as their memory is none that it knows. Miri goes further, where there is one.
+
+use std::process::Command;
+
+use crate::checks::{Step, run_all};
+use crate::error::Result;
+use crate::process;
+use crate::workspace::{cargo, target};
+
+/// The machine that the tests run on. Named, so that build scripts and macros are built without instruments.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Makes the instruments, and tells the pools to say which of their blocks are free (`src/mem/poison.rs`).
+const RUSTFLAGS: &str = "-Zsanitizer=address --cfg gannet_asan";
+
+/// Random operations against the models of streams: a tenth of the usual, since each takes longer.
+const OPERATIONS: &str = "50000";
+
+/// Integration tests in which memory changes hands.
+const INTEGRATION: [&str; 6] = ["contract", "api_handle", "hostile", "hq_proto", "perf_proto", "sim"];
+
+/// Runs them.
+///
+/// # Errors
+/// A test fails, memory is used wrongly or leaks, or a signal comes.
+pub fn run() -> Result<()> {
+    let mut steps = vec![units(), integration()];
+    if process::succeeds(&mut cargo(&["miri", "--version"])) {
+        steps.push(miri());
+    } else {
+        println!("Miri is left out: this toolchain has no `cargo miri` (rustup component add miri)");
+    }
+    run_all(steps)
+}
+
+fn instrumented(arguments: &[&str]) -> Command {
+    let mut command = cargo(&["test", "--no-default-features", "--no-fail-fast", "--target", TARGET, "--target-dir"]);
+    command.arg(target().join("asan")).args(arguments);
+    command
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", RUSTFLAGS)
+        .env("ASAN_OPTIONS", "detect_leaks=1:detect_stack_use_after_return=1")
+        .env("GANNET_CONTRACT_OPS", OPERATIONS);
+    command
+}
+
+fn units() -> Step {
+    let command = instrumented(&["--lib"]);
+    Step { name: "units under ASan", command }
+}
+
+fn integration() -> Step {
+    let tests = INTEGRATION.iter().flat_map(|name| ["--test", name]).collect::<Vec<_>>();
+    Step { name: "transfers under ASan", command: instrumented(&tests) }
+}
+
+fn miri() -> Step {
+    let mut command = cargo(&["miri", "test", "--no-default-features", "--lib", "--", "mem::"]);
+    command.env("GANNET_CONTRACT_OPS", OPERATIONS);
+    Step { name: "memory under Miri", command }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instruments_are_asked_for() {
+        for step in [units(), integration()] {
+            let line = process::line(&step.command);
+            for part in ["RUSTC_BOOTSTRAP=1", "-Zsanitizer=address", "detect_leaks=1", "--target x86_64", "/asan"] {
+                assert!(line.contains(part), "{part}: {line}");
+            }
+        }
+    }
+}
