@@ -82,6 +82,11 @@ impl Connection {
             |pn, packet| acked.push((pn, packet.frames)),
             |pn, frames| lost.push((space, pn, frames)),
         );
+        if outcome.is_err() {
+            // What the ACK named before it went wrong is this connection's alone, and the lists are the core's.
+            acked.clear();
+            lost.clear();
+        }
         let outcome = outcome.map_err(|_| {
             Fault::new(TransportError::PROTOCOL_VIOLATION, 0x02, "acknowledgement of a packet that was not sent")
         })?;
