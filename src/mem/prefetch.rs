@@ -7,41 +7,41 @@ const LINE: usize = 64;
 /// the reads or writes go, and prefetches by itself.
 const MOST: usize = 2048;
 
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::{_MM_HINT_ET0 as WRITE, _MM_HINT_T0 as READ};
+
+/// Other CPUs get no hints yet.
+#[cfg(not(target_arch = "x86_64"))]
+const READ: i32 = 0;
+#[cfg(not(target_arch = "x86_64"))]
+const WRITE: i32 = 0;
+
 /// `bytes` will be read soon, from the front.
 #[inline]
 pub fn prefetch_read(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..bytes.len().min(MOST)).step_by(LINE) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which never faults; SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(line).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
+    lines::<READ>(bytes.as_ptr(), bytes.len().min(MOST));
 }
 
 /// `bytes` will be written soon, from the front.
 #[inline]
 pub fn prefetch_write(bytes: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..bytes.len().min(MOST)).step_by(LINE) {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: a hint, which never faults; CPUs without it take it for a hint to read or for nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(bytes.as_ptr().wrapping_add(line).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
+    lines::<WRITE>(bytes.as_ptr(), bytes.len().min(MOST));
 }
 
 /// `object` will be used soon, all of it.
 #[inline]
 pub fn prefetch_object<T: ?Sized>(object: &T) {
+    lines::<READ>((&raw const *object).cast(), size_of_val(object));
+}
+
+/// Asks for the lines of `len` bytes.
+#[inline]
+fn lines<const HINT: i32>(at: *const u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in (0..size_of_val(object)).step_by(LINE) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which never faults; SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *object).cast::<i8>().wrapping_add(line)) };
+    for line in (0..len).step_by(LINE) {
+        // SAFETY: a hint, which never faults; SSE is part of x86-64, and CPUs without the hint to write take it for none.
+        unsafe { core::arch::x86_64::_mm_prefetch::<HINT>(at.wrapping_add(line).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = object;
+    let _ = (at, len);
 }

@@ -91,7 +91,7 @@ impl Flows {
                 mask[ip + 7] = 0;
             }
         }
-        self.recent[Self::slot(head)] = Some(Box::new(Flow {
+        let flow = Flow {
             mask: words(&mask),
             want: words(head),
             version: packet.version,
@@ -99,7 +99,12 @@ impl Flows {
             udp,
             local: datagram.local,
             remote: datagram.remote,
-        }));
+        };
+        // A place is allocated once: with more flows than places, one is taken over for each packet.
+        match &mut self.recent[Self::slot(head)] {
+            Some(place) => **place = flow,
+            place => *place = Some(Box::new(flow)),
+        }
     }
 
     /// The datagram in `frame`, if it is of a flow that is known and nothing is odd about it. Tells also whether its

@@ -237,11 +237,7 @@ impl<D: Datapath, A: App> Core<D, A> {
             self.receive_in_stages(now, &mut rx);
         } else {
             for i in 0..rx.len() {
-                // While one frame is worked on, the next one comes into the cache.
-                if let Some(next) = rx.get(i + 1) {
-                    next.prefetch();
-                }
-                if let Some(udp) = self.receive_frame(now, &mut rx[i]) {
+                if let Some(udp) = self.receive_frame(now, &mut rx, i) {
                     self.deliver(now, &udp, &mut rx[i]);
                 }
             }
@@ -256,10 +252,7 @@ impl<D: Datapath, A: App> Core<D, A> {
     fn receive_in_stages(&mut self, now: Instant, rx: &mut Burst<D::Rx>) {
         let mut datagrams = ArrayVec::<_, BURST>::new();
         for i in 0..rx.len() {
-            if let Some(next) = rx.get(i + 1) {
-                next.prefetch();
-            }
-            if let Some(udp) = self.receive_frame(now, &mut rx[i]) {
+            if let Some(udp) = self.receive_frame(now, rx, i) {
                 let conn = self.endpoint.prefetch(&rx[i].data_mut()[udp.payload.clone()]);
                 datagrams.push((i, udp, conn));
             }
@@ -272,9 +265,13 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
     }
 
-    /// The datagram in a frame; what else there may be in it is dealt with.
-    fn receive_frame(&mut self, now: Instant, frame: &mut D::Rx) -> Option<UdpDatagram> {
-        match self.net.receive(now, frame) {
+    /// The datagram in frame `i` of a burst; what else there may be in it is dealt with.
+    fn receive_frame(&mut self, now: Instant, rx: &mut Burst<D::Rx>, i: usize) -> Option<UdpDatagram> {
+        // While one frame is worked on, the next one comes into the cache.
+        if let Some(next) = rx.get(i + 1) {
+            next.prefetch();
+        }
+        match self.net.receive(now, &mut rx[i]) {
             Received::Udp(udp) => return Some(udp),
             Received::PacketTooBig { local, remote, max_udp_payload } => {
                 self.endpoint.limit_mtu(local, remote, max_udp_payload);

@@ -194,29 +194,10 @@ impl Cipher {
             #[cfg(feature = "ipsec-mb")]
             Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(nonce)),
             #[cfg(target_arch = "x86_64")]
-            Self::VaesAes128Gcm(_) | Self::VaesAes256Gcm(_) => {
-                Sealing::OneGo(OneGo { cipher: self, nonce, head: 0, front: None })
-            }
+            Self::VaesAes128Gcm(gcm) => Sealing::OneGo128(gcm.one_go(nonce)),
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes256Gcm(gcm) => Sealing::OneGo256(gcm.one_go(nonce)),
             _ => Sealing::TwoPass { cipher: self, nonce },
-        }
-    }
-
-    /// Encrypts all of `body`, and writes the tag and gives the front of the ciphertext: `head` bytes lie there already, the others are `rest` or lie there, too.
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    fn seal(
-        &self,
-        nonce: Nonce,
-        aad: &[u8],
-        body: &mut [u8],
-        head: usize,
-        rest: Option<&[u8]>,
-        tag: &mut [u8; TAG_LEN],
-    ) -> Front {
-        match self {
-            Self::VaesAes128Gcm(gcm) => gcm.seal(nonce, aad, body, head, rest, tag),
-            Self::VaesAes256Gcm(gcm) => gcm.seal(nonce, aad, body, head, rest, tag),
-            _ => unreachable!("only these seal in one go"),
         }
     }
 }
@@ -227,7 +208,9 @@ pub(super) enum Sealing<'a> {
     TwoPass { cipher: &'a Cipher, nonce: Nonce },
     /// All in one go with the last piece, if there are no more than frame headers before it.
     #[cfg(target_arch = "x86_64")]
-    OneGo(OneGo<'a>),
+    OneGo128(vaes::OneGo<'a, { vaes::AES128 }>),
+    #[cfg(target_arch = "x86_64")]
+    OneGo256(vaes::OneGo<'a, { vaes::AES256 }>),
     /// The tag grows with the ciphertext.
     #[cfg(feature = "ipsec-mb")]
     Stream128(ipsec_mb::Stream<'a, AES128>),
@@ -262,50 +245,6 @@ impl Piece<'_> {
     }
 }
 
-/// A packet that is sealed in one go if possible.
-#[cfg(target_arch = "x86_64")]
-pub(super) struct OneGo<'a> {
-    cipher: &'a Cipher,
-    nonce: Nonce,
-    /// So many bytes at the beginning of the body are not encrypted yet.
-    head: usize,
-    /// The front of the ciphertext, once the last piece is encrypted and the tag is laid.
-    front: Option<Front>,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl OneGo<'_> {
-    /// Frame headers of up to this length wait for the data behind them.
-    const MAX_HEAD: usize = 64;
-
-    #[inline]
-    fn encrypt(&mut self, aad: &[u8], body: &mut [u8], tag: &mut [u8; TAG_LEN], from: usize, piece: Piece<'_>) {
-        if piece.len() == 0 {
-            return;
-        }
-        let end = from + piece.len();
-        if end == body.len() && from == self.head {
-            let (head, rest) = match piece {
-                Piece::InPlace(_) => (from, None),
-                Piece::From(src) => (from, Some(src)),
-            };
-            self.front = Some(self.cipher.seal(self.nonce, aad, body, head, rest, tag));
-            self.head = 0;
-            return;
-        }
-        if let Piece::InPlace(n) = piece
-            && from == 0
-            && n <= Self::MAX_HEAD
-        {
-            self.head = n;
-            return;
-        }
-        let head = std::mem::take(&mut self.head);
-        self.cipher.apply(self.nonce, 0, (&mut body[..head]).into());
-        self.cipher.apply(self.nonce, from, piece.data(&mut body[from..end]));
-    }
-}
-
 impl Sealing<'_> {
     /// Encrypts the next piece of plaintext: it belongs at offset `from` of `body`, which is as long as all of the
     /// plaintext. `aad` is the packet's header; `tag` may be written with the last piece already.
@@ -318,23 +257,19 @@ impl Sealing<'_> {
         from: usize,
         piece: Piece<'_>,
     ) {
-        #[cfg(target_arch = "x86_64")]
-        if let Self::OneGo(one) = self {
-            one.encrypt(aad, body, tag, from, piece);
-            return;
-        }
         let end = from + piece.len();
         #[cfg(feature = "ipsec-mb")]
         let whole = from == 0 && end == body.len();
-        let data = piece.data(&mut body[from..end]);
         match self {
-            Self::TwoPass { cipher, nonce } => cipher.apply(*nonce, from, data),
+            Self::TwoPass { cipher, nonce } => cipher.apply(*nonce, from, piece.data(&mut body[from..end])),
             #[cfg(target_arch = "x86_64")]
-            Self::OneGo(_) => {}
+            Self::OneGo128(one) => one.encrypt(aad, body, tag, from, piece),
+            #[cfg(target_arch = "x86_64")]
+            Self::OneGo256(one) => one.encrypt(aad, body, tag, from, piece),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream128(stream) => stream.encrypt(aad, whole, data),
+            Self::Stream128(stream) => stream.encrypt(aad, whole, piece.data(&mut body[from..end])),
             #[cfg(feature = "ipsec-mb")]
-            Self::Stream256(stream) => stream.encrypt(aad, whole, data),
+            Self::Stream256(stream) => stream.encrypt(aad, whole, piece.data(&mut body[from..end])),
         }
     }
 
@@ -343,7 +278,9 @@ impl Sealing<'_> {
     pub(super) fn front(&self) -> Option<Front> {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::OneGo(one) => one.front,
+            Self::OneGo128(one) => one.front(),
+            #[cfg(target_arch = "x86_64")]
+            Self::OneGo256(one) => one.front(),
             _ => None,
         }
     }
@@ -355,9 +292,9 @@ impl Sealing<'_> {
         match self {
             Self::TwoPass { cipher, nonce } => *tag = cipher.tag(*nonce, aad, ciphertext),
             #[cfg(target_arch = "x86_64")]
-            Self::OneGo(one) if one.front.is_some() => {}
+            Self::OneGo128(one) => one.finish(aad, ciphertext, tag),
             #[cfg(target_arch = "x86_64")]
-            Self::OneGo(one) => *tag = one.cipher.tag(one.nonce, aad, ciphertext),
+            Self::OneGo256(one) => one.finish(aad, ciphertext, tag),
             #[cfg(feature = "ipsec-mb")]
             Self::Stream128(stream) => *tag = stream.finish(aad),
             #[cfg(feature = "ipsec-mb")]

@@ -387,6 +387,13 @@ struct Plain {
     header_len: usize,
 }
 
+impl Plain {
+    /// `None` if a packet of `len` bytes has no room for the tag.
+    fn new(len: usize, first: u8, header_len: usize, pn: u64) -> Option<Self> {
+        (len >= header_len + 16).then_some(Self { first, pn, header_len })
+    }
+}
+
 /// Removes header protection in place (RFC 9001 §5.4). `None` if the packet is too short for a sample.
 fn unprotect(
     packet: &mut [u8],
@@ -396,10 +403,7 @@ fn unprotect(
 ) -> Option<Plain> {
     let sample: [u8; 16] = *packet.get(pn_offset + 4..)?.first_chunk()?;
     let (first, pn_len, truncated) = header::remove_protection(packet, pn_offset, mask(&sample));
-    let pn = header::decode_pn(largest, truncated, pn_len);
-    let header_len = pn_offset + pn_len;
-    // The tag has to fit as well.
-    (packet.len() >= header_len + 16).then_some(Plain { first, pn, header_len })
+    Plain::new(packet.len(), first, pn_offset + pn_len, header::decode_pn(largest, truncated, pn_len))
 }
 
 /// The same for a short header; the packet stays as it is, and the header's bytes are returned.
@@ -412,9 +416,7 @@ fn unprotect_short(
     let sample = packet.get(pn_offset + 4..)?.first_chunk()?;
     let (header, first, pn_len, truncated) = header::unprotected_short(packet, pn_offset, mask(sample));
     let pn = header::decode_pn(largest, truncated, pn_len);
-    let header_len = pn_offset + pn_len;
-    // The tag has to fit as well.
-    (packet.len() >= header_len + 16).then_some((Plain { first, pn, header_len }, header))
+    Plain::new(packet.len(), first, pn_offset + pn_len, pn).map(|plain| (plain, header))
 }
 
 fn frame_fault(error: &FrameError) -> Fault {

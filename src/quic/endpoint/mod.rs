@@ -189,15 +189,7 @@ impl Endpoint {
     /// Says that a UDP payload comes soon: its connection starts to come into the cache. Gives it if there is one.
     pub fn prefetch(&mut self, data: &[u8]) -> Option<ConnId> {
         let dcid = data.get(1..=CID_LEN).filter(|_| data[0] & 0x80 == 0)?;
-        let id = match self.lookup.recent(dcid) {
-            Some(known) => known.id,
-            None => {
-                let info = self.ids.codec.decode(dcid).filter(|info| info.core == self.ids.core)?;
-                let id = self.table.find(info.index, info.generation)?;
-                self.lookup.remember(dcid, Known { id, sequence: info.sequence });
-                id
-            }
-        };
+        let id = self.decode(dcid)?.id;
         prefetch_object(self.table.peek(id)?);
         Some(id)
     }
@@ -237,18 +229,20 @@ impl Endpoint {
 
     /// The connection that a connection ID of ours leads to.
     fn find_ours(&mut self, dcid: &[u8]) -> Option<ConnId> {
-        if let Some(known) = self.lookup.recent(dcid)
-            && let Some(conn) = self.table.get(known.id)
-        {
-            return conn.accepts_sequence(known.sequence).then_some(known.id);
+        let known = self.decode(dcid)?;
+        self.table.get(known.id)?.accepts_sequence(known.sequence).then_some(known.id)
+    }
+
+    /// What a connection ID of ours says, if it is that of a connection. Does not look at the connection itself, which
+    /// may have retired it.
+    fn decode(&mut self, dcid: &[u8]) -> Option<Known> {
+        if let Some(known) = self.lookup.recent(dcid).filter(|known| self.table.contains(known.id)) {
+            return Some(known);
         }
         let info = self.ids.codec.decode(dcid).filter(|info| info.core == self.ids.core)?;
-        let id = self.table.find(info.index, info.generation)?;
-        if !self.table.get(id)?.accepts_sequence(info.sequence) {
-            return None;
-        }
-        self.lookup.remember(dcid, Known { id, sequence: info.sequence });
-        Some(id)
+        let known = Known { id: self.table.find(info.index, info.generation)?, sequence: info.sequence };
+        self.lookup.remember(dcid, known);
+        Some(known)
     }
 
     fn deliver(&mut self, now: Instant, id: ConnId, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {

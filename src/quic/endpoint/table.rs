@@ -56,6 +56,10 @@ impl Table {
         if slot.generation == id.generation() { slot.conn.as_deref() } else { None }
     }
 
+    pub(crate) fn contains(&self, id: ConnId) -> bool {
+        self.peek(id).is_some()
+    }
+
     /// By what a connection ID carries: the index and the low half of the generation.
     pub(crate) fn find(&self, index: u32, generation: u16) -> Option<ConnId> {
         let slot = self.slots.get(index as usize)?;

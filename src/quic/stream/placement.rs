@@ -175,18 +175,16 @@ impl Default for Placement {
 impl Placement {
     /// Starts anew as the chunks of another stream; the list of buffers keeps its memory.
     pub(crate) fn renew(&mut self) {
-        if let Self::Pooled(pooled) = self {
-            pooled.chunks.clear();
-            pooled.base = 0;
-            return;
+        if let Self::Provided(provided) = self {
+            *self = Self::Pooled(Pooled { chunks: std::mem::take(&mut provided.bufs), base: 0 });
         }
-        let mut chunks = match std::mem::take(self) {
-            Self::Provided(provided) => provided.bufs,
-            Self::Pooled(pooled) => pooled.chunks,
-            Self::Discard => VecDeque::new(),
-        };
-        chunks.clear();
-        *self = Self::Pooled(Pooled { chunks, base: 0 });
+        match self {
+            Self::Pooled(pooled) => {
+                pooled.chunks.clear();
+                pooled.base = 0;
+            }
+            _ => *self = Self::default(),
+        }
     }
 
     /// Turns chunks, none of which holds anything yet, into a place for the application's buffers.

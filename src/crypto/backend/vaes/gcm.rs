@@ -11,6 +11,7 @@ use aes::cipher::inout::InOutBuf;
 
 use super::ctr::{Counters, FIRST, apply};
 use super::ghash::{Hash, Powers, STEP, finish, hash};
+use super::one_go::OneGo;
 use super::schedule::{Schedule, encrypt, store};
 use super::{BLOCK, WIDTH};
 use crate::crypto::backend::portable::lengths;
@@ -58,21 +59,10 @@ impl<const KEYS: usize> Gcm<KEYS> {
         unsafe { range(&self.schedule, nonce, from, data) };
     }
 
-    /// Encrypts all of a packet's body, and writes the tag: the first `head` bytes, 64 at the most, lie in the body, the
-    /// others are `rest`, or lie in the body as well. What comes out of the cipher goes right into the hash. Gives the
-    /// front of the ciphertext, too, with zeros behind a short one: to read it back from the body would have to wait.
+    /// Begins to seal a packet.
     #[inline]
-    pub(in crate::crypto) fn seal(
-        &self,
-        nonce: Nonce,
-        aad: &[u8],
-        body: &mut [u8],
-        head: usize,
-        rest: Option<&[u8]>,
-        tag: &mut [u8; TAG_LEN],
-    ) -> Front {
-        // SAFETY: a schedule exists only where the CPU has the instructions.
-        unsafe { seal(self, nonce, aad, body, head, rest, tag) }
+    pub(in crate::crypto) fn one_go(&self, nonce: Nonce) -> OneGo<'_, KEYS> {
+        OneGo::new(self, nonce)
     }
 }
 
@@ -105,8 +95,11 @@ fn range<const KEYS: usize>(schedule: &Schedule<KEYS>, nonce: Nonce, from: usize
     unsafe { apply(schedule, nonce, from, src, dst, len) };
 }
 
+/// Encrypts all of a packet's body, and writes the tag: the first `head` bytes, 64 at the most, lie in the body, the
+/// others are `rest`, or lie in the body as well. What comes out of the cipher goes right into the hash. Gives the
+/// front of the ciphertext, too, with zeros behind a short one: to read it back from the body would have to wait.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-fn seal<const KEYS: usize>(
+pub(super) fn seal<const KEYS: usize>(
     gcm: &Gcm<KEYS>,
     nonce: Nonce,
     aad: &[u8],

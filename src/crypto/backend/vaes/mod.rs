@@ -11,9 +11,11 @@
 mod ctr;
 mod gcm;
 mod ghash;
+mod one_go;
 mod schedule;
 
 pub(in crate::crypto) use gcm::Gcm;
+pub(in crate::crypto) use one_go::OneGo;
 pub(in crate::crypto) use schedule::Schedule;
 
 /// Round keys of AES-128, which tell the key length in type parameters.

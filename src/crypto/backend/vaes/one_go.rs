@@ -1,0 +1,75 @@
+//! The encryption of one packet, in one go if it is made like most.
+
+use super::WIDTH;
+use super::gcm::{Gcm, seal};
+use crate::crypto::backend::{Front, Piece};
+use crate::crypto::nonce::Nonce;
+use crate::crypto::packet::TAG_LEN;
+
+/// A packet that is sealed when its last piece comes, if nothing but frame headers came before that.
+pub(in crate::crypto) struct OneGo<'a, const KEYS: usize> {
+    gcm: &'a Gcm<KEYS>,
+    nonce: Nonce,
+    /// So many bytes at the beginning of the body are not encrypted yet.
+    head: usize,
+    /// The front of the ciphertext, once the last piece is encrypted and the tag is laid.
+    front: Option<Front>,
+}
+
+impl<'a, const KEYS: usize> OneGo<'a, KEYS> {
+    #[inline]
+    pub(super) fn new(gcm: &'a Gcm<KEYS>, nonce: Nonce) -> Self {
+        Self { gcm, nonce, head: 0, front: None }
+    }
+
+    /// Encrypts the next piece of plaintext, or lets it wait for the next one: it belongs at offset `from` of `body`. The
+    /// last piece writes the tag, if it can.
+    #[inline]
+    pub(in crate::crypto) fn encrypt(
+        &mut self,
+        aad: &[u8],
+        body: &mut [u8],
+        tag: &mut [u8; TAG_LEN],
+        from: usize,
+        piece: Piece<'_>,
+    ) {
+        if piece.len() == 0 {
+            return;
+        }
+        let end = from + piece.len();
+        if end == body.len() && from == self.head {
+            let rest = match piece {
+                Piece::InPlace(_) => None,
+                Piece::From(src) => Some(src),
+            };
+            // SAFETY: there is a key, so the CPU has the instructions.
+            self.front = Some(unsafe { seal(self.gcm, self.nonce, aad, body, from, rest, tag) });
+            self.head = 0;
+            return;
+        }
+        if let Piece::InPlace(n) = piece
+            && from == 0
+            && n <= WIDTH
+        {
+            self.head = n;
+            return;
+        }
+        let head = std::mem::take(&mut self.head);
+        self.gcm.apply(self.nonce, 0, (&mut body[..head]).into());
+        self.gcm.apply(self.nonce, from, piece.data(&mut body[from..end]));
+    }
+
+    /// The front of the ciphertext, if it is at hand.
+    #[inline]
+    pub(in crate::crypto) fn front(&self) -> Option<Front> {
+        self.front
+    }
+
+    /// Writes the tag, if it was not written with the last piece.
+    #[inline]
+    pub(in crate::crypto) fn finish(&mut self, aad: &[u8], ciphertext: &[u8], tag: &mut [u8; TAG_LEN]) {
+        if self.front.is_none() {
+            *tag = self.gcm.tag(self.nonce, aad, ciphertext);
+        }
+    }
+}
