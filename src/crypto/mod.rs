@@ -16,6 +16,7 @@ mod packet;
 mod suite;
 #[cfg(test)]
 mod tests;
+mod timed;
 
 pub use backend::backend_name;
 pub use header::{HeaderKey, SAMPLE_LEN, header_key};
@@ -24,6 +25,7 @@ pub use in_place::with_keys_in_place;
 pub use initial::{initial_direction, initial_keys, retry_tag};
 pub use packet::{AuthError, HEAD_LEN, Opened, PacketKey, Sealer, TAG_LEN, Way, packet_key};
 pub use suite::Suite;
+pub use timed::{Spent, take_spent, time_keys};
 
 /// The keys of one encryption level, both directions.
 #[derive(Debug)]

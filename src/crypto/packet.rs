@@ -7,6 +7,7 @@ use super::Suite;
 use super::backend::{self, Backend, Cipher, Head, Piece, Sealing};
 use super::header::SAMPLE_LEN;
 use super::nonce::{IV_LEN, Iv, Nonce};
+use super::timed;
 
 /// Length of the authentication tag in bytes, the same for all suites.
 pub const TAG_LEN: usize = 16;
@@ -41,7 +42,7 @@ impl PacketKey {
     pub(super) fn on(backend: Backend, suite: Suite, key: &[u8], iv: &[u8; IV_LEN]) -> Self {
         assert_eq!(key.len(), suite.key_len(), "packet key length fits {suite:?}");
         Self {
-            cipher: Cipher::new(backend, suite, key),
+            cipher: timed::maybe_timed(Cipher::new(backend, suite, key)),
             iv: Iv::new(iv),
             suite,
             #[cfg(feature = "in-place")]

@@ -113,6 +113,23 @@ pub struct DatapathStats {
     pub rx_oversize: u64,
 }
 
+impl DatapathStats {
+    /// Every counter with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        [
+            ("port_rx_frames", self.rx_frames),
+            ("port_rx_bytes", self.rx_bytes),
+            ("port_tx_frames", self.tx_frames),
+            ("port_tx_bytes", self.tx_bytes),
+            ("port_tx_full", self.tx_full),
+            ("port_tx_no_frame", self.tx_no_frame),
+            ("port_rx_linearized_bytes", self.rx_linearized_bytes),
+            ("port_rx_oversize", self.rx_oversize),
+        ]
+        .into_iter()
+    }
+}
+
 /// One RX/TX queue pair, polled by one core.
 pub trait Datapath {
     /// A received frame.

@@ -6,11 +6,12 @@
 //! * [`BufPool`]: hands out `PinnedBuf`s in size classes from regions that it maps as needed, up to a limit.
 //!
 //! All `unsafe` of the layer is about raw memory: `sys` (system calls), `region` and `owner` (who frees what),
-//! `buf` (pointer and length to slice), `prefetch` (hints), `sum` (wide registers),
+//! `buf` (pointer and length to slice), `prefetch` (hints), `sum` (wide registers), `cycles` (one register),
 //! `poison` (what the sanitizer is told), and one line of `pool` (addresses inside a block).
 
 mod buf;
 mod class;
+mod cycles;
 mod error;
 mod free_list;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod sys;
 mod tests;
 
 pub use buf::PinnedBuf;
+pub use cycles::{cycles, cycles_per_ns};
 pub use error::{AllocError, EmptyMapping};
 pub use pool::{BufPool, Hugepages, KeptRegions, PoolConfig, PoolStats};
 pub use prefetch::{prefetch_object, prefetch_read, prefetch_write};

@@ -132,6 +132,8 @@ pub struct EndpointStats {
     pub handshakes: u64,
     /// Packets declared lost.
     pub lost_packets: u64,
+    /// Bytes of STREAM data sent that had been sent before.
+    pub bytes_resent: u64,
     /// Stateless resets sent.
     pub resets_sent: u64,
     /// Drops by reason, indexed by [`Drop`].
@@ -156,6 +158,7 @@ impl EndpointStats {
             ("quic_connections_opened", self.connections_opened),
             ("quic_handshakes", self.handshakes),
             ("quic_lost_packets", self.lost_packets),
+            ("quic_bytes_resent", self.bytes_resent),
             ("quic_resets_sent", self.resets_sent),
             ("quic_bytes_direct", self.placement.direct),
             ("quic_bytes_staged", self.placement.staged),

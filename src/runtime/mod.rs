@@ -5,9 +5,11 @@
 mod clock;
 mod context;
 mod core;
+mod observe;
 mod stats;
 
 pub use self::core::{Core, CoreConfig, Idle, RunError};
 pub use clock::Clock;
 pub use context::{App, ConnectFailure, Context, Unreachable};
+pub use observe::{CoreLive, Observer, Stage, Stages};
 pub use stats::CoreStats;

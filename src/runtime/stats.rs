@@ -19,7 +19,7 @@ pub struct CoreStats {
 
 impl CoreStats {
     /// Every counter with its name.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         [
             ("core_turns", self.turns),
             ("core_idle_turns", self.idle_turns),

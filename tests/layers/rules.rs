@@ -7,7 +7,7 @@ use super::tokens::{Token, tokens};
 /// - `datapath` is the seam, which `dpdk` implements: so `dpdk` stands above it.
 /// - Only those that open ports see `dpdk`. The engine sees no ports, no network and no clock, so it
 ///   runs in `sim` as it does on a wire.
-/// - `report` is a leaf for the tools that print.
+/// - `report` is a leaf: histograms, and what tools print of them.
 const LAYERS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("wire", &["base"]),
@@ -18,9 +18,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net", &["base", "wire", "mem", "datapath"]),
     ("quic", &["base", "wire", "mem", "crypto"]),
     ("sim", &["base", "wire", "mem", "crypto", "datapath", "net", "quic"]),
-    ("runtime", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic"]),
-    ("api", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic", "runtime"]),
     ("report", &["base"]),
+    ("runtime", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic", "report"]),
+    ("api", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic", "report", "runtime"]),
     ("proto", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic", "runtime", "api", "report"]),
     // A crate of its own: its `crate::` is itself, and it may use all of the library.
     ("bin", &[]),

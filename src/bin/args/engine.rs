@@ -91,6 +91,16 @@ pub struct EngineArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Diagnostics")]
     pub stats: Option<PathBuf>,
 
+    /// Time each stage of every packet (port to engine, AEAD, placement, events, sending), print a table on exit, and
+    /// write the histograms to this file, for `gannet report`. Slows the engine down while it is on.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Diagnostics")]
+    pub stages: Option<PathBuf>,
+
+    /// Show each second what the core does: packets, bursts, cycles per packet, idle turns, drops by reason, losses,
+    /// connections.
+    #[arg(long, conflicts_with = "quiet", help_heading = "Diagnostics")]
+    pub live: bool,
+
     /// Print results and errors only.
     #[arg(short, long, conflicts_with = "verbose", help_heading = "Diagnostics")]
     pub quiet: bool,

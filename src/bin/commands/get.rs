@@ -59,9 +59,12 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
         hold: args.hold,
     };
     let app = HqClient::new(client, progress.clone())?;
-    let bar = bar(args.engine.quiet);
-    let (mut app, counters) =
-        session.run(app, None, || {}, || bar.set_position(progress.bytes.load(Ordering::Relaxed)))?;
+    let bar = bar(args.engine.quiet || args.engine.live);
+    let watch = || {
+        bar.set_position(progress.bytes.load(Ordering::Relaxed));
+        None
+    };
+    let (mut app, counters) = session.run(app, None, || {}, watch)?;
     bar.finish_and_clear();
     app.finish();
     print(&app, &counters, args);

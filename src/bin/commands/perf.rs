@@ -27,7 +27,7 @@ pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
 pub fn serve_on(args: &PerfServerArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
     let app = PerfServer::new(session.pool.clone());
     let config = server_transport(transport(&args.engine, &session.caps()), &session.pool);
-    let mut watch = Watch::new(app.live(), args.engine.quiet || args.engine.verbose == 0);
+    let mut watch = Watch::new(app.live(), args.engine.quiet || !(args.engine.live || args.engine.verbose > 0));
     let server = ServerConfig { tls, transport: Arc::new(config) };
     let ready = ready_line(&args.engine.addrs[0].addr, args.listen, &session);
     session.run(app, Some((args.listen, server)), || say(&ready), || watch.look())?;
@@ -182,7 +182,7 @@ fn write_hdr(
     Ok(())
 }
 
-/// One line a second about what goes on, on standard error.
+/// One line a second about what goes on.
 struct Watch {
     live: Arc<PerfLive>,
     quiet: bool,
@@ -195,14 +195,14 @@ impl Watch {
         Self { last: live.snapshot(), live, quiet, at: Instant::now() }
     }
 
-    fn look(&mut self) {
+    fn look(&mut self) -> Option<String> {
         let passed = self.at.elapsed();
         if self.quiet || passed < Duration::from_secs(1) {
-            return;
+            return None;
         }
         let (now, seconds) = (self.live.snapshot(), passed.as_secs_f64());
         let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
-        eprintln!(
+        let line = format!(
             "{} requests/s, up {} bit/s, down {} bit/s, {} connections, {} in flight, {} errors",
             text::quantity(rate(now.requests, self.last.requests)),
             text::quantity(8.0 * rate(now.bytes_up, self.last.bytes_up)),
@@ -213,5 +213,6 @@ impl Watch {
         );
         self.last = now;
         self.at = Instant::now();
+        Some(line)
     }
 }

@@ -35,7 +35,7 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
     let what = session.describe();
     let addr = args.engine.addrs[0].addr;
     let ready = || say(&format!("ready: https://{}/ on {what}", std::net::SocketAddr::new(addr, args.listen)));
-    let (app, _) = session.run(app, Some((args.listen, server)), ready, || {})?;
+    let (app, _) = session.run(app, Some((args.listen, server)), ready, || None)?;
     if !args.engine.quiet {
         let stats = app.stats;
         eprintln!(

@@ -8,7 +8,9 @@ use proptest::sample::Index;
 
 use super::{open, seal};
 use crate::crypto::backend::Backend;
-use crate::crypto::{AuthError, HEAD_LEN, HeaderKey, PacketKey, Suite, TAG_LEN, header_key};
+use crate::crypto::{
+    AuthError, HEAD_LEN, HeaderKey, PacketKey, Spent, Suite, TAG_LEN, header_key, take_spent, time_keys,
+};
 
 const SUITES: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
 
@@ -24,9 +26,38 @@ fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..=max)
 }
 
-/// The same key on every backend.
+/// The same key on every backend, and timed on every backend.
 fn keys(suite: Suite, key: &[u8; 32], iv: &[u8; 12]) -> Vec<PacketKey> {
-    Backend::all().into_iter().map(|backend| PacketKey::on(backend, suite, &key[..suite.key_len()], iv)).collect()
+    let plain = || Backend::all().into_iter().map(|backend| PacketKey::on(backend, suite, &key[..suite.key_len()], iv));
+    let mut all: Vec<_> = plain().collect();
+    time_keys(true);
+    all.extend(plain());
+    time_keys(false);
+    all
+}
+
+#[test]
+fn timed_keys_tell_what_they_took() {
+    take_spent();
+    let [plain, timed] = [false, true].map(|on| {
+        time_keys(on);
+        PacketKey::on(Backend::Portable, Suite::Aes128Gcm, &[1; 16], &[2; 12])
+    });
+    time_keys(false);
+    let packet = seal(&plain, 7, b"header", &[3; 1000]);
+    assert!(open(&plain, 7, b"header", &packet[6..]).is_some());
+    assert_eq!(take_spent(), Spent::default(), "a plain key takes no time");
+    assert_eq!(seal(&timed, 7, b"header", &[3; 1000]), packet);
+    let spent = take_spent();
+    assert!(spent.seal > 0 && spent.verify == 0 && spent.place == 0, "{spent:?}");
+    let mut body = packet[6..].to_vec();
+    let opened = timed.open(7, b"header", &mut body).unwrap();
+    let spent = take_spent();
+    assert!(spent.verify > 0 && spent.seal == 0 && spent.place == 0, "{spent:?}");
+    opened.decrypt_at(0, &mut [0; 1000]);
+    let spent = take_spent();
+    assert!(spent.place > 0 && spent.seal == 0 && spent.verify == 0, "{spent:?}");
+    assert_eq!(take_spent(), Spent::default(), "taken is taken");
 }
 
 /// Ciphertext and tag as aws-lc-rs makes them.

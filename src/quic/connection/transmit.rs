@@ -274,7 +274,7 @@ impl Connection {
         if space == SpaceId::Data {
             self.put_control(cx, builder);
             self.put_stream_control(builder);
-            self.put_streams(builder);
+            self.put_streams(cx, builder);
         }
     }
 
@@ -427,7 +427,7 @@ impl Connection {
     }
 
     /// STREAM frames by priority, until the packet is full.
-    fn put_streams(&mut self, builder: &mut PacketBuilder<'_>) {
+    fn put_streams(&mut self, cx: &mut Cx<'_>, builder: &mut PacketBuilder<'_>) {
         while builder.takes_stream() && builder.room() >= MIN_STREAM_ROOM {
             let Some(id) = self.next_stream() else { return };
             let credit = self.send_credit.available();
@@ -444,6 +444,7 @@ impl Connection {
             builder.stream(id, &pick.range, pick.fin);
             send.sent(&pick);
             self.send_credit.consume(pick.new);
+            cx.stats.bytes_resent += len - pick.new;
             if builder.room() < MIN_STREAM_ROOM && send.can_send(self.send_credit.available()) {
                 self.streams.rotate_send();
             }

@@ -2,21 +2,23 @@
 //! lets the main thread watch, and tells the counters in the end.
 
 mod keylog;
+mod live;
 mod options;
 mod report;
+mod stages;
 
 use std::error::Error;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use gannet::datapath::pcap::Pcap;
 use gannet::datapath::{Caps, Datapath};
 use gannet::dpdk::{Eal, EalConfig, PoolGuard, Port, PortProfile, Queue};
 use gannet::mem::{BufPool, PoolConfig};
 use gannet::quic::ServerConfig;
-use gannet::runtime::{App, Core, CoreConfig, Idle};
+use gannet::runtime::{App, Core, CoreConfig, CoreLive, Idle, Observer, Stages};
 use gannet::wire::eth::Mac;
 
 use crate::args::engine::EngineArgs;
@@ -110,7 +112,7 @@ impl Session {
     }
 
     /// Runs `app` on a core until it is done or a signal comes. `ready` is called when the core polls,
-    /// `watch` ten times a second while it does.
+    /// `watch` ten times a second while it does: what it says goes to standard error.
     ///
     /// # Errors
     /// Settings that do not fit the port, and ports that stop working.
@@ -119,7 +121,7 @@ impl Session {
         app: A,
         server: Option<(u16, ServerConfig)>,
         ready: impl FnOnce() + Send,
-        mut watch: impl FnMut(),
+        mut watch: impl FnMut() -> Option<String>,
     ) -> Result<(A, Counters), Failure> {
         let queue = self.queue.take().ok_or("the port has no queue")?;
         let (listen, server) = server.unzip();
@@ -133,30 +135,40 @@ impl Session {
             idle: if self.args.spin { Idle::Spin } else { Idle::Yield },
         };
         let (args, eal, stop) = (&self.args, &self.eal, &*self.stop);
-        let (app, counters) = std::thread::scope(|scope| {
-            let poll = move || -> Result<(A, Counters), Failure> {
+        let mut live = args.live.then(|| live::View::new(self.describe()));
+        let observe = Observe { stages: args.stages.is_some(), live: live.as_ref().map(live::View::source) };
+        let start = SystemTime::now();
+        let (app, counters, stages) = std::thread::scope(|scope| {
+            let poll = move || -> Driven<A> {
                 if let Some(cpu) = args.core {
                     options::pin(cpu)?;
                 }
                 let _registered = eal.register_thread()?;
                 match &args.pcap {
-                    None => drive(queue, config, app, stop, ready),
+                    None => drive(queue, config, app, observe, stop, ready),
                     Some(path) => {
                         let queue = Pcap::create(queue, path)
                             .map_err(|e| format!("cannot write the capture {}: {e}", path.display()))?;
-                        drive(queue, config, app, stop, ready)
+                        drive(queue, config, app, observe, stop, ready)
                     }
                 }
             };
             let thread = std::thread::Builder::new().name("gannet-core".into()).spawn_scoped(scope, poll)?;
             while !thread.is_finished() {
                 std::thread::park_timeout(Duration::from_millis(100));
-                watch();
+                let line = watch();
+                match &mut live {
+                    Some(view) => view.look(line),
+                    None => line.iter().for_each(|line| eprintln!("{line}")),
+                }
             }
             thread.join().unwrap_or_else(|_| Err("the core has panicked; this is a bug in Gannet".into()))
         })?;
         if let Some(path) = &self.args.stats {
             counters.write(path)?;
+        }
+        if let (Some(path), Some(stages)) = (&self.args.stages, stages) {
+            stages::keep(path, &stages, start, self.describe(), self.args.quiet)?;
         }
         Ok((app, counters))
     }
@@ -167,18 +179,31 @@ impl Session {
     }
 }
 
+/// How the core is looked at while it works.
+struct Observe {
+    stages: bool,
+    live: Option<Arc<CoreLive>>,
+}
+
+/// What is left of a core: the application, the counters, and the stage timers if there were any.
+type Driven<A> = Result<(A, Counters, Option<Stages>), Failure>;
+
 fn drive<D: Datapath, A: App>(
     datapath: D,
     config: CoreConfig,
     app: A,
+    observe: Observe,
     stop: &AtomicBool,
     ready: impl FnOnce(),
-) -> Result<(A, Counters), Failure> {
+) -> Driven<A> {
     let mut core = Core::new(datapath, config, app)?;
+    if observe.stages || observe.live.is_some() {
+        core.observe(Observer::new(observe.stages, observe.live));
+    }
     ready();
     core.run(stop)?;
-    let counters = Counters::of(&core);
-    Ok((core.into_app(), counters))
+    let (counters, stages) = (Counters::of(&core), core.stages().cloned());
+    Ok((core.into_app(), counters, stages))
 }
 
 fn pool(profile: &PortProfile, memory: u64) -> Result<BufPool, Failure> {

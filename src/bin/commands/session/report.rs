@@ -18,21 +18,7 @@ pub struct Counters {
 impl Counters {
     /// Those of `core`.
     pub fn of<D: Datapath, A: App>(core: &Core<D, A>) -> Self {
-        let mut all: Vec<_> = core.stats().iter().collect();
-        let port = core.datapath_stats();
-        all.extend([
-            ("port_rx_frames", port.rx_frames),
-            ("port_rx_bytes", port.rx_bytes),
-            ("port_tx_frames", port.tx_frames),
-            ("port_tx_bytes", port.tx_bytes),
-            ("port_tx_full", port.tx_full),
-            ("port_tx_no_frame", port.tx_no_frame),
-            ("port_rx_linearized_bytes", port.rx_linearized_bytes),
-            ("port_rx_oversize", port.rx_oversize),
-        ]);
-        all.extend(core.net_stats().iter());
-        all.extend(core.endpoint_stats().iter());
-        Self { endpoint: core.endpoint_stats().clone(), all }
+        Self { endpoint: core.endpoint_stats().clone(), all: core.counters().collect() }
     }
 
     /// Writes them as one JSON object.

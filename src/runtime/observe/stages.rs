@@ -1,0 +1,154 @@
+//! How long a packet takes in each part of the engine.
+
+use arrayvec::ArrayVec;
+
+use crate::crypto::take_spent;
+use crate::datapath::BURST;
+use crate::mem::{cycles, cycles_per_ns};
+use crate::report::Latency;
+
+/// A part of the way of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Stage {
+    /// From when the device handed over the burst to when the engine is given the datagram: the packets before it, and
+    /// the network layer.
+    Wait,
+    /// Verifying the tag.
+    Verify,
+    /// Decrypting frame headers and stream bytes to where they belong.
+    Place,
+    /// Everything else that the engine does with a datagram.
+    Engine,
+    /// From when the device handed over the burst to when the application is given an event.
+    Event,
+    /// The application's handling of an event.
+    App,
+    /// Building a datagram, without encrypting it.
+    Build,
+    /// Encrypting it, tag included.
+    Seal,
+    /// From when it was built to when the device has taken it.
+    Tx,
+}
+
+impl Stage {
+    /// All of them with their names, in a packet's order.
+    pub const ALL: [(Self, &'static str); 9] = [
+        (Self::Wait, "nic_to_engine"),
+        (Self::Verify, "aead_verify"),
+        (Self::Place, "placement"),
+        (Self::Engine, "engine"),
+        (Self::Event, "event"),
+        (Self::App, "app"),
+        (Self::Build, "build"),
+        (Self::Seal, "seal"),
+        (Self::Tx, "tx"),
+    ];
+}
+
+/// A histogram of each stage, in nanoseconds. A look at the clock takes 10 to 20 ns itself, which is in the figures.
+#[derive(Clone, Debug)]
+pub struct Stages {
+    histograms: [Latency; Stage::ALL.len()],
+    ns_per_cycle: f64,
+    /// When the burst at hand arrived; 0 if this turn has none.
+    arrived: u64,
+    /// When what is timed now began.
+    began: u64,
+    /// When the frames that wait for the device were made, oldest first; 0 for those that are not the engine's.
+    waiting: ArrayVec<u64, BURST>,
+}
+
+impl Default for Stages {
+    fn default() -> Self {
+        Self {
+            histograms: std::array::from_fn(|_| Latency::new()),
+            ns_per_cycle: 1.0 / cycles_per_ns(),
+            arrived: 0,
+            began: 0,
+            waiting: ArrayVec::new(),
+        }
+    }
+}
+
+impl Stages {
+    /// The histogram of `stage`.
+    pub fn latency(&self, stage: Stage) -> &Latency {
+        &self.histograms[stage as usize]
+    }
+
+    fn record(&mut self, stage: Stage, cycles: u64) {
+        self.histograms[stage as usize].record((cycles as f64 * self.ns_per_cycle) as u64);
+    }
+
+    pub(super) fn burst_arrived(&mut self) {
+        self.arrived = cycles();
+    }
+
+    pub(super) fn datagram_begins(&mut self) {
+        take_spent();
+        self.began = cycles();
+        self.record(Stage::Wait, self.began.wrapping_sub(self.arrived));
+        // What recording took is not the engine's.
+        self.began = cycles();
+    }
+
+    pub(super) fn datagram_ends(&mut self) {
+        let took = cycles().wrapping_sub(self.began);
+        let spent = take_spent();
+        if spent.verify > 0 {
+            self.record(Stage::Verify, spent.verify);
+        }
+        if spent.place > 0 {
+            self.record(Stage::Place, spent.place);
+        }
+        // A handshake's answer may have been sealed already.
+        self.record(Stage::Engine, took.saturating_sub(spent.verify + spent.place + spent.seal));
+    }
+
+    pub(super) fn event_begins(&mut self) {
+        self.began = cycles();
+        // Timers and the application itself make events, too.
+        if self.arrived != 0 {
+            self.record(Stage::Event, self.began.wrapping_sub(self.arrived));
+            self.began = cycles();
+        }
+    }
+
+    pub(super) fn event_ends(&mut self) {
+        self.record(Stage::App, cycles().wrapping_sub(self.began));
+    }
+
+    pub(super) fn build_begins(&mut self) {
+        take_spent();
+        self.began = cycles();
+    }
+
+    pub(super) fn build_ends(&mut self) {
+        let now = cycles();
+        let spent = take_spent();
+        self.record(Stage::Build, now.wrapping_sub(self.began).saturating_sub(spent.seal));
+        if spent.seal > 0 {
+            self.record(Stage::Seal, spent.seal);
+        }
+    }
+
+    pub(super) fn frame_waits(&mut self, of_engine: bool) {
+        // The burst that waits is no longer than that.
+        let _ = self.waiting.try_push(if of_engine { cycles() } else { 0 });
+    }
+
+    pub(super) fn burst_left(&mut self, frames: usize) {
+        let now = cycles();
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for built in waiting.drain(..frames.min(waiting.len())).filter(|built| *built != 0) {
+            self.record(Stage::Tx, now.wrapping_sub(built));
+        }
+        self.waiting = waiting;
+    }
+
+    pub(super) fn turn_ends(&mut self) {
+        self.arrived = 0;
+    }
+}
