@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -105,6 +106,11 @@ impl Queue {
         let last = self.spares.checked_sub(1)?;
         let raw = NonNull::new(self.spare[last])?;
         self.spares = last;
+        if let Some(next) = last.checked_sub(1).and_then(|i| NonNull::new(self.spare[i])) {
+            // SAFETY: a buffer that is ours; it stays in `spare`, so nobody drops it here.
+            let mut next = ManuallyDrop::new(unsafe { Mbuf::from_raw(next.cast()) });
+            next.prefetch_room(usize::from(self.port.caps.mtu));
+        }
         // SAFETY: a buffer fresh from the pool, which nobody else has.
         let mut mbuf = unsafe { Mbuf::from_raw(raw.cast()) };
         mbuf.reset();
