@@ -102,34 +102,36 @@ pub(super) unsafe fn apply<const KEYS: usize>(
     let range = Range { src: src.wrapping_sub(skip), dst: dst.wrapping_sub(skip), skip, end: skip + len };
     let registers = range.end.div_ceil(WIDTH);
     let mut at = 0;
-    while at + FLIGHT <= registers {
+    while at + FLIGHT < registers {
         // SAFETY: passed on.
-        unsafe { range.work::<KEYS, FLIGHT>(schedule, &mut counters, at) };
+        unsafe { range.work::<KEYS, FLIGHT, false>(schedule, &mut counters, at) };
         at += FLIGHT;
     }
     // SAFETY: passed on.
     unsafe {
         match registers - at {
-            1 => range.work::<KEYS, 1>(schedule, &mut counters, at),
-            2 => range.work::<KEYS, 2>(schedule, &mut counters, at),
-            3 => range.work::<KEYS, 3>(schedule, &mut counters, at),
-            4 => range.work::<KEYS, 4>(schedule, &mut counters, at),
-            5 => range.work::<KEYS, 5>(schedule, &mut counters, at),
-            6 => range.work::<KEYS, 6>(schedule, &mut counters, at),
-            7 => range.work::<KEYS, 7>(schedule, &mut counters, at),
+            1 => range.work::<KEYS, 1, true>(schedule, &mut counters, at),
+            2 => range.work::<KEYS, 2, true>(schedule, &mut counters, at),
+            3 => range.work::<KEYS, 3, true>(schedule, &mut counters, at),
+            4 => range.work::<KEYS, 4, true>(schedule, &mut counters, at),
+            5 => range.work::<KEYS, 5, true>(schedule, &mut counters, at),
+            6 => range.work::<KEYS, 6, true>(schedule, &mut counters, at),
+            7 => range.work::<KEYS, 7, true>(schedule, &mut counters, at),
+            8 => range.work::<KEYS, 8, true>(schedule, &mut counters, at),
             _ => {}
         }
     }
 }
 
 impl Range {
-    /// The registers `at` to `at + N`, of which only the first and the last of all may be partial.
+    /// The registers `at` to `at + N`, of which only the first and the last of all may be partial. `LAST`: the last one is
+    /// among them.
     ///
     /// # Safety
     /// As for [`apply`]; registers `at` to `at + N` have each at least one byte of the range.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-    unsafe fn work<const KEYS: usize, const N: usize>(
+    unsafe fn work<const KEYS: usize, const N: usize, const LAST: bool>(
         &self,
         schedule: &Schedule<KEYS>,
         counters: &mut Counters,
@@ -139,7 +141,8 @@ impl Range {
         for (i, stream) in stream.into_iter().enumerate() {
             let offset = (at + i) * WIDTH;
             let (src, dst) = (self.src.wrapping_add(offset), self.dst.wrapping_add(offset));
-            if i > 0 && i + 1 < N {
+            // Masked stores cost some ten plain ones.
+            if (i > 0 || at > 0) && (i + 1 < N || !LAST) {
                 // SAFETY: neither the first nor the last register of the range: all its bytes are in the range.
                 unsafe {
                     let data = _mm512_loadu_si512(src.cast());

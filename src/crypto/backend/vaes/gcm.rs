@@ -127,7 +127,7 @@ pub(super) fn seal<const KEYS: usize>(
     // has whole registers of them, the last one what is left.
     let hash = unsafe {
         while len - at >= STEP * WIDTH {
-            let registers = work.encrypt::<STEP>(&mut counters, at, u64::MAX);
+            let registers = work.encrypt::<STEP, false>(&mut counters, at, u64::MAX);
             first = if at == 0 { registers[0] } else { first };
             hash.take(registers);
             at += STEP * WIDTH;
@@ -136,7 +136,7 @@ pub(super) fn seal<const KEYS: usize>(
         let last = u64::MAX.checked_shr((WIDTH - left % WIDTH) as u32).unwrap_or(0);
         macro_rules! tail {
             ($n:literal) => {{
-                let registers = work.encrypt::<{ $n + 1 }>(&mut counters, at, last);
+                let registers = work.encrypt::<{ $n + 1 }, true>(&mut counters, at, last);
                 first = if at == 0 { registers[0] } else { first };
                 let whole: [_; $n] = *registers.first_chunk().expect("one less");
                 hash.take(whole);
@@ -145,7 +145,7 @@ pub(super) fn seal<const KEYS: usize>(
         }
         match left / WIDTH {
             0 => {
-                let [register] = work.encrypt::<1>(&mut counters, at, last);
+                let [register] = work.encrypt::<1, true>(&mut counters, at, last);
                 first = if at == 0 { register } else { first };
                 finish(hash, register, left, lengths)
             }
@@ -174,19 +174,24 @@ struct Work<'a, const KEYS: usize> {
 }
 
 impl<const R: usize> Work<'_, R> {
-    /// Encrypts `N` registers at offset `at`, of the last one only the bytes in `last`, and gives what came out, with
-    /// zeros in place of the others.
+    /// Encrypts `N` registers at offset `at`, of the last one only the bytes in `last` if it is the `LAST` of all, and
+    /// gives what came out, with zeros in place of the others.
     ///
     /// # Safety
     /// These bytes must be in the source and in the destination.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
-    unsafe fn encrypt<const N: usize>(&self, counters: &mut Counters, at: usize, last: u64) -> [__m512i; N] {
+    unsafe fn encrypt<const N: usize, const LAST: bool>(
+        &self,
+        counters: &mut Counters,
+        at: usize,
+        last: u64,
+    ) -> [__m512i; N] {
         let mut registers = counters.keystream::<R, N>(self.schedule);
         for (i, register) in registers.iter_mut().enumerate() {
             let offset = at + i * WIDTH;
             let (src, dst) = (self.src.wrapping_add(offset), self.dst.wrapping_add(offset));
-            if (i > 0 || offset > 0) && i + 1 < N {
+            if (i > 0 || at > 0) && (i + 1 < N || !LAST) {
                 // SAFETY: neither the first nor the last register: it is whole.
                 unsafe {
                     *register = _mm512_xor_si512(*register, _mm512_loadu_si512(src.cast()));
