@@ -37,11 +37,29 @@ pub fn prefetch_object<T: ?Sized>(object: &T) {
 /// Asks for the lines of `len` bytes.
 #[inline]
 fn lines<const HINT: i32>(at: *const u8, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..len).step_by(LINE) {
-        // SAFETY: a hint, which never faults; SSE is part of x86-64, and CPUs without the hint to write take it for none.
-        unsafe { core::arch::x86_64::_mm_prefetch::<HINT>(at.wrapping_add(line).cast()) };
+    // Four at a time: the loop costs as much as a hint.
+    let mut line = 0;
+    while line + 3 * LINE < len {
+        hint::<HINT>(at.wrapping_add(line));
+        hint::<HINT>(at.wrapping_add(line + LINE));
+        hint::<HINT>(at.wrapping_add(line + 2 * LINE));
+        hint::<HINT>(at.wrapping_add(line + 3 * LINE));
+        line += 4 * LINE;
     }
+    while line < len {
+        hint::<HINT>(at.wrapping_add(line));
+        line += LINE;
+    }
+}
+
+/// Asks for the line that `at` is in.
+#[inline]
+fn hint<const HINT: i32>(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which never faults; SSE is part of x86-64, and CPUs without the hint to write take it for none.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<HINT>(at.cast())
+    };
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (at, len);
+    let _ = at;
 }

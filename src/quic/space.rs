@@ -25,7 +25,8 @@ pub(crate) struct AckTracker {
 
 impl AckTracker {
     pub(crate) fn is_duplicate(&self, pn: u64) -> bool {
-        pn < self.floor || self.received.contains(pn)
+        // Above the largest is where most are.
+        self.largest.is_some_and(|largest| pn <= largest) && (pn < self.floor || self.received.contains(pn))
     }
 
     pub(crate) fn largest(&self) -> Option<u64> {

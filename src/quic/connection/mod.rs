@@ -197,6 +197,9 @@ pub(crate) struct Connection {
     pub(crate) queued: bool,
     /// It is in the endpoint's event queue.
     pub(crate) has_events: bool,
+    /// Nothing but stream data is to be sent, as long as nothing but sending happens to the connection. Whoever takes it
+    /// out of the endpoint's table for anything else takes this back.
+    pub(crate) steady: bool,
 }
 
 impl Connection {
@@ -265,6 +268,7 @@ impl Connection {
             armed: Armed::default(),
             queued: false,
             has_events: false,
+            steady: false,
             config,
         }
     }

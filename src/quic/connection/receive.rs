@@ -15,7 +15,7 @@ use crate::quic::connection::keys::Generation;
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::Drop;
-use crate::wire::quic::frame::{Frame, FrameError};
+use crate::wire::quic::frame::{Frame, FrameError, StreamHeader};
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::{ConnectionId, TransportError};
 
@@ -328,6 +328,25 @@ impl Connection {
                 end = to;
             }
             want = WINDOW / 2;
+            // What most packets carry is not made a frame of, but read as it is.
+            if info.space == SpaceId::Data
+                && let Some((stream, used)) = StreamHeader::decode(&scratch[pos..end])
+            {
+                pos += used;
+                let n = stream.len.unwrap_or((len - pos) as u64);
+                if n > (len - pos) as u64 {
+                    let why = "STREAM frame is longer than its packet";
+                    return Err(Fault::new(TransportError::FRAME_ENCODING_ERROR, 0x08, why));
+                }
+                read.eliciting = true;
+                read.complete &= self.on_stream(cx, &stream, pos, n as usize, opened)?;
+                pos += n as usize;
+                if pos >= end {
+                    end = pos;
+                    want = WINDOW;
+                }
+                continue;
+            }
             let (frame, used) = match Frame::decode(&scratch[pos..end]) {
                 Ok(decoded) => decoded,
                 Err(FrameError::Incomplete) if end < len => {
@@ -342,21 +361,7 @@ impl Connection {
             }
             read.eliciting |= frame.is_ack_eliciting();
             pos += used;
-            if let Frame::Stream(stream) = frame {
-                let n = stream.len.unwrap_or((len - pos) as u64);
-                if n > (len - pos) as u64 {
-                    let why = "STREAM frame is longer than its packet";
-                    return Err(Fault::new(TransportError::FRAME_ENCODING_ERROR, 0x08, why));
-                }
-                read.complete &= self.on_stream(cx, &stream, pos, n as usize, opened)?;
-                pos += n as usize;
-                if pos >= end {
-                    end = pos;
-                    want = WINDOW;
-                }
-            } else {
-                self.on_frame(cx, info.space, info.dcid, &frame)?;
-            }
+            self.on_frame(cx, info.space, info.dcid, &frame)?;
             if !self.is_active() {
                 break;
             }

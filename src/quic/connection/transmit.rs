@@ -64,6 +64,55 @@ impl Connection {
     }
 
     fn build_datagram(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
+        if self.steady {
+            if let Some(len) = self.build_steady(cx, slot) {
+                return Some(len);
+            }
+            self.steady = false;
+        }
+        let len = self.build_whatever_is_due(cx, slot)?;
+        // To find out is worth it if more packets follow.
+        self.steady = self.streams.wants_to_send() && self.is_steady();
+        Some(len)
+    }
+
+    /// Whether stream data is all that is to be sent.
+    fn is_steady(&self) -> bool {
+        let quiet = |space: SpaceId| {
+            let space = &self.spaces[space.index()];
+            space.acks.deadline().is_none() && space.probes == 0 && !space.crypto_tx.has_pending()
+        };
+        self.confirmed
+            && self.data_pending()
+            && !self.at_amplification_limit()
+            && self.path.mtu.probe_due().is_none()
+            && SpaceId::ALL.into_iter().all(quiet)
+            && !self.control_pending()
+    }
+
+    /// The next datagram of a burst that needs no look at what else may be due: the one before it has had that.
+    fn build_steady(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
+        let mtu = self.path.mtu.current();
+        let max = slot.len().min(usize::from(mtu));
+        if max < COALESCE_ROOM || self.recovery.permit(cx.now, mtu) != Permit::Send || self.next_stream().is_none() {
+            return None;
+        }
+        let pn = self.space(SpaceId::Data).next_pn;
+        if self.one_rtt.as_ref()?.update_due() {
+            return None;
+        }
+        self.use_key(cx.now, pn).filter(|usable| *usable)?;
+        let mut builder = self.start_packet(cx, SpaceId::Data, pn, &mut slot[..max]);
+        self.put_streams(cx, &mut builder);
+        if builder.is_empty() {
+            cx.scratch.building = builder.frames;
+            return None;
+        }
+        self.bare_packets = 0;
+        Some(self.finish_packet(cx, SpaceId::Data, pn, &mut builder, true))
+    }
+
+    fn build_whatever_is_due(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
         if let Some(size) = self.path.mtu.probe_due()
             && let Some(len) = self.build_mtu_probe(cx, slot, usize::from(size))
         {

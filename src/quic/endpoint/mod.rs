@@ -260,10 +260,14 @@ impl Endpoint {
             _ => {
                 let was_handshaking = conn.is_handshaking();
                 conn.handle_datagram(&mut cx, meta, parsed, data, &mut self.scratch);
-                if was_handshaking && !conn.is_handshaking() {
+                let over = was_handshaking && !conn.is_handshaking();
+                // Reset tokens that the peer has announced since the last look are made known.
+                if let Some((old, new)) = conn.take_token_news() {
+                    self.lookup.replace_tokens(id, &old, &new);
+                }
+                if over {
                     self.handshake_over(now, id);
                 }
-                self.register_tokens(id);
             }
         }
         self.touch(id);
@@ -274,15 +278,6 @@ impl Endpoint {
         let Some(conn) = self.table.get(id).filter(|conn| conn.side() == Side::Server) else { return };
         self.lookup.retire_initial(now, *conn.original_dcid(), conn.remote());
         self.handshakes -= 1;
-    }
-
-    /// Reset tokens that the peer has announced since the last look are made known.
-    fn register_tokens(&mut self, id: ConnId) {
-        if let Some(conn) = self.table.get(id)
-            && let Some((old, new)) = conn.take_token_news()
-        {
-            self.lookup.replace_tokens(id, &old, &new);
-        }
     }
 
     /// The connection has to be looked at: it may have events, packets to send, or be over.
@@ -344,7 +339,7 @@ impl Endpoint {
         }
         while let Some(&id) = self.transmit.front() {
             let mut cx = cx!(self, now);
-            if let Some(conn) = self.table.get(id) {
+            if let Some(conn) = self.table.get_to_send(id) {
                 if let Some(transmit) = conn.poll_transmit(&mut cx, slot) {
                     self.stats.tx_datagrams += 1;
                     self.stats.tx_bytes += transmit.len as u64;

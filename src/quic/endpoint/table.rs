@@ -43,7 +43,15 @@ impl Table {
         self.len += 1;
     }
 
+    /// A connection for anything but sending: what it found out about what is due may be wrong afterwards.
     pub(crate) fn get(&mut self, id: ConnId) -> Option<&mut Connection> {
+        let conn = self.get_to_send(id)?;
+        conn.steady = false;
+        Some(conn)
+    }
+
+    /// A connection that is asked for its next datagram.
+    pub(crate) fn get_to_send(&mut self, id: ConnId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(id.index() as usize)?;
         if slot.generation != id.generation() {
             return None;
@@ -79,7 +87,10 @@ impl Table {
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
-        self.slots.iter_mut().filter_map(|slot| slot.conn.as_deref_mut())
+        self.slots.iter_mut().filter_map(|slot| slot.conn.as_deref_mut()).map(|conn| {
+            conn.steady = false;
+            conn
+        })
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {

@@ -97,6 +97,20 @@ pub struct StreamHeader {
 }
 
 impl StreamHeader {
+    /// The header of the STREAM frame at the front of `data` and its encoded length, as [`Frame::decode`] would give it.
+    /// `None` for everything else, errors included: those are [`Frame::decode`]'s to name.
+    #[inline]
+    pub fn decode(data: &[u8]) -> Option<(Self, usize)> {
+        let frame_type = u64::from(*data.first()?);
+        if frame_type & !(STREAM_OFF | STREAM_LEN | STREAM_FIN) != STREAM {
+            return None;
+        }
+        let mut r = Reader::new(data);
+        r.bytes(1)?;
+        let header = stream_header(frame_type, &mut r)?;
+        (header.offset + header.len.unwrap_or(0) <= varint::MAX).then_some((header, r.position()))
+    }
+
     /// Length of the encoded header in bytes.
     pub fn encoded_len(&self) -> usize {
         let offset = if self.offset > 0 { varint::size(self.offset) } else { 0 };
@@ -389,6 +403,7 @@ fn zeros(data: &[u8]) -> usize {
     from + data[from..].iter().take_while(|b| **b == 0).count()
 }
 
+#[inline]
 fn stream_header(frame_type: u64, r: &mut Reader<'_>) -> Option<StreamHeader> {
     let id = StreamId(r.varint()?);
     let offset = if frame_type & STREAM_OFF != 0 { r.varint()? } else { 0 };
