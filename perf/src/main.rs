@@ -4,6 +4,7 @@
 #[expect(unsafe_code, reason = "an allocator is unsafe to be")]
 mod alloc;
 mod cli;
+mod cores;
 #[expect(unsafe_code, reason = "a system call that std does not offer")]
 mod cpu;
 mod goals;

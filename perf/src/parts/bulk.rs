@@ -2,7 +2,8 @@
 
 use crate::Failure;
 use crate::cli::PeerKind;
-use crate::parts::pair::{self, Places, Wire};
+use crate::cores::round_trip_ns;
+use crate::parts::pair::{self, Keep, Places, Wire};
 use crate::run::Run;
 
 /// The part for one MTU.
@@ -14,7 +15,9 @@ pub fn measure(run: &mut Run, mtu: u16) -> Result<(), Failure> {
     let peer_size: u64 = run.scale.pick(16 << 20, 1 << 30, 4 << 30);
     let (key, places) = (format!("bulk_{mtu}"), Places::default());
     for _ in 0..run.repeats {
-        let ours = pair::gannet(run, &places, &Wire::Memif, mtu, &["--download", size], None)?;
+        // Where the host puts our two CPUs decides about everything that goes from one to the other.
+        run.sheet.add("machine.core_round_trip_ns", round_trip_ns(run.cores));
+        let ours = pair::gannet(run, &places, &Wire::Memif, mtu, &["--download", size], Keep::default())?;
         let gbps = ours.get("download_gbps")?;
         run.sheet.add(format!("{key}.gbps"), gbps);
         run.sheet.add(format!("{key}.packets_lost"), ours.get("packets_lost")?);

@@ -10,6 +10,7 @@ pub mod pair;
 pub mod peers;
 pub mod placement;
 pub mod requests;
+pub mod stages;
 pub mod transfer;
 pub mod veth;
 
@@ -35,6 +36,8 @@ pub enum Part {
     Rr,
     /// Small requests, pipelined.
     Rps,
+    /// Where a packet's time goes inside the engine.
+    Stages,
     /// Handshakes.
     Hps,
     /// Many connections.
@@ -53,13 +56,14 @@ pub enum Part {
 
 impl Part {
     /// All parts, in the order in which they run.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Placement,
         Self::Packets,
         Self::Bulk1500,
         Self::Bulk9000,
         Self::Rr,
         Self::Rps,
+        Self::Stages,
         Self::Hps,
         Self::Conns,
         Self::Icount,
@@ -85,6 +89,7 @@ impl Part {
             Self::Bulk9000 => bulk::measure(run, 9000),
             Self::Rr => requests::round_trips(run),
             Self::Rps => requests::pipelined(run),
+            Self::Stages => stages::measure(run),
             Self::Hps => handshakes::measure(run),
             Self::Conns => conns::measure(run),
             Self::Icount => icount::measure(run),

@@ -58,7 +58,20 @@ impl Outcome {
     }
 }
 
-/// Runs `gannet perf server`, and `gannet perf client` with `load`, over `wire`. A histogram goes to `hdr`, if named.
+/// What a run of both ends leaves beside the client's figures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Keep<'a> {
+    /// The client's latency histogram.
+    pub hdr: Option<&'a Path>,
+    /// The stage timers of server and client, which slow both down.
+    pub stages: Option<[&'a Path; 2]>,
+}
+
+/// Runs `gannet perf server`, and `gannet perf client` with `load`, over `wire`.
+///
+/// Over shared memory, the server, which sends most, owns that memory: it encrypts right into it, and the client's
+/// driver copies out of it. Neither end makes or checks UDP checksums there; nor does the kernel on the loopback
+/// interface that peers use.
 ///
 /// # Errors
 /// When either fails.
@@ -68,44 +81,61 @@ pub fn gannet(
     wire: &Wire,
     mtu: u16,
     load: &[&str],
-    hdr: Option<&Path>,
+    keep: Keep<'_>,
 ) -> Result<Outcome, Failure> {
     let program = run.gannet()?;
     let [cert, key] = identity(&run.out)?;
+    let json = run.out.join("gannet-client.json");
+    let _ = fs::remove_file(&json);
     // A socket's path may be no longer than about 100 bytes.
     let socket = std::env::temp_dir().join(format!("gannet-perf-{}.sock", std::process::id()));
-    let common = |command: &mut Command, role: &str, address: &str, core: usize| {
+    let _ = fs::remove_file(&socket);
+    let common = |command: &mut Command, side: usize, address: &str| {
         match wire {
             Wire::Memif => {
-                command.args(["--port", "memif", "--set", &format!("role={role}")]);
-                command.args(["--set", &format!("socket={}", socket.display())]);
+                // Received frames, or those to be sent, stay in the memory that both share.
+                let role: &[&str] = if side == 0 { &["role=client", "zero-copy=true"] } else { &["role=server"] };
+                command.args(["--port", "memif", "--set", &format!("socket={}", socket.display())]);
+                command.args(role.iter().chain(&["offloads=none"]).flat_map(|set| ["--set", set]));
             }
             Wire::Interface(profile, interface) => {
                 command.args(["--port", profile, "--set", &format!("iface={interface}")]);
             }
         }
         command.args(["--set", &format!("mtu={mtu}"), "--addr", &format!("{address}/24")]);
-        command.args(["--core", &core.to_string(), "--spin", "--suite", "aes128"]);
+        command.args(["--core", &run.cores[side].to_string(), "--spin", "--suite", "aes128"]);
+        if let Some(files) = keep.stages {
+            command.arg("--stages").arg(files[side]);
+        }
     };
-    let mut server = command(program, places.namespace(0));
-    server.args(["perf", "server", "--listen", "4433", "--cert"]).arg(cert).arg("--key").arg(key);
-    common(&mut server, "server", SERVER, run.cores[0]);
-    let (server, _) = Running::start_server("gannet-server", server, &run.out)?;
-
-    let json = run.out.join("gannet-client.json");
-    let _ = fs::remove_file(&json);
-    let mut client = command(program, places.namespace(1));
-    client.args(["perf", "client", "--insecure", "--quiet", "--connect", &format!("{SERVER}:4433")]).args(load);
-    client.arg("--json").arg(&json);
-    if let Some(hdr) = hdr {
-        client.arg("--hdr").arg(hdr);
-    }
-    common(&mut client, "client", CLIENT, run.cores[1]);
-    if matches!(wire, Wire::Memif) {
-        // Received frames stay in the memory that both share.
-        client.args(["--set", "zero-copy=true"]);
-    }
-    Running::start("gannet-client", client, &run.out)?.finish(limit())?;
+    let start_client = || {
+        let mut client = command(program, places.namespace(1));
+        client.args(["perf", "client", "--insecure", "--quiet", "--connect", &format!("{SERVER}:4433")]).args(load);
+        client.arg("--json").arg(&json);
+        if let Some(hdr) = keep.hdr {
+            client.arg("--hdr").arg(hdr);
+        }
+        common(&mut client, 1, CLIENT);
+        Running::start("gannet-client", client, &run.out)
+    };
+    let start_server = || {
+        let mut server = command(program, places.namespace(0));
+        server.args(["perf", "server", "--quiet", "--listen", "4433", "--cert"]).arg(cert).arg("--key").arg(key);
+        common(&mut server, 0, SERVER);
+        Running::start_server("gannet-server", server, &run.out)
+    };
+    let (server, client) = match wire {
+        // Who makes the socket has to be there first.
+        Wire::Memif => {
+            let client = start_client()?.until_there(&socket)?;
+            (start_server()?.0, client)
+        }
+        Wire::Interface(..) => {
+            let server = start_server()?.0;
+            (server, start_client()?)
+        }
+    };
+    client.finish(limit())?;
     drop(server);
     let _ = fs::remove_file(&socket);
     let text = fs::read_to_string(&json).map_err(|e| format!("cannot read {}: {e}", json.display()))?;

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::Failure;
 use crate::cli::PeerKind;
-use crate::parts::pair::{self, Places, Wire};
+use crate::parts::pair::{self, Keep, Places, Wire};
 use crate::run::Run;
 
 /// The interface's name in both namespaces.
@@ -80,7 +80,7 @@ pub fn measure(run: &mut Run, profile: &'static str, key: &str) -> Result<(), Fa
     for _ in 0..run.repeats {
         let pair = Pair::new(false)?;
         let wire = Wire::Interface(profile, INTERFACE);
-        let ours = pair::gannet(run, &pair.places(None), &wire, 1500, &["--download", size], None)?;
+        let ours = pair::gannet(run, &pair.places(None), &wire, 1500, &["--download", size], Keep::default())?;
         drop(pair);
         let pair = Pair::new(true)?;
         let quinn = pair::peer_gbps(run, &pair.places(Some("10.77.0.1")), PeerKind::Quinn, 1500, peer_size)?;

@@ -1,0 +1,35 @@
+//! Where a packet's time goes inside the engine, by its own stage timers.
+
+use gannet::report::read_hdr_log;
+
+use crate::Failure;
+use crate::parts::pair::{self, Keep, Places, Wire};
+use crate::run::Run;
+
+/// The part: a bulk transfer and small requests, both ends timed. Timers cost some 100 ns a packet; so what counts here
+/// is how the stages compare, and what `packets` says of the sum.
+///
+/// # Errors
+/// When a process fails.
+pub fn measure(run: &mut Run) -> Result<(), Failure> {
+    let seconds = run.scale.pick("0.3", "2", "5");
+    let bulk = ["--download", "1G", "--duration", seconds];
+    let requests = ["--upload", "56", "--download", "64", "--duration", seconds];
+    for (job, load) in [("bulk", &bulk[..]), ("rr", &requests[..])] {
+        let files = ["server", "client"].map(|side| run.out.join(format!("stages-{job}-{side}.hdr")));
+        let keep = Keep { stages: Some([&files[0], &files[1]]), ..Keep::default() };
+        pair::gannet(run, &Places::default(), &Wire::Memif, 1500, load, keep)?;
+        for (side, file) in ["server", "client"].iter().zip(&files) {
+            let unit = format!("ns by the engine's stage timers, means: {job}, {side}");
+            for series in read_hdr_log(file)?.series {
+                let key = format!("stages_{job}_{side}.{}", series.name);
+                // A counter may tick as seldom as each 10 ns: means are finer than medians.
+                let summary = series.latency.summary();
+                run.sheet.add(format!("{key}_mean_ns"), summary.mean);
+                run.sheet.add(format!("{key}_p99_ns"), summary.p99 as f64);
+                run.bar(series.name, &format!("{key}_mean_ns"), &unit);
+            }
+        }
+    }
+    Ok(())
+}
