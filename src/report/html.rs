@@ -28,7 +28,10 @@ pub fn render(input: &ReportInput) -> String {
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n\
          </head>\n<body>\n<main>\n<h1>{title}</h1>\n"
     );
-    for section in [latency(&input.series), throughput(&input.throughput), facts(&input.facts)] {
+    // What takes time is better short, what comes through is better long: not under one heading.
+    let (times, rates): (Vec<&Bar>, Vec<&Bar>) = input.throughput.iter().partition(|bar| bar.unit.starts_with("ns"));
+    let bars = [bars("Throughput", &rates), bars("Time by stage", &times)];
+    for section in [latency(&input.series), bars.concat(), facts(&input.facts)] {
         page.push_str(&section);
     }
     page.push_str("</main>\n</body>\n</html>\n");
@@ -83,7 +86,7 @@ fn pace(s: &Series) -> String {
 }
 
 /// Bars, one group for each unit, each group to its own scale.
-fn throughput(bars: &[Bar]) -> String {
+fn bars(title: &str, bars: &[&Bar]) -> String {
     let mut units: Vec<&str> = Vec::new();
     for bar in bars {
         if !units.contains(&bar.unit.as_str()) {
@@ -107,7 +110,7 @@ fn throughput(bars: &[Bar]) -> String {
         }
         out.push_str("</div>\n");
     }
-    if out.is_empty() { out } else { format!("<section>\n<h2>Throughput</h2>\n{out}</section>\n") }
+    if out.is_empty() { out } else { format!("<section>\n<h2>{title}</h2>\n{out}</section>\n") }
 }
 
 fn facts(facts: &[(String, String)]) -> String {
@@ -171,7 +174,12 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part} is missing");
         }
-        assert!(!page.contains("one <b>"));
+        assert!(!page.contains("one <b>") && !page.contains("Time by stage"));
+        let mut timed = input();
+        timed.throughput.push(bar("seal", 95.0, "ns per packet"));
+        let page = render(&timed);
+        let stages = page.split_once("<h2>Time by stage</h2>").map(|(_, rest)| rest.contains("ns per packet"));
+        assert_eq!(stages, Some(true), "times have a heading of their own");
         assert!(!page.contains("://") && !page.contains("<script") && !page.contains("src="), "self-contained");
     }
 

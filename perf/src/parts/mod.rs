@@ -44,10 +44,10 @@ pub enum Part {
     Conns,
     /// Instructions per packet.
     Icount,
-    /// Bulk over raw sockets on a veth pair.
+    /// Bulk over raw sockets on a veth pair, MTU 1500 and 9000.
     #[value(name = "af_packet")]
     AfPacket,
-    /// Bulk over XDP sockets on a veth pair.
+    /// Bulk over XDP sockets on a veth pair; they carry no jumbo frames there.
     #[value(name = "af_xdp")]
     AfXdp,
     /// Bulk with further peers.
@@ -93,8 +93,11 @@ impl Part {
             Self::Hps => handshakes::measure(run),
             Self::Conns => conns::measure(run),
             Self::Icount => icount::measure(run),
-            Self::AfPacket => veth::measure(run, "af-packet", "af_packet"),
-            Self::AfXdp => veth::measure(run, "af-xdp", "af_xdp"),
+            Self::AfPacket => {
+                veth::measure(run, "af-packet", "af_packet", 1500)?;
+                veth::measure(run, "af-packet", "af_packet_9000", 9000)
+            }
+            Self::AfXdp => veth::measure(run, "af-xdp", "af_xdp", 1500),
             Self::Peers => peers::measure(run),
         }
     }

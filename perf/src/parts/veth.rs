@@ -17,7 +17,7 @@ struct Pair {
 
 impl Pair {
     /// Made anew. With addresses for the kernel's stack, or without, so that the kernel sends nothing of its own.
-    fn new(addresses: bool) -> Result<Self, Failure> {
+    fn new(addresses: bool, mtu: u16) -> Result<Self, Failure> {
         let names = ["s", "c"].map(|side| format!("gannet-perf-{}-{side}", std::process::id()));
         let pair = Self { names };
         let [server, client] = &pair.names;
@@ -26,7 +26,7 @@ impl Pair {
         }
         ip(&["-n", server, "link", "add", INTERFACE, "type", "veth", "peer", "name", INTERFACE, "netns", client])?;
         for (i, name) in pair.names.iter().enumerate() {
-            ip(&["-n", name, "link", "set", INTERFACE, "addrgenmode", "none", "up"])?;
+            ip(&["-n", name, "link", "set", INTERFACE, "mtu", &mtu.to_string(), "addrgenmode", "none", "up"])?;
             if addresses {
                 ip(&["-n", name, "addr", "add", &format!("10.77.0.{}/24", i + 1), "dev", INTERFACE])?;
             } else {
@@ -69,29 +69,29 @@ fn offloads_off(name: &str) {
     }
 }
 
-/// The part for a port profile; its keys start with `key`. quinn gets a pair of the same kind with the kernel's
+/// The part for a port profile; its keys start with `key`. quinn gets a pair of the same kind and MTU, with the kernel's
 /// offloads on, which is best for it.
 ///
 /// # Errors
 /// When we are not root, or a process fails.
-pub fn measure(run: &mut Run, profile: &'static str, key: &str) -> Result<(), Failure> {
+pub fn measure(run: &mut Run, profile: &'static str, key: &str, mtu: u16) -> Result<(), Failure> {
     let size = run.scale.pick("8M", "512M", "2G");
     let peer_size: u64 = run.scale.pick(8 << 20, 512 << 20, 2 << 30);
     for _ in 0..run.repeats {
-        let pair = Pair::new(false)?;
+        let pair = Pair::new(false, mtu)?;
         let wire = Wire::Interface(profile, INTERFACE);
-        let ours = pair::gannet(run, &pair.places(None), &wire, 1500, &["--download", size], Keep::default())?;
+        let ours = pair::gannet(run, &pair.places(None), &wire, mtu, &["--download", size], Keep::default())?;
         drop(pair);
-        let pair = Pair::new(true)?;
-        let quinn = pair::peer_gbps(run, &pair.places(Some("10.77.0.1")), PeerKind::Quinn, 1500, peer_size)?;
+        let pair = Pair::new(true, mtu)?;
+        let quinn = pair::peer_gbps(run, &pair.places(Some("10.77.0.1")), PeerKind::Quinn, mtu, peer_size)?;
         drop(pair);
         let gbps = ours.get("download_gbps")?;
         run.sheet.add(format!("{key}.gbps"), gbps);
         run.sheet.add(format!("{key}.quinn_gbps"), quinn);
         run.sheet.add(format!("{key}.vs_quinn"), gbps / quinn);
     }
-    let unit = "Gbit/s, one stream, veth pair, MTU 1500";
-    run.bar(format!("Gannet, {profile}"), &format!("{key}.gbps"), unit);
-    run.bar(format!("quinn, kernel sockets ({key} run)"), &format!("{key}.quinn_gbps"), unit);
+    let unit = format!("Gbit/s, one stream, veth pair, MTU {mtu}");
+    run.bar(format!("Gannet, {profile}"), &format!("{key}.gbps"), &unit);
+    run.bar(format!("quinn, kernel sockets ({key} run)"), &format!("{key}.quinn_gbps"), &unit);
     Ok(())
 }
