@@ -16,9 +16,13 @@ use zeroize::zeroize_flat_type;
 
 use super::schedule::load;
 use super::{BLOCK, WIDTH};
+use crate::mem::prefetch_read;
 
 /// Registers that are summed up before they are reduced.
 pub(super) const STEP: usize = 8;
+
+/// So many steps of 512 bytes ahead, the message is asked for: its first 2 KiB are when a frame arrives.
+const AHEAD: usize = 4;
 
 /// Lanes of a register.
 const LANES: usize = 4;
@@ -127,7 +131,11 @@ pub(super) fn hash(powers: &Powers, aad: &[u8], data: &[u8], lengths: __m128i) -
     let mut hash = Hash::new(powers, aad);
     let (registers, rest) = data.as_chunks::<WIDTH>();
     let (steps, odd) = registers.as_chunks::<STEP>();
-    for step in steps {
+    for (i, step) in steps.iter().enumerate() {
+        // Of a short packet, all is on its way already.
+        if let Some(later) = steps.get(i + AHEAD) {
+            prefetch_read(later.as_flattened());
+        }
         hash.take(step.each_ref().map(|bytes| load_register(bytes)));
     }
     macro_rules! take {
