@@ -42,7 +42,7 @@ pub struct RunArgs {
     /// As little as shows that everything works; the figures mean nothing.
     #[arg(long, hide = true)]
     pub tiny: bool,
-    /// Repeats of each measurement [default: 3 with --quick, otherwise 5].
+    /// Repeats of each measurement [default: 5 with --quick, otherwise 7].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub repeats: Option<u32>,
     /// Write the results to this file as JSON.

@@ -73,7 +73,7 @@ impl Run {
         };
         Ok(Self {
             scale,
-            repeats: args.repeats.unwrap_or(scale.pick(1, 3, 5)),
+            repeats: args.repeats.unwrap_or(scale.pick(1, 5, 7)),
             out,
             gannet,
             cores: cores(),

@@ -19,7 +19,7 @@ pub struct BenchArgs {
     /// Shorter runs and fewer repeats: within 10 minutes once built
     #[arg(long)]
     pub quick: bool,
-    /// Repeats of each measurement [default: 3 with --quick, otherwise 5]
+    /// Repeats of each measurement [default: 5 with --quick, otherwise 7]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub repeats: Option<u32>,
     /// Write the results to this file as one flat JSON object: key to median, min and max

@@ -228,7 +228,7 @@ impl Crowd {
 /// When connections fail.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     pin(run.cores[1]);
-    let wanted = run.scale.pick(200, 20_000, 200_000);
+    let wanted = run.scale.pick(200, 200_000, 200_000);
     let mut crowd = Crowd::new(1 << 20)?;
     crowd.grow(1)?;
     let visits = run.scale.pick(1000, 100_000, 400_000);
