@@ -252,12 +252,13 @@ impl<'a> Sealer<'a> {
     }
 
     /// As [`Sealer::finish`], and gives the 16 bytes at `offset` of the packet for the header protection mask
-    /// (RFC 9001 §5.4.2).
+    /// (RFC 9001 §5.4.2). The sealer is good for nothing afterwards; it is borrowed rather than taken, as to move what was
+    /// just written would have to wait.
     ///
     /// # Panics
     /// If they are not in the packet.
     #[inline]
-    pub fn finish_and_sample(mut self, offset: usize) -> (usize, [u8; SAMPLE_LEN]) {
+    pub fn finish_and_sample(&mut self, offset: usize) -> (usize, [u8; SAMPLE_LEN]) {
         self.lay_tag();
         // What was just written is slow to read back.
         let at_hand = offset

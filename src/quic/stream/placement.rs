@@ -51,7 +51,9 @@ impl Provided {
 
     /// Calls `fill(stream range, memory)` for each piece of memory that `range` covers, in order.
     fn place(&mut self, range: Range<u64>, mut fill: impl FnMut(u64, &mut [u8])) {
-        let first = self.bufs.partition_point(|(start, buf)| start + buf.len() as u64 <= range.start);
+        let ends_below = |(start, buf): &(u64, PinnedBuf)| start + buf.len() as u64 <= range.start;
+        // Most often it is the first one: those that are full are gone.
+        let first = if self.bufs.front().is_some_and(ends_below) { self.bufs.partition_point(ends_below) } else { 0 };
         let mut at = range.start;
         for (start, buf) in self.bufs.range_mut(first..) {
             if at >= range.end {
