@@ -28,12 +28,12 @@ fn aead(c: &mut Criterion) {
             group.bench_function(format!("open/{size}"), |b| {
                 b.iter(|| {
                     let (aad, body) = packet.split_at_mut(HEADER);
-                    key.open(1, aad, body).is_ok()
+                    key.open(1, aad, body, &mut [0; _]).is_ok()
                 });
             });
             group.bench_function(format!("decrypt_at/{size}"), |b| {
                 let (aad, body) = packet.split_at_mut(HEADER);
-                let opened = key.open(1, aad, body).expect("sealed with the same key");
+                let opened = key.open(1, aad, body, &mut [0; _]).expect("sealed with the same key");
                 b.iter(|| opened.decrypt_at(0, black_box(&mut target)));
             });
             group.bench_function(format!("seal/{size}"), |b| {

@@ -23,7 +23,7 @@ pub use header::{HeaderKey, SAMPLE_LEN, header_key};
 #[cfg(feature = "in-place")]
 pub use in_place::with_keys_in_place;
 pub use initial::{initial_direction, initial_keys, retry_tag};
-pub use packet::{AuthError, HEAD_LEN, Opened, PacketKey, Sealer, TAG_LEN, Way, packet_key};
+pub use packet::{AuthError, HEAD_AT, HEAD_LEN, HeadRoom, Opened, PacketKey, Sealer, TAG_LEN, Way, packet_key};
 pub use suite::Suite;
 pub use timed::{Spent, take_spent, time_keys};
 

@@ -4,7 +4,7 @@ use aes::cipher::inout::InOutBuf;
 use subtle::ConstantTimeEq;
 
 use super::Suite;
-use super::backend::{self, Backend, Cipher, Head, Piece, Sealing};
+use super::backend::{self, Backend, Cipher, Piece, Sealing};
 use super::header::SAMPLE_LEN;
 use super::nonce::{IV_LEN, Iv, Nonce};
 use super::timed;
@@ -12,8 +12,14 @@ use super::timed;
 /// Length of the authentication tag in bytes, the same for all suites.
 pub const TAG_LEN: usize = 16;
 
-/// Bytes that [`Opened::head`] gives at the most.
-pub const HEAD_LEN: usize = Head::LEN;
+/// What [`PacketKey::open`] may write the first bytes of the plaintext to: they begin [`HEAD_AT`] bytes behind its front.
+pub type HeadRoom = [u8; HEAD_AT + HEAD_LEN];
+
+/// Where the plaintext begins in a [`HeadRoom`]: before it, kernels have the mask of the tag.
+pub const HEAD_AT: usize = TAG_LEN;
+
+/// Bytes of plaintext that come out along with the tag at the most.
+pub const HEAD_LEN: usize = 48;
 
 /// The packet did not authenticate: it was changed, forged, or made with other keys. Drop it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,28 +76,36 @@ impl PacketKey {
         self.suite.integrity_limit()
     }
 
-    /// Verifies the tag, the last 16 bytes of `body`, over `aad` and the ciphertext before it. Decrypts nothing:
-    /// that is for the returned [`Opened`] to do, range by range. `body` stays as it is.
+    /// Verifies the tag, the last 16 bytes of `body`, over `aad` and the ciphertext before it. Decrypts nothing that
+    /// anybody but the caller's `head` sees: that is for the returned [`Opened`] to do, range by range. `body` stays as it
+    /// is. What `head` holds afterwards is the first [`Opened::head_len`] bytes of the plaintext, and nothing of use when
+    /// the packet is not authentic. It is the caller's memory, as to move it would have to wait for it to be written.
     ///
     /// # Errors
     /// [`AuthError`] if the tag does not match, or if `body` is too short to have one.
     #[inline(always)]
-    pub fn open<'a>(&'a self, pn: u64, aad: &[u8], body: &'a mut [u8]) -> Result<Opened<'a>, AuthError> {
+    pub fn open<'a>(
+        &'a self,
+        pn: u64,
+        aad: &[u8],
+        body: &'a mut [u8],
+        head: &mut HeadRoom,
+    ) -> Result<Opened<'a>, AuthError> {
         let nonce = self.iv.nonce(pn);
         #[cfg(feature = "in-place")]
         if let Some(in_place) = &self.in_place {
             let authentic = body.len() >= TAG_LEN && in_place.open(nonce, aad, body);
             let (ciphertext, _) = body.split_last_chunk::<TAG_LEN>().filter(|_| authentic).ok_or(AuthError)?;
-            return Ok(Opened { cipher: &self.cipher, nonce, ciphertext, head: None, plain: true });
+            return Ok(Opened { cipher: &self.cipher, nonce, ciphertext, head_len: 0, plain: true });
         }
         let (ciphertext, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(AuthError)?;
-        let (ours, head) = self.cipher.tag_and_head(nonce, aad, ciphertext);
+        let (ours, head_len) = self.cipher.tag_and_head(nonce, aad, ciphertext, head);
         let difference = u128::from_ne_bytes(ours) ^ u128::from_ne_bytes(*tag);
         if bool::from(difference.ct_eq(&0)) {
             #[cfg(feature = "in-place")]
-            return Ok(Opened { cipher: &self.cipher, nonce, ciphertext, head, plain: false });
+            return Ok(Opened { cipher: &self.cipher, nonce, ciphertext, head_len, plain: false });
             #[cfg(not(feature = "in-place"))]
-            return Ok(Opened { cipher: &self.cipher, nonce, ciphertext, head });
+            return Ok(Opened { cipher: &self.cipher, nonce, ciphertext, head_len });
         }
         Err(AuthError)
     }
@@ -124,7 +138,7 @@ pub struct Opened<'a> {
     cipher: &'a Cipher,
     nonce: Nonce,
     ciphertext: &'a [u8],
-    head: Option<Head>,
+    head_len: usize,
     /// It was decrypted in place: the ciphertext is none any more.
     #[cfg(feature = "in-place")]
     plain: bool,
@@ -152,14 +166,10 @@ impl Opened<'_> {
         self.ciphertext.is_empty()
     }
 
-    /// Writes the first bytes of the plaintext into `out`, as far as they were decrypted along with the tag, and tells
-    /// how many those are: none or up to 48.
+    /// How many bytes of the plaintext were decrypted along with the tag: none, or up to [`HEAD_LEN`].
     #[inline]
-    pub fn head(&self, out: &mut [u8; HEAD_LEN]) -> usize {
-        let Some(head) = &self.head else { return 0 };
-        // All of it, as a length that is known is copied at once; what is behind the plaintext is zero.
-        *out = *head.bytes();
-        self.ciphertext.len().min(HEAD_LEN)
+    pub fn head_len(&self) -> usize {
+        self.head_len
     }
 
     /// How [`Opened::decrypt_at`] gets bytes to where they belong.

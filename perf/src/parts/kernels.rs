@@ -113,13 +113,14 @@ impl Bench {
         let rounds = (bytes / (self.data() * self.count)).max(1);
         let header = header_key(Suite::Aes128Gcm, &KEY);
         let span = self.target.len();
+        let mut head = [0; _];
         let verify = self.time(rounds, span, |key, _, pn, packet, _| {
             let (aad, body) = packet.split_at_mut(HEADER);
-            black_box(key.open(pn, aad, body).is_ok());
+            black_box(key.open(pn, aad, body, &mut head).is_ok());
         });
         let direct = self.time(rounds, span, |key, _, pn, packet, target| {
             let (aad, body) = packet.split_at_mut(HEADER);
-            key.open(pn, aad, body).expect("sealed with the same key").decrypt_at(0, target);
+            key.open(pn, aad, body, &mut head).expect("sealed with the same key").decrypt_at(0, target);
         });
         let copy = self.time(rounds, span, |_, peer, pn, packet, target| {
             let (aad, body) = packet.split_at_mut(HEADER);

@@ -15,7 +15,7 @@ use aes::{Aes128Enc, Aes256Enc};
 
 use super::Suite;
 use super::nonce::Nonce;
-use super::packet::TAG_LEN;
+use super::packet::{HeadRoom, TAG_LEN};
 use super::timed;
 use crate::mem::prefetch_object;
 use chacha::ChaChaPoly;
@@ -59,34 +59,6 @@ impl Front {
             _ => return None,
         };
         Some((u128::from(low) | u128::from(high) << 64).to_le_bytes())
-    }
-}
-
-/// The first bytes of a plaintext, which some kernels decrypt along with the tag; they begin behind the tag's mask.
-pub(super) struct Head([u8; Head::MASK + Head::LEN]);
-
-impl Head {
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    fn empty() -> Self {
-        Self([0; Self::MASK + Self::LEN])
-    }
-
-    /// What the kernel writes: the mask, and the head behind it.
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    fn memory(&mut self) -> &mut [u8; Self::MASK + Self::LEN] {
-        &mut self.0
-    }
-
-    const MASK: usize = TAG_LEN;
-    /// Bytes that a head has, if the plaintext has as many.
-    pub(super) const LEN: usize = 48;
-
-    /// The bytes of the plaintext, zeros behind a shorter one.
-    #[inline]
-    pub(super) fn bytes(&self) -> &[u8; Self::LEN] {
-        self.0.last_chunk().expect("a mask and a head")
     }
 }
 
@@ -155,22 +127,23 @@ impl Cipher {
         }
     }
 
-    /// The tag over `aad` and `ciphertext`, and the head of the plaintext if it comes for nothing.
+    /// The tag over `aad` and `ciphertext`. If it comes for nothing, the head of the plaintext goes into `head`; how many
+    /// bytes of it that is.
     #[inline]
-    pub(super) fn tag_and_head(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> ([u8; TAG_LEN], Option<Head>) {
+    pub(super) fn tag_and_head(
+        &self,
+        nonce: Nonce,
+        aad: &[u8],
+        ciphertext: &[u8],
+        head: &mut HeadRoom,
+    ) -> ([u8; TAG_LEN], usize) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::VaesAes128Gcm(gcm) => {
-                let (tag, head) = gcm.tag_and_head(nonce, aad, ciphertext);
-                (tag, Some(head))
-            }
+            Self::VaesAes128Gcm(gcm) => gcm.tag_and_head(nonce, aad, ciphertext, head),
             #[cfg(target_arch = "x86_64")]
-            Self::VaesAes256Gcm(gcm) => {
-                let (tag, head) = gcm.tag_and_head(nonce, aad, ciphertext);
-                (tag, Some(head))
-            }
-            Self::Timed(cipher) => timed::verifying(|| cipher.tag_and_head(nonce, aad, ciphertext)),
-            _ => (self.tag(nonce, aad, ciphertext), None),
+            Self::VaesAes256Gcm(gcm) => gcm.tag_and_head(nonce, aad, ciphertext, head),
+            Self::Timed(cipher) => timed::verifying(|| cipher.tag_and_head(nonce, aad, ciphertext, head)),
+            _ => (self.tag(nonce, aad, ciphertext), 0),
         }
     }
 

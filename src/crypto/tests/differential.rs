@@ -9,7 +9,7 @@ use proptest::sample::Index;
 use super::{open, seal};
 use crate::crypto::backend::Backend;
 use crate::crypto::{
-    AuthError, HEAD_LEN, HeaderKey, PacketKey, Spent, Suite, TAG_LEN, header_key, take_spent, time_keys,
+    AuthError, HEAD_AT, HEAD_LEN, HeaderKey, PacketKey, Spent, Suite, TAG_LEN, header_key, take_spent, time_keys,
 };
 
 const SUITES: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
@@ -51,7 +51,7 @@ fn timed_keys_tell_what_they_took() {
     let spent = take_spent();
     assert!(spent.seal > 0 && spent.verify == 0 && spent.place == 0, "{spent:?}");
     let mut body = packet[6..].to_vec();
-    let opened = timed.open(7, b"header", &mut body).unwrap();
+    let opened = timed.open(7, b"header", &mut body, &mut [0; _]).unwrap();
     let spent = take_spent();
     assert!(spent.verify > 0 && spent.seal == 0 && spent.place == 0, "{spent:?}");
     opened.decrypt_at(0, &mut [0; 1000]);
@@ -129,13 +129,13 @@ proptest! {
         let body = reference(suite, &key, &iv, pn, &aad, &plaintext);
         for key in keys(suite, &key, &iv) {
             let mut body = body.clone();
-            let opened = key.open(pn, &aad, &mut body).unwrap();
+            let mut head = [0xa5; _];
+            let opened = key.open(pn, &aad, &mut body, &mut head).unwrap();
             prop_assert_eq!(opened.len(), plaintext.len());
             prop_assert_eq!(opened.is_empty(), plaintext.is_empty());
-            let mut head = [0xa5; HEAD_LEN];
-            let n = opened.head(&mut head);
+            let n = opened.head_len();
             prop_assert!(n == 0 || n == plaintext.len().min(HEAD_LEN));
-            prop_assert_eq!(&head[..n], &plaintext[..n]);
+            prop_assert_eq!(&head[HEAD_AT..HEAD_AT + n], &plaintext[..n]);
             for (a, b) in &ranges {
                 let from = a.index(plaintext.len() + 1);
                 let to = from + b.index(plaintext.len() - from + 1);
@@ -158,11 +158,11 @@ proptest! {
             let mut packet = [aad.clone(), body.clone()].concat();
             packet[at.index(aad.len() + body.len())] ^= 1 << bit;
             let (changed_aad, changed_body) = packet.split_at_mut(aad.len());
-            prop_assert_eq!(key.open(pn, changed_aad, changed_body).err(), Some(AuthError));
+            prop_assert_eq!(key.open(pn, changed_aad, changed_body, &mut [0; _]).err(), Some(AuthError));
             let mut body = body.clone();
             let shorter = body.len() - 1;
-            prop_assert_eq!(key.open(pn, &aad, &mut body[..shorter]).err(), Some(AuthError));
-            prop_assert_eq!(key.open(other, &aad, &mut body).is_ok(), other == pn);
+            prop_assert_eq!(key.open(pn, &aad, &mut body[..shorter], &mut [0; _]).err(), Some(AuthError));
+            prop_assert_eq!(key.open(other, &aad, &mut body, &mut [0; _]).is_ok(), other == pn);
         }
     }
 
@@ -212,7 +212,7 @@ fn too_short_for_a_tag_is_an_error_and_just_a_tag_is_an_empty_packet() {
             let mut packet = seal(&key, 0, &[], &[]);
             assert_eq!(open(&key, 0, &[], &packet), Some(Vec::new()));
             for len in 0..TAG_LEN {
-                assert_eq!(key.open(0, &[], &mut packet[..len]).err(), Some(AuthError));
+                assert_eq!(key.open(0, &[], &mut packet[..len], &mut [0; _]).err(), Some(AuthError));
             }
         }
     }

@@ -23,7 +23,7 @@ fn seal(key: &PacketKey, pn: u64, header: &[u8], plaintext: &[u8]) -> Vec<u8> {
 /// The whole plaintext, if the packet authenticates.
 fn open(key: &PacketKey, pn: u64, aad: &[u8], body: &[u8]) -> Option<Vec<u8>> {
     let mut body = body.to_vec();
-    let opened = key.open(pn, aad, &mut body).ok()?;
+    let opened = key.open(pn, aad, &mut body, &mut [0; _]).ok()?;
     let mut plaintext = vec![0; opened.len()];
     opened.decrypt_at(0, &mut plaintext);
     Some(plaintext)

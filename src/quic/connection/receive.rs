@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use crate::base::Side;
 use crate::base::time::Duration;
-use crate::crypto::Opened;
+use crate::crypto::{HEAD_AT, HeadRoom, Opened};
 use crate::quic::cid::CID_LEN;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::keys::Generation;
@@ -127,7 +127,7 @@ impl Connection {
             }
             Some(plain) => {
                 let (aad, body) = packet.split_at_mut(plain.header_len);
-                match keys.remote.packet.open(plain.pn, aad, body) {
+                match keys.remote.packet.open(plain.pn, aad, body, head_room(scratch)) {
                     Err(_) => {
                         cx.stats.drop(Drop::Authentication);
                         Ok(())
@@ -228,7 +228,7 @@ impl Connection {
         let aad = &header[..plain.header_len];
         let opened = keys.remote(generation).and_then(|key| {
             let body = &mut packet[plain.header_len..];
-            key.open(plain.pn, aad, body).ok()
+            key.open(plain.pn, aad, body, head_room(scratch)).ok()
         });
         let Some(opened) = opened else {
             if self.is_stateless_reset(packet) {
@@ -317,20 +317,20 @@ impl Connection {
         }
         let mut read = Read { eliciting: false, complete: true };
         let mut pos = 0;
-        let head = scratch.first_chunk_mut().expect("room for the largest payload");
-        let mut end = opened.head(head);
+        let window = &mut scratch[HEAD_AT..];
+        let mut end = opened.head_len();
         let mut want = if len <= SMALL { len } else { WINDOW };
         while pos < len {
             if end < len && end < pos + want.min(len - pos) {
                 let to = len.min((pos + want).next_multiple_of(16));
                 let from = end.max(pos);
-                opened.decrypt_at(from, &mut scratch[from..to]);
+                opened.decrypt_at(from, &mut window[from..to]);
                 end = to;
             }
             want = WINDOW / 2;
             // What most packets carry is not made a frame of, but read as it is.
             if info.space == SpaceId::Data
-                && let Some((stream, used)) = StreamHeader::decode(&scratch[pos..end])
+                && let Some((stream, used)) = StreamHeader::decode(&window[pos..end])
             {
                 pos += used;
                 let n = stream.len.unwrap_or((len - pos) as u64);
@@ -347,7 +347,7 @@ impl Connection {
                 }
                 continue;
             }
-            let (frame, used) = match Frame::decode(&scratch[pos..end]) {
+            let (frame, used) = match Frame::decode(&window[pos..end]) {
                 Ok(decoded) => decoded,
                 Err(FrameError::Incomplete) if end < len => {
                     want = len - pos;
@@ -368,6 +368,11 @@ impl Connection {
         }
         Ok(read)
     }
+}
+
+/// Where the first bytes of a packet are decrypted to; the others follow.
+fn head_room(scratch: &mut [u8]) -> &mut HeadRoom {
+    scratch.first_chunk_mut().expect("room for the largest payload")
 }
 
 /// What a packet's frames came to.

@@ -114,6 +114,6 @@ impl Endpoint {
         }
         let pn = header::decode_pn(None, truncated, pn_len);
         let (aad, body) = packet.split_at_mut(header_len);
-        keys.packet.open(pn, aad, body).is_ok()
+        keys.packet.open(pn, aad, body, &mut [0; _]).is_ok()
     }
 }

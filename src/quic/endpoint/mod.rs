@@ -16,6 +16,7 @@ use crate::base::limit::Limit;
 use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::timer::TimerWheel;
+use crate::crypto::HEAD_AT;
 use crate::mem::{BufPool, prefetch_object};
 use crate::quic::cid::{CID_LEN, CidCodec, TokenMaker};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
@@ -127,7 +128,7 @@ impl Endpoint {
             turn: 0,
             with_events: VecDeque::new(),
             answers: VecDeque::new(),
-            scratch: vec![0; MAX_DATAGRAM],
+            scratch: vec![0; HEAD_AT + MAX_DATAGRAM],
             lists: Scratch::default(),
             expired: Vec::new(),
             now: Instant::ZERO,

@@ -14,10 +14,10 @@ use super::ghash::{Hash, Powers, STEP, finish, hash};
 use super::one_go::OneGo;
 use super::schedule::{Schedule, encrypt, store};
 use super::{BLOCK, WIDTH};
+use crate::crypto::backend::Front;
 use crate::crypto::backend::portable::lengths;
-use crate::crypto::backend::{Front, Head};
 use crate::crypto::nonce::Nonce;
-use crate::crypto::packet::TAG_LEN;
+use crate::crypto::packet::{HEAD_AT, HEAD_LEN, HeadRoom, TAG_LEN};
 
 /// AES-GCM with its key.
 #[repr(C)]
@@ -39,17 +39,22 @@ impl<const KEYS: usize> Gcm<KEYS> {
     /// The tag over `aad` and `ciphertext`.
     #[inline]
     pub(in crate::crypto) fn tag(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
-        self.tag_and_head(nonce, aad, ciphertext).0
+        self.tag_and_head(nonce, aad, ciphertext, &mut [0; WIDTH]).0
     }
 
     /// The tag over `aad` and `ciphertext`, and the head of the plaintext: the mask of the tag is the first of four
     /// blocks of keystream that come out at once.
     #[inline]
-    pub(in crate::crypto) fn tag_and_head(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> ([u8; TAG_LEN], Head) {
-        let mut head = Head::empty();
+    pub(in crate::crypto) fn tag_and_head(
+        &self,
+        nonce: Nonce,
+        aad: &[u8],
+        ciphertext: &[u8],
+        head: &mut HeadRoom,
+    ) -> ([u8; TAG_LEN], usize) {
         // SAFETY: a schedule exists only where the CPU has the instructions.
-        let tag = unsafe { tag_and_head(self, nonce, aad, ciphertext, head.memory()) };
-        (store(tag), head)
+        let tag = unsafe { tag_and_head(self, nonce, aad, ciphertext, head) };
+        (store(tag), ciphertext.len().min(HEAD_LEN))
     }
 
     /// Encrypts or decrypts `data`, which lies at offset `from` of the plaintext.
@@ -72,10 +77,10 @@ fn tag_and_head<const KEYS: usize>(
     nonce: Nonce,
     aad: &[u8],
     ciphertext: &[u8],
-    head: &mut [u8; WIDTH],
+    head: &mut HeadRoom,
 ) -> __m128i {
     let [stream] = Counters::new(nonce, FIRST).keystream::<KEYS, 1>(&gcm.schedule);
-    let len = ciphertext.len().min(WIDTH - BLOCK);
+    let len = ciphertext.len().min(HEAD_LEN);
     let mask = ((1 << len) - 1) << BLOCK;
     // SAFETY: only the first bytes of the ciphertext are read, and no more than there are.
     let data = unsafe { _mm512_maskz_loadu_epi8(mask, ciphertext.as_ptr().wrapping_sub(BLOCK).cast()) };
@@ -219,3 +224,6 @@ fn number(n: u128) -> __m128i {
     // SAFETY: SSE2 is part of x86-64.
     unsafe { _mm_set_epi64x((n >> 64) as i64, n as i64) }
 }
+
+// One register has the mask of the tag, and the head of the plaintext right behind it.
+const _: () = assert!(HEAD_AT == BLOCK && HEAD_AT + HEAD_LEN == WIDTH);
