@@ -9,14 +9,14 @@ use crate::quic::event::{CloseReason, Dir, Event};
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::PlacementStats;
 use crate::wire::quic::frame::{AckFrame, Frame, StreamHeader};
-use crate::wire::quic::{ConnectionId, StreamId, TransportError, varint};
+use crate::wire::quic::{StreamId, TransportError, varint};
 
 impl Connection {
     pub(super) fn on_frame(
         &mut self,
         cx: &mut Cx<'_>,
         space: SpaceId,
-        dcid: &ConnectionId,
+        dcid: &[u8],
         frame: &Frame<'_>,
     ) -> Result<(), Fault> {
         let fault = |code: TransportError| Fault::new(code, frame.frame_type(), code.to_string());

@@ -41,7 +41,7 @@ struct Packet<'a> {
     space: SpaceId,
     kind: PacketType,
     pn: u64,
-    dcid: &'a ConnectionId,
+    dcid: &'a [u8],
 }
 
 impl Connection {
@@ -54,12 +54,9 @@ impl Connection {
         data: &mut [u8],
         scratch: &mut [u8],
     ) {
-        if meta.remote != self.path.remote || meta.local != self.path.local {
-            cx.stats.drop(Drop::WrongPath);
+        if !self.takes(cx, meta, data.len()) {
             return;
         }
-        self.path.on_received(data.len());
-        self.stats.rx_bytes += data.len() as u64;
         let (packet, mut rest) = data.split_at_mut(first.packet_len);
         self.handle_packet(cx, meta, first, packet, scratch);
         while !rest.is_empty() {
@@ -74,6 +71,43 @@ impl Connection {
         }
     }
 
+    /// The same for a datagram that is one packet with a short header, as most are.
+    pub(crate) fn handle_short_datagram(
+        &mut self,
+        cx: &mut Cx<'_>,
+        meta: &RxMeta,
+        packet: &mut [u8],
+        scratch: &mut [u8],
+    ) {
+        if !self.takes(cx, meta, packet.len()) || self.is_closing(cx) {
+            return;
+        }
+        if let Err(fault) = self.handle_short(cx, meta, packet, scratch) {
+            self.fail(cx.now, fault);
+        }
+    }
+
+    /// Whether a datagram came the way that the connection's do; counts it then.
+    fn takes(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, len: usize) -> bool {
+        if !self.is_on_path(meta.local, meta.remote) {
+            cx.stats.drop(Drop::WrongPath);
+            return false;
+        }
+        self.path.on_received(len);
+        self.stats.rx_bytes += len as u64;
+        true
+    }
+
+    /// Whether a packet comes too late to be read.
+    fn is_closing(&mut self, cx: &mut Cx<'_>) -> bool {
+        let closing = !self.is_active();
+        if closing {
+            self.on_packet_while_closing();
+            cx.stats.drop(Drop::Closed);
+        }
+        closing
+    }
+
     fn handle_packet(
         &mut self,
         cx: &mut Cx<'_>,
@@ -82,15 +116,13 @@ impl Connection {
         packet: &mut [u8],
         scratch: &mut [u8],
     ) {
-        if !self.is_active() {
-            self.on_packet_while_closing();
-            cx.stats.drop(Drop::Closed);
+        if self.is_closing(cx) {
             return;
         }
         let outcome = match parsed.kind {
             PacketType::Initial => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Initial),
             PacketType::Handshake => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Handshake),
-            PacketType::Short => self.handle_short(cx, meta, parsed, packet, scratch),
+            PacketType::Short => self.handle_short(cx, meta, packet, scratch),
             // 0-RTT was not offered; Retry and Version Negotiation are the endpoint's.
             PacketType::ZeroRtt | PacketType::Retry | PacketType::VersionNegotiation => {
                 cx.stats.drop(Drop::Unexpected);
@@ -165,7 +197,6 @@ impl Connection {
         &mut self,
         cx: &mut Cx<'_>,
         meta: &RxMeta,
-        parsed: &Parsed,
         packet: &mut [u8],
         scratch: &mut [u8],
     ) -> Result<(), Fault> {
@@ -178,7 +209,7 @@ impl Connection {
             cx.stats.drop(Drop::NoKeys);
             return Ok(());
         };
-        let outcome = self.open_short(cx, meta, parsed, packet, scratch, &mut keys);
+        let outcome = self.open_short(cx, meta, packet, scratch, &mut keys);
         let outcome = match outcome {
             Opening::Dropped => Ok(()),
             Opening::Forged if keys.on_failure() => Ok(()),
@@ -213,13 +244,12 @@ impl Connection {
         &mut self,
         cx: &mut Cx<'_>,
         meta: &RxMeta,
-        parsed: &Parsed,
         packet: &mut [u8],
         scratch: &mut [u8],
         keys: &mut super::keys::OneRtt,
     ) -> Opening {
         let largest = self.space(SpaceId::Data).acks.largest();
-        let unprotected = unprotect_short(packet, parsed.pn_offset, largest, |sample| keys.remote_header.mask(sample));
+        let unprotected = unprotect_short(packet, 1 + CID_LEN, largest, |sample| keys.remote_header.mask(sample));
         let Some((plain, header)) = unprotected else {
             cx.stats.drop(Drop::Malformed);
             return Opening::Dropped;
@@ -238,7 +268,7 @@ impl Connection {
             cx.stats.drop(Drop::Authentication);
             return Opening::Forged;
         };
-        let info = Packet { space: SpaceId::Data, kind: parsed.kind, pn: plain.pn, dcid: &parsed.dcid };
+        let info = Packet { space: SpaceId::Data, kind: PacketType::Short, pn: plain.pn, dcid: &header[1..=CID_LEN] };
         let outcome = self.handle_opened(cx, meta, &info, plain.first & 0x18, &opened, scratch);
         Opening::Done(generation, plain.pn, outcome)
     }

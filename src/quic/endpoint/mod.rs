@@ -207,6 +207,9 @@ impl Endpoint {
         self.now = now;
         self.stats.rx_datagrams += 1;
         self.stats.rx_bytes += data.len() as u64;
+        if self.handle_short(now, meta, data) {
+            return;
+        }
         let Ok(parsed) = header::parse(data, CID_LEN) else {
             self.stats.drop(Drop::Malformed);
             return;
@@ -215,6 +218,19 @@ impl Endpoint {
             Some(id) => self.deliver(now, id, meta, &parsed, data),
             None => self.handle_unknown(now, meta, &parsed, data),
         }
+    }
+
+    /// The short way in for what most datagrams are: one packet with a short header, for a connection that there is. False
+    /// if this one is not like that.
+    fn handle_short(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) -> bool {
+        let Some(known) = header::short_dcid::<CID_LEN>(data).and_then(|dcid| self.decode(dcid)) else { return false };
+        let mut cx = cx!(self, now);
+        let conn = self.table.get(known.id).filter(|conn| conn.accepts_sequence(known.sequence));
+        let Some(conn) = conn else { return false };
+        conn.handle_short_datagram(&mut cx, meta, data, &mut self.scratch);
+        announce_tokens(conn, known.id, &mut self.lookup);
+        enqueue(conn, known.id, &mut self.transmit, &mut self.with_events);
+        true
     }
 
     /// The connection that a packet is for.
@@ -262,10 +278,7 @@ impl Endpoint {
                 let was_handshaking = conn.is_handshaking();
                 conn.handle_datagram(&mut cx, meta, parsed, data, &mut self.scratch);
                 let over = was_handshaking && !conn.is_handshaking();
-                // Reset tokens that the peer has announced since the last look are made known.
-                if let Some((old, new)) = conn.take_token_news() {
-                    self.lookup.replace_tokens(id, &old, &new);
-                }
+                announce_tokens(conn, id, &mut self.lookup);
                 if over {
                     self.handshake_over(now, id);
                 }
@@ -283,12 +296,8 @@ impl Endpoint {
 
     /// The connection has to be looked at: it may have events, packets to send, or be over.
     fn touch(&mut self, id: ConnId) {
-        let Some(conn) = self.table.get(id) else { return };
-        if !std::mem::replace(&mut conn.queued, true) {
-            self.transmit.push_back(id);
-        }
-        if conn.has_news() && !std::mem::replace(&mut conn.has_events, true) {
-            self.with_events.push_back(id);
+        if let Some(conn) = self.table.get(id) {
+            enqueue(conn, id, &mut self.transmit, &mut self.with_events);
         }
     }
 
@@ -471,6 +480,23 @@ impl Endpoint {
     /// The pool that pooled streams take their chunks from.
     pub fn pool(&self) -> &BufPool {
         &self.pool
+    }
+}
+
+/// A connection has to be looked at: it may have packets to send, and events if it has news.
+fn enqueue(conn: &mut Connection, id: ConnId, transmit: &mut VecDeque<ConnId>, with_events: &mut VecDeque<ConnId>) {
+    if !std::mem::replace(&mut conn.queued, true) {
+        transmit.push_back(id);
+    }
+    if conn.has_news() && !std::mem::replace(&mut conn.has_events, true) {
+        with_events.push_back(id);
+    }
+}
+
+/// Reset tokens that the peer has announced since the last look are made known.
+fn announce_tokens(conn: &mut Connection, id: ConnId, lookup: &mut Lookup) {
+    if let Some((old, new)) = conn.take_token_news() {
+        lookup.replace_tokens(id, &old, &new);
     }
 }
 

@@ -57,6 +57,14 @@ pub struct Parsed {
     pub packet_len: usize,
 }
 
+/// The Destination Connection ID, `LEN` bytes, of a datagram that is one packet with a short header; `None` for
+/// everything that only [`parse`] can tell more of.
+#[inline]
+pub fn short_dcid<const LEN: usize>(datagram: &[u8]) -> Option<&[u8; LEN]> {
+    let (first, rest) = datagram.split_first()?;
+    rest.first_chunk().filter(|_| first & 0xc0 == 0x40)
+}
+
 /// Reads the header of the first packet in `datagram`. Short headers have a connection ID of `cid_len` bytes.
 ///
 /// # Errors
