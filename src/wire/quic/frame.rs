@@ -121,6 +121,7 @@ impl StreamHeader {
     ///
     /// # Panics
     /// If there is not enough room.
+    #[inline]
     pub fn encode(&self, w: &mut Writer<'_>) {
         let mut bits = STREAM | if self.fin { STREAM_FIN } else { 0 };
         if self.offset > 0 {

@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends bytes.
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.data[self.pos..self.pos + bytes.len()].copy_from_slice(bytes);
         self.pos += bytes.len();
@@ -136,22 +136,25 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends a byte.
+    #[inline(always)]
     pub fn u8(&mut self, value: u8) {
         self.bytes(&[value]);
     }
 
     /// Appends two bytes, big-endian.
+    #[inline(always)]
     pub fn u16(&mut self, value: u16) {
         self.bytes(&value.to_be_bytes());
     }
 
     /// Appends four bytes, big-endian.
+    #[inline(always)]
     pub fn u32(&mut self, value: u32) {
         self.bytes(&value.to_be_bytes());
     }
 
     /// Appends a variable-length integer in its shortest form.
-    #[inline]
+    #[inline(always)]
     pub fn varint(&mut self, value: u64) {
         match size(value) {
             1 => self.u8(value as u8),
