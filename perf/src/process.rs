@@ -69,24 +69,6 @@ impl Running {
         }
     }
 
-    /// Waits until it has made the file `path`.
-    ///
-    /// # Errors
-    /// When it ends before that, or takes too long.
-    pub fn until_there(mut self, path: &Path) -> Result<Self, Failure> {
-        let until = Instant::now() + READY;
-        while !path.exists() {
-            if self.child.try_wait()?.is_some() {
-                return Err(self.error("ended before it was ready"));
-            }
-            if Instant::now() >= until {
-                return Err(self.error(&format!("has not made {} in time", path.display())));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(self)
-    }
-
     /// Waits for the program's own end, for at most `limit`; what it wrote.
     ///
     /// # Errors
@@ -184,15 +166,5 @@ mod tests {
         drop(server);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
         assert!(Running::start_server("early", shell("exit 0"), dir.path()).is_err());
-    }
-
-    #[test]
-    fn files_are_waited_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("socket");
-        let make = shell(&format!("sleep 0.1; touch {}; exec sleep 100", file.display()));
-        drop(Running::start("maker", make, dir.path()).unwrap().until_there(&file).unwrap());
-        let other = dir.path().join("other");
-        assert!(Running::start("quitter", shell("exit 0"), dir.path()).unwrap().until_there(&other).is_err());
     }
 }

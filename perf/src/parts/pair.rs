@@ -69,9 +69,9 @@ pub struct Keep<'a> {
 
 /// Runs `gannet perf server`, and `gannet perf client` with `load`, over `wire`.
 ///
-/// Over shared memory, the server, which sends most, owns that memory: it encrypts right into it, and the client's
-/// driver copies out of it. Neither end makes or checks UDP checksums there; nor does the kernel on the loopback
-/// interface that peers use.
+/// Over shared memory, the client, which receives most, owns that memory: it decrypts right out of it, and the server's
+/// driver copies into it. Neither end makes or checks UDP checksums there; nor does the kernel on the loopback interface
+/// that peers use.
 ///
 /// # Errors
 /// When either fails.
@@ -89,12 +89,10 @@ pub fn gannet(
     let _ = fs::remove_file(&json);
     // A socket's path may be no longer than about 100 bytes.
     let socket = std::env::temp_dir().join(format!("gannet-perf-{}.sock", std::process::id()));
-    let _ = fs::remove_file(&socket);
     let common = |command: &mut Command, side: usize, address: &str| {
         match wire {
             Wire::Memif => {
-                // Received frames, or those to be sent, stay in the memory that both share.
-                let role: &[&str] = if side == 0 { &["role=client", "zero-copy=true"] } else { &["role=server"] };
+                let role: &[&str] = if side == 0 { &["role=server"] } else { &["role=client", "zero-copy=true"] };
                 command.args(["--port", "memif", "--set", &format!("socket={}", socket.display())]);
                 command.args(role.iter().chain(&["offloads=none"]).flat_map(|set| ["--set", set]));
             }
@@ -108,34 +106,19 @@ pub fn gannet(
             command.arg("--stages").arg(files[side]);
         }
     };
-    let start_client = || {
-        let mut client = command(program, places.namespace(1));
-        client.args(["perf", "client", "--insecure", "--quiet", "--connect", &format!("{SERVER}:4433")]).args(load);
-        client.arg("--json").arg(&json);
-        if let Some(hdr) = keep.hdr {
-            client.arg("--hdr").arg(hdr);
-        }
-        common(&mut client, 1, CLIENT);
-        Running::start("gannet-client", client, &run.out)
-    };
-    let start_server = || {
-        let mut server = command(program, places.namespace(0));
-        server.args(["perf", "server", "--quiet", "--listen", "4433", "--cert"]).arg(cert).arg("--key").arg(key);
-        common(&mut server, 0, SERVER);
-        Running::start_server("gannet-server", server, &run.out)
-    };
-    let (server, client) = match wire {
-        // Who makes the socket has to be there first.
-        Wire::Memif => {
-            let client = start_client()?.until_there(&socket)?;
-            (start_server()?.0, client)
-        }
-        Wire::Interface(..) => {
-            let server = start_server()?.0;
-            (server, start_client()?)
-        }
-    };
-    client.finish(limit())?;
+    let mut server = command(program, places.namespace(0));
+    server.args(["perf", "server", "--quiet", "--listen", "4433", "--cert"]).arg(cert).arg("--key").arg(key);
+    common(&mut server, 0, SERVER);
+    let (server, _) = Running::start_server("gannet-server", server, &run.out)?;
+
+    let mut client = command(program, places.namespace(1));
+    client.args(["perf", "client", "--insecure", "--quiet", "--connect", &format!("{SERVER}:4433")]).args(load);
+    client.arg("--json").arg(&json);
+    if let Some(hdr) = keep.hdr {
+        client.arg("--hdr").arg(hdr);
+    }
+    common(&mut client, 1, CLIENT);
+    Running::start("gannet-client", client, &run.out)?.finish(limit())?;
     drop(server);
     let _ = fs::remove_file(&socket);
     let text = fs::read_to_string(&json).map_err(|e| format!("cannot read {}: {e}", json.display()))?;
