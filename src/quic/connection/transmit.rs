@@ -24,6 +24,12 @@ const COALESCE_ROOM: usize = 160;
 /// A STREAM frame with less data than this is not worth its header, unless it is all there is.
 const MIN_STREAM_ROOM: usize = 32;
 
+/// An acknowledgement that goes along with a close has no more ranges than this.
+const LAST_RANGES: usize = 4;
+
+/// Most bytes that such an acknowledgement takes: type, largest, delay, count, and two numbers for each range.
+const LAST_ACK: usize = 1 + 8 * (3 + 2 * LAST_RANGES);
+
 /// Packets without ack-eliciting frames in a row before a PING asks for an acknowledgement, so that
 /// a pure receiver learns which of its ACKs arrived (RFC 9000 §13.2.4).
 const MAX_BARE: u32 = 64;
@@ -586,6 +592,11 @@ impl Connection {
                     Frame::ConnectionClose { code: TransportError::APPLICATION_ERROR.0, frame_type: 0, reason: b"" }
                 }
             };
+            // The peer learns what arrived last. It has to read that before it reads that all is over.
+            let acks = &self.spaces[space.index()].acks;
+            if acks.received().len() <= LAST_RANGES && builder.room() >= LAST_ACK + frame.encoded_len() {
+                self.put_ack(cx, space, &mut builder);
+            }
             builder.put(&frame, None);
         }
         builder.pad_to(pad_to);
