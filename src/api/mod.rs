@@ -245,7 +245,10 @@ pub use crate::quic::{
     EndpointConfig, EndpointStats, Event, Notify, OpenError, PlacementStats, Priority, ProvideError, ProvideErrorKind,
     SendData, SendError, SendErrorKind, ServerConfig, StreamError, StreamId, StreamStats, TransportConfig, tls,
 };
-pub use crate::runtime::{App, ConnectFailure, Context, Core, CoreConfig, CoreStats, Idle, RunError, Unreachable};
+pub use crate::runtime::{
+    App, ConnectFailure, Context, Core, CoreConfig, CoreLive, CoreStats, Idle, Observer, RunError, Stage, Stages,
+    Unreachable,
+};
 /// Bytes with shared ownership, one kind of [`SendData`].
 pub use bytes::Bytes;
 pub use handle::{Handle, HandleApp, HandleEvent};

@@ -3,12 +3,13 @@
 mod raw;
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gannet::mem::BufPool;
 use gannet::proto::perf::{PerfClient, PerfFailure, PerfPlan, UNLIMITED};
 use gannet::quic::TransportConfig;
-use gannet::runtime::{App, Unreachable};
+use gannet::runtime::{App, CoreLive, Observer, Stage, Unreachable};
 
 use world::{REMOTE, World, client_config, plan, server_tls, shared_tls};
 
@@ -279,4 +280,39 @@ fn uploads_go_on_when_the_servers_memory_is_short() {
     assert!(r.is_clean(), "{:?}", r.failures);
     assert_eq!(r.requests, 6);
     assert!(world.server.app.stats().starved > 0);
+}
+
+#[test]
+fn stages_and_counters_of_cores_that_are_looked_at() {
+    let mut world =
+        World::perf(PerfPlan { upload: 64, download: 100_000, requests: Some(100), verify: true, ..plan() });
+    let live = Arc::new(CoreLive::default());
+    assert_eq!(live.snapshot(), [], "nothing is known before the core works");
+    world.client.observe(Observer::new(true, Some(live.clone())));
+    // Looked at, but without timers: keys that were made before stay timed, later ones are not.
+    world.server.observe(Observer::new(false, None));
+    assert!(world.server.stages().is_none());
+    world.client.observe(Observer::new(true, Some(live.clone())));
+    world.run();
+    assert!(world.client.app.results().is_clean());
+
+    let datagrams = world.client.endpoint_stats().rx_datagrams;
+    let (events, sent) = (world.client.stats().events, world.client.endpoint_stats().tx_datagrams);
+    let stages = world.client.stages().expect("timers");
+    let count = |stage| stages.latency(stage).count();
+    assert_eq!(count(Stage::Wait), datagrams);
+    assert_eq!(count(Stage::Engine), datagrams);
+    assert!(count(Stage::Verify) > datagrams / 2 && count(Stage::Verify) <= datagrams, "{}", count(Stage::Verify));
+    assert!(count(Stage::Place) > 0 && count(Stage::Seal) > 0);
+    assert_eq!(count(Stage::App), events);
+    assert!(count(Stage::Event) > 0 && count(Stage::Event) <= events);
+    assert_eq!(count(Stage::Build), sent);
+    assert!(count(Stage::Tx) > 0 && count(Stage::Tx) <= sent);
+
+    let counters = live.snapshot();
+    let value = |name: &str| counters.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+    assert!(value("core_busy_cycles") > Some(0) && value("port_rx_frames") > Some(0), "{counters:?}");
+    assert_eq!(value("quic_bytes_copied"), Some(0));
+    let names: std::collections::HashSet<_> = counters.iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), counters.len(), "each counter has a name of its own");
 }

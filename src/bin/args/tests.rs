@@ -49,7 +49,7 @@ fn serve_with_everything() {
     let line = "serve --port af-packet --set iface=eth1 --set mtu=9000 --addr 10.77.0.1/24 --addr fd00::1/64 \
         --gateway 10.77.0.254 --gateway fe80::1 --route 10.0.0.0/8=10.77.0.253 --vlan 7 --core 3 --listen 4433 \
         --cert c.pem --key k.pem --root www --upload-dir up --congestion newreno --suite chacha20 --suite aes128 \
-        --max-udp-payload 8972 --pcap p --keylog k --stats s -vv";
+        --max-udp-payload 8972 --pcap p --keylog k --stats s --stages h --live -vv";
     let Command::Serve(a) = load(line).unwrap().command else { panic!("not serve") };
     assert_eq!(a.engine.sets, [("iface".into(), "eth1".into()), ("mtu".into(), "9000".into())]);
     assert_eq!(a.engine.addrs.len(), 2);
@@ -59,6 +59,7 @@ fn serve_with_everything() {
     assert_eq!(a.engine.suites, [Suite::ChaCha20, Suite::Aes128]);
     assert_eq!((a.engine.max_udp_payload, a.engine.verbose), (Some(8972), 2));
     assert_eq!(a.upload_dir, Some("up".into()));
+    assert_eq!((a.engine.stages, a.engine.live), (Some("h".into()), true));
 }
 
 #[test]
