@@ -32,7 +32,7 @@ pub use buf::PinnedBuf;
 pub use cycles::{cycles, cycles_per_ns};
 pub use error::{AllocError, EmptyMapping};
 pub use pool::{BufPool, Hugepages, KeptRegions, PoolConfig, PoolStats};
-pub use prefetch::{prefetch_object, prefetch_read, prefetch_write};
+pub use prefetch::{prefetch_line, prefetch_object, prefetch_read, prefetch_write};
 pub use region::{Backing, PinnedRegion, RegionInfo};
 pub use sum::sum_words;
 

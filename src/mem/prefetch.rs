@@ -34,6 +34,12 @@ pub fn prefetch_object<T: ?Sized>(object: &T) {
     lines::<READ>((&raw const *object).cast(), size_of_val(object));
 }
 
+/// What `at` points to will be used soon: one line of it. It may point anywhere.
+#[inline]
+pub fn prefetch_line<T>(at: *const T) {
+    hint::<READ>(at.cast());
+}
+
 /// Asks for the lines of `len` bytes.
 #[inline]
 fn lines<const HINT: i32>(at: *const u8, len: usize) {

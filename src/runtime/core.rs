@@ -289,7 +289,10 @@ impl<D: Datapath, A: App> Core<D, A> {
             }
         }
         for (_, _, conn) in &datagrams {
-            self.endpoint.prefetch_keys(*conn);
+            self.endpoint.prefetch_near(*conn);
+        }
+        for (_, _, conn) in &datagrams {
+            self.endpoint.prefetch_far(*conn);
         }
         for (i, udp, _) in datagrams {
             self.deliver(now, &udp, &mut rx[i], seen);

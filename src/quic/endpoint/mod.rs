@@ -17,7 +17,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::timer::TimerWheel;
 use crate::crypto::HEAD_AT;
-use crate::mem::{BufPool, prefetch_object};
+use crate::mem::BufPool;
 use crate::quic::cid::{CID_LEN, CidCodec, TokenMaker};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, IdMaker, RxMeta, Scratch, Transmit};
@@ -191,14 +191,21 @@ impl Endpoint {
     pub fn prefetch(&mut self, data: &[u8]) -> Option<ConnId> {
         let dcid = data.get(1..=CID_LEN).filter(|_| data[0] & 0x80 == 0)?;
         let id = self.decode(dcid)?.id;
-        prefetch_object(self.table.peek(id)?);
+        self.table.peek(id)?.prefetch_hot();
         Some(id)
     }
 
-    /// The same for what the connection has elsewhere in memory, when the connection itself is there.
-    pub fn prefetch_keys(&self, conn: Option<ConnId>) {
+    /// The same for what the connection points to, when the connection itself is there.
+    pub fn prefetch_near(&self, conn: Option<ConnId>) {
         if let Some(conn) = conn.and_then(|id| self.table.peek(id)) {
-            conn.prefetch();
+            conn.prefetch_near();
+        }
+    }
+
+    /// And for what is behind that, when that is there.
+    pub fn prefetch_far(&self, conn: Option<ConnId>) {
+        if let Some(conn) = conn.and_then(|id| self.table.peek(id)) {
+            conn.prefetch_far();
         }
     }
 

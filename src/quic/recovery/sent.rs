@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::base::time::Instant;
+use crate::mem::prefetch_line;
 
 /// Packets that nobody has to acknowledge (ACK-only ones) of which the latest are remembered.
 const MAX_UNANSWERED: usize = 1024;
@@ -102,6 +103,13 @@ fn take<F>(slots: &mut Slots<F>, low: u64, high: u64, each: &mut impl FnMut(u64,
 }
 
 impl<F> SentRing<F> {
+    /// The oldest packets start to come into the cache.
+    pub(super) fn prefetch(&self) {
+        for slots in [&self.slots, &self.bare] {
+            prefetch_line(slots.as_slices().0.as_ptr());
+        }
+    }
+
     pub(super) fn new() -> Self {
         Self { next: 0, slots: VecDeque::new(), bare: VecDeque::new() }
     }

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use crate::base::Side;
 use crate::base::id_map::IdMap;
+use crate::mem::{prefetch_line, prefetch_object};
 use crate::quic::event::{Dir, Notify};
 use crate::quic::flow::SendCredit;
 use crate::quic::stream::priority::{Priority, SendQueue};
@@ -188,6 +189,21 @@ impl Streams {
         self.peer = windows;
         self.counts[0].limit = self.counts[0].limit.max(max_bidi);
         self.counts[1].limit = self.counts[1].limit.max(max_uni);
+    }
+
+    /// The lists start to come into the cache.
+    pub(crate) fn prefetch_lists(&self) {
+        prefetch_line(self.slab.as_ptr());
+        prefetch_line(self.free.as_ptr());
+        prefetch_line(self.dirty.as_ptr());
+        self.send_queue.prefetch();
+    }
+
+    /// So do the first streams, once the lists are there.
+    pub(crate) fn prefetch_streams(&self) {
+        for stream in self.slab.iter().take(2).flatten() {
+            prefetch_object(&**stream);
+        }
     }
 
     /// The slot of `id` in the slab.

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use crate::mem::prefetch_line;
 use crate::wire::quic::StreamId;
 
 /// Number of urgency levels.
@@ -50,6 +51,11 @@ pub(crate) struct SendQueue {
 }
 
 impl SendQueue {
+    /// The list of streams starts to come into the cache.
+    pub(crate) fn prefetch(&self) {
+        prefetch_line(self.ordered.as_slice().as_ptr());
+    }
+
     /// Adds a stream that is not in the queue.
     pub(crate) fn push(&mut self, id: StreamId, priority: Priority) {
         let level = priority.level();
