@@ -12,7 +12,7 @@ use crate::datapath::{BURST, Burst, Datapath, DatapathStats, RxFrame, TxFrame};
 use crate::mem::BufPool;
 use crate::net::{Net, NetConfig, NetError, NetEvent, NetStats, Received, Sent, UdpDatagram};
 use crate::quic::{Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig};
-use crate::runtime::observe::{self, Blind, Observe};
+use crate::runtime::observe::{self, Blind, Mark, Observe};
 use crate::runtime::{App, Clock, Context, CoreStats, Observer, Stages, Unreachable};
 
 /// Events handled in a turn at the most, so that packets do not wait for a busy application.
@@ -241,7 +241,7 @@ impl<D: Datapath, A: App> Core<D, A> {
     }
 
     fn observed_turn(&mut self, now: Instant, seen: &mut impl Observe) -> bool {
-        seen.turn_begins();
+        seen.at(Mark::TurnBegins);
         self.stats.turns += 1;
         let received = self.receive(now, seen);
         self.poll_net(now);
@@ -253,7 +253,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         let sent = self.send(now, seen);
         let busy = received || due || events || sent;
         self.stats.idle_turns += u64::from(!busy);
-        seen.turn_ends(busy);
+        seen.at(Mark::TurnEnds { busy });
         busy
     }
 
@@ -261,7 +261,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         if self.datapath.rx_burst(&mut self.rx) == 0 {
             return false;
         }
-        seen.burst_arrived();
+        seen.at(Mark::BurstArrived);
         self.stats.rx_bursts += 1;
         let mut rx = std::mem::take(&mut self.rx);
         if self.endpoint.connection_count() > FEW {
@@ -318,9 +318,9 @@ impl<D: Datapath, A: App> Core<D, A> {
 
     fn deliver(&mut self, now: Instant, udp: &UdpDatagram, frame: &mut D::Rx, seen: &mut impl Observe) {
         let meta = RxMeta { local: udp.local, remote: udp.remote, ecn: udp.ecn };
-        seen.datagram_begins();
+        seen.at(Mark::DatagramBegins);
         self.endpoint.handle_datagram(now, &meta, &mut frame.data_mut()[udp.payload.clone()]);
-        seen.datagram_ends();
+        seen.at(Mark::DatagramEnds);
     }
 
     fn poll_net(&mut self, now: Instant) {
@@ -345,10 +345,10 @@ impl<D: Datapath, A: App> Core<D, A> {
         while count < EVENT_BUDGET
             && let Some((id, event)) = self.endpoint.poll_event()
         {
-            seen.event_begins();
+            seen.at(Mark::EventBegins);
             let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
             self.app.on_event(&mut cx, id, event);
-            seen.event_ends();
+            seen.at(Mark::EventEnds);
             count += 1;
         }
         let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
@@ -365,7 +365,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
         self.stats.tx_bursts += 1;
         let sent = self.datapath.tx_burst(&mut self.tx);
-        seen.burst_left(sent);
+        seen.at(Mark::BurstLeft(sent));
         self.stats.tx_held += u64::from(!self.tx.is_empty());
         sent > 0
     }
@@ -377,21 +377,21 @@ impl<D: Datapath, A: App> Core<D, A> {
             let alloc = || spare.take().or_else(|| datapath.tx_alloc());
             let Some(frame) = self.net.poll(now, alloc) else { break };
             self.tx.push(frame);
-            seen.frame_waits(false);
+            seen.at(Mark::FrameWaits { of_engine: false });
         }
         while !self.tx.is_full() {
             let Some(mut frame) = self.spare.take().or_else(|| self.datapath.tx_alloc()) else { return };
-            seen.build_begins();
+            seen.at(Mark::BuildBegins);
             let Some(transmit) = self.endpoint.poll_transmit(now, frame.payload_mut()) else {
                 self.spare = Some(frame);
                 return;
             };
-            seen.build_ends();
+            seen.at(Mark::BuildEnds);
             frame.set_payload_len(transmit.len);
             match self.net.send(now, transmit.local, transmit.remote, transmit.ecn, frame) {
                 Sent::Ready(frame) => {
                     self.tx.push(frame);
-                    seen.frame_waits(true);
+                    seen.at(Mark::FrameWaits { of_engine: true });
                 }
                 Sent::Pending | Sent::Dropped(_) => {}
             }

@@ -17,53 +17,52 @@ pub use stages::{Stage, Stages};
 /// How often live counters are published, in nanoseconds.
 const PUBLISH_EVERY: f64 = 20e6;
 
-/// What the poll loop tells of itself. Whoever does not listen costs nothing.
-pub(super) trait Observe {
+/// Where the poll loop is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
     /// A turn begins.
-    #[inline]
-    fn turn_begins(&mut self) {}
+    TurnBegins,
     /// The device has handed over a burst.
-    #[inline]
-    fn burst_arrived(&mut self) {}
+    BurstArrived,
     /// The engine is given a datagram.
-    #[inline]
-    fn datagram_begins(&mut self) {}
+    DatagramBegins,
     /// The engine is done with it.
-    #[inline]
-    fn datagram_ends(&mut self) {}
+    DatagramEnds,
     /// The application is given an event.
-    #[inline]
-    fn event_begins(&mut self) {}
+    EventBegins,
     /// It is done with it.
-    #[inline]
-    fn event_ends(&mut self) {}
+    EventEnds,
     /// The engine is asked for a datagram.
-    #[inline]
-    fn build_begins(&mut self) {}
+    BuildBegins,
     /// It made one.
-    #[inline]
-    fn build_ends(&mut self) {}
+    BuildEnds,
     /// A frame joins those that wait for the device; it may be the datagram that was just made.
-    #[inline]
-    fn frame_waits(&mut self, of_engine: bool) {
-        let _ = of_engine;
-    }
-    /// `frames` were handed to the device, the first ones that wait.
-    #[inline]
-    fn burst_left(&mut self, frames: usize) {
-        let _ = frames;
-    }
+    FrameWaits {
+        /// It is.
+        of_engine: bool,
+    },
+    /// So many frames were handed to the device, the first ones that wait.
+    BurstLeft(usize),
     /// The turn is over.
-    #[inline]
-    fn turn_ends(&mut self, busy: bool) {
-        let _ = busy;
-    }
+    TurnEnds {
+        /// There was something to do.
+        busy: bool,
+    },
+}
+
+/// What the poll loop tells where it is. Whoever does not listen costs nothing.
+pub(super) trait Observe {
+    /// The loop is at `mark`.
+    fn at(&mut self, mark: Mark);
 }
 
 /// Looks at nothing.
 pub(super) struct Blind;
 
-impl Observe for Blind {}
+impl Observe for Blind {
+    #[inline(always)]
+    fn at(&mut self, _: Mark) {}
+}
 
 /// Looks on while a core works. See [`Core::observe`](super::Core::observe).
 #[derive(Debug)]
@@ -103,70 +102,15 @@ impl Observer {
 }
 
 impl Observe for Observer {
-    fn turn_begins(&mut self) {
-        self.turn_began = cycles();
-    }
-
-    fn burst_arrived(&mut self) {
-        if let Some(stages) = &mut self.stages {
-            stages.burst_arrived();
-        }
-    }
-
-    fn datagram_begins(&mut self) {
-        if let Some(stages) = &mut self.stages {
-            stages.datagram_begins();
-        }
-    }
-
-    fn datagram_ends(&mut self) {
-        if let Some(stages) = &mut self.stages {
-            stages.datagram_ends();
-        }
-    }
-
-    fn event_begins(&mut self) {
-        if let Some(stages) = &mut self.stages {
-            stages.event_begins();
-        }
-    }
-
-    fn event_ends(&mut self) {
-        if let Some(stages) = &mut self.stages {
-            stages.event_ends();
-        }
-    }
-
-    fn build_begins(&mut self) {
-        if let Some(stages) = &mut self.stages {
-            stages.build_begins();
-        }
-    }
-
-    fn build_ends(&mut self) {
-        if let Some(stages) = &mut self.stages {
-            stages.build_ends();
-        }
-    }
-
-    fn frame_waits(&mut self, of_engine: bool) {
-        if let Some(stages) = &mut self.stages {
-            stages.frame_waits(of_engine);
-        }
-    }
-
-    fn burst_left(&mut self, frames: usize) {
-        if let Some(stages) = &mut self.stages {
-            stages.burst_left(frames);
-        }
-    }
-
-    fn turn_ends(&mut self, busy: bool) {
-        if busy {
-            self.busy += cycles().wrapping_sub(self.turn_began);
+    #[inline]
+    fn at(&mut self, mark: Mark) {
+        match mark {
+            Mark::TurnBegins => self.turn_began = cycles(),
+            Mark::TurnEnds { busy: true } => self.busy += cycles().wrapping_sub(self.turn_began),
+            _ => {}
         }
         if let Some(stages) = &mut self.stages {
-            stages.turn_ends();
+            stages.at(mark);
         }
     }
 }

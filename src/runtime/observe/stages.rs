@@ -6,6 +6,7 @@ use crate::crypto::take_spent;
 use crate::datapath::BURST;
 use crate::mem::{cycles, cycles_per_ns};
 use crate::report::Latency;
+use crate::runtime::observe::Mark;
 
 /// A part of the way of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +83,29 @@ impl Stages {
         self.histograms[stage as usize].record((cycles as f64 * self.ns_per_cycle) as u64);
     }
 
-    pub(super) fn burst_arrived(&mut self) {
-        self.arrived = cycles();
+    pub(super) fn at(&mut self, mark: Mark) {
+        match mark {
+            Mark::TurnBegins => self.arrived = 0,
+            Mark::BurstArrived => self.arrived = cycles(),
+            Mark::DatagramBegins => self.datagram_begins(),
+            Mark::DatagramEnds => self.datagram_ends(),
+            Mark::EventBegins => self.event_begins(),
+            Mark::EventEnds => self.record(Stage::App, cycles().wrapping_sub(self.began)),
+            Mark::BuildBegins => {
+                take_spent();
+                self.began = cycles();
+            }
+            Mark::BuildEnds => self.build_ends(),
+            // The burst that waits has no more room than this list.
+            Mark::FrameWaits { of_engine } => {
+                let _ = self.waiting.try_push(if of_engine { cycles() } else { 0 });
+            }
+            Mark::BurstLeft(frames) => self.burst_left(frames),
+            Mark::TurnEnds { .. } => {}
+        }
     }
 
-    pub(super) fn datagram_begins(&mut self) {
+    fn datagram_begins(&mut self) {
         take_spent();
         self.began = cycles();
         self.record(Stage::Wait, self.began.wrapping_sub(self.arrived));
@@ -94,7 +113,7 @@ impl Stages {
         self.began = cycles();
     }
 
-    pub(super) fn datagram_ends(&mut self) {
+    fn datagram_ends(&mut self) {
         let took = cycles().wrapping_sub(self.began);
         let spent = take_spent();
         if spent.verify > 0 {
@@ -107,7 +126,7 @@ impl Stages {
         self.record(Stage::Engine, took.saturating_sub(spent.verify + spent.place + spent.seal));
     }
 
-    pub(super) fn event_begins(&mut self) {
+    fn event_begins(&mut self) {
         self.began = cycles();
         // Timers and the application itself make events, too.
         if self.arrived != 0 {
@@ -116,16 +135,7 @@ impl Stages {
         }
     }
 
-    pub(super) fn event_ends(&mut self) {
-        self.record(Stage::App, cycles().wrapping_sub(self.began));
-    }
-
-    pub(super) fn build_begins(&mut self) {
-        take_spent();
-        self.began = cycles();
-    }
-
-    pub(super) fn build_ends(&mut self) {
+    fn build_ends(&mut self) {
         let now = cycles();
         let spent = take_spent();
         self.record(Stage::Build, now.wrapping_sub(self.began).saturating_sub(spent.seal));
@@ -134,21 +144,12 @@ impl Stages {
         }
     }
 
-    pub(super) fn frame_waits(&mut self, of_engine: bool) {
-        // The burst that waits is no longer than that.
-        let _ = self.waiting.try_push(if of_engine { cycles() } else { 0 });
-    }
-
-    pub(super) fn burst_left(&mut self, frames: usize) {
+    fn burst_left(&mut self, frames: usize) {
         let now = cycles();
         let mut waiting = std::mem::take(&mut self.waiting);
         for built in waiting.drain(..frames.min(waiting.len())).filter(|built| *built != 0) {
             self.record(Stage::Tx, now.wrapping_sub(built));
         }
         self.waiting = waiting;
-    }
-
-    pub(super) fn turn_ends(&mut self) {
-        self.arrived = 0;
     }
 }
