@@ -65,6 +65,37 @@ fn get_needs_a_common_protocol() {
 }
 
 #[test]
+fn get_looks_first_where_it_will_write_in_the_end() {
+    require_root!();
+    let scene = Scene::gannet_gets(1500);
+    for option in ["--stats", "--stages"] {
+        let nowhere = scene.dir.path().join("nowhere").join("file");
+        let get = scene.gannet_get(&scene.out().join("got"), &[url(scene.server().v4, "/file")]);
+        assert_failed(&scene, get.path(option, &nowhere).run(), &["there is no directory"]);
+    }
+}
+
+/// Both views of a transfer with a peer: they disturb nothing, and what they leave can be read.
+#[test]
+fn get_tells_how_long_its_stages_took() {
+    require_root!();
+    let scene = Scene::gannet_gets(1500);
+    let sample = scene.sample("file", 3_000_000);
+    let ip = scene.server().v4;
+    let _server = Peer::Quinn.serve(scene.server(), scene.serving(ip));
+    let (got, stages) = (scene.out().join("got"), scene.dir.path().join("stages.hdr"));
+    let get = scene.gannet_get(&got, &[url(ip, "/file")]).args(["--live"]).path("--stages", &stages);
+    get.run().expect_success();
+    sample.assert_same(&got);
+    let log = gannet::report::read_hdr_log(&stages).expect("a histogram log");
+    let names: Vec<_> = log.series.iter().map(|series| series.name.as_str()).collect();
+    let every = gannet::runtime::Stage::ALL.map(|(_, name)| name);
+    assert_eq!(names, every);
+    let verified = log.series.iter().find(|series| series.name == "aead_verify").map(|series| series.latency.count());
+    assert!(verified >= Some(3_000_000 / 1500), "{verified:?}");
+}
+
+#[test]
 fn get_reports_a_missing_file() {
     require_root!();
     for peer in [Peer::Quinn, Peer::Aioquic] {

@@ -49,6 +49,12 @@ impl Session {
     /// # Errors
     /// A profile, a port or memory that cannot be had.
     pub fn open(args: &EngineArgs, memory: u64) -> Result<Self, Failure> {
+        // What is written at the end should not fail then for what could be known now.
+        for path in args.stats.iter().chain(&args.stages) {
+            if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) {
+                return Err(format!("cannot write {}: there is no directory {}", path.display(), dir.display()).into());
+            }
+        }
         let profile = PortProfile::load(&args.port, &args.sets)?;
         let eal = Eal::init(&EalConfig::for_profiles(std::slice::from_ref(&profile)))?;
         if let Some(warning) = eal.warning().filter(|_| !args.quiet) {
