@@ -87,9 +87,10 @@ impl Table {
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
-        self.slots.iter_mut().filter_map(|slot| slot.conn.as_deref_mut()).map(|conn| {
+        self.slots.iter_mut().filter_map(|slot| {
+            let conn = slot.conn.as_deref_mut()?;
             conn.steady = false;
-            conn
+            Some(conn)
         })
     }
 
