@@ -108,12 +108,12 @@ fn render(last: &Counts, now: &Counts, passed: Duration) -> String {
             percent(total("core_idle_turns"), total("core_turns")),
         ],
         [
-            "rx packets per burst".to_owned(),
+            "packets per rx burst".to_owned(),
             ratio(new("port_rx_frames"), new("core_rx_bursts")),
             ratio(total("port_rx_frames"), total("core_rx_bursts")),
         ],
         [
-            "tx packets per burst".to_owned(),
+            "packets per tx burst".to_owned(),
             ratio(new("port_tx_frames"), new("core_tx_bursts")),
             ratio(total("port_tx_frames"), total("core_tx_bursts")),
         ],
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(row("rx packets "), "1.00 k 3,000");
         assert_eq!(row("cycles per packet"), "500 1.40 k", "2 M cycles for 4000 packets");
         assert_eq!(row("idle turns"), "50.0 % 25.0 %");
-        assert_eq!(row("rx packets per burst"), "20 30");
+        assert_eq!(row("packets per rx burst"), "20 30");
         assert_eq!(row("connections"), "0 new 3");
         assert_eq!(row("dropped: duplicate"), "3.50 7");
         assert!(!page.contains("dropped: malformed"), "only what happened: {page}");
