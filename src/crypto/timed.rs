@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use super::backend::{Cipher, Sealing};
+use super::backend::Cipher;
 use crate::mem::cycles;
 
 thread_local! {
@@ -62,9 +62,4 @@ pub(super) fn placing<T>(work: impl FnOnce() -> T) -> T {
 
 pub(super) fn sealing<T>(work: impl FnOnce() -> T) -> T {
     count(|spent| &mut spent.seal, work)
-}
-
-/// The encryption of one packet, timed. In a box, as it holds one of its own kind.
-pub(super) fn timed_sealing(inner: Sealing<'_>) -> Sealing<'_> {
-    Sealing::Timed(Box::new(inner))
 }

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use dpdk_sys::mbuf_head;
 
 use crate::datapath::{Checksum, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
-use crate::mem::{prefetch_read, prefetch_write};
+use crate::mem::{prefetch_line, prefetch_read};
 
 /// A packet buffer. Its owner is unique; dropping it gives it back to its pool.
 ///
@@ -130,17 +130,7 @@ impl Mbuf {
 
     /// Starts loading the first bytes of the packet into the cache.
     pub(super) fn prefetch(&self) {
-        let data = self.data();
-        prefetch_read(&data[..data.len().min(1)]);
-    }
-
-    /// Starts to bring memory for a frame of `len` bytes into the cache, to be written: in memory that is shared with
-    /// another core, that one has read it last, and has to give it up.
-    pub(super) fn prefetch_room(&mut self, len: usize) {
-        let head = self.head_mut();
-        let len = len.min(usize::from(head.buf_len).saturating_sub(TX_HEADROOM));
-        // SAFETY: `len` bytes of this buffer follow the headroom, and `self` is borrowed exclusively.
-        prefetch_write(unsafe { std::slice::from_raw_parts_mut(head.buf_addr.cast::<u8>().add(TX_HEADROOM), len) });
+        prefetch_line(self.data().as_ptr());
     }
 }
 

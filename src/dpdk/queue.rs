@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::gate::Gate;
 use super::mbuf::{Mbuf, RxMbuf, TxMbuf};
 use super::port::PortInner;
-use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats};
+use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats, TxFrame};
+use crate::mem::prefetch_write;
 
 /// Calls of [`Datapath::link_up`] between two looks at the device.
 const LINK_REFRESH: u32 = 1024;
@@ -108,8 +109,11 @@ impl Queue {
         self.spares = last;
         if let Some(next) = last.checked_sub(1).and_then(|i| NonNull::new(self.spare[i])) {
             // SAFETY: a buffer that is ours; it stays in `spare`, so nobody drops it here.
-            let mut next = ManuallyDrop::new(unsafe { Mbuf::from_raw(next.cast()) });
-            next.prefetch_room(usize::from(self.port.caps.mtu));
+            let mut next = ManuallyDrop::new(TxMbuf(unsafe { Mbuf::from_raw(next.cast()) }));
+            // In memory that is shared with another core, that one has read it last, and has to give it up.
+            let room = next.payload_mut();
+            let len = room.len().min(usize::from(self.port.caps.mtu));
+            prefetch_write(&mut room[..len]);
         }
         // SAFETY: a buffer fresh from the pool, which nobody else has.
         let mut mbuf = unsafe { Mbuf::from_raw(raw.cast()) };

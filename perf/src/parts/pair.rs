@@ -67,6 +67,13 @@ pub struct Keep<'a> {
     pub stages: Option<[&'a Path; 2]>,
 }
 
+impl<'a> Keep<'a> {
+    /// The client's latencies, in this file.
+    pub fn hdr(path: &'a Path) -> Self {
+        Self { hdr: Some(path), stages: None }
+    }
+}
+
 /// Runs `gannet perf server`, and `gannet perf client` with `load`, over `wire`.
 ///
 /// Over shared memory, the client, which receives most, owns that memory: it decrypts right out of it, and the server's

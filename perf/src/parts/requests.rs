@@ -23,7 +23,7 @@ pub fn round_trips(run: &mut Run) -> Result<(), Failure> {
     for repeat in 0..run.repeats {
         let hdr = run.out.join(format!("rr-{repeat}.hdr"));
         let load = ["--upload", "56", "--download", "64", "--warmup", "500ms", "--duration", seconds];
-        let ours = pair::gannet(run, &places, &Wire::Memif, 1500, &load, Keep { hdr: Some(&hdr), ..Keep::default() })?;
+        let ours = pair::gannet(run, &places, &Wire::Memif, 1500, &load, Keep::hdr(&hdr))?;
         add_series(run, "Gannet, memif, 64 B / 64 B", &hdr)?;
         for name in ["p50", "p99", "p999"] {
             run.sheet.add(format!("rr.{name}_us"), ours.get(&format!("latency_{name}_us"))?);
@@ -51,14 +51,7 @@ pub fn pipelined(run: &mut Run) -> Result<(), Failure> {
         let hdr = run.out.join(format!("rps-{repeat}.hdr"));
         let mut load = vec!["--upload", "56", "--download", "64", "--warmup", "500ms", "--duration", seconds];
         load.extend(["--connections", CONNECTIONS, "--streams", STREAMS]);
-        let ours = pair::gannet(
-            run,
-            &Places::default(),
-            &Wire::Memif,
-            1500,
-            &load,
-            Keep { hdr: Some(&hdr), ..Keep::default() },
-        )?;
+        let ours = pair::gannet(run, &Places::default(), &Wire::Memif, 1500, &load, Keep::hdr(&hdr))?;
         add_series(run, "Gannet, memif, 64 x 32 requests in flight", &hdr)?;
         run.sheet.add("rps_1core.krps", ours.get("requests_per_second")? / 1000.0);
     }

@@ -9,7 +9,7 @@ use gannet::proto::hq::{self, Fetched, HqClient, HqClientConfig, Job, Progress};
 use gannet::quic::ClientConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::session::{Counters, Failure, Session, client_tls, resolve, say, tls_options, transport};
+use super::session::{Counters, Failure, Session, client_tls, missing_parent, resolve, say, tls_options, transport};
 use crate::args::{GetArgs, target::Url};
 
 /// Memory for files on their way, beside what is held back.
@@ -96,7 +96,7 @@ fn jobs(urls: &[Url], output: Option<&Path>) -> Result<Vec<Job>, Failure> {
                 Err(format!("several files cannot all be written to {}: give a directory with -o", dir.display())
                     .into())
             }
-            Some(file) => match file.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+            Some(file) => match missing_parent(file) {
                 Some(dir) => Err(format!("there is no directory {}", dir.display()).into()),
                 None => Ok(file.to_owned()),
             },

@@ -27,7 +27,7 @@ pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
 pub fn serve_on(args: &PerfServerArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
     let app = PerfServer::new(session.pool.clone());
     let config = server_transport(transport(&args.engine, &session.caps()), &session.pool);
-    let mut watch = Watch::new(app.live(), args.engine.quiet || !(args.engine.live || args.engine.verbose > 0));
+    let mut watch = Watch::new(app.live(), !(args.engine.live || args.engine.verbose > 0));
     let server = ServerConfig { tls, transport: Arc::new(config) };
     let ready = ready_line(&args.engine.addrs[0].addr, args.listen, &session);
     session.run(app, Some((args.listen, server)), || say(&ready), || watch.look())?;

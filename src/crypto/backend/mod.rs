@@ -178,7 +178,7 @@ impl Cipher {
             Self::VaesAes128Gcm(gcm) => Sealing::OneGo128(gcm.one_go(nonce)),
             #[cfg(target_arch = "x86_64")]
             Self::VaesAes256Gcm(gcm) => Sealing::OneGo256(gcm.one_go(nonce)),
-            Self::Timed(cipher) => timed::timed_sealing(cipher.sealing(nonce)),
+            Self::Timed(cipher) => Sealing::Timed(Box::new(cipher.sealing(nonce))),
             _ => Sealing::TwoPass { cipher: self, nonce },
         }
     }

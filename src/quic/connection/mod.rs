@@ -24,7 +24,7 @@ use std::sync::Arc;
 use crate::base::Side;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::{self, DirectionKeys, Keys};
-use crate::mem::{BufPool, prefetch_line, prefetch_object};
+use crate::mem::{BufPool, prefetch_line};
 use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, TokenMaker, Tokens};
 use crate::quic::config::TransportConfig;
 use crate::quic::endpoint::Armed;
@@ -273,26 +273,7 @@ impl Connection {
         }
     }
 
-    /// What a 1-RTT packet needs of the connection starts to come into the cache; the rest, a third of it, is for
-    /// handshakes.
-    pub(crate) fn prefetch_hot(&self) {
-        prefetch_object(&self.spaces[SpaceId::Data.index()]);
-        self.recovery.prefetch_hot();
-        prefetch_object(&self.path);
-        prefetch_object(&self.streams);
-        prefetch_object(&self.send_credit);
-        prefetch_object(&self.idle_deadline);
-        prefetch_object(&self.events);
-        prefetch_object(&self.stats);
-        prefetch_object(&self.local_cids);
-        prefetch_object(self.remote_cids.current());
-        prefetch_object(&self.state);
-        prefetch_object(&self.recv_credit);
-        prefetch_object(&self.armed);
-        prefetch_object(&self.bare_packets);
-    }
-
-    /// So does what the connection points to, once it is there itself.
+    /// What the connection points to starts to come into the cache; it is there itself.
     pub(crate) fn prefetch_near(&self) {
         if let Some(keys) = &self.one_rtt {
             keys.prefetch();

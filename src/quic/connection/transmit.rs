@@ -49,11 +49,21 @@ pub struct Transmit {
     pub len: usize,
 }
 
+/// What a packet may carry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carry {
+    /// Nothing but acknowledgements: congestion control or pacing holds the rest back.
+    Acks,
+    /// Whatever is due.
+    All,
+    /// Nothing but stream data, as nothing else is due; this stream's first.
+    Streams(StreamId),
+}
+
 /// How a packet may be filled.
 #[derive(Clone, Copy)]
 struct Fill {
-    /// Nothing but acknowledgements: congestion control or pacing holds the rest back.
-    ack_only: bool,
+    carry: Carry,
     /// Pad the packet to this size.
     pad_to: usize,
     /// The same, if it turns out to carry a frame that wants a datagram of full size.
@@ -100,22 +110,11 @@ impl Connection {
     fn build_steady(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
         let mtu = self.path.mtu.current();
         let max = slot.len().min(usize::from(mtu));
-        if max < COALESCE_ROOM || self.recovery.permit(cx.now, mtu) != Permit::Send || self.next_stream().is_none() {
+        if max < COALESCE_ROOM || self.recovery.permit(cx.now, mtu) != Permit::Send {
             return None;
         }
-        let pn = self.space(SpaceId::Data).next_pn;
-        if self.one_rtt.as_ref()?.update_due() {
-            return None;
-        }
-        self.use_key(cx.now, pn).filter(|usable| *usable)?;
-        let mut builder = self.start_packet(cx, SpaceId::Data, pn, &mut slot[..max]);
-        self.put_streams(cx, &mut builder);
-        if builder.is_empty() {
-            cx.scratch.building = builder.frames;
-            return None;
-        }
-        self.bare_packets = 0;
-        Some(self.finish_packet(cx, SpaceId::Data, pn, &mut builder, true))
+        let fill = Fill { carry: Carry::Streams(self.next_stream()?), pad_to: 0, expand_to: 0 };
+        self.build_packet(cx, SpaceId::Data, &mut slot[..max], fill)
     }
 
     fn build_whatever_is_due(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
@@ -154,9 +153,9 @@ impl Connection {
                 continue;
             }
             let pad_to = if pad && i == last { usize::from(MIN_MTU) } else { 0 };
-            let ack_only = blocked && self.space(space).probes == 0;
+            let carry = if blocked && self.space(space).probes == 0 { Carry::Acks } else { Carry::All };
             let expand_to = usize::from(MIN_MTU).saturating_sub(pos);
-            let fill = Fill { ack_only, pad_to: pad_to.saturating_sub(pos), expand_to };
+            let fill = Fill { carry, pad_to: pad_to.saturating_sub(pos), expand_to };
             pos += self.build_packet(cx, space, &mut slot[pos..end], fill).unwrap_or(0);
             if space == SpaceId::Handshake && self.side == Side::Client {
                 self.discard_space(SpaceId::Initial);
@@ -318,8 +317,12 @@ impl Connection {
     }
 
     fn fill_packet(&mut self, cx: &mut Cx<'_>, space: SpaceId, builder: &mut PacketBuilder<'_>, fill: Fill) {
+        if let Carry::Streams(first) = fill.carry {
+            self.put_streams(cx, builder, Some(first));
+            return;
+        }
         self.put_ack(cx, space, builder);
-        if fill.ack_only {
+        if fill.carry == Carry::Acks {
             return;
         }
         if self.space(space).probes > 0 && !self.has_new(space) {
@@ -329,7 +332,7 @@ impl Connection {
         if space == SpaceId::Data {
             self.put_control(cx, builder);
             self.put_stream_control(builder);
-            self.put_streams(cx, builder);
+            self.put_streams(cx, builder, None);
         }
     }
 
@@ -481,10 +484,10 @@ impl Connection {
         }
     }
 
-    /// STREAM frames by priority, until the packet is full.
-    fn put_streams(&mut self, cx: &mut Cx<'_>, builder: &mut PacketBuilder<'_>) {
+    /// STREAM frames by priority, until the packet is full. `first` is whose turn it is, if that is known.
+    fn put_streams(&mut self, cx: &mut Cx<'_>, builder: &mut PacketBuilder<'_>, mut first: Option<StreamId>) {
         while builder.takes_stream() && builder.room() >= MIN_STREAM_ROOM {
-            let Some(id) = self.next_stream() else { return };
+            let Some(id) = first.take().or_else(|| self.next_stream()) else { return };
             let credit = self.send_credit.available();
             let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else { return };
             let shape = StreamHeader { id, offset: send.end(), len: Some(builder.room() as u64), fin: false };

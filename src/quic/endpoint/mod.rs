@@ -17,7 +17,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::timer::TimerWheel;
 use crate::crypto::HEAD_AT;
-use crate::mem::BufPool;
+use crate::mem::{BufPool, prefetch_object};
 use crate::quic::cid::{CID_LEN, CidCodec, TokenMaker};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, IdMaker, RxMeta, Scratch, Transmit};
@@ -191,7 +191,7 @@ impl Endpoint {
     pub fn prefetch(&mut self, data: &[u8]) -> Option<ConnId> {
         let dcid = data.get(1..=CID_LEN).filter(|_| data[0] & 0x80 == 0)?;
         let id = self.decode(dcid)?.id;
-        self.table.peek(id)?.prefetch_hot();
+        prefetch_object(self.table.peek(id)?);
         Some(id)
     }
 
@@ -381,9 +381,7 @@ impl Endpoint {
     /// A connection has nothing more to send: arms its timer, or forgets it when it is over.
     fn settle(&mut self, id: ConnId) {
         let Some(conn) = self.table.get(id) else { return };
-        if conn.has_news() && !std::mem::replace(&mut conn.has_events, true) {
-            self.with_events.push_back(id);
-        }
+        note_news(conn, id, &mut self.with_events);
         if conn.is_dead() && !conn.has_news() {
             self.remove(id);
         } else {
@@ -495,6 +493,11 @@ fn enqueue(conn: &mut Connection, id: ConnId, transmit: &mut VecDeque<ConnId>, w
     if !std::mem::replace(&mut conn.queued, true) {
         transmit.push_back(id);
     }
+    note_news(conn, id, with_events);
+}
+
+/// A connection that has news is asked for events.
+fn note_news(conn: &mut Connection, id: ConnId, with_events: &mut VecDeque<ConnId>) {
     if conn.has_news() && !std::mem::replace(&mut conn.has_events, true) {
         with_events.push_back(id);
     }

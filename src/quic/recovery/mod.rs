@@ -22,7 +22,6 @@ use core::ops::RangeInclusive;
 use thiserror::Error;
 
 use crate::base::time::{Duration, Instant};
-use crate::mem::prefetch_object;
 use crate::quic::config::CongestionAlgorithm;
 use crate::quic::congestion::{Acked, Congestion};
 
@@ -173,14 +172,6 @@ impl<F> Recovery<F> {
             now,
             timer_set: now,
         }
-    }
-
-    /// What packets of the Data space need starts to come into the cache.
-    pub(crate) fn prefetch_hot(&self) {
-        prefetch_object(&self.spaces[SpaceId::Data.index()]);
-        prefetch_object(&self.rtt);
-        prefetch_object(&self.congestion);
-        prefetch_object(&self.pto_count);
     }
 
     /// The packets in flight of the Data space start to come into the cache.

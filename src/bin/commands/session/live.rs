@@ -90,33 +90,24 @@ fn render(last: &Counts, now: &Counts, passed: Duration) -> String {
     let new = |name: &str| total(name).saturating_sub(last.get(name).copied().unwrap_or(0));
     let rate = |n: u64| n as f64 / passed.as_secs_f64();
     let ratio = |a: u64, b: u64| if b == 0 { "-".to_owned() } else { text::quantity(a as f64 / b as f64) };
-    let frames = new("port_rx_frames") + new("port_tx_frames");
+    let per = |label: &str, what: &str, of: &[&str]| {
+        let sum = |count: &dyn Fn(&str) -> u64| of.iter().map(|name| count(name)).sum();
+        [label.to_owned(), ratio(new(what), sum(&new)), ratio(total(what), sum(&total))]
+    };
     let mut rows = vec![
         [
             "connections".to_owned(),
             format!("{} new", text::quantity(rate(new("quic_handshakes")))),
             text::count(total("quic_connections")),
         ],
-        [
-            "cycles per packet".to_owned(),
-            ratio(new("core_busy_cycles"), frames),
-            ratio(total("core_busy_cycles"), total("port_rx_frames") + total("port_tx_frames")),
-        ],
+        per("cycles per packet", "core_busy_cycles", &["port_rx_frames", "port_tx_frames"]),
         [
             "idle turns".to_owned(),
             percent(new("core_idle_turns"), new("core_turns")),
             percent(total("core_idle_turns"), total("core_turns")),
         ],
-        [
-            "packets per rx burst".to_owned(),
-            ratio(new("port_rx_frames"), new("core_rx_bursts")),
-            ratio(total("port_rx_frames"), total("core_rx_bursts")),
-        ],
-        [
-            "packets per tx burst".to_owned(),
-            ratio(new("port_tx_frames"), new("core_tx_bursts")),
-            ratio(total("port_tx_frames"), total("core_tx_bursts")),
-        ],
+        per("packets per rx burst", "port_rx_frames", &["core_rx_bursts"]),
+        per("packets per tx burst", "port_tx_frames", &["core_tx_bursts"]),
     ];
     let mut counted = |label: &str, name: &str, scale: u64, unit: &str| {
         rows.push([

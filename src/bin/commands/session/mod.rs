@@ -9,6 +9,7 @@ mod stages;
 
 use std::error::Error;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -18,7 +19,7 @@ use gannet::datapath::{Caps, Datapath};
 use gannet::dpdk::{Eal, EalConfig, PoolGuard, Port, PortProfile, Queue};
 use gannet::mem::{BufPool, PoolConfig};
 use gannet::quic::ServerConfig;
-use gannet::runtime::{App, Core, CoreConfig, CoreLive, Idle, Observer, Stages};
+use gannet::runtime::{App, Core, CoreConfig, Idle, Observer, Stages};
 use gannet::wire::eth::Mac;
 
 use crate::args::engine::EngineArgs;
@@ -51,7 +52,7 @@ impl Session {
     pub fn open(args: &EngineArgs, memory: u64) -> Result<Self, Failure> {
         // What is written at the end should not fail then for what could be known now.
         for path in args.stats.iter().chain(&args.stages) {
-            if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) {
+            if let Some(dir) = missing_parent(path) {
                 return Err(format!("cannot write {}: there is no directory {}", path.display(), dir.display()).into());
             }
         }
@@ -142,7 +143,8 @@ impl Session {
         };
         let (args, eal, stop) = (&self.args, &self.eal, &*self.stop);
         let mut live = args.live.then(|| live::View::new(self.describe()));
-        let observe = Observe { stages: args.stages.is_some(), live: live.as_ref().map(live::View::source) };
+        let observer = (args.stages.is_some() || args.live)
+            .then(|| Observer::new(args.stages.is_some(), live.as_ref().map(live::View::source)));
         let start = SystemTime::now();
         let (app, counters, stages) = std::thread::scope(|scope| {
             let poll = move || -> Driven<A> {
@@ -151,11 +153,11 @@ impl Session {
                 }
                 let _registered = eal.register_thread()?;
                 match &args.pcap {
-                    None => drive(queue, config, app, observe, stop, ready),
+                    None => drive(queue, config, app, observer, stop, ready),
                     Some(path) => {
                         let queue = Pcap::create(queue, path)
                             .map_err(|e| format!("cannot write the capture {}: {e}", path.display()))?;
-                        drive(queue, config, app, observe, stop, ready)
+                        drive(queue, config, app, observer, stop, ready)
                     }
                 }
             };
@@ -185,12 +187,6 @@ impl Session {
     }
 }
 
-/// How the core is looked at while it works.
-struct Observe {
-    stages: bool,
-    live: Option<Arc<CoreLive>>,
-}
-
 /// What is left of a core: the application, the counters, and the stage timers if there were any.
 type Driven<A> = Result<(A, Counters, Option<Stages>), Failure>;
 
@@ -198,13 +194,13 @@ fn drive<D: Datapath, A: App>(
     datapath: D,
     config: CoreConfig,
     app: A,
-    observe: Observe,
+    observer: Option<Observer>,
     stop: &AtomicBool,
     ready: impl FnOnce(),
 ) -> Driven<A> {
     let mut core = Core::new(datapath, config, app)?;
-    if observe.stages || observe.live.is_some() {
-        core.observe(Observer::new(observe.stages, observe.live));
+    if let Some(observer) = observer {
+        core.observe(observer);
     }
     ready();
     core.run(stop)?;
@@ -225,6 +221,11 @@ fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
         signal_hook::flag::register(signal, stop.clone())?;
     }
     Ok(stop)
+}
+
+/// The directory that a file at `path` would have to be in, if it is not there.
+pub fn missing_parent(path: &Path) -> Option<&Path> {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir())
 }
 
 /// Prints a line for whoever waits for it at the other end of a pipe.
