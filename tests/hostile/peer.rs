@@ -9,7 +9,7 @@ use gannet::wire::quic::frame::Frame;
 use gannet::wire::quic::header::{self, PacketType};
 use gannet::wire::quic::params::TransportParameters;
 use gannet::wire::quic::varint::Writer;
-use gannet::wire::quic::{ConnectionId, TransportError};
+use gannet::wire::quic::{ConnectionId, StreamId, TransportError};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -65,6 +65,14 @@ pub struct Shape {
     pub dcid: Option<ConnectionId>,
     /// Has this packet number instead of the next one.
     pub pn: Option<u64>,
+    /// A client's Initial packet is not padded.
+    pub unpadded: bool,
+    /// Token of an Initial packet.
+    pub token: &'static [u8],
+    /// Has this source ID instead of the peer's.
+    pub scid: Option<ConnectionId>,
+    /// Has this version; the packet number follows the source ID then.
+    pub version: Option<u32>,
 }
 
 /// A CONNECTION_CLOSE that the peer got.
@@ -109,7 +117,23 @@ pub struct Peer {
     pub path_responses: Vec<(usize, [u8; 8])>,
     /// Sequence numbers in RETIRE_CONNECTION_ID.
     pub retired: Vec<u64>,
+    /// Delays in the ACK frames that it got, with their packet number space.
+    pub ack_delays: Vec<(usize, u64)>,
+    /// Connection IDs that it was given, with their reset tokens.
+    pub tokens: Vec<(ConnectionId, [u8; 16])>,
+    /// Destination connection ID of each packet that it got.
+    pub dcids: Vec<ConnectionId>,
+    /// Size of the datagram of each packet that it got.
+    pub lens: Vec<usize>,
+    /// The largest MAX_DATA, and the largest MAX_STREAMS: bidirectional, unidirectional.
+    pub max_data: u64,
+    pub max_streams: [u64; 2],
+    /// Streams that it was told were reset, with the error code.
+    pub resets: Vec<(StreamId, u64)>,
 }
+
+/// Seed of a client that offers no application protocol.
+pub const NO_ALPN: u64 = 999;
 
 /// Transport parameters of a peer that is generous with everything.
 pub fn generous() -> TransportParameters {
@@ -137,7 +161,11 @@ impl Peer {
         let original = cid(seed ^ 0x0d1d_0000_0000_0000);
         let bytes = params(TransportParameters { initial_source_connection_id: Some(local), ..generous() });
         let name = ServerName::try_from("sim").unwrap();
-        let tls = ClientConnection::new(CLIENT.clone(), Version::V1, name, bytes).unwrap();
+        let mut config = (**CLIENT).clone();
+        if seed == NO_ALPN {
+            config.alpn_protocols.clear();
+        }
+        let tls = ClientConnection::new(Arc::new(config), Version::V1, name, bytes).unwrap();
         let mut this = Self::new(Side::Client, addr, tls.into(), local, original, original);
         this.speak();
         this
@@ -147,9 +175,19 @@ impl Peer {
     pub fn server(addr: SocketAddr, first: &[u8], params: impl FnOnce(TransportParameters) -> Vec<u8>) -> Self {
         let parsed = header::parse(first, CID_LEN).unwrap();
         assert_eq!(parsed.kind, PacketType::Initial);
-        let local = cid(0x5e12_e200_0000_0001);
+        Self::server_with(addr, first, cid(0x5e12_e200_0000_0001), parsed.dcid, params)
+    }
+
+    pub fn server_with(
+        addr: SocketAddr,
+        first: &[u8],
+        local: ConnectionId,
+        odcid: ConnectionId,
+        params: impl FnOnce(TransportParameters) -> Vec<u8>,
+    ) -> Self {
+        let parsed = header::parse(first, CID_LEN).unwrap();
         let bytes = params(TransportParameters {
-            original_destination_connection_id: Some(parsed.dcid),
+            original_destination_connection_id: Some(odcid),
             initial_source_connection_id: Some(local),
             ..generous()
         });
@@ -191,6 +229,13 @@ impl Peer {
             acked: None,
             path_responses: Vec::new(),
             retired: Vec::new(),
+            ack_delays: Vec::new(),
+            tokens: Vec::new(),
+            dcids: Vec::new(),
+            lens: Vec::new(),
+            max_data: 0,
+            max_streams: [0; 2],
+            resets: Vec::new(),
         }
     }
 
@@ -245,7 +290,7 @@ impl Peer {
     /// A datagram with one packet of `shape`.
     pub fn shaped(&mut self, space: usize, payload: &[u8], shape: Shape) -> Vec<u8> {
         let mut payload = payload.to_vec();
-        if space == INITIAL && self.side == Side::Client {
+        if space == INITIAL && self.side == Side::Client && !shape.unpadded {
             payload.resize(payload.len().max(1162), 0);
         }
         let pn = shape.pn.unwrap_or(self.pn[space]);
@@ -255,10 +300,24 @@ impl Peer {
         let pn_offset = match space {
             INITIAL | HANDSHAKE => {
                 let kind = if space == INITIAL { PacketType::Initial } else { PacketType::Handshake };
-                let at = header::encode_long(&mut packet, kind, &dcid, &self.local_cid, &[], pn, 4);
-                let length = (4 + payload.len() + 16) as u16;
-                packet[at.length_offset..at.length_offset + 2].copy_from_slice(&(0x4000 | length).to_be_bytes());
-                at.pn_offset
+                let scid = shape.scid.unwrap_or(self.local_cid);
+                if let Some(version) = shape.version {
+                    let mut w = Writer::new(&mut packet);
+                    w.u8(0xc3);
+                    w.u32(version);
+                    w.u8(dcid.len() as u8);
+                    w.bytes(&dcid);
+                    w.u8(scid.len() as u8);
+                    w.bytes(&scid);
+                    let at = w.position();
+                    w.u32(pn as u32);
+                    at
+                } else {
+                    let at = header::encode_long(&mut packet, kind, &dcid, &scid, shape.token, pn, 4);
+                    let length = (4 + payload.len() + 16) as u16;
+                    packet[at.length_offset..at.length_offset + 2].copy_from_slice(&(0x4000 | length).to_be_bytes());
+                    at.pn_offset
+                }
             }
             _ => header::encode_short(&mut packet, &dcid, self.phase, pn, 4),
         };
@@ -295,7 +354,9 @@ impl Peer {
     pub fn receive(&mut self, datagram: &[u8]) {
         let mut rest = datagram.to_vec();
         while !rest.is_empty() {
-            let parsed = header::parse(&rest, CID_LEN).expect("a well-formed header");
+            let parsed = header::parse(&rest, self.local_cid.len()).expect("a well-formed header");
+            self.dcids.push(parsed.dcid);
+            self.lens.push(datagram.len());
             let tail = rest.split_off(parsed.packet_len);
             let mut packet = std::mem::replace(&mut rest, tail);
             let space = match parsed.kind {
@@ -348,10 +409,24 @@ impl Peer {
                 Frame::ApplicationClose { code, .. } => {
                     self.close = Some(Close { code: TransportError(code), application: true, frame_type: 0 });
                 }
+                Frame::MaxData(n) => self.max_data = self.max_data.max(n),
+                Frame::MaxStreams { bidi, max } => {
+                    let m = &mut self.max_streams[usize::from(!bidi)];
+                    *m = (*m).max(max);
+                }
+                Frame::ResetStream { id, code, .. } => self.resets.push((id, code)),
                 Frame::HandshakeDone => self.handshake_done = true,
-                Frame::NewConnectionId { seq, cid, .. } => self.issued.push((seq, cid)),
+                Frame::NewConnectionId { seq, cid, reset_token, .. } => {
+                    self.issued.push((seq, cid));
+                    self.tokens.push((cid, reset_token));
+                }
                 Frame::RetireConnectionId { seq } => self.retired.push(seq),
-                Frame::Ack(ack) if space == DATA => self.acked = self.acked.max(Some(ack.largest)),
+                Frame::Ack(ack) => {
+                    self.ack_delays.push((space, ack.delay));
+                    if space == DATA {
+                        self.acked = self.acked.max(Some(ack.largest));
+                    }
+                }
                 Frame::PathResponse(data) => self.path_responses.push((datagram, data)),
                 _ => {}
             }

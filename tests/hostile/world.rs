@@ -24,13 +24,13 @@ fn options() -> tls::TlsOptions {
     tls::TlsOptions { alpn: vec![b"hostile".to_vec()], ..tls::TlsOptions::default() }
 }
 
-static SERVER_TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
+pub static SERVER_TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
     let cert = CertificateDer::from_pem_slice(CERT.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
     tls::server_config(vec![cert], key, &options()).unwrap()
 });
 
-static CLIENT_TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
+pub static CLIENT_TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
     let mut config = (*tls::insecure_client_config(&options()).unwrap()).clone();
     config.resumption = rustls::client::Resumption::disabled();
     Arc::new(config)
@@ -113,7 +113,7 @@ impl Host {
         self.conn = Some(conn.unwrap());
     }
 
-    fn new(side: Side, endpoint: Endpoint) -> Self {
+    pub fn new(side: Side, endpoint: Endpoint) -> Self {
         let now = Instant::from_nanos(1_000_000_000);
         Self { side, endpoint, now, events: Vec::new(), conn: None, slot: vec![0; 2048] }
     }
