@@ -145,6 +145,8 @@ pub struct EndpointConfig {
     pub reset_key: [u8; 32],
     /// Key that encrypts what our connection IDs carry.
     pub cid_key: [u8; 16],
+    /// Key that seals address tokens (RFC 9000 §8.1.3).
+    pub address_key: [u8; 32],
     /// This core's number, carried in its connection IDs.
     pub core: u8,
     /// Upper limit of connections.
@@ -164,6 +166,7 @@ impl EndpointConfig {
             seed: [0; 32],
             reset_key: [0; 32],
             cid_key: [0; 16],
+            address_key: [0; 32],
             core: 0,
             max_connections: 1 << 20,
             max_handshakes: 10_000,
@@ -173,6 +176,7 @@ impl EndpointConfig {
         rng.fill(&mut config.seed);
         rng.fill(&mut config.reset_key);
         rng.fill(&mut config.cid_key);
+        rng.fill(&mut config.address_key);
         config
     }
 }

@@ -234,6 +234,7 @@ fn core<A: App>(
             seed: [host; 32],
             reset_key: [host; 32],
             cid_key: [host; 16],
+            address_key: [host; 32],
             core: 0,
             max_connections: most,
             max_handshakes: most,
