@@ -1,36 +1,71 @@
-//! The simulator over many seeds. `GANNET_SEED=n cargo test --test sim replay -- --nocapture` replays one.
+//! The simulator over many seeds. `cargo xtask sim --seeds A..B` plays others than every test run does, and
+//! `cargo xtask sim --seeds N` replays one.
+
+use std::ops::Range;
+use std::panic::catch_unwind;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gannet::sim;
 
 /// Seeds that every run of the tests plays.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 20_000;
 
-/// Plays `seeds` on all CPUs; every failure is reported with its seed.
-fn play(seeds: std::ops::Range<u64>) {
-    let workers = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let run = |worker| {
-        let mine = seeds.clone().filter(move |seed| seed % workers == worker);
-        mine.filter_map(|seed| {
-            std::panic::catch_unwind(|| sim::run(seed))
-                .map_or_else(|_| Some(format!("seed {seed}: panic (see above)")), |outcome| outcome.err())
-        })
-        .collect::<Vec<_>>()
-    };
-    let failures: Vec<String> = std::thread::scope(|s| {
-        let handles: Vec<_> = (0..workers).map(|w| s.spawn(move || run(w))).collect();
-        handles.into_iter().flat_map(|h| h.join().expect("panics are caught")).collect()
-    });
-    let first: Vec<_> = failures.iter().take(5).collect();
-    assert!(
-        failures.is_empty(),
-        "{} of {seeds:?} failed, replay with GANNET_SEED=n; first: {first:#?}",
-        failures.len()
-    );
+/// Failures after which no further seeds are played: they are most often one fault.
+const ENOUGH: usize = 10;
+
+/// Seeds between two lines about the progress.
+const REPORT: u64 = 10_000;
+
+/// The range in the environment variable `name`, as `A..B`.
+fn range(name: &str) -> Option<Range<u64>> {
+    let text = std::env::var(name).ok()?;
+    let range = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    Some(range.unwrap_or_else(|| panic!("{name} is {text:?} and should be A..B")))
 }
 
+/// Plays one seed; what was wrong, if anything was.
+fn play_one(seed: u64) -> Option<String> {
+    match catch_unwind(|| sim::run(seed)) {
+        Ok(outcome) => outcome.err(),
+        Err(_) => Some(format!("seed {seed}: panic (see above)")),
+    }
+}
+
+/// Plays `seeds` on `jobs` threads. Says how far it is, and each failure when it happens, for those who look on.
+fn play(seeds: Range<u64>, jobs: usize) {
+    let (next, played) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
+    let failed = Mutex::new(Vec::new());
+    let total = seeds.end.saturating_sub(seeds.start);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || failed.lock().expect("no panic while it is held").len() >= ENOUGH {
+                return;
+            }
+            if let Some(failure) = play_one(seed) {
+                eprintln!("FAILED {failure}");
+                failed.lock().expect("no panic while it is held").push(seed);
+            }
+            let done = played.fetch_add(1, Ordering::Relaxed) + 1;
+            if done.is_multiple_of(REPORT) && done < total {
+                eprintln!("{done} of {total} seeds played");
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
+    let (failed, played) = (failed.into_inner().expect("no panic while it is held"), played.into_inner());
+    eprintln!("{played} of {total} seeds played, {} failed", failed.len());
+    assert!(failed.is_empty(), "these seeds failed, see above; `cargo xtask sim --seeds N` replays one: {failed:?}");
+    assert!(played == total && total > 0, "{played} of {seeds:?} were played");
+}
+
+/// `GANNET_SEEDS=A..B` plays others, `GANNET_JOBS` is the number of threads.
 #[test]
-fn a_thousand_seeds() {
-    play(0..SEEDS);
+fn seeds() {
+    let jobs = std::env::var("GANNET_JOBS").ok().map(|n| n.parse().expect("GANNET_JOBS is a number"));
+    let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    play(range("GANNET_SEEDS").unwrap_or(0..SEEDS), jobs.max(1));
 }
 
 #[test]

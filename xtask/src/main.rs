@@ -9,6 +9,7 @@ mod interrupt;
 mod process;
 mod sanitize;
 mod setup;
+mod sim;
 mod workspace;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Run every test: workspace, documentation, and the engine without DPDK
     Test(checks::TestArgs),
+    /// Play seeds of the simulator, as many as one likes
+    Sim(sim::SimArgs),
     /// Run the tests of all that handles raw memory under AddressSanitizer, and under Miri where there is one
     Sanitize,
     /// Format, lints, documentation and every test: what continuous integration runs
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Test(args) => checks::test(&args),
+        Task::Sim(args) => sim::run(&args),
         Task::Sanitize => sanitize::run(),
         Task::Ci => checks::ci(),
     };

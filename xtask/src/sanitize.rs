@@ -19,6 +19,9 @@ const RUSTFLAGS: &str = "-Zsanitizer=address --cfg gannet_asan";
 /// Random operations against the models of streams: a tenth of the usual, since each takes longer.
 const OPERATIONS: &str = "50000";
 
+/// Seeds of the simulator: a tenth of the usual, for the same reason.
+const SEEDS: &str = "0..2000";
+
 /// Integration tests in which memory changes hands.
 const INTEGRATION: [&str; 6] = ["contract", "api_handle", "hostile", "hq_proto", "perf_proto", "sim"];
 
@@ -43,7 +46,8 @@ fn instrumented(arguments: &[&str]) -> Command {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", RUSTFLAGS)
         .env("ASAN_OPTIONS", "detect_leaks=1:detect_stack_use_after_return=1")
-        .env("GANNET_CONTRACT_OPS", OPERATIONS);
+        .env("GANNET_CONTRACT_OPS", OPERATIONS)
+        .env("GANNET_SEEDS", SEEDS);
     command
 }
 
