@@ -1,60 +1,117 @@
 //! Sets of integers that come in runs: received packet numbers, received and lost stream bytes.
+//!
+//! Peers decide how scattered these sets are, so every operation costs O(log n) for n ranges (and O(log n) more for each
+//! range that it swallows or yields, each of which was paid for when it came). Few ranges, which is what there nearly
+//! always is, lie in a short sorted list; more than [`LISTED`] go to a B-tree.
 
 use core::ops::Range;
+use std::collections::{BTreeMap, btree_map};
 
-use smallvec::SmallVec;
+/// Length of the sorted list at the most, in ranges. As many as a packet number space ever remembers fit in, so that its
+/// set allocates once.
+const LISTED: usize = 72;
+
+/// A B-tree that has shrunk to so many ranges becomes a list again: far from [`LISTED`], so that a set that keeps its size
+/// does not change to and fro.
+const RELISTED: usize = 16;
+
+/// What a range takes in the B-tree at the most, in bytes. `std`'s nodes have room for 11 entries and are at least 5/11
+/// full: 35 ranges lie in at most six leaves of 192 bytes and an inner node of 288, and the nodes above add a sixth of the
+/// latter.
+const TREE_BYTES: usize = 48;
 
 /// Disjoint, non-adjacent, ascending ranges. Up to two need no heap memory: more is for paths that lose much, and every
 /// idle connection has several of these.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RangeSet {
-    ranges: SmallVec<[Range<u64>; 2]>,
+#[derive(Clone)]
+pub struct RangeSet(Ranges);
+
+#[derive(Clone)]
+enum Ranges {
+    /// As many of them as the number says.
+    Inline(u8, [Range<u64>; 2]),
+    Listed(Vec<Range<u64>>),
+    /// Ends by starts.
+    Tree(BTreeMap<Key, u64>),
+}
+
+// Streams have three of these, packet number spaces another.
+const _: () = assert!(size_of::<RangeSet>() <= 40);
+
+impl Default for RangeSet {
+    fn default() -> Self {
+        Self(Ranges::Inline(0, [0..0, 0..0]))
+    }
 }
 
 impl RangeSet {
     /// Number of ranges.
     pub fn len(&self) -> usize {
-        self.ranges.len()
+        match &self.0 {
+            Ranges::Inline(len, _) => usize::from(*len),
+            Ranges::Listed(list) => list.len(),
+            Ranges::Tree(tree) => tree.len(),
+        }
     }
 
     /// Whether nothing is in the set.
     pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.len() == 0
+    }
+
+    /// Heap memory that the set holds, in bytes; a bound where it is a tree.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Ranges::Inline(..) => 0,
+            Ranges::Listed(list) => list.capacity() * size_of::<Range<u64>>(),
+            Ranges::Tree(tree) => tree.len() * TREE_BYTES,
+        }
     }
 
     /// The lowest range.
     pub fn first(&self) -> Option<Range<u64>> {
-        self.ranges.first().cloned()
+        match self.parts() {
+            Parts::List(list) => list.first().cloned(),
+            Parts::Tree(tree) => tree.first_key_value().map(from_entry),
+        }
     }
 
     /// The highest range.
     pub fn last(&self) -> Option<Range<u64>> {
-        self.ranges.last().cloned()
+        match self.parts() {
+            Parts::List(list) => list.last().cloned(),
+            Parts::Tree(tree) => tree.last_key_value().map(from_entry),
+        }
     }
 
     /// Removes and returns the lowest range.
     pub fn pop_first(&mut self) -> Option<Range<u64>> {
-        (!self.is_empty()).then(|| self.ranges.remove(0))
+        let first = self.first()?;
+        self.remove(first.clone());
+        Some(first)
     }
 
-    /// Empties the set.
+    /// Empties the set. A list keeps its memory.
     pub fn clear(&mut self) {
-        self.ranges.clear();
+        match &mut self.0 {
+            Ranges::Listed(list) => list.clear(),
+            _ => *self = Self::default(),
+        }
     }
 
     /// The ranges, ascending.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range<u64>> + ExactSizeIterator + Clone + '_ {
-        self.ranges.iter().cloned()
-    }
-
-    /// Index of the first range that ends at or behind `n`.
-    fn at(&self, n: u64) -> usize {
-        self.ranges.partition_point(|r| r.end < n)
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range<u64>> + Clone + '_ {
+        match self.parts() {
+            Parts::List(list) => Iter::List(list.iter()),
+            Parts::Tree(tree) => Iter::Tree(tree.range(..)),
+        }
     }
 
     /// Whether `n` is in the set.
     pub fn contains(&self, n: u64) -> bool {
-        self.ranges.get(self.at(n + 1)).is_some_and(|r| r.contains(&n))
+        match self.parts() {
+            Parts::List(list) => list.get(list.partition_point(|r| r.end <= n)).is_some_and(|r| r.start <= n),
+            Parts::Tree(tree) => tree.range(..=key(n)).next_back().is_some_and(|(_, end)| n < *end),
+        }
     }
 
     /// Adds `range`; returns how many numbers were not in the set before.
@@ -63,26 +120,32 @@ impl RangeSet {
             return 0;
         }
         // Growing the last range is what data in order does.
-        if let Some(last) = self.ranges.last_mut()
-            && last.end == range.start
+        if let Some(end) = self.last_end()
+            && *end == range.start
         {
-            last.end = range.end;
+            *end = range.end;
             return range.end - range.start;
         }
-        let from = self.at(range.start);
+        if let Ranges::Tree(tree) = &mut self.0 {
+            let known = insert_into_tree(tree, &range);
+            self.relist();
+            return range.end - range.start - known;
+        }
+        let list = self.list_mut();
+        let from = list.partition_point(|r| r.end < range.start);
         let mut to = from;
         let mut merged = range.clone();
         let mut known = 0;
-        while let Some(r) = self.ranges.get(to).filter(|r| r.start <= range.end) {
-            known += r.end.min(range.end).saturating_sub(r.start.max(range.start));
+        while let Some(r) = list.get(to).filter(|r| r.start <= range.end) {
+            known += overlap(r, &range);
             merged = merged.start.min(r.start)..merged.end.max(r.end);
             to += 1;
         }
         if from == to {
-            self.ranges.insert(from, merged);
+            self.add_at(from, merged);
         } else {
-            self.ranges[from] = merged;
-            self.ranges.drain(from + 1..to);
+            list[from] = merged;
+            self.drop_at(from + 1..to);
         }
         range.end - range.start - known
     }
@@ -92,34 +155,38 @@ impl RangeSet {
         if range.is_empty() {
             return;
         }
-        let mut i = self.ranges.partition_point(|r| r.end <= range.start);
-        while let Some(r) = self.ranges.get_mut(i).filter(|r| r.start < range.end) {
-            match (r.start < range.start, r.end > range.end) {
-                (false, false) => {
-                    self.ranges.remove(i);
-                }
-                (false, true) => {
-                    r.start = range.end;
-                    return;
-                }
-                (true, false) => {
-                    r.end = range.start;
-                    i += 1;
-                }
-                (true, true) => {
-                    let tail = range.end..r.end;
-                    r.end = range.start;
-                    self.ranges.insert(i + 1, tail);
-                    return;
-                }
-            }
+        if let Ranges::Tree(tree) = &mut self.0 {
+            remove_from_tree(tree, &range);
+            self.relist();
+            return;
+        }
+        let list = self.list_mut();
+        // Those that `range` covers are `from..to`; one before and one behind may lose a part.
+        let from = list.partition_point(|r| r.start < range.start);
+        let to = from + list[from..].partition_point(|r| r.end <= range.end);
+        if let Some(behind) = list.get_mut(to) {
+            behind.start = behind.start.max(range.end);
+        }
+        let mut tail = None;
+        if let Some(before) = list[..from].last_mut() {
+            tail = (before.end > range.end).then_some(range.end..before.end);
+            before.end = before.end.min(range.start);
+        }
+        match tail {
+            Some(tail) => self.add_at(from, tail),
+            None => self.drop_at(from..to),
         }
     }
 
     /// The parts of `range` that are not in the set, ascending.
     pub fn missing_in(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
-        let first = self.ranges.partition_point(|r| r.end <= range.start);
-        let mut rest = self.ranges[first..].iter();
+        let mut rest = match self.parts() {
+            Parts::List(list) => Iter::List(list[list.partition_point(|r| r.end <= range.start)..].iter()),
+            Parts::Tree(tree) => {
+                let before = tree.range(..key(range.start)).next_back().filter(|(_, end)| **end > range.start);
+                Iter::Tree(tree.range(before.map_or(key(range.start), |(start, _)| *start)..))
+            }
+        };
         let mut at = range.start;
         core::iter::from_fn(move || {
             while at < range.end {
@@ -140,42 +207,207 @@ impl RangeSet {
             None
         })
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
-
-    fn model(set: &RangeSet) -> BTreeSet<u64> {
-        set.iter().flatten().collect()
+    #[inline]
+    fn parts(&self) -> Parts<'_> {
+        match &self.0 {
+            Ranges::Inline(len, ranges) => Parts::List(&ranges[..usize::from(*len)]),
+            Ranges::Listed(list) => Parts::List(list),
+            Ranges::Tree(tree) => Parts::Tree(tree),
+        }
     }
 
-    proptest! {
-        #[test]
-        fn behaves_like_a_set(ops in proptest::collection::vec((any::<bool>(), 0u64..60, 0u64..12), 0..80)) {
-            let mut set = RangeSet::default();
-            let mut want = BTreeSet::new();
-            for (add, start, len) in ops {
-                let range = start..start + len;
-                let missing: Vec<u64> = set.missing_in(range.clone()).flatten().collect();
-                let absent: Vec<u64> = range.clone().filter(|n| !want.contains(n)).collect();
-                prop_assert_eq!(&missing, &absent);
-                if add {
-                    prop_assert_eq!(set.insert(range.clone()), absent.len() as u64);
-                    want.extend(range);
-                } else {
-                    set.remove(range.clone());
-                    want.retain(|n| !range.contains(n));
-                }
-                prop_assert_eq!(model(&set), want.clone());
-                let ranges: Vec<_> = set.iter().collect();
-                prop_assert!(ranges.windows(2).all(|w| w[0].end < w[1].start), "disjoint, not adjacent");
-                for n in 0..75 {
-                    prop_assert_eq!(set.contains(n), want.contains(&n));
-                }
+    /// The ranges of a set that is no tree.
+    #[inline]
+    fn list_mut(&mut self) -> &mut [Range<u64>] {
+        match &mut self.0 {
+            Ranges::Inline(len, ranges) => &mut ranges[..usize::from(*len)],
+            Ranges::Listed(list) => list,
+            Ranges::Tree(_) => &mut [],
+        }
+    }
+
+    /// End of the highest range.
+    #[inline]
+    fn last_end(&mut self) -> Option<&mut u64> {
+        match &mut self.0 {
+            Ranges::Tree(tree) => tree.range_mut(..).next_back().map(|(_, end)| end),
+            Ranges::Inline(len, ranges) => ranges[..usize::from(*len)].last_mut().map(|r| &mut r.end),
+            Ranges::Listed(list) => list.last_mut().map(|r| &mut r.end),
+        }
+    }
+
+    /// Adds `range`, which touches no other, to a list, before its `i`th one.
+    fn add_at(&mut self, i: usize, range: Range<u64>) {
+        match &mut self.0 {
+            Ranges::Inline(len @ ..2, ranges) => {
+                ranges[i..].rotate_right(1);
+                ranges[i] = range;
+                *len += 1;
+            }
+            Ranges::Inline(_, ranges) => {
+                let mut list = Vec::with_capacity(4);
+                list.extend(ranges.iter_mut().map(|r| core::mem::replace(r, 0..0)));
+                list.insert(i, range);
+                self.0 = Ranges::Listed(list);
+            }
+            Ranges::Listed(list) if list.len() < LISTED => {
+                cost::moved(list.len() - i);
+                list.insert(i, range);
+            }
+            Ranges::Listed(list) => {
+                let all = list.drain(..).chain([range]);
+                self.0 = Ranges::Tree(all.map(|r| (key(r.start), r.end)).collect());
+            }
+            Ranges::Tree(tree) => {
+                tree.insert(key(range.start), range.end);
             }
         }
     }
+
+    /// Takes whole ranges out of a list.
+    fn drop_at(&mut self, range: Range<usize>) {
+        match &mut self.0 {
+            Ranges::Inline(len, ranges) => {
+                let n = range.len();
+                ranges[range.start..].rotate_left(n);
+                *len -= n as u8;
+            }
+            Ranges::Listed(list) => {
+                cost::moved(list.len() - range.end);
+                list.drain(range);
+            }
+            Ranges::Tree(_) => {}
+        }
+    }
+
+    /// A tree that has become small is a list again.
+    fn relist(&mut self) {
+        if let Ranges::Tree(tree) = &self.0
+            && tree.len() <= RELISTED
+        {
+            self.0 = Ranges::Listed(self.iter().collect());
+        }
+    }
 }
+
+/// Adds `range` to a tree; how many of its numbers were there.
+fn insert_into_tree(tree: &mut BTreeMap<Key, u64>, range: &Range<u64>) -> u64 {
+    let mut merged = range.clone();
+    let mut known = 0;
+    if let Some((start, end)) = tree.range_mut(..=key(range.start)).next_back()
+        && *end >= range.start
+    {
+        if *end >= range.end {
+            return range.end - range.start;
+        }
+        known += *end - range.start;
+        merged.start = from_key(*start);
+    }
+    while let Some(r) = tree.range(key(range.start + 1)..=key(range.end)).next().map(from_entry) {
+        known += overlap(&r, range);
+        merged.end = merged.end.max(r.end);
+        tree.remove(&key(r.start));
+    }
+    tree.insert(key(merged.start), merged.end);
+    known
+}
+
+fn remove_from_tree(tree: &mut BTreeMap<Key, u64>, range: &Range<u64>) {
+    if let Some((_, end)) = tree.range_mut(..key(range.start)).next_back()
+        && *end > range.start
+    {
+        let tail = range.end..*end;
+        *end = range.start;
+        if !tail.is_empty() {
+            tree.insert(key(tail.start), tail.end);
+            return;
+        }
+    }
+    while let Some(r) = tree.range(key(range.start)..key(range.end)).next().map(from_entry) {
+        tree.remove(&key(r.start));
+        if r.end > range.end {
+            tree.insert(key(range.end), r.end);
+        }
+    }
+}
+
+/// How many numbers two ranges share.
+fn overlap(a: &Range<u64>, b: &Range<u64>) -> u64 {
+    a.end.min(b.end).saturating_sub(a.start.max(b.start))
+}
+
+impl PartialEq for RangeSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for RangeSet {}
+
+impl core::fmt::Debug for RangeSet {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+enum Parts<'a> {
+    List(&'a [Range<u64>]),
+    Tree(&'a BTreeMap<Key, u64>),
+}
+
+#[derive(Clone)]
+enum Iter<'a> {
+    List(core::slice::Iter<'a, Range<u64>>),
+    Tree(btree_map::Range<'a, Key, u64>),
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Range<u64>;
+
+    fn next(&mut self) -> Option<Range<u64>> {
+        match self {
+            Self::List(list) => list.next().cloned(),
+            Self::Tree(tree) => tree.next().map(from_entry),
+        }
+    }
+}
+
+impl DoubleEndedIterator for Iter<'_> {
+    fn next_back(&mut self) -> Option<Range<u64>> {
+        match self {
+            Self::List(list) => list.next_back().cloned(),
+            Self::Tree(tree) => tree.next_back().map(from_entry),
+        }
+    }
+}
+
+fn from_entry((start, end): (&Key, &u64)) -> Range<u64> {
+    from_key(*start)..*end
+}
+
+#[cfg(not(test))]
+use plain::{Key, cost, from_key, key};
+#[cfg(test)]
+use tests::counted::{Key, cost, from_key, key};
+
+/// What tests count is nothing here.
+#[cfg(not(test))]
+mod plain {
+    pub(super) type Key = u64;
+
+    pub(super) fn key(n: u64) -> Key {
+        n
+    }
+
+    pub(super) fn from_key(key: Key) -> u64 {
+        key
+    }
+
+    pub(super) mod cost {
+        pub(in super::super) fn moved(_: usize) {}
+    }
+}
+
+#[cfg(test)]
+mod tests;
