@@ -11,7 +11,7 @@ pub enum Drop {
     Malformed,
     /// No connection has this connection ID.
     UnknownConnection,
-    /// A server's first datagram was below 1200 bytes (RFC 9000 §14.1).
+    /// An Initial packet came to a server in a datagram below 1200 bytes (RFC 9000 §14.1).
     ShortInitial,
     /// A version that we do not speak.
     Version,
@@ -32,11 +32,13 @@ pub enum Drop {
     /// An authentic packet with stream data that there was no memory for: it is not acknowledged, so that the peer
     /// sends the data again.
     NoMemory,
+    /// A Retry whose token leaves no room in an Initial packet.
+    LongToken,
 }
 
 impl Drop {
     /// All reasons with their names.
-    pub const ALL: [(Self, &'static str); 12] = [
+    pub const ALL: [(Self, &'static str); 13] = [
         (Self::Malformed, "quic_malformed"),
         (Self::UnknownConnection, "quic_unknown_connection"),
         (Self::ShortInitial, "quic_short_initial"),
@@ -49,6 +51,7 @@ impl Drop {
         (Self::Closed, "quic_closed"),
         (Self::Unexpected, "quic_unexpected"),
         (Self::NoMemory, "quic_no_memory"),
+        (Self::LongToken, "quic_long_token"),
     ];
 }
 

@@ -7,5 +7,7 @@ mod key_updates;
 mod live;
 mod memory;
 mod peer;
+mod retry;
+mod sizes;
 mod violations;
 mod world;

@@ -313,13 +313,13 @@ impl Peer {
                     w.u32(pn as u32);
                     at
                 } else {
-                    let at = header::encode_long(&mut packet, kind, &dcid, &scid, shape.token, pn, 4);
+                    let at = header::encode_long(&mut packet, kind, &dcid, &scid, shape.token, pn, 4).unwrap();
                     let length = (4 + payload.len() + 16) as u16;
                     packet[at.length_offset..at.length_offset + 2].copy_from_slice(&(0x4000 | length).to_be_bytes());
                     at.pn_offset
                 }
             }
-            _ => header::encode_short(&mut packet, &dcid, self.phase, pn, 4),
+            _ => header::encode_short(&mut packet, &dcid, self.phase, pn, 4).unwrap(),
         };
         packet[0] |= shape.first;
         let start = pn_offset + 4;

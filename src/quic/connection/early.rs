@@ -21,7 +21,8 @@ impl Connection {
             && header::versions(data).all(|version| version != QUIC_V1)
     }
 
-    /// A Retry packet (RFC 9000 §17.2.5); anything but the first genuine one is dropped.
+    /// A Retry packet (RFC 9000 §17.2.5); anything but the first genuine one is dropped, and one whose token is longer than
+    /// [`header::MAX_TOKEN`]: the connection goes on as if it had been lost.
     pub(crate) fn handle_retry(&mut self, cx: &mut Cx<'_>, parsed: &Parsed, data: &[u8]) {
         let Some((body, tag)) = data.split_last_chunk::<16>() else {
             cx.stats.drop(Drop::Malformed);
@@ -31,6 +32,10 @@ impl Connection {
         let first = self.spaces[SpaceId::Initial.index()].acks.largest().is_none();
         if !self.takes_retry() || !first || token.is_empty() || parsed.scid == *self.remote_cids.current() {
             cx.stats.drop(Drop::Unexpected);
+            return;
+        }
+        if token.len() > header::MAX_TOKEN {
+            cx.stats.drop(Drop::LongToken);
             return;
         }
         if crypto::retry_tag(&self.original_dcid, body) != *tag {

@@ -7,9 +7,10 @@ use arrayvec::ArrayVec;
 use crate::crypto::{HeaderKey, PacketKey};
 use crate::quic::connection::sent::SentFrame;
 use crate::quic::stream::Streams;
-use crate::wire::quic::frame::Frame;
+use crate::wire::quic::StreamId;
+use crate::wire::quic::frame::{Frame, StreamHeader};
+use crate::wire::quic::header::{self, PacketType};
 use crate::wire::quic::varint::Writer;
-use crate::wire::quic::{StreamId, header};
 
 /// Length of the AEAD tag in bytes.
 pub(super) const TAG_LEN: usize = 16;
@@ -25,12 +26,31 @@ struct Piece {
     frame: u16,
 }
 
-/// A packet under construction in `packet`, whose first byte is the packet's first.
+/// The header that a packet begins with.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Head<'a> {
+    /// An Initial or Handshake packet's; only the former has a token.
+    Long { kind: PacketType, dcid: &'a [u8], scid: &'a [u8], token: &'a [u8] },
+    /// A 1-RTT packet's.
+    Short { dcid: &'a [u8], key_phase: bool },
+}
+
+/// Room for frames that a packet has at the least: whatever is left out, a PING fits into the empty one, and the sample for
+/// header protection lies within it (RFC 9001 §5.4.2).
+const MIN_ROOM: usize = 4;
+
+/// Most bytes that the two-byte Length field of a long header counts.
+const MAX_LENGTH: usize = 0x3fff;
+
+/// A packet under construction in `packet`, whose first byte is the packet's first. Whatever the peer chose the lengths of,
+/// what does not fit is refused.
 pub(super) struct PacketBuilder<'s> {
     packet: &'s mut [u8],
     pn_offset: usize,
     pn_len: usize,
     pos: usize,
+    /// Frames end here at the latest: behind it, there is room for the tag.
+    end: usize,
     /// Offset of the two-byte Length field of a long header.
     length_at: Option<usize>,
     pieces: ArrayVec<Piece, MAX_PIECES>,
@@ -42,61 +62,74 @@ pub(super) struct PacketBuilder<'s> {
 }
 
 impl<'s> PacketBuilder<'s> {
-    /// The header is already written; frames start behind the packet number. `frames` is an empty list to use.
+    /// Writes the header; frames start behind the packet number. `frames` is an empty list to use. `None` if `packet` has no
+    /// room for the header, a small frame and the tag.
+    #[inline]
     pub(super) fn new(
         packet: &'s mut [u8],
-        pn_offset: usize,
+        head: Head<'_>,
+        pn: u64,
         pn_len: usize,
-        length_at: Option<usize>,
-        frames: Vec<SentFrame>,
-    ) -> Self {
-        Self {
+        frames: &mut Vec<SentFrame>,
+    ) -> Option<Self> {
+        let (pn_offset, length_at) = match head {
+            Head::Long { kind, dcid, scid, token } => {
+                let at = header::encode_long(packet, kind, dcid, scid, token, pn, pn_len)?;
+                (at.pn_offset, Some(at.length_offset))
+            }
+            Head::Short { dcid, key_phase } => (header::encode_short(packet, dcid, key_phase, pn, pn_len)?, None),
+        };
+        let most = if length_at.is_some() { packet.len().min(pn_offset + MAX_LENGTH) } else { packet.len() };
+        let (pos, end) = (pn_offset + pn_len, most.checked_sub(TAG_LEN)?);
+        (pos + MIN_ROOM <= end).then(|| Self {
             packet,
             pn_offset,
             pn_len,
-            pos: pn_offset + pn_len,
+            pos,
+            end,
             length_at,
             pieces: ArrayVec::new(),
-            frames,
+            frames: std::mem::take(frames),
             eliciting: false,
             padded: false,
             expand: false,
-        }
+        })
     }
 
     /// Bytes left for frames.
     pub(super) fn room(&self) -> usize {
-        (self.packet.len() - TAG_LEN).saturating_sub(self.pos)
+        self.end - self.pos
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.pos == self.pn_offset + self.pn_len
     }
 
-    /// Space for a frame that is encoded by `write`, which returns false if it did not fit.
+    /// Space for a frame that is encoded by `write`, which returns false if there is none. False if it did not fit.
+    #[inline]
     pub(super) fn write_with(&mut self, write: impl FnOnce(&mut Writer<'_>) -> bool) -> bool {
-        let end = self.packet.len() - TAG_LEN;
-        let mut writer = Writer::new(&mut self.packet[self.pos..end]);
-        let fits = write(&mut writer);
-        let n = writer.position();
-        if fits {
-            self.pos += n;
+        let mut writer = Writer::new(&mut self.packet[self.pos..self.end]);
+        let wanted = write(&mut writer);
+        match writer.finish().filter(|_| wanted) {
+            Some(n) => {
+                self.pos += n;
+                true
+            }
+            None => false,
         }
-        fits
     }
 
     /// Appends a frame if it fits.
     pub(super) fn put(&mut self, frame: &Frame<'_>, sent: Option<SentFrame>) -> bool {
-        if frame.encoded_len() > self.room() {
-            return false;
-        }
-        self.write_with(|w| {
+        let fits = self.write_with(|w| {
             frame.encode(w);
             true
         });
-        self.eliciting |= frame.is_ack_eliciting();
-        self.frames.extend(sent);
-        true
+        if fits {
+            self.eliciting |= frame.is_ack_eliciting();
+            self.frames.extend(sent);
+        }
+        fits
     }
 
     /// Whether another STREAM frame may be added.
@@ -104,23 +137,35 @@ impl<'s> PacketBuilder<'s> {
         !self.pieces.is_full()
     }
 
-    /// A STREAM frame whose header is written: leaves a hole for its bytes, which
+    /// Appends a STREAM frame of `range` if it fits: its header, and a hole for its bytes, which
     /// [`PacketBuilder::finish`] encrypts into it.
-    pub(super) fn stream(&mut self, id: StreamId, range: &Range<u64>, fin: bool) {
-        let n = (range.end - range.start) as usize;
-        debug_assert!(n <= self.room());
-        if n > 0 {
-            self.pieces.push(Piece { at: self.pos as u16, frame: self.frames.len() as u16 });
-            self.pos += n;
+    #[inline]
+    pub(super) fn put_stream(&mut self, id: StreamId, range: &Range<u64>, fin: bool) -> bool {
+        let start = self.pos;
+        let len = range.end - range.start;
+        let header = StreamHeader { id, offset: range.start, len: Some(len), fin };
+        let written = self.write_with(|w| {
+            header.encode(w);
+            true
+        });
+        if !written || len > self.room() as u64 || !self.takes_stream() {
+            self.pos = start;
+            return false;
         }
-        self.frames.push(SentFrame::stream(id, range.start, n as u32, fin));
+        if len > 0 {
+            self.pieces.push(Piece { at: self.pos as u16, frame: self.frames.len() as u16 });
+            self.pos += len as usize;
+        }
+        self.frames.push(SentFrame::stream(id, range.start, len as u32, fin));
         self.eliciting = true;
+        true
     }
 
-    /// Pads so that the finished packet has at least `size` bytes, and enough for the header protection sample.
+    /// Pads so that the finished packet has at least `size` bytes, as far as there is room, and enough for the header
+    /// protection sample.
     pub(super) fn pad_to(&mut self, size: usize) {
         let sample = self.pn_offset + 4;
-        let want = size.saturating_sub(TAG_LEN).max(sample).min(self.packet.len() - TAG_LEN);
+        let want = size.saturating_sub(TAG_LEN).max(sample).min(self.end);
         if want > self.pos {
             self.packet[self.pos..want].fill(0);
             self.padded = true;
@@ -160,3 +205,6 @@ impl<'s> PacketBuilder<'s> {
         len
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use crate::quic::cid::CID_LEN;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::keys::Generation;
 use crate::quic::connection::{Connection, Cx};
+use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::Drop;
 use crate::wire::quic::frame::{Frame, FrameError, StreamHeader};
@@ -57,8 +58,9 @@ impl Connection {
         if !self.takes(cx, meta, data.len()) {
             return;
         }
+        let short = data.len() < usize::from(MIN_MTU);
         let (packet, mut rest) = data.split_at_mut(first.packet_len);
-        self.handle_packet(cx, meta, first, packet, scratch);
+        self.handle_packet(cx, meta, first, short, packet, scratch);
         while !rest.is_empty() {
             // Coalesced packets are all for one connection (RFC 9000 §12.2).
             let Some(parsed) = header::parse(rest, CID_LEN).ok().filter(|parsed| parsed.dcid == first.dcid) else {
@@ -66,7 +68,7 @@ impl Connection {
                 return;
             };
             let (packet, tail) = rest.split_at_mut(parsed.packet_len);
-            self.handle_packet(cx, meta, &parsed, packet, scratch);
+            self.handle_packet(cx, meta, &parsed, short, packet, scratch);
             rest = tail;
         }
     }
@@ -108,11 +110,13 @@ impl Connection {
         closing
     }
 
+    /// `short`: it came in a datagram below 1200 bytes, in which a server takes no Initial packet (RFC 9000 §14.1).
     fn handle_packet(
         &mut self,
         cx: &mut Cx<'_>,
         meta: &RxMeta,
         parsed: &Parsed,
+        short: bool,
         packet: &mut [u8],
         scratch: &mut [u8],
     ) {
@@ -120,6 +124,10 @@ impl Connection {
             return;
         }
         let outcome = match parsed.kind {
+            PacketType::Initial if short && self.side == Side::Server => {
+                cx.stats.drop(Drop::ShortInitial);
+                Ok(())
+            }
             PacketType::Initial => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Initial),
             PacketType::Handshake => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Handshake),
             PacketType::Short => self.handle_short(cx, meta, packet, scratch),

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use crate::base::Side;
 use crate::base::time::Instant;
 use crate::quic::connection::closing::Close;
-use crate::quic::connection::packet::{PacketBuilder, TAG_LEN};
+use crate::quic::connection::packet::{Head, PacketBuilder, TAG_LEN};
 use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx, IdMaker, Scratch};
 use crate::quic::event::{ConnId, Dir};
@@ -245,7 +245,7 @@ impl Connection {
             });
             return None;
         }
-        let mut builder = self.start_packet(cx, space, pn, slot);
+        let mut builder = self.start_packet(cx, space, pn, slot)?;
         self.fill_packet(cx, space, &mut builder, fill);
         if builder.is_empty() && fill.pad_to == 0 {
             cx.scratch.building = builder.frames;
@@ -270,26 +270,24 @@ impl Connection {
         Some(self.one_rtt.as_mut()?.before_send(pn, keep_until))
     }
 
+    /// The packet with its header. `None` if `slot` is too small for it; nothing has changed then.
     #[inline]
-    fn start_packet<'s>(&mut self, cx: &mut Cx<'_>, space: SpaceId, pn: u64, slot: &'s mut [u8]) -> PacketBuilder<'s> {
+    fn start_packet<'s>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        space: SpaceId,
+        pn: u64,
+        slot: &'s mut [u8],
+    ) -> Option<PacketBuilder<'s>> {
         let pn_len = header::pn_len(pn, self.recovery.largest_acked(space));
-        let dcid = self.remote_cids.current();
-        let scid = self.local_cids.handshake_cid();
-        let (pn_offset, length_at) = match space {
-            SpaceId::Initial => {
-                let at = header::encode_long(slot, PacketType::Initial, dcid, &scid, &self.token, pn, pn_len);
-                (at.pn_offset, Some(at.length_offset))
-            }
-            SpaceId::Handshake => {
-                let at = header::encode_long(slot, PacketType::Handshake, dcid, &scid, &[], pn, pn_len);
-                (at.pn_offset, Some(at.length_offset))
-            }
-            SpaceId::Data => {
-                let phase = self.one_rtt.as_ref().is_some_and(|keys| keys.phase());
-                (header::encode_short(slot, dcid, phase, pn, pn_len), None)
-            }
+        let dcid: &[u8] = self.remote_cids.current();
+        let scid = &self.local_cids.handshake_cid();
+        let head = match space {
+            SpaceId::Initial => Head::Long { kind: PacketType::Initial, dcid, scid, token: &self.token },
+            SpaceId::Handshake => Head::Long { kind: PacketType::Handshake, dcid, scid, token: &[] },
+            SpaceId::Data => Head::Short { dcid, key_phase: self.one_rtt.as_ref().is_some_and(|keys| keys.phase()) },
         };
-        PacketBuilder::new(slot, pn_offset, pn_len, length_at, std::mem::take(&mut cx.scratch.building))
+        PacketBuilder::new(slot, head, pn, pn_len, &mut cx.scratch.building)
     }
 
     /// Seals the packet and hands it to loss recovery. `in_flight`: counts for congestion control.
@@ -494,12 +492,9 @@ impl Connection {
             let room = builder.room().saturating_sub(shape.encoded_len()) as u64;
             let Some(pick) = send.pick(room, credit) else { return };
             let len = pick.range.end - pick.range.start;
-            let header = StreamHeader { id, offset: pick.range.start, len: Some(len), fin: pick.fin };
-            builder.write_with(|w| {
-                header.encode(w);
-                true
-            });
-            builder.stream(id, &pick.range, pick.fin);
+            if !builder.put_stream(id, &pick.range, pick.fin) {
+                return;
+            }
             send.sent(&pick);
             self.send_credit.consume(pick.new);
             cx.stats.bytes_resent += len - pick.new;
@@ -522,7 +517,7 @@ impl Connection {
         if !self.use_key(cx.now, pn)? {
             return None;
         }
-        let mut builder = self.start_packet(cx, SpaceId::Data, pn, &mut slot[..size]);
+        let mut builder = self.start_packet(cx, SpaceId::Data, pn, &mut slot[..size])?;
         builder.put(&Frame::Ping, Some(SentFrame::MtuProbe));
         builder.pad_to(size);
         let len = self.finish_packet(cx, SpaceId::Data, pn, &mut builder, false);
@@ -543,7 +538,7 @@ impl Connection {
         for space in SpaceId::ALL.into_iter().filter(|space| self.closes_in(*space)).collect::<ArrayVec<_, 3>>() {
             let pad = !self.closes_above(space) && self.side == Side::Client && self.closes_in(SpaceId::Initial);
             let pad_to = if pad { usize::from(MIN_MTU).min(max).saturating_sub(pos) } else { 0 };
-            pos += self.close_packet(cx, space, &close, &mut slot[pos..max], pad_to);
+            pos += self.close_packet(cx, space, &close, &mut slot[pos..max], pad_to).unwrap_or(0);
         }
         (pos > 0).then_some(pos)
     }
@@ -579,10 +574,9 @@ impl Connection {
         close: &Close,
         slot: &mut [u8],
         pad_to: usize,
-    ) -> usize {
+    ) -> Option<usize> {
         let pn = self.space(space).next_pn;
-        self.space(space).next_pn += 1;
-        let mut builder = self.start_packet(cx, space, pn, slot);
+        let mut builder = self.start_packet(cx, space, pn, slot)?;
         let completes = space == SpaceId::Handshake && self.side == Side::Client && self.complete;
         // The application's words follow in the 1-RTT packet, which can be read now.
         if !(completes && self.put_last_crypto(&mut builder)) {
@@ -600,12 +594,24 @@ impl Connection {
             if acks.received().len() <= LAST_RANGES && builder.room() >= LAST_ACK + frame.encoded_len() {
                 self.put_ack(cx, space, &mut builder);
             }
-            builder.put(&frame, None);
+            // Better without the reason than not at all.
+            let bare = match frame {
+                Frame::ConnectionClose { code, frame_type, .. } => {
+                    Frame::ConnectionClose { code, frame_type, reason: b"" }
+                }
+                _ => Frame::ApplicationClose { code: close.code, reason: b"" },
+            };
+            if !builder.put(&frame, None) && !builder.put(&bare, None) {
+                cx.scratch.building = std::mem::take(&mut builder.frames);
+                cx.scratch.building.clear();
+                return None;
+            }
         }
         builder.pad_to(pad_to);
+        self.space(space).next_pn += 1;
         let len = self.seal(cx, space, pn, &mut builder);
         cx.scratch.building.clear();
-        len
+        Some(len)
     }
 
     /// Protects a packet; what it carries is in `building` of the scratch then. Returns its length.

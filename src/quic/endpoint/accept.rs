@@ -50,7 +50,7 @@ impl Endpoint {
         let (dcid, scid) = header::raw_cids(data).unwrap_or_default();
         let mut out = vec![0; 7 + dcid.len() + scid.len() + 4 * versions.len()];
         let len = header::encode_version_negotiation(&mut out, grease[0], scid, dcid, &versions);
-        out.truncate(len);
+        out.truncate(len.unwrap_or(0));
         self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data: out });
     }
 

@@ -25,7 +25,7 @@ use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::stats::{Drop, EndpointStats};
 use crate::quic::tls::{self, TlsError, TlsSession};
 use crate::wire::quic::header::{self, PacketType, Parsed};
-use crate::wire::quic::{ConnectionId, QUIC_V1};
+use crate::wire::quic::{ConnectionId, QUIC_V1, varint};
 
 pub(crate) use armed::Armed;
 use lookup::{Known, Lookup};
@@ -345,9 +345,11 @@ impl Endpoint {
 
     /// Writes the next UDP payload to be sent into `slot`, or `None` if nothing is to be sent now.
     pub fn poll_transmit(&mut self, now: Instant, slot: &mut [u8]) -> Option<Transmit> {
-        if let Some(answer) = self.answers.pop_front()
-            && let Some(space) = slot.get_mut(..answer.data.len())
-        {
+        while let Some(answer) = self.answers.pop_front() {
+            let Some(space) = slot.get_mut(..answer.data.len()) else {
+                self.stats.drop(Drop::Overload);
+                continue;
+            };
             space.copy_from_slice(&answer.data);
             self.stats.tx_datagrams += 1;
             self.stats.tx_bytes += answer.data.len() as u64;
@@ -443,7 +445,7 @@ impl Endpoint {
         let ids: Vec<ConnId> = self.table.ids().collect();
         for id in ids {
             if let Some(conn) = self.table.get(id) {
-                conn.shut_down(now, code, reason);
+                conn.shut_down(now, code.min(varint::MAX), reason);
             }
             self.touch(id);
         }

@@ -117,10 +117,7 @@ impl StreamHeader {
         1 + varint::size(self.id.0) + offset + self.len.map_or(0, varint::size)
     }
 
-    /// Writes the header.
-    ///
-    /// # Panics
-    /// If there is not enough room.
+    /// Writes the header; the writer tells whether it fits.
     #[inline]
     pub fn encode(&self, w: &mut Writer<'_>) {
         let mut bits = STREAM | if self.fin { STREAM_FIN } else { 0 };
@@ -312,7 +309,7 @@ impl<'a> Frame<'a> {
     pub fn encoded_len(&self) -> usize {
         let v = varint::size;
         1 + match self {
-            Self::Padding(n) => n - 1,
+            Self::Padding(n) => return *n,
             Self::Ping | Self::HandshakeDone => 0,
             Self::Ack(ack) => {
                 let count = ack.ranges().count() as u64 - 1;
@@ -340,18 +337,15 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Writes the frame.
-    ///
-    /// # Panics
-    /// If there are fewer than [`Frame::encoded_len`] bytes left.
+    /// Writes the frame; the writer tells whether it fits.
     pub fn encode(&self, w: &mut Writer<'_>) {
-        if let Self::Stream(header) = self {
-            return header.encode(w);
-        }
-        w.u8(self.frame_type() as u8);
         match self {
-            Self::Padding(n) => w.zeros(n - 1),
-            Self::Ping | Self::HandshakeDone | Self::Stream(_) => {}
+            Self::Stream(header) => return header.encode(w),
+            Self::Padding(n) => return w.zeros(*n),
+            _ => w.u8(self.frame_type() as u8),
+        }
+        match self {
+            Self::Ping | Self::HandshakeDone | Self::Stream(_) | Self::Padding(_) => {}
             Self::Ack(ack) => {
                 w.varint(ack.largest);
                 w.varint(ack.delay);
@@ -372,8 +366,7 @@ impl<'a> Frame<'a> {
             Self::NewConnectionId { seq, retire_prior_to, cid, reset_token } => {
                 w.varint(*seq);
                 w.varint(*retire_prior_to);
-                w.u8(cid.len() as u8);
-                w.bytes(cid);
+                w.short(cid);
                 w.bytes(reset_token);
             }
             Self::RetireConnectionId { seq } => w.varint(*seq),
@@ -540,8 +533,15 @@ mod tests {
         let mut buf = [0; 256];
         let mut w = Writer::new(&mut buf);
         frame.encode(&mut w);
-        let n = w.position();
+        let n = w.finish().unwrap();
         assert_eq!(n, frame.encoded_len(), "{frame:?}");
+        for room in 0..n {
+            let mut w = Writer::new(&mut buf[..room]);
+            frame.encode(&mut w);
+            assert_eq!(w.finish(), None, "{frame:?} in {room} bytes");
+        }
+        let mut w = Writer::new(&mut buf);
+        frame.encode(&mut w);
         assert_eq!(Frame::decode(&buf[..n]), Ok((frame.clone(), n)));
         for cut in 0..n {
             let got = Frame::decode(&buf[..cut]);

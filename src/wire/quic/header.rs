@@ -7,6 +7,12 @@ use thiserror::Error;
 use crate::wire::quic::varint::{Reader, Writer};
 use crate::wire::quic::{ConnectionId, QUIC_V1};
 
+/// Longest token that is taken from a Retry packet, in bytes. Every Initial packet of the connection has to carry it
+/// (RFC 9000 §17.2.5.3): in a datagram of 1200 bytes, with connection IDs of 20 bytes, it leaves 129 bytes for frames.
+pub const MAX_TOKEN: usize = 1000;
+
+const _: () = assert!(1 + 4 + 2 * (1 + ConnectionId::MAX) + 2 + MAX_TOKEN + 2 + 4 + 16 + 129 == 1200);
+
 /// Kind of a packet (RFC 9000 §17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PacketType {
@@ -173,10 +179,8 @@ pub struct LongOffsets {
     pub pn_offset: usize,
 }
 
-/// Writes a long header with a two-byte Length field of zero and the packet number.
-///
-/// # Panics
-/// If `out` is too short, or `kind` is not Initial, 0-RTT or Handshake.
+/// Writes a long header with a two-byte Length field of zero and the packet number, of which there are 1 to 4 bytes.
+/// `None` if `out` is too short, or `kind` is not Initial, 0-RTT or Handshake.
 pub fn encode_long(
     out: &mut [u8],
     kind: PacketType,
@@ -185,85 +189,93 @@ pub fn encode_long(
     token: &[u8],
     pn: u64,
     pn_len: usize,
-) -> LongOffsets {
+) -> Option<LongOffsets> {
     let bits = match kind {
         PacketType::Initial => 0,
         PacketType::ZeroRtt => 1,
         PacketType::Handshake => 2,
-        _ => panic!("{kind:?} packets have no packet number behind a long header"),
+        PacketType::Retry | PacketType::VersionNegotiation | PacketType::Short => return None,
     };
     let mut w = Writer::new(out);
-    w.u8(0xc0 | bits << 4 | (pn_len - 1) as u8);
+    w.u8(0xc0 | bits << 4 | pn_bits(pn_len));
     w.u32(QUIC_V1);
-    w.u8(dcid.len() as u8);
-    w.bytes(dcid);
-    w.u8(scid.len() as u8);
-    w.bytes(scid);
+    w.short(dcid);
+    w.short(scid);
     if kind == PacketType::Initial {
         w.prefixed(token);
     }
     let length_offset = w.position();
     w.u16(0x4000);
     let pn_offset = w.position();
-    w.bytes(&pn.to_be_bytes()[8 - pn_len..]);
-    LongOffsets { length_offset, pn_offset }
+    packet_number(&mut w, pn, pn_len);
+    w.finish()?;
+    Some(LongOffsets { length_offset, pn_offset })
 }
 
-/// Writes a short header with the packet number; returns the packet number's offset.
-///
-/// # Panics
-/// If `out` is too short.
-pub fn encode_short(out: &mut [u8], dcid: &[u8], key_phase: bool, pn: u64, pn_len: usize) -> usize {
+/// The bits of the first byte that tell the packet number's length.
+const fn pn_bits(pn_len: usize) -> u8 {
+    debug_assert!(pn_len >= 1 && pn_len <= 4);
+    pn_len.wrapping_sub(1) as u8 & 3
+}
+
+/// The last `pn_len` bytes of a packet number, 1 to 4.
+#[inline(always)]
+fn packet_number(w: &mut Writer<'_>, pn: u64, pn_len: usize) {
+    match pn_len {
+        1 => w.u8(pn as u8),
+        2 => w.u16(pn as u16),
+        3 => w.bytes(&[(pn >> 16) as u8, (pn >> 8) as u8, pn as u8]),
+        _ => w.u32(pn as u32),
+    }
+}
+
+/// Writes a short header with the packet number, of which there are 1 to 4 bytes; returns the packet number's offset.
+/// `None` if `out` is too short.
+#[inline]
+pub fn encode_short(out: &mut [u8], dcid: &[u8], key_phase: bool, pn: u64, pn_len: usize) -> Option<usize> {
     let mut w = Writer::new(out);
-    w.u8(0x40 | u8::from(key_phase) << 2 | (pn_len - 1) as u8);
+    w.u8(0x40 | u8::from(key_phase) << 2 | pn_bits(pn_len));
     // The usual lengths, known to the compiler, are one move each.
     match <&[u8; 8]>::try_from(dcid) {
         Ok(eight) => w.bytes(eight),
         Err(_) => w.bytes(dcid),
     }
     let pn_offset = w.position();
-    match pn_len {
-        1 => w.u8(pn as u8),
-        2 => w.u16(pn as u16),
-        4 => w.u32(pn as u32),
-        _ => w.bytes(&pn.to_be_bytes()[8 - pn_len..]),
-    }
-    pn_offset
+    packet_number(&mut w, pn, pn_len);
+    w.finish().map(|_| pn_offset)
 }
 
-/// Writes a Version Negotiation packet (RFC 9000 §17.2.1); returns its length. `unused` fills the unused bits.
-///
-/// # Panics
-/// If `out` is too short.
-pub fn encode_version_negotiation(out: &mut [u8], unused: u8, dcid: &[u8], scid: &[u8], versions: &[u32]) -> usize {
+/// Writes a Version Negotiation packet (RFC 9000 §17.2.1); returns its length. `unused` fills the unused bits. `None` if
+/// `out` is too short, or an ID has more than 255 bytes.
+pub fn encode_version_negotiation(
+    out: &mut [u8],
+    unused: u8,
+    dcid: &[u8],
+    scid: &[u8],
+    versions: &[u32],
+) -> Option<usize> {
     let mut w = Writer::new(out);
     // The bit that looks like the fixed bit is set, for those who tell QUIC from other protocols by it.
     w.u8(0xc0 | unused & 0x3f);
     w.u32(0);
-    w.u8(dcid.len() as u8);
-    w.bytes(dcid);
-    w.u8(scid.len() as u8);
-    w.bytes(scid);
+    w.short(dcid);
+    w.short(scid);
     for version in versions {
         w.u32(*version);
     }
-    w.position()
+    w.finish()
 }
 
-/// Writes a Retry packet without its integrity tag (RFC 9000 §17.2.5); returns its length so far.
-///
-/// # Panics
-/// If `out` is too short.
-pub fn encode_retry(out: &mut [u8], dcid: &[u8], scid: &[u8], token: &[u8]) -> usize {
+/// Writes a Retry packet without its integrity tag (RFC 9000 §17.2.5); returns its length so far. `None` if `out` is too
+/// short.
+pub fn encode_retry(out: &mut [u8], dcid: &[u8], scid: &[u8], token: &[u8]) -> Option<usize> {
     let mut w = Writer::new(out);
     w.u8(0xf0);
     w.u32(QUIC_V1);
-    w.u8(dcid.len() as u8);
-    w.bytes(dcid);
-    w.u8(scid.len() as u8);
-    w.bytes(scid);
+    w.short(dcid);
+    w.short(scid);
     w.bytes(token);
-    w.position()
+    w.finish()
 }
 
 /// Bits of the first byte that header protection covers (RFC 9001 §5.4.1).
@@ -373,7 +385,7 @@ mod tests {
     #[test]
     fn long_header_round_trip_and_coalescing() {
         let mut out = [0; 100];
-        let at = encode_long(&mut out, PacketType::Initial, &[1; 8], &[2; 5], b"token", 0x1234, 2);
+        let at = encode_long(&mut out, PacketType::Initial, &[1; 8], &[2; 5], b"token", 0x1234, 2).unwrap();
         let end = at.pn_offset + 30;
         out[at.length_offset..at.length_offset + 2].copy_from_slice(&(0x4000 | 30u16).to_be_bytes());
         let parsed = parse(&out, 8).unwrap();
@@ -387,7 +399,7 @@ mod tests {
     #[test]
     fn version_negotiation_round_trip() {
         let mut out = [0; 64];
-        let len = encode_version_negotiation(&mut out, 0x15, &[1; 3], &[2; 4], &[7, 9]);
+        let len = encode_version_negotiation(&mut out, 0x15, &[1; 3], &[2; 4], &[7, 9]).unwrap();
         let parsed = parse(&out[..len], 8).unwrap();
         assert_eq!(parsed.kind, PacketType::VersionNegotiation);
         assert_eq!(versions(&out[..len]).collect::<Vec<_>>(), [7, 9]);
@@ -397,7 +409,7 @@ mod tests {
     #[test]
     fn retry_token_ends_before_the_tag() {
         let mut out = [0; 64];
-        let len = encode_retry(&mut out, &[1; 8], &[2; 8], b"tok");
+        let len = encode_retry(&mut out, &[1; 8], &[2; 8], b"tok").unwrap();
         let parsed = parse(&out[..len + 16], 8).unwrap();
         assert_eq!((parsed.kind, &out[parsed.token]), (PacketType::Retry, &b"tok"[..]));
     }
@@ -408,6 +420,32 @@ mod tests {
         assert_eq!(parse(&[0; 20], 8), Err(HeaderError::FixedBit));
         assert_eq!(parse(&[0x40, 1, 2], 8), Err(HeaderError::Truncated));
         assert_eq!(parse(&[0xc0, 0, 0, 0, 1, 21], 8), Err(HeaderError::ConnectionIdLength(21)));
+    }
+
+    /// One that is just large enough is written, one that lacks a byte is refused.
+    #[test]
+    fn headers_that_do_not_fit_are_refused() {
+        type Encoder<'a> = &'a dyn Fn(&mut [u8]) -> Option<usize>;
+        let encoders: [Encoder<'_>; 5] = [
+            &|out| encode_long(out, PacketType::Initial, &[1; 20], &[2; 20], &[3; 70], 9, 4).map(|at| at.pn_offset + 4),
+            &|out| {
+                encode_long(out, PacketType::Handshake, &[1; 20], &[2; 20], &[3; 70], 9, 3).map(|at| at.pn_offset + 3)
+            },
+            &|out| encode_short(out, &[1; 20], true, 1 << 40, 4).map(|at| at + 4),
+            &|out| encode_version_negotiation(out, 0, &[1; 255], &[2; 255], &[1, 2]),
+            &|out| encode_retry(out, &[1; 20], &[2; 20], &[3; 1500]),
+        ];
+        for (n, encode) in encoders.iter().enumerate() {
+            let mut out = [0; 2000];
+            let len = encode(&mut out).unwrap();
+            for room in 0..len {
+                assert_eq!(encode(&mut out[..room]), None, "encoder {n} with {room} of {len} bytes");
+            }
+            assert_eq!(encode(&mut out[..len]), Some(len));
+        }
+        let mut out = [0; 2000];
+        assert_eq!(encode_long(&mut out, PacketType::Retry, &[], &[], &[], 0, 1), None);
+        assert_eq!(encode_version_negotiation(&mut out, 0, &[0; 256], &[], &[]), None);
     }
 
     proptest! {
@@ -435,7 +473,7 @@ mod tests {
         fn protection_round_trip(mask: [u8; 5], pn_len in 1usize..5, pn in 0u64..1 << 32) {
             let mut packet = [0u8; 40];
             let pn = pn & ((1 << (8 * pn_len)) - 1);
-            let at = encode_short(&mut packet, &[9; 8], true, pn, pn_len);
+            let at = encode_short(&mut packet, &[9; 8], true, pn, pn_len).unwrap();
             let plain = packet;
             apply_protection(&mut packet, at, pn_len, mask);
             let (first, len, got) = remove_protection(&mut packet, at, mask);

@@ -110,7 +110,8 @@ impl TransportParameters {
         ]
     }
 
-    /// The encoded parameters; those at their default are left out.
+    /// The encoded parameters; those at their default are left out. An integer above 2^62-1, which has no encoding, counts
+    /// as that.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut buf = [0; 512];
         let mut w = Writer::new(&mut buf);
@@ -127,13 +128,14 @@ impl TransportParameters {
         bytes(RETRY_SCID, self.retry_source_connection_id.as_deref());
         let (mut this, mut default) = (self.clone(), Self::default());
         for ((id, value), (_, default)) in this.integers().into_iter().zip(default.integers()) {
-            if value != default {
+            let value = (*value).min(varint::MAX);
+            if value != *default {
                 w.varint(id);
-                w.varint(varint::size(*value) as u64);
-                w.varint(*value);
+                w.varint(varint::size(value) as u64);
+                w.varint(value);
             }
         }
-        let len = w.position();
+        let len = w.finish().expect("all of them at their longest take less than 256 bytes");
         buf[..len].to_vec()
     }
 
@@ -237,6 +239,24 @@ mod tests {
         assert_eq!(TransportParameters::decode(&params.to_bytes(), Side::Server), Ok(params.clone()));
         let refused = TransportParameters::decode(&params.to_bytes(), Side::Client);
         assert_eq!(refused, Err(ParamError::ServerOnly(ORIGINAL_DCID)));
+    }
+
+    #[test]
+    fn the_largest_parameters_can_be_written() {
+        let longest = ConnectionId::new(&[7; 20]);
+        let mut params = TransportParameters {
+            original_destination_connection_id: longest,
+            stateless_reset_token: Some([3; 16]),
+            disable_active_migration: true,
+            initial_source_connection_id: longest,
+            retry_source_connection_id: longest,
+            ..TransportParameters::default()
+        };
+        params.integers().into_iter().for_each(|(_, value)| *value = u64::MAX);
+        let bytes = params.to_bytes();
+        assert!(bytes.len() < 256);
+        let refused = TransportParameters::decode(&bytes, Side::Server);
+        assert_eq!(refused, Err(ParamError::Invalid(ACK_DELAY_EXPONENT)), "they are well-formed, if of no use");
     }
 
     #[test]

@@ -3,17 +3,13 @@
 /// Largest value: 2^62-1.
 pub const MAX: u64 = (1 << 62) - 1;
 
-/// Bytes that `value` takes.
-///
-/// # Panics
-/// If `value` is above [`MAX`].
+/// Bytes that `value` takes. Values above [`MAX`] have no encoding; they count as 8 bytes.
 pub const fn size(value: u64) -> usize {
     match value {
         0..=0x3f => 1,
         0x40..=0x3fff => 2,
         0x4000..=0x3fff_ffff => 4,
-        0x4000_0000..=MAX => 8,
-        _ => panic!("a QUIC varint has 62 bits"),
+        _ => 8,
     }
 }
 
@@ -96,20 +92,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Writes to the front of a slice.
-///
-/// # Panics
-/// Every write panics when the slice is too short: callers know the size of what they write.
+/// Writes to the front of a slice. What does not fit is left out, and [`Writer::finish`] tells it in the end.
 #[derive(Debug)]
 pub struct Writer<'a> {
     data: &'a mut [u8],
     pos: usize,
+    /// Something was left out.
+    incomplete: bool,
 }
 
 impl<'a> Writer<'a> {
     /// A writer at the front of `data`.
     pub const fn new(data: &'a mut [u8]) -> Self {
-        Self { data, pos: 0 }
+        Self { data, pos: 0, incomplete: false }
     }
 
     /// Bytes written so far.
@@ -122,17 +117,37 @@ impl<'a> Writer<'a> {
         self.data.len() - self.pos
     }
 
+    /// How many bytes were written. `None` if any write did not fit, or had a value that has no encoding: what is in the
+    /// slice is of no use then.
+    #[must_use = "None means that something did not fit"]
+    pub const fn finish(&self) -> Option<usize> {
+        if self.incomplete { None } else { Some(self.pos) }
+    }
+
+    /// The next `n` bytes to write to, if there are as many.
+    #[inline(always)]
+    fn next(&mut self, n: usize) -> Option<&mut [u8]> {
+        let rest = self.data.get_mut(self.pos..).and_then(|rest| rest.get_mut(..n));
+        match rest {
+            Some(_) => self.pos += n,
+            None => self.incomplete = true,
+        }
+        rest
+    }
+
     /// Appends bytes.
     #[inline(always)]
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.data[self.pos..self.pos + bytes.len()].copy_from_slice(bytes);
-        self.pos += bytes.len();
+        if let Some(next) = self.next(bytes.len()) {
+            next.copy_from_slice(bytes);
+        }
     }
 
     /// Appends `n` zero bytes.
     pub fn zeros(&mut self, n: usize) {
-        self.data[self.pos..self.pos + n].fill(0);
-        self.pos += n;
+        if let Some(next) = self.next(n) {
+            next.fill(0);
+        }
     }
 
     /// Appends a byte.
@@ -156,17 +171,28 @@ impl<'a> Writer<'a> {
     /// Appends a variable-length integer in its shortest form.
     #[inline(always)]
     pub fn varint(&mut self, value: u64) {
-        match size(value) {
-            1 => self.u8(value as u8),
-            2 => self.u16(0x4000 | value as u16),
-            4 => self.u32(0x8000_0000 | value as u32),
-            _ => self.bytes(&(0xc000_0000_0000_0000 | value).to_be_bytes()),
+        match value {
+            0..=0x3f => self.u8(value as u8),
+            0x40..=0x3fff => self.u16(0x4000 | value as u16),
+            0x4000..=0x3fff_ffff => self.u32(0x8000_0000 | value as u32),
+            0x4000_0000..=MAX => self.bytes(&(0xc000_0000_0000_0000 | value).to_be_bytes()),
+            _ => self.incomplete = true,
         }
     }
 
     /// Appends bytes behind their length.
     pub fn prefixed(&mut self, bytes: &[u8]) {
         self.varint(bytes.len() as u64);
+        self.bytes(bytes);
+    }
+
+    /// Appends bytes behind their length in one byte, as connection IDs are (RFC 8999 §5.1).
+    #[inline]
+    pub fn short(&mut self, bytes: &[u8]) {
+        match u8::try_from(bytes.len()) {
+            Ok(len) => self.u8(len),
+            Err(_) => self.incomplete = true,
+        }
         self.bytes(bytes);
     }
 }
@@ -197,11 +223,34 @@ mod tests {
             let mut buf = [0; 8];
             let mut w = Writer::new(&mut buf);
             w.varint(value);
-            let n = w.position();
+            let n = w.finish().unwrap();
             prop_assert_eq!(n, size(value));
             let mut r = Reader::new(&buf[..n]);
             prop_assert_eq!(r.varint(), Some(value));
             prop_assert!(r.is_empty());
+            let mut short = Writer::new(&mut buf[..n - 1]);
+            short.varint(value);
+            prop_assert_eq!((short.finish(), short.position()), (None, 0));
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_in_the_end() {
+        let mut buf = [0; 4];
+        let mut w = Writer::new(&mut buf);
+        w.bytes(b"abc");
+        w.bytes(b"defg");
+        w.u8(b'h');
+        assert_eq!((w.finish(), w.position(), w.remaining()), (None, 4, 0), "what is short may still go in");
+        assert_eq!(&buf, b"abch");
+        let refused = |write: &dyn Fn(&mut Writer<'_>)| {
+            let mut buf = [0; 600];
+            let mut w = Writer::new(&mut buf);
+            write(&mut w);
+            w.finish().is_none()
+        };
+        assert!(refused(&|w| w.varint(MAX + 1)) && refused(&|w| w.varint(u64::MAX)));
+        assert!(refused(&|w| w.zeros(601)) && refused(&|w| w.zeros(usize::MAX)) && !refused(&|w| w.zeros(600)));
+        assert!(refused(&|w| w.short(&[0; 256])) && !refused(&|w| w.short(&[0; 255])));
     }
 }
