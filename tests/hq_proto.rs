@@ -28,7 +28,7 @@ fn options() -> TlsOptions {
 fn client_config(change: impl FnOnce(&mut TransportConfig)) -> ClientConfig {
     let mut transport = TransportConfig::default();
     change(&mut transport);
-    ClientConfig { tls: insecure_client_config(&options()).unwrap(), transport: Arc::new(transport) }
+    ClientConfig::new(insecure_client_config(&options()).unwrap(), transport).unwrap()
 }
 
 fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: BufPool, app: A) -> Core<SimPort, A> {
@@ -67,7 +67,7 @@ impl<C: App> World<C> {
         HqServer::adapt(&mut transport, &pool);
         let config = HqServerConfig { root: dir.join("www"), uploads: Some(dir.join("up")), preload, log: false };
         let app = HqServer::new(&config, &pool).unwrap();
-        let server = ServerConfig { tls, transport: Arc::new(transport) };
+        let server = ServerConfig::new(tls, transport).unwrap();
         Self {
             client: core(a, 2, None, BufPool::heap(), client),
             server: core(b, 1, Some(server), pool.clone(), app),

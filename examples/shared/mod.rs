@@ -7,7 +7,6 @@ mod wire;
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use clap::Parser;
 use gannet::api::*;
@@ -75,17 +74,15 @@ fn tls_options() -> tls::TlsOptions {
 
 /// Settings of a client that trusts everybody, which only an example should.
 pub fn client_config(transport: TransportConfig) -> Result<ClientConfig, Failure> {
-    Ok(ClientConfig { tls: tls::insecure_client_config(&tls_options())?, transport: Arc::new(transport) })
+    Ok(ClientConfig::new(tls::insecure_client_config(&tls_options())?, transport)?)
 }
 
 /// Settings of a server with a certificate that it has just made itself.
 fn server_config(max_udp_payload: u16) -> Result<ServerConfig, Failure> {
     let identity = rcgen::generate_simple_self_signed(["server.example".to_owned()])?;
     let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der())?;
-    Ok(ServerConfig {
-        tls: tls::server_config(vec![identity.cert.der().clone()], key, &tls_options())?,
-        transport: Arc::new(TransportConfig { max_udp_payload, ..TransportConfig::default() }),
-    })
+    let tls = tls::server_config(vec![identity.cert.der().clone()], key, &tls_options())?;
+    Ok(ServerConfig::new(tls, TransportConfig { max_udp_payload, ..TransportConfig::default() })?)
 }
 
 /// Settings of a core at `addr`, a server's if it listens.

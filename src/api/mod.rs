@@ -43,7 +43,6 @@
 //! `dpdk`), each core has a thread of its own that calls [`Core::run`].
 //! ```
 //! use std::net::SocketAddr;
-//! use std::sync::Arc;
 //!
 //! use gannet::api::*;
 //! use gannet::datapath::sim::{SimConfig, SimLink};
@@ -105,13 +104,11 @@
 //! let tls_options = tls::TlsOptions { alpn: vec![b"shout".to_vec()], ..Default::default() };
 //! let identity = rcgen::generate_simple_self_signed(["server.test".to_owned()])?;
 //! let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der())?;
-//! let server = ServerConfig {
-//!     tls: tls::server_config(vec![identity.cert.der().clone()], key, &tls_options)?,
-//!     transport: Arc::default(),
-//! };
+//! let server_tls = tls::server_config(vec![identity.cert.der().clone()], key, &tls_options)?;
+//! let server = ServerConfig::new(server_tls, TransportConfig::default())?;
 //! let mut roots = rustls::RootCertStore::empty();
 //! roots.add(identity.cert.der().clone())?;
-//! let client = ClientConfig { tls: tls::client_config(roots, &tls_options)?, transport: Arc::default() };
+//! let client = ClientConfig::new(tls::client_config(roots, &tls_options)?, TransportConfig::default())?;
 //!
 //! let core_config = |addr: &str, server: Option<ServerConfig>| -> Result<CoreConfig, Box<dyn std::error::Error>> {
 //!     Ok(CoreConfig {
@@ -142,7 +139,6 @@
 //! The same with handles: the cores run on their own threads, and these threads do what they like.
 //! ```
 //! # use std::net::SocketAddr;
-//! # use std::sync::Arc;
 //! use gannet::api::handle::{self, Handle, HandleApp, HandleEvent, Opening};
 //! # use gannet::api::*;
 //! # use gannet::datapath::sim::{SimConfig, SimLink};
@@ -185,13 +181,11 @@
 //! # let tls_options = tls::TlsOptions { alpn: vec![b"shout".to_vec()], ..Default::default() };
 //! # let identity = rcgen::generate_simple_self_signed(["server.test".to_owned()])?;
 //! # let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der())?;
-//! # let server_config = ServerConfig {
-//! #     tls: tls::server_config(vec![identity.cert.der().clone()], key, &tls_options)?,
-//! #     transport: Arc::default(),
-//! # };
+//! # let server_tls = tls::server_config(vec![identity.cert.der().clone()], key, &tls_options)?;
+//! # let server_config = ServerConfig::new(server_tls, TransportConfig::default())?;
 //! # let mut roots = rustls::RootCertStore::empty();
 //! # roots.add(identity.cert.der().clone())?;
-//! # let client_config = ClientConfig { tls: tls::client_config(roots, &tls_options)?, transport: Arc::default() };
+//! # let client_config = ClientConfig::new(tls::client_config(roots, &tls_options)?, TransportConfig::default())?;
 //! # let core_config = |addr: &str, server: Option<ServerConfig>| -> Result<CoreConfig, Box<dyn std::error::Error>> {
 //! #     Ok(CoreConfig {
 //! #         net: NetConfig { addrs: vec![addr.parse()?], ..NetConfig::default() },
@@ -241,9 +235,10 @@ pub use crate::base::time::{Duration, Instant};
 pub use crate::mem::{AllocError, BufPool, Hugepages, PinnedBuf, PinnedRegion, PoolConfig};
 pub use crate::net::{Cidr, NetConfig, NetError, Route};
 pub use crate::quic::{
-    BufferProvider, Chunk, ClientConfig, CloseReason, CongestionAlgorithm, Conn, ConnId, ConnStats, ConnectError, Dir,
-    EndpointConfig, EndpointStats, Event, Notify, OpenError, PlacementStats, Priority, ProvideError, ProvideErrorKind,
-    SendData, SendError, SendErrorKind, ServerConfig, StreamError, StreamId, StreamStats, TransportConfig, tls,
+    BufferProvider, Chunk, ClientConfig, CloseReason, ConfigError, CongestionAlgorithm, Conn, ConnId, ConnStats,
+    ConnectError, Dir, EndpointConfig, EndpointStats, Event, Notify, OpenError, PlacementStats, Priority, ProvideError,
+    ProvideErrorKind, SendData, SendError, SendErrorKind, ServerConfig, StreamError, StreamId, StreamStats,
+    TransportConfig, tls,
 };
 pub use crate::runtime::{
     App, ConnectFailure, Context, Core, CoreConfig, CoreLive, CoreStats, Idle, Observer, RunError, Stage, Stages,

@@ -1,12 +1,16 @@
 //! Configuration of endpoints and connections.
 
+mod check;
+
 use std::fmt;
 use std::sync::Arc;
 
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
-use crate::quic::StreamId;
+use crate::quic::{StreamId, tls};
+
+pub use check::ConfigError;
 
 /// Which congestion controller a connection runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,9 +59,9 @@ impl fmt::Debug for dyn BufferProvider {
 /// Per-connection transport settings, shared by many connections.
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
-    /// Idle timeout announced to the peer; zero turns it off (RFC 9000 §10.1).
+    /// Idle timeout announced to the peer, in whole milliseconds; zero turns it off (RFC 9000 §10.1).
     pub max_idle_timeout: Duration,
-    /// The handshake must finish within this time.
+    /// The handshake must finish within this time (at least 1 ms).
     pub handshake_timeout: Duration,
     /// Connection flow-control window, bytes. Grows with what the application consumes or provides.
     pub max_data: u64,
@@ -81,9 +85,9 @@ pub struct TransportConfig {
     pub pacing: bool,
     /// Assumed round-trip time before the first sample (RFC 9002 §6.2.2).
     pub initial_rtt: Duration,
-    /// Longest time an acknowledgement is held back.
+    /// Longest time an acknowledgement is held back, less than 2^14 ms.
     pub max_ack_delay: Duration,
-    /// Acknowledge at least every this many ack-eliciting packets.
+    /// Acknowledge at least every this many ack-eliciting packets (at least 1).
     pub ack_frequency: u32,
     /// Largest UDP payload to use once the path has been probed to carry it (bytes, at least 1200).
     pub max_udp_payload: u16,
@@ -118,22 +122,80 @@ impl Default for TransportConfig {
     }
 }
 
-/// What a server endpoint accepts connections with.
+/// What a server endpoint accepts connections with. There is none whose settings cannot work.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// TLS settings; made by [`crate::quic::tls::server_config`].
-    pub tls: Arc<rustls::ServerConfig>,
-    /// Transport settings.
-    pub transport: Arc<TransportConfig>,
+    pub(crate) tls: Arc<rustls::ServerConfig>,
+    pub(crate) transport: Arc<TransportConfig>,
 }
 
-/// What a client connects with.
+impl ServerConfig {
+    /// Settings of TLS, made by [`tls::server_config`] or with [`tls::crypto_provider`], and of the transport.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when connections could not be accepted with them, or peers would refuse them.
+    pub fn new(
+        tls: Arc<rustls::ServerConfig>,
+        transport: impl Into<Arc<TransportConfig>>,
+    ) -> Result<Self, ConfigError> {
+        let transport = transport.into();
+        transport.validate()?;
+        tls::check_server(&tls)?;
+        Ok(Self { tls, transport })
+    }
+
+    /// Settings of TLS.
+    pub fn tls(&self) -> &Arc<rustls::ServerConfig> {
+        &self.tls
+    }
+
+    /// Settings of the transport.
+    pub fn transport(&self) -> &Arc<TransportConfig> {
+        &self.transport
+    }
+}
+
+/// What a client connects with. There is none whose settings cannot work.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// TLS settings; made by [`crate::quic::tls::client_config`].
-    pub tls: Arc<rustls::ClientConfig>,
-    /// Transport settings.
-    pub transport: Arc<TransportConfig>,
+    pub(crate) tls: Arc<rustls::ClientConfig>,
+    pub(crate) transport: Arc<TransportConfig>,
+}
+
+impl ClientConfig {
+    /// Settings of TLS, made by [`tls::client_config`] or with [`tls::crypto_provider`], and of the transport.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when nothing could be reached with them.
+    pub fn new(
+        tls: Arc<rustls::ClientConfig>,
+        transport: impl Into<Arc<TransportConfig>>,
+    ) -> Result<Self, ConfigError> {
+        let transport = transport.into();
+        transport.validate()?;
+        tls::check_client(&tls)?;
+        Ok(Self { tls, transport })
+    }
+
+    /// The same with other settings of the transport.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when these cannot work.
+    pub fn with_transport(self, transport: impl Into<Arc<TransportConfig>>) -> Result<Self, ConfigError> {
+        let transport = transport.into();
+        transport.validate()?;
+        Ok(Self { transport, ..self })
+    }
+
+    /// Settings of TLS.
+    pub fn tls(&self) -> &Arc<rustls::ClientConfig> {
+        &self.tls
+    }
+
+    /// Settings of the transport.
+    pub fn transport(&self) -> &Arc<TransportConfig> {
+        &self.transport
+    }
 }
 
 /// Settings of one endpoint, which is one core's engine.

@@ -23,7 +23,9 @@ pub mod tls;
 
 pub use crate::wire::quic::StreamId;
 pub use cid::{CID_LEN, CidCodec, CidInfo};
-pub use config::{BufferProvider, ClientConfig, CongestionAlgorithm, EndpointConfig, ServerConfig, TransportConfig};
+pub use config::{
+    BufferProvider, ClientConfig, ConfigError, CongestionAlgorithm, EndpointConfig, ServerConfig, TransportConfig,
+};
 pub use connection::{
     Conn, OpenError, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError, Transmit,
 };

@@ -129,7 +129,7 @@ impl World {
         let network = Network::new(plan.link, Rng::from_u64(!plan.seed));
         let client = App::new(Side::Client, plan.clone());
         let server = App::new(Side::Server, plan.clone());
-        let server_config = ServerConfig { tls: SERVER_TLS.clone(), transport: transport(&plan, &server) };
+        let server_config = ServerConfig::new(SERVER_TLS.clone(), transport(&plan, &server)).expect("plans make sense");
         let host = |side, app, server| Host {
             side,
             addr: addr(side),
@@ -151,7 +151,8 @@ impl World {
 
     fn connect(&mut self) -> Result<(), Failure> {
         let client = &mut self.hosts[0];
-        let config = ClientConfig { tls: CLIENT_TLS.clone(), transport: transport(&self.plan, &client.app) };
+        let config = ClientConfig::new(CLIENT_TLS.clone(), transport(&self.plan, &client.app))
+            .map_err(|e| format!("configuration: {e}"))?;
         let connected = client.endpoint.connect(self.now, &config, "sim", client.addr, addr(Side::Server));
         client.app.conn = Some(connected.map_err(|e| format!("connect: {e}"))?);
         Ok(())

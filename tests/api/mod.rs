@@ -1,7 +1,7 @@
 //! Two cores over a simulated link, each with a handle.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::thread;
 
 use gannet::api::handle::{self, CommandError, CommandErrorKind};
@@ -26,7 +26,7 @@ fn tls_options() -> tls::TlsOptions {
 
 /// What a client connects with.
 pub fn client_config(transport: TransportConfig) -> ClientConfig {
-    ClientConfig { tls: tls::insecure_client_config(&tls_options()).unwrap(), transport: Arc::new(transport) }
+    ClientConfig::new(tls::insecure_client_config(&tls_options()).unwrap(), transport).unwrap()
 }
 
 /// The server's address.
@@ -91,10 +91,8 @@ fn core(port: SimPort, addr: &str, server: Option<ServerConfig>, pool: &BufPool,
 impl World {
     pub fn new(setup: Setup) -> Self {
         let key = rustls::pki_types::PrivateKeyDer::try_from(IDENTITY.signing_key.serialize_der()).unwrap();
-        let server_config = ServerConfig {
-            tls: tls::server_config(vec![IDENTITY.cert.der().clone()], key, &tls_options()).unwrap(),
-            transport: Arc::new(setup.server),
-        };
+        let tls = tls::server_config(vec![IDENTITY.cert.der().clone()], key, &tls_options()).unwrap();
+        let server_config = ServerConfig::new(tls, setup.server).unwrap();
         let (server_port, client_port) = SimLink::pair(SimConfig::default());
         let (server, mut server_app) = handle::channel(setup.server_capacity);
         let (client, client_app) = handle::channel(setup.client_capacity);

@@ -94,7 +94,7 @@ impl Host {
 
     /// A server whose pooled streams have the memory of `pool`.
     pub fn server_on(transport: TransportConfig, pool: BufPool) -> Self {
-        let config = ServerConfig { tls: SERVER_TLS.clone(), transport: Arc::new(transport) };
+        let config = ServerConfig::new(SERVER_TLS.clone(), transport).unwrap();
         Self::new(Side::Server, Endpoint::new(endpoint_config(Side::Server), Some(config), pool))
     }
 
@@ -108,7 +108,7 @@ impl Host {
 
     /// Starts a connection to the server.
     pub fn connect(&mut self, transport: TransportConfig) {
-        let config = ClientConfig { tls: CLIENT_TLS.clone(), transport: Arc::new(transport) };
+        let config = ClientConfig::new(CLIENT_TLS.clone(), transport).unwrap();
         let conn = self.endpoint.connect(self.now, &config, "sim", client_addr(), server_addr());
         self.conn = Some(conn.unwrap());
     }

@@ -33,7 +33,7 @@ fn tls_options(alpn: &[u8]) -> TlsOptions {
 
 /// What a client connects with, before the perf client changes the windows.
 pub fn client_config(base: TransportConfig) -> ClientConfig {
-    ClientConfig { tls: insecure_client_config(&tls_options(ALPN)).expect("suites"), transport: Arc::new(base) }
+    ClientConfig::new(insecure_client_config(&tls_options(ALPN)).expect("suites"), base).expect("settings")
 }
 
 /// A plan for the server here.
@@ -110,8 +110,7 @@ impl<C: App> World<C> {
         base: TransportConfig,
     ) -> Self {
         let (a, b) = SimLink::pair(SimConfig::default());
-        let transport = Arc::new(server_transport(base, provider));
-        let server = ServerConfig { tls, transport };
+        let server = ServerConfig::new(tls, server_transport(base, provider)).expect("settings");
         Self {
             client: core(a, 2, None, client_pool.clone(), client),
             server: core(b, 1, Some(server), server_pool.clone(), PerfServer::new(server_pool.clone())),

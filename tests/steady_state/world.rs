@@ -35,7 +35,7 @@ fn options() -> tls::TlsOptions {
 
 /// What a client connects with.
 pub fn client_config(transport: TransportConfig) -> ClientConfig {
-    ClientConfig { tls: tls::insecure_client_config(&options()).unwrap(), transport: Arc::new(transport) }
+    ClientConfig::new(tls::insecure_client_config(&options()).unwrap(), transport).unwrap()
 }
 
 /// A port that loses frames, and swaps neighbours, of every thousand received.
@@ -140,7 +140,7 @@ impl<C: App, S: App> World<C, S> {
     pub fn new(link: Link, transport: TransportConfig, client: C, server: S) -> Self {
         let (a, b) = SimLink::pair(SimConfig { mtu: link.mtu, ..SimConfig::default() });
         let rough = |port, seed| Rough { port, lost: link.lost, swapped: link.swapped, rng: Rng::from_u64(seed) };
-        let tls = ServerConfig { tls: TLS.clone(), transport: Arc::new(transport) };
+        let tls = ServerConfig::new(TLS.clone(), transport).unwrap();
         Self {
             client: core(rough(a, 5), 1, None, client),
             server: core(rough(b, 6), 2, Some(tls), server),

@@ -134,7 +134,7 @@ impl<C: App, S: App> World<C, S> {
         let (left, right) = wire::pair(setup.mtu, frames, &pool(frame_bytes)?)?;
         let most = setup.max_connections;
         let fit = |t: TransportConfig| TransportConfig { max_udp_payload: setup.mtu - HEADERS, ..t };
-        let accept = ServerConfig { tls: server_tls()?, transport: Arc::new(fit(setup.server)) };
+        let accept = ServerConfig::new(server_tls()?, fit(setup.server))?;
         Ok(Self {
             client: alloc::on(Account::Left, || core(left, 2, None, setup.client_pool, most, client))?,
             server: alloc::on(Account::Right, || core(right, 1, Some(accept), setup.server_pool, most, server))?,
@@ -255,5 +255,5 @@ fn core<A: App>(
 /// What rustls refuses.
 pub fn client_config(mtu: u16, transport: TransportConfig) -> Result<ClientConfig, Failure> {
     let transport = TransportConfig { max_udp_payload: mtu - HEADERS, ..transport };
-    Ok(ClientConfig { tls: client_tls()?, transport: Arc::new(transport) })
+    Ok(ClientConfig::new(client_tls()?, transport)?)
 }

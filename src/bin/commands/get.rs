@@ -53,7 +53,7 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
     let client = HqClientConfig {
         remote,
         server_name,
-        client: ClientConfig { tls, transport: Arc::new(config) },
+        client: ClientConfig::new(tls, config)?,
         jobs,
         hash: args.sha256,
         hold: args.hold,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use gannet::proto::perf::{
     ALPN, LiveCounts, PerfClient, PerfLive, PerfPlan, PerfResults, PerfServer, server_transport,
 };
-use gannet::quic::{ClientConfig, ServerConfig};
+use gannet::quic::{ClientConfig, ServerConfig, TransportConfig};
 use gannet::report::file::write_atomically;
 use gannet::report::{Bar, HdrLog, Series, machine, text, write_hdr_log};
 
@@ -28,7 +28,7 @@ pub fn serve_on(args: &PerfServerArgs, tls: Arc<rustls::ServerConfig>, mut sessi
     let app = PerfServer::new(session.pool.clone());
     let config = server_transport(transport(&args.engine, &session.caps()), &session.pool);
     let mut watch = Watch::new(app.live(), !(args.engine.live || args.engine.verbose > 0));
-    let server = ServerConfig { tls, transport: Arc::new(config) };
+    let server = ServerConfig::new(tls, config)?;
     let ready = ready_line(&args.engine.addrs[0].addr, args.listen, &session);
     session.run(app, Some((args.listen, server)), || say(&ready), || watch.look())?;
     Ok(())
@@ -49,7 +49,7 @@ pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
     let remote = resolve(&args.connect, &args.engine)?;
     let name = args.server_name.clone().unwrap_or_else(|| args.connect.host.clone());
     let tls = client_tls(&args.trust, &tls_options(&args.engine, ALPN)?)?;
-    let client = ClientConfig { tls, transport: Arc::default() };
+    let client = ClientConfig::new(tls, TransportConfig::default())?;
     let plan = PerfPlan {
         upload: args.upload,
         download: args.download,
@@ -68,7 +68,7 @@ pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
 
 /// Measures over a port that is open already.
 pub fn measure_on(args: &PerfClientArgs, mut plan: PerfPlan, mut session: Session) -> Result<(), Failure> {
-    plan.client_config.transport = Arc::new(transport(&args.engine, &session.caps()));
+    plan.client_config = plan.client_config.with_transport(transport(&args.engine, &session.caps()))?;
     let app = PerfClient::new(plan, session.pool.clone())?;
     let mut watch = Watch::new(app.live(), args.engine.quiet);
     let start = SystemTime::now();

@@ -31,7 +31,7 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
     )?;
     let mut config = transport(&args.engine, &session.caps());
     HqServer::adapt(&mut config, &session.pool);
-    let server = ServerConfig { tls, transport: Arc::new(config) };
+    let server = ServerConfig::new(tls, config)?;
     let what = session.describe();
     let addr = args.engine.addrs[0].addr;
     let ready = || say(&format!("ready: https://{}/ on {what}", std::net::SocketAddr::new(addr, args.listen)));

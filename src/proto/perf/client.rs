@@ -86,8 +86,8 @@ impl PerfClient {
         let shape = ReceiveShape::new(plan.download, answers, memory);
         let buffers =
             Buffers::new(pool, shape, answers).map_err(|error| PlanError::Memory { streams: answers, error })?;
-        let base = (*plan.client_config.transport).clone();
-        plan.client_config.transport = Arc::new(client_transport(base, &shape, plan.streams));
+        let base = (**plan.client_config.transport()).clone();
+        plan.client_config = plan.client_config.with_transport(client_transport(base, &shape, plan.streams))?;
         Ok(Self {
             template: Template::new(plan.upload, plan.download),
             shape,

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::base::time::Duration;
 use crate::mem::AllocError;
 use crate::proto::perf::{SIZE_LEN, UNLIMITED};
-use crate::quic::ClientConfig;
+use crate::quic::{ClientConfig, ConfigError};
 use crate::wire::quic::varint;
 
 /// Receive buffers of a long download, bytes each.
@@ -60,6 +60,9 @@ pub enum PlanError {
     /// Nothing would end it.
     #[error("neither a number of requests nor a duration is given: the run would never end")]
     Endless,
+    /// The transport settings that it comes to are not possible.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// An answer without end needs an end.
     #[error("an unlimited download needs a duration")]
     UnlimitedWithoutDuration,
@@ -208,13 +211,13 @@ impl ReceiveShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quic::TransportConfig;
     use crate::quic::tls::{TlsOptions, insecure_client_config};
     use proptest::prelude::*;
-    use std::sync::Arc;
 
     fn plan() -> PerfPlan {
-        let tls = insecure_client_config(&TlsOptions::default()).unwrap();
-        let config = ClientConfig { tls, transport: Arc::default() };
+        let tls = insecure_client_config(&TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() }).unwrap();
+        let config = ClientConfig::new(tls, TransportConfig::default()).unwrap();
         PerfPlan::new(SocketAddr::from(([10, 0, 0, 1], 443)), "x", config)
     }
 

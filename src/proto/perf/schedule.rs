@@ -93,10 +93,9 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quic::ClientConfig;
     use crate::quic::tls::{TlsOptions, insecure_client_config};
+    use crate::quic::{ClientConfig, TransportConfig};
     use std::net::SocketAddr;
-    use std::sync::Arc;
 
     const T0: Instant = Instant::from_nanos(1_000_000_000);
 
@@ -105,8 +104,8 @@ mod tests {
     }
 
     fn schedule(change: impl Fn(&mut PerfPlan)) -> Schedule {
-        let tls = insecure_client_config(&TlsOptions::default()).unwrap();
-        let config = ClientConfig { tls, transport: Arc::default() };
+        let tls = insecure_client_config(&TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() }).unwrap();
+        let config = ClientConfig::new(tls, TransportConfig::default()).unwrap();
         let mut plan = PerfPlan::new(SocketAddr::from(([10, 0, 0, 1], 443)), "x", config);
         plan.requests = None;
         change(&mut plan);

@@ -43,7 +43,8 @@ impl Connection {
             initial_max_streams_bidi: config.max_streams_bidi,
             initial_max_streams_uni: config.max_streams_uni,
             ack_delay_exponent: 3,
-            max_ack_delay: config.max_ack_delay.as_millis() as u64,
+            // Never less than what acknowledgements wait.
+            max_ack_delay: config.max_ack_delay.as_micros().div_ceil(1000) as u64,
             disable_active_migration: true,
             active_connection_id_limit: MAX_ACTIVE as u64,
             ..TransportParameters::default()

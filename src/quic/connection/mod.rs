@@ -36,8 +36,8 @@ use crate::quic::space::Space;
 use crate::quic::stats::{ConnStats, EndpointStats, PlacementStats};
 use crate::quic::stream::{Streams, Windows};
 use crate::quic::tls::TlsSession;
-use crate::wire::quic::ConnectionId;
 use crate::wire::quic::params::TransportParameters;
+use crate::wire::quic::{ConnectionId, varint};
 
 pub use api::{Conn, OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
 use closing::State;
@@ -378,6 +378,6 @@ impl Connection {
 impl TransportConfig {
     /// Window of streams that the peer opens: what the provider promises, if there is one.
     fn peer_window(&self, pooled: u64) -> u64 {
-        self.provider.as_ref().map_or(pooled, |p| p.initial_window())
+        self.provider.as_ref().map_or(pooled, |p| p.initial_window().min(varint::MAX))
     }
 }

@@ -7,10 +7,12 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CipherSuiteCommon, CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::quic::{ClientConnection, ServerConnection, Version};
 use rustls::{DigitallySignedStruct, KeyLog, RootCertStore, SignatureScheme, SupportedCipherSuite, Tls13CipherSuite};
 use thiserror::Error;
 
 use crate::crypto::Suite;
+use crate::quic::ConfigError;
 use crate::quic::tls::keys::Capture;
 
 /// What both sides of TLS are configured with.
@@ -82,7 +84,9 @@ static CHACHA20: LazyLock<Tls13CipherSuite> = LazyLock::new(|| {
     with_capture(aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256, &Capture(Suite::ChaCha20Poly1305))
 });
 
-fn provider(suites: &[Suite]) -> Arc<CryptoProvider> {
+/// The provider that configurations for this engine have to be built with, for those who use rustls' own builders: that
+/// of aws-lc-rs, with cipher suites whose packet protection is ours. `suites`: which ones, best first; empty for all.
+pub fn crypto_provider(suites: &[Suite]) -> Arc<CryptoProvider> {
     let all = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
     let suites = if suites.is_empty() { &all } else { suites };
     let cipher_suites = suites.iter().map(|suite| {
@@ -93,6 +97,55 @@ fn provider(suites: &[Suite]) -> Arc<CryptoProvider> {
         })
     });
     Arc::new(CryptoProvider { cipher_suites: cipher_suites.collect(), ..aws_lc_rs::default_provider() })
+}
+
+/// Whether the engine gets at the keys that come out of `suite`.
+fn is_ours(suite: &Tls13CipherSuite) -> bool {
+    [&AES_128, &AES_256, &CHACHA20].into_iter().any(|ours| std::ptr::eq(&**ours, suite))
+}
+
+/// Whether keys of every suite that may be negotiated can be had: QUIC has TLS 1.3 only (RFC 9001 §4.2).
+fn check_suites(provider: &CryptoProvider) -> Result<(), ConfigError> {
+    let mut suites = provider.cipher_suites.iter().filter_map(|suite| suite.tls13());
+    match suites.find(|suite| !is_ours(suite)) {
+        Some(foreign) => Err(ConfigError::ForeignSuite(format!("{:?}", foreign.common.suite))),
+        None => Ok(()),
+    }
+}
+
+fn check_alpn(protocols: &[Vec<u8>]) -> Result<(), ConfigError> {
+    // Names have a length of one byte, and none is empty (RFC 7301 §3.1).
+    match protocols.iter().find(|name| name.is_empty() || name.len() > 255) {
+        Some(name) => Err(ConfigError::Number {
+            name: "length of an application protocol's name",
+            value: name.len() as u64,
+            min: 1,
+            max: 255,
+        }),
+        None if protocols.is_empty() => Err(ConfigError::NoAlpn),
+        None => Ok(()),
+    }
+}
+
+/// Whether servers can accept connections with `config`.
+pub(crate) fn check_server(config: &Arc<rustls::ServerConfig>) -> Result<(), ConfigError> {
+    check_suites(config.crypto_provider())?;
+    check_alpn(&config.alpn_protocols)?;
+    if config.max_early_data_size != 0 {
+        return Err(ConfigError::EarlyData(config.max_early_data_size));
+    }
+    // It alone knows which versions it may speak.
+    let session = ServerConnection::new(config.clone(), Version::V1, Vec::new());
+    session.map(drop).map_err(|e| ConfigError::Tls(e.to_string()))
+}
+
+/// Whether clients can connect with `config`.
+pub(crate) fn check_client(config: &Arc<rustls::ClientConfig>) -> Result<(), ConfigError> {
+    check_suites(config.crypto_provider())?;
+    check_alpn(&config.alpn_protocols)?;
+    let nobody = ServerName::try_from("invalid").expect("a DNS name");
+    let session = ClientConnection::new(config.clone(), Version::V1, nobody, Vec::new());
+    session.map(drop).map_err(|e| ConfigError::Tls(e.to_string()))
 }
 
 /// Does once what the first handshake on a thread would have to wait for: seeding the random number
@@ -117,7 +170,7 @@ pub fn server_config(
     key: PrivateKeyDer<'static>,
     options: &TlsOptions,
 ) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
-    let mut config = rustls::ServerConfig::builder_with_provider(provider(&options.suites))
+    let mut config = rustls::ServerConfig::builder_with_provider(crypto_provider(&options.suites))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_single_cert(certs, key)?;
@@ -142,7 +195,7 @@ fn finish_client(mut config: rustls::ClientConfig, options: &TlsOptions) -> Arc<
 /// # Errors
 /// When no suite is usable.
 pub fn client_config(roots: RootCertStore, options: &TlsOptions) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-    let config = rustls::ClientConfig::builder_with_provider(provider(&options.suites))
+    let config = rustls::ClientConfig::builder_with_provider(crypto_provider(&options.suites))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -155,7 +208,7 @@ pub fn client_config(roots: RootCertStore, options: &TlsOptions) -> Result<Arc<r
 /// # Errors
 /// When no suite is usable.
 pub fn insecure_client_config(options: &TlsOptions) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-    let provider = provider(&options.suites);
+    let provider = crypto_provider(&options.suites);
     let any = AnyCertificate::new(&provider);
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -13,11 +13,11 @@ use rustls::quic::{ClientConnection, Connection as Quic, ServerConnection, Versi
 
 use crate::crypto::{Keys, PacketKey};
 
-pub(crate) use config::warm_up;
 pub use config::{
-    AnyCertificate, PemError, TlsOptions, client_config, insecure_client_config, load_certs, load_private_key,
-    load_roots, server_config,
+    AnyCertificate, PemError, TlsOptions, client_config, crypto_provider, insecure_client_config, load_certs,
+    load_private_key, load_roots, server_config,
 };
+pub(crate) use config::{check_client, check_server, warm_up};
 
 /// TLS failed: the alert to send (RFC 8446 §6) and what was wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,4 @@
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use super::*;
 use crate::mem::BufPool;
@@ -8,9 +7,10 @@ use crate::quic::{ClientConfig, ConnId, Endpoint, EndpointConfig, TransportConfi
 
 /// An engine with one connection that has not heard of its peer yet, but may open a stream.
 fn connecting() -> (Endpoint, ConnId) {
-    let tls = tls::insecure_client_config(&tls::TlsOptions::default()).unwrap();
+    let tls =
+        tls::insecure_client_config(&tls::TlsOptions { alpn: vec![b"x".to_vec()], ..Default::default() }).unwrap();
     let transport = TransportConfig { stream_window_bidi_local: 0, ..TransportConfig::default() };
-    let client = ClientConfig { tls, transport: Arc::new(transport) };
+    let client = ClientConfig::new(tls, transport).unwrap();
     let mut endpoint = Endpoint::new(EndpointConfig::from_seed([1; 32]), None, BufPool::heap());
     let (local, remote) = (SocketAddr::from(([192, 0, 2, 1], 5)), SocketAddr::from(([192, 0, 2, 2], 443)));
     let id = endpoint.connect(Instant::ZERO, &client, "server.test", local, remote).unwrap();

@@ -1,0 +1,185 @@
+//! Which settings are possible, said where they are made rather than at the first connection.
+
+use thiserror::Error;
+
+use crate::base::time::Duration;
+use crate::quic::TransportConfig;
+use crate::quic::path::MIN_MTU;
+use crate::wire::quic::varint;
+
+/// Longest time that a setting may be. What shall have no end is said in another way.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Unit of the times that peers tell each other (RFC 9000 §18.2).
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// Longest `max_ack_delay`: peers refuse 2^14 ms (RFC 9000 §18.2).
+const MAX_ACK_DELAY: Duration = Duration::from_millis((1 << 14) - 1);
+
+/// Most streams that a peer may be allowed (RFC 9000 §4.6).
+const MAX_STREAMS: u64 = 1 << 60;
+
+/// Largest UDP payload that IPv4 and IPv6 can carry, bytes.
+const MAX_UDP_PAYLOAD: u64 = 65_527;
+
+/// Settings that cannot work.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A number is too small or too large.
+    #[error("{name} is {value}; possible is {min} to {max}")]
+    Number {
+        /// The setting.
+        name: &'static str,
+        /// What it is.
+        value: u64,
+        /// The least that is possible.
+        min: u64,
+        /// The most that is possible.
+        max: u64,
+    },
+    /// A time is too short or too long.
+    #[error("{name} is {value:?}; possible is {min:?} to {max:?}")]
+    Time {
+        /// The setting.
+        name: &'static str,
+        /// What it is.
+        value: Duration,
+        /// The shortest that is possible.
+        min: Duration,
+        /// The longest that is possible.
+        max: Duration,
+    },
+    /// There is no application protocol, without which no QUIC handshake may complete (RFC 9001 §8.1).
+    #[error("no application protocol: set alpn_protocols (TlsOptions::alpn) to at least one")]
+    NoAlpn,
+    /// A cipher suite is not made for this engine, which does the packet protection itself.
+    #[error("the cipher suite {0} is another provider's: build the rustls configuration with tls::crypto_provider()")]
+    ForeignSuite(String),
+    /// 0-RTT is announced, which the engine does not do.
+    #[error("max_early_data_size is {0}, but 0-RTT is not supported: it has to be 0")]
+    EarlyData(u32),
+    /// rustls cannot make QUIC sessions with the configuration.
+    #[error("rustls refuses: {0}")]
+    Tls(String),
+}
+
+fn number(name: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(ConfigError::Number { name, value, min, max }) }
+}
+
+fn time(name: &'static str, value: Duration, min: Duration, max: Duration) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(ConfigError::Time { name, value, min, max }) }
+}
+
+impl TransportConfig {
+    /// Whether connections can have these settings. [`ServerConfig::new`](crate::quic::ServerConfig::new) and
+    /// [`ClientConfig::new`](crate::quic::ClientConfig::new) call it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first setting that is not possible, and what would be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let provided = self.provider.as_ref().map_or(0, |provider| provider.initial_window());
+        let windows = [
+            ("max_data", self.max_data),
+            ("stream_window_bidi_local", self.stream_window_bidi_local),
+            ("stream_window_bidi_remote", self.stream_window_bidi_remote),
+            ("stream_window_uni", self.stream_window_uni),
+            ("initial_window of the provider", provided),
+        ];
+        for (name, value) in windows {
+            number(name, value, 0, varint::MAX)?;
+        }
+        number("max_streams_bidi", self.max_streams_bidi, 0, MAX_STREAMS)?;
+        number("max_streams_uni", self.max_streams_uni, 0, MAX_STREAMS)?;
+        number("max_udp_payload", self.max_udp_payload.into(), MIN_MTU.into(), MAX_UDP_PAYLOAD)?;
+        number("send_budget", self.send_budget, 1, u64::MAX)?;
+        number("ack_frequency", self.ack_frequency.into(), 1, u32::MAX.into())?;
+        // Shorter ones would be announced as 0, which means that there is none.
+        if !self.max_idle_timeout.is_zero() {
+            time("max_idle_timeout", self.max_idle_timeout, MILLISECOND, LONGEST)?;
+        }
+        time("handshake_timeout", self.handshake_timeout, MILLISECOND, LONGEST)?;
+        time("initial_rtt", self.initial_rtt, Duration::from_micros(1), Duration::from_secs(60))?;
+        time("max_ack_delay", self.max_ack_delay, Duration::ZERO, MAX_ACK_DELAY)?;
+        self.keep_alive.map_or(Ok(()), |every| time("keep_alive", every, MILLISECOND, LONGEST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::mem::PinnedBuf;
+    use crate::quic::{BufferProvider, StreamId};
+
+    #[test]
+    fn the_defaults_are_possible() {
+        assert_eq!(TransportConfig::default().validate(), Ok(()));
+    }
+
+    /// Each of these ended in a panic, a refusal by every peer or a connection that cannot live, at the first connection.
+    #[test]
+    fn what_cannot_work_is_named() {
+        type Break = fn(&mut TransportConfig);
+        let broken: [(Break, &str); 22] = [
+            (|c| c.max_data = u64::MAX, "max_data is 18446744073709551615; possible is 0 to 4611686018427387903"),
+            (|c| c.stream_window_bidi_local = 1 << 62, "stream_window_bidi_local is "),
+            (|c| c.stream_window_bidi_remote = u64::MAX, "stream_window_bidi_remote is "),
+            (|c| c.stream_window_uni = u64::MAX, "stream_window_uni is "),
+            (|c| c.max_streams_bidi = (1 << 60) + 1, "max_streams_bidi is "),
+            (|c| c.max_streams_uni = u64::MAX, "max_streams_uni is "),
+            (|c| c.max_udp_payload = 1000, "max_udp_payload is 1000; possible is 1200 to 65527"),
+            (|c| c.max_udp_payload = u16::MAX, "max_udp_payload is 65535"),
+            (|c| c.send_budget = 0, "send_budget is 0"),
+            (|c| c.ack_frequency = 0, "ack_frequency is 0"),
+            (|c| c.max_idle_timeout = Duration::from_micros(500), "max_idle_timeout is 500µs; possible is 1ms to "),
+            (|c| c.max_idle_timeout = Duration::MAX, "max_idle_timeout is "),
+            (|c| c.handshake_timeout = Duration::ZERO, "handshake_timeout is 0ns"),
+            (|c| c.handshake_timeout = Duration::MAX, "handshake_timeout is "),
+            (|c| c.initial_rtt = Duration::ZERO, "initial_rtt is 0ns"),
+            (|c| c.initial_rtt = Duration::MAX, "initial_rtt is "),
+            (|c| c.max_ack_delay = Duration::from_secs(20), "max_ack_delay is 20s; possible is 0ns to 16.383s"),
+            (|c| c.max_ack_delay = Duration::from_micros(16_383_001), "max_ack_delay is "),
+            (|c| c.keep_alive = Some(Duration::ZERO), "keep_alive is 0ns"),
+            (|c| c.keep_alive = Some(Duration::MAX), "keep_alive is "),
+            (|c| c.provider = Some(Arc::new(Boundless)), "initial_window of the provider is "),
+            (|c| c.max_idle_timeout = LONGEST + MILLISECOND, "max_idle_timeout is "),
+        ];
+        for (breaks, says) in broken {
+            let mut config = TransportConfig::default();
+            breaks(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with(says), "{error:?} should begin with {says:?}");
+        }
+    }
+
+    #[test]
+    fn extremes_are_possible() {
+        let config = TransportConfig {
+            max_idle_timeout: LONGEST,
+            max_data: varint::MAX,
+            stream_window_bidi_local: 0,
+            stream_window_bidi_remote: varint::MAX,
+            max_streams_bidi: 0,
+            max_streams_uni: MAX_STREAMS,
+            send_budget: u64::MAX,
+            max_ack_delay: MAX_ACK_DELAY,
+            max_udp_payload: 65_527,
+            ..TransportConfig::default()
+        };
+        assert_eq!(config.validate(), Ok(()));
+        assert_eq!(TransportConfig { max_idle_timeout: Duration::ZERO, ..config }.validate(), Ok(()));
+    }
+
+    struct Boundless;
+
+    impl BufferProvider for Boundless {
+        fn initial_window(&self) -> u64 {
+            u64::MAX
+        }
+
+        fn provide(&self, _: StreamId, _: &mut dyn FnMut(PinnedBuf)) {}
+    }
+}
