@@ -3,13 +3,29 @@
 use std::ops::Range;
 
 use crate::base::range_set::RangeSet;
+use crate::quic::recovery::SpaceId;
 use crate::wire::quic::TransportError;
 
-/// Bytes beyond what TLS has read that are kept (RFC 9000 §7.5 asks for at least 4096).
-const MAX_BUFFERED: u64 = 64 << 10;
+/// What of a space's CRYPTO stream is kept for TLS, which reads in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bounds {
+    /// Bytes beyond what TLS has read (RFC 9000 §7.5 asks for at least 4096).
+    bytes: u64,
+    /// Pieces that they may lie scattered in. Clients that shuffle their first flight make some.
+    pieces: usize,
+}
 
-/// Pieces that buffered bytes may lie scattered in. Clients that shuffle their first flight make some.
-const MAX_PIECES: usize = 256;
+impl Bounds {
+    /// Initial packets come from anybody: a server's memory for them is that of an address that was not validated. Only
+    /// the handshake has something long to say, certificates; what comes after it are session tickets.
+    const fn of(space: SpaceId) -> Self {
+        match space {
+            SpaceId::Initial => Self { bytes: 8 << 10, pieces: 64 },
+            SpaceId::Handshake => Self { bytes: 64 << 10, pieces: 256 },
+            SpaceId::Data => Self { bytes: 16 << 10, pieces: 64 },
+        }
+    }
+}
 
 /// Handshake bytes to send. What is kept of them goes when all of it is acknowledged, or with their space.
 #[derive(Debug, Default)]
@@ -137,10 +153,14 @@ struct Receiving {
 }
 
 impl CryptoRecv {
-    /// Takes a CRYPTO frame in.
-    pub(crate) fn insert(&mut self, offset: u64, bytes: &[u8]) -> Result<(), TransportError> {
-        let end = offset + bytes.len() as u64;
-        if end > self.base + MAX_BUFFERED {
+    /// Takes a CRYPTO frame of `space` in.
+    ///
+    /// # Errors
+    /// `CRYPTO_BUFFER_EXCEEDED` if more would have to be kept than the space may (RFC 9000 §7.5).
+    pub(crate) fn insert(&mut self, space: SpaceId, offset: u64, bytes: &[u8]) -> Result<(), TransportError> {
+        let bounds = Bounds::of(space);
+        let end = offset.saturating_add(bytes.len() as u64);
+        if end > self.base + bounds.bytes {
             return Err(TransportError::CRYPTO_BUFFER_EXCEEDED);
         }
         if end <= self.base {
@@ -149,6 +169,9 @@ impl CryptoRecv {
         let skip = self.base.saturating_sub(offset) as usize;
         let start = (offset + skip as u64 - self.base) as usize;
         let bytes = &bytes[skip..];
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let state = self.state.get_or_insert_default();
         if state.data.len() < start + bytes.len() {
             state.data.resize(start + bytes.len(), 0);
@@ -161,7 +184,7 @@ impl CryptoRecv {
             state.data[at..at + n].copy_from_slice(&bytes[from..from + n]);
         }
         state.received.insert(range);
-        if state.received.len() > MAX_PIECES {
+        if state.received.len() > bounds.pieces {
             return Err(TransportError::CRYPTO_BUFFER_EXCEEDED);
         }
         Ok(())
@@ -193,18 +216,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reorders_and_bounds() {
+    fn reorders() {
         let mut r = CryptoRecv::default();
-        r.insert(3, b"def").unwrap();
+        let space = SpaceId::Initial;
+        r.insert(space, 3, b"def").unwrap();
         assert_eq!(r.take(), None);
-        r.insert(0, b"abcd").unwrap();
+        r.insert(space, 0, b"abcd").unwrap();
         assert_eq!(r.take().unwrap(), b"abcdef");
-        r.insert(2, b"cdefgh").unwrap();
+        r.insert(space, 2, b"cdefgh").unwrap();
         assert_eq!(r.take().unwrap(), b"gh");
         assert!(!r.has_gap());
-        assert_eq!(r.insert(8 + MAX_BUFFERED, b"x"), Err(TransportError::CRYPTO_BUFFER_EXCEEDED));
-        let pieces = (0..).take_while(|n| r.insert(10 + 2 * n, b"x").is_ok()).count();
-        assert_eq!(pieces, MAX_PIECES);
+        r.insert(space, 9, b"").unwrap();
+        assert!(!r.has_gap(), "no bytes, no memory");
+    }
+
+    #[test]
+    fn keeps_so_many_bytes_and_pieces_and_no_more() {
+        for (space, bytes, pieces) in
+            [(SpaceId::Initial, 8192, 64), (SpaceId::Handshake, 65_536, 256), (SpaceId::Data, 16_384, 64)]
+        {
+            let full = || {
+                let mut r = CryptoRecv::default();
+                r.insert(space, 0, b"12345678").unwrap();
+                assert_eq!(r.take().unwrap().len(), 8);
+                r
+            };
+            let exceeded = Err(TransportError::CRYPTO_BUFFER_EXCEEDED);
+            assert_eq!(full().insert(space, 8 + bytes, b"x"), exceeded);
+            assert_eq!(full().insert(space, u64::MAX, b"x"), exceeded);
+            assert_eq!(full().insert(space, 8, &vec![0; bytes as usize + 1]), exceeded);
+            assert_eq!(full().insert(space, 8 + bytes - 1, b"x"), Ok(()));
+            let mut r = full();
+            let scattered = (0..).take_while(|n| r.insert(space, 10 + 2 * n, b"x").is_ok()).count();
+            assert_eq!(scattered, pieces);
+            // All of it: the bytes, and the list of pieces.
+            let state = r.state.as_ref().unwrap();
+            let held = state.data.capacity() + state.received.heap_bytes();
+            assert!(held <= bytes as usize + 48 * (pieces + 1), "{held} bytes");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! else, and what strangers send changes nothing.
 
 mod configs;
+mod crypto_frames;
 mod flood;
 mod garbage;
 mod key_updates;

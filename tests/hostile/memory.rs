@@ -5,13 +5,15 @@ use std::cell::Cell;
 
 thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
+    static CALLS: Cell<u64> = const { Cell::new(0) };
 }
 
 struct Counting;
 
 fn add(n: isize) {
-    // A thread that is ending has no cell any more.
+    // A thread that is ending has no cells any more.
     let _ = HELD.try_with(|held| held.set(held.get() + n));
+    let _ = CALLS.try_with(|calls| calls.set(calls.get() + u64::from(n > 0)));
 }
 
 // SAFETY: every call goes to the system's allocator as it is; counting touches a plain cell only.
@@ -41,4 +43,10 @@ static ALLOCATOR: Counting = Counting;
 /// Bytes allocated and not freed by this thread.
 pub fn held() -> isize {
     HELD.with(Cell::get)
+}
+
+/// How often this thread has asked for memory, or for more of it.
+#[allow(dead_code, reason = "others include this file and count bytes only")]
+pub fn allocations() -> u64 {
+    CALLS.with(Cell::get)
 }

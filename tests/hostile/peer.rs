@@ -97,6 +97,8 @@ pub struct Peer {
     pub pn: [u64; 3],
     largest: [Option<u64>; 3],
     crypto_sent: [u64; 3],
+    /// What TLS has said in each space.
+    pub said: [Vec<u8>; 3],
     crypto_read: [u64; 3],
     pub local_cid: ConnectionId,
     pub remote_cid: ConnectionId,
@@ -216,6 +218,7 @@ impl Peer {
             pn: [0; 3],
             largest: [None; 3],
             crypto_sent: [0; 3],
+            said: Default::default(),
             crypto_read: [0; 3],
             local_cid: local,
             remote_cid: remote,
@@ -255,6 +258,7 @@ impl Peer {
             let level = self.keys.iter().rposition(Option::is_some).unwrap();
             let mut words = Vec::new();
             let change = self.tls.write_hs(&mut words);
+            self.said[level].extend_from_slice(&words);
             for chunk in words.chunks(1000) {
                 let offset = self.crypto_sent[level];
                 self.crypto_sent[level] += chunk.len() as u64;

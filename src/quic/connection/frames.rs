@@ -24,8 +24,8 @@ impl Connection {
             Frame::Padding(_) | Frame::Ping => {}
             Frame::Ack(ack) => self.on_ack(cx, space, ack)?,
             Frame::Crypto { offset, data } => {
-                self.space(space).crypto_rx.insert(*offset, data).map_err(fault)?;
-                self.on_crypto(cx, space)?;
+                // TLS reads when all frames of the packet are in: once, however many they are.
+                self.space(space).crypto_rx.insert(space, *offset, data).map_err(fault)?;
             }
             // Address validation tokens are for a later connection; this endpoint keeps none.
             Frame::NewToken { .. } if self.side == Side::Client => {}
@@ -166,7 +166,7 @@ impl Connection {
         if !self.ensure_stream(id).map_err(fault)? {
             return Ok(true);
         }
-        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(true) };
+        let Some((recv, gaps)) = self.streams.receiver(id) else { return Ok(true) };
         if recv.is_done() {
             return Ok(true);
         }
@@ -180,7 +180,7 @@ impl Connection {
             self.recv_credit.consume(accepted.new_high);
         }
         let mut placed = PlacementStats::default();
-        let in_place = recv.place(range, cx.pool, |offset, memory| {
+        let in_place = recv.place(range, cx.pool, gaps, |offset, memory| {
             let from = at + (offset - header.offset) as usize;
             placed.count(opened.way(), from, memory.len());
             opened.decrypt_at(from, memory);

@@ -71,16 +71,18 @@ impl Connection {
 
     /// CRYPTO data arrived in `space`: TLS reads what is in order and answers.
     pub(super) fn on_crypto(&mut self, cx: &mut Cx<'_>, space: SpaceId) -> Result<(), Fault> {
+        // A server has no use for TLS any more, and a client nothing to say to it (RFC 9001 §4.1.3); nothing that comes
+        // behind a gap either, which would only be held.
+        if self.tls.is_none() && self.space(space).crypto_rx.has_gap() {
+            let why = "handshake data after the handshake";
+            return Err(Fault::new(TransportError::crypto(UNEXPECTED_MESSAGE), CRYPTO_FRAME, why));
+        }
         while let Some(bytes) = self.space(space).crypto_rx.take() {
             if space != self.read_space() {
                 let why = "handshake data after the keys of its level were replaced";
                 return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, CRYPTO_FRAME, why));
             }
-            let Some(tls) = &mut self.tls else {
-                // A server has no use for TLS any more, and a client nothing to say to it (RFC 9001 §4.1.3).
-                let why = "handshake data after the handshake";
-                return Err(Fault::new(TransportError::crypto(UNEXPECTED_MESSAGE), CRYPTO_FRAME, why));
-            };
+            let Some(tls) = &mut self.tls else { return Ok(()) };
             tls.read_handshake(&bytes).map_err(tls_fault)?;
             self.drive_tls(cx)?;
         }

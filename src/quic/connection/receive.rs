@@ -354,6 +354,7 @@ impl Connection {
             return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, 0, "packet without frames"));
         }
         let mut read = Read { eliciting: false, complete: true };
+        let mut crypto = false;
         let mut pos = 0;
         let window = &mut scratch[HEAD_AT..];
         let mut end = opened.head_len();
@@ -398,11 +399,15 @@ impl Connection {
                 return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, frame.frame_type(), why));
             }
             read.eliciting |= frame.is_ack_eliciting();
+            crypto |= matches!(frame, Frame::Crypto { .. });
             pos += used;
             self.on_frame(cx, info.space, info.dcid, &frame)?;
             if !self.is_active() {
-                break;
+                return Ok(read);
             }
+        }
+        if crypto {
+            self.on_crypto(cx, info.space)?;
         }
         Ok(read)
     }

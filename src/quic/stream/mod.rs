@@ -1,6 +1,7 @@
 //! The streams of one connection (RFC 9000 §2, §3): which exist, which may be opened, which have work.
 
 pub(crate) mod chunk;
+pub(crate) mod gaps;
 pub(crate) mod placement;
 pub(crate) mod priority;
 pub(crate) mod recv;
@@ -14,6 +15,7 @@ use crate::base::id_map::IdMap;
 use crate::mem::{prefetch_line, prefetch_object};
 use crate::quic::event::{Dir, Notify};
 use crate::quic::flow::SendCredit;
+use crate::quic::stream::gaps::Gaps;
 use crate::quic::stream::priority::{Priority, SendQueue};
 use crate::quic::stream::recv::RecvStream;
 use crate::quic::stream::send::SendStream;
@@ -87,6 +89,10 @@ impl Stream {
         (*reported, *finish_reported) = (0, false);
     }
 
+    fn gap_bytes(&self) -> usize {
+        self.recv.as_ref().map_or(0, RecvStream::gap_bytes)
+    }
+
     /// A stream that was cleared becomes a new one.
     fn reopen(&mut self, send: Option<u64>, recv: Option<u64>) {
         match (&mut self.send, send) {
@@ -155,6 +161,8 @@ pub(crate) struct Streams {
     control_queue: VecDeque<StreamId>,
     /// Streams with something to tell the application.
     pub(crate) dirty: Vec<StreamId>,
+    /// Of all streams in the slab.
+    gaps: Gaps,
 }
 
 const fn slot(dir: Dir) -> usize {
@@ -181,6 +189,7 @@ impl Streams {
             starved: Vec::new(),
             control_queue: VecDeque::new(),
             dirty: Vec::new(),
+            gaps: Gaps::default(),
         }
     }
 
@@ -222,6 +231,18 @@ impl Streams {
         self.slab[slot].as_deref_mut()
     }
 
+    /// The receiving part of `id`, and what it counts its gaps by.
+    pub(crate) fn receiver(&mut self, id: StreamId) -> Option<(&mut RecvStream, &mut Gaps)> {
+        let slot = self.find(id)?;
+        Some((self.slab[slot].as_deref_mut()?.recv.as_mut()?, &mut self.gaps))
+    }
+
+    /// Memory of the lists of what all streams have received, in bytes.
+    #[cfg(test)]
+    pub(crate) fn gap_bytes(&self) -> usize {
+        self.gaps.used()
+    }
+
     pub(crate) fn get_ref(&self, id: StreamId) -> Option<&Stream> {
         self.slab[self.find(id)?].as_deref()
     }
@@ -254,8 +275,10 @@ impl Streams {
         let place = &mut self.slab[slot as usize];
         match place {
             Some(old) => {
+                let before = old.gap_bytes();
                 self.spare -= 1;
                 old.reopen(send, recv);
+                self.gaps.changed(before, old.gap_bytes());
             }
             None => *place = Some(Box::new(Stream::new(send, recv))),
         }
@@ -267,6 +290,7 @@ impl Streams {
         let Some(slot) = self.map.remove(&id) else { return };
         self.last.set((id, NO_SLOT));
         let place = &mut self.slab[slot as usize];
+        let before = place.as_ref().map_or(0, |stream| stream.gap_bytes());
         match place {
             Some(stream) if self.spare < MAX_SPARE => {
                 // Nothing of the application's or the pool's stays in it.
@@ -275,6 +299,7 @@ impl Streams {
             }
             _ => *place = None,
         }
+        self.gaps.changed(before, place.as_ref().map_or(0, |stream| stream.gap_bytes()));
         self.free.push(slot);
     }
 
@@ -519,6 +544,7 @@ impl Streams {
         self.slab.clear();
         self.free.clear();
         self.spare = 0;
+        self.gaps = Gaps::default();
         all
     }
 
@@ -531,6 +557,8 @@ impl Streams {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mem::BufPool;
+    use crate::quic::stream::placement::Placement;
 
     fn server() -> Streams {
         Streams::new(Side::Server, Windows::default(), 4, 4)
@@ -588,6 +616,34 @@ mod tests {
             assert!(s.get(id).is_none() && s.len() == 0);
         }
         assert_eq!((s.slab.len(), s.spare), (1, 1));
+    }
+
+    #[test]
+    fn gaps_are_bounded_for_all_streams_together_and_given_back() {
+        let mut s = Streams::new(Side::Server, Windows { uni: 1 << 30, ..Windows::default() }, 8, 8);
+        let pool = BufPool::heap();
+        let id = |index| StreamId::new(Side::Client, Dir::Uni, index);
+        let place = |s: &mut Streams, id, at: u64| {
+            let (recv, gaps) = s.receiver(id).unwrap();
+            recv.place(at..at + 1, &pool, gaps, |_, _| {})
+        };
+        s.ensure(id(7), |_| {}).unwrap();
+        let mut held = 0;
+        // Two ranges need no memory of their own, hence are no gaps; the bytes would, but for STOP_SENDING.
+        for index in 0..8 {
+            s.get(id(index)).unwrap().recv.as_mut().unwrap().placement = Placement::Discard;
+            held += (0..).take_while(|n| place(&mut s, id(index), 2 * n + 2).is_ok()).count();
+        }
+        assert!(held > 40_000 && held < 45_000, "{held} ranges");
+        assert!(s.gap_bytes() >= 2 << 20 && s.gap_bytes() < (2 << 20) + 100, "{} bytes", s.gap_bytes());
+        for index in 0..8 {
+            assert_eq!(place(&mut s, id(index), 0), Ok(()), "the next bytes in order always get in");
+            s.get(id(index)).unwrap().recv.as_mut().unwrap().mark_done();
+            s.remove_if_done(id(index));
+        }
+        assert!(s.gap_bytes() < 8 << 10, "{} bytes", s.gap_bytes());
+        s.drain();
+        assert_eq!(s.gap_bytes(), 0);
     }
 
     #[test]

@@ -6,11 +6,9 @@ use crate::base::range_set::RangeSet;
 use crate::mem::{BufPool, PinnedBuf};
 use crate::quic::stats::{PlacementStats, StreamStats};
 use crate::quic::stream::chunk::Chunk;
+use crate::quic::stream::gaps::Gaps;
 use crate::quic::stream::placement::Placement;
 use crate::wire::quic::{TransportError, varint};
-
-/// How many received ranges a stream may be scattered into. Bytes that would make one more have to come again later.
-const MAX_RANGES: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -179,33 +177,46 @@ impl RecvStream {
     }
 
     /// Places the parts of `range` that are not there yet: `fill(stream offset, memory)` for each piece; for none
-    /// of them when there is no memory.
+    /// of them when there is no memory. `gaps` is the connection's.
     pub(crate) fn place(
         &mut self,
         range: Range<u64>,
         pool: &BufPool,
+        gaps: &mut Gaps,
         mut fill: impl FnMut(u64, &mut [u8]),
     ) -> Result<(), NoMemory> {
         if self.state != State::Receiving || range.is_empty() {
             return Ok(());
         }
-        if self.received.len() >= MAX_RANGES && self.scatters(&range) {
+        if gaps.is_full() && self.scatters(&range) {
             return Err(NoMemory);
         }
         self.placement.reserve(range.end, pool)?;
         // Behind everything that is here is the common case and needs no look at the gaps.
-        if self.received.last().is_none_or(|last| last.end <= range.start) {
+        let last = self.received.last();
+        if last.as_ref().is_none_or(|last| last.end <= range.start) {
             self.placement.place(range.clone(), fill);
         } else {
             for missing in self.received.missing_in(range.clone()) {
                 self.placement.place(missing, &mut fill);
             }
         }
-        self.received.insert(range);
+        if last.is_some_and(|last| last.end == range.start) {
+            self.received.insert(range);
+        } else {
+            let before = self.received.heap_bytes();
+            self.received.insert(range);
+            gaps.changed(before, self.received.heap_bytes());
+        }
         if let Some(first) = self.received.first().filter(|r| r.start == 0) {
             self.contiguous = first.end;
         }
         Ok(())
+    }
+
+    /// Memory of the list of what was received, in bytes.
+    pub(crate) fn gap_bytes(&self) -> usize {
+        self.received.heap_bytes()
     }
 
     /// Whether `range` would be one more range. The next bytes in order never are: they always get in.

@@ -143,7 +143,7 @@ impl Rig {
         let version = self.version;
         self.bytes.resize(self.bytes.len().max(range.end as usize), None);
         let (bytes, mut next) = (&mut self.bytes, range.start);
-        let placed = self.stream.place(range, &self.pool, |from, memory| {
+        let placed = self.stream.place(range, &self.pool, &mut Gaps::default(), |from, memory| {
             assert!(from >= next, "in order");
             next = from + memory.len() as u64;
             for (at, b) in (from as usize..).zip(memory) {
