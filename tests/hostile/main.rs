@@ -1,6 +1,7 @@
 //! Peers and strangers that mean harm: every violation ends its connection with the right error and nothing
 //! else, and what strangers send changes nothing.
 
+mod acks;
 mod configs;
 mod crypto_frames;
 mod flood;

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
 use gannet::base::Side;
-use gannet::wire::quic::frame::Frame;
+use gannet::base::range_set::RangeSet;
+use gannet::wire::quic::frame::{EcnCounts, Frame, encode_ack};
 use gannet::wire::quic::header::{self, PacketType};
 use gannet::wire::quic::params::TransportParameters;
 use gannet::wire::quic::varint::Writer;
@@ -96,6 +97,8 @@ pub struct Peer {
     /// The next packet number of each space.
     pub pn: [u64; 3],
     largest: [Option<u64>; 3],
+    /// Packet numbers that arrived.
+    got: [RangeSet; 3],
     crypto_sent: [u64; 3],
     /// What TLS has said in each space.
     pub said: [Vec<u8>; 3],
@@ -121,6 +124,8 @@ pub struct Peer {
     pub retired: Vec<u64>,
     /// Delays in the ACK frames that it got, with their packet number space.
     pub ack_delays: Vec<(usize, u64)>,
+    /// ECN counts of the latest ACK frame of each space.
+    pub ecn: [Option<EcnCounts>; 3],
     /// Connection IDs that it was given, with their reset tokens.
     pub tokens: Vec<(ConnectionId, [u8; 16])>,
     /// Destination connection ID of each packet that it got.
@@ -217,6 +222,7 @@ impl Peer {
             previous: None,
             pn: [0; 3],
             largest: [None; 3],
+            got: Default::default(),
             crypto_sent: [0; 3],
             said: Default::default(),
             crypto_read: [0; 3],
@@ -233,6 +239,7 @@ impl Peer {
             path_responses: Vec::new(),
             retired: Vec::new(),
             ack_delays: Vec::new(),
+            ecn: [None; 3],
             tokens: Vec::new(),
             dcids: Vec::new(),
             lens: Vec::new(),
@@ -339,9 +346,19 @@ impl Peer {
         packet
     }
 
-    /// An ACK of everything that arrived, and of what did not, up to the largest.
-    #[allow(dead_code, reason = "tests/contract includes this file and uses it")]
+    /// An ACK of everything that arrived.
     pub fn ack(&self, space: usize) -> Vec<u8> {
+        let mut bytes = vec![0; 1000];
+        let mut w = Writer::new(&mut bytes);
+        assert!(encode_ack(&mut w, &self.got[space], 0, None, 64) > 0, "something arrived");
+        let len = w.position();
+        bytes.truncate(len);
+        bytes
+    }
+
+    /// An ACK of everything up to the largest packet number that arrived, whether it arrived or not.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn optimistic_ack(&self, space: usize) -> Vec<u8> {
         let mut bytes = vec![0x02];
         let mut field = [0; 8];
         let mut w = Writer::new(&mut field);
@@ -384,6 +401,7 @@ impl Peer {
             let truncated = packet[at..at + pn_len].iter().fold(0, |n, b| n << 8 | u64::from(*b));
             let pn = header::decode_pn(self.largest[space], truncated, pn_len);
             self.largest[space] = self.largest[space].max(Some(pn));
+            self.got[space].insert(pn..pn + 1);
             let reserved = if packet[0] & 0x80 != 0 { 0x0c } else { 0x18 };
             assert_eq!(packet[0] & reserved, 0);
             let (head, body) = packet.split_at_mut(at + pn_len);
@@ -427,6 +445,7 @@ impl Peer {
                 Frame::RetireConnectionId { seq } => self.retired.push(seq),
                 Frame::Ack(ack) => {
                     self.ack_delays.push((space, ack.delay));
+                    self.ecn[space] = ack.ecn;
                     if space == DATA {
                         self.acked = self.acked.max(Some(ack.largest));
                     }

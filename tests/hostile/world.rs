@@ -83,6 +83,8 @@ pub struct Host {
     pub now: Instant,
     pub events: Vec<(ConnId, Event)>,
     pub conn: Option<ConnId>,
+    /// ECN codepoint that datagrams arrive with.
+    pub ecn: u8,
     slot: Vec<u8>,
 }
 
@@ -115,7 +117,7 @@ impl Host {
 
     pub fn new(side: Side, endpoint: Endpoint) -> Self {
         let now = Instant::from_nanos(1_000_000_000);
-        Self { side, endpoint, now, events: Vec::new(), conn: None, slot: vec![0; 2048] }
+        Self { side, endpoint, now, events: Vec::new(), conn: None, ecn: 0, slot: vec![0; 2048] }
     }
 
     /// A datagram arrives from the usual place.
@@ -125,7 +127,7 @@ impl Host {
 
     /// A datagram arrives.
     pub fn receive_from(&mut self, remote: SocketAddr, data: &mut [u8]) {
-        let meta = RxMeta { local: addr(self.side), remote, ecn: 0 };
+        let meta = RxMeta { local: addr(self.side), remote, ecn: self.ecn };
         self.endpoint.handle_datagram(self.now, &meta, data);
     }
 

@@ -77,7 +77,7 @@ impl Connection {
             space,
             ack.ranges(),
             delay,
-            ack.ecn.as_ref().map(|ecn| ecn.ce),
+            marked(ack),
             &context,
             |pn, packet| acked.push((pn, packet.frames)),
             |pn, frames| lost.push((space, pn, frames)),
@@ -271,4 +271,11 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// What an ACK frame says about packets of ours that arrived marked by ECN, as far as it can be believed (RFC 9000
+/// §13.4.2.1): no packet goes out as ECN-capable, so no count can be about one of ours, and none is congestion. Who sends
+/// some will have to hold the counts against what was sent.
+fn marked(_: &AckFrame<'_>) -> Option<u64> {
+    None
 }

@@ -209,6 +209,7 @@ impl Connection {
             return;
         }
         self.discard_space(SpaceId::Handshake);
+        self.recovery.on_confirmed(cx.now);
         self.path.mtu.enable();
         self.idle_reset_at = None;
         self.reset_idle(cx.now);

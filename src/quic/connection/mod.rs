@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::Side;
+use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::{self, DirectionKeys, Keys};
 use crate::mem::{BufPool, prefetch_line};
@@ -53,6 +54,7 @@ pub(crate) struct Cx<'a> {
     pub(crate) ids: &'a IdMaker,
     pub(crate) stats: &'a mut EndpointStats,
     pub(crate) scratch: &'a mut Scratch,
+    pub(crate) rng: &'a mut Rng,
 }
 
 /// Lists that a connection needs while it works. A core has one set for all of its connections, kept for its capacity.
@@ -165,6 +167,8 @@ pub(crate) struct Connection {
     peer: PeerLimits,
 
     recovery: Recovery<SentFrames>,
+    /// The packet number of the Data space that will be left out next; 0 until one is chosen.
+    skip_at: u64,
     path: Path,
     local_cids: LocalCids,
     remote_cids: RemoteCids,
@@ -246,6 +250,7 @@ impl Connection {
             original_dcid: birth.original_dcid,
             peer: PeerLimits::default(),
             recovery,
+            skip_at: 0,
             // A server has yet to see that the client is where it says (RFC 9000 §8.1).
             path: Path::new(birth.local, birth.remote, birth.side == Side::Client, config.max_udp_payload),
             local_cids: LocalCids::new(ids.cid(birth.id, 0)),

@@ -26,6 +26,9 @@ const WINDOW: usize = 64;
 /// Payloads up to this size are decrypted for reading in one go.
 const SMALL: usize = 128;
 
+/// The ECN codepoint "congestion experienced" (RFC 3168 §5).
+const ECN_CE: u8 = 0b11;
+
 /// Where a datagram came from and to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RxMeta {
@@ -325,15 +328,18 @@ impl Connection {
             return Ok(());
         }
         let eliciting = read.eliciting;
-        let (delay, every) = match info.space {
+        let (mut delay, every) = match info.space {
             SpaceId::Data => (self.config.max_ack_delay, self.config.ack_frequency),
             _ => (Duration::ZERO, 1),
         };
         let space = self.space(info.space);
         if !space.discarded {
-            if (1..=3).contains(&meta.ecn) {
-                // The codepoints of ECT(0), ECT(1) and CE are 2, 1 and 3 (RFC 3168 §5).
-                space.acks.ecn[[1, 0, 2][usize::from(meta.ecn) - 1]] += 1;
+            if meta.ecn != 0 {
+                space.acks.count_ecn(meta.ecn);
+                if meta.ecn == ECN_CE {
+                    // The peer should hear of congestion at once (RFC 9000 §13.2.1).
+                    delay = Duration::ZERO;
+                }
             }
             space.acks.on_packet(cx.now, info.pn, eliciting, delay, every);
         }

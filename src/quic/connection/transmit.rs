@@ -27,12 +27,15 @@ const MIN_STREAM_ROOM: usize = 32;
 /// An acknowledgement that goes along with a close has no more ranges than this.
 const LAST_RANGES: usize = 4;
 
-/// Most bytes that such an acknowledgement takes: type, largest, delay, count, and two numbers for each range.
-const LAST_ACK: usize = 1 + 8 * (3 + 2 * LAST_RANGES);
+/// Most bytes that such an acknowledgement takes: type, largest, delay, count, two numbers for each range, ECN counts.
+const LAST_ACK: usize = 1 + 8 * (3 + 2 * LAST_RANGES + 3);
 
 /// Packets without ack-eliciting frames in a row before a PING asks for an acknowledgement, so that
 /// a pure receiver learns which of its ACKs arrived (RFC 9000 §13.2.4).
 const MAX_BARE: u32 = 64;
+
+/// Packet numbers are left out that far apart on average, or a window if that is more.
+const MIN_SKIP: u64 = 128;
 
 /// A datagram to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,7 +240,7 @@ impl Connection {
 
     /// Builds one packet at the front of `slot`. `None` if there was nothing to put into it.
     fn build_packet(&mut self, cx: &mut Cx<'_>, space: SpaceId, slot: &mut [u8], fill: Fill) -> Option<usize> {
-        let pn = self.space(space).next_pn;
+        let pn = self.next_pn(cx, space);
         if space == SpaceId::Data && !self.use_key(cx.now, pn)? {
             self.abandon(crate::quic::event::CloseReason::Transport {
                 code: TransportError::AEAD_LIMIT_REACHED.0,
@@ -261,6 +264,26 @@ impl Connection {
         builder.pad_to(if builder.expand { fill.expand_to } else { fill.pad_to });
         self.space(space).probes = self.space(space).probes.saturating_sub(u8::from(builder.eliciting));
         Some(self.finish_packet(cx, space, pn, &mut builder, true))
+    }
+
+    /// The number of the next packet.
+    #[inline]
+    fn next_pn(&mut self, cx: &mut Cx<'_>, space: SpaceId) -> u64 {
+        let pn = self.space(space).next_pn;
+        if pn == self.skip_at && space == SpaceId::Data { self.skip_pn(cx, pn) } else { pn }
+    }
+
+    /// Leaves out the packet number `pn`, and chooses the next one to be left out. A peer that acknowledges packets before
+    /// it has got them, to make us send faster than the path can carry, cannot know which numbers there are
+    /// (RFC 9000 §21.4): at its latest about two windows on, it has acknowledged one that there is not.
+    #[cold]
+    fn skip_pn(&mut self, cx: &mut Cx<'_>, pn: u64) -> u64 {
+        // The first packet of all only chooses.
+        let next = if pn == 0 { 0 } else { pn + 1 };
+        let window = self.recovery.cwnd() / u64::from(self.path.mtu.current());
+        self.skip_at = next + 1 + cx.rng.below(2 * window.max(MIN_SKIP));
+        self.space(SpaceId::Data).next_pn = next;
+        next
     }
 
     /// A 1-RTT packet will be sealed: false when the key is used up, `None` when there is none.
@@ -356,7 +379,7 @@ impl Connection {
         let Some(largest) = acks.largest().filter(|_| acks.is_pending() || acks.is_due(cx.now)) else { return };
         let held = cx.now.saturating_since(acks.largest_time()).as_micros() as u64;
         let delay = (held >> exponent).min(varint::MAX);
-        let fits = builder.write_with(|w| frame::encode_ack(w, acks.received(), delay, None, MAX_ACK_RANGES) > 0);
+        let fits = builder.write_with(|w| frame::encode_ack(w, acks.received(), delay, acks.ecn(), MAX_ACK_RANGES) > 0);
         if fits {
             builder.frames.push(SentFrame::Ack { largest });
             acks.on_ack_sent();
@@ -513,7 +536,7 @@ impl Connection {
         if !self.complete || self.one_rtt.is_none() {
             return None;
         }
-        let pn = self.space(SpaceId::Data).next_pn;
+        let pn = self.next_pn(cx, SpaceId::Data);
         if !self.use_key(cx.now, pn)? {
             return None;
         }

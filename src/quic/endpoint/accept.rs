@@ -84,7 +84,14 @@ impl Endpoint {
             remote_cid: parsed.scid,
         };
         let mut conn = Box::new(Connection::new(&birth, now, &self.ids, Some(keys)));
-        let mut cx = Cx { now, pool: &self.pool, ids: &self.ids, stats: &mut self.stats, scratch: &mut self.lists };
+        let mut cx = Cx {
+            now,
+            pool: &self.pool,
+            ids: &self.ids,
+            stats: &mut self.stats,
+            scratch: &mut self.lists,
+            rng: &mut self.rng,
+        };
         let params = conn.local_params(&mut cx).to_bytes();
         let started = TlsSession::server(&server.tls, params).map(|tls| conn.start_tls(&mut cx, tls));
         if !matches!(started, Ok(Ok(()))) {

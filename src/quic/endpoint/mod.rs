@@ -101,7 +101,14 @@ pub struct Endpoint {
 /// What a connection needs of the endpoint, without borrowing the table.
 macro_rules! cx {
     ($self:ident, $now:expr) => {
-        Cx { now: $now, pool: &$self.pool, ids: &$self.ids, stats: &mut $self.stats, scratch: &mut $self.lists }
+        Cx {
+            now: $now,
+            pool: &$self.pool,
+            ids: &$self.ids,
+            stats: &mut $self.stats,
+            scratch: &mut $self.lists,
+            rng: &mut $self.rng,
+        }
     };
 }
 

@@ -10,6 +10,7 @@ mod rtt;
 mod sent;
 #[cfg(test)]
 mod sim;
+mod sizes;
 mod space;
 mod spurious;
 #[cfg(test)]
@@ -28,7 +29,8 @@ use crate::quic::congestion::{Acked, Congestion};
 pub use crate::quic::congestion::Permit;
 pub use rtt::RttEstimator;
 pub use sent::SentPacket;
-use space::{Losses, SpaceState};
+use sizes::SizeWatch;
+use space::{Early, Losses, SpaceState};
 use spurious::LostNumbers;
 
 /// Times the probe timeout, over which everything must be lost to be persistent congestion (RFC 9002 §7.6.1).
@@ -36,6 +38,9 @@ const PERSISTENT_CONGESTION_THRESHOLD: u32 = 3;
 
 /// Times the probe timeout, within which lost packets may turn out to have been overtaken only.
 const PROOF_PTOS: u32 = 2;
+
+/// Left-out packet numbers that are remembered: whoever acknowledges one says more than it knows (RFC 9000 §21.4).
+const SKIPS: usize = 4;
 
 /// A packet number space (RFC 9000 §12.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,7 +146,16 @@ pub struct Recovery<F> {
     congestion: Congestion,
     /// Data packets whose loss reduced the window.
     lost: LostNumbers,
+    sizes: SizeWatch,
+    /// The latest packet numbers of the Data space that were left out, each plus one; the latest first, 0: none.
+    skipped: [u64; SKIPS],
     pto_count: u32,
+    /// The probe timeout, without backoff, when the latest series of probe timeouts began.
+    calm_pto: Duration,
+    /// When that series ended: what was sent until then was sent by that timeout.
+    calm_until: Instant,
+    /// When the handshake was confirmed.
+    confirmed_at: Instant,
     /// The latest time seen.
     now: Instant,
     /// When the anti-deadlock timer was last set (RFC 9002 §6.2.2.1).
@@ -158,6 +172,8 @@ struct NewlyAcked {
     counts: bool,
     /// Bytes that may grow the window.
     bytes: u64,
+    /// Length of the longest packet.
+    longest: u16,
 }
 
 impl<F> Recovery<F> {
@@ -168,7 +184,12 @@ impl<F> Recovery<F> {
             rtt: RttEstimator::new(config.initial_rtt),
             congestion: Congestion::new(config.algorithm, config.max_datagram, config.pacing, config.initial_rtt, now),
             lost: LostNumbers::default(),
+            sizes: SizeWatch::default(),
+            skipped: [0; SKIPS],
             pto_count: 0,
+            calm_pto: Duration::ZERO,
+            calm_until: Instant::ZERO,
+            confirmed_at: Instant::ZERO,
             now,
             timer_set: now,
         }
@@ -179,7 +200,8 @@ impl<F> Recovery<F> {
         self.spaces[SpaceId::Data.index()].ring.prefetch();
     }
 
-    /// A packet was sent. Numbers of a space only go up (RFC 9002 §A.5).
+    /// A packet was sent. Numbers of a space only go up (RFC 9002 §A.5). One that is left out in the Data space must never
+    /// be acknowledged.
     pub fn on_packet_sent(&mut self, space: SpaceId, pn: u64, packet: SentPacket<F>) {
         self.now = self.now.max(packet.time);
         if packet.in_flight {
@@ -188,7 +210,17 @@ impl<F> Recovery<F> {
         if packet.eliciting {
             self.timer_set = self.now;
         }
-        self.spaces[space.index()].on_sent(pn, packet);
+        let state = &mut self.spaces[space.index()];
+        if pn > state.ring.next() && space == SpaceId::Data {
+            self.skipped.rotate_right(1);
+            self.skipped[0] = pn;
+        }
+        state.on_sent(pn, packet);
+    }
+
+    /// The handshake is confirmed: from now on, the peer can read whatever it gets.
+    pub fn on_confirmed(&mut self, now: Instant) {
+        self.confirmed_at = now;
     }
 
     /// An ACK frame arrived (RFC 9002 §A.7). `ranges` come largest first. `delay` is the ACK Delay field,
@@ -220,14 +252,16 @@ impl<F> Recovery<F> {
             self.rtt.update(now, rtt, credible_delay(space, delay, cx));
         }
         self.on_ecn(now, space, ce, sent);
-        let persistent_congestion = self.detect_lost(now, space, cx, &mut lost);
+        self.sizes.on_ack(new.longest);
+        let persistent_congestion = self.detect_lost(now, space, cx, new.longest, &mut lost);
         if new.counts {
             let srtt = self.rtt.smoothed();
             let ack = Acked { now, bytes: new.bytes, sent, prior_in_flight, srtt, sample };
             self.congestion.on_ack(&ack);
         }
-        if cx.peer_completed_address_validation {
+        if cx.peer_completed_address_validation && self.pto_count > 0 {
             self.pto_count = 0;
+            self.calm_until = now;
         }
         self.timer_set = self.now;
         let rtt_sampled = sample.is_some();
@@ -249,6 +283,13 @@ impl<F> Recovery<F> {
             if high >= state.ring.next() {
                 return Err(InvalidAck { space, pn: high });
             }
+            if low < self.skipped[0] && space == SpaceId::Data {
+                // Those of a peer that has got them all end behind the latest one.
+                let skipped = self.skipped.iter().find(|next| (low + 1..=high + 1).contains(next));
+                if let Some(next) = skipped {
+                    return Err(InvalidAck { space, pn: next - 1 });
+                }
+            }
             ack_largest = ack_largest.max(high);
             let base = state.ring.base();
             if low < base && space == SpaceId::Data {
@@ -261,8 +302,10 @@ impl<F> Recovery<F> {
                 // All that follows is older still.
                 break;
             }
-            let (congestion, eliciting) = (&mut self.congestion, &mut state.eliciting);
+            let (congestion, eliciting, lowest) = (&mut self.congestion, &mut state.eliciting, &mut state.lowest_acked);
             let taken = state.ring.take(low, high, |pn, packet| {
+                *lowest = pn.min(*lowest);
+                new.longest = new.longest.max(packet.len);
                 if packet.in_flight {
                     congestion.remove(packet.len);
                     new.counts = true;
@@ -290,21 +333,37 @@ impl<F> Recovery<F> {
         }
     }
 
-    /// Detects losses in `space`; true if they amount to persistent congestion (RFC 9002 §A.10, §B.8).
-    fn detect_lost(&mut self, now: Instant, space: SpaceId, cx: &Context, lost: &mut impl FnMut(u64, F)) -> bool {
-        let congestion = &mut self.congestion;
-        let numbers = &mut self.lost;
+    /// Detects losses in `space`; true if they amount to persistent congestion (RFC 9002 §A.10, §B.8). `acked` is the
+    /// length of the longest packet that was acknowledged just now.
+    fn detect_lost(
+        &mut self,
+        now: Instant,
+        space: SpaceId,
+        cx: &Context,
+        acked: u16,
+        lost: &mut impl FnMut(u64, F),
+    ) -> bool {
+        let (congestion, numbers, sizes) = (&mut self.congestion, &mut self.lost, &mut self.sizes);
         let (delay, first) = (self.rtt.loss_delay(), self.rtt.first_sample());
-        let proof_until = now + PROOF_PTOS * self.rtt.pto_base();
+        let pto = self.rtt.pto_base();
+        let proof_until = now + PROOF_PTOS * pto;
+        let early = Early {
+            below: self.spaces[space.index()].lowest_acked,
+            until: if space != SpaceId::Data || !cx.handshake_confirmed { Instant::MAX } else { self.confirmed_at },
+        };
         let mut reduced = false;
-        let losses = self.spaces[space.index()].detect_lost(now, delay, first, |pn, packet| {
+        sizes.begin();
+        let losses = self.spaces[space.index()].detect_lost(now, delay, first, early, |pn, packet, early| {
             if packet.in_flight {
                 congestion.remove(packet.len);
-                if !reduced && !congestion.in_recovery(packet.time) {
-                    reduced = true;
-                    numbers.restart(proof_until);
+                if !early {
+                    if !reduced && !congestion.in_recovery(packet.time) {
+                        reduced = true;
+                        numbers.restart(proof_until);
+                    }
+                    numbers.insert(pn);
+                    sizes.on_lost(packet.len, packet.time, acked, pto);
                 }
-                numbers.insert(pn);
             }
             lost(pn, packet.frames);
         });
@@ -316,16 +375,26 @@ impl<F> Recovery<F> {
 
     fn react(&mut self, now: Instant, cx: &Context, losses: &Losses) -> bool {
         let srtt = self.rtt.smoothed();
-        if let Some(sent) = losses.latest {
-            self.congestion.on_congestion_event(now, sent, srtt);
-        }
-        let limit = PERSISTENT_CONGESTION_THRESHOLD * (self.rtt.pto_base() + cx.peer_max_ack_delay);
+        let Some(sent) = losses.latest else { return false };
+        self.congestion.on_congestion_event(now, sent, srtt);
+        // Judged by the timeout that sent the probes. The first sample after an outage may be as long as the outage was
+        // (of a packet that arrived before, and whose acknowledgement did not come back): by a timeout that follows from
+        // it, nothing would ever look persistent.
+        let pto = self.rtt.pto_base();
+        let pto = if sent <= self.calm_until { pto.min(self.calm_pto) } else { pto };
+        let limit = PERSISTENT_CONGESTION_THRESHOLD * (pto + cx.peer_max_ack_delay);
         let persistent = losses.span > limit;
         if persistent {
             self.lost.disarm();
+            self.rtt.restart_min();
             self.congestion.on_persistent_congestion(now, srtt);
         }
         persistent
+    }
+
+    /// Whether the path swallows large packets, by what became of those that were sent. Says so once.
+    pub fn take_black_hole(&mut self) -> bool {
+        self.sizes.take_black_hole()
     }
 
     /// Whether a packet of up to `len` bytes may be sent at `now`. Probes and packets that are not counted
@@ -337,7 +406,10 @@ impl<F> Recovery<F> {
     /// Forgets a space whose keys are discarded (RFC 9002 §6.4); `each` gets what its packets carried.
     pub fn discard_space(&mut self, space: SpaceId, each: impl FnMut(F)) {
         self.drain(space, each);
-        self.pto_count = 0;
+        if self.pto_count > 0 {
+            self.pto_count = 0;
+            self.calm_until = self.now;
+        }
     }
 
     /// Takes every packet of `space` out of flight, as after a Retry; `each` gets what they carried.

@@ -40,6 +40,12 @@ impl RttEstimator {
         self.smoothed = (7 * self.smoothed + adjusted) / 8;
     }
 
+    /// The path may be another one after persistent congestion: the minimum starts again from the latest sample
+    /// (RFC 9002 §5.2).
+    pub(super) fn restart_min(&mut self) {
+        self.min = self.latest;
+    }
+
     /// The smoothed round-trip time; the assumed one before the first sample.
     pub fn smoothed(&self) -> Duration {
         Duration::from_nanos(self.smoothed)
@@ -99,6 +105,16 @@ mod tests {
         assert_eq!(rtt.pto_base(), 999 * MS);
         rtt.update(Instant::ZERO, 100 * MS, 50 * MS);
         assert_eq!((rtt.smoothed(), rtt.var(), rtt.min(), rtt.latest()), (100 * MS, 50 * MS, 100 * MS, 100 * MS));
+    }
+
+    #[test]
+    fn the_minimum_can_start_again() {
+        let mut rtt = RttEstimator::new(333 * MS);
+        rtt.update(Instant::ZERO, 10 * MS, Duration::ZERO);
+        rtt.update(Instant::ZERO, 80 * MS, Duration::ZERO);
+        assert_eq!(rtt.min(), 10 * MS);
+        rtt.restart_min();
+        assert_eq!(rtt.min(), 80 * MS);
     }
 
     #[test]

@@ -22,10 +22,22 @@ pub(super) struct Losses {
     pub(super) span: Duration,
 }
 
+/// Packets that the peer may have had no keys for when they came. Their loss says nothing about the path, as long as none
+/// that was sent before is known to have arrived (RFC 9002 §7.4).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Early {
+    /// They were sent before the earliest acknowledged packet of their space, ...
+    pub(super) below: u64,
+    /// ... and before this time.
+    pub(super) until: Instant,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct SpaceState<F> {
     pub(super) ring: SentRing<F>,
     pub(super) largest_acked: Option<u64>,
+    /// The earliest packet that was acknowledged; `u64::MAX`: none.
+    pub(super) lowest_acked: u64,
     /// When the next packet will be lost by time.
     pub(super) loss_time: Option<Instant>,
     /// When the last ack-eliciting packet was sent.
@@ -42,6 +54,7 @@ impl<F> SpaceState<F> {
         Self {
             ring: SentRing::new(),
             largest_acked: None,
+            lowest_acked: u64::MAX,
             loss_time: None,
             last_eliciting: Instant::ZERO,
             eliciting: 0,
@@ -58,7 +71,8 @@ impl<F> SpaceState<F> {
         self.ring.push(pn, packet);
     }
 
-    /// Takes out what is lost by now. Runs of losses only count from `first_sample` on.
+    /// Takes out what is lost by now, and says of each whether it was `early`. Runs of losses only count from
+    /// `first_sample` on.
     ///
     /// Walks from the front to the first packet that is not lost; as everything behind it is younger,
     /// the pass costs what it removes.
@@ -67,7 +81,8 @@ impl<F> SpaceState<F> {
         now: Instant,
         delay: Duration,
         first_sample: Option<Instant>,
-        mut lost: impl FnMut(u64, SentPacket<F>),
+        early: Early,
+        mut lost: impl FnMut(u64, SentPacket<F>, bool),
     ) -> Losses {
         self.loss_time = None;
         let mut losses = Losses::default();
@@ -91,8 +106,11 @@ impl<F> SpaceState<F> {
             }
             let Some(packet) = self.ring.pop_packet() else { break };
             self.eliciting -= usize::from(packet.eliciting);
-            self.count_loss(&packet, first_sample, &mut losses);
-            lost(pn, packet);
+            let early = pn < early.below && packet.time < early.until;
+            if !early {
+                self.count_loss(&packet, first_sample, &mut losses);
+            }
+            lost(pn, packet, early);
         }
         losses
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::quic::congestion::minimum_window;
 
 mod exactly_once;
+mod outages;
 
 const MS: Duration = Duration::from_millis(1);
 const LEN: u16 = 1200;

@@ -25,11 +25,15 @@ impl<F> Recovery<F> {
         match self.due(cx) {
             Some((at, due)) if at <= now => match due {
                 Due::Loss(space) => {
-                    self.detect_lost(now, space, cx, &mut |pn, frames| lost(space, pn, frames));
+                    self.detect_lost(now, space, cx, 0, &mut |pn, frames| lost(space, pn, frames));
                     self.timer_set = self.now;
                     TimeoutAction::None
                 }
                 Due::Probe(space, count) => {
+                    if self.pto_count == 0 {
+                        self.calm_pto = self.rtt.pto_base();
+                    }
+                    self.calm_until = Instant::MAX;
                     self.pto_count = self.pto_count.saturating_add(1);
                     self.timer_set = self.now;
                     TimeoutAction::Probe { space, count }
