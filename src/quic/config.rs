@@ -5,9 +5,13 @@ mod check;
 use std::fmt;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
+use crate::quic::cid::CidConfig;
+use crate::quic::secret::Secret;
 use crate::quic::{StreamId, tls};
 
 pub use check::ConfigError;
@@ -199,17 +203,22 @@ impl ClientConfig {
 }
 
 /// Settings of one endpoint, which is one core's engine.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EndpointConfig {
     /// Seeds every random choice; the same seed and the same input give the same output.
     pub seed: [u8; 32],
     /// Key of stateless reset tokens (RFC 9000 §10.3.2).
-    pub reset_key: [u8; 32],
+    pub reset_key: Zeroizing<[u8; 32]>,
     /// Key that encrypts what our connection IDs carry.
-    pub cid_key: [u8; 16],
+    pub cid_key: Zeroizing<[u8; 16]>,
     /// Key that seals address tokens (RFC 9000 §8.1.3).
-    pub address_key: [u8; 32],
-    /// This core's number, carried in its connection IDs.
+    pub address_key: Zeroizing<[u8; 32]>,
+    /// Random, the same for all cores of a process, another for each process: keeps processes with the same secret from
+    /// making the same connection IDs (see [`super::CidCodec`]).
+    pub epoch: [u8; 16],
+    /// The form of connection IDs.
+    pub cid: CidConfig,
+    /// This core's number, carried in its connection IDs. Two cores of a process must not have the same.
     pub core: u8,
     /// Upper limit of connections.
     pub max_connections: usize,
@@ -220,15 +229,28 @@ pub struct EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// The settings of core 0 that follow from `seed`, the secrets as well: whoever knows the seed knows them. Up to 2^20
-    /// connections and 10,000 handshakes at a time, 1,000 stateless resets a second.
+    /// The settings of core 0 that follow from `seed`, the secret as well: whoever knows the seed knows it. Otherwise like
+    /// [`EndpointConfig::from_secret`].
     pub fn from_seed(seed: [u8; 32]) -> Self {
+        let mut rng = Rng::from_seed(seed);
+        let (mut secret, mut rest) = ([0; Secret::LEN], [0; 32]);
+        rng.fill(&mut secret);
+        rng.fill(&mut rest);
+        Self::from_secret(&secret.into(), rest)
+    }
+
+    /// The settings of core 0 with the keys that follow from `secret`. `seed` is random, and another in each process.
+    /// Connection IDs of 10 bytes, up to 2^20 connections and 10,000 handshakes at a time, 1,000 stateless resets a
+    /// second.
+    pub fn from_secret(secret: &Secret, seed: [u8; 32]) -> Self {
         let mut rng = Rng::from_seed(seed);
         let mut config = Self {
             seed: [0; 32],
-            reset_key: [0; 32],
-            cid_key: [0; 16],
-            address_key: [0; 32],
+            reset_key: secret.key("stateless reset"),
+            cid_key: secret.key("connection id"),
+            address_key: secret.key("address token"),
+            epoch: [0; 16],
+            cid: CidConfig::default(),
             core: 0,
             max_connections: 1 << 20,
             max_handshakes: 10_000,
@@ -236,10 +258,21 @@ impl EndpointConfig {
         };
         // The engine's own numbers must come from another seed: they can be seen in packets.
         rng.fill(&mut config.seed);
-        rng.fill(&mut config.reset_key);
-        rng.fill(&mut config.cid_key);
-        rng.fill(&mut config.address_key);
+        rng.fill(&mut config.epoch);
         config
+    }
+}
+
+impl fmt::Debug for EndpointConfig {
+    /// Without what must not be known.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointConfig")
+            .field("cid", &self.cid)
+            .field("core", &self.core)
+            .field("max_connections", &self.max_connections)
+            .field("max_handshakes", &self.max_handshakes)
+            .field("reset_rate", &self.reset_rate)
+            .finish_non_exhaustive()
     }
 }
 
@@ -250,8 +283,10 @@ mod tests {
     #[test]
     fn secrets_follow_from_the_seed_and_not_from_each_other() {
         let secrets = |seed| {
-            let EndpointConfig { seed, reset_key, cid_key, .. } = EndpointConfig::from_seed(seed);
-            [&seed[..16], &seed[16..], &reset_key[..16], &reset_key[16..], &cid_key].map(<[u8]>::to_vec)
+            let EndpointConfig { seed, reset_key, cid_key, address_key, epoch, .. } = EndpointConfig::from_seed(seed);
+            let long = [&seed, &*reset_key, &*address_key].map(|key| [&key[..16], &key[16..]]);
+            let all = [&long.concat()[..], &[&*cid_key, &epoch]].concat();
+            all.into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>()
         };
         assert_eq!(secrets([7; 32]), secrets([7; 32]));
         let mut all = [secrets([7; 32]), secrets([8; 32])].concat();
@@ -263,6 +298,15 @@ mod tests {
         }));
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 15);
+        assert_eq!(all.len(), 21);
+    }
+
+    #[test]
+    fn a_secret_that_outlives_the_process_brings_its_keys_back_and_nothing_else() {
+        let [one, two] = [1, 2].map(|seed| EndpointConfig::from_secret(&[7; 32].into(), [seed; 32]));
+        assert_eq!((&one.reset_key, &one.cid_key, &one.address_key), (&two.reset_key, &two.cid_key, &two.address_key));
+        assert!(one.epoch != two.epoch && one.seed != two.seed);
+        let text = format!("{one:?}");
+        assert!(!text.contains("key") && !text.contains("seed"), "{text}");
     }
 }

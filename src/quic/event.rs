@@ -10,7 +10,7 @@ use crate::quic::stats::PlacementStats;
 use crate::wire::quic::TransportError;
 
 /// Names a connection of one endpoint. Never reused for another connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 
 impl ConnId {

@@ -16,13 +16,14 @@ pub mod event;
 mod flow;
 mod path;
 pub mod recovery;
+mod secret;
 mod space;
 mod stats;
 mod stream;
 pub mod tls;
 
 pub use crate::wire::quic::StreamId;
-pub use cid::{CID_LEN, CidCodec, CidInfo};
+pub use cid::{CidCodec, CidConfig, CidConfigError, CidInfo};
 pub use config::{
     BufferProvider, ClientConfig, ConfigError, CongestionAlgorithm, EndpointConfig, ServerConfig, TransportConfig,
 };
@@ -31,6 +32,7 @@ pub use connection::{
 };
 pub use endpoint::{ConnectError, Endpoint};
 pub use event::{CloseReason, ConnId, Dir, Event, Notify, SendData};
+pub use secret::Secret;
 pub use stats::{ConnStats, Drop, EndpointStats, PlacementStats, StreamStats};
 pub use stream::chunk::Chunk;
 pub use stream::priority::Priority;

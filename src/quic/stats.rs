@@ -9,7 +9,7 @@ use crate::crypto::Way;
 pub enum Drop {
     /// The header could not be read.
     Malformed,
-    /// No connection has this connection ID.
+    /// An ID of this core, but its connection is gone.
     UnknownConnection,
     /// An Initial packet came to a server in a datagram below 1200 bytes (RFC 9000 §14.1).
     ShortInitial,
@@ -34,11 +34,15 @@ pub enum Drop {
     NoMemory,
     /// A Retry whose token leaves no room in an Initial packet.
     LongToken,
+    /// An ID that is not of our form, or of another core or server.
+    ForeignId,
+    /// An ID of a connection that has retired it.
+    RetiredId,
 }
 
 impl Drop {
     /// All reasons with their names.
-    pub const ALL: [(Self, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str); 15] = [
         (Self::Malformed, "quic_malformed"),
         (Self::UnknownConnection, "quic_unknown_connection"),
         (Self::ShortInitial, "quic_short_initial"),
@@ -52,6 +56,8 @@ impl Drop {
         (Self::Unexpected, "quic_unexpected"),
         (Self::NoMemory, "quic_no_memory"),
         (Self::LongToken, "quic_long_token"),
+        (Self::ForeignId, "quic_foreign_id"),
+        (Self::RetiredId, "quic_retired_id"),
     ];
 }
 

@@ -10,7 +10,7 @@ use gannet::wire::quic::frame::Frame;
 
 use super::memory::held;
 use super::peer::{DATA, Peer, frames};
-use super::world::{Host, against_server, client_addr, endpoint_config, exchange, small};
+use super::world::{Host, against_server, client_addr, endpoint_config, exchange, own_id, small};
 use gannet::base::Side;
 
 fn spoofed(n: u64) -> SocketAddr {
@@ -152,9 +152,15 @@ fn answers_to_strangers_are_few_and_small() {
     for n in 0..5000u64 {
         let mut data = vec![0; 10 + rng.below(1400) as usize];
         rng.fill(&mut data);
-        // Short headers, and long ones of versions that nobody speaks.
-        if n % 2 == 0 {
+        // Short headers with IDs that nobody has, with ones of connections that are gone, and long headers of versions that
+        // nobody speaks.
+        if n % 3 == 0 {
             data[0] = data[0] & 0x3f | 0x40;
+        } else if n % 3 == 1 {
+            data[0] = data[0] & 0x3f | 0x40;
+            let gone = own_id(&endpoint_config(Side::Server), n as u32, 5, 0);
+            data.resize(data.len().max(11), 0);
+            data[1..11].copy_from_slice(&gone);
         } else {
             data[0] |= 0xc0;
             data[5] = 8;

@@ -6,6 +6,7 @@ mod configs;
 mod crypto_frames;
 mod flood;
 mod garbage;
+mod identity;
 mod key_updates;
 mod live;
 mod memory;

@@ -421,34 +421,6 @@ fn server_parameters_that_break_rules() {
 }
 
 #[test]
-fn a_retired_connection_id_leads_nowhere() {
-    let (mut host, mut peer) = against_server(small());
-    assert_eq!(peer.issued.len(), 3, "{:?}", peer.issued);
-    let (seq, other) = peer.issued[0];
-    let old = peer.remote_cid;
-    let retire = one(Frame::RetireConnectionId { seq: 0 });
-    let datagram = peer.shaped(DATA, &retire, Shape { dcid: Some(other), ..Shape::default() });
-    host.receive(datagram);
-    let answers = host.run();
-    assert!(seq == 1 && host.closed().is_none());
-    answers.iter().for_each(|(_, datagram)| peer.receive(datagram));
-    assert_eq!(peer.issued.len(), 4, "another one in its place");
-    let before = host.endpoint.stats().rx_packets;
-    let stale = peer.shaped(DATA, &stream(BIDI, 0, 5, false), Shape { dcid: Some(old), ..Shape::default() });
-    let stale_len = stale.len();
-    host.receive(stale);
-    let answers = host.run();
-    assert_eq!(host.endpoint.stats().rx_packets, before, "it must not be read");
-    assert!(answers.iter().all(|(transmit, datagram)| transmit.conn.is_none() && datagram.len() < stale_len));
-    peer.remote_cid = other;
-    let datagram = peer.packet(DATA, &[0x01]);
-    host.receive(datagram);
-    host.wait(std::time::Duration::from_millis(30)).iter().for_each(|(_, datagram)| peer.receive(datagram));
-    assert_eq!(peer.acked, Some(peer.pn[DATA] - 1));
-    assert!(host.closed().is_none());
-}
-
-#[test]
 fn challenges_are_answered_in_full_datagrams() {
     let (mut host, mut peer) = against_server(small());
     let challenges: Vec<u8> = (0..100u8).flat_map(|n| one(Frame::PathChallenge([n; 8]))).collect();

@@ -7,10 +7,10 @@ use gannet::base::Side;
 use gannet::base::time::{Duration, Instant};
 use gannet::mem::BufPool;
 use gannet::quic::{
-    ClientConfig, CloseReason, ConnId, Endpoint, EndpointConfig, Event, RxMeta, ServerConfig, Transmit,
-    TransportConfig, tls,
+    CidCodec, CidInfo, ClientConfig, CloseReason, ConnId, Endpoint, EndpointConfig, Event, RxMeta, ServerConfig,
+    Transmit, TransportConfig, tls,
 };
-use gannet::wire::quic::TransportError;
+use gannet::wire::quic::{ConnectionId, TransportError};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -74,6 +74,13 @@ pub fn endpoint_config(side: Side) -> EndpointConfig {
         reset_rate: 100,
         ..EndpointConfig::from_seed([n; 32])
     }
+}
+
+/// The connection ID of the connection at `index` with `generation` that an endpoint with this configuration makes.
+#[allow(dead_code, reason = "tests/contract includes this file as well")]
+pub fn own_id(config: &EndpointConfig, index: u32, generation: u32, sequence: u16) -> ConnectionId {
+    let codec = CidCodec::new(&config.cid, &config.cid_key, &config.epoch);
+    codec.encode(CidInfo { core: config.core, index, generation, sequence })
 }
 
 /// One engine with what it said.

@@ -231,14 +231,10 @@ fn core<A: App>(
             ..NetConfig::default()
         },
         endpoint: EndpointConfig {
-            seed: [host; 32],
-            reset_key: [host; 32],
-            cid_key: [host; 16],
-            address_key: [host; 32],
-            core: 0,
             max_connections: most,
             max_handshakes: most,
             reset_rate: 1000,
+            ..EndpointConfig::from_seed([host; 32])
         },
         server,
         listen,

@@ -113,7 +113,7 @@ impl Connection {
                     self.streams.queue_control(id);
                 }
             }
-            SentFrame::NewConnectionId(seq) => self.local_cids.announce_lost(seq),
+            SentFrame::NewConnectionId(seq) => self.local_cids.announce_lost(seq as u16),
             SentFrame::RetireConnectionId(seq) => self.remote_cids.retire_lost(seq),
             SentFrame::HandshakeDone => self.handshake_done_due = true,
             SentFrame::MtuProbe => self.path.mtu.on_lost(pn),

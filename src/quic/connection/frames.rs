@@ -45,9 +45,15 @@ impl Connection {
                 self.remote_cids.insert(*seq, *retire_prior_to, *cid, *reset_token).map_err(fault)?;
             }
             Frame::RetireConnectionId { seq } => {
-                self.local_cids.retire(*seq, dcid).map_err(fault)?;
-                let (id, ids) = (self.id, cx.ids);
-                self.local_cids.issue(self.peer.active_connection_id_limit, |seq| ids.cid(id, seq));
+                // Packets that went to it before are on their way for as long (RFC 9000 §9.5 says why 3 PTO).
+                let until = cx.now + 3 * self.pto();
+                self.local_cids.retire(*seq, cx.ids.sequence(dcid), cx.now, until).map_err(fault)?;
+                self.local_cids.issue(self.peer.active_connection_id_limit);
+                if self.local_cids.is_exhausted() {
+                    // No ID is used twice, and the peer cannot give up its last one.
+                    let why = "all connection IDs of this connection are used up";
+                    return Err(Fault::new(TransportError::NO_ERROR, frame.frame_type(), why));
+                }
             }
             Frame::PathChallenge(data) => self.path.on_challenge(*data),
             // No challenge of ours is ever outstanding.

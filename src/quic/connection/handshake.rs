@@ -26,7 +26,7 @@ impl Connection {
     /// The transport parameters that we announce.
     pub(crate) fn local_params(&self, cx: &mut Cx<'_>) -> TransportParameters {
         let config = &self.config;
-        let cid = self.local_cids.handshake_cid();
+        let cid = self.handshake_cid(cx.ids);
         let server = self.side == Side::Server;
         let (bidi_remote, uni) =
             (config.peer_window(config.stream_window_bidi_remote), config.peer_window(config.stream_window_uni));
@@ -198,8 +198,7 @@ impl Connection {
             // Its tickets are written. What a client needs it for, more of them, a server does not.
             self.tls = None;
         }
-        let (id, ids) = (self.id, cx.ids);
-        self.local_cids.issue(self.peer.active_connection_id_limit, |seq| ids.cid(id, seq));
+        self.local_cids.issue(self.peer.active_connection_id_limit);
         Ok(())
     }
 

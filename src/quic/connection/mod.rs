@@ -26,7 +26,7 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::{self, DirectionKeys, Keys};
 use crate::mem::{BufPool, prefetch_line};
-use crate::quic::cid::{CidCodec, CidInfo, LocalCids, RemoteCids, TokenMaker, Tokens};
+use crate::quic::cid::{IdMaker, LocalCids, RemoteCids};
 use crate::quic::config::TransportConfig;
 use crate::quic::endpoint::Armed;
 use crate::quic::event::{ConnId, Event};
@@ -68,30 +68,6 @@ pub(crate) struct Scratch {
     building: Vec<SentFrame>,
     /// Frames that a probe repeats.
     repeating: Vec<SentFrame>,
-}
-
-/// Makes connection IDs and their tokens for the connections of one core.
-#[derive(Debug)]
-pub(crate) struct IdMaker {
-    pub(crate) codec: CidCodec,
-    pub(crate) tokens: TokenMaker,
-    pub(crate) core: u8,
-}
-
-impl IdMaker {
-    /// The ID with `sequence` of the connection `id`.
-    pub(crate) fn cid(&self, id: ConnId, sequence: u64) -> ConnectionId {
-        self.codec.encode(CidInfo {
-            core: self.core,
-            index: id.index(),
-            generation: id.generation() as u16,
-            sequence: sequence as u8,
-        })
-    }
-
-    pub(crate) fn token(&self, cid: &[u8]) -> [u8; 16] {
-        self.tokens.token(cid)
-    }
 }
 
 /// What a new connection starts from.
@@ -172,8 +148,8 @@ pub(crate) struct Connection {
     path: Path,
     local_cids: LocalCids,
     remote_cids: RemoteCids,
-    /// Reset tokens as the endpoint knows them.
-    tokens: Tokens,
+    /// The peer's reset token as the endpoint knows it.
+    reset_token: Option<[u8; 16]>,
     streams: Streams,
     send_credit: SendCredit,
     recv_credit: RecvCredit,
@@ -208,7 +184,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// `sender`: the keys of the peer's Initial packets, if they are at hand.
-    pub(crate) fn new(birth: &Birth, now: Instant, ids: &IdMaker, sender: Option<DirectionKeys>) -> Self {
+    pub(crate) fn new(birth: &Birth, now: Instant, sender: Option<DirectionKeys>) -> Self {
         let config = birth.config.clone();
         let recovery = Recovery::new(
             &RecoveryConfig {
@@ -253,9 +229,9 @@ impl Connection {
             skip_at: 0,
             // A server has yet to see that the client is where it says (RFC 9000 §8.1).
             path: Path::new(birth.local, birth.remote, birth.side == Side::Client, config.max_udp_payload),
-            local_cids: LocalCids::new(ids.cid(birth.id, 0)),
+            local_cids: LocalCids::new(),
             remote_cids: RemoteCids::new(birth.remote_cid),
-            tokens: Tokens::new(),
+            reset_token: None,
             streams: Streams::new(birth.side, windows, config.max_streams_bidi, config.max_streams_uni),
             send_credit: SendCredit::new(0),
             recv_credit: RecvCredit::new(config.max_data),
@@ -310,20 +286,26 @@ impl Connection {
         self.side
     }
 
-    /// The peer's reset tokens that the endpoint knows.
-    pub(crate) fn tokens(&self) -> &[[u8; 16]] {
-        &self.tokens
+    /// The peer's reset token that the endpoint knows.
+    pub(crate) fn reset_token(&self) -> Option<[u8; 16]> {
+        self.reset_token
     }
 
-    /// (old tokens, new tokens), if they have changed.
-    pub(crate) fn take_token_news(&mut self) -> Option<(Tokens, Tokens)> {
-        let new = self.remote_cids.take_changed_tokens()?;
-        Some((std::mem::replace(&mut self.tokens, new.clone()), new))
+    /// (old token, new token), if it has changed.
+    pub(crate) fn take_token_news(&mut self) -> Option<(Option<[u8; 16]>, Option<[u8; 16]>)> {
+        let new = self.remote_cids.take_changed_token()?;
+        Some((std::mem::replace(&mut self.reset_token, new), new))
     }
 
-    /// Whether packets to our ID with this low sequence byte belong here.
-    pub(crate) fn accepts_sequence(&self, sequence: u8) -> bool {
-        self.local_cids.is_active(sequence)
+    /// Whether packets to our ID with this sequence number belong here.
+    #[inline]
+    pub(crate) fn accepts_sequence(&self, sequence: u16, now: Instant) -> bool {
+        self.local_cids.accepts(sequence, now)
+    }
+
+    /// The connection ID that we use in the handshake.
+    fn handshake_cid(&self, ids: &IdMaker) -> ConnectionId {
+        ids.cid(self.id, LocalCids::HANDSHAKE)
     }
 
     fn event(&mut self, event: Event) {

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use crate::base::Side;
 use crate::base::time::Duration;
 use crate::crypto::{HEAD_AT, HeadRoom, Opened};
-use crate::quic::cid::CID_LEN;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::keys::Generation;
 use crate::quic::connection::{Connection, Cx};
@@ -17,7 +16,7 @@ use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::Drop;
 use crate::wire::quic::frame::{Frame, FrameError, StreamHeader};
-use crate::wire::quic::header::{self, PacketType, Parsed};
+use crate::wire::quic::header::{self, PacketType, Parsed, ShortHeader};
 use crate::wire::quic::{ConnectionId, TransportError};
 
 /// Plaintext that is decrypted at a time to read frame headers from, in bytes. A multiple of the cipher block.
@@ -66,7 +65,8 @@ impl Connection {
         self.handle_packet(cx, meta, first, short, packet, scratch);
         while !rest.is_empty() {
             // Coalesced packets are all for one connection (RFC 9000 §12.2).
-            let Some(parsed) = header::parse(rest, CID_LEN).ok().filter(|parsed| parsed.dcid == first.dcid) else {
+            let Some(parsed) = header::parse(rest, cx.ids.cid_len()).ok().filter(|parsed| parsed.dcid == first.dcid)
+            else {
                 cx.stats.drop(Drop::Malformed);
                 return;
             };
@@ -260,7 +260,8 @@ impl Connection {
         keys: &mut super::keys::OneRtt,
     ) -> Opening {
         let largest = self.space(SpaceId::Data).acks.largest();
-        let unprotected = unprotect_short(packet, 1 + CID_LEN, largest, |sample| keys.remote_header.mask(sample));
+        let pn_offset = 1 + cx.ids.cid_len();
+        let unprotected = unprotect_short(packet, pn_offset, largest, |sample| keys.remote_header.mask(sample));
         let Some((plain, header)) = unprotected else {
             cx.stats.drop(Drop::Malformed);
             return Opening::Dropped;
@@ -279,7 +280,7 @@ impl Connection {
             cx.stats.drop(Drop::Authentication);
             return Opening::Forged;
         };
-        let info = Packet { space: SpaceId::Data, kind: PacketType::Short, pn: plain.pn, dcid: &header[1..=CID_LEN] };
+        let info = Packet { space: SpaceId::Data, kind: PacketType::Short, pn: plain.pn, dcid: &header[1..pn_offset] };
         let outcome = self.handle_opened(cx, meta, &info, plain.first & 0x18, &opened, scratch);
         Opening::Done(generation, plain.pn, outcome)
     }
@@ -471,7 +472,7 @@ fn unprotect_short(
     pn_offset: usize,
     largest: Option<u64>,
     mask: impl FnOnce(&[u8; 16]) -> [u8; 5],
-) -> Option<(Plain, [u8; 16])> {
+) -> Option<(Plain, ShortHeader)> {
     let sample = packet.get(pn_offset + 4..)?.first_chunk()?;
     let (header, first, pn_len, truncated) = header::unprotected_short(packet, pn_offset, mask(sample));
     let pn = header::decode_pn(largest, truncated, pn_len);

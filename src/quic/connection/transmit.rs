@@ -6,17 +6,18 @@ use arrayvec::ArrayVec;
 
 use crate::base::Side;
 use crate::base::time::Instant;
+use crate::quic::cid::IdMaker;
 use crate::quic::connection::closing::Close;
 use crate::quic::connection::packet::{Head, PacketBuilder, TAG_LEN};
 use crate::quic::connection::sent::SentFrame;
-use crate::quic::connection::{Connection, Cx, IdMaker, Scratch};
+use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::{ConnId, Dir};
 use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::{Permit, SentPacket, SpaceId};
 use crate::quic::space::MAX_ACK_RANGES;
 use crate::wire::quic::frame::{self, Frame, StreamHeader};
 use crate::wire::quic::header::{self, PacketType};
-use crate::wire::quic::{StreamId, TransportError, varint};
+use crate::wire::quic::{ConnectionId, StreamId, TransportError, varint};
 
 /// Room that a further coalesced packet must find to be worth its header and tag, in bytes.
 const COALESCE_ROOM: usize = 160;
@@ -304,7 +305,8 @@ impl Connection {
     ) -> Option<PacketBuilder<'s>> {
         let pn_len = header::pn_len(pn, self.recovery.largest_acked(space));
         let dcid: &[u8] = self.remote_cids.current();
-        let scid = &self.local_cids.handshake_cid();
+        // Hardly any packet has it.
+        let scid = &if space == SpaceId::Data { ConnectionId::default() } else { self.handshake_cid(cx.ids) };
         let head = match space {
             SpaceId::Initial => Head::Long { kind: PacketType::Initial, dcid, scid, token: &self.token },
             SpaceId::Handshake => Head::Long { kind: PacketType::Handshake, dcid, scid, token: &[] },
@@ -443,13 +445,14 @@ impl Connection {
     }
 
     fn put_cids(&mut self, ids: &IdMaker, builder: &mut PacketBuilder<'_>) {
-        while let Some((seq, cid)) = self.local_cids.due() {
+        while let Some(sequence) = self.local_cids.due() {
+            let (seq, cid) = (u64::from(sequence), ids.cid(self.id, sequence));
             let reset_token = ids.token(&cid);
             let frame = Frame::NewConnectionId { seq, retire_prior_to: 0, cid, reset_token };
             if !builder.put(&frame, Some(SentFrame::NewConnectionId(seq))) {
                 break;
             }
-            self.local_cids.announced(seq);
+            self.local_cids.announced(sequence);
         }
         while let Some(seq) = self.remote_cids.retire_due() {
             if !builder.put(&Frame::RetireConnectionId { seq }, Some(SentFrame::RetireConnectionId(seq))) {

@@ -16,12 +16,13 @@ const MIN_INITIAL_DCID: usize = 8;
 
 impl Endpoint {
     pub(super) fn handle_unknown(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {
+        // Whatever the header looks like (RFC 9000 §10.3).
+        if let Some(id) = self.find_reset(meta, data) {
+            return self.on_reset(now, id);
+        }
         match parsed.kind {
             PacketType::Initial if parsed.version == QUIC_V1 => self.accept(now, meta, parsed, data),
-            PacketType::Short => match self.find_reset(meta, data) {
-                Some(id) => self.on_reset(now, id),
-                None => self.send_reset(now, meta, &parsed.dcid, data.len()),
-            },
+            PacketType::Short => self.send_reset(now, meta, &parsed.dcid, data.len()),
             PacketType::VersionNegotiation | PacketType::Retry => self.stats.drop(Drop::Unexpected),
             _ if parsed.version != QUIC_V1 => self.negotiate_version(meta, data),
             _ => self.stats.drop(Drop::UnknownConnection),
@@ -73,7 +74,10 @@ impl Endpoint {
             self.stats.drop(Drop::Authentication);
             return;
         }
-        let id = self.table.reserve();
+        let Some(id) = self.table.reserve() else {
+            self.stats.drop(Drop::Overload);
+            return;
+        };
         let birth = Birth {
             id,
             side: Side::Server,
@@ -83,7 +87,7 @@ impl Endpoint {
             original_dcid: parsed.dcid,
             remote_cid: parsed.scid,
         };
-        let mut conn = Box::new(Connection::new(&birth, now, &self.ids, Some(keys)));
+        let mut conn = Box::new(Connection::new(&birth, now, Some(keys)));
         let mut cx = Cx {
             now,
             pool: &self.pool,

@@ -7,6 +7,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
+use crate::quic::cid::RawCid;
 use crate::quic::event::ConnId;
 use crate::wire::quic::ConnectionId;
 
@@ -34,32 +35,31 @@ type Stranger = (ConnectionId, SocketAddr);
 const RECENT: usize = 256;
 
 /// One of our connection IDs, decoded: reading one costs four passes of its cipher.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
     pub(super) id: ConnId,
-    /// Low byte of its sequence number.
-    pub(super) sequence: u8,
+    pub(super) sequence: u16,
 }
 
 /// All tables.
 #[derive(Debug)]
 pub(super) struct Lookup {
     /// Latest connection IDs of ours that led to a connection. Only IDs that we made get here, so strangers
-    /// cannot crowd them out.
-    recent: [Option<(u64, Known)>; RECENT],
+    /// cannot crowd them out. Places that are empty have zeros, which no ID of ours has.
+    recent: Box<[(RawCid, Known); RECENT]>,
     /// Clients by the Destination Connection ID that they chose (RFC 9000 §7.2).
     initial: HashMap<Stranger, ConnId, SecretHash>,
     /// Those whose handshake is over, by when they are forgotten.
     leaving: VecDeque<(Instant, Stranger)>,
-    /// Stateless reset tokens of the peers (RFC 9000 §10.3.1).
-    tokens: HashMap<[u8; 16], ConnId, SecretHash>,
+    /// Stateless reset tokens of the peers, each good for datagrams from its peer only (RFC 9000 §10.3.1).
+    tokens: HashMap<([u8; 16], SocketAddr), ConnId, SecretHash>,
 }
 
 impl Lookup {
     pub(super) fn new(rng: &mut Rng) -> Self {
         let hash = SecretHash(rng.next_u64(), rng.next_u64());
         Self {
-            recent: [None; RECENT],
+            recent: Box::new([Default::default(); RECENT]),
             initial: HashMap::with_hasher(hash.clone()),
             leaving: VecDeque::new(),
             tokens: HashMap::with_hasher(hash),
@@ -67,17 +67,15 @@ impl Lookup {
     }
 
     /// What `dcid` was last time, if that is remembered. The connection may have ended since.
-    pub(super) fn recent(&self, dcid: &[u8]) -> Option<Known> {
-        let key = u64::from_ne_bytes(dcid.try_into().ok()?);
-        self.recent[key as usize % RECENT].filter(|(known, _)| *known == key).map(|(_, known)| known)
+    #[inline]
+    pub(super) fn recent(&self, dcid: RawCid) -> Option<Known> {
+        let (key, known) = &self.recent[dcid.hash() % RECENT];
+        (*key == dcid).then_some(*known)
     }
 
     /// `dcid` is an ID of ours and leads to a connection.
-    pub(super) fn remember(&mut self, dcid: &[u8], known: Known) {
-        if let Ok(bytes) = dcid.try_into() {
-            let key = u64::from_ne_bytes(bytes);
-            self.recent[key as usize % RECENT] = Some((key, known));
-        }
+    pub(super) fn remember(&mut self, dcid: RawCid, known: Known) {
+        self.recent[dcid.hash() % RECENT] = (dcid, known);
     }
 
     /// A server's new connection.
@@ -97,25 +95,33 @@ impl Lookup {
         self.leaving.push_back((now + KEEP, (dcid, from)));
     }
 
-    /// `id` now has `new` tokens instead of `old` ones.
-    pub(super) fn replace_tokens(&mut self, id: ConnId, old: &[[u8; 16]], new: &[[u8; 16]]) {
-        for token in old {
-            self.tokens.remove(token);
+    /// The peer of `id`, at `remote`, now has the token `new` instead of `old`.
+    pub(super) fn replace_token(
+        &mut self,
+        id: ConnId,
+        remote: SocketAddr,
+        old: Option<[u8; 16]>,
+        new: Option<[u8; 16]>,
+    ) {
+        // Nobody but the peer itself can give one token to two of its connections: then the last one has it.
+        if let Some(old) = old.filter(|old| self.tokens.get(&(*old, remote)) == Some(&id)) {
+            self.tokens.remove(&(old, remote));
         }
-        for token in new {
-            self.tokens.insert(*token, id);
+        if let Some(new) = new {
+            self.tokens.insert((new, remote), id);
         }
     }
 
-    /// Whose peer ends a datagram with `token`.
-    pub(super) fn by_token(&self, token: &[u8; 16]) -> Option<ConnId> {
-        self.tokens.get(token).copied()
+    /// Whose peer, at `remote`, ends a datagram with `token`.
+    pub(super) fn by_token(&self, token: &[u8; 16], remote: SocketAddr) -> Option<ConnId> {
+        self.tokens.get(&(*token, remote)).copied()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quic::cid::{CidCodec, CidConfig};
 
     #[test]
     fn initial_ids_outlive_the_handshake_for_a_while() {
@@ -136,23 +142,34 @@ mod tests {
     #[test]
     fn recent_ids_are_told_apart() {
         let mut lookup = Lookup::new(&mut Rng::from_u64(1));
-        let known = |n| Known { id: ConnId::new(n, 0), sequence: n as u8 };
-        assert!(lookup.recent(&[0; 8]).is_none());
-        lookup.remember(&[0; 8], known(1));
-        assert_eq!(lookup.recent(&[0; 8]).map(|k| k.id), Some(ConnId::new(1, 0)));
-        assert!(lookup.recent(&[0; 7]).is_none() && lookup.recent(&[0, 0, 0, 0, 0, 0, 0, 1]).is_none());
-        // In the same place.
-        lookup.remember(&(RECENT as u64).to_ne_bytes(), known(2));
-        assert!(lookup.recent(&[0; 8]).is_none());
+        let codec = CidCodec::new(&CidConfig::unrouted(17).unwrap(), &[1; 16], &[2; 16]);
+        let raw = |byte: u8, last: u8| {
+            let mut cid = [byte; 17];
+            cid[16] = last;
+            codec.raw(&cid).unwrap()
+        };
+        let known = |n| Known { id: ConnId::new(n, 0), sequence: n as u16 };
+        assert!(lookup.recent(raw(1, 1)).is_none());
+        lookup.remember(raw(1, 1), known(1));
+        assert_eq!(lookup.recent(raw(1, 1)).map(|k| k.id), Some(ConnId::new(1, 0)));
+        // In the same place, and not the same.
+        assert!(lookup.recent(raw(1, 2)).is_none());
+        lookup.remember(raw(1, 2), known(2));
+        assert!(lookup.recent(raw(1, 1)).is_none());
     }
 
     #[test]
-    fn tokens_are_replaced() {
+    fn a_token_is_that_of_one_peer() {
         let mut lookup = Lookup::new(&mut Rng::from_u64(1));
-        let id = ConnId::new(1, 0);
-        lookup.replace_tokens(id, &[], &[[1; 16], [2; 16]]);
-        lookup.replace_tokens(id, &[[1; 16], [2; 16]], &[[2; 16], [3; 16]]);
-        let known = [1, 2, 3].map(|n| lookup.by_token(&[n; 16]).is_some());
-        assert_eq!(known, [false, true, true]);
+        let [a, b] = [1, 2].map(|n| (ConnId::new(n, 0), SocketAddr::from(([192, 0, 2, n as u8], 5))));
+        lookup.replace_token(a.0, a.1, None, Some([1; 16]));
+        lookup.replace_token(a.0, a.1, Some([1; 16]), Some([2; 16]));
+        assert_eq!([1, 2].map(|n| lookup.by_token(&[n; 16], a.1).is_some()), [false, true]);
+        // Somebody else says that it is his.
+        lookup.replace_token(b.0, b.1, None, Some([2; 16]));
+        assert_eq!(lookup.by_token(&[2; 16], a.1), Some(a.0));
+        lookup.replace_token(b.0, b.1, Some([2; 16]), None);
+        assert_eq!(lookup.by_token(&[2; 16], a.1), Some(a.0));
+        assert_eq!(lookup.by_token(&[2; 16], b.1), None);
     }
 }

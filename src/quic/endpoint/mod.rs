@@ -18,9 +18,9 @@ use crate::base::time::Instant;
 use crate::base::timer::TimerWheel;
 use crate::crypto::HEAD_AT;
 use crate::mem::{BufPool, prefetch_object};
-use crate::quic::cid::{CID_LEN, CidCodec, TokenMaker};
+use crate::quic::cid::{IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
-use crate::quic::connection::{Birth, Conn, Connection, Cx, IdMaker, RxMeta, Scratch, Transmit};
+use crate::quic::connection::{Birth, Conn, Connection, Cx, RxMeta, Scratch, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::stats::{Drop, EndpointStats};
 use crate::quic::tls::{self, TlsError, TlsSession};
@@ -117,8 +117,7 @@ impl Endpoint {
     pub fn new(config: EndpointConfig, server: Option<ServerConfig>, pool: BufPool) -> Self {
         tls::warm_up();
         let mut rng = Rng::from_seed(config.seed);
-        let (codec, tokens) = (CidCodec::new(&config.cid_key), TokenMaker::new(&config.reset_key));
-        let ids = IdMaker { codec, tokens, core: config.core };
+        let ids = IdMaker::new(&config);
         let lookup = Lookup::new(&mut rng);
         Self {
             resets: Limit::new(config.reset_rate, Instant::ZERO),
@@ -126,8 +125,8 @@ impl Endpoint {
             server,
             pool,
             rng,
+            table: Table::new(ids.last_generation()),
             ids,
-            table: Table::default(),
             lookup,
             handshakes: 0,
             wheel: TimerWheel::new(Instant::ZERO),
@@ -161,7 +160,7 @@ impl Endpoint {
         if self.table.len() >= self.config.max_connections {
             return Err(ConnectError::TooMany(self.config.max_connections));
         }
-        let id = self.table.reserve();
+        let id = self.table.reserve().ok_or(ConnectError::TooMany(self.table.len()))?;
         let dcid = self.random_cid();
         let birth = Birth {
             id,
@@ -172,7 +171,7 @@ impl Endpoint {
             original_dcid: dcid,
             remote_cid: dcid,
         };
-        let mut conn = Box::new(Connection::new(&birth, now, &self.ids, None));
+        let mut conn = Box::new(Connection::new(&birth, now, None));
         let mut cx = cx!(self, now);
         let params = conn.local_params(&mut cx).to_bytes();
         let tls = TlsSession::client(&config.tls, server_name, params);
@@ -196,8 +195,7 @@ impl Endpoint {
 
     /// Says that a UDP payload comes soon: its connection starts to come into the cache. Gives it if there is one.
     pub fn prefetch(&mut self, data: &[u8]) -> Option<ConnId> {
-        let dcid = data.get(1..=CID_LEN).filter(|_| data[0] & 0x80 == 0)?;
-        let id = self.decode(dcid)?.id;
+        let id = self.ids.short_dcid(data).and_then(|dcid| self.decode(dcid))?.id;
         prefetch_object(self.table.peek(id)?);
         Some(id)
     }
@@ -224,11 +222,14 @@ impl Endpoint {
         if self.handle_short(now, meta, data) {
             return;
         }
-        let Ok(parsed) = header::parse(data, CID_LEN) else {
-            self.stats.drop(Drop::Malformed);
+        let Ok(parsed) = header::parse(data, self.ids.cid_len()) else {
+            match self.find_reset(meta, data) {
+                Some(id) => self.on_reset(now, id),
+                None => self.stats.drop(Drop::Malformed),
+            }
             return;
         };
-        match self.find(&parsed, meta.remote) {
+        match self.find(now, &parsed, meta.remote) {
             Some(id) => self.deliver(now, id, meta, &parsed, data),
             None => self.handle_unknown(now, meta, &parsed, data),
         }
@@ -237,9 +238,9 @@ impl Endpoint {
     /// The short way in for what most datagrams are: one packet with a short header, for a connection that there is. False
     /// if this one is not like that.
     fn handle_short(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) -> bool {
-        let Some(known) = header::short_dcid::<CID_LEN>(data).and_then(|dcid| self.decode(dcid)) else { return false };
+        let Some(known) = self.ids.short_dcid(data).and_then(|dcid| self.decode(dcid)) else { return false };
         let mut cx = cx!(self, now);
-        let conn = self.table.get(known.id).filter(|conn| conn.accepts_sequence(known.sequence));
+        let conn = self.table.get(known.id).filter(|conn| conn.accepts_sequence(known.sequence, now));
         let Some(conn) = conn else { return false };
         conn.handle_short_datagram(&mut cx, meta, data, &mut self.scratch);
         announce_tokens(conn, known.id, &mut self.lookup);
@@ -248,8 +249,8 @@ impl Endpoint {
     }
 
     /// The connection that a packet is for.
-    fn find(&mut self, parsed: &Parsed, from: SocketAddr) -> Option<ConnId> {
-        if let Some(id) = self.find_ours(&parsed.dcid) {
+    fn find(&mut self, now: Instant, parsed: &Parsed, from: SocketAddr) -> Option<ConnId> {
+        if let Some(id) = self.find_ours(now, &parsed.dcid) {
             return Some(id);
         }
         match parsed.kind {
@@ -259,18 +260,18 @@ impl Endpoint {
     }
 
     /// The connection that a connection ID of ours leads to.
-    fn find_ours(&mut self, dcid: &[u8]) -> Option<ConnId> {
-        let known = self.decode(dcid)?;
-        self.table.get(known.id)?.accepts_sequence(known.sequence).then_some(known.id)
+    fn find_ours(&mut self, now: Instant, dcid: &[u8]) -> Option<ConnId> {
+        let known = self.ids.raw(dcid).and_then(|dcid| self.decode(dcid))?;
+        self.table.get(known.id)?.accepts_sequence(known.sequence, now).then_some(known.id)
     }
 
-    /// What a connection ID of ours says, if it is that of a connection. Does not look at the connection itself, which
-    /// may have retired it.
-    fn decode(&mut self, dcid: &[u8]) -> Option<Known> {
-        if let Some(known) = self.lookup.recent(dcid).filter(|known| self.table.contains(known.id)) {
+    /// What a connection ID of ours says, if it is that of a connection. The connection may have ended, which the table
+    /// knows, or have retired the ID.
+    fn decode(&mut self, dcid: RawCid) -> Option<Known> {
+        if let Some(known) = self.lookup.recent(dcid) {
             return Some(known);
         }
-        let info = self.ids.codec.decode(dcid).filter(|info| info.core == self.ids.core)?;
+        let info = self.ids.own(dcid)?;
         let known = Known { id: self.table.find(info.index, info.generation)?, sequence: info.sequence };
         self.lookup.remember(dcid, known);
         Some(known)
@@ -401,7 +402,7 @@ impl Endpoint {
 
     fn remove(&mut self, id: ConnId) {
         let Some(conn) = self.table.remove(id) else { return };
-        self.lookup.replace_tokens(id, conn.tokens(), &[]);
+        self.lookup.replace_token(id, conn.remote(), conn.reset_token(), None);
         if conn.side() == Side::Server && conn.is_handshaking() {
             self.lookup.retire_initial(self.now, *conn.original_dcid(), conn.remote());
             self.handshakes -= 1;
@@ -512,11 +513,11 @@ fn note_news(conn: &mut Connection, id: ConnId, with_events: &mut VecDeque<ConnI
     }
 }
 
-/// Reset tokens that the peer has announced since the last look are made known.
+/// A reset token that counts since the last look is made known.
 fn announce_tokens(conn: &mut Connection, id: ConnId, lookup: &mut Lookup) {
     if let Some((old, new)) = conn.take_token_news() {
-        lookup.replace_tokens(id, &old, &new);
+        lookup.replace_token(id, conn.remote(), old, new);
     }
 }
 
-const _: () = assert!(CID_LEN >= 8 && QUIC_V1 == 1);
+const _: () = assert!(QUIC_V1 == 1);

@@ -19,8 +19,7 @@ impl Endpoint {
     /// The connection whose peer says by a datagram that it has forgotten it (RFC 9000 §10.3.1).
     pub(super) fn find_reset(&mut self, meta: &RxMeta, data: &[u8]) -> Option<ConnId> {
         let token = data.last_chunk::<16>().filter(|_| data.len() >= MIN_RESET)?;
-        let id = self.lookup.by_token(token)?;
-        self.table.get(id).filter(|conn| conn.remote() == meta.remote).map(|_| id)
+        self.lookup.by_token(token, meta.remote)
     }
 
     /// The peer has forgotten the connection `id`.
@@ -31,9 +30,21 @@ impl Endpoint {
         self.touch(id);
     }
 
-    /// Answers a packet of `len` bytes for an unknown connection. The answer is shorter than what
-    /// caused it, so that two endpoints cannot reset each other for ever (RFC 9000 §10.3.3).
+    /// A packet of `len` bytes with a short header came for an ID that leads to no connection. The ID's owner says so, if
+    /// there was a connection or it cannot know: that of an earlier process with the same secret
+    /// (RFC 9000 §10.3.2). Nobody else may, as the token would be that of a connection that may well live (§21.11); nor
+    /// its owner as long as the connection lives, though the ID is retired (§10.3).
+    ///
+    /// The answer is shorter than what caused it, so that two endpoints cannot reset each other for ever (§10.3.3).
     pub(super) fn send_reset(&mut self, now: Instant, meta: &RxMeta, dcid: &[u8], len: usize) {
+        let Some(info) = self.ids.raw(dcid).and_then(|dcid| self.ids.own(dcid)) else {
+            self.stats.drop(Drop::ForeignId);
+            return;
+        };
+        if self.table.find(info.index, info.generation).is_some() {
+            self.stats.drop(Drop::RetiredId);
+            return;
+        }
         self.stats.drop(Drop::UnknownConnection);
         if len < MIN_TRIGGER || !self.resets.take(now) || !self.may_answer() {
             return;

@@ -1,5 +1,8 @@
 //! The connections of one core, found by index and generation.
 
+use std::collections::VecDeque;
+
+use crate::quic::cid::{CidInfo, MAX_INDEX};
 use crate::quic::connection::Connection;
 use crate::quic::event::ConnId;
 
@@ -10,30 +13,44 @@ struct Slot {
 }
 
 /// A slab whose places are told apart by generation, so that stale names find nothing.
-#[derive(Debug, Default)]
+///
+/// A name is given once. Free places are reused in the order in which they became free, so that their generations last
+/// evenly; a place whose generations are used up is never used again.
+#[derive(Debug)]
 pub(crate) struct Table {
     slots: Vec<Slot>,
-    free: Vec<u32>,
+    free: VecDeque<u32>,
     len: usize,
+    last_generation: u32,
 }
 
 impl Table {
+    /// `last_generation` is that of every place, below [`CidInfo::NO_GENERATION`].
+    pub(crate) fn new(last_generation: u32) -> Self {
+        debug_assert!(last_generation < CidInfo::NO_GENERATION);
+        Self { slots: Vec::new(), free: VecDeque::new(), len: 0, last_generation }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// The name of the next connection to be inserted.
-    pub(crate) fn reserve(&mut self) -> ConnId {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            self.slots.len() as u32 - 1
-        });
-        ConnId::new(index, self.slots[index as usize].generation)
+    /// The name of the next connection to be inserted; `None` when there are as many places as can be named.
+    pub(crate) fn reserve(&mut self) -> Option<ConnId> {
+        let index = match self.free.pop_front() {
+            Some(index) => index,
+            None => {
+                let index = u32::try_from(self.slots.len()).ok().filter(|index| *index <= MAX_INDEX)?;
+                self.slots.push(Slot::default());
+                index
+            }
+        };
+        Some(ConnId::new(index, self.slots[index as usize].generation))
     }
 
-    /// Gives a reserved name back.
+    /// A reserved name will not be used. It is not given again either: an ID may have been made of it.
     pub(crate) fn cancel(&mut self, id: ConnId) {
-        self.free.push(id.index());
+        self.recycle(id.index());
     }
 
     pub(crate) fn insert(&mut self, id: ConnId, conn: Box<Connection>) {
@@ -64,14 +81,10 @@ impl Table {
         if slot.generation == id.generation() { slot.conn.as_deref() } else { None }
     }
 
-    pub(crate) fn contains(&self, id: ConnId) -> bool {
-        self.peek(id).is_some()
-    }
-
-    /// By what a connection ID carries: the index and the low half of the generation.
-    pub(crate) fn find(&self, index: u32, generation: u16) -> Option<ConnId> {
-        let slot = self.slots.get(index as usize)?;
-        (slot.generation as u16 == generation && slot.conn.is_some()).then(|| ConnId::new(index, slot.generation))
+    /// The connection that a connection ID's index and generation name.
+    pub(crate) fn find(&self, index: u32, generation: u32) -> Option<ConnId> {
+        let id = ConnId::new(index, generation);
+        self.peek(id).map(|_| id)
     }
 
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<Box<Connection>> {
@@ -80,10 +93,20 @@ impl Table {
             return None;
         }
         let conn = slot.conn.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(id.index());
+        self.recycle(id.index());
         self.len -= 1;
         Some(conn)
+    }
+
+    /// The next generation of a place begins, if there is one.
+    fn recycle(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.generation < self.last_generation {
+            slot.generation += 1;
+            self.free.push_back(index);
+        } else {
+            slot.generation = CidInfo::NO_GENERATION;
+        }
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {

@@ -63,14 +63,6 @@ pub struct Parsed {
     pub packet_len: usize,
 }
 
-/// The Destination Connection ID, `LEN` bytes, of a datagram that is one packet with a short header; `None` for
-/// everything that only [`parse`] can tell more of.
-#[inline]
-pub fn short_dcid<const LEN: usize>(datagram: &[u8]) -> Option<&[u8; LEN]> {
-    let (first, rest) = datagram.split_first()?;
-    rest.first_chunk().filter(|_| first & 0xc0 == 0x40)
-}
-
 /// Reads the header of the first packet in `datagram`. Short headers have a connection ID of `cid_len` bytes.
 ///
 /// # Errors
@@ -235,10 +227,13 @@ fn packet_number(w: &mut Writer<'_>, pn: u64, pn_len: usize) {
 pub fn encode_short(out: &mut [u8], dcid: &[u8], key_phase: bool, pn: u64, pn_len: usize) -> Option<usize> {
     let mut w = Writer::new(out);
     w.u8(0x40 | u8::from(key_phase) << 2 | pn_bits(pn_len));
-    // The usual lengths, known to the compiler, are one move each.
-    match <&[u8; 8]>::try_from(dcid) {
-        Ok(eight) => w.bytes(eight),
-        Err(_) => w.bytes(dcid),
+    // The usual lengths, known to the compiler, are one or two moves each.
+    if let Ok(eight) = <&[u8; 8]>::try_from(dcid) {
+        w.bytes(eight);
+    } else if let Ok(ten) = <&[u8; 10]>::try_from(dcid) {
+        w.bytes(ten);
+    } else {
+        w.bytes(dcid);
     }
     let pn_offset = w.position();
     packet_number(&mut w, pn, pn_len);
@@ -299,17 +294,27 @@ pub fn remove_protection(packet: &mut [u8], pn_offset: usize, mask: [u8; 5]) -> 
     (first, pn_len, pn)
 }
 
+/// A short header without its protection; what is behind the packet number means nothing.
+pub type ShortHeader = [u8; 32];
+
 /// The header of a short packet without its protection, which is left in the packet: its bytes, its first byte, the
-/// packet number's length and its truncated value. What is behind the packet number in the bytes means nothing.
+/// packet number's length and its truncated value.
 ///
-/// The bytes are made in registers. Written to the packet and read back for authentication, they would have to wait
-/// for all that the CPU has yet to write, such as the contents of the packet before.
+/// The bytes are made in registers, if the packet number ends within 16. Written to the packet and read back for
+/// authentication, they would have to wait for all that the CPU has yet to write, such as the contents of the packet
+/// before.
 ///
 /// # Panics
-/// If the packet number does not begin within the first 12 bytes, or `packet` has less than 16.
+/// If the packet number does not begin within the first 21 bytes, or `packet` has less than 16 bytes behind the four that
+/// begin with it.
 #[inline]
-pub fn unprotected_short(packet: &[u8], pn_offset: usize, mask: [u8; 5]) -> ([u8; 16], u8, usize, u64) {
-    assert!(pn_offset <= 12, "a packet number of up to four bytes ends within 16");
+pub fn unprotected_short(packet: &[u8], pn_offset: usize, mask: [u8; 5]) -> (ShortHeader, u8, usize, u64) {
+    let mut bytes = [0; 32];
+    if pn_offset > 12 {
+        bytes[..pn_offset + 4].copy_from_slice(&packet[..pn_offset + 4]);
+        let (first, pn_len, pn) = remove_protection(&mut bytes, pn_offset, mask);
+        return (bytes, first, pn_len, pn);
+    }
     let header = u128::from_le_bytes(*packet.first_chunk().expect("a sample fits"));
     let first = header as u8 ^ mask[0] & 0x1f;
     let pn_len = usize::from(first & 3) + 1;
@@ -317,7 +322,8 @@ pub fn unprotected_short(packet: &[u8], pn_offset: usize, mask: [u8; 5]) -> ([u8
     let kept = u32::from_le_bytes(pn_mask) & (u32::MAX >> (32 - 8 * pn_len));
     let plain = header ^ u128::from(mask[0] & 0x1f) ^ u128::from(kept) << (8 * pn_offset);
     let pn = ((plain >> (8 * pn_offset)) as u32).swap_bytes() >> (32 - 8 * pn_len);
-    (plain.to_le_bytes(), first, pn_len, u64::from(pn))
+    bytes[..16].copy_from_slice(&plain.to_le_bytes());
+    (bytes, first, pn_len, u64::from(pn))
 }
 
 /// Applies header protection (RFC 9001 §5.4.1).
@@ -372,7 +378,7 @@ mod tests {
     proptest! {
         #[test]
         fn short_headers_lose_their_protection_in_registers_as_in_place(
-            packet in proptest::collection::vec(any::<u8>(), 40), mask: [u8; 5], pn_offset in 1..=12usize,
+            packet in proptest::collection::vec(any::<u8>(), 41), mask: [u8; 5], pn_offset in 1..=21usize,
         ) {
             let mut packet = packet;
             packet[0] &= 0x7f;

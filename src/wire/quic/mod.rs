@@ -70,7 +70,7 @@ impl ConnectionId {
     /// From its bytes; `None` if there are more than 20.
     #[inline]
     pub fn new(bytes: &[u8]) -> Option<Self> {
-        // The usual length, known to the compiler, is one move.
+        // A usual length, known to the compiler, is one move.
         if let Ok(eight) = <&[u8; 8]>::try_from(bytes) {
             let mut cid = Self { len: 8, bytes: [0; Self::MAX] };
             cid.bytes[..8].copy_from_slice(eight);

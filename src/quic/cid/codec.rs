@@ -1,0 +1,408 @@
+//! What a connection ID says, and how that is hidden (draft-ietf-quic-load-balancers-21 §5).
+
+use aes::Aes128;
+use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
+use arrayvec::ArrayVec;
+
+use super::config::CidConfig;
+use crate::wire::quic::ConnectionId;
+
+/// Bits of the nonce: core, index, the generation's minimum, sequence number.
+const CORE: u32 = 8;
+const INDEX: u32 = 24;
+const MIN_GENERATION: u32 = 24;
+const SEQUENCE: u32 = 16;
+
+/// The shortest nonce that holds all of it, bytes.
+pub(super) const MIN_NONCE: usize = ((CORE + INDEX + MIN_GENERATION + SEQUENCE) / 8) as usize;
+
+/// The longest nonce, bytes.
+pub(super) const MAX_NONCE: usize = 16;
+
+/// Places in a core's table that an ID can name.
+pub(crate) const MAX_INDEX: u32 = (1 << INDEX) - 1;
+
+/// What one of our connection IDs says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CidInfo {
+    /// The core that owns the connection.
+    pub core: u8,
+    /// Its place in that core's table, below 2^24.
+    pub index: u32,
+    /// Tells successive connections in that place apart. [`CidInfo::NO_GENERATION`] if the ID is of another process
+    /// with the same key.
+    pub generation: u32,
+    /// The ID's sequence number (RFC 9000 §5.1.1).
+    pub sequence: u16,
+}
+
+impl CidInfo {
+    /// A generation that no connection has.
+    pub const NO_GENERATION: u32 = u32::MAX;
+}
+
+/// The bytes of an ID with our length, zeros behind them: cheap to compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RawCid {
+    front: u128,
+    back: u32,
+}
+
+impl RawCid {
+    /// A few bits that differ between IDs.
+    #[inline]
+    pub(crate) fn hash(self) -> usize {
+        // The first octet is the same for all.
+        (self.front >> 8) as usize
+    }
+}
+
+/// Makes and reads our connection IDs.
+///
+/// Every ID is made once. Within a process, core, place, generation and sequence number are together never the same, and
+/// encryption is one to one. For processes with the same key there is the epoch, random bits that are the process's own:
+/// they are added, without carry, to all that follows the core in the nonce (§9.6 of the draft: "servers SHOULD start
+/// with a random nonce value"). A process that made n IDs from the first places, generations and sequence numbers used a
+/// box of some n of 2^64 values (more with longer nonces); the epoch puts the box anywhere, so that the boxes of two
+/// processes meet with a probability of some 2n / 2^64: one to a billion when each had 10^10 IDs.
+///
+/// The core is left out, so that it can be told which core answers for an ID of a process that is gone.
+#[derive(Clone)]
+pub struct CidCodec {
+    cipher: Cipher,
+    first: u8,
+    server_id: ArrayVec<u8, 10>,
+    nonce_len: usize,
+    /// Of the whole ID.
+    len: usize,
+    epoch: u128,
+    /// Keeps the bytes of an ID out of those that follow the first octet of a short header.
+    keep: RawCid,
+}
+
+impl core::fmt::Debug for CidCodec {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("CidCodec")
+    }
+}
+
+impl CidCodec {
+    /// A codec for IDs of the form `config`. All cores of a process have the same `epoch`, 16 random bytes. `key` is
+    /// used unless the form comes with one.
+    pub fn new(config: &CidConfig, key: &[u8; 16], epoch: &[u8; 16]) -> Self {
+        let len = config.len();
+        let mut keep = [0; 20];
+        keep[..len].fill(0xff);
+        Self {
+            cipher: Cipher::new(config.key.as_deref().unwrap_or(key), len - 1),
+            // Length self-description (§3.3): bytes that follow the first octet.
+            first: config.rotation << 5 | (len - 1) as u8,
+            server_id: config.server_id.clone(),
+            nonce_len: config.nonce_len,
+            len,
+            epoch: u128::from_be_bytes(*epoch) & low_bits(8 * config.nonce_len as u32 - CORE),
+            keep: raw(&keep),
+        }
+    }
+
+    /// Length of our IDs in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "an ID is never empty")]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bits of the nonce below the core.
+    fn place_bits(&self) -> u32 {
+        8 * self.nonce_len as u32 - CORE
+    }
+
+    /// The last generation that fits.
+    pub(crate) fn last_generation(&self) -> u32 {
+        let bits = self.place_bits() - INDEX - SEQUENCE;
+        if bits < 32 { low_bits(bits) as u32 } else { CidInfo::NO_GENERATION - 1 }
+    }
+
+    /// The connection ID for `info`.
+    ///
+    /// # Panics
+    /// If the index or the generation does not fit: the ID would be that of another connection.
+    pub fn encode(&self, info: CidInfo) -> ConnectionId {
+        assert!(info.index <= MAX_INDEX && info.generation <= self.last_generation(), "no bits for {info:?}");
+        let bits = self.place_bits();
+        let place = u128::from(info.index) << (bits - INDEX)
+            | u128::from(info.generation) << SEQUENCE
+            | u128::from(info.sequence);
+        self.seal(u128::from(info.core) << bits | place ^ self.epoch)
+    }
+
+    fn seal(&self, nonce: u128) -> ConnectionId {
+        let n = self.server_id.len();
+        let mut plain = [0; 32];
+        plain[..n].copy_from_slice(&self.server_id);
+        plain[n..n + 16].copy_from_slice(&(nonce << (128 - 8 * self.nonce_len)).to_be_bytes());
+        let mut bytes = [self.first; 33];
+        bytes[1..].copy_from_slice(&self.cipher.encrypt(&plain));
+        ConnectionId::new(&bytes[..self.len()]).expect("at most 20 bytes")
+    }
+
+    /// What `cid` says; `None` if it is not of our form or for another server. Any ID of the form says something: most
+    /// that we did not make name a place or generation that does not exist.
+    pub fn decode(&self, cid: &[u8]) -> Option<CidInfo> {
+        let nonce = self.open(cid)?;
+        let bits = self.place_bits();
+        let place = nonce & low_bits(bits) ^ self.epoch;
+        let generation = place >> SEQUENCE & low_bits(bits - INDEX - SEQUENCE);
+        Some(CidInfo {
+            core: (nonce >> bits) as u8,
+            index: (place >> (bits - INDEX)) as u32,
+            generation: u32::try_from(generation).unwrap_or(CidInfo::NO_GENERATION),
+            sequence: place as u16,
+        })
+    }
+
+    fn open(&self, cid: &[u8]) -> Option<u128> {
+        let (first, sealed) = cid.split_first()?;
+        if *first != self.first || cid.len() != self.len() {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        bytes[..sealed.len()].copy_from_slice(sealed);
+        let plain = self.cipher.decrypt(&bytes);
+        let n = self.server_id.len();
+        (plain[..n] == self.server_id[..]).then(|| be(&plain[n..]) >> (128 - 8 * self.nonce_len))
+    }
+
+    /// The ID in `datagram` if that has a short header and may be whole; for [`CidCodec::decode_raw`] and comparing.
+    #[inline]
+    pub(crate) fn short_dcid(&self, datagram: &[u8]) -> Option<RawCid> {
+        let start: &[u8; 21] = datagram.first_chunk().filter(|start| start[0] & 0xc0 == 0x40)?;
+        let RawCid { front, back } = raw(start.last_chunk().expect("20 of 21"));
+        Some(RawCid { front: front & self.keep.front, back: back & self.keep.back })
+    }
+
+    /// `cid`, if it has our length.
+    pub(crate) fn raw(&self, cid: &[u8]) -> Option<RawCid> {
+        let mut bytes = [0; 20];
+        bytes.get_mut(..cid.len()).filter(|_| cid.len() == self.len())?.copy_from_slice(cid);
+        Some(raw(&bytes))
+    }
+
+    /// [`CidCodec::decode`] of what [`CidCodec::raw`] gave.
+    pub(crate) fn decode_raw(&self, cid: RawCid) -> Option<CidInfo> {
+        let mut bytes = [0; 20];
+        bytes[..16].copy_from_slice(&cid.front.to_le_bytes());
+        bytes[16..].copy_from_slice(&cid.back.to_le_bytes());
+        self.decode(&bytes[..self.len()])
+    }
+}
+
+#[inline]
+fn raw(bytes: &[u8; 20]) -> RawCid {
+    let (front, back) = (bytes.first_chunk().expect("16 of 20"), bytes.last_chunk().expect("4 of 20"));
+    RawCid { front: u128::from_le_bytes(*front), back: u32::from_le_bytes(*back) }
+}
+
+fn low_bits(n: u32) -> u128 {
+    if n == 0 { 0 } else { u128::MAX >> (128 - n) }
+}
+
+/// The first 16 of `bytes`.
+fn be(bytes: &[u8]) -> u128 {
+    u128::from_be_bytes(*bytes.first_chunk().expect("16 bytes"))
+}
+
+/// The cipher of QUIC-LB over server ID and nonce, together `len` bytes, 5 to 19: one AES block if they are 16 (§5.4.1),
+/// and a Feistel network of four rounds otherwise (§5.4.2).
+#[derive(Clone)]
+struct Cipher {
+    aes: Aes128,
+    len: usize,
+    /// Bits of either half; both begin with the most significant one.
+    left: u128,
+    right: u128,
+}
+
+impl Cipher {
+    fn new(key: &[u8; 16], len: usize) -> Self {
+        let half = 8 * len.div_ceil(2);
+        // With an odd length, the halves share the byte in the middle: each has four bits of it.
+        let left = u128::MAX << (128 - 4 * len);
+        let right = u128::MAX << (128 - half) & u128::MAX >> (half - 4 * len);
+        Self { aes: Aes128::new(key.into()), len, left, right }
+    }
+
+    /// `expand` and AES (§5.4.2.2).
+    fn round(&self, pass: u8, half: u128) -> u128 {
+        let mut block = (half | (self.len as u128) << 8 | u128::from(pass)).to_be_bytes().into();
+        self.aes.encrypt_block(&mut block);
+        u128::from_be_bytes(block.into())
+    }
+
+    fn split(&self, bytes: &[u8; 32]) -> (u128, u128) {
+        (be(bytes) & self.left, be(&bytes[self.len / 2..]) & self.right)
+    }
+
+    fn join(&self, left: u128, right: u128) -> [u8; 32] {
+        let (mut out, at) = ([0; 32], self.len / 2);
+        out[..16].copy_from_slice(&left.to_be_bytes());
+        let shared = out[at];
+        out[at..at + 16].copy_from_slice(&right.to_be_bytes());
+        out[at] |= shared;
+        out
+    }
+
+    /// Encrypts the first `len` bytes; what the others are afterwards means nothing.
+    fn encrypt(&self, plain: &[u8; 32]) -> [u8; 32] {
+        if self.len == 16 {
+            return self.one_block(plain, |block| self.aes.encrypt_block(block));
+        }
+        let (mut left, mut right) = self.split(plain);
+        right ^= self.round(1, left) & self.right;
+        left ^= self.round(2, right) & self.left;
+        right ^= self.round(3, left) & self.right;
+        left ^= self.round(4, right) & self.left;
+        self.join(left, right)
+    }
+
+    fn decrypt(&self, sealed: &[u8; 32]) -> [u8; 32] {
+        if self.len == 16 {
+            return self.one_block(sealed, |block| self.aes.decrypt_block(block));
+        }
+        let (mut left, mut right) = self.split(sealed);
+        left ^= self.round(4, right) & self.left;
+        right ^= self.round(3, left) & self.right;
+        left ^= self.round(2, right) & self.left;
+        right ^= self.round(1, left) & self.right;
+        self.join(left, right)
+    }
+
+    fn one_block(&self, bytes: &[u8; 32], work: impl FnOnce(&mut aes::Block)) -> [u8; 32] {
+        let mut out = [0; 32];
+        let mut block = be(bytes).to_be_bytes().into();
+        work(&mut block);
+        out[..16].copy_from_slice(&block);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+    }
+
+    fn padded(bytes: &[u8]) -> [u8; 32] {
+        let mut out = [0; 32];
+        out[..bytes.len()].copy_from_slice(bytes);
+        out
+    }
+
+    /// draft-ietf-quic-load-balancers-21 §5.4.2.4 and Appendix B.2: key, rotation bits, server ID, nonce, ID.
+    #[test]
+    fn vectors_of_the_draft() {
+        let key = "8f95f09245765f80256934e50c66207f";
+        let vectors = [
+            ("fdf726a9893ec05c0632d3956680baf0", 0, "31441a", "9c69c275", "0767947d29be054a"),
+            (key, 0, "ed793a", "ee080dbf", "0720b1d07b359d3c"),
+            (key, 1, "ed793a51d49b8f5fab65", "ee080dbf48", "2fcc381bc74cb4fbad2823a3d1f8fed2"),
+            (key, 2, "ed793a51d49b8f5f", "ee080dbf48c0d1e5", "504dd2d05a7b0de9b2b9907afb5ecf8cc3"),
+            (key, 3, "ed793a51d49b8f5fab", "ee080dbf48c0d1e55d", "125779c9cc86beb3a3a4a3ca96fce4bfe0cdbc"),
+        ];
+        for (key, rotation, server_id, nonce, cid) in vectors {
+            let (plain, cid) = (hex(&[server_id, nonce].concat()), hex(cid));
+            let cipher = Cipher::new(&hex(key).try_into().unwrap(), plain.len());
+            assert_eq!(cipher.encrypt(&padded(&plain))[..plain.len()], cid[1..], "{server_id}");
+            assert_eq!(cipher.decrypt(&padded(&cid[1..]))[..plain.len()], plain, "{server_id}");
+            // The fourth has a first octet of 0x12 instead of 0x72: an error of the draft's.
+            if rotation != 3 {
+                assert_eq!(cid[0], rotation << 5 | plain.len() as u8);
+            }
+        }
+        // One of them is long enough for what our nonce carries.
+        let config = CidConfig::routed(3, &hex("ed793a51d49b8f5fab"), 19, hex(key).try_into().unwrap()).unwrap();
+        let codec = CidCodec::new(&config, &[0; 16], &[0; 16]);
+        let nonce = u128::from_be_bytes(hex("00000000000000ee080dbf48c0d1e55d").try_into().unwrap());
+        let cid = codec.seal(nonce);
+        assert_eq!(cid[..], hex("725779c9cc86beb3a3a4a3ca96fce4bfe0cdbc"));
+        assert_eq!(codec.open(&cid), Some(nonce));
+        // And this is what its nonce says to us.
+        let info = CidInfo { core: 0xee, index: 0x080dbf, generation: 0x48c0d1, sequence: 0xe55d };
+        assert_eq!(codec.decode(&cid), Some(info));
+        assert_eq!(codec.encode(info), cid);
+    }
+
+    fn forms() -> Vec<CidConfig> {
+        let routed = |sid: usize, len| CidConfig::routed(3, &vec![0xab; sid], len, [9; 16]).unwrap();
+        let mut forms: Vec<_> = (10..=17).map(|len| CidConfig::unrouted(len).unwrap()).collect();
+        forms.extend([(1, 11), (1, 17), (7, 17), (10, 20), (3, 20), (8, 18)].map(|(sid, len)| routed(sid, len)));
+        forms
+    }
+
+    proptest! {
+        #[test]
+        fn every_form_brings_back_what_was_put_in(
+            core: u8, index in 0..=MAX_INDEX, generation: u32, sequence: u16, epoch: [u8; 16], flip in 8..80usize,
+        ) {
+            for config in forms() {
+                let codec = CidCodec::new(&config, &[7; 16], &epoch);
+                let generation = generation.min(codec.last_generation());
+                let info = CidInfo { core, index, generation, sequence };
+                let cid = codec.encode(info);
+                prop_assert_eq!(cid.len(), config.len());
+                prop_assert_eq!(codec.decode(&cid), Some(info));
+                prop_assert_eq!(codec.decode_raw(codec.raw(&cid).unwrap()), Some(info));
+                let short = [&[0x41], &cid[..], &[0x77; 40]].concat();
+                prop_assert_eq!(codec.short_dcid(&short), codec.raw(&cid));
+                // One bit of the ciphertext decides about all of the plaintext.
+                let mut other = cid.to_vec();
+                other[flip / 8] ^= 1 << (flip % 8);
+                prop_assert_ne!(codec.decode(&other), Some(info));
+                prop_assert_eq!(codec.decode(&cid[1..]), None);
+                other.clone_from(&cid.to_vec());
+                other[0] ^= 0x20;
+                prop_assert_eq!(codec.decode(&other), None);
+            }
+        }
+    }
+
+    #[test]
+    fn ids_of_one_connection_do_not_look_alike() {
+        let codec = CidCodec::new(&CidConfig::default(), &[7; 16], &[3; 16]);
+        let info = CidInfo { core: 3, index: 0xabcdef, generation: 0x123456, sequence: 0xfffe };
+        let (a, b) = (codec.encode(info), codec.encode(CidInfo { sequence: 0xffff, ..info }));
+        let same = a[1..].iter().zip(&b[1..]).filter(|(a, b)| a == b).count();
+        assert!(same < 4);
+        assert_ne!(CidCodec::new(&CidConfig::default(), &[8; 16], &[3; 16]).decode(&a), Some(info));
+    }
+
+    /// The core is read by any process with the key, so that it knows whose the ID was; the rest means nothing to it.
+    #[test]
+    fn another_epoch_knows_the_core_only() {
+        for config in forms() {
+            let [old, new] = [1, 2].map(|n| CidCodec::new(&config, &[7; 16], &[n; 16]));
+            let info = CidInfo { core: 5, index: 0, generation: 0, sequence: 0 };
+            let read = new.decode(&old.encode(info)).unwrap();
+            assert_eq!(read.core, 5);
+            assert!(read.index != 0 && read.generation != 0 && read.sequence != 0);
+        }
+    }
+
+    #[test]
+    fn another_server_is_told_apart() {
+        let codec = |id| CidCodec::new(&CidConfig::routed(0, &[id], 17, [4; 16]).unwrap(), &[0; 16], &[0; 16]);
+        let info = CidInfo { core: 1, index: 2, generation: 3, sequence: 4 };
+        assert_eq!(codec(1).decode(&codec(1).encode(info)), Some(info));
+        assert_eq!(codec(2).decode(&codec(1).encode(info)), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "no bits")]
+    fn a_generation_is_never_cut() {
+        let codec = CidCodec::new(&CidConfig::default(), &[7; 16], &[3; 16]);
+        codec.encode(CidInfo { core: 0, index: 0, generation: 1 << 24, sequence: 0 });
+    }
+}

@@ -1,0 +1,172 @@
+//! The IDs that we issued for one connection, by sequence number: [`super::IdMaker`] makes the same ID for a number
+//! again whenever it is needed.
+
+use arrayvec::ArrayVec;
+
+use super::MAX_ACTIVE;
+use crate::base::time::Instant;
+use crate::wire::quic::TransportError;
+
+/// Retired IDs whose packets are still taken. A peer that retires more of them at a time loses packets that are late.
+const MAX_LEAVING: usize = 8;
+
+/// IDs that the peer has retired, and until when packets to them are taken; the next to be forgotten is the first.
+type Leaving = ArrayVec<(u16, Instant), MAX_LEAVING>;
+
+/// The IDs that we issued for one connection.
+#[derive(Debug)]
+pub(crate) struct LocalCids {
+    active: ArrayVec<u16, MAX_ACTIVE>,
+    /// To be announced (again) in NEW_CONNECTION_ID.
+    due: ArrayVec<u16, MAX_ACTIVE>,
+    /// The next sequence number; 2^16 when all are used up.
+    next: u32,
+    leaving: Option<Box<Leaving>>,
+}
+
+impl LocalCids {
+    /// Sequence number of the ID of the handshake (RFC 9000 §5.1.1).
+    pub(crate) const HANDSHAKE: u16 = 0;
+
+    pub(crate) fn new() -> Self {
+        Self { active: [Self::HANDSHAKE].into_iter().collect(), next: 1, due: ArrayVec::new(), leaving: None }
+    }
+
+    /// Issues IDs until `limit` are active, or there are no sequence numbers any more.
+    pub(crate) fn issue(&mut self, limit: u64) {
+        let limit = limit.min(MAX_ACTIVE as u64) as usize;
+        while self.active.len() < limit
+            && !self.due.is_full()
+            && let Ok(sequence) = u16::try_from(self.next)
+        {
+            self.active.push(sequence);
+            self.due.push(sequence);
+            self.next += 1;
+        }
+    }
+
+    /// Whether the ID that the peer uses is its last, and no other can be issued.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.active.len() == 1 && self.next > u32::from(u16::MAX)
+    }
+
+    /// The next ID to be announced.
+    pub(crate) fn due(&self) -> Option<u16> {
+        self.due.first().copied()
+    }
+
+    pub(crate) fn announced(&mut self, sequence: u16) {
+        self.due.retain(|s| *s != sequence);
+    }
+
+    pub(crate) fn announce_lost(&mut self, sequence: u16) {
+        if self.active.contains(&sequence) && !self.due.contains(&sequence) {
+            self.due.push(sequence);
+        }
+    }
+
+    /// RETIRE_CONNECTION_ID from the peer, in a packet that came to the ID `used` (RFC 9000 §19.16). Packets that were
+    /// sent to the retired ID before are taken `until` then.
+    pub(crate) fn retire(
+        &mut self,
+        sequence: u64,
+        used: Option<u16>,
+        now: Instant,
+        until: Instant,
+    ) -> Result<(), TransportError> {
+        if sequence >= u64::from(self.next) {
+            return Err(TransportError::PROTOCOL_VIOLATION);
+        }
+        let sequence = sequence as u16;
+        let Some(at) = self.active.iter().position(|s| *s == sequence) else { return Ok(()) };
+        if used == Some(sequence) {
+            return Err(TransportError::PROTOCOL_VIOLATION);
+        }
+        self.active.remove(at);
+        self.due.retain(|s| *s != sequence);
+        let leaving = self.leaving.get_or_insert_default();
+        leaving.retain(|(_, end)| *end > now);
+        if leaving.is_full() {
+            leaving.remove(0);
+        }
+        leaving.push((sequence, until));
+        Ok(())
+    }
+
+    /// Whether packets to the ID with this sequence number are for this connection: it is active, or was retired a
+    /// moment ago.
+    #[inline]
+    pub(crate) fn accepts(&self, sequence: u16, now: Instant) -> bool {
+        self.active.contains(&sequence) || self.was_active(sequence, now)
+    }
+
+    #[cold]
+    fn was_active(&self, sequence: u16, now: Instant) -> bool {
+        self.leaving.iter().flat_map(|all| all.iter()).any(|(s, until)| *s == sequence && *until > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::from_nanos(1000);
+    const SOON: Instant = Instant::from_nanos(2000);
+
+    #[test]
+    fn ids_are_replaced_when_retired() {
+        let mut l = LocalCids::new();
+        l.issue(3);
+        assert_eq!(l.due(), Some(1));
+        l.announced(1);
+        l.announced(2);
+        let mut retire = |sequence, used| l.retire(sequence, Some(used), NOW, SOON);
+        assert_eq!(retire(3, 0), Err(TransportError::PROTOCOL_VIOLATION), "never issued");
+        assert_eq!(retire(0, 0), Err(TransportError::PROTOCOL_VIOLATION), "the ID it came to");
+        retire(0, 1).unwrap();
+        retire(0, 1).unwrap();
+        l.issue(3);
+        assert_eq!(l.due(), Some(3));
+        l.announce_lost(0);
+        assert_eq!(l.due.as_slice(), [3], "retired");
+        assert!(l.accepts(3, SOON) && !l.accepts(4, SOON));
+    }
+
+    #[test]
+    fn retired_ids_leave_after_a_while() {
+        let mut l = LocalCids::new();
+        l.issue(4);
+        l.retire(0, Some(1), NOW, SOON).unwrap();
+        assert!(l.accepts(0, NOW) && !l.accepts(0, SOON));
+        // However many the peer retires, few are remembered: the latest.
+        for sequence in 1..1000 {
+            l.issue(4);
+            l.retire(sequence, Some(sequence as u16 + 1), NOW, SOON).unwrap();
+        }
+        let taken: Vec<u16> = (0..1000).filter(|s| l.accepts(*s, NOW)).collect();
+        assert_eq!(taken, (992..1000).collect::<Vec<_>>());
+        l.issue(4);
+        l.retire(1000, None, SOON, Instant::MAX).unwrap();
+        assert_eq!(l.leaving.unwrap().len(), 1, "those whose time is over make room");
+    }
+
+    #[test]
+    fn sequence_numbers_are_compared_whole_and_end() {
+        let mut l = LocalCids::new();
+        let mut issued = vec![0];
+        for used in 0..u16::MAX {
+            assert!(!l.is_exhausted());
+            l.issue(4);
+            while let Some(sequence) = l.due() {
+                issued.push(sequence);
+                l.announced(sequence);
+            }
+            assert!(l.accepts(used, NOW) && !l.accepts(used.wrapping_add(0x100), NOW));
+            l.retire(used.into(), Some(used + 1), NOW, NOW).unwrap();
+        }
+        assert_eq!(issued, (0..=u16::MAX).collect::<Vec<_>>(), "each once");
+        assert!(l.is_exhausted());
+        assert_eq!(l.retire(1 << 16, Some(u16::MAX), NOW, NOW), Err(TransportError::PROTOCOL_VIOLATION));
+        assert_eq!(l.retire(1 << 20, Some(u16::MAX), NOW, NOW), Err(TransportError::PROTOCOL_VIOLATION));
+    }
+}

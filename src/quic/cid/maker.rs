@@ -1,0 +1,117 @@
+//! IDs and their stateless reset tokens, for the connections of one core.
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use super::codec::{CidCodec, CidInfo, RawCid};
+use crate::quic::config::EndpointConfig;
+use crate::quic::event::ConnId;
+use crate::wire::quic::ConnectionId;
+
+/// Makes connection IDs and their tokens for the connections of one core.
+#[derive(Debug)]
+pub(crate) struct IdMaker {
+    codec: CidCodec,
+    tokens: TokenMaker,
+    core: u8,
+}
+
+impl IdMaker {
+    pub(crate) fn new(config: &EndpointConfig) -> Self {
+        Self {
+            codec: CidCodec::new(&config.cid, &config.cid_key, &config.epoch),
+            tokens: TokenMaker::new(&config.reset_key),
+            core: config.core,
+        }
+    }
+
+    /// Length of our IDs in bytes.
+    #[inline]
+    pub(crate) fn cid_len(&self) -> usize {
+        self.codec.len()
+    }
+
+    /// The last generation of a place in the core's table.
+    pub(crate) fn last_generation(&self) -> u32 {
+        self.codec.last_generation()
+    }
+
+    /// The ID with `sequence` of the connection `id`.
+    pub(crate) fn cid(&self, id: ConnId, sequence: u16) -> ConnectionId {
+        let (index, generation) = (id.index(), id.generation());
+        self.codec.encode(CidInfo { core: self.core, index, generation, sequence })
+    }
+
+    /// The ID in a datagram with a short header.
+    #[inline]
+    pub(crate) fn short_dcid(&self, datagram: &[u8]) -> Option<RawCid> {
+        self.codec.short_dcid(datagram)
+    }
+
+    /// `cid`, if it has the length of our IDs.
+    pub(crate) fn raw(&self, cid: &[u8]) -> Option<RawCid> {
+        self.codec.raw(cid)
+    }
+
+    /// What an ID says, if it belongs to this core.
+    pub(crate) fn own(&self, cid: RawCid) -> Option<CidInfo> {
+        self.codec.decode_raw(cid).filter(|info| info.core == self.core)
+    }
+
+    /// The sequence number of an ID of a connection of this core.
+    pub(crate) fn sequence(&self, cid: &[u8]) -> Option<u16> {
+        self.raw(cid).and_then(|cid| self.own(cid)).map(|info| info.sequence)
+    }
+
+    /// The stateless reset token of an ID.
+    pub(crate) fn token(&self, cid: &[u8]) -> [u8; 16] {
+        self.tokens.token(cid)
+    }
+}
+
+/// Makes stateless reset tokens (RFC 9000 §10.3.2). An ID carries all that tells its connection from others, and the
+/// token is bound to all of the ID.
+struct TokenMaker(Hmac<Sha256>);
+
+impl TokenMaker {
+    /// The key goes into the hash once for all tokens.
+    fn new(key: &[u8; 32]) -> Self {
+        Self(<Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("any length is a key"))
+    }
+
+    fn token(&self, cid: &[u8]) -> [u8; 16] {
+        let mut mac = self.0.clone();
+        mac.update(cid);
+        let full = mac.finalize().into_bytes();
+        *full.first_chunk().expect("16 of 32 bytes")
+    }
+}
+
+impl std::fmt::Debug for TokenMaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenMaker")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9000 §10.3.2: a restarted process has to give the tokens of the one before it.
+    #[test]
+    fn tokens_follow_from_secret_and_id_alone() {
+        let config = |secret: u8, seed: u8| EndpointConfig::from_secret(&[secret; 32].into(), [seed; 32]);
+        let makers = [(1, 1), (1, 2), (2, 1)].map(|(secret, seed)| IdMaker::new(&config(secret, seed)));
+        let [before, after, stranger] = &makers;
+        let id = before.cid(ConnId::new(7, 8), 9);
+        assert_eq!(before.token(&id), after.token(&id));
+        assert_ne!(before.token(&id), stranger.token(&id));
+        assert_ne!(id, after.cid(ConnId::new(7, 8), 9), "an epoch of its own");
+        assert!(
+            after.raw(&id).and_then(|raw| after.own(raw)).is_some(),
+            "and yet it knows that it is its own to answer"
+        );
+        assert_eq!(before.sequence(&id), Some(9));
+        assert_ne!(before.token(&id), before.token(&before.cid(ConnId::new(7, 8), 10)));
+    }
+}

@@ -1,0 +1,57 @@
+//! The one secret that the keys of an endpoint come from.
+
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+/// What connection IDs, stateless reset tokens and address tokens are made with. A process that starts with the secret of
+/// the one before it can tell that one's peers that their connections are gone (RFC 9000 §10.3.2).
+///
+/// It is erased when dropped, and never shown. Processes that answer for the same address at the same time must not
+/// share a secret, unless each has a server ID of its own ([`super::CidConfig::routed`]) and gets all packets with it: a
+/// packet that one of them knows nothing about would make it reveal the token of another one's connection (RFC 9000
+/// §21.11).
+#[derive(Clone)]
+pub struct Secret(Zeroizing<[u8; Self::LEN]>);
+
+impl Secret {
+    /// Its length in bytes.
+    pub const LEN: usize = 32;
+
+    /// The key for `purpose`, by HKDF (RFC 5869). Keys for different purposes tell nothing of each other.
+    pub(super) fn key<const N: usize>(&self, purpose: &str) -> Zeroizing<[u8; N]> {
+        let mut key = Zeroizing::new([0; N]);
+        let derive = Hkdf::<Sha256>::new(Some(b"gannet"), &*self.0);
+        derive.expand(purpose.as_bytes(), &mut *key).expect("shorter than 255 hashes");
+        key
+    }
+}
+
+impl From<[u8; Self::LEN]> for Secret {
+    fn from(bytes: [u8; Self::LEN]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_differ_by_purpose_and_secret_and_are_not_shown() {
+        let keys =
+            |n: u8| ["connection id", "stateless reset"].map(|purpose| *Secret::from([n; 32]).key::<32>(purpose));
+        assert_eq!(keys(1), keys(1));
+        let mut all = [keys(1), keys(2)].concat();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 4);
+        assert_eq!(format!("{:?}", Secret::from([77; 32])), "Secret");
+    }
+}
