@@ -1,5 +1,7 @@
 //! Flow-control credit, both directions (RFC 9000 §4.1). One type serves connections and streams.
 
+use crate::wire::quic::varint;
+
 /// Credit that the peer grants us.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SendCredit {
@@ -49,6 +51,16 @@ impl SendCredit {
     }
 }
 
+/// Whether a peer that has used `used` of the limit that it was `told` has to hear of the limit `next`: as soon as it has
+/// left no more than half of what it could have.
+///
+/// What it could have, and not the whole window, is the measure: however much of the window is held up by others (bytes
+/// that nobody reads, streams that stay open), what is free comes to the peer. To wait until it says that it is blocked is
+/// forbidden (RFC 9000 §4.2, §4.6).
+pub(crate) fn is_update_due(used: u64, told: u64, next: u64) -> bool {
+    next > told && told.saturating_sub(used) <= (next - used) / 2
+}
+
 /// Connection-level credit that we grant the peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecvCredit {
@@ -58,11 +70,13 @@ pub(crate) struct RecvCredit {
     /// Bytes whose memory is free for others again.
     consumed: u64,
     announced: u64,
+    /// The peer says that it is blocked at an older limit than it could have.
+    asked: bool,
 }
 
 impl RecvCredit {
     pub(crate) fn new(window: u64) -> Self {
-        Self { window, received: 0, consumed: 0, announced: window }
+        Self { window, received: 0, consumed: 0, announced: window, asked: false }
     }
 
     /// Accounts `n` new bytes; false when the peer went beyond its limit.
@@ -77,20 +91,32 @@ impl RecvCredit {
         self.consumed += n;
     }
 
-    /// The limit to announce, when it has moved by at least half a window.
+    /// The limit that could be announced now.
+    fn limit(&self) -> u64 {
+        self.consumed.saturating_add(self.window).min(varint::MAX).max(self.announced)
+    }
+
+    /// The limit to announce, if that is due ([`is_update_due`]) or was asked for.
     pub(crate) fn update_due(&self) -> Option<u64> {
-        let next = self.consumed.saturating_add(self.window).min(crate::wire::quic::varint::MAX);
-        (next.saturating_sub(self.announced) >= self.window / 2 && next > self.announced).then_some(next)
+        let next = self.limit();
+        (is_update_due(self.received, self.announced, next) || self.asked).then_some(next)
+    }
+
+    /// DATA_BLOCKED at `limit`: the peer hears of ours if that is a newer one (RFC 9000 §4.1). It does so once for each
+    /// such frame.
+    pub(crate) fn peer_blocked(&mut self, limit: u64) {
+        self.asked |= limit < self.limit();
     }
 
     /// MAX_DATA with `limit` goes out.
     pub(crate) fn announce(&mut self, limit: u64) {
         self.announced = self.announced.max(limit);
+        self.asked = false;
     }
 
-    /// The limit to repeat when a MAX_DATA frame was lost.
-    pub(crate) fn announced(&self) -> u64 {
-        self.announced
+    /// MAX_DATA was lost: the peer still has to hear of the limit.
+    pub(crate) fn update_lost(&mut self) {
+        self.asked = true;
     }
 }
 
@@ -115,14 +141,52 @@ mod tests {
     #[test]
     fn receive_window_moves_with_consumption() {
         let mut credit = RecvCredit::new(100);
-        assert!(credit.receive(100));
-        assert!(!credit.receive(1));
-        assert_eq!(credit.update_due(), None);
-        credit.consume(49);
-        assert_eq!(credit.update_due(), None);
-        credit.consume(1);
-        assert_eq!(credit.update_due(), Some(150));
+        for (received, due) in [(49, None), (1, Some(150))] {
+            assert!(credit.receive(received));
+            credit.consume(received);
+            assert_eq!(credit.update_due(), due);
+        }
         credit.announce(150);
         assert_eq!(credit.update_due(), None);
+        assert!(credit.receive(100));
+        assert!(!credit.receive(1));
+    }
+
+    #[test]
+    fn bytes_that_nobody_reads_hold_up_no_others() {
+        for held in [0, 51, 90, 99] {
+            let mut credit = RecvCredit::new(100);
+            assert!(credit.receive(held));
+            let (mut left, mut frames) = (100 - held, 0);
+            for _ in 0..10_000 {
+                assert!(left > 0 && credit.receive(1), "{held} of 100 bytes are held, and the peer is stuck");
+                left -= 1;
+                credit.consume(1);
+                if let Some(limit) = credit.update_due() {
+                    left += limit - credit.announced;
+                    credit.announce(limit);
+                    frames += 1;
+                }
+            }
+            assert!(frames <= 20_000 / (100 - held), "{frames} MAX_DATA frames for 10,000 bytes with {held} held");
+        }
+    }
+
+    #[test]
+    fn who_is_blocked_at_an_old_limit_hears_of_ours() {
+        let mut credit = RecvCredit::new(100);
+        credit.peer_blocked(100);
+        assert_eq!(credit.update_due(), None, "it is the one it has");
+        credit.peer_blocked(99);
+        assert_eq!(credit.update_due(), Some(100));
+        credit.announce(100);
+        assert_eq!(credit.update_due(), None, "once for each frame");
+        assert!(credit.receive(10));
+        credit.consume(10);
+        credit.peer_blocked(100);
+        assert_eq!(credit.update_due(), Some(110));
+        credit.announce(110);
+        credit.update_lost();
+        assert_eq!(credit.update_due(), Some(110));
     }
 }

@@ -4,6 +4,7 @@
 mod acks;
 mod configs;
 mod crypto_frames;
+mod credit;
 mod flood;
 mod garbage;
 mod identity;

@@ -137,6 +137,21 @@ pub struct Peer {
     pub max_streams: [u64; 2],
     /// Streams that it was told were reset, with the error code.
     pub resets: Vec<(StreamId, u64)>,
+    /// What it was told of streams and credit, in order; each with the number of its packet among all that arrived.
+    pub told: Vec<(u64, Told)>,
+}
+
+/// One frame about streams or credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Offset, length, and whether it is the end.
+    Stream(StreamId, u64, u64, bool),
+    MaxStreamData(StreamId, u64),
+    StopSending(StreamId, u64),
+    DataBlocked(u64),
+    StreamDataBlocked(StreamId, u64),
+    StreamsBlocked(bool, u64),
+    Ping,
 }
 
 /// Seed of a client that offers no application protocol.
@@ -246,6 +261,7 @@ impl Peer {
             max_data: 0,
             max_streams: [0; 2],
             resets: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -422,6 +438,7 @@ impl Peer {
                 Frame::Stream(header) => {
                     let n = header.len.unwrap_or(plain.len() as u64) as usize;
                     self.stream_bytes += n as u64;
+                    self.tell(Told::Stream(header.id, header.offset, n as u64, header.fin));
                     plain = &plain[n..];
                 }
                 Frame::Crypto { offset, data } => self.on_crypto(space, offset, data),
@@ -437,6 +454,12 @@ impl Peer {
                     *m = (*m).max(max);
                 }
                 Frame::ResetStream { id, code, .. } => self.resets.push((id, code)),
+                Frame::MaxStreamData { id, max } => self.tell(Told::MaxStreamData(id, max)),
+                Frame::StopSending { id, code } => self.tell(Told::StopSending(id, code)),
+                Frame::DataBlocked(limit) => self.tell(Told::DataBlocked(limit)),
+                Frame::StreamDataBlocked { id, limit } => self.tell(Told::StreamDataBlocked(id, limit)),
+                Frame::StreamsBlocked { bidi, limit } => self.tell(Told::StreamsBlocked(bidi, limit)),
+                Frame::Ping => self.tell(Told::Ping),
                 Frame::HandshakeDone => self.handshake_done = true,
                 Frame::NewConnectionId { seq, cid, reset_token, .. } => {
                     self.issued.push((seq, cid));
@@ -454,6 +477,20 @@ impl Peer {
                 _ => {}
             }
         }
+    }
+
+    /// The largest MAX_STREAM_DATA for a stream.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn stream_limit(&self, id: StreamId) -> u64 {
+        let limit = |told: &(u64, Told)| match told.1 {
+            Told::MaxStreamData(of, max) if of == id => Some(max),
+            _ => None,
+        };
+        self.told.iter().filter_map(limit).max().unwrap_or(0)
+    }
+
+    fn tell(&mut self, told: Told) {
+        self.told.push((self.packets, told));
     }
 
     /// Bytes come in order here: the network of these tests does not reorder, and repetitions are skipped.

@@ -85,7 +85,7 @@ impl Connection {
             SentFrame::Crypto { start, len } => {
                 self.space(space).crypto_tx.on_lost(start..start + u64::from(len));
             }
-            SentFrame::MaxData => self.max_data_lost = true,
+            SentFrame::MaxData => self.recv_credit.update_lost(),
             SentFrame::MaxStreamData(id) => {
                 if let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) {
                     recv.credit_lost();

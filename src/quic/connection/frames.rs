@@ -38,9 +38,11 @@ impl Connection {
             Frame::MaxData(limit) => self.raise_credit(*limit),
             Frame::MaxStreamData { id, max } => self.on_max_stream_data(*id, *max).map_err(fault)?,
             Frame::MaxStreams { bidi, max } => self.on_max_streams(if *bidi { Dir::Bidi } else { Dir::Uni }, *max),
-            Frame::DataBlocked(_) => self.max_data_lost |= self.recv_credit.update_due().is_some(),
+            Frame::DataBlocked(limit) => self.recv_credit.peer_blocked(*limit),
             Frame::StreamDataBlocked { id, limit } => self.on_stream_data_blocked(*id, *limit).map_err(fault)?,
-            Frame::StreamsBlocked { .. } => {}
+            Frame::StreamsBlocked { bidi, limit } => {
+                self.streams.peer_blocked(if *bidi { Dir::Bidi } else { Dir::Uni }, *limit);
+            }
             Frame::NewConnectionId { seq, retire_prior_to, cid, reset_token } => {
                 self.remote_cids.insert(*seq, *retire_prior_to, *cid, *reset_token).map_err(fault)?;
             }

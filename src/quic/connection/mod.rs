@@ -153,8 +153,6 @@ pub(crate) struct Connection {
     streams: Streams,
     send_credit: SendCredit,
     recv_credit: RecvCredit,
-    /// The MAX_DATA limit in flight was lost.
-    max_data_lost: bool,
 
     born: Instant,
     idle_deadline: Option<Instant>,
@@ -235,7 +233,6 @@ impl Connection {
             streams: Streams::new(birth.side, windows, config.max_streams_bidi, config.max_streams_uni),
             send_credit: SendCredit::new(0),
             recv_credit: RecvCredit::new(config.max_data),
-            max_data_lost: false,
             born: now,
             idle_deadline: None,
             idle_reset_at: None,

@@ -42,6 +42,10 @@ impl Connection {
                 stream.finish_reported = recv.is_complete();
                 self.events.push_back(Event::Readable { id });
             }
+            // What was consumed before may be worth telling the peer only now that it has used up the rest.
+            if recv.note_credit() {
+                self.streams.queue_control(id);
+            }
             return;
         }
         let silent = stream.notify == Notify::WhenComplete && !recv.is_complete();

@@ -223,7 +223,6 @@ impl Connection {
     fn control_pending(&self) -> bool {
         self.handshake_done_due
             || self.ping_due
-            || self.max_data_lost
             || self.recv_credit.update_due().is_some()
             || self.path.response_due().is_some()
             || self.local_cids.due().is_some()
@@ -414,13 +413,10 @@ impl Connection {
             // It shows that the path carries datagrams of this size (RFC 9000 §8.2.2).
             builder.expand = true;
         }
-        let announced = self.recv_credit.announced();
-        let limit = self.recv_credit.update_due().or(self.max_data_lost.then_some(announced));
-        if let Some(limit) = limit
+        if let Some(limit) = self.recv_credit.update_due()
             && builder.put(&Frame::MaxData(limit), Some(SentFrame::MaxData))
         {
             self.recv_credit.announce(limit);
-            self.max_data_lost = false;
         }
         if let Some((dir, max)) = self.streams.max_streams_due()
             && builder.put(&Frame::MaxStreams { bidi: dir == Dir::Bidi, max }, Some(SentFrame::MaxStreams(dir)))

@@ -14,7 +14,7 @@ use crate::base::Side;
 use crate::base::id_map::IdMap;
 use crate::mem::{prefetch_line, prefetch_object};
 use crate::quic::event::{Dir, Notify};
-use crate::quic::flow::SendCredit;
+use crate::quic::flow::{SendCredit, is_update_due};
 use crate::quic::stream::gaps::Gaps;
 use crate::quic::stream::priority::{Priority, SendQueue};
 use crate::quic::stream::recv::RecvStream;
@@ -23,6 +23,9 @@ use crate::wire::quic::{StreamId, TransportError};
 
 /// Ended streams whose memory is kept for new ones, at the most.
 const MAX_SPARE: usize = 256;
+
+/// More streams of a kind than this cannot be counted (RFC 9000 §4.6).
+const MAX_STREAMS: u64 = 1 << 60;
 
 /// No slot of the slab.
 const NO_SLOT: u32 = u32::MAX;
@@ -135,6 +138,22 @@ struct Count {
     /// STREAMS_BLOCKED was sent for this limit.
     blocked_at: Option<u64>,
     wants_more: bool,
+}
+
+impl Count {
+    /// How many streams the peer may open in all: so many are open at a time at the most.
+    fn next_peer_limit(&self) -> u64 {
+        (self.peer_ended + self.concurrent).min(MAX_STREAMS)
+    }
+
+    /// Lets the peer open more streams, if what is free is worth a frame.
+    fn raise_if_due(&mut self) {
+        let limit = self.next_peer_limit();
+        if is_update_due(self.peer_opened, self.peer_limit, limit) {
+            self.peer_limit = limit;
+            self.limit_due = true;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -391,13 +410,16 @@ impl Streams {
         if !self.is_local(id) {
             let count = &mut self.counts[slot(id.dir())];
             count.peer_ended += 1;
-            let limit = count.peer_ended + count.concurrent;
-            // Half of what may be open is enough news for a frame.
-            if limit - count.peer_limit > count.concurrent / 2 {
-                count.peer_limit = limit;
-                count.limit_due = true;
-            }
+            count.raise_if_due();
         }
+    }
+
+    /// STREAMS_BLOCKED at `limit`: the peer hears of ours if that is a newer one (RFC 9000 §4.6), once for each such
+    /// frame. It may be blocked by streams that it has opened and not told of.
+    pub(crate) fn peer_blocked(&mut self, dir: Dir, limit: u64) {
+        let count = &mut self.counts[slot(dir)];
+        count.peer_limit = count.peer_limit.max(count.next_peer_limit());
+        count.limit_due |= limit < count.peer_limit;
     }
 
     /// The stream has data to send.
@@ -587,9 +609,54 @@ mod tests {
             s.remove_if_done(id);
             assert_eq!(s.ensure(id, |_| {}), Ok(false));
         }
-        assert_eq!(s.max_streams_due(), Some((Dir::Uni, 7)));
+        assert_eq!(s.max_streams_due(), Some((Dir::Uni, 6)), "told when half of them were used");
         s.max_streams_sent(Dir::Uni);
         assert_eq!(s.max_streams_due(), None);
+        s.max_streams_lost(Dir::Uni);
+        assert_eq!(s.max_streams_due(), Some((Dir::Uni, 6)));
+    }
+
+    #[test]
+    fn streams_that_stay_open_hold_up_no_others() {
+        for stay in [0, 1, 49, 50, 51, 99] {
+            let mut s = Streams::new(Side::Server, Windows::default(), 100, 100);
+            let (mut limit, mut frames) = (100, 0);
+            for index in 0..5000 {
+                assert!(index < limit, "stuck at {index} with {stay} of 100 streams that stay");
+                let id = StreamId::new(Side::Client, Dir::Uni, index);
+                s.ensure(id, |_| {}).unwrap();
+                if index < stay {
+                    continue;
+                }
+                s.get(id).unwrap().recv.as_mut().unwrap().mark_done();
+                s.remove_if_done(id);
+                if let Some((_, raised)) = s.max_streams_due() {
+                    assert!(raised - (index + 1) <= 100 - stay, "no more than 100 at a time");
+                    limit = raised;
+                    s.max_streams_sent(Dir::Uni);
+                    frames += 1;
+                }
+            }
+            assert!(frames <= 2 * 5000 / (100 - stay) + 2, "{frames} MAX_STREAMS frames with {stay} that stay");
+        }
+    }
+
+    #[test]
+    fn who_is_blocked_at_an_old_limit_hears_of_ours() {
+        let mut s = server();
+        s.peer_blocked(Dir::Bidi, 4);
+        assert_eq!(s.max_streams_due(), None, "it is the one it has");
+        s.peer_blocked(Dir::Bidi, 3);
+        assert_eq!(s.max_streams_due(), Some((Dir::Bidi, 4)));
+        s.max_streams_sent(Dir::Bidi);
+        assert_eq!(s.max_streams_due(), None, "once for each frame");
+        let id = StreamId::new(Side::Client, Dir::Uni, 0);
+        s.ensure(id, |_| {}).unwrap();
+        s.get(id).unwrap().recv.as_mut().unwrap().mark_done();
+        s.remove_if_done(id);
+        assert_eq!(s.max_streams_due(), None, "most of them are unused");
+        s.peer_blocked(Dir::Uni, 4);
+        assert_eq!(s.max_streams_due(), Some((Dir::Uni, 5)), "it has opened them all and said nothing of them");
     }
 
     #[test]

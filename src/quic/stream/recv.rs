@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::base::range_set::RangeSet;
 use crate::mem::{BufPool, PinnedBuf};
+use crate::quic::flow::is_update_due;
 use crate::quic::stats::{PlacementStats, StreamStats};
 use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::gaps::Gaps;
@@ -361,8 +362,8 @@ impl RecvStream {
         if self.is_provided() && limit >= self.provided_end() {
             self.low = Low::Blocked;
         }
-        // The limit may have been lost on the way.
-        if self.limit() > self.announced {
+        // It has not heard of ours (RFC 9000 §4.1).
+        if limit < self.limit().max(self.announced) && self.final_size.is_none() {
             self.credit_due = true;
         }
     }
@@ -425,9 +426,17 @@ impl RecvStream {
         if self.final_size == Some(self.consumed) {
             pooled.clear();
             self.state = State::Done;
-        } else if self.final_size.is_none() && n > 0 && self.limit().saturating_sub(self.announced) >= self.window / 2 {
+        } else if n > 0 {
+            self.note_credit();
+        }
+    }
+
+    /// The peer may have used up, or may be given, so much that it has to be told of more. True if so.
+    pub(crate) fn note_credit(&mut self) -> bool {
+        if self.final_size.is_none() && is_update_due(self.high, self.announced, self.limit()) {
             self.credit_due = true;
         }
+        self.credit_due
     }
 
     pub(crate) fn consumed(&self) -> u64 {
