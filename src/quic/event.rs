@@ -128,7 +128,8 @@ pub enum Event {
         /// The negotiated application protocol.
         alpn: Vec<u8>,
     },
-    /// The peer opened a stream.
+    /// The peer opened a stream. It comes with the first frame that names the stream: packets that were lost or overtaken
+    /// may bring streams in another order than that of their IDs.
     StreamOpened {
         /// Which.
         id: StreamId,

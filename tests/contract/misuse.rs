@@ -28,8 +28,11 @@ fn refused(pair: &mut Pair, id: StreamId, sizes: &[usize]) -> Option<ProvideErro
 #[test]
 fn buffers_that_cannot_be_taken_come_back() {
     use ProvideErrorKind as Kind;
-    let config = TransportConfig { stream_window_uni: 1000, ..TransportConfig::default() };
+    let config = TransportConfig { stream_window_bidi_local: 1000, ..TransportConfig::default() };
     let mut pair = Pair::connected(TransportConfig::default(), config);
+    // One of the server's own that it has just opened, and the client's.
+    let own = pair.conn(Side::Server).open(Dir::Bidi).unwrap();
+    pair.conn(Side::Server).send(own, data(1), false).unwrap();
     let ids: Vec<_> = (0..4).map(|_| pair.conn(Side::Client).open(Dir::Uni).unwrap()).collect();
     assert_eq!(refused(&mut pair, ids[0], &[10]), Some(Kind::NoStream), "the peer has not opened it");
     pair.conn(Side::Client).send(ids[3], data(0), false).unwrap();
@@ -37,17 +40,18 @@ fn buffers_that_cannot_be_taken_come_back() {
     pair.conn(Side::Client).finish(ids[2]).unwrap();
     pair.talk();
     pair.wait(Duration::from_millis(30));
-    assert_eq!(refused(&mut pair, ids[0], &[]), Some(Kind::Empty));
-    assert_eq!(refused(&mut pair, ids[0], &[10, 0, 10]), Some(Kind::EmptyBuffer));
-    assert_eq!(refused(&mut pair, ids[0], &[600, 399]), Some(Kind::TooSmall { announced: 1000 }));
+    assert_eq!(refused(&mut pair, ids[0], &[10]), Some(Kind::NoStream), "opened by those above it, but never named");
+    assert_eq!(refused(&mut pair, own, &[]), Some(Kind::Empty));
+    assert_eq!(refused(&mut pair, own, &[10, 0, 10]), Some(Kind::EmptyBuffer));
+    assert_eq!(refused(&mut pair, own, &[600, 399]), Some(Kind::TooSmall { announced: 1000 }));
     assert_eq!(refused(&mut pair, ids[1], &[2000]), Some(Kind::PooledStream), "data is in the pool already");
     assert_eq!(refused(&mut pair, ids[2], &[2000]), Some(Kind::Finished));
-    assert_eq!(refused(&mut pair, ids[0], &[600, 400]), None);
-    assert_eq!(refused(&mut pair, ids[0], &[1]), None, "later ones may be small");
+    assert_eq!(refused(&mut pair, own, &[600, 400]), None);
+    assert_eq!(refused(&mut pair, own, &[1]), None, "later ones may be small");
     // Behind the end.
-    pair.conn(Side::Client).send(ids[0], data(5), true).unwrap();
+    pair.conn(Side::Client).send(own, data(5), true).unwrap();
     pair.talk();
-    assert_eq!(refused(&mut pair, ids[0], &[10]), Some(Kind::NoStream), "all has arrived");
+    assert_eq!(refused(&mut pair, own, &[10]), Some(Kind::NoStream), "all has arrived");
     // After stop_sending, and on a connection that is closed.
     pair.conn(Side::Server).stop_sending(ids[1], 1).unwrap();
     assert_eq!(refused(&mut pair, ids[1], &[10]), Some(Kind::NoStream));

@@ -8,6 +8,7 @@ use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::{CloseReason, Dir, Event};
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::PlacementStats;
+use crate::quic::stream::Named;
 use crate::wire::quic::frame::{AckFrame, Frame, StreamHeader};
 use crate::wire::quic::{StreamId, TransportError, varint};
 
@@ -118,18 +119,12 @@ impl Connection {
         if self.streams.get_ref(id).is_some() {
             return Ok(true);
         }
-        let mut first = None;
-        let exists = self.streams.ensure(id, |new| {
-            first.get_or_insert(new.index());
-        })?;
-        if let Some(first) = first {
-            for index in first..=id.index() {
-                let new = StreamId::new(id.initiator(), id.dir(), index);
-                self.events.push_back(Event::StreamOpened { id: new });
-                self.ask_provider(new);
-            }
+        let named = self.streams.ensure(id)?;
+        if named == Named::New {
+            self.events.push_back(Event::StreamOpened { id });
+            self.ask_provider(id);
         }
-        Ok(exists)
+        Ok(named != Named::Ended)
     }
 
     /// Gives a new stream of the peer's the buffers of the listener's provider. If it has none to give, the stream is a

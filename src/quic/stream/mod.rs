@@ -8,7 +8,8 @@ pub(crate) mod recv;
 pub(crate) mod send;
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use crate::base::Side;
 use crate::base::id_map::IdMap;
@@ -156,6 +157,43 @@ impl Count {
     }
 }
 
+/// What a stream is that a frame names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// It was made now.
+    New,
+    /// It was there.
+    Known,
+    /// It has ended.
+    Ended,
+}
+
+/// Streams of one kind that the peer has opened by naming one above them: open, but without anything to them. Ranges by
+/// where they start. They count against the peer's limit, so there are never more than may be open at a time.
+#[derive(Debug, Default)]
+struct Unnamed(BTreeMap<u64, u64>);
+
+impl Unnamed {
+    /// Adds a range above all others.
+    fn add(&mut self, range: Range<u64>) {
+        self.0.insert(range.start, range.end);
+    }
+
+    /// Takes one out. False if it is not among them.
+    fn take(&mut self, index: u64) -> bool {
+        let Some((&start, &end)) = self.0.range(..=index).next_back().filter(|(_, end)| index < **end) else {
+            return false;
+        };
+        self.0.remove(&start);
+        for (start, end) in [(start, index), (index + 1, end)] {
+            if start < end {
+                self.0.insert(start, end);
+            }
+        }
+        true
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Streams {
     side: Side,
@@ -170,6 +208,8 @@ pub(crate) struct Streams {
     /// The stream that was looked for last: most often the one that is looked for next.
     last: Cell<(StreamId, u32)>,
     counts: [Count; 2],
+    /// Streams of the peer's that no frame has named, by kind; most connections never have any.
+    unnamed: Option<Box<[Unnamed; 2]>>,
     /// What we announced.
     local: Windows,
     /// What the peer announced, from its point of view.
@@ -202,6 +242,7 @@ impl Streams {
             spare: 0,
             last: Cell::new((StreamId(0), NO_SLOT)),
             counts: [count(max_bidi), count(max_uni)],
+            unnamed: None,
             local,
             peer: Windows::default(),
             send_queue: SendQueue::default(),
@@ -375,27 +416,35 @@ impl Streams {
         self.counts[slot(dir)].limit_due = true;
     }
 
-    /// A frame about the peer's sending part (or both) named `id`: makes the streams it opens
-    /// (RFC 9000 §2.1, §3.2). `opened` gets each new one. `Ok(false)`: the stream has ended already.
-    pub(crate) fn ensure(&mut self, id: StreamId, mut opened: impl FnMut(StreamId)) -> Result<bool, TransportError> {
-        let dir = id.dir();
-        if self.is_local(id) {
-            if id.index() >= self.counts[slot(dir)].opened {
+    /// A frame named `id`: makes the stream if it is one of the peer's that no frame has named yet (RFC 9000 §3.2).
+    ///
+    /// With it, all streams of the kind below it count as open (RFC 9000 §2.1), but each of them exists only when a frame
+    /// names it: so what a frame costs does not depend on how many it opens.
+    ///
+    /// # Errors
+    /// The stream is beyond the peer's limit, or one that only we may open.
+    pub(crate) fn ensure(&mut self, id: StreamId) -> Result<Named, TransportError> {
+        let (dir, index) = (id.dir(), id.index());
+        let count = &mut self.counts[slot(dir)];
+        if id.initiator() == self.side {
+            if index >= count.opened {
                 return Err(TransportError::STREAM_STATE_ERROR);
             }
-            return Ok(self.find(id).is_some());
-        }
-        let count = self.counts[slot(dir)];
-        if id.index() >= count.peer_limit {
+        } else if index >= count.peer_limit {
             return Err(TransportError::STREAM_LIMIT_ERROR);
+        } else if index >= count.peer_opened {
+            let skipped = count.peer_opened..index;
+            count.peer_opened = index + 1;
+            if !skipped.is_empty() {
+                self.unnamed.get_or_insert_default()[slot(dir)].add(skipped);
+            }
+            self.insert(id);
+            return Ok(Named::New);
+        } else if self.unnamed.as_mut().is_some_and(|unnamed| unnamed[slot(dir)].take(index)) {
+            self.insert(id);
+            return Ok(Named::New);
         }
-        for index in count.peer_opened..=id.index() {
-            let new = StreamId::new(self.side.peer(), dir, index);
-            self.insert(new);
-            opened(new);
-        }
-        self.counts[slot(dir)].peer_opened = count.peer_opened.max(id.index() + 1);
-        Ok(self.find(id).is_some())
+        Ok(if self.find(id).is_some() { Named::Known } else { Named::Ended })
     }
 
     /// Forgets a stream of which both parts have ended, and lets the peer open another.
@@ -587,16 +636,38 @@ mod tests {
     }
 
     #[test]
-    fn a_late_stream_opens_all_below_it() {
+    fn a_late_stream_opens_all_below_it_and_each_exists_when_it_is_named() {
         let mut s = server();
-        let id = StreamId::new(Side::Client, Dir::Bidi, 2);
-        let mut opened = Vec::new();
-        assert_eq!(s.ensure(id, |id| opened.push(id.index())), Ok(true));
-        assert_eq!(opened, [0, 1, 2]);
-        let beyond = StreamId::new(Side::Client, Dir::Bidi, 4);
-        assert_eq!(s.ensure(beyond, |_| {}), Err(TransportError::STREAM_LIMIT_ERROR));
+        let bidi = |index| StreamId::new(Side::Client, Dir::Bidi, index);
+        assert_eq!((s.ensure(bidi(2)), s.len()), (Ok(Named::New), 1));
+        assert_eq!(s.ensure(bidi(0)), Ok(Named::New));
+        assert_eq!(s.ensure(bidi(0)), Ok(Named::Known));
+        assert_eq!((s.ensure(bidi(1)), s.ensure(bidi(1)), s.len()), (Ok(Named::New), Ok(Named::Known), 3));
+        assert_eq!(s.ensure(bidi(4)), Err(TransportError::STREAM_LIMIT_ERROR));
         let ours = StreamId::new(Side::Server, Dir::Bidi, 0);
-        assert_eq!(s.ensure(ours, |_| {}), Err(TransportError::STREAM_STATE_ERROR));
+        assert_eq!(s.ensure(ours), Err(TransportError::STREAM_STATE_ERROR));
+    }
+
+    #[test]
+    fn one_frame_costs_the_same_however_many_streams_it_opens() {
+        const N: u64 = 1 << 40;
+        let mut s = Streams::new(Side::Server, Windows::default(), 0, N);
+        let uni = |index| StreamId::new(Side::Client, Dir::Uni, index);
+        assert_eq!((s.ensure(uni(N - 1)), s.len(), s.slab.len()), (Ok(Named::New), 1, 1));
+        // The others come in any order, and end.
+        for index in [0, N - 2, N / 2, 1, N / 2 - 1, N / 2 + 1] {
+            assert_eq!((s.ensure(uni(index)), s.len()), (Ok(Named::New), 2));
+            s.get(uni(index)).unwrap().recv.as_mut().unwrap().mark_done();
+            s.remove_if_done(uni(index));
+            assert_eq!(s.ensure(uni(index)), Ok(Named::Ended));
+        }
+        let ranges: Vec<_> = s.unnamed.as_ref().unwrap()[1].0.iter().map(|(start, end)| *start..*end).collect();
+        assert_eq!(ranges, [2..N / 2 - 1, N / 2 + 2..N - 2]);
+        assert_eq!(
+            s.max_streams_due(),
+            Some((Dir::Uni, N + 4)),
+            "as many more as have ended, told when that is twice as many"
+        );
     }
 
     #[test]
@@ -604,10 +675,10 @@ mod tests {
         let mut s = server();
         for index in 0..3 {
             let id = StreamId::new(Side::Client, Dir::Uni, index);
-            s.ensure(id, |_| {}).unwrap();
+            s.ensure(id).unwrap();
             s.get(id).unwrap().recv.as_mut().unwrap().mark_done();
             s.remove_if_done(id);
-            assert_eq!(s.ensure(id, |_| {}), Ok(false));
+            assert_eq!(s.ensure(id), Ok(Named::Ended));
         }
         assert_eq!(s.max_streams_due(), Some((Dir::Uni, 6)), "told when half of them were used");
         s.max_streams_sent(Dir::Uni);
@@ -624,7 +695,7 @@ mod tests {
             for index in 0..5000 {
                 assert!(index < limit, "stuck at {index} with {stay} of 100 streams that stay");
                 let id = StreamId::new(Side::Client, Dir::Uni, index);
-                s.ensure(id, |_| {}).unwrap();
+                s.ensure(id).unwrap();
                 if index < stay {
                     continue;
                 }
@@ -651,7 +722,7 @@ mod tests {
         s.max_streams_sent(Dir::Bidi);
         assert_eq!(s.max_streams_due(), None, "once for each frame");
         let id = StreamId::new(Side::Client, Dir::Uni, 0);
-        s.ensure(id, |_| {}).unwrap();
+        s.ensure(id).unwrap();
         s.get(id).unwrap().recv.as_mut().unwrap().mark_done();
         s.remove_if_done(id);
         assert_eq!(s.max_streams_due(), None, "most of them are unused");
@@ -664,7 +735,7 @@ mod tests {
         let mut s = server();
         for index in 0..50 {
             let id = StreamId::new(Side::Client, Dir::Bidi, index);
-            s.ensure(id, |_| {}).unwrap();
+            s.ensure(id).unwrap();
             let stream = s.get(id).unwrap();
             let (send, recv) = (stream.send.as_mut().unwrap(), stream.recv.as_mut().unwrap());
             assert!(send.is_writable() && send.end() == 0 && send.queued() == 0 && !send.can_send(u64::MAX));
