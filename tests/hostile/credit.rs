@@ -1,0 +1,161 @@
+//! Peers that use credit in unusual ways: nothing waits for ever, and nobody dies of waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gannet::base::Side;
+use gannet::base::time::Duration;
+use gannet::mem::PinnedBuf;
+use gannet::quic::{BufferProvider, Dir, Event, StreamId, TransportConfig};
+use gannet::wire::quic::frame::{Frame, StreamHeader};
+
+use super::memory::held;
+use super::peer::{DATA, Peer, frames};
+use super::world::{Host, against_server, small};
+
+/// A unidirectional stream of the peer's.
+fn uni(index: u64) -> StreamId {
+    StreamId::new(Side::Client, Dir::Uni, index)
+}
+
+/// A STREAM frame with `len` bytes.
+fn stream(id: StreamId, offset: u64, len: u64, fin: bool) -> Vec<u8> {
+    let mut bytes = frames(&[Frame::Stream(StreamHeader { id, offset, len: Some(len), fin })]);
+    bytes.resize(bytes.len() + len as usize, 7);
+    bytes
+}
+
+/// The peer says `payload` in a packet, and hears what the engine has to say for a while.
+fn say(host: &mut Host, peer: &mut Peer, payload: &[u8]) {
+    let datagram = peer.packet(DATA, payload);
+    host.receive(datagram);
+    host.wait(Duration::from_millis(30)).iter().for_each(|(_, d)| peer.receive(d));
+}
+
+/// The application reads all that there is on a stream.
+fn read(host: &mut Host, id: StreamId) -> usize {
+    let conn = host.conn.unwrap();
+    let mut conn = host.endpoint.conn(conn).unwrap();
+    std::iter::from_fn(|| conn.take(id)).map(|chunk| chunk.len()).sum()
+}
+
+/// The peer acknowledges everything and hears the answer.
+fn ack(host: &mut Host, peer: &mut Peer) {
+    let ack = peer.ack(DATA);
+    say(host, peer, &ack);
+}
+
+#[test]
+fn streams_that_stay_open_do_not_use_up_the_right_to_open_others() {
+    // No STREAMS_BLOCKED comes: to wait for one is forbidden (RFC 9000 §4.6).
+    for (limit, stay) in [(3, 2), (100, 49), (100, 50), (100, 51), (100, 99)] {
+        let config = TransportConfig { max_streams_uni: limit, ..TransportConfig::default() };
+        let (mut host, mut peer) = against_server(config);
+        peer.max_streams = [100, limit];
+        for index in 0..stay {
+            say(&mut host, &mut peer, &stream(uni(index), 0, 1, false));
+        }
+        for index in stay..stay + 300 {
+            assert!(index < peer.max_streams[1], "{stay} of {limit} stay: stuck at stream {index}");
+            say(&mut host, &mut peer, &stream(uni(index), 0, 1, true));
+            assert_eq!(read(&mut host, uni(index)), 1);
+            ack(&mut host, &mut peer);
+        }
+        assert!(host.closed().is_none());
+    }
+}
+
+#[test]
+fn a_stream_that_nobody_reads_does_not_stop_the_others() {
+    for unread in [2000, 2900, 3100, 3900] {
+        let (mut host, mut peer) = against_server(small());
+        peer.max_data = 6000;
+        for at in (0..unread).step_by(1000) {
+            say(&mut host, &mut peer, &stream(uni(0), at, (unread - at).min(1000), false));
+        }
+        let (mut used, mut offset) = (unread, 0);
+        for _ in 0..200 {
+            let n = (peer.max_data - used).min(500);
+            assert!(n > 0, "{unread} bytes are not read: stuck after {offset} others");
+            say(&mut host, &mut peer, &stream(uni(1), offset, n, false));
+            (used, offset) = (used + n, offset + n);
+            assert_eq!(read(&mut host, uni(1)), n as usize);
+            ack(&mut host, &mut peer);
+        }
+        assert!(host.closed().is_none());
+    }
+}
+
+/// An application that waits for a whole record before it takes any of it: what it took before has to be told although it
+/// was too little to be news then.
+#[test]
+fn credit_that_was_no_news_is_told_when_the_rest_is_used_up() {
+    let config = TransportConfig { stream_window_uni: 1000, ..TransportConfig::default() };
+    let (mut host, mut peer) = against_server(config);
+    say(&mut host, &mut peer, &stream(uni(0), 0, 400, false));
+    assert_eq!(read(&mut host, uni(0)), 400);
+    ack(&mut host, &mut peer);
+    assert_eq!(peer.stream_limit(uni(0)), 0, "600 of 1000 bytes are left");
+    say(&mut host, &mut peer, &stream(uni(0), 400, 600, false));
+    assert_eq!(peer.stream_limit(uni(0)), 1400);
+}
+
+#[test]
+fn who_is_blocked_at_an_old_limit_is_told_the_one_it_has() {
+    let (mut host, mut peer) = against_server(small());
+    say(&mut host, &mut peer, &stream(uni(0), 0, 1, false));
+    let (data, streams) = (peer.max_data, peer.max_streams);
+    let blocked = [
+        Frame::DataBlocked(10),
+        Frame::StreamDataBlocked { id: uni(0), limit: 0 },
+        Frame::StreamsBlocked { bidi: true, limit: 1 },
+        Frame::StreamsBlocked { bidi: false, limit: 1 },
+    ];
+    let before = peer.packets;
+    say(&mut host, &mut peer, &frames(&blocked));
+    assert_eq!((data, streams), (0, [0; 2]), "it was not told before");
+    assert_eq!((peer.max_data, peer.max_streams), (6000, [3; 2]));
+    assert_eq!(peer.stream_limit(uni(0)), 4000);
+    // However often it says so, in one packet or many, it hears of it once for each packet.
+    ack(&mut host, &mut peer);
+    for _ in 0..10 {
+        say(&mut host, &mut peer, &frames(&blocked).repeat(50));
+    }
+    assert!(peer.packets - before <= 30, "{} packets", peer.packets - before);
+    assert!(host.closed().is_none());
+}
+
+#[test]
+fn one_frame_opens_many_streams_for_the_price_of_one() {
+    /// Counts the streams that ask it for buffers; it has none.
+    #[derive(Default)]
+    struct Asked(AtomicU64);
+    impl BufferProvider for Asked {
+        fn initial_window(&self) -> u64 {
+            1000
+        }
+        fn provide(&self, _: StreamId, _: &mut dyn FnMut(PinnedBuf)) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    const LIMIT: u64 = 1 << 17;
+    let asked = Arc::new(Asked::default());
+    let config =
+        TransportConfig { max_streams_uni: LIMIT, provider: Some(asked.clone()), ..TransportConfig::default() };
+    let (mut host, mut peer) = against_server(config);
+    let opened = |host: &Host| host.events.iter().filter(|(_, e)| matches!(e, Event::StreamOpened { .. })).count();
+    let before = held();
+    say(&mut host, &mut peer, &stream(uni(LIMIT - 1), 0, 1, false));
+    let conn = host.conn.unwrap();
+    assert_eq!(host.endpoint.conn(conn).unwrap().stream_count(), 1);
+    assert_eq!((opened(&host), asked.0.load(Ordering::Relaxed)), (1, 1));
+    let grown = held() - before;
+    assert!(grown < 100_000, "131,072 streams: {grown} bytes");
+    // Those below it exist as soon as they are named, and are told of then, once.
+    for index in [5, 3, 5, 3, LIMIT - 2] {
+        say(&mut host, &mut peer, &stream(uni(index), 0, 1, false));
+    }
+    assert_eq!(host.endpoint.conn(conn).unwrap().stream_count(), 4);
+    assert_eq!((opened(&host), asked.0.load(Ordering::Relaxed)), (4, 4));
+    assert!(host.closed().is_none());
+}
