@@ -3,8 +3,8 @@
 
 mod acks;
 mod configs;
-mod crypto_frames;
 mod credit;
+mod crypto_frames;
 mod flood;
 mod garbage;
 mod identity;
