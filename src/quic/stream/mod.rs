@@ -765,7 +765,7 @@ mod tests {
             let (recv, gaps) = s.receiver(id).unwrap();
             recv.place(at..at + 1, &pool, gaps, |_, _| {})
         };
-        s.ensure(id(7), |_| {}).unwrap();
+        s.ensure(id(7)).unwrap();
         let mut held = 0;
         // Two ranges need no memory of their own, hence are no gaps; the bytes would, but for STOP_SENDING.
         for index in 0..8 {
