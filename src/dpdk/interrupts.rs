@@ -24,11 +24,19 @@ struct Baton {
 }
 
 impl Baton {
-    fn set(&self, from: State, to: State) {
+    /// Parks, unless nobody asks for that any more.
+    fn park(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if *state == from {
-            *state = to;
+        if *state == State::Asked {
+            *state = State::Parked;
         }
+        self.changed.notify_all();
+    }
+
+    /// Lets go, in one step and whatever the state: an alarm that comes before or after finds either a thread to
+    /// wake or nothing to park for.
+    fn release(&self) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Released;
         self.changed.notify_all();
     }
 
@@ -67,9 +75,7 @@ impl Parked {
 
 impl Drop for Parked {
     fn drop(&mut self) {
-        self.0.set(State::Parked, State::Released);
-        // Never parked: it must not do so later.
-        self.0.set(State::Asked, State::Released);
+        self.0.release();
     }
 }
 
@@ -77,12 +83,14 @@ impl Drop for Parked {
 unsafe extern "C" fn park(argument: *mut c_void) {
     // SAFETY: the reference that `Parked::new` gave away.
     let baton = unsafe { Arc::from_raw(argument.cast_const().cast::<Baton>()) };
-    baton.set(State::Asked, State::Parked);
+    baton.park();
     baton.released();
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn baton() -> Arc<Baton> {
@@ -110,5 +118,41 @@ mod tests {
         // SAFETY: a reference of its own.
         unsafe { park(Arc::into_raw(baton.clone()).cast_mut().cast()) };
         assert_eq!(*baton.state.lock().unwrap(), State::Released);
+    }
+
+    /// The alarm and the release at the same time, over and over. A release in two steps (from `Parked`, then from
+    /// `Asked`) lost against an alarm in between, and the thread was parked for ever.
+    #[test]
+    fn an_alarm_during_the_release_does_not_park_for_ever() {
+        const TRIES: usize = 50_000;
+        let batons: Vec<_> = (0..TRIES).map(|_| baton()).collect();
+        let (turn, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for (i, baton) in batons.iter().enumerate() {
+                    while turn.load(Ordering::Acquire) <= i {
+                        std::hint::spin_loop();
+                    }
+                    // SAFETY: a reference of its own.
+                    unsafe { park(Arc::into_raw(baton.clone()).cast_mut().cast()) };
+                    done.store(i + 1, Ordering::Release);
+                }
+            });
+            for (i, baton) in batons.iter().enumerate() {
+                let parked = Parked(baton.clone());
+                turn.store(i + 1, Ordering::Release);
+                drop(parked);
+                let mut looks = 0u64;
+                while done.load(Ordering::Acquire) <= i {
+                    std::thread::yield_now();
+                    looks += 1;
+                    if looks > 10_000_000 {
+                        // Frees the thread, so that the failure can be told.
+                        baton.release();
+                        panic!("still parked after its release, try {i}");
+                    }
+                }
+            }
+        });
     }
 }
