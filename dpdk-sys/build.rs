@@ -16,6 +16,7 @@ const FUNCTIONS: &str = "gannet_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_rem
     |rte_log_(set_global_level|set_level_pattern)|rte_thread_(register|unregister)|rte_lcore_id\
     |rte_pktmbuf_(pool_create|free|free_bulk|read)|rte_mempool_(free|avail_count|get_bulk|put_bulk)\
     |rte_ring_(create|free|count|dequeue)|rte_eth_from_rings\
+    |rte_intr_(fd_get|instance_free|callback_register|callback_unregister|callback_unregister_pending)\
     |rte_extmem_(register|unregister)|rte_dev_dma_(map|unmap)\
     |rte_eth_(rx_burst|tx_burst|dev_get_port_by_name|dev_info_get|dev_configure|dev_adjust_nb_rx_tx_desc\
     |rx_queue_setup|tx_queue_setup|dev_start|dev_stop|dev_close|dev_set_mtu|dev_get_mtu|macaddr_get\

@@ -31,6 +31,11 @@ int gannet_rte_errno(void)
 	return rte_errno;
 }
 
+struct rte_mbuf *gannet_mbuf_next(const struct rte_mbuf *m)
+{
+	return m->next;
+}
+
 static ssize_t log_write(void *cookie, const char *text, size_t len)
 {
 	((gannet_log_fn)cookie)(text, len);

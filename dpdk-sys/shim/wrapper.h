@@ -13,6 +13,7 @@
 #include <rte_eth_ring.h>
 #include <rte_ethdev.h>
 #include <rte_ether.h>
+#include <rte_interrupts.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
@@ -26,6 +27,8 @@ typedef void (*gannet_log_fn)(const char *text, size_t len);
 
 /* rte_errno is a macro over a thread-local variable. */
 int gannet_rte_errno(void);
+/* The next segment of a chain, or NULL; where the field lies depends on how DPDK was built. */
+struct rte_mbuf *gannet_mbuf_next(const struct rte_mbuf *m);
 /* Sends all DPDK log text to `fn`, from any thread. Returns 0, or -1 when out of memory. */
 int gannet_log_capture(gannet_log_fn fn);
 

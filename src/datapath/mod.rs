@@ -111,6 +111,8 @@ pub struct DatapathStats {
     pub rx_linearized_bytes: u64,
     /// Frames dropped because they were too large to be joined.
     pub rx_oversize: u64,
+    /// Frames dropped because the device (or the process at the other end) gave them lengths beyond their buffers.
+    pub rx_out_of_bounds: u64,
 }
 
 impl DatapathStats {
@@ -125,6 +127,7 @@ impl DatapathStats {
             ("port_tx_no_frame", self.tx_no_frame),
             ("port_rx_linearized_bytes", self.rx_linearized_bytes),
             ("port_rx_oversize", self.rx_oversize),
+            ("port_rx_out_of_bounds", self.rx_out_of_bounds),
         ]
         .into_iter()
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::{EalError, last};
+use super::guard;
 use super::hugepages::{self, Hugepages};
 use super::log::{self, Capture};
 use super::profile::PortProfile;
@@ -198,6 +199,7 @@ impl Eal {
             return Err(EalError::AlreadyInitialised);
         }
         log::take_over();
+        guard::install_eal();
         let capture = (config.log == LogLevel::Warning).then(Capture::start);
         // EAL may reorder the vector, and it keeps pointers into the strings: they are leaked, once per process.
         let mut argv: Vec<*mut c_char> = args.into_iter().map(CString::into_raw).collect();

@@ -148,6 +148,17 @@ pub enum PortError {
         /// What was asked for, in bytes.
         want: u16,
     },
+    /// Memif buffers that are no larger than receive buffers.
+    #[error(
+        "memif buffers of {size} bytes are not safe with receive buffers of {room}: they have to be larger; leave out \
+         devargs.bsize, or `--set devargs.bsize={}`", room + 256
+    )]
+    MemifBuffer {
+        /// `bsize`, in bytes.
+        size: u32,
+        /// Data bytes of a receive buffer.
+        room: u32,
+    },
     /// A mempool could not be allocated.
     #[error(
         "no memory for {mbufs} buffers of {size} bytes ({reason}); lower mbufs or rx_desc/tx_desc, or give more: \

@@ -4,7 +4,10 @@
 use std::collections::VecDeque;
 use std::ffi::c_char;
 use std::io::Write as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::base::limit::Limit;
+use crate::base::time::{Duration, Instant};
 
 /// Lines kept of one set-up step.
 const KEEP: usize = 64;
@@ -15,9 +18,16 @@ struct State {
     /// An unfinished line.
     partial: String,
     lines: VecDeque<String>,
+    /// How many lines may be written, and how many were not.
+    limit: Option<Limit>,
+    dropped: u64,
 }
 
-static STATE: Mutex<State> = Mutex::new(State { captures: 0, partial: String::new(), lines: VecDeque::new() });
+/// Lines a second on standard error. Peers make DPDK log, and may come as often as they like.
+const LINES: u32 = 20;
+
+static STATE: Mutex<State> =
+    Mutex::new(State { captures: 0, partial: String::new(), lines: VecDeque::new(), limit: None, dropped: 0 });
 
 fn state() -> MutexGuard<'static, State> {
     // A poisoned log is still a log.
@@ -28,6 +38,11 @@ fn state() -> MutexGuard<'static, State> {
 pub(super) fn take_over() {
     // SAFETY: `sink` is a plain function that lives forever and does not unwind.
     unsafe { dpdk_sys::gannet_log_capture(Some(sink)) };
+}
+
+/// A line of our own, about what DPDK was kept from.
+pub(super) fn tell(line: &str) {
+    state().line(line.to_owned());
 }
 
 /// Called by DPDK from any of its threads.
@@ -53,8 +68,12 @@ impl State {
 
     fn line(&mut self, line: String) {
         if self.captures == 0 {
-            // Nobody to tell when standard error is gone.
-            let _ = writeln!(std::io::stderr(), "dpdk: {line}");
+            if self.may_write(now()) {
+                let more = std::mem::take(&mut self.dropped);
+                let note = if more > 0 { format!("dpdk: ({more} lines left out)\n") } else { String::new() };
+                // Nobody to tell when standard error is gone.
+                let _ = writeln!(std::io::stderr(), "{note}dpdk: {line}");
+            }
             return;
         }
         if self.lines.len() == KEEP {
@@ -62,6 +81,21 @@ impl State {
         }
         self.lines.push_back(line);
     }
+}
+
+impl State {
+    fn may_write(&mut self, now: Instant) -> bool {
+        let fine = self.limit.get_or_insert_with(|| Limit::new(LINES, now)).take(now);
+        self.dropped += u64::from(!fine);
+        fine
+    }
+}
+
+/// Time since the first call.
+fn now() -> Instant {
+    static START: OnceLock<std::time::Instant> = OnceLock::new();
+    let passed = START.get_or_init(std::time::Instant::now).elapsed();
+    Instant::ZERO + Duration::from_nanos(u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Collects the log until it is dropped or finished.
@@ -104,7 +138,7 @@ mod tests {
 
     #[test]
     fn lines_are_put_together_and_bounded() {
-        let mut s = State { captures: 1, partial: String::new(), lines: VecDeque::new() };
+        let mut s = State { captures: 1, partial: String::new(), lines: VecDeque::new(), limit: None, dropped: 0 };
         s.push("EAL: one");
         s.push(" line\nEAL: two\n");
         assert_eq!(s.lines, ["EAL: one line", "EAL: two"]);
@@ -113,6 +147,14 @@ mod tests {
         }
         assert_eq!(s.lines.len(), KEEP);
         assert_eq!(s.lines.back().map(String::as_str), Some("127"));
+    }
+
+    #[test]
+    fn peers_cannot_flood_standard_error() {
+        let mut s = State { captures: 0, partial: String::new(), lines: VecDeque::new(), limit: None, dropped: 0 };
+        let written = (0..1000).filter(|_| s.may_write(Instant::ZERO)).count();
+        assert_eq!((written, s.dropped), (LINES as usize, 1000 - u64::from(LINES)));
+        assert!(s.may_write(Instant::ZERO + Duration::from_secs(1)));
     }
 
     #[test]

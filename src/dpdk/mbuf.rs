@@ -18,7 +18,8 @@ impl Mbuf {
     /// Takes over a buffer.
     ///
     /// # Safety
-    /// `raw` is a live mbuf, alone or the head of a chain, that nobody else uses or frees.
+    /// `raw` is a live mbuf, alone or the head of a chain, that nobody else uses or frees. The bytes of its segments
+    /// lie within their buffers, unless it is dropped without being looked at.
     pub unsafe fn from_raw(raw: NonNull<dpdk_sys::rte_mbuf>) -> Self {
         Self(raw.cast())
     }
@@ -58,11 +59,38 @@ impl Mbuf {
         self.head().hash_rss
     }
 
+    /// Whether the first segment's bytes lie within its buffer, which a driver that believes its peer's descriptors
+    /// does not see to. What is not in bounds may be dropped and nothing else.
+    #[inline]
+    pub(super) fn in_bounds(&self) -> bool {
+        let head = self.head();
+        u32::from(head.data_off) + u32::from(head.data_len) <= u32::from(head.buf_len)
+    }
+
+    /// Whether all segments of a chain lie within their buffers, and are as many, and as long together, as the first
+    /// one says.
+    pub(super) fn chain_in_bounds(&self) -> bool {
+        let (mut at, mut left, mut len) = (self.0.as_ptr().cast_const(), self.head().nb_segs, 0u64);
+        while left > 0 && !at.is_null() {
+            // SAFETY: a segment of the chain that is ours, by its head or by the link of the one before; borrowed for
+            // this turn only.
+            let segment = unsafe { std::mem::ManuallyDrop::new(Self(NonNull::new_unchecked(at.cast_mut()))) };
+            if !segment.in_bounds() {
+                return false;
+            }
+            len += u64::from(segment.head().data_len);
+            // SAFETY: a live segment.
+            at = unsafe { dpdk_sys::gannet_mbuf_next(at.cast()) }.cast();
+            left -= 1;
+        }
+        left == 0 && at.is_null() && len == u64::from(self.head().pkt_len)
+    }
+
     /// The bytes of the first segment.
     pub fn data(&self) -> &[u8] {
         let head = self.head();
-        // SAFETY: `data_off + data_len` never exceeds `buf_len` bytes behind `buf_addr` (kept so by the
-        // drivers and by every method here), and that memory belongs to this buffer alone.
+        // SAFETY: `data_off + data_len` never exceeds `buf_len` bytes behind `buf_addr` (kept so by every method here
+        // and, for what a driver gives, by `Queue::rx_burst`), and that memory belongs to this buffer alone.
         unsafe {
             let start = head.buf_addr.cast::<u8>().add(usize::from(head.data_off));
             std::slice::from_raw_parts(start, usize::from(head.data_len))
@@ -130,7 +158,8 @@ impl Mbuf {
 
     /// Starts loading the first bytes of the packet into the cache.
     pub(super) fn prefetch(&self) {
-        prefetch_line(self.data().as_ptr());
+        let head = self.head();
+        prefetch_line(head.buf_addr.cast::<u8>().wrapping_add(usize::from(head.data_off)));
     }
 }
 

@@ -20,7 +20,7 @@
 mod drivers;
 mod eal;
 mod error;
-mod gate;
+mod guard;
 mod hugepages;
 mod interrupts;
 mod log;

@@ -6,7 +6,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::gate::Gate;
+use super::guard::Gate;
 use super::mbuf::{Mbuf, RxMbuf, TxMbuf};
 use super::port::PortInner;
 use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats, TxFrame};
@@ -65,12 +65,19 @@ impl Queue {
         &self.port.name
     }
 
-    /// Joins chained frames from position `from` on; drops those that are too large.
+    /// Drops frames from position `from` on that do not lie within their buffers, joins chained ones, and drops those
+    /// that are too large for that.
     #[cold]
-    fn linearize(&mut self, burst: &mut Burst<RxMbuf>, from: usize) {
+    fn sort_out(&mut self, burst: &mut Burst<RxMbuf>, from: usize) {
         let mut i = from;
         while i < burst.len() {
-            if !burst[i].0.is_chained() {
+            let mbuf = &burst[i].0;
+            if !if mbuf.is_chained() { mbuf.chain_in_bounds() } else { mbuf.in_bounds() } {
+                self.stats.rx_out_of_bounds += 1;
+                drop(burst.remove(i));
+                continue;
+            }
+            if !mbuf.is_chained() {
                 i += 1;
                 continue;
             }
@@ -174,19 +181,20 @@ impl Datapath for Queue {
             burst.set_len(from + got);
             got
         };
-        let (mut bytes, mut chained) = (0, false);
+        let (mut bytes, mut odd) = (0, false);
         for frame in &mut burst[from..] {
             frame.0.prefetch();
             if self.port.trusting {
                 frame.0.trust();
             }
             bytes += frame.0.len() as u64;
-            chained |= frame.0.is_chained();
+            // Lengths are what the driver took from the other side, which may have said anything.
+            odd |= frame.0.is_chained() | !frame.0.in_bounds();
         }
         self.stats.rx_frames += got as u64;
         self.stats.rx_bytes += bytes;
-        if chained {
-            self.linearize(burst, from);
+        if odd {
+            self.sort_out(burst, from);
         }
         burst.len() - from
     }

@@ -35,6 +35,9 @@ fn refusals_name_the_thing_and_the_remedy() {
         assert!(matches!(says(&eal, &guest, &[&socket]), PortError::NoServer { .. }));
         let nowhere = path(dir.path(), "no/s");
         says(&eal, &profile("memif", &[("devargs.socket", &nowhere)]), &["does not exist; create it"]);
+        // With a receive buffer's room or less, newer drivers write beyond it.
+        let small = profile("memif", &[("devargs.socket", &socket), ("bsize", "2048")]);
+        says(&eal, &small, &["2048", "devargs.bsize=2304"]);
         // What only the driver can find wrong: its own words are in the message.
         let server = profile("memif", &[("devargs.socket", &socket)]);
         let first = open(&eal, &server);

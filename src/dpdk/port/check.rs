@@ -17,6 +17,9 @@ static LISTENING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// for [`listen_end`].
 pub(super) fn before(profile: &PortProfile) -> Result<Option<PathBuf>, PortError> {
     permission(profile)?;
+    if profile.driver() == "net_memif" && profile.memif_buffer() <= profile.rx_buffer() {
+        return Err(PortError::MemifBuffer { size: profile.memif_buffer(), room: profile.rx_buffer() });
+    }
     for key in profile.driver.keys.iter().filter(|k| k.kind == Kind::Iface) {
         if let Some(iface) = profile.devarg(key.name) {
             interface(profile, iface)?;

@@ -11,7 +11,7 @@ use super::rings::Rings;
 use crate::dpdk::drivers;
 use crate::dpdk::eal::{Eal, EalInner};
 use crate::dpdk::error::{PortError, text};
-use crate::dpdk::gate;
+use crate::dpdk::guard;
 use crate::dpdk::interrupts::Parked;
 use crate::dpdk::log::Capture;
 use crate::dpdk::profile::{Bus, PortProfile};
@@ -26,6 +26,8 @@ pub(super) struct Device {
     pub(super) started: bool,
     /// The socket it listens on.
     listening: Option<PathBuf>,
+    /// Who may be at the other end of it.
+    interface: Option<guard::Registered>,
     /// What it sends to and receives from, when it is one of a pair.
     _rings: Option<Arc<Rings>>,
     /// Devices go before EAL does.
@@ -61,6 +63,7 @@ impl Device {
             queues: profile.queues,
             started: false,
             listening: None,
+            interface: None,
             _rings: Some(rings),
             _eal: None,
         }
@@ -70,10 +73,11 @@ impl Device {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let driver = profile.driver();
         let listening = check::before(profile)?;
-        if profile.needs_gate() && !gate::install() {
+        if !guard::install(driver) {
             // A driver that is linked in another way. It works as in any other DPDK application.
-            eprintln!("dpdk: this memif driver cannot be guarded against a peer that leaves during a burst");
+            eprintln!("dpdk: {driver} of this DPDK cannot be guarded: a peer that misbehaves can end this process");
         }
+        let interface = profile.interface().map(guard::Registered::new);
         let name = format!("{driver}{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let devargs = profile.vdev_arguments();
         let fail =
@@ -96,6 +100,7 @@ impl Device {
             queues: 0,
             started: false,
             listening,
+            interface,
             _rings: None,
             _eal: None,
         };
@@ -120,6 +125,7 @@ impl Device {
             queues: 0,
             started: false,
             listening: None,
+            interface: None,
             _rings: None,
             _eal: None,
         })
@@ -195,6 +201,7 @@ impl Drop for Device {
             // SAFETY: EAL is up, and both are NUL-terminated.
             unsafe { dpdk_sys::rte_eal_hotplug_remove(c"vdev".as_ptr(), name.as_ptr()) };
         }
+        self.interface = None;
         check::listen_end(self.listening.as_deref());
     }
 }

@@ -14,7 +14,7 @@ pub use stats::PortStats;
 
 use super::eal::{Eal, EalInner};
 use super::error::PortError;
-use super::gate::Gate;
+use super::guard::Gate;
 use super::log::Capture;
 use super::pool::Pool;
 use super::profile::{Offloads, PortProfile};

@@ -36,7 +36,7 @@ static EMBEDDED: [(&str, &str); 16] = profiles![
 ];
 
 /// The keys outside `[devargs]`.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "driver",
     "device",
     "mtu",
@@ -49,6 +49,7 @@ const KEYS: [&str; 14] = [
     "hugepages",
     "offloads",
     "promiscuous",
+    "peer_uid",
     "description",
     "devargs",
 ];
@@ -258,6 +259,10 @@ impl<'a> Raw<'a> {
                 .ok_or_else(|| self.bad("hugepages", hugepages, Hugepages::NAMES.join(" or ")))?,
             offloads,
             promiscuous: self.flag("promiscuous")?,
+            peer_uid: match self.get("peer_uid") {
+                None | Some("") => None,
+                Some(_) => Some(self.number("peer_uid", 0, 0, u64::from(u32::MAX - 1))? as u32),
+            },
             devargs: self.devargs(driver)?,
         })
     }

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 pub use schema::Bus;
 pub(crate) use schema::{DRIVERS, Driver, Kind};
 
+use super::guard::Interface;
 use super::hugepages::Hugepages;
 use crate::datapath::{BURST, TX_HEADROOM};
 
@@ -37,6 +38,10 @@ pub enum Offloads {
 
 /// Ethernet header, one VLAN tag and the frame check sequence, in bytes.
 pub(crate) const FRAME_OVERHEAD: u32 = 14 + 4 + 4;
+
+/// What a memif buffer has more than a receive buffer, in bytes. Also keeps buffers from lying at powers of two, where
+/// they would compete for the same cache sets.
+const MEMIF_MARGIN: u32 = 256;
 
 /// Everything needed to open a port.
 #[derive(Clone, Debug)]
@@ -66,6 +71,8 @@ pub struct PortProfile {
     pub offloads: Offloads,
     /// Receive frames for any MAC address.
     pub promiscuous: bool,
+    /// A user whose processes may be at the other end of the port's socket, besides our own and root's.
+    pub peer_uid: Option<u32>,
     /// Device arguments by DPDK's names, values as the driver writes them.
     pub(crate) devargs: BTreeMap<String, String>,
 }
@@ -86,6 +93,14 @@ impl PortProfile {
         self.driver.name == "net_memif"
     }
 
+    /// Its socket, and who may be at the other end.
+    pub(in crate::dpdk) fn interface(&self) -> Option<Interface> {
+        let key = self.driver.keys.iter().find(|k| k.socket)?;
+        let path = self.devarg(key.name)?.into();
+        let id = self.devarg("id").and_then(|id| id.parse().ok()).unwrap_or(0);
+        Some(Interface { path, id, queues: self.queues, user: self.peer_uid })
+    }
+
     /// One device argument, as the driver gets it.
     pub fn devarg(&self, key: &str) -> Option<&str> {
         self.devargs.get(key).map(String::as_str)
@@ -102,6 +117,13 @@ impl PortProfile {
             0 => self.frame_size(),
             size => u32::from(size),
         }
+    }
+
+    /// Bytes of a memif buffer. More than a receive buffer has, or the drivers of DPDK 24.11 and 25.11 take a way that
+    /// copies what a descriptor says without a look at the room for it (`eth_memif_rx`: `pkt_buffer_size <= mbuf_size`).
+    pub(crate) fn memif_buffer(&self) -> u32 {
+        let own = self.devarg("bsize").and_then(|size| size.parse().ok());
+        own.unwrap_or_else(|| self.frame_size().max(self.rx_buffer()) + MEMIF_MARGIN)
     }
 
     /// Buffers of each queue's pool.
@@ -156,7 +178,9 @@ impl PortProfile {
     /// Buffer sizes that follow from the MTU unless the profile says otherwise.
     fn sizes(&self, parts: &mut Vec<String>) {
         match self.driver.name {
-            "net_memif" if !self.devargs.contains_key("bsize") => parts.push(format!("bsize={}", self.frame_size())),
+            "net_memif" if !self.devargs.contains_key("bsize") => {
+                parts.push(format!("bsize={}", self.memif_buffer()));
+            }
             "net_af_packet" if !self.devargs.contains_key("framesz") => {
                 // A slot holds the frame behind the kernel's header, and blocks are made of whole pages.
                 let slot = self.frame_size();

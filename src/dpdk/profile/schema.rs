@@ -34,6 +34,8 @@ pub(crate) struct Key {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     pub(crate) required: bool,
+    /// It names a socket that a process is at the other end of.
+    pub(crate) socket: bool,
     pub(crate) doc: &'static str,
 }
 
@@ -59,11 +61,15 @@ pub(crate) struct Driver {
 }
 
 const fn need(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { name, kind, required: true, doc }
+    Key { name, kind, required: true, socket: false, doc }
 }
 
 const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { name, kind, required: false, doc }
+    Key { name, kind, required: false, socket: false, doc }
+}
+
+const fn socket(name: &'static str, doc: &'static str) -> Key {
+    Key { socket: true, ..need(name, Kind::Path, doc) }
 }
 
 const YES: Kind = Kind::Flag("yes", "no");
@@ -93,7 +99,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         any_mtu: true,
         keys: &[
             need("role", Kind::Word(&["server", "client"]), "which side listens on the socket"),
-            need("socket", Kind::Path, "the control socket"),
+            socket("socket", "the control socket"),
             key("id", U32, "tells several interfaces on one socket apart"),
             key("bsize", Kind::Int(64, 65535), "bytes of one packet buffer"),
             key("rsize", Kind::Int(1, 14), "log2 of the ring size"),
@@ -109,7 +115,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         queues_key: Some("queues"),
         mac_key: true,
         keys: &[
-            need("path", Kind::Path, "the vhost-user socket, or /dev/vhost-net"),
+            socket("path", "the vhost-user socket, or /dev/vhost-net"),
             key("queue_size", Kind::Power(64, 32768), "descriptors of a virtqueue"),
             key("server", ONE, "listen on the socket rather than connect to it"),
             key("packed_vq", ONE, "packed rather than split virtqueues"),
@@ -128,7 +134,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         soft_mac: true,
         any_mtu: true,
         keys: &[
-            need("iface", Kind::Path, "the vhost-user socket"),
+            socket("iface", "the vhost-user socket"),
             key("client", ONE, "connect to the socket rather than listen on it"),
             key("iommu-support", ONE, "virtio IOMMU platform feature"),
             key("postcopy-support", ONE, "post-copy live migration"),

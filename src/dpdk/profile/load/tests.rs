@@ -42,9 +42,21 @@ fn sets_override() {
     let sets = set(&[("mtu", "9000"), ("devargs.role", "client"), ("devargs.zero-copy", "true"), ("queues", "2")]);
     let p = PortProfile::load("memif", &sets).unwrap();
     assert_eq!((p.mtu, p.queues, p.devarg("role"), p.devarg("zero-copy")), (9000, 2, Some("client"), Some("yes")));
-    assert!(p.vdev_arguments().contains("bsize=10240"), "{}", p.vdev_arguments());
+    assert!(p.vdev_arguments().contains("bsize=10496"), "{}", p.vdev_arguments());
     let p = PortProfile::load("memif", &set(&[("devargs.bsize", "4096"), ("mac", "02:00:00:00:00:0a")])).unwrap();
     assert!(p.vdev_arguments().contains("bsize=4096") && p.vdev_arguments().contains("mac=02:00:00:00:00:0a"));
+}
+
+/// With buffers of the same size, DPDK 24.11 copies a frame of any length into a receive buffer.
+#[test]
+fn memif_buffers_are_larger_than_receive_buffers() {
+    for (mtu, mbuf_size) in [("1280", "0"), ("1500", "0"), ("9702", "0"), ("1500", "256"), ("1500", "16384")] {
+        let p = PortProfile::load("memif", &set(&[("mtu", mtu), ("mbuf_size", mbuf_size)])).unwrap();
+        assert!(p.memif_buffer() > p.rx_buffer() && p.memif_buffer() > p.frame_size(), "{mtu} {mbuf_size}");
+        assert!(p.vdev_arguments().contains(&format!("bsize={}", p.memif_buffer())));
+    }
+    let p = PortProfile::load("memif", &set(&[("bsize", "2048")])).unwrap();
+    assert_eq!(p.memif_buffer(), 2048);
 }
 
 #[test]

@@ -1,0 +1,305 @@
+//! What a memif peer may say on its control socket, and in which order.
+//!
+//! DPDK's driver believes much of it: it maps regions at the size that is told, reads rings wherever the peer says they
+//! are (and, when it says nothing, wherever those of the peer before were), counts rings that were added twice, and
+//! forgets files that come with messages that want none. Each of these ends the process, or leaks until something else
+//! does. So every message is judged here before the driver sees it; whoever is refused looks to the driver like a peer
+//! that hung up.
+//!
+//! The protocol is described by VPP's `src/plugins/memif/memif.h`, and that of DPDK in `drivers/net/memif/memif.h`.
+
+/// Bytes of every message.
+pub(super) const MESSAGE: usize = 128;
+
+/// Regions of one connection (`ETH_MEMIF_MAX_REGION_NUM`).
+const MAX_REGIONS: usize = 256;
+/// Largest ring, as a power of two (`ETH_MEMIF_MAX_LOG2_RING_SIZE`).
+const MAX_LOG2: u8 = 14;
+/// Bytes of a ring before its descriptors, and of a descriptor.
+const RING_HEAD: u64 = 192;
+const DESCRIPTOR: u64 = 16;
+
+const ACK: u16 = 1;
+const HELLO: u16 = 2;
+const INIT: u16 = 3;
+const ADD_REGION: u16 = 4;
+const ADD_RING: u16 = 5;
+const CONNECT: u16 = 6;
+const CONNECTED: u16 = 7;
+const DISCONNECT: u16 = 8;
+
+/// A file that came with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct File {
+    /// Bytes in it.
+    pub(super) len: u64,
+    /// It cannot be made shorter.
+    pub(super) sealed: bool,
+}
+
+/// Which end of the socket we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// We listen; the peer brings the memory.
+    Server,
+    /// We connected; the memory is ours.
+    Client,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    New,
+    /// The peer has said who it is.
+    Met,
+    Connected,
+}
+
+/// Where a ring lies, up to its last descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Extent {
+    region: u16,
+    end: u64,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    side: Side,
+    stage: Stage,
+    /// Rings that the driver will look at, in each direction.
+    queues: u16,
+    regions: Vec<u64>,
+    /// Client to server, and back.
+    rings: [Vec<Option<Extent>>; 2],
+}
+
+/// Why a message is kept from the driver.
+pub(super) type Refusal = &'static str;
+
+impl Conversation {
+    pub(super) fn new(side: Side) -> Self {
+        Self { side, stage: Stage::New, queues: 0, regions: Vec::new(), rings: [Vec::new(), Vec::new()] }
+    }
+
+    /// Whether frames can flow.
+    pub(super) fn connected(&self) -> bool {
+        self.stage == Stage::Connected
+    }
+
+    /// Judges a message and the files that came with it. Texts in it end with a NUL afterwards, which the driver relies
+    /// on. `queues` says how many an interface of ours has, by its number; the driver itself refuses the others.
+    ///
+    /// # Errors
+    /// What the driver must not see.
+    pub(super) fn hear(
+        &mut self,
+        message: &mut [u8; MESSAGE],
+        files: &[File],
+        queues: impl FnOnce(u32) -> Option<u16>,
+    ) -> Result<(), Refusal> {
+        let kind = u16_at(message, 0);
+        let wanted = usize::from(matches!(kind, ADD_REGION | ADD_RING));
+        if files.len() != wanted {
+            return Err("files that the message does not call for, or none where it does");
+        }
+        match (self.side, self.stage, kind) {
+            (_, Stage::Met | Stage::Connected, ACK | DISCONNECT) | (Side::Client, Stage::New, DISCONNECT) => {
+                message[6 + 95] = 0;
+                Ok(())
+            }
+            (Side::Client, Stage::New, HELLO) => {
+                message[2 + 31] = 0;
+                self.stage = Stage::Met;
+                Ok(())
+            }
+            (Side::Client, Stage::Met, CONNECTED) => {
+                message[2 + 31] = 0;
+                self.stage = Stage::Connected;
+                Ok(())
+            }
+            (Side::Server, Stage::New, INIT) => {
+                message[33 + 31] = 0;
+                let id = u32::from_le_bytes([message[4], message[5], message[6], message[7]]);
+                self.queues = queues(id).unwrap_or(0);
+                self.stage = Stage::Met;
+                Ok(())
+            }
+            (Side::Server, Stage::Met, ADD_REGION) => self.add_region(message, files[0]),
+            (Side::Server, Stage::Met, ADD_RING) => self.add_ring(message),
+            (Side::Server, Stage::Met, CONNECT) => {
+                message[2 + 31] = 0;
+                self.connect()
+            }
+            _ => Err("a message that has no place here"),
+        }
+    }
+
+    fn add_region(&mut self, message: &[u8; MESSAGE], file: File) -> Result<(), Refusal> {
+        let index = usize::from(u16_at(message, 2));
+        let size = u64::from_le_bytes(std::array::from_fn(|i| message[4 + i]));
+        if index != self.regions.len() || index >= MAX_REGIONS {
+            return Err("a region out of order");
+        }
+        if size == 0 || size > file.len {
+            return Err("a region that is larger than its file");
+        }
+        if index == 0 && !file.sealed {
+            // Rings lie there. A page that is cut off under a poll loop kills the process.
+            return Err("a region of rings whose file can be made shorter");
+        }
+        self.regions.push(size);
+        Ok(())
+    }
+
+    fn add_ring(&mut self, message: &[u8; MESSAGE]) -> Result<(), Refusal> {
+        let (flags, index, region) = (u16_at(message, 2), usize::from(u16_at(message, 4)), u16_at(message, 6));
+        let offset = u32::from_le_bytes([message[8], message[9], message[10], message[11]]);
+        let log2 = message[12];
+        if index >= usize::from(self.queues) || log2 > MAX_LOG2 || !offset.is_multiple_of(4) {
+            return Err("a ring with an impossible number, size or place");
+        }
+        let rings = &mut self.rings[usize::from(flags & 1 == 0)];
+        rings.resize(usize::from(self.queues), None);
+        if rings[index].is_some() {
+            return Err("a ring for the second time");
+        }
+        rings[index] = Some(Extent { region, end: u64::from(offset) + RING_HEAD + (DESCRIPTOR << log2) });
+        Ok(())
+    }
+
+    /// The driver looks at all rings from now on. One that this peer did not tell would be where that of another peer
+    /// was, in memory that is gone.
+    fn connect(&mut self) -> Result<(), Refusal> {
+        let fits = |e: &Extent| self.regions.get(usize::from(e.region)).is_some_and(|&size| e.end <= size);
+        for rings in &self.rings {
+            if rings.is_empty() || rings.iter().any(Option::is_none) {
+                return Err("fewer rings than there are queues");
+            }
+            if !rings.iter().flatten().all(fits) {
+                return Err("a ring outside its region");
+            }
+        }
+        self.stage = Stage::Connected;
+        Ok(())
+    }
+}
+
+fn u16_at(message: &[u8; MESSAGE], at: usize) -> u16 {
+    u16::from_le_bytes([message[at], message[at + 1]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: File = File { len: 1 << 20, sealed: true };
+
+    fn message(kind: u16, rest: &[u8]) -> [u8; MESSAGE] {
+        let mut message = [0xff; MESSAGE];
+        message[..2].copy_from_slice(&kind.to_le_bytes());
+        message[2..2 + rest.len()].copy_from_slice(rest);
+        message
+    }
+
+    fn region(index: u16, size: u64) -> [u8; MESSAGE] {
+        message(ADD_REGION, &[&index.to_le_bytes()[..], &size.to_le_bytes()].concat())
+    }
+
+    fn ring(c2s: bool, index: u16, region: u16, offset: u32, log2: u8) -> [u8; MESSAGE] {
+        let flags = u16::from(c2s).to_le_bytes();
+        let place = [&region.to_le_bytes()[..], &offset.to_le_bytes(), &[log2]].concat();
+        message(ADD_RING, &[&flags[..], &index.to_le_bytes(), &place].concat())
+    }
+
+    fn talk(side: Side, said: &[([u8; MESSAGE], &[File])]) -> Result<bool, Refusal> {
+        let mut conversation = Conversation::new(side);
+        for (message, files) in said {
+            conversation.hear(&mut message.clone(), files, |id| (id == 7).then_some(1))?;
+        }
+        Ok(conversation.connected())
+    }
+
+    fn init() -> [u8; MESSAGE] {
+        message(INIT, &[0, 2, 7, 0, 0, 0, 0])
+    }
+
+    #[test]
+    fn an_ordinary_client_and_an_ordinary_server_are_heard() {
+        let second = (RING_HEAD + (DESCRIPTOR << 10)) as u32;
+        let said: [([u8; MESSAGE], &[File]); 5] = [
+            (init(), &[]),
+            (region(0, 2 * u64::from(second)), &[FILE]),
+            (ring(true, 0, 0, 0, 10), &[FILE]),
+            (ring(false, 0, 0, second, 10), &[FILE]),
+            (message(CONNECT, b"name"), &[]),
+        ];
+        assert_eq!(talk(Side::Server, &said), Ok(true));
+        let said: [([u8; MESSAGE], &[File]); 4] = [
+            (message(HELLO, b"name"), &[]),
+            (message(ACK, &[]), &[]),
+            (message(CONNECTED, b"name"), &[]),
+            (message(DISCONNECT, b"bye"), &[]),
+        ];
+        assert_eq!(talk(Side::Client, &said), Ok(true));
+    }
+
+    #[test]
+    fn texts_end() {
+        for (side, kind, last) in [(Side::Server, INIT, 64), (Side::Client, HELLO, 33), (Side::Client, DISCONNECT, 101)]
+        {
+            let mut message = message(kind, &[]);
+            Conversation::new(side).hear(&mut message, &[], |_| None).unwrap();
+            assert_eq!(message[last], 0);
+        }
+    }
+
+    #[test]
+    fn what_the_driver_must_not_hear() {
+        let ok = (region(0, 4096), &[FILE][..]);
+        let [c2s, s2c] = [true, false].map(|c2s| (ring(c2s, 0, 0, 0, 0), &[FILE][..]));
+        let connect = (message(CONNECT, b""), &[][..]);
+        let init = (init(), &[][..]);
+        let cases: &[&[([u8; MESSAGE], &[File])]] = &[
+            &[connect],
+            &[(message(ACK, &[]), &[])],
+            &[(message(HELLO, &[]), &[])],
+            &[init, init],
+            &[(init.0, &[FILE])],
+            &[init, (message(9, &[]), &[])],
+            &[init, (message(DISCONNECT, &[]), &[FILE])],
+            &[init, (region(0, 4096), &[])],
+            &[init, (region(0, 4096), &[FILE, FILE])],
+            &[init, (region(1, 4096), &[FILE])],
+            &[init, ok, ok],
+            &[init, (region(0, (1 << 20) + 1), &[FILE])],
+            &[init, (region(0, 0), &[FILE])],
+            &[init, (region(0, 4096), &[File { sealed: false, ..FILE }])],
+            // Without a region, without a ring, without the other ring.
+            &[init, connect],
+            &[init, ok, connect],
+            &[init, ok, c2s, connect],
+            // Outside of the region, and in one that is not there.
+            &[init, (region(0, 64), &[FILE]), c2s, s2c, connect],
+            &[init, ok, (ring(true, 0, 0, 4096, 0), &[FILE]), s2c, connect],
+            &[init, ok, (ring(true, 0, 0, 0, 10), &[FILE]), s2c, connect],
+            &[init, ok, c2s, (ring(false, 0, 300, 0, 0), &[FILE]), connect],
+            &[init, ok, (ring(true, 0, 0, 2, 0), &[FILE])],
+            &[init, ok, (ring(true, 0, 0, 0, 15), &[FILE])],
+            &[init, ok, (ring(true, 1, 0, 0, 0), &[FILE])],
+            &[init, ok, c2s, c2s],
+            &[init, ok, c2s, s2c, connect, (region(1, 4096), &[FILE])],
+            &[init, ok, c2s, s2c, connect, c2s],
+            // An interface that we do not have has no rings.
+            &[(message(INIT, &[0, 2, 8, 0, 0, 0, 0]), &[]), ok, c2s],
+        ];
+        for (n, said) in cases.iter().enumerate() {
+            assert!(talk(Side::Server, said).is_err(), "case {n}");
+            // It is the last message that is refused.
+            assert!(talk(Side::Server, &said[..said.len() - 1]).is_ok(), "case {n}");
+        }
+        for said in [&[message(CONNECTED, &[])][..], &[message(HELLO, &[]), message(HELLO, &[])], &[init.0]] {
+            let said: Vec<_> = said.iter().map(|m| (*m, &[][..])).collect();
+            assert!(talk(Side::Client, &said).is_err());
+        }
+    }
+}

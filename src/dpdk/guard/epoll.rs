@@ -1,0 +1,92 @@
+//! EAL's interrupt thread goes on, whatever happened to the files that it waits for.
+//!
+//! Whenever its list changes, the thread makes a new epoll instance and adds all files to it; it panics if either fails
+//! (`eal_intr_thread_main`). A file may be gone by then, closed by its owner in another thread or too early; and a
+//! process that is out of descriptors has none for a new instance, since the old one was given back just before.
+
+use std::ffi::c_int;
+use std::time::Duration;
+
+use super::super::log;
+use super::peers::{Spare, errno};
+use super::plt;
+
+static SPARE: Spare = Spare::new();
+
+/// `epoll_ctl` as EAL sees it: adding a file that is gone, or there already, is no error. The interrupt thread's own
+/// additions are told from others (`rte_epoll_ctl`) by what is remembered with them, the descriptor itself.
+unsafe extern "C" fn control(instance: c_int, operation: c_int, fd: c_int, event: *mut libc::epoll_event) -> c_int {
+    // SAFETY: the caller's own arguments.
+    let code = unsafe { libc::epoll_ctl(instance, operation, fd, event) };
+    if code == 0 || operation != libc::EPOLL_CTL_ADD || event.is_null() {
+        return code;
+    }
+    // SAFETY: the caller's event; not null. The type is packed, so its fields are copied.
+    let mine = unsafe { (*event).u64 } as u32 == fd as u32;
+    let error = errno();
+    if !mine || !matches!(error, libc::EBADF | libc::EEXIST | libc::EPERM | libc::ENOENT | libc::ENOSPC | libc::ENOMEM)
+    {
+        return code;
+    }
+    log::tell(&format!("EAL waits for file {fd} no longer ({})", std::io::Error::from_raw_os_error(error)));
+    0
+}
+
+/// `epoll_create` as EAL sees it: waits until it works.
+unsafe extern "C" fn create(_: c_int) -> c_int {
+    loop {
+        // SAFETY: takes no pointers.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd >= 0 {
+            SPARE.fill();
+            return fd;
+        }
+        if !SPARE.spend() {
+            log::tell(&format!("EAL's interrupt thread waits ({})", std::io::Error::last_os_error()));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// `false` when EAL is linked in another way.
+pub(super) fn install() -> bool {
+    SPARE.fill();
+    let calls = [(c"epoll_ctl", control as *const ()), (c"epoll_create", create as *const ())];
+    // SAFETY: both have the types of what they replace, and can be called from any thread.
+    unsafe { plt::replace("librte_eal.so", &calls) == Some(calls.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On main, EAL's own `epoll_ctl` fails here, and `rte_panic` follows.
+    #[test]
+    fn files_that_are_gone_are_passed_over() {
+        // SAFETY: descriptors that are made and closed here, and events of our own.
+        unsafe {
+            let instance = create(1);
+            assert!(instance >= 0);
+            let mut pipe = [0; 2];
+            assert_eq!(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC), 0);
+            let event = |fd: c_int| libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
+            assert_eq!(control(instance, libc::EPOLL_CTL_ADD, pipe[0], &mut event(pipe[0])), 0);
+            // Twice, a file of a kind that cannot be waited for, and none at all.
+            assert_eq!(control(instance, libc::EPOLL_CTL_ADD, pipe[0], &mut event(pipe[0])), 0);
+            let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+            assert_eq!(control(instance, libc::EPOLL_CTL_ADD, null, &mut event(null)), 0);
+            assert_eq!(control(instance, libc::EPOLL_CTL_ADD, 1_000_000, &mut event(1_000_000)), 0);
+            // Others hear of their errors.
+            assert_eq!(control(instance, libc::EPOLL_CTL_ADD, 1_000_000, &mut event(7)), -1);
+            assert_eq!(control(instance, libc::EPOLL_CTL_DEL, null, &mut event(null)), -1);
+            for fd in [instance, pipe[0], pipe[1], null] {
+                libc::close(fd);
+            }
+        }
+    }
+
+    #[test]
+    fn eal_is_found() {
+        assert!(install());
+    }
+}

@@ -1,0 +1,353 @@
+//! The memif driver and its peers.
+//!
+//! The driver (22.11, `drivers/net/memif/memif_socket.c`) forgets handlers on EAL's list: when its first message cannot
+//! be sent, because the peer hung up at once, it closes the socket and frees what the handler works with, and the next
+//! event ends the process; when a port is closed, its listener stays, with freed memory. It keeps whatever number of
+//! connections that come and say nothing. What peers say, it believes ([`super::conversation`]).
+//!
+//! So no failure to send is told to it: it hears of the end where it reads. A handler whose memory goes is taken off
+//! the list before. And connections that do not get on are ended.
+
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use dpdk_sys::rte_intr_handle;
+use libc::{msghdr, size_t, sockaddr, socklen_t, ssize_t};
+
+use super::super::log;
+use super::conversation::{Conversation, File, MESSAGE, Side};
+use super::{bursts, peers, plt};
+
+/// Connections of one listener that are not through with their introductions.
+const UNFINISHED: usize = 16;
+/// How long an introduction may take once somebody else is waiting.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A connection, and the socket it belongs to.
+struct Connection {
+    conversation: Conversation,
+    path: PathBuf,
+    since: Instant,
+}
+
+static CONNECTIONS: LazyLock<Mutex<HashMap<RawFd, Connection>>> = LazyLock::new(Mutex::default);
+
+/// Never held while the driver or EAL is called: EAL calls back with a lock of its own held.
+fn connections() -> MutexGuard<'static, HashMap<RawFd, Connection>> {
+    CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+unsafe extern "C" fn accept(listener: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int {
+    // SAFETY: the caller's own arguments.
+    unsafe { peers::accept(listener, address, len, |fd, path| admit(fd, path, Instant::now())) }
+}
+
+fn admit(fd: RawFd, path: &Path, now: Instant) -> bool {
+    let mut all = connections();
+    let unfinished = |c: &Connection| c.path == path && !c.conversation.connected();
+    for (&other, _) in all.iter().filter(|(_, c)| unfinished(c) && now.duration_since(c.since) > PATIENCE) {
+        // The driver hears of it as of any other end.
+        // SAFETY: takes no pointers.
+        unsafe { libc::shutdown(other, libc::SHUT_RDWR) };
+    }
+    if all.values().filter(|c| unfinished(c)).count() >= UNFINISHED {
+        log::tell(&format!("{}: too many peers that say nothing; another one is refused", path.display()));
+        return false;
+    }
+    all.insert(fd, Connection { conversation: Conversation::new(Side::Server), path: path.to_owned(), since: now });
+    true
+}
+
+unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
+    // SAFETY: the caller's own arguments.
+    let (code, path) = unsafe { (peers::connect(fd, address, len), peers::path_of(address, len)) };
+    if code == 0 {
+        let conversation = Conversation::new(Side::Client);
+        connections().insert(fd, Connection { conversation, path, since: Instant::now() });
+    }
+    code
+}
+
+unsafe extern "C" fn close(fd: c_int) -> c_int {
+    connections().remove(&fd);
+    // SAFETY: the caller's own request.
+    unsafe { libc::close(fd) }
+}
+
+/// `sendmsg` that never waits for a peer that does not read, and always works: when it does not, the reading side is
+/// closed as well, so that the driver hears of it there, where it cleans up.
+unsafe extern "C" fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's own arguments.
+    unsafe {
+        let sent = libc::sendmsg(fd, message, flags | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
+        if sent >= 0 {
+            return sent;
+        }
+        libc::shutdown(fd, libc::SHUT_RDWR);
+        let parts = std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen);
+        parts.iter().map(|p| p.iov_len).sum::<usize>() as ssize_t
+    }
+}
+
+/// `recvmsg` that shows the driver only what it can be shown. Anything else is the end of the connection.
+unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's own arguments.
+    let got = unsafe { libc::recvmsg(fd, message, flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) };
+    if got <= 0 {
+        return got;
+    }
+    // SAFETY: the kernel filled it in, and its buffers are the driver's.
+    let message = unsafe { &mut *message };
+    // SAFETY: as above.
+    let files = unsafe { files_of(message) };
+    let whole = got as usize == MESSAGE && message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) == 0;
+    // SAFETY: the driver's one buffer, which has as many bytes as were received.
+    let text = unsafe {
+        let one = (message.msg_iovlen == 1).then(|| &*message.msg_iov);
+        one.filter(|b| whole && b.iov_len >= MESSAGE).map(|b| &mut *b.iov_base.cast::<[u8; MESSAGE]>())
+    };
+    let facts: Vec<File> = files.iter().map(|&f| facts(f)).collect();
+    let verdict = match (connections().get_mut(&fd), text) {
+        (Some(Connection { conversation, path, .. }), Some(text)) => {
+            conversation.hear(text, &facts, |id| peers::queues(path, id)).map_err(|why| (why, path.clone()))
+        }
+        (Some(Connection { path, .. }), None) => Err(("not a message", path.clone())),
+        // Not by a call of ours: none that the driver makes.
+        (None, _) => Err(("an unknown socket", PathBuf::new())),
+    };
+    let Err((why, path)) = verdict else { return got };
+    log::tell(&format!("{}: a memif peer is cut off: {why}", path.display()));
+    message.msg_controllen = 0;
+    // SAFETY: the kernel made these descriptors for us, and the driver does not see them.
+    unsafe {
+        for file in files {
+            libc::close(file);
+        }
+        libc::shutdown(fd, libc::SHUT_RDWR);
+    }
+    0
+}
+
+/// The descriptors that came with a message.
+///
+/// # Safety
+/// `message` was filled in by `recvmsg`.
+unsafe fn files_of(message: &msghdr) -> Vec<RawFd> {
+    let mut files = Vec::new();
+    // SAFETY: the macros of cmsg(3) over a control buffer that the kernel wrote; descriptors may lie unaligned.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(message);
+        while !at.is_null() {
+            if (*at).cmsg_level == libc::SOL_SOCKET && (*at).cmsg_type == libc::SCM_RIGHTS {
+                let data = libc::CMSG_DATA(at).cast::<RawFd>();
+                let count = ((*at).cmsg_len - libc::CMSG_LEN(0) as usize) / size_of::<RawFd>();
+                files.extend((0..count).map(|i| data.add(i).read_unaligned()));
+            }
+            at = libc::CMSG_NXTHDR(message, at);
+        }
+    }
+    files
+}
+
+fn facts(fd: RawFd) -> File {
+    // SAFETY: plain data, for which zero is valid, filled in by the call; the other takes no pointers.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        let known = libc::fstat(fd, &raw mut stat) == 0;
+        let seals = libc::fcntl(fd, libc::F_GET_SEALS);
+        let len = if known { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
+        File { len, sealed: seals >= 0 && seals & libc::F_SEAL_SHRINK != 0 }
+    }
+}
+
+/// A handler on EAL's list.
+struct Handler {
+    /// Address of the driver's handle, which is not looked at.
+    handle: usize,
+    callback: dpdk_sys::rte_intr_callback_fn,
+    argument: usize,
+    /// It waits for connections, so nobody but us closes its socket.
+    listener: bool,
+}
+
+/// Never held while EAL is called, as above.
+static HANDLERS: Mutex<Vec<Handler>> = Mutex::new(Vec::new());
+
+fn take_handler(handle: *const rte_intr_handle) -> Option<Handler> {
+    let mut all = HANDLERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let at = all.iter().position(|h| h.handle == handle as usize)?;
+    Some(all.swap_remove(at))
+}
+
+unsafe extern "C" fn register(
+    handle: *const rte_intr_handle,
+    callback: dpdk_sys::rte_intr_callback_fn,
+    argument: *mut c_void,
+) -> c_int {
+    // SAFETY: the driver's own arguments; its handle is alive. It is known before it is on the list: it may run, and be
+    // taken off again, before this returns.
+    unsafe {
+        let fd = dpdk_sys::rte_intr_fd_get(handle);
+        let mut all = HANDLERS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Handler { handle: handle as usize, callback, argument: argument as usize, listener: listens(fd) });
+        drop(all);
+        let code = dpdk_sys::rte_intr_callback_register(handle, callback, argument);
+        if code < 0 {
+            take_handler(handle);
+        }
+        code
+    }
+}
+
+fn listens(fd: RawFd) -> bool {
+    let (mut listens, mut len): (c_int, _) = (0, size_of::<c_int>() as socklen_t);
+    // SAFETY: room for what is asked for.
+    let code = unsafe {
+        let value = (&raw mut listens).cast();
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, value, &raw mut len)
+    };
+    code == 0 && listens != 0
+}
+
+unsafe extern "C" fn unregister(
+    handle: *const rte_intr_handle,
+    callback: dpdk_sys::rte_intr_callback_fn,
+    argument: *mut c_void,
+) -> c_int {
+    // SAFETY: the driver's own arguments.
+    let code = unsafe { dpdk_sys::rte_intr_callback_unregister(handle, callback, argument) };
+    if code > 0 {
+        take_handler(handle);
+    }
+    code
+}
+
+unsafe extern "C" fn unregister_later(
+    handle: *const rte_intr_handle,
+    callback: dpdk_sys::rte_intr_callback_fn,
+    argument: *mut c_void,
+    then: dpdk_sys::rte_intr_unregister_callback_fn,
+) -> c_int {
+    // SAFETY: the driver's own arguments.
+    let code = unsafe { dpdk_sys::rte_intr_callback_unregister_pending(handle, callback, argument, then) };
+    if code > 0 {
+        // EAL takes it off its list itself, and the driver frees the handle after that, with EAL's lock held.
+        take_handler(handle);
+    }
+    code
+}
+
+/// Takes the handle's handler off EAL's list first if it is still there.
+unsafe extern "C" fn free_handle(handle: *mut rte_intr_handle) {
+    if let Some(Handler { callback, argument, listener, .. }) = take_handler(handle) {
+        // SAFETY: the handle is alive until it is freed below; the rest is what it was registered with.
+        unsafe {
+            let fd = dpdk_sys::rte_intr_fd_get(handle);
+            let mut code = -libc::EAGAIN;
+            for _ in 0..1000 {
+                code = dpdk_sys::rte_intr_callback_unregister(handle, callback, argument as *mut c_void);
+                if code != -libc::EAGAIN {
+                    break;
+                }
+                // It runs at the moment.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if code == -libc::EAGAIN {
+                // Memory that is lost is better than memory that is used after its end.
+                return;
+            }
+            if listener {
+                close(fd);
+            }
+        }
+    }
+    // SAFETY: the driver's own request, and EAL knows nothing of the handle any more.
+    unsafe { dpdk_sys::rte_intr_instance_free(handle) };
+}
+
+unsafe extern "C" fn unmap(address: *mut c_void, len: size_t) -> c_int {
+    // SAFETY: the driver's own request.
+    unsafe { bursts::unmap(address, len) }
+}
+
+pub(super) fn install() -> bool {
+    bursts::prepare();
+    let calls = [
+        (c"accept", accept as *const ()),
+        (c"connect", connect as *const ()),
+        (c"close", close as *const ()),
+        (c"sendmsg", send as *const ()),
+        (c"recvmsg", receive as *const ()),
+        (c"munmap", unmap as *const ()),
+        (c"rte_intr_callback_register", register as *const ()),
+        (c"rte_intr_callback_unregister", unregister as *const ()),
+        (c"rte_intr_callback_unregister_pending", unregister_later as *const ()),
+        (c"rte_intr_instance_free", free_handle as *const ()),
+    ];
+    // SAFETY: all have the types of what they replace, and can be called from any thread.
+    unsafe { plt::replace("librte_net_memif", &calls) == Some(calls.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_driver_is_found_and_its_calls_are_replaced() {
+        let drivers = crate::dpdk::available_drivers();
+        assert!(drivers.iter().any(|d| d.name == "net_memif" && d.problem.is_none()), "memif has to be loaded");
+        assert!(install());
+    }
+
+    #[test]
+    fn who_says_nothing_makes_room_for_others() {
+        let path = Path::new("/x/unit-test-unfinished");
+        let start = Instant::now();
+        // Numbers that are no descriptors: nothing is shut down but in name.
+        let fd = |n: usize| RawFd::MAX - n as RawFd;
+        for n in 0..UNFINISHED {
+            assert!(admit(fd(n), path, start));
+        }
+        assert!(!admit(fd(UNFINISHED), path, start));
+        assert!(admit(fd(UNFINISHED), Path::new("/x/unit-test-other"), start), "each socket for itself");
+        for n in 0..=UNFINISHED {
+            connections().remove(&fd(n));
+        }
+    }
+
+    #[test]
+    fn a_send_that_fails_is_heard_of_where_it_is_read() {
+        let mut pair = [0; 2];
+        let mut text = [0u8; MESSAGE];
+        let mut part = libc::iovec { iov_base: text.as_mut_ptr().cast(), iov_len: MESSAGE };
+        // SAFETY: sockets, buffers and headers of our own.
+        unsafe {
+            let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+            assert_eq!(libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()), 0);
+            let mut message: msghdr = std::mem::zeroed();
+            (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+            // A peer that does not read: neither a wait nor an error, but an end.
+            let mut sent = 0;
+            while libc::recv(pair[1], [0u8; 1].as_mut_ptr().cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) != 0 {
+                assert_eq!(send(pair[0], &message, 0), MESSAGE as ssize_t);
+                sent += 1;
+                if sent > 100_000 {
+                    break;
+                }
+                let mut poll = libc::pollfd { fd: pair[0], events: libc::POLLRDHUP, revents: 0 };
+                if libc::poll(&mut poll, 1, 0) == 1 {
+                    break;
+                }
+            }
+            assert!((2..100_000).contains(&sent), "{sent}");
+            assert_eq!(libc::recv(pair[0], text.as_mut_ptr().cast(), MESSAGE, libc::MSG_DONTWAIT), 0);
+            libc::close(pair[1]);
+            assert_eq!(send(pair[0], &message, 0), MESSAGE as ssize_t);
+            libc::close(pair[0]);
+        }
+    }
+}
