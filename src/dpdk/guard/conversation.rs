@@ -16,7 +16,7 @@ const MAX_REGIONS: usize = 256;
 /// Largest ring, as a power of two (`ETH_MEMIF_MAX_LOG2_RING_SIZE`).
 const MAX_LOG2: u8 = 14;
 /// Bytes of a ring before its descriptors, and of a descriptor.
-const RING_HEAD: u64 = 192;
+const RING_HEAD: u64 = 128;
 const DESCRIPTOR: u64 = 16;
 
 const ACK: u16 = 1;
