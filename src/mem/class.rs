@@ -1,8 +1,8 @@
-//! Size classes: powers of two from 4 KiB to 1 GiB.
+//! Size classes: powers of two from 1 KiB to 1 GiB.
 
 use super::AllocError;
 
-pub(super) const MIN_SHIFT: u32 = 12;
+pub(super) const MIN_SHIFT: u32 = 10;
 pub(super) const MAX_SHIFT: u32 = 30;
 /// Number of classes.
 pub(super) const COUNT: usize = (MAX_SHIFT - MIN_SHIFT + 1) as usize;
@@ -49,7 +49,15 @@ mod tests {
 
     #[test]
     fn smallest_class_that_fits() {
-        let cases = [(1, 4096), (4095, 4096), (4096, 4096), (4097, 8192), (65536, 65536), ((1 << 29) + 1, 1 << 30)];
+        let cases = [
+            (1, 1024),
+            (1023, 1024),
+            (1025, 2048),
+            (4096, 4096),
+            (4097, 8192),
+            (65536, 65536),
+            ((1 << 29) + 1, 1 << 30),
+        ];
         for (len, size) in cases {
             assert_eq!(Class::for_len(len).unwrap().size(), size, "{len}");
         }

@@ -68,13 +68,50 @@ pub struct PoolStats {
     pub unlocked: usize,
 }
 
-/// A pool of [`PinnedBuf`]s. Clones are handles to the same pool; buffers may outlive all of them.
+/// A pool of [`PinnedBuf`]s, or a part of one ([`BufPool::part`]). Clones are handles to the same; buffers may outlive
+/// all of them.
 #[derive(Clone)]
-pub struct BufPool(Arc<Inner>);
+pub struct BufPool(Arc<Part>);
+
+/// Whom a buffer is charged to: the whole pool, or somebody who may have some of it.
+struct Part {
+    pool: Arc<Inner>,
+    /// What this is a part of; `None`: it is the pool.
+    whole: Option<Arc<Part>>,
+    limit: usize,
+    in_use: AtomicUsize,
+}
+
+impl Part {
+    /// This part, what it is a part of, and so on.
+    fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |part| part.whole.as_deref())
+    }
+
+    /// Charges `n` bytes to this part and to all that it is a part of.
+    fn charge(&self, n: usize) -> Result<(), AllocError> {
+        for part in self.chain() {
+            let wanted = |in_use: usize| in_use.checked_add(n).filter(|sum| *sum <= part.limit);
+            if let Err(in_use) = part.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, wanted) {
+                self.chain().take_while(|below| !std::ptr::eq(*below, part)).for_each(|below| below.uncharge_one(n));
+                return Err(AllocError::Exhausted { limit: part.limit, in_use, wanted: n });
+            }
+        }
+        Ok(())
+    }
+
+    fn uncharge(&self, n: usize) {
+        self.chain().for_each(|part| part.uncharge_one(n));
+    }
+
+    fn uncharge_one(&self, n: usize) {
+        self.in_use.fetch_sub(n, Ordering::Relaxed);
+    }
+}
 
 /// A block that is out; goes back to its class's free list when dropped.
 pub(super) struct Block {
-    pool: Arc<Inner>,
+    part: Arc<Part>,
     slot: SlotId,
     class: Class,
     backing: Backing,
@@ -85,7 +122,6 @@ struct Inner {
     /// Plain unlocked memory, whatever `config` says.
     plain: bool,
     free: [CachePadded<FreeList>; COUNT],
-    in_use: CachePadded<AtomicUsize>,
     slots: Slots,
     table: Mutex<Table>,
     /// Holders of [`KeptRegions`]: as long as there are any, nothing is unmapped. Changes under the table's lock.
@@ -107,8 +143,8 @@ impl KeptRegions {
 
 impl Drop for KeptRegions {
     fn drop(&mut self) {
-        let _table = self.pool.0.table();
-        self.pool.0.keepers.fetch_sub(1, Ordering::Relaxed);
+        let _table = self.pool.inner().table();
+        self.pool.inner().keepers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -151,39 +187,60 @@ impl BufPool {
     }
 
     fn with(config: PoolConfig, plain: bool) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             config,
             plain,
             free: Default::default(),
-            in_use: Default::default(),
             slots: Slots::default(),
             table: Mutex::default(),
             keepers: AtomicUsize::new(0),
-        }))
+        };
+        let (pool, in_use) = (Arc::new(inner), AtomicUsize::new(0));
+        Self(Arc::new(Part { pool, whole: None, limit: config.limit_bytes, in_use }))
+    }
+
+    /// A part of this pool, or of this part: what is taken from it counts here as well, until it comes back, and at most
+    /// `limit_bytes` can be taken. Nothing is set aside for it; parts may add up to more than there is.
+    pub fn part(&self, limit_bytes: usize) -> Self {
+        let (pool, whole) = (self.0.pool.clone(), Some(self.0.clone()));
+        Self(Arc::new(Part { pool, whole, limit: limit_bytes, in_use: AtomicUsize::new(0) }))
+    }
+
+    fn inner(&self) -> &Inner {
+        &self.0.pool
+    }
+
+    /// Bytes in buffers that are out, counted in whole size classes; of a part, those taken from it.
+    pub fn in_use(&self) -> usize {
+        self.0.in_use.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes that may be in use at a time.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
+    /// Whether there are other handles to it, parts of it or buffers from it.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 
     /// A buffer of `len` bytes, with [`PinnedBuf::capacity`] up to its size class (the next power of two, at least
-    /// 4 KiB), aligned to the class or 2 MiB, whichever is less. Fresh memory is zeroed; a recycled buffer holds
+    /// 1 KiB), aligned to the class or 2 MiB, whichever is less. Fresh memory is zeroed; a recycled buffer holds
     /// what its last owner left in it.
     ///
     /// # Errors
     /// [`AllocError::Empty`], [`AllocError::TooLarge`] above [`MAX_BUF`](super::MAX_BUF), [`AllocError::Exhausted`]
     /// at the limit, and what the system says when it gives no memory.
     pub fn alloc(&self, len: usize) -> Result<PinnedBuf, AllocError> {
-        let inner = &*self.0;
+        let inner = self.inner();
         let class = Class::for_len(len)?;
-        let wanted = |in_use: usize| in_use.checked_add(class.size()).filter(|n| *n <= inner.config.limit_bytes);
-        let in_use = inner
-            .in_use
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, wanted)
-            .map_err(|in_use| inner.exhausted(class, in_use))?;
-        let slot = inner.list(class).pop(&inner.slots).map_or_else(|| inner.refill(class, in_use), Ok);
-        let slot = slot.inspect_err(|_| {
-            inner.in_use.fetch_sub(class.size(), Ordering::Relaxed);
-        })?;
+        self.0.charge(class.size())?;
+        let slot = inner.list(class).pop(&inner.slots).map_or_else(|| inner.refill(class, self.in_use()), Ok);
+        let slot = slot.inspect_err(|_| self.0.uncharge(class.size()))?;
         let (at, backing) = inner.slots.block(slot);
         poison::allow(at, class.size());
-        Ok(PinnedBuf::new(at, len, class.size(), Memory::Block(Block { pool: self.0.clone(), slot, class, backing })))
+        Ok(PinnedBuf::new(at, len, class.size(), Memory::Block(Block { part: self.0.clone(), slot, class, backing })))
     }
 
     /// Makes `count` buffers of `len` bytes ready, so that taking them later maps nothing.
@@ -197,14 +254,14 @@ impl BufPool {
 
     /// Gives every region without a buffer in use back to the system.
     pub fn trim(&self) {
-        let mut table = self.0.table();
-        self.0.coalesce(&mut table);
-        self.0.unmap_free(&mut table, usize::MAX);
+        let mut table = self.inner().table();
+        self.inner().coalesce(&mut table);
+        self.inner().unmap_free(&mut table, usize::MAX);
     }
 
-    /// What the pool holds.
+    /// What the pool holds. Of a part, `limit` and `in_use` are its own.
     pub fn stats(&self) -> PoolStats {
-        let (limit, in_use) = (self.0.config.limit_bytes, self.0.in_use.load(Ordering::Relaxed));
+        let (limit, in_use) = (self.limit(), self.in_use());
         let mut stats = PoolStats { limit, in_use, ..PoolStats::default() };
         for region in self.regions() {
             stats.reserved += region.len;
@@ -220,8 +277,8 @@ impl BufPool {
 
     /// The regions mapped at this moment, which then stay mapped for as long as the answer lives.
     pub fn keep_regions(&self) -> KeptRegions {
-        let table = self.0.table();
-        self.0.keepers.fetch_add(1, Ordering::Relaxed);
+        let table = self.inner().table();
+        self.inner().keepers.fetch_add(1, Ordering::Relaxed);
         let regions = table.regions.values().map(PinnedRegion::info).collect();
         drop(table);
         KeptRegions { pool: self.clone(), regions }
@@ -229,7 +286,7 @@ impl BufPool {
 
     /// The regions mapped at this moment, by address.
     pub fn regions(&self) -> Vec<RegionInfo> {
-        self.0.table().regions.values().map(PinnedRegion::info).collect()
+        self.inner().table().regions.values().map(PinnedRegion::info).collect()
     }
 }
 
@@ -248,8 +305,8 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.pool.free(self.class, self.slot);
-        self.pool.in_use.fetch_sub(self.class.size(), Ordering::Relaxed);
+        self.part.pool.free(self.class, self.slot);
+        self.part.uncharge(self.class.size());
     }
 }
 

@@ -202,6 +202,35 @@ impl ClientConfig {
     }
 }
 
+/// How an endpoint's pool is shared among connections whose streams are received into its chunks, in bytes. `None` stands
+/// for what follows from the pool's limit. Buffers that applications take from the pool count only as memory in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// What one connection may hold; by default a quarter of the pool.
+    pub connection: Option<usize>,
+    /// What all connections of one address may hold (IPv6: of one prefix of 64 bits); by default half of the pool.
+    pub address: Option<usize>,
+    /// What only connections may take that hold next to nothing; by default a sixteenth of the pool.
+    pub reserve: Option<usize>,
+}
+
+impl MemoryConfig {
+    /// What one connection may hold of a pool of `limit` bytes.
+    pub(crate) fn connection(&self, limit: usize) -> usize {
+        self.connection.unwrap_or(limit / 4)
+    }
+
+    /// What the connections of one address may hold of it.
+    pub(crate) fn address(&self, limit: usize) -> usize {
+        self.address.unwrap_or(limit / 2)
+    }
+
+    /// What is kept for newcomers.
+    pub(crate) fn reserve(&self, limit: usize) -> usize {
+        self.reserve.unwrap_or(limit / 16)
+    }
+}
+
 /// Settings of one endpoint, which is one core's engine.
 #[derive(Clone)]
 pub struct EndpointConfig {
@@ -226,6 +255,8 @@ pub struct EndpointConfig {
     pub max_handshakes: usize,
     /// Stateless resets sent per second at the most.
     pub reset_rate: u32,
+    /// How its pool is shared among connections.
+    pub memory: MemoryConfig,
 }
 
 impl EndpointConfig {
@@ -255,6 +286,7 @@ impl EndpointConfig {
             max_connections: 1 << 20,
             max_handshakes: 10_000,
             reset_rate: 1000,
+            memory: MemoryConfig::default(),
         };
         // The engine's own numbers must come from another seed: they can be seen in packets.
         rng.fill(&mut config.seed);

@@ -91,6 +91,16 @@ impl RecvCredit {
         self.consumed += n;
     }
 
+    /// The window is as large as this from now on; what was announced stays.
+    pub(crate) fn set_window(&mut self, window: u64) {
+        self.window = window;
+    }
+
+    /// The limit that the peer was told.
+    pub(crate) fn announced(&self) -> u64 {
+        self.announced
+    }
+
     /// The limit that could be announced now.
     fn limit(&self) -> u64 {
         self.consumed.saturating_add(self.window).min(varint::MAX).max(self.announced)

@@ -14,6 +14,7 @@ mod crypto_stream;
 mod endpoint;
 pub mod event;
 mod flow;
+mod memory;
 mod path;
 pub mod recovery;
 mod secret;
@@ -25,7 +26,8 @@ pub mod tls;
 pub use crate::wire::quic::StreamId;
 pub use cid::{CidCodec, CidConfig, CidConfigError, CidInfo};
 pub use config::{
-    BufferProvider, ClientConfig, ConfigError, CongestionAlgorithm, EndpointConfig, ServerConfig, TransportConfig,
+    BufferProvider, ClientConfig, ConfigError, CongestionAlgorithm, EndpointConfig, MemoryConfig, ServerConfig,
+    TransportConfig,
 };
 pub use connection::{
     Conn, OpenError, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError, Transmit,

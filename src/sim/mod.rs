@@ -187,6 +187,17 @@ impl World {
         }
     }
 
+    /// What is charged to connections is what their streams hold: nobody keeps a chunk here.
+    fn check_memory(&self) -> Result<(), Failure> {
+        for host in &self.hosts {
+            let (charged, held) = (host.endpoint.memory_charged(), host.endpoint.memory_held());
+            if charged != held {
+                return Err(format!("{:?}: {charged} bytes are charged, {held} are held", host.side));
+            }
+        }
+        Ok(())
+    }
+
     fn deliver(&mut self) {
         while let Some((to, mut data)) = self.network.receive(self.now) {
             let host = &mut self.hosts[usize::from(to == Side::Server)];
@@ -268,6 +279,7 @@ impl World {
             self.end();
             self.settle(0)?;
             self.settle(1)?;
+            self.check_memory()?;
             if self.is_over() {
                 return self.check_end();
             }

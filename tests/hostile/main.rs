@@ -12,6 +12,7 @@ mod key_updates;
 mod live;
 mod memory;
 mod peer;
+mod pinning;
 mod retry;
 mod sizes;
 mod violations;

@@ -343,13 +343,14 @@ impl<'a> Conn<'a> {
         self.after_consumption(id, n);
     }
 
-    /// The next contiguous bytes of a pooled stream, lent without a copy: a full chunk of the pool (64 KiB) as a
-    /// whole, or the filled part of one that is still being filled. Call it until it gives `None`, which also
+    /// The next contiguous bytes of a pooled stream, lent without a copy: a full chunk of the pool as a whole
+    /// (1 to 64 KiB, by how much came at a time), or the filled part of one that is still being filled. Call it until it gives `None`, which also
     /// stands for streams with provided buffers, and for those that are gone, reset or stopped.
     ///
     /// The bytes count as consumed now: the peer gets new flow-control credit for them (RFC 9000 §4.1) although
-    /// they may be kept for long. What limits an application that keeps chunks is the pool: packets that find it
-    /// empty are dropped as if the network had lost them, so peers stall until chunks are given back. It is better
+    /// they may be kept for long. What limits an application that keeps chunks is the connection's share of the
+    /// pool ([`MemoryConfig`](crate::quic::MemoryConfig)): packets beyond it are dropped as if the network had lost
+    /// them, so the peer stalls until chunks are given back. It is better
     /// to leave bytes in the stream than to keep them: what is not taken or consumed gives no credit.
     pub fn take(&mut self, id: StreamId) -> Option<Chunk> {
         let chunk = self.conn.streams.get(id)?.recv.as_mut()?.take()?;

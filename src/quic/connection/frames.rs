@@ -6,6 +6,7 @@ use crate::crypto::Opened;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::{CloseReason, Dir, Event};
+use crate::quic::memory::Purse;
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::PlacementStats;
 use crate::quic::stream::Named;
@@ -183,7 +184,9 @@ impl Connection {
             self.recv_credit.consume(accepted.new_high);
         }
         let mut placed = PlacementStats::default();
-        let in_place = recv.place(range, cx.pool, gaps, |offset, memory| {
+        let came = self.stats.rx_bytes;
+        let purse = Purse { memory: cx.memory, account: &mut self.account, remote: self.path.remote.ip(), came };
+        let in_place = recv.place(range, purse, gaps, |offset, memory| {
             let from = at + (offset - header.offset) as usize;
             placed.count(opened.way(), from, memory.len());
             opened.decrypt_at(from, memory);

@@ -25,12 +25,13 @@ use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::{self, DirectionKeys, Keys};
-use crate::mem::{BufPool, prefetch_line};
+use crate::mem::prefetch_line;
 use crate::quic::cid::{IdMaker, LocalCids, RemoteCids};
 use crate::quic::config::TransportConfig;
 use crate::quic::endpoint::Armed;
 use crate::quic::event::{ConnId, Event};
 use crate::quic::flow::{RecvCredit, SendCredit};
+use crate::quic::memory::{Account, Memory};
 use crate::quic::path::{MIN_MTU, Path};
 use crate::quic::recovery::{Context, Recovery, RecoveryConfig, SpaceId};
 use crate::quic::space::Space;
@@ -50,7 +51,7 @@ pub use transmit::Transmit;
 /// What the endpoint lends to a connection while it works.
 pub(crate) struct Cx<'a> {
     pub(crate) now: Instant,
-    pub(crate) pool: &'a BufPool,
+    pub(crate) memory: &'a mut Memory,
     pub(crate) ids: &'a IdMaker,
     pub(crate) stats: &'a mut EndpointStats,
     pub(crate) scratch: &'a mut Scratch,
@@ -81,6 +82,8 @@ pub(crate) struct Birth {
     pub(crate) original_dcid: ConnectionId,
     /// The peer's connection ID (a client starts with `original_dcid`).
     pub(crate) remote_cid: ConnectionId,
+    /// The connection window to begin with, bytes.
+    pub(crate) max_data: u64,
 }
 
 /// What of the peer's transport parameters matters after they were applied.
@@ -153,6 +156,8 @@ pub(crate) struct Connection {
     streams: Streams,
     send_credit: SendCredit,
     recv_credit: RecvCredit,
+    /// What it is charged for memory of the pool, if it ever had any.
+    account: Option<Box<Account>>,
 
     born: Instant,
     idle_deadline: Option<Instant>,
@@ -232,7 +237,8 @@ impl Connection {
             reset_token: None,
             streams: Streams::new(birth.side, windows, config.max_streams_bidi, config.max_streams_uni),
             send_credit: SendCredit::new(0),
-            recv_credit: RecvCredit::new(config.max_data),
+            recv_credit: RecvCredit::new(birth.max_data),
+            account: None,
             born: now,
             idle_deadline: None,
             idle_reset_at: None,
@@ -303,6 +309,11 @@ impl Connection {
     /// The connection ID that we use in the handshake.
     fn handshake_cid(&self, ids: &IdMaker) -> ConnectionId {
         ids.cid(self.id, LocalCids::HANDSHAKE)
+    }
+
+    /// Bytes of the pool's memory that its streams hold.
+    pub(crate) fn held(&self) -> usize {
+        self.streams.held()
     }
 
     fn event(&mut self, event: Event) {

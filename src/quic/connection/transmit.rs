@@ -413,7 +413,12 @@ impl Connection {
             // It shows that the path carries datagrams of this size (RFC 9000 §8.2.2).
             builder.expand = true;
         }
-        if let Some(limit) = self.recv_credit.update_due()
+        let due = self.recv_credit.update_due();
+        if due.is_some() {
+            // Memory that stands behind it may have become more or less since.
+            self.recv_credit.set_window(cx.memory.window(self.config.max_data));
+        }
+        if let Some(limit) = self.recv_credit.update_due().or(due.map(|_| self.recv_credit.announced()))
             && builder.put(&Frame::MaxData(limit), Some(SentFrame::MaxData))
         {
             self.recv_credit.announce(limit);

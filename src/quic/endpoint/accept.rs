@@ -86,11 +86,12 @@ impl Endpoint {
             remote: meta.remote,
             original_dcid: parsed.dcid,
             remote_cid: parsed.scid,
+            max_data: self.memory.window(server.transport.max_data),
         };
         let mut conn = Box::new(Connection::new(&birth, now, Some(keys)));
         let mut cx = Cx {
             now,
-            pool: &self.pool,
+            memory: &mut self.memory,
             ids: &self.ids,
             stats: &mut self.stats,
             scratch: &mut self.lists,

@@ -22,6 +22,7 @@ use crate::quic::cid::{IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, RxMeta, Scratch, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
+use crate::quic::memory::Memory;
 use crate::quic::stats::{Drop, EndpointStats};
 use crate::quic::tls::{self, TlsError, TlsSession};
 use crate::wire::quic::header::{self, PacketType, Parsed};
@@ -77,7 +78,7 @@ struct Answer {
 pub struct Endpoint {
     config: EndpointConfig,
     server: Option<ServerConfig>,
-    pool: BufPool,
+    memory: Memory,
     rng: Rng,
     ids: IdMaker,
     table: Table,
@@ -103,7 +104,7 @@ macro_rules! cx {
     ($self:ident, $now:expr) => {
         Cx {
             now: $now,
-            pool: &$self.pool,
+            memory: &mut $self.memory,
             ids: &$self.ids,
             stats: &mut $self.stats,
             scratch: &mut $self.lists,
@@ -121,9 +122,9 @@ impl Endpoint {
         let lookup = Lookup::new(&mut rng);
         Self {
             resets: Limit::new(config.reset_rate, Instant::ZERO),
-            config,
             server,
-            pool,
+            memory: Memory::new(pool, config.memory),
+            config,
             rng,
             table: Table::new(ids.last_generation()),
             ids,
@@ -170,6 +171,7 @@ impl Endpoint {
             remote,
             original_dcid: dcid,
             remote_cid: dcid,
+            max_data: self.memory.window(config.transport.max_data),
         };
         let mut conn = Box::new(Connection::new(&birth, now, None));
         let mut cx = cx!(self, now);
@@ -494,7 +496,18 @@ impl Endpoint {
 
     /// The pool that pooled streams take their chunks from.
     pub fn pool(&self) -> &BufPool {
-        &self.pool
+        self.memory.pool()
+    }
+
+    /// Bytes of the pool that are charged to connections: those that pooled streams hold, and those of chunks that the
+    /// application has on loan. Its own buffers from the pool do not count.
+    pub fn memory_charged(&self) -> usize {
+        self.memory.charged()
+    }
+
+    /// What streams hold of that, counted anew.
+    pub(crate) fn memory_held(&self) -> usize {
+        self.table.ids().filter_map(|id| self.table.peek(id)).map(Connection::held).sum()
     }
 }
 

@@ -9,7 +9,8 @@ use crate::mem::PinnedBuf;
 ///
 /// It dereferences to the bytes where they were decrypted to. It may be sent to other threads and kept
 /// for as long as wanted, beyond the connection and its core; dropping it, anywhere, gives the memory
-/// back to its core's pool. A part of a 64 KiB pool chunk that is kept keeps that whole chunk.
+/// back to its core's pool. A part of a chunk that is kept keeps that whole chunk, of 1 to 64 KiB, and what is kept is
+/// charged to the connection that it came from: it gets less until that is dropped.
 pub struct Chunk {
     buf: PinnedBuf,
     /// Bytes at the front of `buf` that were consumed before.

@@ -619,6 +619,11 @@ impl Streams {
         all
     }
 
+    /// Bytes of the pool's memory that streams hold.
+    pub(crate) fn held(&self) -> usize {
+        self.slab.iter().flatten().filter_map(|stream| stream.recv.as_ref()).map(RecvStream::held).sum()
+    }
+
     /// IDs of all streams that exist.
     pub(crate) fn len(&self) -> usize {
         self.map.len()

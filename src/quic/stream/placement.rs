@@ -6,11 +6,22 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::mem::{BufPool, PinnedBuf, prefetch_write};
+use smallvec::SmallVec;
+
+use crate::base::range_set::RangeSet;
+use crate::mem::{PinnedBuf, prefetch_write};
+use crate::quic::memory::{Lender, Want};
 use crate::quic::stream::recv::NoMemory;
 
-/// Size of the chunks that a pooled stream takes from the engine's pool, in bytes.
-pub(crate) const CHUNK: usize = 64 << 10;
+/// Size of the largest chunks that a pooled stream takes, in bytes.
+pub(crate) const CHUNK: u64 = 64 << 10;
+
+/// Size of the smallest, in bytes: that of the pool's smallest class.
+pub(crate) const MIN_CHUNK: u64 = 1 << 10;
+
+/// How many chunks may have to make way for another one that lies between them. Only for a stream in more than twice as
+/// many stretches it can be more: what would be the next then has to come again.
+const MAX_MOVED: usize = 1024;
 
 /// Application buffers in the order they were provided.
 #[derive(Debug, Default)]
@@ -70,56 +81,145 @@ impl Provided {
     }
 }
 
-/// Chunks of the engine's pool, taken when the first byte for them arrives.
+/// Chunks of the engine's pool, taken when bytes for them arrive, and given back when these were read.
 ///
-/// Chunks are taken in order: whoever holds bytes behind a gap has the memory for the gap as well. So streams that
-/// share an empty pool cannot wait for each other with all its memory behind gaps.
+/// # Only what arrives takes memory
+/// Bytes beyond a gap get chunks of their own; the gap takes nothing. A chunk is never much larger than what lies in front
+/// of it without a gap: the first of a stream has what the packet needs, at least [`MIN_CHUNK`], and each takes as much as
+/// there is already, up to [`CHUNK`]. So the chunks that a stream needs are at most as large as its bytes again, but for
+/// [`MIN_CHUNK`] for each stretch of them. A stream that was read to its end of now holds nothing: its next chunk is as
+/// large as what came since it last held nothing.
+///
+/// That streams which hold bytes behind gaps cannot lock each other up is the business of who lends the memory
+/// ([`crate::quic::memory`]): it keeps some for the next bytes in order.
 #[derive(Debug, Default)]
 pub(crate) struct Pooled {
-    /// Chunk `i` holds stream offsets `(base + i) * CHUNK ..`, the first one perhaps without those that were
-    /// lent out. Each with the offset that its memory starts at.
-    chunks: VecDeque<(u64, PinnedBuf)>,
+    /// Chunks that lie one behind the other, each with the offset that its memory starts at. The first has the first byte
+    /// that was not consumed, or lies behind it.
+    run: VecDeque<(u64, PinnedBuf)>,
+    /// End of the run, or where it will begin when it is empty.
+    end: u64,
+    /// Chunks behind a gap in the memory, by the offset that their memory starts at.
+    far: VecDeque<(u64, PinnedBuf)>,
+    /// Where the run began when it was empty the last time.
     base: u64,
+    /// How many bytes came between the two last times.
+    burst: u64,
 }
 
 impl Pooled {
-    /// Takes memory for everything below `end`; or for nothing more, when the pool has not enough.
-    fn reserve(&mut self, end: u64, pool: &BufPool) -> Result<(), NoMemory> {
-        let have = self.chunks.len();
-        loop {
-            let start = (self.base + self.chunks.len() as u64) * CHUNK as u64;
-            if start >= end {
-                return Ok(());
+    /// Takes memory for what of `range` has none; or none, when not all can be had. `contiguous` is the end of what was
+    /// received in order, `received` everything.
+    fn reserve(
+        &mut self,
+        range: &Range<u64>,
+        contiguous: u64,
+        received: &RangeSet,
+        lender: impl Lender,
+    ) -> Result<(), NoMemory> {
+        // The run has what was not consumed yet, so this is most packets.
+        if range.end <= self.end {
+            return Ok(());
+        }
+        if range.start <= contiguous {
+            self.reserve_next(range, contiguous, lender)
+        } else {
+            self.reserve_far(range, received, lender)
+        }
+    }
+
+    /// Lengthens the run to the end of `range`, which has the next bytes in order. Memory stays when not all can be had:
+    /// these bytes will come again.
+    fn reserve_next(&mut self, range: &Range<u64>, contiguous: u64, mut lender: impl Lender) -> Result<(), NoMemory> {
+        while self.end < range.end {
+            let room = self.far.front().map_or(u64::MAX, |(start, _)| start - self.end);
+            let need = (range.end - self.end).min(room);
+            let most = chunk_len(need.max(self.burst).max(contiguous - self.base)).min(room);
+            let buf = lender.lend(Want { least: need.min(most) as usize, most: most as usize, in_order: true })?;
+            let start = self.end;
+            self.end += buf.len() as u64;
+            self.run.push_back((start, buf));
+            self.join();
+        }
+        Ok(())
+    }
+
+    /// Takes memory for what of `range`, which lies behind a gap, has none.
+    fn reserve_far(
+        &mut self,
+        range: &Range<u64>,
+        received: &RangeSet,
+        mut lender: impl Lender,
+    ) -> Result<(), NoMemory> {
+        let mut new = SmallVec::<[u64; 4]>::new();
+        let mut at = range.start.max(self.end);
+        let mut place = self.far.partition_point(|(start, _)| *start <= at);
+        while at < range.end {
+            let before = place.checked_sub(1).and_then(|before| self.far.get(before));
+            if let Some((start, buf)) = before.filter(|(start, buf)| at < start + buf.len() as u64) {
+                at = start + buf.len() as u64;
+                continue;
             }
-            let Ok(buf) = pool.alloc(CHUNK) else {
-                self.chunks.truncate(have);
-                return Err(NoMemory);
-            };
-            self.chunks.push_back((start, buf));
+            let room = self.far.get(place).map_or(u64::MAX, |(start, _)| start - at);
+            if room > 0 {
+                let need = (range.end - at).min(room);
+                let stretch = received.last().filter(|last| last.end == at).map_or(0, |last| last.end - last.start);
+                let most = chunk_len(need.max(stretch)).min(room);
+                let want = Want { least: need.min(most) as usize, most: most as usize, in_order: false };
+                let movable = place.min(self.far.len() - place) <= MAX_MOVED;
+                let Some(buf) = movable.then(|| lender.lend(want).ok()).flatten() else {
+                    // What holds nothing is not kept.
+                    self.far.retain(|(start, _)| !new.contains(start));
+                    return Err(NoMemory);
+                };
+                new.push(at);
+                self.far.insert(place, (at, buf));
+            }
+            place += 1;
+        }
+        self.join();
+        Ok(())
+    }
+
+    /// Chunks that the run has come up to become a part of it.
+    fn join(&mut self) {
+        while let Some((start, buf)) = self.far.pop_front_if(|(start, _)| *start == self.end) {
+            self.end += buf.len() as u64;
+            self.run.push_back((start, buf));
         }
     }
 
     /// Like [`Provided::place`].
     fn place(&mut self, range: Range<u64>, mut fill: impl FnMut(u64, &mut [u8])) {
-        const SIZE: u64 = CHUNK as u64;
         let mut at = range.start;
-        while at < range.end {
-            let index = at / SIZE;
-            let to = range.end.min((index + 1) * SIZE);
-            let Some((start, buf)) = self.chunks.get_mut((index - self.base) as usize) else { return };
-            fill(at, &mut buf[(at - *start) as usize..(to - *start) as usize]);
-            at = to;
+        let mut piece = |start: u64, buf: &mut PinnedBuf| {
+            if at < range.end {
+                let to = range.end.min(start + buf.len() as u64);
+                fill(at, &mut buf[(at - start) as usize..(to - start) as usize]);
+                at = to;
+            }
+        };
+        if range.start < self.end {
+            // Most often it is the last one.
+            let last = self.run.len().saturating_sub(1);
+            let first = match self.run.back() {
+                Some((start, _)) if *start <= range.start => last,
+                _ => self.run.partition_point(|(start, buf)| start + buf.len() as u64 <= range.start),
+            };
+            self.run.range_mut(first..).for_each(|(start, buf)| piece(*start, buf));
+        }
+        if range.end > self.end {
+            let first = self.far.partition_point(|(start, buf)| start + buf.len() as u64 <= range.start);
+            let pieces = self.far.range_mut(first..).take_while(|(start, _)| *start < range.end);
+            pieces.for_each(|(start, buf)| piece(*start, buf));
         }
     }
 
     /// Bytes `from..to`, as far as they lie in one chunk.
     pub(crate) fn peek(&self, from: u64, to: u64) -> &[u8] {
-        let index = from / CHUNK as u64;
-        let end = to.min((index + 1) * CHUNK as u64);
-        match self.chunks.get((index - self.base) as usize) {
-            Some((start, buf)) if from < end => &buf[(from - start) as usize..(end - start) as usize],
-            _ => &[],
-        }
+        let Some((start, buf)) = self.run.front() else { return &[] };
+        let end = to.min(start + buf.len() as u64);
+        if from < end { &buf[(from - start) as usize..(end - start) as usize] } else { &[] }
     }
 
     /// Moves bytes `from..to` out, as far as they lie in one chunk: memory that ends with them, and how many
@@ -127,34 +227,50 @@ impl Pooled {
     /// otherwise, the rest of a chunk that is not full stays for later bytes.
     pub(crate) fn take(&mut self, from: u64, to: u64, last: bool) -> Option<(PinnedBuf, usize)> {
         self.release_below(from);
-        let end = to.min((self.base + 1) * CHUNK as u64);
+        let (start, buf) = self.run.front()?;
+        let end = to.min(start + buf.len() as u64);
         if from >= end {
             return None;
         }
-        let (start, mut buf) = self.chunks.pop_front()?;
+        let (start, mut buf) = self.run.pop_front()?;
         let (before, len) = ((from - start) as usize, (end - start) as usize);
         if len < buf.len() && !last {
             let (front, back) = buf.split(len);
             buf = front;
-            self.chunks.push_front((end, back));
+            self.run.push_front((end, back));
         } else {
             buf.truncate(len);
-            self.base += 1;
         }
         Some((buf, before))
     }
 
     /// Gives chunks that lie wholly below `consumed` back to the pool.
     pub(crate) fn release_below(&mut self, consumed: u64) {
-        while (self.base + 1) * CHUNK as u64 <= consumed {
-            self.chunks.pop_front();
-            self.base += 1;
-        }
+        while self.run.pop_front_if(|(start, buf)| *start + buf.len() as u64 <= consumed).is_some() {}
+    }
+
+    /// Gives everything back: all bytes that were received, those below `consumed`, were read.
+    pub(crate) fn rest(&mut self, consumed: u64) {
+        self.run.clear();
+        self.far.clear();
+        self.burst = consumed - self.base;
+        (self.base, self.end) = (consumed, consumed);
     }
 
     pub(crate) fn clear(&mut self) {
-        self.chunks.clear();
+        self.run.clear();
+        self.far.clear();
     }
+
+    /// Bytes of memory that it holds, lent ones not counted.
+    pub(crate) fn held(&self) -> usize {
+        self.run.iter().chain(&self.far).map(|(_, buf)| buf.capacity()).sum()
+    }
+}
+
+/// Size of a chunk for a stretch of `len` bytes or for as many as are there already.
+fn chunk_len(len: u64) -> u64 {
+    len.clamp(MIN_CHUNK, CHUNK).next_power_of_two()
 }
 
 /// Which of the two a stream uses; it never changes once data has arrived.
@@ -175,25 +291,23 @@ impl Default for Placement {
 }
 
 impl Placement {
-    /// Starts anew as the chunks of another stream; the list of buffers keeps its memory.
+    /// Starts anew as the chunks of another stream; the lists of buffers keep their memory.
     pub(crate) fn renew(&mut self) {
-        if let Self::Provided(provided) = self {
-            *self = Self::Pooled(Pooled { chunks: std::mem::take(&mut provided.bufs), base: 0 });
-        }
-        match self {
-            Self::Pooled(pooled) => {
-                pooled.chunks.clear();
-                pooled.base = 0;
-            }
-            _ => *self = Self::default(),
-        }
+        let (mut run, mut far) = match self {
+            Self::Pooled(pooled) => (std::mem::take(&mut pooled.run), std::mem::take(&mut pooled.far)),
+            Self::Provided(provided) => (std::mem::take(&mut provided.bufs), VecDeque::new()),
+            Self::Discard => <(VecDeque<_>, VecDeque<_>)>::default(),
+        };
+        run.clear();
+        far.clear();
+        *self = Self::Pooled(Pooled { run, far, ..Pooled::default() });
     }
 
     /// Turns chunks, none of which holds anything yet, into a place for the application's buffers.
     pub(crate) fn make_provided(&mut self) {
         self.renew();
         if let Self::Pooled(pooled) = self {
-            *self = Self::Provided(Provided { bufs: std::mem::take(&mut pooled.chunks), end: 0 });
+            *self = Self::Provided(Provided { bufs: std::mem::take(&mut pooled.run), end: 0 });
         }
     }
 
@@ -203,11 +317,18 @@ impl Placement {
         Self::Provided(Provided { bufs: VecDeque::new(), end })
     }
 
-    /// Makes sure that there is memory for all bytes below `end`.
-    pub(crate) fn reserve(&mut self, end: u64, pool: &BufPool) -> Result<(), NoMemory> {
+    /// Makes sure that there is memory for `range`. `contiguous` is the end of what was received in order, `received`
+    /// everything.
+    pub(crate) fn reserve(
+        &mut self,
+        range: &Range<u64>,
+        contiguous: u64,
+        received: &RangeSet,
+        lender: impl Lender,
+    ) -> Result<(), NoMemory> {
         match self {
-            Self::Provided(provided) if end > provided.end => Err(NoMemory),
-            Self::Pooled(pooled) => pooled.reserve(end, pool),
+            Self::Provided(provided) if range.end > provided.end => Err(NoMemory),
+            Self::Pooled(pooled) => pooled.reserve(range, contiguous, received, lender),
             Self::Provided(_) | Self::Discard => Ok(()),
         }
     }
@@ -225,7 +346,7 @@ impl Placement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mem::{Hugepages, PoolConfig};
+    use crate::mem::{BufPool, Hugepages, PoolConfig};
 
     #[test]
     fn provided_splits_a_range_across_buffers() {
@@ -248,37 +369,123 @@ mod tests {
         assert_eq!((start, &buf[..]), (5, &[5, 5, 5, 5, 0, 0, 0, 0][..]));
     }
 
+    fn span(ranges: &[Range<u64>]) -> RangeSet {
+        let mut set = RangeSet::default();
+        for range in ranges {
+            set.insert(range.clone());
+        }
+        set
+    }
+
+    /// Reserves and fills `range`, each byte with the low bits of its offset.
+    fn put(p: &mut Pooled, range: Range<u64>, received: &mut RangeSet, pool: &BufPool) -> Result<(), NoMemory> {
+        let contiguous = received.first().filter(|first| first.start == 0).map_or(0, |first| first.end);
+        p.reserve(&range, contiguous, received, pool)?;
+        let mut next = range.start;
+        p.place(range.clone(), |at, memory| {
+            assert_eq!(at, next);
+            next += memory.len() as u64;
+            memory.iter_mut().zip(at..).for_each(|(b, at)| *b = at as u8);
+        });
+        assert_eq!(next, range.end);
+        received.insert(range);
+        Ok(())
+    }
+
     #[test]
     fn pooled_reads_back_across_chunks_and_releases() {
-        let pool = BufPool::heap();
-        let mut p = Pooled::default();
-        let start = CHUNK as u64 - 3;
-        p.reserve(start + 10, &pool).unwrap();
-        p.place(start..start + 10, |at, memory| {
-            for (i, b) in memory.iter_mut().enumerate() {
-                *b = (at + i as u64 - start) as u8;
-            }
-        });
-        assert_eq!(p.peek(start, start + 10), [0, 1, 2]);
-        assert_eq!(p.peek(start + 3, start + 10), [3, 4, 5, 6, 7, 8, 9]);
-        p.release_below(start + 5);
-        assert_eq!(p.peek(start + 5, start + 10), [5, 6, 7, 8, 9]);
+        let (pool, mut p, mut received) = (BufPool::heap(), Pooled::default(), RangeSet::default());
+        for at in (0..200_000).step_by(1000) {
+            put(&mut p, at..at + 1000, &mut received, &pool).unwrap();
+        }
+        let mut at = 0;
+        while at < 200_000 {
+            let n = {
+                let bytes = p.peek(at, 200_000);
+                assert!(bytes.iter().zip(at..).all(|(b, at)| *b == at as u8));
+                bytes.len().div_ceil(2)
+            };
+            assert!(n > 0);
+            at += n as u64;
+            p.release_below(at);
+        }
+        assert!(pool.in_use() <= CHUNK as usize && p.held() == pool.in_use());
+        p.rest(at);
+        assert_eq!((p.held(), pool.in_use()), (0, 0));
     }
+
     #[test]
-    fn who_holds_bytes_behind_a_gap_has_memory_for_the_gap() {
-        const SIZE: u64 = CHUNK as u64;
-        let pool = BufPool::new(PoolConfig { limit_bytes: 3 * CHUNK, hugepages: Hugepages::Never, numa_node: None });
-        let pool = pool.unwrap();
-        let (mut a, mut b) = (Pooled::default(), Pooled::default());
-        a.reserve(SIZE + 1, &pool).unwrap();
-        assert_eq!(pool.stats().in_use, 2 * CHUNK);
-        assert_eq!(b.reserve(SIZE + 1, &pool), Err(NoMemory));
-        assert_eq!(pool.stats().in_use, 2 * CHUNK, "what is not enough is not kept");
-        b.reserve(1, &pool).unwrap();
-        a.reserve(2 * SIZE, &pool).unwrap();
-        let (front, _) = a.take(0, SIZE + 1, false).unwrap();
-        assert_eq!(b.reserve(SIZE + 1, &pool), Err(NoMemory));
-        drop(front);
-        b.reserve(SIZE + 1, &pool).unwrap();
+    fn chunks_grow_with_what_has_arrived() {
+        let (pool, mut p, mut received) = (BufPool::heap(), Pooled::default(), RangeSet::default());
+        let mut sizes = Vec::new();
+        for at in (0..400_000).step_by(500) {
+            put(&mut p, at..at + 500, &mut received, &pool).unwrap();
+            let arrived = at as usize + 500;
+            assert!(pool.in_use() <= 2 * arrived.max(1024), "{} bytes for {arrived}", pool.in_use());
+        }
+        sizes.extend(p.run.iter().map(|(_, buf)| buf.len()));
+        assert_eq!(sizes[..9], [1024, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 65536]);
+        // What was read is given back whole, and the next chunk is as large as what came until then.
+        p.rest(400_000);
+        assert_eq!(pool.in_use(), 0);
+        put(&mut p, 400_000..400_010, &mut received, &pool).unwrap();
+        assert_eq!(pool.in_use(), 64 << 10);
+        p.rest(400_010);
+        put(&mut p, 400_010..400_020, &mut received, &pool).unwrap();
+        assert_eq!(pool.in_use(), 1 << 10);
+    }
+
+    /// Main of 2026-11-26 took every chunk up to the highest offset: 64 MiB for the last of these bytes.
+    #[test]
+    fn gaps_take_no_memory() {
+        let (pool, mut p, mut received) = (BufPool::heap(), Pooled::default(), RangeSet::default());
+        for at in [100, 1 << 20, 64 << 20] {
+            put(&mut p, at..at + 1, &mut received, &pool).unwrap();
+        }
+        assert_eq!((pool.in_use(), p.held()), (3 << 10, 3 << 10));
+        // A long stretch behind a gap grows like one in order.
+        for at in (2_000_000..2_300_000).step_by(1000) {
+            put(&mut p, at..at + 1000, &mut received, &pool).unwrap();
+        }
+        assert!(pool.in_use() <= 3 * 300_000, "{}", pool.in_use());
+    }
+
+    #[test]
+    fn random_pieces_find_their_place() {
+        use crate::base::rng::Rng;
+        for seed in 0..200 {
+            let mut rng = Rng::from_u64(seed);
+            let (pool, mut p, mut received) = (BufPool::heap(), Pooled::default(), RangeSet::default());
+            const LEN: u64 = 100_000;
+            let mut read = 0;
+            while received != span(&[0..LEN]) {
+                let start = rng.below(LEN);
+                let range = start..(start + 1 + rng.below(3000)).min(LEN);
+                let missing: Vec<_> = received.missing_in(range).collect();
+                missing.into_iter().for_each(|range| put(&mut p, range, &mut received, &pool).unwrap());
+                let contiguous = received.first().filter(|first| first.start == 0).map_or(0, |first| first.end);
+                let bytes = p.peek(read, contiguous);
+                assert_eq!(bytes.is_empty(), contiguous == read);
+                assert!(bytes.iter().zip(read..).all(|(b, at)| *b == at as u8));
+                read += rng.below(bytes.len() as u64 + 1);
+                p.release_below(read);
+                if received.last().is_some_and(|last| last.end == read) {
+                    p.rest(read);
+                }
+                assert_eq!(p.held(), pool.in_use());
+                let held = received.iter().map(|r| r.end.saturating_sub(r.start.max(read)) as usize).sum::<usize>();
+                assert!(pool.in_use() <= 4 * held + 2048 * received.len() + CHUNK as usize, "{}", pool.in_use());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_enough_behind_a_gap_is_not_kept() {
+        let config = PoolConfig { limit_bytes: 2 << 10, hugepages: Hugepages::Never, numa_node: None };
+        let (pool, mut p, mut received) = (BufPool::new(config).unwrap(), Pooled::default(), RangeSet::default());
+        put(&mut p, 11_500..11_600, &mut received, &pool).unwrap();
+        assert_eq!(p.reserve(&(10_500..13_000), 0, &received, &pool), Err(NoMemory));
+        assert_eq!(pool.in_use(), 1 << 10);
+        put(&mut p, 10_900..11_500, &mut received, &pool).unwrap();
     }
 }

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use crate::base::range_set::RangeSet;
-use crate::mem::{BufPool, PinnedBuf};
+use crate::mem::PinnedBuf;
 use crate::quic::flow::is_update_due;
+use crate::quic::memory::Lender;
 use crate::quic::stats::{PlacementStats, StreamStats};
 use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::gaps::Gaps;
@@ -182,7 +183,7 @@ impl RecvStream {
     pub(crate) fn place(
         &mut self,
         range: Range<u64>,
-        pool: &BufPool,
+        lender: impl Lender,
         gaps: &mut Gaps,
         mut fill: impl FnMut(u64, &mut [u8]),
     ) -> Result<(), NoMemory> {
@@ -192,7 +193,7 @@ impl RecvStream {
         if gaps.is_full() && self.scatters(&range) {
             return Err(NoMemory);
         }
-        self.placement.reserve(range.end, pool)?;
+        self.placement.reserve(&range, self.contiguous, &self.received, lender)?;
         // Behind everything that is here is the common case and needs no look at the gaps.
         let last = self.received.last();
         if last.as_ref().is_none_or(|last| last.end <= range.start) {
@@ -395,6 +396,9 @@ impl RecvStream {
         }
         self.consumed += n;
         pooled.release_below(self.consumed);
+        if n > 0 && self.received.last().is_some_and(|last| last.end == self.consumed) {
+            pooled.rest(self.consumed);
+        }
         self.after_consumption(n);
         n
     }
@@ -407,15 +411,18 @@ impl RecvStream {
             return None;
         }
         let offset = self.consumed;
-        // Nothing will come behind the end: no use in keeping the rest of its chunk.
-        let end = self.final_size == Some(self.contiguous);
-        let (buf, skip) = match pooled.take(offset, self.contiguous, end) {
+        // The rest of a chunk that holds nothing else is not kept: it may be long before more comes.
+        let last = self.received.last().is_none_or(|last| last.end == self.contiguous);
+        let (buf, skip) = match pooled.take(offset, self.contiguous, last) {
             Some(taken) => taken,
             None if self.final_size == Some(offset) => (PinnedBuf::unpinned(0), 0),
             None => return None,
         };
         let n = (buf.len() - skip) as u64;
         self.consumed += n;
+        if n > 0 && last && self.consumed == self.contiguous {
+            pooled.rest(self.consumed);
+        }
         self.after_consumption(n);
         Some(Chunk::new(buf, skip, offset, self.final_size == Some(self.consumed)))
     }
@@ -437,6 +444,11 @@ impl RecvStream {
             self.credit_due = true;
         }
         self.credit_due
+    }
+
+    /// Bytes of the pool's memory that it holds, those on loan not counted.
+    pub(crate) fn held(&self) -> usize {
+        if let Placement::Pooled(pooled) = &self.placement { pooled.held() } else { 0 }
     }
 
     pub(crate) fn consumed(&self) -> u64 {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
+use crate::mem::BufPool;
 
 /// Operations on one stream at the most.
 const OPS: usize = 400;

@@ -1,0 +1,220 @@
+//! Whose memory it is: the chunks of pooled streams are charged to the connection that pins them and to its address, and
+//! what they may take is bounded so that nobody can take what others need.
+//!
+//! # What is counted
+//! Each connection that holds chunks has a part of the engine's pool ([`BufPool::part`]); its address has one that this is
+//! a part of, and the engine has one of which all these are parts. A chunk is taken from the connection's part, so that it
+//! counts in all three from the moment it is taken until its memory is back in the pool: also when it is lent to the
+//! application meanwhile, which may drop it on another thread and after its connection. What is charged is thus what is
+//! held, to the byte, by construction; [`Endpoint::memory_charged`](crate::quic::Endpoint::memory_charged) tells it, and
+//! the simulator compares it with what the streams and the application have in hand.
+//!
+//! # What a connection may take
+//! Let the pool have `limit` bytes, of which `free` are not in use, by whomever. For the next bytes in order of a stream a
+//! connection may take a chunk of `n` bytes if with it
+//! 1. it has at most its share ([`MemoryConfig::connection`]) and its address the address's share;
+//! 2. it has at most [`AT_ONCE`] bytes, or [`PER_BYTE`] times what has come from it in datagrams beyond that: memory has to
+//!    be paid for on the wire;
+//! 3. what it has for bytes in order is at most half of what is free; and the pool keeps its reserve
+//!    ([`MemoryConfig::reserve`]). Neither holds for a *newcomer*, who has at most [`FLOOR`] bytes for them.
+//!
+//! Rule 3 is the dynamic threshold of shared-memory switches (Choudhury and Hahne, 1998). It leaves something free however
+//! many take all that they may: one gets a third of the pool, n get n/(n + 2) of it together. It needs no list
+//! of who has how much, and under pressure those who have most get nothing more while the others still do.
+//!
+//! Chunks for bytes *beyond a gap* may take half as much by each of these rules, and leave twice the reserve.
+//!
+//! # Streams cannot lock each other up
+//! Bytes beyond a gap, once acknowledged, have to stay (RFC 9000 §2.2), and the application cannot take them before the gap
+//! is filled. If they could use up what the bytes in the gap need, all would wait for ever. Before, the gap's memory was
+//! taken along with them; now it is kept free by the rules:
+//!
+//! *Claim.* If a connection is refused memory for the next bytes of a stream, then there are bytes in order
+//! whose memory comes back when the application reads them, or gaps whose bytes have memory already and will get in when the
+//! peer sends them again, or the memory is with others than this connection and its address.
+//!
+//! *Proof.* Chunks are of three kinds: those taken beyond a gap (`far`), those taken in order that hold bytes in order
+//! which were not read yet, and those taken in order whose bytes in order were read; the last
+//! hold bytes behind a gap inside of them, or else they are given back
+//! ([`Pooled::rest`](crate::quic::stream::placement::Pooled::rest)). The gap of
+//! such a chunk needs no more memory. So it is enough to show that a refusal means that there are chunks taken in order.
+//! By each of the rules 1 and 2 `far` has at most half of what chunks in order may have, so that a refusal by them means
+//! that others have the other half, less `n`. In rule 3 `far` does not count for the connection, so a refusal
+//! by it means that the connection has more than `FLOOR - n` bytes of chunks taken in order. ∎
+//!
+//! A chunk that was taken beyond a gap still counts as such when the gap is filled; this only makes the rules milder.
+//! `tests` has a model with random streams, gaps and sizes that always comes to its end.
+//!
+//! # Windows
+//! A connection's window (RFC 9000 §4.1) is at most what it could take at the moment of the announcement: half
+//! of its share and half of what is free, and at least [`FLOOR`]. Windows are promises, not reservations: many
+//! connections may be promised the same free memory, and what was announced cannot be taken back. Then the rules above
+//! decide whose bytes get in; the others' packets count as lost, which their senders answer by slowing down.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::mem::{BufPool, PinnedBuf};
+use crate::quic::config::MemoryConfig;
+use crate::quic::stream::placement::MIN_CHUNK;
+use crate::quic::stream::recv::NoMemory;
+
+/// Bytes that a connection may have for bytes in order whatever others have.
+pub(crate) const FLOOR: usize = 16 << 10;
+
+/// Bytes that a connection may hold before it has to have sent something for them.
+pub(crate) const AT_ONCE: usize = 64 << 10;
+
+/// Bytes that a connection may hold for each byte that came from it.
+pub(crate) const PER_BYTE: usize = 16;
+
+/// A chunk that a stream wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Want {
+    /// Bytes that it needs, more than 0.
+    pub(crate) least: usize,
+    /// Bytes that are of use.
+    pub(crate) most: usize,
+    /// It is for the next bytes in order.
+    pub(crate) in_order: bool,
+}
+
+/// Who gives memory to pooled streams.
+pub(crate) trait Lender {
+    /// A buffer of `least` to `most` bytes.
+    fn lend(&mut self, want: Want) -> Result<PinnedBuf, NoMemory>;
+}
+
+/// Where a connection comes from, as far as its address can be told from those of others: a host with an IPv6 address
+/// usually has all that share its first 64 bits (RFC 4291 §2.5.4).
+fn origin(addr: IpAddr) -> IpAddr {
+    match addr {
+        IpAddr::V4(_) => addr,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => v4.into(),
+            None => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        },
+    }
+}
+
+/// What a connection is charged.
+#[derive(Debug)]
+pub(crate) struct Account {
+    /// All its chunks.
+    all: BufPool,
+    /// Of these, the chunks that were taken for bytes beyond a gap.
+    far: BufPool,
+    /// What it is a part of.
+    origin: BufPool,
+}
+
+/// The memory of one endpoint.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pool: BufPool,
+    /// What the endpoint's connections have of it.
+    lent: BufPool,
+    config: MemoryConfig,
+    origins: BTreeMap<IpAddr, BufPool>,
+    /// Number of origins at which those without any chunk are forgotten.
+    sweep_at: usize,
+}
+
+impl Memory {
+    pub(crate) fn new(pool: BufPool, config: MemoryConfig) -> Self {
+        let lent = pool.part(usize::MAX);
+        Self { pool, lent, config, origins: BTreeMap::new(), sweep_at: 64 }
+    }
+
+    pub(crate) fn pool(&self) -> &BufPool {
+        &self.pool
+    }
+
+    /// Bytes of chunks that streams and the application hold.
+    pub(crate) fn charged(&self) -> usize {
+        self.lent.in_use()
+    }
+
+    fn free(&self) -> usize {
+        self.pool.limit().saturating_sub(self.pool.in_use())
+    }
+
+    /// An account for a connection from `remote`.
+    fn open(&mut self, remote: IpAddr) -> Box<Account> {
+        if self.origins.len() >= self.sweep_at {
+            self.origins.retain(|_, part| part.is_shared());
+            self.sweep_at = 2 * self.origins.len().max(32);
+        }
+        let limit = self.pool.limit();
+        let share = self.config.address(limit);
+        let origin = self.origins.entry(origin(remote)).or_insert_with(|| self.lent.part(share)).clone();
+        let all = origin.part(self.config.connection(limit));
+        Box::new(Account { far: all.part(usize::MAX), all, origin })
+    }
+
+    /// Whether `account` may take `n` more bytes; `came` bytes came from its peer.
+    fn allows(&self, account: &Account, n: usize, in_order: bool, came: usize) -> bool {
+        let (has, far) = (account.all.in_use() + n, account.far.in_use());
+        let (free, limit) = (self.free(), self.pool.limit());
+        let paid = AT_ONCE.saturating_add(came.saturating_mul(PER_BYTE));
+        if in_order {
+            let ours = has - far.min(has);
+            let enough = ours <= free / 2 && free.saturating_sub(n) >= self.config.reserve(limit);
+            has <= paid && (ours <= FLOOR || enough)
+        } else {
+            has <= paid.min(account.all.limit()) / 2
+                && account.origin.in_use() + n <= account.origin.limit() / 2
+                && far + n <= free / 4
+                && free.saturating_sub(n) >= 2 * self.config.reserve(limit)
+        }
+    }
+
+    /// The window that may be announced to a connection's peer.
+    pub(crate) fn window(&self, max: u64) -> u64 {
+        let share = self.config.connection(self.pool.limit()) / 2;
+        max.min(share.min(self.free() / 2).max(FLOOR) as u64)
+    }
+}
+
+/// What a connection takes chunks from while it reads a packet.
+pub(crate) struct Purse<'a> {
+    pub(crate) memory: &'a mut Memory,
+    pub(crate) account: &'a mut Option<Box<Account>>,
+    pub(crate) remote: IpAddr,
+    /// Bytes that came from the peer in datagrams.
+    pub(crate) came: u64,
+}
+
+impl Lender for Purse<'_> {
+    #[cold]
+    fn lend(&mut self, want: Want) -> Result<PinnedBuf, NoMemory> {
+        let account = match &mut *self.account {
+            Some(account) => account,
+            none => none.insert(self.memory.open(self.remote)),
+        };
+        let part = if want.in_order { &account.all } else { &account.far };
+        let mut len = want.most;
+        loop {
+            let class = len.next_power_of_two().max(MIN_CHUNK as usize);
+            if self.memory.allows(account, class, want.in_order, self.came as usize)
+                && let Ok(buf) = part.alloc(len)
+            {
+                return Ok(buf);
+            }
+            if len <= want.least {
+                return Err(NoMemory);
+            }
+            len = (class / 2).clamp(want.least, len - 1);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Lender for &BufPool {
+    fn lend(&mut self, want: Want) -> Result<PinnedBuf, NoMemory> {
+        self.alloc(want.most).or_else(|_| self.alloc(want.least)).map_err(|_| NoMemory)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::base::rng::Rng;
+use crate::mem::{Hugepages, PoolConfig};
+use crate::quic::stream::gaps::Gaps;
+use crate::quic::stream::placement::CHUNK;
+use crate::quic::stream::recv::RecvStream;
+
+const MIB: usize = 1 << 20;
+
+/// So much has come from a peer that it may hold anything.
+const LOTS: u64 = 1 << 40;
+
+fn memory(limit_bytes: usize) -> Memory {
+    let config = PoolConfig { limit_bytes, hugepages: Hugepages::Never, numa_node: None };
+    Memory::new(BufPool::new(config).unwrap(), MemoryConfig::default())
+}
+
+fn host(n: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a00_0000 + n).into()
+}
+
+/// One connection, and what it got.
+struct Peer {
+    account: Option<Box<Account>>,
+    remote: IpAddr,
+    came: u64,
+    held: Vec<PinnedBuf>,
+}
+
+impl Peer {
+    fn new(remote: IpAddr) -> Self {
+        Self { account: None, remote, came: LOTS, held: Vec::new() }
+    }
+
+    fn purse<'a>(&'a mut self, memory: &'a mut Memory) -> Purse<'a> {
+        Purse { memory, account: &mut self.account, remote: self.remote, came: self.came }
+    }
+
+    /// Asks for a chunk of 1 to `most` bytes; whether it got one.
+    fn ask(&mut self, memory: &mut Memory, most: usize, in_order: bool) -> bool {
+        let buf = self.purse(memory).lend(Want { least: 1, most, in_order });
+        let got = buf.is_ok();
+        self.held.extend(buf);
+        assert_eq!(self.bytes(), self.account.as_ref().unwrap().all.in_use(), "what is charged is what is held");
+        got
+    }
+
+    fn bytes(&self) -> usize {
+        self.held.iter().map(PinnedBuf::capacity).sum()
+    }
+
+    /// Takes all that it gets; how much it has then.
+    fn fill(&mut self, memory: &mut Memory, in_order: bool) -> usize {
+        while self.ask(memory, CHUNK as usize, in_order) {}
+        self.bytes()
+    }
+}
+
+#[test]
+fn memory_has_to_be_paid_for() {
+    let mut memory = memory(8 * MIB);
+    for came in [0, 605, 10_000, 50_000] {
+        let paid = AT_ONCE + PER_BYTE * came;
+        let mut peer = Peer { came: came as u64, ..Peer::new(host(1)) };
+        let far = peer.fill(&mut memory, false);
+        assert!(far <= paid / 2 && far > paid / 2 - 1024, "{far} bytes beyond gaps for {came}");
+        let all = peer.fill(&mut memory, true);
+        assert!(all <= paid && all > paid - 1024, "{all} bytes for {came}");
+    }
+    assert_eq!(memory.charged(), 0);
+}
+
+#[test]
+fn a_share_is_the_most_that_one_gets() {
+    let mut memory = memory(8 * MIB);
+    let mut peer = Peer::new(host(1));
+    assert_eq!(peer.fill(&mut memory, false), MIB, "half a share beyond gaps");
+    assert_eq!(peer.fill(&mut memory, true), 2 * MIB);
+    let mut siblings: Vec<_> = (0..8).map(|_| Peer::new(host(1))).collect();
+    for peer in &mut siblings {
+        peer.fill(&mut memory, true);
+    }
+    let all = peer.bytes() + siblings.iter().map(Peer::bytes).sum::<usize>();
+    assert_eq!(all, 4 * MIB, "one address gets half of the pool");
+    // An IPv6 host has as many addresses as it likes.
+    let v6 = |n: u128| Peer::new(Ipv6Addr::from_bits(0x2001_0db8 << 96 | n).into());
+    let mut siblings: Vec<_> = (0..8).map(v6).collect();
+    for peer in &mut siblings {
+        peer.fill(&mut memory, true);
+    }
+    let all = siblings.iter().map(Peer::bytes).sum::<usize>();
+    assert!(all <= 4 * MIB - MIB / 2 + 8 * FLOOR, "{all}: of the reserve only as newcomers");
+    assert_eq!(memory.origins.len(), 2);
+}
+
+#[test]
+fn however_many_take_all_they_may_something_is_left() {
+    for n in [1, 4, 30, 100] {
+        let mut memory = memory(8 * MIB);
+        let mut peers: Vec<_> = (0..n).map(|n| Peer::new(host(n))).collect();
+        for round in 0.. {
+            let news = peers.iter_mut().filter(|peer| peer.bytes() < 2 * MIB);
+            let got = news.map(|peer| peer.ask(&mut memory, CHUNK as usize, round % 2 == 0)).filter(|got| *got).count();
+            if got == 0 && round % 2 == 1 {
+                break;
+            }
+        }
+        // The threshold leaves 2/(n + 2) of the pool, and the reserve is nobody's but the newcomers'.
+        let free = memory.free();
+        let reserve = 8 * MIB / 16;
+        assert!(free >= reserve.min(8 * MIB * 2 / (n as usize + 2)), "{n} left {free}");
+        let mut newcomer = Peer { came: 1200, ..Peer::new(host(1000)) };
+        let at_once = newcomer.fill(&mut memory, true);
+        assert!((FLOOR..=AT_ONCE + PER_BYTE * 1200).contains(&at_once), "beside {n} a newcomer gets {at_once}");
+        assert!(at_once >= AT_ONCE.min((free - reserve) / 4), "{at_once} of {free}");
+        drop((peers, newcomer));
+        assert_eq!(memory.charged(), 0);
+    }
+}
+
+#[test]
+fn pressure_stops_the_largest_first() {
+    let mut memory = memory(8 * MIB);
+    let mut large = Peer::new(host(1));
+    while large.bytes() < MIB && large.ask(&mut memory, CHUNK as usize, true) {}
+    // Others take until little is free: the one who has much gets nothing then, who has little goes on.
+    let others = memory.pool().alloc(4 * MIB).unwrap();
+    let more = memory.pool().alloc(2 * MIB).unwrap();
+    let mut small = Peer::new(host(2));
+    assert!(!large.ask(&mut memory, 1024, true) && small.ask(&mut memory, CHUNK as usize, true));
+    assert!(memory.window(64 << 20) <= MIB as u64 / 2, "promises shrink as well");
+    drop(more);
+    assert!(large.ask(&mut memory, 1024, true));
+    drop(others);
+    assert_eq!(memory.window(64 << 20), MIB as u64);
+    assert_eq!(memory.window(1000), 1000);
+}
+
+#[test]
+fn no_window_is_below_the_floor() {
+    let mut memory = memory(MIB);
+    let all: Vec<_> = std::iter::from_fn(|| memory.pool().alloc(CHUNK as usize).ok()).collect();
+    assert_eq!(memory.window(1 << 20), FLOOR as u64);
+    assert!(!Peer::new(host(1)).ask(&mut memory, 1, true));
+    drop(all);
+    assert!(Peer::new(host(1)).ask(&mut memory, 1, true));
+}
+
+#[test]
+fn origins_without_memory_are_forgotten() {
+    let mut memory = memory(MIB);
+    for n in 0..100_000 {
+        assert!(Peer::new(host(n)).ask(&mut memory, 1, true));
+        assert!(memory.origins.len() <= 64, "{}", memory.origins.len());
+    }
+}
+
+/// A connection whose streams receive packets in a random order. Its peer is honest: it sends the first missing bytes of
+/// each stream again and again.
+struct Honest {
+    peer: Peer,
+    streams: Vec<(RecvStream, u64)>,
+}
+
+impl Honest {
+    fn new(rng: &mut Rng, n: u32) -> Self {
+        let len = |rng: &mut Rng| {
+            let bits = 8 + rng.below(11);
+            1 + rng.below(1 << bits)
+        };
+        let streams = (0..1 + rng.below(6)).map(|_| (RecvStream::new(1 << 30), len(rng))).collect();
+        Self { peer: Peer { came: 1200, ..Peer::new(host(n)) }, streams }
+    }
+
+    /// Something arrives on each stream, and the application reads some. True when all was read.
+    fn turn(&mut self, rng: &mut Rng, memory: &mut Memory) -> bool {
+        let gaps = &mut Gaps::default();
+        for (stream, len) in &mut self.streams {
+            let next = stream.contiguous();
+            let anywhere = rng.below(*len + 1).max(next);
+            for from in [next, anywhere] {
+                let range = from..(from + 1 + rng.below(1400)).min(*len);
+                self.peer.came += range.end - range.start + 50;
+                stream.accept(&range, range.end == *len).unwrap();
+                // What finds no memory comes again.
+                let purse =
+                    Purse { memory, account: &mut self.peer.account, remote: self.peer.remote, came: self.peer.came };
+                let _ = stream.place(range, purse, gaps, |at, memory| memory.fill(at as u8));
+            }
+            if rng.chance(300) {
+                while stream.consume(1 << 30) > 0 {}
+            }
+        }
+        self.streams.iter().all(|(stream, len)| stream.consumed() == *len)
+    }
+}
+
+/// The claim of this module: with attackers that pin all that they get for ever, and honest peers with random gaps in a
+/// pool that is far too small for their windows, everybody honest comes to an end.
+#[test]
+fn streams_never_lock_each_other_up() {
+    for seed in 0..60 {
+        let rng = &mut Rng::from_u64(seed);
+        let mut memory = memory(MIB << rng.below(3));
+        // More would take the reserve as newcomers.
+        let most = memory.pool().limit() / 16 / FLOOR;
+        let mut attackers: Vec<_> = (0..rng.below(most as u64)).map(|n| Peer::new(host(1000 + n as u32))).collect();
+        for _ in 0..attackers.len() * 1000 {
+            let n = rng.below(attackers.len() as u64) as usize;
+            attackers[n].ask(&mut memory, 1 << rng.below(17), rng.chance(500));
+        }
+        let mut honest: Vec<_> = (0..1 + rng.below(8)).map(|n| Honest::new(rng, n as u32)).collect();
+        let mut rounds = 0;
+        while !honest.is_empty() {
+            rounds += 1;
+            assert!(rounds < 20_000, "seed {seed}: {} of them wait for ever", honest.len());
+            honest.retain_mut(|honest| !honest.turn(rng, &mut memory));
+            let streams = honest.iter().flat_map(|honest| &honest.streams);
+            let held = streams.map(|(stream, _)| stream.held()).sum::<usize>();
+            let pinned = attackers.iter().map(Peer::bytes).sum::<usize>();
+            assert_eq!(memory.charged(), held + pinned);
+        }
+        drop(attackers);
+        assert_eq!(memory.charged(), 0);
+    }
+}
