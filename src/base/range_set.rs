@@ -44,6 +44,11 @@ impl Default for RangeSet {
 }
 
 impl RangeSet {
+    /// An empty set whose list has room for `ranges` ranges.
+    pub fn with_capacity(ranges: usize) -> Self {
+        Self(Ranges::Listed(Vec::with_capacity(ranges)))
+    }
+
     /// Number of ranges.
     pub fn len(&self) -> usize {
         match &self.0 {

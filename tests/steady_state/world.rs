@@ -193,8 +193,8 @@ impl<C: App, S: App> World<C, S> {
             if allocated == [0; 2] {
                 break;
             }
-            // Doubling tables, not something of each packet.
-            assert!(allocated.iter().sum::<u64>() < packets / 1000, "{allocated:?} in round {round}");
+            // Doubling tables, and streams that pile up behind a loss as never before; not something of each packet.
+            assert!(allocated.iter().sum::<u64>() < packets / 100, "{allocated:?} in round {round}");
         }
         allocated
     }

@@ -8,11 +8,11 @@ pub(crate) mod recv;
 pub(crate) mod send;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
+use std::collections::VecDeque;
 
 use crate::base::Side;
 use crate::base::id_map::IdMap;
+use crate::base::range_set::RangeSet;
 use crate::mem::{prefetch_line, prefetch_object};
 use crate::quic::event::{Dir, Notify};
 use crate::quic::flow::{SendCredit, is_update_due};
@@ -168,32 +168,6 @@ pub(crate) enum Named {
     Ended,
 }
 
-/// Streams of one kind that the peer has opened by naming one above them: open, but without anything to them. Ranges by
-/// where they start. They count against the peer's limit, so there are never more than may be open at a time.
-#[derive(Debug, Default)]
-struct Unnamed(BTreeMap<u64, u64>);
-
-impl Unnamed {
-    /// Adds a range above all others.
-    fn add(&mut self, range: Range<u64>) {
-        self.0.insert(range.start, range.end);
-    }
-
-    /// Takes one out. False if it is not among them.
-    fn take(&mut self, index: u64) -> bool {
-        let Some((&start, &end)) = self.0.range(..=index).next_back().filter(|(_, end)| index < **end) else {
-            return false;
-        };
-        self.0.remove(&start);
-        for (start, end) in [(start, index), (index + 1, end)] {
-            if start < end {
-                self.0.insert(start, end);
-            }
-        }
-        true
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Streams {
     side: Side,
@@ -208,8 +182,9 @@ pub(crate) struct Streams {
     /// The stream that was looked for last: most often the one that is looked for next.
     last: Cell<(StreamId, u32)>,
     counts: [Count; 2],
-    /// Streams of the peer's that no frame has named, by kind; most connections never have any.
-    unnamed: Option<Box<[Unnamed; 2]>>,
+    /// Streams of the peer's that it has opened by naming one above them, and that no frame has named since, by kind. They
+    /// count against the peer's limit, so there are never more than may be open at a time; most connections never have any.
+    unnamed: Option<Box<[RangeSet; 2]>>,
     /// What we announced.
     local: Windows,
     /// What the peer announced, from its point of view.
@@ -436,11 +411,15 @@ impl Streams {
             let skipped = count.peer_opened..index;
             count.peer_opened = index + 1;
             if !skipped.is_empty() {
-                self.unnamed.get_or_insert_default()[slot(dir)].add(skipped);
+                self.unnamed.get_or_insert_default()[slot(dir)].insert(skipped);
             }
             self.insert(id);
             return Ok(Named::New);
-        } else if self.unnamed.as_mut().is_some_and(|unnamed| unnamed[slot(dir)].take(index)) {
+        }
+        if let Some(unnamed) = &mut self.unnamed
+            && unnamed[slot(dir)].contains(index)
+        {
+            unnamed[slot(dir)].remove(index..index + 1);
             self.insert(id);
             return Ok(Named::New);
         }
@@ -666,7 +645,7 @@ mod tests {
             s.remove_if_done(uni(index));
             assert_eq!(s.ensure(uni(index)), Ok(Named::Ended));
         }
-        let ranges: Vec<_> = s.unnamed.as_ref().unwrap()[1].0.iter().map(|(start, end)| *start..*end).collect();
+        let ranges: Vec<_> = s.unnamed.as_ref().unwrap()[1].iter().collect();
         assert_eq!(ranges, [2..N / 2 - 1, N / 2 + 2..N - 2]);
         assert_eq!(
             s.max_streams_due(),
@@ -770,7 +749,9 @@ mod tests {
             let (recv, gaps) = s.receiver(id).unwrap();
             recv.place(at..at + 1, &pool, gaps, |_, _| {})
         };
-        s.ensure(id(7)).unwrap();
+        for index in 0..8 {
+            s.ensure(id(index)).unwrap();
+        }
         let mut held = 0;
         // Two ranges need no memory of their own, hence are no gaps; the bytes would, but for STOP_SENDING.
         for index in 0..8 {
