@@ -44,7 +44,7 @@ impl Model {
         } else if fin && range.end < self.high {
             return Err(TransportError::FINAL_SIZE_ERROR);
         }
-        if range.end > self.provided {
+        if range.end > self.limit() {
             return Err(TransportError::FLOW_CONTROL_ERROR);
         }
         if fin {
@@ -58,9 +58,15 @@ impl Model {
         Ok(())
     }
 
-    /// Bytes from the start without a gap.
+    /// What the peer may send: one byte more than was provided, so that it can come to its end.
+    pub fn limit(&self) -> u64 {
+        if self.provided > 0 { self.provided + 1 } else { 0 }
+    }
+
+    /// Bytes from the start without a gap, as far as they have memory.
     pub fn contiguous(&self) -> u64 {
-        self.bytes.iter().position(Option::is_none).unwrap_or(self.bytes.len()) as u64
+        let there = self.bytes.iter().position(Option::is_none).unwrap_or(self.bytes.len()) as u64;
+        there.min(self.provided)
     }
 
     pub fn is_complete(&self) -> bool {

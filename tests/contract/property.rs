@@ -64,16 +64,16 @@ fn random_steps_do_what_the_model_says() {
             let step = match op {
                 Op::Provide(sizes) => Step::Provide(sizes),
                 Op::Data(start, len, fin) => {
-                    let limit = play.model.size.unwrap_or(provided);
+                    let limit = play.model.size.unwrap_or(play.model.limit());
                     let start = start * limit / 1000;
-                    let end = (start + len * provided / 1000).min(limit);
+                    let end = (start + len * provided / 1000 + u64::from(len == 299)).min(limit);
                     // Frames that a correct peer could send: the end is not below what was sent.
                     let fin = fin && end >= play.model.high || play.model.size == Some(end);
                     Step::Data(start..end, fin)
                 }
                 Op::Next(n) => {
                     let at = play.model.contiguous();
-                    Step::Data(at..(at + n).min(play.model.size.unwrap_or(provided)), false)
+                    Step::Data(at..(at + n).min(play.model.size.unwrap_or(play.model.limit())), false)
                 }
                 Op::Blocked => Step::Blocked,
                 Op::Peek => Step::Peek,

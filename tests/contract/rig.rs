@@ -324,7 +324,7 @@ impl Play<'_> {
             }
             Event::ReceiveBufferLow { id, provided_left, wanted, .. } => {
                 assert_eq!(id, self.id);
-                assert_eq!(provided_left, self.model.provided - self.model.high);
+                assert_eq!(provided_left, self.model.provided.saturating_sub(self.model.high));
                 self.low = Some((provided_left, wanted));
                 self.lows += 1;
             }
@@ -354,9 +354,9 @@ impl Play<'_> {
         let id = self.id;
         let stats = self.conn().stream_stats(id).unwrap();
         assert_eq!((stats.contiguous, stats.provided, stats.size), (contiguous, provided, size));
-        assert!(stats.announced == provided || size.is_some(), "the window follows what is provided");
-        let left = provided - self.model.high;
-        if size.is_none() && provided > 0 && left < LOW {
+        assert!(stats.announced == self.model.limit() || size.is_some(), "the window follows what is provided");
+        let left = provided.saturating_sub(self.model.high);
+        if size.is_none_or(|size| size > provided) && provided > 0 && left < LOW {
             assert!(self.low.is_some(), "{left} bytes left, and the application was not told");
         }
     }

@@ -190,14 +190,14 @@ fn a_connection_that_ends_at_any_step_gives_everything_back() {
 }
 
 #[test]
-fn one_byte_over_is_one_too_many() {
+fn two_bytes_over_are_too_many() {
     for side in SIDES {
         for kind in Kind::ALL {
             for (steps, over) in [
-                (vec![provide(&[10, 10])], data(0..21)),
-                (vec![provide(&[10, 10])], last(20..21)),
-                (vec![provide(&[10, 10]), data(0..20)], data(20..21)),
-                (vec![provide(&[10]), data(5..7), provide(&[10])], data(7..21)),
+                (vec![provide(&[10, 10])], data(0..22)),
+                (vec![provide(&[10, 10])], last(21..22)),
+                (vec![provide(&[10, 10]), data(0..21)], data(20..22)),
+                (vec![provide(&[10]), data(5..7), provide(&[10])], data(7..22)),
             ] {
                 let mut rig = Rig::new(side);
                 let mut play = rig.stream(kind, Notify::Progress);
@@ -207,6 +207,25 @@ fn one_byte_over_is_one_too_many() {
                 assert!(play.is_over() && !play.finished);
                 assert_eq!(rig.peer.close.as_ref().map(|c| c.code), Some(TransportError::FLOW_CONTROL_ERROR));
             }
+        }
+    }
+}
+
+/// One byte more than was provided may come: it waits for the next buffer, and the end with it.
+#[test]
+fn one_byte_over_waits_for_the_next_buffer() {
+    for (side, kind) in SIDES.into_iter().flat_map(|side| Kind::ALL.map(|kind| (side, kind))) {
+        for steps in [
+            vec![provide(&[20]), last(0..21), provide(&[1])],
+            vec![provide(&[20]), last(20..21), data(0..20), provide(&[5, 5])],
+            vec![provide(&[20]), last(20..21), provide(&[1]), data(0..21)],
+            vec![provide(&[10, 10]), data(0..21), data(18..21), provide(&[3]), last(21..23)],
+            vec![provide(&[1]), data(0..2), provide(&[1]), data(1..3), provide(&[1]), last(3..3)],
+        ] {
+            let mut rig = Rig::new(side);
+            let mut play = rig.stream(kind, Notify::Progress);
+            play.play(&steps, None);
+            assert!(play.finished && play.lows > 0, "{steps:?}");
         }
     }
 }

@@ -4,6 +4,8 @@ use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::Event;
 use crate::quic::recovery::SpaceId;
+use crate::quic::stream::Introduced;
+use crate::quic::stream::recv::RecvStream;
 use crate::wire::quic::StreamId;
 
 impl Connection {
@@ -46,7 +48,12 @@ impl Connection {
 
     fn stream_acked(&mut self, id: StreamId, range: std::ops::Range<u64>, fin: bool) {
         let budget = self.config.send_budget;
-        let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else { return };
+        let Some(stream) = self.streams.get(id) else { return };
+        let repeat = std::mem::replace(&mut stream.introduced, Introduced::Yes) == Introduced::Overtaken;
+        if repeat && let Some(recv) = &mut stream.recv {
+            recv.tell_again();
+        }
+        let Some(send) = &mut stream.send else { return };
         let events = &mut self.events;
         send.on_acked(range, fin, |data, acked| events.push_back(Event::SendDone { id, data, acked }));
         if send.wants_writable && send.queued() < budget {
@@ -56,6 +63,9 @@ impl Connection {
         if send.is_delivered() {
             events.push_back(Event::SendFinished { id });
             self.streams.remove_if_done(id);
+        }
+        if repeat {
+            self.streams.queue_control(id);
         }
     }
 
@@ -76,10 +86,19 @@ impl Connection {
     pub(super) fn frame_lost(&mut self, space: SpaceId, pn: u64, frame: SentFrame) {
         match frame {
             SentFrame::Stream { len, id, start } | SentFrame::StreamFin { len, id, start } => {
-                if let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) {
-                    let fin = matches!(frame, SentFrame::StreamFin { .. });
-                    send.on_lost(start..start + u64::from(len), fin);
-                    self.streams.queue_send(id);
+                let Some(stream) = self.streams.get(id) else { return };
+                let Some(send) = &mut stream.send else { return };
+                let fin = matches!(frame, SentFrame::StreamFin { .. });
+                send.on_lost(start..start + u64::from(len), fin);
+                // It may have been the one that the peer would have known the stream by.
+                let unknown = stream.introduced != Introduced::Yes;
+                if unknown {
+                    stream.introduced = Introduced::No;
+                    stream.recv.iter_mut().for_each(RecvStream::tell_again);
+                }
+                self.streams.queue_send(id);
+                if unknown {
+                    self.streams.queue_control(id);
                 }
             }
             SentFrame::Crypto { start, len } => {

@@ -184,11 +184,16 @@ impl Connection {
             self.recv_credit.consume(accepted.new_high);
         }
         let mut placed = PlacementStats::default();
+        let ahead_at = recv.ahead_at();
         let came = self.stats.rx_bytes;
         let purse = Purse { memory: cx.memory, account: &mut self.account, remote: self.path.remote.ip(), came };
         let in_place = recv.place(range, purse, gaps, |offset, memory| {
             let from = at + (offset - header.offset) as usize;
-            placed.count(opened.way(), from, memory.len());
+            if offset == ahead_at {
+                placed.staged += 1;
+            } else {
+                placed.count(opened.way(), from, memory.len());
+            }
             opened.decrypt_at(from, memory);
         });
         recv.add_placed(&placed);

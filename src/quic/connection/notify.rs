@@ -63,8 +63,13 @@ impl Connection {
             }
             recv.mark_done();
             self.events.push_back(Event::Finished { id, size: contiguous, placement: recv.placed() });
-        } else if let Some((provided_left, wanted)) = recv.take_low(mark) {
-            self.events.push_back(Event::ReceiveBufferLow { id, provided_left, wanted });
+        } else {
+            if let Some((provided_left, wanted)) = recv.take_low(mark) {
+                self.events.push_back(Event::ReceiveBufferLow { id, provided_left, wanted });
+            }
+            if recv.note_credit() {
+                self.streams.queue_control(id);
+            }
         }
     }
 }

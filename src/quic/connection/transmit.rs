@@ -15,6 +15,8 @@ use crate::quic::event::{ConnId, Dir};
 use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::{Permit, SentPacket, SpaceId};
 use crate::quic::space::MAX_ACK_RANGES;
+use crate::quic::stream::Introduced;
+use crate::quic::stream::recv::RecvStream;
 use crate::wire::quic::frame::{self, Frame, StreamHeader};
 use crate::wire::quic::header::{self, PacketType};
 use crate::wire::quic::{ConnectionId, StreamId, TransportError, varint};
@@ -24,6 +26,9 @@ const COALESCE_ROOM: usize = 160;
 
 /// A STREAM frame with less data than this is not worth its header, unless it is all there is.
 const MIN_STREAM_ROOM: usize = 32;
+
+/// Room for the MAX_STREAM_DATA frame of a stream with an ID that is not huge, in bytes.
+const MAX_STREAM_DATA_ROOM: usize = 1 + 4 + 8;
 
 /// An acknowledgement that goes along with a close has no more ranges than this.
 const LAST_RANGES: usize = 4;
@@ -466,47 +471,73 @@ impl Connection {
     /// RESET_STREAM, STOP_SENDING, MAX_STREAM_DATA and STREAM_DATA_BLOCKED of the streams that have some due.
     fn put_stream_control(&mut self, builder: &mut PacketBuilder<'_>) {
         while let Some(id) = self.streams.front_control() {
-            let Some(stream) = self.streams.get(id) else {
-                self.streams.pop_control();
-                continue;
-            };
-            let mut fits = true;
-            if let Some(send) = &mut stream.send {
-                if let Some((code, final_size)) = send.reset_due() {
-                    let frame = Frame::ResetStream { id, code, final_size };
-                    fits &= builder.put(&frame, Some(SentFrame::ResetStream(id)));
-                    if fits {
-                        send.reset_sent();
-                    }
-                } else if send.is_blocked()
-                    && let Some(limit) = send.credit.take_blocked()
-                {
-                    let frame = Frame::StreamDataBlocked { id, limit };
-                    fits &= builder.put(&frame, Some(SentFrame::StreamDataBlocked(id)));
-                    if !fits {
-                        send.credit.blocked_lost();
-                    }
-                }
-            }
-            if let Some(recv) = &mut stream.recv {
-                if let Some(code) = recv.stop_due() {
-                    fits &= builder.put(&Frame::StopSending { id, code }, Some(SentFrame::StopSending(id)));
-                    if fits {
-                        recv.stop_sent();
-                    }
-                }
-                if let Some(max) = recv.credit_due() {
-                    fits &= builder.put(&Frame::MaxStreamData { id, max }, Some(SentFrame::MaxStreamData(id)));
-                    if fits {
-                        recv.credit_sent(max);
-                    }
-                }
-            }
-            if !fits {
+            if self.introduce(builder, id) && !self.put_control_of(builder, id) {
                 break;
             }
             self.streams.pop_control();
         }
+    }
+
+    /// Sees to it that the peer knows the stream `id` before anything else is said of it ([`Introduced`]). False: its first
+    /// STREAM frame is still to come, and takes the rest along.
+    fn introduce(&mut self, builder: &mut PacketBuilder<'_>, id: StreamId) -> bool {
+        let credit = self.send_credit.available();
+        let Some(stream) = self.streams.get(id) else { return true };
+        let Some((send, next)) = stream.send.as_ref().and_then(|send| Some((send, send.next()?))) else { return true };
+        match stream.introduced {
+            Introduced::Yes | Introduced::Overtaken => {}
+            Introduced::Sent => stream.introduced = Introduced::Overtaken,
+            Introduced::No if send.can_send(credit) => {
+                self.streams.queue_send(id);
+                return false;
+            }
+            // Nothing is to be sent, or nothing may be: an empty frame does.
+            Introduced::No => {
+                if builder.put_stream(id, &(next..next), false) {
+                    stream.introduced = Introduced::Sent;
+                }
+            }
+        }
+        true
+    }
+
+    /// What is due of one stream. False if it does not fit.
+    fn put_control_of(&mut self, builder: &mut PacketBuilder<'_>, id: StreamId) -> bool {
+        let Some(stream) = self.streams.get(id) else { return true };
+        let mut fits = stream.introduced != Introduced::No || stream.send.as_ref().is_none_or(|s| s.next().is_none());
+        if let Some(send) = &mut stream.send {
+            if let Some((code, final_size)) = send.reset_due() {
+                let frame = Frame::ResetStream { id, code, final_size };
+                fits = fits && builder.put(&frame, Some(SentFrame::ResetStream(id)));
+                if fits {
+                    send.reset_sent();
+                }
+            } else if fits
+                && send.is_blocked()
+                && let Some(limit) = send.credit.take_blocked()
+            {
+                let frame = Frame::StreamDataBlocked { id, limit };
+                fits = builder.put(&frame, Some(SentFrame::StreamDataBlocked(id)));
+                if !fits {
+                    send.credit.blocked_lost();
+                }
+            }
+        }
+        if let Some(recv) = &mut stream.recv {
+            if let Some(code) = recv.stop_due() {
+                fits = fits && builder.put(&Frame::StopSending { id, code }, Some(SentFrame::StopSending(id)));
+                if fits {
+                    recv.stop_sent();
+                }
+            }
+            if let Some(max) = recv.credit_due() {
+                fits = fits && builder.put(&Frame::MaxStreamData { id, max }, Some(SentFrame::MaxStreamData(id)));
+                if fits {
+                    recv.credit_sent(max);
+                }
+            }
+        }
+        fits
     }
 
     /// STREAM frames by priority, until the packet is full. `first` is whose turn it is, if that is known.
@@ -514,9 +545,13 @@ impl Connection {
         while builder.takes_stream() && builder.room() >= MIN_STREAM_ROOM {
             let Some(id) = first.take().or_else(|| self.next_stream()) else { return };
             let credit = self.send_credit.available();
-            let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else { return };
-            let shape = StreamHeader { id, offset: send.end(), len: Some(builder.room() as u64), fin: false };
-            let room = builder.room().saturating_sub(shape.encoded_len()) as u64;
+            let Some(stream) = self.streams.get(id) else { return };
+            let introduces = stream.introduced == Introduced::No;
+            let Some(send) = &mut stream.send else { return };
+            // A frame that waited for this one has to find room behind it.
+            let room = builder.room() - if introduces { MAX_STREAM_DATA_ROOM } else { 0 };
+            let shape = StreamHeader { id, offset: send.end(), len: Some(room as u64), fin: false };
+            let room = room.saturating_sub(shape.encoded_len()) as u64;
             let Some(pick) = send.pick(room, credit) else { return };
             let len = pick.range.end - pick.range.start;
             if !builder.put_stream(id, &pick.range, pick.fin) {
@@ -525,7 +560,14 @@ impl Connection {
             send.sent(&pick);
             self.send_credit.consume(pick.new);
             cx.stats.bytes_resent += len - pick.new;
-            if builder.room() < MIN_STREAM_ROOM && send.can_send(self.send_credit.available()) {
+            let more = builder.room() < MIN_STREAM_ROOM && send.can_send(self.send_credit.available());
+            if introduces {
+                stream.introduced = Introduced::Sent;
+                if stream.recv.as_ref().is_some_and(RecvStream::has_due) && !self.put_control_of(builder, id) {
+                    self.streams.queue_control(id);
+                }
+            }
+            if more {
                 self.streams.rotate_send();
             }
         }

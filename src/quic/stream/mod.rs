@@ -31,6 +31,24 @@ const MAX_STREAMS: u64 = 1 << 60;
 /// No slot of the slab.
 const NO_SLOT: u32 = u32::MAX;
 
+/// Whether the peer knows of a stream.
+///
+/// A stream of ours begins for the peer with the first frame that names it, whatever kind of frame that is (RFC 9000 §3.2).
+/// But peers in wide use ignore what comes before the first STREAM frame, and wait for ever for credit that they were given.
+/// So nothing is said of a stream before a STREAM frame, and what may have overtaken that is said again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Introduced {
+    /// No STREAM frame has gone out, or the one that had was lost.
+    #[default]
+    No,
+    /// One has.
+    Sent,
+    /// And later packets spoke of the stream, which may arrive before it.
+    Overtaken,
+    /// One has arrived, or the stream is the peer's.
+    Yes,
+}
+
 /// One stream; a part that does not exist for its kind is `None`.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -42,6 +60,7 @@ pub(crate) struct Stream {
     starved: bool,
     pub(crate) notify: Notify,
     in_control_queue: bool,
+    pub(crate) introduced: Introduced,
     pub(crate) dirty: bool,
     /// Contiguous bytes that the last event told of.
     pub(crate) reported: u64,
@@ -60,6 +79,7 @@ impl Stream {
             starved: false,
             notify: Notify::default(),
             in_control_queue: false,
+            introduced: Introduced::No,
             dirty: false,
             reported: 0,
             finish_reported: false,
@@ -77,6 +97,7 @@ impl Stream {
             starved,
             notify,
             in_control_queue,
+            introduced,
             dirty,
             reported,
             finish_reported,
@@ -90,7 +111,7 @@ impl Stream {
         *priority = Priority::default();
         *notify = Notify::default();
         (*in_send_queue, *starved, *in_control_queue, *dirty) = (false, false, false, false);
-        (*reported, *finish_reported) = (0, false);
+        (*reported, *finish_reported, *introduced) = (0, false, Introduced::No);
     }
 
     fn gap_bytes(&self) -> usize {
@@ -306,6 +327,7 @@ impl Streams {
 
     fn insert(&mut self, id: StreamId) {
         let (send, recv) = self.windows(id);
+        let introduced = if self.is_local(id) { Introduced::No } else { Introduced::Yes };
         let slot = self.free_slot();
         let place = &mut self.slab[slot as usize];
         match place {
@@ -316,6 +338,9 @@ impl Streams {
                 self.gaps.changed(before, old.gap_bytes());
             }
             None => *place = Some(Box::new(Stream::new(send, recv))),
+        }
+        if let Some(stream) = place {
+            stream.introduced = introduced;
         }
         self.map.insert(id, slot);
     }

@@ -23,24 +23,43 @@ pub(crate) const MIN_CHUNK: u64 = 1 << 10;
 /// many stretches it can be more: what would be the next then has to come again.
 const MAX_MOVED: usize = 1024;
 
+/// Bytes behind the last provided one that find room all the same.
+///
+/// A peer whose data ends exactly there has credit left then, and some ask their application for more, and so learn that
+/// there is no more, only while they have. So buffers of exactly the right size hold up nothing. If there is more, its first
+/// byte waits until a buffer is provided for it.
+pub(crate) const AHEAD: u64 = 1;
+
 /// Application buffers in the order they were provided.
 #[derive(Debug, Default)]
 pub(crate) struct Provided {
     bufs: VecDeque<(u64, PinnedBuf)>,
     end: u64,
+    /// The byte at `end`, if it has come: it waits here for the next buffer.
+    ahead: Option<u8>,
 }
 
 impl Provided {
     /// Adds a buffer behind the others.
-    pub(crate) fn push(&mut self, buf: PinnedBuf) {
+    pub(crate) fn push(&mut self, mut buf: PinnedBuf) {
         let start = self.end;
         self.end += buf.len() as u64;
+        if let Some(first) = buf.first_mut()
+            && let Some(byte) = self.ahead.take()
+        {
+            *first = byte;
+        }
         self.bufs.push_back((start, buf));
     }
 
     /// Stream offset behind the last provided byte.
     pub(crate) fn end(&self) -> u64 {
         self.end
+    }
+
+    /// Whether the byte behind the last provided one has come.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.ahead.is_some()
     }
 
     /// The first buffer, when all its bytes lie below `contiguous`.
@@ -60,7 +79,8 @@ impl Provided {
         self.bufs.pop_front()
     }
 
-    /// Calls `fill(stream range, memory)` for each piece of memory that `range` covers, in order.
+    /// Calls `fill(stream range, memory)` for each piece of memory that `range` covers, in order. The byte behind the last
+    /// provided one is such a piece, too.
     fn place(&mut self, range: Range<u64>, mut fill: impl FnMut(u64, &mut [u8])) {
         let ends_below = |(start, buf): &(u64, PinnedBuf)| start + buf.len() as u64 <= range.start;
         // Most often it is the first one: those that are full are gone.
@@ -77,6 +97,11 @@ impl Provided {
             let next = buf.len().min(to + (to - from));
             prefetch_write(&mut buf[to..next]);
             at = *start + to as u64;
+        }
+        if range.end > self.end {
+            let mut byte = [0];
+            fill(self.end, &mut byte);
+            self.ahead = Some(byte[0]);
         }
     }
 }
@@ -307,14 +332,14 @@ impl Placement {
     pub(crate) fn make_provided(&mut self) {
         self.renew();
         if let Self::Pooled(pooled) = self {
-            *self = Self::Provided(Provided { bufs: std::mem::take(&mut pooled.run), end: 0 });
+            *self = Self::Provided(Provided { bufs: std::mem::take(&mut pooled.run), end: 0, ahead: None });
         }
     }
 
     /// As if buffers of `end` bytes had been provided and had all come back.
     #[cfg(test)]
     pub(crate) fn provided_up_to(end: u64) -> Self {
-        Self::Provided(Provided { bufs: VecDeque::new(), end })
+        Self::Provided(Provided { bufs: VecDeque::new(), end, ahead: None })
     }
 
     /// Makes sure that there is memory for `range`. `contiguous` is the end of what was received in order, `received`
@@ -327,7 +352,7 @@ impl Placement {
         lender: impl Lender,
     ) -> Result<(), NoMemory> {
         match self {
-            Self::Provided(provided) if range.end > provided.end => Err(NoMemory),
+            Self::Provided(provided) if range.end > provided.end + AHEAD => Err(NoMemory),
             Self::Pooled(pooled) => pooled.reserve(range, contiguous, received, lender),
             Self::Provided(_) | Self::Discard => Ok(()),
         }
@@ -390,6 +415,24 @@ mod tests {
         assert_eq!(next, range.end);
         received.insert(range);
         Ok(())
+    }
+
+    #[test]
+    fn the_byte_behind_the_last_buffer_waits_for_the_next_one() {
+        let mut p = Provided::default();
+        p.push(PinnedBuf::unpinned(4));
+        for range in [2..5, 0..2] {
+            p.place(range, |at, memory| memory.fill(at as u8 + 1));
+        }
+        assert!(p.is_ahead() && p.end() == 4);
+        p.push(PinnedBuf::unpinned(2));
+        assert!(!p.is_ahead());
+        assert_eq!(p.pop().unwrap().1[..], [1, 1, 3, 3]);
+        assert_eq!(p.pop().unwrap().1[..], [5, 0]);
+        // It may come alone.
+        p.place(6..7, |_, memory| memory.fill(9));
+        p.push(PinnedBuf::unpinned(1));
+        assert_eq!(p.pop().unwrap().1[..], [9]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::quic::memory::Lender;
 use crate::quic::stats::{PlacementStats, StreamStats};
 use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::gaps::Gaps;
-use crate::quic::stream::placement::Placement;
+use crate::quic::stream::placement::{AHEAD, Placement};
 use crate::wire::quic::{TransportError, varint};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +121,25 @@ impl RecvStream {
         (self.announced, self.window) = (window, window);
     }
 
+    /// End of the data received without a gap, as far as there is memory of the application's for it.
     pub(crate) fn contiguous(&self) -> u64 {
-        self.contiguous
+        match &self.placement {
+            Placement::Provided(provided) => self.contiguous.min(provided.end()),
+            _ => self.contiguous,
+        }
+    }
+
+    /// Whether the byte behind the last provided one has come.
+    fn is_ahead(&self) -> bool {
+        matches!(&self.placement, Placement::Provided(provided) if provided.is_ahead())
+    }
+
+    /// Offset of the byte that has room although no buffer was provided for it; none has the largest number.
+    pub(crate) fn ahead_at(&self) -> u64 {
+        match &self.placement {
+            Placement::Provided(provided) => provided.end(),
+            _ => u64::MAX,
+        }
     }
 
     pub(crate) fn high(&self) -> u64 {
@@ -213,6 +230,9 @@ impl RecvStream {
         if let Some(first) = self.received.first().filter(|r| r.start == 0) {
             self.contiguous = first.end;
         }
+        if self.is_ahead() {
+            self.space_missing();
+        }
         Ok(())
     }
 
@@ -243,7 +263,7 @@ impl RecvStream {
     /// Fills in this part's counters.
     pub(crate) fn add_stats(&self, stats: &mut StreamStats) {
         stats.placement = self.placed;
-        stats.contiguous = self.contiguous;
+        stats.contiguous = self.contiguous();
         stats.consumed = self.consumed;
         stats.provided = self.provided_end();
         stats.announced = self.announced;
@@ -274,9 +294,9 @@ impl RecvStream {
         }
     }
 
-    /// All data up to the final size is there.
+    /// All data up to the final size is there, and in its place.
     pub(crate) fn is_complete(&self) -> bool {
-        self.final_size == Some(self.contiguous)
+        self.final_size == Some(self.contiguous) && !self.is_ahead()
     }
 
     pub(crate) fn mark_done(&mut self) {
@@ -306,7 +326,9 @@ impl RecvStream {
             if self.low == Low::Told {
                 self.low = Low::Topped(self.high);
             }
-            if provided.end() > self.announced && self.final_size.is_none() {
+            // What only the byte ahead would add to a promise that was kept is told when the peer gets there, if it does.
+            let more = provided.end() > self.announced || self.announced > self.window;
+            if more && self.final_size.is_none() {
                 self.credit_due = true;
             }
         }
@@ -338,7 +360,8 @@ impl RecvStream {
 
     /// (space left, bytes wanted) when provided space is below `mark` and the application has to be told.
     pub(crate) fn take_low(&mut self, mark: u64) -> Option<(u64, u64)> {
-        if !self.is_provided() || self.state != State::Receiving || self.final_size.is_some() {
+        let missing = self.final_size.map(|size| size.saturating_sub(self.provided_end()));
+        if !self.is_provided() || self.state != State::Receiving || missing == Some(0) {
             return None;
         }
         let left = self.provided_end().saturating_sub(self.high);
@@ -354,13 +377,14 @@ impl RecvStream {
             self.low = Low::Armed;
         }
         // The peer may have been promised more than was provided.
-        let wanted = mark.saturating_sub(left).max(self.announced.saturating_sub(self.provided_end())).max(1);
+        let promised = self.announced.saturating_sub(self.provided_end());
+        let wanted = missing.unwrap_or(mark.saturating_sub(left).max(promised).max(1));
         tell.then_some((left, wanted))
     }
 
-    /// STREAM_DATA_BLOCKED at `limit`: the application is told if it has provided no more than that.
+    /// STREAM_DATA_BLOCKED at `limit`: the application is told if the peer has heard of all that it has provided.
     pub(crate) fn peer_blocked(&mut self, limit: u64) {
-        if self.is_provided() && limit >= self.provided_end() {
+        if self.is_provided() && limit >= self.announced && self.announced > self.provided_end() {
             self.low = Low::Blocked;
         }
         // It has not heard of ours (RFC 9000 §4.1).
@@ -440,9 +464,13 @@ impl RecvStream {
 
     /// The peer may have used up, or may be given, so much that it has to be told of more. True if so.
     pub(crate) fn note_credit(&mut self) -> bool {
-        if self.final_size.is_none() && is_update_due(self.high, self.announced, self.limit()) {
-            self.credit_due = true;
-        }
+        let due = match &self.placement {
+            // A peer that was promised exactly this much learns of the byte ahead before it may have to wait for that, but
+            // not if what it sends is short.
+            Placement::Provided(provided) => self.announced <= provided.end() && self.high >= self.announced / 2,
+            _ => is_update_due(self.high, self.announced, self.limit()),
+        };
+        self.credit_due |= due && self.final_size.is_none();
         self.credit_due
     }
 
@@ -465,7 +493,8 @@ impl RecvStream {
     /// The limit that could be announced now.
     fn limit(&self) -> u64 {
         match &self.placement {
-            Placement::Provided(provided) => provided.end(),
+            Placement::Provided(provided) if provided.end() > 0 => (provided.end() + AHEAD).min(varint::MAX),
+            Placement::Provided(_) => 0,
             Placement::Pooled(_) => (self.consumed + self.window).min(varint::MAX),
             Placement::Discard => self.announced,
         }
@@ -485,6 +514,19 @@ impl RecvStream {
         if self.state == State::Receiving && self.final_size.is_none() {
             self.credit_due = true;
         }
+    }
+
+    /// What the peer was told of this part was told too early: it may not have listened.
+    pub(crate) fn tell_again(&mut self) {
+        if self.announced > self.window {
+            self.credit_lost();
+        }
+        self.stop_lost();
+    }
+
+    /// Whether the peer has to be told something of this part.
+    pub(crate) fn has_due(&self) -> bool {
+        self.credit_due || self.stop_due
     }
 
     /// The application wants no more. False if the stream has ended already.

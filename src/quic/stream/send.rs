@@ -135,6 +135,11 @@ impl SendStream {
         self.end
     }
 
+    /// The first offset that was never sent, as long as the stream has not ended in this direction.
+    pub(crate) fn next(&self) -> Option<u64> {
+        (self.state == State::Sending).then_some(self.next)
+    }
+
     /// Fills in this part's counters.
     pub(crate) fn add_stats(&self, stats: &mut StreamStats) {
         stats.queued = self.end;

@@ -130,8 +130,9 @@ impl Rig {
             Op::Fetch => self.fetch(),
             _ => {}
         }
-        assert_eq!(self.stream.contiguous(), self.contiguous());
-        assert_eq!(self.stream.is_complete(), self.size == Some(self.contiguous()));
+        let contiguous = if self.provided { self.contiguous().min(self.total) } else { self.contiguous() };
+        assert_eq!(self.stream.contiguous(), contiguous);
+        assert_eq!(self.stream.is_complete(), self.size == Some(contiguous));
     }
 
     fn data(&mut self, range: Range<u64>, fin: bool) {
@@ -185,7 +186,7 @@ impl Rig {
         let Some(limit) = self.stream.credit_due() else { return };
         assert!(limit >= self.limit, "credit is never taken back");
         // The invariant: never more than what is provided, or consumed plus the window.
-        assert!(limit <= if self.provided { self.total } else { self.read + WINDOW });
+        assert!(limit <= if self.provided { self.total + AHEAD } else { self.read + WINDOW });
         self.stream.credit_sent(limit);
         self.limit = limit;
     }
@@ -204,7 +205,7 @@ impl Rig {
 
     /// Buffers that are not full come back with the number of valid bytes.
     fn rest(&mut self) {
-        let contiguous = self.contiguous();
+        let contiguous = self.contiguous().min(if self.provided { self.total } else { u64::MAX });
         let mut next = self.read;
         while let Some((offset, buf, valid)) = self.stream.pop_any() {
             assert_eq!(offset, next);

@@ -26,15 +26,15 @@ fn put(s: &mut RecvStream, range: Range<u64>, fin: bool, value: u8) -> Result<u6
 #[test]
 fn window_follows_provided_space() {
     let mut s = provided(&[10, 5]);
-    assert_eq!(s.announced, 15);
-    assert_eq!(put(&mut s, 0..16, false, 1), Err(TransportError::FLOW_CONTROL_ERROR));
+    assert_eq!(s.announced, 15 + AHEAD);
+    assert_eq!(put(&mut s, 0..17, false, 1), Err(TransportError::FLOW_CONTROL_ERROR));
     assert_eq!(put(&mut s, 0..15, false, 1), Ok(15));
     assert_eq!(s.take_low(4), Some((0, 4)));
     assert_eq!(s.take_low(4), None);
     s.provide(PinnedBuf::unpinned(1));
-    assert_eq!(s.credit_due(), Some(16));
+    assert_eq!(s.credit_due(), Some(16 + AHEAD));
     assert_eq!(s.take_low(4), None, "the peer has used nothing of it");
-    s.credit_sent(16);
+    s.credit_sent(16 + AHEAD);
     assert_eq!(put(&mut s, 15..16, false, 1), Ok(1));
     assert_eq!(s.take_low(4), Some((0, 4)));
 }
@@ -50,17 +50,70 @@ fn low_space_is_told_once_for_each_reason() {
     s.peer_blocked(5);
     assert_eq!(s.take_low(10), None, "there is space that the peer has not heard of");
     s.peer_blocked(10);
+    assert_eq!((s.take_low(10), s.credit_due()), (None, Some(11)), "nor of all of it now");
+    s.peer_blocked(11);
     assert_eq!((s.take_low(10), s.take_low(10)), (Some((8, 2)), None));
     s.provide(PinnedBuf::unpinned(100));
     assert_eq!(s.take_low(10), None);
-    s.credit_sent(110);
+    s.credit_sent(111);
     put(&mut s, 50..101, false, 1).unwrap();
     assert_eq!(s.take_low(10), Some((9, 1)), "it was enough in between");
-    s.peer_blocked(110);
+    s.peer_blocked(111);
     assert_eq!((s.take_low(0), s.take_low(0)), (Some((9, 1)), None), "blocked counts whatever the mark");
     put(&mut s, 101..105, true, 1).unwrap();
-    s.peer_blocked(110);
+    s.peer_blocked(111);
     assert_eq!(s.take_low(10), None, "the end is known");
+}
+
+#[test]
+fn buffers_of_exactly_the_right_size_leave_credit_for_the_end() {
+    let mut s = provided(&[10]);
+    put(&mut s, 0..10, false, 1).unwrap();
+    assert!(s.announced > s.high, "who asks for more only with credit has some");
+    put(&mut s, 10..10, true, 1).unwrap();
+    assert!(s.is_complete() && s.take_low(100).is_none());
+    // Also if it was promised exactly as much before.
+    let mut s = RecvStream::new(10);
+    assert!(s.make_provided());
+    s.provide(PinnedBuf::unpinned(10));
+    put(&mut s, 0..4, false, 1).unwrap();
+    assert!(!s.note_credit(), "no frame for what is short");
+    put(&mut s, 4..6, false, 1).unwrap();
+    assert!(s.note_credit());
+    assert_eq!(s.credit_due(), Some(11));
+    s.credit_sent(11);
+    put(&mut s, 6..10, false, 1).unwrap();
+    assert!(!s.note_credit() && !s.is_complete());
+}
+
+#[test]
+fn a_byte_too_many_waits_for_a_buffer() {
+    for fin in [false, true] {
+        let mut s = provided(&[10]);
+        assert_eq!(put(&mut s, 5..11, fin, 1), Ok(6));
+        assert_eq!(s.take_low(0), Some((0, 1)), "the peer has more");
+        assert_eq!(put(&mut s, 0..11, fin, 2), Ok(5));
+        assert_eq!((s.contiguous(), s.is_complete()), (10, false));
+        assert_eq!(s.pop_filled().unwrap().1[..], [2, 2, 2, 2, 2, 1, 1, 1, 1, 1]);
+        assert_eq!(s.take_low(0), None, "once");
+        s.provide(PinnedBuf::unpinned(2));
+        assert_eq!((s.contiguous(), s.is_complete()), (11, fin));
+        assert_eq!(put(&mut s, 10..11, fin, 3), Ok(0), "it is not written again");
+        let (at, buf, valid) = s.pop_any().unwrap();
+        assert_eq!((at, &buf[..], valid), (10, &[1, 0][..], 1));
+    }
+}
+
+#[test]
+fn an_end_beyond_what_was_provided_is_told() {
+    // Promised 10 and given 4; all 8 came at once, and found no room.
+    let mut s = RecvStream::new(10);
+    assert!(s.make_provided());
+    s.provide(PinnedBuf::unpinned(4));
+    s.accept(&(0..8), true).unwrap();
+    assert_eq!(s.place(0..8, &BufPool::heap(), &mut Gaps::default(), |_, _| panic!("no space")), Err(NoMemory));
+    s.space_missing();
+    assert_eq!((s.take_low(0), s.take_low(0)), (Some((0, 4)), None));
 }
 
 /// At 1 Gbit/s and 200 ms, a burst that overshoots by as much again: the receiver must keep what gets through, or all of it
