@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use gannet::base::Side;
 use gannet::base::time::Duration;
 use gannet::mem::PinnedBuf;
-use gannet::quic::{BufferProvider, Dir, Event, StreamId, TransportConfig};
+use gannet::quic::{BufferProvider, Dir, Event, SendData, StreamId, TransportConfig};
 use gannet::wire::quic::frame::{Frame, StreamHeader};
 
 use super::memory::held;
-use super::peer::{DATA, Peer, frames};
-use super::world::{Host, against_server, small};
+use super::peer::{DATA, Peer, Told, frames};
+use super::world::{Host, against_client, against_server, small};
 
 /// A unidirectional stream of the peer's.
 fn uni(index: u64) -> StreamId {
@@ -158,4 +158,131 @@ fn one_frame_opens_many_streams_for_the_price_of_one() {
     assert_eq!(host.endpoint.conn(conn).unwrap().stream_count(), 4);
     assert_eq!((opened(&host), asked.0.load(Ordering::Relaxed)), (4, 4));
     assert!(host.closed().is_none());
+}
+
+/// A client that wants `provided` bytes on a stream whose window opens with that, from a server that is not to be trusted.
+fn client_with_buffers(provided: &[usize]) -> (Host, Peer, StreamId) {
+    let config = TransportConfig { stream_window_bidi_local: 0, receive_low_water: 0, ..TransportConfig::default() };
+    let (mut host, mut peer) = against_client(config);
+    ack(&mut host, &mut peer);
+    let conn = host.conn.unwrap();
+    let mut conn = host.endpoint.conn(conn).unwrap();
+    let id = conn.open(Dir::Bidi).unwrap();
+    conn.provide_receive_buffers(id, provided.iter().map(|n| PinnedBuf::unpinned(*n)).collect()).unwrap();
+    (host, peer, id)
+}
+
+/// What the peer was told of the stream `id`, in order: the number of the packet, and what.
+fn told_of(peer: &Peer, id: StreamId) -> Vec<(u64, Told)> {
+    let of = |told: &Told| match told {
+        Told::Stream(of, ..)
+        | Told::MaxStreamData(of, _)
+        | Told::StopSending(of, _)
+        | Told::StreamDataBlocked(of, _) => *of == id,
+        _ => false,
+    };
+    peer.told.iter().filter(|(_, told)| of(told)).copied().collect()
+}
+
+/// The limit that a peer has for the stream `id` that ignores what comes before the first STREAM frame.
+fn limit_heard(told: &[(u64, Told)]) -> u64 {
+    let known = told.iter().skip_while(|(_, told)| !matches!(told, Told::Stream(..)));
+    let limit = |(_, told): &(u64, Told)| if let Told::MaxStreamData(_, max) = told { Some(*max) } else { None };
+    known.filter_map(limit).max().unwrap_or(0)
+}
+
+#[test]
+fn a_stream_frame_comes_before_all_else_that_is_said_of_a_stream() {
+    for request in [&b""[..], b"GET /\r\n", &[7; 5000]] {
+        let (mut host, mut peer, id) = client_with_buffers(&[5000]);
+        let conn = host.conn.unwrap();
+        if !request.is_empty() {
+            host.endpoint.conn(conn).unwrap().send(id, SendData::Static(request), true).unwrap();
+        }
+        host.run().iter().for_each(|(_, d)| peer.receive(d));
+        let told = told_of(&peer, id);
+        assert!(matches!(told[0].1, Told::Stream(..)), "{told:?}");
+        assert_eq!(limit_heard(&told), 5001, "{told:?}");
+        assert!(
+            told.iter().any(|(packet, t)| *packet == told[0].0 && matches!(t, Told::MaxStreamData(..))),
+            "{told:?}"
+        );
+        // The same for what ends it.
+        let other = host.endpoint.conn(conn).unwrap().open(Dir::Bidi).unwrap();
+        host.endpoint.conn(conn).unwrap().stop_sending(other, 3).unwrap();
+        host.run().iter().for_each(|(_, d)| peer.receive(d));
+        let told = told_of(&peer, other);
+        assert!(matches!(told[..], [(_, Told::Stream(_, 0, 0, false)), (_, Told::StopSending(_, 3))]), "{told:?}");
+    }
+}
+
+#[test]
+fn what_was_said_of_a_stream_goes_along_when_its_first_frame_has_to_come_again() {
+    for request in [&b""[..], b"GET /\r\n"] {
+        let (mut host, mut peer, id) = client_with_buffers(&[5000]);
+        let conn = host.conn.unwrap();
+        if !request.is_empty() {
+            host.endpoint.conn(conn).unwrap().send(id, SendData::Static(request), true).unwrap();
+        }
+        // The first packet is lost; the second arrives, to a peer that does not know the stream, and is acknowledged.
+        assert_eq!(host.run().len(), 1);
+        host.endpoint.conn(conn).unwrap().provide_receive_buffer(id, PinnedBuf::unpinned(1000)).unwrap();
+        host.run().iter().for_each(|(_, d)| peer.receive(d));
+        assert!(matches!(told_of(&peer, id)[..], [(_, Told::MaxStreamData(..))]), "{:?}", peer.told);
+        host.wait(Duration::from_secs(2)).iter().for_each(|(_, d)| peer.receive(d));
+        assert_eq!(limit_heard(&told_of(&peer, id)), 6001, "{:?}", peer.told);
+    }
+}
+
+#[test]
+fn what_overtook_the_first_frame_of_a_stream_is_said_again() {
+    let (mut host, mut peer, id) = client_with_buffers(&[5000]);
+    let conn = host.conn.unwrap();
+    host.endpoint.conn(conn).unwrap().send(id, SendData::Static(b"GET /\r\n"), true).unwrap();
+    let first = host.run();
+    host.endpoint.conn(conn).unwrap().provide_receive_buffer(id, PinnedBuf::unpinned(1000)).unwrap();
+    let second = host.run();
+    second.iter().chain(&first).for_each(|(_, d)| peer.receive(d));
+    assert_eq!(limit_heard(&told_of(&peer, id)), 5001);
+    ack(&mut host, &mut peer);
+    assert_eq!(limit_heard(&told_of(&peer, id)), 6001, "{:?}", peer.told);
+    let count = peer.told.len();
+    for _ in 0..5 {
+        ack(&mut host, &mut peer);
+    }
+    assert!(peer.told[count..].iter().all(|(_, told)| *told == Told::Ping), "once: {:?}", peer.told);
+}
+
+/// A server that asks its application for more, and so learns that there is no more, only while it has credit: it cannot
+/// send the end of an answer that takes all it has.
+#[test]
+fn an_answer_of_exactly_the_size_of_its_buffers_comes_to_its_end() {
+    for (window, buffers) in [(0, vec![3000]), (0, vec![1000; 3]), (3000, vec![3000]), (3000, vec![1, 2999])] {
+        let config =
+            TransportConfig { stream_window_bidi_local: window, receive_low_water: 0, ..TransportConfig::default() };
+        let (mut host, mut peer) = against_client(config);
+        let conn = host.conn.unwrap();
+        let mut conn = host.endpoint.conn(conn).unwrap();
+        let id = conn.open(Dir::Bidi).unwrap();
+        conn.provide_receive_buffers(id, buffers.into_iter().map(PinnedBuf::unpinned).collect()).unwrap();
+        conn.send(id, SendData::Static(b"GET /\r\n"), true).unwrap();
+        ack(&mut host, &mut peer);
+        let (mut sent, mut ended) = (0, false);
+        for _ in 0..20 {
+            let credit = limit_heard(&told_of(&peer, id)).max(window) - sent;
+            let n = credit.min(700).min(3000 - sent);
+            // It hears of the end by asking, for which it needs credit.
+            ended = credit > 0 && n == 0;
+            say(&mut host, &mut peer, &stream(id, sent, n, ended));
+            ack(&mut host, &mut peer);
+            sent += n;
+            if ended {
+                break;
+            }
+        }
+        assert!(ended && sent == 3000, "{sent} bytes, and no end: {:?}", told_of(&peer, id));
+        assert!(host.events.iter().any(|(_, e)| matches!(e, Event::Finished { size: 3000, .. })));
+        let low = |e: &Event| matches!(e, Event::ReceiveBufferLow { .. });
+        assert!(!host.events.iter().any(|(_, e)| low(e)), "the application never has to know");
+    }
 }
