@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gannet::datapath::sim::{SimConfig, SimLink, SimPort};
-use gannet::mem::BufPool;
+use gannet::mem::{BufPool, Hugepages, PoolConfig};
 use gannet::net::{Cidr, NetConfig};
 use gannet::proto::hq::{ALPN, FetchError, HqClient, HqClientConfig, HqServer, HqServerConfig, Job, Progress};
 use gannet::quic::tls::{TlsOptions, insecure_client_config, server_config};
@@ -55,6 +55,10 @@ struct World<C> {
 
 impl<C: App> World<C> {
     fn new(dir: &Path, client: C, preload: u64) -> Self {
+        Self::on(dir, client, preload, BufPool::heap())
+    }
+
+    fn on(dir: &Path, client: C, preload: u64, pool: BufPool) -> Self {
         for name in ["www", "up"] {
             std::fs::create_dir_all(dir.join(name)).unwrap();
         }
@@ -62,7 +66,6 @@ impl<C: App> World<C> {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
         let tls = server_config(vec![made.cert.der().clone()], key, &options()).unwrap();
         let (a, b) = SimLink::pair(SimConfig::default());
-        let pool = BufPool::heap();
         let mut transport = TransportConfig::default();
         HqServer::adapt(&mut transport, &pool);
         let config = HqServerConfig { root: dir.join("www"), uploads: Some(dir.join("up")), preload, log: false };
@@ -251,4 +254,107 @@ fn uploads_elsewhere_and_nonsense_are_refused() {
         assert_eq!(std::fs::read_dir(dir.path().join("up")).unwrap().count(), 0);
         assert_eq!(world.server.app.stats.refused, 1);
     }
+}
+
+/// Clients who ask for much and let nothing go, and one who wants a file.
+struct Crowd {
+    hoarders: Vec<ConnId>,
+    requests: usize,
+    getter: Option<HqClient>,
+}
+
+/// Connections of the crowd, and how many files each asks for.
+const HOARDERS: usize = 4;
+const WISHES: usize = 100;
+
+impl App for Crowd {
+    fn on_event(&mut self, cx: &mut Context<'_>, id: ConnId, event: Event) {
+        if !self.hoarders.contains(&id) {
+            if let Some(getter) = &mut self.getter {
+                getter.on_event(cx, id, event);
+            }
+        } else if let Event::Connected { .. } = event {
+            for _ in 0..WISHES {
+                let mut conn = cx.conn(id).unwrap();
+                let stream = conn.open(Dir::Bidi).unwrap();
+                conn.send(stream, SendData::Static(b"GET /big\r\n"), true).unwrap();
+                self.requests += 1;
+            }
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        while self.hoarders.len() < HOARDERS {
+            // Windows that stay closed: nobody provides buffers.
+            let closed = client_config(|transport| transport.stream_window_bidi_local = 0);
+            self.hoarders.push(cx.connect(&closed, "hq.test", REMOTE).unwrap());
+        }
+        if let Some(getter) = &mut self.getter {
+            getter.on_turn(cx);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.getter.as_ref().is_some_and(App::is_done)
+    }
+}
+
+fn small_pool(limit_bytes: usize) -> BufPool {
+    BufPool::new(PoolConfig { limit_bytes, hugepages: Hugepages::Never, numa_node: None }).unwrap()
+}
+
+/// On main of 2026-11-26 the hoarders had all of the pool, and who came next got neither data nor an error.
+#[test]
+fn windows_that_never_open_take_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("www")).unwrap();
+    let big = bytes(8_000_000);
+    std::fs::write(dir.path().join("www/big"), &big).unwrap();
+    let crowd = Crowd { hoarders: Vec::new(), requests: 0, getter: None };
+    let mut world = World::on(dir.path(), crowd, 0, small_pool(64 << 20));
+    // Until all requests were read, and what that needed is free again.
+    let mut quiet = 0;
+    while quiet < 2000 {
+        assert!(world.started.elapsed() < PATIENCE, "{} requests", world.client.app.requests);
+        world.client.turn();
+        world.server.turn();
+        let asked = world.client.app.requests == HOARDERS * WISHES;
+        quiet = if asked && world.pool.in_use() == 0 { quiet + 1 } else { 0 };
+    }
+    let out = dir.path().join("got");
+    world.client.app.getter = Some(getter(vec![job("/big", out.clone())]));
+    world.run();
+    let getter = world.client.app.getter.as_ref().unwrap();
+    assert!(getter.errors.is_empty(), "{:?}", getter.errors);
+    assert!(std::fs::read(out).unwrap() == big);
+    assert_eq!((world.server.app.stats.files, world.server.app.stats.refused), (1, 0));
+}
+
+/// A server that has no memory for an answer says so.
+#[test]
+fn without_memory_a_request_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("www")).unwrap();
+    std::fs::write(dir.path().join("www/big"), bytes(1_000_000)).unwrap();
+    let getter = getter(vec![job("/big", dir.path().join("got"))]);
+    let mut world = World::on(dir.path(), getter, 0, small_pool(100 << 10));
+    world.run();
+    let [error @ FetchError::Refused { code: 503, .. }] = &world.client.app.errors[..] else {
+        panic!("{:?}", world.client.app.errors)
+    };
+    assert!(error.to_string().contains("no memory left"), "{error}");
+}
+
+/// Requests whose buffers are used up are answered all the same.
+#[test]
+fn requests_without_buffers_are_read_from_chunks() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("www")).unwrap();
+    std::fs::write(dir.path().join("www/a"), bytes(1000)).unwrap();
+    let jobs = (0..50).map(|n| job("/a", dir.path().join(format!("got-{n}")))).collect();
+    // A sixteenth of it is less than one buffer.
+    let mut world = World::on(dir.path(), getter(jobs), 1000, small_pool(63 << 10));
+    world.run();
+    assert!(world.client.app.errors.is_empty(), "{:?}", world.client.app.errors);
+    assert_eq!(world.server.app.stats.files, 50);
 }

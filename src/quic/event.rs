@@ -203,7 +203,8 @@ pub enum Event {
         /// Application error code.
         code: u64,
     },
-    /// Send budget is available again after `send` answered `Blocked`.
+    /// Send budget is available again after `send` answered `Blocked`, or the peer's window has opened after
+    /// `send_window` answered 0.
     Writable {
         /// Which stream.
         id: StreamId,

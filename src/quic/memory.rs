@@ -18,9 +18,9 @@
 //! 3. what it has for bytes in order is at most half of what is free; and the pool keeps its reserve
 //!    ([`MemoryConfig::reserve`]). Neither holds for a *newcomer*, who has at most [`FLOOR`] bytes for them.
 //!
-//! Rule 3 is the dynamic threshold of shared-memory switches (Choudhury and Hahne, 1998). It leaves something free however
-//! many take all that they may: one gets a third of the pool, n get n/(n + 2) of it together. It needs no list
-//! of who has how much, and under pressure those who have most get nothing more while the others still do.
+//! Rule 3 is the dynamic threshold of shared-memory switches (Choudhury and Hahne, 1998). Whoever takes
+//! all that it may leaves twice as much as it took. It needs no list of who has how much, and under pressure those who
+//! have most get nothing more while the others still do.
 //!
 //! Chunks for bytes *beyond a gap* may take half as much by each of these rules, and leave twice the reserve.
 //!

@@ -1,6 +1,6 @@
 //! Files are read and written on threads of their own: a poll loop never waits for a disk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -72,26 +72,104 @@ impl Drop for Reader {
     }
 }
 
+/// Files that the reading thread has open at a time. A request whose client takes its time costs no descriptor then.
+const MAX_OPEN: usize = 128;
+
+/// A file that is being read.
+struct Input {
+    path: PathBuf,
+    /// Which version of which file it is; that is read to its end or not at all.
+    identity: [u64; 5],
+    file: Option<File>,
+}
+
+impl Input {
+    fn open(path: PathBuf) -> io::Result<(Self, u64)> {
+        let file = File::open(&path)?;
+        let meta = file.metadata()?;
+        Ok((Self { path, identity: identity(&meta), file: Some(file) }, meta.len()))
+    }
+
+    /// The file, opened again if need be.
+    fn file(&mut self) -> io::Result<&File> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                let file = File::open(&self.path)?;
+                if identity(&file.metadata()?) != self.identity {
+                    return Err(io::Error::other("the file was replaced while it was read"));
+                }
+                file
+            }
+        };
+        Ok(self.file.insert(file))
+    }
+}
+
+fn identity(meta: &std::fs::Metadata) -> [u64; 5] {
+    use std::os::unix::fs::MetadataExt;
+    [meta.dev(), meta.ino(), meta.len(), meta.mtime() as u64, meta.mtime_nsec() as u64]
+}
+
+/// The files that are being read. Not all of them are open: those that were opened first had to make room.
+#[derive(Default)]
+struct Inputs {
+    files: HashMap<JobId, Input>,
+    /// Those that are open, the one that was opened first in front.
+    recent: VecDeque<JobId>,
+}
+
+impl Inputs {
+    fn open(&mut self, job: JobId, path: PathBuf) -> io::Result<u64> {
+        self.make_room();
+        let (input, len) = Input::open(path)?;
+        self.files.insert(job, input);
+        self.recent.push_back(job);
+        Ok(len)
+    }
+
+    fn fill(&mut self, job: JobId, offset: u64, buf: &mut PinnedBuf) -> Option<io::Result<()>> {
+        let input = self.files.get_mut(&job)?;
+        if input.file.is_none() {
+            self.make_room();
+            self.recent.push_back(job);
+        }
+        let input = self.files.get_mut(&job)?;
+        Some(input.file().and_then(|file| file.read_exact_at(buf, offset)))
+    }
+
+    /// Closes files until one more may be open.
+    fn make_room(&mut self) {
+        while self.recent.len() >= MAX_OPEN
+            && let Some(job) = self.recent.pop_front()
+        {
+            if let Some(input) = self.files.get_mut(&job) {
+                input.file = None;
+            }
+        }
+    }
+
+    fn close(&mut self, job: JobId) {
+        self.files.remove(&job);
+        self.recent.retain(|open| *open != job);
+    }
+}
+
 fn read_loop(todo: &Receiver<Read>, done: &Sender<Readout>) {
-    let mut files: HashMap<JobId, File> = HashMap::new();
+    let mut inputs = Inputs::default();
     for order in todo {
         let answer = match order {
-            Read::Open { job, path } => match open(&path) {
-                Ok((file, len)) => {
-                    files.insert(job, file);
-                    Readout::Opened { job, len }
-                }
+            Read::Open { job, path } => match inputs.open(job, path) {
+                Ok(len) => Readout::Opened { job, len },
                 Err(error) => Readout::Failed { job, error },
             },
-            Read::Fill { job, offset, mut buf } => {
-                let Some(file) = files.get(&job) else { continue };
-                match file.read_exact_at(&mut buf, offset) {
-                    Ok(()) => Readout::Filled { job, buf },
-                    Err(error) => Readout::Failed { job, error },
-                }
-            }
+            Read::Fill { job, offset, mut buf } => match inputs.fill(job, offset, &mut buf) {
+                Some(Ok(())) => Readout::Filled { job, buf },
+                Some(Err(error)) => Readout::Failed { job, error },
+                None => continue,
+            },
             Read::Close { job } => {
-                files.remove(&job);
+                inputs.close(job);
                 continue;
             }
         };
@@ -99,12 +177,6 @@ fn read_loop(todo: &Receiver<Read>, done: &Sender<Readout>) {
             return;
         }
     }
-}
-
-fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = File::open(path)?;
-    let len = file.metadata()?.len();
-    Ok((file, len))
 }
 
 /// An order to the writing thread.
@@ -336,5 +408,33 @@ mod tests {
         assert!(matches!(&answers[1], Readout::Filled { buf, .. } if &buf[..] == b"456"));
         assert!(matches!(&answers[2], Readout::Failed { job: 7, .. }), "the file has become shorter");
         assert!(matches!(&answers[3], Readout::Failed { job: 8, .. }));
+    }
+    #[test]
+    fn more_files_are_read_than_are_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut inputs = Inputs::default();
+        let count = 3 * MAX_OPEN as u64;
+        for job in 0..count {
+            let path = dir.path().join(job.to_string());
+            std::fs::write(&path, [job as u8; 10]).unwrap();
+            assert_eq!(inputs.open(job, path).unwrap(), 10);
+        }
+        let open = |inputs: &Inputs| inputs.files.values().filter(|input| input.file.is_some()).count();
+        assert_eq!(open(&inputs), MAX_OPEN);
+        for round in 0..2 {
+            for job in 0..count {
+                let mut buf = PinnedBuf::unpinned(5);
+                inputs.fill(job, 5 * round, &mut buf).unwrap().unwrap();
+                assert_eq!(buf[..], [job as u8; 5]);
+                assert!(open(&inputs) <= MAX_OPEN);
+            }
+        }
+        // What was replaced while it was closed is another file.
+        std::fs::remove_file(dir.path().join("0")).unwrap();
+        std::fs::write(dir.path().join("0"), [7; 11]).unwrap();
+        assert!(inputs.fill(0, 0, &mut PinnedBuf::unpinned(5)).unwrap().is_err());
+        (0..count).for_each(|job| inputs.close(job));
+        assert!(inputs.files.is_empty() && inputs.recent.is_empty());
+        assert!(inputs.fill(0, 0, &mut PinnedBuf::unpinned(5)).is_none());
     }
 }

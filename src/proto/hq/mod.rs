@@ -6,9 +6,11 @@
 
 mod client;
 mod disk;
+mod kept;
 mod path;
 mod request;
 mod server;
+mod shares;
 
 pub use client::{FetchError, Fetched, HqClient, HqClientConfig, Job, Progress, receive_buffers};
 pub use path::{PathError, Root};

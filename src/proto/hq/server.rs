@@ -9,15 +9,17 @@ use thiserror::Error;
 
 use crate::mem::{BufPool, PinnedBuf};
 use crate::proto::hq::disk::{JobId, Read, Reader, Readout, Save, Saved, Writer};
-use crate::proto::hq::request::{Method, Request, RequestError};
+use crate::proto::hq::kept::preload;
+use crate::proto::hq::request::{MAX_LINE, Method, Request, RequestError};
+use crate::proto::hq::shares::{Denied, MIN_PIECE, Shares};
 use crate::proto::hq::{PathError, Root, status};
 use crate::quic::{
     BufferProvider, CloseReason, ConnId, Dir, Event, SendData, SendError, SendErrorKind, StreamId, TransportConfig,
 };
 use crate::runtime::{App, Context};
 
-/// The buffer that a new request's stream is received into, in bytes.
-const REQUEST_BUF: usize = 16 << 10;
+/// The buffer that a new request's stream is received into, in bytes: the longest line.
+const REQUEST_BUF: usize = 4 << 10;
 
 /// Pieces in which files are read and sent, bytes.
 const PIECE: usize = 1 << 20;
@@ -25,13 +27,18 @@ const PIECE: usize = 1 << 20;
 /// Pieces of one file that are read or sent at a time.
 const PIECES: usize = 4;
 
+/// Eighths of the pool for pieces of files that are sent, and for uploads. The last one is for requests.
+const SENDING_PARTS: usize = 4;
+const UPLOAD_PARTS: usize = 3;
+
 /// Buffers that uploads are received into, bytes.
 const UPLOAD_BUF: usize = 1 << 20;
 
-/// Buffers that one upload has at a time.
-const UPLOAD_BUFS: usize = 8;
+/// Bytes that one upload is given at a time, at the most: as many as have come.
+const UPLOAD_AHEAD: usize = 8 << 20;
 
-/// Gives every request stream of a client one pinned buffer.
+/// Gives every request stream of a client one pinned buffer, as long as there are any in its part of the pool. The others
+/// are received into chunks of the engine, which sees to it that everybody gets some.
 #[derive(Debug)]
 pub struct RequestProvider(pub BufPool);
 
@@ -114,19 +121,12 @@ struct Download {
     len: u64,
     /// Up to here has been ordered from the disk.
     ordered: u64,
+    /// It waits for memory.
+    waiting: bool,
     /// Pieces that have been read and wait for send budget.
     ready: VecDeque<PinnedBuf>,
     /// Up to here has been handed to the engine.
     sent: u64,
-}
-
-/// Memory that is sent from by many streams at once.
-struct Kept(PinnedBuf);
-
-impl AsRef<[u8]> for Kept {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 /// The application of `gannet serve`.
@@ -139,6 +139,9 @@ pub struct HqServer {
     requests: HashMap<Key, State>,
     jobs: HashMap<JobId, Key>,
     next_job: JobId,
+    /// Memory for what is sent, and for uploads.
+    sending: Shares,
+    receiving: Shares,
     /// Uploads that wait for memory.
     starved: VecDeque<Key>,
     log: bool,
@@ -147,7 +150,7 @@ pub struct HqServer {
 }
 
 impl HqServer {
-    /// A server; `pool` holds what is preloaded.
+    /// A server; `pool` holds what is preloaded, and the files that are on their way.
     ///
     /// # Errors
     /// [`ServeError`] names the directory or file that cannot be used.
@@ -163,6 +166,8 @@ impl HqServer {
             requests: HashMap::new(),
             jobs: HashMap::new(),
             next_job: 0,
+            sending: Shares::new(pool, SENDING_PARTS),
+            receiving: Shares::new(pool, UPLOAD_PARTS),
             starved: VecDeque::new(),
             log: config.log,
             stats: ServeStats::default(),
@@ -171,8 +176,8 @@ impl HqServer {
 
     /// Fits transport settings to what this server does.
     pub fn adapt(transport: &mut TransportConfig, pool: &BufPool) {
-        transport.provider = Some(std::sync::Arc::new(RequestProvider(pool.clone())));
-        transport.receive_low_water = (UPLOAD_BUF * UPLOAD_BUFS / 2) as u64;
+        transport.provider = Some(std::sync::Arc::new(RequestProvider(pool.part(pool.limit() / 16))));
+        transport.receive_low_water = (UPLOAD_AHEAD / 2) as u64;
         transport.max_streams_uni = 0;
         transport.send_budget = (PIECE * PIECES) as u64;
     }
@@ -261,7 +266,7 @@ impl HqServer {
             return;
         }
         let job = self.new_job(key);
-        let download = Download { job, len: 0, ordered: 0, ready: VecDeque::new(), sent: 0 };
+        let download = Download { job, len: 0, ordered: 0, waiting: false, ready: VecDeque::new(), sent: 0 };
         self.requests.insert(key, State::Download(download));
         self.reader.order(Read::Open { job, path });
     }
@@ -271,15 +276,37 @@ impl HqServer {
         download.len = len;
         if len == 0 {
             self.pump(cx, key);
-            return;
+        } else {
+            self.feed(cx, key);
         }
-        for _ in 0..PIECES {
-            let piece = (download.len - download.ordered).min(PIECE as u64) as usize;
-            let Some(buf) = (piece > 0).then(|| cx.pool().alloc(piece)).and_then(Result::ok) else { break };
-            order_piece(&self.reader, download, buf);
-        }
-        if download.ordered == 0 {
-            self.refuse(cx, key, status::UNAVAILABLE);
+    }
+
+    /// Orders pieces of a file from the disk, as many as the client's windows and its share of memory let go. A stream whose
+    /// window is closed has no memory; one that can get none, although its connection has none, is refused by name.
+    fn feed(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(State::Download(download)) = self.requests.get_mut(&key) else { return };
+        let Some(mut conn) = cx.conn(key.0) else { return };
+        // `Writable` tells when it is more than 0.
+        let window = conn.send_window(key.1);
+        // What is in flight, and as much again on its way from the disk and waiting for acknowledgements.
+        let cwnd = conn.stats().cwnd as usize;
+        while download.ordered < download.len && !download.waiting {
+            let ahead = download.ordered - download.sent;
+            if window <= ahead || ahead >= (PIECE * PIECES) as u64 {
+                return;
+            }
+            let most = cwnd.clamp(MIN_PIECE, PIECE) as u64;
+            let piece = (window - ahead).clamp(MIN_PIECE as u64, most).min(download.len - download.ordered);
+            match self.sending.take(key.0, piece as usize, PIECES * cwnd) {
+                Ok(buf) => order_piece(&self.reader, download, buf),
+                // What it has itself will come back.
+                Err(_) if ahead > 0 => return,
+                Err(Denied::Share) => {
+                    download.waiting = true;
+                    self.sending.wait(key.0, key.1);
+                }
+                Err(Denied::Empty) => return self.refuse(cx, key, status::UNAVAILABLE),
+            }
         }
     }
 
@@ -308,17 +335,22 @@ impl HqServer {
             }
             self.stats.files += 1;
             self.forget(key);
+        } else {
+            self.feed(cx, key);
         }
     }
 
-    /// Memory of a sent piece is free: the next piece is read into it.
-    fn on_sent(&mut self, key: Key, data: SendData) {
-        if let Some(State::Download(download)) = self.requests.get_mut(&key)
-            && let SendData::Pinned(buf, _) = data
-            && download.ordered < download.len
-        {
-            order_piece(&self.reader, download, buf);
+    /// Memory of a sent piece is free: those of its connection that wait get it, then the same file.
+    fn on_sent(&mut self, cx: &mut Context<'_>, key: Key, data: SendData) {
+        drop(data);
+        while let Some(id) = self.sending.next_waiting(key.0) {
+            if let Some(State::Download(download)) = self.requests.get_mut(&(key.0, id)) {
+                download.waiting = false;
+                self.feed(cx, (key.0, id));
+                break;
+            }
         }
+        self.feed(cx, key);
     }
 
     // Uploads.
@@ -330,17 +362,40 @@ impl HqServer {
         self.provide(cx, key);
     }
 
-    /// Gives an upload more buffers; one that gets none waits in `starved`.
+    /// Gives an upload more buffers: as much as has come, so that a client gets no more memory than it uses. One that gets
+    /// none waits in `starved`, or is refused when its connection has nothing that could come back.
     fn provide(&mut self, cx: &mut Context<'_>, key: Key) {
         if !matches!(self.requests.get(&key), Some(State::Upload { .. })) {
             return;
         }
-        let bufs: Vec<_> = (0..UPLOAD_BUFS).map_while(|_| cx.pool().alloc(UPLOAD_BUF).ok()).collect();
-        if bufs.is_empty() {
-            self.starved.push_back(key);
-        } else if let Some(mut conn) = cx.conn(key.0) {
+        let Some(mut conn) = cx.conn(key.0) else { return };
+        let came = conn.stream_stats(key.1).map_or(0, |stats| stats.contiguous);
+        let mut wanted = (came as usize).clamp(MIN_PIECE, UPLOAD_AHEAD);
+        let mut bufs = Vec::new();
+        let denied = loop {
+            match self.receiving.take(key.0, wanted.min(UPLOAD_BUF), usize::MAX) {
+                Ok(buf) => {
+                    wanted = wanted.saturating_sub(buf.len());
+                    bufs.push(buf);
+                }
+                Err(denied) => break Some(denied),
+            }
+            if wanted < MIN_PIECE {
+                break None;
+            }
+        };
+        match denied {
+            Some(Denied::Empty) if bufs.is_empty() => self.refuse(cx, key, status::UNAVAILABLE),
+            Some(_) if bufs.is_empty() => self.starved.push_back(key),
             // Refused when the end is known already: nothing more is needed then.
-            let _ = conn.provide_receive_buffers(key.1, bufs);
+            _ => drop(conn.provide_receive_buffers(key.1, bufs)),
+        }
+    }
+
+    /// Memory of an upload has come back: one that waits for some is looked at.
+    fn feed_starved(&mut self, cx: &mut Context<'_>) {
+        if let Some(key) = self.starved.pop_front() {
+            self.provide(cx, key);
         }
     }
 
@@ -357,8 +412,11 @@ impl HqServer {
             let skip = if offset == 0 { *skip } else { 0 };
             if valid > skip {
                 self.writer.order(Save::Data { job: *job, buf, skip, valid });
+                return;
             }
         }
+        drop(buf);
+        self.feed_starved(cx);
     }
 
     fn on_finished(&mut self, cx: &mut Context<'_>, key: Key) {
@@ -381,12 +439,35 @@ impl HqServer {
         }
     }
 
+    /// A request for which there was no buffer is in chunks. An upload needs more than there is then.
+    fn on_readable(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(mut conn) = cx.conn(key.0) else { return };
+        let Some(State::Line(line)) = self.requests.get_mut(&key) else {
+            // What follows a line means nothing.
+            while conn.take(key.1).is_some() {}
+            return;
+        };
+        let mut ended = false;
+        while line.len() <= MAX_LINE
+            && let Some(chunk) = conn.take(key.1)
+        {
+            line.extend_from_slice(&chunk);
+            ended = chunk.is_last();
+        }
+        match Request::parse(line, ended) {
+            Ok(Some(request)) if request.method == Method::Put => self.refuse(cx, key, status::UNAVAILABLE),
+            parsed => self.on_line(cx, key, parsed),
+        }
+    }
+
     fn on_closed(&mut self, conn: ConnId, reason: &CloseReason) {
         if self.log {
             eprintln!("connection closed: {reason:?}");
         }
         let keys: Vec<Key> = self.requests.keys().filter(|(c, _)| *c == conn).copied().collect();
         keys.into_iter().for_each(|key| self.forget(key));
+        self.sending.forget(conn);
+        self.receiving.forget(conn);
     }
 
     // The threads' answers.
@@ -413,9 +494,7 @@ impl HqServer {
         match saved {
             Saved::Free(buf) => {
                 drop(buf);
-                if let Some(key) = self.starved.pop_front() {
-                    self.provide(cx, key);
-                }
+                self.feed_starved(cx);
             }
             Saved::Done { job, .. } => {
                 let Some(key) = self.jobs.remove(&job) else { return };
@@ -444,33 +523,6 @@ fn order_piece(reader: &Reader, download: &mut Download, mut buf: PinnedBuf) {
     download.ordered += n;
 }
 
-/// Reads the files directly in `root` into pinned memory, the smallest first, until `limit` bytes are used.
-fn preload(root: &Root, limit: u64, pool: &BufPool) -> Result<HashMap<PathBuf, Bytes>, ServeError> {
-    let mut kept = HashMap::new();
-    if limit == 0 {
-        return Ok(kept);
-    }
-    let fail = |path: &Path, reason: String| ServeError::Preload { path: path.into(), reason };
-    let entries = std::fs::read_dir(root.dir()).map_err(|e| fail(root.dir(), e.to_string()))?;
-    let files = entries.filter_map(|e| e.ok().map(|e| e.path()));
-    let mut files: Vec<(u64, PathBuf)> = files
-        .filter_map(|path| path.metadata().ok().filter(|m| m.is_file() && m.len() > 0).map(|m| (m.len(), path)))
-        .collect();
-    files.sort();
-    let mut used = 0;
-    for (len, path) in files {
-        if used + len > limit {
-            break;
-        }
-        let mut buf = pool.alloc(len as usize).map_err(|e| fail(&path, e.to_string()))?;
-        let mut file = std::fs::File::open(&path).map_err(|e| fail(&path, e.to_string()))?;
-        io::Read::read_exact(&mut file, &mut buf).map_err(|e| fail(&path, e.to_string()))?;
-        used += len;
-        kept.insert(path, Bytes::from_owner(Kept(buf)));
-    }
-    Ok(kept)
-}
-
 impl App for HqServer {
     fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
         match event {
@@ -481,11 +533,10 @@ impl App for HqServer {
             Event::Buffer { id, buf, offset, valid } => self.on_buffer(cx, (conn, id), buf, offset, valid),
             Event::Finished { id, .. } => self.on_finished(cx, (conn, id)),
             Event::ReceiveBufferLow { id, .. } => self.provide(cx, (conn, id)),
-            // Without a provided buffer there was no memory for it.
-            Event::Readable { id } => self.refuse(cx, (conn, id), status::UNAVAILABLE),
+            Event::Readable { id } => self.on_readable(cx, (conn, id)),
             Event::Reset { id, .. } | Event::Stopped { id, .. } => self.forget((conn, id)),
             Event::Writable { id } => self.pump(cx, (conn, id)),
-            Event::SendDone { id, data, .. } => self.on_sent((conn, id), data),
+            Event::SendDone { id, data, .. } => self.on_sent(cx, (conn, id), data),
             Event::SendFinished { .. } if self.log => {
                 if let Some(stats) = cx.conn(conn).map(|c| c.stats()) {
                     eprintln!("sent a file: {stats:?}");

@@ -18,7 +18,8 @@ const MIN_MAX_DATA: u64 = 64 << 20;
 /// Bytes queued on one stream. They are sent from one shared block, so a long queue costs nothing.
 const SEND_BUDGET: u64 = 16 << 20;
 
-/// Buffers for new streams, out of a pool.
+/// Buffers for new streams, out of a part of a pool: clients that open streams and send nothing on them leave the other
+/// part to those who do.
 struct FirstBuffer(BufPool);
 
 impl BufferProvider for FirstBuffer {
@@ -43,7 +44,7 @@ pub fn server_transport(base: TransportConfig, pool: &BufPool) -> TransportConfi
         // The server goes by progress; this is for when gaps hide it.
         receive_low_water: INITIAL_WINDOW / 2,
         send_budget: base.send_budget.max(SEND_BUDGET),
-        provider: Some(Arc::new(FirstBuffer(pool.clone()))),
+        provider: Some(Arc::new(FirstBuffer(pool.part(pool.limit() / 4 * 3)))),
         ..base
     }
 }

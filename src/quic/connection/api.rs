@@ -259,6 +259,16 @@ impl<'a> Conn<'a> {
         send.map_or(0, |send| self.conn.config.send_budget.saturating_sub(send.queued()))
     }
 
+    /// How many more bytes than are queued the peer's windows take on a stream now (RFC 9000 §4.1): its own, and that of
+    /// the connection, which all streams share. What is made or read before it can go only takes memory. When it is 0,
+    /// `Writable` tells as soon as it is more; it is 0 as well for streams that cannot be written to.
+    pub fn send_window(&mut self, id: StreamId) -> u64 {
+        if !self.conn.is_active() {
+            return 0;
+        }
+        self.conn.streams.send_window(id, self.conn.send_credit.available())
+    }
+
     /// Hands receive buffers over: the stream's bytes are decrypted straight into them, strictly in order,
     /// and the peer may send exactly as much as was provided. Each buffer comes back once, in [`Event::Buffer`].
     ///

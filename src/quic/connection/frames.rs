@@ -112,6 +112,11 @@ impl Connection {
     pub(super) fn raise_credit(&mut self, limit: u64) {
         if self.send_credit.raise(limit) {
             self.streams.credit_raised();
+            for id in self.streams.take_window_waits() {
+                if self.streams.window_opened(id, self.send_credit.available()) {
+                    self.events.push_back(Event::Writable { id });
+                }
+            }
         }
     }
 
@@ -263,6 +268,9 @@ impl Connection {
             && send.credit.raise(max)
         {
             self.streams.queue_send(id);
+            if self.streams.window_opened(id, self.send_credit.available()) {
+                self.events.push_back(Event::Writable { id });
+            }
         }
         Ok(())
     }

@@ -107,7 +107,7 @@ fn however_many_take_all_they_may_something_is_left() {
                 break;
             }
         }
-        // The threshold leaves 2/(n + 2) of the pool, and the reserve is nobody's but the newcomers'.
+        // Of those who ask in turn the threshold leaves 2/(n + 2), and the reserve is nobody's but the newcomers'.
         let free = memory.free();
         let reserve = 8 * MIB / 16;
         assert!(free >= reserve.min(8 * MIB * 2 / (n as usize + 2)), "{n} left {free}");

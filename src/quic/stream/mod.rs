@@ -19,7 +19,7 @@ use crate::quic::flow::{SendCredit, is_update_due};
 use crate::quic::stream::gaps::Gaps;
 use crate::quic::stream::priority::{Priority, SendQueue};
 use crate::quic::stream::recv::RecvStream;
-use crate::quic::stream::send::SendStream;
+use crate::quic::stream::send::{SendStream, Wants};
 use crate::wire::quic::{StreamId, TransportError};
 
 /// Ended streams whose memory is kept for new ones, at the most.
@@ -213,6 +213,8 @@ pub(crate) struct Streams {
     send_queue: SendQueue,
     /// Streams that lack nothing but connection credit; some that do no more.
     starved: Vec<StreamId>,
+    /// Streams whose application waits for connection credit to send more than is queued.
+    window_waits: Vec<StreamId>,
     control_queue: VecDeque<StreamId>,
     /// Streams with something to tell the application.
     pub(crate) dirty: Vec<StreamId>,
@@ -243,6 +245,7 @@ impl Streams {
             peer: Windows::default(),
             send_queue: SendQueue::default(),
             starved: Vec::new(),
+            window_waits: Vec::new(),
             control_queue: VecDeque::new(),
             dirty: Vec::new(),
             gaps: Gaps::default(),
@@ -552,6 +555,44 @@ impl Streams {
         self.send_queue.rotate();
     }
 
+    /// How many more bytes than are queued the peer takes on a stream, given `credit` bytes of connection credit. With
+    /// none, the application is told when there is a window ([`Streams::window_opened`]).
+    pub(crate) fn send_window(&mut self, id: StreamId, credit: u64) -> u64 {
+        let Some(send) = self.get(id).and_then(|s| s.send.as_mut()).filter(|s| s.is_writable()) else { return 0 };
+        let window = send.window(credit);
+        if window > 0 || send.wants_window == Wants::Connection {
+            return window;
+        }
+        if send.window(u64::MAX) > 0 {
+            send.wants_window = Wants::Connection;
+            self.window_waits.push(id);
+        } else {
+            send.wants_window = Wants::Stream;
+        }
+        0
+    }
+
+    /// There may be more of a window: whether the application waits for it and is to be told.
+    pub(crate) fn window_opened(&mut self, id: StreamId, credit: u64) -> bool {
+        let Some(send) = self.get(id).and_then(|s| s.send.as_mut()) else { return false };
+        if send.wants_window == Wants::Nothing || !send.is_writable() {
+            return false;
+        }
+        if send.window(credit) > 0 {
+            send.wants_window = Wants::Nothing;
+            return true;
+        }
+        // Perhaps it lacks now what it did not lack before.
+        send.wants_window = Wants::Stream;
+        self.send_window(id, credit);
+        false
+    }
+
+    /// The streams that wait for connection credit, to be looked at when there is more.
+    pub(crate) fn take_window_waits(&mut self) -> Vec<StreamId> {
+        std::mem::take(&mut self.window_waits)
+    }
+
     /// There is more connection credit: those that wait for it get their turn.
     pub(crate) fn credit_raised(&mut self) {
         let mut starved = std::mem::take(&mut self.starved);
@@ -609,6 +650,7 @@ impl Streams {
     pub(crate) fn drain(&mut self) -> Vec<(StreamId, Box<Stream>)> {
         self.send_queue.clear();
         self.starved.clear();
+        self.window_waits.clear();
         self.control_queue.clear();
         self.dirty.clear();
         self.last.set((StreamId(0), NO_SLOT));

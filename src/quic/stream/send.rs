@@ -92,6 +92,20 @@ pub(crate) struct SendStream {
     pub(crate) credit: SendCredit,
     /// `send` answered Blocked: the application waits for `Writable`.
     pub(crate) wants_writable: bool,
+    /// So it does for a window.
+    pub(crate) wants_window: Wants,
+}
+
+/// Whether the application waits for a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Wants {
+    /// It does not.
+    #[default]
+    Nothing,
+    /// That of the stream is closed.
+    Stream,
+    /// That of the connection is closed; the stream is in the list of those that wait for it.
+    Connection,
 }
 
 impl SendStream {
@@ -107,18 +121,19 @@ impl SendStream {
             state: State::Sending,
             credit: SendCredit::new(limit),
             wants_writable: false,
+            wants_window: Wants::Nothing,
         }
     }
 
     /// Becomes as new but for its memory, and without credit.
     pub(crate) fn clear(&mut self) {
-        let Self { segments, latest, end, next, acked, lost, fin, state, credit, wants_writable } = self;
+        let Self { segments, latest, end, next, acked, lost, fin, state, credit, wants_writable, wants_window } = self;
         segments.clear();
         acked.clear();
         lost.clear();
         latest.set(0);
         (*end, *next, *fin, *state) = (0, 0, Fin::Open, State::Sending);
-        (*credit, *wants_writable) = (SendCredit::new(0), false);
+        (*credit, *wants_writable, *wants_window) = (SendCredit::new(0), false, Wants::Nothing);
     }
 
     /// Whether the application may still queue data.
@@ -138,6 +153,11 @@ impl SendStream {
     /// The first offset that was never sent, as long as the stream has not ended in this direction.
     pub(crate) fn next(&self) -> Option<u64> {
         (self.state == State::Sending).then_some(self.next)
+    }
+
+    /// How many more bytes than are queued the windows take, given `connection` bytes of connection credit.
+    pub(crate) fn window(&self, connection: u64) -> u64 {
+        self.credit.available().min(connection).saturating_sub(self.end - self.next)
     }
 
     /// Fills in this part's counters.

@@ -1,0 +1,164 @@
+//! Who may have how much of a server's memory for files.
+
+use std::collections::VecDeque;
+
+use crate::base::id_map::IdMap;
+use crate::mem::{BufPool, PinnedBuf};
+use crate::quic::{ConnId, StreamId};
+
+/// Smallest buffer for a piece of a file, bytes; files that are smaller get a smaller one.
+pub(super) const MIN_PIECE: usize = 64 << 10;
+
+/// Why there is no memory now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// The connection has its share; it gets more when some of that has come back.
+    Share,
+    /// It has nothing, and there is nothing left for it.
+    Empty,
+}
+
+/// One client.
+#[derive(Debug)]
+struct Client {
+    memory: BufPool,
+    /// Its streams that wait for memory of its share.
+    waiting: VecDeque<StreamId>,
+}
+
+/// A part of a pool that connections share. Each may have [`MIN_PIECE`] bytes as long as there are any. More it may have
+/// within an eighth of the part, half of what is left for others, and what its caller says that it makes use of; and a quarter
+/// of the part stays for those who have next to nothing.
+#[derive(Debug)]
+pub(super) struct Shares {
+    pool: BufPool,
+    part: BufPool,
+    clients: IdMap<ConnId, Client>,
+}
+
+impl Shares {
+    /// Shares of `parts` eighths of what is left of `pool`.
+    pub(super) fn new(pool: &BufPool, parts: usize) -> Self {
+        let left = pool.limit().saturating_sub(pool.in_use());
+        Self { pool: pool.clone(), part: pool.part(left / 8 * parts), clients: IdMap::default() }
+    }
+
+    /// Bytes in use.
+    #[cfg(test)]
+    fn in_use(&self) -> usize {
+        self.part.in_use()
+    }
+
+    fn client(&mut self, conn: ConnId) -> &mut Client {
+        let part = &self.part;
+        let new = || Client { memory: part.part(part.limit() / 8), waiting: VecDeque::new() };
+        self.clients.entry(conn).or_insert_with(new)
+    }
+
+    /// A buffer of `most` bytes for a connection, or of fewer, but not below [`MIN_PIECE`]. It makes use of `used` bytes
+    /// in all.
+    pub(super) fn take(&mut self, conn: ConnId, most: usize, used: usize) -> Result<PinnedBuf, Denied> {
+        let left = |pool: &BufPool| pool.limit().saturating_sub(pool.in_use());
+        let free = left(&self.pool).min(left(&self.part));
+        let reserve = self.part.limit() / 4;
+        let memory = &self.client(conn).memory;
+        let has = memory.in_use();
+        let mut len = most;
+        loop {
+            let class = len.next_power_of_two();
+            let more = has + class <= used.min(free / 2) && free.saturating_sub(class) >= reserve;
+            if (has + class <= MIN_PIECE || more)
+                && let Ok(buf) = memory.alloc(len)
+            {
+                return Ok(buf);
+            }
+            if len <= MIN_PIECE {
+                return Err(if has > 0 { Denied::Share } else { Denied::Empty });
+            }
+            len = (class / 2).clamp(MIN_PIECE, len - 1);
+        }
+    }
+
+    /// A stream waits until some of its connection's memory has come back.
+    pub(super) fn wait(&mut self, conn: ConnId, id: StreamId) {
+        self.client(conn).waiting.push_back(id);
+    }
+
+    /// The stream of a connection that has waited longest.
+    pub(super) fn next_waiting(&mut self, conn: ConnId) -> Option<StreamId> {
+        self.clients.get_mut(&conn)?.waiting.pop_front()
+    }
+
+    /// A connection has ended; what it still has comes back by itself.
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        self.clients.remove(&conn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::{Hugepages, PoolConfig};
+
+    const MIB: usize = 1 << 20;
+
+    fn conn(n: u32) -> ConnId {
+        ConnId::new(n, 0)
+    }
+
+    fn fill(shares: &mut Shares, n: u32) -> (Vec<PinnedBuf>, Denied) {
+        let mut bufs = Vec::new();
+        loop {
+            match shares.take(conn(n), MIB, usize::MAX) {
+                Ok(buf) => bufs.push(buf),
+                Err(denied) => return (bufs, denied),
+            }
+        }
+    }
+
+    #[test]
+    fn something_is_left_for_the_next() {
+        let config = PoolConfig { limit_bytes: 64 * MIB, hugepages: Hugepages::Never, numa_node: None };
+        let pool = BufPool::new(config).unwrap();
+        let mut shares = Shares::new(&pool, 4);
+        let mut held = Vec::new();
+        for n in 0..100 {
+            let (bufs, denied) = fill(&mut shares, n);
+            let sum: usize = bufs.iter().map(|buf| buf.capacity()).sum();
+            assert!((MIN_PIECE..=4 * MIB).contains(&sum), "connection {n} got {sum}");
+            assert_eq!(denied, Denied::Share);
+            held.push(bufs);
+        }
+        assert_eq!(shares.in_use(), pool.in_use());
+        let mut small = Vec::new();
+        small.extend(std::iter::from_fn(|| shares.take(conn(500), MIB, 300_000).ok()));
+        assert_eq!(
+            small.iter().map(|buf| buf.capacity()).sum::<usize>(),
+            MIN_PIECE,
+            "the reserve is for the first piece"
+        );
+        assert!(pool.in_use() <= 32 * MIB);
+        // When there is nothing left at all, it says so.
+        let rest: Vec<_> = std::iter::from_fn(|| pool.alloc(1024).ok()).collect();
+        assert_eq!(shares.take(conn(1000), 10, 0).unwrap_err(), Denied::Empty);
+        assert_eq!(shares.take(conn(0), 10, 0).unwrap_err(), Denied::Share);
+        drop(rest);
+        assert!(shares.take(conn(1000), 10, 0).is_ok());
+        shares.forget(conn(0));
+        drop((held, small));
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    #[test]
+    fn streams_wait_for_their_own_connection() {
+        let mut shares = Shares::new(&BufPool::heap(), 6);
+        shares.wait(conn(1), StreamId(4));
+        shares.wait(conn(1), StreamId(8));
+        assert_eq!(shares.next_waiting(conn(2)), None);
+        assert_eq!(
+            [shares.next_waiting(conn(1)), shares.next_waiting(conn(1))],
+            [Some(StreamId(4)), Some(StreamId(8))]
+        );
+        assert_eq!(shares.next_waiting(conn(1)), None);
+    }
+}
