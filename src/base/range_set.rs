@@ -246,7 +246,9 @@ impl RangeSet {
     fn add_at(&mut self, i: usize, range: Range<u64>) {
         match &mut self.0 {
             Ranges::Inline(len @ ..2, ranges) => {
-                ranges[i..].rotate_right(1);
+                if i == 0 {
+                    ranges.swap(0, 1);
+                }
                 ranges[i] = range;
                 *len += 1;
             }
@@ -271,12 +273,17 @@ impl RangeSet {
     }
 
     /// Takes whole ranges out of a list.
+    #[inline]
     fn drop_at(&mut self, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
         match &mut self.0 {
             Ranges::Inline(len, ranges) => {
-                let n = range.len();
-                ranges[range.start..].rotate_left(n);
-                *len -= n as u8;
+                if range == (0..1) {
+                    ranges.swap(0, 1);
+                }
+                *len -= range.len() as u8;
             }
             Ranges::Listed(list) => {
                 cost::moved(list.len() - range.end);
