@@ -43,8 +43,8 @@ pub struct NetConfig {
     pub echo_per_second: u32,
     /// "Port unreachable" messages per second; 0 for none.
     pub errors_per_second: u32,
-    /// "Packet too big" messages per second that are heeded. Anybody can forge them, and for each one every connection
-    /// is looked at; genuine ones are rare, and come again.
+    /// "Packet too big" and "port unreachable" messages per second that are heeded. Anybody can forge them; genuine ones are
+    /// rare, and come again.
     pub too_big_per_second: u32,
     /// Tell the link about our addresses at start: ARP announcements, unsolicited advertisements, and
     /// listener reports, without which switches that snoop may keep solicitations from us.

@@ -6,7 +6,7 @@ use crate::base::time::Instant;
 use crate::datapath::TxFrame;
 use crate::net::addressing::is_link_local;
 use crate::net::neighbor::{Learned, News, Solicit};
-use crate::net::receive::{IpPacket, Received};
+use crate::net::receive::{IpPacket, QUOTED, Received};
 use crate::net::stack::Net;
 use crate::net::stats::NetDrop;
 use crate::net::template::TTL;
@@ -84,6 +84,10 @@ impl<T: TxFrame> Net<T> {
             Icmp::PacketTooBig { mtu, quoted } => self.too_big(now, packet, mtu, quoted),
             Icmp::PortUnreachable { quoted } => {
                 let (local, remote) = Self::ours(packet, quoted)?;
+                // Applications may look at all they have for each.
+                if !self.too_big_limit.take(now) {
+                    return Err(NetDrop::RateLimited);
+                }
                 Ok(Received::PortUnreachable { local, remote })
             }
             Icmp::EchoReply | Icmp::OtherError { .. } | Icmp::Other { .. } => Err(NetDrop::IcmpIgnored),
@@ -98,8 +102,8 @@ impl<T: TxFrame> Net<T> {
             .ok_or(NetDrop::IcmpUnrelated)
     }
 
-    /// A router tells of its MTU. Nothing in it is a secret, so that it can be forged: it only ever makes packets smaller,
-    /// and not too often (RFC 9000 §14.2.1).
+    /// A router tells of its MTU. Whoever guesses the ports can forge that: it is passed on with what it quotes, and not too
+    /// often (RFC 9000 §14.2.1).
     fn too_big(&mut self, now: Instant, packet: &IpPacket<'_>, mtu: u32, quoted: &[u8]) -> Result<Received, NetDrop> {
         let (local, remote) = Self::ours(packet, quoted)?;
         let v6 = packet.version == IcmpVersion::V6;
@@ -114,7 +118,9 @@ impl<T: TxFrame> Net<T> {
         }
         // Both are above what the headers take, and below our own MTU.
         let max_udp_payload = self.max_udp_payload(v6) - (own - mtu) as u16;
-        Ok(Received::PacketTooBig { local, remote, max_udp_payload })
+        let (len, payload) = icmp::quoted_payload(packet.version, quoted).unwrap_or_default();
+        let quoted = payload.iter().copied().take(QUOTED).collect();
+        Ok(Received::PacketTooBig { local, remote, max_udp_payload, len, quoted })
     }
 
     /// An echo reply goes back where the request came from, without a route or a neighbour: who floods

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use arrayvec::ArrayVec;
+
 use crate::base::time::Instant;
 use crate::datapath::{Checksum, RxFrame, TxFrame};
 use crate::mem::sum_words;
@@ -29,13 +31,16 @@ pub struct UdpDatagram {
     pub payload: Range<usize>,
 }
 
+/// Bytes that are passed on of a packet quoted in an error: a first byte, and the longest connection ID.
+pub const QUOTED: usize = 21;
+
 /// What a received frame was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// UDP for us.
     Udp(UdpDatagram),
     /// A router says that UDP from `local` to `remote` was too big. Anyone who guesses the ports can say
-    /// so: RFC 9000 §14.2.1 tells what to make of it.
+    /// so: RFC 9000 §14.2.1 tells what to make of it, and what is quoted tells strangers from who has seen the packet.
     PacketTooBig {
         /// Our end.
         local: SocketAddr,
@@ -43,6 +48,10 @@ pub enum Received {
         remote: SocketAddr,
         /// Largest UDP payload that would have passed, in bytes.
         max_udp_payload: u16,
+        /// The UDP payload that was too big, in bytes; 0 if that is not quoted.
+        len: u16,
+        /// Its first bytes, as many as are quoted.
+        quoted: ArrayVec<u8, QUOTED>,
     },
     /// Someone says that nobody listens at `remote`.
     PortUnreachable {

@@ -30,7 +30,7 @@ pub use config::{
     TransportConfig,
 };
 pub use connection::{
-    Conn, OpenError, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError, Transmit,
+    Conn, OpenError, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError, TooBig, Transmit,
 };
 pub use endpoint::{ConnectError, Endpoint};
 pub use event::{CloseReason, ConnId, Dir, Event, Notify, SendData};

@@ -145,6 +145,8 @@ pub struct EndpointStats {
     pub bytes_resent: u64,
     /// Stateless resets sent.
     pub resets_sent: u64,
+    /// "Packet too big" messages that quote nothing a connection can have sent.
+    pub too_big_ignored: u64,
     /// Drops by reason, indexed by [`Drop`].
     pub drops: [u64; Drop::ALL.len()],
     /// Received STREAM bytes by the way they took.
@@ -169,6 +171,7 @@ impl EndpointStats {
             ("quic_lost_packets", self.lost_packets),
             ("quic_bytes_resent", self.bytes_resent),
             ("quic_resets_sent", self.resets_sent),
+            ("quic_too_big_ignored", self.too_big_ignored),
             ("quic_bytes_direct", self.placement.direct),
             ("quic_bytes_staged", self.placement.staged),
             ("quic_bytes_copied", self.placement.copied),

@@ -11,7 +11,7 @@ use crate::crypto::time_keys;
 use crate::datapath::{BURST, Burst, Datapath, DatapathStats, RxFrame, TxFrame};
 use crate::mem::BufPool;
 use crate::net::{Net, NetConfig, NetError, NetEvent, NetStats, Received, Sent, UdpDatagram};
-use crate::quic::{Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig};
+use crate::quic::{Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig, TooBig};
 use crate::runtime::observe::{self, Blind, Mark, Observe};
 use crate::runtime::{App, Clock, Context, CoreStats, Observer, Stages, Unreachable};
 
@@ -307,8 +307,8 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
         match self.net.receive(now, &mut rx[i]) {
             Received::Udp(udp) => return Some(udp),
-            Received::PacketTooBig { local, remote, max_udp_payload } => {
-                self.endpoint.limit_mtu(local, remote, max_udp_payload);
+            Received::PacketTooBig { local, remote, max_udp_payload: max, len, quoted } => {
+                self.endpoint.packet_too_big(now, &TooBig { local, remote, max, len, quoted: &quoted });
             }
             Received::PortUnreachable { remote, .. } => self.unreachable(now, remote.ip(), Unreachable::PortClosed),
             Received::Consumed | Received::Dropped(_) => {}

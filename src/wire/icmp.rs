@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::wire::checksum::Sum;
 use crate::wire::ipv4::Ipv4;
 use crate::wire::ipv6::Ipv6;
+use crate::wire::udp::UDP_LEN;
 use crate::wire::{be16, be32};
 
 /// Length of an ICMP header with the four bytes that every type has behind it, in bytes.
@@ -122,6 +123,19 @@ pub fn quoted_udp(version: IcmpVersion, quoted: &[u8]) -> Option<(SocketAddr, So
     Some((SocketAddr::new(src, ports.0), SocketAddr::new(dst, ports.1)))
 }
 
+/// Of a UDP packet quoted in an error: the length of its payload, and what is quoted of that. `None` if not even the UDP
+/// header is.
+pub fn quoted_payload(version: IcmpVersion, quoted: &[u8]) -> Option<(u16, &[u8])> {
+    let header_len = match version {
+        IcmpVersion::V4 => Ipv4::parse_quoted(quoted).ok()?.header_len,
+        IcmpVersion::V6 => Ipv6::parse_quoted(quoted).ok()?.header_len,
+    };
+    let udp = quoted.get(header_len..)?;
+    let len = be16(udp, 4)?.checked_sub(UDP_LEN as u16)?;
+    let payload = udp.get(UDP_LEN..)?;
+    Some((len, &payload[..payload.len().min(len.into())]))
+}
+
 /// Type, code and checksum of the reply to an echo request; `rest` as in [`Icmp::EchoRequest`] follows it.
 /// `pseudo` is the pseudo-header's sum for ICMPv6, nothing for ICMP.
 pub fn echo_reply(version: IcmpVersion, pseudo: Sum, rest: &[u8]) -> [u8; 4] {
@@ -179,6 +193,13 @@ mod tests {
         };
         assert_eq!(quoted_udp(IcmpVersion::V4, quoted), Some((a, b)));
         assert_eq!(quoted_udp(IcmpVersion::V4, &quoted[..23]), None, "ports cut off");
+        assert_eq!(quoted_payload(IcmpVersion::V4, quoted), None, "a UDP header says how long it is");
+        let whole = [&ip[..], &[0x11, 0x51, 0xc3, 0x50, 0x05, 0x78, 0, 0], b"payload"].concat();
+        assert_eq!(quoted_payload(IcmpVersion::V4, &whole), Some((1392, &b"payload"[..])));
+        assert_eq!(quoted_payload(IcmpVersion::V4, &whole[..28]), Some((1392, &b""[..])));
+        assert_eq!(quoted_payload(IcmpVersion::V4, &whole[..27]), None);
+        let short = [&ip[..], &[0x11, 0x51, 0xc3, 0x50, 0, 10, 0, 0], b"payload"].concat();
+        assert_eq!(quoted_payload(IcmpVersion::V4, &short), Some((2, &b"pa"[..])), "padding of the quote");
         let (src, dst) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
         let ip = ipv6::header(src, dst, PROTOCOL_UDP, 60, 0, 0, 1400);
         let message = [&[2, 0, 0, 0, 0, 0, 0x05, 0x14][..], &ip, &ports].concat();
@@ -202,6 +223,7 @@ mod tests {
                 let mut bytes = bytes.clone();
                 prop_assert_eq!(Icmp::parse(version, &bytes).is_err(), bytes.len() < ICMP_LEN);
                 let _ = quoted_udp(version, &bytes);
+                let _ = quoted_payload(version, &bytes);
                 if let Some(first) = bytes.first_mut() {
                     *first = kind;
                 }

@@ -11,6 +11,8 @@ mod identity;
 mod key_updates;
 mod live;
 mod memory;
+mod mtu;
+mod pace;
 mod peer;
 mod pinning;
 mod retry;

@@ -79,8 +79,18 @@ fn messages_about_ours() {
          4501059400004000401120a5 0a4d0002 0a630002 11511b5905806fbe 68656c6c6f",
     );
     too_big.resize(14 + 0x240, 0);
-    let want =
-        Received::PacketTooBig { local: at("10.77.0.2:4433"), remote: at("10.99.0.2:7001"), max_udp_payload: 1272 };
+    let hello = || {
+        let mut head = arrayvec::ArrayVec::from([0; 21]);
+        head[..5].copy_from_slice(b"hello");
+        head
+    };
+    let want = Received::PacketTooBig {
+        local: at("10.77.0.2:4433"),
+        remote: at("10.99.0.2:7001"),
+        max_udp_payload: 1272,
+        len: 1400,
+        quoted: hello(),
+    };
     assert_eq!(a.receive(NOW, &mut Frame::received(&too_big)), want);
     let mut too_big = bytes(
         "020000000077 fe4386316740 86dd 600840b404d83a40 20010db8007700000000000000000001
@@ -92,6 +102,8 @@ fn messages_about_ours() {
         local: at("[2001:db8:77::2]:4433"),
         remote: at("[2001:db8:99::2]:7001"),
         max_udp_payload: 1252,
+        len: 1400,
+        quoted: hello(),
     };
     assert_eq!(a.receive(NOW, &mut Frame::received(&too_big)), want);
 }

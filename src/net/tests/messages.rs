@@ -134,16 +134,31 @@ fn packet_too_big_names_flow_and_size() {
             let head = if v6 { [2, 0, 0, 0, 0, 0, hi, lo] } else { [3, 4, 0, 0, 0, 0, hi, lo] };
             a.receive(NOW, &mut frame(router, &dst, 60, &[&head[..], quoted].concat()))
         };
-        let quoted = quote(own, far);
+        let header = quote(own, far);
+        let quoted = [&header[..header.len() - 4], &[5, 0x78, 0, 0], b"QUIC's first bytes, and more"].concat();
         let max_udp_payload = if v6 { 1400 - 48 } else { 1400 - 28 };
-        let want = Received::PacketTooBig { local: at(own), remote: at(far), max_udp_payload };
+        let want = Received::PacketTooBig {
+            local: at(own),
+            remote: at(far),
+            max_udp_payload,
+            len: 1392,
+            quoted: b"QUIC's first bytes, an"[..21].try_into().unwrap(),
+        };
+        let bare = Received::PacketTooBig {
+            local: at(own),
+            remote: at(far),
+            max_udp_payload,
+            len: 0,
+            quoted: Default::default(),
+        };
         assert_eq!(say(1400, &quoted), want);
+        assert_eq!(say(1400, &header[..header.len() - 4]), bare, "only the ports are quoted");
         for useless in [0, 50, 1500, 9000] {
             assert_eq!(say(useless, &quoted), Received::Dropped(NetDrop::TooBigUnusable), "{useless}");
         }
         let unrelated = Received::Dropped(NetDrop::IcmpUnrelated);
         assert_eq!(say(1400, &quote(far, own)), unrelated, "not from us");
-        assert_eq!(say(1400, &quoted[..quoted.len() - 6]), unrelated, "ports cut off");
+        assert_eq!(say(1400, &header[..header.len() - 6]), unrelated, "ports cut off");
         let mut tcp = quoted.clone();
         tcp[if v6 { 6 } else { 9 }] = 6;
         assert_eq!(say(1400, &tcp), unrelated);

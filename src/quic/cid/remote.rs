@@ -105,6 +105,11 @@ impl RemoteCids {
         let _ = self.retiring.try_push(seq);
     }
 
+    /// Has the endpoint told of the ID in use once more.
+    pub(crate) fn tell_again(&mut self) {
+        self.token_changed = true;
+    }
+
     /// The reset token of the ID in use, if that has changed since the last call. Those of IDs that were not used yet, or
     /// are retired, do not count (RFC 9000 §10.3.1).
     pub(crate) fn take_changed_token(&mut self) -> Option<Option<[u8; 16]>> {

@@ -1,5 +1,6 @@
 //! What acknowledgement and loss of a packet mean for the frames it carried (RFC 9000 §13.3).
 
+use crate::base::time::Instant;
 use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::Event;
@@ -19,13 +20,13 @@ impl Connection {
                 keys.on_acked(pn);
             }
             for frame in frames.iter() {
-                self.frame_acked(space, pn, frame);
+                self.frame_acked(cx.now, space, pn, frame);
             }
             lists.recycle(frames);
         }
     }
 
-    fn frame_acked(&mut self, space: SpaceId, pn: u64, frame: SentFrame) {
+    fn frame_acked(&mut self, now: Instant, space: SpaceId, pn: u64, frame: SentFrame) {
         match frame {
             SentFrame::Stream { len, id, start } => self.stream_acked(id, start..start + u64::from(len), false),
             SentFrame::StreamFin { len, id, start } => self.stream_acked(id, start..start + u64::from(len), true),
@@ -39,7 +40,7 @@ impl Connection {
                 }
                 self.streams.remove_if_done(id);
             }
-            SentFrame::MtuProbe if self.path.mtu.on_acked(pn) => {
+            SentFrame::MtuProbe if self.path.mtu.on_acked(now, pn) => {
                 self.recovery.set_max_datagram(self.path.mtu.current());
             }
             _ => {}
@@ -72,18 +73,24 @@ impl Connection {
     /// Applies what `lost` of the scratch collected.
     pub(super) fn apply_lost(&mut self, cx: &mut Cx<'_>) {
         let Scratch { lost, lists, .. } = cx.scratch;
+        if lost.is_empty() {
+            return;
+        }
         for (space, pn, frames) in lost.drain(..) {
             self.stats.lost_packets += 1;
             cx.stats.lost_packets += 1;
             for frame in frames.iter() {
-                self.frame_lost(space, pn, frame);
+                self.frame_lost(cx.now, space, pn, frame);
             }
             lists.recycle(frames);
+        }
+        if self.recovery.take_black_hole() && self.path.mtu.on_black_hole(cx.now) {
+            self.recovery.set_max_datagram(self.path.mtu.current());
         }
     }
 
     /// If what was lost still matters, it is queued again.
-    pub(super) fn frame_lost(&mut self, space: SpaceId, pn: u64, frame: SentFrame) {
+    pub(super) fn frame_lost(&mut self, now: Instant, space: SpaceId, pn: u64, frame: SentFrame) {
         match frame {
             SentFrame::Stream { len, id, start } | SentFrame::StreamFin { len, id, start } => {
                 let Some(stream) = self.streams.get(id) else { return };
@@ -135,7 +142,10 @@ impl Connection {
             SentFrame::NewConnectionId(seq) => self.local_cids.announce_lost(seq as u16),
             SentFrame::RetireConnectionId(seq) => self.remote_cids.retire_lost(seq),
             SentFrame::HandshakeDone => self.handshake_done_due = true,
-            SentFrame::MtuProbe => self.path.mtu.on_lost(pn),
+            SentFrame::MtuProbe if self.path.mtu.on_lost(now, pn) => {
+                self.recovery.set_max_datagram(self.path.mtu.current());
+            }
+            SentFrame::MtuProbe => {}
             SentFrame::Ack { .. } => {}
         }
     }

@@ -1,7 +1,5 @@
 //! Packets without frames that steer a client's handshake: Version Negotiation and Retry.
 
-use std::net::SocketAddr;
-
 use crate::base::Side;
 use crate::crypto;
 use crate::quic::connection::{Connection, Cx};
@@ -43,16 +41,5 @@ impl Connection {
             return;
         }
         self.on_retry(parsed.scid, token);
-    }
-
-    /// Whether the connection runs between these addresses.
-    pub(crate) fn is_on_path(&self, local: SocketAddr, remote: SocketAddr) -> bool {
-        self.path.local == local && self.path.remote == remote
-    }
-
-    /// The network told that larger datagrams do not get through.
-    pub(crate) fn limit_mtu(&mut self, max: u16) {
-        self.path.mtu.limit(max);
-        self.recovery.set_max_datagram(self.path.mtu.current());
     }
 }

@@ -209,7 +209,8 @@ impl Connection {
         }
         self.discard_space(SpaceId::Handshake);
         self.recovery.on_confirmed(cx.now);
-        self.path.mtu.enable();
+        self.remote_cids.tell_again();
+        self.path.mtu.enable(cx.now);
         self.idle_reset_at = None;
         self.reset_idle(cx.now);
     }

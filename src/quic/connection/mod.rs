@@ -12,6 +12,7 @@ mod handshake;
 mod keys;
 mod notify;
 mod packet;
+mod path;
 mod receive;
 mod sent;
 mod timers;
@@ -28,7 +29,7 @@ use crate::crypto::{self, DirectionKeys, Keys};
 use crate::mem::prefetch_line;
 use crate::quic::cid::{IdMaker, LocalCids, RemoteCids};
 use crate::quic::config::TransportConfig;
-use crate::quic::endpoint::Armed;
+use crate::quic::endpoint::{Armed, Route};
 use crate::quic::event::{ConnId, Event};
 use crate::quic::flow::{RecvCredit, SendCredit};
 use crate::quic::memory::{Account, Memory};
@@ -44,6 +45,7 @@ use crate::wire::quic::{ConnectionId, varint};
 pub use api::{Conn, OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
 use closing::State;
 use keys::OneRtt;
+pub use path::TooBig;
 pub use receive::RxMeta;
 use sent::{FrameLists, SentFrame, SentFrames};
 pub use transmit::Transmit;
@@ -153,6 +155,8 @@ pub(crate) struct Connection {
     remote_cids: RemoteCids,
     /// The peer's reset token as the endpoint knows it.
     reset_token: Option<[u8; 16]>,
+    /// Where packets go to, as the endpoint knows it.
+    route: Option<Route>,
     streams: Streams,
     send_credit: SendCredit,
     recv_credit: RecvCredit,
@@ -174,6 +178,9 @@ pub(crate) struct Connection {
     /// Largest 1-RTT packet that the ACKs of this datagram covered, for the keys to know.
     key_ack: Option<u64>,
 
+    /// When its deadlines were last acted on: by then, none of them may be left.
+    #[cfg(debug_assertions)]
+    pub(crate) timed_out_at: Option<Instant>,
     /// What the endpoint's timer wheel holds for this connection.
     pub(crate) armed: Armed,
     /// It is in the endpoint's transmit queue.
@@ -235,6 +242,7 @@ impl Connection {
             local_cids: LocalCids::new(),
             remote_cids: RemoteCids::new(birth.remote_cid),
             reset_token: None,
+            route: None,
             streams: Streams::new(birth.side, windows, config.max_streams_bidi, config.max_streams_uni),
             send_credit: SendCredit::new(0),
             recv_credit: RecvCredit::new(birth.max_data),
@@ -249,6 +257,8 @@ impl Connection {
             bare_packets: 0,
             stats: ConnStats::default(),
             key_ack: None,
+            #[cfg(debug_assertions)]
+            timed_out_at: None,
             armed: Armed::default(),
             queued: false,
             has_events: false,

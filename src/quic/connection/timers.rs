@@ -5,11 +5,9 @@ use crate::quic::connection::{Connection, Cx};
 use crate::quic::event::CloseReason;
 use crate::quic::recovery::{SpaceId, TimeoutAction};
 
-/// Probe timeouts in a row after which the path is suspected to swallow large datagrams.
-const BLACK_HOLE_PTOS: u32 = 3;
-
 impl Connection {
-    /// When [`Connection::handle_timeout`] has to be called.
+    /// When [`Connection::handle_timeout`] has to be called. Once that is done and there is nothing to send, this is in the
+    /// future: a deadline that stayed in the past would cost every turn a look at the connection.
     pub(crate) fn next_timeout(&self) -> Instant {
         if !self.is_active() {
             return self.close_deadline().unwrap_or(Instant::MAX);
@@ -26,9 +24,12 @@ impl Connection {
         for at in deadlines.into_iter().flatten() {
             next = next.min(at);
         }
-        for space in &self.spaces {
-            if let Some(at) = space.acks.deadline() {
-                next = next.min(at);
+        // What may not be sent waits for a packet of the client, not for a time.
+        if !self.at_amplification_limit() {
+            for space in &self.spaces {
+                if let Some(at) = space.acks.deadline() {
+                    next = next.min(at);
+                }
             }
         }
         next
@@ -74,9 +75,6 @@ impl Connection {
         self.apply_lost(cx);
         if let TimeoutAction::Probe { space, count } = action {
             self.space(space).probes = count;
-            if space == SpaceId::Data && self.recovery.pto_count() >= BLACK_HOLE_PTOS && self.path.mtu.on_black_hole() {
-                self.recovery.set_max_datagram(self.path.mtu.current());
-            }
             // A client that waits for the server's address validation probes with what it has (RFC 9002 §6.2.2.1).
             if self.spaces[SpaceId::Handshake.index()].keys.is_some() && space == SpaceId::Initial {
                 self.space(SpaceId::Handshake).probes = 1;

@@ -97,12 +97,12 @@ impl Connection {
         }
         let len = self.build_whatever_is_due(cx, slot)?;
         // To find out is worth it if more packets follow.
-        self.steady = self.streams.wants_to_send() && self.is_steady();
+        self.steady = self.streams.wants_to_send() && self.is_steady(cx.now);
         Some(len)
     }
 
     /// Whether stream data is all that is to be sent.
-    fn is_steady(&self) -> bool {
+    fn is_steady(&self, now: Instant) -> bool {
         let quiet = |space: SpaceId| {
             let space = &self.spaces[space.index()];
             space.acks.deadline().is_none() && space.probes == 0 && !space.crypto_tx.has_pending()
@@ -110,7 +110,7 @@ impl Connection {
         self.confirmed
             && self.data_pending()
             && !self.at_amplification_limit()
-            && self.path.mtu.probe_due().is_none()
+            && self.path.mtu.probe_due(now).is_none()
             && SpaceId::ALL.into_iter().all(quiet)
             && !self.control_pending()
     }
@@ -127,13 +127,14 @@ impl Connection {
     }
 
     fn build_whatever_is_due(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
-        if let Some(size) = self.path.mtu.probe_due()
+        if let Some(size) = self.path.mtu.probe_due(cx.now)
             && let Some(len) = self.build_mtu_probe(cx, slot, usize::from(size))
         {
             return Some(len);
         }
         let mtu = usize::from(self.path.mtu.current());
         if self.at_amplification_limit() {
+            self.pacing_until = None;
             return None;
         }
         let max = slot.len().min(mtu);
@@ -162,7 +163,13 @@ impl Connection {
                 continue;
             }
             let pad_to = if pad && i == last { usize::from(MIN_MTU) } else { 0 };
-            let carry = if blocked && self.space(space).probes == 0 { Carry::Acks } else { Carry::All };
+            let carry = match self.space(space).probes {
+                // Of two probes, the second is a PING. Whatever may keep the first from being acknowledged, its size
+                // (RFC 8899 §4.3) or a peer that has no memory for its data: this one tells what became of it.
+                1 if space == SpaceId::Data => Carry::Acks,
+                0 if blocked => Carry::Acks,
+                _ => Carry::All,
+            };
             let expand_to = usize::from(MIN_MTU).saturating_sub(pos);
             let fill = Fill { carry, pad_to: pad_to.saturating_sub(pos), expand_to };
             pos += self.build_packet(cx, space, &mut slot[pos..end], fill).unwrap_or(0);
@@ -177,7 +184,7 @@ impl Connection {
     fn note_idle(&mut self, permit: Permit) {
         let more = self.has_data();
         match permit {
-            Permit::PacedUntil(at) if more => self.pacing_until = Some(at),
+            Permit::PacedUntil(at) if more || self.control_waits() => self.pacing_until = Some(at),
             _ => self.pacing_until = None,
         }
         self.recovery.set_app_limited(!more);
@@ -224,6 +231,11 @@ impl Connection {
         space.crypto_tx.has_pending() || (id == SpaceId::Data && (self.control_pending() || self.data_pending()))
     }
 
+    /// Whether control frames of the Data space are waiting, and there are keys for them.
+    fn control_waits(&self) -> bool {
+        self.one_rtt.is_some() && self.complete && self.control_pending()
+    }
+
     /// Whether control frames of the Data space are waiting.
     fn control_pending(&self) -> bool {
         self.handshake_done_due
@@ -255,11 +267,12 @@ impl Connection {
         }
         let mut builder = self.start_packet(cx, space, pn, slot)?;
         self.fill_packet(cx, space, &mut builder, fill);
-        if builder.is_empty() && fill.pad_to == 0 {
+        let probing = self.space(space).probes > 0;
+        // A probe without anything to say is a PING (RFC 9002 §6.2.4).
+        if builder.is_empty() && fill.pad_to == 0 && !probing {
             cx.scratch.building = builder.frames;
             return None;
         }
-        let probing = self.space(space).probes > 0;
         let bare = !builder.eliciting && space == SpaceId::Data;
         self.bare_packets = if bare { self.bare_packets + 1 } else { 0 };
         if (probing && !builder.eliciting) || builder.is_empty() || self.bare_packets >= MAX_BARE {
@@ -374,7 +387,7 @@ impl Connection {
         let mut frames = std::mem::take(&mut cx.scratch.repeating);
         frames.extend(packet.frames.iter());
         for frame in frames.drain(..) {
-            self.frame_lost(space, pn, frame);
+            self.frame_lost(cx.now, space, pn, frame);
         }
         cx.scratch.repeating = frames;
     }
@@ -599,17 +612,18 @@ impl Connection {
         let close = self.close_due()?;
         let mtu = usize::from(self.path.mtu.current());
         let max = slot.len().min(mtu).min(usize::try_from(self.path.budget()).unwrap_or(usize::MAX));
-        if max < COALESCE_ROOM * 3 {
-            return None;
-        }
-        self.close_sent();
         let mut pos = 0;
         for space in SpaceId::ALL.into_iter().filter(|space| self.closes_in(*space)).collect::<ArrayVec<_, 3>>() {
             let pad = !self.closes_above(space) && self.side == Side::Client && self.closes_in(SpaceId::Initial);
             let pad_to = if pad { usize::from(MIN_MTU).min(max).saturating_sub(pos) } else { 0 };
             pos += self.close_packet(cx, space, &close, &mut slot[pos..max], pad_to).unwrap_or(0);
         }
-        (pos > 0).then_some(pos)
+        if pos == 0 {
+            // It stays due: the next packet of the client makes room.
+            return None;
+        }
+        self.close_sent();
+        Some(pos)
     }
 
     /// Whether the close goes into a packet of `space`: its keys are there, and the peer may have no later ones.

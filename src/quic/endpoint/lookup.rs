@@ -17,7 +17,13 @@ const KEEP: Duration = Duration::from_secs(3);
 
 /// Hashes what strangers choose under a secret, so that nobody can choose it to collide.
 #[derive(Clone, Debug)]
-struct SecretHash(u64, u64);
+pub(super) struct SecretHash(u64, u64);
+
+impl SecretHash {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self(rng.next_u64(), rng.next_u64())
+    }
+}
 
 impl std::hash::BuildHasher for SecretHash {
     type Hasher = SipHasher13;
@@ -57,7 +63,7 @@ pub(super) struct Lookup {
 
 impl Lookup {
     pub(super) fn new(rng: &mut Rng) -> Self {
-        let hash = SecretHash(rng.next_u64(), rng.next_u64());
+        let hash = SecretHash::new(rng);
         Self {
             recent: Box::new([Default::default(); RECENT]),
             initial: HashMap::with_hasher(hash.clone()),

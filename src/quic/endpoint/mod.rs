@@ -4,6 +4,7 @@ mod accept;
 mod armed;
 mod lookup;
 mod reset;
+mod routes;
 mod table;
 
 use std::collections::VecDeque;
@@ -20,7 +21,7 @@ use crate::crypto::HEAD_AT;
 use crate::mem::{BufPool, prefetch_object};
 use crate::quic::cid::{IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
-use crate::quic::connection::{Birth, Conn, Connection, Cx, RxMeta, Scratch, Transmit};
+use crate::quic::connection::{Birth, Conn, Connection, Cx, RxMeta, Scratch, TooBig, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::memory::Memory;
 use crate::quic::stats::{Drop, EndpointStats};
@@ -30,6 +31,8 @@ use crate::wire::quic::{ConnectionId, QUIC_V1, varint};
 
 pub(crate) use armed::Armed;
 use lookup::{Known, Lookup};
+pub(crate) use routes::Route;
+use routes::Routes;
 use table::Table;
 
 /// Largest UDP payload, bytes.
@@ -83,6 +86,7 @@ pub struct Endpoint {
     ids: IdMaker,
     table: Table,
     lookup: Lookup,
+    routes: Routes,
     /// Server handshakes in flight.
     handshakes: usize,
     wheel: TimerWheel<(ConnId, Instant)>,
@@ -120,6 +124,7 @@ impl Endpoint {
         let mut rng = Rng::from_seed(config.seed);
         let ids = IdMaker::new(&config);
         let lookup = Lookup::new(&mut rng);
+        let routes = Routes::new(&mut rng);
         Self {
             resets: Limit::new(config.reset_rate, Instant::ZERO),
             server,
@@ -129,6 +134,7 @@ impl Endpoint {
             table: Table::new(ids.last_generation()),
             ids,
             lookup,
+            routes,
             handshakes: 0,
             wheel: TimerWheel::new(Instant::ZERO),
             transmit: VecDeque::new(),
@@ -245,7 +251,7 @@ impl Endpoint {
         let conn = self.table.get(known.id).filter(|conn| conn.accepts_sequence(known.sequence, now));
         let Some(conn) = conn else { return false };
         conn.handle_short_datagram(&mut cx, meta, data, &mut self.scratch);
-        announce_tokens(conn, known.id, &mut self.lookup);
+        announce_ids(conn, known.id, &mut self.lookup, &mut self.routes);
         enqueue(conn, known.id, &mut self.transmit, &mut self.with_events);
         true
     }
@@ -295,7 +301,7 @@ impl Endpoint {
                 let was_handshaking = conn.is_handshaking();
                 conn.handle_datagram(&mut cx, meta, parsed, data, &mut self.scratch);
                 let over = was_handshaking && !conn.is_handshaking();
-                announce_tokens(conn, id, &mut self.lookup);
+                announce_ids(conn, id, &mut self.lookup, &mut self.routes);
                 if over {
                     self.handshake_over(now, id);
                 }
@@ -336,6 +342,10 @@ impl Endpoint {
             }
             if conn.next_timeout() <= now {
                 conn.handle_timeout(&mut cx);
+                #[cfg(debug_assertions)]
+                {
+                    conn.timed_out_at = Some(now);
+                }
                 self.touch(id);
             } else {
                 self.rearm(id);
@@ -385,14 +395,20 @@ impl Endpoint {
             }
             self.turn = 0;
             self.transmit.pop_front();
-            self.settle(id);
+            self.settle(now, id);
         }
         None
     }
 
     /// A connection has nothing more to send: arms its timer, or forgets it when it is over.
-    fn settle(&mut self, id: ConnId) {
+    fn settle(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.table.get(id) else { return };
+        #[cfg(debug_assertions)]
+        assert!(
+            conn.timed_out_at != Some(now) || conn.next_timeout() > now,
+            "the deadline {:?} is met again and again: {conn:?}",
+            conn.next_timeout()
+        );
         note_news(conn, id, &mut self.with_events);
         if conn.is_dead() && !conn.has_news() {
             self.remove(id);
@@ -405,6 +421,7 @@ impl Endpoint {
     fn remove(&mut self, id: ConnId) {
         let Some(conn) = self.table.remove(id) else { return };
         self.lookup.replace_token(id, conn.remote(), conn.reset_token(), None);
+        self.routes.remove(id, conn.route());
         if conn.side() == Side::Server && conn.is_handshaking() {
             self.lookup.retire_initial(self.now, *conn.original_dcid(), conn.remote());
             self.handshakes -= 1;
@@ -482,11 +499,18 @@ impl Endpoint {
         std::iter::from_fn(move || self.poll_event())
     }
 
-    /// The path to `remote` carries no UDP payload above `max` bytes (ICMP packet too big, RFC 9000 §14.2.1).
-    pub fn limit_mtu(&mut self, local: SocketAddr, remote: SocketAddr, max: u16) {
-        for conn in self.table.iter_mut().filter(|conn| conn.is_on_path(local, remote)) {
-            conn.limit_mtu(max);
-        }
+    /// A router could not forward a datagram of ours. That is a hint to probe the path (RFC 8899 §4.6, RFC 9000 §14.2.1), if
+    /// it quotes a packet that a connection can have sent: nobody but who has seen one knows the peer's connection ID. What
+    /// it costs does not depend on how many connections there are.
+    pub fn packet_too_big(&mut self, now: Instant, news: &TooBig<'_>) {
+        let found = self.routes.find(news.local, news.remote, news.quoted);
+        let heeded = found.and_then(|id| Some((id, self.table.get(id)?))).filter(|(_, conn)| conn.can_have_sent(news));
+        let Some((id, conn)) = heeded else {
+            self.stats.too_big_ignored += 1;
+            return;
+        };
+        conn.on_too_big(now, news.max);
+        self.touch(id);
     }
 
     /// Counters since the start.
@@ -526,10 +550,12 @@ fn note_news(conn: &mut Connection, id: ConnId, with_events: &mut VecDeque<ConnI
     }
 }
 
-/// A reset token that counts since the last look is made known.
-fn announce_tokens(conn: &mut Connection, id: ConnId, lookup: &mut Lookup) {
+/// The reset token that counts and the connection ID that packets go to, if they have changed since the last look, are made
+/// known.
+fn announce_ids(conn: &mut Connection, id: ConnId, lookup: &mut Lookup, routes: &mut Routes) {
     if let Some((old, new)) = conn.take_token_news() {
         lookup.replace_token(id, conn.remote(), old, new);
+        conn.update_route(|old, cid, local, remote| routes.replace(id, old, cid, local, remote));
     }
 }
 

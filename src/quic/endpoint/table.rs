@@ -109,14 +109,6 @@ impl Table {
         }
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
-        self.slots.iter_mut().filter_map(|slot| {
-            let conn = slot.conn.as_deref_mut()?;
-            conn.steady = false;
-            Some(conn)
-        })
-    }
-
     pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
         let full = self.slots.iter().enumerate().filter(|(_, slot)| slot.conn.is_some());
         full.map(|(index, slot)| ConnId::new(index as u32, slot.generation))

@@ -1,0 +1,122 @@
+//! Finding the connection that a quoted packet of ours belongs to, by the connection ID of the peer's in it.
+//!
+//! Routers tell what they could not forward by quoting its first bytes. Of a packet with a short header, these are the
+//! peer's connection ID and what only its sender and its way know. The peer chose the ID and its length, which the packet
+//! does not tell: the lengths that are in use are tried, of which there are 21 at the most, however many connections there
+//! are.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+
+use crate::base::rng::Rng;
+use crate::quic::endpoint::lookup::SecretHash;
+use crate::quic::event::ConnId;
+use crate::wire::quic::ConnectionId;
+
+/// Longest connection ID, bytes (RFC 9000 §17.2).
+const MAX_CID: usize = 20;
+
+/// Where a connection's packets go to, as they are found by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    key: u64,
+    cid_len: u8,
+}
+
+/// Connections by where their packets go to. It holds no more than a hash for each: a hit is to be checked.
+#[derive(Debug)]
+pub(super) struct Routes {
+    hash: SecretHash,
+    conns: HashMap<u64, ConnId, SecretHash>,
+    /// Connections by the length of the ID.
+    lengths: [u32; MAX_CID + 1],
+}
+
+impl Routes {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        let hash = SecretHash::new(rng);
+        Self { conns: HashMap::with_hasher(hash.clone()), hash, lengths: [0; MAX_CID + 1] }
+    }
+
+    fn key(&self, cid: &[u8], local: SocketAddr, remote: SocketAddr) -> u64 {
+        // Who has no IDs tells connections apart by both addresses.
+        self.hash.hash_one((cid, remote, cid.is_empty().then_some(local)))
+    }
+
+    /// Packets of `id` have `cid` and go from `local` to `remote` from now on; they were known by `old`.
+    pub(super) fn replace(
+        &mut self,
+        id: ConnId,
+        old: Option<Route>,
+        cid: &ConnectionId,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Route {
+        let new = Route { key: self.key(cid, local, remote), cid_len: cid.len() as u8 };
+        if old != Some(new) {
+            self.remove(id, old);
+            self.lengths[cid.len()] += 1;
+            self.conns.insert(new.key, id);
+        }
+        new
+    }
+
+    /// The connection `id` is gone.
+    pub(super) fn remove(&mut self, id: ConnId, route: Option<Route>) {
+        let Some(route) = route else { return };
+        self.lengths[usize::from(route.cid_len)] -= 1;
+        if self.conns.get(&route.key) == Some(&id) {
+            self.conns.remove(&route.key);
+        }
+    }
+
+    /// Whose packet with a short header, sent from `local` to `remote`, begins with `packet`.
+    pub(super) fn find(&self, local: SocketAddr, remote: SocketAddr, packet: &[u8]) -> Option<ConnId> {
+        let (first, rest) = packet.split_first()?;
+        if first & 0x80 != 0 {
+            return None;
+        }
+        let lengths = self.lengths.iter().enumerate().rev().filter(|(_, conns)| **conns > 0).map(|(len, _)| len);
+        // An ID of no length fits everything: it comes last.
+        let cids = lengths.filter_map(|len| rest.get(..len));
+        cids.filter_map(|cid| self.conns.get(&self.key(cid, local, remote)).copied()).next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_find_their_connection_whatever_the_length_of_their_id() {
+        let mut routes = Routes::new(&mut Rng::from_u64(1));
+        let [local, remote, other] = [1u16, 2, 3].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
+        let cid = |byte: u8, len: usize| ConnectionId::new(&vec![byte; len]).unwrap();
+        let packet = |cid: &ConnectionId| [&[0x41][..], cid, &[9, 9, 9]].concat();
+        let id = |n| ConnId::new(n, 0);
+        let mut known = Vec::new();
+        for len in [0usize, 1, 8, 8, 20] {
+            let n = known.len() as u32;
+            let cid = cid(0x70 + n as u8, len);
+            known.push((id(n), cid, routes.replace(id(n), None, &cid, local, remote)));
+        }
+        for (id, cid, _) in &known {
+            assert_eq!(routes.find(local, remote, &packet(cid)), Some(*id));
+            assert_eq!(routes.find(local, other, &packet(cid)), None);
+            assert_eq!(routes.find(other, remote, &packet(cid)).is_some(), !cid.is_empty());
+            assert_eq!(routes.find(local, remote, &[0xc1; 30]), None, "long headers are not looked at");
+        }
+        routes.remove(known[0].0, Some(known[0].2));
+        assert_eq!(routes.find(local, remote, &packet(&known[2].1)), Some(known[2].0));
+        assert_eq!(routes.find(local, remote, &packet(&known[2].1)[..5]), None, "cut off");
+        let moved = routes.replace(id(2), Some(known[2].2), &cid(0x33, 5), local, remote);
+        assert_eq!(routes.find(local, remote, &packet(&known[2].1)), None);
+        assert_eq!(routes.find(local, remote, &packet(&cid(0x33, 5))), Some(id(2)));
+        assert_eq!(routes.replace(id(2), Some(moved), &cid(0x33, 5), local, remote), moved);
+        for (id, _, route) in known.iter().filter(|(id, ..)| *id != known[0].0) {
+            routes.remove(*id, Some(if *id == ConnId::new(2, 0) { moved } else { *route }));
+        }
+        assert!(routes.conns.is_empty() && routes.lengths == [0; MAX_CID + 1]);
+    }
+}
