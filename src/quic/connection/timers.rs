@@ -70,8 +70,16 @@ impl Connection {
         if self.recovery.next_timeout(&context).is_none_or(|at| at > cx.now) {
             return;
         }
-        let lost = &mut cx.scratch.lost;
-        let action = self.recovery.on_timeout(cx.now, &context, |space, pn, frames| lost.push((space, pn, frames)));
+        // Losses by time, of a space after the other; when those are out, the probe timeout may have passed as well.
+        let mut action = TimeoutAction::None;
+        for _ in 0..=SpaceId::ALL.len() {
+            let lost = &mut cx.scratch.lost;
+            action = self.recovery.on_timeout(cx.now, &context, |space, pn, frames| lost.push((space, pn, frames)));
+            let next = self.recovery.next_timeout(&context);
+            if action != TimeoutAction::None || next.is_none_or(|at| at > cx.now) {
+                break;
+            }
+        }
         self.apply_lost(cx);
         if let TimeoutAction::Probe { space, count } = action {
             self.space(space).probes = count;
