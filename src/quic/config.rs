@@ -95,6 +95,9 @@ pub struct TransportConfig {
     pub ack_frequency: u32,
     /// Largest UDP payload to use once the path has been probed to carry it (bytes, at least 1200).
     pub max_udp_payload: u16,
+    /// Packets that are sealed with one key before it is updated, if its cipher does not want it earlier: with AES-GCM
+    /// after 2^22 (RFC 9001 §6.6).
+    pub packets_per_key: u64,
     /// Send a PING when nothing was sent for this long.
     pub keep_alive: Option<Duration>,
     /// Buffers for peer-opened streams.
@@ -120,6 +123,7 @@ impl Default for TransportConfig {
             max_ack_delay: Duration::from_millis(25),
             ack_frequency: 2,
             max_udp_payload: 1472,
+            packets_per_key: u64::MAX,
             keep_alive: None,
             provider: None,
         }

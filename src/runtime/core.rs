@@ -167,7 +167,7 @@ impl<D: Datapath, A: App> Core<D, A> {
     }
 
     fn is_over(&self) -> bool {
-        self.app.is_done() && self.endpoint.connection_count() == 0
+        self.app.is_done() && self.endpoint.connection_count() == self.endpoint.draining_count()
     }
 
     /// A client that starts before its link is up would lose its first packets. A server's link comes

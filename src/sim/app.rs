@@ -186,7 +186,7 @@ impl App {
             Event::StreamsAvailable { .. } => self.open(&mut conn),
             Event::StreamOpened { id } => self.on_opened(&mut conn, id),
             Event::Readable { id } => self.read(&mut conn, id),
-            Event::Progress { id, contiguous } => self.on_progress(now, &mut conn, id, contiguous),
+            Event::Progress { id, contiguous } => self.on_progress(&mut conn, id, contiguous),
             Event::Buffer { id, buf, offset, valid } => self.on_buffer(id, &buf, offset, valid),
             Event::Finished { id, size, placement } => self.on_finished(id, size, &placement),
             Event::Reset { id, code, size } => self.on_reset(id, code, size),
@@ -373,7 +373,7 @@ impl App {
         Ok(())
     }
 
-    fn on_progress(&mut self, now: Instant, conn: &mut Conn<'_>, id: StreamId, contiguous: u64) -> Result<(), Failure> {
+    fn on_progress(&mut self, conn: &mut Conn<'_>, id: StreamId, contiguous: u64) -> Result<(), Failure> {
         let incoming = self.incoming.get_mut(&id).ok_or("progress, but we receive nothing there")?;
         ensure!(!incoming.flow.whole, "stream {id}: progress although it was to be told at the end");
         ensure!(contiguous > incoming.progress, "stream {id}: no progress at {contiguous}: {incoming:?}");
@@ -384,7 +384,7 @@ impl App {
             let _ = conn.stop_sending(id, 7);
         }
         if self.plan.key_updates && self.side == Side::Client {
-            conn.update_keys(now);
+            conn.update_keys();
         }
         Ok(())
     }

@@ -36,6 +36,10 @@ const KEY: &str = include_str!("key.pem");
 /// No run takes longer, in simulated time.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
+/// Closes that have to be lost before a peer may hear of the end by a stateless reset: the first, and at least one answer
+/// to its probes.
+const MIN_CLOSES_LOST: u64 = 2;
+
 /// Nor more turns of the world.
 const TURN_LIMIT: u64 = 3_000_000;
 
@@ -71,6 +75,8 @@ struct World {
     turns: u64,
     ended: bool,
     crashed: bool,
+    /// Datagrams that were lost or damaged after their sender, client or server, had closed.
+    closes_lost: [u64; 2],
 }
 
 static SERVER_TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
@@ -112,6 +118,7 @@ fn transport(plan: &Plan, app: &App) -> Arc<TransportConfig> {
         handshake_timeout: Duration::from_secs(200),
         max_idle_timeout: Duration::from_secs(120),
         max_ack_delay: Duration::from_millis(25),
+        packets_per_key: plan.packets_per_key,
         provider: app.provider(),
         ..TransportConfig::default()
     })
@@ -145,6 +152,7 @@ impl World {
             turns: 0,
             ended: false,
             crashed: false,
+            closes_lost: [0; 2],
             plan,
         }
     }
@@ -178,7 +186,11 @@ impl World {
                     return Err(format!("datagram for {}", transmit.remote));
                 }
                 (self.now.as_nanos(), index, transmit.len).hash(&mut self.trace);
+                let before = self.network.stats;
                 self.network.send(self.now, to, &self.slot[..transmit.len]);
+                let after = self.network.stats;
+                let unread = after.lost - before.lost + after.corrupted - before.corrupted;
+                self.closes_lost[index] += if host.app.closed.is_some() { unread } else { 0 };
                 busy = true;
             }
             if !busy {
@@ -322,10 +334,18 @@ impl World {
                 *code == 0x0c && matches!(self.plan.ending, Ending::Early(..) | Ending::AtTurn(..))
             }
             CloseReason::IdleTimeout | CloseReason::HandshakeTimeout => self.may_time_out(),
-            CloseReason::StatelessReset | CloseReason::Shutdown => self.crashed,
+            CloseReason::Shutdown => self.crashed,
+            CloseReason::StatelessReset => self.crashed || self.may_be_unheard(host.side.peer()),
             _ => false,
         };
         if expected { Ok(()) } else { Err(format!("{:?} ended by {reason:?}", host.side)) }
+    }
+
+    /// Whether all that `side` could say about its close may have been lost: who is still asked when its closing is over
+    /// answers with a stateless reset (RFC 9000 §10.2).
+    fn may_be_unheard(&self, side: Side) -> bool {
+        let closed = matches!(self.app(side).closed, Some(CloseReason::Local { .. }));
+        closed && self.closes_lost[usize::from(side == Side::Server)] >= MIN_CLOSES_LOST
     }
 
     /// The other side's close may be lost for good, too.

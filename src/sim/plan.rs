@@ -84,6 +84,8 @@ pub struct Plan {
     pub congestion: CongestionAlgorithm,
     /// The client updates keys when it hears of progress.
     pub key_updates: bool,
+    /// Packets that either side seals with a key before it updates it.
+    pub packets_per_key: u64,
     /// The ending.
     pub ending: Ending,
 }
@@ -155,7 +157,7 @@ impl Plan {
             3 => Ending::Crash(side, when),
             _ => Ending::AllDone,
         };
-        Self {
+        let mut plan = Self {
             seed,
             link,
             streams,
@@ -165,8 +167,14 @@ impl Plan {
             window,
             congestion: if rng.chance(500) { CongestionAlgorithm::Cubic } else { CongestionAlgorithm::NewReno },
             key_updates: rng.chance(300),
+            packets_per_key: u64::MAX,
             ending,
+        };
+        // Whatever is drawn for later features comes last: the same seed remains the same play but for them.
+        if rng.chance(200) {
+            plan.packets_per_key = 1 + size(rng, 8);
         }
+        plan
     }
 
     fn list(&self, opener: Side, dir: Dir) -> &[StreamPlan] {

@@ -32,6 +32,7 @@ fn plan(seed: u64, bad: bool) -> Plan {
         window: 0,
         congestion: CongestionAlgorithm::Cubic,
         key_updates: false,
+        packets_per_key: u64::MAX,
         ending: Ending::AllDone,
     }
 }

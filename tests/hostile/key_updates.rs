@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use gannet::quic::CloseReason;
+use gannet::base::Side;
+use gannet::quic::{CloseReason, Dir, SendData};
 use gannet::wire::quic::TransportError;
+use gannet::wire::quic::frame::Frame;
 
-use super::peer::{Close, DATA, Peer};
+use super::peer::{Close, DATA, Peer, Shape, frames};
 use super::world::{Host, against_client, against_server, small};
 
 const PING: [u8; 1] = [0x01];
@@ -50,5 +52,152 @@ fn updates_that_wait_for_their_acknowledgement_are_taken() {
         }
         let id = host.conn.unwrap();
         assert_eq!(host.endpoint.conn(id).unwrap().stats().key_updates, 5);
+    }
+}
+
+/// Updates the host's keys; what it says at once because of that.
+fn update(host: &mut Host) -> Vec<Vec<u8>> {
+    let id = host.conn.unwrap();
+    assert!(host.endpoint.conn(id).unwrap().update_keys());
+    assert!(!host.endpoint.conn(id).unwrap().update_keys(), "one at a time");
+    host.run().into_iter().map(|(_, datagram)| datagram).collect()
+}
+
+/// Lets the host have an acknowledgement of its 1-RTT packets, without which it may not update.
+fn confirm(host: &mut Host, peer: &mut Peer) {
+    if host.side == Side::Client {
+        host.receive(peer.packet(DATA, &frames(&[Frame::HandshakeDone])));
+        wait(host, peer, 0);
+    }
+    let ack = peer.ack(DATA);
+    host.receive(peer.packet(DATA, &ack));
+    wait(host, peer, 0);
+}
+
+fn read(host: &Host) -> u64 {
+    host.endpoint.stats().rx_packets
+}
+
+/// "An endpoint MUST retain old keys until it has successfully unprotected a packet sent using the new keys" (§6.1): they
+/// went three probe timeouts after the update had begun, and with them all that the peer sent, who knew nothing of it.
+#[test]
+fn a_peer_that_has_not_heard_of_an_update_is_still_read() {
+    for (mut host, mut peer) in worlds() {
+        confirm(&mut host, &mut peer);
+        // Nobody gets what it says meanwhile.
+        let lost = update(&mut host);
+        assert!(!lost.is_empty());
+        for millis in [10, 500, 2500, 5000, 10_000] {
+            host.wait(Duration::from_millis(millis));
+            let before = read(&host);
+            host.receive(peer.packet(DATA, &PING));
+            assert_eq!(read(&host), before + 1, "{millis} ms later");
+        }
+        assert_eq!(host.closed(), None);
+        // Now it hears of it, and answers with the new keys.
+        peer.update_keys();
+        let said: Vec<_> = host.wait(Duration::from_millis(100));
+        assert!(!said.is_empty());
+        said.iter().for_each(|(_, datagram)| peer.receive(datagram));
+        let ack = peer.ack(DATA);
+        let late = peer.shaped(DATA, &PING, Shape { old_key: true, ..Shape::default() });
+        let later = peer.shaped(DATA, &PING, Shape { old_key: true, ..Shape::default() });
+        host.receive(peer.packet(DATA, &ack));
+        let before = read(&host);
+        host.receive(late);
+        assert_eq!(read(&host), before + 1, "what is late can be read for a while");
+        host.wait(Duration::from_millis(1000));
+        let before = read(&host);
+        host.receive(later);
+        assert_eq!(read(&host), before, "but not for ever (§6.5)");
+        assert!(!update(&mut host).is_empty(), "the next update");
+    }
+}
+
+/// An update that the peer hears nothing of can never be confirmed: a quiet connection has to say something.
+#[test]
+fn an_update_of_a_quiet_connection_is_told_at_once() {
+    for (mut host, mut peer) in worlds() {
+        confirm(&mut host, &mut peer);
+        for updates in 1..5 {
+            wait(&mut host, &mut peer, 2000);
+            let said = update(&mut host);
+            peer.update_keys();
+            let before = peer.packets;
+            said.iter().for_each(|datagram| peer.receive(datagram));
+            assert_eq!(peer.packets, before + 1);
+            let ack = peer.ack(DATA);
+            host.receive(peer.packet(DATA, &ack));
+            let id = host.conn.unwrap();
+            assert_eq!(host.endpoint.conn(id).unwrap().stats().key_updates, updates);
+            assert_eq!(host.closed(), None);
+        }
+    }
+}
+
+/// That packet is repeated like any other until it has arrived. A probe without anything to repeat was not sent at all.
+#[test]
+fn the_news_of_an_update_are_repeated() {
+    for (mut host, mut peer) in worlds() {
+        confirm(&mut host, &mut peer);
+        let lost = update(&mut host);
+        let again = host.wait(Duration::from_millis(500));
+        assert!(!lost.is_empty() && again.len() >= 3, "{} {}", lost.len(), again.len());
+        peer.update_keys();
+        again.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    }
+}
+
+/// Who has got a packet of the new phase has to use its keys for the acknowledgement (§6.1, §6.2).
+#[test]
+fn an_acknowledgement_of_new_keys_with_old_ones_ends_the_connection() {
+    for (mut host, mut peer) in worlds() {
+        confirm(&mut host, &mut peer);
+        let said = update(&mut host);
+        peer.update_keys();
+        said.iter().for_each(|datagram| peer.receive(datagram));
+        let ack = peer.ack(DATA);
+        host.receive(peer.shaped(DATA, &ack, Shape { old_key: true, ..Shape::default() }));
+        host.run();
+        assert_eq!(host.error(), Some(TransportError::KEY_UPDATE_ERROR));
+    }
+}
+
+/// Keys are updated after as many packets as was set, by themselves, and only as fast as they are confirmed.
+#[test]
+fn keys_are_updated_after_so_many_packets() {
+    let transport = || gannet::quic::TransportConfig { packets_per_key: 20, ..small() };
+    for (mut host, mut peer) in [against_server(transport()), against_client(transport())] {
+        let id = host.conn.unwrap();
+        let stream = host.endpoint.conn(id).unwrap().open(Dir::Uni).unwrap();
+        let updates = |host: &mut Host| host.endpoint.conn(id).unwrap().stats().key_updates;
+        // The peer goes along when it hears of a new phase.
+        let hear = |host: &mut Host, peer: &mut Peer, millis: u64| {
+            let before = updates(host);
+            let said = host.wait(Duration::from_millis(millis));
+            if updates(host) > before {
+                peer.update_keys();
+            }
+            said.iter().for_each(|(_, datagram)| peer.receive(datagram));
+        };
+        let send = |host: &mut Host, peer: &mut Peer, packets: u32| {
+            for _ in 0..packets {
+                host.endpoint.conn(id).unwrap().send(stream, SendData::Static(b"x"), false).unwrap();
+                hear(host, peer, 0);
+            }
+        };
+        send(&mut host, &mut peer, 100);
+        assert_eq!(updates(&mut host), 0, "nothing was acknowledged");
+        if host.side == Side::Client {
+            host.receive(peer.packet(DATA, &frames(&[Frame::HandshakeDone])));
+        }
+        for round in 1..4 {
+            let ack = peer.ack(DATA);
+            host.receive(peer.packet(DATA, &ack));
+            hear(&mut host, &mut peer, 500);
+            send(&mut host, &mut peer, 40);
+            assert_eq!(updates(&mut host), round);
+        }
+        assert_eq!(host.closed(), None);
     }
 }

@@ -2,11 +2,13 @@
 //! else, and what strangers send changes nothing.
 
 mod acks;
+mod closing;
 mod configs;
 mod credit;
 mod crypto_frames;
 mod flood;
 mod garbage;
+mod handshakes;
 mod identity;
 mod key_updates;
 mod live;

@@ -72,6 +72,8 @@ pub struct Shape {
     pub token: &'static [u8],
     /// Has this source ID instead of the peer's.
     pub scid: Option<ConnectionId>,
+    /// Is sealed with the 1-RTT key from before the last update.
+    pub old_key: bool,
     /// Has this version; the packet number follows the source ID then.
     pub version: Option<u32>,
 }
@@ -92,8 +94,9 @@ pub struct Peer {
     keys: [Option<Keys>; 3],
     secrets: Option<Secrets>,
     phase: bool,
-    /// Opens what the other end sent in the phase before.
+    /// Opens what the other end sent in the phase before, and seals what we did.
     previous: Option<Box<dyn PacketKey>>,
+    previous_local: Option<Box<dyn PacketKey>>,
     /// The next packet number of each space.
     pub pn: [u64; 3],
     largest: [Option<u64>; 3],
@@ -235,6 +238,7 @@ impl Peer {
             secrets: None,
             phase: false,
             previous: None,
+            previous_local: None,
             pn: [0; 3],
             largest: [None; 3],
             got: Default::default(),
@@ -304,7 +308,7 @@ impl Peer {
     pub fn update_keys(&mut self) {
         let next = self.secrets.as_mut().unwrap().next_packet_keys();
         let keys = self.keys[DATA].as_mut().unwrap();
-        keys.local.packet = next.local;
+        self.previous_local = Some(std::mem::replace(&mut keys.local.packet, next.local));
         self.previous = Some(std::mem::replace(&mut keys.remote.packet, next.remote));
         self.phase = !self.phase;
     }
@@ -346,7 +350,7 @@ impl Peer {
                     at.pn_offset
                 }
             }
-            _ => header::encode_short(&mut packet, &dcid, self.phase, pn, 4).unwrap(),
+            _ => header::encode_short(&mut packet, &dcid, self.phase != shape.old_key, pn, 4).unwrap(),
         };
         packet[0] |= shape.first;
         let start = pn_offset + 4;
@@ -354,7 +358,8 @@ impl Peer {
         packet.extend_from_slice(&payload);
         let keys = &self.keys[space].as_ref().expect("keys of that space").local;
         let (head, body) = packet.split_at_mut(start);
-        let tag = keys.packet.encrypt_in_place(pn, head, body).unwrap();
+        let old = self.previous_local.as_ref().filter(|_| shape.old_key && space == DATA);
+        let tag = old.unwrap_or(&keys.packet).encrypt_in_place(pn, head, body).unwrap();
         packet.extend_from_slice(tag.as_ref());
         let sample: [u8; 16] = packet[start..start + 16].try_into().unwrap();
         let (first, rest) = packet.split_first_mut().unwrap();

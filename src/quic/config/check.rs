@@ -94,6 +94,7 @@ impl TransportConfig {
         number("max_streams_uni", self.max_streams_uni, 0, MAX_STREAMS)?;
         number("max_udp_payload", self.max_udp_payload.into(), MIN_MTU.into(), MAX_UDP_PAYLOAD)?;
         number("send_budget", self.send_budget, 1, u64::MAX)?;
+        number("packets_per_key", self.packets_per_key, 1, u64::MAX)?;
         number("ack_frequency", self.ack_frequency.into(), 1, u32::MAX.into())?;
         // Shorter ones would be announced as 0, which means that there is none.
         if !self.max_idle_timeout.is_zero() {
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn what_cannot_work_is_named() {
         type Break = fn(&mut TransportConfig);
-        let broken: [(Break, &str); 22] = [
+        let broken: [(Break, &str); 23] = [
             (|c| c.max_data = u64::MAX, "max_data is 18446744073709551615; possible is 0 to 4611686018427387903"),
             (|c| c.stream_window_bidi_local = 1 << 62, "stream_window_bidi_local is "),
             (|c| c.stream_window_bidi_remote = u64::MAX, "stream_window_bidi_remote is "),
@@ -134,6 +135,7 @@ mod tests {
             (|c| c.max_udp_payload = u16::MAX, "max_udp_payload is 65535"),
             (|c| c.send_budget = 0, "send_budget is 0"),
             (|c| c.ack_frequency = 0, "ack_frequency is 0"),
+            (|c| c.packets_per_key = 0, "packets_per_key is 0"),
             (|c| c.max_idle_timeout = Duration::from_micros(500), "max_idle_timeout is 500µs; possible is 1ms to "),
             (|c| c.max_idle_timeout = Duration::MAX, "max_idle_timeout is "),
             (|c| c.handshake_timeout = Duration::ZERO, "handshake_timeout is 0ns"),

@@ -14,11 +14,6 @@ impl Connection {
     pub(super) fn apply_acked(&mut self, cx: &mut Cx<'_>, space: SpaceId) {
         let Scratch { acked, lists, .. } = cx.scratch;
         for (pn, frames) in acked.drain(..) {
-            if space == SpaceId::Data
-                && let Some(keys) = &mut self.one_rtt
-            {
-                keys.on_acked(pn);
-            }
             for frame in frames.iter() {
                 self.frame_acked(cx.now, space, pn, frame);
             }

@@ -110,7 +110,7 @@ pub struct ProvideError {
 /// One connection, for as long as the endpoint is borrowed.
 #[derive(Debug)]
 pub struct Conn<'a> {
-    conn: &'a mut Connection,
+    pub(super) conn: &'a mut Connection,
 }
 
 impl<'a> Conn<'a> {
@@ -462,8 +462,9 @@ impl<'a> Conn<'a> {
     }
 
     /// Updates the packet keys now, if the last update is confirmed (RFC 9001 §6.1). True if it was done.
-    pub fn update_keys(&mut self, now: Instant) -> bool {
-        self.conn.force_key_update(now)
+    /// The peer hears of it by a packet that goes out as soon as possible.
+    pub fn update_keys(&mut self) -> bool {
+        self.conn.is_active() && self.conn.update_keys()
     }
 }
 

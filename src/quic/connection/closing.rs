@@ -1,12 +1,21 @@
 //! Closing and draining (RFC 9000 §10).
 
-use crate::base::time::Instant;
+use crate::base::Side;
+use crate::base::time::{Duration, Instant};
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::event::{CloseReason, Event};
+use crate::quic::recovery::SpaceId;
 use crate::wire::quic::TransportError;
 
 /// Longest reason phrase that we send, in bytes.
 const MAX_REASON: usize = 128;
+
+/// How long closing and draining last, in probe timeouts (RFC 9000 §10.2).
+const PERIOD: u32 = 3;
+
+/// How long closing lasts at the most if the peer is still heard, in probe timeouts. Its probes come 1, 3 and 7 of them
+/// after the last that it sent: three times it can be told again.
+const LONGEST: u32 = 9;
 
 /// The CONNECTION_CLOSE that we send.
 #[derive(Clone, Debug)]
@@ -21,14 +30,8 @@ pub(crate) struct Close {
 #[derive(Debug)]
 pub(crate) enum State {
     Active,
-    /// We closed it; packets are answered with the close, ever more rarely (RFC 9000 §10.2.1).
-    Closing {
-        close: Box<Close>,
-        due: bool,
-        until: Instant,
-        received: u32,
-        answer_at: u32,
-    },
+    /// We closed it; packets are answered with the close (RFC 9000 §10.2.1).
+    Closing(Box<Closing>),
     /// The peer closed it; nothing is sent (RFC 9000 §10.2.2).
     Draining {
         until: Instant,
@@ -37,9 +40,54 @@ pub(crate) enum State {
     Dead,
 }
 
+/// A connection that we closed, until it may be forgotten.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    close: Close,
+    /// It has to be sent.
+    due: bool,
+    began: Instant,
+    until: Instant,
+    /// Probe timeout when it began.
+    pto: Duration,
+    received: u32,
+    /// Which packet is answered next, whenever it comes.
+    answer_at: u32,
+    /// When the last answer became due.
+    answered: Instant,
+}
+
+impl Closing {
+    fn new(now: Instant, close: Close, pto: Duration) -> Self {
+        let until = now + PERIOD * pto;
+        Self { close, due: true, began: now, until, pto, received: 0, answer_at: 1, answered: now }
+    }
+
+    /// A packet arrived: the 1st, 2nd, 4th, 8th, ... is answered, and each that comes when the peer has had time to read
+    /// the last answer, as probes do. Who does not know yet that all is over is heard until it should: its next probe takes
+    /// as long as it has taken to come to this one, and then some.
+    fn on_packet(&mut self, now: Instant) {
+        self.received = self.received.saturating_add(1);
+        if self.received >= self.answer_at {
+            self.answer_at = self.answer_at.saturating_mul(2);
+        } else if now.saturating_since(self.answered) < self.pto / 4 {
+            return;
+        }
+        self.due = true;
+        self.answered = now;
+        let wait = now.saturating_since(self.began) + PERIOD * self.pto;
+        self.until = self.until.max(now + wait).min(self.began + LONGEST * self.pto);
+    }
+}
+
 impl Connection {
     pub(crate) fn is_active(&self) -> bool {
         matches!(self.state, State::Active)
+    }
+
+    /// Whether there is nothing left to do but to ignore what still comes.
+    pub(crate) fn is_draining(&self) -> bool {
+        matches!(self.state, State::Draining { .. })
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -49,7 +97,8 @@ impl Connection {
     /// When closing or draining ends.
     pub(super) fn close_deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Closing { until, .. } | State::Draining { until } => Some(*until),
+            State::Closing(closing) => Some(closing.until),
+            State::Draining { until } => Some(*until),
             _ => None,
         }
     }
@@ -61,26 +110,39 @@ impl Connection {
     /// Whether closing has been going on; nothing but the close is sent.
     pub(super) fn close_due(&self) -> Option<Close> {
         match &self.state {
-            State::Closing { close, due: true, .. } => Some((**close).clone()),
+            State::Closing(closing) if closing.due => Some(closing.close.clone()),
             _ => None,
         }
     }
 
     pub(super) fn close_sent(&mut self) {
-        if let State::Closing { due, .. } = &mut self.state {
-            *due = false;
+        if let State::Closing(closing) = &mut self.state {
+            closing.due = false;
         }
     }
 
-    /// Another packet arrived while closing: answer the 1st, 2nd, 4th, 8th, ...
-    pub(super) fn on_packet_while_closing(&mut self) {
-        if let State::Closing { due, received, answer_at, .. } = &mut self.state {
-            *received += 1;
-            if *received >= *answer_at {
-                *answer_at = answer_at.saturating_mul(2);
-                *due = true;
-            }
+    /// Another packet arrived while closing.
+    pub(super) fn on_packet_while_closing(&mut self, now: Instant) {
+        if let State::Closing(closing) = &mut self.state {
+            closing.on_packet(now);
         }
+    }
+
+    /// The probe timeout that closing and draining go by. As long as no round-trip time was measured, it is that of one
+    /// that is not shorter: the time from our first packet to what the peer answered.
+    fn closing_pto(&self, now: Instant) -> Duration {
+        let pto = self.pto();
+        let answered = match self.side {
+            Side::Client => self.stats.rx_packets > 0,
+            // By a packet with keys that only our answer gave it.
+            Side::Server => self.spaces[SpaceId::Initial.index()].discarded,
+        };
+        if self.recovery.rtt().first_sample().is_some() || !answered {
+            return pto;
+        }
+        let rtt = now.saturating_since(self.born);
+        // As after a first sample (RFC 9002 §5.3, §6.2.1).
+        pto.min(rtt + (2 * rtt).max(Duration::from_millis(1)) + self.peer_max_ack_delay())
     }
 
     /// Gives everything back to the application: each buffer and memory exactly once, then `Closed`. Bytes of pooled
@@ -117,8 +179,7 @@ impl Connection {
         if !self.is_active() {
             return;
         }
-        let until = now + 3 * self.pto();
-        self.state = State::Closing { close: Box::new(close), due: true, until, received: 0, answer_at: 1 };
+        self.state = State::Closing(Box::new(Closing::new(now, close, self.closing_pto(now))));
         self.release(reason);
     }
 
@@ -143,7 +204,7 @@ impl Connection {
 
     /// The peer closed the connection.
     pub(super) fn on_peer_close(&mut self, cx: &Cx<'_>, reason: CloseReason) {
-        let until = cx.now + 3 * self.pto();
+        let until = cx.now + PERIOD * self.closing_pto(cx.now);
         let was_active = self.is_active();
         if !matches!(self.state, State::Dead) {
             self.state = State::Draining { until };
@@ -164,7 +225,7 @@ impl Connection {
     /// The peer has forgotten the connection (RFC 9000 §10.3.1).
     pub(crate) fn on_stateless_reset(&mut self, now: Instant) {
         if self.is_active() {
-            let until = now + 3 * self.pto();
+            let until = now + PERIOD * self.closing_pto(now);
             self.state = State::Draining { until };
             self.release(CloseReason::StatelessReset);
         }

@@ -99,7 +99,10 @@ impl Connection {
                     self.space(SpaceId::Handshake).keys = Some(Box::new(keys));
                     self.has_handshake_keys = true;
                 }
-                Some(KeyChange::OneRtt(keys, updates)) => self.one_rtt = Some(Box::new(OneRtt::new(keys, updates))),
+                Some(KeyChange::OneRtt(keys, updates)) => {
+                    let update_after = self.config.packets_per_key;
+                    self.one_rtt = Some(Box::new(OneRtt::new(keys, updates, update_after)));
+                }
                 None => break,
             }
         }
@@ -251,12 +254,14 @@ impl Connection {
     }
 
     /// Updates the packet keys if the last update is confirmed.
-    pub(super) fn force_key_update(&mut self, now: Instant) -> bool {
-        let keep_until = now + 3 * self.pto();
+    pub(super) fn update_keys(&mut self) -> bool {
         let next_pn = self.space(SpaceId::Data).next_pn;
+        // Not before the handshake is confirmed (RFC 9001 §6.1).
         let Some(keys) = self.one_rtt.as_mut().filter(|_| self.confirmed) else { return false };
-        let done = keys.force_update(next_pn, keep_until);
+        let done = keys.begin_update(next_pn);
         self.stats.key_updates += u64::from(done);
+        // A connection that has nothing to say would tell nobody.
+        self.ping_due |= done;
         done
     }
 

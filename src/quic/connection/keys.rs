@@ -4,14 +4,25 @@ use crate::base::time::Instant;
 use crate::crypto::{DirectionKeys, HeaderKey, Keys, PacketKey};
 use crate::quic::tls::KeyUpdates;
 
+/// Packets of a key that are kept back for the close when it cannot be updated: that it is used up is the last thing that
+/// the peer is told with it.
+const LAST_WORDS: u64 = 128;
+
+/// Keys that were replaced, for packets that are late.
+struct Previous {
+    remote: PacketKey,
+    /// Until then. While nothing has come with the keys that replaced them, the peer may not know of the update, and all
+    /// that it sends needs these (RFC 9001 §6.1).
+    until: Option<Instant>,
+}
+
 /// Keys of the Data space: current, next, and for a while the previous ones.
 pub(crate) struct OneRtt {
     pub(crate) local_header: HeaderKey,
     pub(crate) remote_header: HeaderKey,
     pub(crate) local: PacketKey,
     remote: PacketKey,
-    /// Packets from before the last update, until the given time.
-    previous: Option<(PacketKey, Instant)>,
+    previous: Option<Previous>,
     /// The next phase's keys, local and remote. Until the first update they are made when they are wanted first, which
     /// tells nothing, as everybody knows which phase it is then. From there on they are always one phase ahead, so that
     /// nothing about a packet's phase shows in the time that it takes (RFC 9001 §6.3, §9.5).
@@ -27,7 +38,10 @@ pub(crate) struct OneRtt {
     /// A packet of the current phase was acknowledged, so that we may update (RFC 9001 §6.1).
     confirmed: bool,
     sent_with_key: u64,
-    failed: u64,
+    /// Packets after which the key is to be updated.
+    update_at: u64,
+    /// Packets that may be sealed with a key (RFC 9001 §6.6).
+    limit: u64,
 }
 
 /// Which keys a packet wants.
@@ -39,11 +53,15 @@ pub(crate) enum Generation {
 }
 
 impl OneRtt {
-    pub(crate) fn new(keys: Keys, updates: KeyUpdates) -> Self {
+    /// `update_after`: packets that are sealed with a key before it is updated, if its limit allows that many.
+    pub(crate) fn new(keys: Keys, updates: KeyUpdates, update_after: u64) -> Self {
         let Keys { local, remote } = keys;
         let DirectionKeys { header: local_header, packet: local } = local;
         let DirectionKeys { header: remote_header, packet: remote } = remote;
+        let limit = local.confidentiality_limit();
         Self {
+            update_at: update_after.min(limit / 2),
+            limit,
             local_header,
             remote_header,
             local,
@@ -57,7 +75,6 @@ impl OneRtt {
             sent_from: 0,
             confirmed: false,
             sent_with_key: 0,
-            failed: 0,
         }
     }
 
@@ -85,15 +102,21 @@ impl OneRtt {
         }
     }
 
+    /// A key of those that open packets; their limits are the same.
+    pub(crate) fn any_remote(&self) -> &PacketKey {
+        &self.remote
+    }
+
     pub(crate) fn remote(&mut self, generation: Generation) -> Option<&PacketKey> {
         match generation {
             Generation::Current => Some(&self.remote),
-            Generation::Previous => self.previous.as_ref().map(|(key, _)| key),
+            Generation::Previous => self.previous.as_ref().map(|previous| &previous.remote),
             Generation::Next => Some(&self.next.get_or_insert_with(|| Box::new(self.updates.next())).1),
         }
     }
 
-    /// A packet was authenticated with `generation`. `keep_until` bounds the life of replaced keys, if any are.
+    /// A packet was authenticated with `generation`. `keep_until` bounds the life of replaced keys, from the first packet
+    /// on that came with those that replaced them (RFC 9001 §6.5).
     /// False: the peer updated twice before we have sent anything with the keys of the first update, hence before it can
     /// have seen that one acknowledged (RFC 9001 §6.2).
     pub(crate) fn on_authenticated(
@@ -106,14 +129,21 @@ impl OneRtt {
         match generation {
             Generation::Previous => true,
             Generation::Current => {
-                self.phase_start = Some(self.phase_start.map_or(pn, |start| start.min(pn)));
+                if let Some(start) = &mut self.phase_start {
+                    *start = pn.min(*start);
+                } else {
+                    self.phase_start = Some(pn);
+                    if let Some(previous) = &mut self.previous {
+                        previous.until = Some(keep_until());
+                    }
+                }
                 true
             }
             Generation::Next => {
                 if self.updated && self.phase_start.is_some() && self.sent_with_key == 0 {
                     return false;
                 }
-                self.rotate(next_pn, keep_until());
+                self.rotate(next_pn, Some(keep_until()));
                 self.phase_start = Some(pn);
                 true
             }
@@ -121,11 +151,10 @@ impl OneRtt {
     }
 
     /// Both directions move on to the next keys.
-    fn rotate(&mut self, next_pn: u64, keep_until: Instant) {
+    fn rotate(&mut self, next_pn: u64, until: Option<Instant>) {
         let (local, remote) = self.next.take().map_or_else(|| self.updates.next(), |next| *next);
         self.next = Some(Box::new(self.updates.next()));
-        let old = std::mem::replace(&mut self.remote, remote);
-        self.previous = Some((old, keep_until));
+        self.previous = Some(Previous { remote: std::mem::replace(&mut self.remote, remote), until });
         self.local = local;
         self.phase = !self.phase;
         self.updated = true;
@@ -135,53 +164,65 @@ impl OneRtt {
         self.sent_with_key = 0;
     }
 
-    /// Whether the next packet begins an update, well before the key's confidentiality limit (RFC 9001 §6.6).
+    /// Whether an update is due, well before the key's confidentiality limit (RFC 9001 §6.6).
     pub(crate) fn update_due(&self) -> bool {
-        let limit = self.local.confidentiality_limit();
-        self.sent_with_key >= limit / 2 && self.confirmed && self.previous.is_none()
+        self.sent_with_key >= self.update_at && self.may_update()
     }
 
-    /// A packet goes out; begins an update if one is due.
-    /// False when the key is used up and no update was possible: the connection must not send any more.
+    /// Whether the peer is known to have the current keys, and nothing from before them is waited for (RFC 9001 §6.1, §6.5).
+    fn may_update(&self) -> bool {
+        self.confirmed && self.previous.is_none()
+    }
+
+    /// Begins an update if that is allowed. The peer has to hear of it: something that it has to acknowledge must follow,
+    /// for until then, no other update may begin.
     #[must_use]
-    pub(crate) fn before_send(&mut self, next_pn: u64, keep_until: Instant) -> bool {
-        if self.update_due() {
-            self.rotate(next_pn, keep_until);
-        }
-        self.sent_with_key += 1;
-        self.sent_with_key < self.local.confidentiality_limit()
-    }
-
-    /// Updates keys now if allowed (tests and the application's wish).
-    pub(crate) fn force_update(&mut self, next_pn: u64, keep_until: Instant) -> bool {
-        let allowed = self.confirmed && self.previous.is_none();
+    pub(crate) fn begin_update(&mut self, next_pn: u64) -> bool {
+        let allowed = self.may_update();
         if allowed {
-            self.rotate(next_pn, keep_until);
+            self.rotate(next_pn, None);
         }
         allowed
     }
 
-    /// A packet of ours was acknowledged.
-    pub(crate) fn on_acked(&mut self, pn: u64) {
-        if pn >= self.sent_from {
-            self.confirmed = true;
+    /// A packet goes out. False when the key is used up but for the close, and no update was possible: the connection has to
+    /// end (RFC 9001 §6.6).
+    #[must_use]
+    pub(crate) fn before_send(&mut self) -> bool {
+        let ok = self.sent_with_key < self.limit - LAST_WORDS;
+        self.sent_with_key += u64::from(ok);
+        ok
+    }
+
+    /// Whether a packet with a close may go out.
+    pub(crate) fn may_close(&self) -> bool {
+        self.sent_with_key < self.limit
+    }
+
+    /// One does.
+    pub(crate) fn before_close(&mut self) {
+        debug_assert!(self.may_close());
+        self.sent_with_key += 1;
+    }
+
+    /// A packet of ours was acknowledged in a packet that came with `generation`. False: with keys from before those of
+    /// the packet that it acknowledges, though who has got that has to use them (RFC 9001 §6.1, §6.2).
+    #[must_use]
+    pub(crate) fn on_acked(&mut self, pn: u64, generation: Generation) -> bool {
+        if pn < self.sent_from {
+            return true;
         }
+        self.confirmed |= generation != Generation::Previous;
+        generation != Generation::Previous
     }
 
     /// When the previous keys are to be dropped.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.previous.as_ref().map(|(_, until)| *until)
+        self.previous.as_ref().and_then(|previous| previous.until)
     }
 
     pub(crate) fn on_timeout(&mut self, now: Instant) {
-        self.previous.take_if(|(_, until)| *until <= now);
-    }
-
-    /// A packet failed authentication; false when the limit is reached (RFC 9001 §6.6).
-    #[must_use]
-    pub(crate) fn on_failure(&mut self) -> bool {
-        self.failed += 1;
-        self.failed < self.remote.integrity_limit()
+        self.previous.take_if(|previous| previous.until.is_some_and(|until| until <= now));
     }
 }
 
@@ -190,3 +231,6 @@ impl core::fmt::Debug for OneRtt {
         f.debug_struct("OneRtt").field("phase", &self.phase).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

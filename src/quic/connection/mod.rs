@@ -177,12 +177,16 @@ pub(crate) struct Connection {
     stats: ConnStats,
     /// Largest 1-RTT packet that the ACKs of this datagram covered, for the keys to know.
     key_ack: Option<u64>,
+    /// Packets that failed authentication, with whichever keys.
+    forged: u64,
 
     /// When its deadlines were last acted on: by then, none of them may be left.
     #[cfg(debug_assertions)]
     pub(crate) timed_out_at: Option<Instant>,
     /// What the endpoint's timer wheel holds for this connection.
     pub(crate) armed: Armed,
+    /// The endpoint knows that it drains.
+    pub(crate) drains: bool,
     /// It is in the endpoint's transmit queue.
     pub(crate) queued: bool,
     /// It is in the endpoint's event queue.
@@ -257,9 +261,11 @@ impl Connection {
             bare_packets: 0,
             stats: ConnStats::default(),
             key_ack: None,
+            forged: 0,
             #[cfg(debug_assertions)]
             timed_out_at: None,
             armed: Armed::default(),
+            drains: false,
             queued: false,
             has_events: false,
             steady: false,

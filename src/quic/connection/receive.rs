@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use crate::base::Side;
 use crate::base::time::Duration;
-use crate::crypto::{HEAD_AT, HeadRoom, Opened};
+use crate::crypto::{HEAD_AT, HeadRoom, Opened, PacketKey};
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::keys::Generation;
 use crate::quic::connection::{Connection, Cx};
@@ -107,7 +107,7 @@ impl Connection {
     fn is_closing(&mut self, cx: &mut Cx<'_>) -> bool {
         let closing = !self.is_active();
         if closing {
-            self.on_packet_while_closing();
+            self.on_packet_while_closing(cx.now);
             cx.stats.drop(Drop::Closed);
         }
         closing
@@ -173,7 +173,7 @@ impl Connection {
                 match keys.remote.packet.open(plain.pn, aad, body, head_room(scratch)) {
                     Err(_) => {
                         cx.stats.drop(Drop::Authentication);
-                        Ok(())
+                        self.on_forged(&keys.remote.packet)
                     }
                     Ok(opened) => {
                         let info = Packet { space, kind: parsed.kind, pn: plain.pn, dcid: &parsed.dcid };
@@ -223,32 +223,35 @@ impl Connection {
         let outcome = self.open_short(cx, meta, packet, scratch, &mut keys);
         let outcome = match outcome {
             Opening::Dropped => Ok(()),
-            Opening::Forged if keys.on_failure() => Ok(()),
-            Opening::Forged => {
-                self.abandon(crate::quic::event::CloseReason::Transport {
-                    code: TransportError::AEAD_LIMIT_REACHED.0,
-                    reason: "too many packets failed authentication".into(),
-                });
-                Ok(())
-            }
+            Opening::Forged => self.on_forged(keys.any_remote()),
             Opening::Done(generation, pn, outcome) => {
                 if generation == Generation::Next {
                     self.stats.key_updates += 1;
                 }
                 let next_pn = self.space(SpaceId::Data).next_pn;
-                if keys.on_authenticated(generation, pn, next_pn, || cx.now + 3 * self.pto()) {
-                    outcome
+                let acked = self.key_ack.take();
+                let why = if !keys.on_authenticated(generation, pn, next_pn, || cx.now + 3 * self.pto()) {
+                    Some("key update before the last one was acknowledged")
+                } else if acked.is_some_and(|acked| !keys.on_acked(acked, generation)) {
+                    Some("acknowledgement with keys older than those of what it acknowledges")
                 } else {
-                    let why = "key update before the last one was acknowledged";
-                    Err(Fault::new(TransportError::KEY_UPDATE_ERROR, 0, why))
-                }
+                    None
+                };
+                why.map_or(outcome, |why| Err(Fault::new(TransportError::KEY_UPDATE_ERROR, 0, why)))
             }
         };
-        if let Some(pn) = self.key_ack.take() {
-            keys.on_acked(pn);
-        }
         self.one_rtt = Some(keys);
         outcome
+    }
+
+    /// A packet failed authentication. They are counted over all keys of the connection, for forgers do not care which it
+    /// is (RFC 9001 §6.6).
+    fn on_forged(&mut self, key: &PacketKey) -> Result<(), Fault> {
+        self.forged += 1;
+        if self.forged < key.integrity_limit() {
+            return Ok(());
+        }
+        Err(Fault::new(TransportError::AEAD_LIMIT_REACHED, 0, "too many packets failed authentication"))
     }
 
     fn open_short(

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use crate::base::Side;
 use crate::base::time::Instant;
 use crate::quic::cid::IdMaker;
-use crate::quic::connection::closing::Close;
+use crate::quic::connection::closing::{Close, Fault};
 use crate::quic::connection::packet::{Head, PacketBuilder, TAG_LEN};
 use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx, Scratch};
@@ -82,7 +82,9 @@ struct Fill {
 impl Connection {
     /// Writes the next datagram into `slot`; `None` when there is nothing to send now.
     pub(crate) fn poll_transmit(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<Transmit> {
-        let len = if self.is_active() { self.build_datagram(cx, slot)? } else { self.build_close(cx, slot)? };
+        let len = if self.is_active() { self.build_datagram(cx, slot) } else { None };
+        // Also when it has just turned out that nothing else may be sent any more.
+        let len = if self.is_active() { len? } else { len.or_else(|| self.build_close(cx, slot))? };
         self.path.on_sent(len);
         self.stats.tx_bytes += len as u64;
         Some(Transmit { conn: Some(self.id), local: self.path.local, remote: self.path.remote, ecn: 0, len })
@@ -258,11 +260,9 @@ impl Connection {
     /// Builds one packet at the front of `slot`. `None` if there was nothing to put into it.
     fn build_packet(&mut self, cx: &mut Cx<'_>, space: SpaceId, slot: &mut [u8], fill: Fill) -> Option<usize> {
         let pn = self.next_pn(cx, space);
-        if space == SpaceId::Data && !self.use_key(cx.now, pn)? {
-            self.abandon(crate::quic::event::CloseReason::Transport {
-                code: TransportError::AEAD_LIMIT_REACHED.0,
-                reason: "the packet keys are used up and the peer did not let them be updated".into(),
-            });
+        if space == SpaceId::Data && !self.use_key()? {
+            let why = "the packet keys are used up and the peer did not let them be updated";
+            self.fail(cx.now, Fault::new(TransportError::AEAD_LIMIT_REACHED, 0, why));
             return None;
         }
         let mut builder = self.start_packet(cx, space, pn, slot)?;
@@ -305,10 +305,11 @@ impl Connection {
     }
 
     /// A 1-RTT packet will be sealed: false when the key is used up, `None` when there is none.
-    fn use_key(&mut self, now: Instant, pn: u64) -> Option<bool> {
-        // How long replaced keys are kept takes some work to find out; hardly any packet needs to know.
-        let keep_until = if self.one_rtt.as_ref()?.update_due() { now + 3 * self.pto() } else { now };
-        Some(self.one_rtt.as_mut()?.before_send(pn, keep_until))
+    fn use_key(&mut self) -> Option<bool> {
+        if self.one_rtt.as_ref()?.update_due() {
+            self.update_keys();
+        }
+        Some(self.one_rtt.as_mut()?.before_send())
     }
 
     /// The packet with its header. `None` if `slot` is too small for it; nothing has changed then.
@@ -596,7 +597,7 @@ impl Connection {
             return None;
         }
         let pn = self.next_pn(cx, SpaceId::Data);
-        if !self.use_key(cx.now, pn)? {
+        if !self.use_key()? {
             return None;
         }
         let mut builder = self.start_packet(cx, SpaceId::Data, pn, &mut slot[..size])?;
@@ -633,7 +634,10 @@ impl Connection {
             // A server whose Handshake keys a client has has them as well.
             SpaceId::Initial => has_keys(space) && !(self.side == Side::Client && has_keys(SpaceId::Handshake)),
             SpaceId::Handshake => has_keys(space) && !self.confirmed,
-            SpaceId::Data => self.one_rtt.is_some() && (self.complete || self.side == Side::Server),
+            SpaceId::Data => {
+                self.one_rtt.as_ref().is_some_and(|keys| keys.may_close())
+                    && (self.complete || self.side == Side::Server)
+            }
         }
     }
 
@@ -692,6 +696,9 @@ impl Connection {
         }
         builder.pad_to(pad_to);
         self.space(space).next_pn += 1;
+        if let (SpaceId::Data, Some(keys)) = (space, &mut self.one_rtt) {
+            keys.before_close();
+        }
         let len = self.seal(cx, space, pn, &mut builder);
         cx.scratch.building.clear();
         Some(len)

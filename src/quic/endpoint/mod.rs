@@ -89,6 +89,8 @@ pub struct Endpoint {
     routes: Routes,
     /// Server handshakes in flight.
     handshakes: usize,
+    /// Connections that are known to drain.
+    draining: usize,
     wheel: TimerWheel<(ConnId, Instant)>,
     transmit: VecDeque<ConnId>,
     turn: u32,
@@ -136,6 +138,7 @@ impl Endpoint {
             lookup,
             routes,
             handshakes: 0,
+            draining: 0,
             wheel: TimerWheel::new(Instant::ZERO),
             transmit: VecDeque::new(),
             turn: 0,
@@ -410,6 +413,9 @@ impl Endpoint {
             conn.next_timeout()
         );
         note_news(conn, id, &mut self.with_events);
+        if conn.is_draining() && !std::mem::replace(&mut conn.drains, true) {
+            self.draining += 1;
+        }
         if conn.is_dead() && !conn.has_news() {
             self.remove(id);
         } else {
@@ -422,6 +428,7 @@ impl Endpoint {
         let Some(conn) = self.table.remove(id) else { return };
         self.lookup.replace_token(id, conn.remote(), conn.reset_token(), None);
         self.routes.remove(id, conn.route());
+        self.draining -= usize::from(conn.drains);
         if conn.side() == Side::Server && conn.is_handshaking() {
             self.lookup.retire_initial(self.now, *conn.original_dcid(), conn.remote());
             self.handshakes -= 1;
@@ -465,6 +472,12 @@ impl Endpoint {
     /// Connections that exist, those that are closing included.
     pub fn connection_count(&self) -> usize {
         self.table.len()
+    }
+
+    /// Those of them that their peers have ended: nothing more is sent for them, and they stay only so that what still
+    /// comes is known to be late (RFC 9000 §10.2.2). Nobody has to wait for that who is about to leave.
+    pub fn draining_count(&self) -> usize {
+        self.draining
     }
 
     /// Closes every connection with an application error code.

@@ -1,0 +1,180 @@
+//! Ends: how long they are told to whom, and who does not have to wait for them (RFC 9000 §10).
+
+use std::time::Duration;
+
+use gannet::base::Side;
+use gannet::quic::CloseReason;
+use gannet::wire::quic::TransportError;
+use gannet::wire::quic::frame::Frame;
+
+use super::peer::{Close, DATA, INITIAL, NO_ALPN, Peer, frames};
+use super::world::{Host, against_client, against_server, client_addr, server_addr, small};
+
+const PING: [u8; 1] = [0x01];
+
+/// The probe timeout of the hosts here, whose peers answer in no time: 1 ms, and the peer's 25 ms.
+const PTO: Duration = Duration::from_millis(26);
+
+/// Three probe timeouts of a round trip of 10 ms, measured once: three times that and the peer's 25 ms each.
+const WAIT: Duration = Duration::from_millis(3 * (3 * 10 + 25));
+
+/// Closes the host's connection.
+fn close(host: &mut Host) {
+    let (id, now) = (host.conn.unwrap(), host.now);
+    host.endpoint.conn(id).unwrap().close(now, 7, "enough");
+}
+
+fn worlds() -> [(Host, Peer); 2] {
+    [against_server(small()), against_client(small())]
+}
+
+/// A packet of the peer's arrives; how many datagrams it is answered by.
+fn answers(host: &mut Host, peer: &mut Peer) -> usize {
+    host.receive(peer.packet(DATA, &PING));
+    host.run().len()
+}
+
+/// The close is lost, and so are the answers to probes, which come 1, 3 and 7 probe timeouts after it. Closing was over
+/// after three of them, just before the second probe came, whose answer was a stateless reset (seeds 1147 and 3818).
+#[test]
+fn who_still_asks_is_told_again() {
+    for (mut host, mut peer) in worlds() {
+        close(&mut host);
+        assert_eq!(host.run().len(), 1);
+        let mut told = Vec::new();
+        for ptos in [1, 2, 4] {
+            host.wait(PTO * ptos + Duration::from_millis(1));
+            host.receive(peer.packet(DATA, &PING));
+            told = host.run();
+            assert_eq!(told.len(), 1, "{ptos}");
+            assert_eq!(host.endpoint.stats().resets_sent, 0, "{ptos}");
+        }
+        told.iter().for_each(|(_, datagram)| peer.receive(datagram));
+        assert_eq!(peer.close, Some(Close { code: TransportError(7), application: true, frame_type: 0 }));
+        assert_eq!(host.endpoint.connection_count(), 1);
+    }
+}
+
+/// A probe is answered however many packets came before it: it was every 2^n-th.
+#[test]
+fn a_probe_is_answered_however_many_packets_came_before_it() {
+    for (mut host, mut peer) in worlds() {
+        close(&mut host);
+        host.run();
+        let at_once: usize = (0..20).map(|_| answers(&mut host, &mut peer)).sum();
+        assert_eq!(at_once, 5, "the 1st, 2nd, 4th, 8th and 16th");
+        host.wait(PTO);
+        assert_eq!(answers(&mut host, &mut peer), 1);
+        assert_eq!(answers(&mut host, &mut peer), 0);
+    }
+}
+
+/// What a peer gets by never stopping to ask: a few answers, and nine probe timeouts of a closed connection.
+#[test]
+fn closing_is_bounded_in_answers_and_time() {
+    for (mut host, mut peer) in worlds() {
+        close(&mut host);
+        host.run();
+        let (start, mut sent, mut asked) = (host.now, 0, 0);
+        while host.endpoint.connection_count() > 0 {
+            sent += answers(&mut host, &mut peer);
+            asked += 1;
+            host.wait(Duration::from_micros(100));
+        }
+        assert!(asked > 2000 && sent < 60, "{asked} packets, {sent} answers");
+        let lasted = host.now.saturating_since(start);
+        assert!(lasted <= PTO * 9 + Duration::from_millis(1), "{lasted:?}");
+    }
+}
+
+#[test]
+fn closing_of_a_connection_that_nobody_asks_for_lasts_three_probe_timeouts() {
+    for (mut host, _) in worlds() {
+        close(&mut host);
+        host.run();
+        host.wait(PTO * 3 - Duration::from_millis(1));
+        assert_eq!(host.endpoint.connection_count(), 1);
+        host.wait(Duration::from_millis(2));
+        assert_eq!(host.endpoint.connection_count(), 0);
+    }
+}
+
+/// "When sending a CONNECTION_CLOSE, the alert is no_application_protocol" (RFC 9001 §8.1).
+#[test]
+fn a_client_without_application_protocol_is_told_so() {
+    let mut host = Host::server(small());
+    let mut peer = Peer::client(client_addr(), NO_ALPN, |params| params.to_bytes());
+    peer.out.drain(..).for_each(|datagram| host.receive(datagram));
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    let code = TransportError(0x178);
+    assert_eq!(host.error(), Some(code));
+    assert_eq!(peer.close, Some(Close { code, application: false, frame_type: 6 }));
+}
+
+/// The server refuses a client's first packet, which is not acknowledged thus: no round trip was measured, and three
+/// probe timeouts of one that is only assumed are 3 s. What is known is that it took no longer than the answer.
+#[test]
+fn a_refused_client_is_over_when_it_hears_of_it() {
+    let mut host = Host::client(small());
+    let first = host.run();
+    let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
+    host.wait(Duration::from_millis(10));
+    let refusal = frames(&[Frame::ConnectionClose { code: 0x178, frame_type: 6, reason: b"no" }]);
+    host.receive(peer.packet(INITIAL, &refusal));
+    host.run();
+    assert_eq!(host.closed(), Some(&CloseReason::PeerTransport { code: 0x178, reason: "no".into() }));
+    // Nobody has to wait for it even so long.
+    assert_eq!((host.endpoint.connection_count(), host.endpoint.draining_count()), (1, 1));
+    host.wait(WAIT + Duration::from_millis(1));
+    assert_eq!((host.endpoint.connection_count(), host.endpoint.draining_count()), (0, 0));
+}
+
+/// The same when it is the client that refuses, here since the server's answer is none that may come.
+#[test]
+fn a_client_that_refuses_its_server_closes_as_long_as_the_answer_took() {
+    let mut host = Host::client(small());
+    let first = host.run();
+    let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
+    host.wait(Duration::from_millis(10));
+    host.receive(peer.packet(INITIAL, &frames(&[Frame::HandshakeDone])));
+    assert_eq!(host.run().len(), 1);
+    assert_eq!(host.error(), Some(TransportError::PROTOCOL_VIOLATION));
+    host.wait(WAIT - Duration::from_millis(1));
+    assert_eq!((host.endpoint.connection_count(), host.endpoint.draining_count()), (1, 0), "the server may ask");
+    host.wait(Duration::from_millis(2));
+    assert_eq!(host.endpoint.connection_count(), 0);
+}
+
+/// A server's first packet shows nothing about the round trip: it answers at once, and the client may be far away.
+#[test]
+fn a_server_that_refuses_a_client_does_not_forget_it_at_once() {
+    let mut host = Host::server(small());
+    let mut peer = Peer::client(client_addr(), NO_ALPN, |params| params.to_bytes());
+    let hello: Vec<_> = peer.out.drain(..).collect();
+    hello.iter().for_each(|datagram| host.receive(datagram.clone()));
+    host.run();
+    host.wait(Duration::from_millis(900));
+    hello.iter().for_each(|datagram| host.receive(datagram.clone()));
+    assert_eq!(host.run().len(), 1, "the refusal once more, and no new connection");
+    assert_eq!(host.endpoint.stats().connections_opened, 1);
+}
+
+/// Both sides of a close: who was told drains, and that alone is no reason to stay.
+#[test]
+fn connections_that_drain_are_known_and_forgotten() {
+    for (mut host, mut peer) in worlds() {
+        assert_eq!(host.endpoint.draining_count(), 0);
+        host.receive(peer.packet(DATA, &frames(&[Frame::ApplicationClose { code: 1, reason: b"" }])));
+        host.run();
+        assert_eq!((host.endpoint.connection_count(), host.endpoint.draining_count()), (1, 1), "{:?}", host.side);
+        host.receive(peer.packet(DATA, &PING));
+        assert!(host.run().is_empty());
+        host.wait(PTO * 3 + Duration::from_millis(2));
+        assert_eq!((host.endpoint.connection_count(), host.endpoint.draining_count()), (0, 0));
+        if host.side == Side::Client {
+            host.connect(small());
+            host.run();
+            assert_eq!((host.endpoint.connection_count(), host.endpoint.draining_count()), (1, 0));
+        }
+    }
+}
