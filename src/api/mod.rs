@@ -226,6 +226,7 @@
 
 mod data;
 pub mod handle;
+mod secret;
 
 use std::io;
 
@@ -235,10 +236,10 @@ pub use crate::base::time::{Duration, Instant};
 pub use crate::mem::{AllocError, BufPool, Hugepages, PinnedBuf, PinnedRegion, PoolConfig};
 pub use crate::net::{Cidr, NetConfig, NetError, Route};
 pub use crate::quic::{
-    BufferProvider, Chunk, ClientConfig, CloseReason, ConfigError, CongestionAlgorithm, Conn, ConnId, ConnStats,
-    ConnectError, Dir, EndpointConfig, EndpointStats, Event, Notify, OpenError, PlacementStats, Priority, ProvideError,
-    ProvideErrorKind, SendData, SendError, SendErrorKind, ServerConfig, StreamError, StreamId, StreamStats,
-    TransportConfig, tls,
+    BufferProvider, Chunk, CidConfig, CidConfigError, ClientConfig, CloseReason, ConfigError, CongestionAlgorithm,
+    Conn, ConnId, ConnStats, ConnectError, Dir, EndpointConfig, EndpointStats, Event, Notify, OpenError,
+    PlacementStats, Priority, ProvideError, ProvideErrorKind, Secret, SendData, SendError, SendErrorKind, ServerConfig,
+    StreamError, StreamId, StreamStats, TransportConfig, tls,
 };
 pub use crate::runtime::{
     App, ConnectFailure, Context, Core, CoreConfig, CoreLive, CoreStats, Idle, Observer, RunError, Stage, Stages,
@@ -249,6 +250,7 @@ pub use bytes::Bytes;
 pub use handle::{Handle, HandleApp, HandleEvent};
 /// The TLS library whose certificates and keys [`tls`] takes.
 pub use rustls;
+pub use secret::{SecretError, secret_file};
 
 /// Settings of an engine with fresh secrets from the system: core 0, up to 2^20 connections and 10,000
 /// handshakes at a time, 1,000 stateless resets a second. Several cores differ in
@@ -258,4 +260,13 @@ pub use rustls;
 /// When the system gives no random numbers.
 pub fn endpoint_config() -> io::Result<EndpointConfig> {
     Ok(EndpointConfig::from_seed(os_seed()?))
+}
+
+/// The same with a secret that outlives the process ([`secret_file`]): a peer whose connection was lost with an earlier
+/// process is told so as soon as it sends.
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn endpoint_config_with(secret: &Secret) -> io::Result<EndpointConfig> {
+    Ok(EndpointConfig::from_secret(secret, os_seed()?))
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueHint, value_parser};
 
-use engine::{EngineArgs, IdentityArgs, TrustArgs};
+use engine::{EngineArgs, IdentityArgs, SecretArgs, TrustArgs};
 use target::{HostPort, Url};
 
 const EXAMPLES: &str = "\
@@ -109,6 +109,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub identity: IdentityArgs,
 
+    /// The secret that outlives the process.
+    #[command(flatten)]
+    pub secret: SecretArgs,
+
     /// Directory whose files are served.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
@@ -170,6 +174,10 @@ pub struct PerfServerArgs {
     /// Certificate and key.
     #[command(flatten)]
     pub identity: IdentityArgs,
+
+    /// The secret that outlives the process.
+    #[command(flatten)]
+    pub secret: SecretArgs,
 }
 
 /// Arguments of `gannet perf client`.

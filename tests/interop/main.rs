@@ -5,6 +5,7 @@
 mod get_failures;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod restarts;
 mod scene;
 mod serve_failures;
 mod transfers;

@@ -43,6 +43,11 @@ impl Scene {
         Self::new(Stack::Bypass, Stack::Kernel, mtu)
     }
 
+    /// Gannet is both.
+    pub fn gannet_alone() -> Self {
+        Self::new(Stack::Bypass, Stack::Bypass, 1500)
+    }
+
     /// The served directory.
     pub fn root(&self) -> PathBuf {
         self.dir.path().join("root")

@@ -50,10 +50,22 @@ impl<'a> Gannet<'a> {
         this.args(["--sha256"]).path("-o", out).args(urls)
     }
 
+    /// `gannet perf server` at `end`.
+    pub fn perf_server(end: &'a End, cert: &Path, key: &Path) -> Self {
+        let port = PORT.to_string();
+        Self::new(end, "perf server").args(["--listen", &port]).path("--cert", cert).path("--key", key)
+    }
+
+    /// `gannet perf client` at `end`, against the server at `ip`.
+    pub fn perf_client(end: &'a End, ip: impl Into<IpAddr>) -> Self {
+        let server = SocketAddr::new(ip.into(), PORT).to_string();
+        Self::new(end, "perf client").args(["--insecure", "--connect", &server])
+    }
+
     fn new(end: &'a End, command: &'static str) -> Self {
         let iface = format!("iface={}", end.iface);
         let v4 = format!("{}/24", end.v4);
-        let this = Self { end, name: command, args: vec![command.into()] };
+        let this = Self { end, name: command, args: command.split(' ').map(OsString::from).collect() };
         let this = this.args(["--port", "af-packet", "--set", &iface, "--addr", &v4]);
         if end.mtu == 1500 { this } else { this.args(["--set", &format!("mtu={}", end.mtu)]) }
     }

@@ -153,6 +153,15 @@ pub struct IdentityArgs {
     pub key: PathBuf,
 }
 
+/// What outlives the server's process.
+#[derive(Clone, Debug, Args)]
+pub struct SecretArgs {
+    /// File with the secret of connection IDs, reset and address tokens; made if there is none. With it, clients of a
+    /// server that has crashed learn so from the next one at once. Servers that run at the same time need one each.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Engine")]
+    pub secret: Option<PathBuf>,
+}
+
 /// Which servers a client trusts: exactly one of the two.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]

@@ -11,7 +11,9 @@ use gannet::quic::{ClientConfig, ServerConfig, TransportConfig};
 use gannet::report::file::write_atomically;
 use gannet::report::{Bar, HdrLog, Series, machine, text, write_hdr_log};
 
-use super::session::{Counters, Failure, Session, client_tls, resolve, say, server_tls, tls_options, transport};
+use super::session::{
+    Counters, Failure, Session, client_tls, resolve, say, server_endpoint, server_tls, tls_options, transport,
+};
 use crate::args::{PerfClientArgs, PerfServerArgs};
 
 /// Memory for receive buffers.
@@ -20,7 +22,10 @@ const MEMORY: u64 = 1 << 30;
 /// Answers `perf client` until a signal comes.
 pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
     let tls = server_tls(&args.identity, &tls_options(&args.engine, ALPN)?)?;
-    serve_on(args, tls, Session::open(&args.engine, MEMORY)?)
+    let endpoint = server_endpoint(&args.secret)?;
+    let mut session = Session::open(&args.engine, MEMORY)?;
+    session.endpoint = Some(endpoint);
+    serve_on(args, tls, session)
 }
 
 /// The same on a port that is open already.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gannet::proto::hq::{self, HqServer, HqServerConfig};
 use gannet::quic::ServerConfig;
 
-use super::session::{Failure, Session, say, server_tls, tls_options, transport};
+use super::session::{Failure, Session, say, server_endpoint, server_tls, tls_options, transport};
 use crate::args::ServeArgs;
 
 /// Memory for requests and files on their way, beside what is preloaded.
@@ -15,7 +15,10 @@ const WORKING_MEMORY: u64 = 1 << 30;
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     // What a user gets wrong most often comes first: no port is opened for it.
     let tls = server_tls(&args.identity, &tls_options(&args.engine, hq::ALPN)?)?;
-    run_on(args, tls, Session::open(&args.engine, WORKING_MEMORY + args.preload)?)
+    let endpoint = server_endpoint(&args.secret)?;
+    let mut session = Session::open(&args.engine, WORKING_MEMORY + args.preload)?;
+    session.endpoint = Some(endpoint);
+    run_on(args, tls, session)
 }
 
 /// The same on a port that is open already.

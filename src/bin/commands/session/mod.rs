@@ -18,13 +18,13 @@ use gannet::datapath::pcap::Pcap;
 use gannet::datapath::{Caps, Datapath};
 use gannet::dpdk::{Eal, EalConfig, PoolGuard, Port, PortProfile, Queue};
 use gannet::mem::{BufPool, PoolConfig};
-use gannet::quic::ServerConfig;
+use gannet::quic::{EndpointConfig, ServerConfig};
 use gannet::runtime::{App, Core, CoreConfig, Idle, Observer, Stages};
 use gannet::wire::eth::Mac;
 
 use crate::args::engine::EngineArgs;
 
-pub use options::{client_tls, net_config, resolve, server_tls, tls_options, transport};
+pub use options::{client_tls, net_config, resolve, server_endpoint, server_tls, tls_options, transport};
 pub use report::Counters;
 
 /// Whatever went wrong, as told to the user.
@@ -42,6 +42,8 @@ pub struct Session {
     /// The pool's hugepages are known to the device; before `port`, which it refers to.
     registered: Option<PoolGuard>,
     stop: Arc<AtomicBool>,
+    /// The engine's settings, unless they are the usual ones.
+    pub endpoint: Option<EndpointConfig>,
 }
 
 impl Session {
@@ -64,7 +66,7 @@ impl Session {
         let mut port = Port::open(&eal, &profile)?;
         let queue = port.take_queues().into_iter().next();
         let (pool, stop) = (pool(&profile, memory)?, stop_on_signals()?);
-        Ok(Self { args: args.clone(), eal, port, queue, pool, registered: None, stop })
+        Ok(Self { args: args.clone(), eal, port, queue, pool, registered: None, stop, endpoint: None })
     }
 
     /// Two sessions of one process whose ports are connected by rings.
@@ -82,7 +84,8 @@ impl Session {
             let queue = port.take_queues().into_iter().next();
             let pool = pool(profile, memory)?;
             let stop = stop_on_signals()?;
-            Ok(Self { args: args.clone(), eal: eal.clone(), port, queue, pool, registered: None, stop })
+            let eal = eal.clone();
+            Ok(Self { args: args.clone(), eal, port, queue, pool, registered: None, stop, endpoint: None })
         };
         Ok((session(left, one)?, session(right, two)?))
     }
@@ -134,7 +137,7 @@ impl Session {
         let (listen, server) = server.unzip();
         let config = CoreConfig {
             net: net_config(&self.args, listen)?,
-            endpoint: gannet::api::endpoint_config()?,
+            endpoint: self.endpoint.take().map_or_else(gannet::api::endpoint_config, Ok)?,
             server,
             listen,
             client_port: options::client_port()?,

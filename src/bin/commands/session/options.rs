@@ -4,18 +4,19 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+use gannet::api;
 use gannet::base::rng::Rng;
 use gannet::crypto;
 use gannet::datapath::Caps;
 use gannet::net::{Cidr, NetConfig, Route};
-use gannet::quic::{CongestionAlgorithm, TransportConfig, tls};
+use gannet::quic::{CongestionAlgorithm, EndpointConfig, TransportConfig, tls};
 use gannet::wire::ipv4::IPV4_LEN;
 use gannet::wire::ipv6::IPV6_LEN;
 use gannet::wire::udp::UDP_LEN;
 
 use super::Failure;
 use super::keylog::KeyLogFile;
-use crate::args::engine::{Congestion, EngineArgs, IdentityArgs, Suite, TrustArgs};
+use crate::args::engine::{Congestion, EngineArgs, IdentityArgs, SecretArgs, Suite, TrustArgs};
 use crate::args::target::HostPort;
 use crate::args::values;
 
@@ -69,6 +70,14 @@ pub fn tls_options(args: &EngineArgs, alpn: &[u8]) -> Result<tls::TlsOptions, Fa
         options.key_log = Some(Arc::new(log));
     }
     Ok(options)
+}
+
+/// A server's engine.
+pub fn server_endpoint(args: &SecretArgs) -> Result<EndpointConfig, Failure> {
+    Ok(match &args.secret {
+        Some(path) => api::endpoint_config_with(&api::secret_file(path)?)?,
+        None => api::endpoint_config()?,
+    })
 }
 
 /// A server's TLS configuration.

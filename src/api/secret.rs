@@ -1,0 +1,163 @@
+//! The secret that outlives a process, in a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::base::rng::os_seed;
+use crate::quic::Secret;
+
+/// Why a secret cannot be had from its file.
+#[derive(Debug, Error)]
+pub enum SecretError {
+    /// The file cannot be read or made.
+    #[error("{what} the secret {}: {error}", path.display())]
+    Io {
+        /// What could not be done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// It is a directory, a device or a pipe.
+    #[error("the secret {} is no regular file", .0.display())]
+    NoFile(PathBuf),
+    /// Others than its owner may read or write it.
+    #[error("the secret {} can be read or changed by others (mode {mode:04o}): chmod 600 it, or remove it if others may have seen it", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It is not what [`secret_file`] makes.
+    #[error("the secret {} has {len} bytes, not {}: it is damaged, or another file", path.display(), Secret::LEN)]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: u64,
+    },
+}
+
+/// The secret in the file at `path`: 32 random bytes, which nobody but the file's owner may read. If there is no file, one
+/// is made, with mode 0600; of several processes that do so at once, one does, and all get the same secret.
+///
+/// # Errors
+/// [`SecretError`]. A file that is there is never changed.
+pub fn secret_file(path: &Path) -> Result<Secret, SecretError> {
+    match read(path) {
+        Err(SecretError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
+        done => return done,
+    }
+    let failed = |error| SecretError::Io { what: "cannot make", path: path.to_owned(), error };
+    match make(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
+        // Or somebody else has.
+        _ => read(path),
+    }
+}
+
+fn read(path: &Path) -> Result<Secret, SecretError> {
+    let failed = |error| SecretError::Io { what: "cannot read", path: path.to_owned(), error };
+    // A pipe must not make us wait.
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(SecretError::NoFile(path.to_owned()));
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(SecretError::Exposed { path: path.to_owned(), mode });
+    }
+    if metadata.len() != Secret::LEN as u64 {
+        return Err(SecretError::Size { path: path.to_owned(), len: metadata.len() });
+    }
+    let mut bytes = Zeroizing::new([0; Secret::LEN]);
+    file.read_exact(&mut *bytes).map_err(failed)?;
+    Ok(Secret::from(*bytes))
+}
+
+/// Whoever looks sees no file or a whole one: it gets its name when it is complete, unless the name is taken.
+fn make(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Made with mode 0600 and a name that nobody has.
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    let bytes = Zeroizing::new(os_seed()?);
+    file.write_all(&*bytes)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path)?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::quic::EndpointConfig;
+
+    fn keys(secret: &Secret) -> Vec<u8> {
+        EndpointConfig::from_secret(secret, [0; 32]).reset_key.to_vec()
+    }
+
+    #[test]
+    fn a_secret_is_made_once_and_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        let first = keys(&secret_file(&path).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read(&path).unwrap().len(), 32);
+        assert_eq!(keys(&secret_file(&path).unwrap()), first);
+        assert_ne!(keys(&secret_file(&dir.path().join("other")).unwrap()), first);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left behind");
+    }
+
+    #[test]
+    fn those_who_make_it_at_once_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| keys(&secret_file(&path).unwrap()))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|one| *one == all[0]));
+    }
+
+    #[test]
+    fn files_that_are_no_secret_are_refused_by_name_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let file = |name: &str, len: usize, mode: u32| {
+            fs::write(path(name), vec![7; len]).unwrap();
+            fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+            let refused = secret_file(&path(name));
+            assert_eq!(fs::read(path(name)).unwrap(), vec![7; len]);
+            refused
+        };
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o666] {
+            let refused = file("open", 32, mode);
+            assert!(matches!(refused, Err(SecretError::Exposed { mode: m, .. }) if m == mode), "{refused:?}");
+            fs::remove_file(path("open")).unwrap();
+        }
+        assert!(file("good", 32, 0o400).is_ok());
+        assert!(matches!(file("short", 31, 0o600), Err(SecretError::Size { len: 31, .. })));
+        assert!(matches!(file("empty", 0, 0o600), Err(SecretError::Size { len: 0, .. })));
+        assert!(matches!(file("long", 33, 0o600), Err(SecretError::Size { len: 33, .. })));
+        fs::create_dir(path("dir")).unwrap();
+        fs::set_permissions(path("dir"), fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(matches!(secret_file(&path("dir")), Err(SecretError::NoFile(_))));
+        assert!(matches!(secret_file(Path::new("/dev/null")), Err(SecretError::NoFile(_))));
+        let nowhere = secret_file(&path("no/such/dir"));
+        assert!(matches!(&nowhere, Err(SecretError::Io { what: "cannot make", .. })), "{nowhere:?}");
+        std::os::unix::fs::symlink(path("good"), path("link")).unwrap();
+        assert!(secret_file(&path("link")).is_ok(), "secrets that are mounted are links");
+        std::os::unix::fs::symlink(path("nothing"), path("dangling")).unwrap();
+        assert!(secret_file(&path("dangling")).is_err() && !path("nothing").exists());
+    }
+}
