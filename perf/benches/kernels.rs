@@ -2,6 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gannet::crypto::{Suite, TAG_LEN, header_key, packet_key};
+use gannet::quic::{CidCodec, CidConfig, CidInfo};
 use gannet::wire::checksum::Sum;
 use std::hint::black_box;
 
@@ -64,5 +65,19 @@ fn checksum(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(kernels, aead, checksum);
+/// Connection IDs: four AES blocks each, one if they have 17 bytes.
+fn connection_ids(c: &mut Criterion) {
+    let mut group = c.benchmark_group("connection_id");
+    for len in [10, 17] {
+        let form = CidConfig::unrouted(len).expect("a length that works");
+        let codec = CidCodec::new(&form, &[7; 16], &[9; 16]);
+        let info = CidInfo { core: 1, index: 2, generation: 3, sequence: 4 };
+        let cid = codec.encode(info);
+        group.bench_function(format!("decode/{len}"), |b| b.iter(|| codec.decode(black_box(&cid))));
+        group.bench_function(format!("encode/{len}"), |b| b.iter(|| codec.encode(black_box(info))));
+    }
+    group.finish();
+}
+
+criterion_group!(kernels, aead, checksum, connection_ids);
 criterion_main!(kernels);

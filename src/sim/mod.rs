@@ -22,7 +22,8 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
-    ClientConfig, CloseReason, Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig, TransportConfig, tls,
+    CidConfig, ClientConfig, CloseReason, Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig,
+    TransportConfig, tls,
 };
 
 pub use app::{App, Failure};
@@ -124,10 +125,38 @@ fn transport(plan: &Plan, app: &App) -> Arc<TransportConfig> {
     })
 }
 
-fn endpoint_config(plan: &Plan, side: Side) -> EndpointConfig {
-    let mut seed = [0; 32];
-    Rng::from_u64(plan.seed ^ if side == Side::Client { 0xc11e } else { 0x5e12e2 }).fill(&mut seed);
-    EndpointConfig { max_connections: 10, max_handshakes: 10, reset_rate: 100, ..EndpointConfig::from_seed(seed) }
+/// How often a host has started. Its secret outlives it; its epoch and all other random numbers do not.
+#[derive(Clone, Copy)]
+enum Start {
+    First,
+    AfterCrash,
+}
+
+fn endpoint_config(plan: &Plan, side: Side, start: Start) -> EndpointConfig {
+    let mut rng = Rng::from_u64(plan.seed ^ if side == Side::Client { 0xc11e } else { 0x5e12e2 });
+    let [secret, first, second] = [(); 3].map(|()| {
+        let mut bytes = [0; 32];
+        rng.fill(&mut bytes);
+        bytes
+    });
+    let seed = match start {
+        Start::First => first,
+        Start::AfterCrash => second,
+    };
+    let config = EndpointConfig::from_secret(&secret.into(), seed);
+    EndpointConfig {
+        cid: cid_config(plan.cid_lens[side as usize]),
+        max_connections: 10,
+        max_handshakes: 10,
+        reset_rate: 100,
+        ..config
+    }
+}
+
+/// Above what needs no server ID, IDs have one.
+fn cid_config(len: usize) -> CidConfig {
+    let config = if len <= 17 { CidConfig::unrouted(len) } else { CidConfig::routed(2, b"host", len, [8; 16]) };
+    config.expect("10 to 20 bytes")
 }
 
 impl World {
@@ -140,7 +169,7 @@ impl World {
         let host = |side, app, server| Host {
             side,
             addr: addr(side),
-            endpoint: Endpoint::new(endpoint_config(&plan, side), server, BufPool::heap()),
+            endpoint: Endpoint::new(endpoint_config(&plan, side, Start::First), server, BufPool::heap()),
             app,
         };
         Self {
@@ -255,7 +284,7 @@ impl World {
     /// The host loses all its state, and its application with it, but keeps its keys for resets.
     fn crash(&mut self, side: Side) {
         let host = &mut self.hosts[usize::from(side == Side::Server)];
-        let config = endpoint_config(&self.plan, side);
+        let config = endpoint_config(&self.plan, side, Start::AfterCrash);
         host.endpoint = Endpoint::new(config, None, BufPool::heap());
         host.app = App::new(side, self.plan.clone());
         host.app.closed = Some(CloseReason::Shutdown);

@@ -3,7 +3,7 @@
 use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
-use crate::quic::{CongestionAlgorithm, Dir, Priority, StreamId};
+use crate::quic::{CidConfig, CongestionAlgorithm, Dir, Priority, StreamId};
 use crate::sim::network::LinkConfig;
 
 /// How a receiver takes a stream's bytes.
@@ -86,6 +86,8 @@ pub struct Plan {
     pub key_updates: bool,
     /// Packets that either side seals with a key before it updates it.
     pub packets_per_key: u64,
+    /// Lengths of the connection IDs of the client and the server, bytes.
+    pub cid_lens: [usize; 2],
     /// The ending.
     pub ending: Ending,
 }
@@ -116,6 +118,13 @@ fn flow(rng: &mut Rng, provided: bool, aborts: bool) -> Flow {
     // Nobody could stop it at some byte without being told of bytes.
     let whole = provided && stop_at.is_none() && rng.chance(300);
     Flow { len, piece, receive, priority, whole, reset_at, stop_at }
+}
+
+/// Half of all hosts have IDs of the usual length, the others up to the longest.
+fn cid_lens(seed: u64) -> [usize; 2] {
+    // Numbers of its own: what a seed stands for otherwise stays as it was.
+    let mut rng = Rng::from_u64(seed ^ 0xc1d0_0000_0000_0000);
+    [(); 2].map(|()| if rng.chance(500) { CidConfig::default().len() } else { 10 + rng.below(11) as usize })
 }
 
 impl Plan {
@@ -168,6 +177,7 @@ impl Plan {
             congestion: if rng.chance(500) { CongestionAlgorithm::Cubic } else { CongestionAlgorithm::NewReno },
             key_updates: rng.chance(300),
             packets_per_key: u64::MAX,
+            cid_lens: cid_lens(seed),
             ending,
         };
         // Whatever is drawn for later features comes last: the same seed remains the same play but for them.

@@ -33,6 +33,7 @@ fn plan(seed: u64, bad: bool) -> Plan {
         congestion: CongestionAlgorithm::Cubic,
         key_updates: false,
         packets_per_key: u64::MAX,
+        cid_lens: [10, 17],
         ending: Ending::AllDone,
     }
 }

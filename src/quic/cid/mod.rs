@@ -17,5 +17,8 @@ pub(crate) use local::LocalCids;
 pub(crate) use maker::IdMaker;
 pub(crate) use remote::RemoteCids;
 
+/// A stateless reset token (RFC 9000 §10.3).
+pub(crate) type ResetToken = [u8; 16];
+
 /// How many connection IDs of one side are active at a time.
 pub(crate) const MAX_ACTIVE: usize = 4;

@@ -2,10 +2,11 @@
 
 use arrayvec::ArrayVec;
 
-use super::MAX_ACTIVE;
+use super::{MAX_ACTIVE, ResetToken};
 use crate::wire::quic::{ConnectionId, TransportError};
 
-/// How many retired IDs may wait for their RETIRE_CONNECTION_ID to go out (RFC 9000 §5.1.2).
+/// How many retired IDs may wait for their RETIRE_CONNECTION_ID to go out and be acknowledged (RFC 9000 §5.1.2: "at least
+/// twice the value of the active_connection_id_limit").
 const MAX_RETIRING: usize = 3 * MAX_ACTIVE;
 
 /// An ID that the peer issued.
@@ -13,7 +14,7 @@ const MAX_RETIRING: usize = 3 * MAX_ACTIVE;
 struct RemoteCid {
     seq: u64,
     cid: ConnectionId,
-    token: Option<[u8; 16]>,
+    token: Option<ResetToken>,
 }
 
 /// The IDs that the peer issued for one connection; the first is in use.
@@ -21,8 +22,8 @@ struct RemoteCid {
 pub(crate) struct RemoteCids {
     known: ArrayVec<RemoteCid, MAX_ACTIVE>,
     retire_prior_to: u64,
-    /// To be retired (again) in RETIRE_CONNECTION_ID.
-    retiring: ArrayVec<u64, MAX_RETIRING>,
+    /// Retired, which the peer has not acknowledged; whether to be said (again) in RETIRE_CONNECTION_ID.
+    retiring: ArrayVec<(u64, bool), MAX_RETIRING>,
     token_changed: bool,
 }
 
@@ -78,10 +79,10 @@ impl RemoteCids {
         }
         self.retire_prior_to = limit;
         self.token_changed = true;
-        self.retiring.extend(self.known.iter().map(|k| k.seq).filter(|seq| *seq < limit));
+        self.retiring.extend(self.known.iter().filter(|k| k.seq < limit).map(|k| (k.seq, true)));
         self.known.retain(|k| k.seq >= limit);
         if seq < limit {
-            if !self.retiring.contains(&seq) && self.retiring.try_push(seq).is_err() {
+            if self.retiring.iter().all(|(s, _)| *s != seq) && self.retiring.try_push((seq, true)).is_err() {
                 return Err(TransportError::CONNECTION_ID_LIMIT_ERROR);
             }
             return Ok(());
@@ -93,16 +94,23 @@ impl RemoteCids {
 
     /// The next sequence number to retire.
     pub(crate) fn retire_due(&self) -> Option<u64> {
-        self.retiring.first().copied()
+        self.retiring.iter().find(|(_, due)| *due).map(|(seq, _)| *seq)
     }
 
     pub(crate) fn retire_sent(&mut self, seq: u64) {
-        self.retiring.retain(|s| *s != seq);
+        self.set_due(seq, false);
     }
 
     pub(crate) fn retire_lost(&mut self, seq: u64) {
-        // A full list only delays the repetition: the peer is holding an ID for nothing meanwhile.
-        let _ = self.retiring.try_push(seq);
+        self.set_due(seq, true);
+    }
+
+    pub(crate) fn retire_acked(&mut self, seq: u64) {
+        self.retiring.retain(|(s, _)| *s != seq);
+    }
+
+    fn set_due(&mut self, seq: u64, due: bool) {
+        self.retiring.iter_mut().filter(|(s, _)| *s == seq).for_each(|entry| entry.1 = due);
     }
 
     /// Has the endpoint told of the ID in use once more.
@@ -112,12 +120,12 @@ impl RemoteCids {
 
     /// The reset token of the ID in use, if that has changed since the last call. Those of IDs that were not used yet, or
     /// are retired, do not count (RFC 9000 §10.3.1).
-    pub(crate) fn take_changed_token(&mut self) -> Option<Option<[u8; 16]>> {
+    pub(crate) fn take_changed_token(&mut self) -> Option<Option<ResetToken>> {
         std::mem::take(&mut self.token_changed).then(|| self.known[0].token)
     }
 
     /// Whether `token` is the stateless reset token of the ID in use (RFC 9000 §10.3.1), in constant time.
-    pub(crate) fn is_reset_token(&self, token: &[u8; 16]) -> bool {
+    pub(crate) fn is_reset_token(&self, token: &ResetToken) -> bool {
         use subtle::ConstantTimeEq;
         self.known[0].token.is_some_and(|known| known.ct_eq(token).into())
     }
@@ -163,6 +171,39 @@ mod tests {
         assert_eq!(r.take_changed_token(), Some(Some([1; 16])));
         assert_eq!(r.take_changed_token(), None);
         assert!(!r.is_reset_token(&[7; 16]) && r.is_reset_token(&[1; 16]), "the first one is retired");
+    }
+
+    /// RFC 9000 §5.1.2: "MUST NOT forget a connection ID without retiring it". However the frames are lost, repeated by
+    /// probes and acknowledged, each is said until it is acknowledged.
+    #[test]
+    fn no_id_is_forgotten_without_being_retired() {
+        let mut r = RemoteCids::new(id(0));
+        for n in 1..=12 {
+            r.insert(n.into(), n.into(), id(n), [n; 16]).unwrap();
+            r.retire_sent(u64::from(n) - 1);
+        }
+        assert_eq!(r.retire_due(), None);
+        assert_eq!(
+            r.insert(13, 13, id(13), [13; 16]),
+            Err(TransportError::CONNECTION_ID_LIMIT_ERROR),
+            "12 are in flight"
+        );
+        for seq in 0..12 {
+            r.retire_lost(seq);
+            r.retire_lost(seq);
+        }
+        let mut said = Vec::new();
+        while let Some(seq) = r.retire_due() {
+            said.push(seq);
+            r.retire_sent(seq);
+        }
+        assert_eq!(said, (0..12).collect::<Vec<_>>());
+        r.retire_acked(5);
+        r.retire_acked(5);
+        r.retire_lost(5);
+        assert_eq!(r.retire_due(), None, "acknowledged once is enough");
+        r.insert(13, 13, id(13), [13; 16]).unwrap();
+        assert_eq!(r.retire_due(), Some(12));
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl Connection {
                 }
                 self.streams.remove_if_done(id);
             }
+            SentFrame::RetireConnectionId(seq) => self.remote_cids.retire_acked(seq),
             SentFrame::MtuProbe if self.path.mtu.on_acked(now, pn) => {
                 self.recovery.set_max_datagram(self.path.mtu.current());
             }

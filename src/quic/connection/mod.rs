@@ -27,7 +27,7 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::{self, DirectionKeys, Keys};
 use crate::mem::prefetch_line;
-use crate::quic::cid::{IdMaker, LocalCids, RemoteCids};
+use crate::quic::cid::{IdMaker, LocalCids, RemoteCids, ResetToken};
 use crate::quic::config::TransportConfig;
 use crate::quic::endpoint::{Armed, Route};
 use crate::quic::event::{ConnId, Event};
@@ -154,7 +154,7 @@ pub(crate) struct Connection {
     local_cids: LocalCids,
     remote_cids: RemoteCids,
     /// The peer's reset token as the endpoint knows it.
-    reset_token: Option<[u8; 16]>,
+    reset_token: Option<ResetToken>,
     /// Where packets go to, as the endpoint knows it.
     route: Option<Route>,
     streams: Streams,
@@ -306,12 +306,12 @@ impl Connection {
     }
 
     /// The peer's reset token that the endpoint knows.
-    pub(crate) fn reset_token(&self) -> Option<[u8; 16]> {
+    pub(crate) fn reset_token(&self) -> Option<ResetToken> {
         self.reset_token
     }
 
     /// (old token, new token), if it has changed.
-    pub(crate) fn take_token_news(&mut self) -> Option<(Option<[u8; 16]>, Option<[u8; 16]>)> {
+    pub(crate) fn take_token_news(&mut self) -> Option<(Option<ResetToken>, Option<ResetToken>)> {
         let new = self.remote_cids.take_changed_token()?;
         Some((std::mem::replace(&mut self.reset_token, new), new))
     }

@@ -37,8 +37,9 @@ impl std::hash::BuildHasher for SecretHash {
 /// (RFC 9000 §9).
 type Stranger = (ConnectionId, SocketAddr);
 
-/// Connection IDs of ours that are remembered decoded; a power of two.
-const RECENT: usize = 256;
+/// Connection IDs of ours that are remembered decoded; a power of two. With few connections few of the places are ever
+/// touched, and with many each costs less than the connection's own cache lines.
+const RECENT: usize = 4096;
 
 /// One of our connection IDs, decoded: reading one costs four passes of its cipher.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,12 +48,14 @@ pub(super) struct Known {
     pub(super) sequence: u16,
 }
 
+type Recent = (RawCid, Known);
+
 /// All tables.
 #[derive(Debug)]
 pub(super) struct Lookup {
     /// Latest connection IDs of ours that led to a connection. Only IDs that we made get here, so strangers
     /// cannot crowd them out. Places that are empty have zeros, which no ID of ours has.
-    recent: Box<[(RawCid, Known); RECENT]>,
+    recent: Box<[Recent; RECENT]>,
     /// Clients by the Destination Connection ID that they chose (RFC 9000 §7.2).
     initial: HashMap<Stranger, ConnId, SecretHash>,
     /// Those whose handshake is over, by when they are forgotten.
@@ -64,8 +67,9 @@ pub(super) struct Lookup {
 impl Lookup {
     pub(super) fn new(rng: &mut Rng) -> Self {
         let hash = SecretHash::new(rng);
+        let recent: Box<[Recent]> = vec![Recent::default(); RECENT].into();
         Self {
-            recent: Box::new([Default::default(); RECENT]),
+            recent: recent.try_into().expect("as many"),
             initial: HashMap::with_hasher(hash.clone()),
             leaving: VecDeque::new(),
             tokens: HashMap::with_hasher(hash),

@@ -114,3 +114,6 @@ impl Table {
         full.map(|(index, slot)| ConnId::new(index as u32, slot.generation))
     }
 }
+
+#[cfg(test)]
+mod tests;
