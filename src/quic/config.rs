@@ -98,7 +98,10 @@ pub struct TransportConfig {
     /// Packets that are sealed with one key before it is updated, if its cipher does not want it earlier: with AES-GCM
     /// after 2^22 (RFC 9001 §6.6).
     pub packets_per_key: u64,
-    /// Send a PING when nothing was sent for this long.
+    /// Send a PING when nothing was heard for this long. A peer that is gone is noticed by then and the idle timeout later.
+    ///
+    /// Connections whose application, or whose peer's, is slow need none: whoever waits for credit, or owes some, keeps the
+    /// connection alive. It is for those that wait for something else, such as an answer that takes long.
     pub keep_alive: Option<Duration>,
     /// Buffers for peer-opened streams.
     pub provider: Option<Arc<dyn BufferProvider>>,

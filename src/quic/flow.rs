@@ -124,6 +124,11 @@ impl RecvCredit {
         self.asked = false;
     }
 
+    /// The peer has used all that it was given: it may be waiting for more.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.received > 0 && self.received >= self.announced
+    }
+
     /// MAX_DATA was lost: the peer still has to hear of the limit.
     pub(crate) fn update_lost(&mut self) {
         self.asked = true;

@@ -25,4 +25,5 @@ mod property;
 mod rig;
 mod scenarios;
 mod sending;
+mod stalls;
 mod steps;

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use gannet::base::Side;
 use gannet::base::time::Duration;
 use gannet::mem::PinnedBuf;
-use gannet::quic::{BufferProvider, Dir, Event, SendData, StreamId, TransportConfig};
+use gannet::quic::{BufferProvider, CloseReason, Dir, Event, SendData, StreamId, TransportConfig};
 use gannet::wire::quic::frame::{Frame, StreamHeader};
+use gannet::wire::quic::params::TransportParameters;
 
 use super::memory::held;
 use super::peer::{DATA, Peer, Told, frames};
-use super::world::{Host, against_client, against_server, small};
+use super::world::{Host, against_client, against_server, client_addr, exchange, small};
 
 /// A unidirectional stream of the peer's.
 fn uni(index: u64) -> StreamId {
@@ -291,4 +292,104 @@ fn an_answer_of_exactly_the_size_of_its_buffers_comes_to_its_end() {
         let low = |e: &Event| matches!(e, Event::ReceiveBufferLow { .. });
         assert!(!host.events.iter().any(|(_, e)| low(e)), "the application never has to know");
     }
+}
+
+/// Time passes, and the peer acknowledges what it hears.
+fn live(host: &mut Host, peer: &mut Peer, time: Duration) {
+    let until = host.now + time;
+    while host.now < until && host.closed().is_none() {
+        let heard = host.wait(Duration::from_millis(500));
+        heard.iter().for_each(|(_, d)| peer.receive(d));
+        if !heard.is_empty() {
+            let ack = peer.ack(DATA);
+            let datagram = peer.packet(DATA, &ack);
+            host.receive(datagram);
+        }
+    }
+}
+
+/// How often the peer was told something.
+fn count(peer: &Peer, what: impl Fn(&Told) -> bool) -> usize {
+    peer.told.iter().filter(|(_, told)| what(told)).count()
+}
+
+#[test]
+fn who_has_data_and_no_credit_says_so_again_and_lives() {
+    for by_connection in [true, false] {
+        let idle = Duration::from_secs(10);
+        let mut host = Host::server(TransportConfig { max_idle_timeout: idle, ..small() });
+        let mut peer = Peer::client(client_addr(), 1, |params| {
+            let (data, stream) = if by_connection { (10, 1000) } else { (1000, 10) };
+            let params = TransportParameters { initial_max_data: data, ..params };
+            TransportParameters { initial_max_stream_data_bidi_remote: stream, ..params }.to_bytes()
+        });
+        exchange(&mut host, &mut peer);
+        let conn = host.conn.unwrap();
+        let id = host.endpoint.conn(conn).unwrap().open(Dir::Bidi).unwrap();
+        host.endpoint.conn(conn).unwrap().send(id, SendData::Static(&[1; 100]), false).unwrap();
+        live(&mut host, &mut peer, 12 * idle);
+        assert_eq!(host.closed(), None);
+        let blocked = count(&peer, |told| matches!(told, Told::DataBlocked(10) | Told::StreamDataBlocked(_, 10)));
+        assert!((40..=60).contains(&blocked), "{blocked} in 120 s");
+        // When the credit comes at last, so does the rest.
+        let credit = [Frame::MaxData(1000), Frame::MaxStreamData { id, max: 1000 }];
+        say(&mut host, &mut peer, &frames(&credit));
+        assert_eq!(peer.stream_bytes, 100);
+        // And when the peer is gone, that shows.
+        host.endpoint.conn(conn).unwrap().send(id, SendData::Static(&[1; 2000]), false).unwrap();
+        host.wait(2 * idle);
+        assert_eq!(host.closed(), Some(&CloseReason::IdleTimeout));
+    }
+}
+
+#[test]
+fn who_owes_credit_pings_and_lives() {
+    for by_connection in [true, false] {
+        let (mut host, mut peer) = against_server(small());
+        // It says nothing of being blocked.
+        say(&mut host, &mut peer, &stream(uni(0), 0, 4000, false));
+        if by_connection {
+            say(&mut host, &mut peer, &stream(uni(1), 0, 2000, false));
+        }
+        live(&mut host, &mut peer, Duration::from_secs(300));
+        assert_eq!(host.closed(), None);
+        let pings = count(&peer, |told| *told == Told::Ping);
+        assert!((35..=45).contains(&pings), "{pings} in 300 s");
+        assert_eq!(read(&mut host, uni(0)), 4000);
+        live(&mut host, &mut peer, Duration::from_secs(1));
+        assert_eq!(peer.stream_limit(uni(0)), 8000);
+    }
+}
+
+#[test]
+fn who_owes_nothing_and_waits_for_nothing_times_out() {
+    let (mut host, mut peer) = against_server(small());
+    say(&mut host, &mut peer, &stream(uni(0), 0, 3999, false));
+    // The path's probes are answered first.
+    live(&mut host, &mut peer, Duration::from_secs(5));
+    let pings = count(&peer, |told| *told == Told::Ping);
+    live(&mut host, &mut peer, Duration::from_secs(30));
+    assert_eq!(host.closed(), Some(&CloseReason::IdleTimeout));
+    assert_eq!(count(&peer, |told| *told == Told::Ping), pings);
+}
+
+#[test]
+fn a_server_that_is_gone_is_noticed_by_keep_alive_and_idle_timeout() {
+    let (keep_alive, idle) = (Duration::from_millis(2500), Duration::from_secs(10));
+    let config = TransportConfig { keep_alive: Some(keep_alive), max_idle_timeout: idle, ..small() };
+    let (mut host, mut peer) = against_client(config);
+    say(&mut host, &mut peer, &frames(&[Frame::HandshakeDone]));
+    let conn = host.conn.unwrap();
+    let id = host.endpoint.conn(conn).unwrap().open(Dir::Bidi).unwrap();
+    host.endpoint.conn(conn).unwrap().send(id, SendData::Static(b"GET /\r\n"), true).unwrap();
+    // It takes its time, but it is there.
+    live(&mut host, &mut peer, 10 * idle);
+    assert_eq!(host.closed(), None);
+    say(&mut host, &mut peer, &stream(id, 0, 1000, false));
+    let second = Duration::from_secs(1);
+    host.wait(idle - second);
+    assert_eq!(host.closed(), None);
+    // The first PING may start the idle timeout again (RFC 9000 §10.1).
+    host.wait(keep_alive + second);
+    assert_eq!(host.closed(), Some(&CloseReason::IdleTimeout));
 }

@@ -151,7 +151,10 @@ impl Connection {
             bidi_remote: params.initial_max_stream_data_bidi_remote,
             uni: params.initial_max_stream_data_uni,
         };
-        self.streams.set_peer(windows, params.initial_max_streams_bidi, params.initial_max_streams_uni);
+        let (bidi, uni) = (params.initial_max_streams_bidi, params.initial_max_streams_uni);
+        for dir in self.streams.set_peer(windows, bidi, uni).into_iter().flatten() {
+            self.events.push_back(Event::StreamsAvailable { dir });
+        }
         self.raise_credit(params.initial_max_data);
         self.path.mtu.limit(params.max_udp_payload_size.min(u64::from(u16::MAX)) as u16);
         self.peer = PeerLimits::of(&params, true);

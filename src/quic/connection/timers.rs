@@ -1,9 +1,15 @@
 //! A connection's deadlines.
 
-use crate::base::time::Instant;
+use crate::base::time::{Duration, Instant};
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::event::CloseReason;
 use crate::quic::recovery::{SpaceId, TimeoutAction};
+
+/// In so many parts of the idle timeout, a silent connection with streams looks whether somebody is waiting.
+const STALL_CHECKS: u32 = 4;
+
+/// The time after which it does that if there is no idle timeout.
+const STALL_CHECK: Duration = Duration::from_secs(10);
 
 impl Connection {
     /// When [`Connection::handle_timeout`] has to be called. Once that is done and there is nothing to send, this is in the
@@ -59,8 +65,7 @@ impl Connection {
             self.pacing_until = None;
         }
         if self.keep_alive_at.is_some_and(|at| at <= now) {
-            self.keep_alive_at = None;
-            self.ping_due = true;
+            self.on_silence(now);
         }
         self.on_loss_timeout(cx);
     }
@@ -99,22 +104,43 @@ impl Connection {
         }
         self.idle_reset_at = Some(now);
         let ours = self.config.max_idle_timeout;
-        let theirs = crate::base::time::Duration::from_millis(self.peer.max_idle_timeout);
+        let theirs = Duration::from_millis(self.peer.max_idle_timeout);
         let timeout = match (ours.is_zero(), theirs.is_zero()) {
-            (true, true) => {
-                self.idle_deadline = None;
-                self.reset_keep_alive(now);
-                return;
-            }
-            (true, false) => theirs,
-            (false, true) => ours,
-            (false, false) => ours.min(theirs),
+            (true, true) => None,
+            (true, false) => Some(theirs),
+            (false, true) => Some(ours),
+            (false, false) => Some(ours.min(theirs)),
         };
-        self.idle_deadline = Some(now + timeout.max(3 * self.pto()));
-        self.reset_keep_alive(now);
+        self.idle_deadline = timeout.map(|timeout| now + timeout.max(3 * self.pto()));
+        self.reset_keep_alive(now, timeout);
     }
 
-    fn reset_keep_alive(&mut self, now: Instant) {
-        self.keep_alive_at = self.config.keep_alive.filter(|_| self.confirmed).map(|every| now + every);
+    /// When to do something about silence: after the time that the settings say, and as long as there are streams, after
+    /// part of the idle timeout, as somebody may be waiting.
+    fn reset_keep_alive(&mut self, now: Instant, idle: Option<Duration>) {
+        let mut every = self.config.keep_alive;
+        if self.streams.len() > 0 {
+            let part = idle.map_or(STALL_CHECK, |idle| idle / STALL_CHECKS);
+            every = Some(every.map_or(part, |every| every.min(part)));
+        }
+        self.keep_alive_at = every.filter(|_| self.confirmed).map(|every| now + every);
+    }
+
+    /// There was no traffic for a while. A connection does not die of waiting for an application, as long as both ends are
+    /// there: who has data and no credit says so again (RFC 9000 §4.1), and who owes credit pings. Neither takes the other
+    /// end's word for it, which may do nothing of the kind. All of this asks for an acknowledgement, so an end that is gone
+    /// is found out by the idle timeout all the same (RFC 9000 §10.1).
+    fn on_silence(&mut self, now: Instant) {
+        let ping_at = self.config.keep_alive.zip(self.idle_reset_at).map(|(every, since)| since + every);
+        self.keep_alive_at = ping_at.filter(|at| *at > now);
+        let starved = self.send_credit.available() == 0 && self.streams.blocked_by_connection();
+        if starved {
+            self.send_credit.blocked_lost();
+        }
+        if self.streams.repeat_blocked() || starved {
+            return;
+        }
+        let owes = self.recv_credit.is_used_up() || self.streams.owes_credit();
+        self.ping_due |= owes || ping_at.is_some_and(|at| at <= now);
     }
 }

@@ -252,11 +252,13 @@ impl Streams {
         }
     }
 
-    /// The peer's transport parameters are known.
-    pub(crate) fn set_peer(&mut self, windows: Windows, max_bidi: u64, max_uni: u64) {
+    /// The peer's transport parameters are known. Gives the kinds of streams that the application waits for and may open
+    /// now.
+    pub(crate) fn set_peer(&mut self, windows: Windows, max_bidi: u64, max_uni: u64) -> [Option<Dir>; 2] {
         self.peer = windows;
-        self.counts[0].limit = self.counts[0].limit.max(max_bidi);
-        self.counts[1].limit = self.counts[1].limit.max(max_uni);
+        let bidi = self.raise_limit(Dir::Bidi, max_bidi).then_some(Dir::Bidi);
+        let uni = self.raise_limit(Dir::Uni, max_uni).then_some(Dir::Uni);
+        [bidi, uni]
     }
 
     /// The lists start to come into the cache.
@@ -609,6 +611,26 @@ impl Streams {
     pub(crate) fn blocked_by_connection(&self) -> bool {
         let send = |id| self.get_ref(id).and_then(|s| s.send.as_ref());
         self.starved.iter().any(|id| send(*id).is_some_and(SendStream::is_starved))
+    }
+
+    /// The streams that wait for their own credit are to say so again. False if there are none. Looks at all streams.
+    pub(crate) fn repeat_blocked(&mut self) -> bool {
+        let mut ids = Vec::new();
+        for (id, slot) in &self.map {
+            let send = self.slab[*slot as usize].as_mut().and_then(|stream| stream.send.as_mut());
+            if let Some(send) = send.filter(|send| send.is_blocked()) {
+                send.credit.blocked_lost();
+                ids.push(*id);
+            }
+        }
+        ids.sort_unstable();
+        ids.iter().for_each(|id| self.queue_control(*id));
+        !ids.is_empty()
+    }
+
+    /// Whether the peer has used up all credit of a stream, and may be waiting for more. Looks at all streams.
+    pub(crate) fn owes_credit(&self) -> bool {
+        self.slab.iter().flatten().any(|stream| stream.recv.as_ref().is_some_and(RecvStream::owes_credit))
     }
 
     pub(crate) fn front_control(&self) -> Option<StreamId> {

@@ -505,6 +505,12 @@ impl RecvStream {
         (self.credit_due && self.state == State::Receiving).then(|| self.limit().max(self.announced))
     }
 
+    /// The peer has used all that it was given, and may be waiting for more.
+    pub(crate) fn owes_credit(&self) -> bool {
+        let open = self.state == State::Receiving && self.stop_code.is_none() && self.final_size.is_none();
+        open && self.high > 0 && self.high >= self.announced
+    }
+
     pub(crate) fn credit_sent(&mut self, limit: u64) {
         self.announced = self.announced.max(limit);
         self.credit_due = false;
