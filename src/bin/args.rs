@@ -113,6 +113,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub secret: SecretArgs,
 
+    /// Ask clients to come again with a token that shows that they are where they say (RFC 9000 §8.1.2).
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]
+    pub retry: engine::Retry,
+
     /// Directory whose files are served.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
@@ -178,6 +182,10 @@ pub struct PerfServerArgs {
     /// The secret that outlives the process.
     #[command(flatten)]
     pub secret: SecretArgs,
+
+    /// Ask clients to come again with a token that shows that they are where they say (RFC 9000 §8.1.2).
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]
+    pub retry: engine::Retry,
 }
 
 /// Arguments of `gannet perf client`.

@@ -13,6 +13,7 @@ mod in_place;
 mod initial;
 mod nonce;
 mod packet;
+mod state;
 mod suite;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use header::{HeaderKey, SAMPLE_LEN, header_key};
 pub use in_place::with_keys_in_place;
 pub use initial::{initial_direction, initial_keys, retry_tag};
 pub use packet::{AuthError, HEAD_AT, HEAD_LEN, HeadRoom, Opened, PacketKey, Sealer, TAG_LEN, Way, packet_key};
+pub use state::{STATE_NONCE_LEN, StateKey};
 pub use suite::Suite;
 pub use timed::{Spent, take_spent, time_keys};
 

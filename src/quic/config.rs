@@ -12,6 +12,7 @@ use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
 use crate::quic::cid::CidConfig;
 use crate::quic::secret::Secret;
+use crate::quic::token::RetryPolicy;
 use crate::quic::{StreamId, tls};
 
 pub use check::ConfigError;
@@ -260,8 +261,16 @@ pub struct EndpointConfig {
     pub max_connections: usize,
     /// Upper limit of server handshakes in flight.
     pub max_handshakes: usize,
-    /// Stateless resets sent per second at the most.
+    /// Stateless resets sent per second at the most; of closes for bad address tokens, just as many.
     pub reset_rate: u32,
+    /// When clients have to show that they are where they say before anything is kept of them.
+    pub retry: RetryPolicy,
+    /// What the clock that everybody who shares `address_key` looks at says at [`Instant::ZERO`] of the engine, as time
+    /// since an origin of theirs: wall-clock time, for example, since 1970. Tokens are good for 15 seconds of it. A core
+    /// of [`runtime`](crate::runtime) sets this by itself.
+    ///
+    /// [`Instant::ZERO`]: crate::base::time::Instant::ZERO
+    pub time_base: Duration,
     /// How its pool is shared among connections.
     pub memory: MemoryConfig,
 }
@@ -279,7 +288,7 @@ impl EndpointConfig {
 
     /// The settings of core 0 with the keys that follow from `secret`. `seed` is random, and another in each process.
     /// Connection IDs of 10 bytes, up to 2^20 connections and 10,000 handshakes at a time, 1,000 stateless resets a
-    /// second.
+    /// second, Retry from 1,000 handshakes in flight on.
     pub fn from_secret(secret: &Secret, seed: [u8; 32]) -> Self {
         let mut rng = Rng::from_seed(seed);
         let mut config = Self {
@@ -294,6 +303,8 @@ impl EndpointConfig {
             max_handshakes: 10_000,
             reset_rate: 1000,
             memory: MemoryConfig::default(),
+            retry: RetryPolicy::default(),
+            time_base: Duration::ZERO,
         };
         // The engine's own numbers must come from another seed: they can be seen in packets.
         rng.fill(&mut config.seed);

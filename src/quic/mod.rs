@@ -22,6 +22,7 @@ mod space;
 mod stats;
 mod stream;
 pub mod tls;
+mod token;
 
 pub use crate::wire::quic::StreamId;
 pub use cid::{CidCodec, CidConfig, CidConfigError, CidInfo};
@@ -38,3 +39,4 @@ pub use secret::Secret;
 pub use stats::{ConnStats, Drop, EndpointStats, PlacementStats, StreamStats};
 pub use stream::chunk::Chunk;
 pub use stream::priority::Priority;
+pub use token::RetryPolicy;

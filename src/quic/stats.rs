@@ -38,11 +38,13 @@ pub enum Drop {
     ForeignId,
     /// An ID of a connection that has retired it.
     RetiredId,
+    /// A first packet with a Retry token that is forged, expired, or of another client.
+    BadToken,
 }
 
 impl Drop {
     /// All reasons with their names.
-    pub const ALL: [(Self, &'static str); 15] = [
+    pub const ALL: [(Self, &'static str); 16] = [
         (Self::Malformed, "quic_malformed"),
         (Self::UnknownConnection, "quic_unknown_connection"),
         (Self::ShortInitial, "quic_short_initial"),
@@ -58,6 +60,7 @@ impl Drop {
         (Self::LongToken, "quic_long_token"),
         (Self::ForeignId, "quic_foreign_id"),
         (Self::RetiredId, "quic_retired_id"),
+        (Self::BadToken, "quic_bad_token"),
     ];
 }
 
@@ -147,6 +150,10 @@ pub struct EndpointStats {
     pub resets_sent: u64,
     /// "Packet too big" messages that quote nothing a connection can have sent.
     pub too_big_ignored: u64,
+    /// Retry packets sent.
+    pub retries_sent: u64,
+    /// First packets with a good address token.
+    pub tokens_accepted: u64,
     /// Drops by reason, indexed by [`Drop`].
     pub drops: [u64; Drop::ALL.len()],
     /// Received STREAM bytes by the way they took.
@@ -172,6 +179,8 @@ impl EndpointStats {
             ("quic_bytes_resent", self.bytes_resent),
             ("quic_resets_sent", self.resets_sent),
             ("quic_too_big_ignored", self.too_big_ignored),
+            ("quic_retries_sent", self.retries_sent),
+            ("quic_tokens_accepted", self.tokens_accepted),
             ("quic_bytes_direct", self.placement.direct),
             ("quic_bytes_staged", self.placement.staged),
             ("quic_bytes_copied", self.placement.copied),

@@ -106,7 +106,11 @@ impl<D: Datapath, A: App> Core<D, A> {
         let (local_v4, local_v6) = (local(false), local(true));
         Ok(Self {
             net: Net::new(&config.net, &caps, clock.now())?,
-            endpoint: Endpoint::new(config.endpoint, config.server, config.pool),
+            endpoint: Endpoint::new(
+                EndpointConfig { time_base: clock.wall_base(), ..config.endpoint },
+                config.server,
+                config.pool,
+            ),
             datapath,
             app,
             clock,

@@ -22,7 +22,7 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
-    CidConfig, ClientConfig, CloseReason, Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig,
+    CidConfig, ClientConfig, CloseReason, Endpoint, EndpointConfig, EndpointStats, RetryPolicy, RxMeta, ServerConfig,
     TransportConfig, tls,
 };
 
@@ -149,6 +149,7 @@ fn endpoint_config(plan: &Plan, side: Side, start: Start) -> EndpointConfig {
         max_connections: 10,
         max_handshakes: 10,
         reset_rate: 100,
+        retry: plan.retry,
         ..config
     }
 }
@@ -349,6 +350,18 @@ impl World {
             }
             self.check_reason(host)?;
         }
+        self.check_retry()
+    }
+
+    /// Where clients have to come with a token, the server has seen one of each that is connected; elsewhere, none.
+    fn check_retry(&self) -> Result<(), Failure> {
+        let [client, server] = [0, 1].map(|n| self.hosts[n].endpoint.stats());
+        let asks = matches!(self.plan.retry, RetryPolicy::Always | RetryPolicy::Auto { threshold: 0 });
+        let wrong = if asks { server.handshakes > server.tokens_accepted } else { server.retries_sent > 0 };
+        if wrong && !self.crashed {
+            let (sent, taken) = (server.retries_sent, server.tokens_accepted);
+            return Err(format!("{} handshakes, {sent} Retries, {taken} tokens", client.handshakes));
+        }
         Ok(())
     }
 
@@ -361,6 +374,8 @@ impl World {
             // A close before the handshake is complete tells no application code.
             CloseReason::PeerTransport { code, .. } => {
                 *code == 0x0c && matches!(self.plan.ending, Ending::Early(..) | Ending::AtTurn(..))
+                // Its packets with the token were lost until that had expired.
+                    || *code == 0x0b && self.plan.retry != RetryPolicy::Never && self.may_time_out()
             }
             CloseReason::IdleTimeout | CloseReason::HandshakeTimeout => self.may_time_out(),
             CloseReason::Shutdown => self.crashed,

@@ -3,7 +3,7 @@
 use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
-use crate::quic::{CidConfig, CongestionAlgorithm, Dir, Priority, StreamId};
+use crate::quic::{CidConfig, CongestionAlgorithm, Dir, Priority, RetryPolicy, StreamId};
 use crate::sim::network::LinkConfig;
 
 /// How a receiver takes a stream's bytes.
@@ -90,6 +90,8 @@ pub struct Plan {
     pub cid_lens: [usize; 2],
     /// The ending.
     pub ending: Ending,
+    /// Whether the client has to come again with a token.
+    pub retry: RetryPolicy,
 }
 
 fn size(rng: &mut Rng, max_bits: u64) -> u64 {
@@ -179,11 +181,18 @@ impl Plan {
             packets_per_key: u64::MAX,
             cid_lens: cid_lens(seed),
             ending,
+            retry: RetryPolicy::default(),
         };
         // Whatever is drawn for later features comes last: the same seed remains the same play but for them.
         if rng.chance(200) {
             plan.packets_per_key = 1 + size(rng, 8);
         }
+        plan.retry = match rng.below(4) {
+            0 => RetryPolicy::Always,
+            1 => RetryPolicy::Never,
+            2 => RetryPolicy::Auto { threshold: 0 },
+            _ => RetryPolicy::default(),
+        };
         plan
     }
 

@@ -3,7 +3,7 @@
 
 use gannet::base::Side;
 use gannet::base::time::Duration;
-use gannet::quic::{CongestionAlgorithm, Priority};
+use gannet::quic::{CongestionAlgorithm, Priority, RetryPolicy};
 use gannet::sim::{self, Ending, Flow, LinkConfig, Plan, Receive, StreamPlan};
 
 /// Receives `len` bytes in the way that `receive` says.
@@ -35,6 +35,7 @@ fn plan(seed: u64, bad: bool) -> Plan {
         packets_per_key: u64::MAX,
         cid_lens: [10, 17],
         ending: Ending::AllDone,
+        retry: if seed.is_multiple_of(3) { RetryPolicy::Always } else { RetryPolicy::Never },
     }
 }
 

@@ -18,6 +18,8 @@ mod pace;
 mod peer;
 mod pinning;
 mod retry;
+mod retry_flood;
+mod retry_server;
 mod sizes;
 mod violations;
 mod world;

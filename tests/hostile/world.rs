@@ -107,6 +107,12 @@ impl Host {
         Self::new(Side::Server, Endpoint::new(endpoint_config(Side::Server), Some(config), pool))
     }
 
+    /// A server with settings of its endpoint other than the usual ones.
+    pub fn server_with(endpoint: EndpointConfig, transport: TransportConfig) -> Self {
+        let config = ServerConfig::new(SERVER_TLS.clone(), transport).unwrap();
+        Self::new(Side::Server, Endpoint::new(endpoint, Some(config), BufPool::heap()))
+    }
+
     /// A client that has begun to connect.
     pub fn client(transport: TransportConfig) -> Self {
         let endpoint = Endpoint::new(endpoint_config(Side::Client), None, BufPool::heap());

@@ -6,6 +6,7 @@ mod get_failures;
 #[path = "../peers/mod.rs"]
 mod peers;
 mod restarts;
+mod retry;
 mod scene;
 mod serve_failures;
 mod transfers;

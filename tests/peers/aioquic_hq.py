@@ -84,7 +84,7 @@ async def run_server(role):
     config = configuration(role, is_client=False)
     config.load_cert_chain(role["cert"], role["key"])
     host, port = split(role["listen"])
-    await serve(host, port, configuration=config, create_protocol=Server)
+    await serve(host, port, configuration=config, create_protocol=Server, retry=role["retry"])
     say("ready", role["listen"])
     await asyncio.Event().wait()
 

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `ready ADDR` | server | the socket is bound |
 //! | `connection N` | server | the N-th handshake is complete |
+//! | `retry` | server | a client has to come again with a token (quinn only) |
 //! | `request PATH` | server | a request was parsed |
 //! | `misbehaved PATH` | server | a [`Misbehave`] was carried out |
 //! | `connected` | client | the handshake is complete |
@@ -105,6 +106,8 @@ pub struct ServerOptions {
     pub keylog: Option<PathBuf>,
     /// What to do wrong (quinn only).
     pub misbehave: Option<Misbehave>,
+    /// Ask clients to come again with a token.
+    pub retry: bool,
 }
 
 /// Something a server does wrong while it answers a request.
@@ -162,6 +165,7 @@ impl ServerOptions {
             idle_secs: 30,
             keylog: None,
             misbehave: None,
+            retry: false,
         }
     }
 }

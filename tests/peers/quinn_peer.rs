@@ -143,6 +143,10 @@ async fn serve(options: ServerOptions) -> Result<i32, Failure> {
 
 async fn serve_connection(incoming: Incoming, options: Arc<ServerOptions>) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
+    if options.retry && !incoming.remote_address_validated() {
+        say(format_args!("retry"));
+        return incoming.retry().unwrap_or_else(|e| eprintln!("retry: {e}"));
+    }
     let connection = match incoming.await {
         Ok(connection) => connection,
         Err(e) => return eprintln!("handshake: {e}"),

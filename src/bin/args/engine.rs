@@ -30,6 +30,18 @@ pub enum Suite {
     ChaCha20,
 }
 
+/// When clients have to show that they are where they say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Retry {
+    /// While many handshakes are in flight.
+    #[default]
+    Auto,
+    /// Always: each handshake takes a round trip more.
+    Always,
+    /// Never: packets from made-up addresses can keep clients out.
+    Never,
+}
+
 /// The port, its addresses, and the engine: common to all commands that send packets.
 #[derive(Clone, Debug, Args)]
 pub struct EngineArgs {

@@ -1,6 +1,6 @@
 //! What the command line takes and refuses.
 
-use super::engine::{Congestion, Suite};
+use super::engine::{Congestion, Retry, Suite};
 use super::*;
 
 const PORT: &str = "--port memif --set role=client --set socket=/tmp/s --addr 10.77.0.2/24";
@@ -47,6 +47,7 @@ fn every_help_text_renders_with_its_example() {
 #[test]
 fn serve_with_everything() {
     let line = "serve --port af-packet --set iface=eth1 --set mtu=9000 --addr 10.77.0.1/24 --addr fd00::1/64 \
+        --retry always \
         --gateway 10.77.0.254 --gateway fe80::1 --route 10.0.0.0/8=10.77.0.253 --vlan 7 --core 3 --listen 4433 \
         --cert c.pem --key k.pem --root www --upload-dir up --congestion newreno --suite chacha20 --suite aes128 \
         --max-udp-payload 8972 --pcap p --keylog k --stats s --stages h --live -vv";
@@ -58,7 +59,7 @@ fn serve_with_everything() {
     assert_eq!(a.engine.congestion, Congestion::NewReno);
     assert_eq!(a.engine.suites, [Suite::ChaCha20, Suite::Aes128]);
     assert_eq!((a.engine.max_udp_payload, a.engine.verbose), (Some(8972), 2));
-    assert_eq!(a.upload_dir, Some("up".into()));
+    assert_eq!((a.upload_dir, a.retry), (Some("up".into()), Retry::Always));
     assert_eq!((a.engine.stages, a.engine.live), (Some("h".into()), true));
 }
 
@@ -107,6 +108,10 @@ fn bad_values_are_named() {
         assert!(parts.iter().all(|p| e.contains(p)), "{more}: {e}");
     }
     assert!(why("serve --port memif").contains("--addr"));
+    let server = format!("perf server {PORT} --listen 1 --cert c --key k");
+    let Command::Perf(PerfCommand::Server(a)) = load(&server).unwrap().command else { panic!("not perf server") };
+    assert_eq!(a.retry, Retry::Auto);
+    assert!(why(&format!("{server} --retry often")).contains("always"));
     assert!(why(&format!("perf server {PORT} --listen 0 --cert c --key k")).contains("1..=65535"));
 }
 

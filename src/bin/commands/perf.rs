@@ -22,7 +22,7 @@ const MEMORY: u64 = 1 << 30;
 /// Answers `perf client` until a signal comes.
 pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
     let tls = server_tls(&args.identity, &tls_options(&args.engine, ALPN)?)?;
-    let endpoint = server_endpoint(&args.secret)?;
+    let endpoint = server_endpoint(&args.secret, args.retry)?;
     let mut session = Session::open(&args.engine, MEMORY)?;
     session.endpoint = Some(endpoint);
     serve_on(args, tls, session)

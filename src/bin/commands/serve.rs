@@ -15,7 +15,7 @@ const WORKING_MEMORY: u64 = 1 << 30;
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     // What a user gets wrong most often comes first: no port is opened for it.
     let tls = server_tls(&args.identity, &tls_options(&args.engine, hq::ALPN)?)?;
-    let endpoint = server_endpoint(&args.secret)?;
+    let endpoint = server_endpoint(&args.secret, args.retry)?;
     let mut session = Session::open(&args.engine, WORKING_MEMORY + args.preload)?;
     session.endpoint = Some(endpoint);
     run_on(args, tls, session)

@@ -32,6 +32,7 @@ impl Connection {
             (config.peer_window(config.stream_window_bidi_remote), config.peer_window(config.stream_window_uni));
         TransportParameters {
             original_destination_connection_id: server.then_some(self.original_dcid),
+            retry_source_connection_id: self.retry_scid.filter(|_| server),
             stateless_reset_token: server.then(|| cx.ids.token(&cid)),
             initial_source_connection_id: Some(cid),
             max_idle_timeout: config.max_idle_timeout.as_millis() as u64,

@@ -82,6 +82,8 @@ pub(crate) struct Birth {
     pub(crate) remote: SocketAddr,
     /// The Destination Connection ID of the client's first Initial packet.
     pub(crate) original_dcid: ConnectionId,
+    /// A server's: the ID of the Retry that the client followed, which shows that it is where it says.
+    pub(crate) retry_scid: Option<ConnectionId>,
     /// The peer's connection ID (a client starts with `original_dcid`).
     pub(crate) remote_cid: ConnectionId,
     /// The connection window to begin with, bytes.
@@ -142,6 +144,7 @@ pub(crate) struct Connection {
     handshake_done_due: bool,
     /// A client that got a Retry or a Handshake packet takes no (other) Retry.
     retry_allowed: bool,
+    /// Source Connection ID of the Retry that the client followed.
     retry_scid: Option<ConnectionId>,
     token: Vec<u8>,
     original_dcid: ConnectionId,
@@ -214,9 +217,10 @@ impl Connection {
             bidi_remote: config.peer_window(config.stream_window_bidi_remote),
             uni: config.peer_window(config.stream_window_uni),
         };
+        let dcid = birth.retry_scid.unwrap_or(birth.original_dcid);
         let initial = match sender {
-            Some(remote) => Keys { local: crypto::initial_direction(&birth.original_dcid, birth.side), remote },
-            None => crypto::initial_keys(&birth.original_dcid, birth.side),
+            Some(remote) => Keys { local: crypto::initial_direction(&dcid, birth.side), remote },
+            None => crypto::initial_keys(&dcid, birth.side),
         };
         let mut spaces = <[Space; 3]>::default();
         spaces[SpaceId::Initial.index()].keys = Some(Box::new(initial));
@@ -235,14 +239,19 @@ impl Connection {
             trimmed: false,
             handshake_done_due: false,
             retry_allowed: birth.side == Side::Client,
-            retry_scid: None,
+            retry_scid: birth.retry_scid,
             token: Vec::new(),
             original_dcid: birth.original_dcid,
             peer: PeerLimits::default(),
             recovery,
             skip_at: 0,
-            // A server has yet to see that the client is where it says (RFC 9000 §8.1).
-            path: Path::new(birth.local, birth.remote, birth.side == Side::Client, config.max_udp_payload),
+            // A server has yet to see that the client is where it says, unless a token showed it (RFC 9000 §8.1).
+            path: Path::new(
+                birth.local,
+                birth.remote,
+                birth.side == Side::Client || birth.retry_scid.is_some(),
+                config.max_udp_payload,
+            ),
             local_cids: LocalCids::new(),
             remote_cids: RemoteCids::new(birth.remote_cid),
             reset_token: None,
@@ -296,9 +305,14 @@ impl Connection {
         !self.complete
     }
 
-    /// The connection ID that the client chose for its first packets, as long as they may still come.
-    pub(crate) fn original_dcid(&self) -> &ConnectionId {
-        &self.original_dcid
+    /// A server's: where the client's first packets that led to this connection went.
+    pub(crate) fn first_dcid(&self) -> &ConnectionId {
+        self.retry_scid.as_ref().unwrap_or(&self.original_dcid)
+    }
+
+    /// Whether a server's client came with a token.
+    pub(crate) fn came_with_token(&self) -> bool {
+        self.retry_scid.is_some()
     }
 
     pub(crate) fn side(&self) -> Side {

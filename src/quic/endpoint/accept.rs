@@ -4,10 +4,11 @@ use crate::base::Side;
 use crate::base::time::Instant;
 use crate::crypto::{self, DirectionKeys};
 use crate::quic::connection::{Birth, Connection, Cx, RxMeta};
-use crate::quic::endpoint::{Answer, Endpoint, MAX_ANSWERS};
+use crate::quic::endpoint::{Answer, Endpoint};
 use crate::quic::path::MIN_MTU;
 use crate::quic::stats::Drop;
 use crate::quic::tls::TlsSession;
+use crate::quic::token::Verdict;
 use crate::wire::quic::QUIC_V1;
 use crate::wire::quic::header::{self, PacketType, Parsed};
 
@@ -31,7 +32,7 @@ impl Endpoint {
 
     /// Whether an answer may be queued; otherwise the datagram counts as dropped.
     pub(super) fn may_answer(&mut self) -> bool {
-        let room = self.answers.len() < MAX_ANSWERS;
+        let room = self.answers.has_room();
         if !room {
             self.stats.drop(Drop::Overload);
         }
@@ -65,7 +66,20 @@ impl Endpoint {
             self.stats.drop(Drop::ShortInitial);
             return;
         }
-        if self.handshakes >= self.config.max_handshakes || self.table.len() >= self.config.max_connections {
+        if self.table.len() >= self.config.max_connections {
+            self.stats.drop(Drop::Overload);
+            return;
+        }
+        // What this far costs next to nothing decides whether the rest is worth it.
+        let original = match self.tokens.judge(now, meta.remote, &parsed.dcid, &data[parsed.token.clone()]) {
+            Verdict::Validated(original) => Some(original),
+            Verdict::Bad => return self.refuse_token(now, meta, parsed, data),
+            Verdict::Foreign if self.config.retry.asks(self.unvalidated, self.config.max_handshakes) => {
+                return self.queue_retry(meta, parsed);
+            }
+            Verdict::Foreign => None,
+        };
+        if self.handshakes >= self.config.max_handshakes {
             self.stats.drop(Drop::Overload);
             return;
         }
@@ -84,7 +98,8 @@ impl Endpoint {
             config: server.transport.clone(),
             local: meta.local,
             remote: meta.remote,
-            original_dcid: parsed.dcid,
+            original_dcid: original.unwrap_or(parsed.dcid),
+            retry_scid: original.map(|_| parsed.dcid),
             remote_cid: parsed.scid,
             max_data: self.memory.window(server.transport.max_data),
         };
@@ -107,12 +122,14 @@ impl Endpoint {
         self.table.insert(id, conn);
         self.lookup.insert_initial(now, parsed.dcid, meta.remote, id);
         self.handshakes += 1;
+        self.unvalidated += usize::from(original.is_none());
+        self.stats.tokens_accepted += u64::from(original.is_some());
         self.stats.connections_opened += 1;
         self.deliver(now, id, meta, parsed, data);
     }
 
     /// Whether the first packet of `data` is sealed with its Initial keys; looks at a copy.
-    fn is_authentic(&mut self, keys: &DirectionKeys, parsed: &Parsed, data: &[u8]) -> bool {
+    pub(super) fn is_authentic(&mut self, keys: &DirectionKeys, parsed: &Parsed, data: &[u8]) -> bool {
         let packet = &mut self.scratch[..parsed.packet_len];
         packet.copy_from_slice(&data[..parsed.packet_len]);
         let Some(sample) = packet.get(parsed.pn_offset + 4..).and_then(|s| s.first_chunk::<16>()) else {

@@ -1,9 +1,11 @@
 //! One core's engine: its connections, how datagrams find them, and what has to be done next.
 
 mod accept;
+mod answers;
 mod armed;
 mod lookup;
 mod reset;
+mod retry;
 mod routes;
 mod table;
 
@@ -35,14 +37,14 @@ pub(crate) use routes::Route;
 use routes::Routes;
 use table::Table;
 
+use crate::quic::token::AddressTokens;
+use answers::{Answer, Answers};
+
 /// Largest UDP payload, bytes.
 const MAX_DATAGRAM: usize = 65_527;
 
 /// Datagrams that one connection sends before another gets its turn.
 const TURN: u32 = 32;
-
-/// Answers (Version Negotiation, stateless reset) that wait to be sent.
-const MAX_ANSWERS: usize = 64;
 
 /// Why a connection could not be started.
 #[derive(Debug, Error)]
@@ -68,14 +70,6 @@ pub enum ConnectError {
     },
 }
 
-/// A datagram that answers one without a connection.
-#[derive(Debug)]
-struct Answer {
-    local: SocketAddr,
-    remote: SocketAddr,
-    data: Vec<u8>,
-}
-
 /// The QUIC engine of one core. It does no I/O and knows no clock: datagrams and time are passed in.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -87,16 +81,20 @@ pub struct Endpoint {
     table: Table,
     lookup: Lookup,
     routes: Routes,
-    /// Server handshakes in flight.
+    /// Server handshakes in flight, and those among them whose clients came without a token.
     handshakes: usize,
+    unvalidated: usize,
+    tokens: AddressTokens,
     /// Connections that are known to drain.
     draining: usize,
     wheel: TimerWheel<(ConnId, Instant)>,
     transmit: VecDeque<ConnId>,
     turn: u32,
     with_events: VecDeque<ConnId>,
-    answers: VecDeque<Answer>,
+    answers: Answers,
     resets: Limit,
+    /// Closes for bad address tokens.
+    refusals: Limit,
     scratch: Vec<u8>,
     lists: Scratch,
     expired: Vec<(ConnId, Instant)>,
@@ -129,6 +127,8 @@ impl Endpoint {
         let routes = Routes::new(&mut rng);
         Self {
             resets: Limit::new(config.reset_rate, Instant::ZERO),
+            refusals: Limit::new(config.reset_rate, Instant::ZERO),
+            tokens: AddressTokens::new(&config.address_key, config.time_base),
             server,
             memory: Memory::new(pool, config.memory),
             config,
@@ -139,11 +139,12 @@ impl Endpoint {
             routes,
             handshakes: 0,
             draining: 0,
+            unvalidated: 0,
             wheel: TimerWheel::new(Instant::ZERO),
             transmit: VecDeque::new(),
             turn: 0,
             with_events: VecDeque::new(),
-            answers: VecDeque::new(),
+            answers: Answers::default(),
             scratch: vec![0; HEAD_AT + MAX_DATAGRAM],
             lists: Scratch::default(),
             expired: Vec::new(),
@@ -179,6 +180,7 @@ impl Endpoint {
             local,
             remote,
             original_dcid: dcid,
+            retry_scid: None,
             remote_cid: dcid,
             max_data: self.memory.window(config.transport.max_data),
         };
@@ -316,8 +318,9 @@ impl Endpoint {
     /// A handshake has completed: the client uses our connection IDs from now on.
     fn handshake_over(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.table.get(id).filter(|conn| conn.side() == Side::Server) else { return };
-        self.lookup.retire_initial(now, *conn.original_dcid(), conn.remote());
+        self.lookup.retire_initial(now, *conn.first_dcid(), conn.remote());
         self.handshakes -= 1;
+        self.unvalidated -= usize::from(!conn.came_with_token());
     }
 
     /// The connection has to be looked at: it may have events, packets to send, or be over.
@@ -368,16 +371,11 @@ impl Endpoint {
 
     /// Writes the next UDP payload to be sent into `slot`, or `None` if nothing is to be sent now.
     pub fn poll_transmit(&mut self, now: Instant, slot: &mut [u8]) -> Option<Transmit> {
-        while let Some(answer) = self.answers.pop_front() {
-            let Some(space) = slot.get_mut(..answer.data.len()) else {
-                self.stats.drop(Drop::Overload);
-                continue;
-            };
-            space.copy_from_slice(&answer.data);
-            self.stats.tx_datagrams += 1;
-            self.stats.tx_bytes += answer.data.len() as u64;
-            let (local, remote) = (answer.local, answer.remote);
-            return Some(Transmit { conn: None, local, remote, ecn: 0, len: answer.data.len() });
+        // Answers and connections take turns, so that neither can keep the other from sending.
+        if self.answers.is_next()
+            && let Some(transmit) = self.write_answer(now, slot)
+        {
+            return Some(transmit);
         }
         while let Some(&id) = self.transmit.front() {
             let mut cx = cx!(self, now);
@@ -400,7 +398,7 @@ impl Endpoint {
             self.transmit.pop_front();
             self.settle(now, id);
         }
-        None
+        self.write_answer(now, slot)
     }
 
     /// A connection has nothing more to send: arms its timer, or forgets it when it is over.
@@ -430,8 +428,9 @@ impl Endpoint {
         self.routes.remove(id, conn.route());
         self.draining -= usize::from(conn.drains);
         if conn.side() == Side::Server && conn.is_handshaking() {
-            self.lookup.retire_initial(self.now, *conn.original_dcid(), conn.remote());
+            self.lookup.retire_initial(self.now, *conn.first_dcid(), conn.remote());
             self.handshakes -= 1;
+            self.unvalidated -= usize::from(!conn.came_with_token());
         }
     }
 

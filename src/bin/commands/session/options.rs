@@ -9,14 +9,14 @@ use gannet::base::rng::Rng;
 use gannet::crypto;
 use gannet::datapath::Caps;
 use gannet::net::{Cidr, NetConfig, Route};
-use gannet::quic::{CongestionAlgorithm, EndpointConfig, TransportConfig, tls};
+use gannet::quic::{CongestionAlgorithm, EndpointConfig, RetryPolicy, TransportConfig, tls};
 use gannet::wire::ipv4::IPV4_LEN;
 use gannet::wire::ipv6::IPV6_LEN;
 use gannet::wire::udp::UDP_LEN;
 
 use super::Failure;
 use super::keylog::KeyLogFile;
-use crate::args::engine::{Congestion, EngineArgs, IdentityArgs, SecretArgs, Suite, TrustArgs};
+use crate::args::engine::{Congestion, EngineArgs, IdentityArgs, Retry, SecretArgs, Suite, TrustArgs};
 use crate::args::target::HostPort;
 use crate::args::values;
 
@@ -73,11 +73,17 @@ pub fn tls_options(args: &EngineArgs, alpn: &[u8]) -> Result<tls::TlsOptions, Fa
 }
 
 /// A server's engine.
-pub fn server_endpoint(args: &SecretArgs) -> Result<EndpointConfig, Failure> {
-    Ok(match &args.secret {
+pub fn server_endpoint(args: &SecretArgs, retry: Retry) -> Result<EndpointConfig, Failure> {
+    let config = match &args.secret {
         Some(path) => api::endpoint_config_with(&api::secret_file(path)?)?,
         None => api::endpoint_config()?,
-    })
+    };
+    let retry = match retry {
+        Retry::Auto => RetryPolicy::default(),
+        Retry::Always => RetryPolicy::Always,
+        Retry::Never => RetryPolicy::Never,
+    };
+    Ok(EndpointConfig { retry, ..config })
 }
 
 /// A server's TLS configuration.

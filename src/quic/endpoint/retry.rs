@@ -1,0 +1,81 @@
+//! Asking clients to show that they are where they say, without keeping anything of them (RFC 9000 §8.1.2).
+
+use crate::base::Side;
+use crate::base::time::Instant;
+use crate::crypto::{self, DirectionKeys, STATE_NONCE_LEN, TAG_LEN};
+use crate::quic::connection::RxMeta;
+use crate::quic::endpoint::answers::RetryDue;
+use crate::quic::endpoint::{Answer, Endpoint};
+use crate::quic::stats::Drop;
+use crate::wire::quic::frame::Frame;
+use crate::wire::quic::header::{self, PacketType, Parsed};
+use crate::wire::quic::varint::Writer;
+use crate::wire::quic::{ConnectionId, TransportError};
+
+/// Length of the connection ID that a Retry tells the client to use, in bytes: as a client's own must have at the least
+/// (RFC 9000 §7.2).
+const SCID_LEN: usize = 8;
+
+impl Endpoint {
+    /// The client that sent the first packet `parsed` has to come again with a token. Nothing is derived or opened for
+    /// that, and the Retry is smaller than what caused it, which has 1200 bytes.
+    pub(super) fn queue_retry(&mut self, meta: &RxMeta, parsed: &Parsed) {
+        let retry = RetryDue { local: meta.local, remote: meta.remote, dcid: parsed.dcid, scid: parsed.scid };
+        if !self.answers.push_retry(retry) {
+            self.stats.drop(Drop::Overload);
+        }
+    }
+
+    /// Writes a Retry packet (RFC 9000 §17.2.5) and returns its length; `None` if it does not fit.
+    pub(super) fn write_retry(&mut self, now: Instant, retry: &RetryDue, slot: &mut [u8]) -> Option<usize> {
+        let mut random = [0; SCID_LEN + STATE_NONCE_LEN];
+        self.rng.fill(&mut random);
+        let (scid, nonce) = random.split_first_chunk_mut::<SCID_LEN>()?;
+        // It must not be the one that the client chose (RFC 9000 §17.2.5.1).
+        scid[0] ^= u8::from(*scid == *retry.dcid);
+        let (scid, nonce) = (ConnectionId::new(scid)?, *nonce.first_chunk()?);
+        let token = self.tokens.seal_retry(now, retry.remote, &scid, &retry.dcid, nonce);
+        let len = header::encode_retry(slot, &retry.scid, &scid, &token)?;
+        let tag = crypto::retry_tag(&retry.dcid, &slot[..len]);
+        slot.get_mut(len..len + TAG_LEN)?.copy_from_slice(&tag);
+        self.stats.retries_sent += 1;
+        Some(len + TAG_LEN)
+    }
+
+    /// A client came with a Retry token that is not good: it will not follow another Retry, so it is told that it failed
+    /// rather than left to find out (RFC 9000 §8.1.2). How often this is done is bounded, as keys have to be derived.
+    pub(super) fn refuse_token(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &[u8]) {
+        self.stats.drop(Drop::BadToken);
+        if !self.answers.has_room() || !self.refusals.take(now) {
+            return;
+        }
+        let theirs = crypto::initial_direction(&parsed.dcid, Side::Client);
+        if !self.is_authentic(&theirs, parsed, data) {
+            return;
+        }
+        let ours = crypto::initial_direction(&parsed.dcid, Side::Server);
+        let data = initial_close(&ours, &parsed.scid, &parsed.dcid, TransportError::INVALID_TOKEN);
+        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data });
+    }
+}
+
+/// An Initial packet that closes a connection of which nothing is kept. It is not ack-eliciting, so it needs no padding
+/// (RFC 9000 §14.1).
+fn initial_close(keys: &DirectionKeys, dcid: &[u8], scid: &[u8], code: TransportError) -> Vec<u8> {
+    const PN_LEN: usize = 1;
+    let frame = Frame::ConnectionClose { code: code.0, frame_type: 0, reason: b"" };
+    let mut packet = vec![0; 64 + 2 * ConnectionId::MAX];
+    let at = header::encode_long(&mut packet, PacketType::Initial, dcid, scid, &[], 0, PN_LEN).expect("room for it");
+    let start = at.pn_offset + PN_LEN;
+    let mut w = Writer::new(&mut packet[start..]);
+    frame.encode(&mut w);
+    let len = w.finish().expect("room for it");
+    packet.truncate(start + len + TAG_LEN);
+    let length = (PN_LEN + len + TAG_LEN) as u16;
+    packet[at.length_offset..at.pn_offset].copy_from_slice(&(0x4000 | length).to_be_bytes());
+    let mut sealer = keys.packet.seal(0, &mut packet, start);
+    sealer.in_place(len);
+    let (_, sample) = sealer.finish_and_sample(at.pn_offset + 4);
+    header::apply_protection(&mut packet, at.pn_offset, PN_LEN, keys.header.mask(&sample));
+    packet
+}

@@ -1,0 +1,330 @@
+//! Address tokens (RFC 9000 §8.1): what a client gets to show that it is where it says, without state on our side.
+//!
+//! ```text
+//! kind 1 | period 1 | nonce 12 | sealed: { time 8, length 1, original ID 20 } | tag 16
+//! ```
+//!
+//! The tag also covers the client's address and port and the connection ID that it was told to use, so that a token is
+//! worth something to nobody else and on no other connection. `time` is in milliseconds since an origin that all who share
+//! the key agree on ([`EndpointConfig::time_base`](crate::quic::EndpointConfig::time_base)); wall-clock time is one. Where
+//! they do not agree, or a clock was set, tokens fail as if they had expired, and clients have to come again.
+//!
+//! Keys follow from the shared secret and the number of the period, so that cores and restarted servers have the same ones
+//! without a word between them. The token says which period it is of; it and its neighbours are accepted, so that no token
+//! dies of a change of keys, and clocks may differ a little. Opening one costs one AEAD operation whatever is in it; a key
+//! is derived once a period.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::base::time::{Duration, Instant};
+use crate::crypto::{STATE_NONCE_LEN, StateKey, TAG_LEN};
+use crate::wire::quic::ConnectionId;
+
+/// When a server answers a client's first packet with a Retry (RFC 9000 §8.1.2): the client comes again with a token that
+/// shows that it is where it says. That costs it a round trip, and the server nothing that it would have to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryPolicy {
+    /// While so many handshakes, or half of [`EndpointConfig::max_handshakes`](crate::quic::EndpointConfig::max_handshakes)
+    /// if that is less, are in flight with clients that have shown nothing. The places beyond are for those that have:
+    /// strangers who only pretend to be somewhere cannot take them.
+    Auto {
+        /// Handshakes in flight of clients without a token.
+        threshold: usize,
+    },
+    /// Always.
+    Always,
+    /// Never: whoever sends enough first packets from made-up addresses keeps others out.
+    Never,
+}
+
+impl Default for RetryPolicy {
+    /// From 1,000 handshakes on.
+    fn default() -> Self {
+        Self::Auto { threshold: 1000 }
+    }
+}
+
+impl RetryPolicy {
+    /// Whether a client without a token has to come again, with `unvalidated` handshakes of such clients in flight and
+    /// `places` for handshakes.
+    pub(crate) fn asks(self, unvalidated: usize, places: usize) -> bool {
+        match self {
+            Self::Auto { threshold } => unvalidated >= threshold.min(places / 2),
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
+/// How long a Retry token is good for. It comes back after a round trip, or later if packets are lost.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(15);
+
+/// How long a key is used. At a million tokens a second for each of 64 cores that is 2^32 tokens, as many as random nonces
+/// allow.
+const PERIOD_MS: u64 = 64_000;
+
+const _: () = assert!(LIFETIME.as_millis() < PERIOD_MS as u128, "a token is of this period or of its neighbour");
+
+/// First byte of a token from a Retry packet. Tokens of NEW_TOKEN frames will have another one (RFC 9000 §8.1.1 wants them
+/// told apart).
+const RETRY: u8 = 1;
+
+/// What is encrypted: time, length of the original connection ID, that ID.
+const TEXT_LEN: usize = 8 + 1 + ConnectionId::MAX;
+
+/// What precedes it: kind, period, nonce.
+const HEAD_LEN: usize = 2 + STATE_NONCE_LEN;
+
+/// Length of a Retry token in bytes.
+pub(crate) const RETRY_TOKEN_LEN: usize = HEAD_LEN + TEXT_LEN + TAG_LEN;
+
+/// What a token of a client's Initial packet says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// A Retry token of ours, and good: the client is there. With the connection ID that it chose first.
+    Validated(ConnectionId),
+    /// A Retry token that is forged, expired, or of another client: who sends it will not follow another Retry
+    /// (RFC 9000 §8.1.2).
+    Bad,
+    /// Something else: it proves nothing, and means no harm (RFC 9000 §8.1.3).
+    Foreign,
+}
+
+/// Makes and reads address tokens.
+pub(crate) struct AddressTokens {
+    secret: Zeroizing<[u8; 32]>,
+    /// Keys by the number of their period, which names their place.
+    keys: [Option<(u64, StateKey)>; 3],
+    base: Duration,
+}
+
+impl core::fmt::Debug for AddressTokens {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("AddressTokens")
+    }
+}
+
+impl AddressTokens {
+    /// `base`: the shared time at [`Instant::ZERO`].
+    pub(crate) fn new(secret: &[u8; 32], base: Duration) -> Self {
+        Self { secret: Zeroizing::new(*secret), keys: [None, None, None], base }
+    }
+
+    /// The shared time in milliseconds.
+    fn time(&self, now: Instant) -> u64 {
+        let base = u64::try_from(self.base.as_millis()).unwrap_or(u64::MAX);
+        base.saturating_add(now.as_nanos() / 1_000_000)
+    }
+
+    fn key(&mut self, period: u64) -> &StateKey {
+        let place = &mut self.keys[(period % 3) as usize];
+        if place.as_ref().is_none_or(|(known, _)| *known != period) {
+            let mut key = Zeroizing::new([0; 32]);
+            let hkdf = Hkdf::<Sha256>::from_prk(&*self.secret).expect("as long as the hash");
+            let info: [&[u8]; 2] = [b"gannet retry token", &period.to_be_bytes()];
+            hkdf.expand_multi_info(&info, &mut *key).expect("shorter than 255 hashes");
+            *place = Some((period, StateKey::new(&key)));
+        }
+        &place.as_ref().expect("just made").1
+    }
+
+    /// A token for the client at `remote` whose first packet went to `original`, and which will send the next to `scid`.
+    /// `nonce` has to be random.
+    pub(crate) fn seal_retry(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        scid: &ConnectionId,
+        original: &ConnectionId,
+        nonce: [u8; STATE_NONCE_LEN],
+    ) -> [u8; RETRY_TOKEN_LEN] {
+        let time = self.time(now);
+        let period = time / PERIOD_MS;
+        let mut token = [0; RETRY_TOKEN_LEN];
+        token[0] = RETRY;
+        token[1] = period as u8;
+        token[2..HEAD_LEN].copy_from_slice(&nonce);
+        let (head, rest) = token.split_at_mut(HEAD_LEN);
+        let (text, tag) = rest.split_at_mut(TEXT_LEN);
+        text[..8].copy_from_slice(&time.to_be_bytes());
+        text[8] = original.len() as u8;
+        text[9..9 + original.len()].copy_from_slice(original);
+        let aad = Bound::new([head[0], head[1]], remote, scid);
+        tag.copy_from_slice(&self.key(period).seal(nonce, aad.bytes(), text));
+        token
+    }
+
+    /// What `token` says about the client at `remote`, in a packet to `dcid`.
+    pub(crate) fn judge(&mut self, now: Instant, remote: SocketAddr, dcid: &ConnectionId, token: &[u8]) -> Verdict {
+        let Ok(mut token) = <[u8; RETRY_TOKEN_LEN]>::try_from(token) else { return Verdict::Foreign };
+        if token[0] != RETRY {
+            return Verdict::Foreign;
+        }
+        let time = self.time(now);
+        let current = time / PERIOD_MS;
+        let known = [Some(current), current.checked_sub(1), current.checked_add(1)];
+        let named = known.into_iter().flatten().find(|period| *period as u8 == token[1]);
+        let Some(period) = named else { return Verdict::Bad };
+        let (head, sealed) = token.split_at_mut(HEAD_LEN);
+        let nonce = *head[2..].first_chunk().expect("12 bytes");
+        let aad = Bound::new([head[0], head[1]], remote, dcid);
+        let Ok(text) = self.key(period).open(nonce, aad.bytes(), sealed) else { return Verdict::Bad };
+        let issued = u64::from_be_bytes(*text.first_chunk().expect("8 bytes"));
+        // Another core's clock may be ahead of ours.
+        if u128::from(time.abs_diff(issued)) > LIFETIME.as_millis() {
+            return Verdict::Bad;
+        }
+        let original = text[9..].get(..usize::from(text[8])).and_then(ConnectionId::new);
+        original.map_or(Verdict::Bad, Verdict::Validated)
+    }
+}
+
+/// What a token is bound to without saying it.
+struct Bound {
+    bytes: [u8; 2 + 16 + 2 + 1 + ConnectionId::MAX],
+    len: usize,
+}
+
+impl Bound {
+    fn new(head: [u8; 2], remote: SocketAddr, cid: &ConnectionId) -> Self {
+        let ip = match remote.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        };
+        let mut bytes = [0; _];
+        bytes[..2].copy_from_slice(&head);
+        bytes[2..18].copy_from_slice(&ip);
+        bytes[18..20].copy_from_slice(&remote.port().to_be_bytes());
+        bytes[20] = cid.len() as u8;
+        bytes[21..21 + cid.len()].copy_from_slice(cid);
+        Self { bytes, len: 21 + cid.len() }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(ms * 1_000_000)
+    }
+
+    fn from(n: u8, port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, n], port))
+    }
+
+    fn cid(n: u8, len: usize) -> ConnectionId {
+        ConnectionId::new(&[n; 20][..len]).unwrap()
+    }
+
+    fn seal(tokens: &mut AddressTokens, ms: u64, original: ConnectionId) -> [u8; RETRY_TOKEN_LEN] {
+        tokens.seal_retry(at(ms), from(1, 5), &cid(9, 8), &original, [ms as u8; 12])
+    }
+
+    fn judge(tokens: &mut AddressTokens, ms: u64, token: &[u8]) -> Verdict {
+        tokens.judge(at(ms), from(1, 5), &cid(9, 8), token)
+    }
+
+    #[test]
+    fn a_token_proves_the_address_of_its_client_for_a_while() {
+        let mut tokens = AddressTokens::new(&[1; 32], HOUR);
+        for len in 0..=ConnectionId::MAX {
+            let token = seal(&mut tokens, 100, cid(3, len));
+            assert_eq!(judge(&mut tokens, 100 + 14_999, &token), Verdict::Validated(cid(3, len)));
+        }
+        let token = seal(&mut tokens, 100, cid(3, 8));
+        assert_eq!(judge(&mut tokens, 15_101, &token), Verdict::Bad, "expired");
+        assert_eq!(tokens.judge(at(100), from(2, 5), &cid(9, 8), &token), Verdict::Bad, "another address");
+        assert_eq!(tokens.judge(at(100), from(1, 6), &cid(9, 8), &token), Verdict::Bad, "another port");
+        assert_eq!(tokens.judge(at(100), from(1, 5), &cid(8, 8), &token), Verdict::Bad, "another ID");
+        assert_eq!(tokens.judge(at(100), from(1, 5), &cid(9, 9), &token), Verdict::Bad, "a longer one");
+        let v6 = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 5));
+        let token = tokens.seal_retry(at(100), v6, &cid(9, 8), &cid(3, 8), [0; 12]);
+        assert_eq!(tokens.judge(at(100), v6, &cid(9, 8), &token), Verdict::Validated(cid(3, 8)));
+        assert_eq!(judge(&mut tokens, 100, &token), Verdict::Bad);
+    }
+
+    #[test]
+    fn every_change_of_a_token_shows() {
+        let mut tokens = AddressTokens::new(&[1; 32], HOUR);
+        let token = seal(&mut tokens, 0, cid(3, 8));
+        for at in 1..token.len() {
+            for bit in 0..8 {
+                let mut changed = token;
+                changed[at] ^= 1 << bit;
+                assert_eq!(judge(&mut tokens, 0, &changed), Verdict::Bad, "byte {at}");
+            }
+        }
+        // What is not a Retry token of ours may be anything, and is no reason to turn a client away.
+        let other_kind = [&[2][..], &token[1..]].concat();
+        for foreign in [&[][..], &[1], &token[1..], &[&token[..], &[0]].concat(), &other_kind] {
+            assert_eq!(judge(&mut tokens, 0, foreign), Verdict::Foreign);
+        }
+    }
+
+    /// Two cores, or a server and what was there before it, need no word to read each other's tokens.
+    #[test]
+    fn who_shares_secret_and_time_shares_tokens() {
+        let mut one = AddressTokens::new(&[1; 32], HOUR);
+        let mut two = AddressTokens::new(&[1; 32], HOUR + Duration::from_secs(100));
+        let token = seal(&mut one, 100_500, cid(3, 8));
+        assert_eq!(judge(&mut two, 700, &token), Verdict::Validated(cid(3, 8)));
+        // A clock that is a little behind.
+        let token = seal(&mut two, 9000, cid(3, 8));
+        assert_eq!(judge(&mut one, 100_000, &token), Verdict::Validated(cid(3, 8)));
+        assert_eq!(judge(&mut one, 90_000, &token), Verdict::Bad);
+        let mut other = AddressTokens::new(&[2; 32], HOUR);
+        let token = seal(&mut one, 0, cid(3, 8));
+        assert_eq!(judge(&mut other, 0, &token), Verdict::Bad);
+    }
+
+    /// Keys change, and no token dies of it before its time.
+    #[test]
+    fn keys_change_with_time() {
+        let mut tokens = AddressTokens::new(&[1; 32], Duration::ZERO);
+        let mut before: Option<[u8; RETRY_TOKEN_LEN]> = None;
+        for ms in (0..10 * PERIOD_MS).step_by(7000) {
+            let token = tokens.seal_retry(at(ms), from(1, 5), &cid(9, 8), &cid(3, 8), [0; 12]);
+            assert_eq!(judge(&mut tokens, ms, &token), Verdict::Validated(cid(3, 8)), "at {ms}");
+            assert_eq!(judge(&mut tokens, ms + 15_000, &token), Verdict::Validated(cid(3, 8)), "from {ms}");
+            if let Some(before) = before.filter(|before| before[1] != token[1]) {
+                // Same nonce, and nearly the same text: another key.
+                assert_ne!(before[HEAD_LEN + 8..][..21], token[HEAD_LEN + 8..][..21]);
+            }
+            // Long after, when the byte that names the period is the same again.
+            assert_eq!(judge(&mut tokens, ms + 256 * PERIOD_MS, &token), Verdict::Bad);
+            before = Some(token);
+        }
+    }
+
+    #[test]
+    fn extreme_times_are_taken() {
+        let mut tokens = AddressTokens::new(&[1; 32], Duration::MAX);
+        let token = tokens.seal_retry(Instant::MAX, from(1, 5), &cid(9, 8), &cid(3, 8), [0; 12]);
+        assert_eq!(tokens.judge(Instant::MAX, from(1, 5), &cid(9, 8), &token), Verdict::Validated(cid(3, 8)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged(mut token in proptest::collection::vec(any::<u8>(), 0..80), ms in 0u64..1 << 40, ours: bool) {
+            if ours {
+                token.resize(RETRY_TOKEN_LEN, 7);
+                token[0] = RETRY;
+            }
+            let verdict = judge(&mut AddressTokens::new(&[1; 32], HOUR), ms, &token);
+            prop_assert!(!matches!(verdict, Verdict::Validated(_)));
+        }
+    }
+}
