@@ -4,7 +4,9 @@
 mod checksums;
 mod joined;
 mod kernel;
+mod memif_peer;
 mod refusals;
 mod rings;
 mod shared_memory;
+mod strangers;
 mod support;

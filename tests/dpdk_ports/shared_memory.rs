@@ -32,7 +32,7 @@ impl Side {
 
 /// Polls with `turn` until the parent says so, on more threads than there are CPUs: the one that polls is
 /// interrupted anywhere.
-fn serve(queue: &mut Queue, mut turn: impl FnMut(&mut Queue)) {
+pub fn serve(queue: &mut Queue, mut turn: impl FnMut(&mut Queue)) {
     let told = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get()) {

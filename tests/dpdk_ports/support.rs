@@ -62,6 +62,10 @@ impl Peer {
         }
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
     pub fn close_input(&mut self) {
         self.input = None;
     }

@@ -28,6 +28,11 @@ const CONNECT: u16 = 6;
 const CONNECTED: u16 = 7;
 const DISCONNECT: u16 = 8;
 
+/// Whether the message brings a region's file.
+pub(super) fn is_region(message: &[u8; MESSAGE]) -> bool {
+    u16_at(message, 0) == ADD_REGION
+}
+
 /// A file that came with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct File {

@@ -2,11 +2,12 @@
 //!
 //! The driver (22.11, `drivers/net/memif/memif_socket.c`) forgets handlers on EAL's list: when its first message cannot
 //! be sent, because the peer hung up at once, it closes the socket and frees what the handler works with, and the next
-//! event ends the process; when a port is closed, its listener stays, with freed memory. It keeps whatever number of
-//! connections that come and say nothing. What peers say, it believes ([`super::conversation`]).
+//! event ends the process; when a port is closed, its listener stays, with freed memory, and so do connections that had
+//! not said yet which port they want. It keeps whatever number of connections that come and say nothing, and the files
+//! of regions whose peer did not stay for the end. What peers say, it believes ([`super::conversation`]).
 //!
 //! So no failure to send is told to it: it hears of the end where it reads. A handler whose memory goes is taken off
-//! the list before. And connections that do not get on are ended.
+//! the list before. And connections that do not get on are ended, as are those whose listener goes.
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
@@ -19,7 +20,7 @@ use dpdk_sys::rte_intr_handle;
 use libc::{msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
 use super::super::log;
-use super::conversation::{Conversation, File, MESSAGE, Side};
+use super::conversation::{self, Conversation, File, MESSAGE, Side};
 use super::{bursts, peers, plt};
 
 /// Connections of one listener that are not through with their introductions.
@@ -32,6 +33,24 @@ struct Connection {
     conversation: Conversation,
     path: PathBuf,
     since: Instant,
+    /// Nothing that it says reaches the driver any more.
+    over: bool,
+    /// Files of its regions. The driver closes those that it has mapped, which it does when the peer is through with its
+    /// introduction.
+    regions: Vec<RawFd>,
+}
+
+impl Connection {
+    fn new(side: Side, path: &Path, since: Instant) -> Self {
+        Self { conversation: Conversation::new(side), path: path.to_owned(), since, over: false, regions: Vec::new() }
+    }
+
+    /// The driver hears of it as of any other end, and cleans up.
+    fn end(&mut self, fd: RawFd) {
+        self.over = true;
+        // SAFETY: takes no pointers.
+        unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+    }
 }
 
 static CONNECTIONS: LazyLock<Mutex<HashMap<RawFd, Connection>>> = LazyLock::new(Mutex::default);
@@ -49,16 +68,14 @@ unsafe extern "C" fn accept(listener: c_int, address: *mut sockaddr, len: *mut s
 fn admit(fd: RawFd, path: &Path, now: Instant) -> bool {
     let mut all = connections();
     let unfinished = |c: &Connection| c.path == path && !c.conversation.connected();
-    for (&other, _) in all.iter().filter(|(_, c)| unfinished(c) && now.duration_since(c.since) > PATIENCE) {
-        // The driver hears of it as of any other end.
-        // SAFETY: takes no pointers.
-        unsafe { libc::shutdown(other, libc::SHUT_RDWR) };
+    for (&other, c) in all.iter_mut().filter(|(_, c)| unfinished(c) && now.duration_since(c.since) > PATIENCE) {
+        c.end(other);
     }
     if all.values().filter(|c| unfinished(c)).count() >= UNFINISHED {
         log::tell(&format!("{}: too many peers that say nothing; another one is refused", path.display()));
         return false;
     }
-    all.insert(fd, Connection { conversation: Conversation::new(Side::Server), path: path.to_owned(), since: now });
+    all.insert(fd, Connection::new(Side::Server, path, now));
     true
 }
 
@@ -66,14 +83,20 @@ unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, len: socklen_t
     // SAFETY: the caller's own arguments.
     let (code, path) = unsafe { (peers::connect(fd, address, len), peers::path_of(address, len)) };
     if code == 0 {
-        let conversation = Conversation::new(Side::Client);
-        connections().insert(fd, Connection { conversation, path, since: Instant::now() });
+        connections().insert(fd, Connection::new(Side::Client, &path, Instant::now()));
     }
     code
 }
 
 unsafe extern "C" fn close(fd: c_int) -> c_int {
-    connections().remove(&fd);
+    if let Some(connection) = connections().remove(&fd)
+        && !connection.conversation.connected()
+    {
+        for file in connection.regions {
+            // SAFETY: taken in for the driver, which forgets it.
+            unsafe { libc::close(file) };
+        }
+    }
     // SAFETY: the caller's own request.
     unsafe { libc::close(fd) }
 }
@@ -95,6 +118,9 @@ unsafe extern "C" fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ss
 
 /// `recvmsg` that shows the driver only what it can be shown. Anything else is the end of the connection.
 unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    if connections().get(&fd).is_some_and(|c| c.over) {
+        return 0;
+    }
     // SAFETY: the caller's own arguments.
     let got = unsafe { libc::recvmsg(fd, message, flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) };
     if got <= 0 {
@@ -112,8 +138,12 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
     };
     let facts: Vec<File> = files.iter().map(|&f| facts(f)).collect();
     let verdict = match (connections().get_mut(&fd), text) {
-        (Some(Connection { conversation, path, .. }), Some(text)) => {
-            conversation.hear(text, &facts, |id| peers::queues(path, id)).map_err(|why| (why, path.clone()))
+        (Some(Connection { conversation, path, regions, .. }), Some(text)) => {
+            let heard = conversation.hear(text, &facts, |id| peers::queues(path, id));
+            if heard.is_ok() && conversation::is_region(text) {
+                regions.extend(&files);
+            }
+            heard.map_err(|why| (why, path.clone()))
         }
         (Some(Connection { path, .. }), None) => Err(("not a message", path.clone())),
         // Not by a call of ours: none that the driver makes.
@@ -122,12 +152,12 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
     let Err((why, path)) = verdict else { return got };
     log::tell(&format!("{}: a memif peer is cut off: {why}", path.display()));
     message.msg_controllen = 0;
-    // SAFETY: the kernel made these descriptors for us, and the driver does not see them.
-    unsafe {
-        for file in files {
-            libc::close(file);
-        }
-        libc::shutdown(fd, libc::SHUT_RDWR);
+    for file in files {
+        // SAFETY: the kernel made it for us, and the driver does not see it.
+        unsafe { libc::close(file) };
+    }
+    if let Some(connection) = connections().get_mut(&fd) {
+        connection.end(fd);
     }
     0
 }
@@ -261,7 +291,12 @@ unsafe extern "C" fn free_handle(handle: *mut rte_intr_handle) {
                 return;
             }
             if listener {
+                let path = peers::path_of_socket(fd);
                 close(fd);
+                // What came by it refers to memory that goes now, should it say who it wants.
+                for (&other, c) in connections().iter_mut().filter(|(_, c)| c.path == path) {
+                    c.end(other);
+                }
             }
         }
     }
@@ -276,6 +311,7 @@ unsafe extern "C" fn unmap(address: *mut c_void, len: size_t) -> c_int {
 
 pub(super) fn install() -> bool {
     bursts::prepare();
+    peers::prepare();
     let calls = [
         (c"accept", accept as *const ()),
         (c"connect", connect as *const ()),

@@ -137,6 +137,11 @@ impl Spare {
 
 static SPARE: Spare = Spare::new();
 
+/// Before the first socket is accepted.
+pub(super) fn prepare() {
+    SPARE.fill();
+}
+
 /// `accept` for a driver: the socket does not outlive an `exec`, and who is not let in is closed at once. With no
 /// descriptor left for it the caller is taken in for a moment and sent away: left in the queue, it would keep the
 /// thread that waits for it busy for ever.

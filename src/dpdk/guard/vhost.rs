@@ -67,6 +67,7 @@ unsafe extern "C" fn accept_host(listener: c_int, address: *mut sockaddr, len: *
 }
 
 pub(super) fn install() -> bool {
+    peers::prepare();
     let calls =
         [(c"accept", accept as *const ()), (c"close", close as *const ()), (c"connect", peers::connect as *const ())];
     // SAFETY: all have the types of what they replace, and can be called from any thread.
@@ -74,6 +75,7 @@ pub(super) fn install() -> bool {
 }
 
 pub(super) fn install_guest() -> bool {
+    peers::prepare();
     let calls = [(c"accept", accept_host as *const ()), (c"connect", peers::connect as *const ())];
     // SAFETY: as above.
     unsafe { plt::replace("librte_net_virtio.so", &calls) == Some(calls.len()) }
