@@ -36,6 +36,35 @@ struct rte_mbuf *gannet_mbuf_next(const struct rte_mbuf *m)
 	return m->next;
 }
 
+/* An object is an mbuf with its data behind it, as in rte_pktmbuf_pool_create. */
+size_t gannet_private_pool_bytes(unsigned int size, uint16_t room)
+{
+	struct rte_mempool_objsz object;
+	uint32_t one = rte_mempool_calc_obj_size(sizeof(struct rte_mbuf) + room, RTE_MEMPOOL_F_NO_IOVA_CONTIG, &object);
+
+	return (size_t)size * RTE_CACHE_LINE_ROUNDUP(one) + RTE_CACHE_LINE_SIZE;
+}
+
+struct rte_mempool *gannet_private_pool(const char *name, unsigned int size, unsigned int cache, uint16_t room,
+	void *memory, size_t len)
+{
+	struct rte_pktmbuf_pool_private sizes = { .mbuf_data_room_size = room };
+	struct rte_mempool *pool;
+
+	pool = rte_mempool_create_empty(name, size, sizeof(struct rte_mbuf) + room, cache, sizeof(sizes), SOCKET_ID_ANY,
+		RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	if (pool == NULL)
+		return NULL;
+	rte_pktmbuf_pool_init(pool, &sizes);
+	if (rte_mempool_populate_virt(pool, memory, len, len, NULL, NULL) != (int)size) {
+		rte_mempool_free(pool);
+		rte_errno = ENOMEM;
+		return NULL;
+	}
+	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	return pool;
+}
+
 static ssize_t log_write(void *cookie, const char *text, size_t len)
 {
 	((gannet_log_fn)cookie)(text, len);

@@ -19,8 +19,8 @@ pub type Failure = Box<dyn Error>;
 
 const PORT_HELP: &str = "\
 Without --port both ends run in one thread, over a simulated link. Over a port, for example memif between two processes:
-  EXAMPLE --port memif --set role=server --set socket=/tmp/x.sock --addr 10.77.0.1/24 --listen 4433
-  EXAMPLE 1024 --port memif --set role=client --set socket=/tmp/x.sock --addr 10.77.0.2/24 --connect 10.77.0.1:4433";
+  EXAMPLE --port memif --set role=server --set socket=x.sock --addr 10.77.0.1/24 --listen 4433
+  EXAMPLE 1024 --port memif --set role=client --set socket=x.sock --addr 10.77.0.2/24 --connect 10.77.0.1:4433";
 
 /// The command line of an example.
 #[derive(Debug, Parser)]

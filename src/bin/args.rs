@@ -20,9 +20,9 @@ Examples:
   gannet doctor
 
   # two processes on one machine, over shared memory
-  gannet serve --port memif --set role=server --set socket=/tmp/gannet.sock \\
+  gannet serve --port memif --set role=server --set socket=gannet.sock \\
       --addr 10.77.0.1/24 --listen 4433 --cert cert.pem --key key.pem --root ./www
-  gannet get --port memif --set role=client --set socket=/tmp/gannet.sock \\
+  gannet get --port memif --set role=client --set socket=gannet.sock \\
       --addr 10.77.0.2/24 --ca ca.pem -o file https://10.77.0.1:4433/file
 
 Environment:

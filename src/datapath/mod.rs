@@ -113,6 +113,10 @@ pub struct DatapathStats {
     pub rx_oversize: u64,
     /// Frames dropped because the device (or the process at the other end) gave them lengths beyond their buffers.
     pub rx_out_of_bounds: u64,
+    /// Bytes of frames that were copied out of memory that others can write to.
+    pub rx_copied_bytes: u64,
+    /// Frames dropped because no buffer was free to copy them to.
+    pub rx_no_frame: u64,
 }
 
 impl DatapathStats {
@@ -128,6 +132,8 @@ impl DatapathStats {
             ("port_rx_linearized_bytes", self.rx_linearized_bytes),
             ("port_rx_oversize", self.rx_oversize),
             ("port_rx_out_of_bounds", self.rx_out_of_bounds),
+            ("port_rx_copied_bytes", self.rx_copied_bytes),
+            ("port_rx_no_frame", self.rx_no_frame),
         ]
         .into_iter()
     }

@@ -156,6 +156,62 @@ impl Mbuf {
         true
     }
 
+    /// Makes this freshly reset buffer the same frame as `from`, which lies in memory that others can write to: every
+    /// field of it is read once, and nothing of it is believed. `false` when that does not work.
+    pub(super) fn copy_received(&mut self, from: &Self) -> bool {
+        let theirs = from.0.as_ptr().cast_const();
+        // SAFETY: a live mbuf; volatile, since another process may write it at the same time.
+        let (start, off, len, size, segments, flags, hash) = unsafe {
+            (
+                (&raw const (*theirs).buf_addr).read_volatile(),
+                usize::from((&raw const (*theirs).data_off).read_volatile()),
+                usize::from((&raw const (*theirs).data_len).read_volatile()),
+                usize::from((&raw const (*theirs).buf_len).read_volatile()),
+                (&raw const (*theirs).nb_segs).read_volatile(),
+                (&raw const (*theirs).ol_flags).read_volatile(),
+                (&raw const (*theirs).hash_rss).read_volatile(),
+            )
+        };
+        if segments != 1 {
+            return from.chain_in_bounds() && self.gather(from, from.len());
+        }
+        let room = usize::from(self.head().buf_len).saturating_sub(TX_HEADROOM);
+        if off + len > size || len > room {
+            return false;
+        }
+        // SAFETY: `len` bytes within the other's buffer, and room for them here.
+        unsafe {
+            let to = self.head().buf_addr.cast::<u8>().add(TX_HEADROOM);
+            std::ptr::copy_nonoverlapping(start.cast::<u8>().add(off).cast_const(), to, len);
+        }
+        let head = self.head_mut();
+        head.ol_flags = flags & RX_CHECKSUM_FLAGS;
+        head.hash_rss = hash;
+        head.data_len = len as u16;
+        head.pkt_len = len as u32;
+        true
+    }
+
+    /// Makes this freshly reset buffer the same frame as `from`, to be sent. `false` when it does not fit.
+    pub(super) fn copy_to_send(&mut self, from: &Self) -> bool {
+        let (data, theirs) = (from.data(), from.head());
+        let (off, flags, offload) = (theirs.data_off, theirs.ol_flags, theirs.tx_offload);
+        let head = self.head_mut();
+        if usize::from(off) + data.len() > usize::from(head.buf_len) {
+            return false;
+        }
+        // SAFETY: room for as many bytes at the same place of this buffer, which is ours.
+        unsafe {
+            std::ptr::copy_nonoverlapping(data.as_ptr(), head.buf_addr.cast::<u8>().add(usize::from(off)), data.len())
+        };
+        head.data_off = off;
+        head.data_len = data.len() as u16;
+        head.pkt_len = data.len() as u32;
+        head.ol_flags = flags;
+        head.tx_offload = offload;
+        true
+    }
+
     /// Starts loading the first bytes of the packet into the cache.
     pub(super) fn prefetch(&self) {
         let head = self.head();

@@ -29,6 +29,7 @@ mod pool;
 mod port;
 mod profile;
 mod queue;
+mod sockets;
 
 pub use drivers::{BUILT_AGAINST, DriverInfo, available_drivers, drivers_at_build, plugin_dir};
 pub use eal::{Eal, EalConfig, LogLevel, ThreadGuard};
@@ -36,5 +37,6 @@ pub use error::{EalError, PortError, ProfileError};
 pub use hugepages::{Hugepages, free_bytes as free_hugepage_bytes, mounted as hugetlbfs_mounted};
 pub use mbuf::{Mbuf, RxMbuf, TxMbuf};
 pub use port::{MemoryGuard, PoolGuard, Port, PortStats};
-pub use profile::{Bus, Offloads, PortProfile};
+pub use profile::{Bus, Memory, Offloads, PortProfile};
 pub use queue::Queue;
+pub use sockets::runtime_dir;

@@ -7,15 +7,24 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::eal::EalInner;
 use super::error::{PortError, last};
+use crate::mem::{Hugepages, PinnedBuf, PinnedRegion};
 
 /// Objects that a registered thread keeps to itself, per pool.
 const CACHE: u32 = 256;
+
+/// A name that no pool had before.
+fn name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("gannet_{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
 
 /// A pool of buffers with a fixed data room. Every buffer goes back to the pool it came from.
 pub(super) struct Pool {
     raw: NonNull<dpdk_sys::rte_mempool>,
     size: u32,
     eal: Arc<EalInner>,
+    /// What its buffers lie in, when that is not DPDK's memory.
+    memory: Option<PinnedBuf>,
 }
 
 // SAFETY: a multi-producer, multi-consumer mempool may be used from any thread at a time; its caches are per lcore.
@@ -26,16 +35,31 @@ unsafe impl Sync for Pool {}
 impl Pool {
     /// `size` buffers with `room` bytes each, headroom included, on NUMA node `socket` (-1: any).
     pub(super) fn new(eal: &Arc<EalInner>, size: u32, room: u16, socket: i32) -> Result<Arc<Self>, PortError> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let fail = |reason| PortError::Memory { mbufs: size, size: u32::from(room), reason };
-        let name = format!("gannet_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let name = CString::new(name).map_err(|e| fail(e.to_string()))?;
+        let name = CString::new(name()).map_err(|e| fail(e.to_string()))?;
         // DPDK wants the cache to stay below two thirds of the pool.
         let cache = CACHE.min(size / 4);
         // SAFETY: EAL is up (`eal`), and the name is NUL-terminated.
         let raw = unsafe { dpdk_sys::rte_pktmbuf_pool_create(name.as_ptr(), size, cache, 0, room, socket) };
         let raw = NonNull::new(raw).ok_or_else(|| fail(last()))?;
-        Ok(Arc::new(Self { raw, size, eal: eal.clone() }))
+        Ok(Arc::new(Self { raw, size, eal: eal.clone(), memory: None }))
+    }
+
+    /// The same in memory that no device and no other process can reach, whatever DPDK shares with them.
+    pub(super) fn private(eal: &Arc<EalInner>, size: u32, room: u16) -> Result<Arc<Self>, PortError> {
+        let fail = |reason| PortError::Memory { mbufs: size, size: u32::from(room), reason };
+        // SAFETY: plain arithmetic.
+        let len = unsafe { dpdk_sys::gannet_private_pool_bytes(size, room) };
+        let mut memory = PinnedRegion::map(len, Hugepages::Never, None).map_err(|e| fail(e.to_string()))?.into_buf();
+        let name = CString::new(name()).map_err(|e| fail(e.to_string()))?;
+        let cache = CACHE.min(size / 4);
+        // SAFETY: EAL is up, the name is NUL-terminated, and the memory, of which nobody else knows, stays mapped for
+        // longer than the pool.
+        let raw = unsafe {
+            dpdk_sys::gannet_private_pool(name.as_ptr(), size, cache, room, memory.as_mut_ptr().cast(), memory.len())
+        };
+        let raw = NonNull::new(raw).ok_or_else(|| fail(last()))?;
+        Ok(Arc::new(Self { raw, size, eal: eal.clone(), memory: Some(memory) }))
     }
 
     pub(super) fn as_ptr(&self) -> *mut dpdk_sys::rte_mempool {
@@ -63,6 +87,7 @@ impl Drop for Pool {
             unsafe { dpdk_sys::rte_mempool_free(self.as_ptr()) };
         } else {
             self.eal.in_use.store(true, Ordering::Release);
+            std::mem::forget(self.memory.take());
         }
     }
 }

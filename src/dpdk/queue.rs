@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::guard::Gate;
 use super::mbuf::{Mbuf, RxMbuf, TxMbuf};
+use super::pool::Pool;
 use super::port::PortInner;
 use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats, TxFrame};
 use crate::mem::prefetch_write;
@@ -23,9 +24,10 @@ pub struct Queue {
     port: Arc<PortInner>,
     port_id: u16,
     id: u16,
-    /// Raw buffers for `tx_alloc`, taken from the pool by the burst.
-    spare: [*mut std::ffi::c_void; BURST],
-    spares: usize,
+    /// Buffers that the device sends from.
+    stock: Stock,
+    /// Where frames live instead, when others can write to the device's buffers.
+    private: Option<Box<Stock>>,
     stats: DatapathStats,
     /// Only for a driver that needs it.
     gate: Option<Gate>,
@@ -36,17 +38,17 @@ pub struct Queue {
 }
 
 // SAFETY: a queue pair may be polled from any thread, one at a time; DPDK keeps no thread-local state in it.
-// The spare buffers belong to the queue alone and are raw (no cache of a thread knows them).
+// The spare buffers of its stocks belong to the queue alone and are raw (no cache of a thread knows them).
 unsafe impl Send for Queue {}
 
 impl Queue {
     pub(super) fn new(port: Arc<PortInner>, id: u16, gate: Option<Gate>) -> Self {
         Self {
             port_id: port.id,
+            stock: Stock::new(port.tx_pool(id).clone(), port.caps.mtu),
+            private: port.private_pool(id).map(|pool| Box::new(Stock::new(pool.clone(), port.caps.mtu))),
             port,
             id,
-            spare: [std::ptr::null_mut(); BURST],
-            spares: 0,
             stats: DatapathStats::default(),
             gate,
             link: false,
@@ -82,7 +84,7 @@ impl Queue {
                 continue;
             }
             let len = burst[i].0.len();
-            let joined = self.raw_buffer().and_then(|mut whole| whole.gather(&burst[i].0, len).then_some(whole));
+            let joined = self.stock.take().and_then(|mut whole| whole.gather(&burst[i].0, len).then_some(whole));
             match joined {
                 Some(whole) => {
                     self.stats.rx_linearized_bytes += len as u64;
@@ -106,8 +108,84 @@ impl Queue {
         }
     }
 
-    /// An empty buffer from the TX pool.
-    fn raw_buffer(&mut self) -> Option<Mbuf> {
+    /// Moves frames from position `from` on to private memory, whatever their owners say of them meanwhile.
+    #[inline(never)]
+    fn take_in(&mut self, burst: &mut Burst<RxMbuf>, from: usize) {
+        let Some(private) = &mut self.private else { return };
+        let mut i = from;
+        while i < burst.len() {
+            let fine = match private.take() {
+                None => {
+                    self.stats.rx_no_frame += 1;
+                    false
+                }
+                Some(mut copy) => {
+                    let fine = copy.copy_received(&burst[i].0);
+                    if fine {
+                        self.stats.rx_copied_bytes += copy.len() as u64;
+                        burst[i] = RxMbuf(copy);
+                    } else {
+                        self.stats.rx_out_of_bounds += 1;
+                    }
+                    fine
+                }
+            };
+            if fine {
+                i += 1;
+            } else {
+                drop(burst.remove(i));
+            }
+        }
+    }
+
+    /// Copies as many frames of `burst` as there are buffers of the device's for, and sends those.
+    #[inline(never)]
+    fn send_copies(&mut self, burst: &Burst<TxMbuf>) -> usize {
+        let mut copies: Burst<TxMbuf> = Burst::new();
+        for frame in burst {
+            let Some(mut copy) = self.stock.take().filter(|_| !copies.is_full()) else { break };
+            if !copy.copy_to_send(&frame.0) {
+                break;
+            }
+            copies.push(TxMbuf(copy));
+        }
+        self.send_out(&mut copies)
+    }
+
+    /// Hands the front of `burst` to the device, which owns it then.
+    #[inline]
+    fn send_out(&mut self, burst: &mut Burst<TxMbuf>) -> usize {
+        let len = burst.len();
+        // SAFETY: `len` owned buffers, `TxMbuf` being a transparent pointer. The driver takes the first `sent`;
+        // the burst forgets exactly those, and the rest moves to its front.
+        unsafe {
+            let first = burst.as_mut_ptr();
+            let (port, id) = (self.port_id, self.id);
+            let sent = self.gated(|| usize::from(dpdk_sys::rte_eth_tx_burst(port, id, first.cast(), len as u16)));
+            burst.set_len(0);
+            std::ptr::copy(first.add(sent), first, len - sent);
+            burst.set_len(len - sent);
+            sent
+        }
+    }
+}
+
+/// Raw buffers of a pool, taken from it by the burst.
+struct Stock {
+    pool: Arc<Pool>,
+    /// Bytes of a payload that is likely to be written.
+    usual: usize,
+    spare: [*mut std::ffi::c_void; BURST],
+    spares: usize,
+}
+
+impl Stock {
+    fn new(pool: Arc<Pool>, mtu: u16) -> Self {
+        Self { pool, usual: usize::from(mtu), spare: [std::ptr::null_mut(); BURST], spares: 0 }
+    }
+
+    /// An empty buffer.
+    fn take(&mut self) -> Option<Mbuf> {
         if self.spares == 0 {
             self.refill();
         }
@@ -119,7 +197,7 @@ impl Queue {
             let mut next = ManuallyDrop::new(TxMbuf(unsafe { Mbuf::from_raw(next.cast()) }));
             // In memory that is shared with another core, that one has read it last, and has to give it up.
             let room = next.payload_mut();
-            let len = room.len().min(usize::from(self.port.caps.mtu));
+            let len = room.len().min(self.usual);
             prefetch_write(&mut room[..len]);
         }
         // SAFETY: a buffer fresh from the pool, which nobody else has.
@@ -129,10 +207,10 @@ impl Queue {
     }
 
     fn refill(&mut self) {
-        let pool = self.port.tx_pool(self.id).as_ptr();
         // Whole bursts are fast; near exhaustion single buffers are better than none.
         for want in [BURST, 1] {
-            // SAFETY: the pool is alive (the port holds it), and `spare` has room for `want` pointers.
+            let pool = self.pool.as_ptr();
+            // SAFETY: the pool is alive, and `spare` has room for `want` pointers.
             if unsafe { dpdk_sys::rte_mempool_get_bulk(pool, self.spare.as_mut_ptr(), want as u32) } == 0 {
                 self.spares = want;
                 return;
@@ -141,11 +219,10 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
+impl Drop for Stock {
     fn drop(&mut self) {
-        let pool = self.port.tx_pool(self.id).as_ptr();
         // SAFETY: the spare buffers are raw, come from this pool and are given back once.
-        unsafe { dpdk_sys::rte_mempool_put_bulk(pool, self.spare.as_ptr(), self.spares as u32) };
+        unsafe { dpdk_sys::rte_mempool_put_bulk(self.pool.as_ptr(), self.spare.as_ptr(), self.spares as u32) };
         self.spares = 0;
     }
 }
@@ -181,6 +258,9 @@ impl Datapath for Queue {
             burst.set_len(from + got);
             got
         };
+        if self.private.is_some() {
+            self.take_in(burst, from);
+        }
         let (mut bytes, mut odd) = (0, false);
         for frame in &mut burst[from..] {
             frame.0.prefetch();
@@ -211,7 +291,11 @@ impl Datapath for Queue {
     }
 
     fn tx_alloc(&mut self) -> Option<TxMbuf> {
-        let frame = self.raw_buffer().map(TxMbuf);
+        let stock = match &mut self.private {
+            None => &mut self.stock,
+            Some(private) => private,
+        };
+        let frame = stock.take().map(TxMbuf);
         self.stats.tx_no_frame += u64::from(frame.is_none());
         frame
     }
@@ -226,15 +310,11 @@ impl Datapath for Queue {
         for (length, frame) in lengths.iter_mut().zip(burst.iter()) {
             *length = frame.0.len() as u32;
         }
-        // SAFETY: `len` owned buffers, `TxMbuf` being a transparent pointer. The driver takes the first `sent`;
-        // the burst forgets exactly those, and the rest moves to its front.
-        let sent = unsafe {
-            let first = burst.as_mut_ptr();
-            let (port, id) = (self.port_id, self.id);
-            let sent = self.gated(|| usize::from(dpdk_sys::rte_eth_tx_burst(port, id, first.cast(), len as u16)));
-            burst.set_len(0);
-            std::ptr::copy(first.add(sent), first, len - sent);
-            burst.set_len(len - sent);
+        let sent = if self.private.is_none() {
+            self.send_out(burst)
+        } else {
+            let sent = self.send_copies(burst);
+            burst.drain(..sent);
             sent
         };
         self.stats.tx_frames += sent as u64;

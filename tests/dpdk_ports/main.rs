@@ -10,3 +10,4 @@ mod rings;
 mod shared_memory;
 mod strangers;
 mod support;
+mod writers;

@@ -53,10 +53,10 @@ pub fn add_ring(to_server: bool, index: u16, region: u16, offset: u32, log2: u8)
 /// One end of a control connection.
 pub struct Control(OwnedFd);
 
-fn socket() -> OwnedFd {
+fn socket(kind: i32) -> OwnedFd {
     // SAFETY: a new descriptor, which is ours.
     unsafe {
-        let fd = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
+        let fd = libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0);
         assert!(fd >= 0, "{}", io::Error::last_os_error());
         OwnedFd::from_raw_fd(fd)
     }
@@ -76,7 +76,11 @@ const ADDRESS: u32 = size_of::<libc::sockaddr_un>() as u32;
 
 impl Control {
     pub fn connect(path: &Path) -> io::Result<Self> {
-        let (socket, address) = (socket(), address(path));
+        Self::connect_as(path, libc::SOCK_SEQPACKET)
+    }
+
+    pub fn connect_as(path: &Path, kind: i32) -> io::Result<Self> {
+        let (socket, address) = (socket(kind), address(path));
         // SAFETY: an address of the length that is told.
         match unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS) } {
             0 => Ok(Self(socket)),
@@ -277,7 +281,7 @@ pub struct Server(OwnedFd);
 
 impl Server {
     pub fn bind(path: &Path) -> Self {
-        let (socket, address) = (socket(), address(path));
+        let (socket, address) = (socket(libc::SOCK_SEQPACKET), address(path));
         // SAFETY: an address of the length that is told.
         unsafe {
             assert_eq!(libc::bind(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS), 0);
@@ -317,7 +321,7 @@ impl Server {
         }
         control.send(&message(CONNECTED, &[]), None).unwrap();
         let [to_client, to_server] = rings.map(|r| r.expect("a ring of each direction"));
-        Client { _control: control, regions, to_client, _to_server: to_server, next: 0 }
+        Client { _control: control, regions, to_client, to_server, next: 0, seen: 0 }
     }
 }
 
@@ -326,27 +330,49 @@ pub struct Client {
     _control: Control,
     pub regions: Vec<Region>,
     pub to_client: Ring,
-    _to_server: Ring,
+    to_server: Ring,
     next: u16,
+    seen: u16,
 }
 
 impl Client {
-    /// Sends a frame in one buffer, of which `announced` bytes are told. Returns region and place of the buffer.
-    pub fn send(&mut self, frame: &[u8], announced: u32) -> (usize, usize) {
+    /// Whether the client has given buffers for frames.
+    pub fn ready(&self) -> bool {
+        self.to_client.head(&self.regions[0]).load(Ordering::Acquire) != self.next
+    }
+
+    /// Sends a frame in as many buffers as there are parts: the bytes of each, and how many it is said to have. Returns
+    /// region and place of the first buffer.
+    pub fn send(&mut self, parts: &[(&[u8], u32)]) -> (usize, usize) {
         let (rings, ring) = (&self.regions[0], self.to_client);
-        while ring.head(rings).load(Ordering::Acquire) == self.next {
-            std::thread::yield_now();
+        let mut first = None;
+        for (n, (bytes, announced)) in parts.iter().enumerate() {
+            assert!(self.ready(), "no buffer of the client's is free");
+            let region = usize::from(ring.region(rings, self.next).load(Ordering::Relaxed));
+            let place = ring.place(rings, self.next).load(Ordering::Relaxed) as usize;
+            for (i, byte) in bytes.iter().enumerate() {
+                self.regions[region].byte(place + i).store(*byte, Ordering::Relaxed);
+            }
+            ring.length(rings, self.next).store(*announced, Ordering::Relaxed);
+            ring.flags(rings, self.next).store(u16::from(n + 1 < parts.len()), Ordering::Relaxed);
+            self.next = self.next.wrapping_add(1);
+            first = first.or(Some((region, place)));
         }
-        let region = usize::from(ring.region(rings, self.next).load(Ordering::Relaxed));
-        let place = ring.place(rings, self.next).load(Ordering::Relaxed) as usize;
-        for (i, byte) in frame.iter().enumerate() {
-            self.regions[region].byte(place + i).store(*byte, Ordering::Relaxed);
-        }
-        ring.length(rings, self.next).store(announced, Ordering::Relaxed);
-        ring.flags(rings, self.next).store(0, Ordering::Relaxed);
-        self.next = self.next.wrapping_add(1);
         ring.tail(rings).store(self.next, Ordering::Release);
-        (region, place)
+        first.expect("a part")
+    }
+
+    /// The next frame that the client has sent.
+    pub fn receive(&mut self) -> Vec<u8> {
+        let (rings, ring) = (&self.regions[0], self.to_server);
+        assert_ne!(ring.head(rings).load(Ordering::Acquire), self.seen, "no frame");
+        let region = usize::from(ring.region(rings, self.seen).load(Ordering::Relaxed));
+        let place = ring.place(rings, self.seen).load(Ordering::Relaxed) as usize;
+        let len = ring.length(rings, self.seen).load(Ordering::Relaxed) as usize;
+        let frame = (place..place + len).map(|i| self.regions[region].byte(i).load(Ordering::Relaxed)).collect();
+        self.seen = self.seen.wrapping_add(1);
+        ring.tail(rings).store(self.seen, Ordering::Release);
+        frame
     }
 }
 

@@ -94,13 +94,14 @@ pub fn gannet(
     let [cert, key] = identity(&run.out)?;
     let json = run.out.join("gannet-client.json");
     let _ = fs::remove_file(&json);
-    // A socket's path may be no longer than about 100 bytes.
-    let socket = std::env::temp_dir().join(format!("gannet-perf-{}.sock", std::process::id()));
+    // In the runtime folder.
+    let socket = format!("perf-{}.sock", std::process::id());
     let common = |command: &mut Command, side: usize, address: &str| {
         match wire {
             Wire::Memif => {
-                let role: &[&str] = if side == 0 { &["role=server"] } else { &["role=client", "zero-copy=true"] };
-                command.args(["--port", "memif", "--set", &format!("socket={}", socket.display())]);
+                let role: &[&str] =
+                    if side == 0 { &["role=server"] } else { &["role=client", "zero-copy=true", "peer=trusted"] };
+                command.args(["--port", "memif", "--set", &format!("socket={socket}")]);
                 command.args(role.iter().chain(&["offloads=none"]).flat_map(|set| ["--set", set]));
             }
             Wire::Interface(profile, interface) => {
@@ -127,7 +128,7 @@ pub fn gannet(
     common(&mut client, 1, CLIENT);
     Running::start("gannet-client", client, &run.out)?.finish(limit())?;
     drop(server);
-    let _ = fs::remove_file(&socket);
+    let _ = fs::remove_file(gannet::dpdk::runtime_dir().join(&socket));
     let text = fs::read_to_string(&json).map_err(|e| format!("cannot read {}: {e}", json.display()))?;
     Ok(Outcome(serde_json::from_str(&text)?))
 }

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::dpdk::error::PortError;
 use crate::dpdk::profile::{Kind, PortProfile};
+use crate::dpdk::sockets;
 
 /// Sockets that ports of this process listen on: several memif interfaces may share one.
 static LISTENING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -26,11 +27,15 @@ pub(super) fn before(profile: &PortProfile) -> Result<Option<PathBuf>, PortError
         }
     }
     files(profile)?;
-    match socket_role(profile) {
-        Some((key, path, true)) => listen_start(path, key).map(Some),
-        Some((_, path, false)) => connectable(path).map(|()| None),
-        None => Ok(None),
+    let Some((key, path, listening)) = socket_role(profile) else { return Ok(None) };
+    let refuse = |reason| PortError::SocketPath { path: path.to_owned(), reason };
+    sockets::check_folder(path, listening, profile.peer_uid).map_err(refuse)?;
+    if listening {
+        return listen_start(path, key).map(Some);
     }
+    connectable(path)?;
+    sockets::check_owner(path, profile.peer_uid).map_err(refuse)?;
+    Ok(None)
 }
 
 /// The socket of a profile: its key, its path, and whether we listen on it.

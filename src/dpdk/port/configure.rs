@@ -14,6 +14,9 @@ use crate::dpdk::profile::{Bus, Kind, Offloads, PortProfile};
 /// Ethernet header and frame check sequence, in bytes.
 const ETHERNET: u32 = 18;
 
+/// Private buffers of a queue: bursts in both directions, caches of threads, and what waits somewhere.
+const PRIVATE: u32 = 1024;
+
 /// The pools of every queue, on NUMA node `socket`.
 pub(super) fn pools(eal: &Eal, profile: &PortProfile, socket: i32) -> Result<Vec<QueuePools>, PortError> {
     // Both are below 64 kB: the MTU and the buffer size are bounded by the profile.
@@ -23,7 +26,9 @@ pub(super) fn pools(eal: &Eal, profile: &PortProfile, socket: i32) -> Result<Vec
         .map(|_| {
             let rx = one(profile.rx_buffer())?;
             let tx = if profile.rx_buffer() < profile.frame_size() { one(profile.frame_size())? } else { rx.clone() };
-            Ok(QueuePools { rx, tx })
+            let size = room(profile.frame_size().max(profile.rx_buffer()));
+            let private = profile.copies_frames().then(|| Pool::private(&eal.0, PRIVATE, size)).transpose()?;
+            Ok(QueuePools { rx, tx, private })
         })
         .collect()
 }

@@ -17,7 +17,7 @@ use super::error::PortError;
 use super::guard::Gate;
 use super::log::Capture;
 use super::pool::Pool;
-use super::profile::{Offloads, PortProfile};
+use super::profile::{Memory, Offloads, PortProfile};
 use super::queue::Queue;
 use crate::datapath::Caps;
 use device::Device;
@@ -30,6 +30,7 @@ pub(super) struct PortInner {
     pub(super) caps: Caps,
     /// Received checksums count as good without a look ([`crate::dpdk::Offloads::None`]).
     pub(super) trusting: bool,
+    memory: Memory,
     device: Device,
     /// Of each queue: the pool to receive into, and the one to send from.
     pools: Vec<QueuePools>,
@@ -40,11 +41,17 @@ struct QueuePools {
     rx: Arc<Pool>,
     /// The same pool unless receive buffers are smaller than a frame.
     tx: Arc<Pool>,
+    /// What frames are copied to, and built in, when others can write to the buffers above.
+    private: Option<Arc<Pool>>,
 }
 
 impl PortInner {
-    pub(super) fn tx_pool(&self, queue: u16) -> &Pool {
+    pub(super) fn tx_pool(&self, queue: u16) -> &Arc<Pool> {
         &self.pools[usize::from(queue)].tx
+    }
+
+    pub(super) fn private_pool(&self, queue: u16) -> Option<&Arc<Pool>> {
+        self.pools[usize::from(queue)].private.as_ref()
     }
 
     pub(super) fn link(&self) -> bool {
@@ -82,7 +89,14 @@ impl Port {
         let (left, right) = rings::pair(profile, &capture)?;
         // Buffers cross by pointer, so they live in pools that outlast either port.
         let pools = configure::pools(eal, profile, -1)?;
-        let shared = || Some(pools.iter().map(|p| QueuePools { rx: p.rx.clone(), tx: p.tx.clone() }).collect());
+        let shared = || {
+            Some(
+                pools
+                    .iter()
+                    .map(|p| QueuePools { rx: p.rx.clone(), tx: p.tx.clone(), private: p.private.clone() })
+                    .collect(),
+            )
+        };
         let left = Self::bring_up(eal, profile, left, shared(), &capture)?;
         let right = Self::bring_up(eal, profile, right, shared(), &capture)?;
         Ok((left, right))
@@ -114,6 +128,7 @@ impl Port {
             name: device.name().to_owned(),
             caps,
             trusting: profile.offloads == Offloads::None,
+            memory: profile.memory(),
             device,
             pools,
             _eal: eal.0.clone(),
@@ -131,6 +146,16 @@ impl Port {
     /// The name of its device.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// Whether the process at the other end can write to this port's packet buffers.
+    pub fn memory(&self) -> Memory {
+        self.inner.memory
+    }
+
+    /// Whether frames are copied out of that memory before they are looked at, and built outside of it.
+    pub fn copies_frames(&self) -> bool {
+        self.inner.private_pool(0).is_some()
     }
 
     /// DPDK's number of the port.
@@ -153,7 +178,7 @@ impl Port {
     pub fn buffers(&self) -> (u32, u32) {
         let count = |sum: (u32, u32), pool: &Pool| (sum.0 + pool.available(), sum.1 + pool.size());
         self.inner.pools.iter().fold((0, 0), |sum, p| {
-            let sum = count(sum, &p.rx);
+            let sum = p.private.iter().fold(count(sum, &p.rx), |sum, private| count(sum, private));
             if Arc::ptr_eq(&p.rx, &p.tx) { sum } else { count(sum, &p.tx) }
         })
     }

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::{Bus, DRIVERS, Driver, Hugepages, Offloads, PortProfile};
 use crate::dpdk::error::ProfileError;
+use crate::dpdk::sockets;
 
 macro_rules! profiles {
     ($($name:literal),* $(,)?) => {
@@ -36,7 +37,7 @@ static EMBEDDED: [(&str, &str); 16] = profiles![
 ];
 
 /// The keys outside `[devargs]`.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "driver",
     "device",
     "mtu",
@@ -49,6 +50,7 @@ const KEYS: [&str; 15] = [
     "hugepages",
     "offloads",
     "promiscuous",
+    "peer",
     "peer_uid",
     "description",
     "devargs",
@@ -59,7 +61,8 @@ const MAX_MTU: u64 = 9702;
 
 impl PortProfile {
     /// The profile `name_or_path` with `sets` on top: `("mtu", "9000")`, `("devargs.socket", "/tmp/x")`.
-    /// The prefix of device arguments may be left out: `("socket", "/tmp/x")`.
+    /// The prefix of device arguments may be left out: `("socket", "/tmp/x")`. A socket without a folder is in the
+    /// [runtime folder](crate::dpdk::runtime_dir).
     ///
     /// # Errors
     /// An unknown profile, key or driver, a value out of range, a required key that is missing.
@@ -194,12 +197,15 @@ impl<'a> Raw<'a> {
 
     fn devargs(&self, driver: &Driver) -> Result<BTreeMap<String, String>, ProfileError> {
         let mut devargs = BTreeMap::new();
+        let abstract_name = matches!(self.get("devargs.socket-abstract"), Some("true" | "yes" | "1"));
         for key in driver.keys {
             let full = format!("devargs.{}", key.name);
             match self.get(&full) {
                 Some("") | None if key.required => return Err(self.missing(&full, key.doc)),
                 Some("") | None => {}
                 Some(text) => {
+                    let path = (key.socket && !abstract_name).then(|| sockets::path_of(text).display().to_string());
+                    let text = path.as_deref().unwrap_or(text);
                     let value =
                         key.kind.check(text).map_err(|e| self.bad(&full, text, format!("{e} ({})", key.doc)))?;
                     devargs.insert(key.name.to_owned(), value);
@@ -259,6 +265,11 @@ impl<'a> Raw<'a> {
                 .ok_or_else(|| self.bad("hugepages", hugepages, Hugepages::NAMES.join(" or ")))?,
             offloads,
             promiscuous: self.flag("promiscuous")?,
+            peer_trusted: match self.get("peer").unwrap_or("untrusted") {
+                "untrusted" => false,
+                "trusted" => true,
+                other => return Err(self.bad("peer", other, "trusted or untrusted")),
+            },
             peer_uid: match self.get("peer_uid") {
                 None | Some("") => None,
                 Some(_) => Some(self.number("peer_uid", 0, 0, u64::from(u32::MAX - 1))? as u32),

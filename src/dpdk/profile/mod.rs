@@ -36,6 +36,16 @@ pub enum Offloads {
     None,
 }
 
+/// Who can write to the packet buffers of a port while it uses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Only this process, and a device until it hands a buffer over. The driver copies, or the other end is hardware or
+    /// a kernel.
+    Private,
+    /// The process at the other end too: all memory of DPDK's in this process is mapped there.
+    Shared,
+}
+
 /// Ethernet header, one VLAN tag and the frame check sequence, in bytes.
 pub(crate) const FRAME_OVERHEAD: u32 = 14 + 4 + 4;
 
@@ -73,6 +83,9 @@ pub struct PortProfile {
     pub promiscuous: bool,
     /// A user whose processes may be at the other end of the port's socket, besides our own and root's.
     pub peer_uid: Option<u32>,
+    /// The process at the other end of shared memory is trusted like this one: its frames are used where they lie.
+    /// Otherwise they are copied first ([`PortProfile::copies_frames`]).
+    pub peer_trusted: bool,
     /// Device arguments by DPDK's names, values as the driver writes them.
     pub(crate) devargs: BTreeMap<String, String>,
 }
@@ -91,6 +104,25 @@ impl PortProfile {
     /// Whether bursts have to be protected from the driver's own interrupt thread.
     pub(crate) fn needs_gate(&self) -> bool {
         self.driver.name == "net_memif"
+    }
+
+    /// Whether the port's packet buffers can be written to by the process at the other end. So it is with virtio-user,
+    /// whose host maps the guest's memory, and with a memif client that has `zero-copy`. A memif port without, vhost and
+    /// the kernel's interfaces copy frames in the driver; both ends of a ring are this process; what a virtual machine's
+    /// host or a device could do, software does not prevent.
+    pub fn memory(&self) -> Memory {
+        let zero_copy = self.devarg("zero-copy") == Some("yes") && self.devarg("role") == Some("client");
+        match self.driver.name {
+            "net_virtio_user" => Memory::Shared,
+            "net_memif" if zero_copy => Memory::Shared,
+            _ => Memory::Private,
+        }
+    }
+
+    /// Whether frames are copied out of, and built outside of, the shared memory, so that what is authenticated cannot
+    /// change before it is decrypted, nor what is sealed while it is.
+    pub fn copies_frames(&self) -> bool {
+        self.memory() == Memory::Shared && !self.peer_trusted
     }
 
     /// Its socket, and who may be at the other end.

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use gannet::datapath::pcap::Pcap;
 use gannet::datapath::{Caps, Datapath};
-use gannet::dpdk::{Eal, EalConfig, PoolGuard, Port, PortProfile, Queue};
+use gannet::dpdk::{Eal, EalConfig, Memory, PoolGuard, Port, PortProfile, Queue};
 use gannet::mem::{BufPool, PoolConfig};
 use gannet::quic::{EndpointConfig, ServerConfig};
 use gannet::runtime::{App, Core, CoreConfig, Idle, Observer, Stages};
@@ -118,7 +118,12 @@ impl Session {
         let memory = if self.eal.hugepages() { "hugepages" } else { "ordinary memory" };
         let crypto = gannet::crypto::backend_name();
         let (port, name) = (&self.args.port, self.port.name());
-        format!("port {port} ({name}), MAC {}, MTU {mtu}, {memory}, {crypto}", Mac(mac))
+        let peer = match (self.port.memory(), self.port.copies_frames()) {
+            (Memory::Private, _) => "private",
+            (Memory::Shared, true) => "shared with the peer, frames are copied",
+            (Memory::Shared, false) => "shared with a trusted peer",
+        };
+        format!("port {port} ({name}), MAC {}, MTU {mtu}, {memory} ({peer}), {crypto}", Mac(mac))
     }
 
     /// Runs `app` on a core until it is done or a signal comes. `ready` is called when the core polls,
