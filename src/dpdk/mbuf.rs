@@ -67,10 +67,10 @@ impl Mbuf {
         u32::from(head.data_off) + u32::from(head.data_len) <= u32::from(head.buf_len)
     }
 
-    /// Whether all segments of a chain lie within their buffers, and are as many, and as long together, as the first
-    /// one says.
-    pub(super) fn chain_in_bounds(&self) -> bool {
-        let (mut at, mut left, mut len) = (self.0.as_ptr().cast_const(), self.head().nb_segs, 0u64);
+    /// Whether all segments of a chain lie within their buffers and are as many as the first one says. How long they are
+    /// together is counted anew: the memif driver forgets the later ones of a zero-copy frame.
+    pub(super) fn chain_in_bounds(&mut self) -> bool {
+        let (mut at, mut left, mut len) = (self.0.as_ptr().cast_const(), self.head().nb_segs, 0u32);
         while left > 0 && !at.is_null() {
             // SAFETY: a segment of the chain that is ours, by its head or by the link of the one before; borrowed for
             // this turn only.
@@ -78,12 +78,13 @@ impl Mbuf {
             if !segment.in_bounds() {
                 return false;
             }
-            len += u64::from(segment.head().data_len);
+            len += u32::from(segment.head().data_len);
             // SAFETY: a live segment.
             at = unsafe { dpdk_sys::gannet_mbuf_next(at.cast()) }.cast();
             left -= 1;
         }
-        left == 0 && at.is_null() && len == u64::from(self.head().pkt_len)
+        self.head_mut().pkt_len = len;
+        left == 0 && at.is_null()
     }
 
     /// The bytes of the first segment.
@@ -158,7 +159,7 @@ impl Mbuf {
 
     /// Makes this freshly reset buffer the same frame as `from`, which lies in memory that others can write to: every
     /// field of it is read once, and nothing of it is believed. `false` when that does not work.
-    pub(super) fn copy_received(&mut self, from: &Self) -> bool {
+    pub(super) fn copy_received(&mut self, from: &mut Self) -> bool {
         let theirs = from.0.as_ptr().cast_const();
         // SAFETY: a live mbuf; volatile, since another process may write it at the same time.
         let (start, off, len, size, segments, flags, hash) = unsafe {

@@ -73,7 +73,7 @@ impl Queue {
     fn sort_out(&mut self, burst: &mut Burst<RxMbuf>, from: usize) {
         let mut i = from;
         while i < burst.len() {
-            let mbuf = &burst[i].0;
+            let mbuf = &mut burst[i].0;
             if !if mbuf.is_chained() { mbuf.chain_in_bounds() } else { mbuf.in_bounds() } {
                 self.stats.rx_out_of_bounds += 1;
                 drop(burst.remove(i));
@@ -120,7 +120,7 @@ impl Queue {
                     false
                 }
                 Some(mut copy) => {
-                    let fine = copy.copy_received(&burst[i].0);
+                    let fine = copy.copy_received(&mut burst[i].0);
                     if fine {
                         self.stats.rx_copied_bytes += copy.len() as u64;
                         burst[i] = RxMbuf(copy);

@@ -306,10 +306,10 @@ fn another_users_process_is_sent_away() {
 /// Connects; whether the other end keeps the connection for a moment.
 fn stays(socket: &str, kind: i32) -> bool {
     let Ok(control) = Control::connect_as(Path::new(socket), kind) else { return false };
-    // memif says hello, vhost nothing; who is sent away reads the end.
+    // memif says hello; vhost says nothing, and looks at a new socket once a second. Who is sent away reads the end.
     let mut poll = libc::pollfd { fd: control.fd(), events: libc::POLLIN | libc::POLLRDHUP, revents: 0 };
     // SAFETY: one entry, which is ours.
-    let ready = unsafe { libc::poll(&mut poll, 1, 500) };
+    let ready = unsafe { libc::poll(&mut poll, 1, 2500) };
     ready == 0 || poll.revents & (libc::POLLRDHUP | libc::POLLHUP) == 0
 }
 
