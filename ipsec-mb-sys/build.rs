@@ -24,17 +24,22 @@ fn main() -> ExitCode {
 
 fn generate() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?).join("bindings.rs");
-    bindgen::Builder::default()
+    let bindings = bindgen::Builder::default()
         .header("wrapper.h")
         // The header aligns its key structures only then.
         .clang_arg("-DLINUX")
-        .allowlist_function("alloc_mb_mgr|free_mb_mgr|init_mb_mgr_auto|imb_get_feature_flags")
-        .allowlist_type("IMB_MGR|IMB_JOB|gcm_key_data|IMB_ARCH")
-        .allowlist_var("IMB_FEATURE_(AESNI|PCLMULQDQ|SSE4_2|VAES|VPCLMULQDQ)")
+        .allowlist_function("alloc_mb_mgr|free_mb_mgr|init_mb_mgr_(sse|avx|avx2|avx512)")
+        .allowlist_type("IMB_MGR|IMB_JOB|gcm_key_data")
         .generate_comments(false)
         .derive_debug(false)
         .parse_callbacks(Box::new(bindgen::CargoCallbacks::new()))
         .generate()?
-        .write_to_file(out)?;
+        .to_string();
+    // Version 2 has none for AVX without AVX2 any more.
+    println!("cargo:rustc-check-cfg=cfg(has_avx)");
+    if bindings.contains("fn init_mb_mgr_avx(") {
+        println!("cargo:rustc-cfg=has_avx");
+    }
+    std::fs::write(out, bindings)?;
     Ok(())
 }

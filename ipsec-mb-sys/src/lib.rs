@@ -6,6 +6,17 @@
 
 include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 
+/// Fills a manager's table with the kernels of one architecture, and leaves it empty if the CPU lacks an instruction of
+/// theirs. Whether the operating system keeps the registers that they use is for the caller to find out.
+pub type Init = unsafe extern "C" fn(*mut IMB_MGR);
+
+/// AVX without AVX2, if this version of the library has it.
+#[cfg(has_avx)]
+pub const INIT_AVX: Option<Init> = Some(init_mb_mgr_avx);
+/// AVX without AVX2, if this version of the library has it.
+#[cfg(not(has_avx))]
+pub const INIT_AVX: Option<Init> = None;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -16,7 +27,7 @@ mod tests {
         unsafe {
             let mgr = alloc_mb_mgr(0);
             assert!(!mgr.is_null());
-            init_mb_mgr_auto(mgr, core::ptr::null_mut());
+            init_mb_mgr_sse(mgr);
             assert!((*mgr).ghash.is_some() && (*mgr).gcm128_pre.is_some() && (*mgr).gcm256_pre.is_some());
             free_mb_mgr(mgr);
         }

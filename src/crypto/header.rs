@@ -7,9 +7,11 @@ use zeroize::Zeroizing;
 use super::Suite;
 #[cfg(feature = "ipsec-mb")]
 use super::backend::ipsec_mb::{self, AES128, AES256};
+use super::backend::portable::SHALLOW;
 #[cfg(target_arch = "x86_64")]
 use super::backend::vaes;
 use super::backend::{self, Backend, chacha};
+use super::traceless::{traceless, traceless_in};
 use crate::mem::prefetch_object;
 
 /// Bytes of ciphertext that a mask is made from.
@@ -25,7 +27,7 @@ pub struct HeaderKey(Kind);
 enum Kind {
     Aes128(Box<Aes128Enc>),
     Aes256(Box<Aes256Enc>),
-    ChaCha(Zeroizing<[u8; 32]>),
+    ChaCha(Box<Zeroizing<[u8; 32]>>),
     #[cfg(feature = "ipsec-mb")]
     MbAes128(Box<ipsec_mb::Aes<AES128>>),
     #[cfg(feature = "ipsec-mb")]
@@ -41,7 +43,7 @@ enum Kind {
 /// # Panics
 /// If `key` does not have the [length](Suite::key_len) that `suite` wants.
 pub fn header_key(suite: Suite, key: &[u8]) -> HeaderKey {
-    HeaderKey::on(backend::chosen(), suite, key)
+    traceless(|| HeaderKey::on(backend::chosen(), suite, key))
 }
 
 impl HeaderKey {
@@ -57,15 +59,34 @@ impl HeaderKey {
                 Kind::Aes256(Box::new(Aes256Enc::new_from_slice(key).expect(expect)))
             }
             #[cfg(feature = "ipsec-mb")]
-            (Backend::IpsecMb, Suite::Aes128Gcm) => Kind::MbAes128(Box::new(ipsec_mb::Aes::new(key))),
+            (Backend::IpsecMb(arch), Suite::Aes128Gcm) => Kind::MbAes128(Box::new(ipsec_mb::Aes::new(arch, key))),
             #[cfg(feature = "ipsec-mb")]
-            (Backend::IpsecMb, Suite::Aes256Gcm) => Kind::MbAes256(Box::new(ipsec_mb::Aes::new(key))),
+            (Backend::IpsecMb(arch), Suite::Aes256Gcm) => Kind::MbAes256(Box::new(ipsec_mb::Aes::new(arch, key))),
             #[cfg(target_arch = "x86_64")]
             (Backend::Vaes, Suite::Aes128Gcm) => Kind::VaesAes128(Box::new(vaes::Schedule::new(key))),
             #[cfg(target_arch = "x86_64")]
             (Backend::Vaes, Suite::Aes256Gcm) => Kind::VaesAes256(Box::new(vaes::Schedule::new(key))),
-            (_, Suite::ChaCha20Poly1305) => Kind::ChaCha(Zeroizing::new(key.try_into().expect(expect))),
+            (_, Suite::ChaCha20Poly1305) => Kind::ChaCha(Box::new(Zeroizing::new(key.try_into().expect(expect)))),
         })
+    }
+
+    /// Where the key and what was made of it are.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> core::ops::Range<usize> {
+        use super::tests::traces::place;
+        match &self.0 {
+            Kind::Aes128(aes) => place(&**aes),
+            Kind::Aes256(aes) => place(&**aes),
+            Kind::ChaCha(key) => place(&**key),
+            #[cfg(feature = "ipsec-mb")]
+            Kind::MbAes128(aes) => place(&**aes),
+            #[cfg(feature = "ipsec-mb")]
+            Kind::MbAes256(aes) => place(&**aes),
+            #[cfg(target_arch = "x86_64")]
+            Kind::VaesAes128(aes) => place(&**aes),
+            #[cfg(target_arch = "x86_64")]
+            Kind::VaesAes256(aes) => place(&**aes),
+        }
     }
 
     /// Starts to bring the key into the cache.
@@ -73,7 +94,7 @@ impl HeaderKey {
         match &self.0 {
             Kind::Aes128(aes) => prefetch_object(&**aes),
             Kind::Aes256(aes) => prefetch_object(&**aes),
-            Kind::ChaCha(_) => {}
+            Kind::ChaCha(key) => prefetch_object(&**key),
             #[cfg(feature = "ipsec-mb")]
             Kind::MbAes128(aes) => prefetch_object(&**aes),
             #[cfg(feature = "ipsec-mb")]
@@ -90,8 +111,8 @@ impl HeaderKey {
     #[inline]
     pub fn mask(&self, sample: &[u8; SAMPLE_LEN]) -> [u8; 5] {
         match &self.0 {
-            Kind::Aes128(aes) => aes_mask(&**aes, sample),
-            Kind::Aes256(aes) => aes_mask(&**aes, sample),
+            Kind::Aes128(aes) => traceless_in::<SHALLOW, _>(|| aes_mask(&**aes, sample)),
+            Kind::Aes256(aes) => traceless_in::<SHALLOW, _>(|| aes_mask(&**aes, sample)),
             Kind::ChaCha(key) => chacha_mask(key, sample),
             #[cfg(feature = "ipsec-mb")]
             Kind::MbAes128(aes) => aes.mask(sample),
@@ -111,8 +132,8 @@ impl HeaderKey {
     pub fn masks(&self, samples: &[[u8; SAMPLE_LEN]], out: &mut [[u8; 5]]) {
         assert_eq!(samples.len(), out.len(), "one mask per sample");
         match &self.0 {
-            Kind::Aes128(aes) => aes_masks(&**aes, samples, out),
-            Kind::Aes256(aes) => aes_masks(&**aes, samples, out),
+            Kind::Aes128(aes) => traceless_in::<SHALLOW, _>(|| aes_masks(&**aes, samples, out)),
+            Kind::Aes256(aes) => traceless_in::<SHALLOW, _>(|| aes_masks(&**aes, samples, out)),
             Kind::ChaCha(key) => {
                 for (sample, mask) in samples.iter().zip(out) {
                     *mask = chacha::header_mask(key, sample);

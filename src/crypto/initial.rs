@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use super::nonce::IV_LEN;
-use super::{DirectionKeys, Keys, PacketKey, Suite, TAG_LEN, header_key, packet_key};
+use super::{DirectionKeys, Keys, PacketKey, Suite, TAG_LEN, header_key, packet_key, traceless};
 use crate::base::Side;
 
 /// `initial_salt` of QUIC v1.
@@ -23,14 +23,16 @@ const RETRY_NONCE: [u8; IV_LEN] = [0x46, 0x15, 0x99, 0xd3, 0x5d, 0x63, 0x2b, 0xf
 /// The Initial keys of a connection, seen from `side`. `dcid` is the Destination Connection ID of the client's
 /// first Initial packet, or of its first after a Retry.
 pub fn initial_keys(dcid: &[u8], side: Side) -> Keys {
-    let secret = initial_secret(dcid);
-    Keys { local: direction(&secret, side), remote: direction(&secret, side.peer()) }
+    traceless(|| {
+        let secret = initial_secret(dcid);
+        Keys { local: direction(&secret, side), remote: direction(&secret, side.peer()) }
+    })
 }
 
 /// The Initial keys for what `sender` sends only: half the work of [`initial_keys`], for those who
 /// only want to look whether a packet authenticates.
 pub fn initial_direction(dcid: &[u8], sender: Side) -> DirectionKeys {
-    direction(&initial_secret(dcid), sender)
+    traceless(|| direction(&initial_secret(dcid), sender))
 }
 
 /// The last 16 bytes of a Retry packet. `retry_without_tag` is the packet up to them, `original_dcid` the

@@ -16,8 +16,9 @@ mod packet;
 mod state;
 mod suite;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timed;
+mod traceless;
 
 pub use backend::backend_name;
 pub use header::{HeaderKey, SAMPLE_LEN, header_key};
@@ -28,6 +29,7 @@ pub use packet::{AuthError, HEAD_AT, HEAD_LEN, HeadRoom, Opened, PacketKey, Seal
 pub use state::{STATE_NONCE_LEN, StateKey};
 pub use suite::Suite;
 pub use timed::{Spent, take_spent, time_keys};
+pub use traceless::traceless;
 
 /// The keys of one encryption level, both directions.
 #[derive(Debug)]

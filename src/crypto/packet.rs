@@ -8,6 +8,7 @@ use super::backend::{self, Backend, Cipher, Piece, Sealing};
 use super::header::SAMPLE_LEN;
 use super::nonce::{IV_LEN, Iv, Nonce};
 use super::timed;
+use super::traceless::traceless;
 
 /// Length of the authentication tag in bytes, the same for all suites.
 pub const TAG_LEN: usize = 16;
@@ -40,7 +41,7 @@ pub struct PacketKey {
 /// # Panics
 /// If `key` does not have the [length](Suite::key_len) that `suite` wants.
 pub fn packet_key(suite: Suite, key: &[u8], iv: &[u8; IV_LEN]) -> PacketKey {
-    PacketKey::on(backend::chosen(), suite, key, iv)
+    traceless(|| PacketKey::on(backend::chosen(), suite, key, iv))
 }
 
 impl PacketKey {
@@ -54,6 +55,12 @@ impl PacketKey {
             #[cfg(feature = "in-place")]
             in_place: super::in_place::InPlace::wanted(suite, key),
         }
+    }
+
+    /// Where the key and what was made of it are.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> core::ops::Range<usize> {
+        self.cipher.memory()
     }
 
     /// The suite that this key is for.
@@ -245,8 +252,10 @@ impl<'a> Sealer<'a> {
         self.sealing.encrypt(aad, body, tag, from, piece);
     }
 
-    /// Writes the tag, and returns the length of the packet. All plaintext must have been fed by now
-    /// (checked in debug builds).
+    /// Writes the tag, and returns the length of the packet.
+    ///
+    /// # Panics
+    /// If not all plaintext was fed by now: what was not would leave in the clear, under a tag that says it is sealed.
     #[inline]
     pub fn finish(mut self) -> usize {
         self.lay_tag();
@@ -256,7 +265,7 @@ impl<'a> Sealer<'a> {
     #[inline]
     fn lay_tag(&mut self) {
         let (body, tag) = self.packet.split_last_chunk_mut::<TAG_LEN>().expect("checked by seal");
-        debug_assert_eq!(self.pos, body.len(), "plaintext up to the tag");
+        assert!(self.pos == body.len(), "plaintext up to the tag");
         let (aad, ciphertext) = body.split_at(self.start);
         self.sealing.finish(aad, ciphertext, tag);
     }
@@ -266,7 +275,7 @@ impl<'a> Sealer<'a> {
     /// just written would have to wait.
     ///
     /// # Panics
-    /// If they are not in the packet.
+    /// If they are not in the packet, or not all plaintext was fed.
     #[inline]
     pub fn finish_and_sample(&mut self, offset: usize) -> (usize, [u8; SAMPLE_LEN]) {
         self.lay_tag();

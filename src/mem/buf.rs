@@ -69,7 +69,7 @@ unsafe impl Sync for PinnedBuf {}
 impl PinnedBuf {
     /// A buffer over `capacity` bytes at `at`, all initialised and part of `memory`, which nobody else uses.
     pub(super) fn new(at: NonNull<u8>, len: usize, capacity: usize, memory: Memory) -> Self {
-        debug_assert!(len <= capacity);
+        assert!(len <= capacity, "{len} bytes in a block of {capacity}");
         Self { at, len, capacity, home: Home::Whole(memory) }
     }
 

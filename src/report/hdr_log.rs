@@ -3,6 +3,8 @@
 //! Each series is one interval with its own tag. What else a report shows (the machine, throughput)
 //! travels in comments: `#fact KEY: VALUE` and `#bar UNIT VALUE LABEL`, spaces in UNIT as `%20`.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +25,9 @@ const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"
 const NS_PER_MS: f64 = 1e6;
 /// More latencies than this under one name cannot be real, and sums of them could overflow.
 const MAX_COUNT: u64 = 1 << 60;
+
+/// Larger files are none of ours: a run's histograms have some ten kilobytes each.
+const MAX_FILE: u64 = 256 << 20;
 
 /// What an .hdr file holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,7 +52,7 @@ pub enum HdrLogError {
         source: std::io::Error,
     },
     /// A line is damaged, or of some other format.
-    #[error("{}:{line}: {why}", path.display())]
+    #[error("{}:{line}: {why}; leave the file out, or measure again", path.display())]
     Line {
         /// The file.
         path: PathBuf,
@@ -56,6 +61,9 @@ pub enum HdrLogError {
         /// What is wrong with it.
         why: BadLine,
     },
+    /// The file is not a log, or would take all memory.
+    #[error("{} has more than {} MiB: is it a file that --hdr wrote?", .0.display(), MAX_FILE >> 20)]
+    TooLarge(PathBuf),
     /// The file has no histogram.
     #[error("{} holds no histogram: is it a file that --hdr wrote?", .0.display())]
     Empty(PathBuf),
@@ -93,7 +101,13 @@ pub fn write_hdr_log(path: &Path, log: &HdrLog) -> Result<(), WriteError> {
 /// # Errors
 /// When it cannot be read, is damaged (the error names the line), or has no histogram in it.
 pub fn read_hdr_log(path: &Path) -> Result<HdrLog, HdrLogError> {
-    let bytes = std::fs::read(path).map_err(|source| HdrLogError::Read { path: path.into(), source })?;
+    let mut bytes = Vec::new();
+    // Devices have no end.
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    read.map_err(|source| HdrLogError::Read { path: path.into(), source })?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(HdrLogError::TooLarge(path.into()));
+    }
     let untagged = path.file_stem().map_or_else(|| "latency".into(), |s| s.to_string_lossy().into_owned());
     let log = decode(&bytes, &untagged).map_err(|(line, why)| HdrLogError::Line { path: path.into(), line, why })?;
     if log.series.is_empty() {

@@ -1,6 +1,8 @@
 //! What is written can be read, and what is damaged is named.
 
 use super::*;
+use crate::base::rng::Rng;
+use crate::report::{ReportInput, html, text};
 use proptest::prelude::*;
 
 fn latency(range: std::ops::Range<u64>) -> Latency {
@@ -91,6 +93,74 @@ fn bad_files_are_named_with_the_line() {
     let e = read_hdr_log(&dir.path().join("missing.hdr")).unwrap_err().to_string();
     assert!(e.contains("missing.hdr") && e.contains("No such file"), "{e}");
     assert!(read_hdr_log(dir.path()).unwrap_err().to_string().contains("directory"));
+    let e = read_hdr_log(Path::new("/dev/zero")).unwrap_err().to_string();
+    assert!(e.contains("/dev/zero has more than 256 MiB"), "{e}");
+}
+
+/// Valid files, damaged in many ways: cut, spliced, with odd tags and absurd numbers. Each is read or refused, and what is
+/// read can be shown. `GANNET_FUZZ_ROUNDS` sets how many.
+#[test]
+fn damaged_files_are_refused_or_shown() {
+    const WORDS: [&str; 22] = [
+        "Tag=",
+        "Tag=,",
+        "Tag=<script>,",
+        "Tag=a,b,",
+        "Tag=%2C%0A%00,",
+        "Tag=%,",
+        "Tag=%zz,",
+        "Tag=\u{1f600},",
+        "\n",
+        "\r\n",
+        ",",
+        "-1",
+        "18446744073709551615",
+        "99999999999999999999999",
+        "1e308",
+        "0.9999999999999999",
+        "nan",
+        ".",
+        "#[BaseTime: 18446744073709551615.999 (",
+        "#[StartTime: 0.0000000000001",
+        "#bar x nan ",
+        "#fact : ",
+    ];
+    let rounds = std::env::var("GANNET_FUZZ_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3000);
+    let mut rng = Rng::from_u64(27);
+    let good = encode(&sample()).unwrap();
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..rounds {
+        let mut bytes = good.clone();
+        for _ in 0..1 + rng.below(4) {
+            let at = rng.below(bytes.len() as u64 + 1) as usize;
+            let to = at + rng.below((bytes.len() - at) as u64 + 1) as usize;
+            let word = WORDS[rng.below(WORDS.len() as u64) as usize];
+            match rng.below(6) {
+                0 => bytes.truncate(at),
+                1 => drop(bytes.drain(at..to.min(at + 20))),
+                2 => bytes.splice(at..at, word.bytes()).for_each(drop),
+                3 => bytes.splice(at..to.min(at + 10), word.bytes()).for_each(drop),
+                4 => bytes.splice(at..at, bytes[at..to].to_vec()).for_each(drop),
+                _ => bytes.iter_mut().skip(at).take(1).for_each(|b| *b = rng.below(256) as u8),
+            }
+        }
+        match decode(&bytes, "untagged") {
+            Ok(log) => {
+                read += 1;
+                let input =
+                    ReportInput { title: "t".into(), facts: log.facts, series: log.series, throughput: log.throughput };
+                let page = html::render(&input);
+                assert!(!page.contains("<script"), "what a file says is text");
+                text::summary_table(&input.series);
+            }
+            Err((line, why)) => {
+                refused += 1;
+                assert!(line >= 1 && line <= bytes.split(|b| *b == b'\n').count());
+                assert!(!why.to_string().is_empty());
+            }
+        }
+    }
+    assert!(read > rounds / 50 && refused > rounds / 50, "{read} were read, {refused} refused");
 }
 
 proptest! {

@@ -167,8 +167,9 @@ pub fn rate(s: &str) -> Result<f64, BadValue> {
         None => s.strip_suffix('M').map_or((s, 1.0), |n| (n, 1e6)),
     };
     match number.parse::<f64>().map(|n| n * scale) {
-        Ok(r) if r > 0.0 && r.is_finite() => Ok(r),
-        _ => bad("expected requests per second above zero, for example 5000 or 20k"),
+        // One a nanosecond is as fine as time is told apart.
+        Ok(r) if r > 0.0 && r <= 1e9 => Ok(r),
+        _ => bad("expected requests per second above zero and up to 1000M, for example 5000 or 20k"),
     }
 }
 
@@ -233,7 +234,8 @@ mod tests {
         assert_eq!(rate("20k"), Ok(20_000.0));
         assert_eq!(rate("0.5"), Ok(0.5));
         assert_eq!(rate("2M"), Ok(2e6));
-        for s in ["", "0", "-5", "inf", "nan", "k"] {
+        assert_eq!(rate("1000M"), Ok(1e9));
+        for s in ["", "0", "-5", "inf", "nan", "k", "1001M", "1e300"] {
             assert!(rate(s).is_err(), "{s}");
         }
     }

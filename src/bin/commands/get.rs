@@ -9,6 +9,7 @@ use gannet::proto::hq::{self, Fetched, HqClient, HqClientConfig, Job, Progress};
 use gannet::quic::ClientConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::memory::{Memory, Wish};
 use super::session::{Counters, Failure, Session, client_tls, missing_parent, resolve, say, tls_options, transport};
 use crate::args::{GetArgs, target::Url};
 
@@ -18,7 +19,9 @@ const WORKING_MEMORY: u64 = 512 << 20;
 /// Fetches the files.
 pub fn run(args: &GetArgs) -> Result<(), Failure> {
     let plan = Plan::new(args)?;
-    run_on(args, plan, Session::open(&args.engine, WORKING_MEMORY + args.hold)?)
+    let wish = Wish { flag: "--hold", bytes: args.hold };
+    let memory = Memory::of_machine().for_wish(&wish, WORKING_MEMORY)?;
+    run_on(args, plan, Session::open(&args.engine, memory)?)
 }
 
 /// What can be found out, and found wrong, before a port is opened.

@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod get;
+pub mod memory;
 pub mod perf;
 pub mod report;
 pub mod ring;

@@ -1,10 +1,13 @@
 //! `gannet serve`.
 
+use std::fs::Metadata;
+use std::path::Path;
 use std::sync::Arc;
 
 use gannet::proto::hq::{self, HqServer, HqServerConfig};
 use gannet::quic::ServerConfig;
 
+use super::memory::{Memory, Wish};
 use super::session::{Failure, Session, say, server_endpoint, server_tls, tls_options, transport};
 use crate::args::ServeArgs;
 
@@ -16,9 +19,20 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     // What a user gets wrong most often comes first: no port is opened for it.
     let tls = server_tls(&args.identity, &tls_options(&args.engine, hq::ALPN)?)?;
     let endpoint = server_endpoint(&args.secret, args.retry)?;
-    let mut session = Session::open(&args.engine, WORKING_MEMORY + args.preload)?;
+    // What it comes to: the files may be less than what is allowed.
+    let bytes = args.preload.min(files_in(&args.root));
+    let memory = Memory::of_machine().for_wish(&Wish { flag: "--preload", bytes }, WORKING_MEMORY)?;
+    let mut session = Session::open(&args.engine, memory)?;
     session.endpoint = Some(endpoint);
     run_on(args, tls, session)
+}
+
+/// Size of the files directly in `dir`; each takes whole blocks of its size class, which is less than twice as much. What
+/// cannot be looked at is found out when it is read.
+fn files_in(dir: &Path) -> u64 {
+    let files =
+        std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| entry.and_then(|e| e.path().metadata()).ok());
+    files.filter(Metadata::is_file).fold(0, |sum, file| sum.saturating_add(file.len().saturating_mul(2)))
 }
 
 /// The same on a port that is open already.

@@ -10,8 +10,13 @@ use super::keystream;
 use super::poly1305::Poly1305;
 use crate::crypto::nonce::{IV_LEN, Nonce};
 use crate::crypto::packet::TAG_LEN;
+use crate::crypto::traceless::traceless_in;
 
 type ChaCha = ChaChaCore<R20, Ietf>;
+
+/// Stack that one packet takes at the most, in bytes. Copies of the cipher's state, with the key in it, lie there, and the
+/// tag's one-time key.
+const SHALLOW: usize = 2 << 10;
 
 /// ChaCha20-Poly1305 with its key.
 pub(crate) struct ChaChaPoly(Zeroizing<[u8; 32]>);
@@ -24,19 +29,21 @@ impl ChaChaPoly {
     }
 
     pub(crate) fn tag(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
-        let one_time = Zeroizing::new(block(&self.0, &nonce.bytes(), 0));
-        let one_time: &[u8; 32] = one_time.first_chunk().expect("a block has 64 bytes");
-        let mut hash = Poly1305::new(one_time);
-        hash.update_padded(aad);
-        hash.update_padded(ciphertext);
-        hash.update(&lengths(aad.len(), ciphertext.len()));
-        hash.finish()
+        traceless_in::<SHALLOW, _>(|| {
+            let one_time = Zeroizing::new(block(&self.0, &nonce.bytes(), 0));
+            let one_time: &[u8; 32] = one_time.first_chunk().expect("a block has 64 bytes");
+            let mut hash = Poly1305::new(one_time);
+            hash.update_padded(aad);
+            hash.update_padded(ciphertext);
+            hash.update(&lengths(aad.len(), ciphertext.len()));
+            hash.finish()
+        })
     }
 
     pub(crate) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
         // Block 0 is the key of the tag.
         let (block, skip) = keystream::seek::<ChaCha>(1, from);
-        keystream::apply(core(&self.0, &nonce.bytes(), block), skip, data);
+        traceless_in::<SHALLOW, _>(|| keystream::apply(core(&self.0, &nonce.bytes(), block), skip, data));
     }
 }
 
@@ -44,7 +51,9 @@ impl ChaChaPoly {
 pub(crate) fn header_mask(key: &[u8; 32], sample: &[u8; 16]) -> [u8; 5] {
     let (counter, nonce) = sample.split_first_chunk::<4>().expect("16 bytes");
     let nonce = nonce.first_chunk().expect("12 bytes are left");
-    *block(key, nonce, u32::from_le_bytes(*counter)).first_chunk().expect("a block has 64 bytes")
+    traceless_in::<SHALLOW, _>(|| {
+        *block(key, nonce, u32::from_le_bytes(*counter)).first_chunk().expect("a block has 64 bytes")
+    })
 }
 
 fn core(key: &[u8; 32], nonce: &[u8; IV_LEN], counter: u32) -> ChaCha {

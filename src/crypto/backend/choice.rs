@@ -2,6 +2,9 @@
 
 use std::sync::OnceLock;
 
+#[cfg(feature = "ipsec-mb")]
+use super::ipsec_mb::Arch;
+
 /// Environment variable that overrides the choice.
 const VARIABLE: &str = "GANNET_CRYPTO";
 
@@ -12,7 +15,7 @@ pub(in crate::crypto) enum Backend {
     Portable,
     /// intel-ipsec-mb, for AES.
     #[cfg(feature = "ipsec-mb")]
-    IpsecMb,
+    IpsecMb(Arch),
     /// Our own, for 512-bit AES.
     #[cfg(target_arch = "x86_64")]
     Vaes,
@@ -22,26 +25,30 @@ impl Backend {
     /// All that run on this machine.
     #[cfg(test)]
     pub(in crate::crypto) fn all() -> Vec<Self> {
-        [Some(Self::Portable), ipsec_mb(), vaes()].into_iter().flatten().collect()
+        #[allow(unused_mut, reason = "not every build has more")]
+        let mut all = vec![Self::Portable];
+        #[cfg(feature = "ipsec-mb")]
+        all.extend(Arch::available().map(Self::IpsecMb));
+        all.extend(vaes());
+        all
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             #[cfg(feature = "ipsec-mb")]
-            Self::IpsecMb => super::ipsec_mb::name().unwrap_or("ipsec-mb"),
+            Self::IpsecMb(arch) => arch.name(),
             #[cfg(target_arch = "x86_64")]
             Self::Vaes => "vaes/avx512",
         }
     }
 }
 
-/// intel-ipsec-mb, if it was built in and runs on this machine.
+/// intel-ipsec-mb with the best kernels that run on this machine, if it was built in and any do.
 fn ipsec_mb() -> Option<Backend> {
     #[cfg(feature = "ipsec-mb")]
-    if super::ipsec_mb::name().is_some() {
-        return Some(Backend::IpsecMb);
-    }
+    return Arch::available().next_back().map(Backend::IpsecMb);
+    #[cfg(not(feature = "ipsec-mb"))]
     None
 }
 
@@ -112,7 +119,10 @@ mod tests {
             assert!(complaint.unwrap().contains(&format!("GANNET_CRYPTO={wish} is not possible")));
         }
         #[cfg(feature = "ipsec-mb")]
-        assert_eq!(choose(Some("ipsec-mb"), Some(Backend::IpsecMb), None), (Backend::IpsecMb, None));
+        for arch in [Arch::Sse, Arch::Avx512] {
+            let mb = Backend::IpsecMb(arch);
+            assert_eq!(choose(Some("ipsec-mb"), Some(mb), None), (mb, None));
+        }
         #[cfg(target_arch = "x86_64")]
         assert_eq!(choose(Some("vaes"), None, Some(Backend::Vaes)), (Backend::Vaes, None));
     }
@@ -127,8 +137,11 @@ mod tests {
     #[test]
     fn the_library_is_tested_wherever_it_can_run() {
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("aes") {
-            assert!(Backend::all().contains(&Backend::IpsecMb), "{:?}", Backend::all());
-            assert!(["ipsec-mb/avx2", "ipsec-mb/avx512"].contains(&Backend::IpsecMb.name()));
+            let best = ipsec_mb().expect("the library runs");
+            assert!(["ipsec-mb/avx2", "ipsec-mb/avx512"].contains(&best.name()));
+            for arch in [Arch::Sse, Arch::Avx2] {
+                assert!(Backend::all().contains(&Backend::IpsecMb(arch)), "{:?}", Backend::all());
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ mod choice;
 pub(super) mod ipsec_mb;
 mod keystream;
 mod poly1305;
-mod portable;
+pub(super) mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod vaes;
 
@@ -29,7 +29,7 @@ use ipsec_mb::{AES128, AES256};
 pub(super) enum Cipher {
     Aes128Gcm(Box<portable::Gcm<Aes128Enc>>),
     Aes256Gcm(Box<portable::Gcm<Aes256Enc>>),
-    ChaChaPoly(ChaChaPoly),
+    ChaChaPoly(Box<ChaChaPoly>),
     #[cfg(feature = "ipsec-mb")]
     MbAes128Gcm(Box<ipsec_mb::Gcm<AES128>>),
     #[cfg(feature = "ipsec-mb")]
@@ -69,14 +69,34 @@ impl Cipher {
             (Backend::Portable, Suite::Aes128Gcm) => Self::Aes128Gcm(Box::new(portable::Gcm::new(key))),
             (Backend::Portable, Suite::Aes256Gcm) => Self::Aes256Gcm(Box::new(portable::Gcm::new(key))),
             #[cfg(feature = "ipsec-mb")]
-            (Backend::IpsecMb, Suite::Aes128Gcm) => Self::MbAes128Gcm(ipsec_mb::Gcm::new(key)),
+            (Backend::IpsecMb(arch), Suite::Aes128Gcm) => Self::MbAes128Gcm(ipsec_mb::Gcm::new(arch, key)),
             #[cfg(feature = "ipsec-mb")]
-            (Backend::IpsecMb, Suite::Aes256Gcm) => Self::MbAes256Gcm(ipsec_mb::Gcm::new(key)),
+            (Backend::IpsecMb(arch), Suite::Aes256Gcm) => Self::MbAes256Gcm(ipsec_mb::Gcm::new(arch, key)),
             #[cfg(target_arch = "x86_64")]
             (Backend::Vaes, Suite::Aes128Gcm) => Self::VaesAes128Gcm(Box::new(vaes::Gcm::new(key))),
             #[cfg(target_arch = "x86_64")]
             (Backend::Vaes, Suite::Aes256Gcm) => Self::VaesAes256Gcm(Box::new(vaes::Gcm::new(key))),
-            (_, Suite::ChaCha20Poly1305) => Self::ChaChaPoly(ChaChaPoly::new(key)),
+            (_, Suite::ChaCha20Poly1305) => Self::ChaChaPoly(Box::new(ChaChaPoly::new(key))),
+        }
+    }
+
+    /// Where the key and what was made of it are.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> core::ops::Range<usize> {
+        use super::tests::traces::place;
+        match self {
+            Self::Aes128Gcm(gcm) => place(&**gcm),
+            Self::Aes256Gcm(gcm) => place(&**gcm),
+            Self::ChaChaPoly(key) => place(&**key),
+            #[cfg(feature = "ipsec-mb")]
+            Self::MbAes128Gcm(gcm) => place(gcm.key()),
+            #[cfg(feature = "ipsec-mb")]
+            Self::MbAes256Gcm(gcm) => place(gcm.key()),
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes128Gcm(gcm) => place(&**gcm),
+            #[cfg(target_arch = "x86_64")]
+            Self::VaesAes256Gcm(gcm) => place(&**gcm),
+            Self::Timed(cipher) => cipher.memory(),
         }
     }
 
@@ -95,7 +115,7 @@ impl Cipher {
         match self {
             Self::Aes128Gcm(gcm) => prefetch_object(&**gcm),
             Self::Aes256Gcm(gcm) => prefetch_object(&**gcm),
-            Self::ChaChaPoly(_) => {}
+            Self::ChaChaPoly(key) => prefetch_object(&**key),
             #[cfg(feature = "ipsec-mb")]
             Self::MbAes128Gcm(gcm) => prefetch_object(&**gcm),
             #[cfg(feature = "ipsec-mb")]

@@ -80,7 +80,7 @@ impl Poly1305 {
     }
 
     /// The tag.
-    pub(super) fn finish(self) -> [u8; 16] {
+    pub(super) fn finish(&mut self) -> [u8; 16] {
         // Once more around, so that all limbs have their proper length. That of the second one too: the first one
         // only overflows into it if it has just overflowed itself, and is short.
         let [h0, h1, h2] = carry(self.h.map(u128::from));
@@ -97,7 +97,12 @@ impl Poly1305 {
 
 impl Drop for Poly1305 {
     fn drop(&mut self) {
-        self.r.limbs.zeroize();
+        // The square tells the key as well, and so does the sum, with what was hashed.
+        for factor in [&mut self.r, &mut self.r2] {
+            factor.limbs.zeroize();
+            factor.wrapped.zeroize();
+        }
+        self.h.zeroize();
         self.pad.zeroize();
     }
 }

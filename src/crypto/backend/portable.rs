@@ -10,9 +10,13 @@ use ghash::universal_hash::UniversalHash;
 use super::keystream;
 use crate::crypto::nonce::Nonce;
 use crate::crypto::packet::TAG_LEN;
+use crate::crypto::traceless::traceless_in;
 
 /// The counter of the block that the tag is masked with. The plaintext begins one block later.
 const FIRST: u32 = 1;
+
+/// Stack that one packet takes at the most, in bytes. Copies of round keys and of the powers of the hash key lie there.
+pub(in crate::crypto) const SHALLOW: usize = 16 << 10;
 
 /// AES-GCM with its key.
 pub(crate) struct Gcm<C> {
@@ -32,20 +36,24 @@ impl<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + KeyInit> Gcm<C> {
     }
 
     pub(crate) fn tag(&self, nonce: Nonce, aad: &[u8], ciphertext: &[u8]) -> [u8; TAG_LEN] {
-        let mut hash = self.ghash.clone();
-        hash.update_padded(aad);
-        hash.update_padded(ciphertext);
-        hash.update(&[lengths(aad.len(), ciphertext.len()).to_le_bytes().into()]);
-        let mut mask: Block<C> = nonce.block(FIRST).to_le_bytes().into();
-        self.aes.encrypt_block(&mut mask);
-        let hash: [u8; TAG_LEN] = hash.finalize().into();
-        (u128::from_ne_bytes(hash) ^ u128::from_ne_bytes(mask.into())).to_ne_bytes()
+        traceless_in::<SHALLOW, _>(|| {
+            let mut hash = self.ghash.clone();
+            hash.update_padded(aad);
+            hash.update_padded(ciphertext);
+            hash.update(&[lengths(aad.len(), ciphertext.len()).to_le_bytes().into()]);
+            let mut mask: Block<C> = nonce.block(FIRST).to_le_bytes().into();
+            self.aes.encrypt_block(&mut mask);
+            let hash: [u8; TAG_LEN] = hash.finalize().into();
+            (u128::from_ne_bytes(hash) ^ u128::from_ne_bytes(mask.into())).to_ne_bytes()
+        })
     }
 
     pub(crate) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
         let (block, skip) = keystream::seek::<C>(FIRST + 1, from);
-        let core = CtrCore::<&C, Ctr32BE>::inner_iv_init(&self.aes, &Array(nonce.block(block).to_le_bytes()));
-        keystream::apply(core, skip, data);
+        traceless_in::<SHALLOW, _>(|| {
+            let core = CtrCore::<&C, Ctr32BE>::inner_iv_init(&self.aes, &Array(nonce.block(block).to_le_bytes()));
+            keystream::apply(core, skip, data);
+        });
     }
 }
 

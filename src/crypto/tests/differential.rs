@@ -61,7 +61,7 @@ fn timed_keys_tell_what_they_took() {
 }
 
 /// Ciphertext and tag as aws-lc-rs makes them.
-fn reference(suite: Suite, key: &[u8; 32], iv: &[u8; 12], pn: u64, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+pub(super) fn reference(suite: Suite, key: &[u8; 32], iv: &[u8; 12], pn: u64, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
     let algorithm: &Algorithm = match suite {
         Suite::Aes128Gcm => &AES_128_GCM,
         Suite::Aes256Gcm => &AES_256_GCM,

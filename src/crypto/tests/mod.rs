@@ -1,6 +1,9 @@
 //! Tests of the whole layer: the vectors of RFC 9001, and a second implementation to compare with.
 
 mod differential;
+mod guard;
+mod sealing;
+pub(crate) mod traces;
 mod vectors;
 
 use super::{PacketKey, TAG_LEN};

@@ -28,7 +28,7 @@ const PARALLEL: usize = 4;
 
 /// What a client that holds back `hold` bytes takes from its pool: (bytes of a buffer, buffers).
 pub fn receive_buffers(hold: u64) -> (usize, usize) {
-    (BUF, BUFS + usize::try_from(hold.div_ceil(BUF as u64)).unwrap_or(0))
+    (BUF, usize::try_from(hold.div_ceil(BUF as u64)).unwrap_or(usize::MAX).saturating_add(BUFS))
 }
 
 /// One file to fetch.

@@ -33,7 +33,7 @@ pub(super) fn preload(root: &Root, limit: u64, pool: &BufPool) -> Result<HashMap
     files.sort();
     let mut used = 0;
     for (len, path) in files {
-        if used + len > limit {
+        if len > limit - used {
             break;
         }
         let mut buf = pool.alloc(len as usize).map_err(|e| fail(&path, e.to_string()))?;

@@ -16,6 +16,15 @@ const BUFFER: usize = 2 << 20;
 /// Receive buffers of a long download.
 const RING: usize = 8;
 
+/// Connections of one load: as many as the IDs of a core tell apart.
+const MAX_CONNECTIONS: u32 = 1 << 24;
+
+/// Requests in flight on one connection.
+const MAX_STREAMS: u32 = 1 << 20;
+
+/// Requests per second: one a nanosecond, the finest that is told apart.
+const MAX_RATE: f64 = 1e9;
+
 /// Smallest buffer worth asking for, bytes: a page.
 const MIN_BUFFER: usize = 4096;
 
@@ -69,8 +78,18 @@ pub enum PlanError {
     /// A number that must not be 0.
     #[error("{0} is 0: give at least 1")]
     Zero(&'static str),
+    /// A number that nothing could bear.
+    #[error("{n} {what} are too many: the most is {max}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        n: u32,
+        /// The most possible.
+        max: u32,
+    },
     /// No usable rate.
-    #[error("a rate of {0} requests per second cannot be kept: give a number above 0")]
+    #[error("a rate of {0} requests per second cannot be kept: give a number above 0, {MAX_RATE:e} at the most")]
     Rate(f64),
     /// There is nothing that a rate could be kept of.
     #[error("handshakes are made as fast as possible: leave the rate out")]
@@ -135,11 +154,15 @@ impl PerfPlan {
         if let Some((name, _)) = counts.iter().find(|(_, n)| *n == 0) {
             return Err(PlanError::Zero(name));
         }
+        let most = [("connections", self.connections, MAX_CONNECTIONS), ("streams", self.streams, MAX_STREAMS)];
+        if let Some((what, n, max)) = most.into_iter().find(|(_, n, max)| n > max) {
+            return Err(PlanError::TooMany { what, n, max });
+        }
         if self.requests == Some(0) {
             return Err(PlanError::Zero("requests"));
         }
         match self.rate {
-            Some(rate) if !rate.is_finite() || rate <= 0.0 => return Err(PlanError::Rate(rate)),
+            Some(rate) if !(rate > 0.0 && rate <= MAX_RATE) => return Err(PlanError::Rate(rate)),
             Some(_) if self.handshakes => return Err(PlanError::RateOfHandshakes),
             _ => {}
         }
@@ -225,13 +248,23 @@ mod tests {
     fn what_makes_no_sense_is_said() {
         assert_eq!(plan().check(), Ok(()));
         type Break = fn(&mut PerfPlan);
-        let broken: [(Break, PlanError); 8] = [
+        let broken: [(Break, PlanError); 12] = [
             (|p| p.requests = None, PlanError::Endless),
             (|p| p.download = UNLIMITED, PlanError::UnlimitedWithoutDuration),
             (|p| p.connections = 0, PlanError::Zero("connections")),
             (|p| p.requests = Some(0), PlanError::Zero("requests")),
             (|p| p.rate = Some(-1.0), PlanError::Rate(-1.0)),
             (|p| p.rate = Some(f64::INFINITY), PlanError::Rate(f64::INFINITY)),
+            (|p| p.rate = Some(1.1e9), PlanError::Rate(1.1e9)),
+            (
+                |p| p.connections = u32::MAX,
+                PlanError::TooMany { what: "connections", n: u32::MAX, max: MAX_CONNECTIONS },
+            ),
+            (|p| p.streams = u32::MAX, PlanError::TooMany { what: "streams", n: u32::MAX, max: MAX_STREAMS }),
+            (
+                |p| p.download = varint::MAX,
+                PlanError::TooLong { what: "a download", bytes: varint::MAX, max: (1 << 62) - 9 },
+            ),
             (|p| (p.rate, p.handshakes) = (Some(1.0), true), PlanError::RateOfHandshakes),
             (|p| p.upload = 1 << 62, PlanError::TooLong { what: "an upload", bytes: 1 << 62, max: (1 << 62) - 9 }),
         ];

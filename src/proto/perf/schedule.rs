@@ -80,7 +80,7 @@ impl Schedule {
         let until = now.min(self.deadline - Duration::from_nanos(1));
         let elapsed = until.saturating_since(self.start).as_nanos() as f64;
         // Rounded like `due`: exact to one request.
-        let due = (elapsed / interval) as u64 + 1;
+        let due = ((elapsed / interval) as u64).saturating_add(1);
         due.saturating_sub(self.issued).min(self.limit - self.measured)
     }
 

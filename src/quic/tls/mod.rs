@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::quic::{ClientConnection, Connection as Quic, ServerConnection, Version};
 
-use crate::crypto::{Keys, PacketKey};
+use crate::crypto::{Keys, PacketKey, traceless};
 
 pub use config::{
     AnyCertificate, PemError, TlsOptions, client_config, crypto_provider, insecure_client_config, load_certs,
@@ -41,8 +41,10 @@ pub(crate) struct KeyUpdates(rustls::quic::Secrets);
 impl KeyUpdates {
     /// The keys that follow: (local, remote).
     pub(crate) fn next(&mut self) -> (PacketKey, PacketKey) {
-        let set = self.0.next_packet_keys();
-        (keys::packet_key(&*set.local), keys::packet_key(&*set.remote))
+        traceless(|| {
+            let set = self.0.next_packet_keys();
+            (keys::packet_key(&*set.local), keys::packet_key(&*set.remote))
+        })
     }
 }
 
@@ -83,9 +85,13 @@ impl TlsSession {
     /// Appends handshake bytes to be sent to `out`. What comes after a returned key change belongs to
     /// the level of the new keys.
     pub(crate) fn write_handshake(&mut self, out: &mut Vec<u8>) -> Option<KeyChange> {
-        Some(match self.0.write_hs(out)? {
-            rustls::quic::KeyChange::Handshake { keys } => KeyChange::Handshake(keys::both(&keys)),
-            rustls::quic::KeyChange::OneRtt { keys, next } => KeyChange::OneRtt(keys::both(&keys), KeyUpdates(next)),
+        traceless(|| {
+            Some(match self.0.write_hs(out)? {
+                rustls::quic::KeyChange::Handshake { keys } => KeyChange::Handshake(keys::both(&keys)),
+                rustls::quic::KeyChange::OneRtt { keys, next } => {
+                    KeyChange::OneRtt(keys::both(&keys), KeyUpdates(next))
+                }
+            })
         })
     }
 
@@ -117,5 +123,81 @@ fn explain(error: &rustls::Error) -> String {
         Error::InvalidCertificate(e) => format!("the peer's certificate is not acceptable: {e}"),
         Error::NoApplicationProtocol => "no application protocol (ALPN) in common with the peer".into(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    use super::*;
+    use crate::base::Side;
+    use crate::crypto::tests::traces::{Secrets, add_keys, deep};
+    use crate::wire::quic::ConnectionId;
+    use crate::wire::quic::params::TransportParameters;
+
+    fn params(side: Side) -> Vec<u8> {
+        let id = ConnectionId::new(&[7; 8]);
+        let original_destination_connection_id = id.filter(|_| side == Side::Server);
+        let params = TransportParameters {
+            initial_source_connection_id: id,
+            original_destination_connection_id,
+            ..Default::default()
+        };
+        params.to_bytes()
+    }
+
+    /// Keys of both ends, from the handshake to the first update.
+    #[test]
+    #[cfg_attr(gannet_asan, ignore = "AddressSanitizer has frames of its own on the heap")]
+    fn keys_from_rustls_leave_no_copies() {
+        let options = TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() };
+        let cert = CertificateDer::from_pem_slice(include_bytes!("../../sim/cert.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../sim/key.pem")).unwrap();
+        let server = server_config(vec![cert], key, &options).unwrap();
+        let client = insecure_client_config(&options).unwrap();
+        let mut ends = [
+            TlsSession::client(&client, "sim", params(Side::Client)).unwrap(),
+            TlsSession::server(&server, params(Side::Server)).unwrap(),
+        ];
+        let mut secrets = Secrets::default();
+        let mut all = Vec::new();
+        let mut updates = Vec::new();
+        for turn in 0..8 {
+            let (from, to) = (turn % 2, 1 - turn % 2);
+            loop {
+                let mut said = Vec::new();
+                let change = deep(|| ends[from].write_handshake(&mut said));
+                let quiet = change.is_none() && said.is_empty();
+                match change {
+                    Some(KeyChange::Handshake(keys)) => all.push(Box::new(keys)),
+                    Some(KeyChange::OneRtt(keys, next)) => {
+                        all.push(Box::new(keys));
+                        updates.push(next);
+                    }
+                    None => {}
+                }
+                if let Some(keys) = all.last() {
+                    add_keys(&mut secrets, keys);
+                    assert_eq!(secrets.copies(), [], "turn {turn}");
+                }
+                if quiet {
+                    break;
+                }
+                ends[to].read_handshake(&said).unwrap();
+            }
+        }
+        assert_eq!((all.len(), updates.len()), (4, 2), "Handshake and 1-RTT keys of both");
+        for next in &mut updates {
+            let keys = deep(|| Box::new(next.next()));
+            secrets.add_home(keys.0.memory());
+            secrets.add_home(keys.1.memory());
+            assert_eq!(secrets.copies(), [], "after an update");
+            deep(|| drop(keys));
+        }
+        deep(|| drop(all));
+        deep(|| drop(ends));
+        assert_eq!(secrets.homeless().copies(), [], "with everything gone");
     }
 }

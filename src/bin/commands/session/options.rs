@@ -46,7 +46,7 @@ pub fn client_port() -> io::Result<u16> {
 /// Transport settings for a port with `caps`.
 pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
     let v6 = args.addrs.iter().any(|c| c.addr.is_ipv6());
-    let fits = caps.mtu - (if v6 { IPV6_LEN } else { IPV4_LEN } + UDP_LEN) as u16;
+    let fits = caps.mtu.saturating_sub((if v6 { IPV6_LEN } else { IPV4_LEN } + UDP_LEN) as u16);
     TransportConfig {
         congestion: match args.congestion {
             Congestion::Cubic => CongestionAlgorithm::Cubic,

@@ -6,7 +6,7 @@ use core::arch::x86_64::{
 
 use zeroize::zeroize_flat_type;
 
-use super::library::Library;
+use super::library::{Arch, Library};
 use super::{BLOCK, FEW, check_len};
 
 /// The round keys of AES.
@@ -15,10 +15,10 @@ pub(crate) struct Aes<const ROUNDS: usize>([u8; 240]);
 
 impl<const ROUNDS: usize> Aes<ROUNDS> {
     /// # Panics
-    /// If `key` does not have the length that the cipher wants.
-    pub(crate) fn new(key: &[u8]) -> Self {
+    /// If `key` does not have the length that the cipher wants, or the machine not what `arch` needs.
+    pub(crate) fn new(arch: Arch, key: &[u8]) -> Self {
         check_len::<ROUNDS>(key);
-        let kernels = Library::expect().kernels::<ROUNDS>();
+        let kernels = Library::expect(arch).kernels::<ROUNDS>();
         let (mut encrypt, mut decrypt) = (Self([0; 240]), Self([0; 240]));
         // SAFETY: the key has the length that the function reads, both schedules have room for the longest one
         // and are aligned to 16 bytes.

@@ -7,7 +7,7 @@ use ipsec_mb_sys as sys;
 use zeroize::zeroize_flat_type;
 
 use super::aesni::{block, encrypt, store};
-use super::library::{Library, MANAGER};
+use super::library::{Arch, Library, with_manager};
 use super::{AES128, BLOCK, FEW, check_len, key_len};
 use crate::crypto::backend::portable::lengths;
 use crate::crypto::nonce::Nonce;
@@ -24,17 +24,22 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
     /// In a box from the start, as the key is long and shall not leave copies behind.
     ///
     /// # Panics
-    /// If `key` does not have the length that the cipher wants.
-    pub(crate) fn new(key: &[u8]) -> Box<Self> {
+    /// If `key` does not have the length that the cipher wants, or the machine not what `arch` needs.
+    pub(crate) fn new(arch: Arch, key: &[u8]) -> Box<Self> {
         check_len::<ROUNDS>(key);
-        let library = Library::expect();
+        let library = Library::expect(arch);
         // Made now, as a manager takes up to milliseconds: too long for the first packet to wait.
-        MANAGER.with(|_| ());
+        with_manager(arch, |_| ());
         // SAFETY: byte arrays all through: zeros are valid.
         let mut gcm = Box::new(Self { key: unsafe { zeroed() }, library });
         // SAFETY: the key has the length that the function reads, and what it writes is of the type it wants.
         unsafe { (library.kernels::<ROUNDS>().prepare)(key.as_ptr().cast(), &raw mut gcm.key) };
         gcm
+    }
+
+    #[cfg(test)]
+    pub(crate) fn key(&self) -> &sys::gcm_key_data {
+        &self.key
     }
 
     /// The tag over `aad` and `ciphertext`.
@@ -118,7 +123,7 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
         } else {
             sys::IMB_KEY_SIZE_BYTES_IMB_KEY_256_BYTES
         };
-        let done = MANAGER.with(|manager| {
+        let done = with_manager(self.library.arch, |manager| {
             let manager = manager.as_ptr();
             // SAFETY: the manager is this thread's and initialised. The job is a complete one of the given kind:
             // source and destination have its length and are one and the same or apart, and all that it points to

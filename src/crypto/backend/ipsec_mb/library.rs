@@ -1,12 +1,90 @@
 //! The library's table of functions, and its managers.
 
+use core::cell::OnceCell;
 use core::ffi::c_void;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 use std::sync::OnceLock;
 
 use ipsec_mb_sys as sys;
 
 use super::{AES128, AES256};
+
+/// A set of the library's kernels, the best one last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::crypto) enum Arch {
+    Sse,
+    Avx,
+    Avx2,
+    Avx512,
+}
+
+/// Instruction sets that this CPU has and the operating system lets us use: for AVX and AVX-512, it has to save their
+/// registers (XGETBV). The library's own detection asks the CPU only.
+#[derive(Clone, Copy, Debug, Default)]
+struct Features {
+    /// AES-NI, PCLMULQDQ and SSE4.2: what all kernels need.
+    aes: bool,
+    avx: bool,
+    /// AVX2 and BMI2.
+    avx2: bool,
+    /// F, BW, CD, DQ and VL.
+    avx512: bool,
+}
+
+impl Features {
+    fn detected() -> Self {
+        Self {
+            aes: is_x86_feature_detected!("aes")
+                && is_x86_feature_detected!("pclmulqdq")
+                && is_x86_feature_detected!("sse4.2"),
+            avx: is_x86_feature_detected!("avx"),
+            avx2: is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2"),
+            avx512: is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512cd")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl"),
+        }
+    }
+
+    /// Whether the kernels of `arch` may run: those of each need what the ones before it need.
+    fn allow(self, arch: Arch) -> bool {
+        let Self { aes, avx, avx2, avx512 } = self;
+        match arch {
+            Arch::Sse => aes,
+            Arch::Avx => aes && avx,
+            Arch::Avx2 => aes && avx && avx2,
+            Arch::Avx512 => aes && avx && avx2 && avx512,
+        }
+    }
+}
+
+impl Arch {
+    const ALL: [Self; 4] = [Self::Sse, Self::Avx, Self::Avx2, Self::Avx512];
+
+    /// Those whose kernels run here.
+    pub(in crate::crypto::backend) fn available() -> impl DoubleEndedIterator<Item = Self> {
+        Self::ALL.into_iter().filter(|arch| Library::get(*arch).is_some())
+    }
+
+    pub(in crate::crypto::backend) fn name(self) -> &'static str {
+        match self {
+            Self::Sse => "ipsec-mb/sse",
+            Self::Avx => "ipsec-mb/avx",
+            Self::Avx2 => "ipsec-mb/avx2",
+            Self::Avx512 => "ipsec-mb/avx512",
+        }
+    }
+
+    fn init(self) -> Option<sys::Init> {
+        match self {
+            Self::Sse => Some(sys::init_mb_mgr_sse),
+            Self::Avx => sys::INIT_AVX,
+            Self::Avx2 => Some(sys::init_mb_mgr_avx2),
+            Self::Avx512 => Some(sys::init_mb_mgr_avx512),
+        }
+    }
+}
 
 type Init = unsafe extern "C" fn(*const sys::gcm_key_data, *mut sys::gcm_context_data, *const u8, u64, *const u8, u64);
 type Whole = unsafe extern "C" fn(
@@ -37,41 +115,29 @@ pub(super) struct Kernels {
     pub(super) finalize: Finalize,
 }
 
-/// What we use of the library, as it suits this CPU. The functions are direct ones, which read their arguments only
+/// What we use of the library, for one architecture. The functions are direct ones, which read their arguments only
 /// (and set an error number that nobody looks at), so that all threads share them.
 pub(super) struct Library {
-    name: &'static str,
+    pub(super) arch: Arch,
     pub(super) ghash: Ghash,
     aes128: Kernels,
     aes256: Kernels,
 }
 
 impl Library {
-    /// The library, if this CPU is one for it.
-    fn get() -> Option<&'static Self> {
-        static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
-        LIBRARY.get_or_init(Self::load).as_ref()
+    /// The kernels of `arch`, if they run here.
+    fn get(arch: Arch) -> Option<&'static Self> {
+        static LIBRARIES: [OnceLock<Option<Library>>; Arch::ALL.len()] = [const { OnceLock::new() }; Arch::ALL.len()];
+        LIBRARIES[arch as usize].get_or_init(|| Self::load(arch)).as_ref()
     }
 
-    fn load() -> Option<Self> {
-        if !(is_x86_feature_detected!("aes")
-            && is_x86_feature_detected!("pclmulqdq")
-            && is_x86_feature_detected!("sse4.2"))
-        {
-            return None;
-        }
-        let manager = Manager::new()?;
+    fn load(arch: Arch) -> Option<Self> {
+        let manager = Manager::new(arch)?;
         // SAFETY: the manager lives until the end of this function and is initialised. What is read from it
-        // are numbers and function pointers, which outlive it.
+        // are function pointers, which outlive it.
         let m = unsafe { manager.0.as_ref() };
         Some(Self {
-            name: match m.used_arch {
-                sys::IMB_ARCH_IMB_ARCH_SSE => "ipsec-mb/sse",
-                sys::IMB_ARCH_IMB_ARCH_AVX => "ipsec-mb/avx",
-                sys::IMB_ARCH_IMB_ARCH_AVX2 => "ipsec-mb/avx2",
-                sys::IMB_ARCH_IMB_ARCH_AVX512 => "ipsec-mb/avx512",
-                _ => return None,
-            },
+            arch,
             ghash: m.ghash?,
             aes128: Kernels {
                 expand: m.keyexp_128?,
@@ -93,9 +159,9 @@ impl Library {
     }
 
     /// # Panics
-    /// If the machine is none for the library.
-    pub(super) fn expect() -> &'static Self {
-        Self::get().expect("chosen only where it runs")
+    /// If the machine is none for these kernels.
+    pub(super) fn expect(arch: Arch) -> &'static Self {
+        Self::get(arch).expect("chosen only where it runs")
     }
 
     pub(super) fn kernels<const ROUNDS: usize>(&self) -> &Kernels {
@@ -104,20 +170,19 @@ impl Library {
     }
 }
 
-/// What the library's kernels are, if they run on this machine.
-pub(in crate::crypto::backend) fn name() -> Option<&'static str> {
-    Library::get().map(|library| library.name)
-}
-
 /// A manager: the library's state for jobs, for one thread at a time.
 pub(super) struct Manager(NonNull<sys::IMB_MGR>);
 
 impl Manager {
-    fn new() -> Option<Self> {
+    fn new(arch: Arch) -> Option<Self> {
+        if !Features::detected().allow(arch) {
+            return None;
+        }
+        let init = arch.init()?;
         // SAFETY: takes no pointers; what it returns is checked.
         let manager = Self(NonNull::new(unsafe { sys::alloc_mb_mgr(0) })?);
-        // SAFETY: the manager was just allocated; the architecture that was picked may go to nowhere.
-        unsafe { sys::init_mb_mgr_auto(manager.0.as_ptr(), ptr::null_mut()) };
+        // SAFETY: the manager was just allocated, and CPU and system have what the architecture needs.
+        unsafe { init(manager.0.as_ptr()) };
         // SAFETY: it is allocated and nobody else has it.
         unsafe { manager.0.as_ref() }.submit_cipher_burst_nocheck.is_some().then_some(manager)
     }
@@ -137,5 +202,40 @@ impl Drop for Manager {
 }
 
 thread_local! {
-    pub(super) static MANAGER: Manager = Manager::new().expect("memory for a manager of intel-ipsec-mb");
+    static MANAGERS: [OnceCell<Manager>; Arch::ALL.len()] = const { [const { OnceCell::new() }; Arch::ALL.len()] };
+}
+
+/// Calls `work` with this thread's manager for `arch`, one of those that run here.
+pub(super) fn with_manager<T>(arch: Arch, work: impl FnOnce(&Manager) -> T) -> T {
+    MANAGERS.with(|managers| {
+        let make = || Manager::new(arch).expect("memory for a manager of intel-ipsec-mb");
+        work(managers[arch as usize].get_or_init(make))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine whose CPU has AVX-512 and whose system does not save its registers: a hypervisor's mask, or `clearcpuid`.
+    #[test]
+    fn the_system_has_a_say_in_which_kernels_run() {
+        let best = |features: Features| Arch::ALL.into_iter().rfind(|arch| features.allow(*arch));
+        let all = Features { aes: true, avx: true, avx2: true, avx512: true };
+        assert_eq!(best(all), Some(Arch::Avx512));
+        assert_eq!(best(Features { avx512: false, ..all }), Some(Arch::Avx2));
+        assert_eq!(best(Features { avx2: false, ..all }), Some(Arch::Avx), "not with half of what it needs");
+        assert_eq!(best(Features { avx: false, ..all }), Some(Arch::Sse));
+        assert_eq!(best(Features { aes: false, ..all }), None);
+        assert_eq!(best(Features::default()), None);
+    }
+
+    #[test]
+    fn each_architecture_that_may_run_does() {
+        let features = Features::detected();
+        for arch in Arch::ALL {
+            let there = arch.init().is_some() && features.allow(arch);
+            assert_eq!(Arch::available().any(|a| a == arch), there, "{arch:?} with {features:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ mod library;
 
 pub(in crate::crypto) use aesni::Aes;
 pub(in crate::crypto) use gcm::{Gcm, Stream};
-pub(super) use library::name;
+pub(in crate::crypto) use library::Arch;
 
 /// Rounds of AES-128, which tell the key length in type parameters.
 pub(in crate::crypto) const AES128: usize = 10;

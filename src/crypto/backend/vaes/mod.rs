@@ -28,7 +28,7 @@ const BLOCK: usize = 16;
 /// Bytes of a 512-bit register.
 const WIDTH: usize = 64;
 
-/// Whether this CPU has what the kernels need.
+/// Whether this CPU has what the kernels need, and the operating system saves its registers: std asks for that as well.
 pub(in crate::crypto) fn is_available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")

@@ -13,7 +13,8 @@ pub(super) struct Buffers {
 impl Buffers {
     /// Buffers for `answers` answers at a time.
     pub(super) fn new(pool: BufPool, shape: ReceiveShape, answers: u64) -> Result<Self, AllocError> {
-        let count = shape.count * answers as usize;
+        // More than the pool has ends at the first that it has not.
+        let count = usize::try_from(answers).unwrap_or(usize::MAX).saturating_mul(shape.count);
         let free = (0..count).map(|_| pool.alloc(shape.buffer)).collect::<Result<_, _>>()?;
         Ok(Self { pool, shape, free })
     }

@@ -1,0 +1,144 @@
+//! How much memory a command may pin: what is pinned cannot be swapped out, so more than there is ends other programs.
+
+use std::path::Path;
+
+use gannet::report::machine::hugepages;
+
+/// Left to the system, bytes, at the least. A sixteenth of the memory if that is more.
+const LEAST_REST: u64 = 256 << 20;
+
+/// Memory that an argument asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// The argument.
+    pub flag: &'static str,
+    /// What it comes to.
+    pub bytes: u64,
+}
+
+/// A wish is larger than the machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{flag} comes to {} of pinned memory, and {} can be had ({} are left to the system): give {flag} {}M at the most, or \
+     leave it out", size(*bytes), size(*most), size(*rest), most >> 20
+)]
+pub struct TooMuch {
+    flag: &'static str,
+    bytes: u64,
+    most: u64,
+    rest: u64,
+}
+
+/// Memory of a machine, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    total: u64,
+    /// What can be had without swapping; less in a container with a limit.
+    available: u64,
+    hugepages: u64,
+}
+
+impl Memory {
+    /// That of this machine, as far as it can be found out: what cannot is taken for endless, and the attempt fails later.
+    pub fn of_machine() -> Self {
+        Self::of(Path::new("/"))
+    }
+
+    fn of(root: &Path) -> Self {
+        let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap_or_default();
+        let info = read("proc/meminfo");
+        let kib = |name: &str| {
+            let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1 << 10)
+        };
+        let number = |file: &str| read(file).trim().parse::<u64>().ok();
+        let container = number("sys/fs/cgroup/memory.max")
+            .map_or(u64::MAX, |max| max.saturating_sub(number("sys/fs/cgroup/memory.current").unwrap_or(0)));
+        let free = hugepages(root).iter().fold(0u64, |sum, pages| {
+            sum.saturating_add(pages.free.saturating_mul(pages.size_kib).saturating_mul(1 << 10))
+        });
+        Self {
+            total: kib("MemTotal").unwrap_or(u64::MAX),
+            available: kib("MemAvailable").unwrap_or(u64::MAX).min(container),
+            hugepages: free,
+        }
+    }
+
+    /// What a pool may hold that serves `wish` and has `working` bytes beside it, which are taken when they are needed.
+    ///
+    /// # Errors
+    /// A wish that is more than there is.
+    pub fn for_wish(self, wish: &Wish, working: u64) -> Result<u64, TooMuch> {
+        let Wish { flag, bytes } = *wish;
+        let rest = if self.total == u64::MAX { 0 } else { LEAST_REST.max(self.total / 16) };
+        let most = self.available.saturating_sub(rest).max(self.hugepages);
+        // Beyond all addresses, whatever there is.
+        let sum = bytes.checked_add(working).filter(|sum| isize::try_from(*sum).is_ok());
+        match sum {
+            Some(sum) if bytes == 0 || bytes <= most => Ok(sum),
+            _ => Err(TooMuch { flag, bytes, most: most.min(isize::MAX as u64), rest }),
+        }
+    }
+}
+
+/// `512 MiB`, `100.0 GiB`.
+fn size(bytes: u64) -> String {
+    const GIB: u64 = 1 << 30;
+    if bytes < GIB { format!("{} MiB", bytes >> 20) } else { format!("{:.1} GiB", bytes as f64 / GIB as f64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn a_wish_must_fit_into_the_machine() {
+        let memory = Memory { total: 8 * GIB, available: 6 * GIB, hugepages: 0 };
+        let hold = |bytes| memory.for_wish(&Wish { flag: "--hold", bytes }, GIB);
+        assert_eq!(hold(0), Ok(GIB));
+        assert_eq!(hold(5 * GIB), Ok(6 * GIB));
+        let why = hold(100 * GIB).unwrap_err().to_string();
+        for part in ["--hold comes to 100.0 GiB", "5.5 GiB can be had", "512 MiB are left", "--hold 5632M at the most"]
+        {
+            assert!(why.contains(part), "{part} is not in: {why}");
+        }
+        assert_eq!(hold(5632 << 20), Ok((5632 << 20) + GIB), "what it advises works");
+        for bytes in [6 * GIB, 1 << 62, u64::MAX - GIB, u64::MAX - 1, u64::MAX] {
+            assert!(hold(bytes).is_err(), "{bytes}");
+        }
+        let pages = Memory { hugepages: 100 * GIB, ..memory };
+        assert!(pages.for_wish(&Wish { flag: "--hold", bytes: 100 * GIB }, GIB).is_ok());
+        let unknown = Memory { total: u64::MAX, available: u64::MAX, hugepages: 0 };
+        assert!(unknown.for_wish(&Wish { flag: "--hold", bytes: 100 * GIB }, GIB).is_ok());
+        assert!(unknown.for_wish(&Wish { flag: "--hold", bytes: u64::MAX }, GIB).is_err(), "it does not wrap");
+    }
+
+    #[test]
+    fn a_container_has_what_its_limit_leaves() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |file: &str, text: &str| {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert_eq!(Memory::of(dir.path()), Memory { total: u64::MAX, available: u64::MAX, hugepages: 0 });
+        put("proc/meminfo", "MemTotal:       8000000 kB\nMemFree: 1 kB\nMemAvailable:    6000000 kB\n");
+        assert_eq!(Memory::of(dir.path()).available, 6_000_000 << 10);
+        put("sys/fs/cgroup/memory.max", "max\n");
+        assert_eq!(Memory::of(dir.path()).available, 6_000_000 << 10);
+        put("sys/fs/cgroup/memory.max", "1073741824\n");
+        put("sys/fs/cgroup/memory.current", "73741824\n");
+        put("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "10\n");
+        put("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "4\n");
+        let want = Memory { total: 8_000_000 << 10, available: 1_000_000_000, hugepages: 8 << 20 };
+        assert_eq!(Memory::of(dir.path()), want);
+    }
+
+    #[test]
+    fn this_machine_has_some() {
+        let here = Memory::of_machine();
+        assert!(here.total > LEAST_REST && here.total < 1 << 50 && here.available <= here.total, "{here:?}");
+    }
+}
