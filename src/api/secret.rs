@@ -1,8 +1,8 @@
 //! The secret that outlives a process, in a file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -34,6 +34,14 @@ pub enum SecretError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// It is somebody else's, who may know it or change it.
+    #[error("the secret {} belongs to user {uid}, who is neither root nor who runs this: remove it, or chown it", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        uid: u32,
     },
     /// It is not what [`secret_file`] makes.
     #[error("the secret {} has {len} bytes, not {}: it is damaged, or another file", path.display(), Secret::LEN)]
@@ -75,6 +83,11 @@ fn read(path: &Path) -> Result<Secret, SecretError> {
     if mode & 0o077 != 0 {
         return Err(SecretError::Exposed { path: path.to_owned(), mode });
     }
+    // Who we are; where there is no /proc, the mode has to do.
+    let uid = metadata.uid();
+    if uid != 0 && fs::metadata("/proc/self").is_ok_and(|me| me.uid() != uid) {
+        return Err(SecretError::Owner { path: path.to_owned(), uid });
+    }
     if metadata.len() != Secret::LEN as u64 {
         return Err(SecretError::Size { path: path.to_owned(), len: metadata.len() });
     }
@@ -97,8 +110,6 @@ fn make(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::quic::EndpointConfig;
 
@@ -153,6 +164,11 @@ mod tests {
         fs::set_permissions(path("dir"), fs::Permissions::from_mode(0o700)).unwrap();
         assert!(matches!(secret_file(&path("dir")), Err(SecretError::NoFile(_))));
         assert!(matches!(secret_file(Path::new("/dev/null")), Err(SecretError::NoFile(_))));
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            assert!(file("theirs", 32, 0o600).is_ok());
+            std::os::unix::fs::chown(path("theirs"), Some(4321), None).unwrap();
+            assert!(matches!(secret_file(&path("theirs")), Err(SecretError::Owner { uid: 4321, .. })));
+        }
         let nowhere = secret_file(&path("no/such/dir"));
         assert!(matches!(&nowhere, Err(SecretError::Io { what: "cannot make", .. })), "{nowhere:?}");
         std::os::unix::fs::symlink(path("good"), path("link")).unwrap();

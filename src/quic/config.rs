@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
-use crate::quic::cid::CidConfig;
+use crate::quic::cid::{CidCodec, CidConfig};
 use crate::quic::secret::Secret;
 use crate::quic::token::RetryPolicy;
 use crate::quic::{StreamId, tls};
@@ -310,6 +310,14 @@ impl EndpointConfig {
         rng.fill(&mut config.seed);
         rng.fill(&mut config.epoch);
         config
+    }
+}
+
+impl EndpointConfig {
+    /// What reads the endpoint's connection IDs, and those of all cores whose settings differ in the core only: for who
+    /// hands packets to the core that they are for.
+    pub fn cid_codec(&self) -> CidCodec {
+        CidCodec::new(&self.cid, &self.cid_key, &self.epoch)
     }
 }
 

@@ -278,3 +278,25 @@ fn the_next_connection_in_a_place_has_other_ids_and_tokens() {
         forget(&mut host);
     }
 }
+
+/// RFC 9000 §10.3.3: two hosts that have both lost everything, and by chance take each other's resets for packets of
+/// connections that they had, fall silent soon.
+#[test]
+fn resets_of_resets_end() {
+    let config = endpoint_config(Side::Server);
+    let gone: Vec<u8> = own_id(&config, 5, 5, 5).to_vec();
+    let mut hosts = [server(config.clone()), server(config)];
+    let mut datagram = vec![0x41; 1200];
+    let (mut said, mut turn) = (0, 0);
+    loop {
+        datagram[1..11].copy_from_slice(&gone);
+        let len = datagram.len();
+        hosts[turn].receive(datagram);
+        let out = hosts[turn].run();
+        let [(_, answer)] = &out[..] else { break };
+        assert!(answer.len() < len && answer.len() <= 42);
+        datagram = answer.clone();
+        (said, turn) = (said + 1, 1 - turn);
+    }
+    assert_eq!(said, 22, "42 bytes, one less each time, to 21");
+}

@@ -7,8 +7,8 @@ use gannet::base::Side;
 use gannet::base::time::{Duration, Instant};
 use gannet::mem::BufPool;
 use gannet::quic::{
-    CidCodec, CidInfo, ClientConfig, CloseReason, ConnId, Endpoint, EndpointConfig, Event, RxMeta, ServerConfig,
-    Transmit, TransportConfig, tls,
+    CidInfo, ClientConfig, CloseReason, ConnId, Endpoint, EndpointConfig, Event, RxMeta, ServerConfig, Transmit,
+    TransportConfig, tls,
 };
 use gannet::wire::quic::{ConnectionId, TransportError};
 use rustls::pki_types::pem::PemObject;
@@ -79,8 +79,7 @@ pub fn endpoint_config(side: Side) -> EndpointConfig {
 /// The connection ID of the connection at `index` with `generation` that an endpoint with this configuration makes.
 #[allow(dead_code, reason = "tests/contract includes this file as well")]
 pub fn own_id(config: &EndpointConfig, index: u32, generation: u32, sequence: u16) -> ConnectionId {
-    let codec = CidCodec::new(&config.cid, &config.cid_key, &config.epoch);
-    codec.encode(CidInfo { core: config.core, index, generation, sequence })
+    config.cid_codec().encode(CidInfo { core: config.core, index, generation, sequence })
 }
 
 /// One engine with what it said.

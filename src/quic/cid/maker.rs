@@ -18,11 +18,7 @@ pub(crate) struct IdMaker {
 
 impl IdMaker {
     pub(crate) fn new(config: &EndpointConfig) -> Self {
-        Self {
-            codec: CidCodec::new(&config.cid, &config.cid_key, &config.epoch),
-            tokens: TokenMaker::new(&config.reset_key),
-            core: config.core,
-        }
+        Self { codec: config.cid_codec(), tokens: TokenMaker::new(&config.reset_key), core: config.core }
     }
 
     /// Length of our IDs in bytes.
