@@ -445,7 +445,10 @@ impl<D: Datapath, A: App> Core<D, A> {
             .chain(self.datapath.stats().iter())
             .chain(self.net.stats().iter())
             .chain(self.endpoint.stats().iter())
-            .chain([("quic_connections", self.endpoint.connection_count() as u64)])
+            .chain([
+                ("quic_connections", self.endpoint.connection_count() as u64),
+                ("quic_memory_charged", self.endpoint.memory_charged() as u64),
+            ])
     }
 
     /// The UDP port that the core listens on.

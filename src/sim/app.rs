@@ -9,7 +9,7 @@ use crate::base::Side;
 use crate::base::time::Instant;
 use crate::mem::PinnedBuf;
 use crate::quic::{
-    BufferProvider, CloseReason, Conn, ConnId, Dir, Endpoint, Event, Notify, PlacementStats, Priority, SendData,
+    BufferProvider, Chunk, CloseReason, Conn, ConnId, Dir, Endpoint, Event, Notify, PlacementStats, Priority, SendData,
     SendErrorKind, StreamError, StreamId,
 };
 use crate::sim::plan::{Flow, Plan, Receive, pattern};
@@ -106,6 +106,10 @@ pub struct App {
     outgoing: BTreeMap<StreamId, Outgoing>,
     incoming: BTreeMap<StreamId, Incoming>,
     opened: [usize; 2],
+    /// Chunks that it has on loan until its next turn.
+    pub kept: Vec<Chunk>,
+    /// It had any.
+    pub took: bool,
     /// The connection, once there is one.
     pub conn: Option<ConnId>,
     /// How it ended.
@@ -124,6 +128,8 @@ impl App {
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
             opened: [0; 2],
+            kept: Vec::new(),
+            took: false,
             conn: None,
             closed: None,
             connected: false,
@@ -352,11 +358,24 @@ impl App {
             Receive::Provided { .. } => return Err(format!("stream {id}: readable, but buffers were provided")),
         };
         loop {
-            let bytes = conn.peek(id).unwrap_or_default();
-            let n = bytes.len().min(step);
-            check(id, self.side.peer(), incoming.verified, &bytes[..n])?;
+            // Some take all there is and keep it for a while, others read it in place.
+            let n = if step % 3 == 0
+                && let Some(chunk) = conn.take(id)
+            {
+                check(id, self.side.peer(), chunk.offset(), &chunk)?;
+                ensure!(chunk.offset() == incoming.verified, "stream {id}: {chunk:?}, verified {}", incoming.verified);
+                let n = chunk.len();
+                self.kept.push(chunk);
+                self.took = true;
+                n
+            } else {
+                let bytes = conn.peek(id).unwrap_or_default();
+                let n = bytes.len().min(step);
+                check(id, self.side.peer(), incoming.verified, &bytes[..n])?;
+                conn.consume(id, n);
+                n
+            };
             incoming.verified += n as u64;
-            conn.consume(id, n);
             if !incoming.over && incoming.flow.stop_at.is_some_and(|at| incoming.verified >= at) {
                 incoming.over = true;
                 let _ = conn.stop_sending(id, 7);

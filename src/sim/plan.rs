@@ -92,6 +92,8 @@ pub struct Plan {
     pub ending: Ending,
     /// Whether the client has to come again with a token.
     pub retry: RetryPolicy,
+    /// Memory for the pooled streams of each host, bytes. Often it is far too little for the windows.
+    pub pool: usize,
 }
 
 fn size(rng: &mut Rng, max_bits: u64) -> u64 {
@@ -182,6 +184,7 @@ impl Plan {
             cid_lens: cid_lens(seed),
             ending,
             retry: RetryPolicy::default(),
+            pool: usize::MAX,
         };
         // Whatever is drawn for later features comes last: the same seed remains the same play but for them.
         if rng.chance(200) {
@@ -193,6 +196,9 @@ impl Plan {
             2 => RetryPolicy::Auto { threshold: 0 },
             _ => RetryPolicy::default(),
         };
+        if rng.chance(500) {
+            plan.pool = (32 << 10) << rng.below(7);
+        }
         plan
     }
 
