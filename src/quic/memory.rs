@@ -37,7 +37,7 @@
 //! which were not read yet, and those taken in order whose bytes in order were read; the last
 //! hold bytes behind a gap inside of them, or else they are given back
 //! ([`Pooled::rest`](crate::quic::stream::placement::Pooled::rest)). The gap of
-//! such a chunk needs no more memory. So it is enough to show that a refusal means that there are chunks taken in order.
+//! such a chunk needs no more memory: of a frame that goes beyond it, what lies in it is taken. So it is enough to show that a refusal means that there are chunks taken in order.
 //! By each of the rules 1 and 2 `far` has at most half of what chunks in order may have, so that a refusal by them means
 //! that others have the other half, less `n`. In rule 3 `far` does not count for the connection, so a refusal
 //! by it means that the connection has more than `FLOOR - n` bytes of chunks taken in order. ∎

@@ -36,6 +36,7 @@ fn plan(seed: u64, bad: bool) -> Plan {
         cid_lens: [10, 17],
         ending: Ending::AllDone,
         retry: if seed.is_multiple_of(3) { RetryPolicy::Always } else { RetryPolicy::Never },
+        pool: usize::MAX,
     }
 }
 

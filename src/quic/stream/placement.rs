@@ -153,14 +153,14 @@ impl Pooled {
         }
     }
 
-    /// Lengthens the run to the end of `range`, which has the next bytes in order. Memory stays when not all can be had:
-    /// these bytes will come again.
+    /// Lengthens the run to the end of `range`, which has the next bytes in order; or as far as it can be.
     fn reserve_next(&mut self, range: &Range<u64>, contiguous: u64, mut lender: impl Lender) -> Result<(), NoMemory> {
         while self.end < range.end {
             let room = self.far.front().map_or(u64::MAX, |(start, _)| start - self.end);
             let need = (range.end - self.end).min(room);
             let most = chunk_len(need.max(self.burst).max(contiguous - self.base)).min(room);
-            let buf = lender.lend(Want { least: need.min(most) as usize, most: most as usize, in_order: true })?;
+            let least = need.min(MIN_CHUNK);
+            let buf = lender.lend(Want { least: least as usize, most: most as usize, in_order: true })?;
             let start = self.end;
             self.end += buf.len() as u64;
             self.run.push_back((start, buf));
@@ -355,6 +355,14 @@ impl Placement {
             Self::Provided(provided) if range.end > provided.end + AHEAD => Err(NoMemory),
             Self::Pooled(pooled) => pooled.reserve(range, contiguous, received, lender),
             Self::Provided(_) | Self::Discard => Ok(()),
+        }
+    }
+
+    /// When not all of `range` could be reserved: where the memory ends for what of it is next in order.
+    pub(crate) fn end_in_order(&self, range: &Range<u64>, contiguous: u64) -> u64 {
+        match self {
+            Self::Pooled(pooled) if range.start <= contiguous => pooled.end.clamp(range.start, range.end),
+            _ => range.start,
         }
     }
 

@@ -195,11 +195,12 @@ impl RecvStream {
         Ok(Accepted { new_high })
     }
 
-    /// Places the parts of `range` that are not there yet: `fill(stream offset, memory)` for each piece; for none
-    /// of them when there is no memory. `gaps` is the connection's.
+    /// Places the parts of `range` that are not there yet: `fill(stream offset, memory)` for each piece. An error says that
+    /// there was no memory for all of them: then those in order may have been placed, and the others were not. `gaps` is the
+    /// connection's.
     pub(crate) fn place(
         &mut self,
-        range: Range<u64>,
+        mut range: Range<u64>,
         lender: impl Lender,
         gaps: &mut Gaps,
         mut fill: impl FnMut(u64, &mut [u8]),
@@ -210,7 +211,14 @@ impl RecvStream {
         if gaps.is_full() && self.scatters(&range) {
             return Err(NoMemory);
         }
-        self.placement.reserve(&range, self.contiguous, &self.received, lender)?;
+        let reserved = self.placement.reserve(&range, self.contiguous, &self.received, lender);
+        if reserved.is_err() {
+            // The peer may not cut them otherwise when it sends them again: of the next bytes in order goes in what can.
+            range.end = self.placement.end_in_order(&range, self.contiguous);
+            if range.is_empty() {
+                return reserved;
+            }
+        }
         // Behind everything that is here is the common case and needs no look at the gaps.
         let last = self.received.last();
         if last.as_ref().is_none_or(|last| last.end <= range.start) {
@@ -233,7 +241,7 @@ impl RecvStream {
         if self.is_ahead() {
             self.space_missing();
         }
-        Ok(())
+        reserved
     }
 
     /// Memory of the list of what was received, in bytes.
