@@ -298,7 +298,7 @@ fn an_answer_of_exactly_the_size_of_its_buffers_comes_to_its_end() {
 fn live(host: &mut Host, peer: &mut Peer, time: Duration) {
     let until = host.now + time;
     while host.now < until && host.closed().is_none() {
-        let heard = host.wait(Duration::from_millis(500));
+        let heard = host.wait(Duration::from_millis(20));
         heard.iter().for_each(|(_, d)| peer.receive(d));
         if !heard.is_empty() {
             let ack = peer.ack(DATA);

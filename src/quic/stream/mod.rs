@@ -447,7 +447,8 @@ impl Streams {
             self.insert(id);
             return Ok(Named::New);
         }
-        if let Some(unnamed) = &mut self.unnamed
+        if !self.is_local(id)
+            && let Some(unnamed) = &mut self.unnamed
             && unnamed[slot(dir)].contains(index)
         {
             unnamed[slot(dir)].remove(index..index + 1);
@@ -771,6 +772,16 @@ mod tests {
         assert_eq!(s.max_streams_due(), None);
         s.max_streams_lost(Dir::Uni);
         assert_eq!(s.max_streams_due(), Some((Dir::Uni, 6)));
+    }
+
+    #[test]
+    fn a_stream_of_ours_is_none_that_the_peer_left_out() {
+        let mut s = Streams::new(Side::Server, Windows::default(), 8, 8);
+        s.set_peer(Windows::default(), 8, 8);
+        let ours = s.open(Dir::Bidi).unwrap();
+        s.ensure(StreamId::new(Side::Client, Dir::Bidi, 3)).unwrap();
+        assert_eq!(s.ensure(ours), Ok(Named::Known));
+        assert_eq!(s.ensure(StreamId::new(Side::Client, Dir::Bidi, ours.index())), Ok(Named::New));
     }
 
     #[test]
