@@ -154,6 +154,8 @@ pub struct EndpointStats {
     pub retries_sent: u64,
     /// First packets with a good address token.
     pub tokens_accepted: u64,
+    /// Packets kept for a while, as they came before their keys.
+    pub packets_kept: u64,
     /// Drops by reason, indexed by [`Drop`].
     pub drops: [u64; Drop::ALL.len()],
     /// Received STREAM bytes by the way they took.
@@ -178,6 +180,7 @@ impl EndpointStats {
             ("quic_lost_packets", self.lost_packets),
             ("quic_bytes_resent", self.bytes_resent),
             ("quic_resets_sent", self.resets_sent),
+            ("quic_packets_kept", self.packets_kept),
             ("quic_too_big_ignored", self.too_big_ignored),
             ("quic_retries_sent", self.retries_sent),
             ("quic_tokens_accepted", self.tokens_accepted),

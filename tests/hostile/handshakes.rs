@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use gannet::base::Side;
+use gannet::quic::{Dir, Drop, Event, StreamId};
+use gannet::wire::quic::frame::{Frame, StreamHeader};
 use gannet::wire::quic::header::{self, PacketType};
 
-use super::peer::Peer;
-use super::world::{Host, server_addr, small};
+use super::peer::{DATA, HANDSHAKE, Peer, frames};
+use super::world::{Host, client_addr, server_addr, small};
 
 /// Kinds of the packets in a datagram.
 fn kinds(datagram: &[u8]) -> Vec<PacketType> {
@@ -17,6 +20,10 @@ fn kinds(datagram: &[u8]) -> Vec<PacketType> {
         rest = &rest[parsed.packet_len..];
     }
     kinds
+}
+
+fn dropped(host: &Host, why: Drop) -> u64 {
+    host.endpoint.stats().drops[why as usize]
 }
 
 /// A client that has Handshake keys and nothing to send still has to: the server may have to wait for it before it can
@@ -37,4 +44,82 @@ fn a_client_with_nothing_to_say_probes_with_handshake_packets() {
     let before = peer.packets;
     probes.iter().for_each(|(_, datagram)| peer.receive(datagram));
     assert!(peer.packets >= before + handshake as u64);
+}
+
+/// What comes first of a server's flight is what it sent last: all of it used to be dropped but the ServerHello, and was
+/// missing until the server's timeout.
+#[test]
+fn a_servers_flight_may_come_in_any_order() {
+    let mut host = Host::client(small());
+    let first = host.run();
+    let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
+    first.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    let early = peer.out.len() as u64 - 1;
+    assert!(early >= 1 && kinds(&peer.out[0]) == [PacketType::Initial]);
+    let data = peer.packet(DATA, &frames(&[Frame::MaxData(1 << 20)]));
+    host.receive(data);
+    while let Some(datagram) = peer.out.pop() {
+        host.receive(datagram);
+    }
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    assert!(peer.is_connected());
+    let stats = host.endpoint.stats();
+    assert_eq!((stats.handshakes, stats.packets_kept), (1, early + 1));
+    assert_eq!(stats.drops.iter().sum::<u64>(), 0);
+    assert_eq!(peer.ack_delays.iter().filter(|(space, _)| *space == DATA).count(), 1, "it was read as well");
+}
+
+/// A client's data that overtakes the end of its handshake is read when the client is known, and not before. How long it
+/// was held is said in the acknowledgement (RFC 9000 §13.2.5).
+#[test]
+fn data_before_the_end_of_the_handshake_waits_for_it() {
+    let mut host = Host::server(small());
+    let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
+    peer.out.drain(..).for_each(|datagram| host.receive(datagram));
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    assert!(peer.is_connected());
+    let id = StreamId::new(Side::Client, Dir::Uni, 0);
+    let mut payload = frames(&[Frame::Stream(StreamHeader { id, offset: 0, len: Some(4), fin: true })]);
+    payload.extend_from_slice(b"data");
+    host.receive(peer.packet(DATA, &payload));
+    host.run();
+    assert!(host.events.is_empty(), "nothing of it is told: {:?}", host.events);
+    host.wait(Duration::from_millis(40));
+    peer.out.drain(..).for_each(|datagram| host.receive(datagram));
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    let told = |wanted: fn(&Event) -> bool| host.events.iter().position(|(_, event)| wanted(event));
+    let connected = told(|event| matches!(event, Event::Connected { .. }));
+    let opened = told(|event| matches!(event, Event::StreamOpened { .. }));
+    assert!(connected.is_some() && connected < opened, "{:?}", host.events);
+    let stats = host.endpoint.stats();
+    assert_eq!((stats.packets_kept, stats.drops.iter().sum::<u64>()), (1, 0));
+    let delay = peer.ack_delays.iter().find(|(space, _)| *space == DATA).unwrap().1;
+    assert!((40_000 >> 3..41_000 >> 3).contains(&delay), "{delay}");
+}
+
+/// Whoever knows an ID can send what looks like early packets: a few are kept, and none for keys that cannot come.
+#[test]
+fn a_flood_of_early_packets_is_bounded() {
+    let mut host = Host::client(small());
+    let first = host.run();
+    let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
+    first.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    for n in 0..1000_u32 {
+        let mut junk = vec![0x5a; 1200];
+        junk[0] = 0x40;
+        junk[1..=peer.remote_cid.len()].copy_from_slice(&peer.remote_cid);
+        junk[100..104].copy_from_slice(&n.to_be_bytes());
+        host.receive(junk);
+    }
+    assert_eq!((host.endpoint.stats().packets_kept, dropped(&host, Drop::NoKeys)), (10, 990));
+    // The handshake goes on, and the junk is what it is.
+    peer.out.drain(..).for_each(|datagram| host.receive(datagram));
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    assert!(peer.is_connected() && host.closed().is_none());
+    assert_eq!(dropped(&host, Drop::Authentication), 10);
+    // Handshake keys come no more once the handshake is confirmed.
+    let late = peer.packet(HANDSHAKE, &[1, 0, 0, 0]);
+    host.receive(peer.packet(DATA, &frames(&[Frame::HandshakeDone])));
+    host.receive(late);
+    assert_eq!((host.endpoint.stats().packets_kept, dropped(&host, Drop::NoKeys)), (10, 991));
 }

@@ -153,6 +153,7 @@ impl Connection {
             self.streams.tell_again();
         }
         self.flush_events();
+        self.waiting = None;
         for (id, mut stream) in self.streams.drain() {
             if let Some(mut send) = stream.send.take() {
                 send.release(|data, acked| self.events.push_back(Event::SendDone { id, data, acked }));

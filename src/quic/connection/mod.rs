@@ -17,6 +17,7 @@ mod receive;
 mod sent;
 mod timers;
 mod transmit;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -49,6 +50,7 @@ pub use path::TooBig;
 pub use receive::RxMeta;
 use sent::{FrameLists, SentFrame, SentFrames};
 pub use transmit::Transmit;
+use waiting::{Kept, Waiting};
 
 /// What the endpoint lends to a connection while it works.
 pub(crate) struct Cx<'a> {
@@ -71,6 +73,8 @@ pub(crate) struct Scratch {
     building: Vec<SentFrame>,
     /// Frames that a probe repeats.
     repeating: Vec<SentFrame>,
+    /// What connections keep of packets that came before their keys.
+    kept: Kept,
 }
 
 /// What a new connection starts from.
@@ -182,6 +186,8 @@ pub(crate) struct Connection {
     key_ack: Option<u64>,
     /// Packets that failed authentication, with whichever keys.
     forged: u64,
+    /// Packets that came before their keys, if any did.
+    waiting: Option<Box<Waiting>>,
 
     /// When its deadlines were last acted on: by then, none of them may be left.
     #[cfg(debug_assertions)]
@@ -271,6 +277,7 @@ impl Connection {
             stats: ConnStats::default(),
             key_ack: None,
             forged: 0,
+            waiting: None,
             #[cfg(debug_assertions)]
             timed_out_at: None,
             armed: Armed::default(),

@@ -68,11 +68,14 @@ impl Connection {
             let Some(parsed) = header::parse(rest, cx.ids.cid_len()).ok().filter(|parsed| parsed.dcid == first.dcid)
             else {
                 cx.stats.drop(Drop::Malformed);
-                return;
+                break;
             };
             let (packet, tail) = rest.split_at_mut(parsed.packet_len);
             self.handle_packet(cx, meta, &parsed, short, packet, scratch);
             rest = tail;
+        }
+        if self.waiting.is_some() {
+            self.read_waiting(cx, scratch);
         }
     }
 
@@ -114,7 +117,7 @@ impl Connection {
     }
 
     /// `short`: it came in a datagram below 1200 bytes, in which a server takes no Initial packet (RFC 9000 §14.1).
-    fn handle_packet(
+    pub(super) fn handle_packet(
         &mut self,
         cx: &mut Cx<'_>,
         meta: &RxMeta,
@@ -159,7 +162,7 @@ impl Connection {
             return Ok(());
         }
         let Some(keys) = self.space(space).keys.take() else {
-            cx.stats.drop(Drop::NoKeys);
+            self.on_no_keys(cx, meta, space, packet);
             return Ok(());
         };
         let largest = self.space(space).acks.largest();
@@ -211,13 +214,8 @@ impl Connection {
         packet: &mut [u8],
         scratch: &mut [u8],
     ) -> Result<(), Fault> {
-        // A server reads no 1-RTT data before the client is authenticated (RFC 9001 §5.7).
-        if !self.complete && self.side == Side::Server {
-            cx.stats.drop(Drop::NoKeys);
-            return Ok(());
-        }
-        let Some(mut keys) = self.one_rtt.take() else {
-            cx.stats.drop(Drop::NoKeys);
+        let Some(mut keys) = self.one_rtt.take_if(|_| self.complete || self.side == Side::Client) else {
+            self.on_no_keys(cx, meta, SpaceId::Data, packet);
             return Ok(());
         };
         let outcome = self.open_short(cx, meta, packet, scratch, &mut keys);

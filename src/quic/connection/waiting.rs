@@ -1,0 +1,140 @@
+//! Packets that come before the keys which open them: the network has changed their order, or what brings the keys was lost.
+//! They are kept until the keys are there, as their sender would have to find out by a timeout that they are missing, and
+//! would take it for congestion (RFC 9000 §12.2, RFC 9001 §5.7).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::base::Side;
+use crate::base::time::Instant;
+use crate::quic::connection::{Connection, Cx, RxMeta};
+use crate::quic::recovery::SpaceId;
+use crate::quic::stats::Drop;
+use crate::wire::quic::header;
+
+/// Packets that a connection keeps: a flight at the start of a connection.
+const MAX_PACKETS: usize = 10;
+
+/// Bytes that the connections of a core keep together.
+const MAX_BYTES: usize = 2 << 20;
+
+/// Bytes that all connections of a core keep now. It is one core's; the count is shared with what is counted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept(Arc<AtomicUsize>);
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// A copy of `packet`, if there is room.
+    fn keep(&self, packet: &[u8]) -> Option<Copy> {
+        if self.bytes() + packet.len() > MAX_BYTES {
+            return None;
+        }
+        self.0.fetch_add(packet.len(), Ordering::Relaxed);
+        Some(Copy { bytes: packet.into(), kept: self.clone() })
+    }
+}
+
+/// A kept packet's bytes, which are counted as long as they are there.
+#[derive(Debug)]
+struct Copy {
+    bytes: Box<[u8]>,
+    kept: Kept,
+}
+
+impl std::ops::Drop for Copy {
+    fn drop(&mut self) {
+        self.kept.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
+/// A packet that came before its keys.
+#[derive(Debug)]
+struct Early {
+    space: SpaceId,
+    arrived: Instant,
+    meta: RxMeta,
+    packet: Copy,
+}
+
+/// The packets of one connection that came before their keys, in the order in which they came.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(Vec<Early>);
+
+impl Connection {
+    /// A packet of `space` for which there are no keys: it is kept if they may still come.
+    #[cold]
+    pub(super) fn on_no_keys(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, space: SpaceId, packet: &[u8]) {
+        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.0.len());
+        let may_come = !self.complete && !self.spaces[space.index()].discarded && space != SpaceId::Initial;
+        let copy = (may_come && waiting < MAX_PACKETS).then(|| cx.scratch.kept.keep(packet)).flatten();
+        let Some(packet) = copy else {
+            cx.stats.drop(Drop::NoKeys);
+            return;
+        };
+        cx.stats.packets_kept += 1;
+        let early = Early { space, arrived: cx.now, meta: *meta, packet };
+        self.waiting.get_or_insert_default().0.push(early);
+    }
+
+    /// Whether packets of `space` can be opened. A server reads no 1-RTT packets before it knows its client (RFC 9001 §5.7).
+    pub(super) fn can_open(&self, space: SpaceId) -> bool {
+        match space {
+            SpaceId::Data => self.one_rtt.is_some() && (self.complete || self.side == Side::Client),
+            _ => self.spaces[space.index()].keys.is_some(),
+        }
+    }
+
+    /// Reads what was kept for keys that are there now, as of the time when it came: what it says about the round trip is
+    /// not about how long the keys took (RFC 9002 §5.3), and that it was held is told with its acknowledgement
+    /// (RFC 9000 §13.2.5).
+    #[cold]
+    pub(super) fn read_waiting(&mut self, cx: &mut Cx<'_>, scratch: &mut [u8]) {
+        while self.is_active()
+            && let Some(list) = &self.waiting
+            && let Some(next) = list.0.iter().position(|early| self.can_open(early.space))
+            && let Some(list) = &mut self.waiting
+        {
+            let Early { arrived, meta, mut packet, .. } = list.0.remove(next);
+            let Ok(parsed) = header::parse(&packet.bytes, cx.ids.cid_len()) else { continue };
+            let mut then = Cx {
+                now: arrived,
+                memory: &mut *cx.memory,
+                ids: cx.ids,
+                stats: &mut *cx.stats,
+                scratch: &mut *cx.scratch,
+                rng: &mut *cx.rng,
+            };
+            self.handle_packet(&mut then, &meta, &parsed, false, &mut packet.bytes, scratch);
+            self.reset_idle(cx.now);
+        }
+        // No other keys are to come.
+        if self.complete || !self.is_active() {
+            self.forget_waiting(cx);
+        }
+    }
+
+    fn forget_waiting(&mut self, cx: &mut Cx<'_>) {
+        for _ in self.waiting.take().iter().flat_map(|waiting| &waiting.0) {
+            cx.stats.drop(Drop::NoKeys);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_connections_together_keep_no_more_than_so_much() {
+        let kept = Kept::default();
+        let packet = vec![7; 1200];
+        let copies: Vec<_> = std::iter::from_fn(|| kept.keep(&packet)).collect();
+        assert_eq!((copies.len(), kept.bytes()), (MAX_BYTES / 1200, copies.len() * 1200));
+        drop(copies);
+        assert_eq!(kept.bytes(), 0);
+        assert!(kept.keep(&packet).is_some_and(|copy| *copy.bytes == *packet));
+    }
+}
