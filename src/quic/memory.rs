@@ -16,11 +16,12 @@
 //! 2. it has at most [`AT_ONCE`] bytes, or [`PER_BYTE`] times what has come from it in datagrams beyond that: memory has to
 //!    be paid for on the wire;
 //! 3. what it has for bytes in order is at most half of what is free; and the pool keeps its reserve
-//!    ([`MemoryConfig::reserve`]). Neither holds for a *newcomer*, who has at most [`FLOOR`] bytes for them.
+//!    ([`MemoryConfig::reserve`]). Neither holds for a *newcomer*, who has at most [`FLOOR`] bytes for them, and
+//!    whose address has at most as many or a sixteenth of the reserve.
 //!
-//! Rule 3 is the dynamic threshold of shared-memory switches (Choudhury and Hahne, 1998). Whoever takes
-//! all that it may leaves twice as much as it took. It needs no list of who has how much, and under pressure those who
-//! have most get nothing more while the others still do.
+//! Rule 3 is the dynamic threshold of shared-memory switches (Choudhury and Hahne, 1998). Whoever takes all that it may
+//! leaves twice as much as it took. It needs no list of who has how much, and under pressure those who have most get
+//! nothing more while the others still do.
 //!
 //! Chunks for bytes *beyond a gap* may take half as much by each of these rules, and leave twice the reserve.
 //!
@@ -29,18 +30,22 @@
 //! is filled. If they could use up what the bytes in the gap need, all would wait for ever. Before, the gap's memory was
 //! taken along with them; now it is kept free by the rules:
 //!
-//! *Claim.* If a connection is refused memory for the next bytes of a stream, then there are bytes in order
-//! whose memory comes back when the application reads them, or gaps whose bytes have memory already and will get in when the
-//! peer sends them again, or the memory is with others than this connection and its address.
+//! *Claim.* If a connection is refused memory for the next bytes of a stream, then it has bytes in order whose memory comes
+//! back when the application reads them, or gaps whose bytes have memory already and will get in when the peer sends them
+//! again, or the memory is with other connections or the application.
 //!
 //! *Proof.* Chunks are of three kinds: those taken beyond a gap (`far`), those taken in order that hold bytes in order
-//! which were not read yet, and those taken in order whose bytes in order were read; the last
-//! hold bytes behind a gap inside of them, or else they are given back
-//! ([`Pooled::rest`](crate::quic::stream::placement::Pooled::rest)). The gap of
-//! such a chunk needs no more memory: of a frame that goes beyond it, what lies in it is taken. So it is enough to show that a refusal means that there are chunks taken in order.
-//! By each of the rules 1 and 2 `far` has at most half of what chunks in order may have, so that a refusal by them means
-//! that others have the other half, less `n`. In rule 3 `far` does not count for the connection, so a refusal
-//! by it means that the connection has more than `FLOOR - n` bytes of chunks taken in order. ∎
+//! which were not read yet, and those taken in order whose bytes in order were read; the last hold bytes behind a gap
+//! inside of them, or else they are given back ([`Pooled::rest`](crate::quic::stream::placement::Pooled::rest)). The gap of
+//! such a chunk needs no more memory: of a frame that goes beyond it, what lies in it is taken. So it is enough to show
+//! that a refusal means that there are chunks taken in order. By each of the rules 1 and 2 `far` has at most half of what
+//! the connection, or its address, may have, so that after a refusal by them others than `far` have the other half, less
+//! `n`. In rule 3 `far` does not count for the connection, so that a refusal by it means that it has more than
+//! `FLOOR - n` bytes of chunks taken in order, or that others have what is not free. ∎
+//!
+//! What others pin for ever is bounded by their shares, and that newcomers get on beside them is what the reserve is for. No
+//! connection is closed for the memory that it holds: bytes in order that nobody reads may be the fault of the application
+//! here, and those beyond a gap of a network that is down for a while.
 //!
 //! A chunk that was taken beyond a gap still counts as such when the gap is filled; this only makes the rules milder.
 //! `tests` has a model with random streams, gaps and sizes that always comes to its end.
@@ -52,7 +57,7 @@
 //! decide whose bytes get in; the others' packets count as lost, which their senders answer by slowing down.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::mem::{BufPool, PinnedBuf};
 use crate::quic::config::MemoryConfig;
@@ -158,9 +163,10 @@ impl Memory {
         let (free, limit) = (self.free(), self.pool.limit());
         let paid = AT_ONCE.saturating_add(came.saturating_mul(PER_BYTE));
         if in_order {
-            let ours = has - far.min(has);
-            let enough = ours <= free / 2 && free.saturating_sub(n) >= self.config.reserve(limit);
-            has <= paid && (ours <= FLOOR || enough)
+            let (ours, reserve) = (has - far.min(has), self.config.reserve(limit));
+            let enough = ours <= free / 2 && free.saturating_sub(n) >= reserve;
+            let newcomer = ours <= FLOOR && account.origin.in_use() + n <= FLOOR.max(reserve / 16);
+            has <= paid && (newcomer || enough)
         } else {
             has <= paid.min(account.all.limit()) / 2
                 && account.origin.in_use() + n <= account.origin.limit() / 2
@@ -180,7 +186,7 @@ impl Memory {
 pub(crate) struct Purse<'a> {
     pub(crate) memory: &'a mut Memory,
     pub(crate) account: &'a mut Option<Box<Account>>,
-    pub(crate) remote: IpAddr,
+    pub(crate) remote: &'a SocketAddr,
     /// Bytes that came from the peer in datagrams.
     pub(crate) came: u64,
 }
@@ -190,7 +196,7 @@ impl Lender for Purse<'_> {
     fn lend(&mut self, want: Want) -> Result<PinnedBuf, NoMemory> {
         let account = match &mut *self.account {
             Some(account) => account,
-            none => none.insert(self.memory.open(self.remote)),
+            none => none.insert(self.memory.open(self.remote.ip())),
         };
         let part = if want.in_order { &account.all } else { &account.far };
         let mut len = want.most;

@@ -10,12 +10,14 @@ mod kept;
 mod path;
 mod request;
 mod server;
+mod setup;
 mod shares;
 
 pub use client::{FetchError, Fetched, HqClient, HqClientConfig, Job, Progress, receive_buffers};
 pub use path::{PathError, Root};
 pub use request::{Method, Request, RequestError};
-pub use server::{HqServer, HqServerConfig, RequestProvider, ServeError, ServeStats};
+pub use server::HqServer;
+pub use setup::{HqServerConfig, RequestProvider, ServeError, ServeStats};
 
 /// The application protocol's name in TLS.
 pub const ALPN: &[u8] = b"hq-interop";

@@ -1,25 +1,19 @@
 //! The server: gives files, and takes them if asked to.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use thiserror::Error;
 
 use crate::mem::{BufPool, PinnedBuf};
 use crate::proto::hq::disk::{JobId, Read, Reader, Readout, Save, Saved, Writer};
 use crate::proto::hq::kept::preload;
 use crate::proto::hq::request::{MAX_LINE, Method, Request, RequestError};
+use crate::proto::hq::setup::{HqServerConfig, RequestProvider, ServeError, ServeStats};
 use crate::proto::hq::shares::{Denied, MIN_PIECE, Shares};
 use crate::proto::hq::{PathError, Root, status};
-use crate::quic::{
-    BufferProvider, CloseReason, ConnId, Dir, Event, SendData, SendError, SendErrorKind, StreamId, TransportConfig,
-};
+use crate::quic::{CloseReason, ConnId, Dir, Event, SendData, SendError, SendErrorKind, StreamId, TransportConfig};
 use crate::runtime::{App, Context};
-
-/// The buffer that a new request's stream is received into, in bytes: the longest line.
-const REQUEST_BUF: usize = 4 << 10;
 
 /// Pieces in which files are read and sent, bytes.
 const PIECE: usize = 1 << 20;
@@ -34,73 +28,11 @@ const UPLOAD_PARTS: usize = 3;
 /// Buffers that uploads are received into, bytes.
 const UPLOAD_BUF: usize = 1 << 20;
 
+/// Turns after which streams without memory are looked at even if nothing was heard of any.
+const RETRY_TURNS: u32 = 256;
+
 /// Bytes that one upload is given at a time, at the most: as many as have come.
 const UPLOAD_AHEAD: usize = 8 << 20;
-
-/// Gives every request stream of a client one pinned buffer, as long as there are any in its part of the pool. The others
-/// are received into chunks of the engine, which sees to it that everybody gets some.
-#[derive(Debug)]
-pub struct RequestProvider(pub BufPool);
-
-impl BufferProvider for RequestProvider {
-    fn initial_window(&self) -> u64 {
-        REQUEST_BUF as u64
-    }
-
-    fn provide(&self, _: StreamId, give: &mut dyn FnMut(PinnedBuf)) {
-        self.0.alloc(REQUEST_BUF).into_iter().for_each(give);
-    }
-}
-
-/// Why a server could not start.
-#[derive(Debug, Error)]
-pub enum ServeError {
-    /// The directory of files.
-    #[error("cannot serve {}: {error}", path.display())]
-    Root {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// No thread for files.
-    #[error("cannot start a thread for files: {0}")]
-    Thread(io::Error),
-    /// A file that was to be kept in memory.
-    #[error("cannot read {} into memory: {reason}", path.display())]
-    Preload {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// What a server is made of.
-#[derive(Clone, Debug)]
-pub struct HqServerConfig {
-    /// Files below this directory are served.
-    pub root: PathBuf,
-    /// Uploads are kept here; `None`: they are refused.
-    pub uploads: Option<PathBuf>,
-    /// Files directly in `root` are read into pinned memory at the start, up to so many bytes in all.
-    pub preload: u64,
-    /// Tell about each request on standard error.
-    pub log: bool,
-}
-
-/// What a server has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ServeStats {
-    /// Files sent whole.
-    pub files: u64,
-    /// Uploads kept.
-    pub uploads: u64,
-    /// Requests refused.
-    pub refused: u64,
-    /// Bytes of files handed to the engine.
-    pub bytes: u64,
-}
 
 type Key = (ConnId, StreamId);
 
@@ -144,6 +76,8 @@ pub struct HqServer {
     receiving: Shares,
     /// Uploads that wait for memory.
     starved: VecDeque<Key>,
+    /// Turns since those that wait were looked at.
+    waited: u32,
     log: bool,
     /// What it has done.
     pub stats: ServeStats,
@@ -169,6 +103,7 @@ impl HqServer {
             sending: Shares::new(pool, SENDING_PARTS),
             receiving: Shares::new(pool, UPLOAD_PARTS),
             starved: VecDeque::new(),
+            waited: 0,
             log: config.log,
             stats: ServeStats::default(),
         })
@@ -343,14 +278,23 @@ impl HqServer {
     /// Memory of a sent piece is free: those of its connection that wait get it, then the same file.
     fn on_sent(&mut self, cx: &mut Context<'_>, key: Key, data: SendData) {
         drop(data);
-        while let Some(id) = self.sending.next_waiting(key.0) {
-            if let Some(State::Download(download)) = self.requests.get_mut(&(key.0, id)) {
-                download.waiting = false;
-                self.feed(cx, (key.0, id));
-                break;
+        self.feed_waiting(cx, key.0);
+        self.feed(cx, key);
+    }
+
+    /// The stream that has waited longest for its connection's memory gets some; if it has no use for it, the next.
+    fn feed_waiting(&mut self, cx: &mut Context<'_>, conn: ConnId) {
+        while let Some(id) = self.sending.next_waiting(conn) {
+            let key = (conn, id);
+            let Some(State::Download(download)) = self.requests.get_mut(&key) else { continue };
+            download.waiting = false;
+            self.feed(cx, key);
+            if let Some(State::Download(download)) = self.requests.get(&key)
+                && (download.waiting || download.ordered > download.sent)
+            {
+                return;
             }
         }
-        self.feed(cx, key);
     }
 
     // Uploads.
@@ -556,6 +500,14 @@ impl App for HqServer {
         }
         while let Ok(saved) = self.writer.answers.try_recv() {
             self.on_saved(cx, saved);
+        }
+        self.waited += 1;
+        if self.waited >= RETRY_TURNS {
+            self.waited = 0;
+            for conn in self.sending.stalled() {
+                self.feed_waiting(cx, conn);
+            }
+            self.feed_starved(cx);
         }
     }
 }

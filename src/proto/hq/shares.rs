@@ -89,6 +89,13 @@ impl Shares {
         self.clients.get_mut(&conn)?.waiting.pop_front()
     }
 
+    /// Connections with streams that wait although nothing of theirs is out: it came back by another way than
+    /// being sent.
+    pub(super) fn stalled(&self) -> Vec<ConnId> {
+        let stalled = |client: &Client| !client.waiting.is_empty() && client.memory.in_use() == 0;
+        self.clients.iter().filter(|(_, client)| stalled(client)).map(|(conn, _)| *conn).collect()
+    }
+
     /// A connection has ended; what it still has comes back by itself.
     pub(super) fn forget(&mut self, conn: ConnId) {
         self.clients.remove(&conn);
@@ -155,6 +162,10 @@ mod tests {
         shares.wait(conn(1), StreamId(4));
         shares.wait(conn(1), StreamId(8));
         assert_eq!(shares.next_waiting(conn(2)), None);
+        let buf = shares.take(conn(1), 10, 0).unwrap();
+        assert_eq!(shares.stalled(), []);
+        drop(buf);
+        assert_eq!(shares.stalled(), [conn(1)]);
         assert_eq!(
             [shares.next_waiting(conn(1)), shares.next_waiting(conn(1))],
             [Some(StreamId(4)), Some(StreamId(8))]

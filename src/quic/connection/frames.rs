@@ -191,7 +191,7 @@ impl Connection {
         let mut placed = PlacementStats::default();
         let ahead_at = recv.ahead_at();
         let came = self.stats.rx_bytes;
-        let purse = Purse { memory: cx.memory, account: &mut self.account, remote: self.path.remote.ip(), came };
+        let purse = Purse { memory: cx.memory, account: &mut self.account, remote: &self.path.remote, came };
         let in_place = recv.place(range, purse, gaps, |offset, memory| {
             let from = at + (offset - header.offset) as usize;
             if offset == ahead_at {

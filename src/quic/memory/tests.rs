@@ -24,18 +24,18 @@ fn host(n: u32) -> IpAddr {
 /// One connection, and what it got.
 struct Peer {
     account: Option<Box<Account>>,
-    remote: IpAddr,
+    remote: SocketAddr,
     came: u64,
     held: Vec<PinnedBuf>,
 }
 
 impl Peer {
     fn new(remote: IpAddr) -> Self {
-        Self { account: None, remote, came: LOTS, held: Vec::new() }
+        Self { account: None, remote: SocketAddr::new(remote, 4433), came: LOTS, held: Vec::new() }
     }
 
     fn purse<'a>(&'a mut self, memory: &'a mut Memory) -> Purse<'a> {
-        Purse { memory, account: &mut self.account, remote: self.remote, came: self.came }
+        Purse { memory, account: &mut self.account, remote: &self.remote, came: self.came }
     }
 
     /// Asks for a chunk of 1 to `most` bytes; whether it got one.
@@ -93,6 +93,13 @@ fn a_share_is_the_most_that_one_gets() {
     let all = siblings.iter().map(Peer::bytes).sum::<usize>();
     assert!(all <= 4 * MIB - MIB / 2 + 8 * FLOOR, "{all}: of the reserve only as newcomers");
     assert_eq!(memory.origins.len(), 2);
+    // Nor does the reserve become theirs when each connection of theirs takes what newcomers may.
+    let mut many: Vec<_> = (0..1000).map(v6).collect();
+    for peer in &mut many {
+        peer.fill(&mut memory, true);
+    }
+    assert!(memory.free() >= MIB / 2 - MIB / 32 - 8 * FLOOR, "{} left", memory.free());
+    assert!(Peer::new(host(2)).fill(&mut memory, true) >= FLOOR);
 }
 
 #[test]
@@ -186,7 +193,7 @@ impl Honest {
                 stream.accept(&range, range.end == *len).unwrap();
                 // What finds no memory comes again.
                 let purse =
-                    Purse { memory, account: &mut self.peer.account, remote: self.peer.remote, came: self.peer.came };
+                    Purse { memory, account: &mut self.peer.account, remote: &self.peer.remote, came: self.peer.came };
                 let _ = stream.place(range, purse, gaps, |at, memory| memory.fill(at as u8));
             }
             if rng.chance(300) {
