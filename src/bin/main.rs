@@ -18,6 +18,8 @@ fn main() -> std::process::ExitCode {
                 dpdk: option_env!("GANNET_DPDK_VERSION").map(String::from),
                 crypto: gannet::crypto::backend_name().to_owned(),
                 drivers: gannet::dpdk::available_drivers().into_iter().map(|d| d.name).collect(),
+                shared: gannet::dpdk::PortProfile::shared(),
+                sockets: Some((gannet::dpdk::runtime_dir(), gannet::dpdk::runtime_dir_problem())),
             };
             match commands::doctor::run(args, &build) {
                 Ok(true) => Ok(()),

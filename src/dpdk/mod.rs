@@ -39,4 +39,4 @@ pub use mbuf::{Mbuf, RxMbuf, TxMbuf};
 pub use port::{MemoryGuard, PoolGuard, Port, PortStats};
 pub use profile::{Bus, Memory, Offloads, PortProfile};
 pub use queue::Queue;
-pub use sockets::runtime_dir;
+pub use sockets::{runtime_dir, runtime_dir_problem};

@@ -21,6 +21,11 @@ fn given_or_default(given: Option<PathBuf>, user: u32) -> PathBuf {
     base.join("gannet")
 }
 
+/// What is wrong with the [`runtime_dir`], if it is there: whose it is, or who else can reach it.
+pub fn runtime_dir_problem() -> Option<String> {
+    check_folder(&runtime_dir().join("any"), false, None).err()
+}
+
 fn user() -> u32 {
     // SAFETY: takes nothing and cannot fail.
     unsafe { libc::geteuid() }

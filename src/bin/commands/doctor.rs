@@ -63,6 +63,10 @@ pub struct Build {
     pub crypto: String,
     /// DPDK's network drivers that can be loaded; empty if not known.
     pub drivers: Vec<String>,
+    /// Ports whose packet buffers the process at the other end can write to; empty if not known.
+    pub shared: Vec<String>,
+    /// The folder of sockets that are named without one, and what is wrong with it.
+    pub sockets: Option<(PathBuf, Option<String>)>,
 }
 
 /// The files of a machine.
@@ -122,6 +126,19 @@ fn software(build: &Build) -> Vec<Finding> {
     if !build.crypto.is_empty() {
         let portable = build.crypto.starts_with("portable");
         add("crypto kernels", if portable { Status::Note } else { Status::Ok }, &build.crypto);
+    }
+    if !build.shared.is_empty() {
+        let ports = build.shared.join(", ");
+        add(
+            "shared memory",
+            Status::Note,
+            &format!("{ports}: frames are copied, unless peer = \"trusted\" (SECURITY.md)"),
+        );
+    }
+    match &build.sockets {
+        Some((dir, None)) => add("sockets", Status::Ok, &dir.display().to_string()),
+        Some((_, Some(problem))) => add("sockets", Status::Warn, problem),
+        None => {}
     }
     all
 }

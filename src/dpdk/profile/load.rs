@@ -6,7 +6,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{Bus, DRIVERS, Driver, Hugepages, Offloads, PortProfile};
+use super::{Bus, DRIVERS, Driver, Hugepages, Memory, Offloads, PortProfile};
 use crate::dpdk::error::ProfileError;
 use crate::dpdk::sockets;
 
@@ -84,6 +84,25 @@ impl PortProfile {
     /// The profiles that are part of the executable.
     pub fn names() -> impl Iterator<Item = &'static str> {
         EMBEDDED.iter().map(|(name, _)| *name)
+    }
+
+    /// The embedded profiles, with settings where it depends on them, whose packet buffers the process at the other end
+    /// can write to ([`PortProfile::memory`]).
+    pub fn shared() -> Vec<String> {
+        let sets = |sets: &[(&str, &str)]| -> Vec<(String, String)> {
+            sets.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        let mut found = Vec::new();
+        for name in Self::names() {
+            for settings in [&[][..], &[("role", "client"), ("zero-copy", "true")]] {
+                // What lacks a device or does not have these settings shares nothing with a process.
+                if Self::load(name, &sets(settings)).is_ok_and(|p| p.memory() == Memory::Shared) {
+                    let with: String = settings.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+                    found.push(format!("{name}{with}"));
+                }
+            }
+        }
+        found
     }
 
     /// The text of an embedded profile, as a start for one's own.

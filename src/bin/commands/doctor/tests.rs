@@ -226,8 +226,12 @@ fn texts_are_aligned_and_counted() {
 
 #[test]
 fn what_the_program_knows_is_shown() {
-    let build =
-        Build { dpdk: Some("22.11.11".into()), crypto: "ipsec-mb/avx512".into(), drivers: vec!["net_memif".into()] };
+    let build = Build {
+        dpdk: Some("22.11.11".into()),
+        crypto: "ipsec-mb/avx512".into(),
+        drivers: vec!["net_memif".into()],
+        ..Build::default()
+    };
     let all = software(&build);
     assert!(all.iter().all(|f| f.status == Status::Ok), "{all:?}");
     for part in ["22.11.11", "ipsec-mb/avx512", "net_memif"] {
@@ -236,4 +240,20 @@ fn what_the_program_knows_is_shown() {
     let all = software(&Build { crypto: "portable".into(), ..Build::default() });
     assert!(all.iter().any(|f| f.what == "DPDK" && f.status == Status::Note));
     assert!(all.iter().any(|f| f.what == "crypto kernels" && f.status == Status::Note));
+}
+
+#[test]
+fn shared_memory_and_sockets_are_told() {
+    let build = |problem: Option<&str>| Build {
+        shared: vec!["virtio-user".into()],
+        sockets: Some(("/run/gannet".into(), problem.map(String::from))),
+        ..Build::default()
+    };
+    let find = |build: &Build, what: &str| software(build).into_iter().find(|f| f.what == what).unwrap();
+    let shared = find(&build(None), "shared memory");
+    assert!(shared.status == Status::Note && shared.found.contains("virtio-user") && shared.found.contains("copied"));
+    let sockets = find(&build(None), "sockets");
+    assert_eq!((sockets.status, sockets.found.as_str()), (Status::Ok, "/run/gannet"));
+    let sockets = find(&build(Some("mode 755")), "sockets");
+    assert_eq!((sockets.status, sockets.found.as_str()), (Status::Warn, "mode 755"));
 }

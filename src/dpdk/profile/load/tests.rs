@@ -60,6 +60,35 @@ fn memif_buffers_are_larger_than_receive_buffers() {
 }
 
 #[test]
+fn ports_say_whether_they_share_their_memory() {
+    assert_eq!(PortProfile::shared(), ["memif role=client zero-copy=true", "virtio-user"]);
+    let of = |sets: Pairs| PortProfile::load("virtio-user", &set(sets)).unwrap();
+    assert!(of(&[]).copies_frames(), "by default nobody is trusted");
+    assert!(!of(&[("peer", "trusted")]).copies_frames());
+    assert_eq!(of(&[("peer", "trusted")]).memory(), Memory::Shared);
+    let memif = |sets: Pairs| PortProfile::load("memif", &set(sets)).unwrap().copies_frames();
+    assert!(!memif(&[]) && !memif(&[("role", "client")]) && !memif(&[("zero-copy", "true")]));
+    assert!(memif(&[("role", "client"), ("zero-copy", "true")]));
+    for name in PortProfile::names() {
+        assert!(PortProfile::source(name).unwrap().contains("# Packet buffers: "), "{name} says nothing of its memory");
+    }
+}
+
+#[test]
+fn sockets_are_in_the_runtime_folder() {
+    let dir = crate::dpdk::runtime_dir();
+    for (name, key, file) in
+        [("memif", "socket", "memif.sock"), ("vhost", "iface", "vhost.sock"), ("virtio-user", "path", "vhost.sock")]
+    {
+        let p = PortProfile::load(name, &[]).unwrap();
+        assert_eq!(p.devarg(key).map(Path::new), Some(dir.join(file).as_path()), "{name}");
+        assert_eq!(PortProfile::load(name, &set(&[(key, "./x")])).unwrap().devarg(key), Some("./x"));
+    }
+    let sets = set(&[("socket", "x"), ("socket-abstract", "true")]);
+    assert_eq!(PortProfile::load("memif", &sets).unwrap().devarg("socket"), Some("x"));
+}
+
+#[test]
 fn af_packet_slots_follow_the_mtu() {
     let of = |mtu| PortProfile::load("af-packet", &set(&[("devargs.iface", "v0"), ("mtu", mtu)])).unwrap();
     assert!(of("1500").vdev_arguments().contains("framesz=2048,blocksz=4096"));
@@ -70,7 +99,7 @@ fn af_packet_slots_follow_the_mtu() {
 #[test]
 fn mistakes_are_named() {
     let error = |name: &str, sets: Pairs| PortProfile::load(name, &set(sets)).unwrap_err().to_string();
-    let cases: [(&str, Pairs, &[&str]); 15] = [
+    let cases: [(&str, Pairs, &[&str]); 17] = [
         ("memfi", &[], &["\"memfi\"", "af-xdp", "memif"]),
         ("./none.toml", &[], &["./none.toml", "No such file"]),
         ("memif", &[("mtuu", "1500")], &["\"mtuu\"", "mtu", "devargs.socket"]),
@@ -84,6 +113,8 @@ fn mistakes_are_named() {
         ("memif", &[("device", "01:00.0")], &["device", "makes its own"]),
         ("memif", &[("driver", "net_foo")], &["net_foo", "net_memif"]),
         ("memif", &[("mbufs", "3")], &["mbufs", "at least 256"]),
+        ("memif", &[("peer", "friend")], &["peer", "friend", "trusted or untrusted"]),
+        ("memif", &[("peer_uid", "root")], &["peer_uid", "a number"]),
         ("ice", &[], &["device", "is missing", "PCI address"]),
         ("ice", &[("device", "eth0")], &["eth0", "0000:01:00.0"]),
     ];
