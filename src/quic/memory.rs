@@ -52,7 +52,8 @@
 //!
 //! # Windows
 //! A connection's window (RFC 9000 §4.1) is at most what it could take at the moment of the announcement: half
-//! of its share and half of what is free, and at least [`FLOOR`]. Windows are promises, not reservations: many
+//! of its share and half of what is free, and at least [`FLOOR`]. One that never had a chunk has its whole window: its bytes
+//! go to buffers of the application, which count as consumed when they arrive. Windows are promises, not reservations: many
 //! connections may be promised the same free memory, and what was announced cannot be taken back. Then the rules above
 //! decide whose bytes get in; the others' packets count as lost, which their senders answer by slowing down.
 
@@ -175,8 +176,12 @@ impl Memory {
         }
     }
 
-    /// The window that may be announced to a connection's peer.
-    pub(crate) fn window(&self, max: u64) -> u64 {
+    /// The window that may be announced to a connection's peer: `max`, if what comes goes to the application's buffers,
+    /// or less, if it goes to the pool (`pooled`).
+    pub(crate) fn window(&self, max: u64, pooled: bool) -> u64 {
+        if !pooled {
+            return max;
+        }
         let share = self.config.connection(self.pool.limit()) / 2;
         max.min(share.min(self.free() / 2).max(FLOOR) as u64)
     }

@@ -435,7 +435,7 @@ impl Connection {
         let due = self.recv_credit.update_due();
         if due.is_some() {
             // Memory that stands behind it may have become more or less since.
-            self.recv_credit.set_window(cx.memory.window(self.config.max_data));
+            self.recv_credit.set_window(cx.memory.window(self.config.max_data, self.account.is_some()));
         }
         if let Some(limit) = self.recv_credit.update_due().or(due.map(|_| self.recv_credit.announced()))
             && builder.put(&Frame::MaxData(limit), Some(SentFrame::MaxData))

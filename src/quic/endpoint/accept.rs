@@ -101,7 +101,7 @@ impl Endpoint {
             original_dcid: original.unwrap_or(parsed.dcid),
             retry_scid: original.map(|_| parsed.dcid),
             remote_cid: parsed.scid,
-            max_data: self.memory.window(server.transport.max_data),
+            max_data: self.memory.window(server.transport.max_data, true),
         };
         let mut conn = Box::new(Connection::new(&birth, now, Some(keys)));
         let mut cx = Cx {

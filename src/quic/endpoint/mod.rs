@@ -182,7 +182,7 @@ impl Endpoint {
             original_dcid: dcid,
             retry_scid: None,
             remote_cid: dcid,
-            max_data: self.memory.window(config.transport.max_data),
+            max_data: self.memory.window(config.transport.max_data, true),
         };
         let mut conn = Box::new(Connection::new(&birth, now, None));
         let mut cx = cx!(self, now);

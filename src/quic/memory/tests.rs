@@ -137,19 +137,20 @@ fn pressure_stops_the_largest_first() {
     let more = memory.pool().alloc(2 * MIB).unwrap();
     let mut small = Peer::new(host(2));
     assert!(!large.ask(&mut memory, 1024, true) && small.ask(&mut memory, CHUNK as usize, true));
-    assert!(memory.window(64 << 20) <= MIB as u64 / 2, "promises shrink as well");
+    assert!(memory.window(64 << 20, true) <= MIB as u64 / 2, "promises shrink as well");
     drop(more);
     assert!(large.ask(&mut memory, 1024, true));
     drop(others);
-    assert_eq!(memory.window(64 << 20), MIB as u64);
-    assert_eq!(memory.window(1000), 1000);
+    assert_eq!(memory.window(64 << 20, true), MIB as u64);
+    assert_eq!(memory.window(1000, true), 1000);
 }
 
 #[test]
 fn no_window_is_below_the_floor() {
     let mut memory = memory(MIB);
     let all: Vec<_> = std::iter::from_fn(|| memory.pool().alloc(CHUNK as usize).ok()).collect();
-    assert_eq!(memory.window(1 << 20), FLOOR as u64);
+    assert_eq!(memory.window(1 << 20, true), FLOOR as u64);
+    assert_eq!(memory.window(1 << 20, false), 1 << 20, "the application's own buffers have nothing to do with it");
     assert!(!Peer::new(host(1)).ask(&mut memory, 1, true));
     drop(all);
     assert!(Peer::new(host(1)).ask(&mut memory, 1, true));
