@@ -1,12 +1,13 @@
 //! What may not go out yet waits for a time or for the peer, and never makes a connection busy.
 
+use gannet::base::Side;
 use gannet::base::time::{Duration, Instant};
-use gannet::quic::{ConnId, Dir, SendData, TransportConfig};
+use gannet::quic::{ConnId, Dir, EndpointConfig, RetryPolicy, SendData, TransportConfig};
 use gannet::wire::quic::TransportError;
 use gannet::wire::quic::frame::Frame;
 
 use super::peer::{DATA, INITIAL, Peer, Shape, frames};
-use super::world::{Host, addr, against_server, client_addr, small};
+use super::world::{Host, addr, against_server, client_addr, endpoint_config, small};
 
 static BYTES: [u8; 200_000] = [7; 200_000];
 
@@ -93,7 +94,9 @@ fn at_the_limit(host: &mut Host, from: std::net::SocketAddr, seed: u64) -> Peer 
 /// such connection.
 #[test]
 fn what_has_no_budget_makes_no_turn_busy() {
-    let mut host = Host::server(small());
+    // None of them has to show where it is first.
+    let config = EndpointConfig { retry: RetryPolicy::Never, ..endpoint_config(Side::Server) };
+    let mut host = Host::server_with(config, small());
     let from = |n: u8| std::net::SocketAddr::from(([192, 0, 2, n], 1000));
     let mut peers: Vec<Peer> = (0..40).map(|n| at_the_limit(&mut host, from(n), 100 + u64::from(n))).collect();
     host.wait(Duration::from_secs(4));
