@@ -22,8 +22,8 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
-    CidConfig, ClientConfig, CloseReason, Endpoint, EndpointConfig, EndpointStats, RetryPolicy, RxMeta, ServerConfig,
-    TransportConfig, tls,
+    CidConfig, ClientConfig, CloseReason, Drop, Endpoint, EndpointConfig, EndpointStats, RetryPolicy, RxMeta,
+    ServerConfig, TooBig, TransportConfig, tls,
 };
 
 pub use app::{App, Failure};
@@ -33,6 +33,9 @@ pub use plan::{Ending, Flow, Plan, Receive, StreamPlan, pattern};
 /// An Ed25519 certificate for "sim": its signatures all have one length, so that runs repeat exactly.
 const CERT: &str = include_str!("cert.pem");
 const KEY: &str = include_str!("key.pem");
+
+/// When a world begins.
+const START: Instant = Instant::from_nanos(1_000_000_000);
 
 /// No run takes longer, in simulated time.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
@@ -165,7 +168,8 @@ fn cid_config(len: usize) -> CidConfig {
 impl World {
     fn new(plan: Plan) -> Self {
         let plan = Arc::new(plan);
-        let network = Network::new(plan.link, Rng::from_u64(!plan.seed));
+        let mut network = Network::new(plan.link, Rng::from_u64(!plan.seed));
+        network.start = START;
         let client = App::new(Side::Client, plan.clone());
         let server = App::new(Side::Server, plan.clone());
         let server_config = ServerConfig::new(SERVER_TLS.clone(), transport(&plan, &server)).expect("plans make sense");
@@ -177,7 +181,7 @@ impl World {
         };
         Self {
             hosts: [host(Side::Client, client, None), host(Side::Server, server, Some(server_config))],
-            now: Instant::from_nanos(1_000_000_000),
+            now: START,
             network,
             slot: vec![0; 2048],
             trace: DefaultHasher::new(),
@@ -226,6 +230,12 @@ impl World {
                 self.closes_lost[index] += if host.app.closed.is_some() { unread } else { 0 };
                 busy = true;
             }
+            for claim in self.network.claims.extract_if(.., |claim| claim.to == host.side) {
+                let (local, remote) = (host.addr, addr(claim.to.peer()));
+                let news = TooBig { local, remote, max: claim.max, len: claim.len, quoted: &claim.quoted };
+                host.endpoint.packet_too_big(self.now, &news);
+                busy = true;
+            }
             if !busy {
                 return Ok(());
             }
@@ -245,9 +255,9 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        while let Some((to, mut data)) = self.network.receive(self.now) {
+        while let Some((to, ecn, mut data)) = self.network.receive(self.now) {
             let host = &mut self.hosts[usize::from(to == Side::Server)];
-            let meta = RxMeta { local: addr(to), remote: addr(to.peer()), ecn: 0 };
+            let meta = RxMeta { local: addr(to), remote: addr(to.peer()), ecn };
             host.endpoint.handle_datagram(self.now, &meta, &mut data);
         }
     }
@@ -356,6 +366,11 @@ impl World {
             if copied > 0 {
                 return Err(format!("{:?}: {copied} bytes were copied", host.side));
             }
+            // Late is not twice, whatever the order and whatever was lost.
+            let duplicates = host.endpoint.stats().drops[Drop::Duplicate as usize];
+            if duplicates > 0 && self.plan.link.duplicate == 0 {
+                return Err(format!("{:?}: {duplicates} packets that came once were taken for duplicates", host.side));
+            }
             self.check_reason(host)?;
         }
         self.check_retry()
@@ -387,6 +402,8 @@ impl World {
             }
             CloseReason::IdleTimeout | CloseReason::HandshakeTimeout => self.may_time_out(),
             CloseReason::Shutdown => self.crashed,
+            // An outage may outlast the time for which the other side answers with its close.
+            CloseReason::StatelessReset if self.ended && self.plan.link.outage.is_some() => true,
             CloseReason::StatelessReset => self.crashed || self.may_be_unheard(host.side.peer()),
             _ => false,
         };

@@ -26,6 +26,16 @@ pub struct LinkConfig {
     pub corrupt: u64,
     /// Largest UDP payload that gets through, bytes.
     pub mtu: usize,
+    /// The same from some time on, counted from the start.
+    pub later_mtu: Option<(Duration, usize)>,
+    /// Routers tell of their MTU.
+    pub routers_tell: bool,
+    /// Chance that somebody on the way claims a smaller MTU for a datagram that it has seen, or for one that it has made up.
+    pub lies: u64,
+    /// Nothing gets through for a while: from when on, counted from the start, and for how long.
+    pub outage: Option<(Duration, Duration)>,
+    /// Chance that a datagram arrives with an ECN codepoint.
+    pub marks: u64,
 }
 
 impl Default for LinkConfig {
@@ -40,8 +50,42 @@ impl Default for LinkConfig {
             reorder: 0,
             corrupt: 0,
             mtu: 1472,
+            later_mtu: None,
+            routers_tell: false,
+            lies: 0,
+            outage: None,
+            marks: 0,
         }
     }
+}
+
+impl LinkConfig {
+    /// What most links are spared: outages, changes of the MTU, and all that is said and marked on the way.
+    pub fn draw_weather(&mut self, rng: &mut Rng) {
+        // From `2^least` nanoseconds to 17 s, short times as often as long ones.
+        let time = |rng: &mut Rng, least: u64| {
+            let bits = least + rng.below(35 - least);
+            Duration::from_nanos(rng.below(1 << bits))
+        };
+        self.outage = rng.chance(100).then(|| (time(rng, 10), time(rng, 20)));
+        self.later_mtu = rng.chance(150).then(|| (time(rng, 10), 1200 + rng.below(273) as usize));
+        self.routers_tell = rng.chance(500);
+        self.lies = if rng.chance(100) { 1 + rng.below(100) } else { 0 };
+        self.marks = if rng.chance(200) { rng.below(1001) } else { 0 };
+    }
+}
+
+/// What somebody on the way says of a datagram's size.
+#[derive(Debug)]
+pub struct Claim {
+    /// To whom: the sender of the datagram.
+    pub to: Side,
+    /// The largest UDP payload that it would forward, bytes.
+    pub max: u16,
+    /// Length of the datagram, bytes.
+    pub len: u16,
+    /// How it begins.
+    pub quoted: Vec<u8>,
 }
 
 /// What became of the datagrams.
@@ -67,6 +111,7 @@ struct Arrival {
     /// Keeps the order of what arrives at the same time.
     seq: u64,
     to_server: bool,
+    ecn: u8,
     data: Vec<u8>,
 }
 
@@ -79,6 +124,12 @@ pub struct Network {
     /// When the link is free again, by destination.
     free_at: [Instant; 2],
     seq: u64,
+    /// When the world began.
+    pub start: Instant,
+    /// What is said about datagrams, until it is delivered.
+    pub claims: Vec<Claim>,
+    /// Decides about what is no datagram, so that those fare the same with and without.
+    side_rng: Rng,
     /// Nothing gets through any more.
     pub cut: bool,
     /// What happened so far.
@@ -87,8 +138,11 @@ pub struct Network {
 
 impl Network {
     /// A network whose accidents follow from `rng`.
-    pub fn new(config: LinkConfig, rng: Rng) -> Self {
+    pub fn new(config: LinkConfig, mut rng: Rng) -> Self {
         Self {
+            start: Instant::ZERO,
+            claims: Vec::new(),
+            side_rng: Rng::from_u64(rng.next_u64()),
             config,
             rng,
             flying: BinaryHeap::new(),
@@ -102,7 +156,14 @@ impl Network {
     /// Takes a datagram from the other side of `to`.
     pub fn send(&mut self, now: Instant, to: Side, data: &[u8]) {
         self.stats.sent += 1;
-        if self.cut || data.len() > self.config.mtu || self.rng.chance(self.config.loss) {
+        let mtu = self.mtu(now);
+        if data.len() > mtu && self.config.routers_tell {
+            self.claim(to.peer(), mtu as u16, data);
+        }
+        if self.config.lies > 0 && self.side_rng.chance(self.config.lies) {
+            self.lie(to.peer(), data);
+        }
+        if self.cut || self.is_out(now) || data.len() > mtu || self.rng.chance(self.config.loss) {
             self.stats.lost += 1;
             return;
         }
@@ -124,9 +185,36 @@ impl Network {
                 let bit = self.rng.below(8 * data.len() as u64) as usize;
                 data[bit / 8] ^= 1 << (bit % 8);
             }
+            let marked = self.config.marks > 0 && self.side_rng.chance(self.config.marks);
+            let ecn = if marked { 1 + self.side_rng.below(3) as u8 } else { 0 };
             self.seq += 1;
-            self.flying.push(Reverse(Arrival { at, seq: self.seq, to_server: to == Side::Server, data }));
+            self.flying.push(Reverse(Arrival { at, seq: self.seq, to_server: to == Side::Server, ecn, data }));
         }
+    }
+
+    /// The largest UDP payload that gets through at `now`.
+    fn mtu(&self, now: Instant) -> usize {
+        let later = self.config.later_mtu.filter(|(at, _)| now.saturating_since(self.start) >= *at);
+        later.map_or(self.config.mtu, |(_, mtu)| mtu)
+    }
+
+    fn is_out(&self, now: Instant) -> bool {
+        let since = now.saturating_since(self.start);
+        self.config.outage.is_some_and(|(from, time)| since >= from && since < from + time)
+    }
+
+    fn claim(&mut self, to: Side, max: u16, data: &[u8]) {
+        self.claims.push(Claim { to, max, len: data.len() as u16, quoted: data[..data.len().min(21)].to_vec() });
+    }
+
+    /// Somebody makes up a claim: about this datagram, or about one of another connection.
+    fn lie(&mut self, to: Side, data: &[u8]) {
+        let max = self.side_rng.below(1600) as u16;
+        let mut data = data.to_vec();
+        if self.side_rng.chance(300) {
+            self.side_rng.fill(&mut data);
+        }
+        self.claim(to, max, &data);
     }
 
     /// When the last bit has left; `None` when the queue is full.
@@ -149,14 +237,14 @@ impl Network {
         self.flying.peek().map(|Reverse(a)| a.at)
     }
 
-    /// The next datagram that has arrived by `now`, and where.
-    pub fn receive(&mut self, now: Instant) -> Option<(Side, Vec<u8>)> {
+    /// The next datagram that has arrived by `now`: where, with which ECN codepoint, and what it is.
+    pub fn receive(&mut self, now: Instant) -> Option<(Side, u8, Vec<u8>)> {
         if self.next_arrival()? > now {
             return None;
         }
         let Reverse(arrival) = self.flying.pop()?;
         self.stats.delivered += 1;
-        Some((if arrival.to_server { Side::Server } else { Side::Client }, arrival.data))
+        Some((if arrival.to_server { Side::Server } else { Side::Client }, arrival.ecn, arrival.data))
     }
 }
 
@@ -175,6 +263,32 @@ mod tests {
         assert_eq!(net.next_arrival(), Some(Instant::from_nanos(2_000_000)));
         let late = Instant::from_nanos(1 << 40);
         assert_eq!(std::iter::from_fn(|| net.receive(late)).count(), 3);
+    }
+
+    #[test]
+    fn outages_narrow_times_and_claims() {
+        let ms = Duration::from_millis;
+        let config = LinkConfig {
+            outage: Some((ms(10), ms(5))),
+            later_mtu: Some((ms(20), 1300)),
+            routers_tell: true,
+            marks: 1000,
+            ..LinkConfig::default()
+        };
+        let mut net = Network::new(config, Rng::from_u64(1));
+        net.start = Instant::from_nanos(1_000_000_000);
+        let through: Vec<_> = [9, 10, 14, 15, 20, 21]
+            .into_iter()
+            .map(|at| {
+                let now = net.start + ms(at);
+                net.send(now, Side::Server, &[7; 1400]);
+                net.receive(now + ms(1)).is_some_and(|(_, ecn, _)| (1..=3).contains(&ecn))
+            })
+            .collect();
+        assert_eq!(through, [true, false, false, true, false, false]);
+        let claim = &net.claims[1];
+        assert_eq!((net.claims.len(), claim.to, claim.max, claim.len), (2, Side::Client, 1300, 1400));
+        assert_eq!(claim.quoted, [7; 21]);
     }
 
     #[test]

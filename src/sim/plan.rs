@@ -137,7 +137,7 @@ impl Plan {
         let rng = &mut Rng::from_u64(seed);
         let chance = |rng: &mut Rng, max: u64| if rng.chance(500) { rng.below(max + 1) } else { 0 };
         let delay = Duration::from_nanos(10_000 + size(rng, 26));
-        let link = LinkConfig {
+        let mut link = LinkConfig {
             delay,
             rate: if rng.chance(300) { 1_000_000 + size(rng, 32) } else { 0 },
             queue: 20_000 + size(rng, 20),
@@ -146,6 +146,7 @@ impl Plan {
             reorder: chance(rng, 300),
             corrupt: chance(rng, 50),
             mtu: if rng.chance(300) { 1200 + rng.below(300) as usize } else { 1472 },
+            ..LinkConfig::default()
         };
         let provider = rng.chance(400);
         let aborts = rng.chance(400);
@@ -170,6 +171,7 @@ impl Plan {
             3 => Ending::Crash(side, when),
             _ => Ending::AllDone,
         };
+        link.draw_weather(rng);
         let mut plan = Self {
             seed,
             link,

@@ -233,9 +233,10 @@ impl Congestion {
         true
     }
 
-    /// Everything sent over a long time was lost (RFC 9002 §7.6).
-    pub fn on_persistent_congestion(&mut self, now: Instant, srtt: Duration) {
-        self.recovery_start = None;
+    /// Everything sent over a long time, up to `sent`, was lost (RFC 9002 §7.6). What was sent by then says nothing about
+    /// the path as it is now: it does not grow the window, even if it arrived before that time and is acknowledged only now.
+    pub fn on_persistent_congestion(&mut self, now: Instant, sent: Instant, srtt: Duration) {
+        self.recovery_start = Some(sent);
         self.prior = None;
         self.controller.on_persistent_congestion();
         self.update_pace(now, srtt);

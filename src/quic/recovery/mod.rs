@@ -256,7 +256,9 @@ impl<F> Recovery<F> {
         let persistent_congestion = self.detect_lost(now, space, cx, new.longest, &mut lost);
         if new.counts {
             let srtt = self.rtt.smoothed();
-            let ack = Acked { now, bytes: new.bytes, sent, prior_in_flight, srtt, sample };
+            // After an outage, what counts is the packet that told of its end, not those from before.
+            let bytes = if persistent_congestion { new.bytes.min(new.longest.into()) } else { new.bytes };
+            let ack = Acked { now, bytes, sent, prior_in_flight, srtt, sample };
             self.congestion.on_ack(&ack);
         }
         if cx.peer_completed_address_validation && self.pto_count > 0 {
@@ -387,7 +389,7 @@ impl<F> Recovery<F> {
         if persistent {
             self.lost.disarm();
             self.rtt.restart_min();
-            self.congestion.on_persistent_congestion(now, srtt);
+            self.congestion.on_persistent_congestion(now, sent, srtt);
         }
         persistent
     }
