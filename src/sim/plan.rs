@@ -137,7 +137,7 @@ impl Plan {
         let rng = &mut Rng::from_u64(seed);
         let chance = |rng: &mut Rng, max: u64| if rng.chance(500) { rng.below(max + 1) } else { 0 };
         let delay = Duration::from_nanos(10_000 + size(rng, 26));
-        let mut link = LinkConfig {
+        let link = LinkConfig {
             delay,
             rate: if rng.chance(300) { 1_000_000 + size(rng, 32) } else { 0 },
             queue: 20_000 + size(rng, 20),
@@ -171,7 +171,6 @@ impl Plan {
             3 => Ending::Crash(side, when),
             _ => Ending::AllDone,
         };
-        link.draw_weather(rng);
         let mut plan = Self {
             seed,
             link,
@@ -201,6 +200,7 @@ impl Plan {
         if rng.chance(500) {
             plan.pool = (32 << 10) << rng.below(7);
         }
+        plan.link.draw_weather(rng);
         plan
     }
 

@@ -723,6 +723,18 @@ mod tests {
         assert_eq!(s.ensure(ours), Err(TransportError::STREAM_STATE_ERROR));
     }
 
+    /// A frame may come late. The peer's streams that were not named yet are no streams of ours.
+    #[test]
+    fn an_ended_stream_of_ours_does_not_come_back() {
+        let mut s = server();
+        s.set_peer(Windows::default(), 4, 4);
+        let ours = s.open(Dir::Bidi).unwrap();
+        assert_eq!(s.ensure(StreamId::new(Side::Client, Dir::Bidi, 3)), Ok(Named::New));
+        assert_eq!(s.ensure(ours), Ok(Named::Known));
+        s.remove(ours);
+        assert_eq!(s.ensure(ours), Ok(Named::Ended));
+    }
+
     #[test]
     fn one_frame_costs_the_same_however_many_streams_it_opens() {
         const N: u64 = 1 << 40;
