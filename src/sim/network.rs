@@ -62,13 +62,14 @@ impl Default for LinkConfig {
 impl LinkConfig {
     /// What most links are spared: outages, changes of the MTU, and all that is said and marked on the way.
     pub fn draw_weather(&mut self, rng: &mut Rng) {
-        // From `2^least` nanoseconds to 17 s, short times as often as long ones.
-        let time = |rng: &mut Rng, least: u64| {
-            let bits = least + rng.below(35 - least);
+        // Short times as often as long ones, up to `2^most` nanoseconds.
+        let time = |rng: &mut Rng, least: u64, most: u64| {
+            let bits = least + rng.below(most + 1 - least);
             Duration::from_nanos(rng.below(1 << bits))
         };
-        self.outage = rng.chance(100).then(|| (time(rng, 10), time(rng, 20)));
-        self.later_mtu = rng.chance(150).then(|| (time(rng, 10), 1200 + rng.below(273) as usize));
+        // Within 4 s: after longer ones, a client may come back later than its address token is good for.
+        self.outage = rng.chance(100).then(|| (time(rng, 10, 34), time(rng, 20, 32)));
+        self.later_mtu = rng.chance(150).then(|| (time(rng, 10, 34), 1200 + rng.below(273) as usize));
         self.routers_tell = rng.chance(500);
         self.lies = if rng.chance(100) { 1 + rng.below(100) } else { 0 };
         self.marks = if rng.chance(200) { rng.below(1001) } else { 0 };
