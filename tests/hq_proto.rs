@@ -41,6 +41,7 @@ fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: Buf
         client_port: 50_000,
         pool,
         idle: Idle::Spin,
+        link_patience: None,
     };
     Core::new(port, config, app).unwrap()
 }

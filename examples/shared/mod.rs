@@ -96,5 +96,6 @@ fn core_config(addr: Cidr, server: Option<(u16, ServerConfig)>, pool: BufPool) -
         client_port: 50_000,
         pool,
         idle: Idle::Yield,
+        link_patience: None,
     })
 }

@@ -119,6 +119,7 @@
 //!         client_port: 50_000,
 //!         pool: BufPool::heap(),
 //!         idle: Idle::Yield,
+//!         link_patience: None,
 //!     })
 //! };
 //! let (port_a, port_b) = SimLink::pair(SimConfig::default());
@@ -195,6 +196,7 @@
 //! #         client_port: 50_000,
 //! #         pool: BufPool::heap(),
 //! #         idle: Idle::Yield,
+//! #         link_patience: None,
 //! #     })
 //! # };
 //! # let (port_a, port_b) = SimLink::pair(SimConfig::default());

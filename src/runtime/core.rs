@@ -27,8 +27,8 @@ const FEW: usize = 32;
 /// Idle turns before the loop gives the CPU to others.
 const SPIN_TURNS: u32 = 200;
 
-/// How long a link may be down before the core gives up.
-const LINK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client waits for its link to come up when it starts, if nobody said anything else.
+const LINK_START: Duration = Duration::from_secs(5);
 
 /// What a core does when there is nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +57,10 @@ pub struct CoreConfig {
     pub pool: BufPool,
     /// What to do when idle.
     pub idle: Idle,
+    /// How long the link of a core that does not listen may be down. `None`: as long as its connections have patience, whose
+    /// idle timeouts decide, but 5 s when it starts and there are none. A server's link comes and goes with its clients on
+    /// some ports; it waits as long as it takes.
+    pub link_patience: Option<Duration>,
 }
 
 /// Why a core stopped before its application was done.
@@ -87,6 +91,7 @@ pub struct Core<D: Datapath, A> {
     /// A frame that was taken for sending but not needed yet.
     spare: Option<D::Tx>,
     link_lost: Option<Instant>,
+    link_patience: Option<Duration>,
     stats: CoreStats,
     observer: Option<Box<Observer>>,
 }
@@ -122,6 +127,7 @@ impl<D: Datapath, A: App> Core<D, A> {
             tx: Burst::new(),
             spare: None,
             link_lost: None,
+            link_patience: config.link_patience,
             stats: CoreStats::default(),
             observer: None,
         })
@@ -179,8 +185,9 @@ impl<D: Datapath, A: App> Core<D, A> {
     fn await_link(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
         let start = self.clock.now();
         while self.listen.is_none() && !self.datapath.link_up() && !stop.load(Ordering::Relaxed) {
-            if self.clock.now().saturating_since(start) > LINK_PATIENCE {
-                return Err(RunError::NoLink(LINK_PATIENCE));
+            let patience = self.link_patience.unwrap_or(LINK_START);
+            if self.clock.now().saturating_since(start) > patience {
+                return Err(RunError::NoLink(patience));
             }
             std::thread::sleep(Duration::from_micros(200));
         }
@@ -218,12 +225,10 @@ impl<D: Datapath, A: App> Core<D, A> {
             self.link_lost = None;
             return Ok(());
         }
-        if self.listen.is_some() {
-            return Ok(());
-        }
+        let Some(patience) = self.link_patience.filter(|_| self.listen.is_none()) else { return Ok(()) };
         let now = self.clock.now();
         let down = now.saturating_since(*self.link_lost.get_or_insert(now));
-        if down >= LINK_PATIENCE { Err(RunError::LinkDown(down)) } else { Ok(()) }
+        if down >= patience { Err(RunError::LinkDown(down)) } else { Ok(()) }
     }
 
     /// One turn. False if there was nothing to do.
@@ -461,3 +466,6 @@ impl<D: Datapath, A: App> Core<D, A> {
         self.datapath.caps()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,7 @@ fn core(port: SimPort, addr: &str, server: Option<ServerConfig>, pool: &BufPool,
         client_port: 50_000,
         pool: pool.clone(),
         idle: Idle::Yield,
+        link_patience: None,
     };
     Core::new(port, config, app).unwrap()
 }

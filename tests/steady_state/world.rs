@@ -131,6 +131,7 @@ fn core<A: App>(port: Rough, host: u8, server: Option<ServerConfig>, app: A) -> 
         client_port: 40_000,
         pool: BufPool::heap(),
         idle: Idle::Spin,
+        link_patience: None,
     };
     Core::new(port, config, app).unwrap()
 }

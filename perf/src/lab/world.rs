@@ -242,6 +242,7 @@ fn core<A: App>(
         client_port: 50_000,
         pool,
         idle: Idle::Spin,
+        link_patience: None,
     };
     Ok(Core::new(port, config, app)?)
 }

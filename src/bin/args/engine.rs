@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum, ValueHint, value_parser};
 
@@ -77,6 +78,11 @@ pub struct EngineArgs {
     /// Never give the CPU to other threads while idle: lowest latency, for a CPU that nothing else needs.
     #[arg(long, help_heading = "Engine")]
     pub spin: bool,
+
+    /// How long a client's link may be down before it gives up, for example 5 or 500ms [default: 5 s when it starts, and
+    /// then as long as the connection's idle timeout].
+    #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
+    pub link_patience: Option<Duration>,
 
     /// Congestion controller.
     #[arg(long, value_name = "NAME", value_enum, default_value_t, help_heading = "Engine")]

@@ -148,6 +148,7 @@ impl Session {
             client_port: options::client_port()?,
             pool: self.pool.clone(),
             idle: if self.args.spin { Idle::Spin } else { Idle::Yield },
+            link_patience: self.args.link_patience,
         };
         let (args, eal, stop) = (&self.args, &self.eal, &*self.stop);
         let mut live = args.live.then(|| live::View::new(self.describe()));

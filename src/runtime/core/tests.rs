@@ -1,0 +1,105 @@
+//! Links that go away.
+
+use super::*;
+use crate::datapath::Caps;
+use crate::datapath::sim::{SimConfig, SimLink, SimPort};
+use crate::quic::tls::{self, TlsOptions};
+use crate::quic::{ClientConfig, CloseReason, ConnId, Event, TransportConfig};
+
+/// A port whose link is up when it is looked at first, and never again.
+struct Unplugged {
+    port: SimPort,
+    looks: u32,
+}
+
+impl Datapath for Unplugged {
+    type Rx = <SimPort as Datapath>::Rx;
+    type Tx = <SimPort as Datapath>::Tx;
+
+    fn caps(&self) -> Caps {
+        self.port.caps()
+    }
+
+    fn link_up(&mut self) -> bool {
+        self.looks += 1;
+        self.looks == 1
+    }
+
+    fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize {
+        self.port.rx_burst(burst)
+    }
+
+    fn tx_alloc(&mut self) -> Option<Self::Tx> {
+        self.port.tx_alloc()
+    }
+
+    fn tx_burst(&mut self, burst: &mut Burst<Self::Tx>) -> usize {
+        self.port.tx_burst(burst)
+    }
+
+    fn stats(&self) -> DatapathStats {
+        self.port.stats()
+    }
+}
+
+/// Connects to somebody who is not there.
+struct Caller {
+    config: ClientConfig,
+    called: bool,
+    ended: Option<CloseReason>,
+}
+
+impl App for Caller {
+    fn on_event(&mut self, _: &mut Context<'_>, _: ConnId, event: Event) {
+        if let Event::Closed { reason } = event {
+            self.ended = Some(reason);
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.called, true) {
+            cx.connect(&self.config, "server.test", SocketAddr::from(([192, 0, 2, 1], 443))).unwrap();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.ended.is_some()
+    }
+}
+
+/// A client that calls, with a link that is down from then on. The handshake has 300 ms.
+fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseReason>) {
+    let options = TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() };
+    let transport = TransportConfig { handshake_timeout: Duration::from_millis(300), ..TransportConfig::default() };
+    let client = ClientConfig::new(tls::insecure_client_config(&options).unwrap(), transport).unwrap();
+    let config = CoreConfig {
+        net: NetConfig { addrs: vec!["192.0.2.2/24".parse().unwrap()], ..NetConfig::default() },
+        endpoint: EndpointConfig::from_seed([1; 32]),
+        server: None,
+        listen: None,
+        client_port: 50_000,
+        pool: BufPool::heap(),
+        idle: Idle::Yield,
+        link_patience,
+    };
+    let (port, _other) = SimLink::pair(SimConfig::default());
+    let app = Caller { config: client, called: false, ended: None };
+    let mut core = Core::new(Unplugged { port, looks: 0 }, config, app).unwrap();
+    let outcome = core.run(&AtomicBool::new(false));
+    (outcome, core.app.ended.take())
+}
+
+/// The core ended after 5 s without a link, whatever its connections would have waited for.
+#[test]
+fn a_core_has_as_much_patience_with_its_link_as_its_connections() {
+    let (outcome, ended) = call(None);
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert_eq!(ended, Some(CloseReason::HandshakeTimeout));
+}
+
+#[test]
+fn or_as_much_as_is_set() {
+    let (outcome, ended) = call(Some(Duration::from_millis(5)));
+    assert!(matches!(outcome, Err(RunError::LinkDown(down)) if down >= Duration::from_millis(5)), "{outcome:?}");
+    assert_eq!(ended, Some(CloseReason::Shutdown));
+}
