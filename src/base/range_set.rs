@@ -119,6 +119,12 @@ impl RangeSet {
         }
     }
 
+    /// Whether `range`, which is not empty, would be one more range: it neither overlaps nor touches any.
+    pub fn is_apart(&self, range: &Range<u64>) -> bool {
+        let around = range.start.saturating_sub(1)..range.end.saturating_add(1);
+        self.missing_in(around.clone()).next() == Some(around)
+    }
+
     /// Adds `range`; returns how many numbers were not in the set before.
     pub fn insert(&mut self, range: Range<u64>) -> u64 {
         if range.is_empty() {

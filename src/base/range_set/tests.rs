@@ -85,7 +85,9 @@ fn plays(ops: Vec<(u8, u64, u64)>, space: u64) -> Result<(), TestCaseError> {
                 want.retain(|n| !first.as_ref().is_some_and(|r| r.contains(n)));
             }
             _ => {
+                let (apart, before) = (!range.is_empty() && set.is_apart(&range), set.len());
                 prop_assert_eq!(set.insert(range.clone()), absent.len() as u64);
+                prop_assert_eq!(apart, set.len() > before);
                 want.extend(range);
             }
         }

@@ -25,7 +25,6 @@ impl Backend {
     /// All that run on this machine.
     #[cfg(test)]
     pub(in crate::crypto) fn all() -> Vec<Self> {
-        #[allow(unused_mut, reason = "not every build has more")]
         let mut all = vec![Self::Portable];
         #[cfg(feature = "ipsec-mb")]
         all.extend(Arch::available().map(Self::IpsecMb));

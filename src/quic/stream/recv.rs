@@ -251,11 +251,7 @@ impl RecvStream {
 
     /// Whether `range` would be one more range. The next bytes in order never are: they always get in.
     fn scatters(&self, range: &Range<u64>) -> bool {
-        let gap = self.received.missing_in(range.clone()).next();
-        range.start != self.contiguous
-            && gap.is_some_and(|gap| gap == *range)
-            && !(range.start > 0 && self.received.contains(range.start - 1))
-            && !self.received.contains(range.end)
+        range.start != self.contiguous && self.received.is_apart(range)
     }
 
     /// Counts bytes that were placed.

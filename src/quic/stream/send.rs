@@ -34,6 +34,10 @@ impl SendData {
     }
 }
 
+/// Acknowledged pieces behind a gap that are remembered, at the most: 3 MiB. What would be one more goes again, as if it
+/// were lost. A peer that acknowledges every other byte would have a list as long as it likes otherwise.
+const MAX_ACKED: usize = 1 << 16;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fin {
     /// The application has not finished the stream.
@@ -256,6 +260,10 @@ impl SendStream {
         if !matches!(self.state, State::Sending) {
             return;
         }
+        if self.acked.len() >= MAX_ACKED && !range.is_empty() && range.start != 0 && self.acked.is_apart(&range) {
+            self.on_lost(range, fin);
+            return;
+        }
         self.acked.insert(range.clone());
         self.lost.remove(range);
         if fin {
@@ -397,6 +405,29 @@ mod tests {
         s.credit.raise(30);
         let last = send(&mut s, 100).unwrap();
         assert_eq!((last.range, last.fin), (20..30, true));
+    }
+
+    #[test]
+    fn acknowledged_pieces_are_bounded_and_nothing_is_lost_by_it() {
+        const PIECES: u64 = MAX_ACKED as u64 + 10;
+        let mut s = SendStream::new(1 << 20);
+        s.write(data(2 * PIECES as usize), true);
+        while send(&mut s, 1).is_some() {}
+        for n in 0..PIECES {
+            s.on_acked(2 * n + 1..2 * n + 2, 2 * n + 2 == s.end, |_, _| panic!("the first byte is missing"));
+        }
+        assert_eq!((s.acked.len(), s.lost.len()), (MAX_ACKED, 10));
+        assert!(s.acked.heap_bytes() <= 3 << 20);
+        // They go again, the FIN with the last of them, and are taken when there is room.
+        let again: Vec<_> = std::iter::from_fn(|| send(&mut s, 1)).collect();
+        assert_eq!((again.len(), again.last().map(|pick| pick.fin)), (10, Some(true)));
+        let mut back = 0;
+        for n in 0..PIECES {
+            s.on_acked(2 * n..2 * n + 1, false, |_, _| back += 1);
+        }
+        assert!(!s.is_done());
+        again.iter().for_each(|pick| s.on_acked(pick.range.clone(), pick.fin, |_, _| back += 1));
+        assert!(s.is_delivered() && back == 1);
     }
 
     #[test]
