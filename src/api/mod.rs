@@ -13,7 +13,7 @@
 //! * **Sending**: [`SendData`] moves in and is encrypted from where it lies; it comes back in `SendDone` when the peer
 //!   has acknowledged it.
 //! * **Receiving into your own memory**: [`Conn::provide_receive_buffers`] moves [`PinnedBuf`]s in; bytes are
-//!   decrypted straight into them, and the peer may send exactly as much as was provided. Each comes back once, in
+//!   decrypted straight into them, and the window follows what was provided. Each comes back once, in
 //!   `Buffer`, whatever ends the stream. Set the stream's window in [`TransportConfig`] to 0, or provide at
 //!   least that much at first. For streams that peers open, use a [`BufferProvider`].
 //! * **Receiving from the pool**: without provided buffers, bytes are decrypted into chunks of the core's
@@ -27,7 +27,10 @@
 //!   bare engine (`Endpoint::into_events`). What cannot be taken comes back in the error.
 //! * **Space that runs low is told in time**: [`Event::ReceiveBufferLow`] below
 //!   [`receive_low_water`](TransportConfig::receive_low_water), once, and again when the peer has used some of what was
-//!   provided since, or says that it is blocked. An application that is late stalls its peer and loses nothing.
+//!   provided since, or says that it is blocked. An application that is late stalls its peer and loses nothing, however
+//!   long it takes: whoever waits for space, or owes some, keeps the connection alive.
+//! * **Buffers of exactly the right size are enough**: the peer has credit for one byte more, so it always gets to its
+//!   end. If it has more than that, a stream that must not wait can be stopped at once ([`OutOfSpace::Stop`]).
 //! * **Memory that runs out is no end**: packets with data that finds no memory, in an empty pool or beyond what a
 //!   [`BufferProvider`] gave, count as lost (`quic_no_memory`); the peer sends them again.
 //! * **What had arrived is not lost**: bytes of pooled streams that came before a peer's close are told of before
@@ -239,7 +242,7 @@ pub use crate::mem::{AllocError, BufPool, Hugepages, PinnedBuf, PinnedRegion, Po
 pub use crate::net::{Cidr, NetConfig, NetError, Route};
 pub use crate::quic::{
     BufferProvider, Chunk, CidConfig, CidConfigError, ClientConfig, CloseReason, ConfigError, CongestionAlgorithm,
-    Conn, ConnId, ConnStats, ConnectError, Dir, EndpointConfig, EndpointStats, Event, Notify, OpenError,
+    Conn, ConnId, ConnStats, ConnectError, Dir, EndpointConfig, EndpointStats, Event, Notify, OpenError, OutOfSpace,
     PlacementStats, Priority, ProvideError, ProvideErrorKind, Secret, SendData, SendError, SendErrorKind, ServerConfig,
     StreamError, StreamId, StreamStats, TransportConfig, tls,
 };

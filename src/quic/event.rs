@@ -51,6 +51,18 @@ pub enum Notify {
     WhenComplete,
 }
 
+/// What becomes of a stream with provided buffers whose peer has more for it than they hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OutOfSpace {
+    /// It waits for more: the peer stalls, and goes on when there is space.
+    #[default]
+    Stall,
+    /// It does not wait: as soon as the peer sends more, says that it has more, or names an end beyond what was provided,
+    /// the stream is stopped with this application error code (RFC 9000 §3.5). Everything comes back, then
+    /// [`Event::OutOfSpace`] tells of it. The connection lives.
+    Stop(u64),
+}
+
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
@@ -195,6 +207,15 @@ pub enum Event {
         provided_left: u64,
         /// Bytes wanted to get above the low-water mark.
         wanted: u64,
+    },
+    /// A stream that was not to wait ([`OutOfSpace::Stop`]) had less space than the peer had for it, and was stopped. Its
+    /// buffers have come back.
+    #[non_exhaustive]
+    OutOfSpace {
+        /// Which stream.
+        id: StreamId,
+        /// Bytes that were provided in all.
+        provided: u64,
     },
     /// The peer asks us to stop sending; the stream has been reset with this code.
     Stopped {

@@ -34,7 +34,7 @@ pub use connection::{
     Conn, OpenError, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError, TooBig, Transmit,
 };
 pub use endpoint::{ConnectError, Endpoint};
-pub use event::{CloseReason, ConnId, Dir, Event, Notify, SendData};
+pub use event::{CloseReason, ConnId, Dir, Event, Notify, OutOfSpace, SendData};
 pub use secret::Secret;
 pub use stats::{ConnStats, Drop, EndpointStats, PlacementStats, StreamStats};
 pub use stream::chunk::Chunk;

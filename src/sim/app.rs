@@ -9,10 +9,10 @@ use crate::base::Side;
 use crate::base::time::Instant;
 use crate::mem::PinnedBuf;
 use crate::quic::{
-    BufferProvider, Chunk, CloseReason, Conn, ConnId, Dir, Endpoint, Event, Notify, PlacementStats, Priority, SendData,
-    SendErrorKind, StreamError, StreamId,
+    BufferProvider, Chunk, CloseReason, Conn, ConnId, Dir, Endpoint, Event, Notify, OutOfSpace, PlacementStats,
+    Priority, SendData, SendErrorKind, StreamError, StreamId,
 };
-use crate::sim::plan::{Flow, Plan, Receive, pattern};
+use crate::sim::plan::{Flow, Plan, Receive, Space, pattern};
 
 /// What posted memory holds before a byte is placed there.
 const POISON: u8 = 0xa5;
@@ -51,6 +51,15 @@ impl Ledger {
     }
 }
 
+/// All the space that a stream gets, if it does not grow.
+fn space(flow: &Flow, window: u64) -> Option<u64> {
+    match flow.space {
+        Space::Growing => None,
+        Space::Exact => Some(flow.len.max(window).max(1)),
+        Space::NoMoreThan(space) => Some(space.max(window)),
+    }
+}
+
 /// Feeds peer-opened streams from the plan.
 struct Provider {
     plan: Arc<Plan>,
@@ -68,11 +77,13 @@ impl BufferProvider for Provider {
         let Receive::Provided { size, count } = flow.receive else { return };
         let mut ledger = self.ledger.lock().expect("single thread");
         let (mut given, mut total) = (0, 0);
-        while given < count || total < self.plan.window {
+        let space = space(&flow, self.plan.window);
+        while space.map_or(given < count || total < self.plan.window, |space| total < space) {
             let rest = (self.plan.window.saturating_sub(total) as usize).div_ceil(50);
-            give(ledger.post(id, size.max(rest)));
+            let len = size.max(rest).min(space.map_or(usize::MAX, |space| (space - total) as usize));
+            give(ledger.post(id, len));
             given += 1;
-            total += size.max(rest) as u64;
+            total += len as u64;
         }
     }
 }
@@ -96,6 +107,19 @@ struct Incoming {
     progress: u64,
     over: bool,
     provided: u64,
+    /// The application does nothing on this stream before.
+    paused: Option<Instant>,
+    /// What it has put off meanwhile: to read, and to provide so much.
+    put_off: (bool, Option<u64>),
+}
+
+impl Incoming {
+    /// Pauses if the time for that has come.
+    fn pause(&mut self, now: Instant, received: u64) {
+        if let Some((_, time)) = self.flow.pause.take_if(|(at, _)| received >= *at) {
+            self.paused = Some(now + time);
+        }
+    }
 }
 
 /// One side's application.
@@ -168,6 +192,35 @@ impl App {
         format!("opened {:?}, outgoing {out:?}, incoming {inc:?}", self.opened)
     }
 
+    /// When the next pause is over.
+    pub fn next_wake(&self) -> Option<Instant> {
+        if self.closed.is_some() { None } else { self.incoming.values().filter_map(|i| i.paused).min() }
+    }
+
+    /// Goes on where a pause is over. False if there is none.
+    pub fn wake(&mut self, now: Instant, endpoint: &mut Endpoint) -> Result<bool, Failure> {
+        if self.next_wake().is_none_or(|at| at > now) {
+            return Ok(false);
+        }
+        let Some(mut conn) = self.conn.and_then(|id| endpoint.conn(id)) else { return Ok(false) };
+        let ids: Vec<_> = self.incoming.keys().copied().collect();
+        for id in ids {
+            let incoming = self.incoming.get_mut(&id).expect("listed");
+            if incoming.paused.is_none_or(|at| at > now) {
+                continue;
+            }
+            incoming.paused = None;
+            let (read, wanted) = std::mem::take(&mut incoming.put_off);
+            if read {
+                self.read(now, &mut conn, id)?;
+            }
+            if let Some(wanted) = wanted {
+                self.provide(&mut conn, id, wanted)?;
+            }
+        }
+        Ok(true)
+    }
+
     /// Handles one event.
     pub fn on_event(&mut self, now: Instant, endpoint: &mut Endpoint, id: ConnId, event: Event) -> Result<(), Failure> {
         if self.closed.is_some() && self.conn != Some(id) {
@@ -191,14 +244,21 @@ impl App {
             }
             Event::StreamsAvailable { .. } => self.open(&mut conn),
             Event::StreamOpened { id } => self.on_opened(&mut conn, id),
-            Event::Readable { id } => self.read(&mut conn, id),
-            Event::Progress { id, contiguous } => self.on_progress(&mut conn, id, contiguous),
-            Event::Buffer { id, buf, offset, valid } => self.on_buffer(id, &buf, offset, valid),
+            Event::Readable { id } => self.read(now, &mut conn, id),
+            Event::Progress { id, contiguous } => self.on_progress(now, &mut conn, id, contiguous),
+            Event::Buffer { id, buf, offset, valid } => self.on_buffer(now, id, &buf, offset, valid),
             Event::Finished { id, size, placement } => self.on_finished(id, size, &placement),
             Event::Reset { id, code, size } => self.on_reset(id, code, size),
             Event::ReceiveBufferLow { id, wanted, .. } => {
                 ensure!(wanted > 0, "stream {id}: low with nothing wanted");
                 self.provide(&mut conn, id, wanted)
+            }
+            Event::OutOfSpace { id, provided } => {
+                let incoming = self.incoming.get_mut(&id).ok_or("out of space where we receive nothing")?;
+                let short = matches!(incoming.flow.space, Space::NoMoreThan(_)) && provided < incoming.flow.len;
+                ensure!(short && !incoming.over, "stream {id}: out of space with {provided} bytes: {incoming:?}");
+                incoming.over = true;
+                Ok(())
             }
             Event::Stopped { id, code } => {
                 ensure!(code == 7, "stream {id}: stopped with {code}");
@@ -252,10 +312,23 @@ impl App {
     /// Sets up what this side sends and receives on a new stream.
     fn start(&mut self, conn: &mut Conn<'_>, id: StreamId) -> Result<(), Failure> {
         if let Some(flow) = self.plan.flow(id, self.side.peer()) {
-            self.incoming.insert(id, Incoming { flow, verified: 0, progress: 0, over: false, provided: 0 });
+            let start = Incoming {
+                flow,
+                verified: 0,
+                progress: 0,
+                over: false,
+                provided: 0,
+                paused: None,
+                put_off: Default::default(),
+            };
+            self.incoming.insert(id, start);
             let by_provider = self.plan.provider && id.initiator() != self.side;
             if matches!(flow.receive, Receive::Provided { .. }) && !by_provider {
                 self.provide(conn, id, 0)?;
+            }
+            if let Space::NoMoreThan(_) = flow.space {
+                // Refused if the end came along with the stream.
+                let _ = conn.set_out_of_space(id, OutOfSpace::Stop(7));
             }
             if flow.whole {
                 // Refused if a reset came along with the stream.
@@ -280,6 +353,15 @@ impl App {
         let Receive::Provided { size, count } = incoming.flow.receive else {
             return Err(format!("stream {id}: low space on a pooled stream"));
         };
+        if incoming.paused.is_some() {
+            incoming.put_off.1 = Some(wanted);
+            return Ok(());
+        }
+        let space = space(&incoming.flow, window);
+        let by_provider = self.plan.provider && id.initiator() != self.side;
+        if space.is_some() && (incoming.provided > 0 || by_provider) {
+            return Ok(());
+        }
         let mut ledger = self.ledger.lock().expect("single thread");
         let mut bufs = Vec::new();
         let mut total = 0u64;
@@ -287,8 +369,9 @@ impl App {
         let first = if incoming.provided == 0 { window } else { 0 };
         // Some give what is wanted, some less, which is in order as well.
         let least = first.max(if count % 2 == 0 { wanted } else { 0 });
-        while bufs.len() < count || total < least {
+        while space.map_or(bufs.len() < count || total < least, |space| total < space) {
             let len = size.max((least.saturating_sub(total) as usize).div_ceil(50));
+            let len = len.min(space.map_or(usize::MAX, |space| (space - total) as usize));
             bufs.push(ledger.post(id, len));
             total += len as u64;
         }
@@ -349,7 +432,7 @@ impl App {
         }
     }
 
-    fn read(&mut self, conn: &mut Conn<'_>, id: StreamId) -> Result<(), Failure> {
+    fn read(&mut self, now: Instant, conn: &mut Conn<'_>, id: StreamId) -> Result<(), Failure> {
         let incoming = self.incoming.get_mut(&id).ok_or("readable, but we receive nothing there")?;
         let step = match incoming.flow.receive {
             Receive::Pooled(step) => step,
@@ -358,6 +441,11 @@ impl App {
             Receive::Provided { .. } => return Err(format!("stream {id}: readable, but buffers were provided")),
         };
         loop {
+            incoming.pause(now, incoming.verified);
+            if incoming.paused.is_some() {
+                incoming.put_off.0 = true;
+                return Ok(());
+            }
             // Some take all there is and keep it for a while, others read it in place.
             let n = if step % 3 == 0
                 && let Some(chunk) = conn.take(id)
@@ -392,12 +480,13 @@ impl App {
         Ok(())
     }
 
-    fn on_progress(&mut self, conn: &mut Conn<'_>, id: StreamId, contiguous: u64) -> Result<(), Failure> {
+    fn on_progress(&mut self, now: Instant, conn: &mut Conn<'_>, id: StreamId, contiguous: u64) -> Result<(), Failure> {
         let incoming = self.incoming.get_mut(&id).ok_or("progress, but we receive nothing there")?;
         ensure!(!incoming.flow.whole, "stream {id}: progress although it was to be told at the end");
         ensure!(contiguous > incoming.progress, "stream {id}: no progress at {contiguous}: {incoming:?}");
         ensure!(contiguous <= incoming.flow.len, "stream {id}: too much: {contiguous}");
         incoming.progress = contiguous;
+        incoming.pause(now, contiguous);
         if !incoming.over && incoming.flow.stop_at.is_some_and(|at| contiguous >= at) {
             incoming.over = true;
             let _ = conn.stop_sending(id, 7);
@@ -408,7 +497,14 @@ impl App {
         Ok(())
     }
 
-    fn on_buffer(&mut self, id: StreamId, buf: &PinnedBuf, offset: u64, valid: usize) -> Result<(), Failure> {
+    fn on_buffer(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        buf: &PinnedBuf,
+        offset: u64,
+        valid: usize,
+    ) -> Result<(), Failure> {
         self.ledger.lock().expect("single thread").take_back(id, buf)?;
         let incoming = self.incoming.get_mut(&id).ok_or("a buffer of a stream that we receive nothing on")?;
         let from = self.side.peer();
@@ -416,6 +512,7 @@ impl App {
         if valid > 0 {
             ensure!(incoming.verified == offset, "stream {id}: buffer at {offset}, verified {}", incoming.verified);
             incoming.verified += valid as u64;
+            incoming.pause(now, incoming.verified);
         }
         let stray = buf.iter().enumerate().skip(valid).find(|(i, b)| {
             let at = offset + *i as u64;

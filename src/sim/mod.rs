@@ -28,7 +28,7 @@ use crate::quic::{
 
 pub use app::{App, Failure};
 pub use network::{LinkConfig, LinkStats, Network};
-pub use plan::{Ending, Flow, Plan, Receive, StreamPlan, pattern};
+pub use plan::{Ending, Flow, Plan, Receive, Space, StreamPlan, pattern};
 
 /// An Ed25519 certificate for "sim": its signatures all have one length, so that runs repeat exactly.
 const CERT: &str = include_str!("cert.pem");
@@ -108,7 +108,7 @@ fn addr(side: Side) -> SocketAddr {
     }
 }
 
-fn transport(plan: &Plan, app: &App) -> Arc<TransportConfig> {
+fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
     let windows = plan.window;
     Arc::new(TransportConfig {
         max_data: plan.max_data,
@@ -125,6 +125,7 @@ fn transport(plan: &Plan, app: &App) -> Arc<TransportConfig> {
         max_idle_timeout: Duration::from_secs(120),
         max_ack_delay: Duration::from_millis(25),
         packets_per_key: plan.packets_per_key,
+        keep_alive: plan.keep_alive[usize::from(side == Side::Server)],
         provider: app.provider(),
         ..TransportConfig::default()
     })
@@ -172,7 +173,8 @@ impl World {
         network.start = START;
         let client = App::new(Side::Client, plan.clone());
         let server = App::new(Side::Server, plan.clone());
-        let server_config = ServerConfig::new(SERVER_TLS.clone(), transport(&plan, &server)).expect("plans make sense");
+        let server_config =
+            ServerConfig::new(SERVER_TLS.clone(), transport(&plan, Side::Server, &server)).expect("plans make sense");
         let host = |side, app, server| Host {
             side,
             addr: addr(side),
@@ -195,7 +197,7 @@ impl World {
 
     fn connect(&mut self) -> Result<(), Failure> {
         let client = &mut self.hosts[0];
-        let config = ClientConfig::new(CLIENT_TLS.clone(), transport(&self.plan, &client.app))
+        let config = ClientConfig::new(CLIENT_TLS.clone(), transport(&self.plan, Side::Client, &client.app))
             .map_err(|e| format!("configuration: {e}"))?;
         let connected = client.endpoint.connect(self.now, &config, "sim", client.addr, addr(Side::Server));
         client.app.conn = Some(connected.map_err(|e| format!("connect: {e}"))?);
@@ -211,6 +213,7 @@ impl World {
             if host.endpoint.next_timeout().is_some_and(|at| at <= self.now) {
                 host.endpoint.handle_timeout(self.now);
             }
+            busy |= host.app.wake(self.now, &mut host.endpoint).map_err(|e| format!("{:?}: {e}", host.side))?;
             while let Some((id, event)) = host.endpoint.poll_event() {
                 host.app
                     .on_event(self.now, &mut host.endpoint, id, event)
@@ -317,7 +320,8 @@ impl World {
     /// The next time at which something can happen.
     fn next(&self) -> Option<Instant> {
         let timers = self.hosts.iter().filter_map(|h| h.endpoint.next_timeout());
-        let mut next = timers.chain(self.network.next_arrival()).min();
+        let pauses = self.hosts.iter().filter_map(|h| h.app.next_wake());
+        let mut next = timers.chain(pauses).chain(self.network.next_arrival()).min();
         let start = Instant::from_nanos(1_000_000_000);
         if let (false, Ending::Early(_, at) | Ending::Cut(at) | Ending::Crash(_, at)) = (self.ended, self.plan.ending) {
             next = Some(next.map_or(start + at, |n| n.min(start + at)));

@@ -37,6 +37,22 @@ pub struct Flow {
     pub reset_at: Option<u64>,
     /// The receiver asks to stop when so many bytes are there.
     pub stop_at: Option<u64>,
+    /// What the receiver does about space.
+    pub space: Space,
+    /// When so many bytes are there, the receiver does nothing for a while.
+    pub pause: Option<(u64, Duration)>,
+}
+
+/// How much space a receiver that provides buffers has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Space {
+    /// It provides more whenever space runs low.
+    #[default]
+    Growing,
+    /// It provides exactly what the stream has, or what was promised if that is more, and nothing later.
+    Exact,
+    /// It provides so much and nothing later, and does not want to wait if that is too little.
+    NoMoreThan(u64),
 }
 
 /// One stream.
@@ -82,6 +98,8 @@ pub struct Plan {
     pub window: u64,
     /// Congestion controller.
     pub congestion: CongestionAlgorithm,
+    /// After so much silence each side pings: client, server. One side does at least, if an application pauses for long.
+    pub keep_alive: [Option<Duration>; 2],
     /// The client updates keys when it hears of progress.
     pub key_updates: bool,
     /// Packets that either side seals with a key before it updates it.
@@ -121,7 +139,45 @@ fn flow(rng: &mut Rng, provided: bool, aborts: bool) -> Flow {
     };
     // Nobody could stop it at some byte without being told of bytes.
     let whole = provided && stop_at.is_none() && rng.chance(300);
-    Flow { len, piece, receive, priority, whole, reset_at, stop_at }
+    Flow { len, piece, receive, priority, whole, reset_at, stop_at, space: Space::default(), pause: None }
+}
+
+/// Draws what streams do about space, and applications that pause for longer than any idle timeout.
+fn stalls(rng: &mut Rng, plan: &mut Plan) {
+    if rng.chance(50) {
+        let tiny = |rng: &mut Rng, receive| Flow { len: rng.below(40), receive, ..flow(rng, false, false) };
+        // They are read as they come, whatever the windows.
+        let receive = if plan.window == 0 { Receive::Provided { size: 60, count: 1 } } else { Receive::Pooled(100) };
+        if plan.window == 0 || !plan.provider {
+            let list = &mut plan.streams[rng.below(2) as usize][rng.below(2) as usize];
+            let many = 20 + rng.below(150);
+            list.extend((0..many).map(|_| StreamPlan { forward: tiny(rng, receive), back: tiny(rng, receive) }));
+            plan.max_streams = 1 + rng.below(60);
+        }
+    }
+    for flow in plan.streams.iter_mut().flatten().flatten().flat_map(|s| [&mut s.forward, &mut s.back]) {
+        // Who is stopped or reset elsewhere does not come to this.
+        let undisturbed = flow.reset_at.is_none() && flow.stop_at.is_none();
+        if undisturbed && matches!(flow.receive, Receive::Provided { .. }) {
+            flow.space = match rng.below(10) {
+                0..2 => Space::Exact,
+                2 => Space::NoMoreThan(plan.window.max(1 + rng.below(flow.len + 1))),
+                _ => Space::Growing,
+            };
+        }
+    }
+    // Nobody times out while somebody pings: such a play has to come to its end.
+    if plan.ending == Ending::AllDone && rng.chance(100) {
+        let mut all: Vec<_> = plan.streams.iter_mut().flatten().flatten().collect();
+        let n = all.len() as u64;
+        for _ in 0..n.min(1 + rng.below(2)) {
+            let stream = &mut all[rng.below(n) as usize];
+            let flow = if rng.chance(500) { &mut stream.forward } else { &mut stream.back };
+            flow.pause = Some((rng.below(flow.len + 1), Duration::from_secs(1 + rng.below(400))));
+        }
+        let every = Some(Duration::from_secs(1 + rng.below(80)));
+        plan.keep_alive = [[every, None], [None, every], [every; 2]][rng.below(3) as usize];
+    }
 }
 
 /// Half of all hosts have IDs of the usual length, the others up to the longest.
@@ -180,6 +236,7 @@ impl Plan {
             max_data: 4000 + size(rng, 22),
             window,
             congestion: if rng.chance(500) { CongestionAlgorithm::Cubic } else { CongestionAlgorithm::NewReno },
+            keep_alive: [None; 2],
             key_updates: rng.chance(300),
             packets_per_key: u64::MAX,
             cid_lens: cid_lens(seed),
@@ -201,6 +258,8 @@ impl Plan {
             plan.pool = (32 << 10) << rng.below(7);
         }
         plan.link.draw_weather(rng);
+        // From a source of its own: what else a seed stands for stays as it is.
+        stalls(&mut Rng::from_u64(seed ^ 0x5ba_11ed), &mut plan);
         plan
     }
 

@@ -4,12 +4,22 @@
 use gannet::base::Side;
 use gannet::base::time::Duration;
 use gannet::quic::{CongestionAlgorithm, Priority, RetryPolicy};
-use gannet::sim::{self, Ending, Flow, LinkConfig, Plan, Receive, StreamPlan};
+use gannet::sim::{self, Ending, Flow, LinkConfig, Plan, Receive, Space, StreamPlan};
 
 /// Receives `len` bytes in the way that `receive` says.
 fn flow(len: u64, receive: Receive) -> Flow {
     let priority = Priority { urgency: (len % 8) as u8, incremental: len.is_multiple_of(2) };
-    Flow { len, piece: 900, receive, priority, whole: len.is_multiple_of(3), reset_at: None, stop_at: None }
+    Flow {
+        len,
+        piece: 900,
+        receive,
+        priority,
+        whole: len.is_multiple_of(3),
+        reset_at: None,
+        stop_at: None,
+        space: Space::Growing,
+        pause: None,
+    }
 }
 
 /// Streams of both sides and both directions: many tiny buffers, one large one, a few that are topped up.
@@ -31,6 +41,7 @@ fn plan(seed: u64, bad: bool) -> Plan {
         max_data: 1 << 20,
         window: 0,
         congestion: CongestionAlgorithm::Cubic,
+        keep_alive: [None; 2],
         key_updates: false,
         packets_per_key: u64::MAX,
         cid_lens: [10, 17],

@@ -145,6 +145,10 @@ impl HandleApp {
                 let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.set_notify(id, notify));
                 self.refused(conn, id, Operation::SetNotify, done);
             }
+            Command::SetOutOfSpace { conn, id, what } => {
+                let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.set_out_of_space(id, what));
+                self.refused(conn, id, Operation::SetOutOfSpace, done);
+            }
             Command::Close { conn, code, reason } => cx.close(conn, code, &reason),
         }
     }

@@ -7,8 +7,8 @@ use thiserror::Error;
 use crate::api::handle::{ConnectRefusal, HandleEvent, Operation};
 use crate::mem::PinnedBuf;
 use crate::quic::{
-    ClientConfig, ConnId, Dir, Notify, OpenError, Priority, ProvideErrorKind, SendData, SendErrorKind, StreamError,
-    StreamId,
+    ClientConfig, ConnId, Dir, Notify, OpenError, OutOfSpace, Priority, ProvideErrorKind, SendData, SendErrorKind,
+    StreamError, StreamId,
 };
 
 /// Names a command whose answer comes as an event. Never used twice by the handles of one core.
@@ -110,6 +110,7 @@ pub(super) enum Command {
     Send { conn: ConnId, id: StreamId, data: Pieces, fin: bool },
     SetPriority { conn: ConnId, id: StreamId, priority: Priority },
     SetNotify { conn: ConnId, id: StreamId, notify: Notify },
+    SetOutOfSpace { conn: ConnId, id: StreamId, what: OutOfSpace },
     Provide { conn: ConnId, id: StreamId, bufs: Vec<PinnedBuf> },
     Reset { conn: ConnId, id: StreamId, code: u64 },
     StopSending { conn: ConnId, id: StreamId, code: u64 },
@@ -144,6 +145,9 @@ impl Command {
             }
             Self::SetNotify { conn, id, .. } => {
                 HandleEvent::Refused { conn, id, what: Operation::SetNotify, why: StreamError::Closed }
+            }
+            Self::SetOutOfSpace { conn, id, .. } => {
+                HandleEvent::Refused { conn, id, what: Operation::SetOutOfSpace, why: StreamError::Closed }
             }
             Self::Close { .. } => return,
         });

@@ -31,6 +31,8 @@ pub enum Operation {
     SetPriority,
     /// [`Handle::set_notify`](super::Handle::set_notify).
     SetNotify,
+    /// [`Handle::set_out_of_space`](super::Handle::set_out_of_space).
+    SetOutOfSpace,
 }
 
 /// One thing that a core tells.

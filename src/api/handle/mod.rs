@@ -50,7 +50,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySe
 
 use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
-use crate::quic::{ClientConfig, ConnId, Dir, Notify, Priority, SendData, StreamId};
+use crate::quic::{ClientConfig, ConnId, Dir, Notify, OutOfSpace, Priority, SendData, StreamId};
 
 pub use app::HandleApp;
 use command::{Command, Connect, Pieces};
@@ -286,6 +286,14 @@ impl Handle {
     /// [`CommandError`] when the core did not get the command.
     pub fn set_notify(&self, conn: ConnId, id: StreamId, notify: Notify) -> Result<(), CommandError> {
         self.plain(Command::SetNotify { conn, id, notify })
+    }
+
+    /// Chooses whether a stream with provided buffers waits or is stopped when its peer has more than they hold.
+    ///
+    /// # Errors
+    /// [`CommandError`] when the core did not get the command.
+    pub fn set_out_of_space(&self, conn: ConnId, id: StreamId, what: OutOfSpace) -> Result<(), CommandError> {
+        self.plain(Command::SetOutOfSpace { conn, id, what })
     }
 
     /// Abandons sending on a stream (RFC 9000 §3.1). What was being sent comes back.

@@ -96,6 +96,11 @@ pub struct EngineArgs {
     #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(1200..=65527), help_heading = "Engine")]
     pub max_udp_payload: Option<u16>,
 
+    /// Give up a peer that is silent for so long, for example 5 or 500ms [default: 10 for clients, 30 for servers].
+    /// Clients ping a silent server after a quarter of it; one that is only slow answers, and is waited for.
+    #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
+    pub idle_timeout: Option<Duration>,
+
     /// Write every frame sent and received to this capture file.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Diagnostics")]
     pub pcap: Option<PathBuf>,

@@ -10,7 +10,9 @@ use gannet::quic::ClientConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::memory::{Memory, Wish};
-use super::session::{Counters, Failure, Session, client_tls, missing_parent, resolve, say, tls_options, transport};
+use super::session::{
+    Counters, Failure, Session, client_tls, client_transport, missing_parent, resolve, say, tls_options,
+};
 use crate::args::{GetArgs, target::Url};
 
 /// Memory for files on their way, beside what is held back.
@@ -50,7 +52,7 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
     let Plan { jobs, remote, server_name, tls } = plan;
     let (buf, count) = hq::receive_buffers(args.hold);
     session.prepare(buf, count)?;
-    let mut config = transport(&args.engine, &session.caps());
+    let mut config = client_transport(&args.engine, &session.caps());
     HqClient::adapt(&mut config);
     let progress = Arc::new(Progress::default());
     let client = HqClientConfig {

@@ -12,7 +12,8 @@ use gannet::report::file::write_atomically;
 use gannet::report::{Bar, HdrLog, Series, machine, text, write_hdr_log};
 
 use super::session::{
-    Counters, Failure, Session, client_tls, resolve, say, server_endpoint, server_tls, tls_options, transport,
+    Counters, Failure, Session, client_tls, client_transport, resolve, say, server_endpoint, server_tls, tls_options,
+    transport,
 };
 use crate::args::{PerfClientArgs, PerfServerArgs};
 
@@ -73,7 +74,7 @@ pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
 
 /// Measures over a port that is open already.
 pub fn measure_on(args: &PerfClientArgs, mut plan: PerfPlan, mut session: Session) -> Result<(), Failure> {
-    plan.client_config = plan.client_config.with_transport(transport(&args.engine, &session.caps()))?;
+    plan.client_config = plan.client_config.with_transport(client_transport(&args.engine, &session.caps()))?;
     let app = PerfClient::new(plan, session.pool.clone())?;
     let mut watch = Watch::new(app.live(), args.engine.quiet);
     let start = SystemTime::now();

@@ -386,6 +386,7 @@ impl App for HqClient {
             }
             Event::StreamOpened { .. }
             | Event::Readable { .. }
+            | Event::OutOfSpace { .. }
             | Event::Stopped { .. }
             | Event::Writable { .. }
             | Event::SendDone { .. }

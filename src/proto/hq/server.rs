@@ -490,6 +490,7 @@ impl App for HqServer {
             Event::Connected { .. }
             | Event::StreamOpened { .. }
             | Event::StreamsAvailable { .. }
+            | Event::OutOfSpace { .. }
             | Event::SendFinished { .. } => {}
         }
     }

@@ -285,6 +285,7 @@ impl App for PerfClient {
             | Event::ReceiveBufferLow { .. }
             | Event::Readable { .. }
             | Event::SendDone { .. }
+            | Event::OutOfSpace { .. }
             | Event::SendFinished { .. } => {}
         }
     }

@@ -332,6 +332,7 @@ impl App for PerfServer {
             Event::Progress { .. }
             | Event::StreamOpened { .. }
             | Event::StreamsAvailable { .. }
+            | Event::OutOfSpace { .. }
             | Event::SendFinished { .. } => {}
         }
     }

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::base::time::Instant;
 use crate::mem::PinnedBuf;
 use crate::quic::connection::Connection;
-use crate::quic::event::{Dir, Event, Notify, SendData};
+use crate::quic::event::{Dir, Event, Notify, OutOfSpace, SendData};
 use crate::quic::stats::{ConnStats, StreamStats};
 use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::placement::Placement;
@@ -228,6 +228,22 @@ impl<'a> Conn<'a> {
         Ok(())
     }
 
+    /// Chooses what becomes of a stream with provided buffers whose peer has more for it than they hold: it waits for more
+    /// space, or is stopped. Pooled streams know no such thing.
+    ///
+    /// # Errors
+    /// [`StreamError`] when nothing is received on the stream (any more).
+    pub fn set_out_of_space(&mut self, id: StreamId, what: OutOfSpace) -> Result<(), StreamError> {
+        if !self.conn.is_active() {
+            return Err(StreamError::Closed);
+        }
+        let stream = self.conn.streams.get(id).filter(|s| s.recv.as_ref().is_some_and(|r| r.is_receiving()));
+        stream.ok_or(StreamError::NoStream)?.out_of_space = what;
+        // It may have come to that before.
+        self.conn.streams.mark_dirty(id);
+        Ok(())
+    }
+
     /// State and counters of a stream; `None` when it is gone. [`Event::Finished`] has the final
     /// [`placement`](StreamStats::placement).
     pub fn stream_stats(&self, id: StreamId) -> Option<StreamStats> {
@@ -411,19 +427,7 @@ impl<'a> Conn<'a> {
         if !conn.is_active() {
             return Err(StreamError::Closed);
         }
-        let recv = conn.streams.get(id).and_then(|s| s.recv.as_mut()).ok_or(StreamError::NoStream)?;
-        if !recv.stop(code.min(varint::MAX)) {
-            return Err(StreamError::NoStream);
-        }
-        let held = if recv.is_pooled() { recv.high() - recv.consumed() } else { 0 };
-        while let Some((offset, buf, valid)) = recv.pop_any() {
-            conn.events.push_back(Event::Buffer { id, buf, offset, valid });
-        }
-        recv.placement = Placement::Discard;
-        conn.recv_credit.consume(held);
-        conn.streams.queue_control(id);
-        conn.streams.mark_dirty(id);
-        Ok(())
+        if conn.stop_receiving(id, code) { Ok(()) } else { Err(StreamError::NoStream) }
     }
 
     /// Closes the connection; every buffer and memory comes back in events, then `Closed` (RFC 9000 §10.2).
@@ -465,6 +469,25 @@ impl<'a> Conn<'a> {
     /// The peer hears of it by a packet that goes out as soon as possible.
     pub fn update_keys(&mut self) -> bool {
         self.conn.is_active() && self.conn.update_keys()
+    }
+}
+
+impl Connection {
+    /// The receiving part of a stream is no longer wanted (RFC 9000 §3.5). False if it has ended.
+    pub(super) fn stop_receiving(&mut self, id: StreamId, code: u64) -> bool {
+        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return false };
+        if !recv.stop(code.min(varint::MAX)) {
+            return false;
+        }
+        let held = if recv.is_pooled() { recv.high() - recv.consumed() } else { 0 };
+        while let Some((offset, buf, valid)) = recv.pop_any() {
+            self.events.push_back(Event::Buffer { id, buf, offset, valid });
+        }
+        recv.placement = Placement::Discard;
+        self.recv_credit.consume(held);
+        self.streams.queue_control(id);
+        self.streams.mark_dirty(id);
+        true
     }
 }
 

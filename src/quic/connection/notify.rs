@@ -1,7 +1,7 @@
 //! Turns what happened on streams since the last look into events, one of each kind per stream.
 
 use crate::quic::connection::Connection;
-use crate::quic::event::{Event, Notify};
+use crate::quic::event::{Event, Notify, OutOfSpace};
 use crate::wire::quic::StreamId;
 
 impl Connection {
@@ -63,6 +63,12 @@ impl Connection {
             }
             recv.mark_done();
             self.events.push_back(Event::Finished { id, size: contiguous, placement: recv.placed() });
+        } else if let OutOfSpace::Stop(code) = stream.out_of_space
+            && recv.is_out_of_space()
+        {
+            let provided = recv.provided_end();
+            self.stop_receiving(id, code);
+            self.events.push_back(Event::OutOfSpace { id, provided });
         } else {
             if let Some((provided_left, wanted)) = recv.take_low(mark) {
                 self.events.push_back(Event::ReceiveBufferLow { id, provided_left, wanted });

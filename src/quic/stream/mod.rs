@@ -14,7 +14,7 @@ use crate::base::Side;
 use crate::base::id_map::IdMap;
 use crate::base::range_set::RangeSet;
 use crate::mem::{prefetch_line, prefetch_object};
-use crate::quic::event::{Dir, Notify};
+use crate::quic::event::{Dir, Notify, OutOfSpace};
 use crate::quic::flow::{SendCredit, is_update_due};
 use crate::quic::stream::gaps::Gaps;
 use crate::quic::stream::priority::{Priority, SendQueue};
@@ -59,6 +59,7 @@ pub(crate) struct Stream {
     /// It is in the list of those that wait for connection credit.
     starved: bool,
     pub(crate) notify: Notify,
+    pub(crate) out_of_space: OutOfSpace,
     in_control_queue: bool,
     pub(crate) introduced: Introduced,
     pub(crate) dirty: bool,
@@ -78,6 +79,7 @@ impl Stream {
             in_send_queue: false,
             starved: false,
             notify: Notify::default(),
+            out_of_space: OutOfSpace::default(),
             in_control_queue: false,
             introduced: Introduced::No,
             dirty: false,
@@ -96,6 +98,7 @@ impl Stream {
             in_send_queue,
             starved,
             notify,
+            out_of_space,
             in_control_queue,
             introduced,
             dirty,
@@ -110,6 +113,7 @@ impl Stream {
         }
         *priority = Priority::default();
         *notify = Notify::default();
+        *out_of_space = OutOfSpace::default();
         (*in_send_queue, *starved, *in_control_queue, *dirty) = (false, false, false, false);
         (*reported, *finish_reported, *introduced) = (0, false, Introduced::No);
     }

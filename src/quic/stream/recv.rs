@@ -327,8 +327,11 @@ impl RecvStream {
     pub(crate) fn provide(&mut self, buf: PinnedBuf) {
         if let Placement::Provided(provided) = &mut self.placement {
             provided.push(buf);
-            if self.low == Low::Told {
-                self.low = Low::Topped(self.high);
+            match self.low {
+                Low::Told => self.low = Low::Topped(self.high),
+                // What it was blocked at is no limit any more.
+                Low::Blocked if provided.end() + AHEAD > self.announced => self.low = Low::Armed,
+                _ => {}
             }
             // What only the byte ahead would add to a promise that was kept is told when the peer gets there, if it does.
             let more = provided.end() > self.announced || self.announced > self.window;
@@ -395,6 +398,12 @@ impl RecvStream {
         if limit < self.limit().max(self.announced) && self.final_size.is_none() {
             self.credit_due = true;
         }
+    }
+
+    /// The peer has more than was provided: it has sent it, has been kept from that, or has named an end beyond.
+    pub(crate) fn is_out_of_space(&self) -> bool {
+        let beyond = self.final_size.is_some_and(|size| size > self.provided_end());
+        self.is_provided() && (self.low == Low::Blocked || self.is_ahead() || beyond)
     }
 
     /// Data arrived that finds no provided space, although the peer was promised some.

@@ -24,7 +24,9 @@ use gannet::wire::eth::Mac;
 
 use crate::args::engine::EngineArgs;
 
-pub use options::{client_tls, net_config, resolve, server_endpoint, server_tls, tls_options, transport};
+pub use options::{
+    client_tls, client_transport, net_config, resolve, server_endpoint, server_tls, tls_options, transport,
+};
 pub use report::Counters;
 
 /// Whatever went wrong, as told to the user.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gannet::api;
 use gannet::base::rng::Rng;
@@ -43,17 +44,29 @@ pub fn client_port() -> io::Result<u16> {
     Ok(49_152 + Rng::from_os()?.below(16_384) as u16)
 }
 
+/// Time after which a client gives up a server that is silent, and does not answer its pings either.
+const CLIENT_IDLE: Duration = Duration::from_secs(10);
+
+/// A client's transport settings for a port with `caps`: it keeps the connection alive while the server or this end is slow,
+/// and so notices soon when the server is gone.
+pub fn client_transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
+    let idle = args.idle_timeout.unwrap_or(CLIENT_IDLE);
+    TransportConfig { max_idle_timeout: idle, keep_alive: Some(idle / 4), ..transport(args, caps) }
+}
+
 /// Transport settings for a port with `caps`.
 pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
     let v6 = args.addrs.iter().any(|c| c.addr.is_ipv6());
     let fits = caps.mtu.saturating_sub((if v6 { IPV6_LEN } else { IPV4_LEN } + UDP_LEN) as u16);
+    let default = TransportConfig::default();
     TransportConfig {
+        max_idle_timeout: args.idle_timeout.unwrap_or(default.max_idle_timeout),
         congestion: match args.congestion {
             Congestion::Cubic => CongestionAlgorithm::Cubic,
             Congestion::NewReno => CongestionAlgorithm::NewReno,
         },
         max_udp_payload: args.max_udp_payload.map_or(fits, |wish| wish.min(fits)),
-        ..TransportConfig::default()
+        ..default
     }
 }
 
