@@ -251,7 +251,7 @@ mod tests {
             assert!(take(&mut a, pn));
         }
         a.on_ack_acked(99);
-        assert_eq!(a.received().iter().collect::<Vec<_>>(), [99..100]);
+        assert_eq!((a.received().first(), a.received().len()), (Some(99..100), 1));
         for pn in [8, 0, 50] {
             assert!(take(&mut a, pn) && !take(&mut a, pn), "{pn}");
         }

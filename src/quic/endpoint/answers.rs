@@ -66,7 +66,8 @@ impl Answers {
     /// Whether the next datagram is an answer even if connections have something to send: every second is.
     #[inline]
     pub(super) fn is_next(&mut self) -> bool {
-        !(self.ready.is_empty() && self.retries.is_empty()) && !std::mem::take(&mut self.yields)
+        let waiting = !self.ready.is_empty() || !self.retries.is_empty();
+        waiting && !std::mem::take(&mut self.yields)
     }
 
     /// Whether the next answer is a Retry. The two kinds take turns.
