@@ -26,11 +26,14 @@ fn zeros(len: usize) -> SendData {
 /// What becomes of a datagram: how much later than usual it arrives, if it does.
 type Fate = Option<Duration>;
 
+/// A datagram on its way: when it arrives, its place among those that arrive then, whether to the server, and its bytes.
+type Flying = Reverse<(Instant, u64, bool, Vec<u8>)>;
+
 /// Two hosts with a way between them that takes its time.
 struct Way {
     pair: Pair,
     delay: Duration,
-    flying: BinaryHeap<Reverse<(Instant, u64, bool, Vec<u8>)>>,
+    flying: BinaryHeap<Flying>,
     seq: u64,
 }
 

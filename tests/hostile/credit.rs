@@ -234,7 +234,7 @@ fn what_was_said_of_a_stream_goes_along_when_its_first_frame_has_to_come_again()
         let ack = peer.ack(DATA);
         let Ok((Frame::Ack(ack), _)) = Frame::decode(&ack) else { panic!("no ACK frame") };
         let mut but_one = vec![0x02, 0x40 | (ack.largest >> 8) as u8, ack.largest as u8, 0, 1, 0, 0];
-        but_one.extend([0x40 | (ack.largest - 2 >> 8) as u8, (ack.largest - 2) as u8]);
+        but_one.extend([0x40 | ((ack.largest - 2) >> 8) as u8, (ack.largest - 2) as u8]);
         say(&mut host, &mut peer, &but_one);
         host.wait(Duration::from_secs(2)).iter().for_each(|(_, d)| peer.receive(d));
         assert_eq!(limit_heard(&told_of(&peer, id)), 6001, "{:?}", peer.told);

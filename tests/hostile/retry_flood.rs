@@ -105,7 +105,7 @@ impl Flood {
         };
         self.packet.clear();
         self.packet.extend_from_slice(template);
-        if n % 16 != 0 {
+        if !n.is_multiple_of(16) {
             self.packet[6..14].copy_from_slice(&n.wrapping_mul(true_ones | 1).to_be_bytes());
         }
         if n % 16 == 1 {

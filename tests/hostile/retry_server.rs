@@ -14,6 +14,9 @@ use super::world::{Host, client_addr, endpoint_config, exchange, small};
 
 type Datagrams = Vec<Vec<u8>>;
 
+/// What comes between a Retry and the datagrams that answer it.
+type Change = fn(&mut Host, &mut Datagrams);
+
 fn config(retry: RetryPolicy) -> EndpointConfig {
     EndpointConfig { retry, ..endpoint_config(Side::Server) }
 }
@@ -116,7 +119,7 @@ fn a_token_lifts_the_limit_on_what_is_sent() {
 /// Expired, from elsewhere, to another ID, or changed: the client will not follow another Retry, so it hears at once.
 #[test]
 fn a_client_with_a_bad_token_is_told() {
-    let cases: [(&str, fn(&mut Host, &mut Datagrams)); 3] = [
+    let cases: [(&str, Change); 3] = [
         ("late", |server, _| drop(server.wait(Duration::from_millis(15_001)))),
         ("very late", |server, _| drop(server.wait(Duration::from_secs(10_000)))),
         ("another secret", |server, _| {
@@ -266,7 +269,6 @@ fn neither_answers_nor_connections_starve() {
     let mut conn = host.endpoint.conn(id).unwrap();
     let stream = conn.open(gannet::quic::Dir::Uni).unwrap();
     conn.send(stream, gannet::quic::SendData::Static(&[7; 100_000]), true).unwrap();
-    drop(conn);
     let mut first = initial(1);
     let mut foreign = first.clone();
     foreign[1..5].copy_from_slice(&[0x1a, 0x2a, 0x3a, 0x4a]);

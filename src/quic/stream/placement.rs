@@ -402,14 +402,6 @@ mod tests {
         assert_eq!((start, &buf[..]), (5, &[5, 5, 5, 5, 0, 0, 0, 0][..]));
     }
 
-    fn span(ranges: &[Range<u64>]) -> RangeSet {
-        let mut set = RangeSet::default();
-        for range in ranges {
-            set.insert(range.clone());
-        }
-        set
-    }
-
     /// Reserves and fills `range`, each byte with the low bits of its offset.
     fn put(p: &mut Pooled, range: Range<u64>, received: &mut RangeSet, pool: &BufPool) -> Result<(), NoMemory> {
         let contiguous = received.first().filter(|first| first.start == 0).map_or(0, |first| first.end);
