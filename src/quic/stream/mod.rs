@@ -451,8 +451,7 @@ impl Streams {
             self.insert(id);
             return Ok(Named::New);
         }
-        if !self.is_local(id)
-            && let Some(unnamed) = &mut self.unnamed
+        if let Some(unnamed) = &mut self.unnamed
             && unnamed[slot(dir)].contains(index)
         {
             unnamed[slot(dir)].remove(index..index + 1);
