@@ -7,10 +7,10 @@ use arrayvec::ArrayVec;
 use crate::crypto::{HeaderKey, PacketKey};
 use crate::quic::connection::sent::SentFrame;
 use crate::quic::stream::Streams;
-use crate::wire::quic::StreamId;
 use crate::wire::quic::frame::{Frame, StreamHeader};
 use crate::wire::quic::header::{self, PacketType};
 use crate::wire::quic::varint::Writer;
+use crate::wire::quic::{ConnectionId, StreamId};
 
 /// Length of the AEAD tag in bytes.
 pub(super) const TAG_LEN: usize = 16;
@@ -32,7 +32,7 @@ pub(super) enum Head<'a> {
     /// An Initial or Handshake packet's; only the former has a token.
     Long { kind: PacketType, dcid: &'a [u8], scid: &'a [u8], token: &'a [u8] },
     /// A 1-RTT packet's.
-    Short { dcid: &'a [u8], key_phase: bool },
+    Short { dcid: &'a ConnectionId, key_phase: bool },
 }
 
 /// Room for frames that a packet has at the least: whatever is left out, a PING fits into the empty one, and the sample for

@@ -322,7 +322,7 @@ impl Connection {
         slot: &'s mut [u8],
     ) -> Option<PacketBuilder<'s>> {
         let pn_len = header::pn_len(pn, self.recovery.largest_acked(space));
-        let dcid: &[u8] = self.remote_cids.current();
+        let dcid = self.remote_cids.current();
         // Hardly any packet has it.
         let scid = &if space == SpaceId::Data { ConnectionId::default() } else { self.handshake_cid(cx.ids) };
         let head = match space {

@@ -222,20 +222,22 @@ fn packet_number(w: &mut Writer<'_>, pn: u64, pn_len: usize) {
 }
 
 /// Writes a short header with the packet number, of which there are 1 to 4 bytes; returns the packet number's offset.
-/// `None` if `out` is too short.
+/// `None` if `out` is too short. Bytes behind the header may change, too.
 #[inline]
-pub fn encode_short(out: &mut [u8], dcid: &[u8], key_phase: bool, pn: u64, pn_len: usize) -> Option<usize> {
-    let mut w = Writer::new(out);
-    w.u8(0x40 | u8::from(key_phase) << 2 | pn_bits(pn_len));
-    // The usual lengths, known to the compiler, are one or two moves each.
-    if let Ok(eight) = <&[u8; 8]>::try_from(dcid) {
-        w.bytes(eight);
-    } else if let Ok(ten) = <&[u8; 10]>::try_from(dcid) {
-        w.bytes(ten);
-    } else {
-        w.bytes(dcid);
+pub fn encode_short(out: &mut [u8], dcid: &ConnectionId, key_phase: bool, pn: u64, pn_len: usize) -> Option<usize> {
+    let first = 0x40 | u8::from(key_phase) << 2 | pn_bits(pn_len);
+    let pn_offset = 1 + dcid.len();
+    // Copies of lengths that the compiler knows are a few moves. What is too much is written over.
+    if let Some(out) = out.first_chunk_mut::<{ 1 + ConnectionId::MAX + 4 }>() {
+        out[0] = first;
+        out[1..=ConnectionId::MAX].copy_from_slice(&dcid.bytes);
+        let number = (pn as u32) << (8 * (4 - pn_len) as u32);
+        out[pn_offset..pn_offset + 4].copy_from_slice(&number.to_be_bytes());
+        return Some(pn_offset);
     }
-    let pn_offset = w.position();
+    let mut w = Writer::new(out);
+    w.u8(first);
+    w.bytes(dcid);
     packet_number(&mut w, pn, pn_len);
     w.finish().map(|_| pn_offset)
 }
@@ -437,7 +439,7 @@ mod tests {
             &|out| {
                 encode_long(out, PacketType::Handshake, &[1; 20], &[2; 20], &[3; 70], 9, 3).map(|at| at.pn_offset + 3)
             },
-            &|out| encode_short(out, &[1; 20], true, 1 << 40, 4).map(|at| at + 4),
+            &|out| encode_short(out, &ConnectionId::new(&[1; 20]).unwrap(), true, 1 << 40, 4).map(|at| at + 4),
             &|out| encode_version_negotiation(out, 0, &[1; 255], &[2; 255], &[1, 2]),
             &|out| encode_retry(out, &[1; 20], &[2; 20], &[3; 1500]),
         ];
@@ -479,7 +481,8 @@ mod tests {
         fn protection_round_trip(mask: [u8; 5], pn_len in 1usize..5, pn in 0u64..1 << 32) {
             let mut packet = [0u8; 40];
             let pn = pn & ((1 << (8 * pn_len)) - 1);
-            let at = encode_short(&mut packet, &[9; 8], true, pn, pn_len).unwrap();
+            let dcid = ConnectionId::new(&[9; 8]).unwrap();
+            let at = encode_short(&mut packet, &dcid, true, pn, pn_len).unwrap();
             let plain = packet;
             apply_protection(&mut packet, at, pn_len, mask);
             let (first, len, got) = remove_protection(&mut packet, at, mask);

@@ -8,7 +8,7 @@ use crate::base::Side;
 use crate::crypto::{HEAD_AT, HEAD_LEN, Suite, header_key, packet_key};
 use crate::quic::event::{Dir, SendData};
 use crate::quic::stream::Windows;
-use crate::wire::quic::{ConnectionId, varint};
+use crate::wire::quic::varint;
 
 /// Bytes queued on the stream of these tests.
 const QUEUED: u64 = 100_000;
@@ -101,8 +101,9 @@ impl Shape {
     fn check(&self, wants: &[Want], streams: &Streams, id: StreamId) {
         let bytes = [0x5a; 1700];
         let (dcid, scid, token) = (&[1; 20][..self.dcid], &[2; 20][..self.scid], &bytes[..self.token]);
+        let id_of_peer = ConnectionId::new(dcid).unwrap();
         let head = match self.kind {
-            PacketType::Short => Head::Short { dcid, key_phase: true },
+            PacketType::Short => Head::Short { dcid: &id_of_peer, key_phase: true },
             kind => Head::Long { kind, dcid, scid, token },
         };
         let mut memory = vec![0xa5; GUARD + self.room + GUARD];
@@ -224,7 +225,7 @@ fn the_length_field_bounds_long_packets() {
 #[test]
 fn frames_with_values_that_have_no_encoding_are_refused() {
     let mut slot = [0; 200];
-    let head = Head::Short { dcid: &[1; 8], key_phase: false };
+    let head = Head::Short { dcid: &ConnectionId::new(&[1; 8]).unwrap(), key_phase: false };
     let mut builder = PacketBuilder::new(&mut slot, head, 0, 1, &mut Vec::new()).unwrap();
     assert!(!builder.put(&Frame::MaxData(u64::MAX), None));
     assert!(!builder.put(&Frame::ApplicationClose { code: varint::MAX + 1, reason: b"" }, None));
