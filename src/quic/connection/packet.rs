@@ -61,17 +61,22 @@ pub(super) struct PacketBuilder<'s> {
     pub(super) expand: bool,
 }
 
-impl<'s> PacketBuilder<'s> {
-    /// Writes the header; frames start behind the packet number. `frames` is an empty list to use. `None` if `packet` has no
-    /// room for the header, a small frame and the tag.
+/// Where the parts of a packet are whose header is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outline {
+    pn_offset: usize,
+    pn_len: usize,
+    /// Offset of the two-byte Length field of a long header.
+    length_at: Option<usize>,
+    /// Frames end here at the latest.
+    end: usize,
+}
+
+impl Outline {
+    /// Writes the header; frames start behind the packet number. `None` if `packet` has no room for the header, a small
+    /// frame and the tag.
     #[inline]
-    pub(super) fn new(
-        packet: &'s mut [u8],
-        head: Head<'_>,
-        pn: u64,
-        pn_len: usize,
-        frames: &mut Vec<SentFrame>,
-    ) -> Option<Self> {
+    pub(super) fn new(packet: &mut [u8], head: Head<'_>, pn: u64, pn_len: usize) -> Option<Self> {
         let (pn_offset, length_at) = match head {
             Head::Long { kind, dcid, scid, token } => {
                 let at = header::encode_long(packet, kind, dcid, scid, token, pn, pn_len)?;
@@ -80,12 +85,22 @@ impl<'s> PacketBuilder<'s> {
             Head::Short { dcid, key_phase } => (header::encode_short(packet, dcid, key_phase, pn, pn_len)?, None),
         };
         let most = if length_at.is_some() { packet.len().min(pn_offset + MAX_LENGTH) } else { packet.len() };
-        let (pos, end) = (pn_offset + pn_len, most.checked_sub(TAG_LEN)?);
-        (pos + MIN_ROOM <= end).then(|| Self {
+        let end = most.checked_sub(TAG_LEN)?;
+        (pn_offset + pn_len + MIN_ROOM <= end).then_some(Self { pn_offset, pn_len, length_at, end })
+    }
+}
+
+impl<'s> PacketBuilder<'s> {
+    /// The header of `packet` is written. `frames` is an empty list to use.
+    // What can fail is `Outline`'s: a builder is too large to be moved out of an `Option` for each packet.
+    #[inline]
+    pub(super) fn new(packet: &'s mut [u8], outline: Outline, frames: &mut Vec<SentFrame>) -> Self {
+        let Outline { pn_offset, pn_len, length_at, end } = outline;
+        Self {
             packet,
             pn_offset,
             pn_len,
-            pos,
+            pos: pn_offset + pn_len,
             end,
             length_at,
             pieces: ArrayVec::new(),
@@ -93,7 +108,7 @@ impl<'s> PacketBuilder<'s> {
             eliciting: false,
             padded: false,
             expand: false,
-        })
+        }
     }
 
     /// Bytes left for frames.

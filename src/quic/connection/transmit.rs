@@ -8,7 +8,7 @@ use crate::base::Side;
 use crate::base::time::Instant;
 use crate::quic::cid::IdMaker;
 use crate::quic::connection::closing::{Close, Fault};
-use crate::quic::connection::packet::{Head, PacketBuilder, TAG_LEN};
+use crate::quic::connection::packet::{Head, Outline, PacketBuilder, TAG_LEN};
 use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::{ConnId, Dir};
@@ -265,7 +265,8 @@ impl Connection {
             self.fail(cx.now, Fault::new(TransportError::AEAD_LIMIT_REACHED, 0, why));
             return None;
         }
-        let mut builder = self.start_packet(cx, space, pn, slot)?;
+        let outline = self.start_packet(cx, space, pn, slot)?;
+        let mut builder = PacketBuilder::new(slot, outline, &mut cx.scratch.building);
         self.fill_packet(cx, space, &mut builder, fill);
         let probing = self.space(space).probes > 0;
         // A probe without anything to say is a PING (RFC 9002 §6.2.4).
@@ -312,15 +313,9 @@ impl Connection {
         Some(self.one_rtt.as_mut()?.before_send())
     }
 
-    /// The packet with its header. `None` if `slot` is too small for it; nothing has changed then.
+    /// Writes a packet's header. `None` if `slot` is too small for a packet.
     #[inline]
-    fn start_packet<'s>(
-        &mut self,
-        cx: &mut Cx<'_>,
-        space: SpaceId,
-        pn: u64,
-        slot: &'s mut [u8],
-    ) -> Option<PacketBuilder<'s>> {
+    fn start_packet(&self, cx: &Cx<'_>, space: SpaceId, pn: u64, slot: &mut [u8]) -> Option<Outline> {
         let pn_len = header::pn_len(pn, self.recovery.largest_acked(space));
         let dcid = self.remote_cids.current();
         // Hardly any packet has it.
@@ -330,7 +325,7 @@ impl Connection {
             SpaceId::Handshake => Head::Long { kind: PacketType::Handshake, dcid, scid, token: &[] },
             SpaceId::Data => Head::Short { dcid, key_phase: self.one_rtt.as_ref().is_some_and(|keys| keys.phase()) },
         };
-        PacketBuilder::new(slot, head, pn, pn_len, &mut cx.scratch.building)
+        Outline::new(slot, head, pn, pn_len)
     }
 
     /// Seals the packet and hands it to loss recovery. `in_flight`: counts for congestion control.
@@ -600,7 +595,9 @@ impl Connection {
         if !self.use_key()? {
             return None;
         }
-        let mut builder = self.start_packet(cx, SpaceId::Data, pn, &mut slot[..size])?;
+        let slot = &mut slot[..size];
+        let outline = self.start_packet(cx, SpaceId::Data, pn, slot)?;
+        let mut builder = PacketBuilder::new(slot, outline, &mut cx.scratch.building);
         builder.put(&Frame::Ping, Some(SentFrame::MtuProbe));
         builder.pad_to(size);
         let len = self.finish_packet(cx, SpaceId::Data, pn, &mut builder, false);
@@ -663,7 +660,8 @@ impl Connection {
         pad_to: usize,
     ) -> Option<usize> {
         let pn = self.space(space).next_pn;
-        let mut builder = self.start_packet(cx, space, pn, slot)?;
+        let outline = self.start_packet(cx, space, pn, slot)?;
+        let mut builder = PacketBuilder::new(slot, outline, &mut cx.scratch.building);
         let completes = space == SpaceId::Handshake && self.side == Side::Client && self.complete;
         // The application's words follow in the 1-RTT packet, which can be read now.
         if !(completes && self.put_last_crypto(&mut builder)) {

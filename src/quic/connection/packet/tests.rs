@@ -109,7 +109,9 @@ impl Shape {
         let mut memory = vec![0xa5; GUARD + self.room + GUARD];
         let mut list = Vec::new();
         let pn = 0x0102_0304_0506;
-        let started = PacketBuilder::new(&mut memory[GUARD..GUARD + self.room], head, pn, self.pn_len, &mut list);
+        let packet = &mut memory[GUARD..GUARD + self.room];
+        let outline = Outline::new(packet, head, pn, self.pn_len);
+        let started = outline.map(|outline| PacketBuilder::new(packet, outline, &mut list));
         let fits = self.header_len() + MIN_ROOM + TAG_LEN <= self.room;
         assert_eq!(started.is_some(), fits, "{self:?}");
         let Some(mut builder) = started else {
@@ -213,7 +215,8 @@ fn the_length_field_bounds_long_packets() {
     let mut slot = vec![0; 20_000];
     let head = Head::Long { kind: PacketType::Handshake, dcid: &[1; 8], scid: &[2; 8], token: &[] };
     let (key, mask) = (packet_key(Suite::Aes128Gcm, &[3; 16], &[4; 12]), header_key(Suite::Aes128Gcm, &[5; 16]));
-    let mut builder = PacketBuilder::new(&mut slot, head, 0, 1, &mut Vec::new()).unwrap();
+    let outline = Outline::new(&mut slot, head, 0, 1).unwrap();
+    let mut builder = PacketBuilder::new(&mut slot, outline, &mut Vec::new());
     assert!(builder.put(&Frame::Ping, None));
     builder.pad_to(usize::MAX);
     let (streams, _) = streams();
@@ -226,7 +229,8 @@ fn the_length_field_bounds_long_packets() {
 fn frames_with_values_that_have_no_encoding_are_refused() {
     let mut slot = [0; 200];
     let head = Head::Short { dcid: &ConnectionId::new(&[1; 8]).unwrap(), key_phase: false };
-    let mut builder = PacketBuilder::new(&mut slot, head, 0, 1, &mut Vec::new()).unwrap();
+    let outline = Outline::new(&mut slot, head, 0, 1).unwrap();
+    let mut builder = PacketBuilder::new(&mut slot, outline, &mut Vec::new());
     assert!(!builder.put(&Frame::MaxData(u64::MAX), None));
     assert!(!builder.put(&Frame::ApplicationClose { code: varint::MAX + 1, reason: b"" }, None));
     assert!(!builder.put_stream(StreamId(u64::MAX), &(0..0), true));
