@@ -126,11 +126,25 @@ impl RangeSet {
     }
 
     /// Adds `range`; returns how many numbers were not in the set before.
+    #[inline]
     pub fn insert(&mut self, range: Range<u64>) -> u64 {
+        // Growing the last range is what data in order does.
+        if let Ranges::Inline(len @ 1..=2, ranges) = &mut self.0
+            && let last = &mut ranges[usize::from(*len) - 1]
+            && last.end == range.start
+            && range.start < range.end
+        {
+            last.end = range.end;
+            return range.end - range.start;
+        }
+        self.insert_anywhere(range)
+    }
+
+    #[inline(never)]
+    fn insert_anywhere(&mut self, range: Range<u64>) -> u64 {
         if range.is_empty() {
             return 0;
         }
-        // Growing the last range is what data in order does.
         if let Some(end) = self.last_end()
             && *end == range.start
         {
