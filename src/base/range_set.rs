@@ -129,8 +129,12 @@ impl RangeSet {
     #[inline]
     pub fn insert(&mut self, range: Range<u64>) -> u64 {
         // Growing the last range is what data in order does.
-        if let Ranges::Inline(len @ 1..=2, ranges) = &mut self.0
-            && let last = &mut ranges[usize::from(*len) - 1]
+        let last = match &mut self.0 {
+            Ranges::Inline(len, ranges) => ranges[..usize::from(*len).min(2)].last_mut(),
+            Ranges::Listed(list) => list.last_mut(),
+            Ranges::Tree(_) => None,
+        };
+        if let Some(last) = last
             && last.end == range.start
             && range.start < range.end
         {
