@@ -107,7 +107,13 @@ impl OneRtt {
         &self.remote
     }
 
+    #[inline(always)]
     pub(crate) fn remote(&mut self, generation: Generation) -> Option<&PacketKey> {
+        if generation == Generation::Current { Some(&self.remote) } else { self.other_remote(generation) }
+    }
+
+    #[cold]
+    fn other_remote(&mut self, generation: Generation) -> Option<&PacketKey> {
         match generation {
             Generation::Current => Some(&self.remote),
             Generation::Previous => self.previous.as_ref().map(|previous| &previous.remote),
@@ -119,6 +125,7 @@ impl OneRtt {
     /// on that came with those that replaced them (RFC 9001 §6.5).
     /// False: the peer updated twice before we have sent anything with the keys of the first update, hence before it can
     /// have seen that one acknowledged (RFC 9001 §6.2).
+    #[inline(always)]
     pub(crate) fn on_authenticated(
         &mut self,
         generation: Generation,
@@ -126,16 +133,24 @@ impl OneRtt {
         next_pn: u64,
         keep_until: impl FnOnce() -> Instant,
     ) -> bool {
+        // What nearly all packets are.
+        if generation == Generation::Current
+            && let Some(start) = &mut self.phase_start
+        {
+            *start = pn.min(*start);
+            return true;
+        }
+        self.on_new_phase(generation, pn, next_pn, keep_until())
+    }
+
+    #[cold]
+    fn on_new_phase(&mut self, generation: Generation, pn: u64, next_pn: u64, keep_until: Instant) -> bool {
         match generation {
             Generation::Previous => true,
             Generation::Current => {
-                if let Some(start) = &mut self.phase_start {
-                    *start = pn.min(*start);
-                } else {
-                    self.phase_start = Some(pn);
-                    if let Some(previous) = &mut self.previous {
-                        previous.until = Some(keep_until());
-                    }
+                self.phase_start = Some(pn);
+                if let Some(previous) = &mut self.previous {
+                    previous.until = Some(keep_until);
                 }
                 true
             }
@@ -143,7 +158,7 @@ impl OneRtt {
                 if self.updated && self.phase_start.is_some() && self.sent_with_key == 0 {
                     return false;
                 }
-                self.rotate(next_pn, Some(keep_until()));
+                self.rotate(next_pn, Some(keep_until));
                 self.phase_start = Some(pn);
                 true
             }

@@ -154,7 +154,7 @@ impl<'s> PacketBuilder<'s> {
 
     /// Appends a STREAM frame of `range` if it fits: its header, and a hole for its bytes, which
     /// [`PacketBuilder::finish`] encrypts into it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn put_stream(&mut self, id: StreamId, range: &Range<u64>, fin: bool) -> bool {
         let start = self.pos;
         let len = range.end - range.start;

@@ -344,6 +344,7 @@ impl Placement {
 
     /// Makes sure that there is memory for `range`. `contiguous` is the end of what was received in order, `received`
     /// everything.
+    #[inline(always)]
     pub(crate) fn reserve(
         &mut self,
         range: &Range<u64>,
