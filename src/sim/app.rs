@@ -330,9 +330,10 @@ impl App {
                 // Refused if the end came along with the stream.
                 let _ = conn.set_out_of_space(id, OutOfSpace::Stop(7));
             }
-            if flow.whole {
-                // Refused if a reset came along with the stream.
-                let _ = conn.set_notify(id, Notify::WhenComplete);
+            // After a reset that came along with the stream, nothing is told of its data. If the connection has ended since,
+            // what the stream had is told as it is by default: nobody has asked for anything else in time.
+            if flow.whole && conn.set_notify(id, Notify::WhenComplete) == Err(StreamError::Closed) {
+                self.incoming.get_mut(&id).expect("just inserted").flow.whole = false;
             }
         }
         if let Some(flow) = self.plan.flow(id, self.side) {

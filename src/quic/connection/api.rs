@@ -215,6 +215,9 @@ impl<'a> Conn<'a> {
     /// Chooses what a stream tells of received data: as it comes, or all at the end. Only streams with provided buffers
     /// can be silent until the end: the bytes of pooled ones have to be taken for more to come, so these tell of all.
     ///
+    /// Called at [`Event::StreamOpened`] it comes before all that the stream tells, unless the connection ends with the
+    /// same packets: then the call is refused, and what came with them is told as it is by default.
+    ///
     /// # Errors
     /// [`StreamError`] when nothing is received on the stream (any more).
     pub fn set_notify(&mut self, id: StreamId, notify: Notify) -> Result<(), StreamError> {
