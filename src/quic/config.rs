@@ -266,7 +266,7 @@ pub struct EndpointConfig {
     /// When clients have to show that they are where they say before anything is kept of them.
     pub retry: RetryPolicy,
     /// What the clock that everybody who shares `address_key` looks at says at [`Instant::ZERO`] of the engine, as time
-    /// since an origin of theirs: wall-clock time, for example, since 1970. Tokens are good for 15 seconds of it. A core
+    /// since an origin of theirs: wall-clock time, for example, since 1970. Tokens are good for 60 seconds of it. A core
     /// of [`runtime`](crate::runtime) sets this by itself.
     ///
     /// [`Instant::ZERO`]: crate::base::time::Instant::ZERO
