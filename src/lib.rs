@@ -1,4 +1,7 @@
 //! Gannet: QUIC v1 on DPDK, decrypting stream bytes straight into the application's pinned buffers.
+//!
+//! Applications use [`api`], whose documentation is a guide with complete programs. The other modules are the layers below
+//! and beside it; `ARCHITECTURE.md` describes them.
 
 pub mod api;
 pub mod base;

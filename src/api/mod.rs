@@ -9,7 +9,8 @@
 //!   (see [`handle`]).
 //!
 //! # Memory
-//! Stream bytes are never copied inside the stack.
+//! Stream bytes are never copied inside the stack. (A port whose packet buffers a peer process can write to copies whole
+//! frames to private memory first, unless its profile trusts that process: `dpdk::PortProfile::copies_frames`.)
 //! * **Sending**: [`SendData`] moves in and is encrypted from where it lies; it comes back in `SendDone` when the peer
 //!   has acknowledged it.
 //! * **Receiving into your own memory**: [`Conn::provide_receive_buffers`] moves [`PinnedBuf`]s in; bytes are
@@ -25,21 +26,23 @@
 //!   memory in `SendDone` with the number of its acknowledged ones, whatever ends the stream: its end, a reset, a stop,
 //!   a close from either side, a timeout, the end of the core ([`Core::run`] with an error, [`Core::into_app`]) or of a
 //!   bare engine (`Endpoint::into_events`). What cannot be taken comes back in the error.
-//! * **Space that runs low is told in time**: [`Event::ReceiveBufferLow`] below
-//!   [`receive_low_water`](TransportConfig::receive_low_water), once, and again when the peer has used some of what was
-//!   provided since, or says that it is blocked. An application that is late stalls its peer and loses nothing, however
-//!   long it takes: whoever waits for space, or owes some, keeps the connection alive.
-//! * **Buffers of exactly the right size are enough**: the peer has credit for one byte more, so it always gets to its
-//!   end. If it has more than that, a stream that must not wait can be stopped at once ([`OutOfSpace::Stop`]).
-//! * **Memory that runs out is no end**: packets with data that finds no memory, in an empty pool or beyond what a
+//! * **A warning before space runs out**: [`Event::ReceiveBufferLow`] comes once fewer than
+//!   [`receive_low_water`](TransportConfig::receive_low_water) provided bytes are unfilled, and again when the peer has
+//!   used some of what was provided since, or says that it is blocked. A late application stalls its peer and loses
+//!   nothing, however long it takes: whichever side waits for space, or owes some, keeps the connection alive.
+//! * **Buffers of exactly the right size are enough**: the peer has credit for one byte more, so it always reaches the end
+//!   of its stream. If it has more than that, [`OutOfSpace::Stop`] stops the stream at once rather than let it wait.
+//! * **Running out of memory ends nothing**: packets whose data finds no memory, in an empty pool or beyond what a
 //!   [`BufferProvider`] gave, count as lost (`quic_no_memory`); the peer sends them again.
-//! * **What had arrived is not lost**: bytes of pooled streams that came before a peer's close are told of before
+//! * **Nobody takes all of the pool**: a connection's chunks are charged to it and to its address, until they are dropped
+//!   ([`MemoryConfig`](crate::quic::MemoryConfig)).
+//! * **Data that arrived is not lost**: bytes of pooled streams that came before a peer's close are reported before
 //!   `Closed`, and can be taken until the application has handled that.
-//! * **Order**: [`Conn::set_priority`] ranks streams by urgency, and equal ones one after the other or in turn
-//!   ([`Priority`], RFC 9218). [`Conn::send_vectored`] and [`Handle::send_vectored`] take many pieces as one, or none.
-//! * **One event for all**: with [`Notify::WhenComplete`], a stream is silent until all has arrived.
-//! * **Numbers**: [`Conn::stream_stats`], [`Event::Finished`] and the engine's counters tell bytes that were placed
-//!   directly, through a cipher block on the stack, or copied, of which there are none.
+//! * **Order**: [`Conn::set_priority`] ranks streams by urgency; streams of equal urgency go one after the other, or take
+//!   turns ([`Priority`], RFC 9218). [`Conn::send_vectored`] and [`Handle::send_vectored`] take all pieces or none.
+//! * **One event for all**: with [`Notify::WhenComplete`], a stream is silent until everything has arrived.
+//! * **Numbers**: [`Conn::stream_stats`], [`Event::Finished`] and the engine's counters say how many bytes were placed
+//!   directly, how many went through a cipher block on the stack, and how many were copied, which is none.
 //!
 //! # Two cores in one thread
 //! A server that answers in upper case, and a client that asks it, over a simulated link. With a real port (feature

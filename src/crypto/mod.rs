@@ -4,6 +4,9 @@
 //! two steps instead of one: [`PacketKey::open`] verifies, and the [`Opened`] packet then decrypts any range of
 //! itself to wherever those bytes belong. [`PacketKey::seal`] is the mirror image: pieces of plaintext from
 //! anywhere are encrypted into the packet, and the tag is laid over the result.
+//!
+//! A packet is thus read twice, and its memory must not change in between. Keys are made so that they leave no copies on
+//! the stack ([`traceless`]).
 #![deny(unsafe_code)]
 
 mod backend;

@@ -88,6 +88,9 @@ impl PacketKey {
     /// is. What `head` holds afterwards is the first [`Opened::head_len`] bytes of the plaintext, and nothing of use when
     /// the packet is not authentic. It is the caller's memory, as to move it would have to wait for it to be written.
     ///
+    /// The ciphertext is read here, and again when it is decrypted, so `body` has to be memory that nobody else can write to
+    /// meanwhile. Ports see to that (`dpdk::PortProfile::copies_frames`).
+    ///
     /// # Errors
     /// [`AuthError`] if the tag does not match, or if `body` is too short to have one.
     #[inline(always)]

@@ -15,6 +15,11 @@
 //! - Frames are not `Send`, because a mempool's cache belongs to a thread. To move one to another core take it
 //!   apart with [`Mbuf::into_raw`] and put it together there.
 //!
+//! # Who is at the other end
+//! Some ports talk to a process over a socket (memif, vhost-user). DPDK's drivers are guarded against what it says there,
+//! and, where it can write to our packet buffers ([`PortProfile::memory`]), frames are copied to private memory unless the
+//! profile trusts it ([`PortProfile::copies_frames`]). `SECURITY.md` has the rest.
+//!
 //! Threads that poll should hold a [`ThreadGuard`] from [`Eal::register_thread`], for the caches' sake.
 
 mod drivers;

@@ -1,8 +1,11 @@
 //! A deterministic simulator: two engines, two applications and a bad network in one seeded world.
 //!
-//! [`run`] plays one seed and checks that every stream byte arrives once and in place, every buffer and
-//! every sent memory comes back exactly once, and both sides come to an end. A failure names the seed,
-//! and the same seed plays the same run again.
+//! [`run`] plays one seed and checks that every stream byte arrives once and in place, every buffer and every sent memory
+//! comes back exactly once, the memory that is charged to connections is the memory that they hold, and both sides come to
+//! an end. A failure names the seed, and the same seed plays the same run again.
+//!
+//! A new feature joins the plays the day it lands. Its random draws come last, so that old seeds remain the same plays but
+//! for it.
 #![forbid(unsafe_code)]
 
 mod app;
