@@ -2,7 +2,7 @@
 //!
 //! Peers decide how scattered these sets are, so every operation costs O(log n) for n ranges (and O(log n) more for each
 //! range that it swallows or yields, each of which was paid for when it came). Few ranges, which is what there nearly
-//! always is, lie in a short sorted list; more than [`LISTED`] go to a B-tree.
+//! always is, lie in a short sorted list; more than 72 go to a B-tree.
 
 use core::ops::Range;
 use std::collections::{BTreeMap, btree_map};
