@@ -67,8 +67,8 @@ impl LinkConfig {
             let bits = least + rng.below(most + 1 - least);
             Duration::from_nanos(rng.below(1 << bits))
         };
-        // Within 4 s: after longer ones, a client may come back later than its address token is good for.
-        self.outage = rng.chance(100).then(|| (time(rng, 10, 34), time(rng, 20, 32)));
+        // Within 17 s: a client comes back before its address token expires, which it does not within twice as long.
+        self.outage = rng.chance(100).then(|| (time(rng, 10, 34), time(rng, 20, 34)));
         self.later_mtu = rng.chance(150).then(|| (time(rng, 10, 34), 1200 + rng.below(273) as usize));
         self.routers_tell = rng.chance(500);
         self.lies = if rng.chance(100) { 1 + rng.below(100) } else { 0 };
