@@ -113,7 +113,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub secret: SecretArgs,
 
-    /// Ask clients to come again with a token that shows that they are where they say (RFC 9000 §8.1.2).
+    /// Send Retry packets, so that clients have to prove their address before anything is stored (RFC 9000 §8.1.2).
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]
     pub retry: engine::Retry,
 
@@ -183,7 +183,7 @@ pub struct PerfServerArgs {
     #[command(flatten)]
     pub secret: SecretArgs,
 
-    /// Ask clients to come again with a token that shows that they are where they say (RFC 9000 §8.1.2).
+    /// Send Retry packets, so that clients have to prove their address before anything is stored (RFC 9000 §8.1.2).
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]
     pub retry: engine::Retry,
 }

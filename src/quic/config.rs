@@ -96,13 +96,13 @@ pub struct TransportConfig {
     pub ack_frequency: u32,
     /// Largest UDP payload to use once the path has been probed to carry it (bytes, at least 1200).
     pub max_udp_payload: u16,
-    /// Packets that are sealed with one key before it is updated, if its cipher does not want it earlier: with AES-GCM
-    /// after 2^22 (RFC 9001 §6.6).
+    /// Packets to seal with one key before it is updated, unless its cipher requires an earlier update: AES-GCM after
+    /// 2^22 packets (RFC 9001 §6.6).
     pub packets_per_key: u64,
-    /// Send a PING when nothing was heard for this long. A peer that is gone is noticed by then and the idle timeout later.
+    /// Send a PING when nothing was heard for this long. A peer that is gone is noticed one idle timeout after that.
     ///
-    /// Connections whose application, or whose peer's, is slow need none: whoever waits for credit, or owes some, keeps the
-    /// connection alive. It is for those that wait for something else, such as an answer that takes long.
+    /// A slow application at either end does not need this: whichever side waits for credit, or owes some, keeps the
+    /// connection alive. It is for connections that wait for something else, such as an answer that takes long.
     pub keep_alive: Option<Duration>,
     /// Buffers for peer-opened streams.
     pub provider: Option<Arc<dyn BufferProvider>>,
@@ -134,7 +134,7 @@ impl Default for TransportConfig {
     }
 }
 
-/// What a server endpoint accepts connections with. There is none whose settings cannot work.
+/// What a server endpoint accepts connections with. Settings that cannot work are refused when it is made.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     pub(crate) tls: Arc<rustls::ServerConfig>,
@@ -167,7 +167,7 @@ impl ServerConfig {
     }
 }
 
-/// What a client connects with. There is none whose settings cannot work.
+/// What a client connects with. Settings that cannot work are refused when it is made.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     pub(crate) tls: Arc<rustls::ClientConfig>,
@@ -210,15 +210,16 @@ impl ClientConfig {
     }
 }
 
-/// How an endpoint's pool is shared among connections whose streams are received into its chunks, in bytes. `None` stands
-/// for what follows from the pool's limit. Buffers that applications take from the pool count only as memory in use.
+/// How an endpoint's pool is shared among connections whose streams are received into its chunks, in bytes. `None`
+/// means the default, a fraction of the pool's limit. Buffers that applications take from the pool only count as memory
+/// in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryConfig {
-    /// What one connection may hold; by default a quarter of the pool.
+    /// Most that one connection may hold; by default a quarter of the pool.
     pub connection: Option<usize>,
-    /// What all connections of one address may hold (IPv6: of one prefix of 64 bits); by default half of the pool.
+    /// Most that all connections of one address (IPv6: of one /64 prefix) may hold; by default half of the pool.
     pub address: Option<usize>,
-    /// What only connections may take that hold next to nothing; by default a sixteenth of the pool.
+    /// Reserved for connections that hold next to nothing; by default a sixteenth of the pool.
     pub reserve: Option<usize>,
 }
 
@@ -250,8 +251,8 @@ pub struct EndpointConfig {
     pub cid_key: Zeroizing<[u8; 16]>,
     /// Key that seals address tokens (RFC 9000 §8.1.3).
     pub address_key: Zeroizing<[u8; 32]>,
-    /// Random, the same for all cores of a process, another for each process: keeps processes with the same secret from
-    /// making the same connection IDs (see [`super::CidCodec`]).
+    /// Random, and the same for all cores of a process: keeps processes with the same secret from making the same
+    /// connection IDs (see [`super::CidCodec`]).
     pub epoch: [u8; 16],
     /// The form of connection IDs.
     pub cid: CidConfig,
@@ -261,13 +262,13 @@ pub struct EndpointConfig {
     pub max_connections: usize,
     /// Upper limit of server handshakes in flight.
     pub max_handshakes: usize,
-    /// Stateless resets sent per second at the most; of closes for bad address tokens, just as many.
+    /// Most stateless resets to send per second. As many closes are sent for bad address tokens.
     pub reset_rate: u32,
-    /// When clients have to show that they are where they say before anything is kept of them.
+    /// When clients have to prove their address before anything is stored for them.
     pub retry: RetryPolicy,
-    /// What the clock that everybody who shares `address_key` looks at says at [`Instant::ZERO`] of the engine, as time
-    /// since an origin of theirs: wall-clock time, for example, since 1970. Tokens are good for 60 seconds of it. A core
-    /// of [`runtime`](crate::runtime) sets this by itself.
+    /// The engine's [`Instant::ZERO`] on a clock that all endpoints with the same `address_key` share, such as
+    /// wall-clock time since 1970. Tokens are valid for 60 seconds of that clock. A core of [`runtime`](crate::runtime)
+    /// sets this by itself.
     ///
     /// [`Instant::ZERO`]: crate::base::time::Instant::ZERO
     pub time_base: Duration,
@@ -276,7 +277,8 @@ pub struct EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// The settings of core 0 that follow from `seed`, the secret as well: whoever knows the seed knows it. Otherwise like
+    /// The settings of core 0 that follow from `seed`, the secret as well: whoever knows the seed knows it. Otherwise
+    /// like
     /// [`EndpointConfig::from_secret`].
     pub fn from_seed(seed: [u8; 32]) -> Self {
         let mut rng = Rng::from_seed(seed);
@@ -314,15 +316,15 @@ impl EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// What reads the endpoint's connection IDs, and those of all cores whose settings differ in the core only: for who
-    /// hands packets to the core that they are for.
+    /// A codec that reads the connection IDs of this endpoint, and of all whose settings differ only in the core: for
+    /// code that hands packets to the core they belong to.
     pub fn cid_codec(&self) -> CidCodec {
         CidCodec::new(&self.cid, &self.cid_key, &self.epoch)
     }
 }
 
 impl fmt::Debug for EndpointConfig {
-    /// Without what must not be known.
+    /// Leaves keys and seeds out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EndpointConfig")
             .field("cid", &self.cid)

@@ -51,15 +51,15 @@ pub enum Notify {
     WhenComplete,
 }
 
-/// What becomes of a stream with provided buffers whose peer has more for it than they hold.
+/// What happens to a stream when its peer has more data than the provided buffers hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OutOfSpace {
-    /// It waits for more: the peer stalls, and goes on when there is space.
+    /// It waits: the peer stalls, and continues when there is space.
     #[default]
     Stall,
-    /// It does not wait: as soon as the peer sends more, says that it has more, or names an end beyond what was provided,
-    /// the stream is stopped with this application error code (RFC 9000 §3.5). Everything comes back, then
-    /// [`Event::OutOfSpace`] tells of it. The connection lives.
+    /// It is stopped with this application error code (RFC 9000 §3.5) as soon as the peer sends more, says that it has
+    /// more, or announces an end beyond what was provided. Everything comes back, followed by [`Event::OutOfSpace`].
+    /// The connection stays open.
     Stop(u64),
 }
 
@@ -140,8 +140,8 @@ pub enum Event {
         /// The negotiated application protocol.
         alpn: Vec<u8>,
     },
-    /// The peer opened a stream. It comes with the first frame that names the stream: packets that were lost or overtaken
-    /// may bring streams in another order than that of their IDs.
+    /// The peer opened a stream. It comes with the first frame that names the stream: packets that were lost or
+    /// overtaken may bring streams in another order than that of their IDs.
     StreamOpened {
         /// Which.
         id: StreamId,
@@ -208,7 +208,7 @@ pub enum Event {
         /// Bytes wanted to get above the low-water mark.
         wanted: u64,
     },
-    /// A stream that was not to wait ([`OutOfSpace::Stop`]) had less space than the peer had for it, and was stopped. Its
+    /// The peer had more data than a stream with [`OutOfSpace::Stop`] had space for, so the stream was stopped. Its
     /// buffers have come back.
     #[non_exhaustive]
     OutOfSpace {

@@ -4,12 +4,12 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-/// What connection IDs, stateless reset tokens and address tokens are made with. A process that starts with the secret of
-/// the one before it can tell that one's peers that their connections are gone (RFC 9000 §10.3.2).
+/// What connection IDs, stateless reset tokens and address tokens are made with. A process that starts with the secret
+/// of its predecessor can tell that one's peers that their connections are gone (RFC 9000 §10.3.2).
 ///
 /// It is erased when dropped, and never shown. Processes that answer for the same address at the same time must not
-/// share a secret, unless each has a server ID of its own ([`super::CidConfig::routed`]) and gets all packets with it: a
-/// packet that one of them knows nothing about would make it reveal the token of another one's connection (RFC 9000
+/// share a secret, unless each has a server ID of its own ([`super::CidConfig::routed`]) and gets all packets with it:
+/// a packet that one of them knows nothing about would make it reveal the token of another one's connection (RFC 9000
 /// §21.11).
 #[derive(Clone)]
 pub struct Secret(Zeroizing<[u8; Self::LEN]>);

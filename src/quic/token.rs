@@ -5,14 +5,15 @@
 //! ```
 //!
 //! The tag also covers the client's address and port and the connection ID that it was told to use, so that a token is
-//! worth something to nobody else and on no other connection. `time` is in milliseconds since an origin that all who share
-//! the key agree on ([`EndpointConfig::time_base`](crate::quic::EndpointConfig::time_base)); wall-clock time is one. Where
-//! they do not agree, or a clock was set, tokens fail as if they had expired, and clients have to come again.
+//! worth something to nobody else and on no other connection. `time` is in milliseconds since an origin that all who
+//! share the key agree on ([`EndpointConfig::time_base`](crate::quic::EndpointConfig::time_base)); wall-clock time is
+//! one. Where they do not agree, or a clock was set, tokens fail as if they had expired, and clients have to come
+//! again.
 //!
-//! Keys follow from the shared secret and the number of the period, so that cores and restarted servers have the same ones
-//! without a word between them. The token says which period it is of; it and its neighbours are accepted, so that no token
-//! dies of a change of keys, and clocks may differ a little. Opening one costs one AEAD operation whatever is in it; a key
-//! is derived once a period.
+//! Keys follow from the shared secret and the number of the period, so that cores and restarted servers have the same
+//! ones without a word between them. The token says which period it is of; it and its neighbours are accepted, so that
+//! no token dies of a change of keys, and clocks may differ a little. Opening one costs one AEAD operation whatever is
+//! in it; a key is derived once a period.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,20 +25,21 @@ use crate::base::time::{Duration, Instant};
 use crate::crypto::{STATE_NONCE_LEN, StateKey, TAG_LEN};
 use crate::wire::quic::ConnectionId;
 
-/// When a server answers a client's first packet with a Retry (RFC 9000 §8.1.2): the client comes again with a token that
-/// shows that it is where it says. That costs it a round trip, and the server nothing that it would have to keep.
+/// When a server answers a client's first packet with a Retry (RFC 9000 §8.1.2), so that the client returns with a
+/// token that proves its address. This costs the client a round trip, and the server no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryPolicy {
-    /// While so many handshakes, or half of [`EndpointConfig::max_handshakes`](crate::quic::EndpointConfig::max_handshakes)
-    /// if that is less, are in flight with clients that have shown nothing. The places beyond are for those that have:
-    /// strangers who only pretend to be somewhere cannot take them.
+    /// While `threshold` handshakes, or half of
+    /// [`EndpointConfig::max_handshakes`](crate::quic::EndpointConfig::max_handshakes) if that is less, are in flight
+    /// with clients without a token. The remaining places are for clients with one, so a flood from forged addresses
+    /// cannot take them.
     Auto {
         /// Handshakes in flight of clients without a token.
         threshold: usize,
     },
     /// Always.
     Always,
-    /// Never: whoever sends enough first packets from made-up addresses keeps others out.
+    /// Never: enough first packets from forged addresses keep others out.
     Never,
 }
 
@@ -62,21 +64,21 @@ impl RetryPolicy {
 
 /// How long a Retry token is good for. It comes back after a round trip, but where packets are lost, only with a probe:
 /// without a round-trip time, these follow after 1, 3, 7, 15 and 31 s (RFC 9002 §6.2.2, §6.2.4). A client cannot follow
-/// another Retry (RFC 9000 §17.2.5.2), so its token is good for longer than it is likely to have patience. It still is for
-/// a short time, as RFC 9000 §8.1.4 wants it, and of no use but with one address, port and connection ID.
+/// another Retry (RFC 9000 §17.2.5.2), so its token is good for longer than it is likely to have patience. It still is
+/// for a short time, as RFC 9000 §8.1.4 wants it, and of no use but with one address, port and connection ID.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(60);
 
 /// How far the clock of another core, or of another server that shares the key, may be ahead of ours.
 const AHEAD: Duration = Duration::from_secs(15);
 
-/// How long a key is used. At a million tokens a second for each of 64 cores that is 2^32 tokens, as many as random nonces
-/// allow.
+/// How long a key is used. At a million tokens a second for each of 64 cores that is 2^32 tokens, as many as random
+/// nonces allow.
 const PERIOD_MS: u64 = 64_000;
 
 const _: () = assert!(LIFETIME.as_millis() < PERIOD_MS as u128, "a token is of this period or of its neighbour");
 
-/// First byte of a token from a Retry packet. Tokens of NEW_TOKEN frames will have another one (RFC 9000 §8.1.1 wants them
-/// told apart).
+/// First byte of a token from a Retry packet. Tokens of NEW_TOKEN frames will have another one (RFC 9000 §8.1.1 wants
+/// them told apart).
 const RETRY: u8 = 1;
 
 /// What is encrypted: time, length of the original connection ID, that ID.
@@ -138,8 +140,8 @@ impl AddressTokens {
         &place.as_ref().expect("just made").1
     }
 
-    /// A token for the client at `remote` whose first packet went to `original`, and which will send the next to `scid`.
-    /// `nonce` has to be random.
+    /// A token for the client at `remote` whose first packet went to `original`, and which will send the next to
+    /// `scid`. `nonce` has to be random.
     pub(crate) fn seal_retry(
         &mut self,
         now: Instant,

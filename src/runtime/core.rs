@@ -57,9 +57,9 @@ pub struct CoreConfig {
     pub pool: BufPool,
     /// What to do when idle.
     pub idle: Idle,
-    /// How long the link of a core that does not listen may be down. `None`: as long as its connections have patience, whose
-    /// idle timeouts decide, but 5 s when it starts and there are none. A server's link comes and goes with its clients on
-    /// some ports; it waits as long as it takes.
+    /// How long the link of a core that does not listen may be down. `None`: 5 s at the start, when there are no
+    /// connections yet, and no limit after that, as connections have their idle timeouts. A core that listens waits for
+    /// ever, since on some ports a server's link comes and goes with its clients.
     pub link_patience: Option<Duration>,
 }
 
@@ -146,8 +146,8 @@ impl<D: Datapath, A: App> Core<D, A> {
         self.observer.as_ref()?.stages()
     }
 
-    /// Polls until `stop` is set or the application is done, then closes what is still open. Whatever the reason to stop
-    /// is, the application has every buffer and every sent memory back by then, and `Closed` of every connection.
+    /// Polls until `stop` is set or the application is done, then closes what is still open. Whatever the reason to
+    /// stop is, the application has every buffer and every sent memory back by then, and `Closed` of every connection.
     ///
     /// # Errors
     /// [`RunError`] when the port stops working.
@@ -287,8 +287,9 @@ impl<D: Datapath, A: App> Core<D, A> {
         true
     }
 
-    /// With so many connections that most packets find theirs in no cache, the burst is gone through several times: each
-    /// pass asks for what the next one needs, for all packets, so that memory is waited for once rather than each time.
+    /// With so many connections that most packets find theirs in no cache, the burst is gone through several times:
+    /// each pass asks for what the next one needs, for all packets, so that memory is waited for once rather than each
+    /// time.
     fn receive_in_stages(&mut self, now: Instant, rx: &mut Burst<D::Rx>, seen: &mut impl Observe) {
         let mut datagrams = ArrayVec::<_, BURST>::new();
         for i in 0..rx.len() {

@@ -31,7 +31,7 @@ pub enum Suite {
     ChaCha20,
 }
 
-/// When clients have to show that they are where they say.
+/// When clients have to prove their address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Retry {
     /// While many handshakes are in flight.
@@ -79,8 +79,8 @@ pub struct EngineArgs {
     #[arg(long, help_heading = "Engine")]
     pub spin: bool,
 
-    /// How long a client's link may be down before it gives up, for example 5 or 500ms [default: 5 s when it starts, and
-    /// then as long as the connection's idle timeout].
+    /// How long a client's link may be down before it gives up, for example 5 or 500ms [default: 5 s when it starts,
+    /// and then as long as the connection's idle timeout].
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
     pub link_patience: Option<Duration>,
 
@@ -96,8 +96,8 @@ pub struct EngineArgs {
     #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(1200..=65527), help_heading = "Engine")]
     pub max_udp_payload: Option<u16>,
 
-    /// Give up a peer that is silent for so long, for example 5 or 500ms [default: 10 for clients, 30 for servers].
-    /// Clients ping a silent server after a quarter of it; one that is only slow answers, and is waited for.
+    /// Give up a peer that is silent for this long, for example 5 or 500ms [default: 10 for clients, 30 for servers].
+    /// Clients ping a silent server after a quarter of it; a server that is only slow answers, and is waited for.
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
     pub idle_timeout: Option<Duration>,
 
@@ -179,8 +179,9 @@ pub struct IdentityArgs {
 /// What outlives the server's process.
 #[derive(Clone, Debug, Args)]
 pub struct SecretArgs {
-    /// File with the secret of connection IDs, reset and address tokens; made if there is none. With it, clients of a
-    /// server that has crashed learn so from the next one at once. Servers that run at the same time need one each.
+    /// Keep the secret behind connection IDs, reset tokens and address tokens in this file, which is created if
+    /// missing. After a crash and a restart, clients then learn at once that their connections are gone. Servers that
+    /// run at the same time need a file each.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Engine")]
     pub secret: Option<PathBuf>,
 }

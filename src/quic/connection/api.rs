@@ -212,11 +212,13 @@ impl<'a> Conn<'a> {
         if self.conn.streams.set_priority(id, priority) { Ok(()) } else { Err(StreamError::NoStream) }
     }
 
-    /// Chooses what a stream tells of received data: as it comes, or all at the end. Only streams with provided buffers
-    /// can be silent until the end: the bytes of pooled ones have to be taken for more to come, so these tell of all.
+    /// Chooses when a stream reports received data: as it arrives, or all of it at the end. Only streams with provided
+    /// buffers can be silent until the end: pooled bytes have to be taken for more to come, so they are always
+    /// reported.
     ///
-    /// Called at [`Event::StreamOpened`] it comes before all that the stream tells, unless the connection ends with the
-    /// same packets: then the call is refused, and what came with them is told as it is by default.
+    /// A call while [`Event::StreamOpened`] is handled comes before all other events of the stream, unless the
+    /// connection ends with the same packets: then the call is refused, and the data in them is reported as it is by
+    /// default.
     ///
     /// # Errors
     /// [`StreamError`] when nothing is received on the stream (any more).
@@ -231,8 +233,8 @@ impl<'a> Conn<'a> {
         Ok(())
     }
 
-    /// Chooses what becomes of a stream with provided buffers whose peer has more for it than they hold: it waits for more
-    /// space, or is stopped. Pooled streams know no such thing.
+    /// Chooses what happens to a stream with provided buffers when its peer has more data than they hold: it waits for
+    /// more space, or it is stopped. This has no effect on pooled streams.
     ///
     /// # Errors
     /// [`StreamError`] when nothing is received on the stream (any more).
@@ -278,9 +280,9 @@ impl<'a> Conn<'a> {
         send.map_or(0, |send| self.conn.config.send_budget.saturating_sub(send.queued()))
     }
 
-    /// How many more bytes than are queued the peer's windows take on a stream now (RFC 9000 §4.1): its own, and that of
-    /// the connection, which all streams share. What is made or read before it can go only takes memory. When it is 0,
-    /// `Writable` tells as soon as it is more; it is 0 as well for streams that cannot be written to.
+    /// How many more bytes than are queued the peer's windows take on a stream now (RFC 9000 §4.1): its own, and that
+    /// of the connection, which all streams share. What is made or read before it can go only takes memory. When it is
+    /// 0, `Writable` tells as soon as it is more; it is 0 as well for streams that cannot be written to.
     pub fn send_window(&mut self, id: StreamId) -> u64 {
         if !self.conn.is_active() {
             return 0;
@@ -372,9 +374,9 @@ impl<'a> Conn<'a> {
         self.after_consumption(id, n);
     }
 
-    /// The next contiguous bytes of a pooled stream, lent without a copy: a full chunk of the pool as a whole
-    /// (1 to 64 KiB, by how much came at a time), or the filled part of one that is still being filled. Call it until it gives `None`, which also
-    /// stands for streams with provided buffers, and for those that are gone, reset or stopped.
+    /// The next contiguous bytes of a pooled stream, lent without a copy: a full chunk of the pool as a whole (1 to 64
+    /// KiB, by how much came at a time), or the filled part of one that is still being filled. Call it until it gives
+    /// `None`, which also stands for streams with provided buffers, and for those that are gone, reset or stopped.
     ///
     /// The bytes count as consumed now: the peer gets new flow-control credit for them (RFC 9000 §4.1) although
     /// they may be kept for long. What limits an application that keeps chunks is the connection's share of the
