@@ -43,6 +43,9 @@ const START: Instant = Instant::from_nanos(1_000_000_000);
 /// No run takes longer, in simulated time.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
+/// How long a server takes its address tokens.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
+
 /// Closes that have to be lost before a peer may hear of the end by a stateless reset: the first, and at least one answer
 /// to its probes.
 const MIN_CLOSES_LOST: u64 = 2;
@@ -320,6 +323,13 @@ impl World {
         })
     }
 
+    /// Whether the client has given up before the server had a connection: nothing that led to one got through.
+    fn is_unheard_of(&self) -> bool {
+        let [client, server] = &self.hosts;
+        let none_left = self.hosts.iter().all(|host| host.endpoint.connection_count() == 0);
+        client.app.closed.is_some() && server.app.conn.is_none() && none_left
+    }
+
     /// The next time at which something can happen.
     fn next(&self) -> Option<Instant> {
         let timers = self.hosts.iter().filter_map(|h| h.endpoint.next_timeout());
@@ -347,6 +357,9 @@ impl World {
                 return self.check_end();
             }
             let Some(next) = self.next() else {
+                if self.is_unheard_of() {
+                    return self.check_end();
+                }
                 return Err(format!("nothing will ever happen: {}", self.describe()));
             };
             self.now = next;
@@ -383,11 +396,15 @@ impl World {
         self.check_retry()
     }
 
+    /// Whether clients have to come with a token.
+    fn asks(&self) -> bool {
+        matches!(self.plan.retry, RetryPolicy::Always | RetryPolicy::Auto { threshold: 0 })
+    }
+
     /// Where clients have to come with a token, the server has seen one of each that is connected; elsewhere, none.
     fn check_retry(&self) -> Result<(), Failure> {
         let [client, server] = [0, 1].map(|n| self.hosts[n].endpoint.stats());
-        let asks = matches!(self.plan.retry, RetryPolicy::Always | RetryPolicy::Auto { threshold: 0 });
-        let wrong = if asks { server.handshakes > server.tokens_accepted } else { server.retries_sent > 0 };
+        let wrong = if self.asks() { server.handshakes > server.tokens_accepted } else { server.retries_sent > 0 };
         if wrong && !self.crashed {
             let (sent, taken) = (server.retries_sent, server.tokens_accepted);
             return Err(format!("{} handshakes, {sent} Retries, {taken} tokens", client.handshakes));
@@ -405,7 +422,7 @@ impl World {
             CloseReason::PeerTransport { code, .. } => {
                 *code == 0x0c && matches!(self.plan.ending, Ending::Early(..) | Ending::AtTurn(..))
                 // Its packets with the token were lost until that had expired.
-                    || *code == 0x0b && self.plan.retry != RetryPolicy::Never && self.may_time_out()
+                    || *code == 0x0b && self.asks() && self.may_time_out() && self.now > START + TOKEN_LIFETIME
             }
             CloseReason::IdleTimeout | CloseReason::HandshakeTimeout => self.may_time_out(),
             CloseReason::Shutdown => self.crashed,
