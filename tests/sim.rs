@@ -68,6 +68,14 @@ fn seeds() {
     play(range("GANNET_SEEDS").unwrap_or(0..SEEDS), jobs.max(1));
 }
 
+/// Beyond [`SEEDS`], those that have found something.
+#[test]
+fn seeds_that_failed_once() {
+    for seed in [30_752, 33_645, 64_213] {
+        assert_eq!(play_one(seed), None);
+    }
+}
+
 #[test]
 fn the_same_seed_plays_the_same_run() {
     for seed in [3, 14, 159] {

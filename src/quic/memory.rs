@@ -43,6 +43,14 @@
 //! `n`. In rule 3 `far` does not count for the connection, so that a refusal by it means that it has more than
 //! `FLOOR - n` bytes of chunks taken in order, or that others have what is not free. ∎
 //!
+//! # No stream waits for the gaps of another
+//! That a peer sends again what a gap lacks may take for ever: one with strict priorities first sends the next bytes of an
+//! urgent stream, which are refused as long as the gaps of lesser ones hold the memory. So a connection that may take no
+//! more has one *spare* chunk beside its share: exactly as long as the bytes that are here, which are the next in order, and
+//! at most [`MIN_CHUNK`]. It is full at once, so that there never is a gap in it, and comes back when the application has
+//! read it. With it, a refusal means that there are bytes that the application can read, or that others have the pool
+//! down to half of its reserve.
+//!
 //! What others pin for ever is bounded by their shares, and that newcomers get on beside them is what the reserve is for. No
 //! connection is closed for the memory that it holds: bytes in order that nobody reads may be the fault of the application
 //! here, and those beyond a gap of a network that is down for a while.
@@ -89,6 +97,10 @@ pub(crate) struct Want {
 pub(crate) trait Lender {
     /// A buffer of `least` to `most` bytes.
     fn lend(&mut self, want: Want) -> Result<PinnedBuf, NoMemory>;
+
+    /// After a refusal, the one spare buffer, of `len` bytes, at most [`MIN_CHUNK`]: for the next bytes in order of a stream,
+    /// which are here and fill it.
+    fn lend_spare(&mut self, len: usize) -> Result<PinnedBuf, NoMemory>;
 }
 
 /// Where a connection comes from, as far as its address can be told from those of others: a host with an IPv6 address
@@ -112,6 +124,8 @@ pub(crate) struct Account {
     far: BufPool,
     /// What it is a part of.
     origin: BufPool,
+    /// Beside its share: the spare chunk, once one was needed.
+    spare: Option<BufPool>,
 }
 
 /// The memory of one endpoint.
@@ -155,7 +169,7 @@ impl Memory {
         let share = self.config.address(limit);
         let origin = self.origins.entry(origin(remote)).or_insert_with(|| self.lent.part(share)).clone();
         let all = origin.part(self.config.connection(limit));
-        Box::new(Account { far: all.part(usize::MAX), all, origin })
+        Box::new(Account { far: all.part(usize::MAX), all, origin, spare: None })
     }
 
     /// Whether `account` may take `n` more bytes; `came` bytes came from its peer.
@@ -218,12 +232,27 @@ impl Lender for Purse<'_> {
             len = (class / 2).clamp(want.least, len - 1);
         }
     }
+
+    #[cold]
+    fn lend_spare(&mut self, len: usize) -> Result<PinnedBuf, NoMemory> {
+        let (account, memory) = (self.account.as_mut().ok_or(NoMemory)?, &self.memory);
+        let left = memory.free().saturating_sub(MIN_CHUNK as usize);
+        if len > MIN_CHUNK as usize || left < memory.config.reserve(memory.pool.limit()) / 2 {
+            return Err(NoMemory);
+        }
+        let spare = account.spare.get_or_insert_with(|| memory.lent.part(MIN_CHUNK as usize));
+        spare.alloc(len).map_err(|_| NoMemory)
+    }
 }
 
 #[cfg(test)]
 impl Lender for &BufPool {
     fn lend(&mut self, want: Want) -> Result<PinnedBuf, NoMemory> {
         self.alloc(want.most).or_else(|_| self.alloc(want.least)).map_err(|_| NoMemory)
+    }
+
+    fn lend_spare(&mut self, _: usize) -> Result<PinnedBuf, NoMemory> {
+        Err(NoMemory)
     }
 }
 

@@ -234,3 +234,33 @@ fn streams_never_lock_each_other_up() {
         assert_eq!(memory.charged(), 0);
     }
 }
+
+/// Of a peer that sends an urgent stream first, nothing else comes before that stream got on: the simulator's seed 64213.
+#[test]
+fn no_stream_waits_for_the_gaps_of_others() {
+    let mut memory = memory(32 << 10);
+    let mut peer = Peer::new(host(1));
+    let gaps = &mut Gaps::default();
+    let mut place = |peer: &mut Peer, stream: &mut RecvStream, range: std::ops::Range<u64>| {
+        stream.accept(&range, false).unwrap();
+        stream.place(range, peer.purse(&mut memory), gaps, |at, memory| memory.fill(at as u8))
+    };
+    // All of its share is in chunks of which everything in order was read, with a byte behind a gap in each.
+    let mut others: Vec<_> = (0..8).map(|_| RecvStream::new(1 << 20)).collect();
+    for other in &mut others {
+        assert_eq!((place(&mut peer, other, 0..1), place(&mut peer, other, 2..3)), (Ok(()), Ok(())));
+        other.consume(1);
+    }
+    let mut urgent = RecvStream::new(1 << 20);
+    for at in (0..100).map(|n| n * 900) {
+        assert_eq!(place(&mut peer, &mut urgent, at..at + 900), Ok(()), "at {at}");
+        assert_eq!(place(&mut peer, &mut urgent, at + 900..at + 1800), Err(NoMemory), "there is one spare chunk");
+        assert_eq!((urgent.contiguous(), urgent.consume(1 << 20)), (at + 900, 900));
+    }
+    // Of what is too long for it, as much gets in as it holds; beyond a gap nothing does.
+    assert_eq!(place(&mut peer, &mut urgent, 90_000..91_400), Err(NoMemory));
+    assert_eq!((urgent.contiguous(), urgent.consume(1 << 20)), (90_000 + MIN_CHUNK, MIN_CHUNK));
+    assert_eq!(place(&mut peer, &mut urgent, 100_000..100_001), Err(NoMemory));
+    drop((others, urgent));
+    assert_eq!(memory.charged(), 0);
+}

@@ -160,7 +160,11 @@ impl Pooled {
             let need = (range.end - self.end).min(room);
             let most = chunk_len(need.max(self.burst).max(contiguous - self.base)).min(room);
             let least = need.min(MIN_CHUNK);
-            let buf = lender.lend(Want { least: least as usize, most: most as usize, in_order: true })?;
+            let want = Want { least: least as usize, most: most as usize, in_order: true };
+            let buf = match lender.lend(want) {
+                Err(NoMemory) => lender.lend_spare(want.least)?,
+                lent => lent?,
+            };
             let start = self.end;
             self.end += buf.len() as u64;
             self.run.push_back((start, buf));
