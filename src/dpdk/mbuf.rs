@@ -148,13 +148,17 @@ impl Mbuf {
                 std::ptr::copy_nonoverlapping(found.cast::<u8>(), to, len);
             }
         }
-        let (flags, hash) = (from.head().ol_flags, from.head().hash_rss);
+        self.describe_received(from.head().ol_flags, from.head().hash_rss, len);
+        true
+    }
+
+    /// Says that this buffer holds a received frame of `len` bytes, about which the device said `flags` and `hash`.
+    fn describe_received(&mut self, flags: u64, hash: u32, len: usize) {
         let head = self.head_mut();
         head.ol_flags = flags & RX_CHECKSUM_FLAGS;
         head.hash_rss = hash;
         head.data_len = len as u16;
         head.pkt_len = len as u32;
-        true
     }
 
     /// Makes this freshly reset buffer the same frame as `from`, which lies in memory that others can write to: every
@@ -185,11 +189,7 @@ impl Mbuf {
             let to = self.head().buf_addr.cast::<u8>().add(TX_HEADROOM);
             std::ptr::copy_nonoverlapping(start.cast::<u8>().add(off).cast_const(), to, len);
         }
-        let head = self.head_mut();
-        head.ol_flags = flags & RX_CHECKSUM_FLAGS;
-        head.hash_rss = hash;
-        head.data_len = len as u16;
-        head.pkt_len = len as u32;
+        self.describe_received(flags, hash, len);
         true
     }
 

@@ -22,7 +22,7 @@ fn byte(at: u64) -> u8 {
 }
 
 fn dropped(pair: &Pair) -> u64 {
-    pair.server.endpoint.stats().drops[Drop::NoMemory as usize]
+    pair.server.drops(Drop::NoMemory)
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_stream_scattered_too_far_takes_only_what_fits_on() {
         rig.say(&payload);
         rig.run();
     }
-    let drops = rig.host().endpoint.stats().drops[Drop::NoMemory as usize];
+    let drops = rig.host().drops(Drop::NoMemory);
     assert!(drops > 100, "{drops}");
     assert!(rig.host().closed().is_none());
     let sent = rig.peer.pn[2];

@@ -251,7 +251,7 @@ fn packets_that_are_only_late_are_never_taken_for_duplicates() {
     );
     assert_eq!(got, 20 << 20);
     for host in [&way.pair.client, &way.pair.server] {
-        assert_eq!(host.endpoint.stats().drops[Drop::Duplicate as usize], 0);
+        assert_eq!(host.drops(Drop::Duplicate), 0);
     }
 }
 

@@ -8,20 +8,17 @@ use gannet::crypto::Suite;
 use gannet::mem::BufPool;
 use gannet::quic::{ClientConfig, ConfigError, Endpoint, Event, ServerConfig, TransportConfig, tls};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::world::{CERT, CLIENT_TLS, Host, KEY, SERVER_TLS, endpoint_config, small};
+use super::world::{CLIENT_TLS, Host, SERVER_TLS, certificate, endpoint_config, small};
 
 /// A server's configuration as any user of rustls makes it.
 fn server_by_hand(provider: Arc<CryptoProvider>, change: impl FnOnce(&mut rustls::ServerConfig)) -> ServerResult {
-    let cert = CertificateDer::from_pem_slice(CERT.as_bytes()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+    let (chain, key) = certificate();
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![cert], key)
+        .with_single_cert(chain, key)
         .unwrap();
     config.alpn_protocols = vec![b"hostile".to_vec()];
     change(&mut config);

@@ -9,7 +9,7 @@ use gannet::wire::quic::frame::{Frame, StreamHeader};
 use proptest::prelude::*;
 
 use super::peer::{DATA, HANDSHAKE, INITIAL, Peer, frames};
-use super::world::{Host, against_client, against_server, client_addr, server_addr, small};
+use super::world::{Host, against_client, against_server, client_addr, small, waiting_client};
 
 /// How far a connection is when the garbage comes.
 #[derive(Clone, Copy, Debug)]
@@ -47,13 +47,7 @@ fn world(state: State) -> (Host, Peer) {
             }
             (host, peer)
         }
-        State::ClientWaits => {
-            let mut host = Host::client(small());
-            let first = host.run();
-            let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
-            first.iter().for_each(|(_, datagram)| peer.receive(datagram));
-            (host, peer)
-        }
+        State::ClientWaits => waiting_client(small()),
         State::ServerConnected => against_server(small()),
         State::ClientConnected => against_client(small()),
         State::Closing => {

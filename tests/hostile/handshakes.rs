@@ -8,7 +8,7 @@ use gannet::wire::quic::frame::{Frame, StreamHeader};
 use gannet::wire::quic::header::{self, PacketType};
 
 use super::peer::{DATA, HANDSHAKE, Peer, frames};
-use super::world::{Host, client_addr, server_addr, small};
+use super::world::{Host, client_addr, small, waiting_client};
 
 /// Kinds of the packets in a datagram.
 fn kinds(datagram: &[u8]) -> Vec<PacketType> {
@@ -22,18 +22,11 @@ fn kinds(datagram: &[u8]) -> Vec<PacketType> {
     kinds
 }
 
-fn dropped(host: &Host, why: Drop) -> u64 {
-    host.endpoint.stats().drops[why as usize]
-}
-
 /// A client that has Handshake keys and nothing to send still has to: the server may have to wait for it before it can
 /// send the rest of its flight (RFC 9002 §6.2.2.1). The probe was not sent, as there was nothing to put into it.
 #[test]
 fn a_client_with_nothing_to_say_probes_with_handshake_packets() {
-    let mut host = Host::client(small());
-    let first = host.run();
-    let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
-    first.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    let (mut host, mut peer) = waiting_client(small());
     // Only the ServerHello arrives.
     let hello = peer.out.iter().position(|datagram| kinds(datagram) == [PacketType::Initial]).unwrap();
     host.receive(peer.out[hello].clone());
@@ -50,10 +43,7 @@ fn a_client_with_nothing_to_say_probes_with_handshake_packets() {
 /// missing until the server's timeout.
 #[test]
 fn a_servers_flight_may_come_in_any_order() {
-    let mut host = Host::client(small());
-    let first = host.run();
-    let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
-    first.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    let (mut host, mut peer) = waiting_client(small());
     let early = peer.out.len() as u64 - 1;
     assert!(early >= 1 && kinds(&peer.out[0]) == [PacketType::Initial]);
     let data = peer.packet(DATA, &frames(&[Frame::MaxData(1 << 20)]));
@@ -100,10 +90,7 @@ fn data_before_the_end_of_the_handshake_waits_for_it() {
 /// Whoever knows an ID can send what looks like early packets: a few are kept, and none for keys that cannot come.
 #[test]
 fn a_flood_of_early_packets_is_bounded() {
-    let mut host = Host::client(small());
-    let first = host.run();
-    let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
-    first.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    let (mut host, mut peer) = waiting_client(small());
     for n in 0..1000_u32 {
         let mut junk = vec![0x5a; 1200];
         junk[0] = 0x40;
@@ -111,15 +98,15 @@ fn a_flood_of_early_packets_is_bounded() {
         junk[100..104].copy_from_slice(&n.to_be_bytes());
         host.receive(junk);
     }
-    assert_eq!((host.endpoint.stats().packets_kept, dropped(&host, Drop::NoKeys)), (10, 990));
+    assert_eq!((host.endpoint.stats().packets_kept, host.drops(Drop::NoKeys)), (10, 990));
     // The handshake goes on, and the junk is what it is.
     peer.out.drain(..).for_each(|datagram| host.receive(datagram));
     host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
     assert!(peer.is_connected() && host.closed().is_none());
-    assert_eq!(dropped(&host, Drop::Authentication), 10);
+    assert_eq!(host.drops(Drop::Authentication), 10);
     // Handshake keys come no more once the handshake is confirmed.
     let late = peer.packet(HANDSHAKE, &[1, 0, 0, 0]);
     host.receive(peer.packet(DATA, &frames(&[Frame::HandshakeDone])));
     host.receive(late);
-    assert_eq!((host.endpoint.stats().packets_kept, dropped(&host, Drop::NoKeys)), (10, 991));
+    assert_eq!((host.endpoint.stats().packets_kept, host.drops(Drop::NoKeys)), (10, 991));
 }

@@ -26,10 +26,6 @@ fn to(dcid: ConnectionId) -> Shape {
     Shape { dcid: Some(dcid), ..Shape::default() }
 }
 
-fn dropped(host: &Host, why: Drop) -> u64 {
-    host.endpoint.stats().drops[why as usize]
-}
-
 /// A server with these settings.
 fn server(config: EndpointConfig) -> Host {
     let server = ServerConfig::new(SERVER_TLS.clone(), Arc::new(small())).unwrap();
@@ -83,12 +79,12 @@ fn a_retired_id_leads_nowhere_after_that_and_is_not_answered_while_the_connectio
     host.receive(stale);
     assert_eq!(host.endpoint.stats().rx_packets, before, "it must not be read");
     assert_eq!((host.run().len(), host.endpoint.stats().resets_sent), (0, 0));
-    assert_eq!(dropped(&host, Drop::RetiredId), 1);
+    assert_eq!(host.drops(Drop::RetiredId), 1);
     // So is an ID that it has not issued yet: its token must not be had before the ID.
     let next = own_id(&endpoint_config(Side::Server), 0, 0, 5);
     let early = peer.shaped(DATA, &[0x01; 60], to(next));
     host.receive(early);
-    assert_eq!((host.run().len(), dropped(&host, Drop::RetiredId)), (0, 2));
+    assert_eq!((host.run().len(), host.drops(Drop::RetiredId)), (0, 2));
     let datagram = peer.packet(DATA, &[0x01]);
     host.receive(datagram);
     host.wait(Duration::from_millis(30)).iter().for_each(|(_, datagram)| peer.receive(datagram));
@@ -120,13 +116,13 @@ fn ids_of_other_cores_and_other_forms_are_not_answered() {
         other.receive(datagram);
     }
     assert!(resets(&other.run()).is_empty() && other.endpoint.stats().resets_sent == before);
-    assert_eq!(dropped(&other, Drop::ForeignId), 3);
+    assert_eq!(other.drops(Drop::ForeignId), 3);
     // Another form, and another server's.
     for form in [CidConfig::unrouted(17).unwrap(), CidConfig::routed(2, &[8], 11, [5; 16]).unwrap()] {
         let mut other = server(EndpointConfig { cid: form, ..mine.clone() });
         let datagram = peer.shaped(DATA, &[1; 60], to(peer.remote_cid));
         other.receive(datagram);
-        assert_eq!((other.run().len(), dropped(&other, Drop::ForeignId)), (0, 1));
+        assert_eq!((other.run().len(), other.drops(Drop::ForeignId)), (0, 1));
     }
 }
 

@@ -13,8 +13,7 @@ use gannet::wire::quic::varint::Writer;
 use gannet::wire::quic::{ConnectionId, StreamId, TransportError};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::quic::{ClientConnection, Connection, KeyChange, Keys, PacketKey, Secrets, ServerConnection, Version};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
@@ -44,13 +43,12 @@ static CLIENT: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
 });
 
 static SERVER: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
-    let cert = CertificateDer::from_pem_slice(super::world::CERT.as_bytes()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(super::world::KEY.as_bytes()).unwrap();
+    let (chain, key) = super::world::certificate();
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![cert], key)
+        .with_single_cert(chain, key)
         .unwrap();
     config.alpn_protocols = vec![b"hostile".to_vec()];
     config.send_tls13_tickets = 0;

@@ -101,10 +101,6 @@ fn scattered(index: u64, from: u64, apart: u64, count: u64) -> Vec<u8> {
     (0..count).flat_map(|n| stream(index, from + n * apart, &[7])).collect()
 }
 
-fn dropped(host: &Host) -> u64 {
-    host.endpoint.stats().drops[Drop::NoMemory as usize]
-}
-
 /// On main of 2026-11-26 the first packet of each took all memory up to its highest offset: 4 x 64 MiB, all there was.
 #[test]
 fn four_who_take_all_they_can_and_one_who_wants_a_byte() {
@@ -129,11 +125,11 @@ fn four_who_take_all_they_can_and_one_who_wants_a_byte() {
     }
     assert!(host.closed().is_none());
     // So do more than fit into a chunk, in order.
-    let before = dropped(&host);
+    let before = host.drops(Drop::NoMemory);
     for at in (1..50_000).step_by(1000) {
         assert!(honest.say(&mut host, &stream(0, at, &[3; 1000])));
     }
-    assert_eq!(dropped(&host), before);
+    assert_eq!(host.drops(Drop::NoMemory), before);
 }
 
 /// Whatever a peer sends, it pins so much for a byte and no more.
@@ -156,7 +152,7 @@ fn what_a_byte_of_a_peer_pins() {
             assert!(pinned <= AT_ONCE + PER_BYTE * attacker.sent, "{name}: {pinned} bytes for {}", attacker.sent);
             most = most.max(pinned);
         }
-        println!("{name}: {most} bytes of memory for {} sent, {} refused", attacker.sent, dropped(&host));
+        println!("{name}: {most} bytes of memory for {} sent, {} refused", attacker.sent, host.drops(Drop::NoMemory));
         assert!(most > 0, "{name}");
         assert!(host.closed().is_none(), "{name}: {:?}", host.closed());
     }

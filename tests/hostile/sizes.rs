@@ -40,12 +40,11 @@ fn an_answer_that_does_not_fit_is_counted() {
     peer.out.clear();
     let foreign = peer.shaped(INITIAL, &[1], Shape { version: Some(0x1a2a_3a4a), ..Shape::default() });
     host.receive(foreign.clone());
-    let dropped = |host: &Host| host.endpoint.stats().drops[Drop::Overload as usize];
     assert_eq!(host.endpoint.poll_transmit(host.now, &mut [0; 20]), None);
-    assert_eq!(dropped(&host), 1);
+    assert_eq!(host.drops(Drop::Overload), 1);
     host.receive(foreign);
     assert_eq!(host.run().len(), 1);
-    assert_eq!(dropped(&host), 1);
+    assert_eq!(host.drops(Drop::Overload), 1);
 }
 
 /// Connections that get slots of any size to write to send less, or nothing.

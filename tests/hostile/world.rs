@@ -7,7 +7,7 @@ use gannet::base::Side;
 use gannet::base::time::{Duration, Instant};
 use gannet::mem::BufPool;
 use gannet::quic::{
-    CidInfo, ClientConfig, CloseReason, ConnId, Endpoint, EndpointConfig, Event, RxMeta, ServerConfig, Transmit,
+    CidInfo, ClientConfig, CloseReason, ConnId, Drop, Endpoint, EndpointConfig, Event, RxMeta, ServerConfig, Transmit,
     TransportConfig, tls,
 };
 use gannet::wire::quic::{ConnectionId, TransportError};
@@ -24,10 +24,15 @@ fn options() -> tls::TlsOptions {
     tls::TlsOptions { alpn: vec![b"hostile".to_vec()], ..tls::TlsOptions::default() }
 }
 
-pub static SERVER_TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
+/// The simulator's certificate chain and key.
+pub fn certificate() -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     let cert = CertificateDer::from_pem_slice(CERT.as_bytes()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
-    tls::server_config(vec![cert], key, &options()).unwrap()
+    (vec![cert], PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap())
+}
+
+pub static SERVER_TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
+    let (chain, key) = certificate();
+    tls::server_config(chain, key, &options()).unwrap()
 });
 
 pub static CLIENT_TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
@@ -184,6 +189,11 @@ impl Host {
         out
     }
 
+    /// How many packets were dropped for this reason.
+    pub fn drops(&self, why: Drop) -> u64 {
+        self.endpoint.stats().drops[why as usize]
+    }
+
     /// Why the connection ended, if it did.
     pub fn closed(&self) -> Option<&CloseReason> {
         self.events.iter().find_map(|(_, event)| match event {
@@ -225,12 +235,18 @@ pub fn against_server(transport: TransportConfig) -> (Host, Peer) {
     (host, peer)
 }
 
-/// A client and a server that is not to be trusted, connected.
-pub fn against_client(transport: TransportConfig) -> (Host, Peer) {
+/// A client that waits for the answer of a server that is not to be trusted, which has read what the client sent.
+pub fn waiting_client(transport: TransportConfig) -> (Host, Peer) {
     let mut host = Host::client(transport);
     let first = host.run();
     let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
     first.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    (host, peer)
+}
+
+/// A client and a server that is not to be trusted, connected.
+pub fn against_client(transport: TransportConfig) -> (Host, Peer) {
+    let (mut host, mut peer) = waiting_client(transport);
     exchange(&mut host, &mut peer);
     assert!(peer.is_connected() && host.closed().is_none());
     (host, peer)

@@ -9,6 +9,7 @@ use crate::mem::PinnedBuf;
 use crate::quic::connection::Connection;
 use crate::quic::event::{Dir, Event, Notify, OutOfSpace, SendData};
 use crate::quic::stats::{ConnStats, StreamStats};
+use crate::quic::stream::Stream;
 use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::placement::Placement;
 use crate::quic::stream::priority::Priority;
@@ -223,14 +224,8 @@ impl<'a> Conn<'a> {
     /// # Errors
     /// [`StreamError`] when nothing is received on the stream (any more).
     pub fn set_notify(&mut self, id: StreamId, notify: Notify) -> Result<(), StreamError> {
-        if !self.conn.is_active() {
-            return Err(StreamError::Closed);
-        }
-        let stream = self.conn.streams.get(id).filter(|s| s.recv.as_ref().is_some_and(|r| r.is_receiving()));
-        stream.ok_or(StreamError::NoStream)?.notify = notify;
         // What it has kept to itself may be told now.
-        self.conn.streams.mark_dirty(id);
-        Ok(())
+        self.change_receiving(id, |stream| stream.notify = notify)
     }
 
     /// Chooses what happens to a stream with provided buffers when its peer has more data than they hold: it waits for
@@ -239,12 +234,17 @@ impl<'a> Conn<'a> {
     /// # Errors
     /// [`StreamError`] when nothing is received on the stream (any more).
     pub fn set_out_of_space(&mut self, id: StreamId, what: OutOfSpace) -> Result<(), StreamError> {
+        // It may have come to that before.
+        self.change_receiving(id, |stream| stream.out_of_space = what)
+    }
+
+    /// Changes a stream that still receives, and has it looked at again.
+    fn change_receiving(&mut self, id: StreamId, change: impl FnOnce(&mut Stream)) -> Result<(), StreamError> {
         if !self.conn.is_active() {
             return Err(StreamError::Closed);
         }
         let stream = self.conn.streams.get(id).filter(|s| s.recv.as_ref().is_some_and(|r| r.is_receiving()));
-        stream.ok_or(StreamError::NoStream)?.out_of_space = what;
-        // It may have come to that before.
+        change(stream.ok_or(StreamError::NoStream)?);
         self.conn.streams.mark_dirty(id);
         Ok(())
     }
