@@ -118,7 +118,7 @@ fn a_token_is_good_for_a_client_that_comes_late() {
     server.now = at;
     hear(&mut server, &second);
     assert!(at >= asked_at + late);
-    assert_eq!((server.endpoint.stats().tokens_accepted, drops(&server, Drop::BadToken)), (1, 0), "at {at:?}");
+    assert_eq!((server.endpoint.stats().tokens_accepted, server.drops(Drop::BadToken)), (1, 0), "at {at:?}");
     talk(&mut client, &mut server);
     assert!(is_connected(&client) && is_connected(&server) && client.closed().is_none());
 }

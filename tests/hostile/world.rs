@@ -17,8 +17,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::peer::Peer;
 
 /// The simulator's certificate, for "sim".
-pub const CERT: &str = include_str!("../../src/sim/cert.pem");
-pub const KEY: &str = include_str!("../../src/sim/key.pem");
+const CERT: &str = include_str!("../../src/sim/cert.pem");
+const KEY: &str = include_str!("../../src/sim/key.pem");
 
 fn options() -> tls::TlsOptions {
     tls::TlsOptions { alpn: vec![b"hostile".to_vec()], ..tls::TlsOptions::default() }
