@@ -237,7 +237,10 @@ impl Lender for Purse<'_> {
     fn lend_spare(&mut self, len: usize) -> Result<PinnedBuf, NoMemory> {
         let (account, memory) = (self.account.as_mut().ok_or(NoMemory)?, &self.memory);
         let left = memory.free().saturating_sub(MIN_CHUNK as usize);
-        if len > MIN_CHUNK as usize || left < memory.config.reserve(memory.pool.limit()) / 2 {
+        // Rule 2 is kept: who is refused by it pays with each packet that is sent again.
+        let paid = AT_ONCE.saturating_add((self.came as usize).saturating_mul(PER_BYTE));
+        let has = account.all.in_use() + MIN_CHUNK as usize;
+        if len > MIN_CHUNK as usize || has > paid || left < memory.config.reserve(memory.pool.limit()) / 2 {
             return Err(NoMemory);
         }
         let spare = account.spare.get_or_insert_with(|| memory.lent.part(MIN_CHUNK as usize));
