@@ -217,7 +217,10 @@ impl HqClient {
             self.errors.push(error);
         }
         for job in 0..self.outcomes.len() {
-            self.end(job);
+            // What has arrived whole needs no connection any more.
+            if matches!(self.outcomes[job], Outcome::Waiting) {
+                self.end(job);
+            }
         }
         self.closed |= self.conn.is_none();
     }

@@ -3,11 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
@@ -206,10 +211,12 @@ pub(super) enum Saved {
     },
 }
 
-/// The writing thread.
+/// The writing thread. Dropping this ends it: what was ordered and is not done is left, also when the other end of a
+/// pipe takes nothing.
 pub(super) struct Writer {
     orders: Option<Sender<Save>>,
     pub(super) answers: Receiver<Saved>,
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -217,8 +224,12 @@ impl Writer {
     pub(super) fn start() -> io::Result<Self> {
         let (orders, todo) = unbounded();
         let (done, answers) = unbounded();
-        let thread = std::thread::Builder::new().name("gannet-write".into()).spawn(move || write_loop(&todo, &done))?;
-        Ok(Self { orders: Some(orders), answers, thread: Some(thread) })
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("gannet-write".into())
+            .spawn(move || write_loop(&todo, &done, &stopped))?;
+        Ok(Self { orders: Some(orders), answers, stop, thread: Some(thread) })
     }
 
     pub(super) fn order(&self, order: Save) {
@@ -230,6 +241,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
         self.orders = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -247,18 +259,18 @@ struct Output {
 enum Target {
     /// Beside its final place; renamed when complete, removed when dropped before.
     Temp(NamedTempFile),
-    /// Not a regular file (a device, a pipe): written to as it is.
+    /// Not a regular file (a device, a pipe): written to as it is, without blocking.
     Direct(File),
     Nowhere,
 }
 
 impl Output {
-    fn open(path: Option<PathBuf>, hash: bool) -> Result<Self, (PathBuf, io::Error)> {
+    fn open(path: Option<PathBuf>, hash: bool, stop: &AtomicBool) -> Result<Self, (PathBuf, io::Error)> {
         let hash = hash.then(Sha256::new);
         let Some(path) = path else { return Ok(Self { path: PathBuf::new(), target: Target::Nowhere, hash }) };
-        let special = std::fs::metadata(&path).is_ok_and(|m| !m.is_file());
-        let target = if special {
-            File::options().write(true).open(&path).map(Target::Direct)
+        let special = std::fs::metadata(&path).ok().map(|m| m.file_type()).filter(|kind| !kind.is_file());
+        let target = if let Some(kind) = special {
+            open_direct(&path, kind.is_fifo(), stop).map(Target::Direct)
         } else {
             let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             tempfile::Builder::new().prefix(".gannet-").suffix(".part").tempfile_in(dir).map(Target::Temp)
@@ -269,13 +281,13 @@ impl Output {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8], stop: &AtomicBool) -> io::Result<()> {
         if let Some(hash) = &mut self.hash {
             hash.update(bytes);
         }
         match &mut self.target {
             Target::Temp(file) => file.write_all(bytes),
-            Target::Direct(file) => file.write_all(bytes),
+            Target::Direct(file) => write_direct(file, bytes, stop),
             Target::Nowhere => Ok(()),
         }
     }
@@ -287,6 +299,44 @@ impl Output {
         }
         Ok(self.hash.map(|h| hex(&h.finalize())))
     }
+}
+
+/// How long the writing thread waits for the other end of a pipe before it looks whether it is still wanted.
+const PIPE_WAIT: Duration = Duration::from_millis(20);
+
+/// Opens a device or a pipe so that writing never blocks. A pipe without a reader is waited for.
+fn open_direct(path: &Path, fifo: bool, stop: &AtomicBool) -> io::Result<File> {
+    loop {
+        match File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path) {
+            Err(error) if fifo && error.raw_os_error() == Some(libc::ENXIO) => {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(error);
+                }
+                std::thread::sleep(PIPE_WAIT);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Writes all of `bytes` to what never blocks, at the pace of the other end, unless the thread is to stop.
+fn write_direct(file: &mut File, mut bytes: &[u8], stop: &AtomicBool) -> io::Result<()> {
+    let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(PIPE_WAIT.subsec_nanos()) };
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock || stop.load(Ordering::Relaxed) => {
+                return Err(error);
+            }
+            Err(_) => match poll(&mut [PollFd::new(&*file, PollFlags::OUT)], Some(&wait)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            },
+        }
+    }
+    Ok(())
 }
 
 /// Temporary files are private; a finished download is as readable as the user's other files.
@@ -301,11 +351,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn write_loop(todo: &Receiver<Save>, done: &Sender<Saved>) {
+fn write_loop(todo: &Receiver<Save>, done: &Sender<Saved>, stop: &AtomicBool) {
     let mut outputs: HashMap<JobId, Output> = HashMap::new();
     for order in todo {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
         let answer = match order {
-            Save::Open { job, path, hash } => match Output::open(path, hash) {
+            Save::Open { job, path, hash } => match Output::open(path, hash, stop) {
                 Ok(output) => {
                     outputs.insert(job, output);
                     continue;
@@ -313,7 +366,7 @@ fn write_loop(todo: &Receiver<Save>, done: &Sender<Saved>) {
                 Err((path, error)) => Saved::Failed { job, path, error },
             },
             Save::Data { job, buf, skip, valid } => {
-                let result = outputs.get_mut(&job).map(|output| output.write(&buf[skip..valid]));
+                let result = outputs.get_mut(&job).map(|output| output.write(&buf[skip..valid], stop));
                 if done.send(Saved::Free(buf)).is_err() {
                     return;
                 }
@@ -391,6 +444,21 @@ mod tests {
         assert!(matches!(&answers[0], Saved::Free(_)));
         let Saved::Failed { path, error, .. } = &answers[1] else { panic!() };
         assert_eq!((path.to_str(), error.kind()), (Some("/dev/full"), io::ErrorKind::StorageFull));
+    }
+
+    /// The other end of a pipe may be there and read nothing, or not be there at all.
+    #[test]
+    fn a_pipe_that_takes_nothing_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        for reads in [false, true] {
+            let _reader = reads.then(|| File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap());
+            let writer = Writer::start().unwrap();
+            writer.order(Save::Open { job: 1, path: Some(path.clone()), hash: false });
+            writer.order(Save::Data { job: 1, buf: buf(&[1; 4 << 20]), skip: 0, valid: 4 << 20 });
+            drop(writer);
+        }
     }
 
     #[test]

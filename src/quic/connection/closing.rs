@@ -85,9 +85,14 @@ impl Connection {
         matches!(self.state, State::Active)
     }
 
-    /// Whether there is nothing left to do but to ignore what still comes.
+    /// Whether there is nothing left to do but to ignore what still comes. That also holds for a client that has said that
+    /// it gives up and never heard anything: there may be nobody whom its answers would help.
     pub(crate) fn is_draining(&self) -> bool {
-        matches!(self.state, State::Draining { .. })
+        match &self.state {
+            State::Draining { .. } => true,
+            State::Closing(closing) => !closing.due && self.side == Side::Client && self.stats.rx_packets == 0,
+            State::Active | State::Dead => false,
+        }
     }
 
     pub(crate) fn is_dead(&self) -> bool {

@@ -473,8 +473,8 @@ impl Endpoint {
         self.table.len()
     }
 
-    /// Those of them that their peers have ended: nothing more is sent for them, and they stay only so that what still
-    /// comes is known to be late (RFC 9000 §10.2.2). Nobody has to wait for that who is about to leave.
+    /// Those of them that their peers have ended, or that were given up before any peer was heard: they stay only so that
+    /// what still comes is known to be late (RFC 9000 §10.2.2). Nobody has to wait for that who is about to leave.
     pub fn draining_count(&self) -> usize {
         self.draining
     }
