@@ -9,12 +9,16 @@ use std::fs::{self, File};
 use std::hint::black_box;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, PoisonError};
 
 use zeroize::{Zeroize, zeroize_stack};
 
 use crate::base::Side;
 use crate::crypto::backend::Backend;
 use crate::crypto::{HeadRoom, HeaderKey, Keys, PacketKey, Suite, TAG_LEN, initial_keys, traceless};
+
+/// Tests that look for the same key: one at a time, where they share a process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Memory that is read at a time.
 const WINDOW: usize = 1 << 18;
@@ -179,6 +183,7 @@ fn wipes_after_use(backend: Backend, suite: Suite) -> bool {
 #[test]
 #[cfg_attr(gannet_asan, ignore = "AddressSanitizer has frames of its own on the heap")]
 fn making_and_using_keys_leaves_no_copies() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Vec::new();
     let mut note = |what: &str, backend: Backend, suite: Suite, secrets: &Secrets| {
         let copies = secrets.copies();
@@ -237,6 +242,7 @@ pub(crate) fn add_keys(secrets: &mut Secrets, keys: &Keys) {
 #[test]
 #[cfg_attr(gannet_asan, ignore = "AddressSanitizer has frames of its own on the heap")]
 fn deriving_initial_keys_leaves_no_copies() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let keys = deep(|| Box::new(initial_keys(b"a connection", Side::Server)));
     let mut secrets = Secrets::default();
     add_keys(&mut secrets, &keys);
@@ -249,6 +255,7 @@ fn deriving_initial_keys_leaves_no_copies() {
 #[test]
 #[cfg_attr(gannet_asan, ignore = "AddressSanitizer has frames of its own on the heap")]
 fn copies_are_found_where_they_are() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     #[inline(never)]
     fn dead_frame(key: &PacketKey) {
         let mut copy = [0u8; 64];
