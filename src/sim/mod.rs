@@ -50,6 +50,9 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 /// to its probes.
 const MIN_CLOSES_LOST: u64 = 2;
 
+/// Datagrams of one side lost in a row without which a connection has no reason to time out: it has stalled.
+const MIN_LOST_IN_A_ROW: u64 = 3;
+
 /// Nor more turns of the world.
 const TURN_LIMIT: u64 = 3_000_000;
 
@@ -87,6 +90,8 @@ struct World {
     crashed: bool,
     /// Datagrams that were lost or damaged after their sender, client or server, had closed.
     closes_lost: [u64; 2],
+    /// Datagrams of the client, and of the server, that were lost or damaged since one of them last got through.
+    lost_in_a_row: [u64; 2],
 }
 
 /// What the hosts of all worlds have a part of.
@@ -197,6 +202,7 @@ impl World {
             ended: false,
             crashed: false,
             closes_lost: [0; 2],
+            lost_in_a_row: [0; 2],
             plan,
         }
     }
@@ -225,6 +231,12 @@ impl World {
                     .on_event(self.now, &mut host.endpoint, id, event)
                     .map_err(|e| format!("{:?}: {e}", host.side))?;
                 busy = true;
+                let silent = matches!(host.app.closed, Some(CloseReason::IdleTimeout)) && host.app.connected;
+                let excused =
+                    self.network.cut || self.ended || self.lost_in_a_row.iter().any(|row| *row >= MIN_LOST_IN_A_ROW);
+                if silent && !excused {
+                    return Err(format!("{:?} timed out, and {:?} were lost in a row", host.side, self.lost_in_a_row));
+                }
             }
             while let Some(transmit) = host.endpoint.poll_transmit(self.now, &mut self.slot) {
                 let to = host.side.peer();
@@ -237,6 +249,8 @@ impl World {
                 let after = self.network.stats;
                 let unread = after.lost - before.lost + after.corrupted - before.corrupted;
                 self.closes_lost[index] += if host.app.closed.is_some() { unread } else { 0 };
+                let row = &mut self.lost_in_a_row[index];
+                *row = if unread > 0 { *row + 1 } else { 0 };
                 busy = true;
             }
             for claim in self.network.claims.extract_if(.., |claim| claim.to == host.side) {
