@@ -21,5 +21,6 @@ mod retry;
 mod retry_flood;
 mod retry_server;
 mod sizes;
+mod versions;
 mod violations;
 mod world;

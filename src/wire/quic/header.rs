@@ -103,6 +103,11 @@ fn parse_long(first: u8, mut r: Reader<'_>, len: usize) -> Result<Parsed, Header
         packet_len: len,
     };
     if version == 0 {
+        // Without a version, or with part of one, it is none (RFC 8999 §6).
+        let versions = len - parsed.pn_offset;
+        if versions == 0 || !versions.is_multiple_of(4) {
+            return Err(HeaderError::Truncated);
+        }
         parsed.kind = PacketType::VersionNegotiation;
         return Ok(parsed);
     }
@@ -412,6 +417,10 @@ mod tests {
         assert_eq!(parsed.kind, PacketType::VersionNegotiation);
         assert_eq!(versions(&out[..len]).collect::<Vec<_>>(), [7, 9]);
         assert_eq!(raw_cids(&out[..len]).unwrap(), (&[1; 3][..], &[2; 4][..]));
+        // Nothing less than a whole version, and not none.
+        for cut in [1, 2, 3, 5, 6, 7, 8] {
+            assert_eq!(parse(&out[..len - cut], 8), Err(HeaderError::Truncated), "{cut}");
+        }
     }
 
     #[test]
