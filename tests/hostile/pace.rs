@@ -24,7 +24,7 @@ fn hear(host: &mut Host, peer: &mut Peer, time: Duration) {
     host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
 }
 
-/// A server with a round trip of 100 ms that has just used up what pacing lets go at once, by a tenth of its window.
+/// A server with a round trip of 100 ms that has just sent what pacing lets go at once, and has no more data.
 fn out_of_breath() -> (Host, Peer, ConnId) {
     let (mut host, mut peer) = against_server(TransportConfig::default());
     let conn = host.conn.unwrap();
@@ -38,14 +38,12 @@ fn out_of_breath() -> (Host, Peer, ConnId) {
     }
     let stats = host.endpoint.conn(conn).unwrap().stats();
     assert!(stats.bytes_in_flight == 0 && stats.srtt > ms(50), "{stats:?}");
-    let sent = |host: &mut Host| host.endpoint.conn(conn).unwrap().stream_stats(id).unwrap().sent;
-    let before = sent(&mut host);
-    host.endpoint.conn(conn).unwrap().send(id, SendData::Static(&BYTES[..30_000]), false).unwrap();
-    while sent(&mut host) < before + 30_000 {
-        host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
-        let next = host.endpoint.next_timeout().unwrap();
-        host.now = host.now.max(next);
-    }
+    // Not a byte more: what waits for its time arms a timer that lets control frames go along.
+    host.endpoint.conn(conn).unwrap().send(id, SendData::Static(&BYTES[..14_300]), false).unwrap();
+    let sent = host.run();
+    sent.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    assert_eq!(sent.len(), 10);
+    assert_eq!(host.endpoint.conn(conn).unwrap().stream_stats(id).unwrap().sent, 614_300);
     assert!(host.endpoint.conn(conn).unwrap().stats().bytes_in_flight < stats.cwnd / 2, "the window is not the limit");
     (host, peer, conn)
 }
@@ -70,12 +68,12 @@ fn control_frames_go_as_soon_as_pacing_lets_them() {
     let id = host.endpoint.conn(conn).unwrap().open(Dir::Uni).unwrap();
     host.endpoint.conn(conn).unwrap().reset(id, 1).unwrap();
     let waited = until(&mut host, &mut peer, |peer| !peer.resets.is_empty());
-    assert!(waited.is_some_and(|waited| waited < ms(20)), "RESET_STREAM after {waited:?}");
+    assert!(waited.is_some_and(|waited| waited > ms(0) && waited < ms(20)), "RESET_STREAM after {waited:?}");
     let (mut host, mut peer, _) = out_of_breath();
     let datagram = peer.packet(DATA, &frames(&[Frame::PathChallenge([9; 8])]));
     host.receive(datagram);
     let waited = until(&mut host, &mut peer, |peer| !peer.path_responses.is_empty());
-    assert!(waited.is_some_and(|waited| waited < ms(20)), "PATH_RESPONSE after {waited:?}");
+    assert!(waited.is_some_and(|waited| waited > ms(0) && waited < ms(20)), "PATH_RESPONSE after {waited:?}");
 }
 
 /// A server that has sent all it may to a client that does not answer.
@@ -118,9 +116,9 @@ fn what_has_no_budget_makes_no_turn_busy() {
         host.now = host.now.max(at) + Duration::from_micros(1);
         host.run();
         wakeups += 1;
+        // A connection has its loss and probe timers; one deadline in the past would be a turn each microsecond.
+        assert!(wakeups < 400, "{wakeups} turns until {until:?}, at {:?}", host.now);
     }
-    // A connection has its loss and probe timers; 40 of them in the past would be 15,000 turns of the timer wheel.
-    assert!(wakeups < 400, "{wakeups} turns in a second");
 }
 
 /// The close is small: a server that may send hardly anything sends it still (RFC 9000 §10.2.3).
