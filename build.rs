@@ -1,9 +1,16 @@
-//! Hands on what `dpdk-sys` found out about the DPDK of this machine. Silent without the feature.
+//! Hands on what `dpdk-sys` found out about the DPDK of this machine, and says whether intel-ipsec-mb takes part.
 
 use std::env;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    // The library exists for x86-64 only: elsewhere the feature, which is a default one, means nothing.
+    println!("cargo:rustc-check-cfg=cfg(ipsec_mb)");
+    if env::var_os("CARGO_FEATURE_IPSEC_MB").is_some()
+        && env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64")
+    {
+        println!("cargo:rustc-cfg=ipsec_mb");
+    }
     if env::var_os("CARGO_FEATURE_DPDK").is_none() {
         return;
     }

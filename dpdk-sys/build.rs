@@ -8,7 +8,9 @@ use std::process::exit;
 /// What Debian and Ubuntu call what we need.
 const PACKAGES: &str = "apt-get install libdpdk-dev libclang-dev pkg-config";
 /// The DPDK libraries that are called directly. Drivers are plugins, which EAL loads at run time.
-const LIBRARIES: [&str; 6] = ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_net_ring", "rte_eal"];
+const LIBRARIES: [&str; 7] = ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_net_ring", "rte_eal", LOG];
+/// A part of `rte_eal` before 23.11.
+const LOG: &str = "rte_log";
 /// Where the dynamic loader looks by itself.
 const STANDARD_DIRS: [&str; 6] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"];
 
@@ -20,15 +22,18 @@ const FUNCTIONS: &str = "gannet_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_rem
     |rte_extmem_(register|unregister)|rte_dev_dma_(map|unmap)\
     |rte_eth_(rx_burst|tx_burst|dev_get_port_by_name|dev_info_get|dev_configure|dev_adjust_nb_rx_tx_desc\
     |rx_queue_setup|tx_queue_setup|dev_start|dev_stop|dev_close|dev_set_mtu|dev_get_mtu|macaddr_get\
-    |dev_default_mac_addr_set|promiscuous_enable|allmulticast_enable|link_get_nowait|stats_get|stats_reset\
+    |dev_default_mac_addr_set|promiscuous_enable|allmulticast_enable|stats_get|stats_reset\
     |xstats_get|xstats_get_names|dev_socket_id|dev_is_valid_port)";
-const TYPES: &str = "rte_(mbuf|mempool|ring|eth_conf|eth_dev_info|eth_link|eth_stats|eth_xstat|eth_xstat_name\
+const TYPES: &str = "rte_(mbuf|mempool|ring|eth_conf|eth_dev_info|eth_stats|eth_xstat|eth_xstat_name\
     |eth_rxconf|eth_txconf|ether_addr|eth_rx_mq_mode)|gannet_.*";
-const VARS: &str = "GANNET_.*|RTE_ETH_LINK_UP|RTE_ETH_NAME_MAX_LEN|RTE_MAX_LCORE|RTE_LOG_.*|RING_F_S[PC]_.*";
+const VARS: &str = "GANNET_.*|RTE_ETH_NAME_MAX_LEN|RTE_MAX_LCORE|RTE_LOG_.*|RING_F_S[PC]_.*";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=shim");
+    for variable in find_libclang::VARIABLES {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
     let dpdk = probe();
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let flags = c_flags(&dpdk);
@@ -66,7 +71,7 @@ fn c_flags(dpdk: &pkg_config::Library) -> Vec<String> {
 }
 
 fn generate(flags: &[String], out: &Path) {
-    let builder = bindgen::Builder::default()
+    let builder = with_libclang(bindgen::Builder::default())
         .header("shim/wrapper.h")
         .clang_args(flags)
         .clang_arg("-DALLOW_EXPERIMENTAL_API")
@@ -94,6 +99,17 @@ fn generate(flags: &[String], out: &Path) {
     }
 }
 
+/// The right libclang where there are several, with its own headers.
+fn with_libclang(builder: bindgen::Builder) -> bindgen::Builder {
+    let Some(libclang) = find_libclang::find().found() else { return builder };
+    // SAFETY: this program has one thread.
+    unsafe { env::set_var("LIBCLANG_PATH", &libclang.file) };
+    match libclang.resources {
+        Some(dir) => builder.detect_include_paths(false).clang_arg(format!("-resource-dir={}", dir.display())),
+        None => builder,
+    }
+}
+
 fn compile(flags: &[String], out: &Path) {
     let mut build = cc::Build::new();
     // Always optimised: these are the burst functions and the mempool fast path.
@@ -113,7 +129,8 @@ fn compile(flags: &[String], out: &Path) {
 fn link(dpdk: &pkg_config::Library) {
     let lib_dir = pkg_config::get_variable("libdpdk", "libdir").unwrap_or_default();
     println!("cargo:rustc-link-search=native={lib_dir}");
-    for library in LIBRARIES {
+    let has_log = dpdk.libs.iter().any(|library| library == LOG);
+    for library in LIBRARIES.into_iter().filter(|library| *library != LOG || has_log) {
         println!("cargo:rustc-link-lib=dylib={library}");
     }
     let standard = STANDARD_DIRS.iter().any(|d| lib_dir == *d)

@@ -1,4 +1,4 @@
-//! Generates the bindings from the header that is installed.
+//! Generates the bindings from the header that is installed; none but for x86-64, where alone the library is.
 
 use std::env;
 use std::path::PathBuf;
@@ -7,6 +7,13 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=wrapper.h");
+    println!("cargo:rustc-check-cfg=cfg(has_avx)");
+    if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch != "x86_64") {
+        return ExitCode::SUCCESS;
+    }
+    for variable in find_libclang::VARIABLES {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
     match generate() {
         Ok(()) => {
             println!("cargo:rustc-link-lib=IPSec_MB");
@@ -24,7 +31,7 @@ fn main() -> ExitCode {
 
 fn generate() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?).join("bindings.rs");
-    let bindings = bindgen::Builder::default()
+    let bindings = with_libclang(bindgen::Builder::default())
         .header("wrapper.h")
         // The header aligns its key structures only then.
         .clang_arg("-DLINUX")
@@ -36,10 +43,20 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
         .generate()?
         .to_string();
     // Version 2 has none for AVX without AVX2 any more.
-    println!("cargo:rustc-check-cfg=cfg(has_avx)");
     if bindings.contains("fn init_mb_mgr_avx(") {
         println!("cargo:rustc-cfg=has_avx");
     }
     std::fs::write(out, bindings)?;
     Ok(())
+}
+
+/// The right libclang where there are several, with its own headers.
+fn with_libclang(builder: bindgen::Builder) -> bindgen::Builder {
+    let Some(libclang) = find_libclang::find().found() else { return builder };
+    // SAFETY: this program has one thread.
+    unsafe { env::set_var("LIBCLANG_PATH", &libclang.file) };
+    match libclang.resources {
+        Some(dir) => builder.detect_include_paths(false).clang_arg(format!("-resource-dir={}", dir.display())),
+        None => builder,
+    }
 }

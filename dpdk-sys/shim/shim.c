@@ -78,3 +78,10 @@ int gannet_log_capture(gannet_log_fn fn)
 
 	return stream == NULL ? -1 : rte_openlog_stream(stream);
 }
+
+int gannet_link_up(uint16_t port)
+{
+	struct rte_eth_link link = { 0 };
+
+	return rte_eth_link_get_nowait(port, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
+}

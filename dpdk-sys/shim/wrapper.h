@@ -37,6 +37,8 @@ struct rte_mempool *gannet_private_pool(const char *name, unsigned int size, uns
 size_t gannet_private_pool_bytes(unsigned int size, uint16_t room);
 /* Sends all DPDK log text to `fn`, from any thread. Returns 0, or -1 when out of memory. */
 int gannet_log_capture(gannet_log_fn fn);
+/* 1 if the link of the port is up. Since 23.11, the fields of rte_eth_link are in an anonymous union. */
+int gannet_link_up(uint16_t port);
 
 
 /* Macros that bindgen cannot evaluate itself. */

@@ -1,6 +1,8 @@
 //! Raw bindings to intel-ipsec-mb: the manager, its table of functions, and the few types that they take.
 //!
-//! Only what Gannet calls is here. Most of the library is reached through the function pointers in [`IMB_MGR`].
+//! Only what Gannet calls is here. Most of the library is reached through the function pointers in `IMB_MGR`. Empty on
+//! processors other than x86-64, for which the library does not exist.
+#![cfg(target_arch = "x86_64")]
 #![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 #![allow(clippy::all, clippy::undocumented_unsafe_blocks)]
 

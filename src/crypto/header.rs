@@ -5,7 +5,7 @@ use aes::{Aes128Enc, Aes256Enc};
 use zeroize::Zeroizing;
 
 use super::Suite;
-#[cfg(feature = "ipsec-mb")]
+#[cfg(ipsec_mb)]
 use super::backend::ipsec_mb::{self, AES128, AES256};
 use super::backend::portable::SHALLOW;
 #[cfg(target_arch = "x86_64")]
@@ -28,9 +28,9 @@ enum Kind {
     Aes128(Box<Aes128Enc>),
     Aes256(Box<Aes256Enc>),
     ChaCha(Box<Zeroizing<[u8; 32]>>),
-    #[cfg(feature = "ipsec-mb")]
+    #[cfg(ipsec_mb)]
     MbAes128(Box<ipsec_mb::Aes<AES128>>),
-    #[cfg(feature = "ipsec-mb")]
+    #[cfg(ipsec_mb)]
     MbAes256(Box<ipsec_mb::Aes<AES256>>),
     #[cfg(target_arch = "x86_64")]
     VaesAes128(Box<vaes::Schedule<{ vaes::AES128 }>>),
@@ -58,9 +58,9 @@ impl HeaderKey {
             (Backend::Portable, Suite::Aes256Gcm) => {
                 Kind::Aes256(Box::new(Aes256Enc::new_from_slice(key).expect(expect)))
             }
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             (Backend::IpsecMb(arch), Suite::Aes128Gcm) => Kind::MbAes128(Box::new(ipsec_mb::Aes::new(arch, key))),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             (Backend::IpsecMb(arch), Suite::Aes256Gcm) => Kind::MbAes256(Box::new(ipsec_mb::Aes::new(arch, key))),
             #[cfg(target_arch = "x86_64")]
             (Backend::Vaes, Suite::Aes128Gcm) => Kind::VaesAes128(Box::new(vaes::Schedule::new(key))),
@@ -78,9 +78,9 @@ impl HeaderKey {
             Kind::Aes128(aes) => place(&**aes),
             Kind::Aes256(aes) => place(&**aes),
             Kind::ChaCha(key) => place(&**key),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Kind::MbAes128(aes) => place(&**aes),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Kind::MbAes256(aes) => place(&**aes),
             #[cfg(target_arch = "x86_64")]
             Kind::VaesAes128(aes) => place(&**aes),
@@ -95,9 +95,9 @@ impl HeaderKey {
             Kind::Aes128(aes) => prefetch_object(&**aes),
             Kind::Aes256(aes) => prefetch_object(&**aes),
             Kind::ChaCha(key) => prefetch_object(&**key),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Kind::MbAes128(aes) => prefetch_object(&**aes),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Kind::MbAes256(aes) => prefetch_object(&**aes),
             #[cfg(target_arch = "x86_64")]
             Kind::VaesAes128(aes) => prefetch_object(&**aes),
@@ -114,9 +114,9 @@ impl HeaderKey {
             Kind::Aes128(aes) => traceless_in::<SHALLOW, _>(|| aes_mask(&**aes, sample)),
             Kind::Aes256(aes) => traceless_in::<SHALLOW, _>(|| aes_mask(&**aes, sample)),
             Kind::ChaCha(key) => chacha_mask(key, sample),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Kind::MbAes128(aes) => aes.mask(sample),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Kind::MbAes256(aes) => aes.mask(sample),
             #[cfg(target_arch = "x86_64")]
             Kind::VaesAes128(aes) => aes.mask(sample),
@@ -139,9 +139,9 @@ impl HeaderKey {
                     *mask = chacha::header_mask(key, sample);
                 }
             }
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Kind::MbAes128(aes) => aes.masks(samples, out),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Kind::MbAes256(aes) => aes.masks(samples, out),
             #[cfg(target_arch = "x86_64")]
             Kind::VaesAes128(aes) => aes.masks(samples, out),
@@ -193,9 +193,9 @@ impl core::fmt::Debug for HeaderKey {
             Kind::Aes128(_) => "AES-128",
             Kind::Aes256(_) => "AES-256",
             Kind::ChaCha(_) => "ChaCha20",
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Kind::MbAes128(_) => "AES-128",
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Kind::MbAes256(_) => "AES-256",
             #[cfg(target_arch = "x86_64")]
             Kind::VaesAes128(_) => "AES-128",

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-#[cfg(feature = "ipsec-mb")]
+#[cfg(ipsec_mb)]
 use super::ipsec_mb::Arch;
 
 /// Environment variable that overrides the choice.
@@ -14,7 +14,7 @@ pub(in crate::crypto) enum Backend {
     /// Rust on every CPU; AES-NI and VAES where there are any.
     Portable,
     /// intel-ipsec-mb, for AES.
-    #[cfg(feature = "ipsec-mb")]
+    #[cfg(ipsec_mb)]
     IpsecMb(Arch),
     /// Our own, for 512-bit AES.
     #[cfg(target_arch = "x86_64")]
@@ -26,7 +26,7 @@ impl Backend {
     #[cfg(test)]
     pub(in crate::crypto) fn all() -> Vec<Self> {
         let mut all = vec![Self::Portable];
-        #[cfg(feature = "ipsec-mb")]
+        #[cfg(ipsec_mb)]
         all.extend(Arch::available().map(Self::IpsecMb));
         all.extend(vaes());
         all
@@ -35,7 +35,7 @@ impl Backend {
     fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::IpsecMb(arch) => arch.name(),
             #[cfg(target_arch = "x86_64")]
             Self::Vaes => "vaes/avx512",
@@ -45,9 +45,9 @@ impl Backend {
 
 /// intel-ipsec-mb with the best kernels that run on this machine, if it was built in and any do.
 fn ipsec_mb() -> Option<Backend> {
-    #[cfg(feature = "ipsec-mb")]
+    #[cfg(ipsec_mb)]
     return Arch::available().next_back().map(Backend::IpsecMb);
-    #[cfg(not(feature = "ipsec-mb"))]
+    #[cfg(not(ipsec_mb))]
     None
 }
 
@@ -86,9 +86,8 @@ fn choose(wish: Option<&str>, ipsec_mb: Option<Backend>, vaes: Option<Backend>) 
         None | Some("") => (Some(automatic), ""),
         Some("portable") => (Some(Backend::Portable), ""),
         Some("vaes") => (vaes, "is not possible: this CPU lacks AVX-512, VAES or VPCLMULQDQ"),
-        Some("ipsec-mb") if cfg!(feature = "ipsec-mb") => {
-            (ipsec_mb, "is not possible: this CPU lacks AES-NI, PCLMULQDQ or SSE4.2")
-        }
+        Some("ipsec-mb") if cfg!(ipsec_mb) => (ipsec_mb, "is not possible: this CPU lacks AES-NI, PCLMULQDQ or SSE4.2"),
+        Some("ipsec-mb") if !cfg!(target_arch = "x86_64") => (None, "is not possible: the library is for x86-64 only"),
         Some("ipsec-mb") => (None, "is not possible: this build is without the feature `ipsec-mb`"),
         Some(_) => (None, "is unknown: set it to `portable`, `ipsec-mb` or `vaes`, or unset it"),
     };
@@ -117,7 +116,7 @@ mod tests {
             assert_eq!(backend, Backend::Portable);
             assert!(complaint.unwrap().contains(&format!("GANNET_CRYPTO={wish} is not possible")));
         }
-        #[cfg(feature = "ipsec-mb")]
+        #[cfg(ipsec_mb)]
         for arch in [Arch::Sse, Arch::Avx512] {
             let mb = Backend::IpsecMb(arch);
             assert_eq!(choose(Some("ipsec-mb"), Some(mb), None), (mb, None));
@@ -132,7 +131,7 @@ mod tests {
         assert!(names.contains(&backend_name()), "{names:?}");
     }
 
-    #[cfg(all(feature = "ipsec-mb", target_arch = "x86_64"))]
+    #[cfg(ipsec_mb)]
     #[test]
     fn the_library_is_tested_wherever_it_can_run() {
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("aes") {

@@ -2,7 +2,7 @@
 
 pub(super) mod chacha;
 mod choice;
-#[cfg(feature = "ipsec-mb")]
+#[cfg(ipsec_mb)]
 pub(super) mod ipsec_mb;
 mod keystream;
 mod poly1305;
@@ -21,7 +21,7 @@ use crate::mem::prefetch_object;
 use chacha::ChaChaPoly;
 pub use choice::backend_name;
 pub(super) use choice::{Backend, chosen};
-#[cfg(feature = "ipsec-mb")]
+#[cfg(ipsec_mb)]
 use ipsec_mb::{AES128, AES256};
 
 /// An AEAD with its key, taken apart: a seekable keystream, and a tag over associated data and ciphertext.
@@ -30,9 +30,9 @@ pub(super) enum Cipher {
     Aes128Gcm(Box<portable::Gcm<Aes128Enc>>),
     Aes256Gcm(Box<portable::Gcm<Aes256Enc>>),
     ChaChaPoly(Box<ChaChaPoly>),
-    #[cfg(feature = "ipsec-mb")]
+    #[cfg(ipsec_mb)]
     MbAes128Gcm(Box<ipsec_mb::Gcm<AES128>>),
-    #[cfg(feature = "ipsec-mb")]
+    #[cfg(ipsec_mb)]
     MbAes256Gcm(Box<ipsec_mb::Gcm<AES256>>),
     #[cfg(target_arch = "x86_64")]
     VaesAes128Gcm(Box<vaes::Gcm<{ vaes::AES128 }>>),
@@ -68,9 +68,9 @@ impl Cipher {
         match (backend, suite) {
             (Backend::Portable, Suite::Aes128Gcm) => Self::Aes128Gcm(Box::new(portable::Gcm::new(key))),
             (Backend::Portable, Suite::Aes256Gcm) => Self::Aes256Gcm(Box::new(portable::Gcm::new(key))),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             (Backend::IpsecMb(arch), Suite::Aes128Gcm) => Self::MbAes128Gcm(ipsec_mb::Gcm::new(arch, key)),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             (Backend::IpsecMb(arch), Suite::Aes256Gcm) => Self::MbAes256Gcm(ipsec_mb::Gcm::new(arch, key)),
             #[cfg(target_arch = "x86_64")]
             (Backend::Vaes, Suite::Aes128Gcm) => Self::VaesAes128Gcm(Box::new(vaes::Gcm::new(key))),
@@ -88,9 +88,9 @@ impl Cipher {
             Self::Aes128Gcm(gcm) => place(&**gcm),
             Self::Aes256Gcm(gcm) => place(&**gcm),
             Self::ChaChaPoly(key) => place(&**key),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::MbAes128Gcm(gcm) => place(gcm.key()),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::MbAes256Gcm(gcm) => place(gcm.key()),
             #[cfg(target_arch = "x86_64")]
             Self::VaesAes128Gcm(gcm) => place(&**gcm),
@@ -116,9 +116,9 @@ impl Cipher {
             Self::Aes128Gcm(gcm) => prefetch_object(&**gcm),
             Self::Aes256Gcm(gcm) => prefetch_object(&**gcm),
             Self::ChaChaPoly(key) => prefetch_object(&**key),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::MbAes128Gcm(gcm) => prefetch_object(&**gcm),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::MbAes256Gcm(gcm) => prefetch_object(&**gcm),
             #[cfg(target_arch = "x86_64")]
             Self::VaesAes128Gcm(gcm) => prefetch_object(&**gcm),
@@ -135,9 +135,9 @@ impl Cipher {
             Self::Aes128Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
             Self::Aes256Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
             Self::ChaChaPoly(cipher) => cipher.tag(nonce, aad, ciphertext),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::MbAes128Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::MbAes256Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
             #[cfg(target_arch = "x86_64")]
             Self::VaesAes128Gcm(gcm) => gcm.tag(nonce, aad, ciphertext),
@@ -174,9 +174,9 @@ impl Cipher {
             Self::Aes128Gcm(gcm) => gcm.apply(nonce, from, data),
             Self::Aes256Gcm(gcm) => gcm.apply(nonce, from, data),
             Self::ChaChaPoly(cipher) => cipher.apply(nonce, from, data),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::MbAes128Gcm(gcm) => gcm.apply(nonce, from, data),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::MbAes256Gcm(gcm) => gcm.apply(nonce, from, data),
             #[cfg(target_arch = "x86_64")]
             Self::VaesAes128Gcm(gcm) => gcm.apply(nonce, from, data),
@@ -190,9 +190,9 @@ impl Cipher {
     #[inline]
     pub(super) fn sealing(&self, nonce: Nonce) -> Sealing<'_> {
         match self {
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::MbAes128Gcm(gcm) => Sealing::Stream128(gcm.stream(nonce)),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::MbAes256Gcm(gcm) => Sealing::Stream256(gcm.stream(nonce)),
             #[cfg(target_arch = "x86_64")]
             Self::VaesAes128Gcm(gcm) => Sealing::OneGo128(gcm.one_go(nonce)),
@@ -214,9 +214,9 @@ pub(super) enum Sealing<'a> {
     #[cfg(target_arch = "x86_64")]
     OneGo256(vaes::OneGo<'a, { vaes::AES256 }>),
     /// The tag grows with the ciphertext.
-    #[cfg(feature = "ipsec-mb")]
+    #[cfg(ipsec_mb)]
     Stream128(ipsec_mb::Stream<'a, AES128>),
-    #[cfg(feature = "ipsec-mb")]
+    #[cfg(ipsec_mb)]
     Stream256(ipsec_mb::Stream<'a, AES256>),
     /// One of the others, with a look at the clock before and after.
     Timed(Box<Sealing<'a>>),
@@ -262,7 +262,7 @@ impl Sealing<'_> {
         piece: Piece<'_>,
     ) {
         let end = from + piece.len();
-        #[cfg(feature = "ipsec-mb")]
+        #[cfg(ipsec_mb)]
         let whole = from == 0 && end == body.len();
         match self {
             Self::TwoPass { cipher, nonce } => cipher.apply(*nonce, from, piece.data(&mut body[from..end])),
@@ -270,9 +270,9 @@ impl Sealing<'_> {
             Self::OneGo128(one) => one.encrypt(aad, body, tag, from, piece),
             #[cfg(target_arch = "x86_64")]
             Self::OneGo256(one) => one.encrypt(aad, body, tag, from, piece),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::Stream128(stream) => stream.encrypt(aad, whole, piece.data(&mut body[from..end])),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::Stream256(stream) => stream.encrypt(aad, whole, piece.data(&mut body[from..end])),
             Self::Timed(inner) => timed::sealing(|| inner.encrypt(aad, body, tag, from, piece)),
         }
@@ -301,9 +301,9 @@ impl Sealing<'_> {
             Self::OneGo128(one) => one.finish(aad, ciphertext, tag),
             #[cfg(target_arch = "x86_64")]
             Self::OneGo256(one) => one.finish(aad, ciphertext, tag),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::Stream128(stream) => *tag = stream.finish(aad),
-            #[cfg(feature = "ipsec-mb")]
+            #[cfg(ipsec_mb)]
             Self::Stream256(stream) => *tag = stream.finish(aad),
             Self::Timed(inner) => timed::sealing(|| inner.finish(aad, ciphertext, tag)),
         }

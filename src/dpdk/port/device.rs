@@ -1,7 +1,6 @@
 //! The life of an ethdev: created or found, closed and removed.
 
 use std::ffi::CString;
-use std::mem::zeroed;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -146,12 +145,8 @@ impl Device {
     }
 
     pub(super) fn link(&self) -> bool {
-        // SAFETY: plain data, for which zero is valid; the port exists for as long as `self`.
-        unsafe {
-            let mut link: dpdk_sys::rte_eth_link = zeroed();
-            dpdk_sys::rte_eth_link_get_nowait(self.id, &mut link) == 0
-                && u32::from(link.link_status()) == dpdk_sys::RTE_ETH_LINK_UP
-        }
+        // SAFETY: the port exists for as long as `self`.
+        unsafe { dpdk_sys::gannet_link_up(self.id) == 1 }
     }
 
     /// Turns a DPDK return code into an error that names the device and the step.

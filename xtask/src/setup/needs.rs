@@ -1,9 +1,10 @@
 //! What has to be on the machine, and how to see whether it is.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use find_libclang::Choice;
 
 use crate::process;
 
@@ -62,7 +63,7 @@ const BUILD_AND_RUN: &[Need] = &[
         name: "libclang",
         why: "reads DPDK's headers for bindgen",
         probe: Probe::Libclang,
-        packages: &["libclang-dev", "clang"],
+        packages: &["libclang-dev"],
     },
     Need {
         name: "ip",
@@ -127,28 +128,14 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(beyond).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
+/// With the compiler's own headers, without which bindgen cannot read DPDK's.
 fn has_libclang() -> bool {
-    if let Some(dir) = std::env::var_os("LIBCLANG_PATH") {
-        return Path::new(&dir).is_file() || holds_libclang(Path::new(&dir));
+    match find_libclang::find() {
+        // Whatever it names: bindgen says what is wrong with it.
+        Choice::Set => true,
+        Choice::Found(libclang) => libclang.resources.is_some(),
+        Choice::None => false,
     }
-    let fixed = ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from);
-    let llvm = ["/usr/lib", "/usr/lib64"].into_iter().flat_map(|dir| {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-        entries.filter(|path| {
-            name_starts(path, "llvm") || name_starts(path, "x86_64-linux") || name_starts(path, "aarch64-linux")
-        })
-    });
-    fixed.into_iter().chain(llvm).any(|dir| holds_libclang(&dir) || holds_libclang(&dir.join("lib")))
-}
-
-fn holds_libclang(dir: &Path) -> bool {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    // Not libclang-cpp, which is another library. bindgen wants a development name or a version.
-    entries.map(|entry| entry.path()).any(|path| name_starts(&path, "libclang.so") || name_starts(&path, "libclang-1"))
-}
-
-fn name_starts(path: &Path, prefix: &str) -> bool {
-    path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -159,15 +146,6 @@ mod tests {
     fn programs_are_found_by_name() {
         assert!(find_program("sh").is_some());
         assert_eq!(find_program("no-such-program-here"), None);
-    }
-
-    #[test]
-    fn libclang_is_told_from_its_neighbours() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("libclang-cpp.so.14"), "").unwrap();
-        assert!(!holds_libclang(dir.path()));
-        std::fs::write(dir.path().join("libclang-14.so.1"), "").unwrap();
-        assert!(holds_libclang(dir.path()));
     }
 
     #[test]
