@@ -28,7 +28,7 @@ pub struct BenchArgs {
     /// Where the report, histograms and logs go [default: target/bench]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Build the heavy peers as well: s2n-quic and quiche (quiche needs cmake)
+    /// Build the heavy peers as well: s2n-quic and quiche
     #[arg(long)]
     pub peers: bool,
     /// Fail when instruction counts are more than 5 % above those in perf/icount.json
@@ -50,7 +50,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let here = std::env::current_dir().map_err(|source| Error::Io { what: "no current directory".into(), source })?;
     let out = args.out.as_ref().map_or_else(|| workspace::target().join("bench"), |out| here.join(out));
     if !args.no_setup {
-        setup::for_bench()?;
+        setup::for_bench(args.peers)?;
     }
     let mut build =
         vec!["build", "--release", "-p", "gannet", "-p", "gannet-perf", "--bin", "gannet", "--bin", "gannet-perf"];

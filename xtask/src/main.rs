@@ -6,6 +6,7 @@ mod checks;
 mod demo;
 mod error;
 mod interrupt;
+mod portability;
 mod process;
 mod sanitize;
 mod setup;
@@ -38,6 +39,8 @@ enum Task {
     Sim(sim::SimArgs),
     /// Run the tests of all that handles raw memory under AddressSanitizer, and under Miri where there is one
     Sanitize,
+    /// Build and test in the file systems of other releases, and for another processor; needs root and an archive
+    Portability(portability::PortabilityArgs),
     /// Format, lints, documentation and every test: what continuous integration runs
     Ci,
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Test(args) => checks::test(&args),
         Task::Sim(args) => sim::run(&args),
         Task::Sanitize => sanitize::run(),
+        Task::Portability(args) => portability::run(&args),
         Task::Ci => checks::ci(),
     };
     match done {

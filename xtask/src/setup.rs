@@ -18,6 +18,19 @@ pub struct SetupArgs {
     /// Also what the tests need: tshark, and a Python peer in target/venv
     #[arg(long)]
     pub tests: bool,
+    /// Also what `cargo xtask bench --peers` needs: valgrind, and what quiche is built with
+    #[arg(long)]
+    pub peers: bool,
+}
+
+impl SetupArgs {
+    fn needs(self) -> Vec<Need> {
+        let mut needs = needs::list(self.tests);
+        if self.peers {
+            needs.extend(needs::bench(true));
+        }
+        needs
+    }
 }
 
 /// Whether we may install packages and set up memory.
@@ -31,9 +44,9 @@ pub fn is_root() -> bool {
 /// Something is missing and could not be, or was not to be, installed.
 pub fn run(args: SetupArgs) -> Result<()> {
     if args.check {
-        return check(args.tests);
+        return check(args);
     }
-    packages(&needs::list(args.tests))?;
+    packages(&args.needs())?;
     if args.tests {
         python::prepare()?;
     }
@@ -71,13 +84,21 @@ pub fn for_demo() -> Result<()> {
     Ok(())
 }
 
-/// What the benchmarks need: what the demo needs, and valgrind.
+/// What the benchmarks need: what the demo needs, valgrind, and what the heavy peers are built with if `peers`.
 ///
 /// # Errors
 /// As [`packages`].
-pub fn for_bench() -> Result<()> {
+pub fn for_bench(peers: bool) -> Result<()> {
     for_demo()?;
-    packages(needs::BENCH)
+    packages(&needs::bench(peers))
+}
+
+/// What `cargo xtask portability` needs on this machine.
+///
+/// # Errors
+/// As [`packages`].
+pub fn for_portability() -> Result<()> {
+    packages(needs::PORTABILITY)
 }
 
 /// What continuous integration needs: what the tests need, and valgrind.
@@ -86,7 +107,7 @@ pub fn for_bench() -> Result<()> {
 /// As [`for_tests`].
 pub fn for_ci() -> Result<()> {
     for_tests()?;
-    packages(needs::BENCH)
+    packages(&needs::bench(false))
 }
 
 /// What the tests need. They use ordinary memory: huge pages are left as they are.
@@ -98,8 +119,8 @@ pub fn for_tests() -> Result<()> {
     python::prepare()
 }
 
-fn check(tests: bool) -> Result<()> {
-    let needs = needs::list(tests);
+fn check(args: SetupArgs) -> Result<()> {
+    let (needs, tests) = (args.needs(), args.tests);
     for need in &needs {
         println!("{:<8} {need}", if need.is_met() { "ok" } else { "missing" });
     }

@@ -54,12 +54,6 @@ const BUILD_AND_RUN: &[Need] = &[
         packages: &["libdpdk-dev"],
     },
     Need {
-        name: "intel-ipsec-mb",
-        why: "its AES-GCM kernels",
-        probe: Probe::Header("intel-ipsec-mb.h"),
-        packages: &["libipsec-mb-dev"],
-    },
-    Need {
         name: "libclang",
         why: "reads DPDK's headers for bindgen",
         probe: Probe::Libclang,
@@ -79,6 +73,14 @@ const BUILD_AND_RUN: &[Need] = &[
     },
 ];
 
+/// For x86-64 only.
+const KERNELS: &[Need] = &[Need {
+    name: "intel-ipsec-mb",
+    why: "its AES-GCM kernels",
+    probe: Probe::Header("intel-ipsec-mb.h"),
+    packages: &["libipsec-mb-dev"],
+}];
+
 const TESTS: &[Need] = &[
     Need { name: "tshark", why: "dissects captures in tests", probe: Probe::Program("tshark"), packages: &["tshark"] },
     Need {
@@ -90,17 +92,47 @@ const TESTS: &[Need] = &[
 ];
 
 /// What benchmarks need beyond building and running.
-pub const BENCH: &[Need] = &[Need {
+const BENCH: &[Need] = &[Need {
     name: "valgrind",
     why: "counts instructions",
     probe: Probe::Program("valgrind"),
     packages: &["valgrind"],
 }];
 
+/// What the heavy peers need beyond that: quiche brings BoringSSL, which is built by CMake.
+const PEERS: &[Need] = &[
+    Need { name: "cmake", why: "builds quiche's BoringSSL", probe: Probe::Program("cmake"), packages: &["cmake"] },
+    Need { name: "make", why: "does what CMake says", probe: Probe::Program("make"), packages: &["make"] },
+    Need { name: "c++", why: "BoringSSL is in C++", probe: Probe::Program("c++"), packages: &["g++"] },
+];
+
+/// What `cargo xtask portability` needs.
+pub const PORTABILITY: &[Need] = &[
+    Need {
+        name: "debootstrap",
+        why: "makes the root file systems",
+        probe: Probe::Program("debootstrap"),
+        packages: &["debootstrap"],
+    },
+    Need {
+        name: "ip",
+        why: "brings the loopback of a namespace up",
+        probe: Probe::Program("ip"),
+        packages: &["iproute2"],
+    },
+];
+
+/// What benchmarks need beyond building and running, the heavy peers as well if `peers`.
+pub fn bench(peers: bool) -> Vec<Need> {
+    let peers = if peers { PEERS } else { &[] };
+    [BENCH, peers].concat()
+}
+
 /// What building and running need, and the tests too if `tests`.
 pub fn list(tests: bool) -> Vec<Need> {
     let tests = if tests { TESTS } else { &[] };
-    [BUILD_AND_RUN, tests].concat()
+    let kernels = if cfg!(target_arch = "x86_64") { KERNELS } else { &[] };
+    [BUILD_AND_RUN, kernels, tests].concat()
 }
 
 impl Need {
@@ -146,6 +178,14 @@ mod tests {
     fn programs_are_found_by_name() {
         assert!(find_program("sh").is_some());
         assert_eq!(find_program("no-such-program-here"), None);
+    }
+
+    /// quiche does not build without them, and a fresh Debian has none.
+    #[test]
+    fn peers_need_what_builds_boringssl() {
+        let names = |needs: Vec<Need>| needs.iter().map(|need| need.name).collect::<Vec<_>>();
+        assert_eq!(names(bench(true)), ["valgrind", "cmake", "make", "c++"]);
+        assert_eq!(names(bench(false)), ["valgrind"]);
     }
 
     #[test]
