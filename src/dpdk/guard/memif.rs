@@ -1,10 +1,11 @@
 //! The memif driver and its peers.
 //!
-//! The driver (22.11, `drivers/net/memif/memif_socket.c`) forgets handlers on EAL's list: when its first message cannot
-//! be sent, because the peer hung up at once, it closes the socket and frees what the handler works with, and the next
-//! event ends the process; when a port is closed, its listener stays, with freed memory, and so do connections that had
-//! not said yet which port they want. It keeps whatever number of connections that come and say nothing, and the files
-//! of regions whose peer did not stay for the end. What peers say, it believes ([`super::conversation`]).
+//! The driver (`drivers/net/memif/memif_socket.c`, the same from 22.11 to 25.11) forgets handlers on EAL's list: when its
+//! first message cannot be sent, because the peer hung up at once, it closes the socket and frees what the handler works
+//! with, and the next event ends the process; when a port is closed, its listener stays, with freed memory, and so do
+//! connections that had not said yet which port they want. It keeps whatever number of connections that come and say
+//! nothing, and the files of regions whose peer did not stay for the end. What peers say, it believes
+//! ([`super::conversation`]).
 //!
 //! So no failure to send is told to it: it hears of the end where it reads. A handler whose memory goes is taken off
 //! the list before. And connections that do not get on are ended, as are those whose listener goes.

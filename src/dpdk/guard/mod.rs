@@ -6,15 +6,17 @@
 //! the path of a packet but the two stores of a [`Gate`].
 //!
 //! # How DPDK ends a process, and what stands before it
-//! By `rte_panic` (which aborts) and `rte_exit`, as found in the sources of 22.11, for what Gannet uses:
+//! By `rte_panic` (which aborts) and `rte_exit`, as found in the sources of 22.11, 23.11, 24.11 and 25.11 (the places are
+//! the same but for the two that are said), for what Gannet uses:
 //!
 //! | where | when | guard |
 //! | --- | --- | --- |
 //! | `eal_interrupts.c`, "Error adding fd" | a file on the interrupt thread's list was closed | [`memif`] takes handlers off the list before their memory goes, and no send fails visibly; [`epoll`] passes over files that are gone |
 //! | the same, "Cannot create epoll instance" | no file descriptor is free | [`epoll`] keeps one in reserve, and waits; [`peers`] and [`vhost`] bound connections, [`memif`] takes in no file that the driver would forget |
 //! | `eal_dev.c`, in-flight hotplug `rte_exit` | SIGBUS handling of hotplug | never switched on |
-//! | `eal.c`, `eal_hugepage_info.c`, `eal_unix_thread.c` | at start: pipes, threads, `/proc` | before anybody is served; no peer is there yet |
-//! | `ethdev_private.c` | no memory at the first port | as above |
+//! | `eal.c`, `eal_hugepage_info.c`, `eal_unix_thread.c`, `eal_unix_memory.c` | at start: pipes, threads, `/proc`, the page size | before anybody is served; no peer is there yet |
+//! | `ethdev_private.c`, before 23.11 | no memory at the first port | as above |
+//! | `vhost.h`, since 23.11 | the library forgot a lock of its own | nothing that a peer says decides that |
 //! | `mempool.c`, `mbuf.c`: `RTE_VERIFY`, cookies | a pool's header is overwritten | only a peer that shares our memory can do it (`SECURITY.md`) |
 //! | `eal_timer.c` | HPET without HPET | never called |
 //!

@@ -91,6 +91,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_libraries_are_found_and_their_calls_are_replaced() {
+        let drivers = crate::dpdk::available_drivers();
+        for name in ["net_vhost", "net_virtio"] {
+            assert!(drivers.iter().any(|d| d.name == name && d.problem.is_none()), "{name} has to be loaded");
+        }
+        assert!(install() && install_guest());
+    }
+
+    #[test]
     fn one_peer_at_a_time_and_none_that_blocks() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
