@@ -33,8 +33,13 @@ fi
 if [ -n "${GANNET_OFFLINE:-}" ]; then
     ip link set lo up
 else
-    for file in resolv.conf hosts pip.conf; do
-        [ ! -e /etc/$file ] || cat /etc/$file >"$root/etc/$file"
+    # This machine's way to the network, and whom it trusts there.
+    for file in resolv.conf hosts pip.conf ssl/certs/ca-certificates.crt; do
+        [ ! -e "/etc/$file" ] || {
+            mkdir -p "$(dirname "$root/etc/$file")"
+            rm -f "$root/etc/$file"
+            cat "/etc/$file" >"$root/etc/$file"
+        }
     done
 fi
 
