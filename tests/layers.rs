@@ -66,3 +66,13 @@ fn unsafe_code_stays_where_it_is_argued_for() {
     }
     assert_none(&violations, "unsafe code only in dpdk-sys, ipsec-mb-sys, src/dpdk, src/mem and src/crypto/backend");
 }
+
+/// A type that has the name of one of std's prelude hides that from whoever imports it: `quic::Drop` did.
+#[test]
+fn no_type_has_a_name_of_the_prelude() {
+    let mut found = Vec::new();
+    for (path, text) in ["src", "perf", "xtask", "dpdk-sys", "ipsec-mb-sys"].into_iter().flat_map(sources) {
+        found.extend(rules::prelude_names_in(&text).into_iter().map(|(line, name)| format!("{path}:{line}: `{name}`")));
+    }
+    assert_none(&found, "types are not named as what std's prelude has");
+}

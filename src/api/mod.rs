@@ -27,8 +27,9 @@
 //!   a close from either side, a timeout, the end of the core ([`Core::run`] with an error, [`Core::into_app`]) or of a
 //!   bare engine (`Endpoint::into_events`). What cannot be taken comes back in the error.
 //! * **A warning before space runs out**: [`Event::ReceiveBufferLow`] comes once fewer than
-//!   [`receive_low_water`](TransportConfig::receive_low_water) provided bytes are unfilled, and again when the peer has
-//!   used some of what was provided since, or says that it is blocked. A late application stalls its peer and loses
+//!   [`receive_low_water`](TransportConfig::receive_low_water) provided bytes, and less than half of all that were
+//!   provided, are unfilled; and again when the peer has used some of what was provided since, or says that it is blocked.
+//!   A stream whose end is known to fit needs no warning and gets none. A late application stalls its peer and loses
 //!   nothing, however long it takes: whichever side waits for space, or owes some, keeps the connection alive.
 //! * **Buffers of exactly the right size are enough**: the peer has credit for one byte more, so it always reaches the end
 //!   of its stream. If it has more than that, [`OutOfSpace::Stop`] stops the stream at once rather than let it wait.

@@ -80,7 +80,8 @@ pub struct TransportConfig {
     pub max_streams_bidi: u64,
     /// Unidirectional streams the peer may have open at a time.
     pub max_streams_uni: u64,
-    /// Raise `ReceiveBufferLow` when less than this many provided bytes are unfilled.
+    /// Raise `ReceiveBufferLow` when less than this many provided bytes are unfilled, and less than half of all that were
+    /// provided: so it is not raised for a buffer that has just been provided, however small.
     pub receive_low_water: u64,
     /// Bytes that may be queued for sending on one stream before `send` answers `Blocked`.
     pub send_budget: u64,

@@ -198,8 +198,10 @@ pub enum Event {
         /// Final size in bytes.
         size: u64,
     },
-    /// Provided space runs low: provide more, or the peer will stall. Told again only when the peer has used some of
-    /// what was provided after it, or says that it is blocked.
+    /// Provided space runs low: provide more, or the peer will stall. Told once fewer than
+    /// [`receive_low_water`](crate::quic::TransportConfig::receive_low_water) bytes, and less than half of what was
+    /// provided, are unfilled; again only when the peer has used some of what was provided after it, or says that it is
+    /// blocked. Never told once the stream's end is known to fit into what was provided.
     ReceiveBufferLow {
         /// Which stream.
         id: StreamId,

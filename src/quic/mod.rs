@@ -36,7 +36,7 @@ pub use connection::{
 pub use endpoint::{ConnectError, Endpoint};
 pub use event::{CloseReason, ConnId, Dir, Event, Notify, OutOfSpace, SendData};
 pub use secret::Secret;
-pub use stats::{ConnStats, Drop, EndpointStats, PlacementStats, StreamStats};
+pub use stats::{ConnStats, DropReason, EndpointStats, PlacementStats, StreamStats};
 pub use stream::chunk::Chunk;
 pub use stream::priority::Priority;
 pub use token::RetryPolicy;

@@ -6,7 +6,7 @@ use crate::crypto::Way;
 /// Why the engine dropped a datagram or a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Drop {
+pub enum DropReason {
     /// The header could not be read.
     Malformed,
     /// An ID of this core, but its connection is gone.
@@ -42,7 +42,7 @@ pub enum Drop {
     BadToken,
 }
 
-impl Drop {
+impl DropReason {
     /// All reasons with their names.
     pub const ALL: [(Self, &'static str); 16] = [
         (Self::Malformed, "quic_malformed"),
@@ -156,14 +156,14 @@ pub struct EndpointStats {
     pub tokens_accepted: u64,
     /// Packets kept for a while, as they came before their keys.
     pub packets_kept: u64,
-    /// Drops by reason, indexed by [`Drop`].
-    pub drops: [u64; Drop::ALL.len()],
+    /// Drops by reason, indexed by [`DropReason`].
+    pub drops: [u64; DropReason::ALL.len()],
     /// Received STREAM bytes by the way they took.
     pub placement: PlacementStats,
 }
 
 impl EndpointStats {
-    pub(crate) fn drop(&mut self, why: Drop) {
+    pub(crate) fn drop(&mut self, why: DropReason) {
         self.drops[why as usize] += 1;
     }
 
@@ -188,7 +188,7 @@ impl EndpointStats {
             ("quic_bytes_staged", self.placement.staged),
             ("quic_bytes_copied", self.placement.copied),
         ];
-        plain.into_iter().chain(Drop::ALL.iter().map(|(why, name)| (*name, self.drops[*why as usize])))
+        plain.into_iter().chain(DropReason::ALL.iter().map(|(why, name)| (*name, self.drops[*why as usize])))
     }
 }
 

@@ -98,9 +98,8 @@ impl<'a> Context<'a> {
 
     /// Closes a connection; its memory comes back in events.
     pub fn close(&mut self, id: ConnId, code: u64, reason: &str) {
-        let now = self.now;
         if let Some(mut conn) = self.endpoint.conn(id) {
-            conn.close(now, code, reason);
+            conn.close(code, reason);
         }
     }
 

@@ -197,7 +197,7 @@ impl<D: Datapath, A: App> Core<D, A> {
     /// Closes every connection and lets the last packets leave.
     fn shut_down(&mut self) {
         let start = self.clock.now();
-        self.endpoint.close_all(start, 0, "shutting down");
+        self.endpoint.close_all(0, "shutting down");
         // Two quiet turns: everything that was to be said is said.
         let mut quiet = 0;
         while quiet < 2 && self.clock.now().saturating_since(start) < LINGER {

@@ -224,7 +224,7 @@ impl App {
     /// Handles one event.
     pub fn on_event(&mut self, now: Instant, endpoint: &mut Endpoint, id: ConnId, event: Event) -> Result<(), Failure> {
         if self.closed.is_some() && self.conn != Some(id) {
-            return self.on_stranger(now, endpoint, id, &event);
+            return self.on_stranger(endpoint, id, &event);
         }
         ensure!(self.closed.is_none(), "event after Closed ({:?}): {event:?}", self.closed);
         let known = *self.conn.get_or_insert(id);
@@ -278,11 +278,11 @@ impl App {
     }
 
     /// A client that has not heard of the end tries again: it is turned away.
-    fn on_stranger(&self, now: Instant, endpoint: &mut Endpoint, id: ConnId, event: &Event) -> Result<(), Failure> {
+    fn on_stranger(&self, endpoint: &mut Endpoint, id: ConnId, event: &Event) -> Result<(), Failure> {
         match event {
             Event::Connected { .. } => {
                 if let Some(mut conn) = endpoint.conn(id) {
-                    conn.close(now, 3, "the end");
+                    conn.close(3, "the end");
                 }
                 Ok(())
             }

@@ -25,7 +25,7 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
-    CidConfig, ClientConfig, CloseReason, Drop, Endpoint, EndpointConfig, EndpointStats, RetryPolicy, RxMeta,
+    CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RetryPolicy, RxMeta,
     ServerConfig, TooBig, TransportConfig, tls,
 };
 
@@ -314,7 +314,7 @@ impl World {
     fn close(&mut self, side: Side) {
         let host = &mut self.hosts[usize::from(side == Side::Server)];
         if let Some(mut conn) = host.app.conn.and_then(|id| host.endpoint.conn(id)) {
-            conn.close(self.now, 3, "the end");
+            conn.close(3, "the end");
         }
         self.ended = true;
     }
@@ -401,7 +401,7 @@ impl World {
                 return Err(format!("{:?}: {copied} bytes were copied", host.side));
             }
             // Late is not twice, whatever the order and whatever was lost.
-            let duplicates = host.endpoint.stats().drops[Drop::Duplicate as usize];
+            let duplicates = host.endpoint.stats().drops[DropReason::Duplicate as usize];
             if duplicates > 0 && self.plan.link.duplicate == 0 {
                 return Err(format!("{:?}: {duplicates} packets that came once were taken for duplicates", host.side));
             }

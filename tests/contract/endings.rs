@@ -62,8 +62,7 @@ fn a_response_and_a_close_in_one_burst() {
         let id = pair.conn(Side::Server).open(Dir::Uni).unwrap();
         pair.conn(Side::Server).send(id, sent(5000), fin).unwrap();
         let mut burst = pair.server.run();
-        let now = pair.server.now;
-        pair.conn(Side::Server).close(now, 5, "that is all");
+        pair.conn(Side::Server).close(5, "that is all");
         burst.extend(pair.server.run());
         // All of it arrives before the application is asked.
         burst.into_iter().for_each(|(_, datagram)| pair.client.receive(datagram));
@@ -79,8 +78,7 @@ fn bytes_that_were_told_of_and_left_there_are_told_of_again() {
     let mut pair = pair();
     let id = unread(&mut pair, 5000, true);
     pair.conn(Side::Client).consume(id, 1);
-    let now = pair.server.now;
-    pair.conn(Side::Server).close(now, 5, "");
+    pair.conn(Side::Server).close(5, "");
     pair.server.run().into_iter().for_each(|(_, datagram)| pair.client.receive(datagram));
     // They can be read for as long as the application is busy with its last event.
     let conn = pair.client.conn.unwrap();
@@ -100,8 +98,7 @@ fn unread_bytes_go_home_when_the_end_is_known() {
     let mut pair = pair();
     let id = unread(&mut pair, 200_000, false);
     assert!(pair.client.endpoint.pool().stats().in_use >= 200_000);
-    let now = pair.server.now;
-    pair.conn(Side::Server).close(now, 5, "");
+    pair.conn(Side::Server).close(5, "");
     pair.talk();
     assert!(pair.client.closed().is_some());
     assert_eq!(pair.client.endpoint.pool().stats().in_use, 0);
@@ -131,8 +128,7 @@ fn other_sudden_ends_leave_bytes_to_be_read_too() {
 fn who_closes_reads_no_more() {
     let mut pair = pair();
     let id = unread(&mut pair, 100_000, true);
-    let now = pair.client.now;
-    pair.conn(Side::Client).close(now, 0, "");
+    pair.conn(Side::Client).close(0, "");
     assert!(pair.conn(Side::Client).take(id).is_none());
     assert_eq!(pair.client.endpoint.pool().stats().in_use, 0);
 }
@@ -155,7 +151,7 @@ fn closed_at_once(data: Option<SendData>) -> (Host, Host) {
         let id = conn.open(Dir::Uni).unwrap();
         conn.send(id, data, true).unwrap();
     }
-    conn.close(client.now, 42, "changed my mind");
+    conn.close(42, "changed my mind");
     (client, server)
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use gannet::base::Side;
 use gannet::base::time::Duration;
 use gannet::mem::{BufPool, Hugepages, PinnedBuf, PoolConfig};
-use gannet::quic::{BufferProvider, Chunk, Dir, Drop, Event, Notify, SendData, StreamId, TransportConfig};
+use gannet::quic::{BufferProvider, Chunk, Dir, DropReason, Event, Notify, SendData, StreamId, TransportConfig};
 
 use super::pair::Pair;
 use super::rig::{Kind, Rig, stream_frame};
@@ -22,7 +22,7 @@ fn byte(at: u64) -> u8 {
 }
 
 fn dropped(pair: &Pair) -> u64 {
-    pair.server.drops(Drop::NoMemory)
+    pair.server.drops(DropReason::NoMemory)
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_stream_scattered_too_far_takes_only_what_fits_on() {
         rig.say(&payload);
         rig.run();
     }
-    let drops = rig.host().drops(Drop::NoMemory);
+    let drops = rig.host().drops(DropReason::NoMemory);
     assert!(drops > 100, "{drops}");
     assert!(rig.host().closed().is_none());
     let sent = rig.peer.pn[2];
@@ -202,5 +202,53 @@ fn a_provider_that_has_nothing_left() {
             pair.wait(Duration::from_millis(100));
         }
         assert!(bytes.len() == 1000 && (0..).zip(&bytes).all(|(at, b)| *b == byte(at)));
+    }
+}
+
+/// The default mark is far above these buffers: on the main of before, the event came as soon as a buffer was provided,
+/// for answers and requests that it holds whole.
+#[test]
+fn a_message_that_its_buffer_holds_whole_needs_no_warning() {
+    let client = TransportConfig { stream_window_bidi_local: 0, ..TransportConfig::default() };
+    for (len, sizes) in
+        [(1, vec![1]), (100, vec![4096]), (2000, vec![4096]), (4096, vec![4096]), (9000, vec![4000, 5000])]
+    {
+        // In one turn, or its first part and the rest with the end in two.
+        for fin_apart in [false, true] {
+            let mut pair = Pair::connected(client.clone(), TransportConfig::default());
+            let id = pair.conn(Side::Client).open(Dir::Bidi).unwrap();
+            let bufs = sizes.iter().map(|len| PinnedBuf::unpinned(*len)).collect();
+            pair.conn(Side::Client).provide_receive_buffers(id, bufs).unwrap();
+            pair.conn(Side::Client).send(id, SendData::Static(b"x"), true).unwrap();
+            pair.wait(Duration::from_millis(50));
+            let first = if fin_apart { len / 2 } else { 0 };
+            let data = Bytes::from_iter((0..len as u64).map(byte));
+            for (part, fin) in [(data.slice(..first), false), (data.slice(first..), true)] {
+                pair.conn(Side::Server).send(id, SendData::Bytes(part), fin).unwrap();
+                for (_, datagram) in pair.server.run() {
+                    pair.client.receive(datagram);
+                }
+                pair.client.poll();
+                pair.talk();
+            }
+            let events = pair.events(Side::Client);
+            assert_eq!(lows(&events), [], "{len} bytes into {sizes:?}, in two parts: {fin_apart}");
+            assert!(events.iter().any(|e| matches!(e, Event::Finished { size, .. } if *size == len as u64)));
+        }
+    }
+}
+
+#[test]
+fn a_message_without_an_end_in_sight_is_told_of_at_half() {
+    let client = TransportConfig { stream_window_bidi_local: 0, ..TransportConfig::default() };
+    let mut pair = Pair::connected(client, TransportConfig::default());
+    let id = pair.conn(Side::Client).open(Dir::Bidi).unwrap();
+    pair.conn(Side::Client).provide_receive_buffer(id, PinnedBuf::unpinned(1000)).unwrap();
+    pair.conn(Side::Client).send(id, SendData::Static(b"x"), true).unwrap();
+    for (more, expected) in [(500, vec![]), (1, vec![(499, (1 << 20) - 499)]), (400, vec![])] {
+        pair.wait(Duration::from_millis(50));
+        pair.conn(Side::Server).send(id, SendData::Bytes(Bytes::from(vec![0; more])), false).unwrap();
+        pair.wait(Duration::from_millis(50));
+        assert_eq!(lows(&pair.events(Side::Client)), expected);
     }
 }

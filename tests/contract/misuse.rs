@@ -55,8 +55,7 @@ fn buffers_that_cannot_be_taken_come_back() {
     // After stop_sending, and on a connection that is closed.
     pair.conn(Side::Server).stop_sending(ids[1], 1).unwrap();
     assert_eq!(refused(&mut pair, ids[1], &[10]), Some(Kind::NoStream));
-    let now = pair.server.now;
-    pair.conn(Side::Server).close(now, 0, "");
+    pair.conn(Side::Server).close(0, "");
     assert_eq!(refused(&mut pair, ids[3], &[10]), Some(Kind::Closed));
     let errors = [Kind::Empty, Kind::TooSmall { announced: 1000 }].map(|kind| kind.to_string());
     assert!(errors[1].contains("1000"), "{errors:?}");
@@ -73,9 +72,8 @@ fn operations_on_what_is_not_there_are_refused() {
     conn.send(id, data(4), true).unwrap();
     let error = conn.send(id, data(3), false).unwrap_err();
     assert_eq!((error.kind, error.data.len()), (SendErrorKind::NoStream, 3), "behind the end");
-    let now = pair.client.now;
     let mut conn = pair.conn(Side::Client);
-    conn.close(now, 0, "");
+    conn.close(0, "");
     assert_eq!(conn.set_notify(id, Notify::Progress), Err(StreamError::Closed));
     assert_eq!(conn.reset(id, 0), Err(StreamError::Closed));
 }

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use bytes::Bytes;
 use gannet::base::Side;
 use gannet::base::time::{Duration, Instant};
-use gannet::quic::{Dir, Drop, Event, SendData, StreamId, TransportConfig};
+use gannet::quic::{Dir, DropReason, Event, SendData, StreamId, TransportConfig};
 
 use super::pair::Pair;
 use super::world::Host;
@@ -251,7 +251,7 @@ fn packets_that_are_only_late_are_never_taken_for_duplicates() {
     );
     assert_eq!(got, 20 << 20);
     for host in [&way.pair.client, &way.pair.server] {
-        assert_eq!(host.drops(Drop::Duplicate), 0);
+        assert_eq!(host.drops(DropReason::Duplicate), 0);
     }
 }
 

@@ -356,7 +356,7 @@ impl Play<'_> {
         assert_eq!((stats.contiguous, stats.provided, stats.size), (contiguous, provided, size));
         assert!(stats.announced == self.model.limit() || size.is_some(), "the window follows what is provided");
         let left = provided.saturating_sub(self.model.high);
-        if size.is_none_or(|size| size > provided) && provided > 0 && left < LOW {
+        if size.is_none_or(|size| size > provided) && provided > 0 && left < LOW.min((provided / 2).max(1)) {
             assert!(self.low.is_some(), "{left} bytes left, and the application was not told");
         }
     }
@@ -375,8 +375,7 @@ impl Play<'_> {
                 self.reset = true;
             }
             End::Close => {
-                let now = self.rig.host().now;
-                self.conn().close(now, 3, "enough");
+                self.conn().close(3, "enough");
             }
             End::PeerClose => self.rig.say(&frames(&[Frame::ApplicationClose { code: 4, reason: b"" }])),
             End::Timeout => drop(self.rig.host().wait(Duration::from_secs(60))),

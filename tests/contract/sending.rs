@@ -73,8 +73,7 @@ fn all_pieces_or_none() {
     pair.wait(Duration::from_millis(50));
     let conn = pair.conn(Side::Server);
     assert_eq!(conn.stream_stats(id).map(|s| s.size), Some(Some(0)));
-    let now = pair.client.now;
-    pair.conn(Side::Client).close(now, 0, "");
+    pair.conn(Side::Client).close(0, "");
     let refused = pair.conn(Side::Client).send_vectored(id, [pinned(b"e")], false).unwrap_err();
     assert_eq!((refused.kind, refused.data.len()), (SendErrorKind::Closed, 1));
 }

@@ -20,8 +20,8 @@ const WAIT: Duration = Duration::from_millis(3 * (3 * 10 + 25));
 
 /// Closes the host's connection.
 fn close(host: &mut Host) {
-    let (id, now) = (host.conn.unwrap(), host.now);
-    host.endpoint.conn(id).unwrap().close(now, 7, "enough");
+    let id = host.conn.unwrap();
+    host.endpoint.conn(id).unwrap().close(7, "enough");
 }
 
 fn worlds() -> [(Host, Peer); 2] {
@@ -96,6 +96,30 @@ fn closing_of_a_connection_that_nobody_asks_for_lasts_three_probe_timeouts() {
         assert_eq!(host.endpoint.connection_count(), 1);
         host.wait(Duration::from_millis(2));
         assert_eq!(host.endpoint.connection_count(), 0);
+    }
+}
+
+/// The application says that it closes, not when: closing begins when the engine next hears the time, however long ago it
+/// heard it last.
+#[test]
+fn closing_begins_when_the_close_can_leave() {
+    for (mut host, mut peer) in worlds() {
+        close(&mut host);
+        // Time passes that nobody tells it of.
+        host.now += PTO * 100;
+        assert_eq!(host.run().len(), 1);
+        host.wait(PTO * 3 - Duration::from_millis(1));
+        assert_eq!(host.endpoint.connection_count(), 1);
+        assert_eq!(answers(&mut host, &mut peer), 1);
+    }
+    // Or it hears it first from a packet.
+    for (mut host, mut peer) in worlds() {
+        close(&mut host);
+        host.now += PTO * 100;
+        host.receive(peer.packet(DATA, &PING));
+        assert_eq!(host.run().len(), 1);
+        host.wait(PTO * 3 - Duration::from_millis(1));
+        assert_eq!(host.endpoint.connection_count(), 1);
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use gannet::base::rng::Rng;
-use gannet::quic::{Drop, EndpointConfig, RetryPolicy, TransportConfig};
+use gannet::quic::{DropReason, EndpointConfig, RetryPolicy, TransportConfig};
 use gannet::wire::quic::frame::Frame;
 
 use super::memory::held;
@@ -66,7 +66,7 @@ fn spoofed_clients_cost_little_and_go_away() {
         ledger.feed(&mut host, from, &mut again.clone());
     }
     assert_eq!(host.endpoint.connection_count(), limit);
-    assert_eq!(host.drops(Drop::Overload), 2000);
+    assert_eq!(host.drops(DropReason::Overload), 2000);
     let grown = held() - full;
     assert!(grown < 300_000, "2000 more strangers took {grown} bytes");
     // Retransmissions count as well.
@@ -144,7 +144,7 @@ fn initials_that_do_not_authenticate_leave_nothing() {
         assert!(host.run().is_empty());
     }
     assert_eq!(host.endpoint.connection_count(), 0);
-    assert_eq!(host.drops(Drop::Authentication), 3000);
+    assert_eq!(host.drops(DropReason::Authentication), 3000);
     assert!(held() - before < 1000, "{} bytes", held() - before);
 }
 

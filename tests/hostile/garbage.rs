@@ -52,8 +52,8 @@ fn world(state: State) -> (Host, Peer) {
         State::ClientConnected => against_client(small()),
         State::Closing => {
             let (mut host, peer) = against_server(small());
-            let (id, now) = (host.conn.unwrap(), host.now);
-            host.endpoint.conn(id).unwrap().close(now, 1, "test");
+            let id = host.conn.unwrap();
+            host.endpoint.conn(id).unwrap().close(1, "test");
             (host, peer)
         }
         State::Draining => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gannet::base::Side;
-use gannet::quic::{Dir, Drop, Event, StreamId};
+use gannet::quic::{Dir, DropReason, Event, StreamId};
 use gannet::wire::quic::frame::{Frame, StreamHeader};
 use gannet::wire::quic::header::{self, PacketType};
 
@@ -98,15 +98,15 @@ fn a_flood_of_early_packets_is_bounded() {
         junk[100..104].copy_from_slice(&n.to_be_bytes());
         host.receive(junk);
     }
-    assert_eq!((host.endpoint.stats().packets_kept, host.drops(Drop::NoKeys)), (10, 990));
+    assert_eq!((host.endpoint.stats().packets_kept, host.drops(DropReason::NoKeys)), (10, 990));
     // The handshake goes on, and the junk is what it is.
     peer.out.drain(..).for_each(|datagram| host.receive(datagram));
     host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
     assert!(peer.is_connected() && host.closed().is_none());
-    assert_eq!(host.drops(Drop::Authentication), 10);
+    assert_eq!(host.drops(DropReason::Authentication), 10);
     // Handshake keys come no more once the handshake is confirmed.
     let late = peer.packet(HANDSHAKE, &[1, 0, 0, 0]);
     host.receive(peer.packet(DATA, &frames(&[Frame::HandshakeDone])));
     host.receive(late);
-    assert_eq!((host.endpoint.stats().packets_kept, host.drops(Drop::NoKeys)), (10, 991));
+    assert_eq!((host.endpoint.stats().packets_kept, host.drops(DropReason::NoKeys)), (10, 991));
 }

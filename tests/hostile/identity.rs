@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gannet::base::Side;
 use gannet::mem::BufPool;
-use gannet::quic::{CidConfig, CloseReason, Drop, Endpoint, EndpointConfig, SendData, ServerConfig};
+use gannet::quic::{CidConfig, CloseReason, DropReason, Endpoint, EndpointConfig, SendData, ServerConfig};
 use gannet::wire::quic::frame::Frame;
 use gannet::wire::quic::header;
 use gannet::wire::quic::{ConnectionId, TransportError};
@@ -79,12 +79,12 @@ fn a_retired_id_leads_nowhere_after_that_and_is_not_answered_while_the_connectio
     host.receive(stale);
     assert_eq!(host.endpoint.stats().rx_packets, before, "it must not be read");
     assert_eq!((host.run().len(), host.endpoint.stats().resets_sent), (0, 0));
-    assert_eq!(host.drops(Drop::RetiredId), 1);
+    assert_eq!(host.drops(DropReason::RetiredId), 1);
     // So is an ID that it has not issued yet: its token must not be had before the ID.
     let next = own_id(&endpoint_config(Side::Server), 0, 0, 5);
     let early = peer.shaped(DATA, &[0x01; 60], to(next));
     host.receive(early);
-    assert_eq!((host.run().len(), host.drops(Drop::RetiredId)), (0, 2));
+    assert_eq!((host.run().len(), host.drops(DropReason::RetiredId)), (0, 2));
     let datagram = peer.packet(DATA, &[0x01]);
     host.receive(datagram);
     host.wait(Duration::from_millis(30)).iter().for_each(|(_, datagram)| peer.receive(datagram));
@@ -116,13 +116,13 @@ fn ids_of_other_cores_and_other_forms_are_not_answered() {
         other.receive(datagram);
     }
     assert!(resets(&other.run()).is_empty() && other.endpoint.stats().resets_sent == before);
-    assert_eq!(other.drops(Drop::ForeignId), 3);
+    assert_eq!(other.drops(DropReason::ForeignId), 3);
     // Another form, and another server's.
     for form in [CidConfig::unrouted(17).unwrap(), CidConfig::routed(2, &[8], 11, [5; 16]).unwrap()] {
         let mut other = server(EndpointConfig { cid: form, ..mine.clone() });
         let datagram = peer.shaped(DATA, &[1; 60], to(peer.remote_cid));
         other.receive(datagram);
-        assert_eq!((other.run().len(), other.drops(Drop::ForeignId)), (0, 1));
+        assert_eq!((other.run().len(), other.drops(DropReason::ForeignId)), (0, 1));
     }
 }
 

@@ -4,7 +4,7 @@ use gannet::base::Side;
 use gannet::base::rng::Rng;
 use gannet::base::time::Duration;
 use gannet::mem::PinnedBuf;
-use gannet::quic::{Dir, Drop, Event, SendData, StreamId, TransportConfig};
+use gannet::quic::{Dir, DropReason, Event, SendData, StreamId, TransportConfig};
 
 use super::world::{Host, addr};
 
@@ -193,7 +193,7 @@ fn a_transfer_under_fire_completes() {
         assert_eq!(valid, FILE);
         let stats = t.hosts[0].endpoint.stats();
         assert_eq!((stats.placement.direct + stats.placement.staged, stats.placement.copied), (FILE as u64, 0));
-        for why in [Drop::Authentication, Drop::Duplicate, Drop::WrongPath] {
+        for why in [DropReason::Authentication, DropReason::Duplicate, DropReason::WrongPath] {
             assert!(stats.drops[why as usize] > 100, "the attack must have happened: {stats:?}");
         }
         // The copy of the first packet that came from elsewhere has a handshake of its own, for a while.
@@ -212,9 +212,8 @@ fn a_transfer_that_ends_under_fire_leaves_memory_clean() {
         t.round();
     }
     assert!(t.progress > FILE as u64 / 3 && !t.finished);
-    let now = t.hosts[0].now;
     let id = t.hosts[0].conn.unwrap();
-    t.hosts[0].endpoint.conn(id).unwrap().close(now, 5, "enough");
+    t.hosts[0].endpoint.conn(id).unwrap().close(5, "enough");
     t.round();
     t.round();
     t.check_buffers();

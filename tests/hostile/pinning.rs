@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use gannet::mem::{BufPool, Hugepages, PoolConfig};
-use gannet::quic::{Drop, Event, StreamId, Transmit, TransportConfig};
+use gannet::quic::{DropReason, Event, StreamId, Transmit, TransportConfig};
 use gannet::wire::quic::frame::{Frame, StreamHeader};
 
 use super::peer::{DATA, Peer, frames};
@@ -125,11 +125,11 @@ fn four_who_take_all_they_can_and_one_who_wants_a_byte() {
     }
     assert!(host.closed().is_none());
     // So do more than fit into a chunk, in order.
-    let before = host.drops(Drop::NoMemory);
+    let before = host.drops(DropReason::NoMemory);
     for at in (1..50_000).step_by(1000) {
         assert!(honest.say(&mut host, &stream(0, at, &[3; 1000])));
     }
-    assert_eq!(host.drops(Drop::NoMemory), before);
+    assert_eq!(host.drops(DropReason::NoMemory), before);
 }
 
 /// Whatever a peer sends, it pins so much for a byte and no more.
@@ -152,7 +152,11 @@ fn what_a_byte_of_a_peer_pins() {
             assert!(pinned <= AT_ONCE + PER_BYTE * attacker.sent, "{name}: {pinned} bytes for {}", attacker.sent);
             most = most.max(pinned);
         }
-        println!("{name}: {most} bytes of memory for {} sent, {} refused", attacker.sent, host.drops(Drop::NoMemory));
+        println!(
+            "{name}: {most} bytes of memory for {} sent, {} refused",
+            attacker.sent,
+            host.drops(DropReason::NoMemory)
+        );
         assert!(most > 0, "{name}");
         assert!(host.closed().is_none(), "{name}: {:?}", host.closed());
     }

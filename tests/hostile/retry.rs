@@ -1,7 +1,7 @@
 //! Retry as clients get it (RFC 9000 §17.2.5).
 
 use gannet::crypto::retry_tag;
-use gannet::quic::{CloseReason, Drop, TransportConfig};
+use gannet::quic::{CloseReason, DropReason, TransportConfig};
 use gannet::wire::quic::header::{self, MAX_TOKEN};
 use gannet::wire::quic::params::TransportParameters;
 use gannet::wire::quic::{ConnectionId, TransportError};
@@ -39,7 +39,7 @@ fn a_token_of_any_length_is_followed_or_dropped() {
         let second = host.run();
         let followed = (1..=MAX_TOKEN).contains(&len);
         assert_eq!(!second.is_empty(), followed, "{len}");
-        assert_eq!(host.drops(Drop::LongToken), u64::from(len > MAX_TOKEN), "{len}");
+        assert_eq!(host.drops(DropReason::LongToken), u64::from(len > MAX_TOKEN), "{len}");
         if !followed {
             // The server answers the first packets as if nothing had been.
             let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
@@ -72,7 +72,7 @@ fn a_client_follows_one_retry_and_keeps_its_token() {
     host.receive(retry(&first[0].1, cid(8), b"other"));
     host.receive(retry(&first[0].1, cid(9), b"token"));
     assert!(host.run().is_empty());
-    assert_eq!(host.drops(Drop::Unexpected), 2);
+    assert_eq!(host.drops(DropReason::Unexpected), 2);
     // Repetitions have it as well.
     second.append(&mut host.wait(std::time::Duration::from_secs(2)));
     assert!(second.len() > first.len());
@@ -96,17 +96,17 @@ fn a_retry_that_is_not_genuine_or_too_late_is_dropped() {
     let mut forged = retry(&first[0].1, cid(9), b"token");
     *forged.last_mut().unwrap() ^= 1;
     host.receive(forged);
-    assert_eq!(host.drops(Drop::Authentication), 1);
+    assert_eq!(host.drops(DropReason::Authentication), 1);
     host.receive(retry(&first[0].1, parsed.dcid, b"token"));
     host.receive(retry(&first[0].1, cid(9), b""));
-    assert_eq!(host.drops(Drop::Unexpected), 2, "the ID of the first packets; an empty token");
+    assert_eq!(host.drops(DropReason::Unexpected), 2, "the ID of the first packets; an empty token");
     assert!(host.run().is_empty());
     let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
     peer.receive(&first[0].1);
     host.receive(peer.out.remove(0));
     host.run();
     host.receive(retry(&first[0].1, cid(9), b"token"));
-    assert_eq!(host.drops(Drop::Unexpected), 3, "after a packet of the server");
+    assert_eq!(host.drops(DropReason::Unexpected), 3, "after a packet of the server");
     exchange(&mut host, &mut peer);
     assert!(peer.is_connected() && host.closed().is_none());
 }
@@ -137,21 +137,21 @@ fn short_datagrams_bring_a_server_no_initial_packets() {
     let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
     peer.out.drain(..).for_each(|datagram| host.receive(datagram));
     let flight = host.run();
-    let before = (host.endpoint.stats().rx_packets, host.drops(Drop::ShortInitial));
+    let before = (host.endpoint.stats().rx_packets, host.drops(DropReason::ShortInitial));
     let ping = |peer: &mut Peer| peer.shaped(INITIAL, &[1, 0, 0, 0], Shape { unpadded: true, ..Shape::default() });
     let short = ping(&mut peer);
     host.receive(short);
-    assert_eq!((host.endpoint.stats().rx_packets, host.drops(Drop::ShortInitial)), (before.0, before.1 + 1));
+    assert_eq!((host.endpoint.stats().rx_packets, host.drops(DropReason::ShortInitial)), (before.0, before.1 + 1));
     // Two of them, and one behind a Handshake packet: that one is taken.
     let two = [ping(&mut peer), ping(&mut peer)].concat();
     host.receive(two);
-    assert_eq!((host.endpoint.stats().rx_packets, host.drops(Drop::ShortInitial)), (before.0, before.1 + 3));
+    assert_eq!((host.endpoint.stats().rx_packets, host.drops(DropReason::ShortInitial)), (before.0, before.1 + 3));
     flight.iter().for_each(|(_, datagram)| peer.receive(datagram));
     let handshake = peer.packet(super::peer::HANDSHAKE, &[1, 0, 0, 0]);
     let mixed = [ping(&mut peer), handshake].concat();
     assert!(mixed.len() < 1200);
     host.receive(mixed);
-    assert_eq!((host.endpoint.stats().rx_packets, host.drops(Drop::ShortInitial)), (before.0 + 1, before.1 + 4));
+    assert_eq!((host.endpoint.stats().rx_packets, host.drops(DropReason::ShortInitial)), (before.0 + 1, before.1 + 4));
     exchange(&mut host, &mut peer);
     assert!(peer.is_connected());
 }

@@ -8,7 +8,7 @@ use gannet::base::Side;
 use gannet::base::rng::Rng;
 use gannet::base::time::Instant;
 use gannet::mem::BufPool;
-use gannet::quic::{ClientConfig, ConnId, Drop, Endpoint, EndpointConfig, Event, RxMeta, TransportConfig};
+use gannet::quic::{ClientConfig, ConnId, DropReason, Endpoint, EndpointConfig, Event, RxMeta, TransportConfig};
 
 use super::flood::{initial, spoofed};
 use super::memory::held;
@@ -74,7 +74,7 @@ impl Clients {
                 Event::Connected { .. } => {
                     let (_, start) = self.started.iter().find(|(conn, _)| *conn == id).unwrap();
                     self.took.push(now.saturating_since(*start));
-                    self.endpoint.conn(id).unwrap().close(now, 0, "");
+                    self.endpoint.conn(id).unwrap().close(0, "");
                 }
                 Event::Closed { .. } => self.closed += 1,
                 _ => {}
@@ -192,6 +192,6 @@ fn a_flood_keeps_nobody_out() {
     assert_eq!(stats.tokens_accepted as usize, clients.took.len());
     let total = RATE * LENGTH;
     assert!(stats.retries_sent > total * 9 / 10 && stats.retries_sent < total, "{}", stats.retries_sent);
-    assert!(stats.drops[Drop::BadToken as usize] > total / 20);
+    assert!(stats.drops[DropReason::BadToken as usize] > total / 20);
     assert!(sent < total + 100_000, "{sent} datagrams for {total}");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gannet::base::Side;
-use gannet::quic::{CloseReason, Drop, EndpointConfig, Event, RetryPolicy, TransportConfig};
+use gannet::quic::{CloseReason, DropReason, EndpointConfig, Event, RetryPolicy, TransportConfig};
 use gannet::wire::quic::header::{self, PacketType};
 use gannet::wire::quic::{ConnectionId, TransportError};
 
@@ -118,7 +118,7 @@ fn a_token_is_good_for_a_client_that_comes_late() {
     server.now = at;
     hear(&mut server, &second);
     assert!(at >= asked_at + late);
-    assert_eq!((server.endpoint.stats().tokens_accepted, server.drops(Drop::BadToken)), (1, 0), "at {at:?}");
+    assert_eq!((server.endpoint.stats().tokens_accepted, server.drops(DropReason::BadToken)), (1, 0), "at {at:?}");
     talk(&mut client, &mut server);
     assert!(is_connected(&client) && is_connected(&server) && client.closed().is_none());
 }
@@ -163,7 +163,7 @@ fn a_client_with_a_bad_token_is_told() {
         let (mut client, _, mut second) = asked(&mut server);
         change(&mut server, &mut second);
         hear(&mut server, &second);
-        assert_eq!((server.endpoint.connection_count(), server.drops(Drop::BadToken)), (0, 1), "{why}");
+        assert_eq!((server.endpoint.connection_count(), server.drops(DropReason::BadToken)), (0, 1), "{why}");
         let answer = said(&mut server);
         assert_eq!(answer.iter().map(|datagram| kind(datagram)).collect::<Vec<_>>(), [PacketType::Initial], "{why}");
         assert!(answer[0].len() < 100);
@@ -177,7 +177,7 @@ fn a_client_with_a_bad_token_is_told() {
     let (_, _, second) = asked(&mut server);
     server.receive_from(spoofed(1), &mut second[0].clone());
     let answer = server.run();
-    assert_eq!((answer.len(), answer[0].0.remote, server.drops(Drop::BadToken)), (1, spoofed(1), 1));
+    assert_eq!((answer.len(), answer[0].0.remote, server.drops(DropReason::BadToken)), (1, spoofed(1), 1));
 }
 
 /// A token of another kind proves nothing and is held against nobody (RFC 9000 §8.1.3).
@@ -213,7 +213,7 @@ fn forged_tokens_get_few_answers() {
         host.receive_from(spoofed(n), &mut forged);
         answers += host.run().len();
     }
-    assert_eq!((host.drops(Drop::BadToken), host.endpoint.connection_count()), (5000, 0));
+    assert_eq!((host.drops(DropReason::BadToken), host.endpoint.connection_count()), (5000, 0));
     // The tag of these packets covers the token: they are not authentic, so nobody is answered.
     assert_eq!(answers, 0);
     for n in 0..5000 {
@@ -275,7 +275,7 @@ fn places_are_kept_for_clients_with_tokens() {
         validated += usize::from(host.endpoint.stats().tokens_accepted as usize > validated);
     }
     assert_eq!((validated, host.endpoint.connection_count()), (limit / 2, limit));
-    assert_eq!(host.drops(Drop::Overload) as usize, limit / 2);
+    assert_eq!(host.drops(DropReason::Overload) as usize, limit / 2);
     // All of them give their places back.
     host.wait(Duration::from_secs(60));
     assert_eq!(host.endpoint.connection_count(), 0);
@@ -305,7 +305,7 @@ fn neither_answers_nor_connections_starve() {
         host.receive_from(spoofed(n), &mut first);
         host.receive_from(spoofed(n), &mut foreign);
     }
-    assert_eq!(host.drops(Drop::Overload), 300 - 64 + 300 - 256, "queues are bounded, each its own");
+    assert_eq!(host.drops(DropReason::Overload), 300 - 64 + 300 - 256, "queues are bounded, each its own");
     let mut slot = [0; 1500];
     let mut order = String::new();
     for _ in 0..24 {
@@ -335,6 +335,6 @@ fn short_first_packets_get_no_retry() {
     let short_id = peer.shaped(INITIAL, &[1], small_id);
     host.receive(short_id);
     assert!(host.run().is_empty());
-    assert_eq!(host.drops(Drop::ShortInitial), 2);
+    assert_eq!(host.drops(DropReason::ShortInitial), 2);
     assert!(!peer.is_connected() && peer.pn[DATA] == 0);
 }

@@ -1,6 +1,6 @@
 //! Datagrams of every size: what does not fit is left out, and nothing else happens.
 
-use gannet::quic::{Drop, TransportConfig};
+use gannet::quic::{DropReason, TransportConfig};
 use gannet::wire::quic::header::MAX_TOKEN;
 use gannet::wire::quic::{ConnectionId, TransportError};
 
@@ -15,8 +15,8 @@ fn a_close_fits_beside_the_longest_token() {
     let first = host.run();
     host.receive(retry(&first[0].1, ConnectionId::new(&[9; 20]).unwrap(), &[7; MAX_TOKEN]));
     host.run();
-    let (now, id) = (host.now, host.conn.unwrap());
-    host.endpoint.conn(id).unwrap().close(now, u64::MAX, &"long ".repeat(100));
+    let id = host.conn.unwrap();
+    host.endpoint.conn(id).unwrap().close(u64::MAX, &"long ".repeat(100));
     let last = host.run();
     assert_eq!(last.len(), 1);
     assert_eq!(last[0].1.len(), 1200, "a server takes no Initial packet in less");
@@ -26,7 +26,7 @@ fn a_close_fits_beside_the_longest_token() {
 #[test]
 fn an_endpoint_may_close_with_any_code() {
     let (mut host, mut peer) = against_server(small());
-    host.endpoint.close_all(host.now, u64::MAX, &"long ".repeat(100));
+    host.endpoint.close_all(u64::MAX, &"long ".repeat(100));
     host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
     let close = peer.close.unwrap();
     assert_eq!((close.application, close.code), (true, TransportError((1 << 62) - 1)));
@@ -41,10 +41,10 @@ fn an_answer_that_does_not_fit_is_counted() {
     let foreign = peer.shaped(INITIAL, &[1], Shape { version: Some(0x1a2a_3a4a), ..Shape::default() });
     host.receive(foreign.clone());
     assert_eq!(host.endpoint.poll_transmit(host.now, &mut [0; 20]), None);
-    assert_eq!(host.drops(Drop::Overload), 1);
+    assert_eq!(host.drops(DropReason::Overload), 1);
     host.receive(foreign);
     assert_eq!(host.run().len(), 1);
-    assert_eq!(host.drops(Drop::Overload), 1);
+    assert_eq!(host.drops(DropReason::Overload), 1);
 }
 
 /// Connections that get slots of any size to write to send less, or nothing.
@@ -60,7 +60,7 @@ fn slots_of_any_size_bring_nobody_down() {
                 while let Some(transmit) = host.endpoint.poll_transmit(host.now, &mut vec![0; size]) {
                     assert!(transmit.len <= size);
                 }
-                host.endpoint.close_all(host.now, 1, &"long ".repeat(100));
+                host.endpoint.close_all(1, &"long ".repeat(100));
             }
         }
     }

@@ -7,8 +7,8 @@ use gannet::base::Side;
 use gannet::base::time::{Duration, Instant};
 use gannet::mem::BufPool;
 use gannet::quic::{
-    CidInfo, ClientConfig, CloseReason, ConnId, Drop, Endpoint, EndpointConfig, Event, RxMeta, ServerConfig, Transmit,
-    TransportConfig, tls,
+    CidInfo, ClientConfig, CloseReason, ConnId, DropReason, Endpoint, EndpointConfig, Event, RxMeta, ServerConfig,
+    Transmit, TransportConfig, tls,
 };
 use gannet::wire::quic::{ConnectionId, TransportError};
 use rustls::pki_types::pem::PemObject;
@@ -190,7 +190,7 @@ impl Host {
     }
 
     /// How many packets were dropped for this reason.
-    pub fn drops(&self, why: Drop) -> u64 {
+    pub fn drops(&self, why: DropReason) -> u64 {
         self.endpoint.stats().drops[why as usize]
     }
 

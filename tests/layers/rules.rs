@@ -89,6 +89,62 @@ pub fn unsafe_in(source: &str) -> Vec<usize> {
     tokens(source).into_iter().filter(|token| token.text == "unsafe").map(|token| token.line).collect()
 }
 
+/// Types, traits and functions of std's prelude (`std::prelude::rust_2024`).
+const PRELUDE: &[&str] = &[
+    "Copy",
+    "Send",
+    "Sized",
+    "Sync",
+    "Unpin",
+    "Drop",
+    "Fn",
+    "FnMut",
+    "FnOnce",
+    "AsyncFn",
+    "AsyncFnMut",
+    "AsyncFnOnce",
+    "Box",
+    "ToOwned",
+    "Clone",
+    "PartialEq",
+    "PartialOrd",
+    "Eq",
+    "Ord",
+    "AsRef",
+    "AsMut",
+    "Into",
+    "From",
+    "Default",
+    "Iterator",
+    "Extend",
+    "IntoIterator",
+    "DoubleEndedIterator",
+    "ExactSizeIterator",
+    "Option",
+    "Some",
+    "None",
+    "Result",
+    "Ok",
+    "Err",
+    "String",
+    "ToString",
+    "Vec",
+    "TryFrom",
+    "TryInto",
+    "FromIterator",
+    "Future",
+    "IntoFuture",
+];
+
+/// Types and traits that are declared under a name of the prelude, with their lines. An alias such as `Result<T>` is none:
+/// it means the same with fewer arguments.
+pub fn prelude_names_in(source: &str) -> Vec<(usize, String)> {
+    let tokens = tokens(source);
+    let declared = tokens.windows(2).filter(|pair| ["struct", "enum", "trait", "union"].contains(&&*pair[0].text));
+    let taken = declared.filter(|pair| PRELUDE.contains(&&*pair[1].text));
+    taken.map(|pair| (pair[1].line, pair[1].text.clone())).collect()
+}
+
 /// Every mention of a top-level module in the file at `path`, such as `src/net/arp.rs`.
 pub fn imports_of(path: &str, source: &str) -> Vec<Import> {
     let module = module_of(path);
@@ -249,6 +305,13 @@ mod tests {
             let below = |name: &&str| LAYERS[..at].iter().any(|(lower, _)| lower == name);
             assert!(allowed.iter().all(below), "{layer} may import something that is not below it");
         }
+    }
+
+    #[test]
+    fn names_of_the_prelude_are_found() {
+        let source = "pub enum Drop {}\n// struct Copy;\nstruct Dropped;\nimpl Drop for X {}\npub(crate) trait Send {}";
+        assert_eq!(prelude_names_in(source), [(1, "Drop".to_owned()), (5, "Send".to_owned())]);
+        assert_eq!(prelude_names_in("pub type Result<T> = std::result::Result<T, Error>;"), []);
     }
 
     #[test]

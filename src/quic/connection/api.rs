@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use crate::base::time::Instant;
 use crate::mem::PinnedBuf;
 use crate::quic::connection::Connection;
 use crate::quic::event::{Dir, Event, Notify, OutOfSpace, SendData};
@@ -436,8 +435,8 @@ impl<'a> Conn<'a> {
     }
 
     /// Closes the connection; every buffer and memory comes back in events, then `Closed` (RFC 9000 §10.2).
-    pub fn close(&mut self, now: Instant, code: u64, reason: &str) {
-        self.conn.close(now, code.min(varint::MAX), reason);
+    pub fn close(&mut self, code: u64, reason: &str) {
+        self.conn.close(code.min(varint::MAX), reason);
     }
 
     /// State and counters.

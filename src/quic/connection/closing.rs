@@ -46,37 +46,59 @@ pub(crate) struct Closing {
     close: Close,
     /// It has to be sent.
     due: bool,
+    received: u32,
+    /// Which packet is answered next, whenever it comes.
+    answer_at: u32,
+    /// Runs from the first call that brings the time: the application closes a connection without saying when.
+    clock: Option<Clock>,
+}
+
+/// How long closing has been going on, and will be.
+#[derive(Debug)]
+struct Clock {
     began: Instant,
     until: Instant,
     /// Probe timeout when it began.
     pto: Duration,
-    received: u32,
-    /// Which packet is answered next, whenever it comes.
-    answer_at: u32,
     /// When the last answer became due.
     answered: Instant,
 }
 
-impl Closing {
-    fn new(now: Instant, close: Close, pto: Duration) -> Self {
-        let until = now + PERIOD * pto;
-        Self { close, due: true, began: now, until, pto, received: 0, answer_at: 1, answered: now }
+impl Clock {
+    fn start(now: Instant, pto: Duration) -> Self {
+        Self { began: now, until: now + PERIOD * pto, pto, answered: now }
     }
 
-    /// A packet arrived: the 1st, 2nd, 4th, 8th, ... is answered, and each that comes when the peer has had time to read
-    /// the last answer, as probes do. Who does not know yet that all is over is heard until it should: its next probe takes
-    /// as long as it has taken to come to this one, and then some.
-    fn on_packet(&mut self, now: Instant) {
-        self.received = self.received.saturating_add(1);
-        if self.received >= self.answer_at {
-            self.answer_at = self.answer_at.saturating_mul(2);
-        } else if now.saturating_since(self.answered) < self.pto / 4 {
-            return;
+    /// A packet arrived that is answered as its number says. Gives whether it would be for the time alone: then the peer
+    /// has had time to read the last answer, as probes do. Who does not know yet that all is over is heard until it should:
+    /// its next probe takes as long as it has taken to come to this one, and then some.
+    fn on_packet(&mut self, now: Instant, by_number: bool) -> bool {
+        if !by_number && now.saturating_since(self.answered) < self.pto / 4 {
+            return false;
         }
-        self.due = true;
         self.answered = now;
         let wait = now.saturating_since(self.began) + PERIOD * self.pto;
         self.until = self.until.max(now + wait).min(self.began + LONGEST * self.pto);
+        true
+    }
+}
+
+impl Closing {
+    fn new(close: Close) -> Self {
+        Self { close, due: true, received: 0, answer_at: 1, clock: None }
+    }
+
+    /// A packet arrived: the 1st, 2nd, 4th, 8th, ... is answered, and each that comes when the peer has had time to read
+    /// the last answer.
+    fn on_packet(&mut self, now: Instant) {
+        self.received = self.received.saturating_add(1);
+        let by_number = self.received >= self.answer_at;
+        if by_number {
+            self.answer_at = self.answer_at.saturating_mul(2);
+        }
+        if self.clock.as_mut().is_some_and(|clock| clock.on_packet(now, by_number)) {
+            self.due = true;
+        }
     }
 }
 
@@ -102,7 +124,7 @@ impl Connection {
     /// When closing or draining ends.
     pub(super) fn close_deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Closing(closing) => Some(closing.until),
+            State::Closing(closing) => closing.clock.as_ref().map(|clock| clock.until),
             State::Draining { until } => Some(*until),
             _ => None,
         }
@@ -126,8 +148,19 @@ impl Connection {
         }
     }
 
+    /// Closing begins now, if it has to begin.
+    pub(super) fn start_closing(&mut self, now: Instant) {
+        if matches!(&self.state, State::Closing(closing) if closing.clock.is_none()) {
+            let clock = Clock::start(now, self.closing_pto(now));
+            if let State::Closing(closing) = &mut self.state {
+                closing.clock = Some(clock);
+            }
+        }
+    }
+
     /// Another packet arrived while closing.
     pub(super) fn on_packet_while_closing(&mut self, now: Instant) {
+        self.start_closing(now);
         if let State::Closing(closing) = &mut self.state {
             closing.on_packet(now);
         }
@@ -181,31 +214,31 @@ impl Connection {
         }
     }
 
-    fn close_with(&mut self, now: Instant, close: Close, reason: CloseReason) {
+    fn close_with(&mut self, close: Close, reason: CloseReason) {
         if !self.is_active() {
             return;
         }
-        self.state = State::Closing(Box::new(Closing::new(now, close, self.closing_pto(now))));
+        self.state = State::Closing(Box::new(Closing::new(close)));
         self.release(reason);
     }
 
     /// The application closes the connection.
-    pub(crate) fn close(&mut self, now: Instant, code: u64, reason: &str) {
+    pub(crate) fn close(&mut self, code: u64, reason: &str) {
         let close = Close { code, frame_type: None, reason: shorten(reason) };
-        self.close_with(now, close, CloseReason::Local { code });
+        self.close_with(close, CloseReason::Local { code });
     }
 
     /// The endpoint goes away.
-    pub(crate) fn shut_down(&mut self, now: Instant, code: u64, reason: &str) {
+    pub(crate) fn shut_down(&mut self, code: u64, reason: &str) {
         let close = Close { code, frame_type: None, reason: shorten(reason) };
-        self.close_with(now, close, CloseReason::Shutdown);
+        self.close_with(close, CloseReason::Shutdown);
     }
 
     /// A protocol or TLS error ends the connection (RFC 9000 §11.1).
-    pub(crate) fn fail(&mut self, now: Instant, error: Fault) {
+    pub(crate) fn fail(&mut self, error: Fault) {
         let close = Close { code: error.code.0, frame_type: Some(error.frame_type), reason: shorten(&error.reason) };
         let reason = CloseReason::Transport { code: error.code.0, reason: error.reason };
-        self.close_with(now, close, reason);
+        self.close_with(close, reason);
     }
 
     /// The peer closed the connection.

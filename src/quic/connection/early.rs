@@ -4,7 +4,7 @@ use crate::base::Side;
 use crate::crypto;
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::recovery::SpaceId;
-use crate::quic::stats::Drop;
+use crate::quic::stats::DropReason;
 use crate::wire::quic::QUIC_V1;
 use crate::wire::quic::header::{self, Parsed};
 
@@ -23,21 +23,21 @@ impl Connection {
     /// [`header::MAX_TOKEN`]: the connection goes on as if it had been lost.
     pub(crate) fn handle_retry(&mut self, cx: &mut Cx<'_>, parsed: &Parsed, data: &[u8]) {
         let Some((body, tag)) = data.split_last_chunk::<16>() else {
-            cx.stats.drop(Drop::Malformed);
+            cx.stats.drop(DropReason::Malformed);
             return;
         };
         let token = data.get(parsed.token.clone()).unwrap_or_default();
         let first = self.spaces[SpaceId::Initial.index()].acks.largest().is_none();
         if !self.takes_retry() || !first || token.is_empty() || parsed.scid == *self.remote_cids.current() {
-            cx.stats.drop(Drop::Unexpected);
+            cx.stats.drop(DropReason::Unexpected);
             return;
         }
         if token.len() > header::MAX_TOKEN {
-            cx.stats.drop(Drop::LongToken);
+            cx.stats.drop(DropReason::LongToken);
             return;
         }
         if crypto::retry_tag(&self.original_dcid, body) != *tag {
-            cx.stats.drop(Drop::Authentication);
+            cx.stats.drop(DropReason::Authentication);
             return;
         }
         self.on_retry(parsed.scid, token);

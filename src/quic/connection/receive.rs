@@ -14,7 +14,7 @@ use crate::quic::connection::keys::Generation;
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::SpaceId;
-use crate::quic::stats::Drop;
+use crate::quic::stats::DropReason;
 use crate::wire::quic::frame::{Frame, FrameError, StreamHeader};
 use crate::wire::quic::header::{self, PacketType, Parsed, ShortHeader};
 use crate::wire::quic::{ConnectionId, TransportError};
@@ -67,7 +67,7 @@ impl Connection {
             // Coalesced packets are all for one connection (RFC 9000 §12.2).
             let Some(parsed) = header::parse(rest, cx.ids.cid_len()).ok().filter(|parsed| parsed.dcid == first.dcid)
             else {
-                cx.stats.drop(Drop::Malformed);
+                cx.stats.drop(DropReason::Malformed);
                 break;
             };
             let (packet, tail) = rest.split_at_mut(parsed.packet_len);
@@ -91,14 +91,14 @@ impl Connection {
             return;
         }
         if let Err(fault) = self.handle_short(cx, meta, packet, scratch) {
-            self.fail(cx.now, fault);
+            self.fail(fault);
         }
     }
 
     /// Whether a datagram came the way that the connection's do; counts it then.
     fn takes(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, len: usize) -> bool {
         if !self.is_on_path(meta.local, meta.remote) {
-            cx.stats.drop(Drop::WrongPath);
+            cx.stats.drop(DropReason::WrongPath);
             return false;
         }
         self.path.on_received(len);
@@ -111,7 +111,7 @@ impl Connection {
         let closing = !self.is_active();
         if closing {
             self.on_packet_while_closing(cx.now);
-            cx.stats.drop(Drop::Closed);
+            cx.stats.drop(DropReason::Closed);
         }
         closing
     }
@@ -131,7 +131,7 @@ impl Connection {
         }
         let outcome = match parsed.kind {
             PacketType::Initial if short && self.side == Side::Server => {
-                cx.stats.drop(Drop::ShortInitial);
+                cx.stats.drop(DropReason::ShortInitial);
                 Ok(())
             }
             PacketType::Initial => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Initial),
@@ -139,12 +139,12 @@ impl Connection {
             PacketType::Short => self.handle_short(cx, meta, packet, scratch),
             // 0-RTT was not offered; Retry and Version Negotiation are the endpoint's.
             PacketType::ZeroRtt | PacketType::Retry | PacketType::VersionNegotiation => {
-                cx.stats.drop(Drop::Unexpected);
+                cx.stats.drop(DropReason::Unexpected);
                 Ok(())
             }
         };
         if let Err(fault) = outcome {
-            self.fail(cx.now, fault);
+            self.fail(fault);
         }
     }
 
@@ -158,7 +158,7 @@ impl Connection {
         space: SpaceId,
     ) -> Result<(), Fault> {
         if self.is_foreign_scid(space, &parsed.scid) {
-            cx.stats.drop(Drop::Unexpected);
+            cx.stats.drop(DropReason::Unexpected);
             return Ok(());
         }
         let Some(keys) = self.space(space).keys.take() else {
@@ -168,14 +168,14 @@ impl Connection {
         let largest = self.space(space).acks.largest();
         let outcome = match unprotect(packet, parsed.pn_offset, largest, |sample| keys.remote.header.mask(sample)) {
             None => {
-                cx.stats.drop(Drop::Malformed);
+                cx.stats.drop(DropReason::Malformed);
                 Ok(())
             }
             Some(plain) => {
                 let (aad, body) = packet.split_at_mut(plain.header_len);
                 match keys.remote.packet.open(plain.pn, aad, body, head_room(scratch)) {
                     Err(_) => {
-                        cx.stats.drop(Drop::Authentication);
+                        cx.stats.drop(DropReason::Authentication);
                         self.on_forged(&keys.remote.packet)
                     }
                     Ok(opened) => {
@@ -264,7 +264,7 @@ impl Connection {
         let pn_offset = 1 + cx.ids.cid_len();
         let unprotected = unprotect_short(packet, pn_offset, largest, |sample| keys.remote_header.mask(sample));
         let Some((plain, header)) = unprotected else {
-            cx.stats.drop(Drop::Malformed);
+            cx.stats.drop(DropReason::Malformed);
             return Opening::Dropped;
         };
         let generation = keys.select(plain.first & 0x04 != 0, plain.pn);
@@ -278,7 +278,7 @@ impl Connection {
                 self.on_stateless_reset(cx.now);
                 return Opening::Dropped;
             }
-            cx.stats.drop(Drop::Authentication);
+            cx.stats.drop(DropReason::Authentication);
             return Opening::Forged;
         };
         let info = Packet { space: SpaceId::Data, kind: PacketType::Short, pn: plain.pn, dcid: &header[1..pn_offset] };
@@ -308,7 +308,7 @@ impl Connection {
             return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, 0, "reserved header bits are set"));
         }
         if self.space(info.space).acks.is_duplicate(info.pn) {
-            cx.stats.drop(Drop::Duplicate);
+            cx.stats.drop(DropReason::Duplicate);
             return Ok(());
         }
         cx.stats.rx_packets += 1;
@@ -326,7 +326,7 @@ impl Connection {
         self.reset_idle(cx.now);
         if !read.complete {
             // As if the network had lost it: the peer repeats what it carried, and slows down.
-            cx.stats.drop(Drop::NoMemory);
+            cx.stats.drop(DropReason::NoMemory);
             return Ok(());
         }
         let eliciting = read.eliciting;

@@ -262,7 +262,7 @@ impl Connection {
         let pn = self.next_pn(cx, space);
         if space == SpaceId::Data && !self.use_key()? {
             let why = "the packet keys are used up and the peer did not let them be updated";
-            self.fail(cx.now, Fault::new(TransportError::AEAD_LIMIT_REACHED, 0, why));
+            self.fail(Fault::new(TransportError::AEAD_LIMIT_REACHED, 0, why));
             return None;
         }
         let outline = self.start_packet(cx, space, pn, slot)?;
@@ -607,6 +607,7 @@ impl Connection {
 
     /// CONNECTION_CLOSE in every space whose keys the peer may have (RFC 9000 §10.2.3).
     fn build_close(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
+        self.start_closing(cx.now);
         let close = self.close_due()?;
         let mtu = usize::from(self.path.mtu.current());
         let max = slot.len().min(mtu).min(usize::try_from(self.path.budget()).unwrap_or(usize::MAX));

@@ -9,7 +9,7 @@ use crate::base::Side;
 use crate::base::time::Instant;
 use crate::quic::connection::{Connection, Cx, RxMeta};
 use crate::quic::recovery::SpaceId;
-use crate::quic::stats::Drop;
+use crate::quic::stats::DropReason;
 use crate::wire::quic::header;
 
 /// Packets that a connection keeps: a flight at the start of a connection.
@@ -28,23 +28,23 @@ impl Kept {
     }
 
     /// A copy of `packet`, if there is room.
-    fn keep(&self, packet: &[u8]) -> Option<Copy> {
+    fn keep(&self, packet: &[u8]) -> Option<KeptBytes> {
         if self.bytes() + packet.len() > MAX_BYTES {
             return None;
         }
         self.0.fetch_add(packet.len(), Ordering::Relaxed);
-        Some(Copy { bytes: packet.into(), kept: self.clone() })
+        Some(KeptBytes { bytes: packet.into(), kept: self.clone() })
     }
 }
 
 /// A kept packet's bytes, which are counted as long as they are there.
 #[derive(Debug)]
-struct Copy {
+struct KeptBytes {
     bytes: Box<[u8]>,
     kept: Kept,
 }
 
-impl std::ops::Drop for Copy {
+impl Drop for KeptBytes {
     fn drop(&mut self) {
         self.kept.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
     }
@@ -56,7 +56,7 @@ struct Early {
     space: SpaceId,
     arrived: Instant,
     meta: RxMeta,
-    packet: Copy,
+    packet: KeptBytes,
 }
 
 /// The packets of one connection that came before their keys, in the order in which they came.
@@ -71,7 +71,7 @@ impl Connection {
         let may_come = !self.complete && !self.spaces[space.index()].discarded && space != SpaceId::Initial;
         let copy = (may_come && waiting < MAX_PACKETS).then(|| cx.scratch.kept.keep(packet)).flatten();
         let Some(packet) = copy else {
-            cx.stats.drop(Drop::NoKeys);
+            cx.stats.drop(DropReason::NoKeys);
             return;
         };
         cx.stats.packets_kept += 1;
@@ -118,7 +118,7 @@ impl Connection {
 
     fn forget_waiting(&mut self, cx: &mut Cx<'_>) {
         for _ in self.waiting.take().iter().flat_map(|waiting| &waiting.0) {
-            cx.stats.drop(Drop::NoKeys);
+            cx.stats.drop(DropReason::NoKeys);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::crypto::{self, DirectionKeys};
 use crate::quic::connection::{Birth, Connection, Cx, RxMeta};
 use crate::quic::endpoint::{Answer, Endpoint};
 use crate::quic::path::MIN_MTU;
-use crate::quic::stats::Drop;
+use crate::quic::stats::DropReason;
 use crate::quic::tls::TlsSession;
 use crate::quic::token::Verdict;
 use crate::wire::quic::QUIC_V1;
@@ -24,9 +24,9 @@ impl Endpoint {
         match parsed.kind {
             PacketType::Initial if parsed.version == QUIC_V1 => self.accept(now, meta, parsed, data),
             PacketType::Short => self.send_reset(now, meta, &parsed.dcid, data.len()),
-            PacketType::VersionNegotiation | PacketType::Retry => self.stats.drop(Drop::Unexpected),
+            PacketType::VersionNegotiation | PacketType::Retry => self.stats.drop(DropReason::Unexpected),
             _ if parsed.version != QUIC_V1 => self.negotiate_version(meta, data),
-            _ => self.stats.drop(Drop::UnknownConnection),
+            _ => self.stats.drop(DropReason::UnknownConnection),
         }
     }
 
@@ -34,14 +34,14 @@ impl Endpoint {
     pub(super) fn may_answer(&mut self) -> bool {
         let room = self.answers.has_room();
         if !room {
-            self.stats.drop(Drop::Overload);
+            self.stats.drop(DropReason::Overload);
         }
         room
     }
 
     /// Tells who speaks another version which one we speak (RFC 9000 §6.1).
     fn negotiate_version(&mut self, meta: &RxMeta, data: &[u8]) {
-        self.stats.drop(Drop::Version);
+        self.stats.drop(DropReason::Version);
         // Small datagrams get no answer: it must not be larger than the question.
         if self.server.is_none() || data.len() < usize::from(MIN_MTU) || !self.may_answer() {
             return;
@@ -59,15 +59,15 @@ impl Endpoint {
     /// A client's first Initial packet. Nothing is kept of it unless it is authentic.
     fn accept(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {
         let Some(server) = self.server.clone() else {
-            self.stats.drop(Drop::UnknownConnection);
+            self.stats.drop(DropReason::UnknownConnection);
             return;
         };
         if data.len() < usize::from(MIN_MTU) || parsed.dcid.len() < MIN_INITIAL_DCID {
-            self.stats.drop(Drop::ShortInitial);
+            self.stats.drop(DropReason::ShortInitial);
             return;
         }
         if self.table.len() >= self.config.max_connections {
-            self.stats.drop(Drop::Overload);
+            self.stats.drop(DropReason::Overload);
             return;
         }
         // What this far costs next to nothing decides whether the rest is worth it.
@@ -80,16 +80,16 @@ impl Endpoint {
             Verdict::Foreign => None,
         };
         if self.handshakes >= self.config.max_handshakes {
-            self.stats.drop(Drop::Overload);
+            self.stats.drop(DropReason::Overload);
             return;
         }
         let keys = crypto::initial_direction(&parsed.dcid, Side::Client);
         if !self.is_authentic(&keys, parsed, data) {
-            self.stats.drop(Drop::Authentication);
+            self.stats.drop(DropReason::Authentication);
             return;
         }
         let Some(id) = self.table.reserve() else {
-            self.stats.drop(Drop::Overload);
+            self.stats.drop(DropReason::Overload);
             return;
         };
         let birth = Birth {
@@ -116,7 +116,7 @@ impl Endpoint {
         let started = TlsSession::server(&server.tls, params).map(|tls| conn.start_tls(&mut cx, tls));
         if !matches!(started, Ok(Ok(()))) {
             self.table.cancel(id);
-            self.stats.drop(Drop::Overload);
+            self.stats.drop(DropReason::Overload);
             return;
         }
         self.table.insert(id, conn);

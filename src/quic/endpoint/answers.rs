@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::base::time::Instant;
 use crate::quic::connection::Transmit;
 use crate::quic::endpoint::Endpoint;
-use crate::quic::stats::Drop;
+use crate::quic::stats::DropReason;
 use crate::wire::quic::ConnectionId;
 
 /// Answers (Version Negotiation, stateless reset, refusal) that wait to be sent.
@@ -91,7 +91,7 @@ impl Endpoint {
             };
             self.answers.retry_next = !self.answers.retry_next;
             let Some(len) = len else {
-                self.stats.drop(Drop::Overload);
+                self.stats.drop(DropReason::Overload);
                 continue;
             };
             self.answers.yields = true;

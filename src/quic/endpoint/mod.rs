@@ -26,7 +26,7 @@ use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, RxMeta, Scratch, TooBig, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::memory::Memory;
-use crate::quic::stats::{Drop, EndpointStats};
+use crate::quic::stats::{DropReason, EndpointStats};
 use crate::quic::tls::{self, TlsError, TlsSession};
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::{ConnectionId, QUIC_V1, varint};
@@ -238,7 +238,7 @@ impl Endpoint {
         let Ok(parsed) = header::parse(data, self.ids.cid_len()) else {
             match self.find_reset(meta, data) {
                 Some(id) => self.on_reset(now, id),
-                None => self.stats.drop(Drop::Malformed),
+                None => self.stats.drop(DropReason::Malformed),
             }
             return;
         };
@@ -298,7 +298,7 @@ impl Endpoint {
                 if conn.is_version_mismatch(parsed, data) {
                     conn.abandon(CloseReason::VersionMismatch);
                 } else {
-                    cx.stats.drop(Drop::Unexpected);
+                    cx.stats.drop(DropReason::Unexpected);
                 }
             }
             PacketType::Retry => conn.handle_retry(&mut cx, parsed, data),
@@ -480,11 +480,11 @@ impl Endpoint {
     }
 
     /// Closes every connection with an application error code.
-    pub fn close_all(&mut self, now: Instant, code: u64, reason: &str) {
+    pub fn close_all(&mut self, code: u64, reason: &str) {
         let ids: Vec<ConnId> = self.table.ids().collect();
         for id in ids {
             if let Some(conn) = self.table.get(id) {
-                conn.shut_down(now, code.min(varint::MAX), reason);
+                conn.shut_down(code.min(varint::MAX), reason);
             }
             self.touch(id);
         }

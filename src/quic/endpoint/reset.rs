@@ -4,7 +4,7 @@ use crate::base::time::Instant;
 use crate::quic::connection::RxMeta;
 use crate::quic::endpoint::{Answer, Endpoint};
 use crate::quic::event::ConnId;
-use crate::quic::stats::Drop;
+use crate::quic::stats::DropReason;
 
 /// Smallest packet that could be a valid 1-RTT packet for us; shorter ones get no answer.
 const MIN_TRIGGER: usize = 22;
@@ -38,14 +38,14 @@ impl Endpoint {
     /// The answer is shorter than what caused it, so that two endpoints cannot reset each other for ever (§10.3.3).
     pub(super) fn send_reset(&mut self, now: Instant, meta: &RxMeta, dcid: &[u8], len: usize) {
         let Some(info) = self.ids.raw(dcid).and_then(|dcid| self.ids.own(dcid)) else {
-            self.stats.drop(Drop::ForeignId);
+            self.stats.drop(DropReason::ForeignId);
             return;
         };
         if self.table.find(info.index, info.generation).is_some() {
-            self.stats.drop(Drop::RetiredId);
+            self.stats.drop(DropReason::RetiredId);
             return;
         }
-        self.stats.drop(Drop::UnknownConnection);
+        self.stats.drop(DropReason::UnknownConnection);
         if len < MIN_TRIGGER || !self.resets.take(now) || !self.may_answer() {
             return;
         }

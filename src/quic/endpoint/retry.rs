@@ -6,7 +6,7 @@ use crate::crypto::{self, DirectionKeys, STATE_NONCE_LEN, TAG_LEN};
 use crate::quic::connection::RxMeta;
 use crate::quic::endpoint::answers::RetryDue;
 use crate::quic::endpoint::{Answer, Endpoint};
-use crate::quic::stats::Drop;
+use crate::quic::stats::DropReason;
 use crate::wire::quic::frame::Frame;
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::varint::Writer;
@@ -22,7 +22,7 @@ impl Endpoint {
     pub(super) fn queue_retry(&mut self, meta: &RxMeta, parsed: &Parsed) {
         let retry = RetryDue { local: meta.local, remote: meta.remote, dcid: parsed.dcid, scid: parsed.scid };
         if !self.answers.push_retry(retry) {
-            self.stats.drop(Drop::Overload);
+            self.stats.drop(DropReason::Overload);
         }
     }
 
@@ -45,7 +45,7 @@ impl Endpoint {
     /// A client came with a Retry token that is not good: it will not follow another Retry, so it is told that it failed
     /// rather than left to find out (RFC 9000 §8.1.2). How often this is done is bounded, as keys have to be derived.
     pub(super) fn refuse_token(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &[u8]) {
-        self.stats.drop(Drop::BadToken);
+        self.stats.drop(DropReason::BadToken);
         if !self.answers.has_room() || !self.refusals.take(now) {
             return;
         }

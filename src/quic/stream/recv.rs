@@ -366,6 +366,9 @@ impl RecvStream {
     }
 
     /// (space left, bytes wanted) when provided space is below `mark` and the application has to be told.
+    ///
+    /// It is not told before half of what was provided is filled, whatever the mark: most small messages fit into the one
+    /// buffer that was provided for them, and who provided it knows its size.
     pub(crate) fn take_low(&mut self, mark: u64) -> Option<(u64, u64)> {
         let missing = self.final_size.map(|size| size.saturating_sub(self.provided_end()));
         if !self.is_provided() || self.state != State::Receiving || missing == Some(0) {
@@ -373,7 +376,7 @@ impl RecvStream {
         }
         let left = self.provided_end().saturating_sub(self.high);
         let tell = match self.low {
-            Low::Armed => left < mark,
+            Low::Armed => left < mark && left < (self.provided_end() / 2).max(1),
             Low::Blocked => true,
             Low::Told => false,
             Low::Topped(high) => left < mark && self.high > high,

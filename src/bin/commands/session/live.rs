@@ -125,7 +125,7 @@ fn render(last: &Counts, now: &Counts, passed: Duration) -> String {
     counted("packets lost", "quic_lost_packets", 1, "");
     counted("bytes sent again", "quic_bytes_resent", 1, "");
     let net = NetDrop::ALL.iter().map(|why| why.label());
-    for name in net.chain(quic::Drop::ALL.iter().map(|(_, name)| *name)).filter(|name| total(name) > 0) {
+    for name in net.chain(quic::DropReason::ALL.iter().map(|(_, name)| *name)).filter(|name| total(name) > 0) {
         counted(&format!("dropped: {}", name.trim_start_matches("quic_")), name, 1, "");
     }
     text::table(&["core 0", "per second", "in all"], &rows)

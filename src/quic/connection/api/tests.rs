@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::base::time::Instant;
 use crate::mem::BufPool;
 use crate::quic::stream::Windows;
 use crate::quic::{ClientConfig, ConnId, Endpoint, EndpointConfig, TransportConfig, tls};

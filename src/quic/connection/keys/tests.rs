@@ -124,14 +124,12 @@ fn the_peer_is_told_when_keys_are_used_up() {
 fn closes_keep_the_limit_too() {
     let mut pair = Pair::new();
     pair.with_keys(0, |keys| keys.sent_with_key = keys.limit);
-    let now = pair.now;
-    pair.ends[0].conn(pair.conns[0]).unwrap().close(now, 1, "too late");
+    pair.ends[0].conn(pair.conns[0]).unwrap().close(1, "too late");
     pair.run();
     assert_eq!(pair.closed, [Some(CloseReason::Local { code: 1 }), None]);
     let mut pair = Pair::new();
     pair.with_keys(0, |keys| keys.sent_with_key = keys.limit - 1);
-    let now = pair.now;
-    pair.ends[0].conn(pair.conns[0]).unwrap().close(now, 1, "just in time");
+    pair.ends[0].conn(pair.conns[0]).unwrap().close(1, "just in time");
     pair.run();
     assert_eq!(pair.closed[1], Some(CloseReason::Application { code: 1, reason: "just in time".into() }));
 }

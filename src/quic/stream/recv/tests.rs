@@ -43,16 +43,18 @@ fn window_follows_provided_space() {
 fn low_space_is_told_once_for_each_reason() {
     let mut s = provided(&[10]);
     assert_eq!(s.take_low(10), None);
-    put(&mut s, 0..1, false, 1).unwrap();
-    assert_eq!((s.take_low(10), s.take_low(10)), (Some((9, 1)), None));
-    put(&mut s, 1..2, false, 1).unwrap();
+    put(&mut s, 0..5, false, 1).unwrap();
+    assert_eq!(s.take_low(10), None, "half of it is there");
+    put(&mut s, 5..6, false, 1).unwrap();
+    assert_eq!((s.take_low(10), s.take_low(10)), (Some((4, 6)), None));
+    put(&mut s, 6..7, false, 1).unwrap();
     assert_eq!(s.take_low(10), None, "nothing was provided since");
     s.peer_blocked(5);
     assert_eq!(s.take_low(10), None, "there is space that the peer has not heard of");
     s.peer_blocked(10);
     assert_eq!((s.take_low(10), s.credit_due()), (None, Some(11)), "nor of all of it now");
     s.peer_blocked(11);
-    assert_eq!((s.take_low(10), s.take_low(10)), (Some((8, 2)), None));
+    assert_eq!((s.take_low(10), s.take_low(10)), (Some((3, 7)), None));
     s.provide(PinnedBuf::unpinned(100));
     assert_eq!(s.take_low(10), None);
     s.credit_sent(111);
