@@ -11,6 +11,7 @@ pub mod datapath;
 pub mod dpdk;
 pub mod mem;
 pub mod net;
+#[cfg(feature = "proto")]
 pub mod proto;
 pub mod quic;
 pub mod report;

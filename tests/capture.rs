@@ -100,7 +100,7 @@ fn judge_is_just() {
     assert!(condemned(&damaged, &keylog), "one wrong bit went unnoticed");
 }
 
-#[cfg(feature = "dpdk")]
+#[cfg(feature = "cli")]
 mod over_dpdk {
     use super::*;
     use crate::peers::gannet::{Gannet, Trust, url};

@@ -1,6 +1,6 @@
 //! The `gannet` program on files and numbers that make no sense: a message that says what and why, and the exit code that
 //! README names; never a panic, and no memory for what cannot be.
-#![cfg(feature = "dpdk")]
+#![cfg(feature = "cli")]
 
 use std::path::Path;
 use std::process::Command;

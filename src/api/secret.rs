@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -99,13 +101,33 @@ fn read(path: &Path) -> Result<Secret, SecretError> {
 /// Whoever looks sees no file or a whole one: it gets its name when it is complete, unless the name is taken.
 fn make(path: &Path) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Made with mode 0600 and a name that nobody has.
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    let bytes = Zeroizing::new(os_seed()?);
-    file.write_all(&*bytes)?;
-    file.as_file().sync_all()?;
-    file.persist_noclobber(path)?;
+    // A name that nobody has or can guess; who got there first all the same is an error.
+    let unique = u128::from_le_bytes(os_seed()?[..16].try_into().expect("16 of 32 bytes"));
+    let draft = Draft(dir.join(format!(".gannet-secret-{unique:032x}")));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.0)?;
+    file.write_all(&*Zeroizing::new(os_seed()?))?;
+    file.sync_all()?;
+    give_name(&draft.0, path)?;
     File::open(dir)?.sync_all()
+}
+
+/// A file that has its final name in the end, or is not there.
+struct Draft(PathBuf);
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // It may have its new name by now.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Renames `from` to `to` unless there is such a file.
+fn give_name(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // The file system cannot do that at once.
+        Err(Errno::INVAL | Errno::NOSYS) => fs::hard_link(from, to),
+        done => Ok(done?),
+    }
 }
 
 #[cfg(test)]

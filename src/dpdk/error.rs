@@ -215,12 +215,14 @@ pub enum ProfileError {
         /// The system's reason.
         reason: String,
     },
-    /// Not TOML.
-    #[error("port profile {profile} is not valid TOML: {reason}")]
+    /// Not TOML, or more of it than profiles have.
+    #[error("port profile {profile}, line {line}: {reason}")]
     Syntax {
         /// The profile.
         profile: String,
-        /// The parser's words.
+        /// Where, from 1.
+        line: usize,
+        /// What is wrong.
         reason: String,
     },
     /// A key that does not exist.

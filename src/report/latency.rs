@@ -1,7 +1,6 @@
 //! Latency histograms: three significant digits from 1 ns to 1 h.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 
 /// Longest time told apart from longer ones, in nanoseconds: 1 h.
 pub const MAX_NS: u64 = 3_600_000_000_000;
@@ -94,13 +93,15 @@ impl Latency {
     }
 
     /// The histogram itself.
+    #[cfg(feature = "report")]
     pub(crate) fn histogram(&self) -> &Histogram<u64> {
         &self.0
     }
 }
 
 /// What a histogram says in short. Times in nanoseconds, all zero if nothing was counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "report", derive(serde::Serialize))]
 pub struct Summary {
     /// Latencies counted.
     pub count: u64,

@@ -1,18 +1,27 @@
-//! Layer `report`: latency histograms and what is made of them: text, .hdr logs, HTML pages.
+//! Layer `report`: latency histograms, and with the feature `report` what is made of them: text, .hdr logs, HTML pages.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "report")]
 mod decode;
+#[cfg(feature = "report")]
 pub mod file;
+#[cfg(feature = "report")]
 pub mod hdr_log;
+#[cfg(feature = "report")]
 pub mod html;
 pub mod latency;
+#[cfg(feature = "report")]
 pub mod machine;
+#[cfg(feature = "report")]
 mod plot;
+#[cfg(feature = "report")]
 pub mod text;
 
 use std::time::{Duration, SystemTime};
 
+#[cfg(feature = "report")]
 pub use hdr_log::{HdrLog, HdrLogError, read_hdr_log, write_hdr_log};
+#[cfg(feature = "report")]
 pub use html::ReportInput;
 pub use latency::{Latency, Summary};
 

@@ -1,5 +1,5 @@
 //! Gannet against implementations that were not written here, both roles, over an AF_PACKET port on a veth.
-#![cfg(feature = "dpdk")]
+#![cfg(feature = "cli")]
 #![forbid(unsafe_code)]
 
 mod get_failures;

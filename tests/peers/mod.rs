@@ -28,7 +28,7 @@ pub mod process;
 pub mod quinn_peer;
 pub mod tshark;
 
-#[cfg(feature = "dpdk")]
+#[cfg(feature = "cli")]
 pub mod gannet;
 
 use std::net::{IpAddr, SocketAddr};

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use toml::{Table, Value};
-
+use super::text::{self, Problem};
 use super::{Bus, DRIVERS, Driver, Hugepages, Memory, Offloads, PortProfile};
 use crate::dpdk::error::ProfileError;
 use crate::dpdk::sockets;
@@ -115,10 +114,11 @@ impl PortProfile {
     /// # Errors
     /// As for [`PortProfile::load`].
     pub fn parse(name: &str, text: &str, sets: &[(String, String)]) -> Result<Self, ProfileError> {
-        let table: Table = text
-            .parse()
-            .map_err(|e: toml::de::Error| ProfileError::Syntax { profile: name.to_owned(), reason: e.to_string() })?;
-        let mut raw = Raw::flatten(name, table)?;
+        let mut raw = Raw { profile: name, values: BTreeMap::new() };
+        raw.values = text::parse(text).map_err(|problem| match problem {
+            Problem::Syntax { line, why } => ProfileError::Syntax { profile: name.to_owned(), line, reason: why },
+            Problem::Value { key, value } => raw.bad(&key, &value, "a text, a number, or true or false"),
+        })?;
         for (key, value) in sets {
             let key = raw.full_key(key.trim());
             raw.values.insert(key, value.trim().to_owned());
@@ -134,32 +134,6 @@ struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    fn flatten(profile: &'a str, table: Table) -> Result<Self, ProfileError> {
-        let mut raw = Self { profile, values: BTreeMap::new() };
-        for (key, value) in table {
-            match (key.as_str(), value) {
-                ("devargs", Value::Table(inner)) => {
-                    for (sub, value) in inner {
-                        raw.insert(format!("devargs.{sub}"), value)?;
-                    }
-                }
-                (_, value) => raw.insert(key, value)?,
-            }
-        }
-        Ok(raw)
-    }
-
-    fn insert(&mut self, key: String, value: Value) -> Result<(), ProfileError> {
-        let text = match value {
-            Value::String(s) => s,
-            Value::Integer(n) => n.to_string(),
-            Value::Boolean(b) => b.to_string(),
-            other => return Err(self.bad(&key, &other.to_string(), "a text, a number, or true or false")),
-        };
-        self.values.insert(key, text);
-        Ok(())
-    }
-
     fn bad(&self, key: &str, value: &str, expected: impl Into<String>) -> ProfileError {
         ProfileError::BadValue {
             profile: self.profile.to_owned(),

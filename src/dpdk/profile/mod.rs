@@ -13,6 +13,7 @@
 
 mod load;
 mod schema;
+mod text;
 
 use std::collections::BTreeMap;
 
