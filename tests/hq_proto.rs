@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use gannet::datapath::sim::{SimConfig, SimLink, SimPort};
 use gannet::mem::{BufPool, Hugepages, PoolConfig};
 use gannet::net::{Cidr, NetConfig};
-use gannet::proto::hq::{ALPN, FetchError, HqClient, HqClientConfig, HqServer, HqServerConfig, Job, Progress};
+use gannet::proto::hq::{
+    ALPN, Destination, FILE_PATIENCE, FetchError, HqClient, HqClientConfig, HqServer, HqServerConfig, Job, Progress,
+};
 use gannet::quic::tls::{TlsOptions, insecure_client_config, server_config};
 use gannet::quic::{
     ClientConfig, ConnId, Dir, EndpointConfig, Event, SendData, ServerConfig, StreamId, TransportConfig,
@@ -69,7 +71,13 @@ impl<C: App> World<C> {
         let (a, b) = SimLink::pair(SimConfig::default());
         let mut transport = TransportConfig::default();
         HqServer::adapt(&mut transport, &pool);
-        let config = HqServerConfig { root: dir.join("www"), uploads: Some(dir.join("up")), preload, log: false };
+        let config = HqServerConfig {
+            root: dir.join("www"),
+            uploads: Some(dir.join("up")),
+            preload,
+            log: false,
+            file_patience: FILE_PATIENCE,
+        };
         let app = HqServer::new(&config, &pool).unwrap();
         let server = ServerConfig::new(tls, transport).unwrap();
         Self {
@@ -108,7 +116,7 @@ fn getter(jobs: Vec<Job>) -> HqClient {
 }
 
 fn job(path: &str, output: PathBuf) -> Job {
-    Job { path: path.into(), output: Some(output) }
+    Job { path: path.into(), output: Destination::File(output) }
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
             uploads: args.upload_dir.clone(),
             preload: args.preload,
             log: args.engine.verbose > 0,
+            file_patience: hq::FILE_PATIENCE,
         },
         &session.pool,
     )?;

@@ -12,8 +12,8 @@ use thiserror::Error;
 
 use crate::base::time::{Duration, Instant};
 use crate::mem::PinnedBuf;
-use crate::proto::hq::disk::{Save, Saved, Writer};
-use crate::proto::hq::status;
+use crate::proto::hq::files::{Answer, Delay, Files, Order, Sink};
+use crate::proto::hq::{PathError, status};
 use crate::quic::{ClientConfig, CloseReason, ConnId, Dir, Event, OpenError, SendData, StreamId, TransportConfig};
 use crate::runtime::{App, ConnectFailure, Context, Unreachable};
 
@@ -31,13 +31,34 @@ pub fn receive_buffers(hold: u64) -> (usize, usize) {
     (BUF, usize::try_from(hold.div_ceil(BUF as u64)).unwrap_or(usize::MAX).saturating_add(BUFS))
 }
 
+/// Where a file is put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Nowhere: it is only counted, and hashed.
+    Nowhere,
+    /// Standard output.
+    Stdout,
+    /// A file, which appears when it is complete. Devices and pipes that are there already are written to as they are.
+    File(PathBuf),
+}
+
+impl Destination {
+    fn sink(&self) -> Sink {
+        match self {
+            Self::Nowhere => Sink::Nowhere,
+            Self::Stdout => Sink::Stdout,
+            Self::File(path) => Sink::Path(path.clone()),
+        }
+    }
+}
+
 /// One file to fetch.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// What to ask for: begins with a slash, percent-encoded.
     pub path: String,
-    /// Where to put it; `None`: nowhere.
-    pub output: Option<PathBuf>,
+    /// Where to put it.
+    pub output: Destination,
 }
 
 /// What a client does.
@@ -64,7 +85,7 @@ pub struct Fetched {
     /// What was asked for.
     pub path: String,
     /// Where it is.
-    pub output: Option<PathBuf>,
+    pub output: Destination,
     /// Its size.
     pub bytes: u64,
     /// From the request to the last byte's arrival.
@@ -111,9 +132,9 @@ pub enum FetchError {
         /// Why.
         error: io::Error,
     },
-    /// Interrupted before the end.
-    #[error("interrupted: {0} was not fetched whole")]
-    Interrupted(String),
+    /// The end came before this file had arrived whole.
+    #[error("{0} was not fetched")]
+    NotFetched(String),
 }
 
 /// For those who watch from another thread.
@@ -148,7 +169,7 @@ enum Outcome {
 /// The application of `gannet get`.
 pub struct HqClient {
     config: HqClientConfig,
-    writer: Writer,
+    files: Files,
     conn: Option<ConnId>,
     connected: bool,
     closed: bool,
@@ -173,10 +194,16 @@ impl HqClient {
     /// # Errors
     /// When no thread for files can be started.
     pub fn new(config: HqClientConfig, progress: Arc<Progress>) -> io::Result<Self> {
+        Self::with_disk(config, progress, None)
+    }
+
+    /// The same with a disk that is as slow as `delay` makes it.
+    pub(super) fn with_disk(config: HqClientConfig, progress: Arc<Progress>, delay: Option<Delay>) -> io::Result<Self> {
         let outcomes = config.jobs.iter().map(|_| Outcome::Waiting).collect();
         Ok(Self {
             config,
-            writer: Writer::start()?,
+            // A user may have patience with a disk, and can interrupt.
+            files: Files::start(None, delay)?,
             conn: None,
             connected: false,
             closed: false,
@@ -205,30 +232,37 @@ impl HqClient {
 
     /// To be called when the core has stopped: names what did not arrive.
     pub fn finish(&mut self) {
-        for (outcome, job) in self.outcomes.iter().zip(&self.config.jobs) {
-            if self.errors.is_empty() && !matches!(outcome, Outcome::Ended) {
-                self.errors.push(FetchError::Interrupted(job.path.clone()));
+        for job in 0..self.outcomes.len() {
+            if !matches!(self.outcomes[job], Outcome::Ended) {
+                self.end(job);
+                self.errors.push(FetchError::NotFetched(self.config.jobs[job].path.clone()));
             }
         }
     }
 
+    /// Nothing more can arrive.
     fn fail_all(&mut self, error: FetchError) {
-        if self.errors.is_empty() {
-            self.errors.push(error);
+        self.closed |= self.conn.is_none();
+        // What has arrived whole needs no connection any more.
+        let waiting = |outcome: &Outcome| matches!(outcome, Outcome::Waiting);
+        let jobs: Vec<usize> = (0..self.outcomes.len()).filter(|job| waiting(&self.outcomes[*job])).collect();
+        if jobs.is_empty() {
+            return;
         }
-        for job in 0..self.outcomes.len() {
-            // What has arrived whole needs no connection any more.
-            if matches!(self.outcomes[job], Outcome::Waiting) {
-                self.end(job);
+        self.errors.push(error);
+        for job in jobs {
+            self.end(job);
+            // Of the only one it is clear.
+            if self.outcomes.len() > 1 {
+                self.errors.push(FetchError::NotFetched(self.config.jobs[job].path.clone()));
             }
         }
-        self.closed |= self.conn.is_none();
     }
 
     fn end(&mut self, job: usize) {
         if !matches!(self.outcomes[job], Outcome::Ended) {
             self.outcomes[job] = Outcome::Ended;
-            self.writer.order(Save::Abort { job: job as u64 });
+            self.files.close(job as u64);
         }
     }
 
@@ -248,7 +282,8 @@ impl HqClient {
             };
             let (index, job) = (self.next, &self.config.jobs[self.next]);
             self.next += 1;
-            self.writer.order(Save::Open { job: index as u64, path: job.output.clone(), hash: self.config.hash });
+            let create = Order::Create { sink: job.output.sink(), hash: self.config.hash };
+            self.files.order(now, index as u64, create);
             let line = Bytes::from(format!("GET {}\r\n", job.path));
             // A fresh stream takes what fits into its budget.
             let _ = conn.send(stream, SendData::Bytes(line), true);
@@ -271,7 +306,7 @@ impl HqClient {
         if bufs.is_empty() {
             // What is held back goes to the disk now; its memory comes back.
             self.starved.push_back(stream);
-            self.write_held(0);
+            self.write_held(cx.now(), 0);
         } else if let Some(mut conn) = self.conn.and_then(|id| cx.conn(id))
             && let Err(error) = conn.provide_receive_buffers(stream, bufs)
         {
@@ -281,13 +316,13 @@ impl HqClient {
     }
 
     /// Writes the oldest held buffers until at most `keep` bytes are held.
-    fn write_held(&mut self, keep: u64) {
+    fn write_held(&mut self, now: Instant, keep: u64) {
         for fetch in self.fetches.values_mut() {
             while self.held_bytes > keep
                 && let Some((buf, valid)) = fetch.held.pop_front()
             {
                 self.held_bytes -= valid as u64;
-                self.writer.order(Save::Data { job: fetch.job as u64, buf, skip: 0, valid });
+                self.files.order(now, fetch.job as u64, Order::Data { buf, skip: 0, valid });
             }
         }
     }
@@ -299,25 +334,25 @@ impl HqClient {
         }
     }
 
-    fn on_buffer(&mut self, stream: StreamId, buf: PinnedBuf, valid: usize) {
+    fn on_buffer(&mut self, cx: &mut Context<'_>, stream: StreamId, buf: PinnedBuf, valid: usize) {
         match self.fetches.get_mut(&stream) {
             Some(fetch) if valid > 0 => {
                 fetch.held.push_back((buf, valid));
                 self.held_bytes += valid as u64;
-                self.write_held(self.config.hold);
+                self.write_held(cx.now(), self.config.hold);
             }
-            _ => self.free.push(buf),
+            _ => self.on_free(cx, buf),
         }
     }
 
     fn on_finished(&mut self, cx: &mut Context<'_>, stream: StreamId, bytes: u64) {
         let Some(mut fetch) = self.fetches.remove(&stream) else { return };
-        let job = fetch.job;
+        let (job, now) = (fetch.job, cx.now());
         for (buf, valid) in fetch.held.drain(..) {
             self.held_bytes -= valid as u64;
-            self.writer.order(Save::Data { job: job as u64, buf, skip: 0, valid });
+            self.files.order(now, job as u64, Order::Data { buf, skip: 0, valid });
         }
-        self.writer.order(Save::Finish { job: job as u64 });
+        self.files.order(now, job as u64, Order::Finish);
         let time = cx.now().saturating_since(fetch.started);
         if matches!(self.outcomes[job], Outcome::Waiting) {
             self.outcomes[job] = Outcome::Arrived { bytes, time };
@@ -326,23 +361,26 @@ impl HqClient {
     }
 
     fn on_reset(&mut self, cx: &mut Context<'_>, stream: StreamId, code: u64) {
-        let Some(fetch) = self.fetches.remove(&stream) else { return };
-        self.held_bytes -= fetch.held.iter().map(|(_, valid)| *valid as u64).sum::<u64>();
-        self.end(fetch.job);
-        self.errors.push(FetchError::Refused { path: self.config.jobs[fetch.job].path.clone(), code });
+        let Some(job) = self.drop_fetch(cx, stream) else { return };
+        self.end(job);
+        self.errors.push(FetchError::Refused { path: self.config.jobs[job].path.clone(), code });
         self.request(cx);
     }
 
-    fn on_saved(&mut self, cx: &mut Context<'_>, saved: Saved) {
-        match saved {
-            Saved::Free(mut buf) => {
-                buf.set_len(BUF.min(buf.capacity()));
-                self.free.push(buf);
-                if let Some(stream) = self.starved.pop_front() {
-                    self.provide(cx, stream, BUFS);
-                }
-            }
-            Saved::Done { job, sha256 } => {
+    /// Forgets a file on its way; what it held back goes to others.
+    fn drop_fetch(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Option<usize> {
+        let fetch = self.fetches.remove(&stream)?;
+        for (buf, valid) in fetch.held {
+            self.held_bytes -= valid as u64;
+            self.on_free(cx, buf);
+        }
+        Some(fetch.job)
+    }
+
+    fn on_answer(&mut self, cx: &mut Context<'_>, answer: Answer) {
+        match answer {
+            Answer::Written { buf, .. } => self.on_free(cx, buf),
+            Answer::Saved { job, sha256 } => {
                 let job = job as usize;
                 if let Outcome::Arrived { bytes, time } = self.outcomes[job] {
                     let Job { path, output } = self.config.jobs[job].clone();
@@ -351,17 +389,41 @@ impl HqClient {
                     self.progress.files.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Saved::Failed { job, path, error } => {
+            Answer::Failed { job, path, error, buf } => {
                 let job = job as usize;
-                self.outcomes[job] = Outcome::Ended;
-                self.errors.push(FetchError::Write { path, error });
-                let stream = self.fetches.iter().find(|(_, f)| f.job == job).map(|(id, _)| *id);
-                if let (Some(stream), Some(mut conn)) = (stream, self.conn.and_then(|id| cx.conn(id))) {
-                    self.fetches.remove(&stream);
-                    let _ = conn.stop_sending(stream, status::INTERNAL);
+                if !matches!(self.outcomes[job], Outcome::Ended) {
+                    self.end(job);
+                    let error = match error {
+                        PathError::Io(error) => error,
+                        other => io::Error::other(other),
+                    };
+                    self.errors.push(FetchError::Write { path, error });
+                    self.give_up(cx, job);
                 }
+                buf.into_iter().for_each(|buf| self.on_free(cx, buf));
+            }
+            Answer::Created { .. } | Answer::Opened { .. } | Answer::Filled { .. } => {}
+        }
+    }
+
+    /// A buffer is free again.
+    fn on_free(&mut self, cx: &mut Context<'_>, mut buf: PinnedBuf) {
+        buf.set_len(BUF.min(buf.capacity()));
+        self.free.push(buf);
+        if let Some(stream) = self.starved.pop_front() {
+            self.provide(cx, stream, BUFS);
+        }
+    }
+
+    /// Has the server stop sending a file that cannot be kept, and turns to the next.
+    fn give_up(&mut self, cx: &mut Context<'_>, job: usize) {
+        if let Some(stream) = self.fetches.iter().find(|(_, fetch)| fetch.job == job).map(|(id, _)| *id) {
+            self.drop_fetch(cx, stream);
+            if let Some(mut conn) = self.conn.and_then(|id| cx.conn(id)) {
+                let _ = conn.stop_sending(stream, status::INTERNAL);
             }
         }
+        self.request(cx);
     }
 }
 
@@ -375,7 +437,7 @@ impl App for HqClient {
             }
             Event::StreamsAvailable { .. } => self.request(cx),
             Event::Progress { id, contiguous } => self.on_progress(id, contiguous),
-            Event::Buffer { id, buf, valid, .. } => self.on_buffer(id, buf, valid),
+            Event::Buffer { id, buf, valid, .. } => self.on_buffer(cx, id, buf, valid),
             Event::Finished { id, size, .. } => self.on_finished(cx, id, size),
             Event::Reset { id, code, .. } => self.on_reset(cx, id, code),
             Event::ReceiveBufferLow { id, wanted, .. } => {
@@ -404,9 +466,11 @@ impl App for HqClient {
                 Err(error) => self.fail_all(error.into()),
             }
         }
-        while let Ok(saved) = self.writer.answers.try_recv() {
-            self.on_saved(cx, saved);
+        let now = cx.now();
+        while let Some(answer) = self.files.answer(now) {
+            self.on_answer(cx, answer);
         }
+        self.files.tend(now);
         if self.all_ended()
             && !self.closed
             && let Some(id) = self.conn

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::mem::{BufPool, PinnedBuf};
-use crate::proto::hq::{Root, ServeError};
+use crate::proto::hq::{PathError, Root, ServeError};
 
 /// Memory that is sent from by many streams at once.
 struct Kept(PinnedBuf);
@@ -18,29 +18,46 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
+/// Files by their path in the root.
+#[derive(Default)]
+pub(super) struct KeptFiles(HashMap<PathBuf, Bytes>);
+
+impl KeptFiles {
+    /// The content of the file at a [relative](Root::relative) path, if it is kept. Asks no file system.
+    pub(super) fn get(&self, path: &Path) -> Option<Bytes> {
+        // A slash behind a name means a directory, but paths compare without it.
+        if path.as_os_str().as_encoded_bytes().ends_with(b"/") { None } else { self.0.get(path).cloned() }
+    }
+}
+
 /// Reads the files directly in `root` into pinned memory, the smallest first, until `limit` bytes are used.
-pub(super) fn preload(root: &Root, limit: u64, pool: &BufPool) -> Result<HashMap<PathBuf, Bytes>, ServeError> {
-    let mut kept = HashMap::new();
+pub(super) fn preload(root: &Root, limit: u64, pool: &BufPool) -> Result<KeptFiles, ServeError> {
+    let mut kept = KeptFiles::default();
     if limit == 0 {
         return Ok(kept);
     }
     let fail = |path: &Path, reason: String| ServeError::Preload { path: path.into(), reason };
     let entries = std::fs::read_dir(root.dir()).map_err(|e| fail(root.dir(), e.to_string()))?;
-    let files = entries.filter_map(|e| e.ok().map(|e| e.path()));
-    let mut files: Vec<(u64, PathBuf)> = files
-        .filter_map(|path| path.metadata().ok().filter(|m| m.is_file() && m.len() > 0).map(|m| (m.len(), path)))
-        .collect();
+    let names = entries.filter_map(|e| e.ok().map(|e| PathBuf::from(e.file_name())));
+    let len = |name: &Path| root.dir().join(name).metadata().ok().filter(|m| m.is_file()).map(|m| m.len());
+    let mut files: Vec<(u64, PathBuf)> =
+        names.filter_map(|name| Some((len(&name)?, name))).filter(|(len, _)| *len > 0).collect();
     files.sort();
     let mut used = 0;
-    for (len, path) in files {
+    for (len, name) in files {
         if len > limit - used {
             break;
         }
-        let mut buf = pool.alloc(len as usize).map_err(|e| fail(&path, e.to_string()))?;
-        let mut file = std::fs::File::open(&path).map_err(|e| fail(&path, e.to_string()))?;
-        io::Read::read_exact(&mut file, &mut buf).map_err(|e| fail(&path, e.to_string()))?;
+        let mut file = match root.open(&name) {
+            Ok((_, file, _)) => file,
+            // A link that leads out of the directory, or a file that is gone: a request will be told.
+            Err(PathError::Outside | PathError::Missing) => continue,
+            Err(PathError::Io(error)) => return Err(fail(&root.dir().join(&name), error.to_string())),
+        };
+        let mut buf = pool.alloc(len as usize).map_err(|e| fail(&root.dir().join(&name), e.to_string()))?;
+        io::Read::read_exact(&mut file, &mut buf).map_err(|e| fail(&root.dir().join(&name), e.to_string()))?;
         used += len;
-        kept.insert(path, Bytes::from_owner(Kept(buf)));
+        kept.0.insert(name, Bytes::from_owner(Kept(buf)));
     }
     Ok(kept)
 }

@@ -5,7 +5,7 @@
 //! As an extension, `PUT /name\r\n` followed by bytes uploads a file.
 
 mod client;
-mod disk;
+mod files;
 mod kept;
 mod path;
 mod request;
@@ -13,11 +13,11 @@ mod server;
 mod setup;
 mod shares;
 
-pub use client::{FetchError, Fetched, HqClient, HqClientConfig, Job, Progress, receive_buffers};
+pub use client::{Destination, FetchError, Fetched, HqClient, HqClientConfig, Job, Progress, receive_buffers};
 pub use path::{PathError, Root};
 pub use request::{Method, Request, RequestError};
 pub use server::HqServer;
-pub use setup::{HqServerConfig, RequestProvider, ServeError, ServeStats};
+pub use setup::{FILE_PATIENCE, HqServerConfig, RequestProvider, ServeError, ServeStats};
 
 /// The application protocol's name in TLS.
 pub const ALPN: &[u8] = b"hq-interop";
@@ -32,8 +32,10 @@ pub mod status {
     pub const NOT_FOUND: u64 = 404;
     /// The server could not read or write the file.
     pub const INTERNAL: u64 = 500;
-    /// The server has no memory for the request now.
+    /// The server has no memory for the request now, or too many others wait for its disk.
     pub const UNAVAILABLE: u64 = 503;
+    /// The server's disk did not answer in time.
+    pub const TIMEOUT: u64 = 504;
 
     /// What a code means.
     pub fn text(code: u64) -> &'static str {
@@ -43,6 +45,7 @@ pub mod status {
             NOT_FOUND => "no such file on the server",
             INTERNAL => "the server could not read or write the file",
             UNAVAILABLE => "the server has no memory left for the request",
+            TIMEOUT => "the server's disk did not answer in time",
             _ => "an error that only the server knows",
         }
     }

@@ -1,9 +1,13 @@
 //! From request paths to files below one directory, and nowhere else.
 
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::io::Errno;
 use thiserror::Error;
 
 /// Why a request path names no file.
@@ -20,9 +24,9 @@ pub enum PathError {
     Io(#[from] io::Error),
 }
 
-/// A directory that requests are confined to.
+/// A directory that requests are confined to. Clones are cheap.
 #[derive(Clone, Debug)]
-pub struct Root(PathBuf);
+pub struct Root(Arc<Path>);
 
 impl Root {
     /// The directory `dir`, with symbolic links resolved.
@@ -34,7 +38,7 @@ impl Root {
         if !real.is_dir() {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, "not a directory"));
         }
-        Ok(Self(real))
+        Ok(Self(real.into()))
     }
 
     /// The directory.
@@ -42,30 +46,53 @@ impl Root {
         &self.0
     }
 
-    /// The relative path that a request path stands for.
-    fn relative(path: &str) -> Result<PathBuf, PathError> {
+    /// The relative path that a request path stands for. Asks no file system.
+    ///
+    /// # Errors
+    /// [`PathError::Outside`] for what tries to leave the directory, or is no path.
+    pub fn relative(path: &str) -> Result<PathBuf, PathError> {
         let text = percent_decode_str(path.trim_start_matches('/')).decode_utf8().map_err(|_| PathError::Outside)?;
         let relative = Path::new(text.as_ref());
         let plain = relative.components().all(|c| matches!(c, Component::Normal(_)));
         if plain && !text.contains('\0') { Ok(relative.to_owned()) } else { Err(PathError::Outside) }
     }
 
-    /// The existing regular file that a request path names. Symbolic links must stay in the directory.
+    /// The existing regular file at a [relative](Self::relative) path, open for reading. Symbolic links must stay in the
+    /// directory. Waits for the file system, but for nothing that is no regular file.
     ///
     /// # Errors
     /// [`PathError`] says why there is none.
-    pub fn file(&self, path: &str) -> Result<PathBuf, PathError> {
-        let real = self.0.join(Self::relative(path)?).canonicalize().map_err(|e| match e.kind() {
+    pub fn open(&self, relative: &Path) -> Result<(PathBuf, File, Metadata), PathError> {
+        let real = self.0.join(relative).canonicalize().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => PathError::Missing,
             _ => PathError::Io(e),
         })?;
         if !real.starts_with(&self.0) {
             return Err(PathError::Outside);
         }
-        if real.is_file() { Ok(real) } else { Err(PathError::Missing) }
+        // Opening some devices does something, so nothing else is opened in the first place; it may be replaced in between.
+        if !real.is_file() {
+            return Err(PathError::Missing);
+        }
+        let file = Self::open_real(&real)?;
+        let meta = file.metadata()?;
+        if meta.is_file() { Ok((real, file, meta)) } else { Err(PathError::Missing) }
     }
 
-    /// Where an upload under this request path goes: directly into the directory, under a plain name.
+    /// Opens for reading what is at `real`, a path without symbolic links: if there are any now, somebody exchanges files
+    /// to lead us elsewhere. Never waits for the other end of a pipe.
+    pub(super) fn open_real(real: &Path) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let file = match openat2(CWD, real, flags, Mode::empty(), links) {
+            // Kernels before 5.6, and sandboxes that do not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => open(real, flags, Mode::empty())?,
+            result => result?,
+        };
+        Ok(file.into())
+    }
+
+    /// Where an upload under this request path goes: directly into the directory, under a plain name. Asks no file system.
     ///
     /// # Errors
     /// [`PathError::Outside`] for anything but a plain file name.
@@ -81,7 +108,13 @@ impl Root {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+
+    fn file(root: &Root, path: &str) -> Result<File, PathError> {
+        Ok(root.open(&Root::relative(path)?)?.1)
+    }
 
     #[test]
     fn nothing_leaves_the_root() {
@@ -92,18 +125,57 @@ mod tests {
         std::fs::write(inner.join("a b"), "x").unwrap();
         std::fs::write(inner.join("sub/c"), "x").unwrap();
         std::os::unix::fs::symlink(dir.path().join("secret"), inner.join("link")).unwrap();
+        std::os::unix::fs::symlink(inner.join("sub/c"), inner.join("inside")).unwrap();
+        std::os::unix::fs::symlink("../sub", inner.join("sub/up")).unwrap();
         let root = Root::new(&inner).unwrap();
-        assert!(root.file("/a%20b").is_ok() && root.file("//sub/c").is_ok());
-        for path in ["/../secret", "/sub/../../secret", "/%2e%2e/secret", "/..%2fsecret", "/link", "/a\0"] {
-            assert!(matches!(root.file(path), Err(PathError::Outside)), "{path}");
+        for path in ["/a%20b", "//sub/c", "/inside", "/sub/up/c"] {
+            let mut text = String::new();
+            file(&root, path).unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "x", "{path}");
         }
-        for path in ["/nothing", "/sub", "/", "/a b/x"] {
-            assert!(matches!(root.file(path), Err(PathError::Missing)), "{path}");
+        for path in ["/../secret", "/sub/../../secret", "/%2e%2e/secret", "/..%2fsecret", "/link", "/a\0"] {
+            assert!(matches!(file(&root, path), Err(PathError::Outside)), "{path}");
+        }
+        for path in ["/nothing", "/sub", "/", "/a b/x", "/a b/"] {
+            assert!(matches!(file(&root, path), Err(PathError::Missing)), "{path}");
         }
         assert_eq!(root.upload("/new").unwrap(), root.dir().join("new"));
         for path in ["/", "/sub/new", "/../new", "/%2e%2e"] {
             assert!(root.upload(path).is_err(), "{path}");
         }
         assert!(Root::new(&inner.join("a b")).is_err());
+    }
+
+    /// What was resolved is not resolved again: a link that was put there since leads nowhere.
+    #[test]
+    fn a_file_that_becomes_a_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dir, secret) = (dir.path().canonicalize().unwrap(), "secret");
+        std::fs::create_dir(dir.join("sub")).unwrap();
+        std::fs::write(dir.join("sub/a"), "x").unwrap();
+        std::fs::write(dir.join(secret), "x").unwrap();
+        assert!(Root::open_real(&dir.join("sub/a")).is_ok());
+        std::fs::remove_file(dir.join("sub/a")).unwrap();
+        std::os::unix::fs::symlink(dir.join(secret), dir.join("sub/a")).unwrap();
+        assert!(Root::open_real(&dir.join("sub/a")).is_err());
+        std::os::unix::fs::symlink(dir.join("sub"), dir.join("way")).unwrap();
+        std::fs::write(dir.join("sub/b"), "x").unwrap();
+        assert!(Root::open_real(&dir.join("sub/b")).is_ok() && Root::open_real(&dir.join("way/b")).is_err());
+    }
+
+    /// On main of 2026-11-28 the thread that read files was stuck once one of them was a pipe that was not one a moment ago.
+    #[test]
+    fn what_is_no_regular_file_is_missing_and_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        rustix::fs::mkfifoat(CWD, dir.path().join("pipe"), Mode::RWXU).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("zero")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        let root = Root::new(dir.path()).unwrap();
+        for path in ["/pipe", "/socket"] {
+            assert!(matches!(file(&root, path), Err(PathError::Missing)), "{path}");
+        }
+        assert!(matches!(file(&root, "/zero"), Err(PathError::Outside)));
+        // Without the look before it is opened.
+        assert!(Root::open_real(&root.dir().join("pipe")).is_ok());
     }
 }

@@ -3,11 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-
+use crate::base::time::Instant;
 use crate::mem::{BufPool, PinnedBuf};
-use crate::proto::hq::disk::{JobId, Read, Reader, Readout, Save, Saved, Writer};
-use crate::proto::hq::kept::preload;
+use crate::proto::hq::files::{Answer, Delay, Files, JobId, Order, Sink};
+use crate::proto::hq::kept::{KeptFiles, preload};
 use crate::proto::hq::request::{MAX_LINE, Method, Request, RequestError};
 use crate::proto::hq::setup::{HqServerConfig, RequestProvider, ServeError, ServeStats};
 use crate::proto::hq::shares::{Denied, MIN_PIECE, Shares};
@@ -50,7 +49,8 @@ enum State {
 
 struct Download {
     job: JobId,
-    len: u64,
+    /// Bytes of the file; `None` until it is open.
+    len: Option<u64>,
     /// Up to here has been ordered from the disk.
     ordered: u64,
     /// It waits for memory.
@@ -65,9 +65,8 @@ struct Download {
 pub struct HqServer {
     root: Root,
     uploads: Option<Root>,
-    kept: HashMap<PathBuf, Bytes>,
-    reader: Reader,
-    writer: Writer,
+    kept: KeptFiles,
+    files: Files,
     requests: HashMap<Key, State>,
     jobs: HashMap<JobId, Key>,
     next_job: JobId,
@@ -89,14 +88,22 @@ impl HqServer {
     /// # Errors
     /// [`ServeError`] names the directory or file that cannot be used.
     pub fn new(config: &HqServerConfig, pool: &BufPool) -> Result<Self, ServeError> {
+        Self::with_disk(config, pool, None)
+    }
+
+    /// The same with a disk that is as slow as `delay` makes it.
+    pub(super) fn with_disk(
+        config: &HqServerConfig,
+        pool: &BufPool,
+        delay: Option<Delay>,
+    ) -> Result<Self, ServeError> {
         let root = |path: &Path| Root::new(path).map_err(|error| ServeError::Root { path: path.into(), error });
         let dir = root(&config.root)?;
         Ok(Self {
             kept: preload(&dir, config.preload, pool)?,
             root: dir,
             uploads: config.uploads.as_deref().map(root).transpose()?,
-            reader: Reader::start().map_err(ServeError::Thread)?,
-            writer: Writer::start().map_err(ServeError::Thread)?,
+            files: Files::start(Some(config.file_patience), delay).map_err(ServeError::Thread)?,
             requests: HashMap::new(),
             jobs: HashMap::new(),
             next_job: 0,
@@ -125,16 +132,9 @@ impl HqServer {
 
     /// Forgets a request with its file.
     fn forget(&mut self, key: Key) {
-        match self.requests.remove(&key) {
-            Some(State::Download(download)) => {
-                self.jobs.remove(&download.job);
-                self.reader.order(Read::Close { job: download.job });
-            }
-            Some(State::Upload { job, .. }) => {
-                self.jobs.remove(&job);
-                self.writer.order(Save::Abort { job });
-            }
-            Some(State::Line(_)) | None => {}
+        if let Some(State::Download(Download { job, .. }) | State::Upload { job, .. }) = self.requests.remove(&key) {
+            self.jobs.remove(&job);
+            self.files.close(job);
         }
     }
 
@@ -170,27 +170,36 @@ impl HqServer {
             eprintln!("{:?} {}", request.method, request.path);
         }
         let result = match request.method {
-            Method::Get => self.root.file(&request.path).map(|path| self.download(cx, key, path)),
+            Method::Get => Root::relative(&request.path).map(|path| self.download(cx, key, path)),
             Method::Put => match &self.uploads {
                 None => Err(PathError::Outside),
                 Some(dir) => dir.upload(&request.path).map(|path| self.upload(cx, key, path, request.len)),
             },
         };
-        match result {
-            Ok(()) => {}
-            Err(PathError::Outside) => self.refuse(cx, key, status::FORBIDDEN),
-            Err(PathError::Missing) => self.refuse(cx, key, status::NOT_FOUND),
-            Err(PathError::Io(error)) => {
-                eprintln!("gannet: cannot read {}: {error}", request.path);
-                self.refuse(cx, key, status::INTERNAL);
-            }
+        if let Err(error) = result {
+            self.refuse_file(cx, key, Path::new(&request.path), &error);
         }
+    }
+
+    /// Refuses a request whose file cannot be had.
+    fn refuse_file(&mut self, cx: &mut Context<'_>, key: Key, path: &Path, error: &PathError) {
+        let code = match error {
+            PathError::Outside => status::FORBIDDEN,
+            PathError::Missing => status::NOT_FOUND,
+            PathError::Io(error) => {
+                eprintln!("gannet: cannot use {}: {error}", path.display());
+                // Too many descriptors, in the process or on the machine.
+                let scarce = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
+                if scarce { status::UNAVAILABLE } else { status::INTERNAL }
+            }
+        };
+        self.refuse(cx, key, code);
     }
 
     // Downloads.
 
     fn download(&mut self, cx: &mut Context<'_>, key: Key, path: PathBuf) {
-        if let Some(bytes) = self.kept.get(&path).cloned() {
+        if let Some(bytes) = self.kept.get(&path) {
             self.stats.bytes += bytes.len() as u64;
             self.stats.files += 1;
             self.forget(key);
@@ -200,15 +209,18 @@ impl HqServer {
             }
             return;
         }
+        if self.files.is_full() {
+            return self.refuse(cx, key, status::UNAVAILABLE);
+        }
         let job = self.new_job(key);
-        let download = Download { job, len: 0, ordered: 0, waiting: false, ready: VecDeque::new(), sent: 0 };
+        let download = Download { job, len: None, ordered: 0, waiting: false, ready: VecDeque::new(), sent: 0 };
         self.requests.insert(key, State::Download(download));
-        self.reader.order(Read::Open { job, path });
+        self.files.order(cx.now(), job, Order::Open { root: self.root.clone(), path });
     }
 
     fn on_opened(&mut self, cx: &mut Context<'_>, key: Key, len: u64) {
         let Some(State::Download(download)) = self.requests.get_mut(&key) else { return };
-        download.len = len;
+        download.len = Some(len);
         if len == 0 {
             self.pump(cx, key);
         } else {
@@ -220,20 +232,22 @@ impl HqServer {
     /// window is closed has no memory; one that can get none, although its connection has none, is refused by name.
     fn feed(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(State::Download(download)) = self.requests.get_mut(&key) else { return };
+        let Some(len) = download.len else { return };
+        let now = cx.now();
         let Some(mut conn) = cx.conn(key.0) else { return };
         // `Writable` tells when it is more than 0.
         let window = conn.send_window(key.1);
         // What is in flight, and as much again on its way from the disk and waiting for acknowledgements.
         let cwnd = conn.stats().cwnd as usize;
-        while download.ordered < download.len && !download.waiting {
+        while download.ordered < len && !download.waiting {
             let ahead = download.ordered - download.sent;
             if window <= ahead || ahead >= (PIECE * PIECES) as u64 {
                 return;
             }
             let most = cwnd.clamp(MIN_PIECE, PIECE) as u64;
-            let piece = (window - ahead).clamp(MIN_PIECE as u64, most).min(download.len - download.ordered);
+            let piece = (window - ahead).clamp(MIN_PIECE as u64, most).min(len - download.ordered);
             match self.sending.take(key.0, piece as usize, PIECES * cwnd) {
-                Ok(buf) => order_piece(&self.reader, download, buf),
+                Ok(buf) => order_piece(&mut self.files, now, download, len, buf),
                 // What it has itself will come back.
                 Err(_) if ahead > 0 => return,
                 Err(Denied::Share) => {
@@ -248,10 +262,11 @@ impl HqServer {
     /// Hands what has been read to the engine.
     fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(State::Download(download)) = self.requests.get_mut(&key) else { return };
+        let Some(len) = download.len else { return };
         let Some(mut conn) = cx.conn(key.0) else { return };
         while let Some(buf) = download.ready.pop_front() {
             let n = buf.len() as u64;
-            let fin = download.sent + n == download.len;
+            let fin = download.sent + n == len;
             match conn.send(key.1, SendData::Pinned(buf, n as usize), fin) {
                 Ok(()) => {
                     download.sent += n;
@@ -264,8 +279,8 @@ impl HqServer {
                 Err(_) => return self.forget(key),
             }
         }
-        if download.sent == download.len {
-            if download.len == 0 {
+        if download.sent == len {
+            if len == 0 {
                 let _ = conn.finish(key.1);
             }
             self.stats.files += 1;
@@ -300,8 +315,11 @@ impl HqServer {
     // Uploads.
 
     fn upload(&mut self, cx: &mut Context<'_>, key: Key, path: PathBuf, skip: usize) {
+        if self.files.is_full() {
+            return self.refuse(cx, key, status::UNAVAILABLE);
+        }
         let job = self.new_job(key);
-        self.writer.order(Save::Open { job, path: Some(path), hash: false });
+        self.files.order(cx.now(), job, Order::Create { sink: Sink::Regular(path), hash: false });
         self.requests.insert(key, State::Upload { job, skip });
         self.provide(cx, key);
     }
@@ -355,7 +373,7 @@ impl HqServer {
         if let Some(State::Upload { job, skip }) = self.requests.get(&key) {
             let skip = if offset == 0 { *skip } else { 0 };
             if valid > skip {
-                self.writer.order(Save::Data { job: *job, buf, skip, valid });
+                self.files.order(cx.now(), *job, Order::Data { buf, skip, valid });
                 return;
             }
         }
@@ -369,7 +387,7 @@ impl HqServer {
             self.on_line(cx, key, parsed);
         }
         if let Some(State::Upload { job, .. }) = self.requests.get(&key) {
-            self.writer.order(Save::Finish { job: *job });
+            self.files.order(cx.now(), *job, Order::Finish);
         }
     }
 
@@ -416,54 +434,57 @@ impl HqServer {
 
     // The threads' answers.
 
-    fn on_readout(&mut self, cx: &mut Context<'_>, readout: Readout) {
-        let (Readout::Opened { job, .. } | Readout::Filled { job, .. } | Readout::Failed { job, .. }) = &readout;
-        let Some(key) = self.jobs.get(job).copied() else { return };
-        match readout {
-            Readout::Opened { len, .. } => self.on_opened(cx, key, len),
-            Readout::Filled { buf, .. } => {
+    fn on_answer(&mut self, cx: &mut Context<'_>, answer: Answer) {
+        let key = self.jobs.get(&answer.job()).copied();
+        match (answer, key) {
+            (Answer::Opened { len, .. }, Some(key)) => self.on_opened(cx, key, len),
+            (Answer::Filled { buf, .. }, Some(key)) => {
                 if let Some(State::Download(download)) = self.requests.get_mut(&key) {
                     download.ready.push_back(buf);
                 }
                 self.pump(cx, key);
             }
-            Readout::Failed { error, .. } => {
-                eprintln!("gannet: cannot read a file that was asked for: {error}");
-                self.refuse(cx, key, status::INTERNAL);
-            }
-        }
-    }
-
-    fn on_saved(&mut self, cx: &mut Context<'_>, saved: Saved) {
-        match saved {
-            Saved::Free(buf) => {
+            (Answer::Written { buf, .. }, _) => {
                 drop(buf);
                 self.feed_starved(cx);
             }
-            Saved::Done { job, .. } => {
-                let Some(key) = self.jobs.remove(&job) else { return };
+            (Answer::Saved { job, .. }, Some(key)) => {
+                self.jobs.remove(&job);
                 self.requests.remove(&key);
                 self.stats.uploads += 1;
                 if let Some(mut conn) = cx.conn(key.0) {
                     let _ = conn.finish(key.1);
                 }
             }
-            Saved::Failed { job, path, error } => {
-                eprintln!("gannet: cannot keep {}: {error}", path.display());
-                if let Some(key) = self.jobs.get(&job).copied() {
-                    self.refuse(cx, key, status::INTERNAL);
+            (Answer::Failed { path, error, buf, .. }, key) => {
+                if let Some(key) = key {
+                    self.refuse_file(cx, key, &path, &error);
                 }
+                if buf.is_some() {
+                    drop(buf);
+                    self.feed_starved(cx);
+                }
+            }
+            (Answer::Created { .. } | Answer::Opened { .. } | Answer::Filled { .. } | Answer::Saved { .. }, _) => {}
+        }
+    }
+
+    /// Refuses those whose file takes too long; their connections have nothing to do with it.
+    fn refuse_overdue(&mut self, cx: &mut Context<'_>) {
+        while let Some(job) = self.files.overdue(cx.now()) {
+            if let Some(key) = self.jobs.get(&job).copied() {
+                self.refuse(cx, key, status::TIMEOUT);
             }
         }
     }
 }
 
-/// Orders the next piece of a file from the disk.
-fn order_piece(reader: &Reader, download: &mut Download, mut buf: PinnedBuf) {
-    let left = download.len - download.ordered;
+/// Orders the next piece of a file of `len` bytes from the disk.
+fn order_piece(files: &mut Files, now: Instant, download: &mut Download, len: u64, mut buf: PinnedBuf) {
+    let left = len - download.ordered;
     let n = left.min(PIECE as u64).min(buf.capacity() as u64);
     buf.set_len(n as usize);
-    reader.order(Read::Fill { job: download.job, offset: download.ordered, buf });
+    files.order(now, download.job, Order::Fill { offset: download.ordered, buf });
     download.ordered += n;
 }
 
@@ -496,12 +517,12 @@ impl App for HqServer {
     }
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {
-        while let Ok(readout) = self.reader.answers.try_recv() {
-            self.on_readout(cx, readout);
+        let now = cx.now();
+        while let Some(answer) = self.files.answer(now) {
+            self.on_answer(cx, answer);
         }
-        while let Ok(saved) = self.writer.answers.try_recv() {
-            self.on_saved(cx, saved);
-        }
+        self.refuse_overdue(cx);
+        self.files.tend(now);
         self.waited += 1;
         if self.waited >= RETRY_TURNS {
             self.waited = 0;

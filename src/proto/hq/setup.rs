@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::base::time::Duration;
 use crate::mem::{BufPool, PinnedBuf};
 use crate::quic::{BufferProvider, StreamId};
 
@@ -61,7 +62,13 @@ pub struct HqServerConfig {
     pub preload: u64,
     /// Tell about each request on standard error.
     pub log: bool,
+    /// How long a request waits for the disk at a time; then it is refused with 504. Its thread may be stuck for longer,
+    /// and others do the work of those that are.
+    pub file_patience: Duration,
 }
+
+/// What [`HqServerConfig::file_patience`] usually is: longer than a disk takes that works at all.
+pub const FILE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a server has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,343 @@
+//! What the file threads promise, on real files, and on disks that are as slow as a test wants.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::{Condvar, Mutex};
+
+use rustix::fs::{CWD, Mode, mkfifoat};
+
+use super::*;
+
+/// No answer takes longer, however slow the machine.
+const LONG: Duration = Duration::from_secs(120);
+
+/// A disk that does not answer for paths that end in "stuck" until it is told to.
+#[derive(Default)]
+pub(in crate::proto::hq) struct StuckDisk {
+    free: Mutex<bool>,
+    change: Condvar,
+    /// Accesses that have been stuck.
+    pub(in crate::proto::hq) stuck: std::sync::atomic::AtomicUsize,
+}
+
+impl StuckDisk {
+    /// The delay that this disk is.
+    pub(in crate::proto::hq) fn delay(self: &Arc<Self>) -> Delay {
+        let disk = self.clone();
+        Arc::new(move |path: &Path| {
+            if path.as_os_str().as_encoded_bytes().ends_with(b"stuck") {
+                disk.stuck.fetch_add(1, Ordering::SeqCst);
+                let mut free = disk.free.lock().unwrap();
+                while !*free {
+                    free = disk.change.wait(free).unwrap();
+                }
+            }
+        })
+    }
+
+    /// Lets everything go on.
+    pub(in crate::proto::hq) fn release(&self) {
+        *self.free.lock().unwrap() = true;
+        self.change.notify_all();
+    }
+}
+
+fn buf(bytes: &[u8]) -> PinnedBuf {
+    let mut buf = PinnedBuf::unpinned(bytes.len());
+    buf.copy_from_slice(bytes);
+    buf
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::from_nanos(ms * 1_000_000)
+}
+
+fn files() -> Files {
+    Files::start(None, None).unwrap()
+}
+
+/// The next answer, however long it takes.
+#[track_caller]
+fn next(files: &mut Files) -> Answer {
+    let answer = files.answers.recv_timeout(LONG).expect("an answer");
+    if let Some(job) = files.jobs.get_mut(&answer.job()) {
+        job.open -= 1;
+    }
+    answer
+}
+
+fn create(files: &mut Files, job: JobId, sink: Sink) {
+    files.order(at(0), job, Order::Create { sink, hash: true });
+}
+
+fn data(files: &mut Files, job: JobId, bytes: &[u8]) {
+    files.order(at(0), job, Order::Data { buf: buf(bytes), skip: 0, valid: bytes.len() });
+}
+
+#[test]
+fn a_file_appears_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = files();
+    let path = |name: &str| Sink::Path(dir.path().join(name));
+    create(&mut files, 1, path("a"));
+    create(&mut files, 2, path("b"));
+    files.order(at(0), 1, Order::Data { buf: buf(b"xxabc"), skip: 2, valid: 5 });
+    data(&mut files, 2, b"half");
+    files.order(at(0), 1, Order::Finish);
+    create(&mut files, 3, path("no/such/dir"));
+    let (mut saved, mut failed) = (0, 0);
+    for _ in 0..6 {
+        match next(&mut files) {
+            Answer::Saved { job, sha256 } => {
+                let want = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+                assert_eq!((job, sha256.as_deref()), (1, Some(want)));
+                saved += 1;
+            }
+            Answer::Failed { job, path, .. } => {
+                assert!(job == 3 && path.ends_with("no/such/dir"));
+                failed += 1;
+            }
+            answer => assert!(matches!(answer, Answer::Created { .. } | Answer::Written { .. })),
+        }
+    }
+    assert_eq!((saved, failed), (1, 1));
+    drop(files);
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["a"]);
+    assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"abc");
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_buffer_comes_back() {
+    let mut files = files();
+    create(&mut files, 1, Sink::Path("/dev/full".into()));
+    data(&mut files, 1, &[1; 100]);
+    assert!(matches!(next(&mut files), Answer::Created { job: 1 }));
+    let Answer::Failed { path, error: PathError::Io(error), buf: Some(buf), .. } = next(&mut files) else { panic!() };
+    assert_eq!((path.to_str(), error.kind(), buf.len()), (Some("/dev/full"), io::ErrorKind::StorageFull, 100));
+}
+
+/// On main of 2026-11-28 every download had the mode 644, whatever the umask.
+#[test]
+fn new_files_are_as_readable_as_the_umask_lets_them_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = dir.path().join("plain");
+    File::create(&plain).unwrap();
+    let usual = fs::metadata(&plain).unwrap().permissions().mode();
+    let mut files = files();
+    for (job, sink) in [Sink::Path(dir.path().join("a")), Sink::Regular(dir.path().join("b"))].into_iter().enumerate() {
+        create(&mut files, job as u64, sink);
+        files.order(at(0), job as u64, Order::Finish);
+    }
+    (0..4).for_each(|_| drop(next(&mut files)));
+    for name in ["a", "b"] {
+        assert_eq!(fs::metadata(dir.path().join(name)).unwrap().permissions().mode(), usual);
+    }
+}
+
+/// Downloads replace what a link leads to; uploads go through no link. On main of 2026-11-28 `-o /dev/stdout > file`
+/// exchanged the link in /dev for a file.
+#[test]
+fn links_stay_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+    fs::write(&real, "old").unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let mut files = files();
+    create(&mut files, 1, Sink::Path(link.clone()));
+    data(&mut files, 1, b"new");
+    files.order(at(0), 1, Order::Finish);
+    (0..3).for_each(|_| drop(next(&mut files)));
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&real).unwrap(), b"new");
+    create(&mut files, 2, Sink::Regular(link));
+    assert!(matches!(next(&mut files), Answer::Failed { job: 2, error: PathError::Outside, .. }));
+}
+
+/// The other end of a pipe may be there and read nothing, or not be there at all: the end waits for neither.
+#[test]
+fn a_pipe_that_takes_nothing_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    mkfifoat(CWD, &path, Mode::RWXU).unwrap();
+    for reads in [false, true] {
+        let _reader = reads.then(|| File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap());
+        let mut files = files();
+        create(&mut files, 1, Sink::Path(path.clone()));
+        data(&mut files, 1, &[1; 4 << 20]);
+        // Another job is not held up by it.
+        create(&mut files, 2, Sink::Path(dir.path().join(format!("other-{reads}"))));
+        files.order(at(0), 2, Order::Finish);
+        while !matches!(next(&mut files), Answer::Saved { job: 2, .. }) {}
+        let threads = files.shared.clone();
+        drop(files);
+        assert_eq!(threads.threads.load(Ordering::SeqCst), 0, "a thread is still waiting");
+    }
+}
+
+/// A pipe under the directory of uploads is nothing to write to; on main of 2026-11-28 it was opened.
+#[test]
+fn uploads_make_regular_files_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    mkfifoat(CWD, &pipe, Mode::RWXU).unwrap();
+    fs::create_dir(dir.path().join("dir")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+    let _reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
+    let mut files = files();
+    for (job, name) in ["pipe", "dir", "socket"].into_iter().enumerate() {
+        create(&mut files, job as u64, Sink::Regular(dir.path().join(name)));
+        let answer = next(&mut files);
+        assert!(matches!(answer, Answer::Failed { error: PathError::Outside, .. }), "{name}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+}
+
+fn open(files: &mut Files, job: JobId, root: &Root, name: &str) {
+    files.order(at(0), job, Order::Open { root: root.clone(), path: name.into() });
+}
+
+#[test]
+fn reads_pieces_and_reports_what_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("f"), b"0123456789").unwrap();
+    let root = Root::new(dir.path()).unwrap();
+    let mut files = files();
+    open(&mut files, 7, &root, "f");
+    files.order(at(0), 7, Order::Fill { offset: 4, buf: PinnedBuf::unpinned(3) });
+    files.order(at(0), 7, Order::Fill { offset: 9, buf: PinnedBuf::unpinned(3) });
+    let answers: Vec<_> = (0..3).map(|_| next(&mut files)).collect();
+    assert!(matches!(answers[0], Answer::Opened { job: 7, len: 10 }));
+    assert!(matches!(&answers[1], Answer::Filled { buf, .. } if &buf[..] == b"456"));
+    assert!(matches!(&answers[2], Answer::Failed { job: 7, .. }), "the file has become shorter");
+    open(&mut files, 8, &root, "none");
+    assert!(matches!(next(&mut files), Answer::Failed { job: 8, error: PathError::Missing, .. }));
+}
+
+#[test]
+fn more_files_are_read_than_are_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new(dir.path()).unwrap();
+    let mut files = files();
+    let count = 3 * worker::MAX_OPEN as u64;
+    // Descriptors of these files; other tests have others.
+    let open_now = || {
+        let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|e| fs::read_link(e.ok()?.path()).ok());
+        links.filter(|target| target.starts_with(root.dir())).count()
+    };
+    for job in 0..count {
+        fs::write(dir.path().join(job.to_string()), [job as u8; 10]).unwrap();
+        open(&mut files, job, &root, &job.to_string());
+        assert!(matches!(next(&mut files), Answer::Opened { len: 10, .. }));
+    }
+    assert_eq!(open_now(), worker::MAX_OPEN);
+    for round in 0..2 {
+        for job in 0..count {
+            files.order(at(0), job, Order::Fill { offset: 5 * round, buf: PinnedBuf::unpinned(5) });
+            assert!(matches!(next(&mut files), Answer::Filled { buf, .. } if buf[..] == [job as u8; 5]));
+        }
+        assert!(open_now() <= worker::MAX_OPEN + THREADS);
+    }
+    // What was replaced while it was closed is another file.
+    fs::remove_file(dir.path().join("0")).unwrap();
+    fs::write(dir.path().join("0"), [7; 11]).unwrap();
+    files.order(at(0), 0, Order::Fill { offset: 0, buf: PinnedBuf::unpinned(5) });
+    assert!(matches!(next(&mut files), Answer::Failed { job: 0, .. }));
+    drop(files);
+    assert_eq!(open_now(), 0);
+}
+
+/// Files that are stuck keep their threads, as many as there are at first and more; everything else goes on, and the jobs
+/// of the stuck ones are overdue when their time has come, and not before.
+#[test]
+fn stuck_files_hold_up_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new(dir.path()).unwrap();
+    for name in ["a", "stuck"] {
+        fs::write(dir.path().join(name), "content").unwrap();
+    }
+    let disk = Arc::new(StuckDisk::default());
+    let mut files = Files::start(Some(Duration::from_secs(20)), Some(disk.delay())).unwrap();
+    let stuck = 2 * THREADS as u64;
+    (0..stuck).for_each(|job| open(&mut files, job, &root, "stuck"));
+    open(&mut files, 100, &root, "a");
+    // The loop's clock is ours: at each look that nothing was begun since, another thread is started.
+    let mut now = 0;
+    let answer = loop {
+        now += 60;
+        files.tend(at(now));
+        if let Some(answer) = files.answer(at(now)) {
+            break answer;
+        }
+        std::thread::yield_now();
+        if files.shared.threads.load(Ordering::SeqCst) as u64 > stuck {
+            break next(&mut files);
+        }
+    };
+    assert!(matches!(answer, Answer::Opened { job: 100, len: 7 }));
+    assert_eq!(files.overdue(at(19_999)), None);
+    let mut late: Vec<_> = std::iter::from_fn(|| files.overdue(at(20_000))).collect();
+    late.sort_unstable();
+    assert_eq!(late, (0..stuck).collect::<Vec<_>>());
+    // Their answers come too late for anybody.
+    disk.release();
+    files.close(100);
+    drop(files);
+}
+
+/// A file that gets on, however slowly, is not overdue.
+#[test]
+fn the_clock_starts_anew_with_each_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = Files::start(Some(Duration::from_secs(20)), None).unwrap();
+    create(&mut files, 1, Sink::Path(dir.path().join("a")));
+    data(&mut files, 1, b"x");
+    let answer = |files: &mut Files, now| {
+        for _ in 0..1_000_000 {
+            if let Some(answer) = files.answer(now) {
+                return answer;
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        panic!("no answer");
+    };
+    assert!(matches!(answer(&mut files, at(15_000)), Answer::Created { .. }));
+    assert_eq!(files.overdue(at(34_999)), None, "it was heard of at 15 s");
+    assert!(matches!(answer(&mut files, at(34_999)), Answer::Written { .. }));
+    assert_eq!(files.overdue(at(100_000)), None, "nothing is ordered");
+    files.order(at(200_000), 1, Order::Finish);
+    assert_eq!(files.overdue(at(219_999)), None);
+}
+
+/// Threads are bounded, and so is the wait for them in the end.
+#[test]
+fn no_end_waits_for_a_stuck_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new(dir.path()).unwrap();
+    fs::write(dir.path().join("stuck"), "content").unwrap();
+    let disk = Arc::new(StuckDisk::default());
+    let mut files = Files::start(None, Some(disk.delay())).unwrap();
+    let many = 2 * MAX_THREADS as u64;
+    (0..many).for_each(|job| open(&mut files, job, &root, "stuck"));
+    let shared = files.shared.clone();
+    let threads = || shared.threads.load(Ordering::SeqCst);
+    let stuck = || disk.stuck.load(Ordering::SeqCst);
+    let mut now = 0;
+    while stuck() < MAX_THREADS {
+        now += 60;
+        files.tend(at(now));
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    // Asked for more, there are no more.
+    for _ in 0..10 {
+        now += 60;
+        files.tend(at(now));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!((threads(), stuck()), (MAX_THREADS, MAX_THREADS));
+    drop(files);
+    // All of them are still stuck: nobody has waited for them.
+    assert_eq!(stuck(), MAX_THREADS);
+    disk.release();
+}

@@ -1,0 +1,316 @@
+//! The threads, and what a job is to them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::queue::SegQueue;
+
+use super::input::Input;
+use super::output::Output;
+use super::{Answer, Delay, JobId, MAX_THREADS, Order, THREADS};
+use crate::proto::hq::PathError;
+
+/// Files for reading that are open at a time. A request whose client takes its time costs no descriptor then.
+pub(super) const MAX_OPEN: usize = 128;
+
+/// A thread beyond the first ones ends when it has had nothing to do for this long.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The file of a job.
+enum State {
+    None,
+    Input(Input),
+    Output(Output),
+}
+
+/// A job: its orders, and the file as far as it has come. One thread at a time works on it.
+pub(super) struct Task {
+    id: JobId,
+    orders: SegQueue<Order>,
+    /// Orders that are not done. Whoever makes it more than none has a thread work on it.
+    pending: AtomicUsize,
+    /// Nobody wants it any more.
+    closed: AtomicBool,
+    /// Held while an order is carried out, which can take for ever: others only try.
+    state: Mutex<State>,
+}
+
+impl Task {
+    pub(super) fn new(id: JobId) -> Self {
+        Self {
+            id,
+            orders: SegQueue::new(),
+            pending: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            state: Mutex::new(State::None),
+        }
+    }
+}
+
+enum Ready {
+    Task(Arc<Task>),
+    Stop,
+}
+
+/// What the loop and the threads share.
+pub(super) struct Shared {
+    ready: Sender<Ready>,
+    todo: Receiver<Ready>,
+    answers: Sender<Answer>,
+    /// Orders that a thread has begun.
+    begun: AtomicU64,
+    pub(super) threads: AtomicUsize,
+    stopped: AtomicBool,
+    /// Jobs whose files are open for reading, the one that was opened first in front.
+    open: Mutex<VecDeque<Weak<Task>>>,
+    delay: Option<Delay>,
+}
+
+impl Shared {
+    pub(super) fn new(delay: Option<Delay>) -> (Arc<Self>, Receiver<Answer>) {
+        let (ready, todo) = unbounded();
+        let (answers, answered) = unbounded();
+        let shared = Self {
+            ready,
+            todo,
+            answers,
+            begun: AtomicU64::new(0),
+            threads: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+            open: Mutex::default(),
+            delay,
+        };
+        (Arc::new(shared), answered)
+    }
+
+    /// Jobs that wait for a thread.
+    pub(super) fn waiting(&self) -> usize {
+        self.todo.len()
+    }
+
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn give(&self, task: &Arc<Task>, order: Order) {
+        task.orders.push(order);
+        if task.pending.fetch_add(1, Ordering::AcqRel) == 0 {
+            // Cannot fail: this is one of the receivers.
+            let _ = self.ready.send(Ready::Task(task.clone()));
+        }
+    }
+
+    pub(super) fn close(&self, task: &Arc<Task>) {
+        task.closed.store(true, Ordering::Release);
+        self.give(task, Order::Close);
+    }
+
+    /// Has the threads end once the jobs are done that wait now.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        for _ in 0..MAX_THREADS {
+            let _ = self.ready.send(Ready::Stop);
+        }
+    }
+
+    /// Carries out orders until there is no more need for this thread.
+    fn work(&self, counted: Counted<'_>) {
+        while !(self.stopped.load(Ordering::Acquire) && self.todo.is_empty()) {
+            match self.todo.recv_timeout(IDLE) {
+                Ok(Ready::Task(task)) => self.advance(task),
+                Ok(Ready::Stop) => return,
+                Err(_) if self.is_one_too_many() => return std::mem::forget(counted),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether there are more threads than there always are; the caller is not counted any more then.
+    fn is_one_too_many(&self) -> bool {
+        let fewer = |threads: usize| (threads > THREADS).then(|| threads - 1);
+        self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
+    }
+
+    /// Carries out the next order of a job, or all that are left of one that is closed.
+    fn advance(&self, task: Arc<Task>) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        loop {
+            if let Some(order) = task.orders.pop()
+                && let Some(answer) = self.carry_out(&task, order)
+            {
+                // The loop may be gone.
+                let _ = self.answers.send(answer);
+            }
+            if task.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+                return;
+            }
+            if !task.closed.load(Ordering::Acquire) {
+                // The others first.
+                let _ = self.ready.send(Ready::Task(task));
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&self, task: &Arc<Task>, order: Order) -> Option<Answer> {
+        let job = task.id;
+        let mut state = lock(&task.state);
+        if task.closed.load(Ordering::Acquire) {
+            *state = State::None;
+            return match order {
+                Order::Data { buf, .. } => Some(Answer::Written { job, buf }),
+                _ => None,
+            };
+        }
+        let fail = |path: PathBuf, error: PathError, buf| Some(Answer::Failed { job, path, error, buf });
+        match order {
+            Order::Open { root, path } => {
+                self.delay(&path);
+                match Input::open(&root, &path) {
+                    Ok((input, len)) => {
+                        *state = State::Input(input);
+                        drop(state);
+                        self.opened(task);
+                        Some(Answer::Opened { job, len })
+                    }
+                    Err(error) => fail(path, error, None),
+                }
+            }
+            Order::Fill { offset, mut buf } => {
+                let State::Input(input) = &mut *state else { return None };
+                self.delay(input.path());
+                let was_closed = !input.is_open();
+                let result = input.read(offset, &mut buf);
+                let path = input.path().to_owned();
+                drop(state);
+                if was_closed {
+                    self.opened(task);
+                }
+                match result {
+                    Ok(()) => Some(Answer::Filled { job, buf }),
+                    Err(error) => fail(path, error.into(), None),
+                }
+            }
+            Order::Create { sink, hash } => {
+                self.delay(sink.path());
+                let path = sink.path().to_owned();
+                match Output::open(sink, hash, &task.closed) {
+                    Ok(output) => {
+                        *state = State::Output(output);
+                        Some(Answer::Created { job })
+                    }
+                    Err(error) => fail(path, error, None),
+                }
+            }
+            Order::Data { buf, skip, valid } => {
+                // It has failed before.
+                let State::Output(output) = &mut *state else { return Some(Answer::Written { job, buf }) };
+                self.delay(output.path());
+                match output.write(&buf[skip..valid], &task.closed) {
+                    Ok(()) => Some(Answer::Written { job, buf }),
+                    Err(error) => {
+                        let path = output.path().to_owned();
+                        *state = State::None;
+                        fail(path, error.into(), Some(buf))
+                    }
+                }
+            }
+            Order::Finish => {
+                let State::Output(output) = std::mem::replace(&mut *state, State::None) else { return None };
+                let path = output.path().to_owned();
+                self.delay(&path);
+                match output.finish() {
+                    Ok(sha256) => Some(Answer::Saved { job, sha256 }),
+                    Err(error) => fail(path, error.into(), None),
+                }
+            }
+            Order::Close => None,
+        }
+    }
+
+    fn delay(&self, path: &Path) {
+        if let Some(delay) = &self.delay {
+            delay(path);
+        }
+    }
+
+    /// A file was opened for reading: closes others until no more are open than may be. Those that are just being read
+    /// stay.
+    fn opened(&self, task: &Arc<Task>) {
+        let mut open = lock(&self.open);
+        open.retain(|other| other.strong_count() > 0 && !std::ptr::eq(other.as_ptr(), Arc::as_ptr(task)));
+        open.push_back(Arc::downgrade(task));
+        let excess = open.len().saturating_sub(MAX_OPEN);
+        let old: Vec<_> = open.drain(..excess).collect();
+        drop(open);
+        for task in old.iter().filter_map(Weak::upgrade) {
+            let file = match task.state.try_lock().as_deref_mut() {
+                Ok(State::Input(input)) => input.close(),
+                _ => None,
+            };
+            drop(file);
+        }
+    }
+}
+
+/// A thread that has died in a panic leaves nothing half done here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts threads.
+pub(super) struct Threads {
+    shared: Arc<Shared>,
+    /// Every thread has one of them, which is dropped in its end.
+    alive: Sender<()>,
+}
+
+impl Threads {
+    /// Starts the first threads, and one that starts more when it is asked to.
+    pub(super) fn start(shared: &Arc<Shared>) -> io::Result<(Sender<()>, Receiver<()>)> {
+        let (alive, ended) = bounded(0);
+        let (grow, wanted) = bounded::<()>(1);
+        let threads = Self { shared: shared.clone(), alive };
+        for _ in 0..THREADS {
+            threads.spawn()?;
+        }
+        let keep = move || {
+            for () in wanted {
+                if threads.shared.threads.load(Ordering::Relaxed) < MAX_THREADS {
+                    // Without another thread, what waits is overdue in the end.
+                    let _ = threads.spawn();
+                }
+            }
+        };
+        std::thread::Builder::new().name("gannet-files".into()).spawn(keep)?;
+        Ok((grow, ended))
+    }
+
+    fn spawn(&self) -> io::Result<()> {
+        let (shared, alive) = (self.shared.clone(), self.alive.clone());
+        shared.threads.fetch_add(1, Ordering::Relaxed);
+        let work = move || {
+            let _alive = alive;
+            shared.work(Counted(&shared.threads));
+        };
+        let spawned = std::thread::Builder::new().name("gannet-file".into()).spawn(work);
+        if spawned.is_err() {
+            self.shared.threads.fetch_sub(1, Ordering::Relaxed);
+        }
+        spawned.map(drop)
+    }
+}
+
+/// One thread of the count, however it ends.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
