@@ -32,7 +32,7 @@ fn absurd_numbers_are_refused_before_anything_is_taken() {
     // What it wraps to was 512 MiB less one; 100 GiB were locked page by page until nothing was left.
     for hold in ["18446744073709551615", "17179869183G", "16000000T", "1000000G"] {
         let (code, said) = get(&["--hold", hold]);
-        assert_eq!(code, 1, "{hold}: {said}");
+        assert_eq!(code, 2, "{hold}: {said}");
         for part in ["gannet: --hold comes to ", "of pinned memory", "can be had", "at the most"] {
             assert!(said.contains(part), "{hold}: {part} is not in: {said}");
         }
@@ -40,11 +40,11 @@ fn absurd_numbers_are_refused_before_anything_is_taken() {
     let (code, said) = get(&["--hold", "18446744073709551616"]);
     assert_eq!((code, said.contains("more than 2^64")), (2, true), "{said}");
     for (more, want, part) in [
-        (&["--connections", "4294967295", "--streams", "4294967295"][..], 1, "4294967295 connections are too many"),
-        (&["--streams", "4294967295"], 1, "4294967295 streams are too many"),
+        (&["--connections", "4294967295", "--streams", "4294967295"][..], 2, "4294967295 connections are too many"),
+        (&["--streams", "4294967295"], 2, "4294967295 streams are too many"),
         (&["--rate", "1e300"], 2, "up to 1000M"),
-        (&["--upload", "18446744073709551615"], 1, "does not fit on a stream"),
-        (&["--download", "4611686018427387904"], 1, "does not fit on a stream"),
+        (&["--upload", "18446744073709551615"], 2, "does not fit on a stream"),
+        (&["--download", "4611686018427387904"], 2, "does not fit on a stream"),
         (&["--duration", "99999999999999999999"], 2, "a time above zero"),
     ] {
         let (code, said) = perf(more);
@@ -89,4 +89,111 @@ fn damaged_files_are_named_with_what_to_do() {
     assert_eq!((code, said.contains("/dev/zero has more than 256 MiB")), (1, true), "{said}");
     assert_eq!(report(&dir.path().join("none.hdr")).0, 1);
     assert_eq!(gannet(&["report"]).0, 2);
+}
+
+/// Every kind of wrong usage has code 2, whoever finds it; what the machine lacks has 1. On main of 2026-11-28 only what
+/// the parser found had 2.
+#[test]
+fn wrong_usage_is_told_apart_from_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let file = file.to_str().unwrap();
+    let url = "https://10.77.0.1/f";
+    for (args, want, part) in [
+        (&["--core", "1023", url][..], 2, "--core 1023: this process may run on CPU"),
+        (&["--core", "x", url], 2, "expected a whole number from 0 to 1023"),
+        (&["--set", "nonsense=1", url], 2, "unknown key \"nonsense\""),
+        (&["--set", "mtu=12", url], 2, "a number from 1280"),
+        (&["--set", "nonsense", url], 2, "KEY=VALUE"),
+        (&["--addr", "10.78.0.255/24", url], 2, "broadcast address"),
+        (&["-o", file, url, "https://10.77.0.1/g"], 2, "several files cannot all be written"),
+        (&["-o", "-", url, "https://10.77.0.1/g"], 2, "standard output"),
+        (&[url, "https://10.77.0.1/x/f"], 2, "same file"),
+        (&["https://10.77.0.255/f"], 2, "10.77.0.255 is not the address of one host"),
+        (&["https://10.77.0.2/f"], 2, "own --addr"),
+        (&["https://192.0.2.1/f"], 2, "there is no route to 192.0.2.1"),
+        (&["https://[fd00::1]/f"], 2, "without an IPv6 address of this port"),
+        (&["-o", "/nonexistent/f", url], 1, "there is no directory /nonexistent"),
+        (&[url], 1, "/nonexistent"),
+    ] {
+        let (code, said) = gannet(&[&["get"][..], &PORT, &["--insecure"], args].concat());
+        assert_eq!((code, said.contains(part)), (want, true), "{args:?}: {said}");
+    }
+    let of = |port: &str| gannet(&["get", "--port", port, "--addr", "10.77.0.2/24", "--insecure", url]);
+    for (port, want, part) in [
+        ("memfi", 2, "unknown port profile \"memfi\""),
+        ("/nonexistent/p.toml", 1, "cannot read port profile"),
+        ("e1000e", 2, "device is missing"),
+    ] {
+        let (code, said) = of(port);
+        assert_eq!((code, said.contains(part)), (want, true), "{port}: {said}");
+    }
+}
+
+/// Certificates and keys that cannot be used: in words.
+#[test]
+fn certificates_and_keys_are_told_about_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let make = || rcgen::generate_simple_self_signed(vec!["10.77.0.1".to_owned()]).unwrap();
+    let (made, other) = (make(), make());
+    let cert = keep("cert.pem", &made.cert.pem());
+    let key = keep("key.pem", &made.signing_key.serialize_pem());
+    let others = keep("other.pem", &other.signing_key.serialize_pem());
+    let locked = keep("locked.pem", &other.signing_key.serialize_pem().replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"));
+    let cut = keep("cut.pem", &made.cert.pem()[..200]);
+    for (cert, key, part) in [
+        (&cert, &others, "the key is not that of the certificate"),
+        (&cert, &locked, "is encrypted"),
+        (&cert, &cert, "but a certificate: give the key's file with --key"),
+        (&key, &key, "but a private key: give the certificate's file with --cert"),
+        (&cut, &key, "ends before a line \"-----END CERTIFICATE-----\""),
+    ] {
+        let server = ["--listen", "4433", "--root", "/", "--cert", cert, "--key", key];
+        let (code, said) = gannet(&[&["serve"][..], &PORT, &server].concat());
+        assert_eq!((code, said.contains(part)), (1, true), "{said}");
+        for name in ["KeyMismatch", "OtherError", "[45, 45"] {
+            assert!(!said.contains(name), "{said}");
+        }
+    }
+    // A warning is no reason not to serve: it ends later, as nobody listens at that socket.
+    let server = ["--listen", "4433", "--root", "/", "--cert", &cert, "--key", &key];
+    let (code, said) = gannet(&[&["serve"][..], &PORT, &server].concat());
+    assert_eq!((code, said.contains("warning: ") && said.contains("does not cover 10.77.0.2")), (1, true), "{said}");
+}
+
+/// A disk that is full under standard output is a failure; a reader that has gone is none, and nothing is said of it.
+#[test]
+fn results_that_cannot_be_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("a.hdr");
+    let mut latency = Latency::new();
+    (1..1000).for_each(|n| latency.record(n * 1000));
+    write_hdr_log(&log, &HdrLog { series: vec![Series::new("a", latency)], ..HdrLog::default() }).unwrap();
+    let page = dir.path().join("r.html");
+    let report = ["report", log.to_str().unwrap(), "-o", page.to_str().unwrap()];
+    for args in [&report[..], &["doctor"]] {
+        let into = |redirect: &str| {
+            let script = format!("exec \"$@\" {redirect}");
+            let command = ["-c", script.as_str(), "sh", env!("CARGO_BIN_EXE_gannet")];
+            let output = Command::new("sh").args(command).args(args).output().unwrap();
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (code, said) = into("> /dev/full");
+        assert_eq!(
+            (code, said.contains("cannot print the results: No space left")),
+            (Some(1), true),
+            "{args:?}: {said}"
+        );
+        let (code, said) = into("| true");
+        assert_eq!((code, said.as_str()), (Some(0), ""), "{args:?}");
+        // Nor does anybody have to read what it has to complain about.
+        let (code, said) = into("2>&1 | true");
+        assert_eq!((code, said.as_str()), (Some(0), ""), "{args:?}");
+    }
 }

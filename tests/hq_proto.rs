@@ -177,6 +177,59 @@ fn a_full_disk_is_told_and_leaves_nothing() {
     assert!(errors.len() == 1 && errors[0].contains("/dev/full") && errors[0].contains("space"), "{errors:?}");
 }
 
+/// On main of 2026-11-28 nothing was asked for after as many files as are fetched at a time could not be written.
+#[test]
+fn files_that_cannot_be_written_do_not_keep_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("www")).unwrap();
+    std::fs::write(dir.path().join("www/a"), bytes(3_000_000)).unwrap();
+    let mut jobs = vec![job("/a", "/dev/full".into()); 5];
+    jobs.extend([job("/a", dir.path().join("no/dir")), job("/a", dir.path().join("got"))]);
+    let mut world = World::new(dir.path(), getter(jobs), 0);
+    world.run();
+    assert_eq!((world.client.app.fetched.len(), world.client.app.errors.len()), (1, 6));
+    assert!(std::fs::read(dir.path().join("got")).unwrap() == bytes(3_000_000));
+}
+
+/// When the connection ends, each file that is missing is named. On main of 2026-11-28 only the connection was.
+#[test]
+fn what_was_not_fetched_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = ["/a", "/b", "/c"].map(|path| job(path, dir.path().join("x")));
+    let mut client = getter(jobs.to_vec());
+    client.finish();
+    let errors: Vec<_> = client.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(errors, ["/a was not fetched", "/b was not fetched", "/c was not fetched"]);
+
+    let mut world = World::new(dir.path(), getter(jobs.to_vec()), 0);
+    world.client.turn();
+    let shut = |core: &mut Core<SimPort, HqClient>| core.run(&std::sync::atomic::AtomicBool::new(true)).unwrap();
+    shut(&mut world.client);
+    let errors: Vec<_> = world.client.app.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 4, "{errors:?}");
+    assert!(errors[0].contains("connection to 10.77.0.1:4433"), "{errors:?}");
+    assert_eq!(errors[1..], ["/a was not fetched", "/b was not fetched", "/c was not fetched"]);
+}
+
+/// What is kept in memory is what a request would get, and nothing that lies elsewhere.
+#[test]
+fn preloading_does_not_follow_links_out_of_the_root() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("www")).unwrap();
+    std::fs::write(dir.path().join("secret"), "x").unwrap();
+    std::fs::write(dir.path().join("www/a"), "x").unwrap();
+    std::os::unix::fs::symlink("../secret", dir.path().join("www/link")).unwrap();
+    std::os::unix::fs::symlink("a", dir.path().join("www/b")).unwrap();
+    let jobs = ["/a", "/b", "/link", "/a/"].map(|path| job(path, dir.path().join(path.replace('/', "-"))));
+    let mut world = World::new(dir.path(), getter(jobs.to_vec()), 1 << 20);
+    world.run();
+    let mut refused: Vec<_> = world.client.app.errors.iter().map(ToString::to_string).collect();
+    refused.sort();
+    assert!(refused.len() == 2 && refused[0].starts_with("/a/: ") && refused[0].contains("404"), "{refused:?}");
+    assert!(refused[1].starts_with("/link: ") && refused[1].contains("403"), "{refused:?}");
+    assert_eq!(world.server.app.stats.files, 2);
+}
+
 /// Sends one `PUT` and waits for the answer.
 struct Putter {
     line: &'static str,

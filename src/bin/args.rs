@@ -5,11 +5,11 @@ pub mod target;
 pub mod values;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueHint, value_parser};
+use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 
 use engine::{EngineArgs, IdentityArgs, SecretArgs, TrustArgs};
 use target::{HostPort, Url};
@@ -102,7 +102,7 @@ pub struct ServeArgs {
     pub engine: EngineArgs,
 
     /// UDP port to listen on.
-    #[arg(long, value_name = "UDPPORT", value_parser = value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "UDPPORT", value_parser = values::number::<u16>(1, 65535))]
     pub listen: u16,
 
     /// Certificate and key.
@@ -146,7 +146,7 @@ pub struct GetArgs {
     #[arg(long, value_name = "NAME", value_parser = target::host_name, help_heading = "TLS")]
     pub server_name: Option<String>,
 
-    /// Where to put the file; a directory for several [default: the current directory].
+    /// Where to put the file; a directory for several; - for standard output [default: the current directory].
     #[arg(short, long, value_name = "PATH|DIR", value_hint = ValueHint::AnyPath)]
     pub output: Option<PathBuf>,
 
@@ -154,8 +154,8 @@ pub struct GetArgs {
     #[arg(long)]
     pub sha256: bool,
 
-    /// Keep up to this many received bytes in pinned memory before writing the first to disk, so that
-    /// the disk does not slow the network down.
+    /// Keep up to this many received bytes in pinned memory before writing the first to disk, so that the disk does not
+    /// slow the network down. When 64M more wait for the disk, the server has to wait as well.
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0")]
     pub hold: u64,
 
@@ -172,7 +172,7 @@ pub struct PerfServerArgs {
     pub engine: EngineArgs,
 
     /// UDP port to listen on.
-    #[arg(long, value_name = "UDPPORT", value_parser = value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "UDPPORT", value_parser = values::number::<u16>(1, 65535))]
     pub listen: u16,
 
     /// Certificate and key.
@@ -217,7 +217,7 @@ pub struct PerfClientArgs {
     pub download: u64,
 
     /// Stop after this many requests in all [default: 1, or no limit with --duration].
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..), help_heading = "Load")]
+    #[arg(long, value_name = "N", value_parser = values::number::<u64>(1, u64::MAX), help_heading = "Load")]
     pub requests: Option<u64>,
 
     /// Stop after this long: 10s, 250ms, 2m.
@@ -237,12 +237,12 @@ pub struct PerfClientArgs {
     pub handshakes: bool,
 
     /// Connections to spread the requests over.
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = 1)]
+    #[arg(long, value_name = "N", value_parser = values::number::<u32>(1, u32::MAX.into()), default_value_t = 1)]
     #[arg(help_heading = "Load")]
     pub connections: u32,
 
     /// Requests in flight on each connection.
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), default_value_t = 1)]
+    #[arg(long, value_name = "N", value_parser = values::number::<u32>(1, u32::MAX.into()), default_value_t = 1)]
     #[arg(help_heading = "Load")]
     pub streams: u32,
 
@@ -299,7 +299,7 @@ pub struct RingArgs {
     pub identity: IdentityArgs,
 
     /// Requests of the latency run.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", value_parser = values::number::<u64>(0, u64::MAX), default_value = "0")]
     pub requests: u64,
 
     /// Directory for what is fetched and measured.
@@ -321,8 +321,10 @@ impl Args {
     /// # Errors
     /// What clap refuses, and arguments that contradict each other. Also `--help` and `--version`.
     pub fn try_load_from<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
-        let args = Self::try_parse_from(words)?;
-        args.check().map_err(|why| Self::command().error(ErrorKind::ValueValidation, why))?;
+        let mut command = with_negative_numbers(Self::command());
+        let matches = command.try_get_matches_from_mut(words)?;
+        let args = Self::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
+        args.check().map_err(|why| refusal(&mut command, &matches, why))?;
         Ok(args)
     }
 
@@ -338,13 +340,42 @@ impl Args {
     }
 }
 
+/// Has every value say by itself what is wrong with a negative number, which is otherwise taken for an option.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes_values = |arg: &clap::Arg| arg.get_action().takes_values();
+    command
+        .mut_args(|arg| if takes_values(&arg) { arg.allow_negative_numbers(true) } else { arg })
+        .mut_subcommands(with_negative_numbers)
+}
+
+/// The error of the command that was called, with its own usage.
+fn refusal(command: &mut clap::Command, mut matches: &clap::ArgMatches, why: String) -> clap::Error {
+    command.build();
+    let mut command = command;
+    while let Some((name, inner)) = matches.subcommand()
+        && command.find_subcommand(name).is_some()
+    {
+        command = command.find_subcommand_mut(name).expect("it is there");
+        matches = inner;
+    }
+    command.error(ErrorKind::ValueValidation, why)
+}
+
 impl GetArgs {
-    /// All URLs are on one server, each gets its own file, and one of our addresses can reach it.
+    /// Whether the file goes to standard output.
+    pub fn to_stdout(&self) -> bool {
+        self.output.as_deref() == Some(Path::new("-"))
+    }
+
+    /// All URLs are on one server, and each gets its own file.
     fn check(&self) -> Result<(), String> {
         let Some(first) = self.urls.first() else { return Ok(()) };
         if let Some(other) = self.urls.iter().find(|u| u.authority != first.authority) {
             let (a, b) = (&first.authority, &other.authority);
             return Err(format!("the URLs are on different servers ({a} and {b}): run gannet once for each"));
+        }
+        if self.to_stdout() && self.urls.len() > 1 {
+            return Err("several files cannot all be written to standard output: give a directory with -o".into());
         }
         for (i, u) in self.urls.iter().enumerate() {
             if self.urls[..i].iter().any(|v| v.file_name() == u.file_name()) {

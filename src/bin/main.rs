@@ -2,17 +2,41 @@
 
 mod args;
 mod commands;
+mod output;
+
+use std::process::ExitCode;
 
 use args::{Args, Command, PerfCommand};
+use commands::session::Failure;
 
-fn main() -> std::process::ExitCode {
-    let result = match &Args::load().command {
-        Command::Serve(args) => commands::serve::run(args).map_err(|e| e.to_string()),
-        Command::Get(args) => commands::get::run(args).map_err(|e| e.to_string()),
-        Command::Perf(PerfCommand::Server(args)) => commands::perf::serve(args).map_err(|e| e.to_string()),
-        Command::Perf(PerfCommand::Client(args)) => commands::perf::measure(args).map_err(|e| e.to_string()),
-        Command::Ring(args) => commands::ring::run(args).map_err(|e| e.to_string()),
-        Command::Report(args) => commands::report::run(args).map_err(|e| e.to_string()),
+/// Exit code for what failed.
+const FAILED: u8 = 1;
+
+/// Exit code for arguments that make no sense, as clap's own.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let result = run(&Args::load().command).and_then(|code| match output::problem() {
+        Some(error) => Err(format!("cannot print the results: {error}").into()),
+        None => Ok(code),
+    });
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            output::tell(&format!("gannet: {failure}"));
+            if commands::session::is_usage(&failure) { USAGE.into() } else { FAILED.into() }
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Serve(args) => commands::serve::run(args)?,
+        Command::Get(args) => commands::get::run(args)?,
+        Command::Perf(PerfCommand::Server(args)) => commands::perf::serve(args)?,
+        Command::Perf(PerfCommand::Client(args)) => commands::perf::measure(args)?,
+        Command::Ring(args) => commands::ring::run(args)?,
+        Command::Report(args) => commands::report::run(args)?,
         Command::Doctor(args) => {
             let build = commands::doctor::Build {
                 dpdk: option_env!("GANNET_DPDK_VERSION").map(String::from),
@@ -21,16 +45,10 @@ fn main() -> std::process::ExitCode {
                 shared: gannet::dpdk::PortProfile::shared(),
                 sockets: Some((gannet::dpdk::runtime_dir(), gannet::dpdk::runtime_dir_problem())),
             };
-            match commands::doctor::run(args, &build) {
-                Ok(true) => Ok(()),
-                Ok(false) => return 1.into(),
-                Err(e) => Err(e.to_string()),
+            if !commands::doctor::run(args, &build)? {
+                return Ok(FAILED.into());
             }
         }
-    };
-    if let Err(why) = result {
-        eprintln!("gannet: {why}");
-        return 1.into();
     }
-    std::process::ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,9 +2,10 @@
 
 use std::ffi::{CStr, CString, OsStr, c_char};
 use std::fmt;
+use std::fs;
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,6 +26,9 @@ pub enum LogLevel {
     /// Everything.
     Debug,
 }
+
+/// What the names of folders start with that EAL makes for our processes; their number follows.
+const PREFIX: &str = "gannet-";
 
 /// How to start DPDK's environment.
 #[derive(Clone, Debug)]
@@ -52,7 +56,7 @@ pub struct EalConfig {
 impl Default for EalConfig {
     fn default() -> Self {
         Self {
-            file_prefix: format!("gannet-{}", std::process::id()),
+            file_prefix: format!("{PREFIX}{}", std::process::id()),
             hugepages: Hugepages::Auto,
             memory_mb: 512,
             in_memory: true,
@@ -161,7 +165,7 @@ impl Drop for EalInner {
             unsafe { dpdk_sys::rte_eal_cleanup() };
         }
         // EAL makes it even when nothing goes there. If something is in it, it stays.
-        let _ = std::fs::remove_dir(dir);
+        let _ = fs::remove_dir(dir);
     }
 }
 
@@ -169,6 +173,18 @@ fn runtime_dir() -> PathBuf {
     // SAFETY: EAL was started, and returns a static NUL-terminated text.
     let dir = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
     PathBuf::from(OsStr::from_bytes(dir.to_bytes()))
+}
+
+/// Removes the folders that processes with the usual prefix have left in `all` when they were killed: those that `proc`
+/// does not know any more. Folders with something in them are not ours to judge, and stay.
+fn remove_dead(all: &Path, proc: &Path) {
+    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).filter(|pid| pid.parse::<u32>().is_ok());
+        if pid.is_some_and(|pid| !proc.join(pid).exists()) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
 }
 
 /// The running environment. Clones share it; the last one cleans up, after all ports are gone.
@@ -210,8 +226,11 @@ impl Eal {
         affinity.restore();
         if result < 0 {
             let detail = capture.map(|c| c.summary()).unwrap_or_default();
-            let _ = std::fs::remove_dir(runtime_dir());
+            let _ = fs::remove_dir(runtime_dir());
             return Err(EalError::Init { reason: last(), detail });
+        }
+        if let Some(all) = runtime_dir().parent() {
+            remove_dead(all, Path::new("/proc"));
         }
         Ok(Self(Arc::new(EalInner { warning, huge, in_use: AtomicBool::new(false) })))
     }
@@ -319,6 +338,23 @@ mod tests {
         for part in ["--no-huge", "--no-pci", "--in-memory", "--no-shconf", "--no-telemetry"] {
             assert!(!large.contains(part), "{part} is in {large}");
         }
+    }
+
+    /// On main of 2026-11-28 each process that was killed left a folder for ever.
+    #[test]
+    fn folders_of_dead_processes_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let (all, proc) = (dir.path().join("dpdk"), dir.path().join("proc"));
+        for path in
+            ["dpdk/gannet-1", "dpdk/gannet-2", "dpdk/gannet-x", "dpdk/other-1", "dpdk/gannet-3/in-use", "proc/2"]
+        {
+            fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        remove_dead(&all, &proc);
+        let mut left: Vec<_> = fs::read_dir(&all).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["gannet-2", "gannet-3", "gannet-x", "other-1"]);
+        remove_dead(&dir.path().join("nowhere"), &proc);
     }
 
     #[test]

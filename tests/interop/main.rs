@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod get_failures;
+mod outputs;
 mod patience;
 #[path = "../peers/mod.rs"]
 mod peers;

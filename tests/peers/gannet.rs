@@ -92,6 +92,14 @@ impl<'a> Gannet<'a> {
         })
     }
 
+    /// Runs it to its end within a line of a shell, in which it is called `"$@"`.
+    pub fn run_in(self, script: &str) -> Finished {
+        let binary = std::env::var_os("GANNET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_gannet").into());
+        let mut command = self.end.command("sh");
+        command.args(["-c", script, "sh"]).arg(binary).args(&self.args);
+        Proc::spawn(&format!("gannet {}", self.name), command).wait()
+    }
+
     /// Starts it and returns once its port is up.
     pub fn ready(self) -> Proc {
         let server = self.spawn();

@@ -1,14 +1,14 @@
 //! `cargo xtask demo`: two Gannet processes, a file between them, every byte compared.
 
 mod args;
-mod certs;
+pub mod certs;
 mod cores;
-mod gannet;
-mod guards;
+pub mod gannet;
+pub mod guards;
 mod netns;
 mod results;
 mod source;
-mod wire;
+pub mod wire;
 
 use std::fs::{self, File};
 use std::io::IsTerminal;

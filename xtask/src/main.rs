@@ -5,6 +5,7 @@ mod bench;
 mod checks;
 mod demo;
 mod error;
+mod exits;
 mod interrupt;
 mod portability;
 mod process;
@@ -37,6 +38,8 @@ enum Task {
     Test(checks::TestArgs),
     /// Play seeds of the simulator, as many as one likes
     Sim(sim::SimArgs),
+    /// Start and stop every command many times on a machine with too few CPUs
+    Exits(exits::ExitsArgs),
     /// Run the tests of all that handles raw memory under AddressSanitizer, and under Miri where there is one
     Sanitize,
     /// Build and test in the file systems of other releases, and for another processor; needs root and an archive
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Test(args) => checks::test(&args),
         Task::Sim(args) => sim::run(&args),
+        Task::Exits(args) => exits::run(&args),
         Task::Sanitize => sanitize::run(),
         Task::Portability(args) => portability::run(&args),
         Task::Ci => checks::ci(),

@@ -20,7 +20,7 @@ pub fn measure(run: &mut Run, mtu: u16) -> Result<(), Failure> {
         let ours = pair::gannet(run, &places, &Wire::Memif, mtu, &["--download", size], Keep::default())?;
         let gbps = ours.get("download_gbps")?;
         run.sheet.add(format!("{key}.gbps"), gbps);
-        run.sheet.add(format!("{key}.packets_lost"), ours.get("packets_lost")?);
+        run.sheet.add(format!("{key}.packets_lost"), ours.get("sent_packets_lost")?);
         let quinn = pair::peer_gbps(run, &places, PeerKind::Quinn, mtu, peer_size)?;
         run.sheet.add(format!("{key}.quinn_gbps"), quinn);
         run.sheet.add(format!("{key}.vs_quinn"), gbps / quinn);

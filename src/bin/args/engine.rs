@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, ValueEnum, ValueHint, value_parser};
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
 
 use super::values::{self, Cidr, Route};
 
@@ -68,11 +68,11 @@ pub struct EngineArgs {
     pub routes: Vec<Route>,
 
     /// VLAN to send and receive in, 1 to 4094.
-    #[arg(long, value_name = "ID", value_parser = value_parser!(u16).range(1..=4094), help_heading = "Port")]
+    #[arg(long, value_name = "ID", value_parser = values::number::<u16>(1, 4094), help_heading = "Port")]
     pub vlan: Option<u16>,
 
     /// CPU to run the poll loop on.
-    #[arg(long, value_name = "CPU", help_heading = "Engine")]
+    #[arg(long, value_name = "CPU", value_parser = values::number::<usize>(0, 1023), help_heading = "Engine")]
     pub core: Option<usize>,
 
     /// Never give the CPU to other threads while idle: lowest latency, for a CPU that nothing else needs.
@@ -93,7 +93,7 @@ pub struct EngineArgs {
     pub suites: Vec<Suite>,
 
     /// Largest UDP payload to send, 1200 to 65527 bytes [default: what the port's MTU carries].
-    #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(1200..=65527), help_heading = "Engine")]
+    #[arg(long, value_name = "BYTES", value_parser = values::number::<u16>(1200, 65527), help_heading = "Engine")]
     pub max_udp_payload: Option<u16>,
 
     /// Give up a peer that is silent for this long, for example 5 or 500ms [default: 10 for clients, 30 for servers].
@@ -148,6 +148,34 @@ impl EngineArgs {
             self.check_neighbour("--gateway", *g)?;
         }
         self.routes.iter().try_for_each(|r| self.check_neighbour("next hop of --route", r.via))
+    }
+
+    /// Whether packets to `ip` have somewhere to go: it is one host's address, not our own, on one of our networks or
+    /// behind a router.
+    pub fn check_destination(&self, ip: IpAddr) -> Result<(), String> {
+        let kind = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+        if !values::is_unicast(ip) || self.addrs.iter().any(|a| a.is_broadcast(ip)) {
+            return Err(format!("{ip} is not the address of one host"));
+        }
+        if self.addrs.iter().any(|a| a.addr == ip) {
+            return Err(format!("{ip} is this port's own --addr"));
+        }
+        if !self.addrs.iter().any(|a| a.addr.is_ipv4() == ip.is_ipv4()) {
+            return Err(format!("{ip} cannot be reached without an {kind} address of this port: give one with --addr"));
+        }
+        let link_local = matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
+        let near = link_local || self.addrs.iter().any(|a| a.contains(ip));
+        let routed =
+            self.gateways.iter().any(|g| g.is_ipv4() == ip.is_ipv4()) || self.routes.iter().any(|r| r.to.contains(ip));
+        if near || routed {
+            return Ok(());
+        }
+        let ours: Vec<String> = self.addrs.iter().map(|a| a.network().to_string()).collect();
+        Err(format!(
+            "there is no route to {ip}: it is in none of this port's networks ({}); give the router to it with --gateway \
+             or --route",
+            ours.join(", ")
+        ))
     }
 
     /// A router must be on one of our networks, and not be ourselves. An IPv6 router may be link-local.

@@ -120,9 +120,14 @@ impl FromStr for Url {
     type Err = BadValue;
 
     fn from_str(s: &str) -> Result<Self, BadValue> {
-        let Some(rest) = s.strip_prefix("https://") else {
+        // Schemes are the same in capitals (RFC 3986 §3.1).
+        const SCHEME: &str = "https://";
+        let (Some(scheme), Some(rest)) = (s.get(..SCHEME.len()), s.get(SCHEME.len()..)) else {
             return bad("expected an https:// URL, for example https://10.77.0.1:4433/file");
         };
+        if !scheme.eq_ignore_ascii_case(SCHEME) {
+            return bad("expected an https:// URL, for example https://10.77.0.1:4433/file");
+        }
         // A fragment is for the reader, it is never sent (RFC 3986 §3.5).
         let rest = rest.split('#').next().unwrap_or_default();
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -179,6 +184,7 @@ mod tests {
         let u: Url = "https://[::1]".parse().unwrap();
         assert_eq!((u.authority.port, u.path.as_str(), u.file_name()), (443, "/", "index.html"));
         assert_eq!("https://h?q".parse::<Url>().unwrap().path, "/?q");
+        assert_eq!("HTTPS://h/A".parse::<Url>().unwrap().to_string(), "https://h/A");
         assert_eq!("https://h/a/..".parse::<Url>().unwrap().file_name(), "index.html");
         for s in ["http://h/", "h/file", "https://", "https://u@h/", "https://h/a b", "https://h/\r\n", "https://h/é"]
         {

@@ -97,11 +97,13 @@ fn bad_values_are_named() {
         ("--gateway 10.77.0.1 --gateway 10.77.0.3", vec!["second"]),
         ("--gateway localhost", vec!["'localhost'"]),
         ("--route 10.0.0.0/8=10.78.0.1", vec!["next hop", "10.78.0.1"]),
-        ("--vlan 4095", vec!["4095", "1..=4094"]),
-        ("--core x", vec!["'x'"]),
+        ("--vlan 4095", vec!["4095", "from 1 to 4094"]),
+        ("--core x", vec!["'x'", "from 0 to 1023"]),
+        ("--core -1", vec!["'-1'", "from 0 to 1023"]),
+        ("--hold -1", vec!["'-1'", "64K"]),
         ("--suite rc4", vec!["rc4", "aes128", "chacha20"]),
         ("--congestion bbr", vec!["bbr", "newreno"]),
-        ("--max-udp-payload 1199", vec!["1199", "1200..=65527"]),
+        ("--max-udp-payload 1199", vec!["1199", "from 1200 to 65527"]),
         ("-q -v", vec!["cannot be used with"]),
     ] {
         let e = get(more);
@@ -112,7 +114,7 @@ fn bad_values_are_named() {
     let Command::Perf(PerfCommand::Server(a)) = load(&server).unwrap().command else { panic!("not perf server") };
     assert_eq!(a.retry, Retry::Auto);
     assert!(why(&format!("{server} --retry often")).contains("always"));
-    assert!(why(&format!("perf server {PORT} --listen 0 --cert c --key k")).contains("1..=65535"));
+    assert!(why(&format!("perf server {PORT} --listen 0 --cert c --key k")).contains("from 1 to 65535"));
 }
 
 #[test]
@@ -142,4 +144,52 @@ fn report_doctor_and_ring() {
     assert!(matches!(load("doctor --json").unwrap().command, Command::Doctor(DoctorArgs { json: true })));
     let line = "ring --root r --cert c --key k --requests 5 --out d f";
     assert!(matches!(load(line).unwrap().command, Command::Ring(RingArgs { requests: 5, .. })));
+}
+
+/// On main of 2026-11-28 some errors had the usage of `gannet` itself.
+#[test]
+fn every_refusal_has_the_usage_of_its_command() {
+    let port = "--port memif --addr 10.77.0.2/24 --addr 10.77.0.2/25";
+    for (line, usage) in [
+        (format!("serve {port} --listen 1 --cert c --key k --root r"), "Usage: gannet serve [OPTIONS]"),
+        (format!("get {port} --insecure https://10.77.0.1/f"), "Usage: gannet get [OPTIONS]"),
+        (format!("perf server {port} --listen 1 --cert c --key k"), "Usage: gannet perf server [OPTIONS]"),
+        (format!("perf client {port} --insecure --connect 10.77.0.1:1"), "Usage: gannet perf client [OPTIONS]"),
+        (format!("get {PORT} --insecure -o - https://10.77.0.1/a https://10.77.0.1/b"), "Usage: gannet get [OPTIONS]"),
+    ] {
+        let e = load(&line).unwrap_err();
+        assert!(e.to_string().contains(usage), "{line}: {e}");
+        assert_eq!(e.exit_code(), 2);
+    }
+}
+
+/// No message of the standard library's parsers and none of clap's about options that nobody meant: each value says what
+/// it expects.
+#[test]
+fn values_say_what_they_expect() {
+    let get = format!("get {PORT} --insecure https://10.77.0.1/f");
+    let client = format!("perf client {PORT} --insecure --connect 10.77.0.1:1");
+    let server = format!("perf server {PORT} --cert c --key k");
+    for line in [
+        format!("{get} --vlan x"),
+        format!("{get} --max-udp-payload 1.5"),
+        format!("{get} --core -3"),
+        format!("{get} --hold -1"),
+        format!("{get} --idle-timeout -1s"),
+        format!("{server} --listen -1"),
+        format!("{server} --listen http"),
+        format!("{client} --requests -1"),
+        format!("{client} --connections many"),
+        format!("{client} --streams 0"),
+        format!("{client} --rate -5"),
+        format!("{client} --upload -1"),
+        format!("{client} --duration -2"),
+        format!("get {PORT} --insecure -1"),
+    ] {
+        let e = why(&line);
+        for word in ["invalid digit", "unexpected argument", "not in 1..", "number too"] {
+            assert!(!e.contains(word), "{line}: {e}");
+        }
+        assert!(e.contains("expected") || e.contains("number is missing"), "{line}: {e}");
+    }
 }

@@ -7,12 +7,13 @@ mod devices;
 mod memory;
 mod rights;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
+use crate::output::print;
 
 /// How well something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -146,22 +147,20 @@ fn software(build: &Build) -> Vec<Finding> {
 /// Examines this machine and prints what was found. Whether nothing has failed.
 ///
 /// # Errors
-/// When it cannot print.
+/// When the findings cannot be put into words.
 pub fn run(args: &DoctorArgs, build: &Build) -> io::Result<bool> {
     let findings = examine(Path::new("/"), build);
     let ok = findings.iter().all(|f| f.status != Status::Fail);
-    let mut out = io::stdout().lock();
     if args.json {
         #[derive(Serialize)]
         struct Report<'a> {
             ok: bool,
             findings: &'a [Finding],
         }
-        serde_json::to_writer_pretty(&mut out, &Report { ok, findings: &findings })?;
-        writeln!(out)?;
+        print(&format!("{}\n", serde_json::to_string_pretty(&Report { ok, findings: &findings })?));
     } else {
-        let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        out.write_all(text(&findings, colours).as_bytes())?;
+        let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        print(&text(&findings, colours));
     }
     Ok(ok)
 }

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use gannet::proto::hq::{self, Fetched, HqClient, HqClientConfig, Job, Progress};
+use gannet::proto::hq::{self, Destination, Fetched, HqClient, HqClientConfig, Job, Progress};
 use gannet::quic::ClientConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::memory::{Memory, Wish};
 use super::session::{
-    Counters, Failure, Session, client_tls, client_transport, missing_parent, resolve, say, tls_options,
+    Counters, Failure, Session, Usage, client_tls, client_transport, missing_parent, resolve, tls_options,
 };
 use crate::args::{GetArgs, target::Url};
+use crate::output::{say, stdout_is_taken};
 
 /// Memory for files on their way, beside what is held back.
 const WORKING_MEMORY: u64 = 512 << 20;
@@ -21,6 +22,9 @@ const WORKING_MEMORY: u64 = 512 << 20;
 /// Fetches the files.
 pub fn run(args: &GetArgs) -> Result<(), Failure> {
     let plan = Plan::new(args)?;
+    if args.to_stdout() {
+        stdout_is_taken();
+    }
     let wish = Wish { flag: "--hold", bytes: args.hold };
     let memory = Memory::of_machine().for_wish(&wish, WORKING_MEMORY)?;
     run_on(args, plan, Session::open(&args.engine, memory)?)
@@ -39,7 +43,7 @@ impl Plan {
     pub fn new(args: &GetArgs) -> Result<Self, Failure> {
         let authority = &args.urls.first().ok_or("no URL")?.authority;
         Ok(Self {
-            jobs: jobs(&args.urls, args.output.as_deref())?,
+            jobs: jobs(args)?,
             remote: resolve(authority, &args.engine)?,
             server_name: args.server_name.clone().unwrap_or_else(|| authority.host.clone()),
             tls: client_tls(&args.trust, &tls_options(&args.engine, hq::ALPN)?)?,
@@ -73,18 +77,17 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
     bar.finish_and_clear();
     app.finish();
     print(&app, &counters, args);
-    if session.interrupted() {
-        return Err("interrupted".into());
-    }
-    let mut errors = app.errors.iter().map(ToString::to_string);
-    match errors.next() {
-        None => Ok(()),
-        Some(first) => Err(errors.fold(first, |all, e| format!("{all}\ngannet: {e}")).into()),
-    }
+    let interrupted = session.interrupted().then(|| "interrupted".to_owned());
+    let errors: Vec<String> = interrupted.into_iter().chain(app.errors.iter().map(ToString::to_string)).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("\ngannet: ").into()) }
 }
 
 /// Where each URL's file goes.
-fn jobs(urls: &[Url], output: Option<&Path>) -> Result<Vec<Job>, Failure> {
+fn jobs(args: &GetArgs) -> Result<Vec<Job>, Failure> {
+    let (urls, output) = (&args.urls, args.output.as_deref());
+    if args.to_stdout() {
+        return Ok(urls.iter().map(|url| Job { path: url.path.clone(), output: Destination::Stdout }).collect());
+    }
     let in_dir = |dir: &Path, url: &Url| dir.join(url.file_name());
     let is_dir = |path: &Path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
     let place = |url: &Url| -> Result<PathBuf, Failure> {
@@ -98,8 +101,8 @@ fn jobs(urls: &[Url], output: Option<&Path>) -> Result<Vec<Job>, Failure> {
                 }
             }
             Some(dir) if urls.len() > 1 => {
-                Err(format!("several files cannot all be written to {}: give a directory with -o", dir.display())
-                    .into())
+                let dir = dir.display();
+                Err(Usage(format!("several files cannot all be written to {dir}: give a directory with -o")).into())
             }
             Some(file) => match missing_parent(file) {
                 Some(dir) => Err(format!("there is no directory {}", dir.display()).into()),
@@ -107,7 +110,7 @@ fn jobs(urls: &[Url], output: Option<&Path>) -> Result<Vec<Job>, Failure> {
             },
         }
     };
-    urls.iter().map(|url| Ok(Job { path: url.path.clone(), output: Some(place(url)?) })).collect()
+    urls.iter().map(|url| Ok(Job { path: url.path.clone(), output: Destination::File(place(url)?) })).collect()
 }
 
 fn bar(quiet: bool) -> ProgressBar {
@@ -124,7 +127,7 @@ fn print(app: &HqClient, counters: &Counters, args: &GetArgs) {
         if several {
             say(&format!("file: {path}"));
         }
-        if let Some(output) = output {
+        if let Destination::File(output) = output {
             say(&format!("output: {}", output.display()));
         }
         if let Some(sha256) = sha256 {
@@ -145,5 +148,6 @@ fn print(app: &HqClient, counters: &Counters, args: &GetArgs) {
     say(&format!("bytes_direct: {}", placement.direct));
     say(&format!("bytes_staged: {}", placement.staged));
     say(&format!("bytes_copied: {}", placement.copied));
-    say(&format!("packets_lost: {}", counters.endpoint.lost_packets));
+    // Of the packets that came, only the server knows which were lost.
+    say(&format!("sent_packets_lost: {}", counters.endpoint.lost_packets));
 }

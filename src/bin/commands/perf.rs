@@ -12,10 +12,11 @@ use gannet::report::file::write_atomically;
 use gannet::report::{Bar, HdrLog, Series, machine, text, write_hdr_log};
 
 use super::session::{
-    Counters, Failure, Session, client_tls, client_transport, resolve, say, server_endpoint, server_tls, tls_options,
-    transport,
+    Counters, Failure, Session, check_places, client_tls, client_transport, resolve, server_endpoint, server_tls,
+    tls_options, transport, warn_of_certificate,
 };
 use crate::args::{PerfClientArgs, PerfServerArgs};
+use crate::output::say;
 
 /// Memory for receive buffers.
 const MEMORY: u64 = 1 << 30;
@@ -23,6 +24,7 @@ const MEMORY: u64 = 1 << 30;
 /// Answers `perf client` until a signal comes.
 pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
     let tls = server_tls(&args.identity, &tls_options(&args.engine, ALPN)?)?;
+    warn_of_certificate(&args.identity, &args.engine);
     let endpoint = server_endpoint(&args.secret, args.retry)?;
     let mut session = Session::open(&args.engine, MEMORY)?;
     session.endpoint = Some(endpoint);
@@ -47,6 +49,7 @@ fn ready_line(addr: &std::net::IpAddr, listen: u16, session: &Session) -> String
 /// Makes requests, and tells what came of them.
 pub fn measure(args: &PerfClientArgs) -> Result<(), Failure> {
     let plan = plan(args)?;
+    check_places(args.json.iter().chain(&args.hdr))?;
     measure_on(args, plan, Session::open(&args.engine, MEMORY)?)
 }
 
@@ -134,7 +137,7 @@ fn values(results: &PerfResults, counters: &Counters) -> Vec<(&'static str, f64)
         ("handshakes_per_second", results.handshake_rate()),
         ("handshake_p50_us", us(handshake.p50)),
         ("bytes_copied", counters.endpoint.placement.copied as f64),
-        ("packets_lost", counters.endpoint.lost_packets as f64),
+        ("sent_packets_lost", counters.endpoint.lost_packets as f64),
     ];
     if latency.count > 0 {
         all.extend([

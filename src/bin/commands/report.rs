@@ -8,6 +8,7 @@ use gannet::report::file::{WriteError, write_atomically};
 use gannet::report::{HdrLog, HdrLogError, ReportInput, html, read_hdr_log, text};
 
 use crate::args::ReportArgs;
+use crate::output::print;
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +32,10 @@ pub enum ReportError {
 /// # Errors
 /// When an input cannot be used, or the page cannot be written. There is no page then, or the old one.
 pub fn run(args: &ReportArgs) -> Result<(), ReportError> {
-    run_to(args, &mut io::stdout().lock())
+    let mut table = Vec::new();
+    run_to(args, &mut table)?;
+    print(&String::from_utf8_lossy(&table));
+    Ok(())
 }
 
 fn run_to(args: &ReportArgs, out: &mut impl Write) -> Result<(), ReportError> {

@@ -8,8 +8,9 @@ use gannet::proto::hq::{self, HqServer, HqServerConfig};
 use gannet::quic::ServerConfig;
 
 use super::memory::{Memory, Wish};
-use super::session::{Failure, Session, say, server_endpoint, server_tls, tls_options, transport};
+use super::session::{Failure, Session, server_endpoint, server_tls, tls_options, transport, warn_of_certificate};
 use crate::args::ServeArgs;
+use crate::output::{say, tell};
 
 /// Memory for requests and files on their way, beside what is preloaded.
 const WORKING_MEMORY: u64 = 1 << 30;
@@ -18,6 +19,7 @@ const WORKING_MEMORY: u64 = 1 << 30;
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     // What a user gets wrong most often comes first: no port is opened for it.
     let tls = server_tls(&args.identity, &tls_options(&args.engine, hq::ALPN)?)?;
+    warn_of_certificate(&args.identity, &args.engine);
     let endpoint = server_endpoint(&args.secret, args.retry)?;
     // What it comes to: the files may be less than what is allowed.
     let bytes = args.preload.min(files_in(&args.root));
@@ -52,14 +54,15 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
     let server = ServerConfig::new(tls, config)?;
     let what = session.describe();
     let addr = args.engine.addrs[0].addr;
-    let ready = || say(&format!("ready: https://{}/ on {what}", std::net::SocketAddr::new(addr, args.listen)));
+    // What speaks HTTP/3 or another protocol gets nothing here: no URL.
+    let ready = || say(&format!("ready: hq-interop on {}, {what}", std::net::SocketAddr::new(addr, args.listen)));
     let (app, _) = session.run(app, Some((args.listen, server)), ready, || None)?;
     if !args.engine.quiet {
         let stats = app.stats;
-        eprintln!(
+        tell(&format!(
             "served {} files ({} bytes), kept {} uploads, refused {} requests",
             stats.files, stats.bytes, stats.uploads, stats.refused
-        );
+        ));
     }
     Ok(())
 }

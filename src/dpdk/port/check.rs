@@ -6,6 +6,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::dpdk::error::PortError;
 use crate::dpdk::profile::{Kind, PortProfile};
@@ -31,6 +32,9 @@ pub(super) fn before(profile: &PortProfile) -> Result<Option<PathBuf>, PortError
     let refuse = |reason| PortError::SocketPath { path: path.to_owned(), reason };
     sockets::check_folder(path, listening, profile.peer_uid).map_err(refuse)?;
     if listening {
+        if let Some(folder) = path.parent().filter(|folder| *folder == sockets::runtime_dir()) {
+            remove_stale(folder, STALE);
+        }
         return listen_start(path, key).map(Some);
     }
     connectable(path)?;
@@ -64,6 +68,20 @@ fn listener(path: &Path) -> io::Result<bool> {
         Err(e) if e.raw_os_error() == Some(libc::EPROTOTYPE) => Ok(true),
         Err(e) if matches!(e.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Ok(false),
         Err(e) => Err(e),
+    }
+}
+
+/// A socket that nobody listens on is stale once it is this old: a process that has just made it may be about to listen.
+const STALE: Duration = Duration::from_secs(10);
+
+/// Removes the sockets in our own folder that killed processes have left.
+fn remove_stale(folder: &Path, age: Duration) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let old = |meta: &fs::Metadata| meta.modified().is_ok_and(|at| at.elapsed().is_ok_and(|passed| passed >= age));
+        let socket = entry.metadata().is_ok_and(|meta| meta.file_type().is_socket() && old(&meta));
+        if socket && listener(&entry.path()).is_ok_and(|listens| !listens) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -229,6 +247,23 @@ mod tests {
             listen_end(p.as_deref());
         }
         assert!(matches!(listen_start(&path, "socket"), Err(PortError::SocketInUse { .. })));
+    }
+
+    /// What a killed process leaves goes when the next one starts, whatever name that one listens at.
+    #[test]
+    fn stale_sockets_of_all_names_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let _alive = UnixListener::bind(at("alive")).unwrap();
+        drop(UnixListener::bind(at("dead")).unwrap());
+        fs::write(at("file"), "").unwrap();
+        remove_stale(dir.path(), STALE);
+        assert!(at("dead").exists(), "it may be about to be listened on");
+        remove_stale(dir.path(), Duration::ZERO);
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["alive", "file"]);
+        remove_stale(&at("nowhere"), Duration::ZERO);
     }
 
     #[test]

@@ -2,20 +2,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use thiserror::Error;
 
 use crate::base::time::{Duration, Instant};
 use crate::mem::PinnedBuf;
-use crate::proto::hq::files::{Answer, Delay, Files, Order, Sink};
-use crate::proto::hq::{PathError, status};
-use crate::quic::{ClientConfig, CloseReason, ConnId, Dir, Event, OpenError, SendData, StreamId, TransportConfig};
-use crate::runtime::{App, ConnectFailure, Context, Unreachable};
+use crate::proto::hq::files::{Answer, Delay, Files, Order};
+use crate::proto::hq::{FetchError, Fetched, HqClientConfig, Job, PathError, Progress, status};
+use crate::quic::{ConnId, Dir, Event, OpenError, SendData, StreamId, TransportConfig};
+use crate::runtime::{App, Context, Unreachable};
 
 /// Size of the buffers that files are received into, bytes.
 const BUF: usize = 2 << 20;
@@ -26,124 +23,12 @@ const BUFS: usize = 16;
 /// Files fetched at a time.
 const PARALLEL: usize = 4;
 
+/// Bytes that wait for the disk at the most, beside those that are held back: then the server has to wait as well.
+pub(super) const WRITE_AHEAD: u64 = 64 << 20;
+
 /// What a client that holds back `hold` bytes takes from its pool: (bytes of a buffer, buffers).
 pub fn receive_buffers(hold: u64) -> (usize, usize) {
     (BUF, usize::try_from(hold.div_ceil(BUF as u64)).unwrap_or(usize::MAX).saturating_add(BUFS))
-}
-
-/// Where a file is put.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// Nowhere: it is only counted, and hashed.
-    Nowhere,
-    /// Standard output.
-    Stdout,
-    /// A file, which appears when it is complete. Devices and pipes that are there already are written to as they are.
-    File(PathBuf),
-}
-
-impl Destination {
-    fn sink(&self) -> Sink {
-        match self {
-            Self::Nowhere => Sink::Nowhere,
-            Self::Stdout => Sink::Stdout,
-            Self::File(path) => Sink::Path(path.clone()),
-        }
-    }
-}
-
-/// One file to fetch.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// What to ask for: begins with a slash, percent-encoded.
-    pub path: String,
-    /// Where to put it.
-    pub output: Destination,
-}
-
-/// What a client does.
-#[derive(Clone, Debug)]
-pub struct HqClientConfig {
-    /// The server.
-    pub remote: SocketAddr,
-    /// The name that its certificate is for.
-    pub server_name: String,
-    /// How to connect.
-    pub client: ClientConfig,
-    /// What to fetch.
-    pub jobs: Vec<Job>,
-    /// Compute SHA-256.
-    pub hash: bool,
-    /// Keep up to so many received bytes in memory before the first is written to disk. On a machine
-    /// without CPUs to spare, writing then does not slow receiving down.
-    pub hold: u64,
-}
-
-/// A file that is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetched {
-    /// What was asked for.
-    pub path: String,
-    /// Where it is.
-    pub output: Destination,
-    /// Its size.
-    pub bytes: u64,
-    /// From the request to the last byte's arrival.
-    pub time: Duration,
-    /// SHA-256 in hexadecimal, if asked for.
-    pub sha256: Option<String>,
-}
-
-/// Why files could not be fetched.
-#[derive(Debug, Error)]
-pub enum FetchError {
-    /// No connection could be started.
-    #[error(transparent)]
-    Connect(#[from] ConnectFailure),
-    /// The connection ended too early.
-    #[error("connection to {remote}: {reason}")]
-    Closed {
-        /// The server.
-        remote: SocketAddr,
-        /// How it ended.
-        reason: CloseReason,
-    },
-    /// The network knows no way.
-    #[error("cannot reach {remote}: {why}")]
-    Unreachable {
-        /// The server.
-        remote: SocketAddr,
-        /// What the network says.
-        why: Unreachable,
-    },
-    /// The server refused one file.
-    #[error("{path}: {} (code {code})", status::text(*code))]
-    Refused {
-        /// The file.
-        path: String,
-        /// The server's code.
-        code: u64,
-    },
-    /// A file could not be written.
-    #[error("cannot write {}: {error}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// The end came before this file had arrived whole.
-    #[error("{0} was not fetched")]
-    NotFetched(String),
-}
-
-/// For those who watch from another thread.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Bytes that have arrived in order.
-    pub bytes: AtomicU64,
-    /// Files that are finished.
-    pub files: AtomicU64,
 }
 
 /// A file on its way.
@@ -178,6 +63,8 @@ pub struct HqClient {
     outcomes: Vec<Outcome>,
     free: Vec<PinnedBuf>,
     held_bytes: u64,
+    /// Bytes that the disk has not taken yet.
+    writing: u64,
     starved: VecDeque<StreamId>,
     progress: Arc<Progress>,
     /// From the first packet to the end of the handshake.
@@ -212,6 +99,7 @@ impl HqClient {
             outcomes,
             free: Vec::new(),
             held_bytes: 0,
+            writing: 0,
             starved: VecDeque::new(),
             progress,
             handshake: None,
@@ -266,6 +154,12 @@ impl HqClient {
         }
     }
 
+    /// Bytes that have arrived in order.
+    #[cfg(test)]
+    pub(super) fn received(&self) -> u64 {
+        self.progress.bytes.load(Ordering::Relaxed)
+    }
+
     fn all_ended(&self) -> bool {
         self.outcomes.iter().all(|o| matches!(o, Outcome::Ended))
     }
@@ -297,7 +191,8 @@ impl HqClient {
             return;
         }
         let mut bufs = Vec::with_capacity(count);
-        while bufs.len() < count {
+        // What was ordered comes back, and then this is tried again.
+        while bufs.len() < count && self.writing < WRITE_AHEAD {
             match self.free.pop().map_or_else(|| cx.pool().alloc(BUF), Ok) {
                 Ok(buf) => bufs.push(buf),
                 Err(_) => break,
@@ -322,7 +217,7 @@ impl HqClient {
                 && let Some((buf, valid)) = fetch.held.pop_front()
             {
                 self.held_bytes -= valid as u64;
-                self.files.order(now, fetch.job as u64, Order::Data { buf, skip: 0, valid });
+                write(&mut self.files, &mut self.writing, now, fetch.job, (buf, valid));
             }
         }
     }
@@ -350,7 +245,7 @@ impl HqClient {
         let (job, now) = (fetch.job, cx.now());
         for (buf, valid) in fetch.held.drain(..) {
             self.held_bytes -= valid as u64;
-            self.files.order(now, job as u64, Order::Data { buf, skip: 0, valid });
+            write(&mut self.files, &mut self.writing, now, job, (buf, valid));
         }
         self.files.order(now, job as u64, Order::Finish);
         let time = cx.now().saturating_since(fetch.started);
@@ -379,7 +274,7 @@ impl HqClient {
 
     fn on_answer(&mut self, cx: &mut Context<'_>, answer: Answer) {
         match answer {
-            Answer::Written { buf, .. } => self.on_free(cx, buf),
+            Answer::Written { buf, valid, .. } => self.on_written(cx, buf, valid),
             Answer::Saved { job, sha256 } => {
                 let job = job as usize;
                 if let Outcome::Arrived { bytes, time } = self.outcomes[job] {
@@ -400,10 +295,15 @@ impl HqClient {
                     self.errors.push(FetchError::Write { path, error });
                     self.give_up(cx, job);
                 }
-                buf.into_iter().for_each(|buf| self.on_free(cx, buf));
+                buf.into_iter().for_each(|(buf, valid)| self.on_written(cx, buf, valid));
             }
             Answer::Created { .. } | Answer::Opened { .. } | Answer::Filled { .. } => {}
         }
+    }
+
+    fn on_written(&mut self, cx: &mut Context<'_>, buf: PinnedBuf, valid: usize) {
+        self.writing = self.writing.saturating_sub(valid as u64);
+        self.on_free(cx, buf);
     }
 
     /// A buffer is free again.
@@ -425,6 +325,12 @@ impl HqClient {
         }
         self.request(cx);
     }
+}
+
+/// Orders the next `valid` bytes of a file, which `writing` counts, to be written.
+fn write(files: &mut Files, writing: &mut u64, now: Instant, job: usize, (buf, valid): (PinnedBuf, usize)) {
+    *writing += valid as u64;
+    files.order(now, job as u64, Order::Data { buf, skip: 0, valid });
 }
 
 impl App for HqClient {

@@ -5,6 +5,8 @@
 //! As an extension, `PUT /name\r\n` followed by bytes uploads a file.
 
 mod client;
+mod download;
+mod fetch;
 mod files;
 mod kept;
 mod path;
@@ -13,7 +15,8 @@ mod server;
 mod setup;
 mod shares;
 
-pub use client::{Destination, FetchError, Fetched, HqClient, HqClientConfig, Job, Progress, receive_buffers};
+pub use client::{HqClient, receive_buffers};
+pub use fetch::{Destination, FetchError, Fetched, HqClientConfig, Job, Progress};
 pub use path::{PathError, Root};
 pub use request::{Method, Request, RequestError};
 pub use server::HqServer;
@@ -50,3 +53,6 @@ pub mod status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

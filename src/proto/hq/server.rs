@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
-use crate::base::time::Instant;
 use crate::mem::{BufPool, PinnedBuf};
+use crate::proto::hq::download::Download;
 use crate::proto::hq::files::{Answer, Delay, Files, JobId, Order, Sink};
 use crate::proto::hq::kept::{KeptFiles, preload};
 use crate::proto::hq::request::{MAX_LINE, Method, Request, RequestError};
@@ -15,7 +15,7 @@ use crate::quic::{CloseReason, ConnId, Dir, Event, SendData, SendError, SendErro
 use crate::runtime::{App, Context};
 
 /// Pieces in which files are read and sent, bytes.
-const PIECE: usize = 1 << 20;
+pub(super) const PIECE: usize = 1 << 20;
 
 /// Pieces of one file that are read or sent at a time.
 const PIECES: usize = 4;
@@ -45,20 +45,6 @@ enum State {
         job: JobId,
         skip: usize,
     },
-}
-
-struct Download {
-    job: JobId,
-    /// Bytes of the file; `None` until it is open.
-    len: Option<u64>,
-    /// Up to here has been ordered from the disk.
-    ordered: u64,
-    /// It waits for memory.
-    waiting: bool,
-    /// Pieces that have been read and wait for send budget.
-    ready: VecDeque<PinnedBuf>,
-    /// Up to here has been handed to the engine.
-    sent: u64,
 }
 
 /// The application of `gannet serve`.
@@ -92,11 +78,7 @@ impl HqServer {
     }
 
     /// The same with a disk that is as slow as `delay` makes it.
-    pub(super) fn with_disk(
-        config: &HqServerConfig,
-        pool: &BufPool,
-        delay: Option<Delay>,
-    ) -> Result<Self, ServeError> {
+    pub(super) fn with_disk(config: &HqServerConfig, pool: &BufPool, delay: Option<Delay>) -> Result<Self, ServeError> {
         let root = |path: &Path| Root::new(path).map_err(|error| ServeError::Root { path: path.into(), error });
         let dir = root(&config.root)?;
         Ok(Self {
@@ -122,6 +104,12 @@ impl HqServer {
         transport.receive_low_water = (UPLOAD_AHEAD / 2) as u64;
         transport.max_streams_uni = 0;
         transport.send_budget = (PIECE * PIECES) as u64;
+    }
+
+    /// Requests that were not answered yet.
+    #[cfg(test)]
+    pub(super) fn open_requests(&self) -> usize {
+        self.requests.len()
     }
 
     fn new_job(&mut self, key: Key) -> JobId {
@@ -213,8 +201,7 @@ impl HqServer {
             return self.refuse(cx, key, status::UNAVAILABLE);
         }
         let job = self.new_job(key);
-        let download = Download { job, len: None, ordered: 0, waiting: false, ready: VecDeque::new(), sent: 0 };
-        self.requests.insert(key, State::Download(download));
+        self.requests.insert(key, State::Download(Download::new(job)));
         self.files.order(cx.now(), job, Order::Open { root: self.root.clone(), path });
     }
 
@@ -247,7 +234,7 @@ impl HqServer {
             let most = cwnd.clamp(MIN_PIECE, PIECE) as u64;
             let piece = (window - ahead).clamp(MIN_PIECE as u64, most).min(len - download.ordered);
             match self.sending.take(key.0, piece as usize, PIECES * cwnd) {
-                Ok(buf) => order_piece(&mut self.files, now, download, len, buf),
+                Ok(buf) => download.order_piece(&mut self.files, now, len, buf),
                 // What it has itself will come back.
                 Err(_) if ahead > 0 => return,
                 Err(Denied::Share) => {
@@ -477,15 +464,6 @@ impl HqServer {
             }
         }
     }
-}
-
-/// Orders the next piece of a file of `len` bytes from the disk.
-fn order_piece(files: &mut Files, now: Instant, download: &mut Download, len: u64, mut buf: PinnedBuf) {
-    let left = len - download.ordered;
-    let n = left.min(PIECE as u64).min(buf.capacity() as u64);
-    buf.set_len(n as usize);
-    files.order(now, download.job, Order::Fill { offset: download.ordered, buf });
-    download.ordered += n;
 }
 
 impl App for HqServer {

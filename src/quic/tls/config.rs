@@ -1,15 +1,12 @@
 //! TLS configurations: rustls with aws-lc-rs for the handshake and our own packet protection.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CipherSuiteCommon, CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::quic::{ClientConnection, ServerConnection, Version};
 use rustls::{DigitallySignedStruct, KeyLog, RootCertStore, SignatureScheme, SupportedCipherSuite, Tls13CipherSuite};
-use thiserror::Error;
 
 use crate::crypto::Suite;
 use crate::quic::ConfigError;
@@ -30,35 +27,6 @@ impl std::fmt::Debug for TlsOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TlsOptions").field("alpn", &self.alpn).field("suites", &self.suites).finish_non_exhaustive()
     }
-}
-
-/// A certificate or key file that cannot be used.
-#[derive(Debug, Error)]
-pub enum PemError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {error}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// The file holds no such thing.
-    #[error("{} holds no {what} in PEM form (it should have a line \"-----BEGIN ...\")", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// What was looked for.
-        what: &'static str,
-    },
-    /// The file is damaged or not what it should be.
-    #[error("{} is not usable: {reason}", path.display())]
-    Bad {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
 }
 
 /// A rustls suite with everything as aws-lc-rs has it, except QUIC packet protection.
@@ -263,46 +231,4 @@ impl ServerCertVerifier for AnyCertificate {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_schemes()
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, PemError> {
-    std::fs::read(path).map_err(|error| PemError::Read { path: path.into(), error })
-}
-
-/// The certificates in a PEM file, in its order.
-///
-/// # Errors
-/// [`PemError`] names the file and what is wrong with it.
-pub fn load_certs(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    let pem = read(path)?;
-    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let certs = certs.map_err(|e| PemError::Bad { path: path.into(), reason: e.to_string() })?;
-    if certs.is_empty() {
-        return Err(PemError::Missing { path: path.into(), what: "certificate" });
-    }
-    Ok(certs)
-}
-
-/// The private key in a PEM file.
-///
-/// # Errors
-/// [`PemError`] names the file and what is wrong with it.
-pub fn load_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
-    let pem = read(path)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|e| match e {
-        rustls::pki_types::pem::Error::NoItemsFound => PemError::Missing { path: path.into(), what: "private key" },
-        e => PemError::Bad { path: path.into(), reason: e.to_string() },
-    })
-}
-
-/// The CA certificates in a PEM file, as trusted roots.
-///
-/// # Errors
-/// [`PemError`] names the file and what is wrong with it.
-pub fn load_roots(path: &Path) -> Result<RootCertStore, PemError> {
-    let mut roots = RootCertStore::empty();
-    for cert in load_certs(path)? {
-        roots.add(cert).map_err(|e| PemError::Bad { path: path.into(), reason: e.to_string() })?;
-    }
-    Ok(roots)
 }

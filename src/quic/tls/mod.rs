@@ -5,6 +5,8 @@
 
 mod config;
 mod keys;
+mod pem;
+mod words;
 
 use std::sync::Arc;
 
@@ -13,11 +15,10 @@ use rustls::quic::{ClientConnection, Connection as Quic, ServerConnection, Versi
 
 use crate::crypto::{Keys, PacketKey, traceless};
 
-pub use config::{
-    AnyCertificate, PemError, TlsOptions, client_config, crypto_provider, insecure_client_config, load_certs,
-    load_private_key, load_roots, server_config,
-};
+pub use config::{AnyCertificate, TlsOptions, client_config, crypto_provider, insecure_client_config, server_config};
 pub(crate) use config::{check_client, check_server, warm_up};
+pub use pem::{PemError, load_certs, load_private_key, load_roots};
+pub use words::{explain, explain_own};
 
 /// TLS failed: the alert to send (RFC 8446 §6) and what was wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,22 +108,6 @@ impl TlsSession {
     /// The negotiated application protocol.
     pub(crate) fn alpn(&self) -> Option<&[u8]> {
         self.0.alpn_protocol()
-    }
-}
-
-/// rustls' words, with what a user can do about the most usual errors.
-fn explain(error: &rustls::Error) -> String {
-    use rustls::{CertificateError, Error};
-    match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "the server's certificate was not issued by a trusted CA (give the right one with --ca)".into()
-        }
-        Error::InvalidCertificate(
-            e @ (CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }),
-        ) => format!("the server's certificate is for another name: {e}"),
-        Error::InvalidCertificate(e) => format!("the peer's certificate is not acceptable: {e}"),
-        Error::NoApplicationProtocol => "no application protocol (ALPN) in common with the peer".into(),
-        other => other.to_string(),
     }
 }
 

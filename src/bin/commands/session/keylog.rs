@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
 
+use crate::output::tell;
+
 /// Appends each secret to a file.
 #[derive(Debug)]
 pub struct KeyLogFile(Mutex<File>);
@@ -27,7 +29,7 @@ impl rustls::KeyLog for KeyLogFile {
         if let Ok(mut file) = self.0.lock()
             && let Err(error) = file.write_all(line.as_bytes())
         {
-            eprintln!("warning: cannot write to the key log: {error}");
+            tell(&format!("warning: cannot write to the key log: {error}"));
         }
     }
 }

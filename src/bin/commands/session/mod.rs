@@ -1,6 +1,7 @@
 //! What every command that sends packets does: opens the port, runs one core on a thread of its own,
 //! lets the main thread watch, and tells the counters in the end.
 
+mod certificate;
 mod keylog;
 mod live;
 mod options;
@@ -8,29 +9,52 @@ mod report;
 mod stages;
 
 use std::error::Error;
-use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
 use gannet::datapath::pcap::Pcap;
 use gannet::datapath::{Caps, Datapath};
-use gannet::dpdk::{Eal, EalConfig, Memory, PoolGuard, Port, PortProfile, Queue};
+use gannet::dpdk::{Eal, EalConfig, Memory, PoolGuard, Port, PortProfile, ProfileError, Queue};
 use gannet::mem::{BufPool, PoolConfig};
-use gannet::quic::{EndpointConfig, ServerConfig};
+use gannet::net::NetError;
+use gannet::proto::perf::PlanError;
+use gannet::quic::{ConfigError, EndpointConfig, ServerConfig};
 use gannet::runtime::{App, Core, CoreConfig, Idle, Observer, Stages};
 use gannet::wire::eth::Mac;
 
+use super::memory;
 use crate::args::engine::EngineArgs;
+use crate::output::tell;
 
 pub use options::{
     client_tls, client_transport, net_config, resolve, server_endpoint, server_tls, tls_options, transport,
+    warn_of_certificate,
 };
 pub use report::Counters;
 
 /// Whatever went wrong, as told to the user.
 pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// Arguments that make no sense together, or on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Whether it is the command line that has to be changed.
+pub fn is_usage(failure: &Failure) -> bool {
+    let profile = failure.downcast_ref::<ProfileError>();
+    let plan = failure.downcast_ref::<PlanError>();
+    let net = failure.downcast_ref::<NetError>();
+    failure.is::<Usage>()
+        || failure.is::<memory::TooMuch>()
+        || failure.is::<ConfigError>()
+        || profile.is_some_and(|error| !matches!(error, ProfileError::Read { .. }))
+        || plan.is_some_and(|error| !matches!(error, PlanError::Memory { .. }))
+        || net.is_some_and(|error| !matches!(error, NetError::BadMac))
+}
 
 /// An open port with its memory.
 pub struct Session {
@@ -46,6 +70,43 @@ pub struct Session {
     stop: Arc<AtomicBool>,
     /// The engine's settings, unless they are the usual ones.
     pub endpoint: Option<EndpointConfig>,
+    /// Goes last, when all of the above is closed.
+    closing: Closing,
+}
+
+/// How long the device and DPDK may take to close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Sees to it that a process ends even if its device does not close.
+struct Closing {
+    closed: Option<Receiver<()>>,
+    _open: Sender<()>,
+}
+
+impl Closing {
+    fn new() -> Self {
+        let (open, closed) = channel();
+        Self { closed: Some(closed), _open: open }
+    }
+
+    /// From now on the end must not take longer than [`CLOSE_PATIENCE`].
+    fn begin(&mut self) {
+        let Some(closed) = self.closed.take() else { return };
+        let watch = move || {
+            if closed.recv_timeout(CLOSE_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                tell(&format!("gannet: DPDK has not closed the port within {CLOSE_PATIENCE:?}: leaving all the same"));
+                signal_hook::low_level::exit(1);
+            }
+        };
+        // Without another thread there is only hope, as there was before.
+        let _ = std::thread::Builder::new().name("gannet-exit".into()).spawn(watch);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.closing.begin();
+    }
 }
 
 impl Session {
@@ -54,21 +115,18 @@ impl Session {
     /// # Errors
     /// A profile, a port or memory that cannot be had.
     pub fn open(args: &EngineArgs, memory: u64) -> Result<Self, Failure> {
-        // What is written at the end should not fail then for what could be known now.
-        for path in args.stats.iter().chain(&args.stages) {
-            if let Some(dir) = missing_parent(path) {
-                return Err(format!("cannot write {}: there is no directory {}", path.display(), dir.display()).into());
-            }
-        }
+        check_places(args.stats.iter().chain(&args.stages))?;
         let profile = PortProfile::load(&args.port, &args.sets)?;
+        args.core.map(options::usable_cpu).transpose()?;
         let eal = Eal::init(&EalConfig::for_profiles(std::slice::from_ref(&profile)))?;
         if let Some(warning) = eal.warning().filter(|_| !args.quiet) {
-            eprintln!("warning: {warning}");
+            tell(&format!("warning: {warning}"));
         }
         let mut port = Port::open(&eal, &profile)?;
         let queue = port.take_queues().into_iter().next();
         let (pool, stop) = (pool(&profile, memory)?, stop_on_signals()?);
-        Ok(Self { args: args.clone(), eal, port, queue, pool, registered: None, stop, endpoint: None })
+        let closing = Closing::new();
+        Ok(Self { args: args.clone(), eal, port, queue, pool, registered: None, stop, endpoint: None, closing })
     }
 
     /// Two sessions of one process whose ports are connected by rings.
@@ -87,7 +145,8 @@ impl Session {
             let pool = pool(profile, memory)?;
             let stop = stop_on_signals()?;
             let eal = eal.clone();
-            Ok(Self { args: args.clone(), eal, port, queue, pool, registered: None, stop, endpoint: None })
+            let closing = Closing::new();
+            Ok(Self { args: args.clone(), eal, port, queue, pool, registered: None, stop, endpoint: None, closing })
         };
         Ok((session(left, one)?, session(right, two)?))
     }
@@ -160,7 +219,7 @@ impl Session {
         let (app, counters, stages) = std::thread::scope(|scope| {
             let poll = move || -> Driven<A> {
                 if let Some(cpu) = args.core {
-                    options::pin(cpu)?;
+                    options::pin(options::usable_cpu(cpu)?)?;
                 }
                 let _registered = eal.register_thread()?;
                 match &args.pcap {
@@ -172,13 +231,20 @@ impl Session {
                     }
                 }
             };
+            let watcher = std::thread::current();
+            let poll = move || {
+                let driven = poll();
+                // So that its end is not noticed at the next look only.
+                watcher.unpark();
+                driven
+            };
             let thread = std::thread::Builder::new().name("gannet-core".into()).spawn_scoped(scope, poll)?;
             while !thread.is_finished() {
                 std::thread::park_timeout(Duration::from_millis(100));
                 let line = watch();
                 match &mut live {
                     Some(view) => view.look(line),
-                    None => line.iter().for_each(|line| eprintln!("{line}")),
+                    None => line.iter().for_each(|line| tell(line)),
                 }
             }
             thread.join().unwrap_or_else(|_| Err("the core has panicked; this is a bug in Gannet".into()))
@@ -234,14 +300,20 @@ fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     Ok(stop)
 }
 
+/// What is written at the end should not fail then for what could be known now.
+///
+/// # Errors
+/// A file's directory does not exist.
+pub fn check_places<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Failure> {
+    for path in files {
+        if let Some(dir) = missing_parent(path) {
+            return Err(format!("cannot write {}: there is no directory {}", path.display(), dir.display()).into());
+        }
+    }
+    Ok(())
+}
+
 /// The directory that a file at `path` would have to be in, if it is not there.
 pub fn missing_parent(path: &Path) -> Option<&Path> {
     path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir())
-}
-
-/// Prints a line for whoever waits for it at the other end of a pipe.
-pub fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    // Nobody reads it any more: nothing to be done about that.
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

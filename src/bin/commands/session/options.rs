@@ -3,8 +3,9 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use core_affinity::CoreId;
 use gannet::api;
 use gannet::base::rng::Rng;
 use gannet::crypto;
@@ -15,11 +16,12 @@ use gannet::wire::ipv4::IPV4_LEN;
 use gannet::wire::ipv6::IPV6_LEN;
 use gannet::wire::udp::UDP_LEN;
 
-use super::Failure;
 use super::keylog::KeyLogFile;
+use super::{Failure, Usage, certificate};
 use crate::args::engine::{Congestion, EngineArgs, IdentityArgs, Retry, SecretArgs, Suite, TrustArgs};
 use crate::args::target::HostPort;
 use crate::args::values;
+use crate::output::tell;
 
 fn cidr(c: &values::Cidr) -> Result<Cidr, Failure> {
     Ok(Cidr::new(c.addr, c.prefix)?)
@@ -104,8 +106,22 @@ pub fn server_tls(identity: &IdentityArgs, options: &tls::TlsOptions) -> Result<
     let certs = tls::load_certs(&identity.cert)?;
     let key = tls::load_private_key(&identity.key)?;
     tls::server_config(certs, key, options).map_err(|e| {
-        format!("{} and {} do not work together: {e}", identity.cert.display(), identity.key.display()).into()
+        let (cert, key) = (identity.cert.display(), identity.key.display());
+        format!("{cert} and {key} do not work together: {}", tls::explain_own(&e)).into()
     })
+}
+
+/// Tells what clients will have against the server's certificate, which is no reason not to serve.
+pub fn warn_of_certificate(identity: &IdentityArgs, engine: &EngineArgs) {
+    if engine.quiet {
+        return;
+    }
+    let addrs: Vec<IpAddr> = engine.addrs.iter().map(|c| c.addr).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let first = tls::load_certs(&identity.cert).ok().and_then(|certs| certs.into_iter().next());
+    for problem in first.iter().flat_map(|cert| certificate::problems(cert, &addrs, now)) {
+        tell(&format!("warning: {}: {problem}", identity.cert.display()));
+    }
 }
 
 /// A client's TLS configuration.
@@ -116,35 +132,40 @@ pub fn client_tls(trust: &TrustArgs, options: &tls::TlsOptions) -> Result<Arc<ru
     })
 }
 
-/// The address of `target`; names are looked up by the system. Of several addresses the first that one
-/// of ours can talk to.
+/// The address of `target`; names are looked up by the system. Of several addresses the first that packets of this port
+/// can get to.
 pub fn resolve(target: &HostPort, args: &EngineArgs) -> Result<SocketAddr, Failure> {
-    let usable = |ip: IpAddr| args.addrs.iter().any(|c| c.addr.is_ipv4() == ip.is_ipv4());
     if let Some(ip) = target.ip() {
-        if !usable(ip) {
-            let kind = if ip.is_ipv4() { "an IPv4" } else { "an IPv6" };
-            return Err(
-                format!("{ip} cannot be reached without {kind} address of this port: give one with --addr").into()
-            );
-        }
+        args.check_destination(ip).map_err(Usage)?;
         return Ok(SocketAddr::new(ip, target.port));
     }
     let found = (target.host.as_str(), target.port)
         .to_socket_addrs()
         .map_err(|e| format!("unknown host {}: {e}; use its IP address, or add it to /etc/hosts", target.host))?;
-    let all: Vec<SocketAddr> = found.collect();
-    all.iter().copied().find(|a| usable(a.ip())).ok_or_else(|| {
-        let list: Vec<String> = all.iter().map(|a| a.ip().to_string()).collect();
-        format!("{} has no address that this port's --addr can reach (it has {})", target.host, list.join(", ")).into()
+    let mut problems = Vec::new();
+    for addr in found {
+        match args.check_destination(addr.ip()) {
+            Ok(()) => return Ok(addr),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() {
+        return Err(format!("{} has no address", target.host).into());
+    }
+    Err(Usage(format!("{} cannot be reached: {}", target.host, problems.join("; "))).into())
+}
+
+/// The CPU of that number, if this process may run on it.
+pub fn usable_cpu(cpu: usize) -> Result<CoreId, Failure> {
+    let ids = core_affinity::get_core_ids().unwrap_or_default();
+    ids.iter().find(|id| id.id == cpu).copied().ok_or_else(|| {
+        let list: Vec<String> = ids.iter().map(|id| id.id.to_string()).collect();
+        let (s, last) = if list.len() == 1 { ("", "that one") } else { ("s", "one of them") };
+        Usage(format!("--core {cpu}: this process may run on CPU{s} {}; give {last}", list.join(", "))).into()
     })
 }
 
 /// Keeps the calling thread on one CPU.
-pub fn pin(cpu: usize) -> Result<(), Failure> {
-    let ids = core_affinity::get_core_ids().unwrap_or_default();
-    let Some(id) = ids.iter().find(|id| id.id == cpu) else {
-        let list: Vec<String> = ids.iter().map(|id| id.id.to_string()).collect();
-        return Err(format!("--core {cpu}: this process may run on CPU {} only", list.join(", ")).into());
-    };
-    if core_affinity::set_for_current(*id) { Ok(()) } else { Err(format!("cannot run on CPU {cpu}").into()) }
+pub fn pin(cpu: CoreId) -> Result<(), Failure> {
+    if core_affinity::set_for_current(cpu) { Ok(()) } else { Err(format!("cannot run on CPU {}", cpu.id).into()) }
 }

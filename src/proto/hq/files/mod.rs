@@ -69,12 +69,12 @@ pub(super) enum Answer {
     Filled { job: JobId, buf: PinnedBuf },
     /// The file is started.
     Created { job: JobId },
-    /// The buffer is free again.
-    Written { job: JobId, buf: PinnedBuf },
+    /// The buffer is free again; it held so many bytes.
+    Written { job: JobId, buf: PinnedBuf, valid: usize },
     /// The file is there.
     Saved { job: JobId, sha256: Option<String> },
     /// It did not work, and nothing that is ordered for this job will. The buffer that was to be written is free.
-    Failed { job: JobId, path: PathBuf, error: PathError, buf: Option<PinnedBuf> },
+    Failed { job: JobId, path: PathBuf, error: PathError, buf: Option<(PinnedBuf, usize)> },
 }
 
 impl Answer {
@@ -113,8 +113,8 @@ pub(super) struct Files {
     /// Disconnected once all threads have ended.
     alive: Receiver<()>,
     next_look: Instant,
-    /// Orders that had been begun at the last look.
-    begun: u64,
+    /// Orders that had been begun at the last look, if others were waiting then.
+    begun: Option<u64>,
 }
 
 impl Files {
@@ -134,7 +134,7 @@ impl Files {
             grow: Some(grow),
             alive,
             next_look: Instant::ZERO,
-            begun: 0,
+            begun: None,
         })
     }
 
@@ -198,9 +198,9 @@ impl Files {
             return;
         }
         self.next_look = now + LOOK;
-        let begun = self.shared.begun();
-        if begun == self.begun
-            && self.shared.waiting() > 0
+        let begun = (self.shared.waiting() > 0).then(|| self.shared.begun());
+        if begun.is_some()
+            && begun == self.begun
             && let Some(grow) = &self.grow
         {
             // If it has not got round to the last one, one is on its way.
@@ -228,4 +228,4 @@ impl std::fmt::Debug for Files {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

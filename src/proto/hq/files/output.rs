@@ -110,7 +110,11 @@ fn choose(path: PathBuf, closed: &AtomicBool) -> io::Result<Target> {
         Err(error) => return Err(error),
     };
     let kind = std::fs::metadata(&path)?.file_type();
-    if kind.is_file() { temp(real) } else { open_direct(&path, kind, closed).map(|file| Target::Direct(file, usize::MAX)) }
+    if kind.is_file() {
+        temp(real)
+    } else {
+        open_direct(&path, kind, closed).map(|file| Target::Direct(file, usize::MAX))
+    }
 }
 
 /// A temporary file beside `path`, as readable as the user's other new files: the umask applies.

@@ -67,6 +67,20 @@ fn next(files: &mut Files) -> Answer {
     answer
 }
 
+/// Ends the threads, none of which is stuck; on a busy machine that can take longer than an end waits.
+#[track_caller]
+fn end(files: Files) {
+    let shared = files.shared.clone();
+    drop(files);
+    for _ in 0..LONG.as_millis() {
+        if shared.threads.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("a thread is still waiting");
+}
+
 fn create(files: &mut Files, job: JobId, sink: Sink) {
     files.order(at(0), job, Order::Create { sink, hash: true });
 }
@@ -102,7 +116,7 @@ fn a_file_appears_whole_or_not_at_all() {
         }
     }
     assert_eq!((saved, failed), (1, 1));
-    drop(files);
+    end(files);
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["a"]);
     assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"abc");
@@ -114,7 +128,9 @@ fn a_full_disk_is_told_and_the_buffer_comes_back() {
     create(&mut files, 1, Sink::Path("/dev/full".into()));
     data(&mut files, 1, &[1; 100]);
     assert!(matches!(next(&mut files), Answer::Created { job: 1 }));
-    let Answer::Failed { path, error: PathError::Io(error), buf: Some(buf), .. } = next(&mut files) else { panic!() };
+    let Answer::Failed { path, error: PathError::Io(error), buf: Some((buf, 100)), .. } = next(&mut files) else {
+        panic!()
+    };
     assert_eq!((path.to_str(), error.kind(), buf.len()), (Some("/dev/full"), io::ErrorKind::StorageFull, 100));
 }
 
@@ -122,17 +138,19 @@ fn a_full_disk_is_told_and_the_buffer_comes_back() {
 #[test]
 fn new_files_are_as_readable_as_the_umask_lets_them_be() {
     let dir = tempfile::tempdir().unwrap();
-    let plain = dir.path().join("plain");
-    File::create(&plain).unwrap();
-    let usual = fs::metadata(&plain).unwrap().permissions().mode();
     let mut files = files();
-    for (job, sink) in [Sink::Path(dir.path().join("a")), Sink::Regular(dir.path().join("b"))].into_iter().enumerate() {
-        create(&mut files, job as u64, sink);
-        files.order(at(0), job as u64, Order::Finish);
-    }
-    (0..4).for_each(|_| drop(next(&mut files)));
-    for name in ["a", "b"] {
-        assert_eq!(fs::metadata(dir.path().join(name)).unwrap().permissions().mode(), usual);
+    for (umask, mode) in [(0o077, 0o600), (0o002, 0o664)] {
+        let before = rustix::process::umask(Mode::from_raw_mode(umask));
+        let sinks = [Sink::Path(dir.path().join("a")), Sink::Regular(dir.path().join("b"))];
+        for (job, sink) in sinks.into_iter().enumerate() {
+            create(&mut files, job as u64, sink);
+            files.order(at(0), job as u64, Order::Finish);
+        }
+        (0..4).for_each(|_| drop(next(&mut files)));
+        rustix::process::umask(before);
+        for name in ["a", "b"] {
+            assert_eq!(fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777, mode, "{umask:o}");
+        }
     }
 }
 
@@ -170,9 +188,7 @@ fn a_pipe_that_takes_nothing_holds_nobody_up() {
         create(&mut files, 2, Sink::Path(dir.path().join(format!("other-{reads}"))));
         files.order(at(0), 2, Order::Finish);
         while !matches!(next(&mut files), Answer::Saved { job: 2, .. }) {}
-        let threads = files.shared.clone();
-        drop(files);
-        assert_eq!(threads.threads.load(Ordering::SeqCst), 0, "a thread is still waiting");
+        end(files);
     }
 }
 
@@ -244,7 +260,7 @@ fn more_files_are_read_than_are_open() {
     fs::write(dir.path().join("0"), [7; 11]).unwrap();
     files.order(at(0), 0, Order::Fill { offset: 0, buf: PinnedBuf::unpinned(5) });
     assert!(matches!(next(&mut files), Answer::Failed { job: 0, .. }));
-    drop(files);
+    end(files);
     assert_eq!(open_now(), 0);
 }
 

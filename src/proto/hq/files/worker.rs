@@ -163,7 +163,7 @@ impl Shared {
         if task.closed.load(Ordering::Acquire) {
             *state = State::None;
             return match order {
-                Order::Data { buf, .. } => Some(Answer::Written { job, buf }),
+                Order::Data { buf, valid, .. } => Some(Answer::Written { job, buf, valid }),
                 _ => None,
             };
         }
@@ -209,14 +209,14 @@ impl Shared {
             }
             Order::Data { buf, skip, valid } => {
                 // It has failed before.
-                let State::Output(output) = &mut *state else { return Some(Answer::Written { job, buf }) };
+                let State::Output(output) = &mut *state else { return Some(Answer::Written { job, buf, valid }) };
                 self.delay(output.path());
                 match output.write(&buf[skip..valid], &task.closed) {
-                    Ok(()) => Some(Answer::Written { job, buf }),
+                    Ok(()) => Some(Answer::Written { job, buf, valid }),
                     Err(error) => {
                         let path = output.path().to_owned();
                         *state = State::None;
-                        fail(path, error.into(), Some(buf))
+                        fail(path, error.into(), Some((buf, valid)))
                     }
                 }
             }

@@ -1,0 +1,270 @@
+//! Servers and clients on disks that get stuck, over a simulated link and in simulated time.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::client::{WRITE_AHEAD, receive_buffers};
+use super::files::tests::StuckDisk;
+use super::{ALPN, Destination, FetchError, HqClient, HqClientConfig, HqServer, HqServerConfig, Job, Progress, status};
+use crate::base::time::{Duration, Instant};
+use crate::datapath::sim::{SimConfig, SimLink, SimPort};
+use crate::mem::BufPool;
+use crate::net::{Cidr, NetConfig};
+use crate::quic::{
+    ClientConfig, ConnId, Dir, EndpointConfig, Event, SendData, ServerConfig, StreamId, TransportConfig, tls,
+};
+use crate::runtime::{App, Context, Core, CoreConfig, Idle};
+
+const REMOTE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1)), 4433);
+
+/// Simulated time of a turn of both cores.
+const TURN: Duration = Duration::from_micros(20);
+
+/// No test waits longer for real threads, however slow the machine.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+
+fn options() -> tls::TlsOptions {
+    tls::TlsOptions { alpn: vec![ALPN.to_vec()], ..tls::TlsOptions::default() }
+}
+
+fn client_config() -> ClientConfig {
+    let mut transport = TransportConfig { keep_alive: Some(Duration::from_secs(2)), ..TransportConfig::default() };
+    HqClient::adapt(&mut transport);
+    ClientConfig::new(tls::insecure_client_config(&options()).unwrap(), transport).unwrap()
+}
+
+fn server_config(pool: &BufPool) -> ServerConfig {
+    let cert = CertificateDer::from_pem_slice(include_bytes!("../../sim/cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../sim/key.pem")).unwrap();
+    let mut transport = TransportConfig::default();
+    HqServer::adapt(&mut transport, pool);
+    ServerConfig::new(tls::server_config(vec![cert], key, &options()).unwrap(), transport).unwrap()
+}
+
+fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: BufPool, app: A) -> Core<SimPort, A> {
+    let config = CoreConfig {
+        net: NetConfig { addrs: vec![Cidr::new(IpAddr::from([10, 9, 0, host]), 24).unwrap()], ..NetConfig::default() },
+        endpoint: EndpointConfig { max_connections: 8, ..EndpointConfig::from_seed([host; 32]) },
+        listen: server.is_some().then_some(REMOTE.port()),
+        server,
+        client_port: 50_000,
+        pool,
+        idle: Idle::Spin,
+        link_patience: None,
+    };
+    Core::new(port, config, app).unwrap()
+}
+
+struct World<C> {
+    client: Core<SimPort, C>,
+    server: Core<SimPort, HqServer>,
+    now: Instant,
+    start: std::time::Instant,
+}
+
+impl<C: App> World<C> {
+    /// `client`, and a server of `dir` that keeps uploads there as well, on `disk`.
+    fn new(dir: &Path, client: C, disk: &Arc<StuckDisk>) -> Self {
+        let (a, b) = SimLink::pair(SimConfig::default());
+        let pool = BufPool::heap();
+        let config = HqServerConfig {
+            root: dir.into(),
+            uploads: Some(dir.into()),
+            preload: 0,
+            log: false,
+            file_patience: super::FILE_PATIENCE,
+        };
+        let app = HqServer::with_disk(&config, &pool, Some(disk.delay())).unwrap();
+        Self {
+            client: core(a, 2, None, BufPool::heap(), client),
+            server: core(b, 1, Some(server_config(&pool)), pool, app),
+            now: Instant::from_nanos(1_000_000_000),
+            start: std::time::Instant::now(),
+        }
+    }
+
+    /// Runs until `done`. Simulated time goes slower than real time, so that real threads get on.
+    fn run_until(&mut self, mut done: impl FnMut(&mut Self) -> bool) {
+        while !done(self) {
+            assert!(self.start.elapsed() < PATIENCE, "stuck: {:?}", self.server.app.stats);
+            self.now += TURN;
+            let busy = [self.client.turn_at(self.now), self.server.turn_at(self.now)];
+            if busy == [false; 2] {
+                std::thread::sleep(TURN);
+            }
+        }
+    }
+
+    /// Lets time pass in which nobody but the clock does anything.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += Duration::from_millis(50);
+            for _ in 0..4 {
+                self.now += TURN;
+                self.client.turn_at(self.now);
+                self.server.turn_at(self.now);
+            }
+        }
+    }
+}
+
+fn getter(dir: &Path, names: &[&str], disk: Option<&Arc<StuckDisk>>) -> HqClient {
+    let job =
+        |name: &&str| Job { path: format!("/{name}"), output: Destination::File(dir.join(format!("got-{name}"))) };
+    let config = HqClientConfig {
+        remote: REMOTE,
+        server_name: "hq.test".into(),
+        client: client_config(),
+        jobs: names.iter().map(job).collect(),
+        hash: false,
+        hold: 0,
+    };
+    HqClient::with_disk(config, Arc::new(Progress::default()), disk.map(StuckDisk::delay)).unwrap()
+}
+
+/// A client that can be told to go.
+struct Leaver {
+    getter: HqClient,
+    conn: Option<ConnId>,
+    leaves: bool,
+}
+
+impl App for Leaver {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        self.conn = Some(conn);
+        self.getter.on_event(cx, conn, event);
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        self.getter.on_turn(cx);
+        if let Some(conn) = self.conn.filter(|_| self.leaves) {
+            cx.close(conn, 0, "goes");
+        }
+    }
+}
+
+/// On main of 2026-11-28 files were looked up in the poll loop: with one that does not answer, nobody was served.
+#[test]
+fn a_stuck_file_holds_up_its_own_request_only_and_is_refused_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "stuck"] {
+        std::fs::write(dir.path().join(name), vec![7; 3_000_000]).unwrap();
+    }
+    let disk = Arc::new(StuckDisk::default());
+    // More of them than the server has threads at first, on one connection.
+    let names = ["stuck", "a", "stuck", "stuck", "stuck", "stuck", "b"];
+    let mut world = World::new(dir.path(), getter(dir.path(), &names, None), &disk);
+    // As many as are fetched at a time are stuck when the first good one is there.
+    world.run_until(|world| world.client.app.fetched.len() == 1 && disk.stuck.load(Ordering::SeqCst) == 4);
+    assert_eq!(world.server.app.stats.refused, 0);
+    world.pass(Duration::from_secs(19));
+    assert_eq!(world.server.app.stats.refused, 0, "not before its time");
+    world.pass(Duration::from_secs(2));
+    // On the same connection, the next one.
+    world.run_until(|world| world.client.app.fetched.len() == 2 && disk.stuck.load(Ordering::SeqCst) == 5);
+    assert_eq!((world.server.app.stats.refused, world.server.app.stats.files), (4, 2));
+    world.pass(Duration::from_secs(21));
+    world.run_until(|world| world.client.app.is_done());
+    let codes = world.client.app.errors.iter().map(|error| match error {
+        FetchError::Refused { code, .. } => *code,
+        other => panic!("{other}"),
+    });
+    assert_eq!(codes.collect::<Vec<_>>(), [status::TIMEOUT; 5]);
+    // What the threads find in the end means nothing to anybody any more.
+    disk.release();
+    world.pass(Duration::from_secs(1));
+    assert_eq!((world.server.app.stats.refused, world.server.app.stats.files), (5, 2));
+}
+
+/// A client that goes takes its requests along, those that are stuck too.
+#[test]
+fn requests_end_with_their_connection_and_memory_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("stuck"), vec![7; 3_000_000]).unwrap();
+    let disk = Arc::new(StuckDisk::default());
+    let client = Leaver { getter: getter(dir.path(), &["stuck", "stuck"], None), conn: None, leaves: false };
+    let mut world = World::new(dir.path(), client, &disk);
+    world.run_until(|_| disk.stuck.load(Ordering::SeqCst) == 2);
+    assert_eq!(world.server.app.open_requests(), 2);
+    world.client.app.leaves = true;
+    world.run_until(|world| world.server.app.open_requests() == 0);
+    disk.release();
+    world.pass(Duration::from_secs(25));
+    assert_eq!(world.server.app.stats.refused, 0, "there is nobody to refuse");
+}
+
+/// Sends one upload in pieces.
+struct Putter {
+    conn: Option<ConnId>,
+    stream: Option<StreamId>,
+    answer: Option<Result<(), u64>>,
+}
+
+impl App for Putter {
+    fn on_event(&mut self, cx: &mut Context<'_>, id: ConnId, event: Event) {
+        match event {
+            Event::Connected { .. } => {
+                let mut conn = cx.conn(id).unwrap();
+                let stream = conn.open(Dir::Bidi).unwrap();
+                let request = [&b"PUT /stuck\r\n"[..], &[7; 100_000]].concat();
+                conn.send(stream, SendData::Bytes(request.into()), true).unwrap();
+                self.stream = Some(stream);
+            }
+            Event::Finished { .. } => self.answer = Some(Ok(())),
+            Event::Reset { code, .. } => self.answer = Some(Err(code)),
+            Event::Closed { reason } => panic!("{reason}"),
+            _ => {}
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        if self.conn.is_none() {
+            self.conn = Some(cx.connect(&client_config(), "hq.test", REMOTE).unwrap());
+        }
+    }
+}
+
+#[test]
+fn an_upload_to_a_stuck_disk_is_refused_and_its_connection_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(StuckDisk::default());
+    let putter = Putter { conn: None, stream: None, answer: None };
+    let mut world = World::new(dir.path(), putter, &disk);
+    world.run_until(|_| disk.stuck.load(Ordering::SeqCst) == 1);
+    world.pass(Duration::from_secs(19));
+    assert_eq!(world.client.app.answer, None);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.client.app.answer, Some(Err(status::TIMEOUT)));
+    assert_eq!(world.server.endpoint_stats().handshakes, 1);
+    disk.release();
+    drop(world);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+/// A client's disk that takes nothing stops the server and not the connection. On main of 2026-11-28 all of the pool went
+/// to what waited for the disk, whatever `--hold` said.
+#[test]
+fn a_stuck_disk_of_the_client_bounds_what_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = 200 << 20;
+    std::fs::File::create(dir.path().join("stuck")).unwrap().set_len(size).unwrap();
+    let (fast, disk) = (Arc::new(StuckDisk::default()), Arc::new(StuckDisk::default()));
+    fast.release();
+    let mut world = World::new(dir.path(), getter(dir.path(), &["stuck"], Some(&disk)), &fast);
+    let received = |world: &World<HqClient>| world.client.app.received();
+    world.run_until(|world| received(world) >= WRITE_AHEAD);
+    world.pass(Duration::from_secs(60));
+    // What was provided before, and one buffer that the limit was reached in.
+    let most = WRITE_AHEAD + (17 * receive_buffers(0).0) as u64;
+    assert!(received(&world) <= most, "{} bytes wait for the disk", received(&world));
+    disk.release();
+    world.run_until(|world| world.client.app.is_done());
+    assert!(world.client.app.errors.is_empty(), "{:?}", world.client.app.errors);
+    assert_eq!(std::fs::metadata(dir.path().join("got-stuck")).unwrap().len(), size);
+}

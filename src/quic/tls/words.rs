@@ -1,0 +1,162 @@
+//! TLS and certificate errors in the words of those who meet them, with what to do about the usual ones.
+
+use rustls::pki_types::UnixTime;
+use rustls::{CertificateError, Error};
+
+/// What went wrong in a handshake with a peer, whose certificate it is.
+pub fn explain(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the server's certificate was not issued by a trusted CA (give the right one with --ca)".into()
+        }
+        Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {
+            let names: Vec<&str> = presented.iter().map(|name| plain(name)).collect();
+            let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
+            format!(
+                "the server's certificate is for another name: for {names}, and not for {} (give the right one with \
+                 --server-name)",
+                expected.to_str()
+            )
+        }
+        Error::InvalidCertificate(error) => format!("the peer's certificate is not acceptable: {}", certificate(error)),
+        Error::NoApplicationProtocol => "no application protocol (ALPN) in common with the peer".into(),
+        error => general(error),
+    }
+}
+
+/// What is wrong with a certificate or key of our own.
+pub fn explain_own(error: &Error) -> String {
+    match error {
+        Error::InconsistentKeys(_) => {
+            "the key is not that of the certificate (the server's certificate has to be the first in its file)".into()
+        }
+        Error::InvalidCertificate(error) => certificate(error),
+        error => general(error),
+    }
+}
+
+fn certificate(error: &CertificateError) -> String {
+    match error {
+        CertificateError::BadEncoding => "it is damaged".into(),
+        CertificateError::Expired => "it has expired".into(),
+        CertificateError::ExpiredContext { time, not_after } => {
+            format!("it expired {} ago; it has to be renewed", ago(*time, *not_after))
+        }
+        CertificateError::NotValidYet => "it is not valid yet: is the clock right?".into(),
+        CertificateError::NotValidYetContext { time, not_before } => {
+            format!("it is valid in {} only: is the clock right?", ago(*not_before, *time))
+        }
+        CertificateError::NotValidForName => "it is for another name".into(),
+        CertificateError::BadSignature => {
+            "its signature is not that of the CA of that name: it was changed, or there are two CAs of one name".into()
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is for another purpose (its extended key usage lacks serverAuth)".into()
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "it is signed with an algorithm that is not supported; use ECDSA, Ed25519, or RSA with SHA-256 or more"
+                .into()
+        }
+        CertificateError::Other(other) => match other.to_string().as_str() {
+            "CaUsedAsEndEntity" => "it is a CA's, which cannot be a server's as well; have the CA issue one for the \
+                                    server, or make one without CA:TRUE (openssl req -x509 -addext \
+                                    basicConstraints=critical,CA:FALSE)"
+                .into(),
+            "UnsupportedCertVersion" => "it is not of version 3 of X.509, which has names and purposes".into(),
+            name => words(name),
+        },
+        other => words(&format!("{other:?}")),
+    }
+}
+
+fn general(error: &Error) -> String {
+    match error {
+        Error::PeerIncompatible(why) => format!("the peer speaks TLS in another way: {}", words(&format!("{why:?}"))),
+        Error::PeerMisbehaved(why) => format!("the peer breaks the TLS protocol: {}", words(&format!("{why:?}"))),
+        Error::InvalidMessage(why) => format!("the peer sent a damaged TLS message: {}", words(&format!("{why:?}"))),
+        Error::AlertReceived(alert) => format!("the peer ended the handshake: {}", words(&format!("{alert:?}"))),
+        Error::General(why) => why.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A name of Rust's as words: `NoCipherSuitesInCommon` as "no cipher suites in common".
+fn words(name: &str) -> String {
+    let mut text = String::new();
+    let mut before = ' ';
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && before.is_ascii_lowercase() {
+            text.push(' ');
+        }
+        text.push(c.to_ascii_lowercase());
+        before = c;
+    }
+    text
+}
+
+/// The name in what webpki calls one: `DnsName("a.test")`.
+fn plain(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+    inner.trim_matches('"')
+}
+
+/// The time between two points, as people say it.
+fn ago(later: UnixTime, earlier: UnixTime) -> String {
+    let seconds = later.as_secs().saturating_sub(earlier.as_secs());
+    let (n, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7200 => (seconds / 60, "minute"),
+        7200..172_800 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{n} {unit}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::ServerName;
+    use rustls::{InconsistentKeys, OtherError, PeerIncompatible};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Webpki(&'static str);
+
+    impl std::fmt::Display for Webpki {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Webpki {}
+
+    /// On main of 2026-11-28 names of Rust's came out: `KeyMismatch`, `Other(OtherError(CaUsedAsEndEntity))`.
+    #[test]
+    fn no_names_of_rusts_come_out() {
+        let other = |name| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Webpki(name)))));
+        let at = |s| UnixTime::since_unix_epoch(std::time::Duration::from_secs(s));
+        let expired = CertificateError::ExpiredContext { time: at(1_000_000), not_after: at(100_000) };
+        let name = CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("a.test").unwrap(),
+            presented: vec!["DnsName(\"b.test\")".into(), "IpAddress(10.9.0.1)".into()],
+        };
+        for (error, parts) in [
+            (Error::InconsistentKeys(InconsistentKeys::KeyMismatch), &["not that of the certificate"][..]),
+            (other("CaUsedAsEndEntity"), &["a CA's", "CA:FALSE"]),
+            (other("PathLenConstraintViolated"), &["path len constraint violated"]),
+            (Error::InvalidCertificate(expired), &["expired 10 days ago"]),
+            (Error::InvalidCertificate(name), &["for b.test, 10.9.0.1, and not for a.test", "--server-name"]),
+            (Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon), &["no cipher suites in common"]),
+        ] {
+            let said = if matches!(error, Error::InconsistentKeys(_)) { explain_own(&error) } else { explain(&error) };
+            for part in parts {
+                assert!(said.contains(part), "{part} is not in: {said}");
+            }
+            let debug = ["OtherError", "KeyMismatch", "CaUsed", "(\"", "DnsName", "IpAddress", "PathLen"];
+            assert!(!debug.iter().any(|name| said.contains(name)), "{said}");
+        }
+    }
+}
