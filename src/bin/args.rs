@@ -340,11 +340,19 @@ impl Args {
     }
 }
 
-/// Has every value say by itself what is wrong with a negative number, which is otherwise taken for an option.
+/// What the values of options are called that are numbers.
+const NUMBERS: &[&str] = &["BYTES", "TIME", "N", "CPU", "ID", "UDPPORT"];
+
+/// Has numbers say by themselves what is wrong with a negative one, which is otherwise taken for an option.
 fn with_negative_numbers(command: clap::Command) -> clap::Command {
-    let takes_values = |arg: &clap::Arg| arg.get_action().takes_values();
+    let is_number = |arg: &clap::Arg| {
+        arg.get_value_names().is_some_and(|names| names.iter().any(|n| NUMBERS.contains(&n.as_str())))
+    };
     command
-        .mut_args(|arg| if takes_values(&arg) { arg.allow_negative_numbers(true) } else { arg })
+        .mut_args(|arg| {
+            let number = is_number(&arg);
+            if number { arg.allow_hyphen_values(true) } else { arg }
+        })
         .mut_subcommands(with_negative_numbers)
 }
 

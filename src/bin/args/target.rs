@@ -184,7 +184,7 @@ mod tests {
         let u: Url = "https://[::1]".parse().unwrap();
         assert_eq!((u.authority.port, u.path.as_str(), u.file_name()), (443, "/", "index.html"));
         assert_eq!("https://h?q".parse::<Url>().unwrap().path, "/?q");
-        assert_eq!("HTTPS://h/A".parse::<Url>().unwrap().to_string(), "https://h/A");
+        assert_eq!("HTTPS://h/A".parse::<Url>().unwrap().to_string(), "https://h:443/A");
         assert_eq!("https://h/a/..".parse::<Url>().unwrap().file_name(), "index.html");
         for s in ["http://h/", "h/file", "https://", "https://u@h/", "https://h/a b", "https://h/\r\n", "https://h/é"]
         {

@@ -70,6 +70,11 @@ struct World<C> {
 impl<C: App> World<C> {
     /// `client`, and a server of `dir` that keeps uploads there as well, on `disk`.
     fn new(dir: &Path, client: C, disk: &Arc<StuckDisk>) -> Self {
+        Self::with_patience(dir, client, disk, super::FILE_PATIENCE)
+    }
+
+    /// The same with a server that waits for its disk for `patience`.
+    fn with_patience(dir: &Path, client: C, disk: &Arc<StuckDisk>, patience: Duration) -> Self {
         let (a, b) = SimLink::pair(SimConfig::default());
         let pool = BufPool::heap();
         let config = HqServerConfig {
@@ -77,7 +82,7 @@ impl<C: App> World<C> {
             uploads: Some(dir.into()),
             preload: 0,
             log: false,
-            file_patience: super::FILE_PATIENCE,
+            file_patience: patience,
         };
         let app = HqServer::with_disk(&config, &pool, Some(disk.delay())).unwrap();
         Self {
@@ -256,7 +261,9 @@ fn a_stuck_disk_of_the_client_bounds_what_it_holds() {
     std::fs::File::create(dir.path().join("stuck")).unwrap().set_len(size).unwrap();
     let (fast, disk) = (Arc::new(StuckDisk::default()), Arc::new(StuckDisk::default()));
     fast.release();
-    let mut world = World::new(dir.path(), getter(dir.path(), &["stuck"], Some(&disk)), &fast);
+    let client = getter(dir.path(), &["stuck"], Some(&disk));
+    // Time jumps while real threads read for the server.
+    let mut world = World::with_patience(dir.path(), client, &fast, Duration::MAX);
     let received = |world: &World<HqClient>| world.client.app.received();
     world.run_until(|world| received(world) >= WRITE_AHEAD);
     world.pass(Duration::from_secs(60));

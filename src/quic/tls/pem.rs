@@ -97,7 +97,7 @@ fn bad(path: &Path, file: &[u8], what: &'static str, error: &Syntax) -> PemError
     let reason = match error {
         Syntax::NoItemsFound => return missing(path, file, what),
         Syntax::MissingSectionEnd { end_marker } => {
-            format!("it ends before a line \"{}\": a part of it is missing", text(end_marker))
+            format!("it ends before a line \"-----END {}-----\": a part of it is missing", text(end_marker))
         }
         Syntax::IllegalSectionStart { line } => {
             format!("the line \"{}\" should be like \"-----BEGIN ...-----\"", text(line))
