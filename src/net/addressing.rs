@@ -12,9 +12,14 @@ const MIN_MTU_V4: u16 = 1228;
 
 #[derive(Clone, Debug)]
 pub(super) struct Addressing {
+    /// Addresses that are ours or will be, if nobody else has them.
+    all: Vec<Cidr>,
+    /// Those that are used.
     locals: Vec<Cidr>,
     /// Their addresses as numbers, for quick comparison.
     numbers: Vec<u128>,
+    /// What is on the link.
+    networks: Vec<Cidr>,
     /// Addresses of IPv4 networks that no station has.
     edges: Vec<IpAddr>,
     /// Longest prefix first, gateways as routes to everything.
@@ -32,11 +37,13 @@ impl Addressing {
         }
         let numbers = locals.iter().map(|local| number(local.addr())).collect();
         let edges = locals.iter().filter_map(Cidr::edges).flatten().collect();
-        let mut this = Self { locals, numbers, edges, routes: Vec::new(), ipv6 };
+        let networks = locals.iter().chain(&config.on_link).copied().collect();
+        let mut this = Self { all: locals.clone(), locals, numbers, networks, edges, routes: Vec::new(), ipv6 };
         for (n, gateway) in config.gateways.iter().enumerate() {
-            if config.gateways[..n].iter().any(|other| other.is_ipv4() == gateway.is_ipv4()) {
-                return Err(NetError::SecondGateway(*gateway));
+            if config.gateways[..n].contains(gateway) {
+                return Err(NetError::GatewayTwice(*gateway));
             }
+            this.reach_beyond(*gateway);
         }
         let defaults = config.gateways.iter().map(|via| Route { dest: Cidr::everything_like(*via), via: *via });
         for route in config.routes.iter().copied().chain(defaults) {
@@ -46,6 +53,16 @@ impl Addressing {
         // Stable: of equal prefixes the one configured first wins.
         this.routes.sort_by_key(|route| std::cmp::Reverse(route.dest.prefix_len()));
         Ok(this)
+    }
+
+    /// An address that comes alone, as a /32 or /128, has no neighbours: then its gateway can only be meant to be on the
+    /// link although it is in no network of ours. With networks it is rather a mistake.
+    fn reach_beyond(&mut self, gateway: IpAddr) {
+        let mut family = self.networks.iter().filter(|network| network.addr().is_ipv4() == gateway.is_ipv4());
+        let alone = family.all(|network| network.is_host() || is_link_local(network.addr()));
+        if alone && !self.is_local(gateway) && !self.on_link(gateway) && is_station(gateway) {
+            self.networks.extend(Cidr::host(gateway));
+        }
     }
 
     fn check_route(&self, route: Route) -> Result<(), NetError> {
@@ -58,9 +75,40 @@ impl Addressing {
         if self.on_link(route.via) { Ok(()) } else { Err(NetError::GatewayNotOnLink(route.via)) }
     }
 
-    /// Our addresses.
+    /// Our addresses that are used.
     pub(super) fn locals(&self) -> &[Cidr] {
         &self.locals
+    }
+
+    /// Our addresses, with those that are not used yet.
+    pub(super) fn all(&self) -> &[Cidr] {
+        &self.all
+    }
+
+    /// Begins to use `addr`, in the order of configuration, or stops.
+    pub(super) fn set_used(&mut self, addr: IpAddr, used: bool) {
+        let was = |other: &Cidr| self.locals.iter().any(|local| local == other);
+        let now = |other: &&Cidr| if other.addr() == addr { used } else { was(other) };
+        self.locals = self.all.iter().filter(now).copied().collect();
+        self.numbers = self.locals.iter().map(|local| number(local.addr())).collect();
+    }
+
+    /// Gives `addr` up.
+    pub(super) fn remove(&mut self, addr: IpAddr) {
+        self.set_used(addr, false);
+        self.all.retain(|other| other.addr() != addr);
+    }
+
+    /// Takes one more address, which is not used yet.
+    pub(super) fn add(&mut self, addr: Cidr) -> Result<(), NetError> {
+        check_address(&self.all, addr)?;
+        if addr.addr().is_ipv6() && !self.ipv6 {
+            return Err(NetError::BadAddress(addr));
+        }
+        self.all.push(addr);
+        self.networks.push(addr);
+        self.edges.extend(addr.edges().into_iter().flatten());
+        Ok(())
     }
 
     /// Whether IPv6 is spoken.
@@ -79,12 +127,18 @@ impl Addressing {
 
     /// Whether we listen to the solicited-node group `group`.
     pub(super) fn listens_to(&self, group: Ipv6Addr) -> bool {
-        self.locals.iter().any(|local| matches!(local.addr(), IpAddr::V6(addr) if ipv6::solicited_node(addr) == group))
+        self.all.iter().any(|local| matches!(local.addr(), IpAddr::V6(addr) if ipv6::solicited_node(addr) == group))
+    }
+
+    /// The smallest network on the link that `addr` is in.
+    pub(super) fn nearest_network(&self, addr: IpAddr) -> Option<&Cidr> {
+        let around = self.networks.iter().filter(|network| network.contains(addr));
+        around.filter(|_| !self.is_edge(addr)).max_by_key(|network| network.prefix_len())
     }
 
     /// Whether `addr` is a neighbour's.
     pub(super) fn on_link(&self, addr: IpAddr) -> bool {
-        self.locals.iter().any(|local| local.contains(addr)) && !self.is_edge(addr)
+        self.nearest_network(addr).is_some()
     }
 
     /// Whether some route goes via `addr`.
@@ -92,42 +146,16 @@ impl Addressing {
         self.routes.iter().any(|route| route.via == addr)
     }
 
-    /// Number of routes, gateways included.
-    pub(super) fn route_count(&self) -> usize {
-        self.routes.len()
+    /// Whether every route via `addr` has another one of equal worth beside it.
+    pub(super) fn has_substitute(&self, addr: IpAddr) -> bool {
+        let equal = |a: &Route, b: &Route| a.dest.is_same_network(&b.dest) && a.via != b.via;
+        let mut via = self.routes.iter().filter(|route| route.via == addr);
+        via.all(|route| self.routes.iter().any(|other| equal(route, other)))
     }
 
-    /// The neighbour that packets to `remote` go to.
-    pub(super) fn next_hop(&self, remote: IpAddr) -> Option<IpAddr> {
-        if self.on_link(remote) {
-            return Some(remote);
-        }
-        // Link-local addresses and the edges of our own networks are never routed.
-        if is_link_local(remote) || self.is_edge(remote) {
-            return None;
-        }
-        self.routes.iter().find(|route| route.dest.contains(remote)).map(|route| route.via)
-    }
-
-    /// Which of our addresses talks to `remote` (RFC 6724 in spirit: same scope, then the longest shared network).
-    pub(super) fn local_for(&self, remote: IpAddr) -> Option<IpAddr> {
-        let hop = self.next_hop(remote)?;
-        let scope = is_link_local(remote);
-        let of_scope =
-            |local: &&Cidr| local.addr().is_ipv4() == remote.is_ipv4() && is_link_local(local.addr()) == scope;
-        let near = self
-            .locals
-            .iter()
-            .filter(of_scope)
-            .filter(|local| local.contains(hop))
-            .max_by_key(|local| local.prefix_len());
-        near.or_else(|| self.locals.iter().find(of_scope)).map(Cidr::addr)
-    }
-
-    /// Which of our addresses asks for the neighbour `target`.
-    pub(super) fn asks_for(&self, target: IpAddr) -> Option<IpAddr> {
-        let near = self.locals.iter().filter(|local| local.contains(target)).max_by_key(|local| local.prefix_len());
-        near.map(Cidr::addr)
+    /// Routes, gateways among them, longest prefix first.
+    pub(super) fn routes(&self) -> &[Route] {
+        &self.routes
     }
 }
 
@@ -165,12 +193,7 @@ fn local_addresses(config: &NetConfig, mac: Mac) -> Result<Vec<Cidr>, NetError> 
     }
     let mut locals: Vec<Cidr> = Vec::new();
     for cidr in &config.addrs {
-        if !is_station(cidr.addr()) || cidr.edges().is_some_and(|edges| edges.contains(&cidr.addr())) {
-            return Err(NetError::BadAddress(*cidr));
-        }
-        if locals.iter().any(|other| other.addr() == cidr.addr()) {
-            return Err(NetError::TwiceTheSame(cidr.addr()));
-        }
+        check_address(&locals, *cidr)?;
         locals.push(*cidr);
     }
     let own_link_local = locals.iter().any(|local| local.addr().is_ipv6() && is_link_local(local.addr()));
@@ -179,6 +202,17 @@ fn local_addresses(config: &NetConfig, mac: Mac) -> Result<Vec<Cidr>, NetError> 
         locals.extend(link_local.ok());
     }
     Ok(locals)
+}
+
+/// Whether `new` can be an address of ours beside `others`.
+fn check_address(others: &[Cidr], new: Cidr) -> Result<(), NetError> {
+    if !is_station(new.addr()) || new.edges().is_some_and(|edges| edges.contains(&new.addr())) {
+        return Err(NetError::BadAddress(new));
+    }
+    if others.iter().any(|other| other.addr() == new.addr()) {
+        return Err(NetError::TwiceTheSame(new.addr()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -205,37 +239,21 @@ mod tests {
     }
 
     #[test]
-    fn finds_next_hops_and_sources() {
-        let a = build(
-            &["10.0.0.2/24", "10.0.1.2/24", "2001:db8::2/64"],
-            &["10.0.0.1", "fe80::1"],
-            &[("10.9.0.0/16", "10.0.1.1"), ("10.9.9.0/24", "10.0.1.9")],
-        )
-        .unwrap();
-        let hop = |to: &str| a.next_hop(ip(to));
-        assert_eq!(hop("10.0.1.77"), Some(ip("10.0.1.77")));
-        assert_eq!(hop("8.8.8.8"), Some(ip("10.0.0.1")));
-        assert_eq!(hop("10.9.1.1"), Some(ip("10.0.1.1")));
-        assert_eq!(hop("10.9.9.1"), Some(ip("10.0.1.9")), "the longest prefix wins");
-        assert_eq!(hop("10.0.0.255"), None, "directed broadcast");
-        assert_eq!(hop("2001:db8:1::1"), Some(ip("fe80::1")));
-        assert_eq!(hop("fe80::9"), Some(ip("fe80::9")));
-        let local = |to: &str| a.local_for(ip(to));
-        assert_eq!(local("8.8.8.8"), Some(ip("10.0.0.2")));
-        assert_eq!(local("10.9.1.1"), Some(ip("10.0.1.2")));
-        assert_eq!(local("2001:db8:1::1"), Some(ip("2001:db8::2")), "not the link-local one, though the gateway is");
-        assert_eq!(local("fe80::9"), Some(ip("fe80::ff:fe00:1")));
-        assert_eq!(a.asks_for(ip("fe80::1")), Some(ip("fe80::ff:fe00:1")));
+    fn knows_its_neighbourhood() {
+        let mut a = build(&["10.0.0.2/24", "2001:db8::2/64"], &["10.0.0.1", "fe80::1"], &[]).unwrap();
         assert!(a.listens_to("ff02::1:ff00:2".parse().unwrap()) && !a.listens_to("ff02::1:ff00:3".parse().unwrap()));
-        assert!(a.is_gateway(ip("10.0.1.9")) && !a.is_gateway(ip("10.0.1.8")));
-    }
-
-    #[test]
-    fn without_a_gateway_only_the_link_is_reached() {
-        let a = build(&["10.0.0.2/24"], &[], &[]).unwrap();
-        assert_eq!((a.next_hop(ip("8.8.8.8")), a.local_for(ip("8.8.8.8"))), (None, None));
-        assert_eq!(a.next_hop(ip("2001:db8::1")), None);
-        assert_eq!(a.locals().len(), 1, "no link-local address without IPv6");
+        assert!(a.is_gateway(ip("10.0.0.1")) && !a.is_gateway(ip("10.0.0.9")));
+        assert!(a.on_link(ip("10.0.0.9")) && !a.on_link(ip("10.0.0.255")) && !a.on_link(ip("10.0.1.9")));
+        assert_eq!(build(&["10.0.0.2/24"], &[], &[]).unwrap().locals().len(), 1, "no link-local address without IPv6");
+        a.set_used(ip("10.0.0.2"), false);
+        assert!(!a.is_local(ip("10.0.0.2")) && a.is_local(ip("2001:db8::2")) && a.on_link(ip("10.0.0.9")));
+        assert_eq!((a.all().len(), a.locals().len()), (3, 2));
+        a.set_used(ip("10.0.0.2"), true);
+        assert_eq!(a.locals()[0].addr(), ip("10.0.0.2"), "in the order of configuration");
+        a.remove(ip("10.0.0.2"));
+        assert_eq!((a.all().len(), a.locals().len()), (2, 2));
+        a.add("10.0.0.3/24".parse().unwrap()).unwrap();
+        assert!(!a.is_local(ip("10.0.0.3")), "not yet");
     }
 
     #[test]
@@ -244,7 +262,9 @@ mod tests {
         assert_eq!(err(&[], &[]), NetError::NoAddress);
         assert_eq!(err(&["10.0.0.2/24"], &["10.0.1.1"]), NetError::GatewayNotOnLink(ip("10.0.1.1")));
         assert_eq!(err(&["10.0.0.2/24"], &["10.0.0.2"]), NetError::GatewayIsUs(ip("10.0.0.2")));
-        assert_eq!(err(&["10.0.0.2/24"], &["10.0.0.1", "10.0.0.3"]), NetError::SecondGateway(ip("10.0.0.3")));
+        assert_eq!(err(&["10.0.0.2/24"], &["10.0.0.1", "10.0.0.1"]), NetError::GatewayTwice(ip("10.0.0.1")));
+        assert_eq!(err(&["10.0.0.2/32"], &["10.0.0.2"]), NetError::GatewayIsUs(ip("10.0.0.2")));
+        assert_eq!(err(&["10.0.0.2/32"], &["127.0.0.1"]), NetError::GatewayNotOnLink(ip("127.0.0.1")));
         assert_eq!(err(&["10.0.0.2/24", "10.0.0.2/16"], &[]), NetError::TwiceTheSame(ip("10.0.0.2")));
         for bad in
             ["10.0.0.0/24", "224.0.0.1/4", "127.0.0.1/8", "0.0.0.0/0", "::/0", "ff02::1/64", "255.255.255.255/32"]

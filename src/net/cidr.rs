@@ -39,6 +39,12 @@ fn bits(addr: IpAddr) -> u128 {
     }
 }
 
+/// How many leading bits two addresses share: none if they are of different families.
+pub(super) fn shared_bits(a: IpAddr, b: IpAddr) -> u8 {
+    let most = if a.is_ipv4() { 32 } else { 128 };
+    if a.is_ipv4() == b.is_ipv4() { (bits(a) ^ bits(b)).leading_zeros().min(most) as u8 } else { 0 }
+}
+
 impl Cidr {
     /// `addr`/`len`.
     ///
@@ -52,6 +58,21 @@ impl Cidr {
     /// All addresses of the family of `addr`.
     pub const fn everything_like(addr: IpAddr) -> Self {
         Self { addr, len: 0 }
+    }
+
+    /// `addr` alone.
+    pub fn host(addr: IpAddr) -> Option<Self> {
+        Self::new(addr, if addr.is_ipv4() { 32 } else { 128 }).ok()
+    }
+
+    /// Whether it is one address alone.
+    pub fn is_host(&self) -> bool {
+        self.len == if self.addr.is_ipv4() { 32 } else { 128 }
+    }
+
+    /// Whether both are the same network, whatever the host bits.
+    pub fn is_same_network(&self, other: &Self) -> bool {
+        self.len == other.len && self.contains(other.addr)
     }
 
     /// The address, host bits included.
@@ -125,6 +146,17 @@ mod tests {
         for bad in ["10.0.0.1", "10.0.0/24", "x/1", "::1/-1", "::1/300"] {
             assert_eq!(bad.parse::<Cidr>(), Err(CidrError::Syntax(bad.to_owned())));
         }
+    }
+
+    #[test]
+    fn compares_networks() {
+        assert!(cidr("10.0.0.1/24").is_same_network(&cidr("10.0.0.9/24")));
+        assert!(!cidr("10.0.0.1/24").is_same_network(&cidr("10.0.0.1/25")) && !cidr("::/0").is_same_network(&cidr("0.0.0.0/0")));
+        assert!(cidr("10.0.0.1/32").is_host() && cidr("::1/128").is_host() && !cidr("10.0.0.1/31").is_host());
+        assert_eq!(Cidr::host(ip("10.0.0.1")), Some(cidr("10.0.0.1/32")));
+        assert_eq!(shared_bits(ip("10.0.0.1"), ip("10.0.0.1")), 32);
+        assert_eq!(shared_bits(ip("2001:db8::"), ip("2001:db9::")), 31);
+        assert_eq!(shared_bits(ip("10.0.0.1"), ip("::")), 0);
     }
 
     #[test]

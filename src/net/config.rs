@@ -14,15 +14,33 @@ pub struct Route {
     pub via: IpAddr,
 }
 
+/// Duplicate address detection: whether another station is asked for before an address is taken (RFC 5227 for IPv4, RFC
+/// 4862 §5.4 for IPv6). Each time that the link comes up it is done anew, without giving up addresses that were in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detect {
+    /// Not at all: addresses are announced at once. For those that move between hosts.
+    Off,
+    /// Addresses are used at once and announced after a second in which nobody claimed them (in the spirit of RFC 4429).
+    /// One that is claimed in that second is given up.
+    #[default]
+    Optimistic,
+    /// Addresses are used only when nobody has claimed them: after four to seven seconds for IPv4 and one to two for IPv6.
+    Strict,
+}
+
 /// Configuration of one core's network layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetConfig {
     /// Our addresses, each with the network that is on the link. At most [`NetConfig::MAX_ADDRS`].
     /// With any IPv6 address the link-local one made from the MAC address is ours too.
     pub addrs: Vec<Cidr>,
-    /// Default gateways, at most one for each IP version.
+    /// Networks that are on the link beside those of `addrs`.
+    pub on_link: Vec<Cidr>,
+    /// Default gateways. Of several for an IP version the first one is used, and the next while that one does not answer.
+    /// If all our addresses of its IP version are single ones (/32, /128), a gateway is on the link whatever it is.
     pub gateways: Vec<IpAddr>,
-    /// More specific routes; the longest prefix wins.
+    /// More specific routes; the longest prefix wins. Of equal ones the first is used, and the next while its router
+    /// does not answer.
     pub routes: Vec<Route>,
     /// The VLAN that frames are tagged with, 1 to 4094; `None` for untagged.
     pub vlan: Option<u16>,
@@ -33,6 +51,9 @@ pub struct NetConfig {
     pub neighbor_ttl: Duration,
     /// Neighbours known at a time.
     pub max_neighbors: usize,
+    /// Questions for neighbours that go to everyone on the link, per second (RFC 1122 §2.3.2.1). Packets from made-up
+    /// addresses can use up a quarter of them; routers are asked for regardless.
+    pub solicits_per_second: u32,
     /// Frames that wait for one neighbour to be resolved; the oldest are given up for younger ones.
     pub pending_frames: usize,
     /// Frames that wait in all.
@@ -46,9 +67,12 @@ pub struct NetConfig {
     /// "Packet too big" and "port unreachable" messages per second that are heeded. Anybody can forge them; genuine ones are
     /// rare, and come again.
     pub too_big_per_second: u32,
-    /// Tell the link about our addresses at start: ARP announcements, unsolicited advertisements, and
-    /// listener reports, without which switches that snoop may keep solicitations from us.
+    /// Tell the link about our addresses whenever it comes up: ARP announcements, unsolicited advertisements, and
+    /// listener reports, without which switches that snoop may keep solicitations from us. Without it, `detect` has no
+    /// effect either: one core of several speaks for all.
     pub announce: bool,
+    /// What is done to find out whether another station has an address of ours.
+    pub detect: Detect,
     /// Secret that IPv6 flow labels are made with; a random number.
     pub seed: u64,
 }
@@ -62,12 +86,14 @@ impl Default for NetConfig {
     fn default() -> Self {
         Self {
             addrs: Vec::new(),
+            on_link: Vec::new(),
             gateways: Vec::new(),
             routes: Vec::new(),
             vlan: None,
             ports: None,
             neighbor_ttl: Duration::from_secs(60),
             max_neighbors: 1024,
+            solicits_per_second: 200,
             pending_frames: 16,
             max_pending: 256,
             templates: 4096,
@@ -75,6 +101,7 @@ impl Default for NetConfig {
             errors_per_second: 10,
             too_big_per_second: 100,
             announce: true,
+            detect: Detect::default(),
             seed: 0,
         }
     }
@@ -96,14 +123,14 @@ pub enum NetError {
     #[error("address {0} is configured twice")]
     TwiceTheSame(IpAddr),
     /// A gateway that no address of ours shares a network with.
-    #[error("gateway {0} is not on the link: no configured address/length contains it")]
+    #[error("gateway {0} is not on the link: no configured address/length contains it, nor any network on the link")]
     GatewayNotOnLink(IpAddr),
     /// A gateway that is ourselves.
     #[error("gateway {0} is one of our own addresses")]
     GatewayIsUs(IpAddr),
-    /// More than one default gateway for an IP version.
-    #[error("gateway {0} is the second one for its IP version: use routes for all but one")]
-    SecondGateway(IpAddr),
+    /// The same default gateway twice.
+    #[error("gateway {0} is given twice")]
+    GatewayTwice(IpAddr),
     /// A route whose two ends are of different IP versions.
     #[error("route to {dest} via {via} mixes IPv4 and IPv6", dest = .0.dest, via = .0.via)]
     RouteMixesVersions(Route),

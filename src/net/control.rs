@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::base::time::Instant;
 use crate::datapath::TxFrame;
 use crate::net::addressing::is_link_local;
+use crate::net::claim::Other;
 use crate::net::neighbor::{Learned, News, Solicit};
 use crate::net::receive::{IpPacket, QUOTED, Received};
 use crate::net::stack::Net;
@@ -39,9 +40,13 @@ impl<T: TxFrame> Net<T> {
             return Err(NetDrop::ArpMalformed);
         }
         let (sender, target) = (IpAddr::V4(arp.sender_ip), IpAddr::V4(arp.target_ip));
-        if self.addressing.is_local(sender) {
-            self.duplicate(sender, arp.sender_mac);
+        if self.claims.has(sender) {
+            self.claimed(now, sender, arp.sender_mac, Other::Uses);
             return Err(NetDrop::BadSource);
+        }
+        // A probe has no sender address (RFC 5227 §1.1).
+        if arp.sender_ip.is_unspecified() && arp.op == ArpOp::Request {
+            self.claimed(now, target, arp.sender_mac, Other::Probes);
         }
         let for_us = self.addressing.is_local(target);
         let news = match arp.op {
@@ -173,8 +178,8 @@ impl<T: TxFrame> Net<T> {
                 if solicited && dst.is_multicast() || options.target.is_some_and(|mac| !mac.is_station()) {
                     return Err(NetDrop::NdpInvalid);
                 }
-                if self.addressing.is_local(target.into()) {
-                    self.duplicate(target.into(), packet.src_mac);
+                if self.claims.has(target.into()) {
+                    self.claimed(now, target.into(), options.target.unwrap_or(packet.src_mac), Other::Uses);
                     return Err(NetDrop::BadSource);
                 }
                 let news = if solicited { News::Answer { replace } } else { News::Hint { replace } };
@@ -202,7 +207,7 @@ impl<T: TxFrame> Net<T> {
         target: Ipv6Addr,
         source_mac: Option<Mac>,
     ) -> Result<Received, NetDrop> {
-        if !self.addressing.is_local(target.into()) {
+        if !self.claims.has(target.into()) {
             return Err(NetDrop::NdpForeign);
         }
         let mac = source_mac.unwrap_or(packet.src_mac);
@@ -214,11 +219,16 @@ impl<T: TxFrame> Net<T> {
             if source_mac.is_some() || dst != ipv6::solicited_node(target) {
                 return Err(NetDrop::NdpInvalid);
             }
-            self.duplicate(target.into(), packet.src_mac);
-            self.advertise(target, ALL_NODES, Mac::for_multicast(ALL_NODES), false)?;
-        } else {
+            self.claimed(now, target.into(), packet.src_mac, Other::Probes);
+            if self.addressing.is_local(target.into()) {
+                self.advertise(target, ALL_NODES, Mac::for_multicast(ALL_NODES), false)?;
+            }
+        } else if self.addressing.is_local(target.into()) {
             self.learn(now, src.into(), source_mac, News::Question);
             self.advertise(target, src, mac, true)?;
+        } else {
+            // Not ours yet (RFC 4862 §5.4.3).
+            return Err(NetDrop::NdpForeign);
         }
         Ok(Received::Consumed)
     }
@@ -232,6 +242,7 @@ impl<T: TxFrame> Net<T> {
             return Err(NetDrop::RateLimited);
         }
         self.reported = 0;
+        self.claims.wake();
         Ok(Received::Consumed)
     }
 
@@ -245,8 +256,13 @@ impl<T: TxFrame> Net<T> {
             (IpAddr::V6(target), Some(IpAddr::V6(own))) => {
                 let group = ipv6::solicited_node(target);
                 let (dst, dst_mac) = ask.to.map_or((group, Mac::for_multicast(group)), |mac| (target, mac));
-                let message = ndp::neighbor_solicit(own, dst, target, mac);
-                self.push_ndp(own, dst, dst_mac, &message)
+                if self.claims.is_held(own.into()) {
+                    let message = ndp::neighbor_solicit(own, dst, target, mac);
+                    self.push_ndp(own, dst, dst_mac, &message)
+                } else {
+                    // The address may be another's: nobody is to learn that it is here (RFC 4429 §3.2).
+                    self.push_ndp(own, dst, dst_mac, &ndp::neighbor_query(own, dst, target))
+                }
             }
             _ => Ok(()),
         };
@@ -259,32 +275,48 @@ impl<T: TxFrame> Net<T> {
     }
 
     fn advertise(&mut self, own: Ipv6Addr, dst: Ipv6Addr, dst_mac: Mac, solicited: bool) -> Result<(), NetDrop> {
-        let message = ndp::neighbor_advert(own, dst, own, self.mac, solicited);
+        // What is not certain yet overrides nothing (RFC 4429 §3.3).
+        let replace = self.claims.is_held(own.into());
+        let message = ndp::neighbor_advert(own, dst, own, self.mac, solicited, replace);
         self.push_ndp(own, dst, dst_mac, &message)
     }
 
-    /// Queues the next announcement (RFC 5227 §2.3, RFC 4861 §7.2.6) or listener report; false when all is said.
-    pub(super) fn announce_next(&mut self) -> bool {
-        while let Some(own) = self.addressing.locals().get(self.reported).map(|own| own.addr()) {
+    /// Queues the next listener report; false when all is said.
+    pub(super) fn report_next(&mut self) -> bool {
+        while let Some(own) = self.addressing.all().get(self.reported).map(|own| own.addr()) {
             self.reported += 1;
             if let IpAddr::V6(own) = own {
                 return self.report(own).is_ok();
             }
         }
-        let Some(own) = self.addressing.locals().get(self.announced).map(|own| own.addr()) else {
-            return false;
+        false
+    }
+
+    /// Asks whether anybody has our address `own` (RFC 5227 §2.1.1, RFC 4862 §5.4.2).
+    pub(super) fn probe_address(&mut self, own: IpAddr) {
+        // Without room the question is not put, as if it were lost on the link.
+        let _ = match own {
+            IpAddr::V4(own) => self.arp_request(Ipv4Addr::UNSPECIFIED, own, None),
+            IpAddr::V6(own) => {
+                let group = ipv6::solicited_node(own);
+                let message = ndp::neighbor_query(Ipv6Addr::UNSPECIFIED, group, own);
+                self.push_ndp(Ipv6Addr::UNSPECIFIED, group, Mac::for_multicast(group), &message)
+            }
         };
-        self.announced += 1;
-        match own {
-            IpAddr::V4(own) => self.arp_request(own, own, None).is_ok(),
-            IpAddr::V6(own) => self.advertise(own, ALL_NODES, Mac::for_multicast(ALL_NODES), false).is_ok(),
-        }
+    }
+
+    /// Tells everyone that our address `own` is here (RFC 5227 §2.3, RFC 4861 §7.2.6).
+    pub(super) fn announce(&mut self, own: IpAddr) {
+        let _ = match own {
+            IpAddr::V4(own) => self.arp_request(own, own, None),
+            IpAddr::V6(own) => self.advertise(own, ALL_NODES, Mac::for_multicast(ALL_NODES), false),
+        };
     }
 
     /// Says that we listen to the solicited-node group of `own`; from a link-local address (RFC 3810 §5.2.13).
     fn report(&mut self, own: Ipv6Addr) -> Result<(), NetDrop> {
         let link_local =
-            self.addressing.locals().iter().map(|own| own.addr()).find(|ip| is_link_local(*ip) && ip.is_ipv6());
+            self.addressing.all().iter().map(|own| own.addr()).find(|ip| is_link_local(*ip) && ip.is_ipv6());
         let Some(IpAddr::V6(src)) = link_local else { return Ok(()) };
         let message = ndp::listener_report(src, own);
         let len = ndp::ROUTER_ALERT.len() + message.len();

@@ -9,12 +9,12 @@
 //! kernel, that end's offloads have to be off: otherwise frames arrive with unfinished checksums, which
 //! are dropped here as wrong.
 //!
-//! What is not done: reassembly of fragments, duplicate address detection before use (signs of a
-//! duplicate are counted and reported), router discovery (advertisements are counted), redirects.
+//! What is not done: reassembly of fragments, router discovery (advertisements are counted), redirects.
 #![forbid(unsafe_code)]
 
 mod addressing;
 mod cidr;
+mod claim;
 mod config;
 mod control;
 mod flows;
@@ -23,6 +23,7 @@ mod outbox;
 mod pending;
 mod ports;
 mod receive;
+mod route;
 mod send;
 mod stack;
 mod stats;
@@ -31,8 +32,9 @@ mod template;
 mod tests;
 
 pub use cidr::{Cidr, CidrError};
-pub use config::{NetConfig, NetError, Route};
+pub use config::{Detect, NetConfig, NetError, Route};
 pub use receive::{Received, UdpDatagram};
-pub use send::Sent;
+pub use route::{RouteError, Sources};
+pub use send::{Sent, Standing};
 pub use stack::{Net, NetEvent};
 pub use stats::{Drops, NetDrop, NetStats};

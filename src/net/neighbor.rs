@@ -2,28 +2,50 @@
 //! neighbour discovery (RFC 4861 §7.3). It neither reads nor writes packets.
 //!
 //! An entry is known until its time is up; used after that, it is still used but asked again (probed),
-//! and forgotten if it does not answer. An entry unused for twice its time counts as absent.
-//! Nothing a stranger sends can push out an entry: strangers fill only free places.
+//! and forgotten if it does not answer. An entry unused for twice its time counts as absent. Progress of
+//! connections keeps an entry known without a question, and their silence is a reason to ask (§7.3.1).
+//!
+//! # What strangers can do to the table
+//! Only ARP and neighbour discovery are evidence; packets from made-up addresses can at most make us ask.
+//! Entries asked for because of strangers are at most a quarter of the table, push out only each other, and are the
+//! first to go. Neighbours that are in use stay. Questions to everyone have a budget, of which strangers can use up
+//! a quarter. Nothing here takes longer because the table is full.
+
+mod lists;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use crate::base::limit::Limit;
 use crate::base::time::{Duration, Instant};
 use crate::wire::eth::Mac;
+use lists::{List, Lists};
 
 /// Solicitations before a neighbour is given up (RFC 4861 §10).
 const MAX_TRIES: u8 = 3;
-/// Time between solicitations (RFC 4861 §10; RFC 1122 §2.3.2.1 allows no more than one per second).
+/// Time between solicitations (RFC 4861 §10; RFC 1122 §2.3.2.1 allows no more than one per second and destination).
 const RETRY: Duration = Duration::from_secs(1);
+/// For so long a MAC address that was looked up may be used before it is looked up again: that is how the table
+/// knows which neighbours are in use.
+const GRAIN: Duration = Duration::from_secs(1);
+/// How often a router that was given up for another one is asked whether it is back.
+const DEAD_RETRY: Duration = Duration::from_secs(10);
+/// Strangers make up this part of the table, and of the questions to everyone, at the most.
+const STRANGERS: usize = 4;
+
+/// Lists of entries with a timer, each in the order in which the timers run out.
+const TIMED: [List; 5] = [List::Routers, List::Own, List::Newcomers, List::Probed, List::Dead];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Asked for, address not known.
-    Incomplete { tries: u8, retry: Instant },
+    Incomplete { tries: u8 },
     /// Trusted until then.
     Known { until: Instant },
     /// Used, but asked again.
-    Probe { tries: u8, retry: Instant },
+    Probe { tries: u8 },
+    /// A router that did not answer; there is another one.
+    Dead,
 }
 
 #[derive(Clone, Debug)]
@@ -31,10 +53,38 @@ struct Entry {
     ip: IpAddr,
     mac: Mac,
     state: State,
+    /// It answered a question of ours with this MAC address.
+    proven: bool,
+    role: Role,
+    /// When its timer runs out.
+    retry: Instant,
+    /// When it was last asked for.
+    asked: Option<Instant>,
     /// When it was last looked up.
-    used: Instant,
-    /// Never pushed out.
-    pinned: bool,
+    used: Option<Instant>,
+    /// When it was last heard to be there, by an answer or by a connection's progress.
+    confirmed: Instant,
+}
+
+/// What a neighbour is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The other end of connections.
+    Host,
+    /// A way to others: never pushed out. With a substitute it is not waited for.
+    Router {
+        /// Another route serves when this one does not.
+        substitute: bool,
+    },
+}
+
+/// On whose account a neighbour is looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Account {
+    /// Ours: connections that we open, and those whose peers are known to be where they say.
+    Own,
+    /// Somebody's whose address may be made up.
+    Newcomer,
 }
 
 /// A question to be put on the link.
@@ -45,13 +95,44 @@ pub(super) struct Solicit {
     pub(super) to: Option<Mac>,
 }
 
+/// Where in the table a MAC address came from. It is good while [`Neighbors::is_current`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Aim {
+    place: u32,
+    version: u32,
+}
+
+impl Aim {
+    /// Never good.
+    pub(super) const NONE: Self = Self { place: u32::MAX, version: 0 };
+}
+
+/// Whether what was handed out of a place is still good.
+#[derive(Clone, Copy, Debug)]
+struct Gate {
+    version: u32,
+    until: Instant,
+}
+
 /// What looking up a neighbour came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// Its MAC address, good until then if [`Neighbors::epoch`] stays the same.
-    Known { mac: Mac, until: Instant },
-    /// Not known yet.
-    Wait,
+    /// Its MAC address.
+    Known { mac: Mac, aim: Aim },
+    /// Not known yet: frames wait at this place.
+    Wait { place: u32 },
+    /// Not known, and there is no place for it.
+    Refused,
+}
+
+/// What became of looking up a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) lookup: Lookup,
+    /// A question to be put.
+    pub(super) ask: Option<Solicit>,
+    /// The place of a neighbour that had to make room; what waits there waits for nobody any more.
+    pub(super) evicted: Option<u32>,
 }
 
 /// How good the news of a neighbour's MAC address is.
@@ -71,8 +152,8 @@ pub(super) enum News {
 pub(super) enum Learned {
     /// Nothing new, or not our business.
     Nothing,
-    /// A neighbour that was waited for is known.
-    Resolved,
+    /// A neighbour that was waited for is known; frames wait at this place.
+    Resolved(u32),
     /// A neighbour has another MAC address.
     Changed,
 }
@@ -81,49 +162,45 @@ pub(super) enum Learned {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timeout {
     Ask(Solicit),
-    /// The neighbour did not answer and is forgotten.
-    Failed(IpAddr),
-}
-
-/// How far a run of the timers has come.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Scan {
-    at: usize,
-    next: Instant,
-}
-
-impl Scan {
-    pub(super) fn new() -> Self {
-        Self { at: 0, next: Instant::MAX }
-    }
+    /// The neighbour did not answer; what waits at its place is given up.
+    Failed { ip: IpAddr, place: u32 },
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Neighbors {
-    entries: Vec<Entry>,
-    index: HashMap<IpAddr, usize>,
-    max: usize,
+    /// Entries stay in their place.
+    entries: Vec<Option<Entry>>,
+    gates: Box<[Gate]>,
+    lists: Lists,
+    free: Vec<u32>,
+    index: HashMap<IpAddr, u32>,
     ttl: Duration,
-    /// Changes whenever a MAC address that was handed out may be wrong.
-    epoch: u64,
+    /// Questions to everyone: all of them, and those because of strangers.
+    asks: Limit,
+    stranger_asks: Limit,
     /// No timer runs out before.
     deadline: Instant,
+    /// Entries looked at, for tests of what things cost.
+    #[cfg(test)]
+    pub(super) looks: u64,
 }
 
 impl Neighbors {
-    pub(super) fn new(max: usize, ttl: Duration) -> Self {
+    /// A table for `max` neighbours, each trusted for `ttl`. At most `asks` questions a second go to everyone.
+    pub(super) fn new(max: usize, ttl: Duration, asks: u32, now: Instant) -> Self {
         Self {
-            entries: Vec::with_capacity(max),
+            entries: vec![None; max],
+            gates: vec![Gate { version: 0, until: Instant::ZERO }; max].into(),
+            lists: Lists::new(max),
+            free: (0..max as u32).rev().collect(),
             index: HashMap::with_capacity(2 * max),
-            max,
             ttl,
-            epoch: 0,
+            asks: Limit::new(asks, now),
+            stranger_asks: Limit::new(asks.div_ceil(STRANGERS as u32), now),
             deadline: Instant::MAX,
+            #[cfg(test)]
+            looks: 0,
         }
-    }
-
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
     }
 
     /// When [`Neighbors::expire`] has something to do; it may be early.
@@ -132,81 +209,200 @@ impl Neighbors {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.index.len()
     }
 
-    /// Looks up `ip`, asking for it if need be. A neighbour that had to make room is in `evicted`.
+    /// Whether the MAC address that came with `aim` may be used now.
+    #[inline]
+    pub(super) fn is_current(&self, aim: Aim, now: Instant) -> bool {
+        self.gates.get(aim.place as usize).is_some_and(|gate| gate.version == aim.version && now < gate.until)
+    }
+
+    /// Whether `ip` is a router that does not answer.
+    pub(super) fn is_dead(&self, ip: IpAddr) -> bool {
+        self.find(ip).is_some_and(|place| self.lists.of(place) == List::Dead)
+    }
+
+    /// Whether `ip` is in the table, known or asked for.
+    pub(super) fn has(&self, ip: IpAddr) -> bool {
+        self.find(ip).is_some()
+    }
+
+    /// The MAC address of `ip` if it is known. That is no use of it, and nobody is asked.
+    pub(super) fn peek(&self, now: Instant, ip: IpAddr) -> Option<Mac> {
+        let entry = self.entries[self.find(ip)? as usize].as_ref()?;
+        match entry.state {
+            State::Known { until } if now < until + self.ttl => Some(entry.mac),
+            State::Probe { .. } => Some(entry.mac),
+            _ => None,
+        }
+    }
+
+    fn find(&self, ip: IpAddr) -> Option<u32> {
+        self.index.get(&ip).copied()
+    }
+
+    fn entry(&mut self, place: u32) -> &mut Entry {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
+        self.entries[place as usize].as_mut().expect("places in the index and in lists are taken")
+    }
+
+    /// Looks up `ip`, asking for it if need be. With an `origin`, the MAC address that a stranger's packet came from, a
+    /// new neighbour is asked for there rather than of everyone: one frame for each that came, to where it came from.
     pub(super) fn lookup(
         &mut self,
         now: Instant,
         ip: IpAddr,
-        pinned: bool,
-        evicted: &mut Option<IpAddr>,
-    ) -> (Lookup, Option<Solicit>) {
-        let retry = now + RETRY;
-        let Some(&i) = self.index.get(&ip) else {
-            *evicted = self.make_room();
-            self.insert(Entry { ip, mac: Mac::ZERO, state: State::Incomplete { tries: 1, retry }, used: now, pinned });
-            self.deadline = self.deadline.min(retry);
-            return (Lookup::Wait, Some(Solicit { target: ip, to: None }));
+        role: Role,
+        account: Account,
+        origin: Option<Mac>,
+    ) -> Found {
+        let Some(place) = self.find(ip) else {
+            let Ok(evicted) = self.make_room(now, account, role) else {
+                return Found { lookup: Lookup::Refused, ask: None, evicted: None };
+            };
+            let state = State::Incomplete { tries: 0 };
+            let place = self.insert(now, ip, Mac::ZERO, state, role);
+            let list = self.list_for(role, account);
+            let ask = self.ask(now, place, list, origin);
+            return Found { lookup: Lookup::Wait { place }, ask, evicted };
         };
-        let entry = &mut self.entries[i];
-        entry.used = now;
-        entry.pinned |= pinned;
-        let mac = entry.mac;
-        match entry.state {
-            State::Incomplete { .. } => (Lookup::Wait, None),
-            State::Known { until } if now < until => (Lookup::Known { mac, until }, None),
-            State::Known { until } if now < until + self.ttl => {
-                entry.state = State::Probe { tries: 1, retry };
-                self.deadline = self.deadline.min(retry);
-                (Lookup::Known { mac, until: retry }, Some(Solicit { target: ip, to: Some(mac) }))
+        let (ttl, version) = (self.ttl, self.gates[place as usize].version);
+        let list = self.lists.of(place);
+        let entry = self.entry(place);
+        (entry.used, entry.role) = (Some(now), role);
+        let (mac, state) = (entry.mac, entry.state);
+        let known = Lookup::Known { mac, aim: Aim { place, version } };
+        let (lookup, ask) = match state {
+            State::Incomplete { tries } => {
+                let better = self.list_for(role, account);
+                let mut ask = None;
+                if list == List::Newcomers && better != list {
+                    self.lists.put(place, better);
+                    // What strangers' budget did not allow is asked now.
+                    ask = if tries == 0 { self.ask(now, place, better, None) } else { None };
+                }
+                (Lookup::Wait { place }, ask)
             }
-            State::Known { .. } => {
-                entry.state = State::Incomplete { tries: 1, retry };
-                self.deadline = self.deadline.min(retry);
-                self.epoch += 1;
-                (Lookup::Wait, Some(Solicit { target: ip, to: None }))
+            State::Known { until } if now < until => {
+                self.open(place, until.min(now + GRAIN));
+                self.keep(place);
+                (known, None)
             }
-            State::Probe { retry, .. } => (Lookup::Known { mac, until: retry.max(now) }, None),
+            State::Known { until } if now < until + ttl => (known, self.probe(now, place)),
+            State::Known { .. } | State::Dead => (Lookup::Wait { place }, self.forget_mac(now, place, account)),
+            State::Probe { .. } => {
+                self.open(place, now + GRAIN);
+                (known, None)
+            }
+        };
+        Found { lookup, ask, evicted: None }
+    }
+
+    /// Starts to ask for a neighbour whose MAC address is of no use any more.
+    fn forget_mac(&mut self, now: Instant, place: u32, account: Account) -> Option<Solicit> {
+        self.shut(place);
+        let entry = self.entry(place);
+        (entry.state, entry.proven) = (State::Incomplete { tries: 0 }, false);
+        let (role, soon) = (entry.role, entry.asked.is_some_and(|at| now < at + RETRY));
+        let list = self.list_for(role, account);
+        if soon {
+            self.wait(now, place, list);
+            return None;
         }
+        self.ask(now, place, list, None)
+    }
+
+    /// Starts to ask whether a known neighbour is still there; meanwhile it is used.
+    fn probe(&mut self, now: Instant, place: u32) -> Option<Solicit> {
+        let entry = self.entry(place);
+        let (target, mac, role) = (entry.ip, entry.mac, entry.role);
+        // Once a second at the most, whoever gives reason for it.
+        let first = entry.asked.is_none_or(|at| now >= at + RETRY);
+        entry.state = State::Probe { tries: u8::from(first) };
+        if first {
+            entry.asked = Some(now);
+        }
+        self.open(place, now + GRAIN);
+        self.wait(now, place, if role == Role::Host { List::Probed } else { List::Routers });
+        first.then_some(Solicit { target, to: Some(mac) })
+    }
+
+    /// A connection that goes through `ip` gets no answers: whether the neighbour is still there is asked now rather than
+    /// when its time is up, unless it was heard in the last second (RFC 4861 §7.3.1, RFC 1122 §2.3.2.1).
+    pub(super) fn suspect(&mut self, now: Instant, ip: IpAddr) -> Option<Solicit> {
+        let place = self.find(ip)?;
+        let entry = self.entry(place);
+        let known = matches!(entry.state, State::Known { .. });
+        (known && now >= entry.confirmed + RETRY).then(|| self.probe(now, place)).flatten()
+    }
+
+    /// A connection whose packets go through `ip` made progress at `at`: so they arrive (RFC 4861 §7.3.1). That says
+    /// nothing about a MAC address that has not yet answered.
+    pub(super) fn confirm(&mut self, ip: IpAddr, at: Instant) {
+        let Some(place) = self.find(ip) else { return };
+        let ttl = self.ttl;
+        let entry = self.entry(place);
+        if !entry.proven || at <= entry.confirmed {
+            return;
+        }
+        match entry.state {
+            State::Known { until } => entry.state = State::Known { until: until.max(at + ttl) },
+            State::Probe { .. } if entry.asked.is_none_or(|asked| at > asked) => {
+                entry.state = State::Known { until: at + ttl };
+                self.keep(place);
+            }
+            _ => return,
+        }
+        self.entry(place).confirmed = at;
     }
 
     /// Takes news: `ip` is at `mac`, or for an answer without address (`None`) still where it was.
     pub(super) fn learn(&mut self, now: Instant, ip: IpAddr, mac: Option<Mac>, news: News) -> Learned {
         let known = State::Known { until: now + self.ttl };
         let stale = State::Known { until: now };
-        let Some(&i) = self.index.get(&ip) else {
+        let Some(place) = self.find(ip) else {
             if let Some(mac) = mac
                 && news == News::Question
-                && self.entries.len() < self.max
+                && self.make_room_for_heard(now)
             {
-                self.insert(Entry { ip, mac, state: stale, used: Instant::ZERO, pinned: false });
+                let place = self.insert(now, ip, mac, stale, Role::Host);
+                self.entry(place).used = None;
+                self.lists.put(place, List::Heard);
             }
             return Learned::Nothing;
         };
-        let entry = &mut self.entries[i];
+        let entry = self.entry(place);
         let answer = matches!(news, News::Answer { .. });
         let replace = !matches!(news, News::Answer { replace: false } | News::Hint { replace: false });
-        if let State::Incomplete { .. } = entry.state {
+        if let State::Incomplete { .. } | State::Dead = entry.state {
             let Some(mac) = mac else { return Learned::Nothing };
-            entry.mac = mac;
+            (entry.mac, entry.proven) = (mac, answer);
             entry.state = if answer { known } else { stale };
-            return Learned::Resolved;
+            entry.confirmed = now;
+            self.keep(place);
+            return Learned::Resolved(place);
         }
         match mac.filter(|mac| *mac != entry.mac) {
             Some(other) if replace => {
                 // Asked for or not, another address has to prove itself on next use.
-                (entry.mac, entry.state) = (other, stale);
-                self.epoch += 1;
+                (entry.mac, entry.state, entry.proven) = (other, stale, false);
+                self.shut(place);
+                self.keep(place);
                 return Learned::Changed;
             }
             // Keep the first address, but ask again (RFC 4861 §7.2.5).
             Some(_) if matches!(entry.state, State::Known { until } if now < until) => {
                 entry.state = stale;
-                self.epoch += 1;
+                self.shut(place);
             }
-            None if answer && matches!(entry.state, State::Probe { .. }) => entry.state = known,
+            None if answer && matches!(entry.state, State::Probe { .. }) => {
+                (entry.state, entry.proven, entry.confirmed) = (known, true, now);
+                self.keep(place);
+            }
             _ => {}
         }
         Learned::Nothing
@@ -215,82 +411,235 @@ impl Neighbors {
     /// Enters what another core's table learned, as if asked and answered here.
     pub(super) fn share(&mut self, now: Instant, ip: IpAddr, mac: Mac) -> Learned {
         let state = State::Known { until: now + self.ttl };
-        let Some(&i) = self.index.get(&ip) else {
-            if self.entries.len() < self.max {
-                self.insert(Entry { ip, mac, state, used: Instant::ZERO, pinned: false });
+        let Some(place) = self.find(ip) else {
+            if self.make_room_for_heard(now) {
+                let place = self.insert(now, ip, mac, state, Role::Host);
+                self.entry(place).used = None;
+                self.lists.put(place, List::Heard);
             }
             return Learned::Nothing;
         };
-        let entry = &mut self.entries[i];
-        let waited = matches!(entry.state, State::Incomplete { .. });
+        let entry = self.entry(place);
+        let waited = matches!(entry.state, State::Incomplete { .. } | State::Dead);
         let changed = !waited && entry.mac != mac;
-        self.epoch += u64::from(changed);
-        (entry.mac, entry.state) = (mac, state);
+        (entry.mac, entry.state, entry.proven, entry.confirmed) = (mac, state, true, now);
+        if changed {
+            self.shut(place);
+        }
+        self.keep(place);
         match (waited, changed) {
-            (true, _) => Learned::Resolved,
+            (true, _) => Learned::Resolved(place),
             (_, true) => Learned::Changed,
             _ => Learned::Nothing,
         }
     }
 
-    /// Runs the timers: the next thing to do, until there is none. `scan` is fresh for each run.
-    pub(super) fn expire(&mut self, now: Instant, scan: &mut Scan) -> Option<Timeout> {
+    /// Whoever was known may be somewhere else now, as after a link was down: all have to prove themselves.
+    pub(super) fn doubt_all(&mut self, now: Instant) {
+        for (entry, gate) in self.entries.iter_mut().zip(&mut self.gates) {
+            if let Some(Entry { state: State::Known { until }, .. }) = entry {
+                *until = (*until).min(now);
+                gate.until = Instant::ZERO;
+            }
+        }
+    }
+
+    /// Every MAC address that was handed out has to be looked up again.
+    pub(super) fn shut_all(&mut self) {
+        self.gates.iter_mut().for_each(|gate| gate.until = Instant::ZERO);
+    }
+
+    /// Runs the timers: the next thing to do, until there is none.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Timeout> {
         if now < self.deadline {
             return None;
         }
-        while let Some(entry) = self.entries.get_mut(scan.at) {
-            let (tries, retry, to) = match &mut entry.state {
-                State::Incomplete { tries, retry } => (tries, retry, None),
-                State::Probe { tries, retry } => (tries, retry, Some(entry.mac)),
-                State::Known { .. } => {
-                    scan.at += 1;
-                    continue;
+        for list in TIMED {
+            while let Some(place) = self.lists.front(list)
+                && self.entry(place).retry <= now
+            {
+                if let Some(timeout) = self.fire(now, place, list) {
+                    return Some(timeout);
                 }
-            };
-            if *retry > now {
-                scan.next = scan.next.min(*retry);
-                scan.at += 1;
-                continue;
             }
-            let target = entry.ip;
-            if *tries >= MAX_TRIES {
-                // Another entry takes its place and is looked at next.
-                self.remove(scan.at);
-                return Some(Timeout::Failed(target));
-            }
-            *tries += 1;
-            *retry = now + RETRY;
-            scan.next = scan.next.min(*retry);
-            scan.at += 1;
-            return Some(Timeout::Ask(Solicit { target, to }));
         }
-        self.deadline = scan.next;
+        let next = TIMED.map(|list| self.lists.front(list).map_or(Instant::MAX, |place| self.entry(place).retry));
+        self.deadline = next.into_iter().min().unwrap_or(Instant::MAX);
         None
     }
 
-    fn insert(&mut self, entry: Entry) {
-        self.index.insert(entry.ip, self.entries.len());
-        self.entries.push(entry);
+    fn fire(&mut self, now: Instant, place: u32, list: List) -> Option<Timeout> {
+        let entry = self.entry(place);
+        let target = entry.ip;
+        let to = match entry.state {
+            State::Incomplete { tries } | State::Probe { tries } if tries >= MAX_TRIES => {
+                self.fail(now, place);
+                return Some(Timeout::Failed { ip: target, place });
+            }
+            // Whoever is at another MAC address now is not found at the old one.
+            State::Probe { tries: 0 } => Some(entry.mac),
+            State::Incomplete { .. } | State::Probe { .. } | State::Dead => None,
+            State::Known { .. } => {
+                self.keep(place);
+                return None;
+            }
+        };
+        self.ask(now, place, list, to).map(Timeout::Ask)
     }
 
-    fn remove(&mut self, i: usize) {
-        let gone = self.entries.swap_remove(i);
-        self.index.remove(&gone.ip);
-        if let Some(moved) = self.entries.get(i) {
-            self.index.insert(moved.ip, i);
+    /// A neighbour did not answer. A router with a substitute is remembered as dead, others are forgotten.
+    fn fail(&mut self, now: Instant, place: u32) {
+        let entry = self.entry(place);
+        if entry.role != (Role::Router { substitute: true }) {
+            self.remove(place);
+            return;
         }
-        self.epoch += 1;
+        (entry.state, entry.proven) = (State::Dead, false);
+        entry.retry = now + DEAD_RETRY;
+        self.shut(place);
+        self.lists.put(place, List::Dead);
+        self.deadline = self.deadline.min(now + DEAD_RETRY);
     }
 
-    /// Forgets the neighbour least recently used if the table is full.
-    fn make_room(&mut self) -> Option<IpAddr> {
-        if self.entries.len() < self.max {
-            return None;
+    /// Counts a try and restarts the timer. The question is put if the budget allows: one MAC address may always be asked,
+    /// everyone as often as the limits say, and routers are few.
+    fn ask(&mut self, now: Instant, place: u32, list: List, to: Option<Mac>) -> Option<Solicit> {
+        let allowed = to.is_some()
+            || match list {
+                List::Routers | List::Dead => true,
+                List::Newcomers => self.stranger_asks.take(now) && self.asks.take(now),
+                _ => self.asks.take(now),
+            };
+        let entry = self.entry(place);
+        let target = entry.ip;
+        if let State::Incomplete { tries } | State::Probe { tries } = &mut entry.state
+            && (allowed || list == List::Newcomers)
+        {
+            *tries += 1;
         }
-        let least = self.entries.iter().enumerate().filter(|(_, e)| !e.pinned).min_by_key(|(_, e)| e.used);
-        let (i, ip) = least.map(|(i, e)| (i, e.ip))?;
-        self.remove(i);
-        Some(ip)
+        if allowed {
+            entry.asked = Some(now);
+        }
+        self.wait(now, place, list);
+        allowed.then_some(Solicit { target, to })
+    }
+
+    /// Restarts the timer of `place`, in `list`.
+    fn wait(&mut self, now: Instant, place: u32, list: List) {
+        let retry = now + if list == List::Dead { DEAD_RETRY } else { RETRY };
+        self.entry(place).retry = retry;
+        self.lists.put(place, list);
+        self.deadline = self.deadline.min(retry);
+    }
+
+    /// `place` is known: it has no timer. If it was in use, it counts as just used.
+    fn keep(&mut self, place: u32) {
+        let entry = self.entry(place);
+        let list = match entry.role {
+            Role::Router { .. } => List::None,
+            Role::Host if entry.used.is_none() => List::Heard,
+            Role::Host => List::Living,
+        };
+        self.lists.put(place, list);
+    }
+
+    fn list_for(&self, role: Role, account: Account) -> List {
+        match (role, account) {
+            (Role::Router { .. }, _) => List::Routers,
+            (_, Account::Own) => List::Own,
+            (_, Account::Newcomer) => List::Newcomers,
+        }
+    }
+
+    /// What was handed out of `place` may be used until then.
+    fn open(&mut self, place: u32, until: Instant) {
+        self.gates[place as usize].until = until;
+    }
+
+    /// What was handed out of `place` is wrong.
+    fn shut(&mut self, place: u32) {
+        let gate = &mut self.gates[place as usize];
+        gate.version = gate.version.wrapping_add(1);
+        gate.until = Instant::ZERO;
+    }
+
+    /// There is room, see [`Neighbors::make_room`].
+    fn insert(&mut self, now: Instant, ip: IpAddr, mac: Mac, state: State, role: Role) -> u32 {
+        let place = self.free.pop().expect("room was made");
+        self.entries[place as usize] = Some(Entry {
+            ip,
+            mac,
+            state,
+            proven: false,
+            role,
+            retry: Instant::MAX,
+            asked: None,
+            used: Some(now),
+            confirmed: Instant::ZERO,
+        });
+        self.index.insert(ip, place);
+        place
+    }
+
+    fn remove(&mut self, place: u32) {
+        self.shut(place);
+        self.lists.put(place, List::None);
+        if let Some(gone) = self.entries[place as usize].take() {
+            self.index.remove(&gone.ip);
+            self.free.push(place);
+        }
+    }
+
+    /// The neighbour of strangers that was asked for longest ago, for what waits there to make room.
+    pub(super) fn oldest_newcomer(&self) -> Option<u32> {
+        self.lists.front(List::Newcomers)
+    }
+
+    /// Forgets the neighbour at `place`.
+    pub(super) fn forget(&mut self, place: u32) {
+        self.remove(place);
+    }
+
+    /// The neighbour least recently used, if that is so long ago that it need not be there any more.
+    fn idle(&mut self, now: Instant) -> Option<u32> {
+        let (place, ttl) = (self.lists.front(List::Living)?, self.ttl);
+        self.entry(place).used.is_none_or(|at| at + ttl <= now).then_some(place)
+    }
+
+    /// Sees to it that there is a free place; `Ok` with the place of whoever had to go. Neighbours that are in use go last,
+    /// and not for strangers, who push out each other while they have their part of the table.
+    fn make_room(&mut self, now: Instant, account: Account, role: Role) -> Result<Option<u32>, ()> {
+        let part = self.entries.len().div_ceil(STRANGERS);
+        let front = |list| self.lists.front(list);
+        let stranger = account == Account::Newcomer && role == Role::Host;
+        let gone = if stranger && self.lists.len(List::Newcomers) >= part {
+            front(List::Newcomers)
+        } else if !self.free.is_empty() {
+            return Ok(None);
+        } else {
+            let never_used = front(List::Newcomers).or(front(List::Heard));
+            let unused = never_used.or_else(|| self.idle(now));
+            if stranger { unused } else { unused.or_else(|| self.least_of_ours(part)) }
+        };
+        let gone = gone.ok_or(())?;
+        self.remove(gone);
+        Ok(Some(gone))
+    }
+
+    fn least_of_ours(&self, part: usize) -> Option<u32> {
+        let front = |list| self.lists.front(list);
+        let asking = front(List::Own).filter(|_| self.lists.len(List::Own) >= part);
+        asking.or(front(List::Living)).or(front(List::Probed)).or(front(List::Own))
+    }
+
+    /// The same for somebody who was heard of and is not needed yet.
+    fn make_room_for_heard(&mut self, now: Instant) -> bool {
+        if self.free.is_empty() {
+            let unused = self.lists.front(List::Heard).or_else(|| self.idle(now));
+            let Some(place) = unused else { return false };
+            self.remove(place);
+        }
+        true
     }
 }
 

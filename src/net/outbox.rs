@@ -9,7 +9,7 @@ use crate::wire::eth::{ETH_LEN, MIN_FRAME, VLAN_LEN};
 
 /// Room for ARP, neighbour discovery and listener reports.
 const SMALL: usize = 128;
-const MAX_SMALL: usize = 64;
+const MAX_SMALL: usize = 256;
 /// Echo replies and errors.
 const MAX_LARGE: usize = 8;
 
@@ -58,6 +58,11 @@ impl Outbox {
         }
         self.large.push_back(frame);
         true
+    }
+
+    /// Whether there is room for another small frame.
+    pub(super) fn has_room(&self) -> bool {
+        self.small.len() < MAX_SMALL
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,17 +1,31 @@
 //! Frames that wait for their neighbour's MAC address.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 
 use crate::datapath::TxFrame;
 use crate::wire::eth::Mac;
 
-/// Waiting frames of all neighbours, oldest first, and those that wait no longer.
+/// No frame.
+const NONE: u32 = u32::MAX;
+
+/// The frames that wait for one neighbour, oldest first.
+#[derive(Clone, Copy, Debug)]
+struct Queue {
+    first: u32,
+    last: u32,
+    len: u32,
+}
+
+/// Waiting frames of all neighbours, and those that wait no longer. What is done with the frames of one neighbour takes
+/// no longer because of those of others.
 #[derive(Debug)]
 pub(super) struct Pending<T> {
-    waiting: VecDeque<(IpAddr, T)>,
+    /// Frames with the next one of the same neighbour.
+    frames: Vec<(Option<T>, u32)>,
+    free: Vec<u32>,
+    /// By the neighbour's place in its table.
+    queues: Box<[Queue]>,
     ready: VecDeque<T>,
-    max: usize,
     max_each: usize,
 }
 
@@ -20,42 +34,81 @@ pub(super) struct Pending<T> {
 pub(super) enum Queued {
     /// It waits.
     Waits,
-    /// It waits; an older one for the same neighbour was dropped.
+    /// It waits; an older one was dropped.
     PushedOut,
-    /// It was dropped: too many wait in all.
+    /// It was dropped: too many wait in all, each for another neighbour.
     Full,
 }
 
 impl<T: TxFrame> Pending<T> {
-    pub(super) fn new(max: usize, max_each: usize) -> Self {
-        Self { waiting: VecDeque::with_capacity(max), ready: VecDeque::with_capacity(max), max, max_each }
-    }
-
-    /// Keeps `frame`, complete but for its destination MAC address. The newest frames matter most
-    /// (RFC 4861 §7.2.2).
-    pub(super) fn push(&mut self, hop: IpAddr, frame: T) -> Queued {
-        let mut of_hop = self.waiting.iter().enumerate().filter(|(_, (ip, _))| *ip == hop).map(|(i, _)| i);
-        let oldest = of_hop.next();
-        let pushed_out = match oldest {
-            Some(i) if 1 + of_hop.count() >= self.max_each => self.waiting.remove(i).is_some(),
-            _ => false,
-        };
-        if self.waiting.len() + self.ready.len() >= self.max {
-            return Queued::Full;
+    /// Room for `max` frames, `max_each` for each of the neighbours at `places` places.
+    pub(super) fn new(max: usize, max_each: usize, places: usize) -> Self {
+        Self {
+            frames: (0..max).map(|_| (None, NONE)).collect(),
+            free: (0..max as u32).rev().collect(),
+            queues: vec![Queue { first: NONE, last: NONE, len: 0 }; places].into(),
+            ready: VecDeque::with_capacity(max),
+            max_each,
         }
-        self.waiting.push_back((hop, frame));
-        if pushed_out { Queued::PushedOut } else { Queued::Waits }
     }
 
-    /// Makes the frames that wait for `hop` ready; returns how many.
-    pub(super) fn release(&mut self, hop: IpAddr, mac: Mac) -> usize {
-        let before = self.ready.len();
-        for _ in 0..self.waiting.len() {
-            let Some((ip, mut frame)) = self.waiting.pop_front() else { break };
-            if ip != hop {
-                self.waiting.push_back((ip, frame));
-                continue;
+    /// Whether there is no room for a frame for `place`, unless something else goes.
+    pub(super) fn is_full_for(&self, place: u32) -> bool {
+        self.is_full() && self.queues[place as usize].len == 0
+    }
+
+    fn is_full(&self) -> bool {
+        self.free.len() <= self.ready.len()
+    }
+
+    /// Keeps `frame`, complete but for its destination MAC address. The newest frames matter most (RFC 4861 §7.2.2).
+    /// If there is no room, the neighbour that most frames wait for loses its oldest one, as long as it has two.
+    pub(super) fn push(&mut self, place: u32, frame: T) -> Queued {
+        let own = self.queues[place as usize].len as usize;
+        let full = self.is_full();
+        if own >= self.max_each || full {
+            // Frames that wait no longer count as well, and cannot be pushed out.
+            let loser = if own > 0 { Some(place) } else { self.longest() };
+            let loser = loser.filter(|_| self.free.len() >= self.ready.len());
+            if loser.and_then(|loser| self.pop_of(loser)).is_none() {
+                return Queued::Full;
             }
+        }
+        let Some(at) = self.free.pop() else { return Queued::Full };
+        self.frames[at as usize] = (Some(frame), NONE);
+        let queue = &mut self.queues[place as usize];
+        let last = std::mem::replace(&mut queue.last, at);
+        queue.len += 1;
+        if last == NONE {
+            queue.first = at;
+        } else {
+            self.frames[last as usize].1 = at;
+        }
+        if own >= self.max_each || full { Queued::PushedOut } else { Queued::Waits }
+    }
+
+    fn longest(&self) -> Option<u32> {
+        let (place, longest) = self.queues.iter().enumerate().max_by_key(|(_, queue)| queue.len)?;
+        (longest.len > 1).then_some(place as u32)
+    }
+
+    fn pop_of(&mut self, place: u32) -> Option<T> {
+        let queue = &mut self.queues[place as usize];
+        let (frame, next) = self.frames.get_mut(queue.first as usize)?;
+        let frame = frame.take();
+        self.free.push(queue.first);
+        queue.first = *next;
+        queue.len -= 1;
+        if queue.first == NONE {
+            queue.last = NONE;
+        }
+        frame
+    }
+
+    /// Makes the frames that wait at `place` ready; returns how many.
+    pub(super) fn release(&mut self, place: u32, mac: Mac) -> usize {
+        let before = self.ready.len();
+        while let Some(mut frame) = self.pop_of(place) {
             if let Some(dst) = frame.data_mut().first_chunk_mut() {
                 *dst = mac.0;
             }
@@ -64,11 +117,9 @@ impl<T: TxFrame> Pending<T> {
         self.ready.len() - before
     }
 
-    /// Drops the frames that wait for `hop`; returns how many.
-    pub(super) fn give_up(&mut self, hop: IpAddr) -> usize {
-        let before = self.waiting.len();
-        self.waiting.retain(|(ip, _)| *ip != hop);
-        before - self.waiting.len()
+    /// Drops the frames that wait at `place`; returns how many.
+    pub(super) fn give_up(&mut self, place: u32) -> usize {
+        std::iter::from_fn(|| self.pop_of(place)).count()
     }
 
     /// The next ready frame.

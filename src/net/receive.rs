@@ -9,7 +9,7 @@ use crate::base::time::Instant;
 use crate::datapath::{Checksum, RxFrame, TxFrame};
 use crate::mem::sum_words;
 use crate::net::addressing::is_station;
-use crate::net::stack::{Net, NetEvent};
+use crate::net::stack::Net;
 use crate::net::stats::NetDrop;
 use crate::wire::checksum::Sum;
 use crate::wire::eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthError, EthHeader, Mac};
@@ -243,21 +243,11 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// Whether the sender's address can be one (RFC 1122 §3.2.1.3).
-    fn check_source(&mut self, packet: &IpPacket<'_>) -> Result<(), NetDrop> {
-        if self.addressing.is_local(packet.src) {
-            self.duplicate(packet.src, packet.src_mac);
-            return Err(NetDrop::BadSource);
-        }
-        if !is_station(packet.src) || self.addressing.is_edge(packet.src) { Err(NetDrop::BadSource) } else { Ok(()) }
-    }
-
-    /// Counts and reports a station other than us that uses our address `ip`.
-    pub(super) fn duplicate(&mut self, ip: IpAddr, mac: Mac) {
-        if mac != self.mac {
-            self.stats.duplicate_address += 1;
-            self.event(NetEvent::Duplicate { ip, mac });
-        }
+    /// Whether the sender's address can be one (RFC 1122 §3.2.1.3). One of our own says nothing about a second owner:
+    /// anybody, near or far, can write it into a packet.
+    fn check_source(&self, packet: &IpPacket<'_>) -> Result<(), NetDrop> {
+        let bad = !is_station(packet.src) || self.addressing.is_local(packet.src) || self.addressing.is_edge(packet.src);
+        if bad { Err(NetDrop::BadSource) } else { Ok(()) }
     }
 
     /// UDP in a packet that starts at `at` of its frame.

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::base::time::Instant;
 use crate::datapath::TxFrame;
-use crate::net::addressing::is_station;
-use crate::net::neighbor::Lookup;
+use crate::net::neighbor::{Account, Lookup, Role};
 use crate::net::pending::Queued;
+use crate::net::route::RouteError;
 use crate::net::stack::Net;
 use crate::net::stats::NetDrop;
 use crate::net::template::{FlowKey, Template};
@@ -23,20 +23,52 @@ pub enum Sent<T> {
     Dropped(NetDrop),
 }
 
+/// What is known of whoever a frame is for. It decides what may be done to find the way there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// We called, or it is known to be where it says.
+    Proven {
+        /// When it last acknowledged something new: its packets and ours arrive (RFC 4861 §7.3.1).
+        progress: Option<Instant>,
+    },
+    /// A connection with it begins, but its address may be made up. Asking for it has a budget.
+    Unproven,
+    /// A single answer to a packet from an address that may be made up. Nobody is asked for it: it goes where the
+    /// packet came from.
+    Stranger {
+        /// The MAC address that the packet came from.
+        via: Option<[u8; 6]>,
+    },
+}
+
 impl<T: TxFrame> Net<T> {
     /// Puts UDP, IP and Ethernet headers in front of `frame`, whose payload is set.
     ///
     /// `ecn` is the two ECN bits; the scope and flow fields of IPv6 socket addresses do not matter.
-    pub fn send(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, ecn: u8, mut frame: T) -> Sent<T> {
+    pub fn send(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, ecn: u8, frame: T) -> Sent<T> {
+        self.send_to(now, local, remote, ecn, frame, || Standing::Proven { progress: None })
+    }
+
+    /// The same with what is known of `remote`, which is asked only when the way there is not known.
+    #[inline]
+    pub fn send_to(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        ecn: u8,
+        mut frame: T,
+        standing: impl FnOnce() -> Standing,
+    ) -> Sent<T> {
         let Some(key) = FlowKey::new(local, remote) else {
             return self.refuse(NetDrop::FamilyMismatch);
         };
         let hash = key.hash(self.seed);
         // Two places for each flow.
         let first = (hash as usize & (self.templates.len() - 1)) & !1;
-        let epoch = self.neighbors.epoch();
-        let Some(template) = self.templates[first..first + 2].iter().find(|t| t.is_good(&key, epoch, now)) else {
-            return self.send_slowly(now, local, remote, ecn, frame, (key, hash, first));
+        let found = self.templates[first..first + 2].iter().find(|t| t.is_good(&key, &self.neighbors, now));
+        let Some(template) = found else {
+            return self.send_slowly(now, (local, remote), ecn, frame, (key, hash, first), standing());
         };
         let payload = frame.data().len();
         if payload > template.max_payload() {
@@ -54,16 +86,17 @@ impl<T: TxFrame> Net<T> {
         Sent::Dropped(reason)
     }
 
-    /// Without a template that is good: finds the way, asks for the neighbour, makes the template.
+    /// Without a template that is good: finds the way, asks for the neighbour, makes the template. Only flows whose way is
+    /// known get a place for theirs, and answers to strangers do not: they would take the places of others.
     #[cold]
     fn send_slowly(
         &mut self,
         now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
+        (local, remote): (SocketAddr, SocketAddr),
         ecn: u8,
         mut frame: T,
         (key, hash, first): (FlowKey, u64, usize),
+        standing: Standing,
     ) -> Sent<T> {
         self.stats.tx_template_misses += 1;
         let hop = match self.way(local, remote) {
@@ -71,31 +104,65 @@ impl<T: TxFrame> Net<T> {
             Err(reason) => return self.refuse(reason),
         };
         let known = self.templates[first..first + 2].iter().position(|t| t.is_for(&key));
-        let free = || self.templates[first..first + 2].iter().position(|t| !t.is_fresh(self.neighbors.epoch(), now));
-        // Of two that are in use an unknown flow takes one by chance.
-        let slot = first + known.or_else(free).unwrap_or((hash >> 63) as usize);
-        if known.is_none() {
-            let flow = (hash >> 43) as u32 & 0xf_ffff | 1;
-            self.templates[slot] = Template::new(key, local, remote, self.mac, self.vlan, flow, self.caps);
-        }
+        let mut template = match known {
+            Some(slot) => self.templates[first + slot].clone(),
+            None => {
+                let flow = (hash >> 43) as u32 & 0xf_ffff | 1;
+                Template::new(key, local, remote, self.mac, self.vlan, flow, self.caps)
+            }
+        };
         let payload = frame.data().len();
-        if payload > self.templates[slot].max_payload() {
+        if payload > template.max_payload() {
             return self.refuse(NetDrop::TooBig);
         }
-        let lookup = self.look_up(now, hop);
-        let template = &mut self.templates[slot];
-        match lookup {
-            Lookup::Known { mac, until } => template.aim(mac, self.neighbors.epoch(), until),
-            Lookup::Wait => template.aim(Mac::ZERO, self.neighbors.epoch(), Instant::ZERO),
+        let (account, progress) = match standing {
+            Standing::Proven { progress } => (Account::Own, progress),
+            Standing::Unproven => (Account::Newcomer, None),
+            Standing::Stranger { via } => {
+                let Some(mac) = self.neighbors.peek(now, hop).or_else(|| self.reflect_to(via)) else {
+                    return self.refuse(NetDrop::StrangerUnknown);
+                };
+                template.aim_once(mac);
+                template.write(ecn, &mut frame);
+                return self.count_sent(&template, payload, frame);
+            }
+        };
+        if let Some(at) = progress {
+            self.neighbors.confirm(hop, at);
         }
-        template.write(ecn, &mut frame);
+        match self.look_up(now, hop, account, None) {
+            Lookup::Refused => self.refuse(NetDrop::NeighborTableFull),
+            Lookup::Wait { place } => {
+                template.write(ecn, &mut frame);
+                self.stats.tx_udp_software_checksums += u64::from(template.sums_in_software());
+                self.keep(place, account, frame)
+            }
+            Lookup::Known { mac, aim } => {
+                template.aim(mac, aim);
+                template.write(ecn, &mut frame);
+                let free = || self.templates[first..first + 2].iter().position(|t| !t.is_fresh(&self.neighbors, now));
+                // Of two that are in use an unknown flow takes one by chance.
+                let slot = first + known.or_else(free).unwrap_or((hash >> 63) as usize);
+                let sent = self.count_sent(&template, payload, frame);
+                self.templates[slot] = template;
+                sent
+            }
+        }
+    }
+
+    fn count_sent(&mut self, template: &Template, payload: usize, frame: T) -> Sent<T> {
         self.stats.tx_udp_software_checksums += u64::from(template.sums_in_software());
-        if lookup == Lookup::Wait {
-            return self.keep(hop, frame);
-        }
         self.stats.tx_udp += 1;
         self.stats.tx_udp_bytes += payload as u64;
         Sent::Ready(frame)
+    }
+
+    /// An answer may go back to the MAC address that its cause came from: that costs the link one frame for one, and
+    /// leaves no trace here. Whoever made the address up hears it, or the router that let it pass.
+    fn reflect_to(&mut self, via: Option<[u8; 6]>) -> Option<Mac> {
+        let mac = via.map(Mac).filter(|mac| mac.is_station() && *mac != self.mac)?;
+        self.stats.tx_reflected += 1;
+        Some(mac)
     }
 
     /// The next hop from `local` to `remote`.
@@ -103,27 +170,50 @@ impl<T: TxFrame> Net<T> {
         if !self.addressing.is_local(local.ip()) {
             return Err(NetDrop::NotOurSource);
         }
-        if !is_station(remote.ip()) || remote.port() == 0 || self.addressing.is_local(remote.ip()) {
+        if remote.port() == 0 || self.addressing.is_local(remote.ip()) {
             return Err(NetDrop::BadDestination);
         }
-        self.addressing.next_hop(remote.ip()).ok_or(NetDrop::NoRoute)
+        self.next_hop(remote.ip()).map_err(|error| match error {
+            RouteError::NotOneHost(_) => NetDrop::BadDestination,
+            _ => NetDrop::NoRoute,
+        })
     }
 
-    fn look_up(&mut self, now: Instant, hop: IpAddr) -> Lookup {
-        let mut evicted = None;
-        let (lookup, ask) = self.neighbors.lookup(now, hop, self.addressing.is_gateway(hop), &mut evicted);
-        if let Some(ip) = evicted {
+    pub(super) fn next_hop(&self, remote: IpAddr) -> Result<IpAddr, RouteError> {
+        self.addressing.next_hop(remote, |via| self.neighbors.is_dead(via))
+    }
+
+    pub(super) fn look_up(&mut self, now: Instant, hop: IpAddr, account: Account, origin: Option<Mac>) -> Lookup {
+        let role = if self.addressing.is_gateway(hop) {
+            Role::Router { substitute: self.addressing.has_substitute(hop) }
+        } else {
+            Role::Host
+        };
+        let found = self.neighbors.lookup(now, hop, role, account, origin);
+        if let Some(place) = found.evicted {
             self.stats.neighbor_evicted += 1;
-            self.give_up(ip);
+            self.give_up(place);
         }
-        if let Some(ask) = ask {
+        if let Some(ask) = found.ask {
             self.solicit(ask);
         }
-        lookup
+        found.lookup
     }
 
-    fn keep(&mut self, hop: IpAddr, frame: T) -> Sent<T> {
-        match self.pending.push(hop, frame) {
+    /// Keeps a frame until the neighbour at `place` is known. If there is no room, those go first who may have made up
+    /// their address, the one asked for longest ago before others.
+    fn keep(&mut self, place: u32, account: Account, frame: T) -> Sent<T> {
+        while self.pending.is_full_for(place)
+            && let Some(oldest) = self.neighbors.oldest_newcomer().filter(|oldest| *oldest != place)
+        {
+            self.neighbors.forget(oldest);
+            self.stats.neighbor_evicted += 1;
+            self.give_up(oldest);
+        }
+        if account == Account::Newcomer && self.pending.is_full_for(place) {
+            return self.refuse(NetDrop::PendingFull);
+        }
+        match self.pending.push(place, frame) {
             Queued::Waits => {}
             Queued::PushedOut => self.stats.drops[NetDrop::PendingOverflow] += 1,
             Queued::Full => return self.refuse(NetDrop::PendingFull),

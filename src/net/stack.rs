@@ -8,12 +8,14 @@ use crate::base::time::Instant;
 use crate::datapath::{Caps, TxFrame};
 use crate::net::addressing::Addressing;
 use crate::net::cidr::Cidr;
+use crate::net::claim::{Claims, Other, Step, Verdict};
 use crate::net::config::{NetConfig, NetError};
 use crate::net::flows::Flows;
-use crate::net::neighbor::{Learned, Neighbors, News, Scan, Timeout};
+use crate::net::neighbor::{Account, Learned, Neighbors, News, Timeout};
 use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
 use crate::net::ports::Ports;
+use crate::net::route::{RouteError, Sources};
 use crate::net::stats::{NetDrop, NetStats};
 use crate::net::template::{Template, TxCaps};
 use crate::wire::eth::Mac;
@@ -39,13 +41,31 @@ pub enum NetEvent {
         /// Its address.
         ip: IpAddr,
     },
-    /// Another station uses one of our addresses.
+    /// A router did not answer, and packets go by way of another one for as long.
+    RouterSilent {
+        /// Its address.
+        ip: IpAddr,
+    },
+    /// Another station uses one of our addresses, which was defended. Told once in ten seconds for each address.
     Duplicate {
         /// The address.
         ip: IpAddr,
         /// The other station.
         mac: Mac,
     },
+    /// Another station had one of our addresses before us: it is given up.
+    AddressLost {
+        /// The address.
+        ip: IpAddr,
+        /// The other station.
+        mac: Mac,
+    },
+}
+
+impl<T: TxFrame> Sources for Net<T> {
+    fn local_for(&self, remote: IpAddr) -> Result<IpAddr, RouteError> {
+        self.addressing.source_for(remote, self.next_hop(remote)?)
+    }
 }
 
 /// One core's network layer. `T` is the datapath's frame, of which some wait here for their neighbour.
@@ -65,8 +85,8 @@ pub struct Net<T> {
     pub(super) echo_limit: Limit,
     pub(super) error_limit: Limit,
     pub(super) too_big_limit: Limit,
-    /// The next of our addresses to announce, and to report as listened to.
-    pub(super) announced: usize,
+    pub(super) claims: Claims,
+    /// The next of our addresses to report as listened to.
     pub(super) reported: usize,
     pub(super) stats: NetStats,
     events: VecDeque<NetEvent>,
@@ -89,12 +109,13 @@ impl<T: TxFrame> Net<T> {
         let least = |what, value, least| {
             if value < least { Err(NetError::LimitTooSmall { what, value, least }) } else { Ok(()) }
         };
-        least("max_neighbors", config.max_neighbors, 8 + addressing.route_count())?;
+        least("max_neighbors", config.max_neighbors, 8 + addressing.routes().len())?;
         least("pending_frames", config.pending_frames, 1)?;
         least("max_pending", config.max_pending, config.pending_frames)?;
         least("templates", config.templates, 2)?;
-        let quiet = if config.announce { 0 } else { usize::MAX };
-        Ok(Self {
+        let all = addressing.all().iter().map(Cidr::addr);
+        let claims = Claims::new(all, config.detect, config.announce, config.seed ^ u64::from(mac.0[5]));
+        let mut this = Self {
             mac,
             vlan: config.vlan,
             caps: TxCaps { mtu: caps.mtu, ip_checksum: caps.tx_ip_checksum, udp_checksum: caps.tx_udp_checksum },
@@ -102,18 +123,28 @@ impl<T: TxFrame> Net<T> {
             addressing,
             ports: Ports::new(config.ports.as_deref()),
             flows: Flows::default(),
-            neighbors: Neighbors::new(config.max_neighbors, config.neighbor_ttl),
-            pending: Pending::new(config.max_pending, config.pending_frames),
+            neighbors: Neighbors::new(
+                config.max_neighbors,
+                config.neighbor_ttl,
+                config.solicits_per_second,
+                now,
+            ),
+            pending: Pending::new(config.max_pending, config.pending_frames, config.max_neighbors),
             templates: vec![Template::none(); config.templates.next_power_of_two()].into(),
             outbox: Outbox::new(caps.mtu),
             echo_limit: Limit::new(config.echo_per_second, now),
             error_limit: Limit::new(config.errors_per_second, now),
             too_big_limit: Limit::new(config.too_big_per_second, now),
-            announced: quiet,
-            reported: quiet,
+            claims,
+            reported: usize::MAX,
             stats: NetStats::default(),
             events: VecDeque::with_capacity(MAX_EVENTS),
-        })
+        };
+        if this.claims.are_strict() {
+            let all: Vec<_> = this.addressing.all().iter().map(Cidr::addr).collect();
+            all.into_iter().for_each(|addr| this.addressing.set_used(addr, false));
+        }
+        Ok(this)
     }
 
     /// The next frame that `net` itself has to send: released frames, ARP, neighbour discovery, ICMP.
@@ -124,7 +155,7 @@ impl<T: TxFrame> Net<T> {
             return Some(frame);
         }
         loop {
-            if self.outbox.is_empty() && !self.announce_next() {
+            if self.outbox.is_empty() {
                 return None;
             }
             let mut frame = alloc()?;
@@ -136,10 +167,78 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// When [`Net::poll`] has something to do that time brings; it may be early. Frames, events and
-    /// announcements that wait already are not meant: poll until `None` after each turn.
+    /// When [`Net::poll`] has something to do that time brings; it may be early. Frames and events that wait already are
+    /// not meant: poll until `None` after each turn.
     pub fn next_timeout(&self) -> Option<Instant> {
-        Some(self.neighbors.deadline()).filter(|at| *at != Instant::MAX)
+        Some(self.neighbors.deadline().min(self.claims.deadline())).filter(|at| *at != Instant::MAX)
+    }
+
+    /// The link is up: our addresses are checked and announced, also when it was up before, and neighbours have to prove
+    /// themselves, as they may be others now. Nothing is said about addresses before the first call.
+    pub fn link_up(&mut self, now: Instant) {
+        self.neighbors.doubt_all(now);
+        self.claims.link_up(now);
+        self.report_all();
+    }
+
+    /// The link is down: nobody would hear an announcement.
+    pub fn link_down(&mut self) {
+        self.claims.link_down();
+    }
+
+    /// Whether the addresses may be used that are to be. False only with [`Detect::Strict`](super::Detect::Strict), as long
+    /// as others are asked whether they have one.
+    pub fn is_ready(&self) -> bool {
+        self.claims.are_settled()
+    }
+
+    /// Takes one more address. It is checked and announced as those of the configuration are.
+    ///
+    /// # Errors
+    /// [`NetError`] if it cannot be an address of this port.
+    pub fn add_address(&mut self, now: Instant, addr: Cidr) -> Result<(), NetError> {
+        self.addressing.add(addr)?;
+        self.claims.add(now, addr.addr());
+        if !self.claims.are_strict() {
+            self.addressing.set_used(addr.addr(), true);
+        }
+        self.report_all();
+        Ok(())
+    }
+
+    /// Gives an address up; packets to and from it are dropped from now on.
+    pub fn remove_address(&mut self, addr: IpAddr) {
+        self.addressing.remove(addr);
+        self.claims.remove(addr);
+        self.flows.clear();
+        self.neighbors.shut_all();
+    }
+
+    fn report_all(&mut self) {
+        if self.claims.speak() {
+            self.reported = 0;
+            self.claims.wake();
+        }
+    }
+
+    /// A packet came from `remote` by way of the MAC address `via`, and a connection begins with it. If it is on the link
+    /// and not known yet, it is asked for there: whoever made the address up hears that, and not everyone.
+    pub fn heard_from(&mut self, now: Instant, remote: IpAddr, via: [u8; 6]) {
+        let via = Mac(via);
+        let direct = self.next_hop(remote).is_ok_and(|hop| hop == remote) && !self.addressing.is_gateway(remote);
+        if direct && via.is_station() && via != self.mac && !self.neighbors.has(remote) {
+            self.look_up(now, remote, Account::Newcomer, Some(via));
+        }
+    }
+
+    /// A connection with `remote` sends and gets no answers, in spite of several probes. That is a reason to ask whether the
+    /// neighbour that its packets go to is still there (RFC 4861 §7.3.1).
+    pub fn suspect(&mut self, now: Instant, remote: IpAddr) {
+        let Ok(hop) = self.next_hop(remote) else { return };
+        if let Some(ask) = self.neighbors.suspect(now, hop) {
+            self.stats.neighbor_suspected += 1;
+            self.solicit(ask);
+        }
     }
 
     /// The next event. Up to 64 are kept.
@@ -152,7 +251,7 @@ impl<T: TxFrame> Net<T> {
         if self.addressing.on_link(ip) && !self.addressing.is_local(ip) && mac.is_station() {
             let learned = self.neighbors.share(now, ip, mac);
             // No event: what came from another core must not go round in circles.
-            self.apply(learned, ip, mac);
+            self.apply(learned, mac);
         }
     }
 
@@ -161,12 +260,7 @@ impl<T: TxFrame> Net<T> {
         self.caps.mtu - (if ipv6 { IPV6_LEN } else { IPV4_LEN } + UDP_LEN) as u16
     }
 
-    /// Our address for talking to `remote`; `None` without a route there.
-    pub fn local_for(&self, remote: IpAddr) -> Option<IpAddr> {
-        self.addressing.local_for(remote)
-    }
-
-    /// Our addresses, the link-local one included.
+    /// Our addresses that are in use, the link-local one included.
     pub fn addresses(&self) -> &[Cidr] {
         self.addressing.locals()
     }
@@ -193,45 +287,98 @@ impl<T: TxFrame> Net<T> {
     }
 
     fn run_timers(&mut self, now: Instant) {
-        let mut scan = Scan::new();
-        while let Some(timeout) = self.neighbors.expire(now, &mut scan) {
+        if now >= self.claims.deadline() {
+            self.run_claims(now);
+        }
+        while let Some(timeout) = self.neighbors.expire(now) {
             match timeout {
                 Timeout::Ask(ask) => self.solicit(ask),
-                Timeout::Failed(ip) => {
+                Timeout::Failed { ip, place } => {
                     self.stats.neighbor_failed += 1;
-                    self.give_up(ip);
-                    self.event(NetEvent::Unreachable { ip });
+                    self.give_up(place);
+                    let stands_in = self.addressing.has_substitute(ip) && self.neighbors.is_dead(ip);
+                    let others = || self.addressing.routes().iter().any(|route| !self.neighbors.is_dead(route.via));
+                    let event = if stands_in && others() {
+                        NetEvent::RouterSilent { ip }
+                    } else {
+                        NetEvent::Unreachable { ip }
+                    };
+                    self.event(event);
                 }
             }
         }
     }
 
-    /// Drops the frames that wait for `ip`.
-    pub(super) fn give_up(&mut self, ip: IpAddr) {
-        self.stats.drops[NetDrop::NeighborUnreachable] += self.pending.give_up(ip) as u64;
+    /// Says what is due about our addresses, as far as there is room for it; listener reports come first, so that answers
+    /// find their way (RFC 4862 §5.4.2).
+    #[cold]
+    fn run_claims(&mut self, now: Instant) {
+        while self.outbox.has_room() && self.report_next() {}
+        while self.outbox.has_room()
+            && let Some(step) = self.claims.due(now)
+        {
+            match step {
+                Step::Probe(ip) => {
+                    self.stats.address_probes += 1;
+                    self.probe_address(ip);
+                }
+                Step::Take(ip) => self.addressing.set_used(ip, true),
+                Step::Announce(ip) => {
+                    self.stats.address_announcements += 1;
+                    self.announce(ip);
+                }
+            }
+        }
+    }
+
+    /// Another station than us claims `ip`, by ARP or neighbour discovery. False if that is nothing to us.
+    pub(super) fn claimed(&mut self, now: Instant, ip: IpAddr, mac: Mac, other: Other) -> bool {
+        if mac == self.mac || !self.claims.has(ip) {
+            return false;
+        }
+        self.stats.duplicate_address += u64::from(other == Other::Uses);
+        match self.claims.heard(now, ip, other) {
+            Verdict::None => {}
+            Verdict::Defend => {
+                self.stats.address_defended += 1;
+                self.announce(ip);
+                self.event(NetEvent::Duplicate { ip, mac });
+            }
+            Verdict::Lost => {
+                self.stats.address_lost += 1;
+                self.remove_address(ip);
+                self.event(NetEvent::AddressLost { ip, mac });
+            }
+        }
+        true
+    }
+
+    /// Drops the frames that wait at `place`.
+    pub(super) fn give_up(&mut self, place: u32) {
+        self.stats.drops[NetDrop::NeighborUnreachable] += self.pending.give_up(place) as u64;
     }
 
     /// Takes news of a neighbour.
     pub(super) fn learn(&mut self, now: Instant, ip: IpAddr, mac: Option<Mac>, news: News) -> Learned {
-        // Routers ask and speak like any neighbour; who is not on the link cannot be one.
-        if !self.addressing.on_link(ip) {
+        // Routers ask and speak like any neighbour; who is not on the link cannot be one, nor who claims to be where we are.
+        if !self.addressing.on_link(ip) || mac == Some(self.mac) {
             return Learned::Nothing;
         }
         let learned = self.neighbors.learn(now, ip, mac, news);
-        if let (Learned::Resolved | Learned::Changed, Some(mac)) = (learned, mac) {
-            self.apply(learned, ip, mac);
+        if let (Learned::Resolved(_) | Learned::Changed, Some(mac)) = (learned, mac) {
+            self.apply(learned, mac);
             self.event(NetEvent::Neighbor { ip, mac });
         }
         learned
     }
 
-    fn apply(&mut self, learned: Learned, ip: IpAddr, mac: Mac) {
+    fn apply(&mut self, learned: Learned, mac: Mac) {
         match learned {
             Learned::Nothing => {}
             Learned::Changed => self.stats.neighbor_changed += 1,
-            Learned::Resolved => {
+            Learned::Resolved(place) => {
                 self.stats.neighbor_resolved += 1;
-                self.stats.tx_released += self.pending.release(ip, mac) as u64;
+                self.stats.tx_released += self.pending.release(place, mac) as u64;
             }
         }
     }

@@ -93,6 +93,10 @@ drops! {
     PendingOverflow = "tx_pending_overflow",
     /// Too many frames wait for neighbours in all.
     PendingFull = "tx_pending_full",
+    /// An answer to somebody who is not known, and whose packet came from no MAC address that could be answered.
+    StrangerUnknown = "tx_stranger_unknown",
+    /// All neighbours in the table are in use: there is no place for one whose address may be made up.
+    NeighborTableFull = "tx_neighbor_table_full",
     /// The neighbour did not answer.
     NeighborUnreachable = "tx_neighbor_unreachable",
     /// An own frame did not fit the frames that the datapath has.
@@ -184,6 +188,8 @@ counters! {
     tx_pending,
     /// Of those, frames that found it and were sent on.
     tx_released,
+    /// Answers to strangers, sent to the MAC address that their packet came from.
+    tx_reflected,
     /// Own frames: ARP, neighbour discovery, ICMP.
     tx_control,
     /// Own frames lost because too many waited to be sent.
@@ -198,8 +204,18 @@ counters! {
     neighbor_failed,
     /// Neighbours pushed out of a full table.
     neighbor_evicted,
-    /// Signs of another station that uses one of our addresses.
+    /// Times that another station claimed one of our addresses, by ARP or neighbour discovery.
     duplicate_address,
+    /// Times that we defended one.
+    address_defended,
+    /// Addresses given up because another station had them first.
+    address_lost,
+    /// Questions whether anybody has an address of ours.
+    address_probes,
+    /// Announcements of our addresses.
+    address_announcements,
+    /// Doubts about neighbours, as connections that go through them got no answers.
+    neighbor_suspected,
     /// Events lost because nobody took them.
     events_lost,
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::base::time::Instant;
 use crate::datapath::{TxFrame, TxOffload};
 use crate::mem::sum_words;
+use crate::net::neighbor::{Aim, Neighbors};
 use crate::wire::checksum::Sum;
 use crate::wire::eth::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthHeader, Mac, VLAN_LEN};
 use crate::wire::ipv4::{self, IPV4_LEN, PROTOCOL_UDP};
@@ -61,9 +62,8 @@ pub(super) struct TxCaps {
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     key: FlowKey,
-    epoch: u64,
-    /// Not used at or after; [`Instant::ZERO`] is never.
-    until: Instant,
+    /// Where in the table its next hop is.
+    aim: Aim,
     max_payload: u16,
     l2_len: u8,
     len: u8,
@@ -80,8 +80,7 @@ impl Template {
     pub(super) fn none() -> Self {
         Self {
             key: FlowKey::default(),
-            epoch: 0,
-            until: Instant::ZERO,
+            aim: Aim::NONE,
             max_payload: 0,
             l2_len: 0,
             len: 0,
@@ -146,20 +145,27 @@ impl Template {
         this
     }
 
-    /// Makes it usable: the next hop is `mac`, until `until` or another epoch.
-    pub(super) fn aim(&mut self, mac: Mac, epoch: u64, until: Instant) {
+    /// Makes it usable: the next hop is `mac`, as long as `aim` is good.
+    pub(super) fn aim(&mut self, mac: Mac, aim: Aim) {
         self.bytes[..6].copy_from_slice(&mac.0);
-        (self.epoch, self.until) = (epoch, until);
+        self.aim = aim;
     }
 
-    /// Whether it is for this flow and may be used now.
-    pub(super) fn is_good(&self, key: &FlowKey, epoch: u64, now: Instant) -> bool {
-        self.key == *key && self.is_fresh(epoch, now)
+    /// Makes it usable for one frame.
+    pub(super) fn aim_once(&mut self, mac: Mac) {
+        self.aim(mac, Aim::NONE);
+    }
+
+    /// Whether it is for this flow and may be used now. A neighbour that changes spoils only what is aimed at it.
+    #[inline]
+    pub(super) fn is_good(&self, key: &FlowKey, neighbors: &Neighbors, now: Instant) -> bool {
+        self.key == *key && self.is_fresh(neighbors, now)
     }
 
     /// Whether its next hop is still right, whatever flow it is for.
-    pub(super) fn is_fresh(&self, epoch: u64, now: Instant) -> bool {
-        self.epoch == epoch && now < self.until
+    #[inline]
+    pub(super) fn is_fresh(&self, neighbors: &Neighbors, now: Instant) -> bool {
+        neighbors.is_current(self.aim, now)
     }
 
     /// Whether it is for this flow, whatever its next hop.

@@ -31,9 +31,9 @@ pub use config::{
     TransportConfig,
 };
 pub use connection::{
-    Conn, OpenError, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError, TooBig, Transmit,
+    Conn, OpenError, PeerStanding, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError, TooBig, Transmit,
 };
-pub use endpoint::{ConnectError, Endpoint};
+pub use endpoint::{Arrival, ConnectError, Endpoint, Origin};
 pub use event::{CloseReason, ConnId, Dir, Event, Notify, OutOfSpace, SendData};
 pub use secret::Secret;
 pub use stats::{ConnStats, DropReason, EndpointStats, PlacementStats, StreamStats};

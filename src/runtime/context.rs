@@ -1,11 +1,13 @@
 //! What an application on a core is, and what it may use.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
 use crate::base::time::Instant;
 use crate::mem::BufPool;
+use crate::net::{RouteError, Sources};
 use crate::quic::{ClientConfig, Conn, ConnId, ConnectError, Endpoint, EndpointStats, Event};
 
 /// An application that runs on a core: its methods are called between receiving and sending, and must
@@ -44,31 +46,36 @@ pub enum Unreachable {
 /// Why no connection could be started.
 #[derive(Debug, Error)]
 pub enum ConnectFailure {
-    /// No address of ours can talk to that one.
-    #[error("no local address can reach {0}: give one of the same family with --addr")]
-    NoLocalAddress(IpAddr),
+    /// There is no way there: no route, no address of ours that suits, or not the address of a host.
+    #[error(transparent)]
+    NoWay(#[from] RouteError),
     /// The engine refused.
     #[error(transparent)]
     Engine(#[from] ConnectError),
 }
 
 /// What an application may use while it is called.
-#[derive(Debug)]
 pub struct Context<'a> {
     now: Instant,
     endpoint: &'a mut Endpoint,
-    local_v4: Option<SocketAddr>,
-    local_v6: Option<SocketAddr>,
+    sources: &'a dyn Sources,
+    client_port: u16,
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("now", &self.now).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(
         now: Instant,
         endpoint: &'a mut Endpoint,
-        local_v4: Option<SocketAddr>,
-        local_v6: Option<SocketAddr>,
+        sources: &'a dyn Sources,
+        client_port: u16,
     ) -> Self {
-        Self { now, endpoint, local_v4, local_v6 }
+        Self { now, endpoint, sources, client_port }
     }
 
     /// The time of this turn.
@@ -81,18 +88,18 @@ impl<'a> Context<'a> {
         self.endpoint.conn(id)
     }
 
-    /// Starts a connection to `remote`, whose certificate must be for `server_name`.
+    /// Starts a connection to `remote`, whose certificate must be for `server_name`. It comes from the address of ours that
+    /// suits the route and the destination best (RFC 6724 §5).
     ///
     /// # Errors
-    /// [`ConnectFailure`] when there is no address to connect from, or the engine refuses.
+    /// [`ConnectFailure`] when no way leads there, or the engine refuses.
     pub fn connect(
         &mut self,
         config: &ClientConfig,
         server_name: &str,
         remote: SocketAddr,
     ) -> Result<ConnId, ConnectFailure> {
-        let local = if remote.is_ipv4() { self.local_v4 } else { self.local_v6 };
-        let local = local.ok_or(ConnectFailure::NoLocalAddress(remote.ip()))?;
+        let local = SocketAddr::new(self.sources.local_for(remote.ip())?, self.client_port);
         Ok(self.endpoint.connect(self.now, config, server_name, local, remote)?)
     }
 

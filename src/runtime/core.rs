@@ -1,6 +1,6 @@
 //! The poll loop.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
@@ -10,9 +10,10 @@ use crate::base::time::{Duration, Instant};
 use crate::crypto::time_keys;
 use crate::datapath::{BURST, Burst, Datapath, DatapathStats, RxFrame, TxFrame};
 use crate::mem::BufPool;
-use crate::net::{Net, NetConfig, NetError, NetEvent, NetStats, Received, Sent, UdpDatagram};
-use crate::quic::{Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig, TooBig};
+use crate::net::{Cidr, Net, NetConfig, NetError, NetEvent, NetStats, Received, Sent, Standing, UdpDatagram};
+use crate::quic::{Arrival, Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig, TooBig, Transmit};
 use crate::runtime::observe::{self, Blind, Mark, Observe};
+use crate::wire::eth::Mac;
 use crate::runtime::{App, Clock, Context, CoreStats, Observer, Stages, Unreachable};
 
 /// Events handled in a turn at the most, so that packets do not wait for a busy application.
@@ -72,6 +73,14 @@ pub enum RunError {
     /// The link went down and did not come back.
     #[error("the link has been down for {0:?}: the cable is out, or the peer process has ended")]
     LinkDown(Duration),
+    /// Another station had the last of our addresses before us.
+    #[error("{ip} is in use by {mac} already: choose another address, or turn the check off (--dad off)")]
+    AddressTaken {
+        /// The address.
+        ip: IpAddr,
+        /// The other station.
+        mac: Mac,
+    },
 }
 
 /// One core: a queue pair, the network layer, the engine and an application.
@@ -84,13 +93,16 @@ pub struct Core<D: Datapath, A> {
     clock: Clock,
     idle: Idle,
     listen: Option<u16>,
-    local_v4: Option<SocketAddr>,
-    local_v6: Option<SocketAddr>,
+    client_port: u16,
     rx: Burst<D::Rx>,
     tx: Burst<D::Tx>,
     /// A frame that was taken for sending but not needed yet.
     spare: Option<D::Tx>,
+    /// The link was up when it was looked at last.
+    link_up: bool,
     link_lost: Option<Instant>,
+    /// The last of our addresses that another station has.
+    taken: Option<(IpAddr, Mac)>,
     link_patience: Option<Duration>,
     stats: CoreStats,
     observer: Option<Box<Observer>>,
@@ -104,13 +116,9 @@ impl<D: Datapath, A: App> Core<D, A> {
     pub fn new(datapath: D, config: CoreConfig, app: A) -> Result<Self, NetError> {
         let clock = Clock::new();
         let caps = datapath.caps();
-        let local = |v6: bool| {
-            let addr = config.net.addrs.iter().map(|cidr| cidr.addr()).find(|a: &IpAddr| a.is_ipv6() == v6);
-            addr.map(|ip| SocketAddr::new(ip, config.client_port))
-        };
-        let (local_v4, local_v6) = (local(false), local(true));
+        let net = Net::new(&config.net, &caps, clock.now())?;
         Ok(Self {
-            net: Net::new(&config.net, &caps, clock.now())?,
+            net,
             endpoint: Endpoint::new(
                 EndpointConfig { time_base: clock.wall_base(), ..config.endpoint },
                 config.server,
@@ -121,12 +129,13 @@ impl<D: Datapath, A: App> Core<D, A> {
             clock,
             idle: config.idle,
             listen: config.listen,
-            local_v4,
-            local_v6,
+            client_port: config.client_port,
             rx: Burst::new(),
             tx: Burst::new(),
             spare: None,
+            link_up: false,
             link_lost: None,
+            taken: None,
             link_patience: config.link_patience,
             stats: CoreStats::default(),
             observer: None,
@@ -159,6 +168,7 @@ impl<D: Datapath, A: App> Core<D, A> {
 
     fn poll(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
         self.await_link(stop)?;
+        self.await_addresses(stop)?;
         let mut idle_turns = 0;
         while !stop.load(Ordering::Relaxed) && !self.is_over() {
             if self.turn() {
@@ -167,6 +177,7 @@ impl<D: Datapath, A: App> Core<D, A> {
             }
             idle_turns += 1;
             self.check_link()?;
+            self.check_addresses()?;
             if idle_turns > SPIN_TURNS && self.idle == Idle::Yield {
                 std::thread::yield_now();
             } else {
@@ -194,6 +205,31 @@ impl<D: Datapath, A: App> Core<D, A> {
         Ok(())
     }
 
+    /// Addresses that are checked before they are used are waited for: an application that connects needs one.
+    fn await_addresses(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        while !self.net.is_ready() && !stop.load(Ordering::Relaxed) {
+            let now = self.clock.now();
+            self.watch_link(now);
+            self.receive(now, &mut Blind);
+            self.poll_net(now);
+            self.send(now, &mut Blind);
+            self.check_link()?;
+            self.check_addresses()?;
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Without an address there is nothing more to do.
+    fn check_addresses(&self) -> Result<(), RunError> {
+        match self.taken {
+            Some((ip, mac)) if self.net.addresses().is_empty() && self.net.is_ready() => {
+                Err(RunError::AddressTaken { ip, mac })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Closes every connection and lets the last packets leave.
     fn shut_down(&mut self) {
         let start = self.clock.now();
@@ -213,15 +249,29 @@ impl<D: Datapath, A: App> Core<D, A> {
         for _ in 0..2 {
             self.endpoint.abandon_all();
             while let Some((id, event)) = self.endpoint.poll_event() {
-                let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
+                let mut cx = Context::new(now, &mut self.endpoint, &self.net, self.client_port);
                 self.app.on_event(&mut cx, id, event);
                 self.stats.events += 1;
             }
         }
     }
 
+    /// Tells the network layer when the link comes and goes: each time that it comes, addresses are checked and
+    /// announced.
+    fn watch_link(&mut self, now: Instant) {
+        let up = self.datapath.link_up();
+        if up != self.link_up {
+            self.link_up = up;
+            if up {
+                self.net.link_up(now);
+            } else {
+                self.net.link_down();
+            }
+        }
+    }
+
     fn check_link(&mut self) -> Result<(), RunError> {
-        if self.datapath.link_up() {
+        if self.link_up {
             self.link_lost = None;
             return Ok(());
         }
@@ -257,11 +307,17 @@ impl<D: Datapath, A: App> Core<D, A> {
         let due = self.endpoint.next_timeout().is_some_and(|at| at <= now);
         if due {
             self.endpoint.handle_timeout(now);
+            while let Some(peer) = self.endpoint.poll_doubt() {
+                self.net.suspect(now, peer);
+            }
         }
         let events = self.run_app(now, seen);
         let sent = self.send(now, seen);
         let busy = received || due || events || sent;
-        self.stats.idle_turns += u64::from(!busy);
+        if !busy {
+            self.stats.idle_turns += 1;
+            self.watch_link(now);
+        }
         seen.at(Mark::TurnEnds { busy });
         busy
     }
@@ -329,8 +385,23 @@ impl<D: Datapath, A: App> Core<D, A> {
     fn deliver(&mut self, now: Instant, udp: &UdpDatagram, frame: &mut D::Rx, seen: &mut impl Observe) {
         let meta = RxMeta { local: udp.local, remote: udp.remote, ecn: udp.ecn };
         seen.at(Mark::DatagramBegins);
-        self.endpoint.handle_datagram(now, &meta, &mut frame.data_mut()[udp.payload.clone()]);
+        match self.endpoint.handle_datagram(now, &meta, &mut frame.data_mut()[udp.payload.clone()]) {
+            Arrival::Handled => {}
+            arrival => self.note_origin(now, arrival, udp, frame),
+        }
         seen.at(Mark::DatagramEnds);
+    }
+
+    /// An answer to somebody whose address may be made up goes back to the MAC address that its cause came from, and a
+    /// neighbour that is not known is asked for there: strangers cannot make us call out to everyone.
+    #[cold]
+    fn note_origin(&mut self, now: Instant, arrival: Arrival, udp: &UdpDatagram, frame: &mut D::Rx) {
+        let Some(via) = frame.data_mut().get(6..12).and_then(|mac| mac.first_chunk::<6>()).copied() else { return };
+        match arrival {
+            Arrival::Answered => self.endpoint.set_answer_origin(via),
+            Arrival::Accepted => self.net.heard_from(now, udp.remote.ip(), via),
+            Arrival::Handled => {}
+        }
     }
 
     fn poll_net(&mut self, now: Instant) {
@@ -340,13 +411,20 @@ impl<D: Datapath, A: App> Core<D, A> {
                 NetEvent::Duplicate { ip, mac } => {
                     eprintln!("warning: {mac} uses our address {ip} as well; packets may go there");
                 }
+                NetEvent::AddressLost { ip, mac } => {
+                    eprintln!("warning: {ip} is in use by {mac} already: it is given up");
+                    self.taken = Some((ip, mac));
+                }
+                NetEvent::RouterSilent { ip } => {
+                    eprintln!("warning: router {ip} does not answer; packets take another one as long");
+                }
                 NetEvent::Neighbor { .. } => {}
             }
         }
     }
 
     fn unreachable(&mut self, now: Instant, remote: IpAddr, why: Unreachable) {
-        let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
+        let mut cx = Context::new(now, &mut self.endpoint, &self.net, self.client_port);
         self.app.on_unreachable(&mut cx, remote, why);
     }
 
@@ -356,12 +434,12 @@ impl<D: Datapath, A: App> Core<D, A> {
             && let Some((id, event)) = self.endpoint.poll_event()
         {
             seen.at(Mark::EventBegins);
-            let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
+            let mut cx = Context::new(now, &mut self.endpoint, &self.net, self.client_port);
             self.app.on_event(&mut cx, id, event);
             seen.at(Mark::EventEnds);
             count += 1;
         }
-        let mut cx = Context::new(now, &mut self.endpoint, self.local_v4, self.local_v6);
+        let mut cx = Context::new(now, &mut self.endpoint, &self.net, self.client_port);
         self.app.on_turn(&mut cx);
         self.stats.events += count as u64;
         count > 0
@@ -398,7 +476,16 @@ impl<D: Datapath, A: App> Core<D, A> {
             };
             seen.at(Mark::BuildEnds);
             frame.set_payload_len(transmit.len);
-            match self.net.send(now, transmit.local, transmit.remote, transmit.ecn, frame) {
+            let Transmit { conn, local, remote, ecn, .. } = transmit;
+            let endpoint = &self.endpoint;
+            let standing = || match conn {
+                None => Standing::Stranger { via: endpoint.answer_origin() },
+                Some(id) => match endpoint.standing(id) {
+                    Some(peer) if !peer.validated => Standing::Unproven,
+                    peer => Standing::Proven { progress: peer.and_then(|peer| peer.progress) },
+                },
+            };
+            match self.net.send_to(now, local, remote, ecn, frame, standing) {
                 Sent::Ready(frame) => {
                     self.tx.push(frame);
                     seen.at(Mark::FrameWaits { of_engine: true });
@@ -411,6 +498,19 @@ impl<D: Datapath, A: App> Core<D, A> {
     /// When [`Core::turn_at`] has something to do that time alone brings.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.endpoint.next_timeout().into_iter().chain(self.net.next_timeout()).min()
+    }
+
+    /// Takes one more address, for instance that of a host whose work this one takes over.
+    ///
+    /// # Errors
+    /// [`NetError`] if it cannot be an address of this port.
+    pub fn add_address(&mut self, addr: Cidr) -> Result<(), NetError> {
+        self.net.add_address(self.clock.now(), addr)
+    }
+
+    /// Gives an address up. Connections from and to it end by their idle timeouts.
+    pub fn remove_address(&mut self, addr: IpAddr) {
+        self.net.remove_address(addr);
     }
 
     /// The queue pair.

@@ -11,6 +11,8 @@ use crate::wire::{be16, be32};
 
 /// Length of a solicitation or advertisement with one link-layer address option, in bytes.
 pub const NEIGHBOR_LEN: usize = 32;
+/// Length of a solicitation without options, in bytes.
+pub const QUERY_LEN: usize = 24;
 /// Hop limit that proves a message was not forwarded (RFC 4861 §3.1).
 pub const HOP_LIMIT: u8 = 255;
 
@@ -198,15 +200,27 @@ pub fn neighbor_solicit(src: Ipv6Addr, dst: Ipv6Addr, target: Ipv6Addr, mac: Mac
     neighbor([NEIGHBOR_SOLICIT, 0], src, dst, target, [SOURCE_ADDRESS, 1], mac)
 }
 
-/// A neighbour advertisement from `src` to `dst`: `target` is at `mac`, replacing what is known.
+/// The same without saying where `src` is: from the unspecified address it asks whether anybody has `target`
+/// (RFC 4862 §5.4.2).
+pub fn neighbor_query(src: Ipv6Addr, dst: Ipv6Addr, target: Ipv6Addr) -> [u8; QUERY_LEN] {
+    let mut out = [0; QUERY_LEN];
+    out[0] = NEIGHBOR_SOLICIT;
+    out[8..].copy_from_slice(&target.octets());
+    let sum = Sum::new().pseudo_v6(src, dst, PROTOCOL_ICMPV6, QUERY_LEN as u32).bytes(&out);
+    out[2..4].copy_from_slice(&sum.checksum().to_be_bytes());
+    out
+}
+
+/// A neighbour advertisement from `src` to `dst`: `target` is at `mac`, which may `replace` what is known.
 pub fn neighbor_advert(
     src: Ipv6Addr,
     dst: Ipv6Addr,
     target: Ipv6Addr,
     mac: Mac,
     solicited: bool,
+    replace: bool,
 ) -> [u8; NEIGHBOR_LEN] {
-    let flags = if solicited { SOLICITED | OVERRIDE } else { OVERRIDE };
+    let flags = if solicited { SOLICITED } else { 0 } | if replace { OVERRIDE } else { 0 };
     neighbor([NEIGHBOR_ADVERT, flags], src, dst, target, [TARGET_ADDRESS, 1], mac)
 }
 
@@ -269,7 +283,12 @@ mod tests {
         assert!(sum.bytes(&bytes).is_valid());
         let options = Options { source: Some(MAC), ..Options::default() };
         assert_eq!(Ndp::parse(&bytes), Ok(Ndp::NeighborSolicit { target: b, options }));
-        let bytes = neighbor_advert(b, a, b, MAC, true);
+        let bytes = neighbor_query(Ipv6Addr::UNSPECIFIED, solicited_node(b), b);
+        let sum = Sum::new().pseudo_v6(Ipv6Addr::UNSPECIFIED, solicited_node(b), PROTOCOL_ICMPV6, 24);
+        assert!(sum.bytes(&bytes).is_valid());
+        assert_eq!(Ndp::parse(&bytes), Ok(Ndp::NeighborSolicit { target: b, options: Options::default() }));
+        assert_eq!(neighbor_advert(b, a, b, MAC, false, false)[4], 0);
+        let bytes = neighbor_advert(b, a, b, MAC, true, true);
         assert_eq!(bytes[4], 0x60);
         let options = Options { target: Some(MAC), ..Options::default() };
         let want = Ndp::NeighborAdvert { target: b, router: false, solicited: true, replace: true, options };

@@ -52,6 +52,18 @@ use sent::{FrameLists, SentFrame, SentFrames};
 pub use transmit::Transmit;
 use waiting::{Kept, Waiting};
 
+/// Probe timeouts in a row that are a hint that packets do not arrive any more. One is often a lost packet.
+const DOUBTFUL_PTOS: u32 = 2;
+
+/// What is known of the way to a peer, for the network layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStanding {
+    /// The peer is known to be where its packets say (RFC 9000 §8.1), or it was called there.
+    pub validated: bool,
+    /// When it last acknowledged a packet that it had not acknowledged before.
+    pub progress: Option<Instant>,
+}
+
 /// What the endpoint lends to a connection while it works.
 pub(crate) struct Cx<'a> {
     pub(crate) now: Instant,
@@ -318,6 +330,22 @@ impl Connection {
     }
 
     /// Whether a server's client came with a token.
+    /// What is known of the way to the peer.
+    pub(crate) fn standing(&self) -> PeerStanding {
+        PeerStanding { validated: self.path.is_validated(), progress: self.recovery.rtt().last_sample() }
+    }
+
+    /// Whether a probe timeout just now is a reason to doubt the way to the peer: it is not the first in a row, and the
+    /// peer is known to have been there, or we called it.
+    pub(crate) fn doubts_path(&self, ptos_before: u32) -> bool {
+        let ptos = self.recovery.pto_count();
+        ptos > ptos_before && ptos >= DOUBTFUL_PTOS && self.path.is_validated()
+    }
+
+    pub(crate) fn pto_count(&self) -> u32 {
+        self.recovery.pto_count()
+    }
+
     pub(crate) fn came_with_token(&self) -> bool {
         self.retry_scid.is_some()
     }

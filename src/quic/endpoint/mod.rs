@@ -10,8 +10,9 @@ mod routes;
 mod table;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use arrayvec::ArrayVec;
 use thiserror::Error;
 
 use crate::base::Side;
@@ -23,7 +24,7 @@ use crate::crypto::HEAD_AT;
 use crate::mem::{BufPool, prefetch_object};
 use crate::quic::cid::{IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
-use crate::quic::connection::{Birth, Conn, Connection, Cx, RxMeta, Scratch, TooBig, Transmit};
+use crate::quic::connection::{Birth, Conn, Connection, Cx, PeerStanding, RxMeta, Scratch, TooBig, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::memory::Memory;
 use crate::quic::stats::{DropReason, EndpointStats};
@@ -39,12 +40,27 @@ use table::Table;
 
 use crate::quic::token::AddressTokens;
 use answers::{Answer, Answers};
+pub use answers::Origin;
 
 /// Largest UDP payload, bytes.
 const MAX_DATAGRAM: usize = 65_527;
 
 /// Datagrams that one connection sends before another gets its turn.
 const TURN: u32 = 32;
+
+/// Peers that can be doubted at a time; of more, some are doubted at their next probe timeout.
+const MAX_DOUBTS: usize = 16;
+
+/// What became of a datagram, as far as the network layer cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Nothing that it has to know of.
+    Handled,
+    /// An answer waits to be sent that belongs to no connection. See [`Endpoint::set_answer_origin`].
+    Answered,
+    /// A connection begins with it, whose peer's address may be made up.
+    Accepted,
+}
 
 /// Why a connection could not be started.
 #[derive(Debug, Error)]
@@ -92,6 +108,8 @@ pub struct Endpoint {
     turn: u32,
     with_events: VecDeque<ConnId>,
     answers: Answers,
+    /// Peers whose connections get no answers to their probes.
+    doubts: ArrayVec<IpAddr, MAX_DOUBTS>,
     resets: Limit,
     /// Closes for bad address tokens.
     refusals: Limit,
@@ -145,6 +163,7 @@ impl Endpoint {
             turn: 0,
             with_events: VecDeque::new(),
             answers: Answers::default(),
+            doubts: ArrayVec::new(),
             scratch: vec![0; HEAD_AT + MAX_DATAGRAM],
             lists: Scratch::default(),
             expired: Vec::new(),
@@ -228,13 +247,49 @@ impl Endpoint {
     }
 
     /// Takes a received UDP payload in; it is decrypted from where it lies.
-    pub fn handle_datagram(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) {
+    #[inline]
+    pub fn handle_datagram(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) -> Arrival {
         self.now = now;
         self.stats.rx_datagrams += 1;
         self.stats.rx_bytes += data.len() as u64;
         if self.handle_short(now, meta, data) {
-            return;
+            return Arrival::Handled;
         }
+        let (answers, unvalidated) = (self.answers.queued(), self.unvalidated);
+        self.handle_other(now, meta, data);
+        if self.answers.queued() != answers {
+            Arrival::Answered
+        } else if self.unvalidated > unvalidated {
+            Arrival::Accepted
+        } else {
+            Arrival::Handled
+        }
+    }
+
+    /// Says where the datagram came from that [`Endpoint::handle_datagram`] has just taken in and found
+    /// [`Arrival::Answered`]. [`Endpoint::answer_origin`] gives it back when the answer is sent.
+    pub fn set_answer_origin(&mut self, origin: Origin) {
+        self.answers.set_origin(origin);
+    }
+
+    /// Where the cause of the answer came from that [`Endpoint::poll_transmit`] wrote last.
+    pub fn answer_origin(&self) -> Option<Origin> {
+        self.answers.written_origin()
+    }
+
+    /// What is known of the way to a connection's peer; `None` when the connection is gone.
+    pub fn standing(&self, id: ConnId) -> Option<PeerStanding> {
+        self.table.peek(id).map(Connection::standing)
+    }
+
+    /// The next peer that sends no acknowledgements in spite of several probes in a row (RFC 9002 §6.2). Whoever knows the
+    /// way there should see whether it still leads there (RFC 4861 §7.3.1).
+    pub fn poll_doubt(&mut self) -> Option<IpAddr> {
+        self.doubts.pop()
+    }
+
+    #[inline(never)]
+    fn handle_other(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) {
         let Ok(parsed) = header::parse(data, self.ids.cid_len()) else {
             match self.find_reset(meta, data) {
                 Some(id) => self.on_reset(now, id),
@@ -347,7 +402,11 @@ impl Endpoint {
                 continue;
             }
             if conn.next_timeout() <= now {
+                let ptos = conn.pto_count();
                 conn.handle_timeout(&mut cx);
+                if conn.doubts_path(ptos) && !self.doubts.contains(&conn.remote().ip()) {
+                    let _ = self.doubts.try_push(conn.remote().ip());
+                }
                 #[cfg(debug_assertions)]
                 {
                     conn.timed_out_at = Some(now);

@@ -20,7 +20,8 @@ impl Endpoint {
     /// The client that sent the first packet `parsed` has to come again with a token. Nothing is derived or opened for
     /// that, and the Retry is smaller than what caused it, which has 1200 bytes.
     pub(super) fn queue_retry(&mut self, meta: &RxMeta, parsed: &Parsed) {
-        let retry = RetryDue { local: meta.local, remote: meta.remote, dcid: parsed.dcid, scid: parsed.scid };
+        let (local, remote) = (meta.local, meta.remote);
+        let retry = RetryDue { local, remote, dcid: parsed.dcid, scid: parsed.scid, origin: None };
         if !self.answers.push_retry(retry) {
             self.stats.drop(DropReason::Overload);
         }
@@ -55,7 +56,7 @@ impl Endpoint {
         }
         let ours = crypto::initial_direction(&parsed.dcid, Side::Server);
         let data = initial_close(&ours, &parsed.scid, &parsed.dcid, TransportError::INVALID_TOKEN);
-        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data });
+        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data, origin: None });
     }
 }
 

@@ -36,6 +36,11 @@ impl Path {
         }
     }
 
+    /// Whether the peer is known to be where its packets say.
+    pub(crate) fn is_validated(&self) -> bool {
+        self.validated
+    }
+
     pub(crate) fn validate(&mut self) {
         self.validated = true;
     }

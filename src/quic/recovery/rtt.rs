@@ -13,13 +13,14 @@ pub struct RttEstimator {
     min: u64,
     latest: u64,
     first_sample: Option<Instant>,
+    last_sample: Instant,
 }
 
 impl RttEstimator {
     /// An estimator that assumes `initial` until the first sample (RFC 9002 §5.3).
     pub fn new(initial: Duration) -> Self {
         let initial = nanos(initial);
-        Self { smoothed: initial, var: initial / 2, min: 0, latest: 0, first_sample: None }
+        Self { smoothed: initial, var: initial / 2, min: 0, latest: 0, first_sample: None, last_sample: Instant::ZERO }
     }
 
     /// Takes a sample at `now`. `delay` is what the peer says it held the acknowledgement back, already
@@ -27,6 +28,7 @@ impl RttEstimator {
     pub fn update(&mut self, now: Instant, latest: Duration, delay: Duration) {
         let (latest, delay) = (nanos(latest), nanos(delay));
         self.latest = latest;
+        self.last_sample = now;
         if self.first_sample.is_none() {
             self.first_sample = Some(now);
             (self.smoothed, self.var, self.min) = (latest, latest / 2, latest);
@@ -69,6 +71,11 @@ impl RttEstimator {
     /// When the first sample was taken.
     pub fn first_sample(&self) -> Option<Instant> {
         self.first_sample
+    }
+
+    /// When the latest sample was taken: then, a packet had arrived and its acknowledgement had come back.
+    pub fn last_sample(&self) -> Option<Instant> {
+        self.first_sample.map(|_| self.last_sample)
     }
 
     /// Probe timeout without the peer's delay and without backoff (RFC 9002 §6.2.1).

@@ -1,0 +1,345 @@
+//! Our claims to our addresses: asking whether anybody else has them, announcing and defending them.
+//!
+//! IPv4 does it with ARP (RFC 5227), IPv6 with neighbour discovery (RFC 4862 §5.4, RFC 4861 §7.2.6, RFC 4429). Here is only
+//! what is said when; [`Net`](super::Net) says it.
+
+use std::net::IpAddr;
+
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant};
+use crate::net::config::Detect;
+
+/// Times of RFC 5227 §1.1. IPv6 has a second for all of them (RFC 4861 §10).
+const SECOND: Duration = Duration::from_secs(1);
+const ANNOUNCE_WAIT: Duration = Duration::from_secs(2);
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// Probes before an IPv4 address is taken (RFC 5227 §1.1), and before an IPv6 address (RFC 4862 §5.1).
+const PROBES_V4: u8 = 3;
+const PROBES_V6: u8 = 1;
+/// Announcements each time that the link comes up (RFC 5227 §1.1).
+const ANNOUNCEMENTS: u8 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The link is down.
+    Waiting,
+    /// Others are asked so many times more.
+    Probing { left: u8 },
+    /// They are told so many times more.
+    Announcing { left: u8 },
+    /// All is said.
+    Held,
+}
+
+#[derive(Clone, Debug)]
+struct Claim {
+    addr: IpAddr,
+    phase: Phase,
+    /// When the phase goes on.
+    next: Instant,
+    /// Nobody claimed it when it was taken: from then on it is defended and not given up.
+    held: bool,
+    defended: Option<Instant>,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Ask whether anybody has the address.
+    Probe(IpAddr),
+    /// Nobody does: it is ours.
+    Take(IpAddr),
+    /// Tell everyone.
+    Announce(IpAddr),
+}
+
+/// How another station claims an address of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Other {
+    /// It uses it.
+    Uses,
+    /// It asks whether it may.
+    Probes,
+}
+
+/// What follows from that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing: it is not an address of ours, or it was defended a moment ago, or a question is answered as any other.
+    None,
+    /// Ours is defended, and somebody should know.
+    Defend,
+    /// The address is given up.
+    Lost,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Claims {
+    claims: Vec<Claim>,
+    detect: Detect,
+    /// We speak for our addresses; otherwise another core does.
+    speaks: bool,
+    link_up: bool,
+    rng: Rng,
+    deadline: Instant,
+}
+
+impl Claims {
+    pub(super) fn new(addrs: impl Iterator<Item = IpAddr>, detect: Detect, speaks: bool, seed: u64) -> Self {
+        let mut this = Self {
+            claims: Vec::new(),
+            detect,
+            speaks,
+            link_up: false,
+            rng: Rng::from_u64(seed),
+            deadline: Instant::MAX,
+        };
+        addrs.for_each(|addr| this.claims.push(this.claim(addr)));
+        this
+    }
+
+    fn claim(&self, addr: IpAddr) -> Claim {
+        let held = !self.speaks || self.detect == Detect::Off;
+        Claim { addr, phase: Phase::Waiting, next: Instant::MAX, held, defended: None }
+    }
+
+    /// Whether we speak for our addresses.
+    pub(super) fn speak(&self) -> bool {
+        self.speaks
+    }
+
+    /// Whether addresses are used only once they are known to be free.
+    pub(super) fn are_strict(&self) -> bool {
+        self.speaks && self.detect == Detect::Strict
+    }
+
+    /// Whether `addr` is ours, or will be.
+    pub(super) fn has(&self, addr: IpAddr) -> bool {
+        self.claims.iter().any(|claim| claim.addr == addr)
+    }
+
+    /// Whether `addr` is known to be nobody else's.
+    pub(super) fn is_held(&self, addr: IpAddr) -> bool {
+        self.claims.iter().any(|claim| claim.addr == addr && claim.held)
+    }
+
+    /// Whether no address is waited for.
+    pub(super) fn are_settled(&self) -> bool {
+        !self.are_strict() || self.claims.iter().all(|claim| claim.held)
+    }
+
+    /// When [`Claims::due`] has something to do.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// [`Claims::due`] is to be called at once.
+    pub(super) fn wake(&mut self) {
+        self.deadline = Instant::ZERO;
+    }
+
+    /// The link is up: everything is said (again).
+    pub(super) fn link_up(&mut self, now: Instant) {
+        self.link_up = true;
+        for i in 0..self.claims.len() {
+            self.start(now, i);
+        }
+    }
+
+    pub(super) fn link_down(&mut self) {
+        self.link_up = false;
+        for claim in &mut self.claims {
+            (claim.phase, claim.next) = (Phase::Waiting, Instant::MAX);
+        }
+    }
+
+    /// One more address.
+    pub(super) fn add(&mut self, now: Instant, addr: IpAddr) {
+        self.claims.push(self.claim(addr));
+        if self.link_up {
+            self.start(now, self.claims.len() - 1);
+        }
+    }
+
+    pub(super) fn remove(&mut self, addr: IpAddr) {
+        self.claims.retain(|claim| claim.addr != addr);
+    }
+
+    fn start(&mut self, now: Instant, i: usize) {
+        if !self.speaks {
+            return;
+        }
+        let claim = &mut self.claims[i];
+        let left = match self.detect {
+            Detect::Strict if claim.held => 1,
+            Detect::Strict if claim.addr.is_ipv4() => PROBES_V4,
+            Detect::Strict => PROBES_V6,
+            Detect::Optimistic | Detect::Off => 1,
+        };
+        let (phase, wait) = match self.detect {
+            Detect::Off => (Phase::Announcing { left: ANNOUNCEMENTS }, Duration::ZERO),
+            // Hosts that start together do not speak together (RFC 5227 §2.1.1, RFC 4862 §5.4.2).
+            Detect::Strict if !claim.held => (Phase::Probing { left }, random(&mut self.rng, SECOND)),
+            _ => (Phase::Probing { left }, Duration::ZERO),
+        };
+        (claim.phase, claim.next) = (phase, now + wait);
+        self.deadline = self.deadline.min(claim.next);
+    }
+
+    /// The next thing to do, until there is none.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Step> {
+        let strict = self.are_strict();
+        let Some(claim) = self.claims.iter_mut().find(|claim| claim.next <= now) else {
+            self.deadline = self.claims.iter().map(|claim| claim.next).min().unwrap_or(Instant::MAX);
+            return None;
+        };
+        let addr = claim.addr;
+        Some(match claim.phase {
+            Phase::Probing { left: 0 } => {
+                claim.phase = Phase::Announcing { left: ANNOUNCEMENTS };
+                claim.held = true;
+                Step::Take(addr)
+            }
+            Phase::Probing { left } => {
+                let wait = match left - 1 {
+                    0 if strict && !claim.held && addr.is_ipv4() => ANNOUNCE_WAIT,
+                    0 => SECOND,
+                    _ => SECOND + random(&mut self.rng, SECOND),
+                };
+                (claim.phase, claim.next) = (Phase::Probing { left: left - 1 }, now + wait);
+                Step::Probe(addr)
+            }
+            Phase::Announcing { left } if left > 1 => {
+                (claim.phase, claim.next) = (Phase::Announcing { left: left - 1 }, now + ANNOUNCE_INTERVAL);
+                Step::Announce(addr)
+            }
+            Phase::Announcing { .. } | Phase::Held | Phase::Waiting => {
+                (claim.phase, claim.next) = (Phase::Held, Instant::MAX);
+                Step::Announce(addr)
+            }
+        })
+    }
+
+    /// Another station claims `addr`. Before it is held, that is the answer to our question (RFC 5227 §2.1.1, RFC 4862
+    /// §5.4.4). After that it is defended, once in ten seconds, and never given up, or whoever can send ARP could take
+    /// a server off the net (RFC 5227 §2.4 (c)).
+    pub(super) fn heard(&mut self, now: Instant, addr: IpAddr, other: Other) -> Verdict {
+        let Some(claim) = self.claims.iter_mut().find(|claim| claim.addr == addr) else { return Verdict::None };
+        match other {
+            _ if !claim.held => {
+                self.remove(addr);
+                Verdict::Lost
+            }
+            Other::Uses if claim.defended.is_none_or(|at| now >= at + DEFEND_INTERVAL) => {
+                claim.defended = Some(now);
+                Verdict::Defend
+            }
+            Other::Uses | Other::Probes => Verdict::None,
+        }
+    }
+}
+
+/// A random part of `most`.
+fn random(rng: &mut Rng, most: Duration) -> Duration {
+    Duration::from_nanos(rng.below(most.as_nanos() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn claims(detect: Detect) -> Claims {
+        Claims::new([ip("10.0.0.1"), ip("2001:db8::1")].into_iter(), detect, true, 7)
+    }
+
+    /// What is done until nothing is left to do, with the time in milliseconds.
+    fn play(claims: &mut Claims, from: Instant) -> Vec<(u64, Step)> {
+        let mut done = Vec::new();
+        let mut now = from;
+        while claims.deadline() != Instant::MAX {
+            now = now.max(claims.deadline());
+            while let Some(step) = claims.due(now) {
+                done.push((now.saturating_since(from).as_millis() as u64, step));
+            }
+        }
+        done
+    }
+
+    fn of(steps: &[(u64, Step)], addr: IpAddr) -> Vec<(u64, &'static str)> {
+        let name = |step| match step {
+            Step::Probe(ip) => (ip, "probe"),
+            Step::Take(ip) => (ip, "take"),
+            Step::Announce(ip) => (ip, "announce"),
+        };
+        let named = steps.iter().map(|(at, step)| (at, name(*step)));
+        named.filter(|(_, (ip, _))| *ip == addr).map(|(at, (_, name))| (*at, name)).collect()
+    }
+
+    #[test]
+    fn each_way_in_its_time() {
+        let mut c = claims(Detect::Off);
+        assert_eq!(play(&mut c, Instant::ZERO), [], "nothing as long as the link is down");
+        for _ in 0..2 {
+            c.link_up(Instant::ZERO);
+            let steps = play(&mut c, Instant::ZERO);
+            assert_eq!(of(&steps, ip("10.0.0.1")), [(0, "announce"), (2000, "announce")]);
+            c.link_down();
+        }
+        let mut c = claims(Detect::Optimistic);
+        assert!(c.are_settled() && !c.is_held(ip("10.0.0.1")));
+        for _ in 0..2 {
+            c.link_up(Instant::ZERO);
+            let steps = play(&mut c, Instant::ZERO);
+            let want = [(0, "probe"), (1000, "take"), (1000, "announce"), (3000, "announce")];
+            assert_eq!((of(&steps, ip("10.0.0.1")), of(&steps, ip("2001:db8::1"))), (want.to_vec(), want.to_vec()));
+            assert!(c.is_held(ip("10.0.0.1")));
+            c.link_down();
+        }
+        let mut c = claims(Detect::Strict);
+        c.link_up(Instant::ZERO);
+        assert!(!c.are_settled());
+        let steps = play(&mut c, Instant::ZERO);
+        assert!(c.are_settled());
+        let v4 = of(&steps, ip("10.0.0.1"));
+        assert_eq!(v4.iter().map(|(_, name)| *name).collect::<Vec<_>>(), ["probe", "probe", "probe", "take", "announce", "announce"]);
+        let gaps: Vec<_> = v4.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+        assert!(v4[0].0 < 1000 && gaps[..2].iter().all(|gap| (1000..2000).contains(gap)), "{v4:?}");
+        assert_eq!(gaps[2..], [2000, 0, 2000]);
+        let v6 = of(&steps, ip("2001:db8::1"));
+        assert_eq!(v6.iter().map(|(_, name)| *name).collect::<Vec<_>>(), ["probe", "take", "announce", "announce"]);
+        assert!(v6[1].0 - v6[0].0 == 1000);
+    }
+
+    #[test]
+    fn another_core_speaks_for_all() {
+        let mut c = Claims::new([ip("10.0.0.1")].into_iter(), Detect::Strict, false, 7);
+        c.link_up(Instant::ZERO);
+        assert!(c.are_settled() && c.is_held(ip("10.0.0.1")) && play(&mut c, Instant::ZERO).is_empty());
+    }
+
+    #[test]
+    fn given_up_before_and_defended_after() {
+        let now = Instant::ZERO + SECOND;
+        for other in [Other::Uses, Other::Probes] {
+            let mut c = claims(Detect::Optimistic);
+            c.link_up(Instant::ZERO);
+            c.due(Instant::ZERO);
+            assert_eq!(c.heard(now, ip("10.0.0.1"), other), Verdict::Lost);
+            assert!(!c.has(ip("10.0.0.1")));
+            assert_eq!(of(&play(&mut c, Instant::ZERO), ip("10.0.0.1")), []);
+        }
+        let mut c = claims(Detect::Optimistic);
+        c.link_up(Instant::ZERO);
+        play(&mut c, Instant::ZERO);
+        let heard = |c: &mut Claims, secs| c.heard(Instant::ZERO + Duration::from_secs(secs), ip("10.0.0.1"), Other::Uses);
+        let verdicts: Vec<_> = [100, 101, 109, 110].map(|secs| heard(&mut c, secs)).to_vec();
+        assert_eq!(verdicts, [Verdict::Defend, Verdict::None, Verdict::None, Verdict::Defend]);
+        assert_eq!(c.heard(now, ip("10.0.0.1"), Other::Probes), Verdict::None);
+        assert_eq!(c.heard(now, ip("10.0.0.9"), Other::Uses), Verdict::None);
+    }
+}
