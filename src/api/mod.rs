@@ -243,7 +243,7 @@ use crate::base::rng::os_seed;
 
 pub use crate::base::time::{Duration, Instant};
 pub use crate::mem::{AllocError, BufPool, Hugepages, PinnedBuf, PinnedRegion, PoolConfig};
-pub use crate::net::{Cidr, NetConfig, NetError, Route};
+pub use crate::net::{Cidr, Detect, NetConfig, NetError, Route, RouteError};
 pub use crate::quic::{
     BufferProvider, Chunk, CidConfig, CidConfigError, ClientConfig, CloseReason, ConfigError, CongestionAlgorithm,
     Conn, ConnId, ConnStats, ConnectError, Dir, EndpointConfig, EndpointStats, Event, Notify, OpenError, OutOfSpace,

@@ -24,6 +24,8 @@ pub(super) struct Addressing {
     edges: Vec<IpAddr>,
     /// Longest prefix first, gateways as routes to everything.
     routes: Vec<Route>,
+    /// The routers of all routes, each with whether every route via it has another one of equal worth beside it.
+    routers: Vec<(IpAddr, bool)>,
     ipv6: bool,
 }
 
@@ -38,7 +40,8 @@ impl Addressing {
         let numbers = locals.iter().map(|local| number(local.addr())).collect();
         let edges = locals.iter().filter_map(Cidr::edges).flatten().collect();
         let networks = locals.iter().chain(&config.on_link).copied().collect();
-        let mut this = Self { all: locals.clone(), locals, numbers, networks, edges, routes: Vec::new(), ipv6 };
+        let (all, routes, routers) = (locals.clone(), Vec::new(), Vec::new());
+        let mut this = Self { all, locals, numbers, networks, edges, routes, routers, ipv6 };
         for (n, gateway) in config.gateways.iter().enumerate() {
             if config.gateways[..n].contains(gateway) {
                 return Err(NetError::GatewayTwice(*gateway));
@@ -52,6 +55,12 @@ impl Addressing {
         }
         // Stable: of equal prefixes the one configured first wins.
         this.routes.sort_by_key(|route| std::cmp::Reverse(route.dest.prefix_len()));
+        for Route { via, .. } in &this.routes {
+            if !this.is_gateway(*via) {
+                let mut routes = this.routes.iter().filter(|route| route.via == *via);
+                this.routers.push((*via, routes.all(|route| this.equals(route).next().is_some())));
+            }
+        }
         Ok(this)
     }
 
@@ -143,14 +152,23 @@ impl Addressing {
 
     /// Whether some route goes via `addr`.
     pub(super) fn is_gateway(&self, addr: IpAddr) -> bool {
-        self.routes.iter().any(|route| route.via == addr)
+        self.routers.iter().any(|(router, _)| *router == addr)
+    }
+
+    /// Routes to where `route` leads, via other routers.
+    fn equals(&self, route: &Route) -> impl Iterator<Item = &Route> {
+        self.routes.iter().filter(move |other| other.dest.is_same_network(&route.dest) && other.via != route.via)
     }
 
     /// Whether every route via `addr` has another one of equal worth beside it.
     pub(super) fn has_substitute(&self, addr: IpAddr) -> bool {
-        let equal = |a: &Route, b: &Route| a.dest.is_same_network(&b.dest) && a.via != b.via;
-        let mut via = self.routes.iter().filter(|route| route.via == addr);
-        via.all(|route| self.routes.iter().any(|other| equal(route, other)))
+        self.routers.contains(&(addr, true))
+    }
+
+    /// Whether every destination that is reached via `addr` can be reached without it, via routers that are not `dead`.
+    pub(super) fn can_do_without(&self, addr: IpAddr, dead: impl Fn(IpAddr) -> bool) -> bool {
+        let mut routes = self.routes.iter().filter(|route| route.via == addr);
+        routes.all(|route| self.equals(route).any(|other| !dead(other.via)))
     }
 
     /// Routes, gateways among them, longest prefix first.

@@ -151,7 +151,10 @@ mod tests {
     #[test]
     fn compares_networks() {
         assert!(cidr("10.0.0.1/24").is_same_network(&cidr("10.0.0.9/24")));
-        assert!(!cidr("10.0.0.1/24").is_same_network(&cidr("10.0.0.1/25")) && !cidr("::/0").is_same_network(&cidr("0.0.0.0/0")));
+        assert!(
+            !cidr("10.0.0.1/24").is_same_network(&cidr("10.0.0.1/25"))
+                && !cidr("::/0").is_same_network(&cidr("0.0.0.0/0"))
+        );
         assert!(cidr("10.0.0.1/32").is_host() && cidr("::1/128").is_host() && !cidr("10.0.0.1/31").is_host());
         assert_eq!(Cidr::host(ip("10.0.0.1")), Some(cidr("10.0.0.1/32")));
         assert_eq!(shared_bits(ip("10.0.0.1"), ip("10.0.0.1")), 32);

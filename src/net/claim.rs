@@ -306,7 +306,10 @@ mod tests {
         let steps = play(&mut c, Instant::ZERO);
         assert!(c.are_settled());
         let v4 = of(&steps, ip("10.0.0.1"));
-        assert_eq!(v4.iter().map(|(_, name)| *name).collect::<Vec<_>>(), ["probe", "probe", "probe", "take", "announce", "announce"]);
+        assert_eq!(
+            v4.iter().map(|(_, name)| *name).collect::<Vec<_>>(),
+            ["probe", "probe", "probe", "take", "announce", "announce"]
+        );
         let gaps: Vec<_> = v4.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
         assert!(v4[0].0 < 1000 && gaps[..2].iter().all(|gap| (1000..2000).contains(gap)), "{v4:?}");
         assert_eq!(gaps[2..], [2000, 0, 2000]);
@@ -336,7 +339,8 @@ mod tests {
         let mut c = claims(Detect::Optimistic);
         c.link_up(Instant::ZERO);
         play(&mut c, Instant::ZERO);
-        let heard = |c: &mut Claims, secs| c.heard(Instant::ZERO + Duration::from_secs(secs), ip("10.0.0.1"), Other::Uses);
+        let heard =
+            |c: &mut Claims, secs| c.heard(Instant::ZERO + Duration::from_secs(secs), ip("10.0.0.1"), Other::Uses);
         let verdicts: Vec<_> = [100, 101, 109, 110].map(|secs| heard(&mut c, secs)).to_vec();
         assert_eq!(verdicts, [Verdict::Defend, Verdict::None, Verdict::None, Verdict::Defend]);
         assert_eq!(c.heard(now, ip("10.0.0.1"), Other::Probes), Verdict::None);

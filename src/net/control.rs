@@ -82,6 +82,7 @@ impl<T: TxFrame> Net<T> {
         }
         match Icmp::parse(packet.version, message).map_err(|_| NetDrop::IcmpMalformed)? {
             Icmp::Ndp(message) => self.ndp(now, packet, message),
+            _ if self.addressing.is_local(packet.src) => Err(NetDrop::BadSource),
             Icmp::ListenerQuery => self.listener_query(now, packet),
             _ if !self.addressing.is_local(packet.dst) => Err(NetDrop::IcmpIgnored),
             _ if packet.src.is_unspecified() => Err(NetDrop::BadSource),
@@ -169,6 +170,10 @@ impl<T: TxFrame> Net<T> {
             NdpError::Kind(_) => NetDrop::IcmpIgnored,
             _ => NetDrop::NdpInvalid,
         })?;
+        if self.claims.has(packet.src) {
+            self.claimed(now, packet.src, packet.src_mac, Other::Uses);
+            return Err(NetDrop::BadSource);
+        }
         match ndp {
             Ndp::NeighborSolicit { target, options } => {
                 self.neighbor_solicit(now, packet, (src, dst), target, options.source)

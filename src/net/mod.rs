@@ -32,7 +32,7 @@ mod template;
 mod tests;
 
 pub use cidr::{Cidr, CidrError};
-pub use config::{Detect, NetConfig, NetError, Route};
+pub use config::{Detect, NetConfig, NetError, Route, WayError};
 pub use receive::{Received, UdpDatagram};
 pub use route::{RouteError, Sources};
 pub use send::{Sent, Standing};

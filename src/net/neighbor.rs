@@ -163,7 +163,10 @@ pub(super) enum Learned {
 pub(super) enum Timeout {
     Ask(Solicit),
     /// The neighbour did not answer; what waits at its place is given up.
-    Failed { ip: IpAddr, place: u32 },
+    Failed {
+        ip: IpAddr,
+        place: u32,
+    },
 }
 
 #[derive(Clone, Debug)]

@@ -52,9 +52,14 @@ impl<T: TxFrame> Pending<T> {
         }
     }
 
-    /// Whether there is no room for a frame for `place`, unless something else goes.
-    pub(super) fn is_full_for(&self, place: u32) -> bool {
-        self.is_full() && self.queues[place as usize].len == 0
+    /// Whether a frame for `place`, which may have one more, has no room unless another one goes.
+    pub(super) fn wants_room(&self, place: u32) -> bool {
+        self.is_full() && self.waiting(place) < self.max_each
+    }
+
+    /// Frames that wait at `place`.
+    pub(super) fn waiting(&self, place: u32) -> usize {
+        self.queues[place as usize].len as usize
     }
 
     fn is_full(&self) -> bool {
@@ -64,7 +69,7 @@ impl<T: TxFrame> Pending<T> {
     /// Keeps `frame`, complete but for its destination MAC address. The newest frames matter most (RFC 4861 §7.2.2).
     /// If there is no room, the neighbour that most frames wait for loses its oldest one, as long as it has two.
     pub(super) fn push(&mut self, place: u32, frame: T) -> Queued {
-        let own = self.queues[place as usize].len as usize;
+        let own = self.waiting(place);
         let full = self.is_full();
         if own >= self.max_each || full {
             // Frames that wait no longer count as well, and cannot be pushed out.

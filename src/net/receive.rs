@@ -16,6 +16,7 @@ use crate::wire::eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthError, 
 use crate::wire::icmp::IcmpVersion;
 use crate::wire::ipv4::{Ipv4, PROTOCOL_ICMP, PROTOCOL_UDP};
 use crate::wire::ipv6::{ALL_NODES, Ipv6, Ipv6Error, PROTOCOL_ICMPV6};
+use crate::wire::ndp;
 use crate::wire::udp::{UDP_LEN, Udp};
 
 /// A UDP datagram for us.
@@ -230,8 +231,10 @@ impl<T: TxFrame> Net<T> {
         } else if !self.addressing.is_local(packet.dst) {
             return Err(NetDrop::NotOurAddress);
         }
-        // Who has no address yet may only ask whether it is free (RFC 4862 §5.4.2).
-        if !(ip.src.is_unspecified() && ip.protocol == PROTOCOL_ICMPV6) {
+        // Who has no address yet may only ask whether it is free (RFC 4862 §5.4.2). Neighbour discovery from our own address
+        // comes from a duplicate: it cannot be from beyond a router.
+        let claims = ip.hop_limit == ndp::HOP_LIMIT && self.addressing.is_local(packet.src);
+        if !((ip.src.is_unspecified() || claims) && ip.protocol == PROTOCOL_ICMPV6) {
             self.check_source(&packet)?;
         }
         match ip.protocol {
@@ -246,7 +249,8 @@ impl<T: TxFrame> Net<T> {
     /// Whether the sender's address can be one (RFC 1122 §3.2.1.3). One of our own says nothing about a second owner:
     /// anybody, near or far, can write it into a packet.
     fn check_source(&self, packet: &IpPacket<'_>) -> Result<(), NetDrop> {
-        let bad = !is_station(packet.src) || self.addressing.is_local(packet.src) || self.addressing.is_edge(packet.src);
+        let bad =
+            !is_station(packet.src) || self.addressing.is_local(packet.src) || self.addressing.is_edge(packet.src);
         if bad { Err(NetDrop::BadSource) } else { Ok(()) }
     }
 

@@ -10,7 +10,9 @@ use crate::net::cidr::{Cidr, shared_bits};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// Not the address of one host: multicast, broadcast, unspecified, loopback.
-    #[error("{0} is not the address of a host: multicast, broadcast, unspecified and loopback addresses cannot be used")]
+    #[error(
+        "{0} is not the address of a host: multicast, broadcast, unspecified and loopback addresses cannot be used"
+    )]
     NotOneHost(IpAddr),
     /// The first or the last address of an IPv4 network that the port is in.
     #[error("{0} is the network or broadcast address of one of this port's networks, not a host's")]
@@ -210,7 +212,11 @@ mod tests {
         }
         let link_local_only = build(&["fe80::2/64"], &["fe80::1"], &[]);
         let to = "2001:db8::1";
-        assert_eq!(source(&link_local_only, to), Err(RouteError::NoAddress(ip(to))), "an address of wider scope is needed");
+        assert_eq!(
+            source(&link_local_only, to),
+            Err(RouteError::NoAddress(ip(to))),
+            "an address of wider scope is needed"
+        );
         assert!(RouteError::NoRoute(ip("192.0.2.1")).to_string().starts_with("no route to 192.0.2.1: add --gateway"));
     }
 

@@ -203,14 +203,14 @@ impl<T: TxFrame> Net<T> {
     /// Keeps a frame until the neighbour at `place` is known. If there is no room, those go first who may have made up
     /// their address, the one asked for longest ago before others.
     fn keep(&mut self, place: u32, account: Account, frame: T) -> Sent<T> {
-        while self.pending.is_full_for(place)
+        while self.pending.wants_room(place)
             && let Some(oldest) = self.neighbors.oldest_newcomer().filter(|oldest| *oldest != place)
         {
             self.neighbors.forget(oldest);
             self.stats.neighbor_evicted += 1;
             self.give_up(oldest);
         }
-        if account == Account::Newcomer && self.pending.is_full_for(place) {
+        if account == Account::Newcomer && self.pending.wants_room(place) && self.pending.waiting(place) == 0 {
             return self.refuse(NetDrop::PendingFull);
         }
         match self.pending.push(place, frame) {

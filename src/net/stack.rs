@@ -123,12 +123,7 @@ impl<T: TxFrame> Net<T> {
             addressing,
             ports: Ports::new(config.ports.as_deref()),
             flows: Flows::default(),
-            neighbors: Neighbors::new(
-                config.max_neighbors,
-                config.neighbor_ttl,
-                config.solicits_per_second,
-                now,
-            ),
+            neighbors: Neighbors::new(config.max_neighbors, config.neighbor_ttl, config.solicits_per_second, now),
             pending: Pending::new(config.max_pending, config.pending_frames, config.max_neighbors),
             templates: vec![Template::none(); config.templates.next_power_of_two()].into(),
             outbox: Outbox::new(caps.mtu),
@@ -296,13 +291,9 @@ impl<T: TxFrame> Net<T> {
                 Timeout::Failed { ip, place } => {
                     self.stats.neighbor_failed += 1;
                     self.give_up(place);
-                    let stands_in = self.addressing.has_substitute(ip) && self.neighbors.is_dead(ip);
-                    let others = || self.addressing.routes().iter().any(|route| !self.neighbors.is_dead(route.via));
-                    let event = if stands_in && others() {
-                        NetEvent::RouterSilent { ip }
-                    } else {
-                        NetEvent::Unreachable { ip }
-                    };
+                    let rerouted = self.addressing.has_substitute(ip)
+                        && self.addressing.can_do_without(ip, |via| self.neighbors.is_dead(via));
+                    let event = if rerouted { NetEvent::RouterSilent { ip } } else { NetEvent::Unreachable { ip } };
                     self.event(event);
                 }
             }

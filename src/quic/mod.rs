@@ -31,7 +31,8 @@ pub use config::{
     TransportConfig,
 };
 pub use connection::{
-    Conn, OpenError, PeerStanding, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError, TooBig, Transmit,
+    Conn, OpenError, PeerStanding, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError,
+    TooBig, Transmit,
 };
 pub use endpoint::{Arrival, ConnectError, Endpoint, Origin};
 pub use event::{CloseReason, ConnId, Dir, Event, Notify, OutOfSpace, SendData};

@@ -69,12 +69,7 @@ impl fmt::Debug for Context<'_> {
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(
-        now: Instant,
-        endpoint: &'a mut Endpoint,
-        sources: &'a dyn Sources,
-        client_port: u16,
-    ) -> Self {
+    pub(super) fn new(now: Instant, endpoint: &'a mut Endpoint, sources: &'a dyn Sources, client_port: u16) -> Self {
         Self { now, endpoint, sources, client_port }
     }
 

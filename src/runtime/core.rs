@@ -13,8 +13,8 @@ use crate::mem::BufPool;
 use crate::net::{Cidr, Net, NetConfig, NetError, NetEvent, NetStats, Received, Sent, Standing, UdpDatagram};
 use crate::quic::{Arrival, Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig, TooBig, Transmit};
 use crate::runtime::observe::{self, Blind, Mark, Observe};
-use crate::wire::eth::Mac;
 use crate::runtime::{App, Clock, Context, CoreStats, Observer, Stages, Unreachable};
+use crate::wire::eth::Mac;
 
 /// Events handled in a turn at the most, so that packets do not wait for a busy application.
 const EVENT_BUDGET: usize = 256;

@@ -124,7 +124,9 @@ fn refused_commands_without_memory_are_told() {
         _ => None,
     });
     assert_eq!(failed.0, ticket);
-    assert!(matches!(failed.1, ConnectRefusal::Failure(ConnectFailure::NoLocalAddress(ip)) if ip == v6.ip()));
+    assert!(
+        matches!(failed.1, ConnectRefusal::Failure(ConnectFailure::NoWay(RouteError::NoAddress(ip))) if ip == v6.ip())
+    );
 }
 
 #[test]

@@ -43,6 +43,18 @@ pub enum Retry {
     Never,
 }
 
+/// Whether somebody else is asked for before an address is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Dad {
+    /// Nobody is asked: for addresses that move from one machine to another.
+    Off,
+    /// The address is used at once, and given up if somebody claims it within a second.
+    #[default]
+    Optimistic,
+    /// The address is used when nobody has claimed it: 4 to 7 seconds later (IPv6: 1 to 2).
+    Strict,
+}
+
 /// The port, its addresses, and the engine: common to all commands that send packets.
 #[derive(Clone, Debug, Args)]
 pub struct EngineArgs {
@@ -59,13 +71,19 @@ pub struct EngineArgs {
     #[arg(help_heading = "Port")]
     pub addrs: Vec<Cidr>,
 
-    /// Default router; at most one of each IP version.
+    /// Default router. Of several the first is used, and the next while it does not answer. It has to be in the network of
+    /// an --addr, or in one that --route puts on the link; with nothing but /32 or /128 addresses it may be anywhere.
     #[arg(long = "gateway", value_name = "IP", value_parser = values::ip, help_heading = "Port")]
     pub gateways: Vec<IpAddr>,
 
-    /// Route to a network through a neighbour, for example 10.0.0.0/8=10.77.0.254. May be repeated.
+    /// Route to a network through a neighbour, for example 10.0.0.0/8=10.77.0.254, or directly, for example
+    /// 172.31.1.1/32=link. May be repeated; of several for the same network the first whose router answers is used.
     #[arg(long = "route", value_name = "NETWORK/LEN=NEXTHOP", help_heading = "Port")]
     pub routes: Vec<Route>,
+
+    /// Duplicate address detection: ask whether another machine has the address.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = "Port")]
+    pub dad: Dad,
 
     /// VLAN to send and receive in, 1 to 4094.
     #[arg(long, value_name = "ID", value_parser = values::number::<u16>(1, 4094), help_heading = "Port")]
@@ -134,7 +152,7 @@ pub struct EngineArgs {
 }
 
 impl EngineArgs {
-    /// Addresses are distinct, routers are neighbours, and there is one default router per IP version.
+    /// Addresses are distinct, and routers are neighbours.
     pub fn check(&self) -> Result<(), String> {
         for (i, a) in self.addrs.iter().enumerate() {
             if self.addrs[..i].iter().any(|b| b.addr == a.addr) {
@@ -142,40 +160,18 @@ impl EngineArgs {
             }
         }
         for (i, g) in self.gateways.iter().enumerate() {
-            if self.gateways[..i].iter().any(|h| h.is_ipv4() == g.is_ipv4()) {
-                return Err(format!("--gateway {g} is the second of its IP version: use --route for further routers"));
+            if self.gateways[..i].contains(g) {
+                return Err(format!("--gateway {g} is given twice"));
             }
             self.check_neighbour("--gateway", *g)?;
         }
-        self.routes.iter().try_for_each(|r| self.check_neighbour("next hop of --route", r.via))
+        self.routes.iter().filter_map(|r| r.via).try_for_each(|via| self.check_neighbour("next hop of --route", via))
     }
 
-    /// Whether packets to `ip` have somewhere to go: it is one host's address, not our own, on one of our networks or
-    /// behind a router.
-    pub fn check_destination(&self, ip: IpAddr) -> Result<(), String> {
-        let kind = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-        if !values::is_unicast(ip) || self.addrs.iter().any(|a| a.is_broadcast(ip)) {
-            return Err(format!("{ip} is not the address of one host"));
-        }
-        if self.addrs.iter().any(|a| a.addr == ip) {
-            return Err(format!("{ip} is this port's own --addr"));
-        }
-        if !self.addrs.iter().any(|a| a.addr.is_ipv4() == ip.is_ipv4()) {
-            return Err(format!("{ip} cannot be reached without an {kind} address of this port: give one with --addr"));
-        }
-        let link_local = matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
-        let near = link_local || self.addrs.iter().any(|a| a.contains(ip));
-        let routed =
-            self.gateways.iter().any(|g| g.is_ipv4() == ip.is_ipv4()) || self.routes.iter().any(|r| r.to.contains(ip));
-        if near || routed {
-            return Ok(());
-        }
-        let ours: Vec<String> = self.addrs.iter().map(|a| a.network().to_string()).collect();
-        Err(format!(
-            "there is no route to {ip}: it is in none of this port's networks ({}); give the router to it with --gateway \
-             or --route",
-            ours.join(", ")
-        ))
+    /// Networks on the link: those of our addresses, and those that --route says are.
+    fn networks(&self) -> impl Iterator<Item = Cidr> {
+        let routed = self.routes.iter().filter(|r| r.via.is_none()).map(|r| r.to);
+        self.addrs.iter().copied().chain(routed)
     }
 
     /// A router must be on one of our networks, and not be ourselves. An IPv6 router may be link-local.
@@ -184,11 +180,21 @@ impl EngineArgs {
             return Err(format!("{what} {ip} is this port's own --addr"));
         }
         let link_local = matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
-        if link_local || self.addrs.iter().any(|a| a.contains(ip)) {
+        if link_local || self.networks().any(|a| a.contains(ip)) {
             return Ok(());
         }
-        let ours: Vec<String> = self.addrs.iter().map(|a| a.network().to_string()).collect();
-        Err(format!("{what} {ip} is in none of this port's networks ({})", ours.join(", ")))
+        // A single address has no network: its router can only be meant to be on the link.
+        let mut family = self.networks().filter(|a| a.addr.is_ipv4() == ip.is_ipv4()).peekable();
+        let alone = family.peek().is_some() && family.all(|a| a.prefix == if ip.is_ipv4() { 32 } else { 128 });
+        if alone && self.gateways.contains(&ip) {
+            return Ok(());
+        }
+        let ours: Vec<String> = self.networks().map(|a| a.network().to_string()).collect();
+        let len = if ip.is_ipv4() { 32 } else { 128 };
+        Err(format!(
+            "{what} {ip} is in none of this port's networks ({}); if it is on the link all the same, add --route {ip}/{len}=link",
+            ours.join(", ")
+        ))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the command line takes and refuses.
 
-use super::engine::{Congestion, Retry, Suite};
+use super::engine::{Congestion, Dad, Retry, Suite};
 use super::*;
 
 const PORT: &str = "--port memif --set role=client --set socket=/tmp/s --addr 10.77.0.2/24";
@@ -64,6 +64,20 @@ fn serve_with_everything() {
 }
 
 #[test]
+fn routers_where_hosters_put_them() {
+    let get = |addr: &str, more: &str| {
+        let port = "--port memif --set role=client --set socket=/tmp/s";
+        get(&format!("get {port} --addr {addr} --insecure https://10.77.0.1/f {more}"))
+    };
+    let a = get("203.0.113.7/32", "--gateway 172.31.1.1");
+    assert_eq!((a.engine.gateways.len(), a.engine.dad), (1, Dad::Optimistic));
+    let a = get("10.0.0.2/24", "--route 172.31.1.1/32=link --gateway 172.31.1.1 --dad strict");
+    assert_eq!((a.engine.routes[0].via, a.engine.dad), (None, Dad::Strict));
+    let a = get("10.0.0.2/24", "--gateway 10.0.0.254 --gateway 10.0.0.253 --dad off");
+    assert_eq!(a.engine.gateways.len(), 2);
+}
+
+#[test]
 fn get_needs_exactly_one_kind_of_trust() {
     let url = "https://10.77.0.1:4433/file";
     let a = get(&format!("get {PORT} --ca ca.pem -o out --sha256 {url}"));
@@ -94,7 +108,9 @@ fn bad_values_are_named() {
         ("--addr 10.77.0.2/25", vec!["given twice"]),
         ("--gateway 10.78.0.1", vec!["10.78.0.1", "(10.77.0.0/24)"]),
         ("--gateway 10.77.0.2", vec!["own --addr"]),
-        ("--gateway 10.77.0.1 --gateway 10.77.0.3", vec!["second"]),
+        ("--gateway 10.77.0.1 --gateway 10.77.0.1", vec!["10.77.0.1", "twice"]),
+        ("--gateway 172.31.1.1", vec!["172.31.1.1", "--route 172.31.1.1/32=link"]),
+        ("--dad sometimes", vec!["sometimes", "off", "optimistic", "strict"]),
         ("--gateway localhost", vec!["'localhost'"]),
         ("--route 10.0.0.0/8=10.78.0.1", vec!["next hop", "10.78.0.1"]),
         ("--vlan 4095", vec!["4095", "from 1 to 4094"]),

@@ -124,8 +124,8 @@ pub fn host_cidr(s: &str) -> Result<Cidr, BadValue> {
 pub struct Route {
     /// Where packets go. Host bits are zero.
     pub to: Cidr,
-    /// The next hop, of the same family.
-    pub via: IpAddr,
+    /// The next hop, of the same family; `None` if the network is on the link.
+    pub via: Option<IpAddr>,
 }
 
 impl FromStr for Route {
@@ -133,13 +133,14 @@ impl FromStr for Route {
 
     fn from_str(s: &str) -> Result<Self, BadValue> {
         let Some((to, via)) = s.split_once('=') else {
-            return bad("expected NETWORK/LEN=NEXTHOP, for example 10.0.0.0/8=10.77.0.254");
+            return bad("expected NETWORK/LEN=NEXTHOP, for example 10.0.0.0/8=10.77.0.254, or NETWORK/LEN=link");
         };
-        let (to, via): (Cidr, _) = (to.parse()?, ip(via)?);
+        let to: Cidr = to.parse()?;
+        let via = if via == "link" { None } else { Some(ip(via)?) };
         if to.network() != to {
             return bad(format!("{to} has host bits set: did you mean {}?", to.network()));
         }
-        if to.addr.is_ipv4() != via.is_ipv4() {
+        if let Some(via) = via.filter(|via| via.is_ipv4() != to.addr.is_ipv4()) {
             return bad(format!("{to} and its next hop {via} are of different IP versions"));
         }
         Ok(Self { to, via })
@@ -251,7 +252,8 @@ mod tests {
     #[test]
     fn routes_have_a_network_and_a_next_hop() {
         let r: Route = "0.0.0.0/0=10.77.0.254".parse().unwrap();
-        assert_eq!((r.to.prefix, r.via), (0, "10.77.0.254".parse().unwrap()));
+        assert_eq!((r.to.prefix, r.via), (0, Some("10.77.0.254".parse().unwrap())));
+        assert_eq!("172.31.1.1/32=link".parse::<Route>().unwrap().via, None);
         assert!(why("10.0.0.1/8=10.77.0.254".parse::<Route>()).contains("did you mean 10.0.0.0/8"));
         assert!(why("fd00::/8=10.77.0.254".parse::<Route>()).contains("IP versions"));
         assert!(why("10.0.0.0/8".parse::<Route>()).contains("NEXTHOP"));

@@ -326,7 +326,12 @@ fn routers_with_a_substitute_are_remembered_as_dead() {
     assert!(!t.is_dead(ip(1)));
     assert!(matches!(lookup(&mut t, 24).lookup, Lookup::Known { mac: A, .. }));
     // Used although it is dead, as all are, it is waited for like any.
-    let all: Vec<_> = (90..=96).flat_map(|s| { lookup(&mut t, s); run(&mut t, secs(s)) }).collect();
+    let all: Vec<_> = (90..=96)
+        .flat_map(|s| {
+            lookup(&mut t, s);
+            run(&mut t, secs(s))
+        })
+        .collect();
     assert!(failed(&all).contains(&ip(1)));
     assert!(matches!(lookup(&mut t, 100).lookup, Lookup::Wait { .. }));
     assert!(!t.is_dead(ip(1)));

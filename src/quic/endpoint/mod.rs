@@ -39,8 +39,8 @@ use routes::Routes;
 use table::Table;
 
 use crate::quic::token::AddressTokens;
-use answers::{Answer, Answers};
 pub use answers::Origin;
+use answers::{Answer, Answers};
 
 /// Largest UDP payload, bytes.
 const MAX_DATAGRAM: usize = 65_527;

@@ -1,5 +1,9 @@
 //! Links that go away.
 
+mod way;
+
+use std::net::SocketAddr;
+
 use super::*;
 use crate::datapath::Caps;
 use crate::datapath::sim::{SimConfig, SimLink, SimPort};

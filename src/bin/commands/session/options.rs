@@ -10,7 +10,7 @@ use gannet::api;
 use gannet::base::rng::Rng;
 use gannet::crypto;
 use gannet::datapath::Caps;
-use gannet::net::{Cidr, NetConfig, Route};
+use gannet::net::{Cidr, Detect, NetConfig, Route};
 use gannet::quic::{CongestionAlgorithm, EndpointConfig, RetryPolicy, TransportConfig, tls};
 use gannet::wire::ipv4::IPV4_LEN;
 use gannet::wire::ipv6::IPV6_LEN;
@@ -18,7 +18,7 @@ use gannet::wire::udp::UDP_LEN;
 
 use super::keylog::KeyLogFile;
 use super::{Failure, Usage, certificate};
-use crate::args::engine::{Congestion, EngineArgs, IdentityArgs, Retry, SecretArgs, Suite, TrustArgs};
+use crate::args::engine::{Congestion, Dad, EngineArgs, IdentityArgs, Retry, SecretArgs, Suite, TrustArgs};
 use crate::args::target::HostPort;
 use crate::args::values;
 use crate::output::tell;
@@ -29,11 +29,18 @@ fn cidr(c: &values::Cidr) -> Result<Cidr, Failure> {
 
 /// The network layer's settings; a server's port is the only open one.
 pub fn net_config(args: &EngineArgs, listen: Option<u16>) -> Result<NetConfig, Failure> {
-    let route = |r: &values::Route| -> Result<Route, Failure> { Ok(Route { dest: cidr(&r.to)?, via: r.via }) };
+    let routed = args.routes.iter().filter_map(|r| Some((&r.to, r.via?)));
+    let on_link = args.routes.iter().filter(|r| r.via.is_none());
     Ok(NetConfig {
         addrs: args.addrs.iter().map(cidr).collect::<Result<_, _>>()?,
         gateways: args.gateways.clone(),
-        routes: args.routes.iter().map(route).collect::<Result<_, _>>()?,
+        on_link: on_link.map(|r| cidr(&r.to)).collect::<Result<_, _>>()?,
+        routes: routed.map(|(to, via)| Ok(Route { dest: cidr(to)?, via })).collect::<Result<_, Failure>>()?,
+        detect: match args.dad {
+            Dad::Off => Detect::Off,
+            Dad::Optimistic => Detect::Optimistic,
+            Dad::Strict => Detect::Strict,
+        },
         vlan: args.vlan,
         ports: listen.map(|port| vec![port]),
         seed: Rng::from_os()?.next_u64(),
@@ -133,10 +140,12 @@ pub fn client_tls(trust: &TrustArgs, options: &tls::TlsOptions) -> Result<Arc<ru
 }
 
 /// The address of `target`; names are looked up by the system. Of several addresses the first that packets of this port
-/// can get to.
+/// can get to. That no way leads there is known before a port is opened.
 pub fn resolve(target: &HostPort, args: &EngineArgs) -> Result<SocketAddr, Failure> {
+    let net = net_config(args, None)?;
+    let check = |ip: IpAddr| net.source_for(ip).map_err(|e| e.to_string());
     if let Some(ip) = target.ip() {
-        args.check_destination(ip).map_err(Usage)?;
+        check(ip).map_err(Usage)?;
         return Ok(SocketAddr::new(ip, target.port));
     }
     let found = (target.host.as_str(), target.port)
@@ -144,8 +153,8 @@ pub fn resolve(target: &HostPort, args: &EngineArgs) -> Result<SocketAddr, Failu
         .map_err(|e| format!("unknown host {}: {e}; use its IP address, or add it to /etc/hosts", target.host))?;
     let mut problems = Vec::new();
     for addr in found {
-        match args.check_destination(addr.ip()) {
-            Ok(()) => return Ok(addr),
+        match check(addr.ip()) {
+            Ok(_) => return Ok(addr),
             Err(problem) => problems.push(problem),
         }
     }
