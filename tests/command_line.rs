@@ -52,6 +52,22 @@ fn absurd_numbers_are_refused_before_anything_is_taken() {
     }
 }
 
+/// It was "is the server running?" after 10 s.
+#[test]
+fn where_no_way_leads_is_said_before_a_port_is_opened() {
+    let to = |host: &str| gannet(&[&["get"][..], &PORT, &["--insecure", &format!("https://{host}/f")]].concat());
+    for (host, part) in [
+        ("192.0.2.1", "no route to 192.0.2.1: add --gateway"),
+        ("10.77.0.255", "10.77.0.255 is the network or broadcast address"),
+        ("224.0.0.1", "224.0.0.1 is not the address of a host"),
+        ("10.77.0.2", "10.77.0.2 is an address of this port itself"),
+        ("[2001:db8::1]", "no local address can reach 2001:db8::1"),
+    ] {
+        let (code, said) = to(host);
+        assert_eq!((code, said.contains(part)), (1, true), "{host}: {said}");
+    }
+}
+
 #[test]
 fn damaged_files_are_named_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
