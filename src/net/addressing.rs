@@ -16,6 +16,8 @@ pub(super) struct Addressing {
     all: Vec<Cidr>,
     /// Those that are used.
     locals: Vec<Cidr>,
+    /// The link-local one that goes with them, if it was not configured.
+    derived: Option<IpAddr>,
     /// Their addresses as numbers, for quick comparison.
     numbers: Vec<u128>,
     /// What is on the link.
@@ -31,7 +33,7 @@ pub(super) struct Addressing {
 
 impl Addressing {
     pub(super) fn new(config: &NetConfig, mac: Mac, mtu: u16) -> Result<Self, NetError> {
-        let locals = local_addresses(config, mac)?;
+        let (locals, derived) = local_addresses(config, mac)?;
         let ipv6 = locals.iter().any(|local| local.addr().is_ipv6());
         let needed = if ipv6 { ipv6::IPV6_MIN_MTU } else { MIN_MTU_V4 };
         if mtu < needed {
@@ -41,7 +43,7 @@ impl Addressing {
         let edges = locals.iter().filter_map(Cidr::edges).flatten().collect();
         let networks = locals.iter().chain(&config.on_link).copied().collect();
         let (all, routes, routers) = (locals.clone(), Vec::new(), Vec::new());
-        let mut this = Self { all, locals, numbers, networks, edges, routes, routers, ipv6 };
+        let mut this = Self { all, locals, derived, numbers, networks, edges, routes, routers, ipv6 };
         for (n, gateway) in config.gateways.iter().enumerate() {
             if config.gateways[..n].contains(gateway) {
                 return Err(NetError::GatewayTwice(*gateway));
@@ -87,6 +89,11 @@ impl Addressing {
     /// Our addresses that are used.
     pub(super) fn locals(&self) -> &[Cidr] {
         &self.locals
+    }
+
+    /// Whether any address that was asked for is left, used or not.
+    pub(super) fn has_any(&self) -> bool {
+        self.all.iter().any(|own| Some(own.addr()) != self.derived)
     }
 
     /// Our addresses, with those that are not used yet.
@@ -202,7 +209,8 @@ pub(super) fn is_station(addr: IpAddr) -> bool {
     }
 }
 
-fn local_addresses(config: &NetConfig, mac: Mac) -> Result<Vec<Cidr>, NetError> {
+/// Our addresses, and the one among them that nobody configured.
+fn local_addresses(config: &NetConfig, mac: Mac) -> Result<(Vec<Cidr>, Option<IpAddr>), NetError> {
     if config.addrs.is_empty() {
         return Err(NetError::NoAddress);
     }
@@ -216,10 +224,11 @@ fn local_addresses(config: &NetConfig, mac: Mac) -> Result<Vec<Cidr>, NetError> 
     }
     let own_link_local = locals.iter().any(|local| local.addr().is_ipv6() && is_link_local(local.addr()));
     if locals.iter().any(|local| local.addr().is_ipv6()) && !own_link_local {
-        let link_local = Cidr::new(mac.link_local().into(), 64);
-        locals.extend(link_local.ok());
+        let link_local = Cidr::new(mac.link_local().into(), 64).ok();
+        locals.extend(link_local);
+        return Ok((locals, link_local.map(|own| own.addr())));
     }
-    Ok(locals)
+    Ok((locals, None))
 }
 
 /// Whether `new` can be an address of ours beside `others`.

@@ -255,6 +255,11 @@ impl<T: TxFrame> Net<T> {
         self.caps.mtu - (if ipv6 { IPV6_LEN } else { IPV4_LEN } + UDP_LEN) as u16
     }
 
+    /// Whether any of the configured addresses is left. The others were other stations' before.
+    pub fn has_addresses(&self) -> bool {
+        self.addressing.has_any()
+    }
+
     /// Our addresses that are in use, the link-local one included.
     pub fn addresses(&self) -> &[Cidr] {
         self.addressing.locals()

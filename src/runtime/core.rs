@@ -214,18 +214,15 @@ impl<D: Datapath, A: App> Core<D, A> {
             self.poll_net(now);
             self.send(now, &mut Blind);
             self.check_link()?;
-            self.check_addresses()?;
             std::thread::yield_now();
         }
-        Ok(())
+        self.check_addresses()
     }
 
     /// Without an address there is nothing more to do.
     fn check_addresses(&self) -> Result<(), RunError> {
         match self.taken {
-            Some((ip, mac)) if self.net.addresses().is_empty() && self.net.is_ready() => {
-                Err(RunError::AddressTaken { ip, mac })
-            }
+            Some((ip, mac)) if !self.net.has_addresses() => Err(RunError::AddressTaken { ip, mac }),
             _ => Ok(()),
         }
     }

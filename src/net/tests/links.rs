@@ -122,7 +122,7 @@ fn an_address_in_use_is_not_taken() {
         let lost = NetEvent::AddressLost { ip: ip(addr), mac: Mac([2, 0, 0, 0, 0, 1]) };
         assert_eq!(events(&mut second), [lost], "{addr}");
         assert_eq!(second.local_for(remote), Err(RouteError::NoAddress(remote)));
-        assert!(second.addresses().iter().all(|own| own.addr() != ip(addr)));
+        assert!(second.addresses().iter().all(|own| own.addr() != ip(addr)) && !second.has_addresses());
         assert_eq!((second.stats().address_lost, first.stats().address_lost), (1, 0));
         assert!(events(&mut first).is_empty(), "who asks first and listens does no harm");
         let said = hear(&mut second, secs(100));
