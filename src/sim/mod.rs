@@ -25,8 +25,8 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
-    CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RetryPolicy, RxMeta,
-    ServerConfig, TooBig, TransportConfig, tls,
+    Arrival, CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RetryPolicy,
+    RxMeta, ServerConfig, TooBig, TransportConfig, tls,
 };
 
 pub use app::{App, Failure};
@@ -39,6 +39,9 @@ const KEY: &str = include_str!("key.pem");
 
 /// When a world begins.
 const START: Instant = Instant::from_nanos(1_000_000_000);
+
+/// Where datagrams come from, for answers to go back there.
+const ORIGIN: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
 /// No run takes longer, in simulated time.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
@@ -224,6 +227,11 @@ impl World {
             let mut busy = false;
             if host.endpoint.next_timeout().is_some_and(|at| at <= self.now) {
                 host.endpoint.handle_timeout(self.now);
+                while let Some(doubted) = host.endpoint.poll_doubt() {
+                    if doubted != addr(host.side.peer()).ip() {
+                        return Err(format!("{doubted} is doubted, with whom there is no connection"));
+                    }
+                }
             }
             busy |= host.app.wake(self.now, &mut host.endpoint).map_err(|e| format!("{:?}: {e}", host.side))?;
             while let Some((id, event)) = host.endpoint.poll_event() {
@@ -242,6 +250,9 @@ impl World {
                 let to = host.side.peer();
                 if transmit.remote != addr(to) || transmit.local != host.addr {
                     return Err(format!("datagram for {}", transmit.remote));
+                }
+                if transmit.conn.is_none() && host.endpoint.answer_origin() != Some(ORIGIN) {
+                    return Err("an answer has lost where its cause came from".into());
                 }
                 (self.now.as_nanos(), index, transmit.len).hash(&mut self.trace);
                 let before = self.network.stats;
@@ -281,7 +292,9 @@ impl World {
         while let Some((to, ecn, mut data)) = self.network.receive(self.now) {
             let host = &mut self.hosts[usize::from(to == Side::Server)];
             let meta = RxMeta { local: addr(to), remote: addr(to.peer()), ecn };
-            host.endpoint.handle_datagram(self.now, &meta, &mut data);
+            if host.endpoint.handle_datagram(self.now, &meta, &mut data) == Arrival::Answered {
+                host.endpoint.set_answer_origin(ORIGIN);
+            }
         }
     }
 
