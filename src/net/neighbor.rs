@@ -12,6 +12,8 @@
 //! a quarter. Nothing here takes longer because the table is full.
 
 mod lists;
+mod room;
+mod timers;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -32,9 +34,6 @@ const GRAIN: Duration = Duration::from_secs(1);
 const DEAD_RETRY: Duration = Duration::from_secs(10);
 /// Strangers make up this part of the table, and of the questions to everyone, at the most.
 const STRANGERS: usize = 4;
-
-/// Lists of entries with a timer, each in the order in which the timers run out.
-const TIMED: [List; 5] = [List::Routers, List::Own, List::Newcomers, List::Probed, List::Dead];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -452,89 +451,6 @@ impl Neighbors {
         self.gates.iter_mut().for_each(|gate| gate.until = Instant::ZERO);
     }
 
-    /// Runs the timers: the next thing to do, until there is none.
-    pub(super) fn expire(&mut self, now: Instant) -> Option<Timeout> {
-        if now < self.deadline {
-            return None;
-        }
-        for list in TIMED {
-            while let Some(place) = self.lists.front(list)
-                && self.entry(place).retry <= now
-            {
-                if let Some(timeout) = self.fire(now, place, list) {
-                    return Some(timeout);
-                }
-            }
-        }
-        let next = TIMED.map(|list| self.lists.front(list).map_or(Instant::MAX, |place| self.entry(place).retry));
-        self.deadline = next.into_iter().min().unwrap_or(Instant::MAX);
-        None
-    }
-
-    fn fire(&mut self, now: Instant, place: u32, list: List) -> Option<Timeout> {
-        let entry = self.entry(place);
-        let target = entry.ip;
-        let to = match entry.state {
-            State::Incomplete { tries } | State::Probe { tries } if tries >= MAX_TRIES => {
-                self.fail(now, place);
-                return Some(Timeout::Failed { ip: target, place });
-            }
-            // Whoever is at another MAC address now is not found at the old one.
-            State::Probe { tries: 0 } => Some(entry.mac),
-            State::Incomplete { .. } | State::Probe { .. } | State::Dead => None,
-            State::Known { .. } => {
-                self.keep(place);
-                return None;
-            }
-        };
-        self.ask(now, place, list, to).map(Timeout::Ask)
-    }
-
-    /// A neighbour did not answer. A router with a substitute is remembered as dead, others are forgotten.
-    fn fail(&mut self, now: Instant, place: u32) {
-        let entry = self.entry(place);
-        if entry.role != (Role::Router { substitute: true }) {
-            self.remove(place);
-            return;
-        }
-        (entry.state, entry.proven) = (State::Dead, false);
-        entry.retry = now + DEAD_RETRY;
-        self.shut(place);
-        self.lists.put(place, List::Dead);
-        self.deadline = self.deadline.min(now + DEAD_RETRY);
-    }
-
-    /// Counts a try and restarts the timer. The question is put if the budget allows: one MAC address may always be asked,
-    /// everyone as often as the limits say, and routers are few.
-    fn ask(&mut self, now: Instant, place: u32, list: List, to: Option<Mac>) -> Option<Solicit> {
-        let allowed = to.is_some()
-            || match list {
-                List::Routers | List::Dead => true,
-                List::Newcomers => self.stranger_asks.take(now) && self.asks.take(now),
-                _ => self.asks.take(now),
-            };
-        let entry = self.entry(place);
-        let target = entry.ip;
-        if let State::Incomplete { tries } | State::Probe { tries } = &mut entry.state
-            && (allowed || list == List::Newcomers)
-        {
-            *tries += 1;
-        }
-        if allowed {
-            entry.asked = Some(now);
-        }
-        self.wait(now, place, list);
-        allowed.then_some(Solicit { target, to })
-    }
-
-    /// Restarts the timer of `place`, in `list`.
-    fn wait(&mut self, now: Instant, place: u32, list: List) {
-        let retry = now + if list == List::Dead { DEAD_RETRY } else { RETRY };
-        self.entry(place).retry = retry;
-        self.lists.put(place, list);
-        self.deadline = self.deadline.min(retry);
-    }
-
     /// `place` is known: it has no timer. If it was in use, it counts as just used.
     fn keep(&mut self, place: u32) {
         let entry = self.entry(place);
@@ -564,85 +480,6 @@ impl Neighbors {
         let gate = &mut self.gates[place as usize];
         gate.version = gate.version.wrapping_add(1);
         gate.until = Instant::ZERO;
-    }
-
-    /// There is room, see [`Neighbors::make_room`].
-    fn insert(&mut self, now: Instant, ip: IpAddr, mac: Mac, state: State, role: Role) -> u32 {
-        let place = self.free.pop().expect("room was made");
-        self.entries[place as usize] = Some(Entry {
-            ip,
-            mac,
-            state,
-            proven: false,
-            role,
-            retry: Instant::MAX,
-            asked: None,
-            used: Some(now),
-            confirmed: Instant::ZERO,
-        });
-        self.index.insert(ip, place);
-        place
-    }
-
-    fn remove(&mut self, place: u32) {
-        self.shut(place);
-        self.lists.put(place, List::None);
-        if let Some(gone) = self.entries[place as usize].take() {
-            self.index.remove(&gone.ip);
-            self.free.push(place);
-        }
-    }
-
-    /// The neighbour of strangers that was asked for longest ago, for what waits there to make room.
-    pub(super) fn oldest_newcomer(&self) -> Option<u32> {
-        self.lists.front(List::Newcomers)
-    }
-
-    /// Forgets the neighbour at `place`.
-    pub(super) fn forget(&mut self, place: u32) {
-        self.remove(place);
-    }
-
-    /// The neighbour least recently used, if that is so long ago that it need not be there any more.
-    fn idle(&mut self, now: Instant) -> Option<u32> {
-        let (place, ttl) = (self.lists.front(List::Living)?, self.ttl);
-        self.entry(place).used.is_none_or(|at| at + ttl <= now).then_some(place)
-    }
-
-    /// Sees to it that there is a free place; `Ok` with the place of whoever had to go. Neighbours that are in use go last,
-    /// and not for strangers, who push out each other while they have their part of the table.
-    fn make_room(&mut self, now: Instant, account: Account, role: Role) -> Result<Option<u32>, ()> {
-        let part = self.entries.len().div_ceil(STRANGERS);
-        let front = |list| self.lists.front(list);
-        let stranger = account == Account::Newcomer && role == Role::Host;
-        let gone = if stranger && self.lists.len(List::Newcomers) >= part {
-            front(List::Newcomers)
-        } else if !self.free.is_empty() {
-            return Ok(None);
-        } else {
-            let never_used = front(List::Newcomers).or(front(List::Heard));
-            let unused = never_used.or_else(|| self.idle(now));
-            if stranger { unused } else { unused.or_else(|| self.least_of_ours(part)) }
-        };
-        let gone = gone.ok_or(())?;
-        self.remove(gone);
-        Ok(Some(gone))
-    }
-
-    fn least_of_ours(&self, part: usize) -> Option<u32> {
-        let front = |list| self.lists.front(list);
-        let asking = front(List::Own).filter(|_| self.lists.len(List::Own) >= part);
-        asking.or(front(List::Living)).or(front(List::Probed)).or(front(List::Own))
-    }
-
-    /// The same for somebody who was heard of and is not needed yet.
-    fn make_room_for_heard(&mut self, now: Instant) -> bool {
-        if self.free.is_empty() {
-            let unused = self.lists.front(List::Heard).or_else(|| self.idle(now));
-            let Some(place) = unused else { return false };
-            self.remove(place);
-        }
-        true
     }
 }
 

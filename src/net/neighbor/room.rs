@@ -1,0 +1,89 @@
+//! Who has a place in the table, and who makes room for whom.
+
+use std::net::IpAddr;
+
+use crate::base::time::Instant;
+use crate::net::neighbor::lists::List;
+use crate::net::neighbor::{Account, Entry, Neighbors, Role, STRANGERS, State};
+use crate::wire::eth::Mac;
+
+impl Neighbors {
+    /// There is room, see [`Neighbors::make_room`].
+    pub(super) fn insert(&mut self, now: Instant, ip: IpAddr, mac: Mac, state: State, role: Role) -> u32 {
+        let place = self.free.pop().expect("room was made");
+        self.entries[place as usize] = Some(Entry {
+            ip,
+            mac,
+            state,
+            proven: false,
+            role,
+            retry: Instant::MAX,
+            asked: None,
+            used: Some(now),
+            confirmed: Instant::ZERO,
+        });
+        self.index.insert(ip, place);
+        place
+    }
+
+    pub(super) fn remove(&mut self, place: u32) {
+        self.shut(place);
+        self.lists.put(place, List::None);
+        if let Some(gone) = self.entries[place as usize].take() {
+            self.index.remove(&gone.ip);
+            self.free.push(place);
+        }
+    }
+
+    /// The neighbour of strangers that was asked for longest ago, for what waits there to make room.
+    pub(in crate::net) fn oldest_newcomer(&self) -> Option<u32> {
+        self.lists.front(List::Newcomers)
+    }
+
+    /// Forgets the neighbour at `place`.
+    pub(in crate::net) fn forget(&mut self, place: u32) {
+        self.remove(place);
+    }
+
+    /// The neighbour least recently used, if that is so long ago that it need not be there any more.
+    fn idle(&mut self, now: Instant) -> Option<u32> {
+        let (place, ttl) = (self.lists.front(List::Living)?, self.ttl);
+        self.entry(place).used.is_none_or(|at| at + ttl <= now).then_some(place)
+    }
+
+    /// Sees to it that there is a free place; `Ok` with the place of whoever had to go. Neighbours that are in use go last,
+    /// and not for strangers, who push out each other while they have their part of the table.
+    pub(super) fn make_room(&mut self, now: Instant, account: Account, role: Role) -> Result<Option<u32>, ()> {
+        let part = self.entries.len().div_ceil(STRANGERS);
+        let front = |list| self.lists.front(list);
+        let stranger = account == Account::Newcomer && role == Role::Host;
+        let gone = if stranger && self.lists.len(List::Newcomers) >= part {
+            front(List::Newcomers)
+        } else if !self.free.is_empty() {
+            return Ok(None);
+        } else {
+            let never_used = front(List::Newcomers).or(front(List::Heard));
+            let unused = never_used.or_else(|| self.idle(now));
+            if stranger { unused } else { unused.or_else(|| self.least_of_ours(part)) }
+        };
+        let gone = gone.ok_or(())?;
+        self.remove(gone);
+        Ok(Some(gone))
+    }
+
+    fn least_of_ours(&self, part: usize) -> Option<u32> {
+        let front = |list| self.lists.front(list);
+        let asking = front(List::Own).filter(|_| self.lists.len(List::Own) >= part);
+        asking.or(front(List::Living)).or(front(List::Probed)).or(front(List::Own))
+    }
+
+    /// The same for somebody who was heard of and is not needed yet.
+    pub(super) fn make_room_for_heard(&mut self, now: Instant) -> bool {
+        if self.free.is_empty() {
+            let unused = self.lists.front(List::Heard).or_else(|| self.idle(now));
+            let Some(place) = unused else { return false };
+            self.remove(place);
+        }
+        true
+    }
+}

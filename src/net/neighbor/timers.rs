@@ -1,0 +1,94 @@
+//! What time brings: questions again, and giving up.
+
+use crate::base::time::Instant;
+use crate::net::neighbor::lists::List;
+use crate::net::neighbor::{DEAD_RETRY, MAX_TRIES, Neighbors, RETRY, Role, Solicit, State, Timeout};
+use crate::wire::eth::Mac;
+
+/// Lists of entries with a timer, each in the order in which the timers run out.
+const TIMED: [List; 5] = [List::Routers, List::Own, List::Newcomers, List::Probed, List::Dead];
+
+impl Neighbors {
+    /// Runs the timers: the next thing to do, until there is none.
+    pub(in crate::net) fn expire(&mut self, now: Instant) -> Option<Timeout> {
+        if now < self.deadline {
+            return None;
+        }
+        for list in TIMED {
+            while let Some(place) = self.lists.front(list)
+                && self.entry(place).retry <= now
+            {
+                if let Some(timeout) = self.fire(now, place, list) {
+                    return Some(timeout);
+                }
+            }
+        }
+        let next = TIMED.map(|list| self.lists.front(list).map_or(Instant::MAX, |place| self.entry(place).retry));
+        self.deadline = next.into_iter().min().unwrap_or(Instant::MAX);
+        None
+    }
+
+    fn fire(&mut self, now: Instant, place: u32, list: List) -> Option<Timeout> {
+        let entry = self.entry(place);
+        let target = entry.ip;
+        let to = match entry.state {
+            State::Incomplete { tries } | State::Probe { tries } if tries >= MAX_TRIES => {
+                self.fail(now, place);
+                return Some(Timeout::Failed { ip: target, place });
+            }
+            // Whoever is at another MAC address now is not found at the old one.
+            State::Probe { tries: 0 } => Some(entry.mac),
+            State::Incomplete { .. } | State::Probe { .. } | State::Dead => None,
+            State::Known { .. } => {
+                self.keep(place);
+                return None;
+            }
+        };
+        self.ask(now, place, list, to).map(Timeout::Ask)
+    }
+
+    /// A neighbour did not answer. A router with a substitute is remembered as dead, others are forgotten.
+    fn fail(&mut self, now: Instant, place: u32) {
+        let entry = self.entry(place);
+        if entry.role != (Role::Router { substitute: true }) {
+            self.remove(place);
+            return;
+        }
+        (entry.state, entry.proven) = (State::Dead, false);
+        entry.retry = now + DEAD_RETRY;
+        self.shut(place);
+        self.lists.put(place, List::Dead);
+        self.deadline = self.deadline.min(now + DEAD_RETRY);
+    }
+
+    /// Counts a try and restarts the timer. The question is put if the budget allows: one MAC address may always be asked,
+    /// everyone as often as the limits say, and routers are few.
+    pub(super) fn ask(&mut self, now: Instant, place: u32, list: List, to: Option<Mac>) -> Option<Solicit> {
+        let allowed = to.is_some()
+            || match list {
+                List::Routers | List::Dead => true,
+                List::Newcomers => self.stranger_asks.take(now) && self.asks.take(now),
+                _ => self.asks.take(now),
+            };
+        let entry = self.entry(place);
+        let target = entry.ip;
+        if let State::Incomplete { tries } | State::Probe { tries } = &mut entry.state
+            && (allowed || list == List::Newcomers)
+        {
+            *tries += 1;
+        }
+        if allowed {
+            entry.asked = Some(now);
+        }
+        self.wait(now, place, list);
+        allowed.then_some(Solicit { target, to })
+    }
+
+    /// Restarts the timer of `place`, in `list`.
+    pub(super) fn wait(&mut self, now: Instant, place: u32, list: List) {
+        let retry = now + if list == List::Dead { DEAD_RETRY } else { RETRY };
+        self.entry(place).retry = retry;
+        self.lists.put(place, list);
+        self.deadline = self.deadline.min(retry);
+    }
+}
