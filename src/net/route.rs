@@ -10,22 +10,24 @@ use crate::net::cidr::{Cidr, shared_bits};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// Not the address of one host: multicast, broadcast, unspecified, loopback.
-    #[error(
-        "{0} is not the address of a host: multicast, broadcast, unspecified and loopback addresses cannot be used"
-    )]
+    #[error("{0} is not the address of one host")]
     NotOneHost(IpAddr),
     /// The first or the last address of an IPv4 network that the port is in.
-    #[error("{0} is the network or broadcast address of one of this port's networks, not a host's")]
+    #[error("{0} is not the address of one host: it is a network's, or its broadcast address")]
     Edge(IpAddr),
     /// One of our own addresses.
-    #[error("{0} is an address of this port itself")]
+    #[error("{0} is this port's own --addr")]
     Ourselves(IpAddr),
     /// No address of ours is of its IP version, or has its scope.
-    #[error("no local address can reach {0}: give one of the same IP version with --addr")]
+    #[error("{0} cannot be reached without an {v} address of this port: give one with --addr", v = version(.0))]
     NoAddress(IpAddr),
     /// It is not on the link, and no route leads there.
-    #[error("no route to {0}: add --gateway, or --route for its network")]
+    #[error("there is no route to {0}: add --gateway, or --route for its network")]
     NoRoute(IpAddr),
+}
+
+fn version(ip: &IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 /// Who knows which of our addresses to use.
@@ -217,7 +219,7 @@ mod tests {
             Err(RouteError::NoAddress(ip(to))),
             "an address of wider scope is needed"
         );
-        assert!(RouteError::NoRoute(ip("192.0.2.1")).to_string().starts_with("no route to 192.0.2.1: add --gateway"));
+        assert!(RouteError::NoRoute(ip("192.0.2.1")).to_string().contains("no route to 192.0.2.1: add --gateway"));
     }
 
     /// RFC 6724 §10.1, in as far as we can have the addresses.
