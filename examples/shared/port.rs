@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use gannet::api::*;
 use gannet::datapath::Datapath;
-use gannet::dpdk::{Eal, EalConfig, Port, PortProfile, Queue};
+use gannet::dpdk::{Claim, Eal, EalConfig, Port, PortProfile, Queue};
 
 use super::Failure;
 
@@ -18,20 +18,22 @@ pub struct OpenPort {
     queue: Queue,
     /// Before `eal`, which it refers to.
     _port: Port,
+    _claim: Claim,
     eal: Eal,
 }
 
 impl OpenPort {
     /// Starts DPDK and opens the port of a profile.
     pub fn new(profile: &str, sets: &[(String, String)], addr: Cidr) -> Result<Self, Failure> {
-        let profile = PortProfile::load(profile, sets)?;
+        let profile = PortProfile::load(profile, sets)?.for_cores(1)?;
+        let claim = profile.claim(&[addr.addr()])?;
         let eal = Eal::init(&EalConfig::for_profiles(std::slice::from_ref(&profile)))?;
         if let Some(warning) = eal.warning() {
             eprintln!("warning: {warning}");
         }
         let mut port = Port::open(&eal, &profile)?;
         let queue = port.take_queues().into_iter().next().ok_or("the port has no queue")?;
-        Ok(Self { mtu: queue.caps().mtu, addr, queue, _port: port, eal })
+        Ok(Self { mtu: queue.caps().mtu, addr, queue, _port: port, _claim: claim, eal })
     }
 
     /// Runs `app` on a core until it is done, or SIGINT or SIGTERM comes. A second signal ends the process.

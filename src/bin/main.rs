@@ -42,6 +42,11 @@ fn run(command: &Command) -> Result<ExitCode, Failure> {
                 dpdk: option_env!("GANNET_DPDK_VERSION").map(String::from),
                 crypto: gannet::crypto::backend_name().to_owned(),
                 drivers: gannet::dpdk::available_drivers().into_iter().map(|d| d.name).collect(),
+                addresses: gannet::dpdk::kernel_addresses()
+                    .into_iter()
+                    .map(|kernel| (kernel.interface, format!("{}/{}", kernel.addr, kernel.prefix)))
+                    .collect(),
+                xdp: gannet::dpdk::xdp_programs().into_iter().map(|xdp| (xdp.interface, xdp.mode)).collect(),
                 shared: gannet::dpdk::PortProfile::shared(),
                 sockets: Some((gannet::dpdk::runtime_dir(), gannet::dpdk::runtime_dir_problem())),
             };

@@ -177,6 +177,14 @@ impl<D: Datapath> Datapath for Faults<D> {
         self.inner.link_up()
     }
 
+    fn link_problem(&self) -> Option<String> {
+        self.inner.link_problem()
+    }
+
+    fn set_multicast(&mut self, groups: &[[u8; 6]]) {
+        self.inner.set_multicast(groups);
+    }
+
     fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize {
         self.poll += 1;
         // A burst may double by duplication; the bound is on what is taken in.

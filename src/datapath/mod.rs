@@ -103,7 +103,8 @@ pub struct DatapathStats {
     pub tx_frames: u64,
     /// Bytes the device took for sending.
     pub tx_bytes: u64,
-    /// `tx_burst` calls that left frames behind because the ring was full.
+    /// Frames that the device did not take when it was first asked to, because its ring was full or nobody is at the
+    /// other end. Each counts once, however often it is tried.
     pub tx_full: u64,
     /// `tx_alloc` calls that found no free frame.
     pub tx_no_frame: u64,
@@ -139,6 +140,26 @@ impl DatapathStats {
     }
 }
 
+/// Frames at the front of a burst that a device refused, and that are counted already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused(usize);
+
+impl Refused {
+    /// Whether there are any.
+    #[inline]
+    pub fn any(self) -> bool {
+        self.0 > 0
+    }
+
+    /// The device has taken `sent` frames of a burst, and left `left`. How many of these it refuses for the first time.
+    #[cold]
+    pub fn count(&mut self, sent: usize, left: usize) -> u64 {
+        let known = self.0.saturating_sub(sent);
+        self.0 = left;
+        left.saturating_sub(known) as u64
+    }
+}
+
 /// One RX/TX queue pair, polled by one core.
 pub trait Datapath {
     /// A received frame.
@@ -150,6 +171,13 @@ pub trait Datapath {
     fn caps(&self) -> Caps;
     /// Whether the link (or the peer process) is there.
     fn link_up(&mut self) -> bool;
+    /// Why the link is down and what to do about it, if that is known. For messages; takes its time.
+    fn link_problem(&self) -> Option<String> {
+        None
+    }
+    /// Lets in frames for these multicast addresses, and no longer, where the device can tell them apart, for those of
+    /// before. Not for the middle of traffic: takes its time.
+    fn set_multicast(&mut self, _groups: &[[u8; 6]]) {}
     /// Appends received frames to `burst` until it is full or none is left; returns how many.
     fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize;
     /// Frees a burst of received frames.

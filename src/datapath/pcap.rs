@@ -114,6 +114,14 @@ impl<D: Datapath> Datapath for Pcap<D> {
         self.inner.link_up()
     }
 
+    fn link_problem(&self) -> Option<String> {
+        self.inner.link_problem()
+    }
+
+    fn set_multicast(&mut self, groups: &[[u8; 6]]) {
+        self.inner.set_multicast(groups);
+    }
+
     fn rx_burst(&mut self, burst: &mut Burst<D::Rx>) -> usize {
         let before = burst.len();
         let n = self.inner.rx_burst(burst);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
-use super::{Burst, Caps, Checksum, Datapath, DatapathStats, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
+use super::{Burst, Caps, Checksum, Datapath, DatapathStats, Refused, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
 
 /// Ethernet header and one VLAN tag, in bytes.
 const L2_MAX: usize = 18;
@@ -98,6 +98,7 @@ pub struct SimPort {
     config: SimConfig,
     pool: Arc<ArrayQueue<Vec<u8>>>,
     stats: DatapathStats,
+    refused: Refused,
     vanished: u64,
 }
 
@@ -114,7 +115,15 @@ impl SimPort {
     fn new(link: Arc<Link>, side: usize, config: SimConfig) -> Self {
         let pool = ArrayQueue::new(config.frames.max(1));
         while pool.push(vec![0; TX_HEADROOM + L2_MAX + usize::from(config.mtu)]).is_ok() {}
-        Self { link, side, config, pool: Arc::new(pool), stats: DatapathStats::default(), vanished: 0 }
+        Self {
+            link,
+            side,
+            config,
+            pool: Arc::new(pool),
+            stats: DatapathStats::default(),
+            refused: Refused::default(),
+            vanished: 0,
+        }
     }
 
     /// Takes the link down (nothing is taken for sending then) or up again, for both ports.
@@ -203,7 +212,7 @@ impl Datapath for SimPort {
                 let _ = ring.push(frame);
             }
         }
-        self.stats.tx_full += u64::from(!burst.is_empty());
+        self.stats.tx_full += self.refused.count(taken, burst.len());
         taken
     }
 

@@ -1,10 +1,11 @@
 //! Which network drivers this machine's DPDK has.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::profile::DRIVERS;
+use super::profile::{Bus, DRIVERS};
 
 /// A network driver plugin of the installed DPDK.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,16 +47,77 @@ pub fn available_drivers() -> Vec<DriverInfo> {
 
 /// The network driver plugins in `dir`, by name.
 pub(super) fn installed(dir: &Path) -> Vec<(String, PathBuf)> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let mut found: Vec<(String, PathBuf)> = entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let name = path.file_name()?.to_str()?.strip_prefix("librte_")?.strip_suffix(".so")?.to_owned();
-            name.starts_with("net_").then_some((name, path))
-        })
-        .collect();
-    found.sort();
-    found
+    plugins(dir).into_iter().filter(|(name, _)| name.starts_with("net_")).collect()
+}
+
+/// All plugins in `dir`, by name: files that end in `.so`, or in `.so` and the version of DPDK's interface, which is all
+/// that there is without development packages. So EAL chooses what to load.
+fn plugins(dir: &Path) -> BTreeMap<String, PathBuf> {
+    let version = abi(dir);
+    let Ok(entries) = fs::read_dir(dir) else { return BTreeMap::new() };
+    let plugin = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_prefix("librte_")?;
+        let name = version.as_ref().and_then(|v| name.strip_suffix(&format!(".{v}"))).unwrap_or(name);
+        Some((name.strip_suffix(".so")?.to_owned(), path))
+    };
+    entries.filter_map(|entry| plugin(entry.ok()?.path())).collect()
+}
+
+/// The version of DPDK's interface, as in `pmds-23.0`.
+fn abi(dir: &Path) -> Option<String> {
+    Some(dir.file_name()?.to_str()?.strip_prefix("pmds-")?.to_owned())
+}
+
+/// The Debian package (Ubuntu's has the same name) of the plugin `part`, such as `librte-net-memif23` of `net_memif`.
+pub fn debian_package(part: &str) -> String {
+    package_in(plugin_dir(), part)
+}
+
+fn package_in(dir: &Path, part: &str) -> String {
+    let name = part.replace('_', "-");
+    let major = abi(dir).and_then(|version| version.split('.').next().map(str::to_owned)).unwrap_or_default();
+    let dash = if name.ends_with(|c: char| c.is_ascii_digit()) && !major.is_empty() { "-" } else { "" };
+    format!("librte-{name}{dash}{major}")
+}
+
+/// What ports of the driver in plugin `library` need beside it: EAL's own words for what is missing are that there is no
+/// such device, or no memory.
+pub(super) fn missing_part(dir: &Path, library: &'static str, bus: Bus) -> Option<(&'static str, String)> {
+    let there = plugins(dir);
+    let bus = match bus {
+        Bus::Vdev => "bus_vdev",
+        Bus::Pci => "bus_pci",
+    };
+    // Without any plugin they may be linked in.
+    let part =
+        [bus, "mempool_ring", library].into_iter().find(|part| !there.is_empty() && !there.contains_key(*part))?;
+    Some((part, package_in(dir, part)))
+}
+
+/// The library that the loader did not find, if that is what EAL's log is about.
+pub(super) fn missing_library(log: &str) -> Option<String> {
+    let (before, _) = log.split_once(": cannot open shared object file")?;
+    let library = before.rsplit([' ', ':', ';']).next()?;
+    library.contains(".so").then(|| library.to_owned())
+}
+
+/// What to type for a library that drivers need.
+pub(super) fn package_of_library(library: &str) -> String {
+    let known = [
+        ("libxdp.so", "libxdp1"),
+        ("libbpf.so.0", "libbpf0"),
+        ("libbpf.so", "libbpf1"),
+        ("libibverbs.so", "libibverbs1"),
+        ("libmlx5.so", "ibverbs-providers"),
+        ("libmlx4.so", "ibverbs-providers"),
+        ("libpcap.so", "libpcap0.8"),
+    ];
+    let package = known.iter().find(|(file, _)| library.starts_with(file)).map(|(_, package)| (*package).to_owned());
+    let part = library.strip_prefix("librte_").and_then(|name| name.split(".so").next()).map(debian_package);
+    match package.or(part) {
+        Some(package) => format!("`apt-get install {package}`"),
+        None => format!("install the package that has it (`apt-file search {library}`), or remove that driver's"),
+    }
 }
 
 fn load(path: &Path) -> Result<(), String> {
@@ -88,6 +150,40 @@ mod tests {
         let names: Vec<String> = installed(dir.path()).into_iter().map(|(n, _)| n).collect();
         assert_eq!(names, ["net_a", "net_b"]);
         assert!(installed(&dir.path().join("absent")).is_empty());
+    }
+
+    /// Only links of the development package were seen: without it, no driver was.
+    #[test]
+    fn plugins_without_development_packages_are_found() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("pmds-23.0");
+        fs::create_dir(&dir).unwrap();
+        for name in ["librte_net_memif.so.23", "librte_net_memif.so.23.0", "librte_bus_vdev.so.23.0"] {
+            fs::write(dir.join(name), "").unwrap();
+        }
+        assert_eq!(installed(&dir), [("net_memif".to_owned(), dir.join("librte_net_memif.so.23.0"))]);
+        // What is missing is named with its package.
+        let missing = |library, bus| missing_part(&dir, library, bus);
+        assert_eq!(missing("net_memif", Bus::Vdev), Some(("mempool_ring", "librte-mempool-ring23".to_owned())));
+        fs::write(dir.join("librte_mempool_ring.so.23.0"), "").unwrap();
+        assert_eq!(missing("net_memif", Bus::Vdev), None);
+        assert_eq!(missing("net_af_xdp", Bus::Vdev), Some(("net_af_xdp", "librte-net-af-xdp23".to_owned())));
+        assert_eq!(missing("net_mlx5", Bus::Pci), Some(("bus_pci", "librte-bus-pci23".to_owned())));
+        assert_eq!(package_in(&dir, "net_mlx5"), "librte-net-mlx5-23");
+        assert_eq!(missing_part(root.path(), "net_memif", Bus::Vdev), None, "linked in, perhaps");
+    }
+
+    #[test]
+    fn libraries_that_drivers_miss_are_named_with_their_package() {
+        let log = "EAL: libxdp.so.1: cannot open shared object file: No such file or directory; EAL: FATAL: Cannot init plugins";
+        let library = missing_library(log).unwrap();
+        assert_eq!(
+            (library.as_str(), package_of_library(&library).as_str()),
+            ("libxdp.so.1", "`apt-get install libxdp1`")
+        );
+        assert_eq!(missing_library("EAL: no such device"), None);
+        assert!(package_of_library("librte_common_mlx5.so.23").contains("librte-common-mlx5"));
+        assert!(package_of_library("libodd.so.1").contains("apt-file search libodd.so.1"));
     }
 
     #[test]

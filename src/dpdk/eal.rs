@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::drivers;
 use super::error::{EalError, last};
 use super::guard;
 use super::hugepages::{self, Hugepages};
+use super::iova::{self, Iova};
 use super::log::{self, Capture};
 use super::profile::PortProfile;
 
@@ -47,6 +49,8 @@ pub struct EalConfig {
     pub single_file_segments: bool,
     /// PCI devices to take, `0000:01:00.0` or `0000:01:00.0,key=value`. With none, PCI is left alone.
     pub pci: Vec<String>,
+    /// How PCI devices address memory.
+    pub iova: Iova,
     /// The lcore number of the thread that calls [`Eal::init`], below 128.
     pub main_lcore: u32,
     /// How loud DPDK is.
@@ -63,6 +67,7 @@ impl Default for EalConfig {
             telemetry: false,
             single_file_segments: true,
             pci: Vec::new(),
+            iova: Iova::Virtual,
             main_lcore: 0,
             log: LogLevel::Warning,
         }
@@ -70,9 +75,9 @@ impl Default for EalConfig {
 }
 
 impl EalConfig {
-    /// What these ports need together.
+    /// What these ports need together, on this machine.
     pub fn for_profiles(profiles: &[PortProfile]) -> Self {
-        let mut config = Self::default();
+        let mut config = Self { iova: iova::of(Path::new("/sys"), profiles), ..Self::default() };
         for profile in profiles {
             config.hugepages = config.hugepages.and(profile.hugepages);
             config.pci.extend(profile.pci_argument());
@@ -90,7 +95,11 @@ impl EalConfig {
             format!("--file-prefix={}", self.file_prefix),
             format!("--lcores={}@({cpus})", self.main_lcore),
             format!("--main-lcore={}", self.main_lcore),
-            "--iova-mode=va".to_owned(),
+            match self.iova {
+                Iova::Virtual => "--iova-mode=va",
+                Iova::Physical => "--iova-mode=pa",
+            }
+            .to_owned(),
             format!(
                 "--log-level={}",
                 match self.log {
@@ -127,6 +136,9 @@ impl EalConfig {
     fn choose_memory(&self, free: u64, usable: bool) -> Result<(bool, Option<String>), EalError> {
         let need_mb = u64::from(self.memory_mb);
         let free_mb = if usable { free >> 20 } else { 0 };
+        if self.iova == Iova::Physical && (free_mb < need_mb || self.hugepages == Hugepages::Never) {
+            return Err(EalError::PhysicalWithoutHugepages { free_mb, need_mb });
+        }
         match self.hugepages {
             Hugepages::Never => Ok((false, None)),
             _ if free_mb >= need_mb => Ok((true, None)),
@@ -225,9 +237,16 @@ impl Eal {
         let result = unsafe { dpdk_sys::rte_eal_init(argc, argv.leak().as_mut_ptr()) };
         affinity.restore();
         if result < 0 {
+            let reason = last();
             let detail = capture.map(|c| c.summary()).unwrap_or_default();
             let _ = fs::remove_dir(runtime_dir());
-            return Err(EalError::Init { reason: last(), detail });
+            if let Some(library) = drivers::missing_library(&detail) {
+                return Err(EalError::Library { package: drivers::package_of_library(&library), library });
+            }
+            if config.iova == Iova::Physical && detail.contains("physical addresses are not available") {
+                return Err(EalError::PhysicalWithoutRoot);
+            }
+            return Err(EalError::Init { reason, detail });
         }
         if let Some(all) = runtime_dir().parent() {
             remove_dead(all, Path::new("/proc"));
@@ -332,6 +351,9 @@ mod tests {
             assert!(small.contains(part), "{part} is missing in {small}");
         }
         assert!(!small.contains("--in-memory"));
+        assert!(small.contains("--iova-mode=va"));
+        let physical = EalConfig { iova: Iova::Physical, ..EalConfig::default() };
+        assert!(physical.arguments(true, "0").join(" ").contains("--iova-mode=pa"));
         let config = EalConfig { pci: vec!["0000:01:00.0".into()], telemetry: true, in_memory: false, ..config };
         let large = config.arguments(true, "0").join(" ");
         assert!(large.contains("--single-file-segments") && large.contains("-a 0000:01:00.0"));
@@ -365,6 +387,13 @@ mod tests {
         assert!(matches!(choose(Hugepages::Auto, 99), Ok((false, Some(w))) if w.contains("nr_hugepages=50")));
         assert!(matches!(choose(Hugepages::Never, 1000), Ok((false, None))));
         assert!(matches!(choose(Hugepages::Require, 99), Err(EalError::NoHugepages { free_mb: 99, need_mb: 100 })));
+        // Ordinary pages move, and a device without an IOMMU would go on writing where they were.
+        let physical = EalConfig { iova: Iova::Physical, ..config(Hugepages::Auto) };
+        assert!(matches!(physical.choose_memory(100 << 20, true), Ok((true, None))));
+        let error = physical.choose_memory(99 << 20, true).unwrap_err();
+        assert!(matches!(error, EalError::PhysicalWithoutHugepages { free_mb: 99, need_mb: 100 }));
+        let never = EalConfig { hugepages: Hugepages::Never, ..physical };
+        assert!(never.choose_memory(1 << 40, true).is_err());
         assert!(matches!(config(Hugepages::Require).choose_memory(1 << 40, false), Err(EalError::NoHugepages { .. })));
     }
 }

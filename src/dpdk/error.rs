@@ -1,8 +1,11 @@
 //! What can go wrong between a machine and a running port.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
+
+use super::host::KernelAddress;
 
 /// Why DPDK's environment did not start.
 #[derive(Debug, Error)]
@@ -20,6 +23,28 @@ pub enum EalError {
         free_mb: u64,
         /// Wanted, in MB.
         need_mb: u64,
+    },
+    /// A device without an IOMMU cannot use ordinary pages.
+    #[error(
+        "a PCI device without an IOMMU needs hugepages, which stay where they are; {free_mb} MB of them are free, {need_mb} \
+         MB are needed: `sysctl vm.nr_hugepages={}`", need_mb.div_ceil(2)
+    )]
+    PhysicalWithoutHugepages {
+        /// Free now, in MB.
+        free_mb: u64,
+        /// Wanted, in MB.
+        need_mb: u64,
+    },
+    /// Only root learns the physical addresses that such a device needs.
+    #[error("a PCI device without an IOMMU is given physical addresses, which only root may know: run as root")]
+    PhysicalWithoutRoot,
+    /// A library that a driver needs, perhaps not the one that was asked for: EAL loads all that are installed.
+    #[error("DPDK did not start: a driver that is installed needs {library}, which is not; {package}")]
+    Library {
+        /// The file that was not found.
+        library: String,
+        /// What to type.
+        package: String,
     },
     /// A configuration value holds a NUL byte.
     #[error("EAL argument {0:?} contains a NUL byte")]
@@ -40,11 +65,17 @@ pub enum EalError {
 /// Why a port did not open or an operation on it failed.
 #[derive(Debug, Error)]
 pub enum PortError {
-    /// The driver is not there.
-    #[error("driver {driver} is not available in {dir}; install the DPDK package that has it. Available: {available}")]
+    /// The driver, or a part of DPDK that it needs, is not there.
+    #[error(
+        "driver {driver}: librte_{part}.so is not in {dir}; `apt-get install {package}`. Network drivers there: {available}"
+    )]
     NoDriver {
         /// DPDK's name of the driver.
         driver: &'static str,
+        /// What is missing, as in its file name.
+        part: &'static str,
+        /// Debian's and Ubuntu's package of it.
+        package: String,
         /// Where drivers are looked for.
         dir: String,
         /// What is there.
@@ -68,6 +99,45 @@ pub enum PortError {
         /// The profile's MTU in bytes.
         want: u16,
     },
+    /// The kernel has one of the addresses that are to be Gannet's, and answers for it.
+    #[error(
+        "the kernel has {} on interface {}, and would answer for Gannet there (ICMP \"port unreachable\"); take it away: `ip \
+         addr del {}/{} dev {}`, or give {port} another address; if a filter keeps the kernel from answering: `--set \
+         kernel_address=shared`", kernel.addr, kernel.interface, kernel.addr, kernel.prefix, kernel.interface
+    )]
+    KernelHasAddress {
+        /// The interface of the port.
+        port: String,
+        /// The address and the interface that has it.
+        kernel: KernelAddress,
+    },
+    /// Another process of Gannet has this address on this interface.
+    #[error("{addr} on interface {interface} is in use by process {pid} ({name}); stop it, or choose another address")]
+    AddressInUse {
+        /// The interface.
+        interface: String,
+        /// The address.
+        addr: IpAddr,
+        /// The process that has it.
+        pid: i32,
+        /// Its name.
+        name: String,
+    },
+    /// Another process of Gannet receives from this queue of this interface.
+    #[error(
+        "receive queue {queue} of interface {interface} is in use by process {pid} ({name}); stop it, or choose another queue \
+         with `--set devargs.start_queue=N`"
+    )]
+    QueueInUse {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// The process that has it.
+        pid: i32,
+        /// Its name.
+        name: String,
+    },
     /// The process lacks a capability.
     #[error("profile {profile} needs {capability}; run as root or `setcap {capability}+ep` on the executable")]
     Permission {
@@ -89,6 +159,17 @@ pub enum PortError {
     NoServer {
         /// The socket.
         path: PathBuf,
+    },
+    /// The other side of the socket has a peer already, and hangs up.
+    #[error(
+        "the other side of socket {} has another peer already; stop that one, or choose another socket with `--set \
+         devargs.{key}=PATH`", path.display()
+    )]
+    SocketTaken {
+        /// The socket.
+        path: PathBuf,
+        /// The devargs key that names it.
+        key: &'static str,
     },
     /// Something that is not a socket is in the way, or its directory is missing.
     #[error("socket path {} cannot be used: {reason}", path.display())]
@@ -134,6 +215,18 @@ pub enum PortError {
         /// The port.
         port: String,
         /// What it has.
+        max: u16,
+        /// What was asked for.
+        want: u16,
+    },
+    /// The device's rings are smaller.
+    #[error("{port} has at most {max} descriptors in a ring, the profile asks for {want}; `--set {key}={max}`")]
+    Descriptors {
+        /// The port.
+        port: String,
+        /// The profile's key.
+        key: &'static str,
+        /// What the device has.
         max: u16,
         /// What was asked for.
         want: u16,
@@ -246,6 +339,31 @@ pub enum ProfileError {
         value: String,
         /// What it should be.
         expected: String,
+    },
+    /// A key that this driver does not look at.
+    #[error("port profile {profile}: {driver} does not look at {key}: {instead}; leave {key} out")]
+    Ignored {
+        /// The profile.
+        profile: String,
+        /// The key.
+        key: String,
+        /// DPDK's name of the driver.
+        driver: &'static str,
+        /// What counts instead.
+        instead: &'static str,
+    },
+    /// There are not as many queues as cores that poll them.
+    #[error(
+        "port profile {profile}: queues = {queues}, but one core polls one queue, and {cores} core(s) will: what arrives at \
+         the others would be lost; `--set queues={cores}`"
+    )]
+    Queues {
+        /// The profile.
+        profile: String,
+        /// What it asks for.
+        queues: u16,
+        /// Cores that poll.
+        cores: u16,
     },
     /// A key without which the profile does not work.
     #[error("port profile {profile}: {key} is missing ({doc}); `--set {key}=VALUE`")]

@@ -10,7 +10,7 @@ use super::guard::Gate;
 use super::mbuf::{Mbuf, RxMbuf, TxMbuf};
 use super::pool::Pool;
 use super::port::PortInner;
-use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats, TxFrame};
+use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats, Refused, TxFrame};
 use crate::mem::prefetch_write;
 
 /// Calls of [`Datapath::link_up`] between two looks at the device.
@@ -33,6 +33,7 @@ pub struct Queue {
     gate: Option<Gate>,
     link: bool,
     link_age: u32,
+    refused: Refused,
     /// One user at a time: `Send`, but not `Sync`.
     _not_sync: PhantomData<Cell<()>>,
 }
@@ -53,6 +54,7 @@ impl Queue {
             gate,
             link: false,
             link_age: 0,
+            refused: Refused::default(),
             _not_sync: PhantomData,
         }
     }
@@ -245,6 +247,14 @@ impl Datapath for Queue {
         self.link
     }
 
+    fn link_problem(&self) -> Option<String> {
+        self.port.link_problem()
+    }
+
+    fn set_multicast(&mut self, groups: &[[u8; 6]]) {
+        self.port.set_groups(groups);
+    }
+
     fn rx_burst(&mut self, burst: &mut Burst<RxMbuf>) -> usize {
         let from = burst.len();
         let room = BURST - from;
@@ -305,6 +315,11 @@ impl Datapath for Queue {
         if len == 0 {
             return 0;
         }
+        // With nobody at the other end there is no sense in asking again and again.
+        if self.refused.any() && !self.link_up() {
+            self.stats.tx_full += self.refused.count(0, len);
+            return 0;
+        }
         // Lengths are summed before the driver owns, and perhaps frees, the buffers.
         let mut lengths = [0u32; BURST];
         for (length, frame) in lengths.iter_mut().zip(burst.iter()) {
@@ -319,7 +334,9 @@ impl Datapath for Queue {
         };
         self.stats.tx_frames += sent as u64;
         self.stats.tx_bytes += lengths[..sent].iter().map(|&l| u64::from(l)).sum::<u64>();
-        self.stats.tx_full += u64::from(sent < len);
+        if sent < len || self.refused.any() {
+            self.stats.tx_full += self.refused.count(sent, len - sent);
+        }
         sent
     }
 

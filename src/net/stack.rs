@@ -20,7 +20,7 @@ use crate::net::stats::{NetDrop, NetStats};
 use crate::net::template::{Template, TxCaps};
 use crate::wire::eth::Mac;
 use crate::wire::ipv4::IPV4_LEN;
-use crate::wire::ipv6::IPV6_LEN;
+use crate::wire::ipv6::{self, IPV6_LEN};
 use crate::wire::udp::UDP_LEN;
 
 /// Events kept for who asks.
@@ -140,6 +140,20 @@ impl<T: TxFrame> Net<T> {
             all.into_iter().for_each(|addr| this.addressing.set_used(addr, false));
         }
         Ok(this)
+    }
+
+    /// Multicast MAC addresses that the device has to let in: those of all nodes, and of the solicited nodes that we are
+    /// (RFC 4291 §2.8, RFC 2464 §7). None without IPv6.
+    pub fn groups(&self) -> Vec<[u8; 6]> {
+        let ours = self.addressing.locals().iter().filter_map(|local| match local.addr() {
+            IpAddr::V6(addr) => Some(ipv6::solicited_node(addr)),
+            IpAddr::V4(_) => None,
+        });
+        let nodes = self.addressing.ipv6().then_some(ipv6::ALL_NODES);
+        let mut groups: Vec<[u8; 6]> = ours.chain(nodes).map(|group| Mac::for_multicast(group).0).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
     }
 
     /// The next frame that `net` itself has to send: released frames, ARP, neighbour discovery, ICMP.

@@ -68,11 +68,11 @@ pub struct CoreConfig {
 #[derive(Debug, Error)]
 pub enum RunError {
     /// A client's link never came up.
-    #[error("the link has not come up within {0:?}: is the other end (cable, or the peer process) there?")]
-    NoLink(Duration),
+    #[error("the link has not come up within {0:?}: {1}")]
+    NoLink(Duration, String),
     /// The link went down and did not come back.
-    #[error("the link has been down for {0:?}: the cable is out, or the peer process has ended")]
-    LinkDown(Duration),
+    #[error("the link has been down for {0:?}: {1}")]
+    LinkDown(Duration, String),
     /// Another station had the last of our addresses before us.
     #[error("{ip} is in use by {mac} already: choose another address, or turn the check off (--dad off)")]
     AddressTaken {
@@ -113,10 +113,11 @@ impl<D: Datapath, A: App> Core<D, A> {
     ///
     /// # Errors
     /// [`NetError`] when the network settings do not fit together or the port.
-    pub fn new(datapath: D, config: CoreConfig, app: A) -> Result<Self, NetError> {
+    pub fn new(mut datapath: D, config: CoreConfig, app: A) -> Result<Self, NetError> {
         let clock = Clock::new();
         let caps = datapath.caps();
         let net = Net::new(&config.net, &caps, clock.now())?;
+        datapath.set_multicast(&net.groups());
         Ok(Self {
             net,
             endpoint: Endpoint::new(
@@ -198,7 +199,9 @@ impl<D: Datapath, A: App> Core<D, A> {
         while self.listen.is_none() && !self.datapath.link_up() && !stop.load(Ordering::Relaxed) {
             let patience = self.link_patience.unwrap_or(LINK_START);
             if self.clock.now().saturating_since(start) > patience {
-                return Err(RunError::NoLink(patience));
+                let why = self.datapath.link_problem();
+                let usual = || "is the other end (cable, or the peer process) there?".to_owned();
+                return Err(RunError::NoLink(patience, why.unwrap_or_else(usual)));
             }
             std::thread::sleep(Duration::from_micros(200));
         }
@@ -275,7 +278,14 @@ impl<D: Datapath, A: App> Core<D, A> {
         let Some(patience) = self.link_patience.filter(|_| self.listen.is_none()) else { return Ok(()) };
         let now = self.clock.now();
         let down = now.saturating_since(*self.link_lost.get_or_insert(now));
-        if down >= patience { Err(RunError::LinkDown(down)) } else { Ok(()) }
+        if down < patience {
+            return Ok(());
+        }
+        let why = self.datapath.link_problem();
+        Err(RunError::LinkDown(
+            down,
+            why.unwrap_or_else(|| "the cable is out, or the peer process has ended".to_owned()),
+        ))
     }
 
     /// One turn. False if there was nothing to do.

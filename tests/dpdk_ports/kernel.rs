@@ -8,7 +8,7 @@ use gannet::dpdk::PortError;
 use crate::support::*;
 
 /// Moves this process into a new network namespace, which goes with it. `false`, with the reason, without root.
-fn namespace() -> bool {
+pub fn namespace() -> bool {
     // SAFETY: changes the calling thread's namespace only; threads started later inherit it.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         println!("skipped: a network namespace needs root ({})", std::io::Error::last_os_error());
@@ -17,14 +17,14 @@ fn namespace() -> bool {
     true
 }
 
-fn run(line: &str) {
+pub fn run(line: &str) {
     let mut words = line.split(' ');
     let status = Command::new(words.next().unwrap()).args(words).stdout(std::process::Stdio::null()).status();
     assert!(status.is_ok_and(|s| s.success()), "{line}");
 }
 
 /// `left` and `right`, up, silent and without segmentation or checksum offloads.
-fn veth(mtu: u16) {
+pub fn veth(mtu: u16) {
     run(&format!("ip link add left mtu {mtu} type veth peer name right mtu {mtu}"));
     for end in ["left", "right"] {
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1");
@@ -52,7 +52,7 @@ fn exchange(driver: &str, mtu: u16, sets: &[(&str, &str)]) {
     assert!(left_port.stats().rx_frames >= 3000);
 }
 
-fn mac(iface: &str) -> [u8; 6] {
+pub fn mac(iface: &str) -> [u8; 6] {
     let out = Command::new("ip").args(["-o", "link", "show", iface]).output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     let at = text.split_once("link/ether ").unwrap().1;

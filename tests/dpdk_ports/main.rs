@@ -1,7 +1,9 @@
 //! Real DPDK ports, without hugepages, NICs or set-up. What needs root says so and is skipped without.
 #![cfg(feature = "dpdk")]
 
+mod attendance;
 mod checksums;
+mod host;
 mod joined;
 mod kernel;
 mod memif_peer;

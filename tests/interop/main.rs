@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod get_failures;
+mod host;
 mod outputs;
 mod patience;
 #[path = "../peers/mod.rs"]

@@ -64,6 +64,10 @@ pub struct Build {
     pub crypto: String,
     /// DPDK's network drivers that can be loaded; empty if not known.
     pub drivers: Vec<String>,
+    /// Addresses that the kernel has, by interface, as `ADDRESS/LENGTH`.
+    pub addresses: Vec<(String, String)>,
+    /// Interfaces with an XDP program, and how it is attached, as `ip link` writes it.
+    pub xdp: Vec<(String, &'static str)>,
     /// Ports whose packet buffers the process at the other end can write to; empty if not known.
     pub shared: Vec<String>,
     /// The folder of sockets that are named without one, and what is wrong with it.
@@ -110,6 +114,7 @@ pub fn examine(root: &Path, build: &Build) -> Vec<Finding> {
     all.extend(memory::check(&tree, &rights));
     all.extend(rights.check());
     all.extend(devices::check(&tree, &rights));
+    all.extend(devices::interfaces(&tree, &build.addresses, &build.xdp));
     all
 }
 

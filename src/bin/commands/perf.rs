@@ -138,6 +138,7 @@ fn values(results: &PerfResults, counters: &Counters) -> Vec<(&'static str, f64)
         ("handshake_p50_us", us(handshake.p50)),
         ("bytes_copied", counters.endpoint.placement.copied as f64),
         ("sent_packets_lost", counters.endpoint.lost_packets as f64),
+        ("device_rx_missed", counters.value("device_rx_missed") as f64),
     ];
     if latency.count > 0 {
         all.extend([

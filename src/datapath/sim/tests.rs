@@ -49,7 +49,10 @@ fn a_full_ring_leaves_frames_in_the_burst() {
     }
     assert!(a.tx_alloc().is_none());
     assert_eq!((a.tx_burst(&mut burst), burst.len()), (2, 2));
-    assert_eq!((a.tx_burst(&mut burst), a.stats().tx_full, a.stats().tx_no_frame), (0, 2, 1));
+    // Each frame counts once, however often it is tried.
+    for _ in 0..10 {
+        assert_eq!((a.tx_burst(&mut burst), a.stats().tx_full, a.stats().tx_no_frame), (0, 2, 1));
+    }
     assert_eq!(poll(&mut b), [[0], [1]]);
     assert_eq!((a.tx_burst(&mut burst), burst.len()), (2, 0));
     assert_eq!(poll(&mut b), [[2], [3]]);

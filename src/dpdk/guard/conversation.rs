@@ -33,6 +33,14 @@ pub(super) fn is_region(message: &[u8; MESSAGE]) -> bool {
     u16_at(message, 0) == ADD_REGION
 }
 
+/// What a message says about why it is the last one, if it is. Only for messages that were judged and let through.
+pub(super) fn farewell(message: &[u8; MESSAGE]) -> Option<String> {
+    // Behind the kind comes a code, which the drivers do not use.
+    let text = message[6..6 + 96].split(|&byte| byte == 0).next().unwrap_or_default();
+    let text = String::from_utf8_lossy(text).replace(char::is_control, " ");
+    (u16_at(message, 0) == DISCONNECT).then_some(text)
+}
+
 /// A file that came with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct File {
@@ -84,6 +92,11 @@ pub(super) type Refusal = &'static str;
 impl Conversation {
     pub(super) fn new(side: Side) -> Self {
         Self { side, stage: Stage::New, queues: 0, regions: Vec::new(), rings: [Vec::new(), Vec::new()] }
+    }
+
+    /// Whether we connected, and the other end listens.
+    pub(super) fn is_client(&self) -> bool {
+        self.side == Side::Client
     }
 
     /// Whether frames can flow.

@@ -56,6 +56,19 @@ impl Connection {
 
 static CONNECTIONS: LazyLock<Mutex<HashMap<RawFd, Connection>>> = LazyLock::new(Mutex::default);
 
+/// Why the server at the other end of a socket sent us away, last.
+static LAST_WORDS: LazyLock<Mutex<HashMap<PathBuf, String>>> = LazyLock::new(Mutex::default);
+
+fn words() -> MutexGuard<'static, HashMap<PathBuf, String>> {
+    LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why the server at the other end of the socket at `path` sent us away, in words of the driver at that end; nothing if it
+/// has taken us since. The driver here only logs it, and tries again.
+pub(in crate::dpdk) fn last_words(path: &Path) -> Option<String> {
+    words().get(path).cloned()
+}
+
 /// Never held while the driver or EAL is called: EAL calls back with a lock of its own held.
 fn connections() -> MutexGuard<'static, HashMap<RawFd, Connection>> {
     CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -143,6 +156,13 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
             let heard = conversation.hear(text, &facts, |id| peers::queues(path, id));
             if heard.is_ok() && conversation::is_region(text) {
                 regions.extend(&files);
+            }
+            if heard.is_ok() && conversation.is_client() {
+                match conversation::farewell(text) {
+                    Some(why) => drop(words().insert(path.clone(), why)),
+                    None if conversation.connected() => drop(words().remove(path)),
+                    None => {}
+                }
             }
             heard.map_err(|why| (why, path.clone()))
         }

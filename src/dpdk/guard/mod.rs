@@ -25,12 +25,16 @@
 //! not raise. By standing still: reads and writes on a peer's socket never block a thread of DPDK for long ([`memif`],
 //! [`vhost`]).
 //!
+//! The drivers of kernel interfaces have no peer, but a kernel that may have no room: see [`kernel`], also for what these
+//! drivers do not count.
+//!
 //! What is in memory that is shared with a peer stays the peer's to write: descriptors of memif rings and of virtqueues
 //! are read by drivers without doubt. `SECURITY.md` says what that means for who may hold a socket's other end.
 
 mod bursts;
 mod conversation;
 mod epoll;
+mod kernel;
 mod memif;
 mod peers;
 mod plt;
@@ -39,6 +43,8 @@ mod vhost;
 use std::sync::OnceLock;
 
 pub(super) use bursts::Gate;
+pub(super) use kernel::{packet_drops, packet_sockets};
+pub(super) use memif::last_words;
 pub(super) use peers::{Interface, Registered};
 
 /// Guards EAL's interrupt thread; before EAL is started.
@@ -53,9 +59,13 @@ pub(super) fn install(driver: &str) -> bool {
     static MEMIF: OnceLock<bool> = OnceLock::new();
     static VHOST: OnceLock<bool> = OnceLock::new();
     static VIRTIO: OnceLock<bool> = OnceLock::new();
+    static PACKET: OnceLock<bool> = OnceLock::new();
+    static XDP: OnceLock<bool> = OnceLock::new();
     match driver {
         "net_memif" => *MEMIF.get_or_init(memif::install),
         "net_vhost" => *VHOST.get_or_init(vhost::install),
+        "net_af_packet" => *PACKET.get_or_init(kernel::install_packet),
+        "net_af_xdp" => *XDP.get_or_init(kernel::install_xdp),
         "net_virtio_user" => *VIRTIO.get_or_init(vhost::install_guest),
         _ => true,
     }

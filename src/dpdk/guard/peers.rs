@@ -39,6 +39,13 @@ impl Registered {
     }
 }
 
+impl Registered {
+    /// Where its socket is.
+    pub(in crate::dpdk) fn path(&self) -> &Path {
+        &self.0.path
+    }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         let mut all = interfaces();

@@ -1,14 +1,16 @@
 //! What can be found wrong before DPDK is asked, so that the error says what to do.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::dpdk::error::PortError;
+use crate::dpdk::host;
+use crate::dpdk::iova::no_iommu_remedy;
 use crate::dpdk::profile::{Kind, PortProfile};
 use crate::dpdk::sockets;
 
@@ -106,6 +108,26 @@ fn listen_start(path: &Path, key: &'static str) -> Result<PathBuf, PortError> {
     Ok(path.to_owned())
 }
 
+/// Why the driver gave up, when it only says that the other side of its socket did: that side has another peer.
+pub(super) fn after(profile: &PortProfile) -> Option<PortError> {
+    match socket_role(profile) {
+        Some((key, path, false)) if profile.driver() == "net_virtio_user" && hangs_up(path) => {
+            Some(PortError::SocketTaken { path: path.to_owned(), key })
+        }
+        _ => None,
+    }
+}
+
+/// Whether the listener at `path` hangs up on whoever connects.
+fn hangs_up(path: &Path) -> bool {
+    let Ok(mut stream) = UnixStream::connect(path) else { return false };
+    let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+    match stream.read(&mut [0]) {
+        Ok(bytes) => bytes == 0,
+        Err(e) => e.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
 /// A port no longer listens.
 pub(super) fn listen_end(path: Option<&Path>) {
     let mut ours = LISTENING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,35 +190,12 @@ fn bits(names: &str) -> u64 {
 }
 
 fn interface(profile: &PortProfile, iface: &str) -> Result<(), PortError> {
-    let mtu = interface_mtu(iface)
+    let mtu = host::mtu(iface)
         .ok_or_else(|| PortError::NoInterface { profile: profile.name.clone(), iface: iface.to_owned() })?;
     if mtu < u32::from(profile.mtu) {
         return Err(PortError::InterfaceMtu { iface: iface.to_owned(), have: mtu, want: profile.mtu });
     }
     Ok(())
-}
-
-/// The MTU of a kernel interface of this thread's network namespace (which `/sys` need not show).
-fn interface_mtu(iface: &str) -> Option<u32> {
-    let socket = UnixDatagram::unbound().ok()?;
-    // SAFETY: plain data, for which zero is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let name = iface.as_bytes();
-    if name.len() >= request.ifr_name.len() {
-        return None;
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name) {
-        *to = *from as libc::c_char;
-    }
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
-    // SAFETY: an open socket, and a request with a NUL-terminated name that the kernel fills in.
-    let mtu = unsafe {
-        if libc::ioctl(fd, libc::SIOCGIFMTU as _, &mut request) != 0 {
-            return None;
-        }
-        request.ifr_ifru.ifru_mtu
-    };
-    u32::try_from(mtu).ok()
 }
 
 /// Why a PCI device did not become a port.
@@ -210,7 +209,10 @@ pub(super) fn pci_reason(device: &str) -> String {
     match driver.as_deref() {
         None => format!("no kernel driver is bound; `modprobe vfio-pci; dpdk-devbind.py -b vfio-pci {device}`"),
         Some("vfio-pci") if !dir.join("iommu_group").exists() => {
-            "it has no IOMMU group; enable the IOMMU (intel_iommu=on), or vfio's unsafe no-IOMMU mode".to_owned()
+            format!(
+                "it has no IOMMU group, so vfio-pci cannot give it to anybody:\n{}",
+                no_iommu_remedy(Path::new("/sys"), device)
+            )
         }
         Some("vfio-pci" | "uio_pci_generic" | "igb_uio") => {
             "DPDK did not take it; EAL has to be started with it (EalConfig::pci), as root or with access to \
@@ -282,12 +284,5 @@ mod tests {
         assert_eq!(effective("Name:\tx\nCapEff:\t0000000000002000\n"), Some(bits("cap_net_raw")));
         assert_eq!(bits("cap_net_admin,cap_net_raw"), 0x3000);
         assert_eq!(effective(""), None);
-    }
-
-    #[test]
-    fn interfaces() {
-        assert!(interface_mtu("lo").is_some_and(|m| m >= 1280));
-        assert_eq!(interface_mtu("gannet-none"), None);
-        assert_eq!(interface_mtu("a-name-much-longer-than-sixteen"), None);
     }
 }

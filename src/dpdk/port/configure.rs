@@ -4,12 +4,13 @@ use std::mem::zeroed;
 
 use super::QueuePools;
 use super::device::Device;
+use super::filters;
 use crate::datapath::{Caps, TX_HEADROOM};
 use crate::dpdk::eal::Eal;
 use crate::dpdk::error::PortError;
 use crate::dpdk::log::Capture;
 use crate::dpdk::pool::Pool;
-use crate::dpdk::profile::{Bus, Kind, Offloads, PortProfile};
+use crate::dpdk::profile::{Kind, Offloads, PortProfile};
 
 /// Ethernet header and frame check sequence, in bytes.
 const ETHERNET: u32 = 18;
@@ -69,7 +70,8 @@ pub(super) fn bring_up(
     // SAFETY: configured, with all queues set up.
     device.step("start", unsafe { dpdk_sys::rte_eth_dev_start(id) }, capture)?;
     device.started = true;
-    filters(device, profile, capture)?;
+    let filtered = plan.rx_offloads & dpdk_sys::GANNET_RX_OFFLOAD_VLAN_FILTER != 0;
+    filters::open(device, profile, profile.vlan.filter(|_| filtered), capture)?;
     // "The device does it" is how the layers above are told not to.
     let nobody = profile.offloads == Offloads::None;
     Ok(Caps {
@@ -110,6 +112,8 @@ impl Plan {
             rx_offloads: info.rx_offload_capa
                 & (wanted(sums, dpdk_sys::GANNET_RX_OFFLOAD_IPV4_CKSUM | dpdk_sys::GANNET_RX_OFFLOAD_UDP_CKSUM)
                     | wanted(small, dpdk_sys::GANNET_RX_OFFLOAD_SCATTER)
+                    // virtio drops every tagged frame until it is told of the VLAN, and so do virtual functions.
+                    | wanted(profile.vlan.is_some(), dpdk_sys::GANNET_RX_OFFLOAD_VLAN_FILTER)
                     | wanted(spread, dpdk_sys::GANNET_RX_OFFLOAD_RSS_HASH)),
             tx_offloads: info.tx_offload_capa
                 & wanted(sums, dpdk_sys::GANNET_TX_OFFLOAD_IPV4_CKSUM | dpdk_sys::GANNET_TX_OFFLOAD_UDP_CKSUM),
@@ -154,6 +158,12 @@ fn queues(
     // SAFETY: the port is configured; both numbers are adjusted in place.
     let code = unsafe { dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &mut rx_desc, &mut tx_desc) };
     device.step("adjusting the number of descriptors", code, capture)?;
+    // More, for a multiple that the device wants, is fine.
+    for (key, want, max) in [("rx_desc", profile.rx_desc, rx_desc), ("tx_desc", profile.tx_desc, tx_desc)] {
+        if max < want && !profile.driver.ignores.iter().any(|(ignored, _)| *ignored == key) {
+            return Err(PortError::Descriptors { port: device.name().to_owned(), key, max, want });
+        }
+    }
     let socket = device.socket().max(0) as u32;
     let mut rx_conf = info.default_rxconf;
     rx_conf.offloads = plan.rx_offloads;
@@ -183,26 +193,20 @@ fn mtu(device: &Device, profile: &PortProfile, plan: &Plan, capture: &Capture) -
     }
 }
 
-/// Lets in what the stack needs: its own MAC address, broadcast, and IPv6 neighbour discovery's multicast.
-fn filters(device: &Device, profile: &PortProfile, capture: &Capture) -> Result<(), PortError> {
-    // SAFETY: the port is started.
-    let all = unsafe { dpdk_sys::rte_eth_allmulticast_enable(device.id()) };
-    if all != 0 || profile.promiscuous {
-        // SAFETY: the port is started.
-        let code = unsafe { dpdk_sys::rte_eth_promiscuous_enable(device.id()) };
-        // A device without filters has nothing to switch off.
-        if profile.promiscuous && profile.bus() == Bus::Pci {
-            device.step("promiscuous mode", code, capture)?;
-        }
-    }
-    Ok(())
-}
-
 fn mac(device: &Device, profile: &PortProfile, capture: &Capture) -> Result<[u8; 6], PortError> {
     // SAFETY: plain data, for which zero is valid.
     let mut address: dpdk_sys::rte_ether_addr = unsafe { zeroed() };
+    let soft = profile.driver.soft_mac && profile.devarg("phy_mac") != Some("1");
     match profile.mac {
-        Some(mac) if profile.driver.soft_mac || profile.driver.mac_key => return Ok(mac),
+        Some(mac) if soft || profile.driver.mac_key => return Ok(mac),
+        // Setting it would outlive us. The interface keeps its own, and gets to see frames for this one as well.
+        Some(mac) if let Some(host) = device.host() => {
+            let own = host.mac().map_err(|e| device.refused("reading the MAC address", &e))?;
+            if own != mac {
+                host.add_mac(mac).map_err(|e| device.refused("adding the MAC address", &e))?;
+            }
+            return Ok(mac);
+        }
         Some(mac) => {
             address.addr_bytes = mac;
             // SAFETY: the port exists, and the address is read during the call.
@@ -210,7 +214,7 @@ fn mac(device: &Device, profile: &PortProfile, capture: &Capture) -> Result<[u8;
             device.step("setting the MAC address", code, capture)?;
             return Ok(mac);
         }
-        None if profile.driver.soft_mac => return Ok(random_mac()),
+        None if soft => return Ok(random_mac()),
         None => {}
     }
     // SAFETY: the port exists, and the address is written during the call.
@@ -272,6 +276,12 @@ mod tests {
         i.flow_type_rss_offloads = u64::MAX;
         let two = Plan::new("p", &profile("memif", &[("queues", "2")]), &i).unwrap();
         assert_eq!(two.rss, dpdk_sys::GANNET_RSS_IP | dpdk_sys::GANNET_RSS_UDP);
+        // virtio drops what is tagged until it hears of the VLAN, which needs this.
+        i.rx_offload_capa |= dpdk_sys::GANNET_RX_OFFLOAD_VLAN_FILTER;
+        let tagged = PortProfile { vlan: Some(7), ..profile("memif", &[]) };
+        let filter =
+            |p: &PortProfile| Plan::new("p", p, &i).unwrap().rx_offloads & dpdk_sys::GANNET_RX_OFFLOAD_VLAN_FILTER;
+        assert_eq!((filter(&tagged), filter(&profile("memif", &[]))), (dpdk_sys::GANNET_RX_OFFLOAD_VLAN_FILTER, 0));
     }
 
     #[test]

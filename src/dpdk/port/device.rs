@@ -1,9 +1,11 @@
 //! The life of an ethdev: created or found, closed and removed.
 
 use std::ffi::CString;
+use std::io;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::check;
 use super::rings::Rings;
@@ -11,6 +13,7 @@ use crate::dpdk::drivers;
 use crate::dpdk::eal::{Eal, EalInner};
 use crate::dpdk::error::{PortError, text};
 use crate::dpdk::guard;
+use crate::dpdk::host::{self, Claim, Interface};
 use crate::dpdk::interrupts::Parked;
 use crate::dpdk::log::Capture;
 use crate::dpdk::profile::{Bus, PortProfile};
@@ -25,6 +28,15 @@ pub(super) struct Device {
     pub(super) started: bool,
     /// The socket it listens on.
     listening: Option<PathBuf>,
+    /// The kernel interface that it uses, for what the driver would change there for good, and does not say.
+    host: Option<Interface>,
+    /// Its receive queues, on a kernel interface where two sockets cannot share one.
+    _claim: Option<Claim>,
+    /// Packet sockets of the driver, and the frames that their rings had no room for.
+    packet_sockets: Vec<RawFd>,
+    packet_drops: AtomicU64,
+    /// The kernel interface that the driver made.
+    tap: Option<String>,
     /// Who may be at the other end of it.
     interface: Option<guard::Registered>,
     /// What it sends to and receives from, when it is one of a pair.
@@ -36,6 +48,10 @@ pub(super) struct Device {
 impl Device {
     /// The device of `profile`, not yet configured.
     pub(super) fn create(eal: &Eal, profile: &PortProfile, capture: &Capture) -> Result<Self, PortError> {
+        // EAL would say that there is no such device, or no memory.
+        if let Some(error) = no_driver(profile) {
+            return Err(error);
+        }
         let mut device = match profile.bus() {
             Bus::Vdev => {
                 if profile.driver() == "net_memif" {
@@ -62,6 +78,11 @@ impl Device {
             queues: profile.queues,
             started: false,
             listening: None,
+            host: None,
+            _claim: None,
+            packet_sockets: Vec::new(),
+            packet_drops: AtomicU64::new(0),
+            tap: None,
             interface: None,
             _rings: Some(rings),
             _eal: None,
@@ -71,6 +92,9 @@ impl Device {
     fn create_vdev(profile: &PortProfile, capture: &Capture) -> Result<Self, PortError> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let driver = profile.driver();
+        let claim =
+            profile.queues_of_interface().map(|(iface, first)| host::claim_queues(iface, first, profile.queues));
+        let claim = claim.transpose()?;
         let listening = check::before(profile)?;
         if !guard::install(driver) {
             // A driver that is linked in another way. It works as in any other DPDK application.
@@ -85,11 +109,13 @@ impl Device {
             (Ok(name), Ok(args)) => (name, args),
             _ => return Err(fail("NUL byte in the arguments".to_owned())),
         };
+        // What a device before left behind, when it failed.
+        guard::packet_sockets();
         // SAFETY: EAL is up, and all three are NUL-terminated.
         let result = unsafe { dpdk_sys::rte_eal_hotplug_add(c"vdev".as_ptr(), c_name.as_ptr(), c_args.as_ptr()) };
         if result < 0 {
             check::listen_end(listening.as_deref());
-            return Err(no_driver(profile).unwrap_or_else(|| fail(text(result))));
+            return Err(check::after(profile).unwrap_or_else(|| fail(text(result))));
         }
         let mut device = Self {
             id: u16::MAX,
@@ -99,22 +125,28 @@ impl Device {
             queues: 0,
             started: false,
             listening,
+            host: None,
+            _claim: claim,
+            packet_sockets: guard::packet_sockets(),
+            packet_drops: AtomicU64::new(0),
+            tap: profile.kernel_interface().filter(|_| driver == "net_tap").map(str::to_owned),
             interface,
             _rings: None,
             _eal: None,
         };
         device.id = find(&name).ok_or_else(|| fail("no ethdev of that name appeared".to_owned()))?;
+        if let Some(iface) = profile.shared_interface() {
+            let host = Interface::open(iface).map_err(|e| fail(format!("interface {iface}: {e}")))?;
+            device.host = Some(host);
+        }
         Ok(device)
     }
 
     fn find_pci(profile: &PortProfile) -> Result<Self, PortError> {
-        let id = find(&profile.device).ok_or_else(|| match no_driver(profile) {
-            Some(error) => error,
-            None => PortError::Pci {
-                device: profile.device.clone(),
-                driver: profile.driver(),
-                reason: check::pci_reason(&profile.device),
-            },
+        let id = find(&profile.device).ok_or_else(|| PortError::Pci {
+            device: profile.device.clone(),
+            driver: profile.driver(),
+            reason: check::pci_reason(&profile.device),
         })?;
         Ok(Self {
             id,
@@ -124,6 +156,11 @@ impl Device {
             queues: 0,
             started: false,
             listening: None,
+            host: None,
+            _claim: None,
+            packet_sockets: Vec::new(),
+            packet_drops: AtomicU64::new(0),
+            tap: None,
             interface: None,
             _rings: None,
             _eal: None,
@@ -144,9 +181,43 @@ impl Device {
         unsafe { dpdk_sys::rte_eth_dev_socket_id(self.id) }
     }
 
+    /// The kernel interface that it uses.
+    pub(super) fn host(&self) -> Option<&Interface> {
+        self.host.as_ref()
+    }
+
+    /// Frames that the kernel dropped before the driver saw them, which no counter of the driver has.
+    pub(super) fn kernel_drops(&self) -> u64 {
+        let new = self.packet_sockets.iter().map(|&socket| guard::packet_drops(socket)).sum();
+        let all = self.packet_drops.fetch_add(new, Ordering::Relaxed) + new;
+        match &self.tap {
+            Some(name) => all + host::dropped_on_the_way_out(name),
+            None => all,
+        }
+    }
+
+    /// Whether the driver counts as errors each time that its ring has no room, whatever becomes of the frames. These two
+    /// count nothing else.
+    pub(super) fn counts_refusals(&self) -> bool {
+        matches!(self.driver, "net_af_xdp" | "net_tap")
+    }
+
+    /// Whether it says that it is up. Drivers of kernel interfaces say so whatever the interface does.
     pub(super) fn link(&self) -> bool {
+        if self.host.as_ref().is_some_and(|host| !host.link()) {
+            return false;
+        }
         // SAFETY: the port exists for as long as `self`.
         unsafe { dpdk_sys::gannet_link_up(self.id) == 1 }
+    }
+
+    /// Why the link is down, as far as anybody knows.
+    pub(super) fn link_problem(&self) -> Option<String> {
+        if let Some(host) = self.host.as_ref().filter(|host| !host.link()) {
+            return Some(host.link_problem());
+        }
+        let socket = self.interface.as_ref().filter(|_| self.driver == "net_memif")?;
+        guard::last_words(socket.path()).map(|words| sent_away(&words))
     }
 
     /// Turns a DPDK return code into an error that names the device and the step.
@@ -155,6 +226,17 @@ impl Device {
             return Ok(());
         }
         Err(PortError::Step { port: self.name.clone(), step, reason: text(code), detail: capture.summary() })
+    }
+
+    /// The same for an error of the kernel's.
+    pub(super) fn refused(&self, step: &'static str, error: &io::Error) -> PortError {
+        let (port, reason) = (self.name.clone(), error.to_string());
+        PortError::Step { port, step, reason, detail: String::new() }
+    }
+
+    /// Where it comes from.
+    pub(super) fn bus(&self) -> Bus {
+        self.bus
     }
 
     /// Takes out what a loopback still holds: the driver would free its rings with the frames in them.
@@ -201,6 +283,23 @@ impl Drop for Device {
     }
 }
 
+/// What the driver at the other end of a memif socket means.
+fn sent_away(words: &str) -> String {
+    match words {
+        "Already connected" => {
+            "the server's interface has another client already; stop that one, or use another socket, or \
+                                another `--set id=N` at both ends"
+                .to_owned()
+        }
+        "ID not found" => {
+            "the server has no interface with this id; `--set id=N` has to be the same at both ends".to_owned()
+        }
+        "Secret required" | "Incorrect secret" => "devargs.secret has to be the same at both ends".to_owned(),
+        "" => "the server hung up".to_owned(),
+        other => format!("the server sent us away: {other}"),
+    }
+}
+
 /// The number of the ethdev called `name`.
 pub(super) fn find(name: &str) -> Option<u16> {
     let name = CString::new(name).ok()?;
@@ -209,16 +308,16 @@ pub(super) fn find(name: &str) -> Option<u16> {
     (unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut id) } == 0).then_some(id)
 }
 
+/// What is not installed of what `profile` needs.
 fn no_driver(profile: &PortProfile) -> Option<PortError> {
     let dir = drivers::plugin_dir();
-    let installed = drivers::installed(dir);
-    // Without any plugin the drivers may be linked in, and the reason is another one.
-    if installed.is_empty() || installed.iter().any(|(name, _)| name == profile.driver.library) {
-        return None;
-    }
+    let (part, package) = drivers::missing_part(dir, profile.driver.library, profile.bus())?;
+    let available: Vec<String> = drivers::installed(dir).into_iter().map(|(name, _)| name).collect();
     Some(PortError::NoDriver {
         driver: profile.driver(),
+        part,
+        package,
         dir: dir.display().to_string(),
-        available: installed.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", "),
+        available: available.join(", "),
     })
 }

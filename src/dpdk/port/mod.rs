@@ -3,6 +3,7 @@
 mod check;
 mod configure;
 mod device;
+mod filters;
 mod memory;
 mod rings;
 mod stats;
@@ -56,6 +57,15 @@ impl PortInner {
 
     pub(super) fn link(&self) -> bool {
         self.device.link()
+    }
+
+    pub(super) fn link_problem(&self) -> Option<String> {
+        self.device.link_problem()
+    }
+
+    /// Lets in frames for these groups.
+    pub(super) fn set_groups(&self, groups: &[[u8; 6]]) {
+        filters::groups(&self.device, groups);
     }
 }
 

@@ -16,14 +16,32 @@ pub struct PortStats {
     pub tx_frames: u64,
     /// Bytes sent.
     pub tx_bytes: u64,
-    /// Frames dropped because no receive descriptor was free: the core is too slow.
+    /// Frames dropped because no receive descriptor was free: the core is too slow. On kernel interfaces, those for which
+    /// the ring of the port's socket had no room.
     pub rx_missed: u64,
     /// Frames received with errors.
     pub rx_errors: u64,
-    /// Frames that failed to be sent.
+    /// Frames that failed to be sent. Frames that a full ring did not take are none: they are sent later.
     pub tx_errors: u64,
     /// Receive buffers that the pool could not give.
     pub rx_no_buffer: u64,
+}
+
+impl PortStats {
+    /// Every counter with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        [
+            ("device_rx_frames", self.rx_frames),
+            ("device_rx_bytes", self.rx_bytes),
+            ("device_tx_frames", self.tx_frames),
+            ("device_tx_bytes", self.tx_bytes),
+            ("device_rx_missed", self.rx_missed),
+            ("device_rx_errors", self.rx_errors),
+            ("device_tx_errors", self.tx_errors),
+            ("device_rx_no_buffer", self.rx_no_buffer),
+        ]
+        .into_iter()
+    }
 }
 
 impl Port {
@@ -42,9 +60,9 @@ impl Port {
             rx_bytes: raw.ibytes,
             tx_frames: raw.opackets,
             tx_bytes: raw.obytes,
-            rx_missed: raw.imissed,
+            rx_missed: raw.imissed + self.inner.device.kernel_drops(),
             rx_errors: raw.ierrors,
-            tx_errors: raw.oerrors,
+            tx_errors: if self.inner.device.counts_refusals() { 0 } else { raw.oerrors },
             rx_no_buffer: raw.rx_nombuf,
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::text::{self, Problem};
-use super::{Bus, DRIVERS, Driver, Hugepages, Memory, Offloads, PortProfile};
+use super::{Bus, DRIVERS, Driver, Hugepages, Memory, Offloads, PortProfile, schema};
 use crate::dpdk::error::ProfileError;
 use crate::dpdk::sockets;
 
@@ -36,7 +36,7 @@ static EMBEDDED: [(&str, &str); 16] = profiles![
 ];
 
 /// The keys outside `[devargs]`.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "driver",
     "device",
     "mtu",
@@ -51,6 +51,7 @@ const KEYS: [&str; 16] = [
     "promiscuous",
     "peer",
     "peer_uid",
+    "kernel_address",
     "description",
     "devargs",
 ];
@@ -188,6 +189,45 @@ impl<'a> Raw<'a> {
         Err(ProfileError::UnknownKey { profile: self.profile.to_owned(), key: key.clone(), known: names.join(", ") })
     }
 
+    /// No setting is taken that the driver would not look at.
+    fn honoured(&self, driver: &'static Driver) -> Result<(), ProfileError> {
+        let refuse = |key: &str, instead| ProfileError::Ignored {
+            profile: self.profile.to_owned(),
+            key: key.to_owned(),
+            driver: driver.name,
+            instead,
+        };
+        let given = |key: &str| self.get(key).is_some_and(|value| !value.is_empty());
+        if let Some((key, instead)) = driver.ignores.iter().find(|(key, _)| given(key)) {
+            return Err(refuse(key, instead));
+        }
+        let server = driver.name == "net_memif" && self.get("devargs.role") == Some("server");
+        let client_only = |key: &str| match key {
+            "devargs.rsize" => given(key),
+            _ => self.flag_of(key),
+        };
+        match ["devargs.zero-copy", "devargs.rsize"].into_iter().find(|key| server && client_only(key)) {
+            Some(key) => Err(refuse(key, "it is the client's to say")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a flag of the driver's is given and set; what is no flag is found out elsewhere.
+    fn flag_of(&self, key: &str) -> bool {
+        matches!(self.get(key), Some("true" | "yes" | "1"))
+    }
+
+    /// A virtqueue has no more descriptors than it was made with.
+    fn virtqueue(&self, devargs: &BTreeMap<String, String>) -> Result<(), ProfileError> {
+        let Some(size) = devargs.get("queue_size").and_then(|size| size.parse::<u64>().ok()) else { return Ok(()) };
+        for key in ["rx_desc", "tx_desc"] {
+            if let Some(text) = self.get(key).filter(|text| text.parse::<u64>().is_ok_and(|n| n > size)) {
+                return Err(self.bad(key, text, format!("at most devargs.queue_size, {size}")));
+            }
+        }
+        Ok(())
+    }
+
     fn devargs(&self, driver: &Driver) -> Result<BTreeMap<String, String>, ProfileError> {
         let mut devargs = BTreeMap::new();
         let abstract_name = matches!(self.get("devargs.socket-abstract"), Some("true" | "yes" | "1"));
@@ -201,7 +241,9 @@ impl<'a> Raw<'a> {
                     let text = path.as_deref().unwrap_or(text);
                     let value =
                         key.kind.check(text).map_err(|e| self.bad(&full, text, format!("{e} ({})", key.doc)))?;
-                    devargs.insert(key.name.to_owned(), value);
+                    if value != schema::ABSENT {
+                        devargs.insert(key.name.to_owned(), value);
+                    }
                 }
             }
         }
@@ -223,6 +265,9 @@ impl<'a> Raw<'a> {
     fn check(self) -> Result<PortProfile, ProfileError> {
         let driver = self.driver()?;
         self.known_keys(driver)?;
+        self.honoured(driver)?;
+        let devargs = self.devargs(driver)?;
+        self.virtqueue(&devargs)?;
         let mac = match self.get("mac").filter(|m| !m.is_empty()) {
             Some(text) => Some(
                 parse_mac(text).ok_or_else(|| self.bad("mac", text, "a unicast address such as 02:00:00:00:00:01"))?,
@@ -233,8 +278,11 @@ impl<'a> Raw<'a> {
         let offloads = match self.get("offloads").unwrap_or("auto") {
             "auto" => Offloads::Auto,
             "off" => Offloads::Off,
-            "none" if driver.bus == Bus::Vdev => Offloads::None,
-            "none" => return Err(self.bad("offloads", "none", "auto or off (none is for virtual devices)")),
+            "none" if driver.agrees => Offloads::None,
+            "none" => {
+                let why = "auto or off (none: only where both ends are Gannets: memif, vhost, virtio-user, ring)";
+                return Err(self.bad("offloads", "none", why));
+            }
             other => return Err(self.bad("offloads", other, "auto, off or none")),
         };
         Ok(PortProfile {
@@ -267,7 +315,13 @@ impl<'a> Raw<'a> {
                 None | Some("") => None,
                 Some(_) => Some(self.number("peer_uid", 0, 0, u64::from(u32::MAX - 1))? as u32),
             },
-            devargs: self.devargs(driver)?,
+            kernel_address: match self.get("kernel_address").unwrap_or("refused") {
+                "refused" => false,
+                "shared" => true,
+                other => return Err(self.bad("kernel_address", other, "refused or shared")),
+            },
+            vlan: None,
+            devargs,
         })
     }
 }

@@ -16,11 +16,14 @@ mod schema;
 mod text;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 pub use schema::Bus;
 pub(crate) use schema::{DRIVERS, Driver, Kind};
 
+use super::error::{PortError, ProfileError};
 use super::guard::Interface;
+use super::host::{self, Claim};
 use super::hugepages::Hugepages;
 use crate::datapath::{BURST, TX_HEADROOM};
 
@@ -53,6 +56,9 @@ pub(crate) const FRAME_OVERHEAD: u32 = 14 + 4 + 4;
 /// What a memif buffer has more than a receive buffer, in bytes. Also keeps buffers from lying at powers of two, where
 /// they would compete for the same cache sets.
 const MEMIF_MARGIN: u32 = 256;
+
+/// log2 of memif's ring size, unless the profile says otherwise (the driver's own default).
+const MEMIF_RSIZE: u32 = 10;
 
 /// Everything needed to open a port.
 #[derive(Clone, Debug)]
@@ -87,11 +93,58 @@ pub struct PortProfile {
     /// The process at the other end of shared memory is trusted like this one: its frames are used where they lie.
     /// Otherwise they are copied first ([`PortProfile::copies_frames`]).
     pub peer_trusted: bool,
+    /// The kernel may have the port's addresses as well: something else keeps it from answering for them.
+    pub kernel_address: bool,
+    /// The VLAN whose frames the port has to receive, which devices with a filter are told. Not a key of profiles: the
+    /// network layer's settings name it.
+    pub vlan: Option<u16>,
     /// Device arguments by DPDK's names, values as the driver writes them.
     pub(crate) devargs: BTreeMap<String, String>,
 }
 
 impl PortProfile {
+    /// Whether `cores` cores, each of which polls one queue, poll all queues of the port. A device spreads what it receives
+    /// over all of them, so what arrives at one that nobody polls is lost.
+    ///
+    /// # Errors
+    /// [`ProfileError::Queues`].
+    pub fn for_cores(self, cores: u16) -> Result<Self, ProfileError> {
+        if self.queues == cores {
+            return Ok(self);
+        }
+        Err(ProfileError::Queues { profile: self.name, queues: self.queues, cores })
+    }
+
+    /// The kernel interface that the port uses, or, for a tap, makes.
+    pub fn kernel_interface(&self) -> Option<&str> {
+        match self.driver.name {
+            "net_tap" => Some(self.devarg("iface").unwrap_or("dtap0")),
+            _ => self.driver.keys.iter().filter(|key| key.kind == Kind::Iface).find_map(|key| self.devarg(key.name)),
+        }
+    }
+
+    /// The kernel interface whose frames the port and the kernel share.
+    pub(crate) fn shared_interface(&self) -> Option<&str> {
+        matches!(self.driver.name, "net_af_packet" | "net_af_xdp").then(|| self.devarg("iface"))?
+    }
+
+    /// The kernel interface whose receive queues the port takes over, and the first of them.
+    pub(crate) fn queues_of_interface(&self) -> Option<(&str, u32)> {
+        let first = self.devarg("start_queue").and_then(|queue| queue.parse().ok()).unwrap_or(0);
+        (self.driver.name == "net_af_xdp").then(|| self.devarg("iface"))?.map(|iface| (iface, first))
+    }
+
+    /// Takes `addrs` for a port of this profile until what is returned is dropped: nobody else on this machine may answer
+    /// for them. The kernel must not have them, since it gets what arrives at its interfaces as well; nor must another
+    /// process of Gannet on the same interface. Ports that do not use a kernel interface have their addresses for
+    /// themselves.
+    ///
+    /// # Errors
+    /// [`PortError::KernelHasAddress`], which [`PortProfile::kernel_address`] allows; [`PortError::AddressInUse`].
+    pub fn claim(&self, addrs: &[IpAddr]) -> Result<Claim, PortError> {
+        host::claim(self.kernel_interface(), !self.kernel_address, addrs)
+    }
+
     /// DPDK's name of the driver.
     pub fn driver(&self) -> &'static str {
         self.driver.name
@@ -165,10 +218,8 @@ impl PortProfile {
             return self.mbufs;
         }
         // With zero-copy, a memif ring in shared memory is filled with our buffers.
-        let ring = match self.devarg("rsize").and_then(|r| r.parse::<u32>().ok()) {
-            Some(log2) if self.devarg("zero-copy") == Some("yes") => 2 << log2.min(14),
-            _ => 0,
-        };
+        let log2 = self.devarg("rsize").and_then(|r| r.parse().ok()).unwrap_or(MEMIF_RSIZE);
+        let ring = if self.devarg("zero-copy") == Some("yes") { 2 << log2.min(14) } else { 0 };
         // Full descriptor rings, the caches of a few threads, and what is on its way between them.
         u32::from(self.rx_desc) + u32::from(self.tx_desc) + ring + 1024 + 8 * BURST as u32
     }

@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Word(&'static [&'static str]),
     /// `true` or `false`, which the driver calls so.
     Flag(&'static str, &'static str),
+    /// `true` or `false`; the driver only looks at whether the key is there, whatever its value.
+    Present,
 }
 
 /// One key of `[devargs]`, named as in DPDK's manual.
@@ -57,6 +59,11 @@ pub(crate) struct Driver {
     pub(crate) any_mtu: bool,
     /// The capability that a process without root needs.
     pub(crate) capability: Option<&'static str>,
+    /// Both ends can be Gannets, so that they can agree to leave checksums out (`offloads = "none"`). With the kernel, a
+    /// file or a network at the other end, frames without them are garbage.
+    pub(crate) agrees: bool,
+    /// Keys outside `[devargs]` that the driver does not look at, and what to do instead.
+    pub(crate) ignores: &'static [(&'static str, &'static str)],
     pub(crate) keys: &'static [Key],
 }
 
@@ -85,10 +92,23 @@ const VDEV: Driver = Driver {
     soft_mac: false,
     any_mtu: false,
     capability: None,
+    agrees: false,
+    ignores: &[],
     keys: &[],
 };
 
-const PCI: Driver = Driver { bus: Bus::Pci, ..VDEV };
+/// What is not at the other end of a socket has no user.
+const NO_KERNEL: &str = "the kernel does not see its frames";
+const NO_PEER: &str = "no process is at the other end of a socket";
+const MEMIF_RINGS: &str = "the client's devargs.rsize is the size of both rings";
+const GUEST_RINGS: &str = "the guest decides on the size of the virtqueues";
+const NO_RINGS: &str = "it has no rings";
+
+const PCI: Driver = Driver {
+    bus: Bus::Pci,
+    ignores: &[("peer", NO_PEER), ("peer_uid", NO_PEER), ("kernel_address", NO_KERNEL)],
+    ..VDEV
+};
 
 /// Every driver that a profile may name.
 pub(crate) static DRIVERS: [Driver; 17] = [
@@ -97,12 +117,14 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         library: "net_memif",
         mac_key: true,
         any_mtu: true,
+        agrees: true,
+        ignores: &[("rx_desc", MEMIF_RINGS), ("tx_desc", MEMIF_RINGS), ("kernel_address", NO_KERNEL)],
         keys: &[
             need("role", Kind::Word(&["server", "client"]), "which side listens on the socket"),
             socket("socket", "the control socket"),
             key("id", U32, "tells several interfaces on one socket apart"),
             key("bsize", Kind::Int(64, 65535), "bytes of one packet buffer"),
-            key("rsize", Kind::Int(1, 14), "log2 of the ring size"),
+            key("rsize", Kind::Int(1, 14), "client only: log2 of the ring size"),
             key("zero-copy", YES, "client only: packet buffers in the shared memory"),
             key("socket-abstract", YES, "a socket name that is not in the file system"),
             key("secret", Kind::Text(24), "at most 24 characters, the same on both sides"),
@@ -114,6 +136,8 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         library: "net_virtio",
         queues_key: Some("queues"),
         mac_key: true,
+        agrees: true,
+        ignores: &[("kernel_address", NO_KERNEL)],
         keys: &[
             socket("path", "the vhost-user socket, or /dev/vhost-net"),
             key("queue_size", Kind::Power(64, 32768), "descriptors of a virtqueue"),
@@ -133,6 +157,8 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         queues_key: Some("queues"),
         soft_mac: true,
         any_mtu: true,
+        agrees: true,
+        ignores: &[("rx_desc", GUEST_RINGS), ("tx_desc", GUEST_RINGS), ("kernel_address", NO_KERNEL)],
         keys: &[
             socket("iface", "the vhost-user socket"),
             key("client", ONE, "connect to the socket rather than listen on it"),
@@ -150,6 +176,12 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         queues_key: Some("qpairs"),
         any_mtu: true,
         capability: Some("cap_net_raw"),
+        ignores: &[
+            ("rx_desc", "devargs.framecnt is the size of both rings"),
+            ("tx_desc", "devargs.framecnt is the size of both rings"),
+            ("peer", NO_PEER),
+            ("peer_uid", NO_PEER),
+        ],
         keys: &[
             need("iface", Kind::Iface, "the kernel interface to share"),
             key("framesz", Kind::Int(256, 65536), "bytes of a ring slot, a multiple of 16"),
@@ -164,6 +196,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         library: "net_af_xdp",
         queues_key: Some("queue_count"),
         capability: Some("cap_net_admin,cap_net_raw,cap_bpf"),
+        ignores: &[("tx_desc", "rx_desc is the size of both rings"), ("peer", NO_PEER), ("peer_uid", NO_PEER)],
         keys: &[
             need("iface", Kind::Iface, "the kernel interface to take over"),
             key("start_queue", Kind::Int(0, 1023), "the interface's first queue to use"),
@@ -174,12 +207,26 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         ],
         ..VDEV
     },
-    Driver { name: "net_ring", library: "net_ring", soft_mac: true, any_mtu: true, ..VDEV },
+    Driver {
+        name: "net_ring",
+        library: "net_ring",
+        soft_mac: true,
+        any_mtu: true,
+        agrees: true,
+        ignores: &[
+            ("rx_desc", "tx_desc is the size of its rings"),
+            ("peer", NO_PEER),
+            ("peer_uid", NO_PEER),
+            ("kernel_address", NO_KERNEL),
+        ],
+        ..VDEV
+    },
     Driver {
         name: "net_null",
         library: "net_null",
         soft_mac: true,
         any_mtu: true,
+        ignores: &[("rx_desc", NO_RINGS), ("tx_desc", NO_RINGS), ("peer", NO_PEER), ("peer_uid", NO_PEER)],
         keys: &[
             key("size", Kind::Int(1, 65535), "bytes of each made-up frame"),
             key("copy", ONE, "touch the bytes"),
@@ -192,6 +239,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         library: "net_pcap",
         soft_mac: true,
         any_mtu: true,
+        ignores: &[("rx_desc", NO_RINGS), ("tx_desc", NO_RINGS), ("peer", NO_PEER), ("peer_uid", NO_PEER)],
         keys: &[
             key("rx_pcap", Kind::Path, "a capture file to receive from"),
             key("tx_pcap", Kind::Path, "a capture file to send to"),
@@ -208,10 +256,12 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         library: "net_tap",
         soft_mac: true,
         capability: Some("cap_net_admin"),
+        ignores: &[("tx_desc", "the kernel's queue is as long as it is"), ("peer", NO_PEER), ("peer_uid", NO_PEER)],
+        // Not `remote`: it changes MTU, MAC address, flags and traffic control of another interface of the host, and
+        // what it changed stays when the process is killed.
         keys: &[
             key("iface", Kind::Text(15), "the tap interface to create"),
-            key("remote", Kind::Iface, "an interface to mirror"),
-            key("persist", Kind::Flag("", ""), "keep the interface afterwards"),
+            key("persist", Kind::Present, "keep the interface afterwards"),
         ],
         ..VDEV
     },
@@ -310,12 +360,21 @@ impl Kind {
             },
             Self::Word(words) if words.contains(&value) => Ok(value.to_owned()),
             Self::Word(words) => Err(words.join(" or ")),
-            Self::Flag(yes, no) => match value {
-                "true" | "yes" | "1" => Ok(yes.to_owned()),
-                "false" | "no" | "0" => Ok(no.to_owned()),
-                _ => Err("true or false".to_owned()),
-            },
+            Self::Flag(yes, no) => Ok(if flag(value)? { yes } else { no }.to_owned()),
+            Self::Present => Ok(if flag(value)? { PRESENT } else { ABSENT }.to_owned()),
         }
+    }
+}
+
+/// Values of [`Kind::Present`].
+pub(crate) const PRESENT: &str = "";
+pub(crate) const ABSENT: &str = "absent";
+
+fn flag(value: &str) -> Result<bool, String> {
+    match value {
+        "true" | "yes" | "1" => Ok(true),
+        "false" | "no" | "0" => Ok(false),
+        _ => Err("true or false".to_owned()),
     }
 }
 

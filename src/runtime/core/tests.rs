@@ -14,6 +14,7 @@ use crate::quic::{ClientConfig, CloseReason, ConnId, Event, TransportConfig};
 struct Unplugged {
     port: SimPort,
     looks: u32,
+    groups: Vec<[u8; 6]>,
 }
 
 impl Datapath for Unplugged {
@@ -27,6 +28,10 @@ impl Datapath for Unplugged {
     fn link_up(&mut self) -> bool {
         self.looks += 1;
         self.looks == 1
+    }
+
+    fn set_multicast(&mut self, groups: &[[u8; 6]]) {
+        self.groups = groups.to_vec();
     }
 
     fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize {
@@ -77,7 +82,10 @@ fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseR
     let transport = TransportConfig { handshake_timeout: Duration::from_millis(300), ..TransportConfig::default() };
     let client = ClientConfig::new(tls::insecure_client_config(&options).unwrap(), transport).unwrap();
     let config = CoreConfig {
-        net: NetConfig { addrs: vec!["192.0.2.2/24".parse().unwrap()], ..NetConfig::default() },
+        net: NetConfig {
+            addrs: ["192.0.2.2/24", "2001:db8::2/64"].map(|addr| addr.parse().unwrap()).to_vec(),
+            ..NetConfig::default()
+        },
         endpoint: EndpointConfig::from_seed([1; 32]),
         server: None,
         listen: None,
@@ -88,7 +96,11 @@ fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseR
     };
     let (port, _other) = SimLink::pair(SimConfig::default());
     let app = Caller { config: client, called: false, ended: None };
-    let mut core = Core::new(Unplugged { port, looks: 0 }, config, app).unwrap();
+    let mut core = Core::new(Unplugged { port, looks: 0, groups: Vec::new() }, config, app).unwrap();
+    // The device hears of the groups that neighbour discovery needs (RFC 4861 §7.2.1): all nodes, and ours.
+    for group in [[0x33, 0x33, 0, 0, 0, 1], [0x33, 0x33, 0xff, 0, 0, 2]] {
+        assert!(core.datapath.groups.contains(&group), "{:?}", core.datapath.groups);
+    }
     let outcome = core.run(&AtomicBool::new(false));
     (outcome, core.app.ended.take())
 }
@@ -104,6 +116,6 @@ fn a_core_has_as_much_patience_with_its_link_as_its_connections() {
 #[test]
 fn or_as_much_as_is_set() {
     let (outcome, ended) = call(Some(Duration::from_millis(5)));
-    assert!(matches!(outcome, Err(RunError::LinkDown(down)) if down >= Duration::from_millis(5)), "{outcome:?}");
+    assert!(matches!(outcome, Err(RunError::LinkDown(down, _)) if down >= Duration::from_millis(5)), "{outcome:?}");
     assert_eq!(ended, Some(CloseReason::Shutdown));
 }

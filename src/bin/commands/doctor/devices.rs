@@ -1,5 +1,7 @@
 //! Which ports can this machine have?
 
+use gannet::dpdk::no_iommu_remedy;
+
 use super::rights::Rights;
 use super::{Finding, Status, Tree};
 
@@ -22,6 +24,41 @@ pub(super) fn check(tree: &Tree, rights: &Rights) -> Vec<Finding> {
         all.push(Finding::new(AREA, "PCI NICs", Status::Note, "none"));
     }
     all.extend(nics.iter().map(|nic| nic.check(tree)));
+    all
+}
+
+/// `IFF_PROMISC` of `<linux/if.h>`.
+const PROMISCUOUS: u32 = 0x100;
+
+/// Kernel interfaces that ports could share, and what stands in the way there: an address of the kernel's, which it would
+/// answer for, and flags that somebody left.
+pub(super) fn interfaces(tree: &Tree, addresses: &[(String, String)], xdp: &[(String, &'static str)]) -> Vec<Finding> {
+    let mut all = Vec::new();
+    for name in tree.list("sys/class/net").into_iter().filter(|name| name != "lo") {
+        let what = format!("interface {name}");
+        let held: Vec<&str> = addresses.iter().filter(|(on, _)| *on == name).map(|(_, addr)| addr.as_str()).collect();
+        if !held.is_empty() {
+            let found = format!(
+                "the kernel has {}; an af-packet or af-xdp port needs --addr of its own, or, unless it is your way in:",
+                held.join(", ")
+            );
+            let remedy: Vec<String> = held.iter().map(|addr| format!("ip addr del {addr} dev {name}")).collect();
+            all.push(Finding::new(AREA, what.clone(), Status::Note, found).remedy(remedy.join("\n")));
+        }
+        if let Some((_, mode)) = xdp.iter().find(|(on, _)| *on == name) {
+            let found = "has an XDP program: of a port that runs, or one that an af-xdp port left when it was killed";
+            let remedy = format!("ip link set dev {name} {mode} off");
+            all.push(Finding::new(AREA, what.clone(), Status::Note, found).remedy(remedy));
+        }
+        let flags = tree.read(&format!("sys/class/net/{name}/flags")).unwrap_or_default();
+        if u32::from_str_radix(flags.trim_start_matches("0x"), 16).is_ok_and(|flags| flags & PROMISCUOUS != 0) {
+            let found =
+                "promiscuous: a capture is running, or a program has left it so (Gannet did before version 0.2)";
+            all.push(
+                Finding::new(AREA, what, Status::Note, found).remedy(format!("ip link set dev {name} promisc off")),
+            );
+        }
+    }
     all
 }
 
@@ -97,7 +134,7 @@ impl Nic {
         }
         let Some(group) = tree.link_name(&format!("sys/bus/pci/devices/{}/iommu_group", self.address)) else {
             return Finding::new(AREA, what, Status::Fail, format!("{found}, but it is in no IOMMU group"))
-                .remedy(NO_IOMMU);
+                .remedy(no_iommu_remedy(&tree.0.join("sys"), &self.address));
         };
         // Without an IOMMU the file has another name.
         let files = [format!("dev/vfio/{group}"), format!("dev/vfio/noiommu-{group}")];
@@ -116,10 +153,6 @@ impl Nic {
         format!("modprobe vfio-pci && dpdk-devbind.py -b vfio-pci {}", self.address)
     }
 }
-
-const NO_IOMMU: &str = "\
-# add to the kernel's command line, then boot: intel_iommu=on iommu=pt   (AMD: iommu=pt)
-# without an IOMMU, unprotected: echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
 
 /// Not "busy": a port that is in use by another process is fine.
 fn refused(e: std::io::Error) -> bool {
@@ -144,7 +177,10 @@ fn vfio(tree: &Tree, nics: &[Nic]) -> Vec<Finding> {
     let iommu = match (groups, unsafe_mode) {
         (0, false) => {
             let f = Finding::new(AREA, "IOMMU", lack, "off or not there; needed to give a PCI NIC to DPDK");
-            if wanted { f.remedy(NO_IOMMU) } else { f }
+            match nics.first() {
+                Some(nic) => f.remedy(no_iommu_remedy(&tree.0.join("sys"), &nic.address)),
+                None => f,
+            }
         }
         (0, true) => Finding::new(AREA, "IOMMU", lack, "none; vfio is in its unprotected mode"),
         (n, _) => Finding::new(AREA, "IOMMU", Status::Ok, format!("{n} groups")),

@@ -182,6 +182,39 @@ fn nics_of_the_kernel_say_how_to_take_them() {
 }
 
 #[test]
+fn addresses_of_the_kernel_and_flags_that_stay_are_shown() {
+    let m = ready();
+    m.put("sys/class/net/lo/flags", "0x9");
+    m.put("sys/class/net/eth1/flags", "0x1003");
+    let address = |on: &str, addr: &str| (on.to_owned(), addr.to_owned());
+    let addresses = vec![address("eth1", "192.0.2.1/24"), address("eth1", "fe80::1/64"), address("lo", "127.0.0.1/8")];
+    let build = Build { addresses, xdp: vec![("eth2".into(), "xdpgeneric")], ..Build::default() };
+    let of = |m: &Machine| -> Vec<Finding> {
+        examine(m.0.path(), &build).into_iter().filter(|f| f.what.starts_with("interface ")).collect()
+    };
+    let [found] = &of(&m)[..] else { panic!("{:?}", of(&m)) };
+    assert!(found.status == Status::Note && found.found.contains("192.0.2.1/24, fe80::1/64"), "{found:?}");
+    let remedy = "ip addr del 192.0.2.1/24 dev eth1\nip addr del fe80::1/64 dev eth1";
+    assert_eq!(found.remedy.as_deref(), Some(remedy));
+    m.put("sys/class/net/eth1/flags", "0x1103");
+    let [_, found] = &of(&m)[..] else { panic!("{:?}", of(&m)) };
+    assert_eq!(found.remedy.as_deref(), Some("ip link set dev eth1 promisc off"));
+    m.put("sys/class/net/eth2/flags", "0x1003");
+    let [_, _, found] = &of(&m)[..] else { panic!("{:?}", of(&m)) };
+    assert_eq!(found.remedy.as_deref(), Some("ip link set dev eth2 xdpgeneric off"));
+}
+
+/// Debian's kernel has no unsafe mode of vfio: the advice led nowhere.
+#[test]
+fn without_an_iommu_the_advice_is_what_the_kernel_can_do() {
+    let m = ready();
+    std::fs::remove_file(m.0.path().join(format!("{NIC}/iommu_group"))).unwrap();
+    m.expect("PCI 0000:03:00.0", Status::Fail, "no IOMMU group", "-b uio_pci_generic 0000:03:00.0");
+    m.put("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N");
+    m.expect("PCI 0000:03:00.0", Status::Fail, "no IOMMU group", "enable_unsafe_noiommu_mode");
+}
+
+#[test]
 fn interfaces_behind_virtio_are_found() {
     let m = ready();
     kernel_nic(&m, "virtio-pci");

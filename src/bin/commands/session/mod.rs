@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use gannet::datapath::pcap::Pcap;
 use gannet::datapath::{Caps, Datapath};
-use gannet::dpdk::{Eal, EalConfig, Memory, PoolGuard, Port, PortProfile, ProfileError, Queue};
+use gannet::dpdk::{Claim, Eal, EalConfig, Memory, PoolGuard, Port, PortProfile, ProfileError, Queue};
 use gannet::mem::{BufPool, PoolConfig};
 use gannet::net::NetError;
 use gannet::proto::perf::PlanError;
@@ -62,6 +62,8 @@ pub struct Session {
     eal: Eal,
     /// Keeps the device until the end.
     port: Port,
+    /// Our addresses on the port's interface, after the port.
+    _claim: Option<Claim>,
     queue: Option<Queue>,
     /// Pinned memory for the application and the engine.
     pub pool: BufPool,
@@ -116,8 +118,11 @@ impl Session {
     /// A profile, a port or memory that cannot be had.
     pub fn open(args: &EngineArgs, memory: u64) -> Result<Self, Failure> {
         check_places(args.stats.iter().chain(&args.stages))?;
-        let profile = PortProfile::load(&args.port, &args.sets)?;
+        let mut profile = PortProfile::load(&args.port, &args.sets)?.for_cores(1)?;
+        profile.vlan = args.vlan;
         args.core.map(options::usable_cpu).transpose()?;
+        let addrs: Vec<_> = args.addrs.iter().map(|cidr| cidr.addr).collect();
+        let claim = Some(profile.claim(&addrs)?);
         let eal = Eal::init(&EalConfig::for_profiles(std::slice::from_ref(&profile)))?;
         if let Some(warning) = eal.warning().filter(|_| !args.quiet) {
             tell(&format!("warning: {warning}"));
@@ -125,8 +130,8 @@ impl Session {
         let mut port = Port::open(&eal, &profile)?;
         let queue = port.take_queues().into_iter().next();
         let (pool, stop) = (pool(&profile, memory)?, stop_on_signals()?);
-        let closing = Closing::new();
-        Ok(Self { args: args.clone(), eal, port, queue, pool, registered: None, stop, endpoint: None, closing })
+        let (args, closing) = (args.clone(), Closing::new());
+        Ok(Self { args, eal, port, _claim: claim, queue, pool, registered: None, stop, endpoint: None, closing })
     }
 
     /// Two sessions of one process whose ports are connected by rings.
@@ -145,8 +150,8 @@ impl Session {
             let pool = pool(profile, memory)?;
             let stop = stop_on_signals()?;
             let eal = eal.clone();
-            let closing = Closing::new();
-            Ok(Self { args: args.clone(), eal, port, queue, pool, registered: None, stop, endpoint: None, closing })
+            let (args, closing) = (args.clone(), Closing::new());
+            Ok(Self { args, eal, port, _claim: None, queue, pool, registered: None, stop, endpoint: None, closing })
         };
         Ok((session(left, one)?, session(right, two)?))
     }
@@ -216,7 +221,7 @@ impl Session {
         let observer = (args.stages.is_some() || args.live)
             .then(|| Observer::new(args.stages.is_some(), live.as_ref().map(live::View::source)));
         let start = SystemTime::now();
-        let (app, counters, stages) = std::thread::scope(|scope| {
+        let (app, mut counters, stages) = std::thread::scope(|scope| {
             let poll = move || -> Driven<A> {
                 if let Some(cpu) = args.core {
                     options::pin(options::usable_cpu(cpu)?)?;
@@ -249,6 +254,7 @@ impl Session {
             }
             thread.join().unwrap_or_else(|_| Err("the core has panicked; this is a bug in Gannet".into()))
         })?;
+        counters.add_device(&self.port);
         if let Some(path) = &self.args.stats {
             counters.write(path)?;
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use gannet::datapath::Datapath;
+use gannet::dpdk::Port;
 use gannet::quic::EndpointStats;
 use gannet::report::file::{WriteError, write_atomically};
 use gannet::runtime::{App, Core};
@@ -13,21 +14,35 @@ pub struct Counters {
     /// The engine's.
     pub endpoint: EndpointStats,
     all: Vec<(&'static str, u64)>,
+    /// The driver's own, by its names.
+    driver: Vec<(String, u64)>,
 }
 
 impl Counters {
     /// Those of `core`.
     pub fn of<D: Datapath, A: App>(core: &Core<D, A>) -> Self {
-        Self { endpoint: core.endpoint_stats().clone(), all: core.counters().collect() }
+        Self { endpoint: core.endpoint_stats().clone(), all: core.counters().collect(), driver: Vec::new() }
     }
 
-    /// Writes them as one JSON object.
+    /// Adds those of the port's device: what never reached a queue is counted nowhere else.
+    pub fn add_device(&mut self, port: &Port) {
+        self.all.extend(port.stats().iter());
+        self.driver = port.xstats();
+    }
+
+    /// The counter called `name`; 0 if there is none.
+    pub fn value(&self, name: &str) -> u64 {
+        self.all.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value)
+    }
+
+    /// Writes them as one JSON object; those of the driver, whose names are DPDK's, are an object in it.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), WriteError> {
-        let map: serde_json::Map<String, serde_json::Value> =
+        let mut map: serde_json::Map<String, serde_json::Value> =
             self.all.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        map.insert("driver".to_owned(), self.driver.iter().cloned().collect());
         let mut text = serde_json::to_string_pretty(&map).unwrap_or_default();
         text.push('\n');
         write_atomically(path, text.as_bytes())

@@ -67,7 +67,7 @@ fn ports_say_whether_they_share_their_memory() {
     assert!(!of(&[("peer", "trusted")]).copies_frames());
     assert_eq!(of(&[("peer", "trusted")]).memory(), Memory::Shared);
     let memif = |sets: Pairs| PortProfile::load("memif", &set(sets)).unwrap().copies_frames();
-    assert!(!memif(&[]) && !memif(&[("role", "client")]) && !memif(&[("zero-copy", "true")]));
+    assert!(!memif(&[]) && !memif(&[("role", "client")]));
     assert!(memif(&[("role", "client"), ("zero-copy", "true")]));
     for name in PortProfile::names() {
         assert!(PortProfile::source(name).unwrap().contains("# Packet buffers: "), "{name} says nothing of its memory");
@@ -128,6 +128,68 @@ fn mistakes_are_named() {
     assert!(syntax.contains("x.toml"), "{syntax}");
     let list = PortProfile::parse("x.toml", "driver = [1]\n", &[]).unwrap_err().to_string();
     assert!(list.contains("driver"), "{list}");
+}
+
+/// Whatever a driver would not look at is refused, and the message says what counts instead.
+#[test]
+fn settings_that_a_driver_ignores_are_refused() {
+    let error = |name: &str, sets: &[(&str, &str)]| {
+        let sets = [&essentials(name)[..], &set(sets)].concat();
+        PortProfile::load(name, &sets).map(|_| String::new()).unwrap_or_else(|e| e.to_string())
+    };
+    let cases: [(&str, Pairs, &[&str]); 15] = [
+        // The kernel, a file or a network is at the other end: it would drop every frame.
+        ("af-packet", &[("offloads", "none")], &["offloads", "both ends are Gannets"]),
+        ("af-xdp", &[("offloads", "none")], &["offloads"]),
+        ("tap", &[("offloads", "none")], &["offloads"]),
+        ("pcap", &[("offloads", "none")], &["offloads"]),
+        ("ice", &[("offloads", "none")], &["offloads"]),
+        ("af-packet", &[("rx_desc", "2048")], &["net_af_packet does not look at rx_desc", "framecnt"]),
+        ("memif", &[("tx_desc", "2048")], &["tx_desc", "devargs.rsize"]),
+        ("memif", &[("zero-copy", "true")], &["devargs.zero-copy", "the client's"]),
+        ("memif", &[("rsize", "12")], &["devargs.rsize", "the client's"]),
+        ("vhost", &[("rx_desc", "512")], &["rx_desc", "the guest"]),
+        ("af-xdp", &[("tx_desc", "512")], &["tx_desc", "rx_desc is the size of both"]),
+        ("virtio-user", &[("rx_desc", "512")], &["rx_desc", "queue_size, 256"]),
+        ("tap", &[("remote", "eth0")], &["\"remote\""]),
+        ("af-packet", &[("peer_uid", "7")], &["peer_uid", "no process"]),
+        ("ice", &[("peer", "trusted")], &["peer", "no process"]),
+    ];
+    for (name, sets, words) in cases {
+        let text = error(name, sets);
+        for word in words {
+            assert!(text.contains(word), "{name} {sets:?}: {word:?} is not in: {text}");
+        }
+    }
+    for (name, sets) in [
+        ("memif", &[("offloads", "none")][..]),
+        ("virtio-user", &[("offloads", "none"), ("queue_size", "512"), ("rx_desc", "512")]),
+        ("memif", &[("role", "client"), ("zero-copy", "true"), ("rsize", "12")]),
+        ("memif", &[("zero-copy", "false")]),
+        ("ring", &[("tx_desc", "64")]),
+    ] {
+        assert_eq!(error(name, sets), "", "{name} {sets:?}");
+    }
+}
+
+/// The driver looks only at whether the key is there: `persist=false` kept the interface.
+#[test]
+fn a_key_that_counts_by_being_there_is_left_out_when_false() {
+    let arguments = |value| PortProfile::load("tap", &set(&[("persist", value)])).unwrap().vdev_arguments();
+    assert!(arguments("true").contains("persist") && !arguments("false").contains("persist"));
+}
+
+/// `--set queues=4` turned RSS on while one queue was polled: 46 of 64 clients never heard anything.
+#[test]
+fn queues_that_nobody_polls_are_refused() {
+    let of = |queues: &str| PortProfile::load("af-packet", &set(&[("iface", "v0"), ("queues", queues)])).unwrap();
+    assert_eq!(of("1").for_cores(1).unwrap().queues, 1);
+    assert_eq!(of("2").for_cores(2).unwrap().queues, 2);
+    let error = of("4").for_cores(1).unwrap_err();
+    assert!(matches!(error, ProfileError::Queues { queues: 4, cores: 1, .. }));
+    assert!(error.to_string().contains("queues = 4") && error.to_string().contains("--set queues=1"), "{error}");
+    // Nor cores without a queue.
+    assert!(of("1").for_cores(2).is_err());
 }
 
 #[test]

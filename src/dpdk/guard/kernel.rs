@@ -1,0 +1,128 @@
+//! The drivers of kernel interfaces: AF_PACKET and AF_XDP.
+//!
+//! Both keep their sockets, and what the kernel counts there, to themselves; the AF_PACKET driver (before DPDK 25) reads no
+//! counters of its sockets at all. Both wait on the core that polls: the AF_PACKET driver without a limit when its send ring
+//! is full, the AF_XDP driver for up to a second when nothing has come and the kernel wants to be woken up.
+
+use std::cell::RefCell;
+use std::ffi::{c_int, c_void};
+use std::os::fd::RawFd;
+
+use libc::{nfds_t, pollfd, sockaddr, socklen_t};
+
+use super::plt;
+
+thread_local! {
+    /// Packet sockets that the driver has bound on this thread, and that no port has asked for yet.
+    static BOUND: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The packet sockets that the AF_PACKET driver has bound on this thread since the last call, in the order of queues.
+/// They are open until the device is stopped.
+pub(in crate::dpdk) fn packet_sockets() -> Vec<RawFd> {
+    BOUND.take()
+}
+
+/// `bind` as the AF_PACKET driver sees it.
+unsafe extern "C" fn bind(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
+    // SAFETY: the driver's own arguments.
+    let code = unsafe { libc::bind(fd, address, len) };
+    if code == 0 {
+        BOUND.with_borrow_mut(|bound| bound.push(fd));
+    }
+    code
+}
+
+/// `poll` as both drivers see it: it wakes the kernel up, and does not wait. The AF_PACKET driver looks at its ring once
+/// more afterwards, and leaves the frames with their owner when there is no room.
+unsafe extern "C" fn poll(files: *mut pollfd, count: nfds_t, _: c_int) -> c_int {
+    // SAFETY: the driver's own arguments.
+    unsafe { libc::poll(files, count, 0) }
+}
+
+/// Not in the `libc` crate for all targets: `<linux/if_xdp.h>`.
+const SOL_XDP: c_int = 283;
+const XDP_STATISTICS: c_int = 7;
+
+/// `struct xdp_statistics` of Linux 5.9 and later; before that it ends after three.
+#[repr(C)]
+struct XdpStatistics {
+    rx_dropped: u64,
+    rx_invalid_descs: u64,
+    tx_invalid_descs: u64,
+    rx_ring_full: u64,
+}
+
+/// `getsockopt` as the AF_XDP driver sees it. The driver counts `rx_dropped` as missed, but frames for which its ring had
+/// no room are in `rx_ring_full`.
+unsafe extern "C" fn getsockopt(
+    fd: c_int,
+    level: c_int,
+    option: c_int,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> c_int {
+    // SAFETY: the driver's own arguments.
+    unsafe {
+        let code = libc::getsockopt(fd, level, option, value, len);
+        let whole = code == 0 && level == SOL_XDP && option == XDP_STATISTICS;
+        if whole && *len as usize >= size_of::<XdpStatistics>() {
+            let mut counts = value.cast::<XdpStatistics>().read_unaligned();
+            counts.rx_dropped += counts.rx_ring_full;
+            value.cast::<XdpStatistics>().write_unaligned(counts);
+        }
+        code
+    }
+}
+
+/// Frames that the kernel dropped since the last call because a packet socket's ring was full.
+pub(in crate::dpdk) fn packet_drops(fd: RawFd) -> u64 {
+    let mut counts = [0u32; 2];
+    let mut len = size_of_val(&counts) as socklen_t;
+    // SAFETY: `struct tpacket_stats`, two numbers: packets and drops. The call sets both back to 0.
+    let code = unsafe {
+        libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, counts.as_mut_ptr().cast(), &raw mut len)
+    };
+    if code == 0 { u64::from(counts[1]) } else { 0 }
+}
+
+pub(super) fn install_packet() -> bool {
+    let calls = [(c"bind", bind as *const ()), (c"poll", poll as *const ())];
+    // SAFETY: both have the types of what they replace, and can be called from any thread.
+    unsafe { plt::replace("librte_net_af_packet.so", &calls) == Some(calls.len()) }
+}
+
+pub(super) fn install_xdp() -> bool {
+    let calls = [(c"getsockopt", getsockopt as *const ()), (c"poll", poll as *const ())];
+    // SAFETY: as above.
+    unsafe { plt::replace("librte_net_af_xdp.so", &calls) == Some(calls.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drivers_are_found_and_their_calls_are_replaced() {
+        let drivers = crate::dpdk::available_drivers();
+        for (name, install) in [("net_af_packet", install_packet as fn() -> bool), ("net_af_xdp", install_xdp)] {
+            if drivers.iter().any(|d| d.name == name && d.problem.is_none()) {
+                assert!(install(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_ring_is_not_waited_for() {
+        let mut pipe = [0; 2];
+        // SAFETY: descriptors that are made and closed here.
+        unsafe {
+            assert_eq!(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC), 0);
+            // Nothing is ever to be read here: with the driver's own time limit, none, this would not return.
+            let mut file = pollfd { fd: pipe[0], events: libc::POLLIN, revents: 0 };
+            assert_eq!(poll(&raw mut file, 1, -1), 0);
+            libc::close(pipe[0]);
+            libc::close(pipe[1]);
+        }
+    }
+}

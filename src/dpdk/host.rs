@@ -1,0 +1,383 @@
+//! The kernel's interfaces that ports share with it, and what the kernel does there.
+//!
+//! Nothing that a port needs of an interface may outlive the process, however it ends. Interface flags and MAC addresses
+//! that are set (`SIOCSIFFLAGS`, `SIOCSIFHWADDR`, which is what DPDK's drivers do) stay after `kill -9`. Memberships of a
+//! packet socket (packet(7)) have the same effect on the device and end with the socket, and with it whatever ends us.
+
+use std::ffi::{CStr, c_int};
+use std::io;
+use std::mem::zeroed;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::Mutex;
+
+use super::error::PortError;
+
+/// `<linux/if_packet.h>`; the `libc` crate has no name for it.
+const PACKET_MR_UNICAST: c_int = 3;
+
+/// A kernel interface in use by a port, with the socket that holds its memberships. Receives nothing itself.
+pub(super) struct Interface {
+    name: String,
+    index: c_int,
+    socket: OwnedFd,
+    groups: Mutex<Vec<[u8; 6]>>,
+}
+
+impl Interface {
+    /// The interface called `name` in this thread's network namespace.
+    ///
+    /// # Errors
+    /// The system's: no such interface, no permission for packet sockets.
+    pub(super) fn open(name: &str) -> io::Result<Self> {
+        // SAFETY: no pointers; what it returns is ours. Protocol 0 is that of no packet.
+        let socket = unsafe {
+            let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        let mut request = request(name).ok_or(io::ErrorKind::InvalidInput)?;
+        ask(&socket, libc::SIOCGIFINDEX as u64, &mut request)?;
+        // SAFETY: the kernel filled in this member.
+        let index = unsafe { request.ifr_ifru.ifru_ifindex };
+        Ok(Self { name: name.to_owned(), index, socket, groups: Mutex::default() })
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number.
+    pub(super) fn index(&self) -> i32 {
+        self.index
+    }
+
+    /// Its own MAC address.
+    pub(super) fn mac(&self) -> io::Result<[u8; 6]> {
+        let mut request = request(&self.name).ok_or(io::ErrorKind::InvalidInput)?;
+        ask(&self.socket, libc::SIOCGIFHWADDR as u64, &mut request)?;
+        // SAFETY: the kernel filled in this member.
+        let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+        Ok(std::array::from_fn(|i| data[i] as u8))
+    }
+
+    fn flags(&self) -> io::Result<c_int> {
+        let mut request = request(&self.name).ok_or(io::ErrorKind::InvalidInput)?;
+        ask(&self.socket, libc::SIOCGIFFLAGS as u64, &mut request)?;
+        // SAFETY: the kernel filled in this member.
+        Ok(c_int::from(unsafe { request.ifr_ifru.ifru_flags }))
+    }
+
+    /// Whether frames can flow: it is up, and has a carrier.
+    pub(super) fn link(&self) -> bool {
+        let both = libc::IFF_UP | libc::IFF_RUNNING;
+        self.flags().is_ok_and(|flags| flags & both == both)
+    }
+
+    /// What is wrong with the link, and what to type.
+    pub(super) fn link_problem(&self) -> String {
+        let name = &self.name;
+        match self.flags() {
+            Err(e) => format!("interface {name} is gone ({e})"),
+            Ok(flags) if flags & libc::IFF_UP == 0 => format!("interface {name} is down: `ip link set dev {name} up`"),
+            Ok(_) => format!("interface {name} has no carrier: is the other end of its cable, or of its pair, up?"),
+        }
+    }
+
+    /// Lets in frames for `mac` as well.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn add_mac(&self, mac: [u8; 6]) -> io::Result<()> {
+        self.member(libc::PACKET_ADD_MEMBERSHIP, PACKET_MR_UNICAST, mac)
+    }
+
+    /// Lets in frames for everybody.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn promiscuous(&self) -> io::Result<()> {
+        self.member(libc::PACKET_ADD_MEMBERSHIP, libc::PACKET_MR_PROMISC, [0; 6])
+    }
+
+    /// Lets in frames for these groups, and no longer for those of before.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn set_groups(&self, groups: &[[u8; 6]]) -> io::Result<()> {
+        let mut held = self.groups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for gone in held.extract_if(.., |group| !groups.contains(group)) {
+            self.member(libc::PACKET_DROP_MEMBERSHIP, libc::PACKET_MR_MULTICAST, gone)?;
+        }
+        for &group in groups {
+            if !held.contains(&group) {
+                self.member(libc::PACKET_ADD_MEMBERSHIP, libc::PACKET_MR_MULTICAST, group)?;
+                held.push(group);
+            }
+        }
+        Ok(())
+    }
+
+    fn member(&self, what: c_int, kind: c_int, mac: [u8; 6]) -> io::Result<()> {
+        // SAFETY: plain data, for which zero is valid.
+        let mut wish: libc::packet_mreq = unsafe { zeroed() };
+        wish.mr_ifindex = self.index;
+        wish.mr_type = kind as u16;
+        wish.mr_alen = mac.len() as u16;
+        wish.mr_address[..mac.len()].copy_from_slice(&mac);
+        let len = size_of::<libc::packet_mreq>() as libc::socklen_t;
+        // SAFETY: an open socket, and a value of the type that the option has.
+        let code =
+            unsafe { libc::setsockopt(self.socket.as_raw_fd(), libc::SOL_PACKET, what, (&raw const wish).cast(), len) };
+        if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// An empty request about the interface called `name`, if it can be the name of one.
+fn request(name: &str) -> Option<libc::ifreq> {
+    // SAFETY: plain data, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    // The NUL at the end has to fit as well.
+    if name.len() >= request.ifr_name.len() || name.as_bytes().contains(&0) {
+        return None;
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes()) {
+        *to = *from as libc::c_char;
+    }
+    Some(request)
+}
+
+fn ask(socket: &OwnedFd, what: u64, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: an open socket, and a request with a NUL-terminated name that the kernel fills in.
+    let code = unsafe { libc::ioctl(socket.as_raw_fd(), what as _, &raw mut *request) };
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The MTU of the interface called `name` in this thread's network namespace (which `/sys` need not show), in bytes.
+pub(super) fn mtu(name: &str) -> Option<u32> {
+    // SAFETY: no pointers; what it returns is ours.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        (fd >= 0).then(|| OwnedFd::from_raw_fd(fd))?
+    };
+    let mut request = request(name)?;
+    ask(&socket, libc::SIOCGIFMTU as u64, &mut request).ok()?;
+    // SAFETY: the kernel filled in this member.
+    u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).ok()
+}
+
+/// An address of the kernel's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelAddress {
+    /// The interface that has it.
+    pub interface: String,
+    /// The address.
+    pub addr: IpAddr,
+    /// Bits of its network.
+    pub prefix: u8,
+}
+
+/// All addresses that the kernel has in this thread's network namespace; none if it does not tell.
+pub fn kernel_addresses() -> Vec<KernelAddress> {
+    let mut found = Vec::new();
+    let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the call makes a list, whose members are read before it is freed, once.
+    unsafe {
+        if libc::getifaddrs(&raw mut list) != 0 {
+            return found;
+        }
+        let mut at = list;
+        while let Some(entry) = at.as_ref() {
+            at = entry.ifa_next;
+            let (Some(addr), mask) = (ip_of(entry.ifa_addr), ip_of(entry.ifa_netmask)) else { continue };
+            let prefix = mask.map_or(0, |mask| match mask {
+                IpAddr::V4(mask) => mask.to_bits().count_ones(),
+                IpAddr::V6(mask) => mask.to_bits().count_ones(),
+            });
+            let interface = CStr::from_ptr(entry.ifa_name).to_string_lossy().into_owned();
+            found.push(KernelAddress { interface, addr, prefix: prefix as u8 });
+        }
+        libc::freeifaddrs(list);
+    }
+    found
+}
+
+/// # Safety
+/// Null, or a socket address that is as long as its family says.
+unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: as the caller says.
+    unsafe {
+        match c_int::from(address.as_ref()?.sa_family) {
+            libc::AF_INET => {
+                let v4 = address.cast::<libc::sockaddr_in>().read_unaligned();
+                Some(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)).into())
+            }
+            libc::AF_INET6 => {
+                let v6 = address.cast::<libc::sockaddr_in6>().read_unaligned();
+                Some(Ipv6Addr::from(v6.sin6_addr.s6_addr).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Frames that the kernel dropped rather than hand them to the reader of its interface `name` (a tap), as
+/// `/proc/net/dev` counts them.
+pub(super) fn dropped_on_the_way_out(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    tx_drops(&text, name).unwrap_or(0)
+}
+
+/// Behind the name come eight columns of received and eight of sent ones: bytes, packets, errors, drops, and so on.
+fn tx_drops(text: &str, name: &str) -> Option<u64> {
+    let (_, counts) = text.lines().filter_map(|line| line.split_once(':')).find(|(iface, _)| iface.trim() == name)?;
+    counts.split_whitespace().nth(8 + 3)?.parse().ok()
+}
+
+/// Addresses or queues of an interface, taken in the eyes of other processes of this program until this is dropped.
+///
+/// Two stacks with one address on one interface answer every packet twice, once of them wrongly; of two sockets on one
+/// receive queue, one hears nothing. So each is the name of an abstract socket (unix(7)), of which a network namespace has
+/// one of a name, and which the kernel takes back with the process.
+pub struct Claim(Vec<OwnedFd>);
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Claim").field(&self.0.len()).finish()
+    }
+}
+
+/// Who has taken an address already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    pid: i32,
+    name: String,
+}
+
+/// Takes `addrs` on `interface`, and looks whether the kernel has them if it is `alone`. Without an interface nobody else
+/// sees what arrives.
+///
+/// # Errors
+/// [`PortError::KernelHasAddress`] and [`PortError::AddressInUse`].
+pub(super) fn claim(interface: Option<&str>, alone: bool, addrs: &[IpAddr]) -> Result<Claim, PortError> {
+    let Some(interface) = interface else { return Ok(Claim(Vec::new())) };
+    if alone {
+        for kernel in kernel_addresses().into_iter().filter(|kernel| addrs.contains(&kernel.addr)) {
+            return Err(PortError::KernelHasAddress { port: interface.to_owned(), kernel });
+        }
+    }
+    let Ok(at) = Interface::open(interface) else { return Ok(Claim(Vec::new())) };
+    let mut held = Vec::new();
+    for addr in addrs {
+        match take(&format!("gannet/address/{}/{addr}", at.index())) {
+            Ok(socket) => held.extend(socket),
+            Err(Holder { pid, name }) => {
+                return Err(PortError::AddressInUse { interface: interface.to_owned(), addr: *addr, pid, name });
+            }
+        }
+    }
+    Ok(Claim(held))
+}
+
+/// Takes `count` receive queues of the interface called `name`, from number `first` on.
+///
+/// # Errors
+/// [`PortError::QueueInUse`].
+pub(super) fn claim_queues(name: &str, first: u32, count: u16) -> Result<Claim, PortError> {
+    let Ok(at) = Interface::open(name) else { return Ok(Claim(Vec::new())) };
+    let mut held = Vec::new();
+    for queue in first..first.saturating_add(count.into()) {
+        match take(&format!("gannet/queue/{}/{queue}", at.index())) {
+            Ok(socket) => held.extend(socket),
+            Err(Holder { pid, name: holder }) => {
+                let interface = name.to_owned();
+                return Err(PortError::QueueInUse { interface, queue, pid, name: holder });
+            }
+        }
+    }
+    Ok(Claim(held))
+}
+
+/// The abstract socket `name`, unless a process of ours or of root's has it. Without a socket, and when it is another
+/// user's, who must not be able to keep us from starting, the address is taken without one.
+fn take(name: &str) -> Result<Option<OwnedFd>, Holder> {
+    // SAFETY: plain data, for which zero is valid.
+    let mut address: libc::sockaddr_un = unsafe { zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    // The first byte stays NUL, which makes it abstract.
+    for (to, from) in address.sun_path[1..].iter_mut().zip(name.as_bytes()) {
+        *to = *from as libc::c_char;
+    }
+    let len = (std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len()) as libc::socklen_t;
+    // SAFETY: an address of ours, of `len` bytes; descriptors that are ours.
+    unsafe {
+        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let fd = libc::socket(libc::AF_UNIX, kind, 0);
+        if fd < 0 {
+            return Ok(None);
+        }
+        let socket = OwnedFd::from_raw_fd(fd);
+        if libc::bind(fd, (&raw const address).cast(), len) == 0 {
+            libc::listen(fd, 8);
+            return Ok(Some(socket));
+        }
+        if io::Error::last_os_error().raw_os_error() != Some(libc::EADDRINUSE)
+            || libc::connect(fd, (&raw const address).cast(), len) != 0
+        {
+            return Ok(None);
+        }
+        let mut who = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+        let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+        let code = libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut who).cast(), &raw mut len);
+        if code != 0 || (who.uid != 0 && who.uid != libc::geteuid()) {
+            return Ok(None);
+        }
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", who.pid)).unwrap_or_default();
+        Err(Holder { pid: who.pid, name: name.trim().to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces() {
+        assert!(mtu("lo").is_some_and(|m| m >= 1280));
+        assert_eq!(mtu("gannet-none"), None);
+        assert_eq!(mtu("a-name-much-longer-than-sixteen"), None);
+        assert!(Interface::open("gannet-none").is_err());
+    }
+
+    #[test]
+    fn the_kernels_addresses() {
+        let all = kernel_addresses();
+        let lo = KernelAddress { interface: "lo".into(), addr: Ipv4Addr::LOCALHOST.into(), prefix: 8 };
+        // A namespace whose loopback is down has none.
+        assert!(all.contains(&lo) || all.is_empty(), "{all:?}");
+    }
+
+    #[test]
+    fn columns_of_proc_net_dev() {
+        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop fifo frame compressed multicast|bytes\n    \
+                    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\ngannet0: 100 2 0 0 0 0 0 0 100 7 0 42 0 0 0 0\n";
+        assert_eq!(
+            (tx_drops(text, "gannet0"), tx_drops(text, "lo"), tx_drops(text, "gan")),
+            (Some(42), Some(12), None)
+        );
+    }
+
+    #[test]
+    fn a_name_is_taken_once_and_given_back() {
+        let name = format!("gannet/test/{}", std::process::id());
+        let first = take(&name).unwrap().expect("a socket");
+        let holder = take(&name).unwrap_err();
+        assert_eq!(holder.pid, std::process::id() as i32);
+        assert!(!holder.name.is_empty());
+        drop(first);
+        assert!(take(&name).unwrap().is_some());
+    }
+}

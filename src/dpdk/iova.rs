@@ -1,0 +1,123 @@
+//! How devices address memory: by our virtual addresses, through an IOMMU, or by physical ones.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use super::profile::PortProfile;
+
+/// The addresses that devices are given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Iova {
+    /// Virtual ones: an IOMMU translates them, or there is no device (virtual ports are software).
+    #[default]
+    Virtual,
+    /// Physical ones. Takes root, who may know them, and hugepages, which stay where they are. Nothing keeps the device
+    /// from other memory.
+    Physical,
+}
+
+/// Kernel drivers that hand a device over without an IOMMU.
+const UNPROTECTED: [&str; 2] = ["uio_pci_generic", "igb_uio"];
+
+/// What the devices of all `profiles` can do with, on the machine whose `/sys` is at `sys`.
+pub(super) fn of(sys: &Path, profiles: &[PortProfile]) -> Iova {
+    let physical = profiles.iter().any(|profile| !profile.device.is_empty() && is_physical(sys, &profile.device));
+    if physical { Iova::Physical } else { Iova::Virtual }
+}
+
+/// Whether the PCI device at `address` is handed over without an IOMMU. Devices that stay with their kernel driver (mlx5)
+/// are not: that driver translates.
+fn is_physical(sys: &Path, address: &str) -> bool {
+    let device = sys.join("bus/pci/devices").join(address);
+    let name_of = |link: &str| {
+        let target = fs::read_link(device.join(link)).ok()?;
+        Some(target.file_name()?.to_string_lossy().into_owned())
+    };
+    match name_of("driver").as_deref() {
+        Some("vfio-pci") => {
+            let group = name_of("iommu_group").unwrap_or_default();
+            let name = fs::read_to_string(sys.join("kernel/iommu_groups").join(group).join("name"));
+            name.is_ok_and(|name| name.trim() == "vfio-noiommu")
+        }
+        Some(driver) => UNPROTECTED.contains(&driver),
+        None => false,
+    }
+}
+
+/// What to type so that the PCI device `address` can be used on a machine that has no IOMMU, or has it switched off; `sys`
+/// is its `/sys`. One line each.
+pub fn no_iommu_remedy(sys: &Path, address: &str) -> String {
+    let mut text = String::from(
+        "# with an IOMMU: add to the kernel's command line, then boot: intel_iommu=on iommu=pt   (AMD: iommu=pt)\n\
+         # a virtual machine has to be given one by its host (QEMU: -device intel-iommu,caching-mode=on)\n\
+         # without one, unprotected, as root and with hugepages:\n",
+    );
+    let switch = "module/vfio/parameters/enable_unsafe_noiommu_mode";
+    // Kernels that are built without CONFIG_VFIO_NOIOMMU, as Debian's are, have no such switch.
+    let _ = if sys.join(switch).exists() {
+        write!(text, "echo 1 > /sys/{switch} && dpdk-devbind.py -b vfio-pci {address}")
+    } else {
+        write!(text, "modprobe uio_pci_generic && dpdk-devbind.py -b uio_pci_generic {address}")
+    };
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const NIC: &str = "0000:03:00.0";
+
+    fn machine(driver: &str, group: Option<&str>) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("bus/pci/devices").join(NIC);
+        fs::create_dir_all(&device).unwrap();
+        symlink(format!("../../../../bus/pci/drivers/{driver}"), device.join("driver")).unwrap();
+        if let Some(name) = group {
+            let of_group = dir.path().join("kernel/iommu_groups/7");
+            fs::create_dir_all(&of_group).unwrap();
+            fs::write(of_group.join("name"), name).unwrap();
+            symlink("../../../../kernel/iommu_groups/7", device.join("iommu_group")).unwrap();
+        }
+        dir
+    }
+
+    /// It was always virtual: without an IOMMU, EAL refused every PCI device.
+    #[test]
+    fn devices_without_an_iommu_get_physical_addresses() {
+        let load = |name, sets: &[(&str, &str)]| {
+            let sets: Vec<_> = sets.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            PortProfile::load(name, &sets).unwrap()
+        };
+        let (nic, memif) = (load("e1000e", &[("device", NIC)]), load("memif", &[]));
+        for (driver, group, want) in [
+            ("vfio-pci", Some("DMA\n"), Iova::Virtual),
+            ("vfio-pci", Some("vfio-noiommu\n"), Iova::Physical),
+            // Cannot be opened at all; the port says so.
+            ("vfio-pci", None, Iova::Virtual),
+            ("uio_pci_generic", None, Iova::Physical),
+            ("igb_uio", Some("DMA\n"), Iova::Physical),
+            ("mlx5_core", None, Iova::Virtual),
+        ] {
+            let sys = machine(driver, group);
+            assert_eq!(of(sys.path(), std::slice::from_ref(&nic)), want, "{driver} {group:?}");
+            assert_eq!(of(sys.path(), &[memif.clone(), nic.clone()]), want, "one of them is enough");
+            assert_eq!(of(sys.path(), std::slice::from_ref(&memif)), Iova::Virtual, "no device, no question");
+        }
+    }
+
+    #[test]
+    fn the_remedy_is_what_this_kernel_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = no_iommu_remedy(dir.path(), NIC);
+        assert!(text.contains("-b uio_pci_generic 0000:03:00.0") && !text.contains("enable_unsafe"), "{text}");
+        let parameters = dir.path().join("module/vfio/parameters");
+        fs::create_dir_all(&parameters).unwrap();
+        fs::write(parameters.join("enable_unsafe_noiommu_mode"), "N").unwrap();
+        let text = no_iommu_remedy(dir.path(), NIC);
+        assert!(text.contains("echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"), "{text}");
+    }
+}
