@@ -17,6 +17,8 @@ main() {
     root=$1
     shift
 
+    # A mount point, as `ip netns exec` wants its root to be.
+    mount --bind "$root" "$root"
     mount -t proc proc "$root/proc"
     # Shows the network namespace that we are in.
     mount -t sysfs sysfs "$root/sys"
