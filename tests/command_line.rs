@@ -165,7 +165,7 @@ fn certificates_and_keys_are_told_about_in_words() {
     // A warning is no reason not to serve: it ends later, as nobody listens at that socket.
     let server = ["--listen", "4433", "--root", "/", "--cert", &cert, "--key", &key];
     let (code, said) = gannet(&[&["serve"][..], &PORT, &server].concat());
-    assert_eq!((code, said.contains("warning: ") && said.contains("does not cover 10.77.0.2")), (1, true), "{said}");
+    assert_eq!((code, said.contains(" WARN ") && said.contains("does not cover 10.77.0.2")), (1, true), "{said}");
 }
 
 /// A disk that is full under standard output is a failure; a reader that has gone is none, and nothing is said of it.

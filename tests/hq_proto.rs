@@ -75,7 +75,6 @@ impl<C: App> World<C> {
             root: dir.join("www"),
             uploads: Some(dir.join("up")),
             preload,
-            log: false,
             file_patience: FILE_PATIENCE,
         };
         let app = HqServer::new(&config, &pool).unwrap();

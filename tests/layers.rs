@@ -1,5 +1,5 @@
-//! The layer rule of DESIGN.md §4: imports point strictly downward, and unsafe code stays where it is
-//! argued for. Reads the sources as text.
+//! The layer rule of DESIGN.md §4: imports point strictly downward, unsafe code stays where it is argued for, and what runs in
+//! a poll loop prints nothing and opens no file. Reads the sources as text.
 #![forbid(unsafe_code)]
 
 #[path = "layers/rules.rs"]
@@ -10,7 +10,10 @@ mod tokens;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rules::{imports_of, is_layer, may_use_unsafe, must_forbid_unsafe, unsafe_in};
+use rules::{
+    files_in, imports_of, is_layer, may_print, may_use_unsafe, must_forbid_unsafe, printing_in, unsafe_in,
+    waits_for_no_file,
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -75,4 +78,27 @@ fn no_type_has_a_name_of_the_prelude() {
         found.extend(rules::prelude_names_in(&text).into_iter().map(|(line, name)| format!("{path}:{line}: `{name}`")));
     }
     assert_none(&found, "types are not named as what std's prelude has");
+}
+
+/// A line that cannot be written (a full disk, a pipe that nobody reads) panics in `println!`, or waits for ever. The library
+/// emits `tracing` events; the command has a thread that writes (src/bin/terminal).
+#[test]
+fn nothing_prints_in_passing() {
+    let mut violations = Vec::new();
+    for (path, text) in sources("src") {
+        let banned = printing_in(&text).into_iter().filter(|printing| !may_print(&path, printing.what));
+        violations.extend(banned.map(|printing| format!("{path}:{}: {}", printing.line, printing.what)));
+    }
+    assert_none(&violations, "emit a tracing event, or use src/bin/terminal");
+    let seen = printing_in(&fs::read_to_string(root().join("src/bin/terminal/mod.rs")).unwrap());
+    assert!(!seen.is_empty(), "the scanner is blind");
+}
+
+#[test]
+fn layers_of_the_poll_loop_open_no_files() {
+    let mut violations = Vec::new();
+    for (path, text) in sources("src").into_iter().filter(|(path, _)| waits_for_no_file(path)) {
+        violations.extend(files_in(&text).into_iter().map(|line| format!("{path}:{line}: a file")));
+    }
+    assert_none(&violations, "a poll loop waits for no disk: use base::aside, or say in tests/layers/rules.rs why not");
 }

@@ -45,6 +45,18 @@
 //! * **Numbers**: [`Conn::stream_stats`], [`Event::Finished`] and the engine's counters say how many bytes were placed
 //!   directly, how many went through a cipher block on the stack, and how many were copied, which is none.
 //!
+//! * **A panic stays no secret**: if an application panics, [`Core::run`] closes its connections with INTERNAL_ERROR, so that
+//!   peers are told, gives all memory back, and lets the panic go on.
+//!
+//! # Logging
+//! The library emits events of the crate `tracing`, with targets below `gannet`, and prints nothing. `warn` and `error` are
+//! for the operator. What a peer can cause is `debug` or `info`, and limited in number where it can repeat; nothing is said
+//! about single packets. Lines about a connection have the fields `conn` (its [`ConnId`]) and `peer`. A level that nobody
+//! asks for costs a branch.
+//!
+//! A core emits events from its poll loop: a subscriber that waits for a disk or a terminal stops all connections. Let it hand
+//! its lines to another thread, and rather lose some than wait.
+//!
 //! # Two cores in one thread
 //! A server that answers in upper case, and a client that asks it, over a simulated link. With a real port (feature
 //! `dpdk`), each core has a thread of its own that calls [`Core::run`].

@@ -34,10 +34,58 @@ impl Limit {
     }
 }
 
+/// A limit for lines about what anyone can provoke, which knows how many it has kept back.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines {
+    per_second: u32,
+    limit: Option<Limit>,
+    left_out: u64,
+}
+
+impl Lines {
+    /// At most `per_second` lines a second, all of which may come at once.
+    pub const fn new(per_second: u32) -> Self {
+        Self { per_second, limit: None, left_out: 0 }
+    }
+
+    /// Whether one more line may be written; if so, how many were left out since the last one, if any were.
+    #[must_use = "`None` means that the limit is reached"]
+    pub fn take(&mut self, now: Instant) -> Option<LeftOut> {
+        if self.limit.get_or_insert_with(|| Limit::new(self.per_second, now)).take(now) {
+            Some(LeftOut(std::mem::take(&mut self.left_out)))
+        } else {
+            self.left_out += 1;
+            None
+        }
+    }
+}
+
+/// Lines that were left out before this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut(u64);
+
+impl LeftOut {
+    /// How many, if there were any: a field of the line.
+    pub fn count(self) -> Option<u64> {
+        (self.0 > 0).then_some(self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::time::Duration;
+
+    #[test]
+    fn lines_are_limited_and_the_rest_is_counted() {
+        let mut lines = Lines::new(3);
+        let mut now = Instant::ZERO + Duration::from_secs(9);
+        let written: Vec<_> = (0..10).filter_map(|_| lines.take(now)).map(LeftOut::count).collect();
+        assert_eq!(written, [None; 3]);
+        now += Duration::from_secs(1);
+        assert_eq!(lines.take(now).map(LeftOut::count), Some(Some(7)));
+        assert_eq!(lines.take(now).map(LeftOut::count), Some(None), "told once");
+    }
 
     #[test]
     fn refills_at_its_rate_and_no_higher_than_a_second() {

@@ -1,8 +1,10 @@
-//! Layer `base`: time, seeded randomness, rate limits, range sets, timers, rings and counters.
+//! Layer `base`: time, seeded randomness, rate limits, range sets, timers, and work that is done aside.
 #![forbid(unsafe_code)]
 
+pub mod aside;
 pub mod id_map;
 pub mod limit;
+pub mod printable;
 pub mod range_set;
 pub mod rng;
 pub mod time;

@@ -1,6 +1,7 @@
 //! The command line of `gannet`: what can be said, and checks that need no device.
 
 pub mod engine;
+pub mod log;
 pub mod target;
 pub mod values;
 
@@ -12,6 +13,7 @@ use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 
 use engine::{EngineArgs, IdentityArgs, SecretArgs, TrustArgs};
+use log::LogArgs;
 use target::{HostPort, Url};
 
 const EXAMPLES: &str = "\
@@ -27,6 +29,7 @@ Examples:
 
 Environment:
   GANNET_CRYPTO=ipsec-mb|portable   choose the crypto kernels (default: the fastest that runs here)
+  GANNET_LOG=LEVEL                  what is logged, unless --log-level, -q or -v says it
   SSLKEYLOGFILE=FILE                same as --keylog FILE";
 
 const SERVE_EXAMPLES: &str = "\
@@ -314,6 +317,17 @@ impl Args {
     /// The arguments of this process. On a mistake prints it and ends the process with code 2.
     pub fn load() -> Self {
         Self::try_load_from(std::env::args_os()).unwrap_or_else(|e| e.exit())
+    }
+
+    /// What is logged, and how.
+    pub fn log(&self) -> LogArgs {
+        match &self.command {
+            Command::Serve(a) => a.engine.log.clone(),
+            Command::Get(a) => a.engine.log.clone(),
+            Command::Perf(PerfCommand::Server(a)) => a.engine.log.clone(),
+            Command::Perf(PerfCommand::Client(a)) => a.engine.log.clone(),
+            Command::Report(_) | Command::Doctor(_) | Command::Ring(_) => LogArgs::default(),
+        }
     }
 
     /// Parses and checks `words`, the program's name first.

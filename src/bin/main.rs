@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod output;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -16,14 +17,23 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let result = run(&Args::load().command).and_then(|code| match output::problem() {
+    let args = Args::load();
+    terminal::start(&args.log());
+    let code = end(run(&args.command));
+    terminal::finish();
+    code
+}
+
+/// Says what failed, if anything did.
+fn end(result: Result<ExitCode, Failure>) -> ExitCode {
+    let result = result.and_then(|code| match output::problem() {
         Some(error) => Err(format!("cannot print the results: {error}").into()),
         None => Ok(code),
     });
     match result {
         Ok(code) => code,
         Err(failure) => {
-            output::tell(&format!("gannet: {failure}"));
+            terminal::fail(&failure.to_string());
             if commands::session::is_usage(&failure) { USAGE.into() } else { FAILED.into() }
         }
     }

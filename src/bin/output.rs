@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::terminal;
 
 /// Why results did not get out.
 static PROBLEM: Mutex<Option<io::Error>> = Mutex::new(None);
@@ -35,17 +35,9 @@ pub fn print(text: &str) {
     }
 }
 
-/// How long a line waits for room on standard error.
-const ROOM_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-
-/// Prints a line on standard error. Nobody may be there to read it: a pipe that is full and stays it takes no more, and
-/// holds nobody up.
+/// Prints a line on standard error, if it takes it. Never waits.
 pub fn tell(line: &str) {
-    let mut err = io::stderr().lock();
-    let room = poll(&mut [PollFd::new(&err, PollFlags::OUT)], Some(&ROOM_WAIT));
-    if room != Ok(0) {
-        let _ = writeln!(err, "{line}");
-    }
+    terminal::tell(line);
 }
 
 /// Why results did not get out, if there is a reason that its user has to know of.

@@ -118,6 +118,10 @@ pub struct DatapathStats {
     pub rx_copied_bytes: u64,
     /// Frames dropped because no buffer was free to copy them to.
     pub rx_no_frame: u64,
+    /// Frames recorded in a capture ([`pcap`]).
+    pub captured: u64,
+    /// Frames that a capture is missing, because it could not be written (fast enough).
+    pub capture_missed: u64,
 }
 
 impl DatapathStats {
@@ -135,6 +139,8 @@ impl DatapathStats {
             ("port_rx_out_of_bounds", self.rx_out_of_bounds),
             ("port_rx_copied_bytes", self.rx_copied_bytes),
             ("port_rx_no_frame", self.rx_no_frame),
+            ("port_captured", self.captured),
+            ("port_capture_missed", self.capture_missed),
         ]
         .into_iter()
     }

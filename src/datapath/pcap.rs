@@ -5,35 +5,49 @@
 //! ([`Caps::tx_udp_checksum`]), the capture shows them unfinished, and a reader that verifies checksums calls
 //! them wrong.
 //!
-//! Capturing never disturbs traffic: an error (a full disk) ends the capture with one warning, and frames go on.
-//! Writing is buffered but synchronous, so a slow disk slows the core down: a tool for debugging.
+//! Capturing never disturbs traffic. Frames are gathered in a few blocks of memory, which a thread of its own writes. When
+//! the disk is slower than the network, all blocks are on their way to it, and frames are left out; an error (a full disk)
+//! ends the capture. Either is counted ([`PcapCounters::missed`], `port_capture_missed`) and told once. The last block of
+//! a capture says how many frames are missing in it.
 
 #![forbid(unsafe_code)]
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arrayvec::ArrayVec;
+use crossbeam::channel::{Receiver, bounded};
 
 use super::{BURST, Burst, Caps, Datapath, DatapathStats, RxFrame, TxFrame};
+use crate::base::aside::Aside;
 
 /// Bytes gathered before they are written.
 const BUFFER: usize = 256 << 10;
 
+/// Blocks of so many bytes that there are: one is filled while the others are written.
+const BLOCKS: usize = 32;
+
+/// How long the end of a capture waits for its last blocks to be written.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
+const STATISTICS: u32 = 5;
 const ENHANCED_PACKET: u32 = 6;
 const LINKTYPE_ETHERNET: u16 = 1;
 
 /// What a capture holds, in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PcapCounters {
-    /// Recorded.
+    /// Recorded; they are in the file, or on their way to it.
     pub recorded: u64,
-    /// Not recorded, or lost again, because writing failed.
+    /// Not recorded, because writing failed or could not keep up.
     pub missed: u64,
 }
 
@@ -43,52 +57,78 @@ enum Direction {
     Sent = 2,
 }
 
-/// A datapath whose frames are written to a capture. Buffered: [`Pcap::flush`] or dropping it writes the rest.
+/// A datapath whose frames are written to a capture. Dropping it writes what is left, unless that takes more than 2 s.
 pub struct Pcap<D> {
     inner: D,
     capture: Capture,
 }
 
 impl<D: Datapath> Pcap<D> {
-    /// Captures to a new file at `path`, in real time. A file that is there already is overwritten.
+    /// Captures to a new file at `path`, in real time. A file that is there already is overwritten. If it is a pipe, the
+    /// capture begins with its reader.
     ///
     /// # Errors
-    /// When the file cannot be created or its header not be written.
+    /// When the file cannot be created or its header not be written, or there is no thread for it.
     pub fn create(inner: D, path: &Path) -> io::Result<Self> {
         let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let mut pcap = Self::new(inner, File::create(path)?, path.display().to_string(), clock);
-        pcap.capture.write()?;
-        Ok(pcap)
+        let name = path.display().to_string();
+        if std::fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo()) {
+            return Self::new(inner, Later(path.into(), None), name, clock);
+        }
+        let mut file = File::create(path)?;
+        file.write_all(&header())?;
+        Self::headed(inner, file, name, clock)
     }
 
     /// Captures to `out`, called `name` in warnings. `clock` gives the time since 1970 and is asked once a burst.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
     pub fn new(
         inner: D,
         out: impl Write + Send + 'static,
         name: impl Into<String>,
         clock: impl FnMut() -> Duration + Send + 'static,
-    ) -> Self {
-        let mut buffer = Vec::with_capacity(BUFFER + BURST * 2048);
-        header(&mut buffer);
+    ) -> io::Result<Self> {
+        let mut pcap = Self::headed(inner, out, name.into(), clock)?;
+        pcap.capture.buffer.extend(header());
+        Ok(pcap)
+    }
+
+    /// The same for a file that has its header.
+    fn headed(
+        inner: D,
+        out: impl Write + Send + 'static,
+        name: String,
+        clock: impl FnMut() -> Duration + Send + 'static,
+    ) -> io::Result<Self> {
+        let (give_back, empty) = bounded(BLOCKS);
+        // The one that is filled is missing here.
+        (1..BLOCKS).for_each(|_| drop(give_back.try_send(Vec::new())));
+        let mut file = CaptureFile { out: Some(out), name: name.clone(), state: Arc::default() };
+        let state = file.state.clone();
+        let writer = Aside::start("gannet-pcap", BLOCKS, move |Block { mut bytes, frames }| {
+            file.write(&bytes, frames);
+            bytes.clear();
+            let _ = give_back.try_send(bytes);
+        })?;
         let capture = Capture {
-            out: Some(Box::new(out)),
-            name: name.into(),
+            name,
             clock: Box::new(clock),
-            buffer,
+            buffer: Vec::new(),
             buffered: 0,
-            counters: PcapCounters::default(),
+            offered: 0,
+            left_out: 0,
+            writer,
+            empty,
+            state,
         };
-        Self { inner, capture }
+        Ok(Self { inner, capture })
     }
 
     /// What the capture holds.
     pub fn counters(&self) -> PcapCounters {
-        self.capture.counters
-    }
-
-    /// Writes what is buffered. A failure ends the capture with a warning.
-    pub fn flush(&mut self) {
-        self.capture.flush();
+        self.capture.counters()
     }
 
     /// The datapath below.
@@ -131,7 +171,7 @@ impl<D: Datapath> Datapath for Pcap<D> {
             for frame in fresh {
                 self.capture.record(at, Direction::Received, frame.data_mut());
             }
-            self.capture.commit();
+            self.capture.commit(n);
         }
         n
     }
@@ -148,7 +188,8 @@ impl<D: Datapath> Datapath for Pcap<D> {
         let (offered, start) = (burst.len(), self.capture.buffer.len());
         // The frames are gone once sent: record all, then take back those that were left behind.
         let mut ends = ArrayVec::<usize, BURST>::new();
-        if !burst.is_empty() && self.capture.out.is_some() {
+        let records = self.capture.begin(offered);
+        if records {
             let at = (self.capture.clock)();
             for frame in burst.iter() {
                 self.capture.record(at, Direction::Sent, frame.data());
@@ -157,42 +198,136 @@ impl<D: Datapath> Datapath for Pcap<D> {
         }
         let n = self.inner.tx_burst(burst);
         debug_assert_eq!(n + burst.len(), offered);
-        let end = n.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(start);
-        self.capture.buffer.truncate(end);
-        if self.capture.begin(n) {
-            self.capture.commit();
+        if records {
+            let end = n.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(start);
+            self.capture.buffer.truncate(end);
+            self.capture.commit(n);
+        } else {
+            // Counted as left out when they were offered; those that stay are offered again.
+            self.capture.left_out -= burst.len() as u64;
         }
         n
     }
 
     fn stats(&self) -> DatapathStats {
-        self.inner.stats()
+        let PcapCounters { recorded, missed } = self.counters();
+        DatapathStats { captured: recorded, capture_missed: missed, ..self.inner.stats() }
     }
 }
 
-/// The file and what is not yet in it.
+/// What goes to the file at a time: whole blocks of the format.
+struct Block {
+    bytes: Vec<u8>,
+    frames: u64,
+}
+
+/// What the writing thread tells.
+#[derive(Debug, Default)]
+struct FileState {
+    /// Frames that were handed to it and are not in the file.
+    lost: AtomicU64,
+    /// Frames in the file.
+    written: AtomicU64,
+    /// Nothing is written any more.
+    over: AtomicBool,
+}
+
+/// The file, as its thread sees it.
+struct CaptureFile<W> {
+    /// `None` after an error: the file may end within a block.
+    out: Option<W>,
+    name: String,
+    state: Arc<FileState>,
+}
+
+impl<W: Write> CaptureFile<W> {
+    fn write(&mut self, bytes: &[u8], frames: u64) {
+        let written = self.out.as_mut().map(|out| out.write_all(bytes).and_then(|()| out.flush()));
+        match written {
+            Some(Ok(())) => {
+                self.state.written.fetch_add(frames, Ordering::Relaxed);
+                return;
+            }
+            Some(Err(error)) => {
+                self.out = None;
+                self.state.over.store(true, Ordering::Relaxed);
+                let frames = self.state.written.load(Ordering::Relaxed);
+                tracing::warn!(file = self.name, frames, %error, "the capture has ended; traffic goes on");
+            }
+            None => {}
+        }
+        self.state.lost.fetch_add(frames, Ordering::Relaxed);
+    }
+}
+
+/// A pipe that is opened by whoever writes to it first: that waits for a reader.
+struct Later(Box<Path>, Option<File>);
+
+impl Write for Later {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.1.is_none() {
+            self.1 = Some(File::options().write(true).open(&self.0)?);
+        }
+        self.1.as_mut().map_or(Ok(0), |file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is gathered for the file.
 struct Capture {
-    out: Option<Box<dyn Write + Send>>,
     name: String,
     clock: Box<dyn FnMut() -> Duration + Send>,
     buffer: Vec<u8>,
     /// Frames in `buffer`.
     buffered: u64,
-    counters: PcapCounters,
+    /// Frames that were put into a buffer.
+    offered: u64,
+    /// Frames that there was no buffer for.
+    left_out: u64,
+    writer: Aside<Block>,
+    /// Blocks that were written.
+    empty: Receiver<Vec<u8>>,
+    state: Arc<FileState>,
 }
 
 impl Capture {
-    /// Counts `frames` and tells whether there is anything to record them with.
+    fn counters(&self) -> PcapCounters {
+        let lost = self.state.lost.load(Ordering::Relaxed);
+        PcapCounters { recorded: self.offered - lost, missed: self.left_out + lost }
+    }
+
+    /// Whether there is room to record `frames`; otherwise they are counted as left out.
     fn begin(&mut self, frames: usize) -> bool {
-        let frames = frames as u64;
-        match self.out {
-            Some(_) => {
-                self.counters.recorded += frames;
-                self.buffered += frames;
-            }
-            None => self.counters.missed += frames,
+        if frames == 0 {
+            return false;
         }
-        frames > 0 && self.out.is_some()
+        if self.state.over.load(Ordering::Relaxed) || !self.has_buffer() {
+            self.left_out += frames as u64;
+            return false;
+        }
+        true
+    }
+
+    fn has_buffer(&mut self) -> bool {
+        if self.buffer.len() < BUFFER {
+            return true;
+        }
+        let Ok(empty) = self.empty.try_recv() else {
+            if self.left_out == 0 {
+                tracing::warn!(file = self.name, "the capture cannot be written fast enough: frames are left out");
+            }
+            return false;
+        };
+        let bytes = std::mem::replace(&mut self.buffer, empty);
+        let frames = std::mem::take(&mut self.buffered);
+        if self.writer.offer(Block { bytes, frames }).is_err() {
+            // There is room for all blocks: the thread is gone.
+            self.state.lost.fetch_add(frames, Ordering::Relaxed);
+        }
+        true
     }
 
     /// Appends one packet block.
@@ -211,59 +346,61 @@ impl Capture {
         });
     }
 
-    fn commit(&mut self) {
-        if self.buffer.len() >= BUFFER {
-            self.flush();
+    /// `frames` were recorded. A full buffer is on its way at once, if there is another one.
+    fn commit(&mut self, frames: usize) {
+        self.offered += frames as u64;
+        self.buffered += frames as u64;
+        if self.buffer.len() >= BUFFER && !self.empty.is_empty() {
+            self.has_buffer();
         }
     }
 
-    /// Writes the buffer; after an error nothing is written any more, as the file may end within a block.
-    fn write(&mut self) -> io::Result<()> {
-        let Some(mut out) = self.out.take() else { return Ok(()) };
-        out.write_all(&self.buffer)?;
-        out.flush()?;
-        self.out = Some(out);
-        self.buffer.clear();
-        self.buffered = 0;
-        Ok(())
-    }
-
-    fn flush(&mut self) {
-        if let Err(error) = self.write() {
-            eprintln!(
-                "gannet: warning: capture {} stopped after about {} frames: {error}; traffic goes on",
-                self.name,
-                self.counters.recorded - self.buffered
-            );
-            self.counters.recorded -= self.buffered;
-            self.counters.missed += self.buffered;
-            self.buffered = 0;
-            self.buffer = Vec::new();
-        }
+    /// How many frames the capture has and has not, as its last block.
+    fn statistics(&mut self) {
+        let nanos = (self.clock)().as_nanos() as u64;
+        let PcapCounters { recorded, missed } = self.counters();
+        block(&mut self.buffer, STATISTICS, |body| {
+            body.extend([0; 4]);
+            body.extend(((nanos >> 32) as u32).to_le_bytes());
+            body.extend((nanos as u32).to_le_bytes());
+            option(body, 4, &(recorded + missed).to_le_bytes());
+            option(body, 5, &missed.to_le_bytes());
+            option(body, 0, &[]);
+        });
     }
 }
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        self.flush();
+        self.statistics();
+        let (bytes, frames) = (std::mem::take(&mut self.buffer), self.buffered);
+        let done = self.writer.offer(Block { bytes, frames }).is_ok() && self.writer.finish(PATIENCE);
+        let (written, over) = (self.state.written.load(Ordering::Relaxed), self.state.over.load(Ordering::Relaxed));
+        let missing = self.offered + self.left_out - written;
+        // An error was told when it came.
+        if !over && (!done || missing > 0) {
+            tracing::warn!(file = self.name, frames = written, missing, "the capture is not complete");
+        }
     }
 }
 
 /// The section header, and the one interface: Ethernet, time in nanoseconds.
-fn header(out: &mut Vec<u8>) {
-    block(out, SECTION_HEADER, |body| {
+fn header() -> Vec<u8> {
+    let mut out = Vec::new();
+    block(&mut out, SECTION_HEADER, |body| {
         body.extend(0x1a2b_3c4d_u32.to_le_bytes());
         body.extend(1u16.to_le_bytes());
         body.extend(0u16.to_le_bytes());
         body.extend(u64::MAX.to_le_bytes()); // length of the section: not known
     });
-    block(out, INTERFACE, |body| {
+    block(&mut out, INTERFACE, |body| {
         body.extend(LINKTYPE_ETHERNET.to_le_bytes());
         body.extend([0; 2]);
         body.extend(0u32.to_le_bytes()); // frames are never cut
         option(body, 9, &[9]);
         option(body, 0, &[]);
     });
+    out
 }
 
 /// One pcapng block: type, length, body, length.
@@ -290,7 +427,7 @@ fn padded(out: &mut Vec<u8>, bytes: &[u8]) {
 
 impl<D: fmt::Debug> fmt::Debug for Pcap<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pcap({}, {:?}, {:?})", self.capture.name, self.capture.counters, self.inner)
+        write!(f, "Pcap({}, {:?}, {:?})", self.capture.name, self.capture.counters(), self.inner)
     }
 }
 

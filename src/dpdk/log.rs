@@ -1,12 +1,12 @@
-//! What DPDK logs: collected while something is set up, so that an error can carry the reason, and
-//! written to standard error as warnings at all other times.
+//! What DPDK logs: collected while something is set up, so that an error can carry the reason, and passed on at all other
+//! times, at level `info`: peers can make DPDK log, and DPDK does not say how bad it is.
 
 use std::collections::VecDeque;
 use std::ffi::c_char;
-use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::base::limit::Limit;
+use crate::base::limit::{LeftOut, Lines};
+use crate::base::printable::Printable;
 use crate::base::time::{Duration, Instant};
 
 /// Lines kept of one set-up step.
@@ -18,16 +18,20 @@ struct State {
     /// An unfinished line.
     partial: String,
     lines: VecDeque<String>,
-    /// How many lines may be written, and how many were not.
-    limit: Option<Limit>,
-    dropped: u64,
+    /// How many lines may be passed on.
+    limit: Lines,
 }
 
-/// Lines a second on standard error. Peers make DPDK log, and may come as often as they like.
+/// Lines a second that are passed on. Peers make DPDK log, and may come as often as they like.
 const LINES: u32 = 20;
 
-static STATE: Mutex<State> =
-    Mutex::new(State { captures: 0, partial: String::new(), lines: VecDeque::new(), limit: None, dropped: 0 });
+impl State {
+    const fn new(captures: usize) -> Self {
+        Self { captures, partial: String::new(), lines: VecDeque::new(), limit: Lines::new(LINES) }
+    }
+}
+
+static STATE: Mutex<State> = Mutex::new(State::new(0));
 
 fn state() -> MutexGuard<'static, State> {
     // A poisoned log is still a log.
@@ -42,7 +46,17 @@ pub(super) fn take_over() {
 
 /// A line of our own, about what DPDK was kept from.
 pub(super) fn tell(line: &str) {
-    state().line(line.to_owned());
+    let told = state().line(line.to_owned());
+    told.into_iter().for_each(Told::tell);
+}
+
+/// A line that is to be passed on, once the log is not locked any more: whoever takes it may be slow.
+struct Told(String, LeftOut);
+
+impl Told {
+    fn tell(self) {
+        tracing::info!(left_out = self.1.count(), "{}", Printable(self.0));
+    }
 }
 
 /// Called by DPDK from any of its threads.
@@ -52,42 +66,33 @@ unsafe extern "C" fn sink(text: *const c_char, len: usize) {
     }
     // SAFETY: the shim passes the buffer of one stdio write, valid for `len` bytes during this call.
     let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), len) };
-    state().push(&String::from_utf8_lossy(bytes));
+    let told = state().push(&String::from_utf8_lossy(bytes));
+    told.into_iter().for_each(Told::tell);
 }
 
 impl State {
-    fn push(&mut self, text: &str) {
+    /// Lines that `text` completes and that are to be passed on.
+    fn push(&mut self, text: &str) -> Vec<Told> {
+        let mut told = Vec::new();
         for piece in text.split_inclusive('\n') {
             self.partial.push_str(piece.trim_end_matches('\n'));
             if piece.ends_with('\n') || self.partial.len() > 4096 {
                 let line = std::mem::take(&mut self.partial);
-                self.line(line);
+                told.extend(self.line(line));
             }
         }
+        told
     }
 
-    fn line(&mut self, line: String) {
+    fn line(&mut self, line: String) -> Option<Told> {
         if self.captures == 0 {
-            if self.may_write(now()) {
-                let more = std::mem::take(&mut self.dropped);
-                let note = if more > 0 { format!("dpdk: ({more} lines left out)\n") } else { String::new() };
-                // Nobody to tell when standard error is gone.
-                let _ = writeln!(std::io::stderr(), "{note}dpdk: {line}");
-            }
-            return;
+            return self.limit.take(now()).map(|left_out| Told(line, left_out));
         }
         if self.lines.len() == KEEP {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
-    }
-}
-
-impl State {
-    fn may_write(&mut self, now: Instant) -> bool {
-        let fine = self.limit.get_or_insert_with(|| Limit::new(LINES, now)).take(now);
-        self.dropped += u64::from(!fine);
-        fine
+        None
     }
 }
 
@@ -138,23 +143,23 @@ mod tests {
 
     #[test]
     fn lines_are_put_together_and_bounded() {
-        let mut s = State { captures: 1, partial: String::new(), lines: VecDeque::new(), limit: None, dropped: 0 };
-        s.push("EAL: one");
-        s.push(" line\nEAL: two\n");
+        let mut s = State::new(1);
+        let told = s.push("EAL: one").len() + s.push(" line\nEAL: two\n").len();
+        assert_eq!(told, 0, "kept for the error");
         assert_eq!(s.lines, ["EAL: one line", "EAL: two"]);
         for n in 0..2 * KEEP {
-            s.push(&format!("{n}\n"));
+            drop(s.push(&format!("{n}\n")));
         }
         assert_eq!(s.lines.len(), KEEP);
         assert_eq!(s.lines.back().map(String::as_str), Some("127"));
     }
 
     #[test]
-    fn peers_cannot_flood_standard_error() {
-        let mut s = State { captures: 0, partial: String::new(), lines: VecDeque::new(), limit: None, dropped: 0 };
-        let written = (0..1000).filter(|_| s.may_write(Instant::ZERO)).count();
-        assert_eq!((written, s.dropped), (LINES as usize, 1000 - u64::from(LINES)));
-        assert!(s.may_write(Instant::ZERO + Duration::from_secs(1)));
+    fn peers_cannot_flood_the_log() {
+        let mut s = State::new(0);
+        let told: usize = (0..1000).map(|_| s.push("memif: a stranger\n").len()).sum();
+        // More by as many as seconds have passed.
+        assert!((LINES as usize..500).contains(&told), "{told}");
     }
 
     #[test]

@@ -224,15 +224,15 @@ fn warn_no_hugepages(len: usize) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let remedy = hugepage_remedy(len);
-        eprintln!("gannet: warning: no free hugepages, using ordinary pages (slower); {remedy}");
+        tracing::warn!("no free hugepages, using ordinary pages (slower); {remedy}");
     });
 }
 
 fn warn_not_locked(error: &std::io::Error) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        eprintln!(
-            "gannet: warning: memory cannot be locked ({error}), going on with memory that may be swapped out; \
+        tracing::warn!(
+            "memory cannot be locked ({error}), going on with memory that may be swapped out; \
              raise RLIMIT_MEMLOCK (ulimit -l unlimited, or LimitMEMLOCK=infinity in the service) or grant CAP_IPC_LOCK"
         );
     });

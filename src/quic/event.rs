@@ -27,6 +27,13 @@ impl ConnId {
     }
 }
 
+impl fmt::Display for ConnId {
+    /// As logs have it: the place in the connection table, and the how many-eth connection it is there.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.index(), self.generation())
+    }
+}
+
 pub use crate::wire::quic::Dir;
 
 /// Memory to send from. It is owned by the engine until acknowledged, then comes back in an event.

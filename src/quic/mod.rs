@@ -14,6 +14,7 @@ mod crypto_stream;
 mod endpoint;
 pub mod event;
 mod flow;
+mod guest;
 mod memory;
 mod path;
 pub mod recovery;

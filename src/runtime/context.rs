@@ -26,6 +26,10 @@ pub trait App {
         let _ = (cx, remote, why);
     }
 
+    /// [`Core::run`](super::Core::run) is about to return, whatever the reason; nothing follows. Also after a panic of
+    /// this application.
+    fn on_end(&mut self) {}
+
     /// Whether the core may stop as soon as all its connections are gone.
     fn is_done(&self) -> bool {
         false
@@ -103,6 +107,12 @@ impl<'a> Context<'a> {
         if let Some(mut conn) = self.endpoint.conn(id) {
             conn.close(code, reason);
         }
+    }
+
+    /// The peer's address of a connection; `None` when it is gone. Looking at it does nothing to the connection, unlike
+    /// [`Context::conn`].
+    pub fn peer(&self, id: ConnId) -> Option<SocketAddr> {
+        self.endpoint.remote(id)
     }
 
     /// Pinned memory of this core.

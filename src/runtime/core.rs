@@ -1,11 +1,13 @@
 //! The poll loop.
 
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
 use thiserror::Error;
 
+use crate::base::limit::Lines;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::time_keys;
 use crate::datapath::{BURST, Burst, Datapath, DatapathStats, RxFrame, TxFrame};
@@ -24,6 +26,9 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// So many connections are in the caches all the time.
 const FEW: usize = 32;
+
+/// Panics that are put up with in a turn while memory comes back after the first.
+const MORE_PANICS: usize = 1000;
 
 /// Idle turns before the loop gives the CPU to others.
 const SPIN_TURNS: u32 = 200;
@@ -106,6 +111,10 @@ pub struct Core<D: Datapath, A> {
     link_patience: Option<Duration>,
     stats: CoreStats,
     observer: Option<Box<Observer>>,
+    /// The application has panicked, and is not called any more.
+    app_failed: bool,
+    /// What is told of addresses that others use, too: anybody on the link can provoke it.
+    duplicates: Lines,
 }
 
 impl<D: Datapath, A: App> Core<D, A> {
@@ -140,6 +149,8 @@ impl<D: Datapath, A: App> Core<D, A> {
             link_patience: config.link_patience,
             stats: CoreStats::default(),
             observer: None,
+            app_failed: false,
+            duplicates: Lines::new(1),
         })
     }
 
@@ -158,12 +169,29 @@ impl<D: Datapath, A: App> Core<D, A> {
 
     /// Polls until `stop` is set or the application is done, then closes what is still open. Whatever the reason to
     /// stop is, the application has every buffer and every sent memory back by then, and `Closed` of every connection.
+    /// The last that it hears is [`App::on_end`].
     ///
     /// # Errors
     /// [`RunError`] when the port stops working.
+    ///
+    /// # Panics
+    /// If the application does. Before its panic goes on, all connections are closed with INTERNAL_ERROR (RFC 9000
+    /// §20.1), so that no peer waits for an answer, and memory that they hold goes back to where it came from; the
+    /// application hears nothing of it but [`App::on_end`].
     pub fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
-        let outcome = self.poll(stop);
-        self.shut_down();
+        // What a panic has left half done is not gone on with: connections are closed, and memory is given back.
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            let outcome = self.poll(stop);
+            self.shut_down();
+            outcome
+        }));
+        if ran.is_err() {
+            // A second panic says no more than the first.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.shut_down_after_panic()));
+        }
+        let ended = catch_unwind(AssertUnwindSafe(|| self.app.on_end()));
+        let outcome = ran.unwrap_or_else(|panic| resume_unwind(panic));
+        ended.unwrap_or_else(|panic| resume_unwind(panic));
         outcome
     }
 
@@ -234,17 +262,52 @@ impl<D: Datapath, A: App> Core<D, A> {
     fn shut_down(&mut self) {
         let start = self.clock.now();
         self.endpoint.close_all(0, "shutting down");
-        // Two quiet turns: everything that was to be said is said.
+        self.linger(start);
+        self.give_back();
+    }
+
+    /// Turns until everything that was to be said is said: two quiet turns.
+    fn linger(&mut self, start: Instant) {
         let mut quiet = 0;
         while quiet < 2 && self.clock.now().saturating_since(start) < LINGER {
             quiet = if self.turn() || !self.tx.is_empty() { 0 } else { quiet + 1 };
         }
-        self.give_back();
+    }
+
+    /// The same without the application, which has panicked.
+    #[cold]
+    fn shut_down_after_panic(&mut self) {
+        self.app_failed = true;
+        let start = self.clock.now();
+        tracing::error!(connections = self.endpoint.connection_count(), "the application has panicked: closing");
+        self.endpoint.fail_all("the application failed");
+        self.linger(start);
+        self.endpoint.abandon_all();
+        self.discard_events();
+    }
+
+    /// Drops what happens, and with it the memory that comes back.
+    #[cold]
+    fn discard_events(&mut self) -> bool {
+        let (mut any, mut panics) = (false, 0);
+        while panics < MORE_PANICS {
+            // The application's memory is dropped by code of its own, which may panic, too, and so may its guests in the
+            // engine, when a new connection comes.
+            match catch_unwind(AssertUnwindSafe(|| self.endpoint.poll_event().map(drop))) {
+                Ok(Some(())) => any = true,
+                Ok(None) => break,
+                Err(_) => panics += 1,
+            }
+        }
+        any
     }
 
     /// Tells the application everything that it was not told yet.
     fn give_back(&mut self) {
         let now = self.clock.now();
+        if self.app_failed {
+            return;
+        }
         // Once more for connections that it starts when it hears of the end of others; it cannot go on like that.
         for _ in 0..2 {
             self.endpoint.abandon_all();
@@ -416,14 +479,17 @@ impl<D: Datapath, A: App> Core<D, A> {
             match event {
                 NetEvent::Unreachable { ip } => self.unreachable(now, ip, Unreachable::NoAnswer),
                 NetEvent::Duplicate { ip, mac } => {
-                    eprintln!("warning: {mac} uses our address {ip} as well; packets may go there");
+                    if let Some(left_out) = self.duplicates.take(now) {
+                        let left_out = left_out.count();
+                        tracing::warn!(%ip, %mac, left_out, "another host uses our address as well; packets may go there");
+                    }
                 }
                 NetEvent::AddressLost { ip, mac } => {
-                    eprintln!("warning: {ip} is in use by {mac} already: it is given up");
+                    tracing::error!(%ip, %mac, "another host uses our address already: it is given up");
                     self.taken = Some((ip, mac));
                 }
                 NetEvent::RouterSilent { ip } => {
-                    eprintln!("warning: router {ip} does not answer; packets take another one as long");
+                    tracing::warn!(%ip, "a router does not answer; packets take another one as long");
                 }
                 NetEvent::Neighbor { .. } => {}
             }
@@ -431,11 +497,17 @@ impl<D: Datapath, A: App> Core<D, A> {
     }
 
     fn unreachable(&mut self, now: Instant, remote: IpAddr, why: Unreachable) {
+        if self.app_failed {
+            return;
+        }
         let mut cx = Context::new(now, &mut self.endpoint, &self.net, self.client_port);
         self.app.on_unreachable(&mut cx, remote, why);
     }
 
     fn run_app(&mut self, now: Instant, seen: &mut impl Observe) -> bool {
+        if self.app_failed {
+            return self.discard_events();
+        }
         let mut count = 0;
         while count < EVENT_BUDGET
             && let Some((id, event)) = self.endpoint.poll_event()

@@ -20,7 +20,8 @@ pub type HandleCore = Core<SimPort, HandleApp>;
 static IDENTITY: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> =
     LazyLock::new(|| rcgen::generate_simple_self_signed(["server.test".to_owned()]).unwrap());
 
-fn tls_options() -> tls::TlsOptions {
+/// TLS settings of both ends.
+pub fn tls_options() -> tls::TlsOptions {
     tls::TlsOptions { alpn: vec![b"test".to_vec()], ..tls::TlsOptions::default() }
 }
 
@@ -75,7 +76,14 @@ pub struct World {
     pub client_pool: BufPool,
 }
 
-fn core(port: SimPort, addr: &str, server: Option<ServerConfig>, pool: &BufPool, app: HandleApp) -> HandleCore {
+/// A core at `port`.
+pub fn core<A: App>(
+    port: SimPort,
+    addr: &str,
+    server: Option<ServerConfig>,
+    pool: &BufPool,
+    app: A,
+) -> Core<SimPort, A> {
     let config = CoreConfig {
         net: NetConfig { addrs: vec![addr.parse().unwrap()], ..NetConfig::default() },
         endpoint: endpoint_config().unwrap(),
@@ -89,11 +97,16 @@ fn core(port: SimPort, addr: &str, server: Option<ServerConfig>, pool: &BufPool,
     Core::new(port, config, app).unwrap()
 }
 
+/// What a server accepts with.
+pub fn server_config(options: &tls::TlsOptions, transport: TransportConfig) -> ServerConfig {
+    let key = rustls::pki_types::PrivateKeyDer::try_from(IDENTITY.signing_key.serialize_der()).unwrap();
+    let tls = tls::server_config(vec![IDENTITY.cert.der().clone()], key, options).unwrap();
+    ServerConfig::new(tls, transport).unwrap()
+}
+
 impl World {
     pub fn new(setup: Setup) -> Self {
-        let key = rustls::pki_types::PrivateKeyDer::try_from(IDENTITY.signing_key.serialize_der()).unwrap();
-        let tls = tls::server_config(vec![IDENTITY.cert.der().clone()], key, &tls_options()).unwrap();
-        let server_config = ServerConfig::new(tls, setup.server).unwrap();
+        let server_config = server_config(&tls_options(), setup.server);
         let (server_port, client_port) = SimLink::pair(SimConfig::default());
         let (server, mut server_app) = handle::channel(setup.server_capacity);
         let (client, client_app) = handle::channel(setup.client_capacity);

@@ -401,3 +401,123 @@ fn the_end_does_not_overtake_data_that_waits() {
     });
     assert_eq!(received, 10_000);
 }
+
+/// On main of before, all that came was with the handle, and the pool held all of it.
+#[test]
+fn what_nobody_reads_holds_a_bounded_piece_of_memory_and_nothing_else_up() {
+    const TOTAL: usize = 3 << 20;
+    let mut world = World::new(Setup::default());
+    let (conn, _) = world.connect(TransportConfig::default());
+    let [slow, fast] = [0, 1].map(|_| {
+        let stream = open(&mut world, conn, Dir::Uni);
+        let mut blob = vec![0; TOTAL];
+        fill(&mut blob, 0);
+        world.client.send(conn, stream, blob, true).unwrap();
+        stream
+    });
+    let (mut kept, mut received) = (Vec::new(), 0);
+    world.until(false, |event| match event {
+        HandleEvent::Data { id, chunk, .. } if id == slow => {
+            kept.push(chunk);
+            None
+        }
+        HandleEvent::Data { id, chunk, .. } => {
+            assert_eq!((id, chunk.offset()), (fast, received));
+            received += chunk.len() as u64;
+            chunk.is_last().then_some(())
+        }
+        _ => None,
+    });
+    assert_eq!(received, TOTAL as u64, "it did not wait for the other one");
+    let ahead = |kept: &[handle::LentChunk]| kept.iter().map(|chunk| chunk.len()).sum::<usize>();
+    for _ in 0..1000 {
+        world.turn();
+        let more = std::iter::from_fn(|| world.server.try_next());
+        kept.extend(more.filter_map(|event| match event {
+            HandleEvent::Data { chunk, .. } => Some(chunk),
+            _ => None,
+        }));
+    }
+    // What may be taken ahead, and the chunk that goes beyond it.
+    assert!((256 << 10..320 << 10).contains(&ahead(&kept)), "{}", ahead(&kept));
+    assert!(world.server_pool.stats().in_use <= (256 << 10) + (1 << 20) + (4 << 16), "{:?}", world.server_pool.stats());
+    // Whoever reads again gets the rest.
+    let mut received = 0;
+    for chunk in kept.drain(..) {
+        assert!(is_right(&chunk, received));
+        received += chunk.len() as u64;
+    }
+    world.until(false, |event| match event {
+        HandleEvent::Data { chunk, .. } => {
+            assert!(chunk.offset() == received && is_right(&chunk, received));
+            received += chunk.len() as u64;
+            chunk.is_last().then_some(())
+        }
+        _ => None,
+    });
+    assert_eq!((received, world.server_pool.stats().in_use), (TOTAL as u64, 0));
+}
+
+/// A peer that closes does not take along what was left in a stream that nobody read on.
+#[test]
+fn what_was_not_read_comes_before_the_close() {
+    let mut world = World::new(Setup::default());
+    let (conn, server) = world.connect(TransportConfig::default());
+    let stream = open(&mut world, conn, Dir::Uni);
+    let mut blob = vec![0; 900_000];
+    fill(&mut blob, 0);
+    world.client.send(conn, stream, blob, true).unwrap();
+    let mut kept = Vec::new();
+    // All of it is there: it is acknowledged.
+    let mut done = false;
+    for _ in 0..100_000 {
+        world.turn();
+        while let Some(event) = world.client.try_next() {
+            done |= matches!(event, HandleEvent::Engine { event: Event::SendFinished { .. }, .. });
+        }
+        while let Some(event) = world.server.try_next() {
+            kept.extend(Some(event).filter(|event| matches!(event, HandleEvent::Data { .. })));
+        }
+        if done {
+            break;
+        }
+    }
+    let bytes = |kept: &[HandleEvent]| {
+        let lens = kept.iter().map(|event| if let HandleEvent::Data { chunk, .. } = event { chunk.len() } else { 0 });
+        lens.sum::<usize>()
+    };
+    assert!(done && bytes(&kept) < 320 << 10, "{} bytes", bytes(&kept));
+    world.client.close(conn, 3, "").unwrap();
+    world.until(false, |event| match event {
+        HandleEvent::Data { .. } => {
+            kept.push(event);
+            None
+        }
+        HandleEvent::Engine { conn, event: Event::Closed { .. } } => {
+            assert_eq!(conn, server);
+            Some(())
+        }
+        _ => None,
+    });
+    assert_eq!(bytes(&kept), 900_000);
+}
+
+#[test]
+fn events_end_when_run_returns() {
+    let mut world = World::new(Setup::default());
+    world.connect(TransportConfig::default());
+    let mut core = world.client_core.take().unwrap();
+    let stop = core.app.stop();
+    world.client.shutdown();
+    core.run(&stop).unwrap();
+    // On main of before, this waited for the core to be dropped.
+    let closed = world.client.events().filter(|event| {
+        matches!(event, HandleEvent::Engine { event: Event::Closed { reason: CloseReason::Shutdown }, .. })
+            || matches!(event, HandleEvent::Engine { event: Event::Closed { reason: CloseReason::Local { .. } }, .. })
+    });
+    assert_eq!(closed.count(), 1);
+    assert!(world.client.is_gone());
+    let refused = world.client.connect(&client_config(TransportConfig::default()), "server.test", remote());
+    assert_eq!(refused.unwrap_err().kind, CommandErrorKind::Gone);
+    drop(core);
+}

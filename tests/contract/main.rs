@@ -21,6 +21,7 @@ mod memory;
 mod misuse;
 mod model;
 mod pair;
+mod panics;
 mod paths;
 mod property;
 mod rig;

@@ -7,6 +7,7 @@ mod host;
 mod joined;
 mod kernel;
 mod memif_peer;
+mod panics;
 mod refusals;
 mod rings;
 mod shared_memory;

@@ -17,7 +17,6 @@ mod mtu;
 mod pace;
 mod peer;
 mod pinning;
-mod refusing;
 mod retry;
 mod retry_flood;
 mod retry_server;

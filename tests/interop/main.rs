@@ -4,6 +4,7 @@
 
 mod get_failures;
 mod host;
+mod logs;
 mod outputs;
 mod patience;
 #[path = "../peers/mod.rs"]

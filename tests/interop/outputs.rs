@@ -48,7 +48,7 @@ fn standard_output_and_modes() {
     }
     // Who reads no further gets no words about it.
     let done = to(&got, "\"$@\" | true");
-    assert!(done.stderr.iter().all(|line| !line.contains("gannet:")), "{}", done.transcript());
+    assert!(done.stderr.iter().all(|line| !line.starts_with("gannet: ")), "{}", done.transcript());
     sample.assert_same(&got);
 }
 

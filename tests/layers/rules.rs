@@ -39,6 +39,30 @@ const UNSAFE: &[&str] = &[
     "perf/src/cpu.rs",
 ];
 
+/// Macros that panic when what they print to is gone, and wait when it is stuck.
+const PRINTING: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
+
+/// Where the library may name files: what runs before there is a poll loop, or on a thread of its own.
+const FILES: &[&str] = &[
+    // Seeds and secrets, at the start.
+    "src/base/rng.rs",
+    "src/api/secret.rs",
+    // Certificates, at the start.
+    "src/quic/tls/config.rs",
+    // Opened before the loop, or by the thread that writes (`base::aside`), which is the only one that writes.
+    "src/datapath/pcap.rs",
+    "src/datapath/pcap/tests.rs",
+    // Where DPDK looks for pages and devices, at the start.
+    "src/dpdk/",
+    // The address space of the process, in tests.
+    "src/crypto/tests/",
+    // Threads for files.
+    "src/proto/hq/",
+    // Tools read and write histograms after the loop.
+    "src/report/",
+    "src/bin/",
+];
+
 /// Layers whose root cannot forbid unsafe code, because something below it may have some.
 const PARTLY_UNSAFE: &[&str] = &["dpdk", "mem", "crypto", "bin"];
 
@@ -143,6 +167,50 @@ pub fn prelude_names_in(source: &str) -> Vec<(usize, String)> {
     let declared = tokens.windows(2).filter(|pair| ["struct", "enum", "trait", "union"].contains(&&*pair[0].text));
     let taken = declared.filter(|pair| PRELUDE.contains(&&*pair[1].text));
     taken.map(|pair| (pair[1].line, pair[1].text.clone())).collect()
+}
+
+/// Something that prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Printing {
+    /// A macro's name, or `stdout` or `stderr`.
+    pub what: &'static str,
+    /// Its line.
+    pub line: usize,
+}
+
+/// The macros that print, and the calls that get standard output or error to write to.
+pub fn printing_in(source: &str) -> Vec<Printing> {
+    let tokens = tokens(source);
+    let follows = |at: usize, text: &str| tokens.get(at + 1).is_some_and(|token| token.text == text);
+    let is_method = |at: usize| at > 0 && tokens[at - 1].text == ".";
+    let seen = tokens.iter().enumerate().filter_map(|(at, token)| {
+        let macros = PRINTING.iter().filter(|_| follows(at, "!"));
+        let calls = ["stdout", "stderr"].iter().filter(|_| follows(at, "(") && !is_method(at));
+        let what = macros.chain(calls).find(|name| **name == token.text)?;
+        Some(Printing { what: *what, line: token.line })
+    });
+    seen.collect()
+}
+
+/// Whether the file at `path` may print by `what`.
+pub fn may_print(path: &str, what: &str) -> bool {
+    match what {
+        // Results, and pages for whoever asked for them, after the loop or without one.
+        "stdout" => path.starts_with("src/bin/"),
+        "stderr" => path.starts_with("src/bin/terminal/"),
+        _ => false,
+    }
+}
+
+/// Whether the file at `path` belongs to what runs in a poll loop.
+pub fn waits_for_no_file(path: &str) -> bool {
+    !FILES.iter().any(|prefix| path.starts_with(prefix))
+}
+
+/// The lines that name files.
+pub fn files_in(source: &str) -> Vec<usize> {
+    let names = ["File", "OpenOptions", "fs"];
+    tokens(source).into_iter().filter(|token| names.contains(&token.text.as_str())).map(|token| token.line).collect()
 }
 
 /// Every mention of a top-level module in the file at `path`, such as `src/net/arp.rs`.
@@ -312,6 +380,26 @@ mod tests {
         let source = "pub enum Drop {}\n// struct Copy;\nstruct Dropped;\nimpl Drop for X {}\npub(crate) trait Send {}";
         assert_eq!(prelude_names_in(source), [(1, "Drop".to_owned()), (5, "Send".to_owned())]);
         assert_eq!(prelude_names_in("pub type Result<T> = std::result::Result<T, Error>;"), []);
+    }
+
+    #[test]
+    fn printing_is_found() {
+        let seen = |source: &str| printing_in(source).iter().map(|p| (p.what, p.line)).collect::<Vec<_>>();
+        assert_eq!(seen("// println!()\nstd::eprintln!(\"x\");\ndbg!(1);"), [("eprintln", 2), ("dbg", 3)]);
+        assert_eq!(
+            seen("let mut out = io::stdout().lock();\nwriteln!(std::io::stderr())?"),
+            [("stdout", 1), ("stderr", 2)]
+        );
+        assert_eq!(seen("command.stderr(Stdio::null()); let stdout = child.stdout; tracing::info!(println)"), []);
+        assert!(may_print("src/bin/commands/doctor.rs", "stdout") && !may_print("src/bin/main.rs", "eprintln"));
+        assert!(may_print("src/bin/terminal/mod.rs", "stderr") && !may_print("src/bin/main.rs", "stderr"));
+        assert!(!may_print("src/quic/mod.rs", "stdout"));
+    }
+
+    #[test]
+    fn files_are_found() {
+        assert_eq!(files_in("use std::fs;\nlet f = File::open(path)?;\n// File\nlet fs = \"fs\";"), [1, 2, 4]);
+        assert!(waits_for_no_file("src/runtime/core.rs") && !waits_for_no_file("src/base/rng.rs"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::process::Stdio;
 
 use super::PORT;
 use super::netns::End;
@@ -84,12 +85,15 @@ impl<'a> Gannet<'a> {
 
     /// Starts it: the binary that Cargo has just built, or the one that `GANNET_BIN` names.
     pub fn spawn(self) -> Proc {
+        self.spawn_with(Stdio::piped())
+    }
+
+    /// The same with something else as its stderr.
+    pub fn spawn_with(self, stderr: Stdio) -> Proc {
         let binary = std::env::var_os("GANNET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_gannet").into());
         let mut command = self.end.command(binary);
-        Proc::spawn(&format!("gannet {}", self.name), {
-            command.args(&self.args);
-            command
-        })
+        command.args(&self.args);
+        Proc::spawn_with(&format!("gannet {}", self.name), command, stderr)
     }
 
     /// Runs it to its end within a line of a shell, in which it is called `"$@"`.

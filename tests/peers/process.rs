@@ -53,8 +53,16 @@ impl Proc {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn spawn(name: &str, mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub fn spawn(name: &str, command: Command) -> Self {
+        Self::spawn_with(name, command, Stdio::piped())
+    }
+
+    /// The same with something else as its stderr, which is not captured then.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn_with(name: &str, mut command: Command, stderr: Stdio) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {name} ({command:?}): {e}"));
         let output = Arc::new(Output::default());
         if let Some(pipe) = child.stdout.take() {
@@ -62,6 +70,8 @@ impl Proc {
         }
         if let Some(pipe) = child.stderr.take() {
             collect(pipe, Arc::clone(&output), |l| &mut l.stderr);
+        } else {
+            output.lines.lock().expect("nobody has panicked").ended += 1;
         }
         Self { name: name.to_owned(), child, output }
     }

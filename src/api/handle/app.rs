@@ -10,6 +10,7 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError};
 
 use crate::api::handle::command::{Command, Connect, Pieces};
 use crate::api::handle::held::Held;
+use crate::api::handle::lent::Lending;
 use crate::api::handle::outbox::Outbox;
 use crate::api::handle::readable::Readable;
 use crate::api::handle::{HandleEvent, Opening, Operation, Shared, Ticket};
@@ -23,6 +24,9 @@ const COMMANDS_PER_TURN: usize = 256;
 /// Waiting events from which on peers make no new ones.
 const MIN_BACKLOG: usize = 4096;
 
+/// Bytes of a pooled stream that are taken from it before anybody has read those before them.
+const READ_AHEAD: usize = 256 << 10;
+
 /// Runs on a core for the [`Handle`](super::Handle)s of other threads. Made by [`channel`](super::channel).
 pub struct HandleApp {
     commands: Receiver<Command>,
@@ -32,11 +36,14 @@ pub struct HandleApp {
     conns: HashSet<ConnId>,
     held: Held,
     readable: Readable,
+    lending: Lending,
     /// No more commands are taken while so many events wait.
     capacity: usize,
     backlog: usize,
     backlog_code: u64,
     ending: bool,
+    /// The core has ended.
+    over: bool,
 }
 
 impl HandleApp {
@@ -53,10 +60,12 @@ impl HandleApp {
             conns: HashSet::new(),
             held: Held::default(),
             readable: Readable::default(),
+            lending: Lending::new(READ_AHEAD),
             capacity,
             backlog: MIN_BACKLOG.max(16 * capacity),
             backlog_code: 0,
             ending: false,
+            over: false,
         }
     }
 
@@ -66,6 +75,15 @@ impl HandleApp {
     #[must_use]
     pub fn with_backlog(mut self, events: usize, code: u64) -> Self {
         (self.backlog, self.backlog_code) = (events, code);
+        self
+    }
+
+    /// Takes bytes of a pooled stream until `bytes` of them are with the handles: in the event ring, or in chunks that were
+    /// not dropped. What is beyond stays in the stream, so that flow control stops a peer whose data nobody reads. The
+    /// default is 256 KiB; with 0 there is never more than one chunk.
+    #[must_use]
+    pub fn with_read_ahead(mut self, bytes: usize) -> Self {
+        self.lending.set_ahead(bytes.max(1));
         self
     }
 
@@ -262,15 +280,22 @@ impl HandleApp {
         }
     }
 
-    /// Lends chunks to the handles as far as the ring has room; what stays in its stream gives the peer no credit.
+    /// Lends chunks to the handles as far as the ring has room, and of each stream as far as chunks come back. What stays
+    /// in its stream gives the peer no credit.
     fn lend(&mut self, cx: &mut Context<'_>) {
+        while let Some((conn, id)) = self.lending.resumed() {
+            self.readable.add(conn, id);
+        }
         while self.outbox.has_room()
             && let Some((conn, id)) = self.readable.pop()
         {
-            if let Some(chunk) = cx.conn(conn).and_then(|mut c| c.take(id)) {
+            if self.lending.may_take(conn, id)
+                && let Some(chunk) = cx.conn(conn).and_then(|mut c| c.take(id))
+            {
                 if !chunk.is_last() {
                     self.readable.add(conn, id);
                 }
+                let chunk = self.lending.lend(conn, id, chunk);
                 self.outbox.push(HandleEvent::Data { conn, id, chunk });
             }
         }
@@ -278,10 +303,22 @@ impl HandleApp {
 
     /// Lends all that a closed connection has left: it is gone behind its last event.
     fn lend_rest(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        for id in self.readable.take_all(conn) {
+        // A stream that is in both is empty the second time.
+        for id in self.readable.take_all(conn).into_iter().chain(self.lending.waiting(conn)) {
             while let Some(chunk) = cx.conn(conn).and_then(|mut c| c.take(id)) {
+                let chunk = self.lending.lend(conn, id, chunk);
                 self.outbox.push(HandleEvent::Data { conn, id, chunk });
             }
+        }
+        self.lending.forget_all(conn);
+    }
+
+    /// The core has ended: what the handles have not read yet, and commands that were not carried out, stay there for them.
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.over, true) {
+            self.refuse_held(None);
+            self.shared.leave(self.outbox.drain());
+            self.outbox.close();
         }
     }
 }
@@ -298,6 +335,7 @@ impl App for HandleApp {
             Event::StreamOpened { .. } if self.outbox.waiting() >= self.backlog => {
                 cx.close(conn, self.backlog_code, "too many streams while the application is busy");
             }
+            Event::Reset { id, .. } => self.lending.forget(conn, id),
             Event::Stopped { id, .. } => {
                 self.outbox.push(HandleEvent::Engine { conn, event });
                 return self.retry(cx, conn, id);
@@ -313,6 +351,9 @@ impl App for HandleApp {
     }
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {
+        if self.over {
+            return;
+        }
         if self.shared.stop.load(Ordering::Relaxed) {
             self.end(cx);
         }
@@ -329,16 +370,20 @@ impl App for HandleApp {
         }
     }
 
+    fn on_end(&mut self) {
+        self.ending = true;
+        self.leave();
+    }
+
     fn is_done(&self) -> bool {
         self.ending
     }
 }
 
 impl Drop for HandleApp {
-    /// What the handles have not read yet, and commands that were not carried out, stay there for them.
+    /// Of a core that did not run to its end.
     fn drop(&mut self) {
-        self.refuse_held(None);
-        self.shared.leave(self.outbox.drain());
+        self.leave();
     }
 }
 

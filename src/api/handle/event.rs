@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
-use crate::api::handle::{Opening, Ticket};
+use crate::api::handle::{LentChunk, Opening, Ticket};
 use crate::mem::PinnedBuf;
-use crate::quic::{Chunk, ConnId, Event, OpenError, ProvideErrorKind, SendData, SendErrorKind, StreamError, StreamId};
+use crate::quic::{ConnId, Event, OpenError, ProvideErrorKind, SendData, SendErrorKind, StreamError, StreamId};
 use crate::runtime::{ConnectFailure, Unreachable};
 
 /// Why no connection was started.
@@ -81,14 +81,15 @@ pub enum HandleEvent {
         /// What the stream was to start with.
         opening: Opening,
     },
-    /// The next bytes of a pooled stream; [`Chunk::is_last`] tells its end.
+    /// The next bytes of a pooled stream; [`Chunk::is_last`](crate::quic::Chunk::is_last) tells its end.
     Data {
         /// The connection.
         conn: ConnId,
         /// The stream.
         id: StreamId,
-        /// Its next bytes. They are read where they lie; dropping them gives the memory back to the core.
-        chunk: Chunk,
+        /// Its next bytes. They are read where they lie; dropping them gives the memory back to the core, and lets the stream
+        /// be read on ([`HandleApp::with_read_ahead`](super::HandleApp::with_read_ahead)).
+        chunk: LentChunk,
     },
     /// What the engine tells, as it is. `Readable` and `Writable` are not passed on: the core itself takes the
     /// bytes of pooled streams and sends data that had to wait. While events wait, younger `Progress` and

@@ -3,8 +3,8 @@
 //! [`channel`] makes two ends: a [`HandleApp`], which is the application of one core, and a [`Handle`], with
 //! which any thread has connections on that core. Between them are two bounded rings: commands go one way,
 //! [`HandleEvent`]s the other. Memory moves through them and is never copied: send data and receive buffers are
-//! handed over and come back in events, and the bytes of pooled streams arrive as [`Chunk`](crate::quic::Chunk)s,
-//! lent from the engine's pool.
+//! handed over and come back in events, and the bytes of pooled streams arrive as [`LentChunk`]s, lent
+//! from the engine's pool.
 //!
 //! # Who waits for whom
 //! The core never waits for its handles:
@@ -13,6 +13,9 @@
 //!   one of its stream. Bytes of pooled streams stay in their streams then, and without new credit the peers stop
 //!   sending. So what waits is bounded by what the handles have handed over, by the streams and connections that
 //!   there are, and by [`HandleApp::with_backlog`], which keeps peers from making ever more of them.
+//! * Of each pooled stream, no more is taken than [`HandleApp::with_read_ahead`] says until chunks of it are dropped: a
+//!   reader that stops, or one of many streams that nobody reads, holds a bounded piece of memory, and its peer stops
+//!   sending there and nowhere else.
 //! * Data for a stream whose send budget is used up waits in the core, in order. As long as one ring's capacity of
 //!   such sends waits, all streams together, [`Handle::send`] and [`Handle::send_vectored`] answer
 //!   [`CommandErrorKind::Full`].
@@ -23,10 +26,11 @@
 //!
 //! # The end
 //! [`Handle::shutdown`], or dropping the last handle, closes every connection and ends the core. The events in
-//! which all memory comes back are still there to be read when the core and its [`HandleApp`] are gone, followed by
-//! refusals of commands that were not carried out; behind them, the handle's iteration ends. So it is when the core's
-//! port fails. A core that is dropped without having run to its end (see [`HandleApp::stop`]) gives the memory that
-//! its connections hold to the pools it came from, without an event; with
+//! which all memory comes back are still there to be read when [`Core::run`](crate::runtime::Core::run) has returned,
+//! followed by refusals of commands that were not carried out; behind them, the handle's iteration ends. So it is when
+//! the core's port fails, and when its application panics (one that has a [`HandleApp`] in it, say): then what the
+//! connections hold goes home without an event. A core that is dropped without having run to its end (see
+//! [`HandleApp::stop`]) gives the memory that its connections hold to the pools it came from, without an event; with
 //! [`Core::into_app`](crate::runtime::Core::into_app) it comes back in events as well. Without handles, memory goes
 //! home.
 //!
@@ -37,6 +41,7 @@ mod app;
 mod command;
 mod event;
 mod held;
+mod lent;
 mod outbox;
 mod readable;
 
@@ -56,6 +61,7 @@ pub use app::HandleApp;
 use command::{Command, Connect, Pieces};
 pub use command::{CommandError, CommandErrorKind, Opening, Ticket};
 pub use event::{ConnectRefusal, HandleEvent, Operation};
+pub use lent::LentChunk;
 
 /// What both ends see.
 struct Shared {

@@ -28,34 +28,31 @@ impl Key {
 }
 
 pub(super) struct Outbox {
-    ring: Sender<HandleEvent>,
+    /// `None` when there is no handle any more, or nothing more comes.
+    ring: Option<Sender<HandleEvent>>,
     /// What the ring had no room for, in order.
     waiting: VecDeque<HandleEvent>,
     /// How many events have left `waiting`.
     left: u64,
     /// Events of `waiting` that a younger one may replace, by their count since the start.
     replaceable: HashMap<Key, u64>,
-    /// There is no handle any more.
-    deaf: bool,
 }
 
 impl Outbox {
     pub(super) fn new(ring: Sender<HandleEvent>) -> Self {
-        Self { ring, waiting: VecDeque::new(), left: 0, replaceable: HashMap::new(), deaf: false }
+        Self { ring: Some(ring), waiting: VecDeque::new(), left: 0, replaceable: HashMap::new() }
     }
 
     /// Tells the handles; never blocks. Without any, the event is dropped: its memory goes home.
     pub(super) fn push(&mut self, event: HandleEvent) {
-        if self.deaf {
-            return;
-        }
+        let Some(ring) = &self.ring else { return };
         if !self.waiting.is_empty() {
             return self.wait(event);
         }
-        match self.ring.try_send(event) {
+        match ring.try_send(event) {
             Ok(()) => {}
             Err(TrySendError::Full(event)) => self.wait(event),
-            Err(TrySendError::Disconnected(_)) => self.deaf = true,
+            Err(TrySendError::Disconnected(_)) => self.ring = None,
         }
     }
 
@@ -72,16 +69,18 @@ impl Outbox {
 
     /// Moves into the ring what fits.
     pub(super) fn flush(&mut self) {
-        while let Some(event) = self.waiting.pop_front() {
+        while let Some(ring) = &self.ring
+            && let Some(event) = self.waiting.pop_front()
+        {
             let key = Key::of(&event);
-            match self.ring.try_send(event) {
+            match ring.try_send(event) {
                 Ok(()) => {
                     self.left += 1;
                     key.and_then(|key| self.replaceable.remove(&key));
                 }
                 Err(TrySendError::Full(event)) => return self.waiting.push_front(event),
                 Err(TrySendError::Disconnected(_)) => {
-                    self.deaf = true;
+                    self.ring = None;
                     self.waiting.clear();
                     self.replaceable.clear();
                 }
@@ -91,12 +90,17 @@ impl Outbox {
 
     /// Whether the next event goes into the ring.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.is_empty() && !self.ring.is_full()
+        self.waiting.is_empty() && self.ring.as_ref().is_none_or(|ring| !ring.is_full())
     }
 
     /// Events that the ring had no room for.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Nothing more comes: whoever has read all of the ring knows then.
+    pub(super) fn close(&mut self) {
+        self.ring = None;
     }
 
     /// Takes all events that wait.

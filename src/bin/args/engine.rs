@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, ValueEnum, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 
+use super::log::LogArgs;
 use super::values::{self, Cidr, Route};
 
 /// Congestion controllers.
@@ -142,18 +143,15 @@ pub struct EngineArgs {
     #[arg(long, conflicts_with = "quiet", help_heading = "Diagnostics")]
     pub live: bool,
 
-    /// Print results and errors only.
-    #[arg(short, long, conflicts_with = "verbose", help_heading = "Diagnostics")]
-    pub quiet: bool,
-
-    /// Print more; -vv prints even more.
-    #[arg(short, long, action = ArgAction::Count, help_heading = "Diagnostics")]
-    pub verbose: u8,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 impl EngineArgs {
     /// Addresses are distinct, and routers are neighbours.
     pub fn check(&self) -> Result<(), String> {
+        self.log.check()?;
         for (i, a) in self.addrs.iter().enumerate() {
             if self.addrs[..i].iter().any(|b| b.addr == a.addr) {
                 return Err(format!("--addr {a} is given twice"));

@@ -58,7 +58,7 @@ fn serve_with_everything() {
     assert_eq!((a.engine.vlan, a.engine.core, a.listen), (Some(7), Some(3), 4433));
     assert_eq!(a.engine.congestion, Congestion::NewReno);
     assert_eq!(a.engine.suites, [Suite::ChaCha20, Suite::Aes128]);
-    assert_eq!((a.engine.max_udp_payload, a.engine.verbose), (Some(8972), 2));
+    assert_eq!((a.engine.max_udp_payload, a.engine.log.verbose), (Some(8972), 2));
     assert_eq!((a.upload_dir, a.retry), (Some("up".into()), Retry::Always));
     assert_eq!((a.engine.stages, a.engine.live), (Some("h".into()), true));
 }

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 
 use gannet::proto::hq::{self, Destination, Fetched, HqClient, HqClientConfig, Job, Progress};
 use gannet::quic::ClientConfig;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::memory::{Memory, Wish};
 use super::session::{
@@ -15,6 +14,7 @@ use super::session::{
 };
 use crate::args::{GetArgs, target::Url};
 use crate::output::{say, stdout_is_taken};
+use crate::terminal::ProgressLine;
 
 /// Memory for files on their way, beside what is held back.
 const WORKING_MEMORY: u64 = 512 << 20;
@@ -68,7 +68,7 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
         hold: args.hold,
     };
     let app = HqClient::new(client, progress.clone())?;
-    let bar = bar(args.engine.quiet || args.engine.live);
+    let mut bar = ProgressLine::new(args.engine.log.quiet || args.engine.live);
     let watch = || {
         bar.set_position(progress.bytes.load(Ordering::Relaxed));
         None
@@ -111,14 +111,6 @@ fn jobs(args: &GetArgs) -> Result<Vec<Job>, Failure> {
         }
     };
     urls.iter().map(|url| Ok(Job { path: url.path.clone(), output: Destination::File(place(url)?) })).collect()
-}
-
-fn bar(quiet: bool) -> ProgressBar {
-    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} received, {bytes_per_sec}, {elapsed}") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 fn print(app: &HqClient, counters: &Counters, args: &GetArgs) {

@@ -17,6 +17,7 @@ use super::session::{
 };
 use crate::args::{PerfClientArgs, PerfServerArgs};
 use crate::output::say;
+use crate::terminal;
 
 /// Memory for receive buffers.
 const MEMORY: u64 = 1 << 30;
@@ -35,10 +36,10 @@ pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
 pub fn serve_on(args: &PerfServerArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
     let app = PerfServer::new(session.pool.clone());
     let config = server_transport(transport(&args.engine, &session.caps()), &session.pool);
-    let mut watch = Watch::new(app.live(), !(args.engine.live || args.engine.verbose > 0));
+    let mut watch = Watch::new(app.live(), !(args.engine.live || args.engine.log.verbose > 0));
     let server = ServerConfig::new(tls, config)?;
     let ready = ready_line(&args.engine.addrs[0].addr, args.listen, &session);
-    session.run(app, Some((args.listen, server)), || say(&ready), || watch.look())?;
+    session.run(app, Some((args.listen, server)), || terminal::announce(&ready), || watch.look())?;
     Ok(())
 }
 
@@ -79,7 +80,7 @@ pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
 pub fn measure_on(args: &PerfClientArgs, mut plan: PerfPlan, mut session: Session) -> Result<(), Failure> {
     plan.client_config = plan.client_config.with_transport(client_transport(&args.engine, &session.caps()))?;
     let app = PerfClient::new(plan, session.pool.clone())?;
-    let mut watch = Watch::new(app.live(), args.engine.quiet);
+    let mut watch = Watch::new(app.live(), args.engine.log.quiet);
     let start = SystemTime::now();
     let facts = facts(&session, args);
     let (app, counters) = session.run(app, None, || {}, || watch.look())?;
@@ -139,6 +140,7 @@ fn values(results: &PerfResults, counters: &Counters) -> Vec<(&'static str, f64)
         ("bytes_copied", counters.endpoint.placement.copied as f64),
         ("sent_packets_lost", counters.endpoint.lost_packets as f64),
         ("device_rx_missed", counters.value("device_rx_missed") as f64),
+        ("log_lines_lost", terminal::lost() as f64),
     ];
     if latency.count > 0 {
         all.extend([

@@ -8,7 +8,6 @@ use gannet::dpdk::{Eal, EalConfig, PortProfile};
 use super::session::{Failure, Session, server_tls, tls_options};
 use super::{get, perf, serve};
 use crate::args::{Args, Command, PerfCommand, RingArgs};
-use crate::output::tell;
 
 /// Memory of each side.
 const MEMORY: u64 = 2 << 30;
@@ -21,7 +20,7 @@ pub fn run(args: &RingArgs) -> Result<(), Failure> {
     let profile = PortProfile::load("ring", &[])?;
     let eal = Eal::init(&EalConfig::for_profiles(&[profile.clone(), profile.clone()]))?;
     if let Some(warning) = eal.warning() {
-        tell(&format!("warning: {warning}"));
+        tracing::warn!("{warning}");
     }
     fetch(args, &eal, &profile)?;
     if args.requests > 0 { measure(args, &eal, &profile) } else { Ok(()) }

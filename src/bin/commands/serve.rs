@@ -10,7 +10,7 @@ use gannet::quic::ServerConfig;
 use super::memory::{Memory, Wish};
 use super::session::{Failure, Session, server_endpoint, server_tls, tls_options, transport, warn_of_certificate};
 use crate::args::ServeArgs;
-use crate::output::{say, tell};
+use crate::terminal;
 
 /// Memory for requests and files on their way, beside what is preloaded.
 const WORKING_MEMORY: u64 = 1 << 30;
@@ -44,7 +44,6 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
             root: args.root.clone(),
             uploads: args.upload_dir.clone(),
             preload: args.preload,
-            log: args.engine.verbose > 0,
             file_patience: hq::FILE_PATIENCE,
         },
         &session.pool,
@@ -55,14 +54,16 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
     let what = session.describe();
     let addr = args.engine.addrs[0].addr;
     // What speaks HTTP/3 or another protocol gets nothing here: no URL.
-    let ready = || say(&format!("ready: hq-interop on {}, {what}", std::net::SocketAddr::new(addr, args.listen)));
+    let listens = std::net::SocketAddr::new(addr, args.listen);
+    let ready = || terminal::announce(&format!("ready: hq-interop on {listens}, {what}"));
     let (app, _) = session.run(app, Some((args.listen, server)), ready, || None)?;
-    if !args.engine.quiet {
-        let stats = app.stats;
-        tell(&format!(
-            "served {} files ({} bytes), kept {} uploads, refused {} requests",
-            stats.files, stats.bytes, stats.uploads, stats.refused
-        ));
-    }
+    let stats = app.stats;
+    tracing::info!(
+        "served {} files ({} bytes), kept {} uploads, refused {} requests",
+        stats.files,
+        stats.bytes,
+        stats.uploads,
+        stats.refused
+    );
     Ok(())
 }

@@ -68,7 +68,7 @@ pub(in crate::crypto) fn chosen() -> Backend {
         let wish = wish.as_ref().map(|wish| wish.to_string_lossy());
         let (backend, complaint) = choose(wish.as_deref(), ipsec_mb(), vaes());
         if let Some(complaint) = complaint {
-            eprintln!("gannet: {complaint}; using {}", backend.name());
+            tracing::warn!("{complaint}; using {}", backend.name());
         }
         backend
     })

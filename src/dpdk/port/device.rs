@@ -98,7 +98,7 @@ impl Device {
         let listening = check::before(profile)?;
         if !guard::install(driver) {
             // A driver that is linked in another way. It works as in any other DPDK application.
-            eprintln!("dpdk: {driver} of this DPDK cannot be guarded: a peer that misbehaves can end this process");
+            tracing::warn!(driver, "this DPDK's driver cannot be guarded: a peer that misbehaves can end this process");
         }
         let interface = profile.interface().map(guard::Registered::new);
         let name = format!("{driver}{}", COUNT.fetch_add(1, Ordering::Relaxed));

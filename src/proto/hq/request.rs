@@ -1,5 +1,7 @@
 //! The request line.
 
+use std::fmt;
+
 use thiserror::Error;
 
 /// Longest request line in bytes, its end included.
@@ -12,6 +14,15 @@ pub enum Method {
     Get,
     /// To keep the bytes that follow (an extension).
     Put,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Get => "GET",
+            Self::Put => "PUT",
+        })
+    }
 }
 
 /// A request line that was understood.

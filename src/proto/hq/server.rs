@@ -1,8 +1,14 @@
 //! The server: gives files, and takes them if asked to.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use tracing::field::{DisplayValue, display};
+
+use crate::base::limit::Lines;
+use crate::base::printable::Printable;
+use crate::base::time::Instant;
 use crate::mem::{BufPool, PinnedBuf};
 use crate::proto::hq::download::Download;
 use crate::proto::hq::files::{Answer, Delay, Files, JobId, Order, Sink};
@@ -11,7 +17,7 @@ use crate::proto::hq::request::{MAX_LINE, Method, Request, RequestError};
 use crate::proto::hq::setup::{HqServerConfig, RequestProvider, ServeError, ServeStats};
 use crate::proto::hq::shares::{Denied, MIN_PIECE, Shares};
 use crate::proto::hq::{PathError, Root, status};
-use crate::quic::{CloseReason, ConnId, Dir, Event, SendData, SendError, SendErrorKind, StreamId, TransportConfig};
+use crate::quic::{ConnId, Dir, Event, SendData, SendError, SendErrorKind, StreamId, TransportConfig};
 use crate::runtime::{App, Context};
 
 /// Pieces in which files are read and sent, bytes.
@@ -32,6 +38,10 @@ const RETRY_TURNS: u32 = 256;
 
 /// Bytes that one upload is given at a time, at the most: as many as have come.
 const UPLOAD_AHEAD: usize = 8 << 20;
+
+/// Lines a second about requests, and about trouble with files. The number of those left out comes with the next.
+const LINES: u32 = 100;
+const TROUBLES: u32 = 5;
 
 type Key = (ConnId, StreamId);
 
@@ -63,7 +73,9 @@ pub struct HqServer {
     starved: VecDeque<Key>,
     /// Turns since those that wait were looked at.
     waited: u32,
-    log: bool,
+    /// What is told of requests, and of trouble with files: clients can cause any number of either.
+    lines: Lines,
+    troubles: Lines,
     /// What it has done.
     pub stats: ServeStats,
 }
@@ -93,7 +105,8 @@ impl HqServer {
             receiving: Shares::new(pool, UPLOAD_PARTS),
             starved: VecDeque::new(),
             waited: 0,
-            log: config.log,
+            lines: Lines::new(LINES),
+            troubles: Lines::new(TROUBLES),
             stats: ServeStats::default(),
         })
     }
@@ -126,10 +139,18 @@ impl HqServer {
         }
     }
 
+    /// Something for the operator to look at.
+    fn trouble(&mut self, now: Instant, what: &std::fmt::Arguments<'_>) {
+        if let Some(left_out) = self.troubles.take(now) {
+            tracing::warn!(left_out = left_out.count(), "{what}");
+        }
+    }
+
     fn refuse(&mut self, cx: &mut Context<'_>, key: Key, code: u64) {
         self.stats.refused += 1;
-        if self.log {
-            eprintln!("refused a request with {code}: {}", status::text(code));
+        if let Some(left_out) = self.lines.take(cx.now()) {
+            let (conn, peer, left_out) = (key.0, peer(cx, key.0), left_out.count());
+            tracing::info!(%conn, peer, code, left_out, "refused: {}", status::text(code));
         }
         self.forget(key);
         if let Some(mut conn) = cx.conn(key.0) {
@@ -145,17 +166,17 @@ impl HqServer {
             Ok(Some(request)) => self.start(cx, key, &request),
             Ok(None) => {}
             Err(error) => {
-                if self.log {
-                    eprintln!("bad request: {error}");
-                }
+                let (conn, peer) = (key.0, peer(cx, key.0));
+                tracing::debug!(%conn, peer, %error, "bad request");
                 self.refuse(cx, key, status::BAD_REQUEST);
             }
         }
     }
 
     fn start(&mut self, cx: &mut Context<'_>, key: Key, request: &Request) {
-        if self.log {
-            eprintln!("{:?} {}", request.method, request.path);
+        if let Some(left_out) = self.lines.take(cx.now()) {
+            let (conn, peer, left_out) = (key.0, peer(cx, key.0), left_out.count());
+            tracing::info!(%conn, peer, left_out, "{} {}", request.method, Printable(&request.path));
         }
         let result = match request.method {
             Method::Get => Root::relative(&request.path).map(|path| self.download(cx, key, path)),
@@ -175,7 +196,7 @@ impl HqServer {
             PathError::Outside => status::FORBIDDEN,
             PathError::Missing => status::NOT_FOUND,
             PathError::Io(error) => {
-                eprintln!("gannet: cannot use {}: {error}", path.display());
+                self.trouble(cx.now(), &format_args!("cannot use {}: {error}", Printable(path.display())));
                 // Too many descriptors, in the process or on the machine.
                 let scarce = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
                 if scarce { status::UNAVAILABLE } else { status::INTERNAL }
@@ -409,10 +430,7 @@ impl HqServer {
         }
     }
 
-    fn on_closed(&mut self, conn: ConnId, reason: &CloseReason) {
-        if self.log {
-            eprintln!("connection closed: {reason:?}");
-        }
+    fn on_closed(&mut self, conn: ConnId) {
         let keys: Vec<Key> = self.requests.keys().filter(|(c, _)| *c == conn).copied().collect();
         keys.into_iter().for_each(|key| self.forget(key));
         self.sending.forget(conn);
@@ -466,6 +484,11 @@ impl HqServer {
     }
 }
 
+/// The client at the other end of a connection: a field of lines about it.
+fn peer(cx: &Context<'_>, conn: ConnId) -> Option<DisplayValue<SocketAddr>> {
+    cx.peer(conn).map(display)
+}
+
 impl App for HqServer {
     fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
         match event {
@@ -480,12 +503,7 @@ impl App for HqServer {
             Event::Reset { id, .. } | Event::Stopped { id, .. } => self.forget((conn, id)),
             Event::Writable { id } => self.pump(cx, (conn, id)),
             Event::SendDone { id, data, .. } => self.on_sent(cx, (conn, id), data),
-            Event::SendFinished { .. } if self.log => {
-                if let Some(stats) = cx.conn(conn).map(|c| c.stats()) {
-                    eprintln!("sent a file: {stats:?}");
-                }
-            }
-            Event::Closed { reason } => self.on_closed(conn, &reason),
+            Event::Closed { .. } => self.on_closed(conn),
             Event::Connected { .. }
             | Event::StreamOpened { .. }
             | Event::StreamsAvailable { .. }

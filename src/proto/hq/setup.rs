@@ -60,8 +60,6 @@ pub struct HqServerConfig {
     pub uploads: Option<PathBuf>,
     /// Files directly in `root` are read into pinned memory at the start, up to so many bytes in all.
     pub preload: u64,
-    /// Tell about each request on standard error.
-    pub log: bool,
     /// How long a request waits for the disk at a time; then it is refused with 504. Its thread may be stuck for longer,
     /// and others do the work of those that are.
     pub file_patience: Duration,

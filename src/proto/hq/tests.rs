@@ -77,13 +77,8 @@ impl<C: App> World<C> {
     fn with_patience(dir: &Path, client: C, disk: &Arc<StuckDisk>, patience: Duration) -> Self {
         let (a, b) = SimLink::pair(SimConfig::default());
         let pool = BufPool::heap();
-        let config = HqServerConfig {
-            root: dir.into(),
-            uploads: Some(dir.into()),
-            preload: 0,
-            log: false,
-            file_patience: patience,
-        };
+        let config =
+            HqServerConfig { root: dir.into(), uploads: Some(dir.into()), preload: 0, file_patience: patience };
         let app = HqServer::with_disk(&config, &pool, Some(disk.delay())).unwrap();
         Self {
             client: core(a, 2, None, BufPool::heap(), client),

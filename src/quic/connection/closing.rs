@@ -1,6 +1,7 @@
 //! Closing and draining (RFC 9000 §10).
 
 use crate::base::Side;
+use crate::base::printable::Printable;
 use crate::base::time::{Duration, Instant};
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::event::{CloseReason, Event};
@@ -186,6 +187,7 @@ impl Connection {
     /// Gives everything back to the application: each buffer and memory exactly once, then `Closed`. Bytes of pooled
     /// streams that it has not taken yet stay until it has got that, unless it was the one that closed.
     fn release(&mut self, reason: CloseReason) {
+        tracing::debug!(conn = %self.id, peer = %self.path.remote, reason = %Printable(&reason), "the connection is over");
         let keep = !matches!(reason, CloseReason::Local { .. });
         if keep {
             self.streams.tell_again();

@@ -3,6 +3,7 @@
 use crate::base::Side;
 use crate::base::time::Duration;
 use crate::crypto::Opened;
+use crate::mem::PinnedBuf;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::{CloseReason, Dir, Event};
@@ -34,14 +35,14 @@ impl Connection {
             Frame::NewToken { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
             Frame::Stream(_) | Frame::Datagram { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
             Frame::ResetStream { id, code, final_size } => {
-                self.on_reset_stream(*id, *code, *final_size).map_err(fault)?
+                self.on_reset_stream(cx, *id, *code, *final_size).map_err(fault)?
             }
-            Frame::StopSending { id, code } => self.on_stop_sending(*id, *code).map_err(fault)?,
+            Frame::StopSending { id, code } => self.on_stop_sending(cx, *id, *code).map_err(fault)?,
             Frame::MaxData(limit) => self.raise_credit(*limit),
-            Frame::MaxStreamData { id, max } => self.on_max_stream_data(*id, *max).map_err(fault)?,
+            Frame::MaxStreamData { id, max } => self.on_max_stream_data(cx, *id, *max).map_err(fault)?,
             Frame::MaxStreams { bidi, max } => self.on_max_streams(if *bidi { Dir::Bidi } else { Dir::Uni }, *max),
             Frame::DataBlocked(limit) => self.recv_credit.peer_blocked(*limit),
-            Frame::StreamDataBlocked { id, limit } => self.on_stream_data_blocked(*id, *limit).map_err(fault)?,
+            Frame::StreamDataBlocked { id, limit } => self.on_stream_data_blocked(cx, *id, *limit).map_err(fault)?,
             Frame::StreamsBlocked { bidi, limit } => {
                 self.streams.peer_blocked(if *bidi { Dir::Bidi } else { Dir::Uni }, *limit);
             }
@@ -121,14 +122,14 @@ impl Connection {
     }
 
     /// Makes sure that the stream `id` exists, if it is one that the peer may speak of; false: it has ended.
-    fn ensure_stream(&mut self, id: StreamId) -> Result<bool, TransportError> {
+    fn ensure_stream(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<bool, TransportError> {
         if self.streams.get_ref(id).is_some() {
             return Ok(true);
         }
         let named = self.streams.ensure(id)?;
         if named == Named::New {
             self.events.push_back(Event::StreamOpened { id });
-            self.ask_provider(id);
+            self.ask_provider(cx, id)?;
         }
         Ok(named != Named::Ended)
     }
@@ -136,17 +137,18 @@ impl Connection {
     /// Gives a new stream of the peer's the buffers of the listener's provider. If it has none to give, the stream is a
     /// pooled one; if it gives less than it has promised to the peer, more is asked for, and what finds no space has to
     /// come again.
-    fn ask_provider(&mut self, id: StreamId) {
-        let Some(provider) = &self.config.provider else { return };
-        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return };
-        provider.provide(id, &mut |buf| {
+    fn ask_provider(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<(), TransportError> {
+        let Some(provider) = &self.config.provider else { return Ok(()) };
+        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
+        let mut give = |buf: PinnedBuf| {
             let fits = (buf.len() as u64) <= varint::MAX - recv.provided_end();
             if !buf.is_empty() && fits && recv.make_provided() {
                 recv.provide(buf);
             }
-        });
+        };
+        cx.scratch.guests.call(|| provider.provide(id, &mut give))?;
         if !recv.is_provided() {
-            return;
+            return Ok(());
         }
         let (more, less) = (recv.credit_due().is_some(), recv.provided_end() < recv.announced());
         if more {
@@ -155,6 +157,7 @@ impl Connection {
             recv.space_missing();
             self.streams.mark_dirty(id);
         }
+        Ok(())
     }
 
     /// A STREAM frame whose data starts at `at` in the payload: its bytes go straight to their place. False when there is
@@ -172,7 +175,7 @@ impl Connection {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(fault(TransportError::STREAM_STATE_ERROR));
         }
-        if !self.ensure_stream(id).map_err(fault)? {
+        if !self.ensure_stream(cx, id).map_err(fault)? {
             return Ok(true);
         }
         let Some((recv, gaps)) = self.streams.receiver(id) else { return Ok(true) };
@@ -210,11 +213,11 @@ impl Connection {
         Ok(in_place.is_ok())
     }
 
-    fn on_reset_stream(&mut self, id: StreamId, code: u64, size: u64) -> Result<(), TransportError> {
+    fn on_reset_stream(&mut self, cx: &mut Cx<'_>, id: StreamId, code: u64, size: u64) -> Result<(), TransportError> {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if !self.ensure_stream(id)? {
+        if !self.ensure_stream(cx, id)? {
             return Ok(());
         }
         let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
@@ -243,11 +246,11 @@ impl Connection {
         Ok(())
     }
 
-    fn on_stop_sending(&mut self, id: StreamId, code: u64) -> Result<(), TransportError> {
+    fn on_stop_sending(&mut self, cx: &mut Cx<'_>, id: StreamId, code: u64) -> Result<(), TransportError> {
         if !self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if !self.ensure_stream(id)? {
+        if !self.ensure_stream(cx, id)? {
             return Ok(());
         }
         let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) else { return Ok(()) };
@@ -259,11 +262,11 @@ impl Connection {
         Ok(())
     }
 
-    fn on_max_stream_data(&mut self, id: StreamId, max: u64) -> Result<(), TransportError> {
+    fn on_max_stream_data(&mut self, cx: &mut Cx<'_>, id: StreamId, max: u64) -> Result<(), TransportError> {
         if !self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if self.ensure_stream(id)?
+        if self.ensure_stream(cx, id)?
             && let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut())
             && send.credit.raise(max)
         {
@@ -275,11 +278,11 @@ impl Connection {
         Ok(())
     }
 
-    fn on_stream_data_blocked(&mut self, id: StreamId, limit: u64) -> Result<(), TransportError> {
+    fn on_stream_data_blocked(&mut self, cx: &mut Cx<'_>, id: StreamId, limit: u64) -> Result<(), TransportError> {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
-        if self.ensure_stream(id)?
+        if self.ensure_stream(cx, id)?
             && let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut())
         {
             recv.peer_blocked(limit);

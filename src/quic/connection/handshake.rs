@@ -84,7 +84,7 @@ impl Connection {
                 return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, CRYPTO_FRAME, why));
             }
             let Some(tls) = &mut self.tls else { return Ok(()) };
-            tls.read_handshake(&bytes).map_err(tls_fault)?;
+            cx.scratch.guests.call(|| tls.read_handshake(&bytes))?.map_err(tls_fault)?;
             self.drive_tls(cx)?;
         }
         Ok(())
@@ -95,7 +95,8 @@ impl Connection {
         loop {
             let level = self.write_space();
             let Some(tls) = &mut self.tls else { return Ok(()) };
-            match tls.write_handshake(self.spaces[level.index()].crypto_tx.buffer()) {
+            let out = self.spaces[level.index()].crypto_tx.buffer();
+            match cx.scratch.guests.call(|| tls.write_handshake(out))? {
                 Some(KeyChange::Handshake(keys)) => {
                     self.space(SpaceId::Handshake).keys = Some(Box::new(keys));
                     self.has_handshake_keys = true;
@@ -198,6 +199,7 @@ impl Connection {
         cx.stats.handshakes += 1;
         let alpn = self.tls.as_ref().and_then(|tls| tls.alpn()).unwrap_or_default().to_vec();
         self.alpn = alpn.as_slice().into();
+        tracing::debug!(conn = %self.id, peer = %self.path.remote, "the handshake is complete");
         self.event(Event::Connected { alpn });
         if self.side == Side::Server {
             self.handshake_done_due = true;

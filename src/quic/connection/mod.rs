@@ -33,6 +33,7 @@ use crate::quic::config::TransportConfig;
 use crate::quic::endpoint::{Armed, Route};
 use crate::quic::event::{ConnId, Event};
 use crate::quic::flow::{RecvCredit, SendCredit};
+use crate::quic::guest::Guests;
 use crate::quic::memory::{Account, Memory};
 use crate::quic::path::{MIN_MTU, Path};
 use crate::quic::recovery::{Context, Recovery, RecoveryConfig, SpaceId};
@@ -44,6 +45,7 @@ use crate::wire::quic::params::TransportParameters;
 use crate::wire::quic::{ConnectionId, varint};
 
 pub use api::{Conn, OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
+pub(crate) use closing::Fault;
 use closing::State;
 use keys::OneRtt;
 pub use path::TooBig;
@@ -87,6 +89,8 @@ pub(crate) struct Scratch {
     repeating: Vec<SentFrame>,
     /// What connections keep of packets that came before their keys.
     kept: Kept,
+    /// The application's code that is called in between.
+    pub(crate) guests: Guests,
 }
 
 /// What a new connection starts from.

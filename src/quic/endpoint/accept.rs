@@ -117,6 +117,7 @@ impl Endpoint {
         if !matches!(started, Ok(Ok(()))) {
             self.table.cancel(id);
             self.stats.drop(DropReason::Overload);
+            self.lists.guests.go_on();
             return;
         }
         self.table.insert(id, conn);
@@ -125,6 +126,7 @@ impl Endpoint {
         self.unvalidated += usize::from(original.is_none());
         self.stats.tokens_accepted += u64::from(original.is_some());
         self.stats.connections_opened += 1;
+        tracing::debug!(conn = %id, peer = %meta.remote, "new connection");
         self.deliver(now, id, meta, parsed, data);
     }
 

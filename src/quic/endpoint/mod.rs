@@ -24,13 +24,13 @@ use crate::crypto::HEAD_AT;
 use crate::mem::{BufPool, prefetch_object};
 use crate::quic::cid::{IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
-use crate::quic::connection::{Birth, Conn, Connection, Cx, PeerStanding, RxMeta, Scratch, TooBig, Transmit};
+use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, PeerStanding, RxMeta, Scratch, TooBig, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::memory::Memory;
 use crate::quic::stats::{DropReason, EndpointStats};
 use crate::quic::tls::{self, TlsError, TlsSession};
 use crate::wire::quic::header::{self, PacketType, Parsed};
-use crate::wire::quic::{ConnectionId, QUIC_V1, varint};
+use crate::wire::quic::{ConnectionId, QUIC_V1, TransportError, varint};
 
 pub(crate) use armed::Armed;
 use lookup::{Known, Lookup};
@@ -211,10 +211,12 @@ impl Endpoint {
             .and_then(|tls| conn.start_tls(&mut cx, tls).map_err(|fault| TlsError { alert: 80, reason: fault.reason }));
         if let Err(error) = started {
             self.table.cancel(id);
+            self.lists.guests.go_on();
             return Err(ConnectError::Tls { name: server_name.to_owned(), reason: error.reason });
         }
         self.table.insert(id, conn);
         self.stats.connections_opened += 1;
+        tracing::debug!(conn = %id, peer = %remote, "connecting");
         self.touch(id);
         Ok(id)
     }
@@ -494,6 +496,10 @@ impl Endpoint {
     }
 
     /// What happened next, with the connection it happened on.
+    ///
+    /// # Panics
+    /// If code of the application has that was called in between (a buffer provider, a part of a TLS configuration): its
+    /// panic goes on here. The connection was closed with INTERNAL_ERROR; the peer is told by [`Endpoint::poll_transmit`].
     pub fn poll_event(&mut self) -> Option<(ConnId, Event)> {
         while let Some(&id) = self.with_events.front() {
             if let Some(conn) = self.table.get(id) {
@@ -510,6 +516,7 @@ impl Endpoint {
                 }
             }
             self.with_events.pop_front();
+            self.lists.guests.go_on();
         }
         None
     }
@@ -525,6 +532,11 @@ impl Endpoint {
             self.with_events.push_back(id);
         }
         self.table.get(id).map(Conn::new)
+    }
+
+    /// The peer's address of a connection; `None` when it is gone.
+    pub fn remote(&self, id: ConnId) -> Option<SocketAddr> {
+        self.table.peek(id).map(Connection::remote)
     }
 
     /// Connections that exist, those that are closing included.
@@ -544,6 +556,17 @@ impl Endpoint {
         for id in ids {
             if let Some(conn) = self.table.get(id) {
                 conn.shut_down(code.min(varint::MAX), reason);
+            }
+            self.touch(id);
+        }
+    }
+
+    /// Closes every connection with INTERNAL_ERROR (RFC 9000 §20.1), for the application can serve none of them any more.
+    pub fn fail_all(&mut self, reason: &str) {
+        let ids: Vec<ConnId> = self.table.ids().collect();
+        for id in ids {
+            if let Some(conn) = self.table.get(id) {
+                conn.fail(Fault::new(TransportError::INTERNAL_ERROR, 0, reason));
             }
             self.touch(id);
         }

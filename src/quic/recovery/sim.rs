@@ -243,7 +243,6 @@ fn utilisation(algorithm: CongestionAlgorithm, link: Link, warm_up: Duration, en
     sim.run(Instant::ZERO + end);
     let carried = (sim.carried - before) as f64 * 8.0;
     let share = carried / (link.rate as f64 * (end - warm_up).as_secs_f64());
-    println!("{algorithm:?} {:.1} Mbit/s {:?}: {share:.3}, {} drops", link.rate as f64 / 1e6, link.rtt, sim.drops);
     assert!(sim.drops * 20 < sim.next_pn, "{} of {} packets dropped", sim.drops, sim.next_pn);
     share
 }

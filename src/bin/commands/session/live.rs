@@ -5,11 +5,12 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use console::Term;
 use gannet::net::NetDrop;
 use gannet::quic;
 use gannet::report::text;
 use gannet::runtime::CoreLive;
+
+use crate::terminal;
 
 /// How often the view is drawn anew.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,9 +22,6 @@ type Counts = HashMap<&'static str, u64>;
 pub struct View {
     source: Arc<CoreLive>,
     title: String,
-    term: Term,
-    /// Lines that are on the terminal now.
-    drawn: usize,
     start: Instant,
     at: Instant,
     last: Counts,
@@ -35,16 +33,7 @@ impl View {
     /// A view of a core at the port that `title` describes.
     pub fn new(title: String) -> Self {
         let now = Instant::now();
-        Self {
-            source: Arc::default(),
-            title,
-            term: Term::stderr(),
-            drawn: 0,
-            start: now,
-            at: now,
-            last: Counts::new(),
-            line: None,
-        }
+        Self { source: Arc::default(), title, start: now, at: now, last: Counts::new(), line: None }
     }
 
     /// Where the core publishes.
@@ -65,22 +54,8 @@ impl View {
         if let Some(line) = &self.line {
             let _ = writeln!(page, "{line}");
         }
-        self.draw(&page);
+        terminal::status(page, true);
         (self.last, self.at) = (now, Instant::now());
-    }
-
-    /// A terminal that is gone is no reason to stop.
-    fn draw(&mut self, page: &str) {
-        if self.term.is_term() {
-            let _ = self.term.clear_last_lines(self.drawn);
-            let width = usize::from(self.term.size().1);
-            // A line that wraps would be two to clear.
-            let fitting: Vec<_> = page.lines().map(|line| console::truncate_str(line, width, "…")).collect();
-            self.drawn = fitting.len();
-            let _ = self.term.write_str(&(fitting.join("\n") + "\n"));
-        } else {
-            let _ = self.term.write_str(page);
-        }
     }
 }
 

@@ -27,7 +27,7 @@ use gannet::wire::eth::Mac;
 
 use super::memory;
 use crate::args::engine::EngineArgs;
-use crate::output::tell;
+use crate::terminal;
 
 pub use options::{
     client_tls, client_transport, net_config, resolve, server_endpoint, server_tls, tls_options, transport,
@@ -96,7 +96,10 @@ impl Closing {
         let Some(closed) = self.closed.take() else { return };
         let watch = move || {
             if closed.recv_timeout(CLOSE_PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                tell(&format!("gannet: DPDK has not closed the port within {CLOSE_PATIENCE:?}: leaving all the same"));
+                terminal::fail(&format!(
+                    "DPDK has not closed the port within {CLOSE_PATIENCE:?}: leaving all the same"
+                ));
+                terminal::finish();
                 signal_hook::low_level::exit(1);
             }
         };
@@ -124,8 +127,8 @@ impl Session {
         let addrs: Vec<_> = args.addrs.iter().map(|cidr| cidr.addr).collect();
         let claim = Some(profile.claim(&addrs)?);
         let eal = Eal::init(&EalConfig::for_profiles(std::slice::from_ref(&profile)))?;
-        if let Some(warning) = eal.warning().filter(|_| !args.quiet) {
-            tell(&format!("warning: {warning}"));
+        if let Some(warning) = eal.warning() {
+            tracing::warn!("{warning}");
         }
         let mut port = Port::open(&eal, &profile)?;
         let queue = port.take_queues().into_iter().next();
@@ -249,7 +252,7 @@ impl Session {
                 let line = watch();
                 match &mut live {
                     Some(view) => view.look(line),
-                    None => line.iter().for_each(|line| tell(line)),
+                    None => line.iter().for_each(|line| terminal::tell(line)),
                 }
             }
             thread.join().unwrap_or_else(|_| Err("the core has panicked; this is a bug in Gannet".into()))
@@ -259,7 +262,7 @@ impl Session {
             counters.write(path)?;
         }
         if let (Some(path), Some(stages)) = (&self.args.stages, stages) {
-            stages::keep(path, &stages, start, self.describe(), self.args.quiet)?;
+            stages::keep(path, &stages, start, self.describe(), self.args.log.quiet)?;
         }
         Ok((app, counters))
     }

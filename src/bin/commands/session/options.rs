@@ -21,7 +21,6 @@ use super::{Failure, Usage, certificate};
 use crate::args::engine::{Congestion, Dad, EngineArgs, IdentityArgs, Retry, SecretArgs, Suite, TrustArgs};
 use crate::args::target::HostPort;
 use crate::args::values;
-use crate::output::tell;
 
 fn cidr(c: &values::Cidr) -> Result<Cidr, Failure> {
     Ok(Cidr::new(c.addr, c.prefix)?)
@@ -120,14 +119,11 @@ pub fn server_tls(identity: &IdentityArgs, options: &tls::TlsOptions) -> Result<
 
 /// Tells what clients will have against the server's certificate, which is no reason not to serve.
 pub fn warn_of_certificate(identity: &IdentityArgs, engine: &EngineArgs) {
-    if engine.quiet {
-        return;
-    }
     let addrs: Vec<IpAddr> = engine.addrs.iter().map(|c| c.addr).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let first = tls::load_certs(&identity.cert).ok().and_then(|certs| certs.into_iter().next());
     for problem in first.iter().flat_map(|cert| certificate::problems(cert, &addrs, now)) {
-        tell(&format!("warning: {}: {problem}", identity.cert.display()));
+        tracing::warn!("{}: {problem}", identity.cert.display());
     }
 }
 

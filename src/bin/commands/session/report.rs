@@ -8,6 +8,9 @@ use gannet::quic::EndpointStats;
 use gannet::report::file::{WriteError, write_atomically};
 use gannet::runtime::{App, Core};
 
+use super::keylog;
+use crate::terminal;
+
 /// Every counter of a core with its name.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -21,7 +24,9 @@ pub struct Counters {
 impl Counters {
     /// Those of `core`.
     pub fn of<D: Datapath, A: App>(core: &Core<D, A>) -> Self {
-        Self { endpoint: core.endpoint_stats().clone(), all: core.counters().collect(), driver: Vec::new() }
+        let lost = [("log_lines_lost", terminal::lost()), ("keylog_lines_lost", keylog::lost())];
+        let all = core.counters().chain(lost).collect();
+        Self { endpoint: core.endpoint_stats().clone(), all, driver: Vec::new() }
     }
 
     /// Adds those of the port's device: what never reached a queue is counted nowhere else.

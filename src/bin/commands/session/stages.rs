@@ -7,7 +7,7 @@ use gannet::report::{HdrLog, Series, machine, text, write_hdr_log};
 use gannet::runtime::{Stage, Stages};
 
 use super::Failure;
-use crate::output::tell;
+use crate::terminal;
 
 /// Writes the histograms to `path`, and prints them as a table unless `quiet`.
 ///
@@ -21,7 +21,7 @@ pub fn keep(path: &Path, stages: &Stages, start: SystemTime, port: String, quiet
         .filter(|series| series.latency.count() > 0)
         .collect();
     if !quiet {
-        tell(text::summary_table(&series).trim_end_matches('\n'));
+        terminal::tell(&text::summary_table(&series));
     }
     if series.is_empty() {
         return Err(format!("no packet came or went: there are no stages to write to {}", path.display()).into());

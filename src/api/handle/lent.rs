@@ -1,0 +1,217 @@
+//! Bytes of pooled streams with the handles, and how far each stream may be read ahead of whoever reads it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam::queue::SegQueue;
+
+use crate::quic::{Chunk, ConnId, StreamId};
+
+/// What a chunk counts at least, in bytes: the smallest piece of memory that it may hold.
+const LEAST: usize = 1 << 10;
+
+/// Streams that may be read on, since chunks of theirs were dropped.
+type Resumed = Arc<SegQueue<(ConnId, StreamId)>>;
+
+/// One stream's bytes that are with the handles.
+struct Demand {
+    lent: AtomicUsize,
+    /// So much may be; the core takes no more from the stream.
+    ahead: usize,
+    /// The core waits for some to come back.
+    waits: AtomicBool,
+    stream: (ConnId, StreamId),
+    resumed: Resumed,
+}
+
+impl Demand {
+    fn is_used_up(&self) -> bool {
+        self.lent.load(Ordering::SeqCst) >= self.ahead
+    }
+
+    /// Whether the core may take more; if not, it is told when it may.
+    fn may_take(&self) -> bool {
+        if !self.is_used_up() {
+            return true;
+        }
+        self.waits.store(true, Ordering::SeqCst);
+        // What came back in between saw nobody wait.
+        !self.is_used_up() && self.waits.swap(false, Ordering::SeqCst)
+    }
+
+    fn give_back(&self, weight: usize) {
+        self.lent.fetch_sub(weight, Ordering::SeqCst);
+        if !self.is_used_up() && self.waits.swap(false, Ordering::SeqCst) {
+            self.resumed.push(self.stream);
+        }
+    }
+}
+
+/// The next bytes of a pooled stream, as [`HandleEvent::Data`](super::HandleEvent::Data) brings them: a [`Chunk`], which the
+/// stream is not read far beyond until it is dropped.
+pub struct LentChunk {
+    chunk: Chunk,
+    weight: usize,
+    demand: Arc<Demand>,
+}
+
+impl Deref for LentChunk {
+    type Target = Chunk;
+
+    fn deref(&self) -> &Chunk {
+        &self.chunk
+    }
+}
+
+impl AsRef<[u8]> for LentChunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.chunk
+    }
+}
+
+impl fmt::Debug for LentChunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.chunk.fmt(f)
+    }
+}
+
+impl Drop for LentChunk {
+    fn drop(&mut self) {
+        self.demand.give_back(self.weight);
+    }
+}
+
+/// The core's side: which streams it may take bytes from.
+pub(super) struct Lending {
+    ahead: usize,
+    streams: HashMap<(ConnId, StreamId), Arc<Demand>>,
+    resumed: Resumed,
+}
+
+impl Lending {
+    /// Each stream is read until `ahead` bytes of it are with the handles.
+    pub(super) fn new(ahead: usize) -> Self {
+        Self { ahead, streams: HashMap::new(), resumed: Arc::default() }
+    }
+
+    /// For streams that nothing was taken from yet.
+    pub(super) fn set_ahead(&mut self, ahead: usize) {
+        self.ahead = ahead;
+    }
+
+    /// Whether more of a stream may be taken. If not, [`Lending::resumed`] names it when it may.
+    pub(super) fn may_take(&self, conn: ConnId, id: StreamId) -> bool {
+        self.streams.get(&(conn, id)).is_none_or(|demand| demand.may_take())
+    }
+
+    /// Lends a chunk of a stream.
+    pub(super) fn lend(&mut self, conn: ConnId, id: StreamId, chunk: Chunk) -> LentChunk {
+        let weight = chunk.len().max(LEAST);
+        let demand = self.streams.entry((conn, id)).or_insert_with(|| {
+            Arc::new(Demand {
+                lent: AtomicUsize::new(0),
+                ahead: self.ahead,
+                waits: AtomicBool::new(false),
+                stream: (conn, id),
+                resumed: self.resumed.clone(),
+            })
+        });
+        demand.lent.fetch_add(weight, Ordering::SeqCst);
+        let lent = LentChunk { weight, demand: demand.clone(), chunk };
+        if lent.is_last() {
+            self.forget(conn, id);
+        }
+        lent
+    }
+
+    /// The next stream that may be read on.
+    pub(super) fn resumed(&self) -> Option<(ConnId, StreamId)> {
+        self.resumed.pop()
+    }
+
+    /// Streams of a connection that are read no further for now, in order.
+    pub(super) fn waiting(&self, conn: ConnId) -> Vec<StreamId> {
+        let waits = |demand: &Demand| demand.waits.load(Ordering::SeqCst);
+        let of = self.streams.iter().filter(|((of, _), demand)| *of == conn && waits(demand));
+        let mut all: Vec<_> = of.map(|((_, id), _)| *id).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Nothing more comes from a stream.
+    pub(super) fn forget(&mut self, conn: ConnId, id: StreamId) {
+        self.streams.remove(&(conn, id));
+    }
+
+    /// Nothing more comes from any stream of a connection.
+    pub(super) fn forget_all(&mut self, conn: ConnId) {
+        if !self.streams.is_empty() {
+            self.streams.retain(|(of, _), _| *of != conn);
+        }
+    }
+
+    /// Streams that chunks were lent of and that have not ended.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.streams.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Side;
+    use crate::mem::PinnedBuf;
+    use crate::quic::Dir;
+
+    fn chunk(len: usize, last: bool) -> Chunk {
+        Chunk::new(PinnedBuf::unpinned(len), 0, 0, last)
+    }
+
+    #[test]
+    fn a_stream_is_read_as_far_ahead_as_allowed_and_on_when_some_came_back() {
+        let (conn, id) = (ConnId::new(1, 1), StreamId::new(Side::Client, Dir::Uni, 1));
+        let other = StreamId::new(Side::Client, Dir::Uni, 2);
+        let mut lending = Lending::new(10_000);
+        assert!(lending.may_take(conn, id));
+        let one = lending.lend(conn, id, chunk(9_999, false));
+        assert!(lending.may_take(conn, id));
+        let two = lending.lend(conn, id, chunk(1, false));
+        assert!(!lending.may_take(conn, id) && lending.may_take(conn, other), "a byte holds a kilobyte");
+        assert_eq!((lending.resumed(), lending.waiting(conn)), (None, vec![id]));
+        drop(two);
+        assert_eq!((lending.resumed(), lending.resumed()), (Some((conn, id)), None), "told once");
+        assert_eq!(lending.waiting(conn), []);
+        drop(one);
+        assert_eq!(lending.resumed(), None, "nobody waits");
+        let last = lending.lend(conn, id, chunk(0, true));
+        assert_eq!(lending.len(), 0);
+        drop((last, lending.lend(conn, other, chunk(5, false))));
+        lending.forget_all(ConnId::new(2, 0));
+        assert_eq!(lending.len(), 1);
+        lending.forget_all(conn);
+        assert_eq!(lending.len(), 0);
+    }
+
+    /// Chunks that come back while the core looks are never overlooked.
+    #[test]
+    fn no_wake_up_is_lost() {
+        let (conn, id) = (ConnId::new(1, 1), StreamId::new(Side::Client, Dir::Uni, 1));
+        let mut lending = Lending::new(1);
+        for _ in 0..10_000 {
+            let lent = lending.lend(conn, id, chunk(1, false));
+            std::thread::scope(|scope| {
+                scope.spawn(move || drop(lent));
+                if !lending.may_take(conn, id) {
+                    while lending.resumed().is_none() {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            assert!(lending.may_take(conn, id) && lending.resumed().is_none());
+        }
+    }
+}

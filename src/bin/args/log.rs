@@ -1,0 +1,117 @@
+//! What is logged, and how.
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+/// The environment variable that says what is logged if no argument does.
+const VARIABLE: &str = "GANNET_LOG";
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Time, level, part of Gannet, message and fields.
+    #[default]
+    Text,
+    /// One JSON object a line, with the same.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LogArgs {
+    /// Log what is at least as important: off, error, warn, info, debug or trace. Parts of Gannet can have levels of their
+    /// own: warn,net=debug,quic=trace [default: what GANNET_LOG says, or else info].
+    #[arg(long, value_name = "LEVEL", value_parser = filter, help_heading = "Diagnostics")]
+    pub log_level: Option<Targets>,
+
+    /// What lines of the log look like. They go to standard error; those that it does not take at once are left out, and
+    /// counted.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "Diagnostics")]
+    pub log_format: LogFormat,
+
+    /// Log errors only, and show no progress: the same as --log-level error.
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Diagnostics")]
+    pub quiet: bool,
+
+    /// Log more: the same as --log-level debug; -vv is the same as --log-level trace.
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Diagnostics")]
+    pub verbose: u8,
+}
+
+impl LogArgs {
+    /// What is logged.
+    pub fn filter(&self) -> Targets {
+        let level = |level: LevelFilter| Targets::new().with_default(level);
+        match (&self.log_level, self.quiet, self.verbose) {
+            (Some(filter), ..) => filter.clone(),
+            (None, true, _) => level(LevelFilter::ERROR),
+            (None, false, 0) => of_environment().ok().flatten().unwrap_or_else(|| level(LevelFilter::INFO)),
+            (None, false, 1) => level(LevelFilter::DEBUG),
+            (None, false, _) => level(LevelFilter::TRACE),
+        }
+    }
+
+    /// The environment can be wrong as well.
+    pub fn check(&self) -> Result<(), String> {
+        of_environment().map(drop)
+    }
+}
+
+fn of_environment() -> Result<Option<Targets>, String> {
+    match std::env::var_os(VARIABLE) {
+        None => Ok(None),
+        Some(text) if text.is_empty() => Ok(None),
+        Some(text) => filter(&text.to_string_lossy()).map(Some).map_err(|why| format!("{VARIABLE}: {why}")),
+    }
+}
+
+/// Levels: one for everything, and any number of the form PART=LEVEL.
+fn filter(text: &str) -> Result<Targets, String> {
+    let level = |name: &str| -> Result<LevelFilter, String> {
+        let known = !name.is_empty() && !name.contains(|c: char| !c.is_ascii_alphabetic());
+        let level = Some(name).filter(|_| known).and_then(|name| name.parse().ok());
+        level.ok_or_else(|| format!("'{name}' is not a level: use off, error, warn, info, debug or trace"))
+    };
+    let mut targets = Targets::new().with_default(LevelFilter::INFO);
+    for word in text.split(',').map(str::trim) {
+        targets = match word.split_once('=') {
+            None => targets.with_default(level(word)?),
+            Some((part, name)) if part.starts_with("gannet") => targets.with_target(part, level(name)?),
+            Some((part, name)) => targets.with_target(format!("gannet::{part}"), level(name)?),
+        };
+    }
+    Ok(targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn levels_of_all_and_of_parts() {
+        let all = filter("debug").unwrap();
+        assert!(all.would_enable("gannet::net", &Level::DEBUG) && !all.would_enable("gannet::net", &Level::TRACE));
+        let parts = filter("warn, net=trace,gannet::quic=off").unwrap();
+        assert!(parts.would_enable("gannet::net::stack", &Level::TRACE));
+        assert!(!parts.would_enable("gannet::quic::endpoint", &Level::ERROR));
+        assert!(parts.would_enable("gannet::mem", &Level::WARN) && !parts.would_enable("gannet::mem", &Level::INFO));
+        for wrong in ["verbose", "", "net", "info,", "net=", "net=loud", "5", "info;debug"] {
+            let why = filter(wrong).unwrap_err();
+            assert!(why.contains("use off, error, warn"), "{why}");
+        }
+    }
+
+    #[test]
+    fn quiet_and_verbose_are_levels() {
+        let enables = |quiet, verbose, level: Level| {
+            LogArgs { quiet, verbose, ..LogArgs::default() }.filter().would_enable("gannet::net", &level)
+        };
+        assert!(enables(true, 0, Level::ERROR) && !enables(true, 0, Level::WARN));
+        assert!(enables(false, 1, Level::DEBUG) && !enables(false, 1, Level::TRACE));
+        assert!(enables(false, 2, Level::TRACE));
+        let said = LogArgs { quiet: true, log_level: Some(filter("trace").unwrap()), ..LogArgs::default() };
+        assert!(said.filter().would_enable("gannet", &Level::TRACE), "what is said exactly counts");
+    }
+}

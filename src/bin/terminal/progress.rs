@@ -1,0 +1,61 @@
+//! How far a transfer is, on a terminal.
+
+use std::time::{Duration, Instant};
+
+use gannet::report::text;
+
+/// How often it is drawn anew.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// A line that says how much has come, how fast, and for how long.
+#[derive(Debug)]
+pub struct ProgressLine {
+    start: Instant,
+    /// When it was drawn last; `None` if it is hidden.
+    at: Option<Instant>,
+}
+
+impl ProgressLine {
+    /// One that is not `hidden` is drawn from the first [`ProgressLine::set_position`] on.
+    pub fn new(hidden: bool) -> Self {
+        let now = Instant::now();
+        Self { start: now, at: (!hidden).then_some(now) }
+    }
+
+    /// So many bytes have come.
+    pub fn set_position(&mut self, bytes: u64) {
+        if self.at.is_some_and(|at| at.elapsed() >= EVERY) {
+            self.at = Some(Instant::now());
+            super::status(line(bytes, self.start.elapsed()), false);
+        }
+    }
+
+    /// Takes the line away.
+    pub fn finish_and_clear(&mut self) {
+        if self.at.take().is_some() {
+            super::status(String::new(), false);
+        }
+    }
+}
+
+fn line(bytes: u64, passed: Duration) -> String {
+    let rate = 8.0 * bytes as f64 / passed.as_secs_f64().max(1e-9);
+    format!("{} received, {}, {} s", with_unit(bytes as f64, "B"), with_unit(rate, "bit/s"), passed.as_secs())
+}
+
+fn with_unit(n: f64, unit: &str) -> String {
+    let number = text::quantity(n);
+    let space = if number.ends_with(|c: char| c.is_ascii_digit()) { " " } else { "" };
+    format!("{number}{space}{unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_how_much_how_fast_and_for_how_long() {
+        assert_eq!(line(5_000_000_000, Duration::from_secs(10)), "5.00 GB received, 4.00 Gbit/s, 10 s");
+        assert_eq!(line(0, Duration::ZERO), "0 B received, 0 bit/s, 0 s");
+    }
+}
