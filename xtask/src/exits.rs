@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::demo::{certs, gannet::Gannet, guards::SocketDir, wire};
 use crate::error::{Error, Result};
-use crate::{interrupt, workspace};
+use crate::interrupt;
 use hogs::Hogs;
 use process::{End, Watched};
 
@@ -63,17 +63,17 @@ pub fn run(args: &ExitsArgs) -> Result<()> {
         Some(path) => Gannet::at(path)?,
         None => Gannet::build()?,
     };
-    let out = workspace::target().join("exits");
-    let root = out.join("root");
+    // All of it goes in the end; several runs at a time have one each.
+    let dir = SocketDir::new()?;
+    let root = dir.path().join("root");
     fs::create_dir_all(&root).map_err(Error::path("make", &root))?;
     // It takes no room, and longer to fetch than SIGTERM lets it.
     for (name, size) in [("small", 1 << 20), ("large", 8 << 30)] {
         let path = root.join(name);
         File::create(&path).and_then(|file| file.set_len(size)).map_err(Error::path("write", &path))?;
     }
-    let certs = certs::make(&out)?;
-    let sockets = SocketDir::new()?;
-    let stage = Stage { gannet, root, certs, socket: sockets.path().join("exits.sock") };
+    let certs = certs::make(dir.path())?;
+    let stage = Stage { gannet, root, certs, socket: dir.path().join("exits.sock") };
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let hogs = Hogs::start(args.hogs.unwrap_or(2 * cpus));
     println!("{} times each, on {cpus} CPUs with {} threads that want them", args.times, hogs.count());

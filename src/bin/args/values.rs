@@ -186,6 +186,7 @@ pub fn duration(s: &str) -> Result<Duration, BadValue> {
         "" | "s" => 1.0,
         "ms" => 1e-3,
         "m" => 60.0,
+        _ if number.is_empty() => f64::NAN,
         _ => return bad(format!("'{unit}' is not a unit of time: use s, ms or m, for example 10s")),
     };
     match number.parse::<f64>().map(|n| Duration::try_from_secs_f64(n * scale)) {
@@ -270,6 +271,7 @@ mod tests {
         assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(why(duration("-1s")).contains("expected a time above zero"));
         for s in ["", "0", "-1", "1h", ".", "1..2", "99999999999999999999999"] {
             assert!(duration(s).is_err(), "{s}");
         }
