@@ -1,6 +1,6 @@
 //! Commands end when they are asked to, on a machine that has too few CPUs for them, and what killed ones leave goes.
 //! `cargo xtask exits` plays this hundreds of times, and tells how long each end took.
-#![cfg(feature = "dpdk")]
+#![cfg(feature = "cli")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
