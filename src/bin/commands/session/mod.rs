@@ -21,7 +21,7 @@ use gannet::dpdk::{Claim, Eal, EalConfig, Memory, PoolGuard, Port, PortProfile, 
 use gannet::mem::{BufPool, PoolConfig};
 use gannet::net::NetError;
 use gannet::proto::perf::PlanError;
-use gannet::quic::{ConfigError, EndpointConfig, ServerConfig};
+use gannet::quic::{ConfigError, EndpointConfig, ServerConfig, TransportConfig};
 use gannet::runtime::{App, Core, CoreConfig, Idle, Observer, Stages};
 use gannet::wire::eth::Mac;
 
@@ -121,6 +121,10 @@ impl Session {
     /// A profile, a port or memory that cannot be had.
     pub fn open(args: &EngineArgs, memory: u64) -> Result<Self, Failure> {
         check_places(args.stats.iter().chain(&args.stages))?;
+        if let Some(max_idle_timeout) = args.idle_timeout {
+            let settings = TransportConfig { max_idle_timeout, ..TransportConfig::default() };
+            settings.validate().map_err(|e| Usage(format!("--idle-timeout: {e}")))?;
+        }
         let mut profile = PortProfile::load(&args.port, &args.sets)?.for_cores(1)?;
         profile.vlan = args.vlan;
         args.core.map(options::usable_cpu).transpose()?;
