@@ -51,8 +51,12 @@ enum Stop {
     Anytime,
 }
 
-/// SIGTERM comes so long after a start, or a line, at the most; each time at another moment.
-const SPREAD: Duration = Duration::from_millis(400);
+/// SIGTERM comes so long after a start at the most, each time at another moment: before the port is open, or well into
+/// what it is there for.
+const SINCE_START: Duration = Duration::from_secs(2);
+
+/// The same after it has said that it is ready.
+const SINCE_READY: Duration = Duration::from_millis(400);
 
 /// The command.
 ///
@@ -172,11 +176,11 @@ impl Stage {
                 Stop::Itself => process.wait()?,
                 Stop::Ready => {
                     process.wait_ready()?;
-                    std::thread::sleep(moment(n));
+                    std::thread::sleep(moment(n, SINCE_READY));
                     process.terminate()?
                 }
                 Stop::Anytime => {
-                    std::thread::sleep(moment(n));
+                    std::thread::sleep(moment(n, SINCE_START));
                     process.terminate()?
                 }
             };
@@ -190,9 +194,9 @@ impl Stage {
     }
 }
 
-/// When SIGTERM comes in the `n`th turn: well spread, and the same in each run.
-fn moment(n: u32) -> Duration {
-    SPREAD * (n.wrapping_mul(37) % 100) / 100
+/// When SIGTERM comes in the `n`th turn, within `spread`: at all times, and the same in each run.
+fn moment(n: u32, spread: Duration) -> Duration {
+    spread * (n.wrapping_mul(37) % 100) / 100
 }
 
 /// Whether a command has ended as it should: servers with 0, clients that were interrupted with 1, and with the signal what
@@ -216,10 +220,10 @@ mod tests {
 
     #[test]
     fn signals_come_at_all_times() {
-        let mut all: Vec<_> = (0..100).map(moment).collect();
+        let mut all: Vec<_> = (0..100).map(|n| moment(n, SINCE_READY)).collect();
         all.sort();
         all.dedup();
         assert_eq!((all.len(), all[0]), (100, Duration::ZERO));
-        assert!(all[99] < SPREAD);
+        assert!(all[99] < SINCE_READY);
     }
 }
