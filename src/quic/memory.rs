@@ -51,6 +51,9 @@
 //! read it. With it, a refusal means that there are bytes that the application can read, or that others have the pool
 //! down to half of its reserve.
 //!
+//! Peers may have no such chunk. Of us as the sender, they get what the gaps lack all the same
+//! ([`turns`](crate::quic::stream::turns)).
+//!
 //! What others pin for ever is bounded by their shares, and that newcomers get on beside them is what the reserve is for. No
 //! connection is closed for the memory that it holds: bytes in order that nobody reads may be the fault of the application
 //! here, and those beyond a gap of a network that is down for a while.

@@ -17,6 +17,7 @@ mod mtu;
 mod pace;
 mod peer;
 mod pinning;
+mod refusing;
 mod retry;
 mod retry_flood;
 mod retry_server;

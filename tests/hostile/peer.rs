@@ -98,6 +98,8 @@ pub struct Peer {
     /// The next packet number of each space.
     pub pn: [u64; 3],
     largest: [Option<u64>; 3],
+    /// Number of the packet that was read last.
+    latest: u64,
     /// Packet numbers that arrived.
     got: [RangeSet; 3],
     crypto_sent: [u64; 3],
@@ -239,6 +241,7 @@ impl Peer {
             previous_local: None,
             pn: [0; 3],
             largest: [None; 3],
+            latest: 0,
             got: Default::default(),
             crypto_sent: [0; 3],
             said: Default::default(),
@@ -375,6 +378,13 @@ impl Peer {
         bytes
     }
 
+    /// The last packet that it read was of the Data space, and counts as not arrived: it is never acknowledged.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn refuse(&mut self) {
+        let pn = self.latest;
+        self.got[DATA].remove(pn..pn + 1);
+    }
+
     /// An ACK of everything up to the largest packet number that arrived, whether it arrived or not.
     #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn optimistic_ack(&self, space: usize) -> Vec<u8> {
@@ -421,6 +431,7 @@ impl Peer {
             let pn = header::decode_pn(self.largest[space], truncated, pn_len);
             self.largest[space] = self.largest[space].max(Some(pn));
             self.got[space].insert(pn..pn + 1);
+            self.latest = pn;
             let reserved = if packet[0] & 0x80 != 0 { 0x0c } else { 0x18 };
             assert_eq!(packet[0] & reserved, 0);
             let (head, body) = packet.split_at_mut(at + pn_len);

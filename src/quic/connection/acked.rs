@@ -77,6 +77,10 @@ impl Connection {
             cx.stats.lost_packets += 1;
             for frame in frames.iter() {
                 self.frame_lost(cx.now, space, pn, frame);
+                if let SentFrame::Stream { len, id, start } | SentFrame::StreamFin { len, id, start } = frame {
+                    let fin = matches!(frame, SentFrame::StreamFin { .. });
+                    self.streams.packet_lost(id, &(start..start + u64::from(len)), fin);
+                }
             }
             lists.recycle(frames);
         }

@@ -115,6 +115,7 @@ impl Connection {
             && self.path.mtu.probe_due(now).is_none()
             && SpaceId::ALL.into_iter().all(quiet)
             && !self.control_pending()
+            && !self.streams.has_turns()
     }
 
     /// The next datagram of a burst that needs no look at what else may be due: the one before it has had that.
@@ -368,7 +369,11 @@ impl Connection {
         if space == SpaceId::Data {
             self.put_control(cx, builder);
             self.put_stream_control(builder);
-            self.put_streams(cx, builder, None);
+            if self.streams.has_turns() && self.streams.held_up() {
+                self.put_stream_alone(cx, builder);
+            } else {
+                self.put_streams(cx, builder, None);
+            }
         }
     }
 
@@ -553,33 +558,64 @@ impl Connection {
     fn put_streams(&mut self, cx: &mut Cx<'_>, builder: &mut PacketBuilder<'_>, mut first: Option<StreamId>) {
         while builder.takes_stream() && builder.room() >= MIN_STREAM_ROOM {
             let Some(id) = first.take().or_else(|| self.next_stream()) else { return };
-            let credit = self.send_credit.available();
-            let Some(stream) = self.streams.get(id) else { return };
-            let introduces = stream.introduced == Introduced::No;
-            let Some(send) = &mut stream.send else { return };
-            // A frame that waited for this one has to find room behind it.
-            let room = builder.room() - if introduces { MAX_STREAM_DATA_ROOM } else { 0 };
-            let shape = StreamHeader { id, offset: send.end(), len: Some(room as u64), fin: false };
-            let room = room.saturating_sub(shape.encoded_len()) as u64;
-            let Some(pick) = send.pick(room, credit) else { return };
-            let len = pick.range.end - pick.range.start;
-            if !builder.put_stream(id, &pick.range, pick.fin) {
-                return;
-            }
-            send.sent(&pick);
-            self.send_credit.consume(pick.new);
-            cx.stats.bytes_resent += len - pick.new;
-            let more = builder.room() < MIN_STREAM_ROOM && send.can_send(self.send_credit.available());
-            if introduces {
-                stream.introduced = Introduced::Sent;
-                if stream.recv.as_ref().is_some_and(RecvStream::has_due) && !self.put_control_of(builder, id) {
-                    self.streams.queue_control(id);
-                }
-            }
-            if more {
-                self.streams.rotate_send();
+            match self.put_frame_of(cx, builder, id, false) {
+                None => return,
+                Some(true) => self.streams.rotate_send(),
+                Some(false) => {}
             }
         }
+    }
+
+    /// While the peer refuses a stream: one STREAM frame, of whose turn it is. What is refused goes alone, as what is in the
+    /// same packet would be lost along with it, however often ([`turns`](crate::quic::stream::turns)).
+    #[cold]
+    fn put_stream_alone(&mut self, cx: &mut Cx<'_>, builder: &mut PacketBuilder<'_>) {
+        let Some(first) = self.next_stream().filter(|_| builder.room() >= MIN_STREAM_ROOM) else { return };
+        let refused = self.streams.is_refused(first);
+        if refused && !builder.is_empty() {
+            return;
+        }
+        if refused && let Some(id) = self.streams.take_turn(first) {
+            self.put_frame_of(cx, builder, id, true);
+        } else if self.put_frame_of(cx, builder, first, true) == Some(true) {
+            self.streams.rotate_send();
+        }
+    }
+
+    /// The next STREAM frame of a stream, if it has one that fits. `alone`: no other will follow in this packet. True if the
+    /// stream has more for another packet.
+    #[inline(always)]
+    fn put_frame_of(
+        &mut self,
+        cx: &mut Cx<'_>,
+        builder: &mut PacketBuilder<'_>,
+        id: StreamId,
+        alone: bool,
+    ) -> Option<bool> {
+        let credit = self.send_credit.available();
+        let stream = self.streams.get(id)?;
+        let introduces = stream.introduced == Introduced::No;
+        let send = stream.send.as_mut()?;
+        // A frame that waited for this one has to find room behind it.
+        let room = builder.room() - if introduces { MAX_STREAM_DATA_ROOM } else { 0 };
+        let shape = StreamHeader { id, offset: send.end(), len: Some(room as u64), fin: false };
+        let room = room.saturating_sub(shape.encoded_len()) as u64;
+        let pick = send.pick(room, credit)?;
+        let len = pick.range.end - pick.range.start;
+        if !builder.put_stream(id, &pick.range, pick.fin) {
+            return None;
+        }
+        send.sent(&pick);
+        self.send_credit.consume(pick.new);
+        cx.stats.bytes_resent += len - pick.new;
+        let more = (alone || builder.room() < MIN_STREAM_ROOM) && send.can_send(self.send_credit.available());
+        if introduces {
+            stream.introduced = Introduced::Sent;
+            if stream.recv.as_ref().is_some_and(RecvStream::has_due) && !self.put_control_of(builder, id) {
+                self.streams.queue_control(id);
+            }
+        }
+        Some(more)
     }
 
     /// A probe for a larger datagram size: PING and padding, outside congestion control (RFC 9000 §14.4).

@@ -6,6 +6,7 @@ pub(crate) mod placement;
 pub(crate) mod priority;
 pub(crate) mod recv;
 pub(crate) mod send;
+pub(crate) mod turns;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use crate::quic::stream::gaps::Gaps;
 use crate::quic::stream::priority::{Priority, SendQueue};
 use crate::quic::stream::recv::RecvStream;
 use crate::quic::stream::send::{SendStream, Wants};
+use crate::quic::stream::turns::Turns;
 use crate::wire::quic::{StreamId, TransportError};
 
 /// Ended streams whose memory is kept for new ones, at the most.
@@ -224,6 +226,8 @@ pub(crate) struct Streams {
     pub(crate) dirty: Vec<StreamId>,
     /// Of all streams in the slab.
     gaps: Gaps,
+    /// As long as the peer refuses what a stream repeats.
+    turns: Option<Box<Turns>>,
 }
 
 const fn slot(dir: Dir) -> usize {
@@ -253,6 +257,7 @@ impl Streams {
             control_queue: VecDeque::new(),
             dirty: Vec::new(),
             gaps: Gaps::default(),
+            turns: None,
         }
     }
 
@@ -689,6 +694,7 @@ impl Streams {
         self.free.clear();
         self.spare = 0;
         self.gaps = Gaps::default();
+        self.turns = None;
         all
     }
 

@@ -116,6 +116,21 @@ impl SendQueue {
         }
     }
 
+    /// All streams, the next one in front.
+    pub(crate) fn ranked(&self) -> VecDeque<StreamId> {
+        let mut ordered: Vec<_> = self.ordered.iter().map(|Reverse(entry)| *entry).collect();
+        ordered.sort_unstable();
+        let mut ordered = ordered.into_iter().peekable();
+        let mut all = VecDeque::with_capacity(ordered.len());
+        for level in 0..LEVELS {
+            while let Some((_, id)) = ordered.next_if(|(urgency, _)| usize::from(*urgency) == level) {
+                all.push_back(id);
+            }
+            all.extend(self.rotating.get(level).into_iter().flatten());
+        }
+        all
+    }
+
     fn note(&mut self, level: usize) {
         let bit = 1 << level;
         self.occupied = if self.rotating[level].is_empty() { self.occupied & !bit } else { self.occupied | bit };
@@ -161,6 +176,7 @@ mod tests {
         for (id, urgency, incremental) in streams {
             queue.push(stream(id), priority(urgency, incremental));
         }
+        assert_eq!(queue.ranked().iter().map(|id| id.index()).collect::<Vec<_>>(), [5, 2, 3, 4, 0, 1, 6]);
         let mut order = Vec::new();
         for packets in [2, 2, 2, 2] {
             order.extend(turns(&mut queue, packets));

@@ -98,6 +98,9 @@ pub(crate) struct SendStream {
     pub(crate) wants_writable: bool,
     /// So it does for a window.
     pub(crate) wants_window: Wants,
+    /// How often the byte at `refused_at` was lost, when it was the first one that the peer lacked.
+    refused: u8,
+    refused_at: u64,
 }
 
 /// Whether the application waits for a window.
@@ -126,18 +129,35 @@ impl SendStream {
             credit: SendCredit::new(limit),
             wants_writable: false,
             wants_window: Wants::Nothing,
+            refused: 0,
+            refused_at: 0,
         }
     }
 
     /// Becomes as new but for its memory, and without credit.
     pub(crate) fn clear(&mut self) {
-        let Self { segments, latest, end, next, acked, lost, fin, state, credit, wants_writable, wants_window } = self;
+        let Self {
+            segments,
+            latest,
+            end,
+            next,
+            acked,
+            lost,
+            fin,
+            state,
+            credit,
+            wants_writable,
+            wants_window,
+            refused,
+            refused_at,
+        } = self;
         segments.clear();
         acked.clear();
         lost.clear();
         latest.set(0);
         (*end, *next, *fin, *state) = (0, 0, Fin::Open, State::Sending);
         (*credit, *wants_writable, *wants_window) = (SendCredit::new(0), false, Wants::Nothing);
+        (*refused, *refused_at) = (0, 0);
     }
 
     /// Whether the application may still queue data.
@@ -269,10 +289,7 @@ impl SendStream {
         if fin {
             self.fin = Fin::Acked;
         }
-        let contiguous = match self.acked.first() {
-            Some(first) if first.start == 0 => first.end,
-            _ => 0,
-        };
+        let contiguous = self.contiguous();
         while let Some(segment) = self.segments.pop_front_if(|s| s.end() <= contiguous) {
             let len = segment.data.len();
             self.latest.set(self.latest.get().saturating_sub(1));
@@ -294,6 +311,38 @@ impl SendStream {
         if fin && self.fin == Fin::InFlight {
             self.fin = Fin::Queued;
         }
+    }
+
+    /// The first byte that the peer lacks.
+    fn contiguous(&self) -> u64 {
+        match self.acked.first() {
+            Some(first) if first.start == 0 => first.end,
+            _ => 0,
+        }
+    }
+
+    /// A packet with `range` was declared lost: how often the first byte that the peer lacks was by now, or that there is
+    /// no more; 0 if it was not in this packet.
+    pub(crate) fn first_lost(&mut self, range: &Range<u64>, fin: bool) -> u8 {
+        let first = self.contiguous();
+        if self.state != State::Sending || range.start > first || (range.end <= first && !fin) {
+            return 0;
+        }
+        if self.refused_at != first {
+            (self.refused, self.refused_at) = (0, first);
+        }
+        self.refused = self.refused.saturating_add(1);
+        self.refused
+    }
+
+    /// How often the first byte that the peer lacks was lost in a row.
+    pub(crate) fn refusals(&self) -> u8 {
+        if self.state == State::Sending && self.refused_at == self.contiguous() { self.refused } else { 0 }
+    }
+
+    /// Whether something is to be sent that was sent before, or the FIN that all else was sent before.
+    pub(crate) fn repeats(&self) -> bool {
+        self.state == State::Sending && (!self.lost.is_empty() || (self.fin == Fin::Queued && self.next == self.end))
     }
 
     /// Abandons sending. Hands all memory back with how much of each was acknowledged. False if too late.
