@@ -3,10 +3,7 @@
 use std::net::IpAddr;
 
 use crate::base::time::Duration;
-use crate::net::addressing::Addressing;
 use crate::net::cidr::Cidr;
-use crate::net::route::RouteError;
-use crate::wire::eth::Mac;
 
 /// A static route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,16 +80,6 @@ pub struct NetConfig {
 impl NetConfig {
     /// Most addresses that one core's network layer can have.
     pub const MAX_ADDRS: usize = 64;
-
-    /// Which of our addresses would talk to `remote`, whatever the port. The link-local address that is made from a port's
-    /// MAC address is not known here.
-    ///
-    /// # Errors
-    /// [`WayError`] when no way leads there, or the settings do not fit together.
-    pub fn source_for(&self, remote: IpAddr) -> Result<IpAddr, WayError> {
-        let addressing = Addressing::new(self, Mac([2, 0, 0, 0, 0, 1]), u16::MAX)?;
-        Ok(addressing.source_for(remote, addressing.next_hop(remote, |_| false)?)?)
-    }
 }
 
 impl Default for NetConfig {
@@ -118,17 +105,6 @@ impl Default for NetConfig {
             seed: 0,
         }
     }
-}
-
-/// Why a configuration has no way to a host.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WayError {
-    /// The configuration cannot work at all.
-    #[error(transparent)]
-    Config(#[from] NetError),
-    /// It can, but no way leads there.
-    #[error(transparent)]
-    Route(#[from] RouteError),
 }
 
 /// Why a configuration cannot work.

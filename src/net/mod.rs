@@ -32,9 +32,9 @@ mod template;
 mod tests;
 
 pub use cidr::{Cidr, CidrError};
-pub use config::{Detect, NetConfig, NetError, Route, WayError};
+pub use config::{Detect, NetConfig, NetError, Route};
 pub use receive::{Received, UdpDatagram};
-pub use route::{RouteError, Sources};
+pub use route::{RouteError, Sources, WayError};
 pub use send::{Sent, Standing};
 pub use stack::{Net, NetEvent};
 pub use stats::{Drops, NetDrop, NetStats};

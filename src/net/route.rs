@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::net::addressing::{Addressing, is_link_local, is_station};
 use crate::net::cidr::{Cidr, shared_bits};
+use crate::net::config::{NetConfig, NetError};
+use crate::wire::eth::Mac;
 
 /// Why there is no way to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +26,29 @@ pub enum RouteError {
     /// It is not on the link, and no route leads there.
     #[error("there is no route to {0}: add --gateway, or --route for its network")]
     NoRoute(IpAddr),
+}
+
+/// Why a configuration has no way to a host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WayError {
+    /// The configuration cannot work at all.
+    #[error(transparent)]
+    Config(#[from] NetError),
+    /// It can, but no way leads there.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+}
+
+impl NetConfig {
+    /// Which of our addresses would talk to `remote`, whatever the port. The link-local address that is made from a port's
+    /// MAC address is not known here.
+    ///
+    /// # Errors
+    /// [`WayError`] when no way leads there, or the settings do not fit together.
+    pub fn source_for(&self, remote: IpAddr) -> Result<IpAddr, WayError> {
+        let addressing = Addressing::new(self, Mac([2, 0, 0, 0, 0, 1]), u16::MAX)?;
+        Ok(addressing.source_for(remote, addressing.next_hop(remote, |_| false)?)?)
+    }
 }
 
 fn version(ip: &IpAddr) -> &'static str {
@@ -139,8 +164,7 @@ fn label(addr: IpAddr) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::config::{NetConfig, Route};
-    use crate::wire::eth::Mac;
+    use crate::net::config::Route;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()

@@ -8,6 +8,7 @@ mod reset;
 mod retry;
 mod routes;
 mod table;
+mod way;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -24,7 +25,7 @@ use crate::crypto::HEAD_AT;
 use crate::mem::{BufPool, prefetch_object};
 use crate::quic::cid::{IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
-use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, PeerStanding, RxMeta, Scratch, TooBig, Transmit};
+use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, TooBig, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::memory::Memory;
 use crate::quic::stats::{DropReason, EndpointStats};
@@ -266,28 +267,6 @@ impl Endpoint {
         } else {
             Arrival::Handled
         }
-    }
-
-    /// Says where the datagram came from that [`Endpoint::handle_datagram`] has just taken in and found
-    /// [`Arrival::Answered`]. [`Endpoint::answer_origin`] gives it back when the answer is sent.
-    pub fn set_answer_origin(&mut self, origin: Origin) {
-        self.answers.set_origin(origin);
-    }
-
-    /// Where the cause of the answer came from that [`Endpoint::poll_transmit`] wrote last.
-    pub fn answer_origin(&self) -> Option<Origin> {
-        self.answers.written_origin()
-    }
-
-    /// What is known of the way to a connection's peer; `None` when the connection is gone.
-    pub fn standing(&self, id: ConnId) -> Option<PeerStanding> {
-        self.table.peek(id).map(Connection::standing)
-    }
-
-    /// The next peer that sends no acknowledgements in spite of several probes in a row (RFC 9002 §6.2). Whoever knows the
-    /// way there should see whether it still leads there (RFC 4861 §7.3.1).
-    pub fn poll_doubt(&mut self) -> Option<IpAddr> {
-        self.doubts.pop()
     }
 
     #[inline(never)]

@@ -178,7 +178,9 @@ fn answers_of_a_server_to_strangers_go_where_their_packets_came_from() {
     let (mut core, mut other) = core(once("192.0.2.1"), Some(server()));
     core.app.called = true;
     // What it says of its address when the link is up is not of interest here.
-    (0..3).for_each(|_| drop(core.turn_at(Instant::ZERO)));
+    for _ in 0..3 {
+        core.turn_at(Instant::ZERO);
+    }
     taken(&mut other);
     for n in 10..60 {
         put(&mut other, Mac([2, 0, 0, 0, 0, 1]), STRANGER_MAC, ETHERTYPE_IPV4, &unknown_version(n));
