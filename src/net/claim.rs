@@ -14,6 +14,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(2);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// By then an answer has come, if there is one.
+const ANSWER_TIME: Duration = Duration::from_millis(100);
 /// Probes before an IPv4 address is taken (RFC 5227 §1.1), and before an IPv6 address (RFC 4862 §5.1).
 const PROBES_V4: u8 = 3;
 const PROBES_V6: u8 = 1;
@@ -147,9 +149,14 @@ impl Claims {
         }
     }
 
-    pub(super) fn link_down(&mut self) {
+    /// The link is down. Where it comes and goes with each peer, as on a memif server's port, it may never be up for the
+    /// whole time of a question: an address that was used for long enough to be answered counts as taken, so that a peer
+    /// that comes later and claims it does not end a server.
+    pub(super) fn link_down(&mut self, now: Instant) {
         self.link_up = false;
         for claim in &mut self.claims {
+            let asked = self.detect == Detect::Optimistic && claim.phase == (Phase::Probing { left: 0 });
+            claim.held |= asked && now + SECOND >= claim.next + ANSWER_TIME;
             (claim.phase, claim.next) = (Phase::Waiting, Instant::MAX);
         }
     }
@@ -288,7 +295,7 @@ mod tests {
             c.link_up(Instant::ZERO);
             let steps = play(&mut c, Instant::ZERO);
             assert_eq!(of(&steps, ip("10.0.0.1")), [(0, "announce"), (2000, "announce")]);
-            c.link_down();
+            c.link_down(Instant::ZERO);
         }
         let mut c = claims(Detect::Optimistic);
         assert!(c.are_settled() && !c.is_held(ip("10.0.0.1")));
@@ -298,7 +305,7 @@ mod tests {
             let want = [(0, "probe"), (1000, "take"), (1000, "announce"), (3000, "announce")];
             assert_eq!((of(&steps, ip("10.0.0.1")), of(&steps, ip("2001:db8::1"))), (want.to_vec(), want.to_vec()));
             assert!(c.is_held(ip("10.0.0.1")));
-            c.link_down();
+            c.link_down(Instant::ZERO);
         }
         let mut c = claims(Detect::Strict);
         c.link_up(Instant::ZERO);
@@ -323,6 +330,25 @@ mod tests {
         let mut c = Claims::new([ip("10.0.0.1")].into_iter(), Detect::Strict, false, 7);
         c.link_up(Instant::ZERO);
         assert!(c.are_settled() && c.is_held(ip("10.0.0.1")) && play(&mut c, Instant::ZERO).is_empty());
+    }
+
+    /// A server's port whose link comes with its clients, and goes before a second is over.
+    #[test]
+    fn short_links_are_long_enough_to_take_an_address() {
+        let ms = |n| Instant::ZERO + Duration::from_millis(n);
+        for (up, want) in [(50, Verdict::Lost), (150, Verdict::Defend)] {
+            let mut c = claims(Detect::Optimistic);
+            c.link_up(ms(0));
+            while c.due(ms(0)).is_some() {}
+            c.link_down(ms(up));
+            c.link_up(ms(5000));
+            assert_eq!(c.heard(ms(5000), ip("10.0.0.1"), Other::Uses), want, "{up} ms");
+        }
+        let mut c = claims(Detect::Strict);
+        c.link_up(ms(0));
+        while c.due(ms(5000)).is_some() {}
+        c.link_down(ms(5500));
+        assert!(!c.is_held(ip("10.0.0.1")), "who is strict takes the whole time");
     }
 
     #[test]

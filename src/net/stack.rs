@@ -191,8 +191,8 @@ impl<T: TxFrame> Net<T> {
     }
 
     /// The link is down: nobody would hear an announcement.
-    pub fn link_down(&mut self) {
-        self.claims.link_down();
+    pub fn link_down(&mut self, now: Instant) {
+        self.claims.link_down(now);
     }
 
     /// Whether the addresses may be used that are to be. False only with [`Detect::Strict`](super::Detect::Strict), as long

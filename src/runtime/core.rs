@@ -328,7 +328,7 @@ impl<D: Datapath, A: App> Core<D, A> {
             if up {
                 self.net.link_up(now);
             } else {
-                self.net.link_down();
+                self.net.link_down(now);
             }
         }
     }

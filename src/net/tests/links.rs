@@ -71,13 +71,13 @@ fn addresses_are_announced_after_every_link_up() {
         a.link_up(secs(100 * n));
         assert_eq!(a.poll(secs(100 * n), || None), None, "without a frame it waits");
         assert_eq!(hear(&mut a, secs(100 * n)), all, "time {n}");
-        a.link_down();
+        a.link_down(secs(100 * n + 50));
         assert_eq!(hear(&mut a, secs(100 * n + 50)), []);
     }
     // A link that goes down in between is not talked to.
     a.link_up(secs(900));
     poll_all(&mut a, secs(900));
-    a.link_down();
+    a.link_down(secs(901));
     assert_eq!(hear(&mut a, secs(901)), []);
     assert_eq!(a.stats().address_announcements, 3 * 6 + 3);
     // Another host follows these words without complaint and learns nothing.
@@ -160,7 +160,7 @@ fn a_strict_host_waits_for_its_addresses() {
     assert_eq!(b.stats().duplicate_address, 0);
     // Who had an address keeps it while the link comes and goes.
     hear(&mut a, now);
-    a.link_down();
+    a.link_down(secs(60));
     a.link_up(secs(60));
     assert!(a.is_ready() && a.local_for(ip("10.0.0.9")).is_ok());
     assert!(hear(&mut a, secs(60)).iter().filter(|(_, what)| *what == "probe").count() == 3);

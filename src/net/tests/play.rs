@@ -70,7 +70,7 @@ fn play(seed: u64) -> usize {
         now += Duration::from_micros(rng.below(60_000));
         match rng.below(12) {
             0 => a.link_up(now),
-            1 => a.link_down(),
+            1 => a.link_down(now),
             2 => {
                 let n = rng.below(others.len() as u64) as usize;
                 others[n].deaf = rng.below(2) == 0;
