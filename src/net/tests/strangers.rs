@@ -202,7 +202,7 @@ fn what_waits_for_strangers_makes_room() {
     // And our own do not make room for theirs.
     for n in 0..40 {
         for _ in 0..16 {
-            let _ = a.send(secs(0), from, at(&format!("10.0.9.{}:2", 1 + n)), 0, Frame::with_payload(b"mine"));
+            let _ = a.send(secs(0), from, at(&format!("10.0.99.{}:2", 1 + n)), 0, Frame::with_payload(b"mine"));
         }
     }
     let waiting = a.stats().drops[NetDrop::PendingOverflow];
