@@ -29,7 +29,6 @@ fn time_to(
         let now = from + Duration::from_millis(500 * n);
         hint(a, now);
         let sent = a.send(now, at("10.0.0.1:1"), at("8.8.8.8:2"), 0, Frame::with_payload(b"x"));
-        let own = there.addresses()[0].addr();
         // What is for the MAC address of somebody who is gone does not arrive.
         let heard = poll_all(a, now).into_iter().filter(|f| f.data()[..6] == [0xff; 6] || f.data()[5] == mac).collect();
         deliver(there, now, heard);
@@ -38,7 +37,6 @@ fn time_to(
         if matches!(sent, Sent::Ready(frame) if frame.data()[5] == mac) {
             return now.saturating_since(from);
         }
-        let _ = own;
     }
     panic!("never");
 }
