@@ -212,6 +212,10 @@ fn without_an_iommu_the_advice_is_what_the_kernel_can_do() {
     m.expect("PCI 0000:03:00.0", Status::Fail, "no IOMMU group", "-b uio_pci_generic 0000:03:00.0");
     m.put("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N");
     m.expect("PCI 0000:03:00.0", Status::Fail, "no IOMMU group", "enable_unsafe_noiommu_mode");
+    // Whoever has followed it is not sent back.
+    std::fs::remove_dir_all(m.0.path().join("sys/kernel/iommu_groups")).unwrap();
+    kernel_nic(&m, "uio_pci_generic");
+    m.expect("PCI 0000:03:00.0", Status::Warn, "no IOMMU protects", "");
 }
 
 #[test]

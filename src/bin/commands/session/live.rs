@@ -25,6 +25,8 @@ pub struct View {
     start: Instant,
     at: Instant,
     last: Counts,
+    /// Counters of the port's device, which the core does not see.
+    device: Counts,
     /// What the command has to say.
     line: Option<String>,
 }
@@ -33,12 +35,18 @@ impl View {
     /// A view of a core at the port that `title` describes.
     pub fn new(title: String) -> Self {
         let now = Instant::now();
-        Self { source: Arc::default(), title, start: now, at: now, last: Counts::new(), line: None }
+        let (last, device) = (Counts::new(), Counts::new());
+        Self { source: Arc::default(), title, start: now, at: now, last, device, line: None }
     }
 
     /// Where the core publishes.
     pub fn source(&self) -> Arc<CoreLive> {
         self.source.clone()
+    }
+
+    /// What the port's device counts by now.
+    pub fn device(&mut self, counts: impl Iterator<Item = (&'static str, u64)>) {
+        self.device.extend(counts);
     }
 
     /// Draws the view if it is time to. `line` is what the command itself has to say since.
@@ -48,7 +56,7 @@ impl View {
         if passed < EVERY {
             return;
         }
-        let now: Counts = self.source.snapshot().into_iter().collect();
+        let now: Counts = self.source.snapshot().into_iter().chain(self.device.clone()).collect();
         let mut page = format!("{} · {} s\n", self.title, self.start.elapsed().as_secs());
         page.push_str(&render(&self.last, &now, passed));
         if let Some(line) = &self.line {
@@ -96,6 +104,15 @@ fn render(last: &Counts, now: &Counts, passed: Duration) -> String {
     counted("tx packets", "port_tx_frames", 1, "");
     counted("tx bytes", "port_tx_bytes", 8, "bit");
     counted("tx ring full", "port_tx_full", 1, "");
+    let device = [
+        ("missed by the port", "device_rx_missed"),
+        ("no buffer for", "device_rx_no_buffer"),
+        ("rx errors", "device_rx_errors"),
+        ("tx errors", "device_tx_errors"),
+    ];
+    for (label, name) in device.into_iter().filter(|(_, name)| total(name) > 0) {
+        counted(label, name, 1, "");
+    }
     counted("events", "core_events", 1, "");
     counted("packets lost", "quic_lost_packets", 1, "");
     counted("bytes sent again", "quic_bytes_resent", 1, "");
@@ -127,6 +144,7 @@ mod tests {
             ("core_idle_turns", 5),
             ("quic_duplicate", 7),
             ("quic_connections", 3),
+            ("device_rx_missed", 6),
         ]);
         let page = render(&last, &now, Duration::from_secs(2));
         let row = |label: &str| {
@@ -139,7 +157,8 @@ mod tests {
         assert_eq!(row("packets per rx burst"), "20 30");
         assert_eq!(row("connections"), "0 new 3");
         assert_eq!(row("dropped: duplicate"), "3.50 7");
-        assert!(!page.contains("dropped: malformed"), "only what happened: {page}");
+        assert_eq!(row("missed by the port"), "3 6", "what never reached the core");
+        assert!(!page.contains("dropped: malformed") && !page.contains("tx errors"), "only what happened: {page}");
     }
 
     #[test]

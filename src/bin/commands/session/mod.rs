@@ -255,7 +255,10 @@ impl Session {
                 std::thread::park_timeout(Duration::from_millis(100));
                 let line = watch();
                 match &mut live {
-                    Some(view) => view.look(line),
+                    Some(view) => {
+                        view.device(self.port.stats().iter());
+                        view.look(line);
+                    }
                     None => line.iter().for_each(|line| terminal::tell(line)),
                 }
             }
