@@ -63,6 +63,15 @@ pub fn no_iommu_remedy(sys: &Path, address: &str) -> String {
     text
 }
 
+/// What to type so that DPDK can have the PCI device `address`, which the kernel or nobody has, on the machine whose `/sys`
+/// is at `sys`: vfio-pci, or what [`no_iommu_remedy`] says.
+pub fn bind_remedy(sys: &Path, address: &str) -> String {
+    if fs::read_dir(sys.join("kernel/iommu_groups")).is_ok_and(|mut groups| groups.next().is_some()) {
+        return format!("modprobe vfio-pci && dpdk-devbind.py -b vfio-pci {address}");
+    }
+    no_iommu_remedy(sys, address)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -114,6 +123,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = no_iommu_remedy(dir.path(), NIC);
         assert!(text.contains("-b uio_pci_generic 0000:03:00.0") && !text.contains("enable_unsafe"), "{text}");
+        assert_eq!(bind_remedy(dir.path(), NIC), text, "vfio-pci would not get it");
+        let with = machine("ice", Some("DMA"));
+        assert_eq!(bind_remedy(with.path(), NIC), "modprobe vfio-pci && dpdk-devbind.py -b vfio-pci 0000:03:00.0");
         let parameters = dir.path().join("module/vfio/parameters");
         fs::create_dir_all(&parameters).unwrap();
         fs::write(parameters.join("enable_unsafe_noiommu_mode"), "N").unwrap();

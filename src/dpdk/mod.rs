@@ -44,7 +44,7 @@ pub use eal::{Eal, EalConfig, LogLevel, ThreadGuard};
 pub use error::{EalError, PortError, ProfileError};
 pub use host::{Claim, KernelAddress, kernel_addresses};
 pub use hugepages::{Hugepages, free_bytes as free_hugepage_bytes, mounted as hugetlbfs_mounted};
-pub use iova::{Iova, no_iommu_remedy};
+pub use iova::{Iova, bind_remedy, no_iommu_remedy};
 pub use mbuf::{Mbuf, RxMbuf, TxMbuf};
 pub use port::{MemoryGuard, PoolGuard, Port, PortStats};
 pub use profile::{Bus, Memory, Offloads, PortProfile};

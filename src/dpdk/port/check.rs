@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::dpdk::error::PortError;
 use crate::dpdk::host;
-use crate::dpdk::iova::no_iommu_remedy;
+use crate::dpdk::iova::{bind_remedy, no_iommu_remedy};
 use crate::dpdk::profile::{Kind, PortProfile};
 use crate::dpdk::sockets;
 
@@ -207,7 +207,7 @@ pub(super) fn pci_reason(device: &str) -> String {
     let driver = fs::read_link(dir.join("driver")).ok();
     let driver = driver.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
     match driver.as_deref() {
-        None => format!("no kernel driver is bound; `modprobe vfio-pci; dpdk-devbind.py -b vfio-pci {device}`"),
+        None => format!("no kernel driver is bound:\n{}", bind_remedy(Path::new("/sys"), device)),
         Some("vfio-pci") if !dir.join("iommu_group").exists() => {
             format!(
                 "it has no IOMMU group, so vfio-pci cannot give it to anybody:\n{}",
@@ -220,7 +220,8 @@ pub(super) fn pci_reason(device: &str) -> String {
                 .to_owned()
         }
         Some(other) => format!(
-            "it is bound to {other}; `dpdk-devbind.py -b vfio-pci {device}` (mlx5 stays on mlx5_core and needs rdma-core)"
+            "it is bound to {other} (which is right for mlx5 only, and needs rdma-core):\n{}",
+            bind_remedy(Path::new("/sys"), device)
         ),
     }
 }

@@ -1,6 +1,6 @@
 //! Which ports can this machine have?
 
-use gannet::dpdk::no_iommu_remedy;
+use gannet::dpdk::{bind_remedy, no_iommu_remedy};
 
 use super::rights::Rights;
 use super::{Finding, Status, Tree};
@@ -109,7 +109,7 @@ impl Nic {
         let what = format!("PCI {}", self.address);
         let names = if self.interfaces.is_empty() { String::new() } else { format!(", {}", self.interfaces.join(" ")) };
         let Some(driver) = self.driver.as_deref() else {
-            return Finding::new(AREA, what, Status::Warn, format!("{}, no driver", self.id)).remedy(self.bind());
+            return Finding::new(AREA, what, Status::Warn, format!("{}, no driver", self.id)).remedy(self.bind(tree));
         };
         let found = format!("{}, driver {driver}{names}", self.id);
         if SHARED.contains(&driver) {
@@ -123,7 +123,7 @@ impl Nic {
             return Finding::new(AREA, what, Status::Note, found);
         }
         Finding::new(AREA, what, Status::Note, format!("{found}; the kernel has it, for DPDK to have it:"))
-            .remedy(self.bind())
+            .remedy(self.bind(tree))
     }
 
     /// The device is ours: can we open it?
@@ -132,7 +132,7 @@ impl Nic {
             let found = Finding::new(AREA, what, Status::Warn, format!("{found}; no IOMMU protects memory from it"));
             // Where there is none, it is the way that is left.
             let none = tree.list("sys/kernel/iommu_groups").is_empty();
-            return if none { found } else { found.remedy(self.bind()) };
+            return if none { found } else { found.remedy(self.bind(tree)) };
         }
         let Some(group) = tree.link_name(&format!("sys/bus/pci/devices/{}/iommu_group", self.address)) else {
             return Finding::new(AREA, what, Status::Fail, format!("{found}, but it is in no IOMMU group"))
@@ -151,8 +151,8 @@ impl Nic {
         Finding::new(AREA, what, Status::Ok, format!("{found}, IOMMU group {group}"))
     }
 
-    fn bind(&self) -> String {
-        format!("modprobe vfio-pci && dpdk-devbind.py -b vfio-pci {}", self.address)
+    fn bind(&self, tree: &Tree) -> String {
+        bind_remedy(&tree.0.join("sys"), &self.address)
     }
 }
 
