@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Port, PortInner};
 use crate::dpdk::error::{PortError, text};
+use crate::dpdk::log::Capture;
 use crate::mem::{Backing, BufPool, KeptRegions, RegionInfo};
 
 /// Memory that is registered with DPDK, and mapped for a port's device, until this is dropped.
@@ -35,11 +36,12 @@ impl Port {
         if !page.is_power_of_two() || len == 0 || !len.is_multiple_of(page) || !(addr as usize).is_multiple_of(page) {
             return Err(PortError::Alignment { addr: addr as usize, len, page });
         }
+        let capture = Capture::start();
         let fail = |code: i32| PortError::Step {
             port: self.inner.name.clone(),
             step: "registering memory",
             reason: text(code),
-            detail: String::new(),
+            detail: capture.summary(),
         };
         let addr = addr.cast::<c_void>();
         // SAFETY: whole pages that stay mapped (the caller's promise). With virtual addresses no table is needed; with physical ones no device
