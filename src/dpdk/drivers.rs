@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn libraries_that_drivers_miss_are_named_with_their_package() {
-        let log = "EAL: libxdp.so.1: cannot open shared object file: No such file or directory; EAL: FATAL: Cannot init plugins";
+        let log =
+            "EAL: libxdp.so.1: cannot open shared object file: No such file or directory; EAL: Cannot init plugins";
         let library = missing_library(log).unwrap();
         assert_eq!(
             (library.as_str(), package_of_library(&library).as_str()),

@@ -26,8 +26,8 @@ pub enum EalError {
     },
     /// A device without an IOMMU cannot use ordinary pages.
     #[error(
-        "a PCI device without an IOMMU needs hugepages, which stay where they are; {free_mb} MB of them are free, {need_mb} \
-         MB are needed: `sysctl vm.nr_hugepages={}`", need_mb.div_ceil(2)
+        "a PCI device without an IOMMU needs hugepages, which stay where they are; {free_mb} MB of them are free, \
+         {need_mb} MB are needed: `sysctl vm.nr_hugepages={}`", need_mb.div_ceil(2)
     )]
     PhysicalWithoutHugepages {
         /// Free now, in MB.
@@ -67,7 +67,8 @@ pub enum EalError {
 pub enum PortError {
     /// The driver, or a part of DPDK that it needs, is not there.
     #[error(
-        "driver {driver}: librte_{part}.so is not in {dir}; `apt-get install {package}`. Network drivers there: {available}"
+        "driver {driver}: librte_{part}.so is not in {dir}; `apt-get install {package}`. Network drivers there: \
+         {available}"
     )]
     NoDriver {
         /// DPDK's name of the driver.
@@ -101,8 +102,8 @@ pub enum PortError {
     },
     /// The kernel has one of the addresses that are to be Gannet's, and answers for it.
     #[error(
-        "the kernel has {} on interface {}, and would answer for Gannet there (ICMP \"port unreachable\"); take it away: `ip \
-         addr del {}/{} dev {}`, or give {port} another address; if a filter keeps the kernel from answering: `--set \
+        "the kernel has {} on interface {}, and would answer for Gannet there (ICMP \"port unreachable\"); take it away: \
+         `ip addr del {}/{} dev {}`, or give {port} another address; if a filter keeps the kernel from answering: `--set \
          kernel_address=shared`", kernel.addr, kernel.interface, kernel.addr, kernel.prefix, kernel.interface
     )]
     KernelHasAddress {
@@ -125,8 +126,8 @@ pub enum PortError {
     },
     /// Another process of Gannet receives from this queue of this interface.
     #[error(
-        "receive queue {queue} of interface {interface} is in use by process {pid} ({name}); stop it, or choose another queue \
-         with `--set devargs.start_queue=N`"
+        "receive queue {queue} of interface {interface} is in use by process {pid} ({name}); stop it, or choose another \
+         queue with `--set devargs.start_queue=N`"
     )]
     QueueInUse {
         /// The interface.
@@ -354,8 +355,8 @@ pub enum ProfileError {
     },
     /// There are not as many queues as cores that poll them.
     #[error(
-        "port profile {profile}: queues = {queues}, but one core polls one queue, and {cores} core(s) will: what arrives at \
-         the others would be lost; `--set queues={cores}`"
+        "port profile {profile}: queues = {queues}, but one core polls one queue, and {cores} core(s) will: what arrives \
+         at the others would be lost; `--set queues={cores}`"
     )]
     Queues {
         /// The profile.

@@ -44,8 +44,8 @@ impl Port {
             detail: capture.summary(),
         };
         let addr = addr.cast::<c_void>();
-        // SAFETY: whole pages that stay mapped (the caller's promise). With virtual addresses no table is needed; with physical ones no device
-        // is told of this memory: frames are in memory of DPDK.
+        // SAFETY: whole pages that stay mapped (the caller's promise). With virtual addresses no table is needed; with
+        // physical ones no device is told of this memory: frames are in memory of DPDK's.
         let code = unsafe { dpdk_sys::rte_extmem_register(addr, len, std::ptr::null_mut(), 0, page) };
         // SAFETY: reads a thread-local integer.
         let errno = if code == 0 { 0 } else { unsafe { dpdk_sys::gannet_rte_errno() } };
