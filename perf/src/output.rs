@@ -17,8 +17,8 @@ pub fn fingerprint(run: &Run) -> Vec<(String, String)> {
     fact("Crypto", gannet::crypto::backend_name().into());
     fact("Scale", format!("{:?}, {} repeats, medians", run.scale, run.repeats));
     fact("CPUs", format!("server {}, client {}", run.cores[0], run.cores[1]));
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    fact("Load average at the end", load.split(' ').take(3).collect::<Vec<_>>().join(" "));
+    let load = machine::origin(Path::new("/"), None).load;
+    fact("Load average at the end", load.average.map(|n| format!("{n:.2}")).join(" "));
     let date = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     fact("Seconds since 1970", date.as_secs().to_string());
     for note in &run.notes {
@@ -32,7 +32,9 @@ pub fn fingerprint(run: &Run) -> Vec<(String, String)> {
 /// # Errors
 /// When a file cannot be written.
 pub fn write(run: &Run) -> Result<(), Failure> {
-    let json = format!("{:#}\n", run.sheet.to_json());
+    let mut results = run.sheet.to_json();
+    results["run"] = serde_json::to_value(machine::origin(Path::new("/"), None))?;
+    let json = format!("{results:#}\n");
     write_atomically(&run.out.join("results.json"), json.as_bytes())?;
     if let Some(path) = &run.args.json {
         write_atomically(path, json.as_bytes())?;

@@ -33,6 +33,9 @@ impl Scale {
     }
 }
 
+/// What bars of other stacks begin with.
+const OTHERS: [&str; 4] = ["quinn", "s2n-quic", "quiche", "rustls"];
+
 /// What a run has and has found.
 #[derive(Debug)]
 pub struct Run {
@@ -85,11 +88,20 @@ impl Run {
         })
     }
 
-    /// A bar from the median under `key`, if there is one.
+    /// A bar from what is under `key`, if there is anything: the median and, of repeats, the spread. It is Gannet's unless
+    /// its label begins with the name of another stack.
     pub fn bar(&mut self, label: impl Into<String>, key: &str, unit: &str) {
-        if let Some(value) = self.sheet.median(key) {
-            self.bars.push(Bar { label: label.into(), value, unit: unit.into() });
-        }
+        self.bar_of(label, key, 1.0, unit);
+    }
+
+    /// The same for a `unit` of which `scale` are one of the sheet's.
+    pub fn bar_of(&mut self, label: impl Into<String>, key: &str, scale: f64, unit: &str) {
+        let Some(stat) = self.sheet.stat(key) else { return };
+        let label = label.into();
+        let other = OTHERS.iter().find(|name| label.starts_with(**name));
+        let stack = other.map_or("Gannet", |name| name).to_owned();
+        let spread = (stat.min < stat.max).then_some((stat.min * scale, stat.max * scale));
+        self.bars.push(Bar { stack, spread, ..Bar::new(label, stat.median * scale, unit) });
     }
 
     /// Something that the reader has to know.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
 use engine::{EngineArgs, IdentityArgs, SecretArgs, TrustArgs};
 use log::LogArgs;
@@ -273,13 +273,30 @@ pub struct ReportArgs {
     #[arg(value_name = "FILE.hdr", required = true, value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
 
-    /// The page to write.
-    #[arg(short, long, value_name = "OUT.html", default_value = "report.html", value_hint = ValueHint::FilePath)]
-    pub output: PathBuf,
+    /// What to make of them
+    #[arg(long, value_enum, default_value_t = ReportFormat::Html)]
+    pub format: ReportFormat,
+
+    /// The file to write [default: report.html for a page, standard output for the rest].
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
 
     /// Heading of the page.
     #[arg(long, value_name = "TEXT", default_value = "Gannet latency report")]
     pub title: String,
+}
+
+/// What `gannet report` makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// A page, and a table on the terminal.
+    Html,
+    /// The table.
+    Text,
+    /// A line for each series: its name, the number of samples, times in nanoseconds, and the seconds that it took.
+    Csv,
+    /// Series, throughput, and what the machines were; `run` says where this was made.
+    Json,
 }
 
 /// Arguments of `gannet doctor`.

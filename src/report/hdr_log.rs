@@ -1,7 +1,8 @@
 //! Histogram files: the HdrHistogram interval log, version 1.3, which other tools read as well.
 //!
 //! Each series is one interval with its own tag. What else a report shows (the machine, throughput)
-//! travels in comments: `#fact KEY: VALUE` and `#bar UNIT VALUE LABEL`, spaces in UNIT as `%20`.
+//! travels in comments: `#fact KEY: VALUE` and `#bar UNIT VALUE LABEL`, spaces in UNIT as `%20`, VALUE with a spread as
+//! `MEDIAN:MIN:MAX`.
 
 use std::fs::File;
 use std::io::Read;
@@ -127,7 +128,11 @@ fn encode(log: &HdrLog) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
         head.add_comment(&format!("fact {}: {}", one_line(key).replace(':', " "), one_line(value)));
     }
     for bar in &log.throughput {
-        head.add_comment(&format!("bar {} {} {}", escape(&bar.unit), bar.value, one_line(&bar.label)));
+        let value = match bar.spread {
+            Some((min, max)) => format!("{}:{min}:{max}", bar.value),
+            None => bar.value.to_string(),
+        };
+        head.add_comment(&format!("bar {} {value} {}", escape(&bar.unit), one_line(&bar.label)));
     }
     head.with_start_time(base).with_base_time(base);
     head.begin_log_with(&mut out, &mut serializer)?;
@@ -218,8 +223,13 @@ impl Reader {
 fn parse_bar(s: &str) -> Option<Bar> {
     let (unit, rest) = s.split_once(' ')?;
     let (value, label) = rest.split_once(' ')?;
-    let value = value.parse().ok().filter(|v: &f64| v.is_finite())?;
-    Some(Bar { label: label.into(), value, unit: unescape(unit) })
+    let numbers: Option<Vec<f64>> = value.split(':').map(|n| n.parse().ok().filter(|n: &f64| n.is_finite())).collect();
+    let (value, spread) = match numbers?[..] {
+        [value] => (value, None),
+        [value, min, max] if min <= value && value <= max => (value, Some((min, max))),
+        _ => return None,
+    };
+    Some(Bar { spread, ..Bar::new(label, value, unescape(unit)) })
 }
 
 /// `s` without line breaks and other control characters.

@@ -18,7 +18,10 @@ fn at(secs: u64) -> SystemTime {
 fn sample() -> HdrLog {
     HdrLog {
         facts: vec![("CPU".into(), "Some: CPU\n@ 3 GHz".into())],
-        throughput: vec![Bar { label: "down, one stream".into(), value: 12.5, unit: "Gbit/s".into() }],
+        throughput: vec![
+            Bar::new("down, one stream", 12.5, "Gbit/s"),
+            Bar { spread: Some((9.0, 11.5)), ..Bar::new("up", 10.25, "Gbit/s, median") },
+        ],
         series: vec![
             Series::new("gannet, 1 KiB", latency(1..1000)).recorded(at(1_700_000_010), Duration::from_secs(30)),
             Series::new("peer", latency(5..500)).recorded(at(1_700_000_000), Duration::from_millis(1500)),
@@ -101,7 +104,7 @@ fn bad_files_are_named_with_the_line() {
 /// read can be shown. `GANNET_FUZZ_ROUNDS` sets how many.
 #[test]
 fn damaged_files_are_refused_or_shown() {
-    const WORDS: [&str; 22] = [
+    const WORDS: [&str; 25] = [
         "Tag=",
         "Tag=,",
         "Tag=<script>,",
@@ -123,6 +126,9 @@ fn damaged_files_are_refused_or_shown() {
         "#[BaseTime: 18446744073709551615.999 (",
         "#[StartTime: 0.0000000000001",
         "#bar x nan ",
+        "#bar x 1:2 y",
+        "#bar x 1:2:3 y",
+        "#bar x 1:0:nan y",
         "#fact : ",
     ];
     let rounds = std::env::var("GANNET_FUZZ_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3000);

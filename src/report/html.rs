@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::colours::{COLOURS, Palette};
 use super::{Bar, Series, plot, text};
 
 const STYLE: &str = include_str!("style.css");
@@ -30,8 +31,9 @@ pub fn render(input: &ReportInput) -> String {
     );
     // What takes time is better short, what comes through is better long: not under one heading.
     let (times, rates): (Vec<&Bar>, Vec<&Bar>) = input.throughput.iter().partition(|bar| bar.unit.starts_with("ns"));
-    let bars = [bars("Throughput", &rates), bars("Time by stage", &times)];
-    for section in [latency(&input.series), bars.concat(), facts(&input.facts)] {
+    let palette = Palette::new(&input.series, &input.throughput);
+    let bars = [bars("Throughput", &rates, &palette), bars("Time", &times, &palette)];
+    for section in [latency(&input.series, &palette), bars.concat(), facts(&input.facts)] {
         page.push_str(&section);
     }
     page.push_str("</main>\n</body>\n</html>\n");
@@ -39,18 +41,20 @@ pub fn render(input: &ReportInput) -> String {
 }
 
 /// Legend, plot and table.
-fn latency(series: &[Series]) -> String {
+fn latency(series: &[Series], palette: &Palette) -> String {
     if series.is_empty() {
         return String::new();
     }
     let mut out = String::from("<section>\n<h2>Latency</h2>\n");
-    if let Some(svg) = plot::percentiles(series) {
+    let of = |i: usize| palette.series(i);
+    if let Some([wide, narrow]) = plot::percentiles(series, of) {
         let legend: String =
-            series.iter().enumerate().map(|(i, s)| format!("<li>{}</li>\n", named(i, &s.name))).collect();
+            series.iter().enumerate().map(|(i, s)| format!("<li>{}</li>\n", named(of(i), &s.name))).collect();
         let _ = write!(
             out,
-            "<ul class=\"legend\">\n{legend}</ul>\n<figure>\n{svg}<figcaption>Each step to the right is one more nine. \
-             A curve ends at its slowest request; dots mark the percentiles of the table.</figcaption>\n</figure>\n"
+            "<ul class=\"legend\">\n{legend}</ul>\n<figure>\n<div class=\"for-desks\">{wide}</div>\n\
+             <div class=\"for-phones\">{narrow}</div>\n<figcaption>Each step to the right is one more nine. A curve \
+             ends at its longest sample; dots mark the percentiles of the table.</figcaption>\n</figure>\n"
         );
     }
     out.push_str("<div class=\"wide\">\n<table>\n<thead><tr>");
@@ -59,7 +63,7 @@ fn latency(series: &[Series]) -> String {
     }
     out.push_str("</tr></thead>\n<tbody>\n");
     for (i, (row, s)) in text::summary_rows(series).iter().zip(series).enumerate() {
-        let _ = write!(out, "<tr><td>{}{}</td>", named(i, &s.name), pace(s));
+        let _ = write!(out, "<tr><td>{}{}</td>", named(of(i), &s.name), pace(s));
         for cell in &row[1..] {
             let _ = write!(out, "<td>{cell}</td>");
         }
@@ -71,7 +75,7 @@ fn latency(series: &[Series]) -> String {
 
 /// A series' colour and name.
 fn named(i: usize, name: &str) -> String {
-    let (colour, open) = (i % plot::COLOURS, if i < plot::COLOURS { "" } else { " open" });
+    let (colour, open) = (i % COLOURS, if i < COLOURS { "" } else { " open" });
     format!("<i class=\"dot{open}\" style=\"--c:var(--s{colour})\"></i>{}", escape(name))
 }
 
@@ -85,8 +89,9 @@ fn pace(s: &Series) -> String {
     format!("<small>{} at {rate}/s</small>", text::time(secs * 1e9))
 }
 
-/// Bars, one group for each unit, each group to its own scale.
-fn bars(title: &str, bars: &[&Bar]) -> String {
+/// Bars, one group for each unit, each group to its own scale. A line across a bar's end goes from the smallest to the
+/// largest of its repeats.
+fn bars(title: &str, bars: &[&Bar], palette: &Palette) -> String {
     let mut units: Vec<&str> = Vec::new();
     for bar in bars {
         if !units.contains(&bar.unit.as_str()) {
@@ -96,16 +101,23 @@ fn bars(title: &str, bars: &[&Bar]) -> String {
     let mut out = String::new();
     for unit in units {
         let group = || bars.iter().filter(|b| b.unit == unit);
-        let max = group().map(|b| b.value).fold(f64::MIN_POSITIVE, f64::max);
+        let max = group().map(|b| b.spread.map_or(b.value, |(_, max)| max)).fold(f64::MIN_POSITIVE, f64::max);
+        let percent = |v: f64| (v / max * 100.0).clamp(0.0, 100.0);
         let _ = write!(out, "<h3>{}</h3>\n<div class=\"bars\">\n", escape(unit));
-        for (i, bar) in group().enumerate() {
-            let percent = (bar.value / max * 100.0).clamp(0.0, 100.0);
+        for bar in group() {
+            let (mut line, mut range) = (String::new(), String::new());
+            if let Some((least, most)) = bar.spread {
+                let (from, to) = (percent(least), percent(most));
+                let _ = write!(line, "<i style=\"left:{from:.1}%;width:{:.1}%\"></i>", to - from);
+                let _ = write!(range, " <small>{} to {}</small>", text::amount(least, unit), text::amount(most, unit));
+            }
             let _ = writeln!(
                 out,
-                "<span>{}</span><div><b style=\"width:{percent:.1}%;--c:var(--s{})\"></b></div><span>{}</span>",
+                "<span>{}</span><div><b style=\"width:{:.1}%;--c:var(--s{})\"></b>{line}</div><span>{}{range}</span>",
                 escape(&bar.label),
-                i % plot::COLOURS,
-                escape(&text::quantity(bar.value)),
+                percent(bar.value),
+                palette.bar(bar) % COLOURS,
+                escape(&text::amount(bar.value, unit)),
             );
         }
         out.push_str("</div>\n");
@@ -144,7 +156,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     fn bar(label: &str, value: f64, unit: &str) -> Bar {
-        Bar { label: label.into(), value, unit: unit.into() }
+        Bar::new(label, value, unit)
     }
 
     fn input() -> ReportInput {
@@ -174,13 +186,33 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part} is missing");
         }
-        assert!(!page.contains("one <b>") && !page.contains("Time by stage"));
+        assert!(!page.contains("one <b>") && !page.contains("<h2>Time</h2>"));
         let mut timed = input();
         timed.throughput.push(bar("seal", 95.0, "ns per packet"));
         let page = render(&timed);
-        let stages = page.split_once("<h2>Time by stage</h2>").map(|(_, rest)| rest.contains("ns per packet"));
+        let stages = page.split_once("<h2>Time</h2>").map(|(_, rest)| rest.contains("ns per packet"));
         assert_eq!(stages, Some(true), "times have a heading of their own");
         assert!(!page.contains("://") && !page.contains("<script") && !page.contains("src="), "self-contained");
+    }
+
+    #[test]
+    fn repeats_are_shown_with_their_spread_and_stacks_in_their_colour() {
+        let throughput = vec![
+            Bar { spread: Some((20.0, 40.0)), ..bar("ours", 30.0, "Gbit/s") },
+            Bar { stack: "quinn".into(), ..bar("theirs", 10.0, "Gbit/s") },
+            bar("ours", 1_950_000.0, "requests/s, one server core"),
+        ];
+        let page = render(&ReportInput { throughput, ..ReportInput::default() });
+        for part in [
+            "width:75.0%;--c:var(--s0)",
+            "<i style=\"left:50.0%;width:50.0%\"></i>",
+            "30 <small>20 to 40</small>",
+            "width:25.0%;--c:var(--s1)",
+            "width:100.0%;--c:var(--s0)",
+            "1.95 M",
+        ] {
+            assert!(page.contains(part), "{part} is missing in {page}");
+        }
     }
 
     #[test]

@@ -77,17 +77,23 @@ impl Latency {
         self.0.value_at_quantile(q)
     }
 
+    /// The latency in nanoseconds that all but one in `n` do not exceed, if at least `n` were counted: of fewer, it would
+    /// be the longest one by another name.
+    pub fn all_but_one_in(&self, n: u64) -> Option<u64> {
+        (self.count() >= n).then(|| self.quantile(1.0 - 1.0 / n as f64))
+    }
+
     /// The figures that reports show.
     pub fn summary(&self) -> Summary {
         Summary {
             count: self.0.len(),
             min: self.0.min(),
             mean: self.0.mean(),
-            p50: self.quantile(0.5),
-            p90: self.quantile(0.9),
-            p99: self.quantile(0.99),
-            p999: self.quantile(0.999),
-            p9999: self.quantile(0.9999),
+            p50: self.all_but_one_in(2),
+            p90: self.all_but_one_in(10),
+            p99: self.all_but_one_in(100),
+            p999: self.all_but_one_in(1000),
+            p9999: self.all_but_one_in(10_000),
             max: self.0.max(),
         }
     }
@@ -99,7 +105,8 @@ impl Latency {
     }
 }
 
-/// What a histogram says in short. Times in nanoseconds, all zero if nothing was counted.
+/// What a histogram says in short. Times in nanoseconds, all zero if nothing was counted. Percentiles that the number of
+/// latencies does not support are left out ([`Latency::all_but_one_in`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "report", derive(serde::Serialize))]
 pub struct Summary {
@@ -110,15 +117,15 @@ pub struct Summary {
     /// The mean.
     pub mean: f64,
     /// Half are not longer.
-    pub p50: u64,
+    pub p50: Option<u64>,
     /// 90 % are not longer.
-    pub p90: u64,
+    pub p90: Option<u64>,
     /// 99 % are not longer.
-    pub p99: u64,
+    pub p99: Option<u64>,
     /// 99.9 % are not longer.
-    pub p999: u64,
+    pub p999: Option<u64>,
     /// 99.99 % are not longer.
-    pub p9999: u64,
+    pub p9999: Option<u64>,
     /// The longest.
     pub max: u64,
 }
@@ -139,14 +146,28 @@ mod tests {
         (1..=100_000u64).for_each(|us| l.record(us * 1000));
         let s = l.summary();
         assert_eq!(s.count, 100_000);
-        for (got, want) in [(s.min, 1000), (s.p50, 50_000_000), (s.p90, 90_000_000), (s.p99, 99_000_000)] {
-            assert!(close(got, want), "{got} is not {want}");
+        for (got, want) in [(s.p50, 50_000_000), (s.p90, 90_000_000), (s.p99, 99_000_000)] {
+            assert!(close(got.unwrap(), want), "{got:?} is not {want}");
         }
-        for (got, want) in [(s.p999, 99_900_000), (s.p9999, 99_990_000), (s.max, 100_000_000)] {
-            assert!(close(got, want), "{got} is not {want}");
+        for (got, want) in [(s.p999, 99_900_000), (s.p9999, 99_990_000)] {
+            assert!(close(got.unwrap(), want), "{got:?} is not {want}");
         }
+        assert!(close(s.min, 1000) && close(s.max, 100_000_000), "{s:?}");
         assert!(close(s.mean as u64, 50_000_500));
         assert_eq!(Latency::new().summary(), Summary::default());
+    }
+
+    #[test]
+    fn few_latencies_support_few_percentiles() {
+        for (n, want) in
+            [(1, 0), (2, 1), (9, 1), (10, 2), (99, 2), (100, 3), (999, 3), (1000, 4), (9999, 4), (10_000, 5)]
+        {
+            let mut l = Latency::new();
+            (1..=n).for_each(|ns| l.record(ns));
+            let s = l.summary();
+            let known = [s.p50, s.p90, s.p99, s.p999, s.p9999].map(|p| p.is_some());
+            assert_eq!(known, std::array::from_fn(|i| i < want), "{n} latencies");
+        }
     }
 
     #[test]

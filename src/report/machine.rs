@@ -1,5 +1,6 @@
 //! What machine this is: the fingerprint without which figures mean nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Facts about the machine whose /proc and /sys lie under `root` (normally `/`). What is not known is left out.
@@ -24,6 +25,46 @@ pub fn facts(root: &Path, dpdk: Option<&str>) -> Vec<(String, String)> {
     add("Isolated cores", Some(read(root, "sys/devices/system/cpu/isolated").trim().into()));
     add("DPDK", dpdk.map(String::from));
     out
+}
+
+/// What figures have to be read with: the member `run` of everything that is written as JSON.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Origin {
+    /// Of this structure, and of what stands beside it. It grows when a key changes its meaning or goes.
+    pub schema: u32,
+    /// Gannet's.
+    pub version: &'static str,
+    /// The machine ([`facts`]).
+    pub host: BTreeMap<String, String>,
+    /// How busy the machine is.
+    pub load: Load,
+}
+
+/// How busy a machine is.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Load {
+    /// Tasks that ran or waited for a CPU or a disk, on average over 1, 5 and 15 minutes.
+    pub average: [f64; 3],
+    /// Tasks that run or wait for a CPU now, this one included.
+    pub runnable: u64,
+}
+
+/// What this is and where it runs, with /proc and /sys under `root`; `dpdk` as for [`facts`].
+pub fn origin(root: &Path, dpdk: Option<&str>) -> Origin {
+    let host = facts(root, dpdk).into_iter().collect();
+    Origin { schema: 1, version: env!("CARGO_PKG_VERSION"), host, load: load(root) }
+}
+
+/// From `/proc/loadavg`: `0.20 0.18 0.12 1/80 11206`.
+fn load(root: &Path) -> Load {
+    let text = read(root, "proc/loadavg");
+    let mut words = text.split_whitespace();
+    let mut average = [0.0; 3];
+    for place in &mut average {
+        *place = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
+    }
+    let runnable = words.next().and_then(|word| word.split_once('/')?.0.parse().ok()).unwrap_or_default();
+    Load { average, runnable }
 }
 
 /// The pages of one size.
@@ -116,6 +157,10 @@ mod tests {
         put(root, "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "512\n");
         put(root, "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "100\n");
         put(root, "etc/os-release", "ID=debian\nPRETTY_NAME=\"Debian 12\"\n");
+        put(root, "proc/loadavg", "0.20 0.18 0.12 3/80 11206\n");
+        let origin = origin(root, None);
+        assert_eq!(origin.load, Load { average: [0.2, 0.18, 0.12], runnable: 3 });
+        assert_eq!((origin.host["Cores"].as_str(), origin.version), ("2", env!("CARGO_PKG_VERSION")));
         let facts = facts(root, Some("22.11.11"));
         let get = |key: &str| facts.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v);
         assert_eq!(get("CPU"), "Fast CPU @ 3 GHz");
@@ -130,6 +175,7 @@ mod tests {
     fn an_unknown_machine_has_few_facts() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(facts(dir.path(), None), [("Hugepages".into(), "none".into())]);
+        assert_eq!(origin(dir.path(), None).load, Load::default());
         assert!(!has_flag("flags : aesx", "aes") && has_flag("Features\t: aes pmull", "aes"));
         assert_eq!(
             (page_size(2048), page_size(1 << 20), page_size(64)),

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "report")]
+mod colours;
+#[cfg(feature = "report")]
 mod decode;
 #[cfg(feature = "report")]
 pub mod file;
@@ -51,13 +53,24 @@ impl Series {
     }
 }
 
-/// One throughput figure. Bars of the same unit are drawn to the same scale.
+/// One figure, drawn as a bar. Bars of the same unit are drawn to the same scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
     /// What was measured.
     pub label: String,
-    /// How much, in `unit`.
+    /// Whose figure it is: all bars of a stack have the same colour, and so do the series whose names begin with it.
+    pub stack: String,
+    /// How much, in `unit`; of repeats the median.
     pub value: f64,
+    /// The smallest and the largest of the repeats.
+    pub spread: Option<(f64, f64)>,
     /// `Gbit/s`, `requests/s` and the like.
     pub unit: String,
+}
+
+impl Bar {
+    /// A figure of Gannet's, measured once.
+    pub fn new(label: impl Into<String>, value: f64, unit: impl Into<String>) -> Self {
+        Self { label: label.into(), stack: "Gannet".into(), value, spread: None, unit: unit.into() }
+    }
 }

@@ -3,23 +3,26 @@
 use plotters::element::{Circle, PathElement, Text};
 use plotters::prelude::{DrawingArea, IntoDrawingArea, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{IntoFont, RGBColor, ShapeStyle, TextStyle};
+use plotters::style::{FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle};
 
+use super::colours::COLOURS;
 use super::{Series, text};
 
-/// Colours that series cycle through; the page defines `--s0` to `--s7`.
-pub const COLOURS: usize = 8;
-
-/// Size in units of half a pixel, so that curves are smooth though coordinates are whole numbers.
-const SIZE: (u32, u32) = (1920, 900);
-const LEFT: f64 = 150.0;
-const RIGHT: f64 = 1880.0;
+/// Height in units of half a pixel, so that curves are smooth though coordinates are whole numbers.
+const HEIGHT: u32 = 900;
+/// Widths: for pages on desks, and on phones, where the same height of letters takes more of it.
+const WIDTHS: [u32; 2] = [1920, 800];
+const LEFT: f64 = 190.0;
+/// What is right of the plot: room for half of the last label.
+const MARGIN: f64 = 90.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 790.0;
 const FONT: i32 = 30;
+/// About as wide as a letter or digit is on average; browsers choose the font.
+const LETTER: f64 = 17.0;
 /// Points in a curve over the whole width.
 const POINTS: u32 = 600;
-/// Nines shown at the most: 10^9 requests.
+/// Nines shown at the most: 10^9 samples.
 const MAX_NINES: f64 = 9.0;
 
 // Colours that stand for CSS variables: SVG from plotters has fixed colours, the page has a light and a dark set.
@@ -101,12 +104,12 @@ fn nines(n: u32) -> String {
     }
 }
 
-/// The share of requests at `x` nines.
+/// The share of samples at `x` nines.
 fn share(x: f64) -> f64 {
     1.0 - 10f64.powf(-x)
 }
 
-/// How many nines `count` requests can tell: the slowest of 1000 is at three.
+/// How many nines `count` samples can tell: the longest of 1000 is at three.
 fn depth(count: u64) -> f64 {
     (count.max(1) as f64).log10().min(MAX_NINES)
 }
@@ -114,39 +117,48 @@ fn depth(count: u64) -> f64 {
 /// The plot.
 struct Plot<'a> {
     area: DrawingArea<SVGBackend<'a>, plotters::coord::Shift>,
-    axis: Axis,
+    width: u32,
+    axis: &'a Axis,
     /// Nines at the right edge.
     depth: f64,
 }
 
 type Drawn = Result<(), plotters::drawing::DrawingAreaErrorKind<std::io::Error>>;
 
-/// The percentile plot of all series that hold something, as an `<svg>` element whose colours are the CSS
-/// variables `--ink`, `--grid`, `--faint` and `--s0` to `--s7`; `None` if no series holds anything.
-pub fn percentiles(series: &[Series]) -> Option<String> {
-    let filled: Vec<(usize, &Series)> = series.iter().enumerate().filter(|(_, s)| s.latency.count() > 0).collect();
+/// The percentile plot of all series that hold something, wide and narrow, as `<svg>` elements whose colours are the CSS
+/// variables `--ink`, `--grid`, `--faint` and `--s0` to `--s7`; `None` if no series holds anything. `colour` has the number
+/// of each series' colour.
+pub fn percentiles(series: &[Series], colour: impl Fn(usize) -> usize) -> Option<[String; 2]> {
+    let filled: Vec<(usize, &Series)> =
+        series.iter().enumerate().filter(|(_, s)| s.latency.count() > 0).map(|(i, s)| (colour(i), s)).collect();
     let sums: Vec<_> = filled.iter().map(|(_, s)| s.latency.summary()).collect();
     let axis = Axis::covering(sums.iter().map(|s| s.min).min()? as f64, sums.iter().map(|s| s.max).max()? as f64);
     let depth = sums.iter().map(|s| depth(s.count)).fold(1.0, f64::max);
-    let mut svg = String::new();
-    let plot = Plot { area: SVGBackend::with_string(&mut svg, SIZE).into_drawing_area(), axis, depth };
-    // Drawing to memory fails only out of memory.
-    plot.draw(&filled).ok()?;
-    drop(plot);
-    Some(themed(svg))
+    let [wide, narrow] = WIDTHS.map(|width| {
+        let mut svg = String::new();
+        let area = SVGBackend::with_string(&mut svg, (width, HEIGHT)).into_drawing_area();
+        // Drawing to memory fails only out of memory.
+        Plot { area, width, axis: &axis, depth }.draw(&filled).ok()?;
+        Some(themed(svg))
+    });
+    Some([wide?, narrow?])
 }
 
 impl Plot<'_> {
     fn draw(&self, series: &[(usize, &Series)]) -> Drawn {
         self.grid()?;
-        for (i, s) in series {
-            self.curve(*i, s)?;
+        for (colour, s) in series {
+            self.curve(*colour, s)?;
         }
         self.area.present()
     }
 
+    fn right(&self) -> f64 {
+        f64::from(self.width) - MARGIN
+    }
+
     fn x(&self, nines: f64) -> i32 {
-        (LEFT + (RIGHT - LEFT) * (nines / self.depth).clamp(0.0, 1.0)) as i32
+        (LEFT + (self.right() - LEFT) * (nines / self.depth).clamp(0.0, 1.0)) as i32
     }
 
     fn y(&self, ns: f64) -> i32 {
@@ -154,7 +166,7 @@ impl Plot<'_> {
     }
 
     fn grid(&self) -> Drawn {
-        let (left, right, top, bottom) = (LEFT as i32, RIGHT as i32, TOP as i32, BOTTOM as i32);
+        let (left, right, top, bottom) = (LEFT as i32, self.right() as i32, TOP as i32, BOTTOM as i32);
         for ns in &self.axis.minor {
             self.line(vec![(left, self.y(*ns)), (right, self.y(*ns))], FAINT, 1)?;
         }
@@ -163,36 +175,41 @@ impl Plot<'_> {
             self.line(vec![(left, y), (right, y)], GRID, 2)?;
             self.text(text::time(*ns).replace(".00 ", " ").replace(".0 ", " "), (left - 16, y), HPos::Right)?;
         }
-        for n in 0..=self.depth as u32 {
-            let x = self.x(f64::from(n));
-            self.line(vec![(x, top), (x, bottom)], GRID, 2)?;
-            self.text(nines(n), (x, bottom + 34), HPos::Center)?;
+        let half = |label: &str| label.chars().count() as f64 * LETTER / 2.0;
+        // The 50 % line is beside the labels of 0 and 90 %, where these are far enough apart.
+        let mut labels: Vec<(f64, String)> = (0..=self.depth as u32).map(|n| (f64::from(n), nines(n))).collect();
+        labels.insert(1, (-0.5f64.log10(), "50%".into()));
+        let mut used = f64::MIN;
+        for (at, label) in labels {
+            let x = self.x(at);
+            let whole = at.fract() == 0.0;
+            self.line(vec![(x, top), (x, bottom)], if whole { GRID } else { FAINT }, if whole { 2 } else { 1 })?;
+            let half = half(&label);
+            if f64::from(x) - half > used + LETTER {
+                used = f64::from(x) + half;
+                self.text(label, (x, bottom + 34), HPos::Center)?;
+            }
         }
-        if self.depth < 6.5 {
-            let x = self.x(-0.5f64.log10());
-            self.line(vec![(x, top), (x, bottom)], FAINT, 1)?;
-            self.text("50%".into(), (x, bottom + 34), HPos::Center)?;
-        }
-        self.text(
-            "share of requests that are at least this fast".into(),
-            ((left + right) / 2, bottom + 86),
-            HPos::Center,
-        )
+        let title = if right - left > 1000 { "percentile: share of samples that took no longer" } else { "percentile" };
+        self.text(title.into(), ((left + right) / 2, bottom + 86), HPos::Center)?;
+        let upright = TextStyle::from(("sans-serif", FONT).into_font().transform(FontTransform::Rotate270));
+        let style = upright.color(&INK).pos(Pos::new(HPos::Center, VPos::Center));
+        self.area.draw(&Text::new("time".to_string(), (24, (top + bottom) / 2), style))
     }
 
-    /// A series' curve, with a dot at the percentiles that tables show, and at the slowest request.
-    fn curve(&self, i: usize, s: &Series) -> Drawn {
+    /// A series' curve, with a dot at the percentiles that tables show, and at the longest sample.
+    fn curve(&self, colour: usize, s: &Series) -> Drawn {
         let end = depth(s.latency.count());
         let at = |x: f64| (self.x(x), self.y(s.latency.quantile(if x >= end { 1.0 } else { share(x) }) as f64));
         let points = f64::from(POINTS) * end / self.depth;
         let mut path: Vec<(i32, i32)> = (0..=points as u32).map(|n| at(f64::from(n) / points.max(1.0) * end)).collect();
         path.push(at(end));
         path.dedup();
-        self.line(path, series_colour(i), 5)?;
+        self.line(path, series_colour(colour), 5)?;
         let dots = [-0.5f64.log10(), 1.0, 2.0, 3.0, 4.0].into_iter().filter(|x| *x < end).chain([end]);
         for x in dots {
             // Series beyond the last colour have open dots.
-            let style = ShapeStyle { color: series_colour(i).into(), filled: i < COLOURS, stroke_width: 4 };
+            let style = ShapeStyle { color: series_colour(colour).into(), filled: colour < COLOURS, stroke_width: 4 };
             self.area.draw(&Circle::new(at(x), 8, style))?;
         }
         Ok(())
@@ -257,20 +274,53 @@ mod tests {
     #[test]
     fn every_filled_series_has_a_curve_in_its_colour() {
         let all = [series(1000..2000), Series::new("none", Latency::new()), series(50_000..150_000)];
-        let svg = percentiles(&all).unwrap();
-        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-        for (colour, there) in [(0, true), (1, false), (2, true)] {
-            assert_eq!(svg.contains(&format!("stroke:var(--s{colour})")), there, "series {colour}");
+        for svg in percentiles(&all, |i| i).unwrap() {
+            assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+            for (colour, there) in [(0, true), (1, false), (2, true)] {
+                assert_eq!(svg.contains(&format!("stroke:var(--s{colour})")), there, "series {colour}");
+            }
+            assert!(svg.contains("<text") && svg.contains("99.9%") && svg.contains("10 µs"), "axis labels");
+            assert!(svg.contains("\ntime\n") && svg.contains("\npercentile"), "axis titles");
+            assert!(!svg.contains("#0"), "no colour is left that the page cannot set");
         }
-        assert!(svg.contains("<text") && svg.contains("99.9%") && svg.contains("10 µs"), "axis labels");
-        assert!(!svg.contains("#0"), "no colour is left that the page cannot set");
+    }
+
+    /// The texts below the plot, with where their middle is.
+    fn labels(svg: &str) -> Vec<(f64, String)> {
+        let mut all = Vec::new();
+        for text in svg.split("<text ").skip(1) {
+            let value = |name: &str| text.split_once(&format!("{name}=\"")).unwrap().1.split_once('"').unwrap().0;
+            let words = text.split_once('>').unwrap().1.split_once('<').unwrap().0.trim();
+            if value("text-anchor") == "middle" && words.ends_with('%') {
+                all.push((value("x").parse().unwrap(), words.to_string()));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn labels_are_inside_and_do_not_touch() {
+        for count in [1u64, 2, 40, 1_000_000, 10_000_000, 999_999_999] {
+            let mut l = Latency::new();
+            l.record_corrected(count, 1);
+            for (svg, width) in percentiles(&[Series::new("s", l.clone())], |i| i).unwrap().iter().zip(WIDTHS) {
+                let mut end = 0.0;
+                let labels = labels(svg);
+                assert!(labels.len() > 1, "{labels:?}");
+                for (x, label) in labels {
+                    let half = label.len() as f64 * LETTER / 2.0;
+                    assert!(x - half >= end && x + half <= f64::from(width), "{count}, {width}: {label} at {x}");
+                    end = x + half;
+                }
+            }
+        }
     }
 
     #[test]
     fn nothing_and_single_values_do_not_break_it() {
-        assert_eq!(percentiles(&[]), None);
-        assert_eq!(percentiles(&[Series::new("none", Latency::new())]), None);
-        assert!(percentiles(&[series(0..1)]).is_some());
-        assert!(percentiles(&[series(u64::MAX - 1..u64::MAX)]).is_some());
+        assert_eq!(percentiles(&[], |i| i), None);
+        assert_eq!(percentiles(&[Series::new("none", Latency::new())], |i| i), None);
+        assert!(percentiles(&[series(0..1)], |i| i).is_some());
+        assert!(percentiles(&[series(u64::MAX - 1..u64::MAX)], |i| i).is_some());
     }
 }

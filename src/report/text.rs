@@ -14,6 +14,26 @@ pub fn quantity(n: f64) -> String {
     scaled(n, &units).unwrap_or_else(|| format!("{n}")).replace("  ", " ").trim_end().to_string()
 }
 
+/// A figure as it stands beside `unit`: with a prefix (`1.95 M`) where the unit is a plain rate such as `requests/s`, and
+/// never where it has a prefix itself (`Gbit/s`, `ns`).
+pub fn amount(n: f64, unit: &str) -> String {
+    let base = unit.split([' ', ',']).next().unwrap_or_default();
+    if base.ends_with("/s") && !base.contains("bit") && !base.contains('B') { quantity(n) } else { plain(n) }
+}
+
+/// Three significant digits, all of those before the point, thousands set apart: `0.123`, `12.3`, `1,234`.
+pub fn plain(n: f64) -> String {
+    if !n.is_finite() || n < 0.0 || n >= 1e15 {
+        return format!("{n}");
+    }
+    match n {
+        _ if n.fract() == 0.0 || n >= 99.95 => count(n.round() as u64),
+        _ if n >= 9.995 => format!("{n:.1}"),
+        _ if n >= 0.9995 => format!("{n:.2}"),
+        _ => format!("{n:.3}"),
+    }
+}
+
 /// Three significant digits of `n` in the unit that suits; `None` if it is not a number to scale.
 fn scaled(n: f64, units: &[(&str, f64)]) -> Option<String> {
     if !n.is_finite() || n < 0.0 {
@@ -47,16 +67,19 @@ pub fn count(n: u64) -> String {
 /// Heads of the columns that [`summary_rows`] fills.
 pub const SUMMARY_HEAD: [&str; 10] = ["series", "count", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
-/// One row of cells for each series.
+/// One row of cells for each series; `-` for what its number of samples does not support.
 pub fn summary_rows(series: &[Series]) -> Vec<[String; 10]> {
     series
         .iter()
         .map(|s| {
             let t = s.latency.summary();
             let ns = |n: u64| if t.count == 0 { "-".into() } else { time(n as f64) };
+            let part = |p: Option<u64>| p.map_or("-".into(), |ns| time(ns as f64));
             let mean = if t.count == 0 { "-".into() } else { time(t.mean) };
             let (name, n) = (s.name.clone(), count(t.count));
-            [name, n, ns(t.min), mean, ns(t.p50), ns(t.p90), ns(t.p99), ns(t.p999), ns(t.p9999), ns(t.max)]
+            let parts = [t.p50, t.p90, t.p99, t.p999, t.p9999].map(part);
+            let [p50, p90, p99, p999, p9999] = parts;
+            [name, n, ns(t.min), mean, p50, p90, p99, p999, p9999, ns(t.max)]
         })
         .collect()
 }
@@ -117,6 +140,21 @@ mod tests {
         assert_eq!(quantity(12.3456), "12.3");
         assert_eq!(quantity(12_345.0), "12.3 k");
         assert_eq!(quantity(1.24e6), "1.24 M");
+    }
+
+    #[test]
+    fn amounts_have_one_prefix() {
+        for (n, unit, want) in [
+            (1_950_000.0, "requests/s, one server core", "1.95 M"),
+            (14_355.0, "handshakes/s", "14.4 k"),
+            (40.23, "Gbit/s", "40.2"),
+            (1950.0, "Gbit/s", "1,950"),
+            (229.4, "ns per packet", "229"),
+            (0.4163, "of the limit", "0.416"),
+        ] {
+            assert_eq!(amount(n, unit), want, "{unit}");
+        }
+        assert_eq!([plain(0.0), plain(9.999), plain(f64::NAN), plain(-1.0)], ["0", "10.0", "NaN", "-1"]);
     }
 
     #[test]

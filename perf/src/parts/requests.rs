@@ -55,6 +55,6 @@ pub fn pipelined(run: &mut Run) -> Result<(), Failure> {
         add_series(run, "Gannet, memif, 64 x 32 requests in flight", &hdr)?;
         run.sheet.add("rps_1core.krps", ours.get("requests_per_second")? / 1000.0);
     }
-    run.bar("Gannet", "rps_1core.krps", "thousand requests/s, one server core");
+    run.bar_of("Gannet", "rps_1core.krps", 1000.0, "requests/s, one server core");
     Ok(())
 }

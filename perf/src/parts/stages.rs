@@ -26,7 +26,9 @@ pub fn measure(run: &mut Run) -> Result<(), Failure> {
                 // A counter may tick as seldom as each 10 ns: means are finer than medians.
                 let summary = series.latency.summary();
                 run.sheet.add(format!("{key}_mean_ns"), summary.mean);
-                run.sheet.add(format!("{key}_p99_ns"), summary.p99 as f64);
+                if let Some(p99) = summary.p99 {
+                    run.sheet.add(format!("{key}_p99_ns"), p99 as f64);
+                }
                 run.bar(series.name, &format!("{key}_mean_ns"), &unit);
             }
         }

@@ -55,7 +55,9 @@ where
     let (seconds, summary) = (start.elapsed(), latency.summary());
     println!("requests_per_second: {}", latency.count() as f64 / seconds.as_secs_f64());
     for (name, ns) in [("p50", summary.p50), ("p99", summary.p99), ("p999", summary.p999)] {
-        println!("latency_{name}_us: {}", ns as f64 / 1000.0);
+        if let Some(ns) = ns {
+            println!("latency_{name}_us: {}", ns as f64 / 1000.0);
+        }
     }
     if let Some(path) = &args.hdr {
         keep_series(path, Series::new("request", latency).recorded(began, seconds))?;

@@ -182,7 +182,9 @@ fn connect(args: &PeerArgs, remote: SocketAddr) -> Result<(), Failure> {
     }
     let (seconds, summary): (Duration, _) = (start.elapsed(), latency.summary());
     println!("requests_per_second: {}", latency.count() as f64 / seconds.as_secs_f64());
-    println!("latency_p50_us: {}", summary.p50 as f64 / 1000.0);
+    if let Some(p50) = summary.p50 {
+        println!("latency_p50_us: {}", p50 as f64 / 1000.0);
+    }
     if let Some(path) = &args.hdr {
         keep_series(path, Series::new("request", latency).recorded(began, seconds))?;
     }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::origin::origin;
 use crate::args::DoctorArgs;
 use crate::output::print;
 
@@ -159,10 +160,11 @@ pub fn run(args: &DoctorArgs, build: &Build) -> io::Result<bool> {
     if args.json {
         #[derive(Serialize)]
         struct Report<'a> {
+            run: serde_json::Value,
             ok: bool,
             findings: &'a [Finding],
         }
-        print(&format!("{}\n", serde_json::to_string_pretty(&Report { ok, findings: &findings })?));
+        print(&format!("{}\n", serde_json::to_string_pretty(&Report { run: origin(), ok, findings: &findings })?));
     } else {
         let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         print(&text(&findings, colours));

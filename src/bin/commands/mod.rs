@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod get;
 pub mod memory;
+pub mod origin;
 pub mod perf;
 pub mod report;
 pub mod ring;

@@ -11,6 +11,7 @@ use gannet::quic::{ClientConfig, ServerConfig, TransportConfig};
 use gannet::report::file::write_atomically;
 use gannet::report::{Bar, HdrLog, Series, machine, text, write_hdr_log};
 
+use super::origin::{DPDK, origin};
 use super::session::{
     Counters, Failure, Session, check_places, client_tls, client_transport, resolve, server_endpoint, server_tls,
     tls_options, transport, warn_of_certificate,
@@ -99,8 +100,7 @@ pub fn measure_on(args: &PerfClientArgs, mut plan: PerfPlan, mut session: Sessio
 }
 
 fn facts(session: &Session, args: &PerfClientArgs) -> Vec<(String, String)> {
-    let dpdk = option_env!("GANNET_DPDK_VERSION").map(|v| format!("DPDK {v}"));
-    let mut facts = machine::facts(Path::new("/"), dpdk.as_deref());
+    let mut facts = machine::facts(Path::new("/"), DPDK);
     facts.push(("Port".into(), session.describe()));
     let load = format!(
         "{} B up, {} B down, {} connections, {} requests in flight on each",
@@ -121,49 +121,65 @@ fn failures(results: &PerfResults) -> String {
     lines.join("\ngannet: ")
 }
 
-/// Everything that was measured, by name.
-fn values(results: &PerfResults, counters: &Counters) -> Vec<(&'static str, f64)> {
+/// A figure: counts are whole.
+enum Value {
+    Count(u64),
+    Measure(f64),
+}
+
+/// Everything that was measured, by name. Percentiles that the number of requests does not support are left out.
+fn values(results: &PerfResults, counters: &Counters) -> Vec<(&'static str, Value)> {
+    use Value::{Count, Measure};
     let latency = results.latency.summary();
     let handshake = results.handshake.summary();
     let (up, down) = results.bit_rates();
-    let us = |ns: u64| ns as f64 / 1000.0;
+    let us = |ns: u64| Measure(ns as f64 / 1000.0);
     let mut all = vec![
-        ("requests", results.requests as f64),
-        ("errors", results.errors as f64),
-        ("seconds", results.elapsed.as_secs_f64()),
-        ("requests_per_second", results.request_rate()),
-        ("upload_gbps", up / 1e9),
-        ("download_gbps", down / 1e9),
-        ("handshakes", results.handshakes as f64),
-        ("handshakes_per_second", results.handshake_rate()),
-        ("handshake_p50_us", us(handshake.p50)),
-        ("bytes_copied", counters.endpoint.placement.copied as f64),
-        ("sent_packets_lost", counters.endpoint.lost_packets as f64),
-        ("device_rx_missed", counters.value("device_rx_missed") as f64),
-        ("log_lines_lost", terminal::lost() as f64),
+        ("requests", Count(results.requests)),
+        ("errors", Count(results.errors)),
+        ("seconds", Measure(results.elapsed.as_secs_f64())),
+        ("requests_per_second", Measure(results.request_rate())),
+        ("upload_gbps", Measure(up / 1e9)),
+        ("download_gbps", Measure(down / 1e9)),
+        ("handshakes", Count(results.handshakes)),
+        ("handshakes_per_second", Measure(results.handshake_rate())),
+        ("bytes_copied", Count(counters.endpoint.placement.copied)),
+        ("sent_packets_lost", Count(counters.endpoint.lost_packets)),
+        ("device_rx_missed", Count(counters.value("device_rx_missed"))),
+        ("log_lines_lost", Count(terminal::lost())),
     ];
+    let percentiles = [
+        ("handshake_p50_us", handshake.p50),
+        ("latency_p50_us", latency.p50),
+        ("latency_p90_us", latency.p90),
+        ("latency_p99_us", latency.p99),
+        ("latency_p999_us", latency.p999),
+        ("latency_p9999_us", latency.p9999),
+    ];
+    all.extend(percentiles.into_iter().filter_map(|(name, ns)| Some((name, us(ns?)))));
     if latency.count > 0 {
-        all.extend([
-            ("latency_min_us", us(latency.min)),
-            ("latency_p50_us", us(latency.p50)),
-            ("latency_p90_us", us(latency.p90)),
-            ("latency_p99_us", us(latency.p99)),
-            ("latency_p999_us", us(latency.p999)),
-            ("latency_max_us", us(latency.max)),
-        ]);
+        all.extend([("latency_min_us", us(latency.min)), ("latency_max_us", us(latency.max))]);
     }
     all
 }
 
 fn print(results: &PerfResults, counters: &Counters) {
     for (name, value) in values(results, counters) {
-        if value.fract() == 0.0 { say(&format!("{name}: {value}")) } else { say(&format!("{name}: {value:.3}")) }
+        match value {
+            Value::Count(n) => say(&format!("{name}: {n}")),
+            Value::Measure(n) => say(&format!("{name}: {n:.3}")),
+        }
     }
 }
 
 fn write_json(path: &Path, results: &PerfResults, counters: &Counters) -> Result<(), Failure> {
-    let map: serde_json::Map<String, serde_json::Value> =
-        values(results, counters).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let json = |value| match value {
+        Value::Count(n) => serde_json::Value::from(n),
+        Value::Measure(n) => n.into(),
+    };
+    let mut map: serde_json::Map<String, serde_json::Value> =
+        values(results, counters).into_iter().map(|(name, value)| (name.to_owned(), json(value))).collect();
+    map.insert("run".to_owned(), origin());
     write_atomically(path, format!("{:#}\n", serde_json::Value::Object(map)).as_bytes())?;
     Ok(())
 }
@@ -175,11 +191,10 @@ fn write_hdr(
     facts: Vec<(String, String)>,
 ) -> Result<(), Failure> {
     let (up, down) = results.bit_rates();
-    let bar = |label: &str, value: f64, unit: &str| Bar { label: label.into(), value, unit: unit.into() };
     let throughput = vec![
-        bar("download", down / 1e9, "Gbit/s"),
-        bar("upload", up / 1e9, "Gbit/s"),
-        bar("requests", results.request_rate(), "requests/s"),
+        Bar::new("download", down / 1e9, "Gbit/s"),
+        Bar::new("upload", up / 1e9, "Gbit/s"),
+        Bar::new("requests", results.request_rate(), "requests/s"),
     ];
     let series = [("request", &results.latency), ("handshake", &results.handshake)]
         .into_iter()

@@ -1,4 +1,6 @@
-//! `gannet report`: histogram logs to one HTML page, and a table on the terminal.
+//! `gannet report`: histogram logs to one HTML page, a table, CSV or JSON.
+
+mod export;
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -7,7 +9,8 @@ use std::path::{Path, PathBuf};
 use gannet::report::file::{WriteError, write_atomically};
 use gannet::report::{HdrLog, HdrLogError, ReportInput, html, read_hdr_log, text};
 
-use crate::args::ReportArgs;
+use super::origin::origin;
+use crate::args::{ReportArgs, ReportFormat};
 use crate::output::print;
 
 /// Why there is no report.
@@ -16,37 +19,55 @@ pub enum ReportError {
     /// An input cannot be read.
     #[error(transparent)]
     Read(#[from] HdrLogError),
-    /// The page cannot be written.
+    /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The output is an input.
     #[error("{} is an input and would be overwritten: choose another name with -o", .0.display())]
     Overwrite(PathBuf),
+    /// The series cannot be written as CSV.
+    #[error("cannot make CSV: {0}")]
+    Csv(#[from] csv::Error),
     /// The terminal or pipe is gone.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
 }
 
-/// Writes the page that `args` asks for, and prints the table.
+/// Makes what `args` asks for.
 ///
 /// # Errors
-/// When an input cannot be used, or the page cannot be written. There is no page then, or the old one.
+/// When an input cannot be used, or the output cannot be written. There is no file then, or the old one.
 pub fn run(args: &ReportArgs) -> Result<(), ReportError> {
-    let mut table = Vec::new();
-    run_to(args, &mut table)?;
-    print(&String::from_utf8_lossy(&table));
+    let mut text = Vec::new();
+    run_to(args, &mut text)?;
+    print(&String::from_utf8_lossy(&text));
     Ok(())
 }
 
+/// What has no file goes to `out`.
 fn run_to(args: &ReportArgs, out: &mut impl Write) -> Result<(), ReportError> {
     let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
-    if args.files.iter().any(|f| same(f, &args.output)) {
-        return Err(ReportError::Overwrite(args.output.clone()));
+    let page = (args.format == ReportFormat::Html).then(|| PathBuf::from("report.html"));
+    let output = args.output.clone().or(page);
+    if let Some(output) = output.as_ref().filter(|output| args.files.iter().any(|f| same(f, output))) {
+        return Err(ReportError::Overwrite(output.clone()));
     }
     let logs = args.files.iter().map(|f| read_hdr_log(f)).collect::<Result<Vec<_>, _>>()?;
     let input = combine(&args.title, &labels(&args.files), logs);
-    write_atomically(&args.output, html::render(&input).as_bytes())?;
-    write!(out, "{}\n{}\n", text::summary_table(&input.series), args.output.display())?;
+    let table = text::summary_table(&input.series);
+    let content = match args.format {
+        ReportFormat::Html => html::render(&input),
+        ReportFormat::Text => table.clone(),
+        ReportFormat::Csv => export::csv(&input.series)?,
+        ReportFormat::Json => export::json(&input, origin()),
+    };
+    match output {
+        Some(path) => {
+            write_atomically(&path, content.as_bytes())?;
+            write!(out, "{table}\n{}\n", path.display())?;
+        }
+        None => out.write_all(content.as_bytes())?,
+    }
     Ok(())
 }
 
@@ -82,6 +103,7 @@ fn combine(title: &str, labels: &[String], logs: Vec<HdrLog>) -> ReportInput {
             }
         }
     }
+    let several = logs.len() > 1;
     let mut input = ReportInput { title: title.into(), facts, ..ReportInput::default() };
     for (log, label) in logs.into_iter().zip(labels) {
         input.series.extend(log.series.into_iter().map(|mut s| {
@@ -91,6 +113,10 @@ fn combine(title: &str, labels: &[String], logs: Vec<HdrLog>) -> ReportInput {
             s
         }));
         input.throughput.extend(log.throughput.into_iter().map(|mut b| {
+            // Each file is a run of its own, of whatever.
+            if several {
+                b.stack.clone_from(label);
+            }
             if bars.contains(&(b.unit.clone(), b.label.clone())) {
                 b.label = format!("{} ({label})", b.label);
             }
@@ -110,13 +136,44 @@ mod tests {
         (1..100).for_each(|n| l.record(n * 1000));
         HdrLog {
             facts: vec![("CPU".into(), cpu.into()), ("Kernel".into(), "K".into())],
-            throughput: vec![Bar { label: "down".into(), value: 1.0, unit: "Gbit/s".into() }],
+            throughput: vec![Bar { spread: Some((0.5, 2.0)), ..Bar::new("down", 1.0, "Gbit/s") }],
             series: names.iter().map(|n| Series::new(*n, l.clone())).collect(),
         }
     }
 
     fn args(files: &[&Path], output: &Path) -> ReportArgs {
-        ReportArgs { files: files.iter().map(PathBuf::from).collect(), output: output.into(), title: "T".into() }
+        let files = files.iter().map(PathBuf::from).collect();
+        ReportArgs { files, format: ReportFormat::Html, output: Some(output.into()), title: "T".into() }
+    }
+
+    #[test]
+    fn other_formats_go_to_standard_output_or_to_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, file) = (dir.path().join("a.hdr"), dir.path().join("out"));
+        write_hdr_log(&a, &log("X", &["rtt, \"quoted\"", "other"])).unwrap();
+        let made = |format, output: Option<&Path>| {
+            let mut out = Vec::new();
+            let args = ReportArgs { format, output: output.map(PathBuf::from), ..args(&[&a], &file) };
+            run_to(&args, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let csv = made(ReportFormat::Csv, None);
+        let lines: Vec<&str> = csv.lines().collect();
+        assert_eq!(lines[0], "series,count,min_ns,mean_ns,p50_ns,p90_ns,p99_ns,p999_ns,p9999_ns,max_ns,seconds");
+        // 99 samples tell no 99th percentile.
+        assert!(lines[1].starts_with("\"rtt, \"\"quoted\"\"\",99,1000,"), "{csv}");
+        assert_eq!(lines[1].split(',').rev().take(5).collect::<Vec<_>>()[1..], ["99007", "", "", ""], "{csv}");
+        let json: serde_json::Value = serde_json::from_str(&made(ReportFormat::Json, None)).unwrap();
+        assert_eq!(json["series"][1]["name"], "other");
+        assert_eq!(json["series"][1]["latency_ns"]["count"], 99);
+        assert!(json["series"][1]["latency_ns"]["min"].is_u64() && json["series"][1]["latency_ns"]["p99"].is_null());
+        assert_eq!(json["throughput"][0]["max"], 2.0);
+        assert_eq!(json["facts"]["CPU"], "X");
+        assert!(json["run"]["version"].is_string() && json["run"]["load"]["average"].is_array());
+        let text = made(ReportFormat::Text, None);
+        assert!(text.starts_with("series") && text.lines().count() == 3, "{text}");
+        assert!(made(ReportFormat::Csv, Some(&file)).contains("out"));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), csv);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use gannet::report::file::{WriteError, write_atomically};
 use gannet::runtime::{App, Core};
 
 use super::keylog;
+use crate::commands::origin::origin;
 use crate::terminal;
 
 /// Every counter of a core with its name.
@@ -47,6 +48,7 @@ impl Counters {
     pub fn write(&self, path: &Path) -> Result<(), WriteError> {
         let mut map: serde_json::Map<String, serde_json::Value> =
             self.all.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        map.insert("run".to_owned(), origin());
         map.insert("driver".to_owned(), self.driver.iter().cloned().collect());
         let mut text = serde_json::to_string_pretty(&map).unwrap_or_default();
         text.push('\n');
