@@ -70,6 +70,37 @@ fn unsafe_code_stays_where_it_is_argued_for() {
     assert_none(&violations, "unsafe code only in dpdk-sys, ipsec-mb-sys, src/dpdk, src/mem and src/crypto/backend");
 }
 
+/// What the crate's documentation promises, and what users of it may use.
+const PROMISED: [&str; 5] = ["api", "datapath", "dpdk", "proto", "report"];
+
+#[test]
+fn modules_that_are_not_promised_are_hidden() {
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let declared = lines.iter().enumerate().filter_map(|(at, line)| Some((at, line.strip_prefix("pub mod ")?)));
+    let shown =
+        declared.filter(|(at, _)| lines[at - 1] != "#[doc(hidden)]").map(|(_, name)| name.trim_end_matches(';'));
+    assert_eq!(shown.collect::<Vec<_>>(), PROMISED);
+}
+
+/// Programs that are written against the library get along with what is promised.
+#[test]
+fn examples_use_what_is_promised() {
+    let mut texts = sources("examples");
+    texts.push(("README.md".into(), fs::read_to_string(root().join("README.md")).unwrap()));
+    texts.push(("src/lib.rs".into(), fs::read_to_string(root().join("src/lib.rs")).unwrap()));
+    texts.push(("src/api/mod.rs".into(), fs::read_to_string(root().join("src/api/mod.rs")).unwrap()));
+    let mut uses = 0;
+    for (path, text) in &texts {
+        for (_, rest) in text.match_indices("gannet::").map(|(at, word)| (at, &text[at + word.len()..])) {
+            let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+            assert!(PROMISED.contains(&name), "{path} uses gannet::{name}, which is not promised");
+            uses += 1;
+        }
+    }
+    assert!(uses > 10, "only {uses} uses found: the scanner is blind");
+}
+
 /// A type that has the name of one of std's prelude hides that from whoever imports it: `quic::Drop` did.
 #[test]
 fn no_type_has_a_name_of_the_prelude() {

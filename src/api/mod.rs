@@ -36,7 +36,7 @@
 //! * **Running out of memory ends nothing**: packets whose data finds no memory, in an empty pool or beyond what a
 //!   [`BufferProvider`] gave, count as lost (`quic_no_memory`); the peer sends them again.
 //! * **Nobody takes all of the pool**: a connection's chunks are charged to it and to its address, until they are dropped
-//!   ([`MemoryConfig`](crate::quic::MemoryConfig)).
+//!   ([`MemoryConfig`]).
 //! * **Data that arrived is not lost**: bytes of pooled streams that came before a peer's close are reported before
 //!   `Closed`, and can be taken until the application has handled that.
 //! * **Order**: [`Conn::set_priority`] ranks streams by urgency; streams of equal urgency go one after the other, or take
@@ -253,15 +253,20 @@ use std::io;
 
 use crate::base::rng::os_seed;
 
+#[doc(inline)]
 pub use crate::base::time::{Duration, Instant};
-pub use crate::mem::{AllocError, BufPool, Hugepages, PinnedBuf, PinnedRegion, PoolConfig};
-pub use crate::net::{Cidr, Detect, NetConfig, NetError, Route, RouteError};
+#[doc(inline)]
+pub use crate::mem::{AllocError, BufPool, Hugepages, PinnedBuf, PinnedRegion, PoolConfig, PoolStats};
+#[doc(inline)]
+pub use crate::net::{Cidr, CidrError, Detect, Drops, NetConfig, NetDrop, NetError, NetStats, Route, RouteError};
+#[doc(inline)]
 pub use crate::quic::{
     BufferProvider, Chunk, CidConfig, CidConfigError, ClientConfig, CloseReason, ConfigError, CongestionAlgorithm,
-    Conn, ConnId, ConnStats, ConnectError, Dir, EndpointConfig, EndpointStats, Event, Notify, OpenError, OutOfSpace,
-    PlacementStats, Priority, ProvideError, ProvideErrorKind, Secret, SendData, SendError, SendErrorKind, ServerConfig,
-    StreamError, StreamId, StreamStats, TransportConfig, tls,
+    Conn, ConnId, ConnStats, ConnectError, Dir, DropReason, EndpointConfig, EndpointStats, Event, MemoryConfig, Notify,
+    OpenError, OutOfSpace, PlacementStats, Priority, ProvideError, ProvideErrorKind, RetryPolicy, Secret, SendData,
+    SendError, SendErrorKind, ServerConfig, StreamError, StreamId, StreamStats, TransportConfig, tls,
 };
+#[doc(inline)]
 pub use crate::runtime::{
     App, ConnectFailure, Context, Core, CoreConfig, CoreLive, CoreStats, Idle, Observer, RunError, Stage, Stages,
     Unreachable,

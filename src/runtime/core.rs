@@ -69,6 +69,29 @@ pub struct CoreConfig {
     pub link_patience: Option<Duration>,
 }
 
+impl CoreConfig {
+    /// A core that has `addr`, memory from the heap and otherwise the usual settings. It opens connections, and accepts
+    /// none.
+    pub fn new(addr: Cidr, endpoint: EndpointConfig) -> Self {
+        Self {
+            net: NetConfig { addrs: vec![addr], ..NetConfig::default() },
+            endpoint,
+            server: None,
+            listen: None,
+            client_port: 50_000,
+            pool: BufPool::heap(),
+            idle: Idle::default(),
+            link_patience: None,
+        }
+    }
+
+    /// The same, accepting connections at this UDP port.
+    #[must_use]
+    pub fn serving(self, port: u16, server: ServerConfig) -> Self {
+        Self { server: Some(server), listen: Some(port), ..self }
+    }
+}
+
 /// Why a core stopped before its application was done.
 #[derive(Debug, Error)]
 pub enum RunError {
