@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::parts::Part;
+use crate::part::Part;
 
 /// Measures Gannet beside its peers and its limits.
 #[derive(Debug, Parser)]

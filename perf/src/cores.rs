@@ -1,9 +1,7 @@
-//! How far apart two CPUs are.
+//! Which CPUs are used, and how far apart they are.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-
-use crate::run::pin;
 
 /// Round trips that are timed.
 const ROUNDS: u64 = 20_000;
@@ -11,6 +9,20 @@ const ROUNDS: u64 = 20_000;
 /// A number on cache lines of its own.
 #[repr(align(128))]
 struct Line(AtomicU64);
+
+/// The first two CPUs that we may run on; one for both if there is only one.
+pub fn cores() -> [usize; 2] {
+    let ids = core_affinity::get_core_ids().unwrap_or_default();
+    let server = ids.first().map_or(0, |id| id.id);
+    [server, ids.get(1).map_or(server, |id| id.id)]
+}
+
+/// Keeps the calling thread on one CPU.
+pub fn pin(cpu: usize) {
+    if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
+        eprintln!("warning: cannot run on CPU {cpu}");
+    }
+}
 
 /// How long a cache line takes from one CPU to the other and back, ns: some 80 within a group of cores that share a
 /// cache, several hundred from one group to another. On a virtual machine it is the host who decides, and decides anew

@@ -7,9 +7,11 @@ mod cli;
 mod cores;
 #[expect(unsafe_code, reason = "a system call that std does not offer")]
 mod cpu;
+mod drive;
 mod goals;
 mod lab;
 mod output;
+mod part;
 mod parts;
 mod peers;
 mod process;
@@ -28,7 +30,7 @@ static ALLOCATOR: alloc::Counting = alloc::Counting;
 
 fn main() -> ExitCode {
     let done = match cli::Cli::parse().command {
-        cli::Command::Run(args) => run::run(&args),
+        cli::Command::Run(args) => drive::run(&args),
         cli::Command::Peer(args) => peers::run(&args),
         cli::Command::Replay(args) => parts::icount::replay(&args),
     };

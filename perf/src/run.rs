@@ -1,14 +1,12 @@
-//! One run of the benchmarks.
+//! What a run of the benchmarks has and has found.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use gannet::report::{Bar, Series};
 
 use crate::Failure;
 use crate::cli::RunArgs;
-use crate::output;
-use crate::parts::Part;
+use crate::cores::cores;
 use crate::stats::Sheet;
 
 /// How much is measured.
@@ -62,7 +60,11 @@ pub struct Run {
 }
 
 impl Run {
-    fn new(args: &RunArgs) -> Result<Self, Failure> {
+    /// A run that has found nothing yet.
+    ///
+    /// # Errors
+    /// When the folder for its files cannot be made.
+    pub fn new(args: &RunArgs) -> Result<Self, Failure> {
         let scale = match (args.tiny, args.quick) {
             (true, _) => Scale::Tiny,
             (_, true) => Scale::Quick,
@@ -122,43 +124,4 @@ impl Run {
         let path = self.gannet.display();
         Err(format!("{path} is not there: build it with `cargo build --release --bin gannet`, or say --gannet").into())
     }
-}
-
-/// The first two CPUs that we may run on; one for both if there is only one.
-fn cores() -> [usize; 2] {
-    let ids = core_affinity::get_core_ids().unwrap_or_default();
-    let server = ids.first().map_or(0, |id| id.id);
-    [server, ids.get(1).map_or(server, |id| id.id)]
-}
-
-/// Keeps the calling thread on one CPU.
-pub fn pin(cpu: usize) {
-    if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
-        eprintln!("warning: cannot run on CPU {cpu}");
-    }
-}
-
-/// Measures, and writes everything down.
-///
-/// # Errors
-/// The first part that failed, after all others have had their turn and what they found is written down.
-pub fn run(args: &RunArgs) -> Result<(), Failure> {
-    let mut run = Run::new(args)?;
-    let parts = if args.only.is_empty() { Part::ALL.to_vec() } else { args.only.clone() };
-    let mut failures = Vec::new();
-    for part in parts {
-        eprintln!("== {}", part.name());
-        let start = Instant::now();
-        // A thread of its own, so that what it is pinned to is forgotten with it.
-        let measured = std::thread::scope(|scope| scope.spawn(|| part.measure(&mut run)).join());
-        if let Err(error) = measured.unwrap_or_else(|_| Err("the measurement has panicked".into())) {
-            run.note(format!("{} failed: {error}", part.name()));
-            failures.push(part.name());
-        }
-        eprintln!("   {:.1} s", start.elapsed().as_secs_f64());
-        // What is there is kept, whatever comes.
-        output::write(&run)?;
-    }
-    output::print(&run);
-    if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join(", ")).into()) }
 }

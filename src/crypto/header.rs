@@ -11,11 +11,9 @@ use super::backend::portable::SHALLOW;
 #[cfg(target_arch = "x86_64")]
 use super::backend::vaes;
 use super::backend::{self, Backend, chacha};
+use super::layout::SAMPLE_LEN;
 use super::traceless::{traceless, traceless_in};
 use crate::mem::prefetch_object;
-
-/// Bytes of ciphertext that a mask is made from.
-pub const SAMPLE_LEN: usize = 16;
 
 /// Blocks that go through the cipher at once.
 const BATCH: usize = 32;

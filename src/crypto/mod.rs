@@ -14,6 +14,7 @@ mod header;
 #[cfg(feature = "in-place")]
 mod in_place;
 mod initial;
+mod layout;
 mod nonce;
 mod packet;
 mod state;
@@ -24,11 +25,12 @@ mod timed;
 mod traceless;
 
 pub use backend::backend_name;
-pub use header::{HeaderKey, SAMPLE_LEN, header_key};
+pub use header::{HeaderKey, header_key};
 #[cfg(feature = "in-place")]
 pub use in_place::with_keys_in_place;
 pub use initial::{initial_direction, initial_keys, retry_tag};
-pub use packet::{AuthError, HEAD_AT, HEAD_LEN, HeadRoom, Opened, PacketKey, Sealer, TAG_LEN, Way, packet_key};
+pub use layout::{HEAD_AT, HEAD_LEN, HeadRoom, SAMPLE_LEN, TAG_LEN};
+pub use packet::{AuthError, Opened, PacketKey, Sealer, Way, packet_key};
 pub use state::{STATE_NONCE_LEN, StateKey};
 pub use suite::Suite;
 pub use timed::{Spent, take_spent, time_keys};

@@ -5,22 +5,9 @@ use subtle::ConstantTimeEq;
 
 use super::Suite;
 use super::backend::{self, Backend, Cipher, Piece, Sealing};
-use super::header::SAMPLE_LEN;
+use super::layout::{HeadRoom, SAMPLE_LEN, TAG_LEN};
 use super::nonce::{IV_LEN, Iv, Nonce};
-use super::timed;
 use super::traceless::traceless;
-
-/// Length of the authentication tag in bytes, the same for all suites.
-pub const TAG_LEN: usize = 16;
-
-/// What [`PacketKey::open`] may write the first bytes of the plaintext to: they begin [`HEAD_AT`] bytes behind its front.
-pub type HeadRoom = [u8; HEAD_AT + HEAD_LEN];
-
-/// Where the plaintext begins in a [`HeadRoom`]: before it, kernels have the mask of the tag.
-pub const HEAD_AT: usize = TAG_LEN;
-
-/// Bytes of plaintext that come out along with the tag at the most.
-pub const HEAD_LEN: usize = 48;
 
 /// The packet did not authenticate: it was changed, forged, or made with other keys. Drop it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +36,7 @@ impl PacketKey {
     pub(super) fn on(backend: Backend, suite: Suite, key: &[u8], iv: &[u8; IV_LEN]) -> Self {
         assert_eq!(key.len(), suite.key_len(), "packet key length fits {suite:?}");
         Self {
-            cipher: timed::maybe_timed(Cipher::new(backend, suite, key)),
+            cipher: Cipher::new(backend, suite, key).timed_if_wanted(),
             iv: Iv::new(iv),
             suite,
             #[cfg(feature = "in-place")]
@@ -176,7 +163,7 @@ impl Opened<'_> {
         self.ciphertext.is_empty()
     }
 
-    /// How many bytes of the plaintext were decrypted along with the tag: none, or up to [`HEAD_LEN`].
+    /// How many bytes of the plaintext were decrypted along with the tag: none, or up to [`HEAD_LEN`](super::HEAD_LEN).
     #[inline]
     pub fn head_len(&self) -> usize {
         self.head_len

@@ -6,7 +6,6 @@
 
 use std::cell::Cell;
 
-use super::backend::Cipher;
 use crate::mem::cycles;
 
 thread_local! {
@@ -35,9 +34,9 @@ pub fn take_spent() -> Spent {
     SPENT.take()
 }
 
-/// `cipher`, timed if this thread wants that.
-pub(super) fn maybe_timed(cipher: Cipher) -> Cipher {
-    if ON.get() { Cipher::Timed(Box::new(cipher)) } else { cipher }
+/// Whether this thread wants its keys timed.
+pub(super) fn is_wanted() -> bool {
+    ON.get()
 }
 
 /// Does `work` and adds the time that it takes where `part` says.

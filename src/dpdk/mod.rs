@@ -35,7 +35,6 @@ mod mbuf;
 mod pool;
 mod port;
 mod profile;
-mod queue;
 mod sockets;
 mod xdp;
 
@@ -46,8 +45,7 @@ pub use host::{Claim, KernelAddress, kernel_addresses};
 pub use hugepages::{Hugepages, free_bytes as free_hugepage_bytes, mounted as hugetlbfs_mounted};
 pub use iova::{Iova, bind_remedy, no_iommu_remedy};
 pub use mbuf::{Mbuf, RxMbuf, TxMbuf};
-pub use port::{MemoryGuard, PoolGuard, Port, PortStats};
+pub use port::{MemoryGuard, PoolGuard, Port, PortStats, Queue};
 pub use profile::{Bus, Memory, Offloads, PortProfile};
-pub use queue::Queue;
 pub use sockets::{runtime_dir, runtime_dir_problem};
 pub use xdp::{XdpProgram, xdp_programs};

@@ -6,10 +6,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::pool::Block;
-use super::{Backing, PinnedRegion};
+use super::{AllocError, Backing, BufPool, PinnedRegion};
 
 /// An allocation; gives its memory back when dropped.
-pub(super) enum Memory {
+enum Memory {
     /// A boxed slice.
     Heap(#[expect(dead_code, reason = "only its drop matters")] HeapSlice),
     /// A region of its own; boxed to keep buffers small.
@@ -19,7 +19,7 @@ pub(super) enum Memory {
 }
 
 /// A boxed slice as a raw pointer: the `Box` itself would claim to be the only way to the bytes.
-pub(super) struct HeapSlice(NonNull<[u8]>);
+struct HeapSlice(NonNull<[u8]>);
 
 // SAFETY: the only owner of plain bytes.
 unsafe impl Send for HeapSlice {}
@@ -68,7 +68,7 @@ unsafe impl Sync for PinnedBuf {}
 
 impl PinnedBuf {
     /// A buffer over `capacity` bytes at `at`, all initialised and part of `memory`, which nobody else uses.
-    pub(super) fn new(at: NonNull<u8>, len: usize, capacity: usize, memory: Memory) -> Self {
+    fn new(at: NonNull<u8>, len: usize, capacity: usize, memory: Memory) -> Self {
         assert!(len <= capacity, "{len} bytes in a block of {capacity}");
         Self { at, len, capacity, home: Home::Whole(memory) }
     }
@@ -158,6 +158,28 @@ impl PinnedBuf {
             }
             other => Err(back(Home::Whole(other))),
         }
+    }
+}
+
+impl BufPool {
+    /// A buffer of `len` bytes, with [`PinnedBuf::capacity`] up to its size class (the next power of two, at least
+    /// 1 KiB), aligned to the class or 2 MiB, whichever is less. Fresh memory is zeroed; a recycled buffer holds
+    /// what its last owner left in it.
+    ///
+    /// # Errors
+    /// [`AllocError::Empty`], [`AllocError::TooLarge`] above [`MAX_BUF`](super::MAX_BUF), [`AllocError::Exhausted`]
+    /// at the limit, and what the system says when it gives no memory.
+    pub fn alloc(&self, len: usize) -> Result<PinnedBuf, AllocError> {
+        let (at, capacity, block) = self.take(len)?;
+        Ok(PinnedBuf::new(at, len, capacity, Memory::Block(block)))
+    }
+}
+
+impl PinnedRegion {
+    /// The whole region as one buffer.
+    pub fn into_buf(self) -> PinnedBuf {
+        let (at, len) = (self.at, self.len);
+        PinnedBuf::new(at, len, len, Memory::Region(Box::new(self)))
     }
 }
 

@@ -17,6 +17,7 @@ mod free_list;
 #[cfg(test)]
 mod free_list_tests;
 mod owner;
+mod pages;
 mod poison;
 mod pool;
 mod prefetch;
@@ -31,9 +32,10 @@ mod tests;
 pub use buf::PinnedBuf;
 pub use cycles::{cycles, cycles_per_ns};
 pub use error::{AllocError, EmptyMapping};
-pub use pool::{BufPool, Hugepages, KeptRegions, PoolConfig, PoolStats};
+pub use pages::{Backing, Hugepages};
+pub use pool::{BufPool, KeptRegions, PoolConfig, PoolStats};
 pub use prefetch::{prefetch_line, prefetch_object, prefetch_read, prefetch_write};
-pub use region::{Backing, PinnedRegion, RegionInfo};
+pub use region::{PinnedRegion, RegionInfo};
 pub use sum::sum_words;
 
 /// What the free lists are made of.

@@ -6,29 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam::utils::CachePadded;
 
-use super::buf::{Memory, PinnedBuf};
 use super::class::{COUNT, Class, SLAB};
 use super::free_list::{FreeList, SlotId};
+use super::pages::{Backing, Hugepages};
 use super::poison;
 use super::slots::Slots;
-use super::{AllocError, Backing, PinnedRegion, RegionInfo};
-
-/// Whether regions are made of hugepages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Hugepages {
-    /// Where the system has free ones; otherwise ordinary locked pages, with one warning per process.
-    #[default]
-    Auto,
-    /// Ordinary locked pages.
-    Never,
-    /// Nothing else: an error when there are none.
-    Require,
-}
+use super::{AllocError, PinnedRegion, RegionInfo};
 
 /// How a [`BufPool`] gets its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,14 +214,8 @@ impl BufPool {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// A buffer of `len` bytes, with [`PinnedBuf::capacity`] up to its size class (the next power of two, at least
-    /// 1 KiB), aligned to the class or 2 MiB, whichever is less. Fresh memory is zeroed; a recycled buffer holds
-    /// what its last owner left in it.
-    ///
-    /// # Errors
-    /// [`AllocError::Empty`], [`AllocError::TooLarge`] above [`MAX_BUF`](super::MAX_BUF), [`AllocError::Exhausted`]
-    /// at the limit, and what the system says when it gives no memory.
-    pub fn alloc(&self, len: usize) -> Result<PinnedBuf, AllocError> {
+    /// A block for `len` bytes: where it is, its size, and what gives it back.
+    pub(super) fn take(&self, len: usize) -> Result<(NonNull<u8>, usize, Block), AllocError> {
         let inner = self.inner();
         let class = Class::for_len(len)?;
         self.0.charge(class.size())?;
@@ -240,7 +223,7 @@ impl BufPool {
         let slot = slot.inspect_err(|_| self.0.uncharge(class.size()))?;
         let (at, backing) = inner.slots.block(slot);
         poison::allow(at, class.size());
-        Ok(PinnedBuf::new(at, len, class.size(), Memory::Block(Block { part: self.0.clone(), slot, class, backing })))
+        Ok((at, class.size(), Block { part: self.0.clone(), slot, class, backing }))
     }
 
     /// Makes `count` buffers of `len` bytes ready, so that taking them later maps nothing.
@@ -248,7 +231,7 @@ impl BufPool {
     /// # Errors
     /// As for [`BufPool::alloc`].
     pub fn prepare(&self, len: usize, count: usize) -> Result<(), AllocError> {
-        let all: Result<Vec<_>, _> = (0..count).map(|_| self.alloc(len)).collect();
+        let all: Result<Vec<_>, _> = (0..count).map(|_| self.take(len)).collect();
         all.map(drop)
     }
 

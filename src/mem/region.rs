@@ -4,31 +4,13 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Once;
 
-use super::buf::{Memory, PinnedBuf};
 use super::class::SLAB;
 use super::owner::Owner;
-use super::{AllocError, EmptyMapping, Hugepages, poison, sys};
+use super::pages::{Backing, Hugepages};
+use super::{AllocError, EmptyMapping, poison, sys};
 
 const GIB_SHIFT: u32 = 30;
 const HUGE_SHIFT: u32 = 21;
-
-/// What kind of pages memory lies on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Backing {
-    /// Hugepages of 1 GiB.
-    Huge1G,
-    /// Hugepages of 2 MiB.
-    Huge2M,
-    /// Ordinary pages, locked in RAM.
-    Locked,
-    /// Ordinary pages that the system may move or swap out.
-    Unlocked,
-}
-
-impl Backing {
-    /// All kinds, in the order of their discriminants.
-    pub(super) const ALL: [Self; 4] = [Self::Huge1G, Self::Huge2M, Self::Locked, Self::Unlocked];
-}
 
 /// Where a region lies, for those who register memory with a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +44,8 @@ enum Source {
 /// # Ok::<(), gannet::mem::EmptyMapping<Vec<u8>>>(())
 /// ```
 pub struct PinnedRegion {
-    at: NonNull<u8>,
-    len: usize,
+    pub(super) at: NonNull<u8>,
+    pub(super) len: usize,
     page_size: usize,
     backing: Backing,
     source: Source,
@@ -143,7 +125,7 @@ impl PinnedRegion {
 
     /// Registers memory of the application's own: whatever `owner` gives as its bytes. The pages are locked
     /// in RAM if the system allows it ([`PinnedRegion::backing`] tells). The owner is kept, untouched, until
-    /// [`PinnedBuf::take_owner`] gives it back or the buffer is dropped.
+    /// [`PinnedBuf::take_owner`](super::PinnedBuf::take_owner) gives it back or the buffer is dropped.
     ///
     /// # Errors
     /// [`EmptyMapping`] with the owner when it has no bytes.
@@ -157,12 +139,6 @@ impl PinnedRegion {
             }
         };
         Ok(Self { at, len, page_size: sys::PAGE, backing, source: Source::Owner(owner) })
-    }
-
-    /// The whole region as one buffer.
-    pub fn into_buf(self) -> PinnedBuf {
-        let (at, len) = (self.at, self.len);
-        PinnedBuf::new(at, len, len, Memory::Region(Box::new(self)))
     }
 
     /// Kind of pages.
@@ -244,6 +220,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::mem::PinnedBuf;
 
     /// Bytes inside the object itself, and a count of its drops.
     #[derive(Debug)]

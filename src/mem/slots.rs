@@ -7,8 +7,8 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
-use super::Backing;
 use super::free_list::{Links, SlotId};
+use super::pages::Backing;
 
 const FIRST_SHIFT: u32 = 6;
 const SEGMENTS: usize = (u32::BITS - FIRST_SHIFT) as usize;

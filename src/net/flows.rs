@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use crate::datapath::Checksum;
 use crate::mem;
-use crate::net::receive::{IpPacket, UdpDatagram};
+use crate::net::packet::{IpPacket, UdpDatagram};
 use crate::wire::be16;
 use crate::wire::checksum::Sum;
 use crate::wire::icmp::IcmpVersion;

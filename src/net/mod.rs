@@ -20,6 +20,7 @@ mod control;
 mod flows;
 mod neighbor;
 mod outbox;
+mod packet;
 mod pending;
 mod ports;
 mod receive;
@@ -33,7 +34,8 @@ mod tests;
 
 pub use cidr::{Cidr, CidrError};
 pub use config::{Detect, NetConfig, NetError, Route};
-pub use receive::{Received, UdpDatagram};
+pub use packet::UdpDatagram;
+pub use receive::Received;
 pub use route::{RouteError, Sources, WayError};
 pub use send::{Sent, Standing};
 pub use stack::{Net, NetEvent};

@@ -10,12 +10,11 @@ use zeroize::Zeroizing;
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
-use crate::quic::cid::{CidCodec, CidConfig};
+use crate::quic::cid::{CidCodec, CidConfig, IdMaker};
+use crate::quic::config_error::ConfigError;
 use crate::quic::secret::Secret;
 use crate::quic::token::RetryPolicy;
 use crate::quic::{StreamId, tls};
-
-pub use check::ConfigError;
 
 /// Which congestion controller a connection runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -321,6 +320,11 @@ impl EndpointConfig {
     /// code that hands packets to the core they belong to.
     pub fn cid_codec(&self) -> CidCodec {
         CidCodec::new(&self.cid, &self.cid_key, &self.epoch)
+    }
+
+    /// What makes the IDs of the endpoint's connections.
+    pub(crate) fn id_maker(&self) -> IdMaker {
+        IdMaker::new(self.cid_codec(), &self.reset_key, self.core)
     }
 }
 

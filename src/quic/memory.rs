@@ -73,8 +73,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::mem::{BufPool, PinnedBuf};
 use crate::quic::config::MemoryConfig;
-use crate::quic::stream::placement::MIN_CHUNK;
-use crate::quic::stream::recv::NoMemory;
+
+/// Size of the smallest chunks that a pooled stream takes, in bytes: that of the pool's smallest class.
+pub(crate) const MIN_CHUNK: u64 = 1 << 10;
+
+/// There is no memory for received bytes: neither in the pool nor provided, or none to remember where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoMemory;
 
 /// Bytes that a connection may have for bytes in order whatever others have.
 pub(crate) const FLOOR: usize = 16 << 10;

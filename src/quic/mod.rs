@@ -8,6 +8,7 @@
 
 mod cid;
 pub mod config;
+mod config_error;
 pub mod congestion;
 mod connection;
 mod crypto_stream;
@@ -28,9 +29,9 @@ mod token;
 pub use crate::wire::quic::StreamId;
 pub use cid::{CidCodec, CidConfig, CidConfigError, CidInfo};
 pub use config::{
-    BufferProvider, ClientConfig, ConfigError, CongestionAlgorithm, EndpointConfig, MemoryConfig, ServerConfig,
-    TransportConfig,
+    BufferProvider, ClientConfig, CongestionAlgorithm, EndpointConfig, MemoryConfig, ServerConfig, TransportConfig,
 };
+pub use config_error::ConfigError;
 pub use connection::{
     Conn, OpenError, PeerStanding, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError,
     TooBig, Transmit,

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::error::{Error, Result};
-use crate::workspace::cargo;
+use crate::workspace::{self, cargo};
 use crate::{process, setup};
 
 /// What `cargo xtask test` takes.
@@ -48,6 +48,8 @@ pub fn test(args: &TestArgs) -> Result<()> {
 pub fn ci() -> Result<()> {
     setup::for_ci()?;
     let mut steps = lint_steps();
+    steps.extend(FEATURES.map(feature_step));
+    steps.push(dependency_step());
     steps.extend(test_steps(None, has_nextest()));
     steps.push(count_step());
     run_all(steps)
@@ -58,6 +60,24 @@ fn count_step() -> Step {
     let build = ["run", "--release", "--package", "gannet-perf", "--bin", "gannet-perf", "--"];
     let count = ["run", "--only", "icount", "--quick", "--check"];
     Step::cargo("instruction counts", &[&build[..], &count].concat())
+}
+
+/// What users of the library combine; all together, and none, are looked at anyway.
+const FEATURES: [&str; 5] = ["dpdk", "dpdk,ipsec-mb", "proto", "report", "cli"];
+
+/// The library, and the command where there is one, with these features alone.
+fn feature_step(features: &'static str) -> Step {
+    let clippy = ["clippy", "--package", "gannet", "--lib", "--bins", "--no-default-features", "--features"];
+    Step::cargo("a set of features", &[&clippy[..], &[features, "--", "-D", "warnings"]].concat())
+}
+
+/// Licences, sources and bans of dependencies. Advisories are left out: they come from a Git repository, which may be out
+/// of reach, and change without a change of ours.
+fn dependency_step() -> Step {
+    let mut command = Command::new(setup::deny::program());
+    command.current_dir(workspace::root());
+    command.args(["--workspace", "--locked", "check", "--allow", "duplicate", "bans", "licenses", "sources"]);
+    Step { name: "dependencies", command }
 }
 
 fn lint_steps() -> Vec<Step> {
@@ -163,6 +183,24 @@ mod tests {
         let lints = lines(&lint_steps());
         assert!(lints[1].ends_with("-D warnings") && lints[2].ends_with("-D warnings"), "{lints:?}");
         assert!(lints[3].starts_with("RUSTDOCFLAGS='-D warnings' "), "{lints:?}");
+    }
+
+    #[test]
+    fn features_are_checked_alone() {
+        let all: Vec<_> = FEATURES.map(feature_step).into_iter().collect();
+        assert!(
+            lines(&all).contains(
+                &"cargo clippy --package gannet --lib --bins --no-default-features --features dpdk -- -D warnings"
+                    .to_owned()
+            )
+        );
+    }
+
+    #[test]
+    fn dependencies_are_checked_as_deny_toml_says() {
+        let line = process::line(&dependency_step().command);
+        assert!(line.contains("cargo-deny") && line.ends_with("bans licenses sources"), "{line}");
+        assert!(workspace::root().join("deny.toml").is_file());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: finds what the machine lacks, and gets it.
 
 mod apt;
+pub mod deny;
 mod hugepages;
 mod needs;
 mod python;
@@ -101,12 +102,13 @@ pub fn for_portability() -> Result<()> {
     packages(needs::PORTABILITY)
 }
 
-/// What continuous integration needs: what the tests need, and valgrind.
+/// What continuous integration needs: what the tests need, valgrind and cargo-deny.
 ///
 /// # Errors
 /// As [`for_tests`].
 pub fn for_ci() -> Result<()> {
     for_tests()?;
+    deny::prepare()?;
     packages(&needs::bench(false))
 }
 

@@ -8,8 +8,9 @@ use gannet::runtime::{App, Context};
 
 use crate::Failure;
 use crate::alloc::{self, Account};
+use crate::cores::pin;
 use crate::lab::world::{self, NAME, REMOTE, Setup, World};
-use crate::run::{Run, pin};
+use crate::run::Run;
 
 /// Bytes of a request and of its answer: a packet each, with no room for another.
 const MESSAGE: usize = 1400;

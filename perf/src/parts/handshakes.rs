@@ -9,10 +9,11 @@ use rustls::pki_types::ServerName;
 use rustls::quic::{ClientConnection, ServerConnection, Version};
 
 use crate::Failure;
+use crate::cores::pin;
 use crate::cpu;
 use crate::lab::world::{self, NAME, REMOTE, Setup, World};
 use crate::peers::tls;
-use crate::run::{Run, pin};
+use crate::run::Run;
 
 /// Handshakes in flight.
 const IN_FLIGHT: usize = 32;

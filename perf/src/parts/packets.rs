@@ -1,10 +1,11 @@
 //! What a packet costs its receiver and its sender, and what of that is the AEAD.
 
 use crate::Failure;
+use crate::cores::pin;
 use crate::lab::apps::Placement;
 use crate::parts::kernels::Bench;
 use crate::parts::transfer::{Shape, Transfer};
-use crate::run::{Run, pin};
+use crate::run::Run;
 
 /// The part.
 ///

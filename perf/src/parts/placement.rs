@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::Failure;
+use crate::cores::pin;
 use crate::lab::apps::Placement;
 use crate::parts::kernels::Bench;
 use crate::parts::transfer::{Cost, Shape, Transfer, WARM};
-use crate::run::{Run, pin};
+use crate::run::Run;
 
 /// The part.
 ///

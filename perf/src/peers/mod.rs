@@ -17,7 +17,7 @@ use clap::ValueEnum;
 
 use crate::Failure;
 use crate::cli::{PeerArgs, PeerKind};
-use crate::run::pin;
+use crate::cores::pin;
 
 /// IPv4 and UDP headers, bytes.
 const HEADERS: u16 = 28;

@@ -42,6 +42,7 @@ mod command;
 mod event;
 mod held;
 mod lent;
+mod opening;
 mod outbox;
 mod readable;
 
@@ -59,9 +60,10 @@ use crate::quic::{ClientConfig, ConnId, Dir, Notify, OutOfSpace, Priority, SendD
 
 pub use app::HandleApp;
 use command::{Command, Connect, Pieces};
-pub use command::{CommandError, CommandErrorKind, Opening, Ticket};
+pub use command::{CommandError, CommandErrorKind};
 pub use event::{ConnectRefusal, HandleEvent, Operation};
 pub use lent::LentChunk;
+pub use opening::{Opening, Ticket};
 
 /// What both ends see.
 struct Shared {

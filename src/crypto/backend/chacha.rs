@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use super::keystream;
 use super::poly1305::Poly1305;
+use crate::crypto::layout::TAG_LEN;
 use crate::crypto::nonce::{IV_LEN, Nonce};
-use crate::crypto::packet::TAG_LEN;
 use crate::crypto::traceless::traceless_in;
 
 type ChaCha = ChaChaCore<R20, Ietf>;

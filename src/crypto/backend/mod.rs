@@ -14,8 +14,8 @@ use aes::cipher::inout::InOutBuf;
 use aes::{Aes128Enc, Aes256Enc};
 
 use super::Suite;
+use super::layout::{HeadRoom, TAG_LEN};
 use super::nonce::Nonce;
-use super::packet::{HeadRoom, TAG_LEN};
 use super::timed;
 use crate::mem::prefetch_object;
 use chacha::ChaChaPoly;
@@ -78,6 +78,11 @@ impl Cipher {
             (Backend::Vaes, Suite::Aes256Gcm) => Self::VaesAes256Gcm(Box::new(vaes::Gcm::new(key))),
             (_, Suite::ChaCha20Poly1305) => Self::ChaChaPoly(Box::new(ChaChaPoly::new(key))),
         }
+    }
+
+    /// The same, timed if this thread wants that.
+    pub(super) fn timed_if_wanted(self) -> Self {
+        if timed::is_wanted() { Self::Timed(Box::new(self)) } else { self }
     }
 
     /// Where the key and what was made of it are.

@@ -8,8 +8,8 @@ use ghash::GHash;
 use ghash::universal_hash::UniversalHash;
 
 use super::keystream;
+use crate::crypto::layout::TAG_LEN;
 use crate::crypto::nonce::Nonce;
-use crate::crypto::packet::TAG_LEN;
 use crate::crypto::traceless::traceless_in;
 
 /// The counter of the block that the tag is masked with. The plaintext begins one block later.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::check;
-use super::rings::Rings;
 use crate::dpdk::drivers;
 use crate::dpdk::eal::{Eal, EalInner};
 use crate::dpdk::error::{PortError, text};
@@ -39,8 +38,8 @@ pub(super) struct Device {
     tap: Option<String>,
     /// Who may be at the other end of it.
     interface: Option<guard::Registered>,
-    /// What it sends to and receives from, when it is one of a pair.
-    _rings: Option<Arc<Rings>>,
+    /// What has to outlive it, such as the rings of a pair.
+    outlives: Option<Arc<dyn Send + Sync>>,
     /// Devices go before EAL does.
     _eal: Option<Arc<EalInner>>,
 }
@@ -68,8 +67,8 @@ impl Device {
         Ok(device)
     }
 
-    /// An ethdev that exists already.
-    pub(super) fn adopt(id: u16, name: String, profile: &PortProfile, rings: Arc<Rings>) -> Self {
+    /// An ethdev that exists already, and uses `outlives`.
+    pub(super) fn adopt(id: u16, name: String, profile: &PortProfile, outlives: Arc<dyn Send + Sync>) -> Self {
         Self {
             id,
             name,
@@ -84,7 +83,7 @@ impl Device {
             packet_drops: AtomicU64::new(0),
             tap: None,
             interface: None,
-            _rings: Some(rings),
+            outlives: Some(outlives),
             _eal: None,
         }
     }
@@ -131,7 +130,7 @@ impl Device {
             packet_drops: AtomicU64::new(0),
             tap: profile.kernel_interface().filter(|_| driver == "net_tap").map(str::to_owned),
             interface,
-            _rings: None,
+            outlives: None,
             _eal: None,
         };
         device.id = find(&name).ok_or_else(|| fail("no ethdev of that name appeared".to_owned()))?;
@@ -162,7 +161,7 @@ impl Device {
             packet_drops: AtomicU64::new(0),
             tap: None,
             interface: None,
-            _rings: None,
+            outlives: None,
             _eal: None,
         })
     }
@@ -266,7 +265,7 @@ impl Drop for Device {
             // SAFETY: the port exists, and no queue object is left that could poll it (they hold its owner).
             unsafe {
                 if self.started {
-                    if self.driver == "net_ring" && self._rings.is_none() {
+                    if self.driver == "net_ring" && self.outlives.is_none() {
                         self.drain();
                     }
                     dpdk_sys::rte_eth_dev_stop(self.id);

@@ -5,12 +5,14 @@ mod configure;
 mod device;
 mod filters;
 mod memory;
+mod queue;
 mod rings;
 mod stats;
 
 use std::sync::Arc;
 
 pub use memory::{MemoryGuard, PoolGuard};
+pub use queue::Queue;
 pub use stats::PortStats;
 
 use super::eal::{Eal, EalInner};
@@ -19,18 +21,17 @@ use super::guard::Gate;
 use super::log::Capture;
 use super::pool::Pool;
 use super::profile::{Memory, Offloads, PortProfile};
-use super::queue::Queue;
 use crate::datapath::Caps;
 use device::Device;
 
 /// What a port and its queues share. Fields are dropped from the top: the device stops using the pools,
 /// the pools go, and with the last port perhaps EAL.
-pub(super) struct PortInner {
-    pub(super) id: u16,
-    pub(super) name: String,
-    pub(super) caps: Caps,
+struct PortInner {
+    id: u16,
+    name: String,
+    caps: Caps,
     /// Received checksums count as good without a look ([`crate::dpdk::Offloads::None`]).
-    pub(super) trusting: bool,
+    trusting: bool,
     memory: Memory,
     device: Device,
     /// Of each queue: the pool to receive into, and the one to send from.
@@ -47,15 +48,15 @@ struct QueuePools {
 }
 
 impl PortInner {
-    pub(super) fn tx_pool(&self, queue: u16) -> &Arc<Pool> {
+    fn tx_pool(&self, queue: u16) -> &Arc<Pool> {
         &self.pools[usize::from(queue)].tx
     }
 
-    pub(super) fn private_pool(&self, queue: u16) -> Option<&Arc<Pool>> {
+    fn private_pool(&self, queue: u16) -> Option<&Arc<Pool>> {
         self.pools[usize::from(queue)].private.as_ref()
     }
 
-    pub(super) fn link(&self) -> bool {
+    fn link(&self) -> bool {
         self.device.link()
     }
 

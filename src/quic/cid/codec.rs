@@ -4,20 +4,8 @@ use aes::Aes128;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use arrayvec::ArrayVec;
 
-use super::config::CidConfig;
+use super::config::{CORE, CidConfig, INDEX, SEQUENCE};
 use crate::wire::quic::ConnectionId;
-
-/// Bits of the nonce: core, index, the generation's minimum, sequence number.
-const CORE: u32 = 8;
-const INDEX: u32 = 24;
-const MIN_GENERATION: u32 = 24;
-const SEQUENCE: u32 = 16;
-
-/// The shortest nonce that holds all of it, bytes.
-pub(super) const MIN_NONCE: usize = ((CORE + INDEX + MIN_GENERATION + SEQUENCE) / 8) as usize;
-
-/// The longest nonce, bytes.
-pub(super) const MAX_NONCE: usize = 16;
 
 /// Places in a core's table that an ID can name.
 pub(crate) const MAX_INDEX: u32 = (1 << INDEX) - 1;

@@ -4,8 +4,19 @@ use arrayvec::ArrayVec;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::codec::{MAX_NONCE, MIN_NONCE};
 use crate::wire::quic::ConnectionId;
+
+/// Bits of the nonce: core, index, the generation's minimum, sequence number.
+pub(super) const CORE: u32 = 8;
+pub(super) const INDEX: u32 = 24;
+const MIN_GENERATION: u32 = 24;
+pub(super) const SEQUENCE: u32 = 16;
+
+/// The shortest nonce that holds all of it, bytes.
+const MIN_NONCE: usize = ((CORE + INDEX + MIN_GENERATION + SEQUENCE) / 8) as usize;
+
+/// The longest nonce, bytes.
+pub(super) const MAX_NONCE: usize = 16;
 
 /// Config rotation bits of IDs that no load balancer routes (draft-ietf-quic-load-balancers-21 §3.2).
 const UNROUTABLE: u8 = 0b111;

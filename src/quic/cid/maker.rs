@@ -4,7 +4,6 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use super::codec::{CidCodec, CidInfo, RawCid};
-use crate::quic::config::EndpointConfig;
 use crate::quic::event::ConnId;
 use crate::wire::quic::ConnectionId;
 
@@ -17,8 +16,9 @@ pub(crate) struct IdMaker {
 }
 
 impl IdMaker {
-    pub(crate) fn new(config: &EndpointConfig) -> Self {
-        Self { codec: config.cid_codec(), tokens: TokenMaker::new(&config.reset_key), core: config.core }
+    /// IDs as `codec` makes them, with tokens made by `reset_key`, for connections of `core`.
+    pub(crate) fn new(codec: CidCodec, reset_key: &[u8; 32], core: u8) -> Self {
+        Self { codec, tokens: TokenMaker::new(reset_key), core }
     }
 
     /// Length of our IDs in bytes.
@@ -92,12 +92,13 @@ impl std::fmt::Debug for TokenMaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quic::EndpointConfig;
 
     /// RFC 9000 §10.3.2: a restarted process has to give the tokens of the one before it.
     #[test]
     fn tokens_follow_from_secret_and_id_alone() {
         let config = |secret: u8, seed: u8| EndpointConfig::from_secret(&[secret; 32].into(), [seed; 32]);
-        let makers = [(1, 1), (1, 2), (2, 1)].map(|(secret, seed)| IdMaker::new(&config(secret, seed)));
+        let makers = [(1, 1), (1, 2), (2, 1)].map(|(secret, seed)| config(secret, seed).id_maker());
         let [before, after, stranger] = &makers;
         let id = before.cid(ConnId::new(7, 8), 9);
         assert_eq!(before.token(&id), after.token(&id));

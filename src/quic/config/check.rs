@@ -1,9 +1,8 @@
 //! Which settings are possible, said where they are made rather than at the first connection.
 
-use thiserror::Error;
-
 use crate::base::time::Duration;
 use crate::quic::TransportConfig;
+use crate::quic::config_error::ConfigError;
 use crate::quic::path::MIN_MTU;
 use crate::wire::quic::varint;
 
@@ -21,48 +20,6 @@ const MAX_STREAMS: u64 = 1 << 60;
 
 /// Largest UDP payload that IPv4 and IPv6 can carry, bytes.
 const MAX_UDP_PAYLOAD: u64 = 65_527;
-
-/// Settings that cannot work.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A number is too small or too large.
-    #[error("{name} is {value}; possible is {min} to {max}")]
-    Number {
-        /// The setting.
-        name: &'static str,
-        /// What it is.
-        value: u64,
-        /// The least that is possible.
-        min: u64,
-        /// The most that is possible.
-        max: u64,
-    },
-    /// A time is too short or too long.
-    #[error("{name} is {value:?}; possible is {min:?} to {max:?}")]
-    Time {
-        /// The setting.
-        name: &'static str,
-        /// What it is.
-        value: Duration,
-        /// The shortest that is possible.
-        min: Duration,
-        /// The longest that is possible.
-        max: Duration,
-    },
-    /// There is no application protocol, without which no QUIC handshake may complete (RFC 9001 §8.1).
-    #[error("no application protocol: set alpn_protocols (TlsOptions::alpn) to at least one")]
-    NoAlpn,
-    /// A cipher suite is not made for this engine, which does the packet protection itself.
-    #[error("the cipher suite {0} is another provider's: build the rustls configuration with tls::crypto_provider()")]
-    ForeignSuite(String),
-    /// 0-RTT is announced, which the engine does not do.
-    #[error("max_early_data_size is {0}, but 0-RTT is not supported: it has to be 0")]
-    EarlyData(u32),
-    /// rustls cannot make QUIC sessions with the configuration.
-    #[error("rustls refuses: {0}")]
-    Tls(String),
-}
 
 fn number(name: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
     if (min..=max).contains(&value) { Ok(()) } else { Err(ConfigError::Number { name, value, min, max }) }

@@ -5,6 +5,7 @@
 
 mod acked;
 mod api;
+mod armed;
 mod closing;
 mod early;
 mod frames;
@@ -30,7 +31,6 @@ use crate::crypto::{self, DirectionKeys, Keys};
 use crate::mem::prefetch_line;
 use crate::quic::cid::{IdMaker, LocalCids, RemoteCids, ResetToken};
 use crate::quic::config::TransportConfig;
-use crate::quic::endpoint::{Armed, Route};
 use crate::quic::event::{ConnId, Event};
 use crate::quic::flow::{RecvCredit, SendCredit};
 use crate::quic::guest::Guests;
@@ -45,9 +45,11 @@ use crate::wire::quic::params::TransportParameters;
 use crate::wire::quic::{ConnectionId, varint};
 
 pub use api::{Conn, OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
+pub(crate) use armed::Armed;
 pub(crate) use closing::Fault;
 use closing::State;
 use keys::OneRtt;
+pub(crate) use path::Route;
 pub use path::TooBig;
 pub use receive::RxMeta;
 use sent::{FrameLists, SentFrame, SentFrames};

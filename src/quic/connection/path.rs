@@ -4,8 +4,14 @@ use std::net::SocketAddr;
 
 use crate::base::time::Instant;
 use crate::quic::connection::Connection;
-use crate::quic::endpoint::Route;
 use crate::wire::quic::ConnectionId;
+
+/// Where a connection's packets go to, as they are found by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) key: u64,
+    pub(crate) cid_len: u8,
+}
 
 /// A router's word that it could not forward a datagram of ours (RFC 1191 §4, RFC 4443 §3.2).
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,6 @@
 
 mod accept;
 mod answers;
-mod armed;
 mod lookup;
 mod reset;
 mod retry;
@@ -33,9 +32,7 @@ use crate::quic::tls::{self, TlsError, TlsSession};
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::{ConnectionId, QUIC_V1, TransportError, varint};
 
-pub(crate) use armed::Armed;
 use lookup::{Known, Lookup};
-pub(crate) use routes::Route;
 use routes::Routes;
 use table::Table;
 
@@ -141,7 +138,7 @@ impl Endpoint {
     pub fn new(config: EndpointConfig, server: Option<ServerConfig>, pool: BufPool) -> Self {
         tls::warm_up();
         let mut rng = Rng::from_seed(config.seed);
-        let ids = IdMaker::new(&config);
+        let ids = config.id_maker();
         let lookup = Lookup::new(&mut rng);
         let routes = Routes::new(&mut rng);
         Self {

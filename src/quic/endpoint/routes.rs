@@ -10,19 +10,13 @@ use std::hash::BuildHasher;
 use std::net::SocketAddr;
 
 use crate::base::rng::Rng;
+use crate::quic::connection::Route;
 use crate::quic::endpoint::lookup::SecretHash;
 use crate::quic::event::ConnId;
 use crate::wire::quic::ConnectionId;
 
 /// Longest connection ID, bytes (RFC 9000 §17.2).
 const MAX_CID: usize = 20;
-
-/// Where a connection's packets go to, as they are found by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Route {
-    key: u64,
-    cid_len: u8,
-}
 
 /// Connections by where their packets go to. It holds no more than a hash for each: a hit is to be checked.
 #[derive(Debug)]

@@ -10,14 +10,10 @@ use smallvec::SmallVec;
 
 use crate::base::range_set::RangeSet;
 use crate::mem::{PinnedBuf, prefetch_write};
-use crate::quic::memory::{Lender, Want};
-use crate::quic::stream::recv::NoMemory;
+use crate::quic::memory::{Lender, MIN_CHUNK, NoMemory, Want};
 
 /// Size of the largest chunks that a pooled stream takes, in bytes.
 pub(crate) const CHUNK: u64 = 64 << 10;
-
-/// Size of the smallest, in bytes: that of the pool's smallest class.
-pub(crate) const MIN_CHUNK: u64 = 1 << 10;
 
 /// How many chunks may have to make way for another one that lies between them. Only for a stream in more than twice as
 /// many stretches it can be more: what would be the next then has to come again.

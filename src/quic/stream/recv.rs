@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::base::range_set::RangeSet;
 use crate::mem::PinnedBuf;
 use crate::quic::flow::is_update_due;
-use crate::quic::memory::Lender;
+use crate::quic::memory::{Lender, NoMemory};
 use crate::quic::stats::{PlacementStats, StreamStats};
 use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::gaps::Gaps;
@@ -21,10 +21,6 @@ enum State {
     /// The application has everything.
     Done,
 }
-
-/// There is no memory for received bytes: neither in the pool nor provided, or none to remember where they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NoMemory;
 
 /// Whether the application has to be told that provided space is low.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -46,13 +46,21 @@ pub fn prepare() -> Result<()> {
     };
     let venv = venv();
     process::run("python", Command::new(interpreter).args(["-m", "venv", "--clear"]).arg(&venv))?;
-    let mut pip = Command::new(python(&venv));
-    process::run("pip", pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement()]))?;
+    install(requirement())?;
     if is_ready() {
         return Ok(());
     }
     let python = python(&venv);
     Err(Error::Unmet(format!("pip installed {}, but {} cannot import it", requirement(), python.display())))
+}
+
+/// Installs a package into the environment.
+///
+/// # Errors
+/// pip fails.
+pub fn install(requirement: &str) -> Result<()> {
+    let mut pip = Command::new(python(&venv()));
+    process::run("pip", pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement]))
 }
 
 fn python(venv: &Path) -> PathBuf {

@@ -10,8 +10,8 @@ use super::aesni::{block, encrypt, store};
 use super::library::{Arch, Library, with_manager};
 use super::{AES128, BLOCK, FEW, check_len, key_len};
 use crate::crypto::backend::portable::lengths;
+use crate::crypto::layout::TAG_LEN;
 use crate::crypto::nonce::Nonce;
-use crate::crypto::packet::TAG_LEN;
 
 /// AES-GCM with its key: round keys, and powers of the hash key.
 #[repr(C)]

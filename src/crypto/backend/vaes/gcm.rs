@@ -11,13 +11,12 @@ use aes::cipher::inout::InOutBuf;
 
 use super::ctr::{Counters, FIRST, apply};
 use super::ghash::{Hash, Powers, STEP, finish, hash};
-use super::one_go::OneGo;
 use super::schedule::{Schedule, encrypt, store};
 use super::{BLOCK, WIDTH};
 use crate::crypto::backend::Front;
 use crate::crypto::backend::portable::lengths;
+use crate::crypto::layout::{HEAD_AT, HEAD_LEN, HeadRoom, TAG_LEN};
 use crate::crypto::nonce::Nonce;
-use crate::crypto::packet::{HEAD_AT, HEAD_LEN, HeadRoom, TAG_LEN};
 
 /// AES-GCM with its key.
 #[repr(C)]
@@ -62,12 +61,6 @@ impl<const KEYS: usize> Gcm<KEYS> {
     pub(in crate::crypto) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
         // SAFETY: a schedule exists only where the CPU has the instructions.
         unsafe { range(&self.schedule, nonce, from, data) };
-    }
-
-    /// Begins to seal a packet.
-    #[inline]
-    pub(in crate::crypto) fn one_go(&self, nonce: Nonce) -> OneGo<'_, KEYS> {
-        OneGo::new(self, nonce)
     }
 }
 

@@ -3,8 +3,8 @@
 use super::WIDTH;
 use super::gcm::{Gcm, seal};
 use crate::crypto::backend::{Front, Piece};
+use crate::crypto::layout::TAG_LEN;
 use crate::crypto::nonce::Nonce;
-use crate::crypto::packet::TAG_LEN;
 
 /// A packet that is sealed when its last piece comes, if nothing but frame headers came before that.
 pub(in crate::crypto) struct OneGo<'a, const KEYS: usize> {
@@ -16,9 +16,17 @@ pub(in crate::crypto) struct OneGo<'a, const KEYS: usize> {
     front: Option<Front>,
 }
 
+impl<const KEYS: usize> Gcm<KEYS> {
+    /// Begins to seal a packet.
+    #[inline]
+    pub(in crate::crypto) fn one_go(&self, nonce: Nonce) -> OneGo<'_, KEYS> {
+        OneGo::new(self, nonce)
+    }
+}
+
 impl<'a, const KEYS: usize> OneGo<'a, KEYS> {
     #[inline]
-    pub(super) fn new(gcm: &'a Gcm<KEYS>, nonce: Nonce) -> Self {
+    fn new(gcm: &'a Gcm<KEYS>, nonce: Nonce) -> Self {
         Self { gcm, nonce, head: 0, front: None }
     }
 

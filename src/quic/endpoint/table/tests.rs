@@ -7,7 +7,7 @@ use crate::quic::cid::{CidConfig, IdMaker};
 const PLACES: usize = 48;
 
 fn maker(seed: u8) -> IdMaker {
-    IdMaker::new(&EndpointConfig::from_secret(&[7; 32].into(), [seed; 32]))
+    EndpointConfig::from_secret(&[7; 32].into(), [seed; 32]).id_maker()
 }
 
 /// Lets `count` connections begin and end, in an order that the seed decides, `PLACES` of them at a time. `each` gets the
@@ -85,7 +85,7 @@ fn a_place_without_generations_is_not_used_again() {
     // The shortest IDs have 24 bits for it, longer ones at most what a connection's name has.
     let last = |len| {
         let config = EndpointConfig { cid: CidConfig::unrouted(len).unwrap(), ..EndpointConfig::from_seed([1; 32]) };
-        IdMaker::new(&config).last_generation()
+        config.id_maker().last_generation()
     };
     assert_eq!([10, 11, 17].map(last), [(1 << 24) - 1, u32::MAX - 1, u32::MAX - 1]);
 }

@@ -6,11 +6,11 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::guard::Gate;
-use super::mbuf::{Mbuf, RxMbuf, TxMbuf};
-use super::pool::Pool;
-use super::port::PortInner;
+use super::PortInner;
 use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats, Refused, TxFrame};
+use crate::dpdk::guard::Gate;
+use crate::dpdk::mbuf::{Mbuf, RxMbuf, TxMbuf};
+use crate::dpdk::pool::Pool;
 use crate::mem::prefetch_write;
 
 /// Calls of [`Datapath::link_up`] between two looks at the device.

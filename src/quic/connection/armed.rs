@@ -18,7 +18,7 @@ pub(crate) struct Armed(ArrayVec<Instant, MAX>);
 impl Armed {
     /// Whether an entry for `at` has to be put into the wheel: none fires before it.
     #[must_use]
-    pub(super) fn needs(&mut self, at: Instant) -> bool {
+    pub(crate) fn needs(&mut self, at: Instant) -> bool {
         if at == Instant::MAX || self.0.last().is_some_and(|earliest| *earliest <= at) {
             return false;
         }
@@ -32,7 +32,7 @@ impl Armed {
 
     /// An entry for `at` fires. False: it is none that counts.
     #[must_use]
-    pub(super) fn fired(&mut self, at: Instant) -> bool {
+    pub(crate) fn fired(&mut self, at: Instant) -> bool {
         let index = self.0.iter().rposition(|armed| *armed == at);
         index.map(|index| self.0.remove(index)).is_some()
     }

@@ -1,0 +1,62 @@
+//! What there is to be measured, by name.
+
+use clap::ValueEnum;
+
+/// A part of the benchmarks, by the name that `--only` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Three ways for stream bytes into the application's memory.
+    Placement,
+    /// Nanoseconds per packet of receiver and sender, allocations and copies.
+    Packets,
+    /// One connection, one stream, over memif, MTU 1500.
+    #[value(name = "bulk_1500")]
+    Bulk1500,
+    /// The same with MTU 9000.
+    #[value(name = "bulk_9000")]
+    Bulk9000,
+    /// One small request after another.
+    Rr,
+    /// Small requests, pipelined.
+    Rps,
+    /// Where a packet's time goes inside the engine.
+    Stages,
+    /// Handshakes.
+    Hps,
+    /// Many connections.
+    Conns,
+    /// Instructions per packet.
+    Icount,
+    /// Bulk over raw sockets on a veth pair, MTU 1500 and 9000.
+    #[value(name = "af_packet")]
+    AfPacket,
+    /// Bulk over XDP sockets on a veth pair; they carry no jumbo frames there.
+    #[value(name = "af_xdp")]
+    AfXdp,
+    /// Bulk with further peers.
+    Peers,
+}
+
+impl Part {
+    /// All parts, in the order in which they run.
+    pub const ALL: [Self; 13] = [
+        Self::Placement,
+        Self::Packets,
+        Self::Bulk1500,
+        Self::Bulk9000,
+        Self::Rr,
+        Self::Rps,
+        Self::Stages,
+        Self::Hps,
+        Self::Conns,
+        Self::Icount,
+        Self::AfPacket,
+        Self::AfXdp,
+        Self::Peers,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}

@@ -1,0 +1,31 @@
+//! Kinds of pages: those that memory lies on, and those that are asked for.
+
+/// Whether regions are made of hugepages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hugepages {
+    /// Where the system has free ones; otherwise ordinary locked pages, with one warning per process.
+    #[default]
+    Auto,
+    /// Ordinary locked pages.
+    Never,
+    /// Nothing else: an error when there are none.
+    Require,
+}
+
+/// What kind of pages memory lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Backing {
+    /// Hugepages of 1 GiB.
+    Huge1G,
+    /// Hugepages of 2 MiB.
+    Huge2M,
+    /// Ordinary pages, locked in RAM.
+    Locked,
+    /// Ordinary pages that the system may move or swap out.
+    Unlocked,
+}
+
+impl Backing {
+    /// All kinds, in the order of their discriminants.
+    pub(super) const ALL: [Self; 4] = [Self::Huge1G, Self::Huge2M, Self::Locked, Self::Unlocked];
+}
