@@ -5,7 +5,16 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::host::KernelAddress;
+/// An address of the kernel's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelAddress {
+    /// The interface that has it.
+    pub interface: String,
+    /// The address.
+    pub addr: IpAddr,
+    /// Bits of its network.
+    pub prefix: u8,
+}
 
 /// Why DPDK's environment did not start.
 #[derive(Debug, Error)]

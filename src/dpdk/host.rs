@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::Mutex;
 
-use super::error::PortError;
+use super::error::{KernelAddress, PortError};
 
 /// `<linux/if_packet.h>`; the `libc` crate has no name for it.
 const PACKET_MR_UNICAST: c_int = 3;
@@ -167,17 +167,6 @@ pub(super) fn mtu(name: &str) -> Option<u32> {
     ask(&socket, libc::SIOCGIFMTU as u64, &mut request).ok()?;
     // SAFETY: the kernel filled in this member.
     u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).ok()
-}
-
-/// An address of the kernel's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KernelAddress {
-    /// The interface that has it.
-    pub interface: String,
-    /// The address.
-    pub addr: IpAddr,
-    /// Bits of its network.
-    pub prefix: u8,
 }
 
 /// All addresses that the kernel has in this thread's network namespace; none if it does not tell.

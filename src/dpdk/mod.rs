@@ -40,8 +40,8 @@ mod xdp;
 
 pub use drivers::{BUILT_AGAINST, DriverInfo, available_drivers, debian_package, drivers_at_build, plugin_dir};
 pub use eal::{Eal, EalConfig, LogLevel, ThreadGuard};
-pub use error::{EalError, PortError, ProfileError};
-pub use host::{Claim, KernelAddress, kernel_addresses};
+pub use error::{EalError, KernelAddress, PortError, ProfileError};
+pub use host::{Claim, kernel_addresses};
 pub use hugepages::{Hugepages, free_bytes as free_hugepage_bytes, mounted as hugetlbfs_mounted};
 pub use iova::{Iova, bind_remedy, no_iommu_remedy};
 pub use mbuf::{Mbuf, RxMbuf, TxMbuf};

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use crate::base::time::Instant;
 use crate::mem::PinnedBuf;
 use crate::proto::hq::files::{Files, JobId, Order};
-use crate::proto::hq::server::PIECE;
+
+/// Pieces in which files are read and sent, bytes.
+pub(super) const PIECE: usize = 1 << 20;
 
 /// A file that is sent.
 pub(super) struct Download {

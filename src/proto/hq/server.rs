@@ -10,7 +10,7 @@ use crate::base::limit::Lines;
 use crate::base::printable::Printable;
 use crate::base::time::Instant;
 use crate::mem::{BufPool, PinnedBuf};
-use crate::proto::hq::download::Download;
+use crate::proto::hq::download::{Download, PIECE};
 use crate::proto::hq::files::{Answer, Delay, Files, JobId, Order, Sink};
 use crate::proto::hq::kept::{KeptFiles, preload};
 use crate::proto::hq::request::{MAX_LINE, Method, Request, RequestError};
@@ -19,9 +19,6 @@ use crate::proto::hq::shares::{Denied, MIN_PIECE, Shares};
 use crate::proto::hq::{PathError, Root, status};
 use crate::quic::{ConnId, Dir, Event, SendData, SendError, SendErrorKind, StreamId, TransportConfig};
 use crate::runtime::{App, Context};
-
-/// Pieces in which files are read and sent, bytes.
-pub(super) const PIECE: usize = 1 << 20;
 
 /// Pieces of one file that are read or sent at a time.
 const PIECES: usize = 4;
