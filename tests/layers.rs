@@ -1,5 +1,5 @@
-//! The layer rule of DESIGN.md §4: imports point strictly downward, unsafe code stays where it is argued for, and what runs in
-//! a poll loop prints nothing and opens no file. Reads the sources as text.
+//! The layer rule of ARCHITECTURE.md: imports point strictly downward, unsafe code stays where it is justified, and what
+//! runs in a poll loop prints nothing and opens no file. Reads the sources as text.
 #![forbid(unsafe_code)]
 
 #[path = "layers/circles.rs"]
@@ -47,7 +47,7 @@ fn imports_point_downward() {
     let imports: Vec<_> = files.iter().flat_map(|(path, text)| imports_of(path, text)).collect();
     assert!(imports.len() > 50, "only {} imports in {} files: the scanner is blind", imports.len(), files.len());
     let violations: Vec<_> = imports.iter().filter_map(rules::Import::violation).collect();
-    assert_none(&violations, "a layer imports only what lies below it (DESIGN.md §4, tests/layers/rules.rs)");
+    assert_none(&violations, "a layer imports only what lies below it (ARCHITECTURE.md, tests/layers/rules.rs)");
 }
 
 /// What the rule above holds for layers holds for the files of each folder. On the main of before, 13 groups of modules
