@@ -23,7 +23,7 @@ const FUNCTIONS: &str = "gannet_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_rem
     |rte_eth_(rx_burst|tx_burst|dev_get_port_by_name|dev_info_get|dev_configure|dev_adjust_nb_rx_tx_desc\
     |rx_queue_setup|tx_queue_setup|dev_start|dev_stop|dev_close|dev_set_mtu|dev_get_mtu|macaddr_get\
     |dev_default_mac_addr_set|promiscuous_enable|allmulticast_(enable|get)|dev_set_mc_addr_list|dev_vlan_filter\
-    |stats_get|stats_reset\
+    |dev_rx_intr_(enable|disable|ctl_q_get_fd)|stats_get|stats_reset\
     |xstats_get|xstats_get_names|dev_socket_id|dev_is_valid_port)";
 const TYPES: &str = "rte_(mbuf|mempool|ring|eth_conf|eth_dev_info|eth_stats|eth_xstat|eth_xstat_name\
     |eth_rxconf|eth_txconf|ether_addr|eth_rx_mq_mode)|gannet_.*";

@@ -19,6 +19,8 @@ pub enum Part {
     Rr,
     /// Small requests, pipelined.
     Rps,
+    /// Poll loops that spin, yield and sleep: the first packet after a pause, and crowded CPUs.
+    Idle,
     /// Where a packet's time goes inside the engine.
     Stages,
     /// Handshakes.
@@ -39,13 +41,14 @@ pub enum Part {
 
 impl Part {
     /// All parts, in the order in which they run.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Placement,
         Self::Packets,
         Self::Bulk1500,
         Self::Bulk9000,
         Self::Rr,
         Self::Rps,
+        Self::Idle,
         Self::Stages,
         Self::Hps,
         Self::Conns,

@@ -269,7 +269,7 @@ pub use crate::quic::{
 #[doc(inline)]
 pub use crate::runtime::{
     App, ConnectFailure, Context, Core, CoreConfig, CoreLive, CoreStats, Idle, Observer, RunError, Stage, Stages,
-    Unreachable,
+    Unreachable, Waker,
 };
 /// Bytes with shared ownership, one kind of [`SendData`].
 pub use bytes::Bytes;

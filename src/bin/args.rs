@@ -302,6 +302,10 @@ pub enum ReportFormat {
 /// Arguments of `gannet doctor`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct DoctorArgs {
+    /// A CPU that a poll loop is to run on. May be repeated; without it, one that suits is looked for.
+    #[arg(long = "core", value_name = "CPU")]
+    pub cores: Vec<usize>,
+
     /// Print the findings as JSON.
     #[arg(long)]
     pub json: bool,

@@ -48,10 +48,12 @@ fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Ring(args) => commands::ring::run(args)?,
         Command::Report(args) => commands::report::run(args)?,
         Command::Doctor(args) => {
+            let drivers = gannet::dpdk::available_drivers();
             let build = commands::doctor::Build {
+                absent: gannet::dpdk::absent_drivers(&drivers),
                 dpdk: option_env!("GANNET_DPDK_VERSION").map(String::from),
                 crypto: gannet::crypto::backend_name().to_owned(),
-                drivers: gannet::dpdk::available_drivers().into_iter().map(|d| d.name).collect(),
+                drivers: drivers.into_iter().filter(|d| d.problem.is_none()).map(|d| d.name).collect(),
                 addresses: gannet::dpdk::kernel_addresses()
                     .into_iter()
                     .map(|kernel| (kernel.interface, format!("{}/{}", kernel.addr, kernel.prefix)))

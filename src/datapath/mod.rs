@@ -8,6 +8,8 @@ pub mod faults;
 pub mod pcap;
 pub mod sim;
 
+use std::os::fd::BorrowedFd;
+
 use arrayvec::ArrayVec;
 
 /// Frames handled per turn and direction.
@@ -184,6 +186,18 @@ pub trait Datapath {
     /// Lets in frames for these multicast addresses, and no longer, where the device can tell them apart, for those of
     /// before. Not for the middle of traffic: takes its time.
     fn set_multicast(&mut self, _groups: &[[u8; 6]]) {}
+    /// Asks for a wake-up with the next frame: [`Datapath::wake_file`] becomes readable with the first that arrives from
+    /// now on. Frames that are there already may not count, so a core looks once more before it sleeps. `false` if
+    /// nothing can wake it up.
+    fn arm(&mut self) -> bool {
+        false
+    }
+    /// What becomes readable with a frame, between [`Datapath::arm`] and [`Datapath::disarm`].
+    fn wake_file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    /// No wake-ups any more; they cost whoever sends.
+    fn disarm(&mut self) {}
     /// Appends received frames to `burst` until it is full or none is left; returns how many.
     fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize;
     /// Frees a burst of received frames.

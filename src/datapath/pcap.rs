@@ -15,6 +15,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -160,6 +161,18 @@ impl<D: Datapath> Datapath for Pcap<D> {
 
     fn set_multicast(&mut self, groups: &[[u8; 6]]) {
         self.inner.set_multicast(groups);
+    }
+
+    fn arm(&mut self) -> bool {
+        self.inner.arm()
+    }
+
+    fn wake_file(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.wake_file()
+    }
+
+    fn disarm(&mut self) {
+        self.inner.disarm();
     }
 
     fn rx_burst(&mut self, burst: &mut Burst<D::Rx>) -> usize {

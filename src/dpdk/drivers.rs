@@ -45,6 +45,29 @@ pub fn available_drivers() -> Vec<DriverInfo> {
         .collect()
 }
 
+/// Drivers that a profile can name and that this machine lacks, or cannot load, each with what to type. Of `available`
+/// ones as [`available_drivers`] gives them.
+pub fn absent_drivers(available: &[DriverInfo]) -> Vec<(String, String)> {
+    let mut absent = Vec::new();
+    for driver in &DRIVERS {
+        let remedy = match missing_part(plugin_dir(), driver.library, driver.bus) {
+            Some((_, package)) => format!("apt-get install {package}"),
+            None => {
+                let info = available.iter().find(|info| info.name == driver.library);
+                let Some(problem) = info.and_then(|info| info.problem.as_deref()) else { continue };
+                match missing_library(problem) {
+                    Some(library) => package_of_library(&library).replace('`', ""),
+                    None => format!("# {problem}"),
+                }
+            }
+        };
+        if !absent.iter().any(|(name, _)| name == driver.library) {
+            absent.push((driver.library.to_owned(), remedy));
+        }
+    }
+    absent
+}
+
 /// The network driver plugins in `dir`, by name.
 pub(super) fn installed(dir: &Path) -> Vec<(String, PathBuf)> {
     plugins(dir).into_iter().filter(|(name, _)| name.starts_with("net_")).collect()

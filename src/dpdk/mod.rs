@@ -36,9 +36,12 @@ mod pool;
 mod port;
 mod profile;
 mod sockets;
+mod wakeups;
 mod xdp;
 
-pub use drivers::{BUILT_AGAINST, DriverInfo, available_drivers, debian_package, drivers_at_build, plugin_dir};
+pub use drivers::{
+    BUILT_AGAINST, DriverInfo, absent_drivers, available_drivers, debian_package, drivers_at_build, plugin_dir,
+};
 pub use eal::{Eal, EalConfig, LogLevel, ThreadGuard};
 pub use error::{EalError, KernelAddress, PortError, ProfileError};
 pub use host::{Claim, kernel_addresses};

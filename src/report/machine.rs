@@ -67,6 +67,11 @@ fn load(root: &Path) -> Load {
     Load { average, runnable }
 }
 
+/// Tasks that run or wait for a CPU just now, besides the one that asks; `None` if that is not known.
+pub fn runnable(root: &Path) -> Option<usize> {
+    usize::try_from(load(root).runnable).ok()?.checked_sub(1)
+}
+
 /// The pages of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hugepages {

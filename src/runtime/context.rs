@@ -9,6 +9,7 @@ use crate::base::time::Instant;
 use crate::mem::BufPool;
 use crate::net::{RouteError, Sources};
 use crate::quic::{ClientConfig, Conn, ConnId, ConnectError, Endpoint, EndpointStats, Event};
+use crate::runtime::Waker;
 
 /// An application that runs on a core: its methods are called between receiving and sending, and must
 /// return soon.
@@ -19,6 +20,17 @@ pub trait App {
     /// Called once a turn, for what comes from other threads or from the clock.
     fn on_turn(&mut self, cx: &mut Context<'_>) {
         let _ = cx;
+    }
+
+    /// What other threads wake the core with when there is something for [`App::on_turn`]. A core that sleeps
+    /// ([`Idle`](super::Idle)) looks every 10 ms without it. Asked once, when the core begins to run.
+    fn waker(&self) -> Option<Waker> {
+        None
+    }
+
+    /// When [`App::on_turn`] has something to do that time alone brings. A core that sleeps looks every 10 ms without it.
+    fn next_timeout(&self) -> Option<Instant> {
+        None
     }
 
     /// The network cannot reach `remote`, or the router on the way to it.

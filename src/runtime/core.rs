@@ -14,8 +14,9 @@ use crate::datapath::{BURST, Burst, Datapath, DatapathStats, RxFrame, TxFrame};
 use crate::mem::BufPool;
 use crate::net::{Cidr, Net, NetConfig, NetError, NetEvent, NetStats, Received, Sent, Standing, UdpDatagram};
 use crate::quic::{Arrival, Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig, TooBig, Transmit};
+use crate::runtime::idle::Rest;
 use crate::runtime::observe::{self, Blind, Mark, Observe};
-use crate::runtime::{App, Clock, Context, CoreStats, Observer, Stages, Unreachable};
+use crate::runtime::{App, Clock, Context, CoreStats, Idle, Observer, Stages, Unreachable, Waker};
 use crate::wire::eth::Mac;
 
 /// Events handled in a turn at the most, so that packets do not wait for a busy application.
@@ -30,21 +31,8 @@ const FEW: usize = 32;
 /// Panics that are put up with in a turn while memory comes back after the first.
 const MORE_PANICS: usize = 1000;
 
-/// Idle turns before the loop gives the CPU to others.
-const SPIN_TURNS: u32 = 200;
-
 /// How long a client waits for its link to come up when it starts, if nobody said anything else.
 const LINK_START: Duration = Duration::from_secs(5);
-
-/// What a core does when there is nothing to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Idle {
-    /// Polls on: lowest latency, needs a CPU of its own.
-    Spin,
-    /// Polls on, but lets other threads run in between: for CPUs that are shared.
-    #[default]
-    Yield,
-}
 
 /// What a core is made of.
 #[derive(Debug)]
@@ -119,7 +107,9 @@ pub struct Core<D: Datapath, A> {
     /// The application.
     pub app: A,
     clock: Clock,
-    idle: Idle,
+    rest: Rest,
+    /// What wakes it when it sleeps, besides its port and its timers.
+    waker: Waker,
     listen: Option<u16>,
     client_port: u16,
     rx: Burst<D::Rx>,
@@ -160,7 +150,8 @@ impl<D: Datapath, A: App> Core<D, A> {
             datapath,
             app,
             clock,
-            idle: config.idle,
+            rest: Rest::new(config.idle),
+            waker: Waker::new(),
             listen: config.listen,
             client_port: config.client_port,
             rx: Burst::new(),
@@ -221,20 +212,15 @@ impl<D: Datapath, A: App> Core<D, A> {
     fn poll(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
         self.await_link(stop)?;
         self.await_addresses(stop)?;
-        let mut idle_turns = 0;
+        let _precise = self.prepare_rest();
         while !stop.load(Ordering::Relaxed) && !self.is_over() {
             if self.turn() {
-                idle_turns = 0;
+                self.rest.busy();
                 continue;
             }
-            idle_turns += 1;
             self.check_link()?;
             self.check_addresses()?;
-            if idle_turns > SPIN_TURNS && self.idle == Idle::Yield {
-                std::thread::yield_now();
-            } else {
-                std::hint::spin_loop();
-            }
+            self.rest(stop);
         }
         Ok(())
     }
@@ -407,11 +393,15 @@ impl<D: Datapath, A: App> Core<D, A> {
         let events = self.run_app(now, seen);
         let sent = self.send(now, seen);
         let busy = received || due || events || sent;
+        let mut blocked = false;
         if !busy {
-            self.stats.idle_turns += 1;
+            // Without a link nobody takes frames: nothing is held up.
+            blocked = !self.tx.is_empty() && self.link_up;
+            self.stats.blocked_turns += u64::from(blocked);
+            self.stats.idle_turns += u64::from(!blocked);
             self.watch_link(now);
         }
-        seen.at(Mark::TurnEnds { busy });
+        seen.at(Mark::TurnEnds { busy, blocked });
         busy
     }
 
@@ -599,7 +589,8 @@ impl<D: Datapath, A: App> Core<D, A> {
 
     /// When [`Core::turn_at`] has something to do that time alone brings.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.endpoint.next_timeout().into_iter().chain(self.net.next_timeout()).min()
+        let app = self.app.next_timeout();
+        self.endpoint.next_timeout().into_iter().chain(self.net.next_timeout()).chain(app).min()
     }
 
     /// Takes one more address, for instance that of a host whose work this one takes over.
@@ -670,5 +661,6 @@ impl<D: Datapath, A: App> Core<D, A> {
     }
 }
 
+mod rest;
 #[cfg(test)]
 mod tests;

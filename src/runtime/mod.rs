@@ -1,15 +1,20 @@
 //! Layer `runtime`: one poll loop per core. A turn stamps the clock once, then receives a burst, lets the
-//! engine and its timers work, hands events to the application, and sends. Nothing in it blocks.
+//! engine and its timers work, hands events to the application, and sends. Nothing in a turn blocks; what happens between
+//! turns in which there was nothing to do is up to [`Idle`].
 #![forbid(unsafe_code)]
 
 mod clock;
 mod context;
 mod core;
+mod idle;
 mod observe;
 mod stats;
+mod waker;
 
-pub use self::core::{Core, CoreConfig, Idle, RunError};
+pub use self::core::{Core, CoreConfig, RunError};
 pub use clock::Clock;
 pub use context::{App, ConnectFailure, Context, Unreachable};
+pub use idle::Idle;
 pub use observe::{CoreLive, Observer, Stage, Stages};
 pub use stats::CoreStats;
+pub use waker::Waker;

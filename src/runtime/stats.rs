@@ -7,6 +7,8 @@ pub struct CoreStats {
     pub turns: u64,
     /// Turns in which nothing was received, sent or due.
     pub idle_turns: u64,
+    /// Turns in which nothing was received or due, and nothing could be sent because the device's ring was full.
+    pub blocked_turns: u64,
     /// Bursts that held at least one frame.
     pub rx_bursts: u64,
     /// Calls that handed frames to the device.
@@ -15,6 +17,10 @@ pub struct CoreStats {
     pub tx_held: u64,
     /// Events handed to the application.
     pub events: u64,
+    /// Times that it slept because there was nothing to do.
+    pub sleeps: u64,
+    /// Sleeps that time had to end although a frame was there, and the port was to wake the core up.
+    pub late_wakeups: u64,
 }
 
 impl CoreStats {
@@ -23,10 +29,13 @@ impl CoreStats {
         [
             ("core_turns", self.turns),
             ("core_idle_turns", self.idle_turns),
+            ("core_blocked_turns", self.blocked_turns),
             ("core_rx_bursts", self.rx_bursts),
             ("core_tx_bursts", self.tx_bursts),
             ("core_tx_held", self.tx_held),
             ("core_events", self.events),
+            ("core_sleeps", self.sleeps),
+            ("core_late_wakeups", self.late_wakeups),
         ]
         .into_iter()
     }

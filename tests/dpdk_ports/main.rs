@@ -4,6 +4,7 @@
 mod attendance;
 mod checksums;
 mod host;
+mod idle;
 mod joined;
 mod kernel;
 mod memif_peer;

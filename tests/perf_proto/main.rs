@@ -1,6 +1,7 @@
 //! The perf protocol over a simulated link: client and server cores in one thread.
 
 mod raw;
+mod sleep;
 mod world;
 
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use gannet::datapath::Datapath;
 use gannet::datapath::sim::{SimConfig, SimLink, SimPort};
 use gannet::mem::BufPool;
 use gannet::net::{Cidr, NetConfig};
@@ -41,7 +42,15 @@ pub fn plan() -> PerfPlan {
     PerfPlan::new(REMOTE, "perf.test", client_config(TransportConfig::default()))
 }
 
-fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: BufPool, app: A) -> Core<SimPort, A> {
+/// A core on `port`, with the address 10.77.0.`host`.
+pub fn core<D: Datapath, A: App>(
+    port: D,
+    host: u8,
+    server: Option<ServerConfig>,
+    pool: BufPool,
+    idle: Idle,
+    app: A,
+) -> Core<D, A> {
     let addr = Cidr::new(IpAddr::from([10, 77, 0, host]), 24).expect("a prefix");
     let ports = server.is_some().then(|| vec![REMOTE.port()]);
     let config = CoreConfig {
@@ -51,7 +60,7 @@ fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: Buf
         server,
         client_port: 50_000,
         pool,
-        idle: Idle::Spin,
+        idle,
         link_patience: None,
     };
     Core::new(port, config, app).expect("the configuration is fine")
@@ -113,8 +122,8 @@ impl<C: App> World<C> {
         let (a, b) = SimLink::pair(SimConfig::default());
         let server = ServerConfig::new(tls, server_transport(base, provider)).expect("settings");
         Self {
-            client: core(a, 2, None, client_pool.clone(), client),
-            server: core(b, 1, Some(server), server_pool.clone(), PerfServer::new(server_pool.clone())),
+            client: core(a, 2, None, client_pool.clone(), Idle::Spin, client),
+            server: core(b, 1, Some(server), server_pool.clone(), Idle::Spin, PerfServer::new(server_pool.clone())),
             client_pool,
             server_pool,
             started: Instant::now(),

@@ -27,12 +27,12 @@ pub struct PortabilityArgs {
 /// The processor of [`System::Aarch64`], as Rust and as Debian call it.
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 
+/// Links without optimisation across crates, which takes long and tells nothing about a system.
+const BUILD: [&str; 2] = ["env", "CARGO_PROFILE_RELEASE_LTO=off"];
+
 /// Runs cargo and fails on warnings. Not by RUSTFLAGS, with which every crate would be built once more.
 const WITHOUT_WARNINGS: &str =
     "set -o pipefail; cargo \"$@\" 2>&1 | tee /tmp/cargo.log && ! grep -q '^warning' /tmp/cargo.log";
-
-/// The demo runs what was built for the tests: how fast it is tells nothing about a system.
-const PROGRAM: &str = "GANNET_BIN=/gannet-target/debug/gannet";
 
 /// What pkg-config, cc and cargo want to know to build for [`TARGET`], and how its programs are run.
 const CROSS: [&str; 6] = [
@@ -93,7 +93,8 @@ fn check(system: System, root: &Root, filter: Option<&str>) -> Result<()> {
         return run_all(cross_steps(root));
     }
     process::run("packages", &mut root.command(Network::Machine, &shell(COMPILER)))?;
-    process::run("setup", &mut root.command(Network::Machine, &["cargo", "xtask", "setup", "--tests"]))?;
+    let setup = [&BUILD[..], &["cargo", "xtask", "setup", "--tests"]].concat();
+    process::run("setup", &mut root.command(Network::Machine, &setup))?;
     process::run("versions", &mut root.command(Network::Loopback, &shell(VERSIONS)))?;
     run_all(native_steps(root, filter))
 }
@@ -119,12 +120,14 @@ const fn shell(script: &str) -> [&str; 3] {
 
 /// In the root of a release: README's two commands, in parts.
 fn native_steps(root: &Root, filter: Option<&str>) -> Vec<Step> {
-    let step = |name, arguments: &[&str]| Step { name, command: root.command(Network::Loopback, arguments) };
+    let step = |name, arguments: &[&str]| Step {
+        name,
+        command: root.command(Network::Loopback, &[&BUILD[..], arguments].concat()),
+    };
     if let Some(filter) = filter {
         return vec![step("tests", &["cargo", "xtask", "test", "--no-setup", "--filter", filter])];
     }
-    let demo =
-        ["env", PROGRAM, "cargo", "xtask", "demo", "--no-setup", "--size", "64M", "--requests", "5000", "--wire"];
+    let demo = ["cargo", "xtask", "demo", "--no-setup", "--size", "256M", "--requests", "20000", "--wire"];
     vec![
         step("build", &["bash", "-c", WITHOUT_WARNINGS, "bash", "build", "--workspace", "--all-targets"]),
         step("tests", &["cargo", "xtask", "test", "--no-setup"]),
@@ -137,7 +140,7 @@ fn native_steps(root: &Root, filter: Option<&str>) -> Vec<Step> {
 fn cross_steps(root: &Root) -> Vec<Step> {
     let step = |name, arguments: &[&str]| Step {
         name,
-        command: root.command(Network::Loopback, &[&["env"][..], &CROSS, arguments, &["--target", TARGET]].concat()),
+        command: root.command(Network::Loopback, &[&BUILD[..], &CROSS, arguments, &["--target", TARGET]].concat()),
     };
     let build = ["bash", "-c", WITHOUT_WARNINGS, "bash", "build", "-p", "gannet", "-p", "ipsec-mb-sys"];
     vec![

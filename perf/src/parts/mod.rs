@@ -4,6 +4,7 @@ pub mod bulk;
 pub mod conns;
 pub mod handshakes;
 pub mod icount;
+pub mod idle;
 pub mod kernels;
 pub mod packets;
 pub mod pair;
@@ -31,6 +32,7 @@ impl Part {
             Self::Bulk9000 => bulk::measure(run, 9000),
             Self::Rr => requests::round_trips(run),
             Self::Rps => requests::pipelined(run),
+            Self::Idle => idle::measure(run),
             Self::Stages => stages::measure(run),
             Self::Hps => handshakes::measure(run),
             Self::Conns => conns::measure(run),

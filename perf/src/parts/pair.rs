@@ -58,19 +58,27 @@ impl Outcome {
     }
 }
 
-/// What a run of both ends leaves beside the client's figures.
-#[derive(Clone, Copy, Debug, Default)]
+/// How both ends run, and what they leave beside the client's figures.
+#[derive(Clone, Copy, Debug)]
 pub struct Keep<'a> {
+    /// What both ends do while idle.
+    pub idle: &'static str,
     /// The client's latency histogram.
     pub hdr: Option<&'a Path>,
     /// The stage timers of server and client, which slow both down.
     pub stages: Option<[&'a Path; 2]>,
 }
 
+impl Default for Keep<'_> {
+    fn default() -> Self {
+        Self { idle: "spin", hdr: None, stages: None }
+    }
+}
+
 impl<'a> Keep<'a> {
     /// The client's latencies, in this file.
     pub fn hdr(path: &'a Path) -> Self {
-        Self { hdr: Some(path), stages: None }
+        Self { hdr: Some(path), ..Self::default() }
     }
 }
 
@@ -109,7 +117,7 @@ pub fn gannet(
             }
         }
         command.args(["--set", &format!("mtu={mtu}"), "--addr", &format!("{address}/24")]);
-        command.args(["--core", &run.cores[side].to_string(), "--spin", "--suite", "aes128"]);
+        command.args(["--core", &run.cores[side].to_string(), "--idle", keep.idle, "--suite", "aes128"]);
         if let Some(files) = keep.stages {
             command.arg("--stages").arg(files[side]);
         }

@@ -16,7 +16,7 @@ use crate::api::handle::readable::Readable;
 use crate::api::handle::{HandleEvent, Opening, Operation, Shared, Ticket};
 use crate::mem::PinnedBuf;
 use crate::quic::{ConnId, Dir, Event, OpenError, ProvideErrorKind, SendData, SendErrorKind, StreamError, StreamId};
-use crate::runtime::{App, Context, Unreachable};
+use crate::runtime::{App, Context, Unreachable, Waker};
 
 /// Commands carried out in a turn at the most, so that packets do not wait.
 const COMMANDS_PER_TURN: usize = 256;
@@ -56,11 +56,11 @@ impl HandleApp {
         Self {
             commands,
             outbox: Outbox::new(events),
+            lending: Lending::new(READ_AHEAD, shared.waker.clone()),
             shared,
             conns: HashSet::new(),
             held: Held::default(),
             readable: Readable::default(),
-            lending: Lending::new(READ_AHEAD),
             capacity,
             backlog: MIN_BACKLOG.max(16 * capacity),
             backlog_code: 0,
@@ -361,6 +361,14 @@ impl App for HandleApp {
         self.run_commands(cx);
         self.lend(cx);
         self.shared.held.store(self.held.len(), Ordering::Relaxed);
+        let crowded = !self.outbox.has_room();
+        if crowded != self.shared.crowded.load(Ordering::Relaxed) {
+            self.shared.crowded.store(crowded, Ordering::Relaxed);
+        }
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        Some(self.shared.waker.clone())
     }
 
     fn on_unreachable(&mut self, _: &mut Context<'_>, remote: IpAddr, why: Unreachable) {

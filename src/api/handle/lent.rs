@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crossbeam::queue::SegQueue;
 
 use crate::quic::{Chunk, ConnId, StreamId};
+use crate::runtime::Waker;
 
 /// What a chunk counts at least, in bytes: the smallest piece of memory that it may hold.
 const LEAST: usize = 1 << 10;
 
-/// Streams that may be read on, since chunks of theirs were dropped.
-type Resumed = Arc<SegQueue<(ConnId, StreamId)>>;
+/// Streams that may be read on, since chunks of theirs were dropped, and what tells the core.
+type Resumed = Arc<(SegQueue<(ConnId, StreamId)>, Waker)>;
 
 /// One stream's bytes that are with the handles.
 struct Demand {
@@ -45,7 +46,8 @@ impl Demand {
     fn give_back(&self, weight: usize) {
         self.lent.fetch_sub(weight, Ordering::SeqCst);
         if !self.is_used_up() && self.waits.swap(false, Ordering::SeqCst) {
-            self.resumed.push(self.stream);
+            self.resumed.0.push(self.stream);
+            self.resumed.1.wake();
         }
     }
 }
@@ -92,9 +94,9 @@ pub(super) struct Lending {
 }
 
 impl Lending {
-    /// Each stream is read until `ahead` bytes of it are with the handles.
-    pub(super) fn new(ahead: usize) -> Self {
-        Self { ahead, streams: HashMap::new(), resumed: Arc::default() }
+    /// Each stream is read until `ahead` bytes of it are with the handles. `waker` is the core's.
+    pub(super) fn new(ahead: usize, waker: Waker) -> Self {
+        Self { ahead, streams: HashMap::new(), resumed: Arc::new((SegQueue::new(), waker)) }
     }
 
     /// For streams that nothing was taken from yet.
@@ -129,7 +131,7 @@ impl Lending {
 
     /// The next stream that may be read on.
     pub(super) fn resumed(&self) -> Option<(ConnId, StreamId)> {
-        self.resumed.pop()
+        self.resumed.0.pop()
     }
 
     /// Streams of a connection that are read no further for now, in order.
@@ -175,7 +177,7 @@ mod tests {
     fn a_stream_is_read_as_far_ahead_as_allowed_and_on_when_some_came_back() {
         let (conn, id) = (ConnId::new(1, 1), StreamId::new(Side::Client, Dir::Uni, 1));
         let other = StreamId::new(Side::Client, Dir::Uni, 2);
-        let mut lending = Lending::new(10_000);
+        let mut lending = Lending::new(10_000, Waker::new());
         assert!(lending.may_take(conn, id));
         let one = lending.lend(conn, id, chunk(9_999, false));
         assert!(lending.may_take(conn, id));
@@ -200,7 +202,7 @@ mod tests {
     #[test]
     fn no_wake_up_is_lost() {
         let (conn, id) = (ConnId::new(1, 1), StreamId::new(Side::Client, Dir::Uni, 1));
-        let mut lending = Lending::new(1);
+        let mut lending = Lending::new(1, Waker::new());
         for _ in 0..10_000 {
             let lent = lending.lend(conn, id, chunk(1, false));
             std::thread::scope(|scope| {

@@ -57,6 +57,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySe
 use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
 use crate::quic::{ClientConfig, ConnId, Dir, Notify, OutOfSpace, Priority, SendData, StreamId};
+use crate::runtime::Waker;
 
 pub use app::HandleApp;
 use command::{Command, Connect, Pieces};
@@ -79,6 +80,10 @@ struct Shared {
     commands: Receiver<Command>,
     /// Events that were not in the ring when the core went.
     rest: Mutex<VecDeque<HandleEvent>>,
+    /// Wakes the core when it sleeps.
+    waker: Waker,
+    /// Events wait behind a full ring: the core wants to know when there is room again.
+    crowded: AtomicBool,
 }
 
 impl Shared {
@@ -121,6 +126,8 @@ pub fn channel(capacity: usize) -> (Handle, HandleApp) {
         tickets: AtomicU64::new(0),
         commands: command_receiver.clone(),
         rest: Mutex::default(),
+        waker: Waker::new(),
+        crowded: AtomicBool::new(false),
     });
     let app = HandleApp::new(command_receiver, event_sender, shared.clone(), capacity);
     (Handle { commands: command_sender, events: event_receiver, shared }, app)
@@ -146,7 +153,9 @@ impl Handle {
         self.commands.try_send(command).map_err(|e| match e {
             TrySendError::Full(command) => (CommandErrorKind::Full, command),
             TrySendError::Disconnected(command) => (CommandErrorKind::Gone, command),
-        })
+        })?;
+        self.shared.waker.wake();
+        Ok(())
     }
 
     /// A command that nothing is handed over with.
@@ -333,12 +342,21 @@ impl Handle {
     /// these are refused. Read on until the iteration ends to get all memory back.
     pub fn shutdown(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.waker.wake();
+    }
+
+    /// An event was taken: if the core waits for room, there is some now.
+    fn taken(&self, event: HandleEvent) -> HandleEvent {
+        if self.shared.crowded.load(Ordering::Relaxed) {
+            self.shared.waker.wake();
+        }
+        event
     }
 
     /// The next event, if there is one.
     pub fn try_next(&self) -> Option<HandleEvent> {
         match self.events.try_recv() {
-            Ok(event) => Some(event),
+            Ok(event) => Some(self.taken(event)),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => self.shared.take_rest(),
         }
@@ -348,7 +366,7 @@ impl Handle {
     /// everything was read.
     pub fn next_timeout(&self, timeout: Duration) -> Option<HandleEvent> {
         match self.events.recv_timeout(timeout) {
-            Ok(event) => Some(event),
+            Ok(event) => Some(self.taken(event)),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => self.shared.take_rest(),
         }
@@ -386,7 +404,7 @@ impl Iterator for Events<'_> {
 
     fn next(&mut self) -> Option<HandleEvent> {
         match self.handle.events.recv() {
-            Ok(event) => Some(event),
+            Ok(event) => Some(self.handle.taken(event)),
             Err(_) => self.handle.shared.take_rest(),
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
+use gannet::runtime::Idle;
 
 use super::log::LogArgs;
 use super::values::{self, Cidr, Route};
@@ -30,6 +31,29 @@ pub enum Suite {
     /// TLS_CHACHA20_POLY1305_SHA256.
     #[value(name = "chacha20")]
     ChaCha20,
+}
+
+/// What a poll loop does while there is nothing to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum IdleMode {
+    /// Poll on: lowest latency, for a CPU that nothing else needs.
+    Spin,
+    /// Poll on, and let other threads that want the CPU run in between; sleep while they do.
+    #[default]
+    Yield,
+    /// Sleep until a packet comes: uses next to no CPU time, for some 10 us of latency after a pause.
+    Sleep,
+}
+
+impl IdleMode {
+    /// As the library has it.
+    pub fn mode(self) -> Idle {
+        match self {
+            Self::Spin => Idle::Spin,
+            Self::Yield => Idle::Yield,
+            Self::Sleep => Idle::Sleep,
+        }
+    }
 }
 
 /// When clients have to prove their address.
@@ -94,9 +118,9 @@ pub struct EngineArgs {
     #[arg(long, value_name = "CPU", value_parser = values::number::<usize>(0, 1023), help_heading = "Engine")]
     pub core: Option<usize>,
 
-    /// Never give the CPU to other threads while idle: lowest latency, for a CPU that nothing else needs.
-    #[arg(long, help_heading = "Engine")]
-    pub spin: bool,
+    /// What the poll loop does while there is nothing to do.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t, help_heading = "Engine")]
+    pub idle: IdleMode,
 
     /// How long a client's link may be down before it gives up, for example 5 or 500ms [default: 5 s when it starts,
     /// and then as long as the connection's idle timeout].

@@ -157,7 +157,7 @@ fn report_doctor_and_ring() {
     let Command::Report(a) = load("report a.hdr b.hdr").unwrap().command else { panic!("not report") };
     assert_eq!((a.files.len(), a.output), (2, None));
     assert!(why("report").contains("FILE.hdr"));
-    assert!(matches!(load("doctor --json").unwrap().command, Command::Doctor(DoctorArgs { json: true })));
+    assert!(matches!(load("doctor --json").unwrap().command, Command::Doctor(DoctorArgs { json: true, .. })));
     let line = "ring --root r --cert c --key k --requests 5 --out d f";
     assert!(matches!(load(line).unwrap().command, Command::Ring(RingArgs { requests: 5, .. })));
 }

@@ -5,6 +5,7 @@
 mod cpu;
 mod devices;
 mod memory;
+mod poll;
 mod rights;
 
 use std::io::{self, IsTerminal};
@@ -65,6 +66,8 @@ pub struct Build {
     pub crypto: String,
     /// DPDK's network drivers that can be loaded; empty if not known.
     pub drivers: Vec<String>,
+    /// Those that are missing, or cannot be loaded, each with what to type.
+    pub absent: Vec<(String, String)>,
     /// Addresses that the kernel has, by interface, as `ADDRESS/LENGTH`.
     pub addresses: Vec<(String, String)>,
     /// Interfaces with an XDP program, and how it is attached, as `ip link` writes it.
@@ -75,6 +78,13 @@ pub struct Build {
     pub sockets: Option<(PathBuf, Option<String>)>,
 }
 
+/// What the user is about to do.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// The CPUs that poll loops are to run on; none for one that the doctor chooses.
+    pub cores: Vec<usize>,
+}
+
 /// The files of a machine.
 struct Tree(PathBuf);
 
@@ -82,6 +92,11 @@ impl Tree {
     /// A file's text without white space at its ends; `None` if it cannot be read.
     fn read(&self, path: &str) -> Option<String> {
         std::fs::read_to_string(self.0.join(path)).ok().map(|s| s.trim().to_string())
+    }
+
+    /// A file's bytes.
+    fn bytes(&self, path: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.0.join(path)).ok()
     }
 
     /// The names in a directory, sorted; none if there is no such directory.
@@ -107,20 +122,23 @@ impl Tree {
 }
 
 /// All findings about the machine whose /proc, /sys and /dev lie under `root`.
-pub fn examine(root: &Path, build: &Build) -> Vec<Finding> {
+pub fn examine(root: &Path, build: &Build, wishes: &Wishes) -> Vec<Finding> {
     let tree = Tree(root.into());
     let rights = rights::Rights::read(&tree);
+    let nics = devices::nics(&tree);
+    let cores = poll::Cores::read(&tree, wishes, &nics);
     let mut all = software(build);
     all.extend(cpu::check(&tree));
+    all.extend(poll::check(&tree, &cores, &nics));
     all.extend(memory::check(&tree, &rights));
     all.extend(rights.check());
-    all.extend(devices::check(&tree, &rights));
+    all.extend(devices::check(&tree, &rights, &nics));
     all.extend(devices::interfaces(&tree, &build.addresses, &build.xdp));
     all
 }
 
 fn software(build: &Build) -> Vec<Finding> {
-    let mut all = Vec::new();
+    let (mut all, mut missing) = (Vec::new(), Vec::new());
     let mut add = |what: &str, status, found: &str| all.push(Finding::new("Software", what, status, found));
     add("gannet", Status::Ok, env!("CARGO_PKG_VERSION"));
     match &build.dpdk {
@@ -129,6 +147,14 @@ fn software(build: &Build) -> Vec<Finding> {
     }
     if !build.drivers.is_empty() {
         add("DPDK drivers", Status::Ok, &build.drivers.join(" "));
+    }
+    if !build.absent.is_empty() {
+        let names: Vec<&str> = build.absent.iter().map(|(name, _)| name.as_str()).collect();
+        let mut remedies: Vec<&str> = build.absent.iter().map(|(_, remedy)| remedy.as_str()).collect();
+        remedies.sort_unstable();
+        remedies.dedup();
+        let found = format!("{}: ports of these drivers cannot be opened", names.join(" "));
+        missing.push(Finding::new("Software", "missing drivers", Status::Note, found).remedy(remedies.join("\n")));
     }
     if !build.crypto.is_empty() {
         let portable = build.crypto.starts_with("portable");
@@ -147,6 +173,7 @@ fn software(build: &Build) -> Vec<Finding> {
         Some((_, Some(problem))) => add("sockets", Status::Warn, problem),
         None => {}
     }
+    all.extend(missing);
     all
 }
 
@@ -155,7 +182,7 @@ fn software(build: &Build) -> Vec<Finding> {
 /// # Errors
 /// When the findings cannot be put into words.
 pub fn run(args: &DoctorArgs, build: &Build) -> io::Result<bool> {
-    let findings = examine(Path::new("/"), build);
+    let findings = examine(Path::new("/"), build, &Wishes { cores: args.cores.clone() });
     let ok = findings.iter().all(|f| f.status != Status::Fail);
     if args.json {
         #[derive(Serialize)]

@@ -4,8 +4,9 @@ use std::fs::Metadata;
 use std::path::Path;
 use std::sync::Arc;
 
-use gannet::proto::hq::{self, HqServer, HqServerConfig};
+use gannet::proto::hq::{self, HqServer, HqServerConfig, ServeStats};
 use gannet::quic::ServerConfig;
+use gannet::report::text;
 
 use super::memory::{Memory, Wish};
 use super::session::{Failure, Session, server_endpoint, server_tls, tls_options, transport, warn_of_certificate};
@@ -57,13 +58,35 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
     let listens = std::net::SocketAddr::new(addr, args.listen);
     let ready = || terminal::announce(&format!("ready: hq-interop on {listens}, {what}"));
     let (app, _) = session.run(app, Some((args.listen, server)), ready, || None)?;
-    let stats = app.stats;
-    tracing::info!(
-        "served {} files ({} bytes), kept {} uploads, refused {} requests",
-        stats.files,
-        stats.bytes,
-        stats.uploads,
-        stats.refused
-    );
+    tracing::info!("{}", told(&app.stats));
     Ok(())
+}
+
+/// What a server has done, in words.
+fn told(stats: &ServeStats) -> String {
+    let named = |n: u64, one: &str, many: &str| format!("{} {}", text::count(n), if n == 1 { one } else { many });
+    let mut told = format!("sent {}", named(stats.files, "file", "files"));
+    if stats.partial > 0 {
+        told.push_str(&format!(", a part of {}", named(stats.partial, "other", "others")));
+    }
+    let (bytes, uploads) = (named(stats.bytes, "byte", "bytes"), named(stats.uploads, "upload", "uploads"));
+    let refused = named(stats.refused, "request", "requests");
+    told + &format!(" ({bytes}); kept {uploads}; refused {refused}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "served 0 files (114294784 bytes)" was said of a server whose client had left in the middle of one.
+    #[test]
+    fn what_a_server_did_is_told_in_words_that_fit() {
+        let stats = ServeStats { partial: 1, bytes: 114_294_784, ..ServeStats::default() };
+        assert_eq!(
+            told(&stats),
+            "sent 0 files, a part of 1 other (114,294,784 bytes); kept 0 uploads; refused 0 requests"
+        );
+        let stats = ServeStats { files: 1, bytes: 1, uploads: 1, refused: 1, ..ServeStats::default() };
+        assert_eq!(told(&stats), "sent 1 file (1 byte); kept 1 upload; refused 1 request");
+    }
 }

@@ -112,6 +112,13 @@ pub fn announce(text: &str) {
     }
 }
 
+/// Rows and columns of the terminal that standard error is, if it is one.
+pub fn size() -> Option<(usize, usize)> {
+    let term = console::Term::stderr();
+    let (rows, columns) = term.is_term().then(|| term.size())?;
+    Some((usize::from(rows), usize::from(columns)))
+}
+
 /// Lines that were lost so far.
 pub fn lost() -> u64 {
     TERMINAL.get().map_or(0, |terminal| terminal.lost.load(Ordering::Relaxed))

@@ -21,11 +21,11 @@ const DESCRIPTOR: u64 = 16;
 
 const ACK: u16 = 1;
 const HELLO: u16 = 2;
-const INIT: u16 = 3;
-const ADD_REGION: u16 = 4;
-const ADD_RING: u16 = 5;
-const CONNECT: u16 = 6;
-const CONNECTED: u16 = 7;
+pub(super) const INIT: u16 = 3;
+pub(super) const ADD_REGION: u16 = 4;
+pub(super) const ADD_RING: u16 = 5;
+pub(super) const CONNECT: u16 = 6;
+pub(super) const CONNECTED: u16 = 7;
 const DISCONNECT: u16 = 8;
 
 /// Whether the message brings a region's file.
@@ -202,7 +202,7 @@ impl Conversation {
     }
 }
 
-fn u16_at(message: &[u8; MESSAGE], at: usize) -> u16 {
+pub(super) fn u16_at(message: &[u8; MESSAGE], at: usize) -> u16 {
     u16::from_le_bytes([message[at], message[at + 1]])
 }
 

@@ -23,6 +23,23 @@ pub(in crate::dpdk) fn packet_sockets() -> Vec<RawFd> {
     BOUND.take()
 }
 
+thread_local! {
+    /// XDP sockets that the driver has asked for their counters on this thread.
+    static ASKED: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The XDP sockets of a started AF_XDP port, in the order of queues. They are open until the device is stopped. The library
+/// below the driver makes them, but the driver itself asks each for its counters.
+pub(in crate::dpdk) fn xdp_sockets(port: u16) -> Vec<RawFd> {
+    ASKED.take();
+    // SAFETY: plain data, for which zero is valid, filled in by the call.
+    unsafe {
+        let mut stats: dpdk_sys::rte_eth_stats = std::mem::zeroed();
+        dpdk_sys::rte_eth_stats_get(port, &raw mut stats);
+    }
+    ASKED.take()
+}
+
 /// `bind` as the AF_PACKET driver sees it.
 unsafe extern "C" fn bind(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
     // SAFETY: the driver's own arguments.
@@ -66,6 +83,12 @@ unsafe extern "C" fn getsockopt(
     unsafe {
         let code = libc::getsockopt(fd, level, option, value, len);
         let whole = code == 0 && level == SOL_XDP && option == XDP_STATISTICS;
+        if whole {
+            ASKED.with_borrow_mut(|asked| {
+                asked.retain(|&other| other != fd);
+                asked.push(fd);
+            });
+        }
         if whole && *len as usize >= size_of::<XdpStatistics>() {
             let mut counts = value.cast::<XdpStatistics>().read_unaligned();
             counts.rx_dropped += counts.rx_ring_full;

@@ -22,6 +22,7 @@ use libc::{msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
 use super::super::log;
 use super::conversation::{self, Conversation, File, MESSAGE, Side};
+use super::doorbell::{self, Bells};
 use super::{bursts, peers, plt};
 
 /// Connections of one listener that are not through with their introductions.
@@ -32,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A connection, and the socket it belongs to.
 struct Connection {
     conversation: Conversation,
+    side: Side,
+    bells: Bells,
     path: PathBuf,
     since: Instant,
     /// Nothing that it says reaches the driver any more.
@@ -43,7 +46,15 @@ struct Connection {
 
 impl Connection {
     fn new(side: Side, path: &Path, since: Instant) -> Self {
-        Self { conversation: Conversation::new(side), path: path.to_owned(), since, over: false, regions: Vec::new() }
+        Self {
+            conversation: Conversation::new(side),
+            side,
+            bells: Bells::default(),
+            path: path.to_owned(),
+            since,
+            over: false,
+            regions: Vec::new(),
+        }
     }
 
     /// The driver hears of it as of any other end, and cleans up.
@@ -122,11 +133,28 @@ unsafe extern "C" fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ss
     unsafe {
         let sent = libc::sendmsg(fd, message, flags | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
         if sent >= 0 {
+            note(fd, &*message);
             return sent;
         }
         libc::shutdown(fd, libc::SHUT_RDWR);
         let parts = std::slice::from_raw_parts((*message).msg_iov, (*message).msg_iovlen);
         parts.iter().map(|p| p.iov_len).sum::<usize>() as ssize_t
+    }
+}
+
+/// Notes what the driver has said of its rings.
+///
+/// # Safety
+/// `message` is one that could be sent.
+unsafe fn note(fd: RawFd, message: &msghdr) {
+    let mut all = connections();
+    let Some(Connection { bells, side: Side::Client, path, .. }) = all.get_mut(&fd) else { return };
+    // SAFETY: the parts of a message that was sent.
+    unsafe {
+        let parts = std::slice::from_raw_parts(message.msg_iov, message.msg_iovlen);
+        if let Some(part) = parts.first().filter(|p| p.iov_len >= MESSAGE) {
+            bells.note(&*part.iov_base.cast::<[u8; MESSAGE]>(), &files_of(message), Side::Client, path);
+        }
     }
 }
 
@@ -152,8 +180,11 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
     };
     let facts: Vec<File> = files.iter().map(|&f| facts(f)).collect();
     let verdict = match (connections().get_mut(&fd), text) {
-        (Some(Connection { conversation, path, regions, .. }), Some(text)) => {
+        (Some(Connection { conversation, path, regions, bells, side, .. }), Some(text)) => {
             let heard = conversation.hear(text, &facts, |id| peers::queues(path, id));
+            if heard.is_ok() {
+                bells.note(text, &files, *side, path);
+            }
             if heard.is_ok() && conversation::is_region(text) {
                 regions.extend(&files);
             }
@@ -186,10 +217,10 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
 /// The descriptors that came with a message.
 ///
 /// # Safety
-/// `message` was filled in by `recvmsg`.
+/// `message` was filled in by `recvmsg`, or sent.
 unsafe fn files_of(message: &msghdr) -> Vec<RawFd> {
     let mut files = Vec::new();
-    // SAFETY: the macros of cmsg(3) over a control buffer that the kernel wrote; descriptors may lie unaligned.
+    // SAFETY: the macros of cmsg(3) over a control buffer that the kernel wrote or has read; descriptors may lie unaligned.
     unsafe {
         let mut at = libc::CMSG_FIRSTHDR(message);
         while !at.is_null() {
@@ -340,6 +371,8 @@ pub(super) fn install() -> bool {
         (c"sendmsg", send as *const ()),
         (c"recvmsg", receive as *const ()),
         (c"munmap", unmap as *const ()),
+        (c"read", doorbell::read as *const ()),
+        (c"write", doorbell::write as *const ()),
         (c"rte_intr_callback_register", register as *const ()),
         (c"rte_intr_callback_unregister", unregister as *const ()),
         (c"rte_intr_callback_unregister_pending", unregister_later as *const ()),

@@ -33,6 +33,7 @@
 
 mod bursts;
 mod conversation;
+pub(super) mod doorbell;
 mod epoll;
 mod kernel;
 mod memif;
@@ -43,7 +44,7 @@ mod vhost;
 use std::sync::OnceLock;
 
 pub(super) use bursts::Gate;
-pub(super) use kernel::{packet_drops, packet_sockets};
+pub(super) use kernel::{packet_drops, packet_sockets, xdp_sockets};
 pub(super) use memif::last_words;
 pub(super) use peers::{Interface, Registered};
 

@@ -61,7 +61,10 @@ pub(super) fn bring_up(
 ) -> Result<Caps, PortError> {
     let id = device.id();
     let plan = &settled.plan;
-    let conf = plan.configuration();
+    let mut conf = plan.configuration();
+    if profile.interrupts && profile.has_interrupts() {
+        conf.intr_conf.set_rxq(1);
+    }
     // SAFETY: the port exists and is not started; `conf` is read during the call.
     let code = unsafe { dpdk_sys::rte_eth_dev_configure(id, profile.queues, profile.queues, &conf) };
     device.step("configuration", code, capture)?;

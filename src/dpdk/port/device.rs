@@ -219,6 +219,12 @@ impl Device {
         guard::last_words(socket.path()).map(|words| sent_away(&words))
     }
 
+    /// The driver's socket behind a queue, if it has one.
+    pub(super) fn kernel_socket(&self, queue: u16) -> Option<RawFd> {
+        let xdp = if self.driver == "net_af_xdp" { guard::xdp_sockets(self.id) } else { Vec::new() };
+        xdp.get(usize::from(queue)).or(self.packet_sockets.get(usize::from(queue))).copied()
+    }
+
     /// Turns a DPDK return code into an error that names the device and the step.
     pub(super) fn step(&self, step: &'static str, code: i32, capture: &Capture) -> Result<(), PortError> {
         if code >= 0 {

@@ -21,6 +21,7 @@ use super::guard::Gate;
 use super::log::Capture;
 use super::pool::Pool;
 use super::profile::{Memory, Offloads, PortProfile};
+use super::wakeups::Wakeups;
 use crate::datapath::Caps;
 use device::Device;
 
@@ -144,8 +145,11 @@ impl Port {
             pools,
             _eal: eal.0.clone(),
         });
-        let queues =
-            (0..profile.queues).map(|id| Queue::new(inner.clone(), id, profile.needs_gate().then(Gate::new))).collect();
+        let queue = |id| {
+            let wakeups = Wakeups::new(profile, inner.id, id, inner.device.kernel_socket(id));
+            Queue::new(inner.clone(), id, profile.needs_gate().then(Gate::new), wakeups)
+        };
+        let queues = (0..profile.queues).map(queue).collect();
         Ok(Self { inner, queues })
     }
 

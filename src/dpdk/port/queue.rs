@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats, Refused, TxFr
 use crate::dpdk::guard::Gate;
 use crate::dpdk::mbuf::{Mbuf, RxMbuf, TxMbuf};
 use crate::dpdk::pool::Pool;
+use crate::dpdk::wakeups::Wakeups;
 use crate::mem::prefetch_write;
 
 /// Calls of [`Datapath::link_up`] between two looks at the device.
@@ -34,6 +36,7 @@ pub struct Queue {
     link: bool,
     link_age: u32,
     refused: Refused,
+    wakeups: Box<Wakeups>,
     /// One user at a time: `Send`, but not `Sync`.
     _not_sync: PhantomData<Cell<()>>,
 }
@@ -43,7 +46,7 @@ pub struct Queue {
 unsafe impl Send for Queue {}
 
 impl Queue {
-    pub(super) fn new(port: Arc<PortInner>, id: u16, gate: Option<Gate>) -> Self {
+    pub(super) fn new(port: Arc<PortInner>, id: u16, gate: Option<Gate>, wakeups: Wakeups) -> Self {
         Self {
             port_id: port.id,
             stock: Stock::new(port.tx_pool(id).clone(), port.caps.mtu),
@@ -55,6 +58,7 @@ impl Queue {
             link: false,
             link_age: 0,
             refused: Refused::default(),
+            wakeups: Box::new(wakeups),
             _not_sync: PhantomData,
         }
     }
@@ -253,6 +257,20 @@ impl Datapath for Queue {
 
     fn set_multicast(&mut self, groups: &[[u8; 6]]) {
         self.port.set_groups(groups);
+    }
+
+    /// Without a link there is nobody to ask.
+    fn arm(&mut self) -> bool {
+        self.link_age = 0;
+        self.link_up() && self.wakeups.arm()
+    }
+
+    fn wake_file(&self) -> Option<BorrowedFd<'_>> {
+        self.wakeups.file()
+    }
+
+    fn disarm(&mut self) {
+        self.wakeups.disarm();
     }
 
     fn rx_burst(&mut self, burst: &mut Burst<RxMbuf>) -> usize {

@@ -306,6 +306,7 @@ impl<'a> Raw<'a> {
                 .ok_or_else(|| self.bad("hugepages", hugepages, Hugepages::NAMES.join(" or ")))?,
             offloads,
             promiscuous: self.flag("promiscuous")?,
+            interrupts: false,
             peer_trusted: match self.get("peer").unwrap_or("untrusted") {
                 "untrusted" => false,
                 "trusted" => true,

@@ -88,6 +88,9 @@ pub struct PortProfile {
     pub offloads: Offloads,
     /// Receive frames for any MAC address.
     pub promiscuous: bool,
+    /// Ask the driver for receive interrupts, which wake up a core that sleeps. Devices can refuse them, and some are
+    /// slower with them even if nobody sleeps. Ports that need none for that are not changed by it.
+    pub interrupts: bool,
     /// A user whose processes may be at the other end of the port's socket, besides our own and root's.
     pub peer_uid: Option<u32>,
     /// The process at the other end of shared memory is trusted like this one: its frames are used where they lie.
@@ -158,6 +161,11 @@ impl PortProfile {
     /// Whether bursts have to be protected from the driver's own interrupt thread.
     pub(crate) fn needs_gate(&self) -> bool {
         self.driver.name == "net_memif"
+    }
+
+    /// Whether its driver has receive interrupts, as far as is known before it is asked.
+    pub(crate) fn has_interrupts(&self) -> bool {
+        self.bus() == Bus::Pci || matches!(self.driver.name, "net_virtio_user" | "net_vhost" | "net_tap")
     }
 
     /// Whether the port's packet buffers can be written to by the process at the other end. So it is with virtio-user,

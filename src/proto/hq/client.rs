@@ -12,7 +12,7 @@ use crate::mem::PinnedBuf;
 use crate::proto::hq::files::{Answer, Delay, Files, Order};
 use crate::proto::hq::{FetchError, Fetched, HqClientConfig, Job, PathError, Progress, status};
 use crate::quic::{ConnId, Dir, Event, OpenError, SendData, StreamId, TransportConfig};
-use crate::runtime::{App, Context, Unreachable};
+use crate::runtime::{App, Context, Unreachable, Waker};
 
 /// Size of the buffers that files are received into, bytes.
 const BUF: usize = 2 << 20;
@@ -392,6 +392,10 @@ impl App for HqClient {
                 cx.close(id, 0, "unreachable");
             }
         }
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        Some(self.files.waker())
     }
 
     fn is_done(&self) -> bool {

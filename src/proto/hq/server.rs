@@ -18,7 +18,7 @@ use crate::proto::hq::setup::{HqServerConfig, RequestProvider, ServeError, Serve
 use crate::proto::hq::shares::{Denied, MIN_PIECE, Shares};
 use crate::proto::hq::{PathError, Root, status};
 use crate::quic::{ConnId, Dir, Event, SendData, SendError, SendErrorKind, StreamId, TransportConfig};
-use crate::runtime::{App, Context};
+use crate::runtime::{App, Context, Waker};
 
 /// Pieces of one file that are read or sent at a time.
 const PIECES: usize = 4;
@@ -130,7 +130,11 @@ impl HqServer {
 
     /// Forgets a request with its file.
     fn forget(&mut self, key: Key) {
-        if let Some(State::Download(Download { job, .. }) | State::Upload { job, .. }) = self.requests.remove(&key) {
+        let gone = self.requests.remove(&key);
+        if let Some(State::Download(download)) = &gone {
+            self.stats.partial += u64::from(download.sent > 0 && download.len.is_some_and(|len| download.sent < len));
+        }
+        if let Some(State::Download(Download { job, .. }) | State::Upload { job, .. }) = gone {
             self.jobs.remove(&job);
             self.files.close(job);
         }
@@ -507,6 +511,15 @@ impl App for HqServer {
             | Event::OutOfSpace { .. }
             | Event::SendFinished { .. } => {}
         }
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        Some(self.files.waker())
+    }
+
+    /// Who waits for memory is looked at every so many turns, so there have to be some.
+    fn next_timeout(&self) -> Option<Instant> {
+        (!self.starved.is_empty() || !self.sending.stalled().is_empty()).then_some(Instant::ZERO)
     }
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {

@@ -73,10 +73,12 @@ pub const FILE_PATIENCE: Duration = Duration::from_secs(20);
 pub struct ServeStats {
     /// Files sent whole.
     pub files: u64,
+    /// Files of which only a part was sent: the client wanted no more, or its connection ended.
+    pub partial: u64,
     /// Uploads kept.
     pub uploads: u64,
     /// Requests refused.
     pub refused: u64,
-    /// Bytes of files handed to the engine.
+    /// Bytes of files handed to the engine, of those sent in part as well.
     pub bytes: u64,
 }

@@ -320,6 +320,16 @@ impl App for PerfClient {
         self.links = links;
     }
 
+    fn next_timeout(&self) -> Option<Instant> {
+        match (self.phase, &self.schedule) {
+            // What is due already waits for a place, which something else brings.
+            (Phase::Running, Some(schedule)) if self.ready.is_empty() => Some(schedule.deadline()),
+            (Phase::Running, Some(schedule)) => Some(schedule.next_due()),
+            (Phase::Finishing(until), _) => Some(until),
+            _ => None,
+        }
+    }
+
     fn is_done(&self) -> bool {
         self.phase == Phase::Done
     }

@@ -47,6 +47,19 @@ impl Schedule {
         (at <= now && at < self.deadline).then_some(at)
     }
 
+    /// When the next request is due in an open loop, or none is any more.
+    pub(super) fn next_due(&self) -> Instant {
+        match self.interval.filter(|_| !self.is_exhausted()) {
+            Some(interval) => self.due(self.issued, interval).min(self.deadline),
+            None => self.deadline,
+        }
+    }
+
+    /// The end of the load.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// The request that was due at `at` has been taken on.
     pub(super) fn issue(&mut self, at: Instant) {
         self.issued += 1;
@@ -121,12 +134,14 @@ mod tests {
         let mut s = schedule(|p| (p.rate, p.duration) = (Some(1000.0), Some(ms(10))));
         assert_eq!(issue_all(&mut s, T0), [T0], "the first is due at once");
         assert_eq!(s.next(T0 + ms(1) - Duration::from_nanos(1)), None);
+        assert_eq!(s.next_due(), T0 + ms(1));
         assert_eq!(s.backlog(T0 + ms(4)), 4);
         // Late by far: each still has the time at which it was meant to start, and nothing is due after the end.
         let late: Vec<_> = (1..10).map(|n| T0 + ms(n)).collect();
         assert_eq!(s.backlog(T0 + ms(500)), 9);
         assert_eq!(issue_all(&mut s, T0 + ms(500)), late);
         assert_eq!(s.backlog(T0 + ms(500)), 0);
+        assert_eq!((s.next_due(), s.deadline()), (T0 + ms(10), T0 + ms(10)));
         assert_eq!(s.measured_for(T0 + ms(500)), ms(10));
     }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::id_map::IdMap;
+use crate::base::time::Instant;
 use crate::mem::BufPool;
 use crate::proto::perf::live::{LiveCounts, PerfLive};
 use crate::proto::perf::transport::INITIAL_WINDOW;
@@ -335,6 +336,11 @@ impl App for PerfServer {
             | Event::OutOfSpace { .. }
             | Event::SendFinished { .. } => {}
         }
+    }
+
+    /// Who waits for memory is looked at every so many turns, so there have to be some.
+    fn next_timeout(&self) -> Option<Instant> {
+        (!self.hungry.is_empty()).then_some(Instant::ZERO)
     }
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {

@@ -47,6 +47,8 @@ pub(super) enum Mark {
     TurnEnds {
         /// There was something to do.
         busy: bool,
+        /// There was, but the device's ring is full.
+        blocked: bool,
     },
 }
 
@@ -73,8 +75,14 @@ pub struct Observer {
     interval: u64,
     published: u64,
     turn_began: u64,
+    /// When the first turn began.
+    began: Option<u64>,
     /// Cycles of turns that had something to do.
     busy: u64,
+    /// The turn before found the device's ring full, and nothing else to do.
+    was_blocked: bool,
+    /// Cycles from the beginning of such turns to that of the next.
+    blocked: u64,
 }
 
 impl Observer {
@@ -82,7 +90,17 @@ impl Observer {
     pub fn new(stages: bool, live: Option<Arc<CoreLive>>) -> Self {
         let interval = (PUBLISH_EVERY * cycles_per_ns()) as u64;
         let stages = stages.then(Box::default);
-        Self { stages, live, interval, published: 0, turn_began: 0, busy: 0 }
+        Self {
+            stages,
+            live,
+            interval,
+            published: 0,
+            turn_began: 0,
+            began: None,
+            busy: 0,
+            was_blocked: false,
+            blocked: 0,
+        }
     }
 
     /// The stage timers.
@@ -105,8 +123,20 @@ impl Observe for Observer {
     #[inline]
     fn at(&mut self, mark: Mark) {
         match mark {
-            Mark::TurnBegins => self.turn_began = cycles(),
-            Mark::TurnEnds { busy: true } => self.busy += cycles().wrapping_sub(self.turn_began),
+            Mark::TurnBegins => {
+                let now = cycles();
+                self.began.get_or_insert(now);
+                if self.was_blocked {
+                    self.blocked += now.wrapping_sub(self.turn_began);
+                }
+                self.turn_began = now;
+            }
+            Mark::TurnEnds { busy, blocked } => {
+                self.was_blocked = blocked;
+                if busy {
+                    self.busy += cycles().wrapping_sub(self.turn_began);
+                }
+            }
             _ => {}
         }
         if let Some(stages) = &mut self.stages {
@@ -120,5 +150,9 @@ pub(super) fn counters(
     observer: Option<&Observer>,
     stats: &CoreStats,
 ) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-    stats.iter().chain(observer.map(|observer| ("core_busy_cycles", observer.busy)))
+    let observed = observer.map(|observer| {
+        let cycles = observer.began.map_or(0, |began| observer.turn_began.wrapping_sub(began));
+        [("core_cycles", cycles), ("core_busy_cycles", observer.busy), ("core_blocked_cycles", observer.blocked)]
+    });
+    stats.iter().chain(observed.into_iter().flatten())
 }

@@ -21,7 +21,6 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
         all.push(arm_crypto(&cpuinfo));
     }
     all.extend(clock(tree));
-    all.extend(isolation(tree, cores));
     all.push(governor(tree));
     all
 }
@@ -100,35 +99,6 @@ fn clock(tree: &Tree) -> Option<Finding> {
         });
     }
     Some(Finding::new(AREA, "clock", Status::Ok, now))
-}
-
-fn isolation(tree: &Tree, cores: usize) -> Vec<Finding> {
-    let get =
-        |file: &str| tree.read(&format!("sys/devices/system/cpu/{file}")).filter(|s| !s.is_empty() && s != "(null)");
-    match (get("isolated"), get("nohz_full")) {
-        (Some(cpus), Some(quiet)) => vec![
-            Finding::new(AREA, "isolated cores", Status::Ok, cpus),
-            Finding::new(AREA, "tickless cores", Status::Ok, quiet),
-        ],
-        (Some(cpus), None) => {
-            let ticks =
-                Finding::new(AREA, "tickless cores", Status::Warn, "none: the timer tick interrupts the poll loop")
-                    .remedy(format!(
-                        "# add to the kernel's command line, then boot: nohz_full={cpus} rcu_nocbs={cpus}"
-                    ));
-            vec![Finding::new(AREA, "isolated cores", Status::Ok, cpus), ticks]
-        }
-        (None, _) if cores < 2 => vec![Finding::new(AREA, "isolated cores", Status::Note, "none to spare")],
-        (None, _) => {
-            let cpus = if cores == 2 { "1".into() } else { format!("1-{}", cores - 1) };
-            let found = "none: other programs run on the poll loop's core, which the slowest percentiles show";
-            let remedy = format!(
-                "# add to the kernel's command line, then boot: isolcpus={cpus} nohz_full={cpus} rcu_nocbs={cpus}\n\
-                 # then run with --core 1"
-            );
-            vec![Finding::new(AREA, "isolated cores", Status::Warn, found).remedy(remedy)]
-        }
-    }
 }
 
 fn governor(tree: &Tree) -> Finding {

@@ -13,13 +13,12 @@ const SHARED: [&str; 3] = ["mlx5_core", "mlx4_core", "mana"];
 /// Drivers that hand a device to user space.
 const USER: [&str; 3] = ["vfio-pci", "uio_pci_generic", "igb_uio"];
 
-pub(super) fn check(tree: &Tree, rights: &Rights) -> Vec<Finding> {
-    let nics = nics(tree);
+pub(super) fn check(tree: &Tree, rights: &Rights, nics: &[Nic]) -> Vec<Finding> {
     let mut all = vec![Finding::new(AREA, "memif, vhost", Status::Ok, "always possible")];
     all.push(socket(tree, rights, "af-packet", "PACKET", &[Rights::NET_RAW], "CONFIG_PACKET"));
     let xdp = [Rights::NET_RAW, Rights::NET_ADMIN];
     all.push(socket(tree, rights, "af-xdp", "XDP", &xdp, "CONFIG_XDP_SOCKETS"));
-    all.extend(vfio(tree, &nics));
+    all.extend(vfio(tree, nics));
     if nics.is_empty() {
         all.push(Finding::new(AREA, "PCI NICs", Status::Note, "none"));
     }
@@ -78,7 +77,7 @@ fn socket(tree: &Tree, rights: &Rights, port: &str, family: &str, caps: &[u32], 
 }
 
 /// An Ethernet controller.
-struct Nic {
+pub(super) struct Nic {
     address: String,
     /// `VENDOR:DEVICE`, hexadecimal.
     id: String,
@@ -87,7 +86,7 @@ struct Nic {
     interfaces: Vec<String>,
 }
 
-fn nics(tree: &Tree) -> Vec<Nic> {
+pub(super) fn nics(tree: &Tree) -> Vec<Nic> {
     let base = "sys/bus/pci/devices";
     let ethernet = |a: &String| tree.read(&format!("{base}/{a}/class")).is_some_and(|c| c.starts_with(ETHERNET));
     let nic = |address: String| {
@@ -105,14 +104,37 @@ fn nics(tree: &Tree) -> Vec<Nic> {
 }
 
 impl Nic {
+    /// Its address on the PCI bus.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its NUMA node, on machines with several.
+    pub(super) fn node(&self, tree: &Tree) -> Option<u32> {
+        tree.read(&format!("sys/bus/pci/devices/{}/numa_node", self.address))?.parse().ok()
+    }
+
+    /// Whether DPDK can have it as it is.
+    pub(super) fn is_for_dpdk(&self) -> bool {
+        self.driver.as_deref().is_some_and(|driver| USER.contains(&driver) || SHARED.contains(&driver))
+    }
+
     fn check(&self, tree: &Tree) -> Finding {
         let what = format!("PCI {}", self.address);
-        let names = if self.interfaces.is_empty() { String::new() } else { format!(", {}", self.interfaces.join(" ")) };
+        let named = |i: &String| format!(", {i} ({})", link(tree, i).0);
+        let names: String = self.interfaces.iter().map(named).collect();
         let Some(driver) = self.driver.as_deref() else {
             return Finding::new(AREA, what, Status::Warn, format!("{}, no driver", self.id)).remedy(self.bind(tree));
         };
         let found = format!("{}, driver {driver}{names}", self.id);
         if SHARED.contains(&driver) {
+            if let Some((down, (_, remedy))) =
+                self.interfaces.iter().map(|i| (i, link(tree, i))).find(|(_, (state, _))| *state != LINK_UP)
+            {
+                let remedy = remedy.replace("IF", down);
+                return Finding::new(AREA, what, Status::Warn, format!("{found}; nothing comes or goes"))
+                    .remedy(remedy);
+            }
             return Finding::new(AREA, what, Status::Ok, format!("{found}; DPDK works beside this driver"));
         }
         if USER.contains(&driver) {
@@ -156,6 +178,18 @@ impl Nic {
     }
 }
 
+const LINK_UP: &str = "link up";
+
+/// The link of an interface, and what to do about it; `IF` stands for its name.
+fn link(tree: &Tree, interface: &str) -> (&'static str, &'static str) {
+    // "carrier" cannot be read while the interface is down.
+    match tree.read(&format!("sys/class/net/{interface}/carrier")).as_deref() {
+        Some("1") => (LINK_UP, ""),
+        Some(_) => ("no link", "# is the cable in, and the switch's port on? ethtool IF"),
+        None => ("down", "ip link set dev IF up"),
+    }
+}
+
 /// Not "busy": a port that is in use by another process is fine.
 fn refused(e: std::io::Error) -> bool {
     e.kind() == std::io::ErrorKind::PermissionDenied
@@ -178,7 +212,10 @@ fn vfio(tree: &Tree, nics: &[Nic]) -> Vec<Finding> {
     let unsafe_mode = tree.read("sys/module/vfio/parameters/enable_unsafe_noiommu_mode").is_some_and(|v| v == "Y");
     let iommu = match (groups, unsafe_mode) {
         (0, false) => {
-            let f = Finding::new(AREA, "IOMMU", lack, "off or not there; needed to give a PCI NIC to DPDK");
+            // What the firmware says of it: DMAR is Intel's table, IVRS AMD's.
+            let there = ["DMAR", "IVRS"].iter().any(|table| tree.exists(&format!("sys/firmware/acpi/tables/{table}")));
+            let is = if there { "there, but off" } else { "not there, or off in the firmware" };
+            let f = Finding::new(AREA, "IOMMU", lack, format!("{is}; needed to give a PCI NIC to DPDK"));
             match nics.first() {
                 Some(nic) => f.remedy(no_iommu_remedy(&tree.0.join("sys"), &nic.address)),
                 None => f,

@@ -4,6 +4,9 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 
+#[path = "tests/polling.rs"]
+mod polling;
+
 /// A machine under a temporary directory.
 struct Machine(tempfile::TempDir);
 
@@ -25,7 +28,12 @@ impl Machine {
     }
 
     fn findings(&self) -> Vec<Finding> {
-        examine(self.0.path(), &Build::default())
+        self.findings_for(&[])
+    }
+
+    /// With poll loops on these cores.
+    fn findings_for(&self, cores: &[usize]) -> Vec<Finding> {
+        examine(self.0.path(), &Build::default(), &Wishes { cores: cores.to_vec() })
     }
 
     fn find(&self, what: &str) -> Finding {
@@ -85,6 +93,9 @@ fn kernel_nic(m: &Machine, driver: &str) {
     std::fs::remove_file(m.0.path().join(&link)).unwrap();
     m.link(&link, &format!("../../../bus/pci/drivers/{driver}"));
     m.put(&format!("{NIC}/net/eth9/mtu"), "1500");
+    if driver == "mlx5_core" {
+        m.put("sys/class/net/eth9/carrier", "1");
+    }
 }
 
 #[test]
@@ -154,7 +165,7 @@ fn cores_and_clocks() {
     m.put(&format!("{CPU}/nohz_full"), "(null)\n");
     m.expect("tickless cores", Status::Warn, "timer tick", "nohz_full=1-3 rcu_nocbs=1-3");
     m.put(&format!("{CPU}/isolated"), "\n");
-    m.expect("isolated cores", Status::Warn, "none", "isolcpus=1-3 nohz_full=1-3");
+    m.expect("isolated cores", Status::Warn, "none", "isolcpus=3 nohz_full=3");
     m.put(&format!("{CPU}/cpu1/cpufreq/scaling_governor"), "powersave");
     m.expect("frequency governor", Status::Warn, "performance powersave", "echo performance");
     let clock = "sys/devices/system/clocksource/clocksource0";
@@ -168,7 +179,7 @@ fn nics_of_the_kernel_say_how_to_take_them() {
     let m = ready();
     kernel_nic(&m, "ice");
     let bind = "dpdk-devbind.py -b vfio-pci 0000:03:00.0";
-    m.expect("PCI 0000:03:00.0", Status::Note, "driver ice, eth9; the kernel has it", bind);
+    m.expect("PCI 0000:03:00.0", Status::Note, "driver ice, eth9 (down); the kernel has it", bind);
     m.put("proc/net/route", "Iface\tDestination\tGateway\neth9\t00000000\t0100000A\n");
     m.expect("PCI 0000:03:00.0", Status::Note, "eth9 has the default route", "");
     kernel_nic(&m, "mlx5_core");
@@ -190,7 +201,10 @@ fn addresses_of_the_kernel_and_flags_that_stay_are_shown() {
     let addresses = vec![address("eth1", "192.0.2.1/24"), address("eth1", "fe80::1/64"), address("lo", "127.0.0.1/8")];
     let build = Build { addresses, xdp: vec![("eth2".into(), "xdpgeneric")], ..Build::default() };
     let of = |m: &Machine| -> Vec<Finding> {
-        examine(m.0.path(), &build).into_iter().filter(|f| f.what.starts_with("interface ")).collect()
+        examine(m.0.path(), &build, &Wishes::default())
+            .into_iter()
+            .filter(|f| f.what.starts_with("interface "))
+            .collect()
     };
     let [found] = &of(&m)[..] else { panic!("{:?}", of(&m)) };
     assert!(found.status == Status::Note && found.found.contains("192.0.2.1/24, fe80::1/64"), "{found:?}");
@@ -236,7 +250,9 @@ fn a_nic_set_aside_that_cannot_be_used_fails() {
     m.expect("PCI 0000:03:00.0", Status::Fail, "no IOMMU group", "iommu=pt");
     std::fs::remove_dir_all(m.0.path().join("sys/kernel/iommu_groups")).unwrap();
     std::fs::remove_dir_all(m.0.path().join("sys/bus/pci/drivers")).unwrap();
-    m.expect("IOMMU", Status::Warn, "off or not there", "intel_iommu=on");
+    m.expect("IOMMU", Status::Warn, "not there, or off in the firmware", "intel_iommu=on");
+    m.put("sys/firmware/acpi/tables/DMAR", "");
+    m.expect("IOMMU", Status::Warn, "there, but off", "intel_iommu=on");
     m.expect("vfio-pci", Status::Warn, "not loaded", "modprobe");
 }
 

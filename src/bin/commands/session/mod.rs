@@ -5,6 +5,7 @@ mod certificate;
 mod keylog;
 mod live;
 mod options;
+mod page;
 mod report;
 mod stages;
 
@@ -17,11 +18,12 @@ use std::time::{Duration, SystemTime};
 
 use gannet::datapath::pcap::Pcap;
 use gannet::datapath::{Caps, Datapath};
-use gannet::dpdk::{Claim, Eal, EalConfig, Memory, PoolGuard, Port, PortProfile, ProfileError, Queue};
+use gannet::dpdk::{Bus, Claim, Eal, EalConfig, Memory, PoolGuard, Port, PortProfile, ProfileError, Queue};
 use gannet::mem::{BufPool, PoolConfig};
 use gannet::net::NetError;
 use gannet::proto::perf::PlanError;
 use gannet::quic::{ConfigError, EndpointConfig, ServerConfig, TransportConfig};
+use gannet::report::machine;
 use gannet::runtime::{App, Core, CoreConfig, Idle, Observer, Stages};
 use gannet::wire::eth::Mac;
 
@@ -127,6 +129,12 @@ impl Session {
         }
         let mut profile = PortProfile::load(&args.port, &args.sets)?.for_cores(1)?;
         profile.vlan = args.vlan;
+        // Virtual devices are none the worse for them.
+        profile.interrupts = match args.idle.mode() {
+            Idle::Spin => false,
+            Idle::Yield => profile.bus() == Bus::Vdev,
+            Idle::Sleep => true,
+        };
         args.core.map(options::usable_cpu).transpose()?;
         let addrs: Vec<_> = args.addrs.iter().map(|cidr| cidr.addr).collect();
         let claim = Some(profile.claim(&addrs)?);
@@ -222,9 +230,12 @@ impl Session {
             listen,
             client_port: options::client_port()?,
             pool: self.pool.clone(),
-            idle: if self.args.spin { Idle::Spin } else { Idle::Yield },
+            idle: self.args.idle.mode(),
             link_patience: self.args.link_patience,
         };
+        if let Some(warning) = crowd(config.idle) {
+            tracing::warn!("{warning}");
+        }
         let (args, eal, stop) = (&self.args, &self.eal, &*self.stop);
         let mut live = args.live.then(|| live::View::new(self.describe()));
         let observer = (args.stages.is_some() || args.live)
@@ -280,6 +291,13 @@ impl Session {
     pub fn interrupted(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+}
+
+/// What a loop that never gives its CPU away should know of the others.
+fn crowd(idle: Idle) -> Option<String> {
+    let cpus = std::thread::available_parallelism().ok()?.get();
+    let others = machine::runnable(Path::new("/")).filter(|&others| idle == Idle::Spin && others >= cpus)?;
+    Some(format!("{others} other tasks want {cpus} CPUs: with --idle spin, the loop waits for them for milliseconds"))
 }
 
 /// What is left of a core: the application, the counters, and the stage timers if there were any.

@@ -20,6 +20,7 @@ use crossbeam::channel::{Receiver, Sender};
 use crate::base::time::{Duration, Instant};
 use crate::mem::PinnedBuf;
 use crate::proto::hq::{PathError, Root};
+use crate::runtime::Waker;
 use worker::{Shared, Task, Threads};
 
 pub(super) use output::Sink;
@@ -136,6 +137,11 @@ impl Files {
             next_look: Instant::ZERO,
             begun: None,
         })
+    }
+
+    /// Wakes the loop when there is an answer.
+    pub(super) fn waker(&self) -> Waker {
+        self.shared.waker.clone()
     }
 
     /// Whether so many jobs wait for a thread that no more should be taken.

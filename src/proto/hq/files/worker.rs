@@ -14,6 +14,7 @@ use super::input::Input;
 use super::output::Output;
 use super::{Answer, Delay, JobId, MAX_THREADS, Order, THREADS};
 use crate::proto::hq::PathError;
+use crate::runtime::Waker;
 
 /// Files for reading that are open at a time. A request whose client takes its time costs no descriptor then.
 pub(super) const MAX_OPEN: usize = 128;
@@ -62,6 +63,8 @@ pub(super) struct Shared {
     ready: Sender<Ready>,
     todo: Receiver<Ready>,
     answers: Sender<Answer>,
+    /// Wakes the loop when there is one.
+    pub(super) waker: Waker,
     /// Orders that a thread has begun.
     begun: AtomicU64,
     pub(super) threads: AtomicUsize,
@@ -79,6 +82,7 @@ impl Shared {
             ready,
             todo,
             answers,
+            waker: Waker::new(),
             begun: AtomicU64::new(0),
             threads: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
@@ -145,6 +149,7 @@ impl Shared {
             {
                 // The loop may be gone.
                 let _ = self.answers.send(answer);
+                self.waker.wake();
             }
             if task.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
                 return;

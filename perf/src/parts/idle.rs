@@ -1,0 +1,82 @@
+//! What a poll loop does while there is nothing to do: what it costs the first packet after a pause, and what it spares where
+//! others want the CPU, too.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::Failure;
+use crate::parts::pair::{self, Keep, Places, Wire};
+use crate::run::Run;
+
+/// The modes, by the name that `--idle` takes.
+const MODES: [&str; 3] = ["spin", "yield", "sleep"];
+
+/// Requests a second that leave both ends idle in between.
+const RATE: &str = "200";
+
+/// Tasks that want a CPU all the time, for each CPU that the two ends poll on.
+const HOGS_PER_CPU: usize = 2;
+
+/// For each mode: requests 5 ms apart, requests one after the other, and a download while four tasks want the two CPUs.
+///
+/// # Errors
+/// When a process fails.
+pub fn measure(run: &mut Run) -> Result<(), Failure> {
+    let seconds = run.scale.pick("0.3", "3", "10");
+    let bytes: u64 = run.scale.pick(1 << 20, 64 << 20, 64 << 20);
+    let places = Places::default();
+    for _ in 0..run.repeats {
+        let (mut first, mut crowded) = (Vec::new(), Vec::new());
+        for mode in MODES {
+            let keep = Keep { idle: mode, ..Keep::default() };
+            let small = ["--upload", "56", "--download", "64", "--warmup", "300ms", "--duration", seconds];
+            let apart: Vec<&str> = small.iter().copied().chain(["--rate", RATE]).collect();
+            let ours = pair::gannet(run, &places, &Wire::Memif, 1500, &apart, keep)?;
+            for name in ["p50", "p99"] {
+                run.sheet.add(format!("idle.{mode}.first_{name}_us"), ours.get(&format!("latency_{name}_us"))?);
+            }
+            first.push(ours.get("latency_p50_us")?);
+            let ours = pair::gannet(run, &places, &Wire::Memif, 1500, &small, keep)?;
+            run.sheet.add(format!("idle.{mode}.rr_p50_us"), ours.get("latency_p50_us")?);
+            let size = bytes.to_string();
+            let ours = beside_hogs(|| pair::gannet(run, &places, &Wire::Memif, 1500, &["--download", &size], keep))?;
+            let taken = bytes as f64 * 8.0 / 1e9 / ours.get("download_gbps")?;
+            run.sheet.add(format!("idle.{mode}.crowded_s"), taken);
+            crowded.push(taken);
+        }
+        run.sheet.add("idle.sleep_vs_spin_first", first[2] / first[0]);
+        run.sheet.add("idle.spin_vs_sleep_crowded", crowded[0] / crowded[2]);
+        run.sheet.add("idle.yield_vs_sleep_crowded", crowded[1] / crowded[2]);
+    }
+    for mode in MODES {
+        run.bar(
+            format!("--idle {mode}"),
+            &format!("idle.{mode}.first_p50_us"),
+            "µs, p50 of a request after 5 ms of nothing",
+        );
+    }
+    for mode in MODES {
+        run.bar(
+            format!("--idle {mode}"),
+            &format!("idle.{mode}.crowded_s"),
+            "s for a download while 4 tasks want 2 CPUs",
+        );
+    }
+    Ok(())
+}
+
+/// Does `work` while others want the CPUs.
+fn beside_hogs<T>(work: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 * HOGS_PER_CPU {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let done = work();
+        stop.store(true, Ordering::Relaxed);
+        done
+    })
+}

@@ -1,0 +1,74 @@
+//! A core that has nothing to do.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Core;
+use crate::base::time::Duration;
+use crate::datapath::Datapath;
+use crate::runtime::App;
+use crate::runtime::idle::{self, Precise, SETTLE, SHORT, Step, Woken};
+
+impl<D: Datapath, A: App> Core<D, A> {
+    /// Prepares for sleeping, if this core ever does, until the guard is dropped.
+    pub(super) fn prepare_rest(&mut self) -> Option<Precise> {
+        self.rest.may_sleep().then(|| {
+            self.waker = self.app.waker().unwrap_or_default();
+            self.waker.prepare();
+            Precise::new()
+        })
+    }
+
+    /// After a turn in which there was nothing to do.
+    pub(super) fn rest(&mut self, stop: &AtomicBool) {
+        let clock = &self.clock;
+        match self.rest.step(|| clock.now()) {
+            Step::Poll => std::hint::spin_loop(),
+            Step::Yield => {
+                let start = self.clock.now();
+                std::thread::yield_now();
+                self.rest.yielded(start, self.clock.now());
+            }
+            Step::Sleep => self.sleep(stop),
+        }
+    }
+
+    /// Arms what wakes the core, looks once more, and sleeps.
+    fn sleep(&mut self, stop: &AtomicBool) {
+        self.waker.fall_asleep();
+        let wakes = self.datapath.arm();
+        // What came before that has woken nobody.
+        let start = self.clock.now();
+        let mut busy = false;
+        while !busy && (self.clock.now().saturating_since(start) < SETTLE) {
+            busy = self.turn() || self.is_over() || stop.load(Ordering::Relaxed);
+        }
+        if busy {
+            self.rest.busy();
+            self.datapath.disarm();
+            self.waker.awake();
+            return;
+        }
+        let start = self.clock.now();
+        let time = self.sleep_time(wakes);
+        let woken = idle::sleep(self.datapath.wake_file(), &self.waker, time);
+        self.datapath.disarm();
+        self.waker.awake();
+        self.stats.sleeps += 1;
+        self.rest.slept(self.clock.now().saturating_since(start));
+        if woken == Woken::Time && wakes && time == idle::LONGEST {
+            // Frames that are there by now should have woken the core.
+            let before = self.stats.rx_bursts;
+            self.turn();
+            self.stats.late_wakeups += self.stats.rx_bursts - before;
+        }
+    }
+
+    /// How long the core may sleep.
+    fn sleep_time(&mut self, wakes: bool) -> Duration {
+        let up = self.datapath.link_up();
+        // Without a link nothing comes and nothing can leave.
+        let looks = if up && (!wakes || !self.tx.is_empty()) { SHORT } else { idle::LONGEST };
+        let now = self.clock.now();
+        self.next_timeout().map_or(looks, |at| at.saturating_since(now).min(looks))
+    }
+}
