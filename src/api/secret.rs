@@ -27,7 +27,7 @@ pub enum SecretError {
         error: io::Error,
     },
     /// It is a directory, a device or a pipe.
-    #[error("the secret {} is no regular file", .0.display())]
+    #[error("the secret {} is not a regular file", .0.display())]
     NoFile(PathBuf),
     /// Others than its owner may read or write it.
     #[error("the secret {} can be read or changed by others (mode {mode:04o}): chmod 600 it, or remove it if others may have seen it", path.display())]

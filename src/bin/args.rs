@@ -28,8 +28,8 @@ Examples:
       --addr 10.77.0.2/24 --ca ca.pem -o file https://10.77.0.1:4433/file
 
 Environment:
-  GANNET_CRYPTO=ipsec-mb|portable   choose the crypto kernels (default: the fastest that runs here)
-  GANNET_LOG=LEVEL                  what is logged, unless --log-level, -q or -v says it
+  GANNET_CRYPTO=ipsec-mb|portable   which crypto kernels to use (default: the fastest that run here)
+  GANNET_LOG=LEVEL                  what to log, unless --log-level, -q or -v is given
   SSLKEYLOGFILE=FILE                same as --keylog FILE";
 
 const SERVE_EXAMPLES: &str = "\
@@ -47,10 +47,10 @@ Examples:
 
 const CLIENT_EXAMPLES: &str = "\
 Examples:
-  # how fast: 10 GiB down on one connection
+  # throughput: 10 GiB down on one connection
   gannet perf client ... --connect 10.77.0.1:4433 --insecure --download 10G
 
-  # how late: 64-byte requests, 1 KiB answers, 50,000 a second for 30 seconds
+  # latency: 64-byte requests, 1 KiB answers, 50,000 a second for 30 seconds
   gannet perf client ... --connect 10.77.0.1:4433 --insecure \\
       --upload 64 --download 1K --rate 50k --duration 30s --hdr latency.hdr
   gannet report latency.hdr -o report.html";
@@ -78,7 +78,7 @@ pub enum Command {
     /// Measure throughput and latency.
     #[command(subcommand)]
     Perf(PerfCommand),
-    /// Draw latency histograms (.hdr files) as one HTML page.
+    /// Turn latency histograms (.hdr files) into an HTML page, a table, CSV or JSON.
     Report(ReportArgs),
     /// Check whether this machine is ready, and say what to type if it is not.
     Doctor(DoctorArgs),
@@ -92,7 +92,7 @@ pub enum Command {
 pub enum PerfCommand {
     /// Answer the requests of `gannet perf client`.
     Server(PerfServerArgs),
-    /// Send requests, and print what came of them.
+    /// Send requests, and print the results.
     Client(PerfClientArgs),
 }
 
@@ -116,7 +116,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub secret: SecretArgs,
 
-    /// Send Retry packets, so that clients have to prove their address before anything is stored (RFC 9000 §8.1.2).
+    /// When to send Retry packets, which make clients prove their address before anything is stored (RFC 9000 §8.1.2).
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]
     pub retry: engine::Retry,
 
@@ -128,7 +128,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0")]
     pub preload: u64,
 
-    /// Take uploads, and keep them in this directory.
+    /// Accept uploads, and keep them in this directory.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub upload_dir: Option<PathBuf>,
 }
@@ -145,7 +145,7 @@ pub struct GetArgs {
     #[command(flatten)]
     pub trust: TrustArgs,
 
-    /// Name the certificate must be for [default: the host of the URL].
+    /// Name that the certificate must be for [default: the host of the URL].
     #[arg(long, value_name = "NAME", value_parser = target::host_name, help_heading = "TLS")]
     pub server_name: Option<String>,
 
@@ -157,8 +157,8 @@ pub struct GetArgs {
     #[arg(long)]
     pub sha256: bool,
 
-    /// Keep up to this many received bytes in pinned memory before writing the first to disk, so that the disk does not
-    /// slow the network down. When 64M more wait for the disk, the server has to wait as well.
+    /// Keep up to this many received bytes in pinned memory before the first is written to disk, so that the disk does
+    /// not slow the network down. Once 64M more wait for the disk, the server has to wait too.
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0")]
     pub hold: u64,
 
@@ -186,7 +186,7 @@ pub struct PerfServerArgs {
     #[command(flatten)]
     pub secret: SecretArgs,
 
-    /// Send Retry packets, so that clients have to prove their address before anything is stored (RFC 9000 §8.1.2).
+    /// When to send Retry packets, which make clients prove their address before anything is stored (RFC 9000 §8.1.2).
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]
     pub retry: engine::Retry,
 }
@@ -207,15 +207,15 @@ pub struct PerfClientArgs {
     #[command(flatten)]
     pub trust: TrustArgs,
 
-    /// Name the certificate must be for [default: the host of --connect].
+    /// Name that the certificate must be for [default: the host of --connect].
     #[arg(long, value_name = "NAME", value_parser = target::host_name, help_heading = "TLS")]
     pub server_name: Option<String>,
 
-    /// Bytes each request sends; K, M and G are powers of 1024.
+    /// Bytes that each request sends; K, M and G are powers of 1024.
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0", help_heading = "Load")]
     pub upload: u64,
 
-    /// Bytes each request asks for; K, M and G are powers of 1024.
+    /// Bytes that each request asks for; K, M and G are powers of 1024.
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0", help_heading = "Load")]
     pub download: u64,
 
@@ -231,7 +231,7 @@ pub struct PerfClientArgs {
     #[arg(long, value_name = "N", value_parser = values::rate, help_heading = "Load")]
     pub rate: Option<f64>,
 
-    /// Make the same load for this long before measuring.
+    /// Apply the same load for this long before measuring.
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Load")]
     pub warmup: Option<Duration>,
 
@@ -273,7 +273,7 @@ pub struct ReportArgs {
     #[arg(value_name = "FILE.hdr", required = true, value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
 
-    /// What to make of them
+    /// Output format.
     #[arg(long, value_enum, default_value_t = ReportFormat::Html)]
     pub format: ReportFormat,
 
@@ -289,13 +289,13 @@ pub struct ReportArgs {
 /// What `gannet report` makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
-    /// A page, and a table on the terminal.
+    /// An HTML page, and a table on the terminal.
     Html,
     /// The table.
     Text,
-    /// A line for each series: its name, the number of samples, times in nanoseconds, and the seconds that it took.
+    /// One line per series: name, number of samples, times in nanoseconds, duration in seconds.
     Csv,
-    /// Series, throughput, and what the machines were; `run` says where this was made.
+    /// Series, throughput and facts about the machines; `run` describes this machine.
     Json,
 }
 

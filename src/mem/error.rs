@@ -38,7 +38,7 @@ pub enum AllocError {
         remedy: String,
     },
     /// The system has no memory.
-    #[error("the system gave no memory for {wanted} bytes (errno {errno}); free memory or lower the pool's limit")]
+    #[error("the system has no memory for {wanted} bytes (errno {errno}); free some, or lower the pool's limit")]
     System {
         /// Bytes of the region that could not be mapped.
         wanted: usize,

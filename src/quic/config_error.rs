@@ -9,7 +9,7 @@ use crate::base::time::Duration;
 #[non_exhaustive]
 pub enum ConfigError {
     /// A number is too small or too large.
-    #[error("{name} is {value}; possible is {min} to {max}")]
+    #[error("{name} is {value}; it must be from {min} to {max}")]
     Number {
         /// The setting.
         name: &'static str,
@@ -21,7 +21,7 @@ pub enum ConfigError {
         max: u64,
     },
     /// A time is too short or too long.
-    #[error("{name} is {value:?}; possible is {min:?} to {max:?}")]
+    #[error("{name} is {value:?}; it must be from {min:?} to {max:?}")]
     Time {
         /// The setting.
         name: &'static str,

@@ -126,7 +126,7 @@ impl fmt::Display for CloseReason {
             Self::PeerTransport { code, reason } => {
                 write!(f, "the peer ended it: {} ({reason})", transport(*code))
             }
-            Self::Transport { code, reason } => write!(f, "ended because of the peer: {reason} ({})", transport(*code)),
+            Self::Transport { code, reason } => write!(f, "closed by this end: {reason} ({})", transport(*code)),
             Self::IdleTimeout => f.write_str("the peer fell silent (idle timeout): it is gone, or the network is down"),
             Self::HandshakeTimeout => f.write_str("no answer to the handshake: is the server running, at that port?"),
             Self::StatelessReset => f.write_str("the peer has lost the connection's state; it was restarted"),

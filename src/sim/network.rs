@@ -129,7 +129,7 @@ pub struct Network {
     pub start: Instant,
     /// What is said about datagrams, until it is delivered.
     pub claims: Vec<Claim>,
-    /// Decides about what is no datagram, so that those fare the same with and without.
+    /// Decides for what is not a datagram, so that datagrams fare the same with and without it.
     side_rng: Rng,
     /// Nothing gets through any more.
     pub cut: bool,

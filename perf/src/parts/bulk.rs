@@ -15,7 +15,7 @@ pub fn measure(run: &mut Run, mtu: u16) -> Result<(), Failure> {
     let peer_size: u64 = run.scale.pick(16 << 20, 1 << 30, 4 << 30);
     let (key, places) = (format!("bulk_{mtu}"), Places::default());
     for _ in 0..run.repeats {
-        // Where the host puts our two CPUs decides about everything that goes from one to the other.
+        // Everything that goes from one CPU to the other depends on where the host places the two.
         run.sheet.add("machine.core_round_trip_ns", round_trip_ns(run.cores));
         let ours = pair::gannet(run, &places, &Wire::Memif, mtu, &["--download", size], Keep::default())?;
         let gbps = ours.get("download_gbps")?;

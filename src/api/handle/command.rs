@@ -16,7 +16,7 @@ use crate::quic::{
 pub enum CommandErrorKind {
     /// The core has enough to do: it has not taken earlier commands yet, or waits for the handle to read events,
     /// or holds back as much data as it may because peers do not take it.
-    #[error("the core has enough to do; read events, then try again")]
+    #[error("the core has not yet taken earlier commands; read events, then try again")]
     Full,
     /// The core has ended.
     #[error("the core has ended")]

@@ -62,21 +62,21 @@ pub enum Retry {
     /// While many handshakes are in flight.
     #[default]
     Auto,
-    /// Always: each handshake takes a round trip more.
+    /// Always: each handshake takes one more round trip.
     Always,
     /// Never: packets from made-up addresses can keep clients out.
     Never,
 }
 
-/// Whether somebody else is asked for before an address is taken.
+/// Duplicate address detection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Dad {
-    /// Nobody is asked: for addresses that move from one machine to another.
+    /// Do not ask: for addresses that move from one machine to another.
     Off,
-    /// The address is used at once, and given up if somebody claims it within a second.
+    /// Use the address at once, and give it up if another machine claims it within a second.
     #[default]
     Optimistic,
-    /// The address is used when nobody has claimed it: 4 to 7 seconds later (IPv6: 1 to 2).
+    /// Use the address once no other machine has claimed it: after 4 to 7 seconds (IPv6: 1 to 2).
     Strict,
 }
 
@@ -96,17 +96,18 @@ pub struct EngineArgs {
     #[arg(help_heading = "Port")]
     pub addrs: Vec<Cidr>,
 
-    /// Default router. Of several the first is used, and the next while it does not answer. It has to be in the network of
-    /// an --addr, or in one that --route puts on the link; with nothing but /32 or /128 addresses it may be anywhere.
+    /// Default router. May be repeated; the next one is used while the one before does not answer. It must be in the
+    /// network of an --addr, or in one that --route puts on the link; if all addresses are /32 or /128, it can be
+    /// anywhere.
     #[arg(long = "gateway", value_name = "IP", value_parser = values::ip, help_heading = "Port")]
     pub gateways: Vec<IpAddr>,
 
     /// Route to a network through a neighbour, for example 10.0.0.0/8=10.77.0.254, or directly, for example
-    /// 172.31.1.1/32=link. May be repeated; of several for the same network the first whose router answers is used.
+    /// 172.31.1.1/32=link. May be repeated; of several for the same network, the first whose router answers is used.
     #[arg(long = "route", value_name = "NETWORK/LEN=NEXTHOP", help_heading = "Port")]
     pub routes: Vec<Route>,
 
-    /// Duplicate address detection: ask whether another machine has the address.
+    /// Duplicate address detection: whether to ask if another machine has the address.
     #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = "Port")]
     pub dad: Dad,
 
@@ -122,8 +123,8 @@ pub struct EngineArgs {
     #[arg(long, value_name = "MODE", value_enum, default_value_t, help_heading = "Engine")]
     pub idle: IdleMode,
 
-    /// How long a client's link may be down before it gives up, for example 5 or 500ms [default: 5 s when it starts,
-    /// and then as long as the connection's idle timeout].
+    /// How long a client waits for a link that is down, for example 5 or 500ms [default: 5 s at the start, and the
+    /// connection's idle timeout after that].
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
     pub link_patience: Option<Duration>,
 
@@ -131,7 +132,7 @@ pub struct EngineArgs {
     #[arg(long, value_name = "NAME", value_enum, default_value_t, help_heading = "Engine")]
     pub congestion: Congestion,
 
-    /// Cipher suite to offer. May be repeated, best first; without it all are offered.
+    /// Cipher suite to offer. May be repeated, best first [default: all].
     #[arg(long = "suite", value_name = "NAME", value_enum, help_heading = "Engine")]
     pub suites: Vec<Suite>,
 
@@ -139,8 +140,9 @@ pub struct EngineArgs {
     #[arg(long, value_name = "BYTES", value_parser = values::number::<u16>(1200, 65527), help_heading = "Engine")]
     pub max_udp_payload: Option<u16>,
 
-    /// Give up a peer that is silent for this long, for example 5 or 500ms [default: 10 for clients, 30 for servers].
-    /// Clients ping a silent server after a quarter of it; a server that is only slow answers, and is waited for.
+    /// Give up a peer that has been silent for this long, for example 5 or 500ms [default: 10 for clients, 30 for
+    /// servers]. Clients ping a silent server after a quarter of this time; a server that is merely slow answers, and is
+    /// not given up.
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
     pub idle_timeout: Option<Duration>,
 
@@ -162,7 +164,7 @@ pub struct EngineArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Diagnostics")]
     pub stages: Option<PathBuf>,
 
-    /// Show each second what the core does: packets, bursts, cycles per packet, idle turns, drops by reason, losses,
+    /// Show what the core does, each second: packets, bursts, cycles per packet, idle turns, drops by reason, losses,
     /// connections.
     #[arg(long, conflicts_with = "quiet", help_heading = "Diagnostics")]
     pub live: bool,
@@ -246,11 +248,11 @@ pub struct SecretArgs {
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct TrustArgs {
-    /// Certificates of the authorities to trust.
+    /// Certificates of the CAs to trust.
     #[arg(long, value_name = "PEM", value_hint = ValueHint::FilePath, help_heading = "TLS")]
     pub ca: Option<PathBuf>,
 
-    /// Trust any server. For tests only: anybody on the path can pose as the server.
+    /// Trust any server. For tests only: anyone on the path can pose as the server.
     #[arg(long, help_heading = "TLS")]
     pub insecure: bool,
 }

@@ -19,21 +19,20 @@ pub enum LogFormat {
 /// What is logged, and how.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LogArgs {
-    /// Log what is at least as important: off, error, warn, info, debug or trace. Parts of Gannet can have levels of their
-    /// own: warn,net=debug,quic=trace [default: what GANNET_LOG says, or else info].
+    /// Log events of this level and above: off, error, warn, info, debug or trace. Parts of Gannet can have levels of
+    /// their own: warn,net=debug,quic=trace [default: the value of GANNET_LOG, or info].
     #[arg(long, value_name = "LEVEL", value_parser = filter, help_heading = "Diagnostics")]
     pub log_level: Option<Targets>,
 
-    /// What lines of the log look like. They go to standard error; those that it does not take at once are left out, and
-    /// counted.
+    /// Format of log lines. They go to standard error; lines that it does not accept at once are dropped and counted.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "Diagnostics")]
     pub log_format: LogFormat,
 
-    /// Log errors only, and show no progress: the same as --log-level error.
+    /// Log errors only, and show no progress; the same as --log-level error.
     #[arg(short, long, conflicts_with = "verbose", help_heading = "Diagnostics")]
     pub quiet: bool,
 
-    /// Log more: the same as --log-level debug; -vv is the same as --log-level trace.
+    /// Log more; the same as --log-level debug. -vv is the same as --log-level trace.
     #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Diagnostics")]
     pub verbose: u8,
 }

@@ -89,7 +89,7 @@ fn both(
         let server = scope.spawn(move || server(left));
         let result = client();
         stop.store(true, Ordering::Relaxed);
-        let served = server.join().unwrap_or_else(|_| Err("the server has panicked; this is a bug in Gannet".into()));
+        let served = server.join().unwrap_or_else(|_| Err("the server panicked; this is a bug in Gannet".into()));
         result.and(served)
     })
 }

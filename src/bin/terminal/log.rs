@@ -75,7 +75,7 @@ fn one_line(text: &str) -> String {
 
 /// The line that says that `lost` lines are missing before it.
 pub fn lost_line(lost: u64, format: LogFormat) -> String {
-    const MESSAGE: &str = "lines were lost here: standard error did not take them";
+    const MESSAGE: &str = "lines were lost here: standard error did not accept them";
     let mut time = String::new();
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     match format {
@@ -93,7 +93,7 @@ pub fn lost_line(lost: u64, format: LogFormat) -> String {
 pub fn on_panic(info: &PanicHookInfo<'_>) {
     let thread = std::thread::current().name().unwrap_or("a thread").to_owned();
     let at = info.location().map(tracing::field::display);
-    tracing::error!(at, "{thread} has panicked: {}", info.payload_as_str().unwrap_or("no reason was given"));
+    tracing::error!(at, "{thread} panicked: {}", info.payload_as_str().unwrap_or("no reason was given"));
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
         super::tell(&backtrace.to_string());

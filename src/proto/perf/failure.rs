@@ -68,7 +68,7 @@ pub enum PerfFailure {
         reason: String,
     },
     /// Our transport found an error.
-    #[error("the connection broke the protocol: transport error 0x{code:x}{}", quoted(.reason))]
+    #[error("this end closed the connection with transport error 0x{code:x}{}", quoted(.reason))]
     OurError {
         /// Transport error code (RFC 9000 §20.1).
         code: u64,

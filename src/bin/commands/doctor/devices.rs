@@ -51,8 +51,7 @@ pub(super) fn interfaces(tree: &Tree, addresses: &[(String, String)], xdp: &[(St
         }
         let flags = tree.read(&format!("sys/class/net/{name}/flags")).unwrap_or_default();
         if u32::from_str_radix(flags.trim_start_matches("0x"), 16).is_ok_and(|flags| flags & PROMISCUOUS != 0) {
-            let found =
-                "promiscuous: a capture is running, or a program has left it so (Gannet did before version 0.2)";
+            let found = "promiscuous: a capture is running, or a program left it that way";
             all.push(
                 Finding::new(AREA, what, Status::Note, found).remedy(format!("ip link set dev {name} promisc off")),
             );

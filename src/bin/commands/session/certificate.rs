@@ -9,21 +9,21 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 pub fn problems(der: &[u8], addrs: &[IpAddr], now: Duration) -> Vec<String> {
     // rustls has taken it: whatever else it may be, it is one.
     let Ok((_, cert)) = X509Certificate::from_der(der) else {
-        return vec!["it is damaged, clients will refuse it".into()];
+        return vec!["it is damaged; clients will refuse it".into()];
     };
     let mut found = Vec::new();
     let (from, until) = (cert.validity().not_before, cert.validity().not_after);
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     if until.timestamp() < now {
-        found.push(format!("it expired on {until}, clients will refuse it: renew it"));
+        found.push(format!("it expired on {until}; clients will refuse it: renew it"));
     } else if from.timestamp() > now {
-        found.push(format!("it is not valid before {from}, clients will refuse it until then: is the clock right?"));
+        found.push(format!("it is not valid before {from}; clients will refuse it until then: is the clock right?"));
     }
     if cert.version() != X509Version::V3 {
-        found.push("it is not of version 3 of X.509, clients will refuse it".into());
+        found.push("it is not an X.509 version 3 certificate; clients will refuse it".into());
     }
     if cert.is_ca() {
-        found.push("it is a CA's (CA:TRUE), many clients will refuse it as a server's: make one with CA:FALSE".into());
+        found.push("it is a CA certificate (CA:TRUE); many clients will refuse it: make one with CA:FALSE".into());
     }
     found.extend(uncovered(&cert, addrs));
     found
@@ -51,7 +51,7 @@ fn uncovered(cert: &X509Certificate<'_>, addrs: &[IpAddr]) -> Option<String> {
         format!("it does not cover {missing}: clients will refuse it there; make one with subjectAltName=IP:{missing}")
     } else {
         let dns = dns.join(", ");
-        format!("it covers {dns}, and not {missing}: clients have to use the name (gannet get: --server-name)")
+        format!("it covers {dns} but not {missing}: clients have to use the name (gannet get: --server-name)")
     })
 }
 
@@ -80,7 +80,7 @@ mod tests {
         let good = cert(&["10.77.0.1", "fd00::1", "a.test"], |_| {});
         assert_eq!(of(&good, &["10.77.0.1", "fd00::1"]), "");
         let said = of(&good, &["10.77.0.1", "10.77.0.2"]);
-        assert!(said.contains("covers a.test, and not 10.77.0.2") && said.contains("--server-name"), "{said}");
+        assert!(said.contains("covers a.test but not 10.77.0.2") && said.contains("--server-name"), "{said}");
         let said = of(&cert(&["10.77.0.9"], |_| {}), &["10.77.0.1"]);
         assert!(said.contains("does not cover 10.77.0.1") && said.contains("subjectAltName=IP:10.77.0.1"), "{said}");
         let ip = ["10.77.0.1"];

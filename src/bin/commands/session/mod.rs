@@ -98,9 +98,7 @@ impl Closing {
         let Some(closed) = self.closed.take() else { return };
         let watch = move || {
             if closed.recv_timeout(CLOSE_PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                terminal::fail(&format!(
-                    "DPDK has not closed the port within {CLOSE_PATIENCE:?}: leaving all the same"
-                ));
+                terminal::fail(&format!("DPDK has not closed the port within {CLOSE_PATIENCE:?}: exiting anyway"));
                 terminal::finish();
                 signal_hook::low_level::exit(1);
             }
@@ -275,7 +273,7 @@ impl Session {
                     None => line.iter().for_each(|line| terminal::tell(line)),
                 }
             }
-            thread.join().unwrap_or_else(|_| Err("the core has panicked; this is a bug in Gannet".into()))
+            thread.join().unwrap_or_else(|_| Err("the core panicked; this is a bug in Gannet".into()))
         })?;
         counters.add_device(&self.port);
         if let Some(path) = &self.args.stats {
