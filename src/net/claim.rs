@@ -136,11 +136,6 @@ impl Claims {
         self.deadline
     }
 
-    /// [`Claims::due`] is to be called at once.
-    pub(super) fn wake(&mut self) {
-        self.deadline = Instant::ZERO;
-    }
-
     /// The link is up: everything is said (again).
     pub(super) fn link_up(&mut self, now: Instant) {
         self.link_up = true;

@@ -64,9 +64,9 @@ pub struct NetConfig {
     pub echo_per_second: u32,
     /// "Port unreachable" messages per second; 0 for none.
     pub errors_per_second: u32,
-    /// "Packet too big" and "port unreachable" messages per second that are heeded. Anybody can forge them; genuine ones are
-    /// rare, and come again.
-    pub too_big_per_second: u32,
+    /// "Unreachable" messages per second that are passed on although they are about flows on which nothing was sent
+    /// lately. Those about other flows do not count.
+    pub unreachable_per_second: u32,
     /// Tell the link about our addresses whenever it comes up: ARP announcements, unsolicited advertisements, and
     /// listener reports, without which switches that snoop may keep solicitations from us. Without it, `detect` has no
     /// effect either: one core of several speaks for all.
@@ -99,7 +99,7 @@ impl Default for NetConfig {
             templates: 4096,
             echo_per_second: 100,
             errors_per_second: 10,
-            too_big_per_second: 100,
+            unreachable_per_second: 100,
             announce: true,
             detect: Detect::default(),
             seed: 0,

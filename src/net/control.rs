@@ -1,24 +1,25 @@
 //! ARP, neighbour discovery and ICMP: what is answered here, and what we say on our own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use crate::base::time::Instant;
 use crate::datapath::TxFrame;
-use crate::net::addressing::is_link_local;
+use crate::net::addressing::{is_link_local, is_station};
 use crate::net::claim::Other;
 use crate::net::neighbor::{Learned, News, Solicit};
-use crate::net::packet::IpPacket;
-use crate::net::receive::{QUOTED, Received};
+use crate::net::packet::{IpPacket, Quote};
+use crate::net::receive::Received;
 use crate::net::stack::Net;
 use crate::net::stats::NetDrop;
 use crate::net::template::TTL;
 use crate::wire::arp::{Arp, ArpOp};
 use crate::wire::checksum::Sum;
 use crate::wire::eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthHeader, Mac};
-use crate::wire::icmp::{self, Icmp, IcmpVersion};
+use crate::wire::icmp::{self, Icmp, IcmpVersion, QuotedUdp};
 use crate::wire::ipv4::{self, PROTOCOL_ICMP};
 use crate::wire::ipv6::{self, ALL_NODES, IPV6_MIN_MTU, PROTOCOL_ICMPV6};
-use crate::wire::ndp::{self, Ndp, NdpError};
+use crate::wire::ndp::{self, ListenerQuery, Ndp, NdpError};
 
 /// Smallest MTU of an IPv4 link (RFC 791 §3.2).
 const IPV4_MIN_MTU: u32 = 68;
@@ -84,35 +85,40 @@ impl<T: TxFrame> Net<T> {
         match Icmp::parse(packet.version, message).map_err(|_| NetDrop::IcmpMalformed)? {
             Icmp::Ndp(message) => self.ndp(now, packet, message),
             _ if self.addressing.is_local(packet.src) => Err(NetDrop::BadSource),
-            Icmp::ListenerQuery => self.listener_query(now, packet),
+            Icmp::ListenerQuery(query) => self.listener_query(now, packet, &query),
             _ if !self.addressing.is_local(packet.dst) => Err(NetDrop::IcmpIgnored),
             _ if packet.src.is_unspecified() => Err(NetDrop::BadSource),
             Icmp::EchoRequest { rest } => self.answer_echo(now, packet, rest),
-            Icmp::PacketTooBig { mtu, quoted } => self.too_big(now, packet, mtu, quoted),
+            Icmp::PacketTooBig { mtu, quoted } => self.too_big(packet, mtu, quoted),
             Icmp::PortUnreachable { quoted } => {
-                let (local, remote) = Self::ours(packet, quoted)?;
-                // Applications may look at all they have for each.
-                if !self.too_big_limit.take(now) {
-                    return Err(NetDrop::RateLimited);
-                }
-                Ok(Received::PortUnreachable { local, remote })
+                Ok(Received::PortUnreachable { quote: self.undelivered(now, packet, quoted)? })
+            }
+            Icmp::HostUnreachable { quoted } => {
+                Ok(Received::HostUnreachable { quote: self.undelivered(now, packet, quoted)? })
             }
             Icmp::EchoReply | Icmp::OtherError { .. } | Icmp::Other { .. } => Err(NetDrop::IcmpIgnored),
         }
     }
 
-    /// The two ends of the UDP packet of ours that an error is about.
-    fn ours(packet: &IpPacket<'_>, quoted: &[u8]) -> Result<(std::net::SocketAddr, std::net::SocketAddr), NetDrop> {
-        // The error came to the address that sent the packet, and that one is ours.
-        icmp::quoted_udp(packet.version, quoted)
-            .filter(|(from, _)| from.ip() == packet.dst)
-            .ok_or(NetDrop::IcmpUnrelated)
+    /// The datagram that an error is about, if we can have sent it (RFC 8085 §5.2): from the address that the error came
+    /// to and an open port of ours, to where we send, and no longer than ours are.
+    fn quote(&self, packet: &IpPacket<'_>, quoted: &[u8]) -> Result<Quote, NetDrop> {
+        let most = self.max_udp_payload(packet.version == IcmpVersion::V6);
+        let udp = QuotedUdp::parse(packet.version, quoted)
+            .filter(|udp| udp.src.ip() == packet.dst && self.ports.is_open(udp.src.port()))
+            .filter(|udp| is_station(udp.dst.ip()) && !self.addressing.is_local(udp.dst.ip()))
+            .filter(|udp| udp.src.port() != 0 && udp.dst.port() != 0 && udp.len <= most)
+            .ok_or(NetDrop::IcmpUnrelated)?;
+        let start = packet.at + packet.header_len + icmp::ICMP_LEN;
+        let Range { start: from, end: to } = udp.payload;
+        let payload = if from == to { 0..0 } else { start + from..start + to };
+        Ok(Quote { local: udp.src, remote: udp.dst, len: udp.len, payload })
     }
 
-    /// A router tells of its MTU. Whoever guesses the ports can forge that: it is passed on with what it quotes, and not too
-    /// often (RFC 9000 §14.2.1).
-    fn too_big(&mut self, now: Instant, packet: &IpPacket<'_>, mtu: u32, quoted: &[u8]) -> Result<Received, NetDrop> {
-        let (local, remote) = Self::ours(packet, quoted)?;
+    /// A router tells of its MTU. Anybody can forge that: what it quotes is passed on to whoever knows what was sent (RFC
+    /// 9000 §14.2.1). There is no limit that strangers could use up.
+    fn too_big(&mut self, packet: &IpPacket<'_>, mtu: u32, quoted: &[u8]) -> Result<Received, NetDrop> {
+        let quote = self.quote(packet, quoted)?;
         let v6 = packet.version == IcmpVersion::V6;
         // Below the smallest MTU of the protocol it is no news but an attack (RFC 8201 §4).
         let least = if v6 { u32::from(IPV6_MIN_MTU) } else { IPV4_MIN_MTU };
@@ -120,14 +126,23 @@ impl<T: TxFrame> Net<T> {
         if mtu < least || mtu >= own {
             return Err(NetDrop::TooBigUnusable);
         }
-        if !self.too_big_limit.take(now) {
-            return Err(NetDrop::RateLimited);
-        }
         // Both are above what the headers take, and below our own MTU.
         let max_udp_payload = self.max_udp_payload(v6) - (own - mtu) as u16;
-        let (len, payload) = icmp::quoted_payload(packet.version, quoted).unwrap_or_default();
-        let quoted = payload.iter().copied().take(QUOTED).collect();
-        Ok(Received::PacketTooBig { local, remote, max_udp_payload, len, quoted })
+        if quote.len != 0 && quote.len <= max_udp_payload {
+            return Err(NetDrop::TooBigUnusable);
+        }
+        Ok(Received::PacketTooBig { quote, max_udp_payload })
+    }
+
+    /// Somebody tells that a datagram did not arrive. Where we have just sent something, it may be so; of the rest, most of
+    /// which is made up, some is passed on, as headers are kept ready for a limited number of flows.
+    fn undelivered(&mut self, now: Instant, packet: &IpPacket<'_>, quoted: &[u8]) -> Result<Quote, NetDrop> {
+        let quote = self.quote(packet, quoted)?;
+        if self.has_template(quote.local, quote.remote) || self.unreachable_limit.take(now) {
+            Ok(quote)
+        } else {
+            Err(NetDrop::RateLimited)
+        }
     }
 
     /// An echo reply goes back where the request came from, without a route or a neighbour: who floods
@@ -239,16 +254,19 @@ impl<T: TxFrame> Net<T> {
         Ok(Received::Consumed)
     }
 
-    /// A multicast listener query: all our groups are reported again (RFC 3810 §6.2).
-    fn listener_query(&mut self, now: Instant, packet: &IpPacket<'_>) -> Result<Received, NetDrop> {
-        if !is_link_local(packet.src) || packet.hop_limit != 1 {
+    /// A multicast listener query: our groups are reported again (RFC 3810 §6.2). It shares no limit with anything else: who
+    /// does not report is not reached any more behind switches that snoop.
+    fn listener_query(
+        &mut self,
+        now: Instant,
+        packet: &IpPacket<'_>,
+        query: &ListenerQuery,
+    ) -> Result<Received, NetDrop> {
+        let ours = query.group.is_unspecified() || self.addressing.listens_to(query.group);
+        if !ours || !is_link_local(packet.src) || packet.hop_limit != 1 {
             return Err(NetDrop::IcmpIgnored);
         }
-        if !self.echo_limit.take(now) {
-            return Err(NetDrop::RateLimited);
-        }
-        self.reported = 0;
-        self.claims.wake();
+        self.reports.asked(now, query.max_delay);
         Ok(Received::Consumed)
     }
 
@@ -287,15 +305,17 @@ impl<T: TxFrame> Net<T> {
         self.push_ndp(own, dst, dst_mac, &message)
     }
 
-    /// Queues the next listener report; false when all is said.
-    pub(super) fn report_next(&mut self) -> bool {
-        while let Some(own) = self.addressing.all().get(self.reported).map(|own| own.addr()) {
-            self.reported += 1;
-            if let IpAddr::V6(own) = own {
-                return self.report(own).is_ok();
+    /// Says what we listen to, as far as there is room for it: the rest follows.
+    #[cold]
+    pub(super) fn report(&mut self, now: Instant) {
+        while self.outbox.has_room() {
+            let all = self.addressing.all();
+            match self.reports.next(now, all.len()).map(|n| all[n].addr()) {
+                Some(IpAddr::V6(own)) => self.report_group(own),
+                Some(IpAddr::V4(_)) => {}
+                None => return,
             }
         }
-        false
     }
 
     /// Asks whether anybody has our address `own` (RFC 5227 §2.1.1, RFC 4862 §5.4.2).
@@ -320,15 +340,16 @@ impl<T: TxFrame> Net<T> {
     }
 
     /// Says that we listen to the solicited-node group of `own`; from a link-local address (RFC 3810 §5.2.13).
-    fn report(&mut self, own: Ipv6Addr) -> Result<(), NetDrop> {
+    fn report_group(&mut self, own: Ipv6Addr) {
         let link_local =
             self.addressing.all().iter().map(|own| own.addr()).find(|ip| is_link_local(*ip) && ip.is_ipv6());
-        let Some(IpAddr::V6(src)) = link_local else { return Ok(()) };
+        let Some(IpAddr::V6(src)) = link_local else { return };
         let message = ndp::listener_report(src, own);
         let len = ndp::ROUTER_ALERT.len() + message.len();
         let ip = ipv6::header(src, ndp::ALL_MLDV2_ROUTERS, 0, 1, 0, 0, len);
         let dst_mac = Mac::for_multicast(ndp::ALL_MLDV2_ROUTERS);
-        self.push_eth(dst_mac, ETHERTYPE_IPV6, &[&ip, &ndp::ROUTER_ALERT, &message])
+        // There is room: see who calls.
+        let _ = self.push_eth(dst_mac, ETHERTYPE_IPV6, &[&ip, &ndp::ROUTER_ALERT, &message]);
     }
 
     fn push_ndp(&mut self, src: Ipv6Addr, dst: Ipv6Addr, dst_mac: Mac, message: &[u8]) -> Result<(), NetDrop> {

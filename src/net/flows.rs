@@ -4,13 +4,14 @@
 //! and a few fields that nobody looks at; so one comparison says all that parsing would. What does not match, or has
 //! anything odd about it, goes the long way and is judged there.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::datapath::Checksum;
 use crate::mem;
 use crate::net::packet::{IpPacket, UdpDatagram};
 use crate::wire::be16;
 use crate::wire::checksum::Sum;
+use crate::wire::eth::{ETH_LEN, VLAN_LEN};
 use crate::wire::icmp::IcmpVersion;
 use crate::wire::ipv4::{IPV4_LEN, PROTOCOL_UDP};
 use crate::wire::ipv6::IPV6_LEN;
@@ -19,11 +20,15 @@ use crate::wire::udp::UDP_LEN;
 /// Bytes that are compared: Ethernet with a tag, IPv6, and UDP ports.
 const SPAN: usize = 64;
 
-/// Flows that are remembered. A power of two.
-const FLOWS: usize = 16;
+/// Flows that are remembered: as many as [`Flows::last`] can name.
+const FLOWS: usize = 1 << u8::BITS;
 
-/// Bytes that tell flows apart: the source port over IPv4, the end of the source address over IPv6.
-const KEY: usize = 35;
+/// Places that a flow may have.
+const WAYS: usize = 2;
+
+/// Where the tag's type is, and what is in a tag besides the VLAN: priority and drop eligibility (IEEE 802.1Q §9.6).
+const TAG: usize = 12;
+const TAG_PRIORITY: u8 = 0xf0;
 
 /// What packets of a flow have in common.
 #[derive(Clone, Debug)]
@@ -41,9 +46,13 @@ struct Flow {
 }
 
 /// The flows that packets came from most recently.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flows {
+    /// Neighbouring places are for flows with the same hash.
     recent: [Option<Box<Flow>>; FLOWS],
+    /// The flow of the packet before, which is looked at first.
+    last: u8,
+    seed: u64,
 }
 
 fn words(bytes: &[u8; SPAN]) -> [u64; SPAN / 8] {
@@ -58,8 +67,22 @@ impl Flow {
 }
 
 impl Flows {
-    fn slot(head: &[u8; SPAN]) -> usize {
-        usize::from(head[KEY]) % FLOWS
+    /// Remembers nothing yet. `seed` is secret, so that nobody can choose whose place a flow takes.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { recent: [const { None }; FLOWS], last: 0, seed }
+    }
+
+    /// The first of the places of a packet's flow: a hash of all that tells flows apart, that is both addresses and both
+    /// ports, wherever a tag and the IP version put them.
+    fn first_place(&self, head: &[u8; SPAN]) -> usize {
+        let ip = if head[TAG..TAG + 2] == [0x81, 0x00] { ETH_LEN + VLAN_LEN } else { ETH_LEN };
+        let (addresses, ports) =
+            if head[ip] >> 4 == 6 { (&head[ip + 8..ip + 40], ip + 40) } else { (&head[ip + 12..ip + 20], ip + 20) };
+        let ports = u32::from_ne_bytes(std::array::from_fn(|i| head[ports + i]));
+        let words = addresses.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
+        let hash = words.fold(self.seed ^ u64::from(ports), |hash, word| mix(hash ^ word));
+        // The upper bits of a product know all bits of its factors.
+        (mix(hash) >> (u64::BITS - u8::BITS)) as usize & !(WAYS - 1)
     }
 
     /// Remembers the flow of a datagram that was found good; `ip` is where its IP packet begins.
@@ -76,6 +99,9 @@ impl Flows {
         }
         let mut mask = [0; SPAN];
         mask[..udp + 4].fill(0xff);
+        if ip > ETH_LEN {
+            mask[ETH_LEN] = !TAG_PRIORITY;
+        }
         match packet.version {
             IcmpVersion::V4 => {
                 // Type of service, length and identification; "don't fragment"; time to live and checksum.
@@ -100,8 +126,17 @@ impl Flows {
             local: datagram.local,
             remote: datagram.remote,
         };
+        let first = self.first_place(head);
+        let mut ways = self.recent[first..first + WAYS].iter();
+        let place = first
+            + ways.position(|flow| flow.as_deref().is_some_and(|flow| flow.matches(head))).unwrap_or_else(|| {
+                // Newcomers take the first place. Who was there moves on, and the oldest is forgotten.
+                self.recent[first..first + WAYS].rotate_right(1);
+                0
+            });
+        self.last = place as u8;
         // A place is allocated once: with more flows than places, one is taken over for each packet.
-        match &mut self.recent[Self::slot(head)] {
+        match &mut self.recent[place] {
             Some(place) => **place = flow,
             place => *place = Some(Box::new(flow)),
         }
@@ -110,10 +145,13 @@ impl Flows {
     /// The datagram in `frame`, if it is of a flow that is known and nothing is odd about it. Tells also whether its
     /// checksum was computed here.
     #[inline]
-    pub(super) fn find(&self, frame: &[u8], ip: Checksum, l4: Checksum) -> Option<(UdpDatagram, bool)> {
+    pub(super) fn find(&mut self, frame: &[u8], ip: Checksum, l4: Checksum) -> Option<(UdpDatagram, bool)> {
         let head = frame.first_chunk::<SPAN>()?;
-        let flow = self.recent[Self::slot(head)].as_deref()?;
-        if !flow.matches(head) || ip == Checksum::Bad || l4 == Checksum::Bad {
+        if !self.recent[usize::from(self.last)].as_deref().is_some_and(|flow| flow.matches(head)) {
+            self.last = self.look_up(head)?;
+        }
+        let flow = self.recent[usize::from(self.last)].as_deref()?;
+        if ip == Checksum::Bad || l4 == Checksum::Bad {
             return None;
         }
         let (ecn, end) = match flow.version {
@@ -139,10 +177,35 @@ impl Flows {
         Some((UdpDatagram { local: flow.local, remote: flow.remote, ecn, payload }, unknown))
     }
 
-    /// Forgets all, as what made them good may have changed.
-    pub(super) fn clear(&mut self) {
-        self.recent = Default::default();
+    /// The place of a packet's flow that is not the one of the packet before.
+    #[inline(never)]
+    fn look_up(&self, head: &[u8; SPAN]) -> Option<u8> {
+        let first = self.first_place(head);
+        let known = |place: &usize| self.recent[*place].as_deref().is_some_and(|flow| flow.matches(head));
+        (first..first + WAYS).find(known).map(|place| place as u8)
     }
+
+    /// Forgets the flows to a port, as it was closed.
+    pub(super) fn forget_port(&mut self, port: u16) {
+        self.forget(|flow| flow.local.port() == port);
+    }
+
+    /// Forgets the flows to an address, as it is not ours any more.
+    pub(super) fn forget_address(&mut self, addr: IpAddr) {
+        self.forget(|flow| flow.local.ip() == addr);
+    }
+
+    fn forget(&mut self, which: impl Fn(&Flow) -> bool) {
+        for place in &mut self.recent {
+            place.take_if(|flow| which(flow));
+        }
+    }
+}
+
+/// Spreads the bits of `word` upwards.
+const fn mix(word: u64) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    (word ^ (word >> 32)).wrapping_mul(ODD)
 }
 
 fn checksum_ok(flow: &Flow, datagram: &[u8]) -> bool {

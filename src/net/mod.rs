@@ -18,6 +18,7 @@ mod claim;
 mod config;
 mod control;
 mod flows;
+mod listener;
 mod neighbor;
 mod outbox;
 mod packet;
@@ -34,7 +35,7 @@ mod tests;
 
 pub use cidr::{Cidr, CidrError};
 pub use config::{Detect, NetConfig, NetError, Route};
-pub use packet::UdpDatagram;
+pub use packet::{Quote, UdpDatagram};
 pub use receive::Received;
 pub use route::{RouteError, Sources, WayError};
 pub use send::{Sent, Standing};

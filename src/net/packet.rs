@@ -20,6 +20,20 @@ pub struct UdpDatagram {
     pub payload: Range<usize>,
 }
 
+/// A datagram of ours that the network tells of in an ICMP error, as far as the error quotes it. Whoever knows or guesses
+/// addresses and ports can make one up; what is quoted of the payload tells strangers from those who have seen it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The far end.
+    pub remote: SocketAddr,
+    /// Length of its payload in bytes; 0 if that is not quoted.
+    pub len: u16,
+    /// Where in the received frame its payload is, as much as is quoted.
+    pub payload: Range<usize>,
+}
+
 /// The IP layer of a received packet, whichever version.
 #[derive(Clone, Debug)]
 pub(super) struct IpPacket<'a> {
@@ -32,6 +46,8 @@ pub(super) struct IpPacket<'a> {
     pub(super) dst: IpAddr,
     pub(super) ecn: u8,
     pub(super) hop_limit: u8,
+    /// Where it begins in its frame.
+    pub(super) at: usize,
     /// The packet, headers included, without padding.
     pub(super) bytes: &'a [u8],
     /// Length of the IP headers.

@@ -1,14 +1,12 @@
 //! The way in: classification of received frames.
 
-use std::net::{IpAddr, SocketAddr};
-
-use arrayvec::ArrayVec;
+use std::net::SocketAddr;
 
 use crate::base::time::Instant;
 use crate::datapath::{Checksum, RxFrame, TxFrame};
 use crate::mem::sum_words;
 use crate::net::addressing::is_station;
-use crate::net::packet::{IpPacket, UdpDatagram};
+use crate::net::packet::{IpPacket, Quote, UdpDatagram};
 use crate::net::stack::Net;
 use crate::net::stats::NetDrop;
 use crate::wire::eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthError, EthHeader, Mac};
@@ -18,34 +16,27 @@ use crate::wire::ipv6::{ALL_NODES, Ipv6, Ipv6Error, PROTOCOL_ICMPV6};
 use crate::wire::ndp;
 use crate::wire::udp::{UDP_LEN, Udp};
 
-/// Bytes that are passed on of a packet quoted in an error: a first byte, and the longest connection ID.
-pub const QUOTED: usize = 21;
-
 /// What a received frame was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// UDP for us.
     Udp(UdpDatagram),
-    /// A router says that UDP from `local` to `remote` was too big. Anyone who guesses the ports can say
-    /// so: RFC 9000 §14.2.1 tells what to make of it, and what is quoted tells strangers from who has seen the packet.
+    /// A router says that a datagram was too big. RFC 9000 §14.2.1 tells what to make of it.
     PacketTooBig {
-        /// Our end.
-        local: SocketAddr,
-        /// The far end.
-        remote: SocketAddr,
-        /// Largest UDP payload that would have passed, in bytes.
+        /// The datagram.
+        quote: Quote,
+        /// Largest UDP payload that would have passed, in bytes. It is less than the datagram's.
         max_udp_payload: u16,
-        /// The UDP payload that was too big, in bytes; 0 if that is not quoted.
-        len: u16,
-        /// Its first bytes, as many as are quoted.
-        quoted: ArrayVec<u8, QUOTED>,
     },
-    /// Someone says that nobody listens at `remote`.
+    /// A host says that nobody listens at the port that a datagram was for.
     PortUnreachable {
-        /// Our end.
-        local: SocketAddr,
-        /// The far end.
-        remote: SocketAddr,
+        /// The datagram.
+        quote: Quote,
+    },
+    /// A router says that it knows no way to the host that a datagram was for.
+    HostUnreachable {
+        /// The datagram.
+        quote: Quote,
     },
     /// Handled here.
     Consumed,
@@ -74,9 +65,12 @@ impl<T: TxFrame> Net<T> {
                     Received::Udp(datagram) => {
                         self.stats.rx_udp += 1;
                         self.stats.rx_udp_bytes += datagram.payload.len() as u64;
+                        self.stats.rx_flow_misses += 1;
                     }
                     Received::PacketTooBig { .. } => self.stats.rx_too_big += 1,
-                    Received::PortUnreachable { .. } => self.stats.rx_unreachable += 1,
+                    Received::PortUnreachable { .. } | Received::HostUnreachable { .. } => {
+                        self.stats.rx_unreachable += 1;
+                    }
                     Received::Consumed | Received::Dropped(_) => self.stats.rx_handled += 1,
                 }
                 received
@@ -99,6 +93,10 @@ impl<T: TxFrame> Net<T> {
         let to_us = eth.dst == self.mac;
         if !to_us && !eth.dst.is_group() {
             return Err(NetDrop::ForeignMac);
+        }
+        // A frame's sender is one station (IEEE 802.3 §3.2.4).
+        if !eth.src.is_station() {
+            return Err(NetDrop::BadSource);
         }
         match eth.ethertype {
             ETHERTYPE_IPV4 if to_us => self.ipv4(now, &eth, frame, at, ip, l4),
@@ -134,6 +132,7 @@ impl<T: TxFrame> Net<T> {
             dst: ip.dst.into(),
             ecn: ip.ecn,
             hop_limit: ip.ttl,
+            at,
             bytes,
             header_len: ip.header_len,
         };
@@ -170,6 +169,7 @@ impl<T: TxFrame> Net<T> {
             dst: ip.dst.into(),
             ecn: ip.ecn,
             hop_limit: ip.hop_limit,
+            at,
             bytes: &frame[at..at + ip.total_len],
             header_len: ip.header_len,
         };

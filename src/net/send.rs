@@ -81,6 +81,13 @@ impl<T: TxFrame> Net<T> {
         Sent::Ready(frame)
     }
 
+    /// Whether headers from `local` to `remote` are ready, since something was sent there not long ago.
+    pub(super) fn has_template(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        let Some(key) = FlowKey::new(local, remote) else { return false };
+        let first = (key.hash(self.seed) as usize & (self.templates.len() - 1)) & !1;
+        self.templates[first..first + 2].iter().any(|template| template.is_for(&key))
+    }
+
     fn refuse(&mut self, reason: NetDrop) -> Sent<T> {
         self.stats.drops[reason] += 1;
         Sent::Dropped(reason)

@@ -11,6 +11,7 @@ use crate::net::cidr::Cidr;
 use crate::net::claim::{Claims, Other, Step, Verdict};
 use crate::net::config::{NetConfig, NetError};
 use crate::net::flows::Flows;
+use crate::net::listener::Reports;
 use crate::net::neighbor::{Account, Learned, Neighbors, News, Timeout};
 use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
@@ -84,10 +85,9 @@ pub struct Net<T> {
     pub(super) outbox: Outbox,
     pub(super) echo_limit: Limit,
     pub(super) error_limit: Limit,
-    pub(super) too_big_limit: Limit,
+    pub(super) unreachable_limit: Limit,
     pub(super) claims: Claims,
-    /// The next of our addresses to report as listened to.
-    pub(super) reported: usize,
+    pub(super) reports: Reports,
     pub(super) stats: NetStats,
     events: VecDeque<NetEvent>,
 }
@@ -122,16 +122,16 @@ impl<T: TxFrame> Net<T> {
             seed: config.seed,
             addressing,
             ports: Ports::new(config.ports.as_deref()),
-            flows: Flows::default(),
+            flows: Flows::new(config.seed),
             neighbors: Neighbors::new(config.max_neighbors, config.neighbor_ttl, config.solicits_per_second, now),
             pending: Pending::new(config.max_pending, config.pending_frames, config.max_neighbors),
             templates: vec![Template::none(); config.templates.next_power_of_two()].into(),
             outbox: Outbox::new(caps.mtu),
             echo_limit: Limit::new(config.echo_per_second, now),
             error_limit: Limit::new(config.errors_per_second, now),
-            too_big_limit: Limit::new(config.too_big_per_second, now),
+            unreachable_limit: Limit::new(config.unreachable_per_second, now),
             claims,
-            reported: usize::MAX,
+            reports: Reports::new(config.seed ^ u64::from(mac.0[5])),
             stats: NetStats::default(),
             events: VecDeque::with_capacity(MAX_EVENTS),
         };
@@ -179,7 +179,8 @@ impl<T: TxFrame> Net<T> {
     /// When [`Net::poll`] has something to do that time brings; it may be early. Frames and events that wait already are
     /// not meant: poll until `None` after each turn.
     pub fn next_timeout(&self) -> Option<Instant> {
-        Some(self.neighbors.deadline().min(self.claims.deadline())).filter(|at| *at != Instant::MAX)
+        Some(self.neighbors.deadline().min(self.claims.deadline()).min(self.reports.deadline()))
+            .filter(|at| *at != Instant::MAX)
     }
 
     /// The link is up: our addresses are checked and announced, also when it was up before, and neighbours have to prove
@@ -187,12 +188,13 @@ impl<T: TxFrame> Net<T> {
     pub fn link_up(&mut self, now: Instant) {
         self.neighbors.doubt_all(now);
         self.claims.link_up(now);
-        self.report_all();
+        self.report_all(now);
     }
 
     /// The link is down: nobody would hear an announcement.
     pub fn link_down(&mut self, now: Instant) {
         self.claims.link_down(now);
+        self.reports.hush();
     }
 
     /// Whether the addresses may be used that are to be. False only with [`Detect::Strict`](super::Detect::Strict), as long
@@ -211,7 +213,7 @@ impl<T: TxFrame> Net<T> {
         if !self.claims.are_strict() {
             self.addressing.set_used(addr.addr(), true);
         }
-        self.report_all();
+        self.report_all(now);
         Ok(())
     }
 
@@ -219,14 +221,13 @@ impl<T: TxFrame> Net<T> {
     pub fn remove_address(&mut self, addr: IpAddr) {
         self.addressing.remove(addr);
         self.claims.remove(addr);
-        self.flows.clear();
+        self.flows.forget_address(addr);
         self.neighbors.shut_all();
     }
 
-    fn report_all(&mut self) {
+    fn report_all(&mut self, now: Instant) {
         if self.claims.speak() {
-            self.reported = 0;
-            self.claims.wake();
+            self.reports.tell(now);
         }
     }
 
@@ -287,7 +288,7 @@ impl<T: TxFrame> Net<T> {
     /// Closes a UDP port; without effect if the configuration named no ports, as then all are open.
     pub fn close_port(&mut self, port: u16) {
         self.ports.set(port, false);
-        self.flows.clear();
+        self.flows.forget_port(port);
     }
 
     /// Number of neighbours in the table.
@@ -301,6 +302,10 @@ impl<T: TxFrame> Net<T> {
     }
 
     fn run_timers(&mut self, now: Instant) {
+        // Reports come first, so that answers find their way (RFC 4862 §5.4.2).
+        if now >= self.reports.deadline() {
+            self.report(now);
+        }
         if now >= self.claims.deadline() {
             self.run_claims(now);
         }
@@ -319,11 +324,9 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// Says what is due about our addresses, as far as there is room for it; listener reports come first, so that answers
-    /// find their way (RFC 4862 §5.4.2).
+    /// Says what is due about our addresses, as far as there is room for it.
     #[cold]
     fn run_claims(&mut self, now: Instant) {
-        while self.outbox.has_room() && self.report_next() {}
         while self.outbox.has_room()
             && let Some(step) = self.claims.due(now)
         {

@@ -41,13 +41,13 @@ drops! {
     Ipv4Checksum = "rx_ipv4_checksum",
     /// IPv6 header malformed.
     Ipv6Malformed = "rx_ipv6_malformed",
-    /// IPv6 extension header that cannot be stepped over.
+    /// IPv6 extension header that cannot be stepped over, or more headers, options or padding than there are reasons for.
     Ipv6Extension = "rx_ipv6_extension",
     /// A fragment: nothing is reassembled.
     Fragment = "rx_fragment",
     /// For another address.
     NotOurAddress = "rx_not_our_address",
-    /// From an address that cannot send: multicast, broadcast, unspecified, loopback, our own.
+    /// From an address that cannot send: multicast, broadcast, unspecified, loopback, our own; or a group's MAC address.
     BadSource = "rx_bad_source",
     /// Neither UDP nor ICMP.
     Protocol = "rx_protocol",
@@ -65,18 +65,19 @@ drops! {
     IcmpMalformed = "rx_icmp_malformed",
     /// ICMP checksum wrong.
     IcmpChecksum = "rx_icmp_checksum",
-    /// An ICMP error about a packet that is not UDP from one of our addresses.
+    /// An ICMP error about a packet that we cannot have sent: not UDP, not from an open port of ours, or too long.
     IcmpUnrelated = "rx_icmp_unrelated",
     /// An ICMP message that nothing is done about.
     IcmpIgnored = "rx_icmp_ignored",
-    /// "Packet too big" without an MTU, or with one that says nothing new or is below what the protocol allows.
+    /// "Packet too big" without an MTU, or with one that says nothing new, is below what the protocol allows, or carries the
+    /// packet that it quotes.
     TooBigUnusable = "rx_too_big_unusable",
     /// Neighbour discovery that RFC 4861 says to discard.
     NdpInvalid = "rx_ndp_invalid",
     /// Neighbour discovery about others.
     NdpForeign = "rx_ndp_foreign",
-    /// A request left unanswered, or a "packet too big" not heeded, because these are rate-limited; or too many answers
-    /// wait to be sent.
+    /// A request left unanswered, or an "unreachable" about a flow not in use, because these are rate-limited; or too many
+    /// answers wait to be sent.
     RateLimited = "rx_rate_limited",
 
     /// From an address that is not ours.
@@ -168,9 +169,11 @@ counters! {
     rx_udp_bytes,
     /// UDP checksums verified in software.
     rx_udp_software_checksums,
+    /// Of those datagrams, the ones whose headers were read in full, as they were not those of a flow that is remembered.
+    rx_flow_misses,
     /// "Packet too big" handed on.
     rx_too_big,
-    /// "Port unreachable" handed on.
+    /// "Port unreachable" and "host unreachable" handed on.
     rx_unreachable,
     /// Frames handled here: ARP, neighbour discovery, echo.
     rx_handled,

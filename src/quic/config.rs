@@ -94,8 +94,11 @@ pub struct TransportConfig {
     pub max_ack_delay: Duration,
     /// Acknowledge at least every this many ack-eliciting packets (at least 1).
     pub ack_frequency: u32,
-    /// Largest UDP payload to use once the path has been probed to carry it (bytes, at least 1200).
+    /// Largest UDP payload to use once the path has been probed to carry it (bytes, at least 1200). It is also what the
+    /// peer is told that we take.
     pub max_udp_payload: u16,
+    /// The same over IPv6, whose headers take 20 bytes more; `None` means as over IPv4.
+    pub max_udp_payload_v6: Option<u16>,
     /// Packets to seal with one key before it is updated, unless its cipher requires an earlier update: AES-GCM after
     /// 2^22 packets (RFC 9001 §6.6).
     pub packets_per_key: u64,
@@ -127,6 +130,7 @@ impl Default for TransportConfig {
             max_ack_delay: Duration::from_millis(25),
             ack_frequency: 2,
             max_udp_payload: 1472,
+            max_udp_payload_v6: None,
             packets_per_key: u64::MAX,
             keep_alive: None,
             provider: None,

@@ -34,7 +34,7 @@ pub use config::{
 pub use config_error::ConfigError;
 pub use connection::{
     Conn, OpenError, PeerStanding, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError,
-    TooBig, Transmit,
+    TooBig, Transmit, Undelivered,
 };
 pub use endpoint::{Arrival, ConnectError, Endpoint, Origin};
 pub use event::{CloseReason, ConnId, Dir, Event, Notify, OutOfSpace, SendData};

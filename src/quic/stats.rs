@@ -150,6 +150,8 @@ pub struct EndpointStats {
     pub resets_sent: u64,
     /// "Packet too big" messages that quote nothing a connection can have sent.
     pub too_big_ignored: u64,
+    /// "Unreachable" messages that quote nothing a handshake in flight can have sent, or say it again.
+    pub undelivered_ignored: u64,
     /// Retry packets sent.
     pub retries_sent: u64,
     /// First packets with a good address token.
@@ -182,6 +184,7 @@ impl EndpointStats {
             ("quic_resets_sent", self.resets_sent),
             ("quic_packets_kept", self.packets_kept),
             ("quic_too_big_ignored", self.too_big_ignored),
+            ("quic_undelivered_ignored", self.undelivered_ignored),
             ("quic_retries_sent", self.retries_sent),
             ("quic_tokens_accepted", self.tokens_accepted),
             ("quic_bytes_direct", self.placement.direct),

@@ -54,9 +54,14 @@ pub enum Unreachable {
     /// No host answered for the address (ARP, NDP).
     #[error("no host answers for its address (or its router's): is it up, and on this network?")]
     NoAnswer,
-    /// The host says that nobody listens. Anybody can say so: it counts only before a connection stands.
+    /// The host says that nobody listens, and quotes a packet of a handshake that is in flight. It is not told of
+    /// connections that are established.
     #[error("nobody listens at that port")]
     PortClosed,
+    /// A router on the way says that it knows no way to the host, and quotes a packet of a handshake that is in flight. That
+    /// may be so for a moment only (RFC 1122 §4.2.3.9): it explains a handshake that fails, and is no reason to give it up.
+    #[error("a router on the way says that the host cannot be reached")]
+    NoPath,
 }
 
 /// Why no connection could be started.

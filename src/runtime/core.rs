@@ -12,8 +12,10 @@ use crate::base::time::{Duration, Instant};
 use crate::crypto::time_keys;
 use crate::datapath::{BURST, Burst, Datapath, DatapathStats, RxFrame, TxFrame};
 use crate::mem::BufPool;
-use crate::net::{Cidr, Net, NetConfig, NetError, NetEvent, NetStats, Received, Sent, Standing, UdpDatagram};
-use crate::quic::{Arrival, Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig, TooBig, Transmit};
+use crate::net::{Cidr, Net, NetConfig, NetError, NetEvent, NetStats, Quote, Received, Sent, Standing, UdpDatagram};
+use crate::quic::{
+    Arrival, Endpoint, EndpointConfig, EndpointStats, RxMeta, ServerConfig, TooBig, Transmit, Undelivered,
+};
 use crate::runtime::idle::Rest;
 use crate::runtime::observe::{self, Blind, Mark, Observe};
 use crate::runtime::{App, Clock, Context, CoreStats, Idle, Observer, Stages, Unreachable, Waker};
@@ -456,10 +458,13 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
         match self.net.receive(now, &mut rx[i]) {
             Received::Udp(udp) => return Some(udp),
-            Received::PacketTooBig { local, remote, max_udp_payload: max, len, quoted } => {
-                self.endpoint.packet_too_big(now, &TooBig { local, remote, max, len, quoted: &quoted });
+            Received::PacketTooBig { quote, max_udp_payload: max } => {
+                let Quote { local, remote, len, payload } = quote;
+                let quoted = &rx[i].data_mut()[payload];
+                self.endpoint.packet_too_big(now, &TooBig { local, remote, max, len, quoted });
             }
-            Received::PortUnreachable { remote, .. } => self.unreachable(now, remote.ip(), Unreachable::PortClosed),
+            Received::PortUnreachable { quote } => self.undelivered(now, &quote, &mut rx[i], Unreachable::PortClosed),
+            Received::HostUnreachable { quote } => self.undelivered(now, &quote, &mut rx[i], Unreachable::NoPath),
             Received::Consumed | Received::Dropped(_) => {}
         }
         None
@@ -506,6 +511,16 @@ impl<D: Datapath, A: App> Core<D, A> {
                 }
                 NetEvent::Neighbor { .. } => {}
             }
+        }
+    }
+
+    /// The network says that a datagram did not arrive. That concerns the application if the engine finds it credible.
+    fn undelivered(&mut self, now: Instant, quote: &Quote, frame: &mut D::Rx, why: Unreachable) {
+        let Quote { local, remote, len, ref payload } = *quote;
+        let quoted = &frame.data_mut()[payload.clone()];
+        let port_closed = why == Unreachable::PortClosed;
+        if self.endpoint.is_undelivered(&Undelivered { local, remote, port_closed, len, quoted }) {
+            self.unreachable(now, remote.ip(), why);
         }
     }
 

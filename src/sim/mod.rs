@@ -26,7 +26,7 @@ use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
     Arrival, CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RetryPolicy,
-    RxMeta, ServerConfig, TooBig, TransportConfig, tls,
+    RxMeta, ServerConfig, TooBig, TransportConfig, Undelivered, tls,
 };
 
 pub use app::{App, Failure};
@@ -268,6 +268,11 @@ impl World {
                 let (local, remote) = (host.addr, addr(claim.to.peer()));
                 let news = TooBig { local, remote, max: claim.max, len: claim.len, quoted: &claim.quoted };
                 host.endpoint.packet_too_big(self.now, &news);
+                let (len, port_closed) = (claim.len, claim.max % 2 == 0);
+                let news = Undelivered { local, remote, port_closed, len, quoted: &claim.quoted };
+                if host.endpoint.is_undelivered(&news) && (host.side == Side::Server || host.app.connected) {
+                    return Err(format!("{:?} believes that its packets do not arrive", host.side));
+                }
                 busy = true;
             }
             if !busy {

@@ -205,7 +205,7 @@ impl Network {
     }
 
     fn claim(&mut self, to: Side, max: u16, data: &[u8]) {
-        self.claims.push(Claim { to, max, len: data.len() as u16, quoted: data[..data.len().min(21)].to_vec() });
+        self.claims.push(Claim { to, max, len: data.len() as u16, quoted: data[..data.len().min(32)].to_vec() });
     }
 
     /// Somebody makes up a claim: about this datagram, or about one of another connection.
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(through, [true, false, false, true, false, false]);
         let claim = &net.claims[1];
         assert_eq!((net.claims.len(), claim.to, claim.max, claim.len), (2, Side::Client, 1300, 1400));
-        assert_eq!(claim.quoted, [7; 21]);
+        assert_eq!(claim.quoted, [7; 32]);
     }
 
     #[test]

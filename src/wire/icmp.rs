@@ -1,10 +1,12 @@
 //! ICMP (RFC 792, RFC 1191) and ICMPv6 (RFC 4443): echo and errors. Neighbour discovery is in [`super::ndp`].
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use crate::wire::checksum::Sum;
 use crate::wire::ipv4::Ipv4;
 use crate::wire::ipv6::Ipv6;
+use crate::wire::ndp::ListenerQuery;
 use crate::wire::udp::UDP_LEN;
 use crate::wire::{be16, be32};
 
@@ -62,6 +64,12 @@ pub enum Icmp<'a> {
         /// The packet, possibly cut off.
         quoted: &'a [u8],
     },
+    /// No way leads to the network or host, or none that the packet may take (RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1, RFC
+    /// 4443 §3.1).
+    HostUnreachable {
+        /// The packet, possibly cut off.
+        quoted: &'a [u8],
+    },
     /// Another error.
     OtherError {
         /// Type.
@@ -73,8 +81,8 @@ pub enum Icmp<'a> {
     },
     /// Neighbour discovery, types 133 to 137: the whole message, for [`super::ndp::Ndp::parse`].
     Ndp(&'a [u8]),
-    /// Multicast listener query, type 130 (RFC 3810 §5.1).
-    ListenerQuery,
+    /// Multicast listener query, type 130.
+    ListenerQuery(ListenerQuery),
     /// Anything else.
     Other {
         /// Type.
@@ -98,42 +106,53 @@ impl<'a> Icmp<'a> {
             (IcmpVersion::V4, 3, 4) => Self::PacketTooBig { mtu: be16(message, 6).unwrap_or(0).into(), quoted },
             (IcmpVersion::V6, 2, _) => Self::PacketTooBig { mtu: be32(message, 4).unwrap_or(0), quoted },
             (IcmpVersion::V4, 3, 3) | (IcmpVersion::V6, 1, 4) => Self::PortUnreachable { quoted },
+            (IcmpVersion::V4, 3, 0 | 1 | 6..=13) | (IcmpVersion::V6, 1, 0..=3 | 5 | 6) => {
+                Self::HostUnreachable { quoted }
+            }
             (IcmpVersion::V4, 3 | 4 | 11 | 12, _) | (IcmpVersion::V6, 0..=127, _) => {
                 Self::OtherError { kind, code, quoted }
             }
             (IcmpVersion::V6, 133..=137, _) => Self::Ndp(message),
-            (IcmpVersion::V6, 130, 0) => Self::ListenerQuery,
+            (IcmpVersion::V6, ListenerQuery::KIND, _) => {
+                ListenerQuery::parse(message).map_or(Self::Other { kind }, Self::ListenerQuery)
+            }
             _ => Self::Other { kind },
         })
     }
 }
 
-/// Source and destination of a UDP packet quoted in an error; `None` for anything else.
-pub fn quoted_udp(version: IcmpVersion, quoted: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
-    let (src, dst, ports): (IpAddr, IpAddr, _) = match version {
-        IcmpVersion::V4 => {
-            let ip = Ipv4::parse_quoted(quoted).ok()?;
-            (ip.src.into(), ip.dst.into(), ip.quoted_ports(quoted)?)
-        }
-        IcmpVersion::V6 => {
-            let ip = Ipv6::parse_quoted(quoted).ok()?;
-            (ip.src.into(), ip.dst.into(), ip.quoted_ports(quoted)?)
-        }
-    };
-    Some((SocketAddr::new(src, ports.0), SocketAddr::new(dst, ports.1)))
+/// A UDP packet quoted in an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotedUdp {
+    /// Who sent it.
+    pub src: SocketAddr,
+    /// Whom it was for.
+    pub dst: SocketAddr,
+    /// Length of its payload in bytes; 0 if not even its UDP header is quoted.
+    pub len: u16,
+    /// Where its payload is in the quote, as much as is quoted.
+    pub payload: Range<usize>,
 }
 
-/// Of a UDP packet quoted in an error: the length of its payload, and what is quoted of that. `None` if not even the UDP
-/// header is.
-pub fn quoted_payload(version: IcmpVersion, quoted: &[u8]) -> Option<(u16, &[u8])> {
-    let header_len = match version {
-        IcmpVersion::V4 => Ipv4::parse_quoted(quoted).ok()?.header_len,
-        IcmpVersion::V6 => Ipv6::parse_quoted(quoted).ok()?.header_len,
-    };
-    let udp = quoted.get(header_len..)?;
-    let len = be16(udp, 4)?.checked_sub(UDP_LEN as u16)?;
-    let payload = udp.get(UDP_LEN..)?;
-    Some((len, &payload[..payload.len().min(len.into())]))
+impl QuotedUdp {
+    /// Reads a quote, which begins with an IP header; `None` for anything but UDP, and if the ports are cut off.
+    pub fn parse(version: IcmpVersion, quoted: &[u8]) -> Option<Self> {
+        let (src, dst, ports, header_len): (IpAddr, IpAddr, _, _) = match version {
+            IcmpVersion::V4 => {
+                let ip = Ipv4::parse_quoted(quoted).ok()?;
+                (ip.src.into(), ip.dst.into(), ip.quoted_ports(quoted)?, ip.header_len)
+            }
+            IcmpVersion::V6 => {
+                let ip = Ipv6::parse_quoted(quoted).ok()?;
+                (ip.src.into(), ip.dst.into(), ip.quoted_ports(quoted)?, ip.header_len)
+            }
+        };
+        let start = header_len + UDP_LEN;
+        let len = if quoted.len() < start { None } else { be16(quoted, header_len + 4)?.checked_sub(UDP_LEN as u16) };
+        let payload = len.map_or(0..0, |len| start..quoted.len().min(start + usize::from(len)));
+        let (src, dst) = (SocketAddr::new(src, ports.0), SocketAddr::new(dst, ports.1));
+        Some(Self { src, dst, len: len.unwrap_or(0), payload })
+    }
 }
 
 /// Type, code and checksum of the reply to an echo request; `rest` as in [`Icmp::EchoRequest`] follows it.
@@ -191,23 +210,29 @@ mod tests {
         let Ok(Icmp::PacketTooBig { mtu: 1300, quoted }) = Icmp::parse(IcmpVersion::V4, &message) else {
             panic!("not taken for a packet too big");
         };
-        assert_eq!(quoted_udp(IcmpVersion::V4, quoted), Some((a, b)));
-        assert_eq!(quoted_udp(IcmpVersion::V4, &quoted[..23]), None, "ports cut off");
-        assert_eq!(quoted_payload(IcmpVersion::V4, quoted), None, "a UDP header says how long it is");
+        let quote = |quoted: &[u8]| {
+            let udp = QuotedUdp::parse(IcmpVersion::V4, quoted)?;
+            Some((udp.src, udp.dst, udp.len, quoted[udp.payload].to_vec()))
+        };
+        let of = |len: u16, payload: &[u8]| Some((a, b, len, payload.to_vec()));
+        assert_eq!(quote(&quoted[..24]), of(0, b""), "a UDP header says how long it is");
+        assert_eq!(quote(&quoted[..23]), None, "ports cut off");
         let whole = [&ip[..], &[0x11, 0x51, 0xc3, 0x50, 0x05, 0x78, 0, 0], b"payload"].concat();
-        assert_eq!(quoted_payload(IcmpVersion::V4, &whole), Some((1392, &b"payload"[..])));
-        assert_eq!(quoted_payload(IcmpVersion::V4, &whole[..28]), Some((1392, &b""[..])));
-        assert_eq!(quoted_payload(IcmpVersion::V4, &whole[..27]), None);
+        assert_eq!(quote(&whole), of(1392, b"payload"));
+        assert_eq!(quote(&whole[..28]), of(1392, b""));
+        assert_eq!(quote(&whole[..27]), of(0, b""));
         let short = [&ip[..], &[0x11, 0x51, 0xc3, 0x50, 0, 10, 0, 0], b"payload"].concat();
-        assert_eq!(quoted_payload(IcmpVersion::V4, &short), Some((2, &b"pa"[..])), "padding of the quote");
+        assert_eq!(quote(&short), of(2, b"pa"), "padding of the quote");
+        let lie = [&ip[..], &[0x11, 0x51, 0xc3, 0x50, 0, 7, 0, 0], b"payload"].concat();
+        assert_eq!(quote(&lie), of(0, b""));
         let (src, dst) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
         let ip = ipv6::header(src, dst, PROTOCOL_UDP, 60, 0, 0, 1400);
         let message = [&[2, 0, 0, 0, 0, 0, 0x05, 0x14][..], &ip, &ports].concat();
         let Ok(Icmp::PacketTooBig { mtu: 1300, quoted }) = Icmp::parse(IcmpVersion::V6, &message) else {
             panic!("not taken for a packet too big");
         };
-        let (from, to) = quoted_udp(IcmpVersion::V6, quoted).unwrap();
-        assert_eq!((from.ip(), from.port(), to.ip(), to.port()), (src.into(), 4433, dst.into(), 50000));
+        let udp = QuotedUdp::parse(IcmpVersion::V6, quoted).unwrap();
+        assert_eq!((udp.src, udp.dst), (SocketAddr::new(src.into(), 4433), SocketAddr::new(dst.into(), 50000)));
         let unreachable = port_unreachable(IcmpVersion::V4, Sum::new(), quoted);
         assert!(Sum::new().bytes(&unreachable).bytes(quoted).is_valid());
         assert_eq!(
@@ -216,14 +241,36 @@ mod tests {
         );
     }
 
+    #[test]
+    fn unreachable_has_kinds() {
+        let quoted = &[][..];
+        for code in 0..16u8 {
+            let message = |kind| [kind, code, 0, 0, 0, 0, 0, 0];
+            let v4 = match code {
+                2 | 5 | 14 | 15 => Icmp::OtherError { kind: 3, code, quoted },
+                3 => Icmp::PortUnreachable { quoted },
+                4 => Icmp::PacketTooBig { mtu: 0, quoted },
+                _ => Icmp::HostUnreachable { quoted },
+            };
+            assert_eq!(Icmp::parse(IcmpVersion::V4, &message(3)), Ok(v4));
+            let v6 = match code {
+                4 => Icmp::PortUnreachable { quoted },
+                0..=6 => Icmp::HostUnreachable { quoted },
+                _ => Icmp::OtherError { kind: 1, code, quoted },
+            };
+            assert_eq!(Icmp::parse(IcmpVersion::V6, &message(1)), Ok(v6));
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..100), kind in 0u8..140) {
             for version in [IcmpVersion::V4, IcmpVersion::V6] {
                 let mut bytes = bytes.clone();
                 prop_assert_eq!(Icmp::parse(version, &bytes).is_err(), bytes.len() < ICMP_LEN);
-                let _ = quoted_udp(version, &bytes);
-                let _ = quoted_payload(version, &bytes);
+                if let Some(udp) = QuotedUdp::parse(version, &bytes) {
+                    prop_assert!(bytes.get(udp.payload).is_some());
+                }
                 if let Some(first) = bytes.first_mut() {
                     *first = kind;
                 }

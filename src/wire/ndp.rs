@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 
 use arrayvec::ArrayVec;
 
+use crate::base::time::Duration;
 use crate::wire::checksum::Sum;
 use crate::wire::eth::Mac;
 use crate::wire::ipv6::{PROTOCOL_ICMPV6, solicited_node};
@@ -20,6 +21,9 @@ const ROUTER_SOLICIT: u8 = 133;
 const ROUTER_ADVERT: u8 = 134;
 const NEIGHBOR_SOLICIT: u8 = 135;
 const NEIGHBOR_ADVERT: u8 = 136;
+
+/// Options in one message. Router advertisements have the most: a few prefixes, routes and name servers.
+const MAX_OPTIONS: usize = 32;
 
 const SOURCE_ADDRESS: u8 = 1;
 const TARGET_ADDRESS: u8 = 2;
@@ -38,6 +42,9 @@ pub enum NdpError {
     /// An option of length zero.
     #[error("neighbour discovery option of length zero")]
     EmptyOption,
+    /// More options than anybody sends.
+    #[error("neighbour discovery message with more than {MAX_OPTIONS} options")]
+    TooManyOptions,
     /// A target that is a multicast group.
     #[error("neighbour discovery target {0} is a multicast group")]
     Target(Ipv6Addr),
@@ -80,7 +87,12 @@ pub struct Options {
 impl Options {
     fn parse(mut bytes: &[u8]) -> Result<Self, NdpError> {
         let mut options = Self::default();
+        let mut count = 0;
         while let [kind, words, ..] = *bytes {
+            count += 1;
+            if count > MAX_OPTIONS {
+                return Err(NdpError::TooManyOptions);
+            }
             let len = usize::from(words) * 8;
             if len == 0 {
                 return Err(NdpError::EmptyOption);
@@ -243,6 +255,34 @@ fn neighbor(
     out
 }
 
+/// A multicast listener query of either version (RFC 2710 §3, RFC 3810 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerQuery {
+    /// The group that it asks for; unspecified for all.
+    pub group: Ipv6Addr,
+    /// Within this time it wants to be answered.
+    pub max_delay: Duration,
+}
+
+impl ListenerQuery {
+    /// Its type.
+    pub(crate) const KIND: u8 = 130;
+
+    /// Reads an ICMPv6 message of this type; `None` for the lengths that neither version has (RFC 3810 §8.1).
+    pub fn parse(message: &[u8]) -> Option<Self> {
+        let code = u32::from(be16(message, 4)?);
+        let delay_ms = match message.len() {
+            24 => code,
+            28.. if code < 0x8000 => code,
+            // A number with an exponent of three bits (RFC 3810 §5.1.3).
+            28.. => (code & 0xfff | 0x1000) << ((code >> 12 & 7) + 3),
+            _ => return None,
+        };
+        let group = Ipv6Addr::from(*message.get(8..)?.first_chunk::<16>()?);
+        Some(Self { group, max_delay: Duration::from_millis(delay_ms.into()) })
+    }
+}
+
 /// Where listener reports go (RFC 3810 §5.2.14).
 pub const ALL_MLDV2_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
 /// The hop-by-hop header that goes in front of a report: router alert (RFC 2711), padded.
@@ -318,8 +358,32 @@ mod tests {
             Prefix { address: address("2001:db8:1::"), len: 64, on_link: true, autonomous: true, valid_secs: 86400 };
         let options = Options { source: Some(MAC), target: None, mtu: Some(1500), prefix: Some(prefix) };
         assert_eq!(Ndp::parse(&bytes), Ok(Ndp::RouterAdvert { hop_limit: 64, lifetime_secs: 1800, options }));
+        let with = |options: usize| [&bytes[..16], &[25, 1, 0, 0, 0, 0, 0, 0].repeat(options)[..]].concat();
+        assert!(Ndp::parse(&with(32)).is_ok());
+        assert_eq!(Ndp::parse(&with(33)), Err(NdpError::TooManyOptions));
         assert_eq!(Ndp::parse(&[133, 0, 0, 0, 0, 0, 0, 0]), Ok(Ndp::RouterSolicit { options: Options::default() }));
         assert_eq!(Ndp::parse(&[137, 0, 0, 0]), Err(NdpError::Kind(137)));
+    }
+
+    #[test]
+    fn listener_queries_of_both_versions() {
+        let query = |len: usize, code: u16| {
+            let mut message = vec![0; len.max(24)];
+            message[0] = 130;
+            message[4..6].copy_from_slice(&code.to_be_bytes());
+            message[8..24].copy_from_slice(&address("ff02::1:ff00:7").octets());
+            message.truncate(len);
+            ListenerQuery::parse(&message).map(|query| (query.group, query.max_delay.as_millis()))
+        };
+        let group = address("ff02::1:ff00:7");
+        assert_eq!(query(24, 10_000), Some((group, 10_000)));
+        assert_eq!(query(24, 0xffff), Some((group, 65_535)));
+        assert_eq!(query(28, 0x7fff), Some((group, 32_767)));
+        assert_eq!(query(44, 0x8000), Some((group, 32_768)));
+        assert_eq!(query(28, 0xffff), Some((group, 8_387_584)));
+        for len in [0, 5, 8, 23, 25, 26, 27] {
+            assert_eq!(query(len, 0), None, "{len}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod retry;
 mod retry_flood;
 mod retry_server;
 mod sizes;
+mod undelivered;
 mod versions;
 mod violations;
 mod world;

@@ -3,7 +3,7 @@
 use super::world::*;
 use crate::base::time::Instant;
 use crate::datapath::{Caps, TxFrame};
-use crate::net::{Net, NetConfig, Received, Sent};
+use crate::net::{Net, NetConfig, Quote, Received, Sent};
 
 const NOW: Instant = Instant::ZERO;
 
@@ -71,7 +71,9 @@ fn messages_about_ours() {
     let mut a = us();
     let unreachable = "020000000077 fe4386316740 0800 45c0003dff10000040016653 0a4d0001 0a4d0002 030311b800000000
         45010021000040004011262f 0a4d0002 0a4d0001 11511b59000d7abb 68656c6c6f";
-    let want = Received::PortUnreachable { local: at("10.77.0.2:4433"), remote: at("10.77.0.1:7001") };
+    // The packet that is quoted carried "hello".
+    let quote = |local, remote, len, payload| Quote { local: at(local), remote: at(remote), len, payload };
+    let want = Received::PortUnreachable { quote: quote("10.77.0.2:4433", "10.77.0.1:7001", 5, 70..75) };
     assert_eq!(take(&mut a, unreachable), want);
     // The kernel quotes the whole packet, whose zeros do not matter to the checksum.
     let mut too_big = bytes(
@@ -79,17 +81,9 @@ fn messages_about_ours() {
          4501059400004000401120a5 0a4d0002 0a630002 11511b5905806fbe 68656c6c6f",
     );
     too_big.resize(14 + 0x240, 0);
-    let hello = || {
-        let mut head = arrayvec::ArrayVec::from([0; 21]);
-        head[..5].copy_from_slice(b"hello");
-        head
-    };
     let want = Received::PacketTooBig {
-        local: at("10.77.0.2:4433"),
-        remote: at("10.99.0.2:7001"),
+        quote: quote("10.77.0.2:4433", "10.99.0.2:7001", 1400, 70..590),
         max_udp_payload: 1272,
-        len: 1400,
-        quoted: hello(),
     };
     assert_eq!(a.receive(NOW, &mut Frame::received(&too_big)), want);
     let mut too_big = bytes(
@@ -99,11 +93,8 @@ fn messages_about_ours() {
     );
     too_big.resize(54 + 0x4d8, 0);
     let want = Received::PacketTooBig {
-        local: at("[2001:db8:77::2]:4433"),
-        remote: at("[2001:db8:99::2]:7001"),
+        quote: quote("[2001:db8:77::2]:4433", "[2001:db8:99::2]:7001", 1400, 110..1294),
         max_udp_payload: 1252,
-        len: 1400,
-        quoted: hello(),
     };
     assert_eq!(a.receive(NOW, &mut Frame::received(&too_big)), want);
 }

@@ -3,6 +3,7 @@
 mod captured;
 mod flow;
 mod flows;
+mod fuzz;
 mod hostile;
 mod links;
 mod messages;

@@ -11,7 +11,7 @@ use crate::base::time::{Duration, Instant};
 use crate::mem::PinnedBuf;
 use crate::proto::hq::files::{Answer, Delay, Files, Order};
 use crate::proto::hq::{FetchError, Fetched, HqClientConfig, Job, PathError, Progress, status};
-use crate::quic::{ConnId, Dir, Event, OpenError, SendData, StreamId, TransportConfig};
+use crate::quic::{CloseReason, ConnId, Dir, Event, OpenError, SendData, StreamId, TransportConfig};
 use crate::runtime::{App, Context, Unreachable, Waker};
 
 /// Size of the buffers that files are received into, bytes.
@@ -57,6 +57,8 @@ pub struct HqClient {
     files: Files,
     conn: Option<ConnId>,
     connected: bool,
+    /// A router says that no way leads to the server.
+    no_path: bool,
     closed: bool,
     next: usize,
     fetches: HashMap<StreamId, Fetch>,
@@ -93,6 +95,7 @@ impl HqClient {
             files: Files::start(None, delay)?,
             conn: None,
             connected: false,
+            no_path: false,
             closed: false,
             next: 0,
             fetches: HashMap::new(),
@@ -352,7 +355,13 @@ impl App for HqClient {
             Event::Closed { reason } => {
                 self.closed = true;
                 if !self.all_ended() && !self.outcomes.iter().all(|o| !matches!(o, Outcome::Waiting)) {
-                    self.fail_all(FetchError::Closed { remote: self.config.remote, reason });
+                    let remote = self.config.remote;
+                    self.fail_all(match reason {
+                        CloseReason::HandshakeTimeout if self.no_path => {
+                            FetchError::Unreachable { remote, why: Unreachable::NoPath }
+                        }
+                        reason => FetchError::Closed { remote, reason },
+                    });
                 }
             }
             Event::StreamOpened { .. }
@@ -386,6 +395,10 @@ impl App for HqClient {
     }
 
     fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: std::net::IpAddr, why: Unreachable) {
+        if why == Unreachable::NoPath {
+            self.no_path |= remote == self.config.remote.ip();
+            return;
+        }
         if !self.connected && (remote == self.config.remote.ip() || why == Unreachable::NoAnswer) {
             self.fail_all(FetchError::Unreachable { remote: self.config.remote, why });
             if let Some(id) = self.conn {

@@ -62,6 +62,8 @@ pub struct PerfClient {
     /// Connections still to be set up.
     to_connect: u32,
     handshaking: u32,
+    /// A router says that no way leads to the server.
+    no_path: bool,
     /// Connections to be closed once they have sent more than this many packets: the last of the handshake.
     leaving: VecDeque<(ConnId, u64)>,
     /// Requests that have been taken on and have not ended.
@@ -98,6 +100,7 @@ impl PerfClient {
             schedule: None,
             to_connect: if plan.handshakes { 0 } else { plan.connections },
             handshaking: 0,
+            no_path: false,
             leaving: VecDeque::new(),
             in_flight: 0,
             last_done: Instant::ZERO,
@@ -213,7 +216,13 @@ impl PerfClient {
             self.phase = Phase::Closing;
             return;
         }
-        let failure = link.failure.take().or_else(|| PerfFailure::of_close(reason, self.plan.remote));
+        let remote = self.plan.remote;
+        let failure = link.failure.take().or_else(|| match reason {
+            CloseReason::HandshakeTimeout if self.no_path => {
+                Some(PerfFailure::Unreachable { remote, why: Unreachable::NoPath })
+            }
+            reason => PerfFailure::of_close(reason, remote),
+        });
         self.count_errors(&dues);
         if let Some(failure) = failure {
             self.counts.errors += u64::from(dues.is_empty());
@@ -307,10 +316,14 @@ impl App for PerfClient {
 
     fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: IpAddr, why: Unreachable) {
         // Who does not answer for its address may as well be the router to the server: all packets go there.
-        if why == Unreachable::PortClosed && remote != self.plan.remote.ip() {
+        if why != Unreachable::NoAnswer && remote != self.plan.remote.ip() {
             return;
         }
-        // Only handshakes are given up: a message from the network may be forged.
+        if why == Unreachable::NoPath {
+            // It may be so for a moment only: handshakes go on.
+            self.no_path = true;
+            return;
+        }
         let failure = PerfFailure::Unreachable { remote: self.plan.remote, why };
         let mut links = std::mem::take(&mut self.links);
         for (id, link) in links.iter_mut().filter(|(_, link)| link.stage == Stage::Handshake) {

@@ -41,6 +41,7 @@ impl RemoteCids {
     /// The peer chose another ID for itself during the handshake (RFC 9000 §7.2).
     pub(crate) fn replace_first(&mut self, cid: ConnectionId) {
         self.known[0].cid = cid;
+        self.token_changed = true;
     }
 
     /// The token of the handshake ID, from the transport parameters.

@@ -50,6 +50,8 @@ impl TransportConfig {
         number("max_streams_bidi", self.max_streams_bidi, 0, MAX_STREAMS)?;
         number("max_streams_uni", self.max_streams_uni, 0, MAX_STREAMS)?;
         number("max_udp_payload", self.max_udp_payload.into(), MIN_MTU.into(), MAX_UDP_PAYLOAD)?;
+        let v6 = self.max_udp_payload_v6.unwrap_or(self.max_udp_payload);
+        number("max_udp_payload_v6", v6.into(), MIN_MTU.into(), MAX_UDP_PAYLOAD)?;
         number("send_budget", self.send_budget, 1, u64::MAX)?;
         number("packets_per_key", self.packets_per_key, 1, u64::MAX)?;
         number("ack_frequency", self.ack_frequency.into(), 1, u32::MAX.into())?;
@@ -81,7 +83,7 @@ mod tests {
     #[test]
     fn what_cannot_work_is_named() {
         type Break = fn(&mut TransportConfig);
-        let broken: [(Break, &str); 23] = [
+        let broken: [(Break, &str); 24] = [
             (|c| c.max_data = u64::MAX, "max_data is 18446744073709551615; it must be from 0 to 4611686018427387903"),
             (|c| c.stream_window_bidi_local = 1 << 62, "stream_window_bidi_local is "),
             (|c| c.stream_window_bidi_remote = u64::MAX, "stream_window_bidi_remote is "),
@@ -90,6 +92,7 @@ mod tests {
             (|c| c.max_streams_uni = u64::MAX, "max_streams_uni is "),
             (|c| c.max_udp_payload = 1000, "max_udp_payload is 1000; it must be from 1200 to 65527"),
             (|c| c.max_udp_payload = u16::MAX, "max_udp_payload is 65535"),
+            (|c| c.max_udp_payload_v6 = Some(1199), "max_udp_payload_v6 is 1199; it must be from 1200 to 65527"),
             (|c| c.send_budget = 0, "send_budget is 0"),
             (|c| c.ack_frequency = 0, "ack_frequency is 0"),
             (|c| c.packets_per_key = 0, "packets_per_key is 0"),

@@ -36,7 +36,7 @@ impl Connection {
             stateless_reset_token: server.then(|| cx.ids.token(&cid)),
             initial_source_connection_id: Some(cid),
             max_idle_timeout: config.max_idle_timeout.as_millis() as u64,
-            max_udp_payload_size: u64::from(config.max_udp_payload),
+            max_udp_payload_size: u64::from(config.max_udp_payload_on(self.path.remote)),
             initial_max_data: self.recv_credit.announced(),
             initial_max_stream_data_bidi_local: config.stream_window_bidi_local,
             initial_max_stream_data_bidi_remote: bidi_remote,

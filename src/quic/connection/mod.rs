@@ -50,7 +50,7 @@ pub(crate) use closing::Fault;
 use closing::State;
 use keys::OneRtt;
 pub(crate) use path::Route;
-pub use path::TooBig;
+pub use path::{TooBig, Undelivered};
 pub use receive::RxMeta;
 use sent::{FrameLists, SentFrame, SentFrames};
 pub use transmit::Transmit;
@@ -161,6 +161,8 @@ pub(crate) struct Connection {
     complete: bool,
     /// The peer is known to have completed it too (RFC 9001 §4.1.2).
     confirmed: bool,
+    /// What a client was told of its handshake's packets: a bit for each kind of [`Undelivered`].
+    undelivered: u8,
     /// What only the handshake needed was given back.
     trimmed: bool,
     handshake_done_due: bool,
@@ -260,6 +262,7 @@ impl Connection {
             has_handshake_keys: false,
             complete: false,
             confirmed: false,
+            undelivered: 0,
             trimmed: false,
             handshake_done_due: false,
             retry_allowed: birth.side == Side::Client,
@@ -274,7 +277,7 @@ impl Connection {
                 birth.local,
                 birth.remote,
                 birth.side == Side::Client || birth.retry_scid.is_some(),
-                config.max_udp_payload,
+                config.max_udp_payload_on(birth.remote),
             ),
             local_cids: LocalCids::new(),
             remote_cids: RemoteCids::new(birth.remote_cid),
@@ -442,6 +445,11 @@ impl Connection {
 }
 
 impl TransportConfig {
+    /// Largest UDP payload on a path to `remote`, in bytes.
+    fn max_udp_payload_on(&self, remote: SocketAddr) -> u16 {
+        self.max_udp_payload_v6.filter(|_| remote.is_ipv6()).unwrap_or(self.max_udp_payload)
+    }
+
     /// Window of streams that the peer opens: what the provider promises, if there is one.
     fn peer_window(&self, pooled: u64) -> u64 {
         self.provider.as_ref().map_or(pooled, |p| p.initial_window().min(varint::MAX))

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::base::Side;
 use crate::base::time::Instant;
 use crate::quic::connection::Connection;
 use crate::wire::quic::ConnectionId;
@@ -28,6 +29,30 @@ pub struct TooBig<'a> {
     pub quoted: &'a [u8],
 }
 
+/// A host or router says that a datagram of ours did not arrive.
+#[derive(Clone, Copy, Debug)]
+pub struct Undelivered<'a> {
+    /// The address of ours that it was sent from.
+    pub local: SocketAddr,
+    /// The address that it was sent to.
+    pub remote: SocketAddr,
+    /// Nobody listens at the port; otherwise, no way leads to the host.
+    pub port_closed: bool,
+    /// Length of the UDP payload in bytes.
+    pub len: u16,
+    /// The first bytes of that payload, as many as are quoted.
+    pub quoted: &'a [u8],
+}
+
+/// Whether a packet that begins like this has the peer's connection ID `cid`, in a long or a short header (RFC 9000 §17).
+fn is_for(packet: &[u8], cid: &ConnectionId) -> bool {
+    let Some((first, rest)) = packet.split_first() else { return false };
+    // In long headers, the version and the length are in front of it.
+    let id = if first & 0x80 == 0 { Some(rest) } else { rest.get(4..) };
+    let id = id.and_then(|id| if first & 0x80 == 0 { Some(id) } else { id.strip_prefix(&[cid.len() as u8]) });
+    id.is_some_and(|id| id.starts_with(cid))
+}
+
 impl Connection {
     /// Whether the connection runs between these addresses.
     pub(crate) fn is_on_path(&self, local: SocketAddr, remote: SocketAddr) -> bool {
@@ -36,11 +61,28 @@ impl Connection {
 
     /// Whether a datagram that a router speaks of can be one of ours: by its addresses, its connection ID, and its size.
     pub(crate) fn can_have_sent(&self, news: &TooBig<'_>) -> bool {
-        let cid = self.remote_cids.current();
         self.is_active()
             && self.is_on_path(news.local, news.remote)
-            && news.quoted.get(1..=cid.len()).is_some_and(|quoted| quoted == &cid[..])
-            && (news.max + 1..=self.path.mtu.largest_sent()).contains(&news.len)
+            && is_for(news.quoted, self.remote_cids.current())
+            && (news.max.saturating_add(1)..=self.path.mtu.largest_sent()).contains(&news.len)
+    }
+
+    /// Whether a datagram that is said not to have arrived can be one of our handshake's. True once for each kind of news.
+    ///
+    /// Connections that are established have heard from their peer, and go by what they hear from it (RFC 1122 §4.2.3.9,
+    /// RFC 5927 §5.2). Without an ID of the peer's, any guess at the addresses would do.
+    pub(crate) fn is_undelivered(&mut self, news: &Undelivered<'_>) -> bool {
+        let cid = self.remote_cids.current();
+        let kind = if news.port_closed { 1 } else { 2 };
+        let credible = self.is_active()
+            && self.is_handshaking()
+            && self.is_on_path(news.local, news.remote)
+            && !cid.is_empty()
+            && is_for(news.quoted, cid)
+            && (1..=self.path.mtu.largest_sent()).contains(&news.len)
+            && self.undelivered & kind == 0;
+        self.undelivered |= if credible { kind } else { 0 };
+        credible
     }
 
     /// A router does not forward UDP payloads above `max` bytes, or so it says.
@@ -52,15 +94,66 @@ impl Connection {
         self.route
     }
 
-    /// Tells where packets go to, for those whose size can be found to be too big: `replace` takes what was told before, the
+    /// Tells where packets go to, for those that can be found to be too big or not to arrive: `replace` takes what was told before, the
     /// peer's connection ID, our address, and the peer's.
     pub(crate) fn update_route(
         &mut self,
         replace: impl FnOnce(Option<Route>, &ConnectionId, SocketAddr, SocketAddr) -> Route,
     ) {
-        if self.confirmed {
+        // A client learns from "port unreachable" that there is no server.
+        if self.confirmed || self.side == Side::Client {
             let (local, remote) = (self.path.local, self.path.remote);
             self.route = Some(replace(self.route, self.remote_cids.current(), local, remote));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+    use super::*;
+    use crate::base::time::Duration;
+    use crate::mem::BufPool;
+    use crate::quic::tls::{self, TlsOptions};
+    use crate::quic::{ClientConfig, Endpoint, EndpointConfig, RxMeta, ServerConfig, TransportConfig};
+
+    /// Until 2026-11, the sizes were one: an IPv6 address beside the IPv4 address took 20 bytes from IPv4 packets.
+    #[test]
+    fn datagrams_are_as_large_as_their_ip_version_allows() {
+        let options = TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() };
+        let identity = rcgen::generate_simple_self_signed(["server.test".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.signing_key.serialize_der()));
+        let tls = tls::server_config(vec![identity.cert.der().clone()], key, &options).unwrap();
+        let transport =
+            || TransportConfig { max_udp_payload: 1472, max_udp_payload_v6: Some(1452), ..TransportConfig::default() };
+        let server = ServerConfig::new(tls, transport()).unwrap();
+        let client = ClientConfig::new(tls::insecure_client_config(&options).unwrap(), Arc::new(transport())).unwrap();
+        let endpoint = |n, server| Endpoint::new(EndpointConfig::from_seed([n; 32]), server, BufPool::heap());
+        let mut ends = [endpoint(1, None), endpoint(2, Some(server))];
+        let mut now = Instant::from_nanos(1_000_000_000);
+        let v4 = |n: u8| SocketAddr::from(([192, 0, 2, n], 443));
+        let v6 = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, n], 443));
+        let conns = [(v4(1), v4(2)), (v6(1), v6(2))]
+            .map(|(local, remote)| ends[0].connect(now, &client, "server.test", local, remote).unwrap());
+        let mut largest = [0; 2];
+        let mut slot = vec![0; 2048];
+        for _ in 0..200 {
+            now += Duration::from_millis(1);
+            for end in 0..2 {
+                ends[end].handle_timeout(now);
+                while ends[end].poll_event().is_some() {}
+                while let Some(sent) = ends[end].poll_transmit(now, &mut slot) {
+                    let most = &mut largest[usize::from(sent.remote.is_ipv6())];
+                    *most = sent.len.max(*most);
+                    let meta = RxMeta { local: sent.remote, remote: sent.local, ecn: 0 };
+                    ends[1 - end].handle_datagram(now, &meta, &mut slot[..sent.len]);
+                }
+            }
+        }
+        assert_eq!(largest, [1472, 1452]);
+        assert_eq!(conns.map(|id| ends[0].conn(id).unwrap().stats().mtu), [1472, 1452]);
     }
 }

@@ -24,7 +24,7 @@ use crate::crypto::HEAD_AT;
 use crate::mem::{BufPool, prefetch_object};
 use crate::quic::cid::{IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
-use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, TooBig, Transmit};
+use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, TooBig, Transmit, Undelivered};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::memory::Memory;
 use crate::quic::stats::{DropReason, EndpointStats};
@@ -212,6 +212,7 @@ impl Endpoint {
             self.lists.guests.go_on();
             return Err(ConnectError::Tls { name: server_name.to_owned(), reason: error.reason });
         }
+        conn.update_route(|old, cid, local, remote| self.routes.replace(id, old, cid, local, remote));
         self.table.insert(id, conn);
         self.stats.connections_opened += 1;
         tracing::debug!(conn = %id, peer = %remote, "connecting");
@@ -334,7 +335,10 @@ impl Endpoint {
                     cx.stats.drop(DropReason::Unexpected);
                 }
             }
-            PacketType::Retry => conn.handle_retry(&mut cx, parsed, data),
+            PacketType::Retry => {
+                conn.handle_retry(&mut cx, parsed, data);
+                announce_ids(conn, id, &mut self.lookup, &mut self.routes);
+            }
             _ => {
                 let was_handshaking = conn.is_handshaking();
                 conn.handle_datagram(&mut cx, meta, parsed, data, &mut self.scratch);
@@ -581,6 +585,17 @@ impl Endpoint {
         };
         conn.on_too_big(now, news.max);
         self.touch(id);
+    }
+
+    /// A host or router says that a datagram of ours did not arrive. True if it is credible, concerns a connection, and is
+    /// news to it: it quotes a packet that a client's handshake in flight can have sent (RFC 8085 §5.2). Quotes that are too
+    /// short for the connection ID are ignored, although RFC 792 allows them: anybody could make them up. What it costs does
+    /// not depend on how many connections there are.
+    pub fn is_undelivered(&mut self, news: &Undelivered<'_>) -> bool {
+        let found = self.routes.find(news.local, news.remote, news.quoted);
+        let credible = found.and_then(|id| self.table.get(id)).is_some_and(|conn| conn.is_undelivered(news));
+        self.stats.undelivered_ignored += u64::from(!credible);
+        credible
     }
 
     /// Counters since the start.

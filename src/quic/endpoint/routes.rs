@@ -1,9 +1,8 @@
 //! Finding the connection that a quoted packet of ours belongs to, by the connection ID of the peer's in it.
 //!
-//! Routers tell what they could not forward by quoting its first bytes. Of a packet with a short header, these are the
-//! peer's connection ID and what only its sender and its way know. The peer chose the ID and its length, which the packet
-//! does not tell: the lengths that are in use are tried, of which there are 21 at the most, however many connections there
-//! are.
+//! Routers and hosts tell what they could not forward or deliver by quoting its first bytes. These hold the peer's
+//! connection ID, which only the sender and the way know. The peer chose the ID and its length, which a short header does
+//! not tell: the lengths that are in use are tried, of which there are 21 at the most, however many connections there are.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -65,16 +64,19 @@ impl Routes {
         }
     }
 
-    /// Whose packet with a short header, sent from `local` to `remote`, begins with `packet`.
+    /// Whose packet, sent from `local` to `remote`, begins with `packet`.
     pub(super) fn find(&self, local: SocketAddr, remote: SocketAddr, packet: &[u8]) -> Option<ConnId> {
         let (first, rest) = packet.split_first()?;
+        let by_cid = |cid: &[u8]| self.conns.get(&self.key(cid, local, remote)).copied();
         if first & 0x80 != 0 {
-            return None;
+            // In long headers, the version and the length are in front of it.
+            let (len, id) = rest.get(4..)?.split_first()?;
+            return id.get(..usize::from(*len)).filter(|id| id.len() <= MAX_CID).and_then(by_cid);
         }
         let lengths = self.lengths.iter().enumerate().rev().filter(|(_, conns)| **conns > 0).map(|(len, _)| len);
         // An ID of no length fits everything: it comes last.
         let cids = lengths.filter_map(|len| rest.get(..len));
-        cids.filter_map(|cid| self.conns.get(&self.key(cid, local, remote)).copied()).next()
+        cids.filter_map(by_cid).next()
     }
 }
 
@@ -99,7 +101,11 @@ mod tests {
             assert_eq!(routes.find(local, remote, &packet(cid)), Some(*id));
             assert_eq!(routes.find(local, other, &packet(cid)), None);
             assert_eq!(routes.find(other, remote, &packet(cid)).is_some(), !cid.is_empty());
-            assert_eq!(routes.find(local, remote, &[0xc1; 30]), None, "long headers are not looked at");
+            let long = |len: usize| [&[0xc1, 0, 0, 0, 1, len as u8][..], cid, &[9; 30]].concat();
+            assert_eq!(routes.find(local, remote, &long(cid.len())), Some(*id), "long headers tell the length");
+            assert_eq!(routes.find(local, remote, &long(cid.len() + 1)), None);
+            assert_eq!(routes.find(local, remote, &long(cid.len())[..5 + cid.len()]), None, "cut off");
+            assert_eq!(routes.find(local, remote, &[0xc1; 30]), None);
         }
         routes.remove(known[0].0, Some(known[0].2));
         assert_eq!(routes.find(local, remote, &packet(&known[2].1)), Some(known[2].0));

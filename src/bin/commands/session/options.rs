@@ -64,8 +64,10 @@ pub fn client_transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
 
 /// Transport settings for a port with `caps`.
 pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
-    let v6 = args.addrs.iter().any(|c| c.addr.is_ipv6());
-    let fits = caps.mtu.saturating_sub((if v6 { IPV6_LEN } else { IPV4_LEN } + UDP_LEN) as u16);
+    let most = |ip_len: usize| {
+        let fits = caps.mtu.saturating_sub((ip_len + UDP_LEN) as u16);
+        args.max_udp_payload.map_or(fits, |wish| wish.min(fits))
+    };
     let default = TransportConfig::default();
     TransportConfig {
         max_idle_timeout: args.idle_timeout.unwrap_or(default.max_idle_timeout),
@@ -73,7 +75,8 @@ pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
             Congestion::Cubic => CongestionAlgorithm::Cubic,
             Congestion::NewReno => CongestionAlgorithm::NewReno,
         },
-        max_udp_payload: args.max_udp_payload.map_or(fits, |wish| wish.min(fits)),
+        max_udp_payload: most(IPV4_LEN),
+        max_udp_payload_v6: args.addrs.iter().any(|c| c.addr.is_ipv6()).then(|| most(IPV6_LEN)),
         ..default
     }
 }
@@ -173,4 +176,32 @@ pub fn usable_cpu(cpu: usize) -> Result<CoreId, Failure> {
 /// Keeps the calling thread on one CPU.
 pub fn pin(cpu: CoreId) -> Result<(), Failure> {
     if core_affinity::set_for_current(cpu) { Ok(()) } else { Err(format!("cannot run on CPU {}", cpu.id).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        engine: EngineArgs,
+    }
+
+    #[test]
+    fn each_ip_version_has_its_own_largest_datagram() {
+        let sizes = |line: &str| {
+            let args = Line::parse_from(format!("gannet --port memif0 {line}").split(' ')).engine;
+            let caps = Caps { mac: [2, 0, 0, 0, 0, 1], mtu: 1500, tx_ip_checksum: false, tx_udp_checksum: false };
+            let config = transport(&args, &caps);
+            (config.max_udp_payload, config.max_udp_payload_v6)
+        };
+        assert_eq!(sizes("--addr 10.0.0.1/24"), (1472, None));
+        assert_eq!(sizes("--addr 10.0.0.1/24 --addr 2001:db8::1/64"), (1472, Some(1452)));
+        let wish = "--addr 10.0.0.1/24 --addr 2001:db8::1/64 --max-udp-payload";
+        assert_eq!(sizes(&format!("{wish} 1460")), (1460, Some(1452)));
+        assert_eq!(sizes(&format!("{wish} 1300")), (1300, Some(1300)));
+    }
 }
