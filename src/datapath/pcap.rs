@@ -330,7 +330,7 @@ impl Capture {
         }
         let Ok(empty) = self.empty.try_recv() else {
             if self.left_out == 0 {
-                tracing::warn!(file = self.name, "the capture cannot be written fast enough: frames are left out");
+                tracing::warn!(file = self.name, "the capture cannot be written fast enough: it will lack frames");
             }
             return false;
         };

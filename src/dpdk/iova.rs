@@ -49,7 +49,7 @@ fn is_physical(sys: &Path, address: &str) -> bool {
 /// is its `/sys`. One line each.
 pub fn no_iommu_remedy(sys: &Path, address: &str) -> String {
     let mut text = String::from(
-        "# with an IOMMU: add to the kernel's command line, then boot: intel_iommu=on iommu=pt   (AMD: iommu=pt)\n\
+        "# with an IOMMU: add to the kernel's command line, then reboot: intel_iommu=on iommu=pt   (AMD: iommu=pt)\n\
          # a virtual machine has to be given one by its host (QEMU: -device intel-iommu,caching-mode=on)\n\
          # without one, unprotected, as root and with hugepages:\n",
     );

@@ -499,15 +499,15 @@ impl<D: Datapath, A: App> Core<D, A> {
                 NetEvent::Duplicate { ip, mac } => {
                     if let Some(left_out) = self.duplicates.take(now) {
                         let left_out = left_out.count();
-                        tracing::warn!(%ip, %mac, left_out, "another host uses our address as well; packets may go there");
+                        tracing::warn!(%ip, %mac, left_out, "another host uses our address too; packets may go there");
                     }
                 }
                 NetEvent::AddressLost { ip, mac } => {
-                    tracing::error!(%ip, %mac, "another host uses our address already: it is given up");
+                    tracing::error!(%ip, %mac, "another host has our address; we give it up");
                     self.taken = Some((ip, mac));
                 }
                 NetEvent::RouterSilent { ip } => {
-                    tracing::warn!(%ip, "a router does not answer; packets take another one as long");
+                    tracing::warn!(%ip, "a router does not answer; packets take another one meanwhile");
                 }
                 NetEvent::Neighbor { .. } => {}
             }

@@ -33,15 +33,15 @@ pub enum Suite {
     ChaCha20,
 }
 
-/// What a poll loop does while there is nothing to do.
+/// What a poll loop does when there is no work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum IdleMode {
     /// Poll on: lowest latency, for a CPU that nothing else needs.
     Spin,
-    /// Poll on, and let other threads that want the CPU run in between; sleep while they do.
+    /// Poll on, but let other threads that want the CPU run in between; sleep while they do.
     #[default]
     Yield,
-    /// Sleep until a packet comes: uses next to no CPU time, for some 10 us of latency after a pause.
+    /// Sleep until a packet comes: uses next to no CPU time, but the first packet after a pause takes longer.
     Sleep,
 }
 
@@ -119,7 +119,7 @@ pub struct EngineArgs {
     #[arg(long, value_name = "CPU", value_parser = values::number::<usize>(0, 1023), help_heading = "Engine")]
     pub core: Option<usize>,
 
-    /// What the poll loop does while there is nothing to do.
+    /// What the poll loop does when there is no work.
     #[arg(long, value_name = "MODE", value_enum, default_value_t, help_heading = "Engine")]
     pub idle: IdleMode,
 
@@ -164,7 +164,7 @@ pub struct EngineArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Diagnostics")]
     pub stages: Option<PathBuf>,
 
-    /// Show what the core does, each second: packets, bursts, cycles per packet, idle turns, drops by reason, losses,
+    /// Show what the core does, each second: packets, bursts, cycles per packet, time at work, drops by reason, losses,
     /// connections.
     #[arg(long, conflicts_with = "quiet", help_heading = "Diagnostics")]
     pub live: bool,

@@ -49,7 +49,7 @@ pub mod status {
             INTERNAL => "the server could not read or write the file",
             UNAVAILABLE => "the server has no memory left for the request",
             TIMEOUT => "the server's disk did not answer in time",
-            _ => "an error that only the server knows",
+            _ => "unknown error of the server",
         }
     }
 }

@@ -44,7 +44,7 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::NotValidYet => "it is not valid yet: is the clock right?".into(),
         CertificateError::NotValidYetContext { time, not_before } => {
-            format!("it is valid in {} only: is the clock right?", ago(*not_before, *time))
+            format!("it becomes valid in {}: is the clock right?", ago(*not_before, *time))
         }
         CertificateError::NotValidForName => "it is for another name".into(),
         CertificateError::BadSignature => {
@@ -59,11 +59,13 @@ fn certificate(error: &CertificateError) -> String {
                 .into()
         }
         CertificateError::Other(other) => match other.to_string().as_str() {
-            "CaUsedAsEndEntity" => "it is a CA's, which cannot be a server's as well; have the CA issue one for the \
+            "CaUsedAsEndEntity" => {
+                "it is a CA certificate, which cannot be a server's too; have the CA issue one for the \
                                     server, or make one without CA:TRUE (openssl req -x509 -addext \
                                     basicConstraints=critical,CA:FALSE)"
-                .into(),
-            "UnsupportedCertVersion" => "it is not of version 3 of X.509, which has names and purposes".into(),
+                    .into()
+            }
+            "UnsupportedCertVersion" => "it is not an X.509 version 3 certificate, which has names and purposes".into(),
             name => words(name),
         },
         other => words(&format!("{other:?}")),
@@ -72,7 +74,7 @@ fn certificate(error: &CertificateError) -> String {
 
 fn general(error: &Error) -> String {
     match error {
-        Error::PeerIncompatible(why) => format!("the peer speaks TLS in another way: {}", words(&format!("{why:?}"))),
+        Error::PeerIncompatible(why) => format!("the peer's TLS is not compatible: {}", words(&format!("{why:?}"))),
         Error::PeerMisbehaved(why) => format!("the peer breaks the TLS protocol: {}", words(&format!("{why:?}"))),
         Error::InvalidMessage(why) => format!("the peer sent a damaged TLS message: {}", words(&format!("{why:?}"))),
         Error::AlertReceived(alert) => format!("the peer ended the handshake: {}", words(&format!("{alert:?}"))),

@@ -99,7 +99,7 @@ fn as_list(cpus: &[usize]) -> String {
 pub(super) fn check(tree: &Tree, cores: &Cores, nics: &[Nic]) -> Vec<Finding> {
     let missing: Vec<_> = cores.polling.iter().filter(|core| !cores.all.contains(core)).collect();
     if let Some(core) = missing.first().filter(|_| !cores.all.is_empty()) {
-        let found = format!("there is no such CPU; there are {}", as_list(&cores.all));
+        let found = format!("no such CPU; this machine has {}", as_list(&cores.all));
         return vec![Finding::new(AREA, format!("core {core}"), Status::Fail, found)];
     }
     let mut all = isolation(tree, cores);
@@ -115,7 +115,7 @@ pub(super) fn check(tree: &Tree, cores: &Cores, nics: &[Nic]) -> Vec<Finding> {
 fn isolation(tree: &Tree, cores: &Cores) -> Vec<Finding> {
     let quiet = as_list(&cores.quiet(tree));
     let polling = as_list(&cores.polling);
-    let boot = |words: String| format!("# add to the kernel's command line, then boot: {words}");
+    let boot = |words: String| format!("# add to the kernel's command line, then reboot: {words}");
     let run = cores.polling.iter().map(|core| format!("--core {core}")).collect::<Vec<_>>().join(", ");
     if cores.polling.is_empty() {
         return vec![Finding::new(AREA, "isolated cores", Status::Note, "none to spare")];

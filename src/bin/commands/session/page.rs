@@ -102,7 +102,7 @@ pub fn table(last: &Counts, now: &Counts, passed: Duration, size: Size) -> Strin
     look.count(2, "packets received", "port_rx_frames");
     look.count(2, "packets sent", "port_tx_frames");
     look.count(3, "packets lost", "quic_lost_packets");
-    look.data(4, "data sent again", "quic_bytes_resent");
+    look.data(4, "data retransmitted", "quic_bytes_resent");
     look.count(2, "handshakes", "quic_handshakes");
     let open = look.total("quic_connections");
     let (total, short) = (text::count(open), text::quantity(open as f64));
@@ -116,7 +116,7 @@ pub fn table(last: &Counts, now: &Counts, passed: Duration, size: Size) -> Strin
     look.count(6, "frames the port refused", "port_tx_full");
     let device = [
         ("missed by the port", "device_rx_missed"),
-        ("no buffer for", "device_rx_no_buffer"),
+        ("frames without a buffer", "device_rx_no_buffer"),
         ("receive errors", "device_rx_errors"),
         ("send errors", "device_tx_errors"),
     ];
