@@ -47,7 +47,7 @@ fn as_many_cores_are_set_aside_as_poll() {
 fn a_core_that_is_not_there_is_said_so() {
     let m = ready();
     let f = find(&m.findings_for(&[7]), "core 7");
-    assert!(f.status == Status::Fail && f.found.contains("there are 0-3"), "{f:?}");
+    assert!(f.status == Status::Fail && f.found.contains("this machine has 0-3"), "{f:?}");
 }
 
 #[test]
