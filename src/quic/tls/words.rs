@@ -147,7 +147,7 @@ mod tests {
         };
         for (error, parts) in [
             (Error::InconsistentKeys(InconsistentKeys::KeyMismatch), &["not that of the certificate"][..]),
-            (other("CaUsedAsEndEntity"), &["a CA's", "CA:FALSE"]),
+            (other("CaUsedAsEndEntity"), &["a CA certificate", "CA:FALSE"]),
             (other("PathLenConstraintViolated"), &["path len constraint violated"]),
             (Error::InvalidCertificate(expired), &["expired 10 days ago"]),
             (Error::InvalidCertificate(name), &["for b.test, 10.9.0.1, and not for a.test", "--server-name"]),
