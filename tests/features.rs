@@ -22,7 +22,10 @@ fn crates_with(features: &str) -> BTreeSet<String> {
 
 /// What each feature brings along, of what is not part of every build.
 const EXTRAS: [(&str, &[&str]); 4] = [
-    ("cli", &["clap", "console", "core_affinity", "indicatif", "serde_json", "signal_hook"]),
+    (
+        "cli",
+        &["clap", "console", "core_affinity", "csv", "serde_json", "signal_hook", "tracing_subscriber", "x509_parser"],
+    ),
     ("report", &["base64", "flate2", "plotters", "serde"]),
     ("proto", &["percent_encoding", "tempfile"]),
     ("dpdk", &["dpdk_sys"]),

@@ -120,8 +120,8 @@ impl EalConfig {
         if !huge {
             args.extend(["--no-huge".to_owned(), "-m".to_owned(), self.memory_mb.to_string()]);
         }
-        // Ordinary pages are one file in any case, and 25.11 refuses to be told so.
-        if huge && self.single_file_segments {
+        // Zero-copy memif wants it, whatever the pages.
+        if self.single_file_segments && (huge || joins_ordinary_pages(&Eal::version())) {
             args.push("--single-file-segments".to_owned());
         }
         if self.pci.is_empty() {
@@ -295,6 +295,13 @@ impl Eal {
     }
 }
 
+/// Whether this release, such as `DPDK 22.11.0`, takes --single-file-segments with --no-huge. Since 25.11: "Options
+/// 'no-huge' and 'single-file-segments' can't be used at the same time". Zero-copy memif then needs huge pages.
+fn joins_ordinary_pages(release: &str) -> bool {
+    let mut numbers = release.trim_start_matches("DPDK ").split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (25, 11)
+}
+
 /// A thread known to DPDK until this is dropped, on that thread.
 pub struct ThreadGuard {
     mine: bool,
@@ -351,8 +358,13 @@ mod tests {
         {
             assert!(small.contains(part), "{part} is missing in {small}");
         }
-        // EAL of 25.11: "Options 'no-huge' and 'single-file-segments' can't be used at the same time".
-        assert!(!small.contains("--in-memory") && !small.contains("--single-file-segments"));
+        assert!(!small.contains("--in-memory"));
+        assert_eq!(small.contains("--single-file-segments"), joins_ordinary_pages(&Eal::version()));
+        assert_eq!(
+            ["DPDK 22.11.11", "DPDK 24.11.8", "DPDK 25.07.0", "DPDK 25.11.4", "DPDK 26.03.0-rc1"]
+                .map(joins_ordinary_pages),
+            [true, true, true, false, false]
+        );
         assert!(small.contains("--iova-mode=va"));
         let physical = EalConfig { iova: Iova::Physical, ..EalConfig::default() };
         assert!(physical.arguments(true, "0").join(" ").contains("--iova-mode=pa"));

@@ -39,7 +39,7 @@ impl Interface {
             OwnedFd::from_raw_fd(fd)
         };
         let mut request = request(name).ok_or(io::ErrorKind::InvalidInput)?;
-        ask(&socket, libc::SIOCGIFINDEX as u64, &mut request)?;
+        ask(&socket, libc::SIOCGIFINDEX, &mut request)?;
         // SAFETY: the kernel filled in this member.
         let index = unsafe { request.ifr_ifru.ifru_ifindex };
         Ok(Self { name: name.to_owned(), index, socket, groups: Mutex::default() })
@@ -58,7 +58,7 @@ impl Interface {
     /// Its own MAC address.
     pub(super) fn mac(&self) -> io::Result<[u8; 6]> {
         let mut request = request(&self.name).ok_or(io::ErrorKind::InvalidInput)?;
-        ask(&self.socket, libc::SIOCGIFHWADDR as u64, &mut request)?;
+        ask(&self.socket, libc::SIOCGIFHWADDR, &mut request)?;
         // SAFETY: the kernel filled in this member.
         let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
         Ok(std::array::from_fn(|i| data[i] as u8))
@@ -66,7 +66,7 @@ impl Interface {
 
     fn flags(&self) -> io::Result<c_int> {
         let mut request = request(&self.name).ok_or(io::ErrorKind::InvalidInput)?;
-        ask(&self.socket, libc::SIOCGIFFLAGS as u64, &mut request)?;
+        ask(&self.socket, libc::SIOCGIFFLAGS, &mut request)?;
         // SAFETY: the kernel filled in this member.
         Ok(c_int::from(unsafe { request.ifr_ifru.ifru_flags }))
     }
@@ -164,7 +164,7 @@ pub(super) fn mtu(name: &str) -> Option<u32> {
         (fd >= 0).then(|| OwnedFd::from_raw_fd(fd))?
     };
     let mut request = request(name)?;
-    ask(&socket, libc::SIOCGIFMTU as u64, &mut request).ok()?;
+    ask(&socket, libc::SIOCGIFMTU, &mut request).ok()?;
     // SAFETY: the kernel filled in this member.
     u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).ok()
 }
@@ -254,7 +254,8 @@ pub(super) struct Holder {
 pub(super) fn claim(interface: Option<&str>, alone: bool, addrs: &[IpAddr]) -> Result<Claim, PortError> {
     let Some(interface) = interface else { return Ok(Claim(Vec::new())) };
     if alone {
-        for kernel in kernel_addresses().into_iter().filter(|kernel| addrs.contains(&kernel.addr)) {
+        let taken = kernel_addresses().into_iter().find(|kernel| addrs.contains(&kernel.addr));
+        if let Some(kernel) = taken {
             return Err(PortError::KernelHasAddress { port: interface.to_owned(), kernel });
         }
     }

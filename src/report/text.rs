@@ -23,7 +23,7 @@ pub fn amount(n: f64, unit: &str) -> String {
 
 /// Three significant digits, all of those before the point, thousands set apart: `0.123`, `12.3`, `1,234`.
 pub fn plain(n: f64) -> String {
-    if !n.is_finite() || n < 0.0 || n >= 1e15 {
+    if !(0.0..1e15).contains(&n) {
         return format!("{n}");
     }
     match n {

@@ -25,7 +25,7 @@ pub(super) enum Problem {
 /// All keys of `text`, those of a table as `table.key`, with their values as text.
 pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, Problem> {
     let mut values = BTreeMap::new();
-    let mut tables = Vec::new();
+    let mut tables: Vec<String> = Vec::new();
     for (at, text) in text.lines().enumerate() {
         let syntax = |why: String| Problem::Syntax { line: at + 1, why };
         let mut line = Line { rest: text };
@@ -34,13 +34,15 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, Problem> {
             line.end().map_err(syntax)?;
         } else if line.take('[') {
             let table = line.table().map_err(syntax)?;
-            if tables.contains(&table) || values.keys().any(|key: &String| key.starts_with(&format!("{table}."))) {
+            let clashes = |key: &String| is_within(key, &table) || is_within(&table, key);
+            if tables.contains(&table) || values.keys().any(clashes) {
                 return Err(syntax(format!("the table {table} is there twice")));
             }
             tables.push(table);
         } else {
             let mut key = line.key().map_err(syntax)?;
-            if let Some(table) = tables.last() {
+            let table = tables.last();
+            if let Some(table) = table {
                 key = format!("{table}.{key}");
             }
             line.expect('=').map_err(syntax)?;
@@ -49,13 +51,20 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, Problem> {
                 Err(value) => return Err(Problem::Value { key, value }),
             };
             line.end().map_err(syntax)?;
-            if values.contains_key(&key) {
+            let clashes = |other: &String| is_within(&key, other) || is_within(other, &key);
+            let opened = |other: &&String| !table.is_some_and(|table| is_within(table, other));
+            if values.keys().any(clashes) || tables.iter().filter(opened).any(clashes) {
                 return Err(syntax(format!("the key {key} is there twice")));
             }
             values.insert(key, value);
         }
     }
     Ok(values)
+}
+
+/// Whether `key` is `of`, or in the table of that name.
+fn is_within(key: &str, of: &str) -> bool {
+    key.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// What is left of a line.
