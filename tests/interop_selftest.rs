@@ -172,12 +172,17 @@ fn leftovers_go_away() {
     for name in [&stale, &alive] {
         netns::tool("ip", ["netns", "add", name]);
     }
-    let sleeper = std::process::Command::new("ip").args(["netns", "exec", &stale, "sleep", "1000"]).spawn();
+    let mut inside = std::process::Command::new("ip");
+    inside.args(["netns", "exec", &stale, "sh", "-c", "echo; exec sleep 1000"]).stdout(std::process::Stdio::piped());
+    let mut sleeper = inside.spawn().expect("a process");
+    // Not before it is in there: who comes later is not found.
+    let mut line = [0];
+    sleeper.stdout.take().expect("piped").read_exact(&mut line).expect("it is inside");
     netns::remove_stale();
     let left = files::names("/run/netns".as_ref());
     netns::tool("ip", ["netns", "del", &alive]);
     assert!(!left.contains(&stale), "{stale} is still there");
     assert!(left.contains(&alive), "{alive} was taken from a living process");
-    let ended = sleeper.expect("a process").wait().expect("its end");
+    let ended = sleeper.wait().expect("its end");
     assert!(!ended.success(), "what ran in a stale namespace is ended: {ended}");
 }

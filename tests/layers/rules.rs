@@ -188,7 +188,7 @@ pub fn printing_in(source: &str) -> Vec<Printing> {
         let macros = PRINTING.iter().filter(|_| follows(at, "!"));
         let calls = ["stdout", "stderr"].iter().filter(|_| follows(at, "(") && !is_method(at));
         let what = macros.chain(calls).find(|name| **name == token.text)?;
-        Some(Printing { what: *what, line: token.line })
+        Some(Printing { what, line: token.line })
     });
     seen.collect()
 }

@@ -142,9 +142,7 @@ fn probe_timeouts_are_doubts_about_the_neighbour() {
         core.turn_at(Instant::ZERO + Duration::from_millis(ms));
         for to in asked_about(&taken(&mut other), PEER) {
             asked.push((ms, to));
-            if to == Mac::BROADCAST && asked.len() == 1 {
-                put_arp(&mut other, ArpOp::Reply, PEER_MAC, PEER, US);
-            } else if to == PEER_MAC {
+            if to == PEER_MAC || (to == Mac::BROADCAST && asked.len() == 1) {
                 put_arp(&mut other, ArpOp::Reply, PEER_MAC, PEER, US);
             }
         }
