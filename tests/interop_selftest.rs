@@ -3,6 +3,8 @@
 
 mod peers;
 
+use std::io::Read as _;
+
 use peers::files::{self, Sample};
 use peers::netns::{self, Wire};
 use peers::pki::Pki;

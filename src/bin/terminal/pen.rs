@@ -198,14 +198,14 @@ mod tests {
             let text = disk.text();
             let lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
             assert_eq!((lines.len(), lines[0], lines[2]), (4, "one", "four"), "{text}");
-            let tells = |line: &str, n: &str| match format {
+            let tells = |line: &str, n: u64| match format {
                 LogFormat::Text => line.contains("WARN") && line.contains(&format!("lost={n}")),
                 LogFormat::Json => {
                     let event: serde_json::Value = serde_json::from_str(line).unwrap();
-                    event["level"] == "WARN" && event["lost"].to_string() == n && event["timestamp"].is_string()
+                    event["level"] == "WARN" && event["lost"] == n && event["timestamp"].is_string()
                 }
             };
-            assert!(tells(lines[1], "3") && tells(lines[3], "1"), "{text}");
+            assert!(tells(lines[1], 3) && tells(lines[3], 1), "{text}");
         }
     }
 
