@@ -14,6 +14,13 @@ pub fn quantity(n: f64) -> String {
     scaled(n, &units).unwrap_or_else(|| format!("{n}")).replace("  ", " ").trim_end().to_string()
 }
 
+/// A quantity with its unit, which takes the prefix: `870 B`, `12.3 Mbit/s`.
+pub fn with_unit(n: f64, unit: &str) -> String {
+    let number = quantity(n);
+    let gap = if number.ends_with(|c: char| c.is_ascii_digit()) { " " } else { "" };
+    format!("{number}{gap}{unit}")
+}
+
 /// A figure as it stands beside `unit`: with a prefix (`1.95 M`) where the unit is a plain rate such as `requests/s`, and
 /// never where it has a prefix itself (`Gbit/s`, `ns`).
 pub fn amount(n: f64, unit: &str) -> String {
@@ -154,6 +161,8 @@ mod tests {
         ] {
             assert_eq!(amount(n, unit), want, "{unit}");
         }
+        assert_eq!(with_unit(870.0, "bit/s"), "870 bit/s");
+        assert_eq!(with_unit(12_345_678.0, "bit/s"), "12.3 Mbit/s");
         assert_eq!([plain(0.0), plain(9.999), plain(f64::NAN), plain(-1.0)], ["0", "10.0", "NaN", "-1"]);
     }
 

@@ -230,10 +230,10 @@ impl Watch {
         let (now, seconds) = (self.live.snapshot(), passed.as_secs_f64());
         let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
         let line = format!(
-            "{} requests/s, up {} bit/s, down {} bit/s, {} connections, {} in flight, {} errors",
+            "{} requests/s, up {}, down {}, {} connections, {} in flight, {} errors",
             text::quantity(rate(now.requests, self.last.requests)),
-            text::quantity(8.0 * rate(now.bytes_up, self.last.bytes_up)),
-            text::quantity(8.0 * rate(now.bytes_down, self.last.bytes_down)),
+            text::with_unit(8.0 * rate(now.bytes_up, self.last.bytes_up), "bit/s"),
+            text::with_unit(8.0 * rate(now.bytes_down, self.last.bytes_down), "bit/s"),
             now.connections,
             now.in_flight,
             now.errors

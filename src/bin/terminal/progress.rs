@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gannet::report::text;
+use gannet::report::text::with_unit;
 
 /// How often it is drawn anew.
 const EVERY: Duration = Duration::from_millis(200);
@@ -41,12 +41,6 @@ impl ProgressLine {
 fn line(bytes: u64, passed: Duration) -> String {
     let rate = 8.0 * bytes as f64 / passed.as_secs_f64().max(1e-9);
     format!("{} received, {}, {} s", with_unit(bytes as f64, "B"), with_unit(rate, "bit/s"), passed.as_secs())
-}
-
-fn with_unit(n: f64, unit: &str) -> String {
-    let number = text::quantity(n);
-    let space = if number.ends_with(|c: char| c.is_ascii_digit()) { " " } else { "" };
-    format!("{number}{space}{unit}")
 }
 
 #[cfg(test)]

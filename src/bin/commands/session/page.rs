@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gannet::net::NetDrop;
 use gannet::quic;
-use gannet::report::text;
+use gannet::report::text::{self, with_unit};
 
 /// Counters by name.
 pub type Counts = HashMap<&'static str, u64>;
@@ -47,7 +47,7 @@ impl Look<'_> {
         self.now.get(name).copied().unwrap_or(0)
     }
 
-    fn new(&self, name: &str) -> u64 {
+    fn grown(&self, name: &str) -> u64 {
         self.total(name).saturating_sub(self.last.get(name).copied().unwrap_or(0))
     }
 
@@ -57,7 +57,7 @@ impl Look<'_> {
 
     /// Whole things, of which there are no fractions, however few come in a second.
     fn count(&mut self, rank: u8, label: &str, name: &str) {
-        let rate = self.rate(self.new(name));
+        let rate = self.rate(self.grown(name));
         let new = if rate < 999.5 { format!("{rate:.0}") } else { text::quantity(rate) };
         let total = self.total(name);
         let (label, total, short) = (label.to_owned(), text::count(total), text::quantity(total as f64));
@@ -67,23 +67,16 @@ impl Look<'_> {
     /// Bytes: how many bits a second, how many in all.
     fn data(&mut self, rank: u8, label: &str, name: &str) {
         let bytes = self.total(name) as f64;
-        let (new, total) = (with_unit(self.rate(self.new(name)) * 8.0, "bit/s"), with_unit(bytes, "B"));
+        let (new, total) = (with_unit(self.rate(self.grown(name)) * 8.0, "bit/s"), with_unit(bytes, "B"));
         self.rows.push(Row { rank, label: label.to_owned(), new, short: total.clone(), total });
     }
 
     fn ratio(&mut self, rank: u8, label: &str, what: &str, of: &[&str], show: fn(f64) -> String) {
         let one = |part: u64, whole: u64| if whole == 0 { "-".to_owned() } else { show(part as f64 / whole as f64) };
-        let new = one(self.new(what), of.iter().map(|name| self.new(name)).sum());
+        let new = one(self.grown(what), of.iter().map(|name| self.grown(name)).sum());
         let total = one(self.total(what), of.iter().map(|name| self.total(name)).sum());
         self.rows.push(Row { rank, label: label.to_owned(), new, short: total.clone(), total });
     }
-}
-
-/// `12.3 Mbit/s`, `870 B`.
-fn with_unit(n: f64, unit: &str) -> String {
-    let number = text::quantity(n);
-    let gap = if number.ends_with(|c: char| c.is_ascii_digit()) { " " } else { "" };
-    format!("{number}{gap}{unit}")
 }
 
 fn percent(share: f64) -> String {
@@ -231,8 +224,6 @@ mod tests {
         let page = table(&last, &now, Duration::from_secs(2), Size::ENDLESS);
         assert_eq!(row(&page, "handshakes"), "4 10");
         assert_eq!(row(&page, "dropped: duplicate"), "4 7");
-        assert_eq!(with_unit(870.0, "bit/s"), "870 bit/s");
-        assert_eq!(with_unit(12_345_678.0, "bit/s"), "12.3 Mbit/s");
     }
 
     /// Turns that only found the ring full were counted as idle, and so were 99.6 % of a sender's that did nothing else.
