@@ -153,7 +153,7 @@ unsafe fn note(fd: RawFd, message: &msghdr) {
     unsafe {
         let parts = std::slice::from_raw_parts(message.msg_iov, message.msg_iovlen);
         if let Some(part) = parts.first().filter(|p| p.iov_len >= MESSAGE) {
-            bells.note(&*part.iov_base.cast::<[u8; MESSAGE]>(), &files_of(message), Side::Client, path);
+            bells.note(&*part.iov_base.cast::<[u8; MESSAGE]>(), &peers::files_of(message), Side::Client, path);
         }
     }
 }
@@ -171,7 +171,7 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
     // SAFETY: the kernel filled it in, and its buffers are the driver's.
     let message = unsafe { &mut *message };
     // SAFETY: as above.
-    let files = unsafe { files_of(message) };
+    let files = unsafe { peers::files_of(message) };
     let whole = got as usize == MESSAGE && message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) == 0;
     // SAFETY: the driver's one buffer, which has as many bytes as were received.
     let text = unsafe {
@@ -212,27 +212,6 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
         connection.end(fd);
     }
     0
-}
-
-/// The descriptors that came with a message.
-///
-/// # Safety
-/// `message` was filled in by `recvmsg`, or sent.
-unsafe fn files_of(message: &msghdr) -> Vec<RawFd> {
-    let mut files = Vec::new();
-    // SAFETY: the macros of cmsg(3) over a control buffer that the kernel wrote or has read; descriptors may lie unaligned.
-    unsafe {
-        let mut at = libc::CMSG_FIRSTHDR(message);
-        while !at.is_null() {
-            if (*at).cmsg_level == libc::SOL_SOCKET && (*at).cmsg_type == libc::SCM_RIGHTS {
-                let data = libc::CMSG_DATA(at).cast::<RawFd>();
-                let count = ((*at).cmsg_len - libc::CMSG_LEN(0) as usize) / size_of::<RawFd>();
-                files.extend((0..count).map(|i| data.add(i).read_unaligned()));
-            }
-            at = libc::CMSG_NXTHDR(message, at);
-        }
-    }
-    files
 }
 
 fn facts(fd: RawFd) -> File {

@@ -71,3 +71,10 @@ pub(super) fn install(driver: &str) -> bool {
         _ => true,
     }
 }
+
+/// After a port of `driver` was closed on this thread.
+pub(super) fn closed(driver: &str) {
+    if driver == "net_vhost" {
+        vhost::reap();
+    }
+}

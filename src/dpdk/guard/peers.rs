@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use libc::{sockaddr, sockaddr_un, socklen_t};
+use libc::{msghdr, sockaddr, sockaddr_un, socklen_t};
 
 use super::super::log;
 
@@ -203,6 +203,27 @@ pub(super) unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, len
         return -1;
     }
     code
+}
+
+/// The descriptors that came with a message.
+///
+/// # Safety
+/// `message` was filled in by `recvmsg`, or sent.
+pub(super) unsafe fn files_of(message: &msghdr) -> Vec<RawFd> {
+    let mut files = Vec::new();
+    // SAFETY: the macros of cmsg(3) over a control buffer that the kernel wrote or has read; descriptors may lie unaligned.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(message);
+        while !at.is_null() {
+            if (*at).cmsg_level == libc::SOL_SOCKET && (*at).cmsg_type == libc::SCM_RIGHTS {
+                let data = libc::CMSG_DATA(at).cast::<RawFd>();
+                let count = ((*at).cmsg_len - libc::CMSG_LEN(0) as usize) / size_of::<RawFd>();
+                files.extend((0..count).map(|i| data.add(i).read_unaligned()));
+            }
+            at = libc::CMSG_NXTHDR(message, at);
+        }
+    }
+    files
 }
 
 pub(super) fn errno() -> c_int {

@@ -3,14 +3,20 @@
 //! The library reads what a header announces without asking whether it has come, on the one thread that serves all
 //! sockets and that closing a port waits for; and a second connection to a socket takes the port from the first. So
 //! reads and writes give up after a while, and a connection is only let in when there is no other.
+//!
+//! It also forgets files: a memory region that it cannot map (22.11 to 25.11, `vhost_user_set_mem_table`), for whatever
+//! reason, keeps its file open for ever. So all files that a peer sends are noted, and struck off when the library closes
+//! them; what is left once the library is through with a connection is closed here. The library still closes files of
+//! its own after it has closed the connection, but on the same thread before it does anything else there.
 
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
-use libc::{sockaddr, socklen_t};
+use libc::{msghdr, sockaddr, socklen_t, ssize_t};
 
 use super::super::log;
 use super::{peers, plt};
@@ -18,11 +24,106 @@ use super::{peers, plt};
 /// How long the library may wait for the rest of a message, or for room for an answer.
 static WAIT: libc::timeval = libc::timeval { tv_sec: 0, tv_usec: 200_000 };
 
-/// Connections that the library holds, and the sockets they came by.
-static OPEN: LazyLock<Mutex<HashMap<RawFd, PathBuf>>> = LazyLock::new(Mutex::default);
+/// Files that one peer may have open with us at a time: of eight memory regions, and three of each ring.
+const FILES: usize = 256;
 
-fn open() -> MutexGuard<'static, HashMap<RawFd, PathBuf>> {
-    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+/// A file, so that it is told from another one that has its number later.
+type Identity = (libc::dev_t, libc::ino_t);
+
+/// A connection that the library holds.
+struct Peer {
+    /// The socket that it came by.
+    path: PathBuf,
+    /// What it has sent and the library has not closed.
+    files: HashMap<RawFd, Identity>,
+}
+
+#[derive(Default)]
+struct State {
+    open: HashMap<RawFd, Peer>,
+    /// What connections left that have ended, and the thread on which they did.
+    left: Vec<(ThreadId, HashMap<RawFd, Identity>)>,
+}
+
+impl State {
+    /// The library closes `fd`, a connection or a file.
+    fn close(&mut self, fd: RawFd) {
+        match self.open.remove(&fd) {
+            Some(Peer { files, .. }) if !files.is_empty() => self.left.push((thread::current().id(), files)),
+            Some(_) => {}
+            None => {
+                let left = self.left.iter_mut().map(|(_, files)| files);
+                for files in self.open.values_mut().map(|peer| &mut peer.files).chain(left) {
+                    files.remove(&fd);
+                }
+            }
+        }
+    }
+}
+
+static STATE: LazyLock<Mutex<State>> = LazyLock::new(Mutex::default);
+
+/// Never held while the library is called.
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Closes what the library has forgotten of connections that ended on this thread. Not to be called from within what it
+/// does at such an end.
+pub(super) fn reap() {
+    let mut state = state();
+    let here = thread::current().id();
+    let ended = std::mem::take(&mut state.left).into_iter();
+    let (done, later): (Vec<_>, Vec<_>) = ended.partition(|(thread, _)| *thread == here);
+    state.left = later;
+    drop(state);
+    for (fd, identity) in done.into_iter().flat_map(|(_, files)| files) {
+        if identity_of(fd) == Some(identity) {
+            // SAFETY: it came with a message of a peer that is gone, and the library has forgotten it.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+fn identity_of(fd: RawFd) -> Option<Identity> {
+    // SAFETY: plain data, for which zero is valid, filled in by the call.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        (libc::fstat(fd, &raw mut stat) == 0).then_some((stat.st_dev, stat.st_ino))
+    }
+}
+
+/// `recvmsg` as the library sees it: the files that come are noted, and too many are the end of the connection.
+unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's own arguments.
+    let got = unsafe { libc::recvmsg(fd, message, flags | libc::MSG_CMSG_CLOEXEC) };
+    if got <= 0 {
+        return got;
+    }
+    // SAFETY: the kernel filled it in, and its buffers are the library's.
+    let message = unsafe { &mut *message };
+    // SAFETY: as above.
+    let files = unsafe { peers::files_of(message) };
+    if files.is_empty() {
+        return got;
+    }
+    let mut state = state();
+    let Some(peer) = state.open.get_mut(&fd) else { return got };
+    if peer.files.len() + files.len() <= FILES {
+        peer.files.extend(files.iter().filter_map(|&file| Some((file, identity_of(file)?))));
+        return got;
+    }
+    let path = peer.path.clone();
+    drop(state);
+    log::tell(&format!("{}: a vhost-user peer that sends more files than it needs is cut off", path.display()));
+    message.msg_controllen = 0;
+    for file in files {
+        // SAFETY: the kernel made it for us, and the library does not see it.
+        unsafe { libc::close(file) };
+    }
+    // SAFETY: takes no pointers. The library hears of it as of any other end.
+    unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+    0
 }
 
 /// `accept` as the library sees it.
@@ -32,8 +133,8 @@ unsafe extern "C" fn accept(listener: c_int, address: *mut sockaddr, len: *mut s
 }
 
 fn admit(fd: RawFd, path: &Path) -> bool {
-    let mut open = open();
-    if open.iter().any(|(&other, at)| at == path && alive(other)) {
+    let open = &mut state().open;
+    if open.iter().any(|(&other, peer)| peer.path == path && alive(other)) {
         log::tell(&format!("{}: another peer is connected; a second one is refused", path.display()));
         return false;
     }
@@ -42,8 +143,18 @@ fn admit(fd: RawFd, path: &Path) -> bool {
         // SAFETY: a value of the type that the option has. Without it the library waits for longer.
         unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const WAIT).cast(), len) };
     }
-    open.insert(fd, path.to_owned());
+    open.insert(fd, Peer { path: path.to_owned(), files: HashMap::new() });
     true
+}
+
+/// `connect` as the library sees it.
+unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
+    // SAFETY: the caller's own arguments.
+    let (code, path) = unsafe { (peers::connect(fd, address, len), peers::path_of(address, len)) };
+    if code == 0 {
+        state().open.insert(fd, Peer { path, files: HashMap::new() });
+    }
+    code
 }
 
 /// Whether the other end has not hung up yet.
@@ -55,9 +166,34 @@ fn alive(fd: RawFd) -> bool {
 
 /// `close` as the library sees it.
 unsafe extern "C" fn close(fd: c_int) -> c_int {
-    open().remove(&fd);
+    state().close(fd);
     // SAFETY: the caller's own request.
     unsafe { libc::close(fd) }
+}
+
+/// `poll` as the library's thread sees it (before 24.11), between all that it does.
+unsafe extern "C" fn poll(files: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int {
+    reap();
+    // SAFETY: the caller's own arguments.
+    unsafe { libc::poll(files, count, timeout) }
+}
+
+/// The same where the library was built with the C library's checks: `room` is what `files` has, in bytes.
+unsafe extern "C" fn poll_checked(
+    files: *mut libc::pollfd,
+    count: libc::nfds_t,
+    timeout: c_int,
+    _room: libc::size_t,
+) -> c_int {
+    // SAFETY: the caller's own arguments.
+    unsafe { poll(files, count, timeout) }
+}
+
+/// `epoll_wait` as the library's thread sees it (since 24.11), between all that it does.
+unsafe extern "C" fn wait(instance: c_int, events: *mut libc::epoll_event, room: c_int, timeout: c_int) -> c_int {
+    reap();
+    // SAFETY: the caller's own arguments.
+    unsafe { libc::epoll_wait(instance, events, room, timeout) }
 }
 
 /// `accept` as virtio-user sees it, when it listens: only who it is matters.
@@ -68,10 +204,20 @@ unsafe extern "C" fn accept_host(listener: c_int, address: *mut sockaddr, len: *
 
 pub(super) fn install() -> bool {
     peers::prepare();
-    let calls =
-        [(c"accept", accept as *const ()), (c"close", close as *const ()), (c"connect", peers::connect as *const ())];
+    let calls = [
+        (c"accept", accept as *const ()),
+        (c"close", close as *const ()),
+        (c"connect", connect as *const ()),
+        (c"recvmsg", receive as *const ()),
+    ];
+    // How the library waits differs from release to release, and from build to build.
+    let waits =
+        [(c"poll", poll as *const ()), (c"__poll_chk", poll_checked as *const ()), (c"epoll_wait", wait as *const ())];
     // SAFETY: all have the types of what they replace, and can be called from any thread.
-    unsafe { plt::replace("librte_vhost.so", &calls) == Some(calls.len()) }
+    unsafe {
+        plt::replace("librte_vhost.so", &calls) == Some(calls.len())
+            && plt::replace("librte_vhost.so", &waits).is_some_and(|found| found > 0)
+    }
 }
 
 pub(super) fn install_guest() -> bool {
@@ -125,6 +271,33 @@ mod tests {
             // SAFETY: ours.
             assert_eq!(unsafe { close(fd) }, 0);
         }
-        assert!(!open().contains_key(&two));
+        assert!(!state().open.contains_key(&two));
+    }
+
+    /// What the library closes is struck off, and what it forgets is closed, but not before it is through and not what
+    /// has the same number by then.
+    #[test]
+    fn forgotten_files_are_closed_when_the_library_is_through() {
+        let (connection, one, two) = (RawFd::MAX - 1, tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        // Numbers that the guard may close are not the files' own.
+        // SAFETY: duplicates that are ours.
+        let [closed, forgotten, reused] =
+            [one.as_raw_fd(), two.as_raw_fd(), two.as_raw_fd()].map(|fd| unsafe { libc::dup(fd) });
+        let other = (identity_of(one.as_raw_fd()).unwrap(), identity_of(two.as_raw_fd()).unwrap());
+        let files = HashMap::from([(closed, other.0), (forgotten, other.1), (reused, other.0)]);
+        state().open.insert(connection, Peer { path: "/x/unit-test-files".into(), files });
+        // SAFETY: a file of ours, and a number that is no file.
+        unsafe {
+            close(closed);
+            close(connection);
+        }
+        assert!(identity_of(forgotten).is_some(), "too early");
+        std::thread::spawn(reap).join().unwrap();
+        assert!(identity_of(forgotten).is_some(), "another thread knows nothing of where this one is");
+        reap();
+        assert_eq!((identity_of(forgotten), identity_of(reused)), (None, Some(other.1)));
+        // SAFETY: ours.
+        unsafe { libc::close(reused) };
+        assert!(!state().open.contains_key(&connection));
     }
 }

@@ -283,6 +283,7 @@ impl Drop for Device {
             // SAFETY: EAL is up, and both are NUL-terminated.
             unsafe { dpdk_sys::rte_eal_hotplug_remove(c"vdev".as_ptr(), name.as_ptr()) };
         }
+        guard::closed(self.driver);
         self.interface = None;
         check::listen_end(self.listening.as_deref());
     }
