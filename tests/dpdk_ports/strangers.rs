@@ -304,6 +304,54 @@ fn vhost_server_outlives_ten_thousand_strangers() {
     );
 }
 
+/// A peer that wants an answer is not sent away for what cannot be done, and can go on for as long as it likes: the
+/// library forgets a file each time. They are few, they go with the peer, and they go with the port.
+///
+/// On main of 2026-11-29 all of them stay.
+#[test]
+fn files_that_the_vhost_library_forgets_are_few_and_go_with_their_peer() {
+    isolated("strangers::files_that_the_vhost_library_forgets_are_few_and_go_with_their_peer", || {
+        let dir = scratch();
+        let socket = path(dir.path(), "socket");
+        let eal = eal();
+        let open = || open(&eal, &profile("vhost", &[("devargs.iface", &socket)]));
+        drop(open());
+        let nothing = descriptors();
+        let (pipe, _end) = std::io::pipe().unwrap();
+        let words = |words: &[u64]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+        let table = words(&[1, 0, 4096, 0, 0]);
+        // With the flag "need reply", which is bit 3.
+        let message = [&words(&[9 << 32 | 5])[..], &(table.len() as u32).to_le_bytes(), &table].concat();
+        let ask = |mut stream: &UnixStream| {
+            send_with(stream, &message, &[pipe.as_raw_fd()]).and_then(|()| stream.read_exact(&mut [0; 20]))
+        };
+        let asked = |stream: &UnixStream, patience| (0..patience).take_while(|_| ask(stream).is_ok()).count();
+        for hang_up in [true, false] {
+            let (port, queue) = open();
+            let before = descriptors();
+            let stream = UnixStream::connect(&socket).unwrap();
+            let n = asked(&stream, 1000);
+            assert!((500..600).contains(&n), "{n} files were taken");
+            eventually("the return of the files of one that was cut off", || descriptors() == before + 1);
+            for _ in 0..3 {
+                let stream = UnixStream::connect(&socket).unwrap();
+                assert_eq!(asked(&stream, 200), 200);
+                assert!(descriptors() > before + 200, "the library forgets no files any more");
+                drop(stream);
+                eventually("the return of the files of one that hung up", || descriptors() == before + 1);
+            }
+            drop(stream);
+            // One that is there while the port closes, or has just hung up and may not have been noticed.
+            let stream = UnixStream::connect(&socket).unwrap();
+            assert_eq!(asked(&stream, 200), 200);
+            let stream = Some(stream).filter(|_| !hang_up);
+            drop((queue, port));
+            drop(stream);
+            eventually("the return of the files of the last one", || descriptors() == nothing + 2);
+        }
+    });
+}
+
 /// Each device of a server took a descriptor and a handler with freed memory with it.
 #[test]
 fn a_closed_listener_leaves_nothing() {

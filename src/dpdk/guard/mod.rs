@@ -12,7 +12,7 @@
 //! | where | when | guard |
 //! | --- | --- | --- |
 //! | `eal_interrupts.c`, "Error adding fd" | a file on the interrupt thread's list was closed | [`memif`] takes handlers off the list before their memory goes, and no send fails visibly; [`epoll`] passes over files that are gone |
-//! | the same, "Cannot create epoll instance" | no file descriptor is free | [`epoll`] keeps one in reserve, and waits; [`peers`] and [`vhost`] bound connections, [`memif`] takes in no file that the driver would forget |
+//! | the same, "Cannot create epoll instance" | no file descriptor is free | [`epoll`] keeps one in reserve, and waits; [`peers`] and [`vhost`] bound connections and their files, [`memif`] takes in no file that the driver would forget |
 //! | `eal_dev.c`, in-flight hotplug `rte_exit` | SIGBUS handling of hotplug | never switched on |
 //! | `eal.c`, `eal_hugepage_info.c`, `eal_unix_thread.c`, `eal_unix_memory.c` | at start: pipes, threads, `/proc`, the page size | before anybody is served; no peer is there yet |
 //! | `ethdev_private.c`, before 23.11 | no memory at the first port | as above |

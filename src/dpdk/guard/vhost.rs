@@ -2,19 +2,30 @@
 //!
 //! The library reads what a header announces without asking whether it has come, on the one thread that serves all
 //! sockets and that closing a port waits for; and a second connection to a socket takes the port from the first. So
-//! reads and writes give up after a while, and a connection is only let in when there is no other.
+//! reads and writes give up after a while, whichever side connected, and a connection is only let in when there is no
+//! other.
 //!
-//! It also forgets files: a memory region that it cannot map (22.11 to 25.11, `vhost_user_set_mem_table`), for whatever
-//! reason, keeps its file open for ever. So all files that a peer sends are noted, and struck off when the library closes
-//! them; what is left once the library is through with a connection is closed here. The library still closes files of
-//! its own after it has closed the connection, but on the same thread before it does anything else there.
+//! It also forgets files (22.11 to 25.11): the file of a memory region that it cannot map stays open for ever, and so does
+//! one of a message that it refuses before its handler is asked. So all files that a peer sends are noted, and struck off
+//! before the library closes them; what is left once the library is through with a connection is closed here.
+//!
+//! # Why nobody else's file is closed
+//! A number is noted from before the library sees it until the library closes it or its peer is gone, and all that time
+//! the file is open, so that the kernel gives the number to nobody else. It is closed here when nothing of the library
+//! can name it any more: after the connection was closed (by 22.11 before what it has of the device, by 24.11 after it),
+//! and the same thread has come back to where it waits for events, returned from closing the port, or ended (24.11.6
+//! ends its thread with the last port). Both the connection and its device are one thread's at that time (`busy` in
+//! `fd_man.c`). The files that the driver `net_vhost` and EAL close themselves are their own.
+//!
+//! Should that be wrong one day, a file with another device or inode stays open. The inode of a FUSE file is what its
+//! server says: a peer that has mounted one can let us keep files open by that.
 
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
 
 use libc::{msghdr, sockaddr, socklen_t, ssize_t};
 
@@ -24,8 +35,9 @@ use super::{peers, plt};
 /// How long the library may wait for the rest of a message, or for room for an answer.
 static WAIT: libc::timeval = libc::timeval { tv_sec: 0, tv_usec: 200_000 };
 
-/// Files that one peer may have open with us at a time: of eight memory regions, and three of each ring.
-const FILES: usize = 256;
+/// Files that one peer may have open with us at a time. The library keeps those of eight memory regions, two for each of
+/// 256 rings (`VHOST_MAX_VRING`), and two more; up to eight come with the message that is being handled.
+const FILES: usize = 8 + 2 * 256 + 2 + 8;
 
 /// A file, so that it is told from another one that has its number later.
 type Identity = (libc::dev_t, libc::ino_t);
@@ -42,28 +54,64 @@ struct Peer {
 struct State {
     open: HashMap<RawFd, Peer>,
     /// What connections left that have ended, and the thread on which they did.
-    left: Vec<(ThreadId, HashMap<RawFd, Identity>)>,
+    left: Vec<(u64, HashMap<RawFd, Identity>)>,
+}
+
+/// A thread on which the library has closed a connection. With its end the library is through there, too.
+struct Here(u64);
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        reap_of(self.0);
+    }
+}
+
+thread_local!(static HERE: Here = {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    Here(NEXT.fetch_add(1, Ordering::Relaxed))
+});
+
+/// This thread's number, or that of none when it is at its end already: what ends there stays open.
+fn here() -> u64 {
+    HERE.try_with(|here| here.0).unwrap_or(u64::MAX)
 }
 
 impl State {
     /// The library closes `fd`, a connection or a file.
     fn close(&mut self, fd: RawFd) {
         match self.open.remove(&fd) {
-            Some(Peer { files, .. }) if !files.is_empty() => self.left.push((thread::current().id(), files)),
+            Some(Peer { files, .. }) if !files.is_empty() => self.left.push((here(), files)),
             Some(_) => {}
-            None => {
-                let left = self.left.iter_mut().map(|(_, files)| files);
-                for files in self.open.values_mut().map(|peer| &mut peer.files).chain(left) {
-                    files.remove(&fd);
-                }
-            }
+            None => self.strike_off(fd),
         }
+    }
+
+    /// `fd` is no peer's file any more.
+    fn strike_off(&mut self, fd: RawFd) {
+        let left = self.left.iter_mut().map(|(_, files)| files);
+        for files in self.open.values_mut().map(|peer| &mut peer.files).chain(left) {
+            files.remove(&fd);
+        }
+    }
+
+    /// Notes the `files` that have come by `connection`. `false` when there are too many of them, or one that cannot be
+    /// told from others: none is noted then.
+    fn note(&mut self, connection: RawFd, files: &[RawFd]) -> bool {
+        // What the kernel has just made was nobody's.
+        files.iter().for_each(|&file| self.strike_off(file));
+        let Some(peer) = self.open.get_mut(&connection) else { return true };
+        let known: HashMap<_, _> = files.iter().filter_map(|&file| Some((file, identity_of(file)?))).collect();
+        let fine = known.len() == files.len() && peer.files.len() + known.len() <= FILES;
+        if fine {
+            peer.files.extend(known);
+        }
+        fine
     }
 }
 
 static STATE: LazyLock<Mutex<State>> = LazyLock::new(Mutex::default);
 
-/// Never held while the library is called.
+/// Never held while anybody else's code is called.
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -71,15 +119,14 @@ fn state() -> MutexGuard<'static, State> {
 /// Closes what the library has forgotten of connections that ended on this thread. Not to be called from within what it
 /// does at such an end.
 pub(super) fn reap() {
-    let mut state = state();
-    let here = thread::current().id();
-    let ended = std::mem::take(&mut state.left).into_iter();
-    let (done, later): (Vec<_>, Vec<_>) = ended.partition(|(thread, _)| *thread == here);
-    state.left = later;
-    drop(state);
+    reap_of(here());
+}
+
+fn reap_of(thread: u64) {
+    let done: Vec<_> = state().left.extract_if(.., |(at, _)| *at == thread).collect();
     for (fd, identity) in done.into_iter().flat_map(|(_, files)| files) {
         if identity_of(fd) == Some(identity) {
-            // SAFETY: it came with a message of a peer that is gone, and the library has forgotten it.
+            // SAFETY: it came with a message of a peer that is gone, and the library has forgotten it (see above).
             unsafe { libc::close(fd) };
         }
     }
@@ -107,14 +154,13 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
     if files.is_empty() {
         return got;
     }
-    let mut state = state();
-    let Some(peer) = state.open.get_mut(&fd) else { return got };
-    if peer.files.len() + files.len() <= FILES {
-        peer.files.extend(files.iter().filter_map(|&file| Some((file, identity_of(file)?))));
-        return got;
-    }
-    let path = peer.path.clone();
-    drop(state);
+    let path = {
+        let mut state = state();
+        if state.note(fd, &files) {
+            return got;
+        }
+        state.open.get(&fd).map(|peer| peer.path.clone()).unwrap_or_default()
+    };
     log::tell(&format!("{}: a vhost-user peer that sends more files than it needs is cut off", path.display()));
     message.msg_controllen = 0;
     for file in files {
@@ -133,25 +179,38 @@ unsafe extern "C" fn accept(listener: c_int, address: *mut sockaddr, len: *mut s
 }
 
 fn admit(fd: RawFd, path: &Path) -> bool {
-    let open = &mut state().open;
-    if open.iter().any(|(&other, peer)| peer.path == path && alive(other)) {
+    let taken = {
+        let mut state = state();
+        let taken = state.open.iter().any(|(&other, peer)| peer.path == path && alive(other));
+        if !taken {
+            state.open.insert(fd, Peer { path: path.to_owned(), files: HashMap::new() });
+        }
+        taken
+    };
+    if taken {
         log::tell(&format!("{}: another peer is connected; a second one is refused", path.display()));
         return false;
     }
+    never_blocks(fd);
+    true
+}
+
+fn never_blocks(fd: RawFd) {
     for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
         let len = size_of::<libc::timeval>() as socklen_t;
         // SAFETY: a value of the type that the option has. Without it the library waits for longer.
         unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const WAIT).cast(), len) };
     }
-    open.insert(fd, Peer { path: path.to_owned(), files: HashMap::new() });
-    true
 }
 
 /// `connect` as the library sees it.
 unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
     // SAFETY: the caller's own arguments.
-    let (code, path) = unsafe { (peers::connect(fd, address, len), peers::path_of(address, len)) };
+    let code = unsafe { peers::connect(fd, address, len) };
     if code == 0 {
+        never_blocks(fd);
+        // SAFETY: as above.
+        let path = unsafe { peers::path_of(address, len) };
         state().open.insert(fd, Peer { path, files: HashMap::new() });
     }
     code
@@ -274,30 +333,76 @@ mod tests {
         assert!(!state().open.contains_key(&two));
     }
 
+    /// A file of its own, with a number that the guard may close.
+    fn number_of(file: &std::fs::File) -> (RawFd, Identity) {
+        // SAFETY: a duplicate that is ours.
+        let fd = unsafe { libc::dup(file.as_raw_fd()) };
+        (fd, identity_of(fd).unwrap())
+    }
+
     /// What the library closes is struck off, and what it forgets is closed, but not before it is through and not what
     /// has the same number by then.
     #[test]
     fn forgotten_files_are_closed_when_the_library_is_through() {
         let (connection, one, two) = (RawFd::MAX - 1, tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        // Numbers that the guard may close are not the files' own.
-        // SAFETY: duplicates that are ours.
-        let [closed, forgotten, reused] =
-            [one.as_raw_fd(), two.as_raw_fd(), two.as_raw_fd()].map(|fd| unsafe { libc::dup(fd) });
-        let other = (identity_of(one.as_raw_fd()).unwrap(), identity_of(two.as_raw_fd()).unwrap());
-        let files = HashMap::from([(closed, other.0), (forgotten, other.1), (reused, other.0)]);
+        let [(closed, first), (forgotten, second), (reused, _)] = [&one, &two, &two].map(number_of);
+        let files = HashMap::from([(closed, first), (forgotten, second), (reused, first)]);
         state().open.insert(connection, Peer { path: "/x/unit-test-files".into(), files });
         // SAFETY: a file of ours, and a number that is no file.
         unsafe {
             close(closed);
             close(connection);
         }
+        // Somebody else's, who gets the number that is free.
+        let (other, _) = number_of(&one);
         assert!(identity_of(forgotten).is_some(), "too early");
         std::thread::spawn(reap).join().unwrap();
         assert!(identity_of(forgotten).is_some(), "another thread knows nothing of where this one is");
         reap();
-        assert_eq!((identity_of(forgotten), identity_of(reused)), (None, Some(other.1)));
-        // SAFETY: ours.
-        unsafe { libc::close(reused) };
+        assert_ne!(identity_of(forgotten), Some(second));
+        assert_eq!([other, reused].map(identity_of), [Some(first), Some(second)], "{closed} -> {other}");
+        for fd in [other, reused] {
+            // SAFETY: ours.
+            unsafe { libc::close(fd) };
+        }
         assert!(!state().open.contains_key(&connection));
+    }
+
+    /// 24.11.6 ends its thread with its last port, and a connection that ends on it right before is not waited for.
+    #[test]
+    fn a_thread_that_ends_is_through_too() {
+        let file = tempfile::tempfile().unwrap();
+        let (fd, identity) = number_of(&file);
+        std::thread::spawn(move || {
+            let files = HashMap::from([(fd, identity)]);
+            state().open.insert(RawFd::MAX - 2, Peer { path: "/x/unit-test-end".into(), files });
+            // SAFETY: a number that is no file.
+            unsafe { close(RawFd::MAX - 2) };
+            assert!(identity_of(fd).is_some());
+        })
+        .join()
+        .unwrap();
+        assert_ne!(identity_of(fd), Some(identity));
+    }
+
+    #[test]
+    fn files_that_come_are_few_and_known() {
+        let (connection, file) = (RawFd::MAX - 3, tempfile::tempfile().unwrap());
+        state().open.insert(connection, Peer { path: "/x/unit-test-few".into(), files: HashMap::new() });
+        let mut mine: Vec<RawFd> = (0..FILES).map(|_| number_of(&file).0).collect();
+        assert!(state().note(connection, &mine));
+        assert!(!state().note(connection, &[file.as_raw_fd()]), "one too many");
+        assert!(state().note(RawFd::MAX - 4, &mine[..1]), "a message of no peer is not ours to judge");
+        assert_eq!(state().open[&connection].files.len(), FILES - 1, "a number is noted once");
+        assert!(!state().note(connection, &[RawFd::MAX]), "no file");
+        // SAFETY: ours, and a number that is no file.
+        unsafe {
+            assert_eq!((close(mine.pop().unwrap()), close(connection)), (0, -1));
+        }
+        reap();
+        let identity = identity_of(file.as_raw_fd());
+        assert_eq!([mine[0], mine[1]].map(|fd| identity_of(fd) == identity), [true, false]);
+        // SAFETY: ours, struck off above.
+        unsafe { libc::close(mine[0]) };
     }
 }
