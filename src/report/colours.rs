@@ -15,8 +15,8 @@ pub struct Palette {
 }
 
 impl Palette {
-    /// Stacks get theirs in the order of their bars, and lend it to the first series whose name begins with theirs. All
-    /// other series get one of their own, since curves have to be told apart.
+    /// Stacks get theirs in the order of their bars, and lend it to the first series whose name begins with theirs, or ends
+    /// with it in brackets. All other series get one of their own, since curves have to be told apart.
     pub fn new(series: &[Series], bars: &[Bar]) -> Self {
         let mut stacks: Vec<(String, usize)> = Vec::new();
         for bar in bars {
@@ -27,7 +27,8 @@ impl Palette {
         let mut next = stacks.len();
         let mut taken = vec![false; stacks.len()];
         let series = series.iter().map(|s| {
-            let lent = stacks.iter().position(|(stack, _)| s.name.starts_with(stack.as_str())).filter(|i| !taken[*i]);
+            let is_of = |stack: &str| s.name.starts_with(stack) || s.name.ends_with(&format!(" ({stack})"));
+            let lent = stacks.iter().position(|(stack, _)| is_of(stack)).filter(|i| !taken[*i]);
             if let Some(i) = lent {
                 taken[i] = true;
                 return i;
@@ -58,8 +59,8 @@ mod tests {
     fn a_stack_has_one_colour_and_each_curve_its_own() {
         let bar = |label: &str, stack: &str| Bar { stack: stack.into(), ..Bar::new(label, 1.0, "Gbit/s") };
         let bars = [bar("MTU 1500", "Gannet"), bar("quinn over loopback", "quinn"), bar("MTU 9000", "Gannet")];
-        let series =
-            ["quinn, 64 B", "Gannet, 64 B", "Gannet, 64 in flight", "other"].map(|n| Series::new(n, Latency::new()));
+        let series = ["request (quinn)", "Gannet, 64 B", "Gannet, 64 in flight", "other"]
+            .map(|n| Series::new(n, Latency::new()));
         let palette = Palette::new(&series, &bars);
         assert_eq!(bars.each_ref().map(|bar| palette.bar(bar)), [0, 1, 0]);
         assert_eq!([0, 1, 2, 3].map(|i| palette.series(i)), [1, 0, 2, 3]);

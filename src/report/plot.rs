@@ -11,7 +11,7 @@ use super::{Series, text};
 /// Height in units of half a pixel, so that curves are smooth though coordinates are whole numbers.
 const HEIGHT: u32 = 900;
 /// Widths: for pages on desks, and on phones, where the same height of letters takes more of it.
-const WIDTHS: [u32; 2] = [1920, 800];
+const WIDTHS: [u32; 2] = [1920, 700];
 const LEFT: f64 = 190.0;
 /// What is right of the plot: room for half of the last label.
 const MARGIN: f64 = 90.0;
@@ -279,7 +279,7 @@ mod tests {
             for (colour, there) in [(0, true), (1, false), (2, true)] {
                 assert_eq!(svg.contains(&format!("stroke:var(--s{colour})")), there, "series {colour}");
             }
-            assert!(svg.contains("<text") && svg.contains("99.9%") && svg.contains("10 µs"), "axis labels");
+            assert!(svg.contains("<text") && svg.contains("\n0%\n") && svg.contains("10 µs"), "axis labels");
             assert!(svg.contains("\ntime\n") && svg.contains("\npercentile"), "axis titles");
             assert!(!svg.contains("#0"), "no colour is left that the page cannot set");
         }
