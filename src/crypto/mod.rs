@@ -6,7 +6,7 @@
 //! anywhere are encrypted into the packet, and the tag is laid over the result.
 //!
 //! A packet is thus read twice, and its memory must not change in between. Keys are made so that they leave no copies on
-//! the stack ([`traceless`]).
+//! the stack (`traceless`).
 #![deny(unsafe_code)]
 
 mod backend;

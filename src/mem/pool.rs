@@ -57,7 +57,7 @@ pub struct PoolStats {
     pub unlocked: usize,
 }
 
-/// A pool of [`PinnedBuf`]s, or a part of one ([`BufPool::part`]). Clones are handles to the same; buffers may outlive
+/// A pool of [`PinnedBuf`](crate::mem::PinnedBuf)s, or a part of one ([`BufPool::part`]). Clones are handles to the same; buffers may outlive
 /// all of them.
 #[derive(Clone)]
 pub struct BufPool(Arc<Part>);
