@@ -77,5 +77,5 @@ fn a_secret_that_others_know_is_refused() {
     }
     let root = scene.root();
     let server = Gannet::serve(scene.server(), &scene.pki.cert, &scene.pki.key, &root).path("--secret", &root).run();
-    server.expect_failure().expect_message(&["no regular file"]);
+    server.expect_failure().expect_message(&["not a regular file"]);
 }
