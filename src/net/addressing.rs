@@ -159,7 +159,7 @@ impl Addressing {
 
     /// Whether some route goes via `addr`.
     pub(super) fn is_gateway(&self, addr: IpAddr) -> bool {
-        self.routers.iter().any(|(router, _)| *router == addr)
+        self.router(addr).is_some()
     }
 
     /// Routes to where `route` leads, via other routers.
@@ -167,9 +167,9 @@ impl Addressing {
         self.routes.iter().filter(move |other| other.dest.is_same_network(&route.dest) && other.via != route.via)
     }
 
-    /// Whether every route via `addr` has another one of equal worth beside it.
-    pub(super) fn has_substitute(&self, addr: IpAddr) -> bool {
-        self.routers.contains(&(addr, true))
+    /// If routes go via `addr`: whether each of them has another one of equal worth beside it.
+    pub(super) fn router(&self, addr: IpAddr) -> Option<bool> {
+        self.routers.iter().find(|(router, _)| *router == addr).map(|(_, substitute)| *substitute)
     }
 
     /// Whether every destination that is reached via `addr` can be reached without it, via routers that are not `dead`.

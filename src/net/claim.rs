@@ -24,14 +24,12 @@ const ANNOUNCEMENTS: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The link is down.
-    Waiting,
+    /// The link is down, or all is said.
+    Idle,
     /// Others are asked so many times more.
     Probing { left: u8 },
     /// They are told so many times more.
     Announcing { left: u8 },
-    /// All is said.
-    Held,
 }
 
 #[derive(Clone, Debug)]
@@ -103,7 +101,7 @@ impl Claims {
 
     fn claim(&self, addr: IpAddr) -> Claim {
         let held = !self.speaks || self.detect == Detect::Off;
-        Claim { addr, phase: Phase::Waiting, next: Instant::MAX, held, defended: None }
+        Claim { addr, phase: Phase::Idle, next: Instant::MAX, held, defended: None }
     }
 
     /// Whether we speak for our addresses.
@@ -152,7 +150,7 @@ impl Claims {
         for claim in &mut self.claims {
             let asked = self.detect == Detect::Optimistic && claim.phase == (Phase::Probing { left: 0 });
             claim.held |= asked && now + SECOND >= claim.next + ANSWER_TIME;
-            (claim.phase, claim.next) = (Phase::Waiting, Instant::MAX);
+            (claim.phase, claim.next) = (Phase::Idle, Instant::MAX);
         }
     }
 
@@ -173,17 +171,14 @@ impl Claims {
             return;
         }
         let claim = &mut self.claims[i];
-        let left = match self.detect {
-            Detect::Strict if claim.held => 1,
-            Detect::Strict if claim.addr.is_ipv4() => PROBES_V4,
-            Detect::Strict => PROBES_V6,
-            Detect::Optimistic | Detect::Off => 1,
-        };
         let (phase, wait) = match self.detect {
             Detect::Off => (Phase::Announcing { left: ANNOUNCEMENTS }, Duration::ZERO),
             // Hosts that start together do not speak together (RFC 5227 §2.1.1, RFC 4862 §5.4.2).
-            Detect::Strict if !claim.held => (Phase::Probing { left }, random(&mut self.rng, SECOND)),
-            _ => (Phase::Probing { left }, Duration::ZERO),
+            Detect::Strict if !claim.held => {
+                let left = if claim.addr.is_ipv4() { PROBES_V4 } else { PROBES_V6 };
+                (Phase::Probing { left }, random(&mut self.rng, SECOND))
+            }
+            Detect::Strict | Detect::Optimistic => (Phase::Probing { left: 1 }, Duration::ZERO),
         };
         (claim.phase, claim.next) = (phase, now + wait);
         self.deadline = self.deadline.min(claim.next);
@@ -216,8 +211,8 @@ impl Claims {
                 (claim.phase, claim.next) = (Phase::Announcing { left: left - 1 }, now + ANNOUNCE_INTERVAL);
                 Step::Announce(addr)
             }
-            Phase::Announcing { .. } | Phase::Held | Phase::Waiting => {
-                (claim.phase, claim.next) = (Phase::Held, Instant::MAX);
+            Phase::Announcing { .. } | Phase::Idle => {
+                (claim.phase, claim.next) = (Phase::Idle, Instant::MAX);
                 Step::Announce(addr)
             }
         })

@@ -85,9 +85,10 @@ impl Flows {
         (mix(hash) >> (u64::BITS - u8::BITS)) as usize & !(WAYS - 1)
     }
 
-    /// Remembers the flow of a datagram that was found good; `ip` is where its IP packet begins.
-    pub(super) fn learn(&mut self, frame: &[u8], ip: usize, packet: &IpPacket<'_>, datagram: &UdpDatagram) {
+    /// Remembers the flow of a datagram that was found good.
+    pub(super) fn learn(&mut self, frame: &[u8], packet: &IpPacket<'_>, datagram: &UdpDatagram) {
         let Some(head) = frame.first_chunk::<SPAN>() else { return };
+        let ip = packet.at;
         let udp = ip + packet.header_len;
         // Options and extension headers are looked at in full each time.
         let plain = match packet.version {

@@ -263,12 +263,12 @@ impl Neighbors {
         origin: Option<Mac>,
     ) -> Found {
         let Some(place) = self.find(ip) else {
-            let Ok(evicted) = self.make_room(now, account, role) else {
+            let list = list_for(role, account);
+            let Ok(evicted) = self.make_room(now, list) else {
                 return Found { lookup: Lookup::Refused, ask: None, evicted: None };
             };
             let state = State::Incomplete { tries: 0 };
             let place = self.insert(now, ip, Mac::ZERO, state, role);
-            let list = self.list_for(role, account);
             let ask = self.ask(now, place, list, origin);
             return Found { lookup: Lookup::Wait { place }, ask, evicted };
         };
@@ -280,7 +280,7 @@ impl Neighbors {
         let known = Lookup::Known { mac, aim: Aim { place, version } };
         let (lookup, ask) = match state {
             State::Incomplete { tries } => {
-                let better = self.list_for(role, account);
+                let better = list_for(role, account);
                 let mut ask = None;
                 if list == List::Newcomers && better != list {
                     self.lists.put(place, better);
@@ -309,28 +309,17 @@ impl Neighbors {
         self.shut(place);
         let entry = self.entry(place);
         (entry.state, entry.proven) = (State::Incomplete { tries: 0 }, false);
-        let (role, soon) = (entry.role, entry.asked.is_some_and(|at| now < at + RETRY));
-        let list = self.list_for(role, account);
-        if soon {
-            self.wait(now, place, list);
-            return None;
-        }
-        self.ask(now, place, list, None)
+        let list = list_for(entry.role, account);
+        self.ask_again(now, place, list, None)
     }
 
     /// Starts to ask whether a known neighbour is still there; meanwhile it is used.
     fn probe(&mut self, now: Instant, place: u32) -> Option<Solicit> {
         let entry = self.entry(place);
-        let (target, mac, role) = (entry.ip, entry.mac, entry.role);
-        // Once a second at the most, whoever gives reason for it.
-        let first = entry.asked.is_none_or(|at| now >= at + RETRY);
-        entry.state = State::Probe { tries: u8::from(first) };
-        if first {
-            entry.asked = Some(now);
-        }
+        entry.state = State::Probe { tries: 0 };
+        let (mac, list) = (entry.mac, if entry.role == Role::Host { List::Probed } else { List::Routers });
         self.open(place, now + GRAIN);
-        self.wait(now, place, if role == Role::Host { List::Probed } else { List::Routers });
-        first.then_some(Solicit { target, to: Some(mac) })
+        self.ask_again(now, place, list, Some(mac))
     }
 
     /// A connection that goes through `ip` gets no answers: whether the neighbour is still there is asked now rather than
@@ -369,11 +358,8 @@ impl Neighbors {
         let Some(place) = self.find(ip) else {
             if let Some(mac) = mac
                 && news == News::Question
-                && self.make_room_for_heard(now)
             {
-                let place = self.insert(now, ip, mac, stale, Role::Host);
-                self.entry(place).used = None;
-                self.lists.put(place, List::Heard);
+                self.hear(now, ip, mac, stale);
             }
             return Learned::Nothing;
         };
@@ -414,11 +400,7 @@ impl Neighbors {
     pub(super) fn share(&mut self, now: Instant, ip: IpAddr, mac: Mac) -> Learned {
         let state = State::Known { until: now + self.ttl };
         let Some(place) = self.find(ip) else {
-            if self.make_room_for_heard(now) {
-                let place = self.insert(now, ip, mac, state, Role::Host);
-                self.entry(place).used = None;
-                self.lists.put(place, List::Heard);
-            }
+            self.hear(now, ip, mac, state);
             return Learned::Nothing;
         };
         let entry = self.entry(place);
@@ -462,14 +444,6 @@ impl Neighbors {
         self.lists.put(place, list);
     }
 
-    fn list_for(&self, role: Role, account: Account) -> List {
-        match (role, account) {
-            (Role::Router { .. }, _) => List::Routers,
-            (_, Account::Own) => List::Own,
-            (_, Account::Newcomer) => List::Newcomers,
-        }
-    }
-
     /// What was handed out of `place` may be used until then.
     fn open(&mut self, place: u32, until: Instant) {
         self.gates[place as usize].until = until;
@@ -480,6 +454,15 @@ impl Neighbors {
         let gate = &mut self.gates[place as usize];
         gate.version = gate.version.wrapping_add(1);
         gate.until = Instant::ZERO;
+    }
+}
+
+/// The list of who is asked for.
+fn list_for(role: Role, account: Account) -> List {
+    match (role, account) {
+        (Role::Router { .. }, _) => List::Routers,
+        (_, Account::Own) => List::Own,
+        (_, Account::Newcomer) => List::Newcomers,
     }
 }
 

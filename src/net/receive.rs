@@ -142,7 +142,7 @@ impl<T: TxFrame> Net<T> {
         self.check_source(&packet)?;
         match ip.protocol {
             _ if ip.fragment => Err(NetDrop::Fragment),
-            PROTOCOL_UDP => self.udp(now, frame, &packet, at, l4),
+            PROTOCOL_UDP => self.udp(now, frame, &packet, l4),
             PROTOCOL_ICMP => self.icmp(now, &packet),
             _ => Err(NetDrop::Protocol),
         }
@@ -193,7 +193,7 @@ impl<T: TxFrame> Net<T> {
             _ if ip.fragment => Err(NetDrop::Fragment),
             PROTOCOL_ICMPV6 => self.icmp(now, &packet),
             _ if ip.dst.is_multicast() => Err(NetDrop::NotOurAddress),
-            PROTOCOL_UDP => self.udp(now, frame, &packet, at, l4),
+            PROTOCOL_UDP => self.udp(now, frame, &packet, l4),
             _ => Err(NetDrop::Protocol),
         }
     }
@@ -206,15 +206,8 @@ impl<T: TxFrame> Net<T> {
         if bad { Err(NetDrop::BadSource) } else { Ok(()) }
     }
 
-    /// UDP in a packet that starts at `at` of its frame.
-    fn udp(
-        &mut self,
-        now: Instant,
-        frame: &[u8],
-        packet: &IpPacket<'_>,
-        at: usize,
-        l4: Checksum,
-    ) -> Result<Received, NetDrop> {
+    /// UDP in a packet of `frame`.
+    fn udp(&mut self, now: Instant, frame: &[u8], packet: &IpPacket<'_>, l4: Checksum) -> Result<Received, NetDrop> {
         let udp = Udp::parse(packet.payload()).map_err(|_| NetDrop::UdpMalformed)?;
         if udp.checksum == 0 {
             if packet.version == IcmpVersion::V6 {
@@ -235,14 +228,14 @@ impl<T: TxFrame> Net<T> {
             self.answer_closed_port(now, packet);
             return Err(NetDrop::PortClosed);
         }
-        let start = at + packet.header_len;
+        let start = packet.at + packet.header_len;
         let datagram = UdpDatagram {
             local: SocketAddr::new(packet.dst, udp.dst),
             remote: SocketAddr::new(packet.src, udp.src),
             ecn: packet.ecn,
             payload: start + UDP_LEN..start + udp.len,
         };
-        self.flows.learn(frame, at, packet, &datagram);
+        self.flows.learn(frame, packet, &datagram);
         Ok(Received::Udp(datagram))
     }
 }

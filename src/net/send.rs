@@ -64,8 +64,7 @@ impl<T: TxFrame> Net<T> {
             return self.refuse(NetDrop::FamilyMismatch);
         };
         let hash = key.hash(self.seed);
-        // Two places for each flow.
-        let first = (hash as usize & (self.templates.len() - 1)) & !1;
+        let first = self.first_place(hash);
         let found = self.templates[first..first + 2].iter().find(|t| t.is_good(&key, &self.neighbors, now));
         let Some(template) = found else {
             return self.send_slowly(now, (local, remote), ecn, frame, (key, hash, first), standing());
@@ -84,8 +83,13 @@ impl<T: TxFrame> Net<T> {
     /// Whether headers from `local` to `remote` are ready, since something was sent there not long ago.
     pub(super) fn has_template(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         let Some(key) = FlowKey::new(local, remote) else { return false };
-        let first = (key.hash(self.seed) as usize & (self.templates.len() - 1)) & !1;
+        let first = self.first_place(key.hash(self.seed));
         self.templates[first..first + 2].iter().any(|template| template.is_for(&key))
+    }
+
+    /// The first of the two places of the flows with this hash.
+    fn first_place(&self, hash: u64) -> usize {
+        (hash as usize & (self.templates.len() - 1)) & !1
     }
 
     fn refuse(&mut self, reason: NetDrop) -> Sent<T> {
@@ -191,11 +195,7 @@ impl<T: TxFrame> Net<T> {
     }
 
     pub(super) fn look_up(&mut self, now: Instant, hop: IpAddr, account: Account, origin: Option<Mac>) -> Lookup {
-        let role = if self.addressing.is_gateway(hop) {
-            Role::Router { substitute: self.addressing.has_substitute(hop) }
-        } else {
-            Role::Host
-        };
+        let role = self.addressing.router(hop).map_or(Role::Host, |substitute| Role::Router { substitute });
         let found = self.neighbors.lookup(now, hop, role, account, origin);
         if let Some(place) = found.evicted {
             self.stats.neighbor_evicted += 1;
@@ -213,7 +213,7 @@ impl<T: TxFrame> Net<T> {
         while self.pending.wants_room(place)
             && let Some(oldest) = self.neighbors.oldest_newcomer().filter(|oldest| *oldest != place)
         {
-            self.neighbors.forget(oldest);
+            self.neighbors.remove(oldest);
             self.stats.neighbor_evicted += 1;
             self.give_up(oldest);
         }

@@ -143,9 +143,9 @@ impl<T: TxFrame> Net<T> {
     }
 
     /// Multicast MAC addresses that the device has to let in: those of all nodes, and of the solicited nodes that we are
-    /// (RFC 4291 §2.8, RFC 2464 §7). None without IPv6.
+    /// or will be (RFC 4291 §2.8, RFC 2464 §7). None without IPv6.
     pub fn groups(&self) -> Vec<[u8; 6]> {
-        let ours = self.addressing.locals().iter().filter_map(|local| match local.addr() {
+        let ours = self.addressing.all().iter().filter_map(|local| match local.addr() {
             IpAddr::V6(addr) => Some(ipv6::solicited_node(addr)),
             IpAddr::V4(_) => None,
         });
@@ -315,7 +315,7 @@ impl<T: TxFrame> Net<T> {
                 Timeout::Failed { ip, place } => {
                     self.stats.neighbor_failed += 1;
                     self.give_up(place);
-                    let rerouted = self.addressing.has_substitute(ip)
+                    let rerouted = self.addressing.router(ip) == Some(true)
                         && self.addressing.can_do_without(ip, |via| self.neighbors.is_dead(via));
                     let event = if rerouted { NetEvent::RouterSilent { ip } } else { NetEvent::Unreachable { ip } };
                     self.event(event);
@@ -344,10 +344,10 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// Another station than us claims `ip`, by ARP or neighbour discovery. False if that is nothing to us.
-    pub(super) fn claimed(&mut self, now: Instant, ip: IpAddr, mac: Mac, other: Other) -> bool {
-        if mac == self.mac || !self.claims.has(ip) {
-            return false;
+    /// Another station than us claims `ip`, by ARP or neighbour discovery.
+    pub(super) fn claimed(&mut self, now: Instant, ip: IpAddr, mac: Mac, other: Other) {
+        if mac == self.mac {
+            return;
         }
         self.stats.duplicate_address += u64::from(other == Other::Uses);
         match self.claims.heard(now, ip, other) {
@@ -363,7 +363,6 @@ impl<T: TxFrame> Net<T> {
                 self.event(NetEvent::AddressLost { ip, mac });
             }
         }
-        true
     }
 
     /// Drops the frames that wait at `place`.

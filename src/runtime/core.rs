@@ -613,12 +613,15 @@ impl<D: Datapath, A: App> Core<D, A> {
     /// # Errors
     /// [`NetError`] if it cannot be an address of this port.
     pub fn add_address(&mut self, addr: Cidr) -> Result<(), NetError> {
-        self.net.add_address(self.clock.now(), addr)
+        self.net.add_address(self.clock.now(), addr)?;
+        self.datapath.set_multicast(&self.net.groups());
+        Ok(())
     }
 
     /// Gives an address up. Connections from and to it end by their idle timeouts.
     pub fn remove_address(&mut self, addr: IpAddr) {
         self.net.remove_address(addr);
+        self.datapath.set_multicast(&self.net.groups());
     }
 
     /// The queue pair.

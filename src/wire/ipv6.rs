@@ -20,8 +20,6 @@ const DESTINATION: u8 = 60;
 /// Options that pad.
 const PAD_1: u8 = 0;
 const PAD_N: u8 = 1;
-/// Every header once, and destination options twice (RFC 8200 §4.1).
-const MAX_EXTENSIONS: usize = 5;
 /// Options in all headers of a packet, padding aside (RFC 8504 §5.3).
 const MAX_OPTIONS: usize = 8;
 /// Bytes of padding in a row: with more, an 8-byte boundary was passed (RFC 8504 §5.3).
@@ -106,11 +104,12 @@ impl Ipv6 {
         })
     }
 
-    /// Steps over extension headers (RFC 8200 §4).
+    /// Steps over extension headers: every one once, and destination options twice (RFC 8200 §4.1).
     fn skip_extensions(&mut self, packet: &[u8]) -> Result<(), Ipv6Error> {
         let mut options = MAX_OPTIONS;
         let (mut routings, mut fragments, mut destinations) = (0, 0, 0);
-        for n in 0..=MAX_EXTENSIONS {
+        let mut first = true;
+        loop {
             let kind = self.protocol;
             if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
                 return Ok(());
@@ -130,7 +129,7 @@ impl Ipv6 {
                 }
                 FRAGMENT => fragments += 1,
                 // Hop-by-hop options come first or not at all (RFC 8200 §4.1).
-                HOP_BY_HOP if n != 0 => return Err(Ipv6Error::Extension(kind)),
+                HOP_BY_HOP if !first => return Err(Ipv6Error::Extension(kind)),
                 // We route nothing on, so segments left must be none (RFC 8200 §4.4).
                 ROUTING if third != 0 => return Err(Ipv6Error::Extension(kind)),
                 ROUTING => routings += 1,
@@ -144,8 +143,8 @@ impl Ipv6 {
             }
             self.protocol = next;
             self.header_len += len;
+            first = false;
         }
-        Err(Ipv6Error::Extension(self.protocol))
     }
 
     /// Ports of the UDP packet quoted behind this header: source, destination.

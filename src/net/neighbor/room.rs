@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::base::time::Instant;
 use crate::net::neighbor::lists::List;
-use crate::net::neighbor::{Account, Entry, Neighbors, Role, STRANGERS, State};
+use crate::net::neighbor::{Entry, Neighbors, Role, STRANGERS, State};
 use crate::wire::eth::Mac;
 
 impl Neighbors {
@@ -26,7 +26,8 @@ impl Neighbors {
         place
     }
 
-    pub(super) fn remove(&mut self, place: u32) {
+    /// Forgets the neighbour at `place`.
+    pub(in crate::net) fn remove(&mut self, place: u32) {
         self.shut(place);
         self.lists.put(place, List::None);
         if let Some(gone) = self.entries[place as usize].take() {
@@ -40,23 +41,18 @@ impl Neighbors {
         self.lists.front(List::Newcomers)
     }
 
-    /// Forgets the neighbour at `place`.
-    pub(in crate::net) fn forget(&mut self, place: u32) {
-        self.remove(place);
-    }
-
     /// The neighbour least recently used, if that is so long ago that it need not be there any more.
     fn idle(&mut self, now: Instant) -> Option<u32> {
         let (place, ttl) = (self.lists.front(List::Living)?, self.ttl);
         self.entry(place).used.is_none_or(|at| at + ttl <= now).then_some(place)
     }
 
-    /// Sees to it that there is a free place; `Ok` with the place of whoever had to go. Neighbours that are in use go last,
+    /// Sees to it that there is a free place for somebody in `list`; `Ok` with the place of whoever had to go. Neighbours that are in use go last,
     /// and not for strangers, who push out each other while they have their part of the table.
-    pub(super) fn make_room(&mut self, now: Instant, account: Account, role: Role) -> Result<Option<u32>, ()> {
+    pub(super) fn make_room(&mut self, now: Instant, list: List) -> Result<Option<u32>, ()> {
         let part = self.entries.len().div_ceil(STRANGERS);
         let front = |list| self.lists.front(list);
-        let stranger = account == Account::Newcomer && role == Role::Host;
+        let stranger = list == List::Newcomers;
         let gone = if stranger && self.lists.len(List::Newcomers) >= part {
             front(List::Newcomers)
         } else if !self.free.is_empty() {
@@ -77,13 +73,15 @@ impl Neighbors {
         asking.or(front(List::Living)).or(front(List::Probed)).or(front(List::Own))
     }
 
-    /// The same for somebody who was heard of and is not needed yet.
-    pub(super) fn make_room_for_heard(&mut self, now: Instant) -> bool {
+    /// Remembers somebody who was heard of and is not needed yet, if there is room.
+    pub(super) fn hear(&mut self, now: Instant, ip: IpAddr, mac: Mac, state: State) {
         if self.free.is_empty() {
             let unused = self.lists.front(List::Heard).or_else(|| self.idle(now));
-            let Some(place) = unused else { return false };
+            let Some(place) = unused else { return };
             self.remove(place);
         }
-        true
+        let place = self.insert(now, ip, mac, state, Role::Host);
+        self.entry(place).used = None;
+        self.lists.put(place, List::Heard);
     }
 }

@@ -55,10 +55,8 @@ impl Neighbors {
             return;
         }
         (entry.state, entry.proven) = (State::Dead, false);
-        entry.retry = now + DEAD_RETRY;
         self.shut(place);
-        self.lists.put(place, List::Dead);
-        self.deadline = self.deadline.min(now + DEAD_RETRY);
+        self.wait(now, place, List::Dead);
     }
 
     /// Counts a try and restarts the timer. The question is put if the budget allows: one MAC address may always be asked,
@@ -82,6 +80,15 @@ impl Neighbors {
         }
         self.wait(now, place, list);
         allowed.then_some(Solicit { target, to })
+    }
+
+    /// Asks, but once a second at the most, whoever gives reason for it: otherwise the timer has it asked.
+    pub(super) fn ask_again(&mut self, now: Instant, place: u32, list: List, to: Option<Mac>) -> Option<Solicit> {
+        if self.entry(place).asked.is_some_and(|at| now < at + RETRY) {
+            self.wait(now, place, list);
+            return None;
+        }
+        self.ask(now, place, list, to)
     }
 
     /// Restarts the timer of `place`, in `list`.

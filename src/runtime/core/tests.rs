@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::datapath::Caps;
 use crate::datapath::sim::{SimConfig, SimLink, SimPort};
+use crate::net::Detect;
 use crate::quic::tls::{self, TlsOptions};
 use crate::quic::{ClientConfig, CloseReason, ConnId, Event, TransportConfig};
 
@@ -76,11 +77,15 @@ impl App for Caller {
     }
 }
 
-/// A client that calls, with a link that is down from then on. The handshake has 300 ms.
-fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseReason>) {
+/// The handshake has 300 ms.
+fn client_config() -> ClientConfig {
     let options = TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() };
     let transport = TransportConfig { handshake_timeout: Duration::from_millis(300), ..TransportConfig::default() };
-    let client = ClientConfig::new(tls::insecure_client_config(&options).unwrap(), transport).unwrap();
+    ClientConfig::new(tls::insecure_client_config(&options).unwrap(), transport).unwrap()
+}
+
+/// A client that calls, with a link that is down from then on.
+fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseReason>) {
     let config = CoreConfig {
         net: NetConfig {
             addrs: ["192.0.2.2/24", "2001:db8::2/64"].map(|addr| addr.parse().unwrap()).to_vec(),
@@ -95,7 +100,7 @@ fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseR
         link_patience,
     };
     let (port, _other) = SimLink::pair(SimConfig::default());
-    let app = Caller { config: client, called: false, ended: None };
+    let app = Caller { config: client_config(), called: false, ended: None };
     let mut core = Core::new(Unplugged { port, looks: 0, groups: Vec::new() }, config, app).unwrap();
     // The device hears of the groups that neighbour discovery needs (RFC 4861 §7.2.1): all nodes, and ours.
     for group in [[0x33, 0x33, 0, 0, 0, 1], [0x33, 0x33, 0xff, 0, 0, 2]] {
@@ -118,4 +123,22 @@ fn or_as_much_as_is_set() {
     let (outcome, ended) = call(Some(Duration::from_millis(5)));
     assert!(matches!(outcome, Err(RunError::LinkDown(down, _)) if down >= Duration::from_millis(5)), "{outcome:?}");
     assert_eq!(ended, Some(CloseReason::Shutdown));
+}
+
+/// Neighbours that have an address already are asked before it is taken, and have to be heard; so have those who ask for one
+/// that came later.
+#[test]
+fn groups_are_let_in_before_an_address_is_used() {
+    let addrs = vec!["2001:db8::2/64".parse().unwrap()];
+    let net = NetConfig { addrs, announce: true, detect: Detect::Strict, ..NetConfig::default() };
+    let config = CoreConfig::new("192.0.2.2/24".parse().unwrap(), EndpointConfig::from_seed([1; 32]));
+    let (port, _other) = SimLink::pair(SimConfig::default());
+    let app = Caller { config: client_config(), called: true, ended: None };
+    let datapath = Unplugged { port, looks: 0, groups: Vec::new() };
+    let mut core = Core::new(datapath, CoreConfig { net, ..config }, app).unwrap();
+    assert!(core.datapath.groups.contains(&[0x33, 0x33, 0xff, 0, 0, 2]), "{:?}", core.datapath.groups);
+    core.add_address("2001:db8::3/64".parse().unwrap()).unwrap();
+    assert!(core.datapath.groups.contains(&[0x33, 0x33, 0xff, 0, 0, 3]), "{:?}", core.datapath.groups);
+    core.remove_address("2001:db8::3".parse().unwrap());
+    assert!(!core.datapath.groups.contains(&[0x33, 0x33, 0xff, 0, 0, 3]), "{:?}", core.datapath.groups);
 }

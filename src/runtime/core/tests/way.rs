@@ -35,16 +35,8 @@ fn server() -> ServerConfig {
 
 /// A core, and the other end of its link.
 fn core<A: App>(app: A, server: Option<ServerConfig>) -> (Core<SimPort, A>, SimPort) {
-    let config = CoreConfig {
-        net: NetConfig { addrs: vec![Cidr::new(US.into(), 24).unwrap()], ..NetConfig::default() },
-        endpoint: EndpointConfig::from_seed([1; 32]),
-        listen: server.is_some().then_some(443),
-        server,
-        client_port: 50_000,
-        pool: BufPool::heap(),
-        idle: Idle::Yield,
-        link_patience: None,
-    };
+    let config = CoreConfig::new(Cidr::new(US.into(), 24).unwrap(), EndpointConfig::from_seed([1; 32]));
+    let config = CoreConfig { listen: server.is_some().then_some(443), server, ..config };
     let (port, other) = SimLink::pair(SimConfig::default());
     (Core::new(port, config, app).unwrap(), other)
 }
