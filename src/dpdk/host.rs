@@ -8,7 +8,8 @@ use std::ffi::{CStr, c_int};
 use std::io;
 use std::mem::zeroed;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::Mutex;
 
 use super::error::{KernelAddress, PortError};
@@ -38,8 +39,7 @@ impl Interface {
             }
             OwnedFd::from_raw_fd(fd)
         };
-        let mut request = request(name).ok_or(io::ErrorKind::InvalidInput)?;
-        ask(&socket, libc::SIOCGIFINDEX, &mut request)?;
+        let request = ask(&socket, libc::SIOCGIFINDEX, name)?;
         // SAFETY: the kernel filled in this member.
         let index = unsafe { request.ifr_ifru.ifru_ifindex };
         Ok(Self { name: name.to_owned(), index, socket, groups: Mutex::default() })
@@ -57,16 +57,14 @@ impl Interface {
 
     /// Its own MAC address.
     pub(super) fn mac(&self) -> io::Result<[u8; 6]> {
-        let mut request = request(&self.name).ok_or(io::ErrorKind::InvalidInput)?;
-        ask(&self.socket, libc::SIOCGIFHWADDR, &mut request)?;
+        let request = ask(&self.socket, libc::SIOCGIFHWADDR, &self.name)?;
         // SAFETY: the kernel filled in this member.
         let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
         Ok(std::array::from_fn(|i| data[i] as u8))
     }
 
     fn flags(&self) -> io::Result<c_int> {
-        let mut request = request(&self.name).ok_or(io::ErrorKind::InvalidInput)?;
-        ask(&self.socket, libc::SIOCGIFFLAGS, &mut request)?;
+        let request = ask(&self.socket, libc::SIOCGIFFLAGS, &self.name)?;
         // SAFETY: the kernel filled in this member.
         Ok(c_int::from(unsafe { request.ifr_ifru.ifru_flags }))
     }
@@ -150,21 +148,17 @@ fn request(name: &str) -> Option<libc::ifreq> {
     Some(request)
 }
 
-fn ask(socket: &OwnedFd, what: u64, request: &mut libc::ifreq) -> io::Result<()> {
+/// What the kernel answers to the question `what` about the interface `name`.
+fn ask(socket: &impl AsRawFd, what: u64, name: &str) -> io::Result<libc::ifreq> {
+    let mut request = request(name).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: an open socket, and a request with a NUL-terminated name that the kernel fills in.
-    let code = unsafe { libc::ioctl(socket.as_raw_fd(), what as _, &raw mut *request) };
-    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let code = unsafe { libc::ioctl(socket.as_raw_fd(), what as _, &raw mut request) };
+    if code == 0 { Ok(request) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The MTU of the interface called `name` in this thread's network namespace (which `/sys` need not show), in bytes.
 pub(super) fn mtu(name: &str) -> Option<u32> {
-    // SAFETY: no pointers; what it returns is ours.
-    let socket = unsafe {
-        let fd = libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        (fd >= 0).then(|| OwnedFd::from_raw_fd(fd))?
-    };
-    let mut request = request(name)?;
-    ask(&socket, libc::SIOCGIFMTU, &mut request).ok()?;
+    let request = ask(&UnixDatagram::unbound().ok()?, libc::SIOCGIFMTU, name).ok()?;
     // SAFETY: the kernel filled in this member.
     u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).ok()
 }
@@ -259,34 +253,40 @@ pub(super) fn claim(interface: Option<&str>, alone: bool, addrs: &[IpAddr]) -> R
             return Err(PortError::KernelHasAddress { port: interface.to_owned(), kernel });
         }
     }
-    let Ok(at) = Interface::open(interface) else { return Ok(Claim(Vec::new())) };
-    let mut held = Vec::new();
-    for addr in addrs {
-        match take(&format!("gannet/address/{}/{addr}", at.index())) {
-            Ok(socket) => held.extend(socket),
-            Err(Holder { pid, name }) => {
-                return Err(PortError::AddressInUse { interface: interface.to_owned(), addr: *addr, pid, name });
-            }
-        }
-    }
-    Ok(Claim(held))
+    hold(interface, "address", addrs.iter().copied(), |addr, Holder { pid, name }| PortError::AddressInUse {
+        interface: interface.to_owned(),
+        addr,
+        pid,
+        name,
+    })
 }
 
-/// Takes `count` receive queues of the interface called `name`, from number `first` on.
+/// Takes `count` receive queues of the interface called `interface`, from number `first` on.
 ///
 /// # Errors
 /// [`PortError::QueueInUse`].
-pub(super) fn claim_queues(name: &str, first: u32, count: u16) -> Result<Claim, PortError> {
-    let Ok(at) = Interface::open(name) else { return Ok(Claim(Vec::new())) };
+pub(super) fn claim_queues(interface: &str, first: u32, count: u16) -> Result<Claim, PortError> {
+    let queues = first..first.saturating_add(count.into());
+    hold(interface, "queue", queues, |queue, Holder { pid, name }| PortError::QueueInUse {
+        interface: interface.to_owned(),
+        queue,
+        pid,
+        name,
+    })
+}
+
+/// Takes `items` of an interface, `what` each of them is.
+fn hold<T: Copy + std::fmt::Display>(
+    interface: &str,
+    what: &str,
+    items: impl Iterator<Item = T>,
+    taken: impl Fn(T, Holder) -> PortError,
+) -> Result<Claim, PortError> {
+    let Ok(at) = Interface::open(interface) else { return Ok(Claim(Vec::new())) };
     let mut held = Vec::new();
-    for queue in first..first.saturating_add(count.into()) {
-        match take(&format!("gannet/queue/{}/{queue}", at.index())) {
-            Ok(socket) => held.extend(socket),
-            Err(Holder { pid, name: holder }) => {
-                let interface = name.to_owned();
-                return Err(PortError::QueueInUse { interface, queue, pid, name: holder });
-            }
-        }
+    for item in items {
+        let socket = take(&format!("gannet/{what}/{}/{item}", at.index())).map_err(|holder| taken(item, holder))?;
+        held.extend(socket);
     }
     Ok(Claim(held))
 }

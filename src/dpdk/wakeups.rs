@@ -12,12 +12,12 @@
 //! DPDK hands out receive interrupts only if they were asked for before the port was started
 //! ([`PortProfile::interrupts`]).
 
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::guard::doorbell::{self, Doorbell};
-use super::profile::{Bus, PortProfile};
+use super::profile::PortProfile;
 
 /// Where wake-ups come from.
 enum Source {
@@ -55,9 +55,8 @@ impl Wakeups {
     pub(super) fn new(profile: &PortProfile, port: u16, queue: u16, socket: Option<RawFd>) -> Self {
         let source = match profile.driver() {
             "net_memif" => profile.interface().map_or(Source::Nothing, |i| Source::Memif { path: i.path, id: i.id }),
-            "net_tap" if profile.interrupts => Source::Tap,
-            "net_virtio_user" | "net_vhost" if profile.interrupts => Source::Interrupt,
-            _ if profile.bus() == Bus::Pci && profile.interrupts => Source::Interrupt,
+            "net_tap" if profile.wants_interrupts() => Source::Tap,
+            _ if profile.wants_interrupts() => Source::Interrupt,
             _ => socket.map_or(Source::Nothing, Source::Socket),
         };
         Self { source, port, queue, armed: None }
@@ -95,12 +94,9 @@ impl Wakeups {
 
     /// The file of the queue's interrupt, under a number of our own.
     fn descriptor(&self) -> Option<OwnedFd> {
-        // SAFETY: the port exists; the other calls take no pointers.
-        unsafe {
-            let fd = dpdk_sys::rte_eth_dev_rx_intr_ctl_q_get_fd(self.port, self.queue);
-            let copy = if fd < 0 { -1 } else { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
-            (copy >= 0).then(|| OwnedFd::from_raw_fd(copy))
-        }
+        // SAFETY: the port exists.
+        let fd = unsafe { dpdk_sys::rte_eth_dev_rx_intr_ctl_q_get_fd(self.port, self.queue) };
+        if fd < 0 { None } else { doorbell::copy(fd) }
     }
 
     fn mask(&self) {

@@ -6,7 +6,7 @@ use std::process::Command;
 use gannet::datapath::{Burst, Datapath as _, RxFrame as _};
 use gannet::dpdk::{PortError, PortProfile, Queue};
 
-use crate::kernel::{mac, namespace, run, veth};
+use crate::kernel::{mac, on_veth, run};
 use crate::support::*;
 
 const OTHER_MAC: &str = "02:00:00:00:00:77";
@@ -41,11 +41,8 @@ fn beside(test: &str, child: impl FnOnce(), parent: impl FnOnce(Peer)) {
     if assignment().is_some_and(|(name, _)| name == case) {
         return child();
     }
-    isolated(test, || {
-        if namespace() {
-            veth(1500);
-            parent(Peer::start(test, &case, std::path::Path::new("/nonexistent")));
-        }
+    on_veth(test, 1500, || {
+        parent(Peer::start(test, &case, std::path::Path::new("/nonexistent")));
     });
 }
 
@@ -106,11 +103,7 @@ fn af_xdp_leaves_the_interface_as_it_was() {
 
 #[test]
 fn a_port_without_wishes_is_not_promiscuous() {
-    isolated("host::a_port_without_wishes_is_not_promiscuous", || {
-        if !namespace() {
-            return;
-        }
-        veth(1500);
+    on_veth("host::a_port_without_wishes_is_not_promiscuous", 1500, || {
         let eal = eal();
         let (_port, mut queue) = open(&eal, &profile("af-packet", &[("devargs.iface", "left")]));
         assert_eq!((queue.caps().mac, state("left")), (mac("left"), (false, 0)));
@@ -139,10 +132,6 @@ fn send(queue: &mut Queue, count: u32) {
 
 /// What the kernel dropped because the port's ring was full was in no counter.
 fn counts_drops(driver: &str, sets: &[(&str, &str)], frames: u32) {
-    if !namespace() {
-        return;
-    }
-    veth(1500);
     let eal = eal();
     let (port, mut slow) = open(&eal, &profile(driver, &[&[("devargs.iface", "left")], sets].concat()));
     let (other, mut fast) = open(&eal, &profile("af-packet", &[("devargs.iface", "right")]));
@@ -165,14 +154,14 @@ fn counts_drops(driver: &str, sets: &[(&str, &str)], frames: u32) {
 
 #[test]
 fn af_packet_counts_what_its_ring_had_no_room_for() {
-    isolated("host::af_packet_counts_what_its_ring_had_no_room_for", || {
+    on_veth("host::af_packet_counts_what_its_ring_had_no_room_for", 1500, || {
         counts_drops("af-packet", &[("framecnt", "16")], 500);
     });
 }
 
 #[test]
 fn af_xdp_counts_what_its_ring_had_no_room_for() {
-    isolated("host::af_xdp_counts_what_its_ring_had_no_room_for", || {
+    on_veth("host::af_xdp_counts_what_its_ring_had_no_room_for", 1500, || {
         counts_drops("af-xdp", &[("rx_desc", "64")], 500);
     });
 }
@@ -180,11 +169,7 @@ fn af_xdp_counts_what_its_ring_had_no_room_for() {
 /// The driver says "up" whatever the interface does.
 #[test]
 fn the_link_is_that_of_the_interface() {
-    isolated("host::the_link_is_that_of_the_interface", || {
-        if !namespace() {
-            return;
-        }
-        veth(1500);
+    on_veth("host::the_link_is_that_of_the_interface", 1500, || {
         let eal = eal();
         let (_port, mut queue) = open(&eal, &profile("af-packet", &[("devargs.iface", "left")]));
         eventually("the link", || queue.link_up());
@@ -211,11 +196,7 @@ fn ip(text: &str) -> IpAddr {
 /// The kernel answers for its addresses, whichever of its interfaces a packet comes by.
 #[test]
 fn addresses_of_the_kernel_are_refused() {
-    isolated("host::addresses_of_the_kernel_are_refused", || {
-        if !namespace() {
-            return;
-        }
-        veth(1500);
+    on_veth("host::addresses_of_the_kernel_are_refused", 1500, || {
         run("ip addr add 10.9.0.1/24 dev left");
         run("ip addr add 10.8.0.1/30 dev right");
         let port = profile("af-packet", &[("devargs.iface", "left")]);

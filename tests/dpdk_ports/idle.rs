@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::kernel::{namespace, veth};
-use crate::support::{isolated, path, scratch};
+use crate::kernel::on_veth;
+use crate::support::{path, scratch};
 
 /// Arguments of one end's port.
 type PortArgs<'a> = (&'a str, Vec<(&'a str, String)>);
@@ -119,22 +119,16 @@ fn vhost_and_virtio_user_are_woken() {
 
 #[test]
 fn af_packet_wakes_both_ends() {
-    isolated("idle::af_packet_wakes_both_ends", || {
-        if namespace() {
-            veth(1500);
-            let end = |iface: &str| ("af-packet", vec![("iface", iface.to_owned())]);
-            requests(&end("left"), &end("right"));
-        }
+    on_veth("idle::af_packet_wakes_both_ends", 1500, || {
+        let end = |iface: &str| ("af-packet", vec![("iface", iface.to_owned())]);
+        requests(&end("left"), &end("right"));
     });
 }
 
 #[test]
 fn af_xdp_wakes_both_ends() {
-    isolated("idle::af_xdp_wakes_both_ends", || {
-        if namespace() {
-            veth(1500);
-            let end = |iface: &str| ("af-xdp", vec![("iface", iface.to_owned())]);
-            requests(&end("left"), &end("right"));
-        }
+    on_veth("idle::af_xdp_wakes_both_ends", 1500, || {
+        let end = |iface: &str| ("af-xdp", vec![("iface", iface.to_owned())]);
+        requests(&end("left"), &end("right"));
     });
 }

@@ -8,7 +8,7 @@ use gannet::dpdk::PortError;
 use crate::support::*;
 
 /// Moves this process into a new network namespace, which goes with it. `false`, with the reason, without root.
-pub fn namespace() -> bool {
+fn namespace() -> bool {
     // SAFETY: changes the calling thread's namespace only; threads started later inherit it.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         println!("skipped: a network namespace needs root ({})", std::io::Error::last_os_error());
@@ -23,8 +23,18 @@ pub fn run(line: &str) {
     assert!(status.is_ok_and(|s| s.success()), "{line}");
 }
 
+/// Does `work` in a process and a network namespace of its own, with `left` and `right` ([`veth`]); nothing without root.
+pub fn on_veth(test: &str, mtu: u16, work: impl FnOnce()) {
+    isolated(test, || {
+        if namespace() {
+            veth(mtu);
+            work();
+        }
+    });
+}
+
 /// `left` and `right`, up, silent and without segmentation or checksum offloads.
-pub fn veth(mtu: u16) {
+fn veth(mtu: u16) {
     run(&format!("ip link add left mtu {mtu} type veth peer name right mtu {mtu}"));
     for end in ["left", "right"] {
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1");
@@ -62,53 +72,37 @@ pub fn mac(iface: &str) -> [u8; 6] {
 
 #[test]
 fn af_packet_over_veth() {
-    isolated("kernel::af_packet_over_veth", || {
-        if namespace() {
-            veth(1500);
-            exchange("af-packet", 1500, &[]);
-        }
+    on_veth("kernel::af_packet_over_veth", 1500, || {
+        exchange("af-packet", 1500, &[]);
     });
 }
 
 #[test]
 fn af_packet_jumbo() {
-    isolated("kernel::af_packet_jumbo", || {
-        if namespace() {
-            veth(9000);
-            exchange("af-packet", 9000, &[("devargs.framecnt", "256")]);
-        }
+    on_veth("kernel::af_packet_jumbo", 9000, || {
+        exchange("af-packet", 9000, &[("devargs.framecnt", "256")]);
     });
 }
 
 #[test]
 fn af_xdp_over_veth() {
-    isolated("kernel::af_xdp_over_veth", || {
-        if namespace() {
-            veth(1500);
-            exchange("af-xdp", 1500, &[]);
-        }
+    on_veth("kernel::af_xdp_over_veth", 1500, || {
+        exchange("af-xdp", 1500, &[]);
     });
 }
 
 #[test]
 fn an_interface_with_a_smaller_mtu_is_refused() {
-    isolated("kernel::an_interface_with_a_smaller_mtu_is_refused", || {
-        if namespace() {
-            veth(1400);
-            let error = refused(&eal(), &profile("af-packet", &[("devargs.iface", "left")]));
-            assert!(matches!(error, PortError::InterfaceMtu { have: 1400, want: 1500, .. }), "{error}");
-            assert!(error.to_string().contains("ip link set dev left mtu 1500"));
-        }
+    on_veth("kernel::an_interface_with_a_smaller_mtu_is_refused", 1400, || {
+        let error = refused(&eal(), &profile("af-packet", &[("devargs.iface", "left")]));
+        assert!(matches!(error, PortError::InterfaceMtu { have: 1400, want: 1500, .. }), "{error}");
+        assert!(error.to_string().contains("ip link set dev left mtu 1500"));
     });
 }
 
 #[test]
 fn without_root_the_capability_is_named() {
-    isolated("kernel::without_root_the_capability_is_named", || {
-        if !namespace() {
-            return;
-        }
-        veth(1500);
+    on_veth("kernel::without_root_the_capability_is_named", 1500, || {
         // SAFETY: gives up root for the whole process.
         assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
         let eal = eal();
@@ -123,12 +117,9 @@ fn without_root_the_capability_is_named() {
 
 #[test]
 fn af_xdp_refuses_what_does_not_fit_a_page() {
-    isolated("kernel::af_xdp_refuses_what_does_not_fit_a_page", || {
-        if namespace() {
-            veth(9000);
-            let error = refused(&eal(), &profile("af-xdp", &[("devargs.iface", "left"), ("mtu", "9000")]));
-            assert!(matches!(error, PortError::Mtu { want: 9000, .. }), "{error}");
-        }
+    on_veth("kernel::af_xdp_refuses_what_does_not_fit_a_page", 9000, || {
+        let error = refused(&eal(), &profile("af-xdp", &[("devargs.iface", "left"), ("mtu", "9000")]));
+        assert!(matches!(error, PortError::Mtu { want: 9000, .. }), "{error}");
     });
 }
 

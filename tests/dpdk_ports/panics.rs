@@ -58,17 +58,9 @@ impl App for Client {
 }
 
 fn core<A: App>(queue: Queue, addr: &str, server: Option<ServerConfig>, pool: &BufPool, app: A) -> Core<Queue, A> {
-    let config = CoreConfig {
-        net: NetConfig { addrs: vec![addr.parse().unwrap()], ..NetConfig::default() },
-        endpoint: endpoint_config().unwrap(),
-        listen: server.as_ref().map(|_| 443),
-        server,
-        client_port: 50_000,
-        pool: pool.clone(),
-        idle: Idle::Yield,
-        link_patience: None,
-    };
-    Core::new(queue, config, app).unwrap()
+    let config = CoreConfig::new(addr.parse().unwrap(), endpoint_config().unwrap());
+    let listen = server.as_ref().map(|_| 443);
+    Core::new(queue, CoreConfig { listen, server, pool: pool.clone(), ..config }, app).unwrap()
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_void};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use libc::{iovec, size_t, ssize_t};
@@ -130,15 +130,14 @@ impl Bells {
     }
 
     fn hang(&mut self, path: &Path) {
-        static KEYS: Mutex<u64> = Mutex::new(0);
-        let mut keys = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
-        *keys += 1;
-        self.key = Some(*keys);
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         // What is not needed for the doorbells is closed here.
         let Some(region) = self.region.take() else { return };
+        let key = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.key = Some(key);
         let bells = std::mem::take(&mut self.rings).into_iter().filter_map(|(queue, offset, file)| {
             let bell = Arc::new(Doorbell::new(region.as_fd(), offset, file)?);
-            Some(Hung { key: *keys, path: path.to_owned(), id: self.id, queue, bell })
+            Some(Hung { key, path: path.to_owned(), id: self.id, queue, bell })
         });
         hung().extend(bells);
     }
@@ -153,7 +152,7 @@ impl Drop for Bells {
 }
 
 /// Another descriptor of the same file.
-fn copy(file: RawFd) -> Option<OwnedFd> {
+pub(in crate::dpdk) fn copy(file: RawFd) -> Option<OwnedFd> {
     // SAFETY: takes no pointers; what it returns is ours.
     unsafe {
         let copy = libc::fcntl(file, libc::F_DUPFD_CLOEXEC, 0);

@@ -62,7 +62,7 @@ pub(super) fn bring_up(
     let id = device.id();
     let plan = &settled.plan;
     let mut conf = plan.configuration();
-    if profile.interrupts && profile.has_interrupts() {
+    if profile.wants_interrupts() {
         conf.intr_conf.set_rxq(1);
     }
     // SAFETY: the port exists and is not started; `conf` is read during the call.

@@ -69,12 +69,19 @@ impl Device {
 
     /// An ethdev that exists already, and uses `outlives`.
     pub(super) fn adopt(id: u16, name: String, profile: &PortProfile, outlives: Arc<dyn Send + Sync>) -> Self {
+        let mut device = Self::new(id, name, Bus::Vdev, "net_ring");
+        device.queues = profile.queues;
+        device.outlives = Some(outlives);
+        device
+    }
+
+    fn new(id: u16, name: String, bus: Bus, driver: &'static str) -> Self {
         Self {
             id,
             name,
-            bus: Bus::Vdev,
-            driver: "net_ring",
-            queues: profile.queues,
+            bus,
+            driver,
+            queues: 0,
             started: false,
             listening: None,
             host: None,
@@ -83,7 +90,7 @@ impl Device {
             packet_drops: AtomicU64::new(0),
             tap: None,
             interface: None,
-            outlives: Some(outlives),
+            outlives: None,
             _eal: None,
         }
     }
@@ -116,23 +123,13 @@ impl Device {
             check::listen_end(listening.as_deref());
             return Err(check::after(profile).unwrap_or_else(|| fail(text(result))));
         }
-        let mut device = Self {
-            id: u16::MAX,
-            name: name.clone(),
-            bus: Bus::Vdev,
-            driver,
-            queues: 0,
-            started: false,
-            listening,
-            host: None,
-            _claim: claim,
-            packet_sockets: guard::packet_sockets(),
-            packet_drops: AtomicU64::new(0),
-            tap: profile.kernel_interface().filter(|_| driver == "net_tap").map(str::to_owned),
-            interface,
-            outlives: None,
-            _eal: None,
-        };
+        // What it has is there before anything can fail: dropping it gives that back.
+        let mut device = Self::new(u16::MAX, name.clone(), Bus::Vdev, driver);
+        device.listening = listening;
+        device._claim = claim;
+        device.packet_sockets = guard::packet_sockets();
+        device.tap = profile.kernel_interface().filter(|_| driver == "net_tap").map(str::to_owned);
+        device.interface = interface;
         device.id = find(&name).ok_or_else(|| fail("no ethdev of that name appeared".to_owned()))?;
         if let Some(iface) = profile.shared_interface() {
             let host = Interface::open(iface).map_err(|e| fail(format!("interface {iface}: {e}")))?;
@@ -147,23 +144,7 @@ impl Device {
             driver: profile.driver(),
             reason: check::pci_reason(&profile.device),
         })?;
-        Ok(Self {
-            id,
-            name: profile.device.clone(),
-            bus: Bus::Pci,
-            driver: profile.driver(),
-            queues: 0,
-            started: false,
-            listening: None,
-            host: None,
-            _claim: None,
-            packet_sockets: Vec::new(),
-            packet_drops: AtomicU64::new(0),
-            tap: None,
-            interface: None,
-            outlives: None,
-            _eal: None,
-        })
+        Ok(Self::new(id, profile.device.clone(), Bus::Pci, profile.driver()))
     }
 
     pub(super) fn id(&self) -> u16 {
@@ -219,10 +200,9 @@ impl Device {
         guard::last_words(socket.path()).map(|words| sent_away(&words))
     }
 
-    /// The driver's socket behind a queue, if it has one.
-    pub(super) fn kernel_socket(&self, queue: u16) -> Option<RawFd> {
-        let xdp = if self.driver == "net_af_xdp" { guard::xdp_sockets(self.id) } else { Vec::new() };
-        xdp.get(usize::from(queue)).or(self.packet_sockets.get(usize::from(queue))).copied()
+    /// The driver's sockets behind its queues, if it has any.
+    pub(super) fn kernel_sockets(&self) -> Vec<RawFd> {
+        if self.driver == "net_af_xdp" { guard::xdp_sockets(self.id) } else { self.packet_sockets.clone() }
     }
 
     /// Turns a DPDK return code into an error that names the device and the step.

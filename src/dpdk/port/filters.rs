@@ -48,13 +48,13 @@ enum Way {
 /// The list comes first: a physical function grants it to its virtual functions where it ignores their wish for all
 /// groups, and says nothing of either. What cannot be looked up afterwards is not believed.
 pub(super) fn groups(device: &Device, groups: &[[u8; 6]]) {
-    let _quiet = Capture::start();
     if let Some(host) = device.host() {
         if let Err(e) = host.set_groups(groups) {
             log::tell(&format!("{}: no multicast ({e}); IPv6 neighbours do not find this port", host.name()));
         }
         return;
     }
+    let quiet = Capture::start();
     let way = settle(
         || {
             let mut list: Vec<dpdk_sys::rte_ether_addr> =
@@ -70,6 +70,8 @@ pub(super) fn groups(device: &Device, groups: &[[u8; 6]]) {
         // SAFETY: the port is started.
         || unsafe { dpdk_sys::rte_eth_promiscuous_enable(device.id()) == 0 },
     );
+    // What is told while DPDK is kept quiet, nobody hears.
+    drop(quiet);
     if way == Way::None && device.bus() == Bus::Pci && !groups.is_empty() {
         log::tell(&format!("{}: takes no wishes for multicast; IPv6 works if it filters none", device.name()));
     }

@@ -145,8 +145,9 @@ impl Port {
             pools,
             _eal: eal.0.clone(),
         });
+        let sockets = inner.device.kernel_sockets();
         let queue = |id| {
-            let wakeups = Wakeups::new(profile, inner.id, id, inner.device.kernel_socket(id));
+            let wakeups = Wakeups::new(profile, inner.id, id, sockets.get(usize::from(id)).copied());
             Queue::new(inner.clone(), id, profile.needs_gate().then(Gate::new), wakeups)
         };
         let queues = (0..profile.queues).map(queue).collect();

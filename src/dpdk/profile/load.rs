@@ -214,7 +214,7 @@ impl<'a> Raw<'a> {
 
     /// Whether a flag of the driver's is given and set; what is no flag is found out elsewhere.
     fn flag_of(&self, key: &str) -> bool {
-        matches!(self.get(key), Some("true" | "yes" | "1"))
+        self.get(key).is_some_and(|text| schema::flag(text) == Ok(true))
     }
 
     /// A virtqueue has no more descriptors than it was made with.
@@ -230,7 +230,7 @@ impl<'a> Raw<'a> {
 
     fn devargs(&self, driver: &Driver) -> Result<BTreeMap<String, String>, ProfileError> {
         let mut devargs = BTreeMap::new();
-        let abstract_name = matches!(self.get("devargs.socket-abstract"), Some("true" | "yes" | "1"));
+        let abstract_name = self.flag_of("devargs.socket-abstract");
         for key in driver.keys {
             let full = format!("devargs.{}", key.name);
             match self.get(&full) {

@@ -163,9 +163,10 @@ impl PortProfile {
         self.driver.name == "net_memif"
     }
 
-    /// Whether its driver has receive interrupts, as far as is known before it is asked.
-    pub(crate) fn has_interrupts(&self) -> bool {
-        self.bus() == Bus::Pci || matches!(self.driver.name, "net_virtio_user" | "net_vhost" | "net_tap")
+    /// Whether receive interrupts are asked for, and its driver has them, as far as is known before it is asked.
+    pub(crate) fn wants_interrupts(&self) -> bool {
+        let known = matches!(self.driver.name, "net_virtio_user" | "net_vhost" | "net_tap");
+        self.interrupts && (self.bus() == Bus::Pci || known)
     }
 
     /// Whether the port's packet buffers can be written to by the process at the other end. So it is with virtio-user,

@@ -370,7 +370,7 @@ impl Kind {
 pub(crate) const PRESENT: &str = "";
 pub(crate) const ABSENT: &str = "absent";
 
-fn flag(value: &str) -> Result<bool, String> {
+pub(super) fn flag(value: &str) -> Result<bool, String> {
     match value {
         "true" | "yes" | "1" => Ok(true),
         "false" | "no" | "0" => Ok(false),
