@@ -1,9 +1,13 @@
 //! Finds libdpdk, generates the bindings and compiles the shim.
 
+mod libclang;
+
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::exit;
+
+use libclang::with_libclang;
 
 /// What Debian and Ubuntu call what we need.
 const PACKAGES: &str = "apt-get install libdpdk-dev libclang-dev pkg-config";
@@ -31,6 +35,7 @@ const VARS: &str = "GANNET_.*|RTE_ETH_NAME_MAX_LEN|RTE_MAX_LCORE|RTE_LOG_.*|RING
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=libclang.rs");
     println!("cargo:rerun-if-changed=shim");
     for variable in find_libclang::VARIABLES {
         println!("cargo:rerun-if-env-changed={variable}");
@@ -97,17 +102,6 @@ fn generate(flags: &[String], out: &Path) {
         bindings.unwrap_or_else(|e| fail(&format!("bindgen could not read the DPDK headers; `{PACKAGES}`: {e}")));
     if let Err(e) = bindings.write_to_file(out.join("bindings.rs")) {
         fail(&format!("cannot write the bindings to {}: {e}", out.display()));
-    }
-}
-
-/// The right libclang where there are several, with its own headers.
-fn with_libclang(builder: bindgen::Builder) -> bindgen::Builder {
-    let Some(libclang) = find_libclang::find().found() else { return builder };
-    // SAFETY: this program has one thread.
-    unsafe { env::set_var("LIBCLANG_PATH", &libclang.file) };
-    match libclang.resources {
-        Some(dir) => builder.detect_include_paths(false).clang_arg(format!("-resource-dir={}", dir.display())),
-        None => builder,
     }
 }
 

@@ -1,11 +1,17 @@
 //! Generates the bindings from the header that is installed; none but for x86-64, where alone the library is.
 
+#[path = "../dpdk-sys/libclang.rs"]
+mod libclang;
+
 use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use libclang::with_libclang;
+
 fn main() -> ExitCode {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=../dpdk-sys/libclang.rs");
     println!("cargo:rerun-if-changed=wrapper.h");
     println!("cargo:rustc-check-cfg=cfg(has_avx)");
     if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch != "x86_64") {
@@ -48,15 +54,4 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
     }
     std::fs::write(out, bindings)?;
     Ok(())
-}
-
-/// The right libclang where there are several, with its own headers.
-fn with_libclang(builder: bindgen::Builder) -> bindgen::Builder {
-    let Some(libclang) = find_libclang::find().found() else { return builder };
-    // SAFETY: this program has one thread.
-    unsafe { env::set_var("LIBCLANG_PATH", &libclang.file) };
-    match libclang.resources {
-        Some(dir) => builder.detect_include_paths(false).clang_arg(format!("-resource-dir={}", dir.display())),
-        None => builder,
-    }
 }
