@@ -184,7 +184,7 @@ impl Memory {
     fn allows(&self, account: &Account, n: usize, in_order: bool, came: usize) -> bool {
         let (has, far) = (account.all.in_use() + n, account.far.in_use());
         let (free, limit) = (self.free(), self.pool.limit());
-        let paid = AT_ONCE.saturating_add(came.saturating_mul(PER_BYTE));
+        let paid = paid(came);
         if in_order {
             let (ours, reserve) = (has - far.min(has), self.config.reserve(limit));
             let enough = ours <= free / 2 && free.saturating_sub(n) >= reserve;
@@ -207,6 +207,11 @@ impl Memory {
         let share = self.config.connection(self.pool.limit()) / 2;
         max.min(share.min(self.free() / 2).max(FLOOR) as u64)
     }
+}
+
+/// What a connection may hold for the `came` bytes that its peer has sent: rule 2.
+fn paid(came: usize) -> usize {
+    AT_ONCE.saturating_add(came.saturating_mul(PER_BYTE))
 }
 
 /// What a connection takes chunks from while it reads a packet.
@@ -246,9 +251,11 @@ impl Lender for Purse<'_> {
         let (account, memory) = (self.account.as_mut().ok_or(NoMemory)?, &self.memory);
         let left = memory.free().saturating_sub(MIN_CHUNK as usize);
         // Rule 2 is kept: who is refused by it pays with each packet that is sent again.
-        let paid = AT_ONCE.saturating_add((self.came as usize).saturating_mul(PER_BYTE));
         let has = account.all.in_use() + MIN_CHUNK as usize;
-        if len > MIN_CHUNK as usize || has > paid || left < memory.config.reserve(memory.pool.limit()) / 2 {
+        if len > MIN_CHUNK as usize
+            || has > paid(self.came as usize)
+            || left < memory.config.reserve(memory.pool.limit()) / 2
+        {
             return Err(NoMemory);
         }
         let spare = account.spare.get_or_insert_with(|| memory.lent.part(MIN_CHUNK as usize));

@@ -42,4 +42,5 @@ pub use secret::Secret;
 pub use stats::{ConnStats, DropReason, EndpointStats, PlacementStats, StreamStats};
 pub use stream::chunk::Chunk;
 pub use stream::priority::Priority;
+pub(crate) use token::LIFETIME as TOKEN_LIFETIME;
 pub use token::RetryPolicy;

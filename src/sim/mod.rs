@@ -26,7 +26,7 @@ use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
     Arrival, CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RetryPolicy,
-    RxMeta, ServerConfig, TooBig, TransportConfig, Undelivered, tls,
+    RxMeta, ServerConfig, TOKEN_LIFETIME, TooBig, TransportConfig, Undelivered, tls,
 };
 
 pub use app::{App, Failure};
@@ -45,9 +45,6 @@ const ORIGIN: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
 /// No run takes longer, in simulated time.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
-
-/// How long a server takes its address tokens.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Closes that have to be lost before a peer may hear of the end by a stateless reset: the first, and at least one answer
 /// to its probes.

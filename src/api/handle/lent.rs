@@ -57,7 +57,8 @@ impl Demand {
 pub struct LentChunk {
     chunk: Chunk,
     weight: usize,
-    demand: Arc<Demand>,
+    /// Of a stream's last chunk, nobody waits for the return.
+    demand: Option<Arc<Demand>>,
 }
 
 impl Deref for LentChunk {
@@ -82,7 +83,9 @@ impl fmt::Debug for LentChunk {
 
 impl Drop for LentChunk {
     fn drop(&mut self) {
-        self.demand.give_back(self.weight);
+        if let Some(demand) = &self.demand {
+            demand.give_back(self.weight);
+        }
     }
 }
 
@@ -112,6 +115,10 @@ impl Lending {
     /// Lends a chunk of a stream.
     pub(super) fn lend(&mut self, conn: ConnId, id: StreamId, chunk: Chunk) -> LentChunk {
         let weight = chunk.len().max(LEAST);
+        if chunk.is_last() {
+            self.forget(conn, id);
+            return LentChunk { weight, demand: None, chunk };
+        }
         let demand = self.streams.entry((conn, id)).or_insert_with(|| {
             Arc::new(Demand {
                 lent: AtomicUsize::new(0),
@@ -122,11 +129,7 @@ impl Lending {
             })
         });
         demand.lent.fetch_add(weight, Ordering::SeqCst);
-        let lent = LentChunk { weight, demand: demand.clone(), chunk };
-        if lent.is_last() {
-            self.forget(conn, id);
-        }
-        lent
+        LentChunk { weight, demand: Some(demand.clone()), chunk }
     }
 
     /// The next stream that may be read on.

@@ -338,7 +338,6 @@ impl Connection {
         self.retry_scid.as_ref().unwrap_or(&self.original_dcid)
     }
 
-    /// Whether a server's client came with a token.
     /// What is known of the way to the peer.
     pub(crate) fn standing(&self) -> PeerStanding {
         PeerStanding { validated: self.path.is_validated(), progress: self.recovery.rtt().last_sample() }
@@ -355,6 +354,7 @@ impl Connection {
         self.recovery.pto_count()
     }
 
+    /// Whether a server's client came with a token.
     pub(crate) fn came_with_token(&self) -> bool {
         self.retry_scid.is_some()
     }

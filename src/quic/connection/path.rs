@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::base::Side;
 use crate::base::time::Instant;
 use crate::quic::connection::Connection;
-use crate::wire::quic::ConnectionId;
+use crate::wire::quic::{ConnectionId, header};
 
 /// Where a connection's packets go to, as they are found by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +46,11 @@ pub struct Undelivered<'a> {
 
 /// Whether a packet that begins like this has the peer's connection ID `cid`, in a long or a short header (RFC 9000 §17).
 fn is_for(packet: &[u8], cid: &ConnectionId) -> bool {
-    let Some((first, rest)) = packet.split_first() else { return false };
-    // In long headers, the version and the length are in front of it.
-    let id = if first & 0x80 == 0 { Some(rest) } else { rest.get(4..) };
-    let id = id.and_then(|id| if first & 0x80 == 0 { Some(id) } else { id.strip_prefix(&[cid.len() as u8]) });
-    id.is_some_and(|id| id.starts_with(cid))
+    match packet {
+        [] => false,
+        [first, rest @ ..] if first & 0x80 == 0 => rest.starts_with(cid),
+        _ => header::raw_dcid(packet).is_some_and(|id| *id == cid[..]),
+    }
 }
 
 impl Connection {

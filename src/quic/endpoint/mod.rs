@@ -532,33 +532,25 @@ impl Endpoint {
 
     /// Closes every connection with an application error code.
     pub fn close_all(&mut self, code: u64, reason: &str) {
-        let ids: Vec<ConnId> = self.table.ids().collect();
-        for id in ids {
-            if let Some(conn) = self.table.get(id) {
-                conn.shut_down(code.min(varint::MAX), reason);
-            }
-            self.touch(id);
-        }
+        self.end_all(|conn| conn.shut_down(code.min(varint::MAX), reason));
     }
 
     /// Closes every connection with INTERNAL_ERROR (RFC 9000 §20.1), for the application can serve none of them any more.
     pub fn fail_all(&mut self, reason: &str) {
-        let ids: Vec<ConnId> = self.table.ids().collect();
-        for id in ids {
-            if let Some(conn) = self.table.get(id) {
-                conn.fail(Fault::new(TransportError::INTERNAL_ERROR, 0, reason));
-            }
-            self.touch(id);
-        }
+        self.end_all(|conn| conn.fail(Fault::new(TransportError::INTERNAL_ERROR, 0, reason)));
     }
 
     /// Ends every connection without a word to its peer. What they hold comes back in events as if each had been
     /// closed; [`Endpoint::poll_event`] gives them.
     pub fn abandon_all(&mut self) {
+        self.end_all(|conn| conn.abandon(CloseReason::Shutdown));
+    }
+
+    fn end_all(&mut self, end: impl Fn(&mut Connection)) {
         let ids: Vec<ConnId> = self.table.ids().collect();
         for id in ids {
             if let Some(conn) = self.table.get(id) {
-                conn.abandon(CloseReason::Shutdown);
+                end(conn);
             }
             self.touch(id);
         }

@@ -12,7 +12,7 @@ use crate::base::rng::Rng;
 use crate::quic::connection::Route;
 use crate::quic::endpoint::lookup::SecretHash;
 use crate::quic::event::ConnId;
-use crate::wire::quic::ConnectionId;
+use crate::wire::quic::{ConnectionId, header};
 
 /// Longest connection ID, bytes (RFC 9000 §17.2).
 const MAX_CID: usize = 20;
@@ -69,9 +69,7 @@ impl Routes {
         let (first, rest) = packet.split_first()?;
         let by_cid = |cid: &[u8]| self.conns.get(&self.key(cid, local, remote)).copied();
         if first & 0x80 != 0 {
-            // In long headers, the version and the length are in front of it.
-            let (len, id) = rest.get(4..)?.split_first()?;
-            return id.get(..usize::from(*len)).filter(|id| id.len() <= MAX_CID).and_then(by_cid);
+            return header::raw_dcid(packet).filter(|id| id.len() <= MAX_CID).and_then(by_cid);
         }
         let lengths = self.lengths.iter().enumerate().rev().filter(|(_, conns)| **conns > 0).map(|(len, _)| len);
         // An ID of no length fits everything: it comes last.

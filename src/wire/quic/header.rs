@@ -150,12 +150,16 @@ fn cid(r: &mut Reader<'_>, version: u32) -> Result<ConnectionId, HeaderError> {
     Ok(ConnectionId::new(&bytes[..bytes.len().min(ConnectionId::MAX)]).expect("at most 20 bytes"))
 }
 
+/// The destination connection ID of a long header, of which nothing more has to be there (RFC 8999 §5.1).
+pub fn raw_dcid(datagram: &[u8]) -> Option<&[u8]> {
+    let (len, id) = datagram.get(5..)?.split_first()?;
+    id.get(..usize::from(*len))
+}
+
 /// Both connection IDs (destination, source) of a long header in full, whatever the version (RFC 8999 §5.1).
 pub fn raw_cids(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut r = Reader::new(datagram);
-    r.bytes(5)?;
-    let dcid_len = r.u8()?;
-    let dcid = r.bytes(usize::from(dcid_len))?;
+    let dcid = raw_dcid(datagram)?;
+    let mut r = Reader::new(&datagram[6 + dcid.len()..]);
     let scid_len = r.u8()?;
     let scid = r.bytes(usize::from(scid_len))?;
     Some((dcid, scid))
