@@ -1,6 +1,6 @@
 //! What the figures should be, and the table that says whether they are.
 
-use std::fmt::Write;
+use gannet::report::text;
 
 use crate::stats::{Sheet, Stat};
 
@@ -72,18 +72,7 @@ pub fn number(v: f64) -> String {
 /// Every figure, its goal beside it, and whether the median meets it.
 pub fn table(sheet: &Sheet) -> String {
     let rows: Vec<[String; 6]> = sheet.stats().map(|(key, stat)| row(key, stat)).collect();
-    let head = ["key", "min", "median", "max", "goal", ""].map(String::from);
-    let width = |i: usize| std::iter::once(&head).chain(&rows).map(|r| r[i].len()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
-    let mut out = String::new();
-    for row in std::iter::once(&head).chain(&rows) {
-        let mut line = format!("{:<1$}", row[0], widths[0]);
-        for (cell, width) in row[1..].iter().zip(&widths[1..]) {
-            let _ = write!(line, "  {cell:>width$}");
-        }
-        let _ = writeln!(out, "{}", line.trim_end());
-    }
-    out
+    text::table(&["key", "min", "median", "max", "goal", ""], &rows)
 }
 
 fn row(key: &str, stat: Stat) -> [String; 6] {

@@ -17,7 +17,7 @@ pub fn fingerprint(run: &Run) -> Vec<(String, String)> {
     fact("Crypto", gannet::crypto::backend_name().into());
     fact("Scale", format!("{:?}, {} repeats, medians", run.scale, run.repeats));
     fact("CPUs", format!("server {}, client {}", run.cores[0], run.cores[1]));
-    let load = machine::origin(Path::new("/"), None).load;
+    let load = machine::load(Path::new("/"));
     fact("Load average at the end", load.average.map(|n| format!("{n:.2}")).join(" "));
     let date = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     fact("Seconds since 1970", date.as_secs().to_string());

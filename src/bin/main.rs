@@ -51,7 +51,7 @@ fn run(command: &Command) -> Result<ExitCode, Failure> {
             let drivers = gannet::dpdk::available_drivers();
             let build = commands::doctor::Build {
                 absent: gannet::dpdk::absent_drivers(&drivers),
-                dpdk: option_env!("GANNET_DPDK_VERSION").map(String::from),
+                dpdk: commands::origin::DPDK.map(String::from),
                 crypto: gannet::crypto::backend_name().to_owned(),
                 drivers: drivers.into_iter().filter(|d| d.problem.is_none()).map(|d| d.name).collect(),
                 addresses: gannet::dpdk::kernel_addresses()

@@ -55,8 +55,9 @@ pub fn origin(root: &Path, dpdk: Option<&str>) -> Origin {
     Origin { schema: 1, version: env!("CARGO_PKG_VERSION"), host, load: load(root) }
 }
 
-/// From `/proc/loadavg`: `0.20 0.18 0.12 1/80 11206`.
-fn load(root: &Path) -> Load {
+/// How busy the machine with /proc under `root` is.
+pub fn load(root: &Path) -> Load {
+    // 0.20 0.18 0.12 1/80 11206
     let text = read(root, "proc/loadavg");
     let mut words = text.split_whitespace();
     let mut average = [0.0; 3];

@@ -209,12 +209,12 @@ impl EngineArgs {
         }
         // A single address has no network: its router can only be meant to be on the link.
         let mut family = self.networks().filter(|a| a.addr.is_ipv4() == ip.is_ipv4()).peekable();
-        let alone = family.peek().is_some() && family.all(|a| a.prefix == if ip.is_ipv4() { 32 } else { 128 });
+        let len = if ip.is_ipv4() { 32 } else { 128 };
+        let alone = family.peek().is_some() && family.all(|a| a.prefix == len);
         if alone && self.gateways.contains(&ip) {
             return Ok(());
         }
         let ours: Vec<String> = self.networks().map(|a| a.network().to_string()).collect();
-        let len = if ip.is_ipv4() { 32 } else { 128 };
         Err(format!(
             "{what} {ip} is in none of this port's networks ({}); if it is on the link all the same, add --route {ip}/{len}=link",
             ours.join(", ")

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use gannet::net;
+
 /// A value that cannot be used. The message says why and shows what would do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -36,16 +38,6 @@ impl Cidr {
             }
         };
         Self { addr, prefix: self.prefix }
-    }
-
-    /// Whether `ip` is the address by which all hosts of this network are meant (RFC 919 §7; RFC 3021: none with 31 bits).
-    pub fn is_broadcast(self, ip: IpAddr) -> bool {
-        match (self.network().addr, ip) {
-            (IpAddr::V4(net), IpAddr::V4(ip)) if self.prefix < 31 => {
-                ip.to_bits() == net.to_bits() | u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0)
-            }
-            _ => false,
-        }
     }
 
     /// Whether `ip` is of the same family and lies in this network.
@@ -110,13 +102,15 @@ pub fn host_cidr(s: &str) -> Result<Cidr, BadValue> {
     if !is_unicast(cidr.addr) {
         return bad(format!("{} cannot be the address of a host", cidr.addr));
     }
-    if cidr.addr.is_ipv4() && cidr.prefix < 31 && cidr.network().addr == cidr.addr {
-        return bad(format!("{cidr} names the network itself: give the host's own address in it"));
+    match net::Cidr::new(cidr.addr, cidr.prefix).ok().and_then(|cidr| cidr.edges()) {
+        Some([network, _]) if network == cidr.addr => {
+            bad(format!("{cidr} names the network itself: give the host's own address in it"))
+        }
+        Some([_, all]) if all == cidr.addr => {
+            bad(format!("{cidr} is the broadcast address of its network: give the host's own address in it"))
+        }
+        _ => Ok(cidr),
     }
-    if cidr.is_broadcast(cidr.addr) {
-        return bad(format!("{cidr} is the broadcast address of its network: give the host's own address in it"));
-    }
-    Ok(cidr)
 }
 
 /// A destination network and the neighbour that leads to it.

@@ -5,7 +5,7 @@ use std::path::Path;
 use gannet::report::machine;
 
 /// The version of DPDK that this was built with.
-pub const DPDK: Option<&str> = option_env!("GANNET_DPDK_VERSION");
+pub const DPDK: Option<&str> = Some(gannet::dpdk::BUILT_AGAINST);
 
 /// The member `run` of what is written as JSON ([`machine::Origin`]).
 pub fn origin() -> serde_json::Value {

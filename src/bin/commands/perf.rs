@@ -13,8 +13,8 @@ use gannet::report::{Bar, HdrLog, Series, machine, text, write_hdr_log};
 
 use super::origin::{DPDK, origin};
 use super::session::{
-    Counters, Failure, Session, check_places, client_tls, client_transport, resolve, server_endpoint, server_tls,
-    tls_options, transport, warn_of_certificate,
+    Counters, Failure, Session, check_places, checked_server_tls, client_tls, client_transport, resolve,
+    server_endpoint, tls_options, transport,
 };
 use crate::args::{PerfClientArgs, PerfServerArgs};
 use crate::output::say;
@@ -25,8 +25,7 @@ const MEMORY: u64 = 1 << 30;
 
 /// Answers `perf client` until a signal comes.
 pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
-    let tls = server_tls(&args.identity, &tls_options(&args.engine, ALPN)?)?;
-    warn_of_certificate(&args.identity, &args.engine);
+    let tls = checked_server_tls(&args.identity, &args.engine, &tls_options(&args.engine, ALPN)?)?;
     let endpoint = server_endpoint(&args.secret, args.retry)?;
     let mut session = Session::open(&args.engine, MEMORY)?;
     session.endpoint = Some(endpoint);

@@ -9,7 +9,7 @@ use gannet::quic::ServerConfig;
 use gannet::report::text;
 
 use super::memory::{Memory, Wish};
-use super::session::{Failure, Session, server_endpoint, server_tls, tls_options, transport, warn_of_certificate};
+use super::session::{Failure, Session, checked_server_tls, server_endpoint, tls_options, transport};
 use crate::args::ServeArgs;
 use crate::terminal;
 
@@ -19,8 +19,7 @@ const WORKING_MEMORY: u64 = 1 << 30;
 /// Serves files until a signal comes.
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     // What a user gets wrong most often comes first: no port is opened for it.
-    let tls = server_tls(&args.identity, &tls_options(&args.engine, hq::ALPN)?)?;
-    warn_of_certificate(&args.identity, &args.engine);
+    let tls = checked_server_tls(&args.identity, &args.engine, &tls_options(&args.engine, hq::ALPN)?)?;
     let endpoint = server_endpoint(&args.secret, args.retry)?;
     // What it comes to: the files may be less than what is allowed.
     let bytes = args.preload.min(files_in(&args.root));

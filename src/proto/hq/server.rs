@@ -519,7 +519,7 @@ impl App for HqServer {
 
     /// Who waits for memory is looked at every so many turns, so there have to be some.
     fn next_timeout(&self) -> Option<Instant> {
-        (!self.starved.is_empty() || !self.sending.stalled().is_empty()).then_some(Instant::ZERO)
+        (!self.starved.is_empty() || self.sending.stalled().next().is_some()).then_some(Instant::ZERO)
     }
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {
@@ -532,7 +532,8 @@ impl App for HqServer {
         self.waited += 1;
         if self.waited >= RETRY_TURNS {
             self.waited = 0;
-            for conn in self.sending.stalled() {
+            let stalled: Vec<ConnId> = self.sending.stalled().collect();
+            for conn in stalled {
                 self.feed_waiting(cx, conn);
             }
             self.feed_starved(cx);

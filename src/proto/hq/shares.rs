@@ -91,9 +91,9 @@ impl Shares {
 
     /// Connections with streams that wait although nothing of theirs is out: it came back by another way than
     /// being sent.
-    pub(super) fn stalled(&self) -> Vec<ConnId> {
+    pub(super) fn stalled(&self) -> impl Iterator<Item = ConnId> {
         let stalled = |client: &Client| !client.waiting.is_empty() && client.memory.in_use() == 0;
-        self.clients.iter().filter(|(_, client)| stalled(client)).map(|(conn, _)| *conn).collect()
+        self.clients.iter().filter(move |(_, client)| stalled(client)).map(|(conn, _)| *conn)
     }
 
     /// A connection has ended; what it still has comes back by itself.
@@ -163,9 +163,9 @@ mod tests {
         shares.wait(conn(1), StreamId(8));
         assert_eq!(shares.next_waiting(conn(2)), None);
         let buf = shares.take(conn(1), 10, 0).unwrap();
-        assert_eq!(shares.stalled(), []);
+        assert_eq!(shares.stalled().collect::<Vec<_>>(), []);
         drop(buf);
-        assert_eq!(shares.stalled(), [conn(1)]);
+        assert_eq!(shares.stalled().collect::<Vec<_>>(), [conn(1)]);
         assert_eq!(
             [shares.next_waiting(conn(1)), shares.next_waiting(conn(1))],
             [Some(StreamId(4)), Some(StreamId(8))]

@@ -14,7 +14,7 @@ use super::{ALPN, Destination, FetchError, HqClient, HqClientConfig, HqServer, H
 use crate::base::time::{Duration, Instant};
 use crate::datapath::sim::{SimConfig, SimLink, SimPort};
 use crate::mem::BufPool;
-use crate::net::{Cidr, NetConfig};
+use crate::net::Cidr;
 use crate::quic::{
     ClientConfig, ConnId, Dir, EndpointConfig, Event, SendData, ServerConfig, StreamId, TransportConfig, tls,
 };
@@ -47,17 +47,10 @@ fn server_config(pool: &BufPool) -> ServerConfig {
 }
 
 fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: BufPool, app: A) -> Core<SimPort, A> {
-    let config = CoreConfig {
-        net: NetConfig { addrs: vec![Cidr::new(IpAddr::from([10, 9, 0, host]), 24).unwrap()], ..NetConfig::default() },
-        endpoint: EndpointConfig { max_connections: 8, ..EndpointConfig::from_seed([host; 32]) },
-        listen: server.is_some().then_some(REMOTE.port()),
-        server,
-        client_port: 50_000,
-        pool,
-        idle: Idle::Spin,
-        link_patience: None,
-    };
-    Core::new(port, config, app).unwrap()
+    let endpoint = EndpointConfig { max_connections: 8, ..EndpointConfig::from_seed([host; 32]) };
+    let config = CoreConfig::new(Cidr::new(IpAddr::from([10, 9, 0, host]), 24).unwrap(), endpoint);
+    let listen = server.is_some().then_some(REMOTE.port());
+    Core::new(port, CoreConfig { listen, server, pool, idle: Idle::Spin, ..config }, app).unwrap()
 }
 
 struct World<C> {

@@ -19,8 +19,6 @@ pub struct View {
     start: Instant,
     at: Instant,
     last: Counts,
-    /// Counters of the port's device, which the core does not see.
-    device: Counts,
     /// What the command has to say.
     line: Option<String>,
 }
@@ -29,8 +27,7 @@ impl View {
     /// A view of a core at the port that `title` describes.
     pub fn new(title: String) -> Self {
         let now = Instant::now();
-        let (last, device) = (Counts::new(), Counts::new());
-        Self { source: Arc::default(), title, start: now, at: now, last, device, line: None }
+        Self { source: Arc::default(), title, start: now, at: now, last: Counts::new(), line: None }
     }
 
     /// Where the core publishes.
@@ -38,19 +35,15 @@ impl View {
         self.source.clone()
     }
 
-    /// What the port's device counts by now.
-    pub fn device(&mut self, counts: impl Iterator<Item = (&'static str, u64)>) {
-        self.device.extend(counts);
-    }
-
-    /// Draws the view if it is time to. `line` is what the command itself has to say since.
-    pub fn look(&mut self, line: Option<String>) {
+    /// Draws the view if it is time to. `line` is what the command itself has to say since; `device` reads the counters of
+    /// the port's device, which the core does not see.
+    pub fn look<I: Iterator<Item = (&'static str, u64)>>(&mut self, line: Option<String>, device: impl FnOnce() -> I) {
         self.line = line.or(self.line.take());
         let passed = self.at.elapsed();
         if passed < EVERY {
             return;
         }
-        let now: Counts = self.source.snapshot().into_iter().chain(self.device.clone()).collect();
+        let now: Counts = self.source.snapshot().into_iter().chain(device()).collect();
         // The view's own lines: the title, what the command says, and the one that the cursor is in.
         let mut size = terminal::size().map_or(Size::ENDLESS, |(rows, columns)| Size { rows, columns });
         size.rows = size.rows.saturating_sub(2 + usize::from(self.line.is_some()));

@@ -32,8 +32,8 @@ use crate::args::engine::EngineArgs;
 use crate::terminal;
 
 pub use options::{
-    client_tls, client_transport, net_config, resolve, server_endpoint, server_tls, tls_options, transport,
-    warn_of_certificate,
+    checked_server_tls, client_tls, client_transport, net_config, resolve, server_endpoint, server_tls, tls_options,
+    transport,
 };
 pub use report::Counters;
 
@@ -266,10 +266,7 @@ impl Session {
                 std::thread::park_timeout(Duration::from_millis(100));
                 let line = watch();
                 match &mut live {
-                    Some(view) => {
-                        view.device(self.port.stats().iter());
-                        view.look(line);
-                    }
+                    Some(view) => view.look(line, || self.port.stats().iter()),
                     None => line.iter().for_each(|line| terminal::tell(line)),
                 }
             }

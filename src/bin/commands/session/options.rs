@@ -15,6 +15,7 @@ use gannet::quic::{CongestionAlgorithm, EndpointConfig, RetryPolicy, TransportCo
 use gannet::wire::ipv4::IPV4_LEN;
 use gannet::wire::ipv6::IPV6_LEN;
 use gannet::wire::udp::UDP_LEN;
+use rustls::pki_types::CertificateDer;
 
 use super::keylog::KeyLogFile;
 use super::{Failure, Usage, certificate};
@@ -112,22 +113,36 @@ pub fn server_endpoint(args: &SecretArgs, retry: Retry) -> Result<EndpointConfig
 
 /// A server's TLS configuration.
 pub fn server_tls(identity: &IdentityArgs, options: &tls::TlsOptions) -> Result<Arc<rustls::ServerConfig>, Failure> {
+    tls_with(identity, tls::load_certs(&identity.cert)?, options)
+}
+
+/// The same. Tells what clients at the port's addresses will have against the certificate, which is no reason not to serve.
+pub fn checked_server_tls(
+    identity: &IdentityArgs,
+    engine: &EngineArgs,
+    options: &tls::TlsOptions,
+) -> Result<Arc<rustls::ServerConfig>, Failure> {
     let certs = tls::load_certs(&identity.cert)?;
+    let first = certs.first().cloned();
+    let config = tls_with(identity, certs, options)?;
+    let addrs: Vec<IpAddr> = engine.addrs.iter().map(|c| c.addr).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    for problem in first.iter().flat_map(|cert| certificate::problems(cert, &addrs, now)) {
+        tracing::warn!("{}: {problem}", identity.cert.display());
+    }
+    Ok(config)
+}
+
+fn tls_with(
+    identity: &IdentityArgs,
+    certs: Vec<CertificateDer<'static>>,
+    options: &tls::TlsOptions,
+) -> Result<Arc<rustls::ServerConfig>, Failure> {
     let key = tls::load_private_key(&identity.key)?;
     tls::server_config(certs, key, options).map_err(|e| {
         let (cert, key) = (identity.cert.display(), identity.key.display());
         format!("{cert} and {key} do not work together: {}", tls::explain_own(&e)).into()
     })
-}
-
-/// Tells what clients will have against the server's certificate, which is no reason not to serve.
-pub fn warn_of_certificate(identity: &IdentityArgs, engine: &EngineArgs) {
-    let addrs: Vec<IpAddr> = engine.addrs.iter().map(|c| c.addr).collect();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let first = tls::load_certs(&identity.cert).ok().and_then(|certs| certs.into_iter().next());
-    for problem in first.iter().flat_map(|cert| certificate::problems(cert, &addrs, now)) {
-        tracing::warn!("{}: {problem}", identity.cert.display());
-    }
 }
 
 /// A client's TLS configuration.
