@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use gannet::datapath::sim::{SimConfig, SimLink, SimPort};
 use gannet::mem::{BufPool, Hugepages, PoolConfig};
-use gannet::net::{Cidr, NetConfig};
+use gannet::net::Cidr;
 use gannet::proto::hq::{
     ALPN, Destination, FILE_PATIENCE, FetchError, HqClient, HqClientConfig, HqServer, HqServerConfig, Job, Progress,
 };
@@ -34,18 +34,10 @@ fn client_config(change: impl FnOnce(&mut TransportConfig)) -> ClientConfig {
 }
 
 fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: BufPool, app: A) -> Core<SimPort, A> {
-    let addr = Cidr::new(IpAddr::from([10, 77, 0, host]), 24).unwrap();
-    let config = CoreConfig {
-        net: NetConfig { addrs: vec![addr], ..NetConfig::default() },
-        endpoint: EndpointConfig { max_connections: 8, ..EndpointConfig::from_seed([host; 32]) },
-        listen: server.is_some().then_some(REMOTE.port()),
-        server,
-        client_port: 50_000,
-        pool,
-        idle: Idle::Spin,
-        link_patience: None,
-    };
-    Core::new(port, config, app).unwrap()
+    let endpoint = EndpointConfig { max_connections: 8, ..EndpointConfig::from_seed([host; 32]) };
+    let config = CoreConfig::new(Cidr::new(IpAddr::from([10, 77, 0, host]), 24).unwrap(), endpoint);
+    let listen = server.is_some().then_some(REMOTE.port());
+    Core::new(port, CoreConfig { listen, server, pool, idle: Idle::Spin, ..config }, app).unwrap()
 }
 
 /// A server of `dir/www` that takes uploads into `dir/up`, and `client`.

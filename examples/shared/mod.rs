@@ -88,14 +88,7 @@ fn server_config(max_udp_payload: u16) -> Result<ServerConfig, Failure> {
 /// Settings of a core at `addr`, a server's if it listens.
 fn core_config(addr: Cidr, server: Option<(u16, ServerConfig)>, pool: BufPool) -> Result<CoreConfig, Failure> {
     let (listen, server) = server.unzip();
-    Ok(CoreConfig {
-        net: NetConfig { addrs: vec![addr], ports: listen.map(|port| vec![port]), ..NetConfig::default() },
-        endpoint: endpoint_config()?,
-        listen,
-        server,
-        client_port: 50_000,
-        pool,
-        idle: Idle::Yield,
-        link_patience: None,
-    })
+    let mut config = CoreConfig::new(addr, endpoint_config()?);
+    config.net.ports = listen.map(|port| vec![port]);
+    Ok(CoreConfig { listen, server, pool, ..config })
 }

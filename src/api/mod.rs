@@ -130,16 +130,8 @@
 //! let client = ClientConfig::new(tls::client_config(roots, &tls_options)?, TransportConfig::default())?;
 //!
 //! let core_config = |addr: &str, server: Option<ServerConfig>| -> Result<CoreConfig, Box<dyn std::error::Error>> {
-//!     Ok(CoreConfig {
-//!         net: NetConfig { addrs: vec![addr.parse()?], ..NetConfig::default() },
-//!         endpoint: endpoint_config()?,
-//!         listen: server.as_ref().map(|_| 443),
-//!         server,
-//!         client_port: 50_000,
-//!         pool: BufPool::heap(),
-//!         idle: Idle::Yield,
-//!         link_patience: None,
-//!     })
+//!     let config = CoreConfig::new(addr.parse()?, endpoint_config()?);
+//!     Ok(CoreConfig { listen: server.as_ref().map(|_| 443), server, ..config })
 //! };
 //! let (port_a, port_b) = SimLink::pair(SimConfig::default());
 //! let mut server = Core::new(port_a, core_config("192.0.2.1/24", Some(server))?, Server)?;
@@ -207,16 +199,8 @@
 //! # roots.add(identity.cert.der().clone())?;
 //! # let client_config = ClientConfig::new(tls::client_config(roots, &tls_options)?, TransportConfig::default())?;
 //! # let core_config = |addr: &str, server: Option<ServerConfig>| -> Result<CoreConfig, Box<dyn std::error::Error>> {
-//! #     Ok(CoreConfig {
-//! #         net: NetConfig { addrs: vec![addr.parse()?], ..NetConfig::default() },
-//! #         endpoint: endpoint_config()?,
-//! #         listen: server.as_ref().map(|_| 443),
-//! #         server,
-//! #         client_port: 50_000,
-//! #         pool: BufPool::heap(),
-//! #         idle: Idle::Yield,
-//! #         link_patience: None,
-//! #     })
+//! #     let config = CoreConfig::new(addr.parse()?, endpoint_config()?);
+//! #     Ok(CoreConfig { listen: server.as_ref().map(|_| 443), server, ..config })
 //! # };
 //! # let (port_a, port_b) = SimLink::pair(SimConfig::default());
 //! # let remote = "192.0.2.1:443".parse()?;

@@ -84,17 +84,9 @@ pub fn core<A: App>(
     pool: &BufPool,
     app: A,
 ) -> Core<SimPort, A> {
-    let config = CoreConfig {
-        net: NetConfig { addrs: vec![addr.parse().unwrap()], ..NetConfig::default() },
-        endpoint: endpoint_config().unwrap(),
-        listen: server.as_ref().map(|_| 443),
-        server,
-        client_port: 50_000,
-        pool: pool.clone(),
-        idle: Idle::Yield,
-        link_patience: None,
-    };
-    Core::new(port, config, app).unwrap()
+    let config = CoreConfig::new(addr.parse().unwrap(), endpoint_config().unwrap());
+    let listen = server.as_ref().map(|_| 443);
+    Core::new(port, CoreConfig { listen, server, pool: pool.clone(), ..config }, app).unwrap()
 }
 
 /// What a server accepts with.
