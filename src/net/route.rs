@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(with_dead(&all), Ok(ip("10.0.0.254")));
         let special = a.next_hop(ip("9.9.9.9"), |_| true);
         assert_eq!(special, Ok(ip("10.0.0.9")), "a less specific route is none of equal worth");
-        assert_eq!((a.router(ip("10.0.0.254")), a.router(ip("10.0.0.9"))), (Some(true), None));
+        assert_eq!((a.router(ip("10.0.0.254")), a.router(ip("10.0.0.9"))), (Some(true), Some(false)));
     }
 
     /// As hosters give: one address, and a gateway in no network of ours.
