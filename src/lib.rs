@@ -1,13 +1,13 @@
 //! QUIC version 1 (RFC 9000) on [DPDK](https://www.dpdk.org), for programs that are built around their network.
 //!
-//! The bytes of a stream are decrypted straight into memory that the application provided, and encrypted straight from
-//! memory that it handed over: nothing is copied in between. One poll loop per core owns a port's queue pair, the network
-//! layer, the QUIC engine and the application; cores share nothing.
+//! Stream data is decrypted directly into memory that the application provides and encrypted directly from memory that
+//! it hands over, without intermediate copies. One poll loop per core owns a port's queue pair, the network layer, the
+//! QUIC engine and the application; cores share nothing.
 //!
 //! # A first program
 //! An application is a type that implements [`App`](api::App); a [`Core`](api::Core) is the loop that calls it. Here a
-//! server and a client run in one thread, over a link in memory. The client provides the buffer that the answer is
-//! decrypted into.
+//! server and a client run in one thread, connected by an in-memory link. The client provides the buffer that the
+//! answer is decrypted into.
 //! ```
 //! use gannet::api::*;
 //! use gannet::datapath::sim::{SimConfig, SimLink};
@@ -20,14 +20,14 @@
 //!         let (Event::Readable { id, .. }, Some(mut conn)) = (event, cx.conn(conn)) else { return };
 //!         while let Some(chunk) = conn.take(id) {
 //!             if chunk.is_last() {
-//!                 // Refused only if the client has lost interest.
+//!                 // Fails only if the client no longer wants the answer.
 //!                 let _ = conn.send(id, "the answer".into(), true);
 //!             }
 //!         }
 //!     }
 //! }
 //!
-//! /// Sends one request, and closes when the answer has come.
+//! /// Sends one request and closes the connection when the answer has arrived.
 //! struct Client {
 //!     config: Option<ClientConfig>,
 //!     answer: Vec<u8>,
@@ -51,7 +51,7 @@
 //!                 conn.provide_receive_buffers(stream, vec![buf]).expect("a new stream");
 //!                 conn.send(stream, "a question".into(), true).expect("a new stream");
 //!             }
-//!             // The buffer comes back: `valid` bytes of it are the answer, decrypted in place.
+//!             // The buffer is returned; its first `valid` bytes are the answer.
 //!             Event::Buffer { buf, valid, .. } => self.answer = buf[..valid].to_vec(),
 //!             Event::Finished { .. } => cx.close(id, 0, "thank you"),
 //!             Event::Closed { .. } => self.done = true,
@@ -65,7 +65,7 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // A certificate that the client trusts. Real ones come from files.
+//! // A certificate that the client trusts. Real programs load theirs from files.
 //! let identity = rcgen::generate_simple_self_signed(["server.test".to_owned()])?;
 //! let certificate = identity.cert.der().clone();
 //! let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der())?;
@@ -74,7 +74,7 @@
 //!
 //! let options = tls::TlsOptions { alpn: vec![b"questions".to_vec()], ..Default::default() };
 //! let server = ServerConfig::new(tls::server_config(vec![certificate], key, &options)?, TransportConfig::default())?;
-//! // Streams that it opens start without a window, which opens with the buffers that it provides.
+//! // Streams that the client opens start with a window of 0, which grows with the buffers that it provides.
 //! let transport = TransportConfig { stream_window_bidi_local: 0, ..TransportConfig::default() };
 //! let config = Some(ClientConfig::new(tls::client_config(roots, &options)?, transport)?);
 //!
@@ -93,9 +93,9 @@
 //! ```
 //!
 //! # On a real port
-//! With the feature `dpdk`, a port takes the place of the link, and [`Core::run`](api::Core::run) that of the loop: it
-//! polls until the application is done or `stop` is set. Which device it is and how it is set up is a profile, one of
-//! those in `dpdk-config/` or a file; single settings go on top.
+//! With the feature `dpdk`, a port replaces the link and [`Core::run`](api::Core::run) replaces the loop: it polls
+//! until the application is done or `stop` is set. A profile selects and configures the device; it is one of those in
+//! `dpdk-config/` or a file, and single settings can be overridden.
 #![cfg_attr(feature = "dpdk", doc = "```no_run")]
 #![cfg_attr(not(feature = "dpdk"), doc = "```ignore")]
 //! use std::sync::atomic::AtomicBool;
@@ -105,7 +105,7 @@
 //!
 //! fn serve(app: impl App, server: ServerConfig, stop: &AtomicBool) -> Result<(), Box<dyn std::error::Error>> {
 //!     let profile = PortProfile::load("ice", &[("device".into(), "0000:01:00.0".into())])?;
-//!     // Once per process. It stays until the last port is closed.
+//!     // Once per process. The EAL lives until the last port is closed.
 //!     let eal = Eal::init(&EalConfig::for_profiles(std::slice::from_ref(&profile)))?;
 //!     if let Some(warning) = eal.warning() {
 //!         eprintln!("{warning}");
@@ -113,7 +113,7 @@
 //!     let mut port = Port::open(&eal, &profile)?;
 //!     // One queue pair for each core; this profile has one.
 //!     let queue = port.take_queues().pop().ok_or("the port has no queue")?;
-//!     // The thread that polls should have a CPU of its own.
+//!     // The polling thread should have a CPU of its own.
 //!     let _registered = eal.register_thread()?;
 //!     let config = CoreConfig::new("10.0.0.1/24".parse()?, endpoint_config()?).serving(443, server);
 //!     Core::new(queue, config, app)?.run(stop)?;
@@ -122,15 +122,15 @@
 //! ```
 //!
 //! # Where to go from here
-//! * [`api`] is all that an application needs: its documentation says what an application may rely on, how memory moves,
+//! * [`api`] contains everything an application needs. Its documentation describes the guarantees, how memory moves,
 //!   and how other threads talk to a core.
-//! * [`datapath`] has the links in memory that tests run on, and decorators that lose packets or write captures.
+//! * [`datapath`] has in-memory links for tests, and decorators that drop packets or write captures.
 #![cfg_attr(feature = "dpdk", doc = "* [`dpdk`] opens ports.")]
 #![cfg_attr(
     feature = "proto",
     doc = "* [`proto`] has two applications: files over hq-interop, and a performance test."
 )]
-//! * `examples/` in the repository has three programs that show what owning the memory is good for.
+//! * `examples/` in the repository has three programs that show the benefits of owning the memory.
 //!
 //! # Features
 //! | feature | what it adds | default |
@@ -141,13 +141,13 @@
 //! | `proto` | the applications of the command | with `cli` |
 //! | `report` | latencies as `.hdr` logs and HTML pages | with `cli` |
 //!
-//! A library wants `default-features = false, features = ["dpdk", "ipsec-mb"]`, and none of the command's dependencies
-//! then.
+//! Libraries should use `default-features = false, features = ["dpdk", "ipsec-mb"]`, which leaves out the dependencies
+//! of the command.
 //!
-//! # What is promised
-//! The public items of the modules on this page keep to semantic versioning: before 1.0, what may break a program that
-//! uses them raises the second number of the version. Other modules are there for this repository's tests and
-//! benchmarks; they are hidden here, and change whenever it suits.
+//! # Stability
+//! The public items of the modules on this page follow semantic versioning: before 1.0, breaking changes increment the
+//! minor version. Other modules are public for this repository's tests and benchmarks only; they are hidden here and
+//! may change at any time.
 
 pub mod api;
 #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! Things that can be sent.
+//! Conversions into [`SendData`].
 
 use bytes::Bytes;
 
@@ -6,7 +6,7 @@ use crate::mem::PinnedBuf;
 use crate::quic::SendData;
 
 impl From<PinnedBuf> for SendData {
-    /// All bytes of the buffer.
+    /// Sends the whole buffer.
     fn from(buf: PinnedBuf) -> Self {
         let len = buf.len();
         Self::Pinned(buf, len)

@@ -1,65 +1,69 @@
-//! Layer `api`: what applications use.
+//! The API for applications.
 //!
-//! # In short
+//! # Overview
 //! * A [`Core`] is a poll loop on one thread: a port's queue pair, the network layer, the QUIC engine, and an
 //!   application. Cores share nothing.
-//! * An [`App`] is an application that runs on a core: it is called with every [`Event`] and uses its [`Context`] to
-//!   connect, and a [`Conn`] to open streams, to send and to receive. It must return soon.
-//! * A [`Handle`] is for everybody else: it does the same from other threads, over two bounded rings
-//!   (see [`handle`]).
+//! * An [`App`] is an application that runs on a core: it is called with every [`Event`], connects through its
+//!   [`Context`], and opens streams, sends and receives through a [`Conn`]. Its callbacks must not block.
+//! * A [`Handle`] offers the same operations to other threads, over two bounded rings (see [`handle`]).
 //!
 //! # Memory
-//! Stream bytes are never copied inside the stack. (A port whose packet buffers a peer process can write to copies whole
-//! frames to private memory first, unless its profile trusts that process: `dpdk::PortProfile::copies_frames`.)
-//! * **Sending**: [`SendData`] moves in and is encrypted from where it lies; it comes back in `SendDone` when the peer
-//!   has acknowledged it.
-//! * **Receiving into your own memory**: [`Conn::provide_receive_buffers`] moves [`PinnedBuf`]s in; bytes are
-//!   decrypted straight into them, and the window follows what was provided. Each comes back once, in
-//!   `Buffer`, whatever ends the stream. Set the stream's window in [`TransportConfig`] to 0, or provide at
-//!   least that much at first. For streams that peers open, use a [`BufferProvider`].
-//! * **Receiving from the pool**: without provided buffers, bytes are decrypted into chunks of the core's
-//!   [`BufPool`]. [`Conn::take`] lends them as [`Chunk`]s, which may go to other threads and return to the
-//!   pool when they are dropped; [`Conn::peek`] and [`Conn::consume`] read them in place.
+//! Stream data is never copied inside the stack. (If another process can write to a port's packet buffers, whole frames
+//! are first copied to private memory, unless the port's profile trusts that process; see
+//! `dpdk::PortProfile::copies_frames`.)
+//! * **Sending**: [`SendData`] is moved into the stack and encrypted from where it lies. It is returned in `SendDone`
+//!   once the peer has acknowledged it.
+//! * **Receiving into your own memory**: [`Conn::provide_receive_buffers`] takes [`PinnedBuf`]s; data is decrypted
+//!   directly into them, and the flow-control window grows with what is provided. Each is returned once, in `Buffer`,
+//!   however the stream ends. Set the stream's initial window in [`TransportConfig`] to 0, or provide at least that
+//!   many bytes first. For streams that peers open, use a [`BufferProvider`].
+//! * **Receiving from the pool**: without provided buffers, data is decrypted into chunks of the core's [`BufPool`].
+//!   [`Conn::take`] lends them as [`Chunk`]s, which may be sent to other threads and return to the pool when dropped;
+//!   [`Conn::peek`] and [`Conn::consume`] read them in place.
 //!
-//! # What an application may rely on
-//! * **Everything comes back exactly once**: each buffer in `Buffer` with the number of its valid bytes, each sent
-//!   memory in `SendDone` with the number of its acknowledged ones, whatever ends the stream: its end, a reset, a stop,
-//!   a close from either side, a timeout, the end of the core ([`Core::run`] with an error, [`Core::into_app`]) or of a
-//!   bare engine (`Endpoint::into_events`). What cannot be taken comes back in the error.
-//! * **A warning before space runs out**: [`Event::ReceiveBufferLow`] comes once fewer than
-//!   [`receive_low_water`](TransportConfig::receive_low_water) provided bytes, and less than half of all that were
-//!   provided, are unfilled; and again when the peer has used some of what was provided since, or says that it is blocked.
-//!   A stream whose end is known to fit needs no warning and gets none. A late application stalls its peer and loses
-//!   nothing, however long it takes: whichever side waits for space, or owes some, keeps the connection alive.
-//! * **Buffers of exactly the right size are enough**: the peer has credit for one byte more, so it always reaches the end
-//!   of its stream. If it has more than that, [`OutOfSpace::Stop`] stops the stream at once rather than let it wait.
-//! * **Running out of memory ends nothing**: packets whose data finds no memory, in an empty pool or beyond what a
-//!   [`BufferProvider`] gave, count as lost (`quic_no_memory`); the peer sends them again.
-//! * **Nobody takes all of the pool**: a connection's chunks are charged to it and to its address, until they are dropped
-//!   ([`MemoryConfig`]).
-//! * **Data that arrived is not lost**: bytes of pooled streams that came before a peer's close are reported before
-//!   `Closed`, and can be taken until the application has handled that.
-//! * **Order**: [`Conn::set_priority`] ranks streams by urgency; streams of equal urgency go one after the other, or take
-//!   turns ([`Priority`], RFC 9218). [`Conn::send_vectored`] and [`Handle::send_vectored`] take all pieces or none.
-//! * **One event for all**: with [`Notify::WhenComplete`], a stream is silent until everything has arrived.
-//! * **Numbers**: [`Conn::stream_stats`], [`Event::Finished`] and the engine's counters say how many bytes were placed
-//!   directly, how many went through a cipher block on the stack, and how many were copied, which is none.
-//!
-//! * **A panic stays no secret**: if an application panics, [`Core::run`] closes its connections with INTERNAL_ERROR, so that
-//!   peers are told, gives all memory back, and lets the panic go on.
+//! # Guarantees
+//! * **All memory is returned exactly once**: each buffer in `Buffer` with the number of valid bytes, each piece of
+//!   sent data in `SendDone` with the number of acknowledged bytes. This holds however the stream ends: normally, by
+//!   RESET_STREAM or STOP_SENDING, by a close from either side, by a timeout, or with the core ([`Core::run`] returning
+//!   an error, [`Core::into_app`]) or a bare engine (`Endpoint::into_events`). Memory that is not accepted is returned
+//!   in the error.
+//! * **A warning before space runs out**: [`Event::ReceiveBufferLow`] is raised when fewer than
+//!   [`receive_low_water`](TransportConfig::receive_low_water) provided bytes, and less than half of all provided
+//!   bytes, are unfilled. It is raised again when the peer has used some of the space provided since, or reports that
+//!   it is blocked. It is not raised for a stream whose remaining data is known to fit. A slow application stalls its
+//!   peer but loses nothing: both the side that waits for space and the side that has yet to provide it keep the
+//!   connection alive.
+//! * **Buffers of exactly the right size suffice**: the peer gets credit for one byte more, so it can always reach the
+//!   end of its stream. If it has more data, [`OutOfSpace::Stop`] stops the stream at once instead of letting it wait.
+//! * **Running out of memory closes no connection**: packets whose data cannot be stored, because the pool is empty or
+//!   the buffers of a [`BufferProvider`] are full, are treated as lost and counted in `quic_no_memory`; the peer
+//!   retransmits them.
+//! * **No peer can exhaust the pool**: chunks are charged to their connection and to its peer's address until they are
+//!   dropped ([`MemoryConfig`]).
+//! * **Received data is not lost**: data of pooled streams that arrived before the peer's close is reported before
+//!   `Closed`, and can be taken until the application has handled that event.
+//! * **Order**: [`Conn::set_priority`] ranks streams by urgency; streams of equal urgency are sent one after the other
+//!   or interleaved ([`Priority`], RFC 9218). [`Conn::send_vectored`] and [`Handle::send_vectored`] accept all pieces
+//!   or none.
+//! * **One event per stream**: with [`Notify::WhenComplete`], a stream reports nothing until all of its data has
+//!   arrived.
+//! * **Counters**: [`Conn::stream_stats`], [`Event::Finished`] and the engine's counters report how many bytes were
+//!   placed directly, how many went through a cipher block on the stack, and how many were copied (always 0).
+//! * **Panics close connections**: if an application panics, [`Core::run`] closes its connections with INTERNAL_ERROR,
+//!   returns all memory, and resumes the panic.
 //!
 //! # Logging
-//! The library emits events of the crate `tracing`, with targets below `gannet`, and prints nothing. `warn` and `error` are
-//! for the operator. What a peer can cause is `debug` or `info`, and limited in number where it can repeat; nothing is said
-//! about single packets. Lines about a connection have the fields `conn` (its [`ConnId`]) and `peer`. A level that nobody
-//! asks for costs a branch.
+//! The library emits `tracing` events with targets under `gannet` and prints nothing. `warn` and `error` are for the
+//! operator. Anything a peer can cause is logged at `debug` or `info`, rate-limited where it can repeat; single packets
+//! are not logged. Events about a connection have the fields `conn` (its [`ConnId`]) and `peer`. A disabled level costs
+//! one branch.
 //!
-//! A core emits events from its poll loop: a subscriber that waits for a disk or a terminal stops all connections. Let it hand
-//! its lines to another thread, and rather lose some than wait.
+//! Cores emit these events from their poll loops, so a subscriber that blocks on a disk or a terminal stalls all
+//! connections. It should hand its lines to another thread, and drop lines rather than block.
 //!
 //! # Two cores in one thread
-//! A server that answers in upper case, and a client that asks it, over a simulated link. With a real port (feature
-//! `dpdk`), each core has a thread of its own that calls [`Core::run`].
+//! A server that answers in upper case and its client, over a simulated link. With a real port (feature `dpdk`), each
+//! core has a thread of its own that calls [`Core::run`].
 //! ```
 //! use std::net::SocketAddr;
 //!
@@ -72,7 +76,7 @@
 //!     fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
 //!         let (Event::Readable { id, .. }, Some(mut conn)) = (event, cx.conn(conn)) else { return };
 //!         while let Some(chunk) = conn.take(id) {
-//!             // Refused only if the client has lost its interest.
+//!             // Fails only if the client no longer wants the answer.
 //!             let _ = conn.send(id, chunk.to_ascii_uppercase().into(), chunk.is_last());
 //!         }
 //!     }
@@ -148,7 +152,7 @@
 //! ```
 //!
 //! # From another thread
-//! The same with handles: the cores run on their own threads, and these threads do what they like.
+//! The same with handles: the cores run on threads of their own, and other threads use the connections.
 //! ```
 //! # use std::net::SocketAddr;
 //! use gannet::api::handle::{self, Handle, HandleApp, HandleEvent, Opening};
@@ -158,7 +162,7 @@
 //! fn serve(server: &Handle) {
 //!     for event in server.events() {
 //!         if let HandleEvent::Data { conn, id, chunk } = event {
-//!             // A real server reads events and tries again if this says that the ring is full.
+//!             // If the ring is full, a real server reads events and tries again.
 //!             server.send(conn, id, chunk.to_ascii_uppercase(), chunk.is_last()).expect("a short answer");
 //!         }
 //!     }
@@ -255,28 +259,28 @@ pub use crate::runtime::{
     App, ConnectFailure, Context, Core, CoreConfig, CoreLive, CoreStats, Idle, Observer, RunError, Stage, Stages,
     Unreachable, Waker,
 };
-/// Bytes with shared ownership, one kind of [`SendData`].
+/// Reference-counted bytes, one kind of [`SendData`].
 pub use bytes::Bytes;
 pub use handle::{Handle, HandleApp, HandleEvent};
 /// The TLS library whose certificates and keys [`tls`] takes.
 pub use rustls;
 pub use secret::{SecretError, secret_file};
 
-/// Settings of an engine with fresh secrets from the system: core 0, up to 2^20 connections and 10,000
-/// handshakes at a time, 1,000 stateless resets a second. Several cores differ in
-/// [`EndpointConfig::core`].
+/// Settings for the engine of core 0 with fresh secrets from the system: up to 2^20 connections and 10,000 concurrent
+/// handshakes, 1,000 stateless resets per second. With several cores, set [`EndpointConfig::core`] to a different
+/// number for each.
 ///
 /// # Errors
-/// When the system gives no random numbers.
+/// If the system provides no random numbers.
 pub fn endpoint_config() -> io::Result<EndpointConfig> {
     Ok(EndpointConfig::from_seed(os_seed()?))
 }
 
-/// The same with a secret that outlives the process ([`secret_file`]): a peer whose connection was lost with an earlier
-/// process is told so as soon as it sends.
+/// Like [`endpoint_config`], with a secret that outlives the process (see [`secret_file`]): peers of an earlier process
+/// receive a stateless reset as soon as they send, instead of waiting for a timeout.
 ///
 /// # Errors
-/// When the system gives no random numbers.
+/// If the system provides no random numbers.
 pub fn endpoint_config_with(secret: &Secret) -> io::Result<EndpointConfig> {
     Ok(EndpointConfig::from_secret(secret, os_seed()?))
 }

@@ -1,4 +1,4 @@
-//! The secret that outlives a process, in a file.
+//! A secret that outlives the process, stored in a file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,40 +13,40 @@ use zeroize::Zeroizing;
 use crate::base::rng::os_seed;
 use crate::quic::Secret;
 
-/// Why a secret cannot be had from its file.
+/// Why a secret could not be loaded from its file or created.
 #[derive(Debug, Error)]
 pub enum SecretError {
-    /// The file cannot be read or made.
+    /// The file could not be read or created.
     #[error("{what} the secret {}: {error}", path.display())]
     Io {
-        /// What could not be done.
+        /// The failed operation.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// It is a directory, a device or a pipe.
+    /// The path is a directory, a device or a pipe.
     #[error("the secret {} is not a regular file", .0.display())]
     NoFile(PathBuf),
-    /// Others than its owner may read or write it.
-    #[error("the secret {} can be read or changed by others (mode {mode:04o}): chmod 600 it, or remove it if others may have seen it", path.display())]
+    /// Users other than the owner may read or write the file.
+    #[error("the secret {} is accessible to other users (mode {mode:04o}): chmod 600 it, or remove it if others may have read it", path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// It is somebody else's, who may know it or change it.
-    #[error("the secret {} belongs to user {uid}, who is neither root nor who runs this: remove it, or chown it", path.display())]
+    /// The file belongs to another user, who may know or change the secret.
+    #[error("the secret {} belongs to user {uid}, who is neither root nor the current user: remove it or chown it", path.display())]
     Owner {
         /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The owner's user ID.
         uid: u32,
     },
-    /// It is not what [`secret_file`] makes.
-    #[error("the secret {} has {len} bytes, not {}: it is damaged, or another file", path.display(), Secret::LEN)]
+    /// The file was not made by [`secret_file`].
+    #[error("the secret {} has {len} bytes instead of {}: it is damaged or not a secret", path.display(), Secret::LEN)]
     Size {
         /// The file.
         path: PathBuf,
@@ -55,11 +55,11 @@ pub enum SecretError {
     },
 }
 
-/// The secret in the file at `path`: 32 random bytes, which nobody but the file's owner may read. If there is no file, one
-/// is made, with mode 0600; of several processes that do so at once, one does, and all get the same secret.
+/// Loads the secret in the file at `path`: 32 random bytes, readable by the file's owner only. If the file does not
+/// exist, it is created with mode 0600. If several processes do so at the same time, all get the same secret.
 ///
 /// # Errors
-/// [`SecretError`]. A file that is there is never changed.
+/// [`SecretError`]. An existing file is never changed.
 pub fn secret_file(path: &Path) -> Result<Secret, SecretError> {
     match read(path) {
         Err(SecretError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
@@ -68,14 +68,14 @@ pub fn secret_file(path: &Path) -> Result<Secret, SecretError> {
     let failed = |error| SecretError::Io { what: "cannot make", path: path.to_owned(), error };
     match make(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
-        // Or somebody else has.
+        // Created, by us or by another process.
         _ => read(path),
     }
 }
 
 fn read(path: &Path) -> Result<Secret, SecretError> {
     let failed = |error| SecretError::Io { what: "cannot read", path: path.to_owned(), error };
-    // A pipe must not make us wait.
+    // Opening a pipe must not block.
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
@@ -85,7 +85,7 @@ fn read(path: &Path) -> Result<Secret, SecretError> {
     if mode & 0o077 != 0 {
         return Err(SecretError::Exposed { path: path.to_owned(), mode });
     }
-    // Who we are; where there is no /proc, the mode has to do.
+    // The owner of /proc/self is the current user. Without /proc, the mode has to suffice.
     let uid = metadata.uid();
     if uid != 0 && fs::metadata("/proc/self").is_ok_and(|me| me.uid() != uid) {
         return Err(SecretError::Owner { path: path.to_owned(), uid });
@@ -98,10 +98,10 @@ fn read(path: &Path) -> Result<Secret, SecretError> {
     Ok(Secret::from(*bytes))
 }
 
-/// Whoever looks sees no file or a whole one: it gets its name when it is complete, unless the name is taken.
+/// Creates the file atomically: others see no file or a complete one. An existing file is not replaced.
 fn make(path: &Path) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A name that nobody has or can guess; who got there first all the same is an error.
+    // An unpredictable name; if it exists nevertheless, creating the file fails.
     let unique = u128::from_le_bytes(os_seed()?[..16].try_into().expect("16 of 32 bytes"));
     let draft = Draft(dir.join(format!(".gannet-secret-{unique:032x}")));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.0)?;
@@ -111,20 +111,20 @@ fn make(path: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// A file that has its final name in the end, or is not there.
+/// A temporary file, removed when dropped unless it was renamed.
 struct Draft(PathBuf);
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // It may have its new name by now.
+        // Fails if the file was renamed.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// Renames `from` to `to` unless there is such a file.
+/// Renames `from` to `to` unless `to` exists.
 fn give_name(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // The file system cannot do that at once.
+        // The file system does not support that.
         Err(Errno::INVAL | Errno::NOSYS) => fs::hard_link(from, to),
         done => Ok(done?),
     }

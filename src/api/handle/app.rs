@@ -1,4 +1,4 @@
-//! The core's side: an application that does what handles ask for and tells them what happens.
+//! The core's side: an application that carries out the commands of handles and reports events to them.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,26 +18,27 @@ use crate::mem::PinnedBuf;
 use crate::quic::{ConnId, Dir, Event, OpenError, ProvideErrorKind, SendData, SendErrorKind, StreamError, StreamId};
 use crate::runtime::{App, Context, Unreachable, Waker};
 
-/// Commands carried out in a turn at the most, so that packets do not wait.
+/// Limit of commands per turn, so that packets do not wait too long.
 const COMMANDS_PER_TURN: usize = 256;
 
-/// Waiting events from which on peers make no new ones.
+/// Minimum number of waiting events from which on peers may not cause more.
 const MIN_BACKLOG: usize = 4096;
 
-/// Bytes of a pooled stream that are taken from it before anybody has read those before them.
+/// Default read-ahead of a pooled stream, in bytes; see [`HandleApp::with_read_ahead`].
 const READ_AHEAD: usize = 256 << 10;
 
-/// Runs on a core for the [`Handle`](super::Handle)s of other threads. Made by [`channel`](super::channel).
+/// The application that runs on a core on behalf of the [`Handle`](super::Handle)s of other threads. Made by
+/// [`channel`](super::channel).
 pub struct HandleApp {
     commands: Receiver<Command>,
     outbox: Outbox,
     shared: Arc<Shared>,
-    /// Connections that the handles know of and that are not closed.
+    /// Open connections that the handles know of.
     conns: HashSet<ConnId>,
     held: Held,
     readable: Readable,
     lending: Lending,
-    /// No more commands are taken while so many events wait.
+    /// While this many events wait, no commands are taken.
     capacity: usize,
     backlog: usize,
     backlog_code: u64,
@@ -69,36 +70,36 @@ impl HandleApp {
         }
     }
 
-    /// Lets so many events wait behind a full ring before peers that cause new ones (by connecting, or by opening
-    /// streams) have their connections closed with the application's error `code`. The default is 16 times the
-    /// ring's capacity, at least 4096, and code 0.
+    /// Sets how many `events` may wait behind a full ring. Beyond that, connections of peers that cause new events (by
+    /// connecting or opening streams) are closed with the application error `code`. The default is 16 times the ring's
+    /// capacity but at least 4096 events, and code 0.
     #[must_use]
     pub fn with_backlog(mut self, events: usize, code: u64) -> Self {
         (self.backlog, self.backlog_code) = (events, code);
         self
     }
 
-    /// Takes bytes of a pooled stream until `bytes` of them are with the handles: in the event ring, or in chunks that were
-    /// not dropped. What is beyond stays in the stream, so that flow control stops a peer whose data nobody reads. The
-    /// default is 256 KiB; with 0 there is never more than one chunk.
+    /// Sets how many `bytes` of a pooled stream may be with the handles, in the event ring or in chunks that are not
+    /// yet dropped. Further data stays in the stream, so that flow control stops a peer whose data is not read. The
+    /// default is 256 KiB; with 0, there is at most one chunk at a time.
     #[must_use]
     pub fn with_read_ahead(mut self, bytes: usize) -> Self {
         self.lending.set_ahead(bytes.max(1));
         self
     }
 
-    /// The flag to run the core with: `core.run(&stop)`. [`Handle::shutdown`](super::Handle::shutdown) and the
-    /// drop of the last handle set it; so may others.
+    /// The stop flag to pass to [`Core::run`](crate::runtime::Core::run). It is set by
+    /// [`Handle::shutdown`](super::Handle::shutdown) and when the last handle is dropped; others may set it too.
     pub fn stop(&self) -> Arc<AtomicBool> {
         self.shared.stop.clone()
     }
 
-    /// Events that wait behind the full ring.
+    /// Number of events that wait behind the full ring.
     pub fn waiting_events(&self) -> usize {
         self.outbox.waiting()
     }
 
-    /// The handles want the end, or are gone: everything is closed.
+    /// Closes all connections, after a shutdown or when there are no handles any more.
     fn end(&mut self, cx: &mut Context<'_>) {
         if std::mem::replace(&mut self.ending, true) {
             return;
@@ -111,7 +112,7 @@ impl HandleApp {
         }
     }
 
-    /// A peer has connected. False if it cannot be served.
+    /// Admits a connection from a peer, or closes it and returns false.
     fn admit(&mut self, cx: &mut Context<'_>, conn: ConnId) -> bool {
         let code = if self.ending { 0 } else { self.backlog_code };
         if self.ending || self.outbox.waiting() >= self.backlog {
@@ -127,7 +128,7 @@ impl HandleApp {
 
     fn run_commands(&mut self, cx: &mut Context<'_>) {
         for _ in 0..COMMANDS_PER_TURN {
-            // Whoever does not read answers gets no more of them.
+            // If answers are not read, no more are produced.
             if self.outbox.waiting() >= self.capacity {
                 return;
             }
@@ -191,7 +192,7 @@ impl HandleApp {
         self.outbox.push(HandleEvent::Opened { ticket, conn, id });
         let Opening { receive, data, fin, priority, notify } = opening;
         if let Some(mut c) = cx.conn(conn) {
-            // A new stream takes what fits its direction; the other part it does not have.
+            // A stream takes only the settings for the directions it has.
             let _ = (c.set_priority(id, priority), c.set_notify(id, notify));
         }
         if !receive.is_empty() {
@@ -219,7 +220,7 @@ impl HandleApp {
         }
     }
 
-    /// Sends, or lets wait: data must not overtake data that waits.
+    /// Sends data, or queues it behind data of the stream that waits already.
     fn send(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId, data: Pieces, fin: bool) {
         if self.held.has(conn, id) {
             self.held.push(conn, id, data, fin);
@@ -228,7 +229,7 @@ impl HandleApp {
         }
     }
 
-    /// Sends, or tells that it was refused; the data comes back if it has to wait.
+    /// Sends data, or reports that it was refused. Returns the data if it has to wait.
     fn try_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -254,7 +255,7 @@ impl HandleApp {
         }
     }
 
-    /// Tries again to send what waits for a stream; if the stream takes no more data, it is refused.
+    /// Retries the waiting sends of a stream. If the stream accepts no more data, they are refused.
     fn retry(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId) {
         if !self.held.has(conn, id) {
             return;
@@ -280,8 +281,8 @@ impl HandleApp {
         }
     }
 
-    /// Lends chunks to the handles as far as the ring has room, and of each stream as far as chunks come back. What stays
-    /// in its stream gives the peer no credit.
+    /// Lends chunks to the handles as long as the ring has room and the stream's read-ahead allows. Data that stays in
+    /// a stream gives the peer no credit.
     fn lend(&mut self, cx: &mut Context<'_>) {
         while let Some((conn, id)) = self.lending.resumed() {
             self.readable.add(conn, id);
@@ -301,9 +302,9 @@ impl HandleApp {
         }
     }
 
-    /// Lends all that a closed connection has left: it is gone behind its last event.
+    /// Lends all data left in a closing connection, which is gone after its last event.
     fn lend_rest(&mut self, cx: &mut Context<'_>, conn: ConnId) {
-        // A stream that is in both is empty the second time.
+        // A stream in both lists is empty the second time.
         for id in self.readable.take_all(conn).into_iter().chain(self.lending.waiting(conn)) {
             while let Some(chunk) = cx.conn(conn).and_then(|mut c| c.take(id)) {
                 let chunk = self.lending.lend(conn, id, chunk);
@@ -313,7 +314,7 @@ impl HandleApp {
         self.lending.forget_all(conn);
     }
 
-    /// The core has ended: what the handles have not read yet, and commands that were not carried out, stay there for them.
+    /// Leaves unread events and pending commands to the handles when the core ends.
     fn leave(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
             self.refuse_held(None);
@@ -333,7 +334,7 @@ impl App for HandleApp {
             Event::Readable { id } => return self.readable.add(conn, id),
             Event::Writable { id } => return self.retry(cx, conn, id),
             Event::StreamOpened { .. } if self.outbox.waiting() >= self.backlog => {
-                cx.close(conn, self.backlog_code, "too many streams while the application is busy");
+                cx.close(conn, self.backlog_code, "too many streams, application busy");
             }
             Event::Reset { id, .. } => self.lending.forget(conn, id),
             Event::Stopped { id, .. } => {
@@ -372,7 +373,7 @@ impl App for HandleApp {
     }
 
     fn on_unreachable(&mut self, _: &mut Context<'_>, remote: IpAddr, why: Unreachable) {
-        // Anybody can cause them: those that nobody has time to read are not worth keeping.
+        // Anybody can cause these events, so they are dropped when the ring is full.
         if self.outbox.has_room() {
             self.outbox.push(HandleEvent::Unreachable { remote, why });
         }
@@ -389,7 +390,7 @@ impl App for HandleApp {
 }
 
 impl Drop for HandleApp {
-    /// Of a core that did not run to its end.
+    /// For a core that did not run to its end.
     fn drop(&mut self) {
         self.leave();
     }

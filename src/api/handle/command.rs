@@ -1,4 +1,4 @@
-//! What a handle asks of its core.
+//! Commands from handles to their core.
 
 use std::net::SocketAddr;
 
@@ -11,29 +11,29 @@ use crate::quic::{
     StreamError, StreamId,
 };
 
-/// Why the core did not get a command.
+/// Why a command was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CommandErrorKind {
-    /// The core has enough to do: it has not taken earlier commands yet, or waits for the handle to read events,
-    /// or holds back as much data as it may because peers do not take it.
-    #[error("the core has not yet taken earlier commands; read events, then try again")]
+    /// The core has not taken earlier commands yet, waits for the handle to read events, or holds back the maximum
+    /// amount of data that peers have not taken.
+    #[error("the core is busy; read events, then try again")]
     Full,
     /// The core has ended.
     #[error("the core has ended")]
     Gone,
 }
 
-/// The core did not get a command; what was handed over with it comes back.
+/// A command was not queued. Memory passed with it is returned in the error.
 #[derive(Debug, Error)]
 #[error("{kind}")]
 pub struct CommandError<T = ()> {
-    /// Why.
+    /// The reason.
     pub kind: CommandErrorKind,
-    /// What was handed over.
+    /// The memory passed with the command.
     pub given: T,
 }
 
-/// Data that is sent whole, or not at all.
+/// Data of one send, accepted as a whole or not at all.
 pub(super) enum Pieces {
     One(SendData),
     Many(Vec<SendData>),
@@ -54,8 +54,8 @@ impl Pieces {
         }
     }
 
-    /// Tells that nothing of it is sent: each piece goes back in an event of its own, in order, the last with `fin`.
-    /// Of no pieces at all, an empty one tells.
+    /// Refuses the data: returns each piece, in order, in an event of its own, the last one with `fin`. Without any
+    /// pieces, one event with empty data is produced.
     pub(super) fn refuse(
         self,
         (conn, id): (ConnId, StreamId),
@@ -77,7 +77,7 @@ impl Pieces {
     }
 }
 
-/// A connection to be started; boxed, since it is rare and large.
+/// A connection to start; boxed because it is rare and large.
 pub(super) struct Connect {
     pub(super) ticket: Ticket,
     pub(super) config: ClientConfig,
@@ -99,8 +99,8 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// Tells that a command is not carried out, because the core ends: in one event for most, in many for data in
-    /// pieces, in none where there is nothing to say.
+    /// Refuses the command because the core ends: with one event for most commands, one for each piece of vectored
+    /// data, and none for commands that expect no answer.
     pub(super) fn refuse(self, mut tell: impl FnMut(HandleEvent)) {
         tell(match self {
             Self::Connect(connect) => {

@@ -1,4 +1,4 @@
-//! What a core tells its handles.
+//! Events from a core to its handles.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,15 +12,15 @@ use crate::runtime::{ConnectFailure, Unreachable};
 /// Why no connection was started.
 #[derive(Debug, Error)]
 pub enum ConnectRefusal {
-    /// The core could not.
+    /// The core failed to start it.
     #[error(transparent)]
     Failure(#[from] ConnectFailure),
-    /// The core is shutting down, or has.
+    /// The core is shutting down or has ended.
     #[error("the core is shutting down")]
     ShuttingDown,
 }
 
-/// A command that carries no memory.
+/// A command on a stream that passes no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// [`Handle::reset`](super::Handle::reset).
@@ -35,21 +35,21 @@ pub enum Operation {
     SetOutOfSpace,
 }
 
-/// One thing that a core tells.
+/// An event reported by a core.
 #[derive(Debug)]
 pub enum HandleEvent {
-    /// A connection is being set up; `Connected` or `Closed` says how that ends.
+    /// A connection is being set up; `Connected` or `Closed` reports the outcome.
     Connecting {
-        /// Of the command.
+        /// The command's ticket.
         ticket: Ticket,
         /// The new connection.
         conn: ConnId,
     },
     /// No connection was started.
     ConnectFailed {
-        /// Of the command.
+        /// The command's ticket.
         ticket: Ticket,
-        /// Why.
+        /// The reason.
         why: ConnectRefusal,
     },
     /// A peer has connected to this core; the engine's `Connected` follows.
@@ -58,12 +58,12 @@ pub enum HandleEvent {
         conn: ConnId,
         /// The peer's address.
         remote: SocketAddr,
-        /// The address that it connected to.
+        /// The local address it connected to.
         local: SocketAddr,
     },
     /// A stream was opened.
     Opened {
-        /// Of the command.
+        /// The command's ticket.
         ticket: Ticket,
         /// Its connection.
         conn: ConnId,
@@ -72,35 +72,36 @@ pub enum HandleEvent {
     },
     /// No stream was opened.
     OpenFailed {
-        /// Of the command.
+        /// The command's ticket.
         ticket: Ticket,
         /// The connection.
         conn: ConnId,
-        /// Why.
+        /// The reason.
         why: OpenError,
         /// What the stream was to start with.
         opening: Opening,
     },
-    /// The next bytes of a pooled stream; [`Chunk::is_last`](crate::quic::Chunk::is_last) tells its end.
+    /// The next bytes of a pooled stream; [`Chunk::is_last`](crate::quic::Chunk::is_last) marks its end.
     Data {
         /// The connection.
         conn: ConnId,
         /// The stream.
         id: StreamId,
-        /// Its next bytes. They are read where they lie; dropping them gives the memory back to the core, and lets the stream
-        /// be read on ([`HandleApp::with_read_ahead`](super::HandleApp::with_read_ahead)).
+        /// The data, in the engine's memory. Dropping it returns the memory to the core and allows it to read on
+        /// ([`HandleApp::with_read_ahead`](super::HandleApp::with_read_ahead)).
         chunk: LentChunk,
     },
-    /// What the engine tells, as it is. `Readable` and `Writable` are not passed on: the core itself takes the
-    /// bytes of pooled streams and sends data that had to wait. While events wait, younger `Progress` and
-    /// `ReceiveBufferLow` events take the place of older ones of their stream.
+    /// An event of the engine. `Readable` and `Writable` are not passed on: the core itself takes the data of pooled
+    /// streams and sends data that had to wait. While events wait, newer `Progress` and `ReceiveBufferLow` events
+    /// replace older ones of the same stream.
     Engine {
         /// The connection.
         conn: ConnId,
         /// What happened.
         event: Event,
     },
-    /// Data was not sent; of a vectored send, none of it, and each piece comes in an event of its own.
+    /// Data was not sent. If a vectored send is refused, none of it was sent, and each piece comes in an event of its
+    /// own.
     SendRefused {
         /// The connection.
         conn: ConnId,
@@ -108,12 +109,12 @@ pub enum HandleEvent {
         id: StreamId,
         /// The data.
         data: SendData,
-        /// The stream was to end behind it.
+        /// Whether the stream was to end after it.
         fin: bool,
-        /// Why; never `Blocked`.
+        /// The reason; never `Blocked`.
         why: SendErrorKind,
     },
-    /// Receive buffers were not taken.
+    /// Receive buffers were not accepted.
     ProvideRefused {
         /// The connection.
         conn: ConnId,
@@ -121,7 +122,7 @@ pub enum HandleEvent {
         id: StreamId,
         /// The buffers, in order.
         bufs: Vec<PinnedBuf>,
-        /// Why.
+        /// The reason.
         why: ProvideErrorKind,
     },
     /// A command on a stream could not be carried out.
@@ -130,16 +131,16 @@ pub enum HandleEvent {
         conn: ConnId,
         /// The stream.
         id: StreamId,
-        /// What was to be done.
+        /// The command.
         what: Operation,
-        /// Why.
+        /// The reason.
         why: StreamError,
     },
-    /// The network cannot reach a host, or the router on the way to it.
+    /// A host cannot be reached, or the router on the way to it.
     Unreachable {
         /// The host.
         remote: IpAddr,
-        /// Why.
+        /// The reason.
         why: Unreachable,
     },
 }

@@ -1,50 +1,50 @@
-//! Data that has to wait, because its stream's send budget is used up.
+//! Data that waits because its stream's send budget is used up.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::api::handle::command::Pieces;
 use crate::quic::{ConnId, StreamId};
 
-/// Sends of one stream in order, each with whether the stream ends behind it.
+/// Waiting sends of one stream in order, each with its `fin`.
 pub(super) type Queue = VecDeque<(Pieces, bool)>;
 
 #[derive(Default)]
 pub(super) struct Held {
     streams: HashMap<(ConnId, StreamId), Queue>,
-    /// Empty queues, kept for their memory.
+    /// Empty queues, kept to reuse their memory.
     spare: Vec<Queue>,
     count: usize,
 }
 
-/// More empty queues than this are not kept.
+/// Maximum number of spare queues.
 const MAX_SPARE: usize = 64;
 
 impl Held {
-    /// Sends that wait.
+    /// Number of waiting sends.
     pub(super) fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether data of this stream waits: more has to go behind it.
+    /// Whether data of this stream waits, so that more data must wait behind it.
     pub(super) fn has(&self, conn: ConnId, id: StreamId) -> bool {
         self.count > 0 && self.streams.contains_key(&(conn, id))
     }
 
-    /// Adds data behind what waits.
+    /// Adds data behind the waiting data.
     pub(super) fn push(&mut self, conn: ConnId, id: StreamId, data: Pieces, fin: bool) {
         let queue = self.streams.entry((conn, id)).or_insert_with(|| self.spare.pop().unwrap_or_default());
         queue.push_back((data, fin));
         self.count += 1;
     }
 
-    /// Takes what waits for a stream; [`Held::put`] is for what has to wait on.
+    /// Takes the waiting data of a stream; [`Held::put`] returns what still has to wait.
     pub(super) fn take(&mut self, conn: ConnId, id: StreamId) -> Queue {
         let queue = self.streams.remove(&(conn, id)).unwrap_or_default();
         self.count -= queue.len();
         queue
     }
 
-    /// Puts a queue back that was taken.
+    /// Returns a queue taken with [`Held::take`].
     pub(super) fn put(&mut self, conn: ConnId, id: StreamId, queue: Queue) {
         self.count += queue.len();
         if !queue.is_empty() {
@@ -54,7 +54,7 @@ impl Held {
         }
     }
 
-    /// Streams that data waits for, of one connection or of all, in order.
+    /// Streams with waiting data, of one connection or of all, in order.
     pub(super) fn streams(&self, conn: Option<ConnId>) -> Vec<(ConnId, StreamId)> {
         let mut all: Vec<_> = self.streams.keys().copied().filter(|key| conn.is_none_or(|c| c == key.0)).collect();
         all.sort_unstable();

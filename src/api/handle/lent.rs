@@ -1,4 +1,4 @@
-//! Bytes of pooled streams with the handles, and how far each stream may be read ahead of whoever reads it.
+//! Bytes of pooled streams that the handles hold, and the read-ahead limit of each stream.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,18 +11,18 @@ use crossbeam::queue::SegQueue;
 use crate::quic::{Chunk, ConnId, StreamId};
 use crate::runtime::Waker;
 
-/// What a chunk counts at least, in bytes: the smallest piece of memory that it may hold.
+/// Minimum number of bytes that a chunk is charged: the smallest piece of memory that it may hold.
 const LEAST: usize = 1 << 10;
 
-/// Streams that may be read on, since chunks of theirs were dropped, and what tells the core.
+/// Streams that may be read again since chunks were returned, and the waker of the core.
 type Resumed = Arc<(SegQueue<(ConnId, StreamId)>, Waker)>;
 
-/// One stream's bytes that are with the handles.
+/// Bytes of one stream that the handles hold.
 struct Demand {
     lent: AtomicUsize,
-    /// So much may be; the core takes no more from the stream.
+    /// The limit, beyond which the core takes no more from the stream.
     ahead: usize,
-    /// The core waits for some to come back.
+    /// Whether the core waits for chunks to be returned.
     waits: AtomicBool,
     stream: (ConnId, StreamId),
     resumed: Resumed,
@@ -33,13 +33,13 @@ impl Demand {
         self.lent.load(Ordering::SeqCst) >= self.ahead
     }
 
-    /// Whether the core may take more; if not, it is told when it may.
+    /// Whether the core may take more. If not, it is notified when it may.
     fn may_take(&self) -> bool {
         if !self.is_used_up() {
             return true;
         }
         self.waits.store(true, Ordering::SeqCst);
-        // What came back in between saw nobody wait.
+        // Chunks may have been returned before `waits` was set, without notifying the core.
         !self.is_used_up() && self.waits.swap(false, Ordering::SeqCst)
     }
 
@@ -52,12 +52,12 @@ impl Demand {
     }
 }
 
-/// The next bytes of a pooled stream, as [`HandleEvent::Data`](super::HandleEvent::Data) brings them: a [`Chunk`], which the
-/// stream is not read far beyond until it is dropped.
+/// The next bytes of a pooled stream, as in [`HandleEvent::Data`](super::HandleEvent::Data): a [`Chunk`] that limits
+/// how far the stream is read ahead until it is dropped.
 pub struct LentChunk {
     chunk: Chunk,
     weight: usize,
-    /// Of a stream's last chunk, nobody waits for the return.
+    /// `None` for a stream's last chunk, whose return nobody waits for.
     demand: Option<Arc<Demand>>,
 }
 
@@ -89,7 +89,7 @@ impl Drop for LentChunk {
     }
 }
 
-/// The core's side: which streams it may take bytes from.
+/// The core's side: the read-ahead of every stream.
 pub(super) struct Lending {
     ahead: usize,
     streams: HashMap<(ConnId, StreamId), Arc<Demand>>,
@@ -97,17 +97,17 @@ pub(super) struct Lending {
 }
 
 impl Lending {
-    /// Each stream is read until `ahead` bytes of it are with the handles. `waker` is the core's.
+    /// Allows `ahead` bytes of each stream to be with the handles. `waker` is the core's.
     pub(super) fn new(ahead: usize, waker: Waker) -> Self {
         Self { ahead, streams: HashMap::new(), resumed: Arc::new((SegQueue::new(), waker)) }
     }
 
-    /// For streams that nothing was taken from yet.
+    /// Sets the limit for streams from which nothing was taken yet.
     pub(super) fn set_ahead(&mut self, ahead: usize) {
         self.ahead = ahead;
     }
 
-    /// Whether more of a stream may be taken. If not, [`Lending::resumed`] names it when it may.
+    /// Whether more of a stream may be taken. If not, [`Lending::resumed`] returns it once it may.
     pub(super) fn may_take(&self, conn: ConnId, id: StreamId) -> bool {
         self.streams.get(&(conn, id)).is_none_or(|demand| demand.may_take())
     }
@@ -132,12 +132,12 @@ impl Lending {
         LentChunk { weight, demand: Some(demand.clone()), chunk }
     }
 
-    /// The next stream that may be read on.
+    /// The next stream that may be read again.
     pub(super) fn resumed(&self) -> Option<(ConnId, StreamId)> {
         self.resumed.0.pop()
     }
 
-    /// Streams of a connection that are read no further for now, in order.
+    /// Streams of a connection whose reading is suspended, in order.
     pub(super) fn waiting(&self, conn: ConnId) -> Vec<StreamId> {
         let waits = |demand: &Demand| demand.waits.load(Ordering::SeqCst);
         let of = self.streams.iter().filter(|((of, _), demand)| *of == conn && waits(demand));
@@ -146,19 +146,19 @@ impl Lending {
         all
     }
 
-    /// Nothing more comes from a stream.
+    /// Removes a stream that yields no more data.
     pub(super) fn forget(&mut self, conn: ConnId, id: StreamId) {
         self.streams.remove(&(conn, id));
     }
 
-    /// Nothing more comes from any stream of a connection.
+    /// Removes all streams of a connection.
     pub(super) fn forget_all(&mut self, conn: ConnId) {
         if !self.streams.is_empty() {
             self.streams.retain(|(of, _), _| *of != conn);
         }
     }
 
-    /// Streams that chunks were lent of and that have not ended.
+    /// Number of streams with lent chunks that have not ended.
     #[cfg(test)]
     fn len(&self) -> usize {
         self.streams.len()
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(lending.len(), 0);
     }
 
-    /// Chunks that come back while the core looks are never overlooked.
+    /// No wake-up is lost if chunks are returned while the core checks.
     #[test]
     fn no_wake_up_is_lost() {
         let (conn, id) = (ConnId::new(1, 1), StreamId::new(Side::Client, Dir::Uni, 1));

@@ -1,41 +1,37 @@
 //! Connections for threads that are not cores.
 //!
-//! [`channel`] makes two ends: a [`HandleApp`], which is the application of one core, and a [`Handle`], with
-//! which any thread has connections on that core. Between them are two bounded rings: commands go one way,
-//! [`HandleEvent`]s the other. Memory moves through them and is never copied: send data and receive buffers are
-//! handed over and come back in events, and the bytes of pooled streams arrive as [`LentChunk`]s, lent
-//! from the engine's pool.
+//! [`channel`] makes two ends: a [`HandleApp`], which is the application of one core, and a [`Handle`], through which
+//! any thread uses connections of that core. Two bounded rings connect them: one for commands, one for
+//! [`HandleEvent`]s. Memory moves through them without being copied: send data and receive buffers are handed over and
+//! returned in events, and the data of pooled streams arrives as [`LentChunk`]s, lent from the engine's pool.
 //!
-//! # Who waits for whom
+//! # Blocking and limits
 //! The core never waits for its handles:
-//! * When the event ring is full, events wait behind it in order. As long as one ring's capacity of them waits, no
-//!   commands are taken, so that no more answers come; a younger `Progress` or `ReceiveBufferLow` replaces an older
-//!   one of its stream. Bytes of pooled streams stay in their streams then, and without new credit the peers stop
-//!   sending. So what waits is bounded by what the handles have handed over, by the streams and connections that
-//!   there are, and by [`HandleApp::with_backlog`], which keeps peers from making ever more of them.
-//! * Of each pooled stream, no more is taken than [`HandleApp::with_read_ahead`] says until chunks of it are dropped: a
-//!   reader that stops, or one of many streams that nobody reads, holds a bounded piece of memory, and its peer stops
-//!   sending there and nowhere else.
-//! * Data for a stream whose send budget is used up waits in the core, in order. As long as one ring's capacity of
-//!   such sends waits, all streams together, [`Handle::send`] and [`Handle::send_vectored`] answer
+//! * When the event ring is full, further events wait behind it in order. While as many events wait as the ring holds,
+//!   no commands are taken, and so no more answers are produced; a newer `Progress` or `ReceiveBufferLow` replaces an
+//!   older one of its stream. Data of pooled streams then stays in the streams, and peers stop sending for lack of
+//!   credit. The number of waiting events is thus bounded by the memory that handles have handed over, by the number of
+//!   streams and connections, and by [`HandleApp::with_backlog`], which limits how many of those peers may create.
+//! * At most [`HandleApp::with_read_ahead`] bytes of each pooled stream are with the handles until chunks are dropped.
+//!   A stream that is not read holds a bounded amount of memory, and only that stream is blocked.
+//! * Data for a stream whose send budget is used up waits in the core, in order. While as many such sends wait as the
+//!   ring holds, counting all streams, [`Handle::send`] and [`Handle::send_vectored`] return
 //!   [`CommandErrorKind::Full`].
 //!
-//! Handles never wait either, unless they are asked to ([`Handle::next_timeout`], [`Handle::events`]): when the
-//! command ring is full, they say [`CommandErrorKind::Full`] and give back what was to be handed over. Then it is
-//! time to read events.
+//! Handles block only in [`Handle::next_timeout`] and [`Handle::events`]. If the command ring is full, commands fail
+//! with [`CommandErrorKind::Full`] and return the memory passed with them; the caller should then read events.
 //!
-//! # The end
-//! [`Handle::shutdown`], or dropping the last handle, closes every connection and ends the core. The events in
-//! which all memory comes back are still there to be read when [`Core::run`](crate::runtime::Core::run) has returned,
-//! followed by refusals of commands that were not carried out; behind them, the handle's iteration ends. So it is when
-//! the core's port fails, and when its application panics (one that has a [`HandleApp`] in it, say): then what the
-//! connections hold goes home without an event. A core that is dropped without having run to its end (see
-//! [`HandleApp::stop`]) gives the memory that its connections hold to the pools it came from, without an event; with
-//! [`Core::into_app`](crate::runtime::Core::into_app) it comes back in events as well. Without handles, memory goes
-//! home.
+//! # Shutdown
+//! [`Handle::shutdown`], or dropping the last handle, closes every connection and ends the core. After
+//! [`Core::run`](crate::runtime::Core::run) has returned, the events that return all memory can still be read, followed
+//! by refusals of commands that were not carried out; then the handle's iteration ends. The same happens if the core's
+//! port fails or an application that contains the [`HandleApp`] panics, but in a panic, the memory held by connections
+//! returns to its pools without an event. That is also so for a core that is dropped without having run to its end (see
+//! [`HandleApp::stop`]); [`Core::into_app`](crate::runtime::Core::into_app) returns the memory in events. If there are
+//! no handles, memory returns to its pools.
 //!
-//! When a connection is closed by its peer or by an accident, bytes that had arrived before come as
-//! [`HandleEvent::Data`] ahead of its `Closed`, whether or not the ring has room.
+//! When a connection is closed by its peer or by an error, data that arrived before is delivered as
+//! [`HandleEvent::Data`] before its `Closed`, whether or not the ring has room.
 
 mod app;
 mod command;
@@ -66,23 +62,23 @@ pub use event::{ConnectRefusal, HandleEvent, Operation};
 pub use lent::LentChunk;
 pub use opening::{Opening, Ticket};
 
-/// What both ends see.
+/// State shared by both ends.
 struct Shared {
-    /// The core is to end, or has been told so.
+    /// Whether the core has to end.
     stop: Arc<AtomicBool>,
-    /// The application is gone: nobody takes commands any more.
+    /// Whether the application is gone and no more commands are taken.
     gone: AtomicBool,
-    /// Sends that wait in the core, as of its last turn.
+    /// Number of sends that wait in the core, as of its last turn.
     held: AtomicUsize,
     capacity: usize,
     tickets: AtomicU64,
-    /// The commands, for handles to take back when the core is gone.
+    /// The commands, so that handles can take them back when the core is gone.
     commands: Receiver<Command>,
-    /// Events that were not in the ring when the core went.
+    /// Events that were not yet in the ring when the core ended.
     rest: Mutex<VecDeque<HandleEvent>>,
-    /// Wakes the core when it sleeps.
+    /// Wakes a sleeping core.
     waker: Waker,
-    /// Events wait behind a full ring: the core wants to know when there is room again.
+    /// Whether events wait behind a full ring, so that the core has to be woken when there is room.
     crowded: AtomicBool,
 }
 
@@ -91,13 +87,13 @@ impl Shared {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The core goes and leaves `events` behind.
+    /// Ends the core's side and leaves `events` behind.
     fn leave(&self, events: impl Iterator<Item = HandleEvent>) {
         self.rest().extend(events);
         self.gone.store(true, Ordering::Release);
     }
 
-    /// What a core that is gone has left behind: events, then commands.
+    /// The next of what an ended core has left: events, then commands.
     fn take_rest(&self) -> Option<HandleEvent> {
         let mut rest = self.rest();
         loop {
@@ -109,11 +105,11 @@ impl Shared {
     }
 }
 
-/// Two ends of a new connection between a core and other threads, with room for `capacity` commands and as many
-/// events on their way (at least one). All memory of the rings is taken now.
+/// Creates a channel between a core and other threads, with room for `capacity` commands and as many events (at least
+/// one each). The memory of the rings is allocated immediately.
 ///
 /// # Panics
-/// If there is no memory for so many.
+/// If there is not enough memory.
 pub fn channel(capacity: usize) -> (Handle, HandleApp) {
     let capacity = capacity.max(1);
     let (command_sender, command_receiver) = bounded(capacity);
@@ -133,11 +129,10 @@ pub fn channel(capacity: usize) -> (Handle, HandleApp) {
     (Handle { commands: command_sender, events: event_receiver, shared }, app)
 }
 
-/// What a thread has of a core: it gives commands and gets events.
+/// A thread's access to a core: sends commands and receives events.
 ///
-/// Clones share the core and its events: each event goes to one of them. Typically one thread reads events, and
-/// others have clones to give commands. Commands of one thread are carried out in the order they were given.
-/// Without any clone left, the core ends.
+/// Clones share the core and its events: each event goes to one of them. Typically one thread reads events and others
+/// send commands. The commands of a thread are carried out in order. When the last clone is dropped, the core ends.
 #[derive(Clone)]
 pub struct Handle {
     commands: Sender<Command>,
@@ -158,7 +153,7 @@ impl Handle {
         Ok(())
     }
 
-    /// A command that nothing is handed over with.
+    /// Sends a command that passes no memory.
     fn plain(&self, command: Command) -> Result<(), CommandError> {
         self.command(command).map_err(|(kind, _)| CommandError { kind, given: () })
     }
@@ -171,7 +166,7 @@ impl Handle {
     /// [`HandleEvent::Connecting`] or [`HandleEvent::ConnectFailed`].
     ///
     /// # Errors
-    /// [`CommandError`] when the core did not get the command.
+    /// [`CommandError`] if the command was not queued.
     pub fn connect(
         &self,
         config: &ClientConfig,
@@ -187,17 +182,17 @@ impl Handle {
     /// Opens a stream. Answered by [`HandleEvent::Opened`] or [`HandleEvent::OpenFailed`].
     ///
     /// # Errors
-    /// [`CommandError`] when the core did not get the command.
+    /// [`CommandError`] if the command was not queued.
     pub fn open(&self, conn: ConnId, dir: Dir) -> Result<Ticket, CommandError> {
         self.open_with(conn, dir, Opening::default()).map_err(|e| CommandError { kind: e.kind, given: () })
     }
 
-    /// Opens a stream that has receive buffers, sends data, or both: a request without a round trip through the
-    /// event ring. If the stream opens, what it started with goes the same ways as with
-    /// [`Handle::provide_receive_buffers`] and [`Handle::send`].
+    /// Opens a stream that starts with receive buffers, data to send, or both, which saves a round trip through the
+    /// event ring. If the stream is opened, these are handled as by [`Handle::provide_receive_buffers`] and
+    /// [`Handle::send`].
     ///
     /// # Errors
-    /// [`CommandError`] with `opening` when the core did not get the command.
+    /// [`CommandError`] with `opening` if the command was not queued.
     pub fn open_with(&self, conn: ConnId, dir: Dir, opening: Opening) -> Result<Ticket, CommandError<Opening>> {
         let ticket = self.ticket();
         match self.command(Command::Open { ticket, conn, dir, opening }) {
@@ -207,12 +202,12 @@ impl Handle {
         }
     }
 
-    /// Sends `data` on a stream, and its end if `fin`. It is sent from where it lies, behind everything that was
-    /// sent on the stream before, and comes back in the engine's `SendDone` when it is acknowledged or the stream
-    /// dies, or else in [`HandleEvent::SendRefused`].
+    /// Sends `data` on a stream, and ends the stream after it if `fin`. The data is sent from where it lies, after
+    /// everything sent on the stream before. It is returned in the engine's `SendDone` once it is acknowledged or the
+    /// stream fails, or in [`HandleEvent::SendRefused`].
     ///
     /// # Errors
-    /// [`CommandError`] with the data when the core did not get it.
+    /// [`CommandError`] with the data if the command was not queued.
     pub fn send(
         &self,
         conn: ConnId,
@@ -224,13 +219,14 @@ impl Handle {
         sent.map_err(|(kind, data)| CommandError { kind, given: data.one() })
     }
 
-    /// Sends many pieces of memory on a stream as if they were one, and its end if `fin`: a header and a body from
-    /// where each lies, with nothing in between. All of them are sent or none, also when they have to wait for the
-    /// stream's send budget. Each piece comes back in an event of its own: in the engine's `SendDone`, or, if the
-    /// stream takes no more data, all of them in order in [`HandleEvent::SendRefused`], the last with `fin`.
+    /// Sends several pieces of memory on a stream as if they were one, such as a header and a body, and ends the stream
+    /// after them if `fin`. Nothing is sent in between, and either all pieces are sent or none, even if they have to
+    /// wait for the stream's send budget. Each piece is returned in an event of its own: in the engine's `SendDone` or,
+    /// if the stream accepts no more data, all of them in order in [`HandleEvent::SendRefused`], the last one with
+    /// `fin`.
     ///
     /// # Errors
-    /// [`CommandError`] with all pieces, in order, when the core did not get them.
+    /// [`CommandError`] with all pieces, in order, if the command was not queued.
     pub fn send_vectored(
         &self,
         conn: ConnId,
@@ -242,7 +238,7 @@ impl Handle {
         sent.map_err(|(kind, data)| CommandError { kind, given: data.many() })
     }
 
-    /// Sends data, unless the core holds enough back already; then it comes back.
+    /// Sends data, or returns it in the error if the core already holds back too much.
     fn send_pieces(
         &self,
         conn: ConnId,
@@ -260,20 +256,21 @@ impl Handle {
         }
     }
 
-    /// Ends a stream behind what was sent. If it cannot be ended, an empty [`HandleEvent::SendRefused`] says so.
+    /// Ends a stream after the data sent so far. If that is not possible, [`HandleEvent::SendRefused`] with empty data
+    /// reports it.
     ///
     /// # Errors
-    /// [`CommandError`] when the core did not get the command.
+    /// [`CommandError`] if the command was not queued.
     pub fn finish(&self, conn: ConnId, id: StreamId) -> Result<(), CommandError> {
         self.send(conn, id, b"", true).map_err(|e| CommandError { kind: e.kind, given: () })
     }
 
-    /// Hands receive buffers over, for a stream that was opened here, or one of the peer's that has them from its
-    /// listener's provider. The stream's bytes are decrypted straight into them; each comes back once, in the
+    /// Provides receive buffers for a stream that was opened here, or for a stream of the peer that has buffers from
+    /// the listener's provider. The stream's data is decrypted directly into them. Each buffer is returned once, in the
     /// engine's `Buffer`, or all of them in [`HandleEvent::ProvideRefused`].
     ///
     /// # Errors
-    /// [`CommandError`] with the buffers when the core did not get them.
+    /// [`CommandError`] with the buffers if the command was not queued.
     pub fn provide_receive_buffers(
         &self,
         conn: ConnId,
@@ -287,65 +284,65 @@ impl Handle {
         }
     }
 
-    /// Ranks a stream's data among that of the connection's other streams (RFC 9218 §4), from now on. A new stream can
-    /// have its priority from the start: [`Opening::priority`].
+    /// Sets a stream's priority among the connection's streams that have data to send (RFC 9218 §4). The initial
+    /// priority of a new stream is [`Opening::priority`].
     ///
     /// # Errors
-    /// [`CommandError`] when the core did not get the command.
+    /// [`CommandError`] if the command was not queued.
     pub fn set_priority(&self, conn: ConnId, id: StreamId, priority: Priority) -> Result<(), CommandError> {
         self.plain(Command::SetPriority { conn, id, priority })
     }
 
-    /// Chooses whether a stream with provided buffers tells of its data as it comes, or of all at the end. A new
-    /// stream can have it from the start: [`Opening::notify`].
+    /// Chooses whether a stream with provided buffers reports data as it arrives, or once when all has arrived. The
+    /// initial choice for a new stream is [`Opening::notify`].
     ///
     /// # Errors
-    /// [`CommandError`] when the core did not get the command.
+    /// [`CommandError`] if the command was not queued.
     pub fn set_notify(&self, conn: ConnId, id: StreamId, notify: Notify) -> Result<(), CommandError> {
         self.plain(Command::SetNotify { conn, id, notify })
     }
 
-    /// Chooses whether a stream with provided buffers waits or is stopped when its peer has more than they hold.
+    /// Chooses whether a stream with provided buffers waits or is stopped if its peer has more data than they hold.
     ///
     /// # Errors
-    /// [`CommandError`] when the core did not get the command.
+    /// [`CommandError`] if the command was not queued.
     pub fn set_out_of_space(&self, conn: ConnId, id: StreamId, what: OutOfSpace) -> Result<(), CommandError> {
         self.plain(Command::SetOutOfSpace { conn, id, what })
     }
 
-    /// Abandons sending on a stream (RFC 9000 §3.1). What was being sent comes back.
+    /// Abandons sending on a stream (RFC 9000 §3.1). Unsent and unacknowledged data is returned.
     ///
     /// # Errors
-    /// [`CommandError`] when the core did not get the command.
+    /// [`CommandError`] if the command was not queued.
     pub fn reset(&self, conn: ConnId, id: StreamId, code: u64) -> Result<(), CommandError> {
         self.plain(Command::Reset { conn, id, code })
     }
 
-    /// Asks the peer to stop sending on a stream (RFC 9000 §3.5). Provided buffers come back.
+    /// Asks the peer to stop sending on a stream (RFC 9000 §3.5). Provided buffers are returned.
     ///
     /// # Errors
-    /// [`CommandError`] when the core did not get the command.
+    /// [`CommandError`] if the command was not queued.
     pub fn stop_sending(&self, conn: ConnId, id: StreamId, code: u64) -> Result<(), CommandError> {
         self.plain(Command::StopSending { conn, id, code })
     }
 
-    /// Closes a connection with the application's error `code`. All its memory comes back in events, then the
-    /// engine's `Closed`. For a connection that is closed already, nothing happens.
+    /// Closes a connection with the application error `code`. All its memory is returned in events, followed by the
+    /// engine's `Closed`. Has no effect on a connection that is already closed.
     ///
     /// # Errors
-    /// [`CommandError`] when the core did not get the command.
+    /// [`CommandError`] if the command was not queued.
     pub fn close(&self, conn: ConnId, code: u64, reason: &str) -> Result<(), CommandError> {
         self.plain(Command::Close { conn, code, reason: reason.to_owned() })
     }
 
-    /// Closes every connection and ends the core, without waiting for commands that were not carried out yet:
-    /// these are refused. Read on until the iteration ends to get all memory back.
+    /// Closes every connection and ends the core. Commands not yet carried out are refused. To get all memory back,
+    /// read events until the iteration ends.
     pub fn shutdown(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.waker.wake();
     }
 
-    /// An event was taken: if the core waits for room, there is some now.
+    /// Wakes the core if it waits for room in the event ring.
     fn taken(&self, event: HandleEvent) -> HandleEvent {
         if self.shared.crowded.load(Ordering::Relaxed) {
             self.shared.waker.wake();
@@ -353,7 +350,7 @@ impl Handle {
         event
     }
 
-    /// The next event, if there is one.
+    /// The next event, if there is one. Does not block.
     pub fn try_next(&self) -> Option<HandleEvent> {
         match self.events.try_recv() {
             Ok(event) => Some(self.taken(event)),
@@ -362,8 +359,7 @@ impl Handle {
         }
     }
 
-    /// The next event; waits for it, but not longer than `timeout`. `None` at once when the core is gone and
-    /// everything was read.
+    /// Waits up to `timeout` for the next event. Returns `None` at once if the core has ended and everything was read.
     pub fn next_timeout(&self, timeout: Duration) -> Option<HandleEvent> {
         match self.events.recv_timeout(timeout) {
             Ok(event) => Some(self.taken(event)),
@@ -372,12 +368,13 @@ impl Handle {
         }
     }
 
-    /// All events that come. Waits for each, and ends when the core is gone and everything was read.
+    /// An iterator over events. It blocks until the next event, and ends when the core has ended and everything was
+    /// read.
     pub fn events(&self) -> Events<'_> {
         Events { handle: self }
     }
 
-    /// Whether the core is gone. There may still be events to be read.
+    /// Whether the core has ended. There may still be unread events.
     pub fn is_gone(&self) -> bool {
         self.shared.gone.load(Ordering::Acquire)
     }

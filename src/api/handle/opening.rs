@@ -1,23 +1,24 @@
-//! What commands and events have in common.
+//! Types shared by commands and events.
 
 use crate::mem::PinnedBuf;
 use crate::quic::{Notify, Priority, SendData};
 
-/// Names a command whose answer comes as an event. Never used twice by the handles of one core.
+/// Identifies a command whose answer comes as an event; unique among the handles of one core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub(super) u64);
 
-/// What a new stream starts with.
+/// The initial settings and data of a new stream.
 #[derive(Debug, Default)]
 pub struct Opening {
-    /// Receive buffers; none for a pooled stream, whose bytes come as [`HandleEvent::Data`](super::HandleEvent::Data).
+    /// Receive buffers; empty for a pooled stream, whose data arrives in
+    /// [`HandleEvent::Data`](super::HandleEvent::Data).
     pub receive: Vec<PinnedBuf>,
-    /// First data.
+    /// Data to send.
     pub data: Option<SendData>,
-    /// Whether the stream ends behind `data`.
+    /// Whether the stream ends after `data`.
     pub fin: bool,
-    /// How its data ranks among that of the connection's other streams.
+    /// Its priority among the connection's other streams.
     pub priority: Priority,
-    /// What it tells of data that arrives in `receive`.
+    /// When data that arrives in `receive` is reported.
     pub notify: Notify,
 }

@@ -1,4 +1,4 @@
-//! Events on their way from a core to its handles: a bounded ring, and behind it what the ring has no room for.
+//! Events on their way from a core to its handles: a bounded ring, and an overflow queue behind it.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,12 +7,12 @@ use crossbeam::channel::{Sender, TrySendError};
 use crate::api::handle::HandleEvent;
 use crate::quic::{ConnId, Event, StreamId};
 
-/// Which older event a younger one replaces.
+/// Identifies the older event that a newer one replaces.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     conn: ConnId,
     id: StreamId,
-    /// `Progress`; otherwise `ReceiveBufferLow`.
+    /// `Progress` if true, else `ReceiveBufferLow`.
     progress: bool,
 }
 
@@ -28,13 +28,13 @@ impl Key {
 }
 
 pub(super) struct Outbox {
-    /// `None` when there is no handle any more, or nothing more comes.
+    /// `None` after [`Outbox::close`] or if there are no handles.
     ring: Option<Sender<HandleEvent>>,
-    /// What the ring had no room for, in order.
+    /// Events for which the ring had no room, in order.
     waiting: VecDeque<HandleEvent>,
-    /// How many events have left `waiting`.
+    /// Number of events that have left `waiting`.
     left: u64,
-    /// Events of `waiting` that a younger one may replace, by their count since the start.
+    /// Events in `waiting` that newer ones replace, by their number since the start.
     replaceable: HashMap<Key, u64>,
 }
 
@@ -43,7 +43,7 @@ impl Outbox {
         Self { ring: Some(ring), waiting: VecDeque::new(), left: 0, replaceable: HashMap::new() }
     }
 
-    /// Tells the handles; never blocks. Without any, the event is dropped: its memory goes home.
+    /// Sends an event to the handles without blocking. Without handles, it is dropped, which returns its memory.
     pub(super) fn push(&mut self, event: HandleEvent) {
         let Some(ring) = &self.ring else { return };
         if !self.waiting.is_empty() {
@@ -67,7 +67,7 @@ impl Outbox {
         self.waiting.push_back(event);
     }
 
-    /// Moves into the ring what fits.
+    /// Moves waiting events into the ring as long as it has room.
     pub(super) fn flush(&mut self) {
         while let Some(ring) = &self.ring
             && let Some(event) = self.waiting.pop_front()
@@ -88,22 +88,22 @@ impl Outbox {
         }
     }
 
-    /// Whether the next event goes into the ring.
+    /// Whether the next event would go directly into the ring.
     pub(super) fn has_room(&self) -> bool {
         self.waiting.is_empty() && self.ring.as_ref().is_none_or(|ring| !ring.is_full())
     }
 
-    /// Events that the ring had no room for.
+    /// Number of events that wait behind the ring.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Nothing more comes: whoever has read all of the ring knows then.
+    /// Closes the ring: its readers see the end after the events in it.
     pub(super) fn close(&mut self) {
         self.ring = None;
     }
 
-    /// Takes all events that wait.
+    /// Takes all waiting events.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = HandleEvent> {
         self.replaceable.clear();
         self.left += self.waiting.len() as u64;
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(read(&ring), [(0, 1)]);
         outbox.flush();
         outbox.push(progress(1, 2000));
-        assert_eq!(outbox.waiting(), 2, "the one in the ring is told already");
+        assert_eq!(outbox.waiting(), 2, "the one in the ring is not replaced");
         assert_eq!(read(&ring), [(1, 990)]);
         outbox.flush();
         assert_eq!(read(&ring), [(0, 99)]);

@@ -1,4 +1,4 @@
-//! Pooled streams that have bytes to be taken, each once, in turn.
+//! A queue of pooled streams with data to take, each at most once.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -11,21 +11,21 @@ pub(super) struct Readable {
 }
 
 impl Readable {
-    /// Queues a stream, unless it is queued.
+    /// Queues a stream unless it is already queued.
     pub(super) fn add(&mut self, conn: ConnId, id: StreamId) {
         if self.members.insert((conn, id)) {
             self.queue.push_back((conn, id));
         }
     }
 
-    /// The stream whose turn it is.
+    /// Takes the next stream.
     pub(super) fn pop(&mut self) -> Option<(ConnId, StreamId)> {
         let next = self.queue.pop_front()?;
         self.members.remove(&next);
         Some(next)
     }
 
-    /// Takes all streams of a connection out, in turn.
+    /// Takes all streams of a connection, in order.
     pub(super) fn take_all(&mut self, conn: ConnId) -> Vec<StreamId> {
         let of = |(c, _): &(ConnId, StreamId)| *c == conn;
         let all = self.queue.iter().copied().filter(of).map(|(_, id)| id).collect();
