@@ -16,19 +16,19 @@ use crate::quic::secret::Secret;
 use crate::quic::token::RetryPolicy;
 use crate::quic::{StreamId, tls};
 
-/// Which congestion controller a connection runs.
+/// Congestion control algorithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CongestionAlgorithm {
-    /// RFC 9002 §7.
+    /// NewReno (RFC 9002 §7).
     NewReno,
-    /// CUBIC (RFC 8312bis) with HyStart++ slow start exit.
+    /// CUBIC (RFC 8312bis), leaving slow start by HyStart++.
     #[default]
     Cubic,
 }
 
-/// Gives receive buffers to streams that the peer opens.
+/// Provides receive buffers for streams that the peer opens.
 ///
-/// Here, each stream gets one buffer out of a pool; nothing else is allocated for it:
+/// Here, each stream gets one buffer from a pool, and nothing else is allocated:
 /// ```
 /// use gannet::api::{BufPool, BufferProvider, PinnedBuf, StreamId};
 ///
@@ -45,12 +45,12 @@ pub enum CongestionAlgorithm {
 /// }
 /// ```
 pub trait BufferProvider: Send + Sync {
-    /// Stream window that the transport parameters announce for such streams, in bytes.
-    /// [`BufferProvider::provide`] must then give at least that many bytes.
+    /// Initial window of these streams, announced in the transport parameters, in bytes. [`BufferProvider::provide`]
+    /// must give at least as many bytes.
     fn initial_window(&self) -> u64;
-    /// Calls `give` with each buffer for the stream that the peer has just opened, in the order in which they are to be
-    /// filled. Without any the stream falls back to pooled chunks. A buffer that is empty, or that would end beyond
-    /// 2^62-1, is dropped.
+    /// Calls `give` with each buffer for a stream that the peer has just opened, in the order in which they are to be
+    /// filled. If no buffer is given, the stream uses pooled chunks. Buffers that are empty or would end beyond 2^62-1
+    /// are dropped.
     fn provide(&self, stream: StreamId, give: &mut dyn FnMut(PinnedBuf));
 }
 
@@ -60,54 +60,58 @@ impl fmt::Debug for dyn BufferProvider {
     }
 }
 
-/// Per-connection transport settings, shared by many connections.
+/// Transport settings of connections. They are usually shared by many connections.
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
-    /// Idle timeout announced to the peer, in whole milliseconds; zero turns it off (RFC 9000 §10.1).
+    /// Idle timeout announced to the peer, in whole milliseconds; zero disables it (RFC 9000 §10.1).
     pub max_idle_timeout: Duration,
-    /// The handshake must finish within this time (at least 1 ms).
+    /// Time limit for the handshake, at least 1 ms.
     pub handshake_timeout: Duration,
-    /// Connection flow-control window, bytes. Grows with what the application consumes or provides.
+    /// Connection flow-control window, in bytes. It moves with the bytes that the application consumes or provides.
     pub max_data: u64,
-    /// Initial window of bidirectional streams that we open. 0: the window opens with provided buffers.
+    /// Initial window of bidirectional streams that we open, in bytes. With 0, the window grows with the buffers that
+    /// are provided.
     pub stream_window_bidi_local: u64,
-    /// Initial (and pooled sliding) window of bidirectional streams that the peer opens.
+    /// Window of bidirectional streams that the peer opens, in bytes: the initial one, and the sliding one of pooled
+    /// streams.
     pub stream_window_bidi_remote: u64,
-    /// The same for the peer's unidirectional streams.
+    /// Window of unidirectional streams that the peer opens, in bytes.
     pub stream_window_uni: u64,
-    /// Bidirectional streams the peer may have open at a time.
+    /// Maximum number of bidirectional streams that the peer may have open at a time.
     pub max_streams_bidi: u64,
-    /// Unidirectional streams the peer may have open at a time.
+    /// Maximum number of unidirectional streams that the peer may have open at a time.
     pub max_streams_uni: u64,
-    /// Raise `ReceiveBufferLow` when less than this many provided bytes are unfilled, and less than half of all that were
-    /// provided: so it is not raised for a buffer that has just been provided, however small.
+    /// Raise `ReceiveBufferLow` when fewer than this many provided bytes, and less than half of all provided bytes, are
+    /// unfilled. It is thus never raised for a buffer that was just provided, however small.
     pub receive_low_water: u64,
-    /// Bytes that may be queued for sending on one stream before `send` answers `Blocked`.
+    /// Bytes that may be queued for sending on one stream before `send` returns `Blocked`.
     pub send_budget: u64,
-    /// Which congestion controller.
+    /// Congestion control algorithm.
     pub congestion: CongestionAlgorithm,
-    /// Spread packets over the round trip.
+    /// Whether to pace packets over the round-trip time.
     pub pacing: bool,
     /// Assumed round-trip time before the first sample (RFC 9002 §6.2.2).
     pub initial_rtt: Duration,
-    /// Longest time an acknowledgement is held back, less than 2^14 ms.
+    /// Maximum time by which an acknowledgement is delayed, less than 2^14 ms.
     pub max_ack_delay: Duration,
-    /// Acknowledge at least every this many ack-eliciting packets (at least 1).
+    /// Number of ack-eliciting packets after which an acknowledgement is sent at once, at least 1.
     pub ack_frequency: u32,
-    /// Largest UDP payload to use once the path has been probed to carry it (bytes, at least 1200). It is also what the
-    /// peer is told that we take.
+    /// Maximum UDP payload in bytes, at least 1200: used once path MTU discovery has confirmed it, and announced to the
+    /// peer as the maximum that we accept.
     pub max_udp_payload: u16,
-    /// The same over IPv6, whose headers take 20 bytes more; `None` means as over IPv4.
+    /// `max_udp_payload` over IPv6, whose header is 20 bytes longer; `None` uses the value for IPv4.
     pub max_udp_payload_v6: Option<u16>,
-    /// Packets to seal with one key before it is updated, unless its cipher requires an earlier update: AES-GCM after
-    /// 2^22 packets (RFC 9001 §6.6).
+    /// Number of packets sealed with one key before it is updated. Ciphers with a lower limit are updated earlier:
+    /// AES-GCM after 2^22 packets (RFC 9001 §6.6).
     pub packets_per_key: u64,
-    /// Send a PING when nothing was heard for this long. A peer that is gone is noticed one idle timeout after that.
+    /// Send a PING when nothing was received for this long. If the peer is gone, this is detected one idle timeout
+    /// later.
     ///
-    /// A slow application at either end does not need this: whichever side waits for credit, or owes some, keeps the
-    /// connection alive. It is for connections that wait for something else, such as an answer that takes long.
+    /// This is not needed for slow applications: both the side that waits for credit and the side that has yet to grant
+    /// it keep the connection alive. It is for connections that wait for something else, such as an answer that takes
+    /// long to compute.
     pub keep_alive: Option<Duration>,
-    /// Buffers for peer-opened streams.
+    /// Provides receive buffers for streams that the peer opens.
     pub provider: Option<Arc<dyn BufferProvider>>,
 }
 
@@ -138,7 +142,7 @@ impl Default for TransportConfig {
     }
 }
 
-/// What a server endpoint accepts connections with. Settings that cannot work are refused when it is made.
+/// Configuration of a server. Settings that cannot work are refused when it is made.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     pub(crate) tls: Arc<rustls::ServerConfig>,
@@ -146,10 +150,10 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// Settings of TLS, made by [`tls::server_config`] or with [`tls::crypto_provider`], and of the transport.
+    /// Combines TLS settings, made by [`tls::server_config`] or with [`tls::crypto_provider`], with transport settings.
     ///
     /// # Errors
-    /// [`ConfigError`] when connections could not be accepted with them, or peers would refuse them.
+    /// [`ConfigError`] if connections could not be accepted with these settings, or peers would refuse them.
     pub fn new(
         tls: Arc<rustls::ServerConfig>,
         transport: impl Into<Arc<TransportConfig>>,
@@ -160,18 +164,18 @@ impl ServerConfig {
         Ok(Self { tls, transport })
     }
 
-    /// Settings of TLS.
+    /// The TLS settings.
     pub fn tls(&self) -> &Arc<rustls::ServerConfig> {
         &self.tls
     }
 
-    /// Settings of the transport.
+    /// The transport settings.
     pub fn transport(&self) -> &Arc<TransportConfig> {
         &self.transport
     }
 }
 
-/// What a client connects with. Settings that cannot work are refused when it is made.
+/// Configuration of a client. Settings that cannot work are refused when it is made.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     pub(crate) tls: Arc<rustls::ClientConfig>,
@@ -179,10 +183,10 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// Settings of TLS, made by [`tls::client_config`] or with [`tls::crypto_provider`], and of the transport.
+    /// Combines TLS settings, made by [`tls::client_config`] or with [`tls::crypto_provider`], with transport settings.
     ///
     /// # Errors
-    /// [`ConfigError`] when nothing could be reached with them.
+    /// [`ConfigError`] if no connection could be established with these settings.
     pub fn new(
         tls: Arc<rustls::ClientConfig>,
         transport: impl Into<Arc<TransportConfig>>,
@@ -193,97 +197,96 @@ impl ClientConfig {
         Ok(Self { tls, transport })
     }
 
-    /// The same with other settings of the transport.
+    /// Replaces the transport settings.
     ///
     /// # Errors
-    /// [`ConfigError`] when these cannot work.
+    /// [`ConfigError`] if they cannot work.
     pub fn with_transport(self, transport: impl Into<Arc<TransportConfig>>) -> Result<Self, ConfigError> {
         let transport = transport.into();
         transport.validate()?;
         Ok(Self { transport, ..self })
     }
 
-    /// Settings of TLS.
+    /// The TLS settings.
     pub fn tls(&self) -> &Arc<rustls::ClientConfig> {
         &self.tls
     }
 
-    /// Settings of the transport.
+    /// The transport settings.
     pub fn transport(&self) -> &Arc<TransportConfig> {
         &self.transport
     }
 }
 
-/// How an endpoint's pool is shared among connections whose streams are received into its chunks, in bytes. `None`
-/// means the default, a fraction of the pool's limit. Buffers that applications take from the pool only count as memory
-/// in use.
+/// Limits on the pool memory that connections with pooled streams may hold, in bytes. `None` selects the default, a
+/// fraction of the pool's limit. Buffers that applications take from the pool only count as memory in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryConfig {
-    /// Most that one connection may hold; by default a quarter of the pool.
+    /// Maximum for one connection; a quarter of the pool by default.
     pub connection: Option<usize>,
-    /// Most that all connections of one address (IPv6: of one /64 prefix) may hold; by default half of the pool.
+    /// Maximum for all connections of one peer address (of one /64 prefix in IPv6); half of the pool by default.
     pub address: Option<usize>,
-    /// Reserved for connections that hold next to nothing; by default a sixteenth of the pool.
+    /// Reserve for connections that hold almost nothing; a sixteenth of the pool by default.
     pub reserve: Option<usize>,
 }
 
 impl MemoryConfig {
-    /// What one connection may hold of a pool of `limit` bytes.
+    /// Maximum for one connection, in a pool of `limit` bytes.
     pub(crate) fn connection(&self, limit: usize) -> usize {
         self.connection.unwrap_or(limit / 4)
     }
 
-    /// What the connections of one address may hold of it.
+    /// Maximum for the connections of one address.
     pub(crate) fn address(&self, limit: usize) -> usize {
         self.address.unwrap_or(limit / 2)
     }
 
-    /// What is kept for newcomers.
+    /// The reserve for newcomers.
     pub(crate) fn reserve(&self, limit: usize) -> usize {
         self.reserve.unwrap_or(limit / 16)
     }
 }
 
-/// Settings of one endpoint, which is one core's engine.
+/// Settings of an endpoint, the engine of one core.
 #[derive(Clone)]
 pub struct EndpointConfig {
-    /// Seeds every random choice; the same seed and the same input give the same output.
+    /// Seed of the random number generator. The same seed and the same input give the same output.
     pub seed: [u8; 32],
     /// Key of stateless reset tokens (RFC 9000 §10.3.2).
     pub reset_key: Zeroizing<[u8; 32]>,
-    /// Key that encrypts what our connection IDs carry.
+    /// Key that encrypts the contents of our connection IDs.
     pub cid_key: Zeroizing<[u8; 16]>,
     /// Key that seals address tokens (RFC 9000 §8.1.3).
     pub address_key: Zeroizing<[u8; 32]>,
-    /// Random, and the same for all cores of a process: keeps processes with the same secret from making the same
-    /// connection IDs (see [`super::CidCodec`]).
+    /// Random bytes shared by all cores of a process, so that processes with the same secret make different connection
+    /// IDs (see [`super::CidCodec`]).
     pub epoch: [u8; 16],
     /// The form of connection IDs.
     pub cid: CidConfig,
-    /// This core's number, carried in its connection IDs. Two cores of a process must not have the same.
+    /// This core's number, contained in its connection IDs. It must be unique within a process.
     pub core: u8,
-    /// Upper limit of connections.
+    /// Maximum number of connections.
     pub max_connections: usize,
-    /// Upper limit of server handshakes in flight.
+    /// Maximum number of concurrent server handshakes.
     pub max_handshakes: usize,
-    /// Most stateless resets to send per second. As many closes are sent for bad address tokens.
+    /// Maximum number of stateless resets sent per second. The same limit holds for closes in answer to invalid address
+    /// tokens.
     pub reset_rate: u32,
-    /// When clients have to prove their address before anything is stored for them.
+    /// When clients have to prove their address before any state is kept for them.
     pub retry: RetryPolicy,
-    /// The engine's [`Instant::ZERO`] on a clock that all endpoints with the same `address_key` share, such as
-    /// wall-clock time since 1970. Tokens are valid for 60 seconds of that clock. A core of [`runtime`](crate::runtime)
-    /// sets this by itself.
+    /// The engine's [`Instant::ZERO`] on a clock shared by all endpoints with the same `address_key`, such as
+    /// wall-clock time since 1970. Tokens are valid for 60 seconds of that clock. Cores of [`runtime`](crate::runtime)
+    /// set this themselves.
     ///
     /// [`Instant::ZERO`]: crate::base::time::Instant::ZERO
     pub time_base: Duration,
-    /// How its pool is shared among connections.
+    /// How the pool is shared among connections.
     pub memory: MemoryConfig,
 }
 
 impl EndpointConfig {
-    /// The settings of core 0 that follow from `seed`, the secret as well: whoever knows the seed knows it. Otherwise
-    /// like
-    /// [`EndpointConfig::from_secret`].
+    /// Settings of core 0 with all keys derived from `seed`, so that anyone who knows the seed knows the secret.
+    /// Otherwise like [`EndpointConfig::from_secret`].
     pub fn from_seed(seed: [u8; 32]) -> Self {
         let mut rng = Rng::from_seed(seed);
         let (mut secret, mut rest) = ([0; Secret::LEN], [0; 32]);
@@ -292,9 +295,9 @@ impl EndpointConfig {
         Self::from_secret(&secret.into(), rest)
     }
 
-    /// The settings of core 0 with the keys that follow from `secret`. `seed` is random, and another in each process.
-    /// Connection IDs of 10 bytes, up to 2^20 connections and 10,000 handshakes at a time, 1,000 stateless resets a
-    /// second, Retry from 1,000 handshakes in flight on.
+    /// Settings of core 0 with keys derived from `secret`. `seed` must be random and different in each process.
+    /// Connection IDs have 10 bytes; there may be up to 2^20 connections, 10,000 concurrent handshakes and 1,000
+    /// stateless resets per second; Retry is used from 1,000 concurrent handshakes on.
     pub fn from_secret(secret: &Secret, seed: [u8; 32]) -> Self {
         let mut rng = Rng::from_seed(seed);
         let mut config = Self {
@@ -312,7 +315,7 @@ impl EndpointConfig {
             retry: RetryPolicy::default(),
             time_base: Duration::ZERO,
         };
-        // The engine's own numbers must come from another seed: they can be seen in packets.
+        // The engine's generator needs another seed than the keys, as its output is visible in packets.
         rng.fill(&mut config.seed);
         rng.fill(&mut config.epoch);
         config
@@ -320,20 +323,20 @@ impl EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// A codec that reads the connection IDs of this endpoint, and of all whose settings differ only in the core: for
-    /// code that hands packets to the core they belong to.
+    /// A codec that reads the connection IDs of this endpoint and of all endpoints whose settings differ in the core
+    /// only. It is for code that dispatches packets to cores.
     pub fn cid_codec(&self) -> CidCodec {
         CidCodec::new(&self.cid, &self.cid_key, &self.epoch)
     }
 
-    /// What makes the IDs of the endpoint's connections.
+    /// The maker of the endpoint's connection IDs.
     pub(crate) fn id_maker(&self) -> IdMaker {
         IdMaker::new(self.cid_codec(), &self.reset_key, self.core)
     }
 }
 
 impl fmt::Debug for EndpointConfig {
-    /// Leaves keys and seeds out.
+    /// Omits keys and seeds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EndpointConfig")
             .field("cid", &self.cid)

@@ -1,10 +1,10 @@
-//! What is wrong with settings.
+//! Errors in settings.
 
 use thiserror::Error;
 
 use crate::base::time::Duration;
 
-/// Settings that cannot work.
+/// A setting that cannot work.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -13,11 +13,11 @@ pub enum ConfigError {
     Number {
         /// The setting.
         name: &'static str,
-        /// What it is.
+        /// Its value.
         value: u64,
-        /// The least that is possible.
+        /// Minimum.
         min: u64,
-        /// The most that is possible.
+        /// Maximum.
         max: u64,
     },
     /// A time is too short or too long.
@@ -25,23 +25,25 @@ pub enum ConfigError {
     Time {
         /// The setting.
         name: &'static str,
-        /// What it is.
+        /// Its value.
         value: Duration,
-        /// The shortest that is possible.
+        /// Minimum.
         min: Duration,
-        /// The longest that is possible.
+        /// Maximum.
         max: Duration,
     },
-    /// There is no application protocol, without which no QUIC handshake may complete (RFC 9001 §8.1).
-    #[error("no application protocol: set alpn_protocols (TlsOptions::alpn) to at least one")]
+    /// There is no application protocol, which QUIC requires (RFC 9001 §8.1).
+    #[error("no application protocol: alpn_protocols (TlsOptions::alpn) needs at least one")]
     NoAlpn,
-    /// A cipher suite is not made for this engine, which does the packet protection itself.
-    #[error("the cipher suite {0} is another provider's: build the rustls configuration with tls::crypto_provider()")]
+    /// A cipher suite comes from another provider; the engine cannot get its keys for packet protection.
+    #[error(
+        "the cipher suite {0} is from another provider: build the rustls configuration with tls::crypto_provider()"
+    )]
     ForeignSuite(String),
-    /// 0-RTT is announced, which the engine does not do.
-    #[error("max_early_data_size is {0}, but 0-RTT is not supported: it has to be 0")]
+    /// 0-RTT is enabled, which the engine does not support.
+    #[error("max_early_data_size is {0}, but 0-RTT is not supported: it must be 0")]
     EarlyData(u32),
     /// rustls cannot make QUIC sessions with the configuration.
-    #[error("rustls refuses: {0}")]
+    #[error("rustls refuses the configuration: {0}")]
     Tls(String),
 }

@@ -1,4 +1,4 @@
-//! What a connection ID says, and how that is hidden (draft-ietf-quic-load-balancers-21 §5).
+//! Contents and encryption of our connection IDs (draft-ietf-quic-load-balancers-21 §5).
 
 use aes::Aes128;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
@@ -7,18 +7,18 @@ use arrayvec::ArrayVec;
 use super::config::{CORE, CidConfig, INDEX, SEQUENCE};
 use crate::wire::quic::ConnectionId;
 
-/// Places in a core's table that an ID can name.
+/// Highest place in a core's table that an ID can name.
 pub(crate) const MAX_INDEX: u32 = (1 << INDEX) - 1;
 
-/// What one of our connection IDs says.
+/// The contents of one of our connection IDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CidInfo {
     /// The core that owns the connection.
     pub core: u8,
-    /// Its place in that core's table, below 2^24.
+    /// The connection's place in that core's table, below 2^24.
     pub index: u32,
-    /// Tells successive connections in that place apart. [`CidInfo::NO_GENERATION`] if the ID is of another process
-    /// with the same key.
+    /// Distinguishes successive connections in that place. [`CidInfo::NO_GENERATION`] if the ID was made by another
+    /// process with the same key.
     pub generation: u32,
     /// The ID's sequence number (RFC 9000 §5.1.1).
     pub sequence: u16,
@@ -29,7 +29,7 @@ impl CidInfo {
     pub const NO_GENERATION: u32 = u32::MAX;
 }
 
-/// The bytes of an ID with our length, zeros behind them: cheap to compare.
+/// The bytes of an ID of our length, followed by zeros: cheap to compare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RawCid {
     front: u128,
@@ -47,24 +47,24 @@ impl RawCid {
 
 /// Makes and reads our connection IDs.
 ///
-/// Every ID is made once. Within a process, core, place, generation and sequence number are together never the same, and
-/// encryption is one to one. For processes with the same key there is the epoch, random bits that are the process's own:
-/// they are added, without carry, to all that follows the core in the nonce (§9.6 of the draft: "servers SHOULD start
-/// with a random nonce value"). A process that made n IDs from the first places, generations and sequence numbers used a
-/// box of some n of 2^64 values (more with longer nonces); the epoch puts the box anywhere, so that the boxes of two
-/// processes meet with a probability of some 2n / 2^64: one to a billion when each had 10^10 IDs.
+/// No ID is made twice. Within a process, the tuple of core, place, generation and sequence number is unique, and
+/// encryption is a bijection. To separate processes with the same key, the epoch, random bits of each process, is added
+/// without carry to everything that follows the core in the nonce (§9.6 of the draft: "servers SHOULD start with a
+/// random nonce value"). A process that made n IDs from the first places, generations and sequence numbers has used a
+/// box of about n of 2^64 values (more with longer nonces), at a position that depends on the epoch. The boxes of two
+/// processes overlap with a probability of about 2n / 2^64: one in a billion if each made 10^10 IDs.
 ///
-/// The core is left out, so that it can be told which core answers for an ID of a process that is gone.
+/// The epoch does not cover the core, so that the core responsible for an ID of an earlier process can be determined.
 #[derive(Clone)]
 pub struct CidCodec {
     cipher: Cipher,
     first: u8,
     server_id: ArrayVec<u8, 10>,
     nonce_len: usize,
-    /// Of the whole ID.
+    /// Length of the whole ID in bytes.
     len: usize,
     epoch: u128,
-    /// Keeps the bytes of an ID out of those that follow the first octet of a short header.
+    /// Mask that selects the bytes of the ID from those that follow the first octet of a short header.
     keep: RawCid,
 }
 
@@ -75,8 +75,8 @@ impl core::fmt::Debug for CidCodec {
 }
 
 impl CidCodec {
-    /// A codec for IDs of the form `config`. All cores of a process have the same `epoch`, 16 random bytes. `key` is
-    /// used unless the form comes with one.
+    /// A codec for IDs of the form `config`. All cores of a process share the `epoch`, 16 random bytes. `key` is used
+    /// unless `config` has a key of its own.
     pub fn new(config: &CidConfig, key: &[u8; 16], epoch: &[u8; 16]) -> Self {
         let len = config.len();
         let mut keep = [0; 20];
@@ -100,12 +100,12 @@ impl CidCodec {
         self.len
     }
 
-    /// Bits of the nonce below the core.
+    /// Number of bits of the nonce after the core.
     fn place_bits(&self) -> u32 {
         8 * self.nonce_len as u32 - CORE
     }
 
-    /// The last generation that fits.
+    /// The highest generation that fits.
     pub(crate) fn last_generation(&self) -> u32 {
         let bits = self.place_bits() - INDEX - SEQUENCE;
         if bits < 32 { low_bits(bits) as u32 } else { CidInfo::NO_GENERATION - 1 }
@@ -114,7 +114,7 @@ impl CidCodec {
     /// The connection ID for `info`.
     ///
     /// # Panics
-    /// If the index or the generation does not fit: the ID would be that of another connection.
+    /// If the index or the generation does not fit; the ID would be that of another connection.
     pub fn encode(&self, info: CidInfo) -> ConnectionId {
         assert!(info.index <= MAX_INDEX && info.generation <= self.last_generation(), "no bits for {info:?}");
         let bits = self.place_bits();
@@ -134,8 +134,8 @@ impl CidCodec {
         ConnectionId::new(&bytes[..self.len()]).expect("at most 20 bytes")
     }
 
-    /// What `cid` says; `None` if it is not of our form or for another server. Any ID of the form says something: most
-    /// that we did not make name a place or generation that does not exist.
+    /// Decodes `cid`; `None` if it is not of our form or for another server. Any ID of that form can be decoded; one
+    /// that we did not make most likely names a place or generation that does not exist.
     pub fn decode(&self, cid: &[u8]) -> Option<CidInfo> {
         let nonce = self.open(cid)?;
         let bits = self.place_bits();
@@ -161,7 +161,8 @@ impl CidCodec {
         (plain[..n] == self.server_id[..]).then(|| be(&plain[n..]) >> (128 - 8 * self.nonce_len))
     }
 
-    /// The ID in `datagram` if that has a short header and may be whole; for [`CidCodec::decode_raw`] and comparing.
+    /// The destination ID of `datagram`, if that has a short header and is long enough; for
+    /// [`CidCodec::decode_raw`] and comparisons.
     #[inline]
     pub(crate) fn short_dcid(&self, datagram: &[u8]) -> Option<RawCid> {
         let start: &[u8; 21] = datagram.first_chunk().filter(|start| start[0] & 0xc0 == 0x40)?;
@@ -169,14 +170,14 @@ impl CidCodec {
         Some(RawCid { front: front & self.keep.front, back: back & self.keep.back })
     }
 
-    /// `cid`, if it has our length.
+    /// `cid` in raw form, if it has our length.
     pub(crate) fn raw(&self, cid: &[u8]) -> Option<RawCid> {
         let mut bytes = [0; 20];
         bytes.get_mut(..cid.len()).filter(|_| cid.len() == self.len())?.copy_from_slice(cid);
         Some(raw(&bytes))
     }
 
-    /// [`CidCodec::decode`] of what [`CidCodec::raw`] gave.
+    /// Like [`CidCodec::decode`], for the result of [`CidCodec::raw`].
     pub(crate) fn decode_raw(&self, cid: RawCid) -> Option<CidInfo> {
         let mut bytes = [0; 20];
         bytes[..16].copy_from_slice(&cid.front.to_le_bytes());
@@ -206,7 +207,7 @@ fn be(bytes: &[u8]) -> u128 {
 struct Cipher {
     aes: Aes128,
     len: usize,
-    /// Bits of either half; both begin with the most significant one.
+    /// Masks for the bits of each half; both begin with the most significant bit.
     left: u128,
     right: u128,
 }
@@ -214,7 +215,7 @@ struct Cipher {
 impl Cipher {
     fn new(key: &[u8; 16], len: usize) -> Self {
         let half = 8 * len.div_ceil(2);
-        // With an odd length, the halves share the byte in the middle: each has four bits of it.
+        // With an odd length, the halves share the middle byte, each with four bits of it.
         let left = u128::MAX << (128 - 4 * len);
         let right = u128::MAX << (128 - half) & u128::MAX >> (half - 4 * len);
         Self { aes: Aes128::new(key.into()), len, left, right }
@@ -240,7 +241,7 @@ impl Cipher {
         out
     }
 
-    /// Encrypts the first `len` bytes; what the others are afterwards means nothing.
+    /// Encrypts the first `len` bytes; the other bytes of the result are unspecified.
     fn encrypt(&self, plain: &[u8; 32]) -> [u8; 32] {
         if self.len == 16 {
             return self.one_block(plain, |block| self.aes.encrypt_block(block));
@@ -305,19 +306,19 @@ mod tests {
             let cipher = Cipher::new(&hex(key).try_into().unwrap(), plain.len());
             assert_eq!(cipher.encrypt(&padded(&plain))[..plain.len()], cid[1..], "{server_id}");
             assert_eq!(cipher.decrypt(&padded(&cid[1..]))[..plain.len()], plain, "{server_id}");
-            // The fourth has a first octet of 0x12 instead of 0x72: an error of the draft's.
+            // The fourth vector has the first octet 0x12 instead of 0x72, an error in the draft.
             if rotation != 3 {
                 assert_eq!(cid[0], rotation << 5 | plain.len() as u8);
             }
         }
-        // One of them is long enough for what our nonce carries.
+        // One of them is long enough for the contents of our nonce.
         let config = CidConfig::routed(3, &hex("ed793a51d49b8f5fab"), 19, hex(key).try_into().unwrap()).unwrap();
         let codec = CidCodec::new(&config, &[0; 16], &[0; 16]);
         let nonce = u128::from_be_bytes(hex("00000000000000ee080dbf48c0d1e55d").try_into().unwrap());
         let cid = codec.seal(nonce);
         assert_eq!(cid[..], hex("725779c9cc86beb3a3a4a3ca96fce4bfe0cdbc"));
         assert_eq!(codec.open(&cid), Some(nonce));
-        // And this is what its nonce says to us.
+        // The nonce as decoded by us.
         let info = CidInfo { core: 0xee, index: 0x080dbf, generation: 0x48c0d1, sequence: 0xe55d };
         assert_eq!(codec.decode(&cid), Some(info));
         assert_eq!(codec.encode(info), cid);
@@ -345,7 +346,7 @@ mod tests {
                 prop_assert_eq!(codec.decode_raw(codec.raw(&cid).unwrap()), Some(info));
                 let short = [&[0x41], &cid[..], &[0x77; 40]].concat();
                 prop_assert_eq!(codec.short_dcid(&short), codec.raw(&cid));
-                // One bit of the ciphertext decides about all of the plaintext.
+                // One bit of the ciphertext changes all of the plaintext.
                 let mut other = cid.to_vec();
                 other[flip / 8] ^= 1 << (flip % 8);
                 prop_assert_ne!(codec.decode(&other), Some(info));
@@ -367,7 +368,7 @@ mod tests {
         assert_ne!(CidCodec::new(&CidConfig::default(), &[8; 16], &[3; 16]).decode(&a), Some(info));
     }
 
-    /// The core is read by any process with the key, so that it knows whose the ID was; the rest means nothing to it.
+    /// Any process with the key can read the core of an ID; the rest is meaningless to other processes.
     #[test]
     fn another_epoch_knows_the_core_only() {
         for config in forms() {

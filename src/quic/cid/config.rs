@@ -1,4 +1,4 @@
-//! The form of our connection IDs, as an endpoint's setting.
+//! The form of an endpoint's connection IDs.
 
 use arrayvec::ArrayVec;
 use thiserror::Error;
@@ -6,30 +6,30 @@ use zeroize::Zeroizing;
 
 use crate::wire::quic::ConnectionId;
 
-/// Bits of the nonce: core, index, the generation's minimum, sequence number.
+/// Field widths in the nonce, in bits: core, index, minimum generation, sequence number.
 pub(super) const CORE: u32 = 8;
 pub(super) const INDEX: u32 = 24;
 const MIN_GENERATION: u32 = 24;
 pub(super) const SEQUENCE: u32 = 16;
 
-/// The shortest nonce that holds all of it, bytes.
+/// Minimum length of the nonce, in bytes.
 const MIN_NONCE: usize = ((CORE + INDEX + MIN_GENERATION + SEQUENCE) / 8) as usize;
 
-/// The longest nonce, bytes.
+/// Maximum length of the nonce, in bytes.
 pub(super) const MAX_NONCE: usize = 16;
 
 /// Config rotation bits of IDs that no load balancer routes (draft-ietf-quic-load-balancers-21 §3.2).
 const UNROUTABLE: u8 = 0b111;
 
-/// The form of an endpoint's connection IDs: that of QUIC-LB (draft-ietf-quic-load-balancers-21).
+/// The form of an endpoint's connection IDs, which is that of QUIC-LB (draft-ietf-quic-load-balancers-21).
 ///
-/// An ID is a first octet with the config rotation bits and the ID's length, then the server ID, if there is one, and
-/// the nonce, both encrypted. The nonce carries the core, the connection's place there, the place's generation and the
-/// ID's sequence number, so that a packet finds its connection without a table.
+/// An ID consists of a first octet with the config rotation bits and the ID's length, an optional server ID, and a
+/// nonce; server ID and nonce are encrypted. The nonce contains the core, the connection's place in its table, the
+/// place's generation and the ID's sequence number, so that packets find their connection without a lookup table.
 ///
-/// The default is 10 bytes, the shortest, for no load balancer. Bytes beyond are spent on the nonce: more generations,
-/// and a longer random part that tells processes with the same secret apart. If server ID and nonce are 16 bytes, an ID
-/// costs one AES block to read; otherwise four, if it is not remembered from the last packet.
+/// The default is 10 bytes, the minimum, without a load balancer. Additional bytes lengthen the nonce: more
+/// generations, and a longer random part that separates processes with the same secret. Decoding an ID costs one AES
+/// block if server ID and nonce have 16 bytes together, and four otherwise, unless the ID is cached.
 #[derive(Clone)]
 pub struct CidConfig {
     pub(super) rotation: u8,
@@ -38,29 +38,30 @@ pub struct CidConfig {
     pub(super) key: Option<Zeroizing<[u8; 16]>>,
 }
 
-/// Why connection IDs cannot have a form.
+/// Why a form of connection IDs is impossible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CidConfigError {
-    /// The config rotation bits are not one of the seven configurations of QUIC-LB.
-    #[error("configuration {0} of QUIC-LB: there are 0 to 6")]
+    /// The config rotation bits name none of the seven configurations of QUIC-LB.
+    #[error("QUIC-LB configuration {0} does not exist; it must be from 0 to 6")]
     Rotation(u8),
     /// The server ID is empty or leaves no room for the nonce.
-    #[error("a server ID of {0} bytes: it has 1 to 10")]
+    #[error("a server ID of {0} bytes is impossible; it must have 1 to 10 bytes")]
     ServerId(usize),
-    /// The whole ID is too short for what it carries, or too long.
-    #[error("connection IDs of {len} bytes: with that server ID they have {min} to {max}")]
+    /// The ID is too short for its contents, or too long.
+    #[error("connection IDs of {len} bytes are impossible; with this server ID, they must have {min} to {max} bytes")]
     Length {
-        /// The length that was asked for, bytes.
+        /// The requested length in bytes.
         len: usize,
-        /// The shortest possible length, bytes.
+        /// Minimum length in bytes.
         min: usize,
-        /// The longest possible length, bytes.
+        /// Maximum length in bytes.
         max: usize,
     },
 }
 
 impl CidConfig {
-    /// IDs of `len` bytes, 10 to 17, that no load balancer routes. Their key comes from the endpoint's secret.
+    /// IDs of `len` bytes (10 to 17) that are not routed by a load balancer. Their key is derived from the endpoint's
+    /// secret.
     ///
     /// # Errors
     /// [`CidConfigError::Length`].
@@ -68,8 +69,8 @@ impl CidConfig {
         Self::new(UNROUTABLE, ArrayVec::new(), len, None)
     }
 
-    /// IDs of `len` bytes that load balancers route by `server_id`: they know `key` as that of their configuration
-    /// `rotation`, 0 to 6, with a nonce of what `len` leaves.
+    /// IDs of `len` bytes that load balancers route by `server_id`, which has 1 to 10 bytes. The balancers must be
+    /// configured with `key` as their configuration `rotation`, 0 to 6. The nonce takes what `len` leaves.
     ///
     /// # Errors
     /// [`CidConfigError`].
@@ -96,7 +97,7 @@ impl CidConfig {
         Ok(Self { rotation, nonce_len: len - fixed, server_id, key })
     }
 
-    /// Length of the IDs in bytes: the same for all of an endpoint.
+    /// Length of all IDs of the endpoint, in bytes.
     #[allow(clippy::len_without_is_empty, reason = "an ID is never empty")]
     pub fn len(&self) -> usize {
         1 + self.server_id.len() + self.nonce_len

@@ -1,5 +1,5 @@
-//! The IDs that we issued for one connection, by sequence number: [`super::IdMaker`] makes the same ID for a number
-//! again whenever it is needed.
+//! The IDs that we issued for one connection, by sequence number. [`super::IdMaker`] computes the ID for a number
+//! whenever it is needed.
 
 use arrayvec::ArrayVec;
 
@@ -7,32 +7,33 @@ use super::MAX_ACTIVE;
 use crate::base::time::Instant;
 use crate::wire::quic::TransportError;
 
-/// Retired IDs whose packets are still taken. A peer that retires more of them at a time loses packets that are late.
+/// Maximum number of retired IDs whose packets are still accepted. A peer that retires more at a time loses late
+/// packets.
 const MAX_LEAVING: usize = 8;
 
-/// IDs that the peer has retired, and until when packets to them are taken; the next to be forgotten is the first.
+/// IDs that the peer has retired and until when packets to them are accepted, in the order of expiry.
 type Leaving = ArrayVec<(u16, Instant), MAX_LEAVING>;
 
 /// The IDs that we issued for one connection.
 #[derive(Debug)]
 pub(crate) struct LocalCids {
     active: ArrayVec<u16, MAX_ACTIVE>,
-    /// To be announced (again) in NEW_CONNECTION_ID.
+    /// Sequence numbers to announce (again) in NEW_CONNECTION_ID.
     due: ArrayVec<u16, MAX_ACTIVE>,
-    /// The next sequence number; 2^16 when all are used up.
+    /// The next sequence number; 2^16 if all are used.
     next: u32,
     leaving: Option<Box<Leaving>>,
 }
 
 impl LocalCids {
-    /// Sequence number of the ID of the handshake (RFC 9000 §5.1.1).
+    /// Sequence number of the handshake's ID (RFC 9000 §5.1.1).
     pub(crate) const HANDSHAKE: u16 = 0;
 
     pub(crate) fn new() -> Self {
         Self { active: [Self::HANDSHAKE].into_iter().collect(), next: 1, due: ArrayVec::new(), leaving: None }
     }
 
-    /// Issues IDs until `limit` are active, or there are no sequence numbers any more.
+    /// Issues IDs until `limit` are active or the sequence numbers are exhausted.
     pub(crate) fn issue(&mut self, limit: u64) {
         let limit = limit.min(MAX_ACTIVE as u64) as usize;
         while self.active.len() < limit
@@ -45,12 +46,12 @@ impl LocalCids {
         }
     }
 
-    /// Whether the ID that the peer uses is its last, and no other can be issued.
+    /// Whether the peer uses the last ID and no other can be issued.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.active.len() == 1 && self.next > u32::from(u16::MAX)
     }
 
-    /// The next ID to be announced.
+    /// The next ID to announce.
     pub(crate) fn due(&self) -> Option<u16> {
         self.due.first().copied()
     }
@@ -65,8 +66,8 @@ impl LocalCids {
         }
     }
 
-    /// RETIRE_CONNECTION_ID from the peer, in a packet that came to the ID `used` (RFC 9000 §19.16). Packets that were
-    /// sent to the retired ID before are taken `until` then.
+    /// Handles RETIRE_CONNECTION_ID in a packet to the ID `used` (RFC 9000 §19.16). Packets to the retired ID are
+    /// accepted `until` then.
     pub(crate) fn retire(
         &mut self,
         sequence: u64,
@@ -93,8 +94,7 @@ impl LocalCids {
         Ok(())
     }
 
-    /// Whether packets to the ID with this sequence number are for this connection: it is active, or was retired a
-    /// moment ago.
+    /// Whether packets to the ID with this sequence number are accepted: it is active or was retired recently.
     #[inline]
     pub(crate) fn accepts(&self, sequence: u16, now: Instant) -> bool {
         self.active.contains(&sequence) || self.was_active(sequence, now)
@@ -138,7 +138,7 @@ mod tests {
         l.issue(4);
         l.retire(0, Some(1), NOW, SOON).unwrap();
         assert!(l.accepts(0, NOW) && !l.accepts(0, SOON));
-        // However many the peer retires, few are remembered: the latest.
+        // Only the latest retired IDs are remembered, however many there are.
         for sequence in 1..1000 {
             l.issue(4);
             l.retire(sequence, Some(sequence as u16 + 1), NOW, SOON).unwrap();
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(taken, (992..1000).collect::<Vec<_>>());
         l.issue(4);
         l.retire(1000, None, SOON, Instant::MAX).unwrap();
-        assert_eq!(l.leaving.unwrap().len(), 1, "those whose time is over make room");
+        assert_eq!(l.leaving.unwrap().len(), 1, "expired ones make room");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! IDs and their stateless reset tokens, for the connections of one core.
+//! Connection IDs and stateless reset tokens for the connections of one core.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -7,7 +7,7 @@ use super::codec::{CidCodec, CidInfo, RawCid};
 use crate::quic::event::ConnId;
 use crate::wire::quic::ConnectionId;
 
-/// Makes connection IDs and their tokens for the connections of one core.
+/// Makes connection IDs and their stateless reset tokens for the connections of one core.
 #[derive(Debug)]
 pub(crate) struct IdMaker {
     codec: CidCodec,
@@ -16,7 +16,7 @@ pub(crate) struct IdMaker {
 }
 
 impl IdMaker {
-    /// IDs as `codec` makes them, with tokens made by `reset_key`, for connections of `core`.
+    /// Makes IDs with `codec` and tokens with `reset_key`, for connections of `core`.
     pub(crate) fn new(codec: CidCodec, reset_key: &[u8; 32], core: u8) -> Self {
         Self { codec, tokens: TokenMaker::new(reset_key), core }
     }
@@ -27,7 +27,7 @@ impl IdMaker {
         self.codec.len()
     }
 
-    /// The last generation of a place in the core's table.
+    /// The highest generation of a place in the core's table.
     pub(crate) fn last_generation(&self) -> u32 {
         self.codec.last_generation()
     }
@@ -38,23 +38,23 @@ impl IdMaker {
         self.codec.encode(CidInfo { core: self.core, index, generation, sequence })
     }
 
-    /// The ID in a datagram with a short header.
+    /// The destination ID in a datagram with a short header.
     #[inline]
     pub(crate) fn short_dcid(&self, datagram: &[u8]) -> Option<RawCid> {
         self.codec.short_dcid(datagram)
     }
 
-    /// `cid`, if it has the length of our IDs.
+    /// `cid` in raw form, if it has our length.
     pub(crate) fn raw(&self, cid: &[u8]) -> Option<RawCid> {
         self.codec.raw(cid)
     }
 
-    /// What an ID says, if it belongs to this core.
+    /// The contents of an ID, if it belongs to this core.
     pub(crate) fn own(&self, cid: RawCid) -> Option<CidInfo> {
         self.codec.decode_raw(cid).filter(|info| info.core == self.core)
     }
 
-    /// The sequence number of an ID of a connection of this core.
+    /// The sequence number of an ID, if it belongs to this core.
     pub(crate) fn sequence(&self, cid: &[u8]) -> Option<u16> {
         self.raw(cid).and_then(|cid| self.own(cid)).map(|info| info.sequence)
     }
@@ -65,12 +65,12 @@ impl IdMaker {
     }
 }
 
-/// Makes stateless reset tokens (RFC 9000 §10.3.2). An ID carries all that tells its connection from others, and the
-/// token is bound to all of the ID.
+/// Makes stateless reset tokens (RFC 9000 §10.3.2). An ID identifies its connection, and the token depends on all of
+/// the ID.
 struct TokenMaker(Hmac<Sha256>);
 
 impl TokenMaker {
-    /// The key goes into the hash once for all tokens.
+    /// The key is hashed once for all tokens.
     fn new(key: &[u8; 32]) -> Self {
         Self(<Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("any length is a key"))
     }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::quic::EndpointConfig;
 
-    /// RFC 9000 §10.3.2: a restarted process has to give the tokens of the one before it.
+    /// RFC 9000 §10.3.2: after a restart, the tokens are those of the earlier process.
     #[test]
     fn tokens_follow_from_secret_and_id_alone() {
         let config = |secret: u8, seed: u8| EndpointConfig::from_secret(&[secret; 32].into(), [seed; 32]);
@@ -104,10 +104,7 @@ mod tests {
         assert_eq!(before.token(&id), after.token(&id));
         assert_ne!(before.token(&id), stranger.token(&id));
         assert_ne!(id, after.cid(ConnId::new(7, 8), 9), "an epoch of its own");
-        assert!(
-            after.raw(&id).and_then(|raw| after.own(raw)).is_some(),
-            "and yet it knows that it is its own to answer"
-        );
+        assert!(after.raw(&id).and_then(|raw| after.own(raw)).is_some(), "and yet it is the one to answer");
         assert_eq!(before.sequence(&id), Some(9));
         assert_ne!(before.token(&id), before.token(&before.cid(ConnId::new(7, 8), 10)));
     }

@@ -1,8 +1,8 @@
 //! Connection IDs (RFC 9000 §5.1).
 //!
 //! Ours have the form of QUIC-LB (draft-ietf-quic-load-balancers-21): core, slab index, slab generation and sequence
-//! number, encrypted, so that a packet finds its core and connection without a table, balancers that exist can route it,
-//! and an observer can link no two IDs.
+//! number, encrypted. Packets thus find their core and connection without a lookup table, existing load balancers can
+//! route them, and observers cannot link IDs.
 
 mod codec;
 mod config;
@@ -20,5 +20,5 @@ pub(crate) use remote::RemoteCids;
 /// A stateless reset token (RFC 9000 §10.3).
 pub(crate) type ResetToken = [u8; 16];
 
-/// How many connection IDs of one side are active at a time.
+/// Maximum number of active connection IDs of each side.
 pub(crate) const MAX_ACTIVE: usize = 4;

@@ -5,8 +5,8 @@ use arrayvec::ArrayVec;
 use super::{MAX_ACTIVE, ResetToken};
 use crate::wire::quic::{ConnectionId, TransportError};
 
-/// How many retired IDs may wait for their RETIRE_CONNECTION_ID to go out and be acknowledged (RFC 9000 §5.1.2: "at least
-/// twice the value of the active_connection_id_limit").
+/// Maximum number of retired IDs whose RETIRE_CONNECTION_ID is not yet acknowledged (RFC 9000 §5.1.2: "at least twice
+/// the value of the active_connection_id_limit").
 const MAX_RETIRING: usize = 3 * MAX_ACTIVE;
 
 /// An ID that the peer issued.
@@ -22,7 +22,7 @@ struct RemoteCid {
 pub(crate) struct RemoteCids {
     known: ArrayVec<RemoteCid, MAX_ACTIVE>,
     retire_prior_to: u64,
-    /// Retired, which the peer has not acknowledged; whether to be said (again) in RETIRE_CONNECTION_ID.
+    /// Retired IDs not yet acknowledged, and whether RETIRE_CONNECTION_ID has to be sent (again).
     retiring: ArrayVec<(u64, bool), MAX_RETIRING>,
     token_changed: bool,
 }
@@ -38,19 +38,19 @@ impl RemoteCids {
         &self.known[0].cid
     }
 
-    /// The peer chose another ID for itself during the handshake (RFC 9000 §7.2).
+    /// Sets the ID that the peer chose for itself during the handshake (RFC 9000 §7.2).
     pub(crate) fn replace_first(&mut self, cid: ConnectionId) {
         self.known[0].cid = cid;
         self.token_changed = true;
     }
 
-    /// The token of the handshake ID, from the transport parameters.
+    /// Sets the reset token of the handshake ID, from the transport parameters.
     pub(crate) fn set_first_token(&mut self, token: [u8; 16]) {
         self.known[0].token = Some(token);
         self.token_changed = true;
     }
 
-    /// NEW_CONNECTION_ID from the peer (RFC 9000 §19.15).
+    /// Handles NEW_CONNECTION_ID (RFC 9000 §19.15).
     pub(crate) fn insert(
         &mut self,
         seq: u64,
@@ -65,12 +65,12 @@ impl RemoteCids {
             let same = known.seq == seq && known.cid == cid && known.token.is_none_or(|t| t == token);
             return if same { Ok(()) } else { Err(TransportError::PROTOCOL_VIOLATION) };
         }
-        // RFC 9000 §10.3.2: not for two IDs.
+        // RFC 9000 §10.3.2: a token must not be used for two IDs.
         if self.known.iter().any(|k| k.token == Some(token)) {
             return Err(TransportError::PROTOCOL_VIOLATION);
         }
         let limit = self.retire_prior_to.max(retire_prior_to);
-        // Nothing changes unless all of it fits: there is always an ID to send the close to.
+        // Nothing changes unless everything fits, so that there is always an ID to send a close to.
         let retired = self.known.iter().filter(|k| k.seq < limit).count();
         if retired > self.retiring.remaining_capacity() {
             return Err(TransportError::CONNECTION_ID_LIMIT_ERROR);
@@ -114,13 +114,13 @@ impl RemoteCids {
         self.retiring.iter_mut().filter(|(s, _)| *s == seq).for_each(|entry| entry.1 = due);
     }
 
-    /// Has the endpoint told of the ID in use once more.
+    /// Makes [`RemoteCids::take_changed_token`] report the token in use once more.
     pub(crate) fn tell_again(&mut self) {
         self.token_changed = true;
     }
 
-    /// The reset token of the ID in use, if that has changed since the last call. Those of IDs that were not used yet, or
-    /// are retired, do not count (RFC 9000 §10.3.1).
+    /// The reset token of the ID in use, if it has changed since the last call. Tokens of unused or retired IDs do not
+    /// count (RFC 9000 §10.3.1).
     pub(crate) fn take_changed_token(&mut self) -> Option<Option<ResetToken>> {
         std::mem::take(&mut self.token_changed).then(|| self.known[0].token)
     }
@@ -174,8 +174,8 @@ mod tests {
         assert!(!r.is_reset_token(&[7; 16]) && r.is_reset_token(&[1; 16]), "the first one is retired");
     }
 
-    /// RFC 9000 §5.1.2: "MUST NOT forget a connection ID without retiring it". However the frames are lost, repeated by
-    /// probes and acknowledged, each is said until it is acknowledged.
+    /// RFC 9000 §5.1.2: "MUST NOT forget a connection ID without retiring it". However frames are lost, repeated by
+    /// probes and acknowledged, each is sent until it is acknowledged.
     #[test]
     fn no_id_is_forgotten_without_being_retired() {
         let mut r = RemoteCids::new(id(0));

@@ -1,4 +1,4 @@
-//! Which settings are possible, said where they are made rather than at the first connection.
+//! Validation of settings, when they are made rather than at the first connection.
 
 use crate::base::time::Duration;
 use crate::quic::TransportConfig;
@@ -6,19 +6,19 @@ use crate::quic::config_error::ConfigError;
 use crate::quic::path::MIN_MTU;
 use crate::wire::quic::varint;
 
-/// Longest time that a setting may be. What shall have no end is said in another way.
+/// Upper limit of times. An unlimited time is expressed in other ways.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Unit of the times that peers tell each other (RFC 9000 §18.2).
+/// Unit of times in transport parameters (RFC 9000 §18.2).
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Longest `max_ack_delay`: peers refuse 2^14 ms (RFC 9000 §18.2).
+/// Maximum `max_ack_delay`; 2^14 ms and more are invalid (RFC 9000 §18.2).
 const MAX_ACK_DELAY: Duration = Duration::from_millis((1 << 14) - 1);
 
-/// Most streams that a peer may be allowed (RFC 9000 §4.6).
+/// Maximum number of streams that may be allowed to a peer (RFC 9000 §4.6).
 const MAX_STREAMS: u64 = 1 << 60;
 
-/// Largest UDP payload that IPv4 and IPv6 can carry, bytes.
+/// Maximum UDP payload over IPv4 and IPv6, in bytes.
 const MAX_UDP_PAYLOAD: u64 = 65_527;
 
 fn number(name: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
@@ -30,11 +30,11 @@ fn time(name: &'static str, value: Duration, min: Duration, max: Duration) -> Re
 }
 
 impl TransportConfig {
-    /// Whether connections can have these settings. [`ServerConfig::new`](crate::quic::ServerConfig::new) and
-    /// [`ClientConfig::new`](crate::quic::ClientConfig::new) call it.
+    /// Checks the settings. [`ServerConfig::new`](crate::quic::ServerConfig::new) and
+    /// [`ClientConfig::new`](crate::quic::ClientConfig::new) call this.
     ///
     /// # Errors
-    /// [`ConfigError`] names the first setting that is not possible, and what would be.
+    /// [`ConfigError`] names the first invalid setting and its valid range.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let provided = self.provider.as_ref().map_or(0, |provider| provider.initial_window());
         let windows = [
@@ -55,7 +55,7 @@ impl TransportConfig {
         number("send_budget", self.send_budget, 1, u64::MAX)?;
         number("packets_per_key", self.packets_per_key, 1, u64::MAX)?;
         number("ack_frequency", self.ack_frequency.into(), 1, u32::MAX.into())?;
-        // Shorter ones would be announced as 0, which means that there is none.
+        // Shorter timeouts would be announced as 0, which disables the timeout.
         if !self.max_idle_timeout.is_zero() {
             time("max_idle_timeout", self.max_idle_timeout, MILLISECOND, LONGEST)?;
         }
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(TransportConfig::default().validate(), Ok(()));
     }
 
-    /// Each of these ended in a panic, a refusal by every peer or a connection that cannot live, at the first connection.
+    /// Each of these led to a panic, a refusal by every peer, or a connection that could not work.
     #[test]
     fn what_cannot_work_is_named() {
         type Break = fn(&mut TransportConfig);

@@ -1,6 +1,6 @@
 //! CUBIC (draft-eggert-tcpm-rfc8312bis-01) in bytes, with HyStart++ in its first slow start.
 //!
-//! Only IEEE additions, multiplications and divisions are used, so every machine computes the same windows.
+//! Only IEEE additions, multiplications and divisions are used, so that all machines compute the same windows.
 
 use crate::base::time::Instant;
 use crate::quic::congestion::hystart::{CSS_GROWTH_DIVISOR, Growth, HyStart};
@@ -13,7 +13,7 @@ const BETA: f64 = 0.7;
 /// Additive increase that makes AIMD with [`BETA`] as fast as standard TCP (§4.3).
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 
-/// A stage of congestion avoidance.
+/// An epoch of congestion avoidance.
 #[derive(Clone, Copy, Debug)]
 struct Epoch {
     start: Instant,
@@ -21,12 +21,12 @@ struct Epoch {
     k: f64,
     /// Where the cubic function is flat, in bytes.
     origin: f64,
-    /// What standard TCP's window would be, in bytes.
+    /// The window of standard TCP, in bytes.
     w_est: f64,
 }
 
 impl Epoch {
-    /// W_cubic in bytes, `t` seconds into the stage (Figure 1).
+    /// W_cubic in bytes, `t` seconds into the epoch (Figure 1).
     fn cubic(&self, t: f64, mtu: f64) -> f64 {
         let d = t - self.k;
         C * mtu * d * d * d + self.origin
@@ -39,18 +39,18 @@ pub struct Cubic {
     mtu: u64,
     window: u64,
     ssthresh: u64,
-    /// Growth of less than a byte that is still owed.
+    /// Growth of less than a byte that is carried over.
     fraction: f64,
-    /// The window before the last reduction, in bytes; zero: there is none.
+    /// The window before the last reduction, in bytes; zero if there was none.
     w_max: f64,
     epoch: Option<Epoch>,
-    /// The window has not been the limit since then.
+    /// Since when the window has not been the limit.
     limited_since: Option<Instant>,
     hystart: HyStart,
 }
 
 impl Cubic {
-    /// The controller of a new path that carries datagrams of `mtu` bytes.
+    /// A controller for a new path with datagrams of `mtu` bytes.
     pub fn new(mtu: u64) -> Self {
         Self {
             mtu,
@@ -83,12 +83,13 @@ impl Cubic {
         }
     }
 
-    /// The window was not in use: it does not grow, and the time does not count (RFC 9002 §7.8).
+    /// Handles an acknowledgement while the window was not fully used: it does not grow, and the epoch is suspended
+    /// (RFC 9002 §7.8).
     pub(super) fn on_ack_limited(&mut self, now: Instant) {
         self.limited_since.get_or_insert(now);
     }
 
-    /// Takes the time that did not count out of the stage.
+    /// Excludes the suspended time from the epoch.
     fn resume(&mut self, now: Instant) {
         if let Some(since) = self.limited_since.take()
             && let Some(epoch) = &mut self.epoch
@@ -98,7 +99,7 @@ impl Cubic {
     }
 
     fn slow_start(&mut self, ack: &Acked) {
-        // Only the first slow start has no threshold that would end it in time (HyStart++ §4.3).
+        // Only the first slow start is not limited by a threshold (HyStart++ §4.3).
         let first = self.ssthresh == u64::MAX;
         let growth = if first { self.hystart.on_ack(ack.now, ack.sent, ack.sample) } else { Growth::Standard };
         match growth {
@@ -129,7 +130,7 @@ impl Cubic {
 
     pub(super) fn on_congestion_event(&mut self) {
         let window = self.window as f64;
-        // Fast convergence: a flow that did not get back to its old maximum leaves room (§4.7).
+        // Fast convergence: a flow that did not reach its old maximum releases bandwidth (§4.7).
         self.w_max = if window < self.w_max { window * (1.0 + BETA) / 2.0 } else { window };
         self.ssthresh = ((window * BETA) as u64).max(minimum_window(self.mtu));
         self.window = self.ssthresh;
@@ -138,7 +139,7 @@ impl Cubic {
 
     pub(super) fn on_persistent_congestion(&mut self) {
         self.window = minimum_window(self.mtu);
-        // What follows starts from where slow start ends (§4.8).
+        // The next epoch starts where slow start ends (§4.8).
         self.w_max = 0.0;
         self.end_epoch();
     }
@@ -153,25 +154,25 @@ impl Cubic {
         self.mtu = mtu;
         let floor = if self.ssthresh == u64::MAX { initial_window(mtu) } else { minimum_window(mtu) };
         self.window = self.window.max(floor);
-        // The curve is in segments: start a new one.
+        // The curve is in segments, so a new epoch has to begin.
         self.epoch = None;
     }
 }
 
 impl Epoch {
-    /// A stage that begins with `window` bytes; `w_max` is the maximum to come back to.
+    /// An epoch that begins with a window of `window` bytes; `w_max` is the maximum to return to.
     fn begin(start: Instant, window: f64, w_max: f64, mtu: f64) -> Self {
         let k = if w_max > window { cube_root((w_max - window) / (C * mtu)) } else { 0.0 };
         Self { start, k, origin: w_max.max(window), w_est: window }
     }
 }
 
-/// The cube root of `x` ≥ 0 by Newton's method; the same on every machine, unlike the C library's.
+/// The cube root of `x` ≥ 0 by Newton's method. Unlike the C library's, it gives the same result on every machine.
 fn cube_root(x: f64) -> f64 {
     if x <= 0.0 {
         return 0.0;
     }
-    // A third of the exponent is close enough for the iteration to converge fast.
+    // A third of the exponent is close enough for fast convergence.
     let exponent = ((x.to_bits() >> 52) as i64 - 1023) / 3;
     let mut root = f64::from_bits(((exponent + 1023) as u64) << 52);
     for _ in 0..8 {
@@ -221,7 +222,7 @@ mod tests {
         assert_eq!(c.window(), 2 * MTU);
     }
 
-    /// 1000 segments, so that the cubic function and not the TCP-friendly region rules.
+    /// With 1000 segments, the cubic function governs and not the TCP-friendly region.
     #[test]
     fn the_window_follows_the_curve() {
         let w_max = 1_200_000.0;
@@ -230,7 +231,7 @@ mod tests {
         let k = (w_max * (1.0 - BETA) / MTU as f64 / C).cbrt();
         let mut now = start;
         while now < start + Duration::from_secs(16) {
-            // A whole window is acknowledged each round trip, in ten parts.
+            // A whole window is acknowledged per round trip, in ten parts.
             let part = c.window() / 10;
             for _ in 0..10 {
                 c.on_ack(&ack(now, part));

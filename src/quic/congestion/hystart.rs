@@ -1,29 +1,29 @@
-//! HyStart++: leaves the first slow start when delay grows, before packets are lost
+//! HyStart++: leaves the first slow start when the delay grows, before packets are lost
 //! (draft-ietf-tcpm-hystartplusplus-04 §4.2).
 //!
-//! Rounds are told by time: a round ends with the first acknowledgement of a packet sent after it began.
+//! Rounds are delimited by time: a round ends with the first acknowledgement of a packet sent after it began.
 
 use crate::base::time::{Duration, Instant};
 
 const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
 const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
 const N_RTT_SAMPLE: u32 = 8;
-/// In conservative slow start the window grows by this part of what is acknowledged.
+/// In conservative slow start, the window grows by this fraction of the acknowledged bytes.
 pub(super) const CSS_GROWTH_DIVISOR: u64 = 4;
 const CSS_ROUNDS: u32 = 5;
 
-/// What to do with the window.
+/// How the window changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Growth {
-    /// Grow as slow start does.
+    /// It grows as in slow start.
     Standard,
-    /// Grow by a [`CSS_GROWTH_DIVISOR`]th.
+    /// It grows by a [`CSS_GROWTH_DIVISOR`]th.
     Conservative,
-    /// Leave slow start: the threshold is the window.
+    /// Slow start ends: the threshold becomes the window.
     Exit,
 }
 
-/// Conservative slow start: is the delay there to stay?
+/// State of conservative slow start, which finds out whether the delay persists.
 #[derive(Clone, Copy, Debug)]
 struct Conservative {
     baseline: Duration,
@@ -50,7 +50,7 @@ impl HyStart {
         }
     }
 
-    /// An acknowledgement came at `now`, the latest packet it newly covers was sent at `sent`.
+    /// Handles an acknowledgement at `now`; the latest newly acknowledged packet was sent at `sent`.
     pub(super) fn on_ack(&mut self, now: Instant, sent: Instant, sample: Option<Duration>) -> Growth {
         if sent >= self.round_start && self.next_round(now) {
             return Growth::Exit;
@@ -65,7 +65,7 @@ impl HyStart {
         if self.conservative.is_some() { Growth::Conservative } else { Growth::Standard }
     }
 
-    /// True if conservative slow start has lasted long enough.
+    /// Starts the next round; true if conservative slow start has lasted long enough.
     fn next_round(&mut self, now: Instant) -> bool {
         self.round_start = now;
         self.last_min = self.current_min;
@@ -101,7 +101,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// One round of ten acknowledgements that show `rtt`; the last answer.
+    /// One round of ten acknowledgements with `rtt`; returns the last result.
     fn round(h: &mut HyStart, now: &mut Instant, rtt: Duration) -> Growth {
         let mut last = Growth::Standard;
         let sent = *now;

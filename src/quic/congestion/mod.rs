@@ -1,7 +1,7 @@
-//! Congestion control: how much may be in flight, and when the next packet may go (RFC 9002 §7).
+//! Congestion control: how many bytes may be in flight, and when the next packet may be sent (RFC 9002 §7).
 //!
-//! [`Congestion`] is what every algorithm shares: bytes in flight, the recovery period, pacing. The
-//! algorithm itself is a [`Controller`], which only decides how large the window is. Windows are bytes.
+//! [`Congestion`] is common to all algorithms: bytes in flight, the recovery period, pacing. A [`Controller`] is an
+//! algorithm, which only determines the size of the window. Windows are in bytes.
 #![forbid(unsafe_code)]
 
 mod cubic;
@@ -19,20 +19,20 @@ use crate::quic::config::CongestionAlgorithm;
 /// Whether a packet may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permit {
-    /// It may.
+    /// It may be sent.
     Send,
     /// The congestion window is full: wait for an acknowledgement, a loss or a probe timeout.
     Congested,
-    /// The window has room, but the packet would be too early.
+    /// The window has room, but pacing delays the packet until this time.
     PacedUntil(Instant),
 }
 
-/// What an acknowledgement means to a congestion controller.
+/// An acknowledgement, as seen by a congestion controller.
 #[derive(Clone, Copy, Debug)]
 pub struct Acked {
-    /// The time.
+    /// The current time.
     pub now: Instant,
-    /// Bytes newly acknowledged of packets sent after the last recovery period began.
+    /// Newly acknowledged bytes of packets sent after the last recovery period began.
     pub bytes: u64,
     /// When the latest of the newly acknowledged packets was sent.
     pub sent: Instant,
@@ -40,11 +40,11 @@ pub struct Acked {
     pub prior_in_flight: u64,
     /// Smoothed round-trip time.
     pub srtt: Duration,
-    /// The round-trip time that this acknowledgement showed, if it showed one.
+    /// The round-trip time sample of this acknowledgement, if any.
     pub sample: Option<Duration>,
 }
 
-/// A congestion control algorithm: the size of the window.
+/// A congestion control algorithm: determines the size of the window.
 #[derive(Clone, Debug)]
 pub enum Controller {
     /// RFC 9002 §7.
@@ -77,7 +77,7 @@ impl Controller {
         }
     }
 
-    /// An acknowledgement while the window was in use.
+    /// Handles an acknowledgement while the window was in use.
     fn on_ack(&mut self, ack: &Acked) {
         match self {
             Self::NewReno(c) => c.on_ack(ack.bytes),
@@ -85,7 +85,7 @@ impl Controller {
         }
     }
 
-    /// An acknowledgement while the window was not the limit: it must not grow (RFC 9002 §7.8).
+    /// Handles an acknowledgement while the window was not the limit, so that it must not grow (RFC 9002 §7.8).
     fn on_ack_limited(&mut self, now: Instant) {
         match self {
             Self::NewReno(_) => {}
@@ -121,7 +121,7 @@ pub const fn initial_window(mtu: u64) -> u64 {
     if 10 * mtu < limit { 10 * mtu } else { limit }
 }
 
-/// The smallest window that congestion leaves (RFC 9002 §7.2).
+/// The minimum window (RFC 9002 §7.2).
 pub const fn minimum_window(mtu: u64) -> u64 {
     2 * mtu
 }
@@ -133,7 +133,7 @@ pub struct Congestion {
     pacer: Pacer,
     mtu: u64,
     in_flight: u64,
-    /// When the last recovery period began. Packets sent until then neither grow nor shrink the window.
+    /// When the last recovery period began. Packets sent before that neither grow nor shrink the window.
     recovery_start: Option<Instant>,
     /// The controller before the last reduction.
     prior: Option<Controller>,
@@ -141,8 +141,8 @@ pub struct Congestion {
 }
 
 impl Congestion {
-    /// Congestion control by `algorithm` for datagrams of `max_datagram` bytes. `srtt` is the assumed
-    /// round-trip time until there is a better one.
+    /// Congestion control with `algorithm` for datagrams of `max_datagram` bytes. `srtt` is the assumed round-trip time
+    /// until there is a sample.
     pub fn new(algorithm: CongestionAlgorithm, max_datagram: u16, pacing: bool, srtt: Duration, now: Instant) -> Self {
         let mtu = u64::from(max_datagram);
         let controller = Controller::new(algorithm, mtu);
@@ -166,7 +166,7 @@ impl Congestion {
         &self.controller
     }
 
-    /// Whether a packet of `len` bytes may go at `now`.
+    /// Whether a packet of `len` bytes may be sent at `now`.
     pub fn permit(&self, now: Instant, len: u16) -> Permit {
         if self.in_flight + u64::from(len) > self.window() {
             return Permit::Congested;
@@ -177,32 +177,32 @@ impl Congestion {
         }
     }
 
-    /// A packet of `len` bytes that counts was sent.
+    /// Records that a packet of `len` bytes that counts as in flight was sent.
     pub fn on_sent(&mut self, now: Instant, len: u16) {
         self.in_flight += u64::from(len);
         self.pacer.on_sent(now, u64::from(len));
     }
 
-    /// A packet of `len` bytes that counted has left the path, or is no longer of interest.
+    /// Removes a packet of `len` bytes from those in flight.
     pub fn remove(&mut self, len: u16) {
         debug_assert!(self.in_flight >= u64::from(len));
         self.in_flight = self.in_flight.saturating_sub(u64::from(len));
     }
 
-    /// Whether a packet sent at `sent` belongs to the recovery period or to the time before (RFC 9002 §7.3.2).
+    /// Whether a packet sent at `sent` was sent during the recovery period or earlier (RFC 9002 §7.3.2).
     pub fn in_recovery(&self, sent: Instant) -> bool {
         self.recovery_start.is_some_and(|start| sent <= start)
     }
 
-    /// Whether the application, not the window, limits what is sent (RFC 9002 §7.8).
+    /// Sets whether the application, not the window, limits what is sent (RFC 9002 §7.8).
     pub fn set_app_limited(&mut self, limited: bool) {
         self.app_limited = limited;
     }
 
-    /// Packets that counted were acknowledged and are removed already.
+    /// Handles an acknowledgement. The packets were removed before.
     pub fn on_ack(&mut self, ack: &Acked) {
         if !self.in_recovery(ack.sent) {
-            // A flight that fills the window up to less than one packet uses it, whoever stopped it.
+            // A flight that leaves less than one packet of the window unused counts as using it.
             if self.app_limited && ack.prior_in_flight + self.mtu <= self.window() {
                 self.controller.on_ack_limited(ack.now);
             } else if ack.bytes > 0 {
@@ -212,7 +212,8 @@ impl Congestion {
         self.update_pace(ack.now, ack.srtt);
     }
 
-    /// A packet sent at `sent` was lost or marked by ECN: enters recovery unless it is part of it.
+    /// Handles the loss, or an ECN mark, of a packet sent at `sent`: enters recovery unless the packet belongs to the
+    /// current recovery period.
     pub fn on_congestion_event(&mut self, now: Instant, sent: Instant, srtt: Duration) {
         if self.in_recovery(sent) {
             return;
@@ -223,8 +224,8 @@ impl Congestion {
         self.update_pace(now, srtt);
     }
 
-    /// The last reduction was for nothing: takes it back, unless the window has outgrown it (rfc8312bis §4.9).
-    /// True if it did.
+    /// Undoes the last reduction, which was spurious, unless the window has grown beyond it (rfc8312bis §4.9). True if
+    /// it was undone.
     pub fn undo(&mut self, now: Instant, srtt: Duration) -> bool {
         let Some(prior) = self.prior.take().filter(|prior| prior.window() > self.window()) else { return false };
         self.controller = prior;
@@ -233,8 +234,9 @@ impl Congestion {
         true
     }
 
-    /// Everything sent over a long time, up to `sent`, was lost (RFC 9002 §7.6). What was sent by then says nothing about
-    /// the path as it is now: it does not grow the window, even if it arrived before that time and is acknowledged only now.
+    /// Handles persistent congestion: everything sent over a long period, up to `sent`, was lost (RFC 9002 §7.6).
+    /// Acknowledgements of packets sent by then no longer grow the window, as they say nothing about the current state
+    /// of the path.
     pub fn on_persistent_congestion(&mut self, now: Instant, sent: Instant, srtt: Duration) {
         self.recovery_start = Some(sent);
         self.prior = None;
@@ -242,7 +244,7 @@ impl Congestion {
         self.update_pace(now, srtt);
     }
 
-    /// Datagrams may have up to `max_datagram` bytes from now on.
+    /// Changes the maximum datagram size to `max_datagram` bytes.
     pub fn set_max_datagram(&mut self, now: Instant, max_datagram: u16, srtt: Duration) {
         let mtu = u64::from(max_datagram);
         if mtu != self.mtu {

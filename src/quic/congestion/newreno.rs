@@ -1,8 +1,9 @@
-//! The controller of RFC 9002 §7.
+//! NewReno, the controller of RFC 9002 §7.
 
 use crate::quic::congestion::{initial_window, minimum_window};
 
-/// NewReno: doubling until the first loss, then one datagram more per window and half as much per loss.
+/// NewReno: doubles the window per round trip until the first loss; then adds a datagram per round trip and halves the
+/// window on loss.
 #[derive(Clone, Debug)]
 pub struct NewReno {
     mtu: u64,
@@ -13,7 +14,7 @@ pub struct NewReno {
 }
 
 impl NewReno {
-    /// The controller of a new path that carries datagrams of `mtu` bytes.
+    /// A controller for a new path with datagrams of `mtu` bytes.
     pub fn new(mtu: u64) -> Self {
         Self { mtu, window: initial_window(mtu), ssthresh: u64::MAX, acked: 0 }
     }
@@ -28,14 +29,14 @@ impl NewReno {
         self.window < self.ssthresh
     }
 
-    /// `bytes` of packets sent outside recovery were acknowledged.
+    /// Handles the acknowledgement of `bytes` of packets sent outside recovery.
     pub(super) fn on_ack(&mut self, mut bytes: u64) {
         if self.in_slow_start() {
             let grow = bytes.min(self.ssthresh - self.window);
             self.window += grow;
             bytes -= grow;
         }
-        // One datagram for each window that is acknowledged (RFC 9002 §7.3.3).
+        // One datagram per acknowledged window (RFC 9002 §7.3.3).
         self.acked += bytes;
         while self.acked >= self.window {
             self.acked -= self.window;

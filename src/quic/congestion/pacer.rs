@@ -1,39 +1,39 @@
-//! Spreading packets over the round trip (RFC 9002 §7.7): a bucket that fills at the pace.
+//! Pacing (RFC 9002 §7.7) with a token bucket.
 
 use crate::base::time::{Duration, Instant};
 
 /// Fractional bits of the rate.
 const SHIFT: u32 = 32;
-/// A burst of this many datagrams that takes less than [`TICK`] is not worth waiting for.
+/// A burst of this many datagrams that would be spread over less than [`TICK`] is sent at once.
 const WORTHWHILE: u64 = 32;
 /// About one tick of the timer wheel.
 const TICK: Duration = Duration::from_micros(65);
 /// The bucket holds at least this many datagrams.
 const BURST_DATAGRAMS: u64 = 10;
-/// The bucket holds at least what the pace allows in this time: timers fire late, and what they missed is made up.
+/// The bucket holds at least the bytes that the rate allows in this time, to make up for timers that fire late.
 const BURST_TIME: Duration = Duration::from_millis(1);
 
 /// A token bucket. Its rate follows the congestion window.
 #[derive(Clone, Debug)]
 pub struct Pacer {
-    /// Configured to pace at all.
+    /// Whether pacing is configured.
     enabled: bool,
-    /// Bytes per nanosecond << [`SHIFT`]; `None`: everything may go at once.
+    /// Bytes per nanosecond << [`SHIFT`]; `None` if there is no limit.
     rate: Option<u64>,
-    /// Most bytes in the bucket.
+    /// Capacity of the bucket in bytes.
     burst: i64,
-    /// Bytes in the bucket at `at`; negative after packets that did not ask (probes).
+    /// Bytes in the bucket at `at`; negative after packets that are not paced (probes).
     credit: i64,
     at: Instant,
 }
 
 impl Pacer {
-    /// A full bucket without a rate; one that is not `enabled` never has one.
+    /// A full bucket without a rate. If not `enabled`, it never gets one.
     pub fn new(enabled: bool, now: Instant) -> Self {
         Self { enabled, rate: None, burst: i64::MAX, credit: i64::MAX, at: now }
     }
 
-    /// Sets the pace to 1.25 windows (in slow start, two) per round trip.
+    /// Sets the rate to 1.25 windows (in slow start, two) per round trip.
     pub fn set_rate(&mut self, now: Instant, window: u64, srtt: Duration, slow_start: bool, mtu: u64) {
         if !self.enabled {
             return;
@@ -52,7 +52,7 @@ impl Pacer {
         self.credit = if fresh { self.burst } else { self.credit.min(self.burst) };
     }
 
-    /// When a packet of `len` bytes may go, if not at `now`.
+    /// When a packet of `len` bytes may be sent, if not at `now`.
     pub fn next(&self, now: Instant, len: u64) -> Option<Instant> {
         let rate = self.rate?;
         let short = len as i64 - self.credit_at(now, rate);
@@ -63,7 +63,7 @@ impl Pacer {
         Some(now + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)))
     }
 
-    /// A packet of `len` bytes was sent.
+    /// Records that a packet of `len` bytes was sent.
     pub fn on_sent(&mut self, now: Instant, len: u64) {
         if self.rate.is_some() {
             self.fill(now);

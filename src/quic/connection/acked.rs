@@ -1,4 +1,4 @@
-//! What acknowledgement and loss of a packet mean for the frames it carried (RFC 9000 §13.3).
+//! Effects of the acknowledgement and loss of packets on the frames they carried (RFC 9000 §13.3).
 
 use crate::base::time::Instant;
 use crate::quic::connection::sent::SentFrame;
@@ -10,7 +10,7 @@ use crate::quic::stream::recv::RecvStream;
 use crate::wire::quic::StreamId;
 
 impl Connection {
-    /// Applies what `acked` of the scratch collected for `space`.
+    /// Applies the acknowledgements collected in `acked` of the scratch, for `space`.
     pub(super) fn apply_acked(&mut self, cx: &mut Cx<'_>, space: SpaceId) {
         let Scratch { acked, lists, .. } = cx.scratch;
         for (pn, frames) in acked.drain(..) {
@@ -66,7 +66,7 @@ impl Connection {
         }
     }
 
-    /// Applies what `lost` of the scratch collected.
+    /// Applies the losses collected in `lost` of the scratch.
     pub(super) fn apply_lost(&mut self, cx: &mut Cx<'_>) {
         let Scratch { lost, lists, .. } = cx.scratch;
         if lost.is_empty() {
@@ -89,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// If what was lost still matters, it is queued again.
+    /// Queues a lost frame again if it still matters.
     pub(super) fn frame_lost(&mut self, now: Instant, space: SpaceId, pn: u64, frame: SentFrame) {
         match frame {
             SentFrame::Stream { len, id, start } | SentFrame::StreamFin { len, id, start } => {
@@ -97,7 +97,7 @@ impl Connection {
                 let Some(send) = &mut stream.send else { return };
                 let fin = matches!(frame, SentFrame::StreamFin { .. });
                 send.on_lost(start..start + u64::from(len), fin);
-                // It may have been the one that the peer would have known the stream by.
+                // This may have been the frame that introduces the stream to the peer.
                 let unknown = stream.introduced != Introduced::Yes;
                 if unknown {
                     stream.introduced = Introduced::No;

@@ -1,4 +1,4 @@
-//! What an application does with a connection.
+//! Operations of applications on a connection.
 
 use std::net::SocketAddr;
 
@@ -14,10 +14,10 @@ use crate::quic::stream::placement::Placement;
 use crate::quic::stream::priority::Priority;
 use crate::wire::quic::{StreamId, varint};
 
-/// Why no stream could be opened.
+/// Why a stream could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
-    /// The peer allows no more streams for now; `StreamsAvailable` tells when it does.
+    /// The peer's stream limit is reached; `StreamsAvailable` reports when it is raised.
     #[error("the peer's stream limit is reached; wait for StreamsAvailable")]
     StreamsExhausted,
     /// The connection is closed or closing.
@@ -28,7 +28,7 @@ pub enum OpenError {
 /// Why an operation on a stream failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum StreamError {
-    /// There is no such stream (any more), or it has no part in this direction.
+    /// The stream does not exist, has ended, or has no part in this direction.
     #[error("there is no such stream, or it has ended in this direction")]
     NoStream,
     /// The connection is closed or closing.
@@ -36,16 +36,16 @@ pub enum StreamError {
     Closed,
 }
 
-/// Why `send` did not take the data.
+/// Why `send` did not accept the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SendErrorKind {
-    /// There is no such stream, or it was finished, reset or stopped.
+    /// The stream does not exist, or it was finished, reset or stopped.
     #[error("the stream does not exist or takes no more data")]
     NoStream,
-    /// The send budget is used up; `Writable` tells when there is some again.
-    #[error("the stream's send budget is used up; wait for Writable")]
+    /// The send budget is used up; `Writable` reports when there is room again.
+    #[error("the stream's send budget is exhausted; wait for Writable")]
     Blocked,
-    /// The stream would become longer than 2^62-1 bytes.
+    /// The stream would exceed 2^62-1 bytes.
     #[error("the stream would exceed 2^62-1 bytes")]
     TooLong,
     /// The connection is closed or closing.
@@ -53,43 +53,43 @@ pub enum SendErrorKind {
     Closed,
 }
 
-/// `send` or `send_vectored` failed; the data comes back, all of it.
+/// `send` or `send_vectored` failed. All of the data is returned.
 #[derive(Debug, Error)]
 #[error("{kind}")]
 pub struct SendError<T = SendData> {
-    /// Why.
+    /// The reason.
     pub kind: SendErrorKind,
-    /// What was to be sent.
+    /// The data.
     pub data: T,
 }
 
-/// Why buffers were not taken.
+/// Why receive buffers were not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ProvideErrorKind {
-    /// No buffer was given.
+    /// The list of buffers is empty.
     #[error("the list of buffers is empty")]
     Empty,
-    /// A buffer has no bytes.
+    /// A buffer is empty.
     #[error("a buffer is empty")]
     EmptyBuffer,
-    /// There is no such stream, or it receives nothing (any more).
+    /// The stream does not exist or receives no more data.
     #[error("the stream does not exist or receives no more data")]
     NoStream,
-    /// Data has arrived in pooled chunks already.
+    /// Data has already arrived in pooled chunks.
     #[error("data has arrived in pooled chunks; buffers must be provided before")]
     PooledStream,
-    /// The peer was allowed to send more than these first buffers hold.
+    /// The first buffers hold less than the peer was already allowed to send.
     #[error(
         "the first buffers must hold the {announced} bytes that the peer was allowed to send; set the stream's initial window to 0"
     )]
     TooSmall {
-        /// The window that was announced, bytes.
+        /// The announced window in bytes.
         announced: u64,
     },
-    /// The final size is known: no more can arrive.
+    /// The final size is known and fits into the buffers provided before.
     #[error("the stream's end is known and fits into what was provided")]
     Finished,
-    /// Beyond the largest stream offset.
+    /// The buffers would exceed the maximum stream offset.
     #[error("more than 2^62-1 bytes provided")]
     TooMuch,
     /// The connection is closed or closing.
@@ -97,17 +97,17 @@ pub enum ProvideErrorKind {
     Closed,
 }
 
-/// Buffers were not taken; they come back.
+/// Receive buffers were not accepted. They are returned.
 #[derive(Debug, Error)]
 #[error("{kind}")]
 pub struct ProvideError {
-    /// Why.
+    /// The reason.
     pub kind: ProvideErrorKind,
     /// The buffers, in order.
     pub bufs: Vec<PinnedBuf>,
 }
 
-/// One connection, for as long as the endpoint is borrowed.
+/// Access to one connection, borrowed from its endpoint.
 #[derive(Debug)]
 pub struct Conn<'a> {
     pub(super) conn: &'a mut Connection,
@@ -121,7 +121,8 @@ impl<'a> Conn<'a> {
     /// Opens a stream (RFC 9000 §2.1).
     ///
     /// # Errors
-    /// [`OpenError::StreamsExhausted`] when the peer's limit is reached, [`OpenError::Closed`] afterwards.
+    /// [`OpenError::StreamsExhausted`] if the peer's limit is reached, [`OpenError::Closed`] if the connection is
+    /// closed.
     pub fn open(&mut self, dir: Dir) -> Result<StreamId, OpenError> {
         if !self.conn.is_active() {
             return Err(OpenError::Closed);
@@ -129,11 +130,11 @@ impl<'a> Conn<'a> {
         self.conn.streams.open(dir).ok_or(OpenError::StreamsExhausted)
     }
 
-    /// Queues `data` on a stream, and its end if `fin`. The memory belongs to the engine until it
-    /// comes back in [`Event::SendDone`]. Data is taken whole as long as less than the send budget is queued.
+    /// Queues `data` on a stream, and its end if `fin`. The memory is owned by the engine until it is returned in
+    /// [`Event::SendDone`]. Data of any length is accepted while fewer bytes than the send budget are queued.
     ///
     /// # Errors
-    /// The data comes back in the error.
+    /// [`SendError`], which returns the data.
     pub fn send(&mut self, id: StreamId, data: SendData, fin: bool) -> Result<(), SendError> {
         match self.writable(id, data.len() as u64) {
             Err(kind) => Err(SendError { kind, data }),
@@ -144,11 +145,12 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// Queues many pieces of memory on a stream as if they were one, and its end if `fin`. It takes all or nothing, by
-    /// the same rule as [`Conn::send`]; each piece comes back in an [`Event::SendDone`] of its own.
+    /// Queues several pieces of memory on a stream as if they were one, and its end if `fin`. Either all pieces are
+    /// accepted or none, by the same rule as in [`Conn::send`]. Each piece is returned in an [`Event::SendDone`] of its
+    /// own.
     ///
     /// # Errors
-    /// All pieces come back in the error, in order.
+    /// [`SendError`], which returns all pieces in order.
     pub fn send_vectored(
         &mut self,
         id: StreamId,
@@ -166,7 +168,7 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// Whether a stream takes `len` more bytes.
+    /// Whether a stream accepts `len` more bytes.
     fn writable(&mut self, id: StreamId, len: u64) -> Result<(), SendErrorKind> {
         let conn = &mut *self.conn;
         if !conn.is_active() {
@@ -183,13 +185,13 @@ impl<'a> Conn<'a> {
         end.map(|_| ()).ok_or(SendErrorKind::TooLong)
     }
 
-    /// Queues data on a stream that takes it.
+    /// Queues data on a stream that accepts it.
     fn queue(&mut self, id: StreamId, data: impl IntoIterator<Item = SendData>, fin: bool) {
         let conn = &mut *self.conn;
         let Some(send) = conn.streams.get(id).and_then(|s| s.send.as_mut()) else { return };
         for piece in data {
             match piece {
-                // Nothing of it will be acknowledged: it can go back now.
+                // Nothing of it will be acknowledged, so it is returned now.
                 SendData::Pinned(_, 0) => conn.events.push_back(Event::SendDone { id, data: piece, acked: 0 }),
                 _ => send.write(piece, false),
             }
@@ -200,11 +202,11 @@ impl<'a> Conn<'a> {
         conn.streams.queue_send(id);
     }
 
-    /// Ranks a stream's data among that of the connection's other streams, from now on (RFC 9218 §4). It decides the
-    /// order in which this end sends, also what is sent again, and may be changed at any time.
+    /// Sets a stream's priority among the connection's streams that have data to send (RFC 9218 §4). It determines the
+    /// order in which this end sends, including retransmissions, and may be changed at any time.
     ///
     /// # Errors
-    /// [`StreamError`] when nothing is sent on the stream (any more).
+    /// [`StreamError`] if nothing (more) is sent on the stream.
     pub fn set_priority(&mut self, id: StreamId, priority: Priority) -> Result<(), StreamError> {
         if !self.conn.is_active() {
             return Err(StreamError::Closed);
@@ -212,32 +214,30 @@ impl<'a> Conn<'a> {
         if self.conn.streams.set_priority(id, priority) { Ok(()) } else { Err(StreamError::NoStream) }
     }
 
-    /// Chooses when a stream reports received data: as it arrives, or all of it at the end. Only streams with provided
-    /// buffers can be silent until the end: pooled bytes have to be taken for more to come, so they are always
-    /// reported.
+    /// Chooses whether a stream reports received data as it arrives, or once when all has arrived. The latter requires
+    /// provided buffers: data of pooled streams is always reported, as it must be taken for more to arrive.
     ///
-    /// A call while [`Event::StreamOpened`] is handled comes before all other events of the stream, unless the
-    /// connection ends with the same packets: then the call is refused, and the data in them is reported as it is by
-    /// default.
+    /// A call while [`Event::StreamOpened`] is handled takes effect before any other event of the stream, unless the
+    /// connection ends with the same packets: then the call is refused, and their data is reported as by default.
     ///
     /// # Errors
-    /// [`StreamError`] when nothing is received on the stream (any more).
+    /// [`StreamError`] if nothing (more) is received on the stream.
     pub fn set_notify(&mut self, id: StreamId, notify: Notify) -> Result<(), StreamError> {
-        // What it has kept to itself may be told now.
+        // Data held back so far may have to be reported now.
         self.change_receiving(id, |stream| stream.notify = notify)
     }
 
-    /// Chooses what happens to a stream with provided buffers when its peer has more data than they hold: it waits for
-    /// more space, or it is stopped. This has no effect on pooled streams.
+    /// Chooses what happens if the peer has more data than a stream's provided buffers hold: the stream waits for more
+    /// space, or it is stopped. This has no effect on pooled streams.
     ///
     /// # Errors
-    /// [`StreamError`] when nothing is received on the stream (any more).
+    /// [`StreamError`] if nothing (more) is received on the stream.
     pub fn set_out_of_space(&mut self, id: StreamId, what: OutOfSpace) -> Result<(), StreamError> {
-        // It may have come to that before.
+        // The stream may already be out of space.
         self.change_receiving(id, |stream| stream.out_of_space = what)
     }
 
-    /// Changes a stream that still receives, and has it looked at again.
+    /// Changes a stream that still receives, and has it checked for events.
     fn change_receiving(&mut self, id: StreamId, change: impl FnOnce(&mut Stream)) -> Result<(), StreamError> {
         if !self.conn.is_active() {
             return Err(StreamError::Closed);
@@ -248,8 +248,8 @@ impl<'a> Conn<'a> {
         Ok(())
     }
 
-    /// State and counters of a stream; `None` when it is gone. [`Event::Finished`] has the final
-    /// [`placement`](StreamStats::placement).
+    /// State and counters of a stream; `None` if it is gone. The final [`placement`](StreamStats::placement) is in
+    /// [`Event::Finished`].
     pub fn stream_stats(&self, id: StreamId) -> Option<StreamStats> {
         let stream = self.conn.streams.get_ref(id)?;
         let mut stats = StreamStats::default();
@@ -262,10 +262,10 @@ impl<'a> Conn<'a> {
         Some(stats)
     }
 
-    /// Ends a stream behind what was queued.
+    /// Ends a stream after the queued data.
     ///
     /// # Errors
-    /// [`StreamError`] when the stream cannot be written to.
+    /// [`StreamError`] if the stream cannot be written to.
     pub fn finish(&mut self, id: StreamId) -> Result<(), StreamError> {
         self.send(id, SendData::Static(&[]), true).map_err(|e| match e.kind {
             SendErrorKind::Closed => StreamError::Closed,
@@ -273,15 +273,16 @@ impl<'a> Conn<'a> {
         })
     }
 
-    /// Bytes that `send` takes before it answers `Blocked`; 0 for streams that cannot be written to.
+    /// Number of bytes that may be queued before `send` returns `Blocked`; 0 for streams that cannot be written to.
     pub fn send_budget(&self, id: StreamId) -> u64 {
         let send = self.conn.streams.get_ref(id).and_then(|s| s.send.as_ref()).filter(|s| s.is_writable());
         send.map_or(0, |send| self.conn.config.send_budget.saturating_sub(send.queued()))
     }
 
-    /// How many more bytes than are queued the peer's windows take on a stream now (RFC 9000 §4.1): its own, and that
-    /// of the connection, which all streams share. What is made or read before it can go only takes memory. When it is
-    /// 0, `Writable` tells as soon as it is more; it is 0 as well for streams that cannot be written to.
+    /// Number of bytes, beyond those queued, that the peer's flow control currently allows on a stream (RFC 9000 §4.1):
+    /// the minimum of the stream's window and the connection's, which all streams share. Data that is produced or read
+    /// earlier only occupies memory. If this returns 0, `Writable` is raised when the window opens. It is also 0 for
+    /// streams that cannot be written to.
     pub fn send_window(&mut self, id: StreamId) -> u64 {
         if !self.conn.is_active() {
             return 0;
@@ -289,11 +290,11 @@ impl<'a> Conn<'a> {
         self.conn.streams.send_window(id, self.conn.send_credit.available())
     }
 
-    /// Hands receive buffers over: the stream's bytes are decrypted straight into them, strictly in order,
-    /// and the peer may send exactly as much as was provided. Each buffer comes back once, in [`Event::Buffer`].
+    /// Provides receive buffers for a stream. Its data is decrypted directly into them, strictly in order, and the peer
+    /// may send as many bytes as were provided. Each buffer is returned once, in [`Event::Buffer`].
     ///
     /// # Errors
-    /// All buffers come back in the error.
+    /// [`ProvideError`], which returns all buffers.
     pub fn provide_receive_buffers(&mut self, id: StreamId, bufs: Vec<PinnedBuf>) -> Result<(), ProvideError> {
         match self.check_provide(id, &bufs) {
             Err(kind) => Err(ProvideError { kind, bufs }),
@@ -304,11 +305,11 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// Like [`Conn::provide_receive_buffers`] with one buffer: nothing is allocated, so this is the way to hand
-    /// over again what has come back.
+    /// Like [`Conn::provide_receive_buffers`] with one buffer. As nothing is allocated, this is the preferred way to
+    /// provide a returned buffer again.
     ///
     /// # Errors
-    /// The buffer comes back in the error.
+    /// [`ProvideError`], which returns the buffer.
     pub fn provide_receive_buffer(&mut self, id: StreamId, buf: PinnedBuf) -> Result<(), ProvideError> {
         match self.check_provide(id, std::slice::from_ref(&buf)) {
             Err(kind) => Err(ProvideError { kind, bufs: vec![buf] }),
@@ -319,7 +320,7 @@ impl<'a> Conn<'a> {
         }
     }
 
-    /// Takes buffers that were checked.
+    /// Adds buffers that were checked.
     fn provide(&mut self, id: StreamId, bufs: impl IntoIterator<Item = PinnedBuf>) {
         let Some(recv) = self.conn.streams.get(id).and_then(|s| s.recv.as_mut()) else { return };
         recv.make_provided();
@@ -360,35 +361,36 @@ impl<'a> Conn<'a> {
         Ok(())
     }
 
-    /// The next contiguous bytes of a pooled stream, or those that the first provided buffer has so far,
-    /// read in place; empty when there are none now.
+    /// The next contiguous bytes of a pooled stream, or the bytes received so far in the first provided buffer, without
+    /// taking them. Empty if there are none at present.
     pub fn peek(&self, id: StreamId) -> Option<&[u8]> {
         self.conn.streams.get_ref(id).and_then(|s| s.recv.as_ref()).map(|r| r.peek())
     }
 
-    /// The application is done with the next `n` bytes of a pooled stream.
+    /// Marks the next `n` bytes of a pooled stream as consumed.
     pub fn consume(&mut self, id: StreamId, n: usize) {
         let Some(recv) = self.conn.streams.get(id).and_then(|s| s.recv.as_mut()) else { return };
         let n = recv.consume(n as u64);
         self.after_consumption(id, n);
     }
 
-    /// The next contiguous bytes of a pooled stream, lent without a copy: a full chunk of the pool as a whole (1 to 64
-    /// KiB, by how much came at a time), or the filled part of one that is still being filled. Call it until it gives
-    /// `None`, which also stands for streams with provided buffers, and for those that are gone, reset or stopped.
+    /// Takes the next contiguous bytes of a pooled stream without copying: a full chunk of the pool (1 to 64 KiB,
+    /// depending on the rate of arrival) or the filled part of one that is still being filled. Call it until it returns
+    /// `None`. It also returns `None` for streams with provided buffers, and for streams that are gone, reset or
+    /// stopped.
     ///
-    /// The bytes count as consumed now: the peer gets new flow-control credit for them (RFC 9000 §4.1) although
-    /// they may be kept for long. What limits an application that keeps chunks is the connection's share of the
-    /// pool ([`MemoryConfig`](crate::quic::MemoryConfig)): packets beyond it are dropped as if the network had lost
-    /// them, so the peer stalls until chunks are given back. It is better
-    /// to leave bytes in the stream than to keep them: what is not taken or consumed gives no credit.
+    /// The bytes count as consumed: the peer gets new flow-control credit for them (RFC 9000 §4.1) even if they are
+    /// kept for long. An application that keeps chunks is limited by the connection's share of the pool
+    /// ([`MemoryConfig`](crate::quic::MemoryConfig)): packets beyond it are dropped as if lost by the network, and the
+    /// peer stalls until chunks are dropped. It is better to leave data in the stream than to keep chunks, as data that
+    /// is not taken or consumed gives no credit.
     pub fn take(&mut self, id: StreamId) -> Option<Chunk> {
         let chunk = self.conn.streams.get(id)?.recv.as_mut()?.take()?;
         self.after_consumption(id, chunk.len() as u64);
         Some(chunk)
     }
 
-    /// The application has taken `n` more bytes of a pooled stream.
+    /// Handles the consumption of `n` more bytes of a pooled stream.
     fn after_consumption(&mut self, id: StreamId, n: u64) {
         self.conn.recv_credit.consume(n);
         let recv = self.conn.streams.get_ref(id).and_then(|s| s.recv.as_ref());
@@ -398,7 +400,7 @@ impl<'a> Conn<'a> {
         self.conn.streams.remove_if_done(id);
     }
 
-    /// Whether every byte of a pooled stream was consumed and its end seen. True for streams that are gone.
+    /// Whether all bytes of a pooled stream were consumed and its end was seen. True for streams that are gone.
     pub fn is_finished(&self, id: StreamId) -> bool {
         let recv = self.conn.streams.get_ref(id).and_then(|s| s.recv.as_ref());
         recv.is_none_or(|r| r.is_done() || r.final_size() == Some(r.consumed()))
@@ -407,7 +409,7 @@ impl<'a> Conn<'a> {
     /// Abandons sending on a stream with RESET_STREAM (RFC 9000 §3.1).
     ///
     /// # Errors
-    /// [`StreamError`] when there is nothing to reset.
+    /// [`StreamError`] if there is nothing to reset.
     pub fn reset(&mut self, id: StreamId, code: u64) -> Result<(), StreamError> {
         let conn = &mut *self.conn;
         if !conn.is_active() {
@@ -422,10 +424,10 @@ impl<'a> Conn<'a> {
         Ok(())
     }
 
-    /// Asks the peer to stop sending; provided buffers come back, later data is dropped (RFC 9000 §3.5).
+    /// Asks the peer to stop sending (RFC 9000 §3.5). Provided buffers are returned and later data is dropped.
     ///
     /// # Errors
-    /// [`StreamError`] when nothing is being received.
+    /// [`StreamError`] if nothing is being received.
     pub fn stop_sending(&mut self, id: StreamId, code: u64) -> Result<(), StreamError> {
         let conn = &mut *self.conn;
         if !conn.is_active() {
@@ -434,7 +436,7 @@ impl<'a> Conn<'a> {
         if conn.stop_receiving(id, code) { Ok(()) } else { Err(StreamError::NoStream) }
     }
 
-    /// Closes the connection; every buffer and memory comes back in events, then `Closed` (RFC 9000 §10.2).
+    /// Closes the connection (RFC 9000 §10.2). All memory is returned in events, followed by `Closed`.
     pub fn close(&mut self, code: u64, reason: &str) {
         self.conn.close(code.min(varint::MAX), reason);
     }
@@ -449,7 +451,7 @@ impl<'a> Conn<'a> {
         self.conn.remote()
     }
 
-    /// Our address.
+    /// The local address.
     pub fn local(&self) -> SocketAddr {
         self.conn.path.local
     }
@@ -464,20 +466,20 @@ impl<'a> Conn<'a> {
         self.conn.complete && self.conn.is_active()
     }
 
-    /// Streams that exist now.
+    /// Number of streams.
     pub fn stream_count(&self) -> usize {
         self.conn.streams.len()
     }
 
-    /// Updates the packet keys now, if the last update is confirmed (RFC 9001 §6.1). True if it was done.
-    /// The peer hears of it by a packet that goes out as soon as possible.
+    /// Updates the packet keys if the previous update is confirmed (RFC 9001 §6.1); returns whether it did. A packet
+    /// that tells the peer is sent as soon as possible.
     pub fn update_keys(&mut self) -> bool {
         self.conn.is_active() && self.conn.update_keys()
     }
 }
 
 impl Connection {
-    /// The receiving part of a stream is no longer wanted (RFC 9000 §3.5). False if it has ended.
+    /// Stops the receiving part of a stream (RFC 9000 §3.5). False if it has ended.
     pub(super) fn stop_receiving(&mut self, id: StreamId, code: u64) -> bool {
         let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return false };
         if !recv.stop(code.min(varint::MAX)) {

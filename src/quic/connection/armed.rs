@@ -1,36 +1,35 @@
-//! Which wheel entries of one connection are still to fire.
+//! Tracks which entries of one connection are in the timer wheel.
 //!
-//! The wheel neither moves nor removes entries. Without a note of what is in it, an entry that fires
-//! late for nothing would be armed anew each time, beside the ones that already wait: their number would
-//! only ever grow.
+//! The wheel neither moves nor removes entries. Without this record, an entry that fires although nothing is due would
+//! be armed again beside the entries that are still in the wheel, and their number would grow without limit.
 
 use arrayvec::ArrayVec;
 
 use crate::base::time::Instant;
 
-/// Entries that are kept track of. Deadlines come in a few scales: acknowledgement, loss, idle.
+/// Maximum number of entries tracked. Deadlines are of few scales: acknowledgement, loss, idle.
 const MAX: usize = 4;
 
-/// Times at which entries of one connection will fire, the earliest last.
+/// Times at which the connection's entries fire, the earliest last.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Armed(ArrayVec<Instant, MAX>);
 
 impl Armed {
-    /// Whether an entry for `at` has to be put into the wheel: none fires before it.
+    /// Whether an entry for `at` has to be added to the wheel because none fires before it.
     #[must_use]
     pub(crate) fn needs(&mut self, at: Instant) -> bool {
         if at == Instant::MAX || self.0.last().is_some_and(|earliest| *earliest <= at) {
             return false;
         }
         if self.0.is_full() {
-            // Its entry becomes one that nobody knows; an earlier one arms anew in time.
+            // This entry is no longer tracked; an earlier one arms it again in time.
             self.0.remove(0);
         }
         self.0.push(at);
         true
     }
 
-    /// An entry for `at` fires. False: it is none that counts.
+    /// Handles an entry for `at` that fires. False if it is not tracked.
     #[must_use]
     pub(crate) fn fired(&mut self, at: Instant) -> bool {
         let index = self.0.iter().rposition(|armed| *armed == at);
@@ -57,7 +56,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a wheel that is a list: every deadline is met, and entries do not pile up.
+        /// Compares with a wheel that is a list: every deadline is met, and entries do not accumulate.
         #[test]
         fn deadlines_are_met_and_entries_do_not_pile_up(delays in proptest::collection::vec(1u64..1000, 1..500)) {
             let mut armed = Armed::default();
@@ -78,7 +77,7 @@ mod tests {
                 wheel.retain(|at| *at > now || { let _ = armed.fired(*at); false });
                 prop_assert!(armed.0.is_sorted_by(|a, b| a > b));
             }
-            // Each of the times is in the wheel at most once.
+            // Each time is in the wheel at most once.
             wheel.sort();
             prop_assert!(wheel.windows(2).all(|w| w[0] < w[1]));
         }

@@ -8,58 +8,58 @@ use crate::quic::event::{CloseReason, Event};
 use crate::quic::recovery::SpaceId;
 use crate::wire::quic::TransportError;
 
-/// Longest reason phrase that we send, in bytes.
+/// Maximum length of a reason phrase that we send, in bytes.
 const MAX_REASON: usize = 128;
 
-/// How long closing and draining last, in probe timeouts (RFC 9000 §10.2).
+/// Duration of closing and draining, in probe timeouts (RFC 9000 §10.2).
 const PERIOD: u32 = 3;
 
-/// How long closing lasts at the most if the peer is still heard, in probe timeouts. Its probes come 1, 3 and 7 of them
-/// after the last that it sent: three times it can be told again.
+/// Maximum duration of closing while packets of the peer still arrive, in probe timeouts. The peer's probes come 1, 3
+/// and 7 probe timeouts after its last packet, so it can be answered three times.
 const LONGEST: u32 = 9;
 
 /// The CONNECTION_CLOSE that we send.
 #[derive(Clone, Debug)]
 pub(crate) struct Close {
     pub(crate) code: u64,
-    /// Type of the frame that caused it; `None` makes it an application close (0x1d).
+    /// Type of the frame that caused the close; `None` for an application close (0x1d).
     pub(crate) frame_type: Option<u64>,
     pub(crate) reason: String,
 }
 
-/// How far a connection's life has gone.
+/// State of a connection.
 #[derive(Debug)]
 pub(crate) enum State {
     Active,
-    /// We closed it; packets are answered with the close (RFC 9000 §10.2.1).
+    /// Closed by us; packets are answered with CONNECTION_CLOSE (RFC 9000 §10.2.1).
     Closing(Box<Closing>),
-    /// The peer closed it; nothing is sent (RFC 9000 §10.2.2).
+    /// Closed by the peer; nothing is sent (RFC 9000 §10.2.2).
     Draining {
         until: Instant,
     },
-    /// May be forgotten.
+    /// May be removed.
     Dead,
 }
 
-/// A connection that we closed, until it may be forgotten.
+/// A connection that we closed, until it may be removed.
 #[derive(Debug)]
 pub(crate) struct Closing {
     close: Close,
-    /// It has to be sent.
+    /// Whether the close has to be sent.
     due: bool,
     received: u32,
-    /// Which packet is answered next, whenever it comes.
+    /// Number of the next packet that is answered in any case.
     answer_at: u32,
-    /// Runs from the first call that brings the time: the application closes a connection without saying when.
+    /// Starts with the first call that passes the time, since `close` does not pass it.
     clock: Option<Clock>,
 }
 
-/// How long closing has been going on, and will be.
+/// Time limits of closing.
 #[derive(Debug)]
 struct Clock {
     began: Instant,
     until: Instant,
-    /// Probe timeout when it began.
+    /// The probe timeout at the start.
     pto: Duration,
     /// When the last answer became due.
     answered: Instant,
@@ -70,9 +70,10 @@ impl Clock {
         Self { began: now, until: now + PERIOD * pto, pto, answered: now }
     }
 
-    /// A packet arrived that is answered as its number says. Gives whether it would be for the time alone: then the peer
-    /// has had time to read the last answer, as probes do. Who does not know yet that all is over is heard until it should:
-    /// its next probe takes as long as it has taken to come to this one, and then some.
+    /// Handles a packet and returns whether it is answered: if `by_number` says so, or if the peer has had time to
+    /// read the last answer, as is the case with probes. As the peer does not know yet that the connection is closed,
+    /// closing is extended until its next probe should have arrived: that takes about as long again as the time since
+    /// closing began.
     fn on_packet(&mut self, now: Instant, by_number: bool) -> bool {
         if !by_number && now.saturating_since(self.answered) < self.pto / 4 {
             return false;
@@ -89,8 +90,8 @@ impl Closing {
         Self { close, due: true, received: 0, answer_at: 1, clock: None }
     }
 
-    /// A packet arrived: the 1st, 2nd, 4th, 8th, ... is answered, and each that comes when the peer has had time to read
-    /// the last answer.
+    /// Handles a packet. The 1st, 2nd, 4th, 8th, ... packet is answered, and every packet that arrives when the peer
+    /// has had time to read the last answer.
     fn on_packet(&mut self, now: Instant) {
         self.received = self.received.saturating_add(1);
         let by_number = self.received >= self.answer_at;
@@ -108,8 +109,8 @@ impl Connection {
         matches!(self.state, State::Active)
     }
 
-    /// Whether there is nothing left to do but to ignore what still comes. That also holds for a client that has said that
-    /// it gives up and never heard anything: there may be nobody whom its answers would help.
+    /// Whether nothing remains to be done but to ignore late packets. This includes a client that has sent its close
+    /// and never received anything: its answers might help nobody.
     pub(crate) fn is_draining(&self) -> bool {
         match &self.state {
             State::Draining { .. } => true,
@@ -135,7 +136,7 @@ impl Connection {
         self.state = State::Dead;
     }
 
-    /// Whether closing has been going on; nothing but the close is sent.
+    /// The close to send, if one is due.
     pub(super) fn close_due(&self) -> Option<Close> {
         match &self.state {
             State::Closing(closing) if closing.due => Some(closing.close.clone()),
@@ -149,7 +150,7 @@ impl Connection {
         }
     }
 
-    /// Closing begins now, if it has to begin.
+    /// Starts closing if that has not happened yet.
     pub(super) fn start_closing(&mut self, now: Instant) {
         if matches!(&self.state, State::Closing(closing) if closing.clock.is_none()) {
             let clock = Clock::start(now, self.closing_pto(now));
@@ -159,7 +160,7 @@ impl Connection {
         }
     }
 
-    /// Another packet arrived while closing.
+    /// Handles a packet that arrives while closing.
     pub(super) fn on_packet_while_closing(&mut self, now: Instant) {
         self.start_closing(now);
         if let State::Closing(closing) = &mut self.state {
@@ -167,13 +168,13 @@ impl Connection {
         }
     }
 
-    /// The probe timeout that closing and draining go by. As long as no round-trip time was measured, it is that of one
-    /// that is not shorter: the time from our first packet to what the peer answered.
+    /// The probe timeout used for closing and draining. If no round-trip time was measured, an upper bound of it is
+    /// used: the time from our first packet to the peer's answer.
     fn closing_pto(&self, now: Instant) -> Duration {
         let pto = self.pto();
         let answered = match self.side {
             Side::Client => self.stats.rx_packets > 0,
-            // By a packet with keys that only our answer gave it.
+            // Its client has used keys that only our answer could give it.
             Side::Server => self.spaces[SpaceId::Initial.index()].discarded,
         };
         if self.recovery.rtt().first_sample().is_some() || !answered {
@@ -184,10 +185,10 @@ impl Connection {
         pto.min(rtt + (2 * rtt).max(Duration::from_millis(1)) + self.peer_max_ack_delay())
     }
 
-    /// Gives everything back to the application: each buffer and memory exactly once, then `Closed`. Bytes of pooled
-    /// streams that it has not taken yet stay until it has got that, unless it was the one that closed.
+    /// Returns all memory to the application, each buffer and piece exactly once, followed by `Closed`. Unless the
+    /// application itself closed the connection, untaken data of pooled streams remains until it has handled `Closed`.
     fn release(&mut self, reason: CloseReason) {
-        tracing::debug!(conn = %self.id, peer = %self.path.remote, reason = %Printable(&reason), "the connection is over");
+        tracing::debug!(conn = %self.id, peer = %self.path.remote, reason = %Printable(&reason), "connection closed");
         let keep = !matches!(reason, CloseReason::Local { .. });
         if keep {
             self.streams.tell_again();
@@ -209,7 +210,8 @@ impl Connection {
         self.events.push_back(Event::Closed { reason });
     }
 
-    /// The application knows that the connection is over, and has had its time to take what was left.
+    /// Removes the streams, once the application has handled `Closed` and had the opportunity to take the remaining
+    /// data.
     pub(crate) fn forget_streams(&mut self) {
         if !self.is_active() {
             self.streams.drain();
@@ -224,26 +226,26 @@ impl Connection {
         self.release(reason);
     }
 
-    /// The application closes the connection.
+    /// Closes the connection on behalf of the application.
     pub(crate) fn close(&mut self, code: u64, reason: &str) {
         let close = Close { code, frame_type: None, reason: shorten(reason) };
         self.close_with(close, CloseReason::Local { code });
     }
 
-    /// The endpoint goes away.
+    /// Closes the connection because the endpoint goes away.
     pub(crate) fn shut_down(&mut self, code: u64, reason: &str) {
         let close = Close { code, frame_type: None, reason: shorten(reason) };
         self.close_with(close, CloseReason::Shutdown);
     }
 
-    /// A protocol or TLS error ends the connection (RFC 9000 §11.1).
+    /// Closes the connection because of a protocol or TLS error (RFC 9000 §11.1).
     pub(crate) fn fail(&mut self, error: Fault) {
         let close = Close { code: error.code.0, frame_type: Some(error.frame_type), reason: shorten(&error.reason) };
         let reason = CloseReason::Transport { code: error.code.0, reason: error.reason };
         self.close_with(close, reason);
     }
 
-    /// The peer closed the connection.
+    /// Handles a close by the peer.
     pub(super) fn on_peer_close(&mut self, cx: &Cx<'_>, reason: CloseReason) {
         let until = cx.now + PERIOD * self.closing_pto(cx.now);
         let was_active = self.is_active();
@@ -255,7 +257,7 @@ impl Connection {
         }
     }
 
-    /// Ends the connection without a word to the peer.
+    /// Ends the connection without informing the peer.
     pub(crate) fn abandon(&mut self, reason: CloseReason) {
         if self.is_active() {
             self.release(reason);
@@ -263,7 +265,7 @@ impl Connection {
         self.state = State::Dead;
     }
 
-    /// The peer has forgotten the connection (RFC 9000 §10.3.1).
+    /// Handles a stateless reset: the peer has lost the connection's state (RFC 9000 §10.3.1).
     pub(crate) fn on_stateless_reset(&mut self, now: Instant) {
         if self.is_active() {
             let until = now + PERIOD * self.closing_pto(now);
@@ -273,7 +275,7 @@ impl Connection {
     }
 }
 
-/// A protocol error with what caused it.
+/// A protocol error and its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) code: TransportError,

@@ -1,4 +1,4 @@
-//! Packets without frames that steer a client's handshake: Version Negotiation and Retry.
+//! Packets without frames that affect a client's handshake: Version Negotiation and Retry.
 
 use crate::base::Side;
 use crate::crypto;
@@ -9,8 +9,8 @@ use crate::wire::quic::QUIC_V1;
 use crate::wire::quic::header::{self, Parsed};
 
 impl Connection {
-    /// Whether a Version Negotiation packet ends the attempt: it answers our first packets,
-    /// nothing else was heard yet, and our version is not listed (RFC 9000 §6.2).
+    /// Whether a Version Negotiation packet ends the attempt: it answers our first packets, nothing else was received
+    /// yet, and our version is not listed (RFC 9000 §6.2).
     pub(crate) fn is_version_mismatch(&self, parsed: &Parsed, data: &[u8]) -> bool {
         self.side == Side::Client
             && self.is_active()
@@ -19,8 +19,8 @@ impl Connection {
             && header::versions(data).all(|version| version != QUIC_V1)
     }
 
-    /// A Retry packet (RFC 9000 §17.2.5); anything but the first genuine one is dropped, and one whose token is longer than
-    /// [`header::MAX_TOKEN`]: the connection goes on as if it had been lost.
+    /// Handles a Retry packet (RFC 9000 §17.2.5). All but the first genuine one are dropped. One whose token is longer
+    /// than [`header::MAX_TOKEN`] is treated as lost.
     pub(crate) fn handle_retry(&mut self, cx: &mut Cx<'_>, parsed: &Parsed, data: &[u8]) {
         let Some((body, tag)) = data.split_last_chunk::<16>() else {
             cx.stats.drop(DropReason::Malformed);

@@ -1,4 +1,4 @@
-//! What each received frame does (RFC 9000 §19).
+//! Handling of received frames (RFC 9000 §19).
 
 use crate::base::Side;
 use crate::base::time::Duration;
@@ -27,10 +27,10 @@ impl Connection {
             Frame::Padding(_) | Frame::Ping => {}
             Frame::Ack(ack) => self.on_ack(cx, space, ack)?,
             Frame::Crypto { offset, data } => {
-                // TLS reads when all frames of the packet are in: once, however many they are.
+                // TLS reads once per packet, after all of its frames.
                 self.space(space).crypto_rx.insert(space, *offset, data).map_err(fault)?;
             }
-            // Address validation tokens are for a later connection; this endpoint keeps none.
+            // Tokens in NEW_TOKEN frames are for later connections; this endpoint keeps none.
             Frame::NewToken { .. } if self.side == Side::Client => {}
             Frame::NewToken { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
             Frame::Stream(_) | Frame::Datagram { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
@@ -50,18 +50,18 @@ impl Connection {
                 self.remote_cids.insert(*seq, *retire_prior_to, *cid, *reset_token).map_err(fault)?;
             }
             Frame::RetireConnectionId { seq } => {
-                // Packets that went to it before are on their way for as long (RFC 9000 §9.5 says why 3 PTO).
+                // Packets to the retired ID may be in flight for as long (RFC 9000 §9.5 explains the 3 PTO).
                 let until = cx.now + 3 * self.pto();
                 self.local_cids.retire(*seq, cx.ids.sequence(dcid), cx.now, until).map_err(fault)?;
                 self.local_cids.issue(self.peer.active_connection_id_limit);
                 if self.local_cids.is_exhausted() {
-                    // No ID is used twice, and the peer cannot give up its last one.
-                    let why = "all connection IDs of this connection are used up";
+                    // IDs are never reused, and the peer cannot give up its last one.
+                    let why = "no more connection IDs for this connection";
                     return Err(Fault::new(TransportError::NO_ERROR, frame.frame_type(), why));
                 }
             }
             Frame::PathChallenge(data) => self.path.on_challenge(*data),
-            // No challenge of ours is ever outstanding.
+            // We never send challenges.
             Frame::PathResponse(_) => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
             Frame::ConnectionClose { code, reason, .. } => {
                 let reason = String::from_utf8_lossy(reason).into_owned();
@@ -94,7 +94,7 @@ impl Connection {
             |pn, frames| lost.push((space, pn, frames)),
         );
         if outcome.is_err() {
-            // What the ACK named before it went wrong is this connection's alone, and the lists are the core's.
+            // The lists are shared by all connections of the core, so nothing may be left in them.
             acked.clear();
             lost.clear();
         }
@@ -109,7 +109,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The peer lets us send up to `limit` bytes on all streams together.
+    /// Raises the limit of bytes that we may send on all streams together.
     pub(super) fn raise_credit(&mut self, limit: u64) {
         if self.send_credit.raise(limit) {
             self.streams.credit_raised();
@@ -121,7 +121,7 @@ impl Connection {
         }
     }
 
-    /// Makes sure that the stream `id` exists, if it is one that the peer may speak of; false: it has ended.
+    /// Ensures that the stream `id` exists, if the peer may refer to it. False if it has ended.
     fn ensure_stream(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<bool, TransportError> {
         if self.streams.get_ref(id).is_some() {
             return Ok(true);
@@ -134,9 +134,9 @@ impl Connection {
         Ok(named != Named::Ended)
     }
 
-    /// Gives a new stream of the peer's the buffers of the listener's provider. If it has none to give, the stream is a
-    /// pooled one; if it gives less than it has promised to the peer, more is asked for, and what finds no space has to
-    /// come again.
+    /// Gives a new stream of the peer the buffers of the listener's provider. If there are none, the stream is pooled.
+    /// If they hold less than the peer was promised, the application is asked for more, and data without space has to
+    /// be retransmitted.
     fn ask_provider(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<(), TransportError> {
         let Some(provider) = &self.config.provider else { return Ok(()) };
         let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
@@ -160,8 +160,8 @@ impl Connection {
         Ok(())
     }
 
-    /// A STREAM frame whose data starts at `at` in the payload: its bytes go straight to their place. False when there is
-    /// no memory for them: they have to come again.
+    /// Handles a STREAM frame whose data starts at `at` in the payload; the data is decrypted directly to its place.
+    /// False if there is no memory for it, so that it has to be retransmitted.
     pub(super) fn on_stream(
         &mut self,
         cx: &mut Cx<'_>,
@@ -188,7 +188,7 @@ impl Connection {
             return Err(fault(TransportError::FLOW_CONTROL_ERROR));
         }
         if !recv.is_pooled() {
-            // The memory is the application's: nothing of ours is held.
+            // The memory is the application's; the engine holds nothing.
             self.recv_credit.consume(accepted.new_high);
         }
         let mut placed = PlacementStats::default();
@@ -224,7 +224,7 @@ impl Connection {
         if recv.is_done() {
             return Ok(());
         }
-        // With everything here, the application gets it (RFC 9000 §3.2, "Data Recvd").
+        // All data has arrived, so the application gets it (RFC 9000 §3.2, "Data Recvd").
         if recv.is_complete() && recv.final_size() == Some(size) {
             return Ok(());
         }
@@ -295,9 +295,9 @@ impl Connection {
     }
 }
 
-/// What an ACK frame says about packets of ours that arrived marked by ECN, as far as it can be believed (RFC 9000
-/// §13.4.2.1): no packet goes out as ECN-capable, so no count can be about one of ours, and none is congestion. Who sends
-/// some will have to hold the counts against what was sent.
+/// The number of packets that an ACK frame reports as marked by ECN, as far as it is credible (RFC 9000 §13.4.2.1). We
+/// send no ECN-capable packets, so no count can be about ours. If that changes, the counts have to be validated against
+/// the packets sent.
 fn marked(_: &AckFrame<'_>) -> Option<u64> {
     None
 }

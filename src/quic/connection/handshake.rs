@@ -1,4 +1,4 @@
-//! Driving TLS and what follows from it (RFC 9001 §4, RFC 9000 §7).
+//! Drives TLS and applies its results (RFC 9001 §4, RFC 9000 §7).
 
 use std::collections::VecDeque;
 
@@ -16,10 +16,10 @@ use crate::quic::tls::{KeyChange, TlsError, TlsSession};
 use crate::wire::quic::params::TransportParameters;
 use crate::wire::quic::{ConnectionId, TransportError};
 
-/// Type of the CRYPTO frame, which TLS errors are blamed on.
+/// Type of the CRYPTO frame, which TLS errors are attributed to.
 const CRYPTO_FRAME: u64 = 0x06;
 
-/// TLS alert (RFC 8446 §6).
+/// TLS alert code (RFC 8446 §6).
 const UNEXPECTED_MESSAGE: u8 = 10;
 
 impl Connection {
@@ -44,7 +44,7 @@ impl Connection {
             initial_max_streams_bidi: config.max_streams_bidi,
             initial_max_streams_uni: config.max_streams_uni,
             ack_delay_exponent: 3,
-            // Never less than what acknowledgements wait.
+            // Rounded up: acknowledgements are never delayed longer than announced.
             max_ack_delay: config.max_ack_delay.as_micros().div_ceil(1000) as u64,
             disable_active_migration: true,
             active_connection_id_limit: MAX_ACTIVE as u64,
@@ -52,13 +52,13 @@ impl Connection {
         }
     }
 
-    /// Gives the connection its TLS session and lets it speak first if it is a client's.
+    /// Assigns the connection its TLS session, and starts the handshake of a client.
     pub(crate) fn start_tls(&mut self, cx: &mut Cx<'_>, tls: TlsSession) -> Result<(), Fault> {
         self.tls = Some(Box::new(tls));
         self.drive_tls(cx)
     }
 
-    /// The space whose CRYPTO data TLS wants to read next.
+    /// The space from which TLS reads next.
     fn read_space(&self) -> SpaceId {
         let handshaking = self.tls.as_ref().is_some_and(|tls| tls.is_handshaking());
         if !self.has_handshake_keys && !self.complete {
@@ -70,12 +70,12 @@ impl Connection {
         }
     }
 
-    /// CRYPTO data arrived in `space`: TLS reads what is in order and answers.
+    /// Handles CRYPTO data in `space`: TLS reads the data in order and answers.
     pub(super) fn on_crypto(&mut self, cx: &mut Cx<'_>, space: SpaceId) -> Result<(), Fault> {
-        // A server has no use for TLS any more, and a client nothing to say to it (RFC 9001 §4.1.3); nothing that comes
-        // behind a gap either, which would only be held.
+        // A server has discarded TLS by then, and a client has nothing to tell it (RFC 9001 §4.1.3). Data after a gap
+        // would only occupy memory.
         if self.tls.is_none() && self.space(space).crypto_rx.has_gap() {
-            let why = "handshake data after the handshake";
+            let why = "handshake data after the handshake was complete";
             return Err(Fault::new(TransportError::crypto(UNEXPECTED_MESSAGE), CRYPTO_FRAME, why));
         }
         while let Some(bytes) = self.space(space).crypto_rx.take() {
@@ -90,7 +90,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes everything that TLS has to say: bytes to send, new keys, completion.
+    /// Processes the output of TLS: bytes to send, new keys, completion.
     fn drive_tls(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         loop {
             let level = self.write_space();
@@ -135,8 +135,8 @@ impl Connection {
         if self.peer.known {
             return Ok(());
         }
-        // Until the server's flight is read, a client that resumes a session gets those of the earlier
-        // connection from TLS (RFC 9000 §7.4.1).
+        // Before the server's flight is read, TLS reports those of the earlier connection to a client that resumes a
+        // session (RFC 9000 §7.4.1).
         if self.side == Side::Client && self.one_rtt.is_none() {
             return Ok(());
         }
@@ -163,7 +163,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The connection IDs that the peer authenticates must be those of the handshake (RFC 9000 §7.3).
+    /// Checks the connection IDs authenticated by the peer against those of the handshake (RFC 9000 §7.3).
     fn check_ids(&self, params: &TransportParameters) -> Result<(), Fault> {
         let check = |what: &str, have: Option<ConnectionId>, want: Option<ConnectionId>| {
             if have == want {
@@ -182,15 +182,15 @@ impl Connection {
         Ok(())
     }
 
-    /// The handshake is complete (RFC 9001 §4.1.1).
+    /// Handles the completion of the handshake (RFC 9001 §4.1.1).
     fn on_complete(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         if !self.peer.known {
-            let why = "no transport parameters";
+            let why = "transport parameters are missing";
             return Err(Fault::new(TransportError::crypto(109), CRYPTO_FRAME, why));
         }
         let gap = [SpaceId::Initial, SpaceId::Handshake].iter().any(|s| self.spaces[s.index()].crypto_rx.has_gap());
         if gap {
-            let why = "handshake data beyond the end of the handshake";
+            let why = "handshake data after the end of the handshake";
             return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, CRYPTO_FRAME, why));
         }
         self.complete = true;
@@ -199,19 +199,19 @@ impl Connection {
         cx.stats.handshakes += 1;
         let alpn = self.tls.as_ref().and_then(|tls| tls.alpn()).unwrap_or_default().to_vec();
         self.alpn = alpn.as_slice().into();
-        tracing::debug!(conn = %self.id, peer = %self.path.remote, "the handshake is complete");
+        tracing::debug!(conn = %self.id, peer = %self.path.remote, "handshake complete");
         self.event(Event::Connected { alpn });
         if self.side == Side::Server {
             self.handshake_done_due = true;
             self.on_confirmed(cx);
-            // Its tickets are written. What a client needs it for, more of them, a server does not.
+            // A server has sent its tickets and needs TLS no longer. A client may receive more tickets.
             self.tls = None;
         }
         self.local_cids.issue(self.peer.active_connection_id_limit);
         Ok(())
     }
 
-    /// Both sides are known to have completed the handshake (RFC 9001 §4.1.2).
+    /// Handles the confirmation of the handshake (RFC 9001 §4.1.2).
     pub(super) fn on_confirmed(&mut self, cx: &mut Cx<'_>) {
         if std::mem::replace(&mut self.confirmed, true) {
             return;
@@ -224,8 +224,8 @@ impl Connection {
         self.reset_idle(cx.now);
     }
 
-    /// Gives back, once, what only the handshake and the search for the path's MTU needed, when both are over and what
-    /// they sent has arrived: most connections of a server with very many are idle from there on.
+    /// Frees, once, the memory needed for the handshake and the MTU search only, when both are over and everything sent
+    /// has been acknowledged. Most connections of a busy server are idle from then on.
     pub(crate) fn trim(&mut self) {
         let quiet = self.confirmed && self.events.is_empty() && self.recovery.bytes_in_flight() == 0;
         if self.trimmed || !quiet || self.path.mtu.is_searching() {
@@ -236,7 +236,7 @@ impl Connection {
         self.recovery.trim();
     }
 
-    /// Forgets a space with its keys (RFC 9001 §4.9).
+    /// Discards a space with its keys (RFC 9001 §4.9).
     pub(super) fn discard_space(&mut self, id: SpaceId) {
         let space = self.space(id);
         if std::mem::replace(&mut space.discarded, true) {
@@ -247,7 +247,7 @@ impl Connection {
         self.recovery.discard_space(id, |_| {});
     }
 
-    /// A Retry: the first flight goes again, to another ID and with a token (RFC 9000 §17.2.5.2).
+    /// Handles a Retry: sends the first flight again, to another ID and with a token (RFC 9000 §17.2.5.2).
     pub(crate) fn on_retry(&mut self, scid: ConnectionId, token: &[u8]) {
         self.retry_allowed = false;
         self.retry_scid = Some(scid);
@@ -259,24 +259,24 @@ impl Connection {
         self.space(initial).crypto_tx.restart();
     }
 
-    /// Updates the packet keys if the last update is confirmed.
+    /// Updates the packet keys if the previous update is confirmed.
     pub(super) fn update_keys(&mut self) -> bool {
         let next_pn = self.space(SpaceId::Data).next_pn;
-        // Not before the handshake is confirmed (RFC 9001 §6.1).
+        // Not allowed before the handshake is confirmed (RFC 9001 §6.1).
         let Some(keys) = self.one_rtt.as_mut().filter(|_| self.confirmed) else { return false };
         let done = keys.begin_update(next_pn);
         self.stats.key_updates += u64::from(done);
-        // A connection that has nothing to say would tell nobody.
+        // An otherwise silent connection would not inform the peer.
         self.ping_due |= done;
         done
     }
 
-    /// Whether a Retry may still be followed.
+    /// Whether a Retry may still be accepted.
     pub(crate) fn takes_retry(&self) -> bool {
         self.retry_allowed && self.is_active()
     }
 
-    /// The peer raised MAX_STREAMS.
+    /// Handles MAX_STREAMS.
     pub(super) fn on_max_streams(&mut self, dir: Dir, limit: u64) {
         if self.streams.raise_limit(dir, limit) {
             self.event(Event::StreamsAvailable { dir });

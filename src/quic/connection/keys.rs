@@ -4,47 +4,46 @@ use crate::base::time::Instant;
 use crate::crypto::{DirectionKeys, HeaderKey, Keys, PacketKey};
 use crate::quic::tls::KeyUpdates;
 
-/// Packets of a key that are kept back for the close when it cannot be updated: that it is used up is the last thing that
-/// the peer is told with it.
+/// Number of packets reserved for the close when a key reaches its limit and cannot be updated.
 const LAST_WORDS: u64 = 128;
 
-/// Keys that were replaced, for packets that are late.
+/// The previous keys, kept for late packets.
 struct Previous {
     remote: PacketKey,
-    /// Until then. While nothing has come with the keys that replaced them, the peer may not know of the update, and all
-    /// that it sends needs these (RFC 9001 §6.1).
+    /// When they are dropped. `None` until a packet with the new keys arrives: the peer may not know of the update, and
+    /// everything it sends needs these keys (RFC 9001 §6.1).
     until: Option<Instant>,
 }
 
-/// Keys of the Data space: current, next, and for a while the previous ones.
+/// Keys of the Data space: current, next, and temporarily the previous ones.
 pub(crate) struct OneRtt {
     pub(crate) local_header: HeaderKey,
     pub(crate) remote_header: HeaderKey,
     pub(crate) local: PacketKey,
     remote: PacketKey,
     previous: Option<Previous>,
-    /// The next phase's keys, local and remote. Until the first update they are made when they are wanted first, which
-    /// tells nothing, as everybody knows which phase it is then. From there on they are always one phase ahead, so that
-    /// nothing about a packet's phase shows in the time that it takes (RFC 9001 §6.3, §9.5).
+    /// The next phase's keys, local and remote. Until the first update they are derived on demand, which reveals
+    /// nothing, as the phase is known. Thereafter they are always derived one phase ahead, so that timing reveals
+    /// nothing about a packet's phase (RFC 9001 §6.3, §9.5).
     next: Option<Box<(PacketKey, PacketKey)>>,
     updates: KeyUpdates,
     phase: bool,
-    /// The keys are not the first ones any more.
+    /// Whether there was an update.
     updated: bool,
     /// Lowest packet number received in the current phase.
     phase_start: Option<u64>,
     /// First packet number sent with the current key.
     sent_from: u64,
-    /// A packet of the current phase was acknowledged, so that we may update (RFC 9001 §6.1).
+    /// Whether a packet of the current phase was acknowledged, so that we may update (RFC 9001 §6.1).
     confirmed: bool,
     sent_with_key: u64,
-    /// Packets after which the key is to be updated.
+    /// Number of packets after which the key is updated.
     update_at: u64,
-    /// Packets that may be sealed with a key (RFC 9001 §6.6).
+    /// Maximum number of packets sealed with a key (RFC 9001 §6.6).
     limit: u64,
 }
 
-/// Which keys a packet wants.
+/// The generation of keys that a packet uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Generation {
     Previous,
@@ -53,7 +52,7 @@ pub(crate) enum Generation {
 }
 
 impl OneRtt {
-    /// `update_after`: packets that are sealed with a key before it is updated, if its limit allows that many.
+    /// `update_after` is the number of packets sealed with a key before it is updated, subject to the key's limit.
     pub(crate) fn new(keys: Keys, updates: KeyUpdates, update_after: u64) -> Self {
         let Keys { local, remote } = keys;
         let DirectionKeys { header: local_header, packet: local } = local;
@@ -78,7 +77,7 @@ impl OneRtt {
         }
     }
 
-    /// Starts to bring the keys of both directions into the cache.
+    /// Prefetches the keys of both directions.
     pub(crate) fn prefetch(&self) {
         self.local_header.prefetch();
         self.remote_header.prefetch();
@@ -86,12 +85,12 @@ impl OneRtt {
         self.remote.prefetch();
     }
 
-    /// The key phase bit of packets that we send.
+    /// The key phase bit of packets to send.
     pub(crate) fn phase(&self) -> bool {
         self.phase
     }
 
-    /// Which keys a packet with this phase bit and number was made with (RFC 9001 §6.3, §6.5).
+    /// Selects the keys for a packet with this phase bit and number (RFC 9001 §6.3, §6.5).
     pub(crate) fn select(&self, phase: bool, pn: u64) -> Generation {
         if phase == self.phase {
             Generation::Current
@@ -102,7 +101,7 @@ impl OneRtt {
         }
     }
 
-    /// A key of those that open packets; their limits are the same.
+    /// Any key that opens packets; their limits are the same.
     pub(crate) fn any_remote(&self) -> &PacketKey {
         &self.remote
     }
@@ -121,10 +120,10 @@ impl OneRtt {
         }
     }
 
-    /// A packet was authenticated with `generation`. `keep_until` bounds the life of replaced keys, from the first packet
-    /// on that came with those that replaced them (RFC 9001 §6.5).
-    /// False: the peer updated twice before we have sent anything with the keys of the first update, hence before it can
-    /// have seen that one acknowledged (RFC 9001 §6.2).
+    /// Records that a packet was authenticated with `generation`. `keep_until` is when replaced keys are dropped, set
+    /// by the first packet that uses their successors (RFC 9001 §6.5). False if the peer updated twice before we sent
+    /// anything with the keys of the first update, so that it cannot have seen that update acknowledged (RFC 9001
+    /// §6.2).
     #[inline(always)]
     pub(crate) fn on_authenticated(
         &mut self,
@@ -133,7 +132,7 @@ impl OneRtt {
         next_pn: u64,
         keep_until: impl FnOnce() -> Instant,
     ) -> bool {
-        // What nearly all packets are.
+        // The common case.
         if generation == Generation::Current
             && let Some(start) = &mut self.phase_start
         {
@@ -165,7 +164,7 @@ impl OneRtt {
         }
     }
 
-    /// Both directions move on to the next keys.
+    /// Moves both directions to the next keys.
     fn rotate(&mut self, next_pn: u64, until: Option<Instant>) {
         let (local, remote) = self.next.take().map_or_else(|| self.updates.next(), |next| *next);
         self.next = Some(Box::new(self.updates.next()));
@@ -184,13 +183,13 @@ impl OneRtt {
         self.sent_with_key >= self.update_at && self.may_update()
     }
 
-    /// Whether the peer is known to have the current keys, and nothing from before them is waited for (RFC 9001 §6.1, §6.5).
+    /// Whether the peer is known to have the current keys and no older packets are expected (RFC 9001 §6.1, §6.5).
     fn may_update(&self) -> bool {
         self.confirmed && self.previous.is_none()
     }
 
-    /// Begins an update if that is allowed. The peer has to hear of it: something that it has to acknowledge must follow,
-    /// for until then, no other update may begin.
+    /// Starts an update if that is allowed. An ack-eliciting packet must follow, as no other update may start before
+    /// the peer has acknowledged this one.
     #[must_use]
     pub(crate) fn begin_update(&mut self, next_pn: u64) -> bool {
         let allowed = self.may_update();
@@ -200,7 +199,7 @@ impl OneRtt {
         allowed
     }
 
-    /// A packet goes out. False when the key is used up but for the close, and no update was possible: the connection has to
+    /// Counts a packet to be sent. False if the key is exhausted except for the close, so that the connection has to
     /// end (RFC 9001 §6.6).
     #[must_use]
     pub(crate) fn before_send(&mut self) -> bool {
@@ -209,19 +208,19 @@ impl OneRtt {
         ok
     }
 
-    /// Whether a packet with a close may go out.
+    /// Whether a packet with a close may be sent.
     pub(crate) fn may_close(&self) -> bool {
         self.sent_with_key < self.limit
     }
 
-    /// One does.
+    /// Counts a packet with a close.
     pub(crate) fn before_close(&mut self) {
         debug_assert!(self.may_close());
         self.sent_with_key += 1;
     }
 
-    /// A packet of ours was acknowledged in a packet that came with `generation`. False: with keys from before those of
-    /// the packet that it acknowledges, though who has got that has to use them (RFC 9001 §6.1, §6.2).
+    /// Handles the acknowledgement of a packet of ours by a packet of `generation`. False if that is older than the
+    /// generation of the acknowledged packet, which a peer that received it must not use (RFC 9001 §6.1, §6.2).
     #[must_use]
     pub(crate) fn on_acked(&mut self, pn: u64, generation: Generation) -> bool {
         if pn < self.sent_from {
@@ -231,7 +230,7 @@ impl OneRtt {
         generation != Generation::Previous
     }
 
-    /// When the previous keys are to be dropped.
+    /// When the previous keys are dropped.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.previous.as_ref().and_then(|previous| previous.until)
     }

@@ -1,7 +1,6 @@
-//! One connection: the pieces (spaces, recovery, streams, credit, IDs, path, TLS) and what ties them together.
+//! One connection: its parts (spaces, recovery, streams, credit, IDs, path, TLS) and their coordination.
 //!
-//! The leaves never see the connection: each handler here takes what it needs out of a leaf and
-//! applies what comes back.
+//! The parts never see the connection: each handler takes what it needs from a part and applies the result.
 
 mod acked;
 mod api;
@@ -56,19 +55,19 @@ use sent::{FrameLists, SentFrame, SentFrames};
 pub use transmit::Transmit;
 use waiting::{Kept, Waiting};
 
-/// Probe timeouts in a row that are a hint that packets do not arrive any more. One is often a lost packet.
+/// Consecutive probe timeouts that suggest that packets no longer arrive. A single one is often due to a lost packet.
 const DOUBTFUL_PTOS: u32 = 2;
 
-/// What is known of the way to a peer, for the network layer.
+/// What is known about the path to a peer, for the network layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerStanding {
-    /// The peer is known to be where its packets say (RFC 9000 §8.1), or it was called there.
+    /// Whether the peer's address is validated (RFC 9000 §8.1), or we initiated the connection.
     pub validated: bool,
-    /// When it last acknowledged a packet that it had not acknowledged before.
+    /// When it last acknowledged a packet for the first time.
     pub progress: Option<Instant>,
 }
 
-/// What the endpoint lends to a connection while it works.
+/// Parts of the endpoint that a connection borrows while it works.
 pub(crate) struct Cx<'a> {
     pub(crate) now: Instant,
     pub(crate) memory: &'a mut Memory,
@@ -78,24 +77,24 @@ pub(crate) struct Cx<'a> {
     pub(crate) rng: &'a mut Rng,
 }
 
-/// Lists that a connection needs while it works. A core has one set for all of its connections, kept for its capacity.
+/// Lists that a connection needs temporarily. All connections of a core share one set, which keeps its capacity.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// What an ACK acknowledged, and what is lost.
+    /// Packets acknowledged by an ACK frame, and packets lost.
     acked: Vec<(u64, SentFrames)>,
     lost: Vec<(SpaceId, u64, SentFrames)>,
     lists: FrameLists,
-    /// Frames of the packet that is being built.
+    /// Frames of the packet being built.
     building: Vec<SentFrame>,
     /// Frames that a probe repeats.
     repeating: Vec<SentFrame>,
-    /// What connections keep of packets that came before their keys.
+    /// Memory limit of packets that arrived before their keys.
     kept: Kept,
-    /// The application's code that is called in between.
+    /// Calls to code of the application.
     pub(crate) guests: Guests,
 }
 
-/// What a new connection starts from.
+/// Parameters of a new connection.
 pub(crate) struct Birth {
     pub(crate) id: ConnId,
     pub(crate) side: Side,
@@ -104,18 +103,18 @@ pub(crate) struct Birth {
     pub(crate) remote: SocketAddr,
     /// The Destination Connection ID of the client's first Initial packet.
     pub(crate) original_dcid: ConnectionId,
-    /// A server's: the ID of the Retry that the client followed, which shows that it is where it says.
+    /// On a server: the ID of the Retry that the client followed, which validates its address.
     pub(crate) retry_scid: Option<ConnectionId>,
-    /// The peer's connection ID (a client starts with `original_dcid`).
+    /// The peer's connection ID (of a client, initially `original_dcid`).
     pub(crate) remote_cid: ConnectionId,
-    /// The connection window to begin with, bytes.
+    /// The initial connection window in bytes.
     pub(crate) max_data: u64,
 }
 
-/// What of the peer's transport parameters matters after they were applied.
+/// The peer's transport parameters that matter after the handshake.
 #[derive(Debug)]
 struct PeerLimits {
-    /// The peer's own parameters have come; until then, these are the defaults.
+    /// Whether the peer's parameters have arrived; until then, these are the defaults.
     known: bool,
     max_idle_timeout: u64,
     max_ack_delay: u64,
@@ -149,24 +148,24 @@ pub(crate) struct Connection {
     state: State,
     pub(crate) events: VecDeque<Event>,
 
-    /// As long as it is needed.
+    /// `None` once no longer needed.
     tls: Option<Box<TlsSession>>,
     /// The negotiated application protocol.
     alpn: Box<[u8]>,
     spaces: [Space; 3],
     one_rtt: Option<Box<OneRtt>>,
-    /// Handshake keys exist, even while they are lent to the packet that is being read.
+    /// Whether there are Handshake keys, even while they are lent to the packet being read.
     has_handshake_keys: bool,
-    /// 1-RTT data may be sent: the handshake is complete.
+    /// Whether the handshake is complete, so that 1-RTT data may be sent.
     complete: bool,
-    /// The peer is known to have completed it too (RFC 9001 §4.1.2).
+    /// Whether the handshake is confirmed (RFC 9001 §4.1.2).
     confirmed: bool,
-    /// What a client was told of its handshake's packets: a bit for each kind of [`Undelivered`].
+    /// Reports of undelivered handshake packets that a client has received: a bit for each kind of [`Undelivered`].
     undelivered: u8,
-    /// What only the handshake needed was given back.
+    /// Whether memory for the handshake was freed.
     trimmed: bool,
     handshake_done_due: bool,
-    /// A client that got a Retry or a Handshake packet takes no (other) Retry.
+    /// False once a client has received a Retry or a Handshake packet, after which it accepts no (other) Retry.
     retry_allowed: bool,
     /// Source Connection ID of the Retry that the client followed.
     retry_scid: Option<ConnectionId>,
@@ -175,58 +174,58 @@ pub(crate) struct Connection {
     peer: PeerLimits,
 
     recovery: Recovery<SentFrames>,
-    /// The packet number of the Data space that will be left out next; 0 until one is chosen.
+    /// The next packet number of the Data space to skip; 0 until one is chosen.
     skip_at: u64,
     path: Path,
     local_cids: LocalCids,
     remote_cids: RemoteCids,
-    /// The peer's reset token as the endpoint knows it.
+    /// The peer's reset token as registered with the endpoint.
     reset_token: Option<ResetToken>,
-    /// Where packets go to, as the endpoint knows it.
+    /// The route of packets as registered with the endpoint.
     route: Option<Route>,
     streams: Streams,
     send_credit: SendCredit,
     recv_credit: RecvCredit,
-    /// What it is charged for memory of the pool, if it ever had any.
+    /// The account for pool memory, if any was ever used.
     account: Option<Box<Account>>,
 
     born: Instant,
     idle_deadline: Option<Instant>,
-    /// When the idle timer was restarted last.
+    /// When the idle timer was last restarted.
     idle_reset_at: Option<Instant>,
     keep_alive_at: Option<Instant>,
     ping_due: bool,
-    /// An ack-eliciting packet was sent since the last one was received (RFC 9000 §10.1).
+    /// Whether an ack-eliciting packet was sent since the last packet was received (RFC 9000 §10.1).
     eliciting_since_receive: bool,
     pacing_until: Option<Instant>,
-    /// 1-RTT packets sent in a row that the peer need not acknowledge.
+    /// Number of consecutive 1-RTT packets sent that are not ack-eliciting.
     bare_packets: u32,
     stats: ConnStats,
-    /// Largest 1-RTT packet that the ACKs of this datagram covered, for the keys to know.
+    /// Largest 1-RTT packet acknowledged by this datagram, for the keys.
     key_ack: Option<u64>,
-    /// Packets that failed authentication, with whichever keys.
+    /// Number of packets that failed authentication with any keys.
     forged: u64,
-    /// Packets that came before their keys, if any did.
+    /// Packets that arrived before their keys, if any.
     waiting: Option<Box<Waiting>>,
 
-    /// When its deadlines were last acted on: by then, none of them may be left.
+    /// When its deadlines were last handled; none may remain at or before that time.
     #[cfg(debug_assertions)]
     pub(crate) timed_out_at: Option<Instant>,
-    /// What the endpoint's timer wheel holds for this connection.
+    /// The connection's entries in the endpoint's timer wheel.
     pub(crate) armed: Armed,
-    /// The endpoint knows that it drains.
+    /// Whether the endpoint knows that it is draining.
     pub(crate) drains: bool,
-    /// It is in the endpoint's transmit queue.
+    /// Whether it is in the endpoint's transmit queue.
     pub(crate) queued: bool,
-    /// It is in the endpoint's event queue.
+    /// Whether it is in the endpoint's event queue.
     pub(crate) has_events: bool,
-    /// Nothing but stream data is to be sent, as long as nothing but sending happens to the connection. Whoever takes it
-    /// out of the endpoint's table for anything else takes this back.
+    /// Whether nothing but stream data is to be sent. This holds while the connection does nothing but send; any other
+    /// access through the endpoint's table clears it.
     pub(crate) steady: bool,
 }
 
 impl Connection {
-    /// `sender`: the keys of the peer's Initial packets, if they are at hand.
+    /// `sender` are the keys of the peer's Initial packets, if they are already derived.
     pub(crate) fn new(birth: &Birth, now: Instant, sender: Option<DirectionKeys>) -> Self {
         let config = birth.config.clone();
         let recovery = Recovery::new(
@@ -272,7 +271,7 @@ impl Connection {
             peer: PeerLimits::default(),
             recovery,
             skip_at: 0,
-            // A server has yet to see that the client is where it says, unless a token showed it (RFC 9000 §8.1).
+            // A server has yet to validate the client's address, unless a token did (RFC 9000 §8.1).
             path: Path::new(
                 birth.local,
                 birth.remote,
@@ -310,7 +309,7 @@ impl Connection {
         }
     }
 
-    /// What the connection points to starts to come into the cache; it is there itself.
+    /// Prefetches what the connection points to. The connection itself is in the cache.
     pub(crate) fn prefetch_near(&self) {
         if let Some(keys) = &self.one_rtt {
             keys.prefetch();
@@ -320,7 +319,7 @@ impl Connection {
         prefetch_line(self.events.as_slices().0.as_ptr());
     }
 
-    /// And what is behind that.
+    /// Prefetches what lies behind that.
     pub(crate) fn prefetch_far(&self) {
         self.streams.prefetch_streams();
     }
@@ -333,18 +332,18 @@ impl Connection {
         !self.complete
     }
 
-    /// A server's: where the client's first packets that led to this connection went.
+    /// On a server: the destination ID of the client's first packets that led to this connection.
     pub(crate) fn first_dcid(&self) -> &ConnectionId {
         self.retry_scid.as_ref().unwrap_or(&self.original_dcid)
     }
 
-    /// What is known of the way to the peer.
+    /// What is known about the path to the peer.
     pub(crate) fn standing(&self) -> PeerStanding {
         PeerStanding { validated: self.path.is_validated(), progress: self.recovery.rtt().last_sample() }
     }
 
-    /// Whether a probe timeout just now is a reason to doubt the way to the peer: it is not the first in a row, and the
-    /// peer is known to have been there, or we called it.
+    /// Whether a probe timeout that has just expired gives reason to doubt the path to the peer: it is not the first in
+    /// a row, and the peer was validated or we initiated the connection.
     pub(crate) fn doubts_path(&self, ptos_before: u32) -> bool {
         let ptos = self.recovery.pto_count();
         ptos > ptos_before && ptos >= DOUBTFUL_PTOS && self.path.is_validated()
@@ -354,7 +353,7 @@ impl Connection {
         self.recovery.pto_count()
     }
 
-    /// Whether a server's client came with a token.
+    /// Whether the client sent a token.
     pub(crate) fn came_with_token(&self) -> bool {
         self.retry_scid.is_some()
     }
@@ -363,29 +362,29 @@ impl Connection {
         self.side
     }
 
-    /// The peer's reset token that the endpoint knows.
+    /// The peer's reset token as registered with the endpoint.
     pub(crate) fn reset_token(&self) -> Option<ResetToken> {
         self.reset_token
     }
 
-    /// (old token, new token), if it has changed.
+    /// The old and the new token, if it has changed.
     pub(crate) fn take_token_news(&mut self) -> Option<(Option<ResetToken>, Option<ResetToken>)> {
         let new = self.remote_cids.take_changed_token()?;
         Some((std::mem::replace(&mut self.reset_token, new), new))
     }
 
-    /// Whether packets to our ID with this sequence number belong here.
+    /// Whether packets to our ID with this sequence number are accepted.
     #[inline]
     pub(crate) fn accepts_sequence(&self, sequence: u16, now: Instant) -> bool {
         self.local_cids.accepts(sequence, now)
     }
 
-    /// The connection ID that we use in the handshake.
+    /// Our connection ID during the handshake.
     fn handshake_cid(&self, ids: &IdMaker) -> ConnectionId {
         ids.cid(self.id, LocalCids::HANDSHAKE)
     }
 
-    /// Bytes of the pool's memory that its streams hold.
+    /// Bytes of pool memory that its streams hold.
     pub(crate) fn held(&self) -> usize {
         self.streams.held()
     }
@@ -398,7 +397,7 @@ impl Connection {
         &mut self.spaces[id.index()]
     }
 
-    /// What loss recovery has to know about the rest (RFC 9002 Appendix A).
+    /// State of the connection that loss recovery depends on (RFC 9002 Appendix A).
     fn context(&self) -> Context {
         Context {
             handshake_confirmed: self.confirmed,
@@ -411,8 +410,8 @@ impl Connection {
         }
     }
 
-    /// Whether the client's address must be validated before anything more goes there (RFC 9000 §8.1).
-    /// A whole datagram or none: what is left of the last one is not worth a special case.
+    /// Whether the client's address must be validated before more is sent to it (RFC 9000 §8.1). Only whole datagrams
+    /// are sent; smaller remainders of the budget are not used.
     fn at_amplification_limit(&self) -> bool {
         self.path.budget() < u64::from(MIN_MTU)
     }
@@ -450,7 +449,7 @@ impl TransportConfig {
         self.max_udp_payload_v6.filter(|_| remote.is_ipv6()).unwrap_or(self.max_udp_payload)
     }
 
-    /// Window of streams that the peer opens: what the provider promises, if there is one.
+    /// Window of streams that the peer opens: the provider's, if there is one.
     fn peer_window(&self, pooled: u64) -> u64 {
         self.provider.as_ref().map_or(pooled, |p| p.initial_window().min(varint::MAX))
     }

@@ -1,16 +1,16 @@
-//! Turns what happened on streams since the last look into events, one of each kind per stream.
+//! Turns changes of streams into events, one of each kind per stream.
 
 use crate::quic::connection::Connection;
 use crate::quic::event::{Event, Notify, OutOfSpace};
 use crate::wire::quic::StreamId;
 
 impl Connection {
-    /// Whether [`Connection::flush_events`] would give something.
+    /// Whether [`Connection::flush_events`] has something to do.
     pub(crate) fn has_news(&self) -> bool {
         !self.events.is_empty() || !self.streams.dirty.is_empty()
     }
 
-    /// Moves news of streams into the event queue.
+    /// Moves changes of streams into the event queue.
     pub(crate) fn flush_events(&mut self) {
         while let Some(id) = self.streams.dirty.pop() {
             self.flush_stream(id);
@@ -29,7 +29,7 @@ impl Connection {
             return;
         }
         if recv.is_stopped() {
-            // Nobody wants the bytes: knowing where they end is enough.
+            // The data is discarded; knowing its end suffices.
             if recv.final_size().is_some() {
                 recv.mark_done();
             }
@@ -42,7 +42,7 @@ impl Connection {
                 stream.finish_reported = recv.is_complete();
                 self.events.push_back(Event::Readable { id });
             }
-            // What was consumed before may be worth telling the peer only now that it has used up the rest.
+            // Credit for data consumed earlier may be worth announcing only now that the peer has used up the rest.
             if recv.note_credit() {
                 self.streams.queue_control(id);
             }

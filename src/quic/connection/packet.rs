@@ -1,4 +1,4 @@
-//! Builds one packet in place: header, frame headers, and holes that are encrypted from application memory.
+//! Builds a packet in place: header, frame headers, and holes into which application data is encrypted.
 
 use std::ops::Range;
 
@@ -15,41 +15,40 @@ use crate::wire::quic::{ConnectionId, StreamId};
 /// Length of the AEAD tag in bytes.
 pub(super) const TAG_LEN: usize = 16;
 
-/// STREAM frames per packet. More would only be tiny ones.
+/// Maximum number of STREAM frames per packet. More would only be tiny ones.
 const MAX_PIECES: usize = 16;
 
-/// A STREAM frame's bytes belong at `at` in the packet.
+/// Data of a STREAM frame that belongs at `at` in the packet.
 #[derive(Debug)]
 struct Piece {
     at: u16,
-    /// Its index in the list of frames.
+    /// Index of the frame in the list of frames.
     frame: u16,
 }
 
-/// The header that a packet begins with.
+/// The header of a packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Head<'a> {
-    /// An Initial or Handshake packet's; only the former has a token.
+    /// Long header of an Initial or Handshake packet; only the former has a token.
     Long { kind: PacketType, dcid: &'a [u8], scid: &'a [u8], token: &'a [u8] },
-    /// A 1-RTT packet's.
+    /// Short header of a 1-RTT packet.
     Short { dcid: &'a ConnectionId, key_phase: bool },
 }
 
-/// Room for frames that a packet has at the least: whatever is left out, a PING fits into the empty one, and the sample for
-/// header protection lies within it (RFC 9001 §5.4.2).
+/// Minimum room for frames in a packet. A PING always fits, and the sample for header protection lies within the packet
+/// (RFC 9001 §5.4.2).
 const MIN_ROOM: usize = 4;
 
-/// Most bytes that the two-byte Length field of a long header counts.
+/// Maximum value of the two-byte Length field of a long header.
 const MAX_LENGTH: usize = 0x3fff;
 
-/// A packet under construction in `packet`, whose first byte is the packet's first. Whatever the peer chose the lengths of,
-/// what does not fit is refused.
+/// A packet under construction at the start of `packet`. Whatever lengths the peer chose, what does not fit is refused.
 pub(super) struct PacketBuilder<'s> {
     packet: &'s mut [u8],
     pn_offset: usize,
     pn_len: usize,
     pos: usize,
-    /// Frames end here at the latest: behind it, there is room for the tag.
+    /// Maximum end of the frames, which leaves room for the tag.
     end: usize,
     /// Offset of the two-byte Length field of a long header.
     length_at: Option<usize>,
@@ -57,23 +56,23 @@ pub(super) struct PacketBuilder<'s> {
     pub(super) frames: Vec<SentFrame>,
     pub(super) eliciting: bool,
     pub(super) padded: bool,
-    /// It has to be in a datagram of at least 1200 bytes.
+    /// Whether the packet has to be in a datagram of at least 1200 bytes.
     pub(super) expand: bool,
 }
 
-/// Where the parts of a packet are whose header is written.
+/// Offsets in a packet whose header is written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outline {
     pn_offset: usize,
     pn_len: usize,
     /// Offset of the two-byte Length field of a long header.
     length_at: Option<usize>,
-    /// Frames end here at the latest.
+    /// Maximum end of the frames.
     end: usize,
 }
 
 impl Outline {
-    /// Writes the header; frames start behind the packet number. `None` if `packet` has no room for the header, a small
+    /// Writes the header; frames start after the packet number. `None` if `packet` has no room for the header, a small
     /// frame and the tag.
     #[inline]
     pub(super) fn new(packet: &mut [u8], head: Head<'_>, pn: u64, pn_len: usize) -> Option<Self> {
@@ -91,8 +90,9 @@ impl Outline {
 }
 
 impl<'s> PacketBuilder<'s> {
-    /// The header of `packet` is written. `frames` is an empty list to use.
-    // What can fail is `Outline`'s: a builder is too large to be moved out of an `Option` for each packet.
+    /// Builds on a `packet` whose header is written. `frames` is an empty list to use.
+    // All checks that can fail are in [`Outline::new`], as a builder is too large to be moved out of an `Option` for
+    // each packet.
     #[inline]
     pub(super) fn new(packet: &'s mut [u8], outline: Outline, frames: &mut Vec<SentFrame>) -> Self {
         let Outline { pn_offset, pn_len, length_at, end } = outline;
@@ -111,7 +111,7 @@ impl<'s> PacketBuilder<'s> {
         }
     }
 
-    /// Bytes left for frames.
+    /// Number of bytes left for frames.
     pub(super) fn room(&self) -> usize {
         self.end - self.pos
     }
@@ -120,7 +120,8 @@ impl<'s> PacketBuilder<'s> {
         self.pos == self.pn_offset + self.pn_len
     }
 
-    /// Space for a frame that is encoded by `write`, which returns false if there is none. False if it did not fit.
+    /// Appends a frame that `write` encodes; `write` returns false if there is not enough room. False if it did not
+    /// fit.
     #[inline]
     pub(super) fn write_with(&mut self, write: impl FnOnce(&mut Writer<'_>) -> bool) -> bool {
         let mut writer = Writer::new(&mut self.packet[self.pos..self.end]);
@@ -147,13 +148,13 @@ impl<'s> PacketBuilder<'s> {
         fits
     }
 
-    /// Whether another STREAM frame may be added.
+    /// Whether another STREAM frame may be appended.
     pub(super) fn takes_stream(&self) -> bool {
         !self.pieces.is_full()
     }
 
-    /// Appends a STREAM frame of `range` if it fits: its header, and a hole for its bytes, which
-    /// [`PacketBuilder::finish`] encrypts into it.
+    /// Appends a STREAM frame for `range` if it fits: its header, and a hole that [`PacketBuilder::finish`] fills with
+    /// encrypted data.
     #[inline(always)]
     pub(super) fn put_stream(&mut self, id: StreamId, range: &Range<u64>, fin: bool) -> bool {
         let start = self.pos;
@@ -176,8 +177,8 @@ impl<'s> PacketBuilder<'s> {
         true
     }
 
-    /// Pads so that the finished packet has at least `size` bytes, as far as there is room, and enough for the header
-    /// protection sample.
+    /// Pads the packet to at least `size` bytes when finished, as far as there is room, and to the minimum for the
+    /// header protection sample.
     pub(super) fn pad_to(&mut self, size: usize) {
         let sample = self.pn_offset + 4;
         let want = size.saturating_sub(TAG_LEN).max(sample).min(self.end);
@@ -188,8 +189,8 @@ impl<'s> PacketBuilder<'s> {
         }
     }
 
-    /// Encrypts frames in place and stream bytes from the application's memory, then protects the header.
-    /// Returns the packet's length.
+    /// Encrypts frames in place and stream data from the application's memory, then protects the header. Returns the
+    /// packet's length.
     pub(super) fn finish(&mut self, pn: u64, key: &PacketKey, header: &HeaderKey, streams: &Streams) -> usize {
         if let Some(at) = self.length_at {
             let length = (self.pos + TAG_LEN - self.pn_offset) as u16;

@@ -1,4 +1,4 @@
-//! What the network tells of the path that a connection runs on.
+//! Reports from the network about a connection's path.
 
 use std::net::SocketAddr;
 
@@ -7,44 +7,45 @@ use crate::base::time::Instant;
 use crate::quic::connection::Connection;
 use crate::wire::quic::{ConnectionId, header};
 
-/// Where a connection's packets go to, as they are found by it.
+/// Identifies the packets of a connection in reports from the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) key: u64,
     pub(crate) cid_len: u8,
 }
 
-/// A router's word that it could not forward a datagram of ours (RFC 1191 §4, RFC 4443 §3.2).
+/// A router's report that it could not forward a datagram of ours (RFC 1191 §4, RFC 4443 §3.2).
 #[derive(Clone, Copy, Debug)]
 pub struct TooBig<'a> {
-    /// Our address.
+    /// The local address.
     pub local: SocketAddr,
     /// The peer's address.
     pub remote: SocketAddr,
-    /// Largest UDP payload that it would have forwarded, in bytes.
+    /// Maximum UDP payload that the router would have forwarded, in bytes.
     pub max: u16,
     /// UDP payload of the datagram, in bytes.
     pub len: u16,
-    /// The first bytes of that payload, as many as the router quotes.
+    /// The first bytes of that payload, as far as the router quotes them.
     pub quoted: &'a [u8],
 }
 
-/// A host or router says that a datagram of ours did not arrive.
+/// A report by a host or router that a datagram of ours was not delivered.
 #[derive(Clone, Copy, Debug)]
 pub struct Undelivered<'a> {
-    /// The address of ours that it was sent from.
+    /// The local address that it was sent from.
     pub local: SocketAddr,
     /// The address that it was sent to.
     pub remote: SocketAddr,
-    /// Nobody listens at the port; otherwise, no way leads to the host.
+    /// Whether the port is closed; otherwise, the host cannot be reached.
     pub port_closed: bool,
     /// Length of the UDP payload in bytes.
     pub len: u16,
-    /// The first bytes of that payload, as many as are quoted.
+    /// The first bytes of that payload, as far as they are quoted.
     pub quoted: &'a [u8],
 }
 
-/// Whether a packet that begins like this has the peer's connection ID `cid`, in a long or a short header (RFC 9000 §17).
+/// Whether `packet`, a packet or its first bytes, is for the peer's connection ID `cid`, in a long or a short header
+/// (RFC 9000 §17).
 fn is_for(packet: &[u8], cid: &ConnectionId) -> bool {
     match packet {
         [] => false,
@@ -59,7 +60,7 @@ impl Connection {
         self.path.local == local && self.path.remote == remote
     }
 
-    /// Whether a datagram that a router speaks of can be one of ours: by its addresses, its connection ID, and its size.
+    /// Whether a datagram that a router reports can be one of ours, by its addresses, connection ID and size.
     pub(crate) fn can_have_sent(&self, news: &TooBig<'_>) -> bool {
         self.is_active()
             && self.is_on_path(news.local, news.remote)
@@ -67,10 +68,10 @@ impl Connection {
             && (news.max.saturating_add(1)..=self.path.mtu.largest_sent()).contains(&news.len)
     }
 
-    /// Whether a datagram that is said not to have arrived can be one of our handshake's. True once for each kind of news.
+    /// Whether a datagram reported as undelivered can belong to our handshake. True once for each kind of report.
     ///
-    /// Connections that are established have heard from their peer, and go by what they hear from it (RFC 1122 §4.2.3.9,
-    /// RFC 5927 §5.2). Without an ID of the peer's, any guess at the addresses would do.
+    /// Established connections have received packets from their peer and rely on those instead (RFC 1122 §4.2.3.9, RFC
+    /// 5927 §5.2). If the peer has no connection ID, a forger would only have to guess the addresses.
     pub(crate) fn is_undelivered(&mut self, news: &Undelivered<'_>) -> bool {
         let cid = self.remote_cids.current();
         let kind = if news.port_closed { 1 } else { 2 };
@@ -85,7 +86,7 @@ impl Connection {
         credible
     }
 
-    /// A router does not forward UDP payloads above `max` bytes, or so it says.
+    /// Handles a router's claim that it does not forward UDP payloads above `max` bytes.
     pub(crate) fn on_too_big(&mut self, now: Instant, max: u16) {
         self.path.mtu.on_claim(now, max);
     }
@@ -94,8 +95,8 @@ impl Connection {
         self.route
     }
 
-    /// Tells where packets go to, for those that can be found to be too big or not to arrive: `replace` takes what was told before, the
-    /// peer's connection ID, our address, and the peer's.
+    /// Registers the route of packets whose delivery failures can be reported. `replace` gets the previously registered
+    /// route, the peer's connection ID, our address and the peer's.
     pub(crate) fn update_route(
         &mut self,
         replace: impl FnOnce(Option<Route>, &ConnectionId, SocketAddr, SocketAddr) -> Route,
@@ -120,7 +121,8 @@ mod tests {
     use crate::quic::tls::{self, TlsOptions};
     use crate::quic::{ClientConfig, Endpoint, EndpointConfig, RxMeta, ServerConfig, TransportConfig};
 
-    /// Until 2026-11, the sizes were one: an IPv6 address beside the IPv4 address took 20 bytes from IPv4 packets.
+    /// Until 2026-11, both versions shared one size: an IPv6 address beside the IPv4 address took 20 bytes from IPv4
+    /// packets.
     #[test]
     fn datagrams_are_as_large_as_their_ip_version_allows() {
         let options = TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() };

@@ -1,8 +1,8 @@
-//! From a datagram to frames: header protection, authentication, and the walk over the payload
-//! (RFC 9000 §12.2, RFC 9001 §5).
+//! From a datagram to frames: header protection, authentication, and parsing of the payload (RFC 9000 §12.2, RFC 9001
+//! §5).
 //!
-//! A packet is authenticated as a whole before anything of it is decrypted. Frame headers are then
-//! decrypted into a small scratch; the data of STREAM frames goes from the packet to its place.
+//! A packet is authenticated as a whole before anything is decrypted. Frame headers are then decrypted into a small
+//! scratch buffer, and the data of STREAM frames from the packet to its final place.
 
 use std::net::SocketAddr;
 
@@ -19,19 +19,19 @@ use crate::wire::quic::frame::{Frame, FrameError, StreamHeader};
 use crate::wire::quic::header::{self, PacketType, Parsed, ShortHeader};
 use crate::wire::quic::{ConnectionId, TransportError};
 
-/// Plaintext that is decrypted at a time to read frame headers from, in bytes. A multiple of the cipher block.
+/// Number of bytes decrypted at a time to read frame headers. A multiple of the cipher block.
 const WINDOW: usize = 64;
 
-/// Payloads up to this size are decrypted for reading in one go.
+/// Maximum size of payloads that are decrypted at once for reading.
 const SMALL: usize = 128;
 
 /// The ECN codepoint "congestion experienced" (RFC 3168 §5).
 const ECN_CE: u8 = 0b11;
 
-/// Where a datagram came from and to.
+/// Source and destination of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RxMeta {
-    /// Our address.
+    /// The local address.
     pub local: SocketAddr,
     /// The peer's address.
     pub remote: SocketAddr,
@@ -48,7 +48,7 @@ struct Packet<'a> {
 }
 
 impl Connection {
-    /// Takes a datagram in; `first` is the header of its first packet. `scratch` must hold the largest payload.
+    /// Handles a datagram; `first` is the header of its first packet. `scratch` must hold the largest payload.
     pub(crate) fn handle_datagram(
         &mut self,
         cx: &mut Cx<'_>,
@@ -64,7 +64,7 @@ impl Connection {
         let (packet, mut rest) = data.split_at_mut(first.packet_len);
         self.handle_packet(cx, meta, first, short, packet, scratch);
         while !rest.is_empty() {
-            // Coalesced packets are all for one connection (RFC 9000 §12.2).
+            // All coalesced packets must be for one connection (RFC 9000 §12.2).
             let Some(parsed) = header::parse(rest, cx.ids.cid_len()).ok().filter(|parsed| parsed.dcid == first.dcid)
             else {
                 cx.stats.drop(DropReason::Malformed);
@@ -79,7 +79,7 @@ impl Connection {
         }
     }
 
-    /// The same for a datagram that is one packet with a short header, as most are.
+    /// Handles a datagram that consists of one packet with a short header, as most do.
     pub(crate) fn handle_short_datagram(
         &mut self,
         cx: &mut Cx<'_>,
@@ -95,7 +95,7 @@ impl Connection {
         }
     }
 
-    /// Whether a datagram came the way that the connection's do; counts it then.
+    /// Whether a datagram came by the connection's path; counts it if so.
     fn takes(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, len: usize) -> bool {
         if !self.is_on_path(meta.local, meta.remote) {
             cx.stats.drop(DropReason::WrongPath);
@@ -106,7 +106,7 @@ impl Connection {
         true
     }
 
-    /// Whether a packet comes too late to be read.
+    /// Whether a packet arrives too late to be read.
     fn is_closing(&mut self, cx: &mut Cx<'_>) -> bool {
         let closing = !self.is_active();
         if closing {
@@ -116,7 +116,8 @@ impl Connection {
         closing
     }
 
-    /// `short`: it came in a datagram below 1200 bytes, in which a server takes no Initial packet (RFC 9000 §14.1).
+    /// Handles a packet. `short` means that it came in a datagram below 1200 bytes, in which a server accepts no
+    /// Initial packet (RFC 9000 §14.1).
     pub(super) fn handle_packet(
         &mut self,
         cx: &mut Cx<'_>,
@@ -137,7 +138,7 @@ impl Connection {
             PacketType::Initial => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Initial),
             PacketType::Handshake => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Handshake),
             PacketType::Short => self.handle_short(cx, meta, packet, scratch),
-            // 0-RTT was not offered; Retry and Version Negotiation are the endpoint's.
+            // 0-RTT is not offered; Retry and Version Negotiation are handled by the endpoint.
             PacketType::ZeroRtt | PacketType::Retry | PacketType::VersionNegotiation => {
                 cx.stats.drop(DropReason::Unexpected);
                 Ok(())
@@ -180,7 +181,7 @@ impl Connection {
                     }
                     Ok(opened) => {
                         let info = Packet { space, kind: parsed.kind, pn: plain.pn, dcid: &parsed.dcid };
-                        // Adopted before the frames are read: TLS checks it against the parameters.
+                        // Set before the frames are read, as TLS compares it with the parameters.
                         self.adopt_scid(space, &parsed.scid);
                         self.handle_opened(cx, meta, &info, plain.first & 0x0c, &opened, scratch)
                     }
@@ -193,7 +194,7 @@ impl Connection {
         outcome
     }
 
-    /// After the first Initial, the peer's connection ID is settled (RFC 9000 §7.2).
+    /// Whether the peer's connection ID differs from that of its first Initial packet (RFC 9000 §7.2).
     fn is_foreign_scid(&self, space: SpaceId, scid: &ConnectionId) -> bool {
         let settled = self.side == Side::Server || self.spaces[SpaceId::Initial.index()].acks.largest().is_some();
         settled && space == SpaceId::Initial && scid != self.remote_cids.current()
@@ -231,7 +232,7 @@ impl Connection {
                 let why = if !keys.on_authenticated(generation, pn, next_pn, || cx.now + 3 * self.pto()) {
                     Some("key update before the last one was acknowledged")
                 } else if acked.is_some_and(|acked| !keys.on_acked(acked, generation)) {
-                    Some("acknowledgement with keys older than those of what it acknowledges")
+                    Some("acknowledgement with older keys than those of the acknowledged packet")
                 } else {
                     None
                 };
@@ -242,8 +243,7 @@ impl Connection {
         outcome
     }
 
-    /// A packet failed authentication. They are counted over all keys of the connection, for forgers do not care which it
-    /// is (RFC 9001 §6.6).
+    /// Counts a packet that failed authentication, over all keys of the connection (RFC 9001 §6.6).
     fn on_forged(&mut self, key: &PacketKey) -> Result<(), Fault> {
         self.forged += 1;
         if self.forged < key.integrity_limit() {
@@ -286,7 +286,7 @@ impl Connection {
         Opening::Done(generation, plain.pn, outcome)
     }
 
-    /// Whether a packet that failed authentication ends in a token of the peer's (RFC 9000 §10.3.1).
+    /// Whether a packet that failed authentication ends in the peer's reset token (RFC 9000 §10.3.1).
     pub(crate) fn is_stateless_reset(&self, packet: &[u8]) -> bool {
         match packet.last_chunk::<16>() {
             Some(token) if packet.len() >= 21 => self.remote_cids.is_reset_token(token),
@@ -294,7 +294,7 @@ impl Connection {
         }
     }
 
-    /// An authenticated packet.
+    /// Handles an authenticated packet.
     fn handle_opened(
         &mut self,
         cx: &mut Cx<'_>,
@@ -314,7 +314,7 @@ impl Connection {
         cx.stats.rx_packets += 1;
         self.stats.rx_packets += 1;
         if self.side == Side::Server && info.space == SpaceId::Handshake {
-            // Only who got our Handshake keys can have made it (RFC 9000 §8.1, RFC 9001 §4.9.1).
+            // Only the holder of our Handshake keys can have made it (RFC 9000 §8.1, RFC 9001 §4.9.1).
             self.path.validate();
             self.discard_space(SpaceId::Initial);
         }
@@ -325,7 +325,7 @@ impl Connection {
         self.eliciting_since_receive = false;
         self.reset_idle(cx.now);
         if !read.complete {
-            // As if the network had lost it: the peer repeats what it carried, and slows down.
+            // Treated as lost: the peer retransmits its contents and slows down.
             cx.stats.drop(DropReason::NoMemory);
             return Ok(());
         }
@@ -339,7 +339,7 @@ impl Connection {
             if meta.ecn != 0 {
                 space.acks.count_ecn(meta.ecn);
                 if meta.ecn == ECN_CE {
-                    // The peer should hear of congestion at once (RFC 9000 §13.2.1).
+                    // Congestion is reported to the peer at once (RFC 9000 §13.2.1).
                     delay = Duration::ZERO;
                 }
             }
@@ -348,9 +348,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Walks over the frames. All that have an effect have it also if there is no memory for the data of one: to get
-    /// the others once more does no harm.
-    // A call and its result in memory would cost each packet what ten of its instructions do.
+    /// Reads all frames. If there is no memory for the data of one, the others still take effect; handling them twice
+    /// does no harm.
+    // A call with a result in memory would cost about ten instructions per packet.
     #[inline(always)]
     fn read_frames(
         &mut self,
@@ -376,7 +376,7 @@ impl Connection {
                 end = to;
             }
             want = WINDOW / 2;
-            // What most packets carry is not made a frame of, but read as it is.
+            // STREAM frames, the most common kind, are read directly without making a `Frame`.
             if info.space == SpaceId::Data
                 && let Some((stream, used)) = StreamHeader::decode(&window[pos..end])
             {
@@ -407,8 +407,8 @@ impl Connection {
         Ok(read)
     }
 
-    /// Reads the frame at the front of `bytes`; gives how many it takes, or `None` if there are too few and they are not the
-    /// `last`. Apart, so that the loop over STREAM frames need not make ready what only others use.
+    /// Reads the frame at the front of `bytes` and returns its length, or `None` if there are too few bytes and they
+    /// are not the `last`. A separate function, so that the loop over STREAM frames does not pay for its setup.
     #[inline(never)]
     fn read_frame(
         &mut self,
@@ -434,22 +434,22 @@ impl Connection {
     }
 }
 
-/// Where the first bytes of a packet are decrypted to; the others follow.
+/// The part of the scratch into which the first bytes of a packet are decrypted.
 fn head_room(scratch: &mut [u8]) -> &mut HeadRoom {
     scratch.first_chunk_mut().expect("room for the largest payload")
 }
 
-/// What a packet's frames came to.
+/// Summary of a packet's frames.
 struct Read {
-    /// One of them is ack-eliciting.
+    /// Whether one of them is ack-eliciting.
     eliciting: bool,
-    /// There was memory for all their data.
+    /// Whether there was memory for all their data.
     complete: bool,
-    /// One of them is CRYPTO.
+    /// Whether one of them is CRYPTO.
     crypto: bool,
 }
 
-/// What became of a 1-RTT packet.
+/// The result of opening a 1-RTT packet.
 enum Opening {
     Dropped,
     Forged,
@@ -482,7 +482,7 @@ fn unprotect(
     Plain::new(packet.len(), first, pn_offset + pn_len, header::decode_pn(largest, truncated, pn_len))
 }
 
-/// The same for a short header; the packet stays as it is, and the header's bytes are returned.
+/// Like `unprotect`, for a short header: the packet is left unchanged, and the header's bytes are returned.
 fn unprotect_short(
     packet: &[u8],
     pn_offset: usize,
