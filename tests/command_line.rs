@@ -150,10 +150,10 @@ fn certificates_and_keys_are_told_about_in_words() {
     let locked = keep("locked.pem", &other.signing_key.serialize_pem().replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"));
     let cut = keep("cut.pem", &made.cert.pem()[..200]);
     for (cert, key, part) in [
-        (&cert, &others, "the key is not that of the certificate"),
+        (&cert, &others, "the key does not match the certificate"),
         (&cert, &locked, "is encrypted"),
-        (&cert, &cert, "but a certificate: give the key's file with --key"),
-        (&key, &key, "but a private key: give the certificate's file with --cert"),
+        (&cert, &cert, "but a certificate: pass the key file with --key"),
+        (&key, &key, "but a private key: pass the certificate file with --cert"),
         (&cut, &key, "ends before a line \"-----END CERTIFICATE-----\""),
     ] {
         let server = ["--listen", "4433", "--root", "/", "--cert", cert, "--key", key];

@@ -6,18 +6,18 @@ use crate::base::range_set::RangeSet;
 use crate::quic::recovery::SpaceId;
 use crate::wire::quic::TransportError;
 
-/// What of a space's CRYPTO stream is kept for TLS, which reads in order.
+/// Limits on the CRYPTO data of a space that is kept for TLS, which reads in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bounds {
-    /// Bytes beyond what TLS has read (RFC 9000 §7.5 asks for at least 4096).
+    /// Maximum number of bytes beyond what TLS has read (RFC 9000 §7.5 requires at least 4096).
     bytes: u64,
-    /// Pieces that they may lie scattered in. Clients that shuffle their first flight make some.
+    /// Maximum number of pieces. Clients that shuffle their first flight make several.
     pieces: usize,
 }
 
 impl Bounds {
-    /// Initial packets come from anybody: a server's memory for them is that of an address that was not validated. Only
-    /// the handshake has something long to say, certificates; what comes after it are session tickets.
+    /// Initial packets come from anyone, so a server's memory for them is available to addresses that are not
+    /// validated. Only the handshake has long messages, certificates; session tickets follow later.
     const fn of(space: SpaceId) -> Self {
         match space {
             SpaceId::Initial => Self { bytes: 8 << 10, pieces: 64 },
@@ -27,17 +27,17 @@ impl Bounds {
     }
 }
 
-/// Handshake bytes to send. What is kept of them goes when all of it is acknowledged, or with their space.
+/// Handshake bytes to send. They are freed when all are acknowledged or their space is discarded.
 #[derive(Debug, Default)]
 pub(crate) struct CryptoSend {
-    /// Bytes that were sent, acknowledged and forgotten.
+    /// Number of bytes that were sent, acknowledged and freed.
     base: u64,
     state: Option<Box<Sending>>,
 }
 
 #[derive(Debug, Default)]
 struct Sending {
-    /// `data[0]` has the offset of the stream's base; the other numbers are offsets in it.
+    /// `data[0]` is at `base` of the stream; the other numbers are offsets in `data`.
     data: Vec<u8>,
     next: u64,
     lost: RangeSet,
@@ -59,7 +59,7 @@ impl Sending {
 }
 
 impl CryptoSend {
-    /// Where TLS appends its output.
+    /// The buffer to which TLS appends its output.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.state.get_or_insert_default().data
     }
@@ -80,7 +80,7 @@ impl CryptoSend {
         &data[range.start as usize..range.end as usize]
     }
 
-    /// `range` as offsets in what is kept.
+    /// Converts `range` to offsets in the kept data.
     fn inner(&self, range: Range<u64>) -> Range<u64> {
         range.start.saturating_sub(self.base)..range.end.saturating_sub(self.base)
     }
@@ -114,14 +114,14 @@ impl CryptoSend {
         }
     }
 
-    /// Everything that the peer may not have, as one range.
+    /// Everything not acknowledged, as one range.
     pub(crate) fn unacked(&self) -> Range<u64> {
         let Some(s) = &self.state else { return self.base..self.base };
         let from = s.acked.missing_in(0..s.len()).next().map_or(s.len(), |gap| gap.start);
         self.base + from..self.base + s.len()
     }
 
-    /// Sends everything again (after a Retry).
+    /// Sends everything again, after a Retry.
     pub(crate) fn restart(&mut self) {
         if let Some(s) = &mut self.state {
             s.next = 0;
@@ -130,7 +130,7 @@ impl CryptoSend {
         }
     }
 
-    /// Gives back what is not needed while there is nothing to send.
+    /// Frees memory while there is nothing to send.
     pub(crate) fn trim(&mut self) {
         self.state.take_if(|s| s.data.is_empty());
     }
@@ -139,7 +139,7 @@ impl CryptoSend {
 /// Handshake bytes received, possibly out of order.
 #[derive(Debug, Default)]
 pub(crate) struct CryptoRecv {
-    /// Bytes that TLS has read.
+    /// Number of bytes that TLS has read.
     base: u64,
     state: Option<Box<Receiving>>,
 }
@@ -147,13 +147,13 @@ pub(crate) struct CryptoRecv {
 /// Bytes that TLS has not read.
 #[derive(Debug, Default)]
 struct Receiving {
-    /// `data[0]` has the offset of the stream's base; gaps hold zeros until filled.
+    /// `data[0]` is at `base` of the stream; gaps hold zeros until filled.
     data: Vec<u8>,
     received: RangeSet,
 }
 
 impl CryptoRecv {
-    /// Takes a CRYPTO frame of `space` in.
+    /// Stores the data of a CRYPTO frame of `space`.
     ///
     /// # Errors
     /// `CRYPTO_BUFFER_EXCEEDED` if more would have to be kept than the space may (RFC 9000 §7.5).
@@ -190,7 +190,7 @@ impl CryptoRecv {
         Ok(())
     }
 
-    /// The bytes that are in order and were not taken yet, if any.
+    /// Takes the bytes in order, if any.
     pub(crate) fn take(&mut self) -> Option<Vec<u8>> {
         let state = self.state.as_mut()?;
         let first = state.received.first().filter(|r| r.start == self.base)?;
@@ -205,7 +205,7 @@ impl CryptoRecv {
         Some(taken)
     }
 
-    /// Whether bytes lie behind a gap (an error when the space's keys change, RFC 9001 §4.1.3).
+    /// Whether bytes follow a gap, which is an error when the space's keys change (RFC 9001 §4.1.3).
     pub(crate) fn has_gap(&self) -> bool {
         self.state.is_some()
     }
@@ -249,7 +249,7 @@ mod tests {
             let mut r = full();
             let scattered = (0..).take_while(|n| r.insert(space, 10 + 2 * n, b"x").is_ok()).count();
             assert_eq!(scattered, pieces);
-            // All of it: the bytes, and the list of pieces.
+            // The bytes and the list of pieces.
             let state = r.state.as_ref().unwrap();
             let held = state.data.capacity() + state.received.heap_bytes();
             assert!(held <= bytes as usize + 48 * (pieces + 1), "{held} bytes");

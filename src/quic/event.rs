@@ -1,4 +1,4 @@
-//! What the engine tells the application.
+//! Events for the application.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::quic::StreamId;
 use crate::quic::stats::PlacementStats;
 use crate::wire::quic::TransportError;
 
-/// Names a connection of one endpoint. Never reused for another connection.
+/// Identifies a connection of one endpoint. Never reused for another connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 
@@ -28,7 +28,7 @@ impl ConnId {
 }
 
 impl fmt::Display for ConnId {
-    /// As logs have it: the place in the connection table, and the how many-eth connection it is there.
+    /// As in logs: the place in the connection table, and the number of the connection in that place.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.index(), self.generation())
     }
@@ -36,44 +36,44 @@ impl fmt::Display for ConnId {
 
 pub use crate::wire::quic::Dir;
 
-/// Memory to send from. It is owned by the engine until acknowledged, then comes back in an event.
+/// Memory to send from. The engine owns it until it is acknowledged, and then returns it in an event.
 #[derive(Debug)]
 pub enum SendData {
     /// The first `usize` bytes of a pinned buffer.
     Pinned(PinnedBuf, usize),
     /// Reference-counted bytes.
     Bytes(Bytes),
-    /// Bytes that are never freed.
+    /// Static bytes.
     Static(&'static [u8]),
 }
 
-/// What a stream with provided buffers tells of its data.
+/// When a stream with provided buffers reports received data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Notify {
-    /// `Progress` when there are new contiguous bytes, and each buffer as soon as it is full.
+    /// As it arrives: `Progress` when there are new contiguous bytes, and each buffer as soon as it is full.
     #[default]
     Progress,
-    /// Nothing until all has arrived: then every buffer and `Finished`. `ReceiveBufferLow` still tells when more space
-    /// is needed, and what ends a stream early gives the buffers back at once.
+    /// Not before all data has arrived: then every buffer, and `Finished`. `ReceiveBufferLow` is still raised when more
+    /// space is needed, and a stream that ends early returns its buffers at once.
     WhenComplete,
 }
 
-/// What happens to a stream when its peer has more data than the provided buffers hold.
+/// What happens to a stream if its peer has more data than the provided buffers hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OutOfSpace {
-    /// It waits: the peer stalls, and continues when there is space.
+    /// The stream waits: the peer stalls, and continues when there is space.
     #[default]
     Stall,
-    /// It is stopped with this application error code (RFC 9000 §3.5) as soon as the peer sends more, says that it has
-    /// more, or announces an end beyond what was provided. Everything comes back, followed by [`Event::OutOfSpace`].
-    /// The connection stays open.
+    /// The stream is stopped with this application error code (RFC 9000 §3.5) as soon as the peer sends more, reports
+    /// that it is blocked, or announces an end beyond the provided space. All buffers are returned, followed by
+    /// [`Event::OutOfSpace`]. The connection stays open.
     Stop(u64),
 }
 
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// `close` was called here.
+    /// The application called `close`.
     Local {
         /// Application error code.
         code: u64,
@@ -85,29 +85,29 @@ pub enum CloseReason {
         /// The peer's reason phrase.
         reason: String,
     },
-    /// The peer's transport closed it.
+    /// The peer closed it with a transport error.
     PeerTransport {
         /// Transport error code (RFC 9000 §20.1).
         code: u64,
         /// The peer's reason phrase.
         reason: String,
     },
-    /// We closed it because of a protocol or TLS error.
+    /// This end closed it because of a protocol or TLS error.
     Transport {
         /// Transport error code (RFC 9000 §20.1).
         code: u64,
         /// What was wrong.
         reason: String,
     },
-    /// Nothing was heard for the idle timeout.
+    /// Nothing was received for the idle timeout.
     IdleTimeout,
-    /// The handshake did not finish in time.
+    /// The handshake was not completed in time.
     HandshakeTimeout,
     /// The peer has lost the connection's state (RFC 9000 §10.3).
     StatelessReset,
-    /// The server speaks none of our versions.
+    /// The server does not support QUIC version 1.
     VersionMismatch,
-    /// The endpoint is going away.
+    /// The endpoint shut down.
     Shutdown,
 }
 
@@ -121,25 +121,25 @@ impl fmt::Display for CloseReason {
             }
             Self::Application { code, reason } => write!(f, "the peer closed it with code {code}: {reason}"),
             Self::PeerTransport { code, reason } if reason.is_empty() => {
-                write!(f, "the peer ended it: {}", transport(*code))
+                write!(f, "the peer closed it: {}", transport(*code))
             }
             Self::PeerTransport { code, reason } => {
-                write!(f, "the peer ended it: {} ({reason})", transport(*code))
+                write!(f, "the peer closed it: {} ({reason})", transport(*code))
             }
             Self::Transport { code, reason } => write!(f, "closed by this end: {reason} ({})", transport(*code)),
-            Self::IdleTimeout => f.write_str("the peer fell silent (idle timeout): it is gone, or the network is down"),
-            Self::HandshakeTimeout => f.write_str("no answer to the handshake: is the server running, at that port?"),
+            Self::IdleTimeout => f.write_str("idle timeout: the peer is gone or the network is down"),
+            Self::HandshakeTimeout => f.write_str("handshake timeout: is the server running at that port?"),
             Self::StatelessReset => f.write_str("the peer has lost the connection's state; it was restarted"),
             Self::VersionMismatch => f.write_str("the server does not speak QUIC version 1"),
-            Self::Shutdown => f.write_str("this end shut down"),
+            Self::Shutdown => f.write_str("the endpoint shut down"),
         }
     }
 }
 
-/// One thing that happened on a connection.
+/// An event on a connection.
 ///
-/// The kinds that tell of received data may get more fields, for data that arrived before the handshake was complete
-/// (0-RTT): match them with `..`.
+/// Variants about received data may get additional fields for 0-RTT data, which arrives before the handshake is
+/// complete; match them with `..`.
 #[derive(Debug)]
 pub enum Event {
     /// The handshake is complete (RFC 9001 §4.1.1).
@@ -147,116 +147,116 @@ pub enum Event {
         /// The negotiated application protocol.
         alpn: Vec<u8>,
     },
-    /// The peer opened a stream. It comes with the first frame that names the stream: packets that were lost or
-    /// overtaken may bring streams in another order than that of their IDs.
+    /// The peer opened a stream. This is raised for the first frame that refers to the stream; because of loss and
+    /// reordering, streams may be reported in another order than that of their IDs.
     StreamOpened {
-        /// Which.
+        /// The stream.
         id: StreamId,
     },
     /// The peer raised its stream limit.
     StreamsAvailable {
-        /// For which kind.
+        /// The kind of streams.
         dir: Dir,
     },
-    /// A pooled stream has new contiguous bytes (or its end) to read. When the connection ends otherwise than by
-    /// `close` here, every stream tells once more of bytes that were not taken yet: they can be read until the
-    /// application has got `Closed` and asks for the next event.
+    /// A pooled stream has new contiguous bytes (or its end) to read. When the connection ends other than by a local
+    /// `close`, this is raised again for every stream with untaken bytes: they can be read until the application has
+    /// received `Closed` and polls the next event.
     #[non_exhaustive]
     Readable {
-        /// Which stream.
+        /// The stream.
         id: StreamId,
     },
-    /// A stream with provided buffers got new contiguous bytes.
+    /// A stream with provided buffers has received new contiguous bytes.
     #[non_exhaustive]
     Progress {
-        /// Which stream.
+        /// The stream.
         id: StreamId,
-        /// Contiguous bytes from the start of the stream.
+        /// Number of contiguous bytes from the start of the stream.
         contiguous: u64,
     },
-    /// A provided buffer comes back; every one does, exactly once.
+    /// A provided buffer is returned. This happens exactly once for every buffer.
     #[non_exhaustive]
     Buffer {
-        /// Which stream.
+        /// The stream.
         id: StreamId,
         /// The buffer.
         buf: PinnedBuf,
         /// Stream offset of its first byte.
         offset: u64,
-        /// Contiguous valid bytes at its front.
+        /// Number of contiguous valid bytes at its front.
         valid: usize,
     },
-    /// Every byte up to the final size has arrived (and, on a provided stream, come back in `Buffer`s).
+    /// All bytes up to the final size have arrived (and, with provided buffers, were returned in `Buffer`s).
     #[non_exhaustive]
     Finished {
-        /// Which stream.
+        /// The stream.
         id: StreamId,
         /// Final size in bytes.
         size: u64,
-        /// The stream's bytes by the way they took.
+        /// The stream's bytes by kind of placement.
         placement: PlacementStats,
     },
-    /// The peer reset its sending part.
+    /// The peer reset its sending part of the stream.
     Reset {
-        /// Which stream.
+        /// The stream.
         id: StreamId,
         /// Application error code.
         code: u64,
         /// Final size in bytes.
         size: u64,
     },
-    /// Provided space runs low: provide more, or the peer will stall. Told once fewer than
-    /// [`receive_low_water`](crate::quic::TransportConfig::receive_low_water) bytes, and less than half of what was
-    /// provided, are unfilled; again only when the peer has used some of what was provided after it, or says that it is
-    /// blocked. Never told once the stream's end is known to fit into what was provided.
+    /// Provided space runs low: the peer will stall unless more is provided. Raised when fewer than
+    /// [`receive_low_water`](crate::quic::TransportConfig::receive_low_water) bytes, and less than half of all provided
+    /// bytes, are unfilled. Raised again only when the peer has used some of the space provided since, or reports that
+    /// it is blocked. Not raised once the end of the stream is known to fit into the provided space.
     ReceiveBufferLow {
-        /// Which stream.
+        /// The stream.
         id: StreamId,
-        /// Provided bytes not yet filled.
+        /// Number of provided bytes that are not yet filled.
         provided_left: u64,
-        /// Bytes wanted to get above the low-water mark.
+        /// Number of bytes to provide to reach the low-water mark.
         wanted: u64,
     },
-    /// The peer had more data than a stream with [`OutOfSpace::Stop`] had space for, so the stream was stopped. Its
-    /// buffers have come back.
+    /// The peer had more data than space was provided on a stream with [`OutOfSpace::Stop`], so the stream was stopped.
+    /// Its buffers were returned before.
     #[non_exhaustive]
     OutOfSpace {
-        /// Which stream.
+        /// The stream.
         id: StreamId,
-        /// Bytes that were provided in all.
+        /// Total number of bytes provided.
         provided: u64,
     },
-    /// The peer asks us to stop sending; the stream has been reset with this code.
+    /// The peer asked to stop sending; the stream was reset with this code.
     Stopped {
-        /// Which stream.
+        /// The stream.
         id: StreamId,
         /// Application error code.
         code: u64,
     },
-    /// Send budget is available again after `send` answered `Blocked`, or the peer's window has opened after
-    /// `send_window` answered 0.
+    /// There is send budget again after `send` returned `Blocked`, or the peer's window has opened after `send_window`
+    /// returned 0.
     Writable {
-        /// Which stream.
+        /// The stream.
         id: StreamId,
     },
-    /// Data handed to `send` comes back: acknowledged, or the stream ended before. A pinned buffer without bytes to
-    /// send comes back at once.
+    /// Data passed to `send` is returned, because it was acknowledged or the stream ended before. A pinned buffer with
+    /// no bytes to send is returned immediately.
     SendDone {
-        /// Which stream.
+        /// The stream.
         id: StreamId,
-        /// What was handed over.
+        /// The data.
         data: SendData,
-        /// How many of its bytes were acknowledged.
+        /// Number of acknowledged bytes.
         acked: usize,
     },
     /// All data and the FIN were acknowledged.
     SendFinished {
-        /// Which stream.
+        /// The stream.
         id: StreamId,
     },
-    /// The connection is over. Always the last event of a connection.
+    /// The connection has ended. This is always its last event.
     Closed {
-        /// Why.
+        /// The reason.
         reason: CloseReason,
     },
 }

@@ -1,8 +1,8 @@
-//! Flow-control credit, both directions (RFC 9000 §4.1). One type serves connections and streams.
+//! Flow-control credit in both directions (RFC 9000 §4.1), for connections and streams.
 
 use crate::wire::quic::varint;
 
-/// Credit that the peer grants us.
+/// Credit granted by the peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SendCredit {
     limit: u64,
@@ -15,7 +15,7 @@ impl SendCredit {
         Self { limit, used: 0, blocked_at: None }
     }
 
-    /// Bytes that may still be sent.
+    /// Number of bytes that may still be sent.
     pub(crate) fn available(&self) -> u64 {
         self.limit - self.used
     }
@@ -24,13 +24,14 @@ impl SendCredit {
         self.limit
     }
 
-    /// Takes `n` bytes of credit.
+    /// Uses `n` bytes of credit.
     pub(crate) fn consume(&mut self, n: u64) {
         debug_assert!(n <= self.available());
         self.used += n;
     }
 
-    /// A limit from the peer; smaller ones are old and mean nothing (RFC 9000 §4.1). True if it grew.
+    /// Handles a limit from the peer; smaller limits than before are outdated and ignored (RFC 9000 §4.1). True if it
+    /// grew.
     pub(crate) fn raise(&mut self, limit: u64) -> bool {
         let grew = limit > self.limit;
         self.limit = self.limit.max(limit);
@@ -45,32 +46,32 @@ impl SendCredit {
         })
     }
 
-    /// The *_BLOCKED frame was lost: report again if still blocked.
+    /// Handles the loss of a *_BLOCKED frame: reports again if still blocked.
     pub(crate) fn blocked_lost(&mut self) {
         self.blocked_at = None;
     }
 }
 
-/// Whether a peer that has used `used` of the limit that it was `told` has to hear of the limit `next`: as soon as it has
-/// left no more than half of what it could have.
+/// Whether the limit `next` has to be announced to a peer that has used `used` of the limit `told`: when at most half
+/// of the credit that it could have is left to it.
 ///
-/// What it could have, and not the whole window, is the measure: however much of the window is held up by others (bytes
-/// that nobody reads, streams that stay open), what is free comes to the peer. To wait until it says that it is blocked is
-/// forbidden (RFC 9000 §4.2, §4.6).
+/// The measure is the credit it could have, not the whole window: whatever part of the window is held up by unread data
+/// or open streams, the free part is made available to the peer. Waiting until it reports that it is blocked is not
+/// allowed (RFC 9000 §4.2, §4.6).
 pub(crate) fn is_update_due(used: u64, told: u64, next: u64) -> bool {
     next > told && told.saturating_sub(used) <= (next - used) / 2
 }
 
-/// Connection-level credit that we grant the peer.
+/// Connection-level credit granted to the peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecvCredit {
     window: u64,
-    /// Sum over streams of the highest offset received.
+    /// Sum of the highest offsets received on all streams.
     received: u64,
-    /// Bytes whose memory is free for others again.
+    /// Number of bytes whose memory is free again.
     consumed: u64,
     announced: u64,
-    /// The peer says that it is blocked at an older limit than it could have.
+    /// Whether the peer reports that it is blocked at an outdated limit.
     asked: bool,
 }
 
@@ -79,24 +80,24 @@ impl RecvCredit {
         Self { window, received: 0, consumed: 0, announced: window, asked: false }
     }
 
-    /// Accounts `n` new bytes; false when the peer went beyond its limit.
+    /// Counts `n` new bytes; false if the peer has exceeded its limit.
     #[must_use]
     pub(crate) fn receive(&mut self, n: u64) -> bool {
         self.received = self.received.saturating_add(n);
         self.received <= self.announced
     }
 
-    /// `n` bytes were taken away by the application (or never needed our memory).
+    /// Counts `n` bytes that the application consumed (or that never needed the engine's memory).
     pub(crate) fn consume(&mut self, n: u64) {
         self.consumed += n;
     }
 
-    /// The window is as large as this from now on; what was announced stays.
+    /// Changes the size of the window. What was announced remains valid.
     pub(crate) fn set_window(&mut self, window: u64) {
         self.window = window;
     }
 
-    /// The limit that the peer was told.
+    /// The limit last announced to the peer.
     pub(crate) fn announced(&self) -> u64 {
         self.announced
     }
@@ -106,30 +107,30 @@ impl RecvCredit {
         self.consumed.saturating_add(self.window).min(varint::MAX).max(self.announced)
     }
 
-    /// The limit to announce, if that is due ([`is_update_due`]) or was asked for.
+    /// The limit to announce, if that is due ([`is_update_due`]) or was requested.
     pub(crate) fn update_due(&self) -> Option<u64> {
         let next = self.limit();
         (is_update_due(self.received, self.announced, next) || self.asked).then_some(next)
     }
 
-    /// DATA_BLOCKED at `limit`: the peer hears of ours if that is a newer one (RFC 9000 §4.1). It does so once for each
-    /// such frame.
+    /// Handles DATA_BLOCKED at `limit`: if our limit is newer, it is announced again (RFC 9000 §4.1), once per such
+    /// frame.
     pub(crate) fn peer_blocked(&mut self, limit: u64) {
         self.asked |= limit < self.limit();
     }
 
-    /// MAX_DATA with `limit` goes out.
+    /// Records that MAX_DATA with `limit` is sent.
     pub(crate) fn announce(&mut self, limit: u64) {
         self.announced = self.announced.max(limit);
         self.asked = false;
     }
 
-    /// The peer has used all that it was given: it may be waiting for more.
+    /// Whether the peer has used all of its credit, so that it may be waiting for more.
     pub(crate) fn is_used_up(&self) -> bool {
         self.received > 0 && self.received >= self.announced
     }
 
-    /// MAX_DATA was lost: the peer still has to hear of the limit.
+    /// Handles the loss of MAX_DATA: the limit has to be announced again.
     pub(crate) fn update_lost(&mut self) {
         self.asked = true;
     }
@@ -174,7 +175,7 @@ mod tests {
             assert!(credit.receive(held));
             let (mut left, mut frames) = (100 - held, 0);
             for _ in 0..10_000 {
-                assert!(left > 0 && credit.receive(1), "{held} of 100 bytes are held, and the peer is stuck");
+                assert!(left > 0 && credit.receive(1), "{held} of 100 bytes are held and the peer is blocked");
                 left -= 1;
                 credit.consume(1);
                 if let Some(limit) = credit.update_due() {
@@ -191,11 +192,11 @@ mod tests {
     fn who_is_blocked_at_an_old_limit_hears_of_ours() {
         let mut credit = RecvCredit::new(100);
         credit.peer_blocked(100);
-        assert_eq!(credit.update_due(), None, "it is the one it has");
+        assert_eq!(credit.update_due(), None, "the peer knows it");
         credit.peer_blocked(99);
         assert_eq!(credit.update_due(), Some(100));
         credit.announce(100);
-        assert_eq!(credit.update_due(), None, "once for each frame");
+        assert_eq!(credit.update_due(), None, "once per frame");
         assert!(credit.receive(10));
         credit.consume(10);
         credit.peer_blocked(100);

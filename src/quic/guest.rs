@@ -1,21 +1,21 @@
-//! Code of the application that the engine calls in the middle of its work: buffer providers, and what a TLS configuration
-//! consists of (key logs, verifiers, resolvers of certificates).
+//! Calls of application code in the middle of the engine's work: buffer providers and parts of TLS configurations (key
+//! logs, verifiers, certificate resolvers).
 //!
-//! A panic in it must not take the keys along that the packet at hand has on loan, or the peer could not be told. So it stops
-//! here, the connection fails with INTERNAL_ERROR (RFC 9000 §20.1), and the panic goes on from where nothing is in the air:
-//! [`Endpoint::poll_event`](crate::quic::Endpoint::poll_event).
+//! A panic in such code must not lose the keys borrowed for the current packet, or the peer could not be informed. It
+//! is therefore caught here, the connection fails with INTERNAL_ERROR (RFC 9000 §20.1), and the panic is resumed in
+//! [`Endpoint::poll_event`](crate::quic::Endpoint::poll_event), where the engine's state is consistent.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::wire::quic::TransportError;
 
-/// What a guest's panic was raised with, until it goes on.
+/// The payload of a caught panic, until it is resumed.
 #[derive(Debug, Default)]
 pub(crate) struct Guests(Option<Box<dyn Any + Send>>);
 
 impl Guests {
-    /// Calls a guest. After a panic, what it was working on is not looked at again: the connection is to fail.
+    /// Calls application code. After a panic, whatever it was working on must not be used: the connection has to fail.
     ///
     /// # Errors
     /// INTERNAL_ERROR if it panics.
@@ -26,7 +26,7 @@ impl Guests {
         })
     }
 
-    /// Lets a panic go on that was stopped.
+    /// Resumes a caught panic.
     pub(crate) fn go_on(&mut self) {
         if let Some(panic) = self.0.take() {
             resume_unwind(panic);

@@ -1,9 +1,8 @@
-//! Layer `quic`: the protocol engine. Sans-IO, deterministic, without unsafe code.
+//! The protocol engine: sans-IO, deterministic, and without unsafe code.
 //!
-//! An [`Endpoint`] is one core's engine. Datagrams go in with [`Endpoint::handle_datagram`], datagrams
-//! to be sent come out of [`Endpoint::poll_transmit`], what happened comes out of
-//! [`Endpoint::poll_event`], and time is passed in. Stream bytes are decrypted from the datagram
-//! straight into the memory that [`Conn::provide_receive_buffers`] handed over.
+//! An [`Endpoint`] is the engine of one core. Received datagrams are passed to [`Endpoint::handle_datagram`], datagrams
+//! to send are returned by [`Endpoint::poll_transmit`], events by [`Endpoint::poll_event`], and the time is passed in.
+//! Stream data is decrypted from the datagram directly into the memory passed to [`Conn::provide_receive_buffers`].
 #![forbid(unsafe_code)]
 
 mod cid;

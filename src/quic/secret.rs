@@ -1,24 +1,25 @@
-//! The one secret that the keys of an endpoint come from.
+//! The secret from which an endpoint's keys are derived.
 
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-/// What connection IDs, stateless reset tokens and address tokens are made with. A process that starts with the secret
-/// of its predecessor can tell that one's peers that their connections are gone (RFC 9000 §10.3.2).
+/// The secret from which the keys for connection IDs, stateless reset tokens and address tokens are derived. A process
+/// that starts with its predecessor's secret can tell the predecessor's peers that their connections are gone (RFC 9000
+/// §10.3.2).
 ///
-/// It is erased when dropped, and never shown. Processes that answer for the same address at the same time must not
-/// share a secret, unless each has a server ID of its own ([`super::CidConfig::routed`]) and gets all packets with it:
-/// a packet that one of them knows nothing about would make it reveal the token of another one's connection (RFC 9000
-/// §21.11).
+/// It is erased when dropped and never displayed. Processes that serve the same address at the same time must not share
+/// a secret, unless each has a server ID of its own ([`super::CidConfig::routed`]) and receives all packets with that
+/// ID. Otherwise, a packet for a connection of another process would make a process reveal that connection's reset
+/// token (RFC 9000 §21.11).
 #[derive(Clone)]
 pub struct Secret(Zeroizing<[u8; Self::LEN]>);
 
 impl Secret {
-    /// Its length in bytes.
+    /// Length in bytes.
     pub const LEN: usize = 32;
 
-    /// The key for `purpose`, by HKDF (RFC 5869). Keys for different purposes tell nothing of each other.
+    /// Derives the key for `purpose` by HKDF (RFC 5869). Keys for different purposes are independent.
     pub(super) fn key<const N: usize>(&self, purpose: &str) -> Zeroizing<[u8; N]> {
         let mut key = Zeroizing::new([0; N]);
         let derive = Hkdf::<Sha256>::new(Some(b"gannet"), &*self.0);

@@ -1,4 +1,4 @@
-//! One packet number space (RFC 9000 §12.3): its keys, what was received in it and its CRYPTO stream.
+//! One packet number space (RFC 9000 §12.3): its keys, received packets and CRYPTO stream.
 
 use crate::base::range_set::RangeSet;
 use crate::base::time::{Duration, Instant};
@@ -6,41 +6,42 @@ use crate::crypto::Keys;
 use crate::quic::crypto_stream::{CryptoRecv, CryptoSend};
 use crate::wire::quic::frame::EcnCounts;
 
-/// Received ranges that are reported, the highest ones (RFC 9000 §13.2.3).
+/// Maximum number of ranges reported in an ACK frame, the highest ones (RFC 9000 §13.2.3).
 pub(crate) const MAX_ACK_RANGES: usize = 64;
 
-/// Runs of missing packets that are remembered beyond those, for packets that are only late. The list of them is
-/// allocated once: numbers that the peer leaves out on purpose make a gap now and then on every connection.
+/// Maximum number of runs of missing packets remembered beyond those, for late packets. Their list is allocated once,
+/// as every connection has an occasional gap from numbers that the peer skips.
 const MAX_GAPS: usize = 64;
 
-/// A packet that comes later than so many others counts as seen, whatever became of it.
+/// A packet that is late by more than this many packets counts as a duplicate.
 const MAX_LATE: u64 = 1 << 16;
 
-/// What was received and when it has to be acknowledged (RFC 9000 §13.2).
+/// Received packets, and when they have to be acknowledged (RFC 9000 §13.2).
 ///
-/// What is still to be reported and what has arrived at all are two things: the peer knows of the former once it has seen
-/// an ACK frame (RFC 9000 §13.2.4), but a number that was missing then may still come, and is no duplicate when it does.
+/// What still has to be reported differs from what has been received: once the peer has seen an ACK frame, the packets
+/// in it need not be reported again (RFC 9000 §13.2.4), but a number that was missing from it may still arrive and is
+/// then not a duplicate.
 #[derive(Debug, Default)]
 pub(crate) struct AckTracker {
-    /// What ACK frames report: everything received from `cut` on, and what came late below it.
+    /// What ACK frames report: everything received from `cut` on, and late packets below it.
     received: RangeSet,
-    /// Below it, all was received but what `missing` holds.
+    /// Below this, everything was received except `missing`.
     cut: u64,
-    /// Numbers below `cut` that have not come, [`MAX_GAPS`] runs of them at the most. Only paths that lose or reorder have
+    /// Numbers below `cut` that were not received, at most [`MAX_GAPS`] runs. Only paths with loss or reordering have
     /// any.
     missing: Option<Box<RangeSet>>,
     largest: Option<u64>,
     largest_time: Instant,
-    /// Ack-eliciting packets since the last ACK was sent.
+    /// Number of ack-eliciting packets since the last ACK was sent.
     eliciting: u32,
     deadline: Option<Instant>,
-    /// Packets by the ECN codepoint that they arrived with.
+    /// Number of packets by the ECN codepoint that they arrived with.
     ecn: EcnCounts,
 }
 
 impl AckTracker {
     pub(crate) fn is_duplicate(&self, pn: u64) -> bool {
-        // Above the largest is where most are.
+        // Most packets are above the largest.
         self.largest.is_some_and(|largest| pn <= largest) && self.has(pn)
     }
 
@@ -64,13 +65,13 @@ impl AckTracker {
         self.largest_time
     }
 
-    /// What an ACK frame says of ECN: nothing, if no packet came with a mark (RFC 9000 §13.4.1).
+    /// The ECN counts of an ACK frame; none if no packet arrived with a mark (RFC 9000 §13.4.1).
     pub(crate) fn ecn(&self) -> Option<EcnCounts> {
         (self.ecn != EcnCounts::default()).then_some(self.ecn)
     }
 
-    /// Counts the ECN codepoint of a packet that is no duplicate (RFC 9000 §13.4.1); the codepoints are those of RFC 3168
-    /// §5.
+    /// Counts the ECN codepoint of a packet that is not a duplicate (RFC 9000 §13.4.1). Codepoints are those of RFC
+    /// 3168 §5.
     pub(crate) fn count_ecn(&mut self, codepoint: u8) {
         match codepoint {
             0b01 => self.ecn.ect1 += 1,
@@ -80,9 +81,9 @@ impl AckTracker {
         }
     }
 
-    /// Records a packet. `delay` is how long its acknowledgement may wait, `every` after how many it may not.
+    /// Records a packet. Its acknowledgement may be delayed by `delay`, but not beyond `every` packets.
     pub(crate) fn on_packet(&mut self, now: Instant, pn: u64, eliciting: bool, delay: Duration, every: u32) {
-        // A gap or a late packet is news about loss: tell at once (RFC 9000 §13.2.1).
+        // A gap or a late packet is reported at once, as it informs about loss (RFC 9000 §13.2.1).
         let in_order = self.largest.map_or(pn == 0 || delay.is_zero(), |largest| pn == largest + 1);
         self.received.insert(pn..pn + 1);
         if pn < self.cut {
@@ -102,17 +103,17 @@ impl AckTracker {
         }
     }
 
-    /// When an ACK has to go out.
+    /// When an ACK has to be sent.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Whether an ACK has to go out now.
+    /// Whether an ACK has to be sent now.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|d| d <= now)
     }
 
-    /// Whether an ACK that goes out with other frames would tell anything new.
+    /// Whether an ACK would report anything new if sent along with other frames.
     pub(crate) fn is_pending(&self) -> bool {
         self.eliciting > 0
     }
@@ -122,7 +123,7 @@ impl AckTracker {
         self.deadline = None;
     }
 
-    /// The peer has seen an ACK of everything up to `largest` (RFC 9000 §13.2.4).
+    /// Handles the acknowledgement of an ACK that covered everything up to `largest` (RFC 9000 §13.2.4).
     pub(crate) fn on_ack_acked(&mut self, largest: u64) {
         if largest > self.cut {
             self.move_cut(largest);
@@ -130,7 +131,8 @@ impl AckTracker {
         }
     }
 
-    /// There are more ranges than go into an ACK frame: the oldest goes, and packets missing around it may still come.
+    /// Stops reporting the oldest range, as there are more than fit into an ACK frame. Packets missing around it may
+    /// still arrive.
     #[cold]
     fn stop_reporting_oldest(&mut self) {
         if let Some(oldest) = self.received.first() {
@@ -139,7 +141,7 @@ impl AckTracker {
         }
     }
 
-    /// Keeps in mind what is missing below `to`, which is where what is reported begins.
+    /// Moves the start of what is reported to `to`, and records what is missing below.
     fn move_cut(&mut self, to: u64) {
         let all_there = self.received.first().is_some_and(|first| first.start <= self.cut && to <= first.end);
         if !all_there {
@@ -160,7 +162,7 @@ impl AckTracker {
         }
     }
 
-    /// Takes the oldest gaps for seen, if there are too many of them or they are too old.
+    /// Forgets the oldest gaps, so that their packets count as duplicates, if there are too many or they are too old.
     fn forget_gaps(&mut self) {
         let Some(missing) = &mut self.missing else { return };
         let old = self.cut.saturating_sub(MAX_LATE);
@@ -169,7 +171,7 @@ impl AckTracker {
         }
     }
 
-    /// A packet came late.
+    /// Records a late packet.
     #[cold]
     fn found(&mut self, pn: u64) {
         if let Some(missing) = &mut self.missing {
@@ -184,13 +186,13 @@ impl AckTracker {
 pub(crate) struct Space {
     /// Initial and Handshake keys; 1-RTT keys live in `OneRtt`.
     pub(crate) keys: Option<Box<Keys>>,
-    /// Keys are gone for good.
+    /// Whether the keys are discarded.
     pub(crate) discarded: bool,
     pub(crate) next_pn: u64,
     pub(crate) acks: AckTracker,
     pub(crate) crypto_tx: CryptoSend,
     pub(crate) crypto_rx: CryptoRecv,
-    /// Ack-eliciting packets to be sent regardless of congestion (RFC 9002 §6.2.4).
+    /// Number of ack-eliciting packets to send regardless of congestion control (RFC 9002 §6.2.4).
     pub(crate) probes: u8,
 }
 
@@ -222,7 +224,7 @@ mod tests {
         assert!(a.deadline().is_none(), "not ack-eliciting");
     }
 
-    /// Records `pn`, unless it is a duplicate: false then.
+    /// Records `pn`; false if it is a duplicate.
     fn take(a: &mut AckTracker, pn: u64) -> bool {
         let new = !a.is_duplicate(pn);
         if new {
@@ -238,12 +240,12 @@ mod tests {
             assert!(take(&mut a, i * 2));
         }
         assert_eq!(a.received().len(), MAX_ACK_RANGES);
-        assert!(a.is_duplicate(0) && !a.is_duplicate(1), "what is no more reported is told from what never came");
+        assert!(a.is_duplicate(0) && !a.is_duplicate(1), "packets no longer reported differ from those never received");
         assert!(!a.is_duplicate(MAX_ACK_RANGES as u64 * 2 + 1));
         assert!(take(&mut a, 1) && !take(&mut a, 1));
     }
 
-    /// Until 2026-11, an acknowledged ACK made duplicates of all packets below it that had not come yet.
+    /// Until 2026-11, the acknowledgement of an ACK made duplicates of all lower packets that had not arrived yet.
     #[test]
     fn late_packets_are_told_from_duplicates_after_their_ack_was_acknowledged() {
         let mut a = AckTracker::default();
@@ -276,13 +278,13 @@ mod tests {
             assert!(take(&mut a, pn));
             a.on_ack_acked(pn);
         }
-        assert!(a.missing.as_ref().is_none_or(|missing| missing.is_empty()), "all too late by now");
+        assert!(a.missing.as_ref().is_none_or(|missing| missing.is_empty()), "all are too late by now");
         assert!(a.is_duplicate(19_997));
     }
 
     proptest! {
-        /// Against a plain set: as long as few are missing, exactly what came before is a duplicate, and all that the peer
-        /// was not told of is reported.
+        /// Compares with a plain set: while few packets are missing, exactly those that came before are duplicates, and
+        /// everything the peer does not know of is reported.
         #[test]
         fn every_packet_is_taken_once(steps in proptest::collection::vec((0u64..200, any::<bool>()), 1..400)) {
             let mut a = AckTracker::default();

@@ -7,38 +7,38 @@ use crate::crypto::Way;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum DropReason {
-    /// The header could not be read.
+    /// The header could not be parsed.
     Malformed,
-    /// An ID of this core, but its connection is gone.
+    /// The ID belongs to this core, but its connection is gone.
     UnknownConnection,
     /// An Initial packet came to a server in a datagram below 1200 bytes (RFC 9000 §14.1).
     ShortInitial,
-    /// A version that we do not speak.
+    /// An unsupported version.
     Version,
-    /// The tag does not match: forged, corrupted or for keys that are gone.
+    /// Authentication failed: the packet is forged, corrupted, or for discarded keys.
     Authentication,
-    /// No keys (yet, or any more) for this packet type.
+    /// There are no keys (yet, or any more) for this packet type.
     NoKeys,
-    /// A packet number that was received before.
+    /// The packet number was received before.
     Duplicate,
-    /// From an address that is not the connection's.
+    /// The source address is not the connection's.
     WrongPath,
-    /// Too many connections or handshakes.
+    /// There are too many connections or handshakes.
     Overload,
-    /// For a connection that has ended.
+    /// The connection has ended.
     Closed,
-    /// A packet type that has no meaning here.
+    /// The packet type is not expected here.
     Unexpected,
-    /// An authentic packet with stream data that there was no memory for: it is not acknowledged, so that the peer
-    /// sends the data again.
+    /// There is no memory for the stream data of an authentic packet. The packet is not acknowledged, so that the peer
+    /// retransmits the data.
     NoMemory,
-    /// A Retry whose token leaves no room in an Initial packet.
+    /// A Retry token that leaves no room in an Initial packet.
     LongToken,
-    /// An ID that is not of our form, or of another core or server.
+    /// The ID is not of our form, or belongs to another core or server.
     ForeignId,
-    /// An ID of a connection that has retired it.
+    /// The connection has retired this ID.
     RetiredId,
-    /// A first packet with a Retry token that is forged, expired, or of another client.
+    /// A Retry token that is forged, expired, or of another client.
     BadToken,
 }
 
@@ -64,22 +64,22 @@ impl DropReason {
     ];
 }
 
-/// Bytes of STREAM data by the way they took to the application's memory.
+/// Received STREAM data in bytes, by how it was placed in the application's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PlacementStats {
-    /// Decrypted from the packet straight to their final address by the bulk kernel.
+    /// Decrypted from the packet directly to the final address by the bulk cipher.
     pub direct: u64,
-    /// Decrypted through a stack block, because their range does not start or end on a cipher block.
+    /// Decrypted through a block on the stack, because the range does not start or end at a cipher block.
     pub staged: u64,
-    /// Copied after decryption. Stays 0 but in benchmarks of what other stacks do.
+    /// Copied after decryption. Always 0, except in benchmarks that imitate other stacks.
     pub copied: u64,
 }
 
-/// Cipher block of every suite's keystream that matters for placement, in bytes.
+/// Length of a cipher block, in bytes, as far as it matters for placement; the same for all suites.
 const BLOCK: usize = 16;
 
 impl PlacementStats {
-    /// Counts `len` bytes from offset `from` of a packet.
+    /// Counts `len` bytes at offset `from` of a packet.
     pub(crate) fn count(&mut self, way: Way, from: usize, len: usize) {
         let edge = match way {
             Way::Direct => 0,
@@ -93,7 +93,7 @@ impl PlacementStats {
         self.direct += (len - edge) as u64;
     }
 
-    /// Adds what another counter has.
+    /// Adds the counts of `other`.
     pub fn add(&mut self, other: &Self) {
         self.direct += other.direct;
         self.staged += other.staged;
@@ -101,23 +101,23 @@ impl PlacementStats {
     }
 }
 
-/// State and counters of one stream. Parts that the stream does not have, or has no more, count 0.
+/// State and counters of one stream. Values of a direction that the stream does not have, or that has ended, are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamStats {
-    /// Received bytes by the way they took.
+    /// Received bytes by kind of placement.
     pub placement: PlacementStats,
-    /// Contiguous bytes received from the start of the stream.
+    /// Number of contiguous bytes received from the start of the stream.
     pub contiguous: u64,
-    /// Bytes that the application consumed or took (of a pooled stream).
+    /// Number of bytes of a pooled stream that the application consumed or took.
     pub consumed: u64,
-    /// Bytes provided so far; 0 for a pooled stream.
+    /// Number of bytes provided so far; 0 for a pooled stream.
     pub provided: u64,
-    /// The limit that the peer was told, bytes from the start of the stream.
+    /// The flow-control limit announced to the peer, in bytes from the start of the stream.
     pub announced: u64,
     /// The stream's size, once known.
     pub size: Option<u64>,
-    /// Bytes handed over to be sent.
+    /// Bytes queued by the application.
     pub queued: u64,
     /// Bytes sent at least once.
     pub sent: u64,
@@ -130,37 +130,38 @@ pub struct StreamStats {
 pub struct EndpointStats {
     /// Datagrams received.
     pub rx_datagrams: u64,
-    /// Bytes of these.
+    /// Bytes in these datagrams.
     pub rx_bytes: u64,
     /// QUIC packets authenticated.
     pub rx_packets: u64,
     /// Datagrams sent.
     pub tx_datagrams: u64,
-    /// Bytes of these.
+    /// Bytes in these datagrams.
     pub tx_bytes: u64,
-    /// Connections that began.
+    /// Connections started or accepted.
     pub connections_opened: u64,
     /// Handshakes that completed.
     pub handshakes: u64,
     /// Packets declared lost.
     pub lost_packets: u64,
-    /// Bytes of STREAM data sent that had been sent before.
+    /// Retransmitted bytes of STREAM data.
     pub bytes_resent: u64,
     /// Stateless resets sent.
     pub resets_sent: u64,
-    /// "Packet too big" messages that quote nothing a connection can have sent.
+    /// Ignored "packet too big" messages, which quote no packet that a connection can have sent.
     pub too_big_ignored: u64,
-    /// "Unreachable" messages that quote nothing a handshake in flight can have sent, or say it again.
+    /// Ignored "unreachable" messages, which quote no packet that a handshake in flight can have sent, or repeat an
+    /// earlier report.
     pub undelivered_ignored: u64,
     /// Retry packets sent.
     pub retries_sent: u64,
-    /// First packets with a good address token.
+    /// First packets with a valid address token.
     pub tokens_accepted: u64,
-    /// Packets kept for a while, as they came before their keys.
+    /// Packets that arrived before their keys and were kept.
     pub packets_kept: u64,
     /// Drops by reason, indexed by [`DropReason`].
     pub drops: [u64; DropReason::ALL.len()],
-    /// Received STREAM bytes by the way they took.
+    /// Received STREAM bytes by kind of placement.
     pub placement: PlacementStats,
 }
 
@@ -204,9 +205,9 @@ pub struct ConnStats {
     pub min_rtt: Duration,
     /// Congestion window, bytes.
     pub cwnd: u64,
-    /// Bytes sent and neither acknowledged nor lost.
+    /// Bytes in flight, neither acknowledged nor lost.
     pub bytes_in_flight: u64,
-    /// Largest UDP payload in use, bytes.
+    /// Maximum UDP payload in use, in bytes.
     pub mtu: u16,
     /// Packets sent.
     pub tx_packets: u64,
@@ -218,10 +219,10 @@ pub struct ConnStats {
     pub rx_bytes: u64,
     /// Packets declared lost.
     pub lost_packets: u64,
-    /// Key updates, by either side.
+    /// Key updates by either side.
     pub key_updates: u64,
-    /// From the first packet to handshake completion.
+    /// Time from the first packet to the completion of the handshake.
     pub handshake_time: Option<Duration>,
-    /// Received STREAM bytes by the way they took.
+    /// Received STREAM bytes by kind of placement.
     pub placement: PlacementStats,
 }

@@ -1,19 +1,18 @@
-//! Address tokens (RFC 9000 §8.1): what a client gets to show that it is where it says, without state on our side.
+//! Address tokens (RFC 9000 §8.1), by which a client proves its address without state on our side.
 //!
 //! ```text
 //! kind 1 | period 1 | nonce 12 | sealed: { time 8, length 1, original ID 20 } | tag 16
 //! ```
 //!
 //! The tag also covers the client's address and port and the connection ID that it was told to use, so that a token is
-//! worth something to nobody else and on no other connection. `time` is in milliseconds since an origin that all who
-//! share the key agree on ([`EndpointConfig::time_base`](crate::quic::EndpointConfig::time_base)); wall-clock time is
-//! one. Where they do not agree, or a clock was set, tokens fail as if they had expired, and clients have to come
-//! again.
+//! useless to others and on other connections. `time` is in milliseconds since an origin common to all endpoints that
+//! share the key ([`EndpointConfig::time_base`](crate::quic::EndpointConfig::time_base)), such as that of wall-clock
+//! time. If clocks disagree or are set, tokens fail as if they had expired, and clients have to connect again.
 //!
-//! Keys follow from the shared secret and the number of the period, so that cores and restarted servers have the same
-//! ones without a word between them. The token says which period it is of; it and its neighbours are accepted, so that
-//! no token dies of a change of keys, and clocks may differ a little. Opening one costs one AEAD operation whatever is
-//! in it; a key is derived once a period.
+//! Keys are derived from the shared secret and the number of the period, so that cores and restarted servers have the
+//! same keys without communicating. The token names its period; the current period and its neighbours are accepted, so
+//! that a change of keys invalidates no token and clocks may differ slightly. Opening a token costs one AEAD operation
+//! whatever its contents; a key is derived once per period.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -25,34 +24,34 @@ use crate::base::time::{Duration, Instant};
 use crate::crypto::{STATE_NONCE_LEN, StateKey, TAG_LEN};
 use crate::wire::quic::ConnectionId;
 
-/// When a server answers a client's first packet with a Retry (RFC 9000 §8.1.2), so that the client returns with a
-/// token that proves its address. This costs the client a round trip, and the server no memory.
+/// When a server answers a client's first packet with a Retry (RFC 9000 §8.1.2), so that the client has to return with
+/// a token that proves its address. This costs the client a round trip, and the server no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryPolicy {
-    /// While `threshold` handshakes, or half of
+    /// While at least `threshold` handshakes, or half of
     /// [`EndpointConfig::max_handshakes`](crate::quic::EndpointConfig::max_handshakes) if that is less, are in flight
-    /// with clients without a token. The remaining places are for clients with one, so a flood from forged addresses
-    /// cannot take them.
+    /// with clients without a token. The remaining handshakes are reserved for clients with a token, so a flood from
+    /// forged addresses cannot use them up.
     Auto {
-        /// Handshakes in flight of clients without a token.
+        /// Number of handshakes in flight with clients without a token.
         threshold: usize,
     },
     /// Always.
     Always,
-    /// Never: enough first packets from forged addresses keep others out.
+    /// Never. Enough first packets from forged addresses then lock other clients out.
     Never,
 }
 
 impl Default for RetryPolicy {
-    /// From 1,000 handshakes on.
+    /// `Auto` with a threshold of 1,000 handshakes.
     fn default() -> Self {
         Self::Auto { threshold: 1000 }
     }
 }
 
 impl RetryPolicy {
-    /// Whether a client without a token has to come again, with `unvalidated` handshakes of such clients in flight and
-    /// `places` for handshakes.
+    /// Whether a client without a token is sent a Retry, with `unvalidated` handshakes of such clients in flight and a
+    /// maximum of `places` handshakes.
     pub(crate) fn asks(self, unvalidated: usize, places: usize) -> bool {
         match self {
             Self::Auto { threshold } => unvalidated >= threshold.min(places / 2),
@@ -62,50 +61,50 @@ impl RetryPolicy {
     }
 }
 
-/// How long a Retry token is good for. It comes back after a round trip, but where packets are lost, only with a probe:
-/// without a round-trip time, these follow after 1, 3, 7, 15 and 31 s (RFC 9002 §6.2.2, §6.2.4). A client cannot follow
-/// another Retry (RFC 9000 §17.2.5.2), so its token is good for longer than it is likely to have patience. It still is
-/// for a short time, as RFC 9000 §8.1.4 wants it, and of no use but with one address, port and connection ID.
+/// Lifetime of a Retry token. It is returned after a round trip, or with a probe if packets are lost: without a
+/// round-trip time, probes follow after 1, 3, 7, 15 and 31 s (RFC 9002 §6.2.2, §6.2.4). As a client cannot accept
+/// another Retry (RFC 9000 §17.2.5.2), its token is valid for longer than clients are likely to wait. This is still
+/// short, as RFC 9000 §8.1.4 requires, and the token is only valid with one address, port and connection ID.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(60);
 
-/// How far the clock of another core, or of another server that shares the key, may be ahead of ours.
+/// How far the clock of another core or server that shares the key may be ahead of ours.
 const AHEAD: Duration = Duration::from_secs(15);
 
-/// How long a key is used. At a million tokens a second for each of 64 cores that is 2^32 tokens, as many as random
-/// nonces allow.
+/// How long a key is used. A million tokens per second on each of 64 cores make 2^32 tokens in that time, the limit for
+/// random nonces.
 const PERIOD_MS: u64 = 64_000;
 
 const _: () = assert!(LIFETIME.as_millis() < PERIOD_MS as u128, "a token is of this period or of its neighbour");
 
-/// First byte of a token from a Retry packet. Tokens of NEW_TOKEN frames will have another one (RFC 9000 §8.1.1 wants
-/// them told apart).
+/// First byte of a token from a Retry packet. Tokens of NEW_TOKEN frames would have another one (RFC 9000 §8.1.1
+/// requires that they can be distinguished).
 const RETRY: u8 = 1;
 
-/// What is encrypted: time, length of the original connection ID, that ID.
+/// Length of the plaintext: time, length of the original connection ID, that ID.
 const TEXT_LEN: usize = 8 + 1 + ConnectionId::MAX;
 
-/// What precedes it: kind, period, nonce.
+/// Length of what precedes it: kind, period, nonce.
 const HEAD_LEN: usize = 2 + STATE_NONCE_LEN;
 
 /// Length of a Retry token in bytes.
 pub(crate) const RETRY_TOKEN_LEN: usize = HEAD_LEN + TEXT_LEN + TAG_LEN;
 
-/// What a token of a client's Initial packet says.
+/// The result of checking the token of a client's Initial packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// A Retry token of ours, and good: the client is there. With the connection ID that it chose first.
+    /// A valid Retry token of ours, with the connection ID that the client chose first.
     Validated(ConnectionId),
-    /// A Retry token that is forged, expired, or of another client: who sends it will not follow another Retry
-    /// (RFC 9000 §8.1.2).
+    /// A Retry token that is forged, expired, or of another client. Its sender will not accept another Retry (RFC 9000
+    /// §8.1.2).
     Bad,
-    /// Something else: it proves nothing, and means no harm (RFC 9000 §8.1.3).
+    /// Something else: it proves nothing and is ignored (RFC 9000 §8.1.3).
     Foreign,
 }
 
 /// Makes and reads address tokens.
 pub(crate) struct AddressTokens {
     secret: Zeroizing<[u8; 32]>,
-    /// Keys by the number of their period, which names their place.
+    /// Keys with the number of their period, which determines their place.
     keys: [Option<(u64, StateKey)>; 3],
     base: Duration,
 }
@@ -117,7 +116,7 @@ impl core::fmt::Debug for AddressTokens {
 }
 
 impl AddressTokens {
-    /// `base`: the shared time at [`Instant::ZERO`].
+    /// `base` is the shared time at [`Instant::ZERO`].
     pub(crate) fn new(secret: &[u8; 32], base: Duration) -> Self {
         Self { secret: Zeroizing::new(*secret), keys: [None, None, None], base }
     }
@@ -141,7 +140,7 @@ impl AddressTokens {
     }
 
     /// A token for the client at `remote` whose first packet went to `original`, and which will send the next to
-    /// `scid`. `nonce` has to be random.
+    /// `scid`. `nonce` must be random.
     pub(crate) fn seal_retry(
         &mut self,
         now: Instant,
@@ -166,7 +165,7 @@ impl AddressTokens {
         token
     }
 
-    /// What `token` says about the client at `remote`, in a packet to `dcid`.
+    /// Checks `token` for the client at `remote`, in a packet to `dcid`.
     pub(crate) fn judge(&mut self, now: Instant, remote: SocketAddr, dcid: &ConnectionId, token: &[u8]) -> Verdict {
         let Ok(mut token) = <[u8; RETRY_TOKEN_LEN]>::try_from(token) else { return Verdict::Foreign };
         if token[0] != RETRY {
@@ -191,7 +190,7 @@ impl AddressTokens {
     }
 }
 
-/// What a token is bound to without saying it.
+/// What a token is bound to without containing it.
 struct Bound {
     bytes: [u8; 2 + 16 + 2 + 1 + ConnectionId::MAX],
     len: usize,
@@ -275,32 +274,32 @@ mod tests {
                 assert_eq!(judge(&mut tokens, 0, &changed), Verdict::Bad, "byte {at}");
             }
         }
-        // What is not a Retry token of ours may be anything, and is no reason to turn a client away.
+        // Anything that is not a Retry token of ours is no reason to refuse a client.
         let other_kind = [&[2][..], &token[1..]].concat();
         for foreign in [&[][..], &[1], &token[1..], &[&token[..], &[0]].concat(), &other_kind] {
             assert_eq!(judge(&mut tokens, 0, foreign), Verdict::Foreign);
         }
     }
 
-    /// Two cores, or a server and what was there before it, need no word to read each other's tokens.
+    /// Two cores, or a server and its predecessor, read each other's tokens without communicating.
     #[test]
     fn who_shares_secret_and_time_shares_tokens() {
         let mut one = AddressTokens::new(&[1; 32], HOUR);
         let mut two = AddressTokens::new(&[1; 32], HOUR + Duration::from_secs(100));
         let token = seal(&mut one, 100_500, cid(3, 8));
         assert_eq!(judge(&mut two, 700, &token), Verdict::Validated(cid(3, 8)));
-        // A clock that is a little behind.
+        // A clock that is slightly behind.
         let token = seal(&mut two, 9000, cid(3, 8));
         assert_eq!(judge(&mut one, 100_000, &token), Verdict::Validated(cid(3, 8)));
         assert_eq!(judge(&mut one, 94_000, &token), Verdict::Validated(cid(3, 8)));
-        // By too much.
+        // A clock that is too far behind.
         assert_eq!(judge(&mut one, 93_999, &token), Verdict::Bad);
         let mut other = AddressTokens::new(&[2; 32], HOUR);
         let token = seal(&mut one, 0, cid(3, 8));
         assert_eq!(judge(&mut other, 0, &token), Verdict::Bad);
     }
 
-    /// Keys change, and no token dies of it before its time.
+    /// A change of keys invalidates no token before its time.
     #[test]
     fn keys_change_with_time() {
         let mut tokens = AddressTokens::new(&[1; 32], Duration::ZERO);
@@ -310,10 +309,10 @@ mod tests {
             assert_eq!(judge(&mut tokens, ms, &token), Verdict::Validated(cid(3, 8)), "at {ms}");
             assert_eq!(judge(&mut tokens, ms + 60_000, &token), Verdict::Validated(cid(3, 8)), "from {ms}");
             if let Some(before) = before.filter(|before| before[1] != token[1]) {
-                // Same nonce, and nearly the same text: another key.
+                // The same nonce and nearly the same text, but another key.
                 assert_ne!(before[HEAD_LEN + 8..][..21], token[HEAD_LEN + 8..][..21]);
             }
-            // Long after, when the byte that names the period is the same again.
+            // Much later, when the byte that names the period has the same value again.
             assert_eq!(judge(&mut tokens, ms + 256 * PERIOD_MS, &token), Verdict::Bad);
             before = Some(token);
         }

@@ -1,16 +1,16 @@
-//! What a sent packet carried, to act on when it is acknowledged or lost (RFC 9000 §13.3).
+//! The contents of sent packets, for their acknowledgement or loss (RFC 9000 §13.3).
 
 use crate::quic::event::Dir;
 use crate::wire::quic::StreamId;
 
-/// Lists that are kept for later packets, at the most. More than that many packets with several frames
-/// in flight cost an allocation each.
+/// Maximum number of lists kept for later packets. If more packets with several frames are in flight, each costs an
+/// allocation.
 const MAX_SPARE: usize = 4096;
 
-/// One frame (or what matters of it) of a sent packet.
+/// One frame of a sent packet, as far as it matters later.
 ///
-/// All fields lie on multiples of their size, with nothing odd between them: so a frame is moved in whole words, which
-/// can be read back at once after they were written.
+/// All fields are naturally aligned without odd padding, so that a frame is moved in whole words, which can be read
+/// back immediately after they were written.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SentFrame {
@@ -19,7 +19,7 @@ pub(crate) enum SentFrame {
         id: StreamId,
         start: u64,
     },
-    /// The same with FIN.
+    /// `Stream` with FIN.
     StreamFin {
         len: u32,
         id: StreamId,
@@ -55,16 +55,16 @@ impl SentFrame {
 
 const _: () = assert!(size_of::<SentFrame>() == 24);
 
-/// A list that lives on the heap so that packets stay small, and as a whole so that it can be used again.
+/// A list on the heap, so that packets stay small; boxed as a whole, so that it can be reused.
 type List = Box<Vec<SentFrame>>;
 
 /// No ACK frame.
 const NO_ACK: u64 = u64::MAX;
 
-/// The frames of one packet. One ACK frame and one other need no list, which is what bulk data needs.
+/// The frames of one packet. One ACK frame and one other frame need no list, which suffices for bulk data.
 #[derive(Clone, Debug)]
 pub(crate) struct SentFrames {
-    /// What the ACK frame acknowledged at the most, or [`NO_ACK`].
+    /// The largest packet acknowledged by the ACK frame, or [`NO_ACK`].
     ack: u64,
     first: Option<SentFrame>,
     rest: Option<List>,
@@ -73,21 +73,21 @@ pub(crate) struct SentFrames {
 const _: () = assert!(size_of::<SentFrames>() <= 40, "one is kept for every packet in flight");
 
 impl SentFrames {
-    /// All frames in the order of the packet, its ACK frame first.
+    /// All frames in the packet's order, the ACK frame first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = SentFrame> + '_ {
         let ack = (self.ack != NO_ACK).then_some(SentFrame::Ack { largest: self.ack });
         ack.into_iter().chain(self.first).chain(self.rest.iter().flat_map(|list| list.iter().copied()))
     }
 }
 
-/// Makes [`SentFrames`] and takes their memory back. One per connection.
+/// Makes [`SentFrames`] and reuses their memory. One per connection.
 #[derive(Debug, Default)]
 pub(crate) struct FrameLists {
     spare: Vec<List>,
 }
 
 impl FrameLists {
-    /// What the packet with `frames` is remembered by; `frames` is empty then.
+    /// Stores `frames`, which is empty afterwards.
     pub(crate) fn store(&mut self, frames: &mut Vec<SentFrame>) -> SentFrames {
         let mut stored = SentFrames { ack: NO_ACK, first: None, rest: None };
         for frame in frames.drain(..) {
@@ -100,7 +100,7 @@ impl FrameLists {
         stored
     }
 
-    /// The packet is done with.
+    /// Takes back the memory of a packet that is acknowledged or lost.
     pub(crate) fn recycle(&mut self, frames: SentFrames) {
         if let Some(mut list) = frames.rest
             && self.spare.len() < MAX_SPARE

@@ -1,19 +1,19 @@
-//! A connection's deadlines.
+//! Deadlines of a connection.
 
 use crate::base::time::{Duration, Instant};
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::event::CloseReason;
 use crate::quic::recovery::{SpaceId, TimeoutAction};
 
-/// In so many parts of the idle timeout, a silent connection with streams looks whether somebody is waiting.
+/// A silent connection with streams checks this many times per idle timeout whether one side waits for the other.
 const STALL_CHECKS: u32 = 4;
 
-/// The time after which it does that if there is no idle timeout.
+/// Interval of these checks if there is no idle timeout.
 const STALL_CHECK: Duration = Duration::from_secs(10);
 
 impl Connection {
-    /// When [`Connection::handle_timeout`] has to be called. Once that is done and there is nothing to send, this is in the
-    /// future: a deadline that stayed in the past would cost every turn a look at the connection.
+    /// When [`Connection::handle_timeout`] has to be called. After that call, and when nothing is to be sent, the
+    /// result is in the future: a deadline that stayed in the past would make every turn look at the connection.
     pub(crate) fn next_timeout(&self) -> Instant {
         if !self.is_active() {
             return self.close_deadline().unwrap_or(Instant::MAX);
@@ -30,7 +30,7 @@ impl Connection {
         for at in deadlines.into_iter().flatten() {
             next = next.min(at);
         }
-        // What may not be sent waits for a packet of the client, not for a time.
+        // At the amplification limit, sending waits for a packet from the client, not for a time.
         if !self.at_amplification_limit() {
             for space in &self.spaces {
                 if let Some(at) = space.acks.deadline() {
@@ -41,7 +41,7 @@ impl Connection {
         next
     }
 
-    /// Acts on every deadline that has passed.
+    /// Handles every deadline that has passed.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now;
         if !self.is_active() {
@@ -75,7 +75,7 @@ impl Connection {
         if self.recovery.next_timeout(&context).is_none_or(|at| at > cx.now) {
             return;
         }
-        // Losses by time, of a space after the other; when those are out, the probe timeout may have passed as well.
+        // Losses by time, one space per call; after them, the probe timeout may have passed as well.
         let mut action = TimeoutAction::None;
         for _ in 0..=SpaceId::ALL.len() {
             let lost = &mut cx.scratch.lost;
@@ -88,7 +88,7 @@ impl Connection {
         self.apply_lost(cx);
         if let TimeoutAction::Probe { space, count } = action {
             self.space(space).probes = count;
-            // A client that waits for the server's address validation probes with what it has (RFC 9002 §6.2.2.1).
+            // A client that waits for the server to validate its address probes with what it has (RFC 9002 §6.2.2.1).
             if self.spaces[SpaceId::Handshake.index()].keys.is_some() && space == SpaceId::Initial {
                 self.space(SpaceId::Handshake).probes = 1;
             }
@@ -97,8 +97,8 @@ impl Connection {
 
     /// Restarts the idle timer (RFC 9000 §10.1).
     pub(super) fn reset_idle(&mut self, now: Instant) {
-        // Once a turn is enough: for all its packets, it is the same time. Until the handshake is confirmed, what the
-        // timeout depends on may change in between.
+        // Once per turn is enough, as all packets of a turn have the same time. Before the handshake is confirmed, the
+        // timeout may change in between.
         if self.confirmed && self.idle_reset_at == Some(now) {
             return;
         }
@@ -115,8 +115,8 @@ impl Connection {
         self.reset_keep_alive(now, timeout);
     }
 
-    /// When to do something about silence: after the time that the settings say, and as long as there are streams, after
-    /// part of the idle timeout, as somebody may be waiting.
+    /// Sets the next check for silence: after the configured keep-alive time and, while there are streams, after a
+    /// fraction of the idle timeout, as one side may be waiting.
     fn reset_keep_alive(&mut self, now: Instant, idle: Option<Duration>) {
         let mut every = self.config.keep_alive;
         if self.streams.len() > 0 {
@@ -126,10 +126,10 @@ impl Connection {
         self.keep_alive_at = every.filter(|_| self.confirmed).map(|every| now + every);
     }
 
-    /// There was no traffic for a while. A connection does not die of waiting for an application, as long as both ends are
-    /// there: who has data and no credit says so again (RFC 9000 §4.1), and who owes credit pings. Neither takes the other
-    /// end's word for it, which may do nothing of the kind. All of this asks for an acknowledgement, so an end that is gone
-    /// is found out by the idle timeout all the same (RFC 9000 §10.1).
+    /// Handles a period without traffic. A connection must not time out because an application is slow while both ends
+    /// exist: a sender with data but no credit repeats that it is blocked (RFC 9000 §4.1), and a receiver that owes
+    /// credit sends a PING. Each end does so itself and does not rely on the other. As these frames are ack-eliciting,
+    /// an end that is gone is still detected by the idle timeout (RFC 9000 §10.1).
     fn on_silence(&mut self, now: Instant) {
         let ping_at = self.config.keep_alive.zip(self.idle_reset_at).map(|(every, since)| since + every);
         self.keep_alive_at = ping_at.filter(|at| *at > now);

@@ -1,4 +1,4 @@
-//! What to send next, and packing it into datagrams (RFC 9000 §12.2, §13, §14).
+//! Selects what to send next and packs it into datagrams (RFC 9000 §12.2, §13, §14).
 
 use std::net::SocketAddr;
 
@@ -21,38 +21,38 @@ use crate::wire::quic::frame::{self, Frame, StreamHeader};
 use crate::wire::quic::header::{self, PacketType};
 use crate::wire::quic::{ConnectionId, StreamId, TransportError, varint};
 
-/// Room that a further coalesced packet must find to be worth its header and tag, in bytes.
+/// Minimum room for another coalesced packet, to be worth its header and tag, in bytes.
 const COALESCE_ROOM: usize = 160;
 
-/// A STREAM frame with less data than this is not worth its header, unless it is all there is.
+/// Minimum data of a STREAM frame, to be worth its header, unless there is no more data.
 const MIN_STREAM_ROOM: usize = 32;
 
-/// Room for the MAX_STREAM_DATA frame of a stream with an ID that is not huge, in bytes.
+/// Room for the MAX_STREAM_DATA frame of a stream with a small ID, in bytes.
 const MAX_STREAM_DATA_ROOM: usize = 1 + 4 + 8;
 
-/// An acknowledgement that goes along with a close has no more ranges than this.
+/// Maximum number of ranges in an acknowledgement sent with a close.
 const LAST_RANGES: usize = 4;
 
-/// Most bytes that such an acknowledgement takes: type, largest, delay, count, two numbers for each range, ECN counts.
+/// Maximum size of that acknowledgement in bytes: type, largest, delay, count, two numbers per range, ECN counts.
 const LAST_ACK: usize = 1 + 8 * (3 + 2 * LAST_RANGES + 3);
 
-/// Packets without ack-eliciting frames in a row before a PING asks for an acknowledgement, so that
-/// a pure receiver learns which of its ACKs arrived (RFC 9000 §13.2.4).
+/// Number of consecutive packets without ack-eliciting frames before a PING asks for an acknowledgement, so that a pure
+/// receiver learns which of its ACKs arrived (RFC 9000 §13.2.4).
 const MAX_BARE: u32 = 64;
 
-/// Packet numbers are left out that far apart on average, or a window if that is more.
+/// Minimum average distance of skipped packet numbers; it is a window if that is more.
 const MIN_SKIP: u64 = 128;
 
-/// A datagram to be sent.
+/// A datagram to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// Whose it is; `None` for answers to packets without a connection.
+    /// The connection; `None` for an answer to a packet without a connection.
     pub conn: Option<ConnId>,
-    /// Our address.
+    /// The local address.
     pub local: SocketAddr,
-    /// Where it goes.
+    /// The destination.
     pub remote: SocketAddr,
-    /// ECN codepoint to put on the IP header.
+    /// ECN codepoint for the IP header.
     pub ecn: u8,
     /// Length of the UDP payload in bytes.
     pub len: usize,
@@ -61,11 +61,11 @@ pub struct Transmit {
 /// What a packet may carry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Carry {
-    /// Nothing but acknowledgements: congestion control or pacing holds the rest back.
+    /// Only acknowledgements, as congestion control or pacing holds the rest back.
     Acks,
     /// Whatever is due.
     All,
-    /// Nothing but stream data, as nothing else is due; this stream's first.
+    /// Only stream data, as nothing else is due; this stream's first.
     Streams(StreamId),
 }
 
@@ -75,15 +75,15 @@ struct Fill {
     carry: Carry,
     /// Pad the packet to this size.
     pad_to: usize,
-    /// The same, if it turns out to carry a frame that wants a datagram of full size.
+    /// Pad to this size if the packet carries a frame that requires a full-sized datagram.
     expand_to: usize,
 }
 
 impl Connection {
-    /// Writes the next datagram into `slot`; `None` when there is nothing to send now.
+    /// Writes the next datagram into `slot`; `None` if there is nothing to send now.
     pub(crate) fn poll_transmit(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<Transmit> {
         let len = if self.is_active() { self.build_datagram(cx, slot) } else { None };
-        // Also when it has just turned out that nothing else may be sent any more.
+        // This may have changed in `build_datagram`, if nothing else may be sent any more.
         let len = if self.is_active() { len? } else { len.or_else(|| self.build_close(cx, slot))? };
         self.path.on_sent(len);
         self.stats.tx_bytes += len as u64;
@@ -98,12 +98,12 @@ impl Connection {
             self.steady = false;
         }
         let len = self.build_whatever_is_due(cx, slot)?;
-        // To find out is worth it if more packets follow.
+        // The check is worth its cost only if more packets follow.
         self.steady = self.streams.wants_to_send() && self.is_steady(cx.now);
         Some(len)
     }
 
-    /// Whether stream data is all that is to be sent.
+    /// Whether only stream data is to be sent.
     fn is_steady(&self, now: Instant) -> bool {
         let quiet = |space: SpaceId| {
             let space = &self.spaces[space.index()];
@@ -118,7 +118,7 @@ impl Connection {
             && !self.streams.has_turns()
     }
 
-    /// The next datagram of a burst that needs no look at what else may be due: the one before it has had that.
+    /// Builds the next datagram of a burst without checking what else is due; the datagram before it had that check.
     fn build_steady(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
         let mtu = self.path.mtu.current();
         let max = slot.len().min(usize::from(mtu));
@@ -141,7 +141,7 @@ impl Connection {
             return None;
         }
         let max = slot.len().min(mtu);
-        // Who cannot send leaves the queue: what is in it then has something to send.
+        // Removes streams that cannot send from the queue, so that the rest can.
         self.next_stream();
         let permit = self.recovery.permit(cx.now, mtu as u16);
         let blocked = permit != Permit::Send;
@@ -160,15 +160,15 @@ impl Connection {
             if !wants[i] || max - pos < COALESCE_ROOM {
                 continue;
             }
-            // Whoever pads has to find room, so packets before the last leave some.
+            // The last packet takes the padding, so packets before it leave room for it.
             let end = if i == last { max } else { max - COALESCE_ROOM };
             if end <= pos + COALESCE_ROOM / 2 {
                 continue;
             }
             let pad_to = if pad && i == last { usize::from(MIN_MTU) } else { 0 };
             let carry = match self.space(space).probes {
-                // Of two probes, the second is a PING. Whatever may keep the first from being acknowledged, its size
-                // (RFC 8899 §4.3) or a peer that has no memory for its data: this one tells what became of it.
+                // The second of two probes is a PING. It is acknowledged even if the first is not because of its size
+                // (RFC 8899 §4.3) or because the peer has no memory for its data.
                 1 if space == SpaceId::Data => Carry::Acks,
                 0 if blocked => Carry::Acks,
                 _ => Carry::All,
@@ -183,7 +183,7 @@ impl Connection {
         (pos > 0).then_some(pos)
     }
 
-    /// Nothing goes out: remembers when pacing lets the next packet go, or that the application is the limit.
+    /// Records, when nothing is sent, until when pacing delays the next packet, or that the application is the limit.
     fn note_idle(&mut self, permit: Permit) {
         let more = self.has_data();
         match permit {
@@ -193,7 +193,7 @@ impl Connection {
         self.recovery.set_app_limited(!more);
     }
 
-    /// Whether anything is waiting that congestion control governs.
+    /// Whether data that is subject to congestion control is waiting.
     fn has_data(&self) -> bool {
         SpaceId::ALL.iter().any(|s| self.spaces[s.index()].crypto_tx.has_pending()) || self.data_pending()
     }
@@ -202,7 +202,7 @@ impl Connection {
         self.one_rtt.is_some() && self.complete && self.streams.wants_to_send()
     }
 
-    /// The stream whose data goes next, once data may go at all.
+    /// The stream whose data is sent next, once data may be sent at all.
     fn next_stream(&mut self) -> Option<StreamId> {
         if self.one_rtt.is_none() || !self.complete {
             return None;
@@ -234,7 +234,7 @@ impl Connection {
         space.crypto_tx.has_pending() || (id == SpaceId::Data && (self.control_pending() || self.data_pending()))
     }
 
-    /// Whether control frames of the Data space are waiting, and there are keys for them.
+    /// Whether control frames of the Data space are waiting and there are keys for them.
     fn control_waits(&self) -> bool {
         self.one_rtt.is_some() && self.complete && self.control_pending()
     }
@@ -258,11 +258,11 @@ impl Connection {
         credit.take_blocked().is_some() && self.streams.blocked_by_connection()
     }
 
-    /// Builds one packet at the front of `slot`. `None` if there was nothing to put into it.
+    /// Builds one packet at the front of `slot`. `None` if there is nothing to put into it.
     fn build_packet(&mut self, cx: &mut Cx<'_>, space: SpaceId, slot: &mut [u8], fill: Fill) -> Option<usize> {
         let pn = self.next_pn(cx, space);
         if space == SpaceId::Data && !self.use_key()? {
-            let why = "the packet keys are used up and the peer did not let them be updated";
+            let why = "the packet keys are exhausted and could not be updated";
             self.fail(Fault::new(TransportError::AEAD_LIMIT_REACHED, 0, why));
             return None;
         }
@@ -270,7 +270,7 @@ impl Connection {
         let mut builder = PacketBuilder::new(slot, outline, &mut cx.scratch.building);
         self.fill_packet(cx, space, &mut builder, fill);
         let probing = self.space(space).probes > 0;
-        // A probe without anything to say is a PING (RFC 9002 §6.2.4).
+        // A probe with nothing to carry is a PING (RFC 9002 §6.2.4).
         if builder.is_empty() && fill.pad_to == 0 && !probing {
             cx.scratch.building = builder.frames;
             return None;
@@ -293,12 +293,12 @@ impl Connection {
         if pn == self.skip_at && space == SpaceId::Data { self.skip_pn(cx, pn) } else { pn }
     }
 
-    /// Leaves out the packet number `pn`, and chooses the next one to be left out. A peer that acknowledges packets before
-    /// it has got them, to make us send faster than the path can carry, cannot know which numbers there are
-    /// (RFC 9000 §21.4): at its latest about two windows on, it has acknowledged one that there is not.
+    /// Skips the packet number `pn` and chooses the next one to skip. A peer that acknowledges packets before it has
+    /// received them, to make us send faster than the path allows, does not know which numbers exist (RFC 9000 §21.4):
+    /// within about two windows, it acknowledges one that was skipped.
     #[cold]
     fn skip_pn(&mut self, cx: &mut Cx<'_>, pn: u64) -> u64 {
-        // The first packet of all only chooses.
+        // The first packet only chooses.
         let next = if pn == 0 { 0 } else { pn + 1 };
         let window = self.recovery.cwnd() / u64::from(self.path.mtu.current());
         self.skip_at = next + 1 + cx.rng.below(2 * window.max(MIN_SKIP));
@@ -306,7 +306,7 @@ impl Connection {
         next
     }
 
-    /// A 1-RTT packet will be sealed: false when the key is used up, `None` when there is none.
+    /// Counts a 1-RTT packet that will be sealed: false if the key is exhausted, `None` if there is none.
     fn use_key(&mut self) -> Option<bool> {
         if self.one_rtt.as_ref()?.update_due() {
             self.update_keys();
@@ -319,7 +319,7 @@ impl Connection {
     fn start_packet(&self, cx: &Cx<'_>, space: SpaceId, pn: u64, slot: &mut [u8]) -> Option<Outline> {
         let pn_len = header::pn_len(pn, self.recovery.largest_acked(space));
         let dcid = self.remote_cids.current();
-        // Hardly any packet has it.
+        // Hardly any packet needs this.
         let scid = &if space == SpaceId::Data { ConnectionId::default() } else { self.handshake_cid(cx.ids) };
         let head = match space {
             SpaceId::Initial => Head::Long { kind: PacketType::Initial, dcid, scid, token: &self.token },
@@ -329,7 +329,7 @@ impl Connection {
         Outline::new(slot, head, pn, pn_len)
     }
 
-    /// Seals the packet and hands it to loss recovery. `in_flight`: counts for congestion control.
+    /// Seals the packet and hands it to loss recovery. `in_flight` says whether it counts for congestion control.
     fn finish_packet(
         &mut self,
         cx: &mut Cx<'_>,
@@ -377,12 +377,12 @@ impl Connection {
         }
     }
 
-    /// Whether a probe can carry something that was not sent before.
+    /// Whether a probe can carry data that was not sent before.
     fn has_new(&self, space: SpaceId) -> bool {
         self.spaces[space.index()].crypto_tx.has_pending() || (space == SpaceId::Data && self.data_pending())
     }
 
-    /// A probe without new data repeats the oldest that is in flight (RFC 9002 §6.2.4).
+    /// Queues the oldest packet in flight again, for a probe without new data (RFC 9002 §6.2.4).
     fn requeue_oldest(&mut self, cx: &mut Cx<'_>, space: SpaceId) {
         let Some((pn, packet)) = self.recovery.oldest_unacked(space) else { return };
         let mut frames = std::mem::take(&mut cx.scratch.repeating);
@@ -420,7 +420,7 @@ impl Connection {
         }
     }
 
-    /// Connection-level control frames. What does not fit waits for the next packet.
+    /// Appends connection-level control frames. Frames that do not fit wait for the next packet.
     fn put_control(&mut self, cx: &Cx<'_>, builder: &mut PacketBuilder<'_>) {
         if self.handshake_done_due && builder.put(&Frame::HandshakeDone, Some(SentFrame::HandshakeDone)) {
             self.handshake_done_due = false;
@@ -429,12 +429,12 @@ impl Connection {
             && builder.put(&Frame::PathResponse(data), None)
         {
             self.path.response_sent();
-            // It shows that the path carries datagrams of this size (RFC 9000 §8.2.2).
+            // It proves that the path carries datagrams of this size (RFC 9000 §8.2.2).
             builder.expand = true;
         }
         let due = self.recv_credit.update_due();
         if due.is_some() {
-            // Memory that stands behind it may have become more or less since.
+            // The memory available for it may have changed.
             self.recv_credit.set_window(cx.memory.window(self.config.max_data, self.account.is_some()));
         }
         if let Some(limit) = self.recv_credit.update_due().or(due.map(|_| self.recv_credit.announced()))
@@ -482,7 +482,7 @@ impl Connection {
         }
     }
 
-    /// RESET_STREAM, STOP_SENDING, MAX_STREAM_DATA and STREAM_DATA_BLOCKED of the streams that have some due.
+    /// Appends RESET_STREAM, STOP_SENDING, MAX_STREAM_DATA and STREAM_DATA_BLOCKED frames that are due.
     fn put_stream_control(&mut self, builder: &mut PacketBuilder<'_>) {
         while let Some(id) = self.streams.front_control() {
             if self.introduce(builder, id) && !self.put_control_of(builder, id) {
@@ -492,8 +492,8 @@ impl Connection {
         }
     }
 
-    /// Sees to it that the peer knows the stream `id` before anything else is said of it ([`Introduced`]). False: its first
-    /// STREAM frame is still to come, and takes the rest along.
+    /// Ensures that the peer knows the stream `id` before any other frame refers to it ([`Introduced`]). False if its
+    /// first STREAM frame is still to be sent, which takes the other frames along.
     fn introduce(&mut self, builder: &mut PacketBuilder<'_>, id: StreamId) -> bool {
         let credit = self.send_credit.available();
         let Some(stream) = self.streams.get(id) else { return true };
@@ -505,7 +505,7 @@ impl Connection {
                 self.streams.queue_send(id);
                 return false;
             }
-            // Nothing is to be sent, or nothing may be: an empty frame does.
+            // There is no data to send or it may not be sent, so an empty frame is used.
             Introduced::No => {
                 if builder.put_stream(id, &(next..next), false) {
                     stream.introduced = Introduced::Sent;
@@ -515,7 +515,7 @@ impl Connection {
         true
     }
 
-    /// What is due of one stream. False if it does not fit.
+    /// Appends the control frames of one stream. False if they do not fit.
     fn put_control_of(&mut self, builder: &mut PacketBuilder<'_>, id: StreamId) -> bool {
         let Some(stream) = self.streams.get(id) else { return true };
         let mut fits = stream.introduced != Introduced::No || stream.send.as_ref().is_none_or(|s| s.next().is_none());
@@ -554,7 +554,8 @@ impl Connection {
         fits
     }
 
-    /// STREAM frames by priority, until the packet is full. `first` is whose turn it is, if that is known.
+    /// Appends STREAM frames by priority until the packet is full. `first` is the stream whose turn it is, if already
+    /// known.
     fn put_streams(&mut self, cx: &mut Cx<'_>, builder: &mut PacketBuilder<'_>, mut first: Option<StreamId>) {
         while builder.takes_stream() && builder.room() >= MIN_STREAM_ROOM {
             let Some(id) = first.take().or_else(|| self.next_stream()) else { return };
@@ -566,8 +567,9 @@ impl Connection {
         }
     }
 
-    /// While the peer refuses a stream: one STREAM frame, of whose turn it is. What is refused goes alone, as what is in the
-    /// same packet would be lost along with it, however often ([`turns`](crate::quic::stream::turns)).
+    /// Appends one STREAM frame of the next stream, while the peer refuses a stream. Refused data is sent alone, as
+    /// everything else in the same packet would be lost along with it each time
+    /// ([`turns`](crate::quic::stream::turns)).
     #[cold]
     fn put_stream_alone(&mut self, cx: &mut Cx<'_>, builder: &mut PacketBuilder<'_>) {
         let Some(first) = self.next_stream().filter(|_| builder.room() >= MIN_STREAM_ROOM) else { return };
@@ -582,8 +584,8 @@ impl Connection {
         }
     }
 
-    /// The next STREAM frame of a stream, if it has one that fits. `alone`: no other will follow in this packet. True if the
-    /// stream has more for another packet.
+    /// Appends the next STREAM frame of a stream, if it has one that fits. `alone` means that no other frame will
+    /// follow in this packet. True if the stream has more data for another packet.
     #[inline(always)]
     fn put_frame_of(
         &mut self,
@@ -596,7 +598,7 @@ impl Connection {
         let stream = self.streams.get(id)?;
         let introduces = stream.introduced == Introduced::No;
         let send = stream.send.as_mut()?;
-        // A frame that waited for this one has to find room behind it.
+        // A control frame that waited for this one must fit after it.
         let room = builder.room() - if introduces { MAX_STREAM_DATA_ROOM } else { 0 };
         let shape = StreamHeader { id, offset: send.end(), len: Some(room as u64), fin: false };
         let room = room.saturating_sub(shape.encoded_len()) as u64;
@@ -618,7 +620,7 @@ impl Connection {
         Some(more)
     }
 
-    /// A probe for a larger datagram size: PING and padding, outside congestion control (RFC 9000 §14.4).
+    /// Builds a probe for a larger datagram size: PING and padding, not subject to congestion control (RFC 9000 §14.4).
     fn build_mtu_probe(&mut self, cx: &mut Cx<'_>, slot: &mut [u8], size: usize) -> Option<usize> {
         if slot.len() < size {
             self.path.mtu.limit(slot.len() as u16);
@@ -641,7 +643,7 @@ impl Connection {
         Some(len)
     }
 
-    /// CONNECTION_CLOSE in every space whose keys the peer may have (RFC 9000 §10.2.3).
+    /// Builds CONNECTION_CLOSE in every space whose keys the peer may have (RFC 9000 §10.2.3).
     fn build_close(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
         self.start_closing(cx.now);
         let close = self.close_due()?;
@@ -654,18 +656,18 @@ impl Connection {
             pos += self.close_packet(cx, space, &close, &mut slot[pos..max], pad_to).unwrap_or(0);
         }
         if pos == 0 {
-            // It stays due: the next packet of the client makes room.
+            // The close stays due: the client's next packet increases the budget.
             return None;
         }
         self.close_sent();
         Some(pos)
     }
 
-    /// Whether the close goes into a packet of `space`: its keys are there, and the peer may have no later ones.
+    /// Whether the close is sent in `space`: there are keys for it, and the peer may have no later ones.
     fn closes_in(&self, space: SpaceId) -> bool {
         let has_keys = |space: SpaceId| self.spaces[space.index()].keys.is_some();
         match space {
-            // A server whose Handshake keys a client has has them as well.
+            // A client with Handshake keys has received the server's, so the server has them as well.
             SpaceId::Initial => has_keys(space) && !(self.side == Side::Client && has_keys(SpaceId::Handshake)),
             SpaceId::Handshake => has_keys(space) && !self.confirmed,
             SpaceId::Data => {
@@ -679,8 +681,8 @@ impl Connection {
         SpaceId::ALL.into_iter().any(|above| above > space && self.closes_in(above))
     }
 
-    /// What the server lacks of a client's handshake goes along with the close, so that the server can complete it: the
-    /// client is connected, and may have sent data. True if the peer can read 1-RTT packets then.
+    /// Appends what the server still needs of a client's handshake to the close, so that the server can complete it:
+    /// the client considers itself connected and may have sent data. True if the peer can then read 1-RTT packets.
     fn put_last_crypto(&mut self, builder: &mut PacketBuilder<'_>) -> bool {
         let crypto = &self.spaces[SpaceId::Handshake.index()].crypto_tx;
         let range = crypto.unacked();
@@ -700,23 +702,24 @@ impl Connection {
         let outline = self.start_packet(cx, space, pn, slot)?;
         let mut builder = PacketBuilder::new(slot, outline, &mut cx.scratch.building);
         let completes = space == SpaceId::Handshake && self.side == Side::Client && self.complete;
-        // The application's words follow in the 1-RTT packet, which can be read now.
+        // The application's reason is in the 1-RTT packet that follows, which can then be read.
         if !(completes && self.put_last_crypto(&mut builder)) {
             let reason = close.reason.as_bytes();
             let frame = match close.frame_type {
                 Some(frame_type) => Frame::ConnectionClose { code: close.code, frame_type, reason },
                 None if space == SpaceId::Data => Frame::ApplicationClose { code: close.code, reason },
-                // The application's words are not for eyes that are not authenticated yet (RFC 9000 §10.2.3).
+                // The application's reason must not be revealed to an unauthenticated peer (RFC 9000 §10.2.3).
                 None => {
                     Frame::ConnectionClose { code: TransportError::APPLICATION_ERROR.0, frame_type: 0, reason: b"" }
                 }
             };
-            // The peer learns what arrived last. It has to read that before it reads that all is over.
+            // An acknowledgement tells the peer what arrived last. It comes first, as the peer stops reading at the
+            // close.
             let acks = &self.spaces[space.index()].acks;
             if acks.received().len() <= LAST_RANGES && builder.room() >= LAST_ACK + frame.encoded_len() {
                 self.put_ack(cx, space, &mut builder);
             }
-            // Better without the reason than not at all.
+            // Without the reason rather than not at all.
             let bare = match frame {
                 Frame::ConnectionClose { code, frame_type, .. } => {
                     Frame::ConnectionClose { code, frame_type, reason: b"" }
@@ -739,7 +742,7 @@ impl Connection {
         Some(len)
     }
 
-    /// Protects a packet; what it carries is in `building` of the scratch then. Returns its length.
+    /// Protects a packet and leaves its frames in `building` of the scratch. Returns its length.
     fn seal(&mut self, cx: &mut Cx<'_>, space: SpaceId, pn: u64, builder: &mut PacketBuilder<'_>) -> usize {
         let len = match space {
             SpaceId::Data => {

@@ -1,6 +1,6 @@
-//! Packets that come before the keys which open them: the network has changed their order, or what brings the keys was lost.
-//! They are kept until the keys are there, as their sender would have to find out by a timeout that they are missing, and
-//! would take it for congestion (RFC 9000 §12.2, RFC 9001 §5.7).
+//! Packets that arrive before their keys, because the network has reordered them or the packet that brings the keys was
+//! lost. They are kept until the keys are available; otherwise their sender would detect the loss by a timeout and take
+//! it for congestion (RFC 9000 §12.2, RFC 9001 §5.7).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,13 +12,13 @@ use crate::quic::recovery::SpaceId;
 use crate::quic::stats::DropReason;
 use crate::wire::quic::header;
 
-/// Packets that a connection keeps: a flight at the start of a connection.
+/// Maximum number of packets that a connection keeps: a flight at the start of a connection.
 const MAX_PACKETS: usize = 10;
 
-/// Bytes that the connections of a core keep together.
+/// Maximum number of bytes that the connections of a core keep together.
 const MAX_BYTES: usize = 2 << 20;
 
-/// Bytes that all connections of a core keep now. It is one core's; the count is shared with what is counted.
+/// Number of bytes that the connections of one core keep, shared with the packets that it counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kept(Arc<AtomicUsize>);
 
@@ -37,7 +37,7 @@ impl Kept {
     }
 }
 
-/// A kept packet's bytes, which are counted as long as they are there.
+/// The bytes of a kept packet, counted until dropped.
 #[derive(Debug)]
 struct KeptBytes {
     bytes: Box<[u8]>,
@@ -50,7 +50,7 @@ impl Drop for KeptBytes {
     }
 }
 
-/// A packet that came before its keys.
+/// A packet that arrived before its keys.
 #[derive(Debug)]
 struct Early {
     space: SpaceId,
@@ -59,12 +59,12 @@ struct Early {
     packet: KeptBytes,
 }
 
-/// The packets of one connection that came before their keys, in the order in which they came.
+/// The packets of one connection that arrived before their keys, in the order of arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting(Vec<Early>);
 
 impl Connection {
-    /// A packet of `space` for which there are no keys: it is kept if they may still come.
+    /// Keeps a packet of `space` for which there are no keys, if they may still come.
     #[cold]
     pub(super) fn on_no_keys(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, space: SpaceId, packet: &[u8]) {
         let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.0.len());
@@ -79,7 +79,8 @@ impl Connection {
         self.waiting.get_or_insert_default().0.push(early);
     }
 
-    /// Whether packets of `space` can be opened. A server reads no 1-RTT packets before it knows its client (RFC 9001 §5.7).
+    /// Whether packets of `space` can be opened. A server reads no 1-RTT packets before the handshake is complete (RFC
+    /// 9001 §5.7).
     pub(super) fn can_open(&self, space: SpaceId) -> bool {
         match space {
             SpaceId::Data => self.one_rtt.is_some() && (self.complete || self.side == Side::Client),
@@ -87,9 +88,8 @@ impl Connection {
         }
     }
 
-    /// Reads what was kept for keys that are there now, as of the time when it came: what it says about the round trip is
-    /// not about how long the keys took (RFC 9002 §5.3), and that it was held is told with its acknowledgement
-    /// (RFC 9000 §13.2.5).
+    /// Reads kept packets for which there are keys now, as of the time when they arrived: round-trip time samples do
+    /// not include the wait (RFC 9002 §5.3), and the acknowledgement reports it as delay (RFC 9000 §13.2.5).
     #[cold]
     pub(super) fn read_waiting(&mut self, cx: &mut Cx<'_>, scratch: &mut [u8]) {
         while self.is_active()
@@ -110,7 +110,7 @@ impl Connection {
             self.handle_packet(&mut then, &meta, &parsed, false, &mut packet.bytes, scratch);
             self.reset_idle(cx.now);
         }
-        // No other keys are to come.
+        // No further keys will come.
         if self.complete || !self.is_active() {
             self.forget_waiting(cx);
         }

@@ -1,4 +1,4 @@
-//! Datagrams that belong to no connection: new ones, foreign versions, and leftovers of forgotten ones.
+//! Datagrams without a connection: for new connections, of foreign versions, or late ones of ended connections.
 
 use crate::base::Side;
 use crate::base::time::Instant;
@@ -12,7 +12,7 @@ use crate::quic::token::Verdict;
 use crate::wire::quic::QUIC_V1;
 use crate::wire::quic::header::{self, PacketType, Parsed};
 
-/// A client's first Destination Connection ID has at least this many bytes (RFC 9000 §7.2).
+/// Minimum length of a client's first Destination Connection ID, in bytes (RFC 9000 §7.2).
 const MIN_INITIAL_DCID: usize = 8;
 
 impl Endpoint {
@@ -30,7 +30,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether an answer may be queued; otherwise the datagram counts as dropped.
+    /// Whether an answer may be queued; otherwise the datagram is counted as dropped.
     pub(super) fn may_answer(&mut self) -> bool {
         let room = self.answers.has_room();
         if !room {
@@ -39,10 +39,10 @@ impl Endpoint {
         room
     }
 
-    /// Tells who speaks another version which one we speak (RFC 9000 §6.1).
+    /// Answers a packet of another version with Version Negotiation (RFC 9000 §6.1).
     fn negotiate_version(&mut self, meta: &RxMeta, data: &[u8]) {
         self.stats.drop(DropReason::Version);
-        // Small datagrams get no answer: it must not be larger than the question.
+        // Small datagrams are not answered, as the answer must not be larger.
         if self.server.is_none() || data.len() < usize::from(MIN_MTU) || !self.may_answer() {
             return;
         }
@@ -56,7 +56,7 @@ impl Endpoint {
         self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data: out, origin: None });
     }
 
-    /// A client's first Initial packet. Nothing is kept of it unless it is authentic.
+    /// Handles a client's first Initial packet. No state is kept unless it is authentic.
     fn accept(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {
         let Some(server) = self.server.clone() else {
             self.stats.drop(DropReason::UnknownConnection);
@@ -70,7 +70,7 @@ impl Endpoint {
             self.stats.drop(DropReason::Overload);
             return;
         }
-        // What this far costs next to nothing decides whether the rest is worth it.
+        // These cheap checks decide whether the expensive ones follow.
         let original = match self.tokens.judge(now, meta.remote, &parsed.dcid, &data[parsed.token.clone()]) {
             Verdict::Validated(original) => Some(original),
             Verdict::Bad => return self.refuse_token(now, meta, parsed, data),
@@ -130,7 +130,7 @@ impl Endpoint {
         self.deliver(now, id, meta, parsed, data);
     }
 
-    /// Whether the first packet of `data` is sealed with its Initial keys; looks at a copy.
+    /// Whether the first packet of `data` is sealed with its Initial keys. `data` is not changed.
     pub(super) fn is_authentic(&mut self, keys: &DirectionKeys, parsed: &Parsed, data: &[u8]) -> bool {
         let packet = &mut self.scratch[..parsed.packet_len];
         packet.copy_from_slice(&data[..parsed.packet_len]);

@@ -1,4 +1,4 @@
-//! Datagrams that answer others without a connection, as they wait to be sent.
+//! Queue of datagrams that answer packets without a connection.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -9,14 +9,14 @@ use crate::quic::endpoint::Endpoint;
 use crate::quic::stats::DropReason;
 use crate::wire::quic::ConnectionId;
 
-/// Answers (Version Negotiation, stateless reset, refusal) that wait to be sent.
+/// Maximum number of queued answers (Version Negotiation, stateless reset, refusal).
 const MAX_ANSWERS: usize = 64;
 
-/// Retry packets that wait to be sent: eight bursts of received datagrams, as connections may have much to send at a time.
-/// They have a queue of their own, as no rate bounds them, so that they do not take the place of others.
+/// Maximum number of queued Retry packets: eight bursts of received datagrams, as connections may have much to send at
+/// a time. They have a queue of their own because their rate is not limited, and they must not displace other answers.
 const MAX_RETRIES: usize = 256;
 
-/// A datagram that answers one without a connection.
+/// An answer to a datagram without a connection.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) local: SocketAddr,
@@ -25,11 +25,10 @@ pub(super) struct Answer {
     pub(super) origin: Option<Origin>,
 }
 
-/// Where the datagram came from that an answer is for, in terms of whoever carries datagrams: a MAC address, for instance.
-/// The engine only keeps it.
+/// Where a datagram came from, in terms of the layer that carries it, such as a MAC address. The engine only stores it.
 pub type Origin = [u8; 6];
 
-/// A Retry that is to be made, in answer to a first packet from `scid` to `dcid`.
+/// A Retry to send in answer to a first packet from `scid` to `dcid`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RetryDue {
     pub(super) local: SocketAddr,
@@ -39,19 +38,19 @@ pub(super) struct RetryDue {
     pub(super) origin: Option<Origin>,
 }
 
-/// What waits to be sent.
+/// The queued answers.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     ready: VecDeque<Answer>,
     retries: VecDeque<RetryDue>,
-    /// The last datagram was an answer: it is the connections' turn.
+    /// Whether the last datagram was an answer, so that it is the connections' turn.
     yields: bool,
-    /// The last answer was no Retry.
+    /// Whether the last answer was not a Retry.
     retry_next: bool,
-    /// Answers queued since the start, and whether the last one is a Retry.
+    /// Number of answers queued since the start, and whether the last one is a Retry.
     queued: u64,
     last_is_retry: bool,
-    /// What was known of where the cause of the last answer that was written came from.
+    /// Origin of the datagram that caused the last answer written, if known.
     written: Option<Origin>,
 }
 
@@ -67,12 +66,12 @@ impl Answers {
         self.last_is_retry = false;
     }
 
-    /// Answers queued since the start.
+    /// Number of answers queued since the start.
     pub(super) fn queued(&self) -> u64 {
         self.queued
     }
 
-    /// The last answer queued is for a datagram that came from `origin`.
+    /// Sets the origin of the datagram that caused the last answer queued.
     pub(super) fn set_origin(&mut self, origin: Origin) {
         if self.last_is_retry {
             self.retries.back_mut().into_iter().for_each(|retry| retry.origin = Some(origin));
@@ -81,12 +80,12 @@ impl Answers {
         }
     }
 
-    /// Where the cause of the answer that was written last came from.
+    /// The origin of the datagram that caused the last answer written.
     pub(super) fn written_origin(&self) -> Option<Origin> {
         self.written
     }
 
-    /// False if too many wait already.
+    /// Queues a Retry. False if there are too many.
     pub(super) fn push_retry(&mut self, retry: RetryDue) -> bool {
         let room = self.retries.len() < MAX_RETRIES;
         if room {
@@ -97,14 +96,14 @@ impl Answers {
         room
     }
 
-    /// Whether the next datagram is an answer even if connections have something to send: every second is.
+    /// Whether the next datagram is an answer; while connections have something to send, every second datagram is.
     #[inline]
     pub(super) fn is_next(&mut self) -> bool {
         let waiting = !self.ready.is_empty() || !self.retries.is_empty();
         waiting && !std::mem::take(&mut self.yields)
     }
 
-    /// Whether the next answer is a Retry. The two kinds take turns.
+    /// Whether the next answer is a Retry. The two kinds alternate.
     fn is_retry_next(&self) -> bool {
         !self.retries.is_empty() && (self.retry_next || self.ready.is_empty())
     }

@@ -1,4 +1,4 @@
-//! Finding connections by what the other side chose: the client's first connection ID, and reset tokens.
+//! Finds connections by values that the peer chose: a client's first connection ID, and reset tokens.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -11,11 +11,11 @@ use crate::quic::cid::RawCid;
 use crate::quic::event::ConnId;
 use crate::wire::quic::ConnectionId;
 
-/// How long after its handshake a client's first connection ID is still known, so that late copies of
-/// its Initial packets do not look like a new connection.
+/// How long a client's first connection ID is kept after the handshake, so that late copies of its Initial packets do
+/// not look like a new connection.
 const KEEP: Duration = Duration::from_secs(3);
 
-/// Hashes what strangers choose under a secret, so that nobody can choose it to collide.
+/// A keyed hash, so that peers cannot choose values that collide.
 #[derive(Clone, Debug)]
 pub(super) struct SecretHash(u64, u64);
 
@@ -32,16 +32,16 @@ impl std::hash::BuildHasher for SecretHash {
     }
 }
 
-/// Who sent a client's first packet. The address counts: whoever sees the packet could send a copy of it
-/// from elsewhere, ahead of the client, and lock the client out. Clients do not migrate that early
+/// Identifies the sender of a client's first packet. It includes the address: otherwise anyone who sees the packet
+/// could send a copy from elsewhere, ahead of the client, and lock the client out. Clients do not migrate that early
 /// (RFC 9000 §9).
 type Stranger = (ConnectionId, SocketAddr);
 
-/// Connection IDs of ours that are remembered decoded; a power of two. With few connections few of the places are ever
-/// touched, and with many each costs less than the connection's own cache lines.
+/// Number of our connection IDs that are cached decoded; a power of two. With few connections, only few places are ever
+/// touched; with many, each costs less than the connection's own cache lines.
 const RECENT: usize = 4096;
 
-/// One of our connection IDs, decoded: reading one costs four passes of its cipher.
+/// One of our connection IDs, decoded. Decoding takes four passes of its cipher.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
     pub(super) id: ConnId,
@@ -50,17 +50,17 @@ pub(super) struct Known {
 
 type Recent = (RawCid, Known);
 
-/// All tables.
+/// All lookup tables.
 #[derive(Debug)]
 pub(super) struct Lookup {
-    /// Latest connection IDs of ours that led to a connection. Only IDs that we made get here, so strangers
-    /// cannot crowd them out. Places that are empty have zeros, which no ID of ours has.
+    /// Our recently used connection IDs. Only IDs that we made and that lead to a connection are stored, so strangers
+    /// cannot displace them. Empty places hold zeros, which no ID of ours has.
     recent: Box<[Recent; RECENT]>,
     /// Clients by the Destination Connection ID that they chose (RFC 9000 §7.2).
     initial: HashMap<Stranger, ConnId, SecretHash>,
-    /// Those whose handshake is over, by when they are forgotten.
+    /// Clients whose handshake is over, by when they are removed.
     leaving: VecDeque<(Instant, Stranger)>,
-    /// Stateless reset tokens of the peers, each good for datagrams from its peer only (RFC 9000 §10.3.1).
+    /// Stateless reset tokens of the peers, each valid only for datagrams from its peer (RFC 9000 §10.3.1).
     tokens: HashMap<([u8; 16], SocketAddr), ConnId, SecretHash>,
 }
 
@@ -76,19 +76,19 @@ impl Lookup {
         }
     }
 
-    /// What `dcid` was last time, if that is remembered. The connection may have ended since.
+    /// The cached contents of `dcid`, if any. The connection may have ended since.
     #[inline]
     pub(super) fn recent(&self, dcid: RawCid) -> Option<Known> {
         let (key, known) = &self.recent[dcid.hash() % RECENT];
         (*key == dcid).then_some(*known)
     }
 
-    /// `dcid` is an ID of ours and leads to a connection.
+    /// Caches `dcid`, an ID of ours that leads to a connection.
     pub(super) fn remember(&mut self, dcid: RawCid, known: Known) {
         self.recent[dcid.hash() % RECENT] = (dcid, known);
     }
 
-    /// A server's new connection.
+    /// Adds a new connection of a server.
     pub(super) fn insert_initial(&mut self, now: Instant, dcid: ConnectionId, from: SocketAddr, id: ConnId) {
         while let Some((_, old)) = self.leaving.pop_front_if(|(at, _)| *at <= now) {
             self.initial.remove(&old);
@@ -100,12 +100,12 @@ impl Lookup {
         self.initial.get(&(dcid, from)).copied()
     }
 
-    /// The handshake that began with `dcid` has ended, well or not.
+    /// Schedules the removal of `dcid` after the handshake that began with it has ended.
     pub(super) fn retire_initial(&mut self, now: Instant, dcid: ConnectionId, from: SocketAddr) {
         self.leaving.push_back((now + KEEP, (dcid, from)));
     }
 
-    /// The peer of `id`, at `remote`, now has the token `new` instead of `old`.
+    /// Registers the token `new` instead of `old` for the peer of `id`, at `remote`.
     pub(super) fn replace_token(
         &mut self,
         id: ConnId,
@@ -113,7 +113,7 @@ impl Lookup {
         old: Option<[u8; 16]>,
         new: Option<[u8; 16]>,
     ) {
-        // Nobody but the peer itself can give one token to two of its connections: then the last one has it.
+        // Only the peer itself can give one token to two of its connections; the last one gets it.
         if let Some(old) = old.filter(|old| self.tokens.get(&(*old, remote)) == Some(&id)) {
             self.tokens.remove(&(old, remote));
         }
@@ -122,7 +122,7 @@ impl Lookup {
         }
     }
 
-    /// Whose peer, at `remote`, ends a datagram with `token`.
+    /// The connection whose peer, at `remote`, sends `token` at the end of a datagram to reset it.
     pub(super) fn by_token(&self, token: &[u8; 16], remote: SocketAddr) -> Option<ConnId> {
         self.tokens.get(&(*token, remote)).copied()
     }
@@ -162,7 +162,7 @@ mod tests {
         assert!(lookup.recent(raw(1, 1)).is_none());
         lookup.remember(raw(1, 1), known(1));
         assert_eq!(lookup.recent(raw(1, 1)).map(|k| k.id), Some(ConnId::new(1, 0)));
-        // In the same place, and not the same.
+        // In the same place, but not equal.
         assert!(lookup.recent(raw(1, 2)).is_none());
         lookup.remember(raw(1, 2), known(2));
         assert!(lookup.recent(raw(1, 1)).is_none());
@@ -175,7 +175,7 @@ mod tests {
         lookup.replace_token(a.0, a.1, None, Some([1; 16]));
         lookup.replace_token(a.0, a.1, Some([1; 16]), Some([2; 16]));
         assert_eq!([1, 2].map(|n| lookup.by_token(&[n; 16], a.1).is_some()), [false, true]);
-        // Somebody else says that it is his.
+        // A stranger claims the token.
         lookup.replace_token(b.0, b.1, None, Some([2; 16]));
         assert_eq!(lookup.by_token(&[2; 16], a.1), Some(a.0));
         lookup.replace_token(b.0, b.1, Some([2; 16]), None);

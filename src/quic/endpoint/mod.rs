@@ -1,4 +1,4 @@
-//! One core's engine: its connections, how datagrams find them, and what has to be done next.
+//! One core's engine: its connections, the dispatch of datagrams to them, and its queues.
 
 mod accept;
 mod answers;
@@ -40,51 +40,51 @@ use crate::quic::token::AddressTokens;
 pub use answers::Origin;
 use answers::{Answer, Answers};
 
-/// Largest UDP payload, bytes.
+/// Maximum UDP payload in bytes.
 const MAX_DATAGRAM: usize = 65_527;
 
-/// Datagrams that one connection sends before another gets its turn.
+/// Number of datagrams that a connection sends before the next one's turn.
 const TURN: u32 = 32;
 
-/// Peers that can be doubted at a time; of more, some are doubted at their next probe timeout.
+/// Maximum number of queued doubts about peers; further peers are doubted at their next probe timeout.
 const MAX_DOUBTS: usize = 16;
 
-/// What became of a datagram, as far as the network layer cares.
+/// The result of handling a datagram, as far as it matters to the network layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// Nothing that it has to know of.
+    /// Nothing of interest.
     Handled,
-    /// An answer waits to be sent that belongs to no connection. See [`Endpoint::set_answer_origin`].
+    /// An answer without a connection was queued. See [`Endpoint::set_answer_origin`].
     Answered,
-    /// A connection begins with it, whose peer's address may be made up.
+    /// A connection was accepted, whose peer's address may be forged.
     Accepted,
 }
 
 /// Why a connection could not be started.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// The endpoint has as many connections as it may have.
+    /// The endpoint has reached its maximum number of connections.
     #[error("too many connections ({0}); close some or raise max_connections")]
     TooMany(usize),
-    /// TLS refuses the server name or the configuration.
+    /// TLS rejects the server name or the configuration.
     #[error("TLS cannot connect to {name:?}: {reason}")]
     Tls {
         /// The server name.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The addresses are of different families.
+    /// The addresses belong to different families.
     #[error("cannot reach {remote} from {local}: one is IPv4, the other IPv6")]
     Family {
-        /// Our address.
+        /// The local address.
         local: SocketAddr,
-        /// The peer's.
+        /// The peer's address.
         remote: SocketAddr,
     },
 }
 
-/// The QUIC engine of one core. It does no I/O and knows no clock: datagrams and time are passed in.
+/// The QUIC engine of one core. It performs no I/O and reads no clock: datagrams and the time are passed in.
 #[derive(Debug)]
 pub struct Endpoint {
     config: EndpointConfig,
@@ -95,21 +95,21 @@ pub struct Endpoint {
     table: Table,
     lookup: Lookup,
     routes: Routes,
-    /// Server handshakes in flight, and those among them whose clients came without a token.
+    /// Number of server handshakes in flight, and of those whose clients sent no token.
     handshakes: usize,
     unvalidated: usize,
     tokens: AddressTokens,
-    /// Connections that are known to drain.
+    /// Number of connections known to be draining.
     draining: usize,
     wheel: TimerWheel<(ConnId, Instant)>,
     transmit: VecDeque<ConnId>,
     turn: u32,
     with_events: VecDeque<ConnId>,
     answers: Answers,
-    /// Peers whose connections get no answers to their probes.
+    /// Peers that do not answer probes.
     doubts: ArrayVec<IpAddr, MAX_DOUBTS>,
     resets: Limit,
-    /// Closes for bad address tokens.
+    /// Rate limit of closes for bad address tokens.
     refusals: Limit,
     scratch: Vec<u8>,
     lists: Scratch,
@@ -119,7 +119,7 @@ pub struct Endpoint {
     stats: EndpointStats,
 }
 
-/// What a connection needs of the endpoint, without borrowing the table.
+/// The parts of the endpoint that a connection borrows, without borrowing the table.
 macro_rules! cx {
     ($self:ident, $now:expr) => {
         Cx {
@@ -134,7 +134,7 @@ macro_rules! cx {
 }
 
 impl Endpoint {
-    /// An engine that accepts connections if `server` is given. `pool` feeds pooled streams.
+    /// Creates an engine. It accepts connections if `server` is given. `pool` provides memory for pooled streams.
     pub fn new(config: EndpointConfig, server: Option<ServerConfig>, pool: BufPool) -> Self {
         tls::warm_up();
         let mut rng = Rng::from_seed(config.seed);
@@ -170,10 +170,10 @@ impl Endpoint {
         }
     }
 
-    /// Starts a connection. Its first packets come out of [`Endpoint::poll_transmit`].
+    /// Starts a connection. [`Endpoint::poll_transmit`] returns its first packets.
     ///
     /// # Errors
-    /// [`ConnectError`] when there are too many connections, or the name or addresses make no sense.
+    /// [`ConnectError`] if there are too many connections, or the name or the addresses are invalid.
     pub fn connect(
         &mut self,
         now: Instant,
@@ -226,28 +226,28 @@ impl Endpoint {
         ConnectionId::new(&bytes).expect("8 bytes")
     }
 
-    /// Says that a UDP payload comes soon: its connection starts to come into the cache. Gives it if there is one.
+    /// Announces a UDP payload that will be handled soon: prefetches its connection, which is returned if there is one.
     pub fn prefetch(&mut self, data: &[u8]) -> Option<ConnId> {
         let id = self.ids.short_dcid(data).and_then(|dcid| self.decode(dcid))?.id;
         prefetch_object(self.table.peek(id)?);
         Some(id)
     }
 
-    /// The same for what the connection points to, when the connection itself is there.
+    /// Prefetches what the connection points to. The connection itself should be in the cache by then.
     pub fn prefetch_near(&self, conn: Option<ConnId>) {
         if let Some(conn) = conn.and_then(|id| self.table.peek(id)) {
             conn.prefetch_near();
         }
     }
 
-    /// And for what is behind that, when that is there.
+    /// Prefetches what lies behind that.
     pub fn prefetch_far(&self, conn: Option<ConnId>) {
         if let Some(conn) = conn.and_then(|id| self.table.peek(id)) {
             conn.prefetch_far();
         }
     }
 
-    /// Takes a received UDP payload in; it is decrypted from where it lies.
+    /// Handles a received UDP payload; it is decrypted from where it lies.
     #[inline]
     pub fn handle_datagram(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) -> Arrival {
         self.now = now;
@@ -282,8 +282,8 @@ impl Endpoint {
         }
     }
 
-    /// The short way in for what most datagrams are: one packet with a short header, for a connection that there is. False
-    /// if this one is not like that.
+    /// The fast path for most datagrams: one packet with a short header for an existing connection. False if this one
+    /// is different.
     fn handle_short(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) -> bool {
         let Some(known) = self.ids.short_dcid(data).and_then(|dcid| self.decode(dcid)) else { return false };
         let mut cx = cx!(self, now);
@@ -295,7 +295,7 @@ impl Endpoint {
         true
     }
 
-    /// The connection that a packet is for.
+    /// The connection of a packet.
     fn find(&mut self, now: Instant, parsed: &Parsed, from: SocketAddr) -> Option<ConnId> {
         if let Some(id) = self.find_ours(now, &parsed.dcid) {
             return Some(id);
@@ -306,13 +306,13 @@ impl Endpoint {
         }
     }
 
-    /// The connection that a connection ID of ours leads to.
+    /// The connection that one of our connection IDs belongs to.
     fn find_ours(&mut self, now: Instant, dcid: &[u8]) -> Option<ConnId> {
         let known = self.ids.raw(dcid).and_then(|dcid| self.decode(dcid))?;
         self.table.get(known.id)?.accepts_sequence(known.sequence, now).then_some(known.id)
     }
 
-    /// What a connection ID of ours says, if it is that of a connection. The connection may have ended, which the table
+    /// Decodes a connection ID of ours if it was given to a connection. The connection may have ended, which the table
     /// knows, or have retired the ID.
     fn decode(&mut self, dcid: RawCid) -> Option<Known> {
         if let Some(known) = self.lookup.recent(dcid) {
@@ -352,7 +352,7 @@ impl Endpoint {
         self.touch(id);
     }
 
-    /// A handshake has completed: the client uses our connection IDs from now on.
+    /// Handles the completion of a handshake: the client uses our connection IDs from now on.
     fn handshake_over(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.table.get(id).filter(|conn| conn.side() == Side::Server) else { return };
         self.lookup.retire_initial(now, *conn.first_dcid(), conn.remote());
@@ -360,19 +360,19 @@ impl Endpoint {
         self.unvalidated -= usize::from(!conn.came_with_token());
     }
 
-    /// The connection has to be looked at: it may have events, packets to send, or be over.
+    /// Marks a connection that may have events or packets to send, or be over.
     fn touch(&mut self, id: ConnId) {
         if let Some(conn) = self.table.get(id) {
             enqueue(conn, id, &mut self.transmit, &mut self.with_events);
         }
     }
 
-    /// When [`Endpoint::handle_timeout`] has to be called next; it may find nothing to do.
+    /// When [`Endpoint::handle_timeout`] has to be called next. There may be nothing to do then.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.wheel.next()
     }
 
-    /// Acts on every deadline that has passed.
+    /// Handles every deadline that has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         let mut expired = std::mem::take(&mut self.expired);
@@ -410,9 +410,9 @@ impl Endpoint {
         }
     }
 
-    /// Writes the next UDP payload to be sent into `slot`, or `None` if nothing is to be sent now.
+    /// Writes the next UDP payload to send into `slot`; `None` if there is nothing to send now.
     pub fn poll_transmit(&mut self, now: Instant, slot: &mut [u8]) -> Option<Transmit> {
-        // Answers and connections take turns, so that neither can keep the other from sending.
+        // Answers and connections alternate, so that neither can starve the other.
         if self.answers.is_next()
             && let Some(transmit) = self.write_answer(now, slot)
         {
@@ -428,7 +428,7 @@ impl Endpoint {
                     if self.turn >= TURN {
                         self.turn = 0;
                         self.transmit.rotate_left(1);
-                        // Who always has more to send never settles; its deadlines must not wait for that.
+                        // A connection that always has more to send never settles; its deadlines must still be met.
                         self.rearm(id);
                     }
                     return Some(transmit);
@@ -442,13 +442,13 @@ impl Endpoint {
         self.write_answer(now, slot)
     }
 
-    /// A connection has nothing more to send: arms its timer, or forgets it when it is over.
+    /// Handles a connection that has nothing more to send: arms its timer, or removes it if it is over.
     fn settle(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.table.get(id) else { return };
         #[cfg(debug_assertions)]
         assert!(
             conn.timed_out_at != Some(now) || conn.next_timeout() > now,
-            "the deadline {:?} is met again and again: {conn:?}",
+            "the deadline {:?} was not handled: {conn:?}",
             conn.next_timeout()
         );
         note_news(conn, id, &mut self.with_events);
@@ -475,11 +475,12 @@ impl Endpoint {
         }
     }
 
-    /// What happened next, with the connection it happened on.
+    /// The next event and its connection.
     ///
     /// # Panics
-    /// If code of the application has that was called in between (a buffer provider, a part of a TLS configuration): its
-    /// panic goes on here. The connection was closed with INTERNAL_ERROR; the peer is told by [`Endpoint::poll_transmit`].
+    /// If code of the application that the engine called (a buffer provider, a part of a TLS configuration) has
+    /// panicked, the panic is resumed here. The connection is then already closed with INTERNAL_ERROR;
+    /// [`Endpoint::poll_transmit`] informs the peer.
     pub fn poll_event(&mut self) -> Option<(ConnId, Event)> {
         while let Some(&id) = self.with_events.front() {
             if let Some(conn) = self.table.get(id) {
@@ -501,10 +502,10 @@ impl Endpoint {
         None
     }
 
-    /// A connection to work with; `None` when it is gone.
+    /// Access to a connection; `None` if it is gone.
     pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_>> {
         let conn = self.table.get(id)?;
-        // Whatever is done with it may give it something to send or to tell.
+        // Any operation may cause packets or events.
         if !std::mem::replace(&mut conn.queued, true) {
             self.transmit.push_back(id);
         }
@@ -514,18 +515,18 @@ impl Endpoint {
         self.table.get(id).map(Conn::new)
     }
 
-    /// The peer's address of a connection; `None` when it is gone.
+    /// The peer's address of a connection; `None` if it is gone.
     pub fn remote(&self, id: ConnId) -> Option<SocketAddr> {
         self.table.peek(id).map(Connection::remote)
     }
 
-    /// Connections that exist, those that are closing included.
+    /// Number of connections, including those that are closing.
     pub fn connection_count(&self) -> usize {
         self.table.len()
     }
 
-    /// Those of them that their peers have ended, or that were given up before any peer was heard: they stay only so that
-    /// what still comes is known to be late (RFC 9000 §10.2.2). Nobody has to wait for that who is about to leave.
+    /// Number of connections that were ended by their peers, or given up before a peer answered. They remain only so
+    /// that late packets are recognised (RFC 9000 §10.2.2); there is no need to wait for them before exiting.
     pub fn draining_count(&self) -> usize {
         self.draining
     }
@@ -535,13 +536,13 @@ impl Endpoint {
         self.end_all(|conn| conn.shut_down(code.min(varint::MAX), reason));
     }
 
-    /// Closes every connection with INTERNAL_ERROR (RFC 9000 §20.1), for the application can serve none of them any more.
+    /// Closes every connection with INTERNAL_ERROR (RFC 9000 §20.1), as the application can no longer serve them.
     pub fn fail_all(&mut self, reason: &str) {
         self.end_all(|conn| conn.fail(Fault::new(TransportError::INTERNAL_ERROR, 0, reason)));
     }
 
-    /// Ends every connection without a word to its peer. What they hold comes back in events as if each had been
-    /// closed; [`Endpoint::poll_event`] gives them.
+    /// Ends every connection without informing its peer. Memory is returned in events, as for a close;
+    /// [`Endpoint::poll_event`] returns them.
     pub fn abandon_all(&mut self) {
         self.end_all(|conn| conn.abandon(CloseReason::Shutdown));
     }
@@ -556,18 +557,18 @@ impl Endpoint {
         }
     }
 
-    /// Takes the engine apart: every connection ends without a word to its peer, and the events are all that were not
-    /// polled yet. Among them is every buffer, with the number of its valid bytes, and every sent memory, with the
-    /// number of its acknowledged ones. Bytes of pooled streams go back to their pool; an application that wants them,
-    /// too, calls [`Endpoint::abandon_all`] and reads while it polls.
+    /// Consumes the engine: every connection ends without informing its peer, and all events not yet polled are
+    /// returned. Among them are all buffers, with the number of valid bytes, and all sent memory, with the number of
+    /// acknowledged bytes. Data of pooled streams returns to its pool; to read it first, call [`Endpoint::abandon_all`]
+    /// and poll the events.
     pub fn into_events(mut self) -> impl Iterator<Item = (ConnId, Event)> {
         self.abandon_all();
         std::iter::from_fn(move || self.poll_event())
     }
 
-    /// A router could not forward a datagram of ours. That is a hint to probe the path (RFC 8899 §4.6, RFC 9000 §14.2.1), if
-    /// it quotes a packet that a connection can have sent: nobody but who has seen one knows the peer's connection ID. What
-    /// it costs does not depend on how many connections there are.
+    /// Handles a router's report that it could not forward a datagram of ours. It is a hint to probe the path (RFC 8899
+    /// §4.6, RFC 9000 §14.2.1), if it quotes a packet that a connection can have sent: only those who have seen one
+    /// know the peer's connection ID. The cost does not depend on the number of connections.
     pub fn packet_too_big(&mut self, now: Instant, news: &TooBig<'_>) {
         let found = self.routes.find(news.local, news.remote, news.quoted);
         let heeded = found.and_then(|id| Some((id, self.table.get(id)?))).filter(|(_, conn)| conn.can_have_sent(news));
@@ -579,10 +580,10 @@ impl Endpoint {
         self.touch(id);
     }
 
-    /// A host or router says that a datagram of ours did not arrive. True if it is credible, concerns a connection, and is
-    /// news to it: it quotes a packet that a client's handshake in flight can have sent (RFC 8085 §5.2). Quotes that are too
-    /// short for the connection ID are ignored, although RFC 792 allows them: anybody could make them up. What it costs does
-    /// not depend on how many connections there are.
+    /// Handles a report that a datagram of ours was not delivered. True if it is credible, concerns a connection and is
+    /// new to it: it quotes a packet that a client's handshake in flight can have sent (RFC 8085 §5.2). Quotes too
+    /// short to contain the connection ID are ignored, although RFC 792 allows them, as anyone could make them up. The
+    /// cost does not depend on the number of connections.
     pub fn is_undelivered(&mut self, news: &Undelivered<'_>) -> bool {
         let found = self.routes.find(news.local, news.remote, news.quoted);
         let credible = found.and_then(|id| self.table.get(id)).is_some_and(|conn| conn.is_undelivered(news));
@@ -595,24 +596,24 @@ impl Endpoint {
         &self.stats
     }
 
-    /// The pool that pooled streams take their chunks from.
+    /// The pool from which pooled streams take their chunks.
     pub fn pool(&self) -> &BufPool {
         self.memory.pool()
     }
 
-    /// Bytes of the pool that are charged to connections: those that pooled streams hold, and those of chunks that the
-    /// application has on loan. Its own buffers from the pool do not count.
+    /// Number of bytes of the pool charged to connections: held by pooled streams, or lent to the application as
+    /// chunks. Buffers that the application took from the pool do not count.
     pub fn memory_charged(&self) -> usize {
         self.memory.charged()
     }
 
-    /// What streams hold of that, counted anew.
+    /// Number of these bytes held by streams, recounted.
     pub(crate) fn memory_held(&self) -> usize {
         self.table.ids().filter_map(|id| self.table.peek(id)).map(Connection::held).sum()
     }
 }
 
-/// A connection has to be looked at: it may have packets to send, and events if it has news.
+/// Queues a connection that may have packets to send, and events if it has news.
 fn enqueue(conn: &mut Connection, id: ConnId, transmit: &mut VecDeque<ConnId>, with_events: &mut VecDeque<ConnId>) {
     if !std::mem::replace(&mut conn.queued, true) {
         transmit.push_back(id);
@@ -620,15 +621,14 @@ fn enqueue(conn: &mut Connection, id: ConnId, transmit: &mut VecDeque<ConnId>, w
     note_news(conn, id, with_events);
 }
 
-/// A connection that has news is asked for events.
+/// Queues a connection that has news for events.
 fn note_news(conn: &mut Connection, id: ConnId, with_events: &mut VecDeque<ConnId>) {
     if conn.has_news() && !std::mem::replace(&mut conn.has_events, true) {
         with_events.push_back(id);
     }
 }
 
-/// The reset token that counts and the connection ID that packets go to, if they have changed since the last look, are made
-/// known.
+/// Registers the reset token and the destination connection ID of a connection if they have changed.
 fn announce_ids(conn: &mut Connection, id: ConnId, lookup: &mut Lookup, routes: &mut Routes) {
     if let Some((old, new)) = conn.take_token_news() {
         lookup.replace_token(id, conn.remote(), old, new);

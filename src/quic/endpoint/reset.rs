@@ -1,4 +1,4 @@
-//! Stateless resets: telling a peer that its connection is not known here (RFC 9000 §10.3).
+//! Stateless resets, which tell a peer that its connection is not known here (RFC 9000 §10.3).
 
 use crate::base::time::Instant;
 use crate::quic::connection::RxMeta;
@@ -6,23 +6,23 @@ use crate::quic::endpoint::{Answer, Endpoint};
 use crate::quic::event::ConnId;
 use crate::quic::stats::DropReason;
 
-/// Smallest packet that could be a valid 1-RTT packet for us; shorter ones get no answer.
+/// Minimum size of packets that are answered, in bytes: that of a valid 1-RTT packet for us.
 const MIN_TRIGGER: usize = 22;
 
-/// Smallest datagram that can be a reset (RFC 9000 §10.3).
+/// Minimum size of a reset, in bytes (RFC 9000 §10.3).
 const MIN_RESET: usize = 21;
 
-/// Resets look like short-header packets of at most this size, in bytes.
+/// Maximum size of the packets that resets imitate, in bytes.
 const MAX_RESET: usize = 42;
 
 impl Endpoint {
-    /// The connection whose peer says by a datagram that it has forgotten it (RFC 9000 §10.3.1).
+    /// The connection that a datagram resets (RFC 9000 §10.3.1).
     pub(super) fn find_reset(&mut self, meta: &RxMeta, data: &[u8]) -> Option<ConnId> {
         let token = data.last_chunk::<16>().filter(|_| data.len() >= MIN_RESET)?;
         self.lookup.by_token(token, meta.remote)
     }
 
-    /// The peer has forgotten the connection `id`.
+    /// Ends the connection `id`, whose state the peer has lost.
     pub(super) fn on_reset(&mut self, now: Instant, id: ConnId) {
         if let Some(conn) = self.table.get(id) {
             conn.on_stateless_reset(now);
@@ -30,12 +30,12 @@ impl Endpoint {
         self.touch(id);
     }
 
-    /// A packet of `len` bytes with a short header came for an ID that leads to no connection. The ID's owner says so, if
-    /// there was a connection or it cannot know: that of an earlier process with the same secret
-    /// (RFC 9000 §10.3.2). Nobody else may, as the token would be that of a connection that may well live (§21.11); nor
-    /// its owner as long as the connection lives, though the ID is retired (§10.3).
+    /// Answers a packet of `len` bytes with a short header whose ID leads to no connection. Only the core that owns the
+    /// ID does so, if there was such a connection or this cannot be known because the ID was made by an earlier process
+    /// with the same secret (RFC 9000 §10.3.2). Others must not, as the token could be that of a live connection
+    /// (§21.11). Nor does the owner while the connection lives, even if the ID is retired (§10.3).
     ///
-    /// The answer is shorter than what caused it, so that two endpoints cannot reset each other for ever (§10.3.3).
+    /// The answer is shorter than its cause, so that two endpoints cannot reset each other forever (§10.3.3).
     pub(super) fn send_reset(&mut self, now: Instant, meta: &RxMeta, dcid: &[u8], len: usize) {
         let Some(info) = self.ids.raw(dcid).and_then(|dcid| self.ids.own(dcid)) else {
             self.stats.drop(DropReason::ForeignId);

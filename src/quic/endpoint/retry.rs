@@ -1,4 +1,4 @@
-//! Asking clients to show that they are where they say, without keeping anything of them (RFC 9000 §8.1.2).
+//! Stateless address validation of clients with Retry (RFC 9000 §8.1.2).
 
 use crate::base::Side;
 use crate::base::time::Instant;
@@ -12,13 +12,12 @@ use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::varint::Writer;
 use crate::wire::quic::{ConnectionId, TransportError};
 
-/// Length of the connection ID that a Retry tells the client to use, in bytes: as a client's own must have at the least
-/// (RFC 9000 §7.2).
+/// Length of the connection ID in a Retry, in bytes: the minimum for one that a client chooses (RFC 9000 §7.2).
 const SCID_LEN: usize = 8;
 
 impl Endpoint {
-    /// The client that sent the first packet `parsed` has to come again with a token. Nothing is derived or opened for
-    /// that, and the Retry is smaller than what caused it, which has 1200 bytes.
+    /// Queues a Retry for the client that sent the first packet `parsed`. No keys are derived for it, and it is smaller
+    /// than that packet, which has 1200 bytes.
     pub(super) fn queue_retry(&mut self, meta: &RxMeta, parsed: &Parsed) {
         let (local, remote) = (meta.local, meta.remote);
         let retry = RetryDue { local, remote, dcid: parsed.dcid, scid: parsed.scid, origin: None };
@@ -32,7 +31,7 @@ impl Endpoint {
         let mut random = [0; SCID_LEN + STATE_NONCE_LEN];
         self.rng.fill(&mut random);
         let (scid, nonce) = random.split_first_chunk_mut::<SCID_LEN>()?;
-        // It must not be the one that the client chose (RFC 9000 §17.2.5.1).
+        // It must differ from the client's choice (RFC 9000 §17.2.5.1).
         scid[0] ^= u8::from(*scid == *retry.dcid);
         let (scid, nonce) = (ConnectionId::new(scid)?, *nonce.first_chunk()?);
         let token = self.tokens.seal_retry(now, retry.remote, &scid, &retry.dcid, nonce);
@@ -43,8 +42,8 @@ impl Endpoint {
         Some(len + TAG_LEN)
     }
 
-    /// A client came with a Retry token that is not good: it will not follow another Retry, so it is told that it failed
-    /// rather than left to find out (RFC 9000 §8.1.2). How often this is done is bounded, as keys have to be derived.
+    /// Refuses a client with an invalid Retry token. As it will not accept another Retry, it gets a close rather than
+    /// having to time out (RFC 9000 §8.1.2). The rate is limited because keys have to be derived.
     pub(super) fn refuse_token(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &[u8]) {
         self.stats.drop(DropReason::BadToken);
         if !self.answers.has_room() || !self.refusals.take(now) {
@@ -60,8 +59,8 @@ impl Endpoint {
     }
 }
 
-/// An Initial packet that closes a connection of which nothing is kept. It is not ack-eliciting, so it needs no padding
-/// (RFC 9000 §14.1).
+/// An Initial packet with a close, for a connection without state. It is not ack-eliciting, so it needs no padding (RFC
+/// 9000 §14.1).
 fn initial_close(keys: &DirectionKeys, dcid: &[u8], scid: &[u8], code: TransportError) -> Vec<u8> {
     const PN_LEN: usize = 1;
     let frame = Frame::ConnectionClose { code: code.0, frame_type: 0, reason: b"" };

@@ -1,8 +1,8 @@
-//! Finding the connection that a quoted packet of ours belongs to, by the connection ID of the peer's in it.
+//! Finds the connection of a quoted packet of ours by the peer's connection ID in it.
 //!
-//! Routers and hosts tell what they could not forward or deliver by quoting its first bytes. These hold the peer's
-//! connection ID, which only the sender and the way know. The peer chose the ID and its length, which a short header does
-//! not tell: the lengths that are in use are tried, of which there are 21 at the most, however many connections there are.
+//! Routers and hosts quote the first bytes of packets that they could not forward or deliver. These contain the peer's
+//! connection ID, which is known only to the sender and those on the path. The peer chose the ID and its length, which
+//! a short header does not contain. All lengths in use are tried, at most 21 however many connections there are.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -14,15 +14,15 @@ use crate::quic::endpoint::lookup::SecretHash;
 use crate::quic::event::ConnId;
 use crate::wire::quic::{ConnectionId, header};
 
-/// Longest connection ID, bytes (RFC 9000 §17.2).
+/// Maximum length of a connection ID, in bytes (RFC 9000 §17.2).
 const MAX_CID: usize = 20;
 
-/// Connections by where their packets go to. It holds no more than a hash for each: a hit is to be checked.
+/// Connections by the destination of their packets. Only a hash of each is stored, so hits have to be verified.
 #[derive(Debug)]
 pub(super) struct Routes {
     hash: SecretHash,
     conns: HashMap<u64, ConnId, SecretHash>,
-    /// Connections by the length of the ID.
+    /// Number of connections by length of the ID.
     lengths: [u32; MAX_CID + 1],
 }
 
@@ -33,11 +33,12 @@ impl Routes {
     }
 
     fn key(&self, cid: &[u8], local: SocketAddr, remote: SocketAddr) -> u64 {
-        // Who has no IDs tells connections apart by both addresses.
+        // Without an ID, both addresses identify the connection.
         self.hash.hash_one((cid, remote, cid.is_empty().then_some(local)))
     }
 
-    /// Packets of `id` have `cid` and go from `local` to `remote` from now on; they were known by `old`.
+    /// Registers `id`, whose packets have the destination ID `cid` and go from `local` to `remote`, in place of the
+    /// route `old`.
     pub(super) fn replace(
         &mut self,
         id: ConnId,
@@ -55,7 +56,7 @@ impl Routes {
         new
     }
 
-    /// The connection `id` is gone.
+    /// Removes the connection `id`.
     pub(super) fn remove(&mut self, id: ConnId, route: Option<Route>) {
         let Some(route) = route else { return };
         self.lengths[usize::from(route.cid_len)] -= 1;
@@ -64,7 +65,7 @@ impl Routes {
         }
     }
 
-    /// Whose packet, sent from `local` to `remote`, begins with `packet`.
+    /// The connection whose packet, sent from `local` to `remote`, begins with `packet`.
     pub(super) fn find(&self, local: SocketAddr, remote: SocketAddr, packet: &[u8]) -> Option<ConnId> {
         let (first, rest) = packet.split_first()?;
         let by_cid = |cid: &[u8]| self.conns.get(&self.key(cid, local, remote)).copied();
@@ -72,7 +73,7 @@ impl Routes {
             return header::raw_dcid(packet).filter(|id| id.len() <= MAX_CID).and_then(by_cid);
         }
         let lengths = self.lengths.iter().enumerate().rev().filter(|(_, conns)| **conns > 0).map(|(len, _)| len);
-        // An ID of no length fits everything: it comes last.
+        // An empty ID matches everything, so it is tried last.
         let cids = lengths.filter_map(|len| rest.get(..len));
         cids.filter_map(by_cid).next()
     }
@@ -100,7 +101,7 @@ mod tests {
             assert_eq!(routes.find(local, other, &packet(cid)), None);
             assert_eq!(routes.find(other, remote, &packet(cid)).is_some(), !cid.is_empty());
             let long = |len: usize| [&[0xc1, 0, 0, 0, 1, len as u8][..], cid, &[9; 30]].concat();
-            assert_eq!(routes.find(local, remote, &long(cid.len())), Some(*id), "long headers tell the length");
+            assert_eq!(routes.find(local, remote, &long(cid.len())), Some(*id), "long headers contain the length");
             assert_eq!(routes.find(local, remote, &long(cid.len() + 1)), None);
             assert_eq!(routes.find(local, remote, &long(cid.len())[..5 + cid.len()]), None, "cut off");
             assert_eq!(routes.find(local, remote, &[0xc1; 30]), None);

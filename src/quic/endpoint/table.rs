@@ -1,4 +1,4 @@
-//! The connections of one core, found by index and generation.
+//! The connections of one core, by index and generation.
 
 use std::collections::VecDeque;
 
@@ -12,10 +12,10 @@ struct Slot {
     conn: Option<Box<Connection>>,
 }
 
-/// A slab whose places are told apart by generation, so that stale names find nothing.
+/// A slab whose places have generations, so that stale names find nothing.
 ///
-/// A name is given once. Free places are reused in the order in which they became free, so that their generations last
-/// evenly; a place whose generations are used up is never used again.
+/// A name is used once. Free places are reused in the order in which they became free, so that their generations are
+/// used up evenly; a place without generations left is never used again.
 #[derive(Debug)]
 pub(crate) struct Table {
     slots: Vec<Slot>,
@@ -25,7 +25,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// `last_generation` is that of every place, below [`CidInfo::NO_GENERATION`].
+    /// A table whose places have generations up to `last_generation`, which is below [`CidInfo::NO_GENERATION`].
     pub(crate) fn new(last_generation: u32) -> Self {
         debug_assert!(last_generation < CidInfo::NO_GENERATION);
         Self { slots: Vec::new(), free: VecDeque::new(), len: 0, last_generation }
@@ -35,7 +35,7 @@ impl Table {
         self.len
     }
 
-    /// The name of the next connection to be inserted; `None` when there are as many places as can be named.
+    /// Reserves the name of the next connection; `None` if all places that can be named are taken.
     pub(crate) fn reserve(&mut self) -> Option<ConnId> {
         let index = match self.free.pop_front() {
             Some(index) => index,
@@ -48,7 +48,7 @@ impl Table {
         Some(ConnId::new(index, self.slots[index as usize].generation))
     }
 
-    /// A reserved name will not be used. It is not given again either: an ID may have been made of it.
+    /// Releases a reserved name that will not be used. It is not reused, as an ID may have been made of it.
     pub(crate) fn cancel(&mut self, id: ConnId) {
         self.recycle(id.index());
     }
@@ -60,14 +60,14 @@ impl Table {
         self.len += 1;
     }
 
-    /// A connection for anything but sending: what it found out about what is due may be wrong afterwards.
+    /// A connection, for anything but sending. This clears its `steady` state.
     pub(crate) fn get(&mut self, id: ConnId) -> Option<&mut Connection> {
         let conn = self.get_to_send(id)?;
         conn.steady = false;
         Some(conn)
     }
 
-    /// A connection that is asked for its next datagram.
+    /// A connection, to ask it for its next datagram.
     pub(crate) fn get_to_send(&mut self, id: ConnId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(id.index() as usize)?;
         if slot.generation != id.generation() {
@@ -81,7 +81,7 @@ impl Table {
         if slot.generation == id.generation() { slot.conn.as_deref() } else { None }
     }
 
-    /// The connection that a connection ID's index and generation name.
+    /// The connection with this index and generation.
     pub(crate) fn find(&self, index: u32, generation: u32) -> Option<ConnId> {
         let id = ConnId::new(index, generation);
         self.peek(id).map(|_| id)
@@ -98,7 +98,7 @@ impl Table {
         Some(conn)
     }
 
-    /// The next generation of a place begins, if there is one.
+    /// Starts the next generation of a place, if there is one.
     fn recycle(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         if slot.generation < self.last_generation {

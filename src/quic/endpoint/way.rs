@@ -1,4 +1,4 @@
-//! What the network layer and the engine tell each other about the way to peers.
+//! Exchange of reachability information between the network layer and the engine.
 
 use std::net::IpAddr;
 
@@ -7,24 +7,24 @@ use crate::quic::endpoint::{Endpoint, Origin};
 use crate::quic::event::ConnId;
 
 impl Endpoint {
-    /// Says where the datagram came from that [`Endpoint::handle_datagram`] has just taken in and found
-    /// [`Arrival::Answered`](super::Arrival::Answered). [`Endpoint::answer_origin`] gives it back when the answer is sent.
+    /// Sets the origin of the datagram for which [`Endpoint::handle_datagram`] has just returned
+    /// [`Arrival::Answered`](super::Arrival::Answered). [`Endpoint::answer_origin`] returns it when the answer is sent.
     pub fn set_answer_origin(&mut self, origin: Origin) {
         self.answers.set_origin(origin);
     }
 
-    /// Where the cause of the answer came from that [`Endpoint::poll_transmit`] wrote last.
+    /// The origin of the datagram that caused the answer just written by [`Endpoint::poll_transmit`].
     pub fn answer_origin(&self) -> Option<Origin> {
         self.answers.written_origin()
     }
 
-    /// What is known of the way to a connection's peer; `None` when the connection is gone.
+    /// What is known about the path to a connection's peer; `None` if the connection is gone.
     pub fn standing(&self, id: ConnId) -> Option<PeerStanding> {
         self.table.peek(id).map(Connection::standing)
     }
 
-    /// The next peer that sends no acknowledgements in spite of several probes in a row (RFC 9002 §6.2). Whoever knows the
-    /// way there should see whether it still leads there (RFC 4861 §7.3.1).
+    /// The next peer that has not acknowledged several consecutive probes (RFC 9002 §6.2). The caller should check
+    /// whether its link-layer address is still valid (RFC 4861 §7.3.1).
     pub fn poll_doubt(&mut self) -> Option<IpAddr> {
         self.doubts.pop()
     }

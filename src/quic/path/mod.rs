@@ -8,10 +8,10 @@ use arrayvec::ArrayVec;
 
 pub(crate) use mtu::{MIN_MTU, Mtu};
 
-/// PATH_RESPONSEs that wait to be sent; more challenges than that are a flood.
+/// Maximum number of PATH_RESPONSEs waiting to be sent; more challenges are a flood.
 const MAX_RESPONSES: usize = 4;
 
-/// Where a connection runs.
+/// The path of a connection.
 #[derive(Debug)]
 pub(crate) struct Path {
     pub(crate) local: SocketAddr,
@@ -36,7 +36,7 @@ impl Path {
         }
     }
 
-    /// Whether the peer is known to be where its packets say.
+    /// Whether the peer's address is validated.
     pub(crate) fn is_validated(&self) -> bool {
         self.validated
     }
@@ -53,12 +53,12 @@ impl Path {
         self.sent += n as u64;
     }
 
-    /// Bytes that may be sent: three times what came in, until validated (RFC 9000 §8.1).
+    /// Number of bytes that may be sent: three times the bytes received, until validated (RFC 9000 §8.1).
     pub(crate) fn budget(&self) -> u64 {
         if self.validated { u64::MAX } else { (3 * self.received).saturating_sub(self.sent) }
     }
 
-    /// PATH_CHALLENGE: remembers the answer that it wants.
+    /// Handles PATH_CHALLENGE: queues the response.
     pub(crate) fn on_challenge(&mut self, data: [u8; 8]) {
         let _ = self.responses.try_push(data);
     }

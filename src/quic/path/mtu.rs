@@ -1,57 +1,57 @@
-//! The largest datagram that a path carries (DPLPMTUD, RFC 8899; RFC 9000 §14.3).
+//! Path MTU discovery (DPLPMTUD, RFC 8899; RFC 9000 §14.3).
 //!
-//! The states of RFC 8899 §5.2 are those of [`Phase`], but for one: there is no Error. QUIC has no datagrams below its base
-//! of 1200 bytes to fall back to, and a path that does not carry those carries no QUIC (RFC 9000 §14): a connection on it
-//! ends by its timeouts. The base needs no probes of its own either, since the handshake pads its datagrams to it.
-//! PROBE_TIMER is loss recovery's: a probe has to be acknowledged, and the probe timeout finds out about the last one.
-//! PMTU_RAISE_TIMER is looked at when something is sent, so that idle connections are left alone.
+//! The states of RFC 8899 §5.2 are those of [`Phase`], except Error: QUIC's base is 1200 bytes, and a path that does
+//! not carry such datagrams cannot carry QUIC (RFC 9000 §14), so that connections on it time out. The base needs no
+//! probes, since the handshake pads its datagrams to that size. PROBE_TIMER is loss recovery's: probes have to be
+//! acknowledged, and the probe timeout detects the loss of the last one. PMTU_RAISE_TIMER is checked when something is
+//! sent, so that idle connections are left alone.
 //!
-//! A size falls for one of two reasons only, and both are about packets of that size: those with data vanish while smaller
-//! ones get through (`recovery::sizes`), or probes of that size do, after a router has claimed less. The claim itself
-//! changes nothing (RFC 9000 §14.2.1).
+//! The size is reduced in two cases only, both based on packets of that size: data packets of that size are lost while
+//! smaller ones arrive (`recovery::sizes`), or probes of that size are, after a router claimed a smaller limit. The
+//! claim itself changes nothing (RFC 9000 §14.2.1).
 
 use crate::base::time::{Duration, Instant};
 
-/// Every path carries UDP payloads of this size (RFC 9000 §14): BASE_PLPMTU and MIN_PLPMTU.
+/// The UDP payload that every path carries (RFC 9000 §14): BASE_PLPMTU and MIN_PLPMTU.
 pub(crate) const MIN_MTU: u16 = 1200;
 
-/// Probes of one size that may be lost before the size is given up (RFC 8899 §5.1.2, MAX_PROBES).
+/// Number of lost probes after which a size is given up (RFC 8899 §5.1.2, MAX_PROBES).
 const MAX_PROBES: u8 = 3;
 
 /// The search ends when the bounds are this close, in bytes.
 const SEARCH_GRAIN: u16 = 32;
 
-/// After a search that ended below the goal, the next one comes so much later (RFC 8899 §5.1.1, PMTU_RAISE_TIMER).
+/// Time after which a search that ended below the goal is repeated (RFC 8899 §5.1.1, PMTU_RAISE_TIMER).
 const RAISE: Duration = Duration::from_secs(600);
 
-/// How far the search is.
+/// Phase of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// The handshake is not confirmed yet.
     Base,
-    /// Probes go out.
+    /// Probes are being sent.
     Searching,
-    /// Found. Unless it is the goal, the search begins again at this time.
+    /// The search has ended. Unless the goal was reached, it is repeated at this time.
     Complete(Instant),
 }
 
-/// Finds the largest datagram that the path carries: the goal first, as a path that we are meant for carries it, then by
-/// halves.
+/// Finds the largest datagram that the path carries. The goal is tried first, as it is likely to work on the paths that
+/// we are made for; then the search is binary.
 #[derive(Debug)]
 pub(crate) struct Mtu {
     phase: Phase,
     current: u16,
-    /// The goal: neither we nor the peer take more.
+    /// The goal: the maximum that both ends accept.
     max: u16,
-    /// Nothing above is worth a probe in this search.
+    /// The upper bound of this search.
     ceiling: u16,
-    /// The size of the search's next probe.
+    /// Size of the next probe.
     next: u16,
-    /// What a router claims to be the most, if it is below `current` and not refuted yet.
+    /// A router's claim of a limit below `current` that is not refuted yet.
     claim: Option<u16>,
     in_flight: Option<(u64, u16)>,
     lost: u8,
-    /// The largest datagram that was sent at all.
+    /// The largest datagram sent so far.
     largest_sent: u16,
 }
 
@@ -71,17 +71,17 @@ impl Mtu {
         }
     }
 
-    /// The largest UDP payload that was ever sent, in bytes.
+    /// The largest UDP payload sent so far, in bytes.
     pub(crate) fn largest_sent(&self) -> u16 {
         self.largest_sent
     }
 
-    /// Largest UDP payload to send, in bytes.
+    /// The maximum UDP payload in use, in bytes.
     pub(crate) fn current(&self) -> u16 {
         self.current
     }
 
-    /// The peer (its transport parameters) or our own buffers take no more than `max`.
+    /// Limits the size to `max`, as the peer (by its transport parameters) or our buffers accept no more.
     pub(crate) fn limit(&mut self, max: u16) {
         self.max = self.max.min(max.max(MIN_MTU));
         self.ceiling = self.ceiling.min(self.max);
@@ -89,12 +89,12 @@ impl Mtu {
         self.current = self.current.min(self.ceiling);
     }
 
-    /// Probing may start: the handshake is confirmed.
+    /// Starts probing, once the handshake is confirmed.
     pub(crate) fn enable(&mut self, now: Instant) {
         self.search_on(now);
     }
 
-    /// Size of a probe to be sent now.
+    /// Size of a probe to send now.
     pub(crate) fn probe_due(&self, now: Instant) -> Option<u16> {
         match self.phase {
             _ if self.in_flight.is_some() => None,
@@ -105,7 +105,7 @@ impl Mtu {
         }
     }
 
-    /// Whether the search goes on.
+    /// Whether the search is in progress.
     pub(crate) fn is_searching(&self) -> bool {
         self.phase == Phase::Searching || self.in_flight.is_some()
     }
@@ -120,7 +120,7 @@ impl Mtu {
         self.largest_sent = self.largest_sent.max(size);
     }
 
-    /// True if this was the probe in flight, and the datagram size has grown.
+    /// Handles an acknowledgement. True if it was for the probe in flight and the datagram size has grown.
     pub(crate) fn on_acked(&mut self, now: Instant, pn: u64) -> bool {
         let Some((_, size)) = self.in_flight.take_if(|(probe, _)| *probe == pn) else { return false };
         if self.claim.is_some_and(|claim| claim < size) {
@@ -137,11 +137,11 @@ impl Mtu {
         true
     }
 
-    /// True if the datagram size has shrunk.
+    /// Handles a loss. True if the datagram size has shrunk.
     pub(crate) fn on_lost(&mut self, now: Instant, pn: u64) -> bool {
         let Some((_, size)) = self.in_flight.take_if(|(probe, _)| *probe == pn) else { return false };
         if size > self.ceiling {
-            // A router's claim has made it pointless.
+            // A router's claim has made this probe irrelevant.
             return false;
         }
         self.lost += 1;
@@ -159,16 +159,16 @@ impl Mtu {
         false
     }
 
-    /// Packets of the current size vanish while smaller ones arrive. True if the datagram size has shrunk.
+    /// Handles the loss of packets of the current size while smaller ones arrive. True if the datagram size has shrunk.
     ///
-    /// The search begins again with the goal: if it was a mistake, all is as before a round trip later.
+    /// The search starts again with the goal: if this was a mistake, the size is restored a round trip later.
     pub(crate) fn on_black_hole(&mut self, now: Instant) -> bool {
         let claim = self.claim.unwrap_or(self.max);
         self.fall(now, claim)
     }
 
-    /// A router claims that it cannot forward UDP payloads above `claim` bytes (RFC 8899 §4.6.2). Below 1200 that is
-    /// nothing to heed (RFC 9000 §14.2.1); otherwise, probes find out whether it is true.
+    /// Handles a router's claim that it cannot forward UDP payloads above `claim` bytes (RFC 8899 §4.6.2). Claims below
+    /// 1200 are ignored (RFC 9000 §14.2.1); others are verified by probes.
     pub(crate) fn on_claim(&mut self, now: Instant, claim: u16) {
         if claim < MIN_MTU || self.phase == Phase::Base {
             return;
@@ -184,7 +184,7 @@ impl Mtu {
         }
     }
 
-    /// Back to the base; what is worth trying above it is at most `ceiling`, which is tried first.
+    /// Returns to the base. The search above it starts with `ceiling`, its upper bound.
     fn fall(&mut self, now: Instant, ceiling: u16) -> bool {
         let fell = self.current > MIN_MTU;
         self.current = MIN_MTU;
@@ -195,7 +195,7 @@ impl Mtu {
         fell
     }
 
-    /// Goes on if the next probe is worth it.
+    /// Continues the search if another probe is worthwhile.
     fn search_on(&mut self, now: Instant) {
         let worth = self.next > self.current
             && (self.next == self.ceiling || self.ceiling.saturating_sub(self.current) >= SEARCH_GRAIN);
@@ -213,7 +213,7 @@ mod tests {
 
     const NOW: Instant = Instant::ZERO;
 
-    /// Probes a path that carries `path` bytes until nothing is due at `now`; how many probes that took.
+    /// Runs probes on a path that carries `path` bytes until nothing is due at `now`; returns how many were sent.
     fn run_at(mtu: &mut Mtu, now: Instant, path: u16) -> u32 {
         let mut pn = 0;
         while let Some(size) = mtu.probe_due(now) {
@@ -226,7 +226,7 @@ mod tests {
                 assert_eq!(mtu.on_lost(now, pn), mtu.current() < before);
             }
             pn += 1;
-            assert!(pn < 100, "the search must end");
+            assert!(pn < 100, "the search must terminate");
         }
         assert!(!mtu.is_searching());
         pn as u32
@@ -246,7 +246,7 @@ mod tests {
         mtu.enable(NOW);
         assert_eq!(run_at(&mut mtu, NOW, 9000), 1);
         assert_eq!(mtu.current(), 8972);
-        assert_eq!(run_at(&mut mtu, NOW + RAISE * 2, 9000), 0, "there is nothing above");
+        assert_eq!(run_at(&mut mtu, NOW + RAISE * 2, 9000), 0, "nothing above the goal");
     }
 
     #[test]
@@ -257,7 +257,7 @@ mod tests {
         }
     }
 
-    /// RFC 8899 §5.1.1. Until 2026-11 the size only ever fell.
+    /// RFC 8899 §5.1.1. Until 2026-11, the size never grew again.
     #[test]
     fn a_path_that_has_become_wider_is_found_out() {
         let mut mtu = found(1472, 1300);
@@ -283,7 +283,7 @@ mod tests {
         assert!(!Mtu::new(1472).on_black_hole(NOW), "there is nothing below the base");
     }
 
-    /// RFC 9000 §14.2.1. Until 2026-11, 540 bytes made it 1200 for good.
+    /// RFC 9000 §14.2.1. Until 2026-11, a claim of 540 bytes reduced the size to 1200 permanently.
     #[test]
     fn claims_below_the_minimum_are_ignored() {
         for path in [1300, 1472] {
@@ -302,16 +302,16 @@ mod tests {
         let mut mtu = found(1472, 1500);
         mtu.on_claim(NOW, 1300);
         assert_eq!(mtu.current(), 1472);
-        assert_eq!(run_at(&mut mtu, NOW, 1500), 1, "a lie costs one probe");
+        assert_eq!(run_at(&mut mtu, NOW, 1500), 1, "a false claim costs one probe");
         assert_eq!(mtu.current(), 1472);
         mtu.on_claim(NOW, 1300);
         assert_eq!(
             run_at(&mut mtu, NOW, 1300),
             u32::from(MAX_PROBES) + 1,
-            "the truth one more than it takes to see that"
+            "a true one costs one more than refuting a false one"
         );
         assert_eq!(mtu.current(), 1300);
-        assert_eq!(run_at(&mut mtu, NOW + RAISE, 1500), 1, "it is not for ever");
+        assert_eq!(run_at(&mut mtu, NOW + RAISE, 1500), 1, "it is not permanent");
         assert_eq!(mtu.current(), 1472);
         mtu.on_claim(NOW, 1250);
         assert!(mtu.on_black_hole(NOW), "data may find out before the probes");

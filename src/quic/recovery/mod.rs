@@ -1,9 +1,9 @@
-//! Loss recovery (RFC 9002): which packets are acknowledged, which are lost, and when to probe.
+//! Loss recovery (RFC 9002): acknowledgement, loss detection and probes.
 //!
-//! [`Recovery`] tracks what was sent in the three packet number spaces and drives congestion control.
-//! It neither reads a clock nor sends: the connection passes time in and acts on what comes back.
-//! What each packet carried (`F`) comes back exactly once: acknowledged, lost or discarded.
-//! Only packets that nobody has to acknowledge may be forgotten silently: they carry nothing to repeat.
+//! [`Recovery`] tracks sent packets in the three packet number spaces and drives congestion control. It neither reads a
+//! clock nor sends: the connection passes the time and acts on the results. What each packet carried (`F`) is returned
+//! exactly once: when it is acknowledged, lost or discarded. Only packets that are not ack-eliciting may be forgotten
+//! silently, as they carry nothing to retransmit.
 #![forbid(unsafe_code)]
 
 mod rtt;
@@ -33,13 +33,14 @@ use sizes::SizeWatch;
 use space::{Early, Losses, SpaceState};
 use spurious::LostNumbers;
 
-/// Times the probe timeout, over which everything must be lost to be persistent congestion (RFC 9002 §7.6.1).
+/// Multiple of the probe timeout over which everything must be lost for persistent congestion (RFC 9002 §7.6.1).
 const PERSISTENT_CONGESTION_THRESHOLD: u32 = 3;
 
-/// Times the probe timeout, within which lost packets may turn out to have been overtaken only.
+/// Multiple of the probe timeout within which a loss may turn out to be reordering.
 const PROOF_PTOS: u32 = 2;
 
-/// Left-out packet numbers that are remembered: whoever acknowledges one says more than it knows (RFC 9000 §21.4).
+/// Number of skipped packet numbers that are remembered: a peer that acknowledges one has not received what it
+/// acknowledges (RFC 9000 §21.4).
 const SKIPS: usize = 4;
 
 /// A packet number space (RFC 9000 §12.3).
@@ -57,7 +58,7 @@ impl SpaceId {
     /// All spaces in the order of the handshake.
     pub const ALL: [Self; 3] = [Self::Initial, Self::Handshake, Self::Data];
 
-    /// Its place in [`SpaceId::ALL`].
+    /// Its index in [`SpaceId::ALL`].
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -73,50 +74,51 @@ impl fmt::Display for SpaceId {
     }
 }
 
-/// What recovery starts from.
+/// Initial settings of recovery.
 #[derive(Clone, Copy, Debug)]
 pub struct RecoveryConfig {
-    /// Round-trip time that is assumed before the first sample (RFC 9002 §6.2.2).
+    /// Assumed round-trip time before the first sample (RFC 9002 §6.2.2).
     pub initial_rtt: Duration,
-    /// Largest UDP payload in bytes.
+    /// Maximum UDP payload in bytes.
     pub max_datagram: u16,
-    /// The congestion controller.
+    /// The congestion control algorithm.
     pub algorithm: CongestionAlgorithm,
-    /// Spread packets over the round trip.
+    /// Whether to pace packets over the round-trip time.
     pub pacing: bool,
 }
 
-/// What recovery has to know about the rest of the connection (RFC 9002 Appendix A).
+/// State of the connection that recovery depends on (RFC 9002 Appendix A).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context {
-    /// The handshake is confirmed (RFC 9001 §4.1.2).
+    /// Whether the handshake is confirmed (RFC 9001 §4.1.2).
     pub handshake_confirmed: bool,
-    /// Longest time the peer says it holds an acknowledgement back.
+    /// Maximum delay of the peer's acknowledgements, as announced by it.
     pub peer_max_ack_delay: Duration,
-    /// There are keys for Handshake packets.
+    /// Whether there are Handshake keys.
     pub has_handshake_keys: bool,
-    /// The peer needs no more packets of ours to be free of its amplification limit. Always true of servers.
+    /// Whether the peer has validated our address, so that it is not limited by anti-amplification. Always true on
+    /// servers.
     pub peer_completed_address_validation: bool,
-    /// A server may not send before the client does (RFC 9000 §8.1).
+    /// Whether a server may not send before the client does (RFC 9000 §8.1).
     pub at_amplification_limit: bool,
 }
 
-/// What an acknowledgement changed.
+/// The effects of an acknowledgement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AckOutcome {
-    /// The largest packet number that was not acknowledged before.
+    /// The largest newly acknowledged packet number.
     pub largest_newly_acked: Option<u64>,
-    /// A round-trip time sample was taken.
+    /// Whether a round-trip time sample was taken.
     pub rtt_sampled: bool,
-    /// The window was reduced to its minimum (RFC 9002 §7.6).
+    /// Whether the window was reduced to its minimum (RFC 9002 §7.6).
     pub persistent_congestion: bool,
-    /// The last reduction of the window was undone: its losses were only reordering.
+    /// Whether the last reduction of the window was undone, because its losses were reordering.
     pub undone: bool,
 }
 
 /// An acknowledgement of a packet that was never sent (RFC 9000 §13.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("packet {pn} of the {space} space is acknowledged but was never sent: close with PROTOCOL_VIOLATION")]
+#[error("packet {pn} of the {space} space was acknowledged but never sent")]
 pub struct InvalidAck {
     /// The space of the ACK frame.
     pub space: SpaceId,
@@ -124,21 +126,21 @@ pub struct InvalidAck {
     pub pn: u64,
 }
 
-/// What a timeout asks for.
+/// What the caller has to do after a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeoutAction {
-    /// Nothing beyond the losses that were told.
+    /// Nothing beyond handling the reported losses.
     None,
-    /// Send `count` ack-eliciting packets in `space`, whatever congestion control says (RFC 9002 §6.2.4).
+    /// Send `count` ack-eliciting packets in `space`, regardless of congestion control (RFC 9002 §6.2.4).
     Probe {
-        /// Where.
+        /// The packet number space.
         space: SpaceId,
-        /// How many.
+        /// The number of packets.
         count: u8,
     },
 }
 
-/// Loss recovery and congestion control of one connection on one path. `F` is what packets carry.
+/// Loss recovery and congestion control of one connection on one path. `F` is the contents of packets.
 #[derive(Clone, Debug)]
 pub struct Recovery<F> {
     spaces: [SpaceState<F>; 3],
@@ -147,12 +149,12 @@ pub struct Recovery<F> {
     /// Data packets whose loss reduced the window.
     lost: LostNumbers,
     sizes: SizeWatch,
-    /// The latest packet numbers of the Data space that were left out, each plus one; the latest first, 0: none.
+    /// The latest skipped packet numbers of the Data space, each plus one, latest first; 0 if there are fewer.
     skipped: [u64; SKIPS],
     pto_count: u32,
     /// The probe timeout, without backoff, when the latest series of probe timeouts began.
     calm_pto: Duration,
-    /// When that series ended: what was sent until then was sent by that timeout.
+    /// When that series ended: packets sent until then were sent under that timeout.
     calm_until: Instant,
     /// When the handshake was confirmed.
     confirmed_at: Instant,
@@ -162,15 +164,15 @@ pub struct Recovery<F> {
     timer_set: Instant,
 }
 
-/// What the newly acknowledged packets of one ACK have in common.
+/// Summary of the packets newly acknowledged by one ACK.
 #[derive(Clone, Copy, Debug, Default)]
 struct NewlyAcked {
     /// The largest number and when it was sent.
     largest: Option<(u64, Instant)>,
     eliciting: bool,
-    /// Any of them counts for congestion control.
+    /// Whether any of them counts for congestion control.
     counts: bool,
-    /// Bytes that may grow the window.
+    /// Number of bytes that may grow the window.
     bytes: u64,
     /// Length of the longest packet.
     longest: u16,
@@ -195,13 +197,13 @@ impl<F> Recovery<F> {
         }
     }
 
-    /// The packets in flight of the Data space start to come into the cache.
+    /// Prefetches the packets in flight of the Data space.
     pub(crate) fn prefetch_lists(&self) {
         self.spaces[SpaceId::Data.index()].ring.prefetch();
     }
 
-    /// A packet was sent. Numbers of a space only go up (RFC 9002 §A.5). One that is left out in the Data space must never
-    /// be acknowledged.
+    /// Records a sent packet. Packet numbers of a space must increase (RFC 9002 §A.5). Those skipped in the Data space
+    /// must never be acknowledged.
     pub fn on_packet_sent(&mut self, space: SpaceId, pn: u64, packet: SentPacket<F>) {
         self.now = self.now.max(packet.time);
         if packet.in_flight {
@@ -218,16 +220,16 @@ impl<F> Recovery<F> {
         state.on_sent(pn, packet);
     }
 
-    /// The handshake is confirmed: from now on, the peer can read whatever it gets.
+    /// Records that the handshake is confirmed, so that the peer can read all packets from now on.
     pub fn on_confirmed(&mut self, now: Instant) {
         self.confirmed_at = now;
     }
 
-    /// An ACK frame arrived (RFC 9002 §A.7). `ranges` come largest first. `delay` is the ACK Delay field,
-    /// `ce` its count of packets marked by ECN, if it has one.
+    /// Handles an ACK frame (RFC 9002 §A.7). `ranges` must come in descending order. `delay` is the ACK Delay field,
+    /// `ce` the count of packets marked by ECN, if present.
     ///
     /// # Errors
-    /// If it covers a packet that was never sent; the connection has to be closed then.
+    /// [`InvalidAck`] if it covers a packet that was never sent; the connection must then be closed.
     #[allow(clippy::too_many_arguments)]
     pub fn on_ack(
         &mut self,
@@ -256,7 +258,7 @@ impl<F> Recovery<F> {
         let persistent_congestion = self.detect_lost(now, space, cx, new.longest, &mut lost);
         if new.counts {
             let srtt = self.rtt.smoothed();
-            // After an outage, what counts is the packet that told of its end, not those from before.
+            // After an outage, only the packet that ended it counts, not those from before.
             let bytes = if persistent_congestion { new.bytes.min(new.longest.into()) } else { new.bytes };
             let ack = Acked { now, bytes, sent, prior_in_flight, srtt, sample };
             self.congestion.on_ack(&ack);
@@ -270,7 +272,7 @@ impl<F> Recovery<F> {
         Ok(AckOutcome { largest_newly_acked: Some(largest), rtt_sampled, persistent_congestion, undone })
     }
 
-    /// Takes what `ranges` newly acknowledge out; returns the largest number they name as well.
+    /// Removes the packets newly acknowledged by `ranges`; also returns the largest number in the frame.
     fn take_acked(
         &mut self,
         space: SpaceId,
@@ -286,7 +288,7 @@ impl<F> Recovery<F> {
                 return Err(InvalidAck { space, pn: high });
             }
             if low < self.skipped[0] && space == SpaceId::Data {
-                // Those of a peer that has got them all end behind the latest one.
+                // A peer that has received everything ends its ranges above the latest skipped number.
                 let skipped = self.skipped.iter().find(|next| (low + 1..=high + 1).contains(next));
                 if let Some(next) = skipped {
                     return Err(InvalidAck { space, pn: next - 1 });
@@ -301,7 +303,7 @@ impl<F> Recovery<F> {
                 if self.lost.lowest().is_some_and(|lowest| lowest < low) {
                     continue;
                 }
-                // All that follows is older still.
+                // All further ranges are older still.
                 break;
             }
             let (congestion, eliciting, lowest) = (&mut self.congestion, &mut state.eliciting, &mut state.lowest_acked);
@@ -325,7 +327,8 @@ impl<F> Recovery<F> {
         Ok((new, ack_largest))
     }
 
-    /// More marked packets than before are congestion (RFC 9002 §7.1). The caller has validated ECN on the path.
+    /// Handles the ECN count: an increase indicates congestion (RFC 9002 §7.1). The caller has validated ECN on the
+    /// path.
     fn on_ecn(&mut self, now: Instant, space: SpaceId, ce: Option<u64>, sent: Instant) {
         let state = &mut self.spaces[space.index()];
         if let Some(ce) = ce.filter(|ce| *ce > state.ce) {
@@ -336,7 +339,7 @@ impl<F> Recovery<F> {
     }
 
     /// Detects losses in `space`; true if they amount to persistent congestion (RFC 9002 §A.10, §B.8). `acked` is the
-    /// length of the longest packet that was acknowledged just now.
+    /// length of the longest packet just acknowledged.
     fn detect_lost(
         &mut self,
         now: Instant,
@@ -379,9 +382,9 @@ impl<F> Recovery<F> {
         let srtt = self.rtt.smoothed();
         let Some(sent) = losses.latest else { return false };
         self.congestion.on_congestion_event(now, sent, srtt);
-        // Judged by the timeout that sent the probes. The first sample after an outage may be as long as the outage was
-        // (of a packet that arrived before, and whose acknowledgement did not come back): by a timeout that follows from
-        // it, nothing would ever look persistent.
+        // Judged by the timeout under which the probes were sent. The first sample after an outage may be as long as
+        // the outage itself (for a packet that arrived before it, but whose acknowledgement was lost); with a timeout
+        // derived from that, nothing would ever look persistent.
         let pto = self.rtt.pto_base();
         let pto = if sent <= self.calm_until { pto.min(self.calm_pto) } else { pto };
         let limit = PERSISTENT_CONGESTION_THRESHOLD * (pto + cx.peer_max_ack_delay);
@@ -394,18 +397,18 @@ impl<F> Recovery<F> {
         persistent
     }
 
-    /// Whether the path swallows large packets, by what became of those that were sent. Says so once.
+    /// Whether the path drops large packets, judged by the fate of those sent. True once.
     pub fn take_black_hole(&mut self) -> bool {
         self.sizes.take_black_hole()
     }
 
-    /// Whether a packet of up to `len` bytes may be sent at `now`. Probes and packets that are not counted
+    /// Whether a packet of up to `len` bytes may be sent at `now`. Probes and packets that do not count as in flight
     /// need no permit.
     pub fn permit(&self, now: Instant, len: u16) -> Permit {
         self.congestion.permit(now, len)
     }
 
-    /// Forgets a space whose keys are discarded (RFC 9002 §6.4); `each` gets what its packets carried.
+    /// Discards a space whose keys are discarded (RFC 9002 §6.4); `each` gets the contents of its packets.
     pub fn discard_space(&mut self, space: SpaceId, each: impl FnMut(F)) {
         self.drain(space, each);
         if self.pto_count > 0 {
@@ -414,7 +417,7 @@ impl<F> Recovery<F> {
         }
     }
 
-    /// Takes every packet of `space` out of flight, as after a Retry; `each` gets what they carried.
+    /// Removes all packets of `space` from those in flight, as after a Retry; `each` gets their contents.
     pub fn drain(&mut self, space: SpaceId, mut each: impl FnMut(F)) {
         let congestion = &mut self.congestion;
         self.spaces[space.index()].drain(|packet| {
@@ -426,12 +429,12 @@ impl<F> Recovery<F> {
         self.timer_set = self.now;
     }
 
-    /// The application, not congestion control, is why nothing more is sent (RFC 9002 §7.8).
+    /// Sets whether the application, not congestion control, limits what is sent (RFC 9002 §7.8).
     pub fn set_app_limited(&mut self, limited: bool) {
         self.congestion.set_app_limited(limited);
     }
 
-    /// The largest UDP payload is `max_datagram` bytes from now on.
+    /// Changes the maximum UDP payload to `max_datagram` bytes.
     pub fn set_max_datagram(&mut self, max_datagram: u16) {
         self.congestion.set_max_datagram(self.now, max_datagram, self.rtt.smoothed());
     }
@@ -446,36 +449,36 @@ impl<F> Recovery<F> {
         self.congestion.window()
     }
 
-    /// Bytes that count and are neither acknowledged nor lost.
+    /// Number of bytes in flight, neither acknowledged nor lost.
     pub fn bytes_in_flight(&self) -> u64 {
         self.congestion.in_flight()
     }
 
-    /// Gives back memory that holds nothing.
+    /// Frees unused memory.
     pub fn trim(&mut self) {
         for space in &mut self.spaces {
             space.ring.trim();
         }
     }
 
-    /// Congestion control, to look at.
+    /// The state of congestion control.
     pub fn congestion(&self) -> &Congestion {
         &self.congestion
     }
 
-    /// The largest packet number of `space` that was acknowledged.
+    /// The largest acknowledged packet number of `space`.
     pub fn largest_acked(&self, space: SpaceId) -> Option<u64> {
         self.spaces[space.index()].largest_acked
     }
 
-    /// The oldest packet of `space` that is in flight and has to be acknowledged.
-    /// Probes of the datagram size, which nobody repeats, do not count.
+    /// The oldest ack-eliciting packet of `space` in flight. Probes of the datagram size, which are not retransmitted,
+    /// do not count.
     pub fn oldest_unacked(&self, space: SpaceId) -> Option<(u64, &SentPacket<F>)> {
         self.spaces[space.index()].ring.iter().find(|(_, packet)| packet.eliciting && packet.in_flight)
     }
 }
 
-/// How much of the acknowledgement delay is taken for true (RFC 9002 §5.3).
+/// The part of the acknowledgement delay that is credible (RFC 9002 §5.3).
 fn credible_delay(space: SpaceId, delay: Duration, cx: &Context) -> Duration {
     match space {
         SpaceId::Initial => Duration::ZERO,

@@ -1,11 +1,11 @@
-//! Round-trip time (RFC 9002 §5).
+//! Round-trip time estimation (RFC 9002 §5).
 
 use crate::base::time::{Duration, Instant};
 
-/// Timer granularity (RFC 9002 §6.1.2), the least that time-based decisions allow for.
+/// Timer granularity (RFC 9002 §6.1.2), the minimum for time-based decisions.
 pub(super) const GRANULARITY_NS: u64 = 1_000_000;
 
-/// Smoothed round-trip time and its variation. Exact to the nanosecond.
+/// Smoothed round-trip time and its variation, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct RttEstimator {
     smoothed: u64,
@@ -23,8 +23,8 @@ impl RttEstimator {
         Self { smoothed: initial, var: initial / 2, min: 0, latest: 0, first_sample: None, last_sample: Instant::ZERO }
     }
 
-    /// Takes a sample at `now`. `delay` is what the peer says it held the acknowledgement back, already
-    /// limited to what it announced (RFC 9002 §5.3).
+    /// Takes a sample at `now`. `delay` is how long the peer reports to have delayed the acknowledgement, already
+    /// limited to its announced maximum (RFC 9002 §5.3).
     pub fn update(&mut self, now: Instant, latest: Duration, delay: Duration) {
         let (latest, delay) = (nanos(latest), nanos(delay));
         self.latest = latest;
@@ -42,18 +42,18 @@ impl RttEstimator {
         self.smoothed = (7 * self.smoothed + adjusted) / 8;
     }
 
-    /// The path may be another one after persistent congestion: the minimum starts again from the latest sample
-    /// (RFC 9002 §5.2).
+    /// Restarts the minimum from the latest sample, as the path may have changed after persistent congestion (RFC 9002
+    /// §5.2).
     pub(super) fn restart_min(&mut self) {
         self.min = self.latest;
     }
 
-    /// The smoothed round-trip time; the assumed one before the first sample.
+    /// The smoothed round-trip time; before the first sample, the assumed one.
     pub fn smoothed(&self) -> Duration {
         Duration::from_nanos(self.smoothed)
     }
 
-    /// The mean deviation.
+    /// The mean deviation of the round-trip time.
     pub fn var(&self) -> Duration {
         Duration::from_nanos(self.var)
     }
@@ -73,7 +73,7 @@ impl RttEstimator {
         self.first_sample
     }
 
-    /// When the latest sample was taken: then, a packet had arrived and its acknowledgement had come back.
+    /// When the latest sample was taken, that is, when the path last worked in both directions.
     pub fn last_sample(&self) -> Option<Instant> {
         self.first_sample.map(|_| self.last_sample)
     }
@@ -83,14 +83,14 @@ impl RttEstimator {
         Duration::from_nanos(self.smoothed + (4 * self.var).max(GRANULARITY_NS))
     }
 
-    /// How long after it was sent a packet is lost, once a later one is acknowledged (RFC 9002 §6.1.2).
+    /// The time after sending at which a packet is lost, once a later one is acknowledged (RFC 9002 §6.1.2).
     pub(super) fn loss_delay(&self) -> Duration {
         let rtt = self.smoothed.max(self.latest);
         Duration::from_nanos((rtt + rtt / 8).max(GRANULARITY_NS))
     }
 }
 
-/// Nanoseconds, limited to about 36 years so that small multiples do not overflow.
+/// `d` in nanoseconds, limited to about 36 years so that small multiples do not overflow.
 fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX).min(1 << 60)
 }

@@ -1,34 +1,35 @@
-//! The packets of one space that were sent and are neither acknowledged nor lost.
+//! Sent packets of one space that are neither acknowledged nor lost.
 //!
-//! A ring with a slot per packet. Acknowledged packets leave a tombstone; the front of the ring is never one
-//! for long, so the ring is as long as what is in flight and finding a packet is an index most of the time.
+//! A ring with one slot per packet. Acknowledged packets leave a tombstone, and tombstones at the front are soon
+//! removed, so that the ring is as long as the packets in flight, and finding a packet usually takes one index
+//! operation.
 
 use std::collections::VecDeque;
 
 use crate::base::time::Instant;
 use crate::mem::prefetch_line;
 
-/// Packets that nobody has to acknowledge (ACK-only ones) of which the latest are remembered.
+/// Number of packets that are not ack-eliciting (ACK-only) of which the latest are remembered.
 const MAX_UNANSWERED: usize = 1024;
 
-/// A packet that was sent. `F` is what it carried.
+/// A sent packet. `F` is its contents.
 #[derive(Clone, Debug)]
 pub struct SentPacket<F> {
     /// When it was sent.
     pub(super) time: Instant,
     /// Its length in bytes.
     pub(super) len: u16,
-    /// The peer has to acknowledge it.
+    /// Whether it is ack-eliciting.
     pub(super) eliciting: bool,
-    /// It counts for congestion control.
+    /// Whether it counts for congestion control.
     pub(super) in_flight: bool,
-    /// What it carried.
+    /// Its contents.
     pub frames: F,
 }
 
 impl<F> SentPacket<F> {
-    /// A packet of `len` bytes, sent at `now`. `eliciting`: the peer has to acknowledge it.
-    /// `in_flight`: it counts for congestion control.
+    /// A packet of `len` bytes sent at `now`. `eliciting` says whether it is ack-eliciting, `in_flight` whether it
+    /// counts for congestion control.
     pub fn new(now: Instant, len: u16, eliciting: bool, in_flight: bool, frames: F) -> Self {
         Self { time: now, len, eliciting, in_flight, frames }
     }
@@ -43,7 +44,7 @@ impl<F> SentPacket<F> {
         self.len
     }
 
-    /// Whether it has no bytes.
+    /// Whether its length is zero.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -53,14 +54,14 @@ impl<F> SentPacket<F> {
 enum Slot<F> {
     Sent(SentPacket<F>),
     Acked,
-    /// The number was not used.
+    /// The packet number was skipped.
     Skipped,
 }
 
 /// Slots by ascending packet number.
 type Slots<F> = VecDeque<(u64, Slot<F>)>;
 
-/// What is at the front of the ring.
+/// The slot at the front of the ring.
 #[derive(Debug)]
 pub(super) enum Front<'a, F> {
     Sent(u64, &'a SentPacket<F>),
@@ -69,19 +70,19 @@ pub(super) enum Front<'a, F> {
 
 #[derive(Clone, Debug)]
 pub(super) struct SentRing<F> {
-    /// The packet number behind the last one sent.
+    /// The packet number after the last one sent.
     next: u64,
-    /// Packets that are acknowledged or lost one day.
+    /// Ack-eliciting packets.
     slots: Slots<F>,
-    /// The latest ones that nobody has to acknowledge. Kept apart, so that those which never are
-    /// acknowledged do not pile up behind one that has to be, however long its peer keeps silent.
+    /// The latest packets that are not ack-eliciting. They are kept apart so that those that are never acknowledged do
+    /// not accumulate behind an ack-eliciting one, however long the peer is silent.
     bare: Slots<F>,
 }
 
 /// Index of the first slot whose number is `pn` or above.
 fn index_of<F>(slots: &Slots<F>, pn: u64) -> usize {
     let Some((first, _)) = slots.front() else { return 0 };
-    // Without gaps, as most of the time, the distance is the index.
+    // Without gaps, the usual case, the distance is the index.
     let guess = pn.saturating_sub(*first);
     match slots.get(guess as usize) {
         Some((at, _)) if *at == pn || (guess == 0 && *at > pn) => guess as usize,
@@ -89,7 +90,7 @@ fn index_of<F>(slots: &Slots<F>, pn: u64) -> usize {
     }
 }
 
-/// Takes the packets `low..=high` out, ascending. An error names a number that was skipped.
+/// Removes the packets `low..=high` in ascending order. The error is a number that was skipped.
 fn take<F>(slots: &mut Slots<F>, low: u64, high: u64, each: &mut impl FnMut(u64, SentPacket<F>)) -> Result<(), u64> {
     let from = index_of(slots, low);
     for (pn, slot) in slots.range_mut(from..).take_while(|(pn, _)| *pn <= high) {
@@ -103,7 +104,7 @@ fn take<F>(slots: &mut Slots<F>, low: u64, high: u64, each: &mut impl FnMut(u64,
 }
 
 impl<F> SentRing<F> {
-    /// The oldest packets start to come into the cache.
+    /// Prefetches the oldest packets.
     pub(super) fn prefetch(&self) {
         for slots in [&self.slots, &self.bare] {
             prefetch_line(slots.as_slices().0.as_ptr());
@@ -114,12 +115,12 @@ impl<F> SentRing<F> {
         Self { next: 0, slots: VecDeque::new(), bare: VecDeque::new() }
     }
 
-    /// The packet number behind the last one sent.
+    /// The packet number after the last one sent.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// No packet below it waits for an acknowledgement: they were acknowledged or are lost.
+    /// The number below which no packet awaits an acknowledgement.
     pub(super) fn base(&self) -> u64 {
         self.slots.front().map_or(self.next, |(pn, _)| *pn)
     }
@@ -129,9 +130,9 @@ impl<F> SentRing<F> {
         self.bare.front().map_or(u64::MAX, |(pn, _)| *pn).min(self.base())
     }
 
-    /// Adds a packet. Numbers only go up; one that does not is a bug of the caller and is not tracked.
+    /// Adds a packet. Packet numbers must increase; one that does not is a bug of the caller and is not tracked.
     pub(super) fn push(&mut self, pn: u64, packet: SentPacket<F>) {
-        debug_assert!(pn >= self.next, "packet number {pn} is used already, the next is {}", self.next);
+        debug_assert!(pn >= self.next, "packet number {pn} was already used; the next is {}", self.next);
         if pn < self.next {
             return;
         }
@@ -149,7 +150,7 @@ impl<F> SentRing<F> {
         self.bare.push_back((pn, Slot::Sent(packet)));
     }
 
-    /// Takes the acknowledged packets `low..=high` out; `each` gets those that were not acknowledged before.
+    /// Removes the acknowledged packets `low..=high`; `each` gets those that were not acknowledged before.
     ///
     /// # Errors
     /// A number among them that was skipped.
@@ -158,14 +159,14 @@ impl<F> SentRing<F> {
         take(&mut self.bare, low, high, &mut each)
     }
 
-    /// Forgets the packets below `pn` that nobody has to acknowledge.
+    /// Removes the packets below `pn` that are not ack-eliciting.
     pub(super) fn forget_bare(&mut self, pn: u64) {
         while self.bare.front().is_some_and(|(at, slot)| *at < pn || matches!(slot, Slot::Acked)) {
             self.bare.pop_front();
         }
     }
 
-    /// The front slot, numbers that were skipped aside.
+    /// The front slot, after skipped numbers.
     pub(super) fn front(&mut self) -> Option<Front<'_, F>> {
         while let Some((_, Slot::Skipped)) = self.slots.front() {
             self.slots.pop_front();
@@ -176,12 +177,12 @@ impl<F> SentRing<F> {
         })
     }
 
-    /// Drops the front slot.
+    /// Removes the front slot.
     pub(super) fn pop(&mut self) {
         self.slots.pop_front();
     }
 
-    /// Takes the front slot's packet, if it holds one.
+    /// Takes the packet of the front slot, if there is one.
     pub(super) fn pop_packet(&mut self) -> Option<SentPacket<F>> {
         match self.slots.pop_front()? {
             (_, Slot::Sent(packet)) => Some(packet),
@@ -189,7 +190,7 @@ impl<F> SentRing<F> {
         }
     }
 
-    /// The packets that wait for an acknowledgement, ascending.
+    /// The packets that await an acknowledgement, in ascending order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &SentPacket<F>)> {
         self.slots.iter().filter_map(|(pn, slot)| match slot {
             Slot::Sent(packet) => Some((*pn, packet)),
@@ -197,7 +198,7 @@ impl<F> SentRing<F> {
         })
     }
 
-    /// Gives back memory that holds nothing.
+    /// Frees unused memory.
     pub(super) fn trim(&mut self) {
         for slots in [&mut self.slots, &mut self.bare] {
             if slots.is_empty() {
@@ -206,7 +207,7 @@ impl<F> SentRing<F> {
         }
     }
 
-    /// Takes everything out, and gives its memory back; numbers go on where they were.
+    /// Removes all packets and frees their memory; packet numbers continue.
     pub(super) fn drain(&mut self, mut each: impl FnMut(SentPacket<F>)) {
         for (_, slot) in std::mem::take(&mut self.slots).into_iter().chain(std::mem::take(&mut self.bare)) {
             if let Slot::Sent(packet) = slot {
@@ -224,7 +225,7 @@ mod tests {
         SentPacket::new(Instant::ZERO, 100, eliciting, eliciting, frames)
     }
 
-    /// What the acknowledgement of one packet gives: what it carried.
+    /// The contents returned by the acknowledgement of one packet.
     fn taken(ring: &mut SentRing<u64>, pn: u64) -> Result<Option<u64>, u64> {
         let mut got = None;
         ring.take(pn, pn, |at, packet| {
@@ -247,7 +248,7 @@ mod tests {
         ring.pop();
         assert!(matches!(ring.front(), Some(Front::Acked)));
         ring.pop();
-        assert!(matches!(ring.front(), Some(Front::Acked)), "the skipped number that somebody tried");
+        assert!(matches!(ring.front(), Some(Front::Acked)), "the skipped number that was acknowledged");
         ring.pop();
         assert!(matches!(ring.front(), Some(Front::Sent(3, _))));
         assert_eq!(ring.pop_packet().map(|p| p.frames), Some(30));
@@ -258,7 +259,7 @@ mod tests {
     #[test]
     fn ranges_are_found_whatever_lies_between() {
         let mut ring = SentRing::new();
-        // Every third has to be acknowledged.
+        // Every third is ack-eliciting.
         for pn in 0..300 {
             ring.push(pn, packet(pn % 3 == 0, pn));
         }
@@ -297,6 +298,6 @@ mod tests {
         for pn in 10_000..20_000 {
             ring.push(pn, packet(true, pn));
         }
-        assert_eq!(ring.iter().count(), 10_000, "what has to be acknowledged stays");
+        assert_eq!(ring.iter().count(), 10_000, "ack-eliciting ones stay");
     }
 }

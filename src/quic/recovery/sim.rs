@@ -1,4 +1,4 @@
-//! A sender behind a bottleneck: does loss recovery with congestion control keep the link busy?
+//! Simulates a sender behind a bottleneck, to check that recovery and congestion control keep the link busy.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -8,7 +8,7 @@ use crate::base::range_set::RangeSet;
 use crate::base::rng::Rng;
 
 const LEN: u16 = 1452;
-/// The timers of the engine fire at the ends of such ticks.
+/// The engine's timers fire at the ends of such ticks.
 const TICK_NS: u64 = 1 << 16;
 const MAX_ACK_DELAY: Duration = Duration::from_millis(25);
 const CX: Context = Context {
@@ -21,15 +21,15 @@ const CX: Context = Context {
 
 #[derive(Clone, Copy)]
 struct Link {
-    /// Bits per second of the bottleneck.
+    /// Rate of the bottleneck in bits per second.
     rate: u64,
-    /// Round trip without queueing.
+    /// Round-trip time without queueing.
     rtt: Duration,
-    /// Bytes that fit the queue before the bottleneck.
+    /// Capacity of the queue before the bottleneck, in bytes.
     buffer: u64,
-    /// Packets and acknowledgements lost at random, per mille.
+    /// Random loss of packets and acknowledgements, per mille.
     loss: u64,
-    /// Packets that are overtaken by those of the next `late_by`, per mille.
+    /// Packets that are delayed by `late_by`, per mille.
     late: u64,
     late_by: Duration,
 }
@@ -65,17 +65,17 @@ struct Sim {
     rng: Rng,
     events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     count: u64,
-    /// When the bottleneck has sent all that waits.
+    /// When the bottleneck has sent everything in its queue.
     busy_until: Instant,
     recovery: Recovery<u32>,
     next_pn: u64,
-    /// Pieces of data to send (again), and those that have not been sent at all.
+    /// Data to retransmit, and data that was never sent.
     lost: VecDeque<u32>,
     fresh: std::ops::Range<u32>,
     acked: Vec<bool>,
     wake: Option<Instant>,
     receiver: Receiver,
-    /// Bytes that went through the bottleneck.
+    /// Number of bytes sent through the bottleneck.
     carried: u64,
     drops: u64,
 }
@@ -125,7 +125,7 @@ impl Sim {
         self.at(self.busy_until + self.link.rtt / 2 + late, Event::Arrive(pn));
     }
 
-    /// Sends what may be sent.
+    /// Sends as much as is permitted.
     fn transmit(&mut self) {
         loop {
             let more = !self.lost.is_empty() || !self.fresh.is_empty();
@@ -224,7 +224,7 @@ impl Sim {
         }
     }
 
-    /// Probes repeat the oldest piece in flight, as copies; the original is still tracked.
+    /// Probes repeat the oldest data in flight; the original is still tracked.
     fn probe(&mut self, count: u8) {
         let oldest = self.recovery.oldest_unacked(SpaceId::Data).map(|(_, packet)| packet.frames);
         for _ in 0..count {
@@ -235,7 +235,7 @@ impl Sim {
     }
 }
 
-/// The share of the link's capacity that is used from `warm_up` to `end`.
+/// The utilisation of the link from `warm_up` to `end`.
 fn utilisation(algorithm: CongestionAlgorithm, link: Link, warm_up: Duration, end: Duration) -> f64 {
     let mut sim = Sim::new(algorithm, link, 4_000_000);
     sim.run(Instant::ZERO + warm_up);
@@ -279,7 +279,7 @@ fn a_paced_metro_link_with_a_shallow_buffer_is_used() {
 
 #[test]
 fn reordering_does_not_slow_a_link_down() {
-    // Eight packets go by in that time; without undoing, NewReno reaches a fifth of the rate.
+    // Eight packets pass in that time; without undoing, NewReno reaches a fifth of the rate.
     let link = Link { late: 2, late_by: Duration::from_millis(1), ..CLEAN };
     for algorithm in BOTH {
         let share = utilisation(algorithm, link, Duration::from_secs(2), Duration::from_secs(12));

@@ -1,34 +1,34 @@
-//! Finding out that a path swallows large datagrams (RFC 8899 §4.3): by what became of packets of that size.
+//! Detects paths that drop large datagrams (RFC 8899 §4.3) from the fate of packets of that size.
 //!
-//! Congestion and outages take packets whatever their size, and the first one that is acknowledged afterwards says that its
-//! size gets through. A black hole is another thing: flight after flight, the large ones are lost while smaller ones of
-//! the same time arrive. Only that counts here.
+//! Congestion and outages drop packets of any size, and the first packet acknowledged afterwards shows that its size
+//! gets through. A black hole is different: flight after flight, large packets are lost while smaller ones of the same
+//! time arrive. Only this counts here.
 
 use crate::base::time::{Duration, Instant};
 use crate::quic::path::MIN_MTU;
 
-/// Flights in a row whose large packets were lost, until that is no accident any more.
+/// Number of consecutive flights whose large packets must be lost.
 const FLIGHTS: u8 = 3;
 
-/// What a single pass of loss detection may add: after an outage, many flights are lost at once, and all of them for the
-/// same reason.
+/// Maximum number of flights that one pass of loss detection may add: after an outage, many flights are lost at once,
+/// all for the same reason.
 const FLIGHTS_PER_PASS: u8 = FLIGHTS - 1;
 
 /// Losses of large packets since one of their size was last acknowledged.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SizeWatch {
-    /// The smallest of them, bytes.
+    /// Size of the smallest of them, in bytes.
     size: u16,
-    /// Flights that they belong to.
+    /// Number of flights that they belong to.
     flights: u8,
-    /// Flights that the pass of loss detection at hand has added.
+    /// Number of flights added by the current pass of loss detection.
     added: u8,
-    /// When the latest flight that counts was sent.
+    /// When the latest counted flight was sent.
     latest: Instant,
 }
 
 impl SizeWatch {
-    /// Packets of up to `largest` bytes were acknowledged; losses are detected next.
+    /// Handles the acknowledgement of packets of up to `largest` bytes. Loss detection follows.
     #[inline]
     pub(super) fn on_ack(&mut self, largest: u16) {
         if self.flights > 0 && largest >= self.size {
@@ -36,13 +36,13 @@ impl SizeWatch {
         }
     }
 
-    /// A pass of loss detection begins.
+    /// Starts a pass of loss detection.
     pub(super) fn begin(&mut self) {
         self.added = 0;
     }
 
-    /// A packet of `len` bytes that was sent at `time` is lost; `acked` is the size of the largest one that was
-    /// acknowledged when that was found out. Packets that were sent less than `apart` from each other are one flight.
+    /// Handles the loss of a packet of `len` bytes sent at `time`; `acked` is the size of the largest packet
+    /// acknowledged at that moment. Packets sent less than `apart` from each other belong to one flight.
     pub(super) fn on_lost(&mut self, len: u16, time: Instant, acked: u16, apart: Duration) {
         if len <= MIN_MTU || acked >= len {
             return;
@@ -60,7 +60,7 @@ impl SizeWatch {
         }
     }
 
-    /// Whether the path swallows large packets; says so once.
+    /// Whether the path drops large packets. True once.
     pub(super) fn take_black_hole(&mut self) -> bool {
         let found = self.flights >= FLIGHTS;
         if found {

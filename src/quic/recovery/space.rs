@@ -3,17 +3,17 @@
 use crate::base::time::{Duration, Instant};
 use crate::quic::recovery::sent::{Front, SentPacket, SentRing};
 
-/// Packets acknowledged after a packet that tell it is lost (RFC 9002 §6.1.1).
+/// Number of later packets acknowledged after which a packet is lost (RFC 9002 §6.1.1).
 const PACKET_THRESHOLD: u64 = 3;
 
-/// Lost packets without an acknowledged one in between (RFC 9002 §7.6.2).
+/// A run of lost packets without an acknowledged one in between (RFC 9002 §7.6.2).
 #[derive(Clone, Copy, Debug, Default)]
 struct LossRun {
     /// When the oldest of them was sent.
     start: Option<Instant>,
 }
 
-/// What a pass of loss detection found.
+/// The results of a pass of loss detection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Losses {
     /// When the latest lost packet that counts was sent.
@@ -22,13 +22,13 @@ pub(super) struct Losses {
     pub(super) span: Duration,
 }
 
-/// Packets that the peer may have had no keys for when they came. Their loss says nothing about the path, as long as none
-/// that was sent before is known to have arrived (RFC 9002 §7.4).
+/// Packets for which the peer may have had no keys when they arrived. Their loss says nothing about the path unless an
+/// earlier packet is known to have arrived (RFC 9002 §7.4).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Early {
-    /// They were sent before the earliest acknowledged packet of their space, ...
+    /// They were sent before the earliest acknowledged packet of their space, and ...
     pub(super) below: u64,
-    /// ... and before this time.
+    /// ... before this time.
     pub(super) until: Instant,
 }
 
@@ -36,15 +36,15 @@ pub(super) struct Early {
 pub(super) struct SpaceState<F> {
     pub(super) ring: SentRing<F>,
     pub(super) largest_acked: Option<u64>,
-    /// The earliest packet that was acknowledged; `u64::MAX`: none.
+    /// The earliest acknowledged packet; `u64::MAX` if there is none.
     pub(super) lowest_acked: u64,
-    /// When the next packet will be lost by time.
+    /// When the next packet is lost by time.
     pub(super) loss_time: Option<Instant>,
     /// When the last ack-eliciting packet was sent.
     pub(super) last_eliciting: Instant,
-    /// Ack-eliciting packets that are neither acknowledged nor lost.
+    /// Number of ack-eliciting packets that are neither acknowledged nor lost.
     pub(super) eliciting: usize,
-    /// The peer's count of packets that arrived marked by ECN.
+    /// The peer's count of packets marked by ECN.
     pub(super) ce: u64,
     run: LossRun,
 }
@@ -71,11 +71,11 @@ impl<F> SpaceState<F> {
         self.ring.push(pn, packet);
     }
 
-    /// Takes out what is lost by now, and says of each whether it was `early`. Runs of losses only count from
+    /// Removes the packets that are lost by now, and reports whether each was `early`. Runs of losses only count from
     /// `first_sample` on.
     ///
-    /// Walks from the front to the first packet that is not lost; as everything behind it is younger,
-    /// the pass costs what it removes.
+    /// The pass goes from the front to the first packet that is not lost; as all later packets are younger, its cost is
+    /// proportional to the number of removed packets.
     pub(super) fn detect_lost(
         &mut self,
         now: Instant,
@@ -126,7 +126,7 @@ impl<F> SpaceState<F> {
         }
     }
 
-    /// Forgets every packet; `each` gets them.
+    /// Removes all packets; `each` gets them.
     pub(super) fn drain(&mut self, each: impl FnMut(SentPacket<F>)) {
         self.ring.drain(each);
         self.loss_time = None;

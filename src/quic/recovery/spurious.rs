@@ -1,34 +1,34 @@
-//! Finding out that packets declared lost had only been overtaken (rfc8312bis §4.9).
+//! Detects losses that were only reordering (rfc8312bis §4.9).
 //!
-//! Remembers the numbers lost since the window was last reduced. Once all of them are acknowledged after
-//! all, there was no congestion.
+//! The numbers lost since the last reduction of the window are recorded. Once all of them are acknowledged, there was
+//! no congestion.
 
 use core::ops::RangeInclusive;
 
 use crate::base::range_set::RangeSet;
 use crate::base::time::Instant;
 
-/// Loss that is scattered more widely than this is not reordering.
+/// Maximum number of ranges; losses more scattered are not reordering.
 const MAX_RANGES: usize = 4;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct LostNumbers {
     numbers: RangeSet,
-    /// Proof that comes later is about another time.
+    /// Proof that comes later does not count.
     deadline: Instant,
-    /// At least one number is in the set, or was acknowledged late.
+    /// Whether there is a number in the set, or was one that was acknowledged late.
     armed: bool,
 }
 
 impl LostNumbers {
-    /// The window is about to be reduced.
+    /// Starts a new record, before the window is reduced.
     pub(super) fn restart(&mut self, deadline: Instant) {
         self.numbers.clear();
         self.deadline = deadline;
         self.armed = true;
     }
 
-    /// Packet `pn` was lost.
+    /// Records the loss of packet `pn`.
     pub(super) fn insert(&mut self, pn: u64) {
         if self.armed {
             self.numbers.insert(pn..pn + 1);
@@ -36,24 +36,24 @@ impl LostNumbers {
         }
     }
 
-    /// The lowest number that is waited for.
+    /// The lowest recorded number.
     pub(super) fn lowest(&self) -> Option<u64> {
         self.numbers.first().map(|range| range.start)
     }
 
-    /// All of `range` is acknowledged.
+    /// Removes `range`, which is acknowledged.
     pub(super) fn on_acked(&mut self, range: RangeInclusive<u64>) {
         self.numbers.remove(*range.start()..range.end().saturating_add(1));
         self.limit();
     }
 
-    /// Nothing can be proved any more.
+    /// Gives up: nothing can be proved any more.
     pub(super) fn disarm(&mut self) {
         self.armed = false;
         self.numbers.clear();
     }
 
-    /// Whether every loss has turned out to be none. True once.
+    /// Whether every loss turned out to be spurious. True once.
     pub(super) fn take_proof(&mut self, now: Instant) -> bool {
         if self.armed && now > self.deadline {
             self.disarm();

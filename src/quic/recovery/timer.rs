@@ -1,12 +1,12 @@
-//! The one timer of loss recovery: losses by time first, else the probe timeout (RFC 9002 §6.2, §A.8, §A.9).
+//! The timer of loss recovery: loss by time first, else the probe timeout (RFC 9002 §6.2, §A.8, §A.9).
 
 use crate::base::time::{Duration, Instant};
 use crate::quic::recovery::{Context, Recovery, SpaceId, TimeoutAction};
 
-/// Doublings after which the probe timeout grows no more.
+/// Number of doublings after which the probe timeout does not grow further.
 const MAX_BACKOFF: u32 = 24;
 
-/// What the timer stands for.
+/// What the timer is set for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     Loss(SpaceId),
@@ -14,12 +14,12 @@ enum Due {
 }
 
 impl<F> Recovery<F> {
-    /// When [`Recovery::on_timeout`] has to be called. It may be in the past: then call it at once.
+    /// When [`Recovery::on_timeout`] has to be called. If this is in the past, it has to be called immediately.
     pub fn next_timeout(&self, cx: &Context) -> Option<Instant> {
         self.due(cx).map(|(at, _)| at)
     }
 
-    /// Acts on the timer, if it has expired. `lost` gets what lost packets carried.
+    /// Handles the timer if it has expired. `lost` gets the contents of lost packets.
     pub fn on_timeout(&mut self, now: Instant, cx: &Context, mut lost: impl FnMut(SpaceId, u64, F)) -> TimeoutAction {
         self.now = self.now.max(now);
         match self.due(cx) {
@@ -43,7 +43,7 @@ impl<F> Recovery<F> {
         }
     }
 
-    /// Probe timeouts in a row, without an acknowledgement in between.
+    /// Number of consecutive probe timeouts without an acknowledgement.
     pub fn pto_count(&self) -> u32 {
         self.pto_count
     }
@@ -65,7 +65,7 @@ impl<F> Recovery<F> {
         self.probe_due(cx).or_else(|| self.anti_deadlock_due(cx))
     }
 
-    /// The earliest probe timeout of spaces with something in flight.
+    /// The earliest probe timeout of spaces with packets in flight.
     fn probe_due(&self, cx: &Context) -> Option<(Instant, Due)> {
         let spaces = SpaceId::ALL.iter().filter(|id| {
             // 1-RTT packets cannot be acknowledged before the peer has completed the handshake (§6.2.1).
@@ -78,7 +78,7 @@ impl<F> Recovery<F> {
         timeouts.min().map(|(at, space)| (at, Due::Probe(space, 2)))
     }
 
-    /// A client keeps probing until the server can send freely (§6.2.2.1).
+    /// The timeout at which a client probes until the server is no longer limited by anti-amplification (§6.2.2.1).
     fn anti_deadlock_due(&self, cx: &Context) -> Option<(Instant, Due)> {
         if cx.peer_completed_address_validation {
             return None;

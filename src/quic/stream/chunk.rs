@@ -1,4 +1,4 @@
-//! Bytes of a pooled stream on loan to the application.
+//! Data of a pooled stream that is lent to the application.
 
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -7,20 +7,20 @@ use crate::mem::PinnedBuf;
 
 /// The next bytes of a pooled stream, lent to the application without a copy.
 ///
-/// It dereferences to the bytes where they were decrypted to. It may be sent to other threads and kept
-/// for as long as wanted, beyond the connection and its core; dropping it, anywhere, gives the memory
-/// back to its core's pool. A part of a chunk that is kept keeps that whole chunk, of 1 to 64 KiB, and what is kept is
-/// charged to the connection that it came from: it gets less until that is dropped.
+/// It dereferences to the bytes where they were decrypted. It may be sent to other threads and kept beyond the life of
+/// its connection and core; dropping it on any thread returns the memory to the core's pool. A chunk has 1 to 64 KiB,
+/// all of which is held even if only a part of it is used. The memory is charged to the connection, which can receive
+/// less until the chunk is dropped.
 pub struct Chunk {
     buf: PinnedBuf,
-    /// Bytes at the front of `buf` that were consumed before.
+    /// Number of bytes at the front of `buf` that were consumed before.
     skip: usize,
     offset: u64,
     fin: bool,
 }
 
 impl Chunk {
-    /// The bytes behind the first `skip` of `buf`, the first of them at `offset` in the stream.
+    /// The bytes of `buf` after the first `skip`, which start at `offset` of the stream.
     pub(crate) fn new(buf: PinnedBuf, skip: usize, offset: u64, fin: bool) -> Self {
         debug_assert!(skip <= buf.len());
         Self { buf, skip, offset, fin }
@@ -31,13 +31,13 @@ impl Chunk {
         self.offset
     }
 
-    /// Offsets of the bytes in their stream.
+    /// Range of the bytes in their stream.
     pub fn range(&self) -> Range<u64> {
         self.offset..self.offset + self.len() as u64
     }
 
-    /// Whether the stream ends behind these bytes. Exactly one chunk of a stream that comes to its end says so;
-    /// it may be empty.
+    /// Whether the stream ends after these bytes. This is true for exactly one chunk of a stream that ends normally;
+    /// that chunk may be empty.
     pub fn is_last(&self) -> bool {
         self.fin
     }

@@ -1,11 +1,11 @@
-//! Memory that a peer makes a connection spend on remembering which bytes are missing.
+//! Memory that records which bytes of streams are missing.
 
-/// What one connection's lists of received ranges may take, in bytes. A burst that overshoots a path of 1 Gbit/s and
-/// 200 ms by as much again loses every second of some 50,000 packets: 25,000 gaps, 1.2 MB.
+/// Maximum size of one connection's lists of received ranges, in bytes. A burst that overshoots a path of 1 Gbit/s and
+/// 200 ms by the same amount loses every second of about 50,000 packets: 25,000 gaps, 1.2 MB.
 const LIMIT: usize = 2 << 20;
 
-/// The memory of the received ranges of all streams of a connection, counted by [`RangeSet::heap_bytes`]. Bounded in
-/// bytes rather than in gaps for each stream, as a peer may open many.
+/// Memory of the received ranges of all streams of a connection, as counted by [`RangeSet::heap_bytes`]. The limit is
+/// in bytes, not in gaps per stream, as a peer may open many streams.
 ///
 /// [`RangeSet::heap_bytes`]: crate::base::range_set::RangeSet::heap_bytes
 #[derive(Debug, Default)]
@@ -14,18 +14,18 @@ pub(crate) struct Gaps {
 }
 
 impl Gaps {
-    /// Bytes in use.
+    /// Number of bytes in use.
     #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.used
     }
 
-    /// Whether no new gap may be made: what would make one has to come again later.
+    /// Whether no new gap may be made; data that would make one has to be retransmitted later.
     pub(crate) fn is_full(&self) -> bool {
         self.used >= LIMIT
     }
 
-    /// One stream's list takes `after` bytes where it took `before`.
+    /// Records that one stream's list takes `after` bytes instead of `before`.
     pub(crate) fn changed(&mut self, before: usize, after: usize) {
         self.used = self.used.saturating_add(after).saturating_sub(before);
     }

@@ -1,4 +1,4 @@
-//! The streams of one connection (RFC 9000 §2, §3): which exist, which may be opened, which have work.
+//! The streams of one connection (RFC 9000 §2, §3): which exist, may be opened, and have work to do.
 
 pub(crate) mod chunk;
 pub(crate) mod gaps;
@@ -24,10 +24,10 @@ use crate::quic::stream::send::{SendStream, Wants};
 use crate::quic::stream::turns::Turns;
 use crate::wire::quic::{StreamId, TransportError};
 
-/// Ended streams whose memory is kept for new ones, at the most.
+/// Maximum number of ended streams whose memory is kept for new ones.
 const MAX_SPARE: usize = 256;
 
-/// More streams of a kind than this cannot be counted (RFC 9000 §4.6).
+/// Maximum number of streams of one kind (RFC 9000 §4.6).
 const MAX_STREAMS: u64 = 1 << 60;
 
 /// No slot of the slab.
@@ -35,44 +35,45 @@ const NO_SLOT: u32 = u32::MAX;
 
 /// Whether the peer knows of a stream.
 ///
-/// A stream of ours begins for the peer with the first frame that names it, whatever kind of frame that is (RFC 9000 §3.2).
-/// But peers in wide use ignore what comes before the first STREAM frame, and wait for ever for credit that they were given.
-/// So nothing is said of a stream before a STREAM frame, and what may have overtaken that is said again.
+/// For the peer, a stream of ours begins with the first frame that refers to it, whatever its type (RFC 9000 §3.2). But
+/// widely used implementations ignore frames before the first STREAM frame, and wait forever for credit that they were
+/// given. Therefore no other frame about a stream is sent before a STREAM frame, and those that may have overtaken it
+/// are repeated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Introduced {
-    /// No STREAM frame has gone out, or the one that had was lost.
+    /// No STREAM frame was sent, or it was lost.
     #[default]
     No,
-    /// One has.
+    /// A STREAM frame was sent.
     Sent,
-    /// And later packets spoke of the stream, which may arrive before it.
+    /// Later packets, which may arrive before it, referred to the stream as well.
     Overtaken,
-    /// One has arrived, or the stream is the peer's.
+    /// A STREAM frame was acknowledged, or the stream is the peer's.
     Yes,
 }
 
-/// One stream; a part that does not exist for its kind is `None`.
+/// One stream. A part that does not exist for its kind is `None`.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) send: Option<SendStream>,
     pub(crate) recv: Option<RecvStream>,
     priority: Priority,
     in_send_queue: bool,
-    /// It is in the list of those that wait for connection credit.
+    /// Whether it is in the list of streams that wait for connection credit.
     starved: bool,
     pub(crate) notify: Notify,
     pub(crate) out_of_space: OutOfSpace,
     in_control_queue: bool,
     pub(crate) introduced: Introduced,
     pub(crate) dirty: bool,
-    /// Contiguous bytes that the last event told of.
+    /// Number of contiguous bytes reported by the last event.
     pub(crate) reported: u64,
-    /// `Finished` was told.
+    /// Whether `Finished` was reported.
     pub(crate) finish_reported: bool,
 }
 
 impl Stream {
-    /// A stream with these windows for sending and receiving; `None` where it has no such part.
+    /// A stream with these send and receive windows; `None` for a part that it does not have.
     fn new(send: Option<u64>, recv: Option<u64>) -> Self {
         Self {
             send: send.map(SendStream::new),
@@ -90,9 +91,9 @@ impl Stream {
         }
     }
 
-    /// Forgets all but its memory, for [`Stream::reopen`].
+    /// Resets everything but its memory, for [`Stream::reopen`].
     fn clear(&mut self) {
-        // Each in its place: a stream is too large to be moved for each request.
+        // In place, as a stream is too large to be moved for each request.
         let Self {
             send,
             recv,
@@ -124,7 +125,7 @@ impl Stream {
         self.recv.as_ref().map_or(0, RecvStream::gap_bytes)
     }
 
-    /// A stream that was cleared becomes a new one.
+    /// Makes a new stream of a cleared one.
     fn reopen(&mut self, send: Option<u64>, recv: Option<u64>) {
         match (&mut self.send, send) {
             (Some(old), Some(limit)) => old.credit = SendCredit::new(limit),
@@ -137,7 +138,7 @@ impl Stream {
     }
 }
 
-/// Windows that new streams start with.
+/// Initial windows of new streams.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Windows {
     /// Bidirectional, opened by us.
@@ -152,29 +153,29 @@ pub(crate) struct Windows {
 struct Count {
     /// Streams that we opened.
     opened: u64,
-    /// How many the peer lets us open.
+    /// Maximum set by the peer.
     limit: u64,
-    /// Streams that the peer opened.
+    /// Number of streams that the peer opened.
     peer_opened: u64,
-    /// How many we let it open.
+    /// Maximum that we set.
     peer_limit: u64,
-    /// How many of its streams have ended for good.
+    /// Number of the peer's streams that have ended.
     peer_ended: u64,
-    /// How many it may have open at a time.
+    /// Maximum number of the peer's concurrent streams.
     concurrent: u64,
     limit_due: bool,
-    /// STREAMS_BLOCKED was sent for this limit.
+    /// The limit for which STREAMS_BLOCKED was sent.
     blocked_at: Option<u64>,
     wants_more: bool,
 }
 
 impl Count {
-    /// How many streams the peer may open in all: so many are open at a time at the most.
+    /// The total number of streams that the peer may open, so that at most `concurrent` are open at a time.
     fn next_peer_limit(&self) -> u64 {
         (self.peer_ended + self.concurrent).min(MAX_STREAMS)
     }
 
-    /// Lets the peer open more streams, if what is free is worth a frame.
+    /// Raises the peer's limit if the difference is worth a frame.
     fn raise_if_due(&mut self) {
         let limit = self.next_peer_limit();
         if is_update_due(self.peer_opened, self.peer_limit, limit) {
@@ -184,12 +185,12 @@ impl Count {
     }
 }
 
-/// What a stream is that a frame names.
+/// State of a stream that a frame refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Named {
-    /// It was made now.
+    /// It was created.
     New,
-    /// It was there.
+    /// It exists.
     Known,
     /// It has ended.
     Ended,
@@ -198,35 +199,35 @@ pub(crate) enum Named {
 #[derive(Debug)]
 pub(crate) struct Streams {
     side: Side,
-    /// Where each stream is in the slab.
+    /// The slot of each stream in the slab.
     map: IdMap<StreamId, u32>,
-    /// The streams, and ended ones that wait to be used again.
+    /// The streams, and ended ones to be reused.
     slab: Vec<Option<Box<Stream>>>,
     /// Slots of the slab without a stream.
     free: Vec<u32>,
-    /// How many of them hold the memory of an ended one.
+    /// Number of them that hold the memory of an ended stream.
     spare: usize,
-    /// The stream that was looked for last: most often the one that is looked for next.
+    /// The stream last looked up, which is often looked up next.
     last: Cell<(StreamId, u32)>,
     counts: [Count; 2],
-    /// Streams of the peer's that it has opened by naming one above them, and that no frame has named since, by kind. They
-    /// count against the peer's limit, so there are never more than may be open at a time; most connections never have any.
+    /// Streams of the peer that are open because it used one above them, but that no frame has referred to yet, by
+    /// kind. They count against the peer's limit, which bounds them; most connections never have any.
     unnamed: Option<Box<[RangeSet; 2]>>,
-    /// What we announced.
+    /// The windows that we announced.
     local: Windows,
-    /// What the peer announced, from its point of view.
+    /// The windows that the peer announced, from its point of view.
     peer: Windows,
     send_queue: SendQueue,
-    /// Streams that lack nothing but connection credit; some that do no more.
+    /// Streams that lack only connection credit; some no longer do.
     starved: Vec<StreamId>,
     /// Streams whose application waits for connection credit to send more than is queued.
     window_waits: Vec<StreamId>,
     control_queue: VecDeque<StreamId>,
-    /// Streams with something to tell the application.
+    /// Streams with something to report to the application.
     pub(crate) dirty: Vec<StreamId>,
-    /// Of all streams in the slab.
+    /// Memory for the gaps of all streams.
     gaps: Gaps,
-    /// As long as the peer refuses what a stream repeats.
+    /// Present while the peer refuses what a stream repeats.
     turns: Option<Box<Turns>>,
 }
 
@@ -261,8 +262,8 @@ impl Streams {
         }
     }
 
-    /// The peer's transport parameters are known. Gives the kinds of streams that the application waits for and may open
-    /// now.
+    /// Applies the peer's transport parameters. Returns the kinds of streams that the application waits for and may
+    /// open now.
     pub(crate) fn set_peer(&mut self, windows: Windows, max_bidi: u64, max_uni: u64) -> [Option<Dir>; 2] {
         self.peer = windows;
         let bidi = self.raise_limit(Dir::Bidi, max_bidi).then_some(Dir::Bidi);
@@ -270,7 +271,7 @@ impl Streams {
         [bidi, uni]
     }
 
-    /// The lists start to come into the cache.
+    /// Prefetches the lists.
     pub(crate) fn prefetch_lists(&self) {
         prefetch_line(self.slab.as_ptr());
         prefetch_line(self.free.as_ptr());
@@ -278,7 +279,7 @@ impl Streams {
         self.send_queue.prefetch();
     }
 
-    /// So do the first streams, once the lists are there.
+    /// Prefetches the first streams, once the lists are in the cache.
     pub(crate) fn prefetch_streams(&self) {
         for stream in self.slab.iter().take(2).flatten() {
             prefetch_object(&**stream);
@@ -301,13 +302,13 @@ impl Streams {
         self.slab[slot].as_deref_mut()
     }
 
-    /// The receiving part of `id`, and what it counts its gaps by.
+    /// The receiving part of `id`, and the counter of its gaps.
     pub(crate) fn receiver(&mut self, id: StreamId) -> Option<(&mut RecvStream, &mut Gaps)> {
         let slot = self.find(id)?;
         Some((self.slab[slot].as_deref_mut()?.recv.as_mut()?, &mut self.gaps))
     }
 
-    /// Memory of the lists of what all streams have received, in bytes.
+    /// Size of the lists of received ranges of all streams, in bytes.
     #[cfg(test)]
     pub(crate) fn gap_bytes(&self) -> usize {
         self.gaps.used()
@@ -321,7 +322,7 @@ impl Streams {
         id.initiator() == self.side
     }
 
-    /// Windows that a new stream starts with: for sending and for receiving, if it does that.
+    /// Initial send and receive windows of a new stream, for the parts that it has.
     fn windows(&self, id: StreamId) -> (Option<u64>, Option<u64>) {
         match (id.dir(), self.is_local(id)) {
             (Dir::Bidi, true) => (Some(self.peer.bidi_remote), Some(self.local.bidi_local)),
@@ -331,7 +332,7 @@ impl Streams {
         }
     }
 
-    /// A slot of the slab without a stream.
+    /// A free slot of the slab.
     fn free_slot(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| {
             self.slab.push(None);
@@ -359,7 +360,7 @@ impl Streams {
         self.map.insert(id, slot);
     }
 
-    /// Forgets a stream; its memory may serve another.
+    /// Removes a stream; its memory may be reused.
     fn remove(&mut self, id: StreamId) {
         let Some(slot) = self.map.remove(&id) else { return };
         self.last.set((id, NO_SLOT));
@@ -367,7 +368,7 @@ impl Streams {
         let before = place.as_ref().map_or(0, |stream| stream.gap_bytes());
         match place {
             Some(stream) if self.spare < MAX_SPARE => {
-                // Nothing of the application's or the pool's stays in it.
+                // Releases all memory of the application and the pool.
                 stream.clear();
                 self.spare += 1;
             }
@@ -377,7 +378,7 @@ impl Streams {
         self.free.push(slot);
     }
 
-    /// Opens a stream of ours; `None` when the peer's limit is reached.
+    /// Opens a stream of ours; `None` if the peer's limit is reached.
     pub(crate) fn open(&mut self, dir: Dir) -> Option<StreamId> {
         let count = &mut self.counts[slot(dir)];
         if count.opened >= count.limit {
@@ -390,7 +391,7 @@ impl Streams {
         Some(id)
     }
 
-    /// MAX_STREAMS. True if the application waits for it.
+    /// Handles MAX_STREAMS. True if the application waits for it.
     pub(crate) fn raise_limit(&mut self, dir: Dir, limit: u64) -> bool {
         let count = &mut self.counts[slot(dir)];
         let grew = limit > count.limit;
@@ -398,7 +399,7 @@ impl Streams {
         grew && std::mem::take(&mut count.wants_more)
     }
 
-    /// STREAMS_BLOCKED to be sent: (direction, limit).
+    /// Direction and limit of a STREAMS_BLOCKED frame to send.
     pub(crate) fn streams_blocked_due(&self) -> Option<(Dir, u64)> {
         [Dir::Bidi, Dir::Uni].into_iter().find_map(|dir| {
             let c = &self.counts[slot(dir)];
@@ -414,7 +415,7 @@ impl Streams {
         self.counts[slot(dir)].blocked_at = None;
     }
 
-    /// MAX_STREAMS to be sent: (direction, limit).
+    /// Direction and limit of a MAX_STREAMS frame to send.
     pub(crate) fn max_streams_due(&self) -> Option<(Dir, u64)> {
         [Dir::Bidi, Dir::Uni].into_iter().find_map(|dir| {
             let c = &self.counts[slot(dir)];
@@ -430,13 +431,14 @@ impl Streams {
         self.counts[slot(dir)].limit_due = true;
     }
 
-    /// A frame named `id`: makes the stream if it is one of the peer's that no frame has named yet (RFC 9000 §3.2).
+    /// Handles a reference to `id` in a frame: creates the stream if it is one of the peer's to which no frame has
+    /// referred yet (RFC 9000 §3.2).
     ///
-    /// With it, all streams of the kind below it count as open (RFC 9000 §2.1), but each of them exists only when a frame
-    /// names it: so what a frame costs does not depend on how many it opens.
+    /// All lower streams of the same kind then count as open (RFC 9000 §2.1), but each is created only when a frame
+    /// refers to it, so that the cost of a frame does not depend on how many streams it opens.
     ///
     /// # Errors
-    /// The stream is beyond the peer's limit, or one that only we may open.
+    /// If the stream is beyond the peer's limit, or only we may open it.
     pub(crate) fn ensure(&mut self, id: StreamId) -> Result<Named, TransportError> {
         let (dir, index) = (id.dir(), id.index());
         let known = |this: &Self| if this.find(id).is_some() { Named::Known } else { Named::Ended };
@@ -466,7 +468,7 @@ impl Streams {
         Ok(known(self))
     }
 
-    /// Forgets a stream of which both parts have ended, and lets the peer open another.
+    /// Removes a stream if both of its parts have ended, and lets the peer open another.
     pub(crate) fn remove_if_done(&mut self, id: StreamId) {
         let Some(stream) = self.get_ref(id) else { return };
         let send_done = stream.send.as_ref().is_none_or(SendStream::is_done);
@@ -482,15 +484,15 @@ impl Streams {
         }
     }
 
-    /// STREAMS_BLOCKED at `limit`: the peer hears of ours if that is a newer one (RFC 9000 §4.6), once for each such
-    /// frame. It may be blocked by streams that it has opened and not told of.
+    /// Handles STREAMS_BLOCKED at `limit`: if our limit is newer, it is announced again (RFC 9000 §4.6), once per such
+    /// frame. The peer may be blocked by streams that it has opened without sending anything on them.
     pub(crate) fn peer_blocked(&mut self, dir: Dir, limit: u64) {
         let count = &mut self.counts[slot(dir)];
         count.peer_limit = count.peer_limit.max(count.next_peer_limit());
         count.limit_due |= limit < count.peer_limit;
     }
 
-    /// The stream has data to send.
+    /// Queues the stream, which has data to send.
     pub(crate) fn queue_send(&mut self, id: StreamId) {
         if let Some(stream) = self.get(id)
             && !std::mem::replace(&mut stream.in_send_queue, true)
@@ -500,7 +502,7 @@ impl Streams {
         }
     }
 
-    /// Gives the stream a place of its own among those that send. False if there is no such stream.
+    /// Changes the priority of a stream in the send queue. False if there is no such stream.
     pub(crate) fn set_priority(&mut self, id: StreamId, priority: Priority) -> bool {
         let Some(stream) = self.get(id).filter(|s| s.send.is_some()) else { return false };
         let old = std::mem::replace(&mut stream.priority, priority);
@@ -511,7 +513,7 @@ impl Streams {
         true
     }
 
-    /// The stream has a control frame to send.
+    /// Queues the stream, which has a control frame to send.
     pub(crate) fn queue_control(&mut self, id: StreamId) {
         if let Some(stream) = self.get(id)
             && !std::mem::replace(&mut stream.in_control_queue, true)
@@ -520,7 +522,7 @@ impl Streams {
         }
     }
 
-    /// The stream has something to tell the application.
+    /// Queues the stream, which has something to report to the application.
     pub(crate) fn mark_dirty(&mut self, id: StreamId) {
         if let Some(stream) = self.get(id)
             && !std::mem::replace(&mut stream.dirty, true)
@@ -529,8 +531,8 @@ impl Streams {
         }
     }
 
-    /// The stream that sends next, given `credit` bytes of connection credit. Streams that cannot send are put
-    /// where they wait for what they lack.
+    /// The stream that sends next, given `credit` bytes of connection credit. Streams that cannot send are moved to the
+    /// list for what they lack.
     pub(crate) fn next_send(&mut self, credit: u64) -> Option<StreamId> {
         while let Some(id) = self.send_queue.front() {
             let Some(stream) = self.get(id) else {
@@ -556,19 +558,18 @@ impl Streams {
         None
     }
 
-    /// Whether any stream is in the queue; those that cannot send have left it at the last
-    /// [`Streams::next_send`].
+    /// Whether any stream is in the queue; the last call of [`Streams::next_send`] has removed those that cannot send.
     pub(crate) fn wants_to_send(&self) -> bool {
         self.send_queue.front().is_some()
     }
 
-    /// The stream in front has had its packet.
+    /// Ends the turn of the stream in front.
     pub(crate) fn rotate_send(&mut self) {
         self.send_queue.rotate();
     }
 
-    /// How many more bytes than are queued the peer takes on a stream, given `credit` bytes of connection credit. With
-    /// none, the application is told when there is a window ([`Streams::window_opened`]).
+    /// Number of bytes, beyond those queued, that the peer accepts on a stream, given `credit` bytes of connection
+    /// credit. If it is 0, the application is notified when the window opens ([`Streams::window_opened`]).
     pub(crate) fn send_window(&mut self, id: StreamId, credit: u64) -> u64 {
         let Some(send) = self.get(id).and_then(|s| s.send.as_mut()).filter(|s| s.is_writable()) else { return 0 };
         let window = send.window(credit);
@@ -584,7 +585,7 @@ impl Streams {
         0
     }
 
-    /// There may be more of a window: whether the application waits for it and is to be told.
+    /// Checks whether the application waits for a window that may have opened and has to be notified.
     pub(crate) fn window_opened(&mut self, id: StreamId, credit: u64) -> bool {
         let Some(send) = self.get(id).and_then(|s| s.send.as_mut()) else { return false };
         if send.wants_window == Wants::Nothing || !send.is_writable() {
@@ -594,18 +595,18 @@ impl Streams {
             send.wants_window = Wants::Nothing;
             return true;
         }
-        // Perhaps it lacks now what it did not lack before.
+        // It may now lack something that it did not lack before.
         send.wants_window = Wants::Stream;
         self.send_window(id, credit);
         false
     }
 
-    /// The streams that wait for connection credit, to be looked at when there is more.
+    /// Takes the streams that wait for connection credit, to check them when there is more.
     pub(crate) fn take_window_waits(&mut self) -> Vec<StreamId> {
         std::mem::take(&mut self.window_waits)
     }
 
-    /// There is more connection credit: those that wait for it get their turn.
+    /// Queues the streams that wait for connection credit, when there is more.
     pub(crate) fn credit_raised(&mut self) {
         let mut starved = std::mem::take(&mut self.starved);
         for id in starved.drain(..) {
@@ -623,7 +624,7 @@ impl Streams {
         self.starved.iter().any(|id| send(*id).is_some_and(SendStream::is_starved))
     }
 
-    /// The streams that wait for their own credit are to say so again. False if there are none. Looks at all streams.
+    /// Marks streams that wait for stream credit to report that again. False if there are none. Looks at all streams.
     pub(crate) fn repeat_blocked(&mut self) -> bool {
         let mut ids = Vec::new();
         for (id, slot) in &self.map {
@@ -638,7 +639,7 @@ impl Streams {
         !ids.is_empty()
     }
 
-    /// Whether the peer has used up all credit of a stream, and may be waiting for more. Looks at all streams.
+    /// Whether the peer has used up all credit of a stream and may be waiting for more. Looks at all streams.
     pub(crate) fn owes_credit(&self) -> bool {
         self.slab.iter().flatten().any(|stream| stream.recv.as_ref().is_some_and(RecvStream::owes_credit))
     }
@@ -655,7 +656,7 @@ impl Streams {
         }
     }
 
-    /// The application is to be told once more of every pooled stream that it has not read to its end.
+    /// Reports to the application once more every pooled stream that is not read to its end.
     pub(crate) fn tell_again(&mut self) {
         let mut ids: Vec<_> = Vec::new();
         for (id, slot) in &self.map {
@@ -667,18 +668,18 @@ impl Streams {
             }
         }
         ids.sort_unstable();
-        // The last one marked is the first to be told of.
+        // The last one marked is reported first.
         ids.iter().rev().for_each(|id| self.mark_dirty(*id));
     }
 
-    /// A stream that was drained stays for as long as it is read.
+    /// Reinserts a drained stream, which is kept until it is read.
     pub(crate) fn put_back(&mut self, id: StreamId, stream: Box<Stream>) {
         let slot = self.free_slot();
         self.slab[slot as usize] = Some(stream);
         self.map.insert(id, slot);
     }
 
-    /// All streams, to end them with the connection.
+    /// Removes all streams, to end them with the connection.
     pub(crate) fn drain(&mut self) -> Vec<(StreamId, Box<Stream>)> {
         self.send_queue.clear();
         self.starved.clear();
@@ -698,12 +699,12 @@ impl Streams {
         all
     }
 
-    /// Bytes of the pool's memory that streams hold.
+    /// Number of bytes of pool memory that streams hold.
     pub(crate) fn held(&self) -> usize {
         self.slab.iter().flatten().filter_map(|stream| stream.recv.as_ref()).map(RecvStream::held).sum()
     }
 
-    /// IDs of all streams that exist.
+    /// Number of streams.
     pub(crate) fn len(&self) -> usize {
         self.map.len()
     }

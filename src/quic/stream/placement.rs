@@ -1,7 +1,6 @@
-//! Where a stream's bytes go: into buffers that the application provided, or into pooled chunks.
+//! The destination of a stream's data: buffers provided by the application, or pooled chunks.
 //!
-//! Both answer one question, "which memory is stream range R?", so that a packet's bytes are
-//! decrypted straight to where they stay.
+//! Both map a range of the stream to memory, so that a packet's data is decrypted directly to its final place.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -12,31 +11,31 @@ use crate::base::range_set::RangeSet;
 use crate::mem::{PinnedBuf, prefetch_write};
 use crate::quic::memory::{Lender, MIN_CHUNK, NoMemory, Want};
 
-/// Size of the largest chunks that a pooled stream takes, in bytes.
+/// Maximum size of a pooled stream's chunks, in bytes.
 pub(crate) const CHUNK: u64 = 64 << 10;
 
-/// How many chunks may have to make way for another one that lies between them. Only for a stream in more than twice as
-/// many stretches it can be more: what would be the next then has to come again.
+/// Maximum number of chunks that are moved to insert another one between them. It is exceeded only by streams in more
+/// than twice as many stretches, whose new data then has to be retransmitted.
 const MAX_MOVED: usize = 1024;
 
-/// Bytes behind the last provided one that find room all the same.
+/// Number of bytes accepted beyond the last provided one.
 ///
-/// A peer whose data ends exactly there has credit left then, and some ask their application for more, and so learn that
-/// there is no more, only while they have. So buffers of exactly the right size hold up nothing. If there is more, its first
-/// byte waits until a buffer is provided for it.
+/// A peer whose data ends exactly there still has credit. Some implementations ask their application for more data, and
+/// thus learn of the end, only while they have credit. Buffers of exactly the right size therefore cause no stall. If
+/// there is more data, its first byte is held until a buffer is provided for it.
 pub(crate) const AHEAD: u64 = 1;
 
-/// Application buffers in the order they were provided.
+/// Application buffers in the order in which they were provided.
 #[derive(Debug, Default)]
 pub(crate) struct Provided {
     bufs: VecDeque<(u64, PinnedBuf)>,
     end: u64,
-    /// The byte at `end`, if it has come: it waits here for the next buffer.
+    /// The byte at `end`, if received, held for the next buffer.
     ahead: Option<u8>,
 }
 
 impl Provided {
-    /// Adds a buffer behind the others.
+    /// Appends a buffer.
     pub(crate) fn push(&mut self, mut buf: PinnedBuf) {
         let start = self.end;
         self.end += buf.len() as u64;
@@ -48,38 +47,38 @@ impl Provided {
         self.bufs.push_back((start, buf));
     }
 
-    /// Stream offset behind the last provided byte.
+    /// Stream offset after the last provided byte.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Whether the byte behind the last provided one has come.
+    /// Whether the byte after the last provided one was received.
     pub(crate) fn is_ahead(&self) -> bool {
         self.ahead.is_some()
     }
 
-    /// The first buffer, when all its bytes lie below `contiguous`.
+    /// Takes the first buffer, if all its bytes lie below `contiguous`.
     pub(crate) fn pop_filled(&mut self, contiguous: u64) -> Option<(u64, PinnedBuf)> {
         self.bufs.pop_front_if(|(start, buf)| *start + buf.len() as u64 <= contiguous)
     }
 
-    /// What of the first buffer lies below `contiguous`.
+    /// The part of the first buffer below `contiguous`.
     pub(crate) fn peek(&self, contiguous: u64) -> &[u8] {
         let Some((start, buf)) = self.bufs.front() else { return &[] };
         let n = contiguous.saturating_sub(*start).min(buf.len() as u64) as usize;
         &buf[..n]
     }
 
-    /// The first buffer, whatever is in it.
+    /// Takes the first buffer in any case.
     pub(crate) fn pop(&mut self) -> Option<(u64, PinnedBuf)> {
         self.bufs.pop_front()
     }
 
-    /// Calls `fill(stream range, memory)` for each piece of memory that `range` covers, in order. The byte behind the last
-    /// provided one is such a piece, too.
+    /// Calls `fill(stream range, memory)` for each piece of memory that `range` covers, in order. This includes the
+    /// byte after the last provided one.
     fn place(&mut self, range: Range<u64>, mut fill: impl FnMut(u64, &mut [u8])) {
         let ends_below = |(start, buf): &(u64, PinnedBuf)| start + buf.len() as u64 <= range.start;
-        // Most often it is the first one: those that are full are gone.
+        // Usually it is the first one, as full ones are removed.
         let first = if self.bufs.front().is_some_and(ends_below) { self.bufs.partition_point(ends_below) } else { 0 };
         let mut at = range.start;
         for (start, buf) in self.bufs.range_mut(first..) {
@@ -89,7 +88,7 @@ impl Provided {
             let from = (at - *start) as usize;
             let to = (range.end - *start).min(buf.len() as u64) as usize;
             fill(at, &mut buf[from..to]);
-            // What comes next most likely: as much again.
+            // Most likely, the same amount follows.
             let next = buf.len().min(to + (to - from));
             prefetch_write(&mut buf[to..next]);
             at = *start + to as u64;
@@ -102,35 +101,35 @@ impl Provided {
     }
 }
 
-/// Chunks of the engine's pool, taken when bytes for them arrive, and given back when these were read.
+/// Chunks of the engine's pool, taken when data arrives and returned when it was read.
 ///
-/// # Only what arrives takes memory
-/// Bytes beyond a gap get chunks of their own; the gap takes nothing. A chunk is never much larger than what lies in front
-/// of it without a gap: the first of a stream has what the packet needs, at least [`MIN_CHUNK`], and each takes as much as
-/// there is already, up to [`CHUNK`]. So the chunks that a stream needs are at most as large as its bytes again, but for
-/// [`MIN_CHUNK`] for each stretch of them. A stream that was read to its end of now holds nothing: its next chunk is as
-/// large as what came since it last held nothing.
+/// # Memory is proportional to what arrives
+/// Bytes beyond a gap get chunks of their own; the gap takes no memory. A chunk is never much larger than the
+/// contiguous data before it: the first chunk of a stream has what the packet needs, at least [`MIN_CHUNK`], and each
+/// further one as much as there is already, up to [`CHUNK`]. The chunks of a stream thus exceed its data by at most a
+/// factor of two, plus [`MIN_CHUNK`] for each stretch. A stream that was read completely holds nothing; its next chunk
+/// is as large as the data received since it last held nothing.
 ///
-/// That streams which hold bytes behind gaps cannot lock each other up is the business of who lends the memory
-/// ([`crate::quic::memory`]): it keeps some for the next bytes in order.
+/// The lender of the memory ([`crate::quic::memory`]) prevents deadlocks of streams that hold data beyond gaps: it
+/// reserves some memory for the next bytes in order.
 #[derive(Debug, Default)]
 pub(crate) struct Pooled {
-    /// Chunks that lie one behind the other, each with the offset that its memory starts at. The first has the first byte
-    /// that was not consumed, or lies behind it.
+    /// Consecutive chunks, each with the offset at which its memory starts. The first one contains the first byte not
+    /// consumed, or lies after it.
     run: VecDeque<(u64, PinnedBuf)>,
-    /// End of the run, or where it will begin when it is empty.
+    /// End of the run, or where it will begin if it is empty.
     end: u64,
-    /// Chunks behind a gap in the memory, by the offset that their memory starts at.
+    /// Chunks after a gap in the memory, by the offset at which their memory starts.
     far: VecDeque<(u64, PinnedBuf)>,
-    /// Where the run began when it was empty the last time.
+    /// Where the run began when it was last empty.
     base: u64,
-    /// How many bytes came between the two last times.
+    /// Number of bytes received between the last two times that it was empty.
     burst: u64,
 }
 
 impl Pooled {
-    /// Takes memory for what of `range` has none; or none, when not all can be had. `contiguous` is the end of what was
-    /// received in order, `received` everything.
+    /// Takes memory for the part of `range` that has none, or no memory at all if not all can be had. `contiguous` is
+    /// the end of the data received in order, `received` all ranges received.
     fn reserve(
         &mut self,
         range: &Range<u64>,
@@ -138,7 +137,7 @@ impl Pooled {
         received: &RangeSet,
         lender: impl Lender,
     ) -> Result<(), NoMemory> {
-        // The run has what was not consumed yet, so this is most packets.
+        // The run contains what is not consumed yet, so this covers most packets.
         if range.end <= self.end {
             return Ok(());
         }
@@ -149,7 +148,7 @@ impl Pooled {
         }
     }
 
-    /// Lengthens the run to the end of `range`, which has the next bytes in order; or as far as it can be.
+    /// Extends the run to the end of `range`, which has the next bytes in order, or as far as possible.
     fn reserve_next(&mut self, range: &Range<u64>, contiguous: u64, mut lender: impl Lender) -> Result<(), NoMemory> {
         while self.end < range.end {
             let room = self.far.front().map_or(u64::MAX, |(start, _)| start - self.end);
@@ -169,7 +168,7 @@ impl Pooled {
         Ok(())
     }
 
-    /// Takes memory for what of `range`, which lies behind a gap, has none.
+    /// Takes memory for the part of `range`, which lies after a gap, that has none.
     fn reserve_far(
         &mut self,
         range: &Range<u64>,
@@ -193,7 +192,7 @@ impl Pooled {
                 let want = Want { least: need.min(most) as usize, most: most as usize, in_order: false };
                 let movable = place.min(self.far.len() - place) <= MAX_MOVED;
                 let Some(buf) = movable.then(|| lender.lend(want).ok()).flatten() else {
-                    // What holds nothing is not kept.
+                    // Chunks that hold nothing are returned.
                     self.far.retain(|(start, _)| !new.contains(start));
                     return Err(NoMemory);
                 };
@@ -206,7 +205,7 @@ impl Pooled {
         Ok(())
     }
 
-    /// Chunks that the run has come up to become a part of it.
+    /// Appends chunks to the run that it has reached.
     fn join(&mut self) {
         while let Some((start, buf)) = self.far.pop_front_if(|(start, _)| *start == self.end) {
             self.end += buf.len() as u64;
@@ -225,7 +224,7 @@ impl Pooled {
             }
         };
         if range.start < self.end {
-            // Most often it is the last one.
+            // Usually it is the last one.
             let last = self.run.len().saturating_sub(1);
             let first = match self.run.back() {
                 Some((start, _)) if *start <= range.start => last,
@@ -247,9 +246,9 @@ impl Pooled {
         if from < end { &buf[(from - start) as usize..(end - start) as usize] } else { &[] }
     }
 
-    /// Moves bytes `from..to` out, as far as they lie in one chunk: memory that ends with them, and how many
-    /// bytes it has before them. Everything below `from` is released, and with `last` all that is behind, too;
-    /// otherwise, the rest of a chunk that is not full stays for later bytes.
+    /// Takes bytes `from..to`, as far as they lie in one chunk: returns memory that ends with them, and the number of
+    /// bytes before them. Everything below `from` is released and, if `last`, everything after them too; otherwise the
+    /// rest of a chunk that is not full is kept for later bytes.
     pub(crate) fn take(&mut self, from: u64, to: u64, last: bool) -> Option<(PinnedBuf, usize)> {
         self.release_below(from);
         let (start, buf) = self.run.front()?;
@@ -269,12 +268,12 @@ impl Pooled {
         Some((buf, before))
     }
 
-    /// Gives chunks that lie wholly below `consumed` back to the pool.
+    /// Returns chunks that lie completely below `consumed` to the pool.
     pub(crate) fn release_below(&mut self, consumed: u64) {
         while self.run.pop_front_if(|(start, buf)| *start + buf.len() as u64 <= consumed).is_some() {}
     }
 
-    /// Gives everything back: all bytes that were received, those below `consumed`, were read.
+    /// Returns all memory: all received bytes, up to `consumed`, were read.
     pub(crate) fn rest(&mut self, consumed: u64) {
         self.run.clear();
         self.far.clear();
@@ -287,25 +286,25 @@ impl Pooled {
         self.far.clear();
     }
 
-    /// Bytes of memory that it holds, lent ones not counted.
+    /// Number of bytes of memory held, without lent chunks.
     pub(crate) fn held(&self) -> usize {
         self.run.iter().chain(&self.far).map(|(_, buf)| buf.capacity()).sum()
     }
 }
 
-/// Size of a chunk for a stretch of `len` bytes or for as many as are there already.
+/// Size of a chunk for a stretch of `len` bytes, or for as many bytes as there are already.
 fn chunk_len(len: u64) -> u64 {
     len.clamp(MIN_CHUNK, CHUNK).next_power_of_two()
 }
 
-/// Which of the two a stream uses; it never changes once data has arrived.
+/// Where a stream's data goes; the kind never changes once data has arrived.
 #[derive(Debug)]
 pub(crate) enum Placement {
     /// The application's buffers.
     Provided(Provided),
     /// The engine's chunks.
     Pooled(Pooled),
-    /// The application does not want the data any more (STOP_SENDING or RESET_STREAM).
+    /// Nowhere: the application no longer wants the data (STOP_SENDING or RESET_STREAM).
     Discard,
 }
 
@@ -316,7 +315,7 @@ impl Default for Placement {
 }
 
 impl Placement {
-    /// Starts anew as the chunks of another stream; the lists of buffers keep their memory.
+    /// Resets to empty chunks for another stream; the lists keep their memory.
     pub(crate) fn renew(&mut self) {
         let (mut run, mut far) = match self {
             Self::Pooled(pooled) => (std::mem::take(&mut pooled.run), std::mem::take(&mut pooled.far)),
@@ -328,7 +327,7 @@ impl Placement {
         *self = Self::Pooled(Pooled { run, far, ..Pooled::default() });
     }
 
-    /// Turns chunks, none of which holds anything yet, into a place for the application's buffers.
+    /// Turns empty chunks into a place for the application's buffers.
     pub(crate) fn make_provided(&mut self) {
         self.renew();
         if let Self::Pooled(pooled) = self {
@@ -336,14 +335,14 @@ impl Placement {
         }
     }
 
-    /// As if buffers of `end` bytes had been provided and had all come back.
+    /// As if buffers of `end` bytes had been provided and returned.
     #[cfg(test)]
     pub(crate) fn provided_up_to(end: u64) -> Self {
         Self::Provided(Provided { bufs: VecDeque::new(), end, ahead: None })
     }
 
-    /// Makes sure that there is memory for `range`. `contiguous` is the end of what was received in order, `received`
-    /// everything.
+    /// Ensures that there is memory for `range`. `contiguous` is the end of the data received in order, `received` all
+    /// ranges received.
     #[inline(always)]
     pub(crate) fn reserve(
         &mut self,
@@ -359,7 +358,7 @@ impl Placement {
         }
     }
 
-    /// When not all of `range` could be reserved: where the memory ends for what of it is next in order.
+    /// Where the memory for the next bytes in order ends, if not all of `range` could be reserved.
     pub(crate) fn end_in_order(&self, range: &Range<u64>, contiguous: u64) -> u64 {
         match self {
             Self::Pooled(pooled) if range.start <= contiguous => pooled.end.clamp(range.start, range.end),
@@ -430,7 +429,7 @@ mod tests {
         assert!(!p.is_ahead());
         assert_eq!(p.pop().unwrap().1[..], [1, 1, 3, 3]);
         assert_eq!(p.pop().unwrap().1[..], [5, 0]);
-        // It may come alone.
+        // The byte ahead may arrive alone.
         p.place(6..7, |_, memory| memory.fill(9));
         p.push(PinnedBuf::unpinned(1));
         assert_eq!(p.pop().unwrap().1[..], [9]);
@@ -469,7 +468,7 @@ mod tests {
         }
         sizes.extend(p.run.iter().map(|(_, buf)| buf.len()));
         assert_eq!(sizes[..9], [1024, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 65536]);
-        // What was read is given back whole, and the next chunk is as large as what came until then.
+        // Read memory is returned completely, and the next chunk is as large as the data received until then.
         p.rest(400_000);
         assert_eq!(pool.in_use(), 0);
         put(&mut p, 400_000..400_010, &mut received, &pool).unwrap();
@@ -479,7 +478,7 @@ mod tests {
         assert_eq!(pool.in_use(), 1 << 10);
     }
 
-    /// Main of 2026-11-26 took every chunk up to the highest offset: 64 MiB for the last of these bytes.
+    /// Before 2026-11-26, every chunk up to the highest offset was taken: 64 MiB for the last of these bytes.
     #[test]
     fn gaps_take_no_memory() {
         let (pool, mut p, mut received) = (BufPool::heap(), Pooled::default(), RangeSet::default());
@@ -487,7 +486,7 @@ mod tests {
             put(&mut p, at..at + 1, &mut received, &pool).unwrap();
         }
         assert_eq!((pool.in_use(), p.held()), (3 << 10, 3 << 10));
-        // A long stretch behind a gap grows like one in order.
+        // A long stretch after a gap grows like one in order.
         for at in (2_000_000..2_300_000).step_by(1000) {
             put(&mut p, at..at + 1000, &mut received, &pool).unwrap();
         }

@@ -1,4 +1,4 @@
-//! Which stream sends next: the scheme of RFC 9218 §4, with a queue per urgency.
+//! The order in which streams send: the scheme of RFC 9218 §4, with a queue per urgency.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -9,17 +9,16 @@ use crate::wire::quic::StreamId;
 /// Number of urgency levels.
 const LEVELS: usize = 8;
 
-/// How a stream's data ranks among the data of its connection's other streams, in the terms of RFC 9218 §4.
+/// The priority of a stream's data among the connection's streams, in the terms of RFC 9218 §4.
 ///
-/// It decides the order in which this end sends; it is not told to the peer. Data that was lost and goes out again
-/// has its stream's priority, too.
+/// It determines the order in which this end sends, including retransmissions; it is not sent to the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Priority {
-    /// 0 goes first, 7 goes last; larger values count as 7. Nothing is sent of a stream while one of lower value
-    /// could send.
+    /// From 0, sent first, to 7, sent last; larger values count as 7. Nothing is sent on a stream while one with a
+    /// lower value can send.
     pub urgency: u8,
-    /// Streams of one urgency that are not incremental send one after the other in the order of their IDs. The
-    /// incremental ones come behind them and take turns, a packet each.
+    /// Streams of one urgency that are not incremental send one after the other, in the order of their IDs. Incremental
+    /// streams come after them and are interleaved packet by packet.
     pub incremental: bool,
 }
 
@@ -36,22 +35,23 @@ impl Priority {
     }
 }
 
-/// Streams that want to send, the next one in front.
+/// Streams that want to send, in order.
 ///
-/// Finding it takes a look at two places, whatever the number of streams. Nothing is allocated once the queues
-/// have grown to their largest size.
+/// Finding the next one takes two look-ups, whatever the number of streams. Nothing is allocated once the queues have
+/// grown to their maximum size.
 #[derive(Debug, Default)]
 pub(crate) struct SendQueue {
     /// Streams that are not incremental, by urgency and ID.
     ordered: BinaryHeap<Reverse<(u8, StreamId)>>,
-    /// Incremental ones, by urgency. Few connections have any, so the list is as long as the highest urgency in use.
+    /// Incremental streams, by urgency. Few connections have any, so the list is only as long as the highest urgency in
+    /// use.
     rotating: Vec<VecDeque<StreamId>>,
-    /// Bit `n` is set when `rotating[n]` holds something.
+    /// Bit `n` is set if `rotating[n]` is not empty.
     occupied: u8,
 }
 
 impl SendQueue {
-    /// The list of streams starts to come into the cache.
+    /// Prefetches the list of streams.
     pub(crate) fn prefetch(&self) {
         prefetch_line(self.ordered.as_slice().as_ptr());
     }
@@ -70,7 +70,7 @@ impl SendQueue {
         }
     }
 
-    /// The urgency of the rotating streams whose turn it is; `None` when it is an ordered one's, or nobody's.
+    /// The urgency of the incremental streams whose turn it is; `None` if a non-incremental stream is next, or none.
     fn rotation(&self) -> Option<usize> {
         let level = self.occupied.trailing_zeros() as usize;
         let ordered = self.ordered.peek().map_or(LEVELS, |Reverse((urgency, _))| usize::from(*urgency));
@@ -85,7 +85,7 @@ impl SendQueue {
         }
     }
 
-    /// Takes the front stream out.
+    /// Removes the front stream.
     pub(crate) fn pop(&mut self) {
         match self.rotation() {
             Some(level) => {
@@ -96,14 +96,14 @@ impl SendQueue {
         }
     }
 
-    /// The front stream has had its packet: if it is incremental, it lets the others go first.
+    /// Ends the turn of the front stream: if it is incremental, it moves behind the others.
     pub(crate) fn rotate(&mut self) {
         if let Some(level) = self.rotation() {
             self.rotating[level].rotate_left(1);
         }
     }
 
-    /// Takes a stream out, wherever it is. Looks at all streams of the priority that it was added with.
+    /// Removes a stream from any position. Looks at all streams of the priority that it was added with.
     pub(crate) fn remove(&mut self, id: StreamId, priority: Priority) {
         if priority.incremental {
             let level = priority.level();
@@ -116,7 +116,7 @@ impl SendQueue {
         }
     }
 
-    /// All streams, the next one in front.
+    /// All streams in order.
     pub(crate) fn ranked(&self) -> VecDeque<StreamId> {
         let mut ordered: Vec<_> = self.ordered.iter().map(|Reverse(entry)| *entry).collect();
         ordered.sort_unstable();
@@ -157,7 +157,7 @@ mod tests {
         Priority { urgency, incremental }
     }
 
-    /// Whose turn it is for `n` packets.
+    /// The streams that send the next `n` packets.
     fn turns(queue: &mut SendQueue, n: usize) -> Vec<u64> {
         (0..n)
             .map(|_| {
@@ -195,13 +195,13 @@ mod tests {
     }
 
     proptest! {
-        /// Against a list that is sorted anew each time.
+        /// Compares with a list that is sorted each time.
         #[test]
         fn behaves_like_a_sorted_list(
             ops in proptest::collection::vec((0u8..4, 0u64..12, 0u8..9, any::<bool>()), 1..200),
         ) {
             let mut queue = SendQueue::default();
-            // (level, incremental, ID or turn, stream), and with which priority it was added.
+            // (level, incremental, ID or turn, stream) and the priority that it was added with.
             let mut list: Vec<((usize, bool, u64), StreamId, Priority)> = Vec::new();
             for (turn, (op, index, urgency, incremental)) in (1 << 32..).zip(ops) {
                 let (id, priority) = (stream(index), priority(urgency, incremental));

@@ -16,29 +16,29 @@ use crate::wire::quic::{TransportError, varint};
 enum State {
     /// Data may arrive.
     Receiving,
-    /// The peer reset it; the application has been or will be told.
+    /// The peer reset it; the application was or will be informed.
     Reset,
-    /// The application has everything.
+    /// The application has received everything.
     Done,
 }
 
-/// Whether the application has to be told that provided space is low.
+/// Whether low provided space has to be reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Low {
-    /// As soon as it is.
+    /// As soon as space is low.
     Armed,
-    /// Also when it is not: the peer has sent all it may.
+    /// Even if space is not low, as the peer has used all of its credit.
     Blocked,
-    /// It was told. Nothing new until it provides more.
+    /// It was reported; not again until more space is provided.
     Told,
-    /// It has provided more since: not before the highest offset is beyond this.
+    /// More space was provided since; not before the highest offset exceeds this.
     Topped(u64),
 }
 
-/// What accepting a STREAM frame's range came to.
+/// The result of accepting a STREAM frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
-    /// Bytes by which the highest offset grew: they count against the connection's window.
+    /// Number of bytes by which the highest offset grew, which count against the connection's window.
     pub(crate) new_high: u64,
 }
 
@@ -51,23 +51,23 @@ pub(crate) struct RecvStream {
     /// Highest offset seen.
     high: u64,
     final_size: Option<u64>,
-    /// Pooled: bytes that the application consumed.
+    /// Pooled: number of bytes that the application consumed.
     consumed: u64,
-    /// The limit that the peer was told.
+    /// The limit announced to the peer.
     announced: u64,
     /// Sliding window of a pooled stream.
     window: u64,
     state: State,
     stop_code: Option<u64>,
     stop_due: bool,
-    /// MAX_STREAM_DATA is to be sent (again).
+    /// Whether MAX_STREAM_DATA has to be sent (again).
     credit_due: bool,
     low: Low,
     placed: PlacementStats,
 }
 
 impl RecvStream {
-    /// `window` is what the transport parameters announced for this kind of stream.
+    /// `window` is the one announced in the transport parameters for this kind of stream.
     pub(crate) fn new(window: u64) -> Self {
         Self {
             placement: Placement::default(),
@@ -87,7 +87,7 @@ impl RecvStream {
         }
     }
 
-    /// Becomes as new but for its memory, and without a window.
+    /// Resets everything but its memory; it has no window then.
     pub(crate) fn clear(&mut self) {
         let Self {
             placement,
@@ -112,12 +112,12 @@ impl RecvStream {
         (*low, *placed) = (Low::Armed, PlacementStats::default());
     }
 
-    /// The window of a stream that is as new.
+    /// Sets the window of a cleared stream.
     pub(crate) fn set_window(&mut self, window: u64) {
         (self.announced, self.window) = (window, window);
     }
 
-    /// End of the data received without a gap, as far as there is memory of the application's for it.
+    /// End of the data received without a gap, as far as the application has provided memory for it.
     pub(crate) fn contiguous(&self) -> u64 {
         match &self.placement {
             Placement::Provided(provided) => self.contiguous.min(provided.end()),
@@ -125,12 +125,12 @@ impl RecvStream {
         }
     }
 
-    /// Whether the byte behind the last provided one has come.
+    /// Whether the byte after the last provided one was received.
     fn is_ahead(&self) -> bool {
         matches!(&self.placement, Placement::Provided(provided) if provided.is_ahead())
     }
 
-    /// Offset of the byte that has room although no buffer was provided for it; none has the largest number.
+    /// Offset of the byte that is accepted although no buffer was provided for it; the maximum number if there is none.
     pub(crate) fn ahead_at(&self) -> u64 {
         match &self.placement {
             Placement::Provided(provided) => provided.end(),
@@ -142,7 +142,7 @@ impl RecvStream {
         self.high
     }
 
-    /// The limit that the peer was told.
+    /// The limit announced to the peer.
     pub(crate) fn announced(&self) -> u64 {
         self.announced
     }
@@ -163,7 +163,7 @@ impl RecvStream {
         self.state == State::Receiving
     }
 
-    /// Nothing more will come of this part: the application has it all, or knows of the reset.
+    /// Whether nothing more will happen on this part: the application has all of the data, or knows of the reset.
     pub(crate) fn is_done(&self) -> bool {
         self.state != State::Receiving
     }
@@ -191,8 +191,8 @@ impl RecvStream {
         Ok(Accepted { new_high })
     }
 
-    /// Places the parts of `range` that are not there yet: `fill(stream offset, memory)` for each piece. An error says that
-    /// there was no memory for all of them: then those in order may have been placed, and the others were not. `gaps` is the
+    /// Places the parts of `range` that were not received before: calls `fill(stream offset, memory)` for each piece.
+    /// On an error, there was not enough memory: parts in order may have been placed, others were not. `gaps` is the
     /// connection's.
     pub(crate) fn place(
         &mut self,
@@ -209,13 +209,13 @@ impl RecvStream {
         }
         let reserved = self.placement.reserve(&range, self.contiguous, &self.received, lender);
         if reserved.is_err() {
-            // The peer may not cut them otherwise when it sends them again: of the next bytes in order goes in what can.
+            // The peer may always retransmit the same range, so as many of the next bytes in order are accepted as fit.
             range.end = self.placement.end_in_order(&range, self.contiguous);
             if range.is_empty() {
                 return reserved;
             }
         }
-        // Behind everything that is here is the common case and needs no look at the gaps.
+        // The common case, after all data received so far, needs no search for gaps.
         let last = self.received.last();
         if last.as_ref().is_none_or(|last| last.end <= range.start) {
             self.placement.place(range.clone(), fill);
@@ -240,27 +240,27 @@ impl RecvStream {
         reserved
     }
 
-    /// Memory of the list of what was received, in bytes.
+    /// Size of the list of received ranges, in bytes.
     pub(crate) fn gap_bytes(&self) -> usize {
         self.received.heap_bytes()
     }
 
-    /// Whether `range` would be one more range. The next bytes in order never are: they always get in.
+    /// Whether `range` would add a range. The next bytes in order never do, so they are always accepted.
     fn scatters(&self, range: &Range<u64>) -> bool {
         range.start != self.contiguous && self.received.is_apart(range)
     }
 
-    /// Counts bytes that were placed.
+    /// Counts placed bytes.
     pub(crate) fn add_placed(&mut self, placed: &PlacementStats) {
         self.placed.add(placed);
     }
 
-    /// The stream's bytes by the way they took.
+    /// The stream's bytes by kind of placement.
     pub(crate) fn placed(&self) -> PlacementStats {
         self.placed
     }
 
-    /// Fills in this part's counters.
+    /// Fills in the counters of this part.
     pub(crate) fn add_stats(&self, stats: &mut StreamStats) {
         stats.placement = self.placed;
         stats.contiguous = self.contiguous();
@@ -270,7 +270,8 @@ impl RecvStream {
         stats.size = self.final_size;
     }
 
-    /// A RESET_STREAM with `size`: how many bytes it adds to the highest offset (RFC 9000 §4.5).
+    /// Handles RESET_STREAM with the final size `size`. Returns the number of bytes by which the highest offset grows
+    /// (RFC 9000 §4.5).
     pub(crate) fn reset(&mut self, size: u64) -> Result<u64, TransportError> {
         if self.final_size.is_some_and(|known| known != size) || size < self.high {
             return Err(TransportError::FINAL_SIZE_ERROR);
@@ -284,7 +285,7 @@ impl RecvStream {
         Ok(new_high)
     }
 
-    /// The stream ends by a reset; data that has not been handed over is void (RFC 9000 §3.2).
+    /// Ends the stream by a reset; data not yet delivered is discarded (RFC 9000 §3.2).
     pub(crate) fn mark_reset(&mut self) {
         self.state = State::Reset;
         self.stop_due = false;
@@ -294,7 +295,7 @@ impl RecvStream {
         }
     }
 
-    /// All data up to the final size is there, and in its place.
+    /// Whether all data up to the final size was received and placed.
     pub(crate) fn is_complete(&self) -> bool {
         self.final_size == Some(self.contiguous) && !self.is_ahead()
     }
@@ -307,7 +308,7 @@ impl RecvStream {
 
     // Provided buffers.
 
-    /// Turns the stream into one with provided buffers; false when pooled data has arrived already.
+    /// Makes this a stream with provided buffers; false if pooled data has already arrived.
     pub(crate) fn make_provided(&mut self) -> bool {
         match &self.placement {
             Placement::Provided(_) => true,
@@ -319,17 +320,18 @@ impl RecvStream {
         }
     }
 
-    /// Adds provided space; the peer is told if that raises its limit.
+    /// Adds provided space; a raised limit is announced to the peer.
     pub(crate) fn provide(&mut self, buf: PinnedBuf) {
         if let Placement::Provided(provided) = &mut self.placement {
             provided.push(buf);
             match self.low {
                 Low::Told => self.low = Low::Topped(self.high),
-                // What it was blocked at is no limit any more.
+                // The limit at which the peer was blocked is outdated.
                 Low::Blocked if provided.end() + AHEAD > self.announced => self.low = Low::Armed,
                 _ => {}
             }
-            // What only the byte ahead would add to a promise that was kept is told when the peer gets there, if it does.
+            // If only the byte ahead would exceed what was already promised, it is announced when the peer gets there,
+            // if it does.
             let more = provided.end() > self.announced || self.announced > self.window;
             if more && self.final_size.is_none() {
                 self.credit_due = true;
@@ -345,7 +347,7 @@ impl RecvStream {
         }
     }
 
-    /// The next buffer that is full, with its stream offset.
+    /// Takes the next full buffer, with its stream offset.
     pub(crate) fn pop_filled(&mut self) -> Option<(u64, PinnedBuf)> {
         match &mut self.placement {
             Placement::Provided(provided) => provided.pop_filled(self.contiguous),
@@ -353,7 +355,7 @@ impl RecvStream {
         }
     }
 
-    /// The next buffer whatever is in it: stream offset, memory, contiguous valid bytes.
+    /// Takes the next buffer in any case: stream offset, memory, number of contiguous valid bytes.
     pub(crate) fn pop_any(&mut self) -> Option<(u64, PinnedBuf, usize)> {
         let Placement::Provided(provided) = &mut self.placement else { return None };
         let (start, buf) = provided.pop()?;
@@ -361,10 +363,10 @@ impl RecvStream {
         Some((start, buf, valid))
     }
 
-    /// (space left, bytes wanted) when provided space is below `mark` and the application has to be told.
+    /// The space left and the number of bytes wanted, if provided space is below `mark` and that has to be reported.
     ///
-    /// It is not told before half of what was provided is filled, whatever the mark: most small messages fit into the one
-    /// buffer that was provided for them, and who provided it knows its size.
+    /// It is not reported before half of the provided space is filled, whatever the mark: most small messages fit into
+    /// the one buffer provided for them, and whoever provided it knows its size.
     pub(crate) fn take_low(&mut self, mark: u64) -> Option<(u64, u64)> {
         let missing = self.final_size.map(|size| size.saturating_sub(self.provided_end()));
         if !self.is_provided() || self.state != State::Receiving || missing == Some(0) {
@@ -388,24 +390,25 @@ impl RecvStream {
         tell.then_some((left, wanted))
     }
 
-    /// STREAM_DATA_BLOCKED at `limit`: the application is told if the peer has heard of all that it has provided.
+    /// Handles STREAM_DATA_BLOCKED at `limit`: reports to the application if the peer knows the current limit.
     pub(crate) fn peer_blocked(&mut self, limit: u64) {
         if self.is_provided() && limit >= self.announced && self.announced > self.provided_end() {
             self.low = Low::Blocked;
         }
-        // It has not heard of ours (RFC 9000 §4.1).
+        // The peer does not know the current limit (RFC 9000 §4.1).
         if limit < self.limit().max(self.announced) && self.final_size.is_none() {
             self.credit_due = true;
         }
     }
 
-    /// The peer has more than was provided: it has sent it, has been kept from that, or has named an end beyond.
+    /// Whether the peer has more data than space was provided: it has sent it, is blocked, or has announced an end
+    /// beyond.
     pub(crate) fn is_out_of_space(&self) -> bool {
         let beyond = self.final_size.is_some_and(|size| size > self.provided_end());
         self.is_provided() && (self.low == Low::Blocked || self.is_ahead() || beyond)
     }
 
-    /// Data arrived that finds no provided space, although the peer was promised some.
+    /// Records that data arrived for which no space is provided, although the peer was promised some.
     pub(crate) fn space_missing(&mut self) {
         if self.is_provided() && self.low != Low::Told {
             self.low = Low::Blocked;
@@ -423,7 +426,7 @@ impl RecvStream {
         }
     }
 
-    /// The application is done with `n` bytes of a pooled stream. Returns how many that really were.
+    /// Consumes `n` bytes of a pooled stream. Returns the number of bytes actually consumed.
     pub(crate) fn consume(&mut self, n: u64) -> u64 {
         let n = n.min(self.contiguous - self.consumed);
         let Placement::Pooled(pooled) = &mut self.placement else { return 0 };
@@ -439,15 +442,15 @@ impl RecvStream {
         n
     }
 
-    /// Moves the next contiguous bytes of a pooled stream out, as far as they lie in one chunk; they count as
-    /// consumed. The end of the stream is told with the last bytes, or without any when they are gone already.
+    /// Takes the next contiguous bytes of a pooled stream, as far as they lie in one chunk; they count as consumed. The
+    /// end of the stream is reported with the last bytes, or with an empty chunk if they were already taken.
     pub(crate) fn take(&mut self) -> Option<Chunk> {
         let Placement::Pooled(pooled) = &mut self.placement else { return None };
         if self.state != State::Receiving {
             return None;
         }
         let offset = self.consumed;
-        // The rest of a chunk that holds nothing else is not kept: it may be long before more comes.
+        // The rest of a chunk that holds nothing else is not kept, as it may be long before more data arrives.
         let last = self.received.last().is_none_or(|last| last.end == self.contiguous);
         let (buf, skip) = match pooled.take(offset, self.contiguous, last) {
             Some(taken) => taken,
@@ -463,7 +466,7 @@ impl RecvStream {
         Some(Chunk::new(buf, skip, offset, self.final_size == Some(self.consumed)))
     }
 
-    /// `n` more bytes of a pooled stream were consumed: it may be done, or credit due.
+    /// Handles the consumption of `n` more bytes of a pooled stream: it may be done, or credit may be due.
     fn after_consumption(&mut self, n: u64) {
         let Placement::Pooled(pooled) = &mut self.placement else { return };
         if self.final_size == Some(self.consumed) {
@@ -474,11 +477,11 @@ impl RecvStream {
         }
     }
 
-    /// The peer may have used up, or may be given, so much that it has to be told of more. True if so.
+    /// Checks whether new credit has to be announced to the peer; returns whether that is so.
     pub(crate) fn note_credit(&mut self) -> bool {
         let due = match &self.placement {
-            // A peer that was promised exactly this much learns of the byte ahead before it may have to wait for that, but
-            // not if what it sends is short.
+            // A peer that was promised exactly this much learns of the byte ahead before it may have to wait for it,
+            // but not if its data is short.
             Placement::Provided(provided) => self.announced <= provided.end() && self.high >= self.announced / 2,
             _ => is_update_due(self.high, self.announced, self.limit()),
         };
@@ -486,7 +489,7 @@ impl RecvStream {
         self.credit_due
     }
 
-    /// Bytes of the pool's memory that it holds, those on loan not counted.
+    /// Number of bytes of pool memory held, without lent chunks.
     pub(crate) fn held(&self) -> usize {
         if let Placement::Pooled(pooled) = &self.placement { pooled.held() } else { 0 }
     }
@@ -495,7 +498,7 @@ impl RecvStream {
         self.consumed
     }
 
-    /// Whether a pooled stream holds something that the application did not get yet: bytes in order, or the end.
+    /// Whether a pooled stream has bytes in order, or the end, that the application did not get yet.
     pub(crate) fn is_readable(&self) -> bool {
         self.is_pooled() && self.state == State::Receiving && (self.contiguous > self.consumed || self.is_complete())
     }
@@ -512,12 +515,12 @@ impl RecvStream {
         }
     }
 
-    /// The limit of a MAX_STREAM_DATA frame that has to go out.
+    /// The limit for a MAX_STREAM_DATA frame to send.
     pub(crate) fn credit_due(&self) -> Option<u64> {
         (self.credit_due && self.state == State::Receiving).then(|| self.limit().max(self.announced))
     }
 
-    /// The peer has used all that it was given, and may be waiting for more.
+    /// Whether the peer has used all of its credit, so that it may be waiting for more.
     pub(crate) fn owes_credit(&self) -> bool {
         let open = self.state == State::Receiving && self.stop_code.is_none() && self.final_size.is_none();
         open && self.high > 0 && self.high >= self.announced
@@ -534,7 +537,7 @@ impl RecvStream {
         }
     }
 
-    /// What the peer was told of this part was told too early: it may not have listened.
+    /// Repeats what the peer was told of this part, as that may have come too early.
     pub(crate) fn tell_again(&mut self) {
         if self.announced > self.window {
             self.credit_lost();
@@ -542,18 +545,18 @@ impl RecvStream {
         self.stop_lost();
     }
 
-    /// Whether the peer has to be told something of this part.
+    /// Whether a frame about this part has to be sent.
     pub(crate) fn has_due(&self) -> bool {
         self.credit_due || self.stop_due
     }
 
-    /// The application wants no more. False if the stream has ended already.
+    /// Stops the stream for the application. False if it has already ended.
     pub(crate) fn stop(&mut self, code: u64) -> bool {
         if self.state != State::Receiving || self.stop_code.is_some() {
             return false;
         }
         self.stop_code = Some(code);
-        // With all data here, there is nothing to be stopped (RFC 9000 §3.5).
+        // If all data is here, there is nothing to stop (RFC 9000 §3.5).
         self.stop_due = !self.is_complete();
         true
     }

@@ -19,7 +19,7 @@ impl SendData {
         }
     }
 
-    /// How many bytes that is.
+    /// Number of bytes to send.
     pub fn len(&self) -> usize {
         match self {
             Self::Pinned(_, len) => *len,
@@ -34,15 +34,15 @@ impl SendData {
     }
 }
 
-/// Acknowledged pieces behind a gap that are remembered, at the most: 3 MiB. What would be one more goes again, as if it
-/// were lost. A peer that acknowledges every other byte would have a list as long as it likes otherwise.
+/// Maximum number of acknowledged pieces after a gap that are recorded: 3 MiB. Further pieces are retransmitted as if
+/// lost. Otherwise a peer that acknowledges every other byte could make the list grow without limit.
 const MAX_ACKED: usize = 1 << 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fin {
     /// The application has not finished the stream.
     Open,
-    /// To be sent (again).
+    /// It has to be sent (again).
     Queued,
     InFlight,
     Acked,
@@ -51,7 +51,7 @@ enum Fin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Sending,
-    /// RESET_STREAM is to be sent (again).
+    /// RESET_STREAM has to be sent (again).
     ResetQueued(u64),
     ResetSent(u64),
     /// Everything is acknowledged, data or reset.
@@ -70,22 +70,22 @@ impl Segment {
     }
 }
 
-/// What the next STREAM frame should carry.
+/// The contents of the next STREAM frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pick {
     pub(crate) range: Range<u64>,
     pub(crate) fin: bool,
-    /// How many of the bytes were never sent before (they take flow-control credit).
+    /// Number of these bytes that were never sent before, which use flow-control credit.
     pub(crate) new: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct SendStream {
-    /// Memory that is not wholly acknowledged, in stream order.
+    /// Memory that is not completely acknowledged, in stream order.
     segments: VecDeque<Segment>,
-    /// Index of the segment that was sent from last. A wrong one only costs a search.
+    /// Index of the segment last sent from. A wrong index only costs a search.
     latest: Cell<usize>,
-    /// End of what was queued.
+    /// End of the queued data.
     end: u64,
     /// First offset never sent.
     next: u64,
@@ -94,11 +94,11 @@ pub(crate) struct SendStream {
     fin: Fin,
     state: State,
     pub(crate) credit: SendCredit,
-    /// `send` answered Blocked: the application waits for `Writable`.
+    /// Whether `send` returned `Blocked` and the application waits for `Writable`.
     pub(crate) wants_writable: bool,
-    /// So it does for a window.
+    /// Whether the application waits for a window.
     pub(crate) wants_window: Wants,
-    /// How often the byte at `refused_at` was lost, when it was the first one that the peer lacked.
+    /// How often the byte at `refused_at` was lost while it was the first one that the peer lacked.
     refused: u8,
     refused_at: u64,
 }
@@ -106,12 +106,12 @@ pub(crate) struct SendStream {
 /// Whether the application waits for a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Wants {
-    /// It does not.
+    /// No.
     #[default]
     Nothing,
-    /// That of the stream is closed.
+    /// Yes, for that of the stream.
     Stream,
-    /// That of the connection is closed; the stream is in the list of those that wait for it.
+    /// Yes, for that of the connection; the stream is in the list of streams that wait for it.
     Connection,
 }
 
@@ -134,7 +134,7 @@ impl SendStream {
         }
     }
 
-    /// Becomes as new but for its memory, and without credit.
+    /// Resets everything but its memory; it has no credit then.
     pub(crate) fn clear(&mut self) {
         let Self {
             segments,
@@ -165,7 +165,7 @@ impl SendStream {
         self.state == State::Sending && self.fin == Fin::Open
     }
 
-    /// Bytes queued and not yet acknowledged in order.
+    /// Number of bytes queued and not yet acknowledged in order.
     pub(crate) fn queued(&self) -> u64 {
         self.end - self.segments.front().map_or(self.end, |s| s.start)
     }
@@ -174,24 +174,24 @@ impl SendStream {
         self.end
     }
 
-    /// The first offset that was never sent, as long as the stream has not ended in this direction.
+    /// The first offset never sent, unless the stream has ended in this direction.
     pub(crate) fn next(&self) -> Option<u64> {
         (self.state == State::Sending).then_some(self.next)
     }
 
-    /// How many more bytes than are queued the windows take, given `connection` bytes of connection credit.
+    /// Number of bytes, beyond those queued, that the windows allow, given `connection` bytes of connection credit.
     pub(crate) fn window(&self, connection: u64) -> u64 {
         self.credit.available().min(connection).saturating_sub(self.end - self.next)
     }
 
-    /// Fills in this part's counters.
+    /// Fills in the counters of this part.
     pub(crate) fn add_stats(&self, stats: &mut StreamStats) {
         stats.queued = self.end;
         stats.sent = self.next;
         stats.acked = self.acked.iter().map(|r| r.end - r.start).sum();
     }
 
-    /// Queues memory behind what is queued already. Empty memory only carries the FIN.
+    /// Appends memory to the queue. Empty memory only carries the FIN.
     pub(crate) fn write(&mut self, data: SendData, fin: bool) {
         debug_assert!(self.is_writable());
         let start = self.end;
@@ -204,7 +204,7 @@ impl SendStream {
         }
     }
 
-    /// Whether there is anything that could be sent now, given `connection` bytes of connection credit.
+    /// Whether anything can be sent now, given `connection` bytes of connection credit.
     pub(crate) fn can_send(&self, connection: u64) -> bool {
         self.state == State::Sending
             && (!self.lost.is_empty()
@@ -212,7 +212,7 @@ impl SendStream {
                 || (self.fin == Fin::Queued && self.next == self.end))
     }
 
-    /// Whether data could go if the connection had credit.
+    /// Whether data could be sent if the connection had credit.
     pub(crate) fn is_starved(&self) -> bool {
         self.state == State::Sending && self.next < self.end && self.credit.available() > 0
     }
@@ -241,7 +241,7 @@ impl SendStream {
         (new > 0 || fin).then_some(Pick { range, fin, new })
     }
 
-    /// The picked bytes go out.
+    /// Records that the picked bytes are sent.
     pub(crate) fn sent(&mut self, pick: &Pick) {
         if pick.new > 0 {
             self.next = pick.range.end;
@@ -254,8 +254,8 @@ impl SendStream {
         }
     }
 
-    /// Index of the segment that holds the byte at `offset`. It is the one that was looked for last, or the one behind
-    /// it, but for what was lost.
+    /// Index of the segment that contains the byte at `offset`. Except for lost data, it is the one last looked up or
+    /// the next.
     fn segment_of(&self, offset: u64) -> usize {
         let holds = |i: usize| self.segments.get(i).is_some_and(|s| s.start <= offset && offset < s.end());
         let hint = self.latest.get();
@@ -265,7 +265,7 @@ impl SendStream {
         index
     }
 
-    /// The memory of `range`, which must be queued and not acknowledged, in order.
+    /// The memory of `range` in order. The range must be queued and not acknowledged.
     pub(crate) fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
         let first = self.segment_of(range.start);
         let Range { start, end } = range;
@@ -275,7 +275,7 @@ impl SendStream {
         })
     }
 
-    /// A STREAM frame was acknowledged. `done` gets each memory that needs no longer be kept.
+    /// Handles the acknowledgement of a STREAM frame. `done` gets memory that is no longer needed.
     pub(crate) fn on_acked(&mut self, range: Range<u64>, fin: bool, mut done: impl FnMut(SendData, usize)) {
         if !matches!(self.state, State::Sending) {
             return;
@@ -300,7 +300,7 @@ impl SendStream {
         }
     }
 
-    /// A STREAM frame was lost: what of it is not acknowledged otherwise goes out again.
+    /// Handles the loss of a STREAM frame: the part that is not acknowledged otherwise is sent again.
     pub(crate) fn on_lost(&mut self, range: Range<u64>, fin: bool) {
         if self.state != State::Sending {
             return;
@@ -321,8 +321,8 @@ impl SendStream {
         }
     }
 
-    /// A packet with `range` was declared lost: how often the first byte that the peer lacks was by now, or that there is
-    /// no more; 0 if it was not in this packet.
+    /// Handles the loss of a packet with `range`: returns how often the first byte that the peer lacks, or the FIN if
+    /// it lacks nothing else, was lost by now; 0 if that was not in this packet.
     pub(crate) fn first_lost(&mut self, range: &Range<u64>, fin: bool) -> u8 {
         let first = self.contiguous();
         if self.state != State::Sending || range.start > first || (range.end <= first && !fin) {
@@ -335,17 +335,17 @@ impl SendStream {
         self.refused
     }
 
-    /// How often the first byte that the peer lacks was lost in a row.
+    /// How often in a row the first byte that the peer lacks was lost.
     pub(crate) fn refusals(&self) -> u8 {
         if self.state == State::Sending && self.refused_at == self.contiguous() { self.refused } else { 0 }
     }
 
-    /// Whether something is to be sent that was sent before, or the FIN that all else was sent before.
+    /// Whether something sent before has to be sent again, or the FIN after data that was all sent before.
     pub(crate) fn repeats(&self) -> bool {
         self.state == State::Sending && (!self.lost.is_empty() || (self.fin == Fin::Queued && self.next == self.end))
     }
 
-    /// Abandons sending. Hands all memory back with how much of each was acknowledged. False if too late.
+    /// Abandons sending. Returns all memory, each piece with its number of acknowledged bytes. False if it is too late.
     pub(crate) fn reset(&mut self, code: u64, done: impl FnMut(SendData, usize)) -> bool {
         if self.state != State::Sending {
             return false;
@@ -355,7 +355,7 @@ impl SendStream {
         true
     }
 
-    /// Hands back all memory (the stream or its connection is over).
+    /// Returns all memory, when the stream or its connection is over.
     pub(crate) fn release(&mut self, mut done: impl FnMut(SendData, usize)) {
         for segment in self.segments.drain(..) {
             let range = segment.start..segment.end();
@@ -366,7 +366,7 @@ impl SendStream {
         self.lost.clear();
     }
 
-    /// The code and final size of a RESET_STREAM that has to go out.
+    /// The code and final size of a RESET_STREAM frame to send.
     pub(crate) fn reset_due(&self) -> Option<(u64, u64)> {
         match self.state {
             State::ResetQueued(code) => Some((code, self.next)),
@@ -392,12 +392,12 @@ impl SendStream {
         }
     }
 
-    /// Whether everything, data and FIN or the reset, is acknowledged.
+    /// Whether everything is acknowledged: data and FIN, or the reset.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// Whether the stream ended with all its data delivered.
+    /// Whether the stream ended with all of its data delivered.
     pub(crate) fn is_delivered(&self) -> bool {
         self.state == State::Done && self.fin == Fin::Acked
     }
@@ -467,7 +467,7 @@ mod tests {
         }
         assert_eq!((s.acked.len(), s.lost.len()), (MAX_ACKED, 10));
         assert!(s.acked.heap_bytes() <= 3 << 20);
-        // They go again, the FIN with the last of them, and are taken when there is room.
+        // They are sent again, the FIN with the last of them, and accepted when there is room.
         let again: Vec<_> = std::iter::from_fn(|| send(&mut s, 1)).collect();
         assert_eq!((again.len(), again.last().map(|pick| pick.fin)), (10, Some(true)));
         let mut back = 0;

@@ -1,20 +1,22 @@
-//! Turns of other streams while the peer refuses one: priorities keep no stream from repeating what it lost for ever.
+//! Turns for other streams while the peer refuses one, so that priorities cannot keep a stream from retransmitting
+//! forever.
 //!
-//! A receiver that has no memory for what comes drops the packet, and acknowledges nothing. If it lets bytes beyond a gap
-//! stay once they are acknowledged (RFC 9000 §2.2), its memory may be in the chunks of streams that have gaps, and comes
-//! back only when these are filled. A sender with strict priorities (RFC 9218 §10) repeats the urgent stream's bytes first,
-//! which are refused for as long as the gaps are open, and the gaps are never filled.
+//! A receiver without memory for a packet's data drops the packet and does not acknowledge it. If it keeps acknowledged
+//! bytes beyond gaps (RFC 9000 §2.2), its memory may be held by streams with gaps, and is freed only when these are
+//! filled. A sender with strict priorities (RFC 9218 §10) retransmits the urgent stream's bytes first, which are
+//! refused as long as the gaps exist, and so the gaps are never filled.
 //!
-//! So, when the first byte that the peer lacks of a stream was lost [`REFUSALS`] times in a row, others that have something
-//! to repeat get turns before that stream goes on: one packet for all of them together, and after each further loss of that
-//! byte twice as many. They take them in the order of their priorities, a packet each, round and round. As soon as the byte
-//! is acknowledged, priorities are strict again; they always are for what was never sent before.
+//! Therefore, when the first byte of a stream that the peer lacks was lost [`REFUSALS`] times in a row, other streams
+//! with data to retransmit get turns before that stream continues: one packet for all of them together, and twice as
+//! many after each further loss of that byte. They are served in the order of their priorities, a packet each, in
+//! rounds. As soon as the byte is acknowledged, priorities are strict again; for data that was never sent, they always
+//! are.
 //!
-//! A packet is refused whole. As long as a stream is held up like this, its data thus travels alone: neither
-//! acknowledgements nor control frames, such as the credit or the reset that the peer may be waiting for, nor data of other
-//! streams go into the same packet.
+//! A packet is refused as a whole. While a stream is held up, its data is therefore sent alone: the packet contains
+//! neither acknowledgements nor control frames, such as credit or a reset that the peer may be waiting for, nor data of
+//! other streams.
 //!
-//! Three losses of the same byte by chance are not rare at high loss rates; what that costs is one packet.
+//! At high loss rates, three losses of the same byte by chance are not rare; they cost one packet.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -22,24 +24,25 @@ use std::ops::Range;
 use crate::quic::stream::Streams;
 use crate::wire::quic::StreamId;
 
-/// Losses in a row of the first byte that the peer lacks, after which it counts as refused.
+/// Number of consecutive losses of the first byte that the peer lacks, after which it counts as refused.
 pub(crate) const REFUSALS: u8 = 3;
 
-/// At most two to the power of this many packets come before the next attempt: everything that others have to repeat.
+/// At most two to the power of this many packets come before the next attempt, which is everything that others have to
+/// retransmit.
 const MAX_DOUBLINGS: u8 = 20;
 
-/// A stream is held up.
+/// State while a stream is held up.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    /// This one.
+    /// The refused stream.
     refused: StreamId,
-    /// Packets of others that come before its next one.
+    /// Number of packets of others before its next one.
     left: u32,
-    /// Who has yet to have a turn in this round, the next one in front.
+    /// Streams that have yet to get a turn in this round, in order.
     queue: VecDeque<StreamId>,
-    /// Who has had one.
+    /// Streams that have had their turn.
     served: VecDeque<StreamId>,
-    /// There was a loss: for the next round, all streams are looked at.
+    /// Whether there was a loss, so that all streams are considered for the next round.
     stale: bool,
 }
 
@@ -50,7 +53,7 @@ impl Turns {
 }
 
 impl Streams {
-    /// A packet with `range` of a stream, and its FIN or not, was declared lost.
+    /// Handles the loss of a packet with `range` of a stream, and its FIN if `fin`.
     #[cold]
     pub(crate) fn packet_lost(&mut self, id: StreamId, range: &Range<u64>, fin: bool) {
         let Some(send) = self.get(id).and_then(|stream| stream.send.as_mut()) else { return };
@@ -74,20 +77,20 @@ impl Streams {
         held_up
     }
 
-    /// Whether the peer refuses what it lacks first of a stream.
+    /// Whether the peer refuses the first byte of a stream that it lacks.
     pub(crate) fn is_refused(&self, id: StreamId) -> bool {
         self.get_ref(id).and_then(|stream| stream.send.as_ref()).is_some_and(|send| send.refusals() >= REFUSALS)
     }
 
-    /// The stream that has a turn before `first`, which is refused and would be next. Looks at all streams that have
-    /// something to send, once for each loss of what is refused.
+    /// The stream that gets a turn before `first`, which is refused and would be next. Looks at all streams with
+    /// something to send, once per loss of the refused byte.
     pub(crate) fn take_turn(&mut self, first: StreamId) -> Option<StreamId> {
         let mut turns = self.turns.take()?;
         let repeats = |id: &StreamId| {
             *id != first && self.get_ref(*id).and_then(|s| s.send.as_ref()).is_some_and(|send| send.repeats())
         };
         let mut next = None;
-        // What is left of this round, and another one.
+        // The rest of this round, and another one.
         for _ in 0..2 {
             if next.is_some() || turns.left == 0 {
                 break;

@@ -1,4 +1,4 @@
-//! TLS configurations: rustls with aws-lc-rs for the handshake and our own packet protection.
+//! TLS configurations: rustls with aws-lc-rs for the handshake, and our own packet protection.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,14 +12,14 @@ use crate::crypto::Suite;
 use crate::quic::ConfigError;
 use crate::quic::tls::keys::Capture;
 
-/// What both sides of TLS are configured with.
+/// Options common to client and server configurations.
 #[derive(Clone, Default)]
 pub struct TlsOptions {
-    /// Application protocols, best first (RFC 9001 §8.1: at least one).
+    /// Application protocols in order of preference; at least one is required (RFC 9001 §8.1).
     pub alpn: Vec<Vec<u8>>,
-    /// Cipher suites, best first; empty: AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305.
+    /// Cipher suites in order of preference. If empty: AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305.
     pub suites: Vec<Suite>,
-    /// Where secrets are logged for packet analysers; `None`: nowhere.
+    /// Receives TLS secrets, for packet analysers; `None` disables logging.
     pub key_log: Option<Arc<dyn KeyLog>>,
 }
 
@@ -29,7 +29,7 @@ impl std::fmt::Debug for TlsOptions {
     }
 }
 
-/// A rustls suite with everything as aws-lc-rs has it, except QUIC packet protection.
+/// The aws-lc-rs suite `base` with our QUIC packet protection.
 fn with_capture(base: SupportedCipherSuite, quic: &'static Capture) -> Tls13CipherSuite {
     let base = base.tls13().expect("a TLS 1.3 suite");
     Tls13CipherSuite {
@@ -52,8 +52,8 @@ static CHACHA20: LazyLock<Tls13CipherSuite> = LazyLock::new(|| {
     with_capture(aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256, &Capture(Suite::ChaCha20Poly1305))
 });
 
-/// The provider that configurations for this engine have to be built with, for those who use rustls' own builders: that
-/// of aws-lc-rs, with cipher suites whose packet protection is ours. `suites`: which ones, best first; empty for all.
+/// The crypto provider required for configurations made with rustls' own builders: that of aws-lc-rs, with cipher
+/// suites that use our packet protection. `suites` selects them, in order of preference; empty for all.
 pub fn crypto_provider(suites: &[Suite]) -> Arc<CryptoProvider> {
     let all = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
     let suites = if suites.is_empty() { &all } else { suites };
@@ -67,12 +67,13 @@ pub fn crypto_provider(suites: &[Suite]) -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { cipher_suites: cipher_suites.collect(), ..aws_lc_rs::default_provider() })
 }
 
-/// Whether the engine gets at the keys that come out of `suite`.
+/// Whether the engine can get the keys of `suite`.
 fn is_ours(suite: &Tls13CipherSuite) -> bool {
     [&AES_128, &AES_256, &CHACHA20].into_iter().any(|ours| std::ptr::eq(&**ours, suite))
 }
 
-/// Whether keys of every suite that may be negotiated can be had: QUIC has TLS 1.3 only (RFC 9001 §4.2).
+/// Checks that the engine can get the keys of every suite that may be negotiated. QUIC uses TLS 1.3 only (RFC 9001
+/// §4.2).
 fn check_suites(provider: &CryptoProvider) -> Result<(), ConfigError> {
     let mut suites = provider.cipher_suites.iter().filter_map(|suite| suite.tls13());
     match suites.find(|suite| !is_ours(suite)) {
@@ -82,7 +83,7 @@ fn check_suites(provider: &CryptoProvider) -> Result<(), ConfigError> {
 }
 
 fn check_alpn(protocols: &[Vec<u8>]) -> Result<(), ConfigError> {
-    // Names have a length of one byte, and none is empty (RFC 7301 §3.1).
+    // Protocol names have 1 to 255 bytes (RFC 7301 §3.1).
     match protocols.iter().find(|name| name.is_empty() || name.len() > 255) {
         Some(name) => Err(ConfigError::Number {
             name: "length of an application protocol's name",
@@ -95,19 +96,19 @@ fn check_alpn(protocols: &[Vec<u8>]) -> Result<(), ConfigError> {
     }
 }
 
-/// Whether servers can accept connections with `config`.
+/// Checks that servers can accept connections with `config`.
 pub(crate) fn check_server(config: &Arc<rustls::ServerConfig>) -> Result<(), ConfigError> {
     check_suites(config.crypto_provider())?;
     check_alpn(&config.alpn_protocols)?;
     if config.max_early_data_size != 0 {
         return Err(ConfigError::EarlyData(config.max_early_data_size));
     }
-    // It alone knows which versions it may speak.
+    // Only rustls knows which versions are enabled.
     let session = ServerConnection::new(config.clone(), Version::V1, Vec::new());
     session.map(drop).map_err(|e| ConfigError::Tls(e.to_string()))
 }
 
-/// Whether clients can connect with `config`.
+/// Checks that clients can connect with `config`.
 pub(crate) fn check_client(config: &Arc<rustls::ClientConfig>) -> Result<(), ConfigError> {
     check_suites(config.crypto_provider())?;
     check_alpn(&config.alpn_protocols)?;
@@ -116,12 +117,12 @@ pub(crate) fn check_client(config: &Arc<rustls::ClientConfig>) -> Result<(), Con
     session.map(drop).map_err(|e| ConfigError::Tls(e.to_string()))
 }
 
-/// Does once what the first handshake on a thread would have to wait for: seeding the random number
-/// generator (tens of milliseconds) and making the crypto backend's state.
+/// Initialises what the first handshake on a thread would have to wait for: the random number generator (tens of
+/// milliseconds) and the crypto backend.
 pub(crate) fn warm_up() {
     let provider = aws_lc_rs::default_provider();
     let mut seed = [0; 32];
-    // Without randomness the handshake itself will fail, and say so.
+    // Without randomness, the handshake itself fails and reports it.
     let _ = provider.secure_random.fill(&mut seed);
     for group in provider.kx_groups.iter().take(1) {
         let _ = group.start();
@@ -129,10 +130,10 @@ pub(crate) fn warm_up() {
     let _ = crate::crypto::initial_keys(&seed[..8], crate::base::Side::Client);
 }
 
-/// A server's configuration.
+/// Makes a TLS configuration for servers.
 ///
 /// # Errors
-/// When the key does not fit the certificate, or is of an unknown kind.
+/// If the key does not match the certificate or is of an unsupported kind.
 pub fn server_config(
     certs: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -158,10 +159,10 @@ fn finish_client(mut config: rustls::ClientConfig, options: &TlsOptions) -> Arc<
     Arc::new(config)
 }
 
-/// A client's configuration that trusts `roots`.
+/// Makes a TLS configuration for clients that trusts `roots`.
 ///
 /// # Errors
-/// When no suite is usable.
+/// If no suite is usable.
 pub fn client_config(roots: RootCertStore, options: &TlsOptions) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
     let config = rustls::ClientConfig::builder_with_provider(crypto_provider(&options.suites))
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -170,11 +171,11 @@ pub fn client_config(roots: RootCertStore, options: &TlsOptions) -> Result<Arc<r
     Ok(finish_client(config, options))
 }
 
-/// A client's configuration that takes any certificate: for tests and benchmarks. Whoever sits on the
-/// path can read and change everything.
+/// Makes a TLS configuration for clients that accepts any certificate, for tests and benchmarks. Anyone on the path can
+/// then read and change everything.
 ///
 /// # Errors
-/// When no suite is usable.
+/// If no suite is usable.
 pub fn insecure_client_config(options: &TlsOptions) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
     let provider = crypto_provider(&options.suites);
     let any = AnyCertificate::new(&provider);
@@ -186,8 +187,8 @@ pub fn insecure_client_config(options: &TlsOptions) -> Result<Arc<rustls::Client
     Ok(finish_client(config, options))
 }
 
-/// Checks that the peer has the key of the certificate it shows, but not whose it is: what
-/// [`insecure_client_config`] verifies with, also for configurations of other stacks, which are measured beside ours.
+/// A verifier that checks that the peer has the key of its certificate, but not who issued the certificate. It is used
+/// by [`insecure_client_config`] and in configurations of other stacks that are benchmarked.
 #[derive(Debug)]
 pub struct AnyCertificate(WebPkiSupportedAlgorithms);
 

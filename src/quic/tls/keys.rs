@@ -1,8 +1,8 @@
-//! How raw key material gets out of rustls.
+//! Extraction of raw key material from rustls.
 //!
-//! rustls derives packet keys and hands them to the suite's [`Algorithm`], whose result it returns as
-//! boxed trait objects that encrypt in place only. Ours do no cryptography at all: they remember the
-//! material, and give it back when asked by a call that rustls itself never makes.
+//! rustls derives packet keys and passes them to the suite's [`Algorithm`], which returns boxed trait objects that can
+//! only encrypt in place. Ours perform no cryptography: they store the material and return it in response to a call
+//! that rustls itself never makes.
 
 use rustls::Error;
 use rustls::crypto::cipher::{AeadKey, Iv};
@@ -11,13 +11,13 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::{DirectionKeys, HeaderKey, Keys, PacketKey, Suite, header_key, packet_key as make_packet_key};
 
-/// Longest key plus the IV and the suite.
+/// Length of the longest key with the IV and the suite.
 const MATERIAL: usize = 1 + 32 + 12;
 
-/// Path ID by which [`packet_key`] asks for the material.
+/// Path ID by which [`packet_key`] requests the material.
 const ASK: u32 = u32::MAX;
 
-/// Sample by which [`both`] asks for a header key's material.
+/// Sample by which [`both`] requests the material of a header key.
 const ASK_SAMPLE: &[u8] = b"gannet: hand over the header protection key";
 
 const fn key_len(suite: Suite) -> usize {
@@ -43,7 +43,7 @@ const fn suite_of(code: u8) -> Suite {
     }
 }
 
-/// The algorithm that our TLS suites carry.
+/// The algorithm of our TLS suites.
 pub(super) struct Capture(pub(super) Suite);
 
 /// Suite code, key, IV.
@@ -137,10 +137,10 @@ fn make(material: &Material) -> PacketKey {
     make_packet_key(suite, &material.0[1..1 + key_len(suite)], iv)
 }
 
-/// Our packet key behind a rustls one that [`Capture`] made.
+/// Our packet key for a rustls key made by [`Capture`].
 ///
 /// # Panics
-/// If the key is of another provider: configurations are only made by this module's siblings.
+/// If the key is from another provider, which the configurations of this module never use.
 pub(super) fn packet_key(key: &dyn RustlsPacketKey) -> PacketKey {
     let mut material = Material([0; MATERIAL]);
     key.decrypt_in_place_for_path(ASK, 0, &[], &mut material.0).expect("a key of our provider");

@@ -1,7 +1,7 @@
-//! TLS 1.3 by rustls, seen from the engine (RFC 9001 §4).
+//! The engine's interface to TLS 1.3 by rustls (RFC 9001 §4).
 //!
-//! rustls does the whole handshake; packet protection is ours. `keys` gets the raw key material out
-//! of rustls, `config` makes configurations whose suites carry our keys.
+//! rustls performs the whole handshake; packet protection is ours. `keys` extracts the raw key material from rustls,
+//! and `config` makes configurations whose suites allow that.
 
 mod config;
 mod keys;
@@ -20,17 +20,17 @@ pub(crate) use config::{check_client, check_server, warm_up};
 pub use pem::{PemError, load_certs, load_private_key, load_roots};
 pub use words::{explain, explain_own};
 
-/// TLS failed: the alert to send (RFC 8446 §6) and what was wrong.
+/// A TLS failure: the alert to send (RFC 8446 §6) and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsError {
     pub(crate) alert: u8,
     pub(crate) reason: String,
 }
 
-/// Alert for what has no better one: internal_error.
+/// The alert for errors without a more specific one: internal_error.
 const INTERNAL_ERROR: u8 = 80;
 
-/// New keys that the handshake came to.
+/// New keys from the handshake.
 pub(crate) enum KeyChange {
     Handshake(Keys),
     OneRtt(Keys, KeyUpdates),
@@ -40,7 +40,7 @@ pub(crate) enum KeyChange {
 pub(crate) struct KeyUpdates(rustls::quic::Secrets);
 
 impl KeyUpdates {
-    /// The keys that follow: (local, remote).
+    /// The next keys: (local, remote).
     pub(crate) fn next(&mut self) -> (PacketKey, PacketKey) {
         traceless(|| {
             let set = self.0.next_packet_keys();
@@ -59,7 +59,7 @@ impl std::fmt::Debug for TlsSession {
 }
 
 impl TlsSession {
-    /// A client's session with the server `name`, which announces `params`.
+    /// A client's session with the server `name`. It announces the transport parameters `params`.
     pub(crate) fn client(config: &Arc<rustls::ClientConfig>, name: &str, params: Vec<u8>) -> Result<Self, TlsError> {
         let internal = |reason: String| TlsError { alert: INTERNAL_ERROR, reason };
         let name =
@@ -68,14 +68,14 @@ impl TlsSession {
         conn.map(|c| Self(Quic::Client(c))).map_err(|e| internal(e.to_string()))
     }
 
-    /// A server's session, which announces `params`.
+    /// A server's session. It announces the transport parameters `params`.
     pub(crate) fn server(config: &Arc<rustls::ServerConfig>, params: Vec<u8>) -> Result<Self, TlsError> {
         ServerConnection::new(config.clone(), Version::V1, params)
             .map(|c| Self(Quic::Server(c)))
             .map_err(|e| TlsError { alert: INTERNAL_ERROR, reason: e.to_string() })
     }
 
-    /// Takes handshake bytes in, in order.
+    /// Reads handshake bytes, which must be in order.
     pub(crate) fn read_handshake(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
         self.0.read_hs(bytes).map_err(|error| TlsError {
             alert: self.0.alert().map_or(INTERNAL_ERROR, u8::from),
@@ -83,8 +83,7 @@ impl TlsSession {
         })
     }
 
-    /// Appends handshake bytes to be sent to `out`. What comes after a returned key change belongs to
-    /// the level of the new keys.
+    /// Appends handshake bytes to send to `out`. Bytes after a returned key change belong to the new keys' level.
     pub(crate) fn write_handshake(&mut self, out: &mut Vec<u8>) -> Option<KeyChange> {
         traceless(|| {
             Some(match self.0.write_hs(out)? {
@@ -100,7 +99,7 @@ impl TlsSession {
         self.0.is_handshaking()
     }
 
-    /// The peer's transport parameters, once they came.
+    /// The peer's transport parameters, once received.
     pub(crate) fn transport_parameters(&self) -> Option<&[u8]> {
         self.0.quic_transport_parameters()
     }

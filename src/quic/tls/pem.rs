@@ -11,42 +11,42 @@ use thiserror::Error;
 
 use super::words::explain_own;
 
-/// Bytes that a file is read of at the most: all CAs of the web take a quarter of a megabyte.
+/// Maximum number of bytes read from a file. A bundle of all public CAs has a quarter of a megabyte.
 const MAX_FILE: u64 = 16 << 20;
 
-/// A certificate or key file that cannot be used.
+/// Why a certificate or key file cannot be used.
 #[derive(Debug, Error)]
 pub enum PemError {
-    /// The file cannot be read.
+    /// The file could not be read.
     #[error("cannot read {}: {error}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// The file holds no such thing.
+    /// The file does not contain what it should.
     #[error("{} holds no {what} in PEM form{hint}", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
-        /// What was looked for.
+        /// What was expected.
         what: &'static str,
-        /// What it holds instead, and what to do.
+        /// What the file contains instead, and the remedy.
         hint: &'static str,
     },
     /// The private key is encrypted.
     #[error(
-        "the private key in {path} is encrypted, and its passphrase cannot be asked for: `openssl pkey -in {path} -out \
+        "the private key in {path} is encrypted, which is not supported: `openssl pkey -in {path} -out \
          plain.pem` makes one that can be used", path = .0.display()
     )]
     Encrypted(PathBuf),
-    /// The file is damaged or not what it should be.
+    /// The file is damaged or of another kind.
     #[error("{} is not usable: {reason}", path.display())]
     Bad {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
 }
@@ -57,27 +57,27 @@ fn read(path: &Path) -> Result<Vec<u8>, PemError> {
     let file = File::open(path).map_err(fail)?;
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > MAX_FILE {
-        let reason = format!("it has more than {} MiB, as no file of certificates has", MAX_FILE >> 20);
+        let reason = format!("it is larger than {} MiB, the limit for such files", MAX_FILE >> 20);
         return Err(PemError::Bad { path: path.into(), reason });
     }
     Ok(bytes)
 }
 
-/// Whether `text` occurs in a file.
+/// Whether `text` occurs in `file`.
 fn holds(file: &[u8], text: &str) -> bool {
     file.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
-/// That there is no `what` in a file, and what there is.
+/// The error for a file without `what`, with a hint about its actual contents.
 fn missing(path: &Path, file: &[u8], what: &'static str) -> PemError {
     let hint = if file.is_empty() {
         " (it is empty)"
     } else if what == "private key" && holds(file, "-----BEGIN CERTIFICATE") {
-        ", but a certificate: give the key's file with --key"
+        ", but a certificate: pass the key file with --key"
     } else if what == "certificate" && holds(file, "PRIVATE KEY-----") {
-        ", but a private key: give the certificate's file with --cert"
+        ", but a private key: pass the certificate file with --cert"
     } else if what == "certificate" && holds(file, "-----BEGIN CERTIFICATE REQUEST") {
-        ", but a request for one: give what the CA made of it"
+        ", but a certificate request: use the certificate that the CA issued for it"
     } else if file.starts_with(&[0x30]) && what == "certificate" {
         " (it may be in DER form: `openssl x509 -inform der -in FILE -out cert.pem`)"
     } else if file.starts_with(&[0x30]) {
@@ -88,7 +88,7 @@ fn missing(path: &Path, file: &[u8], what: &'static str) -> PemError {
     PemError::Missing { path: path.into(), what, hint }
 }
 
-/// What is wrong with a PEM file.
+/// The error for an invalid PEM file.
 fn bad(path: &Path, file: &[u8], what: &'static str, error: &Syntax) -> PemError {
     let text = |line: &[u8]| {
         let line = String::from_utf8_lossy(line);
@@ -102,13 +102,13 @@ fn bad(path: &Path, file: &[u8], what: &'static str, error: &Syntax) -> PemError
         Syntax::IllegalSectionStart { line } => {
             format!("the line \"{}\" should be like \"-----BEGIN ...-----\"", text(line))
         }
-        Syntax::Base64Decode(_) => "what stands between its BEGIN and END lines is damaged: it is not base64".into(),
+        Syntax::Base64Decode(_) => "the text between its BEGIN and END lines is not valid base64".into(),
         other => other.to_string(),
     };
     PemError::Bad { path: path.into(), reason }
 }
 
-/// The certificates in a PEM file, in its order.
+/// Loads the certificates of a PEM file, in order.
 ///
 /// # Errors
 /// [`PemError`] names the file and what is wrong with it.
@@ -119,14 +119,14 @@ pub fn load_certs(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError>
     if certs.is_empty() { Err(missing(path, &pem, "certificate")) } else { Ok(certs) }
 }
 
-/// The private key in a PEM file.
+/// Loads the private key of a PEM file.
 ///
 /// # Errors
 /// [`PemError`] names the file and what is wrong with it.
 pub fn load_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
     let pem = read(path)?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|e| {
-        // PKCS #8 (RFC 7468 §11), and the older form, whose headers stand before the key (RFC 1421 §4.6).
+        // PKCS #8 (RFC 7468 §11), and the older form with headers before the key (RFC 1421 §4.6).
         if holds(&pem, "-----BEGIN ENCRYPTED PRIVATE KEY-----") || holds(&pem, "Proc-Type: 4,ENCRYPTED") {
             PemError::Encrypted(path.into())
         } else {
@@ -135,7 +135,7 @@ pub fn load_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError>
     })
 }
 
-/// The CA certificates in a PEM file, as trusted roots.
+/// Loads the CA certificates of a PEM file as trusted roots.
 ///
 /// # Errors
 /// [`PemError`] names the file and what is wrong with it.
@@ -154,7 +154,7 @@ mod tests {
     const CERT: &str = include_str!("../../sim/cert.pem");
     const KEY: &str = include_str!("../../sim/key.pem");
 
-    /// On main of 2026-11-28 an encrypted key was "no private key", and lines came out as lists of numbers.
+    /// Before 2026-11-28, an encrypted key was reported as "no private key", and lines as lists of numbers.
     #[test]
     fn every_bad_file_is_told_with_its_remedy() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,19 +1,19 @@
-//! TLS and certificate errors in the words of those who meet them, with what to do about the usual ones.
+//! Messages for TLS and certificate errors, with remedies for the most common ones.
 
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, Error};
 
-/// What went wrong in a handshake with a peer, whose certificate it is.
+/// Describes a handshake error with a peer, whose certificate it may concern.
 pub fn explain(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "the server's certificate was not issued by a trusted CA (give the right one with --ca)".into()
+            "the server's certificate was not issued by a trusted CA (specify the right one with --ca)".into()
         }
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {
             let names: Vec<&str> = presented.iter().map(|name| plain(name)).collect();
             let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
             format!(
-                "the server's certificate is for another name: for {names}, and not for {} (give the right one with \
+                "the server's certificate is for another name: for {names}, and not for {} (specify the right one with \
                  --server-name)",
                 expected.to_str()
             )
@@ -24,11 +24,11 @@ pub fn explain(error: &Error) -> String {
     }
 }
 
-/// What is wrong with a certificate or key of our own.
+/// Describes an error in our own certificate or key.
 pub fn explain_own(error: &Error) -> String {
     match error {
         Error::InconsistentKeys(_) => {
-            "the key is not that of the certificate (the server's certificate has to be the first in its file)".into()
+            "the key does not match the certificate (the server's certificate must be the first in its file)".into()
         }
         Error::InvalidCertificate(error) => certificate(error),
         error => general(error),
@@ -40,7 +40,7 @@ fn certificate(error: &CertificateError) -> String {
         CertificateError::BadEncoding => "it is damaged".into(),
         CertificateError::Expired => "it has expired".into(),
         CertificateError::ExpiredContext { time, not_after } => {
-            format!("it expired {} ago; it has to be renewed", ago(*time, *not_after))
+            format!("it expired {} ago; renew it", ago(*time, *not_after))
         }
         CertificateError::NotValidYet => "it is not valid yet: is the clock right?".into(),
         CertificateError::NotValidYetContext { time, not_before } => {
@@ -48,7 +48,7 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::NotValidForName => "it is for another name".into(),
         CertificateError::BadSignature => {
-            "its signature is not that of the CA of that name: it was changed, or there are two CAs of one name".into()
+            "its signature is not by the CA it names: it was changed, or two CAs have the same name".into()
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "it is for another purpose (its extended key usage lacks serverAuth)".into()
@@ -60,7 +60,7 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::Other(other) => match other.to_string().as_str() {
             "CaUsedAsEndEntity" => {
-                "it is a CA certificate, which cannot be a server's too; have the CA issue one for the \
+                "it is a CA certificate, which cannot be used as a server certificate; have the CA issue one for the \
                                     server, or make one without CA:TRUE (openssl req -x509 -addext \
                                     basicConstraints=critical,CA:FALSE)"
                     .into()
@@ -75,15 +75,15 @@ fn certificate(error: &CertificateError) -> String {
 fn general(error: &Error) -> String {
     match error {
         Error::PeerIncompatible(why) => format!("the peer's TLS is not compatible: {}", words(&format!("{why:?}"))),
-        Error::PeerMisbehaved(why) => format!("the peer breaks the TLS protocol: {}", words(&format!("{why:?}"))),
-        Error::InvalidMessage(why) => format!("the peer sent a damaged TLS message: {}", words(&format!("{why:?}"))),
-        Error::AlertReceived(alert) => format!("the peer ended the handshake: {}", words(&format!("{alert:?}"))),
+        Error::PeerMisbehaved(why) => format!("the peer violated the TLS protocol: {}", words(&format!("{why:?}"))),
+        Error::InvalidMessage(why) => format!("the peer sent an invalid TLS message: {}", words(&format!("{why:?}"))),
+        Error::AlertReceived(alert) => format!("the peer aborted the handshake: {}", words(&format!("{alert:?}"))),
         Error::General(why) => why.clone(),
         other => other.to_string(),
     }
 }
 
-/// A name of Rust's as words: `NoCipherSuitesInCommon` as "no cipher suites in common".
+/// The identifier `name` in words: `NoCipherSuitesInCommon` becomes "no cipher suites in common".
 fn words(name: &str) -> String {
     let mut text = String::new();
     let mut before = ' ';
@@ -97,13 +97,13 @@ fn words(name: &str) -> String {
     text
 }
 
-/// The name in what webpki calls one: `DnsName("a.test")`.
+/// The name in webpki's notation: `DnsName("a.test")`.
 fn plain(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
     inner.trim_matches('"')
 }
 
-/// The time between two points, as people say it.
+/// The time between two points in readable form.
 fn ago(later: UnixTime, earlier: UnixTime) -> String {
     let seconds = later.as_secs().saturating_sub(earlier.as_secs());
     let (n, unit) = match seconds {
@@ -135,7 +135,7 @@ mod tests {
 
     impl std::error::Error for Webpki {}
 
-    /// On main of 2026-11-28 names of Rust's came out: `KeyMismatch`, `Other(OtherError(CaUsedAsEndEntity))`.
+    /// Before 2026-11-28, messages contained Rust identifiers: `KeyMismatch`, `Other(OtherError(CaUsedAsEndEntity))`.
     #[test]
     fn no_names_of_rusts_come_out() {
         let other = |name| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Webpki(name)))));
@@ -146,7 +146,7 @@ mod tests {
             presented: vec!["DnsName(\"b.test\")".into(), "IpAddress(10.9.0.1)".into()],
         };
         for (error, parts) in [
-            (Error::InconsistentKeys(InconsistentKeys::KeyMismatch), &["not that of the certificate"][..]),
+            (Error::InconsistentKeys(InconsistentKeys::KeyMismatch), &["does not match the certificate"][..]),
             (other("CaUsedAsEndEntity"), &["a CA certificate", "CA:FALSE"]),
             (other("PathLenConstraintViolated"), &["path len constraint violated"]),
             (Error::InvalidCertificate(expired), &["expired 10 days ago"]),

@@ -1,5 +1,5 @@
-//! Random operations on a receiving stream against the plainest model: a vector of bytes and a flag for each.
-//! `GANNET_CONTRACT_OPS` sets how many operations are tried in all.
+//! Random operations on a receiving stream, compared with a simple model: a vector of bytes with a flag each.
+//! `GANNET_CONTRACT_OPS` sets the total number of operations.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -7,24 +7,24 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 use crate::mem::BufPool;
 
-/// Operations on one stream at the most.
+/// Maximum number of operations on one stream.
 const OPS: usize = 400;
 
-/// Largest window of a pooled stream, bytes.
+/// Window of a pooled stream, in bytes.
 const WINDOW: u64 = 3 << 16;
 
-/// One operation; numbers are made to fit when it is done.
+/// An operation. Its numbers are scaled when it is carried out.
 #[derive(Clone, Debug)]
 enum Op {
-    /// Bytes arrive: start and length in parts of 2^16 of what the peer may send, and whether the stream ends there.
+    /// Bytes arrive: start and length in units of 1/2^16 of what the peer may send, and whether the stream ends there.
     Data(u16, u16, bool),
     /// The next bytes in order arrive.
     Next(u16),
     /// Buffers are provided.
     Provide(Vec<usize>),
-    /// Bytes of a pooled stream are consumed, in parts of 2^16 of what is there.
+    /// Bytes of a pooled stream are consumed, in units of 1/2^16 of the readable bytes.
     Consume(u16),
-    /// A chunk is taken, and kept if so.
+    /// A chunk is taken, and kept if true.
     Take(bool),
     /// MAX_STREAM_DATA goes out if it is due.
     Credit,
@@ -44,18 +44,18 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// The stream and what it must do.
+/// The stream and its expected state.
 struct Rig {
     stream: RecvStream,
     pool: BufPool,
     provided: bool,
-    /// The byte that was the first at each offset.
+    /// The first byte received at each offset.
     bytes: Vec<Option<u8>>,
     /// The limit that the peer knows.
     limit: u64,
     high: u64,
     size: Option<u64>,
-    /// Consumed or taken bytes, or bytes in buffers that came back.
+    /// Number of bytes consumed, taken, or in returned buffers.
     read: u64,
     total: u64,
     kept: Vec<Chunk>,
@@ -100,7 +100,7 @@ impl Rig {
         match op {
             Op::Data(start, len, fin) => {
                 let limit = self.size.unwrap_or(self.limit);
-                // Not too far away, or there would be nothing but gaps.
+                // Limited distance, or there would be nothing but gaps.
                 let near = self.contiguous();
                 let start = near.saturating_sub(3000) + u64::from(*start) * 12_000 / (1 << 16);
                 let start = start.min(limit);
@@ -157,7 +157,7 @@ impl Rig {
         self.mark(version);
     }
 
-    /// Bytes that were not there have the value of `version` now.
+    /// Gives bytes not received before the value of `version`.
     fn mark(&mut self, version: u8) {
         for range in self.stream.received.iter() {
             for at in range.start.max(self.read) as usize..range.end as usize {
@@ -185,7 +185,7 @@ impl Rig {
     fn credit(&mut self) {
         let Some(limit) = self.stream.credit_due() else { return };
         assert!(limit >= self.limit, "credit is never taken back");
-        // The invariant: never more than what is provided, or consumed plus the window.
+        // The invariant: credit never exceeds the provided space, or consumed bytes plus the window.
         assert!(limit <= if self.provided { self.total + AHEAD } else { self.read + WINDOW });
         self.stream.credit_sent(limit);
         self.limit = limit;
@@ -193,7 +193,7 @@ impl Rig {
 
     fn fetch(&mut self) {
         while let Some((offset, buf)) = self.stream.pop_filled() {
-            assert_eq!(offset, self.read, "in order, each once");
+            assert_eq!(offset, self.read, "in order and once each");
             self.is_right(offset, &buf);
             self.read += buf.len() as u64;
         }
@@ -203,7 +203,7 @@ impl Rig {
         }
     }
 
-    /// Buffers that are not full come back with the number of valid bytes.
+    /// Checks that partially filled buffers are returned with the number of valid bytes.
     fn rest(&mut self) {
         let contiguous = self.contiguous().min(if self.provided { self.total } else { u64::MAX });
         let mut next = self.read;
@@ -213,7 +213,7 @@ impl Rig {
             assert_eq!(valid as u64, contiguous.saturating_sub(offset).min(buf.len() as u64));
             self.is_right(offset, &buf[..valid]);
         }
-        assert!(!self.provided || next == self.total, "every buffer came back");
+        assert!(!self.provided || next == self.total, "every buffer was returned");
         self.read = contiguous;
     }
 }
