@@ -1,4 +1,4 @@
-//! Work that may wait, for those who may not: what writes to files and terminals gets a thread of its own.
+//! A thread for work that may block, such as writing to files and terminals, on behalf of threads that must not.
 
 use std::io;
 use std::thread;
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-/// A thread that works items off, one by one, in the order in which they were offered. Whoever offers one never waits:
-/// there is a bounded queue, and what has no room in it is handed back.
+/// A thread that processes items one by one, in the order in which they were offered. Offering an item never blocks:
+/// the queue is bounded, and items for which it has no room are returned.
 #[derive(Debug)]
 pub struct Aside<T> {
     orders: Sender<Order<T>>,
@@ -22,10 +22,10 @@ enum Order<T> {
 }
 
 impl<T: Send + 'static> Aside<T> {
-    /// Starts a thread called `name` that calls `work` with each item. `room` items can wait.
+    /// Starts a thread called `name` that calls `work` with each item. `room` is the capacity of the queue.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// If the system cannot start a thread.
     pub fn start(name: &str, room: usize, mut work: impl FnMut(T) + Send + 'static) -> io::Result<Self> {
         let (orders, queue) = bounded(room);
         let (alive, end) = bounded(0);
@@ -34,16 +34,16 @@ impl<T: Send + 'static> Aside<T> {
             while let Ok(Order::Item(item)) = queue.recv() {
                 work(item);
             }
-            // Nothing can be offered, and what `work` holds is gone, when the end is told.
+            // When the end is signalled, nothing can be offered any more, and what `work` holds is dropped.
             drop((queue, work));
         })?;
         Ok(Self { orders, end })
     }
 
-    /// Hands `item` over. Never waits.
+    /// Queues `item`. Never blocks.
     ///
     /// # Errors
-    /// The item, when too many wait already, or the thread has ended.
+    /// The item, if the queue is full or the thread has ended.
     pub fn offer(&self, item: T) -> Result<(), T> {
         self.orders.try_send(Order::Item(item)).map_err(|refused| match refused.into_inner() {
             Order::Item(item) => item,
@@ -51,16 +51,16 @@ impl<T: Send + 'static> Aside<T> {
         })
     }
 
-    /// Items that wait.
+    /// Number of items in the queue.
     pub fn waiting(&self) -> usize {
         self.orders.len()
     }
 
-    /// Waits until everything that was offered is done, but not longer than `patience`: the thread may be stuck, and is left
-    /// alone then. Whether it was done. Nothing can be offered any more.
+    /// Waits until all items are processed, but not longer than `patience`, after which the thread, which may be stuck,
+    /// is left alone. Returns whether they were processed. Nothing can be offered afterwards.
     pub fn finish(&self, patience: Duration) -> bool {
         let by = Instant::now() + patience;
-        // Refused when it has ended already, or has no room and is stuck.
+        // Fails if the thread has ended, or is stuck with a full queue.
         let _ = self.orders.send_deadline(Order::End, by);
         self.end.recv_deadline(by) == Err(RecvTimeoutError::Disconnected)
     }
@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    /// Nothing takes that long: a test that waits for so long has failed.
+    /// Nothing takes that long; the test has failed otherwise.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A map whose keys are small consecutive numbers within limits that this side sets.
+/// A map whose keys are small consecutive numbers, within limits that this side sets.
 pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
-/// Mixes one number; no secret is needed, because nobody chooses the keys freely. Unlike a seeded hash it keeps
-/// simulated runs the same.
+/// Mixes one number. No secret is needed, because peers cannot choose the keys freely; without one, simulated runs are
+/// reproducible.
 #[derive(Default)]
 pub struct IdHasher(u64);
 
@@ -24,7 +24,7 @@ impl Hasher for IdHasher {
 
     fn write_u64(&mut self, n: u64) {
         let mixed = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // The map looks at the top and the bottom bits.
+        // The map uses the top and the bottom bits.
         self.0 = mixed ^ (mixed >> 32);
     }
 }

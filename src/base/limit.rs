@@ -1,26 +1,26 @@
-//! A token bucket, for work that anyone can provoke.
+//! A token bucket, for work that anyone can cause.
 
 use crate::base::time::Instant;
 
 const NANOS: u64 = 1_000_000_000;
 
-/// Allows a number of events per second, at most that many at once.
+/// Limits a number of events per second, which is also the maximum burst.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     per_second: u64,
-    /// Tokens in billionths.
+    /// Tokens in units of 1/10^9.
     level: u64,
     at: Instant,
 }
 
 impl Limit {
-    /// A limit of `per_second` events, all of which may come at once from `now` on.
+    /// A limit of `per_second` events. All of them may come at once at `now`.
     pub fn new(per_second: u32, now: Instant) -> Self {
         let per_second = u64::from(per_second);
         Self { per_second, level: per_second * NANOS, at: now }
     }
 
-    /// Takes one token, if there is one.
+    /// Takes one token. False if there is none.
     #[must_use = "false means that the limit is reached"]
     pub fn take(&mut self, now: Instant) -> bool {
         let passed = now.as_nanos().saturating_sub(self.at.as_nanos());
@@ -34,7 +34,7 @@ impl Limit {
     }
 }
 
-/// A limit for lines about what anyone can provoke, which knows how many it has kept back.
+/// A limit for log lines that anyone can cause. It counts the lines that were suppressed.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines {
     per_second: u32,
@@ -43,12 +43,12 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// At most `per_second` lines a second, all of which may come at once.
+    /// Allows `per_second` lines per second, all of which may come at once.
     pub const fn new(per_second: u32) -> Self {
         Self { per_second, limit: None, left_out: 0 }
     }
 
-    /// Whether one more line may be written; if so, how many were left out since the last one, if any were.
+    /// Whether another line may be written. If so, returns how many were suppressed since the last one.
     #[must_use = "`None` means that the limit is reached"]
     pub fn take(&mut self, now: Instant) -> Option<LeftOut> {
         if self.limit.get_or_insert_with(|| Limit::new(self.per_second, now)).take(now) {
@@ -60,12 +60,12 @@ impl Lines {
     }
 }
 
-/// Lines that were left out before this one.
+/// Number of lines suppressed before this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeftOut(u64);
 
 impl LeftOut {
-    /// How many, if there were any: a field of the line.
+    /// The number for a field of the line; `None` if it is 0.
     pub fn count(self) -> Option<u64> {
         (self.0 > 0).then_some(self.0)
     }

@@ -1,4 +1,4 @@
-//! Layer `base`: time, seeded randomness, rate limits, range sets, timers, and work that is done aside.
+//! Basics: time, seeded randomness, rate limits, range sets, timers, and background work.
 #![forbid(unsafe_code)]
 
 pub mod aside;
@@ -10,7 +10,7 @@ pub mod rng;
 pub mod time;
 pub mod timer;
 
-/// Which end of a connection something is or belongs to.
+/// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The end that opened the connection.

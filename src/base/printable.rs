@@ -1,12 +1,12 @@
-//! Text that somebody else chose, made fit for a line of a log.
+//! Sanitised display of text that comes from peers.
 
 use std::fmt::{self, Display, Write};
 
-/// Characters of foreign text that are shown at the most.
+/// Maximum number of characters shown.
 const MAX: usize = 200;
 
-/// Shows what peers say: no control characters, which could pass for lines of their own or steer a terminal, and no more
-/// than 200 characters.
+/// Displays text from a peer with control characters escaped, as they could fake log lines or control a terminal, and
+/// limited to 200 characters.
 ///
 /// ```
 /// use gannet::base::printable::Printable;
@@ -20,12 +20,12 @@ impl<T: Display> Display for Printable<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut filter = Filter { to: f, left: MAX };
         let shown = write!(filter, "{}", self.0);
-        // The filter stops the text with an error when it has had enough.
+        // At its limit, the filter stops the formatter by an error.
         if filter.left == 0 { filter.to.write_str("…") } else { shown }
     }
 }
 
-/// Whether a character would do more than be seen: control characters, and marks that change the direction of text.
+/// Whether a character affects more than itself: control characters, and marks that change the direction of text.
 pub fn is_steering(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

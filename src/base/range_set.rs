@@ -1,40 +1,40 @@
-//! Sets of integers that come in runs: received packet numbers, received and lost stream bytes.
+//! Sets of integers that form few runs: received packet numbers, received and lost stream bytes.
 //!
-//! Peers decide how scattered these sets are, so every operation costs O(log n) for n ranges (and O(log n) more for each
-//! range that it swallows or yields, each of which was paid for when it came). Few ranges, which is what there nearly
-//! always is, lie in a short sorted list; more than 72 go to a B-tree.
+//! Peers determine how scattered these sets are, so each operation costs O(log n) for n ranges, plus O(log n) for each
+//! range that it merges or returns, which was paid for when it was added. Up to 72 ranges, which is nearly always the
+//! case, are kept in a short sorted list; more in a B-tree.
 
 use core::ops::Range;
 use std::collections::{BTreeMap, btree_map};
 
-/// Length of the sorted list at the most, in ranges. As many as a packet number space ever remembers fit in, so that its
-/// set allocates once.
+/// Maximum number of ranges in the sorted list. All ranges that a packet number space remembers fit, so its set
+/// allocates once.
 const LISTED: usize = 72;
 
-/// A B-tree that has shrunk to so many ranges becomes a list again: far from [`LISTED`], so that a set that keeps its size
-/// does not change to and fro.
+/// Number of ranges at which a shrinking B-tree becomes a list again. It is far below [`LISTED`], so that a set of
+/// constant size does not alternate.
 const RELISTED: usize = 16;
 
-/// What a range takes in the B-tree at the most, in bytes. `std`'s nodes have room for 11 entries and are at least 5/11
-/// full: 35 ranges lie in at most six leaves of 192 bytes and an inner node of 288, and the nodes above add a sixth of the
+/// Maximum size of a range in the B-tree, in bytes. `std`'s nodes have room for 11 entries and are at least 5/11 full:
+/// 35 ranges lie in at most six leaves of 192 bytes and an inner node of 288, and the nodes above add a sixth of the
 /// latter.
 const TREE_BYTES: usize = 48;
 
-/// Disjoint, non-adjacent, ascending ranges. Up to two need no heap memory: more is for paths that lose much, and every
-/// idle connection has several of these.
+/// Disjoint, non-adjacent, ascending ranges. Up to two need no heap memory, as every idle connection has several of
+/// these sets, and only paths with loss need more.
 #[derive(Clone)]
 pub struct RangeSet(Ranges);
 
 #[derive(Clone)]
 enum Ranges {
-    /// As many of them as the number says.
+    /// The number of ranges in use, and the ranges.
     Inline(u8, [Range<u64>; 2]),
     Listed(Vec<Range<u64>>),
-    /// Ends by starts.
+    /// Ends by start.
     Tree(BTreeMap<Key, u64>),
 }
 
-// Streams have three of these, packet number spaces another.
+// Streams have three of these, packet number spaces another one.
 const _: () = assert!(size_of::<RangeSet>() <= 40);
 
 impl Default for RangeSet {
@@ -44,7 +44,7 @@ impl Default for RangeSet {
 }
 
 impl RangeSet {
-    /// An empty set whose list has room for `ranges` ranges.
+    /// An empty set with a list for `ranges` ranges.
     pub fn with_capacity(ranges: usize) -> Self {
         Self(Ranges::Listed(Vec::with_capacity(ranges)))
     }
@@ -58,12 +58,12 @@ impl RangeSet {
         }
     }
 
-    /// Whether nothing is in the set.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Heap memory that the set holds, in bytes; a bound where it is a tree.
+    /// Size of the set's heap memory in bytes; an upper bound for a tree.
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {
             Ranges::Inline(..) => 0,
@@ -119,7 +119,7 @@ impl RangeSet {
         }
     }
 
-    /// Whether `range`, which is not empty, would be one more range: it neither overlaps nor touches any.
+    /// Whether the non-empty `range` would add a range because it neither overlaps nor touches any.
     pub fn is_apart(&self, range: &Range<u64>) -> bool {
         let around = range.start.saturating_sub(1)..range.end.saturating_add(1);
         self.missing_in(around.clone()).next() == Some(around)
@@ -128,7 +128,7 @@ impl RangeSet {
     /// Adds `range`; returns how many numbers were not in the set before.
     #[inline]
     pub fn insert(&mut self, range: Range<u64>) -> u64 {
-        // Growing the last range is what data in order does.
+        // Data in order extends the last range.
         let last = match &mut self.0 {
             Ranges::Inline(len, ranges) => ranges[..usize::from(*len).min(2)].last_mut(),
             Ranges::Listed(list) => list.last_mut(),
@@ -179,7 +179,7 @@ impl RangeSet {
         range.end - range.start - known
     }
 
-    /// Takes `range` out.
+    /// Removes `range`.
     pub fn remove(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -190,7 +190,7 @@ impl RangeSet {
             return;
         }
         let list = self.list_mut();
-        // Those that `range` covers are `from..to`; one before and one behind may lose a part.
+        // `range` covers `from..to`; the ranges before and after them may lose a part.
         let from = list.partition_point(|r| r.start < range.start);
         let to = from + list[from..].partition_point(|r| r.end <= range.end);
         if let Some(behind) = list.get_mut(to) {
@@ -246,7 +246,7 @@ impl RangeSet {
         }
     }
 
-    /// The ranges of a set that is no tree.
+    /// The ranges of a set that is not a tree.
     #[inline]
     fn list_mut(&mut self) -> &mut [Range<u64>] {
         match &mut self.0 {
@@ -266,7 +266,7 @@ impl RangeSet {
         }
     }
 
-    /// Adds `range`, which touches no other, to a list, before its `i`th one.
+    /// Inserts `range`, which touches no other, before the `i`th range of the list.
     fn add_at(&mut self, i: usize, range: Range<u64>) {
         match &mut self.0 {
             Ranges::Inline(len @ ..2, ranges) => {
@@ -296,7 +296,7 @@ impl RangeSet {
         }
     }
 
-    /// Takes whole ranges out of a list.
+    /// Removes whole ranges from a list.
     #[inline]
     fn drop_at(&mut self, range: Range<usize>) {
         if range.is_empty() {
@@ -317,7 +317,7 @@ impl RangeSet {
         }
     }
 
-    /// A tree that has become small is a list again.
+    /// Converts a small tree back into a list.
     fn relist(&mut self) {
         if let Ranges::Tree(tree) = &self.0
             && tree.len() <= RELISTED
@@ -327,7 +327,7 @@ impl RangeSet {
     }
 }
 
-/// Adds `range` to a tree; how many of its numbers were there.
+/// Adds `range` to a tree; returns how many of its numbers were already there.
 fn insert_into_tree(tree: &mut BTreeMap<Key, u64>, range: &Range<u64>) -> u64 {
     let mut merged = range.clone();
     let mut known = 0;
@@ -368,7 +368,7 @@ fn remove_from_tree(tree: &mut BTreeMap<Key, u64>, range: &Range<u64>) {
     }
 }
 
-/// How many numbers two ranges share.
+/// How many numbers two ranges have in common.
 fn overlap(a: &Range<u64>, b: &Range<u64>) -> u64 {
     a.end.min(b.end).saturating_sub(a.start.max(b.start))
 }
@@ -427,7 +427,7 @@ use plain::{Key, cost, from_key, key};
 #[cfg(test)]
 use tests::counted::{Key, cost, from_key, key};
 
-/// What tests count is nothing here.
+/// Replaces what tests use to count operations.
 #[cfg(not(test))]
 mod plain {
     pub(super) type Key = u64;

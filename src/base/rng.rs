@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng as _, SeedableRng};
 
-/// A cryptographically strong generator that can be replayed from its seed.
+/// A cryptographically secure generator whose output is reproducible from its seed.
 #[derive(Clone, Debug)]
 pub struct Rng(ChaCha12Rng);
 
@@ -13,7 +13,7 @@ impl Rng {
         Self(ChaCha12Rng::from_seed(seed))
     }
 
-    /// The generator for a short seed, as simulations print it.
+    /// The generator for a short seed, as printed by simulations.
     pub fn from_u64(seed: u64) -> Self {
         Self(ChaCha12Rng::seed_from_u64(seed))
     }
@@ -21,7 +21,7 @@ impl Rng {
     /// A generator seeded by the operating system.
     ///
     /// # Errors
-    /// When the system has no randomness to give.
+    /// If the system provides no random numbers.
     pub fn from_os() -> std::io::Result<Self> {
         os_seed().map(Self::from_seed)
     }
@@ -36,7 +36,7 @@ impl Rng {
         self.0.fill_bytes(out);
     }
 
-    /// A number below `n`, evenly spread to within one in 2^64 / `n`; 0 if `n` is 0.
+    /// A number below `n`, uniform to within one in 2^64 / `n`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(n)) >> 64) as u64
     }
@@ -50,7 +50,7 @@ impl Rng {
 /// 32 random bytes from the operating system.
 ///
 /// # Errors
-/// When /dev/urandom cannot be read.
+/// If `/dev/urandom` cannot be read.
 pub fn os_seed() -> std::io::Result<[u8; 32]> {
     use std::io::Read;
     let mut seed = [0; 32];

@@ -5,15 +5,15 @@ pub use core::time::Duration;
 
 /// A point in monotonic time, in nanoseconds since an arbitrary origin.
 ///
-/// Unlike [`std::time::Instant`] it can be made from a number, so simulated worlds can own time.
-/// Arithmetic saturates: [`Instant::MAX`] is "never".
+/// Unlike [`std::time::Instant`], it can be made from a number, so that simulations control the time. Arithmetic
+/// saturates: [`Instant::MAX`] means never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
 impl Instant {
     /// The origin of time.
     pub const ZERO: Self = Self(0);
-    /// Later than every time that will come.
+    /// The maximum, which means never.
     pub const MAX: Self = Self(u64::MAX);
 
     /// The instant `ns` nanoseconds after the origin.
@@ -26,7 +26,7 @@ impl Instant {
         self.0
     }
 
-    /// Time from `earlier` to `self`, zero if `earlier` is later.
+    /// Time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

@@ -1,8 +1,8 @@
 //! A hashed hierarchical timer wheel.
 //!
-//! Time is cut into ticks of 2^16 ns (65.5 µs). An entry never fires before its time and at most one
-//! tick after it, if [`TimerWheel::expire`] is called often enough. Entries are not removed or
-//! moved: the user re-checks its own deadline when one fires, and arms again.
+//! Ticks have 2^16 ns (65.5 µs). An entry never fires early, and at most one tick late if [`TimerWheel::expire`] is
+//! called often enough. Entries are not removed or moved: when one fires, the user checks its own deadline and arms a
+//! new one if necessary.
 
 use crate::base::time::Instant;
 
@@ -11,13 +11,13 @@ const TICK_SHIFT: u32 = 16;
 /// log2 of slots per level.
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// Levels: 64^5 ticks are 19 hours; later entries wait in the last level and are looked at again.
+/// Number of levels: 64^5 ticks are 19 hours. Later entries wait in the last level and are then placed again.
 const LEVELS: usize = 5;
 
 /// No entry.
 const NONE: u32 = u32::MAX;
 
-/// An entry in a slot's list, or in the list of unused ones.
+/// An entry in the list of a slot, or in the list of unused entries.
 #[derive(Clone, Debug)]
 struct Entry<K> {
     tick: u64,
@@ -25,7 +25,7 @@ struct Entry<K> {
     next: u32,
 }
 
-/// A list of entries, by their indices.
+/// A list of entries, linked by index.
 #[derive(Clone, Copy, Debug)]
 struct List {
     first: u32,
@@ -39,30 +39,30 @@ impl List {
 #[derive(Clone, Debug)]
 struct Level {
     slots: [List; SLOTS],
-    /// Bit per slot that holds something.
+    /// A bit for each slot that is not empty.
     occupied: u64,
 }
 
-/// The wheel. `K` names what is timed. It allocates only when it holds more entries than ever before.
+/// The timer wheel. `K` identifies what is timed. It allocates only when it holds more entries than ever before.
 #[derive(Clone, Debug)]
 pub struct TimerWheel<K> {
     levels: [Level; LEVELS],
     entries: Vec<Entry<K>>,
-    /// First of the entries that are not used, each with the next one.
+    /// First unused entry, which links to the next one.
     unused: u32,
-    /// All entries with ticks at or below it have fired.
+    /// The current tick: all entries up to it have fired.
     now: u64,
-    /// Entries that were due when armed.
+    /// Entries that were already due when armed.
     due: Vec<K>,
 }
 
-/// The first tick at whose end `at` has passed.
+/// The first tick that ends at or after `at`.
 const fn tick_of(at: Instant) -> u64 {
     at.as_nanos().div_ceil(1 << TICK_SHIFT)
 }
 
 impl<K: Copy> TimerWheel<K> {
-    /// A wheel whose time is `now`.
+    /// An empty wheel at the time `now`.
     pub fn new(now: Instant) -> Self {
         Self {
             levels: std::array::from_fn(|_| Level { slots: [List::EMPTY; SLOTS], occupied: 0 }),
@@ -73,7 +73,7 @@ impl<K: Copy> TimerWheel<K> {
         }
     }
 
-    /// Lets `key` fire at `at`. [`Instant::MAX`] means never.
+    /// Arms an entry that fires `key` at `at`. [`Instant::MAX`] means never.
     pub fn arm(&mut self, key: K, at: Instant) {
         if at == Instant::MAX {
             return;
@@ -98,13 +98,13 @@ impl<K: Copy> TimerWheel<K> {
         }
     }
 
-    /// Puts an entry into the slot that its tick is in.
+    /// Puts an entry into the slot of its tick.
     fn place(&mut self, entry: u32) {
         let tick = self.entries[entry as usize].tick;
         let span = tick ^ self.now;
         let level = ((63 - span.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
         let far = tick.min(self.now + (1 << (SLOT_BITS * LEVELS as u32)) - (1 << (SLOT_BITS * level)));
-        // Beyond the wheel: the furthest slot, where it is placed anew.
+        // Beyond the wheel: the furthest slot, from which it is placed again.
         let index = if (tick ^ self.now) >> (SLOT_BITS * LEVELS as u32) != 0 { far } else { tick };
         let slot = (index >> (SLOT_BITS * level)) as usize % SLOTS;
         let level = &mut self.levels[level as usize];
@@ -118,8 +118,8 @@ impl<K: Copy> TimerWheel<K> {
         level.occupied |= 1 << slot;
     }
 
-    /// The earliest time at which [`TimerWheel::expire`] may have something to do. It may be early:
-    /// for far entries it is the time at which they are sorted anew.
+    /// The earliest time at which [`TimerWheel::expire`] may have something to do. It may be early: for distant
+    /// entries, it is the time at which they are placed again.
     pub fn next(&self) -> Option<Instant> {
         if !self.due.is_empty() {
             return Some(Instant::from_nanos(self.now << TICK_SHIFT));
@@ -131,7 +131,7 @@ impl<K: Copy> TimerWheel<K> {
             }
             let shift = SLOT_BITS * i as u32;
             let here = (self.now >> shift) as u32 % SLOTS as u32;
-            // Slots behind the current one, the current one last: it is a full turn away.
+            // Slots after the current one; the current one is last, as it is a full turn away.
             let ahead = level.occupied.rotate_right(here + 1).trailing_zeros() + 1;
             let tick = ((self.now >> shift) + u64::from(ahead)) << shift;
             best = Some(best.map_or(tick, |b| b.min(tick)));
@@ -139,7 +139,7 @@ impl<K: Copy> TimerWheel<K> {
         best.map(|tick| Instant::from_nanos(tick << TICK_SHIFT))
     }
 
-    /// Moves time to `now` and calls `fire` for every entry whose time has come.
+    /// Advances the time to `now` and calls `fire` for every entry whose time has come.
     pub fn expire(&mut self, now: Instant, mut fire: impl FnMut(K)) {
         for key in self.due.drain(..) {
             fire(key);
@@ -155,7 +155,7 @@ impl<K: Copy> TimerWheel<K> {
         }
     }
 
-    /// Takes apart every slot that begins at the current tick, coarse levels first.
+    /// Empties every slot that begins at the current tick, coarse levels first.
     fn turn(&mut self, fire: &mut impl FnMut(K)) {
         for i in (0..LEVELS).rev() {
             let shift = SLOT_BITS * i as u32;

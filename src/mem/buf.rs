@@ -1,4 +1,4 @@
-//! One buffer: a uniquely owned slice, and the memory it came from.
+//! Buffers: a uniquely owned slice and the memory it belongs to.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,27 +8,27 @@ use std::sync::Arc;
 use super::pool::Block;
 use super::{AllocError, Backing, BufPool, PinnedRegion};
 
-/// An allocation; gives its memory back when dropped.
+/// An allocation, returned when dropped.
 enum Memory {
     /// A boxed slice.
     Heap(#[expect(dead_code, reason = "only its drop matters")] HeapSlice),
-    /// A region of its own; boxed to keep buffers small.
+    /// A region of its own, boxed to keep buffers small.
     Region(Box<PinnedRegion>),
     /// A pool's block.
     Block(Block),
 }
 
-/// A boxed slice as a raw pointer: the `Box` itself would claim to be the only way to the bytes.
+/// A boxed slice as a raw pointer, as a `Box` asserts unique access to its contents.
 struct HeapSlice(NonNull<[u8]>);
 
-// SAFETY: the only owner of plain bytes.
+// SAFETY: it is the only owner of plain bytes.
 unsafe impl Send for HeapSlice {}
-// SAFETY: nothing can be done through a shared reference.
+// SAFETY: a shared reference allows no access.
 unsafe impl Sync for HeapSlice {}
 
 impl Drop for HeapSlice {
     fn drop(&mut self) {
-        // SAFETY: made from a box in `PinnedBuf::unpinned`, owned by this value alone.
+        // SAFETY: made from a box in `PinnedBuf::unpinned`, and owned by this value alone.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
@@ -47,11 +47,10 @@ impl Home {
     }
 }
 
-/// A uniquely owned buffer of bytes that stay where they are in memory.
+/// A uniquely owned buffer of bytes at a fixed address.
 ///
-/// It dereferences to `[u8]`. Dropping it, on any thread, gives the memory back to where it came from; a
-/// buffer may outlive its pool. Its bytes are always initialised, but a recycled buffer holds whatever was in
-/// it before.
+/// It dereferences to `[u8]`. Dropping it, on any thread, returns its memory to where it came from; a buffer may
+/// outlive its pool. Its bytes are always initialised, but a recycled buffer still holds earlier contents.
 pub struct PinnedBuf {
     at: NonNull<u8>,
     len: usize,
@@ -67,42 +66,43 @@ unsafe impl Send for PinnedBuf {}
 unsafe impl Sync for PinnedBuf {}
 
 impl PinnedBuf {
-    /// A buffer over `capacity` bytes at `at`, all initialised and part of `memory`, which nobody else uses.
+    /// A buffer of `len` bytes at `at`, with room for `capacity`. All of these bytes are initialised and belong to
+    /// `memory`, which nobody else uses.
     fn new(at: NonNull<u8>, len: usize, capacity: usize, memory: Memory) -> Self {
         assert!(len <= capacity, "{len} bytes in a block of {capacity}");
         Self { at, len, capacity, home: Home::Whole(memory) }
     }
 
-    /// Plain zeroed heap memory, pinned to nothing: for tests and small things.
+    /// A buffer of zeroed heap memory that is not pinned, for tests and small data.
     pub fn unpinned(len: usize) -> Self {
         let bytes = NonNull::from(Box::leak(vec![0; len].into_boxed_slice()));
         Self::new(bytes.cast(), len, len, Memory::Heap(HeapSlice(bytes)))
     }
 
-    /// Bytes in use.
+    /// Length in bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no bytes are in use.
+    /// Whether the length is 0.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Bytes that [`PinnedBuf::set_len`] could make usable.
+    /// The maximum for [`PinnedBuf::set_len`], in bytes.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Shortens the buffer to `len` bytes; nothing happens when it is that short already.
+    /// Shortens the buffer to `len` bytes. Has no effect if it is already that short.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// Makes `len` bytes usable, fewer or more than now. Bytes that become visible hold whatever was there.
+    /// Sets the length to `len` bytes, fewer or more than now. Added bytes hold earlier contents.
     ///
     /// # Panics
-    /// If `len` is beyond [`PinnedBuf::capacity`].
+    /// If `len` exceeds [`PinnedBuf::capacity`].
     pub fn set_len(&mut self, len: usize) {
         assert!(len <= self.capacity, "length {len} beyond the buffer's capacity of {}", self.capacity);
         self.len = len;
@@ -113,7 +113,7 @@ impl PinnedBuf {
         self.at.addr().get()
     }
 
-    /// Kind of pages that the bytes lie on.
+    /// Kind of pages of the memory.
     pub fn backing(&self) -> Backing {
         match self.home.memory() {
             Memory::Heap(_) => Backing::Unlocked,
@@ -122,11 +122,11 @@ impl PinnedBuf {
         }
     }
 
-    /// Cuts the buffer in two: bytes `..at`, and bytes `at..` with the spare capacity. Both are buffers of their
-    /// own; the memory goes back when the last part of it is dropped.
+    /// Splits the buffer in two: the bytes `..at`, and the bytes `at..` with the spare capacity. The memory is returned
+    /// when both parts are dropped.
     ///
     /// # Panics
-    /// If `at` is beyond [`PinnedBuf::len`].
+    /// If `at` exceeds [`PinnedBuf::len`].
     pub fn split(self, at: usize) -> (Self, Self) {
         assert!(at <= self.len, "split at {at} of a buffer of {} bytes", self.len);
         let memory = match self.home {
@@ -140,11 +140,11 @@ impl PinnedBuf {
         (front, back)
     }
 
-    /// Gives the object back whose memory was registered with [`PinnedRegion::from_mapping`].
+    /// Returns the object whose memory was registered with [`PinnedRegion::from_mapping`].
     ///
     /// # Errors
-    /// The buffer itself, when it did not come from a `T` or when other parts of it ([`PinnedBuf::split`]) are
-    /// still in use.
+    /// The buffer itself, if it did not come from a `T`, or if other parts of it ([`PinnedBuf::split`]) are still in
+    /// use.
     pub fn take_owner<T: AsMut<[u8]> + Send + 'static>(self) -> Result<T, Self> {
         let Self { at, len, capacity, home } = self;
         let back = |home| Self { at, len, capacity, home };
@@ -162,13 +162,14 @@ impl PinnedBuf {
 }
 
 impl BufPool {
-    /// A buffer of `len` bytes, with [`PinnedBuf::capacity`] up to its size class (the next power of two, at least
-    /// 1 KiB), aligned to the class or 2 MiB, whichever is less. Fresh memory is zeroed; a recycled buffer holds
-    /// what its last owner left in it.
+    /// Allocates a buffer of `len` bytes. Its [`PinnedBuf::capacity`] is that of its size class (the next power of two,
+    /// at least 1 KiB), and it is aligned to the class or 2 MiB, whichever is less. New memory is zeroed; a recycled
+    /// buffer holds earlier contents.
     ///
     /// # Errors
-    /// [`AllocError::Empty`], [`AllocError::TooLarge`] above [`MAX_BUF`](super::MAX_BUF), [`AllocError::Exhausted`]
-    /// at the limit, and what the system says when it gives no memory.
+    /// [`AllocError::Empty`] for `len` 0, [`AllocError::TooLarge`] above [`MAX_BUF`](super::MAX_BUF),
+    /// [`AllocError::Exhausted`] at the pool's limit, and [`AllocError::NoHugepages`] or [`AllocError::System`] if the
+    /// system provides no memory.
     pub fn alloc(&self, len: usize) -> Result<PinnedBuf, AllocError> {
         let (at, capacity, block) = self.take(len)?;
         Ok(PinnedBuf::new(at, len, capacity, Memory::Block(block)))
@@ -187,8 +188,8 @@ impl Deref for PinnedBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `len` initialised bytes inside the allocation that `home` keeps; parts never overlap, so nobody
-        // else reaches them, and `&self` rules out writes through this buffer.
+        // SAFETY: `len` initialised bytes inside the allocation that `home` keeps. Parts never overlap, so nobody else
+        // accesses them, and `&self` rules out writes through this buffer.
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 }

@@ -6,7 +6,7 @@ pub(super) const MIN_SHIFT: u32 = 10;
 pub(super) const MAX_SHIFT: u32 = 30;
 /// Number of classes.
 pub(super) const COUNT: usize = (MAX_SHIFT - MIN_SHIFT + 1) as usize;
-/// Unit that small classes are carved from, and the alignment of everything larger: one hugepage.
+/// Size of the regions that small classes are carved from, and the alignment of larger ones: one hugepage.
 pub(super) const SLAB: usize = 2 << 20;
 
 /// One size class.
@@ -32,12 +32,12 @@ impl Class {
         usize::from(self.0)
     }
 
-    /// Bytes of a block of this class.
+    /// Size of the class's blocks in bytes.
     pub(super) fn size(self) -> usize {
         1 << (u32::from(self.0) + MIN_SHIFT)
     }
 
-    /// Bytes of the regions that this class is carved from: a slab, or the block itself.
+    /// Size in bytes of the regions that this class is carved from: a slab, or the block itself.
     pub(super) fn region_len(self) -> usize {
         self.size().max(SLAB)
     }

@@ -1,24 +1,24 @@
-//! The time stamp counter: what it costs to look at a clock is less than what is to be measured.
+//! The time stamp counter, which is cheaper to read than the clock.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How long the counter is held against the system's clock to learn its rate.
+/// How long the counter is compared with the system's clock to determine its rate.
 const CALIBRATION: Duration = Duration::from_millis(20);
 
-/// The time stamp counter of this CPU. It runs at a constant rate, [`cycles_per_ns`], on every x86-64 CPU that has VAES
-/// or is otherwise younger than 2008; elsewhere it counts nanoseconds. It is not serialising: what is around the call
-/// may overlap it by some ten instructions.
+/// Reads the time stamp counter of this CPU. It runs at a constant rate, [`cycles_per_ns`], on all x86-64 CPUs made
+/// after 2008; on other architectures, nanoseconds are counted. It is not serialising: about ten instructions around
+/// the call may overlap it.
 #[inline]
 pub fn cycles() -> u64 {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: RDTSC is part of x86-64 and touches no memory; Linux leaves it to user space.
+    // SAFETY: RDTSC is part of x86-64 and accesses no memory; Linux allows it in user space.
     return unsafe { core::arch::x86_64::_rdtsc() };
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     return origin().elapsed().as_nanos() as u64;
 }
 
-/// How many [`cycles`] there are in a nanosecond. The first call takes 20 ms.
+/// The number of [`cycles`] per nanosecond. The first call takes 20 ms.
 pub fn cycles_per_ns() -> f64 {
     static RATE: OnceLock<f64> = OnceLock::new();
     *RATE.get_or_init(|| {
@@ -45,7 +45,7 @@ mod tests {
         let (start, from) = (Instant::now(), cycles());
         while start.elapsed() < Duration::from_millis(5) {}
         let counted = (cycles() - from) as f64 / rate;
-        // Whoever is taken off the CPU between the two clocks sees them differ, but both go on.
+        // If the thread is preempted between the two readings they differ, but both go on.
         assert!(counted >= 4_500_000.0, "{counted} ns of at least 5 ms");
         assert!((0.1..20.0).contains(&rate), "{rate} GHz");
     }

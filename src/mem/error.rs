@@ -1,20 +1,20 @@
-//! What can go wrong.
+//! Errors of memory allocation.
 
 use std::fmt;
 
-/// Why there is no buffer.
+/// Why a buffer could not be allocated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AllocError {
-    /// A buffer of 0 bytes was asked for.
-    #[error("a buffer of 0 bytes was asked for; ask for at least 1")]
+    /// A buffer of 0 bytes was requested.
+    #[error("a buffer of 0 bytes was requested; request at least 1")]
     Empty,
-    /// More than the largest size class was asked for.
-    #[error("a buffer of {wanted} bytes was asked for, the largest is {max} bytes; use several")]
+    /// A buffer larger than the largest size class was requested.
+    #[error("a buffer of {wanted} bytes was requested, but the maximum is {max} bytes; use several")]
     TooLarge {
-        /// Bytes asked for.
+        /// Bytes requested.
         wanted: usize,
-        /// Bytes of the largest class.
+        /// Size of the largest class in bytes.
         max: usize,
     },
     /// The pool's limit is reached.
@@ -26,32 +26,32 @@ pub enum AllocError {
         limit: usize,
         /// Bytes in use, counted in whole size classes.
         in_use: usize,
-        /// Bytes wanted, as a whole size class.
+        /// Bytes requested, rounded up to a size class.
         wanted: usize,
     },
-    /// Hugepages are required and there are none (left).
+    /// Hugepages are required, but none (or no more) are available.
     #[error("no hugepages for {wanted} bytes; {remedy}")]
     NoHugepages {
-        /// Bytes of the region that could not be mapped.
+        /// Size of the region that could not be mapped, in bytes.
         wanted: usize,
-        /// What an operator can do about it.
+        /// What the operator can do about it.
         remedy: String,
     },
-    /// The system has no memory.
-    #[error("the system has no memory for {wanted} bytes (errno {errno}); free some, or lower the pool's limit")]
+    /// The system is out of memory.
+    #[error("the system cannot provide {wanted} bytes of memory (errno {errno}); free some or lower the pool's limit")]
     System {
-        /// Bytes of the region that could not be mapped.
+        /// Size of the region that could not be mapped, in bytes.
         wanted: usize,
         /// The system's error number.
         errno: i32,
     },
 }
 
-/// A mapping without a single byte was registered; holds the owner.
+/// An empty mapping was registered. Contains its owner.
 #[derive(thiserror::Error)]
-#[error("the mapping to be registered is empty; give one of at least 1 byte")]
+#[error("the registered mapping is empty; it must have at least 1 byte")]
 pub struct EmptyMapping<T>(
-    /// The object that was to be registered.
+    /// The registered object.
     pub T,
 );
 

@@ -1,25 +1,25 @@
-//! Free blocks: a lock-free last-in-first-out list over numbered slots.
+//! Free blocks: a lock-free LIFO list of numbered slots.
 //!
-//! Last in, first out, because the block returned last is the one still in a cache. `tests/free_list_model.rs` compiles
-//! this very file against the atomics of a model checker and tries every interleaving; that is why it names no other
-//! module than `super::atomic`.
+//! LIFO, because the block returned last is the most likely to be in a cache. `tests/free_list_model.rs` compiles this
+//! file against the atomics of a model checker, which tries all interleavings; it therefore refers to no other module
+//! than `super::atomic`.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Number of a slot. A slot describes one block, in use or free.
+/// Number of a slot, which describes one block, in use or free.
 pub(super) type SlotId = u32;
 
-/// What holds the links.
+/// Storage of the links.
 pub(super) trait Links {
-    /// The slot below `id` in the free list that it is in, plus one.
+    /// The slot below `id` in its free list, plus one.
     fn below(&self, id: SlotId) -> &AtomicU32;
 }
 
 /// A free list of slots.
 #[derive(Debug, Default)]
 pub(super) struct FreeList {
-    /// Top slot plus one (0: empty) in the low half, a count of changes in the high half. The count
-    /// makes a swap fail when the same slot came back to the top with another one below it.
+    /// The top slot plus one (0 if empty) in the low half, and a count of changes in the high half. The count makes an
+    /// exchange fail if the same slot is on top again with another one below.
     head: AtomicU64,
 }
 
@@ -28,13 +28,13 @@ impl FreeList {
         (head >> 32).wrapping_add(1) << 32 | u64::from(top)
     }
 
-    /// Puts a slot on top. The caller owns it.
+    /// Pushes a slot, which the caller owns.
     pub(super) fn push(&self, links: &impl Links, id: SlotId) {
         let below = links.below(id);
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             below.store(head as u32, Ordering::Relaxed);
-            // Release: whoever pops the slot sees all that was written to its block and link.
+            // Release: whoever pops the slot sees everything written to its block and link.
             match self.head.compare_exchange_weak(
                 head,
                 Self::changed(head, id + 1),
@@ -47,7 +47,7 @@ impl FreeList {
         }
     }
 
-    /// Takes the top slot, which is the caller's then.
+    /// Pops the top slot, which the caller then owns.
     pub(super) fn pop(&self, links: &impl Links) -> Option<SlotId> {
         let mut head = self.head.load(Ordering::Acquire);
         loop {

@@ -1,4 +1,4 @@
-//! The free list on real threads; `tests/free_list_model.rs` has it under a model checker.
+//! Tests of the free list on real threads; those with a model checker are in `tests/free_list_model.rs`.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -1,13 +1,14 @@
-//! Layer `mem`: memory that the stack decrypts into and applications own.
+//! Memory that the stack decrypts into and that applications own.
 //!
-//! * [`PinnedRegion`]: memory that stays in RAM: hugepages, locked ordinary pages, or a mapping of the application's.
-//! * [`PinnedBuf`]: a uniquely owned piece of such memory. Moving it into a stream hands it over; it comes back
-//!   exactly once. After its last use its memory goes home by itself, from whatever thread it is dropped on.
-//! * [`BufPool`]: hands out `PinnedBuf`s in size classes from regions that it maps as needed, up to a limit.
+//! * [`PinnedRegion`]: memory that stays in RAM: hugepages, locked ordinary pages, or a mapping provided by the
+//!   application.
+//! * [`PinnedBuf`]: a uniquely owned piece of such memory. Passing it to a stream transfers ownership; it is returned
+//!   exactly once. Dropping it on any thread returns its memory to where it came from.
+//! * [`BufPool`]: allocates `PinnedBuf`s in size classes from regions that it maps on demand, up to a limit.
 //!
-//! All `unsafe` of the layer is about raw memory: `sys` (system calls), `region` and `owner` (who frees what),
-//! `buf` (pointer and length to slice), `prefetch` (hints), `sum` (wide registers), `cycles` (one register),
-//! `poison` (what the sanitizer is told), and one line of `pool` (addresses inside a block).
+//! All `unsafe` code of this layer is about raw memory: `sys` (system calls), `region` and `owner` (ownership), `buf`
+//! (pointer and length to slice), `prefetch` (hints), `sum` (wide registers), `cycles` (one register), `poison`
+//! (AddressSanitizer), and one line of `pool` (addresses inside a block).
 
 mod buf;
 mod class;
@@ -38,8 +39,8 @@ pub use prefetch::{prefetch_line, prefetch_object, prefetch_read, prefetch_write
 pub use region::{PinnedRegion, RegionInfo};
 pub use sum::sum_words;
 
-/// What the free lists are made of.
+/// The atomics used by free lists.
 use std::sync::atomic;
 
-/// Largest buffer of a [`BufPool`] in bytes.
+/// Maximum size of a buffer of a [`BufPool`], in bytes.
 pub const MAX_BUF: usize = 1 << class::MAX_SHIFT;

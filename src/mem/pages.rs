@@ -1,18 +1,18 @@
-//! Kinds of pages: those that memory lies on, and those that are asked for.
+//! Kinds of pages, requested and actual.
 
 /// Whether regions are made of hugepages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hugepages {
-    /// Where the system has free ones; otherwise ordinary locked pages, with one warning per process.
+    /// Use hugepages if the system has free ones; otherwise ordinary locked pages, with one warning per process.
     #[default]
     Auto,
-    /// Ordinary locked pages.
+    /// Use ordinary locked pages.
     Never,
-    /// Nothing else: an error when there are none.
+    /// Use hugepages only; fail if there are none.
     Require,
 }
 
-/// What kind of pages memory lies on.
+/// The kind of pages of a memory region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Backing {
     /// Hugepages of 1 GiB.

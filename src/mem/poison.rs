@@ -1,36 +1,36 @@
-//! Tells AddressSanitizer which blocks of a pool are free, so that it catches whoever still touches one.
+//! Tells AddressSanitizer which blocks of a pool are free, so that it detects accesses to them.
 //!
-//! To the sanitizer, a pool's regions are memory like any other, in use from being mapped to being unmapped: it cannot
-//! see that a buffer went back to its pool. `cargo xtask sanitize` builds with `--cfg gannet_asan`; in all other
-//! builds there is nothing here.
+//! For the sanitizer, a pool's regions are in use from being mapped to being unmapped; it cannot see that a buffer was
+//! returned to its pool. `cargo xtask sanitize` builds with `--cfg gannet_asan`; in other builds, this module does
+//! nothing.
 
 use std::ptr::NonNull;
 
-/// Whether this build has a sanitizer to tell.
+/// Whether this build runs under the sanitizer.
 pub(super) const ON: bool = cfg!(gannet_asan);
 
 #[cfg(gannet_asan)]
 mod runtime {
     use std::ffi::c_void;
 
-    // Of the sanitizer's runtime (compiler-rt, sanitizer/asan_interface.h).
+    // From the sanitizer's runtime (compiler-rt, sanitizer/asan_interface.h).
     unsafe extern "C" {
         pub(super) fn __asan_poison_memory_region(at: *const c_void, len: usize);
         pub(super) fn __asan_unpoison_memory_region(at: *const c_void, len: usize);
     }
 }
 
-/// Nobody may touch these bytes until [`allow`].
+/// Forbids access to these bytes until [`allow`].
 pub(super) fn forbid(at: NonNull<u8>, len: usize) {
     #[cfg(gannet_asan)]
-    // SAFETY: only marks the bytes in the sanitizer's shadow; touches none of them.
+    // SAFETY: only marks the bytes in the sanitizer's shadow memory, without accessing them.
     unsafe {
         runtime::__asan_poison_memory_region(at.as_ptr().cast(), len);
     }
     let _ = (at, len);
 }
 
-/// These bytes have an owner, or are not the pool's any more.
+/// Allows access to these bytes, which have an owner or no longer belong to the pool.
 pub(super) fn allow(at: NonNull<u8>, len: usize) {
     #[cfg(gannet_asan)]
     // SAFETY: as above.
@@ -40,7 +40,7 @@ pub(super) fn allow(at: NonNull<u8>, len: usize) {
     let _ = (at, len);
 }
 
-/// Proof that `cargo xtask sanitize` would notice: each test does wrong in a process of its own, which has to die of it.
+/// Proof that `cargo xtask sanitize` detects errors: each test makes one in a process of its own, which must die of it.
 #[cfg(all(test, gannet_asan))]
 mod tests {
     use std::process::Command;
@@ -49,7 +49,8 @@ mod tests {
 
     const VICTIM: &str = "GANNET_POISON_VICTIM";
 
-    /// Runs `wrong` in a process of its own, that of the test `name`, and checks that it dies with `words`.
+    /// Runs `wrong` in a process of its own, that of the test `name`, and checks that it dies with `words` in its
+    /// output.
     fn dies(name: &str, words: &str, wrong: impl FnOnce()) {
         if std::env::var_os(VICTIM).is_some() {
             return wrong();
@@ -61,9 +62,9 @@ mod tests {
         assert!(!out.status.success() && said.contains(words), "{name} went unnoticed: {said}");
     }
 
-    /// Reads a byte, whoever it belongs to.
+    /// Reads a byte, whoever owns it.
     fn peek(at: *const u8) {
-        // SAFETY: none. That is the point.
+        // SAFETY: none, on purpose.
         std::hint::black_box(unsafe { at.read_volatile() });
     }
 

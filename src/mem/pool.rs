@@ -1,8 +1,8 @@
-//! The pool: buffers in size classes, carved from regions that are mapped as needed.
+//! The pool: buffers in size classes, carved from regions that are mapped on demand.
 //!
-//! Taking and returning a buffer is a swap on its class's free list. Only when that list is empty is a lock taken:
-//! then a larger free block is carved, or a region is mapped; at the limit, free neighbours are joined and regions
-//! without a buffer in use are given back to the system first.
+//! Allocating and returning a buffer takes one atomic exchange on the free list of its class. A lock is only taken if
+//! that list is empty: then a larger free block is carved, or a region is mapped; at the limit, free neighbours are
+//! joined and regions without buffers in use are unmapped first.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,33 +19,33 @@ use super::poison;
 use super::slots::Slots;
 use super::{AllocError, PinnedRegion, RegionInfo};
 
-/// How a [`BufPool`] gets its memory.
+/// Configuration of a [`BufPool`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
-    /// Most bytes in use at a time, counted in whole size classes. The pool maps up to this much, rounded up to
+    /// Maximum number of bytes in use, counted in whole size classes. The pool maps up to this much, rounded up to
     /// whole hugepages.
     pub limit_bytes: usize,
-    /// Kind of pages.
+    /// Whether to use hugepages.
     pub hugepages: Hugepages,
-    /// NUMA node to prefer.
+    /// Preferred NUMA node.
     pub numa_node: Option<u32>,
 }
 
 impl Default for PoolConfig {
-    /// 1 GiB of whatever pages there are, on any node.
+    /// 1 GiB of any kind of pages, on any node.
     fn default() -> Self {
         Self { limit_bytes: 1 << 30, hugepages: Hugepages::Auto, numa_node: None }
     }
 }
 
-/// What a pool holds, in bytes.
+/// Memory of a pool, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolStats {
-    /// Most bytes that may be in use.
+    /// Maximum number of bytes in use.
     pub limit: usize,
-    /// Bytes in buffers that are out, counted in whole size classes.
+    /// Bytes in allocated buffers, counted in whole size classes.
     pub in_use: usize,
-    /// Bytes mapped: the sum of the four below.
+    /// Bytes mapped: the sum of the four fields below.
     pub reserved: usize,
     /// Bytes mapped on hugepages of 1 GiB.
     pub huge_1g: usize,
@@ -57,27 +57,27 @@ pub struct PoolStats {
     pub unlocked: usize,
 }
 
-/// A pool of [`PinnedBuf`](crate::mem::PinnedBuf)s, or a part of one ([`BufPool::part`]). Clones are handles to the same; buffers may outlive
-/// all of them.
+/// A pool of [`PinnedBuf`](crate::mem::PinnedBuf)s, or a part of one ([`BufPool::part`]). Clones are handles to the
+/// same pool; buffers may outlive all of them.
 #[derive(Clone)]
 pub struct BufPool(Arc<Part>);
 
-/// Whom a buffer is charged to: the whole pool, or somebody who may have some of it.
+/// What a buffer is charged to: the whole pool, or a part of it.
 struct Part {
     pool: Arc<Inner>,
-    /// What this is a part of; `None`: it is the pool.
+    /// The pool or part that contains this part; `None` for the pool itself.
     whole: Option<Arc<Part>>,
     limit: usize,
     in_use: AtomicUsize,
 }
 
 impl Part {
-    /// This part, what it is a part of, and so on.
+    /// This part, the one that contains it, and so on.
     fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |part| part.whole.as_deref())
     }
 
-    /// Charges `n` bytes to this part and to all that it is a part of.
+    /// Charges `n` bytes to this part and all that contain it.
     fn charge(&self, n: usize) -> Result<(), AllocError> {
         for part in self.chain() {
             let wanted = |in_use: usize| in_use.checked_add(n).filter(|sum| *sum <= part.limit);
@@ -98,7 +98,7 @@ impl Part {
     }
 }
 
-/// A block that is out; goes back to its class's free list when dropped.
+/// An allocated block; returns to the free list of its class when dropped.
 pub(super) struct Block {
     part: Arc<Part>,
     slot: SlotId,
@@ -108,23 +108,23 @@ pub(super) struct Block {
 
 struct Inner {
     config: PoolConfig,
-    /// Plain unlocked memory, whatever `config` says.
+    /// Whether to use plain unlocked memory, regardless of `config`.
     plain: bool,
     free: [CachePadded<FreeList>; COUNT],
     slots: Slots,
     table: Mutex<Table>,
-    /// Holders of [`KeptRegions`]: as long as there are any, nothing is unmapped. Changes under the table's lock.
+    /// Number of [`KeptRegions`]; while there are any, nothing is unmapped. Changes under the table's lock.
     keepers: AtomicUsize,
 }
 
-/// The regions of a pool, which stay mapped as long as this lives: for devices that are told of them.
+/// The regions of a pool, which stay mapped while this lives, for devices that have to know them.
 pub struct KeptRegions {
     pool: BufPool,
     regions: Vec<RegionInfo>,
 }
 
 impl KeptRegions {
-    /// Where they are.
+    /// Their addresses.
     pub fn regions(&self) -> &[RegionInfo] {
         &self.regions
     }
@@ -141,9 +141,9 @@ impl Drop for KeptRegions {
 struct Table {
     regions: BTreeMap<usize, PinnedRegion>,
     reserved: usize,
-    /// Slots that describe no block any more.
+    /// Slots that no longer describe a block.
     unused: Vec<SlotId>,
-    /// First slot never used.
+    /// First slot that was never used.
     fresh: SlotId,
 }
 
@@ -157,10 +157,10 @@ impl Table {
 }
 
 impl BufPool {
-    /// A pool; memory is mapped as buffers are asked for (see [`BufPool::prepare`]).
+    /// Creates a pool. Memory is mapped when buffers are allocated (see [`BufPool::prepare`]).
     ///
     /// # Errors
-    /// [`AllocError::NoHugepages`] when they are required and there is not a single one.
+    /// [`AllocError::NoHugepages`] if hugepages are required and there are none.
     pub fn new(config: PoolConfig) -> Result<Self, AllocError> {
         let pool = Self::with(config, false);
         if config.hugepages == Hugepages::Require {
@@ -169,7 +169,7 @@ impl BufPool {
         Ok(pool)
     }
 
-    /// A pool of plain memory without a limit, neither huge nor locked, that still recycles.
+    /// Creates a pool of plain memory, neither huge nor locked, without a limit. It still recycles buffers.
     pub fn heap() -> Self {
         let config = PoolConfig { limit_bytes: usize::MAX, hugepages: Hugepages::Never, numa_node: None };
         Self::with(config, true)
@@ -188,8 +188,9 @@ impl BufPool {
         Self(Arc::new(Part { pool, whole: None, limit: config.limit_bytes, in_use }))
     }
 
-    /// A part of this pool, or of this part: what is taken from it counts here as well, until it comes back, and at most
-    /// `limit_bytes` can be taken. Nothing is set aside for it; parts may add up to more than there is.
+    /// Creates a part of this pool or part. What is allocated from it counts in both until it is returned, and at most
+    /// `limit_bytes` can be allocated. No memory is reserved for it; the limits of parts may exceed the pool's in
+    /// total.
     pub fn part(&self, limit_bytes: usize) -> Self {
         let (pool, whole) = (self.0.pool.clone(), Some(self.0.clone()));
         Self(Arc::new(Part { pool, whole, limit: limit_bytes, in_use: AtomicUsize::new(0) }))
@@ -199,22 +200,22 @@ impl BufPool {
         &self.0.pool
     }
 
-    /// Bytes in buffers that are out, counted in whole size classes; of a part, those taken from it.
+    /// Bytes in allocated buffers, counted in whole size classes; for a part, in those allocated from it.
     pub fn in_use(&self) -> usize {
         self.0.in_use.load(Ordering::Relaxed)
     }
 
-    /// Most bytes that may be in use at a time.
+    /// Maximum number of bytes in use.
     pub fn limit(&self) -> usize {
         self.0.limit
     }
 
-    /// Whether there are other handles to it, parts of it or buffers from it.
+    /// Whether there are other handles to it, parts of it, or buffers from it.
     pub fn is_shared(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// A block for `len` bytes: where it is, its size, and what gives it back.
+    /// Takes a block for `len` bytes: its address, its size, and the guard that returns it.
     pub(super) fn take(&self, len: usize) -> Result<(NonNull<u8>, usize, Block), AllocError> {
         let inner = self.inner();
         let class = Class::for_len(len)?;
@@ -226,7 +227,7 @@ impl BufPool {
         Ok((at, class.size(), Block { part: self.0.clone(), slot, class, backing }))
     }
 
-    /// Makes `count` buffers of `len` bytes ready, so that taking them later maps nothing.
+    /// Prepares `count` buffers of `len` bytes, so that allocating them later maps no memory.
     ///
     /// # Errors
     /// As for [`BufPool::alloc`].
@@ -235,14 +236,14 @@ impl BufPool {
         all.map(drop)
     }
 
-    /// Gives every region without a buffer in use back to the system.
+    /// Unmaps every region without a buffer in use.
     pub fn trim(&self) {
         let mut table = self.inner().table();
         self.inner().coalesce(&mut table);
         self.inner().unmap_free(&mut table, usize::MAX);
     }
 
-    /// What the pool holds. Of a part, `limit` and `in_use` are its own.
+    /// The pool's memory. For a part, `limit` and `in_use` are its own.
     pub fn stats(&self) -> PoolStats {
         let (limit, in_use) = (self.limit(), self.in_use());
         let mut stats = PoolStats { limit, in_use, ..PoolStats::default() };
@@ -258,7 +259,7 @@ impl BufPool {
         stats
     }
 
-    /// The regions mapped at this moment, which then stay mapped for as long as the answer lives.
+    /// The regions currently mapped. They stay mapped while the result lives.
     pub fn keep_regions(&self) -> KeptRegions {
         let table = self.inner().table();
         self.inner().keepers.fetch_add(1, Ordering::Relaxed);
@@ -267,7 +268,7 @@ impl BufPool {
         KeptRegions { pool: self.clone(), regions }
     }
 
-    /// The regions mapped at this moment, by address.
+    /// The regions currently mapped, by address.
     pub fn regions(&self) -> Vec<RegionInfo> {
         self.inner().table().regions.values().map(PinnedRegion::info).collect()
     }
@@ -298,7 +299,7 @@ impl Inner {
         &self.free[class.index()]
     }
 
-    /// Makes a block free that nobody uses any more.
+    /// Frees a block that is no longer used.
     fn free(&self, class: Class, slot: SlotId) {
         if poison::ON {
             poison::forbid(self.slots.block(slot).0, class.size());
@@ -314,7 +315,7 @@ impl Inner {
         AllocError::Exhausted { limit: self.config.limit_bytes, in_use, wanted: class.size() }
     }
 
-    /// A block of `class` although its list was empty.
+    /// A block of `class` when its list is empty.
     #[cold]
     fn refill(&self, class: Class, in_use: usize) -> Result<SlotId, AllocError> {
         let table = &mut *self.table();
@@ -329,11 +330,11 @@ impl Inner {
             return Ok(slot);
         }
         self.unmap_free(table, class.region_len());
-        // A buffer may have come back meanwhile.
+        // A buffer may have been returned in the meantime.
         self.map(table, class, in_use).or_else(|e| self.take(table, class).ok_or(e))
     }
 
-    /// A free block of `class`, or one carved from the smallest larger one.
+    /// A free block of `class`, or one carved from the smallest larger block.
     fn take(&self, table: &mut Table, class: Class) -> Option<SlotId> {
         let sources = Class::all().skip(class.index()).take_while(|c| *c == class || c.size() <= SLAB);
         for from in sources {
@@ -344,10 +345,10 @@ impl Inner {
         None
     }
 
-    /// Cuts a block of class `from` into blocks of class `to`, frees all but the first, returns that.
+    /// Carves a block of class `from` into blocks of class `to`; frees all but the first, which is returned.
     fn carve(&self, table: &mut Table, slot: SlotId, from: Class, to: Class) -> SlotId {
         let (at, backing) = self.slots.block(slot);
-        // Backwards, so that they are taken by ascending address.
+        // Backwards, so that they are allocated in ascending order of addresses.
         for i in (1..from.size() / to.size()).rev() {
             let piece = table.take_slot();
             // SAFETY: `i * to.size()` is below `from.size()`, the bytes of the block at `at`.
@@ -357,7 +358,7 @@ impl Inner {
         slot
     }
 
-    /// Maps a region for `class`; a block of it.
+    /// Maps a region for `class`; returns a block of it.
     fn map(&self, table: &mut Table, class: Class, in_use: usize) -> Result<SlotId, AllocError> {
         let len = class.region_len();
         let ceiling = self.config.limit_bytes.checked_next_multiple_of(SLAB).unwrap_or(usize::MAX);
@@ -375,7 +376,7 @@ impl Inner {
         Ok(if class.size() < len { self.carve(table, slot, Class::for_len(len)?, class) } else { slot })
     }
 
-    /// Joins free neighbours below a slab's size, so that free memory is in as large blocks as can be.
+    /// Joins free neighbours below the size of a slab, so that free memory consists of the largest possible blocks.
     fn coalesce(&self, table: &mut Table) {
         let mut joined: Vec<(usize, SlotId)> = Vec::new();
         for class in Class::all().take_while(|class| class.size() <= SLAB) {
@@ -397,7 +398,7 @@ impl Inner {
         }
     }
 
-    /// Gives regions that are one free block back to the system, until `enough` bytes or none are left.
+    /// Unmaps regions that are one free block, until `enough` bytes are unmapped or none are left.
     fn unmap_free(&self, table: &mut Table, enough: usize) {
         if self.keepers.load(Ordering::Relaxed) > 0 {
             return;

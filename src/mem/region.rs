@@ -12,14 +12,14 @@ use super::{AllocError, EmptyMapping, poison, sys};
 const GIB_SHIFT: u32 = 30;
 const HUGE_SHIFT: u32 = 21;
 
-/// Where a region lies, for those who register memory with a device.
+/// Address of a region, for registering memory with a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegionInfo {
     /// Virtual address of the first byte.
     pub addr: usize,
     /// Length in bytes, a multiple of `page_size` unless the region is an application's own mapping.
     pub len: usize,
-    /// Bytes of the pages it is made of.
+    /// Size of its pages in bytes.
     pub page_size: usize,
     /// Kind of those pages.
     pub backing: Backing,
@@ -28,17 +28,17 @@ pub struct RegionInfo {
 enum Source {
     Mapped,
     Owner(Owner),
-    /// The owner was given back.
+    /// The owner was returned.
     Returned,
 }
 
-/// A contiguous piece of memory that stays in RAM; unmapped (or its owner dropped) when dropped.
+/// A contiguous region of memory that stays in RAM. Dropping it unmaps the memory or drops its owner.
 ///
 /// ```
 /// use gannet::mem::PinnedRegion;
 /// let mine = vec![7u8; 10_000]; // or a memory-mapped file
 /// let mut buf = PinnedRegion::from_mapping(mine)?.into_buf();
-/// buf[0] = 1; // hand it to a stream; later, when it is back:
+/// buf[0] = 1; // pass it to a stream; later, when it is returned:
 /// let mine: Vec<u8> = buf.take_owner().expect("it came from a Vec");
 /// assert_eq!(mine[..2], [1, 7]);
 /// # Ok::<(), gannet::mem::EmptyMapping<Vec<u8>>>(())
@@ -51,19 +51,19 @@ pub struct PinnedRegion {
     source: Source,
 }
 
-// SAFETY: a region is the only owner of its memory; raw pointers are not `Send` merely as a lint, and a
-// registered owner is `Send` itself.
+// SAFETY: a region is the only owner of its memory. Raw pointers are not `Send` merely as a lint, and registered owners
+// are `Send`.
 unsafe impl Send for PinnedRegion {}
-// SAFETY: through a shared reference only plain numbers can be read.
+// SAFETY: a shared reference only allows reading plain numbers.
 unsafe impl Sync for PinnedRegion {}
 
 impl PinnedRegion {
-    /// Maps at least `len` zeroed bytes, rounded up to whole pages, aligned to 2 MiB (whole hugepages of
-    /// 1 GiB are used where `len` is a multiple of that and the system has them).
+    /// Maps at least `len` zeroed bytes, rounded up to whole pages and aligned to 2 MiB. Hugepages of 1 GiB are used if
+    /// `len` is a multiple of that and the system has them.
     ///
-    /// Without hugepages [`Hugepages::Auto`] and [`Hugepages::Never`] give ordinary pages, locked if the
-    /// system allows it. The first fallback of the process prints one warning that names the remedy;
-    /// [`PinnedRegion::backing`] tells what was obtained. `numa_node` is a wish, not a demand.
+    /// Without hugepages, [`Hugepages::Auto`] and [`Hugepages::Never`] use ordinary pages, locked if the system allows
+    /// it. The first fallback of the process logs a warning that names the remedy; [`PinnedRegion::backing`] returns
+    /// what was obtained. `numa_node` is a preference only.
     ///
     /// # Errors
     /// [`AllocError::Empty`], [`AllocError::NoHugepages`] with [`Hugepages::Require`], [`AllocError::System`].
@@ -95,7 +95,7 @@ impl PinnedRegion {
         Ok(region)
     }
 
-    /// Plain pages, not locked, faulted in as they are touched.
+    /// Maps ordinary pages, not locked, which are faulted in when accessed.
     pub(super) fn map_unlocked(len: usize) -> Result<Self, AllocError> {
         Self::map_plain(len, None)
     }
@@ -118,17 +118,17 @@ impl PinnedRegion {
         if let Some(node) = numa_node {
             sys::prefer_node(at, len, node);
         }
-        // A reservation may still lack pages (cgroup limits); better known now than by SIGBUS later.
+        // A reservation may lack pages (cgroup limits); detect that now rather than by SIGBUS later.
         sys::populate(at, len).ok()?;
         Some(region)
     }
 
-    /// Registers memory of the application's own: whatever `owner` gives as its bytes. The pages are locked
-    /// in RAM if the system allows it ([`PinnedRegion::backing`] tells). The owner is kept, untouched, until
-    /// [`PinnedBuf::take_owner`](super::PinnedBuf::take_owner) gives it back or the buffer is dropped.
+    /// Registers memory that the application provides: the bytes of `owner`. The pages are locked in RAM if the system
+    /// allows it ([`PinnedRegion::backing`] returns whether they are). The owner is kept without being accessed until
+    /// [`PinnedBuf::take_owner`](super::PinnedBuf::take_owner) returns it or the buffer is dropped.
     ///
     /// # Errors
-    /// [`EmptyMapping`] with the owner when it has no bytes.
+    /// [`EmptyMapping`] with the owner if it has no bytes.
     pub fn from_mapping<T: AsMut<[u8]> + Send + 'static>(owner: T) -> Result<Self, EmptyMapping<T>> {
         let (owner, at, len) = Owner::new(owner).map_err(EmptyMapping)?;
         let backing = match sys::lock(at, len) {
@@ -146,7 +146,7 @@ impl PinnedRegion {
         self.backing
     }
 
-    /// Where it lies.
+    /// Address and kind of the region.
     pub fn info(&self) -> RegionInfo {
         RegionInfo { addr: self.at.addr().get(), len: self.len, page_size: self.page_size, backing: self.backing }
     }
@@ -174,7 +174,7 @@ impl PinnedRegion {
 impl Drop for PinnedRegion {
     fn drop(&mut self) {
         match &self.source {
-            // SAFETY: mapped in `map`, and whoever got the address (a buffer, a pool) owns this region.
+            // SAFETY: mapped in `map`, and all users of the address (a buffer, a pool) own this region.
             Source::Mapped => unsafe {
                 poison::allow(self.at, self.len);
                 sys::unmap(self.at, self.len);
@@ -208,7 +208,7 @@ fn warn_not_locked(error: &std::io::Error) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         tracing::warn!(
-            "memory cannot be locked ({error}), going on with memory that may be swapped out; \
+            "memory cannot be locked ({error}) and may be swapped out; \
              raise RLIMIT_MEMLOCK (ulimit -l unlimited, or LimitMEMLOCK=infinity in the service) or grant CAP_IPC_LOCK"
         );
     });
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use crate::mem::PinnedBuf;
 
-    /// Bytes inside the object itself, and a count of its drops.
+    /// Bytes inside the object itself, and a count of drops.
     #[derive(Debug)]
     struct Inline([u8; 100], Arc<AtomicUsize>);
 

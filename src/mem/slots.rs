@@ -1,7 +1,7 @@
-//! A table of numbered slots: where blocks are, and the links of the free lists that they are in.
+//! A table of numbered slots: the addresses of blocks, and the links of the free lists that contain them.
 //!
-//! Links live in a table beside the blocks, not in them: a thread that lost the race for a block may still look at its
-//! link while the winner already writes the block.
+//! Links are stored in a table, not in the blocks: a thread that has lost the race for a block may still read its link
+//! while the winner already writes to the block.
 
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -38,14 +38,14 @@ impl Slots {
         &slots[(n - (1 << (FIRST_SHIFT + segment))) as usize]
     }
 
-    /// Describes a block. The caller alone knows `id` at this moment.
+    /// Describes a block. Only the caller knows `id` at this time.
     pub(super) fn set(&self, id: SlotId, at: NonNull<u8>, backing: Backing) {
         let slot = self.get(id);
         slot.at.store(at.as_ptr(), Ordering::Relaxed);
         slot.backing.store(backing as u8, Ordering::Relaxed);
     }
 
-    /// The block, as described last.
+    /// The block, as last described.
     pub(super) fn block(&self, id: SlotId) -> (NonNull<u8>, Backing) {
         let slot = self.get(id);
         let at = NonNull::new(slot.at.load(Ordering::Relaxed)).expect("slots are described before they are used");

@@ -1,7 +1,7 @@
-//! Sums over memory, for internet checksums, with the widest registers that the CPU has.
+//! Sums for internet checksums, using the widest registers of the CPU.
 
-/// The sum of `data`, taken as 32-bit words in the machine's byte order and padded with zeros to whole words. For an
-/// internet checksum it only has to be folded (RFC 1071 §2). Up to 16 GiB do not overflow.
+/// The sum of `data` as 32-bit words in native byte order, padded with zeros to whole words. To get an internet
+/// checksum, it has to be folded (RFC 1071 §2). Up to 16 GiB cannot overflow.
 pub fn sum_words(data: &[u8]) -> u64 {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
@@ -11,11 +11,12 @@ pub fn sum_words(data: &[u8]) -> u64 {
     portable(data)
 }
 
-/// Bytes of a turn of the wide loop.
+/// Bytes per iteration of the wide loop.
 #[cfg(target_arch = "x86_64")]
 const TURN: usize = 64;
 
-/// Eight words at once, by hand: of the same loop in plain Rust the compiler made scalar code.
+/// Eight words at once. Written with intrinsics, because the compiler generates scalar code for the same loop in plain
+/// Rust.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn wide(data: &[u8]) -> u64 {
@@ -25,19 +26,19 @@ fn wide(data: &[u8]) -> u64 {
     };
     let total = |lanes: __m256i| {
         let mut words = [0u32; 8];
-        // SAFETY: as many bytes as a register has.
+        // SAFETY: the array has the size of a register.
         unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), lanes) };
         words.iter().map(|word| u64::from(*word)).sum::<u64>()
     };
     let (turns, rest) = data.as_chunks::<TURN>();
     let (zero, lower) = (_mm256_setzero_si256(), _mm256_set1_epi32(0xffff));
     let mut sum = 0;
-    // Halves of words in words: so many turns do not fill them.
+    // Halves of words are summed in words, which cannot overflow in so many iterations.
     for turns in turns.chunks(1 << 14) {
         let (mut low, mut high) = ([zero; 2], [zero; 2]);
         for turn in turns {
             for i in 0..2 {
-                // SAFETY: both halves of a turn have 32 bytes; any alignment will do.
+                // SAFETY: both halves of a chunk have 32 bytes; any alignment is allowed.
                 let words = unsafe { _mm256_loadu_si256(turn.as_ptr().add(32 * i).cast()) };
                 low[i] = _mm256_add_epi32(low[i], _mm256_and_si256(words, lower));
                 high[i] = _mm256_add_epi32(high[i], _mm256_srli_epi32::<16>(words));

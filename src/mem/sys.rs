@@ -1,16 +1,16 @@
-//! The system calls behind regions. Nothing here decides policy.
+//! System calls for regions, without any policy.
 
 use std::io;
 use std::ptr::NonNull;
 
 use libc::{c_int, c_ulong};
 
-/// Bytes of an ordinary page.
+/// Size of an ordinary page in bytes.
 pub(super) const PAGE: usize = 4096;
 
 fn mmap(len: usize, flags: c_int) -> io::Result<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
-    // SAFETY: an anonymous mapping at an address of the kernel's choice touches no existing memory.
+    // SAFETY: an anonymous mapping at an address chosen by the kernel affects no existing memory.
     let at = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     if at == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
@@ -31,7 +31,7 @@ pub(super) fn map_plain(len: usize, align: usize) -> io::Result<NonNull<u8>> {
     let before = start.addr().get().wrapping_neg() % align;
     // SAFETY: `before <= slack`, so the aligned start and the `len` bytes behind it lie in the mapping.
     let aligned = unsafe { start.add(before) };
-    // SAFETY: both pieces lie inside the mapping just made and nobody knows them yet.
+    // SAFETY: both pieces lie inside the new mapping, which nobody else knows yet.
     unsafe {
         unmap(start, before);
         unmap(aligned.add(len), slack - before);
@@ -39,20 +39,20 @@ pub(super) fn map_plain(len: usize, align: usize) -> io::Result<NonNull<u8>> {
     Ok(aligned)
 }
 
-/// Gives memory back to the system.
+/// Unmaps memory.
 ///
 /// # Safety
-/// The bytes are a (whole-page) part of a mapping of this module, and nothing uses them any more.
+/// The bytes must be a whole-page part of a mapping made by this module, and must no longer be used.
 pub(super) unsafe fn unmap(at: NonNull<u8>, len: usize) {
     if len > 0 {
-        // SAFETY: by contract nothing refers to these pages.
+        // SAFETY: by contract, nothing refers to these pages.
         let rc = unsafe { libc::munmap(at.as_ptr().cast(), len) };
         debug_assert_eq!(rc, 0, "munmap of {len} bytes");
     }
 }
 
-/// Faults all pages in for writing. An error when there is no memory behind the mapping after all;
-/// kernels that cannot do this (before 5.14) fault lazily instead.
+/// Faults all pages in for writing. Fails if there is no memory for the mapping after all. Kernels that do not support
+/// this (before 5.14) fault them in lazily instead.
 pub(super) fn populate(at: NonNull<u8>, len: usize) -> io::Result<()> {
     match madvise(at, len, libc::MADV_POPULATE_WRITE) {
         Err(e) if e.raw_os_error() != Some(libc::EINVAL) => Err(e),
@@ -60,20 +60,20 @@ pub(super) fn populate(at: NonNull<u8>, len: usize) -> io::Result<()> {
     }
 }
 
-/// Asks for transparent hugepages; only a hint.
+/// Requests transparent hugepages, as a hint.
 pub(super) fn prefer_huge(at: NonNull<u8>, len: usize) {
     let _ = madvise(at, len, libc::MADV_HUGEPAGE);
 }
 
 fn madvise(at: NonNull<u8>, len: usize, advice: c_int) -> io::Result<()> {
-    // SAFETY: the advices used here never change the contents of memory.
+    // SAFETY: the advice values used here never change the contents of memory.
     match unsafe { libc::madvise(at.as_ptr().cast(), len, advice) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Keeps pages in RAM (and faults them in).
+/// Locks pages in RAM, which also faults them in.
 pub(super) fn lock(at: NonNull<u8>, len: usize) -> io::Result<()> {
     // SAFETY: locking changes no contents; a bad range is reported as an error.
     match unsafe { libc::mlock(at.as_ptr().cast(), len) } {
@@ -82,8 +82,8 @@ pub(super) fn lock(at: NonNull<u8>, len: usize) -> io::Result<()> {
     }
 }
 
-/// Lets the pages that lie wholly in the range go again. Locks do not nest, so pages shared with
-/// neighbours at both ends stay locked.
+/// Unlocks the pages that lie completely in the range. Locks do not nest, so pages shared with neighbours at both ends
+/// stay locked.
 pub(super) fn unlock(at: NonNull<u8>, len: usize) {
     let start = at.addr().get();
     let (first, end) = (start.next_multiple_of(PAGE), (start + len) / PAGE * PAGE);
@@ -93,7 +93,7 @@ pub(super) fn unlock(at: NonNull<u8>, len: usize) {
     }
 }
 
-/// Prefers NUMA node `node` for pages not yet faulted in. Best effort: machines without NUMA refuse.
+/// Prefers NUMA node `node` for pages not yet faulted in. Best effort: it has no effect on machines without NUMA.
 pub(super) fn prefer_node(at: NonNull<u8>, len: usize, node: u32) {
     const MPOL_PREFERRED: c_ulong = 1;
     const WORDS: usize = 16;

@@ -1,4 +1,4 @@
-//! What `sys` does, without system calls: plain heap memory, so that Miri can run the layer.
+//! The functions of `sys` without system calls, on plain heap memory, so that Miri can run this layer.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub(super) fn map_plain(len: usize, align: usize) -> io::Result<NonNull<u8>> {
 }
 
 /// # Safety
-/// The bytes are one whole mapping of this module, and nothing uses them any more.
+/// The bytes must be one whole mapping made by this module, and must no longer be used.
 pub(super) unsafe fn unmap(at: NonNull<u8>, _len: usize) {
     let layout = LAYOUTS.lock().unwrap().remove(&at.addr().get()).expect("mapped here");
     // SAFETY: allocated with this layout in `map_plain`.

@@ -1,4 +1,4 @@
-//! The pool as a whole.
+//! Tests of the whole pool.
 
 use std::sync::mpsc;
 
@@ -71,7 +71,7 @@ fn the_limit_holds_and_recovers() {
     assert_eq!((pool.stats().in_use, pool.stats().reserved), (MIB, 2 * MIB));
     drop((bufs, small));
     assert_eq!(pool.stats().in_use, 0);
-    // Freed memory of all classes serves every other class: neighbours are joined.
+    // Freed memory of all classes is available to all classes, as neighbours are joined.
     drop(pool.alloc(MIB).unwrap());
     assert!(exhausted(pool.alloc(MIB + 1)));
     drop((0..256).map(|_| pool.alloc(1).unwrap()).collect::<Vec<_>>());
@@ -148,7 +148,7 @@ fn a_part_counts_in_the_whole_and_stops_at_its_own_limit() {
     let error = small.alloc(1).unwrap_err();
     assert_eq!(error, AllocError::Exhausted { limit: 8 << 10, in_use: 8 << 10, wanted: 1024 });
     assert_eq!((small.in_use(), part.in_use(), pool.in_use()), (8 << 10, 8 << 10, 8 << 10));
-    // What stops it may be any of those above; then nothing is counted anywhere.
+    // The limit may be that of any part above; nothing is then counted anywhere.
     let other = pool.alloc(32 << 10).unwrap();
     let rest = part.alloc(16 << 10).unwrap();
     assert!(exhausted(part.alloc(16 << 10)));
@@ -156,7 +156,7 @@ fn a_part_counts_in_the_whole_and_stops_at_its_own_limit() {
     assert!(exhausted(wide.alloc(16 << 10)) && wide.in_use() == 0);
     assert_eq!((part.in_use(), pool.stats().in_use), (24 << 10, 56 << 10));
     assert!(part.is_shared() && !wide.is_shared());
-    // Buffers find their way home without the handle, from any thread, and in parts.
+    // Buffers return to the pool without the handle, from any thread, and in parts.
     drop((small, part.clone()));
     let [a, b] = held;
     let (front, back) = a.split(10);
@@ -219,7 +219,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// No two buffers overlap, contents stay, the limit holds, and in the end all memory is there again.
+    /// No two buffers overlap, contents stay, the limit holds, and at the end all memory is free again.
     #[test]
     fn memory_is_never_handed_out_twice(steps in proptest::collection::vec((any::<bool>(), 0usize..1 << 22, any::<u16>()), 1..200)) {
         let limit = 16 * MIB;

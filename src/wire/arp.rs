@@ -10,25 +10,25 @@ pub const ARP_LEN: usize = 28;
 /// Hardware type Ethernet, protocol type IPv4, address lengths 6 and 4.
 const PREFIX: [u8; 6] = [0, 1, 0x08, 0, 6, 4];
 
-/// What an ARP packet is.
+/// Operation of an ARP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArpOp {
-    /// Who has the target address?
+    /// Asks who has the target address.
     Request,
-    /// The sender has its address.
+    /// States that the sender has its address.
     Reply,
 }
 
-/// Why bytes are no ARP packet that can be used.
+/// Why an ARP packet cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArpError {
     /// Shorter than [`ARP_LEN`].
     #[error("ARP packet of {0} bytes is shorter than {ARP_LEN}")]
     Truncated(usize),
-    /// For other hardware or protocols than Ethernet and IPv4.
+    /// The hardware or protocol is not Ethernet or IPv4.
     #[error("ARP packet for hardware or protocol other than Ethernet and IPv4")]
     Kind,
-    /// Neither request nor reply.
+    /// The operation is neither request nor reply.
     #[error("ARP operation {0} is neither request nor reply")]
     Operation(u16),
 }
@@ -49,10 +49,10 @@ pub struct Arp {
 }
 
 impl Arp {
-    /// Reads a packet; bytes behind it are padding.
+    /// Parses a packet. Bytes after it are padding.
     ///
     /// # Errors
-    /// [`ArpError`] for what is not ARP for IPv4 over Ethernet.
+    /// [`ArpError`] if it is not ARP for IPv4 over Ethernet.
     pub fn parse(packet: &[u8]) -> Result<Self, ArpError> {
         let Some(bytes) = packet.first_chunk::<ARP_LEN>() else {
             return Err(ArpError::Truncated(packet.len()));
@@ -70,7 +70,7 @@ impl Arp {
         Ok(Self { op, sender_mac: mac(8), sender_ip: ip(14), target_mac: mac(18), target_ip: ip(24) })
     }
 
-    /// Its bytes.
+    /// The encoded packet.
     pub fn to_bytes(&self) -> [u8; ARP_LEN] {
         let mut out = [0; ARP_LEN];
         out[..6].copy_from_slice(&PREFIX);

@@ -2,15 +2,15 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A running one's complement sum. Order of the additions does not matter.
+/// A running one's complement sum. The order of additions does not matter.
 ///
-/// Words are added in the machine's byte order, which the checksum allows (RFC 1071 §2 (B)); the
-/// result is swapped once. Sums of up to 16 GiB cannot overflow.
+/// Words are added in native byte order, which the checksum allows (RFC 1071 §2 (B)); only the result is swapped. Sums
+/// of up to 16 GiB cannot overflow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// The sum of nothing.
+    /// The empty sum.
     pub const fn new() -> Self {
         Self(0)
     }
@@ -21,11 +21,11 @@ impl Sum {
         Self(self.0 + value.to_be() as u64)
     }
 
-    /// Adds `data`, which starts at an even offset of what is summed. An odd last byte is padded with zero.
+    /// Adds `data`, which must start at an even offset of the summed bytes. An odd last byte is padded with zero.
     #[must_use]
     pub fn bytes(self, data: &[u8]) -> Self {
-        // Both halves of each 64-bit word go to lanes of their own: eight independent chains without
-        // carries, about 40 ns for 1400 bytes even as scalar code. No lane can overflow.
+        // Each half of a 64-bit word goes to a lane of its own: eight independent chains without carries, about 40 ns
+        // for 1400 bytes even in scalar code. No lane can overflow.
         let (blocks, rest) = data.as_chunks::<32>();
         let (mut low, mut high) = ([0u64; 4], [0u64; 4]);
         for block in blocks {
@@ -46,13 +46,13 @@ impl Sum {
         Self(sum)
     }
 
-    /// Adds a sum of 32-bit words in the machine's byte order, as of data at an even offset.
+    /// Adds a sum of 32-bit words in native byte order, of data at an even offset.
     #[must_use]
     pub const fn words(self, sum: u64) -> Self {
         Self(self.0 + sum)
     }
 
-    /// Adds the pseudo-header of UDP over IPv4 (RFC 768), or of anything else that uses its form.
+    /// Adds the pseudo-header of UDP over IPv4 (RFC 768), or of another protocol that uses the same form.
     #[must_use]
     pub fn pseudo_v4(self, src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, len: u16) -> Self {
         self.bytes(&src.octets()).bytes(&dst.octets()).u16(u16::from(protocol)).u16(len)
@@ -66,7 +66,7 @@ impl Sum {
         len.bytes(&src.octets()).bytes(&dst.octets()).u16(u16::from(protocol))
     }
 
-    /// The sum folded to 16 bits, not complemented: what devices want to find in the checksum field.
+    /// The sum folded to 16 bits, not complemented, as devices expect it in the checksum field.
     pub const fn fold(self) -> u16 {
         let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
         let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);

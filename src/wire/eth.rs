@@ -11,7 +11,7 @@ use crate::wire::be16;
 pub const ETH_LEN: usize = 14;
 /// Length of a VLAN tag, in bytes.
 pub const VLAN_LEN: usize = 4;
-/// Shortest frame without its frame check sequence, in bytes.
+/// Minimum length of a frame without its frame check sequence, in bytes.
 pub const MIN_FRAME: usize = 60;
 
 /// EtherType of IPv4.
@@ -22,9 +22,9 @@ pub const ETHERTYPE_ARP: u16 = 0x0806;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Tag protocol of an 802.1Q tag.
 const TPID_VLAN: u16 = 0x8100;
-/// Tag protocols that stand for an outer tag.
+/// Tag protocols of an outer tag.
 const TPID_OUTER: [u16; 2] = [0x88a8, 0x9100];
-/// Below it the field is a length, not a type.
+/// Below this value, the field is a length, not a type.
 const MIN_ETHERTYPE: u16 = 0x0600;
 
 /// A MAC address.
@@ -34,7 +34,7 @@ pub struct Mac(pub [u8; 6]);
 impl Mac {
     /// ff:ff:ff:ff:ff:ff.
     pub const BROADCAST: Self = Self([0xff; 6]);
-    /// All zeros: no address.
+    /// All zeros, which is not an address.
     pub const ZERO: Self = Self([0; 6]);
 
     /// Whether the group bit is set: multicast or broadcast.
@@ -42,18 +42,18 @@ impl Mac {
         self.0[0] & 1 != 0
     }
 
-    /// Whether it can be the address of one station.
+    /// Whether this can be the address of a station.
     pub fn is_station(self) -> bool {
         !self.is_group() && self != Self::ZERO
     }
 
-    /// Where multicasts to `group` go (RFC 2464 §7).
+    /// The destination of multicasts to `group` (RFC 2464 §7).
     pub const fn for_multicast(group: Ipv6Addr) -> Self {
         let o = group.octets();
         Self([0x33, 0x33, o[12], o[13], o[14], o[15]])
     }
 
-    /// The link-local address made from it by modified EUI-64 (RFC 2464 §4, §5).
+    /// The link-local address derived by modified EUI-64 (RFC 2464 §4, §5).
     pub const fn link_local(self) -> Ipv6Addr {
         let [a, b, c, d, e, f] = self.0;
         let hi = u16::from_be_bytes([a ^ 2, b]);
@@ -68,38 +68,38 @@ impl fmt::Display for Mac {
     }
 }
 
-/// Why a frame is not one of ours.
+/// Why a frame cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EthError {
-    /// It ends inside its header.
+    /// The frame ends inside its header.
     #[error("frame of {0} bytes ends inside its Ethernet header")]
     Truncated(usize),
-    /// It has more than one VLAN tag.
+    /// The frame has more than one VLAN tag.
     #[error("frame has more than one VLAN tag: strip the outer one before it reaches this port")]
     DoubleTagged,
-    /// 802.3 length instead of a type.
-    #[error("802.3 frame with length field {0}: only Ethernet II is spoken")]
+    /// The frame has an 802.3 length instead of a type.
+    #[error("802.3 frame with length field {0}: only Ethernet II is supported")]
     Not2(u16),
 }
 
 /// An Ethernet header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EthHeader {
-    /// Destination.
+    /// Destination address.
     pub dst: Mac,
-    /// Source.
+    /// Source address.
     pub src: Mac,
-    /// VLAN identifier, 1 to 4095; a priority tag (identifier 0) counts as none.
+    /// VLAN identifier, 1 to 4095; `None` also for a priority tag (identifier 0).
     pub vlan: Option<u16>,
-    /// What follows.
+    /// Type of the payload.
     pub ethertype: u16,
 }
 
 impl EthHeader {
-    /// Reads the header; returns its length too.
+    /// Parses the header; also returns its length.
     ///
     /// # Errors
-    /// [`EthError`] for what is not Ethernet II with at most one tag.
+    /// [`EthError`] if the frame is not Ethernet II with at most one tag.
     pub fn parse(frame: &[u8]) -> Result<(Self, usize), EthError> {
         let Some(header) = frame.first_chunk::<ETH_LEN>() else {
             return Err(EthError::Truncated(frame.len()));
@@ -128,12 +128,12 @@ impl EthHeader {
         }
     }
 
-    /// Its length in bytes.
+    /// Length of the encoded header in bytes.
     pub const fn wire_len(&self) -> usize {
         if self.vlan.is_some() { ETH_LEN + VLAN_LEN } else { ETH_LEN }
     }
 
-    /// Its bytes.
+    /// The encoded header.
     pub fn to_bytes(&self) -> ArrayVec<u8, { ETH_LEN + VLAN_LEN }> {
         let mut out = ArrayVec::new();
         out.extend(self.dst.0);

@@ -10,10 +10,10 @@ use crate::wire::ndp::ListenerQuery;
 use crate::wire::udp::UDP_LEN;
 use crate::wire::{be16, be32};
 
-/// Length of an ICMP header with the four bytes that every type has behind it, in bytes.
+/// Length of an ICMP header with the four bytes that follow it in every type, in bytes.
 pub const ICMP_LEN: usize = 8;
 
-/// The two protocols number their types differently.
+/// The ICMP version; the two number their types differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpVersion {
     /// ICMP, for IPv4.
@@ -37,37 +37,37 @@ impl IcmpVersion {
     }
 }
 
-/// Why bytes are no ICMP message.
+/// An ICMP message that ends inside its header, with its length in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("ICMP message of {0} bytes ends inside its header")]
 pub struct IcmpTruncated(pub usize);
 
-/// An ICMP or ICMPv6 message. `quoted` starts with the IP header of the packet that an error is about.
+/// An ICMP or ICMPv6 message. `quoted` starts with the IP header of the packet that an error refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Icmp<'a> {
-    /// Echo request; `rest` is identifier, sequence number and data, to be sent back.
+    /// Echo request. `rest` is identifier, sequence number and data, to be returned in the reply.
     EchoRequest {
-        /// Everything behind the checksum.
+        /// Everything after the checksum.
         rest: &'a [u8],
     },
     /// Echo reply.
     EchoReply,
     /// A packet was too big for a link ahead (RFC 1191 §4, RFC 4443 §3.2).
     PacketTooBig {
-        /// MTU of that link in bytes; 0 when the router does not say.
+        /// MTU of that link in bytes; 0 if the router does not report it.
         mtu: u32,
-        /// The packet, possibly cut off.
+        /// The packet, possibly truncated.
         quoted: &'a [u8],
     },
-    /// Nobody listens at the port.
+    /// The port is closed.
     PortUnreachable {
-        /// The packet, possibly cut off.
+        /// The packet, possibly truncated.
         quoted: &'a [u8],
     },
-    /// No way leads to the network or host, or none that the packet may take (RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1, RFC
-    /// 4443 §3.1).
+    /// The network or host cannot be reached, or the packet is not allowed to (RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1,
+    /// RFC 4443 §3.1).
     HostUnreachable {
-        /// The packet, possibly cut off.
+        /// The packet, possibly truncated.
         quoted: &'a [u8],
     },
     /// Another error.
@@ -76,10 +76,10 @@ pub enum Icmp<'a> {
         kind: u8,
         /// Code.
         code: u8,
-        /// The packet, possibly cut off.
+        /// The packet, possibly truncated.
         quoted: &'a [u8],
     },
-    /// Neighbour discovery, types 133 to 137: the whole message, for [`super::ndp::Ndp::parse`].
+    /// Neighbour discovery, types 133 to 137: the complete message, for [`super::ndp::Ndp::parse`].
     Ndp(&'a [u8]),
     /// Multicast listener query, type 130.
     ListenerQuery(ListenerQuery),
@@ -91,10 +91,10 @@ pub enum Icmp<'a> {
 }
 
 impl<'a> Icmp<'a> {
-    /// Reads a message. The checksum is the caller's, as it may be the device's.
+    /// Parses a message. The caller, or the device, verifies the checksum.
     ///
     /// # Errors
-    /// When it ends inside its header.
+    /// If the message ends inside its header.
     pub fn parse(version: IcmpVersion, message: &'a [u8]) -> Result<Self, IcmpTruncated> {
         let Some((&[kind, code, ..], quoted)) = message.split_first_chunk::<ICMP_LEN>() else {
             return Err(IcmpTruncated(message.len()));
@@ -124,18 +124,19 @@ impl<'a> Icmp<'a> {
 /// A UDP packet quoted in an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotedUdp {
-    /// Who sent it.
+    /// Source of the packet.
     pub src: SocketAddr,
-    /// Whom it was for.
+    /// Destination of the packet.
     pub dst: SocketAddr,
     /// Length of its payload in bytes; 0 if not even its UDP header is quoted.
     pub len: u16,
-    /// Where its payload is in the quote, as much as is quoted.
+    /// Range of the payload within the quote, as far as it is quoted.
     pub payload: Range<usize>,
 }
 
 impl QuotedUdp {
-    /// Reads a quote, which begins with an IP header; `None` for anything but UDP, and if the ports are cut off.
+    /// Parses a quote, which begins with an IP header. `None` for protocols other than UDP, and if the ports are cut
+    /// off.
     pub fn parse(version: IcmpVersion, quoted: &[u8]) -> Option<Self> {
         let (src, dst, ports, header_len): (IpAddr, IpAddr, _, _) = match version {
             IcmpVersion::V4 => {
@@ -155,18 +156,18 @@ impl QuotedUdp {
     }
 }
 
-/// Type, code and checksum of the reply to an echo request; `rest` as in [`Icmp::EchoRequest`] follows it.
-/// `pseudo` is the pseudo-header's sum for ICMPv6, nothing for ICMP.
+/// Type, code and checksum of the reply to an echo request, to be followed by `rest` as in [`Icmp::EchoRequest`].
+/// `pseudo` is the sum of the pseudo-header for ICMPv6, and empty for ICMP.
 pub fn echo_reply(version: IcmpVersion, pseudo: Sum, rest: &[u8]) -> [u8; 4] {
     first_word([version.echo_reply(), 0], pseudo, rest)
 }
 
-/// The same for an echo request.
+/// Type, code and checksum of an echo request; see [`echo_reply`].
 pub fn echo_request(version: IcmpVersion, pseudo: Sum, rest: &[u8]) -> [u8; 4] {
     first_word([version.echo_request(), 0], pseudo, rest)
 }
 
-/// The eight bytes in front of the quoted packet in a "port unreachable".
+/// The eight bytes before the quoted packet in a "port unreachable".
 pub fn port_unreachable(version: IcmpVersion, pseudo: Sum, quoted: &[u8]) -> [u8; ICMP_LEN] {
     let [a, b, c, d] = first_word(version.port_unreachable(), pseudo, quoted);
     [a, b, c, d, 0, 0, 0, 0]
@@ -184,7 +185,7 @@ mod tests {
     use crate::wire::ipv6;
     use proptest::prelude::*;
 
-    /// Identifier 1, sequence 0x1f, and the 32 bytes that Windows sends: a request has checksum 4d3c.
+    /// Identifier 1, sequence 0x1f, and the 32 bytes that Windows sends; a request has checksum 4d3c.
     const PING: &[u8] = b"\x00\x01\x00\x1fabcdefghijklmnopqrstuvwabcdefghi";
 
     #[test]

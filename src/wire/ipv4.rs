@@ -1,4 +1,4 @@
-//! IPv4 headers (RFC 791). Options are skipped, fragments are only detected.
+//! IPv4 headers (RFC 791). Options are skipped, and fragments only detected.
 
 use std::net::Ipv4Addr;
 
@@ -13,33 +13,33 @@ pub const PROTOCOL_ICMP: u8 = 1;
 pub const PROTOCOL_UDP: u8 = 17;
 
 const DONT_FRAGMENT: u16 = 0x4000;
-/// More fragments, or an offset.
+/// Mask of "more fragments" and the fragment offset.
 const FRAGMENT: u16 = 0x3fff;
 const OFFSET: u16 = 0x1fff;
 
-/// Why bytes are no IPv4 packet.
+/// Why an IPv4 packet cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ipv4Error {
-    /// It ends inside its header.
+    /// The packet ends inside its header.
     #[error("packet of {0} bytes ends inside its IPv4 header")]
     Truncated(usize),
-    /// Another version.
+    /// The IP version is not 4.
     #[error("IP version {0} in an IPv4 packet")]
     Version(u8),
-    /// Header length below 20 bytes.
+    /// The header length is below 20 bytes.
     #[error("IPv4 header length of {0} bytes is below 20")]
     HeaderLength(usize),
-    /// Total length below the header's or above what is there.
+    /// The total length is less than the header's, or more than the available bytes.
     #[error("IPv4 total length {0} does not fit the packet")]
     TotalLength(u16),
 }
 
-/// What matters of an IPv4 header.
+/// The relevant fields of an IPv4 header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv4 {
-    /// Source.
+    /// Source address.
     pub src: Ipv4Addr,
-    /// Destination.
+    /// Destination address.
     pub dst: Ipv4Addr,
     /// Protocol of the payload.
     pub protocol: u8,
@@ -49,19 +49,19 @@ pub struct Ipv4 {
     pub ttl: u8,
     /// Header length with options, in bytes.
     pub header_len: usize,
-    /// Header and payload, in bytes; what is behind is padding.
+    /// Length of header and payload, in bytes; bytes beyond it are padding.
     pub total_len: usize,
-    /// Part of a larger packet.
+    /// Whether it is a part of a larger packet.
     pub fragment: bool,
-    /// A fragment other than the first: no upper-layer header in it.
+    /// Whether it is a fragment other than the first, without an upper-layer header.
     pub later_fragment: bool,
 }
 
 impl Ipv4 {
-    /// Reads the header of `packet`. The checksum is not looked at: see [`Ipv4::checksum_ok`].
+    /// Parses the header of `packet`. The checksum is not verified; see [`Ipv4::checksum_ok`].
     ///
     /// # Errors
-    /// [`Ipv4Error`] for lengths that do not fit `packet`, or another version.
+    /// [`Ipv4Error`] if lengths do not fit `packet`, or for another version.
     pub fn parse(packet: &[u8]) -> Result<Self, Ipv4Error> {
         let ip = Self::parse_quoted(packet)?;
         if ip.total_len < ip.header_len || ip.total_len > packet.len() {
@@ -70,10 +70,10 @@ impl Ipv4 {
         Ok(ip)
     }
 
-    /// The same for a packet quoted in an ICMP message: the quote may be shorter than the total length.
+    /// Parses the header of a packet quoted in an ICMP message, which may be shorter than the total length.
     ///
     /// # Errors
-    /// [`Ipv4Error`] for a header that is cut off or malformed.
+    /// [`Ipv4Error`] if the header is truncated or malformed.
     pub fn parse_quoted(packet: &[u8]) -> Result<Self, Ipv4Error> {
         let Some(h) = packet.first_chunk::<IPV4_LEN>() else {
             return Err(Ipv4Error::Truncated(packet.len()));
@@ -102,12 +102,12 @@ impl Ipv4 {
         })
     }
 
-    /// Whether the header checksum of `packet`, of which this is the header, is right.
+    /// Whether the header checksum of `packet`, which has this header, is correct.
     pub fn checksum_ok(&self, packet: &[u8]) -> bool {
         packet.get(..self.header_len).is_some_and(|header| Sum::new().bytes(header).is_valid())
     }
 
-    /// Ports of the UDP packet quoted behind this header: source, destination.
+    /// Source and destination port of the UDP packet quoted after this header.
     pub fn quoted_ports(&self, packet: &[u8]) -> Option<(u16, u16)> {
         if self.protocol != PROTOCOL_UDP || self.later_fragment {
             return None;
@@ -116,8 +116,8 @@ impl Ipv4 {
     }
 }
 
-/// A header without options: DSCP 0, "don't fragment", and identification 0, which such atomic
-/// datagrams may have (RFC 6864 §4.1).
+/// Encodes a header without options, with DSCP 0, "don't fragment", and identification 0, which is allowed in such
+/// atomic datagrams (RFC 6864 §4.1).
 pub fn header(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, ttl: u8, ecn: u8, payload_len: usize) -> [u8; IPV4_LEN] {
     let mut h = [0; IPV4_LEN];
     h[0] = 0x45;
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A widely printed example: 192.168.0.1 to 192.168.0.199, UDP, checksum b861.
+    /// A well-known example: 192.168.0.1 to 192.168.0.199, UDP, checksum b861.
     const EXAMPLE: [u8; 20] = [
         0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11, 0xb8, 0x61, 0xc0, 0xa8, 0x00, 0x01, 0xc0, 0xa8,
         0x00, 0xc7,

@@ -1,4 +1,4 @@
-//! IPv6 headers (RFC 8200). Extension headers are stepped over, fragments are only detected.
+//! IPv6 headers (RFC 8200). Extension headers are skipped, and fragments only detected.
 
 use std::net::Ipv6Addr;
 
@@ -6,69 +6,69 @@ use crate::wire::be16;
 
 /// Length of an IPv6 header without extensions, in bytes.
 pub const IPV6_LEN: usize = 40;
-/// Smallest MTU that every IPv6 link has (RFC 8200 §5).
+/// Minimum MTU of IPv6 links, in bytes (RFC 8200 §5).
 pub const IPV6_MIN_MTU: u16 = 1280;
 /// Next-header number of ICMPv6.
 pub const PROTOCOL_ICMPV6: u8 = 58;
-/// All nodes of the link.
+/// The all-nodes multicast address of the link.
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
-/// Options that pad.
+/// Padding options.
 const PAD_1: u8 = 0;
 const PAD_N: u8 = 1;
-/// Options in all headers of a packet, padding aside (RFC 8504 §5.3).
+/// Maximum number of options in all headers of a packet, not counting padding (RFC 8504 §5.3).
 const MAX_OPTIONS: usize = 8;
-/// Bytes of padding in a row: with more, an 8-byte boundary was passed (RFC 8504 §5.3).
+/// Maximum number of consecutive bytes of padding, as more would cross an 8-byte boundary (RFC 8504 §5.3).
 const MAX_PADDING: usize = 7;
 
-/// Why bytes are no IPv6 packet that can be taken.
+/// Why an IPv6 packet cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ipv6Error {
-    /// It ends inside a header.
+    /// The packet ends inside a header.
     #[error("packet of {0} bytes ends inside an IPv6 header")]
     Truncated(usize),
-    /// Another version.
+    /// The IP version is not 6.
     #[error("IP version {0} in an IPv6 packet")]
     Version(u8),
-    /// Payload length above what is there.
+    /// The payload length is more than the available bytes.
     #[error("IPv6 payload length {0} does not fit the packet")]
     PayloadLength(u16),
-    /// An extension header out of place or repeated, an option that must be understood, or more options or padding than
-    /// anybody needs.
-    #[error("IPv6 extension header {0} cannot be stepped over")]
+    /// An extension header out of place or repeated, an unknown option that must not be ignored, or excessive options
+    /// or padding.
+    #[error("IPv6 extension header {0} cannot be skipped")]
     Extension(u8),
 }
 
-/// What matters of an IPv6 header and its extensions.
+/// The relevant fields of an IPv6 header and its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ipv6 {
-    /// Source.
+    /// Source address.
     pub src: Ipv6Addr,
-    /// Destination.
+    /// Destination address.
     pub dst: Ipv6Addr,
-    /// Protocol of the payload, behind all extensions.
+    /// Protocol of the payload, after all extensions.
     pub protocol: u8,
     /// ECN bits (RFC 3168).
     pub ecn: u8,
     /// Hop limit.
     pub hop_limit: u8,
-    /// All headers, in bytes.
+    /// Length of all headers, in bytes.
     pub header_len: usize,
-    /// Headers and payload, in bytes; what is behind is padding.
+    /// Length of headers and payload, in bytes; bytes beyond it are padding.
     pub total_len: usize,
-    /// Part of a larger packet. `protocol` and `header_len` then describe the fragment header.
+    /// Whether it is a part of a larger packet. `protocol` and `header_len` then describe the fragment header.
     pub fragment: bool,
 }
 
 impl Ipv6 {
-    /// Reads the headers of `packet`.
+    /// Parses the headers of `packet`.
     ///
     /// # Errors
-    /// [`Ipv6Error`] for lengths that do not fit `packet`, another version, or extensions that forbid processing.
+    /// [`Ipv6Error`] if lengths do not fit `packet`, for another version, or for extensions that forbid processing.
     pub fn parse(packet: &[u8]) -> Result<Self, Ipv6Error> {
         let mut ip = Self::parse_quoted(packet)?;
         let Some(packet) = packet.get(..ip.total_len) else {
@@ -80,10 +80,10 @@ impl Ipv6 {
         Ok(ip)
     }
 
-    /// The fixed header only, for a packet quoted in an ICMPv6 message.
+    /// Parses only the fixed header, of a packet quoted in an ICMPv6 message.
     ///
     /// # Errors
-    /// [`Ipv6Error`] for a header that is cut off, or another version.
+    /// [`Ipv6Error`] if the header is truncated, or for another version.
     pub fn parse_quoted(packet: &[u8]) -> Result<Self, Ipv6Error> {
         let Some(h) = packet.first_chunk::<IPV6_LEN>() else {
             return Err(Ipv6Error::Truncated(packet.len()));
@@ -104,7 +104,7 @@ impl Ipv6 {
         })
     }
 
-    /// Steps over extension headers: every one once, and destination options twice (RFC 8200 §4.1).
+    /// Skips extension headers: each kind once, and destination options twice (RFC 8200 §4.1).
     fn skip_extensions(&mut self, packet: &[u8]) -> Result<(), Ipv6Error> {
         let mut options = MAX_OPTIONS;
         let (mut routings, mut fragments, mut destinations) = (0, 0, 0);
@@ -122,15 +122,15 @@ impl Ipv6 {
                 return Err(Ipv6Error::Truncated(packet.len()));
             };
             match kind {
-                // An atomic fragment is a whole packet (RFC 6946 §4).
+                // An atomic fragment is a complete packet (RFC 6946 §4).
                 FRAGMENT if be16(extension, 2).is_some_and(|field| field & 0xfff9 != 0) => {
                     self.fragment = true;
                     return Ok(());
                 }
                 FRAGMENT => fragments += 1,
-                // Hop-by-hop options come first or not at all (RFC 8200 §4.1).
+                // Hop-by-hop options must come first (RFC 8200 §4.1).
                 HOP_BY_HOP if !first => return Err(Ipv6Error::Extension(kind)),
-                // We route nothing on, so segments left must be none (RFC 8200 §4.4).
+                // We do not forward, so no segments may be left (RFC 8200 §4.4).
                 ROUTING if third != 0 => return Err(Ipv6Error::Extension(kind)),
                 ROUTING => routings += 1,
                 _ => {
@@ -147,7 +147,7 @@ impl Ipv6 {
         }
     }
 
-    /// Ports of the UDP packet quoted behind this header: source, destination.
+    /// Source and destination port of the UDP packet quoted after this header.
     pub fn quoted_ports(&self, packet: &[u8]) -> Option<(u16, u16)> {
         if self.protocol != crate::wire::ipv4::PROTOCOL_UDP || self.fragment {
             return None;
@@ -156,13 +156,13 @@ impl Ipv6 {
     }
 }
 
-/// Steps over options if all are well-formed and may be ignored by who does not know them (RFC 8200 §4.2). At most `max` of
-/// them, padding aside: returns how many more there could have been. What it costs is bounded by that rather than by the
-/// bytes that the sender spent.
+/// Skips options if all are well-formed and may be ignored if unknown (RFC 8200 §4.2). At most `max` of them are
+/// allowed, not counting padding; returns how many more there could have been. This bounds the cost independently of
+/// the number of bytes sent.
 fn skip_options(mut options: &[u8], mut max: usize) -> Option<usize> {
     let mut padding = 0;
     while let [kind, rest @ ..] = options {
-        // Pad1 is a single byte, all others have a length (RFC 8200 §4.2).
+        // Pad1 is a single byte; all others have a length (RFC 8200 §4.2).
         let len = if *kind == PAD_1 { 1 } else { 2 + usize::from(*rest.first()?) };
         if matches!(*kind, PAD_1 | PAD_N) {
             padding += len;
@@ -178,7 +178,7 @@ fn skip_options(mut options: &[u8], mut max: usize) -> Option<usize> {
     Some(max)
 }
 
-/// A header without extensions: DSCP 0. `flow` is the flow label, its lowest 20 bits (RFC 6437).
+/// Encodes a header without extensions, with DSCP 0. The lowest 20 bits of `flow` are the flow label (RFC 6437).
 pub fn header(
     src: Ipv6Addr,
     dst: Ipv6Addr,
@@ -199,7 +199,7 @@ pub fn header(
     h
 }
 
-/// The multicast group in which `address` is asked for (RFC 4291 §2.7.1).
+/// The solicited-node multicast group of `address` (RFC 4291 §2.7.1).
 pub const fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let o = address.octets();
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | o[13] as u16, u16::from_be_bytes([o[14], o[15]]))
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(Ipv6::parse(&packet(DESTINATION, &[17, 1, 1, 4, 0, 0, 0, 0])), Err(Ipv6Error::Truncated(48)));
     }
 
-    /// Until 2026-11 each byte of padding was a step, 1,400 of them 2.1 µs.
+    /// Until 2026-11, each byte of padding was a step: 1,400 of them took 2.1 µs.
     #[test]
     fn what_options_cost_does_not_depend_on_the_bytes_spent() {
         let options = |options: &[u8]| {
@@ -277,8 +277,8 @@ mod tests {
         assert_eq!(options(&[&unknown.repeat(8)[..], &[0; 6]].concat()), Ok(40 + 72));
         assert_eq!(options(&[&unknown.repeat(9)[..], &[0; 6]].concat()), refused);
         let long = [&[0x1e, 248][..], &[0; 248]].concat();
-        assert_eq!(options(&[&long.repeat(8)[..], &[0; 6]].concat()), Ok(40 + 2008), "bytes that are not looked at");
-        // The same for what comes in several headers.
+        assert_eq!(options(&[&long.repeat(8)[..], &[0; 6]].concat()), Ok(40 + 2008), "bytes that are not read");
+        // The same with several headers.
         let header = |next: u8| [&[next, 4][..], &unknown.repeat(4), &[0, 0, 0, 0, 0, 0]].concat();
         let twice = [header(DESTINATION), header(PROTOCOL_UDP)].concat();
         assert_eq!(Ipv6::parse(&packet(DESTINATION, &twice)).map(|ip| ip.header_len), Ok(120));

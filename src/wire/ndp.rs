@@ -1,4 +1,5 @@
-//! Neighbour discovery for IPv6 (RFC 4861), and the listener report that keeps its multicasts coming (RFC 3810).
+//! Neighbour discovery for IPv6 (RFC 4861), and the listener report without which switches may not forward its
+//! multicasts (RFC 3810).
 
 use std::net::Ipv6Addr;
 
@@ -14,7 +15,7 @@ use crate::wire::{be16, be32};
 pub const NEIGHBOR_LEN: usize = 32;
 /// Length of a solicitation without options, in bytes.
 pub const QUERY_LEN: usize = 24;
-/// Hop limit that proves a message was not forwarded (RFC 4861 §3.1).
+/// The hop limit that proves that a message was not forwarded (RFC 4861 §3.1).
 pub const HOP_LIMIT: u8 = 255;
 
 const ROUTER_SOLICIT: u8 = 133;
@@ -22,7 +23,8 @@ const ROUTER_ADVERT: u8 = 134;
 const NEIGHBOR_SOLICIT: u8 = 135;
 const NEIGHBOR_ADVERT: u8 = 136;
 
-/// Options in one message. Router advertisements have the most: a few prefixes, routes and name servers.
+/// Maximum number of options in a message. Router advertisements have the most: a few prefixes, routes and name
+/// servers.
 const MAX_OPTIONS: usize = 32;
 
 const SOURCE_ADDRESS: u8 = 1;
@@ -33,26 +35,26 @@ const ROUTER: u8 = 0x80;
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
 
-/// Why a message is not to be used (RFC 4861 §6.1, §7.1).
+/// Why a message must be discarded (RFC 4861 §6.1, §7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NdpError {
-    /// It ends inside its fields or an option.
+    /// The message ends inside its fields or an option.
     #[error("neighbour discovery message of {0} bytes ends inside its fields or options")]
     Truncated(usize),
-    /// An option of length zero.
+    /// An option has length zero.
     #[error("neighbour discovery option of length zero")]
     EmptyOption,
-    /// More options than anybody sends.
+    /// The message has more options than any legitimate one.
     #[error("neighbour discovery message with more than {MAX_OPTIONS} options")]
     TooManyOptions,
-    /// A target that is a multicast group.
+    /// The target is a multicast group.
     #[error("neighbour discovery target {0} is a multicast group")]
     Target(Ipv6Addr),
-    /// Code other than zero.
+    /// The code is not zero.
     #[error("neighbour discovery message with code {0}")]
     Code(u8),
-    /// Not a type that is read here.
-    #[error("ICMPv6 type {0} is no neighbour discovery message that is read")]
+    /// The type is not supported here.
+    #[error("ICMPv6 type {0} is not a supported neighbour discovery message")]
     Kind(u8),
 }
 
@@ -61,17 +63,17 @@ pub enum NdpError {
 pub struct Prefix {
     /// Network address.
     pub address: Ipv6Addr,
-    /// Bits of `address` that count.
+    /// Number of significant bits of `address`.
     pub len: u8,
-    /// Addresses in it are on this link.
+    /// Whether its addresses are on this link.
     pub on_link: bool,
-    /// Addresses may be made from it.
+    /// Whether it may be used for autoconfiguration.
     pub autonomous: bool,
     /// Seconds for which it is valid.
     pub valid_secs: u32,
 }
 
-/// The options that are understood. Of several of a kind the last one counts.
+/// The supported options. If one is repeated, the last one counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Source link-layer address.
@@ -128,36 +130,36 @@ impl Options {
 /// A neighbour discovery message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ndp {
-    /// Which routers are there?
+    /// Router solicitation.
     RouterSolicit {
         /// Options.
         options: Options,
     },
-    /// A router speaks up.
+    /// Router advertisement.
     RouterAdvert {
         /// Hop limit to use; 0 is unspecified.
         hop_limit: u8,
-        /// Seconds for which it is a default router; 0 if it is none.
+        /// Lifetime as a default router in seconds; 0 if it is not one.
         lifetime_secs: u16,
         /// Options.
         options: Options,
     },
-    /// Who has `target`?
+    /// Neighbour solicitation: asks for the link-layer address of `target`.
     NeighborSolicit {
-        /// The address asked for.
+        /// The requested address.
         target: Ipv6Addr,
         /// Options.
         options: Options,
     },
-    /// `target` is at the link-layer address in the options.
+    /// Neighbour advertisement: `target` has the link-layer address in the options.
     NeighborAdvert {
-        /// The address spoken of.
+        /// The advertised address.
         target: Ipv6Addr,
-        /// Sent by a router.
+        /// Whether the sender is a router.
         router: bool,
-        /// Sent because it was asked for.
+        /// Whether it answers a solicitation.
         solicited: bool,
-        /// Replaces what is known.
+        /// Whether it overrides a cached address.
         replace: bool,
         /// Options.
         options: Options,
@@ -165,10 +167,10 @@ pub enum Ndp {
 }
 
 impl Ndp {
-    /// Reads an ICMPv6 message. Hop limit and checksum are the caller's to check.
+    /// Parses an ICMPv6 message. The caller has to check hop limit and checksum.
     ///
     /// # Errors
-    /// [`NdpError`] for a message that must be discarded, or another type.
+    /// [`NdpError`] if the message must be discarded, or for another type.
     pub fn parse(message: &[u8]) -> Result<Self, NdpError> {
         let &[kind, code, ..] = message else {
             return Err(NdpError::Truncated(message.len()));
@@ -207,13 +209,13 @@ impl Ndp {
     }
 }
 
-/// A neighbour solicitation from `src` at `mac` for `target`, sent to `dst`.
+/// Encodes a neighbour solicitation from `src` at `mac` for `target`, sent to `dst`.
 pub fn neighbor_solicit(src: Ipv6Addr, dst: Ipv6Addr, target: Ipv6Addr, mac: Mac) -> [u8; NEIGHBOR_LEN] {
     neighbor([NEIGHBOR_SOLICIT, 0], src, dst, target, [SOURCE_ADDRESS, 1], mac)
 }
 
-/// The same without saying where `src` is: from the unspecified address it asks whether anybody has `target`
-/// (RFC 4862 §5.4.2).
+/// Encodes a neighbour solicitation without a link-layer address option. From the unspecified address, it asks whether
+/// anyone uses `target` (duplicate address detection, RFC 4862 §5.4.2).
 pub fn neighbor_query(src: Ipv6Addr, dst: Ipv6Addr, target: Ipv6Addr) -> [u8; QUERY_LEN] {
     let mut out = [0; QUERY_LEN];
     out[0] = NEIGHBOR_SOLICIT;
@@ -223,7 +225,7 @@ pub fn neighbor_query(src: Ipv6Addr, dst: Ipv6Addr, target: Ipv6Addr) -> [u8; QU
     out
 }
 
-/// A neighbour advertisement from `src` to `dst`: `target` is at `mac`, which may `replace` what is known.
+/// Encodes a neighbour advertisement from `src` to `dst`: `target` is at `mac`, which may `replace` a cached address.
 pub fn neighbor_advert(
     src: Ipv6Addr,
     dst: Ipv6Addr,
@@ -258,9 +260,9 @@ fn neighbor(
 /// A multicast listener query of either version (RFC 2710 §3, RFC 3810 §5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerQuery {
-    /// The group that it asks for; unspecified for all.
+    /// The queried group; unspecified for all groups.
     pub group: Ipv6Addr,
-    /// Within this time it wants to be answered.
+    /// Maximum delay of the answer.
     pub max_delay: Duration,
 }
 
@@ -268,13 +270,13 @@ impl ListenerQuery {
     /// Its type.
     pub(crate) const KIND: u8 = 130;
 
-    /// Reads an ICMPv6 message of this type; `None` for the lengths that neither version has (RFC 3810 §8.1).
+    /// Parses an ICMPv6 message of this type; `None` for lengths that neither version has (RFC 3810 §8.1).
     pub fn parse(message: &[u8]) -> Option<Self> {
         let code = u32::from(be16(message, 4)?);
         let delay_ms = match message.len() {
             24 => code,
             28.. if code < 0x8000 => code,
-            // A number with an exponent of three bits (RFC 3810 §5.1.3).
+            // A floating-point number with an exponent of three bits (RFC 3810 §5.1.3).
             28.. => (code & 0xfff | 0x1000) << ((code >> 12 & 7) + 3),
             _ => return None,
         };
@@ -283,15 +285,15 @@ impl ListenerQuery {
     }
 }
 
-/// Where listener reports go (RFC 3810 §5.2.14).
+/// Destination of listener reports (RFC 3810 §5.2.14).
 pub const ALL_MLDV2_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
-/// The hop-by-hop header that goes in front of a report: router alert (RFC 2711), padded.
+/// The hop-by-hop header of a report: router alert (RFC 2711), padded.
 pub const ROUTER_ALERT: [u8; 8] = [PROTOCOL_ICMPV6, 0, 5, 2, 0, 0, 1, 0];
 /// Length of a report about one group, in bytes.
 pub const REPORT_LEN: usize = 28;
 
-/// A version 2 listener report from `src`: it listens to the solicited-node group of `address`,
-/// whatever the sender (RFC 3810 §5.2). Switches that snoop would otherwise not deliver solicitations.
+/// Encodes a version 2 listener report from `src`: it listens to the solicited-node group of `address`, from any sender
+/// (RFC 3810 §5.2). Without it, switches with multicast snooping do not deliver solicitations.
 pub fn listener_report(src: Ipv6Addr, address: Ipv6Addr) -> [u8; REPORT_LEN] {
     let mut out: ArrayVec<u8, REPORT_LEN> = ArrayVec::new();
     // One record, "mode is exclude", no sources.

@@ -3,13 +3,13 @@
 /// Length of a UDP header, in bytes.
 pub const UDP_LEN: usize = 8;
 
-/// Why bytes are no UDP datagram.
+/// Why a UDP datagram is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UdpError {
-    /// It ends inside its header.
+    /// The datagram ends inside its header.
     #[error("datagram of {0} bytes ends inside its UDP header")]
     Truncated(usize),
-    /// Length below the header's or above what is there.
+    /// The length is less than the header's, or more than the available bytes.
     #[error("UDP length {0} does not fit the datagram")]
     Length(u16),
 }
@@ -21,17 +21,17 @@ pub struct Udp {
     pub src: u16,
     /// Destination port.
     pub dst: u16,
-    /// Header and payload, in bytes.
+    /// Length of header and payload, in bytes.
     pub len: usize,
-    /// Checksum; 0 is none, which IPv6 forbids (RFC 8200 §8.1).
+    /// Checksum; 0 means none, which IPv6 forbids (RFC 8200 §8.1).
     pub checksum: u16,
 }
 
 impl Udp {
-    /// Reads the header of `datagram`.
+    /// Parses the header of `datagram`.
     ///
     /// # Errors
-    /// [`UdpError`] for lengths that do not fit `datagram`.
+    /// [`UdpError`] if lengths do not fit `datagram`.
     pub fn parse(datagram: &[u8]) -> Result<Self, UdpError> {
         let Some(&[s0, s1, d0, d1, l0, l1, c0, c1]) = datagram.first_chunk::<UDP_LEN>() else {
             return Err(UdpError::Truncated(datagram.len()));
@@ -48,7 +48,7 @@ impl Udp {
         })
     }
 
-    /// Its bytes.
+    /// The encoded header.
     pub const fn to_bytes(&self) -> [u8; UDP_LEN] {
         let [s0, s1] = self.src.to_be_bytes();
         let [d0, d1] = self.dst.to_be_bytes();
@@ -58,7 +58,7 @@ impl Udp {
     }
 }
 
-/// `checksum` as it is sent: zero, which would mean "none", becomes all ones (RFC 768).
+/// `checksum` as it is sent: zero, which would mean that there is none, is sent as all ones (RFC 768).
 pub const fn never_zero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn known_datagram() {
-        // 152.1.51.27 to 152.14.94.75, ports 41103 to 9876, payload 62 62: a textbook example with checksum 14de.
+        // From 152.1.51.27:41103 to 152.14.94.75:9876, payload 62 62: a textbook example with checksum 14de.
         let bytes = [0xa0, 0x8f, 0x26, 0x94, 0x00, 0x0a, 0x14, 0xde, 0x62, 0x62];
         let udp = Udp::parse(&bytes).unwrap();
         assert_eq!(udp, Udp { src: 41103, dst: 9876, len: 10, checksum: 0x14de });

@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-/// Keys that count how often they are compared, and moves of list entries.
+/// Keys that count their comparisons, and moves of list entries.
 pub(super) mod counted {
     use std::cell::Cell;
     use std::cmp::Ordering;
@@ -41,7 +41,7 @@ pub(super) mod counted {
         }
     }
 
-    /// Steps since the last call.
+    /// Number of steps since the last call.
     pub(super) fn take_cost() -> usize {
         COST.take()
     }
@@ -65,7 +65,7 @@ fn check(set: &RangeSet, want: &BTreeSet<u64>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Random operations against a plain set, on numbers below `space`: what is there before each one in `range`.
+/// Random operations compared with a plain set, on numbers below `space`.
 fn plays(ops: Vec<(u8, u64, u64)>, space: u64) -> Result<(), TestCaseError> {
     let mut set = RangeSet::default();
     let mut want = BTreeSet::new();
@@ -106,7 +106,7 @@ proptest! {
         plays(ops, 60)?;
     }
 
-    /// Many ranges: through the tree and back. Removals are long, so that it shrinks as well.
+    /// Many ranges, so that lists become trees and trees lists. Removals are long, so that sets shrink as well.
     #[test]
     fn behaves_like_a_set_when_scattered(
         mut ops in proptest::collection::vec((0..60u8, any::<u64>(), 0u64..4), 0..600),
@@ -133,14 +133,14 @@ fn works_at_the_ends_of_the_numbers() {
     assert_eq!((set.insert(backwards.clone()), set.missing_in(backwards).next()), (0, None));
 }
 
-/// A sorted list would move half of its entries for each one in the middle: 50,000 of them, 800 kB.
+/// A sorted list would move half of its entries for an insertion in the middle: 800 kB for 50,000 entries.
 #[test]
 fn no_operation_costs_more_than_some_steps_however_many_ranges_there_are() {
     const RANGES: u64 = 100_000;
     let mut set = RangeSet::default();
     let mut worst = 0;
     let mut total = 0;
-    // In an order that is neither ascending nor descending: odd steps through a power of two.
+    // In an order that is neither ascending nor descending: odd steps modulo a power of two.
     let mut count = |set: &mut RangeSet, work: &mut dyn FnMut(&mut RangeSet)| {
         counted::take_cost();
         work(set);
@@ -164,7 +164,7 @@ fn no_operation_costs_more_than_some_steps_however_many_ranges_there_are() {
         count(&mut set, &mut |set| set.remove(at..at + 1));
     }
     assert!(set.is_empty());
-    // Five levels of up to eleven entries, looked through a few times.
+    // Five levels of up to eleven entries, searched a few times.
     assert!(worst <= 400, "{worst} steps for one operation");
     assert!(total / (6 * RANGES as usize) <= 120, "{total} steps in all");
 }

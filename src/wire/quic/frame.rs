@@ -1,7 +1,7 @@
 //! Frames (RFC 9000 §19, RFC 9221 §4).
 //!
-//! A STREAM or DATAGRAM frame is decoded without its data: the header says where the data is, and the
-//! engine decrypts it from the packet to where it belongs.
+//! A STREAM or DATAGRAM frame is decoded without its data: the header describes where the data is, and the engine
+//! decrypts it from the packet to its final place.
 
 use core::ops::RangeInclusive;
 
@@ -19,10 +19,10 @@ const STREAM_LEN: u64 = 0x02;
 const STREAM_OFF: u64 = 0x04;
 const DATAGRAM: u64 = 0x30;
 
-/// Most streams of a kind there can be (RFC 9000 §4.6).
+/// Maximum number of streams of one kind (RFC 9000 §4.6).
 pub const MAX_STREAMS: u64 = 1 << 60;
 
-/// Why a frame could not be read.
+/// Why a frame could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum FrameError {
     /// The bytes end within the frame.
@@ -31,15 +31,15 @@ pub enum FrameError {
     /// The frame type is not in its shortest encoding (RFC 9000 §12.4).
     #[error("frame type is not encoded in its shortest form")]
     NonMinimalType,
-    /// A field has a value that it must not have.
-    #[error("frame 0x{frame_type:x}: bad {field}")]
+    /// A field has an invalid value.
+    #[error("frame 0x{frame_type:x}: invalid {field}")]
     Invalid {
         /// The frame's type.
         frame_type: u64,
         /// The field.
         field: &'static str,
     },
-    /// A type that was not negotiated.
+    /// The frame type is unknown or was not negotiated.
     #[error("unknown frame type 0x{0:x}")]
     Unknown(u64),
 }
@@ -55,12 +55,12 @@ pub struct EcnCounts {
     pub ce: u64,
 }
 
-/// An ACK frame (RFC 9000 §19.3). Its ranges were checked when it was decoded.
+/// An ACK frame (RFC 9000 §19.3). Decoding has validated its ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AckFrame<'a> {
     /// Largest packet number acknowledged.
     pub largest: u64,
-    /// ACK Delay as sent, to be scaled by the peer's exponent.
+    /// The ACK Delay field, in units given by the peer's exponent.
     pub delay: u64,
     /// ECN counts, if the frame is of type 0x03.
     pub ecn: Option<EcnCounts>,
@@ -76,7 +76,7 @@ impl<'a> AckFrame<'a> {
         core::iter::from_fn(move || {
             let high = top?;
             let low = high - r.varint()?;
-            // Gap and packet numbers are one less than what they stand for.
+            // The encoded gap and length are one less than what they stand for.
             top = r.varint().map(|gap| low - gap - 2);
             Some(low..=high)
         })
@@ -90,15 +90,15 @@ pub struct StreamHeader {
     pub id: StreamId,
     /// Offset of the first byte.
     pub offset: u64,
-    /// Length of the data; `None`: all that is left of the packet.
+    /// Length of the data; `None` if it extends to the end of the packet.
     pub len: Option<u64>,
-    /// The data ends the stream.
+    /// Whether the data ends the stream.
     pub fin: bool,
 }
 
 impl StreamHeader {
-    /// The header of the STREAM frame at the front of `data` and its encoded length, as [`Frame::decode`] would give it.
-    /// `None` for everything else, errors included: those are [`Frame::decode`]'s to name.
+    /// Decodes the header of a STREAM frame at the front of `data`, with the same result as [`Frame::decode`], and its
+    /// encoded length. `None` for everything else, including errors, which [`Frame::decode`] reports.
     #[inline]
     pub fn decode(data: &[u8]) -> Option<(Self, usize)> {
         let frame_type = u64::from(*data.first()?);
@@ -117,7 +117,7 @@ impl StreamHeader {
         1 + varint::size(self.id.0) + offset + self.len.map_or(0, varint::size)
     }
 
-    /// Writes the header; the writer tells whether it fits.
+    /// Encodes the header; the writer records whether it fits.
     #[inline]
     pub fn encode(&self, w: &mut Writer<'_>) {
         let mut bits = STREAM | if self.fin { STREAM_FIN } else { 0 };
@@ -138,11 +138,11 @@ impl StreamHeader {
     }
 }
 
-/// One frame.
+/// A frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Frame<'a> {
-    /// That many PADDING frames in a row (RFC 9000 §19.1).
+    /// A number of consecutive PADDING frames (RFC 9000 §19.1).
     Padding(usize),
     Ping,
     Ack(AckFrame<'a>),
@@ -202,18 +202,18 @@ pub enum Frame<'a> {
         reason: &'a [u8],
     },
     HandshakeDone,
-    /// Header of a DATAGRAM frame (RFC 9221 §4); the data follows it, up to the packet's end if `len` is `None`.
+    /// Header of a DATAGRAM frame (RFC 9221 §4); the data follows it, up to the end of the packet if `len` is `None`.
     Datagram {
         len: Option<u64>,
     },
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the frame at the front of `data`; returns it with how many bytes it took
-    /// (without the data of STREAM and DATAGRAM frames).
+    /// Decodes the frame at the front of `data`; also returns its length (without the data of STREAM and DATAGRAM
+    /// frames).
     ///
     /// # Errors
-    /// [`FrameError`]; only `Incomplete` can turn out well with more bytes.
+    /// [`FrameError`]; only `Incomplete` may be resolved by more bytes.
     pub fn decode(data: &'a [u8]) -> Result<(Self, usize), FrameError> {
         let mut r = Reader::new(data);
         let frame_type = r.varint().ok_or(FrameError::Incomplete)?;
@@ -235,7 +235,7 @@ impl<'a> Frame<'a> {
         Ok((frame, r.position()))
     }
 
-    /// Limits on fields that are not a matter of encoding alone.
+    /// Checks limits of fields that are not part of their encoding.
     fn check(&self) -> Result<(), FrameError> {
         let bad = |field| Err(FrameError::Invalid { frame_type: self.frame_type(), field });
         match self {
@@ -279,12 +279,12 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Whether a packet with it has to be acknowledged (RFC 9000 §13.2).
+    /// Whether packets with it are ack-eliciting (RFC 9000 §13.2).
     pub fn is_ack_eliciting(&self) -> bool {
         !matches!(self, Self::Padding(_) | Self::Ack(_) | Self::ConnectionClose { .. } | Self::ApplicationClose { .. })
     }
 
-    /// Whether it may be in a packet of this type (RFC 9000 §12.4, Table 3).
+    /// Whether it is allowed in packets of this type (RFC 9000 §12.4, Table 3).
     pub fn allowed_in(&self, kind: PacketType) -> bool {
         match kind {
             PacketType::Short => true,
@@ -337,7 +337,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Writes the frame; the writer tells whether it fits.
+    /// Encodes the frame; the writer records whether it fits.
     pub fn encode(&self, w: &mut Writer<'_>) {
         match self {
             Self::Stream(header) => return header.encode(w),
@@ -389,9 +389,9 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// How many zeros `data` begins with.
+/// Number of zeros at the start of `data`.
 fn zeros(data: &[u8]) -> usize {
-    // Datagrams of a handshake have a thousand of them.
+    // Handshake datagrams have about a thousand of them.
     let blocks = data.as_chunks::<16>().0.iter().take_while(|block| u128::from_ne_bytes(**block) == 0).count();
     let from = 16 * blocks;
     from + data[from..].iter().take_while(|b| **b == 0).count()
@@ -428,7 +428,7 @@ fn ack<'a>(frame_type: u64, r: &mut Reader<'a>) -> Result<AckFrame<'a>, FrameErr
     Ok(AckFrame { largest, delay, ecn, ranges })
 }
 
-/// The frames whose fields are read one after the other. Inner `None`: no such type.
+/// Decodes frames that are a plain sequence of fields. The inner `None` means that there is no such type.
 fn body<'a>(frame_type: u64, r: &mut Reader<'a>) -> Option<Option<Frame<'a>>> {
     let id = |r: &mut Reader<'a>| r.varint().map(StreamId);
     Some(Some(match frame_type {
@@ -447,7 +447,7 @@ fn body<'a>(frame_type: u64, r: &mut Reader<'a>) -> Option<Option<Frame<'a>>> {
             let (seq, retire_prior_to) = (r.varint()?, r.varint()?);
             let len = r.u8()?;
             if usize::from(len) > ConnectionId::MAX {
-                // An empty ID is refused by the check that follows.
+                // The check that follows refuses an empty ID.
                 return Some(Some(Frame::NewConnectionId {
                     seq,
                     retire_prior_to,
@@ -478,8 +478,8 @@ fn ecn_counts(w: &mut Writer<'_>, ecn: Option<EcnCounts>) {
     }
 }
 
-/// Writes an ACK frame of the highest `max_ranges` ranges of `received`, fewer if there is no room
-/// for them. Returns how many it acknowledges; 0: nothing was written.
+/// Encodes an ACK frame with the highest `max_ranges` ranges of `received`, or fewer if there is not enough room.
+/// Returns the number of ranges; 0 if nothing was written.
 pub fn encode_ack(
     w: &mut Writer<'_>,
     received: &RangeSet,
@@ -491,7 +491,7 @@ pub fn encode_ack(
     let Some(first) = ranges.next() else { return 0 };
     let largest = first.end - 1;
     let tail = ecn.map_or(0, |e| varint::size(e.ect0) + varint::size(e.ect1) + varint::size(e.ce));
-    // The count takes one byte up to 63 more ranges, which is as many as are ever kept.
+    // The count takes one byte for up to 63 further ranges, which is the most that is ever kept.
     let max_ranges = max_ranges.min(64);
     let first_len = largest - first.start;
     let mut size = 1 + varint::size(largest) + varint::size(delay) + 1 + varint::size(first_len) + tail;

@@ -7,13 +7,14 @@ use thiserror::Error;
 use crate::wire::quic::varint::{Reader, Writer};
 use crate::wire::quic::{ConnectionId, QUIC_V1};
 
-/// Longest token that is taken from a Retry packet, in bytes. Every Initial packet of the connection has to carry it
-/// (RFC 9000 §17.2.5.3): in a datagram of 1200 bytes, with connection IDs of 20 bytes, it leaves 129 bytes for frames.
+/// Maximum length of a token accepted from a Retry packet, in bytes. Every Initial packet of the connection has to
+/// contain it (RFC 9000 §17.2.5.3): in a datagram of 1200 bytes with connection IDs of 20 bytes, it leaves 129 bytes
+/// for frames.
 pub const MAX_TOKEN: usize = 1000;
 
 const _: () = assert!(1 + 4 + 2 * (1 + ConnectionId::MAX) + 2 + MAX_TOKEN + 2 + 4 + 16 + 129 == 1200);
 
-/// Kind of a packet (RFC 9000 §17).
+/// Packet types (RFC 9000 §17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PacketType {
     /// Initial.
@@ -26,47 +27,47 @@ pub enum PacketType {
     Retry,
     /// Version Negotiation.
     VersionNegotiation,
-    /// 1-RTT, the short header.
+    /// 1-RTT, with a short header.
     Short,
 }
 
-/// Why a header could not be read.
+/// Why a header could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum HeaderError {
-    /// The datagram ends within the header or before the packet's stated end.
+    /// The datagram ends inside the header, or before the end of the packet.
     #[error("packet is truncated")]
     Truncated,
     /// The fixed bit is zero (RFC 9000 §17.2, §17.3).
     #[error("fixed bit is zero")]
     FixedBit,
-    /// A connection ID of more than 20 bytes in version 1.
+    /// A connection ID in version 1 has more than 20 bytes.
     #[error("connection ID of {0} bytes")]
     ConnectionIdLength(u8),
 }
 
-/// What the cleartext part of a header says. Offsets count from the start of the packet.
+/// The unprotected part of a header. Offsets are from the start of the packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed {
-    /// Which packet it is. A long header of an unknown version counts as [`PacketType::Initial`].
+    /// Packet type. Long headers of unknown versions count as [`PacketType::Initial`].
     pub kind: PacketType,
-    /// Version of a long header, 0 for short ones.
+    /// Version of a long header; 0 for short headers.
     pub version: u32,
-    /// Destination Connection ID (its first 20 bytes in versions that we do not know).
+    /// Destination Connection ID; in unknown versions, its first 20 bytes.
     pub dcid: ConnectionId,
     /// Source Connection ID; empty for short headers.
     pub scid: ConnectionId,
-    /// Where the token is: of an Initial or a Retry packet.
+    /// Range of the token of an Initial or Retry packet.
     pub token: Range<usize>,
-    /// Where the packet number is.
+    /// Offset of the packet number.
     pub pn_offset: usize,
-    /// Length of the whole packet; another may follow in the datagram.
+    /// Length of the whole packet; another one may follow in the datagram.
     pub packet_len: usize,
 }
 
-/// Reads the header of the first packet in `datagram`. Short headers have a connection ID of `cid_len` bytes.
+/// Decodes the header of the first packet in `datagram`. Short headers have a connection ID of `cid_len` bytes.
 ///
 /// # Errors
-/// [`HeaderError`]: the datagram has to be dropped.
+/// [`HeaderError`]; the datagram must be dropped.
 pub fn parse(datagram: &[u8], cid_len: usize) -> Result<Parsed, HeaderError> {
     let mut r = Reader::new(datagram);
     let first = r.u8().ok_or(HeaderError::Truncated)?;
@@ -103,7 +104,7 @@ fn parse_long(first: u8, mut r: Reader<'_>, len: usize) -> Result<Parsed, Header
         packet_len: len,
     };
     if version == 0 {
-        // Without a version, or with part of one, it is none (RFC 8999 §6).
+        // Without a complete version, it is invalid (RFC 8999 §6).
         let versions = len - parsed.pn_offset;
         if versions == 0 || !versions.is_multiple_of(4) {
             return Err(HeaderError::Truncated);
@@ -150,13 +151,13 @@ fn cid(r: &mut Reader<'_>, version: u32) -> Result<ConnectionId, HeaderError> {
     Ok(ConnectionId::new(&bytes[..bytes.len().min(ConnectionId::MAX)]).expect("at most 20 bytes"))
 }
 
-/// The destination connection ID of a long header, of which nothing more has to be there (RFC 8999 §5.1).
+/// The Destination Connection ID of a long header, whatever follows it (RFC 8999 §5.1).
 pub fn raw_dcid(datagram: &[u8]) -> Option<&[u8]> {
     let (len, id) = datagram.get(5..)?.split_first()?;
     id.get(..usize::from(*len))
 }
 
-/// Both connection IDs (destination, source) of a long header in full, whatever the version (RFC 8999 §5.1).
+/// The complete Destination and Source Connection IDs of a long header of any version (RFC 8999 §5.1).
 pub fn raw_cids(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
     let dcid = raw_dcid(datagram)?;
     let mut r = Reader::new(&datagram[6 + dcid.len()..]);
@@ -165,23 +166,23 @@ pub fn raw_cids(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((dcid, scid))
 }
 
-/// The versions that a Version Negotiation packet lists (RFC 9000 §17.2.1).
+/// The versions listed in a Version Negotiation packet (RFC 9000 §17.2.1).
 pub fn versions(datagram: &[u8]) -> impl Iterator<Item = u32> + '_ {
     let skip = raw_cids(datagram).map_or(datagram.len(), |(dcid, scid)| 7 + dcid.len() + scid.len());
     datagram[skip..].chunks_exact(4).map(|v| u32::from_be_bytes([v[0], v[1], v[2], v[3]]))
 }
 
-/// Where the variable parts of an encoded long header are.
+/// Offsets of the variable parts of an encoded long header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LongOffsets {
-    /// The two-byte Length field, to be filled in when the length is known.
+    /// Offset of the two-byte Length field, to be filled in when the length is known.
     pub length_offset: usize,
-    /// The packet number.
+    /// Offset of the packet number.
     pub pn_offset: usize,
 }
 
-/// Writes a long header with a two-byte Length field of zero and the packet number, of which there are 1 to 4 bytes.
-/// `None` if `out` is too short, or `kind` is not Initial, 0-RTT or Handshake.
+/// Encodes a long header with a two-byte Length field of zero and a packet number of `pn_len` (1 to 4) bytes. `None` if
+/// `out` is too short, or `kind` is not Initial, 0-RTT or Handshake.
 pub fn encode_long(
     out: &mut [u8],
     kind: PacketType,
@@ -213,7 +214,7 @@ pub fn encode_long(
     Some(LongOffsets { length_offset, pn_offset })
 }
 
-/// The bits of the first byte that tell the packet number's length.
+/// The bits of the first byte that encode the packet number's length.
 const fn pn_bits(pn_len: usize) -> u8 {
     debug_assert!(pn_len >= 1 && pn_len <= 4);
     pn_len.wrapping_sub(1) as u8 & 3
@@ -230,13 +231,13 @@ fn packet_number(w: &mut Writer<'_>, pn: u64, pn_len: usize) {
     }
 }
 
-/// Writes a short header with the packet number, of which there are 1 to 4 bytes; returns the packet number's offset.
-/// `None` if `out` is too short. Bytes behind the header may change, too.
+/// Encodes a short header with a packet number of `pn_len` (1 to 4) bytes; returns the packet number's offset. `None`
+/// if `out` is too short. Bytes after the header may change as well.
 #[inline]
 pub fn encode_short(out: &mut [u8], dcid: &ConnectionId, key_phase: bool, pn: u64, pn_len: usize) -> Option<usize> {
     let first = 0x40 | u8::from(key_phase) << 2 | pn_bits(pn_len);
     let pn_offset = 1 + dcid.len();
-    // Copies of lengths that the compiler knows are a few moves. What is too much is written over.
+    // Copies of constant length take only a few moves. Excess bytes are overwritten.
     if let Some(out) = out.first_chunk_mut::<{ 1 + ConnectionId::MAX + 4 }>() {
         out[0] = first;
         out[1..=ConnectionId::MAX].copy_from_slice(&dcid.bytes);
@@ -251,8 +252,8 @@ pub fn encode_short(out: &mut [u8], dcid: &ConnectionId, key_phase: bool, pn: u6
     w.finish().map(|_| pn_offset)
 }
 
-/// Writes a Version Negotiation packet (RFC 9000 §17.2.1); returns its length. `unused` fills the unused bits. `None` if
-/// `out` is too short, or an ID has more than 255 bytes.
+/// Encodes a Version Negotiation packet (RFC 9000 §17.2.1); returns its length. `unused` fills the unused bits. `None`
+/// if `out` is too short, or an ID has more than 255 bytes.
 pub fn encode_version_negotiation(
     out: &mut [u8],
     unused: u8,
@@ -261,7 +262,7 @@ pub fn encode_version_negotiation(
     versions: &[u32],
 ) -> Option<usize> {
     let mut w = Writer::new(out);
-    // The bit that looks like the fixed bit is set, for those who tell QUIC from other protocols by it.
+    // The bit at the place of the fixed bit is set, for those who use it to distinguish QUIC from other protocols.
     w.u8(0xc0 | unused & 0x3f);
     w.u32(0);
     w.short(dcid);
@@ -272,8 +273,8 @@ pub fn encode_version_negotiation(
     w.finish()
 }
 
-/// Writes a Retry packet without its integrity tag (RFC 9000 §17.2.5); returns its length so far. `None` if `out` is too
-/// short.
+/// Encodes a Retry packet without its integrity tag (RFC 9000 §17.2.5); returns its length so far. `None` if `out` is
+/// too short.
 pub fn encode_retry(out: &mut [u8], dcid: &[u8], scid: &[u8], token: &[u8]) -> Option<usize> {
     let mut w = Writer::new(out);
     w.u8(0xf0);
@@ -284,7 +285,7 @@ pub fn encode_retry(out: &mut [u8], dcid: &[u8], scid: &[u8], token: &[u8]) -> O
     w.finish()
 }
 
-/// Bits of the first byte that header protection covers (RFC 9001 §5.4.1).
+/// The bits of the first byte that header protection covers (RFC 9001 §5.4.1).
 const fn protected_bits(first: u8) -> u8 {
     if first & 0x80 != 0 { 0x0f } else { 0x1f }
 }
@@ -292,7 +293,7 @@ const fn protected_bits(first: u8) -> u8 {
 /// Removes header protection; returns the first byte, the packet number's length and its truncated value.
 ///
 /// # Panics
-/// If `packet` does not reach four bytes beyond `pn_offset`.
+/// If `packet` has less than four bytes from `pn_offset` on.
 pub fn remove_protection(packet: &mut [u8], pn_offset: usize, mask: [u8; 5]) -> (u8, usize, u64) {
     packet[0] ^= mask[0] & protected_bits(packet[0]);
     let first = packet[0];
@@ -305,19 +306,19 @@ pub fn remove_protection(packet: &mut [u8], pn_offset: usize, mask: [u8; 5]) -> 
     (first, pn_len, pn)
 }
 
-/// A short header without its protection; what is behind the packet number means nothing.
+/// A short header without protection; bytes after the packet number are unspecified.
 pub type ShortHeader = [u8; 32];
 
-/// The header of a short packet without its protection, which is left in the packet: its bytes, its first byte, the
-/// packet number's length and its truncated value.
+/// Removes the protection of a short header without changing the packet: returns the header's bytes, its first byte,
+/// the packet number's length and its truncated value.
 ///
-/// The bytes are made in registers, if the packet number ends within 16. Written to the packet and read back for
-/// authentication, they would have to wait for all that the CPU has yet to write, such as the contents of the packet
-/// before.
+/// The bytes are assembled in registers if the packet number ends within the first 16. Writing them to the packet and
+/// reading them back for authentication would have to wait for all pending stores of the CPU, such as the contents of
+/// the previous packet.
 ///
 /// # Panics
-/// If the packet number does not begin within the first 21 bytes, or `packet` has less than 16 bytes behind the four that
-/// begin with it.
+/// If the packet number does not begin within the first 21 bytes, or `packet` has less than 16 bytes after the four
+/// that begin with it.
 #[inline]
 pub fn unprotected_short(packet: &[u8], pn_offset: usize, mask: [u8; 5]) -> (ShortHeader, u8, usize, u64) {
     let mut bytes = [0; 32];
@@ -348,7 +349,7 @@ pub fn apply_protection(packet: &mut [u8], pn_offset: usize, pn_len: usize, mask
     }
 }
 
-/// Bytes needed for `pn` when the peer acknowledged up to `largest_acked` (RFC 9000 §A.2).
+/// Number of bytes needed for `pn` if the peer has acknowledged up to `largest_acked` (RFC 9000 §A.2).
 pub fn pn_len(pn: u64, largest_acked: Option<u64>) -> usize {
     let unacked = largest_acked.map_or(pn + 1, |acked| pn - acked);
     match unacked {
@@ -359,7 +360,7 @@ pub fn pn_len(pn: u64, largest_acked: Option<u64>) -> usize {
     }
 }
 
-/// The packet number closest to the next expected one (RFC 9000 §A.3).
+/// Decodes the packet number closest to the next expected one (RFC 9000 §A.3).
 pub fn decode_pn(largest: Option<u64>, truncated: u64, len: usize) -> u64 {
     let expected = largest.map_or(0, |n| n + 1);
     let window = 1 << (8 * len);
@@ -421,7 +422,7 @@ mod tests {
         assert_eq!(parsed.kind, PacketType::VersionNegotiation);
         assert_eq!(versions(&out[..len]).collect::<Vec<_>>(), [7, 9]);
         assert_eq!(raw_cids(&out[..len]).unwrap(), (&[1; 3][..], &[2; 4][..]));
-        // Nothing less than a whole version, and not none.
+        // At least one version, and no partial one.
         for cut in [1, 2, 3, 5, 6, 7, 8] {
             assert_eq!(parse(&out[..len - cut], 8), Err(HeaderError::Truncated), "{cut}");
         }
@@ -443,7 +444,7 @@ mod tests {
         assert_eq!(parse(&[0xc0, 0, 0, 0, 1, 21], 8), Err(HeaderError::ConnectionIdLength(21)));
     }
 
-    /// One that is just large enough is written, one that lacks a byte is refused.
+    /// Headers that fit exactly are written; with a byte less, they are refused.
     #[test]
     fn headers_that_do_not_fit_are_refused() {
         type Encoder<'a> = &'a dyn Fn(&mut [u8]) -> Option<usize>;

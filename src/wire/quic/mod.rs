@@ -13,12 +13,12 @@ use crate::base::Side;
 /// QUIC version 1 (RFC 9000 §15).
 pub const QUIC_V1: u32 = 1;
 
-/// Whether a stream carries data one way or both ways (RFC 9000 §2.1).
+/// Direction of a stream (RFC 9000 §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dir {
-    /// Both ways.
+    /// Bidirectional.
     Bidi,
-    /// From its opener to the peer.
+    /// Unidirectional, from the opener to the peer.
     Uni,
 }
 
@@ -27,14 +27,14 @@ pub enum Dir {
 pub struct StreamId(pub u64);
 
 impl StreamId {
-    /// The `index`th stream that `initiator` opens in direction `dir`.
+    /// The `index`th stream that `initiator` opens in direction `dir`, counted from 0.
     pub const fn new(initiator: Side, dir: Dir, index: u64) -> Self {
         let side = matches!(initiator, Side::Server) as u64;
         let uni = matches!(dir, Dir::Uni) as u64;
         Self(index << 2 | uni << 1 | side)
     }
 
-    /// Who opens it.
+    /// The end that opens it.
     pub const fn initiator(self) -> Side {
         if self.0 & 1 == 0 { Side::Client } else { Side::Server }
     }
@@ -44,7 +44,7 @@ impl StreamId {
         if self.0 & 2 == 0 { Dir::Bidi } else { Dir::Uni }
     }
 
-    /// How many of its kind were opened before.
+    /// Its index among the streams of its kind, counted from 0.
     pub const fn index(self) -> u64 {
         self.0 >> 2
     }
@@ -64,13 +64,13 @@ pub struct ConnectionId {
 }
 
 impl ConnectionId {
-    /// Longest connection ID of QUIC version 1, bytes.
+    /// Maximum length of a connection ID in QUIC version 1, in bytes.
     pub const MAX: usize = 20;
 
-    /// From its bytes; `None` if there are more than 20.
+    /// Makes an ID of `bytes`; `None` if there are more than 20.
     #[inline]
     pub fn new(bytes: &[u8]) -> Option<Self> {
-        // A usual length, known to the compiler, is one move.
+        // A constant length takes one move.
         if let Ok(eight) = <&[u8; 8]>::try_from(bytes) {
             let mut cid = Self { len: 8, bytes: [0; Self::MAX] };
             cid.bytes[..8].copy_from_slice(eight);
@@ -118,7 +118,7 @@ macro_rules! codes {
     };
 }
 
-/// What a TLS alert says (RFC 8446 §6.2).
+/// Description of a TLS alert (RFC 8446 §6.2).
 const fn alert_text(alert: u8) -> &'static str {
     match alert {
         10 => "unexpected message",
@@ -128,9 +128,9 @@ const fn alert_text(alert: u8) -> &'static str {
         43 => "unsupported certificate",
         44 => "revoked certificate",
         45 => "expired certificate",
-        46 => "certificate not acceptable",
+        46 => "unacceptable certificate",
         47 => "illegal parameter",
-        48 => "certificate of an unknown CA",
+        48 => "certificate from an unknown CA",
         50 => "decode error",
         51 => "decrypt error",
         70 => "no TLS version in common",

@@ -25,24 +25,24 @@ const INITIAL_SCID: u64 = 0x0f;
 const RETRY_SCID: u64 = 0x10;
 const MAX_DATAGRAM_FRAME_SIZE: u64 = 0x20;
 
-/// Why the peer's transport parameters were refused.
+/// Why the peer's transport parameters are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ParamError {
-    /// They end within a parameter.
+    /// They end inside a parameter.
     #[error("truncated")]
     Truncated,
-    /// One was sent twice (RFC 9000 §7.4).
+    /// A parameter was sent twice (RFC 9000 §7.4).
     #[error("parameter 0x{0:x} appears twice")]
     Duplicate(u64),
-    /// A value outside of what is allowed (RFC 9000 §18.2).
-    #[error("parameter 0x{0:x} has a bad value")]
+    /// A parameter has an invalid value (RFC 9000 §18.2).
+    #[error("parameter 0x{0:x} has an invalid value")]
     Invalid(u64),
-    /// Only servers may send it (RFC 9000 §18.2).
+    /// Only servers may send this parameter (RFC 9000 §18.2).
     #[error("parameter 0x{0:x} must not be sent by a client")]
     ServerOnly(u64),
 }
 
-/// What an endpoint announces in the handshake. Times are in milliseconds.
+/// The transport parameters of an endpoint. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct TransportParameters {
@@ -62,12 +62,12 @@ pub struct TransportParameters {
     pub active_connection_id_limit: u64,
     pub initial_source_connection_id: Option<ConnectionId>,
     pub retry_source_connection_id: Option<ConnectionId>,
-    /// RFC 9221 §3; 0: DATAGRAM frames are not taken.
+    /// RFC 9221 §3; 0 if DATAGRAM frames are not supported.
     pub max_datagram_frame_size: u64,
 }
 
 impl Default for TransportParameters {
-    /// The values that absence stands for.
+    /// The values of absent parameters.
     fn default() -> Self {
         Self {
             original_destination_connection_id: None,
@@ -110,8 +110,8 @@ impl TransportParameters {
         ]
     }
 
-    /// The encoded parameters; those at their default are left out. An integer above 2^62-1, which has no encoding, counts
-    /// as that.
+    /// Encodes the parameters, except those with default values. An integer above 2^62-1, which has no encoding, is
+    /// encoded as 2^62-1.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut buf = [0; 512];
         let mut w = Writer::new(&mut buf);
@@ -139,13 +139,13 @@ impl TransportParameters {
         buf[..len].to_vec()
     }
 
-    /// Reads what `sender` announced. Unknown parameters are ignored (RFC 9000 §7.4.2).
+    /// Decodes the parameters announced by `sender`. Unknown parameters are ignored (RFC 9000 §7.4.2).
     ///
     /// # Errors
-    /// [`ParamError`]: the connection ends with TRANSPORT_PARAMETER_ERROR.
+    /// [`ParamError`]; the connection must be closed with TRANSPORT_PARAMETER_ERROR.
     pub fn decode(raw: &[u8], sender: Side) -> Result<Self, ParamError> {
         let mut params = Self::default();
-        // IDs above 63 are unknown to us; telling them apart is not worth a list that a peer can grow.
+        // IDs above 63 are unknown; detecting duplicates of them would need a list that a peer can grow.
         let mut seen = 0u64;
         let mut r = Reader::new(raw);
         while !r.is_empty() {
@@ -203,7 +203,7 @@ impl TransportParameters {
     }
 }
 
-/// The form of a preferred address (RFC 9000 §18.2); clients here do not move to it.
+/// Checks the form of a preferred address (RFC 9000 §18.2). Our clients do not migrate to it.
 fn check_preferred_address(value: &[u8]) -> Option<()> {
     let mut r = Reader::new(value);
     r.bytes(4 + 2 + 16 + 2)?;
@@ -256,7 +256,7 @@ mod tests {
         let bytes = params.to_bytes();
         assert!(bytes.len() < 256);
         let refused = TransportParameters::decode(&bytes, Side::Server);
-        assert_eq!(refused, Err(ParamError::Invalid(ACK_DELAY_EXPONENT)), "they are well-formed, if of no use");
+        assert_eq!(refused, Err(ParamError::Invalid(ACK_DELAY_EXPONENT)), "they are well-formed but useless");
     }
 
     #[test]

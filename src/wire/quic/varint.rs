@@ -1,9 +1,9 @@
 //! Variable-length integers (RFC 9000 §16) and cursors over byte slices.
 
-/// Largest value: 2^62-1.
+/// Maximum value: 2^62-1.
 pub const MAX: u64 = (1 << 62) - 1;
 
-/// Bytes that `value` takes. Values above [`MAX`] have no encoding; they count as 8 bytes.
+/// Encoded length of `value` in bytes. Values above [`MAX`] have no encoding and count as 8 bytes.
 pub const fn size(value: u64) -> usize {
     match value {
         0..=0x3f => 1,
@@ -13,7 +13,7 @@ pub const fn size(value: u64) -> usize {
     }
 }
 
-/// Reads from the front of a slice; every read is `None` when the slice is too short.
+/// Reads from the front of a slice. Each read returns `None` if the slice is too short.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     data: &'a [u8],
@@ -26,12 +26,12 @@ impl<'a> Reader<'a> {
         Self { data, pos: 0 }
     }
 
-    /// Bytes read so far.
+    /// Number of bytes read so far.
     pub const fn position(&self) -> usize {
         self.pos
     }
 
-    /// Bytes left.
+    /// Number of bytes left.
     pub const fn remaining(&self) -> usize {
         self.data.len() - self.pos
     }
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
     /// The next variable-length integer.
     #[inline]
     pub fn varint(&mut self) -> Option<u64> {
-        // With eight bytes there, whatever the length: all at once, and off with what is too much.
+        // Eight available bytes are read at once, whatever the length, and excess ones are discarded.
         if let Some(bytes) = self.data[self.pos..].first_chunk::<8>() {
             let len = 1 << (bytes[0] >> 6);
             self.pos += len;
@@ -85,19 +85,19 @@ impl<'a> Reader<'a> {
         Some(bytes[1..].iter().fold(head, |value, b| value << 8 | u64::from(*b)))
     }
 
-    /// As many bytes as a variable-length integer in front of them says.
+    /// Bytes preceded by their length as a variable-length integer.
     pub fn prefixed(&mut self) -> Option<&'a [u8]> {
         let n = self.varint()?;
         self.bytes(usize::try_from(n).ok()?)
     }
 }
 
-/// Writes to the front of a slice. What does not fit is left out, and [`Writer::finish`] tells it in the end.
+/// Writes to the front of a slice. Writes that do not fit are skipped, and [`Writer::finish`] reports them.
 #[derive(Debug)]
 pub struct Writer<'a> {
     data: &'a mut [u8],
     pos: usize,
-    /// Something was left out.
+    /// Whether a write was skipped.
     incomplete: bool,
 }
 
@@ -107,18 +107,18 @@ impl<'a> Writer<'a> {
         Self { data, pos: 0, incomplete: false }
     }
 
-    /// Bytes written so far.
+    /// Number of bytes written so far.
     pub const fn position(&self) -> usize {
         self.pos
     }
 
-    /// Bytes left.
+    /// Number of bytes left.
     pub const fn remaining(&self) -> usize {
         self.data.len() - self.pos
     }
 
-    /// How many bytes were written. `None` if any write did not fit, or had a value that has no encoding: what is in the
-    /// slice is of no use then.
+    /// Number of bytes written. `None` if any write did not fit, or had a value without an encoding; the contents of
+    /// the slice are then useless.
     #[must_use = "None means that something did not fit"]
     pub const fn finish(&self) -> Option<usize> {
         if self.incomplete { None } else { Some(self.pos) }
@@ -180,13 +180,13 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Appends bytes behind their length.
+    /// Appends bytes preceded by their length as a variable-length integer.
     pub fn prefixed(&mut self, bytes: &[u8]) {
         self.varint(bytes.len() as u64);
         self.bytes(bytes);
     }
 
-    /// Appends bytes behind their length in one byte, as connection IDs are (RFC 8999 §5.1).
+    /// Appends bytes preceded by their length in one byte, as connection IDs are (RFC 8999 §5.1).
     #[inline]
     pub fn short(&mut self, bytes: &[u8]) {
         match u8::try_from(bytes.len()) {
@@ -241,7 +241,7 @@ mod tests {
         w.bytes(b"abc");
         w.bytes(b"defg");
         w.u8(b'h');
-        assert_eq!((w.finish(), w.position(), w.remaining()), (None, 4, 0), "what is short may still go in");
+        assert_eq!((w.finish(), w.position(), w.remaining()), (None, 4, 0), "shorter writes may still fit");
         assert_eq!(&buf, b"abch");
         let refused = |write: &dyn Fn(&mut Writer<'_>)| {
             let mut buf = [0; 600];
