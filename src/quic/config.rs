@@ -1,6 +1,7 @@
 //! Configuration of endpoints and connections.
 
 mod check;
+mod cores;
 
 use std::fmt;
 use std::sync::Arc;
@@ -263,7 +264,8 @@ pub struct EndpointConfig {
     pub epoch: [u8; 16],
     /// The form of connection IDs.
     pub cid: CidConfig,
-    /// This core's number, contained in its connection IDs. It must be unique within a process.
+    /// This core's number, contained in its connection IDs. It must be unique within a process
+    /// ([`EndpointConfig::for_core`]).
     pub core: u8,
     /// Maximum number of connections.
     pub max_connections: usize,

@@ -6,30 +6,55 @@ use bytes::Bytes;
 
 use crate::mem::PinnedBuf;
 use crate::quic::StreamId;
+use crate::quic::cid::MAX_INDEX;
 use crate::quic::stats::PlacementStats;
 use crate::wire::quic::TransportError;
 
-/// Identifies a connection of one endpoint. Never reused for another connection.
+/// Identifies a connection among those of all cores of a process. Never reused for another connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 
+/// Bits of a [`ConnId`] that are the place in its core's table. The core is in the eight above, the generation in the rest.
+const INDEX_BITS: u32 = 24;
+
+const _: () = assert!(MAX_INDEX < 1 << INDEX_BITS);
+
 impl ConnId {
+    /// A connection of core 0.
     pub(crate) fn new(index: u32, generation: u32) -> Self {
+        debug_assert!(index <= MAX_INDEX);
         Self(u64::from(generation) << 32 | u64::from(index))
     }
 
+    /// The connection with this place and generation on another core than 0.
+    #[must_use]
+    pub(crate) fn on(self, core: u8) -> Self {
+        debug_assert_eq!(self.core(), 0);
+        Self(self.0 | u64::from(core) << INDEX_BITS)
+    }
+
+    #[inline]
     pub(crate) fn index(self) -> u32 {
-        self.0 as u32
+        self.0 as u32 & MAX_INDEX
     }
 
     pub(crate) fn generation(self) -> u32 {
         (self.0 >> 32) as u32
     }
+
+    /// The core whose connection it is ([`EndpointConfig::core`](crate::quic::EndpointConfig::core)).
+    pub fn core(self) -> u8 {
+        (self.0 >> INDEX_BITS) as u8
+    }
 }
 
 impl fmt::Display for ConnId {
-    /// As in logs: the place in the connection table, and the number of the connection in that place.
+    /// As in logs: the place in the connection table, and the number of the connection in that place. The core comes first
+    /// if it is not core 0: `17.0`, `2:17.0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.core() != 0 {
+            write!(f, "{}:", self.core())?;
+        }
         write!(f, "{}.{}", self.index(), self.generation())
     }
 }

@@ -6,9 +6,11 @@ use crate::quic::cid::{CidInfo, MAX_INDEX};
 use crate::quic::connection::Connection;
 use crate::quic::event::ConnId;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
-    generation: u32,
+    /// Of the connection that is here, or of the next one. All of a name is compared, so that one of another core finds
+    /// nothing.
+    name: ConnId,
     conn: Option<Box<Connection>>,
 }
 
@@ -22,13 +24,15 @@ pub(crate) struct Table {
     free: VecDeque<u32>,
     len: usize,
     last_generation: u32,
+    core: u8,
 }
 
 impl Table {
-    /// A table whose places have generations up to `last_generation`, which is below [`CidInfo::NO_GENERATION`].
-    pub(crate) fn new(last_generation: u32) -> Self {
+    /// The table of `core`, whose places have generations up to `last_generation`, which is below
+    /// [`CidInfo::NO_GENERATION`].
+    pub(crate) fn new(last_generation: u32, core: u8) -> Self {
         debug_assert!(last_generation < CidInfo::NO_GENERATION);
-        Self { slots: Vec::new(), free: VecDeque::new(), len: 0, last_generation }
+        Self { slots: Vec::new(), free: VecDeque::new(), len: 0, last_generation, core }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -41,11 +45,11 @@ impl Table {
             Some(index) => index,
             None => {
                 let index = u32::try_from(self.slots.len()).ok().filter(|index| *index <= MAX_INDEX)?;
-                self.slots.push(Slot::default());
+                self.slots.push(Slot { name: ConnId::new(index, 0).on(self.core), conn: None });
                 index
             }
         };
-        Some(ConnId::new(index, self.slots[index as usize].generation))
+        Some(self.slots[index as usize].name)
     }
 
     /// Releases a reserved name that will not be used. It is not reused, as an ID may have been made of it.
@@ -55,7 +59,7 @@ impl Table {
 
     pub(crate) fn insert(&mut self, id: ConnId, conn: Box<Connection>) {
         let slot = &mut self.slots[id.index() as usize];
-        debug_assert!(slot.conn.is_none() && slot.generation == id.generation());
+        debug_assert!(slot.conn.is_none() && slot.name == id);
         slot.conn = Some(conn);
         self.len += 1;
     }
@@ -70,7 +74,7 @@ impl Table {
     /// A connection, to ask it for its next datagram.
     pub(crate) fn get_to_send(&mut self, id: ConnId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(id.index() as usize)?;
-        if slot.generation != id.generation() {
+        if slot.name != id {
             return None;
         }
         slot.conn.as_deref_mut()
@@ -78,18 +82,18 @@ impl Table {
 
     pub(crate) fn peek(&self, id: ConnId) -> Option<&Connection> {
         let slot = self.slots.get(id.index() as usize)?;
-        if slot.generation == id.generation() { slot.conn.as_deref() } else { None }
+        if slot.name == id { slot.conn.as_deref() } else { None }
     }
 
     /// The connection with this index and generation.
     pub(crate) fn find(&self, index: u32, generation: u32) -> Option<ConnId> {
-        let id = ConnId::new(index, generation);
+        let id = ConnId::new(index, generation).on(self.core);
         self.peek(id).map(|_| id)
     }
 
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<Box<Connection>> {
         let slot = self.slots.get_mut(id.index() as usize)?;
-        if slot.generation != id.generation() {
+        if slot.name != id {
             return None;
         }
         let conn = slot.conn.take()?;
@@ -101,17 +105,17 @@ impl Table {
     /// Starts the next generation of a place, if there is one.
     fn recycle(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
-        if slot.generation < self.last_generation {
-            slot.generation += 1;
+        let named = |generation| ConnId::new(index, generation).on(self.core);
+        if slot.name.generation() < self.last_generation {
+            slot.name = named(slot.name.generation() + 1);
             self.free.push_back(index);
         } else {
-            slot.generation = CidInfo::NO_GENERATION;
+            slot.name = named(CidInfo::NO_GENERATION);
         }
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
-        let full = self.slots.iter().enumerate().filter(|(_, slot)| slot.conn.is_some());
-        full.map(|(index, slot)| ConnId::new(index as u32, slot.generation))
+        self.slots.iter().filter(|slot| slot.conn.is_some()).map(|slot| slot.name)
     }
 }
 

@@ -1,7 +1,13 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::base::Side;
 use crate::base::rng::Rng;
+use crate::base::time::Instant;
 use crate::quic::EndpointConfig;
 use crate::quic::cid::{CidConfig, IdMaker};
+use crate::quic::connection::Birth;
+use crate::wire::quic::ConnectionId;
 
 /// Places that the connections of a test share.
 const PLACES: usize = 48;
@@ -13,7 +19,7 @@ fn maker(seed: u8) -> IdMaker {
 /// Lets `count` connections begin and end, in an order that the seed decides, `PLACES` of them at a time. `each` gets the
 /// name of every one. The table afterwards.
 fn lives(count: usize, last_generation: u32, mut each: impl FnMut(ConnId)) -> Table {
-    let (mut table, mut rng, mut alive) = (Table::new(last_generation), Rng::from_u64(9), Vec::new());
+    let (mut table, mut rng, mut alive) = (Table::new(last_generation, 0), Rng::from_u64(9), Vec::new());
     for _ in 0..count {
         if alive.len() == PLACES {
             // Sometimes all end at once.
@@ -50,7 +56,7 @@ fn ten_million_connections_in_few_places_have_ids_of_their_own() {
     assert_each_once(all);
     assert_eq!(table.slots.len(), PLACES);
     // First in, first out: no place is used up before the others.
-    let generations = || table.slots.iter().map(|slot| slot.generation);
+    let generations = || table.slots.iter().map(|slot| slot.name.generation());
     let (least, most) = (generations().min().unwrap(), generations().max().unwrap());
     assert!(least > 1 << 16 && most - least < least / 10, "{least} to {most}");
 }
@@ -79,7 +85,7 @@ fn processes_with_one_secret_have_ids_of_their_own() {
 fn a_place_without_generations_is_not_used_again() {
     let mut seen = std::collections::HashSet::new();
     let table = lives(1000, 9, |id| assert!(seen.insert(id) && id.generation() <= 9));
-    let retired = table.slots.iter().filter(|slot| slot.generation == CidInfo::NO_GENERATION).count();
+    let retired = table.slots.iter().filter(|slot| slot.name.generation() == CidInfo::NO_GENERATION).count();
     assert!((1000 / 10 - PLACES..=1000 / 10).contains(&retired), "{retired} places");
     assert!(table.slots.len() <= retired + PLACES);
     // The shortest IDs have 24 bits for it, longer ones at most what a connection's name has.
@@ -92,7 +98,7 @@ fn a_place_without_generations_is_not_used_again() {
 
 #[test]
 fn names_of_the_past_find_nothing() {
-    let mut table = Table::new(1);
+    let mut table = Table::new(1, 0);
     let first = table.reserve().unwrap();
     table.cancel(first);
     let second = table.reserve().unwrap();
@@ -102,4 +108,29 @@ fn names_of_the_past_find_nothing() {
     for generation in [0, 1, 2, CidInfo::NO_GENERATION] {
         assert!(table.find(0, generation).is_none());
     }
+}
+
+/// Before, connections of all cores had the same names.
+#[test]
+fn names_of_other_cores_find_nothing() {
+    let [mut one, mut other] = [3, 255].map(|core| Table::new(9, core));
+    let [a, b] = [&mut one, &mut other].map(|table| table.reserve().unwrap());
+    assert_eq!([a, b].map(|id| (id.core(), id.index(), id.generation())), [(3, 0, 0), (255, 0, 0)]);
+    assert_eq!([a.to_string(), b.to_string(), ConnId::new(17, 2).to_string()], ["3:0.0", "255:0.0", "17.2"]);
+    let (addr, cid) = (([192, 0, 2, 1], 443).into(), ConnectionId::new(&[7; 8]).unwrap());
+    let birth = Birth {
+        id: a,
+        side: Side::Client,
+        config: Arc::default(),
+        local: addr,
+        remote: addr,
+        original_dcid: cid,
+        retry_scid: None,
+        remote_cid: cid,
+        max_data: 0,
+    };
+    one.insert(a, Box::new(Connection::new(&birth, Instant::ZERO, None)));
+    assert!(one.get(a).is_some() && one.find(0, 0) == Some(a));
+    assert!(one.get(b).is_none() && one.peek(b).is_none() && one.get_to_send(b).is_none() && one.remove(b).is_none());
+    assert_eq!((one.remove(a).is_some(), one.reserve().map(|id| (id.core(), id.generation()))), (true, Some((3, 1))));
 }
