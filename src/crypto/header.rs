@@ -15,13 +15,13 @@ use super::layout::SAMPLE_LEN;
 use super::traceless::{traceless, traceless_in};
 use crate::mem::prefetch_object;
 
-/// Blocks that go through the cipher at once.
+/// Number of blocks encrypted at once.
 const BATCH: usize = 32;
 
 /// A header protection key.
 pub struct HeaderKey(Kind);
 
-/// Round keys sit behind a box so that keys are cheap to move, and leave no copies behind when moved.
+/// Round keys are boxed so that keys are cheap to move, and leave no copies when moved.
 enum Kind {
     Aes128(Box<Aes128Enc>),
     Aes256(Box<Aes256Enc>),
@@ -36,16 +36,16 @@ enum Kind {
     VaesAes256(Box<vaes::Schedule<{ vaes::AES256 }>>),
 }
 
-/// A header protection key from raw key material.
+/// Makes a header protection key from raw key material.
 ///
 /// # Panics
-/// If `key` does not have the [length](Suite::key_len) that `suite` wants.
+/// If `key` does not have the [length](Suite::key_len) for `suite`.
 pub fn header_key(suite: Suite, key: &[u8]) -> HeaderKey {
     traceless(|| HeaderKey::on(backend::chosen(), suite, key))
 }
 
 impl HeaderKey {
-    /// A key on a backend of one's choice.
+    /// Makes a key on the given backend.
     pub(super) fn on(backend: Backend, suite: Suite, key: &[u8]) -> Self {
         assert_eq!(key.len(), suite.key_len(), "header key length fits {suite:?}");
         let expect = "length checked";
@@ -68,7 +68,7 @@ impl HeaderKey {
         })
     }
 
-    /// Where the key and what was made of it are.
+    /// The memory of the key and what was derived from it.
     #[cfg(test)]
     pub(crate) fn memory(&self) -> core::ops::Range<usize> {
         use super::tests::traces::place;
@@ -87,7 +87,7 @@ impl HeaderKey {
         }
     }
 
-    /// Starts to bring the key into the cache.
+    /// Prefetches the key.
     pub fn prefetch(&self) {
         match &self.0 {
             Kind::Aes128(aes) => prefetch_object(&**aes),
@@ -104,8 +104,8 @@ impl HeaderKey {
         }
     }
 
-    /// The mask for `sample`: the first byte for the header's first byte, the others for the packet number
-    /// (RFC 9001 §5.4.3 and §5.4.4).
+    /// The mask for `sample`: the first byte is for the header's first byte, the others for the packet number (RFC 9001
+    /// §5.4.3 and §5.4.4).
     #[inline]
     pub fn mask(&self, sample: &[u8; SAMPLE_LEN]) -> [u8; 5] {
         match &self.0 {
@@ -123,10 +123,10 @@ impl HeaderKey {
         }
     }
 
-    /// The masks for a burst of samples: many AES blocks in flight at once.
+    /// The masks for a batch of samples, with interleaved AES blocks.
     ///
     /// # Panics
-    /// If `out` is not as long as `samples`.
+    /// If `out` and `samples` differ in length.
     pub fn masks(&self, samples: &[[u8; SAMPLE_LEN]], out: &mut [[u8; 5]]) {
         assert_eq!(samples.len(), out.len(), "one mask per sample");
         match &self.0 {
@@ -149,7 +149,7 @@ impl HeaderKey {
     }
 }
 
-/// Out of line: it wants much room on the stack, which the others need not make.
+/// Not inlined, as it uses much stack, which the others do not need.
 #[inline(never)]
 fn chacha_mask(key: &[u8; 32], sample: &[u8; SAMPLE_LEN]) -> [u8; 5] {
     chacha::header_mask(key, sample)
@@ -159,7 +159,7 @@ fn first5(block: &[u8]) -> [u8; 5] {
     *block.first_chunk().expect("a block is longer")
 }
 
-/// Out of line as well: without AES instructions it is much code.
+/// Not inlined either, as it is much code without AES instructions.
 #[inline(never)]
 fn aes_mask<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>>(aes: &C, sample: &[u8; SAMPLE_LEN]) -> [u8; 5] {
     let mut block: Block<C> = (*sample).into();

@@ -1,7 +1,7 @@
-//! For benchmarks only: packets opened as other stacks do it.
+//! Opens packets the way other stacks do, for benchmarks only.
 //!
-//! aws-lc decrypts a packet where it lies and verifies it in the same pass; the bytes are copied to their place
-//! afterwards. Nothing but a benchmark may turn this on: what fails authentication has been decrypted by then.
+//! aws-lc decrypts a packet in place and verifies it in the same pass; the data is then copied to its destination. Only
+//! benchmarks may enable this, as data that fails authentication has already been decrypted.
 
 use std::cell::Cell;
 
@@ -14,7 +14,7 @@ thread_local! {
     static ON: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` so that packet keys that this thread makes in it open packets in place.
+/// Runs `work`; packet keys that this thread makes in it open packets in place.
 pub fn with_keys_in_place<T>(work: impl FnOnce() -> T) -> T {
     let before = ON.replace(true);
     let done = work();
@@ -26,7 +26,7 @@ pub fn with_keys_in_place<T>(work: impl FnOnce() -> T) -> T {
 pub(super) struct InPlace(LessSafeKey);
 
 impl InPlace {
-    /// `None` if that was not asked for, or the suite is not one of AES.
+    /// `None` if this is not enabled, or the suite does not use AES.
     pub(super) fn wanted(suite: Suite, key: &[u8]) -> Option<Box<Self>> {
         let algorithm = match suite {
             Suite::Aes128Gcm => &AES_128_GCM,
@@ -36,7 +36,7 @@ impl InPlace {
         ON.get().then(|| Box::new(Self(LessSafeKey::new(UnboundKey::new(algorithm, key).expect("key length checked")))))
     }
 
-    /// Whether `body`, which ends in the tag, was authentic; its plaintext is in front then.
+    /// Whether `body`, which ends in the tag, is authentic. Its front is then the plaintext.
     pub(super) fn open(&self, nonce: Nonce, aad: &[u8], body: &mut [u8]) -> bool {
         self.0.open_in_place(AwsNonce::assume_unique_for_key(nonce.bytes()), Aad::from(aad), body).is_ok()
     }

@@ -20,8 +20,8 @@ const RETRY_KEY: [u8; 16] =
     [0xbe, 0x0c, 0x69, 0x0b, 0x9f, 0x66, 0x57, 0x5a, 0x1d, 0x76, 0x6b, 0x54, 0xe3, 0x68, 0xc8, 0x4e];
 const RETRY_NONCE: [u8; IV_LEN] = [0x46, 0x15, 0x99, 0xd3, 0x5d, 0x63, 0x2b, 0xf2, 0x23, 0x98, 0x25, 0xbb];
 
-/// The Initial keys of a connection, seen from `side`. `dcid` is the Destination Connection ID of the client's
-/// first Initial packet, or of its first after a Retry.
+/// The Initial keys of a connection, from the point of view of `side`. `dcid` is the Destination Connection ID of the
+/// client's first Initial packet, or of its first one after a Retry.
 pub fn initial_keys(dcid: &[u8], side: Side) -> Keys {
     traceless(|| {
         let secret = initial_secret(dcid);
@@ -29,21 +29,22 @@ pub fn initial_keys(dcid: &[u8], side: Side) -> Keys {
     })
 }
 
-/// The Initial keys for what `sender` sends only: half the work of [`initial_keys`], for those who
-/// only want to look whether a packet authenticates.
+/// The Initial keys for packets from `sender` only, which is half the work of [`initial_keys`] and suffices to
+/// authenticate a packet.
 pub fn initial_direction(dcid: &[u8], sender: Side) -> DirectionKeys {
     traceless(|| direction(&initial_secret(dcid), sender))
 }
 
-/// The last 16 bytes of a Retry packet. `retry_without_tag` is the packet up to them, `original_dcid` the
-/// Destination Connection ID of the packet that it answers (at most 255 bytes; QUIC v1 has at most 20).
+/// The integrity tag, the last 16 bytes of a Retry packet. `retry_without_tag` is the packet up to the tag,
+/// `original_dcid` the Destination Connection ID of the packet that it answers (at most 255 bytes; QUIC v1 has at most
+/// 20).
 ///
 /// # Panics
-/// If `original_dcid` is longer.
+/// If `original_dcid` is longer than 255 bytes.
 pub fn retry_tag(original_dcid: &[u8], retry_without_tag: &[u8]) -> [u8; TAG_LEN] {
     static KEY: OnceLock<PacketKey> = OnceLock::new();
     let key = KEY.get_or_init(|| packet_key(Suite::Aes128Gcm, &RETRY_KEY, &RETRY_NONCE));
-    // A Retry Pseudo-Packet. It stays on the stack, as Retry packets fit into a datagram.
+    // The Retry Pseudo-Packet. It fits on the stack, as Retry packets fit into a datagram.
     let mut pseudo = SmallVec::<[u8; 1600]>::new();
     pseudo.push(u8::try_from(original_dcid.len()).expect("a connection ID is short"));
     pseudo.extend_from_slice(original_dcid);

@@ -1,16 +1,17 @@
-//! Sizes in a protected packet, which all backends share.
+//! Sizes in protected packets, common to all backends.
 
 /// Length of the authentication tag in bytes, the same for all suites.
 pub const TAG_LEN: usize = 16;
 
-/// What [`PacketKey::open`](super::PacketKey::open) may write the first bytes of the plaintext to: they begin [`HEAD_AT`] bytes behind its front.
+/// Buffer for the first bytes of the plaintext in [`PacketKey::open`](super::PacketKey::open). They begin at
+/// [`HEAD_AT`].
 pub type HeadRoom = [u8; HEAD_AT + HEAD_LEN];
 
-/// Where the plaintext begins in a [`HeadRoom`]: before it, kernels have the mask of the tag.
+/// Offset of the plaintext in a [`HeadRoom`]; kernels put the mask of the tag before it.
 pub const HEAD_AT: usize = TAG_LEN;
 
-/// Bytes of plaintext that come out along with the tag at the most.
+/// Maximum number of plaintext bytes that are computed along with the tag.
 pub const HEAD_LEN: usize = 48;
 
-/// Bytes of ciphertext that a mask is made from.
+/// Number of bytes of ciphertext that a mask is derived from.
 pub const SAMPLE_LEN: usize = 16;

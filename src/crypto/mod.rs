@@ -1,12 +1,12 @@
-//! Layer `crypto`: packet and header protection (RFC 9001 §5), with the tag verified before anything is decrypted.
+//! Packet and header protection (RFC 9001 §5). The tag is verified before anything is decrypted.
 //!
-//! All three AEADs of QUIC are a seekable keystream and a tag over the ciphertext. So a [`PacketKey`] offers
-//! two steps instead of one: [`PacketKey::open`] verifies, and the [`Opened`] packet then decrypts any range of
-//! itself to wherever those bytes belong. [`PacketKey::seal`] is the mirror image: pieces of plaintext from
-//! anywhere are encrypted into the packet, and the tag is laid over the result.
+//! All three AEADs of QUIC consist of a seekable keystream and a tag over the ciphertext. A [`PacketKey`] therefore
+//! offers two steps instead of one: [`PacketKey::open`] verifies the packet, and the resulting [`Opened`] then decrypts
+//! any range to its destination. [`PacketKey::seal`] is the counterpart: pieces of plaintext from anywhere are
+//! encrypted into the packet, and the tag is computed over the result.
 //!
-//! A packet is thus read twice, and its memory must not change in between. Keys are made so that they leave no copies on
-//! the stack (`traceless`).
+//! A packet is thus read twice, and its memory must not change in between. Making keys leaves no copies of key material
+//! on the stack (`traceless`).
 #![deny(unsafe_code)]
 
 mod backend;
@@ -39,9 +39,9 @@ pub use traceless::traceless;
 /// The keys of one encryption level, both directions.
 #[derive(Debug)]
 pub struct Keys {
-    /// Protect what we send.
+    /// Protect packets that we send.
     pub local: DirectionKeys,
-    /// Unprotect what we receive.
+    /// Unprotect packets that we receive.
     pub remote: DirectionKeys,
 }
 

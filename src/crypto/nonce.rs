@@ -5,11 +5,11 @@ use zeroize::Zeroizing;
 /// Length of an IV or nonce in bytes, the same for all suites.
 pub(super) const IV_LEN: usize = 12;
 
-/// The secret that nonces are made from.
+/// The secret IV from which nonces are derived.
 pub(super) struct Iv(Zeroizing<u128>);
 
-/// The nonce of a packet, as a number whose lowest byte comes first. It is made and used in registers: bytes written
-/// one by one and then loaded as a block cost more than the block's encryption.
+/// The nonce of a packet as a little-endian number. It is computed and used in registers: writing single bytes and
+/// loading them as a block would cost more than the encryption of the block.
 #[derive(Clone, Copy)]
 pub(super) struct Nonce(u128);
 
@@ -20,7 +20,7 @@ impl Iv {
         Self(Zeroizing::new(u128::from_le_bytes(bytes)))
     }
 
-    /// The IV, exclusive-ored with the packet number as a big-endian number at its end.
+    /// The IV, XORed with the packet number as a big-endian number at its end.
     #[inline]
     pub(super) fn nonce(&self, pn: u64) -> Nonce {
         Nonce(*self.0 ^ (u128::from(pn.swap_bytes()) << 32))
@@ -28,7 +28,7 @@ impl Iv {
 }
 
 impl Nonce {
-    /// The nonce with a big-endian counter behind it, the cipher input of AES-GCM; its lowest byte comes first.
+    /// The nonce followed by a big-endian counter, which is the cipher input of AES-GCM, as a little-endian number.
     #[inline]
     pub(super) fn block(self, counter: u32) -> u128 {
         self.0 | (u128::from(counter.swap_bytes()) << 96)

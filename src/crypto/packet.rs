@@ -1,4 +1,4 @@
-//! Packet protection (RFC 9001 §5.3): verify first, then decrypt in place of destination.
+//! Packet protection (RFC 9001 §5.3): verifies packets first, then decrypts into the destination.
 
 use aes::cipher::inout::InOutBuf;
 use subtle::ConstantTimeEq;
@@ -9,9 +9,9 @@ use super::layout::{HeadRoom, SAMPLE_LEN, TAG_LEN};
 use super::nonce::{IV_LEN, Iv, Nonce};
 use super::traceless::traceless;
 
-/// The packet did not authenticate: it was changed, forged, or made with other keys. Drop it.
+/// Authentication failed: the packet was changed, forged, or protected with other keys. It must be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the packet's authentication tag does not match: it was changed, forged or made with other keys; drop it")]
+#[error("the packet's authentication tag does not match: it was changed, forged or protected with other keys")]
 pub struct AuthError;
 
 /// A packet protection key of one direction.
@@ -23,16 +23,16 @@ pub struct PacketKey {
     in_place: Option<Box<super::in_place::InPlace>>,
 }
 
-/// A packet protection key from raw key material, on the backend chosen for this process.
+/// Makes a packet protection key from raw key material, on this process's backend.
 ///
 /// # Panics
-/// If `key` does not have the [length](Suite::key_len) that `suite` wants.
+/// If `key` does not have the [length](Suite::key_len) for `suite`.
 pub fn packet_key(suite: Suite, key: &[u8], iv: &[u8; IV_LEN]) -> PacketKey {
     traceless(|| PacketKey::on(backend::chosen(), suite, key, iv))
 }
 
 impl PacketKey {
-    /// A key on a backend of one's choice.
+    /// Makes a key on the given backend.
     pub(super) fn on(backend: Backend, suite: Suite, key: &[u8], iv: &[u8; IV_LEN]) -> Self {
         assert_eq!(key.len(), suite.key_len(), "packet key length fits {suite:?}");
         Self {
@@ -44,42 +44,42 @@ impl PacketKey {
         }
     }
 
-    /// Where the key and what was made of it are.
+    /// The memory of the key and what was derived from it.
     #[cfg(test)]
     pub(crate) fn memory(&self) -> core::ops::Range<usize> {
         self.cipher.memory()
     }
 
-    /// The suite that this key is for.
+    /// The suite of this key.
     pub fn suite(&self) -> Suite {
         self.suite
     }
 
-    /// Starts to bring the key into the cache.
+    /// Prefetches the key.
     pub fn prefetch(&self) {
         self.cipher.prefetch();
     }
 
-    /// How many packets may be protected with this key (RFC 9001 §6.6).
+    /// Number of packets that may be protected with this key (RFC 9001 §6.6).
     pub fn confidentiality_limit(&self) -> u64 {
         self.suite.confidentiality_limit()
     }
 
-    /// How many packets may fail authentication with this key (RFC 9001 §6.6).
+    /// Number of packets that may fail authentication with this key (RFC 9001 §6.6).
     pub fn integrity_limit(&self) -> u64 {
         self.suite.integrity_limit()
     }
 
-    /// Verifies the tag, the last 16 bytes of `body`, over `aad` and the ciphertext before it. Decrypts nothing that
-    /// anybody but the caller's `head` sees: that is for the returned [`Opened`] to do, range by range. `body` stays as it
-    /// is. What `head` holds afterwards is the first [`Opened::head_len`] bytes of the plaintext, and nothing of use when
-    /// the packet is not authentic. It is the caller's memory, as to move it would have to wait for it to be written.
+    /// Verifies the tag, the last 16 bytes of `body`, over `aad` and the ciphertext before it. Nothing is decrypted
+    /// except into the caller's `head`; the returned [`Opened`] decrypts range by range. `body` is not changed.
+    /// Afterwards, `head` contains the first [`Opened::head_len`] bytes of the plaintext, or nothing useful if the
+    /// packet is not authentic. It is memory of the caller because moving it would stall until it is written.
     ///
-    /// The ciphertext is read here, and again when it is decrypted, so `body` has to be memory that nobody else can write to
-    /// meanwhile. Ports see to that (`dpdk::PortProfile::copies_frames`).
+    /// The ciphertext is read here and again when it is decrypted, so nobody else may be able to write to `body` in
+    /// between. Ports ensure this (`dpdk::PortProfile::copies_frames`).
     ///
     /// # Errors
-    /// [`AuthError`] if the tag does not match, or if `body` is too short to have one.
+    /// [`AuthError`] if the tag does not match, or if `body` is too short to contain one.
     #[inline(always)]
     pub fn open<'a>(
         &'a self,
@@ -107,8 +107,8 @@ impl PacketKey {
         Err(AuthError)
     }
 
-    /// Begins to seal `packet`: `packet[..start]` is the header as it is before header protection, the last
-    /// 16 bytes are for the tag, and the plaintext between them is fed piece by piece to the [`Sealer`].
+    /// Starts sealing `packet`: `packet[..start]` is the header before header protection, the last 16 bytes are for the
+    /// tag, and the plaintext in between is passed to the [`Sealer`] piece by piece.
     ///
     /// # Panics
     /// If header and tag do not fit into `packet`.
@@ -136,19 +136,19 @@ pub struct Opened<'a> {
     nonce: Nonce,
     ciphertext: &'a [u8],
     head_len: usize,
-    /// It was decrypted in place: the ciphertext is none any more.
+    /// Whether it was decrypted in place, so that there is no ciphertext any more.
     #[cfg(feature = "in-place")]
     plain: bool,
 }
 
-/// How the bytes of a packet get to where they belong.
+/// How the bytes of a packet get to their destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// The cipher writes all of them there.
     Direct,
-    /// The cipher writes whole blocks there; bytes before the first one go through a block on the stack.
+    /// The cipher writes whole blocks there; bytes before the first whole block go through a block on the stack.
     StagedEdge,
-    /// They are decrypted in the packet and copied: benchmarks only.
+    /// They are decrypted in the packet and copied; in benchmarks only.
     Copied,
 }
 
@@ -163,13 +163,13 @@ impl Opened<'_> {
         self.ciphertext.is_empty()
     }
 
-    /// How many bytes of the plaintext were decrypted along with the tag: none, or up to [`HEAD_LEN`](super::HEAD_LEN).
+    /// Number of plaintext bytes that were decrypted along with the tag, up to [`HEAD_LEN`](super::HEAD_LEN).
     #[inline]
     pub fn head_len(&self) -> usize {
         self.head_len
     }
 
-    /// How [`Opened::decrypt_at`] gets bytes to where they belong.
+    /// How [`Opened::decrypt_at`] gets bytes to their destination.
     #[inline]
     pub fn way(&self) -> Way {
         #[cfg(feature = "in-place")]
@@ -179,11 +179,11 @@ impl Opened<'_> {
         if self.cipher.stages_edges() { Way::StagedEdge } else { Way::Direct }
     }
 
-    /// Decrypts the `out.len()` bytes at plaintext offset `from` into `out`: any range, in any order, as often
-    /// as wanted. Writes each byte of `out` once, and nothing else. Cheapest if `from` is a multiple of 16.
+    /// Decrypts the `out.len()` bytes at plaintext offset `from` into `out`. Ranges may be decrypted in any order, and
+    /// repeatedly. Writes each byte of `out` once, and nothing else. It is cheapest if `from` is a multiple of 16.
     ///
     /// # Panics
-    /// If the range ends behind the plaintext.
+    /// If the range exceeds the plaintext.
     #[inline]
     pub fn decrypt_at(&self, from: usize, out: &mut [u8]) {
         let end = from.checked_add(out.len()).expect("range of a packet");
@@ -203,7 +203,7 @@ impl core::fmt::Debug for Opened<'_> {
     }
 }
 
-/// A packet on its way to being protected.
+/// A packet being sealed.
 #[must_use = "a packet without its tag is worthless: call finish"]
 pub struct Sealer<'a> {
     sealing: Sealing<'a>,
@@ -213,7 +213,7 @@ pub struct Sealer<'a> {
 }
 
 impl<'a> Sealer<'a> {
-    /// The next `n` bytes of plaintext lie in the packet already: encrypts them where they are.
+    /// Encrypts the next `n` bytes of plaintext, which are already in the packet.
     ///
     /// # Panics
     /// If they reach into the tag.
@@ -222,7 +222,7 @@ impl<'a> Sealer<'a> {
         self.encrypt(Piece::InPlace(n));
     }
 
-    /// The next bytes of plaintext are `src`: encrypts them into the packet.
+    /// Encrypts `src`, the next bytes of plaintext, into the packet.
     ///
     /// # Panics
     /// If they reach into the tag.
@@ -242,10 +242,10 @@ impl<'a> Sealer<'a> {
         self.sealing.encrypt(aad, body, tag, from, piece);
     }
 
-    /// Writes the tag, and returns the length of the packet.
+    /// Writes the tag and returns the length of the packet.
     ///
     /// # Panics
-    /// If not all plaintext was fed by now: what was not would leave in the clear, under a tag that says it is sealed.
+    /// If plaintext is missing; the rest of the packet would be sent unencrypted under a valid tag.
     #[inline]
     pub fn finish(mut self) -> usize {
         self.lay_tag();
@@ -260,16 +260,16 @@ impl<'a> Sealer<'a> {
         self.sealing.finish(aad, ciphertext, tag);
     }
 
-    /// As [`Sealer::finish`], and gives the 16 bytes at `offset` of the packet for the header protection mask
-    /// (RFC 9001 §5.4.2). The sealer is good for nothing afterwards; it is borrowed rather than taken, as to move what was
-    /// just written would have to wait.
+    /// Like [`Sealer::finish`], and also returns the 16 bytes at `offset` of the packet for the header protection mask
+    /// (RFC 9001 §5.4.2). The sealer must not be used afterwards; it is borrowed because moving it would stall until
+    /// pending writes are done.
     ///
     /// # Panics
-    /// If they are not in the packet, or not all plaintext was fed.
+    /// If these bytes are not in the packet, or plaintext is missing.
     #[inline]
     pub fn finish_and_sample(&mut self, offset: usize) -> (usize, [u8; SAMPLE_LEN]) {
         self.lay_tag();
-        // What was just written is slow to read back.
+        // Reading back what was just written is slow.
         let at_hand = offset
             .checked_sub(self.start)
             .filter(|from| from + SAMPLE_LEN + TAG_LEN + self.start <= self.packet.len())

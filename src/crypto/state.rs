@@ -1,14 +1,14 @@
-//! Sealing of small pieces of state that strangers carry for us, such as address tokens.
+//! Sealing of small pieces of state that peers keep for us, such as address tokens.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::{AuthError, TAG_LEN};
 
-/// Length of a [`StateKey`]'s nonces in bytes.
+/// Length of the nonces of a [`StateKey`], in bytes.
 pub const STATE_NONCE_LEN: usize = 12;
 
-/// An AES-256-GCM key with nonces of the caller's choice. It may seal 2^32 times under random nonces
-/// (NIST SP 800-38D §8.3).
+/// An AES-256-GCM key with nonces chosen by the caller. It may seal 2^32 times with random nonces (NIST SP 800-38D
+/// §8.3).
 pub struct StateKey(LessSafeKey);
 
 impl StateKey {
@@ -17,10 +17,10 @@ impl StateKey {
         Self(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes are a key")))
     }
 
-    /// Encrypts `text` in place and returns the tag over it and `aad`. The same nonce must not come twice.
+    /// Encrypts `text` in place and returns the tag over it and `aad`. A nonce must not be used twice.
     ///
     /// # Panics
-    /// If `text` is longer than AES-GCM can take, 64 GiB.
+    /// If `text` is longer than 64 GiB, the maximum of AES-GCM.
     pub fn seal(&self, nonce: [u8; STATE_NONCE_LEN], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), text).expect("short enough");
@@ -30,7 +30,8 @@ impl StateKey {
     /// Decrypts `sealed`, text and tag, in place, and returns the text.
     ///
     /// # Errors
-    /// [`AuthError`] if it was not sealed with this key, nonce and `aad`. `sealed` holds nothing of use then.
+    /// [`AuthError`] if it was not sealed with this key, nonce and `aad`. The contents of `sealed` are then
+    /// unspecified.
     pub fn open<'a>(
         &self,
         nonce: [u8; STATE_NONCE_LEN],

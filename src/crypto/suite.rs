@@ -1,6 +1,6 @@
 //! The cipher suites of QUIC v1 and their usage limits.
 
-/// A TLS 1.3 AEAD that QUIC packets are protected with (RFC 9001 §5.3).
+/// An AEAD of TLS 1.3 that protects QUIC packets (RFC 9001 §5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Suite {
     /// `AEAD_AES_128_GCM`.
@@ -12,7 +12,7 @@ pub enum Suite {
 }
 
 impl Suite {
-    /// Length in bytes of the packet key, and of the header key too (RFC 9001 §5.4.1).
+    /// Length of the packet key and of the header key, in bytes (RFC 9001 §5.4.1).
     pub const fn key_len(self) -> usize {
         match self {
             Self::Aes128Gcm => 16,
@@ -20,8 +20,8 @@ impl Suite {
         }
     }
 
-    /// How many packets one key may protect (RFC 9001 §6.6). ChaCha20-Poly1305 has no limit below
-    /// the number of packet numbers, 2^62.
+    /// Number of packets that one key may protect (RFC 9001 §6.6). ChaCha20-Poly1305 has no limit below the number of
+    /// packet numbers, 2^62.
     pub const fn confidentiality_limit(self) -> u64 {
         match self {
             Self::Aes128Gcm | Self::Aes256Gcm => 1 << 23,
@@ -29,7 +29,7 @@ impl Suite {
         }
     }
 
-    /// How many packets may fail authentication under one key (RFC 9001 §6.6).
+    /// Number of packets that may fail authentication with one key (RFC 9001 §6.6).
     pub const fn integrity_limit(self) -> u64 {
         match self {
             Self::Aes128Gcm | Self::Aes256Gcm => 1 << 52,

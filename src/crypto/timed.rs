@@ -1,8 +1,7 @@
-//! Packet keys that tell how long they work: the stage timers of the AEAD.
+//! Packet keys that measure their time, for the stage timers of the AEAD.
 //!
-//! A timed key is one more kind of cipher, around one of the others. So the code that uses keys is the same whether
-//! they are timed or not, and costs nothing when they are not. The time goes to the thread that uses the key, which is
-//! the one of its core; [`take_spent`] fetches it.
+//! A timed key is a cipher that wraps another one. Code that uses keys is thus the same with and without measurement,
+//! and has no cost without. The time is accumulated per thread, which corresponds to a core; [`take_spent`] returns it.
 
 use std::cell::Cell;
 
@@ -13,33 +12,33 @@ thread_local! {
     static SPENT: Cell<Spent> = const { Cell::new(Spent { verify: 0, place: 0, seal: 0 }) };
 }
 
-/// Time stamp counter cycles that timed keys of this thread took.
+/// Time stamp counter cycles spent by the timed keys of this thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
     /// Verifying tags.
     pub verify: u64,
-    /// Decrypting frame headers and stream bytes to where they belong.
+    /// Decrypting frame headers and stream data to their destination.
     pub place: u64,
-    /// Encrypting and laying tags.
+    /// Encrypting and computing tags.
     pub seal: u64,
 }
 
-/// Whether packet keys that this thread makes from now on are timed.
+/// Sets whether packet keys that this thread makes from now on are timed.
 pub fn time_keys(on: bool) {
     ON.set(on);
 }
 
-/// What timed keys took on this thread since the last call.
+/// Returns the time of this thread's timed keys since the last call.
 pub fn take_spent() -> Spent {
     SPENT.take()
 }
 
-/// Whether this thread wants its keys timed.
+/// Whether this thread's keys are to be timed.
 pub(super) fn is_wanted() -> bool {
     ON.get()
 }
 
-/// Does `work` and adds the time that it takes where `part` says.
+/// Runs `work` and adds its time to the counter selected by `part`.
 #[inline]
 fn count<T>(part: impl FnOnce(&mut Spent) -> &mut u64, work: impl FnOnce() -> T) -> T {
     let start = cycles();

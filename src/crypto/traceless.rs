@@ -1,24 +1,24 @@
-//! Key material that leaves no copies on the stack.
+//! Making keys without leaving copies of key material on the stack.
 //!
-//! Whatever makes a key works on copies of it: rustls and its HKDF, the key schedules of the backends and of the libraries
-//! behind them, and every function that returns a key by value. They lie in frames that are dead, until something happens
-//! to write over them. No care inside these functions helps, as most are not ours and compilers spill as they like. So keys
-//! are made (and one-time keys used) in a frame of their own, and what that frame and those below it have used is
-//! overwritten afterwards. The keys themselves live in boxes: to return one moves a pointer.
+//! Everything involved in making a key works on copies: rustls and its HKDF, the key schedules of backends and
+//! libraries, and every function that returns a key by value. The copies remain in dead frames until they happen to be
+//! overwritten. This cannot be solved within those functions, as most are not ours and compilers spill registers as
+//! they like. Keys are therefore made (and one-time keys used) in a frame of their own, and the stack used by it and
+//! its callees is overwritten afterwards. The keys themselves are boxed, so that returning one moves a pointer.
 
 use std::cell::Cell;
 
 use zeroize::zeroize_stack;
 
-/// Stack that making keys takes at the most, in bytes: about 4 KiB in an unoptimised build.
+/// Maximum stack used for making keys, in bytes; it is about 4 KiB in an unoptimised build.
 const DEEP: usize = 8 << 10;
 
 thread_local! {
-    /// Somebody further up will clean up.
+    /// Whether a caller further up overwrites the stack.
     static WITHIN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes `WITHIN` false again, also if a panic comes by.
+/// Resets `WITHIN`, even on a panic.
 struct Leave;
 
 impl Drop for Leave {
@@ -27,9 +27,9 @@ impl Drop for Leave {
     }
 }
 
-/// Does `work`, which makes keys, and overwrites the stack that it used. One within another costs nothing.
+/// Runs `work`, which makes keys, and overwrites the stack that it used. Nested calls cost nothing.
 ///
-/// What `work` returns must not hold key material itself, but in boxes: it is moved.
+/// The result of `work` must not contain key material except in boxes, as it is moved.
 pub fn traceless<T>(work: impl FnOnce() -> T) -> T {
     if WITHIN.replace(true) {
         return work();
@@ -41,7 +41,7 @@ pub fn traceless<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// As [`traceless`], for work with a key that takes less than `N` bytes of stack, such as on one packet.
+/// Like [`traceless`], for work with a key that uses less than `N` bytes of stack, such as on one packet.
 #[inline]
 pub(super) fn traceless_in<const N: usize, T>(work: impl FnOnce() -> T) -> T {
     let done = apart(work);
@@ -49,7 +49,7 @@ pub(super) fn traceless_in<const N: usize, T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// In a frame of its own, which is dead on return.
+/// A frame of its own, which is dead on return.
 #[inline(never)]
 fn apart<T>(work: impl FnOnce() -> T) -> T {
     work()

@@ -1,4 +1,4 @@
-//! A simulated application: it follows the plan and checks everything that the engine tells it.
+//! A simulated application: it follows the plan and checks all events of the engine.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -14,10 +14,10 @@ use crate::quic::{
 };
 use crate::sim::plan::{Flow, Plan, Receive, Space, pattern};
 
-/// What posted memory holds before a byte is placed there.
+/// Initial contents of provided memory.
 const POISON: u8 = 0xa5;
 
-/// What went wrong.
+/// Description of an error.
 pub type Failure = String;
 
 macro_rules! ensure {
@@ -28,7 +28,7 @@ macro_rules! ensure {
     };
 }
 
-/// Memory that the engine holds, by address.
+/// Memory owned by the engine, by address.
 #[derive(Debug, Default)]
 pub struct Ledger {
     posted: HashMap<usize, (StreamId, usize)>,
@@ -51,7 +51,7 @@ impl Ledger {
     }
 }
 
-/// All the space that a stream gets, if it does not grow.
+/// The total space of a stream that does not grow.
 fn space(flow: &Flow, window: u64) -> Option<u64> {
     match flow.space {
         Space::Growing => None,
@@ -60,7 +60,7 @@ fn space(flow: &Flow, window: u64) -> Option<u64> {
     }
 }
 
-/// Feeds peer-opened streams from the plan.
+/// Provides buffers for streams that the peer opens, according to the plan.
 struct Provider {
     plan: Arc<Plan>,
     side: Side,
@@ -95,26 +95,26 @@ struct Outgoing {
     finished: bool,
     /// Reset by us, stopped by the peer, or delivered.
     over: bool,
-    /// Memory that is with the engine.
+    /// Number of pieces of memory owned by the engine.
     out: usize,
 }
 
 #[derive(Debug)]
 struct Incoming {
     flow: Flow,
-    /// Verified bytes from the start.
+    /// Number of bytes verified from the start.
     verified: u64,
     progress: u64,
     over: bool,
     provided: u64,
-    /// The application does nothing on this stream before.
+    /// Until when the application does nothing on this stream.
     paused: Option<Instant>,
-    /// What it has put off meanwhile: to read, and to provide so much.
+    /// Work put off until then: reading, and providing this many bytes.
     put_off: (bool, Option<u64>),
 }
 
 impl Incoming {
-    /// Pauses if the time for that has come.
+    /// Pauses if it is time to.
     fn pause(&mut self, now: Instant, received: u64) {
         if let Some((_, time)) = self.flow.pause.take_if(|(at, _)| received >= *at) {
             self.paused = Some(now + time);
@@ -122,7 +122,7 @@ impl Incoming {
     }
 }
 
-/// One side's application.
+/// The application of one side.
 pub struct App {
     side: Side,
     plan: Arc<Plan>,
@@ -130,15 +130,15 @@ pub struct App {
     outgoing: BTreeMap<StreamId, Outgoing>,
     incoming: BTreeMap<StreamId, Incoming>,
     opened: [usize; 2],
-    /// Chunks that it has on loan until its next turn.
+    /// Chunks that are kept until its next turn.
     pub kept: Vec<Chunk>,
-    /// It had any.
+    /// Whether it ever kept any.
     pub took: bool,
-    /// The connection, once there is one.
+    /// The connection, if there is one.
     pub conn: Option<ConnId>,
-    /// How it ended.
+    /// How it was closed.
     pub closed: Option<CloseReason>,
-    /// The handshake is complete.
+    /// Whether the handshake is complete.
     pub connected: bool,
 }
 
@@ -166,7 +166,7 @@ impl App {
         self.plan.provider.then(|| Arc::new(provider) as Arc<dyn BufferProvider>)
     }
 
-    /// Whether everything that this side sends and receives has come to its end.
+    /// Whether everything that this side sends and receives is finished.
     pub fn is_done(&self) -> bool {
         let flows = self.plan.flows();
         self.connected
@@ -179,25 +179,25 @@ impl App {
             })
     }
 
-    /// Memory that has not come back: receive buffers and sends.
+    /// Number of receive buffers and sends that were not returned.
     pub fn held(&self) -> (usize, usize) {
         let sends = self.outgoing.values().map(|o| o.out).sum();
         (self.ledger.lock().expect("single thread").posted.len(), sends)
     }
 
-    /// Streams that are not at their end, for messages.
+    /// Unfinished streams, for messages.
     pub fn unfinished(&self) -> String {
         let out: Vec<_> = self.outgoing.iter().filter(|(_, o)| !o.over).collect();
         let inc: Vec<_> = self.incoming.iter().filter(|(_, i)| !i.over).collect();
         format!("opened {:?}, outgoing {out:?}, incoming {inc:?}", self.opened)
     }
 
-    /// When the next pause is over.
+    /// When the next pause ends.
     pub fn next_wake(&self) -> Option<Instant> {
         if self.closed.is_some() { None } else { self.incoming.values().filter_map(|i| i.paused).min() }
     }
 
-    /// Goes on where a pause is over. False if there is none.
+    /// Continues streams whose pause has ended. False if there are none.
     pub fn wake(&mut self, now: Instant, endpoint: &mut Endpoint) -> Result<bool, Failure> {
         if self.next_wake().is_none_or(|at| at > now) {
             return Ok(false);
@@ -277,7 +277,7 @@ impl App {
         }
     }
 
-    /// A client that has not heard of the end tries again: it is turned away.
+    /// Handles a client that does not know of the end and tries again: it is refused.
     fn on_stranger(&self, endpoint: &mut Endpoint, id: ConnId, event: &Event) -> Result<(), Failure> {
         match event {
             Event::Connected { .. } => {
@@ -309,7 +309,7 @@ impl App {
         self.start(conn, id)
     }
 
-    /// Sets up what this side sends and receives on a new stream.
+    /// Sets up sending and receiving on a new stream.
     fn start(&mut self, conn: &mut Conn<'_>, id: StreamId) -> Result<(), Failure> {
         if let Some(flow) = self.plan.flow(id, self.side.peer()) {
             let start = Incoming {
@@ -327,11 +327,11 @@ impl App {
                 self.provide(conn, id, 0)?;
             }
             if let Space::NoMoreThan(_) = flow.space {
-                // Refused if the end came along with the stream.
+                // Refused if the end arrived along with the stream.
                 let _ = conn.set_out_of_space(id, OutOfSpace::Stop(7));
             }
-            // After a reset that came along with the stream, nothing is told of its data. If the connection has ended since,
-            // what the stream had is told as it is by default: nobody has asked for anything else in time.
+            // After a reset that arrived along with the stream, its data is not reported. If the connection has ended
+            // since, data of the stream is reported as by default, as no call came in time.
             if flow.whole && conn.set_notify(id, Notify::WhenComplete) == Err(StreamError::Closed) {
                 self.incoming.get_mut(&id).expect("just inserted").flow.whole = false;
             }
@@ -368,7 +368,7 @@ impl App {
         let mut total = 0u64;
         // The first buffers have to hold what the peer was promised.
         let first = if incoming.provided == 0 { window } else { 0 };
-        // Some give what is wanted, some less, which is in order as well.
+        // Some provide what is wanted; others less, which is allowed too.
         let least = first.max(if count % 2 == 0 { wanted } else { 0 });
         while space.map_or(bufs.len() < count || total < least, |space| total < space) {
             let len = size.max((least.saturating_sub(total) as usize).div_ceil(50));
@@ -393,7 +393,7 @@ impl App {
         let Some(out) = self.outgoing.get_mut(&id).filter(|o| !o.over && !o.finished) else { return Ok(()) };
         loop {
             if out.flow.reset_at.is_some_and(|at| out.queued >= at) {
-                // A stream that came along with the peer's close is told of, and is closed.
+                // A stream that arrived along with the peer's close is reported although the connection is closed.
                 let done = conn.reset(id, 9);
                 ensure!(matches!(done, Ok(()) | Err(StreamError::Closed)), "stream {id}: reset: {done:?}");
                 out.over = true;
@@ -402,7 +402,7 @@ impl App {
             let n = (out.flow.len - out.queued).min(out.flow.piece as u64);
             let fin = out.queued + n == out.flow.len;
             let mut bytes = Bytes::from_iter((out.queued..out.queued + n).map(|at| pattern(id, self.side, at)));
-            // In one piece, or in up to three as one.
+            // As one piece, or up to three at once.
             let mut pieces = Vec::new();
             if out.queued % 2 == 1 {
                 pieces.push(SendData::Bytes(bytes.split_to(n as usize / 3)));
@@ -438,7 +438,7 @@ impl App {
         let incoming = self.incoming.get_mut(&id).ok_or("readable, but we receive nothing there")?;
         let step = match incoming.flow.receive {
             Receive::Pooled(step) => step,
-            // It ended before there was an occasion to provide buffers.
+            // It ended before buffers could be provided.
             Receive::Provided { .. } if incoming.flow.len == 0 => 1,
             Receive::Provided { .. } => return Err(format!("stream {id}: readable, but buffers were provided")),
         };
@@ -448,7 +448,7 @@ impl App {
                 incoming.put_off.0 = true;
                 return Ok(());
             }
-            // Some take all there is and keep it for a while, others read it in place.
+            // Some take everything and keep it for a while; others read in place.
             let n = if step % 3 == 0
                 && let Some(chunk) = conn.take(id)
             {
@@ -538,7 +538,7 @@ impl App {
     fn on_reset(&mut self, id: StreamId, code: u64, size: u64) -> Result<(), Failure> {
         let incoming = self.incoming.get_mut(&id).ok_or("reset, but we receive nothing there")?;
         ensure!(size <= incoming.flow.len, "stream {id}: reset at {size}");
-        // 9 is the sender's own wish, 7 its answer to our STOP_SENDING.
+        // 9 is the sender's own reset, 7 its answer to our STOP_SENDING.
         ensure!(code == 9 && incoming.flow.reset_at.is_some(), "stream {id}: reset with code {code}");
         incoming.over = true;
         Ok(())

@@ -1,11 +1,11 @@
-//! A deterministic simulator: two engines, two applications and a bad network in one seeded world.
+//! A deterministic simulator: two engines, two applications and an unreliable network, driven by one seed.
 //!
-//! [`run`] plays one seed and checks that every stream byte arrives once and in place, every buffer and every sent memory
-//! comes back exactly once, the memory that is charged to connections is the memory that they hold, and both sides come to
-//! an end. A failure names the seed, and the same seed plays the same run again.
+//! [`run`] plays one seed and checks that every byte of streams arrives once and in place, that every buffer and every
+//! piece of sent memory is returned exactly once, that the memory charged to connections is the memory that they hold,
+//! and that both sides terminate. A failure names the seed, which reproduces the run.
 //!
-//! A new feature joins the plays the day it lands. Its random draws come last, so that old seeds remain the same plays but
-//! for it.
+//! New features have to be added to the plays when they land. Their random draws come last, so that old seeds otherwise
+//! produce the same plays.
 #![forbid(unsafe_code)]
 
 mod app;
@@ -33,39 +33,40 @@ pub use app::{App, Failure};
 pub use network::{LinkConfig, LinkStats, Network};
 pub use plan::{Ending, Flow, Plan, Receive, Space, StreamPlan, pattern};
 
-/// An Ed25519 certificate for "sim": its signatures all have one length, so that runs repeat exactly.
+/// An Ed25519 certificate for "sim". All Ed25519 signatures have the same length, so that runs are reproducible.
 const CERT: &str = include_str!("cert.pem");
 const KEY: &str = include_str!("key.pem");
 
-/// When a world begins.
+/// The time at which a world begins.
 const START: Instant = Instant::from_nanos(1_000_000_000);
 
-/// Where datagrams come from, for answers to go back there.
+/// Origin of datagrams, for answers.
 const ORIGIN: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
-/// No run takes longer, in simulated time.
+/// Limit of simulated time per run.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
-/// Closes that have to be lost before a peer may hear of the end by a stateless reset: the first, and at least one answer
-/// to its probes.
+/// Number of closes that have to be lost before a peer may learn of the end by a stateless reset: the first, and at
+/// least one answer to its probes.
 const MIN_CLOSES_LOST: u64 = 2;
 
-/// Datagrams of one side lost in a row without which a connection has no reason to time out: it has stalled.
+/// Number of consecutive datagrams of one side that have to be lost for a connection to time out; otherwise it has
+/// stalled.
 const MIN_LOST_IN_A_ROW: u64 = 3;
 
-/// Nor more turns of the world.
+/// Limit of turns per run.
 const TURN_LIMIT: u64 = 3_000_000;
 
-/// What a run came to.
+/// Result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Simulated time that it took.
+    /// Simulated duration.
     pub time: Duration,
-    /// What the network did.
+    /// Counters of the network.
     pub network: LinkStats,
     /// The engines' counters: client, server.
     pub stats: [EndpointStats; 2],
-    /// Turns of the world: times at which something happened.
+    /// Number of turns: times at which something happened.
     pub turns: u64,
     /// Hash over sizes and times of all datagrams: equal for equal runs.
     pub trace: u64,
@@ -88,13 +89,13 @@ struct World {
     turns: u64,
     ended: bool,
     crashed: bool,
-    /// Datagrams that were lost or damaged after their sender, client or server, had closed.
+    /// Datagrams lost or damaged after their sender, client or server, had closed.
     closes_lost: [u64; 2],
-    /// Datagrams of the client, and of the server, that were lost or damaged since one of them last got through.
+    /// Datagrams of the client and of the server that were lost or damaged since one of them last arrived.
     lost_in_a_row: [u64; 2],
 }
 
-/// What the hosts of all worlds have a part of.
+/// The pool that the hosts of all worlds have parts of.
 static POOL: LazyLock<BufPool> = LazyLock::new(BufPool::heap);
 static SERVER_TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
     let cert = CertificateDer::from_pem_slice(CERT.as_bytes()).expect("built in");
@@ -103,7 +104,7 @@ static SERVER_TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
 });
 static CLIENT_TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
     let mut config = (*tls::insecure_client_config(&options()).expect("built in")).clone();
-    // A resumed handshake looks different: every run has to start from nothing.
+    // A resumed handshake would differ; every run has to start afresh.
     config.resumption = rustls::client::Resumption::disabled();
     Arc::new(config)
 });
@@ -131,7 +132,7 @@ fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
         receive_low_water: 1 + windows / 2,
         send_budget: 50_000,
         congestion: plan.congestion,
-        // Bad networks may need many tries for the handshake.
+        // In bad networks, the handshake may need many attempts.
         handshake_timeout: Duration::from_secs(200),
         max_idle_timeout: Duration::from_secs(120),
         max_ack_delay: Duration::from_millis(25),
@@ -142,7 +143,7 @@ fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
     })
 }
 
-/// How often a host has started. Its secret outlives it; its epoch and all other random numbers do not.
+/// How often a host has started. Its secret is kept; its epoch and all other random numbers are not.
 #[derive(Clone, Copy)]
 enum Start {
     First,
@@ -171,7 +172,7 @@ fn endpoint_config(plan: &Plan, side: Side, start: Start) -> EndpointConfig {
     }
 }
 
-/// Above what needs no server ID, IDs have one.
+/// IDs longer than 17 bytes have a server ID.
 fn cid_config(len: usize) -> CidConfig {
     let config = if len <= 17 { CidConfig::unrouted(len) } else { CidConfig::routed(2, b"host", len, [8; 16]) };
     config.expect("10 to 20 bytes")
@@ -185,7 +186,7 @@ impl World {
         let client = App::new(Side::Client, plan.clone());
         let server = App::new(Side::Server, plan.clone());
         let server_config =
-            ServerConfig::new(SERVER_TLS.clone(), transport(&plan, Side::Server, &server)).expect("plans make sense");
+            ServerConfig::new(SERVER_TLS.clone(), transport(&plan, Side::Server, &server)).expect("plans are valid");
         let host = |side, app, server| Host {
             side,
             addr: addr(side),
@@ -278,11 +279,11 @@ impl World {
         }
     }
 
-    /// What is charged to connections is what their streams hold, and what the application has on loan.
+    /// Checks that what is charged to connections is held by their streams or lent to the application.
     fn check_memory(&self) -> Result<(), Failure> {
         for host in &self.hosts {
             let (charged, held) = (host.endpoint.memory_charged(), host.endpoint.memory_held());
-            // Of a chunk that was taken in parts, the rest that is held is less than what is charged.
+            // If a chunk was taken in parts, the rest that is held is less than what is charged.
             if charged < held || (charged > held && !host.app.took) {
                 return Err(format!("{:?}: {charged} bytes are charged, {held} are held", host.side));
             }
@@ -300,7 +301,7 @@ impl World {
         }
     }
 
-    /// Ends the connection when and how the plan says.
+    /// Ends the connection as planned.
     fn end(&mut self) {
         let start = Instant::from_nanos(1_000_000_000);
         let due = |at: Duration, now: Instant| now.saturating_since(start) >= at;
@@ -334,7 +335,7 @@ impl World {
         self.ended = true;
     }
 
-    /// The host loses all its state, and its application with it, but keeps its keys for resets.
+    /// The host loses all its state, including the application, but keeps its keys for resets.
     fn crash(&mut self, side: Side) {
         let host = &mut self.hosts[usize::from(side == Side::Server)];
         let config = endpoint_config(&self.plan, side, Start::AfterCrash);
@@ -352,7 +353,7 @@ impl World {
         })
     }
 
-    /// Whether the client has given up before the server had a connection: nothing that led to one got through.
+    /// Whether the client has given up before the server had a connection, as none of its packets arrived.
     fn is_unheard_of(&self) -> bool {
         let [client, server] = &self.hosts;
         let none_left = self.hosts.iter().all(|host| host.endpoint.connection_count() == 0);
@@ -400,7 +401,7 @@ impl World {
         Err(format!("still not over after {TURN_LIMIT} turns, at {:?}: {}", self.now, self.describe()))
     }
 
-    /// What every run has to come to, whatever happened on the way.
+    /// Checks what must hold at the end of every run.
     fn check_end(&self) -> Result<(), Failure> {
         for host in &self.hosts {
             let (buffers, sends) = host.app.held();
@@ -415,7 +416,7 @@ impl World {
             if copied > 0 {
                 return Err(format!("{:?}: {copied} bytes were copied", host.side));
             }
-            // Late is not twice, whatever the order and whatever was lost.
+            // Late packets are not duplicates, whatever the order and losses.
             let duplicates = host.endpoint.stats().drops[DropReason::Duplicate as usize];
             if duplicates > 0 && self.plan.link.duplicate == 0 {
                 return Err(format!("{:?}: {duplicates} packets that came once were taken for duplicates", host.side));
@@ -425,12 +426,12 @@ impl World {
         self.check_retry()
     }
 
-    /// Whether clients have to come with a token.
+    /// Whether clients need a token.
     fn asks(&self) -> bool {
         matches!(self.plan.retry, RetryPolicy::Always | RetryPolicy::Auto { threshold: 0 })
     }
 
-    /// Where clients have to come with a token, the server has seen one of each that is connected; elsewhere, none.
+    /// Checks that the server has seen a token of each connected client if they need one, and none otherwise.
     fn check_retry(&self) -> Result<(), Failure> {
         let [client, server] = [0, 1].map(|n| self.hosts[n].endpoint.stats());
         let wrong = if self.asks() { server.handshakes > server.tokens_accepted } else { server.retries_sent > 0 };
@@ -447,15 +448,15 @@ impl World {
             CloseReason::Local { code } | CloseReason::Application { code, .. } => {
                 *code == 3 && !matches!(self.plan.ending, Ending::Cut(_) | Ending::Crash(..))
             }
-            // A close before the handshake is complete tells no application code.
+            // A close before the handshake is complete contains no application code.
             CloseReason::PeerTransport { code, .. } => {
                 *code == 0x0c && matches!(self.plan.ending, Ending::Early(..) | Ending::AtTurn(..))
-                // Its packets with the token were lost until that had expired.
+                // Its packets with the token were lost until the token had expired.
                     || *code == 0x0b && self.asks() && self.may_time_out() && self.now > START + TOKEN_LIFETIME
             }
             CloseReason::IdleTimeout | CloseReason::HandshakeTimeout => self.may_time_out(),
             CloseReason::Shutdown => self.crashed,
-            // An outage may outlast the time for which the other side answers with its close.
+            // An outage may last longer than the other side answers with its close.
             CloseReason::StatelessReset if self.ended && self.plan.link.outage.is_some() => true,
             CloseReason::StatelessReset => self.crashed || self.may_be_unheard(host.side.peer()),
             _ => false,
@@ -463,8 +464,8 @@ impl World {
         if expected { Ok(()) } else { Err(format!("{:?} ended by {reason:?}", host.side)) }
     }
 
-    /// Whether all that `side` could say about its close may have been lost: who is still asked when its closing is over
-    /// answers with a stateless reset (RFC 9000 §10.2).
+    /// Whether everything that `side` sent about its close may have been lost. After its closing period, it answers
+    /// with a stateless reset (RFC 9000 §10.2).
     fn may_be_unheard(&self, side: Side) -> bool {
         let closed = matches!(self.app(side).closed, Some(CloseReason::Local { .. }));
         closed && self.closes_lost[usize::from(side == Side::Server)] >= MIN_CLOSES_LOST
@@ -486,7 +487,7 @@ impl World {
 /// Plays `plan`.
 ///
 /// # Errors
-/// What was wrong, with the seed.
+/// Describes the failure, with the seed.
 pub fn run_plan(plan: Plan) -> Result<Outcome, Failure> {
     let seed = plan.seed;
     let mut world = World::new(plan);
@@ -501,10 +502,10 @@ pub fn run_plan(plan: Plan) -> Result<Outcome, Failure> {
     })
 }
 
-/// Plays the run that `seed` stands for.
+/// Plays the run of `seed`.
 ///
 /// # Errors
-/// What was wrong, with the seed.
+/// Describes the failure, with the seed.
 pub fn run(seed: u64) -> Result<Outcome, Failure> {
     run_plan(Plan::from_seed(seed))
 }

@@ -1,4 +1,4 @@
-//! The network between two simulated hosts: delay, rate, loss, reorder, duplication, corruption, MTU.
+//! The network between two simulated hosts: delay, rate, loss, reordering, duplication, corruption, MTU.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,39 +7,39 @@ use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 
-/// What a link does to datagrams. Chances are per mille.
+/// Properties of a link. Probabilities are per mille.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkConfig {
     /// Propagation delay.
     pub delay: Duration,
-    /// Bits per second; 0: no limit.
+    /// Bits per second; 0 for no limit.
     pub rate: u64,
-    /// Bytes that may wait for the link, when it has a rate; the rest is dropped.
+    /// Capacity of the queue before a link with a rate, in bytes. Further datagrams are dropped.
     pub queue: u64,
-    /// Chance that a datagram is lost.
+    /// Probability that a datagram is lost.
     pub loss: u64,
-    /// Chance that a datagram arrives twice.
+    /// Probability that a datagram is duplicated.
     pub duplicate: u64,
-    /// Chance that a datagram is held back by up to four times the delay.
+    /// Probability that a datagram is held back by up to four times the delay.
     pub reorder: u64,
-    /// Chance that one of a datagram's bits is flipped.
+    /// Probability that one bit of a datagram is flipped.
     pub corrupt: u64,
-    /// Largest UDP payload that gets through, bytes.
+    /// Maximum UDP payload that gets through, in bytes.
     pub mtu: usize,
-    /// The same from some time on, counted from the start.
+    /// Another MTU from this time on, counted from the start.
     pub later_mtu: Option<(Duration, usize)>,
-    /// Routers tell of their MTU.
+    /// Whether routers report their MTU.
     pub routers_tell: bool,
-    /// Chance that somebody on the way claims a smaller MTU for a datagram that it has seen, or for one that it has made up.
+    /// Probability that an attacker claims a smaller MTU, for a datagram it has seen or made up.
     pub lies: u64,
-    /// Nothing gets through for a while: from when on, counted from the start, and for how long.
+    /// A period in which nothing gets through: its start, counted from the start of the run, and its length.
     pub outage: Option<(Duration, Duration)>,
-    /// Chance that a datagram arrives with an ECN codepoint.
+    /// Probability that a datagram arrives with an ECN codepoint.
     pub marks: u64,
 }
 
 impl Default for LinkConfig {
-    /// A perfect link of 1 ms.
+    /// A perfect link with a delay of 1 ms.
     fn default() -> Self {
         Self {
             delay: Duration::from_millis(1),
@@ -60,14 +60,14 @@ impl Default for LinkConfig {
 }
 
 impl LinkConfig {
-    /// What most links are spared: outages, changes of the MTU, and all that is said and marked on the way.
+    /// Draws rare events: outages, changes of the MTU, claims and ECN marks.
     pub fn draw_weather(&mut self, rng: &mut Rng) {
-        // Short times as often as long ones, up to `2^most` nanoseconds.
+        // Short times are as frequent as long ones, up to `2^most` nanoseconds.
         let time = |rng: &mut Rng, least: u64, most: u64| {
             let bits = least + rng.below(most + 1 - least);
             Duration::from_nanos(rng.below(1 << bits))
         };
-        // Within 17 s: a client comes back before its address token expires, which it does not within twice as long.
+        // At most 17 s, so that a client returns before its address token expires; with twice as long, it would not.
         self.outage = rng.chance(100).then(|| (time(rng, 10, 34), time(rng, 20, 34)));
         self.later_mtu = rng.chance(150).then(|| (time(rng, 10, 34), 1200 + rng.below(273) as usize));
         self.routers_tell = rng.chance(500);
@@ -76,27 +76,27 @@ impl LinkConfig {
     }
 }
 
-/// What somebody on the way says of a datagram's size.
+/// A claim about the size of a datagram.
 #[derive(Debug)]
 pub struct Claim {
-    /// To whom: the sender of the datagram.
+    /// The sender of the datagram, which receives the claim.
     pub to: Side,
-    /// The largest UDP payload that it would forward, bytes.
+    /// Maximum UDP payload that would be forwarded, in bytes.
     pub max: u16,
-    /// Length of the datagram, bytes.
+    /// Length of the datagram in bytes.
     pub len: u16,
-    /// How it begins.
+    /// Its first bytes.
     pub quoted: Vec<u8>,
 }
 
-/// What became of the datagrams.
+/// Counters of datagrams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkStats {
-    /// Datagrams given to the network.
+    /// Datagrams sent into the network.
     pub sent: u64,
     /// Arrivals.
     pub delivered: u64,
-    /// Lost by chance, by a full queue or for their size.
+    /// Lost at random, by a full queue, or because of their size.
     pub lost: u64,
     /// Extra copies.
     pub duplicated: u64,
@@ -109,7 +109,7 @@ pub struct LinkStats {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival {
     at: Instant,
-    /// Keeps the order of what arrives at the same time.
+    /// Preserves the order of datagrams that arrive at the same time.
     seq: u64,
     to_server: bool,
     ecn: u8,
@@ -122,23 +122,23 @@ pub struct Network {
     config: LinkConfig,
     rng: Rng,
     flying: BinaryHeap<Reverse<Arrival>>,
-    /// When the link is free again, by destination.
+    /// When the link becomes free, by destination.
     free_at: [Instant; 2],
     seq: u64,
     /// When the world began.
     pub start: Instant,
-    /// What is said about datagrams, until it is delivered.
+    /// Claims to be delivered.
     pub claims: Vec<Claim>,
-    /// Decides for what is not a datagram, so that datagrams fare the same with and without it.
+    /// Random numbers for events other than datagrams, so that the fate of datagrams does not depend on those.
     side_rng: Rng,
-    /// Nothing gets through any more.
+    /// Whether nothing gets through any more.
     pub cut: bool,
-    /// What happened so far.
+    /// Counters so far.
     pub stats: LinkStats,
 }
 
 impl Network {
-    /// A network whose accidents follow from `rng`.
+    /// A network whose random events derive from `rng`.
     pub fn new(config: LinkConfig, mut rng: Rng) -> Self {
         Self {
             start: Instant::ZERO,
@@ -154,7 +154,7 @@ impl Network {
         }
     }
 
-    /// Takes a datagram from the other side of `to`.
+    /// Sends a datagram to `to`.
     pub fn send(&mut self, now: Instant, to: Side, data: &[u8]) {
         self.stats.sent += 1;
         let mtu = self.mtu(now);
@@ -193,7 +193,7 @@ impl Network {
         }
     }
 
-    /// The largest UDP payload that gets through at `now`.
+    /// Maximum UDP payload that gets through at `now`.
     fn mtu(&self, now: Instant) -> usize {
         let later = self.config.later_mtu.filter(|(at, _)| now.saturating_since(self.start) >= *at);
         later.map_or(self.config.mtu, |(_, mtu)| mtu)
@@ -208,7 +208,7 @@ impl Network {
         self.claims.push(Claim { to, max, len: data.len() as u16, quoted: data[..data.len().min(32)].to_vec() });
     }
 
-    /// Somebody makes up a claim: about this datagram, or about one of another connection.
+    /// Makes up a claim, about this datagram or about one of another connection.
     fn lie(&mut self, to: Side, data: &[u8]) {
         let max = self.side_rng.below(1600) as u16;
         let mut data = data.to_vec();
@@ -218,7 +218,7 @@ impl Network {
         self.claim(to, max, &data);
     }
 
-    /// When the last bit has left; `None` when the queue is full.
+    /// When the last bit is sent; `None` if the queue is full.
     fn departure(&mut self, now: Instant, to: Side, len: usize) -> Option<Instant> {
         if self.config.rate == 0 {
             return Some(now);
@@ -238,7 +238,7 @@ impl Network {
         self.flying.peek().map(|Reverse(a)| a.at)
     }
 
-    /// The next datagram that has arrived by `now`: where, with which ECN codepoint, and what it is.
+    /// The next datagram that has arrived by `now`: its destination, ECN codepoint and payload.
     pub fn receive(&mut self, now: Instant) -> Option<(Side, u8, Vec<u8>)> {
         if self.next_arrival()? > now {
             return None;

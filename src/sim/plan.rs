@@ -1,4 +1,4 @@
-//! What the simulated applications do, drawn from a seed.
+//! The behaviour of the simulated applications, drawn from a seed.
 
 use crate::base::Side;
 use crate::base::rng::Rng;
@@ -6,16 +6,16 @@ use crate::base::time::Duration;
 use crate::quic::{CidConfig, CongestionAlgorithm, Dir, Priority, RetryPolicy, StreamId};
 use crate::sim::network::LinkConfig;
 
-/// How a receiver takes a stream's bytes.
+/// How a receiver takes a stream's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receive {
-    /// From the engine's chunks, at most so many bytes at a time.
+    /// From the engine's chunks, at most this many bytes at a time.
     Pooled(usize),
-    /// Into buffers of about this size, so many at a time.
+    /// Into provided buffers.
     Provided {
-        /// Mean buffer size, bytes.
+        /// Mean size of buffers in bytes.
         size: usize,
-        /// Buffers that are handed over together.
+        /// Number of buffers provided at a time.
         count: usize,
     },
 }
@@ -23,7 +23,7 @@ pub enum Receive {
 /// One direction of a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Flow {
-    /// Bytes to be sent.
+    /// Number of bytes to send.
     pub len: u64,
     /// Bytes per `send` call.
     pub piece: usize,
@@ -31,27 +31,27 @@ pub struct Flow {
     pub receive: Receive,
     /// The sender's priority for it.
     pub priority: Priority,
-    /// The receiver wants to be told only when all is there.
+    /// Whether the receiver wants to be notified only when all data has arrived.
     pub whole: bool,
-    /// The sender resets the stream when it has queued so many bytes.
+    /// The sender resets the stream after queueing this many bytes.
     pub reset_at: Option<u64>,
-    /// The receiver asks to stop when so many bytes are there.
+    /// The receiver stops the stream after receiving this many bytes.
     pub stop_at: Option<u64>,
-    /// What the receiver does about space.
+    /// The space that the receiver provides.
     pub space: Space,
-    /// When so many bytes are there, the receiver does nothing for a while.
+    /// After receiving this many bytes, the receiver does nothing for a while.
     pub pause: Option<(u64, Duration)>,
 }
 
-/// How much space a receiver that provides buffers has.
+/// How much space a receiver with provided buffers provides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Space {
-    /// It provides more whenever space runs low.
+    /// More whenever space runs low.
     #[default]
     Growing,
-    /// It provides exactly what the stream has, or what was promised if that is more, and nothing later.
+    /// Exactly the length of the stream, or what was promised if that is more, and nothing later.
     Exact,
-    /// It provides so much and nothing later, and does not want to wait if that is too little.
+    /// This many bytes and nothing later; the stream is stopped if that is too little.
     NoMoreThan(u64),
 }
 
@@ -67,19 +67,19 @@ pub struct StreamPlan {
 /// How the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The client closes when everything is done.
+    /// The client closes when all streams are finished.
     AllDone,
     /// One side closes at some point of the transfer.
     Early(Side, Duration),
-    /// One side closes in the turn with this number of the world, if it comes to it.
+    /// One side closes in the turn with this number, if it is reached.
     AtTurn(Side, u64),
-    /// The network goes away: both sides time out.
+    /// The network fails, and both sides time out.
     Cut(Duration),
-    /// One host forgets everything (a crash) and answers with stateless resets.
+    /// One host loses all its state (a crash) and answers with stateless resets.
     Crash(Side, Duration),
 }
 
-/// Everything that a seed decides.
+/// Everything determined by a seed.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The seed.
@@ -88,29 +88,29 @@ pub struct Plan {
     pub link: LinkConfig,
     /// Streams by opener (client, server) and direction (bidirectional, unidirectional).
     pub streams: [[Vec<StreamPlan>; 2]; 2],
-    /// Peer-opened streams get their first buffers from a listener's provider.
+    /// Whether peer-opened streams get their first buffers from a listener's provider.
     pub provider: bool,
-    /// Streams a peer may have open at a time.
+    /// Maximum number of streams that a peer may have open at a time.
     pub max_streams: u64,
-    /// Connection window, bytes.
+    /// Connection window in bytes.
     pub max_data: u64,
-    /// Window of pooled streams, bytes.
+    /// Window of pooled streams in bytes.
     pub window: u64,
-    /// Congestion controller.
+    /// Congestion control algorithm.
     pub congestion: CongestionAlgorithm,
-    /// After so much silence each side pings: client, server. One side does at least, if an application pauses for long.
+    /// Keep-alive intervals of client and server. At least one has one if an application pauses for long.
     pub keep_alive: [Option<Duration>; 2],
-    /// The client updates keys when it hears of progress.
+    /// Whether the client updates keys on progress.
     pub key_updates: bool,
-    /// Packets that either side seals with a key before it updates it.
+    /// Number of packets sealed with a key before it is updated.
     pub packets_per_key: u64,
-    /// Lengths of the connection IDs of the client and the server, bytes.
+    /// Lengths of the connection IDs of client and server, in bytes.
     pub cid_lens: [usize; 2],
-    /// The ending.
+    /// How the connection ends.
     pub ending: Ending,
-    /// Whether the client has to come again with a token.
+    /// Whether the client needs an address token.
     pub retry: RetryPolicy,
-    /// Memory for the pooled streams of each host, bytes. Often it is far too little for the windows.
+    /// Memory for the pooled streams of each host, in bytes. It is often far too little for the windows.
     pub pool: usize,
 }
 
@@ -122,7 +122,7 @@ fn size(rng: &mut Rng, max_bits: u64) -> u64 {
 fn flow(rng: &mut Rng, provided: bool, aborts: bool) -> Flow {
     let len = size(rng, 18);
     let receive = if provided {
-        // Half of them hold a few bytes only: pieces of frames, and frames over many buffers.
+        // Half of them have only a few bytes: pieces of frames, and frames that span many buffers.
         let size = (1 + size(rng, 14)) as usize;
         let count = 1 + rng.below(6) as usize;
         Receive::Provided { size: size.max(len as usize / 2000), count }
@@ -137,16 +137,16 @@ fn flow(rng: &mut Rng, provided: bool, aborts: bool) -> Flow {
     } else {
         Priority::default()
     };
-    // Nobody could stop it at some byte without being told of bytes.
+    // A stream cannot be stopped at some byte without being notified of bytes.
     let whole = provided && stop_at.is_none() && rng.chance(300);
     Flow { len, piece, receive, priority, whole, reset_at, stop_at, space: Space::default(), pause: None }
 }
 
-/// Draws what streams do about space, and applications that pause for longer than any idle timeout.
+/// Draws the provided space, and applications that pause for longer than any idle timeout.
 fn stalls(rng: &mut Rng, plan: &mut Plan) {
     if rng.chance(50) {
         let tiny = |rng: &mut Rng, receive| Flow { len: rng.below(40), receive, ..flow(rng, false, false) };
-        // They are read as they come, whatever the windows.
+        // These are read as data arrives, whatever the windows.
         let receive = if plan.window == 0 { Receive::Provided { size: 60, count: 1 } } else { Receive::Pooled(100) };
         if plan.window == 0 || !plan.provider {
             let list = &mut plan.streams[rng.below(2) as usize][rng.below(2) as usize];
@@ -156,7 +156,7 @@ fn stalls(rng: &mut Rng, plan: &mut Plan) {
         }
     }
     for flow in plan.streams.iter_mut().flatten().flatten().flat_map(|s| [&mut s.forward, &mut s.back]) {
-        // Who is stopped or reset elsewhere does not come to this.
+        // Streams that are stopped or reset elsewhere do not get this far.
         let undisturbed = flow.reset_at.is_none() && flow.stop_at.is_none();
         if undisturbed && matches!(flow.receive, Receive::Provided { .. }) {
             flow.space = match rng.below(10) {
@@ -166,7 +166,7 @@ fn stalls(rng: &mut Rng, plan: &mut Plan) {
             };
         }
     }
-    // Nobody times out while somebody pings: such a play has to come to its end.
+    // Connections do not time out while one side pings, so such a play has to finish.
     if plan.ending == Ending::AllDone && rng.chance(100) {
         let mut all: Vec<_> = plan.streams.iter_mut().flatten().flatten().collect();
         let n = all.len() as u64;
@@ -180,9 +180,9 @@ fn stalls(rng: &mut Rng, plan: &mut Plan) {
     }
 }
 
-/// Half of all hosts have IDs of the usual length, the others up to the longest.
+/// Half of all hosts have IDs of the default length, the others up to the maximum.
 fn cid_lens(seed: u64) -> [usize; 2] {
-    // Numbers of its own: what a seed stands for otherwise stays as it was.
+    // From an independent source, so that the rest of a seed's plan does not change.
     let mut rng = Rng::from_u64(seed ^ 0xc1d0_0000_0000_0000);
     [(); 2].map(|()| if rng.chance(500) { CidConfig::default().len() } else { 10 + rng.below(11) as usize })
 }
@@ -206,11 +206,11 @@ impl Plan {
         };
         let provider = rng.chance(400);
         let aborts = rng.chance(400);
-        // A stream window of 0 makes every stream one that waits for buffers.
+        // With a stream window of 0, every stream waits for buffers.
         let window = if rng.chance(250) { 0 } else { 2000 + size(rng, 18) };
         let provided = |rng: &mut Rng| window == 0 || rng.chance(500);
         let stream = |rng: &mut Rng| {
-            // Bytes may come along with the stream itself: only a provider or a closed window is in time.
+            // Data may arrive along with the stream itself, so only a provider or a closed window is in time.
             let (forward, back) = (window == 0 || provider, provided(rng));
             StreamPlan { forward: flow(rng, forward, aborts), back: flow(rng, back, aborts) }
         };
@@ -244,7 +244,7 @@ impl Plan {
             retry: RetryPolicy::default(),
             pool: usize::MAX,
         };
-        // Whatever is drawn for later features comes last: the same seed remains the same play but for them.
+        // Draws for later features come last, so that the same seed otherwise produces the same play.
         if rng.chance(200) {
             plan.packets_per_key = 1 + size(rng, 8);
         }
@@ -258,7 +258,7 @@ impl Plan {
             plan.pool = (32 << 10) << rng.below(7);
         }
         plan.link.draw_weather(rng);
-        // From a source of its own: what else a seed stands for stays as it is.
+        // From an independent source, so that the rest of a seed's plan does not change.
         stalls(&mut Rng::from_u64(seed ^ 0x5ba_11ed), &mut plan);
         plan
     }
@@ -267,12 +267,12 @@ impl Plan {
         &self.streams[usize::from(opener == Side::Server)][usize::from(dir == Dir::Uni)]
     }
 
-    /// How many streams `opener` opens in direction `dir`.
+    /// Number of streams that `opener` opens in direction `dir`.
     pub fn count(&self, opener: Side, dir: Dir) -> usize {
         self.list(opener, dir).len()
     }
 
-    /// What `from` sends on stream `id`; `None` if it sends nothing there.
+    /// What `from` sends on stream `id`; `None` if nothing.
     pub fn flow(&self, id: StreamId, from: Side) -> Option<Flow> {
         let plan = self.list(id.initiator(), id.dir()).get(id.index() as usize)?;
         if id.initiator() == from { Some(plan.forward) } else { (id.dir() == Dir::Bidi).then_some(plan.back) }

@@ -1,4 +1,4 @@
-//! ChaCha20-Poly1305 taken apart (RFC 8439 §2.8), the same for all backends.
+//! ChaCha20-Poly1305 (RFC 8439 §2.8), split into keystream and tag; the same for all backends.
 
 use aes::cipher::inout::InOutBuf;
 use aes::cipher::{KeyIvInit, StreamCipherCore};
@@ -14,8 +14,8 @@ use crate::crypto::traceless::traceless_in;
 
 type ChaCha = ChaChaCore<R20, Ietf>;
 
-/// Stack that one packet takes at the most, in bytes. Copies of the cipher's state, with the key in it, lie there, and the
-/// tag's one-time key.
+/// Maximum stack used per packet, in bytes. It contains copies of the cipher's state, including the key, and the
+/// one-time key of the tag.
 const SHALLOW: usize = 2 << 10;
 
 /// ChaCha20-Poly1305 with its key.
@@ -68,7 +68,7 @@ fn block(key: &[u8; 32], nonce: &[u8; IV_LEN], counter: u32) -> [u8; 64] {
     block.into()
 }
 
-/// The last block that is hashed: both lengths in bytes.
+/// The last block hashed: both lengths in bytes.
 fn lengths(aad: usize, ciphertext: usize) -> [u8; 16] {
     (((ciphertext as u128) << 64) | aad as u128).to_le_bytes()
 }

@@ -1,4 +1,4 @@
-//! The choice of a backend, once per process.
+//! Selection of a backend, once per process.
 
 use std::sync::OnceLock;
 
@@ -8,21 +8,21 @@ use super::ipsec_mb::Arch;
 /// Environment variable that overrides the choice.
 const VARIABLE: &str = "GANNET_CRYPTO";
 
-/// A family of kernels.
+/// A family of cipher implementations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::crypto) enum Backend {
-    /// Rust on every CPU; AES-NI and VAES where there are any.
+    /// Rust on every CPU, using AES-NI and VAES where available.
     Portable,
-    /// intel-ipsec-mb, for AES.
+    /// intel-ipsec-mb for AES.
     #[cfg(ipsec_mb)]
     IpsecMb(Arch),
-    /// Our own, for 512-bit AES.
+    /// Our own kernels for 512-bit AES.
     #[cfg(target_arch = "x86_64")]
     Vaes,
 }
 
 impl Backend {
-    /// All that run on this machine.
+    /// All backends that run on this machine.
     #[cfg(test)]
     pub(in crate::crypto) fn all() -> Vec<Self> {
         let mut all = vec![Self::Portable];
@@ -43,7 +43,7 @@ impl Backend {
     }
 }
 
-/// intel-ipsec-mb with the best kernels that run on this machine, if it was built in and any do.
+/// intel-ipsec-mb with the best kernels for this machine, if it is built in and any of them run.
 fn ipsec_mb() -> Option<Backend> {
     #[cfg(ipsec_mb)]
     return Arch::available().next_back().map(Backend::IpsecMb);
@@ -51,7 +51,7 @@ fn ipsec_mb() -> Option<Backend> {
     None
 }
 
-/// Our own kernels, if this machine runs them.
+/// Our own kernels, if they run on this machine.
 fn vaes() -> Option<Backend> {
     #[cfg(target_arch = "x86_64")]
     if super::vaes::is_available() {
@@ -74,12 +74,12 @@ pub(in crate::crypto) fn chosen() -> Backend {
     })
 }
 
-/// Which kernels protect packets in this process, for reports: `"vaes/avx512"`, `"ipsec-mb/avx2"` or `"portable"`.
+/// The backend that protects packets in this process, for reports: `"vaes/avx512"`, `"ipsec-mb/avx2"` or `"portable"`.
 pub fn backend_name() -> &'static str {
     chosen().name()
 }
 
-/// The backend for a wish that may be empty or wrong, and what is wrong with it.
+/// The backend for a requested name, which may be absent or wrong, and a warning if it is wrong.
 fn choose(wish: Option<&str>, ipsec_mb: Option<Backend>, vaes: Option<Backend>) -> (Backend, Option<String>) {
     let automatic = vaes.or(ipsec_mb).unwrap_or(Backend::Portable);
     let (backend, reason) = match wish {

@@ -1,4 +1,4 @@
-//! Where the kernels come from, and the choice between them.
+//! Cipher implementations, and the choice between them.
 
 pub(super) mod chacha;
 mod choice;
@@ -24,8 +24,8 @@ pub(super) use choice::{Backend, chosen};
 #[cfg(ipsec_mb)]
 use ipsec_mb::{AES128, AES256};
 
-/// An AEAD with its key, taken apart: a seekable keystream, and a tag over associated data and ciphertext.
-/// An enum rather than a trait object, as it is called for every packet.
+/// An AEAD with its key, split into a seekable keystream, and a tag over associated data and ciphertext. An enum rather
+/// than a trait object, as it is called for every packet.
 pub(super) enum Cipher {
     Aes128Gcm(Box<portable::Gcm<Aes128Enc>>),
     Aes256Gcm(Box<portable::Gcm<Aes256Enc>>),
@@ -38,17 +38,17 @@ pub(super) enum Cipher {
     VaesAes128Gcm(Box<vaes::Gcm<{ vaes::AES128 }>>),
     #[cfg(target_arch = "x86_64")]
     VaesAes256Gcm(Box<vaes::Gcm<{ vaes::AES256 }>>),
-    /// One of the others, with a look at the clock before and after.
+    /// Another cipher, with time measurement.
     Timed(Box<Cipher>),
 }
 
-/// The first 20 bytes of a ciphertext, the first one lowest: a header protection sample is among them. They come out of
-/// registers, in words that can be read at once after they were written.
+/// The first 20 bytes of a ciphertext, little-endian, which include the header protection sample. They come from
+/// registers, in words that can be read immediately after they were written.
 #[derive(Clone, Copy)]
 pub(super) struct Front(pub(super) [u64; 3]);
 
 impl Front {
-    /// The 16 bytes from `from` on, if it has them.
+    /// The 16 bytes from `from` on, if there are as many.
     #[inline]
     pub(super) fn sample(self, from: usize) -> Option<[u8; 16]> {
         let Self([a, b, c]) = self;
@@ -63,7 +63,7 @@ impl Front {
 }
 
 impl Cipher {
-    /// `key` has the length that `suite` wants.
+    /// `key` must have the length for `suite`.
     pub(super) fn new(backend: Backend, suite: Suite, key: &[u8]) -> Self {
         match (backend, suite) {
             (Backend::Portable, Suite::Aes128Gcm) => Self::Aes128Gcm(Box::new(portable::Gcm::new(key))),
@@ -80,12 +80,12 @@ impl Cipher {
         }
     }
 
-    /// The same, timed if this thread wants that.
+    /// Adds time measurement if it is enabled on this thread.
     pub(super) fn timed_if_wanted(self) -> Self {
         if timed::is_wanted() { Self::Timed(Box::new(self)) } else { self }
     }
 
-    /// Where the key and what was made of it are.
+    /// The memory of the key and what was derived from it.
     #[cfg(test)]
     pub(super) fn memory(&self) -> core::ops::Range<usize> {
         use super::tests::traces::place;
@@ -152,8 +152,8 @@ impl Cipher {
         }
     }
 
-    /// The tag over `aad` and `ciphertext`. If it comes for nothing, the head of the plaintext goes into `head`; how many
-    /// bytes of it that is.
+    /// The tag over `aad` and `ciphertext`. If the head of the plaintext is available at no cost, it is written to
+    /// `head`; also returns its length.
     #[inline]
     pub(super) fn tag_and_head(
         &self,
@@ -172,7 +172,7 @@ impl Cipher {
         }
     }
 
-    /// Encrypts or decrypts `data`, which lies at offset `from` of the plaintext.
+    /// Encrypts or decrypts `data`, at offset `from` of the plaintext.
     #[inline]
     pub(super) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
         match self {
@@ -191,7 +191,7 @@ impl Cipher {
         }
     }
 
-    /// Begins to encrypt a packet.
+    /// Starts the encryption of a packet.
     #[inline]
     pub(super) fn sealing(&self, nonce: Nonce) -> Sealing<'_> {
         match self {
@@ -209,29 +209,29 @@ impl Cipher {
     }
 }
 
-/// The encryption of one packet.
+/// The encryption of a packet.
 pub(super) enum Sealing<'a> {
-    /// The tag is laid over the finished ciphertext.
+    /// The tag is computed over the finished ciphertext.
     TwoPass { cipher: &'a Cipher, nonce: Nonce },
-    /// All in one go with the last piece, if there are no more than frame headers before it.
+    /// Everything is done with the last piece, if only frame headers precede it.
     #[cfg(target_arch = "x86_64")]
     OneGo128(vaes::OneGo<'a, { vaes::AES128 }>),
     #[cfg(target_arch = "x86_64")]
     OneGo256(vaes::OneGo<'a, { vaes::AES256 }>),
-    /// The tag grows with the ciphertext.
+    /// The tag is computed along with the ciphertext.
     #[cfg(ipsec_mb)]
     Stream128(ipsec_mb::Stream<'a, AES128>),
     #[cfg(ipsec_mb)]
     Stream256(ipsec_mb::Stream<'a, AES256>),
-    /// One of the others, with a look at the clock before and after.
+    /// Another one, with time measurement.
     Timed(Box<Sealing<'a>>),
 }
 
 /// A piece of plaintext.
 pub(super) enum Piece<'a> {
-    /// As many bytes that lie in the body where they belong.
+    /// This many bytes, which are already at their place in the body.
     InPlace(usize),
-    /// These.
+    /// These bytes.
     From(&'a [u8]),
 }
 
@@ -244,7 +244,7 @@ impl Piece<'_> {
         }
     }
 
-    /// Where it is and where it belongs: `area`.
+    /// The piece and its destination `area`.
     #[inline]
     fn data<'a>(&'a self, area: &'a mut [u8]) -> InOutBuf<'a, 'a, u8> {
         match self {
@@ -255,8 +255,8 @@ impl Piece<'_> {
 }
 
 impl Sealing<'_> {
-    /// Encrypts the next piece of plaintext: it belongs at offset `from` of `body`, which is as long as all of the
-    /// plaintext. `aad` is the packet's header; `tag` may be written with the last piece already.
+    /// Encrypts the next piece of plaintext, which belongs at offset `from` of `body`; `body` has the length of the
+    /// whole plaintext. `aad` is the packet's header. `tag` may already be written with the last piece.
     #[inline]
     pub(super) fn encrypt(
         &mut self,
@@ -283,7 +283,7 @@ impl Sealing<'_> {
         }
     }
 
-    /// The front of the ciphertext, if it is at hand: zeros behind a short one.
+    /// The front of the ciphertext, padded with zeros, if available.
     #[inline]
     pub(super) fn front(&self) -> Option<Front> {
         match self {
@@ -296,7 +296,7 @@ impl Sealing<'_> {
         }
     }
 
-    /// Writes the tag, if it was not written with the last piece. `aad` is the header, `ciphertext` all that was
+    /// Writes the tag, if it was not written with the last piece. `aad` is the header, `ciphertext` everything that was
     /// encrypted.
     #[inline]
     pub(super) fn finish(&mut self, aad: &[u8], ciphertext: &[u8], tag: &mut [u8; TAG_LEN]) {

@@ -1,17 +1,17 @@
-//! Poly1305 (RFC 8439 §2.5), in limbs of 44, 44 and 42 bits, two blocks per reduction. Constant time.
+//! Poly1305 (RFC 8439 §2.5) in constant time, with limbs of 44, 44 and 42 bits and two blocks per reduction.
 //!
-//! Our own, as a packet's hash begins with one block of header, from where on the vector code of the `poly1305`
-//! crate takes its slow path.
+//! We have our own because the hash of a packet begins with one block of header, after which the vector code of the
+//! `poly1305` crate stays on its slow path.
 
 use zeroize::Zeroize;
 
 const MASK44: u64 = (1 << 44) - 1;
 const MASK42: u64 = (1 << 42) - 1;
 
-/// A number modulo 2^130 - 5; limbs may be a bit longer than they should.
+/// A number modulo 2^130 - 5; limbs may be a bit too long.
 type Limbs = [u64; 3];
 
-/// A running hash. Single use: the key must be new for every packet.
+/// A running hash. The key must be different for every packet.
 pub(super) struct Poly1305 {
     r: Multiplier,
     /// The square of `r`.
@@ -20,7 +20,7 @@ pub(super) struct Poly1305 {
     pad: u128,
 }
 
-/// A factor, with what its upper limbs are worth when they wrap around: 2^132 is 20 modulo 2^130 - 5.
+/// A factor, with the values of its upper limbs when they wrap around: 2^132 is 20 modulo 2^130 - 5.
 struct Multiplier {
     limbs: Limbs,
     wrapped: [u64; 2],
@@ -31,7 +31,7 @@ impl Multiplier {
         Self { limbs, wrapped: [limbs[1] * 20, limbs[2] * 20] }
     }
 
-    /// The product, not yet carried.
+    /// The product, without carries.
     #[inline(always)]
     fn times(&self, a: Limbs) -> [u128; 3] {
         let mul = |a: u64, b: u64| u128::from(a) * u128::from(b);
@@ -53,7 +53,7 @@ impl Poly1305 {
         Self { r, r2, h: [0; 3], pad: u128::from_le_bytes(*pad.first_chunk().expect("16 bytes are left")) }
     }
 
-    /// Takes `data` in, padded with zeros to whole blocks.
+    /// Hashes `data`, padded with zeros to whole blocks.
     pub(super) fn update_padded(&mut self, data: &[u8]) {
         let (pairs, rest) = data.as_chunks::<32>();
         for pair in pairs {
@@ -74,15 +74,15 @@ impl Poly1305 {
         }
     }
 
-    /// Takes one block in.
+    /// Hashes one block.
     pub(super) fn update(&mut self, data: &[u8; 16]) {
         self.h = carry(self.r.times(add(self.h, block(data))));
     }
 
     /// The tag.
     pub(super) fn finish(&mut self) -> [u8; 16] {
-        // Once more around, so that all limbs have their proper length. That of the second one too: the first one
-        // only overflows into it if it has just overflowed itself, and is short.
+        // Another carry, after which all limbs have their proper length. That includes the second one: the first one
+        // overflows into it only if it has just overflowed itself and is short.
         let [h0, h1, h2] = carry(self.h.map(u128::from));
         // h - p, which is the result unless it is negative.
         let g0 = h0 + 5;
@@ -97,7 +97,7 @@ impl Poly1305 {
 
 impl Drop for Poly1305 {
     fn drop(&mut self) {
-        // The square tells the key as well, and so does the sum, with what was hashed.
+        // The square reveals the key too, and so does the sum together with the hashed data.
         for factor in [&mut self.r, &mut self.r2] {
             factor.limbs.zeroize();
             factor.wrapped.zeroize();
@@ -113,7 +113,7 @@ fn split(n: u128) -> Limbs {
     [n as u64 & MASK44, (n >> 44) as u64 & MASK44, (n >> 88) as u64]
 }
 
-/// A whole block: a bit is set behind it.
+/// A whole block, followed by a set bit.
 #[inline(always)]
 fn block(data: &[u8; 16]) -> Limbs {
     let [a, b, c] = split(u128::from_le_bytes(*data));
@@ -125,7 +125,7 @@ fn add(a: Limbs, b: Limbs) -> Limbs {
     [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
 }
 
-/// Carries what is too long for a limb on to the next. The second limb may stay a bit too long.
+/// Carries excess bits of limbs on to the next ones. The second limb may remain a bit too long.
 #[inline(always)]
 fn carry([d0, d1, d2]: [u128; 3]) -> Limbs {
     let d1 = d1 + (d0 >> 44);
@@ -144,7 +144,7 @@ mod tests {
         let mut hash = Poly1305::new(&key);
         hash.update_padded(&hex(blocks));
         let whole: String = hash.finish().iter().map(|byte| format!("{byte:02x}")).collect();
-        // Two at once or one by one is all the same.
+        // One or two blocks at a time give the same result.
         let mut hash = Poly1305::new(&key);
         hex(blocks).chunks(16).for_each(|block| hash.update_padded(block));
         let single: String = hash.finish().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,4 +1,4 @@
-//! AES-GCM in Rust, taken apart into CTR and GHASH (NIST SP 800-38D).
+//! AES-GCM in Rust, split into CTR and GHASH (NIST SP 800-38D).
 
 use aes::cipher::array::Array;
 use aes::cipher::inout::InOutBuf;
@@ -12,22 +12,22 @@ use crate::crypto::layout::TAG_LEN;
 use crate::crypto::nonce::Nonce;
 use crate::crypto::traceless::traceless_in;
 
-/// The counter of the block that the tag is masked with. The plaintext begins one block later.
+/// Counter of the block that masks the tag. The plaintext begins one block later.
 const FIRST: u32 = 1;
 
-/// Stack that one packet takes at the most, in bytes. Copies of round keys and of the powers of the hash key lie there.
+/// Maximum stack used per packet, in bytes. It contains copies of round keys and of the powers of the hash key.
 pub(in crate::crypto) const SHALLOW: usize = 16 << 10;
 
 /// AES-GCM with its key.
 pub(crate) struct Gcm<C> {
     aes: C,
-    /// GHASH before its first block: the powers of the hash key are in it.
+    /// GHASH before its first block, with the powers of the hash key.
     ghash: GHash,
 }
 
 impl<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + KeyInit> Gcm<C> {
     /// # Panics
-    /// If `key` does not have the length that the cipher wants.
+    /// If `key` does not have the length of the cipher's keys.
     pub(crate) fn new(key: &[u8]) -> Self {
         let aes = C::new_from_slice(key).expect("key length fits the cipher");
         let mut h = Block::<C>::default();
@@ -57,7 +57,7 @@ impl<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + KeyInit> Gcm<C> {
     }
 }
 
-/// The last block that is hashed: both lengths in bits, as a number whose lowest byte comes first.
+/// The last block hashed: both lengths in bits, as a little-endian number.
 pub(super) fn lengths(aad: usize, ciphertext: usize) -> u128 {
     let bits = |len: usize| u128::from((len as u64 * 8).swap_bytes());
     bits(aad) | (bits(ciphertext) << 64)

@@ -1,4 +1,4 @@
-//! Every backend against aws-lc-rs.
+//! Every backend compared with aws-lc-rs.
 
 use aws_lc_rs::aead::quic;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
@@ -26,7 +26,7 @@ fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..=max)
 }
 
-/// The same key on every backend, and timed on every backend.
+/// The same key on every backend, with and without time measurement.
 fn keys(suite: Suite, key: &[u8; 32], iv: &[u8; 12]) -> Vec<PacketKey> {
     let plain = || Backend::all().into_iter().map(|backend| PacketKey::on(backend, suite, &key[..suite.key_len()], iv));
     let mut all: Vec<_> = plain().collect();
@@ -60,7 +60,7 @@ fn timed_keys_tell_what_they_took() {
     assert_eq!(take_spent(), Spent::default(), "taken is taken");
 }
 
-/// Ciphertext and tag as aws-lc-rs makes them.
+/// Ciphertext and tag as computed by aws-lc-rs.
 pub(super) fn reference(suite: Suite, key: &[u8; 32], iv: &[u8; 12], pn: u64, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
     let algorithm: &Algorithm = match suite {
         Suite::Aes128Gcm => &AES_128_GCM,
@@ -88,13 +88,13 @@ proptest! {
         let expected = [header.clone(), reference(suite, &key, &iv, pn, &header, &plaintext)].concat();
         let mut cuts: Vec<(usize, bool)> =
             cuts.into_iter().map(|(at, in_place)| (at.index(plaintext.len() + 1), in_place)).collect();
-        // As an engine does it: frame headers, data, and perhaps nothing behind.
+        // As the engine does: frame headers, data, and optionally an empty rest.
         cuts.extend(frame_header.map(|n| (n.min(plaintext.len()), true)));
         cuts.extend(nothing_behind.then_some((plaintext.len(), false)));
         cuts.sort_unstable();
         cuts.push((plaintext.len(), last_in_place));
         for key in keys(suite, &key, &iv) {
-            // What is fed with copy_from does not lie in the packet.
+            // Pieces passed to `copy_from` are not in the packet.
             let mut packet = [header.clone(), vec![0xa5; plaintext.len() + TAG_LEN]].concat();
             let mut from = 0;
             for &(to, in_place) in &cuts {

@@ -1,8 +1,9 @@
-//! Nothing is read or written beyond the ends of what a kernel is given: pages that nobody may touch lie before and behind
-//! header, body, output and source, for lengths up to 4096 and offsets up to 64, on every backend and every architecture of
-//! intel-ipsec-mb.
+//! Checks that kernels access nothing beyond the ends of their arguments: inaccessible pages lie before and after
+//! header, body, output and source, for lengths up to 4096 and offsets up to 64, on every backend and every
+//! architecture of intel-ipsec-mb.
 //!
-//! `GANNET_GUARD_STEP=1` tries all lengths, which takes about a minute; usually it is all short ones and some long ones.
+//! `GANNET_GUARD_STEP=1` tries all lengths, which takes about a minute; by default, all short ones and some long ones
+//! are tried.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -12,11 +13,11 @@ use super::traces::place as place_of;
 use crate::crypto::backend::Backend;
 use crate::crypto::{HEAD_AT, HEAD_LEN, HeaderKey, PacketKey, SAMPLE_LEN, Suite, TAG_LEN};
 
-/// The longest plaintext.
+/// Maximum length of the plaintext.
 const MAX: usize = 4096;
-/// The furthest offset that a range begins at, or is cut short by.
+/// Maximum offset by which a range begins late or ends early.
 const OFFSETS: usize = 64;
-/// All lengths up to here are tried in any case: several steps of every kernel.
+/// Up to here, all lengths are always tried: several steps of every kernel.
 const SHORT: usize = 150;
 /// Step between longer ones.
 const STEP: usize = 97;
@@ -24,12 +25,12 @@ const STEP: usize = 97;
 const PAGE: usize = 4096;
 const PAGES: usize = 2;
 
-/// Memory between two pages that nobody may touch.
+/// Memory between two inaccessible pages.
 struct Guarded {
     start: *mut u8,
 }
 
-/// Which end of it lies at such a page.
+/// Which end of the memory adjoins such a page.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Front,
@@ -41,7 +42,7 @@ impl Guarded {
 
     fn new() -> Self {
         let len = Self::LEN + 2 * PAGE;
-        // SAFETY: a new mapping wherever the system likes.
+        // SAFETY: a new mapping at an address chosen by the system.
         let all = unsafe {
             libc::mmap(std::ptr::null_mut(), len, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
         };
@@ -59,7 +60,7 @@ impl Guarded {
             End::Front => 0..len,
             End::Back => Self::LEN.checked_sub(len).expect("it fits")..Self::LEN,
         };
-        // SAFETY: the pages are ours, of zeros at first, and borrowed for as long as the slice lives.
+        // SAFETY: the pages are ours, initially zero, and borrowed for as long as the slice lives.
         let all = unsafe { std::slice::from_raw_parts_mut(self.start, Self::LEN) };
         &mut all[room]
     }
@@ -67,12 +68,12 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // SAFETY: the mapping that was made, which nobody borrows any more.
+        // SAFETY: the mapping made in `new`, which is no longer borrowed.
         unsafe { libc::munmap(self.start.sub(PAGE).cast(), Self::LEN + 2 * PAGE) };
     }
 }
 
-/// One key and the places that its work is done in.
+/// One key and its guarded memory.
 struct Bench {
     key: PacketKey,
     suite: Suite,
@@ -94,7 +95,7 @@ impl Bench {
         Self { key, suite, raw, iv, plain, aad, body, out, src }
     }
 
-    /// All there is to do with a packet of `len` bytes at `end`.
+    /// All operations on a packet of `len` bytes at `end`.
     fn packet(&mut self, len: usize, end: End) {
         let Self { key, suite, raw, iv, plain, aad, body, out, src } = self;
         let (pn, plain) = (len as u64 * 7919, &plain[..len]);
@@ -120,7 +121,7 @@ impl Bench {
             range(from, len - offset, if offset % 2 == 0 { End::Back } else { End::Front });
         }
 
-        // The front lies in the packet, the rest comes from elsewhere.
+        // The front is in the packet, the rest comes from elsewhere.
         for front in 0..=(OFFSETS + 8).min(len) {
             let packet = body.place(aad.len() + len + TAG_LEN, end);
             let (header, rest) = packet.split_at_mut(aad.len());
@@ -136,7 +137,7 @@ impl Bench {
             assert!(packet[aad.len()..] == want, "{front} of {len} bytes in place");
             assert_eq!(sample, want[..SAMPLE_LEN]);
         }
-        // All in place; and two pieces from elsewhere.
+        // Everything in place, then two pieces from elsewhere.
         for pieces in 1..=2 {
             let packet = body.place(aad.len() + len + TAG_LEN, end);
             let (header, rest) = packet.split_at_mut(aad.len());
@@ -200,7 +201,7 @@ fn masks_stay_within_their_samples() {
     }
 }
 
-/// What all this relies on: a byte further is a fault. Looked up rather than tried, as it ends the process.
+/// The premise of these tests: the next byte faults. It is looked up rather than tried, as a fault ends the process.
 #[test]
 fn a_guarded_place_ends_at_pages_that_nobody_may_touch() {
     let mut place = Guarded::new();

@@ -8,7 +8,7 @@ mod vectors;
 
 use super::{PacketKey, TAG_LEN};
 
-/// Bytes from hexadecimal digits; white space is skipped.
+/// Bytes from hexadecimal digits; whitespace is skipped.
 pub(crate) fn hex(digits: &str) -> Vec<u8> {
     let digits: Vec<u32> = digits.chars().filter_map(|c| c.to_digit(16)).collect();
     digits.chunks(2).map(|pair| ((pair[0] << 4) | pair[1]) as u8).collect()

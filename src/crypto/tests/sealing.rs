@@ -1,9 +1,9 @@
-//! What a packet that is sealed must not leave open. These hold in release builds as well: no `debug_assert`.
+//! Misuse of sealed packets. These checks are present in release builds too, so they are no `debug_assert`s.
 
 use crate::crypto::backend::Backend;
 use crate::crypto::{PacketKey, Suite, TAG_LEN};
 
-/// What `feed` and `end` do with a packet of 100 bytes: whether they panicked.
+/// Whether sealing a packet of 100 bytes panics.
 fn panics(backend: Backend, feed: usize, sample: bool) -> bool {
     let key = PacketKey::on(backend, Suite::Aes128Gcm, &[3; 16], &[4; 12]);
     let seal = || {
@@ -16,7 +16,7 @@ fn panics(backend: Backend, feed: usize, sample: bool) -> bool {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(seal)).is_err()
 }
 
-/// Bytes that were not fed would go out in the clear, under a tag that says that they are sealed.
+/// Bytes that were not passed would be sent unencrypted under a valid tag.
 #[test]
 fn a_packet_with_plaintext_left_is_not_finished() {
     for backend in Backend::all() {

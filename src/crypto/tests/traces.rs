@@ -1,8 +1,8 @@
-//! Looks for copies of key material in all memory of this process that can be written: stacks with their dead frames, the
-//! heap with what was freed.
+//! Searches all writable memory of this process for copies of key material: stacks including dead frames, and the heap
+//! including freed memory.
 //!
-//! By way of `/proc`, as that memory is nobody's: what lies below a frame cannot be pointed to. What is looked for is kept
-//! inverted, and so is what is looked at, so that looking makes no copies.
+//! The memory is read through `/proc`, as Rust has no access to what lies below a frame. Both the patterns and the
+//! memory are kept inverted, so that the search makes no copies itself.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -17,33 +17,33 @@ use crate::base::Side;
 use crate::crypto::backend::Backend;
 use crate::crypto::{HeadRoom, HeaderKey, Keys, PacketKey, Suite, TAG_LEN, initial_keys, traceless};
 
-/// Tests that look for the same key: one at a time, where they share a process.
+/// Serialises tests that search for the same key, if they share a process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Memory that is read at a time.
+/// Amount of memory read at a time, in bytes.
 const WINDOW: usize = 1 << 18;
 
-/// Bytes of what is looked for.
+/// Length of a pattern in bytes.
 const LEN: usize = 16;
 
-/// Where `object` is.
+/// The memory of `object`.
 pub(crate) fn place<T>(object: &T) -> Range<usize> {
     let at = std::ptr::from_ref(object).addr();
     at..at + size_of::<T>()
 }
 
-/// What is looked for.
+/// The patterns to search for.
 #[derive(Default)]
 pub(crate) struct Secrets {
     inverted: HashSet<[u8; LEN]>,
-    /// First bytes of them: nearly all there is is none of these.
+    /// Their first bytes, which exclude nearly all memory quickly.
     first: HashSet<u16>,
-    /// Where they may be.
+    /// Where they are allowed.
     homes: Vec<Range<usize>>,
 }
 
 impl Secrets {
-    /// All that lies at `home`, in pieces, but for what anything could be.
+    /// Adds everything at `home`, in pieces, except values that are too common.
     pub(crate) fn add_home(&mut self, home: Range<usize>) {
         let mut window = vec![0; home.len()];
         read_inverted(&mut window, home.start);
@@ -58,7 +58,7 @@ impl Secrets {
         }
     }
 
-    /// They are gone: nothing may be anywhere.
+    /// Allows them nowhere, as their owners are gone.
     pub(crate) fn homeless(mut self) -> Self {
         self.homes.clear();
         self
@@ -68,7 +68,7 @@ impl Secrets {
         self.inverted.len()
     }
 
-    /// Where copies are that should not be, each with the name of its region.
+    /// Where copies are that are not allowed, each with the name of its region.
     pub(crate) fn copies(&self) -> Vec<(String, usize)> {
         let mut window = vec![0; WINDOW];
         let own = window.as_ptr().addr()..window.as_ptr().addr() + WINDOW;
@@ -77,7 +77,7 @@ impl Secrets {
             let mut at = region.start;
             while at < region.end {
                 let n = WINDOW.min(region.end - at);
-                // Not what is looked at itself.
+                // Skip the patterns themselves.
                 let seen = at..at + n;
                 let skip = own.start < seen.end && seen.start < own.end;
                 if skip && at < own.start {
@@ -110,7 +110,7 @@ impl Secrets {
     }
 }
 
-/// Memory that can be written and is nobody else's.
+/// Writable private memory.
 fn regions() -> Vec<(Range<usize>, String)> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let region = |line: &str| {
@@ -119,14 +119,14 @@ fn regions() -> Vec<(Range<usize>, String)> {
         let number = |digits| usize::from_str_radix(digits, 16).ok();
         let rights = fields.next()?;
         let name = fields.nth(3).unwrap_or("anonymous");
-        // What is larger is reserved, for shadows and heaps that may become so large.
+        // Larger regions are only reserved, for shadow memory and growing heaps.
         let real = number(to)? - number(from)? < 1 << 30;
         (rights.starts_with("rw-p") && real).then_some((number(from)?..number(to)?, name.to_owned()))
     };
     maps.lines().filter_map(region).collect()
 }
 
-/// Memory from `at` on, inverted; ones where there is none.
+/// Reads memory from `at` on, inverted; ones where there is none.
 fn read_inverted(window: &mut [u8], at: usize) {
     let memory = File::open("/proc/self/mem").unwrap();
     let read = memory.read_at(window, at as u64).unwrap_or(0);
@@ -134,7 +134,7 @@ fn read_inverted(window: &mut [u8], at: usize) {
     window.iter_mut().for_each(|byte| *byte = !*byte);
 }
 
-/// Does `work` far below: looking has frames as well, and must not write over what the work left.
+/// Runs `work` deep in the stack, so that frames of the search do not overwrite what it left.
 #[inline(never)]
 pub(crate) fn deep<T>(work: impl FnOnce() -> T) -> T {
     let mut above = [0u8; 128 << 10];
@@ -144,7 +144,7 @@ pub(crate) fn deep<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Bytes that are no part of the stack, nor of the heap: `n` of them.
+/// `n` bytes that are neither on the stack nor on the heap.
 fn key(n: usize) -> &'static [u8] {
     const KEY: [u8; 32] = [
         0x6b, 0x1d, 0x93, 0xe4, 0x2f, 0xa8, 0x70, 0xc5, 0x16, 0xdb, 0x4e, 0x89, 0xf7, 0x32, 0xbc, 0x05, 0xd1, 0x5a,
@@ -156,7 +156,7 @@ fn key(n: usize) -> &'static [u8] {
 
 const SUITES: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
 
-/// Does all that a packet key does.
+/// Performs all operations of a packet key.
 fn work(key: &PacketKey) {
     for len in [0, 10, 40, 100, 500, 1452, 4000] {
         let mut packet = vec![7; 20 + len + TAG_LEN];
@@ -174,8 +174,8 @@ fn work(key: &PacketKey) {
     }
 }
 
-/// The kernels for AES instructions work on registers, of which compilers may spill some with round keys to the stack. The
-/// next packet writes over them, and to do so for each packet would cost more than half of what its cipher costs.
+/// Kernels with AES instructions use registers, of which compilers may spill some with round keys to the stack. The
+/// next packet overwrites them; doing so for each packet would cost more than half as much as its encryption.
 fn wipes_after_use(backend: Backend, suite: Suite) -> bool {
     backend == Backend::Portable || suite == Suite::ChaCha20Poly1305
 }
@@ -193,7 +193,7 @@ fn making_and_using_keys_leaves_no_copies() {
     };
     for backend in Backend::all() {
         for suite in SUITES {
-            // What is made once is made before.
+            // One-time initialisation is done before.
             drop(PacketKey::on(backend, suite, &[1; 32][..suite.key_len()], &[2; 12]));
             let packet = deep(|| traceless(|| PacketKey::on(backend, suite, key(suite.key_len()), &[2; 12])));
             let mut secrets = Secrets::default();
@@ -205,7 +205,7 @@ fn making_and_using_keys_leaves_no_copies() {
             if wipes_after_use(backend, suite) {
                 note("using a packet key", backend, suite, &secrets);
             }
-            // Each step stands for itself.
+            // Each step is checked on its own.
             deep(zeroize_stack::<{ 64 << 10 }>);
             deep(|| drop(packet));
             let secrets = secrets.homeless();
@@ -231,7 +231,7 @@ fn making_and_using_keys_leaves_no_copies() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// All that is in the keys of both directions.
+/// Adds everything in the keys of both directions.
 pub(crate) fn add_keys(secrets: &mut Secrets, keys: &Keys) {
     for direction in [&keys.local, &keys.remote] {
         secrets.add_home(direction.packet.memory());
@@ -251,7 +251,7 @@ fn deriving_initial_keys_leaves_no_copies() {
     assert_eq!(secrets.homeless().copies(), []);
 }
 
-/// A test that finds nothing because it cannot find anything would be of no use.
+/// A search that can find nothing would be useless.
 #[test]
 #[cfg_attr(gannet_asan, ignore = "AddressSanitizer has frames of its own on the heap")]
 fn copies_are_found_where_they_are() {

@@ -40,7 +40,7 @@ const SERVER_PACKET: &str = "cf000000010008f067a5502a4262b5004075c0d95a482cd0991
      f73c3ec2493a1839b3dbcba3f6ea46c5b7684df3548e7ddeb9c3bf9c73cc3f3bded74b562bfb19fb84022f8ef4cdd93795d77d06edbb7a \
      af2f58891850abbdca3d20398c276456cbc42158407dd074ee";
 
-/// One sample of a protected packet, with what went into it.
+/// A sample of a protected packet and its inputs.
 struct Vector {
     suite: Suite,
     key: &'static str,

@@ -1,4 +1,4 @@
-//! A few AES blocks at once, by AES-NI.
+//! Single AES blocks with AES-NI.
 
 use core::arch::x86_64::{
     __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_loadu_si128, _mm_set_epi64x, _mm_storeu_si128, _mm_xor_si128,
@@ -15,7 +15,7 @@ pub(crate) struct Aes<const ROUNDS: usize>([u8; 240]);
 
 impl<const ROUNDS: usize> Aes<ROUNDS> {
     /// # Panics
-    /// If `key` does not have the length that the cipher wants, or the machine not what `arch` needs.
+    /// If `key` does not have the length of the cipher's keys, or the machine lacks the features of `arch`.
     pub(crate) fn new(arch: Arch, key: &[u8]) -> Self {
         check_len::<ROUNDS>(key);
         let kernels = Library::expect(arch).kernels::<ROUNDS>();
@@ -34,7 +34,7 @@ impl<const ROUNDS: usize> Aes<ROUNDS> {
         *block.first_chunk().expect("16 bytes")
     }
 
-    /// The masks for a burst of samples, as many as `out` has.
+    /// The masks for a batch of samples, as many as `out` has.
     pub(crate) fn masks(&self, samples: &[[u8; BLOCK]], out: &mut [[u8; 5]]) {
         let (chunks, rest) = samples.as_chunks::<FEW>();
         let (out_chunks, out_rest) = out.as_chunks_mut::<FEW>();
@@ -46,16 +46,16 @@ impl<const ROUNDS: usize> Aes<ROUNDS> {
         }
     }
 
-    /// Encrypts blocks, all of them in flight at once.
+    /// Encrypts blocks, interleaved.
     fn encrypt<const N: usize>(&self, blocks: [[u8; BLOCK]; N]) -> [[u8; BLOCK]; N] {
-        // SAFETY: keys exist only where the library was found to run, which needs AES-NI.
+        // SAFETY: keys exist only where the library runs, which requires AES-NI.
         unsafe { encrypt::<ROUNDS, N>(&self.0, blocks.map(|block| load(&block))) }
     }
 }
 
 impl<const ROUNDS: usize> Drop for Aes<ROUNDS> {
     fn drop(&mut self) {
-        // SAFETY: plain bytes, and nobody sees them afterwards.
+        // SAFETY: plain bytes, which are not read afterwards.
         unsafe { zeroize_flat_type(self) };
     }
 }
@@ -66,7 +66,7 @@ fn load(bytes: &[u8; BLOCK]) -> __m128i {
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
-/// In one piece, so that it can be loaded again in one piece without a stall.
+/// Stores the block at once, so that it can be loaded again without a stall.
 #[inline]
 pub(super) fn store(block: __m128i) -> [u8; BLOCK] {
     let mut out = [0; BLOCK];
@@ -75,14 +75,14 @@ pub(super) fn store(block: __m128i) -> [u8; BLOCK] {
     out
 }
 
-/// A number whose lowest byte comes first.
+/// A block from a little-endian number.
 #[inline]
 pub(super) fn block(n: u128) -> __m128i {
     // SAFETY: SSE2 is part of x86-64.
     unsafe { _mm_set_epi64x((n >> 64) as i64, n as i64) }
 }
 
-/// Encrypts blocks, all of them in flight at once.
+/// Encrypts blocks, interleaved.
 #[inline]
 #[target_feature(enable = "aes")]
 pub(super) fn encrypt<const ROUNDS: usize, const N: usize>(

@@ -1,4 +1,4 @@
-//! AES-GCM: hash, keystream, and both in one pass.
+//! AES-GCM: hash and keystream, separately or in one pass.
 
 use core::mem::{MaybeUninit, zeroed};
 
@@ -13,7 +13,7 @@ use crate::crypto::backend::portable::lengths;
 use crate::crypto::layout::TAG_LEN;
 use crate::crypto::nonce::Nonce;
 
-/// AES-GCM with its key: round keys, and powers of the hash key.
+/// AES-GCM with its key: round keys and powers of the hash key.
 #[repr(C)]
 pub(crate) struct Gcm<const ROUNDS: usize> {
     key: sys::gcm_key_data,
@@ -21,18 +21,18 @@ pub(crate) struct Gcm<const ROUNDS: usize> {
 }
 
 impl<const ROUNDS: usize> Gcm<ROUNDS> {
-    /// In a box from the start, as the key is long and shall not leave copies behind.
+    /// Boxed from the start, as the key is large and must not leave copies.
     ///
     /// # Panics
-    /// If `key` does not have the length that the cipher wants, or the machine not what `arch` needs.
+    /// If `key` does not have the length of the cipher's keys, or the machine lacks the features of `arch`.
     pub(crate) fn new(arch: Arch, key: &[u8]) -> Box<Self> {
         check_len::<ROUNDS>(key);
         let library = Library::expect(arch);
-        // Made now, as a manager takes up to milliseconds: too long for the first packet to wait.
+        // Created now, as this takes up to milliseconds, for which the first packet should not wait.
         with_manager(arch, |_| ());
-        // SAFETY: byte arrays all through: zeros are valid.
+        // SAFETY: it consists of byte arrays, for which zeros are valid.
         let mut gcm = Box::new(Self { key: unsafe { zeroed() }, library });
-        // SAFETY: the key has the length that the function reads, and what it writes is of the type it wants.
+        // SAFETY: the key has the length that the function reads, and the output has the expected type.
         unsafe { (library.kernels::<ROUNDS>().prepare)(key.as_ptr().cast(), &raw mut gcm.key) };
         gcm
     }
@@ -53,11 +53,11 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
         (u128::from_ne_bytes(hash) ^ u128::from_ne_bytes(mask)).to_ne_bytes()
     }
 
-    /// Takes `data`, padded with zeros to whole blocks, into the running hash.
+    /// Hashes `data`, padded with zeros to whole blocks.
     #[inline]
     fn hash(&self, hash: &mut [u8; TAG_LEN], data: &[u8]) {
         if !data.is_empty() {
-            // SAFETY: reads `data` up to its end, reads and writes the 16 bytes of `hash`; the key was prepared.
+            // SAFETY: reads all of `data`, reads and writes the 16 bytes of `hash`; the key was prepared.
             unsafe {
                 (self.library.ghash)(
                     &raw const self.key,
@@ -70,10 +70,10 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
         }
     }
 
-    /// Encrypts or decrypts `data`, which lies at offset `from` of the plaintext.
+    /// Encrypts or decrypts `data`, at offset `from` of the plaintext.
     #[inline]
     pub(crate) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
-        // A packet has less than 2^16 bytes: the counter does not wrap. Block 1 is for the tag.
+        // A packet has less than 2^16 bytes, so the counter cannot wrap. Block 1 is for the tag.
         let (counter, skip) = ((from / BLOCK) as u32 + 2, from % BLOCK);
         match (skip + data.len()).div_ceil(BLOCK) {
             0..=1 => self.few::<1>(nonce, counter, skip, data),
@@ -88,7 +88,7 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
         }
     }
 
-    /// A range within `N` blocks of keystream, from byte `skip` of the first one on.
+    /// Processes a range within `N` blocks of keystream, from byte `skip` of the first one on.
     #[inline]
     fn few<const N: usize>(&self, nonce: Nonce, counter: u32, skip: usize, mut data: InOutBuf<'_, '_, u8>) {
         let stream = self.keystream::<N>(nonce, counter);
@@ -96,20 +96,20 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
         data.xor_in2out(&stream.as_flattened()[skip..skip + n]);
     }
 
-    /// The `N` blocks of keystream from `counter` on.
+    /// `N` blocks of keystream from `counter` on.
     #[inline]
     fn keystream<const N: usize>(&self, nonce: Nonce, counter: u32) -> [[u8; BLOCK]; N] {
         let blocks = core::array::from_fn(|i| block(nonce.block(counter.wrapping_add(i as u32))));
-        // SAFETY: keys exist only where the library was found to run, which needs AES-NI.
+        // SAFETY: keys exist only where the library runs, which requires AES-NI.
         unsafe { encrypt::<ROUNDS, N>(&self.key.expanded_keys, blocks) }
     }
 
-    /// A long range that begins with a block.
+    /// Processes a long range that begins at a block.
     fn job(&self, nonce: Nonce, counter: u32, data: InOutBuf<'_, '_, u8>) {
         let iv = store(block(nonce.block(counter)));
         let len = data.len() as u64;
         let (src, dst) = data.into_raw();
-        // SAFETY: integers, pointers and optional function pointers only: zeros are valid.
+        // SAFETY: it consists of integers, pointers and optional function pointers, for which zeros are valid.
         let mut job: sys::IMB_JOB = unsafe { zeroed() };
         job.enc_keys = self.key.expanded_keys.as_ptr().cast();
         job.key_len_in_bytes = key_len::<ROUNDS>() as u64;
@@ -125,9 +125,9 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
         };
         let done = with_manager(self.library.arch, |manager| {
             let manager = manager.as_ptr();
-            // SAFETY: the manager is this thread's and initialised. The job is a complete one of the given kind:
-            // source and destination have its length and are one and the same or apart, and all that it points to
-            // outlives the call, as jobs of this kind are done when it returns.
+            // SAFETY: the manager belongs to this thread and is initialised. The job is complete for its kind: source
+            // and destination have its length and are identical or disjoint, and everything it points to outlives the
+            // call, as jobs of this kind are done when it returns.
             unsafe {
                 let submit = (*manager).submit_cipher_burst_nocheck.expect("checked when the manager was made");
                 submit(
@@ -140,10 +140,10 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
                 )
             }
         });
-        assert_eq!(done, 1, "CTR jobs are done at once");
+        assert_eq!(done, 1, "CTR jobs complete immediately");
     }
 
-    /// Begins to encrypt a packet.
+    /// Starts the encryption of a packet.
     #[inline]
     pub(crate) fn stream(&self, nonce: Nonce) -> Stream<'_, ROUNDS> {
         Stream { gcm: self, nonce, phase: Phase::Idle, context: MaybeUninit::uninit(), tag: [0; TAG_LEN] }
@@ -152,20 +152,20 @@ impl<const ROUNDS: usize> Gcm<ROUNDS> {
 
 impl<const ROUNDS: usize> Drop for Gcm<ROUNDS> {
     fn drop(&mut self) {
-        // SAFETY: plain bytes, and nobody sees them afterwards.
+        // SAFETY: plain bytes, which are not read afterwards.
         unsafe { zeroize_flat_type(&raw mut self.key) };
     }
 }
 
-/// The encryption of one packet. Cipher and hash run in one pass, which [`Gcm::apply`] and [`Gcm::tag`] would
-/// need two for. Used where it lies: what the library has just written is slow to move.
+/// The encryption of a packet. Cipher and hash run in one pass, instead of the two passes of [`Gcm::apply`] and
+/// [`Gcm::tag`]. It is used in place, as moving data that the library has just written is slow.
 pub(crate) struct Stream<'a, const ROUNDS: usize> {
     gcm: &'a Gcm<ROUNDS>,
     nonce: Nonce,
     phase: Phase,
-    /// Prepared in phase `Midst` only.
+    /// Initialised in phase `Midst` only.
     context: MaybeUninit<sys::gcm_context_data>,
-    /// Made in phase `Done`.
+    /// Valid in phase `Done`.
     tag: [u8; TAG_LEN],
 }
 
@@ -177,7 +177,7 @@ enum Phase {
 }
 
 impl<const ROUNDS: usize> Stream<'_, ROUNDS> {
-    /// Encrypts the next piece of a packet with header `aad`. `whole`: there is but one.
+    /// Encrypts the next piece of a packet with header `aad`. `whole` means that it is the only one.
     #[inline]
     pub(crate) fn encrypt(&mut self, aad: &[u8], whole: bool, data: InOutBuf<'_, '_, u8>) {
         if data.is_empty() {
@@ -191,20 +191,20 @@ impl<const ROUNDS: usize> Stream<'_, ROUNDS> {
         let len = data.len() as u64;
         let (src, dst) = data.into_raw();
         let update = self.gcm.library.kernels::<ROUNDS>().update;
-        // SAFETY: source and destination have the given length and are one and the same or apart; key and context
-        // were prepared.
+        // SAFETY: source and destination have the given length and are identical or disjoint; key and context were
+        // prepared.
         unsafe { update(&raw const self.gcm.key, self.context.as_mut_ptr(), dst, src, len) };
     }
 
-    /// Encrypts all of the packet in one call, which is cheaper.
+    /// Encrypts the whole packet in one call, which is cheaper.
     #[inline]
     fn whole(&mut self, aad: &[u8], data: InOutBuf<'_, '_, u8>) {
         let nonce = self.nonce.bytes();
         let len = data.len() as u64;
         let (src, dst) = data.into_raw();
         self.phase = Phase::Done;
-        // SAFETY: reads nonce and header up to their ends; source and destination have the given length and are one
-        // and the same or apart; writes the 16 bytes of the tag. The key was prepared, the context is only written.
+        // SAFETY: reads all of nonce and header; source and destination have the given length and are identical or
+        // disjoint; writes the 16 bytes of the tag. The key was prepared, and the context is only written.
         unsafe {
             (self.gcm.library.kernels::<ROUNDS>().whole)(
                 &raw const self.gcm.key,
@@ -235,7 +235,7 @@ impl<const ROUNDS: usize> Stream<'_, ROUNDS> {
         self.tag
     }
 
-    /// Prepares the context for a packet with header `aad`, when it is first needed.
+    /// Prepares the context for a packet with header `aad`, if not yet done.
     #[inline]
     fn prepare(&mut self, aad: &[u8]) {
         if self.phase == Phase::Midst {
@@ -243,7 +243,7 @@ impl<const ROUNDS: usize> Stream<'_, ROUNDS> {
         }
         self.phase = Phase::Midst;
         let nonce = self.nonce.bytes();
-        // SAFETY: reads nonce and header up to their ends, and writes the context; the key was prepared.
+        // SAFETY: reads all of nonce and header, and writes the context; the key was prepared.
         unsafe {
             (self.gcm.library.kernels::<ROUNDS>().init)(
                 &raw const self.gcm.key,

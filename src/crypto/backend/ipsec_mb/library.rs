@@ -1,4 +1,4 @@
-//! The library's table of functions, and its managers.
+//! The library's function table and managers.
 
 use core::cell::OnceCell;
 use core::ffi::c_void;
@@ -9,7 +9,7 @@ use ipsec_mb_sys as sys;
 
 use super::{AES128, AES256};
 
-/// A set of the library's kernels, the best one last.
+/// A set of the library's kernels, in ascending order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::crypto) enum Arch {
     Sse,
@@ -18,11 +18,11 @@ pub(in crate::crypto) enum Arch {
     Avx512,
 }
 
-/// Instruction sets that this CPU has and the operating system lets us use: for AVX and AVX-512, it has to save their
-/// registers (XGETBV). The library's own detection asks the CPU only.
+/// Instruction sets that the CPU has and the operating system supports: for AVX and AVX-512, it has to save their
+/// registers (XGETBV). The library's own detection only queries the CPU.
 #[derive(Clone, Copy, Debug, Default)]
 struct Features {
-    /// AES-NI, PCLMULQDQ and SSE4.2: what all kernels need.
+    /// AES-NI, PCLMULQDQ and SSE4.2, which all kernels need.
     aes: bool,
     avx: bool,
     /// AVX2 and BMI2.
@@ -47,7 +47,7 @@ impl Features {
         }
     }
 
-    /// Whether the kernels of `arch` may run: those of each need what the ones before it need.
+    /// Whether the kernels of `arch` can run. Each level needs everything that the one before it needs.
     fn allow(self, arch: Arch) -> bool {
         let Self { aes, avx, avx2, avx512 } = self;
         match arch {
@@ -62,7 +62,7 @@ impl Features {
 impl Arch {
     const ALL: [Self; 4] = [Self::Sse, Self::Avx, Self::Avx2, Self::Avx512];
 
-    /// Those whose kernels run here.
+    /// The levels whose kernels can run here.
     pub(in crate::crypto::backend) fn available() -> impl DoubleEndedIterator<Item = Self> {
         Self::ALL.into_iter().filter(|arch| Library::get(*arch).is_some())
     }
@@ -115,8 +115,8 @@ pub(super) struct Kernels {
     pub(super) finalize: Finalize,
 }
 
-/// What we use of the library, for one architecture. The functions are direct ones, which read their arguments only
-/// (and set an error number that nobody looks at), so that all threads share them.
+/// The functions of the library that we use, for one architecture. They are direct ones, which only access their
+/// arguments (and set an error number that is ignored), so that all threads can share them.
 pub(super) struct Library {
     pub(super) arch: Arch,
     pub(super) ghash: Ghash,
@@ -125,7 +125,7 @@ pub(super) struct Library {
 }
 
 impl Library {
-    /// The kernels of `arch`, if they run here.
+    /// The kernels of `arch`, if they can run here.
     fn get(arch: Arch) -> Option<&'static Self> {
         static LIBRARIES: [OnceLock<Option<Library>>; Arch::ALL.len()] = [const { OnceLock::new() }; Arch::ALL.len()];
         LIBRARIES[arch as usize].get_or_init(|| Self::load(arch)).as_ref()
@@ -133,8 +133,8 @@ impl Library {
 
     fn load(arch: Arch) -> Option<Self> {
         let manager = Manager::new(arch)?;
-        // SAFETY: the manager lives until the end of this function and is initialised. What is read from it
-        // are function pointers, which outlive it.
+        // SAFETY: the manager is initialised and lives until the end of this function. Only function pointers are read
+        // from it, which outlive it.
         let m = unsafe { manager.0.as_ref() };
         Some(Self {
             arch,
@@ -159,7 +159,7 @@ impl Library {
     }
 
     /// # Panics
-    /// If the machine is none for these kernels.
+    /// If the machine does not support these kernels.
     pub(super) fn expect(arch: Arch) -> &'static Self {
         Self::get(arch).expect("chosen only where it runs")
     }
@@ -170,7 +170,7 @@ impl Library {
     }
 }
 
-/// A manager: the library's state for jobs, for one thread at a time.
+/// A manager: the library's state for jobs, used by one thread at a time.
 pub(super) struct Manager(NonNull<sys::IMB_MGR>);
 
 impl Manager {
@@ -179,11 +179,11 @@ impl Manager {
             return None;
         }
         let init = arch.init()?;
-        // SAFETY: takes no pointers; what it returns is checked.
+        // SAFETY: takes no pointers; the result is checked.
         let manager = Self(NonNull::new(unsafe { sys::alloc_mb_mgr(0) })?);
-        // SAFETY: the manager was just allocated, and CPU and system have what the architecture needs.
+        // SAFETY: the manager was just allocated, and CPU and system support the architecture.
         unsafe { init(manager.0.as_ptr()) };
-        // SAFETY: it is allocated and nobody else has it.
+        // SAFETY: it is allocated and not shared.
         unsafe { manager.0.as_ref() }.submit_cipher_burst_nocheck.is_some().then_some(manager)
     }
 }
@@ -205,7 +205,7 @@ thread_local! {
     static MANAGERS: [OnceCell<Manager>; Arch::ALL.len()] = const { [const { OnceCell::new() }; Arch::ALL.len()] };
 }
 
-/// Calls `work` with this thread's manager for `arch`, one of those that run here.
+/// Calls `work` with this thread's manager for `arch`, which must be able to run here.
 pub(super) fn with_manager<T>(arch: Arch, work: impl FnOnce(&Manager) -> T) -> T {
     MANAGERS.with(|managers| {
         let make = || Manager::new(arch).expect("memory for a manager of intel-ipsec-mb");
@@ -217,7 +217,8 @@ pub(super) fn with_manager<T>(arch: Arch, work: impl FnOnce(&Manager) -> T) -> T
 mod tests {
     use super::*;
 
-    /// A machine whose CPU has AVX-512 and whose system does not save its registers: a hypervisor's mask, or `clearcpuid`.
+    /// A machine whose CPU has AVX-512 but whose system does not save its registers, because of a hypervisor's mask or
+    /// `clearcpuid`.
     #[test]
     fn the_system_has_a_say_in_which_kernels_run() {
         let best = |features: Features| Arch::ALL.into_iter().rfind(|arch| features.allow(*arch));

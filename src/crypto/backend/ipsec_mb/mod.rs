@@ -1,10 +1,10 @@
-//! AES kernels of intel-ipsec-mb, and single AES blocks by AES-NI.
+//! AES kernels of intel-ipsec-mb, and single AES blocks with AES-NI.
 //!
-//! The library has a GHASH that chains, CTR as a cipher job, and AES-GCM whole or fed in pieces. A job costs
-//! about 20 ns however short it is, so a few blocks (the mask of a tag, the edge of a range, a frame header)
-//! are encrypted here instead.
+//! The library offers a chainable GHASH, CTR as a cipher job, and AES-GCM for whole packets or in pieces. A job costs
+//! at least about 20 ns, so a few blocks (the mask of a tag, the edge of a range, a frame header) are encrypted here
+//! instead.
 //!
-//! All unsafe code of the layer is in this module.
+//! The unsafe code for the library is in this module.
 #![allow(unsafe_code)]
 
 mod aesni;
@@ -15,13 +15,13 @@ pub(in crate::crypto) use aesni::Aes;
 pub(in crate::crypto) use gcm::{Gcm, Stream};
 pub(in crate::crypto) use library::Arch;
 
-/// Rounds of AES-128, which tell the key length in type parameters.
+/// Number of rounds of AES-128, which selects the key length in type parameters.
 pub(in crate::crypto) const AES128: usize = 10;
-/// Rounds of AES-256.
+/// Number of rounds of AES-256.
 pub(in crate::crypto) const AES256: usize = 14;
 
 const BLOCK: usize = 16;
-/// Ranges of up to so many blocks are cheaper with AES-NI than as a job.
+/// Up to this many blocks, AES-NI is cheaper than a job.
 const FEW: usize = 8;
 
 const fn key_len<const ROUNDS: usize>() -> usize {

@@ -1,4 +1,4 @@
-//! The keystream: four blocks a register, eight registers in flight.
+//! The keystream: four blocks per register, eight registers interleaved.
 
 use core::arch::x86_64::{
     __m128i, __m512i, _mm_set_epi64x, _mm512_add_epi32, _mm512_aesenc_epi128, _mm512_aesenclast_epi128,
@@ -10,13 +10,13 @@ use super::schedule::Schedule;
 use super::{BLOCK, WIDTH};
 use crate::crypto::nonce::Nonce;
 
-/// The counter of the block that the tag is masked with. The plaintext begins one block later.
+/// Counter of the block that masks the tag. The plaintext begins one block later.
 pub(super) const FIRST: u32 = 1;
 
-/// Registers in flight: the latency of a round times the rounds that begin in it.
+/// Number of registers interleaved: the latency of a round times the rounds started per cycle.
 const FLIGHT: usize = 8;
 
-/// Counter blocks of one packet, four at a time; counters lie with their lowest byte first.
+/// Counter blocks of a packet, four at a time; counters are little-endian.
 #[derive(Clone, Copy)]
 pub(super) struct Counters(__m512i);
 
@@ -25,13 +25,13 @@ impl Counters {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     pub(super) fn new(nonce: Nonce, first: u32) -> Self {
-        // The counter of a nonce is empty, so this is the nonce with a counter whose lowest byte comes first.
+        // The counter of a nonce is empty, so this is the nonce with a little-endian counter.
         let n = nonce.block(first.swap_bytes());
         let one = _mm512_broadcast_i32x4(_mm_set_epi64x((n >> 64) as i64, n as i64));
         Self(_mm512_add_epi32(one, _mm512_set_epi32(3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0)))
     }
 
-    /// The cipher's input: counters with their highest byte first.
+    /// The cipher's input, with big-endian counters.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     fn blocks(self) -> __m512i {
@@ -39,7 +39,7 @@ impl Counters {
         _mm512_shuffle_epi8(self.0, _mm512_broadcast_i32x4(swap))
     }
 
-    /// The blocks `by` further on.
+    /// Advances by `by` blocks.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     fn ahead(self, by: i32) -> Self {
@@ -71,21 +71,21 @@ impl Counters {
     }
 }
 
-/// What is to be worked on: a range of bytes, in registers that begin with a block.
+/// A range of bytes to process, in registers aligned to blocks.
 struct Range {
-    /// Where the first register would lie if it were whole: the bytes before the range are not touched.
+    /// Where the first register would begin if it were whole. Bytes before the range are not accessed.
     src: *const u8,
     dst: *mut u8,
-    /// Bytes of the first register that are before the range.
+    /// Number of bytes of the first register before the range.
     skip: usize,
-    /// Where the range ends, counted from the beginning of the first register.
+    /// End of the range, from the beginning of the first register.
     end: usize,
 }
 
-/// Exclusive-ors the keystream from plaintext offset `from` on with the `len` bytes at `src`, into `dst`.
+/// XORs the keystream from plaintext offset `from` on with the `len` bytes at `src`, into `dst`.
 ///
 /// # Safety
-/// `src` must be good for reading and `dst` for writing `len` bytes; they are one and the same or apart.
+/// `src` must be valid for reads and `dst` for writes of `len` bytes; they must be identical or disjoint.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 pub(super) unsafe fn apply<const KEYS: usize>(
@@ -96,7 +96,7 @@ pub(super) unsafe fn apply<const KEYS: usize>(
     dst: *mut u8,
     len: usize,
 ) {
-    // A packet has less than 2^16 bytes: the counter does not wrap.
+    // A packet has less than 2^16 bytes, so the counter cannot wrap.
     let (block, skip) = (from / BLOCK, from % BLOCK);
     let mut counters = Counters::new(nonce, FIRST + 1 + block as u32);
     let range = Range { src: src.wrapping_sub(skip), dst: dst.wrapping_sub(skip), skip, end: skip + len };
@@ -124,11 +124,11 @@ pub(super) unsafe fn apply<const KEYS: usize>(
 }
 
 impl Range {
-    /// The registers `at` to `at + N`, of which only the first and the last of all may be partial. `LAST`: the last one is
-    /// among them.
+    /// Processes the registers `at` to `at + N`. Only the first and the last of the range may be partial; `LAST` says
+    /// that the last one is among them.
     ///
     /// # Safety
-    /// As for [`apply`]; registers `at` to `at + N` have each at least one byte of the range.
+    /// As for [`apply`]; each of these registers must contain at least one byte of the range.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     unsafe fn work<const KEYS: usize, const N: usize, const LAST: bool>(
@@ -141,16 +141,17 @@ impl Range {
         for (i, stream) in stream.into_iter().enumerate() {
             let offset = (at + i) * WIDTH;
             let (src, dst) = (self.src.wrapping_add(offset), self.dst.wrapping_add(offset));
-            // Masked stores cost some ten plain ones.
+            // A masked store costs about ten plain ones.
             if (i > 0 || at > 0) && (i + 1 < N || !LAST) {
-                // SAFETY: neither the first nor the last register of the range: all its bytes are in the range.
+                // SAFETY: it is neither the first nor the last register of the range, so all its bytes are in the
+                // range.
                 unsafe {
                     let data = _mm512_loadu_si512(src.cast());
                     _mm512_storeu_si512(dst.cast(), _mm512_xor_si512(data, stream));
                 }
             } else {
                 let mask = self.mask(offset);
-                // SAFETY: only bytes of the mask are read and written, and these are in the range.
+                // SAFETY: only bytes in the mask are read and written, and these are in the range.
                 unsafe {
                     let data = _mm512_maskz_loadu_epi8(mask, src.cast());
                     _mm512_mask_storeu_epi8(dst.cast(), mask, _mm512_xor_si512(data, stream));
@@ -159,7 +160,7 @@ impl Range {
         }
     }
 
-    /// Which bytes of the register at `offset` are in the range.
+    /// The bytes of the register at `offset` that are in the range.
     #[inline]
     fn mask(&self, offset: usize) -> u64 {
         let before = if offset == 0 { self.skip } else { 0 };

@@ -1,4 +1,4 @@
-//! AES-GCM taken apart: a tag that gives the head of the plaintext along the way, and a keystream for any range.
+//! AES-GCM split into a tag, which also yields the head of the plaintext, and a keystream for any range.
 
 use core::arch::x86_64::{
     __m128i, __m512i, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_setzero_si128, _mm_unpackhi_epi64, _mm_xor_si128,
@@ -27,10 +27,10 @@ pub(in crate::crypto) struct Gcm<const KEYS: usize> {
 
 impl<const KEYS: usize> Gcm<KEYS> {
     /// # Panics
-    /// If `key` does not have the length that the cipher wants.
+    /// If `key` does not have the length of the cipher's keys.
     pub(in crate::crypto) fn new(key: &[u8]) -> Self {
         let schedule = Schedule::new(key);
-        // SAFETY: a schedule exists only where the CPU has the instructions.
+        // SAFETY: a schedule exists only if the CPU has the instructions.
         let powers = unsafe { Powers::new(encrypt(&schedule, _mm_setzero_si128())) };
         Self { powers, schedule }
     }
@@ -42,7 +42,7 @@ impl<const KEYS: usize> Gcm<KEYS> {
     }
 
     /// The tag over `aad` and `ciphertext`, and the head of the plaintext: the mask of the tag is the first of four
-    /// blocks of keystream that come out at once.
+    /// keystream blocks that are computed together.
     #[inline]
     pub(in crate::crypto) fn tag_and_head(
         &self,
@@ -51,15 +51,15 @@ impl<const KEYS: usize> Gcm<KEYS> {
         ciphertext: &[u8],
         head: &mut HeadRoom,
     ) -> ([u8; TAG_LEN], usize) {
-        // SAFETY: a schedule exists only where the CPU has the instructions.
+        // SAFETY: a schedule exists only if the CPU has the instructions.
         let tag = unsafe { tag_and_head(self, nonce, aad, ciphertext, head) };
         (store(tag), ciphertext.len().min(HEAD_LEN))
     }
 
-    /// Encrypts or decrypts `data`, which lies at offset `from` of the plaintext.
+    /// Encrypts or decrypts `data`, at offset `from` of the plaintext.
     #[inline]
     pub(in crate::crypto) fn apply(&self, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
-        // SAFETY: a schedule exists only where the CPU has the instructions.
+        // SAFETY: a schedule exists only if the CPU has the instructions.
         unsafe { range(&self.schedule, nonce, from, data) };
     }
 }
@@ -75,9 +75,9 @@ fn tag_and_head<const KEYS: usize>(
     let [stream] = Counters::new(nonce, FIRST).keystream::<KEYS, 1>(&gcm.schedule);
     let len = ciphertext.len().min(HEAD_LEN);
     let mask = ((1 << len) - 1) << BLOCK;
-    // SAFETY: only the first bytes of the ciphertext are read, and no more than there are.
+    // SAFETY: only the first bytes of the ciphertext are read, not beyond its end.
     let data = unsafe { _mm512_maskz_loadu_epi8(mask, ciphertext.as_ptr().wrapping_sub(BLOCK).cast()) };
-    // SAFETY: as many bytes as a register has.
+    // SAFETY: `head` has the size of a register.
     unsafe {
         _mm512_storeu_si512(head.as_mut_ptr().cast(), _mm512_maskz_mov_epi8(mask, _mm512_xor_si512(data, stream)))
     };
@@ -89,13 +89,13 @@ fn tag_and_head<const KEYS: usize>(
 fn range<const KEYS: usize>(schedule: &Schedule<KEYS>, nonce: Nonce, from: usize, data: InOutBuf<'_, '_, u8>) {
     let len = data.len();
     let (src, dst) = data.into_raw();
-    // SAFETY: source and destination have the given length, and are one and the same or apart.
+    // SAFETY: source and destination have the given length, and are identical or disjoint.
     unsafe { apply(schedule, nonce, from, src, dst, len) };
 }
 
-/// Encrypts all of a packet's body, and writes the tag: the first `head` bytes, 64 at the most, lie in the body, the
-/// others are `rest`, or lie in the body as well. What comes out of the cipher goes right into the hash. Gives the
-/// front of the ciphertext, too, with zeros behind a short one: to read it back from the body would have to wait.
+/// Encrypts the whole body of a packet and writes the tag. The first `head` bytes, at most 64, are in the body; the
+/// others are in `rest`, or in the body as well. The output of the cipher goes directly into the hash. Returns the
+/// front of the ciphertext, padded with zeros, as reading it back from the body would stall.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 pub(super) fn seal<const KEYS: usize>(
     gcm: &Gcm<KEYS>,
@@ -121,8 +121,8 @@ pub(super) fn seal<const KEYS: usize>(
     let mut counters = Counters::new(nonce, FIRST + 1);
     let mut at = 0;
     let mut first = _mm512_setzero_si512();
-    // SAFETY: source and destination are good for `len` bytes but for the head, which is in the destination; each call
-    // has whole registers of them, the last one what is left.
+    // SAFETY: source and destination are valid for `len` bytes, except for the head, which is in the destination. Each
+    // call covers whole registers of them, the last one the rest.
     let hash = unsafe {
         while len - at >= STEP * WIDTH {
             let registers = work.encrypt::<STEP, false>(&mut counters, at, u64::MAX);
@@ -161,19 +161,19 @@ pub(super) fn seal<const KEYS: usize>(
     Front([low, _mm_unpackhi_epi64(low, low), next].map(|half| _mm_cvtsi128_si64(half) as u64))
 }
 
-/// What is sealed.
+/// The data to seal.
 struct Work<'a, const KEYS: usize> {
     schedule: &'a Schedule<KEYS>,
-    /// Plaintext, but for the first `head` bytes.
+    /// Plaintext, except for the first `head` bytes.
     src: *const u8,
-    /// Ciphertext; until then, the first `head` bytes of the plaintext.
+    /// Ciphertext; before that, the first `head` bytes of the plaintext.
     dst: *mut u8,
     head: usize,
 }
 
 impl<const R: usize> Work<'_, R> {
-    /// Encrypts `N` registers at offset `at`, of the last one only the bytes in `last` if it is the `LAST` of all, and
-    /// gives what came out, with zeros in place of the others.
+    /// Encrypts `N` registers at offset `at`. With `LAST`, only the bytes in `last` of the last register are encrypted.
+    /// Returns the ciphertext, with zeros in place of other bytes.
     ///
     /// # Safety
     /// These bytes must be in the source and in the destination.
@@ -190,7 +190,7 @@ impl<const R: usize> Work<'_, R> {
             let offset = at + i * WIDTH;
             let (src, dst) = (self.src.wrapping_add(offset), self.dst.wrapping_add(offset));
             if (i > 0 || at > 0) && (i + 1 < N || !LAST) {
-                // SAFETY: neither the first nor the last register: it is whole.
+                // SAFETY: it is neither the first nor the last register, so it is whole.
                 unsafe {
                     *register = _mm512_xor_si512(*register, _mm512_loadu_si512(src.cast()));
                     _mm512_storeu_si512(dst.cast(), *register);
@@ -199,7 +199,7 @@ impl<const R: usize> Work<'_, R> {
             }
             let mask = if i + 1 < N { u64::MAX } else { last };
             let head = if offset == 0 { u64::MAX.checked_shr((WIDTH - self.head) as u32).unwrap_or(0) } else { 0 };
-            // SAFETY: only bytes of the masks are read and written: the head in the destination, the others in both.
+            // SAFETY: only bytes in the masks are read and written: the head in the destination, the others in both.
             unsafe {
                 let data = _mm512_maskz_loadu_epi8(mask & !head, src.cast());
                 let data = _mm512_mask_loadu_epi8(data, mask & head, dst.cast_const().cast());
@@ -211,12 +211,12 @@ impl<const R: usize> Work<'_, R> {
     }
 }
 
-/// A number whose lowest byte comes first, without a way through memory.
+/// A little-endian number, without a detour through memory.
 #[inline]
 fn number(n: u128) -> __m128i {
     // SAFETY: SSE2 is part of x86-64.
     unsafe { _mm_set_epi64x((n >> 64) as i64, n as i64) }
 }
 
-// One register has the mask of the tag, and the head of the plaintext right behind it.
+// One register holds the mask of the tag, followed by the head of the plaintext.
 const _: () = assert!(HEAD_AT == BLOCK && HEAD_AT + HEAD_LEN == WIDTH);

@@ -1,8 +1,9 @@
 //! GHASH (NIST SP 800-38D §6.4), computed as POLYVAL of reversed blocks (RFC 8452 appendix A).
 //!
-//! The blocks of a message go round the four lanes of a register. Up to eight registers are multiplied by their powers
-//! of the hash key, summed up, and reduced once. The last register, which may be partial, and the one before it are
-//! multiplied in the end, when each lane gets the power that its distance from the end of the message wants.
+//! The blocks of a message are distributed over the four lanes of registers. Up to eight registers are multiplied by
+//! their powers of the hash key, added up, and reduced once. The last register, which may be partial, and the one
+//! before it are multiplied at the end, when the power for each lane is known from its distance to the end of the
+//! message.
 
 use core::arch::x86_64::{
     __m128i, __m512i, _mm_clmulepi64_si128, _mm_cvtsi128_si64, _mm_loadu_si128, _mm_maskz_loadu_epi8, _mm_set_epi64x,
@@ -18,10 +19,11 @@ use super::schedule::load;
 use super::{BLOCK, WIDTH};
 use crate::mem::prefetch_read;
 
-/// Registers that are summed up before they are reduced.
+/// Maximum number of registers added up before reduction.
 pub(super) const STEP: usize = 8;
 
-/// So many steps of 512 bytes ahead, the message is asked for: its first 2 KiB are when a frame arrives.
+/// The message is prefetched this many steps of 512 bytes ahead. Its first 2 KiB were prefetched when the frame
+/// arrived.
 const AHEAD: usize = 4;
 
 /// Lanes of a register.
@@ -30,16 +32,16 @@ const LANES: usize = 4;
 /// Powers of the hash key H.
 #[repr(C)]
 pub(super) struct Powers {
-    /// H⁸, H⁷ and so on to H, then zeros: for the last two registers.
+    /// H⁸, H⁷ and so on to H, then zeros, for the last two registers.
     last: [__m128i; 2 * LANES + 3],
-    /// H⁴, H⁸ and so on to H³²: for the registers before them.
+    /// H⁴, H⁸ and so on to H³², for the registers before them.
     fourths: [__m128i; STEP],
     /// The sum of the halves of each.
     halves: [i64; STEP],
 }
 
 impl Powers {
-    /// `h`: the encrypted zero block.
+    /// `h` is the encrypted zero block.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     pub(super) fn new(h: __m128i) -> Self {
         let h = double(reverse(h));
@@ -59,35 +61,35 @@ impl Powers {
 
 impl Drop for Powers {
     fn drop(&mut self) {
-        // SAFETY: plain bytes, and nobody sees them afterwards.
+        // SAFETY: plain bytes, which are not read afterwards.
         unsafe { zeroize_flat_type(&raw mut self.last) };
-        // SAFETY: the same.
+        // SAFETY: as above.
         unsafe { zeroize_flat_type(&raw mut self.fourths) };
-        // SAFETY: the same.
+        // SAFETY: as above.
         unsafe { zeroize_flat_type(&raw mut self.halves) };
     }
 }
 
-/// A hash under way.
+/// A running hash.
 pub(super) struct Hash<'a> {
     powers: &'a Powers,
-    /// All registers but the pending one, as far as they were taken in.
+    /// The hash of all registers but the pending one.
     y: __m512i,
     /// The latest register.
     pending: __m512i,
 }
 
 impl<'a> Hash<'a> {
-    /// Begins with the associated data.
+    /// Starts with the associated data.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     pub(super) fn new(powers: &'a Powers, aad: &[u8]) -> Self {
-        // The last of its blocks, with those before it hashed in, is the one right before the data.
+        // The last block of it, combined with the hash of those before it, directly precedes the data.
         let pending = _mm512_mask_broadcast_i32x4(_mm512_setzero_si512(), 0xf000, lead(powers, aad));
         Self { powers, y: _mm512_setzero_si512(), pending }
     }
 
-    /// Takes the next registers of the message in.
+    /// Hashes the next registers of the message.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     pub(super) fn take<const N: usize>(&mut self, registers: [__m512i; N]) {
@@ -99,20 +101,20 @@ impl<'a> Hash<'a> {
         for (i, register) in registers[..N - 1].iter().enumerate() {
             sum = sum.add(Product::lanes_of(reverse_lanes(*register), key(i + 1)));
         }
-        // What has to wait for `y` comes last.
+        // The operation that depends on `y` comes last.
         let before = _mm512_xor_si512(self.pending, self.y);
         self.y = sum.add(Product::lanes_of(before, key(0))).reduce_lanes();
         self.pending = reverse_lanes(registers[N - 1]);
     }
 
-    /// The hash, where `last` are the `blocks` blocks of data, less than four, that are left.
+    /// The final hash. `last` contains the remaining `blocks` blocks of data, less than four.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     pub(super) fn finish(self, last: __m512i, blocks: usize, lengths: __m128i) -> __m128i {
         let last = reverse_lanes(_mm512_mask_broadcast_i32x4(last, 0x000f << (LANES * blocks), lengths));
         let before = _mm512_xor_si512(self.pending, self.y);
         let powers = self.powers.last.as_ptr();
-        // SAFETY: 64 bytes each, at any alignment: from H, H² up to H⁴ and what is behind them, and from four further.
+        // SAFETY: 64 bytes each, at any alignment: from H, H² up to H⁴ and what follows them, and from four further.
         let (key, key_before) = unsafe {
             let key = powers.add(2 * LANES - 1 - blocks);
             (_mm512_loadu_si512(key.cast()), _mm512_loadu_si512(key.sub(LANES).cast()))
@@ -132,7 +134,7 @@ pub(super) fn hash(powers: &Powers, aad: &[u8], data: &[u8], lengths: __m128i) -
     let (registers, rest) = data.as_chunks::<WIDTH>();
     let (steps, odd) = registers.as_chunks::<STEP>();
     for (i, step) in steps.iter().enumerate() {
-        // Of a short packet, all is on its way already.
+        // A short packet is already prefetched.
         if let Some(later) = steps.get(i + AHEAD) {
             prefetch_read(later.as_flattened());
         }
@@ -154,12 +156,12 @@ pub(super) fn hash(powers: &Powers, aad: &[u8], data: &[u8], lengths: __m128i) -
         _ => take!(7),
     }
     let mask = (1 << rest.len()) - 1;
-    // SAFETY: only the bytes of the rest are read.
+    // SAFETY: only the remaining bytes are read.
     let last = unsafe { _mm512_maskz_loadu_epi8(mask, rest.as_ptr().cast()) };
     finish(hash, last, rest.len(), lengths)
 }
 
-/// The end of a hash, where `last` are the `len` bytes of data, less than 64, that are left, and zeros.
+/// The end of a hash. `last` contains the remaining `len` bytes of data, less than 64, and zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 pub(super) fn finish(mut hash: Hash<'_>, last: __m512i, len: usize, lengths: __m128i) -> __m128i {
@@ -178,13 +180,14 @@ fn load_register(bytes: &[u8; WIDTH]) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-/// The last block of the associated data, with what came before it hashed in, reversed. A zero block if there is none.
+/// The last block of the associated data, combined with the hash of those before it, reversed. A zero block if there is
+/// none.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn lead(powers: &Powers, aad: &[u8]) -> __m128i {
     let mut y = _mm_setzero_si128();
     let mut rest = aad;
-    // Long headers only.
+    // For long headers only.
     while let Some((block, more)) = rest.split_first_chunk::<BLOCK>().filter(|(_, more)| !more.is_empty()) {
         y = multiply(_mm_xor_si128(y, reverse(load(block))), powers.last[2 * LANES - 1]);
         rest = more;
@@ -194,7 +197,7 @@ fn lead(powers: &Powers, aad: &[u8]) -> __m128i {
     _mm_xor_si128(reverse(block), y)
 }
 
-/// An unreduced product, or a sum of products, after Karatsuba: `middle` has `low` and `high` in it as well.
+/// An unreduced product, or a sum of products, by Karatsuba multiplication: `middle` includes `low` and `high`.
 #[derive(Clone, Copy)]
 struct Product<T> {
     low: T,
@@ -230,7 +233,7 @@ impl Product<__m512i> {
         }
     }
 
-    /// As [`Product::reduce`], in each lane.
+    /// [`Product::reduce`] in each lane.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     fn reduce_lanes(self) -> __m512i {
@@ -254,7 +257,7 @@ impl Product<__m128i> {
         }
     }
 
-    /// The remainder, divided by x¹²⁸, modulo x¹²⁸ + x¹²⁷ + x¹²⁶ + x¹²¹ + 1.
+    /// The product divided by x¹²⁸, modulo x¹²⁸ + x¹²⁷ + x¹²⁶ + x¹²¹ + 1.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
     fn reduce(self) -> __m128i {
@@ -274,21 +277,21 @@ fn multiply(a: __m128i, b: __m128i) -> __m128i {
     Product::of(a, b).reduce()
 }
 
-/// The sum of both halves, in the lower one.
+/// The sum (XOR) of both halves, in the lower one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn halves(x: __m128i) -> __m128i {
     _mm_xor_si128(x, _mm_shuffle_epi32::<0x4e>(x))
 }
 
-/// The same in each lane.
+/// The sum of both halves in each lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn halves_of_lanes(x: __m512i) -> __m512i {
     _mm512_xor_si512(x, _mm512_shuffle_epi32::<0x4e>(x))
 }
 
-/// The upper terms of the polynomial but the highest: x¹²⁷ + x¹²⁶ + x¹²¹, in the lower half.
+/// The upper terms of the polynomial except the highest: x¹²⁷ + x¹²⁶ + x¹²¹, in the lower half.
 #[inline]
 fn polynomial() -> __m128i {
     // SAFETY: SSE2 is part of x86-64.
@@ -307,18 +310,18 @@ fn reverse(block: __m128i) -> __m128i {
     _mm_shuffle_epi8(block, reversed())
 }
 
-/// The same in each lane.
+/// Reverses each lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn reverse_lanes(register: __m512i) -> __m512i {
     _mm512_shuffle_epi8(register, _mm512_broadcast_i32x4(reversed()))
 }
 
-/// Multiplied by x, which makes of GHASH's key POLYVAL's (RFC 8452 appendix A).
+/// Multiplies by x, which converts the key of GHASH to that of POLYVAL (RFC 8452 appendix A).
 fn double(h: __m128i) -> __m128i {
-    // SAFETY: any 16 bytes are a number.
+    // SAFETY: any 16 bytes are a valid number.
     let n: u128 = unsafe { core::mem::transmute(h) };
-    // No branch: the key is secret.
+    // No branch, as the key is secret.
     let carry = (n >> 127).wrapping_neg();
     let doubled = (n << 1) ^ (carry & ((0xc2 << 120) | 1));
     // SAFETY: 16 bytes are read.

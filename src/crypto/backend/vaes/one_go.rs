@@ -1,4 +1,4 @@
-//! The encryption of one packet, in one go if it is made like most.
+//! The encryption of a packet, in a single pass for typical packets.
 
 use super::WIDTH;
 use super::gcm::{Gcm, seal};
@@ -6,18 +6,18 @@ use crate::crypto::backend::{Front, Piece};
 use crate::crypto::layout::TAG_LEN;
 use crate::crypto::nonce::Nonce;
 
-/// A packet that is sealed when its last piece comes, if nothing but frame headers came before that.
+/// A packet that is sealed when its last piece arrives, if only frame headers precede it.
 pub(in crate::crypto) struct OneGo<'a, const KEYS: usize> {
     gcm: &'a Gcm<KEYS>,
     nonce: Nonce,
-    /// So many bytes at the beginning of the body are not encrypted yet.
+    /// Number of bytes at the beginning of the body that are not encrypted yet.
     head: usize,
-    /// The front of the ciphertext, once the last piece is encrypted and the tag is laid.
+    /// The front of the ciphertext, once the last piece is encrypted and the tag is written.
     front: Option<Front>,
 }
 
 impl<const KEYS: usize> Gcm<KEYS> {
-    /// Begins to seal a packet.
+    /// Starts sealing a packet.
     #[inline]
     pub(in crate::crypto) fn one_go(&self, nonce: Nonce) -> OneGo<'_, KEYS> {
         OneGo::new(self, nonce)
@@ -30,8 +30,8 @@ impl<'a, const KEYS: usize> OneGo<'a, KEYS> {
         Self { gcm, nonce, head: 0, front: None }
     }
 
-    /// Encrypts the next piece of plaintext, or lets it wait for the next one: it belongs at offset `from` of `body`. The
-    /// last piece writes the tag, if it can.
+    /// Encrypts the next piece of plaintext, or defers it to the next one; it belongs at offset `from` of `body`. The
+    /// tag is written with the last piece, if possible.
     #[inline]
     pub(in crate::crypto) fn encrypt(
         &mut self,
@@ -67,7 +67,7 @@ impl<'a, const KEYS: usize> OneGo<'a, KEYS> {
         self.gcm.apply(self.nonce, from, piece.data(&mut body[from..end]));
     }
 
-    /// The front of the ciphertext, if it is at hand.
+    /// The front of the ciphertext, if available.
     #[inline]
     pub(in crate::crypto) fn front(&self) -> Option<Front> {
         self.front

@@ -9,20 +9,20 @@ use zeroize::zeroize_flat_type;
 
 use super::{AES128, BLOCK};
 
-/// The `KEYS` round keys of AES: one more than it has rounds.
+/// The `KEYS` round keys of AES, one more than it has rounds.
 #[repr(C)]
 pub(in crate::crypto) struct Schedule<const KEYS: usize>([__m128i; KEYS]);
 
 impl<const KEYS: usize> Schedule<KEYS> {
     /// # Panics
-    /// If `key` does not have the length that the cipher wants, or the CPU not the instructions.
+    /// If `key` does not have the length of the cipher's keys, or the CPU lacks the instructions.
     pub(in crate::crypto) fn new(key: &[u8]) -> Self {
         assert!(super::is_available(), "chosen only where the CPU has the instructions");
         // SAFETY: the CPU has the instructions.
         unsafe { expand(key) }
     }
 
-    /// The round keys in the order of their use.
+    /// The round keys in the order of use.
     pub(super) fn rounds(&self) -> &[__m128i] {
         &self.0
     }
@@ -30,12 +30,12 @@ impl<const KEYS: usize> Schedule<KEYS> {
     /// The first bytes of the encrypted sample (RFC 9001 §5.4.3).
     #[inline]
     pub(in crate::crypto) fn mask(&self, sample: &[u8; BLOCK]) -> [u8; 5] {
-        // SAFETY: a schedule exists only where the CPU has the instructions.
+        // SAFETY: a schedule exists only if the CPU has the instructions.
         let block = unsafe { encrypt(self, load(sample)) };
         *store(block).first_chunk().expect("16 bytes")
     }
 
-    /// The masks for a burst of samples, as many as `out` has.
+    /// The masks for a batch of samples, as many as `out` has.
     pub(in crate::crypto) fn masks(&self, samples: &[[u8; BLOCK]], out: &mut [[u8; 5]]) {
         for (sample, mask) in samples.iter().zip(out) {
             *mask = self.mask(sample);
@@ -45,7 +45,7 @@ impl<const KEYS: usize> Schedule<KEYS> {
 
 impl<const KEYS: usize> Drop for Schedule<KEYS> {
     fn drop(&mut self) {
-        // SAFETY: plain bytes, and nobody sees them afterwards.
+        // SAFETY: plain bytes, which are not read afterwards.
         unsafe { zeroize_flat_type(&raw mut self.0) };
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn store(block: __m128i) -> [u8; BLOCK] {
     out
 }
 
-/// One block.
+/// Encrypts one block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 pub(super) fn encrypt<const KEYS: usize>(schedule: &Schedule<KEYS>, block: __m128i) -> __m128i {
@@ -126,7 +126,7 @@ fn expand<const KEYS: usize>(key: &[u8]) -> Schedule<KEYS> {
     Schedule(*keys.first_chunk().expect("as many as the longest key has"))
 }
 
-/// Each word exclusive-ored with all words before it.
+/// Each word XORed with all words before it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
 fn spread(key: __m128i) -> __m128i {
