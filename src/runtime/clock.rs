@@ -1,28 +1,28 @@
-//! Where the engine's time comes from.
+//! The source of the engine's time.
 
 use std::time::SystemTime;
 
 use crate::base::time::{Duration, Instant};
 
-/// The system's monotonic clock, as nanoseconds since it was made.
+/// The system's monotonic clock, in nanoseconds since the value was created.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: std::time::Instant,
 }
 
 impl Clock {
-    /// A clock that starts at one second, so that "a while ago" can be told from "never".
+    /// Creates a clock that starts at 1 s rather than 0, which leaves room for times before its start.
     pub fn new() -> Self {
         Self { origin: std::time::Instant::now() }
     }
 
-    /// The time now.
+    /// The current time.
     #[inline]
     pub fn now(&self) -> Instant {
         Instant::from_nanos(1_000_000_000 + self.origin.elapsed().as_nanos() as u64)
     }
 
-    /// Wall-clock time since 1970 at [`Instant::ZERO`], as the system sees it now: what is told to
+    /// The wall-clock time that corresponds to [`Instant::ZERO`], as time since 1970: the value for
     /// [`EndpointConfig::time_base`](crate::quic::EndpointConfig::time_base).
     pub fn wall_base(&self) -> Duration {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -51,7 +51,7 @@ mod tests {
     fn clocks_made_at_different_times_agree_on_the_wall() {
         let (one, two) = (Clock::new(), Clock::new());
         let wall = |clock: &Clock| clock.wall_base() + Duration::from_nanos(clock.now().as_nanos());
-        // Since 2020, and within a day of each other, whoever sets the clock meanwhile.
+        // After 2020, and within a day of each other even if somebody sets the clock in between.
         assert!(wall(&one) > Duration::from_secs(50 * 365 * 86_400));
         assert!(wall(&one).abs_diff(wall(&two)) < Duration::from_secs(86_400));
     }

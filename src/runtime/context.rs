@@ -1,4 +1,4 @@
-//! What an application on a core is, and what it may use.
+//! The interface between a core and its application.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,71 +11,71 @@ use crate::net::{RouteError, Sources};
 use crate::quic::{ClientConfig, Conn, ConnId, ConnectError, Endpoint, EndpointStats, Event};
 use crate::runtime::Waker;
 
-/// An application that runs on a core: its methods are called between receiving and sending, and must
-/// return soon.
+/// An application that runs on a core. Its methods are called from the poll loop and must not block.
 pub trait App {
-    /// Something happened on a connection.
+    /// Handles an event of a connection.
     fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event);
 
-    /// Called once a turn, for what comes from other threads or from the clock.
+    /// Called once per turn, for work that other threads or the clock bring.
     fn on_turn(&mut self, cx: &mut Context<'_>) {
         let _ = cx;
     }
 
-    /// What other threads wake the core with when there is something for [`App::on_turn`]. A core that sleeps
-    /// ([`Idle`](super::Idle)) looks every 10 ms without it. Asked once, when the core begins to run.
+    /// The waker that other threads use when there is work for [`App::on_turn`]. Without one, a sleeping core
+    /// ([`Idle`](super::Idle)) calls `on_turn` every 10 ms. Called once, when the core starts to run.
     fn waker(&self) -> Option<Waker> {
         None
     }
 
-    /// When [`App::on_turn`] has something to do that time alone brings. A core that sleeps looks every 10 ms without it.
+    /// The time at which [`App::on_turn`] next has work. Without one, a sleeping core calls it every 10 ms.
     fn next_timeout(&self) -> Option<Instant> {
         None
     }
 
-    /// The network cannot reach `remote`, or the router on the way to it.
+    /// Called when `remote`, or the router on the way to it, cannot be reached.
     fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: IpAddr, why: Unreachable) {
         let _ = (cx, remote, why);
     }
 
-    /// [`Core::run`](super::Core::run) is about to return, whatever the reason; nothing follows. Also after a panic of
+    /// Called last, when [`Core::run`](super::Core::run) is about to return for whatever reason, including a panic of
     /// this application.
     fn on_end(&mut self) {}
 
-    /// Whether the core may stop as soon as all its connections are gone.
+    /// Returns whether the core may stop once all its connections are gone.
     fn is_done(&self) -> bool {
         false
     }
 }
 
-/// Why a host cannot be reached.
+/// The reason why a host cannot be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Unreachable {
-    /// No host answered for the address (ARP, NDP).
+    /// Nobody answered ARP requests or NDP solicitations for the address.
     #[error("no host answers for its address (or its router's): is it up, and on this network?")]
     NoAnswer,
-    /// The host says that nobody listens, and quotes a packet of a handshake that is in flight. It is not told of
-    /// connections that are established.
-    #[error("nobody listens at that port")]
+    /// The host sent an ICMP port unreachable message that quotes a packet of a handshake in flight. Such messages are
+    /// not reported for established connections.
+    #[error("nobody listens on that port")]
     PortClosed,
-    /// A router on the way says that it knows no way to the host, and quotes a packet of a handshake that is in flight. That
-    /// may be so for a moment only (RFC 1122 §4.2.3.9): it explains a handshake that fails, and is no reason to give it up.
+    /// A router sent an ICMP message that it has no route to the host, quoting a packet of a handshake in flight. The
+    /// condition may be temporary (RFC 1122 §4.2.3.9): it explains a handshake that fails, but is no reason to abandon
+    /// it.
     #[error("a router on the way says that the host cannot be reached")]
     NoPath,
 }
 
-/// Why no connection could be started.
+/// The reason why a connection could not be started.
 #[derive(Debug, Error)]
 pub enum ConnectFailure {
-    /// There is no way there: no route, no address of ours that suits, or not the address of a host.
+    /// No route, no suitable source address, or a destination that is not the address of a host.
     #[error(transparent)]
     NoWay(#[from] RouteError),
-    /// The engine refused.
+    /// The engine refused the connection.
     #[error(transparent)]
     Engine(#[from] ConnectError),
 }
 
-/// What an application may use while it is called.
+/// The facilities of the core that an application may use during a call.
 pub struct Context<'a> {
     now: Instant,
     endpoint: &'a mut Endpoint,
@@ -94,21 +94,21 @@ impl<'a> Context<'a> {
         Self { now, endpoint, sources, client_port }
     }
 
-    /// The time of this turn.
+    /// The time at which this turn began.
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// A connection; `None` when it is gone.
+    /// A connection, or `None` if it is gone.
     pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_>> {
         self.endpoint.conn(id)
     }
 
-    /// Starts a connection to `remote`, whose certificate must be for `server_name`. It comes from the address of ours that
-    /// suits the route and the destination best (RFC 6724 §5).
+    /// Starts a connection to `remote`, whose certificate must be valid for `server_name`. The source address is chosen
+    /// by route and by RFC 6724 §5.
     ///
     /// # Errors
-    /// [`ConnectFailure`] when no way leads there, or the engine refuses.
+    /// [`ConnectFailure`] if there is no route to `remote` or the engine refuses the connection.
     pub fn connect(
         &mut self,
         config: &ClientConfig,
@@ -119,20 +119,20 @@ impl<'a> Context<'a> {
         Ok(self.endpoint.connect(self.now, config, server_name, local, remote)?)
     }
 
-    /// Closes a connection; its memory comes back in events.
+    /// Closes a connection. Its memory comes back in events.
     pub fn close(&mut self, id: ConnId, code: u64, reason: &str) {
         if let Some(mut conn) = self.endpoint.conn(id) {
             conn.close(code, reason);
         }
     }
 
-    /// The peer's address of a connection; `None` when it is gone. Looking at it does nothing to the connection, unlike
-    /// [`Context::conn`].
+    /// The peer's address, or `None` if the connection is gone. Unlike [`Context::conn`], this does not touch the
+    /// connection.
     pub fn peer(&self, id: ConnId) -> Option<SocketAddr> {
         self.endpoint.remote(id)
     }
 
-    /// Pinned memory of this core.
+    /// The core's pool of pinned memory.
     pub fn pool(&self) -> &BufPool {
         self.endpoint.pool()
     }
@@ -142,7 +142,7 @@ impl<'a> Context<'a> {
         self.endpoint.stats()
     }
 
-    /// Connections that exist.
+    /// The number of connections.
     pub fn connection_count(&self) -> usize {
         self.endpoint.connection_count()
     }

@@ -21,47 +21,47 @@ use crate::runtime::observe::{self, Blind, Mark, Observe};
 use crate::runtime::{App, Clock, Context, CoreStats, Idle, Observer, Stages, Unreachable, Waker};
 use crate::wire::eth::Mac;
 
-/// Events handled in a turn at the most, so that packets do not wait for a busy application.
+/// The maximum number of events per turn. Bounds how long packets wait for a busy application.
 const EVENT_BUDGET: usize = 256;
 
-/// How long a core waits for its last packets to leave when it stops.
+/// How long a stopping core waits for its last packets to be sent.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// So many connections are in the caches all the time.
+/// Up to this many connections are assumed to stay in the CPU's caches.
 const FEW: usize = 32;
 
-/// Panics that are put up with in a turn while memory comes back after the first.
+/// The maximum number of further panics tolerated while memory is given back after a panic.
 const MORE_PANICS: usize = 1000;
 
-/// How long a client waits for its link to come up when it starts, if nobody said anything else.
+/// How long a client waits at start for its link to come up, by default.
 const LINK_START: Duration = Duration::from_secs(5);
 
-/// What a core is made of.
+/// The configuration of a [`Core`].
 #[derive(Debug)]
 pub struct CoreConfig {
     /// The network layer's settings.
     pub net: NetConfig,
     /// The engine's settings.
     pub endpoint: EndpointConfig,
-    /// What to accept connections with; `None` for pure clients.
+    /// The configuration of accepted connections; `None` for pure clients.
     pub server: Option<ServerConfig>,
-    /// UDP port that a server listens on.
+    /// The UDP port to listen on.
     pub listen: Option<u16>,
-    /// UDP port that connections are opened from.
+    /// The UDP port from which connections are opened.
     pub client_port: u16,
-    /// Pinned memory.
+    /// The pool of pinned memory.
     pub pool: BufPool,
-    /// What to do when idle.
+    /// What the core does when it is idle.
     pub idle: Idle,
-    /// How long the link of a core that does not listen may be down. `None`: 5 s at the start, when there are no
-    /// connections yet, and no limit after that, as connections have their idle timeouts. A core that listens waits for
-    /// ever, since on some ports a server's link comes and goes with its clients.
+    /// How long the link may be down if the core does not listen. `None` means 5 s at start, when there are no
+    /// connections, and no limit afterwards, as connections have idle timeouts. A core that listens has no limit, since
+    /// on some ports the link of a server comes and goes with its clients.
     pub link_patience: Option<Duration>,
 }
 
 impl CoreConfig {
-    /// A core that has `addr`, memory from the heap and otherwise the usual settings. It opens connections, and accepts
-    /// none.
+    /// A configuration with the address `addr`, memory from the heap and default settings, for a core that does not
+    /// accept connections.
     pub fn new(addr: Cidr, endpoint: EndpointConfig) -> Self {
         Self {
             net: NetConfig { addrs: vec![addr], ..NetConfig::default() },
@@ -75,28 +75,28 @@ impl CoreConfig {
         }
     }
 
-    /// The same, accepting connections at this UDP port.
+    /// Makes the core accept connections on UDP port `port`.
     #[must_use]
     pub fn serving(self, port: u16, server: ServerConfig) -> Self {
         Self { server: Some(server), listen: Some(port), ..self }
     }
 }
 
-/// Why a core stopped before its application was done.
+/// The reason why a core stopped before its application was done.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// A client's link never came up.
+    /// The link of a client never came up.
     #[error("the link has not come up within {0:?}: {1}")]
     NoLink(Duration, String),
-    /// The link went down and did not come back.
+    /// The link went down and stayed down.
     #[error("the link has been down for {0:?}: {1}")]
     LinkDown(Duration, String),
-    /// Another station had the last of our addresses before us.
-    #[error("{ip} is in use by {mac} already: choose another address, or turn the check off (--dad off)")]
+    /// Another station on the link already uses the last of the core's addresses.
+    #[error("{ip} is already in use by {mac}: choose another address, or turn the check off (--dad off)")]
     AddressTaken {
         /// The address.
         ip: IpAddr,
-        /// The other station.
+        /// The MAC address of the other station.
         mac: Mac,
     },
 }
@@ -110,33 +110,33 @@ pub struct Core<D: Datapath, A> {
     pub app: A,
     clock: Clock,
     rest: Rest,
-    /// What wakes it when it sleeps, besides its port and its timers.
+    /// Wakes the sleeping core, besides its port and its timers.
     waker: Waker,
     listen: Option<u16>,
     client_port: u16,
     rx: Burst<D::Rx>,
     tx: Burst<D::Tx>,
-    /// A frame that was taken for sending but not needed yet.
+    /// A frame that was allocated for sending and not used yet.
     spare: Option<D::Tx>,
-    /// The link was up when it was looked at last.
+    /// The link was up when it was last checked.
     link_up: bool,
     link_lost: Option<Instant>,
-    /// The last of our addresses that another station has.
+    /// The address that was most recently lost to another station.
     taken: Option<(IpAddr, Mac)>,
     link_patience: Option<Duration>,
     stats: CoreStats,
     observer: Option<Box<Observer>>,
-    /// The application has panicked, and is not called any more.
+    /// The application has panicked and is not called any more.
     app_failed: bool,
-    /// What is told of addresses that others use, too: anybody on the link can provoke it.
+    /// Limits log lines about duplicate addresses, which anybody on the link can provoke.
     duplicates: Lines,
 }
 
 impl<D: Datapath, A: App> Core<D, A> {
-    /// Puts a core together.
+    /// Creates a core.
     ///
     /// # Errors
-    /// [`NetError`] when the network settings do not fit together or the port.
+    /// [`NetError`] if the network settings contradict each other or do not suit the port.
     pub fn new(mut datapath: D, config: CoreConfig, app: A) -> Result<Self, NetError> {
         let clock = Clock::new();
         let caps = datapath.caps();
@@ -170,9 +170,9 @@ impl<D: Datapath, A: App> Core<D, A> {
         })
     }
 
-    /// From now on `observer` looks on. With stage timers, this has to be called before there are connections, and on
-    /// the thread that the core will run on: keys are timed from when they are made. Looking on takes some 100 ns a
-    /// packet with stage timers and nothing to speak of without; not to be observed costs nothing.
+    /// Attaches an observer. With stage timers, this must happen before there are connections and on the thread that
+    /// runs the core, as only keys created afterwards are timed. Stage timers cost some 100 ns per packet, an observer
+    /// without them next to nothing, and no observer nothing.
     pub fn observe(&mut self, observer: Observer) {
         time_keys(observer.stages().is_some());
         self.observer = Some(Box::new(observer));
@@ -183,26 +183,26 @@ impl<D: Datapath, A: App> Core<D, A> {
         self.observer.as_ref()?.stages()
     }
 
-    /// Polls until `stop` is set or the application is done, then closes what is still open. Whatever the reason to
-    /// stop is, the application has every buffer and every sent memory back by then, and `Closed` of every connection.
-    /// The last that it hears is [`App::on_end`].
+    /// Polls until `stop` is set or the application is done, then closes the remaining connections. On return, for
+    /// whatever reason, the application has received `Closed` for every connection and has all its memory back. The
+    /// last call is [`App::on_end`].
     ///
     /// # Errors
-    /// [`RunError`] when the port stops working.
+    /// [`RunError`] if the link is down for too long or the last address is lost to another station.
     ///
     /// # Panics
-    /// If the application does. Before its panic goes on, all connections are closed with INTERNAL_ERROR (RFC 9000
-    /// §20.1), so that no peer waits for an answer, and memory that they hold goes back to where it came from; the
-    /// application hears nothing of it but [`App::on_end`].
+    /// Resumes a panic of the application. All connections are closed with INTERNAL_ERROR first (RFC 9000 §20.1), which
+    /// tells peers not to wait for answers, and the memory that they hold is released. The application is notified only
+    /// by [`App::on_end`].
     pub fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
-        // What a panic has left half done is not gone on with: connections are closed, and memory is given back.
+        // State that a panic left inconsistent is not used further: connections are closed and memory is given back.
         let ran = catch_unwind(AssertUnwindSafe(|| {
             let outcome = self.poll(stop);
             self.shut_down();
             outcome
         }));
         if ran.is_err() {
-            // A second panic says no more than the first.
+            // The first panic is the one to report.
             let _ = catch_unwind(AssertUnwindSafe(|| self.shut_down_after_panic()));
         }
         let ended = catch_unwind(AssertUnwindSafe(|| self.app.on_end()));
@@ -231,15 +231,15 @@ impl<D: Datapath, A: App> Core<D, A> {
         self.app.is_done() && self.endpoint.connection_count() == self.endpoint.draining_count()
     }
 
-    /// A client that starts before its link is up would lose its first packets. A server's link comes
-    /// and goes with its clients on some ports.
+    /// Waits for the link: a client that starts before its link is up would lose its first packets. A server does not
+    /// wait, as on some ports its link comes and goes with its clients.
     fn await_link(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
         let start = self.clock.now();
         while self.listen.is_none() && !self.datapath.link_up() && !stop.load(Ordering::Relaxed) {
             let patience = self.link_patience.unwrap_or(LINK_START);
             if self.clock.now().saturating_since(start) > patience {
                 let why = self.datapath.link_problem();
-                let usual = || "is the other end (cable, or the peer process) there?".to_owned();
+                let usual = || "is the cable plugged in, or the peer process running?".to_owned();
                 return Err(RunError::NoLink(patience, why.unwrap_or_else(usual)));
             }
             std::thread::sleep(Duration::from_micros(200));
@@ -247,7 +247,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         Ok(())
     }
 
-    /// Addresses that are checked before they are used are waited for: an application that connects needs one.
+    /// Waits until duplicate address detection has finished: an application that connects needs an address.
     fn await_addresses(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
         while !self.net.is_ready() && !stop.load(Ordering::Relaxed) {
             let now = self.clock.now();
@@ -261,7 +261,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         self.check_addresses()
     }
 
-    /// Without an address there is nothing more to do.
+    /// Fails if no address is left.
     fn check_addresses(&self) -> Result<(), RunError> {
         match self.taken {
             Some((ip, mac)) if !self.net.has_addresses() => Err(RunError::AddressTaken { ip, mac }),
@@ -269,7 +269,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
     }
 
-    /// Closes every connection and lets the last packets leave.
+    /// Closes every connection and sends the last packets.
     fn shut_down(&mut self) {
         let start = self.clock.now();
         self.endpoint.close_all(0, "shutting down");
@@ -277,7 +277,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         self.give_back();
     }
 
-    /// Turns until everything that was to be said is said: two quiet turns.
+    /// Runs until two successive turns had nothing to send, for at most [`LINGER`].
     fn linger(&mut self, start: Instant) {
         let mut quiet = 0;
         while quiet < 2 && self.clock.now().saturating_since(start) < LINGER {
@@ -285,7 +285,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
     }
 
-    /// The same without the application, which has panicked.
+    /// Like `shut_down`, without calling the application, which has panicked.
     #[cold]
     fn shut_down_after_panic(&mut self) {
         self.app_failed = true;
@@ -297,13 +297,13 @@ impl<D: Datapath, A: App> Core<D, A> {
         self.discard_events();
     }
 
-    /// Drops what happens, and with it the memory that comes back.
+    /// Drops all events, and with them the memory that they return.
     #[cold]
     fn discard_events(&mut self) -> bool {
         let (mut any, mut panics) = (false, 0);
         while panics < MORE_PANICS {
-            // The application's memory is dropped by code of its own, which may panic, too, and so may its guests in the
-            // engine, when a new connection comes.
+            // Dropping application memory runs application code, which may panic too; so may application callbacks in
+            // the engine when a new connection arrives.
             match catch_unwind(AssertUnwindSafe(|| self.endpoint.poll_event().map(drop))) {
                 Ok(Some(())) => any = true,
                 Ok(None) => break,
@@ -313,13 +313,13 @@ impl<D: Datapath, A: App> Core<D, A> {
         any
     }
 
-    /// Tells the application everything that it was not told yet.
+    /// Delivers all remaining events to the application.
     fn give_back(&mut self) {
         let now = self.clock.now();
         if self.app_failed {
             return;
         }
-        // Once more for connections that it starts when it hears of the end of others; it cannot go on like that.
+        // The second pass is for connections that the application opens in response to the closing of others.
         for _ in 0..2 {
             self.endpoint.abandon_all();
             while let Some((id, event)) = self.endpoint.poll_event() {
@@ -330,8 +330,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
     }
 
-    /// Tells the network layer when the link comes and goes: each time that it comes, addresses are checked and
-    /// announced.
+    /// Reports link changes to the network layer, which checks and announces addresses at each link-up.
     fn watch_link(&mut self, now: Instant) {
         let up = self.datapath.link_up();
         if up != self.link_up {
@@ -358,17 +357,17 @@ impl<D: Datapath, A: App> Core<D, A> {
         let why = self.datapath.link_problem();
         Err(RunError::LinkDown(
             down,
-            why.unwrap_or_else(|| "the cable is out, or the peer process has ended".to_owned()),
+            why.unwrap_or_else(|| "the cable is unplugged, or the peer process has ended".to_owned()),
         ))
     }
 
-    /// One turn. False if there was nothing to do.
+    /// Runs one turn. Returns `false` if there was nothing to do.
     pub fn turn(&mut self) -> bool {
         self.turn_at(self.clock.now())
     }
 
-    /// One turn at the time `now`, which must never go back: for simulations and measurements that have to be the
-    /// same every time. False if there was nothing to do.
+    /// Runs one turn at the time `now`, which must never go back, for reproducible simulations and measurements.
+    /// Returns `false` if there was nothing to do.
     pub fn turn_at(&mut self, now: Instant) -> bool {
         let Some(mut observer) = self.observer.take() else { return self.observed_turn(now, &mut Blind) };
         let busy = self.observed_turn(now, &mut *observer);
@@ -397,7 +396,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         let busy = received || due || events || sent;
         let mut blocked = false;
         if !busy {
-            // Without a link nobody takes frames: nothing is held up.
+            // Without a link no frames are taken, which does not count as blocked.
             blocked = !self.tx.is_empty() && self.link_up;
             self.stats.blocked_turns += u64::from(blocked);
             self.stats.idle_turns += u64::from(!blocked);
@@ -428,9 +427,8 @@ impl<D: Datapath, A: App> Core<D, A> {
         true
     }
 
-    /// With so many connections that most packets find theirs in no cache, the burst is gone through several times:
-    /// each pass asks for what the next one needs, for all packets, so that memory is waited for once rather than each
-    /// time.
+    /// Receives in several passes, for when there are so many connections that most are not cached. Each pass
+    /// prefetches, for all packets, what the next pass needs, so the waits for memory overlap.
     fn receive_in_stages(&mut self, now: Instant, rx: &mut Burst<D::Rx>, seen: &mut impl Observe) {
         let mut datagrams = ArrayVec::<_, BURST>::new();
         for i in 0..rx.len() {
@@ -450,9 +448,9 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
     }
 
-    /// The datagram in frame `i` of a burst; what else there may be in it is dealt with.
+    /// Returns the UDP datagram in frame `i` of a burst, and handles any other frame.
     fn receive_frame(&mut self, now: Instant, rx: &mut Burst<D::Rx>, i: usize) -> Option<UdpDatagram> {
-        // While one frame is worked on, the next one comes into the cache.
+        // Fetch the next frame into the cache while this one is processed.
         if let Some(next) = rx.get(i + 1) {
             next.prefetch();
         }
@@ -480,8 +478,8 @@ impl<D: Datapath, A: App> Core<D, A> {
         seen.at(Mark::DatagramEnds);
     }
 
-    /// An answer to somebody whose address may be made up goes back to the MAC address that its cause came from, and a
-    /// neighbour that is not known is asked for there: strangers cannot make us call out to everyone.
+    /// Notes the MAC address that a datagram came from. Answers to unvalidated addresses go back to it, and unknown
+    /// neighbours are solicited there by unicast, so strangers cannot cause broadcasts.
     #[cold]
     fn note_origin(&mut self, now: Instant, arrival: Arrival, udp: &UdpDatagram, frame: &mut D::Rx) {
         let Some(via) = frame.data_mut().get(6..12).and_then(|mac| mac.first_chunk::<6>()).copied() else { return };
@@ -499,22 +497,23 @@ impl<D: Datapath, A: App> Core<D, A> {
                 NetEvent::Duplicate { ip, mac } => {
                     if let Some(left_out) = self.duplicates.take(now) {
                         let left_out = left_out.count();
-                        tracing::warn!(%ip, %mac, left_out, "another host uses our address too; packets may go there");
+                        tracing::warn!(%ip, %mac, left_out, "another host also uses our address; packets may go to it");
                     }
                 }
                 NetEvent::AddressLost { ip, mac } => {
-                    tracing::error!(%ip, %mac, "another host has our address; we give it up");
+                    tracing::error!(%ip, %mac, "another host has our address; no longer using it");
                     self.taken = Some((ip, mac));
                 }
                 NetEvent::RouterSilent { ip } => {
-                    tracing::warn!(%ip, "a router does not answer; packets take another one meanwhile");
+                    tracing::warn!(%ip, "a router does not answer; using another one meanwhile");
                 }
                 NetEvent::Neighbor { .. } => {}
             }
         }
     }
 
-    /// The network says that a datagram did not arrive. That concerns the application if the engine finds it credible.
+    /// Handles an ICMP message that a datagram was not delivered. The application is notified if the engine finds the
+    /// message credible.
     fn undelivered(&mut self, now: Instant, quote: &Quote, frame: &mut D::Rx, why: Unreachable) {
         let Quote { local, remote, len, ref payload } = *quote;
         let quoted = &frame.data_mut()[payload.clone()];
@@ -552,7 +551,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         count > 0
     }
 
-    /// One burst a turn: that keeps sending in step with the acknowledgements that come in.
+    /// Sends one burst per turn, which keeps sending in step with incoming acknowledgements.
     fn send(&mut self, now: Instant, seen: &mut impl Observe) -> bool {
         self.fill(now, seen);
         if self.tx.is_empty() {
@@ -565,7 +564,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         sent > 0
     }
 
-    /// Fills the burst with what the network layer and the engine want to send.
+    /// Fills the burst with packets of the network layer and the engine.
     fn fill(&mut self, now: Instant, seen: &mut impl Observe) {
         let (datapath, spare) = (&mut self.datapath, &mut self.spare);
         while !self.tx.is_full() {
@@ -602,23 +601,23 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
     }
 
-    /// When [`Core::turn_at`] has something to do that time alone brings.
+    /// The time at which [`Core::turn_at`] next has work to do, if no frame arrives before.
     pub fn next_timeout(&self) -> Option<Instant> {
         let app = self.app.next_timeout();
         self.endpoint.next_timeout().into_iter().chain(self.net.next_timeout()).chain(app).min()
     }
 
-    /// Takes one more address, for instance that of a host whose work this one takes over.
+    /// Adds an address, for example that of a failed host whose work this one takes over.
     ///
     /// # Errors
-    /// [`NetError`] if it cannot be an address of this port.
+    /// [`NetError`] if this port cannot have the address.
     pub fn add_address(&mut self, addr: Cidr) -> Result<(), NetError> {
         self.net.add_address(self.clock.now(), addr)?;
         self.datapath.set_multicast(&self.net.groups());
         Ok(())
     }
 
-    /// Gives an address up. Connections from and to it end by their idle timeouts.
+    /// Removes an address. Its connections end by their idle timeouts.
     pub fn remove_address(&mut self, addr: IpAddr) {
         self.net.remove_address(addr);
         self.datapath.set_multicast(&self.net.groups());
@@ -629,8 +628,8 @@ impl<D: Datapath, A: App> Core<D, A> {
         &mut self.datapath
     }
 
-    /// The application, when the core is not needed any more. Connections that are still there end without a word to
-    /// their peers; the application has got all their memory back, in events.
+    /// Consumes the core and returns the application, after delivering all remaining events, which give back its
+    /// memory. Peers of remaining connections are not notified.
     pub fn into_app(mut self) -> A {
         self.give_back();
         self.app

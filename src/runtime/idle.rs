@@ -1,4 +1,4 @@
-//! What a core does when there is nothing to do.
+//! Idle modes of a core.
 
 use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
@@ -10,47 +10,46 @@ use rustix::thread::{current_timer_slack, set_current_timer_slack};
 use super::Waker;
 use crate::base::time::{Duration, Instant};
 
-/// What a core does when there is nothing to do.
+/// What a core does when it has nothing to do.
 ///
-/// A loop that never sleeps needs a CPU of its own. Where other threads want to run on the same CPU, the system takes it
-/// away from such a loop for milliseconds at a time, while a thread that has slept gets it back as soon as it wakes up.
+/// A loop that never sleeps needs a CPU of its own. If other threads want to run on that CPU, the scheduler preempts
+/// the loop for milliseconds at a time, whereas a thread that has slept runs again soon after it wakes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Idle {
-    /// Polls on: lowest latency, needs a CPU of its own.
+    /// Keeps polling: lowest latency, but needs a CPU of its own.
     Spin,
-    /// Polls on, and lets other threads that want the CPU run in between. While they do, it sleeps as [`Idle::Sleep`]
-    /// does.
+    /// Keeps polling, but yields to other threads that want the CPU. While there are such threads, it sleeps as with
+    /// [`Idle::Sleep`].
     #[default]
     Yield,
-    /// Polls on for some tens of microseconds, and then sleeps until a frame comes, a timer is due or the application
-    /// is wanted ([`App::waker`](super::App::waker)), or for 10 ms. Ports that cannot wake anybody up are looked at
-    /// every 50 us.
+    /// Keeps polling for some tens of microseconds, then sleeps until a frame arrives, a timer is due or
+    /// [`App::waker`](super::App::waker) is used, for at most 10 ms. Ports without wake-ups are polled every 50 µs.
     Sleep,
 }
 
-/// Empty turns before a core that yields gives the CPU to others for the first time.
+/// The number of empty turns before the core first yields.
 const SPIN_TURNS: u32 = 200;
 
-/// How long an idle core polls on before it sleeps: the bounds, and where it begins.
+/// How long an idle core polls before it sleeps: lower and upper bound, and initial value.
 const SPIN: [Duration; 2] = [Duration::from_micros(5), Duration::from_micros(80)];
 const FIRST_SPIN: Duration = Duration::from_micros(40);
 
-/// The longest sleep. It bounds what depends on somebody looking: signals, links that come up, applications with clocks
-/// of their own, and wake-ups that a peer forgets.
+/// The longest sleep. It bounds the reaction to signals, link-ups, applications with their own clocks, and wake-ups
+/// that a peer failed to send.
 pub(super) const LONGEST: Duration = Duration::from_millis(10);
 
-/// The sleep of a core that nothing wakes: on a port without wake-ups, or when a full ring has to drain.
+/// The longest sleep without wake-ups: on a port that has none, or while a full ring drains.
 pub(super) const SHORT: Duration = Duration::from_micros(50);
 
-/// For how long the core looks on with wake-ups armed before it sleeps. A peer on another CPU that stores a frame and
-/// then asks whether it has to wake us up may, without a barrier in between (memif has none), see the answer of before;
-/// its store is visible well within this time.
+/// How long the core keeps polling with wake-ups armed before it sleeps. A peer on another CPU that stores a frame and
+/// then checks whether to wake us, without a barrier in between (memif has none), may read the old flag. Its store is
+/// visible well within this time.
 pub(super) const SETTLE: Duration = Duration::from_micros(10);
 
-/// A yield that takes longer has let others run: giving the CPU to nobody takes less than a microsecond.
+/// A yield that takes longer has let other threads run: without any it takes less than 1 µs.
 const TAKEN: Duration = Duration::from_micros(100);
 
-/// For how long a core that yields sleeps instead after others have run on its CPU.
+/// How long a core in yield mode sleeps instead of polling once it has shared its CPU.
 const SHARED: Duration = Duration::from_secs(1);
 
 /// What to do after an empty turn.
@@ -58,23 +57,23 @@ const SHARED: Duration = Duration::from_secs(1);
 pub(super) enum Step {
     /// Poll again.
     Poll,
-    /// Let others run, then poll again.
+    /// Let other threads run, then poll again.
     Yield,
     /// Sleep.
     Sleep,
 }
 
-/// The state of a core that has nothing to do.
+/// The state of idling.
 #[derive(Debug)]
 pub(super) struct Rest {
     idle: Idle,
-    /// Empty turns since the last one that was not.
+    /// Empty turns since the last busy one.
     turns: u32,
-    /// When the core that may sleep looked at the clock first since then.
+    /// When a core that may sleep first read the clock since then.
     since: Instant,
-    /// How long it polls on: longer when sleeps turn out to be short.
+    /// How long to poll before sleeping: adapts to the length of sleeps.
     spin: Duration,
-    /// A core that yields sleeps until then.
+    /// In yield mode, sleep rather than poll until then.
     shared: Instant,
 }
 
@@ -83,13 +82,13 @@ impl Rest {
         Self { idle, turns: 0, since: Instant::ZERO, spin: FIRST_SPIN, shared: Instant::ZERO }
     }
 
-    /// There was something to do.
+    /// Notes a turn with work.
     #[inline]
     pub(super) fn busy(&mut self) {
         self.turns = 0;
     }
 
-    /// There was nothing to do. `now` is asked only by cores that may sleep.
+    /// Notes a turn without work and returns what to do next. `now` is called only if the core may sleep.
     pub(super) fn step(&mut self, now: impl FnOnce() -> Instant) -> Step {
         self.turns = self.turns.saturating_add(1);
         match self.idle {
@@ -112,15 +111,15 @@ impl Rest {
         }
     }
 
-    /// Others were let run from `start` to `end`.
+    /// Notes a yield from `start` to `end`.
     pub(super) fn yielded(&mut self, start: Instant, end: Instant) {
         if end.saturating_since(start) > TAKEN {
             self.shared = end + SHARED;
         }
     }
 
-    /// The core has slept for so long. If it was hardly worth it, it polls on for longer the next time; if nothing came
-    /// for long, for a shorter time.
+    /// Notes a sleep of length `time`. After a short sleep the core polls for longer next time, after a long one for a
+    /// shorter time.
     pub(super) fn slept(&mut self, time: Duration) {
         self.turns = 0;
         if time < SPIN[1] {
@@ -130,24 +129,24 @@ impl Rest {
         }
     }
 
-    /// Whether this core ever sleeps.
+    /// Returns whether this core ever sleeps.
     pub(super) fn may_sleep(&self) -> bool {
         self.idle != Idle::Spin
     }
 }
 
-/// Why a sleep ended.
+/// The reason why a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Woken {
-    /// By the port.
+    /// The port has a frame.
     Frame,
-    /// By another thread.
+    /// Another thread used the waker.
     Waker,
-    /// By the clock, or a signal.
+    /// The time was up, or a signal arrived.
     Time,
 }
 
-/// Sleeps until the port's file or the waker's is readable, for `time` at most.
+/// Sleeps until the port's file or the waker's is readable, for at most `time`.
 pub(super) fn sleep(port: Option<BorrowedFd<'_>>, waker: &Waker, time: Duration) -> Woken {
     let mut files = ArrayVec::<PollFd<'_>, 2>::new();
     files.extend(port.map(|file| PollFd::from_borrowed_fd(file, PollFlags::IN)));
@@ -164,12 +163,12 @@ pub(super) fn sleep(port: Option<BorrowedFd<'_>>, waker: &Waker, time: Duration)
     if port.is_some() && files.first().is_some_and(readable) {
         return Woken::Frame;
     }
-    // The port's file says that something is wrong with it, and would say so each time: its interface is down.
+    // The port's file reports an error (its interface is down) and would do so each time.
     let _ = poll(&mut [], Some(&timeout(time.min(LONGEST / 10))));
     Woken::Time
 }
 
-/// The system may round up how long the calling thread sleeps, by 50 us as a rule; not while this lives.
+/// While alive, keeps the kernel from extending the calling thread's sleeps by its timer slack, 50 µs by default.
 pub(super) struct Precise(Option<NonZeroU64>);
 
 impl Precise {
@@ -205,10 +204,10 @@ mod tests {
         let mut rest = Rest::new(Idle::Yield);
         assert!((0..SPIN_TURNS).all(|_| rest.step(|| at(0)) == Step::Poll));
         assert_eq!(rest.step(|| at(0)), Step::Yield);
-        // Nobody wanted it.
+        // No other thread wanted the CPU.
         rest.yielded(at(0), at(1));
         assert_eq!(rest.step(|| at(1)), Step::Yield);
-        // Somebody had it for a time slice.
+        // Another thread had it for a time slice.
         rest.yielded(at(1), at(3001));
         assert_eq!(rest.step(|| at(3001)), Step::Sleep);
         assert_eq!(rest.step(|| at(1_003_000)), Step::Sleep);
@@ -235,7 +234,7 @@ mod tests {
         assert_eq!(spins(&mut rest), 5);
     }
 
-    /// A wake-up that is lost would end with the time. Without the fences, this fails within some thousand rounds.
+    /// A lost wake-up shows as a sleep that times out. Without the fences, this fails within some thousand rounds.
     #[test]
     fn no_wake_up_by_another_thread_is_lost() {
         use std::sync::atomic::{AtomicU64, Ordering};
@@ -279,7 +278,7 @@ mod tests {
         rustix::io::write(&write, b"x").unwrap();
         assert_eq!(sleep(Some(read.as_fd()), &waker, Duration::from_secs(100)), Woken::Frame);
         drop(read);
-        // The other end is gone, so this one is always ready, and never readable.
+        // The other end is gone, so this file is always ready but never readable.
         assert_eq!(sleep(Some(write.as_fd()), &waker, Duration::from_micros(10)), Woken::Time);
     }
 }

@@ -1,6 +1,6 @@
-//! Layer `runtime`: one poll loop per core. A turn stamps the clock once, then receives a burst, lets the
-//! engine and its timers work, hands events to the application, and sends. Nothing in a turn blocks; what happens between
-//! turns in which there was nothing to do is up to [`Idle`].
+//! Layer `runtime`: one poll loop per core. A turn reads the clock once, receives a burst, runs the engine and its
+//! timers, hands events to the application, and sends. Nothing in a turn blocks; what happens between turns without
+//! work is up to [`Idle`].
 #![forbid(unsafe_code)]
 
 mod clock;

@@ -1,25 +1,25 @@
 //! Counters of one core's poll loop.
 
-/// What the poll loop did.
+/// Counters of the poll loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CoreStats {
     /// Turns of the loop.
     pub turns: u64,
     /// Turns in which nothing was received, sent or due.
     pub idle_turns: u64,
-    /// Turns in which nothing was received or due, and nothing could be sent because the device's ring was full.
+    /// Turns without other work in which nothing could be sent because the device's ring was full.
     pub blocked_turns: u64,
-    /// Bursts that held at least one frame.
+    /// Received bursts of at least one frame.
     pub rx_bursts: u64,
     /// Calls that handed frames to the device.
     pub tx_bursts: u64,
-    /// Turns that ended with frames that the device's ring did not take.
+    /// Turns that left frames unsent because the device's ring was full.
     pub tx_held: u64,
     /// Events handed to the application.
     pub events: u64,
-    /// Times that it slept because there was nothing to do.
+    /// Times that the core slept.
     pub sleeps: u64,
-    /// Sleeps that time had to end although a frame was there, and the port was to wake the core up.
+    /// Sleeps that timed out although a frame had arrived and the port should have woken the core.
     pub late_wakeups: u64,
 }
 

@@ -1,4 +1,4 @@
-//! How other threads wake a core that sleeps.
+//! Waking a sleeping core from other threads.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -6,34 +6,34 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Wakes a core that sleeps ([`Idle::Sleep`](super::Idle::Sleep)) because of something that its application finds in
-/// [`App::on_turn`](super::App::on_turn): a command in a ring, an answer of another thread. Clones wake the same core;
-/// the application names it in [`App::waker`](super::App::waker).
+/// Wakes a core that sleeps ([`Idle::Sleep`](super::Idle::Sleep)) when there is work for
+/// [`App::on_turn`](super::App::on_turn), for example a command in a ring or an answer from another thread. Clones wake
+/// the same core. The application names its waker in [`App::waker`](super::App::waker).
 ///
-/// A core that does not sleep costs whoever calls [`Waker::wake`] a load and a branch.
+/// While the core is awake, [`Waker::wake`] costs a load and a branch.
 #[derive(Clone, Debug, Default)]
 pub struct Waker(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The core sleeps, or is about to and will look once more.
+    /// The core sleeps, or is about to after one more poll.
     asleep: AtomicBool,
-    /// Made by the first core that may sleep.
+    /// Created by the first core that may sleep.
     file: OnceLock<OwnedFd>,
 }
 
 impl Waker {
-    /// A waker of no core yet.
+    /// Creates a waker that belongs to no core yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends the core's sleep. To be called after what the core shall find is where it looks.
+    /// Wakes the core if it sleeps. Call this after the work has become visible to the core.
     #[inline]
     pub fn wake(&self) {
         if let Some(file) = self.0.file.get() {
-            // What was made known before is visible to a core that is not seen asleep here: `fall_asleep` has the other
-            // half.
+            // If the core is not seen asleep here, it sees what was stored before this call. `fall_asleep` has the
+            // matching fence.
             fence(Ordering::SeqCst);
             if self.0.asleep.load(Ordering::Relaxed) {
                 self.ring(file);
@@ -43,14 +43,15 @@ impl Waker {
 
     #[cold]
     fn ring(&self, file: &OwnedFd) {
-        // One of many is enough.
+        // One write is enough for many calls.
         if self.0.asleep.swap(false, Ordering::Relaxed) {
-            // It fails only when its counter is full, and then the core is awake.
+            // This fails only if the counter is full, and then the core is awake.
             let _ = rustix::io::write(file, &1u64.to_ne_bytes());
         }
     }
 
-    /// A core uses it from now on. Without a file (too many are open), the core looks by itself now and then.
+    /// Prepares the waker for use by a core. If the file cannot be created (too many are open), the core polls from
+    /// time to time.
     pub(super) fn prepare(&self) {
         if self.0.file.get().is_none()
             && let Ok(file) = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
@@ -59,18 +60,18 @@ impl Waker {
         }
     }
 
-    /// From now on the core is woken up; it looks once more before it sleeps.
+    /// Enables wake-ups; the core must poll once more before it sleeps.
     pub(super) fn fall_asleep(&self) {
         self.0.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// The core is awake.
+    /// Disables wake-ups: the core is awake.
     pub(super) fn awake(&self) {
         self.0.asleep.store(false, Ordering::Relaxed);
     }
 
-    /// Readable once the core was woken up.
+    /// The file that becomes readable when the core is woken.
     pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
         self.0.file.get().map(AsFd::as_fd)
     }

@@ -1,4 +1,4 @@
-//! A core that has nothing to do.
+//! What a core does when it is idle.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +9,7 @@ use crate::runtime::App;
 use crate::runtime::idle::{self, Precise, SETTLE, SHORT, Step, Woken};
 
 impl<D: Datapath, A: App> Core<D, A> {
-    /// Prepares for sleeping, if this core ever does, until the guard is dropped.
+    /// Prepares the core for sleeping, if it ever sleeps, until the returned guard is dropped.
     pub(super) fn prepare_rest(&mut self) -> Option<Precise> {
         self.rest.may_sleep().then(|| {
             self.waker = self.app.waker().unwrap_or_default();
@@ -18,7 +18,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         })
     }
 
-    /// After a turn in which there was nothing to do.
+    /// Polls on, yields or sleeps, after a turn without work.
     pub(super) fn rest(&mut self, stop: &AtomicBool) {
         let clock = &self.clock;
         match self.rest.step(|| clock.now()) {
@@ -32,11 +32,11 @@ impl<D: Datapath, A: App> Core<D, A> {
         }
     }
 
-    /// Arms what wakes the core, looks once more, and sleeps.
+    /// Arms the wake-ups, polls once more, and sleeps.
     fn sleep(&mut self, stop: &AtomicBool) {
         self.waker.fall_asleep();
         let wakes = self.datapath.arm();
-        // What came before that has woken nobody.
+        // Frames that arrived before wake-ups were armed have woken nobody.
         let start = self.clock.now();
         let mut busy = false;
         while !busy && (self.clock.now().saturating_since(start) < SETTLE) {
@@ -56,7 +56,7 @@ impl<D: Datapath, A: App> Core<D, A> {
         self.stats.sleeps += 1;
         self.rest.slept(self.clock.now().saturating_since(start));
         if woken == Woken::Time && wakes && time == idle::LONGEST {
-            // Frames that are there by now should have woken the core.
+            // Frames that have arrived by now should have woken the core.
             let before = self.stats.rx_bursts;
             self.turn();
             self.stats.late_wakeups += self.stats.rx_bursts - before;

@@ -11,7 +11,7 @@ use crate::net::Detect;
 use crate::quic::tls::{self, TlsOptions};
 use crate::quic::{ClientConfig, CloseReason, ConnId, Event, TransportConfig};
 
-/// A port whose link is up when it is looked at first, and never again.
+/// A port whose link is up at the first check only.
 struct Unplugged {
     port: SimPort,
     looks: u32,
@@ -52,7 +52,7 @@ impl Datapath for Unplugged {
     }
 }
 
-/// Connects to somebody who is not there.
+/// Connects to a host that does not exist.
 struct Caller {
     config: ClientConfig,
     called: bool,
@@ -77,14 +77,14 @@ impl App for Caller {
     }
 }
 
-/// The handshake has 300 ms.
+/// A configuration with a handshake timeout of 300 ms.
 fn client_config() -> ClientConfig {
     let options = TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() };
     let transport = TransportConfig { handshake_timeout: Duration::from_millis(300), ..TransportConfig::default() };
     ClientConfig::new(tls::insecure_client_config(&options).unwrap(), transport).unwrap()
 }
 
-/// A client that calls, with a link that is down from then on.
+/// Runs a client that connects while its link is down for good.
 fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseReason>) {
     let config = CoreConfig {
         net: NetConfig {
@@ -102,7 +102,7 @@ fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseR
     let (port, _other) = SimLink::pair(SimConfig::default());
     let app = Caller { config: client_config(), called: false, ended: None };
     let mut core = Core::new(Unplugged { port, looks: 0, groups: Vec::new() }, config, app).unwrap();
-    // The device hears of the groups that neighbour discovery needs (RFC 4861 §7.2.1): all nodes, and ours.
+    // The device joins the groups that neighbour discovery needs (RFC 4861 §7.2.1): all nodes, and ours.
     for group in [[0x33, 0x33, 0, 0, 0, 1], [0x33, 0x33, 0xff, 0, 0, 2]] {
         assert!(core.datapath.groups.contains(&group), "{:?}", core.datapath.groups);
     }
@@ -110,7 +110,7 @@ fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseR
     (outcome, core.app.ended.take())
 }
 
-/// The core ended after 5 s without a link, whatever its connections would have waited for.
+/// The core used to end after 5 s without a link, whatever the timeouts of its connections.
 #[test]
 fn a_core_has_as_much_patience_with_its_link_as_its_connections() {
     let (outcome, ended) = call(None);
@@ -125,8 +125,7 @@ fn or_as_much_as_is_set() {
     assert_eq!(ended, Some(CloseReason::Shutdown));
 }
 
-/// Neighbours that have an address already are asked before it is taken, and have to be heard; so have those who ask for one
-/// that came later.
+/// Duplicate address detection must hear hosts that already have an address, and those that probe for it later.
 #[test]
 fn groups_are_let_in_before_an_address_is_used() {
     let addrs = vec!["2001:db8::2/64".parse().unwrap()];

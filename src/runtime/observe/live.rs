@@ -1,18 +1,19 @@
-//! Counters that another thread may look at while a core works.
+//! Counters that another thread may read while a core runs.
 
 use std::sync::{Mutex, PoisonError};
 
-/// The counters of one core as they were some 20 ms ago at the most, all of one turn.
+/// A consistent snapshot of one core's counters, at most some 20 ms old.
 #[derive(Debug, Default)]
 pub struct CoreLive(Mutex<Vec<(&'static str, u64)>>);
 
 impl CoreLive {
-    /// Every counter with its name; none before the core has begun to work.
+    /// Every counter with its name; empty before the core has started to run.
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes counters known. The core never waits: if somebody looks at this moment, it tries again at its next turn.
+    /// Publishes counters and returns whether it did: it never waits for a reader, and the core tries again in its next
+    /// turn.
     pub(in crate::runtime) fn publish(&self, counters: impl Iterator<Item = (&'static str, u64)>) -> bool {
         let Ok(mut latest) = self.0.try_lock() else { return false };
         latest.clear();

@@ -1,7 +1,7 @@
-//! Looking on while a core works: stage timers and live counters.
+//! Observing a running core: stage timers and live counters.
 //!
-//! The poll loop is compiled twice, with [`Blind`] and with an [`Observer`]; which of the two runs is decided once a
-//! turn. So nobody pays for what nobody looks at.
+//! The poll loop is compiled twice, with [`Blind`] and with an [`Observer`], and chooses once per turn. So an
+//! unobserved core pays nothing.
 
 mod live;
 mod stages;
@@ -17,48 +17,48 @@ pub use stages::{Stage, Stages};
 /// How often live counters are published, in nanoseconds.
 const PUBLISH_EVERY: f64 = 20e6;
 
-/// Where the poll loop is.
+/// A point in the poll loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     /// A turn begins.
     TurnBegins,
-    /// The device has handed over a burst.
+    /// The device has delivered a burst.
     BurstArrived,
-    /// The engine is given a datagram.
+    /// The engine is about to handle a datagram.
     DatagramBegins,
-    /// The engine is done with it.
+    /// The engine has handled the datagram.
     DatagramEnds,
-    /// The application is given an event.
+    /// The application is about to handle an event.
     EventBegins,
-    /// It is done with it.
+    /// The application has handled the event.
     EventEnds,
-    /// The engine is asked for a datagram.
+    /// The engine is about to build a datagram.
     BuildBegins,
-    /// It made one.
+    /// The engine has built a datagram.
     BuildEnds,
-    /// A frame joins those that wait for the device; it may be the datagram that was just made.
+    /// A frame was queued for the device.
     FrameWaits {
-        /// It is.
+        /// It carries the datagram that the engine has just built.
         of_engine: bool,
     },
-    /// So many frames were handed to the device, the first ones that wait.
+    /// This many of the queued frames, the oldest, were handed to the device.
     BurstLeft(usize),
     /// The turn is over.
     TurnEnds {
-        /// There was something to do.
+        /// There was work to do.
         busy: bool,
-        /// There was, but the device's ring is full.
+        /// The only work was to send, and the device's ring is full.
         blocked: bool,
     },
 }
 
-/// What the poll loop tells where it is. Whoever does not listen costs nothing.
+/// An observer of the poll loop.
 pub(super) trait Observe {
-    /// The loop is at `mark`.
+    /// Notes that the loop has reached `mark`.
     fn at(&mut self, mark: Mark);
 }
 
-/// Looks at nothing.
+/// An observer that does nothing.
 pub(super) struct Blind;
 
 impl Observe for Blind {
@@ -66,27 +66,28 @@ impl Observe for Blind {
     fn at(&mut self, _: Mark) {}
 }
 
-/// Looks on while a core works. See [`Core::observe`](super::Core::observe).
+/// Observes a running core. See [`Core::observe`](super::Core::observe).
 #[derive(Debug)]
 pub struct Observer {
     stages: Option<Box<Stages>>,
     live: Option<Arc<CoreLive>>,
-    /// Cycles between two times that counters are published.
+    /// CPU cycles between publications.
     interval: u64,
     published: u64,
     turn_began: u64,
-    /// When the first turn began.
+    /// Start of the first turn.
     began: Option<u64>,
-    /// Cycles of turns that had something to do.
+    /// Cycles spent in turns with work.
     busy: u64,
-    /// The turn before found the device's ring full, and nothing else to do.
+    /// In the previous turn the device's ring was full and there was nothing else to do.
     was_blocked: bool,
-    /// Cycles from the beginning of such turns to that of the next.
+    /// Cycles from the start of such turns to the start of the next.
     blocked: u64,
 }
 
 impl Observer {
-    /// Times the stages if `stages`, and publishes counters in `live`. Takes 20 ms the first time.
+    /// Creates an observer that times the stages if `stages` is set and publishes counters in `live`. The first call
+    /// takes 20 ms.
     pub fn new(stages: bool, live: Option<Arc<CoreLive>>) -> Self {
         let interval = (PUBLISH_EVERY * cycles_per_ns()) as u64;
         let stages = stages.then(Box::default);
@@ -108,7 +109,7 @@ impl Observer {
         self.stages.as_deref()
     }
 
-    /// Where to publish the counters, if that is due.
+    /// Returns where to publish the counters, if that is due.
     pub(super) fn publishes(&mut self) -> Option<Arc<CoreLive>> {
         let live = self.live.as_ref()?;
         if self.turn_began.wrapping_sub(self.published) < self.interval {
@@ -145,7 +146,7 @@ impl Observe for Observer {
     }
 }
 
-/// The loop's counters, with those that only an observed core has.
+/// The loop's counters, including those that only an observed core has.
 pub(super) fn counters(
     observer: Option<&Observer>,
     stats: &CoreStats,

@@ -1,4 +1,4 @@
-//! How long a packet takes in each part of the engine.
+//! Timers of the stages that a packet passes through.
 
 use arrayvec::ArrayVec;
 
@@ -8,33 +8,33 @@ use crate::mem::{cycles, cycles_per_ns};
 use crate::report::Latency;
 use crate::runtime::observe::Mark;
 
-/// A part of the way of a packet.
+/// A stage in the processing of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Stage {
-    /// From when the device handed over the burst to when the engine is given the datagram: the packets before it, and
-    /// the network layer.
+    /// From the arrival of the burst to the start of the engine's work on the datagram: the packets before it, and the
+    /// network layer.
     Wait,
     /// Verifying the tag.
     Verify,
-    /// Decrypting frame headers and stream bytes to where they belong.
+    /// Decrypting frame headers, and stream bytes to their final place.
     Place,
-    /// Everything else that the engine does with a datagram.
+    /// The engine's remaining work on a received datagram.
     Engine,
-    /// From when the device handed over the burst to when the application is given an event.
+    /// From the arrival of the burst to the delivery of an event to the application.
     Event,
     /// The application's handling of an event.
     App,
-    /// Building a datagram, without encrypting it.
+    /// Building a datagram, except encryption.
     Build,
-    /// Encrypting it, tag included.
+    /// Encrypting it, including the tag.
     Seal,
-    /// From when it was built to when the device has taken it.
+    /// From the end of building a datagram to its acceptance by the device.
     Tx,
 }
 
 impl Stage {
-    /// All of them with their names, in a packet's order.
+    /// All stages with their names, in the order in which a packet passes them.
     pub const ALL: [(Self, &'static str); 9] = [
         (Self::Wait, "nic_to_engine"),
         (Self::Verify, "aead_verify"),
@@ -48,16 +48,16 @@ impl Stage {
     ];
 }
 
-/// A histogram of each stage, in nanoseconds. A look at the clock takes 10 to 20 ns itself, which is in the figures.
+/// A histogram of each stage, in nanoseconds. The figures include the 10 to 20 ns that reading the clock takes.
 #[derive(Clone, Debug)]
 pub struct Stages {
     histograms: [Latency; Stage::ALL.len()],
     ns_per_cycle: f64,
-    /// When the burst at hand arrived; 0 if this turn has none.
+    /// When the current burst arrived; 0 if there was none in this turn.
     arrived: u64,
-    /// When what is timed now began.
+    /// When the stage being timed began.
     began: u64,
-    /// When the frames that wait for the device were made, oldest first; 0 for those that are not the engine's.
+    /// When the queued frames were built, oldest first; 0 for frames of the network layer.
     waiting: ArrayVec<u64, BURST>,
 }
 
@@ -96,7 +96,7 @@ impl Stages {
                 self.began = cycles();
             }
             Mark::BuildEnds => self.build_ends(),
-            // The burst that waits has no more room than this list.
+            // This list has as much room as the burst that is queued.
             Mark::FrameWaits { of_engine } => {
                 let _ = self.waiting.try_push(if of_engine { cycles() } else { 0 });
             }
@@ -109,7 +109,7 @@ impl Stages {
         take_spent();
         self.began = cycles();
         self.record(Stage::Wait, self.began.wrapping_sub(self.arrived));
-        // What recording took is not the engine's.
+        // Exclude the cost of recording.
         self.began = cycles();
     }
 
@@ -128,7 +128,7 @@ impl Stages {
 
     fn event_begins(&mut self) {
         self.began = cycles();
-        // Timers and the application itself make events, too.
+        // Timers and the application itself cause events too.
         if self.arrived != 0 {
             self.record(Stage::Event, self.began.wrapping_sub(self.arrived));
             self.began = cycles();

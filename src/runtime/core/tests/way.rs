@@ -1,4 +1,4 @@
-//! The way to peers: routes, neighbours, addresses that others have.
+//! Reaching peers: routes, neighbours, duplicate addresses.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -33,7 +33,7 @@ fn server() -> ServerConfig {
     ServerConfig::new(tls, TransportConfig::default()).unwrap()
 }
 
-/// A core, and the other end of its link.
+/// Creates a core and the other end of its link.
 fn core<A: App>(app: A, server: Option<ServerConfig>) -> (Core<SimPort, A>, SimPort) {
     let config = CoreConfig::new(Cidr::new(US.into(), 24).unwrap(), EndpointConfig::from_seed([1; 32]));
     let config = CoreConfig { listen: server.is_some().then_some(443), server, ..config };
@@ -57,21 +57,21 @@ fn put_arp(port: &mut SimPort, op: ArpOp, sender_mac: Mac, sender_ip: Ipv4Addr, 
     put(port, Mac([2, 0, 0, 0, 0, 1]), sender_mac, ETHERTYPE_ARP, &arp.to_bytes());
 }
 
-/// What the core has sent.
+/// Takes the frames that the core has sent.
 fn taken(port: &mut SimPort) -> Vec<Vec<u8>> {
     let mut burst = Burst::<SimRx>::new();
     port.rx_burst(&mut burst);
     burst.iter_mut().map(|frame| frame.data_mut().to_vec()).collect()
 }
 
-/// ARP requests about `target`, with the MAC address that they went to.
+/// The destination MAC addresses of the ARP requests for `target`.
 fn asked_about(frames: &[Vec<u8>], target: Ipv4Addr) -> Vec<Mac> {
     let arp = |frame: &&Vec<u8>| frame[12..14] == ETHERTYPE_ARP.to_be_bytes();
     let about = |frame: &&Vec<u8>| Arp::parse(&frame[14..]).is_ok_and(|arp| arp.target_ip == target);
     frames.iter().filter(arp).filter(about).map(|frame| Mac(*frame.first_chunk().unwrap())).collect()
 }
 
-/// Connects once, and keeps what came of it.
+/// Connects once and keeps the outcome.
 struct Once {
     to: IpAddr,
     failure: Option<ConnectFailure>,
@@ -92,7 +92,7 @@ fn once(to: &str) -> Once {
     Once { to: to.parse().unwrap(), failure: None, called: false }
 }
 
-/// It was a timeout after 10 s, and a guess that the server is not running.
+/// Used to be a timeout after 10 s, with a guess that the server is not running.
 #[test]
 fn where_no_way_leads_is_an_error_of_connecting() {
     let refused = |to: &str| {
@@ -125,7 +125,8 @@ fn a_core_ends_when_its_last_address_is_somebody_elses() {
     );
 }
 
-/// The second probe timeout in a row is a hint to ask the neighbour (RFC 4861 §7.3.1): it was asked after a minute.
+/// The second consecutive probe timeout is a hint to probe the neighbour (RFC 4861 §7.3.1), which used to happen only
+/// after a minute.
 #[test]
 fn probe_timeouts_are_doubts_about_the_neighbour() {
     let (mut core, mut other) = core(once("192.0.2.1"), None);
@@ -146,7 +147,7 @@ fn probe_timeouts_are_doubts_about_the_neighbour() {
     assert_eq!(core.net_stats().neighbor_suspected as usize, asked.len() - 1);
 }
 
-/// A datagram of 1200 bytes of a version that nobody speaks, from a made-up neighbour.
+/// A frame with a 1200-byte datagram of an unknown version, from a made-up neighbour.
 fn unknown_version(n: u8) -> Vec<u8> {
     let mut payload = vec![0u8; 1200];
     payload[..7].copy_from_slice(&[0xc0, 0xba, 0xba, 0xba, 0xba, 8, n]);
@@ -167,7 +168,7 @@ fn unknown_version(n: u8) -> Vec<u8> {
 fn answers_of_a_server_to_strangers_go_where_their_packets_came_from() {
     let (mut core, mut other) = core(once("192.0.2.1"), Some(server()));
     core.app.called = true;
-    // What it says of its address when the link is up is not of interest here.
+    // The announcements at link-up are not of interest here.
     for _ in 0..3 {
         core.turn_at(Instant::ZERO);
     }
