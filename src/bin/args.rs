@@ -1,4 +1,4 @@
-//! The command line of `gannet`: what can be said, and checks that need no device.
+//! The command line of `gannet`, and the checks that need no device.
 
 pub mod engine;
 pub mod log;
@@ -18,7 +18,7 @@ use target::{HostPort, Url};
 
 const EXAMPLES: &str = "\
 Examples:
-  # is this machine ready, and what to type if it is not
+  # check whether this machine is ready
   gannet doctor
 
   # two processes on one machine, over shared memory
@@ -28,8 +28,8 @@ Examples:
       --addr 10.77.0.2/24 --ca ca.pem -o file https://10.77.0.1:4433/file
 
 Environment:
-  GANNET_CRYPTO=ipsec-mb|portable   which crypto kernels to use (default: the fastest that run here)
-  GANNET_LOG=LEVEL                  what to log, unless --log-level, -q or -v is given
+  GANNET_CRYPTO=ipsec-mb|portable   crypto kernels to use (default: the fastest this CPU supports)
+  GANNET_LOG=LEVEL                  log level, unless --log-level, -q or -v is given
   SSLKEYLOGFILE=FILE                same as --keylog FILE";
 
 const SERVE_EXAMPLES: &str = "\
@@ -47,10 +47,10 @@ Examples:
 
 const CLIENT_EXAMPLES: &str = "\
 Examples:
-  # throughput: 10 GiB down on one connection
+  # throughput: download 10 GiB on one connection
   gannet perf client ... --connect 10.77.0.1:4433 --insecure --download 10G
 
-  # latency: 64-byte requests, 1 KiB answers, 50,000 a second for 30 seconds
+  # latency: 64-byte requests, 1 KiB answers, 50,000 per second, for 30 seconds
   gannet perf client ... --connect 10.77.0.1:4433 --insecure \\
       --upload 64 --download 1K --rate 50k --duration 30s --hdr latency.hdr
   gannet report latency.hdr -o report.html";
@@ -63,7 +63,7 @@ Example:
 #[derive(Debug, Parser)]
 #[command(name = "gannet", version, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 pub struct Args {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -80,14 +80,14 @@ pub enum Command {
     Perf(PerfCommand),
     /// Turn latency histograms (.hdr files) into an HTML page, a table, CSV or JSON.
     Report(ReportArgs),
-    /// Check whether this machine is ready, and say what to type if it is not.
+    /// Check whether this machine is ready, and print the commands that make it so.
     Doctor(DoctorArgs),
     /// Server and client in one process over an in-process ring; for `cargo xtask demo`.
     #[command(hide = true)]
     Ring(RingArgs),
 }
 
-/// The two ends of a measurement.
+/// The two sides of a measurement.
 #[derive(Debug, Subcommand)]
 pub enum PerfCommand {
     /// Answer the requests of `gannet perf client`.
@@ -112,11 +112,11 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub identity: IdentityArgs,
 
-    /// The secret that outlives the process.
+    /// The secret that survives restarts.
     #[command(flatten)]
     pub secret: SecretArgs,
 
-    /// When to send Retry packets, which make clients prove their address before anything is stored (RFC 9000 §8.1.2).
+    /// When to send Retry packets, which make clients prove their address before any state is stored (RFC 9000 §8.1.2).
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]
     pub retry: engine::Retry,
 
@@ -124,11 +124,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
 
-    /// Read the files directly in the directory into pinned memory at start, up to this many bytes in all.
+    /// At start, read the files in the top level of the directory into pinned memory, up to this many bytes in total.
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0")]
     pub preload: u64,
 
-    /// Accept uploads, and keep them in this directory.
+    /// Accept uploads and store them in this directory.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub upload_dir: Option<PathBuf>,
 }
@@ -141,15 +141,16 @@ pub struct GetArgs {
     #[command(flatten)]
     pub engine: EngineArgs,
 
-    /// Whom to trust.
+    /// The trusted servers.
     #[command(flatten)]
     pub trust: TrustArgs,
 
-    /// Name that the certificate must be for [default: the host of the URL].
+    /// Name that the certificate must be valid for [default: the host of the URL].
     #[arg(long, value_name = "NAME", value_parser = target::host_name, help_heading = "TLS")]
     pub server_name: Option<String>,
 
-    /// Where to put the file; a directory for several; - for standard output [default: the current directory].
+    /// Where to write the file: a path, a directory (required for several files), or - for standard output [default:
+    /// the current directory].
     #[arg(short, long, value_name = "PATH|DIR", value_hint = ValueHint::AnyPath)]
     pub output: Option<PathBuf>,
 
@@ -157,8 +158,8 @@ pub struct GetArgs {
     #[arg(long)]
     pub sha256: bool,
 
-    /// Keep up to this many received bytes in pinned memory before the first is written to disk, so that the disk does
-    /// not slow the network down. Once 64M more wait for the disk, the server has to wait too.
+    /// Keep up to this many received bytes in pinned memory before writing any to disk, so that the disk does not slow
+    /// the network down. Once another 64M wait for the disk, the server is throttled.
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0")]
     pub hold: u64,
 
@@ -182,11 +183,11 @@ pub struct PerfServerArgs {
     #[command(flatten)]
     pub identity: IdentityArgs,
 
-    /// The secret that outlives the process.
+    /// The secret that survives restarts.
     #[command(flatten)]
     pub secret: SecretArgs,
 
-    /// When to send Retry packets, which make clients prove their address before anything is stored (RFC 9000 §8.1.2).
+    /// When to send Retry packets, which make clients prove their address before any state is stored (RFC 9000 §8.1.2).
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]
     pub retry: engine::Retry,
 }
@@ -203,11 +204,11 @@ pub struct PerfClientArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: HostPort,
 
-    /// Whom to trust.
+    /// The trusted servers.
     #[command(flatten)]
     pub trust: TrustArgs,
 
-    /// Name that the certificate must be for [default: the host of --connect].
+    /// Name that the certificate must be valid for [default: the host of --connect].
     #[arg(long, value_name = "NAME", value_parser = target::host_name, help_heading = "TLS")]
     pub server_name: Option<String>,
 
@@ -219,7 +220,7 @@ pub struct PerfClientArgs {
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0", help_heading = "Load")]
     pub download: u64,
 
-    /// Stop after this many requests in all [default: 1, or no limit with --duration].
+    /// Stop after this many requests in total [default: 1, or no limit with --duration].
     #[arg(long, value_name = "N", value_parser = values::number::<u64>(1, u64::MAX), help_heading = "Load")]
     pub requests: Option<u64>,
 
@@ -227,7 +228,8 @@ pub struct PerfClientArgs {
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Load")]
     pub duration: Option<Duration>,
 
-    /// Start requests at this rate per second whether or not answers arrive [default: as answers arrive].
+    /// Start this many requests per second, whether or not answers arrive [default: each answer starts the next
+    /// request].
     #[arg(long, value_name = "N", value_parser = values::rate, help_heading = "Load")]
     pub rate: Option<f64>,
 
@@ -235,16 +237,16 @@ pub struct PerfClientArgs {
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Load")]
     pub warmup: Option<Duration>,
 
-    /// Open and close connections as fast as possible instead of making requests; --connections are in flight.
+    /// Open and close connections as fast as possible instead of making requests, with --connections in flight.
     #[arg(long, help_heading = "Load")]
     pub handshakes: bool,
 
-    /// Connections to spread the requests over.
+    /// Number of connections to spread the requests over.
     #[arg(long, value_name = "N", value_parser = values::number::<u32>(1, u32::MAX.into()), default_value_t = 1)]
     #[arg(help_heading = "Load")]
     pub connections: u32,
 
-    /// Requests in flight on each connection.
+    /// Number of requests in flight on each connection.
     #[arg(long, value_name = "N", value_parser = values::number::<u32>(1, u32::MAX.into()), default_value_t = 1)]
     #[arg(help_heading = "Load")]
     pub streams: u32,
@@ -259,7 +261,7 @@ pub struct PerfClientArgs {
 }
 
 impl PerfClientArgs {
-    /// Requests to make in all; `None` when only time ends the run.
+    /// The total number of requests; `None` if only the duration ends the run.
     pub fn request_limit(&self) -> Option<u64> {
         self.requests.or(if self.duration.is_some() { None } else { Some(1) })
     }
@@ -277,7 +279,7 @@ pub struct ReportArgs {
     #[arg(long, value_enum, default_value_t = ReportFormat::Html)]
     pub format: ReportFormat,
 
-    /// The file to write [default: report.html for a page, standard output for the rest].
+    /// The file to write [default: report.html for HTML, standard output for other formats].
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
 
@@ -286,23 +288,23 @@ pub struct ReportArgs {
     pub title: String,
 }
 
-/// What `gannet report` makes.
+/// Output formats of `gannet report`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportFormat {
-    /// An HTML page, and a table on the terminal.
+    /// An HTML page, and a table on standard output.
     Html,
-    /// The table.
+    /// The table only.
     Text,
     /// One line per series: name, number of samples, times in nanoseconds, duration in seconds.
     Csv,
-    /// Series, throughput and facts about the machines; `run` describes this machine.
+    /// Series, throughput and facts about the machines. `run` describes this machine.
     Json,
 }
 
 /// Arguments of `gannet doctor`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct DoctorArgs {
-    /// A CPU that a poll loop is to run on. May be repeated; without it, one that suits is looked for.
+    /// CPU that a poll loop will run on. May be repeated [default: a suitable one].
     #[arg(long = "core", value_name = "CPU")]
     pub cores: Vec<usize>,
 
@@ -322,11 +324,11 @@ pub struct RingArgs {
     #[command(flatten)]
     pub identity: IdentityArgs,
 
-    /// Requests of the latency run.
+    /// Number of requests of the latency run.
     #[arg(long, value_name = "N", value_parser = values::number::<u64>(0, u64::MAX), default_value = "0")]
     pub requests: u64,
 
-    /// Directory for what is fetched and measured.
+    /// Directory for the fetched file and the results.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 
@@ -335,12 +337,12 @@ pub struct RingArgs {
 }
 
 impl Args {
-    /// The arguments of this process. On a mistake prints it and ends the process with code 2.
+    /// Parses the arguments of this process. On an error, prints it and exits with code 2.
     pub fn load() -> Self {
         Self::try_load_from(std::env::args_os()).unwrap_or_else(|e| e.exit())
     }
 
-    /// What is logged, and how.
+    /// The logging options.
     pub fn log(&self) -> LogArgs {
         match &self.command {
             Command::Serve(a) => a.engine.log.clone(),
@@ -354,7 +356,7 @@ impl Args {
     /// Parses and checks `words`, the program's name first.
     ///
     /// # Errors
-    /// What clap refuses, and arguments that contradict each other. Also `--help` and `--version`.
+    /// Errors of clap, including `--help` and `--version`, and arguments that contradict each other.
     pub fn try_load_from<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
         let mut command = with_negative_numbers(Self::command());
         let matches = command.try_get_matches_from_mut(words)?;
@@ -363,7 +365,7 @@ impl Args {
         Ok(args)
     }
 
-    /// Finds contradictions between arguments that are each fine on their own.
+    /// Checks that arguments do not contradict each other.
     fn check(&self) -> Result<(), String> {
         match &self.command {
             Command::Serve(a) => a.engine.check(),
@@ -375,10 +377,11 @@ impl Args {
     }
 }
 
-/// What the values of options are called that are numbers.
+/// The value names of options that take numbers.
 const NUMBERS: &[&str] = &["BYTES", "TIME", "N", "CPU", "ID", "UDPPORT"];
 
-/// Has numbers say by themselves what is wrong with a negative one, which is otherwise taken for an option.
+/// Lets number options accept values that start with a hyphen, to report a negative number as such rather than as an
+/// unknown option.
 fn with_negative_numbers(command: clap::Command) -> clap::Command {
     let is_number = |arg: &clap::Arg| {
         arg.get_value_names().is_some_and(|names| names.iter().any(|n| NUMBERS.contains(&n.as_str())))
@@ -391,7 +394,7 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
         .mut_subcommands(with_negative_numbers)
 }
 
-/// The error of the command that was called, with its own usage.
+/// Creates an error that shows the usage of the selected subcommand.
 fn refusal(command: &mut clap::Command, mut matches: &clap::ArgMatches, why: String) -> clap::Error {
     command.build();
     let mut command = command;
@@ -410,7 +413,7 @@ impl GetArgs {
         self.output.as_deref() == Some(Path::new("-"))
     }
 
-    /// All URLs are on one server, and each gets its own file.
+    /// Checks that all URLs are on one server and that each gets its own file.
     fn check(&self) -> Result<(), String> {
         let Some(first) = self.urls.first() else { return Ok(()) };
         if let Some(other) = self.urls.iter().find(|u| u.authority != first.authority) {
@@ -422,7 +425,7 @@ impl GetArgs {
         }
         for (i, u) in self.urls.iter().enumerate() {
             if self.urls[..i].iter().any(|v| v.file_name() == u.file_name()) {
-                return Err(format!("two URLs would be written to the same file '{}'", u.file_name()));
+                return Err(format!("two URLs would be written to the same file, '{}'", u.file_name()));
             }
         }
         Ok(())

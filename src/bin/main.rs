@@ -10,10 +10,10 @@ use std::process::ExitCode;
 use args::{Args, Command, PerfCommand};
 use commands::session::Failure;
 
-/// Exit code for what failed.
+/// Exit code for failures.
 const FAILED: u8 = 1;
 
-/// Exit code for arguments that make no sense, as clap's own.
+/// Exit code for invalid arguments, the same as clap's.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// Says what failed, if anything did.
+/// Reports a failure, and chooses the exit code.
 fn end(result: Result<ExitCode, Failure>) -> ExitCode {
     let result = result.and_then(|code| match output::problem() {
         Some(error) => Err(format!("cannot print the results: {error}").into()),

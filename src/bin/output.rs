@@ -1,4 +1,4 @@
-//! What the commands print. A reader that has gone is no reason to fail; a full disk under standard output is.
+//! Output of the commands. A reader that has gone is not a failure; a full disk under standard output is.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,18 +6,18 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::terminal;
 
-/// Why results did not get out.
+/// The first error in writing results.
 static PROBLEM: Mutex<Option<io::Error>> = Mutex::new(None);
 
-/// Standard output is for something else.
+/// Standard output is used for the contents of a file.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// From now on results go to standard error, since standard output takes a file's bytes.
+/// Redirects results to standard error, since standard output takes the contents of a file.
 pub fn stdout_is_taken() {
     TAKEN.store(true, Ordering::Relaxed);
 }
 
-/// Prints a line of the results, for whoever waits for it at the other end of a pipe.
+/// Prints a line of the results and flushes it.
 pub fn say(line: &str) {
     print(&format!("{line}\n"));
 }
@@ -35,12 +35,12 @@ pub fn print(text: &str) {
     }
 }
 
-/// Prints a line on standard error, if it takes it. Never waits.
+/// Prints a line on standard error. Never waits: the line is lost if standard error does not accept it.
 pub fn tell(line: &str) {
     terminal::tell(line);
 }
 
-/// Why results did not get out, if there is a reason that its user has to know of.
+/// Takes the first error in writing results, if there was one.
 pub fn problem() -> Option<io::Error> {
     PROBLEM.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

@@ -33,20 +33,20 @@ pub enum Suite {
     ChaCha20,
 }
 
-/// What a poll loop does when there is no work.
+/// What a poll loop does when it has no work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum IdleMode {
-    /// Poll on: lowest latency, for a CPU that nothing else needs.
+    /// Keep polling: lowest latency, but needs a CPU of its own.
     Spin,
-    /// Poll on, but let other threads that want the CPU run in between; sleep while they do.
+    /// Keep polling, but yield to other threads that want the CPU, and sleep while there are any.
     #[default]
     Yield,
-    /// Sleep until a packet comes: uses next to no CPU time, but the first packet after a pause takes longer.
+    /// Sleep until a packet arrives: uses next to no CPU time, but the first packet after a pause takes longer.
     Sleep,
 }
 
 impl IdleMode {
-    /// As the library has it.
+    /// The library's value for this mode.
     pub fn mode(self) -> Idle {
         match self {
             Self::Spin => Idle::Spin,
@@ -62,16 +62,16 @@ pub enum Retry {
     /// While many handshakes are in flight.
     #[default]
     Auto,
-    /// Always: each handshake takes one more round trip.
+    /// Always. Each handshake takes one more round trip.
     Always,
-    /// Never: packets from made-up addresses can keep clients out.
+    /// Never. Packets from forged addresses can then keep clients out.
     Never,
 }
 
 /// Duplicate address detection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Dad {
-    /// Do not ask: for addresses that move from one machine to another.
+    /// Do not probe: for addresses that move from one machine to another.
     Off,
     /// Use the address at once, and give it up if another machine claims it within a second.
     #[default]
@@ -96,18 +96,18 @@ pub struct EngineArgs {
     #[arg(help_heading = "Port")]
     pub addrs: Vec<Cidr>,
 
-    /// Default router. May be repeated; the next one is used while the one before does not answer. It must be in the
-    /// network of an --addr, or in one that --route puts on the link; if all addresses are /32 or /128, it can be
-    /// anywhere.
+    /// Default router. May be repeated: later ones are used while earlier ones do not answer. It must be in the network
+    /// of an --addr, or in one that --route puts on the link; if all addresses are /32 or /128, it can be anywhere.
     #[arg(long = "gateway", value_name = "IP", value_parser = values::ip, help_heading = "Port")]
     pub gateways: Vec<IpAddr>,
 
     /// Route to a network through a neighbour, for example 10.0.0.0/8=10.77.0.254, or directly, for example
-    /// 172.31.1.1/32=link. May be repeated; of several for the same network, the first whose router answers is used.
+    /// 172.31.1.1/32=link. May be repeated: of several routes to the same network, the first whose router answers is
+    /// used.
     #[arg(long = "route", value_name = "NETWORK/LEN=NEXTHOP", help_heading = "Port")]
     pub routes: Vec<Route>,
 
-    /// Duplicate address detection: whether to ask if another machine has the address.
+    /// Duplicate address detection: how to check whether another machine has the address.
     #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = "Port")]
     pub dad: Dad,
 
@@ -123,8 +123,8 @@ pub struct EngineArgs {
     #[arg(long, value_name = "MODE", value_enum, default_value_t, help_heading = "Engine")]
     pub idle: IdleMode,
 
-    /// How long a client waits for a link that is down, for example 5 or 500ms [default: 5 s at the start, and the
-    /// connection's idle timeout after that].
+    /// How long a client waits for a link that is down, for example 5 or 500ms [default: 5 s at start, afterwards the
+    /// idle timeout of its connections].
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
     pub link_patience: Option<Duration>,
 
@@ -132,17 +132,17 @@ pub struct EngineArgs {
     #[arg(long, value_name = "NAME", value_enum, default_value_t, help_heading = "Engine")]
     pub congestion: Congestion,
 
-    /// Cipher suite to offer. May be repeated, best first [default: all].
+    /// Cipher suite to offer. May be repeated, in order of preference [default: all].
     #[arg(long = "suite", value_name = "NAME", value_enum, help_heading = "Engine")]
     pub suites: Vec<Suite>,
 
-    /// Largest UDP payload to send, 1200 to 65527 bytes [default: what the port's MTU carries].
+    /// Largest UDP payload to send, 1200 to 65527 bytes [default: as the port's MTU allows].
     #[arg(long, value_name = "BYTES", value_parser = values::number::<u16>(1200, 65527), help_heading = "Engine")]
     pub max_udp_payload: Option<u16>,
 
-    /// Give up a peer that has been silent for this long, for example 5 or 500ms [default: 10 for clients, 30 for
-    /// servers]. Clients ping a silent server after a quarter of this time; a server that is merely slow answers, and is
-    /// not given up.
+    /// Close connections whose peer has been silent for this long, for example 5 or 500ms [default: 10 for clients, 30
+    /// for servers]. Clients ping a silent server after a quarter of this time; a server that is merely slow answers
+    /// and keeps its connection.
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
     pub idle_timeout: Option<Duration>,
 
@@ -150,7 +150,7 @@ pub struct EngineArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Diagnostics")]
     pub pcap: Option<PathBuf>,
 
-    /// Append the TLS secrets to this file, so that a capture can be decrypted.
+    /// Append the TLS secrets to this file, so that captures can be decrypted.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "SSLKEYLOGFILE", hide_env_values = true)]
     #[arg(help_heading = "Diagnostics")]
     pub keylog: Option<PathBuf>,
@@ -160,22 +160,22 @@ pub struct EngineArgs {
     pub stats: Option<PathBuf>,
 
     /// Time each stage of every packet (port to engine, AEAD, placement, events, sending), print a table on exit, and
-    /// write the histograms to this file, for `gannet report`. Slows the engine down while it is on.
+    /// write the histograms to this file, for `gannet report`. Slows the engine down.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Diagnostics")]
     pub stages: Option<PathBuf>,
 
-    /// Show what the core does, each second: packets, bursts, cycles per packet, time at work, drops by reason, losses,
+    /// Each second, show what the core does: packets, bursts, cycles per packet, busy time, drops by reason, losses,
     /// connections.
     #[arg(long, conflicts_with = "quiet", help_heading = "Diagnostics")]
     pub live: bool,
 
-    /// The log.
+    /// The logging options.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
 impl EngineArgs {
-    /// Addresses are distinct, and routers are neighbours.
+    /// Checks that addresses are distinct and routers are neighbours.
     pub fn check(&self) -> Result<(), String> {
         self.log.check()?;
         for (i, a) in self.addrs.iter().enumerate() {
@@ -192,13 +192,14 @@ impl EngineArgs {
         self.routes.iter().filter_map(|r| r.via).try_for_each(|via| self.check_neighbour("next hop of --route", via))
     }
 
-    /// Networks on the link: those of our addresses, and those that --route says are.
+    /// Networks on the link: those of --addr, and those of --route with `link`.
     fn networks(&self) -> impl Iterator<Item = Cidr> {
         let routed = self.routes.iter().filter(|r| r.via.is_none()).map(|r| r.to);
         self.addrs.iter().copied().chain(routed)
     }
 
-    /// A router must be on one of our networks, and not be ourselves. An IPv6 router may be link-local.
+    /// Checks that a router is in one of the port's networks and is not the port itself. An IPv6 router may be
+    /// link-local.
     fn check_neighbour(&self, what: &str, ip: IpAddr) -> Result<(), String> {
         if self.addrs.iter().any(|a| a.addr == ip) {
             return Err(format!("{what} {ip} is this port's own --addr"));
@@ -207,7 +208,7 @@ impl EngineArgs {
         if link_local || self.networks().any(|a| a.contains(ip)) {
             return Ok(());
         }
-        // A single address has no network: its router can only be meant to be on the link.
+        // A single address has no network, so its router can only be on the link.
         let mut family = self.networks().filter(|a| a.addr.is_ipv4() == ip.is_ipv4()).peekable();
         let len = if ip.is_ipv4() { 32 } else { 128 };
         let alone = family.peek().is_some() && family.all(|a| a.prefix == len);
@@ -216,16 +217,16 @@ impl EngineArgs {
         }
         let ours: Vec<String> = self.networks().map(|a| a.network().to_string()).collect();
         Err(format!(
-            "{what} {ip} is in none of this port's networks ({}); if it is on the link all the same, add --route {ip}/{len}=link",
+            "{what} {ip} is in none of this port's networks ({}); if it is on the link anyway, add --route {ip}/{len}=link",
             ours.join(", ")
         ))
     }
 }
 
-/// Who the server is.
+/// The server's identity.
 #[derive(Clone, Debug, Args)]
 pub struct IdentityArgs {
-    /// Certificate chain, server's certificate first.
+    /// Certificate chain, the server's certificate first.
     #[arg(long, value_name = "PEM", value_hint = ValueHint::FilePath, help_heading = "TLS")]
     pub cert: PathBuf,
 
@@ -234,17 +235,17 @@ pub struct IdentityArgs {
     pub key: PathBuf,
 }
 
-/// What outlives the server's process.
+/// State that survives restarts of the server.
 #[derive(Clone, Debug, Args)]
 pub struct SecretArgs {
     /// Keep the secret behind connection IDs, reset tokens and address tokens in this file, which is created if
-    /// missing. After a crash and a restart, clients then learn at once that their connections are gone. Servers that
-    /// run at the same time need a file each.
+    /// missing. After a crash and restart, clients then learn at once that their connections are gone. Servers that run
+    /// at the same time need separate files.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Engine")]
     pub secret: Option<PathBuf>,
 }
 
-/// Which servers a client trusts: exactly one of the two.
+/// The servers that a client trusts: exactly one of the options.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct TrustArgs {
@@ -252,7 +253,7 @@ pub struct TrustArgs {
     #[arg(long, value_name = "PEM", value_hint = ValueHint::FilePath, help_heading = "TLS")]
     pub ca: Option<PathBuf>,
 
-    /// Trust any server. For tests only: anyone on the path can pose as the server.
+    /// Trust any server. For tests only: anyone on the path can impersonate the server.
     #[arg(long, help_heading = "TLS")]
     pub insecure: bool,
 }

@@ -1,26 +1,26 @@
-//! What is logged, and how.
+//! Logging options.
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-/// The environment variable that says what is logged if no argument does.
+/// The environment variable with the log level, if no option sets one.
 const VARIABLE: &str = "GANNET_LOG";
 
-/// How a line of the log looks.
+/// Formats of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Time, level, part of Gannet, message and fields.
+    /// Time, level, component, message and fields.
     #[default]
     Text,
-    /// One JSON object a line, with the same.
+    /// One JSON object per line, with the same contents.
     Json,
 }
 
-/// What is logged, and how.
+/// Logging options.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LogArgs {
-    /// Log events of this level and above: off, error, warn, info, debug or trace. Parts of Gannet can have levels of
-    /// their own: warn,net=debug,quic=trace [default: the value of GANNET_LOG, or info].
+    /// Log events of this level and above: off, error, warn, info, debug or trace. Components can have levels of their
+    /// own: warn,net=debug,quic=trace [default: the value of GANNET_LOG, or info].
     #[arg(long, value_name = "LEVEL", value_parser = filter, help_heading = "Diagnostics")]
     pub log_level: Option<Targets>,
 
@@ -28,17 +28,17 @@ pub struct LogArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t, help_heading = "Diagnostics")]
     pub log_format: LogFormat,
 
-    /// Log errors only, and show no progress; the same as --log-level error.
+    /// Log errors only and show no progress; same as --log-level error.
     #[arg(short, long, conflicts_with = "verbose", help_heading = "Diagnostics")]
     pub quiet: bool,
 
-    /// Log more; the same as --log-level debug. -vv is the same as --log-level trace.
+    /// Log more; same as --log-level debug. -vv is the same as --log-level trace.
     #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Diagnostics")]
     pub verbose: u8,
 }
 
 impl LogArgs {
-    /// What is logged.
+    /// The filter that these options select.
     pub fn filter(&self) -> Targets {
         let level = |level: LevelFilter| Targets::new().with_default(level);
         match (&self.log_level, self.quiet, self.verbose) {
@@ -50,7 +50,7 @@ impl LogArgs {
         }
     }
 
-    /// The environment can be wrong as well.
+    /// Checks the environment variable, which clap does not.
     pub fn check(&self) -> Result<(), String> {
         of_environment().map(drop)
     }
@@ -64,7 +64,7 @@ fn of_environment() -> Result<Option<Targets>, String> {
     }
 }
 
-/// Levels: one for everything, and any number of the form PART=LEVEL.
+/// Parses a level for everything, and any number of the form COMPONENT=LEVEL.
 fn filter(text: &str) -> Result<Targets, String> {
     let level = |name: &str| -> Result<LevelFilter, String> {
         let known = !name.is_empty() && !name.contains(|c: char| !c.is_ascii_alphabetic());
@@ -111,6 +111,6 @@ mod tests {
         assert!(enables(false, 1, Level::DEBUG) && !enables(false, 1, Level::TRACE));
         assert!(enables(false, 2, Level::TRACE));
         let said = LogArgs { quiet: true, log_level: Some(filter("trace").unwrap()), ..LogArgs::default() };
-        assert!(said.filter().would_enable("gannet", &Level::TRACE), "what is said exactly counts");
+        assert!(said.filter().would_enable("gannet", &Level::TRACE), "the explicit option wins");
     }
 }

@@ -1,4 +1,4 @@
-//! Whom to talk to: `HOST:PORT` and `https://` URLs. No I/O and no name look-up.
+//! Targets: `HOST:PORT` and `https://` URLs. No I/O and no name lookup.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,20 +6,20 @@ use std::str::FromStr;
 
 use super::values::{BadValue, bad};
 
-/// UDP port of a URL that names none.
+/// The UDP port of URLs that name none.
 const HTTPS_PORT: u16 = 443;
 
 /// A host, by name or address, and a UDP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
-    /// Name or address; IPv6 without brackets.
+    /// The name or address; IPv6 without brackets.
     pub host: String,
     /// UDP port, not zero.
     pub port: u16,
 }
 
 impl HostPort {
-    /// The address when the host is one rather than a name.
+    /// The host's address, if it is not a name.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
@@ -29,10 +29,10 @@ impl HostPort {
         let (host, rest) = match s.strip_prefix('[') {
             Some(inner) => match inner.split_once(']') {
                 Some((v6, rest)) if v6.parse::<Ipv6Addr>().is_ok() => (v6, rest),
-                _ => return bad(format!("'{s}' does not hold an IPv6 address in brackets, as in [fd00::1]:4433")),
+                _ => return bad(format!("'{s}' is not an IPv6 address in brackets, as in [fd00::1]:4433")),
             },
             None if s.parse::<Ipv6Addr>().is_ok() => {
-                return bad(format!("an IPv6 address goes in brackets here: [{s}]"));
+                return bad(format!("write an IPv6 address in brackets: [{s}]"));
             }
             None => s.split_at(s.find(':').unwrap_or(s.len())),
         };
@@ -75,12 +75,12 @@ fn udp_port(s: &str) -> Result<u16, BadValue> {
     }
 }
 
-/// Refuses what cannot be a DNS name.
+/// Rejects hosts that cannot be DNS names.
 fn check_name(host: &str) -> Result<(), BadValue> {
     let label = |l: &str| {
         (1..=63).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
-    // A last label of digits is a mistyped IPv4 address, never a name.
+    // A last label of digits only is a mistyped IPv4 address.
     let last = host.rsplit('.').next().unwrap_or_default();
     if host.len() > 253 || !host.split('.').all(label) || last.bytes().all(|b| b.is_ascii_digit()) {
         return bad(format!("'{host}' is neither a host name nor an IP address"));
@@ -99,14 +99,14 @@ pub fn host_name(s: &str) -> Result<String, BadValue> {
 /// An `https://HOST[:PORT]/PATH` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
-    /// Whom to ask. The port defaults to 443.
+    /// The server. The port defaults to 443.
     pub authority: HostPort,
-    /// What to ask for: starts with '/', holds the query if there is one, stays percent-encoded.
+    /// The resource: starts with '/', includes the query if there is one, stays percent-encoded.
     pub path: String,
 }
 
 impl Url {
-    /// A name for the file that is fetched: the last part of the path, never one that leaves its directory.
+    /// A name for the fetched file: the last segment of the path, never one that leaves its directory.
     pub fn file_name(&self) -> &str {
         let path = self.path.split('?').next().unwrap_or_default();
         match path.rsplit('/').next() {
@@ -120,7 +120,7 @@ impl FromStr for Url {
     type Err = BadValue;
 
     fn from_str(s: &str) -> Result<Self, BadValue> {
-        // Schemes are the same in capitals (RFC 3986 §3.1).
+        // Schemes are case-insensitive (RFC 3986 §3.1).
         const SCHEME: &str = "https://";
         let (Some(scheme), Some(rest)) = (s.get(..SCHEME.len()), s.get(SCHEME.len()..)) else {
             return bad("expected an https:// URL, for example https://10.77.0.1:4433/file");
@@ -128,14 +128,14 @@ impl FromStr for Url {
         if !scheme.eq_ignore_ascii_case(SCHEME) {
             return bad("expected an https:// URL, for example https://10.77.0.1:4433/file");
         }
-        // A fragment is for the reader, it is never sent (RFC 3986 §3.5).
+        // Fragments are never sent (RFC 3986 §3.5).
         let rest = rest.split('#').next().unwrap_or_default();
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if authority.contains('@') {
             return bad("a user name in a URL is not supported");
         }
         if let Some(c) = path.chars().find(|c| !c.is_ascii_graphic()) {
-            return bad(format!("the path holds the character {c:?}: percent-encode it"));
+            return bad(format!("the path contains the character {c:?}: percent-encode it"));
         }
         let path = if path.starts_with('/') { path.into() } else { format!("/{path}") };
         Ok(Self { authority: HostPort::parse(authority, Some(HTTPS_PORT))?, path })

@@ -1,4 +1,4 @@
-//! What the command line takes and refuses.
+//! What the command line accepts and rejects.
 
 use super::engine::{Congestion, Dad, Retry, Suite};
 use super::*;
@@ -9,7 +9,7 @@ fn load(line: &str) -> Result<Args, clap::Error> {
     Args::try_load_from(std::iter::once("gannet").chain(line.split_whitespace()))
 }
 
-/// The message that refuses `line`.
+/// The error message for `line`.
 fn why(line: &str) -> String {
     load(line).expect_err(line).to_string()
 }
@@ -162,7 +162,7 @@ fn report_doctor_and_ring() {
     assert!(matches!(load(line).unwrap().command, Command::Ring(RingArgs { requests: 5, .. })));
 }
 
-/// On main of 2026-11-28 some errors had the usage of `gannet` itself.
+/// Some errors used to show the usage of `gannet` itself.
 #[test]
 fn every_refusal_has_the_usage_of_its_command() {
     let port = "--port memif --addr 10.77.0.2/24 --addr 10.77.0.2/25";
@@ -179,8 +179,8 @@ fn every_refusal_has_the_usage_of_its_command() {
     }
 }
 
-/// No message of the standard library's parsers and none of clap's about options that nobody meant: each value says what
-/// it expects.
+/// No message is one of the standard library's parsers, or one of clap's about an option that nobody meant: each value
+/// says what it expects.
 #[test]
 fn values_say_what_they_expect() {
     let get = format!("get {PORT} --insecure https://10.77.0.1/f");

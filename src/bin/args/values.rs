@@ -1,4 +1,4 @@
-//! What the words on a command line mean: addresses, routes, sizes, times, rates. No I/O.
+//! Values of command-line options: addresses, routes, sizes, times, rates. No I/O.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gannet::net;
 
-/// A value that cannot be used. The message says why and shows what would do.
+/// An invalid value. The message says why and gives a valid example.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadValue(pub(super) String);
@@ -27,7 +27,7 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// The same network with all host bits zero.
+    /// The network, with all host bits zero.
     pub fn network(self) -> Self {
         let addr = match self.addr {
             IpAddr::V4(a) => {
@@ -40,7 +40,7 @@ impl Cidr {
         Self { addr, prefix: self.prefix }
     }
 
-    /// Whether `ip` is of the same family and lies in this network.
+    /// Returns whether `ip` is in this network.
     pub fn contains(self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.addr.is_ipv4() && Self { addr: ip, ..self }.network() == self.network()
     }
@@ -76,12 +76,12 @@ pub fn ip(s: &str) -> Result<IpAddr, BadValue> {
     s.parse().or_else(|_| bad(format!("'{s}' is not an IP address such as 10.77.0.1 or fd00::1")))
 }
 
-/// Whether one host can have this address.
+/// Returns whether `ip` can be the address of a single host.
 pub fn is_unicast(ip: IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
-/// A whole number from `min` to `max`.
+/// A parser of whole numbers from `min` to `max`.
 pub fn number<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&str) -> Result<T, BadValue> + Clone + Send + Sync {
     move |s| {
         let number = s.parse().ok().filter(|n| (min..=max).contains(n)).and_then(|n: u64| T::try_from(n).ok());
@@ -93,11 +93,11 @@ pub fn number<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&str) -> Result<T,
     }
 }
 
-/// An address for our own port: a [`Cidr`] that a host can have.
+/// An address for the port itself: a [`Cidr`] that a host can have.
 pub fn host_cidr(s: &str) -> Result<Cidr, BadValue> {
     let cidr: Cidr = s.parse()?;
     if cidr.addr.is_loopback() {
-        return bad(format!("{} never leaves a machine: give the port an address of its network", cidr.addr));
+        return bad(format!("{} never leaves a machine: give the port an address in its network", cidr.addr));
     }
     if !is_unicast(cidr.addr) {
         return bad(format!("{} cannot be the address of a host", cidr.addr));
@@ -113,10 +113,10 @@ pub fn host_cidr(s: &str) -> Result<Cidr, BadValue> {
     }
 }
 
-/// A destination network and the neighbour that leads to it.
+/// A destination network and its next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where packets go. Host bits are zero.
+    /// The destination. Host bits are zero.
     pub to: Cidr,
     /// The next hop, of the same family; `None` if the network is on the link.
     pub via: Option<IpAddr>,
@@ -196,7 +196,7 @@ pub fn rate(s: &str) -> Result<f64, BadValue> {
         None => s.strip_suffix('M').map_or((s, 1.0), |n| (n, 1e6)),
     };
     match number.parse::<f64>().map(|n| n * scale) {
-        // One a nanosecond is as fine as time is told apart.
+        // Times have nanosecond resolution.
         Ok(r) if r > 0.0 && r <= 1e9 => Ok(r),
         _ => bad("expected requests per second above zero and up to 1000M, for example 5000 or 20k"),
     }
@@ -234,7 +234,7 @@ mod tests {
         assert!(why("10.0.0/8".parse::<Cidr>()).contains("'10.0.0'"));
         assert!(why(host_cidr("10.77.0.0/24")).contains("names the network"));
         assert!(why(host_cidr("224.0.0.1/4")).contains("224.0.0.1"));
-        // On main of 2026-11-28 it was taken, and nobody ever answered.
+        // Such addresses used to be accepted, and nobody ever answered them.
         for own in ["10.77.0.255/24", "10.77.3.255/22", "10.77.0.3/30"] {
             assert!(why(host_cidr(own)).contains("broadcast address of its network"), "{own}");
         }

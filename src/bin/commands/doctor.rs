@@ -1,6 +1,6 @@
-//! `gannet doctor`: is this machine ready, and what to type if it is not.
+//! `gannet doctor`: checks whether this machine is ready, and prints remedies if it is not.
 //!
-//! Everything is read from files under a root directory, so that tests can show it any machine.
+//! All facts are read from files under a root directory, so that tests can supply any machine.
 
 mod cpu;
 mod devices;
@@ -17,32 +17,32 @@ use super::origin::origin;
 use crate::args::DoctorArgs;
 use crate::output::print;
 
-/// How well something is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// As it should be.
+    /// Fine.
     Ok,
-    /// Good to know; nothing is wrong.
+    /// For information; nothing is wrong.
     Note,
-    /// Gannet runs, but slower, or not on every kind of port.
+    /// Gannet runs, but more slowly, or not on every kind of port.
     Warn,
-    /// Gannet does not run, or a device that was set aside for it cannot be used.
+    /// Gannet does not run, or a device reserved for it cannot be used.
     Fail,
 }
 
-/// What one check found.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it is about.
+    /// The section.
     pub area: &'static str,
-    /// What was looked at.
+    /// The item that was checked.
     pub what: String,
-    /// How well it is.
+    /// The severity.
     pub status: Status,
-    /// What was found.
+    /// The result in words.
     pub found: String,
-    /// What to type, one command a line; words behind a '#' explain.
+    /// Commands that mend it, one per line; text after a '#' is explanation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -57,31 +57,31 @@ impl Finding {
     }
 }
 
-/// What only the running program knows.
+/// Facts that only the running program knows.
 #[derive(Clone, Debug, Default)]
 pub struct Build {
-    /// Version of DPDK; `None` if not known.
+    /// DPDK's version; `None` if unknown.
     pub dpdk: Option<String>,
-    /// The crypto kernels that were chosen, as `gannet::crypto::backend_name` tells.
+    /// The selected crypto kernels, as returned by `gannet::crypto::backend_name`.
     pub crypto: String,
-    /// DPDK's network drivers that can be loaded; empty if not known.
+    /// DPDK's network drivers that can be loaded; empty if unknown.
     pub drivers: Vec<String>,
-    /// Those that are missing, or cannot be loaded, each with what to type.
+    /// Drivers that are missing or cannot be loaded, each with a remedy.
     pub absent: Vec<(String, String)>,
-    /// Addresses that the kernel has, by interface, as `ADDRESS/LENGTH`.
+    /// The kernel's addresses by interface, as `ADDRESS/LENGTH`.
     pub addresses: Vec<(String, String)>,
-    /// Interfaces with an XDP program, and how it is attached, as `ip link` writes it.
+    /// Interfaces with an XDP program, and its attachment mode in the notation of `ip link`.
     pub xdp: Vec<(String, &'static str)>,
-    /// Ports whose packet buffers the process at the other end can write to; empty if not known.
+    /// Kinds of ports whose packet buffers the peer process can write to; empty if unknown.
     pub shared: Vec<String>,
-    /// The folder of sockets that are named without one, and what is wrong with it.
+    /// The directory of sockets given without a path, and what is wrong with it.
     pub sockets: Option<(PathBuf, Option<String>)>,
 }
 
-/// What the user is about to do.
+/// The user's plans.
 #[derive(Clone, Debug, Default)]
 pub struct Wishes {
-    /// The CPUs that poll loops are to run on; none for one that the doctor chooses.
+    /// The CPUs for poll loops; empty to let the doctor choose one.
     pub cores: Vec<usize>,
 }
 
@@ -89,7 +89,7 @@ pub struct Wishes {
 struct Tree(PathBuf);
 
 impl Tree {
-    /// A file's text without white space at its ends; `None` if it cannot be read.
+    /// A file's text without surrounding white space; `None` if it cannot be read.
     fn read(&self, path: &str) -> Option<String> {
         std::fs::read_to_string(self.0.join(path)).ok().map(|s| s.trim().to_string())
     }
@@ -99,7 +99,7 @@ impl Tree {
         std::fs::read(self.0.join(path)).ok()
     }
 
-    /// The names in a directory, sorted; none if there is no such directory.
+    /// The names in a directory, sorted; empty if it does not exist.
     fn list(&self, path: &str) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(self.0.join(path))
             .into_iter()
@@ -111,7 +111,7 @@ impl Tree {
         names
     }
 
-    /// The last part of what a symbolic link points to.
+    /// The last component of a symbolic link's target.
     fn link_name(&self, path: &str) -> Option<String> {
         std::fs::read_link(self.0.join(path)).ok()?.file_name()?.to_str().map(String::from)
     }
@@ -121,7 +121,7 @@ impl Tree {
     }
 }
 
-/// All findings about the machine whose /proc, /sys and /dev lie under `root`.
+/// Examines the machine whose /proc, /sys and /dev are under `root`.
 pub fn examine(root: &Path, build: &Build, wishes: &Wishes) -> Vec<Finding> {
     let tree = Tree(root.into());
     let rights = rights::Rights::read(&tree);
@@ -143,7 +143,7 @@ fn software(build: &Build) -> Vec<Finding> {
     add("gannet", Status::Ok, env!("CARGO_PKG_VERSION"));
     match &build.dpdk {
         Some(version) => add("DPDK", Status::Ok, version),
-        None => add("DPDK", Status::Note, "version not known"),
+        None => add("DPDK", Status::Note, "version unknown"),
     }
     if !build.drivers.is_empty() {
         add("DPDK drivers", Status::Ok, &build.drivers.join(" "));
@@ -177,10 +177,10 @@ fn software(build: &Build) -> Vec<Finding> {
     all
 }
 
-/// Examines this machine and prints what was found. Whether nothing has failed.
+/// Examines this machine and prints the findings. Returns whether no check failed.
 ///
 /// # Errors
-/// When the findings cannot be put into words.
+/// If the findings cannot be formatted.
 pub fn run(args: &DoctorArgs, build: &Build) -> io::Result<bool> {
     let findings = examine(Path::new("/"), build, &Wishes { cores: args.cores.clone() });
     let ok = findings.iter().all(|f| f.status != Status::Fail);
@@ -199,7 +199,7 @@ pub fn run(args: &DoctorArgs, build: &Build) -> io::Result<bool> {
     Ok(ok)
 }
 
-/// The findings for people.
+/// Formats the findings as text.
 fn text(findings: &[Finding], colours: bool) -> String {
     let width = findings.iter().map(|f| f.what.chars().count()).max().unwrap_or(0);
     let mut out = String::new();

@@ -16,7 +16,7 @@ use crate::args::{GetArgs, target::Url};
 use crate::output::{say, stdout_is_taken};
 use crate::terminal::ProgressLine;
 
-/// Memory for files on their way, beside what is held back.
+/// Memory for files in transit, in addition to what --hold keeps, in bytes.
 const WORKING_MEMORY: u64 = 512 << 20;
 
 /// Fetches the files.
@@ -30,7 +30,7 @@ pub fn run(args: &GetArgs) -> Result<(), Failure> {
     run_on(args, plan, Session::open(&args.engine, memory)?)
 }
 
-/// What can be found out, and found wrong, before a port is opened.
+/// The results of the checks that need no port.
 pub struct Plan {
     jobs: Vec<Job>,
     remote: SocketAddr,
@@ -39,7 +39,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of `args`.
+    /// Checks `args` and makes the plan.
     pub fn new(args: &GetArgs) -> Result<Self, Failure> {
         let authority = &args.urls.first().ok_or("no URL")?.authority;
         Ok(Self {
@@ -51,7 +51,7 @@ impl Plan {
     }
 }
 
-/// Fetches the files over a port that is open already.
+/// Fetches the files over a port that is already open.
 pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Failure> {
     let Plan { jobs, remote, server_name, tls } = plan;
     let (buf, count) = hq::receive_buffers(args.hold);
@@ -82,7 +82,7 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
     if errors.is_empty() { Ok(()) } else { Err(errors.join("\ngannet: ").into()) }
 }
 
-/// Where each URL's file goes.
+/// The output of each URL.
 fn jobs(args: &GetArgs) -> Result<Vec<Job>, Failure> {
     let (urls, output) = (&args.urls, args.output.as_deref());
     if args.to_stdout() {
@@ -97,7 +97,7 @@ fn jobs(args: &GetArgs) -> Result<Vec<Job>, Failure> {
                 if dir.is_dir() {
                     Ok(in_dir(dir, url))
                 } else {
-                    Err(format!("there is no directory {}", dir.display()).into())
+                    Err(format!("no such directory: {}", dir.display()).into())
                 }
             }
             Some(dir) if urls.len() > 1 => {
@@ -105,7 +105,7 @@ fn jobs(args: &GetArgs) -> Result<Vec<Job>, Failure> {
                 Err(Usage(format!("several files cannot all be written to {dir}: give a directory with -o")).into())
             }
             Some(file) => match missing_parent(file) {
-                Some(dir) => Err(format!("there is no directory {}", dir.display()).into()),
+                Some(dir) => Err(format!("no such directory: {}", dir.display()).into()),
                 None => Ok(file.to_owned()),
             },
         }
@@ -140,6 +140,6 @@ fn print(app: &HqClient, counters: &Counters, args: &GetArgs) {
     say(&format!("bytes_direct: {}", placement.direct));
     say(&format!("bytes_staged: {}", placement.staged));
     say(&format!("bytes_copied: {}", placement.copied));
-    // Of the packets that came, only the server knows which were lost.
+    // Only the server knows which packets to us were lost.
     say(&format!("sent_packets_lost: {}", counters.endpoint.lost_packets));
 }

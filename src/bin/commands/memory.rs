@@ -1,10 +1,10 @@
-//! How much memory a command may pin: what is pinned cannot be swapped out, so more than there is ends other programs.
+//! Limits on pinned memory: it cannot be swapped out, so too much of it ends other programs.
 
 use std::path::Path;
 
 use gannet::report::machine::hugepages;
 
-/// Left to the system, bytes, at the least. A sixteenth of the memory if that is more.
+/// The minimum that is left to the system, in bytes. It is a sixteenth of the memory if that is more.
 const LEAST_REST: u64 = 256 << 20;
 
 /// Memory that an argument asks for.
@@ -12,15 +12,15 @@ const LEAST_REST: u64 = 256 << 20;
 pub struct Wish {
     /// The argument.
     pub flag: &'static str,
-    /// What it comes to.
+    /// The amount of memory.
     pub bytes: u64,
 }
 
-/// A wish is larger than the machine.
+/// An argument asks for more memory than the machine has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{flag} comes to {} of pinned memory, and {} can be had ({} are left to the system): give {flag} {}M at the most, or \
-     leave it out", size(*bytes), size(*most), size(*rest), most >> 20
+    "{flag} needs {} of pinned memory, but only {} are available ({} are left to the system): give {flag} at most {}M, \
+     or omit it", size(*bytes), size(*most), size(*rest), most >> 20
 )]
 pub struct TooMuch {
     flag: &'static str,
@@ -33,13 +33,13 @@ pub struct TooMuch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     total: u64,
-    /// What can be had without swapping; less in a container with a limit.
+    /// Memory available without swapping; less in a container with a limit.
     available: u64,
     hugepages: u64,
 }
 
 impl Memory {
-    /// That of this machine, as far as it can be found out: what cannot is taken for endless, and the attempt fails later.
+    /// The memory of this machine. What cannot be determined is taken as unlimited: the allocation then fails later.
     pub fn of_machine() -> Self {
         Self::of(Path::new("/"))
     }
@@ -64,15 +64,15 @@ impl Memory {
         }
     }
 
-    /// What a pool may hold that serves `wish` and has `working` bytes beside it, which are taken when they are needed.
+    /// The size limit of a pool for `wish` plus `working` bytes, which are allocated on demand.
     ///
     /// # Errors
-    /// A wish that is more than there is.
+    /// The wish does not fit into the available memory.
     pub fn for_wish(self, wish: &Wish, working: u64) -> Result<u64, TooMuch> {
         let Wish { flag, bytes } = *wish;
         let rest = if self.total == u64::MAX { 0 } else { LEAST_REST.max(self.total / 16) };
         let most = self.available.saturating_sub(rest).max(self.hugepages);
-        // Beyond all addresses, whatever there is.
+        // More than the address space cannot be had on any machine.
         let sum = bytes.checked_add(working).filter(|sum| isize::try_from(*sum).is_ok());
         match sum {
             Some(sum) if bytes == 0 || bytes <= most => Ok(sum),
@@ -100,8 +100,7 @@ mod tests {
         assert_eq!(hold(0), Ok(GIB));
         assert_eq!(hold(5 * GIB), Ok(6 * GIB));
         let why = hold(100 * GIB).unwrap_err().to_string();
-        for part in ["--hold comes to 100.0 GiB", "5.5 GiB can be had", "512 MiB are left", "--hold 5632M at the most"]
-        {
+        for part in ["--hold needs 100.0 GiB", "5.5 GiB are available", "512 MiB are left", "--hold at most 5632M"] {
             assert!(why.contains(part), "{part} is not in: {why}");
         }
         assert_eq!(hold(5632 << 20), Ok((5632 << 20) + GIB), "what it advises works");

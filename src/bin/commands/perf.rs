@@ -20,10 +20,10 @@ use crate::args::{PerfClientArgs, PerfServerArgs};
 use crate::output::say;
 use crate::terminal;
 
-/// Memory for receive buffers.
+/// Memory for receive buffers, in bytes.
 const MEMORY: u64 = 1 << 30;
 
-/// Answers `perf client` until a signal comes.
+/// Answers `perf client` until a signal arrives.
 pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
     let tls = checked_server_tls(&args.identity, &args.engine, &tls_options(&args.engine, ALPN)?)?;
     let endpoint = server_endpoint(&args.secret, args.retry)?;
@@ -32,7 +32,7 @@ pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
     serve_on(args, tls, session)
 }
 
-/// The same on a port that is open already.
+/// Like [`serve`], on a port that is already open.
 pub fn serve_on(args: &PerfServerArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
     let app = PerfServer::new(session.pool.clone());
     let config = server_transport(transport(&args.engine, &session.caps()), &session.pool);
@@ -47,14 +47,14 @@ fn ready_line(addr: &std::net::IpAddr, listen: u16, session: &Session) -> String
     format!("ready: {} on {}", std::net::SocketAddr::new(*addr, listen), session.describe())
 }
 
-/// Makes requests, and tells what came of them.
+/// Makes requests and prints the results.
 pub fn measure(args: &PerfClientArgs) -> Result<(), Failure> {
     let plan = plan(args)?;
     check_places(args.json.iter().chain(&args.hdr))?;
     measure_on(args, plan, Session::open(&args.engine, MEMORY)?)
 }
 
-/// What to do; the transport settings still have to be fitted to the port.
+/// The plan of `args`; transport settings still have to be adapted to the port.
 pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
     let remote = resolve(&args.connect, &args.engine)?;
     let name = args.server_name.clone().unwrap_or_else(|| args.connect.host.clone());
@@ -76,7 +76,7 @@ pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
     Ok(plan)
 }
 
-/// Measures over a port that is open already.
+/// Measures over a port that is already open.
 pub fn measure_on(args: &PerfClientArgs, mut plan: PerfPlan, mut session: Session) -> Result<(), Failure> {
     plan.client_config = plan.client_config.with_transport(client_transport(&args.engine, &session.caps()))?;
     let app = PerfClient::new(plan, session.pool.clone())?;
@@ -112,7 +112,7 @@ fn facts(session: &Session, args: &PerfClientArgs) -> Vec<(String, String)> {
 fn failures(results: &PerfResults) -> String {
     let mut lines: Vec<String> = results.failures.iter().map(|(why, n)| format!("{why} ({n} times)")).collect();
     if results.other_failures > 0 {
-        lines.push(format!("{} failures of other kinds", results.other_failures));
+        lines.push(format!("{} other failures", results.other_failures));
     }
     if lines.is_empty() {
         lines.push(format!("{} requests were not answered in time", results.unfinished));
@@ -120,13 +120,13 @@ fn failures(results: &PerfResults) -> String {
     lines.join("\ngannet: ")
 }
 
-/// A figure: counts are whole.
+/// A result; counts are printed as integers.
 enum Value {
     Count(u64),
     Measure(f64),
 }
 
-/// Everything that was measured, by name. Percentiles that the number of requests does not support are left out.
+/// All results by name, without percentiles that the number of requests does not support.
 fn values(results: &PerfResults, counters: &Counters) -> Vec<(&'static str, Value)> {
     use Value::{Count, Measure};
     let latency = results.latency.summary();
@@ -208,7 +208,7 @@ fn write_hdr(
     Ok(())
 }
 
-/// One line a second about what goes on.
+/// Prints a progress line each second.
 struct Watch {
     live: Arc<PerfLive>,
     quiet: bool,

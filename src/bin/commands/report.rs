@@ -1,4 +1,4 @@
-//! `gannet report`: histogram logs to one HTML page, a table, CSV or JSON.
+//! `gannet report`: turns histogram logs into one HTML page, a table, CSV or JSON.
 
 mod export;
 
@@ -13,7 +13,7 @@ use super::origin::origin;
 use crate::args::{ReportArgs, ReportFormat};
 use crate::output::print;
 
-/// Why there is no report.
+/// The reason why no report was written.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// An input cannot be read.
@@ -22,21 +22,21 @@ pub enum ReportError {
     /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The output is an input.
+    /// The output file is also an input.
     #[error("{} is an input and would be overwritten: choose another name with -o", .0.display())]
     Overwrite(PathBuf),
     /// The series cannot be written as CSV.
-    #[error("cannot make CSV: {0}")]
+    #[error("cannot write CSV: {0}")]
     Csv(#[from] csv::Error),
-    /// The terminal or pipe is gone.
+    /// Standard output cannot be written to.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
 }
 
-/// Makes what `args` asks for.
+/// Writes the report that `args` asks for.
 ///
 /// # Errors
-/// When an input cannot be used, or the output cannot be written. There is no file then, or the old one.
+/// If an input cannot be used or the output cannot be written. An existing file then stays as it was.
 pub fn run(args: &ReportArgs) -> Result<(), ReportError> {
     let mut text = Vec::new();
     run_to(args, &mut text)?;
@@ -44,7 +44,7 @@ pub fn run(args: &ReportArgs) -> Result<(), ReportError> {
     Ok(())
 }
 
-/// What has no file goes to `out`.
+/// Like [`run`]; output without a file goes to `out`.
 fn run_to(args: &ReportArgs, out: &mut impl Write) -> Result<(), ReportError> {
     let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
     let page = (args.format == ReportFormat::Html).then(|| PathBuf::from("report.html"));
@@ -71,7 +71,7 @@ fn run_to(args: &ReportArgs, out: &mut impl Write) -> Result<(), ReportError> {
     Ok(())
 }
 
-/// A short name for each file: its stem, or the path where stems are the same.
+/// A short label for each file: its stem, or its path if stems are not unique.
 fn labels(files: &[PathBuf]) -> Vec<String> {
     let stem = |f: &PathBuf| f.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
     let stems: Vec<String> = files.iter().map(stem).collect();
@@ -82,13 +82,14 @@ fn labels(files: &[PathBuf]) -> Vec<String> {
     }
 }
 
-/// What occurs more than once.
+/// The values that occur more than once.
 fn repeated<T: Clone + Eq + std::hash::Hash>(all: impl Iterator<Item = T>) -> HashSet<T> {
     let mut seen = HashSet::new();
     all.filter(|x| !seen.insert(x.clone())).collect()
 }
 
-/// All logs in one report. Names that several files use get the file's label; facts that all agree on appear once.
+/// Combines all logs into one report. Names used by several files get the file's label; facts that all agree on appear
+/// once.
 fn combine(title: &str, labels: &[String], logs: Vec<HdrLog>) -> ReportInput {
     let names = repeated(logs.iter().flat_map(|l| l.series.iter().map(|s| s.name.clone())));
     let bars = repeated(logs.iter().flat_map(|l| l.throughput.iter().map(|b| (b.unit.clone(), b.label.clone()))));
@@ -113,7 +114,7 @@ fn combine(title: &str, labels: &[String], logs: Vec<HdrLog>) -> ReportInput {
             s
         }));
         input.throughput.extend(log.throughput.into_iter().map(|mut b| {
-            // Each file is a run of its own, of whatever.
+            // Each file is a run of its own, with its own throughput.
             if several {
                 b.stack.clone_from(label);
             }
@@ -160,7 +161,7 @@ mod tests {
         let csv = made(ReportFormat::Csv, None);
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(lines[0], "series,count,min_ns,mean_ns,p50_ns,p90_ns,p99_ns,p999_ns,p9999_ns,max_ns,seconds");
-        // 99 samples tell no 99th percentile.
+        // 99 samples do not support a 99th percentile.
         assert!(lines[1].starts_with("\"rtt, \"\"quoted\"\"\",99,1000,"), "{csv}");
         assert_eq!(lines[1].split(',').rev().take(5).collect::<Vec<_>>()[1..], ["99007", "", "", ""], "{csv}");
         let json: serde_json::Value = serde_json::from_str(&made(ReportFormat::Json, None)).unwrap();

@@ -9,14 +9,14 @@ use super::session::{Failure, Session, server_tls, tls_options};
 use super::{get, perf, serve};
 use crate::args::{Args, Command, PerfCommand, RingArgs};
 
-/// Memory of each side.
+/// Memory of each side, in bytes.
 const MEMORY: u64 = 2 << 30;
 
 const SERVER: &str = "10.77.0.1";
 
 /// Fetches a file, then measures latency if requests are asked for.
 pub fn run(args: &RingArgs) -> Result<(), Failure> {
-    std::fs::create_dir_all(&args.out).map_err(|e| format!("cannot make {}: {e}", args.out.display()))?;
+    std::fs::create_dir_all(&args.out).map_err(|e| format!("cannot create {}: {e}", args.out.display()))?;
     let profile = PortProfile::load("ring", &[])?;
     let eal = Eal::init(&EalConfig::for_profiles(&[profile.clone(), profile.clone()]))?;
     if let Some(warning) = eal.warning() {
@@ -26,7 +26,7 @@ pub fn run(args: &RingArgs) -> Result<(), Failure> {
     if args.requests > 0 { measure(args, &eal, &profile) } else { Ok(()) }
 }
 
-/// A command line as a user would have typed it.
+/// Parses a command line like one that a user would type.
 fn parse(command: &[&str], args: &RingArgs, server: bool, rest: &[String]) -> Result<Command, Failure> {
     let mut words: Vec<String> = ["gannet"].iter().chain(command).map(|w| (*w).to_owned()).collect();
     words.extend(["--port", "ring", "--addr"].map(String::from));
@@ -78,7 +78,7 @@ fn measure(args: &RingArgs, eal: &Eal, profile: &PortProfile) -> Result<(), Fail
     both(left, |left| perf::serve_on(&server, tls, left), || perf::measure_on(&client, plan, right))
 }
 
-/// Runs the server until the client has ended; the client's failure counts first.
+/// Runs the server until the client has ended. The client's failure takes precedence.
 fn both(
     left: Session,
     server: impl FnOnce(Session) -> Result<(), Failure> + Send,

@@ -13,15 +13,15 @@ use super::session::{Failure, Session, checked_server_tls, server_endpoint, tls_
 use crate::args::ServeArgs;
 use crate::terminal;
 
-/// Memory for requests and files on their way, beside what is preloaded.
+/// Memory for requests and files in transit, in addition to preloaded files, in bytes.
 const WORKING_MEMORY: u64 = 1 << 30;
 
-/// Serves files until a signal comes.
+/// Serves files until a signal arrives.
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
-    // What a user gets wrong most often comes first: no port is opened for it.
+    // Check the most frequent mistakes first, before opening a port.
     let tls = checked_server_tls(&args.identity, &args.engine, &tls_options(&args.engine, hq::ALPN)?)?;
     let endpoint = server_endpoint(&args.secret, args.retry)?;
-    // What it comes to: the files may be less than what is allowed.
+    // The files may need less than is allowed.
     let bytes = args.preload.min(files_in(&args.root));
     let memory = Memory::of_machine().for_wish(&Wish { flag: "--preload", bytes }, WORKING_MEMORY)?;
     let mut session = Session::open(&args.engine, memory)?;
@@ -29,15 +29,15 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     run_on(args, tls, session)
 }
 
-/// Size of the files directly in `dir`; each takes whole blocks of its size class, which is less than twice as much. What
-/// cannot be looked at is found out when it is read.
+/// Memory for the files in the top level of `dir`: each takes whole blocks of its size class, less than twice its size.
+/// Files that cannot be examined fail later, when they are read.
 fn files_in(dir: &Path) -> u64 {
     let files =
         std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| entry.and_then(|e| e.path().metadata()).ok());
     files.filter(Metadata::is_file).fold(0, |sum, file| sum.saturating_add(file.len().saturating_mul(2)))
 }
 
-/// The same on a port that is open already.
+/// Like [`run`], on a port that is already open.
 pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
     let app = HqServer::new(
         &HqServerConfig {
@@ -53,7 +53,7 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
     let server = ServerConfig::new(tls, config)?;
     let what = session.describe();
     let addr = args.engine.addrs[0].addr;
-    // What speaks HTTP/3 or another protocol gets nothing here: no URL.
+    // No URL: browsers and other HTTP/3 clients cannot use this server.
     let listens = std::net::SocketAddr::new(addr, args.listen);
     let ready = || terminal::announce(&format!("ready: hq-interop on {listens}, {what}"));
     let (app, _) = session.run(app, Some((args.listen, server)), ready, || None)?;
@@ -61,12 +61,12 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
     Ok(())
 }
 
-/// What a server has done, in words.
+/// Summarises what a server has done.
 fn told(stats: &ServeStats) -> String {
     let named = |n: u64, one: &str, many: &str| format!("{} {}", text::count(n), if n == 1 { one } else { many });
     let mut told = format!("sent {}", named(stats.files, "file", "files"));
     if stats.partial > 0 {
-        told.push_str(&format!(", a part of {}", named(stats.partial, "other", "others")));
+        told.push_str(&format!(" and part of {}", named(stats.partial, "other", "others")));
     }
     let (bytes, uploads) = (named(stats.bytes, "byte", "bytes"), named(stats.uploads, "upload", "uploads"));
     let refused = named(stats.refused, "request", "requests");
@@ -77,13 +77,13 @@ fn told(stats: &ServeStats) -> String {
 mod tests {
     use super::*;
 
-    /// "served 0 files (114294784 bytes)" was said of a server whose client had left in the middle of one.
+    /// A server whose client had left in the middle of a file used to report "served 0 files (114294784 bytes)".
     #[test]
     fn what_a_server_did_is_told_in_words_that_fit() {
         let stats = ServeStats { partial: 1, bytes: 114_294_784, ..ServeStats::default() };
         assert_eq!(
             told(&stats),
-            "sent 0 files, a part of 1 other (114,294,784 bytes); kept 0 uploads; refused 0 requests"
+            "sent 0 files and part of 1 other (114,294,784 bytes); kept 0 uploads; refused 0 requests"
         );
         let stats = ServeStats { files: 1, bytes: 1, uploads: 1, refused: 1, ..ServeStats::default() };
         assert_eq!(told(&stats), "sent 1 file (1 byte); kept 1 upload; refused 1 request");

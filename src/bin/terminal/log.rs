@@ -1,4 +1,4 @@
-//! The log: what the library and the commands tell by `tracing`, as lines.
+//! Formats the `tracing` events of the library and the commands as log lines.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io;
@@ -13,14 +13,13 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use crate::args::log::LogFormat;
 
-/// Bytes of one line at the most.
+/// Maximum length of a line, in bytes.
 const MAX_LINE: usize = 8 << 10;
 
-/// Makes lines of the events that `filter` lets through. They are made by the thread that tells them, and written by
-/// another.
+/// Starts to log the events that pass `filter`. The thread that emits an event formats it; another thread writes it.
 pub fn start(filter: Targets, format: LogFormat) {
     let filtered = tracing_subscriber::registry().with(filter);
-    // There is none yet.
+    // Fails only if there is a subscriber already.
     let _ = match format {
         LogFormat::Text => {
             let lines = fmt::layer().with_writer(Lines { text: true }).with_ansi(false).log_internal_errors(false);
@@ -48,7 +47,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl io::Write for Lines {
-    /// One event.
+    /// Writes one event.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let line = String::from_utf8_lossy(bytes);
         super::line(if self.text { one_line(&line) } else { line.into_owned() });
@@ -60,7 +59,7 @@ impl io::Write for Lines {
     }
 }
 
-/// A line that is one: nothing in it begins another, or steers the terminal, whoever has said it.
+/// Escapes control characters, so that whatever a peer sent can neither start a new line nor control the terminal.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.trim_end_matches('\n').chars() {
@@ -73,7 +72,7 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// The line that says that `lost` lines are missing before it.
+/// A line that reports the loss of `lost` earlier lines.
 pub fn lost_line(lost: u64, format: LogFormat) -> String {
     const MESSAGE: &str = "lines were lost here: standard error did not accept them";
     let mut time = String::new();
@@ -89,7 +88,8 @@ pub fn lost_line(lost: u64, format: LogFormat) -> String {
     }
 }
 
-/// Instead of the standard library's own words, which wait for standard error: a core that panics has connections to close.
+/// Logs a panic. Unlike the standard library's hook it never waits for standard error: a core that panics has
+/// connections to close.
 pub fn on_panic(info: &PanicHookInfo<'_>) {
     let thread = std::thread::current().name().unwrap_or("a thread").to_owned();
     let at = info.location().map(tracing::field::display);

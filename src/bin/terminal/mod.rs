@@ -1,8 +1,8 @@
-//! Standard error and standard output, for those who may not wait for them.
+//! Standard error and standard output for threads that must not wait for them.
 //!
-//! A terminal that was stopped, a pipe that nobody reads, a full disk: whatever takes our lines may take none, and for ever.
-//! So a thread of its own writes them ([`Aside`]), at most [`ROOM`] wait for it, and those that find no room, or that cannot be
-//! written, are lost and counted; the next line that is written says how many.
+//! A stopped terminal, a pipe that nobody reads or a full disk may block a writer for ever. So a separate thread writes
+//! the lines ([`Aside`]) and at most [`ROOM`] lines wait for it. Lines that find no room or cannot be written are
+//! counted, and the next line that is written reports their number.
 
 mod log;
 mod pen;
@@ -21,16 +21,16 @@ use crate::args::log::{LogArgs, LogFormat};
 use pen::{Item, Patient, Pen};
 pub use progress::ProgressLine;
 
-/// Lines that can wait to be written.
+/// The maximum number of lines that wait to be written.
 const ROOM: usize = 1024;
 
-/// How long the end of the process waits for lines that were not written yet.
+/// How long the end of the process waits for lines to be written.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 struct Terminal {
-    /// Standard error.
+    /// Lines for standard error.
     lines: Aside<Item>,
-    /// Standard output, for lines that cannot wait.
+    /// Lines for standard output from threads that must not wait.
     announcements: Aside<String>,
     lost: Arc<AtomicU64>,
     format: LogFormat,
@@ -38,7 +38,7 @@ struct Terminal {
 
 static TERMINAL: OnceLock<Terminal> = OnceLock::new();
 
-/// From now on lines are written, and what the library logs is one of them.
+/// Starts the writer threads and the log.
 pub fn start(args: &LogArgs) {
     let Ok(terminal) = Terminal::new(args.log_format) else { return };
     if TERMINAL.set(terminal).is_ok() {
@@ -50,14 +50,14 @@ pub fn start(args: &LogArgs) {
 impl Terminal {
     fn new(format: LogFormat) -> io::Result<Self> {
         let lost = Arc::<AtomicU64>::default();
-        // Not through `io::stderr`: whoever panics would wait for its lock.
+        // Not through `io::stderr`: a panicking thread would wait for its lock.
         let err = File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let mut pen = Pen::new(Patient(err), io::stderr().is_terminal(), format, lost.clone());
         let mut out = Patient(File::from(io::stdout().as_fd().try_clone_to_owned()?));
         Ok(Self {
             lines: Aside::start("gannet-log", ROOM, move |item| pen.take(item))?,
             announcements: Aside::start("gannet-out", ROOM, move |line: String| {
-                // Nobody reads it any more: nothing to be done about that.
+                // An error means that nobody reads it any more.
                 let _ = out.write_all(line.as_bytes());
             })?,
             lost,
@@ -66,7 +66,7 @@ impl Terminal {
     }
 }
 
-/// Writes `text` and a line end to standard error. Never waits.
+/// Writes `text` and a line feed to standard error. Never waits.
 pub fn line(mut text: String) {
     let Some(terminal) = TERMINAL.get() else { return };
     if !text.ends_with('\n') {
@@ -77,7 +77,7 @@ pub fn line(mut text: String) {
     }
 }
 
-/// The same for what is no event of a log: as it is among lines of text, as an event among JSON.
+/// Writes text that is not a log event: unchanged in text format, as an event in JSON format.
 pub fn tell(text: &str) {
     match TERMINAL.get().map(|terminal| terminal.format) {
         Some(LogFormat::Json) => tracing::info!("{}", text.trim_end()),
@@ -86,45 +86,45 @@ pub fn tell(text: &str) {
     }
 }
 
-/// Says why the command failed.
+/// Reports why the command failed.
 pub fn fail(why: &str) {
     match TERMINAL.get().map(|terminal| terminal.format) {
         Some(LogFormat::Json) => tracing::error!("{why}"),
         Some(LogFormat::Text) => line(format!("gannet: {why}")),
-        // There was not even a thread for it.
+        // The writer thread could not be started.
         None => drop(writeln!(io::stderr(), "gannet: {why}")),
     }
 }
 
-/// Shows `text`, of one or more lines, below all others until something else is shown. If standard error is no terminal,
-/// it is printed like any other text, or not at all unless `everywhere`.
+/// Shows `text`, of one or more lines, below all others until replaced. If standard error is not a terminal, prints it
+/// like other text if `everywhere` is set, and not at all otherwise.
 pub fn status(text: String, everywhere: bool) {
     if let Some(terminal) = TERMINAL.get() {
-        // The next one comes soon.
+        // If there is no room: the next one follows soon.
         let _ = terminal.lines.offer(Item::Status { text, everywhere });
     }
 }
 
-/// Prints a line on standard output for whoever waits for it. Never waits.
+/// Prints a line on standard output. Never waits.
 pub fn announce(text: &str) {
     if let Some(terminal) = TERMINAL.get() {
         let _ = terminal.announcements.offer(format!("{text}\n"));
     }
 }
 
-/// Rows and columns of the terminal that standard error is, if it is one.
+/// Rows and columns of the terminal, if standard error is one.
 pub fn size() -> Option<(usize, usize)> {
     let term = console::Term::stderr();
     let (rows, columns) = term.is_term().then(|| term.size())?;
     Some((usize::from(rows), usize::from(columns)))
 }
 
-/// Lines that were lost so far.
+/// The number of lines lost so far.
 pub fn lost() -> u64 {
     TERMINAL.get().map_or(0, |terminal| terminal.lost.load(Ordering::Relaxed))
 }
 
-/// Waits until everything was written, but not for long. Nothing is written any more.
+/// Waits until all lines are written, but at most [`PATIENCE`]. Nothing is written afterwards.
 pub fn finish() {
     if let Some(terminal) = TERMINAL.get() {
         terminal.announcements.finish(PATIENCE);

@@ -1,4 +1,4 @@
-//! Who writes the lines, on a thread of its own.
+//! The writer of lines, on a thread of its own.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -12,21 +12,21 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::log;
 use crate::args::log::LogFormat;
 
-/// One thing to be written.
+/// An item to be written.
 #[derive(Debug)]
 pub enum Item {
-    /// Text that ends with a line end.
+    /// Text that ends with a line feed.
     Line(String),
-    /// What is shown below all lines, until the next one.
+    /// A status shown below all lines, until the next one.
     Status {
-        /// The text; none shows nothing any more.
+        /// The text; if empty, the status disappears.
         text: String,
-        /// Where there is no terminal, it is printed like any other text.
+        /// If there is no terminal, print it like other text.
         everywhere: bool,
     },
 }
 
-/// A file that may be one that never waits, because another process has made it so: then this one waits, up to a second.
+/// A file that another process may have made non-blocking: writes wait for up to a second.
 #[derive(Debug)]
 pub struct Patient(pub File);
 
@@ -50,23 +50,23 @@ impl Write for Patient {
     }
 }
 
-/// Writes items to `out`, and what was lost.
+/// Writes items and the number of lost lines to `out`.
 pub struct Pen<W: Write> {
     out: W,
     is_terminal: bool,
     format: LogFormat,
     status: String,
-    /// Lines of the status that are on the terminal.
+    /// The number of status lines on the terminal.
     drawn: usize,
-    /// The last line may have been written in part.
+    /// The last line may be incomplete.
     torn: bool,
     lost: Arc<AtomicU64>,
-    /// How many of the lost were told of.
+    /// The number of lost lines already reported.
     told: u64,
 }
 
 impl<W: Write> Pen<W> {
-    /// Lines that are lost are counted in `lost`, here and wherever else.
+    /// Creates a pen. `lost` counts lost lines, here and elsewhere.
     pub fn new(out: W, is_terminal: bool, format: LogFormat, lost: Arc<AtomicU64>) -> Self {
         Self { out, is_terminal, format, status: String::new(), drawn: 0, torn: false, lost, told: 0 }
     }
@@ -79,7 +79,7 @@ impl<W: Write> Pen<W> {
                 self.status = text;
                 self.write("");
             }
-            // Among JSON it would be no line of it.
+            // It would not be valid in JSON format.
             Item::Status { text, everywhere: true } if self.format == LogFormat::Text => self.write(&text),
             Item::Status { .. } => {}
         }
@@ -88,7 +88,7 @@ impl<W: Write> Pen<W> {
     fn write(&mut self, text: &str) {
         let mut page = String::new();
         if self.drawn > 0 {
-            // Up to the first line of the status, and away with everything from there.
+            // Move to the first line of the status and erase from there.
             let _ = write!(page, "\r\x1b[{}A\x1b[J", self.drawn);
         }
         if self.torn {
@@ -109,13 +109,13 @@ impl<W: Write> Pen<W> {
         }
     }
 
-    /// Adds the status, and tells of how many lines it is.
+    /// Appends the status to `page` and returns its number of lines.
     fn draw_status(&self, page: &mut String) -> usize {
         if !self.is_terminal {
             return 0;
         }
         let (rows, columns) = Term::stderr().size();
-        // A line that wraps would be two to erase, and what has left the terminal cannot be erased.
+        // A wrapped line would be two to erase, and lines that have scrolled off cannot be erased.
         let lines = self.status.lines().take(usize::from(rows).saturating_sub(1).max(1));
         lines
             .map(|line| {
@@ -127,7 +127,7 @@ impl<W: Write> Pen<W> {
 }
 
 impl<W: Write> Drop for Pen<W> {
-    /// What was lost last is told in the end.
+    /// Reports the last lost lines.
     fn drop(&mut self) {
         if self.lost.load(Ordering::Relaxed) > self.told {
             self.write("");
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk that is full when it is told to be.
+    /// A disk that can be switched to full.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(Vec<u8>, bool)>>);
 
@@ -186,7 +186,7 @@ mod tests {
             disk.fill(true);
             pen.take(line("two"));
             pen.take(line("three"));
-            // One that found no room in the queue.
+            // A line that found no room in the queue.
             lost.fetch_add(1, Ordering::Relaxed);
             disk.fill(false);
             pen.take(line("four"));

@@ -1,28 +1,28 @@
-//! How far a transfer is, on a terminal.
+//! The progress of a transfer, on a terminal.
 
 use std::time::{Duration, Instant};
 
 use gannet::report::text::with_unit;
 
-/// How often it is drawn anew.
+/// The interval between updates.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A line that says how much has come, how fast, and for how long.
+/// A line with the bytes received, the rate and the time passed.
 #[derive(Debug)]
 pub struct ProgressLine {
     start: Instant,
-    /// When it was drawn last; `None` if it is hidden.
+    /// When it was last drawn; `None` if it is hidden.
     at: Option<Instant>,
 }
 
 impl ProgressLine {
-    /// One that is not `hidden` is drawn from the first [`ProgressLine::set_position`] on.
+    /// Creates a line. Unless `hidden`, it is drawn from the first [`ProgressLine::set_position`] on.
     pub fn new(hidden: bool) -> Self {
         let now = Instant::now();
         Self { start: now, at: (!hidden).then_some(now) }
     }
 
-    /// So many bytes have come.
+    /// Sets the number of bytes received.
     pub fn set_position(&mut self, bytes: u64) {
         if self.at.is_some_and(|at| at.elapsed() >= EVERY) {
             self.at = Some(Instant::now());
@@ -30,7 +30,7 @@ impl ProgressLine {
         }
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub fn finish_and_clear(&mut self) {
         if self.at.take().is_some() {
             super::status(String::new(), false);

@@ -1,4 +1,4 @@
-//! Is the CPU fit, and are cores set aside?
+//! Checks of the CPU.
 
 use gannet::report::machine::{field, has_flag};
 
@@ -8,10 +8,10 @@ const AREA: &str = "CPU";
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let Some(cpuinfo) = tree.read("proc/cpuinfo") else {
-        let f = Finding::new(AREA, "/proc", Status::Fail, "cannot be read, so nothing is known about this machine");
+        let f = Finding::new(AREA, "/proc", Status::Fail, "cannot be read, so this machine cannot be checked");
         return vec![f.remedy("mount -t proc proc /proc")];
     };
-    let model = field(&cpuinfo, "model name").unwrap_or("model not known");
+    let model = field(&cpuinfo, "model name").unwrap_or("unknown model");
     let cores = cpuinfo.lines().filter(|l| l.starts_with("processor")).count();
     let mut all = vec![Finding::new(AREA, "model", Status::Ok, model), count(cores)];
     // ARM has "Features" where x86 has "flags".
@@ -33,13 +33,13 @@ fn count(cores: usize) -> Finding {
     }
 }
 
-/// What DPDK as distributions build it takes for granted.
+/// The baseline of distributions' DPDK packages.
 fn baseline(cpuinfo: &str) -> Finding {
     if has_flag(cpuinfo, "sse4_2") {
-        Finding::new(AREA, "SSE4.2", Status::Ok, "there")
+        Finding::new(AREA, "SSE4.2", Status::Ok, "present")
     } else {
         Finding::new(AREA, "SSE4.2", Status::Fail, "missing: DPDK does not start on this CPU")
-            .remedy("# a virtual machine: choose the host's CPU model, for example -cpu host")
+            .remedy("# in a virtual machine: use the host's CPU model, for example -cpu host")
     }
 }
 
@@ -54,7 +54,7 @@ fn crypto(cpuinfo: &str) -> Finding {
             Status::Warn,
             format!("missing: {}; encryption is slow", missing.join(" ")),
         )
-        .remedy("# a virtual machine: choose the host's CPU model, for example -cpu host")
+        .remedy("# in a virtual machine: use the host's CPU model, for example -cpu host")
     }
 }
 
@@ -63,7 +63,7 @@ fn wide_crypto(cpuinfo: &str) -> Finding {
         ["avx512f", "vaes", "vpclmulqdq"].into_iter().partition(|flag| has_flag(cpuinfo, flag));
     match (there.is_empty(), missing.is_empty()) {
         (_, true) => Finding::new(AREA, "wide AES", Status::Ok, there.join(" ")),
-        (true, _) => Finding::new(AREA, "wide AES", Status::Note, "not on this CPU; the AVX2 kernels are used"),
+        (true, _) => Finding::new(AREA, "wide AES", Status::Note, "not on this CPU; using the AVX2 kernels"),
         _ => Finding::new(AREA, "wide AES", Status::Note, format!("{} (not {})", there.join(" "), missing.join(" "))),
     }
 }
@@ -78,20 +78,20 @@ fn arm_crypto(cpuinfo: &str) -> Finding {
 
 fn tsc(cpuinfo: &str) -> Finding {
     if has_flag(cpuinfo, "constant_tsc") && has_flag(cpuinfo, "nonstop_tsc") {
-        Finding::new(AREA, "invariant TSC", Status::Ok, "there")
+        Finding::new(AREA, "invariant TSC", Status::Ok, "present")
     } else {
         Finding::new(AREA, "invariant TSC", Status::Warn, "missing: measured latencies drift with the CPU's frequency")
-            .remedy("# a virtual machine: pass it on, for example -cpu host,+invtsc")
+            .remedy("# in a virtual machine: pass it through, for example -cpu host,+invtsc")
     }
 }
 
-/// Clocks that take a system call or a device access to read cost more than a packet.
+/// Reading a clock that needs a system call or a device access costs more than a packet.
 fn clock(tree: &Tree) -> Option<Finding> {
     let dir = "sys/devices/system/clocksource/clocksource0";
     let now = tree.read(&format!("{dir}/current_clocksource"))?;
     if matches!(now.as_str(), "hpet" | "acpi_pm" | "refined-jiffies" | "jiffies") {
         let known = tree.read(&format!("{dir}/available_clocksource")).unwrap_or_default();
-        let f = Finding::new(AREA, "clock", Status::Warn, format!("{now} takes a microsecond to read"));
+        let f = Finding::new(AREA, "clock", Status::Warn, format!("reading {now} takes a microsecond"));
         let better = known.split(' ').find(|c| matches!(*c, "tsc" | "kvm-clock"));
         return Some(match better {
             Some(c) => f.remedy(format!("echo {c} > /{dir}/current_clocksource")),
@@ -114,7 +114,7 @@ fn governor(tree: &Tree) -> Finding {
             AREA,
             "frequency governor",
             Status::Note,
-            "not set from here (a virtual machine, or firmware)",
+            "not controlled by this system (a virtual machine, or firmware)",
         );
     }
     if all == ["performance"] {

@@ -1,4 +1,4 @@
-//! Which ports can this machine have?
+//! Checks of ports and devices.
 
 use gannet::dpdk::{bind_remedy, no_iommu_remedy};
 
@@ -8,7 +8,7 @@ use super::{Finding, Status, Tree};
 const AREA: &str = "Ports";
 /// PCI base class and subclass of Ethernet controllers.
 const ETHERNET: &str = "0x0200";
-/// Kernel drivers that DPDK works beside: the device stays with them.
+/// Kernel drivers that DPDK works alongside: the device stays bound to them.
 const SHARED: [&str; 3] = ["mlx5_core", "mlx4_core", "mana"];
 /// Drivers that hand a device to user space.
 const USER: [&str; 3] = ["vfio-pci", "uio_pci_generic", "igb_uio"];
@@ -29,8 +29,8 @@ pub(super) fn check(tree: &Tree, rights: &Rights, nics: &[Nic]) -> Vec<Finding> 
 /// `IFF_PROMISC` of `<linux/if.h>`.
 const PROMISCUOUS: u32 = 0x100;
 
-/// Kernel interfaces that ports could share, and what stands in the way there: an address of the kernel's, which it would
-/// answer for, and flags that somebody left.
+/// Checks kernel interfaces that ports could share: addresses of the kernel, which would answer for them, and flags and
+/// programs left behind.
 pub(super) fn interfaces(tree: &Tree, addresses: &[(String, String)], xdp: &[(String, &'static str)]) -> Vec<Finding> {
     let mut all = Vec::new();
     for name in tree.list("sys/class/net").into_iter().filter(|name| name != "lo") {
@@ -38,20 +38,20 @@ pub(super) fn interfaces(tree: &Tree, addresses: &[(String, String)], xdp: &[(St
         let held: Vec<&str> = addresses.iter().filter(|(on, _)| *on == name).map(|(_, addr)| addr.as_str()).collect();
         if !held.is_empty() {
             let found = format!(
-                "the kernel has {}; an af-packet or af-xdp port needs --addr of its own, or, unless it is your way in:",
+                "the kernel has {}; give ports on it another --addr, or, unless you reach this machine by it:",
                 held.join(", ")
             );
             let remedy: Vec<String> = held.iter().map(|addr| format!("ip addr del {addr} dev {name}")).collect();
             all.push(Finding::new(AREA, what.clone(), Status::Note, found).remedy(remedy.join("\n")));
         }
         if let Some((_, mode)) = xdp.iter().find(|(on, _)| *on == name) {
-            let found = "has an XDP program: of a port that runs, or one that an af-xdp port left when it was killed";
+            let found = "has an XDP program, of a running af-xdp port or left behind by one that was killed";
             let remedy = format!("ip link set dev {name} {mode} off");
             all.push(Finding::new(AREA, what.clone(), Status::Note, found).remedy(remedy));
         }
         let flags = tree.read(&format!("sys/class/net/{name}/flags")).unwrap_or_default();
         if u32::from_str_radix(flags.trim_start_matches("0x"), 16).is_ok_and(|flags| flags & PROMISCUOUS != 0) {
-            let found = "promiscuous: a capture is running, or a program left it that way";
+            let found = "promiscuous: a capture is running, or a program left it in this mode";
             all.push(
                 Finding::new(AREA, what, Status::Note, found).remedy(format!("ip link set dev {name} promisc off")),
             );
@@ -60,17 +60,15 @@ pub(super) fn interfaces(tree: &Tree, addresses: &[(String, String)], xdp: &[(St
     all
 }
 
-/// Whether the kernel and our capabilities allow a socket family. /proc/net/protocols lists those that are loaded.
+/// Checks whether the kernel and our capabilities allow a socket family. /proc/net/protocols lists the loaded families.
 fn socket(tree: &Tree, rights: &Rights, port: &str, family: &str, caps: &[u32], config: &str) -> Finding {
     let known = tree.read("proc/net/protocols").unwrap_or_default();
     let there = known.lines().any(|l| l.split(' ').next() == Some(family));
     match (there, caps.iter().all(|c| rights.has(*c))) {
         (true, true) => Finding::new(AREA, port, Status::Ok, "possible"),
-        (true, false) => Finding::new(AREA, port, Status::Note, "not possible for this user: see Permissions"),
-        (false, _) if family == "PACKET" => {
-            Finding::new(AREA, port, Status::Warn, "the kernel has no packet sockets loaded")
-                .remedy(format!("modprobe af_packet   # or a kernel with {config}=y"))
-        }
+        (true, false) => Finding::new(AREA, port, Status::Note, "not permitted for this user: see Permissions"),
+        (false, _) if family == "PACKET" => Finding::new(AREA, port, Status::Warn, "the kernel has no packet sockets")
+            .remedy(format!("modprobe af_packet   # or a kernel with {config}=y")),
         (false, _) => Finding::new(AREA, port, Status::Note, format!("not in this kernel ({config} is off)")),
     }
 }
@@ -81,7 +79,7 @@ pub(super) struct Nic {
     /// `VENDOR:DEVICE`, hexadecimal.
     id: String,
     driver: Option<String>,
-    /// The kernel's names of its interfaces.
+    /// Names of its kernel interfaces.
     interfaces: Vec<String>,
 }
 
@@ -92,7 +90,7 @@ pub(super) fn nics(tree: &Tree) -> Vec<Nic> {
         let dir = format!("{base}/{address}");
         let hex = |file| tree.read(&format!("{dir}/{file}")).unwrap_or_default().trim_start_matches("0x").to_string();
         let mut interfaces = tree.list(&format!("{dir}/net"));
-        // virtio has a device of its own in between.
+        // virtio has an intermediate device.
         for child in tree.list(&dir).iter().filter(|c| c.starts_with("virtio")) {
             interfaces.extend(tree.list(&format!("{dir}/{child}/net")));
         }
@@ -108,12 +106,12 @@ impl Nic {
         &self.address
     }
 
-    /// Its NUMA node, on machines with several.
+    /// Its NUMA node; `None` on machines with only one.
     pub(super) fn node(&self, tree: &Tree) -> Option<u32> {
         tree.read(&format!("sys/bus/pci/devices/{}/numa_node", self.address))?.parse().ok()
     }
 
-    /// Whether DPDK can have it as it is.
+    /// Returns whether DPDK can use it as it is.
     pub(super) fn is_for_dpdk(&self) -> bool {
         self.driver.as_deref().is_some_and(|driver| USER.contains(&driver) || SHARED.contains(&driver))
     }
@@ -131,27 +129,28 @@ impl Nic {
                 self.interfaces.iter().map(|i| (i, link(tree, i))).find(|(_, (state, _))| *state != LINK_UP)
             {
                 let remedy = remedy.replace("IF", down);
-                return Finding::new(AREA, what, Status::Warn, format!("{found}; nothing comes or goes"))
+                return Finding::new(AREA, what, Status::Warn, format!("{found}; it carries no traffic"))
                     .remedy(remedy);
             }
-            return Finding::new(AREA, what, Status::Ok, format!("{found}; DPDK works beside this driver"));
+            return Finding::new(AREA, what, Status::Ok, format!("{found}; DPDK works alongside this driver"));
         }
         if USER.contains(&driver) {
             return self.in_user_space(tree, driver, what, found);
         }
         if let Some(up) = self.interfaces.iter().find(|i| has_default_route(tree, i)) {
-            let found = format!("{found}; leave it: {up} has the default route, perhaps your way in");
+            let found =
+                format!("{found}; leave it alone: {up} has the default route, you may reach this machine by it");
             return Finding::new(AREA, what, Status::Note, found);
         }
-        Finding::new(AREA, what, Status::Note, format!("{found}; the kernel has it, for DPDK to have it:"))
+        Finding::new(AREA, what, Status::Note, format!("{found}; in use by the kernel, to give it to DPDK:"))
             .remedy(self.bind(tree))
     }
 
-    /// The device is ours: can we open it?
+    /// Checks whether this user can open a device that is bound for user space.
     fn in_user_space(&self, tree: &Tree, driver: &str, what: String, found: String) -> Finding {
         if driver != "vfio-pci" {
             let found = Finding::new(AREA, what, Status::Warn, format!("{found}; no IOMMU protects memory from it"));
-            // Where there is none, it is the way that is left.
+            // Without any IOMMU this is the only way.
             let none = tree.list("sys/kernel/iommu_groups").is_empty();
             return if none { found } else { found.remedy(self.bind(tree)) };
         }
@@ -159,7 +158,7 @@ impl Nic {
             return Finding::new(AREA, what, Status::Fail, format!("{found}, but it is in no IOMMU group"))
                 .remedy(no_iommu_remedy(&tree.0.join("sys"), &self.address));
         };
-        // Without an IOMMU the file has another name.
+        // Without an IOMMU the file has a different name.
         let files = [format!("dev/vfio/{group}"), format!("dev/vfio/noiommu-{group}")];
         let Some(file) = files.iter().find(|f| tree.exists(f)) else {
             return Finding::new(AREA, what, Status::Fail, format!("{found}, but /{} is missing", files[0]))
@@ -179,22 +178,22 @@ impl Nic {
 
 const LINK_UP: &str = "link up";
 
-/// The link of an interface, and what to do about it; `IF` stands for its name.
+/// The link state of an interface and a remedy, in which `IF` stands for its name.
 fn link(tree: &Tree, interface: &str) -> (&'static str, &'static str) {
     // "carrier" cannot be read while the interface is down.
     match tree.read(&format!("sys/class/net/{interface}/carrier")).as_deref() {
         Some("1") => (LINK_UP, ""),
-        Some(_) => ("no link", "# is the cable in, and the switch's port on? ethtool IF"),
+        Some(_) => ("no link", "# is the cable plugged in, and the switch port enabled? ethtool IF"),
         None => ("down", "ip link set dev IF up"),
     }
 }
 
-/// Not "busy": a port that is in use by another process is fine.
+/// Tells denied access from "busy": a device in use by another process is fine.
 fn refused(e: std::io::Error) -> bool {
     e.kind() == std::io::ErrorKind::PermissionDenied
 }
 
-/// Whether the IPv4 default route leaves through `interface`.
+/// Returns whether the IPv4 default route uses `interface`.
 fn has_default_route(tree: &Tree, interface: &str) -> bool {
     let routes = tree.read("proc/net/route").unwrap_or_default();
     routes.lines().any(|l| {
@@ -203,7 +202,7 @@ fn has_default_route(tree: &Tree, interface: &str) -> bool {
     })
 }
 
-/// IOMMU and vfio. Of no interest without a NIC that could use them.
+/// Checks IOMMU and vfio, which matter only with a NIC that could use them.
 fn vfio(tree: &Tree, nics: &[Nic]) -> Vec<Finding> {
     let wanted = !nics.is_empty();
     let lack = if wanted { Status::Warn } else { Status::Note };
@@ -211,9 +210,9 @@ fn vfio(tree: &Tree, nics: &[Nic]) -> Vec<Finding> {
     let unsafe_mode = tree.read("sys/module/vfio/parameters/enable_unsafe_noiommu_mode").is_some_and(|v| v == "Y");
     let iommu = match (groups, unsafe_mode) {
         (0, false) => {
-            // What the firmware says of it: DMAR is Intel's table, IVRS AMD's.
+            // The firmware's tables: DMAR is Intel's, IVRS AMD's.
             let there = ["DMAR", "IVRS"].iter().any(|table| tree.exists(&format!("sys/firmware/acpi/tables/{table}")));
-            let is = if there { "there, but off" } else { "not there, or off in the firmware" };
+            let is = if there { "present, but off" } else { "absent, or off in the firmware" };
             let f = Finding::new(AREA, "IOMMU", lack, format!("{is}; needed to give a PCI NIC to DPDK"));
             match nics.first() {
                 Some(nic) => f.remedy(no_iommu_remedy(&tree.0.join("sys"), &nic.address)),

@@ -1,4 +1,4 @@
-//! Is there memory that stays where it is?
+//! Checks of hugepages and locked memory.
 
 use gannet::report::machine::{hugepages, page_size};
 
@@ -8,7 +8,7 @@ use super::{Finding, Status, Tree};
 const AREA: &str = "Memory";
 /// Enough for a port's packet buffers and a large transfer, in KiB.
 const ENOUGH_KIB: u64 = 256 << 10;
-/// Size of the hugepages that commands below set aside, in KiB.
+/// Size of the hugepages that the remedies allocate, in KiB.
 const USUAL_KIB: u64 = 2048;
 
 pub(super) fn check(tree: &Tree, rights: &Rights) -> Vec<Finding> {
@@ -18,7 +18,7 @@ pub(super) fn check(tree: &Tree, rights: &Rights) -> Vec<Finding> {
     all
 }
 
-/// One finding for each page size. Any size will do, so only all of them together can be too few.
+/// Reports each page size. As any size will do, only the total can be too small.
 fn pages(tree: &Tree) -> Vec<Finding> {
     let sizes = hugepages(&tree.0);
     let (total, free) = sizes.iter().fold((0, 0), |(t, f), h| (t + h.total * h.size_kib, f + h.free * h.size_kib));
@@ -26,16 +26,16 @@ fn pages(tree: &Tree) -> Vec<Finding> {
         .iter()
         .map(|h| {
             let status = if h.free > 0 { Status::Ok } else { Status::Note };
-            let found = if h.total == 0 { "none".into() } else { format!("{} in all, {} free", h.total, h.free) };
+            let found = if h.total == 0 { "none".into() } else { format!("{} in total, {} free", h.total, h.free) };
             Finding::new(AREA, format!("{} pages", page_size(h.size_kib)), status, found)
         })
         .collect();
     if sizes.is_empty() {
-        let found = "this kernel has none: ordinary memory is used, at more cost per packet";
+        let found = "not supported by this kernel: ordinary memory is used, at a higher cost per packet";
         all.push(Finding::new(AREA, "hugepages", Status::Warn, found));
     } else if free < ENOUGH_KIB {
         let found = match (total, free) {
-            (0, _) => "none set aside: ordinary memory is used, at more cost per packet".into(),
+            (0, _) => "none allocated: ordinary memory is used, at a higher cost per packet".into(),
             (_, 0) => "all in use by other programs".into(),
             _ => format!("only {} MiB free", free >> 10),
         };
@@ -47,7 +47,7 @@ fn pages(tree: &Tree) -> Vec<Finding> {
     all
 }
 
-/// Where hugetlbfs is mounted; not asked if there are no pages.
+/// Checks where hugetlbfs is mounted, if there are hugepages.
 fn mount(tree: &Tree) -> Option<Finding> {
     if hugepages(&tree.0).iter().all(|h| h.total == 0) {
         return None;
@@ -83,8 +83,8 @@ fn memlock(tree: &Tree, rights: &Rights) -> Finding {
                 Finding::new(AREA, what, Status::Warn, format!("only {} KiB: buffers may be swapped out", bytes >> 10))
                     .remedy("ulimit -l unlimited   # in a systemd unit: LimitMEMLOCK=infinity")
             }
-            Err(_) => Finding::new(AREA, what, Status::Note, "limit not known"),
+            Err(_) => Finding::new(AREA, what, Status::Note, "limit unknown"),
         },
-        None => Finding::new(AREA, what, Status::Note, "limit not known"),
+        None => Finding::new(AREA, what, Status::Note, "limit unknown"),
     }
 }

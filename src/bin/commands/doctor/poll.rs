@@ -1,4 +1,4 @@
-//! Is there a core that a poll loop has for itself?
+//! Checks of the cores for poll loops.
 
 use std::collections::BTreeSet;
 
@@ -9,18 +9,18 @@ use super::{Finding, Status, Tree, Wishes};
 
 const AREA: &str = "Poll loop";
 
-/// Interrupts that have come less often since the machine was started are of no account.
+/// Interrupts that occurred fewer times since boot are ignored.
 const RARE: u64 = 100;
 
-/// A C-state that takes longer to leave matters to a core that sleeps, in microseconds.
+/// C-states with a longer exit latency matter to a core that sleeps, in microseconds.
 const DEEP: u32 = 20;
 
-/// The cores of a machine, and which of them are for poll loops.
+/// The cores of a machine, and the choice for poll loops.
 pub(super) struct Cores {
-    /// Those that are there.
+    /// All cores.
     all: Vec<usize>,
     isolated: Vec<usize>,
-    /// Those that poll: as many as were asked for, isolated ones first, near the NICs.
+    /// The cores for poll loops: those asked for, or else an isolated one near the NICs.
     polling: Vec<usize>,
 }
 
@@ -37,7 +37,7 @@ impl Cores {
         Self { all, isolated, polling }
     }
 
-    /// The polling cores and what shares a physical core with them, which should have nothing to do.
+    /// The polling cores and their hardware siblings, which should be idle.
     fn quiet(&self, tree: &Tree) -> Vec<usize> {
         let siblings = |core: &usize| {
             let file = format!("sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list");
@@ -54,8 +54,8 @@ impl Cores {
     }
 }
 
-/// The core for the one poll loop of a command: one that is isolated already, near the NIC, and otherwise the last one. The
-/// first one has most of the system's work.
+/// Chooses the core for a command's poll loop: an isolated one near the NIC if there is one, otherwise the last, since
+/// the first does most of the system's work.
 fn choose(tree: &Tree, all: &[usize], isolated: &[usize], nics: &[Nic]) -> Option<usize> {
     let near = nics.iter().find_map(|nic| nic.is_for_dpdk().then(|| nic.node(tree)).flatten());
     let is_near = |core: &usize| near.is_none() || node_of(tree, *core) == near;
@@ -66,24 +66,24 @@ fn choose(tree: &Tree, all: &[usize], isolated: &[usize], nics: &[Nic]) -> Optio
     others().find(is_near).or(others().next())
 }
 
-/// The NUMA node of a core, if the kernel tells.
+/// The NUMA node of a core, if known.
 fn node_of(tree: &Tree, core: usize) -> Option<u32> {
     let names = tree.list(&format!("sys/devices/system/cpu/cpu{core}"));
     names.iter().find_map(|name| name.strip_prefix("node")?.parse().ok())
 }
 
-/// `1-3,8` as numbers.
+/// Parses a CPU list such as `1-3,8`.
 pub(super) fn cpu_list(text: &str) -> Vec<usize> {
     let range = |part: &str| -> Option<std::ops::RangeInclusive<usize>> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        // No machine has more; a file could say anything.
+        // A bound: the file could contain any number.
         (last < 1 << 16).then_some(first..=last)
     };
     text.split(',').filter_map(range).flatten().collect()
 }
 
-/// Numbers as the kernel wants them: `1-3,8`.
+/// Formats a CPU list for the kernel, such as `1-3,8`.
 fn as_list(cpus: &[usize]) -> String {
     let mut parts: Vec<(usize, usize)> = Vec::new();
     for &cpu in cpus {
@@ -126,9 +126,9 @@ fn isolation(tree: &Tree, cores: &Cores) -> Vec<Finding> {
             none if none.is_empty() => "none".to_owned(),
             some => format!("{some}, but not {}", as_list(&outside)),
         };
-        let found = format!("{found}: other programs run on the poll loop's core, which the slowest percentiles show");
+        let found = format!("{found}: other programs run on the poll loop's core and raise tail latency");
         let words = boot(format!("isolcpus={quiet} nohz_full={quiet} rcu_nocbs={quiet}"));
-        let remedy = format!("{words}\n# then run with {run}; or, on a machine that is shared, with --idle sleep");
+        let remedy = format!("{words}\n# then run with {run}, or, on a shared machine, with --idle sleep");
         return vec![Finding::new(AREA, "isolated cores", Status::Warn, found).remedy(remedy)];
     }
     let isolated = Finding::new(AREA, "isolated cores", Status::Ok, as_list(&cores.isolated));
@@ -145,7 +145,7 @@ fn isolation(tree: &Tree, cores: &Cores) -> Vec<Finding> {
     vec![isolated, ticks]
 }
 
-/// A core on another NUMA node than the NIC gets each packet through the other node's memory.
+/// Checks NUMA nodes: on another node than the NIC's, each packet crosses between nodes.
 fn node(tree: &Tree, cores: &Cores, core: usize, nics: &[Nic]) -> Vec<Finding> {
     let Some(own) = node_of(tree, core) else { return Vec::new() };
     let there = |nic: &&Nic| nic.is_for_dpdk() && nic.node(tree).is_some();
@@ -169,11 +169,11 @@ fn node(tree: &Tree, cores: &Cores, core: usize, nics: &[Nic]) -> Vec<Finding> {
 struct Interrupt {
     number: u32,
     name: String,
-    /// How many have come to the core.
+    /// How many this core handled.
     count: u64,
 }
 
-/// Interrupts of devices that have come to `core` and may again, the most frequent first.
+/// Device interrupts that `core` has handled and still may, the most frequent first.
 fn interrupts_on(tree: &Tree, core: usize) -> Vec<Interrupt> {
     let text = tree.read("proc/interrupts").unwrap_or_default();
     let mut lines = text.lines();
@@ -200,7 +200,7 @@ fn interrupts(tree: &Tree, cores: &Cores, core: usize) -> Option<Finding> {
     let what = format!("core {core}, interrupts");
     let found = interrupts_on(tree, core);
     if found.is_empty() {
-        return Some(Finding::new(AREA, what, Status::Ok, "none of devices"));
+        return Some(Finding::new(AREA, what, Status::Ok, "none from devices"));
     }
     let names: Vec<String> = found.iter().take(4).map(|i| format!("{} ({})", i.number, i.name)).collect();
     let more = if found.len() > 4 { format!(" and {} more", found.len() - 4) } else { String::new() };
@@ -208,12 +208,12 @@ fn interrupts(tree: &Tree, cores: &Cores, core: usize) -> Option<Finding> {
     let other = cores.housekeeper(tree);
     let mut remedy: Vec<String> =
         found.iter().take(4).map(|i| format!("echo {other} > /proc/irq/{}/smp_affinity_list", i.number)).collect();
-    remedy.push(format!("# irqbalance puts them back: IRQBALANCE_BANNED_CPULIST={list} in /etc/default/irqbalance"));
-    let text = format!("{}{more}: each stops the poll loop for microseconds", names.join(", "));
+    remedy.push(format!("# irqbalance would undo this: IRQBALANCE_BANNED_CPULIST={list} in /etc/default/irqbalance"));
+    let text = format!("{}{more}: each interrupts the poll loop for microseconds", names.join(", "));
     Some(Finding::new(AREA, what, Status::Warn, text).remedy(remedy.join("\n")))
 }
 
-/// Sleep states that take long to leave. A core that polls never enters them.
+/// Checks for sleep states with a long exit latency, which a core that polls never enters.
 fn c_states(tree: &Tree, core: usize) -> Option<Finding> {
     let dir = format!("sys/devices/system/cpu/cpu{core}/cpuidle");
     let what = format!("core {core}, C-states");
@@ -221,7 +221,7 @@ fn c_states(tree: &Tree, core: usize) -> Option<Finding> {
     if states.is_empty() {
         return Some(Finding::new(AREA, what, Status::Note, "not set from here (a virtual machine, or firmware)"));
     }
-    // A number in binary, which whoever needs short latencies holds down.
+    // A binary number that programs in need of low latency keep set.
     let limit = tree.bytes("dev/cpu_dma_latency").and_then(|b| Some(u32::from_ne_bytes(b.get(..4)?.try_into().ok()?)));
     let deep: Vec<(String, String, u32)> = states
         .into_iter()
@@ -233,22 +233,22 @@ fn c_states(tree: &Tree, core: usize) -> Option<Finding> {
         })
         .collect();
     let Some((_, name, latency)) = deep.iter().max_by_key(|(_, _, latency)| *latency) else {
-        return Some(Finding::new(AREA, what, Status::Ok, format!("all are left within {DEEP} µs")));
+        return Some(Finding::new(AREA, what, Status::Ok, format!("all are exited within {DEEP} µs")));
     };
     let found =
-        format!("{name} takes {latency} µs to leave: with --idle sleep, the first packet after a pause waits for it");
+        format!("{name} takes {latency} µs to exit: with --idle sleep, the first packet after a pause waits for that");
     let off = deep.iter().map(|(state, ..)| format!("echo 1 > /{dir}/{state}/disable")).collect::<Vec<_>>();
     Some(Finding::new(AREA, what, Status::Note, found).remedy(off.join("\n")))
 }
 
-/// Others that want to run just now.
+/// Checks how many other tasks are runnable.
 fn load(tree: &Tree, cores: &Cores) -> Option<Finding> {
     let running = runnable(&tree.0)?;
     if running < cores.all.len() {
         return Some(Finding::new(AREA, "load", Status::Ok, format!("{running} of {} CPUs in use", cores.all.len())));
     }
     let found = format!(
-        "{running} tasks want {} CPUs: a poll loop that never sleeps loses its CPU for milliseconds at a time",
+        "{running} tasks compete for {} CPUs: a poll loop that never sleeps loses its CPU for milliseconds at a time",
         cores.all.len()
     );
     Some(

@@ -1,4 +1,4 @@
-//! What this process may do.
+//! Checks of permissions.
 
 use gannet::report::machine::field;
 
@@ -9,14 +9,14 @@ const AREA: &str = "Permissions";
 /// User and capabilities of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rights {
-    /// Effective user; `None` if not known.
+    /// Effective user ID; `None` if unknown.
     pub(super) uid: Option<u32>,
-    /// Effective capabilities, a bit each.
+    /// Effective capabilities, as a bit set.
     caps: u64,
 }
 
 impl Rights {
-    // Bits of capabilities(7).
+    // Bit numbers, from capabilities(7).
     pub(super) const NET_ADMIN: u32 = 12;
     pub(super) const NET_RAW: u32 = 13;
     pub(super) const IPC_LOCK: u32 = 14;
@@ -36,17 +36,20 @@ impl Rights {
     pub(super) fn check(&self) -> Vec<Finding> {
         let user = match self.uid {
             Some(0) => Finding::new(AREA, "user", Status::Ok, "root"),
-            Some(uid) => {
-                Finding::new(AREA, "user", Status::Note, format!("{uid}, not root: memif and vhost ports work"))
-            }
-            None => Finding::new(AREA, "user", Status::Note, "not known"),
+            Some(uid) => Finding::new(
+                AREA,
+                "user",
+                Status::Note,
+                format!("{uid}, not root: only memif and vhost ports work without capabilities"),
+            ),
+            None => Finding::new(AREA, "user", Status::Note, "unknown"),
         };
         let caps = [
             (Self::NET_ADMIN, "CAP_NET_ADMIN", "af-xdp and tap ports"),
             (Self::NET_RAW, "CAP_NET_RAW", "af-packet and af-xdp ports"),
-            (Self::IPC_LOCK, "CAP_IPC_LOCK", "buffers beyond the limit on locked memory"),
+            (Self::IPC_LOCK, "CAP_IPC_LOCK", "buffers beyond the locked memory limit"),
         ];
-        // setcap replaces what it set before: one command for all.
+        // setcap replaces earlier settings, so one command sets all.
         let remedy = "sudo setcap cap_net_raw,cap_net_admin,cap_ipc_lock+ep $(command -v gannet)   # or run as root";
         let last = caps.iter().map(|(bit, ..)| *bit).filter(|bit| !self.has(*bit)).max();
         let cap = |(bit, name, needed): (u32, &str, &str)| {

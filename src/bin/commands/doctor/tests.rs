@@ -31,7 +31,7 @@ impl Machine {
         self.findings_for(&[])
     }
 
-    /// With poll loops on these cores.
+    /// The findings with poll loops on these cores.
     fn findings_for(&self, cores: &[usize]) -> Vec<Finding> {
         examine(self.0.path(), &Build::default(), &Wishes { cores: cores.to_vec() })
     }
@@ -53,7 +53,7 @@ impl Machine {
 const CPU: &str = "sys/devices/system/cpu";
 const NIC: &str = "sys/bus/pci/devices/0000:03:00.0";
 
-/// A machine that wants nothing.
+/// A machine without any problem.
 fn ready() -> Machine {
     let flags = "aes pclmulqdq avx2 avx512f vaes vpclmulqdq sse4_2 constant_tsc nonstop_tsc";
     let cpu = |n| format!("processor\t: {n}\nmodel name\t: Fast CPU\nflags\t\t: fpu {flags}\n\n");
@@ -105,7 +105,7 @@ fn a_ready_machine_has_no_complaints() {
     let bad: Vec<_> = all.iter().filter(|f| f.status > Status::Note || f.remedy.is_some()).collect();
     assert!(bad.is_empty(), "{bad:#?}");
     m.expect("PCI 0000:03:00.0", Status::Ok, "8086:1592, driver vfio-pci, IOMMU group 7", "");
-    m.expect("2 MiB pages", Status::Ok, "1024 in all, 1000 free", "");
+    m.expect("2 MiB pages", Status::Ok, "1024 in total, 1000 free", "");
     m.expect("1 GiB pages", Status::Note, "none", "");
     m.expect("hugetlbfs", Status::Ok, "/dev/hugepages", "");
     m.expect("cores", Status::Ok, "4", "");
@@ -120,9 +120,9 @@ fn memory_that_is_missing_says_what_to_type() {
     m.expect("hugepages", Status::Warn, "only 20 MiB free", "sysctl -w vm.nr_hugepages=1536");
     m.put("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0");
     m.put("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "0");
-    m.expect("hugepages", Status::Warn, "none set aside", "sysctl -w vm.nr_hugepages=1024");
+    m.expect("hugepages", Status::Warn, "none allocated", "sysctl -w vm.nr_hugepages=1024");
     assert!(m.findings().iter().all(|f| f.what != "hugetlbfs"), "no pages, no mount needed");
-    // Pages of 1 GiB do as well.
+    // Pages of 1 GiB are just as good.
     m.put("sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "1");
     m.put("sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages", "1");
     assert!(m.findings().iter().all(|f| f.what != "hugepages"));
@@ -179,11 +179,11 @@ fn nics_of_the_kernel_say_how_to_take_them() {
     let m = ready();
     kernel_nic(&m, "ice");
     let bind = "dpdk-devbind.py -b vfio-pci 0000:03:00.0";
-    m.expect("PCI 0000:03:00.0", Status::Note, "driver ice, eth9 (down); the kernel has it", bind);
+    m.expect("PCI 0000:03:00.0", Status::Note, "driver ice, eth9 (down); in use by the kernel", bind);
     m.put("proc/net/route", "Iface\tDestination\tGateway\neth9\t00000000\t0100000A\n");
     m.expect("PCI 0000:03:00.0", Status::Note, "eth9 has the default route", "");
     kernel_nic(&m, "mlx5_core");
-    m.expect("PCI 0000:03:00.0", Status::Ok, "beside this driver", "");
+    m.expect("PCI 0000:03:00.0", Status::Ok, "alongside this driver", "");
     kernel_nic(&m, "uio_pci_generic");
     m.expect("PCI 0000:03:00.0", Status::Warn, "no IOMMU protects", bind);
     std::fs::remove_file(m.0.path().join(format!("{NIC}/driver"))).unwrap();
@@ -218,7 +218,7 @@ fn addresses_of_the_kernel_and_flags_that_stay_are_shown() {
     assert_eq!(found.remedy.as_deref(), Some("ip link set dev eth2 xdpgeneric off"));
 }
 
-/// Debian's kernel has no unsafe mode of vfio: the advice led nowhere.
+/// Debian's kernel has no unsafe mode of vfio, so the advice used to lead nowhere.
 #[test]
 fn without_an_iommu_the_advice_is_what_the_kernel_can_do() {
     let m = ready();
@@ -226,7 +226,7 @@ fn without_an_iommu_the_advice_is_what_the_kernel_can_do() {
     m.expect("PCI 0000:03:00.0", Status::Fail, "no IOMMU group", "-b uio_pci_generic 0000:03:00.0");
     m.put("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N");
     m.expect("PCI 0000:03:00.0", Status::Fail, "no IOMMU group", "enable_unsafe_noiommu_mode");
-    // Whoever has followed it is not sent back.
+    // Users who have followed the advice are not sent back.
     std::fs::remove_dir_all(m.0.path().join("sys/kernel/iommu_groups")).unwrap();
     kernel_nic(&m, "uio_pci_generic");
     m.expect("PCI 0000:03:00.0", Status::Warn, "no IOMMU protects", "");
@@ -250,9 +250,9 @@ fn a_nic_set_aside_that_cannot_be_used_fails() {
     m.expect("PCI 0000:03:00.0", Status::Fail, "no IOMMU group", "iommu=pt");
     std::fs::remove_dir_all(m.0.path().join("sys/kernel/iommu_groups")).unwrap();
     std::fs::remove_dir_all(m.0.path().join("sys/bus/pci/drivers")).unwrap();
-    m.expect("IOMMU", Status::Warn, "not there, or off in the firmware", "intel_iommu=on");
+    m.expect("IOMMU", Status::Warn, "absent, or off in the firmware", "intel_iommu=on");
     m.put("sys/firmware/acpi/tables/DMAR", "");
-    m.expect("IOMMU", Status::Warn, "there, but off", "intel_iommu=on");
+    m.expect("IOMMU", Status::Warn, "present, but off", "intel_iommu=on");
     m.expect("vfio-pci", Status::Warn, "not loaded", "modprobe");
 }
 
@@ -260,7 +260,7 @@ fn a_nic_set_aside_that_cannot_be_used_fails() {
 fn a_machine_without_files_fails_and_does_not_panic() {
     let m = Machine::new(&[]);
     m.expect("/proc", Status::Fail, "cannot be read", "mount -t proc");
-    m.expect("hugepages", Status::Warn, "this kernel has none", "");
+    m.expect("hugepages", Status::Warn, "not supported by this kernel", "");
     m.expect("af-packet", Status::Warn, "no packet sockets", "CONFIG_PACKET=y");
 }
 

@@ -1,16 +1,16 @@
-//! Reports for other programs.
+//! Machine-readable reports.
 
 use gannet::report::{ReportInput, Series};
 use serde_json::{Value, json};
 
-/// The head of the CSV.
+/// The header of the CSV.
 const HEAD: [&str; 11] =
     ["series", "count", "min_ns", "mean_ns", "p50_ns", "p90_ns", "p99_ns", "p999_ns", "p9999_ns", "max_ns", "seconds"];
 
-/// A line for each series. What its number of samples does not support is empty.
+/// One line per series. Percentiles that the number of samples does not support are empty.
 ///
 /// # Errors
-/// None are known: it is written to memory.
+/// None in practice, as it writes to memory.
 pub fn csv(series: &[Series]) -> Result<String, csv::Error> {
     let mut out = csv::Writer::from_writer(Vec::new());
     out.write_record(HEAD)?;
@@ -28,7 +28,8 @@ pub fn csv(series: &[Series]) -> Result<String, csv::Error> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Everything, as one object. Times in nanoseconds; percentiles that the number of samples does not support are null.
+/// The whole report as one object. Times are in nanoseconds; percentiles that the number of samples does not support
+/// are null.
 pub fn json(input: &ReportInput, run: Value) -> String {
     let series: Vec<Value> = input
         .series

@@ -1,13 +1,13 @@
-//! What clients will have against a server's certificate, found before they do.
+//! Finds what clients would reject in a server's certificate.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 
-/// What is wrong with the certificate `der` of a server at `addrs`, `now` after 1970.
+/// The problems of certificate `der` for a server at `addrs`. `now` is the time since 1970.
 pub fn problems(der: &[u8], addrs: &[IpAddr], now: Duration) -> Vec<String> {
-    // rustls has taken it: whatever else it may be, it is one.
+    // rustls has accepted it, so this is not expected to fail.
     let Ok((_, cert)) = X509Certificate::from_der(der) else {
         return vec!["it is damaged; clients will refuse it".into()];
     };
@@ -17,19 +17,19 @@ pub fn problems(der: &[u8], addrs: &[IpAddr], now: Duration) -> Vec<String> {
     if until.timestamp() < now {
         found.push(format!("it expired on {until}; clients will refuse it: renew it"));
     } else if from.timestamp() > now {
-        found.push(format!("it is not valid before {from}; clients will refuse it until then: is the clock right?"));
+        found.push(format!("it is not valid before {from}; clients will refuse it until then: is the clock correct?"));
     }
     if cert.version() != X509Version::V3 {
         found.push("it is not an X.509 version 3 certificate; clients will refuse it".into());
     }
     if cert.is_ca() {
-        found.push("it is a CA certificate (CA:TRUE); many clients will refuse it: make one with CA:FALSE".into());
+        found.push("it is a CA certificate (CA:TRUE); many clients will refuse it: create one with CA:FALSE".into());
     }
     found.extend(uncovered(&cert, addrs));
     found
 }
 
-/// That clients cannot use some of the server's addresses, as the certificate does not have them.
+/// Reports server addresses that the certificate does not cover.
 fn uncovered(cert: &X509Certificate<'_>, addrs: &[IpAddr]) -> Option<String> {
     let names = cert.subject_alternative_name().ok().flatten();
     let names = names.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default();
@@ -48,7 +48,9 @@ fn uncovered(cert: &X509Certificate<'_>, addrs: &[IpAddr]) -> Option<String> {
     let dns: Vec<&str> = dns.collect();
     let missing = missing.join(", ");
     Some(if dns.is_empty() {
-        format!("it does not cover {missing}: clients will refuse it there; make one with subjectAltName=IP:{missing}")
+        format!(
+            "it does not cover {missing}: clients will refuse it there; create one with subjectAltName=IP:{missing}"
+        )
     } else {
         let dns = dns.join(", ");
         format!("it covers {dns} but not {missing}: clients have to use the name (gannet get: --server-name)")

@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use gannet::base::aside::Aside;
 
-/// Secrets that can wait to be written: those of some 200 handshakes.
+/// The maximum number of secrets that wait to be written: those of some 200 handshakes.
 const ROOM: usize = 1024;
 
-/// How long the end waits for what was not written yet.
+/// How long shutdown waits for secrets to be written.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Secrets that were lost, because the file could not be written (fast enough).
+/// Secrets lost because the file could not be written, or not fast enough.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// How many secrets were lost.
+/// The number of lost secrets.
 pub fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-/// Appends each secret to a file. The thread that makes them, which polls, never waits for it.
+/// Appends secrets to a file from a thread of its own, so that the poll loop never waits for it.
 #[derive(Debug)]
 pub struct KeyLogFile(Aside<String>);
 
@@ -48,7 +48,7 @@ impl KeyLogFile {
 impl Drop for KeyLogFile {
     fn drop(&mut self) {
         if !self.0.finish(PATIENCE) {
-            tracing::warn!(missing = self.0.waiting(), "the key log is not complete");
+            tracing::warn!(missing = self.0.waiting(), "the key log is incomplete");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `--live`: what the core does, each second.
+//! `--live`: shows what the core does, each second.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -9,34 +9,34 @@ use gannet::runtime::CoreLive;
 use super::page::{self, Counts, Size};
 use crate::terminal;
 
-/// How often the view is drawn anew.
+/// The interval between updates.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// A view that stays in place on a terminal, and scrolls elsewhere.
+/// A view that is updated in place on a terminal, and scrolls elsewhere.
 pub struct View {
     source: Arc<CoreLive>,
     title: String,
     start: Instant,
     at: Instant,
     last: Counts,
-    /// What the command has to say.
+    /// The command's own line.
     line: Option<String>,
 }
 
 impl View {
-    /// A view of a core at the port that `title` describes.
+    /// Creates a view of a core at the port that `title` describes.
     pub fn new(title: String) -> Self {
         let now = Instant::now();
         Self { source: Arc::default(), title, start: now, at: now, last: Counts::new(), line: None }
     }
 
-    /// Where the core publishes.
+    /// Where the core publishes its counters.
     pub fn source(&self) -> Arc<CoreLive> {
         self.source.clone()
     }
 
-    /// Draws the view if it is time to. `line` is what the command itself has to say since; `device` reads the counters of
-    /// the port's device, which the core does not see.
+    /// Draws the view if it is due. `line` is the command's own latest line; `device` reads the counters of the port's
+    /// device, which the core does not see.
     pub fn look<I: Iterator<Item = (&'static str, u64)>>(&mut self, line: Option<String>, device: impl FnOnce() -> I) {
         self.line = line.or(self.line.take());
         let passed = self.at.elapsed();
@@ -44,7 +44,7 @@ impl View {
             return;
         }
         let now: Counts = self.source.snapshot().into_iter().chain(device()).collect();
-        // The view's own lines: the title, what the command says, and the one that the cursor is in.
+        // Lines that are not part of the table: the title, the command's line, and the cursor's.
         let mut size = terminal::size().map_or(Size::ENDLESS, |(rows, columns)| Size { rows, columns });
         size.rows = size.rows.saturating_sub(2 + usize::from(self.line.is_some()));
         let mut page = format!("{} s · {}\n", self.start.elapsed().as_secs(), self.title);

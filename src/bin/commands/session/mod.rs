@@ -1,5 +1,5 @@
-//! What every command that sends packets does: opens the port, runs one core on a thread of its own,
-//! lets the main thread watch, and tells the counters in the end.
+//! What all commands that send packets share: opening the port, running one core on its own thread while the main
+//! thread watches, and reporting the counters.
 
 mod certificate;
 mod keylog;
@@ -37,15 +37,15 @@ pub use options::{
 };
 pub use report::Counters;
 
-/// Whatever went wrong, as told to the user.
+/// Any error, for display to the user.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// Arguments that make no sense together, or on this machine.
+/// Arguments that are inconsistent, or impossible on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// Whether it is the command line that has to be changed.
+/// Returns whether the command line is at fault.
 pub fn is_usage(failure: &Failure) -> bool {
     let profile = failure.downcast_ref::<ProfileError>();
     let plan = failure.downcast_ref::<PlanError>();
@@ -62,26 +62,26 @@ pub fn is_usage(failure: &Failure) -> bool {
 pub struct Session {
     args: EngineArgs,
     eal: Eal,
-    /// Keeps the device until the end.
+    /// Keeps the device open until the end.
     port: Port,
-    /// Our addresses on the port's interface, after the port.
+    /// The claim on our addresses on the port's interface; dropped after the port.
     _claim: Option<Claim>,
     queue: Option<Queue>,
     /// Pinned memory for the application and the engine.
     pub pool: BufPool,
-    /// The pool's hugepages are known to the device; before `port`, which it refers to.
+    /// The registration of the pool with the device; dropped before `port`, which it refers to.
     registered: Option<PoolGuard>,
     stop: Arc<AtomicBool>,
-    /// The engine's settings, unless they are the usual ones.
+    /// The engine's settings, if not the defaults.
     pub endpoint: Option<EndpointConfig>,
-    /// Goes last, when all of the above is closed.
+    /// Dropped last, when all of the above is closed.
     closing: Closing,
 }
 
 /// How long the device and DPDK may take to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Sees to it that a process ends even if its device does not close.
+/// Ends the process even if its device does not close.
 struct Closing {
     closed: Option<Receiver<()>>,
     _open: Sender<()>,
@@ -93,7 +93,7 @@ impl Closing {
         Self { closed: Some(closed), _open: open }
     }
 
-    /// From now on the end must not take longer than [`CLOSE_PATIENCE`].
+    /// Starts the time limit of [`CLOSE_PATIENCE`].
     fn begin(&mut self) {
         let Some(closed) = self.closed.take() else { return };
         let watch = move || {
@@ -103,7 +103,7 @@ impl Closing {
                 signal_hook::low_level::exit(1);
             }
         };
-        // Without another thread there is only hope, as there was before.
+        // If the thread cannot be spawned, there is no time limit.
         let _ = std::thread::Builder::new().name("gannet-exit".into()).spawn(watch);
     }
 }
@@ -118,7 +118,7 @@ impl Session {
     /// Starts DPDK and opens the port. The pool holds at most `memory` bytes.
     ///
     /// # Errors
-    /// A profile, a port or memory that cannot be had.
+    /// If the profile is invalid, or the port or the memory is not available.
     pub fn open(args: &EngineArgs, memory: u64) -> Result<Self, Failure> {
         check_places(args.stats.iter().chain(&args.stages))?;
         if let Some(max_idle_timeout) = args.idle_timeout {
@@ -127,7 +127,7 @@ impl Session {
         }
         let mut profile = PortProfile::load(&args.port, &args.sets)?.for_cores(1)?;
         profile.vlan = args.vlan;
-        // Virtual devices are none the worse for them.
+        // Interrupts do not hurt virtual devices.
         profile.interrupts = match args.idle.mode() {
             Idle::Spin => false,
             Idle::Yield => profile.bus() == Bus::Vdev,
@@ -147,10 +147,9 @@ impl Session {
         Ok(Self { args, eal, port, _claim: claim, queue, pool, registered: None, stop, endpoint: None, closing })
     }
 
-    /// Two sessions of one process whose ports are connected by rings.
+    /// Opens two sessions in one process whose ports are connected by rings.
     ///
     /// # Errors
-    /// A profile, a port or memory that cannot be had.
     pub fn open_pair(
         eal: &Eal,
         profile: &PortProfile,
@@ -169,31 +168,31 @@ impl Session {
         Ok((session(left, one)?, session(right, two)?))
     }
 
-    /// Maps memory for `count` buffers of `len` bytes now rather than on the first packets, and tells the
-    /// device of it if it can reach it.
+    /// Maps memory for `count` buffers of `len` bytes now rather than on the first packets, and registers it with the
+    /// device if the device can reach it.
     ///
     /// # Errors
-    /// Memory that cannot be had.
+    /// If the memory is not available.
     pub fn prepare(&mut self, len: usize, count: usize) -> Result<(), Failure> {
         self.pool.prepare(len, count)?;
         self.registered = None;
-        // Frames live in memory of DPDK's. So a device works that cannot reach this: one behind an IOMMU of 39 address
-        // bits, for example, which has no room for our addresses of 47.
+        // Optional, as frames are in DPDK's memory. A device behind an IOMMU with 39 address bits, for example, cannot
+        // map our 47-bit addresses.
         self.registered = self.port.register_pool(&self.pool).ok();
         Ok(())
     }
 
-    /// What the port can do.
+    /// The port's capabilities.
     pub fn caps(&self) -> Caps {
         self.port.caps()
     }
 
-    /// Set by SIGINT or SIGTERM; whoever sets it ends the run as well.
+    /// The flag that ends the run: set by SIGINT and SIGTERM, and by anyone else who wants it to end.
     pub fn stop(&self) -> Arc<AtomicBool> {
         self.stop.clone()
     }
 
-    /// A line that tells what is open.
+    /// Describes the session in one line.
     pub fn describe(&self) -> String {
         let Caps { mac, mtu, .. } = self.caps();
         let memory = if self.eal.hugepages() { "hugepages" } else { "ordinary memory" };
@@ -207,11 +206,11 @@ impl Session {
         format!("port {port} ({name}), MAC {}, MTU {mtu}, {memory} ({peer}), {crypto}", Mac(mac))
     }
 
-    /// Runs `app` on a core until it is done or a signal comes. `ready` is called when the core polls,
-    /// `watch` ten times a second while it does: what it says goes to standard error.
+    /// Runs `app` on a core until it is done or a signal arrives. `ready` is called when the core polls, and `watch`
+    /// ten times a second afterwards: its lines go to standard error.
     ///
     /// # Errors
-    /// Settings that do not fit the port, and ports that stop working.
+    /// If settings do not suit the port, or the port stops working.
     pub fn run<A: App + Send>(
         &mut self,
         app: A,
@@ -257,7 +256,7 @@ impl Session {
             let watcher = std::thread::current();
             let poll = move || {
                 let driven = poll();
-                // So that its end is not noticed at the next look only.
+                // Wake the watcher, which would notice the end only at its next look.
                 watcher.unpark();
                 driven
             };
@@ -282,20 +281,22 @@ impl Session {
         Ok((app, counters))
     }
 
-    /// Whether a signal asked for the end.
+    /// Returns whether a signal requested the end.
     pub fn interrupted(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 }
 
-/// What a loop that never gives its CPU away should know of the others.
+/// Warns about competing tasks if the loop never yields its CPU.
 fn crowd(idle: Idle) -> Option<String> {
     let cpus = std::thread::available_parallelism().ok()?.get();
     let others = machine::runnable(Path::new("/")).filter(|&others| idle == Idle::Spin && others >= cpus)?;
-    Some(format!("{others} other tasks want {cpus} CPUs: with --idle spin, the loop waits for them for milliseconds"))
+    Some(format!(
+        "{others} other tasks compete for {cpus} CPUs: with --idle spin, they stop the poll loop for milliseconds"
+    ))
 }
 
-/// What is left of a core: the application, the counters, and the stage timers if there were any.
+/// What a finished core leaves: the application, the counters, and the stage timers if there were any.
 type Driven<A> = Result<(A, Counters, Option<Stages>), Failure>;
 
 fn drive<D: Datapath, A: App>(
@@ -321,7 +322,7 @@ fn pool(profile: &PortProfile, memory: u64) -> Result<BufPool, Failure> {
     Ok(BufPool::new(PoolConfig { limit_bytes, hugepages: profile.hugepages, ..PoolConfig::default() })?)
 }
 
-/// The first SIGINT or SIGTERM asks for an orderly end, the second one ends the process.
+/// The first SIGINT or SIGTERM requests an orderly shutdown, the second ends the process.
 fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -331,20 +332,20 @@ fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     Ok(stop)
 }
 
-/// What is written at the end should not fail then for what could be known now.
+/// Checks that the directories of output files exist, before the run rather than after it.
 ///
 /// # Errors
-/// A file's directory does not exist.
+/// If a file's directory does not exist.
 pub fn check_places<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Failure> {
     for path in files {
         if let Some(dir) = missing_parent(path) {
-            return Err(format!("cannot write {}: there is no directory {}", path.display(), dir.display()).into());
+            return Err(format!("cannot write {}: no such directory: {}", path.display(), dir.display()).into());
         }
     }
     Ok(())
 }
 
-/// The directory that a file at `path` would have to be in, if it is not there.
+/// The parent directory of `path`, if it does not exist.
 pub fn missing_parent(path: &Path) -> Option<&Path> {
     path.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.is_dir())
 }

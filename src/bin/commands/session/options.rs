@@ -1,4 +1,4 @@
-//! From command-line arguments to the library's configurations.
+//! Converts command-line arguments to configurations of the library.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -27,7 +27,7 @@ fn cidr(c: &values::Cidr) -> Result<Cidr, Failure> {
     Ok(Cidr::new(c.addr, c.prefix)?)
 }
 
-/// The network layer's settings; a server's port is the only open one.
+/// The network layer's settings. Only a server's port is open.
 pub fn net_config(args: &EngineArgs, listen: Option<u16>) -> Result<NetConfig, Failure> {
     let routed = args.routes.iter().filter_map(|r| Some((&r.to, r.via?)));
     let on_link = args.routes.iter().filter(|r| r.via.is_none());
@@ -48,16 +48,16 @@ pub fn net_config(args: &EngineArgs, listen: Option<u16>) -> Result<NetConfig, F
     })
 }
 
-/// A random port of the dynamic range to connect from.
+/// A random source port in the dynamic range.
 pub fn client_port() -> io::Result<u16> {
     Ok(49_152 + Rng::from_os()?.below(16_384) as u16)
 }
 
-/// Time after which a client gives up a server that is silent, and does not answer its pings either.
+/// The idle timeout of clients. Pings keep connections to live servers open.
 const CLIENT_IDLE: Duration = Duration::from_secs(10);
 
-/// A client's transport settings for a port with `caps`: it keeps the connection alive while the server or this end is slow,
-/// and so notices soon when the server is gone.
+/// A client's transport settings for a port with `caps`. Keep-alives hold the connection open while either side is
+/// slow, so the idle timeout can be short enough to notice soon that the server is gone.
 pub fn client_transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
     let idle = args.idle_timeout.unwrap_or(CLIENT_IDLE);
     TransportConfig { max_idle_timeout: idle, keep_alive: Some(idle / 4), ..transport(args, caps) }
@@ -82,7 +82,7 @@ pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
     }
 }
 
-/// TLS settings of both sides.
+/// The TLS options of both sides.
 pub fn tls_options(args: &EngineArgs, alpn: &[u8]) -> Result<tls::TlsOptions, Failure> {
     let suites = args.suites.iter().map(|s| match s {
         Suite::Aes128 => crypto::Suite::Aes128Gcm,
@@ -97,7 +97,7 @@ pub fn tls_options(args: &EngineArgs, alpn: &[u8]) -> Result<tls::TlsOptions, Fa
     Ok(options)
 }
 
-/// A server's engine.
+/// A server's engine settings.
 pub fn server_endpoint(args: &SecretArgs, retry: Retry) -> Result<EndpointConfig, Failure> {
     let config = match &args.secret {
         Some(path) => api::endpoint_config_with(&api::secret_file(path)?)?,
@@ -116,7 +116,8 @@ pub fn server_tls(identity: &IdentityArgs, options: &tls::TlsOptions) -> Result<
     tls_with(identity, tls::load_certs(&identity.cert)?, options)
 }
 
-/// The same. Tells what clients at the port's addresses will have against the certificate, which is no reason not to serve.
+/// Like [`server_tls`]. Warns about what clients would reject in the certificate, which does not keep the server from
+/// starting.
 pub fn checked_server_tls(
     identity: &IdentityArgs,
     engine: &EngineArgs,
@@ -153,8 +154,8 @@ pub fn client_tls(trust: &TrustArgs, options: &tls::TlsOptions) -> Result<Arc<ru
     })
 }
 
-/// The address of `target`; names are looked up by the system. Of several addresses the first that packets of this port
-/// can get to. That no way leads there is known before a port is opened.
+/// The address of `target`. Names are resolved by the system; the first of several addresses that this port has a route
+/// to is used. A missing route is reported before a port is opened.
 pub fn resolve(target: &HostPort, args: &EngineArgs) -> Result<SocketAddr, Failure> {
     let net = net_config(args, None)?;
     let check = |ip: IpAddr| net.source_for(ip).map_err(|e| e.to_string());
@@ -178,7 +179,7 @@ pub fn resolve(target: &HostPort, args: &EngineArgs) -> Result<SocketAddr, Failu
     Err(Usage(format!("{} cannot be reached: {}", target.host, problems.join("; "))).into())
 }
 
-/// The CPU of that number, if this process may run on it.
+/// The CPU with this number, if this process may run on it.
 pub fn usable_cpu(cpu: usize) -> Result<CoreId, Failure> {
     let ids = core_affinity::get_core_ids().unwrap_or_default();
     ids.iter().find(|id| id.id == cpu).copied().ok_or_else(|| {
@@ -188,7 +189,7 @@ pub fn usable_cpu(cpu: usize) -> Result<CoreId, Failure> {
     })
 }
 
-/// Keeps the calling thread on one CPU.
+/// Pins the calling thread to a CPU.
 pub fn pin(cpu: CoreId) -> Result<(), Failure> {
     if core_affinity::set_for_current(cpu) { Ok(()) } else { Err(format!("cannot run on CPU {}", cpu.id).into()) }
 }

@@ -1,4 +1,4 @@
-//! The page of the live view: a table that fits the terminal.
+//! The table of the live view, fitted to the terminal.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,21 +10,22 @@ use gannet::report::text::{self, with_unit};
 /// Counters by name.
 pub type Counts = HashMap<&'static str, u64>;
 
-/// Rows and columns of what is written to.
+/// The size of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Lines, the one that the cursor is in included.
+    /// Lines, including the cursor's.
     pub rows: usize,
-    /// Characters of a line.
+    /// Characters per line.
     pub columns: usize,
 }
 
 impl Size {
-    /// Of what is no terminal.
+    /// The size if the output is not a terminal.
     pub const ENDLESS: Self = Self { rows: usize::MAX, columns: usize::MAX };
 }
 
-/// One line of the table, by how much it is worth: when there is no room for all, those of the highest number go first.
+/// One line of the table, with its rank: if there is no room for all lines, those of the highest rank are left out
+/// first.
 struct Row {
     rank: u8,
     label: String,
@@ -34,7 +35,7 @@ struct Row {
     short: String,
 }
 
-/// The last page and this one.
+/// The previous counters and the current ones.
 struct Look<'a> {
     last: &'a Counts,
     now: &'a Counts,
@@ -55,7 +56,7 @@ impl Look<'_> {
         n as f64 / self.passed.as_secs_f64()
     }
 
-    /// Whole things, of which there are no fractions, however few come in a second.
+    /// Adds a count, which is never shown with a fraction.
     fn count(&mut self, rank: u8, label: &str, name: &str) {
         let rate = self.rate(self.grown(name));
         let new = if rate < 999.5 { format!("{rate:.0}") } else { text::quantity(rate) };
@@ -64,7 +65,7 @@ impl Look<'_> {
         self.rows.push(Row { rank, label, new, total, short });
     }
 
-    /// Bytes: how many bits a second, how many in all.
+    /// Adds a byte count: bits per second, and the total in bytes.
     fn data(&mut self, rank: u8, label: &str, name: &str) {
         let bytes = self.total(name) as f64;
         let (new, total) = (with_unit(self.rate(self.grown(name)) * 8.0, "bit/s"), with_unit(bytes, "B"));
@@ -87,7 +88,7 @@ fn each(n: f64) -> String {
     if n < 99.95 { format!("{n:.1}") } else { text::quantity(n.round()) }
 }
 
-/// The counters as a table: what came in `passed`, and what came in all, in a part of a terminal of this size.
+/// Formats the counters as a table of rates over `passed` and totals, for a part of a terminal of this size.
 pub fn table(last: &Counts, now: &Counts, passed: Duration, size: Size) -> String {
     let mut look = Look { last, now, passed, rows: Vec::new() };
     look.data(0, "received", "port_rx_bytes");
@@ -100,8 +101,8 @@ pub fn table(last: &Counts, now: &Counts, passed: Duration, size: Size) -> Strin
     let open = look.total("quic_connections");
     let (total, short) = (text::count(open), text::quantity(open as f64));
     look.rows.push(Row { rank: 1, label: "connections open".into(), new: String::new(), total, short });
-    look.ratio(1, "time at work", "core_busy_cycles", &["core_cycles"], percent);
-    // Who waits for the ring is not idle, and not at work.
+    look.ratio(1, "time busy", "core_busy_cycles", &["core_cycles"], percent);
+    // A core that waits for the ring is neither idle nor busy.
     look.ratio(1, "time blocked by the port", "core_blocked_cycles", &["core_cycles"], percent);
     look.ratio(5, "cycles per packet", "core_busy_cycles", &["port_rx_frames", "port_tx_frames"], each);
     look.ratio(6, "packets per rx burst", "port_rx_frames", &["core_rx_bursts"], each);
@@ -123,17 +124,17 @@ pub fn table(last: &Counts, now: &Counts, passed: Duration, size: Size) -> Strin
         .chain(quic::DropReason::ALL.iter().map(|(_, name)| *name))
         .filter(|name| now.get(name).is_some_and(|&n| n > 0))
     {
-        // Names of counters are no words.
+        // Counter names are not prose.
         let why = name.trim_start_matches("quic_").replace('_', " ");
         look.count(3, &format!("dropped: {why}"), name);
     }
     fit(look.rows, size)
 }
 
-/// The rows that have room, in the widest form that has.
+/// The rows that fit, in the widest form that fits.
 fn fit(mut rows: Vec<Row>, size: Size) -> String {
     let all = rows.len();
-    // The head is a line, and so is that some are missing.
+    // The header takes a line, and so does the note about missing ones.
     if all > size.rows.saturating_sub(1) {
         let room = size.rows.saturating_sub(2);
         while rows.len() > room
@@ -148,10 +149,10 @@ fn fit(mut rows: Vec<Row>, size: Size) -> String {
             .iter()
             .map(|r| [&r.label, &r.new, if short { &r.short } else { &r.total }].map(Clone::clone))
             .collect();
-        text::table(&["core 0", "per second", "in all"], &cells)
+        text::table(&["core 0", "per second", "total"], &cells)
     };
     let two = || {
-        // A row without a rate has its total there.
+        // A row without a rate shows its total.
         let cells: Vec<_> = rows
             .iter()
             .map(|r| [&r.label, if r.new.is_empty() { &r.short } else { &r.new }].map(Clone::clone))
@@ -179,7 +180,7 @@ mod tests {
         line[label.len()..].split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    /// A core that has done everything.
+    /// Counters of a core, all of them in use.
     fn busy() -> (Counts, Counts) {
         let last = counts(&[
             ("port_rx_frames", 1000),
@@ -210,14 +211,14 @@ mod tests {
         assert_eq!(row(&page, "received"), "494 Gbit/s 123 GB");
         assert_eq!(row(&page, "packets received"), "1.00 k 3,000");
         assert_eq!(row(&page, "cycles per packet"), "500 1.40 k", "2 M cycles for 4000 packets");
-        assert_eq!(row(&page, "time at work"), "20.0 % 35.0 %");
+        assert_eq!(row(&page, "time busy"), "20.0 % 35.0 %");
         assert_eq!(row(&page, "packets per rx burst"), "20.0 30.0");
         assert_eq!(row(&page, "connections open"), "3");
         assert_eq!(row(&page, "missed by the port"), "3 6", "what never reached the core");
         assert!(!page.contains("dropped: malformed") && !page.contains("send errors"), "only what happened: {page}");
     }
 
-    /// There were "3.50 new" connections, "12 bit" without a second, and packets in fractions.
+    /// The view used to show "3.50 new" connections, "12 bit" without "per second", and fractions of packets.
     #[test]
     fn what_is_whole_is_shown_whole_and_rates_have_units() {
         let (last, now) = busy();
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(row(&page, "dropped: duplicate"), "4 7");
     }
 
-    /// Turns that only found the ring full were counted as idle, and so were 99.6 % of a sender's that did nothing else.
+    /// Turns that only found the ring full used to count as idle: 99.6 % of a sender's turns did.
     #[test]
     fn who_waits_for_the_ring_is_not_idle() {
         let (last, now) = busy();
@@ -254,7 +255,7 @@ mod tests {
             assert!(page.ends_with("more lines in a taller window\n"), "{page}");
         }
         let page = shown(10, 80);
-        // What is wrong is worth more than how many packets a burst has.
+        // Problems rank above the number of packets per burst.
         row(&page, "time blocked by the port");
         assert!(!page.contains("burst"), "{page}");
     }

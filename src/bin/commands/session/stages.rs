@@ -1,4 +1,4 @@
-//! What the stage timers of a run found.
+//! Results of the stage timers.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -9,10 +9,10 @@ use gannet::runtime::{Stage, Stages};
 use super::Failure;
 use crate::terminal;
 
-/// Writes the histograms to `path`, and prints them as a table unless `quiet`.
+/// Writes the histograms to `path`, and prints a table of them unless `quiet`.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn keep(path: &Path, stages: &Stages, start: SystemTime, port: String, quiet: bool) -> Result<(), Failure> {
     let duration = start.elapsed().unwrap_or_default();
     let series: Vec<Series> = Stage::ALL
@@ -24,7 +24,9 @@ pub fn keep(path: &Path, stages: &Stages, start: SystemTime, port: String, quiet
         terminal::tell(&text::summary_table(&series));
     }
     if series.is_empty() {
-        return Err(format!("no packet came or went: there are no stages to write to {}", path.display()).into());
+        return Err(
+            format!("no packets were received or sent: there are no stages to write to {}", path.display()).into()
+        );
     }
     let mut facts = machine::facts(Path::new("/"), None);
     facts.push(("Port".into(), port));

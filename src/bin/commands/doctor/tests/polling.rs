@@ -1,8 +1,8 @@
-//! Cores for poll loops.
+//! Checks of the cores for poll loops.
 
 use super::*;
 
-/// A machine of 32 CPUs, two of them on each physical core, on two nodes: 0 to 15 and 16 to 31. The NIC is on node 1.
+/// A machine with 32 CPUs, two per physical core, on two nodes: 0 to 15 and 16 to 31. The NIC is on node 1.
 fn large() -> Machine {
     let m = ready();
     let flags = "aes pclmulqdq avx2 avx512f vaes vpclmulqdq sse4_2 constant_tsc nonstop_tsc";
@@ -24,13 +24,13 @@ fn find(all: &[Finding], what: &str) -> Finding {
     all.iter().find(|f| f.what == what).unwrap_or_else(|| panic!("no {what} in {all:#?}")).clone()
 }
 
-/// It advised `isolcpus=1-31`, and one poll loop: 30 cores for nobody.
+/// The doctor used to advise `isolcpus=1-31` for a single poll loop.
 #[test]
 fn as_many_cores_are_set_aside_as_poll() {
     let m = large();
     let f = m.find("isolated cores");
     let remedy = f.remedy.unwrap();
-    // The other half of the physical core has to be quiet, too.
+    // The hardware sibling has to be idle too.
     assert!(remedy.contains("isolcpus=30-31 nohz_full=30-31 rcu_nocbs=30-31"), "{remedy}");
     assert!(remedy.contains("run with --core 31"), "{remedy}");
     let remedy = find(&m.findings_for(&[4, 9]), "isolated cores").remedy.unwrap();
@@ -72,7 +72,7 @@ fn interrupts_that_stop_the_loop_are_named() {
                   NMI:          0          3          0          0   Non-maskable interrupts\n";
     m.put("proc/interrupts", table);
     m.put("proc/irq/24/effective_affinity_list", "1\n");
-    // It came there once, and may not any more.
+    // It was handled here once, and may not be any more.
     m.put("proc/irq/25/smp_affinity_list", "0\n");
     m.put("proc/irq/26/smp_affinity_list", "0-3\n");
     let f = m.find("core 1, interrupts");
@@ -87,7 +87,7 @@ fn interrupts_that_stop_the_loop_are_named() {
 #[test]
 fn deep_sleep_of_the_core_matters_to_a_loop_that_sleeps() {
     let m = ready();
-    m.expect("core 1, C-states", Status::Note, "not set from here", "");
+    m.expect("core 1, C-states", Status::Note, "not controlled by this system", "");
     for (state, name, latency) in [(0, "POLL", 0), (1, "C1", 2), (3, "C6", 133)] {
         let dir = format!("{CPU}/cpu1/cpuidle/state{state}");
         m.put(&format!("{dir}/name"), name);
@@ -99,7 +99,7 @@ fn deep_sleep_of_the_core_matters_to_a_loop_that_sleeps() {
     m.put(&format!("{CPU}/cpu1/cpuidle/state3/disable"), "1");
     m.expect("core 1, C-states", Status::Ok, "within 20 µs", "");
     m.put(&format!("{CPU}/cpu1/cpuidle/state3/disable"), "0");
-    // Somebody holds latencies down.
+    // Another program limits exit latencies.
     std::fs::write(m.0.path().join("dev/cpu_dma_latency"), 50i32.to_ne_bytes()).unwrap();
     m.expect("core 1, C-states", Status::Ok, "within 20 µs", "");
     std::fs::write(m.0.path().join("dev/cpu_dma_latency"), 2_000_000_000i32.to_ne_bytes()).unwrap();
@@ -112,7 +112,7 @@ fn more_tasks_than_cpus_want_a_loop_that_sleeps() {
     m.put("proc/loadavg", "0.50 0.40 0.30 2/300 4711\n");
     m.expect("load", Status::Ok, "1 of 4", "");
     m.put("proc/loadavg", "6.50 5.40 4.30 7/300 4711\n");
-    m.expect("load", Status::Warn, "6 tasks want 4 CPUs", "--idle sleep");
+    m.expect("load", Status::Warn, "6 tasks compete for 4 CPUs", "--idle sleep");
 }
 
 #[test]
