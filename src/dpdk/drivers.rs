@@ -1,4 +1,4 @@
-//! Which network drivers this machine's DPDK has.
+//! The network drivers of the installed DPDK.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -10,13 +10,13 @@ use super::profile::{Bus, DRIVERS};
 /// A network driver plugin of the installed DPDK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriverInfo {
-    /// Its name without `librte_` and `.so`, such as `net_memif`.
+    /// The file name without `librte_` and `.so`, such as `net_memif`.
     pub name: String,
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Whether a port profile can name it.
+    /// Whether a port profile can use it.
     pub profiled: bool,
-    /// Why it cannot be loaded, usually a library that is missing.
+    /// The reason why it cannot be loaded, usually a missing library.
     pub problem: Option<String>,
 }
 
@@ -33,7 +33,7 @@ pub fn plugin_dir() -> &'static Path {
     Path::new(dpdk_sys::PLUGIN_DIR)
 }
 
-/// Looks at every network driver plugin and tries to load it. Takes a second; for diagnosis.
+/// Finds every network driver plugin and tries to load it. Takes a second; for diagnosis.
 pub fn available_drivers() -> Vec<DriverInfo> {
     installed(plugin_dir())
         .into_iter()
@@ -45,8 +45,8 @@ pub fn available_drivers() -> Vec<DriverInfo> {
         .collect()
 }
 
-/// Drivers that a profile can name and that this machine lacks, or cannot load, each with what to type. Of `available`
-/// ones as [`available_drivers`] gives them.
+/// Drivers that a profile can use but that this machine lacks or cannot load, each with the command that installs it.
+/// `available` is the result of [`available_drivers`].
 pub fn absent_drivers(available: &[DriverInfo]) -> Vec<(String, String)> {
     let mut absent = Vec::new();
     for driver in &DRIVERS {
@@ -73,8 +73,8 @@ pub(super) fn installed(dir: &Path) -> Vec<(String, PathBuf)> {
     plugins(dir).into_iter().filter(|(name, _)| name.starts_with("net_")).collect()
 }
 
-/// All plugins in `dir`, by name: files that end in `.so`, or in `.so` and the version of DPDK's interface, which is all
-/// that there is without development packages. So EAL chooses what to load.
+/// All plugins in `dir`, by name: files that end in `.so`, or, without development packages, in `.so` and the version
+/// of DPDK's interface. EAL selects plugins in the same way.
 fn plugins(dir: &Path) -> BTreeMap<String, PathBuf> {
     let version = abi(dir);
     let Ok(entries) = fs::read_dir(dir) else { return BTreeMap::new() };
@@ -86,12 +86,12 @@ fn plugins(dir: &Path) -> BTreeMap<String, PathBuf> {
     entries.filter_map(|entry| plugin(entry.ok()?.path())).collect()
 }
 
-/// The version of DPDK's interface, as in `pmds-23.0`.
+/// The version of DPDK's interface, for example 23.0 from `pmds-23.0`.
 fn abi(dir: &Path) -> Option<String> {
     Some(dir.file_name()?.to_str()?.strip_prefix("pmds-")?.to_owned())
 }
 
-/// The Debian package (Ubuntu's has the same name) of the plugin `part`, such as `librte-net-memif23` of `net_memif`.
+/// The Debian or Ubuntu package of the plugin `part`, for example `librte-net-memif23` for `net_memif`.
 pub fn debian_package(part: &str) -> String {
     package_in(plugin_dir(), part)
 }
@@ -103,28 +103,28 @@ fn package_in(dir: &Path, part: &str) -> String {
     format!("librte-{name}{dash}{major}")
 }
 
-/// What ports of the driver in plugin `library` need beside it: EAL's own words for what is missing are that there is no
-/// such device, or no memory.
+/// The first missing plugin among those that ports of the driver `library` need, with its package. EAL itself only
+/// reports that there is no such device, or no memory.
 pub(super) fn missing_part(dir: &Path, library: &'static str, bus: Bus) -> Option<(&'static str, String)> {
     let there = plugins(dir);
     let bus = match bus {
         Bus::Vdev => "bus_vdev",
         Bus::Pci => "bus_pci",
     };
-    // Without any plugin they may be linked in.
+    // Without any plugins, drivers may be linked in statically.
     let part =
         [bus, "mempool_ring", library].into_iter().find(|part| !there.is_empty() && !there.contains_key(*part))?;
     Some((part, package_in(dir, part)))
 }
 
-/// The library that the loader did not find, if that is what EAL's log is about.
+/// The library that the loader did not find, if EAL's log reports that.
 pub(super) fn missing_library(log: &str) -> Option<String> {
     let (before, _) = log.split_once(": cannot open shared object file")?;
     let library = before.rsplit([' ', ':', ';']).next()?;
     library.contains(".so").then(|| library.to_owned())
 }
 
-/// What to type for a library that drivers need.
+/// The command that installs a library that drivers need.
 pub(super) fn package_of_library(library: &str) -> String {
     let known = [
         ("libxdp.so", "libxdp1"),
@@ -139,7 +139,7 @@ pub(super) fn package_of_library(library: &str) -> String {
     let part = library.strip_prefix("librte_").and_then(|name| name.split(".so").next()).map(debian_package);
     match package.or(part) {
         Some(package) => format!("`apt-get install {package}`"),
-        None => format!("install the package that has it (`apt-file search {library}`), or remove that driver's"),
+        None => format!("install the package that contains it (`apt-file search {library}`), or remove that driver's"),
     }
 }
 
@@ -154,7 +154,7 @@ fn load(path: &Path) -> Result<(), String> {
     // SAFETY: follows a failed `dlopen` on this thread: null or a NUL-terminated text.
     let text = unsafe { libc::dlerror() };
     if text.is_null() {
-        return Err("unknown reason".to_owned());
+        return Err("unknown error".to_owned());
     }
     // SAFETY: as above, and not null.
     Err(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
@@ -175,7 +175,7 @@ mod tests {
         assert!(installed(&dir.path().join("absent")).is_empty());
     }
 
-    /// Only links of the development package were seen: without it, no driver was.
+    /// Only the development package's links used to be seen: without it, no driver was found.
     #[test]
     fn plugins_without_development_packages_are_found() {
         let root = tempfile::tempdir().unwrap();
@@ -185,7 +185,7 @@ mod tests {
             fs::write(dir.join(name), "").unwrap();
         }
         assert_eq!(installed(&dir), [("net_memif".to_owned(), dir.join("librte_net_memif.so.23.0"))]);
-        // What is missing is named with its package.
+        // Missing plugins are reported with their packages.
         let missing = |library, bus| missing_part(&dir, library, bus);
         assert_eq!(missing("net_memif", Bus::Vdev), Some(("mempool_ring", "librte-mempool-ring23".to_owned())));
         fs::write(dir.join("librte_mempool_ring.so.23.0"), "").unwrap();

@@ -1,4 +1,4 @@
-//! DPDK's environment: once per process, cleaned up when the last user is gone.
+//! DPDK's environment abstraction layer (EAL): initialised once per process, cleaned up when the last user is gone.
 
 use std::ffi::{CStr, CString, OsStr, c_char};
 use std::fmt;
@@ -17,43 +17,44 @@ use super::iova::{self, Iova};
 use super::log::{self, Capture};
 use super::profile::PortProfile;
 
-/// How loud DPDK is.
+/// DPDK's log level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogLevel {
     /// Errors and warnings.
     #[default]
     Warning,
-    /// Also what it finds and decides.
+    /// Also information about what it detects and selects.
     Info,
     /// Everything.
     Debug,
 }
 
-/// What the names of folders start with that EAL makes for our processes; their number follows.
+/// The prefix of the runtime directories that EAL creates for our processes; the process number follows.
 const PREFIX: &str = "gannet-";
 
-/// How to start DPDK's environment.
+/// The configuration of DPDK's environment.
 #[derive(Clone, Debug)]
 pub struct EalConfig {
-    /// Tells this process's files from those of others.
+    /// Distinguishes this process's files from those of others.
     pub file_prefix: String,
-    /// Where memory comes from.
+    /// Whether memory comes from hugepages.
     pub hugepages: Hugepages,
-    /// Memory in MB: the fixed size without hugepages, what must be free with them. Untouched pages cost nothing.
+    /// Memory in MB: without hugepages the fixed size, with them the amount that must be free. Untouched pages cost
+    /// nothing.
     pub memory_mb: u32,
-    /// Leave no files behind; other processes then cannot attach as secondaries (dpdk-proc-info).
+    /// Create no shared files; other processes then cannot attach as secondaries (dpdk-proc-info).
     pub in_memory: bool,
     /// Serve `dpdk-telemetry.py` on a socket below `/var/run/dpdk`.
     pub telemetry: bool,
-    /// One file for all hugepages of a size, which vhost-user and zero-copy memif need.
+    /// Use one file for all hugepages of a size, as vhost-user and zero-copy memif require.
     pub single_file_segments: bool,
-    /// PCI devices to take, `0000:01:00.0` or `0000:01:00.0,key=value`. With none, PCI is left alone.
+    /// PCI devices to use, `0000:01:00.0` or `0000:01:00.0,key=value`. If empty, PCI is not scanned.
     pub pci: Vec<String>,
-    /// How PCI devices address memory.
+    /// The kind of addresses that PCI devices use.
     pub iova: Iova,
     /// The lcore number of the thread that calls [`Eal::init`], below 128.
     pub main_lcore: u32,
-    /// How loud DPDK is.
+    /// DPDK's log level.
     pub log: LogLevel,
 }
 
@@ -75,7 +76,7 @@ impl Default for EalConfig {
 }
 
 impl EalConfig {
-    /// What these ports need together, on this machine.
+    /// A configuration that meets the combined needs of these ports on this machine.
     pub fn for_profiles(profiles: &[PortProfile]) -> Self {
         let mut config = Self { iova: iova::of(Path::new("/sys"), profiles), ..Self::default() };
         for profile in profiles {
@@ -88,7 +89,7 @@ impl EalConfig {
         config
     }
 
-    /// The argument vector, with memory from hugepages or not.
+    /// The argument vector, with or without hugepages.
     fn arguments(&self, huge: bool, cpus: &str) -> Vec<String> {
         let mut args = vec![
             "gannet".to_owned(),
@@ -110,8 +111,8 @@ impl EalConfig {
             ),
         ];
         if self.in_memory {
-            // EAL calls ordinary pages its legacy mode and refuses --in-memory with it; the part that is left of
-            // it then is to have no shared configuration.
+            // EAL treats ordinary pages as its legacy mode and refuses --in-memory with it; what remains of that option
+            // then is --no-shconf.
             args.push(if huge { "--in-memory" } else { "--no-shconf" }.to_owned());
         }
         if !self.telemetry {
@@ -120,7 +121,7 @@ impl EalConfig {
         if !huge {
             args.extend(["--no-huge".to_owned(), "-m".to_owned(), self.memory_mb.to_string()]);
         }
-        // Zero-copy memif wants it, whatever the pages.
+        // Zero-copy memif needs this with any kind of pages.
         if self.single_file_segments && (huge || joins_ordinary_pages(&Eal::version())) {
             args.push("--single-file-segments".to_owned());
         }
@@ -133,7 +134,7 @@ impl EalConfig {
         args
     }
 
-    /// Whether to use hugepages, and what to tell the operator when not.
+    /// Decides whether to use hugepages, and what to tell the operator if not.
     fn choose_memory(&self, free: u64, usable: bool) -> Result<(bool, Option<String>), EalError> {
         let need_mb = u64::from(self.memory_mb);
         let free_mb = if usable { free >> 20 } else { 0 };
@@ -146,8 +147,8 @@ impl EalConfig {
             Hugepages::Require => Err(EalError::NoHugepages { free_mb, need_mb }),
             Hugepages::Auto => {
                 let warning = format!(
-                    "{free_mb} MB of hugepages are free, {need_mb} MB are needed: using ordinary pages, which is slower; \
-                     `sysctl vm.nr_hugepages={}` gives enough",
+                    "only {free_mb} MB of the {need_mb} MB of hugepages needed are free: using ordinary pages, which is \
+                     slower; `sysctl vm.nr_hugepages={}` gives enough",
                     need_mb.div_ceil(2)
                 );
                 Ok((false, Some(warning)))
@@ -158,12 +159,12 @@ impl EalConfig {
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// What every port, queue and thread guard keeps alive.
+/// The state that every port, queue and thread guard keeps alive.
 pub(super) struct EalInner {
     warning: Option<String>,
     huge: bool,
-    /// DPDK's memory is used by something that nobody waits for: a buffer that is still out, or a handler on the
-    /// interrupt thread that its driver forgot.
+    /// DPDK's memory is still referred to: by a buffer that was not returned, or by a handler on the interrupt thread
+    /// that its driver left behind.
     pub(super) in_use: AtomicBool,
 }
 
@@ -171,13 +172,13 @@ impl Drop for EalInner {
     fn drop(&mut self) {
         let _quiet = Capture::start();
         let dir = runtime_dir();
-        // What is still in use would dangle if its memory were unmapped. Without it nothing is left to clean up that
-        // does not go with the process.
+        // Unmapping memory that is still in use would leave dangling pointers. Skipping the clean-up leaves nothing
+        // that does not end with the process.
         if !self.in_use.load(Ordering::Acquire) {
             // SAFETY: every port, pool and registered thread holds a reference to `self`, so none is left.
             unsafe { dpdk_sys::rte_eal_cleanup() };
         }
-        // EAL makes it even when nothing goes there. If something is in it, it stays.
+        // EAL creates this directory even if it puts nothing in it. It stays if it is not empty.
         let _ = fs::remove_dir(dir);
     }
 }
@@ -188,8 +189,8 @@ fn runtime_dir() -> PathBuf {
     PathBuf::from(OsStr::from_bytes(dir.to_bytes()))
 }
 
-/// Removes the folders that processes with the usual prefix have left in `all` when they were killed: those that `proc`
-/// does not know any more. Folders with something in them are not ours to judge, and stay.
+/// Removes the directories with the default prefix that killed processes have left in `all`: those of processes that
+/// `proc` does not list. Directories that are not empty stay.
 fn remove_dead(all: &Path, proc: &Path) {
     for entry in fs::read_dir(all).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -200,7 +201,7 @@ fn remove_dead(all: &Path, proc: &Path) {
     }
 }
 
-/// The running environment. Clones share it; the last one cleans up, after all ports are gone.
+/// A handle to the running environment. Clones share it; dropping the last one cleans up, after all ports are gone.
 #[derive(Clone)]
 pub struct Eal(pub(super) Arc<EalInner>);
 
@@ -214,7 +215,7 @@ impl Eal {
     /// Starts DPDK. The calling thread becomes its main lcore but keeps its CPU affinity.
     ///
     /// # Errors
-    /// A second call in a process, too few hugepages when they are required, and whatever EAL itself refuses.
+    /// Fails on a second call in a process, if hugepages are required and too few are free, and if EAL fails.
     pub fn init(config: &EalConfig) -> Result<Self, EalError> {
         let usable = config.in_memory || hugepages::mounted();
         let (huge, warning) = config.choose_memory(hugepages::free_bytes(), usable)?;
@@ -230,7 +231,7 @@ impl Eal {
         log::take_over();
         guard::install_eal();
         let capture = (config.log == LogLevel::Warning).then(Capture::start);
-        // EAL may reorder the vector, and it keeps pointers into the strings: they are leaked, once per process.
+        // EAL may reorder the vector and keeps pointers into the strings, so they are leaked, once per process.
         let mut argv: Vec<*mut c_char> = args.into_iter().map(CString::into_raw).collect();
         let argc = argv.len() as i32;
         argv.push(std::ptr::null_mut());
@@ -255,7 +256,7 @@ impl Eal {
         Ok(Self(Arc::new(EalInner { warning, huge, in_use: AtomicBool::new(false) })))
     }
 
-    /// What the operator should know, once: no hugepages.
+    /// A message for the operator if hugepages are not used.
     pub fn warning(&self) -> Option<&str> {
         self.0.warning.as_deref()
     }
@@ -265,12 +266,11 @@ impl Eal {
         self.0.huge
     }
 
-    /// Gives the calling thread an lcore number, and with it a cache in every mempool.
-    /// Without one, buffers come from the shared ring, which is correct but slower.
-    /// The thread that called [`Eal::init`] has one already.
+    /// Gives the calling thread an lcore number, and with it a cache in every mempool. Without a cache, buffers come
+    /// from the shared ring, which is correct but slower. The thread that called [`Eal::init`] already has a number.
     ///
     /// # Errors
-    /// When 128 threads are registered.
+    /// If 128 threads are already registered.
     pub fn register_thread(&self) -> Result<ThreadGuard, EalError> {
         // SAFETY: EAL is up for as long as `self` lives.
         let already = unsafe { dpdk_sys::rte_lcore_id() } != u32::MAX;
@@ -288,21 +288,21 @@ impl Eal {
         (id != u32::MAX).then_some(id)
     }
 
-    /// The DPDK release that is running, such as `DPDK 22.11.0`.
+    /// The version of the running DPDK, such as `DPDK 22.11.0`.
     pub fn version() -> String {
         // SAFETY: returns a static NUL-terminated text.
         unsafe { CStr::from_ptr(dpdk_sys::rte_version()) }.to_string_lossy().into_owned()
     }
 }
 
-/// Whether this release, such as `DPDK 22.11.0`, takes --single-file-segments with --no-huge. Since 25.11: "Options
-/// 'no-huge' and 'single-file-segments' can't be used at the same time". Zero-copy memif then needs huge pages.
+/// Whether this release, such as `DPDK 22.11.0`, accepts --single-file-segments with --no-huge. Since 25.11 they cannot
+/// be combined, and zero-copy memif needs hugepages.
 fn joins_ordinary_pages(release: &str) -> bool {
     let mut numbers = release.trim_start_matches("DPDK ").split('.').map(|n| n.parse::<u32>().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (25, 11)
 }
 
-/// A thread known to DPDK until this is dropped, on that thread.
+/// The registration of a thread with DPDK, until dropped on that thread.
 pub struct ThreadGuard {
     mine: bool,
     _eal: Eal,
@@ -336,7 +336,7 @@ impl Affinity {
         unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &self.0) };
     }
 
-    /// As EAL writes it, `0,1,5`; the first CPU if the kernel told none.
+    /// The list in EAL's notation, `0,1,5`; the first CPU if the kernel returned none.
     fn list(&self) -> String {
         // SAFETY: the index is below the size of the set.
         let set = (0..libc::CPU_SETSIZE as usize).filter(|&c| unsafe { libc::CPU_ISSET(c, &self.0) });
@@ -376,7 +376,7 @@ mod tests {
         }
     }
 
-    /// On main of 2026-11-28 each process that was killed left a folder for ever.
+    /// Each killed process used to leave a directory for ever.
     #[test]
     fn folders_of_dead_processes_go() {
         let dir = tempfile::tempdir().unwrap();
@@ -401,7 +401,7 @@ mod tests {
         assert!(matches!(choose(Hugepages::Auto, 99), Ok((false, Some(w))) if w.contains("nr_hugepages=50")));
         assert!(matches!(choose(Hugepages::Never, 1000), Ok((false, None))));
         assert!(matches!(choose(Hugepages::Require, 99), Err(EalError::NoHugepages { free_mb: 99, need_mb: 100 })));
-        // Ordinary pages move, and a device without an IOMMU would go on writing where they were.
+        // Ordinary pages can move, while a device without an IOMMU keeps writing to the old address.
         let physical = EalConfig { iova: Iova::Physical, ..config(Hugepages::Auto) };
         assert!(matches!(physical.choose_memory(100 << 20, true), Ok((true, None))));
         let error = physical.choose_memory(99 << 20, true).unwrap_err();

@@ -1,61 +1,62 @@
-//! What can go wrong between a machine and a running port.
+//! Errors in opening ports.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// An address of the kernel's.
+/// An address that the kernel has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelAddress {
     /// The interface that has it.
     pub interface: String,
     /// The address.
     pub addr: IpAddr,
-    /// Bits of its network.
+    /// The prefix length of its network, in bits.
     pub prefix: u8,
 }
 
-/// Why DPDK's environment did not start.
+/// The reason why DPDK's environment did not start.
 #[derive(Debug, Error)]
 pub enum EalError {
-    /// EAL was initialised before in this process; DPDK cannot do it twice, not even after a clean-up.
+    /// EAL was already initialised in this process; DPDK allows that only once, even after a clean-up.
     #[error("DPDK is already initialised in this process; share the `Eal` (it is `Clone`) instead of a second one")]
     AlreadyInitialised,
-    /// `hugepages = "require"` and there are none.
+    /// `hugepages = "require"`, but too few are free.
     #[error(
         "hugepages are required, but only {free_mb} MB of them are free ({need_mb} MB needed); \
          `sysctl vm.nr_hugepages=512`, or set hugepages to \"auto\""
     )]
     NoHugepages {
-        /// Free now, in MB.
+        /// Free memory in MB.
         free_mb: u64,
-        /// Wanted, in MB.
+        /// Needed memory in MB.
         need_mb: u64,
     },
     /// A device without an IOMMU cannot use ordinary pages.
     #[error(
-        "a PCI device without an IOMMU needs hugepages, which stay where they are; {free_mb} MB of them are free, \
+        "a PCI device without an IOMMU needs hugepages, which do not move; {free_mb} MB of them are free, \
          {need_mb} MB are needed: `sysctl vm.nr_hugepages={}`", need_mb.div_ceil(2)
     )]
     PhysicalWithoutHugepages {
-        /// Free now, in MB.
+        /// Free memory in MB.
         free_mb: u64,
-        /// Wanted, in MB.
+        /// Needed memory in MB.
         need_mb: u64,
     },
-    /// Only root learns the physical addresses that such a device needs.
-    #[error("a PCI device without an IOMMU is given physical addresses, which only root may know: run as root")]
+    /// Only root can obtain the physical addresses that such a device needs.
+    #[error("a PCI device without an IOMMU needs physical addresses, which only root can obtain: run as root")]
     PhysicalWithoutRoot,
-    /// A library that a driver needs, perhaps not the one that was asked for: EAL loads all that are installed.
-    #[error("DPDK did not start: a driver that is installed needs {library}, which is not; {package}")]
+    /// A library that a driver needs is missing. The driver may be one that is not used: EAL loads all that are
+    /// installed.
+    #[error("DPDK did not start: an installed driver needs {library}, which is not installed; {package}")]
     Library {
         /// The file that was not found.
         library: String,
-        /// What to type.
+        /// The command that installs it.
         package: String,
     },
-    /// A configuration value holds a NUL byte.
+    /// A configuration value contains a NUL byte.
     #[error("EAL argument {0:?} contains a NUL byte")]
     Argument(String),
     /// `rte_eal_init` failed.
@@ -71,10 +72,10 @@ pub enum EalError {
     Thread(String),
 }
 
-/// Why a port did not open or an operation on it failed.
+/// The reason why a port did not open or an operation on it failed.
 #[derive(Debug, Error)]
 pub enum PortError {
-    /// The driver, or a part of DPDK that it needs, is not there.
+    /// The driver, or a part of DPDK that it needs, is not installed.
     #[error(
         "driver {driver}: librte_{part}.so is not in {dir}; `apt-get install {package}`. Network drivers there: \
          {available}"
@@ -82,13 +83,13 @@ pub enum PortError {
     NoDriver {
         /// DPDK's name of the driver.
         driver: &'static str,
-        /// What is missing, as in its file name.
+        /// The missing part, as in its file name.
         part: &'static str,
-        /// Debian's and Ubuntu's package of it.
+        /// Its package in Debian and Ubuntu.
         package: String,
-        /// Where drivers are looked for.
+        /// The directory with the drivers.
         dir: String,
-        /// What is there.
+        /// The drivers in that directory.
         available: String,
     },
     /// The network interface does not exist.
@@ -99,7 +100,7 @@ pub enum PortError {
         /// The interface.
         iface: String,
     },
-    /// The interface carries smaller packets than asked for.
+    /// The interface's MTU is smaller than the profile's.
     #[error("interface {iface:?} has MTU {have}, the profile wants {want}; `ip link set dev {iface} mtu {want}`")]
     InterfaceMtu {
         /// The interface.
@@ -109,19 +110,19 @@ pub enum PortError {
         /// The profile's MTU in bytes.
         want: u16,
     },
-    /// The kernel has one of the addresses that are to be Gannet's, and answers for it.
+    /// The kernel has one of the port's addresses and would answer for it.
     #[error(
-        "the kernel has {} on interface {}, and would answer for Gannet there (ICMP \"port unreachable\"); take it away: \
+        "the kernel has {} on interface {}, and would answer for Gannet there (ICMP \"port unreachable\"); remove it: \
          `ip addr del {}/{} dev {}`, or give {port} another address; if a filter keeps the kernel from answering: `--set \
          kernel_address=shared`", kernel.addr, kernel.interface, kernel.addr, kernel.prefix, kernel.interface
     )]
     KernelHasAddress {
-        /// The interface of the port.
+        /// The port.
         port: String,
         /// The address and the interface that has it.
         kernel: KernelAddress,
     },
-    /// Another process of Gannet has this address on this interface.
+    /// Another Gannet process uses this address on this interface.
     #[error("{addr} on interface {interface} is in use by process {pid} ({name}); stop it, or choose another address")]
     AddressInUse {
         /// The interface.
@@ -133,7 +134,7 @@ pub enum PortError {
         /// Its name.
         name: String,
     },
-    /// Another process of Gannet receives from this queue of this interface.
+    /// Another Gannet process receives from this queue of this interface.
     #[error(
         "receive queue {queue} of interface {interface} is in use by process {pid} ({name}); stop it, or choose another \
          queue with `--set devargs.start_queue=N`"
@@ -153,7 +154,7 @@ pub enum PortError {
     Permission {
         /// The profile's name.
         profile: String,
-        /// What is missing.
+        /// The missing capability.
         capability: &'static str,
     },
     /// Another process listens on the socket.
@@ -170,9 +171,9 @@ pub enum PortError {
         /// The socket.
         path: PathBuf,
     },
-    /// The other side of the socket has a peer already, and hangs up.
+    /// The other side of the socket already has a peer and hangs up.
     #[error(
-        "the other side of socket {} has another peer already; stop that one, or choose another socket with `--set \
+        "the other side of socket {} already has another peer; stop that one, or choose another socket with `--set \
          devargs.{key}=PATH`", path.display()
     )]
     SocketTaken {
@@ -181,20 +182,20 @@ pub enum PortError {
         /// The devargs key that names it.
         key: &'static str,
     },
-    /// Something that is not a socket is in the way, or its directory is missing.
+    /// The path exists and is not a socket, or its directory is missing or unsafe.
     #[error("socket path {} cannot be used: {reason}", path.display())]
     SocketPath {
         /// The path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
-    /// An input or output file of a pcap port.
+    /// An input or output file of a pcap port cannot be used.
     #[error("file {} cannot be used: {reason}", path.display())]
     File {
         /// The path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// DPDK did not create the virtual device.
@@ -209,51 +210,51 @@ pub enum PortError {
         /// What DPDK logged.
         detail: String,
     },
-    /// The PCI device is not there, not bound, or not listed when EAL started.
+    /// The PCI device is missing, not bound to a suitable driver, or was not passed to EAL at start.
     #[error("PCI device {device} cannot be used by {driver}: {reason}")]
     Pci {
         /// The address.
         device: String,
         /// DPDK's name of the driver.
         driver: &'static str,
-        /// What to do.
+        /// The reason and a remedy.
         reason: String,
     },
-    /// The device has too few queues.
+    /// The device has fewer queues than the profile asks for.
     #[error("{port} has at most {max} queues, the profile asks for {want}; `--set queues={max}`")]
     Queues {
         /// The port.
         port: String,
-        /// What it has.
+        /// The number it has.
         max: u16,
-        /// What was asked for.
+        /// The requested value.
         want: u16,
     },
-    /// The device's rings are smaller.
+    /// The device's rings are smaller than the profile asks for.
     #[error("{port} has at most {max} descriptors in a ring, the profile asks for {want}; `--set {key}={max}`")]
     Descriptors {
         /// The port.
         port: String,
         /// The profile's key.
         key: &'static str,
-        /// What the device has.
+        /// The device's limit.
         max: u16,
-        /// What was asked for.
+        /// The requested value.
         want: u16,
     },
-    /// The device does not carry packets this large.
+    /// The device does not support packets this large.
     #[error("{port} carries packets of at most {max} bytes, the profile's mtu is {want}; `--set mtu={max}`")]
     Mtu {
         /// The port.
         port: String,
         /// Its limit in bytes.
         max: u32,
-        /// What was asked for, in bytes.
+        /// The requested size in bytes.
         want: u16,
     },
-    /// Memif buffers that are no larger than receive buffers.
+    /// Memif buffers must be larger than receive buffers.
     #[error(
-        "memif buffers of {size} bytes are not safe with receive buffers of {room}: they have to be larger; leave out \
+        "memif buffers of {size} bytes are not safe with receive buffers of {room}: they have to be larger; omit \
          devargs.bsize, or `--set devargs.bsize={}`", room + 256
     )]
     MemifBuffer {
@@ -268,26 +269,26 @@ pub enum PortError {
          `sysctl vm.nr_hugepages`, or EalConfig::memory_mb without hugepages"
     )]
     Memory {
-        /// Buffers asked for.
+        /// The number of buffers.
         mbufs: u32,
-        /// Bytes of each.
+        /// The size of each in bytes.
         size: u32,
         /// The text of `rte_errno`.
         reason: String,
     },
-    /// A step of bringing the port up failed.
+    /// A step in configuring the port failed.
     #[error("{port}: {step} failed: {reason}{}{detail}", separator(detail))]
     Step {
         /// The port.
         port: String,
-        /// What was tried.
+        /// The step.
         step: &'static str,
         /// The error code's text.
         reason: String,
         /// What DPDK logged.
         detail: String,
     },
-    /// Memory to be registered is not made of whole pages.
+    /// Memory to be registered does not consist of whole pages.
     #[error("memory at {addr:#x}, {len} bytes, does not consist of whole pages of {page} bytes")]
     Alignment {
         /// Its address.
@@ -299,15 +300,15 @@ pub enum PortError {
     },
 }
 
-/// Why a port profile could not be used.
+/// The reason why a port profile cannot be used.
 #[derive(Debug, Error)]
 pub enum ProfileError {
-    /// No such profile.
+    /// There is no such profile.
     #[error("unknown port profile {name:?}; profiles: {known}. A path to a file contains a '/' or ends in .toml")]
     Unknown {
-        /// What was asked for.
+        /// The requested value.
         name: String,
-        /// What there is.
+        /// The valid names.
         known: String,
     },
     /// The file cannot be read.
@@ -315,30 +316,30 @@ pub enum ProfileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the system.
         reason: String,
     },
-    /// Not TOML, or more of it than profiles have.
+    /// The text is not TOML, or uses features of TOML that profiles do not support.
     #[error("port profile {profile}, line {line}: {reason}")]
     Syntax {
         /// The profile.
         profile: String,
-        /// Where, from 1.
+        /// The line, from 1.
         line: usize,
         /// What is wrong.
         reason: String,
     },
-    /// A key that does not exist.
+    /// The key does not exist.
     #[error("port profile {profile}: unknown key {key:?}; keys: {known}")]
     UnknownKey {
         /// The profile.
         profile: String,
         /// The key.
         key: String,
-        /// What there is.
+        /// The valid names.
         known: String,
     },
-    /// A value that cannot be.
+    /// The value is not valid.
     #[error("port profile {profile}: {key} = {value:?} is not valid; expected {expected}")]
     BadValue {
         /// The profile.
@@ -347,11 +348,11 @@ pub enum ProfileError {
         key: String,
         /// Its value.
         value: String,
-        /// What it should be.
+        /// What is valid.
         expected: String,
     },
-    /// A key that this driver does not look at.
-    #[error("port profile {profile}: {driver} does not look at {key}: {instead}; leave {key} out")]
+    /// The driver ignores this key.
+    #[error("port profile {profile}: {driver} ignores {key}: {instead}; omit {key}")]
     Ignored {
         /// The profile.
         profile: String,
@@ -359,10 +360,10 @@ pub enum ProfileError {
         key: String,
         /// DPDK's name of the driver.
         driver: &'static str,
-        /// What counts instead.
+        /// What takes effect instead.
         instead: &'static str,
     },
-    /// There are not as many queues as cores that poll them.
+    /// The number of queues differs from the number of cores that poll them.
     #[error(
         "port profile {profile}: queues = {queues}, but one core polls one queue, and {cores} core(s) will: what arrives \
          at the others would be lost; `--set queues={cores}`"
@@ -370,19 +371,19 @@ pub enum ProfileError {
     Queues {
         /// The profile.
         profile: String,
-        /// What it asks for.
+        /// The number of queues in the profile.
         queues: u16,
-        /// Cores that poll.
+        /// The number of cores that poll.
         cores: u16,
     },
-    /// A key without which the profile does not work.
+    /// A required key is missing.
     #[error("port profile {profile}: {key} is missing ({doc}); `--set {key}=VALUE`")]
     Missing {
         /// The profile.
         profile: String,
         /// The key.
         key: String,
-        /// What it is for.
+        /// The meaning of the key.
         doc: &'static str,
     },
 }

@@ -1,8 +1,8 @@
-//! The kernel's interfaces that ports share with it, and what the kernel does there.
+//! Kernel interfaces that ports share with the kernel.
 //!
-//! Nothing that a port needs of an interface may outlive the process, however it ends. Interface flags and MAC addresses
-//! that are set (`SIOCSIFFLAGS`, `SIOCSIFHWADDR`, which is what DPDK's drivers do) stay after `kill -9`. Memberships of a
-//! packet socket (packet(7)) have the same effect on the device and end with the socket, and with it whatever ends us.
+//! No setting that a port makes on an interface may outlive the process, however it ends. Interface flags and MAC
+//! addresses (`SIOCSIFFLAGS`, `SIOCSIFHWADDR`, as used by DPDK's drivers) persist after `kill -9`. Memberships of a
+//! packet socket (packet(7)) have the same effect on the device and end with the socket, and so with the process.
 
 use std::ffi::{CStr, c_int};
 use std::io;
@@ -14,10 +14,10 @@ use std::sync::Mutex;
 
 use super::error::{KernelAddress, PortError};
 
-/// `<linux/if_packet.h>`; the `libc` crate has no name for it.
+/// From `<linux/if_packet.h>`; the `libc` crate does not define it.
 const PACKET_MR_UNICAST: c_int = 3;
 
-/// A kernel interface in use by a port, with the socket that holds its memberships. Receives nothing itself.
+/// A kernel interface in use by a port, with the socket that holds its memberships and receives nothing.
 pub(super) struct Interface {
     name: String,
     index: c_int,
@@ -26,12 +26,12 @@ pub(super) struct Interface {
 }
 
 impl Interface {
-    /// The interface called `name` in this thread's network namespace.
+    /// Opens the interface `name` in this thread's network namespace.
     ///
     /// # Errors
-    /// The system's: no such interface, no permission for packet sockets.
+    /// The system's error: no such interface, or no permission for packet sockets.
     pub(super) fn open(name: &str) -> io::Result<Self> {
-        // SAFETY: no pointers; what it returns is ours. Protocol 0 is that of no packet.
+        // SAFETY: no pointers; we own the returned descriptor. Protocol 0 receives no packets.
         let socket = unsafe {
             let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
             if fd < 0 {
@@ -50,7 +50,7 @@ impl Interface {
         &self.name
     }
 
-    /// Its number.
+    /// Its index.
     pub(super) fn index(&self) -> i32 {
         self.index
     }
@@ -69,42 +69,42 @@ impl Interface {
         Ok(c_int::from(unsafe { request.ifr_ifru.ifru_flags }))
     }
 
-    /// Whether frames can flow: it is up, and has a carrier.
+    /// Returns whether the interface is up and has a carrier.
     pub(super) fn link(&self) -> bool {
         let both = libc::IFF_UP | libc::IFF_RUNNING;
         self.flags().is_ok_and(|flags| flags & both == both)
     }
 
-    /// What is wrong with the link, and what to type.
+    /// The problem with the link, and a remedy.
     pub(super) fn link_problem(&self) -> String {
         let name = &self.name;
         match self.flags() {
             Err(e) => format!("interface {name} is gone ({e})"),
             Ok(flags) if flags & libc::IFF_UP == 0 => format!("interface {name} is down: `ip link set dev {name} up`"),
-            Ok(_) => format!("interface {name} has no carrier: is the other end of its cable, or of its pair, up?"),
+            Ok(_) => format!("interface {name} has no carrier: is the other end of the cable or of the veth pair up?"),
         }
     }
 
-    /// Lets in frames for `mac` as well.
+    /// Receives frames for `mac` too.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub(super) fn add_mac(&self, mac: [u8; 6]) -> io::Result<()> {
         self.member(libc::PACKET_ADD_MEMBERSHIP, PACKET_MR_UNICAST, mac)
     }
 
-    /// Lets in frames for everybody.
+    /// Receives frames for any address.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub(super) fn promiscuous(&self) -> io::Result<()> {
         self.member(libc::PACKET_ADD_MEMBERSHIP, libc::PACKET_MR_PROMISC, [0; 6])
     }
 
-    /// Lets in frames for these groups, and no longer for those of before.
+    /// Receives frames for these groups, in place of the previous ones.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub(super) fn set_groups(&self, groups: &[[u8; 6]]) -> io::Result<()> {
         let mut held = self.groups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for gone in held.extract_if(.., |group| !groups.contains(group)) {
@@ -134,11 +134,11 @@ impl Interface {
     }
 }
 
-/// An empty request about the interface called `name`, if it can be the name of one.
+/// An empty request for the interface `name`, if that is a valid name.
 fn request(name: &str) -> Option<libc::ifreq> {
     // SAFETY: plain data, for which zero is valid.
     let mut request: libc::ifreq = unsafe { zeroed() };
-    // The NUL at the end has to fit as well.
+    // There must be room for the terminating NUL.
     if name.len() >= request.ifr_name.len() || name.as_bytes().contains(&0) {
         return None;
     }
@@ -148,7 +148,7 @@ fn request(name: &str) -> Option<libc::ifreq> {
     Some(request)
 }
 
-/// What the kernel answers to the question `what` about the interface `name`.
+/// Makes the request `what` about the interface `name`.
 fn ask(socket: &impl AsRawFd, what: u64, name: &str) -> io::Result<libc::ifreq> {
     let mut request = request(name).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: an open socket, and a request with a NUL-terminated name that the kernel fills in.
@@ -156,14 +156,14 @@ fn ask(socket: &impl AsRawFd, what: u64, name: &str) -> io::Result<libc::ifreq> 
     if code == 0 { Ok(request) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The MTU of the interface called `name` in this thread's network namespace (which `/sys` need not show), in bytes.
+/// The MTU in bytes of the interface `name` in this thread's network namespace, which `/sys` need not show.
 pub(super) fn mtu(name: &str) -> Option<u32> {
     let request = ask(&UnixDatagram::unbound().ok()?, libc::SIOCGIFMTU, name).ok()?;
     // SAFETY: the kernel filled in this member.
     u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).ok()
 }
 
-/// All addresses that the kernel has in this thread's network namespace; none if it does not tell.
+/// All addresses of the kernel in this thread's network namespace; empty if they cannot be read.
 pub fn kernel_addresses() -> Vec<KernelAddress> {
     let mut found = Vec::new();
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
@@ -189,7 +189,7 @@ pub fn kernel_addresses() -> Vec<KernelAddress> {
 }
 
 /// # Safety
-/// Null, or a socket address that is as long as its family says.
+/// `address` is null, or a socket address as long as its family requires.
 unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
     // SAFETY: as the caller says.
     unsafe {
@@ -207,24 +207,24 @@ unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
     }
 }
 
-/// Frames that the kernel dropped rather than hand them to the reader of its interface `name` (a tap), as
-/// `/proc/net/dev` counts them.
+/// Frames that the kernel dropped on the way to the reader of the tap interface `name`, from `/proc/net/dev`.
 pub(super) fn dropped_on_the_way_out(name: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
     tx_drops(&text, name).unwrap_or(0)
 }
 
-/// Behind the name come eight columns of received and eight of sent ones: bytes, packets, errors, drops, and so on.
+/// The name is followed by eight columns for received and eight for sent frames: bytes, packets, errors, drops, and so
+/// on.
 fn tx_drops(text: &str, name: &str) -> Option<u64> {
     let (_, counts) = text.lines().filter_map(|line| line.split_once(':')).find(|(iface, _)| iface.trim() == name)?;
     counts.split_whitespace().nth(8 + 3)?.parse().ok()
 }
 
-/// Addresses or queues of an interface, taken in the eyes of other processes of this program until this is dropped.
+/// A claim on addresses or queues of an interface among all processes of this program, until dropped.
 ///
-/// Two stacks with one address on one interface answer every packet twice, once of them wrongly; of two sockets on one
-/// receive queue, one hears nothing. So each is the name of an abstract socket (unix(7)), of which a network namespace has
-/// one of a name, and which the kernel takes back with the process.
+/// Two stacks with the same address on an interface both answer every packet, one of them wrongly; of two sockets on
+/// one receive queue, one gets nothing. So each address or queue is claimed by the name of an abstract socket
+/// (unix(7)), which is unique in a network namespace and which the kernel releases with the process.
 pub struct Claim(Vec<OwnedFd>);
 
 impl std::fmt::Debug for Claim {
@@ -233,15 +233,15 @@ impl std::fmt::Debug for Claim {
     }
 }
 
-/// Who has taken an address already.
+/// The process that holds a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Holder {
     pid: i32,
     name: String,
 }
 
-/// Takes `addrs` on `interface`, and looks whether the kernel has them if it is `alone`. Without an interface nobody else
-/// sees what arrives.
+/// Claims `addrs` on `interface`. If `alone`, also checks that the kernel does not have them. Without an interface,
+/// nobody else sees what arrives.
 ///
 /// # Errors
 /// [`PortError::KernelHasAddress`] and [`PortError::AddressInUse`].
@@ -261,7 +261,7 @@ pub(super) fn claim(interface: Option<&str>, alone: bool, addrs: &[IpAddr]) -> R
     })
 }
 
-/// Takes `count` receive queues of the interface called `interface`, from number `first` on.
+/// Claims `count` receive queues of `interface`, starting at `first`.
 ///
 /// # Errors
 /// [`PortError::QueueInUse`].
@@ -275,7 +275,7 @@ pub(super) fn claim_queues(interface: &str, first: u32, count: u16) -> Result<Cl
     })
 }
 
-/// Takes `items` of an interface, `what` each of them is.
+/// Claims `items` of kind `what` on an interface.
 fn hold<T: Copy + std::fmt::Display>(
     interface: &str,
     what: &str,
@@ -291,8 +291,8 @@ fn hold<T: Copy + std::fmt::Display>(
     Ok(Claim(held))
 }
 
-/// The abstract socket `name`, unless a process of ours or of root's has it. Without a socket, and when it is another
-/// user's, who must not be able to keep us from starting, the address is taken without one.
+/// Creates the abstract socket `name`, unless a process of our user or root has it. If no socket can be created, or
+/// another user has it, who must not be able to keep us from starting, continues without one.
 fn take(name: &str) -> Result<Option<OwnedFd>, Holder> {
     // SAFETY: plain data, for which zero is valid.
     let mut address: libc::sockaddr_un = unsafe { zeroed() };
@@ -346,7 +346,7 @@ mod tests {
     fn the_kernels_addresses() {
         let all = kernel_addresses();
         let lo = KernelAddress { interface: "lo".into(), addr: Ipv4Addr::LOCALHOST.into(), prefix: 8 };
-        // A namespace whose loopback is down has none.
+        // If loopback is down in the namespace, it has no address.
         assert!(all.contains(&lo) || all.is_empty(), "{all:?}");
     }
 

@@ -1,4 +1,4 @@
-//! Whether DPDK's memory comes from hugepages.
+//! Hugepages for DPDK's memory.
 
 use std::fs;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 pub use crate::mem::Hugepages;
 
 impl Hugepages {
-    /// The names that profiles use.
+    /// The names used in profiles.
     pub const NAMES: [&'static str; 3] = ["auto", "never", "require"];
 
-    /// The value that a profile's `name` stands for.
+    /// The value named `name` in profiles.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "auto" => Some(Self::Auto),
@@ -19,7 +19,7 @@ impl Hugepages {
         }
     }
 
-    /// The stricter of two wishes: `Require` wins over `Never`, which wins over `Auto`.
+    /// The stricter of two values: `Require` wins over `Never`, which wins over `Auto`.
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Require, _) | (_, Self::Require) => Self::Require,
@@ -45,7 +45,7 @@ fn free_bytes_in(root: &Path) -> u64 {
     entries.filter_map(|e| size(e.ok()?)).sum()
 }
 
-/// Whether a hugetlbfs is mounted that this process can write to.
+/// Returns whether a hugetlbfs is mounted that this process can write to.
 pub fn mounted() -> bool {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     mount_points(&mounts).any(|dir| {

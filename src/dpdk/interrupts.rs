@@ -1,14 +1,14 @@
-//! Stops DPDK's interrupt thread for a moment.
+//! Pauses DPDK's interrupt thread.
 //!
-//! The memif driver tears a connection down on the interrupt thread when the peer goes, and on the closing thread
-//! when its port is closed, with nothing between the two: when both happen at once, memory is freed twice. Alarms
-//! run on the interrupt thread as well, so one that waits keeps all other handlers out while a port is closed.
+//! The memif driver tears down a connection on the interrupt thread if the peer leaves, and on the closing thread if
+//! its port is closed, without synchronisation: if both happen at once, memory is freed twice. Alarms run on the
+//! interrupt thread too, so an alarm that waits keeps all other handlers from running while a port is closed.
 
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Longer than any handler takes. After it the port is closed anyway.
+/// Longer than any handler takes. Afterwards the port is closed anyway.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ struct Baton {
 }
 
 impl Baton {
-    /// Parks, unless nobody asks for that any more.
+    /// Parks the thread, unless it has been released already.
     fn park(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if *state == State::Asked {
@@ -33,29 +33,29 @@ impl Baton {
         self.changed.notify_all();
     }
 
-    /// Lets go, in one step and whatever the state: an alarm that comes before or after finds either a thread to
-    /// wake or nothing to park for.
+    /// Releases the thread, in one step and from any state: an alarm before or after it finds either a thread to wake
+    /// or nothing to park for.
     fn release(&self) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Released;
         self.changed.notify_all();
     }
 
-    /// Until the interrupt thread has parked, or for [`PATIENCE`].
+    /// Waits until the interrupt thread is parked, for at most [`PATIENCE`].
     fn parked(&self) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.changed.wait_timeout_while(state, PATIENCE, |s| *s == State::Asked);
         drop(result.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Until the other thread lets go.
+    /// Waits for the release.
     fn released(&self) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.changed.wait_while(state, |s| *s == State::Parked).unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// The interrupt thread stands still until this is dropped. To be held by a thread other than that one, for a
-/// short time, and not while waiting for anything that happens on it.
+/// Keeps the interrupt thread paused until dropped. To be held by another thread, for a short time, and not while
+/// waiting for anything that happens on the interrupt thread.
 pub(super) struct Parked(Arc<Baton>);
 
 impl Parked {
@@ -79,7 +79,7 @@ impl Drop for Parked {
     }
 }
 
-/// On the interrupt thread.
+/// Runs on the interrupt thread.
 unsafe extern "C" fn park(argument: *mut c_void) {
     // SAFETY: the reference that `Parked::new` gave away.
     let baton = unsafe { Arc::from_raw(argument.cast_const().cast::<Baton>()) };
@@ -120,8 +120,8 @@ mod tests {
         assert_eq!(*baton.state.lock().unwrap(), State::Released);
     }
 
-    /// The alarm and the release at the same time, over and over. A release in two steps (from `Parked`, then from
-    /// `Asked`) lost against an alarm in between, and the thread was parked for ever.
+    /// The alarm and the release at the same time, many times. A release in two steps (from `Parked`, then from
+    /// `Asked`) lost against an alarm in between, and the thread stayed parked for ever.
     #[test]
     fn an_alarm_during_the_release_does_not_park_for_ever() {
         const TRIES: usize = 50_000;
@@ -147,7 +147,7 @@ mod tests {
                     std::thread::yield_now();
                     looks += 1;
                     if looks > 10_000_000 {
-                        // Frees the thread, so that the failure can be told.
+                        // Frees the thread, so that the failure can be reported.
                         baton.release();
                         panic!("still parked after its release, try {i}");
                     }

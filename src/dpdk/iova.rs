@@ -1,4 +1,4 @@
-//! How devices address memory: by our virtual addresses, through an IOMMU, or by physical ones.
+//! The addresses that devices use: virtual ones, through an IOMMU, or physical ones.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,28 +6,28 @@ use std::path::Path;
 
 use super::profile::PortProfile;
 
-/// The addresses that devices are given.
+/// The kind of addresses that devices use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Iova {
-    /// Virtual ones: an IOMMU translates them, or there is no device (virtual ports are software).
+    /// Virtual addresses: an IOMMU translates them, or there is no device (virtual ports are software).
     #[default]
     Virtual,
-    /// Physical ones. Takes root, who may know them, and hugepages, which stay where they are. Nothing keeps the device
-    /// from other memory.
+    /// Physical addresses. Requires root, to obtain them, and hugepages, which do not move. The device can access any
+    /// memory.
     Physical,
 }
 
-/// Kernel drivers that hand a device over without an IOMMU.
+/// Kernel drivers that give user space a device without an IOMMU.
 const UNPROTECTED: [&str; 2] = ["uio_pci_generic", "igb_uio"];
 
-/// What the devices of all `profiles` can do with, on the machine whose `/sys` is at `sys`.
+/// The kind that all devices of `profiles` can use, on the machine with its `/sys` at `sys`.
 pub(super) fn of(sys: &Path, profiles: &[PortProfile]) -> Iova {
     let physical = profiles.iter().any(|profile| !profile.device.is_empty() && is_physical(sys, &profile.device));
     if physical { Iova::Physical } else { Iova::Virtual }
 }
 
-/// Whether the PCI device at `address` is handed over without an IOMMU. Devices that stay with their kernel driver (mlx5)
-/// are not: that driver translates.
+/// Returns whether the PCI device at `address` is used without an IOMMU. Devices that stay with their kernel driver
+/// (mlx5) are not: that driver translates.
 fn is_physical(sys: &Path, address: &str) -> bool {
     let device = sys.join("bus/pci/devices").join(address);
     let name_of = |link: &str| {
@@ -45,16 +45,16 @@ fn is_physical(sys: &Path, address: &str) -> bool {
     }
 }
 
-/// What to type so that the PCI device `address` can be used on a machine that has no IOMMU, or has it switched off; `sys`
-/// is its `/sys`. One line each.
+/// The commands that make the PCI device `address` usable on a machine with no IOMMU or a disabled one, whose `/sys` is
+/// at `sys`. One per line.
 pub fn no_iommu_remedy(sys: &Path, address: &str) -> String {
     let mut text = String::from(
         "# with an IOMMU: add to the kernel's command line, then reboot: intel_iommu=on iommu=pt   (AMD: iommu=pt)\n\
-         # a virtual machine has to be given one by its host (QEMU: -device intel-iommu,caching-mode=on)\n\
+         # in a virtual machine, the host has to provide it (QEMU: -device intel-iommu,caching-mode=on)\n\
          # without one, unprotected, as root and with hugepages:\n",
     );
     let switch = "module/vfio/parameters/enable_unsafe_noiommu_mode";
-    // Kernels that are built without CONFIG_VFIO_NOIOMMU, as Debian's are, have no such switch.
+    // Kernels built without CONFIG_VFIO_NOIOMMU, such as Debian's, do not have this switch.
     let _ = if sys.join(switch).exists() {
         write!(text, "echo 1 > /sys/{switch} && dpdk-devbind.py -b vfio-pci {address}")
     } else {
@@ -63,8 +63,8 @@ pub fn no_iommu_remedy(sys: &Path, address: &str) -> String {
     text
 }
 
-/// What to type so that DPDK can have the PCI device `address`, which the kernel or nobody has, on the machine whose `/sys`
-/// is at `sys`: vfio-pci, or what [`no_iommu_remedy`] says.
+/// The commands that give DPDK the PCI device `address`, which is bound to a kernel driver or none, on the machine with
+/// its `/sys` at `sys`: for vfio-pci, or those of [`no_iommu_remedy`].
 pub fn bind_remedy(sys: &Path, address: &str) -> String {
     if fs::read_dir(sys.join("kernel/iommu_groups")).is_ok_and(|mut groups| groups.next().is_some()) {
         return format!("modprobe vfio-pci && dpdk-devbind.py -b vfio-pci {address}");
@@ -94,7 +94,7 @@ mod tests {
         dir
     }
 
-    /// It was always virtual: without an IOMMU, EAL refused every PCI device.
+    /// The kind used to be virtual always, and EAL refused every PCI device without an IOMMU.
     #[test]
     fn devices_without_an_iommu_get_physical_addresses() {
         let load = |name, sets: &[(&str, &str)]| {
@@ -105,7 +105,7 @@ mod tests {
         for (driver, group, want) in [
             ("vfio-pci", Some("DMA\n"), Iova::Virtual),
             ("vfio-pci", Some("vfio-noiommu\n"), Iova::Physical),
-            // Cannot be opened at all; the port says so.
+            // Such a device cannot be opened at all; the port reports that.
             ("vfio-pci", None, Iova::Virtual),
             ("uio_pci_generic", None, Iova::Physical),
             ("igb_uio", Some("DMA\n"), Iova::Physical),

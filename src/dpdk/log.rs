@@ -1,5 +1,5 @@
-//! What DPDK logs: collected while something is set up, so that an error can carry the reason, and passed on at all other
-//! times, at level `info`: peers can make DPDK log, and DPDK does not say how bad it is.
+//! DPDK's log: collected during set-up, so that errors can carry the reason, and otherwise forwarded at level `info`,
+//! as peers can make DPDK log and DPDK does not report the severity.
 
 use std::collections::VecDeque;
 use std::ffi::c_char;
@@ -9,20 +9,20 @@ use crate::base::limit::{LeftOut, Lines};
 use crate::base::printable::Printable;
 use crate::base::time::{Duration, Instant};
 
-/// Lines kept of one set-up step.
+/// The maximum number of lines kept for a set-up step.
 const KEEP: usize = 64;
 
 struct State {
-    /// Steps that collect at the moment.
+    /// The number of steps that are collecting.
     captures: usize,
     /// An unfinished line.
     partial: String,
     lines: VecDeque<String>,
-    /// How many lines may be passed on.
+    /// Limits forwarded lines.
     limit: Lines,
 }
 
-/// Lines a second that are passed on. Peers make DPDK log, and may come as often as they like.
+/// The maximum number of forwarded lines per second, as peers can make DPDK log as often as they like.
 const LINES: u32 = 20;
 
 impl State {
@@ -34,23 +34,23 @@ impl State {
 static STATE: Mutex<State> = Mutex::new(State::new(0));
 
 fn state() -> MutexGuard<'static, State> {
-    // A poisoned log is still a log.
+    // A poisoned log is still usable.
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes over DPDK's log from now on. Without memory for it DPDK keeps its own.
+/// Takes over DPDK's log. If there is no memory for that, DPDK keeps its own.
 pub(super) fn take_over() {
     // SAFETY: `sink` is a plain function that lives forever and does not unwind.
     unsafe { dpdk_sys::gannet_log_capture(Some(sink)) };
 }
 
-/// A line of our own, about what DPDK was kept from.
+/// Logs a line of our own, about something that was kept from DPDK.
 pub(super) fn tell(line: &str) {
     let told = state().line(line.to_owned());
     told.into_iter().for_each(Told::tell);
 }
 
-/// A line that is to be passed on, once the log is not locked any more: whoever takes it may be slow.
+/// A line to be forwarded once the log is unlocked, as the subscriber may be slow.
 struct Told(String, LeftOut);
 
 impl Told {
@@ -71,7 +71,7 @@ unsafe extern "C" fn sink(text: *const c_char, len: usize) {
 }
 
 impl State {
-    /// Lines that `text` completes and that are to be passed on.
+    /// Adds `text`, and returns the lines that it completes and that are to be forwarded.
     fn push(&mut self, text: &str) -> Vec<Told> {
         let mut told = Vec::new();
         for piece in text.split_inclusive('\n') {
@@ -96,14 +96,14 @@ impl State {
     }
 }
 
-/// Time since the first call.
+/// The time since the first call.
 fn now() -> Instant {
     static START: OnceLock<std::time::Instant> = OnceLock::new();
     let passed = START.get_or_init(std::time::Instant::now).elapsed();
     Instant::ZERO + Duration::from_nanos(u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Collects the log until it is dropped or finished.
+/// Collects the log until dropped or finished.
 pub(super) struct Capture(());
 
 impl Capture {
@@ -116,7 +116,7 @@ impl Capture {
         Self(())
     }
 
-    /// What was logged so far, in one line for an error message; empty when nothing was.
+    /// The log so far, as one line for an error message; empty if nothing was logged.
     pub(super) fn summary(&self) -> String {
         let lines: Vec<String> = state().lines.iter().map(|l| tidy(l).to_owned()).collect();
         lines.join("; ")
@@ -129,7 +129,7 @@ impl Drop for Capture {
     }
 }
 
-/// Without the name of the C function that logged.
+/// Strips the name of the C function that logged the line.
 fn tidy(line: &str) -> &str {
     match line.split_once("(): ") {
         Some((head, rest)) if head.chars().all(|c| c.is_ascii_alphanumeric() || "_: ".contains(c)) => rest.trim(),
@@ -158,7 +158,7 @@ mod tests {
     fn peers_cannot_flood_the_log() {
         let mut s = State::new(0);
         let told: usize = (0..1000).map(|_| s.push("memif: a stranger\n").len()).sum();
-        // More by as many as seconds have passed.
+        // More if seconds have passed.
         assert!((LINES as usize..500).contains(&told), "{told}");
     }
 

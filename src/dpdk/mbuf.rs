@@ -1,4 +1,4 @@
-//! Packet buffers with one owner.
+//! Packet buffers with a unique owner.
 
 use std::ptr::NonNull;
 
@@ -7,24 +7,24 @@ use dpdk_sys::mbuf_head;
 use crate::datapath::{Checksum, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
 use crate::mem::{prefetch_line, prefetch_read};
 
-/// A packet buffer. Its owner is unique; dropping it gives it back to its pool.
+/// A packet buffer with a unique owner. Dropping it returns it to its pool.
 ///
-/// Not `Send`: the pool's cache belongs to a thread. To hand one to another core, take it apart with
-/// [`Mbuf::into_raw`] and put it together there.
+/// Not `Send`, as the pool's cache belongs to a thread. To move a buffer to another core, use [`Mbuf::into_raw`] and
+/// [`Mbuf::from_raw`].
 #[repr(transparent)]
 pub struct Mbuf(NonNull<mbuf_head>);
 
 impl Mbuf {
-    /// Takes over a buffer.
+    /// Takes ownership of a raw buffer.
     ///
     /// # Safety
     /// `raw` is a live mbuf, alone or the head of a chain, that nobody else uses or frees. The bytes of its segments
-    /// lie within their buffers, unless it is dropped without being looked at.
+    /// lie within their buffers, unless it is dropped without being accessed.
     pub unsafe fn from_raw(raw: NonNull<dpdk_sys::rte_mbuf>) -> Self {
         Self(raw.cast())
     }
 
-    /// Gives the buffer away without freeing it, for [`Mbuf::from_raw`] on any thread.
+    /// Releases ownership without freeing the buffer, for [`Mbuf::from_raw`] on any thread.
     pub fn into_raw(self) -> NonNull<dpdk_sys::rte_mbuf> {
         std::mem::ManuallyDrop::new(self).0.cast()
     }
@@ -39,36 +39,36 @@ impl Mbuf {
         unsafe { self.0.as_mut() }
     }
 
-    /// Bytes of the whole packet, all segments.
+    /// The length of the whole packet, all segments, in bytes.
     pub fn len(&self) -> usize {
         self.head().pkt_len as usize
     }
 
-    /// Whether the packet has no bytes.
+    /// Returns whether the packet is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether the packet is spread over several buffers.
+    /// Returns whether the packet spans several buffers.
     pub fn is_chained(&self) -> bool {
         self.head().nb_segs != 1
     }
 
-    /// The hash that the device steered by, 0 when it computed none.
+    /// The RSS hash that the device computed; 0 if none.
     pub fn rss_hash(&self) -> u32 {
         self.head().hash_rss
     }
 
-    /// Whether the first segment's bytes lie within its buffer, which a driver that believes its peer's descriptors
-    /// does not see to. What is not in bounds may be dropped and nothing else.
+    /// Returns whether the first segment's bytes lie within its buffer. Drivers that trust a peer's descriptors do not
+    /// ensure that. A buffer out of bounds may only be dropped.
     #[inline]
     pub(super) fn in_bounds(&self) -> bool {
         let head = self.head();
         u32::from(head.data_off) + u32::from(head.data_len) <= u32::from(head.buf_len)
     }
 
-    /// Whether all segments of a chain lie within their buffers and are as many as the first one says. How long they are
-    /// together is counted anew: the memif driver forgets the later ones of a zero-copy frame.
+    /// Returns whether all segments of a chain lie within their buffers and their number matches the first one's count.
+    /// Recomputes the total length: the memif driver does not count the later segments of a zero-copy frame.
     pub(super) fn chain_in_bounds(&mut self) -> bool {
         let (mut at, mut left, mut len) = (self.0.as_ptr().cast_const(), self.head().nb_segs, 0u32);
         while left > 0 && !at.is_null() {
@@ -98,7 +98,7 @@ impl Mbuf {
         }
     }
 
-    /// The bytes of the first segment, to be changed in place.
+    /// The bytes of the first segment, mutably.
     pub fn data_mut(&mut self) -> &mut [u8] {
         let head = self.head_mut();
         // SAFETY: as in `data`, and `self` is borrowed exclusively.
@@ -108,7 +108,7 @@ impl Mbuf {
         }
     }
 
-    /// Sets up a raw buffer, fresh from a mempool, as an empty packet with [`TX_HEADROOM`] bytes in front.
+    /// Initialises a raw buffer from a mempool as an empty packet with [`TX_HEADROOM`] bytes in front.
     ///
     /// Buffers in a pool are already unchained and have a reference count of one.
     pub(super) fn reset(&mut self) {
@@ -124,13 +124,13 @@ impl Mbuf {
         head.tx_offload = 0;
     }
 
-    /// Marks the frame's checksums as good.
+    /// Marks the frame's checksums as valid.
     pub(super) fn trust(&mut self) {
         self.head_mut().ol_flags |= dpdk_sys::GANNET_RX_IP_GOOD | dpdk_sys::GANNET_RX_L4_GOOD;
     }
 
-    /// Copies the first `len` bytes of the chain `from` behind the headroom of this freshly reset buffer.
-    /// `false` when they do not fit or are not there.
+    /// Copies the first `len` bytes of the chain `from` to this freshly reset buffer, after the headroom. Returns
+    /// `false` if they do not fit or `from` is shorter.
     pub(super) fn gather(&mut self, from: &Self, len: usize) -> bool {
         let room = usize::from(self.head().buf_len).saturating_sub(TX_HEADROOM);
         if len > room || len > usize::from(u16::MAX) {
@@ -152,7 +152,7 @@ impl Mbuf {
         true
     }
 
-    /// Says that this buffer holds a received frame of `len` bytes, about which the device said `flags` and `hash`.
+    /// Describes this buffer as a received frame of `len` bytes with the device's `flags` and `hash`.
     fn describe_received(&mut self, flags: u64, hash: u32, len: usize) {
         let head = self.head_mut();
         head.ol_flags = flags & RX_CHECKSUM_FLAGS;
@@ -161,8 +161,8 @@ impl Mbuf {
         head.pkt_len = len as u32;
     }
 
-    /// Makes this freshly reset buffer the same frame as `from`, which lies in memory that others can write to: every
-    /// field of it is read once, and nothing of it is believed. `false` when that does not work.
+    /// Copies the frame `from` to this freshly reset buffer. `from` is in memory that others can write to, so every
+    /// field of it is read once and validated. Returns `false` if it is invalid or does not fit.
     pub(super) fn copy_received(&mut self, from: &mut Self) -> bool {
         let theirs = from.0.as_ptr().cast_const();
         // SAFETY: a live mbuf; volatile, since another process may write it at the same time.
@@ -193,7 +193,7 @@ impl Mbuf {
         true
     }
 
-    /// Makes this freshly reset buffer the same frame as `from`, to be sent. `false` when it does not fit.
+    /// Copies the frame `from`, which is to be sent, to this freshly reset buffer. Returns `false` if it does not fit.
     pub(super) fn copy_to_send(&mut self, from: &Self) -> bool {
         let (data, theirs) = (from.data(), from.head());
         let (off, flags, offload) = (theirs.data_off, theirs.ol_flags, theirs.tx_offload);
@@ -213,7 +213,7 @@ impl Mbuf {
         true
     }
 
-    /// Starts loading the first bytes of the packet into the cache.
+    /// Prefetches the first bytes of the packet.
     pub(super) fn prefetch(&self) {
         let head = self.head();
         prefetch_line(head.buf_addr.cast::<u8>().wrapping_add(usize::from(head.data_off)));
@@ -230,8 +230,8 @@ impl Drop for Mbuf {
 const RX_CHECKSUM_FLAGS: u64 =
     dpdk_sys::GANNET_RX_IP_BAD | dpdk_sys::GANNET_RX_IP_GOOD | dpdk_sys::GANNET_RX_L4_BAD | dpdk_sys::GANNET_RX_L4_GOOD;
 
-/// The verdict in a pair of flags. Both together say: the field is not filled in, but the data is intact
-/// (it never left the machine).
+/// The verdict in a pair of flags. Both together mean that the field is not filled in, but the data is intact (it never
+/// left the machine).
 const fn verdict(flags: u64, bad: u64, good: u64) -> Checksum {
     match (flags & bad != 0, flags & good != 0) {
         (_, true) => Checksum::Good,
@@ -245,17 +245,18 @@ const fn verdict(flags: u64, bad: u64, good: u64) -> Checksum {
 pub struct RxMbuf(pub(super) Mbuf);
 
 impl RxMbuf {
-    /// The buffer below.
+    /// Returns the underlying buffer.
     pub fn into_mbuf(self) -> Mbuf {
         self.0
     }
 
-    /// A received frame in `mbuf`, for hand-over between cores. A chained buffer shows its first segment only.
+    /// Makes a received frame of `mbuf`, for hand-over between cores. Of a chained buffer only the first segment is
+    /// visible.
     pub fn from_mbuf(mbuf: Mbuf) -> Self {
         Self(mbuf)
     }
 
-    /// The hash that the device steered by, 0 when it computed none.
+    /// The RSS hash that the device computed; 0 if none.
     pub fn rss_hash(&self) -> u32 {
         self.0.rss_hash()
     }

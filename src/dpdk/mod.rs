@@ -1,26 +1,25 @@
-//! Layer `dpdk`: the environment, ports and their queues, packet buffers. The only layer above `dpdk-sys`
-//! that calls DPDK.
+//! Layer `dpdk`: the environment, ports and their queues, packet buffers. The only layer above `dpdk-sys` that calls
+//! DPDK.
 //!
-//! # Who owns what
-//! - [`Eal`] is started once per process. Ports, queues, pools and thread guards hold references to it, so
-//!   it is cleaned up after the last of them, in whatever order they go.
-//! - A [`Port`] owns its device, its mempools and, until they are taken, its [`Queue`]s. Queues share the port:
-//!   it stays open while one of them lives, and closing stops the device, removes it and its sockets.
-//! - A [`Queue`] is one RX/TX queue pair and belongs to one thread at a time (`Send`, neither `Sync` nor
-//!   `Clone`): that is DPDK's own rule, checked by the compiler.
-//! - A frame ([`RxMbuf`], [`TxMbuf`]) owns its buffer. Receiving makes one; dropping it gives the buffer back;
-//!   sending hands it to the device, and what the device does not take stays with the sender, in the burst.
-//!   Nothing is freed twice, and nothing leaks while it has an owner. A frame that outlives its port keeps
-//!   its pool's memory mapped for the rest of the process rather than dangle.
-//! - Frames are not `Send`, because a mempool's cache belongs to a thread. To move one to another core take it
-//!   apart with [`Mbuf::into_raw`] and put it together there.
+//! # Ownership
+//! - [`Eal`] is started once per process. Ports, queues, pools and thread guards hold references to it, so it is
+//!   cleaned up after the last of them, whatever the order of dropping.
+//! - A [`Port`] owns its device, its mempools and, until they are taken, its [`Queue`]s. Queues share the port: it
+//!   stays open while one of them lives, and closing it stops the device and removes it and its sockets.
+//! - A [`Queue`] is one RX/TX queue pair and belongs to one thread at a time (`Send`, but neither `Sync` nor `Clone`),
+//!   as DPDK requires.
+//! - A frame ([`RxMbuf`], [`TxMbuf`]) owns its buffer. Receiving creates one; dropping it returns the buffer; sending
+//!   hands it to the device, and frames that the device does not accept stay in the sender's burst. A frame that
+//!   outlives its port keeps its pool's memory mapped for the rest of the process, so it never dangles.
+//! - Frames are not `Send`, because a mempool's cache belongs to a thread. To move one to another core, use
+//!   [`Mbuf::into_raw`] and [`Mbuf::from_raw`].
 //!
-//! # Who is at the other end
-//! Some ports talk to a process over a socket (memif, vhost-user). DPDK's drivers are guarded against what it says there,
-//! and, where it can write to our packet buffers ([`PortProfile::memory`]), frames are copied to private memory unless the
-//! profile trusts it ([`PortProfile::copies_frames`]). `SECURITY.md` has the rest.
+//! # Peers
+//! Some ports talk to another process over a socket (memif, vhost-user). DPDK's drivers are guarded against its
+//! messages. Where it can write to our packet buffers ([`PortProfile::memory`]), frames are copied to private memory
+//! unless the profile trusts it ([`PortProfile::copies_frames`]). `SECURITY.md` has the details.
 //!
-//! Threads that poll should hold a [`ThreadGuard`] from [`Eal::register_thread`], for the caches' sake.
+//! Polling threads should hold a [`ThreadGuard`] from [`Eal::register_thread`], for their mempool caches.
 
 mod drivers;
 mod eal;

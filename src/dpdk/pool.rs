@@ -9,21 +9,21 @@ use super::eal::EalInner;
 use super::error::{PortError, last};
 use crate::mem::{Hugepages, PinnedBuf, PinnedRegion};
 
-/// Objects that a registered thread keeps to itself, per pool.
+/// The number of objects that a registered thread caches, per pool.
 const CACHE: u32 = 256;
 
-/// A name that no pool had before.
+/// A unique name for a pool.
 fn name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("gannet_{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A pool of buffers with a fixed data room. Every buffer goes back to the pool it came from.
+/// A pool of buffers with a fixed data room. Every buffer returns to the pool it came from.
 pub(super) struct Pool {
     raw: NonNull<dpdk_sys::rte_mempool>,
     size: u32,
     eal: Arc<EalInner>,
-    /// What its buffers lie in, when that is not DPDK's memory.
+    /// The memory of its buffers, if it is not DPDK's.
     memory: Option<PinnedBuf>,
 }
 
@@ -33,11 +33,11 @@ unsafe impl Send for Pool {}
 unsafe impl Sync for Pool {}
 
 impl Pool {
-    /// `size` buffers with `room` bytes each, headroom included, on NUMA node `socket` (-1: any).
+    /// Creates a pool of `size` buffers with `room` bytes each, headroom included, on NUMA node `socket` (-1: any).
     pub(super) fn new(eal: &Arc<EalInner>, size: u32, room: u16, socket: i32) -> Result<Arc<Self>, PortError> {
         let fail = |reason| PortError::Memory { mbufs: size, size: u32::from(room), reason };
         let name = CString::new(name()).map_err(|e| fail(e.to_string()))?;
-        // DPDK wants the cache to stay below two thirds of the pool.
+        // DPDK requires the cache to be below two thirds of the pool.
         let cache = CACHE.min(size / 4);
         // SAFETY: EAL is up (`eal`), and the name is NUL-terminated.
         let raw = unsafe { dpdk_sys::rte_pktmbuf_pool_create(name.as_ptr(), size, cache, 0, room, socket) };
@@ -45,7 +45,7 @@ impl Pool {
         Ok(Arc::new(Self { raw, size, eal: eal.clone(), memory: None }))
     }
 
-    /// The same in memory that no device and no other process can reach, whatever DPDK shares with them.
+    /// Creates a pool in memory that no device and no other process can access, whatever DPDK shares with them.
     pub(super) fn private(eal: &Arc<EalInner>, size: u32, room: u16) -> Result<Arc<Self>, PortError> {
         let fail = |reason| PortError::Memory { mbufs: size, size: u32::from(room), reason };
         // SAFETY: plain arithmetic.
@@ -53,7 +53,7 @@ impl Pool {
         let mut memory = PinnedRegion::map(len, Hugepages::Never, None).map_err(|e| fail(e.to_string()))?.into_buf();
         let name = CString::new(name()).map_err(|e| fail(e.to_string()))?;
         let cache = CACHE.min(size / 4);
-        // SAFETY: EAL is up, the name is NUL-terminated, and the memory, of which nobody else knows, stays mapped for
+        // SAFETY: EAL is up, the name is NUL-terminated, and the memory, which nobody else uses, stays mapped for
         // longer than the pool.
         let raw = unsafe {
             dpdk_sys::gannet_private_pool(name.as_ptr(), size, cache, room, memory.as_mut_ptr().cast(), memory.len())
@@ -66,12 +66,12 @@ impl Pool {
         self.raw.as_ptr()
     }
 
-    /// Buffers in all.
+    /// The total number of buffers.
     pub(super) fn size(&self) -> u32 {
         self.size
     }
 
-    /// Buffers that are not in use.
+    /// The number of buffers not in use.
     pub(super) fn available(&self) -> u32 {
         // SAFETY: the pool is alive; the count is racy by nature and only reported.
         unsafe { dpdk_sys::rte_mempool_avail_count(self.as_ptr()) }
@@ -80,8 +80,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // A buffer may outlive its port, and some drivers lose a few when they close (af_xdp its fill ring).
-        // Their pool must stay mapped then. Nobody can take a buffer out any more, so the count only grows.
+        // A buffer may outlive its port, and some drivers lose a few when they close (af_xdp its fill ring). Their pool
+        // must then stay mapped. No more buffers can be taken, so the count only grows.
         if self.available() == self.size {
             // SAFETY: all buffers are back and no port uses the pool: ports hold an `Arc` of it.
             unsafe { dpdk_sys::rte_mempool_free(self.as_ptr()) };

@@ -1,12 +1,12 @@
-//! Where sockets are, and who else can reach that place.
+//! The location of sockets, and who else can access it.
 
 use std::fs::{self, DirBuilder, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// The folder of sockets that are named without one: `$XDG_RUNTIME_DIR/gannet`; without that variable `/run/gannet` for
-/// root, and `/run/user/UID/gannet` for others.
+/// The directory of sockets given without one: `$XDG_RUNTIME_DIR/gannet`; without that variable `/run/gannet` for root,
+/// and `/run/user/UID/gannet` for others.
 pub fn runtime_dir() -> PathBuf {
     let given = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     given_or_default(given, user())
@@ -21,7 +21,7 @@ fn given_or_default(given: Option<PathBuf>, user: u32) -> PathBuf {
     base.join("gannet")
 }
 
-/// What is wrong with the [`runtime_dir`], if it is there: whose it is, or who else can reach it.
+/// The problem with the [`runtime_dir`], if it exists and has one: its owner, or who else can access it.
 pub fn runtime_dir_problem() -> Option<String> {
     check_folder(&runtime_dir().join("any"), false, None).err()
 }
@@ -31,33 +31,33 @@ fn user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// The path of a socket called `name`: names without a folder are in the [`runtime_dir`].
+/// The path of the socket `name`: names without a directory are in the [`runtime_dir`].
 pub(super) fn path_of(name: &str) -> PathBuf {
     if name.contains('/') { PathBuf::from(name) } else { runtime_dir().join(name) }
 }
 
-/// Whether a socket at `path` can be replaced or listened to by nobody but us, root and `peer`. The runtime folder is
-/// made for a listener that is the first to need it.
+/// Checks that nobody but us, root and `peer` can replace a socket at `path` or listen on it. Creates the runtime
+/// directory for the first listener.
 ///
 /// # Errors
-/// What is wrong with the folder, and what to type.
+/// The problem with the directory, and a remedy.
 pub(super) fn check_folder(path: &Path, listening: bool, peer: Option<u32>) -> Result<(), String> {
     let folder = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let own = folder == runtime_dir();
     if own && listening {
         match DirBuilder::new().mode(0o700).create(folder) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-                let advice = "set XDG_RUNTIME_DIR to a folder of yours, or give the socket a path";
-                return Err(format!("the runtime folder {} cannot be made ({e}); {advice}", folder.display()));
+                let advice = "set XDG_RUNTIME_DIR to a directory of yours, or give the socket a path";
+                return Err(format!("the runtime directory {} cannot be created ({e}); {advice}", folder.display()));
             }
             _ => {}
         }
     }
     let meta = match if own { fs::symlink_metadata(folder) } else { fs::metadata(folder) } {
         Ok(meta) => meta,
-        // Others say it better: there is no such folder, or nobody listens.
+        // Later errors are clearer: no such directory, or nobody listens.
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(format!("folder {}: {e}", folder.display())),
+        Err(e) => return Err(format!("directory {}: {e}", folder.display())),
     };
     judge(folder, &meta, own, user(), peer)
 }
@@ -70,24 +70,26 @@ fn judge(folder: &Path, meta: &Metadata, own: bool, user: u32, peer: Option<u32>
     if own && (meta.uid() != user || mode & 0o077 != 0) {
         let owner = meta.uid();
         return Err(format!(
-            "the runtime folder {at} belongs to user {owner} and has mode {mode:03o}; it has to be ours, and 700: \
+            "the runtime directory {at} belongs to user {owner} and has mode {mode:03o}; it must be ours, with mode 700: \
              `chmod 700 {at}`"
         ));
     }
     if meta.uid() != user && meta.uid() != 0 && Some(meta.uid()) != peer {
-        return Err(format!("folder {at} belongs to user {}, who could put another socket there", meta.uid()));
+        return Err(format!("directory {at} belongs to user {}, who could replace the socket", meta.uid()));
     }
-    // In a sticky folder nobody can remove what is another's, and the owner of what is there is checked.
+    // In a sticky directory nobody can remove the files of others, and the owner of an existing socket is checked.
     if mode & 0o022 != 0 && mode & 0o1000 == 0 {
-        return Err(format!("others can write to folder {at} (mode {mode:03o}); `chmod go-w {at}`, or choose another"));
+        return Err(format!(
+            "others can write to directory {at} (mode {mode:03o}); `chmod go-w {at}`, or choose another"
+        ));
     }
     Ok(())
 }
 
-/// Whether the socket that we are about to connect to belongs to us, to root or to `peer`.
+/// Checks that the socket that we are about to connect to belongs to us, to root or to `peer`.
 ///
 /// # Errors
-/// Whose it is.
+/// The owner of the socket.
 pub(super) fn check_owner(path: &Path, peer: Option<u32>) -> Result<(), String> {
     let owner = match fs::symlink_metadata(path) {
         Ok(meta) => meta.uid(),
@@ -97,7 +99,7 @@ pub(super) fn check_owner(path: &Path, peer: Option<u32>) -> Result<(), String> 
     if owner == user() || owner == 0 || Some(owner) == peer {
         return Ok(());
     }
-    Err(format!("it belongs to user {owner}; if that is right, `--set peer_uid={owner}`"))
+    Err(format!("it belongs to user {owner}; if that is correct, `--set peer_uid={owner}`"))
 }
 
 #[cfg(test)]

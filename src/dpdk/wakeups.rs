@@ -1,6 +1,6 @@
-//! What wakes a core up when a frame arrives at its queue.
+//! Wakes a sleeping core when a frame arrives at its queue.
 //!
-//! | driver | file | turned on and off |
+//! | driver | file | enabled by |
 //! | --- | --- | --- |
 //! | AF_PACKET, AF_XDP | the driver's socket, readable while its ring holds frames | – |
 //! | memif | the ring's eventfd ([`Doorbell`]) | a flag in the ring |
@@ -9,7 +9,7 @@
 //! | PCI | the interrupt's eventfd of VFIO, by `rte_eth_dev_rx_intr_*` | the device's interrupt mask |
 //! | ring, null, pcap | none | – |
 //!
-//! DPDK hands out receive interrupts only if they were asked for before the port was started
+//! DPDK provides receive interrupts only if they were requested before the port was started
 //! ([`PortProfile::interrupts`]).
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -19,10 +19,10 @@ use std::sync::Arc;
 use super::guard::doorbell::{self, Doorbell};
 use super::profile::PortProfile;
 
-/// Where wake-ups come from.
+/// The source of wake-ups.
 enum Source {
     Nothing,
-    /// A descriptor of the driver's that stays readable while there are frames, and is open as long as the port.
+    /// A descriptor of the driver that stays readable while there are frames, and is open as long as the port.
     Socket(RawFd),
     Memif {
         path: PathBuf,
@@ -30,7 +30,7 @@ enum Source {
     },
     /// DPDK's receive interrupts.
     Interrupt,
-    /// The same, of a driver whose file is where the frames themselves come from.
+    /// The same, for a driver whose file also delivers the frames.
     Tap,
 }
 
@@ -42,7 +42,7 @@ enum Armed {
     Tap(OwnedFd),
 }
 
-/// One queue's wake-ups.
+/// The wake-ups of one queue.
 pub(super) struct Wakeups {
     source: Source,
     port: u16,
@@ -51,7 +51,8 @@ pub(super) struct Wakeups {
 }
 
 impl Wakeups {
-    /// Those of queue `queue` of the started port `port`. `socket` is the driver's, for drivers of kernel interfaces.
+    /// The wake-ups of queue `queue` of the started port `port`. `socket` is the driver's, for drivers of kernel
+    /// interfaces.
     pub(super) fn new(profile: &PortProfile, port: u16, queue: u16, socket: Option<RawFd>) -> Self {
         let source = match profile.driver() {
             "net_memif" => profile.interface().map_or(Source::Nothing, |i| Source::Memif { path: i.path, id: i.id }),
@@ -62,7 +63,7 @@ impl Wakeups {
         Self { source, port, queue, armed: None }
     }
 
-    /// Turns them on. Whether anything can wake the core up now.
+    /// Enables wake-ups. Returns whether anything can wake the core now.
     pub(super) fn arm(&mut self) -> bool {
         self.armed = match &self.source {
             Source::Nothing => None,
@@ -74,7 +75,7 @@ impl Wakeups {
             Source::Interrupt => self.interrupt().map(Armed::Interrupt),
             Source::Tap => self.descriptor().map(Armed::Tap),
         };
-        // The order is: we are armed, then we look for frames.
+        // Wake-ups must be armed before the last look for frames.
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         self.armed.is_some()
     }
@@ -84,7 +85,7 @@ impl Wakeups {
         if unsafe { dpdk_sys::rte_eth_dev_rx_intr_enable(self.port, self.queue) } != 0 {
             return None;
         }
-        // It is read below, so it has to be what it should be: the peer may have gone, and its number be somebody else's.
+        // Check the file, as it is read below: the peer may have gone and its descriptor may have been reused.
         let file = self.descriptor().filter(|file| doorbell::is_eventfd(file.as_raw_fd()));
         if file.is_none() {
             self.mask();
@@ -92,7 +93,7 @@ impl Wakeups {
         file
     }
 
-    /// The file of the queue's interrupt, under a number of our own.
+    /// A duplicate of the descriptor of the queue's interrupt.
     fn descriptor(&self) -> Option<OwnedFd> {
         // SAFETY: the port exists.
         let fd = unsafe { dpdk_sys::rte_eth_dev_rx_intr_ctl_q_get_fd(self.port, self.queue) };
@@ -104,7 +105,7 @@ impl Wakeups {
         unsafe { dpdk_sys::rte_eth_dev_rx_intr_disable(self.port, self.queue) };
     }
 
-    /// What becomes readable while they are on.
+    /// The file that becomes readable while they are enabled.
     pub(super) fn file(&self) -> Option<BorrowedFd<'_>> {
         match self.armed.as_ref()? {
             // SAFETY: a socket of the driver's, open until the device is stopped, which this queue keeps from happening.
@@ -114,7 +115,7 @@ impl Wakeups {
         }
     }
 
-    /// Turns them off.
+    /// Disables wake-ups.
     pub(super) fn disarm(&mut self) {
         match self.armed.take() {
             Some(Armed::Bell(bell)) => bell.disarm(),

@@ -1,5 +1,5 @@
-//! XDP programs on the kernel's interfaces. The library of AF_XDP ports attaches one, which stays when the process is
-//! killed: it passes to the kernel whatever no port takes, but nobody else can attach one of their own meanwhile.
+//! XDP programs on kernel interfaces. The library of AF_XDP ports attaches one, which stays if the process is killed:
+//! it passes frames that no port takes to the kernel, but prevents others from attaching a program.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -9,21 +9,21 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 pub struct XdpProgram {
     /// The interface.
     pub interface: String,
-    /// How it is attached, as `ip link` writes it: `xdpdrv`, `xdpgeneric`, `xdpoffload`, or `xdp` for several.
+    /// The attachment mode in the notation of `ip link`: `xdpdrv`, `xdpgeneric`, `xdpoffload`, or `xdp` for several.
     pub mode: &'static str,
 }
 
-// rtnetlink(7) and <linux/if_link.h>.
+// From rtnetlink(7) and <linux/if_link.h>.
 const HEADER: usize = 16;
 const IFINFO: usize = 16;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_ATTACHED: u16 = 2;
 
-/// All programs in this thread's network namespace; none if the kernel does not tell.
+/// All programs in this thread's network namespace; empty if the kernel does not report them.
 pub fn xdp_programs() -> Vec<XdpProgram> {
     let mut found = Vec::new();
-    // What was understood before an error is still true.
+    // Entries parsed before an error are still valid.
     let _ = dump(&mut found);
     found
 }
@@ -62,7 +62,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-/// Reads messages; whether the last one was among them.
+/// Parses messages. Returns whether the last one was among them.
 fn read(mut bytes: &[u8], found: &mut Vec<XdpProgram>) -> bool {
     while let (Some(len), Some(kind)) = (bytes.get(..4), u16_at(bytes, 4)) {
         let len = u32::from_ne_bytes(len.try_into().unwrap_or_default()) as usize;
@@ -81,7 +81,7 @@ fn attribute(mut bytes: &[u8], kind: u16) -> Option<&[u8]> {
     loop {
         let (len, this) = (usize::from(u16_at(bytes, 0)?), u16_at(bytes, 2)?);
         let value = bytes.get(4..len)?;
-        // The two highest bits say how the value is to be read.
+        // The two highest bits are flags about the value's encoding.
         if this & 0x3fff == kind {
             return Some(value);
         }
@@ -127,7 +127,7 @@ mod tests {
         assert!(!read(&[link("lo", 0), link("eth1", 2)].concat(), &mut found));
         assert_eq!(found, [XdpProgram { interface: "eth1".into(), mode: "xdpgeneric" }]);
         assert!(read(&message(libc::NLMSG_DONE as u16, &[0; 4]), &mut found));
-        // Cut off anywhere: nothing is read beyond the end.
+        // Truncated anywhere: nothing is read beyond the end.
         let whole = link("eth2", 1);
         for len in 0..whole.len() {
             read(&whole[..len], &mut found);

@@ -1,12 +1,12 @@
 //! Keeps the shared memory of a memif port mapped while a queue works in it.
 //!
-//! DPDK's memif driver unmaps its regions on the interrupt thread as soon as the peer goes, without waiting for the
-//! thread that is inside a burst just then: a server crashes when a client leaves at the wrong moment. The driver
-//! clears its "connected" flag before, which every burst checks first. So it is enough to let the bursts that have
-//! already begun finish before anything is unmapped. [`super::memif`] puts [`unmap`] in the place of `munmap` in the
-//! driver's own relocation table, and a queue marks its bursts with a [`Gate`].
+//! When a peer leaves, DPDK's memif driver unmaps its regions on the interrupt thread at once, without waiting for a
+//! burst that is in progress on another thread: a server crashes if a client leaves at the wrong moment. But the driver
+//! first clears its "connected" flag, which every burst checks at its start. So it is enough to delay unmapping until
+//! the bursts that have already started are over. [`super::memif`] replaces `munmap` by [`unmap`] in the driver's own
+//! relocation table, and each queue marks its bursts with a [`Gate`].
 //!
-//! A burst costs two plain stores. The side that unmaps pays for the ordering, with `membarrier(2)`.
+//! A burst costs two plain stores. The unmapping side pays for the ordering, with `membarrier(2)`.
 
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use libc::size_t;
 
-/// One queue's bursts: odd inside of one, even outside. On a cache line of its own.
+/// The state of one queue, on a cache line of its own: odd inside a burst, even outside.
 #[repr(align(64))]
 struct Epoch(AtomicU64);
 
@@ -34,18 +34,18 @@ impl Gate {
         if let Some(epoch) = registry.free.pop() {
             return Self(epoch);
         }
-        // Never freed, since `unmap` may look at it at any time; reused instead.
+        // Never freed, since `unmap` may read it at any time, but reused.
         let epoch: &'static Epoch = Box::leak(Box::new(Epoch(AtomicU64::new(0))));
         registry.all.push(epoch);
         Self(epoch)
     }
 
-    /// Runs `burst`, which does not unwind.
+    /// Runs `burst`, which must not unwind.
     #[inline]
     pub(in crate::dpdk) fn inside<T>(&mut self, burst: impl FnOnce() -> T) -> T {
         let now = self.0.0.load(Ordering::Relaxed);
         self.0.0.store(now + 1, Ordering::Relaxed);
-        // The processor may still delay the store; `membarrier` on the other side makes up for that.
+        // The CPU may still delay the store; `membarrier` on the other side compensates for that.
         compiler_fence(Ordering::SeqCst);
         let result = burst();
         self.0.0.store(now + 2, Ordering::Release);
@@ -59,38 +59,38 @@ impl Drop for Gate {
     }
 }
 
-/// `munmap` as the driver sees it: waits for the bursts that have begun.
+/// Replaces the driver's `munmap`: waits for the bursts that have started.
 pub(super) unsafe extern "C" fn unmap(addr: *mut c_void, len: size_t) -> c_int {
     wait();
     // SAFETY: the driver's own request, passed on.
     unsafe { libc::munmap(addr, len) }
 }
 
-/// Returns when every burst that had begun at the time of the call is over.
+/// Waits until every burst that had started at the time of the call is over.
 fn wait() {
     barrier();
     let registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
     for epoch in &registry.all {
         let seen = epoch.0.load(Ordering::Acquire);
-        // On a queue's own thread, outside of its bursts, this is even: it never waits for itself.
+        // On a queue's own thread, outside its bursts, this is even, so a thread never waits for itself.
         while seen % 2 == 1 && epoch.0.load(Ordering::Acquire) == seen {
             std::thread::yield_now();
         }
     }
 }
 
-/// Stores that other threads made before are visible to this one, and the other way round.
+/// Orders the stores of all threads before against those after, in both directions.
 fn barrier() {
     // SAFETY: takes no pointers.
     if unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) } != 0 {
-        // A kernel without it: no store stays in a store buffer for this long.
+        // The kernel lacks it: no store stays in a store buffer for this long.
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }
 
-/// Before the first gate is used.
+/// To be called before the first gate is used.
 pub(super) fn prepare() {
-    // SAFETY: takes no pointers. Where it fails, `barrier` has another way.
+    // SAFETY: takes no pointers. If it fails, `barrier` has a fallback.
     unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) };
 }
 
@@ -112,8 +112,8 @@ mod tests {
                     }
                     assert!(!passed.load(Ordering::SeqCst), "unmapped under a running burst");
                 });
-                // The next burst usually begins after, and then nobody waits for it. A waiter that the scheduler
-                // kept from starting until now may wait for it rightly: so it ends by itself.
+                // The next burst usually begins later, and nobody waits for it. A waiter that the scheduler delayed
+                // until now may rightly wait for it, so it ends by itself.
                 gate.inside(|| {
                     for _ in 0..100_000 {
                         if passed.load(Ordering::SeqCst) {
@@ -135,7 +135,7 @@ mod tests {
             }
             release.store(true, Ordering::SeqCst);
         });
-        // Outside of all bursts it returns at once.
+        // Outside all bursts it returns at once.
         let _idle = Gate::new();
         wait();
     }

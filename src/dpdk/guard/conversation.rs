@@ -1,21 +1,21 @@
-//! What a memif peer may say on its control socket, and in which order.
+//! Validates the messages of a memif peer on its control socket, and their order.
 //!
-//! DPDK's driver believes much of it: it maps regions at the size that is told, reads rings wherever the peer says they
-//! are (and, when it says nothing, wherever those of the peer before were), counts rings that were added twice, and
-//! forgets files that come with messages that want none. Each of these ends the process, or leaks until something else
-//! does. So every message is judged here before the driver sees it; whoever is refused looks to the driver like a peer
-//! that hung up.
+//! DPDK's driver trusts much of what a peer says: it maps regions of whatever size is announced, reads rings wherever
+//! the peer says they are (or, if it does not say, where those of the previous peer were), counts rings that are added
+//! twice, and leaks files that come with messages that need none. Each of these ends the process, or leaks until
+//! something else does. So every message is checked here before the driver sees it; a rejected peer appears to the
+//! driver like one that has hung up.
 //!
-//! The protocol is described by VPP's `src/plugins/memif/memif.h`, and that of DPDK in `drivers/net/memif/memif.h`.
+//! The protocol is described in VPP's `src/plugins/memif/memif.h`; DPDK's version is in `drivers/net/memif/memif.h`.
 
-/// Bytes of every message.
+/// The size of every message, in bytes.
 pub(super) const MESSAGE: usize = 128;
 
-/// Regions of one connection (`ETH_MEMIF_MAX_REGION_NUM`).
+/// The maximum number of regions per connection (`ETH_MEMIF_MAX_REGION_NUM`).
 const MAX_REGIONS: usize = 256;
-/// Largest ring, as a power of two (`ETH_MEMIF_MAX_LOG2_RING_SIZE`).
+/// The log2 of the largest ring size (`ETH_MEMIF_MAX_LOG2_RING_SIZE`).
 const MAX_LOG2: u8 = 14;
-/// Bytes of a ring before its descriptors, and of a descriptor.
+/// The sizes of a ring's header and of a descriptor, in bytes.
 const RING_HEAD: u64 = 128;
 const DESCRIPTOR: u64 = 16;
 
@@ -28,14 +28,14 @@ pub(super) const CONNECT: u16 = 6;
 pub(super) const CONNECTED: u16 = 7;
 const DISCONNECT: u16 = 8;
 
-/// Whether the message brings a region's file.
+/// Returns whether the message carries a region's file.
 pub(super) fn is_region(message: &[u8; MESSAGE]) -> bool {
     u16_at(message, 0) == ADD_REGION
 }
 
-/// What a message says about why it is the last one, if it is. Only for messages that were judged and let through.
+/// The reason given in a disconnect message, if this is one. Only for messages that were accepted.
 pub(super) fn farewell(message: &[u8; MESSAGE]) -> Option<String> {
-    // Behind the kind comes a code, which the drivers do not use.
+    // A code that the drivers do not use follows the type.
     let text = message[6..6 + 96].split(|&byte| byte == 0).next().unwrap_or_default();
     let text = String::from_utf8_lossy(text).replace(char::is_control, " ");
     (u16_at(message, 0) == DISCONNECT).then_some(text)
@@ -44,49 +44,49 @@ pub(super) fn farewell(message: &[u8; MESSAGE]) -> Option<String> {
 /// A file that came with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct File {
-    /// Bytes in it.
+    /// The file's size in bytes.
     pub(super) len: u64,
-    /// It cannot be made shorter.
+    /// It is sealed against shrinking.
     pub(super) sealed: bool,
 }
 
-/// Which end of the socket we are.
+/// Our end of the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
-    /// We listen; the peer brings the memory.
+    /// We listen; the peer provides the memory.
     Server,
-    /// We connected; the memory is ours.
+    /// We connected; we provide the memory.
     Client,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     New,
-    /// The peer has said who it is.
+    /// The peer has introduced itself.
     Met,
     Connected,
 }
 
-/// Where a ring lies, up to its last descriptor.
+/// The location of a ring, up to the end of its descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Extent {
     region: u16,
     end: u64,
 }
 
-/// One connection.
+/// The state of one connection.
 #[derive(Debug)]
 pub(super) struct Conversation {
     side: Side,
     stage: Stage,
-    /// Rings that the driver will look at, in each direction.
+    /// The number of rings that the driver will use, in each direction.
     queues: u16,
     regions: Vec<u64>,
-    /// Client to server, and back.
+    /// Rings from client to server, and from server to client.
     rings: [Vec<Option<Extent>>; 2],
 }
 
-/// Why a message is kept from the driver.
+/// The reason for rejecting a message.
 pub(super) type Refusal = &'static str;
 
 impl Conversation {
@@ -94,21 +94,22 @@ impl Conversation {
         Self { side, stage: Stage::New, queues: 0, regions: Vec::new(), rings: [Vec::new(), Vec::new()] }
     }
 
-    /// Whether we connected, and the other end listens.
+    /// Returns whether we connected, rather than listen.
     pub(super) fn is_client(&self) -> bool {
         self.side == Side::Client
     }
 
-    /// Whether frames can flow.
+    /// Returns whether frames can flow.
     pub(super) fn connected(&self) -> bool {
         self.stage == Stage::Connected
     }
 
-    /// Judges a message and the files that came with it. Texts in it end with a NUL afterwards, which the driver relies
-    /// on. `queues` says how many an interface of ours has, by its number; the driver itself refuses the others.
+    /// Checks a message and the files that came with it. Ensures that texts in it end with a NUL, which the driver
+    /// relies on. `queues` returns the number of queues of an interface by its ID; the driver itself rejects unknown
+    /// interfaces.
     ///
     /// # Errors
-    /// What the driver must not see.
+    /// The reason why the driver must not see the message.
     pub(super) fn hear(
         &mut self,
         message: &mut [u8; MESSAGE],
@@ -118,7 +119,7 @@ impl Conversation {
         let kind = u16_at(message, 0);
         let wanted = usize::from(matches!(kind, ADD_REGION | ADD_RING));
         if files.len() != wanted {
-            return Err("files that the message does not call for, or none where it does");
+            return Err("unexpected files, or a missing file");
         }
         match (self.side, self.stage, kind) {
             (_, Stage::Met | Stage::Connected, ACK | DISCONNECT) | (Side::Client, Stage::New, DISCONNECT) => {
@@ -148,7 +149,7 @@ impl Conversation {
                 message[2 + 31] = 0;
                 self.connect()
             }
-            _ => Err("a message that has no place here"),
+            _ => Err("a message that is unexpected here"),
         }
     }
 
@@ -159,11 +160,11 @@ impl Conversation {
             return Err("a region out of order");
         }
         if size == 0 || size > file.len {
-            return Err("a region that is larger than its file");
+            return Err("a region larger than its file");
         }
         if index == 0 && !file.sealed {
-            // Rings lie there. A page that is cut off under a poll loop kills the process.
-            return Err("a region of rings whose file can be made shorter");
+            // It contains rings. A page cut off under a poll loop would kill the process.
+            return Err("a region with rings in a file that can shrink");
         }
         self.regions.push(size);
         Ok(())
@@ -174,19 +175,19 @@ impl Conversation {
         let offset = u32::from_le_bytes([message[8], message[9], message[10], message[11]]);
         let log2 = message[12];
         if index >= usize::from(self.queues) || log2 > MAX_LOG2 || !offset.is_multiple_of(4) {
-            return Err("a ring with an impossible number, size or place");
+            return Err("a ring with an invalid number, size or location");
         }
         let rings = &mut self.rings[usize::from(flags & 1 == 0)];
         rings.resize(usize::from(self.queues), None);
         if rings[index].is_some() {
-            return Err("a ring for the second time");
+            return Err("a ring added twice");
         }
         rings[index] = Some(Extent { region, end: u64::from(offset) + RING_HEAD + (DESCRIPTOR << log2) });
         Ok(())
     }
 
-    /// The driver looks at all rings from now on. One that this peer did not tell would be where that of another peer
-    /// was, in memory that is gone.
+    /// Checks all rings, which the driver uses from now on. A ring that this peer did not announce would be where a
+    /// previous peer's was, in memory that is gone.
     fn connect(&mut self) -> Result<(), Refusal> {
         let fits = |e: &Extent| self.regions.get(usize::from(e.region)).is_some_and(|&size| e.end <= size);
         for rings in &self.rings {
@@ -296,7 +297,7 @@ mod tests {
             &[init, connect],
             &[init, ok, connect],
             &[init, ok, c2s, connect],
-            // Outside of the region, and in one that is not there.
+            // Outside the region, and in a region that does not exist.
             &[init, (region(0, 64), &[FILE]), c2s, s2c, connect],
             &[init, ok, (ring(true, 0, 0, 4096, 0), &[FILE]), s2c, connect],
             &[init, ok, (ring(true, 0, 0, 0, 10), &[FILE]), s2c, connect],

@@ -1,9 +1,10 @@
-//! How a memif port is woken up.
+//! Wake-ups of memif ports.
 //!
-//! Each ring has an eventfd, which the sender writes to behind every burst unless the ring's receiver has set a flag,
-//! MASK_INT, in the ring's head (VPP's `src/plugins/memif/memif.h`). DPDK's driver passes these files on, sends the
-//! wake-ups, and sets the flag for good: it has no receive interrupts. So the files of rings that we receive from are
-//! noted as they come by on the control socket, and the flag is cleared in a mapping of our own while a core sleeps.
+//! Each ring has an eventfd, which the sender writes to after every burst unless the receiver has set the flag MASK_INT
+//! in the ring's header (VPP's `src/plugins/memif/memif.h`). DPDK's driver exchanges these files and sends wake-ups,
+//! but sets the flag permanently, as it does not support receive interrupts. So the files of rings that we receive from
+//! are recorded when they pass over the control socket, and while a core sleeps the flag is cleared through a mapping
+//! of our own.
 
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -16,15 +17,15 @@ use libc::{iovec, size_t, ssize_t};
 
 use super::conversation::{ADD_REGION, ADD_RING, CONNECT, CONNECTED, INIT, MESSAGE, Side, u16_at};
 
-/// Where a ring's flags are, and the one that turns wake-ups off.
+/// The offset of a ring's flags, and the flag that disables wake-ups.
 const FLAGS: u32 = 4;
 const MASK_INT: u16 = 1;
 
-/// One ring that a queue of ours receives from.
+/// The wake-ups of a ring that one of our queues receives from.
 pub(in crate::dpdk) struct Doorbell {
     page: NonNull<c_void>,
     len: usize,
-    /// Of the flags in `page`.
+    /// The offset of the flags in `page`.
     at: usize,
     file: OwnedFd,
 }
@@ -35,7 +36,7 @@ unsafe impl Send for Doorbell {}
 unsafe impl Sync for Doorbell {}
 
 impl Doorbell {
-    /// The ring at `offset` of the memory in `region`, which is rung by `file`.
+    /// Creates the doorbell of the ring at `offset` in `region`, which is rung by `file`.
     fn new(region: BorrowedFd<'_>, offset: u32, file: OwnedFd) -> Option<Self> {
         // SAFETY: takes no pointers.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
@@ -55,17 +56,17 @@ impl Doorbell {
         unsafe { AtomicU16::from_ptr(self.page.as_ptr().byte_add(self.at).cast()) }
     }
 
-    /// The peer rings from now on.
+    /// Enables wake-ups.
     pub(in crate::dpdk) fn arm(&self) {
         self.flags().fetch_and(!MASK_INT, Ordering::SeqCst);
     }
 
-    /// The peer does not ring any more.
+    /// Disables wake-ups.
     pub(in crate::dpdk) fn disarm(&self) {
         self.flags().fetch_or(MASK_INT, Ordering::SeqCst);
     }
 
-    /// Readable when it has rung. The driver reads it in bursts while it is armed.
+    /// The file that becomes readable when the peer rings. While armed, the driver reads it in bursts.
     pub(in crate::dpdk) fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
@@ -78,17 +79,17 @@ impl Drop for Doorbell {
     }
 }
 
-/// What a connection has said of its rings so far, by either side: it is the client who tells where they are.
+/// What either side of a connection has said about its rings so far: the client says where they are.
 #[derive(Default)]
 pub(super) struct Bells {
     id: u32,
     region: Option<OwnedFd>,
     rings: Vec<(u16, u32, OwnedFd)>,
-    /// It has doorbells in [`HUNG`].
+    /// Identifies its doorbells in [`HUNG`].
     key: Option<u64>,
 }
 
-/// A doorbell of a living connection.
+/// A doorbell of a live connection.
 struct Hung {
     key: u64,
     path: PathBuf,
@@ -103,14 +104,14 @@ fn hung() -> MutexGuard<'static, Vec<Hung>> {
     HUNG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The doorbell of a queue of the interface `id` at the socket `path`, while it is connected.
+/// The doorbell of a queue of interface `id` at the socket `path`, if connected.
 pub(in crate::dpdk) fn of_queue(path: &Path, id: u32, queue: u16) -> Option<Arc<Doorbell>> {
     // The latest connection is the one in use.
     hung().iter().rev().find(|h| h.queue == queue && h.id == id && h.path == path).map(|h| h.bell.clone())
 }
 
 impl Bells {
-    /// A message that was heard or said, and that the driver takes seriously. `side` is ours.
+    /// Notes an accepted message, received or sent. `side` is our side.
     pub(super) fn note(&mut self, message: &[u8; MESSAGE], files: &[RawFd], side: Side, path: &Path) {
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| message[at + i]));
         match (u16_at(message, 0), files) {
@@ -131,7 +132,7 @@ impl Bells {
 
     fn hang(&mut self, path: &Path) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        // What is not needed for the doorbells is closed here.
+        // Files that are not needed for doorbells are closed here.
         let Some(region) = self.region.take() else { return };
         let key = NEXT.fetch_add(1, Ordering::Relaxed);
         self.key = Some(key);
@@ -151,7 +152,7 @@ impl Drop for Bells {
     }
 }
 
-/// Another descriptor of the same file.
+/// Duplicates a file descriptor.
 pub(in crate::dpdk) fn copy(file: RawFd) -> Option<OwnedFd> {
     // SAFETY: takes no pointers; what it returns is ours.
     unsafe {
@@ -160,7 +161,7 @@ pub(in crate::dpdk) fn copy(file: RawFd) -> Option<OwnedFd> {
     }
 }
 
-/// Whether it is an eventfd, or another file without a place in a file system. Peers can pass anything.
+/// Returns whether the file is an eventfd or another anonymous file. Peers can pass anything.
 pub(in crate::dpdk) fn is_eventfd(file: RawFd) -> bool {
     // SAFETY: plain data, for which zero is valid, filled in by the call.
     unsafe {
@@ -169,7 +170,7 @@ pub(in crate::dpdk) fn is_eventfd(file: RawFd) -> bool {
     }
 }
 
-/// `read` of an eventfd that never waits, whatever whoever made it has set since.
+/// `read` of an eventfd that never blocks, whatever flags the peer sets on the file.
 ///
 /// # Safety
 /// As for read(2).
@@ -179,7 +180,7 @@ pub(in crate::dpdk) unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, le
     unsafe { libc::preadv2(fd, &raw const part, 1, -1, libc::RWF_NOWAIT) }
 }
 
-/// `write` to an eventfd that does not wait while its counter is full: it has rung then.
+/// `write` to an eventfd that does not block if the counter is full, as it has then been rung.
 ///
 /// # Safety
 /// As for write(2).
@@ -236,7 +237,7 @@ mod tests {
         note(message(INIT, &[0, 2, 7, 0, 0, 0]), None);
         note(message(ADD_REGION, &[0, 0, 0, 0, 1]), Some(&memory));
         note(ring(true, 0, 0, 0x1100), Some(&events[0]));
-        // The other direction, another region, and a file that is no eventfd.
+        // The other direction, another region, and a file that is not an eventfd.
         note(ring(false, 0, 0, 0x2000), Some(&events[1]));
         note(ring(true, 1, 1, 0x2000), Some(&events[1]));
         note(ring(true, 2, 0, 0x2000), Some(&memory));
@@ -260,7 +261,7 @@ mod tests {
         assert!(of_queue(path, 7, 0).is_none(), "the connection is gone");
     }
 
-    /// On main, the driver's own `read` and `write` wait for whoever made the file: for ever, if it wants that.
+    /// The driver's own `read` and `write` wait for the file's creator, for ever if it wants that.
     #[test]
     fn files_of_peers_are_not_waited_for() {
         let file = eventfd();

@@ -1,8 +1,8 @@
-//! EAL's interrupt thread goes on, whatever happened to the files that it waits for.
+//! Keeps EAL's interrupt thread running, whatever happens to the files that it waits for.
 //!
-//! Whenever its list changes, the thread makes a new epoll instance and adds all files to it; it panics if either fails
-//! (`eal_intr_thread_main`). A file may be gone by then, closed by its owner in another thread or too early; and a
-//! process that is out of descriptors has none for a new instance, since the old one was given back just before.
+//! Whenever its list of files changes, the thread creates a new epoll instance and adds all files to it. It panics if
+//! either fails (`eal_intr_thread_main`). But a file may have been closed by then, and a process that is out of
+//! descriptors has none for a new instance, since the old one has just been closed.
 
 use std::ffi::c_int;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use super::plt;
 
 static SPARE: Spare = Spare::new();
 
-/// `epoll_ctl` as EAL sees it: adding a file that is gone, or there already, is no error. The interrupt thread's own
-/// additions are told from others (`rte_epoll_ctl`) by what is remembered with them, the descriptor itself.
+/// Replaces EAL's `epoll_ctl`: adding a file that is closed or already present is not an error. The interrupt thread's
+/// own additions differ from others (`rte_epoll_ctl`) by their data, the descriptor itself.
 unsafe extern "C" fn control(instance: c_int, operation: c_int, fd: c_int, event: *mut libc::epoll_event) -> c_int {
     // SAFETY: the caller's own arguments.
     let code = unsafe { libc::epoll_ctl(instance, operation, fd, event) };
@@ -28,11 +28,11 @@ unsafe extern "C" fn control(instance: c_int, operation: c_int, fd: c_int, event
     {
         return code;
     }
-    log::tell(&format!("EAL waits for file {fd} no longer ({})", std::io::Error::from_raw_os_error(error)));
+    log::tell(&format!("EAL no longer waits for file {fd} ({})", std::io::Error::from_raw_os_error(error)));
     0
 }
 
-/// `epoll_create` as EAL sees it: waits until it works.
+/// Replaces EAL's `epoll_create`: waits until it succeeds.
 unsafe extern "C" fn create(_: c_int) -> c_int {
     loop {
         // SAFETY: takes no pointers.
@@ -42,13 +42,16 @@ unsafe extern "C" fn create(_: c_int) -> c_int {
             return fd;
         }
         if !SPARE.spend() {
-            log::tell(&format!("EAL's interrupt thread waits ({})", std::io::Error::last_os_error()));
+            log::tell(&format!(
+                "EAL's interrupt thread is waiting for a file descriptor ({})",
+                std::io::Error::last_os_error()
+            ));
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
 
-/// `false` when EAL is linked in another way.
+/// Returns `false` if EAL is linked in another way.
 pub(super) fn install() -> bool {
     SPARE.fill();
     let calls = [(c"epoll_ctl", control as *const ()), (c"epoll_create", create as *const ())];
@@ -60,7 +63,7 @@ pub(super) fn install() -> bool {
 mod tests {
     use super::*;
 
-    /// On main, EAL's own `epoll_ctl` fails here, and `rte_panic` follows.
+    /// EAL's own `epoll_ctl` fails here, and `rte_panic` follows.
     #[test]
     fn files_that_are_gone_are_passed_over() {
         // SAFETY: descriptors that are made and closed here, and events of our own.
@@ -71,12 +74,12 @@ mod tests {
             assert_eq!(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC), 0);
             let event = |fd: c_int| libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
             assert_eq!(control(instance, libc::EPOLL_CTL_ADD, pipe[0], &mut event(pipe[0])), 0);
-            // Twice, a file of a kind that cannot be waited for, and none at all.
+            // A file added twice, a file that cannot be waited for, and a closed one.
             assert_eq!(control(instance, libc::EPOLL_CTL_ADD, pipe[0], &mut event(pipe[0])), 0);
             let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
             assert_eq!(control(instance, libc::EPOLL_CTL_ADD, null, &mut event(null)), 0);
             assert_eq!(control(instance, libc::EPOLL_CTL_ADD, 1_000_000, &mut event(1_000_000)), 0);
-            // Others hear of their errors.
+            // Other callers get their errors.
             assert_eq!(control(instance, libc::EPOLL_CTL_ADD, 1_000_000, &mut event(7)), -1);
             assert_eq!(control(instance, libc::EPOLL_CTL_DEL, null, &mut event(null)), -1);
             for fd in [instance, pipe[0], pipe[1], null] {

@@ -1,8 +1,8 @@
-//! The drivers of kernel interfaces: AF_PACKET and AF_XDP.
+//! Guards the drivers of kernel interfaces: AF_PACKET and AF_XDP.
 //!
-//! Both keep their sockets, and what the kernel counts there, to themselves; the AF_PACKET driver (before DPDK 25) reads no
-//! counters of its sockets at all. Both wait on the core that polls: the AF_PACKET driver without a limit when its send ring
-//! is full, the AF_XDP driver for up to a second when nothing has come and the kernel wants to be woken up.
+//! Neither driver exposes its sockets or the kernel's counters of them; the AF_PACKET driver (before DPDK 25) reads no
+//! such counters at all. Both can block the polling core: the AF_PACKET driver without a limit if its send ring is
+//! full, the AF_XDP driver for up to a second if nothing has arrived and the kernel wants to be woken.
 
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
@@ -13,7 +13,7 @@ use libc::{nfds_t, pollfd, sockaddr, socklen_t};
 use super::plt;
 
 thread_local! {
-    /// Packet sockets that the driver has bound on this thread, and that no port has asked for yet.
+    /// Packet sockets that the driver has bound on this thread and that no port has claimed yet.
     static BOUND: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -24,12 +24,12 @@ pub(in crate::dpdk) fn packet_sockets() -> Vec<RawFd> {
 }
 
 thread_local! {
-    /// XDP sockets that the driver has asked for their counters on this thread.
+    /// XDP sockets whose counters the driver has read on this thread.
     static ASKED: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The XDP sockets of a started AF_XDP port, in the order of queues. They are open until the device is stopped. The library
-/// below the driver makes them, but the driver itself asks each for its counters.
+/// The XDP sockets of a started AF_XDP port, in the order of queues. They are open until the device is stopped. A
+/// library below the driver creates them, but the driver itself reads their counters.
 pub(in crate::dpdk) fn xdp_sockets(port: u16) -> Vec<RawFd> {
     ASKED.take();
     // SAFETY: plain data, for which zero is valid, filled in by the call.
@@ -40,7 +40,7 @@ pub(in crate::dpdk) fn xdp_sockets(port: u16) -> Vec<RawFd> {
     ASKED.take()
 }
 
-/// `bind` as the AF_PACKET driver sees it.
+/// Replaces the AF_PACKET driver's `bind`: records the socket.
 unsafe extern "C" fn bind(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
     // SAFETY: the driver's own arguments.
     let code = unsafe { libc::bind(fd, address, len) };
@@ -50,18 +50,18 @@ unsafe extern "C" fn bind(fd: c_int, address: *const sockaddr, len: socklen_t) -
     code
 }
 
-/// `poll` as both drivers see it: it wakes the kernel up, and does not wait. The AF_PACKET driver looks at its ring once
-/// more afterwards, and leaves the frames with their owner when there is no room.
+/// Replaces the `poll` of both drivers: it wakes the kernel but does not wait. The AF_PACKET driver then checks its
+/// ring once more, and leaves the frames with their owner if there is no room.
 unsafe extern "C" fn poll(files: *mut pollfd, count: nfds_t, _: c_int) -> c_int {
     // SAFETY: the driver's own arguments.
     unsafe { libc::poll(files, count, 0) }
 }
 
-/// Not in the `libc` crate for all targets: `<linux/if_xdp.h>`.
+/// From `<linux/if_xdp.h>`; the `libc` crate does not have it for all targets.
 const SOL_XDP: c_int = 283;
 const XDP_STATISTICS: c_int = 7;
 
-/// `struct xdp_statistics` of Linux 5.9 and later; before that it ends after three.
+/// `struct xdp_statistics` of Linux 5.9 and later; older kernels fill in the first three fields.
 #[repr(C)]
 struct XdpStatistics {
     rx_dropped: u64,
@@ -70,8 +70,8 @@ struct XdpStatistics {
     rx_ring_full: u64,
 }
 
-/// `getsockopt` as the AF_XDP driver sees it. The driver counts `rx_dropped` as missed, but frames for which its ring had
-/// no room are in `rx_ring_full`.
+/// Replaces the AF_XDP driver's `getsockopt`. The driver reports only `rx_dropped` as missed, but frames for which its
+/// ring had no room are counted in `rx_ring_full`.
 unsafe extern "C" fn getsockopt(
     fd: c_int,
     level: c_int,
@@ -102,7 +102,7 @@ unsafe extern "C" fn getsockopt(
 pub(in crate::dpdk) fn packet_drops(fd: RawFd) -> u64 {
     let mut counts = [0u32; 2];
     let mut len = size_of_val(&counts) as socklen_t;
-    // SAFETY: `struct tpacket_stats`, two numbers: packets and drops. The call sets both back to 0.
+    // SAFETY: `struct tpacket_stats`, two integers: packets and drops. The call resets both to 0.
     let code = unsafe {
         libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, counts.as_mut_ptr().cast(), &raw mut len)
     };
@@ -141,7 +141,7 @@ mod tests {
         // SAFETY: descriptors that are made and closed here.
         unsafe {
             assert_eq!(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC), 0);
-            // Nothing is ever to be read here: with the driver's own time limit, none, this would not return.
+            // Nothing ever arrives here: with the driver's own timeout, infinite, this would not return.
             let mut file = pollfd { fd: pipe[0], events: libc::POLLIN, revents: 0 };
             assert_eq!(poll(&raw mut file, 1, -1), 0);
             libc::close(pipe[0]);

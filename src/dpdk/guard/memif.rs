@@ -1,14 +1,14 @@
-//! The memif driver and its peers.
+//! Guards the memif driver against its peers.
 //!
-//! The driver (`drivers/net/memif/memif_socket.c`, the same from 22.11 to 25.11) forgets handlers on EAL's list: when its
-//! first message cannot be sent, because the peer hung up at once, it closes the socket and frees what the handler works
-//! with, and the next event ends the process; when a port is closed, its listener stays, with freed memory, and so do
-//! connections that had not said yet which port they want. It keeps whatever number of connections that come and say
-//! nothing, and the files of regions whose peer did not stay for the end. What peers say, it believes
-//! ([`super::conversation`]).
+//! The driver (`drivers/net/memif/memif_socket.c`, the same from 22.11 to 25.11) leaves handlers on EAL's list. If its
+//! first message cannot be sent, because the peer hung up at once, it closes the socket and frees the memory that the
+//! handler uses, and the next event ends the process. If a port is closed, its listener stays, with freed memory, and
+//! so do connections that have not said yet which interface they want. It accepts any number of connections that say
+//! nothing, leaks the files of regions of peers that leave early, and trusts what peers say ([`super::conversation`]).
 //!
-//! So no failure to send is told to it: it hears of the end where it reads. A handler whose memory goes is taken off
-//! the list before. And connections that do not get on are ended, as are those whose listener goes.
+//! So failures to send are hidden from the driver: it notices the end of a connection where it reads. Handlers are
+//! taken off the list before their memory is freed. Connections that make no progress are closed, as are those of
+//! closed listeners.
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
@@ -25,21 +25,21 @@ use super::conversation::{self, Conversation, File, MESSAGE, Side};
 use super::doorbell::{self, Bells};
 use super::{bursts, peers, plt};
 
-/// Connections of one listener that are not through with their introductions.
+/// The maximum number of connections of a listener that have not finished their introduction.
 const UNFINISHED: usize = 16;
-/// How long an introduction may take once somebody else is waiting.
+/// How long an introduction may take once another peer is waiting.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A connection, and the socket it belongs to.
+/// A connection and its socket's path.
 struct Connection {
     conversation: Conversation,
     side: Side,
     bells: Bells,
     path: PathBuf,
     since: Instant,
-    /// Nothing that it says reaches the driver any more.
+    /// Its messages are no longer passed to the driver.
     over: bool,
-    /// Files of its regions. The driver closes those that it has mapped, which it does when the peer is through with its
+    /// Files of its regions. The driver closes those that it has mapped, which it does once the peer has finished its
     /// introduction.
     regions: Vec<RawFd>,
 }
@@ -57,7 +57,7 @@ impl Connection {
         }
     }
 
-    /// The driver hears of it as of any other end, and cleans up.
+    /// Shuts the connection down. To the driver it looks like any other end, and it cleans up.
     fn end(&mut self, fd: RawFd) {
         self.over = true;
         // SAFETY: takes no pointers.
@@ -67,20 +67,20 @@ impl Connection {
 
 static CONNECTIONS: LazyLock<Mutex<HashMap<RawFd, Connection>>> = LazyLock::new(Mutex::default);
 
-/// Why the server at the other end of a socket sent us away, last.
+/// The last reason why the server at the other end of a socket rejected us.
 static LAST_WORDS: LazyLock<Mutex<HashMap<PathBuf, String>>> = LazyLock::new(Mutex::default);
 
 fn words() -> MutexGuard<'static, HashMap<PathBuf, String>> {
     LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Why the server at the other end of the socket at `path` sent us away, in words of the driver at that end; nothing if it
-/// has taken us since. The driver here only logs it, and tries again.
+/// The reason, in the words of its driver, why the server at the other end of the socket at `path` rejected us; `None`
+/// if it has accepted us since. The driver here only logs it and tries again.
 pub(in crate::dpdk) fn last_words(path: &Path) -> Option<String> {
     words().get(path).cloned()
 }
 
-/// Never held while the driver or EAL is called: EAL calls back with a lock of its own held.
+/// Must not be held while the driver or EAL is called: EAL calls back while it holds a lock of its own.
 fn connections() -> MutexGuard<'static, HashMap<RawFd, Connection>> {
     CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -97,7 +97,7 @@ fn admit(fd: RawFd, path: &Path, now: Instant) -> bool {
         c.end(other);
     }
     if all.values().filter(|c| unfinished(c)).count() >= UNFINISHED {
-        log::tell(&format!("{}: too many peers that say nothing; another one is refused", path.display()));
+        log::tell(&format!("{}: too many silent peers; refusing another one", path.display()));
         return false;
     }
     all.insert(fd, Connection::new(Side::Server, path, now));
@@ -118,7 +118,7 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
         && !connection.conversation.connected()
     {
         for file in connection.regions {
-            // SAFETY: taken in for the driver, which forgets it.
+            // SAFETY: accepted for the driver, which does not close it.
             unsafe { libc::close(file) };
         }
     }
@@ -126,8 +126,8 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
     unsafe { libc::close(fd) }
 }
 
-/// `sendmsg` that never waits for a peer that does not read, and always works: when it does not, the reading side is
-/// closed as well, so that the driver hears of it there, where it cleans up.
+/// Replaces `sendmsg`: never waits for a peer that does not read, and never fails. On an error it shuts the connection
+/// down, so that the driver notices where it reads and cleans up.
 unsafe extern "C" fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's own arguments.
     unsafe {
@@ -142,10 +142,10 @@ unsafe extern "C" fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ss
     }
 }
 
-/// Notes what the driver has said of its rings.
+/// Notes what the driver has said about its rings.
 ///
 /// # Safety
-/// `message` is one that could be sent.
+/// `message` has been sent successfully.
 unsafe fn note(fd: RawFd, message: &msghdr) {
     let mut all = connections();
     let Some(Connection { bells, side: Side::Client, path, .. }) = all.get_mut(&fd) else { return };
@@ -158,7 +158,7 @@ unsafe fn note(fd: RawFd, message: &msghdr) {
     }
 }
 
-/// `recvmsg` that shows the driver only what it can be shown. Anything else is the end of the connection.
+/// Replaces `recvmsg`: passes only valid messages to the driver. Any other ends the connection.
 unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     if connections().get(&fd).is_some_and(|c| c.over) {
         return 0;
@@ -198,14 +198,14 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
             heard.map_err(|why| (why, path.clone()))
         }
         (Some(Connection { path, .. }), None) => Err(("not a message", path.clone())),
-        // Not by a call of ours: none that the driver makes.
+        // Accepted or connected without our functions: no socket of the driver is.
         (None, _) => Err(("an unknown socket", PathBuf::new())),
     };
     let Err((why, path)) = verdict else { return got };
-    log::tell(&format!("{}: a memif peer is cut off: {why}", path.display()));
+    log::tell(&format!("{}: disconnecting a memif peer: {why}", path.display()));
     message.msg_controllen = 0;
     for file in files {
-        // SAFETY: the kernel made it for us, and the driver does not see it.
+        // SAFETY: the kernel created it for us, and the driver does not see it.
         unsafe { libc::close(file) };
     }
     if let Some(connection) = connections().get_mut(&fd) {
@@ -227,15 +227,15 @@ fn facts(fd: RawFd) -> File {
 
 /// A handler on EAL's list.
 struct Handler {
-    /// Address of the driver's handle, which is not looked at.
+    /// The address of the driver's handle, which is not dereferenced.
     handle: usize,
     callback: dpdk_sys::rte_intr_callback_fn,
     argument: usize,
-    /// It waits for connections, so nobody but us closes its socket.
+    /// It waits for connections, so only we close its socket.
     listener: bool,
 }
 
-/// Never held while EAL is called, as above.
+/// Must not be held while EAL is called, as above.
 static HANDLERS: Mutex<Vec<Handler>> = Mutex::new(Vec::new());
 
 fn take_handler(handle: *const rte_intr_handle) -> Option<Handler> {
@@ -249,8 +249,8 @@ unsafe extern "C" fn register(
     callback: dpdk_sys::rte_intr_callback_fn,
     argument: *mut c_void,
 ) -> c_int {
-    // SAFETY: the driver's own arguments; its handle is alive. It is known before it is on the list: it may run, and be
-    // taken off again, before this returns.
+    // SAFETY: the driver's own arguments; its handle is alive. It is recorded first: it may run, and be removed again,
+    // before this returns.
     unsafe {
         let fd = dpdk_sys::rte_intr_fd_get(handle);
         let mut all = HANDLERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -296,13 +296,13 @@ unsafe extern "C" fn unregister_later(
     // SAFETY: the driver's own arguments.
     let code = unsafe { dpdk_sys::rte_intr_callback_unregister_pending(handle, callback, argument, then) };
     if code > 0 {
-        // EAL takes it off its list itself, and the driver frees the handle after that, with EAL's lock held.
+        // EAL removes it from its list, and the driver frees the handle afterwards while EAL's lock is held.
         take_handler(handle);
     }
     code
 }
 
-/// Takes the handle's handler off EAL's list first if it is still there.
+/// Replaces the function that frees a handle: first removes its handler from EAL's list if it is still there.
 unsafe extern "C" fn free_handle(handle: *mut rte_intr_handle) {
     if let Some(Handler { callback, argument, listener, .. }) = take_handler(handle) {
         // SAFETY: the handle is alive until it is freed below; the rest is what it was registered with.
@@ -314,17 +314,18 @@ unsafe extern "C" fn free_handle(handle: *mut rte_intr_handle) {
                 if code != -libc::EAGAIN {
                     break;
                 }
-                // It runs at the moment.
+                // The handler is running.
                 std::thread::sleep(Duration::from_millis(1));
             }
             if code == -libc::EAGAIN {
-                // Memory that is lost is better than memory that is used after its end.
+                // A leak is better than a use after free.
                 return;
             }
             if listener {
                 let path = peers::path_of_socket(fd);
                 close(fd);
-                // What came by it refers to memory that goes now, should it say who it wants.
+                // Connections accepted by it refer to memory that is about to be freed, should they introduce
+                // themselves.
                 for (&other, c) in connections().iter_mut().filter(|(_, c)| c.path == path) {
                     c.end(other);
                 }
@@ -376,7 +377,7 @@ mod tests {
     fn who_says_nothing_makes_room_for_others() {
         let path = Path::new("/x/unit-test-unfinished");
         let start = Instant::now();
-        // Numbers that are no descriptors: nothing is shut down but in name.
+        // Numbers that are not descriptors, so nothing is really shut down.
         let fd = |n: usize| RawFd::MAX - n as RawFd;
         for n in 0..UNFINISHED {
             assert!(admit(fd(n), path, start));
@@ -399,7 +400,7 @@ mod tests {
             assert_eq!(libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()), 0);
             let mut message: msghdr = std::mem::zeroed();
             (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
-            // A peer that does not read: neither a wait nor an error, but an end.
+            // A peer that does not read causes neither a wait nor an error, but the end of the connection.
             let mut sent = 0;
             while libc::recv(pair[1], [0u8; 1].as_mut_ptr().cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) != 0 {
                 assert_eq!(send(pair[0], &message, 0), MESSAGE as ssize_t);

@@ -1,4 +1,4 @@
-//! Who may be at the other end of a socket.
+//! Checks who is at the other end of a socket.
 
 use std::ffi::{OsString, c_int};
 use std::os::fd::RawFd;
@@ -10,16 +10,16 @@ use libc::{msghdr, sockaddr, sockaddr_un, socklen_t};
 
 use super::super::log;
 
-/// What we know of a socket of ours.
+/// A socket of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::dpdk) struct Interface {
-    /// Where it is; for an abstract one its name.
+    /// Its path, or the name of an abstract socket.
     pub(in crate::dpdk) path: PathBuf,
-    /// The number that a memif peer asks for.
+    /// The interface ID that a memif peer asks for.
     pub(in crate::dpdk) id: u32,
-    /// Rings of each direction.
+    /// The number of rings in each direction.
     pub(in crate::dpdk) queues: u16,
-    /// A user whose processes may be at the other end, besides our own and root's.
+    /// A user whose processes may connect, besides our own and root's.
     pub(in crate::dpdk) user: Option<u32>,
 }
 
@@ -29,7 +29,7 @@ fn interfaces() -> MutexGuard<'static, Vec<Interface>> {
     INTERFACES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An interface that is known until this is dropped.
+/// An interface that is registered until this is dropped.
 pub(in crate::dpdk) struct Registered(Interface);
 
 impl Registered {
@@ -40,7 +40,7 @@ impl Registered {
 }
 
 impl Registered {
-    /// Where its socket is.
+    /// The path of its socket.
     pub(in crate::dpdk) fn path(&self) -> &Path {
         &self.0.path
     }
@@ -55,13 +55,13 @@ impl Drop for Registered {
     }
 }
 
-/// How many rings the interface `id` on the socket at `path` has in each direction.
+/// The number of rings of interface `id` on the socket at `path`, in each direction.
 pub(super) fn queues(path: &Path, id: u32) -> Option<u16> {
     interfaces().iter().find(|i| i.path == path && i.id == id).map(|i| i.queues)
 }
 
-/// Whether the process at the other end of `fd` may be there: it is ours, root's or that of the user that the port's
-/// profile names. A socket that does not tell (it is connected to nobody by now) is not let in.
+/// Returns whether the process at the other end of `fd` is allowed: it must belong to our user, root or the user that
+/// the profile names. A socket whose peer is unknown (it is no longer connected) is not allowed.
 pub(super) fn may_be(fd: RawFd, path: &Path) -> bool {
     let Some(user) = user_of(fd) else { return false };
     // SAFETY: takes nothing and cannot fail.
@@ -69,12 +69,12 @@ pub(super) fn may_be(fd: RawFd, path: &Path) -> bool {
     let named = interfaces().iter().filter(|i| i.path == path).any(|i| i.user == Some(user));
     let fine = user == ours || user == 0 || named;
     if !fine {
-        log::tell(&format!("{}: a process of user {user} is refused (the profile's `peer_uid`)", path.display()));
+        log::tell(&format!("{}: refusing a process of user {user} (see `peer_uid` in the profile)", path.display()));
     }
     fine
 }
 
-/// Who called `connect` or `listen` at the other end (`SO_PEERCRED`, unix(7)).
+/// The user that called `connect` or `listen` at the other end (`SO_PEERCRED`, unix(7)).
 fn user_of(fd: RawFd) -> Option<u32> {
     let mut who = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut len = size_of::<libc::ucred>() as socklen_t;
@@ -91,7 +91,7 @@ fn user_of(fd: RawFd) -> Option<u32> {
 pub(super) unsafe fn path_of(address: *const sockaddr, len: socklen_t) -> PathBuf {
     let start = std::mem::offset_of!(sockaddr_un, sun_path);
     let Some(room) = (len as usize).checked_sub(start).filter(|_| !address.is_null()) else { return PathBuf::new() };
-    // SAFETY: `room` bytes behind the family, as the caller says.
+    // SAFETY: `room` bytes after the family, by the caller's promise.
     let bytes = unsafe { std::slice::from_raw_parts(address.cast::<u8>().add(start), room) };
     let name = match bytes.first() {
         Some(0) => &bytes[1..],
@@ -101,7 +101,7 @@ pub(super) unsafe fn path_of(address: *const sockaddr, len: socklen_t) -> PathBu
     PathBuf::from(OsString::from_vec(name[..end].to_vec()))
 }
 
-/// Where the listening socket `fd` is.
+/// The path of the listening socket `fd`.
 pub(super) fn path_of_socket(fd: RawFd) -> PathBuf {
     // SAFETY: plain data, for which zero is valid.
     let mut address: sockaddr_un = unsafe { std::mem::zeroed() };
@@ -116,7 +116,7 @@ pub(super) fn path_of_socket(fd: RawFd) -> PathBuf {
     }
 }
 
-/// A descriptor kept in reserve, for the moment when there is no other.
+/// A descriptor kept in reserve for when no other is free.
 pub(super) struct Spare(Mutex<Option<RawFd>>);
 
 impl Spare {
@@ -124,7 +124,7 @@ impl Spare {
         Self(Mutex::new(None))
     }
 
-    /// Takes one aside, unless there is one.
+    /// Reserves a descriptor, unless there is one already.
     pub(super) fn fill(&self) {
         let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.is_none() {
@@ -134,7 +134,7 @@ impl Spare {
         }
     }
 
-    /// Makes its descriptor free; `false` when there was none.
+    /// Frees the descriptor; returns `false` if there was none.
     pub(super) fn spend(&self) -> bool {
         let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         // SAFETY: ours, and forgotten above.
@@ -144,14 +144,14 @@ impl Spare {
 
 static SPARE: Spare = Spare::new();
 
-/// Before the first socket is accepted.
+/// To be called before the first socket is accepted.
 pub(super) fn prepare() {
     SPARE.fill();
 }
 
-/// `accept` for a driver: the socket does not outlive an `exec`, and who is not let in is closed at once. With no
-/// descriptor left for it the caller is taken in for a moment and sent away: left in the queue, it would keep the
-/// thread that waits for it busy for ever.
+/// `accept` for a driver: the socket is close-on-exec, and peers that are not allowed are disconnected at once. If no
+/// descriptor is free, the caller is accepted with the reserved one and disconnected: in the queue, it would keep the
+/// listening thread busy for ever.
 ///
 /// # Safety
 /// As for `accept(2)`.
@@ -189,7 +189,7 @@ pub(super) unsafe fn accept(
     -1
 }
 
-/// `connect` for a driver: not to a listener that may not be there.
+/// `connect` for a driver: fails if the listener is not allowed.
 ///
 /// # Safety
 /// As for `connect(2)`.
@@ -211,7 +211,8 @@ pub(super) unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, len
 /// `message` was filled in by `recvmsg`, or sent.
 pub(super) unsafe fn files_of(message: &msghdr) -> Vec<RawFd> {
     let mut files = Vec::new();
-    // SAFETY: the macros of cmsg(3) over a control buffer that the kernel wrote or has read; descriptors may lie unaligned.
+    // SAFETY: the macros of cmsg(3) on a control buffer that the kernel wrote or has read; descriptors may be
+    // unaligned.
     unsafe {
         let mut at = libc::CMSG_FIRSTHDR(message);
         while !at.is_null() {

@@ -1,19 +1,19 @@
-//! Puts functions of ours in the place of others in the relocation table of one loaded library, and nobody else's.
+//! Replaces functions in the relocation table of one loaded library, without affecting others.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libc::{Elf64_Rela, Elf64_Sym, dl_phdr_info, size_t};
 
-/// A call that a library makes, and what it shall call instead: a function of the same type that never unwinds.
+/// The name of a function that a library calls, and its replacement: a function of the same type that never unwinds.
 pub(super) type Replacement = (&'static CStr, *const ());
 
-/// Replaces calls in the library whose file name starts with `library`.
+/// Replaces the calls in the library whose file name starts with `library`.
 ///
-/// Returns how many of the names were found; `None` when the library is not loaded.
+/// Returns how many of the names were found; `None` if the library is not loaded.
 ///
 /// # Safety
-/// Every replacement has the type of what it replaces and can be called in its place at any time.
+/// Every replacement has the type of the function it replaces and can be called in its place at any time.
 pub(super) unsafe fn replace(library: &str, calls: &[Replacement]) -> Option<usize> {
     let mut search = Search { library, calls, found: None };
     // SAFETY: the callback has the type that is asked for, and `search` outlives the call.
@@ -27,7 +27,7 @@ struct Search<'a> {
     found: Option<usize>,
 }
 
-/// Looks at one loaded object; ends the search at the right one.
+/// Visits one loaded object; ends the search at the right one.
 unsafe extern "C" fn visit(info: *mut dl_phdr_info, _: size_t, search: *mut c_void) -> c_int {
     // SAFETY: the loader passes a valid object with a NUL-terminated name, and `replace` its search.
     let (info, search) = unsafe { (&*info, &mut *search.cast::<Search<'_>>()) };
@@ -47,7 +47,7 @@ unsafe extern "C" fn visit(info: *mut dl_phdr_info, _: size_t, search: *mut c_vo
     1
 }
 
-/// The dynamic section of a loaded object, as far as calls to other objects go.
+/// The parts of a loaded object's dynamic section that concern calls to other objects.
 struct Object {
     base: usize,
     symbols: *const Elf64_Sym,
@@ -55,7 +55,7 @@ struct Object {
     tables: [(*const Elf64_Rela, usize); 2],
 }
 
-// Of <elf.h>; the `libc` crate has no names for them.
+// From <elf.h>; the `libc` crate does not define them.
 const DT_PLTRELSZ: u64 = 2;
 const DT_STRTAB: u64 = 5;
 const DT_SYMTAB: u64 = 6;
@@ -89,7 +89,7 @@ impl Object {
                 entry = entry.add(1);
             }
         }
-        // Some loaders leave addresses in there relative to the base.
+        // Some loaders leave these addresses relative to the base.
         let address = |tag: u64| match values[tag as usize] {
             value if value < base => value + base,
             value => value,
@@ -106,7 +106,7 @@ impl Object {
         })
     }
 
-    /// Sends this object's calls of `name` to `to`. `false` when it makes none.
+    /// Redirects this object's calls of `name` to `to`. Returns `false` if there are none.
     ///
     /// # Safety
     /// `to` is a function of the same type that lives as long as the object.
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn libraries_and_calls_are_found_by_name() {
-        // SAFETY: nothing is replaced, since nobody calls that.
+        // SAFETY: nothing is replaced, since no library calls this function.
         let nobody = unsafe { replace("librte_eal.so", &[(c"gannet_no_such_function", std::ptr::null())]) };
         assert_eq!(nobody, Some(0));
         // SAFETY: as above.

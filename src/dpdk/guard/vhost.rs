@@ -1,24 +1,23 @@
-//! The vhost-user library and its peers.
+//! Guards the vhost-user library against its peers.
 //!
-//! The library reads what a header announces without asking whether it has come, on the one thread that serves all
-//! sockets and that closing a port waits for; and a second connection to a socket takes the port from the first. So
-//! reads and writes give up after a while, whichever side connected, and a connection is only let in when there is no
-//! other.
+//! The library reads as much as a header announces and blocks until it arrives, on the one thread that serves all
+//! sockets and that closing a port waits for; and a second connection to a socket takes the port away from the first.
+//! So reads and writes time out, whichever side connected, and a second connection is refused.
 //!
-//! It also forgets files (22.11 to 25.11): the file of a memory region that it cannot map stays open for ever, and so does
-//! one of a message that it refuses before its handler is asked. So all files that a peer sends are noted, and struck off
-//! before the library closes them; what is left once the library is through with a connection is closed here.
+//! It also leaks files (22.11 to 25.11): the file of a memory region that it cannot map, and files of a message that it
+//! rejects before its handler is called. So all files that a peer sends are recorded, and removed from the record when
+//! the library closes them. The rest is closed here once the library has finished with the connection.
 //!
-//! # Why nobody else's file is closed
-//! A number is noted from before the library sees it until the library closes it or its peer is gone, and all that time
-//! the file is open, so that the kernel gives the number to nobody else. It is closed here when nothing of the library
-//! can name it any more: after the connection was closed (by 22.11 before what it has of the device, by 24.11 after it),
-//! and the same thread has come back to where it waits for events, returned from closing the port, or ended (24.11.6
-//! ends its thread with the last port). Both the connection and its device are one thread's at that time (`busy` in
-//! `fd_man.c`). The files that the driver `net_vhost` and EAL close themselves are their own.
+//! # Why no other file is closed
+//! A descriptor is recorded from before the library sees it until the library closes it or its peer is gone. All that
+//! time the file is open, so the kernel does not reuse the number. It is closed here when the library can no longer
+//! refer to it: after the connection was closed (22.11 does this before it releases the device's resources, 24.11
+//! afterwards), and after the same thread has returned to waiting for events, returned from closing the port, or ended
+//! (24.11.6 ends its thread with the last port). At that time both the connection and its device belong to one thread
+//! (`busy` in `fd_man.c`). Files that the driver `net_vhost` and EAL close themselves are not affected.
 //!
-//! Should that be wrong one day, a file with another device or inode stays open. The inode of a FUSE file is what its
-//! server says: a peer that has mounted one can let us keep files open by that.
+//! As a safeguard, a file with a different device or inode is left open. The inode of a FUSE file is whatever its
+//! server says, so a peer that has mounted one can make us leave files open.
 
 use std::collections::HashMap;
 use std::ffi::c_int;
@@ -35,29 +34,30 @@ use super::{peers, plt};
 /// How long the library may wait for the rest of a message, or for room for an answer.
 static WAIT: libc::timeval = libc::timeval { tv_sec: 0, tv_usec: 200_000 };
 
-/// Files that one peer may have open with us at a time. The library keeps those of eight memory regions, two for each of
-/// 256 rings (`VHOST_MAX_VRING`), and two more; up to eight come with the message that is being handled.
+/// The maximum number of open files per peer. The library keeps those of eight memory regions, two for each of 256
+/// rings (`VHOST_MAX_VRING`), and two more; up to eight come with the message that is being handled.
 const FILES: usize = 8 + 2 * 256 + 2 + 8;
 
-/// A file, so that it is told from another one that has its number later.
+/// Identifies a file, to tell it from another one that gets the same descriptor later.
 type Identity = (libc::dev_t, libc::ino_t);
 
-/// A connection that the library holds.
+/// A connection that the library has open.
 struct Peer {
-    /// The socket that it came by.
+    /// The socket that it was accepted on.
     path: PathBuf,
-    /// What it has sent and the library has not closed.
+    /// Files that it has sent and the library has not closed.
     files: HashMap<RawFd, Identity>,
 }
 
 #[derive(Default)]
 struct State {
     open: HashMap<RawFd, Peer>,
-    /// What connections left that have ended, and the thread on which they did.
+    /// Files of closed connections, with the number of the thread on which they were closed.
     left: Vec<(u64, HashMap<RawFd, Identity>)>,
 }
 
-/// A thread on which the library has closed a connection. With its end the library is through there, too.
+/// A thread on which the library has closed a connection. When the thread ends, the library has finished with the
+/// connection.
 struct Here(u64);
 
 impl Drop for Here {
@@ -71,13 +71,13 @@ thread_local!(static HERE: Here = {
     Here(NEXT.fetch_add(1, Ordering::Relaxed))
 });
 
-/// This thread's number, or that of none when it is at its end already: what ends there stays open.
+/// This thread's number, or an unused one if the thread is ending: what ends then stays open.
 fn here() -> u64 {
     HERE.try_with(|here| here.0).unwrap_or(u64::MAX)
 }
 
 impl State {
-    /// The library closes `fd`, a connection or a file.
+    /// Notes that the library closes `fd`, a connection or a file.
     fn close(&mut self, fd: RawFd) {
         match self.open.remove(&fd) {
             Some(Peer { files, .. }) if !files.is_empty() => self.left.push((here(), files)),
@@ -86,7 +86,7 @@ impl State {
         }
     }
 
-    /// `fd` is no peer's file any more.
+    /// Removes `fd` from the record.
     fn strike_off(&mut self, fd: RawFd) {
         let left = self.left.iter_mut().map(|(_, files)| files);
         for files in self.open.values_mut().map(|peer| &mut peer.files).chain(left) {
@@ -94,10 +94,10 @@ impl State {
         }
     }
 
-    /// Notes the `files` that have come by `connection`. `false` when there are too many of them, or one that cannot be
-    /// told from others: none is noted then.
+    /// Records the `files` that have come by `connection`. Returns `false`, and records none, if there are too many or
+    /// one cannot be identified.
     fn note(&mut self, connection: RawFd, files: &[RawFd]) -> bool {
-        // What the kernel has just made was nobody's.
+        // A descriptor that the kernel has just created belongs to nobody else.
         files.iter().for_each(|&file| self.strike_off(file));
         let Some(peer) = self.open.get_mut(&connection) else { return true };
         let known: HashMap<_, _> = files.iter().filter_map(|&file| Some((file, identity_of(file)?))).collect();
@@ -111,13 +111,13 @@ impl State {
 
 static STATE: LazyLock<Mutex<State>> = LazyLock::new(Mutex::default);
 
-/// Never held while anybody else's code is called.
+/// Must not be held while code outside this module is called.
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Closes what the library has forgotten of connections that ended on this thread. Not to be called from within what it
-/// does at such an end.
+/// Closes files that the library has leaked for connections that ended on this thread. Must not be called from within
+/// the library's handling of such an end.
 pub(super) fn reap() {
     reap_of(here());
 }
@@ -126,7 +126,7 @@ fn reap_of(thread: u64) {
     let done: Vec<_> = state().left.extract_if(.., |(at, _)| *at == thread).collect();
     for (fd, identity) in done.into_iter().flat_map(|(_, files)| files) {
         if identity_of(fd) == Some(identity) {
-            // SAFETY: it came with a message of a peer that is gone, and the library has forgotten it (see above).
+            // SAFETY: it came with a message of a peer that is gone, and the library has leaked it (see above).
             unsafe { libc::close(fd) };
         }
     }
@@ -140,7 +140,7 @@ fn identity_of(fd: RawFd) -> Option<Identity> {
     }
 }
 
-/// `recvmsg` as the library sees it: the files that come are noted, and too many are the end of the connection.
+/// Replaces the library's `recvmsg`: records the files; too many end the connection.
 unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's own arguments.
     let got = unsafe { libc::recvmsg(fd, message, flags | libc::MSG_CMSG_CLOEXEC) };
@@ -161,18 +161,18 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
         }
         state.open.get(&fd).map(|peer| peer.path.clone()).unwrap_or_default()
     };
-    log::tell(&format!("{}: a vhost-user peer that sends more files than it needs is cut off", path.display()));
+    log::tell(&format!("{}: disconnecting a vhost-user peer that sends more files than it needs", path.display()));
     message.msg_controllen = 0;
     for file in files {
-        // SAFETY: the kernel made it for us, and the library does not see it.
+        // SAFETY: the kernel created it for us, and the library does not see it.
         unsafe { libc::close(file) };
     }
-    // SAFETY: takes no pointers. The library hears of it as of any other end.
+    // SAFETY: takes no pointers. To the library it looks like any other end.
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
     0
 }
 
-/// `accept` as the library sees it.
+/// Replaces the library's `accept`.
 unsafe extern "C" fn accept(listener: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int {
     // SAFETY: the caller's own arguments.
     unsafe { peers::accept(listener, address, len, admit) }
@@ -188,7 +188,7 @@ fn admit(fd: RawFd, path: &Path) -> bool {
         taken
     };
     if taken {
-        log::tell(&format!("{}: another peer is connected; a second one is refused", path.display()));
+        log::tell(&format!("{}: another peer is connected; refusing a second one", path.display()));
         return false;
     }
     never_blocks(fd);
@@ -198,12 +198,12 @@ fn admit(fd: RawFd, path: &Path) -> bool {
 fn never_blocks(fd: RawFd) {
     for option in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
         let len = size_of::<libc::timeval>() as socklen_t;
-        // SAFETY: a value of the type that the option has. Without it the library waits for longer.
+        // SAFETY: a value of the option's type. If this fails, the library waits longer.
         unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const WAIT).cast(), len) };
     }
 }
 
-/// `connect` as the library sees it.
+/// Replaces the library's `connect`.
 unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int {
     // SAFETY: the caller's own arguments.
     let code = unsafe { peers::connect(fd, address, len) };
@@ -216,28 +216,28 @@ unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, len: socklen_t
     code
 }
 
-/// Whether the other end has not hung up yet.
+/// Returns whether the other end is still connected.
 fn alive(fd: RawFd) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
     // SAFETY: one entry, which is ours.
     unsafe { libc::poll(&raw mut poll, 1, 0) == 0 }
 }
 
-/// `close` as the library sees it.
+/// Replaces the library's `close`.
 unsafe extern "C" fn close(fd: c_int) -> c_int {
     state().close(fd);
     // SAFETY: the caller's own request.
     unsafe { libc::close(fd) }
 }
 
-/// `poll` as the library's thread sees it (before 24.11), between all that it does.
+/// Replaces the `poll` of the library's thread (before 24.11), which it calls between all its work.
 unsafe extern "C" fn poll(files: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int {
     reap();
     // SAFETY: the caller's own arguments.
     unsafe { libc::poll(files, count, timeout) }
 }
 
-/// The same where the library was built with the C library's checks: `room` is what `files` has, in bytes.
+/// The same for a library built with the C library's checks: `room` is the size of `files` in bytes.
 unsafe extern "C" fn poll_checked(
     files: *mut libc::pollfd,
     count: libc::nfds_t,
@@ -248,14 +248,14 @@ unsafe extern "C" fn poll_checked(
     unsafe { poll(files, count, timeout) }
 }
 
-/// `epoll_wait` as the library's thread sees it (since 24.11), between all that it does.
+/// Replaces the `epoll_wait` of the library's thread (since 24.11), which it calls between all its work.
 unsafe extern "C" fn wait(instance: c_int, events: *mut libc::epoll_event, room: c_int, timeout: c_int) -> c_int {
     reap();
     // SAFETY: the caller's own arguments.
     unsafe { libc::epoll_wait(instance, events, room, timeout) }
 }
 
-/// `accept` as virtio-user sees it, when it listens: only who it is matters.
+/// Replaces virtio-user's `accept`, for when it listens: only checks who connects.
 unsafe extern "C" fn accept_host(listener: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int {
     // SAFETY: the caller's own arguments.
     unsafe { peers::accept(listener, address, len, |_, _| true) }
@@ -269,7 +269,7 @@ pub(super) fn install() -> bool {
         (c"connect", connect as *const ()),
         (c"recvmsg", receive as *const ()),
     ];
-    // How the library waits differs from release to release, and from build to build.
+    // The function that the library waits with depends on the release and the build.
     let waits =
         [(c"poll", poll as *const ()), (c"__poll_chk", poll_checked as *const ()), (c"epoll_wait", wait as *const ())];
     // SAFETY: all have the types of what they replace, and can be called from any thread.
@@ -317,11 +317,10 @@ mod tests {
         let mut second = UnixStream::connect(&path).unwrap();
         assert_eq!(take(), -1);
         assert_eq!(second.read(&mut [0]).unwrap(), 0);
-        // What was announced and does not come ends a read.
-        // SAFETY: a buffer of ours.
+        // A read ends if the announced data does not arrive.
         let got = unsafe { libc::recv(one, [0u8; 1].as_mut_ptr().cast(), 1, 0) };
         assert_eq!((got, peers::errno()), (-1, libc::EAGAIN));
-        // Who hangs up makes room at once, before the library has noticed.
+        // A peer that hangs up makes room at once, even before the library notices.
         drop(first);
         let _third = UnixStream::connect(&path).unwrap();
         let two = take();
@@ -333,15 +332,15 @@ mod tests {
         assert!(!state().open.contains_key(&two));
     }
 
-    /// A file of its own, with a number that the guard may close.
+    /// A separate file, whose descriptor the guard may close.
     fn number_of(file: &std::fs::File) -> (RawFd, Identity) {
         // SAFETY: a duplicate that is ours.
         let fd = unsafe { libc::dup(file.as_raw_fd()) };
         (fd, identity_of(fd).unwrap())
     }
 
-    /// What the library closes is struck off, and what it forgets is closed, but not before it is through and not what
-    /// has the same number by then.
+    /// Files that the library closes are removed from the record. Those that it leaks are closed, but not before it has
+    /// finished, and not if the descriptor has been reused.
     #[test]
     fn forgotten_files_are_closed_when_the_library_is_through() {
         let (connection, one, two) = (RawFd::MAX - 1, tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
@@ -353,7 +352,7 @@ mod tests {
             close(closed);
             close(connection);
         }
-        // Somebody else's, who gets the number that is free.
+        // Another file, which gets the free descriptor.
         let (other, _) = number_of(&one);
         assert!(identity_of(forgotten).is_some(), "too early");
         std::thread::spawn(reap).join().unwrap();
@@ -368,7 +367,7 @@ mod tests {
         assert!(!state().open.contains_key(&connection));
     }
 
-    /// 24.11.6 ends its thread with its last port, and a connection that ends on it right before is not waited for.
+    /// 24.11.6 ends its thread with its last port, and a connection that ends just before is not waited for.
     #[test]
     fn a_thread_that_ends_is_through_too() {
         let file = tempfile::tempfile().unwrap();

@@ -1,4 +1,4 @@
-//! What can be found wrong before DPDK is asked, so that the error says what to do.
+//! Checks before DPDK is called, so that errors can say what to do.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _};
@@ -14,11 +14,11 @@ use crate::dpdk::iova::{bind_remedy, no_iommu_remedy};
 use crate::dpdk::profile::{Kind, PortProfile};
 use crate::dpdk::sockets;
 
-/// Sockets that ports of this process listen on: several memif interfaces may share one.
+/// Sockets that ports of this process listen on; several memif interfaces may share one.
 static LISTENING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Checks interface, permissions, files and sockets. Returns the socket that the port will listen on,
-/// for [`listen_end`].
+/// Checks the interface, permissions, files and sockets. Returns the socket that the port will listen on, for
+/// [`listen_end`].
 pub(super) fn before(profile: &PortProfile) -> Result<Option<PathBuf>, PortError> {
     permission(profile)?;
     if profile.driver() == "net_memif" && profile.memif_buffer() <= profile.rx_buffer() {
@@ -62,8 +62,8 @@ fn socket_role(profile: &PortProfile) -> Option<(&'static str, &Path, bool)> {
     }
 }
 
-/// Whether somebody listens on the socket. Asks with the wrong socket type: a live listener refuses that with an
-/// error of its own and never notices.
+/// Returns whether somebody listens on the socket. Connects with the wrong socket type: a live listener refuses that
+/// with a distinct error, and does not notice.
 fn listener(path: &Path) -> io::Result<bool> {
     match UnixDatagram::unbound()?.connect(path) {
         Ok(()) => Ok(true),
@@ -73,10 +73,10 @@ fn listener(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// A socket that nobody listens on is stale once it is this old: a process that has just made it may be about to listen.
+/// A socket that nobody listens on is stale once it is this old; a newer one may be about to be listened on.
 const STALE: Duration = Duration::from_secs(10);
 
-/// Removes the sockets in our own folder that killed processes have left.
+/// Removes sockets in our own directory that killed processes have left.
 fn remove_stale(folder: &Path, age: Duration) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let old = |meta: &fs::Metadata| meta.modified().is_ok_and(|at| at.elapsed().is_ok_and(|passed| passed >= age));
@@ -108,7 +108,7 @@ fn listen_start(path: &Path, key: &'static str) -> Result<PathBuf, PortError> {
     Ok(path.to_owned())
 }
 
-/// Why the driver gave up, when it only says that the other side of its socket did: that side has another peer.
+/// The reason why the driver reports only that the other side of its socket hung up: that side has another peer.
 pub(super) fn after(profile: &PortProfile) -> Option<PortError> {
     match socket_role(profile) {
         Some((key, path, false)) if profile.driver() == "net_virtio_user" && hangs_up(path) => {
@@ -118,7 +118,7 @@ pub(super) fn after(profile: &PortProfile) -> Option<PortError> {
     }
 }
 
-/// Whether the listener at `path` hangs up on whoever connects.
+/// Returns whether the listener at `path` hangs up on new connections.
 fn hangs_up(path: &Path) -> bool {
     let Ok(mut stream) = UnixStream::connect(path) else { return false };
     let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
@@ -128,7 +128,7 @@ fn hangs_up(path: &Path) -> bool {
     }
 }
 
-/// A port no longer listens.
+/// Notes that a port no longer listens.
 pub(super) fn listen_end(path: Option<&Path>) {
     let mut ours = LISTENING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(at) = ours.iter().position(|p| Some(p.as_path()) == path) {
@@ -198,11 +198,11 @@ fn interface(profile: &PortProfile, iface: &str) -> Result<(), PortError> {
     Ok(())
 }
 
-/// Why a PCI device did not become a port.
+/// The reason why a PCI device did not become a port.
 pub(super) fn pci_reason(device: &str) -> String {
     let dir = Path::new("/sys/bus/pci/devices").join(device);
     if !dir.exists() {
-        return "there is no such device; `dpdk-devbind.py -s` lists what there is".to_owned();
+        return "there is no such device; `dpdk-devbind.py -s` lists all devices".to_owned();
     }
     let driver = fs::read_link(dir.join("driver")).ok();
     let driver = driver.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
@@ -210,17 +210,17 @@ pub(super) fn pci_reason(device: &str) -> String {
         None => format!("no kernel driver is bound:\n{}", bind_remedy(Path::new("/sys"), device)),
         Some("vfio-pci") if !dir.join("iommu_group").exists() => {
             format!(
-                "it has no IOMMU group, so vfio-pci cannot give it to anybody:\n{}",
+                "it has no IOMMU group, so vfio-pci cannot make it available:\n{}",
                 no_iommu_remedy(Path::new("/sys"), device)
             )
         }
         Some("vfio-pci" | "uio_pci_generic" | "igb_uio") => {
-            "DPDK did not take it; EAL has to be started with it (EalConfig::pci), as root or with access to \
+            "DPDK did not accept it; it must be passed to EAL at start (EalConfig::pci), as root or with access to \
              /dev/vfio, and the profile has to name its driver"
                 .to_owned()
         }
         Some(other) => format!(
-            "it is bound to {other} (which is right for mlx5 only, and needs rdma-core):\n{}",
+            "it is bound to {other} (correct for mlx5 only, which needs rdma-core):\n{}",
             bind_remedy(Path::new("/sys"), device)
         ),
     }
@@ -252,7 +252,7 @@ mod tests {
         assert!(matches!(listen_start(&path, "socket"), Err(PortError::SocketInUse { .. })));
     }
 
-    /// What a killed process leaves goes when the next one starts, whatever name that one listens at.
+    /// Sockets that killed processes have left are removed when the next process starts, whatever name it listens on.
     #[test]
     fn stale_sockets_of_all_names_go() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! From a bare device to one that sends and receives.
+//! Configures a device and starts it.
 
 use std::mem::zeroed;
 
@@ -15,10 +15,10 @@ use crate::dpdk::profile::{Kind, Offloads, PortProfile};
 /// Ethernet header and frame check sequence, in bytes.
 const ETHERNET: u32 = 18;
 
-/// Private buffers of a queue: bursts in both directions, caches of threads, and what waits somewhere.
+/// Private buffers of a queue: bursts in both directions, thread caches, and queued frames.
 const PRIVATE: u32 = 1024;
 
-/// The pools of every queue, on NUMA node `socket`.
+/// Creates the pools of every queue, on NUMA node `socket`.
 pub(super) fn pools(eal: &Eal, profile: &PortProfile, socket: i32) -> Result<Vec<QueuePools>, PortError> {
     // Both are below 64 kB: the MTU and the buffer size are bounded by the profile.
     let room = |data: u32| (TX_HEADROOM as u32 + data) as u16;
@@ -34,13 +34,13 @@ pub(super) fn pools(eal: &Eal, profile: &PortProfile, socket: i32) -> Result<Vec
         .collect()
 }
 
-/// What the device can do and what follows from it.
+/// The device's capabilities and the resulting settings.
 pub(super) struct Settled {
     info: dpdk_sys::rte_eth_dev_info,
     plan: Plan,
 }
 
-/// Compares the profile with the device, before anything is allocated for it.
+/// Checks the profile against the device, before anything is allocated.
 pub(super) fn settle(device: &Device, profile: &PortProfile, capture: &Capture) -> Result<Settled, PortError> {
     // SAFETY: plain data, for which zero is valid.
     let mut info: dpdk_sys::rte_eth_dev_info = unsafe { zeroed() };
@@ -75,7 +75,7 @@ pub(super) fn bring_up(
     device.started = true;
     let filtered = plan.rx_offloads & dpdk_sys::GANNET_RX_OFFLOAD_VLAN_FILTER != 0;
     filters::open(device, profile, profile.vlan.filter(|_| filtered), capture)?;
-    // "The device does it" is how the layers above are told not to.
+    // The layers above skip checksums if the device is said to handle them.
     let nobody = profile.offloads == Offloads::None;
     Ok(Caps {
         mac: mac(device, profile, capture)?,
@@ -85,14 +85,14 @@ pub(super) fn bring_up(
     })
 }
 
-/// What profile and capabilities come to.
+/// The settings that follow from profile and capabilities.
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
-    /// What the device is told, which may be less than what it carries.
+    /// The MTU set on the device, which may be less than it carries.
     mtu: u16,
     rx_offloads: u64,
     tx_offloads: u64,
-    /// Fields that RSS hashes over; 0 for no RSS.
+    /// The fields that RSS hashes; 0 for no RSS.
     rss: u64,
 }
 
@@ -115,7 +115,7 @@ impl Plan {
             rx_offloads: info.rx_offload_capa
                 & (wanted(sums, dpdk_sys::GANNET_RX_OFFLOAD_IPV4_CKSUM | dpdk_sys::GANNET_RX_OFFLOAD_UDP_CKSUM)
                     | wanted(small, dpdk_sys::GANNET_RX_OFFLOAD_SCATTER)
-                    // virtio drops every tagged frame until it is told of the VLAN, and so do virtual functions.
+                    // virtio drops every tagged frame until its filter contains the VLAN, and so do virtual functions.
                     | wanted(profile.vlan.is_some(), dpdk_sys::GANNET_RX_OFFLOAD_VLAN_FILTER)
                     | wanted(spread, dpdk_sys::GANNET_RX_OFFLOAD_RSS_HASH)),
             tx_offloads: info.tx_offload_capa
@@ -138,10 +138,10 @@ impl Plan {
     }
 }
 
-/// The largest MTU that a device says it takes.
+/// The largest MTU that a device reports to support.
 fn mtu_limit(info: &dpdk_sys::rte_eth_dev_info) -> u32 {
     let by_frame = match info.max_mtu {
-        // Not reported: what is left of the largest frame.
+        // Not reported: derive it from the largest frame.
         u16::MAX => info.max_rx_pktlen.saturating_sub(ETHERNET),
         mtu => info.max_rx_pktlen.saturating_sub(ETHERNET).max(u32::from(mtu)),
     };
@@ -161,7 +161,7 @@ fn queues(
     // SAFETY: the port is configured; both numbers are adjusted in place.
     let code = unsafe { dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &mut rx_desc, &mut tx_desc) };
     device.step("adjusting the number of descriptors", code, capture)?;
-    // More, for a multiple that the device wants, is fine.
+    // The device may round up to a multiple.
     for (key, want, max) in [("rx_desc", profile.rx_desc, rx_desc), ("tx_desc", profile.tx_desc, tx_desc)] {
         if max < want && !profile.driver.ignores.iter().any(|(ignored, _)| *ignored == key) {
             return Err(PortError::Descriptors { port: device.name().to_owned(), key, max, want });
@@ -183,7 +183,8 @@ fn queues(
     Ok(())
 }
 
-/// Tells devices that have a limit of their own. Shared kernel interfaces keep the MTU their operator gave them.
+/// Sets the MTU of devices that have a limit of their own. Shared kernel interfaces keep the MTU that their operator
+/// set.
 fn mtu(device: &Device, profile: &PortProfile, plan: &Plan, capture: &Capture) -> Result<(), PortError> {
     let shared = profile.driver.keys.iter().any(|k| k.kind == Kind::Iface && profile.devarg(k.name).is_some());
     if shared || profile.driver.any_mtu {
@@ -202,7 +203,8 @@ fn mac(device: &Device, profile: &PortProfile, capture: &Capture) -> Result<[u8;
     let soft = profile.driver.soft_mac && profile.devarg("phy_mac") != Some("1");
     match profile.mac {
         Some(mac) if soft || profile.driver.mac_key => return Ok(mac),
-        // Setting it would outlive us. The interface keeps its own, and gets to see frames for this one as well.
+        // A MAC address set on the interface would outlive the process. So the interface keeps its own, and receives
+        // frames for this one too.
         Some(mac) if let Some(host) = device.host() => {
             let own = host.mac().map_err(|e| device.refused("reading the MAC address", &e))?;
             if own != mac {
@@ -226,10 +228,10 @@ fn mac(device: &Device, profile: &PortProfile, capture: &Capture) -> Result<[u8;
     if address.addr_bytes == [0; 6] { Ok(random_mac()) } else { Ok(address.addr_bytes) }
 }
 
-/// Locally administered, unicast.
+/// A random locally administered unicast address.
 fn random_mac() -> [u8; 6] {
     let mut mac = [0u8; 6];
-    // SAFETY: writes at most six bytes. A kernel that gives none leaves an address that is still valid.
+    // SAFETY: writes at most six bytes. If the kernel returns none, the address is still valid.
     unsafe { libc::getrandom(mac.as_mut_ptr().cast(), mac.len(), 0) };
     mac[0] = mac[0] & 0xfc | 0x02;
     mac
@@ -279,7 +281,7 @@ mod tests {
         i.flow_type_rss_offloads = u64::MAX;
         let two = Plan::new("p", &profile("memif", &[("queues", "2")]), &i).unwrap();
         assert_eq!(two.rss, dpdk_sys::GANNET_RSS_IP | dpdk_sys::GANNET_RSS_UDP);
-        // virtio drops what is tagged until it hears of the VLAN, which needs this.
+        // virtio drops tagged frames until its filter contains the VLAN, which needs this.
         i.rx_offload_capa |= dpdk_sys::GANNET_RX_OFFLOAD_VLAN_FILTER;
         let tagged = PortProfile { vlan: Some(7), ..profile("memif", &[]) };
         let filter =

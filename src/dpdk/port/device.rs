@@ -1,4 +1,4 @@
-//! The life of an ethdev: created or found, closed and removed.
+//! The life cycle of an ethdev: created or found, closed and removed.
 
 use std::ffi::CString;
 use std::io;
@@ -27,35 +27,36 @@ pub(super) struct Device {
     pub(super) started: bool,
     /// The socket it listens on.
     listening: Option<PathBuf>,
-    /// The kernel interface that it uses, for what the driver would change there for good, and does not say.
+    /// The kernel interface that it uses, for settings that the driver would change permanently, and for state that the
+    /// driver does not report.
     host: Option<Interface>,
-    /// Its receive queues, on a kernel interface where two sockets cannot share one.
+    /// The claim on its receive queues, on a kernel interface where two sockets cannot share one.
     _claim: Option<Claim>,
-    /// Packet sockets of the driver, and the frames that their rings had no room for.
+    /// The driver's packet sockets, and the number of frames that their rings dropped.
     packet_sockets: Vec<RawFd>,
     packet_drops: AtomicU64,
-    /// The kernel interface that the driver made.
+    /// The kernel interface that the driver created.
     tap: Option<String>,
-    /// Who may be at the other end of it.
+    /// The registration of its socket, with the peers that are allowed.
     interface: Option<guard::Registered>,
-    /// What has to outlive it, such as the rings of a pair.
+    /// Resources that must outlive it, such as the rings of a pair.
     outlives: Option<Arc<dyn Send + Sync>>,
-    /// Devices go before EAL does.
+    /// Keeps EAL running until the device is gone.
     _eal: Option<Arc<EalInner>>,
 }
 
 impl Device {
-    /// The device of `profile`, not yet configured.
+    /// Creates or finds the device of `profile`, not yet configured.
     pub(super) fn create(eal: &Eal, profile: &PortProfile, capture: &Capture) -> Result<Self, PortError> {
-        // EAL would say that there is no such device, or no memory.
+        // EAL would only report that there is no such device, or no memory.
         if let Some(error) = no_driver(profile) {
             return Err(error);
         }
         let mut device = match profile.bus() {
             Bus::Vdev => {
                 if profile.driver() == "net_memif" {
-                    // A memif server never takes its listener off the interrupt thread's list, which that thread
-                    // goes through when EAL is cleaned up.
+                    // A memif server never removes its listener from the interrupt thread's list, which that thread
+                    // walks when EAL is cleaned up.
                     eal.0.in_use.store(true, Ordering::Release);
                 }
                 Self::create_vdev(profile, capture)?
@@ -67,7 +68,7 @@ impl Device {
         Ok(device)
     }
 
-    /// An ethdev that exists already, and uses `outlives`.
+    /// Wraps an existing ethdev that uses `outlives`.
     pub(super) fn adopt(id: u16, name: String, profile: &PortProfile, outlives: Arc<dyn Send + Sync>) -> Self {
         let mut device = Self::new(id, name, Bus::Vdev, "net_ring");
         device.queues = profile.queues;
@@ -103,8 +104,11 @@ impl Device {
         let claim = claim.transpose()?;
         let listening = check::before(profile)?;
         if !guard::install(driver) {
-            // A driver that is linked in another way. It works as in any other DPDK application.
-            tracing::warn!(driver, "this DPDK's driver cannot be guarded: a peer that misbehaves can end this process");
+            // The driver is linked in another way. It works as in any other DPDK application.
+            tracing::warn!(
+                driver,
+                "this build of the DPDK driver cannot be guarded: a misbehaving peer can crash this process"
+            );
         }
         let interface = profile.interface().map(guard::Registered::new);
         let name = format!("{driver}{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -115,7 +119,7 @@ impl Device {
             (Ok(name), Ok(args)) => (name, args),
             _ => return Err(fail("NUL byte in the arguments".to_owned())),
         };
-        // What a device before left behind, when it failed.
+        // Discard the sockets of an earlier device that failed.
         guard::packet_sockets();
         // SAFETY: EAL is up, and all three are NUL-terminated.
         let result = unsafe { dpdk_sys::rte_eal_hotplug_add(c"vdev".as_ptr(), c_name.as_ptr(), c_args.as_ptr()) };
@@ -123,7 +127,7 @@ impl Device {
             check::listen_end(listening.as_deref());
             return Err(check::after(profile).unwrap_or_else(|| fail(text(result))));
         }
-        // What it has is there before anything can fail: dropping it gives that back.
+        // Created before anything can fail, as dropping it releases everything.
         let mut device = Self::new(u16::MAX, name.clone(), Bus::Vdev, driver);
         device.listening = listening;
         device._claim = claim;
@@ -166,7 +170,7 @@ impl Device {
         self.host.as_ref()
     }
 
-    /// Frames that the kernel dropped before the driver saw them, which no counter of the driver has.
+    /// Frames that the kernel dropped before the driver saw them, which no counter of the driver includes.
     pub(super) fn kernel_drops(&self) -> u64 {
         let new = self.packet_sockets.iter().map(|&socket| guard::packet_drops(socket)).sum();
         let all = self.packet_drops.fetch_add(new, Ordering::Relaxed) + new;
@@ -176,13 +180,13 @@ impl Device {
         }
     }
 
-    /// Whether the driver counts as errors each time that its ring has no room, whatever becomes of the frames. These two
-    /// count nothing else.
+    /// Returns whether the driver counts an error each time its ring is full, whatever happens to the frames. The two
+    /// such drivers count nothing else.
     pub(super) fn counts_refusals(&self) -> bool {
         matches!(self.driver, "net_af_xdp" | "net_tap")
     }
 
-    /// Whether it says that it is up. Drivers of kernel interfaces say so whatever the interface does.
+    /// Returns whether the driver reports the link as up. Drivers of kernel interfaces always do.
     pub(super) fn link(&self) -> bool {
         if self.host.as_ref().is_some_and(|host| !host.link()) {
             return false;
@@ -191,7 +195,7 @@ impl Device {
         unsafe { dpdk_sys::gannet_link_up(self.id) == 1 }
     }
 
-    /// Why the link is down, as far as anybody knows.
+    /// The reason why the link is down, if known.
     pub(super) fn link_problem(&self) -> Option<String> {
         if let Some(host) = self.host.as_ref().filter(|host| !host.link()) {
             return Some(host.link_problem());
@@ -200,12 +204,12 @@ impl Device {
         guard::last_words(socket.path()).map(|words| sent_away(&words))
     }
 
-    /// The driver's sockets behind its queues, if it has any.
+    /// The sockets of the driver's queues, if it has any.
     pub(super) fn kernel_sockets(&self) -> Vec<RawFd> {
         if self.driver == "net_af_xdp" { guard::xdp_sockets(self.id) } else { self.packet_sockets.clone() }
     }
 
-    /// Turns a DPDK return code into an error that names the device and the step.
+    /// Converts a DPDK return code into an error that names the device and the step.
     pub(super) fn step(&self, step: &'static str, code: i32, capture: &Capture) -> Result<(), PortError> {
         if code >= 0 {
             return Ok(());
@@ -213,18 +217,18 @@ impl Device {
         Err(PortError::Step { port: self.name.clone(), step, reason: text(code), detail: capture.summary() })
     }
 
-    /// The same for an error of the kernel's.
+    /// Like `step`, for an error of the kernel.
     pub(super) fn refused(&self, step: &'static str, error: &io::Error) -> PortError {
         let (port, reason) = (self.name.clone(), error.to_string());
         PortError::Step { port, step, reason, detail: String::new() }
     }
 
-    /// Where it comes from.
+    /// The device's bus.
     pub(super) fn bus(&self) -> Bus {
         self.bus
     }
 
-    /// Takes out what a loopback still holds: the driver would free its rings with the frames in them.
+    /// Frees the frames that a loopback still holds: the driver would free its rings without them.
     fn drain(&self) {
         for queue in 0..self.queues {
             let mut frames = [std::ptr::null_mut(); 32];
@@ -245,7 +249,7 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         let _quiet = Capture::start();
-        // For memif, whose peer may leave at this very moment.
+        // For memif, whose peer may leave at this moment.
         let _parked = (self.driver == "net_memif").then(Parked::new);
         if self.id != u16::MAX {
             // SAFETY: the port exists, and no queue object is left that could poll it (they hold its owner).
@@ -269,20 +273,20 @@ impl Drop for Device {
     }
 }
 
-/// What the driver at the other end of a memif socket means.
+/// Explains a message of the driver at the other end of a memif socket.
 fn sent_away(words: &str) -> String {
     match words {
         "Already connected" => {
-            "the server's interface has another client already; stop that one, or use another socket, or \
+            "the server's interface already has another client; stop that one, or use another socket, or \
                                 another `--set id=N` at both ends"
                 .to_owned()
         }
         "ID not found" => {
-            "the server has no interface with this id; `--set id=N` has to be the same at both ends".to_owned()
+            "the server has no interface with this id; `--set id=N` must be the same at both ends".to_owned()
         }
-        "Secret required" | "Incorrect secret" => "devargs.secret has to be the same at both ends".to_owned(),
+        "Secret required" | "Incorrect secret" => "devargs.secret must be the same at both ends".to_owned(),
         "" => "the server hung up".to_owned(),
-        other => format!("the server sent us away: {other}"),
+        other => format!("the server refused us: {other}"),
     }
 }
 
@@ -294,7 +298,7 @@ pub(super) fn find(name: &str) -> Option<u16> {
     (unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut id) } == 0).then_some(id)
 }
 
-/// What is not installed of what `profile` needs.
+/// Reports the first part that `profile` needs and that is not installed.
 fn no_driver(profile: &PortProfile) -> Option<PortError> {
     let dir = drivers::plugin_dir();
     let (part, package) = drivers::missing_part(dir, profile.driver.library, profile.bus())?;

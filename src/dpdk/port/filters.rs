@@ -1,12 +1,12 @@
-//! What a device lets in.
+//! Receive filters of a device.
 
 use super::device::Device;
 use crate::dpdk::error::PortError;
 use crate::dpdk::log::{self, Capture};
 use crate::dpdk::profile::{Bus, PortProfile};
 
-/// A started device lets in its own MAC address and broadcast; and now its VLAN, and with `promiscuous` everything.
-/// Groups follow with [`groups`].
+/// Opens the filters of a started device, which accepts its own MAC address and broadcast, for its VLAN and, with
+/// `promiscuous`, for everything. Multicast groups are set by [`groups`].
 pub(super) fn open(
     device: &Device,
     profile: &PortProfile,
@@ -16,7 +16,7 @@ pub(super) fn open(
     if let Some(vlan) = vlan {
         // SAFETY: the port is started, with the offload that this needs.
         let code = unsafe { dpdk_sys::rte_eth_dev_vlan_filter(device.id(), vlan, 1) };
-        device.step("letting in the VLAN", code, capture)?;
+        device.step("adding the VLAN filter", code, capture)?;
     }
     if !profile.promiscuous {
         return Ok(());
@@ -26,31 +26,31 @@ pub(super) fn open(
     }
     // SAFETY: the port is started.
     let code = unsafe { dpdk_sys::rte_eth_promiscuous_enable(device.id()) };
-    // A device without filters has nothing to switch off.
+    // A device without filters has nothing to disable.
     if profile.bus() == Bus::Pci { device.step("promiscuous mode", code, capture) } else { Ok(()) }
 }
 
-/// How a device was brought to let in groups.
+/// How a device was made to accept groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// These groups and no others.
+    /// By a list of groups.
     List,
-    /// All groups.
+    /// By accepting all groups.
     AllMulticast,
-    /// Everything.
+    /// By accepting everything.
     Promiscuous,
-    /// It has no such setting. Devices without filters let in everything.
+    /// Not at all: it has no such setting. Devices without filters accept everything.
     None,
 }
 
-/// Lets in frames for these groups, and no longer, if that can be avoided, for those of before.
+/// Accepts frames for these groups, and, if possible, no longer for the previous ones.
 ///
-/// The list comes first: a physical function grants it to its virtual functions where it ignores their wish for all
-/// groups, and says nothing of either. What cannot be looked up afterwards is not believed.
+/// The list is tried first: a physical function grants it to its virtual functions even if it ignores their request for
+/// all groups, and reports neither. A mode that cannot be read back is not relied on.
 pub(super) fn groups(device: &Device, groups: &[[u8; 6]]) {
     if let Some(host) = device.host() {
         if let Err(e) = host.set_groups(groups) {
-            log::tell(&format!("{}: no multicast ({e}); IPv6 neighbours do not find this port", host.name()));
+            log::tell(&format!("{}: no multicast ({e}); IPv6 neighbours cannot find this port", host.name()));
         }
         return;
     }
@@ -70,10 +70,10 @@ pub(super) fn groups(device: &Device, groups: &[[u8; 6]]) {
         // SAFETY: the port is started.
         || unsafe { dpdk_sys::rte_eth_promiscuous_enable(device.id()) == 0 },
     );
-    // What is told while DPDK is kept quiet, nobody hears.
+    // Lines are dropped while DPDK's log is captured.
     drop(quiet);
     if way == Way::None && device.bus() == Bus::Pci && !groups.is_empty() {
-        log::tell(&format!("{}: takes no wishes for multicast; IPv6 works if it filters none", device.name()));
+        log::tell(&format!("{}: has no multicast settings; IPv6 works if it does not filter multicast", device.name()));
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn the_narrowest_way_that_works_is_taken() {
         assert_eq!(settle(|| true, || panic!(), || panic!()), Way::List);
-        // All groups were believed without a look at whether the device had taken them.
+        // The device used to be relied on to accept all groups, without reading the setting back.
         assert_eq!(settle(|| false, || true, || panic!()), Way::AllMulticast);
         assert_eq!(settle(|| false, || false, || true), Way::Promiscuous);
         assert_eq!(settle(|| false, || false, || false), Way::None);

@@ -1,4 +1,4 @@
-//! Memory of the application that a device may read and write.
+//! Application memory that a device may access.
 
 use std::ffi::c_void;
 use std::mem::zeroed;
@@ -9,11 +9,11 @@ use crate::dpdk::error::{PortError, text};
 use crate::dpdk::log::Capture;
 use crate::mem::{Backing, BufPool, KeptRegions, RegionInfo};
 
-/// Memory that is registered with DPDK, and mapped for a port's device, until this is dropped.
+/// Memory that is registered with DPDK and mapped for a port's device until this is dropped.
 pub struct MemoryGuard {
     addr: *mut c_void,
     len: usize,
-    /// This guard registered it, rather than found it registered for another port.
+    /// This guard registered it, rather than another port's.
     registered: bool,
     mapped: bool,
     port: Arc<PortInner>,
@@ -23,15 +23,15 @@ pub struct MemoryGuard {
 unsafe impl Send for MemoryGuard {}
 
 impl Port {
-    /// Makes `len` bytes at `addr`, in pages of `page` bytes, known to DPDK and reachable for this port's device.
+    /// Registers `len` bytes at `addr`, in pages of `page` bytes, with DPDK and maps them for this port's device.
     ///
-    /// For several ports call it on each, and drop the guards in reverse order.
+    /// For several ports, call it on each, and drop the guards in reverse order.
     ///
     /// # Errors
-    /// An address or length that is not made of whole pages; a device that refuses the mapping.
+    /// If address or length are not multiples of the page size, or the device refuses the mapping.
     ///
     /// # Safety
-    /// The memory stays mapped, and is not given to anything else, until the guard is dropped.
+    /// The memory must stay mapped, and not be reused for anything else, until the guard is dropped.
     pub unsafe fn register_memory(&self, addr: *mut u8, len: usize, page: usize) -> Result<MemoryGuard, PortError> {
         if !page.is_power_of_two() || len == 0 || !len.is_multiple_of(page) || !(addr as usize).is_multiple_of(page) {
             return Err(PortError::Alignment { addr: addr as usize, len, page });
@@ -44,8 +44,9 @@ impl Port {
             detail: capture.summary(),
         };
         let addr = addr.cast::<c_void>();
-        // SAFETY: whole pages that stay mapped (the caller's promise). With virtual addresses no table is needed; with
-        // physical ones no device is told of this memory: frames are in memory of DPDK's.
+        // SAFETY: whole pages that stay mapped (the caller's promise). No address table is needed: with virtual
+        // addresses none is used, and with physical ones no device accesses this memory, as frames are in DPDK's
+        // memory.
         let code = unsafe { dpdk_sys::rte_extmem_register(addr, len, std::ptr::null_mut(), 0, page) };
         // SAFETY: reads a thread-local integer.
         let errno = if code == 0 { 0 } else { unsafe { dpdk_sys::gannet_rte_errno() } };
@@ -56,7 +57,7 @@ impl Port {
         let mut guard = MemoryGuard { addr, len, registered, mapped: false, port: self.inner.clone() };
         match guard.map() {
             0 => guard.mapped = true,
-            // Virtual devices reach all memory of the process.
+            // Virtual devices can access all memory of the process.
             code if -code == libc::ENOTSUP => {}
             code => return Err(fail(code)),
         }
@@ -64,7 +65,7 @@ impl Port {
     }
 }
 
-/// Hugepage regions as (address, length, page size), neighbours joined: DPDK has room for few.
+/// Hugepage regions as (address, length, page size), with adjacent ones joined: DPDK has room for few.
 fn ranges(regions: &[RegionInfo]) -> Vec<(usize, usize, usize)> {
     let mut joined: Vec<(usize, usize, usize)> = Vec::new();
     for r in regions.iter().filter(|r| matches!(r.backing, Backing::Huge1G | Backing::Huge2M)) {
@@ -78,24 +79,24 @@ fn ranges(regions: &[RegionInfo]) -> Vec<(usize, usize, usize)> {
 
 /// A pool's memory, registered with DPDK and a port until this is dropped.
 pub struct PoolGuard {
-    // In this order: nothing is unmapped before it is unregistered.
+    // Field order matters: memory is unregistered before it is unmapped.
     guards: Vec<MemoryGuard>,
     _kept: KeptRegions,
 }
 
 impl PoolGuard {
-    /// How many regions are registered.
+    /// The number of registered regions.
     pub fn regions(&self) -> usize {
         self.guards.len()
     }
 }
 
 impl Port {
-    /// Makes the hugepages that `pool` has mapped by now known to DPDK and reachable for this port's device.
-    /// They stay mapped until the guard is dropped. Ordinary pages are left out: devices cannot rely on them.
+    /// Registers the hugepages that `pool` has mapped so far with DPDK and maps them for this port's device. They stay
+    /// mapped until the guard is dropped. Ordinary pages are skipped, as devices cannot rely on them.
     ///
     /// # Errors
-    /// A device that refuses the mapping.
+    /// If the device refuses the mapping.
     pub fn register_pool(&self, pool: &BufPool) -> Result<PoolGuard, PortError> {
         let kept = pool.keep_regions();
         let guards: Result<Vec<_>, _> = ranges(kept.regions())
@@ -119,7 +120,7 @@ impl MemoryGuard {
         }
     }
 
-    /// 0 or a negative error code.
+    /// Maps the memory; returns 0 or a negative error code.
     fn map(&self) -> i32 {
         let device = self.device();
         if device.is_null() {

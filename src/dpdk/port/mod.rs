@@ -25,26 +25,26 @@ use super::wakeups::Wakeups;
 use crate::datapath::Caps;
 use device::Device;
 
-/// What a port and its queues share. Fields are dropped from the top: the device stops using the pools,
-/// the pools go, and with the last port perhaps EAL.
+/// The state shared by a port and its queues. Fields are dropped from the top: first the device, then the pools that it
+/// used, then the reference to EAL.
 struct PortInner {
     id: u16,
     name: String,
     caps: Caps,
-    /// Received checksums count as good without a look ([`crate::dpdk::Offloads::None`]).
+    /// Received checksums are treated as valid without a check ([`crate::dpdk::Offloads::None`]).
     trusting: bool,
     memory: Memory,
     device: Device,
-    /// Of each queue: the pool to receive into, and the one to send from.
+    /// For each queue, the pools to receive into and to send from.
     pools: Vec<QueuePools>,
     _eal: Arc<EalInner>,
 }
 
 struct QueuePools {
     rx: Arc<Pool>,
-    /// The same pool unless receive buffers are smaller than a frame.
+    /// The same pool, unless receive buffers are smaller than a frame.
     tx: Arc<Pool>,
-    /// What frames are copied to, and built in, when others can write to the buffers above.
+    /// The pool that frames are copied to and built in, if others can write to the buffers above.
     private: Option<Arc<Pool>>,
 }
 
@@ -65,41 +65,42 @@ impl PortInner {
         self.device.link_problem()
     }
 
-    /// Lets in frames for these groups.
+    /// Accepts frames for these groups.
     pub(super) fn set_groups(&self, groups: &[[u8; 6]]) {
         filters::groups(&self.device, groups);
     }
 }
 
-/// An open port. It closes when it and all of its queues are dropped: the device stops, is removed, and its
-/// sockets go.
+/// An open port. It closes when it and all its queues are dropped: the device is stopped and removed, and its sockets
+/// are closed.
 pub struct Port {
     inner: Arc<PortInner>,
     queues: Vec<Queue>,
 }
 
 impl Port {
-    /// Creates or finds the device, configures it from what it can do, and starts it.
+    /// Creates or finds the device, configures it according to its capabilities, and starts it.
     ///
-    /// A virtio-user port with `devargs.server = true` waits here for its other side.
+    /// A virtio-user port with `devargs.server = true` waits here for its peer.
     ///
     /// # Errors
-    /// A driver, interface, socket or permission that is not there; sizes the device cannot have; memory.
+    /// If a driver, interface, socket or permission is missing, the device does not support the profile's sizes, or
+    /// there is too little memory.
     pub fn open(eal: &Eal, profile: &PortProfile) -> Result<Self, PortError> {
         let capture = Capture::start();
         let device = Device::create(eal, profile, &capture)?;
         Self::bring_up(eal, profile, device, None, &capture)
     }
 
-    /// Two ports of this process, connected by rings: what one sends, the other receives, without a copy.
-    /// Sizes come from `profile`, whose driver is ignored.
+    /// Opens two ports in this process that are connected by rings: frames sent on one arrive at the other without a
+    /// copy. Sizes come from `profile`, whose driver is ignored.
     ///
     /// # Errors
-    /// Too little memory.
+    /// If there is too little memory.
     pub fn ring_pair(eal: &Eal, profile: &PortProfile) -> Result<(Self, Self), PortError> {
         let capture = Capture::start();
         let (left, right) = rings::pair(profile, &capture)?;
-        // Buffers cross by pointer, so they live in pools that outlast either port.
+        // Buffers are passed by pointer, so their pools must outlive both ports.
         let pools = configure::pools(eal, profile, -1)?;
         let shared = || {
             Some(
@@ -130,7 +131,7 @@ impl Port {
         let caps = match up {
             Ok(caps) => caps,
             Err(error) => {
-                // The queues may already point into the pools.
+                // The queues may already refer to the pools.
                 drop(device);
                 return Err(error);
             }
@@ -154,43 +155,43 @@ impl Port {
         Ok(Self { inner, queues })
     }
 
-    /// What the device can do, after configuration.
+    /// The device's capabilities, as configured.
     pub fn caps(&self) -> Caps {
         self.inner.caps
     }
 
-    /// The name of its device.
+    /// The name of the device.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// Whether the process at the other end can write to this port's packet buffers.
+    /// Returns whether the process at the other end can write to this port's packet buffers.
     pub fn memory(&self) -> Memory {
         self.inner.memory
     }
 
-    /// Whether frames are copied out of that memory before they are looked at, and built outside of it.
+    /// Returns whether frames are copied out of that memory before they are processed, and built outside it.
     pub fn copies_frames(&self) -> bool {
         self.inner.private_pool(0).is_some()
     }
 
-    /// DPDK's number of the port.
+    /// DPDK's port number.
     pub fn id(&self) -> u16 {
         self.inner.id
     }
 
-    /// All queue pairs, one for each core; empty when they were taken before.
+    /// Takes all queue pairs, one per core; empty if they were taken before.
     pub fn take_queues(&mut self) -> Vec<Queue> {
         std::mem::take(&mut self.queues)
     }
 
-    /// Whether the link, or the process at the other end, is there.
+    /// Returns whether the link is up, or the process at the other end is connected.
     pub fn link_up(&self) -> bool {
         self.inner.link()
     }
 
-    /// Packet buffers of all its pools: those at rest, and all.
-    /// The difference is in the device's receive rings, in queues and in the application's hands.
+    /// The number of free packet buffers in all pools, and the total. The others are in the device's receive rings, in
+    /// queues and in the application's hands.
     pub fn buffers(&self) -> (u32, u32) {
         let count = |sum: (u32, u32), pool: &Pool| (sum.0 + pool.available(), sum.1 + pool.size());
         self.inner.pools.iter().fold((0, 0), |sum, p| {

@@ -15,23 +15,23 @@ use crate::dpdk::pool::Pool;
 use crate::dpdk::wakeups::Wakeups;
 use crate::mem::prefetch_write;
 
-/// Calls of [`Datapath::link_up`] between two looks at the device.
+/// The number of [`Datapath::link_up`] calls between two queries of the device.
 const LINK_REFRESH: u32 = 1024;
 
-/// A queue pair, owned by one core at a time. The port stays open for as long as one of its queues lives.
+/// A queue pair, owned by one core at a time. The port stays open as long as one of its queues lives.
 ///
-/// Receive into an empty burst where possible: the vector receive functions of PCI drivers fill slots by fours or
-/// eights and return nothing when fewer are free.
+/// Receive into an empty burst if possible: the vector receive functions of PCI drivers fill four or eight slots at a
+/// time, and return nothing if fewer are free.
 pub struct Queue {
     port: Arc<PortInner>,
     port_id: u16,
     id: u16,
     /// Buffers that the device sends from.
     stock: Stock,
-    /// Where frames live instead, when others can write to the device's buffers.
+    /// Private buffers for frames, if others can write to the device's buffers.
     private: Option<Box<Stock>>,
     stats: DatapathStats,
-    /// Only for a driver that needs it.
+    /// Only for drivers that need it.
     gate: Option<Gate>,
     link: bool,
     link_age: u32,
@@ -41,8 +41,8 @@ pub struct Queue {
     _not_sync: PhantomData<Cell<()>>,
 }
 
-// SAFETY: a queue pair may be polled from any thread, one at a time; DPDK keeps no thread-local state in it.
-// The spare buffers of its stocks belong to the queue alone and are raw (no cache of a thread knows them).
+// SAFETY: a queue pair may be polled from any thread, one at a time; DPDK keeps no thread-local state in it. The spare
+// buffers of its stocks are raw, belong to the queue alone and are in no thread's cache.
 unsafe impl Send for Queue {}
 
 impl Queue {
@@ -63,18 +63,18 @@ impl Queue {
         }
     }
 
-    /// Its number within the port.
+    /// The queue's number within the port.
     pub fn id(&self) -> u16 {
         self.id
     }
 
-    /// The name of its port.
+    /// The name of the port.
     pub fn port_name(&self) -> &str {
         &self.port.name
     }
 
-    /// Drops frames from position `from` on that do not lie within their buffers, joins chained ones, and drops those
-    /// that are too large for that.
+    /// Drops frames from position `from` on that do not lie within their buffers, linearises chained ones, and drops
+    /// those that are too large for that.
     #[cold]
     fn sort_out(&mut self, burst: &mut Burst<RxMbuf>, from: usize) {
         let mut i = from;
@@ -105,7 +105,7 @@ impl Queue {
         }
     }
 
-    /// Calls into the driver's burst function.
+    /// Calls the driver's burst function.
     #[inline]
     fn gated<T>(&mut self, burst: impl FnOnce() -> T) -> T {
         match &mut self.gate {
@@ -114,7 +114,7 @@ impl Queue {
         }
     }
 
-    /// Moves frames from position `from` on to private memory, whatever their owners say of them meanwhile.
+    /// Copies frames from position `from` on to private memory, whatever others write to them meanwhile.
     #[inline(never)]
     fn take_in(&mut self, burst: &mut Burst<RxMbuf>, from: usize) {
         let Some(private) = &mut self.private else { return };
@@ -144,7 +144,7 @@ impl Queue {
         }
     }
 
-    /// Copies as many frames of `burst` as there are buffers of the device's for, and sends those.
+    /// Copies as many frames of `burst` as the device has buffers for, and sends the copies.
     #[inline(never)]
     fn send_copies(&mut self, burst: &Burst<TxMbuf>) -> usize {
         let mut copies: Burst<TxMbuf> = Burst::new();
@@ -158,12 +158,12 @@ impl Queue {
         self.send_out(&mut copies)
     }
 
-    /// Hands the front of `burst` to the device, which owns it then.
+    /// Hands the front of `burst` to the device, which then owns it.
     #[inline]
     fn send_out(&mut self, burst: &mut Burst<TxMbuf>) -> usize {
         let len = burst.len();
-        // SAFETY: `len` owned buffers, `TxMbuf` being a transparent pointer. The driver takes the first `sent`;
-        // the burst forgets exactly those, and the rest moves to its front.
+        // SAFETY: `len` owned buffers, `TxMbuf` being a transparent pointer. The driver takes the first `sent`; the
+        // burst forgets exactly those and moves the rest to its front.
         unsafe {
             let first = burst.as_mut_ptr();
             let (port, id) = (self.port_id, self.id);
@@ -176,10 +176,10 @@ impl Queue {
     }
 }
 
-/// Raw buffers of a pool, taken from it by the burst.
+/// Raw buffers, taken from a pool in bulk.
 struct Stock {
     pool: Arc<Pool>,
-    /// Bytes of a payload that is likely to be written.
+    /// The length that payloads usually have, in bytes.
     usual: usize,
     spare: [*mut std::ffi::c_void; BURST],
     spares: usize,
@@ -190,7 +190,7 @@ impl Stock {
         Self { pool, usual: usize::from(mtu), spare: [std::ptr::null_mut(); BURST], spares: 0 }
     }
 
-    /// An empty buffer.
+    /// Takes an empty buffer.
     fn take(&mut self) -> Option<Mbuf> {
         if self.spares == 0 {
             self.refill();
@@ -201,7 +201,8 @@ impl Stock {
         if let Some(next) = last.checked_sub(1).and_then(|i| NonNull::new(self.spare[i])) {
             // SAFETY: a buffer that is ours; it stays in `spare`, so nobody drops it here.
             let mut next = ManuallyDrop::new(TxMbuf(unsafe { Mbuf::from_raw(next.cast()) }));
-            // In memory that is shared with another core, that one has read it last, and has to give it up.
+            // In memory shared with another core, that core has read this buffer last and has to give up its cache
+            // lines.
             let room = next.payload_mut();
             let len = room.len().min(self.usual);
             prefetch_write(&mut room[..len]);
@@ -213,7 +214,7 @@ impl Stock {
     }
 
     fn refill(&mut self) {
-        // Whole bursts are fast; near exhaustion single buffers are better than none.
+        // Whole bursts are faster; near exhaustion single buffers are better than none.
         for want in [BURST, 1] {
             let pool = self.pool.as_ptr();
             // SAFETY: the pool is alive, and `spare` has room for `want` pointers.
@@ -244,7 +245,7 @@ impl Datapath for Queue {
     fn link_up(&mut self) -> bool {
         if self.link_age == 0 {
             self.link = self.port.link();
-            // A link that is down is asked for more often: somebody waits for it.
+            // A link that is down is queried more often, as somebody waits for it.
             self.link_age = if self.link { LINK_REFRESH } else { LINK_REFRESH / 16 };
         }
         self.link_age -= 1;
@@ -259,7 +260,7 @@ impl Datapath for Queue {
         self.port.set_groups(groups);
     }
 
-    /// Without a link there is nobody to ask.
+    /// Without a link nobody can wake the core.
     fn arm(&mut self) -> bool {
         self.link_age = 0;
         self.link_up() && self.wakeups.arm()
@@ -296,7 +297,7 @@ impl Datapath for Queue {
                 frame.0.trust();
             }
             bytes += frame.0.len() as u64;
-            // Lengths are what the driver took from the other side, which may have said anything.
+            // Lengths come from the other side, which may have sent anything.
             odd |= frame.0.is_chained() | !frame.0.in_bounds();
         }
         self.stats.rx_frames += got as u64;
@@ -307,7 +308,7 @@ impl Datapath for Queue {
         burst.len() - from
     }
 
-    /// With one call, which is cheaper than dropping them one by one.
+    /// Frees the frames with one call, which is cheaper than dropping them one by one.
     fn release(&mut self, burst: &mut Burst<RxMbuf>) {
         let len = burst.len();
         // SAFETY: `RxMbuf` is a transparent pointer, and the frames are owned by the burst, which forgets them
@@ -333,12 +334,12 @@ impl Datapath for Queue {
         if len == 0 {
             return 0;
         }
-        // With nobody at the other end there is no sense in asking again and again.
+        // Without a peer there is no point in retrying.
         if self.refused.any() && !self.link_up() {
             self.stats.tx_full += self.refused.count(0, len);
             return 0;
         }
-        // Lengths are summed before the driver owns, and perhaps frees, the buffers.
+        // Lengths are read before the driver owns, and perhaps frees, the buffers.
         let mut lengths = [0u32; BURST];
         for (length, frame) in lengths.iter_mut().zip(burst.iter()) {
             *length = frame.0.len() as u32;

@@ -1,4 +1,4 @@
-//! Two ethdevs of one process, back to back.
+//! Two ethdevs of one process, connected back to back.
 
 use std::ffi::CString;
 use std::ptr::NonNull;
@@ -10,7 +10,7 @@ use crate::dpdk::error::{PortError, last};
 use crate::dpdk::log::Capture;
 use crate::dpdk::profile::PortProfile;
 
-/// The rings between a pair of ports: for each queue one there and one back.
+/// The rings between a pair of ports: two for each queue, one in each direction.
 pub(super) struct Rings {
     there: Vec<NonNull<dpdk_sys::rte_ring>>,
     back: Vec<NonNull<dpdk_sys::rte_ring>>,
@@ -25,7 +25,7 @@ unsafe impl Sync for Rings {}
 impl Drop for Rings {
     fn drop(&mut self) {
         for ring in self.there.iter().chain(&self.back) {
-            // SAFETY: both ports are closed; what is left in a ring are buffers with no other owner.
+            // SAFETY: both ports are closed; the buffers left in a ring have no other owner.
             unsafe {
                 let mut frame = std::ptr::null_mut();
                 while dpdk_sys::rte_ring_dequeue(ring.as_ptr(), &mut frame) == 0 {
@@ -37,7 +37,7 @@ impl Drop for Rings {
     }
 }
 
-/// The pair, not yet configured.
+/// Creates the pair, not yet configured.
 pub(super) fn pair(profile: &PortProfile, capture: &Capture) -> Result<(Device, Device), PortError> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +86,7 @@ fn ethdev(
             0,
         )
     };
-    // The driver puts its own name in front.
+    // The driver adds a prefix.
     let full = format!("net_ring_{name}");
     match u16::try_from(id).ok().filter(|&id| find(&full) == Some(id)) {
         Some(id) => Ok(Device::adopt(id, full, profile, rings.clone())),

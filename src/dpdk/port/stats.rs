@@ -1,11 +1,11 @@
-//! What the device counts.
+//! Counters of the device.
 
 use std::ffi::CStr;
 use std::mem::zeroed;
 
 use super::Port;
 
-/// Counters of a port since it started, by its device.
+/// Counters of a port's device since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortStats {
     /// Frames received.
@@ -16,14 +16,14 @@ pub struct PortStats {
     pub tx_frames: u64,
     /// Bytes sent.
     pub tx_bytes: u64,
-    /// Frames dropped because no receive descriptor was free: the core is too slow. On kernel interfaces, those for which
-    /// the ring of the port's socket had no room.
+    /// Frames dropped because no receive descriptor was free: the core is too slow. On kernel interfaces, frames for
+    /// which the ring of the port's socket had no room.
     pub rx_missed: u64,
     /// Frames received with errors.
     pub rx_errors: u64,
-    /// Frames that failed to be sent. Frames that a full ring did not take are none: they are sent later.
+    /// Frames that could not be sent. Frames that a full ring did not accept are not included, as they are sent later.
     pub tx_errors: u64,
-    /// Receive buffers that the pool could not give.
+    /// Failures to allocate a receive buffer.
     pub rx_no_buffer: u64,
 }
 
@@ -45,7 +45,7 @@ impl PortStats {
 }
 
 impl Port {
-    /// The device's counters; zero when it has none.
+    /// The device's counters; zero if it has none.
     pub fn stats(&self) -> PortStats {
         // SAFETY: plain data, for which zero is valid; the port exists and fills it in.
         let raw = unsafe {
@@ -67,7 +67,7 @@ impl Port {
         }
     }
 
-    /// All counters the driver has, per-queue ones included, by DPDK's names.
+    /// All counters of the driver, including per-queue ones, by DPDK's names.
     pub fn xstats(&self) -> Vec<(String, u64)> {
         let id = self.inner.id;
         // SAFETY: the port exists; asking with no room tells the number.

@@ -1,4 +1,4 @@
-//! From TOML and `--set` to a checked profile.
+//! Builds a checked profile from TOML and `--set`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ macro_rules! profiles {
     };
 }
 
-/// The profiles that are part of the executable.
+/// The profiles embedded in the executable.
 static EMBEDDED: [(&str, &str); 16] = profiles![
     "af-packet",
     "af-xdp",
@@ -56,16 +56,16 @@ const KEYS: [&str; 17] = [
     "devargs",
 ];
 
-/// The largest IP packet that any driver is asked to carry, in bytes.
+/// The largest MTU of any driver, in bytes.
 const MAX_MTU: u64 = 9702;
 
 impl PortProfile {
-    /// The profile `name_or_path` with `sets` on top: `("mtu", "9000")`, `("devargs.socket", "/tmp/x")`.
-    /// The prefix of device arguments may be left out: `("socket", "/tmp/x")`. A socket without a folder is in the
-    /// [runtime folder](crate::dpdk::runtime_dir).
+    /// Loads the profile `name_or_path` and applies `sets`: `("mtu", "9000")`, `("devargs.socket", "/tmp/x")`. The
+    /// prefix of device arguments may be omitted: `("socket", "/tmp/x")`. A socket without a directory is in the
+    /// [runtime directory](crate::dpdk::runtime_dir).
     ///
     /// # Errors
-    /// An unknown profile, key or driver, a value out of range, a required key that is missing.
+    /// If a profile, key or driver is unknown, a value is out of range, or a required key is missing.
     pub fn load(name_or_path: &str, sets: &[(String, String)]) -> Result<Self, ProfileError> {
         if name_or_path.contains('/') || name_or_path.ends_with(".toml") {
             let path = Path::new(name_or_path);
@@ -81,13 +81,13 @@ impl PortProfile {
         Self::parse(name, text, sets)
     }
 
-    /// The profiles that are part of the executable.
+    /// The names of the profiles embedded in the executable.
     pub fn names() -> impl Iterator<Item = &'static str> {
         EMBEDDED.iter().map(|(name, _)| *name)
     }
 
-    /// The embedded profiles, with settings where it depends on them, whose packet buffers the process at the other end
-    /// can write to ([`PortProfile::memory`]).
+    /// The embedded profiles whose packet buffers the peer process can write to ([`PortProfile::memory`]), with the
+    /// settings on which this depends.
     pub fn shared() -> Vec<String> {
         let sets = |sets: &[(&str, &str)]| -> Vec<(String, String)> {
             sets.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -95,7 +95,7 @@ impl PortProfile {
         let mut found = Vec::new();
         for name in Self::names() {
             for settings in [&[][..], &[("role", "client"), ("zero-copy", "true")]] {
-                // What lacks a device or does not have these settings shares nothing with a process.
+                // Profiles that need a device or do not have these settings share nothing with a process.
                 if Self::load(name, &sets(settings)).is_ok_and(|p| p.memory() == Memory::Shared) {
                     let with: String = settings.iter().map(|(key, value)| format!(" {key}={value}")).collect();
                     found.push(format!("{name}{with}"));
@@ -105,12 +105,12 @@ impl PortProfile {
         found
     }
 
-    /// The text of an embedded profile, as a start for one's own.
+    /// The text of an embedded profile, as a template.
     pub fn source(name: &str) -> Option<&'static str> {
         EMBEDDED.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
     }
 
-    /// A profile from its text.
+    /// Parses a profile from its text.
     ///
     /// # Errors
     /// As for [`PortProfile::load`].
@@ -118,7 +118,7 @@ impl PortProfile {
         let mut raw = Raw { profile: name, values: BTreeMap::new() };
         raw.values = text::parse(text).map_err(|problem| match problem {
             Problem::Syntax { line, why } => ProfileError::Syntax { profile: name.to_owned(), line, reason: why },
-            Problem::Value { key, value } => raw.bad(&key, &value, "a text, a number, or true or false"),
+            Problem::Value { key, value } => raw.bad(&key, &value, "a string, a number, true or false"),
         })?;
         for (key, value) in sets {
             let key = raw.full_key(key.trim());
@@ -128,7 +128,7 @@ impl PortProfile {
     }
 }
 
-/// All keys, those of `[devargs]` as `devargs.x`, with their values as text.
+/// All keys, with those of `[devargs]` as `devargs.x`, and their values as text.
 struct Raw<'a> {
     profile: &'a str,
     values: BTreeMap<String, String>,
@@ -172,7 +172,7 @@ impl<'a> Raw<'a> {
         ProfileError::Missing { profile: self.profile.to_owned(), key: key.to_owned(), doc }
     }
 
-    /// A device argument may be set by its own name: `socket` for `devargs.socket`.
+    /// Resolves a device argument given without its prefix: `socket` for `devargs.socket`.
     fn full_key(&self, key: &str) -> String {
         let of_device = !KEYS.contains(&key) && self.driver().is_ok_and(|driver| driver.key(key).is_some());
         if of_device { format!("devargs.{key}") } else { key.to_owned() }
@@ -189,7 +189,7 @@ impl<'a> Raw<'a> {
         Err(ProfileError::UnknownKey { profile: self.profile.to_owned(), key: key.clone(), known: names.join(", ") })
     }
 
-    /// No setting is taken that the driver would not look at.
+    /// Rejects settings that the driver would ignore.
     fn honoured(&self, driver: &'static Driver) -> Result<(), ProfileError> {
         let refuse = |key: &str, instead| ProfileError::Ignored {
             profile: self.profile.to_owned(),
@@ -207,17 +207,17 @@ impl<'a> Raw<'a> {
             _ => self.flag_of(key),
         };
         match ["devargs.zero-copy", "devargs.rsize"].into_iter().find(|key| server && client_only(key)) {
-            Some(key) => Err(refuse(key, "it is the client's to say")),
+            Some(key) => Err(refuse(key, "it is set by the client")),
             None => Ok(()),
         }
     }
 
-    /// Whether a flag of the driver's is given and set; what is no flag is found out elsewhere.
+    /// Returns whether a driver flag is given and set. Invalid values are reported elsewhere.
     fn flag_of(&self, key: &str) -> bool {
         self.get(key).is_some_and(|text| schema::flag(text) == Ok(true))
     }
 
-    /// A virtqueue has no more descriptors than it was made with.
+    /// Checks that rings are no larger than the virtqueue.
     fn virtqueue(&self, devargs: &BTreeMap<String, String>) -> Result<(), ProfileError> {
         let Some(size) = devargs.get("queue_size").and_then(|size| size.parse::<u64>().ok()) else { return Ok(()) };
         for key in ["rx_desc", "tx_desc"] {
@@ -253,7 +253,7 @@ impl<'a> Raw<'a> {
     fn device(&self, driver: &Driver) -> Result<String, ProfileError> {
         match (driver.bus, self.get("device").unwrap_or("")) {
             (Bus::Vdev, "") => Ok(String::new()),
-            (Bus::Vdev, text) => Err(self.bad("device", text, "nothing: this driver makes its own devices")),
+            (Bus::Vdev, text) => Err(self.bad("device", text, "no value: this driver creates its own devices")),
             (Bus::Pci, "") => {
                 Err(self.missing("device", "the PCI address, such as 0000:01:00.0; `dpdk-devbind.py -s`"))
             }
@@ -280,7 +280,7 @@ impl<'a> Raw<'a> {
             "off" => Offloads::Off,
             "none" if driver.agrees => Offloads::None,
             "none" => {
-                let why = "auto or off (none: only where both ends are Gannets: memif, vhost, virtio-user, ring)";
+                let why = "auto or off (none requires Gannet at both ends: memif, vhost, virtio-user, ring)";
                 return Err(self.bad("offloads", "none", why));
             }
             other => return Err(self.bad("offloads", other, "auto, off or none")),

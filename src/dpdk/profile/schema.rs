@@ -1,32 +1,32 @@
-//! The drivers that profiles can name, and the keys that each of them takes.
+//! The drivers that profiles can name, and the keys of each.
 
-/// Where a driver's devices come from.
+/// The bus of a driver's devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bus {
-    /// Created by us, with device arguments.
+    /// Created by this process, with device arguments.
     Vdev,
-    /// Found on the PCI bus at an address.
+    /// Found on the PCI bus by address.
     Pci,
 }
 
-/// What a value may be.
+/// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A path in the file system.
     Path,
     /// The name of a kernel network interface.
     Iface,
-    /// Anything without a comma, up to so many bytes.
+    /// Any text without a comma, up to this many bytes.
     Text(usize),
     /// A whole number within bounds.
     Int(u64, u64),
     /// A power of two within bounds.
     Power(u64, u64),
-    /// One of a few words.
+    /// One of these words.
     Word(&'static [&'static str]),
-    /// `true` or `false`, which the driver calls so.
+    /// `true` or `false`, with the driver's notation of each.
     Flag(&'static str, &'static str),
-    /// `true` or `false`; the driver only looks at whether the key is there, whatever its value.
+    /// `true` or `false`; the driver only checks whether the key is present.
     Present,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Key {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     pub(crate) required: bool,
-    /// It names a socket that a process is at the other end of.
+    /// It names a socket with a process at the other end.
     pub(crate) socket: bool,
     pub(crate) doc: &'static str,
 }
@@ -44,25 +44,25 @@ pub(crate) struct Key {
 /// A driver.
 #[derive(Debug)]
 pub(crate) struct Driver {
-    /// As profiles call it, and DPDK for devices on the vdev bus.
+    /// Its name in profiles, and in DPDK for devices on the vdev bus.
     pub(crate) name: &'static str,
-    /// The plugin that has it, without `librte_` and `.so`.
+    /// The plugin that contains it, without `librte_` and `.so`.
     pub(crate) library: &'static str,
     pub(crate) bus: Bus,
     /// The devargs key for the number of queues.
     pub(crate) queues_key: Option<&'static str>,
-    /// Whether it takes `mac=` as a device argument.
+    /// Whether it accepts `mac=` as a device argument.
     pub(crate) mac_key: bool,
-    /// The device has no MAC address of its own that would be unique on the wire.
+    /// The device has no MAC address of its own that is unique on the link.
     pub(crate) soft_mac: bool,
-    /// Carries frames of any size that its buffers hold, whatever limit it reports.
+    /// It carries frames of any size that its buffers hold, whatever limit it reports.
     pub(crate) any_mtu: bool,
     /// The capability that a process without root needs.
     pub(crate) capability: Option<&'static str>,
-    /// Both ends can be Gannets, so that they can agree to leave checksums out (`offloads = "none"`). With the kernel, a
-    /// file or a network at the other end, frames without them are garbage.
+    /// Both ends can be Gannet, and can agree to omit checksums (`offloads = "none"`). A kernel, a file or a network at
+    /// the other end would drop such frames.
     pub(crate) agrees: bool,
-    /// Keys outside `[devargs]` that the driver does not look at, and what to do instead.
+    /// Keys outside `[devargs]` that the driver ignores, each with what takes effect instead.
     pub(crate) ignores: &'static [(&'static str, &'static str)],
     pub(crate) keys: &'static [Key],
 }
@@ -97,11 +97,11 @@ const VDEV: Driver = Driver {
     keys: &[],
 };
 
-/// What is not at the other end of a socket has no user.
+/// Reasons why a driver ignores a key.
 const NO_KERNEL: &str = "the kernel does not see its frames";
 const NO_PEER: &str = "no process is at the other end of a socket";
 const MEMIF_RINGS: &str = "the client's devargs.rsize is the size of both rings";
-const GUEST_RINGS: &str = "the guest decides on the size of the virtqueues";
+const GUEST_RINGS: &str = "the guest sets the size of the virtqueues";
 const NO_RINGS: &str = "it has no rings";
 
 const PCI: Driver = Driver {
@@ -122,7 +122,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         keys: &[
             need("role", Kind::Word(&["server", "client"]), "which side listens on the socket"),
             socket("socket", "the control socket"),
-            key("id", U32, "tells several interfaces on one socket apart"),
+            key("id", U32, "distinguishes several interfaces on one socket"),
             key("bsize", Kind::Int(64, 65535), "bytes of one packet buffer"),
             key("rsize", Kind::Int(1, 14), "client only: log2 of the ring size"),
             key("zero-copy", YES, "client only: packet buffers in the shared memory"),
@@ -228,7 +228,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         any_mtu: true,
         ignores: &[("rx_desc", NO_RINGS), ("tx_desc", NO_RINGS), ("peer", NO_PEER), ("peer_uid", NO_PEER)],
         keys: &[
-            key("size", Kind::Int(1, 65535), "bytes of each made-up frame"),
+            key("size", Kind::Int(1, 65535), "bytes of each generated frame"),
             key("copy", ONE, "touch the bytes"),
             key("no-rx", ONE, "receive nothing"),
         ],
@@ -247,7 +247,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
             key("tx_iface", Kind::Iface, "an interface to send to"),
             key("iface", Kind::Iface, "an interface for both"),
             key("phy_mac", ONE, "the interface's MAC address"),
-            key("infinite_rx", ONE, "the capture file over and over"),
+            key("infinite_rx", ONE, "replay the capture file endlessly"),
         ],
         ..VDEV
     },
@@ -256,9 +256,9 @@ pub(crate) static DRIVERS: [Driver; 17] = [
         library: "net_tap",
         soft_mac: true,
         capability: Some("cap_net_admin"),
-        ignores: &[("tx_desc", "the kernel's queue is as long as it is"), ("peer", NO_PEER), ("peer_uid", NO_PEER)],
-        // Not `remote`: it changes MTU, MAC address, flags and traffic control of another interface of the host, and
-        // what it changed stays when the process is killed.
+        ignores: &[("tx_desc", "the length of the kernel's queue is fixed"), ("peer", NO_PEER), ("peer_uid", NO_PEER)],
+        // Not `remote`: it changes the MTU, MAC address, flags and traffic control of another interface of the host,
+        // permanently if the process is killed.
         keys: &[
             key("iface", Kind::Text(15), "the tap interface to create"),
             key("persist", Kind::Present, "keep the interface afterwards"),
@@ -272,7 +272,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
             key("rxq_cqe_comp_en", Kind::Int(0, 4), "receive completion compression"),
             key("mprq_en", ONE, "multi-packet receive queues"),
             key("mprq_log_stride_num", Kind::Int(0, 31), "log2 of the strides of such a queue's buffer"),
-            key("rxqs_min_mprq", U32, "the number of queues from which they are used"),
+            key("rxqs_min_mprq", U32, "the number of queues from which multi-packet queues are used"),
             key("rx_vec_en", ONE, "vector receive"),
             key("tx_vec_en", ONE, "vector transmit"),
             key("txq_inline_min", U32, "bytes to put inline at least"),
@@ -335,7 +335,7 @@ impl Driver {
 }
 
 impl Kind {
-    /// The value as the driver wants it, or what it should have been.
+    /// Returns the value in the driver's notation, or else what is valid.
     pub(crate) fn check(self, value: &str) -> Result<String, String> {
         let plain = |what: &str| {
             let bad = value.is_empty() || value.contains([',', '\0', '[', ']']);

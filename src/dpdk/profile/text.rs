@@ -1,28 +1,29 @@
-//! The text of a profile: as much of [TOML 1.0](https://toml.io/en/v1.0.0) as profiles use, which is comments, keys,
-//! tables, and texts, integers and booleans as values. What this accepts means the same in TOML.
+//! Parses the text of a profile: the subset of [TOML 1.0](https://toml.io/en/v1.0.0) that profiles use, which is
+//! comments, keys, tables, and strings, integers and booleans as values. Whatever it accepts has the same meaning in
+//! TOML.
 
 use std::collections::BTreeMap;
 
-/// What is wrong with a text.
+/// A problem with a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Problem {
-    /// It cannot be read.
+    /// The syntax is invalid or not supported.
     Syntax {
-        /// From 1.
+        /// The line, from 1.
         line: usize,
-        /// In words.
+        /// The reason.
         why: String,
     },
-    /// A value that no setting has.
+    /// A value of a type that no setting has.
     Value {
-        /// The whole key.
+        /// The full key.
         key: String,
-        /// As it stands there.
+        /// The value as written.
         value: String,
     },
 }
 
-/// All keys of `text`, those of a table as `table.key`, with their values as text.
+/// All keys of `text`, with those of a table as `table.key`, and their values as text.
 pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, Problem> {
     let mut values = BTreeMap::new();
     let mut tables: Vec<String> = Vec::new();
@@ -36,7 +37,7 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, Problem> {
             let table = line.table().map_err(syntax)?;
             let clashes = |key: &String| is_within(key, &table) || is_within(&table, key);
             if tables.contains(&table) || values.keys().any(clashes) {
-                return Err(syntax(format!("the table {table} is there twice")));
+                return Err(syntax(format!("the table {table} occurs twice")));
             }
             tables.push(table);
         } else {
@@ -54,7 +55,7 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, Problem> {
             let clashes = |other: &String| is_within(&key, other) || is_within(other, &key);
             let opened = |other: &&String| !table.is_some_and(|table| is_within(table, other));
             if values.keys().any(clashes) || tables.iter().filter(opened).any(clashes) {
-                return Err(syntax(format!("the key {key} is there twice")));
+                return Err(syntax(format!("the key {key} occurs twice")));
             }
             values.insert(key, value);
         }
@@ -62,12 +63,12 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, Problem> {
     Ok(values)
 }
 
-/// Whether `key` is `of`, or in the table of that name.
+/// Returns whether `key` is `of` or in the table of that name.
 fn is_within(key: &str, of: &str) -> bool {
     key.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// What is left of a line.
+/// The rest of a line.
 struct Line<'a> {
     rest: &'a str,
 }
@@ -77,7 +78,7 @@ impl<'a> Line<'a> {
         self.rest = self.rest.trim_start_matches([' ', '\t']);
     }
 
-    /// Whether nothing follows but a comment.
+    /// Returns whether only a comment follows.
     fn is_over(&self) -> bool {
         self.rest.is_empty() || self.rest.starts_with('#')
     }
@@ -93,14 +94,14 @@ impl<'a> Line<'a> {
         if self.take(sign) { Ok(()) } else { Err(format!("\"{sign}\" is missing before {:?}", self.rest)) }
     }
 
-    /// Nothing more but a comment.
+    /// Checks that only a comment follows.
     fn end(&mut self) -> Result<(), String> {
         self.skip_blanks();
         if !self.is_over() {
-            return Err(format!("{:?} is too much", self.rest));
+            return Err(format!("{:?} is unexpected", self.rest));
         }
         match self.rest.chars().find(|c| is_control(*c)) {
-            Some(c) => Err(format!("the character {c:?} in a comment")),
+            Some(c) => Err(format!("invalid character {c:?} in a comment")),
             None => Ok(()),
         }
     }
@@ -108,7 +109,7 @@ impl<'a> Line<'a> {
     /// The rest of a table's header.
     fn table(&mut self) -> Result<String, String> {
         if self.rest.starts_with('[') {
-            return Err("a list of tables; profiles have none".to_owned());
+            return Err("arrays of tables are not supported in profiles".to_owned());
         }
         let name = self.key()?;
         self.expect(']')?;
@@ -141,21 +142,21 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// What stands before the first character that `ends` it.
+    /// Takes the text before the first character that `ends` it.
     fn until(&mut self, ends: impl Fn(char) -> bool) -> &'a str {
         let (part, rest) = self.rest.split_at(self.rest.find(ends).unwrap_or(self.rest.len()));
         self.rest = rest;
         part
     }
 
-    /// A value as text; as an inner error, one that no setting has.
+    /// Parses a value as text. A value of a type that no setting has is the inner error.
     fn value(&mut self) -> Result<Result<String, String>, String> {
         self.skip_blanks();
         if self.is_over() {
             return Err("a value is missing".to_owned());
         }
         if self.rest.starts_with("\"\"\"") || self.rest.starts_with("'''") {
-            return Err("a text of several lines; profiles have none".to_owned());
+            return Err("multi-line strings are not supported in profiles".to_owned());
         }
         if self.take('"') {
             return self.basic().map(Ok);
@@ -171,13 +172,13 @@ impl<'a> Line<'a> {
         Ok(integer(word).map(|number| number.to_string()).ok_or_else(|| all.to_owned()))
     }
 
-    /// The rest of a text in single quotes.
+    /// The rest of a string in single quotes.
     fn literal(&mut self) -> Result<&'a str, String> {
         let text = self.until(|c| c == '\'' || is_control(c));
-        if self.take('\'') { Ok(text) } else { Err("a text does not end".to_owned()) }
+        if self.take('\'') { Ok(text) } else { Err("a string does not end".to_owned()) }
     }
 
-    /// The rest of a text in double quotes.
+    /// The rest of a string in double quotes.
     fn basic(&mut self) -> Result<String, String> {
         let mut text = String::new();
         loop {
@@ -186,15 +187,15 @@ impl<'a> Line<'a> {
                 return Ok(text);
             }
             if !self.take('\\') {
-                return Err("a text does not end".to_owned());
+                return Err("a string does not end".to_owned());
             }
             text.push(self.escaped()?);
         }
     }
 
-    /// What follows a backslash.
+    /// The character of an escape sequence, after the backslash.
     fn escaped(&mut self) -> Result<char, String> {
-        let kind = self.rest.chars().next().ok_or("a text does not end")?;
+        let kind = self.rest.chars().next().ok_or("a string does not end")?;
         self.rest = &self.rest[kind.len_utf8()..];
         let digits = match kind {
             'b' => return Ok('\u{8}'),
@@ -216,12 +217,12 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Characters that may stand nowhere but at the end of a line. A tab may.
+/// Control characters are not allowed, except tabs and the end of a line.
 fn is_control(c: char) -> bool {
     c != '\t' && (c < ' ' || c == '\u{7f}')
 }
 
-/// An integer: decimal, or after `0x`, `0o` or `0b`; `_` may stand between digits.
+/// An integer: decimal, or with the prefix `0x`, `0o` or `0b`; digits may be separated by `_`.
 fn integer(word: &str) -> Option<i64> {
     let (radix, digits) = match word.get(..2) {
         Some("0x") => (16, &word[2..]),

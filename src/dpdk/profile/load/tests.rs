@@ -6,7 +6,7 @@ fn set(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
-/// What a profile cannot have a default for.
+/// Settings for which a profile cannot have a default.
 fn essentials(name: &str) -> Vec<(String, String)> {
     match PortProfile::parse(name, PortProfile::source(name).unwrap(), &[]) {
         Ok(_) => Vec::new(),
@@ -47,7 +47,7 @@ fn sets_override() {
     assert!(p.vdev_arguments().contains("bsize=4096") && p.vdev_arguments().contains("mac=02:00:00:00:00:0a"));
 }
 
-/// With buffers of the same size, DPDK 24.11 copies a frame of any length into a receive buffer.
+/// With buffers of equal size, DPDK 24.11 copies a frame of any length into a receive buffer.
 #[test]
 fn memif_buffers_are_larger_than_receive_buffers() {
     for (mtu, mbuf_size) in [("1280", "0"), ("1500", "0"), ("9702", "0"), ("1500", "256"), ("1500", "16384")] {
@@ -110,7 +110,7 @@ fn mistakes_are_named() {
         ("memif", &[("devargs.secret", "0123456789012345678901234")], &["devargs.secret", "24 characters"]),
         ("memif", &[("devargs.role", "peer")], &["server or client"]),
         ("memif", &[("mac", "01:00:00:00:00:01")], &["mac", "unicast"]),
-        ("memif", &[("device", "01:00.0")], &["device", "makes its own"]),
+        ("memif", &[("device", "01:00.0")], &["device", "creates its own"]),
         ("memif", &[("driver", "net_foo")], &["net_foo", "net_memif"]),
         ("memif", &[("mbufs", "3")], &["mbufs", "at least 256"]),
         ("memif", &[("peer", "friend")], &["peer", "friend", "trusted or untrusted"]),
@@ -130,7 +130,7 @@ fn mistakes_are_named() {
     assert!(list.contains("driver"), "{list}");
 }
 
-/// Whatever a driver would not look at is refused, and the message says what counts instead.
+/// Settings that a driver would ignore are rejected, and the message says what takes effect instead.
 #[test]
 fn settings_that_a_driver_ignores_are_refused() {
     let error = |name: &str, sets: &[(&str, &str)]| {
@@ -138,16 +138,16 @@ fn settings_that_a_driver_ignores_are_refused() {
         PortProfile::load(name, &sets).map(|_| String::new()).unwrap_or_else(|e| e.to_string())
     };
     let cases: [(&str, Pairs, &[&str]); 15] = [
-        // The kernel, a file or a network is at the other end: it would drop every frame.
-        ("af-packet", &[("offloads", "none")], &["offloads", "both ends are Gannets"]),
+        // A kernel, a file or a network at the other end would drop every frame.
+        ("af-packet", &[("offloads", "none")], &["offloads", "Gannet at both ends"]),
         ("af-xdp", &[("offloads", "none")], &["offloads"]),
         ("tap", &[("offloads", "none")], &["offloads"]),
         ("pcap", &[("offloads", "none")], &["offloads"]),
         ("ice", &[("offloads", "none")], &["offloads"]),
-        ("af-packet", &[("rx_desc", "2048")], &["net_af_packet does not look at rx_desc", "framecnt"]),
+        ("af-packet", &[("rx_desc", "2048")], &["net_af_packet ignores rx_desc", "framecnt"]),
         ("memif", &[("tx_desc", "2048")], &["tx_desc", "devargs.rsize"]),
-        ("memif", &[("zero-copy", "true")], &["devargs.zero-copy", "the client's"]),
-        ("memif", &[("rsize", "12")], &["devargs.rsize", "the client's"]),
+        ("memif", &[("zero-copy", "true")], &["devargs.zero-copy", "by the client"]),
+        ("memif", &[("rsize", "12")], &["devargs.rsize", "by the client"]),
         ("vhost", &[("rx_desc", "512")], &["rx_desc", "the guest"]),
         ("af-xdp", &[("tx_desc", "512")], &["tx_desc", "rx_desc is the size of both"]),
         ("virtio-user", &[("rx_desc", "512")], &["rx_desc", "queue_size, 256"]),
@@ -172,14 +172,14 @@ fn settings_that_a_driver_ignores_are_refused() {
     }
 }
 
-/// The driver looks only at whether the key is there: `persist=false` kept the interface.
+/// The driver only checks whether the key is present: `persist=false` kept the interface.
 #[test]
 fn a_key_that_counts_by_being_there_is_left_out_when_false() {
     let arguments = |value| PortProfile::load("tap", &set(&[("persist", value)])).unwrap().vdev_arguments();
     assert!(arguments("true").contains("persist") && !arguments("false").contains("persist"));
 }
 
-/// `--set queues=4` turned RSS on while one queue was polled: 46 of 64 clients never heard anything.
+/// `--set queues=4` used to enable RSS although one queue was polled: 46 of 64 clients got no answer.
 #[test]
 fn queues_that_nobody_polls_are_refused() {
     let of = |queues: &str| PortProfile::load("af-packet", &set(&[("iface", "v0"), ("queues", queues)])).unwrap();
@@ -188,7 +188,7 @@ fn queues_that_nobody_polls_are_refused() {
     let error = of("4").for_cores(1).unwrap_err();
     assert!(matches!(error, ProfileError::Queues { queues: 4, cores: 1, .. }));
     assert!(error.to_string().contains("queues = 4") && error.to_string().contains("--set queues=1"), "{error}");
-    // Nor cores without a queue.
+    // Cores without a queue are rejected too.
     assert!(of("1").for_cores(2).is_err());
 }
 

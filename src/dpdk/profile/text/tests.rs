@@ -4,7 +4,7 @@ use toml::{Table, Value};
 use super::*;
 use crate::dpdk::PortProfile;
 
-/// What the `toml` crate makes of a text: the same kind of map, if there is nothing in it that profiles do not have.
+/// The result of the `toml` crate in the same form, if the text uses only what profiles support.
 fn reference(text: &str) -> Option<BTreeMap<String, String>> {
     fn flatten(prefix: &str, table: Table, into: &mut BTreeMap<String, String>) -> Option<()> {
         for (key, value) in table {
@@ -53,7 +53,7 @@ fn what_profiles_may_have() {
 fn mistakes_are_told_with_their_line() {
     for (text, line, word) in [
         ("a = 1\nb =\n", 2, "value is missing"),
-        ("a = 1 2", 1, "\"2\" is too much"),
+        ("a = 1 2", 1, "\"2\" is unexpected"),
         ("a", 1, "\"=\" is missing"),
         ("= 1", 1, "key is missing"),
         ("a. = 1", 1, "key is missing"),
@@ -61,12 +61,12 @@ fn mistakes_are_told_with_their_line() {
         ("a = 'x", 1, "does not end"),
         ("a = \"\\x\"", 1, "no escape"),
         ("a = \"\\ud800\"", 1, "4 hexadecimal digits"),
-        ("a = \"\"\"x\"\"\"", 1, "several lines"),
-        ("[[a]]", 1, "list of tables"),
+        ("a = \"\"\"x\"\"\"", 1, "multi-line"),
+        ("[[a]]", 1, "arrays of tables"),
         ("[a", 1, "\"]\" is missing"),
-        ("[a] b", 1, "too much"),
-        ("a = 1\na = 2", 2, "a is there twice"),
-        ("[a]\n[b]\n[a]", 3, "a is there twice"),
+        ("[a] b", 1, "unexpected"),
+        ("a = 1\na = 2", 2, "a occurs twice"),
+        ("[a]\n[b]\n[a]", 3, "a occurs twice"),
         ("a = 1 # \u{1}", 1, "in a comment"),
     ] {
         match parse(text) {
@@ -104,7 +104,7 @@ fn texts() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever is accepted, TOML accepts, and means the same by it.
+    /// TOML accepts whatever this parser accepts, with the same meaning.
     #[test]
     fn what_is_accepted_means_the_same_in_toml(text in texts()) {
         if let Ok(values) = parse(&text) {
