@@ -1,4 +1,4 @@
-//! Our addresses, what is on the link, and the way to everything else.
+//! Our addresses, the networks on the link, and routes to all others.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -12,21 +12,21 @@ const MIN_MTU_V4: u16 = 1228;
 
 #[derive(Clone, Debug)]
 pub(super) struct Addressing {
-    /// Addresses that are ours or will be, if nobody else has them.
+    /// Addresses that are ours, or will be if nobody else has them.
     all: Vec<Cidr>,
-    /// Those that are used.
+    /// The addresses in use.
     locals: Vec<Cidr>,
-    /// The link-local one that goes with them, if it was not configured.
+    /// The link-local address derived from the MAC address, if none was configured.
     derived: Option<IpAddr>,
-    /// Their addresses as numbers, for quick comparison.
+    /// The addresses in use as numbers, for quick comparison.
     numbers: Vec<u128>,
-    /// What is on the link.
+    /// The networks on the link.
     networks: Vec<Cidr>,
-    /// Addresses of IPv4 networks that no station has.
+    /// Network and broadcast addresses of IPv4 networks.
     edges: Vec<IpAddr>,
-    /// Longest prefix first, gateways as routes to everything.
+    /// Routes, longest prefix first; gateways are routes to everything.
     routes: Vec<Route>,
-    /// The routers of all routes, each with whether every route via it has another one of equal worth beside it.
+    /// The routers of all routes, each with whether every route via it has an alternative of the same prefix.
     routers: Vec<(IpAddr, bool)>,
     ipv6: bool,
 }
@@ -55,7 +55,7 @@ impl Addressing {
             this.check_route(route)?;
             this.routes.push(route);
         }
-        // Stable: of equal prefixes the one configured first wins.
+        // A stable sort: among equal prefixes the one configured first wins.
         this.routes.sort_by_key(|route| std::cmp::Reverse(route.dest.prefix_len()));
         for Route { via, .. } in &this.routes {
             if !this.is_gateway(*via) {
@@ -66,8 +66,8 @@ impl Addressing {
         Ok(this)
     }
 
-    /// An address that comes alone, as a /32 or /128, has no neighbours: then its gateway can only be meant to be on the
-    /// link although it is in no network of ours. With networks it is rather a mistake.
+    /// A single address (/32 or /128) has no network, so its gateway can only be on the link. With networks, a gateway
+    /// outside them is more likely a mistake.
     fn reach_beyond(&mut self, gateway: IpAddr) {
         let mut family = self.networks.iter().filter(|network| network.addr().is_ipv4() == gateway.is_ipv4());
         let alone = family.all(|network| network.is_host() || is_link_local(network.addr()));
@@ -86,22 +86,22 @@ impl Addressing {
         if self.on_link(route.via) { Ok(()) } else { Err(NetError::GatewayNotOnLink(route.via)) }
     }
 
-    /// Our addresses that are used.
+    /// Our addresses in use.
     pub(super) fn locals(&self) -> &[Cidr] {
         &self.locals
     }
 
-    /// Whether any address that was asked for is left, used or not.
+    /// Returns whether any configured address is left, in use or not.
     pub(super) fn has_any(&self) -> bool {
         self.all.iter().any(|own| Some(own.addr()) != self.derived)
     }
 
-    /// Our addresses, with those that are not used yet.
+    /// Our addresses, including those not yet in use.
     pub(super) fn all(&self) -> &[Cidr] {
         &self.all
     }
 
-    /// Begins to use `addr`, in the order of configuration, or stops.
+    /// Starts or stops using `addr`. Addresses in use are kept in the order of configuration.
     pub(super) fn set_used(&mut self, addr: IpAddr, used: bool) {
         let was = |other: &Cidr| self.locals.iter().any(|local| local == other);
         let now = |other: &&Cidr| if other.addr() == addr { used } else { was(other) };
@@ -109,13 +109,13 @@ impl Addressing {
         self.numbers = self.locals.iter().map(|local| number(local.addr())).collect();
     }
 
-    /// Gives `addr` up.
+    /// Removes `addr`.
     pub(super) fn remove(&mut self, addr: IpAddr) {
         self.set_used(addr, false);
         self.all.retain(|other| other.addr() != addr);
     }
 
-    /// Takes one more address, which is not used yet.
+    /// Adds an address, which is not in use yet.
     pub(super) fn add(&mut self, addr: Cidr) -> Result<(), NetError> {
         check_address(&self.all, addr)?;
         if addr.addr().is_ipv6() && !self.ipv6 {
@@ -127,7 +127,7 @@ impl Addressing {
         Ok(())
     }
 
-    /// Whether IPv6 is spoken.
+    /// Returns whether there are IPv6 addresses.
     pub(super) fn ipv6(&self) -> bool {
         self.ipv6
     }
@@ -136,55 +136,56 @@ impl Addressing {
         self.numbers.contains(&number(addr))
     }
 
-    /// Whether `addr` is the broadcast or the network address of a network of ours.
+    /// Returns whether `addr` is the broadcast or network address of one of our networks.
     pub(super) fn is_edge(&self, addr: IpAddr) -> bool {
         self.edges.contains(&addr)
     }
 
-    /// Whether we listen to the solicited-node group `group`.
+    /// Returns whether we are in the solicited-node group `group`.
     pub(super) fn listens_to(&self, group: Ipv6Addr) -> bool {
         self.all.iter().any(|local| matches!(local.addr(), IpAddr::V6(addr) if ipv6::solicited_node(addr) == group))
     }
 
-    /// The smallest network on the link that `addr` is in.
+    /// The smallest network on the link that contains `addr`.
     pub(super) fn nearest_network(&self, addr: IpAddr) -> Option<&Cidr> {
         let around = self.networks.iter().filter(|network| network.contains(addr));
         around.filter(|_| !self.is_edge(addr)).max_by_key(|network| network.prefix_len())
     }
 
-    /// Whether `addr` is a neighbour's.
+    /// Returns whether `addr` is on the link.
     pub(super) fn on_link(&self, addr: IpAddr) -> bool {
         self.nearest_network(addr).is_some()
     }
 
-    /// Whether some route goes via `addr`.
+    /// Returns whether any route goes via `addr`.
     pub(super) fn is_gateway(&self, addr: IpAddr) -> bool {
         self.router(addr).is_some()
     }
 
-    /// Routes to where `route` leads, via other routers.
+    /// Routes to the same destinations as `route` via other routers.
     fn equals(&self, route: &Route) -> impl Iterator<Item = &Route> {
         self.routes.iter().filter(move |other| other.dest.is_same_network(&route.dest) && other.via != route.via)
     }
 
-    /// If routes go via `addr`: whether each of them has another one of equal worth beside it.
+    /// If routes go via `addr`, returns whether each of them has an alternative of the same prefix.
     pub(super) fn router(&self, addr: IpAddr) -> Option<bool> {
         self.routers.iter().find(|(router, _)| *router == addr).map(|(_, substitute)| *substitute)
     }
 
-    /// Whether every destination that is reached via `addr` can be reached without it, via routers that are not `dead`.
+    /// Returns whether every destination reached via `addr` can be reached via other routers that are not `dead`.
     pub(super) fn can_do_without(&self, addr: IpAddr, dead: impl Fn(IpAddr) -> bool) -> bool {
         let mut routes = self.routes.iter().filter(|route| route.via == addr);
         routes.all(|route| self.equals(route).any(|other| !dead(other.via)))
     }
 
-    /// Routes, gateways among them, longest prefix first.
+    /// Routes including gateways, longest prefix first.
     pub(super) fn routes(&self) -> &[Route] {
         &self.routes
     }
 }
 
-/// An address as a number; IPv4 addresses are mapped to where no IPv6 address of ours can be (RFC 4291 §2.5.5.2).
+/// An address as a number. IPv4 addresses are mapped to a range that no IPv6 address of ours can be in (RFC 4291
+/// §2.5.5.2).
 fn number(addr: IpAddr) -> u128 {
     match addr {
         IpAddr::V4(a) => 0xffff_0000_0000 | u128::from(u32::from(a)),
@@ -192,7 +193,7 @@ fn number(addr: IpAddr) -> u128 {
     }
 }
 
-/// Whether `addr` has meaning on one link only (RFC 4291 §2.5.6, RFC 3927).
+/// Returns whether `addr` is link-local (RFC 4291 §2.5.6, RFC 3927).
 pub(super) fn is_link_local(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(a) => a.is_link_local(),
@@ -200,16 +201,16 @@ pub(super) fn is_link_local(addr: IpAddr) -> bool {
     }
 }
 
-/// Whether `addr` can be one station's.
+/// Returns whether `addr` can be the address of a single station.
 pub(super) fn is_station(addr: IpAddr) -> bool {
     match addr {
-        // 0.0.0.0/8 and 240.0.0.0/4, broadcast among them, are nobody's (RFC 6890).
+        // 0.0.0.0/8 and 240.0.0.0/4, which includes broadcast, are not assigned to hosts (RFC 6890).
         IpAddr::V4(a) => !a.is_loopback() && !a.is_multicast() && a.octets()[0] != 0 && a.octets()[0] < 240,
         IpAddr::V6(a) => !a.is_loopback() && !a.is_multicast() && !a.is_unspecified() && a.to_ipv4_mapped().is_none(),
     }
 }
 
-/// Our addresses, and the one among them that nobody configured.
+/// Our addresses, and the derived one among them.
 fn local_addresses(config: &NetConfig, mac: Mac) -> Result<(Vec<Cidr>, Option<IpAddr>), NetError> {
     if config.addrs.is_empty() {
         return Err(NetError::NoAddress);
@@ -231,7 +232,7 @@ fn local_addresses(config: &NetConfig, mac: Mac) -> Result<(Vec<Cidr>, Option<Ip
     Ok((locals, None))
 }
 
-/// Whether `new` can be an address of ours beside `others`.
+/// Checks that `new` can be an address of ours in addition to `others`.
 fn check_address(others: &[Cidr], new: Cidr) -> Result<(), NetError> {
     if !is_station(new.addr()) || new.edges().is_some_and(|edges| edges.contains(&new.addr())) {
         return Err(NetError::BadAddress(new));

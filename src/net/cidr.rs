@@ -4,29 +4,29 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// An address and how many of its leading bits name the network: `10.0.0.7/24`.
+/// An address and its prefix length: `10.0.0.7/24`.
 ///
-/// The host bits are kept: as an interface's address it says both who one is and what is on the link.
+/// The host bits are kept: for an interface it gives both the address and the network on the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cidr {
     addr: IpAddr,
     len: u8,
 }
 
-/// Why something is no [`Cidr`].
+/// The reason why a value is not a valid [`Cidr`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
-    /// More bits than the address has.
+    /// The prefix is longer than the address.
     #[error("prefix length {len} of {addr} is above {max}")]
     Length {
         /// The address.
         addr: IpAddr,
-        /// The length asked for.
+        /// The requested prefix length.
         len: u8,
-        /// Bits of such an address.
+        /// The length of such an address in bits.
         max: u8,
     },
-    /// Not of the form address/length.
+    /// The text is not of the form address/length.
     #[error("`{0}` is not of the form address/length, for example 192.0.2.1/24 or 2001:db8::1/64")]
     Syntax(String),
 }
@@ -39,43 +39,43 @@ fn bits(addr: IpAddr) -> u128 {
     }
 }
 
-/// How many leading bits two addresses share: none if they are of different families.
+/// The number of leading bits that two addresses share; 0 if they are of different families.
 pub(super) fn shared_bits(a: IpAddr, b: IpAddr) -> u8 {
     let most = if a.is_ipv4() { 32 } else { 128 };
     if a.is_ipv4() == b.is_ipv4() { (bits(a) ^ bits(b)).leading_zeros().min(most) as u8 } else { 0 }
 }
 
 impl Cidr {
-    /// `addr`/`len`.
+    /// Creates `addr`/`len`.
     ///
     /// # Errors
-    /// When `len` is above 32 (IPv4) or 128 (IPv6).
+    /// If `len` is above 32 (IPv4) or 128 (IPv6).
     pub fn new(addr: IpAddr, len: u8) -> Result<Self, CidrError> {
         let max = if addr.is_ipv4() { 32 } else { 128 };
         if len > max { Err(CidrError::Length { addr, len, max }) } else { Ok(Self { addr, len }) }
     }
 
-    /// All addresses of the family of `addr`.
+    /// The network of all addresses of the same family as `addr`.
     pub const fn everything_like(addr: IpAddr) -> Self {
         Self { addr, len: 0 }
     }
 
-    /// `addr` alone.
+    /// The network of `addr` alone.
     pub fn host(addr: IpAddr) -> Option<Self> {
         Self::new(addr, if addr.is_ipv4() { 32 } else { 128 }).ok()
     }
 
-    /// Whether it is one address alone.
+    /// Returns whether it is a single address.
     pub fn is_host(&self) -> bool {
         self.len == if self.addr.is_ipv4() { 32 } else { 128 }
     }
 
-    /// Whether both are the same network, whatever the host bits.
+    /// Returns whether both are the same network, ignoring host bits.
     pub fn is_same_network(&self, other: &Self) -> bool {
         self.len == other.len && self.contains(other.addr)
     }
 
-    /// The address, host bits included.
+    /// The address, including host bits.
     pub const fn addr(&self) -> IpAddr {
         self.addr
     }
@@ -89,13 +89,13 @@ impl Cidr {
         if self.len == 0 { 0 } else { u128::MAX << (128 - u32::from(self.len)) }
     }
 
-    /// Whether `addr` is of its family and in its network.
+    /// Returns whether `addr` is in this network.
     pub fn contains(&self, addr: IpAddr) -> bool {
         self.addr.is_ipv4() == addr.is_ipv4() && (bits(self.addr) ^ bits(addr)) & self.mask() == 0
     }
 
-    /// The network address and the directed broadcast address of an IPv4 network that has them: one
-    /// shorter than /31 (RFC 3021). They are no station's.
+    /// The network address and the directed broadcast address, for IPv4 prefixes shorter than /31 (RFC 3021). No
+    /// station has them.
     pub fn edges(&self) -> Option<[IpAddr; 2]> {
         let IpAddr::V4(addr) = self.addr else { return None };
         if self.len >= 31 {

@@ -1,7 +1,7 @@
-//! Our claims to our addresses: asking whether anybody else has them, announcing and defending them.
+//! Duplicate address detection, announcement and defence of our addresses.
 //!
-//! IPv4 does it with ARP (RFC 5227), IPv6 with neighbour discovery (RFC 4862 §5.4, RFC 4861 §7.2.6, RFC 4429). Here is only
-//! what is said when; [`Net`](super::Net) says it.
+//! IPv4 uses ARP (RFC 5227), IPv6 neighbour discovery (RFC 4862 §5.4, RFC 4861 §7.2.6, RFC 4429). This module decides
+//! what to send and when; [`Net`](super::Net) sends it.
 
 use std::net::IpAddr;
 
@@ -9,26 +9,26 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::net::config::Detect;
 
-/// Times of RFC 5227 §1.1. IPv6 has a second for all of them (RFC 4861 §10).
+/// Intervals of RFC 5227 §1.1. IPv6 uses one second for all of them (RFC 4861 §10).
 const SECOND: Duration = Duration::from_secs(1);
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(2);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-/// By then an answer has come, if there is one.
+/// The time within which an answer arrives, if there is one.
 const ANSWER_TIME: Duration = Duration::from_millis(100);
-/// Probes before an IPv4 address is taken (RFC 5227 §1.1), and before an IPv6 address (RFC 4862 §5.1).
+/// Number of probes before an IPv4 address is used (RFC 5227 §1.1), and before an IPv6 address is (RFC 4862 §5.1).
 const PROBES_V4: u8 = 3;
 const PROBES_V6: u8 = 1;
-/// Announcements each time that the link comes up (RFC 5227 §1.1).
+/// Number of announcements after each link-up (RFC 5227 §1.1).
 const ANNOUNCEMENTS: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The link is down, or all is said.
+    /// The link is down, or there is nothing left to send.
     Idle,
-    /// Others are asked so many times more.
+    /// This many probes are left.
     Probing { left: u8 },
-    /// They are told so many times more.
+    /// This many announcements are left.
     Announcing { left: u8 },
 }
 
@@ -36,41 +36,41 @@ enum Phase {
 struct Claim {
     addr: IpAddr,
     phase: Phase,
-    /// When the phase goes on.
+    /// The time of the next step.
     next: Instant,
-    /// Nobody claimed it when it was taken: from then on it is defended and not given up.
+    /// Nobody claimed it during detection: from now on it is defended rather than given up.
     held: bool,
     defended: Option<Instant>,
 }
 
-/// What is to be done.
+/// An action to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Ask whether anybody has the address.
+    /// Probe for the address.
     Probe(IpAddr),
-    /// Nobody does: it is ours.
+    /// Start to use the address: nobody else has it.
     Take(IpAddr),
-    /// Tell everyone.
+    /// Announce the address.
     Announce(IpAddr),
 }
 
-/// How another station claims an address of ours.
+/// How another station claims one of our addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Other {
-    /// It uses it.
+    /// It uses the address.
     Uses,
-    /// It asks whether it may.
+    /// It probes for the address.
     Probes,
 }
 
-/// What follows from that.
+/// The consequence of another station's claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing: it is not an address of ours, or it was defended a moment ago, or a question is answered as any other.
+    /// None: the address is not ours, was defended recently, or the probe is answered like any request.
     None,
-    /// Ours is defended, and somebody should know.
+    /// The address is defended, and the conflict is reported.
     Defend,
-    /// The address is given up.
+    /// The address is lost.
     Lost,
 }
 
@@ -78,7 +78,7 @@ pub(super) enum Verdict {
 pub(super) struct Claims {
     claims: Vec<Claim>,
     detect: Detect,
-    /// We speak for our addresses; otherwise another core does.
+    /// This core announces and defends our addresses; otherwise another one does.
     speaks: bool,
     link_up: bool,
     rng: Rng,
@@ -104,37 +104,37 @@ impl Claims {
         Claim { addr, phase: Phase::Idle, next: Instant::MAX, held, defended: None }
     }
 
-    /// Whether we speak for our addresses.
+    /// Returns whether this core announces and defends our addresses.
     pub(super) fn speak(&self) -> bool {
         self.speaks
     }
 
-    /// Whether addresses are used only once they are known to be free.
+    /// Returns whether addresses are used only once they are known to be free.
     pub(super) fn are_strict(&self) -> bool {
         self.speaks && self.detect == Detect::Strict
     }
 
-    /// Whether `addr` is ours, or will be.
+    /// Returns whether `addr` is ours or will be.
     pub(super) fn has(&self, addr: IpAddr) -> bool {
         self.claims.iter().any(|claim| claim.addr == addr)
     }
 
-    /// Whether `addr` is known to be nobody else's.
+    /// Returns whether detection for `addr` has finished without a conflict.
     pub(super) fn is_held(&self, addr: IpAddr) -> bool {
         self.claims.iter().any(|claim| claim.addr == addr && claim.held)
     }
 
-    /// Whether no address is waited for.
+    /// Returns whether no detection is in progress that usage waits for.
     pub(super) fn are_settled(&self) -> bool {
         !self.are_strict() || self.claims.iter().all(|claim| claim.held)
     }
 
-    /// When [`Claims::due`] has something to do.
+    /// The time at which [`Claims::due`] next has work to do.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// The link is up: everything is said (again).
+    /// Notes that the link is up, and restarts detection and announcements.
     pub(super) fn link_up(&mut self, now: Instant) {
         self.link_up = true;
         for i in 0..self.claims.len() {
@@ -142,9 +142,9 @@ impl Claims {
         }
     }
 
-    /// The link is down. Where it comes and goes with each peer, as on a memif server's port, it may never be up for the
-    /// whole time of a question: an address that was used for long enough to be answered counts as taken, so that a peer
-    /// that comes later and claims it does not end a server.
+    /// Notes that the link is down. If it comes and goes with each peer, as on a memif server's port, it may never be
+    /// up for the whole detection period. So an address that was in use for long enough to be answered counts as ours,
+    /// and a peer that claims it later does not stop a server.
     pub(super) fn link_down(&mut self, now: Instant) {
         self.link_up = false;
         for claim in &mut self.claims {
@@ -154,7 +154,7 @@ impl Claims {
         }
     }
 
-    /// One more address.
+    /// Adds an address.
     pub(super) fn add(&mut self, now: Instant, addr: IpAddr) {
         self.claims.push(self.claim(addr));
         if self.link_up {
@@ -173,7 +173,7 @@ impl Claims {
         let claim = &mut self.claims[i];
         let (phase, wait) = match self.detect {
             Detect::Off => (Phase::Announcing { left: ANNOUNCEMENTS }, Duration::ZERO),
-            // Hosts that start together do not speak together (RFC 5227 §2.1.1, RFC 4862 §5.4.2).
+            // A random delay keeps hosts that start together from sending together (RFC 5227 §2.1.1, RFC 4862 §5.4.2).
             Detect::Strict if !claim.held => {
                 let left = if claim.addr.is_ipv4() { PROBES_V4 } else { PROBES_V6 };
                 (Phase::Probing { left }, random(&mut self.rng, SECOND))
@@ -184,7 +184,7 @@ impl Claims {
         self.deadline = self.deadline.min(claim.next);
     }
 
-    /// The next thing to do, until there is none.
+    /// The next due action, or `None`.
     pub(super) fn due(&mut self, now: Instant) -> Option<Step> {
         let strict = self.are_strict();
         let Some(claim) = self.claims.iter_mut().find(|claim| claim.next <= now) else {
@@ -218,9 +218,9 @@ impl Claims {
         })
     }
 
-    /// Another station claims `addr`. Before it is held, that is the answer to our question (RFC 5227 §2.1.1, RFC 4862
-    /// §5.4.4). After that it is defended, once in ten seconds, and never given up, or whoever can send ARP could take
-    /// a server off the net (RFC 5227 §2.4 (c)).
+    /// Handles a claim to `addr` by another station. During detection, it is a conflict (RFC 5227 §2.1.1, RFC 4862
+    /// §5.4.4). Afterwards the address is defended, at most once in ten seconds, and never given up: otherwise anybody
+    /// who can send ARP could take a server off the network (RFC 5227 §2.4 (c)).
     pub(super) fn heard(&mut self, now: Instant, addr: IpAddr, other: Other) -> Verdict {
         let Some(claim) = self.claims.iter_mut().find(|claim| claim.addr == addr) else { return Verdict::None };
         match other {
@@ -237,7 +237,7 @@ impl Claims {
     }
 }
 
-/// A random part of `most`.
+/// A random duration up to `most`.
 fn random(rng: &mut Rng, most: Duration) -> Duration {
     Duration::from_nanos(rng.below(most.as_nanos() as u64))
 }
@@ -254,7 +254,7 @@ mod tests {
         Claims::new([ip("10.0.0.1"), ip("2001:db8::1")].into_iter(), detect, true, 7)
     }
 
-    /// What is done until nothing is left to do, with the time in milliseconds.
+    /// Runs all due actions and returns them with their times in milliseconds.
     fn play(claims: &mut Claims, from: Instant) -> Vec<(u64, Step)> {
         let mut done = Vec::new();
         let mut now = from;
@@ -322,7 +322,7 @@ mod tests {
         assert!(c.are_settled() && c.is_held(ip("10.0.0.1")) && play(&mut c, Instant::ZERO).is_empty());
     }
 
-    /// A server's port whose link comes with its clients, and goes before a second is over.
+    /// For a server's port whose link comes with its clients and goes again within a second.
     #[test]
     fn short_links_are_long_enough_to_take_an_address() {
         let ms = |n| Instant::ZERO + Duration::from_millis(n);

@@ -1,4 +1,4 @@
-//! What the network layer is told at start.
+//! Configuration of the network layer.
 
 use std::net::IpAddr;
 
@@ -8,77 +8,78 @@ use crate::net::cidr::Cidr;
 /// A static route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Destinations it is for.
+    /// The destinations.
     pub dest: Cidr,
-    /// The neighbour that forwards to them.
+    /// The next hop, a neighbour.
     pub via: IpAddr,
 }
 
-/// Duplicate address detection: whether another station is asked for before an address is taken (RFC 5227 for IPv4, RFC
-/// 4862 §5.4 for IPv6). Each time that the link comes up it is done anew, without giving up addresses that were in use.
+/// Duplicate address detection: whether to check that no other station has an address before it is used (RFC 5227 for
+/// IPv4, RFC 4862 §5.4 for IPv6). It is repeated at each link-up, when addresses that were already in use are not given
+/// up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detect {
-    /// Not at all: addresses are announced at once. For those that move between hosts.
+    /// No detection: addresses are announced at once. For addresses that move between hosts.
     Off,
-    /// Addresses are used at once and announced after a second in which nobody claimed them (in the spirit of RFC 4429).
-    /// One that is claimed in that second is given up.
+    /// Addresses are used at once, and announced if nobody claims them within a second (similar to RFC 4429). An
+    /// address claimed within that second is given up.
     #[default]
     Optimistic,
-    /// Addresses are used only when nobody has claimed them: after four to seven seconds for IPv4 and one to two for IPv6.
+    /// Addresses are used once nobody has claimed them, after four to seven seconds for IPv4 and one to two for IPv6.
     Strict,
 }
 
 /// Configuration of one core's network layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetConfig {
-    /// Our addresses, each with the network that is on the link. At most [`NetConfig::MAX_ADDRS`].
-    /// With any IPv6 address the link-local one made from the MAC address is ours too.
+    /// Our addresses, each with the prefix of its network on the link. At most [`NetConfig::MAX_ADDRS`]. With any IPv6
+    /// address, the link-local address derived from the MAC address is ours too.
     pub addrs: Vec<Cidr>,
-    /// Networks that are on the link beside those of `addrs`.
+    /// Networks on the link in addition to those of `addrs`.
     pub on_link: Vec<Cidr>,
-    /// Default gateways. Of several for an IP version the first one is used, and the next while that one does not answer.
-    /// If all our addresses of its IP version are single ones (/32, /128), a gateway is on the link whatever it is.
+    /// Default gateways. For each IP version the first one is used, and the next while it does not answer. If all our
+    /// addresses of an IP version are single ones (/32, /128), any gateway is taken to be on the link.
     pub gateways: Vec<IpAddr>,
-    /// More specific routes; the longest prefix wins. Of equal ones the first is used, and the next while its router
-    /// does not answer.
+    /// More specific routes; the longest prefix wins. Among equal prefixes the first is used, and the next while its
+    /// router does not answer.
     pub routes: Vec<Route>,
-    /// The VLAN that frames are tagged with, 1 to 4094; `None` for untagged.
+    /// The VLAN ID of frames, 1 to 4094; `None` for untagged frames.
     pub vlan: Option<u16>,
-    /// UDP ports that are open; `None` for all. See also [`super::Net::open_port`].
+    /// The open UDP ports; `None` for all. See also [`super::Net::open_port`].
     pub ports: Option<Vec<u16>>,
-    /// For how long a neighbour that answered is trusted without asking again. After the same time
-    /// again it is forgotten.
+    /// How long a neighbour's answer is trusted before it is probed again. An entry unused for twice that time is
+    /// forgotten.
     pub neighbor_ttl: Duration,
-    /// Neighbours known at a time.
+    /// The maximum number of neighbours in the table.
     pub max_neighbors: usize,
-    /// Questions for neighbours that go to everyone on the link, per second (RFC 1122 §2.3.2.1). Packets from made-up
-    /// addresses can use up a quarter of them; routers are asked for regardless.
+    /// The maximum number of broadcast or multicast solicitations per second (RFC 1122 §2.3.2.1). Packets from
+    /// unvalidated addresses can use up to a quarter of them; solicitations of routers are not limited.
     pub solicits_per_second: u32,
-    /// Frames that wait for one neighbour to be resolved; the oldest are given up for younger ones.
+    /// The maximum number of frames that wait for one neighbour to be resolved; newer frames replace older ones.
     pub pending_frames: usize,
-    /// Frames that wait in all.
+    /// The maximum number of waiting frames in total.
     pub max_pending: usize,
-    /// Flows for which headers are kept ready; rounded up to a power of two.
+    /// The number of flows whose headers are cached, rounded up to a power of two.
     pub templates: usize,
-    /// Echo replies per second.
+    /// The maximum number of echo replies per second.
     pub echo_per_second: u32,
-    /// "Port unreachable" messages per second; 0 for none.
+    /// The maximum number of "port unreachable" messages sent per second; 0 for none.
     pub errors_per_second: u32,
-    /// "Unreachable" messages per second that are passed on although they are about flows on which nothing was sent
-    /// lately. Those about other flows do not count.
+    /// The maximum number of "unreachable" messages per second that are passed on although nothing was sent on their
+    /// flow recently. Messages about recent flows are not limited.
     pub unreachable_per_second: u32,
-    /// Tell the link about our addresses whenever it comes up: ARP announcements, unsolicited advertisements, and
-    /// listener reports, without which switches that snoop may keep solicitations from us. Without it, `detect` has no
-    /// effect either: one core of several speaks for all.
+    /// Announce our addresses at each link-up: ARP announcements, unsolicited advertisements, and multicast listener
+    /// reports, without which switches with MLD snooping may not forward solicitations to us. If off, `detect` has no
+    /// effect either: of several cores, one does this for all.
     pub announce: bool,
-    /// What is done to find out whether another station has an address of ours.
+    /// How to check whether another station has one of our addresses.
     pub detect: Detect,
-    /// Secret that IPv6 flow labels are made with; a random number.
+    /// A secret random number from which IPv6 flow labels are derived.
     pub seed: u64,
 }
 
 impl NetConfig {
-    /// Most addresses that one core's network layer can have.
+    /// The maximum number of addresses.
     pub const MAX_ADDRS: usize = 64;
 }
 
@@ -107,55 +108,57 @@ impl Default for NetConfig {
     }
 }
 
-/// Why a configuration cannot work.
+/// The reason why a configuration cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetError {
-    /// No address.
+    /// There is no address.
     #[error("no address configured: give at least one as address/length")]
     NoAddress,
-    /// More addresses than there is room for.
+    /// There are more than [`NetConfig::MAX_ADDRS`] addresses.
     #[error("{0} addresses configured: at most {max} are possible", max = NetConfig::MAX_ADDRS)]
     TooManyAddresses(usize),
-    /// An address that no interface can have.
-    #[error("address {0} cannot be an interface's: it is multicast, unspecified, loopback, or names the network")]
+    /// An interface cannot have this address.
+    #[error(
+        "address {0} cannot be an interface's: it is multicast, unspecified, loopback, or the network's own address"
+    )]
     BadAddress(Cidr),
-    /// The same address twice.
+    /// An address is configured twice.
     #[error("address {0} is configured twice")]
     TwiceTheSame(IpAddr),
-    /// A gateway that no address of ours shares a network with.
+    /// A gateway is in none of the networks on the link.
     #[error("gateway {0} is not on the link: no configured address/length contains it, nor any network on the link")]
     GatewayNotOnLink(IpAddr),
-    /// A gateway that is ourselves.
+    /// A gateway is one of our own addresses.
     #[error("gateway {0} is one of our own addresses")]
     GatewayIsUs(IpAddr),
-    /// The same default gateway twice.
+    /// A default gateway is given twice.
     #[error("gateway {0} is given twice")]
     GatewayTwice(IpAddr),
-    /// A route whose two ends are of different IP versions.
+    /// A route's destination and next hop are of different IP versions.
     #[error("route to {dest} via {via} mixes IPv4 and IPv6", dest = .0.dest, via = .0.via)]
     RouteMixesVersions(Route),
-    /// Not a VLAN.
+    /// The VLAN ID is out of range.
     #[error("VLAN {0} is out of range: use 1 to 4094")]
     BadVlan(u16),
-    /// MTU too small for what is configured.
+    /// The MTU is too small for QUIC over the configured addresses.
     #[error("MTU of {mtu} bytes is below the {needed} that QUIC over the configured addresses needs")]
     MtuTooSmall {
         /// The device's MTU in bytes.
         mtu: u16,
-        /// What is needed, in bytes.
+        /// The minimum in bytes.
         needed: u16,
     },
-    /// The device's MAC address is none.
+    /// The device's MAC address is not a station's.
     #[error("the device's MAC address is multicast or zero: set a station address on the port")]
     BadMac,
-    /// A limit that leaves no room to work.
+    /// A limit is too small.
     #[error("{what} is {value}: give at least {least}")]
     LimitTooSmall {
-        /// Which setting.
+        /// The setting.
         what: &'static str,
         /// Its value.
         value: usize,
-        /// The least that works.
+        /// The minimum.
         least: usize,
     },
 }

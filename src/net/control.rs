@@ -1,4 +1,4 @@
-//! ARP, neighbour discovery and ICMP: what is answered here, and what we say on our own.
+//! ARP, neighbour discovery and ICMP: answers, and messages of our own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -23,7 +23,7 @@ use crate::wire::ndp::{self, ListenerQuery, Ndp, NdpError};
 
 /// Smallest MTU of an IPv4 link (RFC 791 §3.2).
 const IPV4_MIN_MTU: u32 = 68;
-/// An ICMP error is at most this long, IP header included (RFC 1812 §4.3.2.3).
+/// The maximum length of an ICMP error, including the IP header (RFC 1812 §4.3.2.3).
 const MAX_ERROR_V4: usize = 576;
 
 impl<T: TxFrame> Net<T> {
@@ -46,7 +46,7 @@ impl<T: TxFrame> Net<T> {
             self.claimed(now, sender, arp.sender_mac, Other::Uses);
             return Err(NetDrop::BadSource);
         }
-        // A probe has no sender address (RFC 5227 §1.1).
+        // Probes have no sender address (RFC 5227 §1.1).
         if arp.sender_ip.is_unspecified() && arp.op == ArpOp::Request {
             self.claimed(now, target, arp.sender_mac, Other::Probes);
         }
@@ -72,7 +72,8 @@ impl<T: TxFrame> Net<T> {
         Ok(Received::Consumed)
     }
 
-    /// ICMP of either version. Its checksum is always verified here: devices differ in what they mean by "good".
+    /// Handles ICMP of either version. Its checksum is always verified here, as devices differ in what they report as
+    /// good.
     pub(super) fn icmp(&mut self, now: Instant, packet: &IpPacket<'_>) -> Result<Received, NetDrop> {
         let message = packet.payload();
         let pseudo = match packet.version {
@@ -100,8 +101,8 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// The datagram that an error is about, if we can have sent it (RFC 8085 §5.2): from the address that the error came
-    /// to and an open port of ours, to where we send, and no longer than ours are.
+    /// The datagram that an error quotes, if it can be ours (RFC 8085 §5.2): from the address that the error was sent
+    /// to and an open port, to a valid destination, and not too long.
     fn quote(&self, packet: &IpPacket<'_>, quoted: &[u8]) -> Result<Quote, NetDrop> {
         let most = self.max_udp_payload(packet.version == IcmpVersion::V6);
         let udp = QuotedUdp::parse(packet.version, quoted)
@@ -115,18 +116,18 @@ impl<T: TxFrame> Net<T> {
         Ok(Quote { local: udp.src, remote: udp.dst, len: udp.len, payload })
     }
 
-    /// A router tells of its MTU. Anybody can forge that: what it quotes is passed on to whoever knows what was sent (RFC
-    /// 9000 §14.2.1). There is no limit that strangers could use up.
+    /// Handles "packet too big". Anybody can forge it, so the quoted datagram is passed on to the engine, which knows
+    /// what was sent (RFC 9000 §14.2.1). There is no limit that forged messages could exhaust.
     fn too_big(&mut self, packet: &IpPacket<'_>, mtu: u32, quoted: &[u8]) -> Result<Received, NetDrop> {
         let quote = self.quote(packet, quoted)?;
         let v6 = packet.version == IcmpVersion::V6;
-        // Below the smallest MTU of the protocol it is no news but an attack (RFC 8201 §4).
+        // Anything below the protocol's minimum MTU is an attack (RFC 8201 §4).
         let least = if v6 { u32::from(IPV6_MIN_MTU) } else { IPV4_MIN_MTU };
         let own = u32::from(self.caps.mtu);
         if mtu < least || mtu >= own {
             return Err(NetDrop::TooBigUnusable);
         }
-        // Both are above what the headers take, and below our own MTU.
+        // Both are above the size of the headers, and below our own MTU.
         let max_udp_payload = self.max_udp_payload(v6) - (own - mtu) as u16;
         if quote.len != 0 && quote.len <= max_udp_payload {
             return Err(NetDrop::TooBigUnusable);
@@ -134,8 +135,8 @@ impl<T: TxFrame> Net<T> {
         Ok(Received::PacketTooBig { quote, max_udp_payload })
     }
 
-    /// Somebody tells that a datagram did not arrive. Where we have just sent something, it may be so; of the rest, most of
-    /// which is made up, some is passed on, as headers are kept ready for a limited number of flows.
+    /// Handles "unreachable". If something was sent on the flow recently, it is passed on. Of the others, most of which
+    /// are forged, a limited number is passed on too, as headers are cached for a limited number of flows only.
     fn undelivered(&mut self, now: Instant, packet: &IpPacket<'_>, quoted: &[u8]) -> Result<Quote, NetDrop> {
         let quote = self.quote(packet, quoted)?;
         if self.has_template(quote.local, quote.remote) || self.unreachable_limit.take(now) {
@@ -145,8 +146,8 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// An echo reply goes back where the request came from, without a route or a neighbour: who floods
-    /// us with requests fills no table.
+    /// Sends an echo reply back to where the request came from, without route or neighbour lookup, so a flood of
+    /// requests fills no table.
     fn answer_echo(&mut self, now: Instant, packet: &IpPacket<'_>, rest: &[u8]) -> Result<Received, NetDrop> {
         if !packet.to_us || !packet.src_mac.is_station() {
             return Err(NetDrop::IcmpIgnored);
@@ -159,7 +160,7 @@ impl<T: TxFrame> Net<T> {
         Ok(Received::Consumed)
     }
 
-    /// Tells the sender that nobody listens (RFC 1122 §3.2.2.1, RFC 4443 §3.1), as often as the limit allows.
+    /// Sends "port unreachable" (RFC 1122 §3.2.2.1, RFC 4443 §3.1), as often as the limit allows.
     pub(super) fn answer_closed_port(&mut self, now: Instant, packet: &IpPacket<'_>) {
         if !packet.src_mac.is_station() || !self.error_limit.take(now) {
             return;
@@ -171,7 +172,7 @@ impl<T: TxFrame> Net<T> {
         let quoted = &packet.bytes[..packet.bytes.len().min(max - header - icmp::ICMP_LEN)];
         let pseudo = reply_pseudo(packet, icmp::ICMP_LEN + quoted.len());
         let first = icmp::port_unreachable(packet.version, pseudo, quoted);
-        // Without room it is one error less: the drop that called for it is counted already.
+        // If there is no room, the error is not sent: the drop that caused it is already counted.
         let _ = self.push_reply(packet, &[&first, quoted]);
     }
 
@@ -236,7 +237,7 @@ impl<T: TxFrame> Net<T> {
             return Err(NetDrop::NdpInvalid);
         }
         if src.is_unspecified() {
-            // Someone is about to take our address: everyone is told whose it is (RFC 4861 §7.2.4).
+            // Somebody else probes for our address: the answer goes to all nodes (RFC 4861 §7.2.4).
             if source_mac.is_some() || dst != ipv6::solicited_node(target) {
                 return Err(NetDrop::NdpInvalid);
             }
@@ -248,14 +249,14 @@ impl<T: TxFrame> Net<T> {
             self.learn(now, src.into(), source_mac, News::Question);
             self.advertise(target, src, mac, true)?;
         } else {
-            // Not ours yet (RFC 4862 §5.4.3).
+            // The address is not ours yet (RFC 4862 §5.4.3).
             return Err(NetDrop::NdpForeign);
         }
         Ok(Received::Consumed)
     }
 
-    /// A multicast listener query: our groups are reported again (RFC 3810 §6.2). It shares no limit with anything else: who
-    /// does not report is not reached any more behind switches that snoop.
+    /// Handles a multicast listener query: our groups are reported again (RFC 3810 §6.2). It shares no limit with other
+    /// messages, since a host that does not report becomes unreachable behind switches with MLD snooping.
     fn listener_query(
         &mut self,
         now: Instant,
@@ -270,11 +271,11 @@ impl<T: TxFrame> Net<T> {
         Ok(Received::Consumed)
     }
 
-    /// Asks for a neighbour.
+    /// Sends a solicitation for a neighbour.
     pub(super) fn solicit(&mut self, ask: Solicit) {
         self.stats.neighbor_solicits += 1;
         let mac = self.mac;
-        // What does not find room is asked again in a second.
+        // If there is no room, it is sent again in a second.
         let _ = match (ask.target, self.addressing.asks_for(ask.target)) {
             (IpAddr::V4(target), Some(IpAddr::V4(own))) => self.arp_request(own, target, ask.to),
             (IpAddr::V6(target), Some(IpAddr::V6(own))) => {
@@ -284,7 +285,8 @@ impl<T: TxFrame> Net<T> {
                     let message = ndp::neighbor_solicit(own, dst, target, mac);
                     self.push_ndp(own, dst, dst_mac, &message)
                 } else {
-                    // The address may be another's: nobody is to learn that it is here (RFC 4429 §3.2).
+                    // The address may be another station's, so nobody may learn a link-layer address from this (RFC
+                    // 4429 §3.2).
                     self.push_ndp(own, dst, dst_mac, &ndp::neighbor_query(own, dst, target))
                 }
             }
@@ -299,13 +301,13 @@ impl<T: TxFrame> Net<T> {
     }
 
     fn advertise(&mut self, own: Ipv6Addr, dst: Ipv6Addr, dst_mac: Mac, solicited: bool) -> Result<(), NetDrop> {
-        // What is not certain yet overrides nothing (RFC 4429 §3.3).
+        // Tentative addresses do not override (RFC 4429 §3.3).
         let replace = self.claims.is_held(own.into());
         let message = ndp::neighbor_advert(own, dst, own, self.mac, solicited, replace);
         self.push_ndp(own, dst, dst_mac, &message)
     }
 
-    /// Says what we listen to, as far as there is room for it: the rest follows.
+    /// Sends listener reports while there is room; the others follow later.
     #[cold]
     pub(super) fn report(&mut self, now: Instant) {
         while self.outbox.has_room() {
@@ -318,9 +320,9 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// Asks whether anybody has our address `own` (RFC 5227 §2.1.1, RFC 4862 §5.4.2).
+    /// Sends a probe for our address `own` (RFC 5227 §2.1.1, RFC 4862 §5.4.2).
     pub(super) fn probe_address(&mut self, own: IpAddr) {
-        // Without room the question is not put, as if it were lost on the link.
+        // If there is no room, the probe is as good as lost on the link.
         let _ = match own {
             IpAddr::V4(own) => self.arp_request(Ipv4Addr::UNSPECIFIED, own, None),
             IpAddr::V6(own) => {
@@ -331,7 +333,7 @@ impl<T: TxFrame> Net<T> {
         };
     }
 
-    /// Tells everyone that our address `own` is here (RFC 5227 §2.3, RFC 4861 §7.2.6).
+    /// Announces our address `own` (RFC 5227 §2.3, RFC 4861 §7.2.6).
     pub(super) fn announce(&mut self, own: IpAddr) {
         let _ = match own {
             IpAddr::V4(own) => self.arp_request(own, own, None),
@@ -339,7 +341,7 @@ impl<T: TxFrame> Net<T> {
         };
     }
 
-    /// Says that we listen to the solicited-node group of `own`; from a link-local address (RFC 3810 §5.2.13).
+    /// Reports the solicited-node group of `own`, from a link-local address (RFC 3810 §5.2.13).
     fn report_group(&mut self, own: Ipv6Addr) {
         let link_local =
             self.addressing.all().iter().map(|own| own.addr()).find(|ip| is_link_local(*ip) && ip.is_ipv6());
@@ -348,7 +350,7 @@ impl<T: TxFrame> Net<T> {
         let len = ndp::ROUTER_ALERT.len() + message.len();
         let ip = ipv6::header(src, ndp::ALL_MLDV2_ROUTERS, 0, 1, 0, 0, len);
         let dst_mac = Mac::for_multicast(ndp::ALL_MLDV2_ROUTERS);
-        // There is room: see who calls.
+        // The caller has checked for room.
         let _ = self.push_eth(dst_mac, ETHERTYPE_IPV6, &[&ip, &ndp::ROUTER_ALERT, &message]);
     }
 
@@ -357,7 +359,7 @@ impl<T: TxFrame> Net<T> {
         self.push_eth(dst_mac, ETHERTYPE_IPV6, &[&ip, message])
     }
 
-    /// Queues an ICMP message, in two parts, back to where `packet` came from.
+    /// Queues an ICMP message, given in two parts, to the sender of `packet`.
     fn push_reply(&mut self, packet: &IpPacket<'_>, parts: &[&[u8]; 2]) -> Result<(), NetDrop> {
         let len = parts[0].len() + parts[1].len();
         match (packet.src, packet.dst) {
@@ -386,7 +388,7 @@ impl<T: TxFrame> Net<T> {
     }
 }
 
-/// The pseudo-header's sum of the answer to `packet`, which has the same addresses, swapped.
+/// The pseudo-header checksum of the answer to `packet`, which has the same addresses, swapped.
 fn reply_pseudo(packet: &IpPacket<'_>, len: usize) -> Sum {
     match packet.version {
         IcmpVersion::V4 => Sum::new(),

@@ -1,8 +1,8 @@
-//! The short way in: headers of packets that were looked at in full not long ago.
+//! The receive fast path: headers of flows that were parsed recently.
 //!
-//! Nearly all packets are the next one of a flow. Its headers are those of the one before, but for lengths, checksums
-//! and a few fields that nobody looks at; so one comparison says all that parsing would. What does not match, or has
-//! anything odd about it, goes the long way and is judged there.
+//! Nearly every packet belongs to a recent flow. Its headers equal those of the previous packet, except for lengths,
+//! checksums and a few fields that do not matter, so one comparison replaces parsing. Packets that do not match, or
+//! have anything unusual, are parsed in full.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,40 +17,41 @@ use crate::wire::ipv4::{IPV4_LEN, PROTOCOL_UDP};
 use crate::wire::ipv6::IPV6_LEN;
 use crate::wire::udp::UDP_LEN;
 
-/// Bytes that are compared: Ethernet with a tag, IPv6, and UDP ports.
+/// The number of bytes compared: Ethernet with a tag, IPv6, and UDP ports.
 const SPAN: usize = 64;
 
-/// Flows that are remembered: as many as [`Flows::last`] can name.
+/// The number of cached flows: as many as [`Flows::last`] can index.
 const FLOWS: usize = 1 << u8::BITS;
 
-/// Places that a flow may have.
+/// The number of slots that a flow may be in.
 const WAYS: usize = 2;
 
-/// Where the tag's type is, and what is in a tag besides the VLAN: priority and drop eligibility (IEEE 802.1Q §9.6).
+/// The offset of the tag's type, and the tag bits besides the VLAN ID: priority and drop eligibility (IEEE 802.1Q
+/// §9.6).
 const TAG: usize = 12;
 const TAG_PRIORITY: u8 = 0xf0;
 
-/// What packets of a flow have in common.
+/// The header fields that all packets of a flow share.
 #[derive(Clone, Debug)]
 struct Flow {
-    /// Bits that have to be the same.
+    /// The bits to compare.
     mask: [u64; SPAN / 8],
     /// Their values.
     want: [u64; SPAN / 8],
     version: IcmpVersion,
-    /// Where the IP header is, and where the UDP header.
+    /// Offsets of the IP header and the UDP header.
     ip: usize,
     udp: usize,
     local: SocketAddr,
     remote: SocketAddr,
 }
 
-/// The flows that packets came from most recently.
+/// The flows of recent packets.
 #[derive(Debug)]
 pub(super) struct Flows {
-    /// Neighbouring places are for flows with the same hash.
+    /// Adjacent slots are for flows with the same hash.
     recent: [Option<Box<Flow>>; FLOWS],
-    /// The flow of the packet before, which is looked at first.
+    /// The flow of the previous packet, which is compared first.
     last: u8,
     seed: u64,
 }
@@ -67,13 +68,13 @@ impl Flow {
 }
 
 impl Flows {
-    /// Remembers nothing yet. `seed` is secret, so that nobody can choose whose place a flow takes.
+    /// Creates an empty cache. `seed` is secret, so that nobody can choose which flow's slot a flow takes.
     pub(super) fn new(seed: u64) -> Self {
         Self { recent: [const { None }; FLOWS], last: 0, seed }
     }
 
-    /// The first of the places of a packet's flow: a hash of all that tells flows apart, that is both addresses and both
-    /// ports, wherever a tag and the IP version put them.
+    /// The first slot of a packet's flow: a hash of both addresses and both ports, wherever a tag and the IP version
+    /// put them.
     fn first_place(&self, head: &[u8; SPAN]) -> usize {
         let ip = if head[TAG..TAG + 2] == [0x81, 0x00] { ETH_LEN + VLAN_LEN } else { ETH_LEN };
         let (addresses, ports) =
@@ -81,16 +82,16 @@ impl Flows {
         let ports = u32::from_ne_bytes(std::array::from_fn(|i| head[ports + i]));
         let words = addresses.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
         let hash = words.fold(self.seed ^ u64::from(ports), |hash, word| mix(hash ^ word));
-        // The upper bits of a product know all bits of its factors.
+        // The upper bits of a product depend on all bits of its factors.
         (mix(hash) >> (u64::BITS - u8::BITS)) as usize & !(WAYS - 1)
     }
 
-    /// Remembers the flow of a datagram that was found good.
+    /// Caches the flow of a valid datagram.
     pub(super) fn learn(&mut self, frame: &[u8], packet: &IpPacket<'_>, datagram: &UdpDatagram) {
         let Some(head) = frame.first_chunk::<SPAN>() else { return };
         let ip = packet.at;
         let udp = ip + packet.header_len;
-        // Options and extension headers are looked at in full each time.
+        // Packets with options or extension headers are always parsed in full.
         let plain = match packet.version {
             IcmpVersion::V4 => IPV4_LEN,
             IcmpVersion::V6 => IPV6_LEN,
@@ -131,20 +132,20 @@ impl Flows {
         let mut ways = self.recent[first..first + WAYS].iter();
         let place = first
             + ways.position(|flow| flow.as_deref().is_some_and(|flow| flow.matches(head))).unwrap_or_else(|| {
-                // Newcomers take the first place. Who was there moves on, and the oldest is forgotten.
+                // New flows take the first slot. The others move on, and the oldest is forgotten.
                 self.recent[first..first + WAYS].rotate_right(1);
                 0
             });
         self.last = place as u8;
-        // A place is allocated once: with more flows than places, one is taken over for each packet.
+        // A slot is allocated once and then overwritten.
         match &mut self.recent[place] {
             Some(place) => **place = flow,
             place => *place = Some(Box::new(flow)),
         }
     }
 
-    /// The datagram in `frame`, if it is of a flow that is known and nothing is odd about it. Tells also whether its
-    /// checksum was computed here.
+    /// The datagram in `frame`, if its flow is cached and it has nothing unusual, and whether its checksum was verified
+    /// here.
     #[inline]
     pub(super) fn find(&mut self, frame: &[u8], ip: Checksum, l4: Checksum) -> Option<(UdpDatagram, bool)> {
         let head = frame.first_chunk::<SPAN>()?;
@@ -178,7 +179,7 @@ impl Flows {
         Some((UdpDatagram { local: flow.local, remote: flow.remote, ecn, payload }, unknown))
     }
 
-    /// The place of a packet's flow that is not the one of the packet before.
+    /// Looks up a packet's flow, which differs from the previous packet's.
     #[inline(never)]
     fn look_up(&self, head: &[u8; SPAN]) -> Option<u8> {
         let first = self.first_place(head);
@@ -186,12 +187,12 @@ impl Flows {
         (first..first + WAYS).find(known).map(|place| place as u8)
     }
 
-    /// Forgets the flows to a port, as it was closed.
+    /// Forgets the flows to a port that was closed.
     pub(super) fn forget_port(&mut self, port: u16) {
         self.forget(|flow| flow.local.port() == port);
     }
 
-    /// Forgets the flows to an address, as it is not ours any more.
+    /// Forgets the flows to an address that was removed.
     pub(super) fn forget_address(&mut self, addr: IpAddr) {
         self.forget(|flow| flow.local.ip() == addr);
     }

@@ -1,21 +1,22 @@
-//! When listener reports are due (RFC 3810 §6): switches that snoop deliver solicitations only to where they heard one.
+//! Timing of multicast listener reports (RFC 3810 §6). Switches with MLD snooping forward solicitations only to where
+//! they have heard reports.
 
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 
-/// Reports that nobody asked for are said twice, as one may be lost (RFC 3810 §9.1, §9.11).
+/// Unsolicited reports are sent twice, as one may be lost (RFC 3810 §9.1, §9.11).
 const REPEAT_WITHIN: Duration = Duration::from_secs(1);
-/// Between two rounds of reports, whoever asks for them: a query is answered late, but it is answered.
+/// The minimum time between two rounds of reports, whoever queries: an answer may be late but is never omitted.
 const SPACING: Duration = Duration::from_secs(1);
 
-/// Which of our groups is to be reported when.
+/// The schedule of reports of our groups.
 #[derive(Debug)]
 pub(super) struct Reports {
-    /// When the next round begins; [`Instant::MAX`] if none is due.
+    /// The start of the next round; [`Instant::MAX`] if none is due.
     due: Instant,
-    /// When the last one began.
+    /// The start of the last round.
     last: Option<Instant>,
-    /// The next of our addresses in the round that is on its way.
+    /// The index of the next address in the current round.
     next: Option<usize>,
     /// Another round follows this one.
     again: bool,
@@ -27,30 +28,30 @@ impl Reports {
         Self { due: Instant::MAX, last: None, next: None, again: false, rng: Rng::from_u64(seed) }
     }
 
-    /// When [`Reports::next`] has something to give.
+    /// The time at which [`Reports::next`] next has work to do.
     pub(super) fn deadline(&self) -> Instant {
         if self.next.is_some() { Instant::ZERO } else { self.due }
     }
 
-    /// What we listen to has changed, or who is told (RFC 3810 §6.1).
+    /// Schedules reports after a change of our groups or of the link (RFC 3810 §6.1).
     pub(super) fn tell(&mut self, now: Instant) {
         (self.due, self.again, self.next) = (now, true, None);
     }
 
-    /// Somebody asks, and waits no longer than `max_delay`. It is answered at a random time, so that not all hosts speak
-    /// at once; an answer that comes sooner is one to all who asked (RFC 3810 §6.2).
+    /// Schedules the answer to a query, within `max_delay`. It is sent at a random time, so that hosts do not answer
+    /// all at once; one answer serves all queries before it (RFC 3810 §6.2).
     pub(super) fn asked(&mut self, now: Instant, max_delay: Duration) {
         let delay = Duration::from_nanos(self.rng.below(max_delay.as_nanos() as u64 + 1));
         let earliest = self.last.map_or(now, |last| last + SPACING);
         self.due = self.due.min((now + delay).max(earliest));
     }
 
-    /// Nobody would hear.
+    /// Cancels all reports: the link is down.
     pub(super) fn hush(&mut self) {
         (self.due, self.again, self.next) = (Instant::MAX, false, None);
     }
 
-    /// The number of the next address to be reported of `count`.
+    /// The index of the next address to report, of `count`.
     pub(super) fn next(&mut self, now: Instant, count: usize) -> Option<usize> {
         if now >= self.due {
             self.last = Some(now);
@@ -76,7 +77,7 @@ mod tests {
         Instant::ZERO + Duration::from_millis(ms)
     }
 
-    /// When rounds begin, given what `asks` at each millisecond.
+    /// The start times of rounds, with `asks` called at each millisecond.
     fn rounds(reports: &mut Reports, until: u64, mut asks: impl FnMut(&mut Reports, u64)) -> Vec<u64> {
         let mut begun = Vec::new();
         for ms in 0..until {
@@ -110,7 +111,7 @@ mod tests {
         for seed in 0..100 {
             let mut reports = Reports::new(seed);
             let begun = rounds(&mut reports, 20_000, |reports, ms| {
-                // A second one, which comes before the answer, gets the same.
+                // A second query before the answer gets the same answer.
                 if ms == 1000 || ms == 1001 {
                     reports.asked(at(ms), MAX_DELAY);
                 }
@@ -124,7 +125,7 @@ mod tests {
         let mut reports = Reports::new(1);
         let begun = rounds(&mut reports, 10_000, |reports, ms| reports.asked(at(ms), Duration::ZERO));
         assert_eq!(begun, (0..10).map(|n| 1000 * n).collect::<Vec<_>>());
-        // Who asks for a late answer does not put off the answer to others.
+        // A query with a long delay does not postpone the answer to others.
         reports.asked(at(20_000), Duration::from_millis(5));
         reports.asked(at(20_000), Duration::from_secs(8000));
         assert!(reports.deadline() <= at(20_005));

@@ -1,15 +1,14 @@
-//! Layer `net`: one core's network layer: neighbours, routes, header templates, ICMP.
+//! Layer `net`: the network layer of one core: neighbours, routes, header templates, ICMP.
 //!
-//! [`Net::receive`] looks at a received frame: UDP for us is handed on, everything else is handled or a
-//! counted drop. [`Net::send`] puts headers in front of a payload; in the steady state that is one
-//! table look-up, one copy, and the checksums. [`Net::poll`] gives the frames that `net` itself has to send.
+//! [`Net::receive`] classifies a received frame: UDP for us is passed on, anything else is handled here or dropped and
+//! counted. [`Net::send`] prepends headers to a payload; in the steady state that is one table lookup, one copy, and
+//! the checksums. [`Net::poll`] returns frames that the network layer itself has to send.
 //!
-//! What the device has to be set up for: VLAN tags are not stripped, and with IPv6 multicasts are
-//! received (all of them, or at least the solicited-node groups). On a veth whose other end is the
-//! kernel, that end's offloads have to be off: otherwise frames arrive with unfinished checksums, which
-//! are dropped here as wrong.
+//! The device must not strip VLAN tags, and with IPv6 it must receive multicasts (all of them, or at least the
+//! solicited-node groups). On a veth whose other end is the kernel, that end's offloads must be off: otherwise frames
+//! arrive with incomplete checksums, which are dropped here as wrong.
 //!
-//! What is not done: reassembly of fragments, router discovery (advertisements are counted), redirects.
+//! Not implemented: reassembly of fragments, router discovery (advertisements are counted), redirects.
 #![forbid(unsafe_code)]
 
 mod addressing;

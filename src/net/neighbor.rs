@@ -1,15 +1,16 @@
-//! Who is on the link: IP to MAC addresses, one state machine for ARP (RFC 826, RFC 1122 §2.3.2) and
+//! The neighbour table: maps IP to MAC addresses, with one state machine for ARP (RFC 826, RFC 1122 §2.3.2) and
 //! neighbour discovery (RFC 4861 §7.3). It neither reads nor writes packets.
 //!
-//! An entry is known until its time is up; used after that, it is still used but asked again (probed),
-//! and forgotten if it does not answer. An entry unused for twice its time counts as absent. Progress of
-//! connections keeps an entry known without a question, and their silence is a reason to ask (§7.3.1).
+//! An entry is known until its time is up. If used after that, it remains in use while it is probed, and is forgotten
+//! if it does not answer. An entry unused for twice its time counts as absent. Progress of connections keeps an entry
+//! known without probes, and lack of progress triggers a probe (§7.3.1).
 //!
 //! # What strangers can do to the table
-//! Only ARP and neighbour discovery are evidence; packets from made-up addresses can at most make us ask.
-//! Entries asked for because of strangers are at most a quarter of the table, push out only each other, and are the
-//! first to go. Neighbours that are in use stay. Questions to everyone have a budget, of which strangers can use up
-//! a quarter. Nothing here takes longer because the table is full.
+//! A stranger is a sender whose address is not validated. Only ARP and neighbour discovery are evidence; packets from
+//! strangers can at most trigger solicitations. Entries created for strangers take at most a quarter of the table,
+//! replace only each other, and are the first to be evicted. Neighbours in use stay. Broadcast and multicast
+//! solicitations are limited, and strangers can use at most a quarter of them. No operation takes longer because the
+//! table is full.
 
 mod lists;
 mod room;
@@ -23,27 +24,27 @@ use crate::base::time::{Duration, Instant};
 use crate::wire::eth::Mac;
 use lists::{List, Lists};
 
-/// Solicitations before a neighbour is given up (RFC 4861 §10).
+/// The number of solicitations before a neighbour is given up (RFC 4861 §10).
 const MAX_TRIES: u8 = 3;
-/// Time between solicitations (RFC 4861 §10; RFC 1122 §2.3.2.1 allows no more than one per second and destination).
+/// The time between solicitations (RFC 4861 §10; RFC 1122 §2.3.2.1 allows at most one per second and destination).
 const RETRY: Duration = Duration::from_secs(1);
-/// For so long a MAC address that was looked up may be used before it is looked up again: that is how the table
-/// knows which neighbours are in use.
+/// How long a MAC address from a lookup may be used before the next lookup, which tells the table which neighbours are
+/// in use.
 const GRAIN: Duration = Duration::from_secs(1);
-/// How often a router that was given up for another one is asked whether it is back.
+/// How often a dead router that was replaced by another is probed.
 const DEAD_RETRY: Duration = Duration::from_secs(10);
-/// Strangers make up this part of the table, and of the questions to everyone, at the most.
+/// The maximum share of strangers in the table and in solicitations to all nodes, as a divisor.
 const STRANGERS: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Asked for, address not known.
+    /// Being resolved.
     Incomplete { tries: u8 },
-    /// Trusted until then.
+    /// Trusted until this time.
     Known { until: Instant },
-    /// Used, but asked again.
+    /// In use while being probed.
     Probe { tries: u8 },
-    /// A router that did not answer; there is another one.
+    /// A router that did not answer and has an alternative.
     Dead,
 }
 
@@ -52,49 +53,49 @@ struct Entry {
     ip: IpAddr,
     mac: Mac,
     state: State,
-    /// It answered a question of ours with this MAC address.
+    /// It answered a solicitation of ours with this MAC address.
     proven: bool,
     role: Role,
-    /// When its timer runs out.
+    /// The expiry of its timer.
     retry: Instant,
-    /// When it was last asked for.
+    /// The time of the last solicitation.
     asked: Option<Instant>,
-    /// When it was last looked up.
+    /// The time of the last lookup.
     used: Option<Instant>,
-    /// When it was last heard to be there, by an answer or by a connection's progress.
+    /// The time of the last confirmation, by an answer or a connection's progress.
     confirmed: Instant,
 }
 
-/// What a neighbour is to us.
+/// The role of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// The other end of connections.
+    /// The peer of connections.
     Host,
-    /// A way to others: never pushed out. With a substitute it is not waited for.
+    /// A next hop: never evicted. With a substitute, packets do not wait for it.
     Router {
-        /// Another route serves when this one does not.
+        /// Another route can be used instead.
         substitute: bool,
     },
 }
 
-/// On whose account a neighbour is looked up.
+/// On whose behalf a neighbour is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Account {
-    /// Ours: connections that we open, and those whose peers are known to be where they say.
+    /// Ours: connections that we open, and those with validated peers.
     Own,
-    /// Somebody's whose address may be made up.
+    /// A stranger's, whose address may be forged.
     Newcomer,
 }
 
-/// A question to be put on the link.
+/// A solicitation to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Solicit {
     pub(super) target: IpAddr,
-    /// The MAC address to ask; `None` asks everyone.
+    /// The destination MAC address; `None` for all nodes.
     pub(super) to: Option<Mac>,
 }
 
-/// Where in the table a MAC address came from. It is good while [`Neighbors::is_current`].
+/// The table slot that a MAC address came from. Valid while [`Neighbors::is_current`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Aim {
     place: u32,
@@ -102,66 +103,66 @@ pub(super) struct Aim {
 }
 
 impl Aim {
-    /// Never good.
+    /// Never valid.
     pub(super) const NONE: Self = Self { place: u32::MAX, version: 0 };
 }
 
-/// Whether what was handed out of a place is still good.
+/// Whether addresses handed out from a slot are still valid.
 #[derive(Clone, Copy, Debug)]
 struct Gate {
     version: u32,
     until: Instant,
 }
 
-/// What looking up a neighbour came to.
+/// The result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// Its MAC address.
+    /// The MAC address is known.
     Known { mac: Mac, aim: Aim },
-    /// Not known yet: frames wait at this place.
+    /// Being resolved: frames wait at this slot.
     Wait { place: u32 },
-    /// Not known, and there is no place for it.
+    /// Not known, and there is no free slot.
     Refused,
 }
 
-/// What became of looking up a neighbour.
+/// The outcome of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) lookup: Lookup,
-    /// A question to be put.
+    /// A solicitation to send.
     pub(super) ask: Option<Solicit>,
-    /// The place of a neighbour that had to make room; what waits there waits for nobody any more.
+    /// The slot of an evicted neighbour; frames that wait there must be dropped.
     pub(super) evicted: Option<u32>,
 }
 
-/// How good the news of a neighbour's MAC address is.
+/// The kind of evidence for a neighbour's MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
-    /// An answer to us, which counts as one only if we asked. Without `replace` it must not take the
-    /// place of another address (override flag of RFC 4861 §4.4).
+    /// An answer to us, which counts as one only if we asked. Without `replace` it must not replace a different address
+    /// (override flag of RFC 4861 §4.4).
     Answer { replace: bool },
-    /// It spoke of itself, or was spoken of.
+    /// An unsolicited announcement.
     Hint { replace: bool },
-    /// A question put to us: also news of strangers.
+    /// A solicitation for us, which may introduce a new neighbour.
     Question,
 }
 
-/// What news came to.
+/// The effect of evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Learned {
-    /// Nothing new, or not our business.
+    /// Nothing new, or not relevant.
     Nothing,
-    /// A neighbour that was waited for is known; frames wait at this place.
+    /// A neighbour is resolved; frames wait at this slot.
     Resolved(u32),
-    /// A neighbour has another MAC address.
+    /// A neighbour has a different MAC address.
     Changed,
 }
 
-/// What became of time passing.
+/// The effect of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timeout {
     Ask(Solicit),
-    /// The neighbour did not answer; what waits at its place is given up.
+    /// The neighbour did not answer; frames that wait at its slot are dropped.
     Failed {
         ip: IpAddr,
         place: u32,
@@ -170,25 +171,26 @@ pub(super) enum Timeout {
 
 #[derive(Clone, Debug)]
 pub(super) struct Neighbors {
-    /// Entries stay in their place.
+    /// The slots. An entry keeps its slot.
     entries: Vec<Option<Entry>>,
     gates: Box<[Gate]>,
     lists: Lists,
     free: Vec<u32>,
     index: HashMap<IpAddr, u32>,
     ttl: Duration,
-    /// Questions to everyone: all of them, and those because of strangers.
+    /// Limits on solicitations to all nodes: in total, and on behalf of strangers.
     asks: Limit,
     stranger_asks: Limit,
-    /// No timer runs out before.
+    /// No timer expires before this time.
     deadline: Instant,
-    /// Entries looked at, for tests of what things cost.
+    /// The number of entries visited, for tests of cost.
     #[cfg(test)]
     pub(super) looks: u64,
 }
 
 impl Neighbors {
-    /// A table for `max` neighbours, each trusted for `ttl`. At most `asks` questions a second go to everyone.
+    /// Creates a table for `max` neighbours, each trusted for `ttl`, with at most `asks` solicitations to all nodes per
+    /// second.
     pub(super) fn new(max: usize, ttl: Duration, asks: u32, now: Instant) -> Self {
         Self {
             entries: vec![None; max],
@@ -205,7 +207,7 @@ impl Neighbors {
         }
     }
 
-    /// When [`Neighbors::expire`] has something to do; it may be early.
+    /// The time at which [`Neighbors::expire`] next has work to do; it may be early.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -214,23 +216,23 @@ impl Neighbors {
         self.index.len()
     }
 
-    /// Whether the MAC address that came with `aim` may be used now.
+    /// Returns whether the MAC address that came with `aim` may still be used.
     #[inline]
     pub(super) fn is_current(&self, aim: Aim, now: Instant) -> bool {
         self.gates.get(aim.place as usize).is_some_and(|gate| gate.version == aim.version && now < gate.until)
     }
 
-    /// Whether `ip` is a router that does not answer.
+    /// Returns whether `ip` is a dead router.
     pub(super) fn is_dead(&self, ip: IpAddr) -> bool {
         self.find(ip).is_some_and(|place| self.lists.of(place) == List::Dead)
     }
 
-    /// Whether `ip` is in the table, known or asked for.
+    /// Returns whether `ip` is in the table, in any state.
     pub(super) fn has(&self, ip: IpAddr) -> bool {
         self.find(ip).is_some()
     }
 
-    /// The MAC address of `ip` if it is known. That is no use of it, and nobody is asked.
+    /// The MAC address of `ip`, if known. Does not count as use and sends nothing.
     pub(super) fn peek(&self, now: Instant, ip: IpAddr) -> Option<Mac> {
         let entry = self.entries[self.find(ip)? as usize].as_ref()?;
         match entry.state {
@@ -252,8 +254,9 @@ impl Neighbors {
         self.entries[place as usize].as_mut().expect("places in the index and in lists are taken")
     }
 
-    /// Looks up `ip`, asking for it if need be. With an `origin`, the MAC address that a stranger's packet came from, a
-    /// new neighbour is asked for there rather than of everyone: one frame for each that came, to where it came from.
+    /// Looks up `ip`, and solicits it if needed. With an `origin`, the MAC address that a stranger's packet came from,
+    /// a new neighbour is solicited there rather than from all nodes: one frame for each that came, to where it came
+    /// from.
     pub(super) fn lookup(
         &mut self,
         now: Instant,
@@ -284,7 +287,7 @@ impl Neighbors {
                 let mut ask = None;
                 if list == List::Newcomers && better != list {
                     self.lists.put(place, better);
-                    // What strangers' budget did not allow is asked now.
+                    // Solicit now what the limit for strangers did not allow.
                     ask = if tries == 0 { self.ask(now, place, better, None) } else { None };
                 }
                 (Lookup::Wait { place }, ask)
@@ -304,7 +307,7 @@ impl Neighbors {
         Found { lookup, ask, evicted: None }
     }
 
-    /// Starts to ask for a neighbour whose MAC address is of no use any more.
+    /// Starts to resolve a neighbour again whose MAC address is no longer valid.
     fn forget_mac(&mut self, now: Instant, place: u32, account: Account) -> Option<Solicit> {
         self.shut(place);
         let entry = self.entry(place);
@@ -313,7 +316,7 @@ impl Neighbors {
         self.ask_again(now, place, list, None)
     }
 
-    /// Starts to ask whether a known neighbour is still there; meanwhile it is used.
+    /// Starts to probe a known neighbour, which remains in use.
     fn probe(&mut self, now: Instant, place: u32) -> Option<Solicit> {
         let entry = self.entry(place);
         entry.state = State::Probe { tries: 0 };
@@ -322,8 +325,8 @@ impl Neighbors {
         self.ask_again(now, place, list, Some(mac))
     }
 
-    /// A connection that goes through `ip` gets no answers: whether the neighbour is still there is asked now rather than
-    /// when its time is up, unless it was heard in the last second (RFC 4861 §7.3.1, RFC 1122 §2.3.2.1).
+    /// Notes that a connection via `ip` gets no answers: the neighbour is probed now, unless it was heard within the
+    /// last second (RFC 4861 §7.3.1, RFC 1122 §2.3.2.1).
     pub(super) fn suspect(&mut self, now: Instant, ip: IpAddr) -> Option<Solicit> {
         let place = self.find(ip)?;
         let entry = self.entry(place);
@@ -331,8 +334,8 @@ impl Neighbors {
         (known && now >= entry.confirmed + RETRY).then(|| self.probe(now, place)).flatten()
     }
 
-    /// A connection whose packets go through `ip` made progress at `at`: so they arrive (RFC 4861 §7.3.1). That says
-    /// nothing about a MAC address that has not yet answered.
+    /// Notes that a connection via `ip` made progress at `at`, which confirms reachability (RFC 4861 §7.3.1), but not a
+    /// MAC address that has not answered yet.
     pub(super) fn confirm(&mut self, ip: IpAddr, at: Instant) {
         let Some(place) = self.find(ip) else { return };
         let ttl = self.ttl;
@@ -351,7 +354,7 @@ impl Neighbors {
         self.entry(place).confirmed = at;
     }
 
-    /// Takes news: `ip` is at `mac`, or for an answer without address (`None`) still where it was.
+    /// Handles evidence that `ip` is at `mac`, or for an answer without address (`None`) still at its old one.
     pub(super) fn learn(&mut self, now: Instant, ip: IpAddr, mac: Option<Mac>, news: News) -> Learned {
         let known = State::Known { until: now + self.ttl };
         let stale = State::Known { until: now };
@@ -376,13 +379,13 @@ impl Neighbors {
         }
         match mac.filter(|mac| *mac != entry.mac) {
             Some(other) if replace => {
-                // Asked for or not, another address has to prove itself on next use.
+                // Solicited or not, a different address has to be confirmed on next use.
                 (entry.mac, entry.state, entry.proven) = (other, stale, false);
                 self.shut(place);
                 self.keep(place);
                 return Learned::Changed;
             }
-            // Keep the first address, but ask again (RFC 4861 §7.2.5).
+            // Keep the old address, but probe it (RFC 4861 §7.2.5).
             Some(_) if matches!(entry.state, State::Known { until } if now < until) => {
                 entry.state = stale;
                 self.shut(place);
@@ -396,7 +399,7 @@ impl Neighbors {
         Learned::Nothing
     }
 
-    /// Enters what another core's table learned, as if asked and answered here.
+    /// Adds an entry from another core's table, as if resolved here.
     pub(super) fn share(&mut self, now: Instant, ip: IpAddr, mac: Mac) -> Learned {
         let state = State::Known { until: now + self.ttl };
         let Some(place) = self.find(ip) else {
@@ -418,7 +421,7 @@ impl Neighbors {
         }
     }
 
-    /// Whoever was known may be somewhere else now, as after a link was down: all have to prove themselves.
+    /// Marks all entries for confirmation, as neighbours may have changed while the link was down.
     pub(super) fn doubt_all(&mut self, now: Instant) {
         for (entry, gate) in self.entries.iter_mut().zip(&mut self.gates) {
             if let Some(Entry { state: State::Known { until }, .. }) = entry {
@@ -428,12 +431,12 @@ impl Neighbors {
         }
     }
 
-    /// Every MAC address that was handed out has to be looked up again.
+    /// Invalidates all MAC addresses handed out.
     pub(super) fn shut_all(&mut self) {
         self.gates.iter_mut().for_each(|gate| gate.until = Instant::ZERO);
     }
 
-    /// `place` is known: it has no timer. If it was in use, it counts as just used.
+    /// Moves the known entry `place` to its list, without a timer. If it was in use, it counts as just used.
     fn keep(&mut self, place: u32) {
         let entry = self.entry(place);
         let list = match entry.role {
@@ -444,12 +447,12 @@ impl Neighbors {
         self.lists.put(place, list);
     }
 
-    /// What was handed out of `place` may be used until then.
+    /// Makes addresses handed out from `place` valid until `until`.
     fn open(&mut self, place: u32, until: Instant) {
         self.gates[place as usize].until = until;
     }
 
-    /// What was handed out of `place` is wrong.
+    /// Invalidates addresses handed out from `place`.
     fn shut(&mut self, place: u32) {
         let gate = &mut self.gates[place as usize];
         gate.version = gate.version.wrapping_add(1);
@@ -457,7 +460,7 @@ impl Neighbors {
     }
 }
 
-/// The list of who is asked for.
+/// The list for entries being resolved.
 fn list_for(role: Role, account: Account) -> List {
     match (role, account) {
         (Role::Router { .. }, _) => List::Routers,

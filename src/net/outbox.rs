@@ -1,4 +1,4 @@
-//! Frames of our own that wait to be sent: complete, in buffers made at start.
+//! The queue of our own frames, complete, in preallocated buffers.
 
 use std::collections::VecDeque;
 
@@ -30,7 +30,7 @@ impl Outbox {
         }
     }
 
-    /// Queues the frame that `parts` make up; false when there is no room.
+    /// Queues the frame consisting of `parts`; returns `false` if there is no room.
     #[must_use]
     pub(super) fn push(&mut self, parts: &[&[u8]]) -> bool {
         let len: usize = parts.iter().map(|part| part.len()).sum();
@@ -60,7 +60,7 @@ impl Outbox {
         true
     }
 
-    /// Whether there is room for another small frame.
+    /// Returns whether there is room for another small frame.
     pub(super) fn has_room(&self) -> bool {
         self.small.len() < MAX_SMALL
     }
@@ -69,7 +69,7 @@ impl Outbox {
         self.small.is_empty() && self.large.is_empty()
     }
 
-    /// Moves the next frame into `frame`; false, and it is lost, when it does not fit there.
+    /// Moves the next frame into `frame`; returns `false`, and drops it, if it does not fit.
     pub(super) fn pop_into<T: TxFrame>(&mut self, frame: &mut T) -> bool {
         if let Some(bytes) = self.small.pop_front() {
             return fill(frame, &bytes);

@@ -1,4 +1,4 @@
-//! What a received packet is, layer by layer.
+//! Parsed packets, layer by layer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -10,43 +10,43 @@ use crate::wire::icmp::IcmpVersion;
 /// A UDP datagram for us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpDatagram {
-    /// The address and port of ours that it was sent to.
+    /// Our address and port that it was sent to.
     pub local: SocketAddr,
-    /// Who sent it.
+    /// The sender's address and port.
     pub remote: SocketAddr,
     /// Its two ECN bits.
     pub ecn: u8,
-    /// Where in the frame its payload is.
+    /// The range of its payload in the frame.
     pub payload: Range<usize>,
 }
 
-/// A datagram of ours that the network tells of in an ICMP error, as far as the error quotes it. Whoever knows or guesses
-/// addresses and ports can make one up; what is quoted of the payload tells strangers from those who have seen it.
+/// A datagram of ours as quoted by an ICMP error. Anybody who knows or guesses addresses and ports can forge one; the
+/// quoted part of the payload distinguishes them from those who have seen the datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quote {
-    /// Our end.
+    /// Our address and port.
     pub local: SocketAddr,
-    /// The far end.
+    /// The remote address and port.
     pub remote: SocketAddr,
-    /// Length of its payload in bytes; 0 if that is not quoted.
+    /// The length of its payload in bytes; 0 if not quoted.
     pub len: u16,
-    /// Where in the received frame its payload is, as much as is quoted.
+    /// The range of the quoted part of its payload in the received frame.
     pub payload: Range<usize>,
 }
 
-/// The IP layer of a received packet, whichever version.
+/// The IP layer of a received packet, of either version.
 #[derive(Clone, Debug)]
 pub(super) struct IpPacket<'a> {
     pub(super) version: IcmpVersion,
-    /// Who sent the frame.
+    /// The source MAC address of the frame.
     pub(super) src_mac: Mac,
-    /// Whether the frame was for our MAC address rather than a group.
+    /// Whether the frame was sent to our MAC address rather than to a group.
     pub(super) to_us: bool,
     pub(super) src: IpAddr,
     pub(super) dst: IpAddr,
     pub(super) ecn: u8,
     pub(super) hop_limit: u8,
-    /// Where it begins in its frame.
+    /// Its offset in the frame.
     pub(super) at: usize,
     /// The packet, headers included, without padding.
     pub(super) bytes: &'a [u8],
@@ -55,12 +55,12 @@ pub(super) struct IpPacket<'a> {
 }
 
 impl<'a> IpPacket<'a> {
-    /// What the IP headers carry.
+    /// The payload of the IP packet.
     pub(super) fn payload(&self) -> &'a [u8] {
         &self.bytes[self.header_len..]
     }
 
-    /// The pseudo-header's sum for an upper layer of `len` bytes.
+    /// The pseudo-header checksum for an upper layer of `len` bytes.
     pub(super) fn pseudo(&self, protocol: u8, len: usize) -> Sum {
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => Sum::new().pseudo_v4(src, dst, protocol, len as u16),

@@ -16,32 +16,32 @@ struct Queue {
     len: u32,
 }
 
-/// Waiting frames of all neighbours, and those that wait no longer. What is done with the frames of one neighbour takes
-/// no longer because of those of others.
+/// Frames that wait for neighbours, and those that are ready. Operations on one neighbour's frames do not depend on the
+/// number of others.
 #[derive(Debug)]
 pub(super) struct Pending<T> {
-    /// Frames with the next one of the same neighbour.
+    /// Frames, each linked to the next one of the same neighbour.
     frames: Vec<(Option<T>, u32)>,
     free: Vec<u32>,
-    /// By the neighbour's place in its table.
+    /// Indexed by the neighbour's slot in the table.
     queues: Box<[Queue]>,
     ready: VecDeque<T>,
     max_each: usize,
 }
 
-/// What became of a frame that has to wait.
+/// The outcome of queueing a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Queued {
-    /// It waits.
+    /// It was queued.
     Waits,
-    /// It waits; an older one was dropped.
+    /// It was queued, and an older one was dropped.
     PushedOut,
-    /// It was dropped: too many wait in all, each for another neighbour.
+    /// It was dropped: too many frames wait in total, each for a different neighbour.
     Full,
 }
 
 impl<T: TxFrame> Pending<T> {
-    /// Room for `max` frames, `max_each` for each of the neighbours at `places` places.
+    /// Creates queues for `max` frames in total, with `max_each` for each of `places` neighbours.
     pub(super) fn new(max: usize, max_each: usize, places: usize) -> Self {
         Self {
             frames: (0..max).map(|_| (None, NONE)).collect(),
@@ -52,12 +52,12 @@ impl<T: TxFrame> Pending<T> {
         }
     }
 
-    /// Whether a frame for `place`, which may have one more, has no room unless another one goes.
+    /// Returns whether a frame for `place`, which may have one more, needs another frame to be dropped.
     pub(super) fn wants_room(&self, place: u32) -> bool {
         self.is_full() && self.waiting(place) < self.max_each
     }
 
-    /// Frames that wait at `place`.
+    /// The number of frames that wait at `place`.
     pub(super) fn waiting(&self, place: u32) -> usize {
         self.queues[place as usize].len as usize
     }
@@ -66,13 +66,13 @@ impl<T: TxFrame> Pending<T> {
         self.free.len() <= self.ready.len()
     }
 
-    /// Keeps `frame`, complete but for its destination MAC address. The newest frames matter most (RFC 4861 §7.2.2).
-    /// If there is no room, the neighbour that most frames wait for loses its oldest one, as long as it has two.
+    /// Queues `frame`, complete except for its destination MAC address. The newest frames matter most (RFC 4861
+    /// §7.2.2): if there is no room, the neighbour with the most frames loses its oldest one, if it has at least two.
     pub(super) fn push(&mut self, place: u32, frame: T) -> Queued {
         let own = self.waiting(place);
         let full = self.is_full();
         if own >= self.max_each || full {
-            // Frames that wait no longer count as well, and cannot be pushed out.
+            // Ready frames count too, and cannot be dropped.
             let loser = if own > 0 { Some(place) } else { self.longest() };
             let loser = loser.filter(|_| self.free.len() >= self.ready.len());
             if loser.and_then(|loser| self.pop_of(loser)).is_none() {
@@ -110,7 +110,7 @@ impl<T: TxFrame> Pending<T> {
         frame
     }
 
-    /// Makes the frames that wait at `place` ready; returns how many.
+    /// Makes the frames that wait at `place` ready; returns their number.
     pub(super) fn release(&mut self, place: u32, mac: Mac) -> usize {
         let before = self.ready.len();
         while let Some(mut frame) = self.pop_of(place) {
@@ -122,7 +122,7 @@ impl<T: TxFrame> Pending<T> {
         self.ready.len() - before
     }
 
-    /// Drops the frames that wait at `place`; returns how many.
+    /// Drops the frames that wait at `place`; returns their number.
     pub(super) fn give_up(&mut self, place: u32) -> usize {
         std::iter::from_fn(|| self.pop_of(place)).count()
     }

@@ -1,4 +1,4 @@
-//! Which UDP ports are open.
+//! The set of open UDP ports.
 
 #[derive(Clone, Debug)]
 pub(super) struct Ports {
@@ -19,7 +19,7 @@ impl Ports {
         self.open.as_ref().is_none_or(|bits| bits[usize::from(port >> 6)] >> (port & 63) & 1 != 0)
     }
 
-    /// Opens or closes a port; without effect when all are open.
+    /// Opens or closes a port. No effect if all are open.
     pub(super) fn set(&mut self, port: u16, open: bool) {
         if let Some(bits) = &mut self.open {
             let (word, bit) = (&mut bits[usize::from(port >> 6)], 1 << (port & 63));

@@ -1,4 +1,4 @@
-//! The way in: classification of received frames.
+//! Classification of received frames.
 
 use std::net::SocketAddr;
 
@@ -16,36 +16,36 @@ use crate::wire::ipv6::{ALL_NODES, Ipv6, Ipv6Error, PROTOCOL_ICMPV6};
 use crate::wire::ndp;
 use crate::wire::udp::{UDP_LEN, Udp};
 
-/// What a received frame was.
+/// The result of receiving a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// UDP for us.
+    /// A UDP datagram for us.
     Udp(UdpDatagram),
-    /// A router says that a datagram was too big. RFC 9000 §14.2.1 tells what to make of it.
+    /// A router reports that a datagram of ours was too big (see RFC 9000 §14.2.1).
     PacketTooBig {
         /// The datagram.
         quote: Quote,
-        /// Largest UDP payload that would have passed, in bytes. It is less than the datagram's.
+        /// The largest UDP payload that fits, in bytes; less than the datagram's.
         max_udp_payload: u16,
     },
-    /// A host says that nobody listens at the port that a datagram was for.
+    /// A host reports that the destination port of a datagram is closed.
     PortUnreachable {
         /// The datagram.
         quote: Quote,
     },
-    /// A router says that it knows no way to the host that a datagram was for.
+    /// A router reports that it has no route to a datagram's destination.
     HostUnreachable {
         /// The datagram.
         quote: Quote,
     },
-    /// Handled here.
+    /// The frame was handled here.
     Consumed,
-    /// Dropped.
+    /// The frame was dropped.
     Dropped(NetDrop),
 }
 
 impl<T: TxFrame> Net<T> {
-    /// Looks at one received frame. Everything but UDP for us and errors about UDP of ours is dealt with here.
+    /// Receives one frame. Everything except UDP for us and errors about our UDP datagrams is handled here.
     pub fn receive<R: RxFrame>(&mut self, now: Instant, frame: &mut R) -> Received {
         self.stats.rx_frames += 1;
         let (ip, l4) = (frame.ip_checksum(), frame.l4_checksum());
@@ -94,13 +94,13 @@ impl<T: TxFrame> Net<T> {
         if !to_us && !eth.dst.is_group() {
             return Err(NetDrop::ForeignMac);
         }
-        // A frame's sender is one station (IEEE 802.3 §3.2.4).
+        // The source is a single station (IEEE 802.3 §3.2.4).
         if !eth.src.is_station() {
             return Err(NetDrop::BadSource);
         }
         match eth.ethertype {
             ETHERTYPE_IPV4 if to_us => self.ipv4(now, &eth, frame, at, ip, l4),
-            // We listen to no IPv4 groups, and unicasts in group frames are not taken (RFC 1122 §3.3.6).
+            // We are in no IPv4 groups, and unicast packets in group frames are dropped (RFC 1122 §3.3.6).
             ETHERTYPE_IPV4 => Err(NetDrop::ForeignMac),
             ETHERTYPE_IPV6 => self.ipv6(now, &eth, to_us, frame, at, l4),
             ETHERTYPE_ARP => self.arp(now, &eth, to_us, &frame[at..]),
@@ -183,8 +183,8 @@ impl<T: TxFrame> Net<T> {
         } else if !self.addressing.is_local(packet.dst) {
             return Err(NetDrop::NotOurAddress);
         }
-        // Who has no address yet may only ask whether it is free (RFC 4862 §5.4.2). Neighbour discovery from our own address
-        // comes from a duplicate: it cannot be from beyond a router.
+        // A host without an address may only probe for one (RFC 4862 §5.4.2). Neighbour discovery from our own address
+        // comes from a duplicate: it cannot come from beyond a router.
         let claims = ip.hop_limit == ndp::HOP_LIMIT && self.addressing.is_local(packet.src);
         if !((ip.src.is_unspecified() || claims) && ip.protocol == PROTOCOL_ICMPV6) {
             self.check_source(&packet)?;
@@ -198,15 +198,15 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// Whether the sender's address can be one (RFC 1122 §3.2.1.3). One of our own says nothing about a second owner:
-    /// anybody, near or far, can write it into a packet.
+    /// Checks that the source address is valid (RFC 1122 §3.2.1.3). One of our own is not evidence of a duplicate:
+    /// anybody can forge it.
     fn check_source(&self, packet: &IpPacket<'_>) -> Result<(), NetDrop> {
         let bad =
             !is_station(packet.src) || self.addressing.is_local(packet.src) || self.addressing.is_edge(packet.src);
         if bad { Err(NetDrop::BadSource) } else { Ok(()) }
     }
 
-    /// UDP in a packet of `frame`.
+    /// Handles UDP in a packet of `frame`.
     fn udp(&mut self, now: Instant, frame: &[u8], packet: &IpPacket<'_>, l4: Checksum) -> Result<Received, NetDrop> {
         let udp = Udp::parse(packet.payload()).map_err(|_| NetDrop::UdpMalformed)?;
         if udp.checksum == 0 {

@@ -1,4 +1,4 @@
-//! Which of our addresses talks to whom, and which neighbour packets go to first.
+//! Selection of source address and next hop.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,43 +8,43 @@ use crate::net::cidr::{Cidr, shared_bits};
 use crate::net::config::{NetConfig, NetError};
 use crate::wire::eth::Mac;
 
-/// Why there is no way to a host.
+/// The reason why a host cannot be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
-    /// Not the address of one host: multicast, broadcast, unspecified, loopback.
-    #[error("{0} is not the address of one host")]
+    /// Not the address of a single host: multicast, broadcast, unspecified or loopback.
+    #[error("{0} is not the address of a single host")]
     NotOneHost(IpAddr),
-    /// The first or the last address of an IPv4 network that the port is in.
-    #[error("{0} is not the address of one host: it is a network's, or its broadcast address")]
+    /// The network or broadcast address of an IPv4 network on the link.
+    #[error("{0} is not the address of a host: it is a network's own or its broadcast address")]
     Edge(IpAddr),
     /// One of our own addresses.
     #[error("{0} is this port's own --addr")]
     Ourselves(IpAddr),
-    /// No address of ours is of its IP version, or has its scope.
+    /// None of our addresses has its IP version and a suitable scope.
     #[error("{0} cannot be reached without an {v} address of this port: give one with --addr", v = version(.0))]
     NoAddress(IpAddr),
-    /// It is not on the link, and no route leads there.
+    /// It is not on the link, and there is no route.
     #[error("there is no route to {0}: add --gateway, or --route for its network")]
     NoRoute(IpAddr),
 }
 
-/// Why a configuration has no way to a host.
+/// The reason why a configuration cannot reach a host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WayError {
-    /// The configuration cannot work at all.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] NetError),
-    /// It can, but no way leads there.
+    /// The configuration is valid, but there is no route.
     #[error(transparent)]
     Route(#[from] RouteError),
 }
 
 impl NetConfig {
-    /// Which of our addresses would talk to `remote`, whatever the port. The link-local address that is made from a port's
-    /// MAC address is not known here.
+    /// The source address for `remote`, independent of the port. The link-local address derived from a port's MAC
+    /// address is not known here.
     ///
     /// # Errors
-    /// [`WayError`] when no way leads there, or the settings do not fit together.
+    /// [`WayError`] if there is no route or the settings contradict each other.
     pub fn source_for(&self, remote: IpAddr) -> Result<IpAddr, WayError> {
         let addressing = Addressing::new(self, Mac([2, 0, 0, 0, 0, 1]), u16::MAX)?;
         Ok(addressing.source_for(remote, addressing.next_hop(remote, |_| false)?)?)
@@ -55,19 +55,18 @@ fn version(ip: &IpAddr) -> &'static str {
     if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
-/// Who knows which of our addresses to use.
+/// Selects source addresses.
 pub trait Sources {
-    /// Our address for talking to `remote` (RFC 6724 §5).
+    /// The source address for `remote` (RFC 6724 §5).
     ///
     /// # Errors
-    /// [`RouteError`] when there is no way there, or it is not the address of another host.
+    /// [`RouteError`] if there is no route, or `remote` is not the address of another host.
     fn local_for(&self, remote: IpAddr) -> Result<IpAddr, RouteError>;
 }
 
 impl Addressing {
-    /// The neighbour that packets to `remote` go to first: `remote` itself if it is on the link, else the router of the
-    /// longest matching prefix. Of several routers with that prefix it is the first that is not `dead`, or the
-    /// first if all are (RFC 4861 §6.3.6).
+    /// The next hop for `remote`: `remote` itself if on the link, otherwise the router of the longest matching prefix.
+    /// Among several with that prefix it is the first that is not `dead`, or the first if all are (RFC 4861 §6.3.6).
     pub(super) fn next_hop(&self, remote: IpAddr, dead: impl Fn(IpAddr) -> bool) -> Result<IpAddr, RouteError> {
         if !is_station(remote) {
             return Err(RouteError::NotOneHost(remote));
@@ -91,31 +90,31 @@ impl Addressing {
         Ok(equal.map(|route| route.via).find(|via| !dead(*via)).unwrap_or(best.via))
     }
 
-    /// Which of our addresses talks to `remote` by way of `hop`: one of a network that the next hop is in, and then as
-    /// RFC 6724 §5 says. Rules 1, 3, 4 and 7 have nothing to decide here: our own addresses are refused as destinations,
-    /// and no address of ours is deprecated, mobile or temporary. There is one interface (rule 5).
+    /// The source address for `remote` via `hop`: preferably in the next hop's network, then by RFC 6724 §5. Rules 1,
+    /// 3, 4 and 7 never apply here: our own addresses are rejected as destinations, and none is deprecated, mobile or
+    /// temporary. There is only one interface (rule 5).
     pub(super) fn source_for(&self, remote: IpAddr, hop: IpAddr) -> Result<IpAddr, RouteError> {
         if self.is_local(remote) {
             return Err(RouteError::Ourselves(remote));
         }
         let family = self.locals().iter().filter(|local| local.addr().is_ipv4() == remote.is_ipv4());
-        // A link-local address of ours says nothing to hosts beyond the link.
+        // A link-local source is useless beyond the link.
         let usable = family.filter(|local| !is_link_local(local.addr()) || is_link_local(remote));
         let rank = |local: &&Cidr| {
             let from = local.addr();
             let scope = scope_rank(from, remote);
-            // Rule 5.5, in as far as it is known which networks a router is in.
+            // Rule 5.5, as far as the networks of a router are known.
             let near = if local.contains(hop) { local.prefix_len() } else { 0 };
             let label = remote.is_ipv6() && label(from) == label(remote);
             let shared = shared_bits(from, remote).min(local.prefix_len());
             (scope, near, label, shared)
         };
-        // Of equals the one configured first.
+        // Among equals the one configured first wins.
         let best = usable.min_by_key(|local| Reverse(rank(local)));
         best.map(Cidr::addr).ok_or(RouteError::NoAddress(remote))
     }
 
-    /// Which of our addresses asks for the neighbour `target`.
+    /// The source address of solicitations for `target`.
     pub(super) fn asks_for(&self, target: IpAddr) -> Option<IpAddr> {
         self.source_for(target, target).ok()
     }
@@ -217,7 +216,7 @@ mod tests {
         assert_eq!(a.asks_for(ip("fe80::1")), Some(ip("fe80::ff:fe00:1")));
     }
 
-    /// Each of these was answered by silence: a connection timed out after 10 s.
+    /// Each of these used to end in a connection timeout after 10 s.
     #[test]
     fn where_no_way_leads_is_known_at_once() {
         let a = build(&["10.0.0.2/24"], &[], &[]);
@@ -246,11 +245,11 @@ mod tests {
         assert!(RouteError::NoRoute(ip("192.0.2.1")).to_string().contains("no route to 192.0.2.1: add --gateway"));
     }
 
-    /// RFC 6724 §10.1, in as far as we can have the addresses.
+    /// RFC 6724 §10.1, as far as we can have the addresses.
     #[test]
     fn sources_as_in_the_examples_of_rfc_6724() {
         for (to, addrs, want) in [
-            // Same scope rather than a larger one.
+            // The same scope rather than a larger one.
             ("2001:db8:1::1", &["2001:db8:3::1/64", "fe80::1/64"][..], "2001:db8:3::1"),
             ("fe80::5", &["2001:db8:2::1/64", "fe80::1/64"], "fe80::1"),
             ("fec0:0:0:1::1", &["fe80::1/64", "2001:db8::2/64", "fec0::2/64"], "fec0::2"),
@@ -266,7 +265,7 @@ mod tests {
             let a = build(addrs, &["fe80::1:1"], &[]);
             assert_eq!(source(&a, to), Ok(ip(want)), "{to} from {addrs:?}");
         }
-        // The route counts before labels and prefixes: another network's router may refuse to forward.
+        // The route takes precedence over labels and prefixes: another network's router may refuse to forward.
         let a = build(&["2001:db8:1::2/64", "2001:db8:2::2/64"], &["2001:db8:2::1"], &[]);
         assert_eq!(source(&a, "2001:db8:1:5::1"), Ok(ip("2001:db8:2::2")));
     }
@@ -285,7 +284,7 @@ mod tests {
         assert_eq!((a.router(ip("10.0.0.254")), a.router(ip("10.0.0.9"))), (Some(true), Some(false)));
     }
 
-    /// As hosters give: one address, and a gateway in no network of ours.
+    /// As hosting providers assign it: a single address, and a gateway outside all our networks.
     #[test]
     fn a_gateway_beyond_our_networks() {
         let a = build(&["203.0.113.7/32", "2001:db8::7/128"], &["172.31.1.1", "fe80::1"], &[]);

@@ -1,4 +1,4 @@
-//! The way out.
+//! Sending: headers, next hops, and frames that wait for neighbours.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,44 +12,44 @@ use crate::net::stats::NetDrop;
 use crate::net::template::{FlowKey, Template};
 use crate::wire::eth::Mac;
 
-/// What became of a frame to be sent.
+/// The outcome of sending a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Sent<T> {
-    /// It has its headers: hand it to the datapath.
+    /// The headers are complete: hand it to the datapath.
     Ready(T),
-    /// It is kept until its neighbour is known; [`Net::poll`] gives it back then.
+    /// It waits until its neighbour is resolved; [`Net::poll`] then returns it.
     Pending,
     /// It was dropped.
     Dropped(NetDrop),
 }
 
-/// What is known of whoever a frame is for. It decides what may be done to find the way there.
+/// What is known about a frame's destination, which determines what may be sent to resolve it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// We called, or it is known to be where it says.
+    /// We opened the connection, or the peer's address is validated.
     Proven {
-        /// When it last acknowledged something new: its packets and ours arrive (RFC 4861 §7.3.1).
+        /// When it last acknowledged new data, which confirms reachability (RFC 4861 §7.3.1).
         progress: Option<Instant>,
     },
-    /// A connection with it begins, but its address may be made up. Asking for it has a budget.
+    /// A connection is starting, but the peer's address may be forged. Solicitations for it are limited.
     Unproven,
-    /// A single answer to a packet from an address that may be made up. Nobody is asked for it: it goes where the
+    /// A single answer to a packet from an address that may be forged. Nothing is solicited: it goes back to where the
     /// packet came from.
     Stranger {
-        /// The MAC address that the packet came from.
+        /// The source MAC address of that packet.
         via: Option<[u8; 6]>,
     },
 }
 
 impl<T: TxFrame> Net<T> {
-    /// Puts UDP, IP and Ethernet headers in front of `frame`, whose payload is set.
+    /// Prepends UDP, IP and Ethernet headers to `frame`, whose payload is set.
     ///
-    /// `ecn` is the two ECN bits; the scope and flow fields of IPv6 socket addresses do not matter.
+    /// `ecn` is the two ECN bits; scope ID and flow info of IPv6 socket addresses are ignored.
     pub fn send(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, ecn: u8, frame: T) -> Sent<T> {
         self.send_to(now, local, remote, ecn, frame, || Standing::Proven { progress: None })
     }
 
-    /// The same with what is known of `remote`, which is asked only when the way there is not known.
+    /// Like [`Net::send`], with the standing of `remote`, which is called only if the next hop is not cached.
     #[inline]
     pub fn send_to(
         &mut self,
@@ -80,14 +80,14 @@ impl<T: TxFrame> Net<T> {
         Sent::Ready(frame)
     }
 
-    /// Whether headers from `local` to `remote` are ready, since something was sent there not long ago.
+    /// Returns whether headers from `local` to `remote` are cached, because something was sent there recently.
     pub(super) fn has_template(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         let Some(key) = FlowKey::new(local, remote) else { return false };
         let first = self.first_place(key.hash(self.seed));
         self.templates[first..first + 2].iter().any(|template| template.is_for(&key))
     }
 
-    /// The first of the two places of the flows with this hash.
+    /// The first of the two slots for flows with this hash.
     fn first_place(&self, hash: u64) -> usize {
         (hash as usize & (self.templates.len() - 1)) & !1
     }
@@ -97,8 +97,8 @@ impl<T: TxFrame> Net<T> {
         Sent::Dropped(reason)
     }
 
-    /// Without a template that is good: finds the way, asks for the neighbour, makes the template. Only flows whose way is
-    /// known get a place for theirs, and answers to strangers do not: they would take the places of others.
+    /// Sends without a valid template: finds the next hop, solicits it if needed, and makes a template. Only flows with
+    /// a known next hop get a slot, and answers to strangers do not: they would displace others.
     #[cold]
     fn send_slowly(
         &mut self,
@@ -152,7 +152,7 @@ impl<T: TxFrame> Net<T> {
                 template.aim(mac, aim);
                 template.write(ecn, &mut frame);
                 let free = || self.templates[first..first + 2].iter().position(|t| !t.is_fresh(&self.neighbors, now));
-                // Of two that are in use an unknown flow takes one by chance.
+                // If both slots are in use, an unknown flow takes one at random.
                 let slot = first + known.or_else(free).unwrap_or((hash >> 63) as usize);
                 let sent = self.count_sent(&template, payload, frame);
                 self.templates[slot] = template;
@@ -168,8 +168,8 @@ impl<T: TxFrame> Net<T> {
         Sent::Ready(frame)
     }
 
-    /// An answer may go back to the MAC address that its cause came from: that costs the link one frame for one, and
-    /// leaves no trace here. Whoever made the address up hears it, or the router that let it pass.
+    /// Allows an answer to go back to the MAC address that its cause came from. That costs the link one frame for one
+    /// and leaves no state here. It goes to whoever forged the address, or to the router that forwarded the packet.
     fn reflect_to(&mut self, via: Option<[u8; 6]>) -> Option<Mac> {
         let mac = via.map(Mac).filter(|mac| mac.is_station() && *mac != self.mac)?;
         self.stats.tx_reflected += 1;
@@ -207,8 +207,8 @@ impl<T: TxFrame> Net<T> {
         found.lookup
     }
 
-    /// Keeps a frame until the neighbour at `place` is known. If there is no room, those go first who may have made up
-    /// their address, the one asked for longest ago before others.
+    /// Queues a frame until the neighbour at `place` is resolved. If there is no room, frames for addresses that may be
+    /// forged are dropped first, the oldest before others.
     fn keep(&mut self, place: u32, account: Account, frame: T) -> Sent<T> {
         while self.pending.wants_room(place)
             && let Some(oldest) = self.neighbors.oldest_newcomer().filter(|oldest| *oldest != place)

@@ -1,4 +1,4 @@
-//! The parts put together.
+//! The network layer as a whole.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -24,13 +24,13 @@ use crate::wire::ipv4::IPV4_LEN;
 use crate::wire::ipv6::{self, IPV6_LEN};
 use crate::wire::udp::UDP_LEN;
 
-/// Events kept for who asks.
+/// The maximum number of queued events.
 const MAX_EVENTS: usize = 64;
 
-/// Something that others may want to know.
+/// An event of the network layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetEvent {
-    /// A neighbour's MAC address became known or changed. Other cores take it with [`Net::share_neighbor`].
+    /// A neighbour's MAC address was resolved or changed. Other cores can take it over with [`Net::share_neighbor`].
     Neighbor {
         /// Its address.
         ip: IpAddr,
@@ -42,19 +42,20 @@ pub enum NetEvent {
         /// Its address.
         ip: IpAddr,
     },
-    /// A router did not answer, and packets go by way of another one for as long.
+    /// A router does not answer, and another one is used meanwhile.
     RouterSilent {
         /// Its address.
         ip: IpAddr,
     },
-    /// Another station uses one of our addresses, which was defended. Told once in ten seconds for each address.
+    /// Another station uses one of our addresses, which was defended. Reported at most once in ten seconds for each
+    /// address.
     Duplicate {
         /// The address.
         ip: IpAddr,
         /// The other station.
         mac: Mac,
     },
-    /// Another station had one of our addresses before us: it is given up.
+    /// Another station already has one of our addresses, which is given up.
     AddressLost {
         /// The address.
         ip: IpAddr,
@@ -69,7 +70,7 @@ impl<T: TxFrame> Sources for Net<T> {
     }
 }
 
-/// One core's network layer. `T` is the datapath's frame, of which some wait here for their neighbour.
+/// The network layer of one core. `T` is the datapath's frame type.
 #[derive(Debug)]
 pub struct Net<T> {
     pub(super) mac: Mac,
@@ -93,10 +94,10 @@ pub struct Net<T> {
 }
 
 impl<T: TxFrame> Net<T> {
-    /// The network layer for a port with `caps`.
+    /// Creates the network layer for a port with `caps`.
     ///
     /// # Errors
-    /// [`NetError`] names what in `config` cannot work, alone or on this port.
+    /// [`NetError`] if `config` cannot work, by itself or on this port.
     pub fn new(config: &NetConfig, caps: &Caps, now: Instant) -> Result<Self, NetError> {
         let mac = Mac(caps.mac);
         if !mac.is_station() {
@@ -142,8 +143,8 @@ impl<T: TxFrame> Net<T> {
         Ok(this)
     }
 
-    /// Multicast MAC addresses that the device has to let in: those of all nodes, and of the solicited nodes that we are
-    /// or will be (RFC 4291 §2.8, RFC 2464 §7). None without IPv6.
+    /// The multicast MAC addresses that the device must accept: all nodes, and the solicited-node groups of our
+    /// addresses (RFC 4291 §2.8, RFC 2464 §7). Empty without IPv6.
     pub fn groups(&self) -> Vec<[u8; 6]> {
         let ours = self.addressing.all().iter().filter_map(|local| match local.addr() {
             IpAddr::V6(addr) => Some(ipv6::solicited_node(addr)),
@@ -156,8 +157,8 @@ impl<T: TxFrame> Net<T> {
         groups
     }
 
-    /// The next frame that `net` itself has to send: released frames, ARP, neighbour discovery, ICMP.
-    /// `alloc` gives an empty frame, or `None`; then what is left waits for the next call.
+    /// The next frame that the network layer has to send: resolved frames, ARP, neighbour discovery, ICMP. `alloc`
+    /// returns an empty frame, or `None` to leave the rest for the next call.
     pub fn poll(&mut self, now: Instant, mut alloc: impl FnMut() -> Option<T>) -> Option<T> {
         self.run_timers(now);
         if let Some(frame) = self.pending.pop() {
@@ -176,37 +177,37 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// When [`Net::poll`] has something to do that time brings; it may be early. Frames and events that wait already are
-    /// not meant: poll until `None` after each turn.
+    /// The time at which [`Net::poll`] next has work to do; it may be early. Frames and events that are already queued
+    /// are not considered: poll until `None` in each turn.
     pub fn next_timeout(&self) -> Option<Instant> {
         Some(self.neighbors.deadline().min(self.claims.deadline()).min(self.reports.deadline()))
             .filter(|at| *at != Instant::MAX)
     }
 
-    /// The link is up: our addresses are checked and announced, also when it was up before, and neighbours have to prove
-    /// themselves, as they may be others now. Nothing is said about addresses before the first call.
+    /// Notes that the link is up, even if it was before. Our addresses are checked and announced, and neighbours have
+    /// to be confirmed, as they may have changed. Before the first call, nothing is announced.
     pub fn link_up(&mut self, now: Instant) {
         self.neighbors.doubt_all(now);
         self.claims.link_up(now);
         self.report_all(now);
     }
 
-    /// The link is down: nobody would hear an announcement.
+    /// Notes that the link is down, and stops announcements.
     pub fn link_down(&mut self, now: Instant) {
         self.claims.link_down(now);
         self.reports.hush();
     }
 
-    /// Whether the addresses may be used that are to be. False only with [`Detect::Strict`](super::Detect::Strict), as long
-    /// as others are asked whether they have one.
+    /// Returns whether our addresses may be used. `false` only with [`Detect::Strict`](super::Detect::Strict), while
+    /// duplicate address detection is in progress.
     pub fn is_ready(&self) -> bool {
         self.claims.are_settled()
     }
 
-    /// Takes one more address. It is checked and announced as those of the configuration are.
+    /// Adds an address. It is checked and announced like those of the configuration.
     ///
     /// # Errors
-    /// [`NetError`] if it cannot be an address of this port.
+    /// [`NetError`] if this port cannot have the address.
     pub fn add_address(&mut self, now: Instant, addr: Cidr) -> Result<(), NetError> {
         self.addressing.add(addr)?;
         self.claims.add(now, addr.addr());
@@ -217,7 +218,7 @@ impl<T: TxFrame> Net<T> {
         Ok(())
     }
 
-    /// Gives an address up; packets to and from it are dropped from now on.
+    /// Removes an address; packets to and from it are dropped from now on.
     pub fn remove_address(&mut self, addr: IpAddr) {
         self.addressing.remove(addr);
         self.claims.remove(addr);
@@ -231,8 +232,8 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// A packet came from `remote` by way of the MAC address `via`, and a connection begins with it. If it is on the link
-    /// and not known yet, it is asked for there: whoever made the address up hears that, and not everyone.
+    /// Notes that a packet from `remote` came via the MAC address `via` and starts a connection. If `remote` is on the
+    /// link and unknown, it is solicited there by unicast: whoever forged the address gets that, not everyone.
     pub fn heard_from(&mut self, now: Instant, remote: IpAddr, via: [u8; 6]) {
         let via = Mac(via);
         let direct = self.next_hop(remote).is_ok_and(|hop| hop == remote) && !self.addressing.is_gateway(remote);
@@ -241,8 +242,8 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// A connection with `remote` sends and gets no answers, in spite of several probes. That is a reason to ask whether the
-    /// neighbour that its packets go to is still there (RFC 4861 §7.3.1).
+    /// Notes that a connection with `remote` gets no answers in spite of several probes, so the next hop is probed (RFC
+    /// 4861 §7.3.1).
     pub fn suspect(&mut self, now: Instant, remote: IpAddr) {
         let Ok(hop) = self.next_hop(remote) else { return };
         if let Some(ask) = self.neighbors.suspect(now, hop) {
@@ -251,47 +252,47 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// The next event. Up to 64 are kept.
+    /// The next event. At most 64 are queued.
     pub fn poll_event(&mut self) -> Option<NetEvent> {
         self.events.pop_front()
     }
 
-    /// Takes over what another core's [`NetEvent::Neighbor`] said.
+    /// Takes over the content of another core's [`NetEvent::Neighbor`].
     pub fn share_neighbor(&mut self, now: Instant, ip: IpAddr, mac: Mac) {
         if self.addressing.on_link(ip) && !self.addressing.is_local(ip) && mac.is_station() {
             let learned = self.neighbors.share(now, ip, mac);
-            // No event: what came from another core must not go round in circles.
+            // No event, or cores would send each other the same entry for ever.
             self.apply(learned, mac);
         }
     }
 
-    /// Largest UDP payload that fits the port's MTU, in bytes.
+    /// The largest UDP payload that fits the port's MTU, in bytes.
     pub fn max_udp_payload(&self, ipv6: bool) -> u16 {
         self.caps.mtu - (if ipv6 { IPV6_LEN } else { IPV4_LEN } + UDP_LEN) as u16
     }
 
-    /// Whether any of the configured addresses is left. The others were other stations' before.
+    /// Returns whether any configured address is left, rather than lost to other stations.
     pub fn has_addresses(&self) -> bool {
         self.addressing.has_any()
     }
 
-    /// Our addresses that are in use, the link-local one included.
+    /// Our addresses in use, including the link-local one.
     pub fn addresses(&self) -> &[Cidr] {
         self.addressing.locals()
     }
 
-    /// Opens a UDP port; without effect if the configuration named no ports, as then all are open.
+    /// Opens a UDP port; no effect if the configuration names no ports, as all are then open.
     pub fn open_port(&mut self, port: u16) {
         self.ports.set(port, true);
     }
 
-    /// Closes a UDP port; without effect if the configuration named no ports, as then all are open.
+    /// Closes a UDP port; no effect if the configuration names no ports, as all are then open.
     pub fn close_port(&mut self, port: u16) {
         self.ports.set(port, false);
         self.flows.forget_port(port);
     }
 
-    /// Number of neighbours in the table.
+    /// The number of neighbours in the table.
     pub fn neighbor_count(&self) -> usize {
         self.neighbors.len()
     }
@@ -302,7 +303,7 @@ impl<T: TxFrame> Net<T> {
     }
 
     fn run_timers(&mut self, now: Instant) {
-        // Reports come first, so that answers find their way (RFC 4862 §5.4.2).
+        // Reports come first, so that answers to probes reach us (RFC 4862 §5.4.2).
         if now >= self.reports.deadline() {
             self.report(now);
         }
@@ -324,7 +325,7 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// Says what is due about our addresses, as far as there is room for it.
+    /// Sends due probes and announcements, while there is room.
     #[cold]
     fn run_claims(&mut self, now: Instant) {
         while self.outbox.has_room()
@@ -344,7 +345,7 @@ impl<T: TxFrame> Net<T> {
         }
     }
 
-    /// Another station than us claims `ip`, by ARP or neighbour discovery.
+    /// Handles another station's claim to `ip`, by ARP or neighbour discovery.
     pub(super) fn claimed(&mut self, now: Instant, ip: IpAddr, mac: Mac, other: Other) {
         if mac == self.mac {
             return;
@@ -370,9 +371,9 @@ impl<T: TxFrame> Net<T> {
         self.stats.drops[NetDrop::NeighborUnreachable] += self.pending.give_up(place) as u64;
     }
 
-    /// Takes news of a neighbour.
+    /// Handles evidence about a neighbour.
     pub(super) fn learn(&mut self, now: Instant, ip: IpAddr, mac: Option<Mac>, news: News) -> Learned {
-        // Routers ask and speak like any neighbour; who is not on the link cannot be one, nor who claims to be where we are.
+        // A neighbour is on the link and does not use our own MAC address. Routers are neighbours too.
         if !self.addressing.on_link(ip) || mac == Some(self.mac) {
             return Learned::Nothing;
         }

@@ -1,10 +1,10 @@
-//! What the network layer counts.
+//! Counters of the network layer.
 
 use std::ops::{Index, IndexMut};
 
 macro_rules! drops {
     ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
-        /// Why a frame was dropped.
+        /// The reason why a frame was dropped.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum NetDrop { $($(#[$doc])* $name,)* }
 
@@ -12,7 +12,7 @@ macro_rules! drops {
             /// All reasons.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// Its name in reports: `rx_` for received frames, `tx_` for those to be sent.
+            /// Its name in reports, with the prefix `rx_` for received frames and `tx_` for frames to be sent.
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$name => $label,)* }
             }
@@ -21,19 +21,19 @@ macro_rules! drops {
 }
 
 drops! {
-    /// Not Ethernet II, or cut off.
+    /// Not Ethernet II, or truncated.
     EthMalformed = "rx_eth_malformed",
     /// More than one VLAN tag.
     DoubleTagged = "rx_double_tagged",
-    /// Another VLAN than the configured one, or a tag where there is to be none.
+    /// A VLAN other than the configured one, or a tag where none is configured.
     WrongVlan = "rx_wrong_vlan",
-    /// For another station, or a group nobody here listens to.
+    /// For another station, or for a group that we are not in.
     ForeignMac = "rx_foreign_mac",
     /// Neither ARP nor IP.
     EtherType = "rx_ethertype",
-    /// ARP that is not for IPv4 over Ethernet, or contradicts itself.
+    /// ARP that is not for IPv4 over Ethernet, or is inconsistent.
     ArpMalformed = "rx_arp_malformed",
-    /// ARP about others.
+    /// ARP that does not concern us.
     ArpForeign = "rx_arp_foreign",
     /// IPv4 header malformed.
     Ipv4Malformed = "rx_ipv4_malformed",
@@ -41,13 +41,13 @@ drops! {
     Ipv4Checksum = "rx_ipv4_checksum",
     /// IPv6 header malformed.
     Ipv6Malformed = "rx_ipv6_malformed",
-    /// IPv6 extension header that cannot be stepped over, or more headers, options or padding than there are reasons for.
+    /// An IPv6 extension header that cannot be skipped, or too many headers, options or padding.
     Ipv6Extension = "rx_ipv6_extension",
-    /// A fragment: nothing is reassembled.
+    /// A fragment, as reassembly is not supported.
     Fragment = "rx_fragment",
     /// For another address.
     NotOurAddress = "rx_not_our_address",
-    /// From an address that cannot send: multicast, broadcast, unspecified, loopback, our own; or a group's MAC address.
+    /// From an invalid source: multicast, broadcast, unspecified, loopback, our own, or a group's MAC address.
     BadSource = "rx_bad_source",
     /// Neither UDP nor ICMP.
     Protocol = "rx_protocol",
@@ -65,42 +65,41 @@ drops! {
     IcmpMalformed = "rx_icmp_malformed",
     /// ICMP checksum wrong.
     IcmpChecksum = "rx_icmp_checksum",
-    /// An ICMP error about a packet that we cannot have sent: not UDP, not from an open port of ours, or too long.
+    /// An ICMP error about a packet that cannot be ours: not UDP, not from an open port of ours, or too long.
     IcmpUnrelated = "rx_icmp_unrelated",
-    /// An ICMP message that nothing is done about.
+    /// An ICMP message that is ignored.
     IcmpIgnored = "rx_icmp_ignored",
-    /// "Packet too big" without an MTU, or with one that says nothing new, is below what the protocol allows, or carries the
-    /// packet that it quotes.
+    /// "Packet too big" without an MTU, or with one that is no news, is below the protocol's minimum, or is large
+    /// enough for the quoted packet.
     TooBigUnusable = "rx_too_big_unusable",
-    /// Neighbour discovery that RFC 4861 says to discard.
+    /// Neighbour discovery that must be discarded by RFC 4861.
     NdpInvalid = "rx_ndp_invalid",
-    /// Neighbour discovery about others.
+    /// Neighbour discovery that does not concern us.
     NdpForeign = "rx_ndp_foreign",
-    /// A request left unanswered, or an "unreachable" about a flow not in use, because these are rate-limited; or too many
-    /// answers wait to be sent.
+    /// A request or an "unreachable" message about an unused flow over its rate limit, or too many answers are queued.
     RateLimited = "rx_rate_limited",
 
     /// From an address that is not ours.
     NotOurSource = "tx_not_our_source",
-    /// From IPv4 to IPv6 or the other way round.
+    /// From IPv4 to IPv6 or vice versa.
     FamilyMismatch = "tx_family_mismatch",
-    /// To an address that UDP is not sent to: multicast, broadcast, unspecified, loopback, our own, port 0.
+    /// To an invalid destination: multicast, broadcast, unspecified, loopback, our own, or port 0.
     BadDestination = "tx_bad_destination",
-    /// No route there.
+    /// No route to the destination.
     NoRoute = "tx_no_route",
     /// Payload above [`max_udp_payload`](super::Net::max_udp_payload).
     TooBig = "tx_too_big",
-    /// Pushed out by a younger frame while its neighbour is being resolved.
+    /// Replaced by a newer frame while its neighbour is being resolved.
     PendingOverflow = "tx_pending_overflow",
-    /// Too many frames wait for neighbours in all.
+    /// Too many frames wait for neighbours in total.
     PendingFull = "tx_pending_full",
-    /// An answer to somebody who is not known, and whose packet came from no MAC address that could be answered.
+    /// An answer to a stranger whose neighbour is unknown and whose packet has no usable source MAC address.
     StrangerUnknown = "tx_stranger_unknown",
-    /// All neighbours in the table are in use: there is no place for one whose address may be made up.
+    /// All neighbours in the table are in use, and there is no room for one whose address may be forged.
     NeighborTableFull = "tx_neighbor_table_full",
     /// The neighbour did not answer.
     NeighborUnreachable = "tx_neighbor_unreachable",
-    /// An own frame did not fit the frames that the datapath has.
+    /// A frame of the network layer does not fit the datapath's frames.
     FrameTooSmall = "tx_frame_too_small",
 }
 
@@ -115,12 +114,12 @@ impl Default for Drops {
 }
 
 impl Drops {
-    /// All drops of received frames.
+    /// The total of dropped received frames.
     pub fn received(&self) -> u64 {
         NetDrop::ALL.iter().filter(|d| d.label().starts_with("rx_")).map(|d| self[*d]).sum()
     }
 
-    /// All drops of frames to be sent.
+    /// The total of dropped frames to be sent.
     pub fn sent(&self) -> u64 {
         NetDrop::ALL.iter().filter(|d| d.label().starts_with("tx_")).map(|d| self[*d]).sum()
     }
@@ -161,65 +160,65 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Frames looked at.
+    /// Frames received.
     rx_frames,
-    /// UDP datagrams handed on.
+    /// UDP datagrams passed on.
     rx_udp,
-    /// Their payload in bytes.
+    /// Their payload, in bytes.
     rx_udp_bytes,
     /// UDP checksums verified in software.
     rx_udp_software_checksums,
-    /// Of those datagrams, the ones whose headers were read in full, as they were not those of a flow that is remembered.
+    /// UDP datagrams parsed in full, because their flow was not cached.
     rx_flow_misses,
-    /// "Packet too big" handed on.
+    /// "Packet too big" messages passed on.
     rx_too_big,
-    /// "Port unreachable" and "host unreachable" handed on.
+    /// "Port unreachable" and "host unreachable" messages passed on.
     rx_unreachable,
     /// Frames handled here: ARP, neighbour discovery, echo.
     rx_handled,
-    /// Of those, router advertisements, which are counted and ignored.
+    /// Router advertisements, which are only counted. Included in `rx_handled`.
     rx_router_adverts,
-    /// UDP datagrams that had their headers and their way at once.
+    /// UDP datagrams whose next hop was known, so that they could be sent at once.
     tx_udp,
     /// Their payload in bytes.
     tx_udp_bytes,
     /// UDP checksums computed in software.
     tx_udp_software_checksums,
-    /// Sends for which no header template was there.
+    /// Sends without a cached header template.
     tx_template_misses,
-    /// Frames that had to wait for their neighbour to be resolved.
+    /// Frames that waited for their neighbour to be resolved.
     tx_pending,
-    /// Of those, frames that found it and were sent on.
+    /// Of those, frames that were sent.
     tx_released,
     /// Answers to strangers, sent to the MAC address that their packet came from.
     tx_reflected,
-    /// Own frames: ARP, neighbour discovery, ICMP.
+    /// Frames of the network layer: ARP, neighbour discovery, ICMP.
     tx_control,
-    /// Own frames lost because too many waited to be sent.
+    /// Frames of the network layer lost because too many were queued.
     tx_control_overflow,
     /// Solicitations sent for neighbours.
     neighbor_solicits,
-    /// Neighbours that became known.
+    /// Neighbours resolved.
     neighbor_resolved,
     /// Neighbours whose MAC address changed.
     neighbor_changed,
     /// Neighbours that did not answer.
     neighbor_failed,
-    /// Neighbours pushed out of a full table.
+    /// Neighbours evicted from a full table.
     neighbor_evicted,
     /// Times that another station claimed one of our addresses, by ARP or neighbour discovery.
     duplicate_address,
-    /// Times that we defended one.
+    /// Times that we defended an address.
     address_defended,
-    /// Addresses given up because another station had them first.
+    /// Addresses given up because another station already had them.
     address_lost,
-    /// Questions whether anybody has an address of ours.
+    /// Probes for our addresses.
     address_probes,
     /// Announcements of our addresses.
     address_announcements,
-    /// Doubts about neighbours, as connections that go through them got no answers.
+    /// Times that a neighbour was suspected because connections through it got no answers.
     neighbor_suspected,
-    /// Events lost because nobody took them.
+    /// Events lost because the queue was full.
     events_lost,
 }
 

@@ -1,4 +1,4 @@
-//! Ready-made headers: what is the same in every packet of a flow is computed once.
+//! Header templates: the fields that are the same in every packet of a flow are computed once.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,12 +12,12 @@ use crate::wire::ipv4::{self, IPV4_LEN, PROTOCOL_UDP};
 use crate::wire::ipv6::{self, IPV6_LEN};
 use crate::wire::udp::{UDP_LEN, never_zero};
 
-/// Hop limit and time to live of everything that is not neighbour discovery.
+/// Hop limit and time to live of everything except neighbour discovery.
 pub(super) const TTL: u8 = 64;
-/// Longest headers: VLAN-tagged Ethernet, IPv6, UDP.
+/// The length of the longest headers: VLAN-tagged Ethernet, IPv6, UDP.
 const MAX_LEN: usize = ETH_LEN + VLAN_LEN + IPV6_LEN + UDP_LEN;
 
-/// A flow in a form that is quickly compared and hashed.
+/// A flow in a form that is quick to compare and hash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FlowKey {
     src: u128,
@@ -27,7 +27,7 @@ pub(super) struct FlowKey {
 }
 
 impl FlowKey {
-    /// `None` when the addresses are not of one family.
+    /// The key of a flow; `None` if the addresses are of different families.
     pub(super) fn new(local: SocketAddr, remote: SocketAddr) -> Option<Self> {
         let ports = u32::from(local.port()) << 16 | u32::from(remote.port());
         match (local.ip(), remote.ip()) {
@@ -39,18 +39,18 @@ impl FlowKey {
         }
     }
 
-    /// Spreads flows; who provokes collisions gains nothing but slower sends to himself.
+    /// Hashes the flow. A peer that causes collisions only slows down the packets sent to itself.
     pub(super) fn hash(&self, seed: u64) -> u64 {
         const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
         let words =
             [self.src as u64, (self.src >> 64) as u64, self.dst as u64, (self.dst >> 64) as u64, self.ports.into()];
         let hash = words.iter().fold(seed, |hash, word| (hash.rotate_left(23) ^ word).wrapping_mul(ODD));
-        // The low bits of a product know only the low bits of its factors.
+        // The low bits of a product depend only on the low bits of its factors.
         (hash ^ (hash >> 32)).wrapping_mul(ODD).rotate_left(32)
     }
 }
 
-/// What the device does for us, and what it can carry.
+/// The device's offloads and limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TxCaps {
     pub(super) mtu: u16,
@@ -62,21 +62,21 @@ pub(super) struct TxCaps {
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     key: FlowKey,
-    /// Where in the table its next hop is.
+    /// The table slot of its next hop.
     aim: Aim,
     max_payload: u16,
     l2_len: u8,
     len: u8,
     bytes: [u8; MAX_LEN],
-    /// The IPv4 header but for ECN and total length.
+    /// The checksum of the IPv4 header except ECN and total length.
     ip_sum: Sum,
-    /// The pseudo-header but for the length.
+    /// The checksum of the pseudo-header except the length.
     pseudo_sum: Sum,
     offload: TxOffload,
 }
 
 impl Template {
-    /// A template for no flow.
+    /// A template that matches no flow.
     pub(super) fn none() -> Self {
         Self {
             key: FlowKey::default(),
@@ -91,7 +91,7 @@ impl Template {
         }
     }
 
-    /// The headers from `local` to `remote`; `eth` says how to get there. `flow` is the IPv6 flow label.
+    /// Creates the headers from `local` to `remote`, with the link layer from `eth`. `flow` is the IPv6 flow label.
     pub(super) fn new(
         key: FlowKey,
         local: SocketAddr,
@@ -128,7 +128,7 @@ impl Template {
                 this.pseudo_sum = Sum::new().pseudo_v6(src, dst, PROTOCOL_UDP, 0);
                 IPV6_LEN
             }
-            // A key exists for one family only.
+            // A key has only one address family.
             _ => return Self::none(),
         };
         put(&local.port().to_be_bytes());
@@ -145,49 +145,50 @@ impl Template {
         this
     }
 
-    /// Makes it usable: the next hop is `mac`, as long as `aim` is good.
+    /// Sets the next hop to `mac`, valid as long as `aim` is.
     pub(super) fn aim(&mut self, mac: Mac, aim: Aim) {
         self.bytes[..6].copy_from_slice(&mac.0);
         self.aim = aim;
     }
 
-    /// Makes it usable for one frame.
+    /// Sets the next hop for one frame.
     pub(super) fn aim_once(&mut self, mac: Mac) {
         self.aim(mac, Aim::NONE);
     }
 
-    /// Whether it is for this flow and may be used now. A neighbour that changes spoils only what is aimed at it.
+    /// Returns whether it is for this flow and its next hop is valid. A change of one neighbour invalidates only
+    /// templates that use it.
     #[inline]
     pub(super) fn is_good(&self, key: &FlowKey, neighbors: &Neighbors, now: Instant) -> bool {
         self.key == *key && self.is_fresh(neighbors, now)
     }
 
-    /// Whether its next hop is still right, whatever flow it is for.
+    /// Returns whether its next hop is valid, whatever the flow.
     #[inline]
     pub(super) fn is_fresh(&self, neighbors: &Neighbors, now: Instant) -> bool {
         neighbors.is_current(self.aim, now)
     }
 
-    /// Whether it is for this flow, whatever its next hop.
+    /// Returns whether it is for this flow, whatever the next hop.
     pub(super) fn is_for(&self, key: &FlowKey) -> bool {
         self.len != 0 && self.key == *key
     }
 
-    /// Most payload that fits, in bytes.
+    /// The largest payload that fits, in bytes.
     pub(super) fn max_payload(&self) -> usize {
         usize::from(self.max_payload)
     }
 
-    /// Whether [`Template::write`] sums up the payload.
+    /// Returns whether [`Template::write`] computes the checksum of the payload.
     pub(super) fn sums_in_software(&self) -> bool {
         !self.offload.udp_checksum
     }
 
-    /// Puts the headers in front of `frame`'s payload, which is at most [`Template::max_payload`] bytes.
+    /// Prepends the headers to `frame`'s payload, which is at most [`Template::max_payload`] bytes.
     pub(super) fn write<T: TxFrame>(&self, ecn: u8, frame: &mut T) {
         let payload_len = frame.data().len();
         let udp_len = (UDP_LEN + payload_len) as u16;
-        // In software the payload is summed up before it has headers: the ports are in the template.
+        // In software, the checksum is computed before the headers are prepended; the ports are in the template.
         let mut sum = self.pseudo_sum.u16(udp_len);
         if !self.offload.udp_checksum {
             let udp = &self.bytes[usize::from(self.len) - UDP_LEN..usize::from(self.len)];
@@ -195,7 +196,7 @@ impl Template {
         }
         let udp_checksum = if self.offload.udp_checksum { sum.fold() } else { never_zero(sum.checksum()) };
         let header = frame.prepend(usize::from(self.len));
-        // Lengths known to the compiler become a few moves rather than a call.
+        // Copies of constant length compile to a few moves rather than a call.
         match self.len {
             42 => copy::<42>(header, &self.bytes),
             46 => copy::<46>(header, &self.bytes),

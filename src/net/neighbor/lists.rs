@@ -1,26 +1,26 @@
-//! Doubly linked lists through the places of a table: moving an entry costs the same however many there are.
+//! Doubly linked lists over the slots of a table: moving an entry takes constant time.
 
-/// No place.
+/// No slot.
 const NONE: u32 = u32::MAX;
 
-/// Which list an entry is in. Each is in order of time: what came last is at the back.
+/// The list that an entry is in. Each is ordered by time, the latest at the back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum List {
-    /// Asked for because of strangers.
+    /// Being resolved for strangers.
     Newcomers,
-    /// Heard of and never used.
+    /// Heard of but never used.
     Heard,
-    /// Asked for on our own account.
+    /// Being resolved for ourselves.
     Own,
     /// Known and in use, by time of last use.
     Living,
-    /// Known, in use, and asked again.
+    /// Known, in use and being probed.
     Probed,
-    /// Routers that are asked for or asked again.
+    /// Routers being resolved or probed.
     Routers,
-    /// Routers that did not answer, and have a substitute.
+    /// Routers that did not answer and have a substitute.
     Dead,
-    /// In no list: routers that are known.
+    /// No list: known routers.
     None,
 }
 
@@ -33,7 +33,7 @@ struct Link {
     list: List,
 }
 
-/// The lists. Every place is in one of them at the most.
+/// The lists. Each slot is in at most one of them.
 #[derive(Clone, Debug)]
 pub(super) struct Lists {
     links: Vec<Link>,
@@ -52,17 +52,17 @@ impl Lists {
         self.links[place as usize].list
     }
 
-    /// The oldest of `list`.
+    /// The oldest entry of `list`.
     pub(super) fn front(&self, list: List) -> Option<u32> {
         self.ends.get(list as usize).map(|ends| ends.0).filter(|place| *place != NONE)
     }
 
-    /// How many there are in `list`.
+    /// The length of `list`.
     pub(super) fn len(&self, list: List) -> usize {
         self.lens.get(list as usize).copied().unwrap_or(0)
     }
 
-    /// Takes `place` out of the list it is in, and puts it at the back of `list`.
+    /// Moves `place` to the back of `list`.
     pub(super) fn put(&mut self, place: u32, list: List) {
         self.take(place);
         let Some(ends) = self.ends.get_mut(list as usize) else { return };

@@ -1,4 +1,4 @@
-//! Who has a place in the table, and who makes room for whom.
+//! Insertion and eviction of entries.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::net::neighbor::{Entry, Neighbors, Role, STRANGERS, State};
 use crate::wire::eth::Mac;
 
 impl Neighbors {
-    /// There is room, see [`Neighbors::make_room`].
+    /// Inserts an entry. There must be room, see [`Neighbors::make_room`].
     pub(super) fn insert(&mut self, now: Instant, ip: IpAddr, mac: Mac, state: State, role: Role) -> u32 {
         let place = self.free.pop().expect("room was made");
         self.entries[place as usize] = Some(Entry {
@@ -36,19 +36,19 @@ impl Neighbors {
         }
     }
 
-    /// The neighbour of strangers that was asked for longest ago, for what waits there to make room.
+    /// The oldest entry being resolved for strangers, whose waiting frames can be dropped first.
     pub(in crate::net) fn oldest_newcomer(&self) -> Option<u32> {
         self.lists.front(List::Newcomers)
     }
 
-    /// The neighbour least recently used, if that is so long ago that it need not be there any more.
+    /// The least recently used neighbour, if it is unused for so long that it counts as absent.
     fn idle(&mut self, now: Instant) -> Option<u32> {
         let (place, ttl) = (self.lists.front(List::Living)?, self.ttl);
         self.entry(place).used.is_none_or(|at| at + ttl <= now).then_some(place)
     }
 
-    /// Sees to it that there is a free place for somebody in `list`; `Ok` with the place of whoever had to go. Neighbours that are in use go last,
-    /// and not for strangers, who push out each other while they have their part of the table.
+    /// Ensures that there is a free slot for an entry in `list`; returns the slot of an evicted entry. Neighbours in
+    /// use are evicted last, and never for strangers, who replace each other once they have their share of the table.
     pub(super) fn make_room(&mut self, now: Instant, list: List) -> Result<Option<u32>, ()> {
         let part = self.entries.len().div_ceil(STRANGERS);
         let front = |list| self.lists.front(list);
@@ -73,7 +73,7 @@ impl Neighbors {
         asking.or(front(List::Living)).or(front(List::Probed)).or(front(List::Own))
     }
 
-    /// Remembers somebody who was heard of and is not needed yet, if there is room.
+    /// Adds a neighbour that was heard of and is not needed yet, if there is room.
     pub(super) fn hear(&mut self, now: Instant, ip: IpAddr, mac: Mac, state: State) {
         if self.free.is_empty() {
             let unused = self.lists.front(List::Heard).or_else(|| self.idle(now));

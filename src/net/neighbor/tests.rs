@@ -1,4 +1,4 @@
-//! The table without packets.
+//! Tests of the table without packets.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn table(max: usize) -> Neighbors {
     Neighbors::new(max, TTL, 10_000, Instant::ZERO)
 }
 
-/// What a lookup found: the MAC address, or nothing yet.
+/// The result of a lookup: the MAC address if known, and the solicitation.
 fn look(t: &mut Neighbors, now: Instant, n: u16) -> (Option<Mac>, Option<Option<Mac>>) {
     let found = t.lookup(now, ip(n), Role::Host, Account::Own, None);
     let mac = match found.lookup {
@@ -35,7 +35,7 @@ fn look(t: &mut Neighbors, now: Instant, n: u16) -> (Option<Mac>, Option<Option<
     (mac, found.ask.map(|ask| ask.to))
 }
 
-/// A stranger is looked up.
+/// Looks up a stranger.
 fn newcomer(t: &mut Neighbors, now: Instant, n: u16) -> Found {
     t.lookup(now, ip(n), Role::Host, Account::Newcomer, None)
 }
@@ -89,7 +89,7 @@ fn an_answer_is_trusted_then_probed_then_forgotten() {
     assert_eq!(look(&mut t, secs(62), 1), (Some(A), None));
     let last = aim(&mut t, secs(122), 1);
     let all: Vec<_> = (123..=125).flat_map(|s| run(&mut t, secs(s))).collect();
-    // Asked alone first, then everyone: it may be at another MAC address now.
+    // Probed by unicast first, then by broadcast: it may be at another MAC address now.
     assert_eq!(all[..2], [ask(1, None), ask(1, None)]);
     assert_eq!(failed(&all), [ip(1)]);
     assert!(!t.is_current(last, secs(122)));
@@ -104,7 +104,7 @@ fn unused_for_twice_its_time_is_absent() {
     assert!(!t.is_current(old, secs(0)));
 }
 
-/// Until then, what a template sent was no use of a neighbour, which was pushed out in the middle of a transfer.
+/// Sends from a template did not count as use, so a neighbour was evicted in the middle of a transfer.
 #[test]
 fn what_is_handed_out_is_looked_up_again_each_second() {
     let mut t = table(8);
@@ -136,7 +136,7 @@ fn news_of_strangers_fills_only_free_places() {
     let mut known: Vec<_> = t.index.keys().copied().collect();
     known.sort();
     assert_eq!(known, [ip(7), ip(9)]);
-    // Who is in use is not forgotten for somebody who asks.
+    // Neighbours in use are not evicted for those who solicit.
     let mut t = table(2);
     known_pair(&mut t);
     t.learn(secs(1), ip(5), Some(A), News::Question);
@@ -166,8 +166,8 @@ fn another_address_has_to_prove_itself() {
     assert_eq!(look(&mut t, secs(61), 1), (Some(B), None));
 }
 
-/// However often a neighbour is said to be somewhere else, it is asked once a second (RFC 1122 §2.3.2.1), and nobody else's
-/// MAC address is doubted.
+/// However often a neighbour is announced at another address, it is probed once per second (RFC 1122 §2.3.2.1), and
+/// other neighbours are not affected.
 #[test]
 fn a_neighbour_that_flutters_costs_nobody_else() {
     let mut t = table(8);
@@ -220,7 +220,7 @@ fn one_run_serves_all() {
     assert_eq!((t.len(), t.index.len()), (0, 0));
 }
 
-/// 5,000 made-up addresses a second pushed neighbours out of the table that were in use.
+/// 5,000 forged addresses per second used to evict neighbours in use.
 #[test]
 fn strangers_push_out_each_other_and_nobody_in_use() {
     let mut t = table(64);
@@ -234,18 +234,18 @@ fn strangers_push_out_each_other_and_nobody_in_use() {
     assert!((1..=48).all(|n| look(&mut t, secs(0), n).0 == Some(A)), "all that were known still are");
     assert!(t.has(ip(50)), "nor did they push out whom we ask for");
     assert_eq!(t.lists.len(List::Newcomers), 15, "the places left, of the sixteen that they may have");
-    // Whom we want finds a place, though, and theirs go first.
+    // Our own lookups find a slot, and strangers are evicted first.
     for n in 100..115 {
         assert_eq!(look(&mut t, secs(0), n), (None, Some(None)));
     }
     assert_eq!(t.lists.len(List::Newcomers), 0);
     assert_eq!(newcomer(&mut t, secs(0), 7000).lookup, Lookup::Refused);
-    // Of ourselves, those go first that were unused for longest.
+    // Among our own, the least recently used are evicted first.
     look(&mut t, secs(1), 116);
     assert!(!t.has(ip(1)) || !t.has(ip(50)), "somebody has to go");
 }
 
-/// What a stranger costs does not depend on how full the table is: it was a look at each entry, 18.5 us.
+/// The cost of a stranger does not depend on how full the table is. It used to be a scan of all entries, 18.5 µs.
 #[test]
 fn a_full_table_costs_no_more_looks() {
     let cost = |fill: u16| {
@@ -267,7 +267,7 @@ fn a_full_table_costs_no_more_looks() {
     assert!(empty < 12.0 && full < 12.0, "{empty} and {full} looks for each");
 }
 
-/// Each made-up address was asked for of everyone.
+/// Each forged address used to cause a broadcast.
 #[test]
 fn questions_to_everyone_have_a_budget() {
     let mut t = Neighbors::new(1024, TTL, 200, Instant::ZERO);
@@ -278,10 +278,10 @@ fn questions_to_everyone_have_a_budget() {
     assert!(look(&mut t, secs(0), 151).1.is_none());
     let router = t.lookup(secs(0), ip(999), ROUTER, Account::Own, None);
     assert!(router.ask.is_some(), "routers are asked for all the same");
-    // Who could not be asked for is when there is budget again, and has its three tries then.
+    // Solicitations over the limit are sent when the limit allows, with three tries.
     let later = run(&mut t, secs(1));
     assert!(later.contains(&ask(151, None)));
-    // A stranger is asked where its packet came from, which no budget limits.
+    // A stranger is solicited where its packet came from, which is not limited.
     let found = t.lookup(secs(1), ip(9000), Role::Host, Account::Newcomer, Some(B));
     assert_eq!(found.ask, Some(Solicit { target: ip(9000), to: Some(B) }));
 }
@@ -304,7 +304,7 @@ fn connections_know_whether_neighbours_are_there() {
     t.confirm(ip(1), secs(503));
     assert_eq!(run(&mut t, secs(504)), []);
     assert_eq!(look(&mut t, secs(560), 1), (Some(A), None));
-    // A MAC address that has not answered yet is not confirmed by progress: it may be owed to the one before.
+    // Progress does not confirm a MAC address that has not answered: it may be due to the previous one.
     t.learn(secs(561), ip(1), Some(B), HINT);
     t.confirm(ip(1), secs(562));
     assert_eq!(look(&mut t, secs(562), 1), (Some(B), Some(Some(B))));
@@ -319,13 +319,13 @@ fn routers_with_a_substitute_are_remembered_as_dead() {
     assert!(lookup(&mut t, 0).ask.is_some());
     let all: Vec<_> = (1..=3).flat_map(|s| run(&mut t, secs(s))).collect();
     assert_eq!((failed(&all), t.is_dead(ip(1))), (vec![ip(1)], true));
-    // It is asked every ten seconds whether it is back.
+    // It is probed every ten seconds.
     assert_eq!((t.deadline(), run(&mut t, secs(13))), (secs(13), vec![ask(1, None)]));
     assert_eq!(run(&mut t, secs(23)), [ask(1, None)]);
     assert!(matches!(t.learn(secs(23), ip(1), Some(A), ANSWER), Learned::Resolved(_)));
     assert!(!t.is_dead(ip(1)));
     assert!(matches!(lookup(&mut t, 24).lookup, Lookup::Known { mac: A, .. }));
-    // Used although it is dead, as all are, it is waited for like any.
+    // If all routers are dead, packets wait for it as for any neighbour.
     let all: Vec<_> = (90..=96)
         .flat_map(|s| {
             lookup(&mut t, s);

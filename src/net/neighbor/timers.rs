@@ -1,15 +1,15 @@
-//! What time brings: questions again, and giving up.
+//! Timers: retransmission of solicitations, and giving up.
 
 use crate::base::time::Instant;
 use crate::net::neighbor::lists::List;
 use crate::net::neighbor::{DEAD_RETRY, MAX_TRIES, Neighbors, RETRY, Role, Solicit, State, Timeout};
 use crate::wire::eth::Mac;
 
-/// Lists of entries with a timer, each in the order in which the timers run out.
+/// Lists of entries with a timer, each ordered by expiry.
 const TIMED: [List; 5] = [List::Routers, List::Own, List::Newcomers, List::Probed, List::Dead];
 
 impl Neighbors {
-    /// Runs the timers: the next thing to do, until there is none.
+    /// Runs the timers; returns the next action, or `None`.
     pub(in crate::net) fn expire(&mut self, now: Instant) -> Option<Timeout> {
         if now < self.deadline {
             return None;
@@ -36,7 +36,7 @@ impl Neighbors {
                 self.fail(now, place);
                 return Some(Timeout::Failed { ip: target, place });
             }
-            // Whoever is at another MAC address now is not found at the old one.
+            // Only the first probe is unicast: a neighbour that has moved is not found at its old MAC address.
             State::Probe { tries: 0 } => Some(entry.mac),
             State::Incomplete { .. } | State::Probe { .. } | State::Dead => None,
             State::Known { .. } => {
@@ -47,7 +47,7 @@ impl Neighbors {
         self.ask(now, place, list, to).map(Timeout::Ask)
     }
 
-    /// A neighbour did not answer. A router with a substitute is remembered as dead, others are forgotten.
+    /// Handles a neighbour that did not answer. A router with a substitute is remembered as dead, others are forgotten.
     fn fail(&mut self, now: Instant, place: u32) {
         let entry = self.entry(place);
         if entry.role != (Role::Router { substitute: true }) {
@@ -59,8 +59,8 @@ impl Neighbors {
         self.wait(now, place, List::Dead);
     }
 
-    /// Counts a try and restarts the timer. The question is put if the budget allows: one MAC address may always be asked,
-    /// everyone as often as the limits say, and routers are few.
+    /// Counts a try and restarts the timer. The solicitation is sent if the limits allow: unicast ones and those of
+    /// routers, which are few, always.
     pub(super) fn ask(&mut self, now: Instant, place: u32, list: List, to: Option<Mac>) -> Option<Solicit> {
         let allowed = to.is_some()
             || match list {
@@ -82,7 +82,7 @@ impl Neighbors {
         allowed.then_some(Solicit { target, to })
     }
 
-    /// Asks, but once a second at the most, whoever gives reason for it: otherwise the timer has it asked.
+    /// Solicits at most once per second, whatever the cause: otherwise the timer does it later.
     pub(super) fn ask_again(&mut self, now: Instant, place: u32, list: List, to: Option<Mac>) -> Option<Solicit> {
         if self.entry(place).asked.is_some_and(|at| now < at + RETRY) {
             self.wait(now, place, list);

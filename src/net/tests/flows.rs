@@ -1,4 +1,4 @@
-//! The short way in judges as the long one does.
+//! The fast path gives the same results as full parsing.
 
 use std::net::IpAddr;
 
@@ -110,8 +110,8 @@ fn datagram(vlan: Option<u16>, priority: u8, from: &str, to: &str) -> Frame {
     Frame::received(&bytes)
 }
 
-/// Flows that take turns are each read in full once. Until 2026-11, one byte at a fixed place told flows apart: all tagged
-/// ones over IPv4 had one place in the cache, and so had all IPv6 flows of a host; each packet pushed out the one before.
+/// Interleaved flows are each parsed in full once. A single byte at a fixed offset used to distinguish flows: all
+/// tagged IPv4 flows shared one slot, and so did all IPv6 flows of a host, and each packet evicted the previous flow.
 #[test]
 fn flows_of_all_kinds_have_places_of_their_own() {
     let addrs = ["10.0.0.1/16", "10.0.0.200/16", "2001:db8::1/64"];
@@ -149,7 +149,7 @@ fn flows_of_all_kinds_have_places_of_their_own() {
     assert_eq!(a.stats().rx_flow_misses, 3);
 }
 
-/// Until 2026-11, it was all of them.
+/// Closing a port used to forget all flows.
 #[test]
 fn a_port_that_is_closed_makes_no_other_flow_forgotten() {
     let ports = NetConfig { ports: Some(vec![443, 4433]), ..config(&["10.0.0.1/24"]) };

@@ -1,4 +1,4 @@
-//! Frames of every kind, damaged at random, and what goes on beside them: nothing panics, and the counters add up.
+//! Frames of every kind, randomly damaged: nothing panics, and the counters add up.
 
 use std::net::IpAddr;
 
@@ -40,7 +40,7 @@ fn datagram(len: usize) -> Vec<u8> {
     [&[0, 7, 0x11, 0x51, a, b, 0, 0][..], &vec![7; len]].concat()
 }
 
-/// One of everything that is heeded.
+/// One of every kind of frame that is accepted.
 fn corpus() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     let (us4, us6) = ("10.0.0.1", "2001:db8::1");
@@ -93,7 +93,7 @@ fn corpus() -> Vec<Vec<u8>> {
     all
 }
 
-/// Makes the length and the checksum of an ICMP message right again, as most damage would end there.
+/// Corrects the length and checksum of an ICMP message, which would otherwise reveal most damage.
 fn mend(bytes: &mut [u8]) {
     let ethertype = bytes.get(12..14).unwrap_or_default();
     let (start, sum) = if ethertype == [8, 0] && bytes.len() > 42 && bytes[14] == 0x45 && bytes[23] == PROTOCOL_ICMP {
@@ -103,7 +103,7 @@ fn mend(bytes: &mut [u8]) {
     } else if ethertype == [0x86, 0xdd] && bytes.len() > 78 {
         let len = bytes.len() as u16 - 54;
         bytes[18..20].copy_from_slice(&len.to_be_bytes());
-        // The message may be behind extension headers: two at the most here.
+        // The message may follow extension headers, here at most two.
         let Some(start) = [(20, 54), (54, 62), (62, 70)].into_iter().find(|(next, _)| bytes[*next] == PROTOCOL_ICMPV6)
         else {
             return;
@@ -138,7 +138,7 @@ fn damaged(rng: &mut Rng, good: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// One run; how many frames were heeded in which way.
+/// One run; returns how many frames were accepted in each way.
 fn run(seed: u64, corpus: &[Vec<u8>]) -> [u64; 3] {
     let mut rng = Rng::from_u64(seed);
     let config = NetConfig {

@@ -1,4 +1,4 @@
-//! Anything at all from the wire.
+//! Arbitrary bytes from the wire.
 
 use proptest::prelude::*;
 
@@ -18,7 +18,7 @@ fn all_counted(net: &Net<Frame>) -> bool {
     s.rx_frames == s.rx_udp + s.rx_too_big + s.rx_unreachable + s.rx_handled + s.drops.received()
 }
 
-/// Frames that are taken, to start from.
+/// Valid frames to start from.
 fn good_frames() -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for (from, to) in [("10.0.0.2:7", "10.0.0.1:4433"), ("[2001:db8::2]:7", "[2001:db8::1]:4433")] {

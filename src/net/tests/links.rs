@@ -1,4 +1,4 @@
-//! Links that come and go, and other stations that have our address.
+//! Links that come and go, and duplicate addresses.
 
 use super::neighbors::{events, gratuitous};
 use super::world::*;
@@ -10,13 +10,13 @@ use crate::wire::eth::Mac;
 
 const C: Mac = Mac([2, 0, 0, 0, 0, 3]);
 
-/// A host that speaks for its addresses.
+/// A host that announces its addresses.
 fn loud(mac: u8, detect: Detect, addrs: &[&str]) -> Net<Frame> {
     let config = NetConfig { announce: true, detect, ..config(addrs) };
     Net::new(&config, &caps(mac), Instant::ZERO).unwrap()
 }
 
-/// What a frame says about addresses.
+/// The kind of a frame about addresses.
 fn says(frame: &Frame) -> &'static str {
     let data = frame.data();
     match (&data[12..14], data.get(54)) {
@@ -38,7 +38,7 @@ fn says(frame: &Frame) -> &'static str {
     }
 }
 
-/// What `net` says until nothing is left to say, with the time in milliseconds since `from`.
+/// All such frames that `net` sends, with the time in milliseconds since `from`.
 fn hear(net: &mut Net<Frame>, from: Instant) -> Vec<(u64, &'static str)> {
     let mut heard = Vec::new();
     let mut now = from;
@@ -52,7 +52,7 @@ fn hear(net: &mut Net<Frame>, from: Instant) -> Vec<(u64, &'static str)> {
     }
 }
 
-/// Announcements went out once, at the first poll, link up or not.
+/// Announcements used to be sent once, at the first poll, whether the link was up or not.
 #[test]
 fn addresses_are_announced_after_every_link_up() {
     let mut a = loud(1, Detect::Off, &["10.0.0.1/24", "2001:db8::1/64"]);
@@ -83,7 +83,7 @@ fn addresses_are_announced_after_every_link_up() {
     a.link_down(secs(901));
     assert_eq!(hear(&mut a, secs(901)), []);
     assert_eq!(a.stats().address_announcements, 3 * 6 + 3);
-    // Another host follows these words without complaint and learns nothing.
+    // Another host accepts these frames and learns nothing.
     let mut b = host(2, &["10.0.0.2/24", "2001:db8::2/64"]);
     a.link_up(secs(1000));
     let said = poll_all(&mut a, secs(1000));
@@ -180,7 +180,7 @@ fn a_strict_host_leaves_what_others_have() {
     assert_eq!(hear(&mut a, secs(2)), []);
 }
 
-/// RFC 4429: as long as an address may be another's, nothing that we say overrides what others know.
+/// RFC 4429: while an address is tentative, our packets do not override others' neighbour caches.
 #[test]
 fn an_optimistic_address_overrides_nothing() {
     let mut a = loud(1, Detect::Optimistic, &["2001:db8::1/64"]);

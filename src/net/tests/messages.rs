@@ -162,7 +162,7 @@ fn packet_too_big_names_flow_and_size() {
     }
 }
 
-/// Strangers' messages used up the limit of 100 a second that genuine ones needed, until 2026-11.
+/// Forged messages used to exhaust the limit of 100 per second that genuine ones needed.
 #[test]
 fn forged_packet_too_big_takes_nothing_from_genuine_ones() {
     let config = NetConfig { ports: Some(vec![4433]), ..config(&["10.0.0.1/24"]) };
@@ -179,7 +179,7 @@ fn forged_packet_too_big_takes_nothing_from_genuine_ones() {
     assert_eq!((a.stats().rx_too_big, a.stats().drops[NetDrop::RateLimited]), (1000, 0));
 }
 
-/// The same for "unreachable"; those about flows that are not in use have a limit.
+/// The same for "unreachable"; only messages about unused flows are limited.
 #[test]
 fn forged_unreachable_takes_nothing_from_genuine_ones() {
     let config = NetConfig { unreachable_per_second: 7, ..config(&["10.0.0.1/24"]) };
@@ -298,8 +298,8 @@ fn listener_queries_are_answered_with_all_groups() {
     }
 }
 
-/// Pings used up the limit that the answers to queries shared with theirs until 2026-11: 200 a second, and a server behind a
-/// switch that snoops was not reached any more. Forged queries could do the same.
+/// Pings used to share a limit with answers to queries: 200 pings per second made a server behind a switch with MLD
+/// snooping unreachable. Forged queries could do the same.
 #[test]
 fn neither_pings_nor_forged_queries_keep_reports_from_going_out() {
     let mut a = us();

@@ -48,7 +48,7 @@ fn who_does_not_answer_is_given_up() {
         assert_eq!(a.stats().drops[NetDrop::NeighborUnreachable], 3);
         assert_eq!(events(&mut a), [NetEvent::Unreachable { ip: at(to).ip() }]);
         assert_eq!(a.neighbor_count(), 0);
-        // Used again, it is asked again.
+        // Used again, it is solicited again.
         assert_eq!(a.send(now, at(from), at(to), 0, Frame::with_payload(b"x")), Sent::Pending);
         assert_eq!(poll_all(&mut a, now).len(), 1);
     }
@@ -63,7 +63,7 @@ fn waiting_frames_are_bounded_and_the_newest_survive() {
     for n in 0..5 {
         assert_eq!(a.send(secs(0), from, at("10.0.0.2:2"), 0, Frame::with_payload(&[n])), Sent::Pending);
     }
-    // Who has only one frame to wait does not go without because another has many.
+    // A neighbour with a single waiting frame keeps it although another has many.
     for to in ["10.0.0.3:2", "10.0.0.4:2", "10.0.0.5:2"] {
         assert_eq!(a.send(secs(0), from, at(to), 0, Frame::with_payload(&[8])), Sent::Pending);
     }
@@ -100,7 +100,7 @@ fn a_known_neighbour_is_asked_again_after_its_time_without_a_pause() {
     assert_eq!(a.next_timeout(), Some(secs(61)), "a timer set is not unset");
     assert_eq!(poll_all(&mut a, secs(61)).len(), 0);
     assert_eq!(a.next_timeout(), None);
-    // Silent from now on: used while it is probed, then waited for.
+    // Silent from now on: in use while it is probed, then waited for.
     ready(a.send(secs(120), from, to, 0, Frame::with_payload(b"")));
     for now in 121..=123 {
         poll_all(&mut a, secs(now));
@@ -139,7 +139,7 @@ fn strangers_who_speak_unasked_are_not_learned() {
     let (src, dst) = ("2001:db8::9".parse().unwrap(), "2001:db8::1".parse().unwrap());
     a.receive(secs(0), &mut ndp_frame(A, src, dst, 255, &ndp::neighbor_advert(src, dst, src, C, true, true)));
     assert_eq!(a.neighbor_count(), 0);
-    // Nor is someone off the link who asks, though he is answered.
+    // Nor is a sender that is not on the link, though it gets an answer.
     let request = Arp { op: ArpOp::Request, sender_ip: [192, 168, 0, 9].into(), ..reply };
     assert_eq!(a.receive(secs(0), &mut arp_frame(Mac::BROADCAST, request)), Received::Consumed);
     assert_eq!((a.neighbor_count(), poll_all(&mut a, secs(0)).len()), (0, 1));
@@ -208,7 +208,7 @@ fn address_probes_are_answered_and_duplicates_defended() {
     a.receive(secs(10), &mut gratuitous(C, [10, 0, 0, 1]));
     assert_eq!((events(&mut a).len(), poll_all(&mut a, secs(10)).len()), (1, 1));
     assert_eq!((a.stats().duplicate_address, a.stats().address_defended), (1003, 3));
-    // Our own words, come back, are none.
+    // Our own frames, looped back, are not claims.
     a.receive(secs(0), &mut gratuitous(A, [10, 0, 0, 1]));
     assert_eq!(a.stats().duplicate_address, 1003);
 }

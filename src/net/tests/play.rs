@@ -1,4 +1,4 @@
-//! Random plays: links that flap, routers that die, strangers, doubts, progress, changes of address.
+//! Random simulations: flapping links, dying routers, strangers, suspicion, progress, address changes.
 
 use super::neighbors::gratuitous;
 use super::world::*;
@@ -27,7 +27,7 @@ fn subject(rng: &mut Rng) -> Net<Frame> {
     Net::new(&config, &caps(1), Instant::ZERO).unwrap()
 }
 
-/// Somebody on the link, who answers at times.
+/// Another host on the link, which answers at times.
 struct Other {
     net: Net<Frame>,
     deaf: bool,
@@ -57,7 +57,7 @@ fn remote(rng: &mut Rng) -> std::net::SocketAddr {
     })
 }
 
-/// One play; the number of questions that went to everyone in its busiest second.
+/// One run; returns the number of broadcast solicitations in its busiest second.
 fn play(seed: u64) -> usize {
     let mut rng = Rng::from_u64(seed);
     let mut a = subject(&mut rng);
@@ -119,10 +119,10 @@ fn play(seed: u64) -> usize {
         }
         while a.poll_event().is_some() {}
         assert!(a.neighbor_count() <= 16);
-        // What was taken stays so, and whoever is not ours is not used.
+        // Addresses taken stay so, and addresses that are not ours are not used.
         assert!(a.next_timeout().is_none_or(|at| at > now), "seed {seed}: a deadline that was met is in the future");
     }
-    // Left alone, it comes to rest, and nothing is left waiting.
+    // Left alone, it becomes quiet, and no frame is left waiting.
     let deadline = now + Duration::from_secs(60);
     while let Some(next) = a.next_timeout().filter(|next| *next < deadline) {
         given += poll_all(&mut a, next).len() as u64;
@@ -139,6 +139,6 @@ fn play(seed: u64) -> usize {
 #[test]
 fn whatever_happens_frames_are_accounted_for_and_the_link_is_left_in_peace() {
     let busiest = (0..SEEDS).map(play).max().unwrap();
-    // Forty questions a second, routers, and what is said of our own addresses, at most twice in a second.
+    // Forty solicitations per second, routers, and announcements of our own addresses, at most twice in a second.
     assert!(busiest <= 2 * 40 + 40, "{busiest} ARP requests to everyone in a second");
 }

@@ -1,4 +1,4 @@
-//! Routers that die, are replaced, or stand outside of our networks.
+//! Routers that die, are replaced, or are outside our networks.
 
 use super::neighbors::{arp_frame, events};
 use super::world::*;
@@ -16,8 +16,8 @@ fn with_gateways(gateways: &[&str]) -> Net<Frame> {
     Net::new(&config, &caps(1), Instant::ZERO).unwrap()
 }
 
-/// Sends each half second, with whatever `hint` does before; returns the time until a frame goes to the MAC address that
-/// ends in `mac`. Only `there` is on the link.
+/// Sends every half second, after calling `hint`; returns the time until a frame goes to the MAC address that ends in
+/// `mac`. Only `there` is on the link.
 fn time_to(
     a: &mut Net<Frame>,
     there: &mut Net<Frame>,
@@ -29,7 +29,7 @@ fn time_to(
         let now = from + Duration::from_millis(500 * n);
         hint(a, now);
         let sent = a.send(now, at("10.0.0.1:1"), at("8.8.8.8:2"), 0, Frame::with_payload(b"x"));
-        // What is for the MAC address of somebody who is gone does not arrive.
+        // Frames for a MAC address that has gone do not arrive.
         let heard = poll_all(a, now).into_iter().filter(|f| f.data()[..6] == [0xff; 6] || f.data()[5] == mac).collect();
         deliver(there, now, heard);
         let answers = poll_all(there, now);
@@ -41,7 +41,7 @@ fn time_to(
     panic!("never");
 }
 
-/// It was found out after 64 s, when the old one's time was up.
+/// A silent replacement used to be noticed after 64 s, when the old entry expired.
 #[test]
 fn a_router_replaced_silently_is_found_by_the_doubts_of_connections() {
     let far = ip("8.8.8.8");
@@ -59,7 +59,7 @@ fn a_router_replaced_silently_is_found_by_the_doubts_of_connections() {
     assert!(replaced(false) > Duration::from_secs(58), "without them its time has to be up first");
 }
 
-/// Doubts that nothing is behind, whoever causes them, cost a question a second and change nothing.
+/// Unfounded suspicion, whatever the cause, costs one probe per second and changes nothing.
 #[test]
 fn doubts_are_cheap() {
     let mut a = with_gateways(&["10.0.0.254"]);
@@ -80,7 +80,7 @@ fn doubts_are_cheap() {
     }
     assert!(asked <= 10, "{asked}");
     assert_eq!(a.stats().neighbor_changed, 0);
-    // Progress of any connection through it dispels them at once (RFC 4861 §7.3.1).
+    // Progress of any connection through it ends the suspicion at once (RFC 4861 §7.3.1).
     for s in 20..200 {
         let standing = || Standing::Proven { progress: Some(secs(s)) };
         let sent = a.send_to(secs(s), from, far, 0, Frame::with_payload(b""), standing);
@@ -91,7 +91,7 @@ fn doubts_are_cheap() {
     assert!(after <= 1, "{after}: no questions for three minutes");
 }
 
-/// The second of two routes of equal worth was never tried.
+/// The second of two equal routes used never to be tried.
 #[test]
 fn the_second_router_serves_while_the_first_is_dead() {
     let by_routes = NetConfig {
@@ -110,7 +110,7 @@ fn the_second_router_serves_while_the_first_is_dead() {
             [NetEvent::RouterSilent { ip: ip("10.0.0.254") }],
             "nobody is told that hosts are out of reach"
         );
-        // The first is asked now and then, without a packet being lost to that, and used again when it is back.
+        // The first is probed from time to time, without the loss of a packet, and used again once it answers.
         let mut asked = 0;
         for n in 0..60 {
             let now = secs(10) + Duration::from_millis(500 * n);
@@ -154,7 +154,7 @@ fn sources_of_a_port_with_several_addresses() {
     assert_eq!(none.local_for(ip("10.0.0.255")), Err(RouteError::Edge(ip("10.0.0.255"))));
 }
 
-/// Whoever claims to be at our own MAC address turned our packets back to ourselves.
+/// A claim to be at our own MAC address used to direct our packets back to ourselves.
 #[test]
 fn nobody_is_where_we_are() {
     let mut a = with_gateways(&["10.0.0.254"]);

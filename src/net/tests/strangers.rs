@@ -1,4 +1,4 @@
-//! Packets from addresses that are made up.
+//! Packets from forged addresses.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ fn made_up(n: u32) -> SocketAddr {
     at(&format!("10.0.{}.{}:9", 4 + n / 250 % 200, 1 + n % 250))
 }
 
-/// 1,000 of them, even from beyond the router, were as many reports of a duplicate address.
+/// 1,000 of them, even from beyond the router, used to be reported as as many duplicate addresses.
 #[test]
 fn our_own_address_in_a_packet_is_no_sign_of_a_duplicate() {
     for (us, mac) in [("10.0.0.1/24", "10.0.0.1"), ("2001:db8::1/64", "2001:db8::1")] {
@@ -38,7 +38,7 @@ fn our_own_address_in_a_packet_is_no_sign_of_a_duplicate() {
         }
         assert_eq!((a.stats().duplicate_address, events(&mut a), poll_all(&mut a, secs(0)).len()), (0, vec![], 0));
     }
-    // ARP is evidence, and told once.
+    // ARP is evidence, and reported once.
     let mut a = host(1, &["10.0.0.1/24"]);
     for _ in 0..1000 {
         a.receive(secs(0), &mut gratuitous(Mac(ROUTER), [10, 0, 0, 1]));
@@ -47,7 +47,7 @@ fn our_own_address_in_a_packet_is_no_sign_of_a_duplicate() {
     assert_eq!(poll_all(&mut a, secs(0)).len(), 1);
 }
 
-/// Answers go where the packet came from: one frame for one, no question, no trace in the table or the templates.
+/// Answers go to where the packet came from: one frame for one, without solicitations or entries in the tables.
 #[test]
 fn answers_to_strangers_ask_nobody() {
     let mut a = host(1, &["10.0.0.1/16"]);
@@ -64,7 +64,7 @@ fn answers_to_strangers_ask_nobody() {
     assert_eq!((a.stats().tx_reflected, a.stats().neighbor_solicits), (5000, 1));
     ready(a.send(secs(0), from, at("10.0.0.2:2"), 0, Frame::with_payload(b"")));
     assert_eq!(a.stats().tx_template_misses, misses + 5000, "the flow to the neighbour has kept its headers");
-    // Whose MAC address is known gets it there, whatever the packet came from.
+    // A neighbour whose MAC address is known gets it there, wherever the packet came from.
     let standing = || Standing::Stranger { via: Some(ROUTER) };
     let sent = a.send_to(secs(0), from, at("10.0.0.2:99"), 0, Frame::with_payload(b"x"), standing);
     assert_eq!(ready(sent).data()[5], 2);
@@ -79,7 +79,7 @@ struct Client {
     net: Net<Frame>,
     addr: SocketAddr,
     mac: u8,
-    /// It has the server's MAC address still, as after a restart of the server, and does not ask for it.
+    /// It still has the server's MAC address, as after a restart of the server, and does not ask for it.
     knows_us: bool,
     starts: u32,
     replies: usize,
@@ -97,7 +97,7 @@ impl Client {
         Self { net, addr, mac, knows_us: n % 2 == 1, starts: u32::from(n) * 1200, replies: 0 }
     }
 
-    /// What it sends at `step`: a request each tenth of a second, until all are replied to.
+    /// The frames it sends at `step`: a request every tenth of a second, until all are answered.
     fn request(&mut self, now: Instant, step: u32) -> Vec<Frame> {
         if step >= self.starts && (step - self.starts).is_multiple_of(500) && self.replies < REQUESTS {
             if self.knows_us {
@@ -118,7 +118,7 @@ impl Client {
     }
 }
 
-/// A frame of a client arrives at the server; the reply, if its way is known.
+/// Delivers a client's frame to the server; returns the reply, if its next hop is known.
 fn arrive(server: &mut Net<Frame>, now: Instant, client: &Client, frame: &mut Frame) -> Option<Frame> {
     let via: [u8; 6] = frame.data()[6..12].try_into().unwrap();
     let Received::Udp(_) = server.receive(now, frame) else { return None };
@@ -133,13 +133,13 @@ fn arrive(server: &mut Net<Frame>, now: Instant, client: &Client, frame: &mut Fr
     }
 }
 
-/// A server for five seconds of a flood. Returns how many fetches succeeded and how many questions went to everyone.
+/// Runs a server for five seconds of a flood. Returns the number of successful fetches and of broadcast solicitations.
 fn fetches_under_flood(a: &mut Net<Frame>, begin: Instant) -> (usize, usize) {
     let mut clients: Vec<_> = (1..=18).map(Client::new).collect();
     let mut broadcasts = 0;
     for step in 0..25_000u32 {
         let now = begin + Duration::from_micros(200 * u64::from(step));
-        // One stranger in two gets an answer, with the other a connection begins.
+        // Every second stranger gets an answer; with the others a connection starts.
         let spoof = made_up(step);
         if step % 2 == 0 {
             let standing = || Standing::Stranger { via: Some(ROUTER) };
@@ -165,7 +165,8 @@ fn fetches_under_flood(a: &mut Net<Frame>, begin: Instant) -> (usize, usize) {
     (clients.iter().filter(|client| client.replies >= REQUESTS).count(), broadcasts)
 }
 
-/// 5,000 packets a second from made-up neighbours were as many broadcasts, and 4 of 18 genuine fetches failed.
+/// 5,000 packets per second from forged neighbours used to cause as many broadcasts, and 4 of 18 genuine fetches
+/// failed.
 #[test]
 fn genuine_clients_are_served_under_a_flood_of_made_up_neighbours() {
     let config = NetConfig { gateways: vec![ip("10.0.255.254")], ..config(&["10.0.0.1/16"]) };
@@ -174,16 +175,16 @@ fn genuine_clients_are_served_under_a_flood_of_made_up_neighbours() {
     resolved(&mut a, &mut old, secs(0), at("10.0.0.1:443"), at("10.0.0.2:2"), b"");
     let (fetched, broadcasts) = fetches_under_flood(&mut a, secs(1));
     assert_eq!(fetched, 18, "{:?}", a.stats());
-    // Five seconds, of which strangers may use a quarter of 200 questions each.
+    // Five seconds, with a quarter of 200 solicitations each for strangers.
     assert!(broadcasts <= 50 * 6, "{broadcasts} broadcasts");
-    // The neighbour that was there before is there still.
+    // The neighbour that was known before still is.
     assert!(matches!(
         a.send(secs(6), at("10.0.0.1:443"), at("10.0.0.2:2"), 0, Frame::with_payload(b"")),
         Sent::Ready(_)
     ));
 }
 
-/// Frames for made-up neighbours waited first come, first served, and others were refused.
+/// Frames for forged neighbours used to wait in order of arrival, and others were refused.
 #[test]
 fn what_waits_for_strangers_makes_room() {
     let mut a = host(1, &["10.0.0.1/16"]);
@@ -199,7 +200,7 @@ fn what_waits_for_strangers_makes_room() {
     assert!(a.stats().drops[NetDrop::NeighborUnreachable] >= given_up);
     let [_, seen] = settle(&mut a, &mut b, secs(0));
     assert_eq!(seen.iter().filter(|(_, payload)| payload == b"mine").count(), 16);
-    // And our own do not make room for theirs.
+    // Our own frames do not make room for those of strangers.
     for n in 0..40 {
         for _ in 0..16 {
             let _ = a.send(secs(0), from, at(&format!("10.0.99.{}:2", 1 + n)), 0, Frame::with_payload(b"mine"));
@@ -213,7 +214,7 @@ fn what_waits_for_strangers_makes_room() {
     assert_eq!(a.stats().drops[NetDrop::PendingOverflow], waiting);
 }
 
-/// What came from one MAC address with a neighbour's source does not make that address the neighbour's.
+/// A packet with a neighbour's source address does not teach us its MAC address.
 #[test]
 fn packets_teach_nobody_where_a_neighbour_is() {
     let mut a = host(1, &["10.0.0.1/16"]);
@@ -226,10 +227,10 @@ fn packets_teach_nobody_where_a_neighbour_is() {
         a.send_to(secs(0), from, at("10.0.0.2:2"), 0, Frame::with_payload(b"x"), || Standing::Unproven),
         Sent::Pending
     );
-    // The neighbour itself is asked a second later, with everyone, and found.
+    // The neighbour itself is solicited by broadcast a second later, and found.
     let [_, seen] = settle(&mut a, &mut b, secs(1));
     assert!(seen.iter().any(|(_, payload)| payload == b"x"));
-    // Those beyond a router are not asked for, and who is known already is not asked again.
+    // Hosts beyond a router are not solicited, and known neighbours not again.
     a.heard_from(secs(1), ip("10.0.0.2"), ROUTER);
     a.heard_from(secs(1), ip("8.8.8.8"), ROUTER);
     a.heard_from(secs(1), ip("10.0.0.3"), [2, 0, 0, 0, 0, 1]);

@@ -24,7 +24,7 @@ impl Frame {
         Self { bytes, start: TX_HEADROOM, end, offload: None, ip: Checksum::Unknown, l4: Checksum::Unknown }
     }
 
-    /// A frame with `payload`, as the engine makes it.
+    /// A frame with `payload`, as built by the engine.
     pub(super) fn with_payload(payload: &[u8]) -> Self {
         let mut frame = Self::empty(2048.max(payload.len()));
         frame.payload_mut()[..payload.len()].copy_from_slice(payload);
@@ -110,12 +110,12 @@ pub(super) fn secs(n: u64) -> Instant {
     Instant::ZERO + Duration::from_secs(n)
 }
 
-/// All that `net` has to send.
+/// All frames that `net` has to send.
 pub(super) fn poll_all(net: &mut Net<Frame>, now: Instant) -> Vec<Frame> {
     std::iter::from_fn(|| net.poll(now, || Some(Frame::empty(2048)))).collect()
 }
 
-/// Hands `frames` to `net`; returns what came of those it did not just consume, with their payload.
+/// Delivers `frames` to `net`; returns the results other than [`Received::Consumed`], with their payloads.
 pub(super) fn deliver(net: &mut Net<Frame>, now: Instant, frames: Vec<Frame>) -> Vec<(Received, Vec<u8>)> {
     let mut seen = Vec::new();
     for mut frame in frames {
@@ -131,7 +131,7 @@ pub(super) fn deliver(net: &mut Net<Frame>, now: Instant, frames: Vec<Frame>) ->
     seen
 }
 
-/// Lets both talk until neither has more to say; returns what each saw.
+/// Runs both until neither sends any more; returns what each received.
 pub(super) fn settle(a: &mut Net<Frame>, b: &mut Net<Frame>, now: Instant) -> [Vec<(Received, Vec<u8>)>; 2] {
     let mut seen = [Vec::new(), Vec::new()];
     for _ in 0..20 {
@@ -146,7 +146,7 @@ pub(super) fn settle(a: &mut Net<Frame>, b: &mut Net<Frame>, now: Instant) -> [V
     panic!("they never fall silent");
 }
 
-/// The frame of a send that had to be ready.
+/// The frame of a send that must be ready.
 #[track_caller]
 pub(super) fn ready(sent: Sent<Frame>) -> Frame {
     match sent {
@@ -155,7 +155,7 @@ pub(super) fn ready(sent: Sent<Frame>) -> Frame {
     }
 }
 
-/// Sends `payload` from `a`'s to `b`'s address, resolving on the way; returns the frame `a` sends then.
+/// Sends `payload` from `a` to `b`, resolving addresses on the way; returns the frame that `a` sends.
 pub(super) fn resolved(
     a: &mut Net<Frame>,
     b: &mut Net<Frame>,
