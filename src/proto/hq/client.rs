@@ -14,24 +14,25 @@ use crate::proto::hq::{FetchError, Fetched, HqClientConfig, Job, PathError, Prog
 use crate::quic::{CloseReason, ConnId, Dir, Event, OpenError, SendData, StreamId, TransportConfig};
 use crate::runtime::{App, Context, Unreachable, Waker};
 
-/// Size of the buffers that files are received into, bytes.
+/// The size of receive buffers, in bytes.
 const BUF: usize = 2 << 20;
 
-/// Buffers that a stream has at a time.
+/// The number of buffers of each stream.
 const BUFS: usize = 16;
 
-/// Files fetched at a time.
+/// The number of files fetched at a time.
 const PARALLEL: usize = 4;
 
-/// Bytes that wait for the disk at the most, beside those that are held back: then the server has to wait as well.
+/// The maximum number of bytes that wait for the disk, in addition to those held back. Beyond it the server is
+/// throttled.
 pub(super) const WRITE_AHEAD: u64 = 64 << 20;
 
-/// What a client that holds back `hold` bytes takes from its pool: (bytes of a buffer, buffers).
+/// The buffers that a client takes from its pool to hold back `hold` bytes: (bytes of a buffer, number of buffers).
 pub fn receive_buffers(hold: u64) -> (usize, usize) {
     (BUF, usize::try_from(hold.div_ceil(BUF as u64)).unwrap_or(usize::MAX).saturating_add(BUFS))
 }
 
-/// A file on its way.
+/// A file in transit.
 struct Fetch {
     job: usize,
     started: Instant,
@@ -40,10 +41,10 @@ struct Fetch {
     held: VecDeque<(PinnedBuf, usize)>,
 }
 
-/// Where a job stands.
+/// The state of a job.
 enum Outcome {
     Waiting,
-    /// All has arrived; the disk is still busy.
+    /// The whole file has arrived, but is not yet on disk.
     Arrived {
         bytes: u64,
         time: Duration,
@@ -57,7 +58,7 @@ pub struct HqClient {
     files: Files,
     conn: Option<ConnId>,
     connected: bool,
-    /// A router says that no way leads to the server.
+    /// A router reported that it has no route to the server.
     no_path: bool,
     closed: bool,
     next: usize,
@@ -65,33 +66,33 @@ pub struct HqClient {
     outcomes: Vec<Outcome>,
     free: Vec<PinnedBuf>,
     held_bytes: u64,
-    /// Bytes that the disk has not taken yet.
+    /// Bytes not yet written to disk.
     writing: u64,
     starved: VecDeque<StreamId>,
     progress: Arc<Progress>,
     /// From the first packet to the end of the handshake.
     pub handshake: Option<Duration>,
-    /// Files that are there.
+    /// Files fetched so far.
     pub fetched: Vec<Fetched>,
-    /// What went wrong.
+    /// Errors so far.
     pub errors: Vec<FetchError>,
 }
 
 impl HqClient {
-    /// A client.
+    /// Creates a client.
     ///
     /// # Errors
-    /// When no thread for files can be started.
+    /// If no file thread can be started.
     pub fn new(config: HqClientConfig, progress: Arc<Progress>) -> io::Result<Self> {
         Self::with_disk(config, progress, None)
     }
 
-    /// The same with a disk that is as slow as `delay` makes it.
+    /// Like `new`, with every disk access delayed by `delay`.
     pub(super) fn with_disk(config: HqClientConfig, progress: Arc<Progress>, delay: Option<Delay>) -> io::Result<Self> {
         let outcomes = config.jobs.iter().map(|_| Outcome::Waiting).collect();
         Ok(Self {
             config,
-            // A user may have patience with a disk, and can interrupt.
+            // No timeout: users can wait for a slow disk, or interrupt.
             files: Files::start(None, delay)?,
             conn: None,
             connected: false,
@@ -111,9 +112,9 @@ impl HqClient {
         })
     }
 
-    /// Fits transport settings to what this client does.
+    /// Adapts transport settings to this client.
     pub fn adapt(transport: &mut TransportConfig) {
-        // Space is provided before a request is sent, and the window follows it.
+        // Buffers are provided before a request is sent, and the window follows them.
         transport.stream_window_bidi_local = 0;
         transport.receive_low_water = (BUF * BUFS / 2) as u64;
         transport.max_data = (BUF * BUFS * PARALLEL) as u64;
@@ -121,7 +122,7 @@ impl HqClient {
         transport.max_streams_uni = 0;
     }
 
-    /// To be called when the core has stopped: names what did not arrive.
+    /// Reports the files that did not arrive. To be called when the core has stopped.
     pub fn finish(&mut self) {
         for job in 0..self.outcomes.len() {
             if !matches!(self.outcomes[job], Outcome::Ended) {
@@ -131,10 +132,10 @@ impl HqClient {
         }
     }
 
-    /// Nothing more can arrive.
+    /// Fails all files that are still waited for.
     fn fail_all(&mut self, error: FetchError) {
         self.closed |= self.conn.is_none();
-        // What has arrived whole needs no connection any more.
+        // Files that have arrived whole no longer need the connection.
         let waiting = |outcome: &Outcome| matches!(outcome, Outcome::Waiting);
         let jobs: Vec<usize> = (0..self.outcomes.len()).filter(|job| waiting(&self.outcomes[*job])).collect();
         if jobs.is_empty() {
@@ -143,7 +144,7 @@ impl HqClient {
         self.errors.push(error);
         for job in jobs {
             self.end(job);
-            // Of the only one it is clear.
+            // With a single file there is no need to name it.
             if self.outcomes.len() > 1 {
                 self.errors.push(FetchError::NotFetched(self.config.jobs[job].path.clone()));
             }
@@ -157,7 +158,7 @@ impl HqClient {
         }
     }
 
-    /// Bytes that have arrived in order.
+    /// Bytes received in order.
     #[cfg(test)]
     pub(super) fn received(&self) -> u64 {
         self.progress.bytes.load(Ordering::Relaxed)
@@ -167,7 +168,7 @@ impl HqClient {
         self.outcomes.iter().all(|o| matches!(o, Outcome::Ended))
     }
 
-    /// Requests files as long as streams may be opened and memory is not too scattered.
+    /// Requests files while streams can be opened and memory is available.
     fn request(&mut self, cx: &mut Context<'_>) {
         let Some(id) = self.conn.filter(|_| self.connected) else { return };
         while self.next < self.config.jobs.len() && self.fetches.len() < PARALLEL {
@@ -182,7 +183,7 @@ impl HqClient {
             let create = Order::Create { sink: job.output.sink(), hash: self.config.hash };
             self.files.order(now, index as u64, create);
             let line = Bytes::from(format!("GET {}\r\n", job.path));
-            // A fresh stream takes what fits into its budget.
+            // The request fits the budget of a new stream.
             let _ = conn.send(stream, SendData::Bytes(line), true);
             self.fetches.insert(stream, Fetch { job: index, started: now, contiguous: 0, held: VecDeque::new() });
             self.provide(cx, stream, BUFS);
@@ -194,7 +195,7 @@ impl HqClient {
             return;
         }
         let mut bufs = Vec::with_capacity(count);
-        // What was ordered comes back, and then this is tried again.
+        // If memory is short: buffers being written come back, and then this is tried again.
         while bufs.len() < count && self.writing < WRITE_AHEAD {
             match self.free.pop().map_or_else(|| cx.pool().alloc(BUF), Ok) {
                 Ok(buf) => bufs.push(buf),
@@ -202,13 +203,13 @@ impl HqClient {
             }
         }
         if bufs.is_empty() {
-            // What is held back goes to the disk now; its memory comes back.
+            // Write what is held back, so that its memory comes back.
             self.starved.push_back(stream);
             self.write_held(cx.now(), 0);
         } else if let Some(mut conn) = self.conn.and_then(|id| cx.conn(id))
             && let Err(error) = conn.provide_receive_buffers(stream, bufs)
         {
-            // The end is known already.
+            // The end of the stream is already known.
             self.free.extend(error.bufs);
         }
     }
@@ -265,7 +266,7 @@ impl HqClient {
         self.request(cx);
     }
 
-    /// Forgets a file on its way; what it held back goes to others.
+    /// Drops a file in transit, and reuses the buffers that it holds back.
     fn drop_fetch(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Option<usize> {
         let fetch = self.fetches.remove(&stream)?;
         for (buf, valid) in fetch.held {
@@ -309,7 +310,7 @@ impl HqClient {
         self.on_free(cx, buf);
     }
 
-    /// A buffer is free again.
+    /// Reuses a free buffer.
     fn on_free(&mut self, cx: &mut Context<'_>, mut buf: PinnedBuf) {
         buf.set_len(BUF.min(buf.capacity()));
         self.free.push(buf);
@@ -318,7 +319,7 @@ impl HqClient {
         }
     }
 
-    /// Has the server stop sending a file that cannot be kept, and turns to the next.
+    /// Asks the server to stop sending a file that cannot be stored, and continues with the next.
     fn give_up(&mut self, cx: &mut Context<'_>, job: usize) {
         if let Some(stream) = self.fetches.iter().find(|(_, fetch)| fetch.job == job).map(|(id, _)| *id) {
             self.drop_fetch(cx, stream);
@@ -330,7 +331,7 @@ impl HqClient {
     }
 }
 
-/// Orders the next `valid` bytes of a file, which `writing` counts, to be written.
+/// Orders the next `valid` bytes of a file to be written, and counts them in `writing`.
 fn write(files: &mut Files, writing: &mut u64, now: Instant, job: usize, (buf, valid): (PinnedBuf, usize)) {
     *writing += valid as u64;
     files.order(now, job as u64, Order::Data { buf, skip: 0, valid });

@@ -1,4 +1,4 @@
-//! What a client fetches, and what came of it.
+//! Jobs of a client and their results.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,14 +13,14 @@ use crate::proto::hq::status;
 use crate::quic::{ClientConfig, CloseReason};
 use crate::runtime::{ConnectFailure, Unreachable};
 
-/// Where a file is put.
+/// The destination of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// Nowhere: it is only counted, and hashed.
+    /// Nowhere: the file is only counted and hashed.
     Nowhere,
     /// Standard output.
     Stdout,
-    /// A file, which appears when it is complete. Devices and pipes that are there already are written to as they are.
+    /// A file, which appears when it is complete. Existing devices and pipes are written to directly.
     File(PathBuf),
 }
 
@@ -37,49 +37,49 @@ impl Destination {
 /// One file to fetch.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// What to ask for: begins with a slash, percent-encoded.
+    /// The path to request: starts with a slash, percent-encoded.
     pub path: String,
-    /// Where to put it.
+    /// The destination.
     pub output: Destination,
 }
 
-/// What a client does.
+/// The configuration of an [`HqClient`](super::HqClient).
 #[derive(Clone, Debug)]
 pub struct HqClientConfig {
     /// The server.
     pub remote: SocketAddr,
-    /// The name that its certificate is for.
+    /// The name that its certificate must be valid for.
     pub server_name: String,
-    /// How to connect.
+    /// TLS and transport settings.
     pub client: ClientConfig,
-    /// What to fetch.
+    /// The files to fetch.
     pub jobs: Vec<Job>,
-    /// Compute SHA-256.
+    /// Compute the SHA-256 of each file.
     pub hash: bool,
-    /// Keep up to so many received bytes in memory before the first is written to disk. On a machine
-    /// without CPUs to spare, writing then does not slow receiving down.
+    /// Keep up to this many received bytes in memory before writing any to disk. On a machine without spare CPUs,
+    /// writing then does not slow down receiving.
     pub hold: u64,
 }
 
-/// A file that is there.
+/// A fetched file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
-    /// What was asked for.
+    /// The requested path.
     pub path: String,
-    /// Where it is.
+    /// The destination.
     pub output: Destination,
-    /// Its size.
+    /// The size in bytes.
     pub bytes: u64,
-    /// From the request to the last byte's arrival.
+    /// The time from the request to the arrival of the last byte.
     pub time: Duration,
-    /// SHA-256 in hexadecimal, if asked for.
+    /// The SHA-256 in hexadecimal, if requested.
     pub sha256: Option<String>,
 }
 
-/// Why files could not be fetched.
+/// The reason why files could not be fetched.
 #[derive(Debug, Error)]
 pub enum FetchError {
-    /// No connection could be started.
+    /// The connection could not be started.
     #[error(transparent)]
     Connect(#[from] ConnectFailure),
     /// The connection ended too early.
@@ -87,15 +87,15 @@ pub enum FetchError {
     Closed {
         /// The server.
         remote: SocketAddr,
-        /// How it ended.
+        /// The reason.
         reason: CloseReason,
     },
-    /// The network knows no way.
+    /// The server cannot be reached.
     #[error("cannot reach {remote}: {why}")]
     Unreachable {
         /// The server.
         remote: SocketAddr,
-        /// What the network says.
+        /// The reason.
         why: Unreachable,
     },
     /// The server refused one file.
@@ -111,19 +111,19 @@ pub enum FetchError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
-    /// The end came before this file had arrived whole.
+    /// The run ended before this file had arrived.
     #[error("{0} was not fetched")]
     NotFetched(String),
 }
 
-/// For those who watch from another thread.
+/// The progress of a client, for other threads to read.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Bytes that have arrived in order.
+    /// Bytes received in order.
     pub bytes: AtomicU64,
-    /// Files that are finished.
+    /// Files completed.
     pub files: AtomicU64,
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::mem::{BufPool, PinnedBuf};
 use crate::proto::hq::{PathError, Root, ServeError};
 
-/// Memory that is sent from by many streams at once.
+/// Memory that many streams send from at once.
 struct Kept(PinnedBuf);
 
 impl AsRef<[u8]> for Kept {
@@ -18,19 +18,19 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-/// Files by their path in the root.
+/// Files by their path relative to the root.
 #[derive(Default)]
 pub(super) struct KeptFiles(HashMap<PathBuf, Bytes>);
 
 impl KeptFiles {
-    /// The content of the file at a [relative](Root::relative) path, if it is kept. Asks no file system.
+    /// The contents of the file at a [relative](Root::relative) path, if kept. Does not access the file system.
     pub(super) fn get(&self, path: &Path) -> Option<Bytes> {
-        // A slash behind a name means a directory, but paths compare without it.
+        // A trailing slash means a directory, but comparison of paths ignores it.
         if path.as_os_str().as_encoded_bytes().ends_with(b"/") { None } else { self.0.get(path).cloned() }
     }
 }
 
-/// Reads the files directly in `root` into pinned memory, the smallest first, until `limit` bytes are used.
+/// Reads the files in the top level of `root` into pinned memory, the smallest first, up to `limit` bytes.
 pub(super) fn preload(root: &Root, limit: u64, pool: &BufPool) -> Result<KeptFiles, ServeError> {
     let mut kept = KeptFiles::default();
     if limit == 0 {
@@ -50,7 +50,7 @@ pub(super) fn preload(root: &Root, limit: u64, pool: &BufPool) -> Result<KeptFil
         }
         let mut file = match root.open(&name) {
             Ok((_, file, _)) => file,
-            // A link that leads out of the directory, or a file that is gone: a request will be told.
+            // A link out of the directory, or a file that has gone: requests for it are refused later.
             Err(PathError::Outside | PathError::Missing) => continue,
             Err(PathError::Io(error)) => return Err(fail(&root.dir().join(&name), error.to_string())),
         };

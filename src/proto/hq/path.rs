@@ -1,4 +1,4 @@
-//! From request paths to files below one directory, and nowhere else.
+//! Maps request paths to files below one directory.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -10,16 +10,16 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
 use rustix::io::Errno;
 use thiserror::Error;
 
-/// Why a request path names no file.
+/// The reason why a request path names no file.
 #[derive(Debug, Error)]
 pub enum PathError {
-    /// The path tries to leave the directory, or has bytes that no file name has.
+    /// The path tries to leave the directory, or contains bytes that no file name can have.
     #[error("the path leaves the served directory")]
     Outside,
-    /// There is no such file, or it is not a regular one.
+    /// The file does not exist or is not a regular file.
     #[error("no such file")]
     Missing,
-    /// The file system refuses.
+    /// The file system reported an error.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -29,10 +29,10 @@ pub enum PathError {
 pub struct Root(Arc<Path>);
 
 impl Root {
-    /// The directory `dir`, with symbolic links resolved.
+    /// Opens the directory `dir`, with symbolic links resolved.
     ///
     /// # Errors
-    /// When it does not exist or is no directory.
+    /// If it does not exist or is not a directory.
     pub fn new(dir: &Path) -> io::Result<Self> {
         let real = dir.canonicalize()?;
         if !real.is_dir() {
@@ -46,10 +46,10 @@ impl Root {
         &self.0
     }
 
-    /// The relative path that a request path stands for. Asks no file system.
+    /// Converts a request path to a relative path. Does not access the file system.
     ///
     /// # Errors
-    /// [`PathError::Outside`] for what tries to leave the directory, or is no path.
+    /// [`PathError::Outside`] if the path tries to leave the directory or is invalid.
     pub fn relative(path: &str) -> Result<PathBuf, PathError> {
         let text = percent_decode_str(path.trim_start_matches('/')).decode_utf8().map_err(|_| PathError::Outside)?;
         let relative = Path::new(text.as_ref());
@@ -57,11 +57,11 @@ impl Root {
         if plain && !text.contains('\0') { Ok(relative.to_owned()) } else { Err(PathError::Outside) }
     }
 
-    /// The existing regular file at a [relative](Self::relative) path, open for reading. Symbolic links must stay in the
-    /// directory. Waits for the file system, but for nothing that is no regular file.
+    /// Opens the regular file at a [relative](Self::relative) path for reading. Symbolic links must stay in the
+    /// directory. May wait for the file system, but never for anything that is not a regular file.
     ///
     /// # Errors
-    /// [`PathError`] says why there is none.
+    /// [`PathError`] if there is no such file.
     pub fn open(&self, relative: &Path) -> Result<(PathBuf, File, Metadata), PathError> {
         let real = self.0.join(relative).canonicalize().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => PathError::Missing,
@@ -70,7 +70,7 @@ impl Root {
         if !real.starts_with(&self.0) {
             return Err(PathError::Outside);
         }
-        // Opening some devices does something, so nothing else is opened in the first place; it may be replaced in between.
+        // Opening some devices has side effects, so nothing else is opened; the file may still be replaced in between.
         if !real.is_file() {
             return Err(PathError::Missing);
         }
@@ -79,23 +79,23 @@ impl Root {
         if meta.is_file() { Ok((real, file, meta)) } else { Err(PathError::Missing) }
     }
 
-    /// Opens for reading what is at `real`, a path without symbolic links: if there are any now, somebody exchanges files
-    /// to lead us elsewhere. Never waits for the other end of a pipe.
+    /// Opens `real`, a path without symbolic links, for reading. If it contains links now, somebody has replaced files
+    /// to redirect us. Never waits for the other end of a pipe.
     pub(super) fn open_real(real: &Path) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let file = match openat2(CWD, real, flags, Mode::empty(), links) {
-            // Kernels before 5.6, and sandboxes that do not know the call.
+            // Kernels before 5.6, and sandboxes that do not allow the call.
             Err(Errno::NOSYS | Errno::PERM) => open(real, flags, Mode::empty())?,
             result => result?,
         };
         Ok(file.into())
     }
 
-    /// Where an upload under this request path goes: directly into the directory, under a plain name. Asks no file system.
+    /// The path of an upload: a plain name in the directory itself. Does not access the file system.
     ///
     /// # Errors
-    /// [`PathError::Outside`] for anything but a plain file name.
+    /// [`PathError::Outside`] for anything except a plain file name.
     pub fn upload(&self, path: &str) -> Result<PathBuf, PathError> {
         let relative = Self::relative(path)?;
         let mut parts = relative.components();
@@ -146,7 +146,7 @@ mod tests {
         assert!(Root::new(&inner.join("a b")).is_err());
     }
 
-    /// What was resolved is not resolved again: a link that was put there since leads nowhere.
+    /// A resolved path is not resolved again: a link put there since is not followed.
     #[test]
     fn a_file_that_becomes_a_link_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
@@ -163,7 +163,7 @@ mod tests {
         assert!(Root::open_real(&dir.join("sub/b")).is_ok() && Root::open_real(&dir.join("way/b")).is_err());
     }
 
-    /// On main of 2026-11-28 the thread that read files was stuck once one of them was a pipe that was not one a moment ago.
+    /// The thread that read files used to hang if a regular file was replaced by a pipe.
     #[test]
     fn what_is_no_regular_file_is_missing_and_holds_nobody_up() {
         let dir = tempfile::tempdir().unwrap();
@@ -175,7 +175,7 @@ mod tests {
             assert!(matches!(file(&root, path), Err(PathError::Missing)), "{path}");
         }
         assert!(matches!(file(&root, "/zero"), Err(PathError::Outside)));
-        // Without the look before it is opened.
+        // Without the check before opening.
         assert!(Root::open_real(&root.dir().join("pipe")).is_ok());
     }
 }

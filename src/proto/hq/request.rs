@@ -4,15 +4,15 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// Longest request line in bytes, its end included.
+/// The maximum length of a request line in bytes, including its end.
 pub const MAX_LINE: usize = 4096;
 
-/// What is asked for.
+/// The method of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// A file's bytes.
+    /// Download a file.
     Get,
-    /// To keep the bytes that follow (an extension).
+    /// Upload the bytes that follow (an extension).
     Put,
 }
 
@@ -25,37 +25,37 @@ impl fmt::Display for Method {
     }
 }
 
-/// A request line that was understood.
+/// A parsed request line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What to do.
+    /// The method.
     pub method: Method,
-    /// With what: begins with a slash, is still percent-encoded, and has no query.
+    /// The path: starts with a slash, still percent-encoded, without a query.
     pub path: String,
-    /// Bytes of the line, its end included: a body starts there.
+    /// The length of the line in bytes, including its end: the offset of the body.
     pub len: usize,
 }
 
-/// Why a request line was refused.
+/// The reason why a request line is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RequestError {
     /// Neither GET nor PUT.
     #[error("the request is neither GET nor PUT")]
     Method,
-    /// The path does not begin with a slash or is not text.
-    #[error("the path does not begin with '/' or is not text")]
+    /// The path does not start with a slash or is not UTF-8.
+    #[error("the path does not start with '/' or is not UTF-8")]
     Path,
-    /// No end of line within 4096 bytes.
+    /// The line is longer than [`MAX_LINE`].
     #[error("the request line is longer than {MAX_LINE} bytes")]
     TooLong,
 }
 
 impl Request {
-    /// Reads the request line at the front of `bytes`; `None` if more is needed. `ended`: nothing follows,
-    /// so that the end of the bytes ends the line as well.
+    /// Parses the request line at the start of `bytes`; `None` if more is needed. If `ended`, nothing follows, so the
+    /// end of the bytes is also the end of the line.
     ///
     /// # Errors
-    /// [`RequestError`] if it cannot become a request line any more.
+    /// [`RequestError`] if the bytes are not the start of a request line.
     pub fn parse(bytes: &[u8], ended: bool) -> Result<Option<Self>, RequestError> {
         let line = match bytes.iter().take(MAX_LINE).position(|b| *b == b'\n') {
             Some(at) => &bytes[..=at],
@@ -70,7 +70,7 @@ impl Request {
             "PUT" => Method::Put,
             _ => return Err(RequestError::Method),
         };
-        // Whatever follows the path (a query, a protocol version) has no meaning here.
+        // Anything after the path (a query, a protocol version) is ignored.
         let path = rest.split([' ', '?']).next().unwrap_or_default();
         if !path.starts_with('/') {
             return Err(RequestError::Path);

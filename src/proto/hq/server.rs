@@ -1,4 +1,4 @@
-//! The server: gives files, and takes them if asked to.
+//! The server: sends files, and accepts uploads if configured.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -20,34 +20,35 @@ use crate::proto::hq::{PathError, Root, status};
 use crate::quic::{ConnId, Dir, Event, SendData, SendError, SendErrorKind, StreamId, TransportConfig};
 use crate::runtime::{App, Context, Waker};
 
-/// Pieces of one file that are read or sent at a time.
+/// The number of pieces of a file that are read or sent at a time.
 const PIECES: usize = 4;
 
-/// Eighths of the pool for pieces of files that are sent, and for uploads. The last one is for requests.
+/// Shares of the pool in eighths: for pieces of files being sent, and for uploads. The last one is for requests.
 const SENDING_PARTS: usize = 4;
 const UPLOAD_PARTS: usize = 3;
 
-/// Buffers that uploads are received into, bytes.
+/// The size of receive buffers of uploads, in bytes.
 const UPLOAD_BUF: usize = 1 << 20;
 
-/// Turns after which streams without memory are looked at even if nothing was heard of any.
+/// The number of turns after which streams without memory are retried even without an event.
 const RETRY_TURNS: u32 = 256;
 
-/// Bytes that one upload is given at a time, at the most: as many as have come.
+/// The maximum number of bytes provided ahead of an upload; otherwise as many as have been received.
 const UPLOAD_AHEAD: usize = 8 << 20;
 
-/// Lines a second about requests, and about trouble with files. The number of those left out comes with the next.
+/// The maximum number of log lines per second about requests, and about problems with files. The next line reports how
+/// many were omitted.
 const LINES: u32 = 100;
 const TROUBLES: u32 = 5;
 
 type Key = (ConnId, StreamId);
 
-/// How far a request has come. Those that need nothing more from the application are forgotten.
+/// The state of a request. Requests that need nothing more from the application are removed.
 enum State {
-    /// Its line is not complete; this much of it came back with the end of the stream's data.
+    /// The line is incomplete; this part of it came back with the end of the stream's data.
     Line(Vec<u8>),
     Download(Download),
-    /// Bytes are being received; the first `skip` of them are the request line.
+    /// An upload is being received; the first `skip` bytes are the request line.
     Upload {
         job: JobId,
         skip: usize,
@@ -63,30 +64,30 @@ pub struct HqServer {
     requests: HashMap<Key, State>,
     jobs: HashMap<JobId, Key>,
     next_job: JobId,
-    /// Memory for what is sent, and for uploads.
+    /// Memory for downloads, and for uploads.
     sending: Shares,
     receiving: Shares,
     /// Uploads that wait for memory.
     starved: VecDeque<Key>,
-    /// Turns since those that wait were looked at.
+    /// Turns since waiting streams were last retried.
     waited: u32,
-    /// What is told of requests, and of trouble with files: clients can cause any number of either.
+    /// Limits on log lines about requests and problems with files, of which clients can cause any number.
     lines: Lines,
     troubles: Lines,
-    /// What it has done.
+    /// Counters.
     pub stats: ServeStats,
 }
 
 impl HqServer {
-    /// A server; `pool` holds what is preloaded, and the files that are on their way.
+    /// Creates a server. `pool` provides memory for preloaded files and for files in transit.
     ///
     /// # Errors
-    /// [`ServeError`] names the directory or file that cannot be used.
+    /// [`ServeError`] if a directory or file cannot be used.
     pub fn new(config: &HqServerConfig, pool: &BufPool) -> Result<Self, ServeError> {
         Self::with_disk(config, pool, None)
     }
 
-    /// The same with a disk that is as slow as `delay` makes it.
+    /// Like `new`, with every disk access delayed by `delay`.
     pub(super) fn with_disk(config: &HqServerConfig, pool: &BufPool, delay: Option<Delay>) -> Result<Self, ServeError> {
         let root = |path: &Path| Root::new(path).map_err(|error| ServeError::Root { path: path.into(), error });
         let dir = root(&config.root)?;
@@ -108,7 +109,7 @@ impl HqServer {
         })
     }
 
-    /// Fits transport settings to what this server does.
+    /// Adapts transport settings to this server.
     pub fn adapt(transport: &mut TransportConfig, pool: &BufPool) {
         transport.provider = Some(std::sync::Arc::new(RequestProvider(pool.part(pool.limit() / 16))));
         transport.receive_low_water = (UPLOAD_AHEAD / 2) as u64;
@@ -116,7 +117,7 @@ impl HqServer {
         transport.send_budget = (PIECE * PIECES) as u64;
     }
 
-    /// Requests that were not answered yet.
+    /// The number of unanswered requests.
     #[cfg(test)]
     pub(super) fn open_requests(&self) -> usize {
         self.requests.len()
@@ -128,7 +129,7 @@ impl HqServer {
         self.next_job
     }
 
-    /// Forgets a request with its file.
+    /// Removes a request and closes its file.
     fn forget(&mut self, key: Key) {
         let gone = self.requests.remove(&key);
         if let Some(State::Download(download)) = &gone {
@@ -140,7 +141,7 @@ impl HqServer {
         }
     }
 
-    /// Something for the operator to look at.
+    /// Logs a problem for the operator.
     fn trouble(&mut self, now: Instant, what: &std::fmt::Arguments<'_>) {
         if let Some(left_out) = self.troubles.take(now) {
             tracing::warn!(left_out = left_out.count(), "{what}");
@@ -161,7 +162,7 @@ impl HqServer {
         }
     }
 
-    /// Acts on what a request line came to.
+    /// Handles the result of parsing a request line.
     fn on_line(&mut self, cx: &mut Context<'_>, key: Key, parsed: Result<Option<Request>, RequestError>) {
         match parsed {
             Ok(Some(request)) => self.start(cx, key, &request),
@@ -191,14 +192,14 @@ impl HqServer {
         }
     }
 
-    /// Refuses a request whose file cannot be had.
+    /// Refuses a request whose file cannot be used.
     fn refuse_file(&mut self, cx: &mut Context<'_>, key: Key, path: &Path, error: &PathError) {
         let code = match error {
             PathError::Outside => status::FORBIDDEN,
             PathError::Missing => status::NOT_FOUND,
             PathError::Io(error) => {
                 self.trouble(cx.now(), &format_args!("cannot use {}: {error}", Printable(path.display())));
-                // Too many descriptors, in the process or on the machine.
+                // Out of descriptors or memory, in the process or on the machine.
                 let scarce = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
                 if scarce { status::UNAVAILABLE } else { status::INTERNAL }
             }
@@ -214,7 +215,7 @@ impl HqServer {
             self.stats.files += 1;
             self.forget(key);
             if let Some(mut conn) = cx.conn(key.0) {
-                // A stream that takes nothing any more was stopped by the client.
+                // A stream that accepts nothing any more was stopped by the client.
                 let _ = conn.send(key.1, SendData::Bytes(bytes), true);
             }
             return;
@@ -237,16 +238,17 @@ impl HqServer {
         }
     }
 
-    /// Orders pieces of a file from the disk, as many as the client's windows and its share of memory let go. A stream whose
-    /// window is closed has no memory; one that can get none, although its connection has none, is refused by name.
+    /// Orders pieces of a file from the disk, as many as the client's windows and its share of memory allow. A stream
+    /// with a closed window holds no memory. If there is none although its connection holds none, the request is
+    /// refused.
     fn feed(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(State::Download(download)) = self.requests.get_mut(&key) else { return };
         let Some(len) = download.len else { return };
         let now = cx.now();
         let Some(mut conn) = cx.conn(key.0) else { return };
-        // `Writable` tells when it is more than 0.
+        // `Writable` is delivered when the window opens.
         let window = conn.send_window(key.1);
-        // What is in flight, and as much again on its way from the disk and waiting for acknowledgements.
+        // The congestion window, and as much again for pieces being read or waiting for acknowledgements.
         let cwnd = conn.stats().cwnd as usize;
         while download.ordered < len && !download.waiting {
             let ahead = download.ordered - download.sent;
@@ -257,7 +259,7 @@ impl HqServer {
             let piece = (window - ahead).clamp(MIN_PIECE as u64, most).min(len - download.ordered);
             match self.sending.take(key.0, piece as usize, PIECES * cwnd) {
                 Ok(buf) => download.order_piece(&mut self.files, now, len, buf),
-                // What it has itself will come back.
+                // Its own memory will come back.
                 Err(_) if ahead > 0 => return,
                 Err(Denied::Share) => {
                     download.waiting = true;
@@ -268,7 +270,7 @@ impl HqServer {
         }
     }
 
-    /// Hands what has been read to the engine.
+    /// Passes pieces that were read to the engine.
     fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(State::Download(download)) = self.requests.get_mut(&key) else { return };
         let Some(len) = download.len else { return };
@@ -299,14 +301,15 @@ impl HqServer {
         }
     }
 
-    /// Memory of a sent piece is free: those of its connection that wait get it, then the same file.
+    /// Reuses the memory of a sent piece: streams of its connection that wait come first, then the same file.
     fn on_sent(&mut self, cx: &mut Context<'_>, key: Key, data: SendData) {
         drop(data);
         self.feed_waiting(cx, key.0);
         self.feed(cx, key);
     }
 
-    /// The stream that has waited longest for its connection's memory gets some; if it has no use for it, the next.
+    /// Gives memory to the stream that has waited longest for its connection's share, or, if it no longer needs any, to
+    /// the next.
     fn feed_waiting(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         while let Some(id) = self.sending.next_waiting(conn) {
             let key = (conn, id);
@@ -333,8 +336,9 @@ impl HqServer {
         self.provide(cx, key);
     }
 
-    /// Gives an upload more buffers: as much as has come, so that a client gets no more memory than it uses. One that gets
-    /// none waits in `starved`, or is refused when its connection has nothing that could come back.
+    /// Provides more buffers for an upload: as much as it has received so far, so that a client gets no more memory
+    /// than it uses. If there is none, it waits in `starved`, or is refused if its connection holds nothing that could
+    /// come back.
     fn provide(&mut self, cx: &mut Context<'_>, key: Key) {
         if !matches!(self.requests.get(&key), Some(State::Upload { .. })) {
             return;
@@ -358,12 +362,12 @@ impl HqServer {
         match denied {
             Some(Denied::Empty) if bufs.is_empty() => self.refuse(cx, key, status::UNAVAILABLE),
             Some(_) if bufs.is_empty() => self.starved.push_back(key),
-            // Refused when the end is known already: nothing more is needed then.
+            // Fails if the end is already known, when no more is needed.
             _ => drop(conn.provide_receive_buffers(key.1, bufs)),
         }
     }
 
-    /// Memory of an upload has come back: one that waits for some is looked at.
+    /// Retries one starved upload after memory of an upload has come back.
     fn feed_starved(&mut self, cx: &mut Context<'_>) {
         if let Some(key) = self.starved.pop_front() {
             self.provide(cx, key);
@@ -374,7 +378,7 @@ impl HqServer {
         if let Some(State::Line(line)) = self.requests.get_mut(&key) {
             let parsed = Request::parse(&buf[..valid], false);
             if parsed == Ok(None) {
-                // The rest can only be the end of the stream, or its death.
+                // Only the end or a reset of the stream can follow.
                 line.extend_from_slice(&buf[..valid]);
             }
             self.on_line(cx, key, parsed);
@@ -410,11 +414,11 @@ impl HqServer {
         }
     }
 
-    /// A request for which there was no buffer is in chunks. An upload needs more than there is then.
+    /// Reads a request that got no buffer from the engine's chunks. An upload would need more memory than there is.
     fn on_readable(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(mut conn) = cx.conn(key.0) else { return };
         let Some(State::Line(line)) = self.requests.get_mut(&key) else {
-            // What follows a line means nothing.
+            // Ignore anything after the line.
             while conn.take(key.1).is_some() {}
             return;
         };
@@ -475,7 +479,7 @@ impl HqServer {
         }
     }
 
-    /// Refuses those whose file takes too long; their connections have nothing to do with it.
+    /// Refuses requests whose file takes too long.
     fn refuse_overdue(&mut self, cx: &mut Context<'_>) {
         while let Some(job) = self.files.overdue(cx.now()) {
             if let Some(key) = self.jobs.get(&job).copied() {
@@ -485,7 +489,7 @@ impl HqServer {
     }
 }
 
-/// The client at the other end of a connection: a field of lines about it.
+/// The client's address, as a field of log lines.
 fn peer(cx: &Context<'_>, conn: ConnId) -> Option<DisplayValue<SocketAddr>> {
     cx.peer(conn).map(display)
 }
@@ -517,7 +521,7 @@ impl App for HqServer {
         Some(self.files.waker())
     }
 
-    /// Who waits for memory is looked at every so many turns, so there have to be some.
+    /// Waiting streams are retried after a number of turns, so turns must keep coming.
     fn next_timeout(&self) -> Option<Instant> {
         (!self.starved.is_empty() || self.sending.stalled().next().is_some()).then_some(Instant::ZERO)
     }

@@ -1,4 +1,4 @@
-//! What a server is made of, and why it may not start.
+//! Configuration, start-up errors and counters of a server.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use crate::base::time::Duration;
 use crate::mem::{BufPool, PinnedBuf};
 use crate::quic::{BufferProvider, StreamId};
 
-/// The buffer that a new request's stream is received into, in bytes: the longest line.
+/// The size of the receive buffer of a new request, in bytes: the longest line.
 const REQUEST_BUF: usize = 4 << 10;
 
-/// Gives every request stream of a client one pinned buffer, as long as there are any in its part of the pool. The others
-/// are received into chunks of the engine, which sees to it that everybody gets some.
+/// Provides one pinned buffer for each request stream, while its part of the pool lasts. Further streams are received
+/// into chunks of the engine, which shares them fairly.
 #[derive(Debug)]
 pub struct RequestProvider(pub BufPool);
 
@@ -27,58 +27,58 @@ impl BufferProvider for RequestProvider {
     }
 }
 
-/// Why a server could not start.
+/// The reason why a server could not start.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The directory of files.
+    /// The directory cannot be used.
     #[error("cannot serve {}: {error}", path.display())]
     Root {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
-    /// No thread for files.
-    #[error("cannot start a thread for files: {0}")]
+    /// No file thread could be started.
+    #[error("cannot start a file thread: {0}")]
     Thread(io::Error),
-    /// A file that was to be kept in memory.
+    /// A file could not be preloaded.
     #[error("cannot read {} into memory: {reason}", path.display())]
     Preload {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// What a server is made of.
+/// The configuration of an [`HqServer`](super::HqServer).
 #[derive(Clone, Debug)]
 pub struct HqServerConfig {
-    /// Files below this directory are served.
+    /// The directory whose files are served.
     pub root: PathBuf,
-    /// Uploads are kept here; `None`: they are refused.
+    /// The directory for uploads; `None` to refuse them.
     pub uploads: Option<PathBuf>,
-    /// Files directly in `root` are read into pinned memory at the start, up to so many bytes in all.
+    /// Files in the top level of `root` are read into pinned memory at start, up to this many bytes in total.
     pub preload: u64,
-    /// How long a request waits for the disk at a time; then it is refused with 504. Its thread may be stuck for longer,
-    /// and others do the work of those that are.
+    /// How long a request waits for each disk access before it is refused with 504. A blocked thread may take longer,
+    /// and is replaced by another.
     pub file_patience: Duration,
 }
 
-/// What [`HqServerConfig::file_patience`] usually is: longer than a disk takes that works at all.
+/// The default of [`HqServerConfig::file_patience`]: longer than a working disk takes.
 pub const FILE_PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a server has done.
+/// Counters of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServeStats {
     /// Files sent whole.
     pub files: u64,
-    /// Files of which only a part was sent: the client wanted no more, or its connection ended.
+    /// Files sent in part: the client stopped them, or its connection ended.
     pub partial: u64,
-    /// Uploads kept.
+    /// Uploads stored.
     pub uploads: u64,
     /// Requests refused.
     pub refused: u64,
-    /// Bytes of files handed to the engine, of those sent in part as well.
+    /// Bytes of files passed to the engine, including those sent in part.
     pub bytes: u64,
 }

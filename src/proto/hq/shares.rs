@@ -1,4 +1,4 @@
-//! Who may have how much of a server's memory for files.
+//! Shares of a server's file memory.
 
 use std::collections::VecDeque;
 
@@ -6,15 +6,15 @@ use crate::base::id_map::IdMap;
 use crate::mem::{BufPool, PinnedBuf};
 use crate::quic::{ConnId, StreamId};
 
-/// Smallest buffer for a piece of a file, bytes; files that are smaller get a smaller one.
+/// The minimum buffer size for a piece of a file, in bytes; smaller files get a smaller one.
 pub(super) const MIN_PIECE: usize = 64 << 10;
 
-/// Why there is no memory now.
+/// The reason why memory is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// The connection has its share; it gets more when some of that has come back.
+    /// The connection has its share; it gets more when some of it comes back.
     Share,
-    /// It has nothing, and there is nothing left for it.
+    /// The connection has none, and no memory is left.
     Empty,
 }
 
@@ -22,13 +22,13 @@ pub(super) enum Denied {
 #[derive(Debug)]
 struct Client {
     memory: BufPool,
-    /// Its streams that wait for memory of its share.
+    /// Streams that wait for memory of the connection's share.
     waiting: VecDeque<StreamId>,
 }
 
-/// A part of a pool that connections share. Each may have [`MIN_PIECE`] bytes as long as there are any. More it may have
-/// within an eighth of the part, half of what is left for others, and what its caller says that it makes use of; and a quarter
-/// of the part stays for those who have next to nothing.
+/// A part of a pool that connections share. Each may have [`MIN_PIECE`] bytes while there are any. Beyond that, it may
+/// have up to an eighth of the part, half of what is left, and as much as its caller says it uses; a quarter of the
+/// part is reserved for connections with next to nothing.
 #[derive(Debug)]
 pub(super) struct Shares {
     pool: BufPool,
@@ -37,7 +37,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Shares of `parts` eighths of what is left of `pool`.
+    /// Creates shares of `parts` eighths of what is left of `pool`.
     pub(super) fn new(pool: &BufPool, parts: usize) -> Self {
         let left = pool.limit().saturating_sub(pool.in_use());
         Self { pool: pool.clone(), part: pool.part(left / 8 * parts), clients: IdMap::default() }
@@ -55,8 +55,8 @@ impl Shares {
         self.clients.entry(conn).or_insert_with(new)
     }
 
-    /// A buffer of `most` bytes for a connection, or of fewer, but not below [`MIN_PIECE`]. It makes use of `used` bytes
-    /// in all.
+    /// Allocates a buffer of up to `most` bytes, but at least [`MIN_PIECE`], for a connection that uses `used` bytes in
+    /// total.
     pub(super) fn take(&mut self, conn: ConnId, most: usize, used: usize) -> Result<PinnedBuf, Denied> {
         let left = |pool: &BufPool| pool.limit().saturating_sub(pool.in_use());
         let free = left(&self.pool).min(left(&self.part));
@@ -79,24 +79,23 @@ impl Shares {
         }
     }
 
-    /// A stream waits until some of its connection's memory has come back.
+    /// Lets a stream wait until memory of its connection comes back.
     pub(super) fn wait(&mut self, conn: ConnId, id: StreamId) {
         self.client(conn).waiting.push_back(id);
     }
 
-    /// The stream of a connection that has waited longest.
+    /// The connection's stream that has waited longest.
     pub(super) fn next_waiting(&mut self, conn: ConnId) -> Option<StreamId> {
         self.clients.get_mut(&conn)?.waiting.pop_front()
     }
 
-    /// Connections with streams that wait although nothing of theirs is out: it came back by another way than
-    /// being sent.
+    /// Connections with waiting streams but no outstanding memory, which came back in another way than by being sent.
     pub(super) fn stalled(&self) -> impl Iterator<Item = ConnId> {
         let stalled = |client: &Client| !client.waiting.is_empty() && client.memory.in_use() == 0;
         self.clients.iter().filter(move |(_, client)| stalled(client)).map(|(conn, _)| *conn)
     }
 
-    /// A connection has ended; what it still has comes back by itself.
+    /// Removes an ended connection; its outstanding memory comes back by itself.
     pub(super) fn forget(&mut self, conn: ConnId) {
         self.clients.remove(&conn);
     }
@@ -145,7 +144,7 @@ mod tests {
             "the reserve is for the first piece"
         );
         assert!(pool.in_use() <= 32 * MIB);
-        // When there is nothing left at all, it says so.
+        // If nothing is left at all, it says so.
         let rest: Vec<_> = std::iter::from_fn(|| pool.alloc(1024).ok()).collect();
         assert_eq!(shares.take(conn(1000), 10, 0).unwrap_err(), Denied::Empty);
         assert_eq!(shares.take(conn(0), 10, 0).unwrap_err(), Denied::Share);

@@ -1,4 +1,4 @@
-//! Servers and clients on disks that get stuck, over a simulated link and in simulated time.
+//! Servers and clients with disks that hang, over a simulated link and in simulated time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -25,7 +25,7 @@ const REMOTE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1)
 /// Simulated time of a turn of both cores.
 const TURN: Duration = Duration::from_micros(20);
 
-/// No test waits longer for real threads, however slow the machine.
+/// No test waits longer for real threads, even on a slow machine.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 
 fn options() -> tls::TlsOptions {
@@ -61,12 +61,12 @@ struct World<C> {
 }
 
 impl<C: App> World<C> {
-    /// `client`, and a server of `dir` that keeps uploads there as well, on `disk`.
+    /// Creates a world with `client` and a server of `dir`, which also stores uploads there, on `disk`.
     fn new(dir: &Path, client: C, disk: &Arc<StuckDisk>) -> Self {
         Self::with_patience(dir, client, disk, super::FILE_PATIENCE)
     }
 
-    /// The same with a server that waits for its disk for `patience`.
+    /// The same with a server that waits for its disk for at most `patience`.
     fn with_patience(dir: &Path, client: C, disk: &Arc<StuckDisk>, patience: Duration) -> Self {
         let (a, b) = SimLink::pair(SimConfig::default());
         let pool = BufPool::heap();
@@ -81,7 +81,7 @@ impl<C: App> World<C> {
         }
     }
 
-    /// Runs until `done`. Simulated time goes slower than real time, so that real threads get on.
+    /// Runs until `done`. Simulated time is slower than real time, so that real threads can proceed.
     fn run_until(&mut self, mut done: impl FnMut(&mut Self) -> bool) {
         while !done(self) {
             assert!(self.start.elapsed() < PATIENCE, "stuck: {:?}", self.server.app.stats);
@@ -93,7 +93,7 @@ impl<C: App> World<C> {
         }
     }
 
-    /// Lets time pass in which nobody but the clock does anything.
+    /// Advances the time while nothing else happens.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
@@ -121,7 +121,7 @@ fn getter(dir: &Path, names: &[&str], disk: Option<&Arc<StuckDisk>>) -> HqClient
     HqClient::with_disk(config, Arc::new(Progress::default()), disk.map(StuckDisk::delay)).unwrap()
 }
 
-/// A client that can be told to go.
+/// A client that can be told to leave.
 struct Leaver {
     getter: HqClient,
     conn: Option<ConnId>,
@@ -142,7 +142,7 @@ impl App for Leaver {
     }
 }
 
-/// On main of 2026-11-28 files were looked up in the poll loop: with one that does not answer, nobody was served.
+/// Files used to be looked up in the poll loop: with one that hung, nobody was served.
 #[test]
 fn a_stuck_file_holds_up_its_own_request_only_and_is_refused_in_time() {
     let dir = tempfile::tempdir().unwrap();
@@ -150,16 +150,16 @@ fn a_stuck_file_holds_up_its_own_request_only_and_is_refused_in_time() {
         std::fs::write(dir.path().join(name), vec![7; 3_000_000]).unwrap();
     }
     let disk = Arc::new(StuckDisk::default());
-    // More of them than the server has threads at first, on one connection.
+    // More of them than the server has permanent threads, on one connection.
     let names = ["stuck", "a", "stuck", "stuck", "stuck", "stuck", "b"];
     let mut world = World::new(dir.path(), getter(dir.path(), &names, None), &disk);
-    // As many as are fetched at a time are stuck when the first good one is there.
+    // As many as are fetched at a time are blocked when the first good file arrives.
     world.run_until(|world| world.client.app.fetched.len() == 1 && disk.stuck.load(Ordering::SeqCst) == 4);
     assert_eq!(world.server.app.stats.refused, 0);
     world.pass(Duration::from_secs(19));
     assert_eq!(world.server.app.stats.refused, 0, "not before its time");
     world.pass(Duration::from_secs(2));
-    // On the same connection, the next one.
+    // The next one, on the same connection.
     world.run_until(|world| world.client.app.fetched.len() == 2 && disk.stuck.load(Ordering::SeqCst) == 5);
     assert_eq!((world.server.app.stats.refused, world.server.app.stats.files), (4, 2));
     world.pass(Duration::from_secs(21));
@@ -169,13 +169,13 @@ fn a_stuck_file_holds_up_its_own_request_only_and_is_refused_in_time() {
         other => panic!("{other}"),
     });
     assert_eq!(codes.collect::<Vec<_>>(), [status::TIMEOUT; 5]);
-    // What the threads find in the end means nothing to anybody any more.
+    // The threads' late results are ignored.
     disk.release();
     world.pass(Duration::from_secs(1));
     assert_eq!((world.server.app.stats.refused, world.server.app.stats.files), (5, 2));
 }
 
-/// A client that goes takes its requests along, those that are stuck too.
+/// When a client leaves, its requests end, including blocked ones.
 #[test]
 fn requests_end_with_their_connection_and_memory_comes_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -240,8 +240,8 @@ fn an_upload_to_a_stuck_disk_is_refused_and_its_connection_lives() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
 }
 
-/// A client's disk that takes nothing stops the server and not the connection. On main of 2026-11-28 all of the pool went
-/// to what waited for the disk, whatever `--hold` said.
+/// A client whose disk hangs throttles the server, and the connection stays open. The whole pool used to be taken by
+/// data that waited for the disk, whatever `--hold` said.
 #[test]
 fn a_stuck_disk_of_the_client_bounds_what_it_holds() {
     let dir = tempfile::tempdir().unwrap();
@@ -250,12 +250,12 @@ fn a_stuck_disk_of_the_client_bounds_what_it_holds() {
     let (fast, disk) = (Arc::new(StuckDisk::default()), Arc::new(StuckDisk::default()));
     fast.release();
     let client = getter(dir.path(), &["stuck"], Some(&disk));
-    // Time jumps while real threads read for the server.
+    // Time is advanced while real threads read for the server.
     let mut world = World::with_patience(dir.path(), client, &fast, Duration::MAX);
     let received = |world: &World<HqClient>| world.client.app.received();
     world.run_until(|world| received(world) >= WRITE_AHEAD);
     world.pass(Duration::from_secs(60));
-    // What was provided before, and one buffer that the limit was reached in.
+    // Buffers already provided, and the one in which the limit was reached.
     let most = WRITE_AHEAD + (17 * receive_buffers(0).0) as u64;
     assert!(received(&world) <= most, "{} bytes wait for the disk", received(&world));
     disk.release();

@@ -1,4 +1,4 @@
-//! The client: sets up connections, makes requests in a closed or open loop, and measures.
+//! The client: opens connections, makes requests in a closed or open loop, and measures.
 
 mod buffers;
 mod connect;
@@ -27,21 +27,21 @@ use buffers::Buffers;
 use link::{Link, Stage};
 use request::Template;
 
-/// Receive buffers take this much of the pool's room at the most, bytes.
+/// The maximum size of all receive buffers, in bytes of the pool.
 const MAX_MEMORY: usize = 1 << 30;
 
-/// Requests and answers above this length are followed while they are under way, bytes.
+/// Requests and answers longer than this, in bytes, are counted while in progress.
 const FOLLOWED: u64 = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Connections are being set up.
+    /// Connections are being opened.
     Connecting,
     /// Requests (or handshakes) are made.
     Running,
-    /// No more are made; those in flight may end until then.
+    /// No more are made; those in flight may complete until this time.
     Finishing(Instant),
-    /// Connections are closed.
+    /// Connections are being closed.
     Closing,
     Done,
 }
@@ -55,18 +55,18 @@ pub struct PerfClient {
     buffers: Buffers,
     phase: Phase,
     links: IdMap<ConnId, Link>,
-    /// Connections that take another request, each once.
+    /// Connections that can take another request, each listed once.
     ready: VecDeque<ConnId>,
-    /// Set when the load begins.
+    /// Set when the load starts.
     schedule: Option<Schedule>,
-    /// Connections still to be set up.
+    /// The number of connections still to be opened.
     to_connect: u32,
     handshaking: u32,
-    /// A router says that no way leads to the server.
+    /// A router reported that it has no route to the server.
     no_path: bool,
-    /// Connections to be closed once they have sent more than this many packets: the last of the handshake.
+    /// Connections to be closed once they have sent more than this many packets, the last of the handshake.
     leaving: VecDeque<(ConnId, u64)>,
-    /// Requests that have been taken on and have not ended.
+    /// The number of requests in progress.
     in_flight: u64,
     last_done: Instant,
     results: PerfResults,
@@ -75,10 +75,10 @@ pub struct PerfClient {
 }
 
 impl PerfClient {
-    /// A client for `plan` that receives into buffers of `pool`, all of which are taken now.
+    /// Creates a client for `plan`. Its receive buffers are taken from `pool` now.
     ///
     /// # Errors
-    /// [`PlanError`] when the plan makes no sense or its buffers do not fit into the pool.
+    /// [`PlanError`] if the plan is invalid or its buffers do not fit into the pool.
     pub fn new(mut plan: PerfPlan, pool: BufPool) -> Result<Self, PlanError> {
         plan.check()?;
         let stats = pool.stats();
@@ -111,22 +111,22 @@ impl PerfClient {
         })
     }
 
-    /// Counters for another thread to read. They count the warm-up as well.
+    /// Counters for other threads to read. They include the warm-up.
     pub fn live(&self) -> Arc<PerfLive> {
         self.live.clone()
     }
 
-    /// What was measured; complete once the client is done.
+    /// The results, complete once the client is done.
     pub fn results(&self) -> &PerfResults {
         &self.results
     }
 
-    /// The plan, with the transport settings that are in use.
+    /// The plan, with the effective transport settings.
     pub fn plan(&self) -> &PerfPlan {
         &self.plan
     }
 
-    /// All connections are up, or have failed: the load starts.
+    /// Starts the load: all connections are established or have failed.
     fn begin(&mut self, now: Instant) {
         self.schedule = Some(Schedule::new(&self.plan, now));
         self.last_done = now;
@@ -149,7 +149,7 @@ impl PerfClient {
         } else {
             self.feed(cx);
         }
-        // It may have ended already, because no connection can be made.
+        // The run may have ended already because no connection could be opened.
         let Some(schedule) = self.schedule.filter(|_| self.phase == Phase::Running) else { return };
         if schedule.is_over(now) {
             self.end(cx, now);
@@ -160,7 +160,7 @@ impl PerfClient {
         }
     }
 
-    /// No more requests from now on.
+    /// Stops making requests.
     fn end(&mut self, cx: &mut Context<'_>, at: Instant) {
         let now = cx.now();
         self.fix_elapsed(at);
@@ -171,12 +171,12 @@ impl PerfClient {
         self.phase = Phase::Finishing(if self.plan.handshakes { now } else { now + self.plan.grace });
     }
 
-    /// The measured time ended at `at`.
+    /// Sets the end of the measured time.
     fn fix_elapsed(&mut self, at: Instant) {
         self.results.elapsed = self.schedule.map_or_else(Default::default, |schedule| schedule.measured_for(at));
     }
 
-    /// Requests that are due and wait for room on a connection.
+    /// The number of requests that are due and wait for a connection.
     fn backlog(&self, now: Instant) -> u64 {
         self.schedule.as_ref().map_or(0, |schedule| schedule.backlog(now))
     }
@@ -207,7 +207,7 @@ impl PerfClient {
         }
         let dues = self.abandon(&mut link);
         if reason == CloseReason::Shutdown {
-            // Somebody stopped the core.
+            // The core was stopped.
             if self.phase == Phase::Running {
                 self.fix_elapsed(cx.now());
                 self.results.unfinished += self.backlog(cx.now());
@@ -228,14 +228,14 @@ impl PerfClient {
             self.counts.errors += u64::from(dues.is_empty());
             self.results.connections_lost += 1;
             self.results.fail(failure);
-            // What has not worked once is not tried thousands of times.
+            // If no handshake has ever succeeded, do not try thousands of times.
             if self.plan.handshakes && self.counts.handshakes == 0 && self.phase == Phase::Running {
                 self.end(cx, cx.now());
             }
         }
     }
 
-    /// Whether what happens now is measured.
+    /// Returns whether events at `now` are measured.
     fn is_open(&self, now: Instant) -> bool {
         self.schedule.as_ref().is_some_and(|schedule| schedule.is_open(now))
     }
@@ -287,7 +287,8 @@ impl App for PerfClient {
                 }
             }
             Event::Closed { reason } => self.on_closed(cx, conn, reason),
-            // A server opens no streams here, and space never runs low: buffers are provided as they come back.
+            // The server opens no streams here, and space never runs low, as buffers are provided again when they come
+            // back.
             Event::StreamOpened { .. }
             | Event::StreamsAvailable { .. }
             | Event::Progress { .. }
@@ -315,12 +316,12 @@ impl App for PerfClient {
     }
 
     fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: IpAddr, why: Unreachable) {
-        // Who does not answer for its address may as well be the router to the server: all packets go there.
+        // The address without an answer may be that of the router to the server: all packets go there.
         if why != Unreachable::NoAnswer && remote != self.plan.remote.ip() {
             return;
         }
         if why == Unreachable::NoPath {
-            // It may be so for a moment only: handshakes go on.
+            // This may be temporary, so handshakes continue.
             self.no_path = true;
             return;
         }
@@ -335,7 +336,7 @@ impl App for PerfClient {
 
     fn next_timeout(&self) -> Option<Instant> {
         match (self.phase, &self.schedule) {
-            // What is due already waits for a place, which something else brings.
+            // Due requests already wait for a connection, and events will make room.
             (Phase::Running, Some(schedule)) if self.ready.is_empty() => Some(schedule.deadline()),
             (Phase::Running, Some(schedule)) => Some(schedule.next_due()),
             (Phase::Finishing(until), _) => Some(until),

@@ -1,4 +1,4 @@
-//! What can go wrong for a client.
+//! Failures of a client.
 
 use std::net::SocketAddr;
 
@@ -10,103 +10,103 @@ use crate::runtime::Unreachable;
 /// Codes of CRYPTO_ERROR, which carry a TLS alert (RFC 9001 §4.8).
 const CRYPTO_ERRORS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
 
-/// Why a connection or a request failed.
+/// The reason why a connection or a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PerfFailure {
-    /// No connection could be started.
+    /// The connection could not be started.
     #[error("cannot connect to {remote}: {reason}")]
     Connect {
         /// The server.
         remote: SocketAddr,
-        /// What is in the way.
+        /// The reason.
         reason: String,
     },
-    /// The network says that nobody is there.
+    /// The server cannot be reached.
     #[error("cannot reach {remote}: {why}")]
     Unreachable {
         /// The server.
         remote: SocketAddr,
-        /// What the network says.
+        /// The reason.
         why: Unreachable,
     },
-    /// No handshake in time.
+    /// The handshake timed out.
     #[error(
         "{0} did not complete the handshake in time; is a QUIC server running there, and does a firewall drop UDP?"
     )]
     HandshakeTimeout(SocketAddr),
-    /// The server's TLS refuses ours.
+    /// The server refused the TLS handshake.
     #[error("the server refused the TLS handshake with alert {alert}{}", explain(*.alert, .reason))]
     RefusedByServer {
         /// The TLS alert (RFC 8446 §6).
         alert: u8,
-        /// The server's words, which may be empty.
+        /// The server's reason phrase, which may be empty.
         reason: String,
     },
-    /// Our TLS refuses the server's.
+    /// Our side refused the TLS handshake.
     #[error("the TLS handshake failed: {0}")]
     Tls(String),
-    /// It does not speak our protocol.
+    /// The server does not speak our application protocol.
     #[error("the server chose the application protocol {0:?} instead of \"perf\"; is it a perf server?")]
     Protocol(String),
-    /// It does not speak our version of QUIC.
+    /// The server does not speak our QUIC version.
     #[error("the server does not speak QUIC version 1")]
     Version,
-    /// It was closed on purpose.
+    /// The server's application closed the connection.
     #[error("the server closed the connection: code {code}{}", quoted(.reason))]
     ClosedByServer {
         /// Application error code.
         code: u64,
-        /// The server's words, which may be empty.
+        /// The server's reason phrase, which may be empty.
         reason: String,
     },
-    /// The server's transport found an error.
-    #[error("the server ended the connection with transport error 0x{code:x}{}", quoted(.reason))]
+    /// The server closed the connection with a transport error.
+    #[error("the server closed the connection with transport error 0x{code:x}{}", quoted(.reason))]
     ServerError {
         /// Transport error code (RFC 9000 §20.1).
         code: u64,
-        /// The server's words, which may be empty.
+        /// The server's reason phrase, which may be empty.
         reason: String,
     },
-    /// Our transport found an error.
+    /// Our side closed the connection with a transport error.
     #[error("this end closed the connection with transport error 0x{code:x}{}", quoted(.reason))]
     OurError {
         /// Transport error code (RFC 9000 §20.1).
         code: u64,
-        /// What was wrong.
+        /// The reason phrase.
         reason: String,
     },
-    /// Nothing was heard any more.
-    #[error("nothing was heard from the server for the whole idle timeout: it is gone, or the network between is")]
+    /// The connection timed out.
+    #[error("the server was silent for the whole idle timeout: it, or the network in between, is down")]
     IdleTimeout,
-    /// The server has been restarted.
+    /// The server was restarted.
     #[error("the server no longer knows the connection (stateless reset): it was restarted")]
     StatelessReset,
-    /// No memory for an answer, or the engine refused it.
+    /// There was no memory for an answer, or the engine refused it.
     #[error("an answer could not be received: {0}")]
     Memory(String),
-    /// An answer of another length.
+    /// An answer has the wrong length.
     #[error("an answer had {got} bytes instead of {wanted}")]
     WrongLength {
-        /// What came.
+        /// The received length in bytes.
         got: u64,
-        /// What was asked for.
+        /// The requested length in bytes.
         wanted: u64,
     },
-    /// An answer with other bytes than our server sends.
+    /// An answer differs from what our server sends.
     #[error(
         "an answer differs from what a gannet server sends at byte {offset}; do not verify answers of other servers"
     )]
     WrongBytes {
-        /// The first wrong byte.
+        /// The offset of the first wrong byte.
         offset: u64,
     },
-    /// The server gave up an answer.
+    /// The server reset the stream of an answer.
     #[error("the server reset a request with code {code}")]
     Reset {
         /// Application error code.
         code: u64,
     },
-    /// The server does not want the request.
+    /// The server stopped reading a request.
     #[error("the server stopped reading a request with code {code}")]
     Stopped {
         /// Application error code.
@@ -118,11 +118,11 @@ fn quoted(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(" ({reason:?})") }
 }
 
-/// The alerts that users meet.
+/// Explains the most frequent alerts.
 fn explain(alert: u8, reason: &str) -> String {
     let known = match alert {
         40 => " (handshake failure: no cipher suite or key exchange in common)",
-        42 | 43 | 46 | 48 | 116 => " (it wants a certificate of ours that it can trust)",
+        42 | 43 | 46 | 48 | 116 => " (it requires a client certificate that it trusts)",
         112 => " (it has no certificate for that name: give the right --server-name)",
         120 => " (no application protocol in common: it does not speak \"perf\")",
         _ => "",
@@ -131,7 +131,7 @@ fn explain(alert: u8, reason: &str) -> String {
 }
 
 impl PerfFailure {
-    /// What the end of a connection to `remote` means; `None` when it was us.
+    /// Converts the end of a connection to `remote`; `None` if we closed it.
     pub(super) fn of_close(reason: CloseReason, remote: SocketAddr) -> Option<Self> {
         Some(match reason {
             CloseReason::Local { .. } | CloseReason::Shutdown => return None,

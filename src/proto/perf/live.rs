@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What one core has done so far and is at now.
+/// Counters and current state of one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LiveCounts {
     /// Requests completed.
@@ -15,11 +15,11 @@ pub struct LiveCounts {
     pub bytes_down: u64,
     /// Handshakes completed.
     pub handshakes: u64,
-    /// Connections open now.
+    /// Connections currently open.
     pub connections: u64,
-    /// Requests being made or answered now.
+    /// Requests currently being made or answered.
     pub in_flight: u64,
-    /// Requests that are due but have not started yet.
+    /// Requests that are due but not started.
     pub waiting: u64,
 }
 
@@ -30,20 +30,20 @@ impl LiveCounts {
     }
 }
 
-/// [`LiveCounts`] that one core writes, once a turn, and others read. Each number is right by itself; they need
-/// not be of the same turn.
+/// [`LiveCounts`] that one core updates once per turn and others read. Each number is consistent by itself, but they
+/// may be of different turns.
 #[derive(Debug, Default)]
 pub struct PerfLive([AtomicU64; 8]);
 
 impl PerfLive {
-    /// The counters as they are now.
+    /// The current values.
     pub fn snapshot(&self) -> LiveCounts {
         let [requests, errors, bytes_up, bytes_down, handshakes, connections, in_flight, waiting] =
             std::array::from_fn(|i| self.0[i].load(Ordering::Relaxed));
         LiveCounts { requests, errors, bytes_up, bytes_down, handshakes, connections, in_flight, waiting }
     }
 
-    /// Makes `counts` known. Only the core that owns the counters calls this, so plain stores do.
+    /// Publishes `counts`. Only the core that owns the counters calls this, so plain stores suffice.
     pub(super) fn publish(&self, counts: &LiveCounts) {
         for (slot, value) in self.0.iter().zip(counts.values()) {
             slot.store(value, Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! The QUIC performance protocol (draft-banks-quic-performance-00).
 //!
-//! A client opens a stream and sends 8 bytes, the size of the answer it wants as a big-endian number, then any
-//! payload, then the end of the stream. The server reads all of it and answers with that many bytes. Both ends
-//! receive into pinned buffers and send from one block that is made once.
+//! A client opens a stream and sends 8 bytes, the size of the answer it wants as a big-endian number, then any payload,
+//! then the end of the stream. The server reads all of it and answers with that many bytes. Both sides receive into
+//! pinned buffers and send from one static block.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -24,35 +24,35 @@ pub use results::PerfResults;
 pub use server::{PerfServer, PerfServerStats};
 pub use transport::{INITIAL_WINDOW, client_transport, server_transport};
 
-/// The application protocol's name in TLS (draft-banks-quic-performance-00 §2.1).
+/// The ALPN protocol ID (draft-banks-quic-performance-00 §2.1).
 pub const ALPN: &[u8] = b"perf";
 
-/// Size of answer that stands for "until I stop you" (draft-banks-quic-performance-00 §2.3.1).
+/// The answer size that means "until stopped" (draft-banks-quic-performance-00 §2.3.1).
 pub const UNLIMITED: u64 = u64::MAX;
 
-/// Bytes in front of each request that tell the size of the answer.
+/// The length of the size field at the start of each request, in bytes.
 const SIZE_LEN: usize = 8;
 
-/// Length of the block that everything is sent from, in bytes.
+/// The length of the block that all payload is sent from, in bytes.
 const BLOCK_LEN: usize = 1 << 20;
 
-/// Bytes that one `send` queues: small enough that progress shows, large enough to be few.
+/// The number of bytes queued per `send`: small enough to show progress, large enough for few calls.
 const PIECE: usize = 256 << 10;
 
-/// The block that everything is sent from: a pattern that shows when bytes come from the wrong place.
+/// The block that all payload is sent from: a pattern that reveals bytes from the wrong offset.
 static BLOCK: LazyLock<&'static [u8]> = LazyLock::new(|| {
     let bytes: Vec<u8> = (0..BLOCK_LEN).map(|i| (i ^ (i >> 8) ^ (i >> 13)) as u8).collect();
     Vec::leak(bytes)
 });
 
-/// The payload from offset `at` on: `len` bytes, or fewer if the block ends before; at most a piece.
+/// The payload from offset `at`: `len` bytes, or fewer at the end of the block, and at most a piece.
 fn payload(at: u64, len: u64) -> &'static [u8] {
     let from = (at % BLOCK_LEN as u64) as usize;
     let len = len.min((BLOCK_LEN - from).min(PIECE) as u64) as usize;
     &BLOCK[from..from + len]
 }
 
-/// Where `bytes`, which stand at offset `at` of a payload, differ from what our server sends; `None` if nowhere.
+/// The offset of the first byte that differs from what our server sends, if `bytes` are at offset `at` of a payload.
 fn first_difference(at: u64, bytes: &[u8]) -> Option<u64> {
     let mut done = 0;
     while done < bytes.len() {

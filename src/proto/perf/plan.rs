@@ -1,4 +1,4 @@
-//! What a client is to do.
+//! The plan of a load.
 
 use std::net::SocketAddr;
 
@@ -10,98 +10,99 @@ use crate::proto::perf::{SIZE_LEN, UNLIMITED};
 use crate::quic::{ClientConfig, ConfigError};
 use crate::wire::quic::varint;
 
-/// Receive buffers of a long download, bytes each.
+/// The size of receive buffers of a long download, in bytes.
 const BUFFER: usize = 2 << 20;
 
-/// Receive buffers of a long download.
+/// The number of receive buffers of a long download.
 const RING: usize = 8;
 
-/// Connections of one load: as many as the IDs of a core tell apart.
+/// The maximum number of connections: as many as a core's IDs can distinguish.
 const MAX_CONNECTIONS: u32 = 1 << 24;
 
-/// Requests in flight on one connection.
+/// The maximum number of requests in flight on one connection.
 const MAX_STREAMS: u32 = 1 << 20;
 
-/// Requests per second: one a nanosecond, the finest that is told apart.
+/// The maximum request rate per second: one per nanosecond, the resolution of time.
 const MAX_RATE: f64 = 1e9;
 
-/// Smallest buffer worth asking for, bytes: a page.
+/// The minimum buffer size in bytes: a page.
 const MIN_BUFFER: usize = 4096;
 
-/// A load.
+/// A load to generate.
 #[derive(Clone, Debug)]
 pub struct PerfPlan {
     /// The server.
     pub remote: SocketAddr,
-    /// Name that its certificate must be for.
+    /// The name that its certificate must be valid for.
     pub server_name: String,
-    /// TLS and transport settings; windows are changed to fit the load.
+    /// TLS and transport settings. Windows are adapted to the load.
     pub client_config: ClientConfig,
-    /// Payload bytes of each request, behind the 8 that tell the size of the answer.
+    /// Payload bytes of each request, after the 8 of the size field.
     pub upload: u64,
-    /// Bytes of each answer; [`UNLIMITED`] goes on until `duration` is over.
+    /// Bytes of each answer; [`UNLIMITED`] continues until `duration` is over.
     pub download: u64,
-    /// Requests to measure in all (or handshakes); `None`: until `duration` is over.
+    /// The total number of requests (or handshakes) to measure; `None` to run until `duration` is over.
     pub requests: Option<u64>,
-    /// For how long requests are started, without the warm-up; `None`: until `requests` are made.
+    /// How long to start requests, excluding the warm-up; `None` to run until `requests` are made.
     pub duration: Option<Duration>,
-    /// Requests per second, whether or not answers come (open loop); `None`: as answers come (closed loop).
+    /// Requests per second, whether or not answers arrive (open loop); `None` to start a request for each answer
+    /// (closed loop).
     pub rate: Option<f64>,
-    /// Connections that requests are spread over; in `handshakes` mode, handshakes in flight.
+    /// The number of connections to spread requests over; in `handshakes` mode, of handshakes in flight.
     pub connections: u32,
-    /// Requests in flight on each connection at the most.
+    /// The maximum number of requests in flight on each connection.
     pub streams: u32,
-    /// Do the same before measuring for this long.
+    /// How long to apply the load before measuring.
     pub warmup: Duration,
-    /// How long requests that were started in time may take to end once `duration` is over.
+    /// How long requests may take to complete after `duration` is over.
     pub grace: Duration,
-    /// Handshakes in flight while `connections` are set up.
+    /// The maximum number of handshakes in flight while `connections` are opened.
     pub max_handshakes: u32,
     /// Open and close connections as fast as possible instead of making requests.
     pub handshakes: bool,
-    /// Compare each byte of the answers with what our server sends. Costs a look at all of them.
+    /// Compare each byte of the answers with what our server sends. Costs a pass over all of them.
     pub verify: bool,
 }
 
-/// A load that makes no sense.
+/// The reason why a plan is invalid.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum PlanError {
-    /// Nothing would end it.
+    /// The run would never end.
     #[error("neither a number of requests nor a duration is given: the run would never end")]
     Endless,
-    /// The transport settings that it comes to are not possible.
+    /// The resulting transport settings are invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// An answer without end needs an end.
+    /// An unlimited download needs a duration.
     #[error("an unlimited download needs a duration")]
     UnlimitedWithoutDuration,
-    /// A number that must not be 0.
+    /// A number must not be 0.
     #[error("{0} is 0: give at least 1")]
     Zero(&'static str),
-    /// A number that nothing could bear.
+    /// A number is too large.
     #[error("{n} {what} are too many: the most is {max}")]
     TooMany {
-        /// Of what.
+        /// What is counted.
         what: &'static str,
-        /// How many.
+        /// The requested number.
         n: u32,
-        /// The most possible.
+        /// The maximum.
         max: u32,
     },
-    /// No usable rate.
-    #[error("a rate of {0} requests per second cannot be kept: give a number above 0, {MAX_RATE:e} at the most")]
+    /// The rate is out of range.
+    #[error("a rate of {0} requests per second is not possible: give a number above 0 and up to {MAX_RATE:e}")]
     Rate(f64),
-    /// There is nothing that a rate could be kept of.
-    #[error("handshakes are made as fast as possible: leave the rate out")]
+    /// A rate is given in `handshakes` mode.
+    #[error("handshakes are made as fast as possible: omit the rate")]
     RateOfHandshakes,
-    /// Longer than a stream can be.
+    /// An upload or download is longer than a stream can be.
     #[error("{what} of {bytes} bytes does not fit on a stream: the most is {max}")]
     TooLong {
-        /// What of it.
+        /// Which of them.
         what: &'static str,
-        /// How long, bytes.
+        /// The length in bytes.
         bytes: u64,
-        /// The most possible, bytes.
+        /// The maximum in bytes.
         max: u64,
     },
     /// The receive buffers do not fit into the pool.
@@ -109,15 +110,15 @@ pub enum PlanError {
         "no memory to receive {streams} answers at a time ({error}); ask for fewer at a time or give the pool more memory"
     )]
     Memory {
-        /// Answers in flight at a time.
+        /// The number of answers in flight.
         streams: u64,
-        /// What the pool said.
+        /// The error of the pool.
         error: AllocError,
     },
 }
 
 impl PerfPlan {
-    /// A closed loop of one request of 8 bytes with an empty answer; set what should be different.
+    /// A closed loop with one request of 8 bytes and an empty answer, to be adapted.
     pub fn new(remote: SocketAddr, server_name: impl Into<String>, client_config: ClientConfig) -> Self {
         Self {
             remote,
@@ -138,10 +139,10 @@ impl PerfPlan {
         }
     }
 
-    /// Whether it can be carried out.
+    /// Checks the plan.
     ///
     /// # Errors
-    /// The first thing that makes no sense.
+    /// The first problem found.
     pub fn check(&self) -> Result<(), PlanError> {
         if self.requests.is_none() && self.duration.is_none() {
             return Err(PlanError::Endless);
@@ -175,14 +176,14 @@ impl PerfPlan {
         }
     }
 
-    /// Requests in flight at the most.
+    /// The maximum number of requests in flight.
     pub fn in_flight(&self) -> u64 {
         let slots = u64::from(self.connections) * u64::from(self.streams);
         if self.warmup.is_zero() { slots.min(self.requests.unwrap_or(u64::MAX)) } else { slots }
     }
 
-    /// The part of the load that core `core` of `cores` does; the parts add up to the whole. `None` when nothing is
-    /// left for it, because there are fewer connections or requests than cores.
+    /// The share of core `core` of `cores` in the load; all shares add up to the whole. `None` if it gets no share, as
+    /// there are fewer connections or requests than cores.
     pub fn share(&self, core: u32, cores: u32) -> Option<Self> {
         let cores = cores.max(1).min(self.connections).min(self.requests.map_or(u32::MAX, |n| n.min(1 << 31) as u32));
         if core >= cores {
@@ -193,7 +194,7 @@ impl PerfPlan {
         Some(Self {
             connections,
             requests: self.requests.map(part),
-            // Each connection bears the same load.
+            // Each connection has the same load.
             rate: self.rate.map(|rate| rate * f64::from(connections) / f64::from(self.connections)),
             max_handshakes: self.max_handshakes.div_ceil(cores),
             ..self.clone()
@@ -204,15 +205,15 @@ impl PerfPlan {
 /// The receive buffers of one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceiveShape {
-    /// Bytes of a buffer.
+    /// The size of a buffer in bytes.
     pub buffer: usize,
-    /// Buffers provided at first; each is provided again when it comes back full.
+    /// The number of buffers provided at first; each is provided again when it comes back full.
     pub count: usize,
 }
 
 impl ReceiveShape {
-    /// For answers of `download` bytes, `in_flight` at a time, in `memory` bytes if they fit: one buffer for a
-    /// short answer, a ring of large ones for a long one.
+    /// The shape for answers of `download` bytes, `in_flight` at a time, within `memory` bytes if possible: one buffer
+    /// for a short answer, a ring of large ones for a long one.
     pub fn new(download: u64, in_flight: u64, memory: usize) -> Self {
         let share = memory / usize::try_from(in_flight.max(1)).unwrap_or(usize::MAX);
         let whole = usize::try_from(download).unwrap_or(usize::MAX).max(MIN_BUFFER);
@@ -220,12 +221,12 @@ impl ReceiveShape {
             return Self { buffer: whole, count: 1 };
         }
         let fitting = (share / RING).clamp(MIN_BUFFER, BUFFER);
-        // Buffers take whole powers of two in a pool.
+        // Pools allocate buffers in powers of two.
         let buffer = 1 << fitting.ilog2();
         Self { buffer, count: whole.div_ceil(buffer).min(RING) }
     }
 
-    /// Bytes that the peer may send before it hears more of windows.
+    /// The number of bytes that the peer may send before it needs a window update.
     pub fn window(&self) -> u64 {
         self.buffer as u64 * self.count as u64
     }

@@ -1,43 +1,43 @@
-//! What a load came to.
+//! The results of a load.
 
 use crate::base::time::Duration;
 use crate::proto::perf::failure::PerfFailure;
 use crate::report::Latency;
 
-/// Different failures that are kept; more of others are only counted.
+/// The maximum number of different failures kept; others are only counted.
 const MAX_FAILURES: usize = 32;
 
-/// What a client measured. Only what was due after the warm-up counts.
+/// The results of a client. Only requests due after the warm-up are included.
 #[derive(Clone, Debug, Default)]
 pub struct PerfResults {
     /// Requests completed within the measured time.
     pub requests: u64,
-    /// Requests that failed, those whose connection was lost included.
+    /// Requests that failed, including those of lost connections.
     pub errors: u64,
-    /// Requests that were due in time but had no answer when the run ended.
+    /// Requests that were due in time but unanswered at the end of the run.
     pub unfinished: u64,
-    /// Stream bytes of requests that were acknowledged within the measured time, the 8 of each size included.
+    /// Stream bytes of requests acknowledged within the measured time, including the 8 of each size field.
     pub bytes_up: u64,
     /// Stream bytes of answers received within the measured time.
     pub bytes_down: u64,
     /// The measured time.
     pub elapsed: Duration,
-    /// From when each request was due to the end of its answer, ns. Counts also requests that were due in time
-    /// and ended during the grace period, so that slow ones are not left out.
+    /// The time from each request's due time to the end of its answer, in nanoseconds. Includes requests that were due
+    /// in time and completed during the grace period, so that slow ones are not omitted.
     pub latency: Latency,
-    /// From the first packet to the completed handshake, ns.
+    /// The time from the first packet to the completed handshake, in nanoseconds.
     pub handshake: Latency,
-    /// Connections that were attempted and are over, or completed their handshake.
+    /// Connections that completed their handshake or failed.
     pub connections: u64,
     /// Handshakes completed; in `handshakes` mode within the measured time.
     pub handshakes: u64,
     /// Connections that ended before we closed them, or were never established.
     pub connections_lost: u64,
-    /// Most requests that were due at a time but could not start.
+    /// The maximum number of requests that were due but could not start.
     pub max_waiting: u64,
-    /// Each different failure with how often it happened, in the order in which they came up.
+    /// Each different failure and its count, in order of first occurrence.
     pub failures: Vec<(PerfFailure, u64)>,
-    /// Failures of further kinds.
+    /// Failures beyond those kept in `failures`.
     pub other_failures: u64,
 }
 
@@ -57,7 +57,7 @@ impl PerfResults {
         }
     }
 
-    /// Adds what another core measured at the same time.
+    /// Adds the results of another core for the same time.
     pub fn merge(&mut self, other: &Self) {
         self.requests += other.requests;
         self.errors += other.errors;
@@ -77,7 +77,7 @@ impl PerfResults {
         }
     }
 
-    /// Whether everything went as planned.
+    /// Returns whether everything succeeded.
     pub fn is_clean(&self) -> bool {
         self.failures.is_empty() && self.other_failures == 0 && self.errors == 0
     }
@@ -92,7 +92,7 @@ impl PerfResults {
         self.per_second(self.requests as f64)
     }
 
-    /// Handshakes per second; 0 if no time was measured. Only of meaning in `handshakes` mode.
+    /// Handshakes per second; 0 if no time was measured. Meaningful only in `handshakes` mode.
     pub fn handshake_rate(&self) -> f64 {
         self.per_second(self.handshakes as f64)
     }

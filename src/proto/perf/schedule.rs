@@ -1,17 +1,17 @@
-//! When requests are due, and which of them count.
+//! The schedule of requests, and which of them are measured.
 
 use crate::base::time::{Duration, Instant};
 use crate::proto::perf::plan::PerfPlan;
 
-/// The timing of a load, and how much of it has been started.
+/// The timing of a load, and its progress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
     start: Instant,
-    /// The warm-up is over: what is due from here on counts.
+    /// The end of the warm-up: requests due from here on are measured.
     measure_from: Instant,
-    /// Nothing is due from here on.
+    /// No requests are due from here on.
     deadline: Instant,
-    /// Nanoseconds between requests; `None`: due as soon as there is a place for it.
+    /// Nanoseconds between requests; `None` if they are due as soon as a connection has room.
     interval: Option<f64>,
     limit: u64,
     issued: u64,
@@ -19,7 +19,7 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// The timing of `plan` when it begins at `now`.
+    /// Creates the schedule of `plan`, starting at `now`.
     pub(super) fn new(plan: &PerfPlan, now: Instant) -> Self {
         let measure_from = now + plan.warmup;
         Self {
@@ -33,12 +33,12 @@ impl Schedule {
         }
     }
 
-    /// When the `index`th request is due, in an open loop.
+    /// The due time of request `index`, in an open loop.
     fn due(&self, index: u64, interval: f64) -> Instant {
         self.start + Duration::from_nanos((index as f64 * interval) as u64)
     }
 
-    /// When the next request was or is to start, if that is not after `now`.
+    /// The due time of the next request, if not after `now`.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
         if self.is_exhausted() {
             return None;
@@ -47,7 +47,7 @@ impl Schedule {
         (at <= now && at < self.deadline).then_some(at)
     }
 
-    /// When the next request is due in an open loop, or none is any more.
+    /// The due time of the next request in an open loop, or the end of the load.
     pub(super) fn next_due(&self) -> Instant {
         match self.interval.filter(|_| !self.is_exhausted()) {
             Some(interval) => self.due(self.issued, interval).min(self.deadline),
@@ -60,36 +60,36 @@ impl Schedule {
         self.deadline
     }
 
-    /// The request that was due at `at` has been taken on.
+    /// Notes that the request due at `at` has been started.
     pub(super) fn issue(&mut self, at: Instant) {
         self.issued += 1;
         self.measured += u64::from(self.counts(at));
     }
 
-    /// Whether a request that was due at `at` counts.
+    /// Returns whether a request due at `at` is measured.
     pub(super) fn counts(&self, at: Instant) -> bool {
         at >= self.measure_from
     }
 
-    /// Whether what happens at `now` counts: after the warm-up and before the end.
+    /// Returns whether events at `now` are measured: after the warm-up and before the end.
     pub(super) fn is_open(&self, now: Instant) -> bool {
         self.measure_from <= now && now <= self.deadline
     }
 
-    /// As many requests as were asked for have been started.
+    /// Returns whether the requested number of requests has been started.
     pub(super) fn is_exhausted(&self) -> bool {
         self.measured >= self.limit
     }
 
-    /// No request starts from `now` on.
+    /// Returns whether no request starts from `now` on.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         now >= self.deadline
     }
 
-    /// Requests that are due but were not taken on yet; 0 in a closed loop.
+    /// The number of requests due but not started; 0 in a closed loop.
     pub(super) fn backlog(&self, now: Instant) -> u64 {
         let Some(interval) = self.interval.filter(|_| !self.is_exhausted()) else { return 0 };
-        // The last moment at which anything is due.
+        // The last time at which a request can be due.
         let until = now.min(self.deadline - Duration::from_nanos(1));
         let elapsed = until.saturating_since(self.start).as_nanos() as f64;
         // Rounded like `due`: exact to one request.
@@ -97,7 +97,7 @@ impl Schedule {
         due.saturating_sub(self.issued).min(self.limit - self.measured)
     }
 
-    /// How long was measured when it ended at `end`.
+    /// The measured time if it ended at `end`.
     pub(super) fn measured_for(&self, end: Instant) -> Duration {
         end.min(self.deadline).saturating_since(self.measure_from)
     }
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(s.next(T0 + ms(1) - Duration::from_nanos(1)), None);
         assert_eq!(s.next_due(), T0 + ms(1));
         assert_eq!(s.backlog(T0 + ms(4)), 4);
-        // Late by far: each still has the time at which it was meant to start, and nothing is due after the end.
+        // Far behind: each request keeps its due time, and none is due after the end.
         let late: Vec<_> = (1..10).map(|n| T0 + ms(n)).collect();
         assert_eq!(s.backlog(T0 + ms(500)), 9);
         assert_eq!(issue_all(&mut s, T0 + ms(500)), late);

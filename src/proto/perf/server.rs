@@ -1,4 +1,4 @@
-//! The server: reads requests of any size into pinned buffers and answers each at its end.
+//! The server: reads requests of any size into pinned buffers and answers each one at its end.
 
 mod answer;
 mod request;
@@ -17,40 +17,40 @@ use crate::runtime::{App, Context};
 use answer::{Answer, Pumped};
 use request::Request;
 
-/// Bytes provided ahead of an upload at the most.
+/// The maximum number of bytes provided ahead of an upload.
 const MAX_AHEAD: u64 = 4 << 20;
 
-/// Answers of one connection that wait for the client to allow another unidirectional stream.
+/// The maximum number of answers of a connection that wait for the client to allow another unidirectional stream.
 const MAX_WAITING: usize = 4096;
 
-/// Application error code for clients that go beyond [`MAX_WAITING`].
+/// The application error code for clients that exceed [`MAX_WAITING`].
 const TOO_MANY_WAITING: u64 = 1;
 
-/// Turns after which a stream without memory is looked at again even if no buffer came back.
+/// The number of turns after which a stream without memory is retried even if no buffer came back.
 const RETRY_TURNS: u32 = 256;
 
-/// What a server has seen.
+/// Counters of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerfServerStats {
     /// Connections that completed their handshake.
     pub connections: u64,
-    /// Requests received whole.
+    /// Requests received completely.
     pub requests: u64,
-    /// Streams that ended before the size of the answer was known.
+    /// Streams that ended before the size of the answer was received.
     pub ignored: u64,
     /// Answers that the client stopped.
     pub stopped: u64,
-    /// Bytes received in requests, sizes included.
+    /// Bytes received in requests, including the size fields.
     pub bytes_received: u64,
     /// Bytes of answers that were acknowledged.
     pub bytes_acked: u64,
-    /// Streams that found no buffer when they were opened and were read from pooled chunks.
+    /// Streams for which there was no buffer, and which were read from pooled chunks.
     pub pooled_streams: u64,
     /// Times that an upload had to wait for memory.
     pub starved: u64,
 }
 
-/// What goes on on a stream. A request is over before its answer starts.
+/// The state of a stream. A request ends before its answer starts.
 #[derive(Debug)]
 enum Exchange {
     Receiving(Request),
@@ -71,21 +71,21 @@ struct Client {
 pub struct PerfServer {
     pool: BufPool,
     clients: IdMap<ConnId, Client>,
-    /// Uploads that found no memory.
+    /// Uploads that wait for memory.
     hungry: VecDeque<(ConnId, StreamId)>,
-    /// A buffer went back to the pool since hungry streams were last looked at.
+    /// A buffer has returned to the pool since hungry streams were last retried.
     freed: bool,
     waited: u32,
     stats: PerfServerStats,
-    /// Exchanges of all clients.
+    /// The number of exchanges of all clients.
     in_flight: u64,
     live: Arc<PerfLive>,
-    /// There is news for `live`.
+    /// Counters have changed since they were last published.
     changed: bool,
 }
 
 impl PerfServer {
-    /// A server that takes its receive buffers from `pool`.
+    /// Creates a server that takes its receive buffers from `pool`.
     pub fn new(pool: BufPool) -> Self {
         Self {
             pool,
@@ -100,12 +100,12 @@ impl PerfServer {
         }
     }
 
-    /// Counters for another thread to read.
+    /// Counters for other threads to read.
     pub fn live(&self) -> Arc<PerfLive> {
         self.live.clone()
     }
 
-    /// What was seen so far.
+    /// Counters since start.
     pub fn stats(&self) -> PerfServerStats {
         self.stats
     }
@@ -116,7 +116,7 @@ impl PerfServer {
         old
     }
 
-    /// The request on a stream, which is made if nothing is known of the stream; `None` once it is being answered.
+    /// The request on a stream, created if needed; `None` if it is already being answered.
     fn request(&mut self, conn: ConnId, id: StreamId) -> Option<&mut Request> {
         let in_flight = &mut self.in_flight;
         let exchange = self.clients.entry(conn).or_default().streams.entry(id).or_insert_with(|| {
@@ -129,7 +129,7 @@ impl PerfServer {
         }
     }
 
-    /// More buffers for a request, if it needs any. `left` is what the engine says is unfilled of the others.
+    /// Provides more buffers for a request if needed. `left` is the unfilled space that the engine reports.
     fn top_up(&mut self, cx: &mut Context<'_>, conn_id: ConnId, id: StreamId, left: Option<u64>) {
         let pool = self.pool.clone();
         let Some(request) = self.request(conn_id, id) else { return };
@@ -143,13 +143,13 @@ impl PerfServer {
             return;
         }
         let added: u64 = bufs.iter().map(|b| b.len() as u64).sum();
-        // Refused when the request's end is known already: the buffers go back to the pool.
+        // Fails if the request's end is already known: the buffers return to the pool.
         if cx.conn(conn_id).is_some_and(|mut conn| conn.provide_receive_buffers(id, bufs).is_ok()) {
             request.provided += added;
         }
     }
 
-    /// Looks at one upload that waits for memory.
+    /// Retries one upload that waits for memory.
     fn feed_hungry(&mut self, cx: &mut Context<'_>) {
         if self.hungry.is_empty() {
             return;
@@ -159,7 +159,7 @@ impl PerfServer {
             return;
         }
         self.waited = 0;
-        // Streams that have ended meanwhile want nothing.
+        // Skip streams that have ended.
         while let Some((conn, id)) = self.hungry.pop_front() {
             let exchange = self.clients.get_mut(&conn).and_then(|client| client.streams.get_mut(&id));
             if let Some(Exchange::Receiving(request)) = exchange {
@@ -169,7 +169,7 @@ impl PerfServer {
         }
     }
 
-    /// A request that found no buffer when its stream was opened: it is read from the engine's chunks.
+    /// Reads a request that got no buffer from the engine's chunks.
     fn read_pooled(&mut self, cx: &mut Context<'_>, conn_id: ConnId, id: StreamId) {
         let Some(mut conn) = cx.conn(conn_id) else { return };
         let Some(request) = self.request(conn_id, id) else { return };
@@ -181,7 +181,7 @@ impl PerfServer {
             conn.consume(id, n);
         }
         let read = request.received - before;
-        // The end may come by itself, behind all data.
+        // The end may arrive separately, after all data.
         conn.consume(id, 0);
         let ended = conn.is_finished(id);
         self.stats.pooled_streams += u64::from(before == 0);
@@ -191,7 +191,7 @@ impl PerfServer {
         }
     }
 
-    /// All of a request is there.
+    /// Handles a complete request.
     fn on_request(&mut self, cx: &mut Context<'_>, conn_id: ConnId, id: StreamId) {
         let wanted = match self.remove(conn_id, id) {
             Some(Exchange::Receiving(request)) => request.wanted(),
@@ -205,7 +205,7 @@ impl PerfServer {
         match (wanted, id.dir()) {
             (None | Some(0), Dir::Uni) => {}
             (None | Some(0), Dir::Bidi) => {
-                // Fails when the client has stopped the answer already.
+                // Fails if the client has already stopped the answer.
                 let _ = conn.finish(id);
             }
             (Some(len), Dir::Bidi) => self.answer(&mut conn, conn_id, id, len),
@@ -221,7 +221,7 @@ impl PerfServer {
         }
     }
 
-    /// The client wants no (more of its) answer. A request that is still coming in is read to its end.
+    /// Stops an answer that the client no longer wants. A request that is still arriving is read to its end.
     fn on_stopped(&mut self, conn_id: ConnId, id: StreamId) {
         self.stats.stopped += 1;
         let exchange = self.clients.get(&conn_id).and_then(|client| client.streams.get(&id));
@@ -230,7 +230,7 @@ impl PerfServer {
         }
     }
 
-    /// Starts an answer on a stream that is open.
+    /// Starts an answer on an open stream.
     fn answer(&mut self, conn: &mut Conn<'_>, conn_id: ConnId, id: StreamId, len: u64) {
         let mut answer = Answer::new(len);
         if answer.pump(conn, id) == Pumped::Blocked {
@@ -239,7 +239,7 @@ impl PerfServer {
         }
     }
 
-    /// Answers on streams of our own what waits for one.
+    /// Starts answers that wait for streams of our own.
     fn answer_waiting(&mut self, conn: &mut Conn<'_>, conn_id: ConnId) {
         while let Some(len) = self.clients.get(&conn_id).and_then(|client| client.waiting.front().copied()) {
             let Ok(id) = conn.open(Dir::Uni) else { return };
@@ -250,7 +250,7 @@ impl PerfServer {
         }
     }
 
-    /// An answer goes on after it was blocked.
+    /// Continues an answer that was blocked.
     fn resume(&mut self, cx: &mut Context<'_>, conn_id: ConnId, id: StreamId) {
         let Some(mut conn) = cx.conn(conn_id) else { return };
         let exchange = self.clients.get_mut(&conn_id).and_then(|client| client.streams.get_mut(&id));
@@ -261,7 +261,7 @@ impl PerfServer {
         }
     }
 
-    /// The client gives up the request; what it may still read of us ends as well.
+    /// Handles the reset of a request, and ends its answer too.
     fn on_reset(&mut self, cx: &mut Context<'_>, conn_id: ConnId, id: StreamId) {
         self.remove(conn_id, id);
         self.stats.ignored += 1;
@@ -311,7 +311,7 @@ impl App for PerfServer {
                 self.freed = true;
             }
             Event::Finished { id, .. } => self.on_request(cx, conn_id, id),
-            // Half of the first buffer is enough for most requests.
+            // Most requests fit in half of the first buffer.
             Event::Progress { id, contiguous } if contiguous > INITIAL_WINDOW / 2 => {
                 if let Some(request) = self.request(conn_id, id) {
                     request.received = contiguous;
@@ -338,7 +338,7 @@ impl App for PerfServer {
         }
     }
 
-    /// Who waits for memory is looked at every so many turns, so there have to be some.
+    /// Waiting streams are retried after a number of turns, so turns must keep coming.
     fn next_timeout(&self) -> Option<Instant> {
         (!self.hungry.is_empty()).then_some(Instant::ZERO)
     }

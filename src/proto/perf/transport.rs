@@ -1,4 +1,4 @@
-//! Transport settings that fit the protocol.
+//! Transport settings for the protocol.
 
 use std::sync::Arc;
 
@@ -6,20 +6,21 @@ use crate::mem::{BufPool, PinnedBuf};
 use crate::proto::perf::plan::ReceiveShape;
 use crate::quic::{BufferProvider, StreamId, TransportConfig};
 
-/// Bytes that a server gives to each new stream at once: all of a usual request, without a word about windows.
+/// The initial window of each new stream at a server, in bytes: enough for a typical request without a window update.
 pub const INITIAL_WINDOW: u64 = 64 << 10;
 
-/// Streams that a client may have open at a time, of each kind.
+/// The maximum number of open streams of a client, of each type.
 const MAX_STREAMS: u64 = 2048;
 
-/// Connection window of a server, bytes: data goes straight to buffers, so this holds nothing back.
+/// The connection window of a server, in bytes. Data goes directly to buffers, so this need not limit anything.
 const MIN_MAX_DATA: u64 = 64 << 20;
 
-/// Bytes queued on one stream. They are sent from one shared block, so a long queue costs nothing.
+/// The maximum number of bytes queued on one stream. They are sent from one shared block, so a long queue costs
+/// nothing.
 const SEND_BUDGET: u64 = 16 << 20;
 
-/// Buffers for new streams, out of a part of a pool: clients that open streams and send nothing on them leave the other
-/// part to those who do.
+/// Provides buffers for new streams, from a part of a pool only: clients that open streams and send nothing leave the
+/// rest to others.
 struct FirstBuffer(BufPool);
 
 impl BufferProvider for FirstBuffer {
@@ -28,12 +29,12 @@ impl BufferProvider for FirstBuffer {
     }
 
     fn provide(&self, _: StreamId, give: &mut dyn FnMut(PinnedBuf)) {
-        // Without memory the stream is a pooled one, which the server reads as well.
+        // Without memory the stream is pooled, which the server handles too.
         self.0.alloc(INITIAL_WINDOW as usize).into_iter().for_each(give);
     }
 }
 
-/// A server's transport settings: `base`, but with windows, limits and a buffer provider that fit the protocol.
+/// A server's transport settings: `base` with windows, limits and a buffer provider for the protocol.
 pub fn server_transport(base: TransportConfig, pool: &BufPool) -> TransportConfig {
     TransportConfig {
         max_data: base.max_data.max(MIN_MAX_DATA),
@@ -41,7 +42,7 @@ pub fn server_transport(base: TransportConfig, pool: &BufPool) -> TransportConfi
         stream_window_uni: INITIAL_WINDOW,
         max_streams_bidi: base.max_streams_bidi.max(MAX_STREAMS),
         max_streams_uni: base.max_streams_uni.max(MAX_STREAMS),
-        // The server goes by progress; this is for when gaps hide it.
+        // The server mainly uses progress events; this is for when gaps hide progress.
         receive_low_water: INITIAL_WINDOW / 2,
         send_budget: base.send_budget.max(SEND_BUDGET),
         provider: Some(Arc::new(FirstBuffer(pool.part(pool.limit() / 4 * 3)))),
@@ -49,17 +50,17 @@ pub fn server_transport(base: TransportConfig, pool: &BufPool) -> TransportConfi
     }
 }
 
-/// A client's transport settings: `base`, but so that answers of `shape` may come without a word about windows,
-/// `streams` of them at a time.
+/// A client's transport settings: `base`, adapted so that `streams` answers of `shape` at a time need no window
+/// updates.
 pub fn client_transport(base: TransportConfig, shape: &ReceiveShape, streams: u32) -> TransportConfig {
     let window = shape.window();
     TransportConfig {
         max_data: base.max_data.max(window.saturating_mul(2 * u64::from(streams)).min(1 << 40)),
         stream_window_bidi_local: window,
-        // Answers come on the client's own streams.
+        // Answers arrive on the client's own streams.
         max_streams_bidi: 0,
         max_streams_uni: 0,
-        // Buffers are provided again as they come back; this tells of nothing new.
+        // Buffers are provided again when they come back, so this event is not needed.
         receive_low_water: 0,
         send_budget: base.send_budget.max(SEND_BUDGET),
         ..base

@@ -1,4 +1,4 @@
-//! Files that are read.
+//! Files being read.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -9,15 +9,15 @@ use crate::proto::hq::{PathError, Root};
 
 /// A file that is being read. It may be closed in between.
 pub(super) struct Input {
-    /// Without symbolic links.
+    /// The path without symbolic links.
     real: PathBuf,
-    /// Which version of which file it is; that is read to its end or not at all.
+    /// Identifies the file and its version: the same version is read to its end, or reading fails.
     identity: [u64; 5],
     file: Option<File>,
 }
 
 impl Input {
-    /// The file that `path` names in `root`, and its length in bytes.
+    /// Opens the file at `path` in `root`, and returns its length in bytes.
     pub(super) fn open(root: &Root, path: &Path) -> Result<(Self, u64), PathError> {
         let (real, file, meta) = root.open(path)?;
         Ok((Self { real, identity: identity(&meta), file: Some(file) }, meta.len()))
@@ -31,7 +31,7 @@ impl Input {
         self.file.is_some()
     }
 
-    /// Takes the file away until it is read from again.
+    /// Takes the open file, which is reopened when it is next read.
     pub(super) fn close(&mut self) -> Option<File> {
         self.file.take()
     }

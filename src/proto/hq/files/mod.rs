@@ -1,9 +1,9 @@
-//! Files are looked up, read and written on threads of their own: a poll loop never waits for a disk.
+//! Threads that look up, read and write files: a poll loop never waits for a disk.
 //!
-//! Each file is a job, whose orders are carried out one after the other by whichever thread is free. A file that is stuck
-//! (a dead network file system, a failing disk) keeps one thread, and holds up nobody else: threads that are stuck are
-//! replaced, up to [`MAX_THREADS`], and whoever ordered something learns from [`Files::overdue`] what was not done in time.
-//! Nobody ever waits for a thread for longer than [`EXIT_WAIT`].
+//! Each file is a job, whose orders are executed in sequence by whichever thread is free. A file that hangs (a dead
+//! network file system, a failing disk) blocks one thread and delays no other file: blocked threads are replaced, up to
+//! [`MAX_THREADS`], and [`Files::overdue`] reports orders that were not executed in time. Shutdown waits for threads
+//! for at most [`EXIT_WAIT`].
 
 mod input;
 mod output;
@@ -25,61 +25,61 @@ use worker::{Shared, Task, Threads};
 
 pub(super) use output::Sink;
 
-/// Threads that are always there.
+/// The number of permanent threads.
 const THREADS: usize = 4;
 
-/// Threads at the most, with those that are stuck.
+/// The maximum number of threads, including blocked ones.
 const MAX_THREADS: usize = 64;
 
-/// Jobs that wait for a thread at the most; what comes on top is refused.
+/// The maximum number of jobs that wait for a thread; further ones are refused.
 const MAX_WAITING: usize = 4096;
 
-/// How long the threads are given in the end to finish what they do and to remove temporary files.
+/// How long shutdown waits for threads to finish their work and remove temporary files.
 const EXIT_WAIT: Duration = Duration::from_millis(500);
 
-/// How often the loop looks whether the threads get on with their work.
+/// How often the loop checks whether the threads make progress.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Names one file that is being read or written.
+/// Identifies a file being read or written.
 pub(super) type JobId = u64;
 
-/// What tests put before every access to a file, with its path: a slow disk.
+/// Called by tests before every access to a file, with its path, to simulate a slow disk.
 pub(super) type Delay = Arc<dyn Fn(&std::path::Path) + Send + Sync>;
 
-/// What to do with a file.
+/// An order for a file thread.
 pub(super) enum Order {
-    /// Find and open a file of a directory, to be read.
+    /// Find a file in a directory and open it for reading.
     Open { root: Root, path: PathBuf },
-    /// Fill `buf` with the bytes at `offset`; its length says how many.
+    /// Fill `buf`, whose length is the number of bytes, from `offset`.
     Fill { offset: u64, buf: PinnedBuf },
-    /// Start a file.
+    /// Create a file.
     Create { sink: Sink, hash: bool },
-    /// Bytes `skip..valid` of `buf` come next.
+    /// Append bytes `skip..valid` of `buf`.
     Data { buf: PinnedBuf, skip: usize, valid: usize },
-    /// Everything is there: give the file its name.
+    /// The file is complete: give it its name.
     Finish,
-    /// Forget it: nothing is left behind that has no name yet.
+    /// Drop the job, and remove a file that has no name yet.
     Close,
 }
 
-/// What came of an order.
+/// The result of an order.
 pub(super) enum Answer {
-    /// The file is open and has so many bytes.
+    /// The file is open; its length is `len`.
     Opened { job: JobId, len: u64 },
     /// The buffer is full.
     Filled { job: JobId, buf: PinnedBuf },
-    /// The file is started.
+    /// The file was created.
     Created { job: JobId },
-    /// The buffer is free again; it held so many bytes.
+    /// The bytes were written, and the buffer is free.
     Written { job: JobId, buf: PinnedBuf, valid: usize },
-    /// The file is there.
+    /// The file is complete and has its name.
     Saved { job: JobId, sha256: Option<String> },
-    /// It did not work, and nothing that is ordered for this job will. The buffer that was to be written is free.
+    /// The order failed, and all further orders of this job will. A buffer that was to be written is free.
     Failed { job: JobId, path: PathBuf, error: PathError, buf: Option<(PinnedBuf, usize)> },
 }
 
 impl Answer {
-    /// Whose answer it is.
+    /// The job that this answers.
     pub(super) fn job(&self) -> JobId {
         match self {
             Self::Opened { job, .. }
@@ -92,12 +92,12 @@ impl Answer {
     }
 }
 
-/// One file, as the loop sees it.
+/// The loop's view of a file.
 struct Job {
     task: Arc<Task>,
-    /// Orders that were not answered yet.
+    /// The number of unanswered orders.
     open: usize,
-    /// Since when the oldest of them could have been worked on.
+    /// When the oldest of them could have been started.
     since: Instant,
 }
 
@@ -106,23 +106,23 @@ pub(super) struct Files {
     shared: Arc<Shared>,
     answers: Receiver<Answer>,
     jobs: HashMap<JobId, Job>,
-    /// Jobs with orders by when they are overdue; the times may be too early.
+    /// Jobs with orders, by the time at which they are overdue; times may be too early.
     due: BTreeSet<(Instant, JobId)>,
     patience: Option<Duration>,
-    /// Asks for one more thread.
+    /// Requests another thread.
     grow: Option<Sender<()>>,
     /// Disconnected once all threads have ended.
     alive: Receiver<()>,
     next_look: Instant,
-    /// Orders that had been begun at the last look, if others were waiting then.
+    /// The number of orders that had been started at the last check, if others were waiting.
     begun: Option<u64>,
 }
 
 impl Files {
-    /// Starts the threads. What takes longer than `patience` is overdue; `None`: nothing is.
+    /// Starts the threads. Orders that take longer than `patience` are overdue; `None` for no limit.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// If no thread can be started.
     pub(super) fn start(patience: Option<Duration>, delay: Option<Delay>) -> io::Result<Self> {
         let (shared, answers) = Shared::new(delay);
         let (grow, alive) = Threads::start(&shared)?;
@@ -139,17 +139,17 @@ impl Files {
         })
     }
 
-    /// Wakes the loop when there is an answer.
+    /// The waker that wakes the loop when there is an answer.
     pub(super) fn waker(&self) -> Waker {
         self.shared.waker.clone()
     }
 
-    /// Whether so many jobs wait for a thread that no more should be taken.
+    /// Returns whether no more jobs should be accepted, since too many wait for a thread.
     pub(super) fn is_full(&self) -> bool {
         self.shared.waiting() >= MAX_WAITING
     }
 
-    /// Gives an order for a job, which begins with its first one. It is carried out after those that were given before it.
+    /// Gives an order for a job, which the first order creates. Orders of a job are executed in sequence.
     pub(super) fn order(&mut self, now: Instant, id: JobId, order: Order) {
         let job = self.jobs.entry(id).or_insert_with(|| Job { task: Arc::new(Task::new(id)), open: 0, since: now });
         if job.open == 0 {
@@ -162,8 +162,7 @@ impl Files {
         self.shared.give(&job.task, order);
     }
 
-    /// Forgets a job: nothing is heard of it any more, but for buffers that were to be written. What has no name yet is
-    /// removed.
+    /// Closes a job: it sends no further answers, except to return buffers. A file that has no name yet is removed.
     pub(super) fn close(&mut self, id: JobId) {
         if let Some(job) = self.jobs.remove(&id) {
             self.shared.close(&job.task);
@@ -183,7 +182,7 @@ impl Files {
         Some(answer)
     }
 
-    /// A job that has waited for an answer for longer than it should; it is forgotten.
+    /// The next job that is overdue, which is then closed.
     pub(super) fn overdue(&mut self, now: Instant) -> Option<JobId> {
         let patience = self.patience?;
         while let Some(&(at, id)) = self.due.first().filter(|(at, _)| *at <= now) {
@@ -198,7 +197,7 @@ impl Files {
         None
     }
 
-    /// To be called in each turn: starts another thread when those that are there get nowhere.
+    /// Starts another thread if the existing ones make no progress. To be called in each turn.
     pub(super) fn tend(&mut self, now: Instant) {
         if self.jobs.is_empty() || now < self.next_look {
             return;
@@ -209,7 +208,7 @@ impl Files {
             && begun == self.begun
             && let Some(grow) = &self.grow
         {
-            // If it has not got round to the last one, one is on its way.
+            // If the previous request is still pending, a thread is on its way.
             let _ = grow.try_send(());
         }
         self.begun = begun;
@@ -221,7 +220,7 @@ impl Drop for Files {
         self.jobs.drain().for_each(|(_, job)| self.shared.close(&job.task));
         self.grow = None;
         self.shared.stop();
-        // A thread that is stuck dies with the process.
+        // Blocked threads end with the process.
         let _ = self.alive.recv_timeout(EXIT_WAIT);
     }
 }

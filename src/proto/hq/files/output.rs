@@ -1,4 +1,4 @@
-//! Files that are written.
+//! Files being written.
 
 use std::fs::{File, FileType, Permissions};
 use std::io::{self, Write};
@@ -15,22 +15,21 @@ use tempfile::NamedTempFile;
 
 use crate::proto::hq::PathError;
 
-/// Where bytes go.
+/// The destination of bytes.
 #[derive(Clone, Debug)]
 pub(in crate::proto::hq) enum Sink {
     /// Nowhere: they are only counted and hashed.
     Nowhere,
     /// Standard output.
     Stdout,
-    /// A file of the user's choice: what is there already and is not a regular file (a device, a pipe) is written to as it
-    /// is.
+    /// A path chosen by the user. An existing device or pipe is written to directly.
     Path(PathBuf),
-    /// A regular file, and nothing else.
+    /// A regular file only.
     Regular(PathBuf),
 }
 
 impl Sink {
-    /// What it is called in messages.
+    /// The name in messages.
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::Nowhere => Path::new(""),
@@ -40,7 +39,7 @@ impl Sink {
     }
 }
 
-/// One file on its way.
+/// A file being written.
 pub(super) struct Output {
     path: PathBuf,
     target: Target,
@@ -48,9 +47,9 @@ pub(super) struct Output {
 }
 
 enum Target {
-    /// Beside its final place, which is the path; renamed when complete, removed when dropped before.
+    /// A temporary file next to the final path; renamed when complete, removed if dropped before.
     Temp(NamedTempFile, PathBuf),
-    /// Written to as it is, at most so many bytes at a time, which it takes without blocking when it is ready.
+    /// Written to directly, in pieces of at most this size, which do not block once it is ready.
     Direct(File, usize),
     Nowhere,
 }
@@ -64,7 +63,7 @@ impl Output {
             Sink::Stdout => stdout()?,
             Sink::Path(path) => choose(path, closed)?,
             Sink::Regular(path) => {
-                // What it is itself: a link that leads elsewhere is nothing to write through.
+                // Do not follow links: uploads must not be written through them.
                 match std::fs::symlink_metadata(&path) {
                     Ok(meta) if !meta.is_file() => return Err(PathError::Outside),
                     Ok(_) => {}
@@ -81,7 +80,7 @@ impl Output {
         &self.path
     }
 
-    /// Appends `bytes`, unless the job is `closed` while it waits for the reader of a pipe.
+    /// Appends `bytes`. Stops if the job is `closed` while it waits for a pipe's reader.
     pub(super) fn write(&mut self, bytes: &[u8], closed: &AtomicBool) -> io::Result<()> {
         if let Some(hash) = &mut self.hash {
             hash.update(bytes);
@@ -93,7 +92,7 @@ impl Output {
         }
     }
 
-    /// Gives the file its name. The SHA-256 of all bytes in hexadecimal, if it was asked for.
+    /// Gives the file its name. Returns the SHA-256 of its contents in hexadecimal, if requested.
     pub(super) fn finish(self) -> io::Result<Option<String>> {
         if let Target::Temp(file, path) = self.target {
             file.persist(path).map_err(|e| e.error)?;
@@ -102,7 +101,7 @@ impl Output {
     }
 }
 
-/// A file of the user's choice. Behind a symbolic link it is the file that is replaced.
+/// Opens a path chosen by the user. A symbolic link is followed, and the file it points to is replaced.
 fn choose(path: PathBuf, closed: &AtomicBool) -> io::Result<Target> {
     let real = match std::fs::canonicalize(&path) {
         Ok(real) => real,
@@ -117,7 +116,7 @@ fn choose(path: PathBuf, closed: &AtomicBool) -> io::Result<Target> {
     }
 }
 
-/// A temporary file beside `path`, as readable as the user's other new files: the umask applies.
+/// Creates a temporary file next to `path`, with permissions according to the umask.
 fn temp(path: PathBuf) -> io::Result<Target> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mode = Permissions::from_mode(0o666);
@@ -125,23 +124,23 @@ fn temp(path: PathBuf) -> io::Result<Target> {
     Ok(Target::Temp(file, path))
 }
 
-/// Bytes that a pipe takes without blocking once it says that it is ready (POSIX: PIPE_BUF), and a terminal as well.
+/// The number of bytes that a pipe accepts without blocking once it is ready (POSIX: PIPE_BUF), as does a terminal.
 const PIPE_BUF: usize = 4096;
 
-/// What standard output is. It may be shared with other processes, so it must not be made one that never blocks.
+/// Standard output. It may be shared with other processes, so it must not be made non-blocking.
 fn stdout() -> io::Result<Target> {
     let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let most = if file.metadata()?.is_file() { usize::MAX } else { PIPE_BUF };
     Ok(Target::Direct(file, most))
 }
 
-/// How long a thread waits for the other end of a pipe before it looks whether it is still wanted.
+/// How long a thread waits for the other end of a pipe before it checks whether the job is closed.
 const PIPE_WAIT: Duration = Duration::from_millis(20);
 
-/// So often a pipe that nobody has opened for reading is tried: for 10 s.
+/// How often to try to open a pipe that has no reader: for 10 s.
 const PIPE_TRIES: u32 = 500;
 
-/// Opens a device or a pipe so that writing never blocks. A pipe without a reader is waited for, but not for ever.
+/// Opens a device or a pipe so that writing never blocks. Waits for a pipe's reader, with a limit.
 fn open_direct(path: &Path, kind: FileType, closed: &AtomicBool) -> io::Result<File> {
     for _ in 0..PIPE_TRIES {
         match File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path) {
@@ -158,7 +157,7 @@ fn open_direct(path: &Path, kind: FileType, closed: &AtomicBool) -> io::Result<F
     Err(io::Error::new(io::ErrorKind::TimedOut, format!("nobody has opened the pipe for reading within {waited:?}")))
 }
 
-/// Writes all of `bytes` at the pace of the other end, at most `most` at a time, unless the job is closed.
+/// Writes all of `bytes` at the reader's pace, at most `most` at a time, unless the job is closed.
 fn write_direct(file: &mut File, most: usize, mut bytes: &[u8], closed: &AtomicBool) -> io::Result<()> {
     let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(PIPE_WAIT.subsec_nanos()) };
     while !bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! What the file threads promise, on real files, and on disks that are as slow as a test wants.
+//! The file threads' guarantees, on real files and on simulated slow disks.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -9,20 +9,20 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::*;
 
-/// No answer takes longer, however slow the machine.
+/// No answer takes longer, even on a slow machine.
 const LONG: Duration = Duration::from_secs(120);
 
-/// A disk that does not answer for paths that end in "stuck" until it is told to.
+/// A disk that blocks on paths that end in "stuck" until released.
 #[derive(Default)]
 pub(in crate::proto::hq) struct StuckDisk {
     free: Mutex<bool>,
     change: Condvar,
-    /// Accesses that have been stuck.
+    /// The number of accesses that have been blocked.
     pub(in crate::proto::hq) stuck: std::sync::atomic::AtomicUsize,
 }
 
 impl StuckDisk {
-    /// The delay that this disk is.
+    /// The delay function of this disk.
     pub(in crate::proto::hq) fn delay(self: &Arc<Self>) -> Delay {
         let disk = self.clone();
         Arc::new(move |path: &Path| {
@@ -36,7 +36,7 @@ impl StuckDisk {
         })
     }
 
-    /// Lets everything go on.
+    /// Releases all accesses.
     pub(in crate::proto::hq) fn release(&self) {
         *self.free.lock().unwrap() = true;
         self.change.notify_all();
@@ -57,7 +57,7 @@ fn files() -> Files {
     Files::start(None, None).unwrap()
 }
 
-/// The next answer, however long it takes.
+/// Waits for the next answer.
 #[track_caller]
 fn next(files: &mut Files) -> Answer {
     let answer = files.answers.recv_timeout(LONG).expect("an answer");
@@ -67,7 +67,7 @@ fn next(files: &mut Files) -> Answer {
     answer
 }
 
-/// Ends the threads, none of which is stuck; on a busy machine that can take longer than an end waits.
+/// Ends the threads, none of which is blocked. On a busy machine that can take longer than [`EXIT_WAIT`].
 #[track_caller]
 fn end(files: Files) {
     let shared = files.shared.clone();
@@ -134,7 +134,7 @@ fn a_full_disk_is_told_and_the_buffer_comes_back() {
     assert_eq!((path.to_str(), error.kind(), buf.len()), (Some("/dev/full"), io::ErrorKind::StorageFull, 100));
 }
 
-/// On main of 2026-11-28 every download had the mode 644, whatever the umask.
+/// Every download used to have mode 644, whatever the umask.
 #[test]
 fn new_files_are_as_readable_as_the_umask_lets_them_be() {
     let dir = tempfile::tempdir().unwrap();
@@ -154,8 +154,8 @@ fn new_files_are_as_readable_as_the_umask_lets_them_be() {
     }
 }
 
-/// Downloads replace what a link leads to; uploads go through no link. On main of 2026-11-28 `-o /dev/stdout > file`
-/// exchanged the link in /dev for a file.
+/// Downloads replace the target of a link; uploads follow no links. `-o /dev/stdout > file` used to replace the link in
+/// /dev by a file.
 #[test]
 fn links_stay_links() {
     let dir = tempfile::tempdir().unwrap();
@@ -173,7 +173,7 @@ fn links_stay_links() {
     assert!(matches!(next(&mut files), Answer::Failed { job: 2, error: PathError::Outside, .. }));
 }
 
-/// The other end of a pipe may be there and read nothing, or not be there at all: the end waits for neither.
+/// A pipe's reader may read nothing, or be absent: shutdown waits for neither.
 #[test]
 fn a_pipe_that_takes_nothing_holds_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
@@ -184,7 +184,7 @@ fn a_pipe_that_takes_nothing_holds_nobody_up() {
         let mut files = files();
         create(&mut files, 1, Sink::Path(path.clone()));
         data(&mut files, 1, &[1; 4 << 20]);
-        // Another job is not held up by it.
+        // Another job is not delayed.
         create(&mut files, 2, Sink::Path(dir.path().join(format!("other-{reads}"))));
         files.order(at(0), 2, Order::Finish);
         while !matches!(next(&mut files), Answer::Saved { job: 2, .. }) {}
@@ -192,7 +192,7 @@ fn a_pipe_that_takes_nothing_holds_nobody_up() {
     }
 }
 
-/// A pipe under the directory of uploads is nothing to write to; on main of 2026-11-28 it was opened.
+/// A pipe in the upload directory must not be written to; it used to be opened.
 #[test]
 fn uploads_make_regular_files_only() {
     let dir = tempfile::tempdir().unwrap();
@@ -237,7 +237,7 @@ fn more_files_are_read_than_are_open() {
     let root = Root::new(dir.path()).unwrap();
     let mut files = files();
     let count = 3 * worker::MAX_OPEN as u64;
-    // Descriptors of these files; other tests have others.
+    // Only descriptors of these files: other tests have their own.
     let open_now = || {
         let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|e| fs::read_link(e.ok()?.path()).ok());
         links.filter(|target| target.starts_with(root.dir())).count()
@@ -255,7 +255,7 @@ fn more_files_are_read_than_are_open() {
         }
         assert!(open_now() <= worker::MAX_OPEN + THREADS);
     }
-    // What was replaced while it was closed is another file.
+    // A file that was replaced while closed is a different one.
     fs::remove_file(dir.path().join("0")).unwrap();
     fs::write(dir.path().join("0"), [7; 11]).unwrap();
     files.order(at(0), 0, Order::Fill { offset: 0, buf: PinnedBuf::unpinned(5) });
@@ -264,8 +264,8 @@ fn more_files_are_read_than_are_open() {
     assert_eq!(open_now(), 0);
 }
 
-/// Files that are stuck keep their threads, as many as there are at first and more; everything else goes on, and the jobs
-/// of the stuck ones are overdue when their time has come, and not before.
+/// Blocked files keep their threads, more than there are at first. All others proceed, and the jobs of blocked files
+/// are overdue exactly when their time is up.
 #[test]
 fn stuck_files_hold_up_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
@@ -278,7 +278,7 @@ fn stuck_files_hold_up_nobody_else() {
     let stuck = 2 * THREADS as u64;
     (0..stuck).for_each(|job| open(&mut files, job, &root, "stuck"));
     open(&mut files, 100, &root, "a");
-    // The loop's clock is ours: at each look that nothing was begun since, another thread is started.
+    // With a simulated clock: at each check without progress, another thread is started.
     let mut now = 0;
     let answer = loop {
         now += 60;
@@ -296,13 +296,13 @@ fn stuck_files_hold_up_nobody_else() {
     let mut late: Vec<_> = std::iter::from_fn(|| files.overdue(at(20_000))).collect();
     late.sort_unstable();
     assert_eq!(late, (0..stuck).collect::<Vec<_>>());
-    // Their answers come too late for anybody.
+    // Their answers come too late.
     disk.release();
     files.close(100);
     drop(files);
 }
 
-/// A file that gets on, however slowly, is not overdue.
+/// A file that makes progress, however slowly, is not overdue.
 #[test]
 fn the_clock_starts_anew_with_each_answer() {
     let dir = tempfile::tempdir().unwrap();
@@ -326,7 +326,7 @@ fn the_clock_starts_anew_with_each_answer() {
     assert_eq!(files.overdue(at(219_999)), None);
 }
 
-/// Threads are bounded, and so is the wait for them in the end.
+/// The number of threads is bounded, and so is the wait for them at the end.
 #[test]
 fn no_end_waits_for_a_stuck_file() {
     let dir = tempfile::tempdir().unwrap();
@@ -345,7 +345,7 @@ fn no_end_waits_for_a_stuck_file() {
         files.tend(at(now));
         std::thread::sleep(Duration::from_micros(100));
     }
-    // Asked for more, there are no more.
+    // Further requests start no more threads.
     for _ in 0..10 {
         now += 60;
         files.tend(at(now));
@@ -353,7 +353,7 @@ fn no_end_waits_for_a_stuck_file() {
     }
     assert_eq!((threads(), stuck()), (MAX_THREADS, MAX_THREADS));
     drop(files);
-    // All of them are still stuck: nobody has waited for them.
+    // All are still blocked: nobody has waited for them.
     assert_eq!(stuck(), MAX_THREADS);
     disk.release();
 }

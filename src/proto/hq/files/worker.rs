@@ -1,4 +1,4 @@
-//! The threads, and what a job is to them.
+//! The threads and their view of a job.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,28 +16,28 @@ use super::{Answer, Delay, JobId, MAX_THREADS, Order, THREADS};
 use crate::proto::hq::PathError;
 use crate::runtime::Waker;
 
-/// Files for reading that are open at a time. A request whose client takes its time costs no descriptor then.
+/// The maximum number of files open for reading at a time, so that requests of slow clients need no descriptor.
 pub(super) const MAX_OPEN: usize = 128;
 
-/// A thread beyond the first ones ends when it has had nothing to do for this long.
+/// How long an additional thread stays without work before it ends.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// The file of a job.
+/// The state of a job's file.
 enum State {
     None,
     Input(Input),
     Output(Output),
 }
 
-/// A job: its orders, and the file as far as it has come. One thread at a time works on it.
+/// A job: its orders, and its file. One thread at a time works on it.
 pub(super) struct Task {
     id: JobId,
     orders: SegQueue<Order>,
-    /// Orders that are not done. Whoever makes it more than none has a thread work on it.
+    /// The number of outstanding orders. Whoever raises it from 0 schedules the job.
     pending: AtomicUsize,
-    /// Nobody wants it any more.
+    /// The job is closed.
     closed: AtomicBool,
-    /// Held while an order is carried out, which can take for ever: others only try.
+    /// Locked while an order is executed, which may take for ever: others only try to lock it.
     state: Mutex<State>,
 }
 
@@ -58,18 +58,18 @@ enum Ready {
     Stop,
 }
 
-/// What the loop and the threads share.
+/// State shared by the loop and the threads.
 pub(super) struct Shared {
     ready: Sender<Ready>,
     todo: Receiver<Ready>,
     answers: Sender<Answer>,
-    /// Wakes the loop when there is one.
+    /// Wakes the loop when there is an answer.
     pub(super) waker: Waker,
-    /// Orders that a thread has begun.
+    /// The number of orders started.
     begun: AtomicU64,
     pub(super) threads: AtomicUsize,
     stopped: AtomicBool,
-    /// Jobs whose files are open for reading, the one that was opened first in front.
+    /// Jobs whose files are open for reading, the oldest first.
     open: Mutex<VecDeque<Weak<Task>>>,
     delay: Option<Delay>,
 }
@@ -92,7 +92,7 @@ impl Shared {
         (Arc::new(shared), answered)
     }
 
-    /// Jobs that wait for a thread.
+    /// The number of jobs that wait for a thread.
     pub(super) fn waiting(&self) -> usize {
         self.todo.len()
     }
@@ -104,7 +104,7 @@ impl Shared {
     pub(super) fn give(&self, task: &Arc<Task>, order: Order) {
         task.orders.push(order);
         if task.pending.fetch_add(1, Ordering::AcqRel) == 0 {
-            // Cannot fail: this is one of the receivers.
+            // Cannot fail, as `self` holds a receiver.
             let _ = self.ready.send(Ready::Task(task.clone()));
         }
     }
@@ -114,7 +114,7 @@ impl Shared {
         self.give(task, Order::Close);
     }
 
-    /// Has the threads end once the jobs are done that wait now.
+    /// Ends the threads once the jobs that are waiting now are done.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         for _ in 0..MAX_THREADS {
@@ -122,7 +122,7 @@ impl Shared {
         }
     }
 
-    /// Carries out orders until there is no more need for this thread.
+    /// Executes orders until this thread is no longer needed.
     fn work(&self, counted: Counted<'_>) {
         while !(self.stopped.load(Ordering::Acquire) && self.todo.is_empty()) {
             match self.todo.recv_timeout(IDLE) {
@@ -134,13 +134,13 @@ impl Shared {
         }
     }
 
-    /// Whether there are more threads than there always are; the caller is not counted any more then.
+    /// Returns whether there are more threads than the permanent ones; the caller is then no longer counted.
     fn is_one_too_many(&self) -> bool {
         let fewer = |threads: usize| (threads > THREADS).then(|| threads - 1);
         self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
     }
 
-    /// Carries out the next order of a job, or all that are left of one that is closed.
+    /// Executes the next order of a job, or all remaining ones of a closed job.
     fn advance(&self, task: Arc<Task>) {
         self.begun.fetch_add(1, Ordering::Relaxed);
         loop {
@@ -155,7 +155,7 @@ impl Shared {
                 return;
             }
             if !task.closed.load(Ordering::Acquire) {
-                // The others first.
+                // Other jobs first.
                 let _ = self.ready.send(Ready::Task(task));
                 return;
             }
@@ -213,7 +213,7 @@ impl Shared {
                 }
             }
             Order::Data { buf, skip, valid } => {
-                // It has failed before.
+                // The job has failed already.
                 let State::Output(output) = &mut *state else { return Some(Answer::Written { job, buf, valid }) };
                 self.delay(output.path());
                 match output.write(&buf[skip..valid], &task.closed) {
@@ -244,8 +244,7 @@ impl Shared {
         }
     }
 
-    /// A file was opened for reading: closes others until no more are open than may be. Those that are just being read
-    /// stay.
+    /// Notes a file opened for reading, and closes others beyond the limit, except those being read.
     fn opened(&self, task: &Arc<Task>) {
         let mut open = lock(&self.open);
         open.retain(|other| other.strong_count() > 0 && !std::ptr::eq(other.as_ptr(), Arc::as_ptr(task)));
@@ -263,20 +262,20 @@ impl Shared {
     }
 }
 
-/// A thread that has died in a panic leaves nothing half done here.
+/// Locks a mutex, ignoring poison: a thread that panicked leaves no inconsistent state here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts threads.
+/// Spawns threads.
 pub(super) struct Threads {
     shared: Arc<Shared>,
-    /// Every thread has one of them, which is dropped in its end.
+    /// Each thread holds a clone until it ends.
     alive: Sender<()>,
 }
 
 impl Threads {
-    /// Starts the first threads, and one that starts more when it is asked to.
+    /// Starts the permanent threads, and one that starts more on request.
     pub(super) fn start(shared: &Arc<Shared>) -> io::Result<(Sender<()>, Receiver<()>)> {
         let (alive, ended) = bounded(0);
         let (grow, wanted) = bounded::<()>(1);
@@ -287,7 +286,7 @@ impl Threads {
         let keep = move || {
             for () in wanted {
                 if threads.shared.threads.load(Ordering::Relaxed) < MAX_THREADS {
-                    // Without another thread, what waits is overdue in the end.
+                    // If no thread can be started, waiting jobs become overdue.
                     let _ = threads.spawn();
                 }
             }
@@ -311,7 +310,7 @@ impl Threads {
     }
 }
 
-/// One thread of the count, however it ends.
+/// Counts a thread until it ends, in whatever way.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {

@@ -1,4 +1,4 @@
-//! Setting connections up and taking them down.
+//! Opening and closing connections.
 
 use crate::base::time::Instant;
 use crate::proto::perf::ALPN;
@@ -9,7 +9,7 @@ use crate::quic::{ConnId, ConnectError};
 use crate::runtime::{ConnectFailure, Context};
 
 impl PerfClient {
-    /// Sets up connections until there are enough, a bounded number at a time; then the load begins.
+    /// Opens connections, a bounded number at a time; starts the load when there are enough.
     pub(super) fn connect_all(&mut self, cx: &mut Context<'_>) {
         while self.to_connect > 0 && self.handshaking < self.plan.max_handshakes && self.connect(cx, cx.now()) {
             self.to_connect = self.to_connect.saturating_sub(1);
@@ -19,7 +19,7 @@ impl PerfClient {
         }
     }
 
-    /// Keeps as many handshakes in flight as there are to be.
+    /// Keeps the configured number of handshakes in flight.
     pub(super) fn connect_again(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
         while self.handshaking < self.plan.connections
@@ -32,7 +32,7 @@ impl PerfClient {
         }
     }
 
-    /// Closes connections whose handshake is over for the server too, as far as that is in our hands.
+    /// Closes connections whose handshake is, as far as we can ensure, complete at the server too.
     pub(super) fn close_leaving(&mut self, cx: &mut Context<'_>) {
         while let Some(&(id, sent)) = self.leaving.front() {
             let link = self.links.get_mut(&id).filter(|link| link.stage == Stage::Ready);
@@ -47,7 +47,7 @@ impl PerfClient {
         }
     }
 
-    /// Starts a connection; false if that is not possible now.
+    /// Starts a connection; returns `false` if that is not possible now.
     fn connect(&mut self, cx: &mut Context<'_>, due: Instant) -> bool {
         match cx.connect(&self.plan.client_config, &self.plan.server_name, self.plan.remote) {
             Ok(id) => {
@@ -56,7 +56,7 @@ impl PerfClient {
                 self.results.connections += 1;
                 return true;
             }
-            // Those that are being closed make room soon.
+            // Connections being closed make room soon.
             Err(ConnectFailure::Engine(ConnectError::TooMany(_)))
                 if self.handshaking > 0 || cx.connection_count() > self.links.len() => {}
             Err(error) => {

@@ -8,26 +8,26 @@ use crate::proto::perf::client::request::Request;
 use crate::proto::perf::failure::PerfFailure;
 use crate::quic::StreamId;
 
-/// How far a connection has got.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Handshake,
     Ready,
-    /// It was closed; its memory is coming back.
+    /// It was closed, and its memory is coming back.
     Closing,
 }
 
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) stage: Stage,
-    /// When it was to start.
+    /// When it was due to start.
     pub(super) due: Instant,
     pub(super) requests: IdMap<StreamId, Request>,
-    /// Requests that wait for the server to allow another stream, by when they were due.
+    /// Requests that wait for the server to allow another stream, by their due times.
     pub(super) queued: VecDeque<Instant>,
-    /// It is in the list of those that take another request.
+    /// It is in the list of connections that can take another request.
     pub(super) listed: bool,
-    /// Why it is being closed, if not because it is done.
+    /// The failure for which it is being closed, if any.
     pub(super) failure: Option<PerfFailure>,
 }
 
@@ -43,12 +43,12 @@ impl Link {
         }
     }
 
-    /// Whether it takes another request when it may have `streams`.
+    /// Returns whether it can take another request, with a limit of `streams`.
     pub(super) fn has_room(&self, streams: u32) -> bool {
         self.stage == Stage::Ready && self.requests.len() + self.queued.len() < streams as usize
     }
 
-    /// When each of its requests was due.
+    /// The due times of its requests.
     pub(super) fn dues(&self) -> impl Iterator<Item = Instant> + '_ {
         self.requests.values().map(|request| request.due).chain(self.queued.iter().copied())
     }

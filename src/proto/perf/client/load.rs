@@ -1,4 +1,4 @@
-//! Making requests and taking in answers.
+//! Making requests and receiving answers.
 
 use crate::base::time::Instant;
 use crate::mem::PinnedBuf;
@@ -9,19 +9,19 @@ use crate::proto::perf::failure::PerfFailure;
 use crate::quic::{Conn, ConnId, Dir, OpenError, StreamId};
 use crate::runtime::Context;
 
-/// What starting a request came to.
+/// The outcome of starting a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Started {
-    /// It is on its way, or waits for a stream on its connection.
+    /// It was sent, or waits for a stream on its connection.
     Yes,
-    /// The connection is over; another one may take the request.
+    /// The connection has ended; another one may take the request.
     Over,
-    /// It has failed for want of memory.
+    /// It failed because there is no memory.
     NoMemory,
 }
 
 impl PerfClient {
-    /// Starts whatever is due, as far as connections have room for it.
+    /// Starts due requests while connections have room.
     pub(super) fn feed(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
         while let Some(id) = self.ready.front().copied()
@@ -40,7 +40,7 @@ impl PerfClient {
             if link.listed {
                 self.ready.push_back(id);
             }
-            // Nothing will be better before the next turn.
+            // Memory cannot come back before the next turn.
             if started == Started::NoMemory {
                 break;
             }
@@ -49,7 +49,7 @@ impl PerfClient {
         self.results.max_waiting = self.results.max_waiting.max(waiting);
     }
 
-    /// Starts a request on a connection, or lets it wait there for a stream.
+    /// Starts a request on a connection, or queues it there until a stream is available.
     fn start(&mut self, cx: &mut Context<'_>, id: ConnId, due: Instant) -> Started {
         let Some(mut conn) = cx.conn(id) else { return Started::Over };
         match conn.open(Dir::Bidi) {
@@ -64,7 +64,7 @@ impl PerfClient {
         }
     }
 
-    /// The server allows more streams.
+    /// Starts queued requests when the server allows more streams.
     pub(super) fn start_queued(&mut self, cx: &mut Context<'_>, id: ConnId) {
         let Some(mut conn) = cx.conn(id) else { return };
         while let Some(due) = self.links.get(&id).and_then(|link| link.queued.front().copied()) {
@@ -76,7 +76,7 @@ impl PerfClient {
         }
     }
 
-    /// Sends a request on its new stream; false if it has failed.
+    /// Sends a request on its new stream; returns `false` if it failed.
     fn launch(&mut self, conn: &mut Conn<'_>, id: ConnId, stream: StreamId, due: Instant) -> bool {
         let Some(link) = self.links.get_mut(&id) else { return false };
         let mut request = Request::new(due, self.shape.window());
@@ -96,7 +96,8 @@ impl PerfClient {
         false
     }
 
-    /// A buffer came back with `valid` bytes from `offset` of an answer: it is filled again if there is more to come.
+    /// Handles a returned buffer with `valid` bytes from `offset` of an answer, and provides it again if more is to
+    /// come.
     pub(super) fn on_buffer(
         &mut self,
         cx: &mut Context<'_>,
@@ -127,7 +128,7 @@ impl PerfClient {
         self.count_down(cx.now(), new);
     }
 
-    /// More of an answer has come.
+    /// Counts the progress of an answer.
     pub(super) fn on_progress(&mut self, cx: &Context<'_>, id: ConnId, stream: StreamId, contiguous: u64) {
         if let Some(request) = self.links.get_mut(&id).and_then(|link| link.requests.get_mut(&stream)) {
             let new = request.receive(contiguous);
@@ -135,7 +136,7 @@ impl PerfClient {
         }
     }
 
-    /// There is room for more of an upload.
+    /// Sends more of an upload.
     pub(super) fn on_writable(&mut self, cx: &mut Context<'_>, id: ConnId, stream: StreamId) {
         let Some(mut conn) = cx.conn(id) else { return };
         if let Some(request) = self.links.get_mut(&id).and_then(|link| link.requests.get_mut(&stream)) {
@@ -143,7 +144,7 @@ impl PerfClient {
         }
     }
 
-    /// An answer of `size` bytes is complete.
+    /// Handles the end of an answer of `size` bytes.
     pub(super) fn on_answer(&mut self, cx: &mut Context<'_>, id: ConnId, stream: StreamId, size: u64) {
         let now = cx.now();
         let wanted = self.plan.download;
@@ -161,13 +162,13 @@ impl PerfClient {
             return;
         }
         if let Some(mut request) = self.remove(id, stream) {
-            // The answer says that all of the request has arrived.
+            // The answer implies that the whole request has arrived.
             self.count_up(now, request.acknowledge(u64::MAX, &self.template));
         }
         self.complete(now, due);
     }
 
-    /// `acked` bytes of an upload have arrived.
+    /// Counts `acked` acknowledged bytes of an upload.
     pub(super) fn on_send_done(&mut self, cx: &Context<'_>, id: ConnId, stream: StreamId, acked: u64) {
         if let Some(request) = self.links.get_mut(&id).and_then(|link| link.requests.get_mut(&stream)) {
             let new = request.acknowledge(acked, &self.template);
@@ -175,7 +176,7 @@ impl PerfClient {
         }
     }
 
-    /// A request is done.
+    /// Counts a completed request.
     pub(super) fn complete(&mut self, now: Instant, due: Instant) {
         self.counts.requests += 1;
         self.last_done = now;
@@ -184,10 +185,10 @@ impl PerfClient {
         self.results.requests += u64::from(schedule.is_open(now));
     }
 
-    /// A request has failed: nothing more of it is wanted.
+    /// Fails a request and stops its stream.
     pub(super) fn fail(&mut self, conn: &mut Conn<'_>, id: ConnId, stream: StreamId, failure: PerfFailure) {
         if let Some(request) = self.remove(id, stream) {
-            // Either may have ended already. Buffers come back in events, if they have not yet.
+            // Either direction may have ended already. Buffers come back in events, if they have not yet.
             let _ = conn.reset(stream, 0);
             let _ = conn.stop_sending(stream, 0);
             self.count_errors(&[request.due]);
@@ -195,7 +196,7 @@ impl PerfClient {
         }
     }
 
-    /// Forgets a request; its connection takes another.
+    /// Removes a request; its connection can take another.
     fn remove(&mut self, id: ConnId, stream: StreamId) -> Option<Request> {
         let link = self.links.get_mut(&id)?;
         let request = link.requests.remove(&stream)?;
@@ -207,18 +208,18 @@ impl PerfClient {
         Some(request)
     }
 
-    /// Counts requests that failed, by when they were due.
+    /// Counts failed requests, given their due times.
     pub(super) fn count_errors(&mut self, dues: &[Instant]) {
         self.counts.errors += dues.len() as u64;
         self.results.errors += self.measured(dues.iter().copied());
     }
 
-    /// How many of these count.
+    /// The number of these requests that are measured.
     pub(super) fn measured(&self, dues: impl Iterator<Item = Instant>) -> u64 {
         self.schedule.as_ref().map_or(0, |schedule| dues.filter(|due| schedule.counts(*due)).count() as u64)
     }
 
-    /// Asks for the end of answers that have none, and takes them for done.
+    /// Stops unlimited answers, and counts them as complete.
     pub(super) fn stop_answers(&mut self, cx: &mut Context<'_>) {
         let mut ids: Vec<ConnId> = self.links.keys().copied().collect();
         ids.sort_unstable();
@@ -235,7 +236,7 @@ impl PerfClient {
         }
     }
 
-    /// Whether streams that were stopped still wait for the server's word.
+    /// Returns whether stopped streams still wait for the server's acknowledgement.
     pub(super) fn is_stopping(&self, cx: &mut Context<'_>) -> bool {
         self.links
             .iter()
@@ -243,7 +244,7 @@ impl PerfClient {
             .any(|(id, _)| cx.conn(*id).is_some_and(|conn| conn.stream_count() > 0))
     }
 
-    /// Gives up what a connection was doing; when each of its requests was due.
+    /// Abandons a connection's requests; returns their due times.
     pub(super) fn abandon(&mut self, link: &mut Link) -> Vec<Instant> {
         let dues: Vec<Instant> = link.dues().collect();
         link.requests.clear();

@@ -1,4 +1,4 @@
-//! A request while it is in flight.
+//! A request in flight.
 
 use bytes::Bytes;
 
@@ -6,12 +6,12 @@ use crate::base::time::Instant;
 use crate::proto::perf::{PIECE, SIZE_LEN, UNLIMITED, first_difference, payload};
 use crate::quic::{Conn, SendData, SendErrorKind, StreamId};
 
-/// What all requests of a load have in common.
+/// The data that all requests of a load share.
 #[derive(Debug)]
 pub(super) struct Template {
-    /// The size of the answer and the first piece of payload: all of a usual request.
+    /// The size of the answer and the first piece of payload: the whole of a typical request.
     head: Bytes,
-    /// Bytes of a request, size included.
+    /// The length of a request in bytes, including the size field.
     len: u64,
     download: u64,
 }
@@ -28,17 +28,17 @@ impl Template {
 /// One request.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// When it was to start.
+    /// When it was due to start.
     pub(super) due: Instant,
-    /// Bytes of it that were queued for sending.
+    /// Bytes queued for sending.
     queued: u64,
-    /// Bytes of it that are known to have arrived.
+    /// Bytes acknowledged.
     acked: u64,
-    /// Contiguous bytes of the answer that have come.
+    /// Contiguous bytes of the answer received.
     received: u64,
-    /// Bytes of buffers provided for the answer.
+    /// The size of buffers provided for the answer, in bytes.
     provided: u64,
-    /// The first byte of the answer that is not what it should be.
+    /// The offset of the first wrong byte of the answer.
     pub(super) wrong: Option<u64>,
 }
 
@@ -47,7 +47,7 @@ impl Request {
         Self { due, queued: 0, acked: 0, received: 0, provided, wrong: None }
     }
 
-    /// Queues as much as the stream takes; `Writable` tells when it takes more.
+    /// Queues as much as the stream accepts; `Writable` is delivered when it accepts more.
     pub(super) fn pump(&mut self, template: &Template, conn: &mut Conn<'_>, id: StreamId) {
         while self.queued < template.len {
             let data = match self.queued {
@@ -58,39 +58,39 @@ impl Request {
             match conn.send(id, data, end == template.len) {
                 Ok(()) => self.queued = end,
                 Err(error) if error.kind == SendErrorKind::Blocked => return,
-                // An event tells why, or has told already.
+                // An event reports the reason.
                 Err(_) => self.queued = template.len,
             }
         }
     }
 
-    /// `bytes` more of it have arrived: how many of them are news.
+    /// Notes `bytes` more acknowledged bytes; returns how many of them are new.
     pub(super) fn acknowledge(&mut self, bytes: u64, template: &Template) -> u64 {
         let new = bytes.min(template.len - self.acked);
         self.acked += new;
         new
     }
 
-    /// The answer is there up to `contiguous`: how many bytes of it are news.
+    /// Notes that the answer has arrived up to `contiguous`; returns how many bytes are new.
     pub(super) fn receive(&mut self, contiguous: u64) -> u64 {
         let new = contiguous.saturating_sub(self.received);
         self.received += new;
         new
     }
 
-    /// Looks for bytes that are not as our server sends them.
+    /// Checks received bytes against the pattern that our server sends.
     pub(super) fn verify(&mut self, offset: u64, bytes: &[u8]) {
         if self.wrong.is_none() {
             self.wrong = first_difference(offset, bytes);
         }
     }
 
-    /// Whether the answer is longer than what was provided for it.
+    /// Returns whether the answer is longer than the buffers provided.
     pub(super) fn wants_more(&self, template: &Template) -> bool {
         template.download == UNLIMITED || self.provided < template.download
     }
 
-    /// Another buffer of `len` bytes was provided.
+    /// Notes another provided buffer of `len` bytes.
     pub(super) fn add(&mut self, len: usize) {
         self.provided += len as u64;
     }

@@ -1,33 +1,33 @@
-//! An answer while it is being sent.
+//! An answer being sent.
 
 use crate::proto::perf::{UNLIMITED, payload};
 use crate::quic::{Conn, SendData, SendErrorKind, StreamId};
 
-/// What is left to be queued of an answer.
+/// The part of an answer still to be queued.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
     queued: u64,
     len: u64,
 }
 
-/// What queueing came to.
+/// The outcome of queueing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pumped {
     /// All of it is queued.
     Done,
-    /// `Writable` tells when there is room for more.
+    /// `Writable` is delivered when there is room for more.
     Blocked,
-    /// The client does not want it any more.
+    /// The client no longer wants it.
     Gone,
 }
 
 impl Answer {
-    /// An answer of `len` bytes, or one without an end.
+    /// Creates an answer of `len` bytes, or an unlimited one.
     pub(super) fn new(len: u64) -> Self {
         Self { queued: 0, len }
     }
 
-    /// Queues as much as the stream takes.
+    /// Queues as much as the stream accepts.
     pub(super) fn pump(&mut self, conn: &mut Conn<'_>, id: StreamId) -> Pumped {
         loop {
             let data = payload(self.queued, self.len - self.queued);
@@ -38,7 +38,7 @@ impl Answer {
                 Ok(()) => self.queued = end,
                 Err(error) if error.kind == SendErrorKind::Blocked => return Pumped::Blocked,
                 Err(error) => {
-                    // Only what nobody can wait for is too long.
+                    // Only an unlimited answer can become too long.
                     if error.kind == SendErrorKind::TooLong {
                         let _ = conn.reset(id, 0);
                     }

@@ -1,33 +1,33 @@
-//! A request while it is being received.
+//! A request being received.
 
 use crate::mem::{BufPool, PinnedBuf};
 use crate::proto::perf::SIZE_LEN;
 use crate::proto::perf::transport::INITIAL_WINDOW;
 
-/// Largest buffer provided, bytes.
+/// The maximum size of a provided buffer, in bytes.
 const MAX_BUFFER: u64 = 1 << 20;
 
-/// What is known of a request.
+/// The state of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
-    /// The first bytes: the size of the answer, as far as it has come.
+    /// The size field, as far as it has arrived.
     size: [u8; SIZE_LEN],
     size_len: u8,
     /// It waits for memory.
     pub(super) hungry: bool,
-    /// Bytes received from the start without a gap, as far as we were told.
+    /// Contiguous bytes received, as last reported.
     pub(super) received: u64,
     /// Bytes of buffers provided so far.
     pub(super) provided: u64,
 }
 
 impl Request {
-    /// A request of which nothing has come yet.
+    /// Creates a request of which nothing has arrived yet.
     pub(super) fn new() -> Self {
         Self { size: [0; SIZE_LEN], size_len: 0, hungry: false, received: 0, provided: INITIAL_WINDOW }
     }
 
-    /// `bytes` stand at `offset` of the request; they are passed in order.
+    /// Reads the size field from `bytes` at `offset`; to be called in order.
     pub(super) fn take_size(&mut self, offset: u64, bytes: &[u8]) {
         let have = usize::from(self.size_len);
         if have < SIZE_LEN && offset == have as u64 {
@@ -37,23 +37,23 @@ impl Request {
         }
     }
 
-    /// The size of the answer, once all of its 8 bytes are there.
+    /// The size of the answer, once its 8 bytes have arrived.
     pub(super) fn wanted(&self) -> Option<u64> {
         (usize::from(self.size_len) == SIZE_LEN).then(|| u64::from_be_bytes(self.size))
     }
 
-    /// Space that should be free ahead of what has come: as much as has come, so that the window keeps up with a
-    /// sender that doubles its own every round trip.
+    /// The space that should be free ahead of the received data: as much as has been received, so that the window keeps
+    /// up with a sender that doubles its rate every round trip.
     fn target(&self, max: u64) -> u64 {
         self.received.saturating_mul(2).clamp(INITIAL_WINDOW, max)
     }
 
-    /// Whether `left` bytes of free space are so few that more should follow.
+    /// Returns whether `left` bytes of free space are so few that more should be provided.
     pub(super) fn wants_more(&self, left: u64, max: u64) -> bool {
         left < self.target(max) / 2
     }
 
-    /// Buffers to follow when `left` bytes of space are free; none when that is enough or the pool has none.
+    /// The buffers to provide if `left` bytes are free; empty if that is enough or the pool has none.
     pub(super) fn more_buffers(&self, pool: &BufPool, left: u64, max: u64) -> Vec<PinnedBuf> {
         if !self.wants_more(left, max) {
             return Vec::new();
@@ -67,7 +67,7 @@ impl Request {
                     bufs.push(buf);
                     missing = missing.saturating_sub(size);
                 }
-                // A little keeps the peer going.
+                // A small buffer keeps the peer going.
                 Err(_) if bufs.is_empty() && size > INITIAL_WINDOW => size = INITIAL_WINDOW,
                 Err(_) => break,
             }
@@ -103,7 +103,7 @@ mod tests {
             let pool = BufPool::heap();
             let mut request = Request::new();
             for step in steps {
-                // The peer sends no more than it may.
+                // The peer respects the window.
                 request.received = (request.received + step).min(request.provided);
                 let left = request.provided - request.received;
                 for buf in request.more_buffers(&pool, left, MAX) {
