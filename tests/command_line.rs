@@ -33,7 +33,7 @@ fn absurd_numbers_are_refused_before_anything_is_taken() {
     for hold in ["18446744073709551615", "17179869183G", "16000000T", "1000000G"] {
         let (code, said) = get(&["--hold", hold]);
         assert_eq!(code, 2, "{hold}: {said}");
-        for part in ["gannet: --hold comes to ", "of pinned memory", "can be had", "at the most"] {
+        for part in ["gannet: --hold needs ", "of pinned memory", "are available", "at most"] {
             assert!(said.contains(part), "{hold}: {part} is not in: {said}");
         }
     }
@@ -83,7 +83,7 @@ fn damaged_files_are_named_with_what_to_do() {
         let (code, said) = report(&bad);
         assert_eq!(code, 1, "{said}");
         assert!(said.contains(&format!("bad.hdr:{line}: ")) && said.contains(part), "{said}");
-        assert!(said.contains("leave the file out, or measure again") && !page.exists(), "{said}");
+        assert!(said.contains("omit the file, or measure again") && !page.exists(), "{said}");
     }
     let (code, said) = report(Path::new("/dev/zero"));
     assert_eq!((code, said.contains("/dev/zero has more than 256 MiB")), (1, true), "{said}");
@@ -110,8 +110,8 @@ fn wrong_usage_is_told_apart_from_failure() {
         (&["-o", file, url, "https://10.77.0.1/g"], 2, "several files cannot all be written"),
         (&["-o", "-", url, "https://10.77.0.1/g"], 2, "standard output"),
         (&[url, "https://10.77.0.1/x/f"], 2, "same file"),
-        (&["https://10.77.0.255/f"], 2, "10.77.0.255 is not the address of one host"),
-        (&["https://224.0.0.1/f"], 2, "224.0.0.1 is not the address of one host"),
+        (&["https://10.77.0.255/f"], 2, "10.77.0.255 is not the address of a host"),
+        (&["https://224.0.0.1/f"], 2, "224.0.0.1 is not the address of a single host"),
         (&["https://10.77.0.2/f"], 2, "own --addr"),
         (&["https://192.0.2.1/f"], 2, "there is no route to 192.0.2.1"),
         (&["https://[fd00::1]/f"], 2, "without an IPv6 address of this port"),

@@ -1,7 +1,7 @@
-//! A decorator that treats received frames badly: loss, duplication, reordering, corruption and delay.
+//! A decorator that injects faults into received frames: loss, duplication, reordering, corruption and delay.
 //!
-//! Seeded: the same seed over the same frames and polls does the same. Time is counted in polls (calls of
-//! `rx_burst`), as this layer has no clock. Sending is left alone: wrap both ends to harm both directions.
+//! Deterministic: the same seed with the same frames and polls gives the same faults. Time is counted in polls (calls
+//! of `rx_burst`), as this layer has no clock. Sending is not affected: wrap both ends for faults in both directions.
 
 #![forbid(unsafe_code)]
 
@@ -10,29 +10,30 @@ use std::collections::BTreeMap;
 use super::{BURST, Burst, Caps, Checksum, Datapath, DatapathStats, RxFrame};
 use crate::base::rng::Rng;
 
-/// How often what happens to a received frame. Shares are per mille.
+/// The frequency of each fault. Shares are per mille.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultConfig {
-    /// Share of frames that vanish.
+    /// The share of frames that are dropped.
     pub loss: u16,
-    /// Share of frames that arrive twice.
+    /// The share of frames that are delivered twice.
     pub duplicate: u16,
-    /// Share of frames in which one bit is flipped.
+    /// The share of frames in which one bit is flipped.
     pub corrupt: u16,
-    /// Share of frames held back for 1 to [`FaultConfig::reorder_polls`] polls, so that later ones overtake them.
+    /// The share of frames held back for 1 to [`FaultConfig::reorder_polls`] polls, so that later ones overtake them.
     pub reorder: u16,
-    /// Most polls that a reordered frame is held back.
+    /// The maximum number of polls that a reordered frame is held back.
     pub reorder_polls: u32,
-    /// Share of frames held back for [`FaultConfig::delay_polls`]; 1000 makes it the link's latency.
+    /// The share of frames held back for [`FaultConfig::delay_polls`]; with 1000, this is the link's latency.
     pub delay: u16,
-    /// Polls that a delayed frame is held back.
+    /// The number of polls that a delayed frame is held back.
     pub delay_polls: u32,
-    /// Most frames held back at a time, at least a burst. While that many are held, nothing more is received.
+    /// The maximum number of frames held back at a time, at least a burst. While that many are held, nothing is
+    /// received.
     pub max_held: usize,
 }
 
 impl Default for FaultConfig {
-    /// Nothing happens to any frame.
+    /// A configuration without faults.
     fn default() -> Self {
         Self {
             loss: 0,
@@ -47,10 +48,10 @@ impl Default for FaultConfig {
     }
 }
 
-/// What was done so far, in frames. A frame may count in several.
+/// Counters in frames. A frame may be in several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultCounters {
-    /// Received from the port below.
+    /// Received from the inner datapath.
     pub seen: u64,
     /// Dropped.
     pub lost: u64,
@@ -58,13 +59,13 @@ pub struct FaultCounters {
     pub duplicated: u64,
     /// Delivered with a flipped bit.
     pub corrupted: u64,
-    /// Held back so that others overtake.
+    /// Held back to be overtaken.
     pub reordered: u64,
     /// Held back by the configured delay.
     pub delayed: u64,
 }
 
-/// A datapath whose received frames suffer.
+/// A datapath with faults in its received frames.
 #[derive(Debug)]
 pub struct Faults<D: Datapath> {
     inner: D,
@@ -72,7 +73,7 @@ pub struct Faults<D: Datapath> {
     rng: Rng,
     counters: FaultCounters,
     poll: u64,
-    /// Frames by the poll they are due at, and by arrival.
+    /// Frames by the poll at which they are due, then by arrival.
     held: BTreeMap<(u64, u64), FaultRx<D::Rx>>,
     arrivals: u64,
 }
@@ -91,32 +92,32 @@ enum Either<R> {
 }
 
 impl<D: Datapath> Faults<D> {
-    /// Puts faults around `inner`.
+    /// Wraps `inner`.
     pub fn new(inner: D, config: FaultConfig, rng: Rng) -> Self {
         Self { inner, config, rng, counters: FaultCounters::default(), poll: 0, held: BTreeMap::new(), arrivals: 0 }
     }
 
-    /// What was done so far.
+    /// The counters.
     pub fn counters(&self) -> FaultCounters {
         self.counters
     }
 
-    /// Changes what happens to frames received from now on.
+    /// Changes the configuration for frames received from now on.
     pub fn set_config(&mut self, config: FaultConfig) {
         self.config = config;
     }
 
-    /// Frames held back at the moment.
+    /// The number of frames currently held back.
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// The datapath below.
+    /// The inner datapath.
     pub fn inner(&self) -> &D {
         &self.inner
     }
 
-    /// The datapath below.
+    /// The inner datapath.
     pub fn inner_mut(&mut self) -> &mut D {
         &mut self.inner
     }
@@ -125,7 +126,7 @@ impl<D: Datapath> Faults<D> {
         self.rng.chance(u64::from(per_mille))
     }
 
-    /// Decides over one frame.
+    /// Applies faults to one frame.
     fn admit(&mut self, frame: D::Rx) {
         self.counters.seen += 1;
         if self.chance(self.config.loss) {
@@ -187,7 +188,7 @@ impl<D: Datapath> Datapath for Faults<D> {
 
     fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize {
         self.poll += 1;
-        // A burst may double by duplication; the bound is on what is taken in.
+        // Duplication may double a burst; the limit is on frames received.
         if self.held.len() < self.config.max_held.max(BURST) {
             let mut fresh = Burst::new();
             self.inner.rx_burst(&mut fresh);
@@ -222,7 +223,7 @@ impl<R: RxFrame> FaultRx<R> {
         Self { frame: Either::Copy { bytes: self.data_mut().to_vec(), ip, l4 }, corrupted: self.corrupted }
     }
 
-    /// Flips one bit; false if the frame has none.
+    /// Flips one bit; returns `false` if the frame is empty.
     fn corrupt(&mut self, rng: &mut Rng) -> bool {
         let data = self.data_mut();
         let bit = rng.below(data.len() as u64 * 8);
@@ -232,7 +233,7 @@ impl<R: RxFrame> FaultRx<R> {
         true
     }
 
-    /// The device judged the frame before it was corrupted.
+    /// The device's verdict, which was before the corruption.
     fn verdict(&self, of: impl FnOnce(&Either<R>) -> Checksum) -> Checksum {
         if self.corrupted { Checksum::Unknown } else { of(&self.frame) }
     }
@@ -278,7 +279,7 @@ mod tests {
         (a, Faults::new(b, config, Rng::from_u64(1)))
     }
 
-    /// Sends `n` numbered frames, one a poll, and polls until nothing is held; what arrived, in order.
+    /// Sends `n` numbered frames, one per poll, and polls until none is held; returns the frames in order of arrival.
     fn run(port: &mut SimPort, faults: &mut Faults<SimPort>, n: u16) -> Vec<Vec<u8>> {
         let mut got = Vec::new();
         for i in 0..n {

@@ -1,7 +1,7 @@
-//! Layer `datapath`: the seam between frames and everything above them.
+//! Layer `datapath`: the interface between frames and the layers above.
 //!
-//! One [`Datapath`] is one RX/TX queue pair, owned by one core. Implementations: a DPDK port queue,
-//! an in-memory simulated link, and decorators (fault injection, packet capture).
+//! A [`Datapath`] is one RX/TX queue pair, owned by one core. Implementations: a DPDK port queue, an in-memory
+//! simulated link, and decorators (fault injection, packet capture).
 #![forbid(unsafe_code)]
 
 pub mod faults;
@@ -12,19 +12,19 @@ use std::os::fd::BorrowedFd;
 
 use arrayvec::ArrayVec;
 
-/// Frames handled per turn and direction.
+/// The maximum number of frames handled per turn and direction.
 pub const BURST: usize = 32;
 
-/// Bytes that every [`TxFrame`] keeps free in front of its payload for [`TxFrame::prepend`].
+/// The space that every [`TxFrame`] keeps in front of its payload for [`TxFrame::prepend`], in bytes.
 pub const TX_HEADROOM: usize = 128;
 
-/// A burst of frames. Frames that `tx_burst` does not take stay at its front.
+/// A burst of frames. Frames that `tx_burst` does not accept stay at its front.
 pub type Burst<F> = ArrayVec<F, BURST>;
 
-/// What the receiver hardware said about a frame's checksums.
+/// The device's verdict on a checksum of a received frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checksum {
-    /// Not looked at: software has to verify.
+    /// Not checked: software has to verify it.
     #[default]
     Unknown,
     /// Verified by the device.
@@ -33,23 +33,23 @@ pub enum Checksum {
     Bad,
 }
 
-/// A received Ethernet frame, contiguous, uniquely owned; dropping it frees it.
+/// A received Ethernet frame: contiguous and uniquely owned. Dropping it frees it.
 pub trait RxFrame {
-    /// The whole frame from the destination MAC on.
+    /// The whole frame, starting with the destination MAC address.
     fn data_mut(&mut self) -> &mut [u8];
     /// The device's verdict on the IPv4 header checksum.
     fn ip_checksum(&self) -> Checksum;
     /// The device's verdict on the UDP/ICMP checksum.
     fn l4_checksum(&self) -> Checksum;
-    /// Starts loading the frame into the cache, as far as that makes sense: it is the next one to be looked at.
+    /// Prefetches the frame if that is useful, as it is about to be processed.
     #[inline]
     fn prefetch(&self) {}
 }
 
-/// Checksum work that a device does for an outgoing frame.
+/// The checksums that a device computes for an outgoing frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TxOffload {
-    /// Length of Ethernet (and VLAN) header in bytes.
+    /// The length of the Ethernet header, including a VLAN tag, in bytes.
     pub l2_len: u8,
     /// Length of the IP header in bytes.
     pub l3_len: u8,
@@ -61,32 +61,32 @@ pub struct TxOffload {
     pub udp_checksum: bool,
 }
 
-/// A frame to be sent: payload first, then headers prepended in front of it.
+/// A frame to be sent: the payload is written first, then headers are prepended.
 pub trait TxFrame {
-    /// The whole payload area, [`TX_HEADROOM`] bytes behind the start of the frame's memory.
-    /// Only valid before the first [`TxFrame::prepend`].
+    /// The whole payload area, which starts [`TX_HEADROOM`] bytes after the start of the frame's memory. Only valid
+    /// before the first [`TxFrame::prepend`].
     fn payload_mut(&mut self) -> &mut [u8];
-    /// Fixes the payload's length. `len` is at most `payload_mut().len()`.
+    /// Sets the payload's length. `len` is at most `payload_mut().len()`.
     fn set_payload_len(&mut self, len: usize);
-    /// Grows the frame by `n` bytes in front and returns them.
+    /// Extends the frame by `n` bytes at the front and returns them.
     ///
     /// # Panics
-    /// If more than [`TX_HEADROOM`] bytes are prepended in all.
+    /// If more than [`TX_HEADROOM`] bytes are prepended in total.
     fn prepend(&mut self, n: usize) -> &mut [u8];
-    /// The frame as it will be sent: everything prepended plus the payload.
+    /// The frame as it will be sent: prepended headers and payload.
     fn data(&self) -> &[u8];
-    /// The same, to patch a header that is already there.
+    /// The same, mutably, to modify headers.
     fn data_mut(&mut self) -> &mut [u8];
-    /// Asks the device for checksum work that [`Caps`] says it can do.
+    /// Requests checksum offload that the device supports according to [`Caps`].
     fn set_offload(&mut self, offload: TxOffload);
 }
 
-/// What a queue pair's device can do and is.
+/// The capabilities and properties of a queue pair's device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// The device's MAC address.
     pub mac: [u8; 6],
-    /// Largest IP packet in bytes (1500, 9000).
+    /// The largest IP packet in bytes, for example 1500 or 9000.
     pub mtu: u16,
     /// The device fills in IPv4 header checksums on request.
     pub tx_ip_checksum: bool,
@@ -101,28 +101,28 @@ pub struct DatapathStats {
     pub rx_frames: u64,
     /// Bytes received.
     pub rx_bytes: u64,
-    /// Frames the device took for sending.
+    /// Frames that the device accepted for sending.
     pub tx_frames: u64,
-    /// Bytes the device took for sending.
+    /// Bytes that the device accepted for sending.
     pub tx_bytes: u64,
-    /// Frames that the device did not take when it was first asked to, because its ring was full or nobody is at the
-    /// other end. Each counts once, however often it is tried.
+    /// Frames that the device did not accept at the first attempt, because its ring was full or there is no peer. Each
+    /// is counted once, however often it is retried.
     pub tx_full: u64,
     /// `tx_alloc` calls that found no free frame.
     pub tx_no_frame: u64,
-    /// Bytes of chained frames that had to be joined into one piece.
+    /// Bytes of chained frames that had to be linearised.
     pub rx_linearized_bytes: u64,
-    /// Frames dropped because they were too large to be joined.
+    /// Frames dropped because they were too large to linearise.
     pub rx_oversize: u64,
-    /// Frames dropped because the device (or the process at the other end) gave them lengths beyond their buffers.
+    /// Frames dropped because the device (or the peer process) gave them lengths beyond their buffers.
     pub rx_out_of_bounds: u64,
-    /// Bytes of frames that were copied out of memory that others can write to.
+    /// Bytes of frames copied out of memory that others can write to.
     pub rx_copied_bytes: u64,
     /// Frames dropped because no buffer was free to copy them to.
     pub rx_no_frame: u64,
     /// Frames recorded in a capture ([`pcap`]).
     pub captured: u64,
-    /// Frames that a capture is missing, because it could not be written (fast enough).
+    /// Frames missing in a capture, because it could not be written, or not fast enough.
     pub capture_missed: u64,
 }
 
@@ -148,18 +148,19 @@ impl DatapathStats {
     }
 }
 
-/// Frames at the front of a burst that a device refused, and that are counted already.
+/// The number of frames at the front of a burst that a device refused and that are already counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused(usize);
 
 impl Refused {
-    /// Whether there are any.
+    /// Returns whether there are any.
     #[inline]
     pub fn any(self) -> bool {
         self.0 > 0
     }
 
-    /// The device has taken `sent` frames of a burst, and left `left`. How many of these it refuses for the first time.
+    /// Notes that the device accepted `sent` frames of a burst and left `left`. Returns how many of these it refused
+    /// for the first time.
     #[cold]
     pub fn count(&mut self, sent: usize, left: usize) -> u64 {
         let known = self.0.saturating_sub(sent);
@@ -175,39 +176,40 @@ pub trait Datapath {
     /// A frame to be sent.
     type Tx: TxFrame;
 
-    /// What the device can do.
+    /// The device's capabilities.
     fn caps(&self) -> Caps;
-    /// Whether the link (or the peer process) is there.
+    /// Returns whether the link is up (or the peer process is connected).
     fn link_up(&mut self) -> bool;
-    /// Why the link is down and what to do about it, if that is known. For messages; takes its time.
+    /// The reason why the link is down and a remedy, if known. For messages; may be slow.
     fn link_problem(&self) -> Option<String> {
         None
     }
-    /// Lets in frames for these multicast addresses, and no longer, where the device can tell them apart, for those of
-    /// before. Not for the middle of traffic: takes its time.
+    /// Accepts frames for these multicast addresses and, if the device can filter, no longer for the previous ones. May
+    /// be slow.
     fn set_multicast(&mut self, _groups: &[[u8; 6]]) {}
-    /// Asks for a wake-up with the next frame: [`Datapath::wake_file`] becomes readable with the first that arrives from
-    /// now on. Frames that are there already may not count, so a core looks once more before it sleeps. `false` if
-    /// nothing can wake it up.
+    /// Enables wake-ups: [`Datapath::wake_file`] becomes readable with the first frame that arrives from now on. Frames
+    /// that have already arrived may not count, so a core polls once more before it sleeps. Returns `false` if nothing
+    /// can wake it.
     fn arm(&mut self) -> bool {
         false
     }
-    /// What becomes readable with a frame, between [`Datapath::arm`] and [`Datapath::disarm`].
+    /// The file that becomes readable with a frame, between [`Datapath::arm`] and [`Datapath::disarm`].
     fn wake_file(&self) -> Option<BorrowedFd<'_>> {
         None
     }
-    /// No wake-ups any more; they cost whoever sends.
+    /// Disables wake-ups, which cost the sender.
     fn disarm(&mut self) {}
-    /// Appends received frames to `burst` until it is full or none is left; returns how many.
+    /// Appends received frames to `burst` until it is full or none is left; returns their number.
     fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize;
     /// Frees a burst of received frames.
     #[inline]
     fn release(&mut self, burst: &mut Burst<Self::Rx>) {
         burst.clear();
     }
-    /// An empty frame, or `None` when the pool is exhausted for now.
+    /// Allocates an empty frame; `None` if the pool is exhausted for now.
     fn tx_alloc(&mut self) -> Option<Self::Tx>;
-    /// Sends from the front of `burst`; what the ring does not take stays in it. Returns how many were taken.
+    /// Sends frames from the front of `burst`; frames that the ring does not accept stay in it. Returns the number of
+    /// frames sent.
     fn tx_burst(&mut self, burst: &mut Burst<Self::Tx>) -> usize;
     /// Counters since start.
     fn stats(&self) -> DatapathStats;

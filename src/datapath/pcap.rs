@@ -1,14 +1,13 @@
-//! A decorator that writes every frame received and sent to a capture file (pcapng, nanoseconds, with directions),
+//! A decorator that writes every frame received and sent to a capture file (pcapng with nanoseconds and directions),
 //! readable by Wireshark, tshark and tcpdump.
 //!
-//! Sent frames are recorded as they are handed to the port. Where the device fills in checksums
-//! ([`Caps::tx_udp_checksum`]), the capture shows them unfinished, and a reader that verifies checksums calls
-//! them wrong.
+//! Sent frames are recorded as they are passed to the port. If the device fills in checksums
+//! ([`Caps::tx_udp_checksum`]), they are incomplete in the capture, and a reader that verifies them reports errors.
 //!
-//! Capturing never disturbs traffic. Frames are gathered in a few blocks of memory, which a thread of its own writes. When
-//! the disk is slower than the network, all blocks are on their way to it, and frames are left out; an error (a full disk)
-//! ends the capture. Either is counted ([`PcapCounters::missed`], `port_capture_missed`) and told once. The last block of
-//! a capture says how many frames are missing in it.
+//! Capturing never delays traffic. Frames are collected in a few blocks of memory, which a separate thread writes. If
+//! the disk is slower than the network, all blocks are in use and frames are omitted; an error (a full disk) ends the
+//! capture. Both are counted ([`PcapCounters::missed`], `port_capture_missed`) and logged once. The last block of a
+//! capture contains the number of missing frames.
 
 #![forbid(unsafe_code)]
 
@@ -28,10 +27,10 @@ use crossbeam::channel::{Receiver, bounded};
 use super::{BURST, Burst, Caps, Datapath, DatapathStats, RxFrame, TxFrame};
 use crate::base::aside::Aside;
 
-/// Bytes gathered before they are written.
+/// The size of a block, in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// Blocks of so many bytes that there are: one is filled while the others are written.
+/// The number of blocks: one is filled while the others are written.
 const BLOCKS: usize = 32;
 
 /// How long the end of a capture waits for its last blocks to be written.
@@ -43,10 +42,10 @@ const STATISTICS: u32 = 5;
 const ENHANCED_PACKET: u32 = 6;
 const LINKTYPE_ETHERNET: u16 = 1;
 
-/// What a capture holds, in frames.
+/// Counters of a capture, in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PcapCounters {
-    /// Recorded; they are in the file, or on their way to it.
+    /// Recorded: in the file, or waiting to be written.
     pub recorded: u64,
     /// Not recorded, because writing failed or could not keep up.
     pub missed: u64,
@@ -58,18 +57,18 @@ enum Direction {
     Sent = 2,
 }
 
-/// A datapath whose frames are written to a capture. Dropping it writes what is left, unless that takes more than 2 s.
+/// A datapath with a capture of its frames. Dropping it writes the remaining frames, for at most 2 s.
 pub struct Pcap<D> {
     inner: D,
     capture: Capture,
 }
 
 impl<D: Datapath> Pcap<D> {
-    /// Captures to a new file at `path`, in real time. A file that is there already is overwritten. If it is a pipe, the
-    /// capture begins with its reader.
+    /// Captures to a new file at `path`, in real time. An existing file is overwritten. If it is a pipe, the capture
+    /// starts when it has a reader.
     ///
     /// # Errors
-    /// When the file cannot be created or its header not be written, or there is no thread for it.
+    /// If the file cannot be created, its header cannot be written, or no thread can be started.
     pub fn create(inner: D, path: &Path) -> io::Result<Self> {
         let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let name = path.display().to_string();
@@ -81,10 +80,11 @@ impl<D: Datapath> Pcap<D> {
         Self::headed(inner, file, name, clock)
     }
 
-    /// Captures to `out`, called `name` in warnings. `clock` gives the time since 1970 and is asked once a burst.
+    /// Captures to `out`, which is called `name` in warnings. `clock` returns the time since 1970 and is called once
+    /// per burst.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// If no thread can be started.
     pub fn new(
         inner: D,
         out: impl Write + Send + 'static,
@@ -96,7 +96,7 @@ impl<D: Datapath> Pcap<D> {
         Ok(pcap)
     }
 
-    /// The same for a file that has its header.
+    /// The same for a file that already has its header.
     fn headed(
         inner: D,
         out: impl Write + Send + 'static,
@@ -104,7 +104,7 @@ impl<D: Datapath> Pcap<D> {
         clock: impl FnMut() -> Duration + Send + 'static,
     ) -> io::Result<Self> {
         let (give_back, empty) = bounded(BLOCKS);
-        // The one that is filled is missing here.
+        // One less: the block being filled.
         (1..BLOCKS).for_each(|_| drop(give_back.try_send(Vec::new())));
         let mut file = CaptureFile { out: Some(out), name: name.clone(), state: Arc::default() };
         let state = file.state.clone();
@@ -127,7 +127,7 @@ impl<D: Datapath> Pcap<D> {
         Ok(Self { inner, capture })
     }
 
-    /// What the capture holds.
+    /// The counters.
     pub fn counters(&self) -> PcapCounters {
         self.capture.counters()
     }
@@ -199,7 +199,7 @@ impl<D: Datapath> Datapath for Pcap<D> {
 
     fn tx_burst(&mut self, burst: &mut Burst<D::Tx>) -> usize {
         let (offered, start) = (burst.len(), self.capture.buffer.len());
-        // The frames are gone once sent: record all, then take back those that were left behind.
+        // Frames are gone once sent, so record all of them first, then undo those that were not sent.
         let mut ends = ArrayVec::<usize, BURST>::new();
         let records = self.capture.begin(offered);
         if records {
@@ -216,7 +216,7 @@ impl<D: Datapath> Datapath for Pcap<D> {
             self.capture.buffer.truncate(end);
             self.capture.commit(n);
         } else {
-            // Counted as left out when they were offered; those that stay are offered again.
+            // They were counted as omitted; those not sent will be offered again.
             self.capture.left_out -= burst.len() as u64;
         }
         n
@@ -228,16 +228,16 @@ impl<D: Datapath> Datapath for Pcap<D> {
     }
 }
 
-/// What goes to the file at a time: whole blocks of the format.
+/// A unit of writing: whole blocks of the format.
 struct Block {
     bytes: Vec<u8>,
     frames: u64,
 }
 
-/// What the writing thread tells.
+/// State published by the writing thread.
 #[derive(Debug, Default)]
 struct FileState {
-    /// Frames that were handed to it and are not in the file.
+    /// Frames passed to it that are not in the file.
     lost: AtomicU64,
     /// Frames in the file.
     written: AtomicU64,
@@ -245,7 +245,7 @@ struct FileState {
     over: AtomicBool,
 }
 
-/// The file, as its thread sees it.
+/// The writing thread's view of the file.
 struct CaptureFile<W> {
     /// `None` after an error: the file may end within a block.
     out: Option<W>,
@@ -265,7 +265,7 @@ impl<W: Write> CaptureFile<W> {
                 self.out = None;
                 self.state.over.store(true, Ordering::Relaxed);
                 let frames = self.state.written.load(Ordering::Relaxed);
-                tracing::warn!(file = self.name, frames, %error, "the capture has ended; traffic goes on");
+                tracing::warn!(file = self.name, frames, %error, "the capture has ended; traffic continues");
             }
             None => {}
         }
@@ -273,7 +273,7 @@ impl<W: Write> CaptureFile<W> {
     }
 }
 
-/// A pipe that is opened by whoever writes to it first: that waits for a reader.
+/// A pipe that is opened at the first write, which waits for a reader.
 struct Later(Box<Path>, Option<File>);
 
 impl Write for Later {
@@ -289,19 +289,19 @@ impl Write for Later {
     }
 }
 
-/// What is gathered for the file.
+/// The collected frames.
 struct Capture {
     name: String,
     clock: Box<dyn FnMut() -> Duration + Send>,
     buffer: Vec<u8>,
     /// Frames in `buffer`.
     buffered: u64,
-    /// Frames that were put into a buffer.
+    /// Frames put into a buffer.
     offered: u64,
-    /// Frames that there was no buffer for.
+    /// Frames for which there was no buffer.
     left_out: u64,
     writer: Aside<Block>,
-    /// Blocks that were written.
+    /// Blocks that were written and are free.
     empty: Receiver<Vec<u8>>,
     state: Arc<FileState>,
 }
@@ -312,7 +312,7 @@ impl Capture {
         PcapCounters { recorded: self.offered - lost, missed: self.left_out + lost }
     }
 
-    /// Whether there is room to record `frames`; otherwise they are counted as left out.
+    /// Returns whether there is room to record `frames`; otherwise counts them as omitted.
     fn begin(&mut self, frames: usize) -> bool {
         if frames == 0 {
             return false;
@@ -330,14 +330,14 @@ impl Capture {
         }
         let Ok(empty) = self.empty.try_recv() else {
             if self.left_out == 0 {
-                tracing::warn!(file = self.name, "the capture cannot be written fast enough: it will lack frames");
+                tracing::warn!(file = self.name, "the capture cannot be written fast enough: frames will be missing");
             }
             return false;
         };
         let bytes = std::mem::replace(&mut self.buffer, empty);
         let frames = std::mem::take(&mut self.buffered);
         if self.writer.offer(Block { bytes, frames }).is_err() {
-            // There is room for all blocks: the thread is gone.
+            // The channel has room for all blocks, so the thread has ended.
             self.state.lost.fetch_add(frames, Ordering::Relaxed);
         }
         true
@@ -359,7 +359,7 @@ impl Capture {
         });
     }
 
-    /// `frames` were recorded. A full buffer is on its way at once, if there is another one.
+    /// Notes that `frames` were recorded. A full buffer is passed on at once if there is another one.
     fn commit(&mut self, frames: usize) {
         self.offered += frames as u64;
         self.buffered += frames as u64;
@@ -368,7 +368,7 @@ impl Capture {
         }
     }
 
-    /// How many frames the capture has and has not, as its last block.
+    /// Writes the statistics of recorded and missing frames as the last block.
     fn statistics(&mut self) {
         let nanos = (self.clock)().as_nanos() as u64;
         let PcapCounters { recorded, missed } = self.counters();
@@ -390,26 +390,26 @@ impl Drop for Capture {
         let done = self.writer.offer(Block { bytes, frames }).is_ok() && self.writer.finish(PATIENCE);
         let (written, over) = (self.state.written.load(Ordering::Relaxed), self.state.over.load(Ordering::Relaxed));
         let missing = self.offered + self.left_out - written;
-        // An error was told when it came.
+        // Errors were logged when they occurred.
         if !over && (!done || missing > 0) {
-            tracing::warn!(file = self.name, frames = written, missing, "the capture is not complete");
+            tracing::warn!(file = self.name, frames = written, missing, "the capture is incomplete");
         }
     }
 }
 
-/// The section header, and the one interface: Ethernet, time in nanoseconds.
+/// The section header and the description of the single interface: Ethernet, time in nanoseconds.
 fn header() -> Vec<u8> {
     let mut out = Vec::new();
     block(&mut out, SECTION_HEADER, |body| {
         body.extend(0x1a2b_3c4d_u32.to_le_bytes());
         body.extend(1u16.to_le_bytes());
         body.extend(0u16.to_le_bytes());
-        body.extend(u64::MAX.to_le_bytes()); // length of the section: not known
+        body.extend(u64::MAX.to_le_bytes()); // length of the section: unknown
     });
     block(&mut out, INTERFACE, |body| {
         body.extend(LINKTYPE_ETHERNET.to_le_bytes());
         body.extend([0; 2]);
-        body.extend(0u32.to_le_bytes()); // frames are never cut
+        body.extend(0u32.to_le_bytes()); // frames are never truncated
         option(body, 9, &[9]);
         option(body, 0, &[]);
     });

@@ -1,6 +1,6 @@
-//! An in-memory Ethernet link: two ports, frames recycled, nothing random.
+//! A deterministic in-memory Ethernet link: two ports with recycled frames.
 //!
-//! The ports are `Send`: both may be polled by one thread, where every run is the same, or each by its own.
+//! The ports are `Send`: both may be polled by one thread, which makes every run identical, or each by its own.
 
 #![forbid(unsafe_code)]
 
@@ -15,21 +15,21 @@ use super::{Burst, Caps, Checksum, Datapath, DatapathStats, Refused, RxFrame, TX
 /// Ethernet header and one VLAN tag, in bytes.
 const L2_MAX: usize = 18;
 
-/// What a simulated link is like. Both ports share it.
+/// The configuration of a simulated link, shared by both ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimConfig {
-    /// Largest IP packet that the ports say they take, in bytes.
+    /// The largest IP packet that the ports report to support, in bytes.
     pub mtu: u16,
-    /// Largest IP packet that gets through, in bytes; larger ones vanish. Below `mtu`, it stands for a path with
-    /// a smaller MTU behind the port.
+    /// The largest IP packet that is delivered, in bytes; larger ones are lost. If below `mtu`, it simulates a path
+    /// with a smaller MTU.
     pub path_mtu: u16,
     /// The ports' MAC addresses.
     pub macs: [[u8; 6]; 2],
-    /// Frames in flight in each direction before `tx_burst` leaves some behind; at least 1.
+    /// The maximum number of frames in flight in each direction; at least 1.
     pub ring_size: usize,
-    /// Frames of each port's pool, wherever they are at the moment; at least 1.
+    /// The number of frames in each port's pool; at least 1.
     pub frames: usize,
-    /// The ports fill in checksums as [`TxOffload`] asks.
+    /// The ports compute checksums as [`TxOffload`] requests.
     pub tx_checksums: bool,
 }
 
@@ -47,7 +47,7 @@ impl Default for SimConfig {
     }
 }
 
-/// Memory of a frame; goes back to its pool when dropped.
+/// The memory of a frame, which returns to its pool when dropped.
 struct Frame {
     bytes: Vec<u8>,
     start: usize,
@@ -57,7 +57,7 @@ struct Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        // The pool has room for all frames it was made with.
+        // The pool has room for all its frames.
         let _ = self.pool.push(std::mem::take(&mut self.bytes));
     }
 }
@@ -82,7 +82,7 @@ pub struct SimTx {
 }
 
 struct Link {
-    /// Frames on their way to port 0 and to port 1.
+    /// Frames in flight to port 0 and to port 1.
     towards: [ArrayQueue<Frame>; 2],
     up: AtomicBool,
 }
@@ -103,7 +103,7 @@ pub struct SimPort {
 }
 
 impl SimLink {
-    /// The two ends of a new link that is up.
+    /// Creates a link that is up, and returns its two ends.
     pub fn pair(config: SimConfig) -> (SimPort, SimPort) {
         let ring = || ArrayQueue::new(config.ring_size.max(1));
         let link = Arc::new(Link { towards: [ring(), ring()], up: AtomicBool::new(true) });
@@ -126,17 +126,17 @@ impl SimPort {
         }
     }
 
-    /// Takes the link down (nothing is taken for sending then) or up again, for both ports.
+    /// Takes the link down (nothing is accepted for sending) or up, for both ports.
     pub fn set_link(&self, up: bool) {
         self.link.up.store(up, Ordering::Release);
     }
 
-    /// Frames of this port that were larger than the path's MTU.
+    /// The number of this port's frames that were larger than the path's MTU.
     pub fn vanished(&self) -> u64 {
         self.vanished
     }
 
-    /// Free frames in this port's pool.
+    /// The number of free frames in this port's pool.
     pub fn free_frames(&self) -> usize {
         self.pool.len()
     }
@@ -145,7 +145,7 @@ impl SimPort {
         self.link.up.load(Ordering::Acquire)
     }
 
-    /// Length of the Ethernet header with its VLAN tag, if there is one.
+    /// The length of the Ethernet header, including a VLAN tag.
     fn l2_len(frame: &[u8]) -> usize {
         if frame.get(12..14) == Some(&[0x81, 0x00]) { L2_MAX } else { L2_MAX - 4 }
     }
@@ -197,7 +197,7 @@ impl Datapath for SimPort {
 
     fn tx_burst(&mut self, burst: &mut Burst<SimTx>) -> usize {
         let ring = &self.link.towards[1 - self.side];
-        // Only this port fills the ring, so what is free now stays free.
+        // Only this port fills the ring, so free space stays free.
         let room = if self.is_up() { ring.capacity() - ring.len() } else { 0 };
         let taken = room.min(burst.len());
         for SimTx { mut frame, offload } in burst.drain(..taken) {
@@ -266,7 +266,7 @@ impl TxFrame for SimTx {
     }
 }
 
-/// What a device with checksum offload does to an outgoing frame. A frame too short for what it asks stays as it is.
+/// Computes checksums like a device with checksum offload. A frame too short for the request is left unchanged.
 fn fill_checksums(frame: &mut [u8], offload: TxOffload) {
     let l3 = usize::from(offload.l2_len);
     let l4 = l3 + usize::from(offload.l3_len);
@@ -283,7 +283,7 @@ fn fill_checksums(frame: &mut [u8], offload: TxOffload) {
         && let Some(datagram) = frame.get_mut(l4..)
         && datagram.len() >= 8
     {
-        // Ethernet padding behind the datagram does not count.
+        // Exclude Ethernet padding after the datagram.
         let len = usize::from(u16::from_be_bytes([datagram[4], datagram[5]])).clamp(8, datagram.len());
         // The field holds the pseudo-header's sum; 0 would mean "no checksum" (RFC 768).
         let sum = match !ones_sum(&datagram[..len]) {

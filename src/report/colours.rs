@@ -1,22 +1,23 @@
-//! Which colour stands for what on a page: the same stack has the same one wherever it appears.
+//! The colours of a page: a stack has the same colour wherever it appears.
 
 use super::{Bar, Series};
 
-/// Colours that there are; the page defines `--s0` to `--s7`.
+/// The number of colours; the page defines `--s0` to `--s7`.
 pub const COLOURS: usize = 8;
 
-/// The colours of one page, as numbers from 0; those from [`COLOURS`] on are drawn with open dots.
+/// The colours of one page, as numbers from 0. Series from [`COLOURS`] on are drawn with open dots.
 #[derive(Debug)]
 pub struct Palette {
-    /// Of each series.
+    /// The colour of each series.
     series: Vec<usize>,
-    /// Of each stack.
+    /// The colour of each stack.
     stacks: Vec<(String, usize)>,
 }
 
 impl Palette {
-    /// Stacks get theirs in the order of their bars, and lend it to the first series whose name begins with theirs, or ends
-    /// with it in brackets. All other series get one of their own, since curves have to be told apart.
+    /// Assigns colours. Stacks get theirs in the order of their bars and share it with the first series whose name
+    /// starts with theirs, or ends with it in brackets. All other series get colours of their own, since curves must be
+    /// distinguishable.
     pub fn new(series: &[Series], bars: &[Bar]) -> Self {
         let mut stacks: Vec<(String, usize)> = Vec::new();
         for bar in bars {

@@ -1,5 +1,5 @@
-//! Checks an encoded histogram before it is decoded, so that a damaged or hostile file is an error
-//! rather than a panic or gigabytes of memory.
+//! Checks an encoded histogram before it is decoded, so that a damaged or hostile file causes an error rather than a
+//! panic or the allocation of gigabytes.
 
 use std::io::Read;
 
@@ -7,18 +7,18 @@ use base64::Engine as _;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 
-/// First word of an encoded histogram.
+/// The first word of an encoded histogram.
 const COOKIE: u32 = 0x1c84_9313;
-/// First word of a compressed one; its length follows.
+/// The first word of a compressed histogram, followed by its length.
 const COOKIE_COMPRESSED: u32 = 0x1c84_9314;
-/// Words in front of the counts.
+/// The length of the header before the counts, in bytes.
 const HEADER: usize = 40;
-/// Larger histograms cannot be of latencies: ours have 40 KB at the most.
+/// The maximum size of an encoded histogram: latency histograms have at most 40 KB.
 const MAX_ENCODED: u64 = 16 << 20;
-/// No run has so many requests.
+/// The maximum count: no run has more requests.
 const MAX_COUNT: u64 = 1 << 56;
 
-/// An encoded histogram cannot be used.
+/// The reason why an encoded histogram cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadHistogram {
     /// Not base64.
@@ -30,16 +30,16 @@ pub enum BadHistogram {
     /// Not the V2 encoding.
     #[error("the histogram is damaged, or not of HdrHistogram's V2 encoding")]
     NotV2,
-    /// Unreasonably large.
+    /// Too large.
     #[error("the histogram is damaged: it decompresses to more than {} MiB", MAX_ENCODED >> 20)]
     TooLarge,
-    /// Contradicts itself.
+    /// Inconsistent.
     #[error("the histogram is damaged: {0}")]
     Malformed(&'static str),
-    /// Counts that no run can have.
+    /// Counts too large for any run.
     #[error("the histogram is damaged: it counts more values than any run can have")]
     TooMany,
-    /// The decoder's own findings.
+    /// The decoder reported an error.
     #[error("the histogram is damaged: {0}")]
     Decode(#[from] hdrhistogram::serialization::DeserializeError),
 }
@@ -72,18 +72,18 @@ fn double_word(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes)
 }
 
-/// Whether the header and the counts make sense. Counts are zigzag LEB128; a negative one skips values.
+/// Checks the header and the counts. Counts are zigzag LEB128; a negative one skips values.
 fn check(bytes: &[u8]) -> Result<(), BadHistogram> {
     let header = (word(bytes, 0), word(bytes, 4), word(bytes, 12), double_word(bytes, 16), double_word(bytes, 24));
     let (Some(COOKIE), Some(len), Some(digits), Some(low), Some(high)) = header else {
         return Err(BadHistogram::NotV2);
     };
     let Some(mut rest) = bytes.get(HEADER..).filter(|rest| rest.len() == len as usize) else {
-        return Err(BadHistogram::Malformed("its length is not what it says"));
+        return Err(BadHistogram::Malformed("its length does not match its header"));
     };
-    // The highest value takes part in shifts that must not overflow.
+    // The highest value is used in shifts that must not overflow.
     if digits > 5 || low == 0 || low > 1 << 32 || high > i64::MAX as u64 {
-        return Err(BadHistogram::Malformed("its bounds make no sense"));
+        return Err(BadHistogram::Malformed("its bounds are invalid"));
     }
     let mut total = 0u64;
     while let Some(n) = varint(&mut rest)? {
@@ -96,7 +96,7 @@ fn check(bytes: &[u8]) -> Result<(), BadHistogram> {
     if total > MAX_COUNT { Err(BadHistogram::TooMany) } else { Ok(()) }
 }
 
-/// Takes one number off `rest`; `None` at its end. The ninth byte counts whole.
+/// Takes one number from `rest`; `None` at its end. The ninth byte contributes all 8 bits.
 fn varint(rest: &mut &[u8]) -> Result<Option<i64>, BadHistogram> {
     let mut n = 0u64;
     for (i, b) in rest.iter().enumerate().take(9) {
@@ -132,7 +132,7 @@ mod tests {
         histogram(&base64::engine::general_purpose::STANDARD.encode(bytes))
     }
 
-    /// Takes all figures that reports take, to find those that panic on nonsense.
+    /// Computes all figures that reports use, to find any that panic on nonsense.
     fn use_it(h: &Histogram<u64>) -> u64 {
         let mut latency = crate::report::Latency::new();
         latency.merge_histogram(h);

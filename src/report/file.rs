@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all.
+//! Files that are written completely or not at all.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 pub struct WriteError {
     /// The file that was to be written.
     pub path: PathBuf,
-    /// What went wrong.
+    /// The error.
     pub source: io::Error,
 }
 
-/// What the user can do about `e`.
+/// Advice for the user about `e`.
 fn remedy(e: &io::Error) -> &'static str {
     match e.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space or choose another place",
@@ -25,17 +25,17 @@ fn remedy(e: &io::Error) -> &'static str {
     }
 }
 
-/// Writes `content` to `path` so that others see the old file or the whole new one, never a part:
-/// it goes to a temporary file in the same directory, which is then renamed.
+/// Writes `content` to `path` so that others see the old file or the complete new one: it is written to a temporary
+/// file in the same directory, which is then renamed.
 ///
 /// # Errors
-/// When it cannot be written. The file under the final name is then as it was, and no temporary file is left.
+/// If it cannot be written. The file at `path` is then unchanged, and no temporary file is left.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), WriteError> {
     put(path, content).map_err(|source| WriteError { path: path.into(), source })
 }
 
 fn put(path: &Path, content: &[u8]) -> io::Result<()> {
-    // Behind a symbolic link it is the file that is replaced. A device or a pipe is written to, never replaced.
+    // The target of a symbolic link is replaced. Devices and pipes are written to directly.
     let path = match fs::canonicalize(path) {
         Ok(real) => real,
         Err(e) if e.kind() == io::ErrorKind::NotFound => path.to_path_buf(),
@@ -59,7 +59,7 @@ fn put(path: &Path, content: &[u8]) -> io::Result<()> {
     done
 }
 
-/// Writes a file and has it reach the disk, where some file systems first notice that they are full.
+/// Writes a file and syncs it to disk, as some file systems report only then that they are full.
 fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(content)?;

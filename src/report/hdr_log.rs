@@ -1,7 +1,7 @@
-//! Histogram files: the HdrHistogram interval log, version 1.3, which other tools read as well.
+//! Histogram files: the HdrHistogram interval log, version 1.3, which other tools can read too.
 //!
-//! Each series is one interval with its own tag. What else a report shows (the machine, throughput)
-//! travels in comments: `#fact KEY: VALUE` and `#bar UNIT VALUE LABEL`, spaces in UNIT as `%20`, VALUE with a spread as
+//! Each series is one interval with its own tag. The other data of a report (the machine, throughput) is stored in
+//! comments: `#fact KEY: VALUE` and `#bar UNIT VALUE LABEL`, with spaces in UNIT as `%20`, and VALUE with a spread as
 //! `MEDIAN:MIN:MAX`.
 
 use std::fs::File;
@@ -18,30 +18,30 @@ use super::decode::{self, BadHistogram};
 use super::file::{WriteError, write_atomically};
 use super::{Bar, Latency, Series};
 
-/// First line of every log.
+/// The first line of every log.
 const VERSION: &str = "[Histogram log format version 1.3]";
-/// Column heads, as other writers put them.
+/// The column headers, as written by other tools.
 const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
 /// The log's `Interval_Max` is in milliseconds by convention.
 const NS_PER_MS: f64 = 1e6;
-/// More latencies than this under one name cannot be real, and sums of them could overflow.
+/// A larger number of latencies in a series cannot be real, and sums of them could overflow.
 const MAX_COUNT: u64 = 1 << 60;
 
-/// Larger files are none of ours: a run's histograms have some ten kilobytes each.
+/// The maximum file size: a run's histograms have some ten kilobytes each.
 const MAX_FILE: u64 = 256 << 20;
 
-/// What an .hdr file holds.
+/// The contents of an .hdr file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HdrLog {
-    /// Where and how it was measured.
+    /// Facts about the machine and the run.
     pub facts: Vec<(String, String)>,
-    /// Throughput of the same run.
+    /// The throughput of the same run.
     pub throughput: Vec<Bar>,
     /// The histograms.
     pub series: Vec<Series>,
 }
 
-/// An .hdr file cannot be used.
+/// The reason why an .hdr file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HdrLogError {
     /// The file cannot be read.
@@ -49,28 +49,28 @@ pub enum HdrLogError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The error.
         source: std::io::Error,
     },
-    /// A line is damaged, or of some other format.
-    #[error("{}:{line}: {why}; leave the file out, or measure again", path.display())]
+    /// A line is damaged or of another format.
+    #[error("{}:{line}: {why}; omit the file, or measure again", path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// Line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The problem.
         why: BadLine,
     },
-    /// The file is not a log, or would take all memory.
-    #[error("{} has more than {} MiB: is it a file that --hdr wrote?", .0.display(), MAX_FILE >> 20)]
+    /// The file is too large to be a log.
+    #[error("{} has more than {} MiB: was it written by --hdr?", .0.display(), MAX_FILE >> 20)]
     TooLarge(PathBuf),
-    /// The file has no histogram.
-    #[error("{} holds no histogram: is it a file that --hdr wrote?", .0.display())]
+    /// The file contains no histogram.
+    #[error("{} contains no histogram: was it written by --hdr?", .0.display())]
     Empty(PathBuf),
 }
 
-/// What is wrong with a line.
+/// The problem with a line.
 #[derive(Debug, thiserror::Error)]
 pub enum BadLine {
     /// Not UTF-8.
@@ -82,28 +82,28 @@ pub enum BadLine {
     /// The histogram is damaged.
     #[error(transparent)]
     Histogram(#[from] BadHistogram),
-    /// The time is beyond what can be told.
+    /// The time is out of range.
     #[error("the time stamp is out of range")]
     Time,
 }
 
-/// Writes `log` to `path`, all of it or nothing.
+/// Writes `log` to `path`, completely or not at all.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn write_hdr_log(path: &Path, log: &HdrLog) -> Result<(), WriteError> {
     let text =
         encode(log).map_err(|e| WriteError { path: path.into(), source: std::io::Error::other(e.to_string()) })?;
     write_atomically(path, &text)
 }
 
-/// Reads `path`, whoever wrote it; intervals with the same tag become one series.
+/// Reads `path`, whatever tool wrote it. Intervals with the same tag become one series.
 ///
 /// # Errors
-/// When it cannot be read, is damaged (the error names the line), or has no histogram in it.
+/// If it cannot be read, is damaged (the error names the line), or contains no histogram.
 pub fn read_hdr_log(path: &Path) -> Result<HdrLog, HdrLogError> {
     let mut bytes = Vec::new();
-    // Devices have no end.
+    // Devices may be endless.
     let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
     read.map_err(|source| HdrLogError::Read { path: path.into(), source })?;
     if bytes.len() as u64 > MAX_FILE {
@@ -146,7 +146,7 @@ fn encode(log: &HdrLog) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     Ok(out)
 }
 
-/// Reads a log; on failure the line number and what is wrong with it.
+/// Parses a log; an error has the line number and the problem.
 fn decode(bytes: &[u8], untagged: &str) -> Result<HdrLog, (usize, BadLine)> {
     let mut reader = Reader { log: HdrLog::default(), base: None, start: None };
     for (i, line) in bytes.split(|b| *b == b'\n').enumerate() {
@@ -155,12 +155,12 @@ fn decode(bytes: &[u8], untagged: &str) -> Result<HdrLog, (usize, BadLine)> {
     Ok(reader.log)
 }
 
-/// What has been read so far.
+/// The state of the parser.
 struct Reader {
     log: HdrLog,
-    /// What interval times count from, since the epoch.
+    /// The base of interval times, since the epoch.
     base: Option<Duration>,
-    /// When the process started, since the epoch.
+    /// The start time of the process, since the epoch.
     start: Option<Duration>,
 }
 
@@ -207,8 +207,8 @@ impl Reader {
         Ok(())
     }
 
-    /// What `timestamp` counts from. Without a base time, stamps more than a year before the start time
-    /// count from that: the rule of the Java reader.
+    /// The base of `timestamp`. Without a base time, timestamps more than a year before the start time are relative to
+    /// it, as in the Java reader.
     fn origin(&self, timestamp: Duration) -> Duration {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         match (self.base, self.start) {
@@ -232,12 +232,12 @@ fn parse_bar(s: &str) -> Option<Bar> {
     Some(Bar { spread, ..Bar::new(label, value, unescape(unit)) })
 }
 
-/// `s` without line breaks and other control characters.
+/// Replaces line breaks and other control characters in `s`.
 fn one_line(s: &str) -> String {
     s.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Replaces what a tag cannot hold by `%XX`.
+/// Replaces characters that a tag cannot contain by `%XX`.
 fn escape(s: &str) -> String {
     let mut out = String::with_capacity(s.len());
     for c in s.chars() {
@@ -249,7 +249,7 @@ fn escape(s: &str) -> String {
     out
 }
 
-/// Undoes [`escape`]; leaves alone what is none.
+/// Reverts [`escape`]; leaves invalid sequences unchanged.
 fn unescape(s: &str) -> String {
     let mut out = String::with_capacity(s.len());
     let mut rest = s;

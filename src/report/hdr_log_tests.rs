@@ -1,4 +1,4 @@
-//! What is written can be read, and what is damaged is named.
+//! Logs can be read back, and damage is reported.
 
 use super::*;
 use crate::base::rng::Rng;
@@ -59,7 +59,7 @@ fn intervals_with_one_tag_are_one_series() {
 fn logs_of_other_writers_are_read() {
     let text = String::from_utf8(encode(&sample()).unwrap()).unwrap();
     let line = text.lines().find(|l| l.starts_with("Tag=peer")).unwrap().replace("Tag=peer,", "");
-    // No tag, no base time, Windows line ends, no line end at the end.
+    // No tag, no base time, Windows line endings, no line ending at the end.
     let text = format!("#any comment\r\n#[StartTime: 1700000000.000 (seconds since epoch), Tue]\r\n\r\n{line}");
     let read = decode(text.as_bytes(), "untagged").unwrap();
     assert_eq!(read.series[0].name, "untagged");
@@ -100,8 +100,8 @@ fn bad_files_are_named_with_the_line() {
     assert!(e.contains("/dev/zero has more than 256 MiB"), "{e}");
 }
 
-/// Valid files, damaged in many ways: cut, spliced, with odd tags and absurd numbers. Each is read or refused, and what is
-/// read can be shown. `GANNET_FUZZ_ROUNDS` sets how many.
+/// Valid files, damaged in many ways: truncated, spliced, with odd tags and absurd numbers. Each is read or rejected,
+/// and what is read can be rendered. `GANNET_FUZZ_ROUNDS` sets the number.
 #[test]
 fn damaged_files_are_refused_or_shown() {
     const WORDS: [&str; 25] = [

@@ -1,4 +1,4 @@
-//! The report as one HTML page that needs nothing else: no scripts, no fonts, nothing from the network.
+//! Renders a report as one self-contained HTML page: no scripts, no fonts, nothing from the network.
 
 use std::fmt::Write;
 
@@ -7,20 +7,20 @@ use super::{Bar, Series, plot, text};
 
 const STYLE: &str = include_str!("style.css");
 
-/// What a page shows. Sections without content are left out.
+/// The contents of a page. Empty sections are omitted.
 #[derive(Clone, Debug, Default)]
 pub struct ReportInput {
-    /// Heading.
+    /// The heading.
     pub title: String,
-    /// Latencies.
+    /// Latency series.
     pub series: Vec<Series>,
     /// Throughput.
     pub throughput: Vec<Bar>,
-    /// The machine and the run.
+    /// Facts about the machine and the run.
     pub facts: Vec<(String, String)>,
 }
 
-/// The page.
+/// Renders the page.
 pub fn render(input: &ReportInput) -> String {
     let title = escape(&input.title);
     let mut page = format!(
@@ -29,7 +29,7 @@ pub fn render(input: &ReportInput) -> String {
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n\
          </head>\n<body>\n<main>\n<h1>{title}</h1>\n"
     );
-    // What takes time is better short, what comes through is better long: not under one heading.
+    // For times lower is better, for rates higher: they get separate headings.
     let (times, rates): (Vec<&Bar>, Vec<&Bar>) = input.throughput.iter().partition(|bar| bar.unit.starts_with("ns"));
     let palette = Palette::new(&input.series, &input.throughput);
     let bars = [bars("Throughput", &rates, &palette), bars("Time", &times, &palette)];
@@ -79,7 +79,7 @@ fn named(i: usize, name: &str) -> String {
     format!("<i class=\"dot{open}\" style=\"--c:var(--s{colour})\"></i>{}", escape(name))
 }
 
-/// How long a series was recorded, and its rate, if known.
+/// The duration and rate of a series, if known.
 fn pace(s: &Series) -> String {
     let secs = s.duration.as_secs_f64();
     if secs <= 0.0 {
@@ -89,8 +89,7 @@ fn pace(s: &Series) -> String {
     format!("<small>{} at {rate}/s</small>", text::time(secs * 1e9))
 }
 
-/// Bars, one group for each unit, each group to its own scale. A line across a bar's end goes from the smallest to the
-/// largest of its repeats.
+/// Bars, grouped by unit, each group with its own scale. A line across the end of a bar shows the range of its repeats.
 fn bars(title: &str, bars: &[&Bar], palette: &Palette) -> String {
     let mut units: Vec<&str> = Vec::new();
     for bar in bars {
@@ -133,7 +132,7 @@ fn facts(facts: &[(String, String)]) -> String {
     format!("<section>\n<h2>Measured on</h2>\n<dl>\n{rows}</dl>\n</section>\n")
 }
 
-/// `s` as text that HTML takes for nothing else, in elements and attributes.
+/// Escapes `s` for HTML elements and attributes.
 fn escape(s: &str) -> String {
     let mut out = String::with_capacity(s.len());
     for c in s.chars() {

@@ -2,12 +2,12 @@
 
 use hdrhistogram::Histogram;
 
-/// Longest time told apart from longer ones, in nanoseconds: 1 h.
+/// The longest time distinguished from longer ones, in nanoseconds: 1 h.
 pub const MAX_NS: u64 = 3_600_000_000_000;
-/// Significant decimal digits kept.
+/// The number of significant decimal digits.
 const DIGITS: u8 = 3;
 
-/// How often each latency was seen. Recording takes a few nanoseconds and no memory.
+/// A histogram of latencies. Recording takes a few nanoseconds and does not allocate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Latency(Histogram<u64>);
 
@@ -18,27 +18,27 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// An empty histogram; about 300 KB.
+    /// Creates an empty histogram of about 300 KB.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Counts one latency of `ns` nanoseconds; more than [`MAX_NS`] counts as that.
+    /// Records a latency of `ns` nanoseconds; values above [`MAX_NS`] count as [`MAX_NS`].
     pub fn record(&mut self, ns: u64) {
         self.0.saturating_record(ns.min(MAX_NS));
     }
 
-    /// Counts one latency, and those that a load generator would have seen had the reply not held it up
-    /// ("coordinated omission"): `ns` - `interval`, `ns` - 2 `interval` ... down to `interval`, all in nanoseconds.
-    /// Only for loads that wait for the reply. An open-loop load takes the time since the request was *due*
-    /// and uses [`Latency::record`].
+    /// Records a latency, and those that a load generator would have seen had the reply not delayed it ("coordinated
+    /// omission"): `ns` - `interval`, `ns` - 2 `interval` ... down to `interval`, all in nanoseconds. Only for loads
+    /// that wait for the reply. An open-loop load measures from the time at which the request was *due* and uses
+    /// [`Latency::record`].
     pub fn record_corrected(&mut self, ns: u64, interval: u64) {
         let ns = ns.min(MAX_NS);
         self.record(ns);
         if interval == 0 {
             return;
         }
-        // A long stall has millions of missing values, but they fall into few buckets: one step for each bucket.
+        // A long stall has millions of missing values, but they fall into few buckets: one step per bucket.
         let mut value = ns.saturating_sub(interval);
         while value >= interval {
             let floor = self.0.lowest_equivalent(value).max(interval);
@@ -48,12 +48,12 @@ impl Latency {
         }
     }
 
-    /// Adds all that `other` counted.
+    /// Adds all values of `other`.
     pub fn merge(&mut self, other: &Self) {
         self.merge_histogram(&other.0);
     }
 
-    /// Adds a histogram with any bounds; what is beyond ours saturates.
+    /// Adds a histogram with any bounds; values beyond ours saturate.
     pub(crate) fn merge_histogram(&mut self, other: &Histogram<u64>) {
         if self.0.add(other).is_err() {
             for v in other.iter_recorded() {
@@ -62,23 +62,23 @@ impl Latency {
         }
     }
 
-    /// Forgets everything.
+    /// Removes all values.
     pub fn clear(&mut self) {
         self.0.reset();
     }
 
-    /// How many latencies were counted.
+    /// The number of recorded latencies.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The latency in nanoseconds that a share `q` (0 to 1) does not exceed; 0 if nothing was counted.
+    /// The latency in nanoseconds that a share `q` (0 to 1) of the values does not exceed; 0 if there are none.
     pub fn quantile(&self, q: f64) -> u64 {
         self.0.value_at_quantile(q)
     }
 
-    /// The latency in nanoseconds that all but one in `n` do not exceed, if at least `n` were counted: of fewer, it would
-    /// be the longest one by another name.
+    /// The latency in nanoseconds that all but one in `n` values do not exceed. `None` if there are fewer than `n`
+    /// values, when it would just be the maximum.
     pub fn all_but_one_in(&self, n: u64) -> Option<u64> {
         (self.count() >= n).then(|| self.quantile(1.0 - 1.0 / n as f64))
     }
@@ -105,28 +105,28 @@ impl Latency {
     }
 }
 
-/// What a histogram says in short. Times in nanoseconds, all zero if nothing was counted. Percentiles that the number of
-/// latencies does not support are left out ([`Latency::all_but_one_in`]).
+/// Summary figures of a histogram. Times are in nanoseconds, and zero if there are no values. Percentiles that the
+/// number of values does not support are `None` ([`Latency::all_but_one_in`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "report", derive(serde::Serialize))]
 pub struct Summary {
-    /// Latencies counted.
+    /// The number of latencies.
     pub count: u64,
-    /// The shortest.
+    /// The minimum.
     pub min: u64,
     /// The mean.
     pub mean: f64,
-    /// Half are not longer.
+    /// The median.
     pub p50: Option<u64>,
-    /// 90 % are not longer.
+    /// The 90th percentile.
     pub p90: Option<u64>,
-    /// 99 % are not longer.
+    /// The 99th percentile.
     pub p99: Option<u64>,
-    /// 99.9 % are not longer.
+    /// The 99.9th percentile.
     pub p999: Option<u64>,
-    /// 99.99 % are not longer.
+    /// The 99.99th percentile.
     pub p9999: Option<u64>,
-    /// The longest.
+    /// The maximum.
     pub max: u64,
 }
 

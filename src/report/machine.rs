@@ -1,10 +1,10 @@
-//! What machine this is: the fingerprint without which figures mean nothing.
+//! Facts about the machine, without which figures mean little.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Facts about the machine whose /proc and /sys lie under `root` (normally `/`). What is not known is left out.
-/// `dpdk` is the version of DPDK in use.
+/// Facts about the machine whose /proc and /sys are under `root` (normally `/`). Unknown facts are omitted. `dpdk` is
+/// the version of DPDK in use.
 pub fn facts(root: &Path, dpdk: Option<&str>) -> Vec<(String, String)> {
     let cpuinfo = read(root, "proc/cpuinfo");
     let mut out = Vec::new();
@@ -27,12 +27,13 @@ pub fn facts(root: &Path, dpdk: Option<&str>) -> Vec<(String, String)> {
     out
 }
 
-/// What figures have to be read with: the member `run` of everything that is written as JSON.
+/// The circumstances of figures: the member `run` of all JSON output.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Origin {
-    /// Of this structure, and of what stands beside it. It grows when a key changes its meaning or goes.
+    /// The schema version of this structure and the JSON around it. It is increased when a key is removed or changes
+    /// its meaning.
     pub schema: u32,
-    /// Gannet's.
+    /// Gannet's version.
     pub version: &'static str,
     /// The machine ([`facts`]).
     pub host: BTreeMap<String, String>,
@@ -43,13 +44,13 @@ pub struct Origin {
 /// How busy a machine is.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Load {
-    /// Tasks that ran or waited for a CPU or a disk, on average over 1, 5 and 15 minutes.
+    /// The load averages: tasks that ran or waited for a CPU or a disk, over 1, 5 and 15 minutes.
     pub average: [f64; 3],
-    /// Tasks that run or wait for a CPU now, this one included.
+    /// Tasks that are running or waiting for a CPU now, including this one.
     pub runnable: u64,
 }
 
-/// What this is and where it runs, with /proc and /sys under `root`; `dpdk` as for [`facts`].
+/// The origin of figures, with /proc and /sys under `root`; `dpdk` as for [`facts`].
 pub fn origin(root: &Path, dpdk: Option<&str>) -> Origin {
     let host = facts(root, dpdk).into_iter().collect();
     Origin { schema: 1, version: env!("CARGO_PKG_VERSION"), host, load: load(root) }
@@ -68,23 +69,23 @@ pub fn load(root: &Path) -> Load {
     Load { average, runnable }
 }
 
-/// Tasks that run or wait for a CPU just now, besides the one that asks; `None` if that is not known.
+/// Tasks that are running or waiting for a CPU now, excluding the caller; `None` if unknown.
 pub fn runnable(root: &Path) -> Option<usize> {
     usize::try_from(load(root).runnable).ok()?.checked_sub(1)
 }
 
-/// The pages of one size.
+/// The hugepages of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hugepages {
-    /// Size of a page in KiB.
+    /// The page size in KiB.
     pub size_kib: u64,
-    /// Pages set aside.
+    /// Allocated pages.
     pub total: u64,
-    /// Pages nobody uses.
+    /// Unused pages.
     pub free: u64,
 }
 
-/// The hugepages of each size that the kernel under `root` has, smallest size first.
+/// The hugepages of each size that the kernel under `root` supports, smallest size first.
 pub fn hugepages(root: &Path) -> Vec<Hugepages> {
     let base = root.join("sys/kernel/mm/hugepages");
     let number = |dir: &Path, file: &str| read(dir, file).trim().parse().unwrap_or(0);
@@ -119,7 +120,7 @@ pub fn page_size(kib: u64) -> String {
     }
 }
 
-/// Whether the first CPU has `flag` in `cpuinfo`.
+/// Returns whether the first CPU has `flag` in `cpuinfo`.
 pub fn has_flag(cpuinfo: &str, flag: &str) -> bool {
     field(cpuinfo, "flags").or_else(|| field(cpuinfo, "Features")).is_some_and(|f| f.split(' ').any(|f| f == flag))
 }

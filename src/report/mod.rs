@@ -1,4 +1,4 @@
-//! Layer `report`: latency histograms, and with the feature `report` what is made of them: text, .hdr logs, HTML pages.
+//! Layer `report`: latency histograms and, with the feature `report`, their output as text, .hdr logs and HTML pages.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "report")]
@@ -27,7 +27,7 @@ pub use hdr_log::{HdrLog, HdrLogError, read_hdr_log, write_hdr_log};
 pub use html::ReportInput;
 pub use latency::{Latency, Summary};
 
-/// Latencies under one name.
+/// A named latency histogram.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
     /// What was measured, for legends and tables.
@@ -36,40 +36,41 @@ pub struct Series {
     pub latency: Latency,
     /// When recording began.
     pub start: SystemTime,
-    /// How long it went on; zero if not known.
+    /// The duration of recording; zero if unknown.
     pub duration: Duration,
 }
 
 impl Series {
-    /// A series whose time of recording is not known.
+    /// Creates a series with an unknown time of recording.
     pub fn new(name: impl Into<String>, latency: Latency) -> Self {
         Self { name: name.into(), latency, start: SystemTime::UNIX_EPOCH, duration: Duration::ZERO }
     }
 
-    /// The same, recorded from `start` on for `duration`.
+    /// Sets the time of recording: from `start` on for `duration`.
     #[must_use]
     pub fn recorded(self, start: SystemTime, duration: Duration) -> Self {
         Self { start, duration, ..self }
     }
 }
 
-/// One figure, drawn as a bar. Bars of the same unit are drawn to the same scale.
+/// A figure drawn as a bar. Bars of the same unit share a scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
     /// What was measured.
     pub label: String,
-    /// Whose figure it is: all bars of a stack have the same colour, and so do the series whose names begin with it.
+    /// The stack that was measured: all bars of a stack have the same colour, and so do the series whose names start
+    /// with it.
     pub stack: String,
-    /// How much, in `unit`; of repeats the median.
+    /// The value in `unit`; the median if repeated.
     pub value: f64,
-    /// The smallest and the largest of the repeats.
+    /// The minimum and maximum of the repeats.
     pub spread: Option<(f64, f64)>,
-    /// `Gbit/s`, `requests/s` and the like.
+    /// The unit, for example `Gbit/s` or `requests/s`.
     pub unit: String,
 }
 
 impl Bar {
-    /// A figure of Gannet's, measured once.
+    /// Creates a figure of Gannet, measured once.
     pub fn new(label: impl Into<String>, value: f64, unit: impl Into<String>) -> Self {
         Self { label: label.into(), stack: "Gannet".into(), value, spread: None, unit: unit.into() }
     }

@@ -1,4 +1,4 @@
-//! The percentile plot, as SVG: each step to the right is one more nine, so that the tail has room.
+//! The percentile plot, as SVG: each step to the right is one more nine, which gives the tail room.
 
 use plotters::element::{Circle, PathElement, Text};
 use plotters::prelude::{DrawingArea, IntoDrawingArea, SVGBackend};
@@ -8,24 +8,24 @@ use plotters::style::{FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle};
 use super::colours::COLOURS;
 use super::{Series, text};
 
-/// Height in units of half a pixel, so that curves are smooth though coordinates are whole numbers.
+/// The height in units of half a pixel, which makes curves smooth although coordinates are integers.
 const HEIGHT: u32 = 900;
-/// Widths: for pages on desks, and on phones, where the same height of letters takes more of it.
+/// The widths for desktops and for phones, where text of the same size takes a larger share.
 const WIDTHS: [u32; 2] = [1920, 700];
 const LEFT: f64 = 190.0;
-/// What is right of the plot: room for half of the last label.
+/// The margin on the right: room for half of the last label.
 const MARGIN: f64 = 90.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 790.0;
 const FONT: i32 = 30;
-/// About as wide as a letter or digit is on average; browsers choose the font.
+/// The approximate average width of a character; browsers choose the font.
 const LETTER: f64 = 17.0;
-/// Points in a curve over the whole width.
+/// The number of points in a curve over the full width.
 const POINTS: u32 = 600;
-/// Nines shown at the most: 10^9 samples.
+/// The maximum number of nines shown: 10^9 samples.
 const MAX_NINES: f64 = 9.0;
 
-// Colours that stand for CSS variables: SVG from plotters has fixed colours, the page has a light and a dark set.
+// Placeholders for CSS variables: SVG from plotters has fixed colours, but the page has a light and a dark set.
 const INK: RGBColor = RGBColor(1, 2, 3);
 const GRID: RGBColor = RGBColor(4, 5, 6);
 const FAINT: RGBColor = RGBColor(7, 8, 9);
@@ -33,7 +33,7 @@ const fn series_colour(i: usize) -> RGBColor {
     RGBColor(16, 17, (i % COLOURS) as u8)
 }
 
-/// A value axis: what is between `lo` and `hi` (nanoseconds) is shown, and where lines and labels go.
+/// A value axis from `lo` to `hi` (nanoseconds), with the positions of lines and labels.
 #[derive(Debug, PartialEq)]
 struct Axis {
     log: bool,
@@ -46,7 +46,7 @@ struct Axis {
 }
 
 impl Axis {
-    /// An axis for values from `min` to `max` ns: logarithmic if they are a factor of 8 or more apart.
+    /// Creates an axis for values from `min` to `max` ns: logarithmic if they differ by a factor of 8 or more.
     fn covering(min: f64, max: f64) -> Self {
         let min = min.max(1.0);
         let max = max.max(min * 1.001);
@@ -66,7 +66,7 @@ impl Axis {
         let wide = hi / lo > 1001.0;
         let mut major = if wide { steps(&[1.0]) } else { nice };
         let mut minor = steps(&[2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]);
-        // The ends always have a label.
+        // The ends are always labelled.
         major.retain(|v| *v > lo && *v < hi);
         major.insert(0, lo);
         major.push(hi);
@@ -83,7 +83,7 @@ impl Axis {
         Self { log: false, lo: 0.0, hi: f64::from(lines) * step, major, minor: Vec::new() }
     }
 
-    /// Where `ns` lies between `lo` (0) and `hi` (1).
+    /// The position of `ns` between `lo` (0) and `hi` (1).
     fn position(&self, ns: f64) -> f64 {
         let p = if self.log {
             (ns.max(1.0) / self.lo).log10() / (self.hi / self.lo).log10()
@@ -109,7 +109,7 @@ fn share(x: f64) -> f64 {
     1.0 - 10f64.powf(-x)
 }
 
-/// How many nines `count` samples can tell: the longest of 1000 is at three.
+/// The number of nines that `count` samples support: the maximum of 1000 samples is at three.
 fn depth(count: u64) -> f64 {
     (count.max(1) as f64).log10().min(MAX_NINES)
 }
@@ -119,15 +119,15 @@ struct Plot<'a> {
     area: DrawingArea<SVGBackend<'a>, plotters::coord::Shift>,
     width: u32,
     axis: &'a Axis,
-    /// Nines at the right edge.
+    /// The number of nines at the right edge.
     depth: f64,
 }
 
 type Drawn = Result<(), plotters::drawing::DrawingAreaErrorKind<std::io::Error>>;
 
-/// The percentile plot of all series that hold something, wide and narrow, as `<svg>` elements whose colours are the CSS
-/// variables `--ink`, `--grid`, `--faint` and `--s0` to `--s7`; `None` if no series holds anything. `colour` has the number
-/// of each series' colour.
+/// The percentile plot of all non-empty series, wide and narrow, as `<svg>` elements with the CSS variables `--ink`,
+/// `--grid`, `--faint` and `--s0` to `--s7` as colours; `None` if all are empty. `colour` returns the colour number of
+/// each series.
 pub fn percentiles(series: &[Series], colour: impl Fn(usize) -> usize) -> Option<[String; 2]> {
     let filled: Vec<(usize, &Series)> =
         series.iter().enumerate().filter(|(_, s)| s.latency.count() > 0).map(|(i, s)| (colour(i), s)).collect();
@@ -137,7 +137,7 @@ pub fn percentiles(series: &[Series], colour: impl Fn(usize) -> usize) -> Option
     let [wide, narrow] = WIDTHS.map(|width| {
         let mut svg = String::new();
         let area = SVGBackend::with_string(&mut svg, (width, HEIGHT)).into_drawing_area();
-        // Drawing to memory fails only out of memory.
+        // Drawing to memory fails only if out of memory.
         Plot { area, width, axis: &axis, depth }.draw(&filled).ok()?;
         Some(themed(svg))
     });
@@ -176,7 +176,7 @@ impl Plot<'_> {
             self.text(text::time(*ns).replace(".00 ", " ").replace(".0 ", " "), (left - 16, y), HPos::Right)?;
         }
         let half = |label: &str| label.chars().count() as f64 * LETTER / 2.0;
-        // The 50 % line is beside the labels of 0 and 90 %, where these are far enough apart.
+        // The 50 % label is shown where those of 0 and 90 % are far enough apart.
         let mut labels: Vec<(f64, String)> = (0..=self.depth as u32).map(|n| (f64::from(n), nines(n))).collect();
         labels.insert(1, (-0.5f64.log10(), "50%".into()));
         let mut used = f64::MIN;
@@ -197,7 +197,7 @@ impl Plot<'_> {
         self.area.draw(&Text::new("time".to_string(), (24, (top + bottom) / 2), style))
     }
 
-    /// A series' curve, with a dot at the percentiles that tables show, and at the longest sample.
+    /// The curve of a series, with dots at the percentiles that tables show and at the maximum.
     fn curve(&self, colour: usize, s: &Series) -> Drawn {
         let end = depth(s.latency.count());
         let at = |x: f64| (self.x(x), self.y(s.latency.quantile(if x >= end { 1.0 } else { share(x) }) as f64));
@@ -225,7 +225,7 @@ impl Plot<'_> {
     }
 }
 
-/// Puts CSS variables in the place of the colours that stand for them. Within HTML, SVG needs no name space.
+/// Replaces placeholder colours by CSS variables. Within HTML, SVG needs no namespace.
 fn themed(svg: String) -> String {
     let mut svg = svg.replace(" xmlns=\"http://www.w3.org/2000/svg\"", "");
     let named = [(INK, "ink".to_string()), (GRID, "grid".into()), (FAINT, "faint".into())];
@@ -285,7 +285,7 @@ mod tests {
         }
     }
 
-    /// The texts below the plot, with where their middle is.
+    /// The labels below the plot, with the positions of their centres.
     fn labels(svg: &str) -> Vec<(f64, String)> {
         let mut all = Vec::new();
         for text in svg.split("<text ").skip(1) {

@@ -1,34 +1,35 @@
-//! Numbers as people read them, and tables of them.
+//! Human-readable numbers and tables.
 
 use super::Series;
 
-/// `ns` nanoseconds with a unit and three significant digits: `870 ns`, `12.3 µs`, `1.24 ms`, `3.50 s`.
+/// Formats `ns` nanoseconds with a unit and three significant digits: `870 ns`, `12.3 µs`, `1.24 ms`, `3.50 s`.
 pub fn time(ns: f64) -> String {
     let units = [("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9)];
     scaled(ns, &units).unwrap_or_else(|| format!("{ns:.0} ns"))
 }
 
-/// A plain quantity with three significant digits: `870`, `12.3 k`, `1.24 M`.
+/// Formats a quantity with three significant digits: `870`, `12.3 k`, `1.24 M`.
 pub fn quantity(n: f64) -> String {
     let units = [("", 1.0), (" k", 1e3), (" M", 1e6), (" G", 1e9), (" T", 1e12)];
     scaled(n, &units).unwrap_or_else(|| format!("{n}")).replace("  ", " ").trim_end().to_string()
 }
 
-/// A quantity with its unit, which takes the prefix: `870 B`, `12.3 Mbit/s`.
+/// Formats a quantity with a unit, which takes the prefix: `870 B`, `12.3 Mbit/s`.
 pub fn with_unit(n: f64, unit: &str) -> String {
     let number = quantity(n);
     let gap = if number.ends_with(|c: char| c.is_ascii_digit()) { " " } else { "" };
     format!("{number}{gap}{unit}")
 }
 
-/// A figure as it stands beside `unit`: with a prefix (`1.95 M`) where the unit is a plain rate such as `requests/s`, and
-/// never where it has a prefix itself (`Gbit/s`, `ns`).
+/// Formats a figure for display next to `unit`: with a prefix (`1.95 M`) if the unit is a plain rate such as
+/// `requests/s`, and without one if it has a prefix itself (`Gbit/s`, `ns`).
 pub fn amount(n: f64, unit: &str) -> String {
     let base = unit.split([' ', ',']).next().unwrap_or_default();
     if base.ends_with("/s") && !base.contains("bit") && !base.contains('B') { quantity(n) } else { plain(n) }
 }
 
-/// Three significant digits, all of those before the point, thousands set apart: `0.123`, `12.3`, `1,234`.
+/// Formats a number with three significant digits, but all digits before the decimal point, with thousands separators:
+/// `0.123`, `12.3`, `1,234`.
 pub fn plain(n: f64) -> String {
     if !(0.0..1e15).contains(&n) {
         return format!("{n}");
@@ -41,7 +42,7 @@ pub fn plain(n: f64) -> String {
     }
 }
 
-/// Three significant digits of `n` in the unit that suits; `None` if it is not a number to scale.
+/// Formats `n` with three significant digits in a suitable unit; `None` if it is negative or not finite.
 fn scaled(n: f64, units: &[(&str, f64)]) -> Option<String> {
     if !n.is_finite() || n < 0.0 {
         return None;
@@ -58,7 +59,7 @@ fn scaled(n: f64, units: &[(&str, f64)]) -> Option<String> {
     Some(format!("{v:.digits$} {unit}"))
 }
 
-/// A whole number with its thousands set apart: `1,234,567`.
+/// Formats an integer with thousands separators: `1,234,567`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
@@ -71,10 +72,10 @@ pub fn count(n: u64) -> String {
     out
 }
 
-/// Heads of the columns that [`summary_rows`] fills.
+/// The column headers of [`summary_rows`].
 pub const SUMMARY_HEAD: [&str; 10] = ["series", "count", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
 
-/// One row of cells for each series; `-` for what its number of samples does not support.
+/// One row of cells per series; `-` for percentiles that its number of samples does not support.
 pub fn summary_rows(series: &[Series]) -> Vec<[String; 10]> {
     series
         .iter()

@@ -89,7 +89,7 @@ fn serve_opens_regular_files_only() {
     let urls = ["/pipe", "/zero", "/file"].map(|path| url(ip, path));
     let done = scene.gannet_get(&scene.out(), &urls).run().expect_failure();
     done.expect_message(&["/pipe: no such file"]);
-    done.expect_message(&["/zero: the server may not give"]);
+    done.expect_message(&["/zero: the server does not allow access"]);
     sample.assert_same(&scene.out().join("file"));
     assert_eq!(files::names(&scene.out()), ["file"]);
     assert!(fs::metadata(scene.root().join("pipe")).expect("a pipe").file_type().is_fifo());

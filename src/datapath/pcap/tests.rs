@@ -1,4 +1,4 @@
-//! Captures, read back by a reader of their own and by tshark.
+//! Captures, read back by a separate reader and by tshark.
 
 use std::process::Command;
 use std::sync::Mutex;
@@ -96,7 +96,7 @@ fn frames_left_behind_are_recorded_when_they_go() {
     assert_eq!(sent, [0, 1, 2, 3, 4]);
 }
 
-/// Sends frames of 1000 bytes through `b` and back as often as it takes to fill `blocks`, and tells how many that were.
+/// Sends frames of 1000 bytes through `b` and back until `blocks` are filled; returns their number.
 fn fill(a: &mut SimPort, b: &mut Pcap<SimPort>, blocks: usize) -> u64 {
     let frames = (blocks * BUFFER / 1000) as u64 + 50;
     for i in 0..frames {
@@ -114,7 +114,7 @@ fn a_full_disk_stops_the_capture_and_nothing_else() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut b = Pcap::new(b, full, "/dev/full", Duration::default).unwrap();
     let frames = fill(&mut a, &mut b, 1);
-    // The disk's thread finds out in its own time; nothing was in the file by then.
+    // The writing thread notices in its own time; nothing was in the file by then.
     let state = b.capture.state.clone();
     while !state.over.load(Ordering::Relaxed) {
         std::thread::yield_now();
@@ -127,7 +127,7 @@ fn a_full_disk_stops_the_capture_and_nothing_else() {
     assert_eq!(state.written.load(Ordering::Relaxed), 0);
 }
 
-/// A disk that takes nothing until it is let go.
+/// A disk that blocks until released.
 struct Stuck(Receiver<()>, Shared);
 
 impl Write for Stuck {
@@ -141,7 +141,7 @@ impl Write for Stuck {
     }
 }
 
-/// Before, writing was the poll loop's: this test never came to its second block.
+/// The poll loop used to write itself: this test never got to its second block.
 #[test]
 fn a_stuck_disk_holds_nobody_up_and_what_is_missing_is_counted() {
     let (mut a, b) = SimLink::pair(SimConfig::default());
@@ -157,13 +157,13 @@ fn a_stuck_disk_holds_nobody_up_and_what_is_missing_is_counted() {
     drop(b);
     let written = file.0.lock().unwrap();
     assert_eq!(read(&written).len() as u64, recorded, "what was recorded is there");
-    // The statistics at the end say what is not: option 5, isb_ifdrop.
+    // The statistics at the end report the missing ones: option 5, isb_ifdrop.
     let last = &written[written.len() - 52..];
     assert_eq!(last[20..24], [4, 0, 8, 0]);
     assert_eq!(last[32..44], [&[5, 0, 8, 0][..], &missed.to_le_bytes()].concat());
 }
 
-/// Opening a pipe waits for whoever reads it: not the poll loop, and not for long at the end.
+/// Opening a pipe waits for a reader, but does not block the poll loop, or the end for long.
 #[test]
 fn a_pipe_without_a_reader_holds_nobody_up() {
     let dir = tempfile::tempdir().unwrap();

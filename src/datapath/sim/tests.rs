@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Sends one frame with `payload` behind a 14-byte header of `0xee`.
+/// Sends one frame with `payload` after a 14-byte header of `0xee`.
 pub(crate) fn send<D: Datapath>(port: &mut D, payload: &[u8]) -> bool {
     let mut tx = port.tx_alloc().expect("a free frame");
     tx.payload_mut()[..payload.len()].copy_from_slice(payload);
@@ -13,7 +13,7 @@ pub(crate) fn send<D: Datapath>(port: &mut D, payload: &[u8]) -> bool {
     port.tx_burst(&mut burst) == 1
 }
 
-/// Payloads of the frames that one poll brings.
+/// The payloads of the frames received by one poll.
 pub(crate) fn poll<D: Datapath>(port: &mut D) -> Vec<Vec<u8>> {
     let mut burst = Burst::new();
     let n = port.rx_burst(&mut burst);
@@ -49,7 +49,7 @@ fn a_full_ring_leaves_frames_in_the_burst() {
     }
     assert!(a.tx_alloc().is_none());
     assert_eq!((a.tx_burst(&mut burst), burst.len()), (2, 2));
-    // Each frame counts once, however often it is tried.
+    // Each frame is counted once, however often it is retried.
     for _ in 0..10 {
         assert_eq!((a.tx_burst(&mut burst), a.stats().tx_full, a.stats().tx_no_frame), (0, 2, 1));
     }
