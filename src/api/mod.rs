@@ -267,8 +267,7 @@ pub use rustls;
 pub use secret::{SecretError, secret_file};
 
 /// Settings for the engine of core 0 with fresh secrets from the system: up to 2^20 connections and 10,000 concurrent
-/// handshakes, 1,000 stateless resets per second. With several cores, set [`EndpointConfig::core`] to a different
-/// number for each.
+/// handshakes, 1,000 stateless resets per second. [`EndpointConfig::for_core`] derives the settings of several cores.
 ///
 /// # Errors
 /// If the system provides no random numbers.

@@ -14,7 +14,8 @@ use crate::wire::quic::TransportError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 
-/// Bits of a [`ConnId`] that are the place in its core's table. The core is in the eight above, the generation in the rest.
+/// Number of bits of a [`ConnId`] for the place in its core's table. The next eight bits are the core, the rest the
+/// generation.
 const INDEX_BITS: u32 = 24;
 
 const _: () = assert!(MAX_INDEX < 1 << INDEX_BITS);
@@ -26,7 +27,7 @@ impl ConnId {
         Self(u64::from(generation) << 32 | u64::from(index))
     }
 
-    /// The connection with this place and generation on another core than 0.
+    /// The connection with this place and generation on `core`.
     #[must_use]
     pub(crate) fn on(self, core: u8) -> Self {
         debug_assert_eq!(self.core(), 0);
@@ -42,15 +43,15 @@ impl ConnId {
         (self.0 >> 32) as u32
     }
 
-    /// The core whose connection it is ([`EndpointConfig::core`](crate::quic::EndpointConfig::core)).
+    /// The core that owns the connection ([`EndpointConfig::core`](crate::quic::EndpointConfig::core)).
     pub fn core(self) -> u8 {
         (self.0 >> INDEX_BITS) as u8
     }
 }
 
 impl fmt::Display for ConnId {
-    /// As in logs: the place in the connection table, and the number of the connection in that place. The core comes first
-    /// if it is not core 0: `17.0`, `2:17.0`.
+    /// As in logs: the place in the connection table and the number of the connection in that place, such as `17.0`. On
+    /// cores other than 0, the core comes first: `2:17.0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.core() != 0 {
             write!(f, "{}:", self.core())?;

@@ -8,7 +8,7 @@ use gannet::api::handle::{self, CommandError, CommandErrorKind};
 use gannet::api::*;
 use gannet::datapath::sim::{SimConfig, SimLink, SimPort};
 
-/// Nothing takes that long: a test that waits for so long has failed.
+/// Nothing takes that long; the test has failed otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Turns after which something must have happened.
@@ -25,7 +25,7 @@ pub fn tls_options() -> tls::TlsOptions {
     tls::TlsOptions { alpn: vec![b"test".to_vec()], ..tls::TlsOptions::default() }
 }
 
-/// What a client connects with.
+/// A client's configuration.
 pub fn client_config(transport: TransportConfig) -> ClientConfig {
     ClientConfig::new(tls::insecure_client_config(&tls_options()).unwrap(), transport).unwrap()
 }
@@ -50,12 +50,12 @@ pub fn is_right(bytes: &[u8], offset: u64) -> bool {
     (offset..).zip(bytes).all(|(at, b)| *b == value(at))
 }
 
-/// What a world is made of.
+/// Settings of a world.
 pub struct Setup {
     pub server_capacity: usize,
     pub client_capacity: usize,
     pub server: TransportConfig,
-    /// How many events may wait in the server, and the code of who causes more.
+    /// How many events may wait in the server, and the code for peers that cause more.
     pub backlog: Option<(usize, u64)>,
 }
 
@@ -89,7 +89,7 @@ pub fn core<A: App>(
     Core::new(port, CoreConfig { listen, server, pool: pool.clone(), ..config }, app).unwrap()
 }
 
-/// What a server accepts with.
+/// A server's configuration.
 pub fn server_config(options: &tls::TlsOptions, transport: TransportConfig) -> ServerConfig {
     let key = rustls::pki_types::PrivateKeyDer::try_from(IDENTITY.signing_key.serialize_der()).unwrap();
     let tls = tls::server_config(vec![IDENTITY.cert.der().clone()], key, options).unwrap();
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// Turns until `handle` has an event for which `wanted` gives something. Others are dropped.
+    /// Turns until `wanted` returns a value for an event of `handle`. Other events are dropped.
     pub fn until<T>(&mut self, client: bool, mut wanted: impl FnMut(HandleEvent) -> Option<T>) -> T {
         for _ in 0..TURNS {
             let handle = if client { &self.client } else { &self.server };
@@ -137,7 +137,7 @@ impl World {
         panic!("it never happened");
     }
 
-    /// A connection from the client to the server: its name at the client, and at the server.
+    /// Connects the client to the server: the connection at the client and at the server.
     pub fn connect(&mut self, transport: TransportConfig) -> (ConnId, ConnId) {
         self.client.connect(&client_config(transport), "server.test", remote()).unwrap();
         let client = self.until(true, connected);
@@ -161,7 +161,7 @@ impl World {
 /// Runs a core to its end.
 pub fn run_core(mut core: HandleCore) {
     let stop = core.app.stop();
-    // A peer that ends first takes the link down.
+    // The peer that ends first takes the link down.
     let _ = core.run(&stop);
 }
 
@@ -178,7 +178,7 @@ pub fn next(handle: &Handle) -> HandleEvent {
     handle.next_timeout(PATIENCE).expect("something happens")
 }
 
-/// The connection that is set up now.
+/// The connection that is set up, if `event` reports one.
 pub fn connected(event: HandleEvent) -> Option<ConnId> {
     match event {
         HandleEvent::Engine { conn, event: Event::Connected { .. } } => Some(conn),
@@ -187,7 +187,7 @@ pub fn connected(event: HandleEvent) -> Option<ConnId> {
     }
 }
 
-/// Gives a command until the core takes it; `on_event` gets the events that have to be read for that.
+/// Repeats a command until the core takes it; `on_event` gets the events that have to be read for that.
 pub fn insist<T, R>(
     handle: &Handle,
     mut given: T,

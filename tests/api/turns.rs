@@ -1,4 +1,4 @@
-//! Handles over cores that the test turns itself: refusals, back-pressure, and ends, step by step.
+//! Handles with cores that the test turns itself: refusals, back-pressure and shutdown, step by step.
 
 use gannet::api::handle::{CommandErrorKind, ConnectRefusal, Opening, Operation};
 use gannet::api::*;
@@ -71,7 +71,7 @@ fn refused_buffers_come_back_in_order() {
     let mut world = World::new(Setup::default());
     let (conn, _) = world.connect(TransportConfig::default());
     let stream = open(&mut world, conn, Dir::Bidi);
-    // Less than the window of 1 MiB that the peer was given.
+    // Less than the window of 1 MiB announced to the peer.
     let bufs: Vec<_> = [100, 200, 300].map(PinnedBuf::unpinned).into();
     let was = addrs(&bufs);
     world.client.provide_receive_buffers(conn, stream, bufs).unwrap();
@@ -158,7 +158,7 @@ fn full_rings_give_back_at_once() {
 
 #[test]
 fn data_waits_for_the_budget_in_order_and_comes_back_from_a_reset() {
-    // The peer gives no window: nothing is ever acknowledged, and the budget stays used up.
+    // The peer gives no credit: nothing is ever acknowledged, and the budget stays exhausted.
     let server = TransportConfig { stream_window_uni: 0, ..TransportConfig::default() };
     let mut world = World::new(Setup { client_capacity: 4, server, ..Setup::default() });
     let (conn, _) = world.connect(TransportConfig { send_budget: 1000, ..TransportConfig::default() });
@@ -200,7 +200,7 @@ fn data_waits_for_the_budget_in_order_and_comes_back_from_a_reset() {
         });
         assert_eq!(why, Some(if close { SendErrorKind::Closed } else { SendErrorKind::NoStream }));
         if !close {
-            // A reset is carried out before the engine tells of it: what waited is refused at once.
+            // A reset is carried out before the engine reports it: waiting data is refused at once.
             back.rotate_right(1);
         }
         assert_eq!(back, sent);
@@ -224,7 +224,7 @@ fn a_handle_that_does_not_read_stalls_its_peer_only() {
     let pool = world.client_pool.clone();
     for _ in 0..5000 {
         world.turn();
-        // The window of 1 MiB, what was taken of it before the ring was full, and the chunk that is being filled.
+        // The window of 1 MiB, what was taken before the ring was full, and the chunk being filled.
         assert!(pool.stats().in_use <= (1 << 20) + (4 << 16), "{:?}", pool.stats());
     }
     assert!(pool.stats().in_use >= 1 << 20, "the peer fills its window: {:?}", pool.stats());
@@ -265,7 +265,7 @@ fn peers_cannot_make_events_without_end() {
         let (_, reason) = world.until(true, closed);
         assert!(matches!(reason, CloseReason::Application { code: 77, .. }), "{reason:?}");
     }
-    // Accepted, Connected, 20 streams at the most, Closed; of the others, nothing is told.
+    // Accepted, Connected, at most 20 streams, Closed; other streams are not reported.
     let waiting = world.server_core.as_ref().unwrap().app.waiting_events();
     assert!((8..=21).contains(&waiting), "{waiting}");
     let mut accepted = 0;
@@ -402,7 +402,7 @@ fn the_end_does_not_overtake_data_that_waits() {
     assert_eq!(received, 10_000);
 }
 
-/// On main of before, all that came was with the handle, and the pool held all of it.
+/// Before, everything that arrived was with the handle and held all of the pool.
 #[test]
 fn what_nobody_reads_holds_a_bounded_piece_of_memory_and_nothing_else_up() {
     const TOTAL: usize = 3 << 20;
@@ -438,10 +438,10 @@ fn what_nobody_reads_holds_a_bounded_piece_of_memory_and_nothing_else_up() {
             _ => None,
         }));
     }
-    // What may be taken ahead, and the chunk that goes beyond it.
+    // The read-ahead, and the chunk that exceeds it.
     assert!((256 << 10..320 << 10).contains(&ahead(&kept)), "{}", ahead(&kept));
     assert!(world.server_pool.stats().in_use <= (256 << 10) + (1 << 20) + (4 << 16), "{:?}", world.server_pool.stats());
-    // Whoever reads again gets the rest.
+    // Reading again yields the rest.
     let mut received = 0;
     for chunk in kept.drain(..) {
         assert!(is_right(&chunk, received));
@@ -458,7 +458,7 @@ fn what_nobody_reads_holds_a_bounded_piece_of_memory_and_nothing_else_up() {
     assert_eq!((received, world.server_pool.stats().in_use), (TOTAL as u64, 0));
 }
 
-/// A peer that closes does not take along what was left in a stream that nobody read on.
+/// A peer that closes does not discard data left in a stream that was not read.
 #[test]
 fn what_was_not_read_comes_before_the_close() {
     let mut world = World::new(Setup::default());
@@ -468,7 +468,7 @@ fn what_was_not_read_comes_before_the_close() {
     fill(&mut blob, 0);
     world.client.send(conn, stream, blob, true).unwrap();
     let mut kept = Vec::new();
-    // All of it is there: it is acknowledged.
+    // All of it has arrived, as it is acknowledged.
     let mut done = false;
     for _ in 0..100_000 {
         world.turn();
@@ -510,7 +510,7 @@ fn events_end_when_run_returns() {
     let stop = core.app.stop();
     world.client.shutdown();
     core.run(&stop).unwrap();
-    // On main of before, this waited for the core to be dropped.
+    // Before, this waited for the core to be dropped.
     let closed = world.client.events().filter(|event| {
         matches!(event, HandleEvent::Engine { event: Event::Closed { reason: CloseReason::Shutdown }, .. })
             || matches!(event, HandleEvent::Engine { event: Event::Closed { reason: CloseReason::Local { .. } }, .. })

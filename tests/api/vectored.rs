@@ -1,4 +1,4 @@
-//! Vectored sends through handles: whole and in order, or not at all, and every piece comes back by itself.
+//! Vectored sends through handles: complete and in order, or not at all; every piece is returned by itself.
 
 use gannet::api::handle::CommandErrorKind;
 use gannet::api::*;
@@ -6,12 +6,13 @@ use gannet::api::*;
 use crate::api::{Setup, World, fill, is_right};
 use crate::turns::{addr, open, pinned};
 
-/// Pieces of these lengths, with their addresses.
+/// Pieces of these lengths, and their addresses.
 fn pieces(lens: &[usize]) -> (Vec<SendData>, Vec<usize>) {
     lens.iter().map(|len| pinned(*len)).unzip()
 }
 
-/// Waits until `count` pieces have come back: address, bytes acknowledged (none if refused), end behind it.
+/// Waits until `count` pieces were returned: address, number of acknowledged bytes (none if refused), whether the
+/// stream ends after it.
 fn back(world: &mut World, count: usize) -> Vec<(usize, Option<usize>, bool)> {
     let mut back = Vec::new();
     world.until(true, |event| {
@@ -66,13 +67,13 @@ fn refused_pieces_come_back_in_order() {
     let (data, was) = pieces(&[5, 6, 7]);
     world.client.send_vectored(conn, nowhere, data, true).unwrap();
     assert_eq!(back(&mut world, 3), [(was[0], None, false), (was[1], None, false), (was[2], None, true)]);
-    // Nothing is sent, but its failure is told all the same.
+    // Nothing is sent, but its failure is reported nevertheless.
     world.client.send_vectored(conn, nowhere, [], true).unwrap();
     let told = back(&mut world, 1);
     assert_eq!((told.len(), told[0].1, told[0].2), (1, None, true));
 }
 
-/// The peer gives no window: nothing is ever acknowledged, and the budget stays used up.
+/// The peer gives no credit: nothing is ever acknowledged, and the budget stays exhausted.
 fn stuck() -> (World, ConnId, StreamId) {
     let server = TransportConfig { stream_window_uni: 0, ..TransportConfig::default() };
     let mut world = World::new(Setup { client_capacity: 2, server, ..Setup::default() });

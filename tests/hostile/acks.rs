@@ -1,4 +1,4 @@
-//! Acknowledgements that are not true, and what ECN marks are worth.
+//! False acknowledgements, and the credibility of ECN marks.
 
 use gannet::base::time::Duration;
 use gannet::quic::{Dir, SendData, TransportConfig};
@@ -10,7 +10,7 @@ use super::world::{Host, against_server, client_addr, exchange, server_addr};
 
 static DATA_BYTES: [u8; 1 << 20] = [7; 1 << 20];
 
-/// A server that sends without end to a peer which acknowledges by `ack`, up to `rounds` of 10 ms.
+/// A server that sends without end to a peer that acknowledges by `ack`, for up to `rounds` of 10 ms.
 fn stream_to(rounds: usize, ack: fn(&Peer) -> Vec<u8>) -> (Host, Peer, u64) {
     let (mut host, mut peer) = against_server(TransportConfig::default());
     let conn = host.conn.unwrap();
@@ -35,17 +35,17 @@ fn stream_to(rounds: usize, ack: fn(&Peer) -> Vec<u8>) -> (Host, Peer, u64) {
     (host, peer, sent)
 }
 
-/// RFC 9000 §21.4. Until 2026-11 no number was left out, and such a peer drove the window to 177 MB.
+/// RFC 9000 §21.4. Until 2026-11, no number was skipped, and such a peer drove the window to 177 MB.
 #[test]
 fn acknowledging_what_never_came_ends_the_connection() {
     let (host, peer, sent) = stream_to(200, |peer| peer.optimistic_ack(DATA));
     assert_eq!(host.error(), Some(TransportError::PROTOCOL_VIOLATION));
     assert_eq!(peer.close.map(|close| close.frame_type), Some(0x02));
-    // Found out within the first numbers; a window has 8 to 400 packets by then.
+    // Detected within the first skipped numbers; a window has 8 to 400 packets by then.
     assert!(sent < 1 << 20, "{sent} bytes by then");
 }
 
-/// The same of an acknowledgement of only those numbers, long after the packets around them were acknowledged.
+/// The same with an acknowledgement of only those numbers, long after the packets around them were acknowledged.
 #[test]
 fn acknowledging_gaps_later_ends_the_connection_too() {
     let (mut host, mut peer, _) = stream_to(30, |peer| peer.ack(DATA));
@@ -65,7 +65,7 @@ fn an_honest_peer_never_hits_a_number_that_was_left_out() {
     assert_eq!(host.endpoint.stats().lost_packets, 0, "a number that was left out is no loss");
 }
 
-/// RFC 9000 §13.4.1. Until 2026-11 marks were counted and not told.
+/// RFC 9000 §13.4.1. Until 2026-11, marks were counted but not reported.
 #[test]
 fn marks_are_reported_for_each_space() {
     let mut host = Host::server(TransportConfig::default());
@@ -94,10 +94,10 @@ fn marks_are_reported_for_each_space() {
     };
     let late = Duration::from_millis(30);
     let ecn = |ect0, ect1, ce| Some(EcnCounts { ect0, ect1, ce });
-    assert_eq!(hear(&mut host, 0b00, late), (true, None), "nothing to tell");
+    assert_eq!(hear(&mut host, 0b00, late), (true, None), "nothing to report");
     assert_eq!(hear(&mut host, 0b01, late), (true, ecn(0, 1, 0)), "duplicates do not count");
     assert_eq!(hear(&mut host, 0b10, late), (true, ecn(1, 1, 0)));
-    assert_eq!(hear(&mut host, 0b11, Duration::ZERO), (true, ecn(1, 1, 1)), "congestion is told at once (§13.2.1)");
+    assert_eq!(hear(&mut host, 0b11, Duration::ZERO), (true, ecn(1, 1, 1)), "congestion is reported at once (§13.2.1)");
 }
 
 /// RFC 9000 §13.4.2.1: none of our packets is ECN-capable, so no count can be about them.

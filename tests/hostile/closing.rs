@@ -1,4 +1,4 @@
-//! Ends: how long they are told to whom, and who does not have to wait for them (RFC 9000 §10).
+//! Closing: for how long peers are informed, and who need not wait for that (RFC 9000 §10).
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::world::{Host, against_client, against_server, client_addr, server_add
 
 const PING: [u8; 1] = [0x01];
 
-/// The probe timeout of the hosts here, whose peers answer in no time: 1 ms, and the peer's 25 ms.
+/// The probe timeout of these hosts, whose peers answer immediately: 1 ms, and the peer's 25 ms.
 const PTO: Duration = Duration::from_millis(26);
 
-/// Three probe timeouts of a round trip of 10 ms, measured once: three times that and the peer's 25 ms each.
+/// Three probe timeouts for a round trip of 10 ms, measured once: three times that and the peer's 25 ms each.
 const WAIT: Duration = Duration::from_millis(3 * (3 * 10 + 25));
 
 /// Closes the host's connection.
@@ -28,14 +28,15 @@ fn worlds() -> [(Host, Peer); 2] {
     [against_server(small()), against_client(small())]
 }
 
-/// A packet of the peer's arrives; how many datagrams it is answered by.
+/// Delivers a packet of the peer; returns the number of answers.
 fn answers(host: &mut Host, peer: &mut Peer) -> usize {
     host.receive(peer.packet(DATA, &PING));
     host.run().len()
 }
 
-/// The close is lost, and so are the answers to probes, which come 1, 3 and 7 probe timeouts after it. Closing was over
-/// after three of them, just before the second probe came, whose answer was a stateless reset (seeds 1147 and 3818).
+/// The close is lost, and so are the answers to probes, which come 1, 3 and 7 probe timeouts after it. Closing used to
+/// end after three of them, just before the second probe, which was answered by a stateless reset (seeds 1147 and
+/// 3818).
 #[test]
 fn who_still_asks_is_told_again() {
     for (mut host, mut peer) in worlds() {
@@ -55,7 +56,7 @@ fn who_still_asks_is_told_again() {
     }
 }
 
-/// A probe is answered however many packets came before it: it was every 2^n-th.
+/// A probe is answered however many packets came before it. It used to be answered only if it was the 2^n-th packet.
 #[test]
 fn a_probe_is_answered_however_many_packets_came_before_it() {
     for (mut host, mut peer) in worlds() {
@@ -69,7 +70,7 @@ fn a_probe_is_answered_however_many_packets_came_before_it() {
     }
 }
 
-/// What a peer gets by never stopping to ask: a few answers, and nine probe timeouts of a closed connection.
+/// A peer that never stops sending gets a few answers, and occupies a closed connection for nine probe timeouts.
 #[test]
 fn closing_is_bounded_in_answers_and_time() {
     for (mut host, mut peer) in worlds() {
@@ -99,20 +100,20 @@ fn closing_of_a_connection_that_nobody_asks_for_lasts_three_probe_timeouts() {
     }
 }
 
-/// The application says that it closes, not when: closing begins when the engine next hears the time, however long ago it
-/// heard it last.
+/// The application closes a connection without passing the time: closing begins when the engine next gets the time,
+/// however long ago it last did.
 #[test]
 fn closing_begins_when_the_close_can_leave() {
     for (mut host, mut peer) in worlds() {
         close(&mut host);
-        // Time passes that nobody tells it of.
+        // Time passes without the engine being called.
         host.now += PTO * 100;
         assert_eq!(host.run().len(), 1);
         host.wait(PTO * 3 - Duration::from_millis(1));
         assert_eq!(host.endpoint.connection_count(), 1);
         assert_eq!(answers(&mut host, &mut peer), 1);
     }
-    // Or it hears it first from a packet.
+    // Or it first gets the time with a packet.
     for (mut host, mut peer) in worlds() {
         close(&mut host);
         host.now += PTO * 100;
@@ -135,8 +136,8 @@ fn a_client_without_application_protocol_is_told_so() {
     assert_eq!(peer.close, Some(Close { code, application: false, frame_type: 6 }));
 }
 
-/// The server refuses a client's first packet, which is not acknowledged thus: no round trip was measured, and three
-/// probe timeouts of one that is only assumed are 3 s. What is known is that it took no longer than the answer.
+/// The server refuses a client's first packet, which is thus not acknowledged: no round trip was measured, and three
+/// probe timeouts for an assumed one are 3 s. But it is known that it took no longer than the answer.
 #[test]
 fn a_refused_client_is_over_when_it_hears_of_it() {
     let mut host = Host::client(small());
@@ -147,13 +148,13 @@ fn a_refused_client_is_over_when_it_hears_of_it() {
     host.receive(peer.packet(INITIAL, &refusal));
     host.run();
     assert_eq!(host.closed(), Some(&CloseReason::PeerTransport { code: 0x178, reason: "no".into() }));
-    // Nobody has to wait for it even so long.
+    // Nobody has to wait even that long.
     assert_eq!((host.endpoint.connection_count(), host.endpoint.draining_count()), (1, 1));
     host.wait(WAIT + Duration::from_millis(1));
     assert_eq!((host.endpoint.connection_count(), host.endpoint.draining_count()), (0, 0));
 }
 
-/// The same when it is the client that refuses, here since the server's answer is none that may come.
+/// The same when the client refuses, here because the server's answer is invalid.
 #[test]
 fn a_client_that_refuses_its_server_closes_as_long_as_the_answer_took() {
     let mut host = Host::client(small());
@@ -169,7 +170,7 @@ fn a_client_that_refuses_its_server_closes_as_long_as_the_answer_took() {
     assert_eq!(host.endpoint.connection_count(), 0);
 }
 
-/// A server's first packet shows nothing about the round trip: it answers at once, and the client may be far away.
+/// A server's first packet reveals nothing about the round trip: it answers at once, and the client may be far away.
 #[test]
 fn a_server_that_refuses_a_client_does_not_forget_it_at_once() {
     let mut host = Host::server(small());
@@ -183,7 +184,7 @@ fn a_server_that_refuses_a_client_does_not_forget_it_at_once() {
     assert_eq!(host.endpoint.stats().connections_opened, 1);
 }
 
-/// Both sides of a close: who was told drains, and that alone is no reason to stay.
+/// Both sides of a close: the one that received it drains, and that alone is no reason to stay.
 #[test]
 fn connections_that_drain_are_known_and_forgotten() {
     for (mut host, mut peer) in worlds() {

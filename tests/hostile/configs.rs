@@ -1,4 +1,4 @@
-//! Configurations that users may come with: what cannot work is refused when it is made, and nothing else is.
+//! Configurations that users may try: those that cannot work are refused when they are made, and no others are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use super::world::{CLIENT_TLS, Host, SERVER_TLS, certificate, endpoint_config, small};
 
-/// A server's configuration as any user of rustls makes it.
+/// A server's configuration as made directly with rustls.
 fn server_by_hand(provider: Arc<CryptoProvider>, change: impl FnOnce(&mut rustls::ServerConfig)) -> ServerResult {
     let (chain, key) = certificate();
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -45,7 +45,7 @@ fn plain() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Keys of such suites cannot be had: the first client made the server panic.
+/// The keys of such suites are not accessible: the first client made the server panic.
 #[test]
 fn a_configuration_of_plain_rustls_is_refused_with_the_remedy() {
     let errors = [server_by_hand(plain(), |_| {}).unwrap_err(), client_by_hand(plain(), |_| {}).unwrap_err()];
@@ -54,7 +54,7 @@ fn a_configuration_of_plain_rustls_is_refused_with_the_remedy() {
         assert!(error.to_string().contains("TLS13_AES_256_GCM_SHA384"), "{error}");
         assert!(error.to_string().contains("tls::crypto_provider()"), "{error}");
     }
-    // One foreign suite is enough: it is the client who chooses.
+    // One foreign suite is enough, as the client chooses.
     let mut mixed = (*tls::crypto_provider(&[])).clone();
     mixed.cipher_suites.push(aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256);
     let error = server_by_hand(Arc::new(mixed), |_| {}).unwrap_err();
@@ -87,7 +87,7 @@ fn transport_settings_are_checked_by_every_constructor() {
     assert!(is_right(client.with_transport(wrong()).unwrap_err()));
 }
 
-/// Connects both with each other; what became of it.
+/// Connects both with each other; returns the result.
 fn connect(server: ServerConfig, client: &ClientConfig) -> [Host; 2] {
     let pool = BufPool::heap;
     let mut server = Host::new(Side::Server, Endpoint::new(endpoint_config(Side::Server), Some(server), pool()));
@@ -106,7 +106,7 @@ fn are_connected(hosts: &[Host; 2]) -> bool {
     hosts.iter().all(|host| connected(host) && host.closed().is_none())
 }
 
-/// Whoever needs more of rustls than our own constructors offer builds with our provider.
+/// Users who need more of rustls than our own constructors offer build with our provider.
 #[test]
 fn rustls_own_builders_are_welcome_with_the_engines_provider() {
     for suites in [&[][..], &[Suite::ChaCha20Poly1305], &[Suite::Aes256Gcm, Suite::Aes128Gcm]] {
@@ -117,7 +117,7 @@ fn rustls_own_builders_are_welcome_with_the_engines_provider() {
     }
 }
 
-/// Whatever is not refused works, with the usual settings at the other end.
+/// Settings that are not refused work, with the usual settings at the other end.
 #[test]
 fn the_most_extreme_settings_that_are_possible_connect() {
     let max = (1 << 62) - 1;
@@ -153,7 +153,7 @@ fn the_most_extreme_settings_that_are_possible_connect() {
         max_idle_timeout: Duration::from_millis(1),
         handshake_timeout: Duration::from_millis(1),
         initial_rtt: Duration::from_micros(1),
-        // Announced as 1 ms: as 0, it would be less than what is waited.
+        // Announced as 1 ms, as 0 would be less than the actual delay.
         max_ack_delay: Duration::from_micros(1),
         keep_alive: Some(Duration::from_millis(1)),
         ..TransportConfig::default()

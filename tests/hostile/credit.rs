@@ -1,4 +1,4 @@
-//! Peers that use credit in unusual ways: nothing waits for ever, and nobody dies of waiting.
+//! Peers that use credit in unusual ways: nothing waits forever, and no connection dies of waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,21 +26,21 @@ fn stream(id: StreamId, offset: u64, len: u64, fin: bool) -> Vec<u8> {
     bytes
 }
 
-/// The peer says `payload` in a packet, and hears what the engine has to say for a while.
+/// The peer sends `payload` in a packet, and receives what the engine sends for a while.
 fn say(host: &mut Host, peer: &mut Peer, payload: &[u8]) {
     let datagram = peer.packet(DATA, payload);
     host.receive(datagram);
     host.wait(Duration::from_millis(30)).iter().for_each(|(_, d)| peer.receive(d));
 }
 
-/// The application reads all that there is on a stream.
+/// The application reads everything available on a stream.
 fn read(host: &mut Host, id: StreamId) -> usize {
     let conn = host.conn.unwrap();
     let mut conn = host.endpoint.conn(conn).unwrap();
     std::iter::from_fn(|| conn.take(id)).map(|chunk| chunk.len()).sum()
 }
 
-/// The peer acknowledges everything and hears the answer.
+/// The peer acknowledges everything and receives the answer.
 fn ack(host: &mut Host, peer: &mut Peer) {
     let ack = peer.ack(DATA);
     say(host, peer, &ack);
@@ -48,7 +48,7 @@ fn ack(host: &mut Host, peer: &mut Peer) {
 
 #[test]
 fn streams_that_stay_open_do_not_use_up_the_right_to_open_others() {
-    // No STREAMS_BLOCKED comes: to wait for one is forbidden (RFC 9000 §4.6).
+    // No STREAMS_BLOCKED comes: waiting for one is not allowed (RFC 9000 §4.6).
     for (limit, stay) in [(3, 2), (100, 49), (100, 50), (100, 51), (100, 99)] {
         let config = TransportConfig { max_streams_uni: limit, ..TransportConfig::default() };
         let (mut host, mut peer) = against_server(config);
@@ -57,7 +57,7 @@ fn streams_that_stay_open_do_not_use_up_the_right_to_open_others() {
             say(&mut host, &mut peer, &stream(uni(index), 0, 1, false));
         }
         for index in stay..stay + 300 {
-            assert!(index < peer.max_streams[1], "{stay} of {limit} stay: stuck at stream {index}");
+            assert!(index < peer.max_streams[1], "{stay} of {limit} stay: blocked at stream {index}");
             say(&mut host, &mut peer, &stream(uni(index), 0, 1, true));
             assert_eq!(read(&mut host, uni(index)), 1);
             ack(&mut host, &mut peer);
@@ -87,8 +87,8 @@ fn a_stream_that_nobody_reads_does_not_stop_the_others() {
     }
 }
 
-/// An application that waits for a whole record before it takes any of it: what it took before has to be told although it
-/// was too little to be news then.
+/// An application that waits for a whole record before it takes any of it: credit for what it took before has to be
+/// announced although it was too little then.
 #[test]
 fn credit_that_was_no_news_is_told_when_the_rest_is_used_up() {
     let config = TransportConfig { stream_window_uni: 1000, ..TransportConfig::default() };
@@ -114,10 +114,10 @@ fn who_is_blocked_at_an_old_limit_is_told_the_one_it_has() {
     ];
     let before = peer.packets;
     say(&mut host, &mut peer, &frames(&blocked));
-    assert_eq!((data, streams), (0, [0; 2]), "it was not told before");
+    assert_eq!((data, streams), (0, [0; 2]), "it was not announced before");
     assert_eq!((peer.max_data, peer.max_streams), (6000, [3; 2]));
     assert_eq!(peer.stream_limit(uni(0)), 4000);
-    // However often it says so, in one packet or many, it hears of it once for each packet.
+    // However often it reports that, the limit is announced once per packet.
     ack(&mut host, &mut peer);
     for _ in 0..10 {
         say(&mut host, &mut peer, &frames(&blocked).repeat(50));
@@ -128,7 +128,7 @@ fn who_is_blocked_at_an_old_limit_is_told_the_one_it_has() {
 
 #[test]
 fn one_frame_opens_many_streams_for_the_price_of_one() {
-    /// Counts the streams that ask it for buffers; it has none.
+    /// Counts the streams that ask for buffers; it has none.
     #[derive(Default)]
     struct Asked(AtomicU64);
     impl BufferProvider for Asked {
@@ -152,7 +152,7 @@ fn one_frame_opens_many_streams_for_the_price_of_one() {
     assert_eq!((opened(&host), asked.0.load(Ordering::Relaxed)), (1, 1));
     let grown = held() - before;
     assert!(grown < 100_000, "131,072 streams: {grown} bytes");
-    // Those below it exist as soon as they are named, and are told of then, once.
+    // Lower streams are created when a frame refers to them, and are reported then, once.
     for index in [5, 3, 5, 3, LIMIT - 2] {
         say(&mut host, &mut peer, &stream(uni(index), 0, 1, false));
     }
@@ -161,7 +161,7 @@ fn one_frame_opens_many_streams_for_the_price_of_one() {
     assert!(host.closed().is_none());
 }
 
-/// A client that wants `provided` bytes on a stream whose window opens with that, from a server that is not to be trusted.
+/// A client that expects `provided` bytes on a stream whose window opens with the buffers, from an untrusted server.
 fn client_with_buffers(provided: &[usize]) -> (Host, Peer, StreamId) {
     let config = TransportConfig { stream_window_bidi_local: 0, receive_low_water: 0, ..TransportConfig::default() };
     let (mut host, mut peer) = against_client(config);
@@ -173,7 +173,7 @@ fn client_with_buffers(provided: &[usize]) -> (Host, Peer, StreamId) {
     (host, peer, id)
 }
 
-/// What the peer was told of the stream `id`, in order: the number of the packet, and what.
+/// Frames about the stream `id` that the peer received, in order, with the number of the packet.
 fn told_of(peer: &Peer, id: StreamId) -> Vec<(u64, Told)> {
     let of = |told: &Told| match told {
         Told::Stream(of, ..)
@@ -185,7 +185,7 @@ fn told_of(peer: &Peer, id: StreamId) -> Vec<(u64, Told)> {
     peer.told.iter().filter(|(_, told)| of(told)).copied().collect()
 }
 
-/// The limit that a peer has for the stream `id` that ignores what comes before the first STREAM frame.
+/// The limit of the stream `id` for a peer that ignores frames before the first STREAM frame.
 fn limit_heard(told: &[(u64, Told)]) -> u64 {
     let known = told.iter().skip_while(|(_, told)| !matches!(told, Told::Stream(..)));
     let limit = |(_, told): &(u64, Told)| if let Told::MaxStreamData(_, max) = told { Some(*max) } else { None };
@@ -208,7 +208,7 @@ fn a_stream_frame_comes_before_all_else_that_is_said_of_a_stream() {
             told.iter().any(|(packet, t)| *packet == told[0].0 && matches!(t, Told::MaxStreamData(..))),
             "{told:?}"
         );
-        // The same for what ends it.
+        // The same for frames that end it.
         let other = host.endpoint.conn(conn).unwrap().open(Dir::Bidi).unwrap();
         host.endpoint.conn(conn).unwrap().stop_sending(other, 3).unwrap();
         host.run().iter().for_each(|(_, d)| peer.receive(d));
@@ -225,7 +225,7 @@ fn what_was_said_of_a_stream_goes_along_when_its_first_frame_has_to_come_again()
         if !request.is_empty() {
             host.endpoint.conn(conn).unwrap().send(id, SendData::Static(request), true).unwrap();
         }
-        // The first packet is lost; the second arrives, to a peer that does not know the stream, and is acknowledged.
+        // The first packet is lost; the second arrives at a peer that does not know the stream, and is acknowledged.
         assert_eq!(host.run().len(), 1);
         host.endpoint.conn(conn).unwrap().provide_receive_buffer(id, PinnedBuf::unpinned(1000)).unwrap();
         host.run().iter().for_each(|(_, d)| peer.receive(d));
@@ -260,8 +260,8 @@ fn what_overtook_the_first_frame_of_a_stream_is_said_again() {
     assert!(peer.told[count..].iter().all(|(_, told)| *told == Told::Ping), "once: {:?}", peer.told);
 }
 
-/// A server that asks its application for more, and so learns that there is no more, only while it has credit: it cannot
-/// send the end of an answer that takes all it has.
+/// A server that asks its application for more data, and thus learns that there is no more, only while it has credit:
+/// it cannot send the end of an answer that uses all of it.
 #[test]
 fn an_answer_of_exactly_the_size_of_its_buffers_comes_to_its_end() {
     for (window, buffers) in [(0, vec![3000]), (0, vec![1000; 3]), (3000, vec![3000]), (3000, vec![1, 2999])] {
@@ -278,7 +278,7 @@ fn an_answer_of_exactly_the_size_of_its_buffers_comes_to_its_end() {
         for _ in 0..20 {
             let credit = limit_heard(&told_of(&peer, id)).max(window) - sent;
             let n = credit.min(700).min(3000 - sent);
-            // It hears of the end by asking, for which it needs credit.
+            // It learns of the end by asking, for which it needs credit.
             ended = credit > 0 && n == 0;
             say(&mut host, &mut peer, &stream(id, sent, n, ended));
             ack(&mut host, &mut peer);
@@ -294,7 +294,7 @@ fn an_answer_of_exactly_the_size_of_its_buffers_comes_to_its_end() {
     }
 }
 
-/// Time passes, and the peer acknowledges what it hears.
+/// Time passes, and the peer acknowledges what it receives.
 fn live(host: &mut Host, peer: &mut Peer, time: Duration) {
     let until = host.now + time;
     while host.now < until && host.closed().is_none() {
@@ -308,7 +308,7 @@ fn live(host: &mut Host, peer: &mut Peer, time: Duration) {
     }
 }
 
-/// How often the peer was told something.
+/// Number of frames that match.
 fn count(peer: &Peer, what: impl Fn(&Told) -> bool) -> usize {
     peer.told.iter().filter(|(_, told)| what(told)).count()
 }
@@ -331,11 +331,11 @@ fn who_has_data_and_no_credit_says_so_again_and_lives() {
         assert_eq!(host.closed(), None);
         let blocked = count(&peer, |told| matches!(told, Told::DataBlocked(10) | Told::StreamDataBlocked(_, 10)));
         assert!((40..=60).contains(&blocked), "{blocked} in 120 s");
-        // When the credit comes at last, so does the rest.
+        // When the credit arrives at last, so does the rest.
         let credit = [Frame::MaxData(1000), Frame::MaxStreamData { id, max: 1000 }];
         say(&mut host, &mut peer, &frames(&credit));
         assert_eq!(peer.stream_bytes, 100);
-        // And when the peer is gone, that shows.
+        // If the peer is gone, that is detected.
         host.endpoint.conn(conn).unwrap().send(id, SendData::Static(&[1; 2000]), false).unwrap();
         host.wait(2 * idle);
         assert_eq!(host.closed(), Some(&CloseReason::IdleTimeout));
@@ -346,7 +346,7 @@ fn who_has_data_and_no_credit_says_so_again_and_lives() {
 fn who_owes_credit_pings_and_lives() {
     for by_connection in [true, false] {
         let (mut host, mut peer) = against_server(small());
-        // It says nothing of being blocked.
+        // It does not report that it is blocked.
         say(&mut host, &mut peer, &stream(uni(0), 0, 4000, false));
         if by_connection {
             say(&mut host, &mut peer, &stream(uni(1), 0, 2000, false));
@@ -382,14 +382,14 @@ fn a_server_that_is_gone_is_noticed_by_keep_alive_and_idle_timeout() {
     let conn = host.conn.unwrap();
     let id = host.endpoint.conn(conn).unwrap().open(Dir::Bidi).unwrap();
     host.endpoint.conn(conn).unwrap().send(id, SendData::Static(b"GET /\r\n"), true).unwrap();
-    // It takes its time, but it is there.
+    // It takes its time, but it arrives.
     live(&mut host, &mut peer, 10 * idle);
     assert_eq!(host.closed(), None);
     say(&mut host, &mut peer, &stream(id, 0, 1000, false));
     let second = Duration::from_secs(1);
     host.wait(idle - second);
     assert_eq!(host.closed(), None);
-    // The first PING may start the idle timeout again (RFC 9000 §10.1).
+    // The first PING may restart the idle timeout (RFC 9000 §10.1).
     host.wait(keep_alive + second);
     assert_eq!(host.closed(), Some(&CloseReason::IdleTimeout));
 }

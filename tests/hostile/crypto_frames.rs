@@ -1,4 +1,4 @@
-//! CRYPTO frames in pieces: what strangers make the engine do and hold before their address is validated.
+//! CRYPTO frames in pieces: what strangers can make the engine do and store before their address is validated.
 
 use std::net::SocketAddr;
 
@@ -14,11 +14,11 @@ fn stranger(n: u64) -> SocketAddr {
     SocketAddr::from(([198, 51, 100, 1], 1000 + n as u16))
 }
 
-/// The first flight of a client that says its hello in pieces of `size` bytes.
+/// The first flight of a client that sends its hello in pieces of `size` bytes.
 fn hello(peer: &mut Peer, size: usize) -> Vec<Vec<u8>> {
     let said = peer.said[INITIAL].clone();
     let pieces: Vec<_> = (0..).step_by(size).zip(said.chunks(size)).collect();
-    // Four bytes of header each at the most.
+    // At most four bytes of header each.
     let flight = pieces.chunks(1100 / (4 + size).min(1100));
     let flight = flight.map(|part| {
         let list: Vec<_> = part.iter().map(|(offset, data)| Frame::Crypto { offset: *offset, data }).collect();
@@ -27,7 +27,8 @@ fn hello(peer: &mut Peer, size: usize) -> Vec<Vec<u8>> {
     flight.collect()
 }
 
-/// TLS was asked for each frame: seven allocations and a look at all there is, 135 us for a packet of one-byte frames.
+/// TLS used to be called for each frame: seven allocations and a pass over all data each, 135 us for a packet of
+/// one-byte frames.
 #[test]
 fn a_hello_in_single_bytes_costs_what_it_costs_in_one() {
     let count = |size| {
@@ -58,7 +59,7 @@ fn a_hello_in_single_bytes_costs_what_it_costs_in_one() {
     assert!(peer.is_connected() && peer.handshake_done);
 }
 
-/// Six bytes took 64 KiB.
+/// Six bytes used to take 64 KiB.
 #[test]
 fn bytes_far_ahead_take_little_memory() {
     let strangers = |frame: Frame<'_>| {
@@ -91,6 +92,6 @@ fn a_server_holds_no_crypto_bytes_once_the_handshake_is_over() {
     let datagram = peer.packet(DATA, &frames(&[Frame::Crypto { offset: 5, data: b"x" }]));
     host.receive(datagram);
     host.run();
-    // unexpected_message: nothing of a client's is awaited, so what is behind a gap is as wrong as what is in order.
+    // unexpected_message: nothing is expected from a client, so data after a gap is as wrong as data in order.
     assert_eq!(host.error(), Some(TransportError::crypto(10)));
 }

@@ -1,4 +1,4 @@
-//! Floods: many who want in, and connected peers that try to fill memory.
+//! Floods: many strangers, and connected peers that try to fill memory.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ impl Ledger {
     }
 }
 
-/// A server that asks nobody for a token.
+/// A server that requires no tokens.
 fn without_retry() -> Host {
     let config = EndpointConfig { retry: RetryPolicy::Never, ..endpoint_config(Side::Server) };
     Host::server_with(config, TransportConfig::default())
@@ -59,7 +59,7 @@ fn spoofed_clients_cost_little_and_go_away() {
     }
     assert_eq!(host.endpoint.connection_count(), limit);
     let full = held();
-    // One packet again and again is cheaper for the test than making one each time.
+    // Repeating one packet is cheaper for the test than making one each time.
     let again = initial(1 << 20);
     for n in 0..2000 {
         let from = spoofed((1 << 20) + n);
@@ -76,7 +76,7 @@ fn spoofed_clients_cost_little_and_go_away() {
     let left = ledger.0.values().filter(|(_, sent)| *sent > 0).count();
     assert_eq!(left, limit, "each of the first got its answer, nobody else did");
 
-    // Time and again: nothing is left behind.
+    // Repeatedly, as nothing must be left behind.
     let settled = held();
     for round in 1..4 {
         for n in 0..limit as u64 + 20 {
@@ -101,7 +101,7 @@ fn a_real_client_gets_in_beside_a_flood() {
     let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
     exchange(&mut host, &mut peer);
     assert!(peer.is_connected() && peer.handshake_done);
-    // Its place is free again for the next handshake.
+    // Its place is free for the next handshake.
     let other = SocketAddr::from(([192, 0, 2, 77], 5));
     let mut next = Peer::client(other, 2, |params| params.to_bytes());
     next.out.drain(..).for_each(|mut datagram| host.receive_from(other, &mut datagram));
@@ -137,7 +137,7 @@ fn initials_that_do_not_authenticate_leave_nothing() {
     let before = held();
     for n in 0..3000 {
         let mut forged = real.clone();
-        // Another ID, so other keys; or another payload.
+        // Another ID, so other keys, or another payload.
         let at = if n % 2 == 0 { 6 + rng.below(8) } else { 40 + rng.below(1100) } as usize;
         forged[at] ^= 1 + rng.below(255) as u8;
         host.receive_from(spoofed(n), &mut forged);
@@ -158,8 +158,7 @@ fn answers_to_strangers_are_few_and_small() {
     for n in 0..5000u64 {
         let mut data = vec![0; 10 + rng.below(1400) as usize];
         rng.fill(&mut data);
-        // Short headers with IDs that nobody has, with ones of connections that are gone, and long headers of versions that
-        // nobody speaks.
+        // Short headers with unknown IDs or those of ended connections, and long headers of unknown versions.
         if n % 3 == 0 {
             data[0] = data[0] & 0x3f | 0x40;
         } else if n % 3 == 1 {
@@ -184,7 +183,7 @@ fn answers_to_strangers_are_few_and_small() {
     assert!(held() - before < 100_000);
 }
 
-/// Lets a connected peer send `count` packets without ever acknowledging anything; how much memory grew.
+/// A connected peer sends `count` packets and never acknowledges anything; returns how much memory grew.
 fn unacknowledged(count: u64, payload: impl Fn(u64) -> Vec<u8>) -> (Host, Peer, isize) {
     let (mut host, mut peer) = against_server(small());
     let before = held();

@@ -1,5 +1,5 @@
-//! Bytes without any sense, and frames without any plan, into engines in every state: they must not panic, and
-//! what they hold must come back.
+//! Random bytes and random frames, sent to engines in every state: they must not panic, and all memory must be
+//! returned.
 
 use gannet::base::Side;
 use gannet::mem::PinnedBuf;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::peer::{DATA, HANDSHAKE, INITIAL, Peer, frames};
 use super::world::{Host, against_client, against_server, client_addr, small, waiting_client};
 
-/// How far a connection is when the garbage comes.
+/// State of the connection when the garbage arrives.
 #[derive(Clone, Copy, Debug)]
 enum State {
     NoConnection,
@@ -77,13 +77,13 @@ enum Garbage {
         version: u32,
         rest: Vec<u8>,
     },
-    /// A packet of the peer's, with some bytes changed, and cut.
+    /// A packet of the peer with some bytes changed, and truncated.
     Changed {
         space: usize,
         changes: Vec<(prop::sample::Index, u8)>,
         cut: prop::sample::Index,
     },
-    /// A proper packet with these frames, if they are frames.
+    /// A valid packet with these frames, if they are frames.
     Sealed {
         space: usize,
         payload: Vec<u8>,
@@ -107,7 +107,7 @@ fn garbage() -> impl Strategy<Value = Garbage> {
     ]
 }
 
-/// Spaces that the peer has keys of.
+/// Spaces for which the peer has keys.
 fn usable(peer: &Peer, space: usize) -> usize {
     match space {
         DATA if peer.is_connected() => DATA,
@@ -207,7 +207,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What the application does in between.
+/// Actions of the application in between.
 #[derive(Clone, Debug)]
 enum Act {
     Open(bool),
@@ -233,7 +233,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Applies `act` to the server; counts memory that goes in.
+/// Applies `act` to the server; counts memory passed to it.
 fn apply(host: &mut Host, peer: &mut Peer, act: Act, provided: &mut usize, sent: &mut usize) {
     static DATA_TO_SEND: [u8; 9000] = [0x55; 9000];
     if let Act::Packet(list) = &act {

@@ -1,4 +1,4 @@
-//! Handshakes that do not go the usual way: what waits for ever, and what must not.
+//! Unusual handshakes: what waits forever, and what must not.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use gannet::wire::quic::header::{self, PacketType};
 use super::peer::{DATA, HANDSHAKE, Peer, frames};
 use super::world::{Host, client_addr, small, waiting_client};
 
-/// Kinds of the packets in a datagram.
+/// Types of the packets in a datagram.
 fn kinds(datagram: &[u8]) -> Vec<PacketType> {
     let mut kinds = Vec::new();
     let mut rest = datagram;
@@ -22,8 +22,9 @@ fn kinds(datagram: &[u8]) -> Vec<PacketType> {
     kinds
 }
 
-/// A client that has Handshake keys and nothing to send still has to: the server may have to wait for it before it can
-/// send the rest of its flight (RFC 9002 §6.2.2.1). The probe was not sent, as there was nothing to put into it.
+/// A client with Handshake keys must send a probe even if it has nothing to send: the server may have to wait for it
+/// before it can send the rest of its flight (RFC 9002 §6.2.2.1). The probe used to be omitted, as there was nothing to
+/// put into it.
 #[test]
 fn a_client_with_nothing_to_say_probes_with_handshake_packets() {
     let (mut host, mut peer) = waiting_client(small());
@@ -39,8 +40,8 @@ fn a_client_with_nothing_to_say_probes_with_handshake_packets() {
     assert!(peer.packets >= before + handshake as u64);
 }
 
-/// What comes first of a server's flight is what it sent last: all of it used to be dropped but the ServerHello, and was
-/// missing until the server's timeout.
+/// A server's flight may arrive in any order. Everything but the ServerHello used to be dropped, and was missing until
+/// the server's timeout.
 #[test]
 fn a_servers_flight_may_come_in_any_order() {
     let (mut host, mut peer) = waiting_client(small());
@@ -59,8 +60,8 @@ fn a_servers_flight_may_come_in_any_order() {
     assert_eq!(peer.ack_delays.iter().filter(|(space, _)| *space == DATA).count(), 1, "it was read as well");
 }
 
-/// A client's data that overtakes the end of its handshake is read when the client is known, and not before. How long it
-/// was held is said in the acknowledgement (RFC 9000 §13.2.5).
+/// Data of a client that overtakes the end of its handshake is read when the client is authenticated, and not before.
+/// The acknowledgement reports how long it was held (RFC 9000 §13.2.5).
 #[test]
 fn data_before_the_end_of_the_handshake_waits_for_it() {
     let mut host = Host::server(small());
@@ -73,7 +74,7 @@ fn data_before_the_end_of_the_handshake_waits_for_it() {
     payload.extend_from_slice(b"data");
     host.receive(peer.packet(DATA, &payload));
     host.run();
-    assert!(host.events.is_empty(), "nothing of it is told: {:?}", host.events);
+    assert!(host.events.is_empty(), "nothing of it is reported: {:?}", host.events);
     host.wait(Duration::from_millis(40));
     peer.out.drain(..).for_each(|datagram| host.receive(datagram));
     host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
@@ -87,7 +88,7 @@ fn data_before_the_end_of_the_handshake_waits_for_it() {
     assert!((40_000 >> 3..41_000 >> 3).contains(&delay), "{delay}");
 }
 
-/// Whoever knows an ID can send what looks like early packets: a few are kept, and none for keys that cannot come.
+/// Anyone who knows an ID can send what looks like early packets: a few are kept, and none for keys that cannot come.
 #[test]
 fn a_flood_of_early_packets_is_bounded() {
     let (mut host, mut peer) = waiting_client(small());
@@ -99,12 +100,12 @@ fn a_flood_of_early_packets_is_bounded() {
         host.receive(junk);
     }
     assert_eq!((host.endpoint.stats().packets_kept, host.drops(DropReason::NoKeys)), (10, 990));
-    // The handshake goes on, and the junk is what it is.
+    // The handshake continues, and the junk fails authentication.
     peer.out.drain(..).for_each(|datagram| host.receive(datagram));
     host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
     assert!(peer.is_connected() && host.closed().is_none());
     assert_eq!(host.drops(DropReason::Authentication), 10);
-    // Handshake keys come no more once the handshake is confirmed.
+    // Once the handshake is confirmed, no more Handshake keys will come.
     let late = peer.packet(HANDSHAKE, &[1, 0, 0, 0]);
     host.receive(peer.packet(DATA, &frames(&[Frame::HandshakeDone])));
     host.receive(late);

@@ -1,5 +1,5 @@
-//! An ID and a reset token mean one connection, once; only their owner answers for them
-//! (RFC 9000 §5.1, §10.3, §21.11).
+//! An ID and a reset token belong to one connection, once; only their owner answers for them (RFC 9000 §5.1, §10.3,
+//! §21.11).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn server(config: EndpointConfig) -> Host {
     Host::new(Side::Server, Endpoint::new(config, Some(server), BufPool::heap()))
 }
 
-/// Ends all connections at once and without a word, as a crash would.
+/// Ends all connections at once and silently, as a crash would.
 fn forget(host: &mut Host) {
     host.endpoint.abandon_all();
     host.run();
@@ -45,7 +45,7 @@ fn resets(out: &[(gannet::quic::Transmit, Vec<u8>)]) -> Vec<&[u8]> {
     out.iter().filter(|(transmit, _)| transmit.conn.is_none()).map(|(_, datagram)| &datagram[..]).collect()
 }
 
-/// A client retires ID 0 with a packet to another; what is left of the old one.
+/// A client that has retired ID 0 in a packet to another one; returns the old ID.
 fn with_a_retired_id() -> (Host, Peer, ConnectionId) {
     let (mut host, mut peer) = against_server(small());
     assert_eq!(peer.issued.len(), 3, "{:?}", peer.issued);
@@ -80,7 +80,7 @@ fn a_retired_id_leads_nowhere_after_that_and_is_not_answered_while_the_connectio
     assert_eq!(host.endpoint.stats().rx_packets, before, "it must not be read");
     assert_eq!((host.run().len(), host.endpoint.stats().resets_sent), (0, 0));
     assert_eq!(host.drops(DropReason::RetiredId), 1);
-    // So is an ID that it has not issued yet: its token must not be had before the ID.
+    // The same for an ID not issued yet: its token must not be available before the ID.
     let next = own_id(&endpoint_config(Side::Server), 0, 0, 5);
     let early = peer.shaped(DATA, &[0x01; 60], to(next));
     host.receive(early);
@@ -100,8 +100,8 @@ fn a_retired_id_leads_nowhere_after_that_and_is_not_answered_while_the_connectio
     }
 }
 
-/// Probe t17: cores share the keys. An ID that came to the wrong one says that the NIC has not done its part, not that the
-/// connection is gone.
+/// Cores share the keys. An ID at the wrong core means that the NIC has dispatched it wrongly, not that the connection
+/// is gone.
 #[test]
 fn ids_of_other_cores_and_other_forms_are_not_answered() {
     let (_, mut peer) = against_server(small());
@@ -117,7 +117,7 @@ fn ids_of_other_cores_and_other_forms_are_not_answered() {
     }
     assert!(resets(&other.run()).is_empty() && other.endpoint.stats().resets_sent == before);
     assert_eq!(other.drops(DropReason::ForeignId), 3);
-    // Another form, and another server's.
+    // Another form, and another server's ID.
     for form in [CidConfig::unrouted(17).unwrap(), CidConfig::routed(2, &[8], 11, [5; 16]).unwrap()] {
         let mut other = server(EndpointConfig { cid: form, ..mine.clone() });
         let datagram = peer.shaped(DATA, &[1; 60], to(peer.remote_cid));
@@ -126,7 +126,7 @@ fn ids_of_other_cores_and_other_forms_are_not_answered() {
     }
 }
 
-/// A server that died and came back with its secret, and one that came back without.
+/// A server that crashed and was restarted with its secret, and one without.
 #[test]
 fn a_restarted_server_answers_for_its_former_self() {
     for (secret, believed) in [(1, true), (2, false)] {
@@ -153,7 +153,7 @@ fn a_restarted_server_answers_for_its_former_self() {
     }
 }
 
-/// Whoever has made `count` connections one after the other; their first IDs.
+/// The first IDs of `count` consecutive connections.
 fn ids_of(host: &mut Host, count: u32) -> HashSet<Vec<u8>> {
     let config = gannet::quic::ClientConfig::new(CLIENT_TLS.clone(), Arc::new(small())).unwrap();
     let (mut slot, mut ids) = (vec![0; 2048], HashSet::new());
@@ -170,7 +170,7 @@ fn ids_of(host: &mut Host, count: u32) -> HashSet<Vec<u8>> {
     ids
 }
 
-/// Probes t08 and t72: after 65,536 connections, the IDs and tokens of the first were those of the last.
+/// After 65,536 connections, the IDs and tokens of the first used to be those of the last.
 #[test]
 fn a_place_is_used_many_times_and_its_ids_never_come_back() {
     let mut host = Host::client(small());
@@ -179,7 +179,7 @@ fn a_place_is_used_many_times_and_its_ids_never_come_back() {
     assert_eq!(ids_of(&mut host, 66_000).len(), 66_000);
 }
 
-/// The client moves to a new ID again and again, and retires the ones before. Its sequence numbers may get to 2^16.
+/// The client keeps moving to new IDs and retires the ones before. Its sequence numbers may reach 2^16.
 fn wear_out(host: &mut Host, peer: &mut Peer, rounds: u32) -> HashSet<Vec<u8>> {
     let mut ids: HashSet<Vec<u8>> = [peer.remote_cid.to_vec()].into();
     let mut tokens = HashSet::new();
@@ -202,13 +202,13 @@ fn wear_out(host: &mut Host, peer: &mut Peer, rounds: u32) -> HashSet<Vec<u8>> {
     ids
 }
 
-/// Probe t07: ID 256 was ID 0.
+/// Sequence numbers used to be truncated: ID 256 was ID 0.
 #[test]
 fn sequence_numbers_are_not_cut() {
     let (mut host, mut peer) = against_server(small());
     let ids = wear_out(&mut host, &mut peer, 400);
     assert!(ids.len() > 1000 && host.closed().is_none(), "{} IDs, {:?}", ids.len(), host.closed());
-    // ID 0 is long gone; an ID in use with the same low byte is not taken for it.
+    // ID 0 was retired long ago; an ID in use with the same low byte is not taken for it.
     let config = endpoint_config(Side::Server);
     let stale = peer.shaped(DATA, &[1; 40], to(own_id(&config, 0, 0, 0)));
     host.wait(Duration::from_secs(5));
@@ -233,8 +233,8 @@ fn reset(first: u8, token: [u8; 16]) -> Vec<u8> {
     datagram
 }
 
-/// RFC 9000 §10.3 and §10.3.1: whatever ends in the token of the ID in use is a reset, in whatever form; the tokens of IDs
-/// not used yet, or retired, mean nothing, nor does one from elsewhere.
+/// RFC 9000 §10.3 and §10.3.1: whatever ends in the token of the ID in use is a reset, in whatever form. Tokens of IDs
+/// that are not used yet or are retired mean nothing, nor do tokens from elsewhere.
 #[test]
 fn tokens_mean_the_id_in_use_and_its_peer() {
     let new_id = |seq: u64, prior: u64| {
@@ -259,7 +259,7 @@ fn tokens_mean_the_id_in_use_and_its_peer() {
     }
 }
 
-/// Nothing of what one client knows is of use against the next one in the same place.
+/// Nothing that one client knows is of use against the next one in the same place.
 #[test]
 fn the_next_connection_in_a_place_has_other_ids_and_tokens() {
     let mut host = Host::server(small());
@@ -276,7 +276,7 @@ fn the_next_connection_in_a_place_has_other_ids_and_tokens() {
 }
 
 /// RFC 9000 §10.3.3: two hosts that have both lost everything, and by chance take each other's resets for packets of
-/// connections that they had, fall silent soon.
+/// former connections, soon fall silent.
 #[test]
 fn resets_of_resets_end() {
     let config = endpoint_config(Side::Server);

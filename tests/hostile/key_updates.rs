@@ -1,4 +1,4 @@
-//! Key updates, by the rules and against them (RFC 9001 §6).
+//! Key updates, valid and invalid (RFC 9001 §6).
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn worlds() -> [(Host, Peer); 2] {
     [against_server(small()), against_client(small())]
 }
 
-/// Lets the host do what it does in `millis`, and the peer read it.
+/// Lets the host work for `millis`, and the peer read what it sends.
 fn wait(host: &mut Host, peer: &mut Peer, millis: u64) {
     host.wait(Duration::from_millis(millis)).iter().for_each(|(_, datagram)| peer.receive(datagram));
 }
@@ -55,7 +55,7 @@ fn updates_that_wait_for_their_acknowledgement_are_taken() {
     }
 }
 
-/// Updates the host's keys; what it says at once because of that.
+/// Updates the host's keys; returns what it sends at once because of that.
 fn update(host: &mut Host) -> Vec<Vec<u8>> {
     let id = host.conn.unwrap();
     assert!(host.endpoint.conn(id).unwrap().update_keys());
@@ -63,7 +63,7 @@ fn update(host: &mut Host) -> Vec<Vec<u8>> {
     host.run().into_iter().map(|(_, datagram)| datagram).collect()
 }
 
-/// Lets the host have an acknowledgement of its 1-RTT packets, without which it may not update.
+/// Acknowledges the host's 1-RTT packets, without which it may not update.
 fn confirm(host: &mut Host, peer: &mut Peer) {
     if host.side == Side::Client {
         host.receive(peer.packet(DATA, &frames(&[Frame::HandshakeDone])));
@@ -78,13 +78,14 @@ fn read(host: &Host) -> u64 {
     host.endpoint.stats().rx_packets
 }
 
-/// "An endpoint MUST retain old keys until it has successfully unprotected a packet sent using the new keys" (§6.1): they
-/// went three probe timeouts after the update had begun, and with them all that the peer sent, who knew nothing of it.
+/// "An endpoint MUST retain old keys until it has successfully unprotected a packet sent using the new keys" (§6.1).
+/// They used to be dropped three probe timeouts after the update had begun, and with them everything from a peer that
+/// did not know of it.
 #[test]
 fn a_peer_that_has_not_heard_of_an_update_is_still_read() {
     for (mut host, mut peer) in worlds() {
         confirm(&mut host, &mut peer);
-        // Nobody gets what it says meanwhile.
+        // What it sends in the meantime is lost.
         let lost = update(&mut host);
         assert!(!lost.is_empty());
         for millis in [10, 500, 2500, 5000, 10_000] {
@@ -94,7 +95,7 @@ fn a_peer_that_has_not_heard_of_an_update_is_still_read() {
             assert_eq!(read(&host), before + 1, "{millis} ms later");
         }
         assert_eq!(host.closed(), None);
-        // Now it hears of it, and answers with the new keys.
+        // Now the peer learns of it, and answers with the new keys.
         peer.update_keys();
         let said: Vec<_> = host.wait(Duration::from_millis(100));
         assert!(!said.is_empty());
@@ -105,7 +106,7 @@ fn a_peer_that_has_not_heard_of_an_update_is_still_read() {
         host.receive(peer.packet(DATA, &ack));
         let before = read(&host);
         host.receive(late);
-        assert_eq!(read(&host), before + 1, "what is late can be read for a while");
+        assert_eq!(read(&host), before + 1, "late packets can be read for a while");
         host.wait(Duration::from_millis(1000));
         let before = read(&host);
         host.receive(later);
@@ -114,7 +115,7 @@ fn a_peer_that_has_not_heard_of_an_update_is_still_read() {
     }
 }
 
-/// An update that the peer hears nothing of can never be confirmed: a quiet connection has to say something.
+/// An update that the peer does not learn of can never be confirmed, so a quiet connection has to send something.
 #[test]
 fn an_update_of_a_quiet_connection_is_told_at_once() {
     for (mut host, mut peer) in worlds() {
@@ -135,7 +136,7 @@ fn an_update_of_a_quiet_connection_is_told_at_once() {
     }
 }
 
-/// That packet is repeated like any other until it has arrived. A probe without anything to repeat was not sent at all.
+/// That packet is retransmitted until it has arrived. A probe without anything to repeat used to be omitted.
 #[test]
 fn the_news_of_an_update_are_repeated() {
     for (mut host, mut peer) in worlds() {
@@ -148,7 +149,7 @@ fn the_news_of_an_update_are_repeated() {
     }
 }
 
-/// Who has got a packet of the new phase has to use its keys for the acknowledgement (§6.1, §6.2).
+/// A peer that has received a packet of the new phase has to use its keys for the acknowledgement (§6.1, §6.2).
 #[test]
 fn an_acknowledgement_of_new_keys_with_old_ones_ends_the_connection() {
     for (mut host, mut peer) in worlds() {
@@ -163,7 +164,7 @@ fn an_acknowledgement_of_new_keys_with_old_ones_ends_the_connection() {
     }
 }
 
-/// Keys are updated after as many packets as was set, by themselves, and only as fast as they are confirmed.
+/// Keys are updated automatically after the configured number of packets, but only as fast as updates are confirmed.
 #[test]
 fn keys_are_updated_after_so_many_packets() {
     let transport = || gannet::quic::TransportConfig { packets_per_key: 20, ..small() };
@@ -171,7 +172,7 @@ fn keys_are_updated_after_so_many_packets() {
         let id = host.conn.unwrap();
         let stream = host.endpoint.conn(id).unwrap().open(Dir::Uni).unwrap();
         let updates = |host: &mut Host| host.endpoint.conn(id).unwrap().stats().key_updates;
-        // The peer goes along when it hears of a new phase.
+        // The peer follows when it learns of a new phase.
         let hear = |host: &mut Host, peer: &mut Peer, millis: u64| {
             let before = updates(host);
             let said = host.wait(Duration::from_millis(millis));

@@ -1,4 +1,4 @@
-//! Strangers who see every datagram of a transfer and send forgeries, pieces, copies and replays of them.
+//! Attackers who see every datagram of a transfer and send forgeries, pieces, copies and replays of them.
 
 use gannet::base::Side;
 use gannet::base::rng::Rng;
@@ -8,12 +8,12 @@ use gannet::quic::{Dir, DropReason, Event, SendData, StreamId, TransportConfig};
 
 use super::world::{Host, addr};
 
-/// What posted memory holds before a byte is placed there. No byte of the file is like it.
+/// Initial contents of provided memory. No byte of the file is like it.
 const POISON: u8 = 0xa5;
 
 const FILE: usize = 300_000;
 
-/// Posted for it, in buffers of this size.
+/// Size of the buffers provided for it.
 const BUFFER: usize = 7_001;
 const BUFFERS: usize = 60;
 
@@ -25,7 +25,7 @@ fn transport() -> TransportConfig {
     TransportConfig { stream_window_bidi_local: 0, ..TransportConfig::default() }
 }
 
-/// Sends what it likes, having seen everything.
+/// Sends anything, having seen everything.
 struct Attacker {
     rng: Rng,
     seen: Vec<(Side, Vec<u8>)>,
@@ -38,13 +38,13 @@ impl Attacker {
         bytes
     }
 
-    /// Some treatments of a datagram for `to`.
+    /// Some manipulations of a datagram for `to`.
     fn attack(&mut self, hosts: &mut [Host; 2], to: Side, real: &[u8]) {
         let host = |hosts: &mut [Host; 2], to: Side, mut data: Vec<u8>| {
             let host = &mut hosts[usize::from(to == Side::Server)];
             host.receive_from(addr(to.peer()), &mut data);
         };
-        // From somewhere else, and ahead of the real one.
+        // A copy from another address, ahead of the real one.
         let elsewhere = "198.51.100.7:4433".parse().unwrap();
         hosts[usize::from(to == Side::Server)].receive_from(elsewhere, &mut real.to_vec());
         // The header is real, the rest is not.
@@ -57,13 +57,13 @@ impl Attacker {
         let bit = self.rng.below(8 * real.len() as u64) as usize;
         flipped[bit / 8] ^= 1 << (bit % 8);
         host(hosts, to, flipped);
-        // The end is missing, or something else is there.
+        // The end is missing or different.
         let cut = self.rng.below(real.len() as u64) as usize;
         host(hosts, to, real[..cut].to_vec());
         let tail = self.random(real.len() - cut);
         host(hosts, to, [&real[..cut], &tail].concat());
         host(hosts, to, [real, &self.random(40)].concat());
-        // To the wrong end, and old ones again.
+        // To the wrong end, and replays of old ones.
         host(hosts, to.peer(), real.to_vec());
         for _ in 0..2 {
             if !self.seen.is_empty() {
@@ -76,7 +76,7 @@ impl Attacker {
     }
 }
 
-/// What came back to the client: stream offset, buffer, valid bytes.
+/// What was returned to the client: stream offset, buffer, valid bytes.
 type Returned = Vec<(u64, PinnedBuf, usize)>;
 
 struct Transfer {
@@ -102,7 +102,7 @@ impl Transfer {
         }
     }
 
-    /// The client asks for the file as soon as it is connected; the server sends it.
+    /// The client requests the file as soon as it is connected; the server sends it.
     fn applications(&mut self) {
         let [client, server] = &mut self.hosts;
         for (conn, event) in client.events.extract_if(.., |(_, e)| !matches!(e, Event::Closed { .. })) {
@@ -143,7 +143,7 @@ impl Transfer {
             let to = self.hosts[1 - index].side;
             for (transmit, datagram) in said {
                 if transmit.conn.is_none() {
-                    // Resets that the attacker provoked go to whoever asked.
+                    // Resets provoked by the attacker go to whoever caused them.
                     continue;
                 }
                 self.attacker.attack(&mut self.hosts, to, &datagram);
@@ -168,7 +168,7 @@ impl Transfer {
             assert_eq!(buf[..*valid], self.file[start.min(FILE)..][..*valid]);
             for (i, byte) in buf.iter().enumerate().skip(*valid) {
                 let real = self.file.get(start + i);
-                // Beyond a gap a packet's bytes may be there, but never anybody else's.
+                // Beyond a gap, a packet's bytes may be there, but never anyone else's.
                 assert!(*byte == POISON || Some(byte) == real, "offset {}: {byte:#x}", start + i);
                 assert!(!self.finished || *byte == POISON, "written behind the end");
             }
@@ -196,7 +196,7 @@ fn a_transfer_under_fire_completes() {
         for why in [DropReason::Authentication, DropReason::Duplicate, DropReason::WrongPath] {
             assert!(stats.drops[why as usize] > 100, "the attack must have happened: {stats:?}");
         }
-        // The copy of the first packet that came from elsewhere has a handshake of its own, for a while.
+        // The copy of the first packet from another address has a handshake of its own for a while.
         t.hosts[1].wait(Duration::from_secs(15));
         assert_eq!(t.hosts[1].endpoint.connection_count(), 1, "copies make no connections that stay");
     }

@@ -1,5 +1,5 @@
-//! Peers and strangers that mean harm: every violation ends its connection with the right error and nothing
-//! else, and what strangers send changes nothing.
+//! Malicious peers and strangers: every violation ends its connection with the right error and affects nothing else,
+//! and what strangers send changes nothing.
 
 mod acks;
 mod closing;

@@ -1,4 +1,4 @@
-//! Routers and strangers that speak about the size of datagrams.
+//! Claims of routers and strangers about the size of datagrams.
 
 use gannet::base::time::Duration;
 use gannet::quic::{ConnId, Dir, SendData, StreamId, TooBig, TransportConfig};
@@ -28,7 +28,7 @@ fn mtu(host: &mut Host) -> u16 {
     conn(host).stats().mtu
 }
 
-/// 50 ms in which the path carries datagrams of up to `path` bytes. Returns those that were sent.
+/// Runs for 50 ms on a path that carries datagrams of up to `path` bytes. Returns the datagrams sent.
 fn round(host: &mut Host, peer: &mut Peer, path: usize) -> Vec<Vec<u8>> {
     let sent: Vec<_> = host.wait(Duration::from_millis(50)).into_iter().map(|(_, datagram)| datagram).collect();
     sent.iter().filter(|datagram| datagram.len() <= path).for_each(|datagram| peer.receive(datagram));
@@ -49,7 +49,7 @@ fn tell(host: &mut Host, max: u16, len: u16, quoted: &[u8]) {
     host.endpoint.packet_too_big(host.now, &news);
 }
 
-/// RFC 9000 §14.2.1, RFC 8899 §4.6.2. Until 2026-11, one message from anybody made it less for good.
+/// RFC 9000 §14.2.1, RFC 8899 §4.6.2. Until 2026-11, one message from anyone reduced it permanently.
 #[test]
 fn a_claim_that_is_not_true_changes_nothing() {
     let (mut host, mut peer, id) = grown();
@@ -73,7 +73,7 @@ fn a_claim_that_is_true_is_found_out_by_probes_and_the_size_comes_back() {
         round(&mut host, &mut peer, 1350);
     }
     assert_eq!(mtu(&mut host), 1350);
-    // As long as it is said, and ten minutes more (RFC 8899 §5.1.1).
+    // As long as it is claimed, and ten minutes more (RFC 8899 §5.1.1).
     for _ in 0..65 {
         host.now += Duration::from_secs(10);
         let datagram = peer.packet(DATA, &frames(&[Frame::Ping]));
@@ -83,7 +83,7 @@ fn a_claim_that_is_true_is_found_out_by_probes_and_the_size_comes_back() {
     assert_eq!((mtu(&mut host), host.closed()), (1472, None));
 }
 
-/// What a stranger can know: the addresses, and what datagrams look like. Nothing of it makes a connection send a probe.
+/// What a stranger can know: the addresses, and the form of datagrams. None of this makes a connection send a probe.
 #[test]
 fn who_has_not_seen_a_datagram_is_not_listened_to() {
     let (mut host, mut peer, id) = grown();
@@ -116,7 +116,7 @@ fn who_has_not_seen_a_datagram_is_not_listened_to() {
     assert_eq!(host.endpoint.stats().iter().find(|(name, _)| *name == "quic_too_big_ignored").unwrap().1, 8);
 }
 
-/// The peer's connection ID changes; quotes of the new one are known, and it is all forgotten at the end.
+/// When the peer's connection ID changes, quotes of the new one are accepted. At the end, everything is forgotten.
 #[test]
 fn quotes_are_known_by_the_connection_id_in_use() {
     let (mut host, mut peer, id) = grown();

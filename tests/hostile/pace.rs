@@ -1,4 +1,4 @@
-//! What may not go out yet waits for a time or for the peer, and never makes a connection busy.
+//! What must not be sent yet waits for a time or for the peer, and never keeps a connection busy.
 
 use gannet::base::Side;
 use gannet::base::time::{Duration, Instant};
@@ -15,7 +15,7 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// The peer hears what the server says in `time`, and acknowledges it at the end.
+/// The peer receives what the server sends for `time`, and acknowledges it at the end.
 fn hear(host: &mut Host, peer: &mut Peer, time: Duration) {
     host.wait(time).iter().for_each(|(_, datagram)| peer.receive(datagram));
     let ack = peer.ack(DATA);
@@ -24,7 +24,7 @@ fn hear(host: &mut Host, peer: &mut Peer, time: Duration) {
     host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
 }
 
-/// A server with a round trip of 100 ms that has just sent what pacing lets go at once, and has no more data.
+/// A server with a round trip of 100 ms that has just sent what pacing allows at once, and has no more data.
 fn out_of_breath() -> (Host, Peer, ConnId) {
     let (mut host, mut peer) = against_server(TransportConfig::default());
     let conn = host.conn.unwrap();
@@ -38,7 +38,7 @@ fn out_of_breath() -> (Host, Peer, ConnId) {
     }
     let stats = host.endpoint.conn(conn).unwrap().stats();
     assert!(stats.bytes_in_flight == 0 && stats.srtt > ms(50), "{stats:?}");
-    // Not a byte more: what waits for its time arms a timer that lets control frames go along.
+    // Not a byte more: data that waits for its time arms a timer that lets control frames go along.
     host.endpoint.conn(conn).unwrap().send(id, SendData::Static(&BYTES[..14_300]), false).unwrap();
     let sent = host.run();
     sent.iter().for_each(|(_, datagram)| peer.receive(datagram));
@@ -48,7 +48,7 @@ fn out_of_breath() -> (Host, Peer, ConnId) {
     (host, peer, conn)
 }
 
-/// How long it takes until `heard`, without a word from the peer.
+/// How long it takes until `heard`, without a packet from the peer.
 fn until(host: &mut Host, peer: &mut Peer, heard: fn(&Peer) -> bool) -> Option<Duration> {
     let start = host.now;
     (0..200).find_map(|_| {
@@ -61,7 +61,7 @@ fn until(host: &mut Host, peer: &mut Peer, heard: fn(&Peer) -> bool) -> Option<D
     })
 }
 
-/// Until 2026-11, control frames that pacing held back had no timer: they waited for the next acknowledgement or timeout.
+/// Until 2026-11, control frames delayed by pacing had no timer: they waited for the next acknowledgement or timeout.
 #[test]
 fn control_frames_go_as_soon_as_pacing_lets_them() {
     let (mut host, mut peer, conn) = out_of_breath();
@@ -76,7 +76,7 @@ fn control_frames_go_as_soon_as_pacing_lets_them() {
     assert!(waited.is_some_and(|waited| waited > ms(0) && waited < ms(20)), "PATH_RESPONSE after {waited:?}");
 }
 
-/// A server that has sent all it may to a client that does not answer.
+/// A server at its amplification limit, with a client that does not answer.
 fn at_the_limit(host: &mut Host, from: std::net::SocketAddr, seed: u64) -> Peer {
     let mut peer = Peer::client(from, seed, |params| params.to_bytes());
     peer.out.drain(..).collect::<Vec<_>>().iter_mut().for_each(|datagram| host.receive_from(from, datagram));
@@ -88,11 +88,11 @@ fn at_the_limit(host: &mut Host, from: std::net::SocketAddr, seed: u64) -> Peer 
     peer
 }
 
-/// Until 2026-11, the deadline of an acknowledgement that had no budget stayed in the past, and every turn looked at each
+/// Until 2026-11, the deadline of an acknowledgement without budget stayed in the past, and every turn looked at each
 /// such connection.
 #[test]
 fn what_has_no_budget_makes_no_turn_busy() {
-    // None of them has to show where it is first.
+    // None of them has to validate its address first.
     let config = EndpointConfig { retry: RetryPolicy::Never, ..endpoint_config(Side::Server) };
     let mut host = Host::server_with(config, small());
     let from = |n: u8| std::net::SocketAddr::from(([192, 0, 2, n], 1000));
@@ -101,7 +101,7 @@ fn what_has_no_budget_makes_no_turn_busy() {
     for (n, peer) in peers.iter_mut().enumerate() {
         let shape = Shape { first: 0, unpadded: false, ..Shape::default() };
         let mut datagram = peer.shaped(INITIAL, &frames(&[Frame::Ping]), shape);
-        // All its budget goes for what is lost, at once.
+        // All of its budget is used at once for what is lost.
         host.receive_from(from(n as u8), &mut datagram);
     }
     host.run();
@@ -116,19 +116,19 @@ fn what_has_no_budget_makes_no_turn_busy() {
         host.now = host.now.max(at) + Duration::from_micros(1);
         host.run();
         wakeups += 1;
-        // A connection has its loss and probe timers; one deadline in the past would be a turn each microsecond.
+        // A connection has its loss and probe timers; a deadline in the past would cause a turn each microsecond.
         assert!(wakeups < 400, "{wakeups} turns until {until:?}, at {:?}", host.now);
     }
 }
 
-/// The close is small: a server that may send hardly anything sends it still (RFC 9000 §10.2.3).
+/// The close is small: a server with hardly any budget still sends it (RFC 9000 §10.2.3).
 #[test]
 fn a_close_needs_no_more_budget_than_it_takes() {
     let mut host = Host::server(small());
     let mut peer = at_the_limit(&mut host, client_addr(), 1);
     host.wait(Duration::from_secs(4)).iter().for_each(|(_, datagram)| peer.receive(datagram));
-    // A short packet gives a budget of three times its length. Servers read none in so short a datagram: it is behind one
-    // that nobody can read.
+    // A short packet gives a budget of three times its length. Servers read no Initial packet in so short a datagram,
+    // so it follows one that cannot be read.
     let mut datagram = peer.shaped(INITIAL, &frames(&[Frame::HandshakeDone]), Shape::default());
     let mut sent = 0;
     host.receive_from(client_addr(), &mut datagram);
@@ -140,7 +140,7 @@ fn a_close_needs_no_more_budget_than_it_takes() {
     assert!(peer.close.is_some() && sent <= 3 * datagram.len());
 }
 
-/// RFC 9000 §8.1: whatever a stranger sends, it gets back no more than three times as much.
+/// RFC 9000 §8.1: whatever strangers send, they get back at most three times as much.
 #[test]
 fn nobody_gets_more_than_three_times_what_it_sends() {
     for junk in 0..4 {
@@ -162,7 +162,7 @@ fn nobody_gets_more_than_three_times_what_it_sends() {
         }
         for n in 0..30u8 {
             let mut datagram = match junk {
-                // Of its own connection ID, but nothing that can be read.
+                // With the right connection ID, but unreadable.
                 0 => {
                     let mut datagram = vec![0xe0u8; 60];
                     datagram[1..6].copy_from_slice(&[0, 0, 0, 1, 8]);
@@ -172,9 +172,9 @@ fn nobody_gets_more_than_three_times_what_it_sends() {
                 }
                 // Packets that it has sent before.
                 1 => Peer::client(client_addr(), 1, |params| params.to_bytes()).out.remove(0),
-                // What ends the connection.
+                // A packet that ends the connection.
                 2 => peer.packet(INITIAL, &frames(&[Frame::HandshakeDone])),
-                // Two packets in one datagram, and rubbish.
+                // Two packets in one datagram, and garbage.
                 _ => [peer.shaped(INITIAL, &[1, 0, 0, 0], Shape { unpadded: true, ..Shape::default() }), vec![n; 30]]
                     .concat(),
             };
@@ -183,7 +183,7 @@ fn nobody_gets_more_than_three_times_what_it_sends() {
     }
 }
 
-/// Deadlines that are in the past after they were met: there are none, whatever state the connection is in.
+/// No deadline is in the past after it was handled, whatever the state of the connection.
 #[test]
 fn no_deadline_is_met_twice() {
     for wait in [0, 10, 100, 1000] {

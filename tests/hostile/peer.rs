@@ -1,5 +1,5 @@
-//! A peer that says whatever it is told to. It has the real keys: rustls makes them, and rustls' own packet
-//! protection uses them, so that nothing of the engine under test is on its own side.
+//! A peer that sends whatever a test wants. It has the real keys: they are made and used by rustls, including its own
+//! packet protection, so that it shares nothing with the engine under test.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -22,7 +22,7 @@ pub const INITIAL: usize = 0;
 pub const HANDSHAKE: usize = 1;
 pub const DATA: usize = 2;
 
-/// Length of the connection IDs of either side.
+/// Length of the connection IDs of both sides.
 const CID_LEN: usize = 8;
 
 fn provider() -> Arc<CryptoProvider> {
@@ -55,28 +55,28 @@ static SERVER: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
     Arc::new(config)
 });
 
-/// What a packet looks like beyond its frames.
+/// Properties of a packet other than its frames.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shape {
-    /// Bits to set in the first byte before it is protected.
+    /// Bits to set in the first byte before header protection.
     pub first: u8,
-    /// Goes here instead of to the usual connection ID.
+    /// Destination ID, instead of the usual one.
     pub dcid: Option<ConnectionId>,
-    /// Has this packet number instead of the next one.
+    /// Packet number, instead of the next one.
     pub pn: Option<u64>,
-    /// A client's Initial packet is not padded.
+    /// Whether a client's Initial packet is not padded.
     pub unpadded: bool,
     /// Token of an Initial packet.
     pub token: &'static [u8],
-    /// Has this source ID instead of the peer's.
+    /// Source ID, instead of the peer's.
     pub scid: Option<ConnectionId>,
-    /// Is sealed with the 1-RTT key from before the last update.
+    /// Whether it is sealed with the 1-RTT key from before the last update.
     pub old_key: bool,
-    /// Has this version; the packet number follows the source ID then.
+    /// Version; the packet number then follows the source ID.
     pub version: Option<u32>,
 }
 
-/// A CONNECTION_CLOSE that the peer got.
+/// A CONNECTION_CLOSE that the peer received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
     pub code: TransportError,
@@ -84,7 +84,7 @@ pub struct Close {
     pub frame_type: u64,
 }
 
-/// One end of a connection that follows no rules but those of the handshake.
+/// One end of a connection that follows no rules except those of the handshake.
 pub struct Peer {
     pub side: Side,
     pub addr: SocketAddr,
@@ -92,59 +92,59 @@ pub struct Peer {
     keys: [Option<Keys>; 3],
     secrets: Option<Secrets>,
     phase: bool,
-    /// Opens what the other end sent in the phase before, and seals what we did.
+    /// Opens what the other end sent in the previous phase, and seals what we did.
     previous: Option<Box<dyn PacketKey>>,
     previous_local: Option<Box<dyn PacketKey>>,
     /// The next packet number of each space.
     pub pn: [u64; 3],
     largest: [Option<u64>; 3],
-    /// Number of the packet that was read last.
+    /// Number of the last packet read.
     latest: u64,
     /// Packet numbers that arrived.
     got: [RangeSet; 3],
     crypto_sent: [u64; 3],
-    /// What TLS has said in each space.
+    /// Output of TLS in each space.
     pub said: [Vec<u8>; 3],
     crypto_read: [u64; 3],
     pub local_cid: ConnectionId,
     pub remote_cid: ConnectionId,
     pub original_dcid: ConnectionId,
-    /// Datagrams that the handshake wants to send.
+    /// Datagrams that the handshake has to send.
     pub out: Vec<Vec<u8>>,
     pub close: Option<Close>,
     pub handshake_done: bool,
-    /// Connection IDs that the other end issued: sequence number and ID.
+    /// Connection IDs issued by the other end: sequence number and ID.
     pub issued: Vec<(u64, ConnectionId)>,
-    /// Bytes of STREAM data that arrived, repetitions included.
+    /// Bytes of STREAM data received, including retransmissions.
     pub stream_bytes: u64,
-    /// Packets that arrived.
+    /// Number of packets received.
     pub packets: u64,
-    /// Largest packet number of the Data space that was acknowledged to us.
+    /// Largest packet number of the Data space acknowledged to us.
     pub acked: Option<u64>,
-    /// Lengths of datagrams that carried a PATH_RESPONSE, and what it said.
+    /// Lengths of datagrams that contained a PATH_RESPONSE, and its data.
     pub path_responses: Vec<(usize, [u8; 8])>,
     /// Sequence numbers in RETIRE_CONNECTION_ID.
     pub retired: Vec<u64>,
-    /// Delays in the ACK frames that it got, with their packet number space.
+    /// Delays in received ACK frames, with their packet number space.
     pub ack_delays: Vec<(usize, u64)>,
     /// ECN counts of the latest ACK frame of each space.
     pub ecn: [Option<EcnCounts>; 3],
-    /// Connection IDs that it was given, with their reset tokens.
+    /// Connection IDs received, with their reset tokens.
     pub tokens: Vec<(ConnectionId, [u8; 16])>,
-    /// Destination connection ID of each packet that it got.
+    /// Destination connection ID of each packet received.
     pub dcids: Vec<ConnectionId>,
-    /// Size of the datagram of each packet that it got.
+    /// Size of the datagram of each packet received.
     pub lens: Vec<usize>,
     /// The largest MAX_DATA, and the largest MAX_STREAMS: bidirectional, unidirectional.
     pub max_data: u64,
     pub max_streams: [u64; 2],
-    /// Streams that it was told were reset, with the error code.
+    /// Received resets of streams, with the error code.
     pub resets: Vec<(StreamId, u64)>,
-    /// What it was told of streams and credit, in order; each with the number of its packet among all that arrived.
+    /// Received frames about streams and credit, in order, each with the number of its packet.
     pub told: Vec<(u64, Told)>,
 }
 
-/// One frame about streams or credit.
+/// A frame about streams or credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// Offset, length, and whether it is the end.
@@ -160,7 +160,7 @@ pub enum Told {
 /// Seed of a client that offers no application protocol.
 pub const NO_ALPN: u64 = 999;
 
-/// Transport parameters of a peer that is generous with everything.
+/// Transport parameters of a peer that grants plenty of everything.
 pub fn generous() -> TransportParameters {
     TransportParameters {
         initial_max_data: 1 << 40,
@@ -179,8 +179,8 @@ fn cid(n: u64) -> ConnectionId {
 }
 
 impl Peer {
-    /// A client at `addr` whose parameters are the bytes that `params` makes of the usual ones. Its first
-    /// packets are in [`Peer::out`].
+    /// A client at `addr`. `params` encodes its transport parameters from the usual ones. Its first packets are in
+    /// [`Peer::out`].
     pub fn client(addr: SocketAddr, seed: u64, params: impl FnOnce(TransportParameters) -> Vec<u8>) -> Self {
         let local = cid(seed ^ 0xc11e_0000_0000_0000);
         let original = cid(seed ^ 0x0d1d_0000_0000_0000);
@@ -196,7 +196,7 @@ impl Peer {
         this
     }
 
-    /// A server at `addr` for the client that sent `first`, of which nothing is read yet.
+    /// A server at `addr` for the client that sent `first`, which is not read yet.
     pub fn server(addr: SocketAddr, first: &[u8], params: impl FnOnce(TransportParameters) -> Vec<u8>) -> Self {
         let parsed = header::parse(first, CID_LEN).unwrap();
         assert_eq!(parsed.kind, PacketType::Initial);
@@ -280,7 +280,7 @@ impl Peer {
         self.keys[HANDSHAKE].is_some()
     }
 
-    /// Lets TLS speak: its words go into [`Peer::out`], a packet each.
+    /// Moves the output of TLS into [`Peer::out`], a packet each.
     fn speak(&mut self) {
         loop {
             let level = self.keys.iter().rposition(Option::is_some).unwrap();
@@ -305,7 +305,7 @@ impl Peer {
         }
     }
 
-    /// Moves the packets that we send on to the next key phase, whatever the other end may think of it.
+    /// Moves the packets that we send to the next key phase, whatever the other end thinks of it.
     pub fn update_keys(&mut self) {
         let next = self.secrets.as_mut().unwrap().next_packet_keys();
         let keys = self.keys[DATA].as_mut().unwrap();
@@ -378,14 +378,14 @@ impl Peer {
         bytes
     }
 
-    /// The last packet that it read was of the Data space, and counts as not arrived: it is never acknowledged.
+    /// Treats the last packet read, of the Data space, as lost: it is never acknowledged.
     #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn refuse(&mut self) {
         let pn = self.latest;
         self.got[DATA].remove(pn..pn + 1);
     }
 
-    /// An ACK of everything up to the largest packet number that arrived, whether it arrived or not.
+    /// An ACK of everything up to the largest packet number received, whether it was received or not.
     #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn optimistic_ack(&self, space: usize) -> Vec<u8> {
         let mut bytes = vec![0x02];
@@ -400,7 +400,7 @@ impl Peer {
         bytes
     }
 
-    /// Reads a datagram of the other end. Panics if it is not what a correct engine sends.
+    /// Reads a datagram of the other end. Panics if a correct engine would not send it.
     pub fn receive(&mut self, datagram: &[u8]) {
         let mut rest = datagram.to_vec();
         while !rest.is_empty() {
@@ -415,7 +415,7 @@ impl Peer {
                 PacketType::Short => DATA,
                 other => panic!("unexpected {other:?} packet"),
             };
-            // The last are those that violations.rs makes up: one byte again and again.
+            // The last are those made up by violations.rs: one byte repeated.
             let ours = [self.local_cid, self.original_dcid].contains(&parsed.dcid);
             assert!(ours || parsed.dcid.iter().all(|b| *b == parsed.dcid[0]), "to {:?}", parsed.dcid);
             if parsed.kind != PacketType::Short && self.side == Side::Client {
@@ -507,7 +507,7 @@ impl Peer {
         self.told.push((self.packets, told));
     }
 
-    /// Bytes come in order here: the network of these tests does not reorder, and repetitions are skipped.
+    /// Bytes arrive in order: the network of these tests does not reorder, and retransmissions are skipped.
     fn on_crypto(&mut self, space: usize, offset: u64, data: &[u8]) {
         let read = self.crypto_read[space];
         assert!(offset <= read, "a gap in the handshake");

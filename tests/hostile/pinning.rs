@@ -1,4 +1,4 @@
-//! Memory that peers pin: what it costs them for each byte, and that others get on beside them.
+//! Memory that peers can pin: what it costs them per byte, and that others are not affected.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use gannet::wire::quic::frame::{Frame, StreamHeader};
 use super::peer::{DATA, Peer, frames};
 use super::world::Host;
 
-/// A server's pool, bytes.
+/// A server's pool in bytes.
 const POOL: usize = 16 << 20;
 
-/// What a connection may have for nothing, and for each byte that came from it.
+/// What a connection may hold for free, and per byte received from it.
 const AT_ONCE: usize = 64 << 10;
 const PER_BYTE: usize = 16;
 
-/// A server that gives windows as large as the pool, and more streams than one packet has room for.
+/// A server with windows as large as the pool, and more streams than fit into one packet.
 fn server() -> Host {
     let config = PoolConfig { limit_bytes: POOL, hugepages: Hugepages::Never, numa_node: None };
     let transport = TransportConfig {
@@ -29,7 +29,7 @@ fn server() -> Host {
     Host::server_on(transport, BufPool::new(config).unwrap())
 }
 
-/// A client from an address of its own, with what it has sent.
+/// A client with an address of its own, and what it has sent.
 struct Client {
     peer: Peer,
     sent: usize,
@@ -45,7 +45,7 @@ impl Client {
         this
     }
 
-    /// Carries datagrams until neither has anything to say. What is for others gets lost.
+    /// Carries datagrams until neither has anything to send. Datagrams for others are lost.
     fn talk(&mut self, host: &mut Host) {
         for _ in 0..50 {
             let said = std::mem::take(&mut self.peer.out);
@@ -71,7 +71,7 @@ impl Client {
         host.receive_from(self.peer.addr, &mut datagram);
     }
 
-    /// Sends a packet of `payload`; whether it was acknowledged.
+    /// Sends a packet with `payload`; returns whether it was acknowledged.
     fn say(&mut self, host: &mut Host, payload: &[u8]) -> bool {
         let datagram = self.peer.packet(DATA, payload);
         let pn = self.peer.pn[DATA] - 1;
@@ -96,12 +96,12 @@ fn stream(index: u64, offset: u64, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// One byte each at `count` places, as far apart as `apart`.
+/// One byte each at `count` places, at a distance of `apart`.
 fn scattered(index: u64, from: u64, apart: u64, count: u64) -> Vec<u8> {
     (0..count).flat_map(|n| stream(index, from + n * apart, &[7])).collect()
 }
 
-/// On main of 2026-11-26 the first packet of each took all memory up to its highest offset: 4 x 64 MiB, all there was.
+/// Before 2026-11-26, the first packet of each took all memory up to its highest offset: 4 x 64 MiB, all there was.
 #[test]
 fn four_who_take_all_they_can_and_one_who_wants_a_byte() {
     let mut host = server();
@@ -113,7 +113,7 @@ fn four_who_take_all_they_can_and_one_who_wants_a_byte() {
     let sent: usize = attackers.iter().map(|attacker| attacker.sent).sum();
     let pinned = host.endpoint.memory_charged();
     assert!(pinned > 0 && pinned <= 4 * AT_ONCE + PER_BYTE * sent, "{pinned} bytes for {sent}");
-    // An honest client's first byte gets in, and the connection lives.
+    // An honest client's first byte is accepted, and the connection works.
     let mut honest = Client::connect(&mut host, 99);
     assert!(honest.say(&mut host, &stream(0, 0, b"?")));
     for _ in 0..6 {
@@ -124,7 +124,7 @@ fn four_who_take_all_they_can_and_one_who_wants_a_byte() {
         assert!(honest.say(&mut host, &frames(&[Frame::Ping])), "it is alive");
     }
     assert!(host.closed().is_none());
-    // So do more than fit into a chunk, in order.
+    // The same for more than fits into a chunk, in order.
     let before = host.drops(DropReason::NoMemory);
     for at in (1..50_000).step_by(1000) {
         assert!(honest.say(&mut host, &stream(0, at, &[3; 1000])));
@@ -132,7 +132,7 @@ fn four_who_take_all_they_can_and_one_who_wants_a_byte() {
     assert_eq!(host.drops(DropReason::NoMemory), before);
 }
 
-/// Whatever a peer sends, it pins so much for a byte and no more.
+/// Whatever a peer sends, it pins a bounded number of bytes per byte.
 #[test]
 fn what_a_byte_of_a_peer_pins() {
     for (name, packet) in [
@@ -162,7 +162,7 @@ fn what_a_byte_of_a_peer_pins() {
     }
 }
 
-/// A connection that ends gives all back at once.
+/// A connection that ends returns everything at once.
 #[test]
 fn what_was_pinned_comes_back() {
     let mut host = server();

@@ -1,5 +1,5 @@
-//! Peers without memory for what an urgent stream sends: its packets are dropped and never acknowledged, until something
-//! of a lesser stream makes room. They get it, as little as it may be, and whatever else the engine has to say.
+//! Peers without memory for an urgent stream's data: its packets are dropped and never acknowledged until data of a
+//! less urgent stream frees memory. They must get that data, and everything else the engine has to send.
 
 use gannet::base::Side;
 use gannet::base::range_set::RangeSet;
@@ -10,17 +10,17 @@ use gannet::wire::quic::frame::{Frame, StreamHeader};
 use super::peer::{DATA, Peer, Told, frames};
 use super::world::{Host, against_server};
 
-/// Bytes of each lesser stream. A packet in the middle is lost on the way.
+/// Number of bytes of each less urgent stream. A packet in the middle is lost.
 const LESSER: u64 = 3500;
 
-/// Bytes of the urgent stream: always more than the congestion window takes.
+/// Number of bytes of the urgent stream, always more than the congestion window.
 const URGENT: usize = 200_000;
 
 fn uni(index: u64) -> StreamId {
     StreamId::new(Side::Server, Dir::Uni, index)
 }
 
-/// Opens a stream of this urgency, and sends so many bytes.
+/// Opens a stream of this urgency and sends `len` bytes.
 fn send(host: &mut Host, urgency: u8, len: usize) -> StreamId {
     let conn = host.conn.unwrap();
     let mut conn = host.endpoint.conn(conn).unwrap();
@@ -34,18 +34,18 @@ fn send(host: &mut Host, urgency: u8, len: usize) -> StreamId {
 struct Full {
     host: Host,
     peer: Peer,
-    /// What has arrived of each stream.
+    /// Ranges received of each stream.
     got: Vec<RangeSet>,
     refused: u64,
-    /// Refused packets with more in them than one STREAM frame, from the tenth on.
+    /// Number of refused packets with more than one STREAM frame, from the tenth on.
     mixed: u64,
     urgent: StreamId,
-    /// Everything else of streams is refused as well.
+    /// Whether everything else of streams is refused as well.
     all: bool,
 }
 
 impl Full {
-    /// `n` lesser streams lack a packet each when a more urgent one begins.
+    /// `n` less urgent streams lack a packet each when a more urgent one begins.
     fn new(n: u64) -> Self {
         let config =
             TransportConfig { stream_window_uni: 1000, max_idle_timeout: Duration::ZERO, ..TransportConfig::default() };
@@ -72,23 +72,23 @@ impl Full {
         this
     }
 
-    /// Acknowledges what was accepted, and says something more.
+    /// Acknowledges what was accepted, and sends something more.
     fn answer(&mut self, more: &[u8]) {
         let datagram = self.peer.packet(DATA, &[&self.peer.ack(DATA), more].concat());
         self.host.receive(datagram);
     }
 
-    /// Whether the urgent stream is there.
+    /// Whether the urgent stream is complete.
     fn is_done(&self) -> bool {
         self.got[self.urgent.index() as usize].first() == Some(0..URGENT as u64)
     }
 
-    /// Whether what the peer has of the lesser streams has no gaps.
+    /// Whether the received data of the less urgent streams has no gaps.
     fn has_no_gaps(&self) -> bool {
         self.got[..self.urgent.index() as usize].iter().all(|got| got.len() == 1)
     }
 
-    /// For 10 ms, what comes of the urgent stream is refused if `full`.
+    /// For 10 ms, data of the urgent stream is refused if `full`.
     fn turn(&mut self, full: bool) {
         let mut acks = false;
         for (_, datagram) in self.host.wait(Duration::from_millis(10)) {
@@ -117,7 +117,7 @@ impl Full {
         }
     }
 
-    /// It is full until `enough`; then everything comes to its end.
+    /// The memory is full until `enough`; then everything finishes.
     fn play(mut self, enough: impl Fn(&Self) -> bool) -> Self {
         let mut turns = 0;
         while !enough(&self) {
@@ -144,8 +144,8 @@ fn the_gaps_of_lesser_streams_are_filled_though_an_urgent_one_is_refused() {
     }
 }
 
-/// RESET_STREAM of a lesser stream, after which the peer may forget what it has of it. It must not go along with what is
-/// refused.
+/// RESET_STREAM of a less urgent stream, after which the peer may free its data. It must not be in the same packet as
+/// refused data.
 #[test]
 fn the_reset_of_a_lesser_stream_arrives_though_an_urgent_one_is_refused() {
     let mut full = Full::new(1);
@@ -156,7 +156,7 @@ fn the_reset_of_a_lesser_stream_arrives_though_an_urgent_one_is_refused() {
     full.play(|this| this.peer.resets.contains(&(uni(0), 9)));
 }
 
-/// Credit and acknowledgements for what the peer sends, which it may have to send before it has memory again.
+/// Credit and acknowledgements for the peer's data, which it may have to send before it has memory again.
 #[test]
 fn what_the_peer_sends_goes_on_though_an_urgent_stream_is_refused() {
     let mut full = Full::new(1);
@@ -175,6 +175,6 @@ fn what_the_peer_sends_goes_on_though_an_urgent_stream_is_refused() {
         assert_eq!(std::iter::from_fn(|| conn.take(id)).map(|chunk| chunk.len()).sum::<usize>(), 500);
         (0..300).for_each(|_| full.turn(true));
     }
-    assert_eq!(full.mixed, 0, "what is refused goes alone");
+    assert_eq!(full.mixed, 0, "refused data is sent alone");
     full.play(|_| true);
 }

@@ -1,4 +1,4 @@
-//! Retry as clients get it (RFC 9000 §17.2.5).
+//! Retry on the client side (RFC 9000 §17.2.5).
 
 use gannet::crypto::retry_tag;
 use gannet::quic::{CloseReason, DropReason, TransportConfig};
@@ -24,7 +24,7 @@ pub fn retry(first: &[u8], scid: ConnectionId, token: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Probe t01. Before, a token of 1160 bytes or more ended the process: the packet builder trusted its length.
+/// A token of 1160 bytes or more used to end the process, as the packet builder trusted its length.
 #[test]
 fn a_token_of_any_length_is_followed_or_dropped() {
     let largest = 65_000;
@@ -41,7 +41,7 @@ fn a_token_of_any_length_is_followed_or_dropped() {
         assert_eq!(!second.is_empty(), followed, "{len}");
         assert_eq!(host.drops(DropReason::LongToken), u64::from(len > MAX_TOKEN), "{len}");
         if !followed {
-            // The server answers the first packets as if nothing had been.
+            // The server answers the first packets as if nothing had happened.
             let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
             first.iter().for_each(|(_, datagram)| peer.receive(datagram));
             exchange(&mut host, &mut peer);
@@ -60,7 +60,7 @@ fn a_token_of_any_length_is_followed_or_dropped() {
     }
 }
 
-/// Probe t02.
+/// A client follows one Retry, and all its Initial packets contain the token.
 #[test]
 fn a_client_follows_one_retry_and_keeps_its_token() {
     let mut host = Host::client(TransportConfig::default());
@@ -68,12 +68,12 @@ fn a_client_follows_one_retry_and_keeps_its_token() {
     let odcid = header::parse(&first[0].1, 8).unwrap().dcid;
     host.receive(retry(&first[0].1, cid(9), b"token"));
     let mut second = host.run();
-    // A later one changes nothing, nor does a copy.
+    // Neither a later one nor a copy changes anything.
     host.receive(retry(&first[0].1, cid(8), b"other"));
     host.receive(retry(&first[0].1, cid(9), b"token"));
     assert!(host.run().is_empty());
     assert_eq!(host.drops(DropReason::Unexpected), 2);
-    // Repetitions have it as well.
+    // Retransmissions contain it as well.
     second.append(&mut host.wait(std::time::Duration::from_secs(2)));
     assert!(second.len() > first.len());
     for (_, datagram) in &second {
@@ -82,7 +82,8 @@ fn a_client_follows_one_retry_and_keeps_its_token() {
     }
     let params = |p| TransportParameters { retry_source_connection_id: Some(cid(9)), ..p }.to_bytes();
     let mut peer = Peer::server_with(server_addr(), &second[0].1, cid(5), odcid, params);
-    // Packet numbers go on: the peer would not open the packet otherwise, having seen none of the first flight.
+    // Packet numbers continue; otherwise the peer could not open the packet, as it has seen nothing of the first
+    // flight.
     second.iter().for_each(|(_, datagram)| peer.receive(datagram));
     exchange(&mut host, &mut peer);
     assert!(peer.is_connected() && host.closed().is_none());
@@ -111,7 +112,7 @@ fn a_retry_that_is_not_genuine_or_too_late_is_dropped() {
     assert!(peer.is_connected() && host.closed().is_none());
 }
 
-/// The server has to name the ID of its Retry, and no other (RFC 9000 §7.3).
+/// The server has to authenticate the ID of its Retry, and no other (RFC 9000 §7.3).
 #[test]
 fn a_retry_that_the_handshake_does_not_confirm_ends_the_connection() {
     for named in [None, Some(cid(7))] {
@@ -129,8 +130,8 @@ fn a_retry_that_the_handshake_does_not_confirm_ends_the_connection() {
     }
 }
 
-/// Probe t03: a server takes no Initial packet in a datagram below 1200 bytes, whether or not it knows the connection, and
-/// whatever else is in there (RFC 9000 §14.1).
+/// A server accepts no Initial packet in a datagram below 1200 bytes, whether or not it knows the connection, and
+/// whatever else is in it (RFC 9000 §14.1).
 #[test]
 fn short_datagrams_bring_a_server_no_initial_packets() {
     let mut host = Host::server(small());
@@ -142,7 +143,7 @@ fn short_datagrams_bring_a_server_no_initial_packets() {
     let short = ping(&mut peer);
     host.receive(short);
     assert_eq!((host.endpoint.stats().rx_packets, host.drops(DropReason::ShortInitial)), (before.0, before.1 + 1));
-    // Two of them, and one behind a Handshake packet: that one is taken.
+    // Two of them, and one after a Handshake packet, which is accepted.
     let two = [ping(&mut peer), ping(&mut peer)].concat();
     host.receive(two);
     assert_eq!((host.endpoint.stats().rx_packets, host.drops(DropReason::ShortInitial)), (before.0, before.1 + 3));

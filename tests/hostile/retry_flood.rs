@@ -1,4 +1,4 @@
-//! 200,000 first packets a second from made-up addresses, in simulated time, and clients that want in meanwhile.
+//! 200,000 first packets per second from forged addresses, in simulated time, and clients that connect in the meantime.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,27 +14,27 @@ use super::flood::{initial, spoofed};
 use super::memory::held;
 use super::world::{CLIENT_TLS, Host, endpoint_config, server_addr};
 
-/// Spoofed datagrams in each millisecond.
+/// Spoofed datagrams per millisecond.
 const RATE: u64 = 200;
 
-/// How long it lasts, in milliseconds.
+/// Duration in milliseconds.
 const LENGTH: u64 = 3000;
 
-/// So long, nobody but strangers comes, in milliseconds.
+/// Time in which only strangers come, in milliseconds.
 const ALONE: u64 = 1000;
 
-/// From client to server, and back.
+/// One-way delay between clients and server.
 const ONE_WAY: Duration = Duration::from_millis(10);
 
-/// Datagrams that a core takes in, and sends, in a turn.
+/// Datagrams that a core receives, and sends, per turn.
 const BURST: usize = 32;
 
-/// Honest clients on one engine, and datagrams on their way.
+/// Honest clients on one engine, and datagrams in flight.
 struct Clients {
     endpoint: Endpoint,
     config: ClientConfig,
     started: Vec<(ConnId, Instant)>,
-    /// How long each handshake took.
+    /// Duration of each handshake.
     took: Vec<Duration>,
     closed: usize,
     to_server: VecDeque<(Instant, SocketAddr, Vec<u8>)>,
@@ -87,8 +87,8 @@ impl Clients {
     }
 }
 
-/// Where the made-up packets come from, and what they are: most are first packets of another connection each, one in
-/// sixteen has a made-up token, and one in sixteen is a true first packet, of which there are some to choose from.
+/// The sources and contents of forged packets: most are first packets of different connections, one in sixteen has a
+/// forged token, and one in sixteen is a valid first packet, chosen from a few.
 struct Flood {
     rng: Rng,
     stock: Vec<Vec<u8>>,
@@ -109,7 +109,7 @@ impl Flood {
             self.packet[6..14].copy_from_slice(&n.wrapping_mul(true_ones | 1).to_be_bytes());
         }
         if n % 16 == 1 {
-            // A token of the length and kind of ours: behind both IDs of eight bytes.
+            // A token of the length and kind of ours, after both IDs of eight bytes.
             let token = 5 + 9 + 9;
             self.packet[token] = 59;
             self.packet[token + 1] = 1;
@@ -119,7 +119,7 @@ impl Flood {
     }
 }
 
-/// Before, the first few thousand of them kept everybody else out for as long as they came.
+/// Before, the first few thousand of them locked everyone else out for as long as the flood lasted.
 #[test]
 fn a_flood_keeps_nobody_out() {
     let config = EndpointConfig { core: 7, ..EndpointConfig::from_seed([7; 32]) };
@@ -127,7 +127,7 @@ fn a_flood_keeps_nobody_out() {
     let mut flood =
         Flood { rng: Rng::from_u64(11), stock: (0..100).map(initial).collect(), packet: Vec::with_capacity(1500) };
     let mut clients = Clients::new();
-    // All the places that there are for strangers are taken by true handshakes that nobody goes on with.
+    // All places for strangers are taken by valid handshakes that nobody continues.
     for n in 0..1500 {
         server.receive_from(spoofed(1 << 22 | n), &mut initial(1000 + n));
         server.run();
@@ -153,7 +153,7 @@ fn a_flood_keeps_nobody_out() {
             if let Some((_, from, mut data)) = clients.to_server.pop_front_if(|(at, ..)| *at <= now) {
                 server.receive_from(from, &mut data);
             }
-            // Turns of a core, of which it has many more than there are bursts to take in: timers, events, one burst out.
+            // Turns of a core, which has many more of them than bursts to receive: timers, events, one burst out.
             if server.endpoint.next_timeout().is_some_and(|at| at <= now) {
                 server.endpoint.handle_timeout(now);
             }
@@ -172,7 +172,7 @@ fn a_flood_keeps_nobody_out() {
             level = held();
         }
         if ms == ALONE {
-            // What the handshakes in the thousand places repeat is remembered; of everybody else, there is nothing.
+            // The thousand handshakes keep what they retransmit; for everyone else, nothing is kept.
             let grown = held() - level;
             assert!(grown < 100_000, "{grown} bytes for {} strangers", RATE * ALONE / 2);
         }
@@ -181,11 +181,10 @@ fn a_flood_keeps_nobody_out() {
     let stats = server.endpoint.stats();
     assert_eq!((clients.took.len(), clients.closed), (clients.started.len(), clients.started.len()));
     assert!(clients.took.len() >= 50);
-    // One round trip for the token, one for the handshake; time moves by a millisecond here.
+    // One round trip for the token, one for the handshake; time advances by a millisecond here.
     let worst = clients.took.iter().max().unwrap();
     assert!(*worst <= 4 * ONE_WAY + Duration::from_millis(4), "{worst:?}");
-    // Memory holds what the clients' connections take until they are forgotten, on both sides; strangers got no places but
-    // those they had.
+    // Memory holds the clients' connections until they are removed, on both sides; strangers got no more places.
     let honest = clients.took.len();
     assert!(grown < 10_000 * honest as isize, "{grown} bytes for {honest} clients");
     assert!(server.endpoint.connection_count() <= 1000 + honest, "{}", server.endpoint.connection_count());

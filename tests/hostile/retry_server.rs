@@ -1,4 +1,4 @@
-//! Retry as servers give it (RFC 9000 §8.1.2): what it asks for, what tokens are worth, and what strangers get from it.
+//! Retry on the server side (RFC 9000 §8.1.2): when it is sent, what tokens are worth, and what strangers get from it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::world::{Host, client_addr, endpoint_config, exchange, small};
 
 type Datagrams = Vec<Vec<u8>>;
 
-/// What comes between a Retry and the datagrams that answer it.
+/// What happens between a Retry and the datagrams that answer it.
 type Change = fn(&mut Host, &mut Datagrams);
 
 fn config(retry: RetryPolicy) -> EndpointConfig {
@@ -33,7 +33,7 @@ fn hear(host: &mut Host, datagrams: &Datagrams) {
     datagrams.iter().for_each(|datagram| host.receive(datagram.clone()));
 }
 
-/// Lets two engines talk until both are silent; how often they took turns.
+/// Lets two engines talk until both are silent; returns the number of turns.
 fn talk(client: &mut Host, server: &mut Host) -> usize {
     for turn in 0..50 {
         let (there, back) = (said(client), said(server));
@@ -54,7 +54,7 @@ fn kind(datagram: &[u8]) -> PacketType {
     header::parse(datagram, 8).unwrap().kind
 }
 
-/// A client, what it sent first, and what it sends with the token that `server` gave it.
+/// A client, what it sent first, and what it sends with the token from `server`.
 fn asked(server: &mut Host) -> (Host, Datagrams, Datagrams) {
     asked_by(Host::client(TransportConfig::default()), server)
 }
@@ -76,25 +76,25 @@ fn a_client_that_comes_again_with_its_token_gets_in() {
     let mut server = server(RetryPolicy::Always);
     let (mut client, first, second) = asked(&mut server);
     assert_eq!((server.endpoint.connection_count(), server.endpoint.stats().retries_sent), (0, 1));
-    // Ours is not what the client chose, and the Retry is far smaller than what it answers.
+    // The server's ID differs from the client's choice, and the Retry is far smaller than what it answers.
     let dcids = [&first, &second].map(|datagrams| header::parse(&datagrams[0], 8).unwrap().dcid);
     assert_ne!(dcids[0], dcids[1]);
 
     hear(&mut server, &second);
-    // Another copy is for the same connection.
+    // Another copy belongs to the same connection.
     hear(&mut server, &second);
     assert_eq!((server.endpoint.connection_count(), server.endpoint.stats().tokens_accepted), (1, 1));
     // The client itself checks that the server knows both IDs (RFC 9000 §7.3).
     talk(&mut client, &mut server);
     assert!(is_connected(&client) && is_connected(&server) && client.closed().is_none());
-    // Late copies of what started it get a Retry, or go to the connection: nobody is confused by either.
+    // Late copies of the first packets get a Retry, or go to the connection; both are harmless.
     hear(&mut server, &[first, second].concat());
     talk(&mut client, &mut server);
     assert_eq!((server.endpoint.connection_count(), client.closed()), (1, None));
 }
 
-/// A client whose path fails while the handshake is under way comes late, with a probe: the last of those that come within
-/// half a minute still gets in. It could not follow another Retry.
+/// A client whose path fails during the handshake comes late, with a probe: the last one within half a minute is still
+/// accepted. It could not follow another Retry.
 #[test]
 fn a_token_is_good_for_a_client_that_comes_late() {
     let mut server = server(RetryPolicy::Always);
@@ -103,7 +103,7 @@ fn a_token_is_good_for_a_client_that_comes_late() {
         TransportConfig { handshake_timeout: patience, max_idle_timeout: patience, ..TransportConfig::default() };
     let (mut client, _, _) = asked_by(Host::client(patient), &mut server);
     let (late, asked_at) = (Duration::from_secs(20), server.now);
-    // What it sends meanwhile is lost.
+    // What it sends in the meantime is lost.
     client.wait(late);
     let _ = server.wait(late);
     let (second, at) = loop {
@@ -123,7 +123,7 @@ fn a_token_is_good_for_a_client_that_comes_late() {
     assert!(is_connected(&client) && is_connected(&server) && client.closed().is_none());
 }
 
-/// The address is validated: a lost flight is repeated as often as it takes, whatever it amounts to.
+/// As the address is validated, a lost flight is retransmitted as often as necessary, whatever its size.
 #[test]
 fn a_token_lifts_the_limit_on_what_is_sent() {
     let sent = |retry| {
@@ -145,7 +145,8 @@ fn a_token_lifts_the_limit_on_what_is_sent() {
     assert!(sent(RetryPolicy::Always) > 4 * received);
 }
 
-/// Expired, from elsewhere, to another ID, or changed: the client will not follow another Retry, so it hears at once.
+/// Expired, from elsewhere, to another ID, or changed: the client will not follow another Retry, so it is informed at
+/// once.
 #[test]
 fn a_client_with_a_bad_token_is_told() {
     let cases: [(&str, Change); 3] = [
@@ -172,7 +173,7 @@ fn a_client_with_a_bad_token_is_told() {
         let code = TransportError::INVALID_TOKEN.0;
         assert!(matches!(client.closed(), Some(CloseReason::PeerTransport { code: c, .. }) if *c == code), "{why}");
     }
-    // From another port; the answer goes there.
+    // From another port, where the answer goes.
     let mut server = server(RetryPolicy::Always);
     let (_, _, second) = asked(&mut server);
     server.receive_from(spoofed(1), &mut second[0].clone());
@@ -180,7 +181,7 @@ fn a_client_with_a_bad_token_is_told() {
     assert_eq!((answer.len(), answer[0].0.remote, server.drops(DropReason::BadToken)), (1, spoofed(1), 1));
 }
 
-/// A token of another kind proves nothing and is held against nobody (RFC 9000 §8.1.3).
+/// A token of another kind proves nothing and is ignored (RFC 9000 §8.1.3).
 #[test]
 fn foreign_tokens_count_as_none() {
     let with_token =
@@ -199,7 +200,7 @@ fn foreign_tokens_count_as_none() {
     assert!(peer.is_connected());
 }
 
-/// Who makes tokens up costs a bounded number of key derivations a second, and gets as many answers.
+/// Forged tokens cost a bounded number of key derivations per second, and get as many answers.
 #[test]
 fn forged_tokens_get_few_answers() {
     let mut host = server(RetryPolicy::Always);
@@ -214,7 +215,7 @@ fn forged_tokens_get_few_answers() {
         answers += host.run().len();
     }
     assert_eq!((host.drops(DropReason::BadToken), host.endpoint.connection_count()), (5000, 0));
-    // The tag of these packets covers the token: they are not authentic, so nobody is answered.
+    // The tag of these packets covers the token: they are not authentic, so there are no answers.
     assert_eq!(answers, 0);
     for n in 0..5000 {
         host.receive_from(spoofed(n), &mut second[0].clone());
@@ -224,11 +225,11 @@ fn forged_tokens_get_few_answers() {
     assert!(answers <= limit, "{answers}");
     host.now += Duration::from_secs(2);
     host.receive_from(spoofed(1), &mut second[0].clone());
-    assert_eq!(host.run().len(), 1, "later, there is one again");
+    assert_eq!(host.run().len(), 1, "later, there is an answer again");
     assert!(held() - before < 10_000, "{} bytes", held() - before);
 }
 
-/// Nothing but the shared secret and time is needed to take a token: not the core that gave it, nor the process.
+/// Accepting a token requires only the shared secret and time, not the core or process that issued it.
 #[test]
 fn another_core_takes_the_token() {
     let hour = Duration::from_secs(3600);
@@ -248,7 +249,7 @@ fn another_core_takes_the_token() {
     assert_eq!((one.endpoint.connection_count(), two.endpoint.stats().tokens_accepted), (0, 1));
 }
 
-/// Clients that have shown nothing get half of the places at most; the others are for those that have a token.
+/// Clients without a token get at most half of the places; the others are for those with one.
 #[test]
 fn places_are_kept_for_clients_with_tokens() {
     let mut host = server(RetryPolicy::default());
@@ -276,17 +277,17 @@ fn places_are_kept_for_clients_with_tokens() {
     }
     assert_eq!((validated, host.endpoint.connection_count()), (limit / 2, limit));
     assert_eq!(host.drops(DropReason::Overload) as usize, limit / 2);
-    // All of them give their places back.
+    // All of them free their places.
     host.wait(Duration::from_secs(60));
     assert_eq!(host.endpoint.connection_count(), 0);
     let (mut client, mut first) = (Host::client(small()), Vec::new());
     client.now = host.now;
     first.append(&mut said(&mut client));
     hear(&mut host, &first);
-    assert_ne!(kind(&said(&mut host)[0]), PacketType::Retry, "and there is no need to ask again");
+    assert_ne!(kind(&said(&mut host)[0]), PacketType::Retry, "no Retry is needed any more");
 }
 
-/// With answers waiting, connections send every second datagram; with other answers waiting, Retries do.
+/// While answers wait, connections send every second datagram; while other answers wait, Retries do.
 #[test]
 fn neither_answers_nor_connections_starve() {
     let mut host = server(RetryPolicy::Always);
@@ -316,14 +317,14 @@ fn neither_answers_nor_connections_starve() {
             None => 'v',
         });
     }
-    // The connection may send ten datagrams (RFC 9002 §7.2); then, the others have all turns.
+    // The connection may send ten datagrams (RFC 9002 §7.2); then the others get all turns.
     let fair = order.trim_start_matches('c');
     assert!(fair.starts_with("vcrcvcrcvcrc") || fair.starts_with("rcvcrcvcrcvc"), "{order}");
     let answers = std::iter::from_fn(|| host.endpoint.poll_transmit(now, &mut slot)).filter(|t| t.conn.is_none());
     assert_eq!(answers.count() + order.matches(['r', 'v']).count(), 64 + 256);
 }
 
-/// First packets of a connection that there is, in a datagram that no server may take: no Retry either (RFC 9000 §14.1).
+/// First packets of an existing connection, in a datagram that no server may accept: no Retry either (RFC 9000 §14.1).
 #[test]
 fn short_first_packets_get_no_retry() {
     let mut host = server(RetryPolicy::Always);

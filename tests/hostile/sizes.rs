@@ -8,7 +8,7 @@ use super::peer::{INITIAL, Peer, Shape};
 use super::retry::retry;
 use super::world::{Host, against_server, client_addr, small};
 
-/// A client that gives up has room for the word even next to the longest token.
+/// A close by a client fits even beside the longest token.
 #[test]
 fn a_close_fits_beside_the_longest_token() {
     let mut host = Host::client(TransportConfig::default());
@@ -22,7 +22,7 @@ fn a_close_fits_beside_the_longest_token() {
     assert_eq!(last[0].1.len(), 1200, "a server takes no Initial packet in less");
 }
 
-/// Before, a code above 2^62-1 ended the process: it has no encoding.
+/// A code above 2^62-1, which has no encoding, used to end the process.
 #[test]
 fn an_endpoint_may_close_with_any_code() {
     let (mut host, mut peer) = against_server(small());
@@ -32,7 +32,7 @@ fn an_endpoint_may_close_with_any_code() {
     assert_eq!((close.application, close.code), (true, TransportError((1 << 62) - 1)));
 }
 
-/// Before, it was lost without being counted.
+/// It used to be lost without being counted.
 #[test]
 fn an_answer_that_does_not_fit_is_counted() {
     let mut host = Host::server(small());
@@ -47,7 +47,7 @@ fn an_answer_that_does_not_fit_is_counted() {
     assert_eq!(host.drops(DropReason::Overload), 1);
 }
 
-/// Connections that get slots of any size to write to send less, or nothing.
+/// Connections send less, or nothing, into slots that are too small.
 #[test]
 fn slots_of_any_size_bring_nobody_down() {
     for size in (0..1300).step_by(13) {

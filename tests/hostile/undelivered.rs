@@ -1,4 +1,4 @@
-//! Hosts, routers and strangers that say that datagrams do not arrive.
+//! Reports by hosts, routers and strangers that datagrams were not delivered.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,8 @@ fn first(host: &mut Host) -> Vec<u8> {
     host.run().swap_remove(0).1
 }
 
-/// Until 2026-11, any "port unreachable" ended handshakes with that address, whatever it quoted (ports 1 to 9, for instance).
+/// Until 2026-11, any "port unreachable" ended handshakes with that address, whatever it quoted (ports 1 to 9, for
+/// instance).
 #[test]
 fn a_handshake_in_flight_is_told_once_for_each_kind() {
     let mut host = Host::client(TransportConfig::default());
@@ -28,10 +29,10 @@ fn a_handshake_in_flight_is_told_once_for_each_kind() {
     assert!(told(&mut host, false, 1200, &datagram));
     assert!(!told(&mut host, false, 1200, &datagram));
     assert_eq!(host.endpoint.stats().undelivered_ignored, 2);
-    assert!(host.closed().is_none(), "what is made of it is the application's business");
+    assert!(host.closed().is_none(), "the reaction is up to the application");
 }
 
-/// RFC 8085 §5.2: all that is quoted has to match.
+/// RFC 8085 §5.2: everything quoted has to match.
 #[test]
 fn strangers_guess_in_vain() {
     let mut host = Host::client(TransportConfig::default());
@@ -50,7 +51,7 @@ fn strangers_guess_in_vain() {
     for len in [0, 1201, 1472] {
         refused(&mut host, Undelivered { len, ..news });
     }
-    // The ID is at 6..14: too little for it, a bit of it, its length, another form.
+    // The ID is at 6..14: too short a quote, a changed bit, its length, another form.
     for cut in 0..14 {
         refused(&mut host, Undelivered { quoted: &datagram[..cut], ..news });
     }
@@ -79,7 +80,7 @@ fn connections_that_stand_do_not_listen() {
     assert!(!host.endpoint.is_undelivered(&Undelivered { local, remote, port_closed: true, len, quoted: &datagram }));
 }
 
-/// The ID in use counts, which a server may change.
+/// The ID in use counts, which the server may change.
 #[test]
 fn a_handshake_is_known_by_the_id_in_use() {
     let mut host = Host::client(TransportConfig::default());

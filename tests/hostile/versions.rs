@@ -1,4 +1,4 @@
-//! Version Negotiation packets as clients get them (RFC 9000 §6.2, RFC 8999 §6).
+//! Version Negotiation on the client side (RFC 9000 §6.2, RFC 8999 §6).
 
 use gannet::quic::CloseReason;
 use gannet::wire::quic::header;
@@ -14,7 +14,7 @@ fn negotiation(first: &[u8], versions: &[u32]) -> Vec<u8> {
     out
 }
 
-/// Whether a client whose first packets are answered by `answer` of the first one gives up.
+/// Whether a client gives up when its first packet is answered by `answer`.
 fn gives_up(answer: impl FnOnce(&[u8]) -> Vec<u8>) -> bool {
     let mut host = Host::client(small());
     let first = host.run();
@@ -29,9 +29,9 @@ fn gives_up(answer: impl FnOnce(&[u8]) -> Vec<u8>) -> bool {
     }
 }
 
-/// Probe t59. Until 2026-11, a packet that lists no version at all ended the attempt: anybody who sees the client's first
-/// packet could send it, and it says nothing ("An endpoint MUST ignore a packet that contains no Supported Version fields
-/// or contains a truncated Supported Version value").
+/// Until 2026-11, a packet that lists no version at all ended the attempt, although anyone who sees the client's first
+/// packet could send it ("An endpoint MUST ignore a packet that contains no Supported Version fields or contains a
+/// truncated Supported Version value").
 #[test]
 fn only_a_list_without_our_version_ends_the_attempt() {
     assert!(gives_up(|first| negotiation(first, &[2, 0x0a0a_0a0a])));

@@ -42,7 +42,7 @@ fn new_cid(seq: u64, retire_prior_to: u64, id: u8, token: u8) -> Vec<u8> {
     one(Frame::NewConnectionId { seq, retire_prior_to, cid, reset_token: [token; 16] })
 }
 
-/// The attack's datagrams are one 1-RTT packet for each payload.
+/// Attacks that consist of one 1-RTT packet for each payload.
 macro_rules! data {
     ($($payload:expr),+ $(,)?) => {
         |_, peer| vec![$(peer.packet(DATA, &$payload)),+]
@@ -56,7 +56,7 @@ const SERVERS_UNI: StreamId = server_stream(Dir::Uni, 0);
 
 use TransportError as E;
 
-/// What a client may not do to a server.
+/// Violations by a client.
 #[rustfmt::skip]
 const AGAINST_SERVER: &[(&str, TransportError, Attack)] = &[
     // Flow control (RFC 9000 §4.1).
@@ -149,7 +149,7 @@ const AGAINST_SERVER: &[(&str, TransportError, Attack)] = &[
     ("an ACK with fewer ranges than it says", E::FRAME_ENCODING_ERROR, data!([0x02, 3, 0, 9, 0])),
     ("an ACK without its ECN counts", E::FRAME_ENCODING_ERROR, data!([0x03, 0, 0, 0, 0, 1])),
 
-    // Frames that a client does not send (RFC 9000 §19.7, §19.18, §19.20).
+    // Frames that a client must not send (RFC 9000 §19.7, §19.18, §19.20).
     ("HANDSHAKE_DONE", E::PROTOCOL_VIOLATION, data!([0x1e])),
     ("NEW_TOKEN", E::PROTOCOL_VIOLATION, data!(one(Frame::NewToken { token: b"token" }))),
     ("a PATH_RESPONSE that nobody asked for", E::PROTOCOL_VIOLATION, data!(one(Frame::PathResponse([1; 8])))),
@@ -181,7 +181,7 @@ const AGAINST_SERVER: &[(&str, TransportError, Attack)] = &[
     ("a TLS KeyUpdate", E::crypto(10), data!(one(Frame::Crypto { offset: 0, data: &[24, 0, 0, 1, 0] }))),
 ];
 
-/// What a server may not do to a client.
+/// Violations by a server.
 #[rustfmt::skip]
 const AGAINST_CLIENT: &[(&str, TransportError, Attack)] = &[
     ("a NEW_TOKEN without a token", E::FRAME_ENCODING_ERROR, data!([0x07, 0x00])),
@@ -209,7 +209,7 @@ fn open(host: &mut Host, dir: Dir) {
     host.endpoint.conn(id).unwrap().open(dir).unwrap();
 }
 
-/// Plays the attack and checks that both ends see the error that it deserves.
+/// Plays the attack and checks that both ends see the right error.
 fn check(name: &str, want: TransportError, host: &mut Host, peer: &mut Peer, attack: Attack) {
     for datagram in attack(host, peer) {
         assert_eq!(host.error(), None, "{name}: ended too early: {:?}", host.closed());
@@ -219,7 +219,7 @@ fn check(name: &str, want: TransportError, host: &mut Host, peer: &mut Peer, att
     assert_eq!(host.error(), Some(want), "{name}: {:?}", host.closed());
     let close = peer.close.clone().unwrap_or_else(|| panic!("{name}: the peer was not told"));
     assert_eq!((close.code, close.application), (want, false), "{name}");
-    // Whatever comes afterwards is answered by the same close at the most, and then by nothing.
+    // Later packets are answered at most by the same close, and then by nothing.
     let datagram = peer.packet(DATA, &[0x01]);
     host.receive(datagram);
     host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
@@ -244,7 +244,7 @@ fn servers_that_break_rules() {
     }
 }
 
-/// What is unusual and yet allowed: the connection lives on.
+/// Unusual but allowed: the connection continues.
 #[rustfmt::skip]
 const HARMLESS: &[(&str, Attack)] = &[
     ("data that overlaps", data!(stream(BIDI, 5, 20, false), stream(BIDI, 0, 30, false), stream(BIDI, 3, 4, false))),
@@ -299,7 +299,7 @@ fn what_is_allowed_is_taken() {
     }
 }
 
-/// During the handshake: what a client says in Initial and Handshake packets, as soon as it has the keys.
+/// During the handshake: Initial and Handshake packets of a client as soon as it has the keys.
 #[rustfmt::skip]
 const IN_HANDSHAKE: &[(&str, usize, TransportError, &[u8])] = &[
     ("STREAM in an Initial packet", INITIAL, E::PROTOCOL_VIOLATION, &[0x0a, 0, 1, 7]),
@@ -347,7 +347,7 @@ fn reserved_bits_of_long_headers() {
     }
 }
 
-/// Bytes of a parameter that no struct would write.
+/// An encoded parameter that no struct would produce.
 fn raw(id: u64, value: &[u8]) -> Vec<u8> {
     [varint_of(id), varint_of(value.len() as u64), value.to_vec()].concat()
 }
@@ -429,7 +429,7 @@ fn challenges_are_answered_in_full_datagrams() {
     host.wait(std::time::Duration::from_millis(30)).iter().for_each(|(_, datagram)| peer.receive(datagram));
     assert!(host.closed().is_none());
     let answers = &peer.path_responses;
-    assert!((1..=4).contains(&answers.len()), "a flood of challenges is no flood of answers: {}", answers.len());
+    assert!((1..=4).contains(&answers.len()), "a flood of challenges causes no flood of answers: {}", answers.len());
     for (i, (len, data)) in answers.iter().enumerate() {
         assert_eq!(*data, [i as u8; 8]);
         assert!(*len >= 1200, "a PATH_RESPONSE in a datagram of {len} bytes (RFC 9000 §8.2.2)");

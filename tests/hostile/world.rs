@@ -1,4 +1,4 @@
-//! An engine under attack, driven by hand.
+//! An engine under attack, driven manually.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -41,12 +41,12 @@ pub static CLIENT_TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
     Arc::new(config)
 });
 
-/// Where clients are.
+/// The clients' address.
 pub fn client_addr() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 50_000))
 }
 
-/// Where servers are.
+/// The servers' address.
 pub fn server_addr() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 2], 443))
 }
@@ -56,7 +56,7 @@ pub fn addr(side: Side) -> SocketAddr {
     if side == Side::Client { client_addr() } else { server_addr() }
 }
 
-/// Limits that are quickly reached.
+/// Settings with low limits.
 pub fn small() -> TransportConfig {
     TransportConfig {
         max_data: 6000,
@@ -81,13 +81,13 @@ pub fn endpoint_config(side: Side) -> EndpointConfig {
     }
 }
 
-/// The connection ID of the connection at `index` with `generation` that an endpoint with this configuration makes.
+/// The connection ID that an endpoint with this configuration makes for the connection at `index` with `generation`.
 #[allow(dead_code, reason = "tests/contract includes this file as well")]
 pub fn own_id(config: &EndpointConfig, index: u32, generation: u32, sequence: u16) -> ConnectionId {
     config.cid_codec().encode(CidInfo { core: config.core, index, generation, sequence })
 }
 
-/// One engine with what it said.
+/// One engine and its output.
 pub struct Host {
     pub side: Side,
     pub endpoint: Endpoint,
@@ -111,13 +111,13 @@ impl Host {
         Self::new(Side::Server, Endpoint::new(endpoint_config(Side::Server), Some(config), pool))
     }
 
-    /// A server with settings of its endpoint other than the usual ones.
+    /// A server with the given settings of its endpoint.
     pub fn server_with(endpoint: EndpointConfig, transport: TransportConfig) -> Self {
         let config = ServerConfig::new(SERVER_TLS.clone(), transport).unwrap();
         Self::new(Side::Server, Endpoint::new(endpoint, Some(config), BufPool::heap()))
     }
 
-    /// A client that has begun to connect.
+    /// A client that has started to connect.
     pub fn client(transport: TransportConfig) -> Self {
         let endpoint = Endpoint::new(endpoint_config(Side::Client), None, BufPool::heap());
         let mut this = Self::new(Side::Client, endpoint);
@@ -137,7 +137,7 @@ impl Host {
         Self { side, endpoint, now, events: Vec::new(), conn: None, ecn: 0, slot: vec![0; 2048] }
     }
 
-    /// A datagram arrives from the usual place.
+    /// Receives a datagram from the usual address.
     pub fn receive(&mut self, mut data: Vec<u8>) {
         self.receive_from(addr(self.side.peer()), &mut data);
     }
@@ -158,7 +158,7 @@ impl Host {
         }
     }
 
-    /// Does all there is to do now; returns what goes out.
+    /// Does everything possible now; returns the datagrams sent.
     pub fn run(&mut self) -> Vec<(Transmit, Vec<u8>)> {
         let mut out = Vec::new();
         loop {
@@ -176,7 +176,7 @@ impl Host {
         }
     }
 
-    /// Lets `time` pass, timer by timer; what goes out meanwhile.
+    /// Lets `time` pass, timer by timer; returns the datagrams sent.
     pub fn wait(&mut self, time: Duration) -> Vec<(Transmit, Vec<u8>)> {
         let until = self.now + time;
         let mut out = self.run();
@@ -189,7 +189,7 @@ impl Host {
         out
     }
 
-    /// How many packets were dropped for this reason.
+    /// Number of packets dropped for this reason.
     pub fn drops(&self, why: DropReason) -> u64 {
         self.endpoint.stats().drops[why as usize]
     }
@@ -211,7 +211,7 @@ impl Host {
     }
 }
 
-/// Carries datagrams between both until neither has anything to say.
+/// Carries datagrams between both until neither has anything to send.
 pub fn exchange(host: &mut Host, peer: &mut Peer) {
     for _ in 0..50 {
         let said: Vec<_> = peer.out.drain(..).collect();
@@ -226,7 +226,7 @@ pub fn exchange(host: &mut Host, peer: &mut Peer) {
     panic!("they never stop talking");
 }
 
-/// A server and a client that is not to be trusted, connected.
+/// A connected server and untrusted client.
 pub fn against_server(transport: TransportConfig) -> (Host, Peer) {
     let mut host = Host::server(transport);
     let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
@@ -235,7 +235,7 @@ pub fn against_server(transport: TransportConfig) -> (Host, Peer) {
     (host, peer)
 }
 
-/// A client that waits for the answer of a server that is not to be trusted, which has read what the client sent.
+/// A client that waits for the answer of an untrusted server, which has read what the client sent.
 pub fn waiting_client(transport: TransportConfig) -> (Host, Peer) {
     let mut host = Host::client(transport);
     let first = host.run();
@@ -244,7 +244,7 @@ pub fn waiting_client(transport: TransportConfig) -> (Host, Peer) {
     (host, peer)
 }
 
-/// A client and a server that is not to be trusted, connected.
+/// A connected client and untrusted server.
 pub fn against_client(transport: TransportConfig) -> (Host, Peer) {
     let (mut host, mut peer) = waiting_client(transport);
     exchange(&mut host, &mut peer);

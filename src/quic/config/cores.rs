@@ -1,14 +1,14 @@
-//! The settings of each of several cores of a process.
+//! Settings of several cores of a process.
 
 use crate::quic::config::EndpointConfig;
 use crate::quic::secret::Secret;
 use crate::quic::token::RetryPolicy;
 
 impl EndpointConfig {
-    /// The settings of core `core` of `of` that serve together: the same secrets, the same epoch and the same form of
-    /// connection IDs, so that each core can tell which one a packet belongs to; a seed of its own; and its part of the
-    /// limits that protect the host. These are totals here: all cores together have no more connections, handshakes and
-    /// stateless resets than `self` says, except that a core is never left with none at all.
+    /// The settings of core `core` of `of` cores that serve together. All get the same secrets, epoch and form of
+    /// connection IDs, so that each core can determine which one a packet belongs to. Each gets a seed of its own and
+    /// its share of the limits that protect the host. The limits in `self` are totals: all cores together have no more
+    /// connections, handshakes and stateless resets, except that each core gets at least one.
     ///
     /// # Panics
     /// If `core` is not below `of`.
@@ -32,7 +32,7 @@ impl EndpointConfig {
     }
 }
 
-/// What core `core` of `of` has of `total`: as much as the others, or one more; at least one, unless there is nothing.
+/// The share of core `core` of `of` in `total`: equal shares, to within one. It is at least one, unless `total` is 0.
 pub(crate) fn share(total: usize, core: u8, of: u8) -> usize {
     let (core, of) = (usize::from(core), usize::from(of));
     (total / of + usize::from(core < total % of)).max(total.min(1))
@@ -83,14 +83,14 @@ mod tests {
                 _ => 0,
             };
             assert_eq!(sum(threshold), 1000);
-            // Nobody has to make do with much less than others.
+            // The shares are nearly equal.
             let most = cores.iter().map(|core| core.max_connections).max();
             assert!(cores.iter().all(|core| Some(core.max_connections + 1) >= most));
         }
         // Each core can do its work.
         let cores = all(&base, 200);
         assert!(cores.iter().all(|core| core.max_handshakes == 1 && core.reset_rate == 1 && core.max_connections >= 5));
-        // Off stays off.
+        // What is disabled stays disabled.
         let quiet = EndpointConfig { reset_rate: 0, retry: RetryPolicy::Never, ..base };
         assert!(all(&quiet, 3).iter().all(|core| core.reset_rate == 0 && core.retry == RetryPolicy::Never));
     }

@@ -8,8 +8,8 @@ use crate::quic::event::ConnId;
 
 #[derive(Debug)]
 struct Slot {
-    /// Of the connection that is here, or of the next one. All of a name is compared, so that one of another core finds
-    /// nothing.
+    /// Name of the connection in this place, or of the next one. Names are compared as a whole, so that those of other
+    /// cores find nothing.
     name: ConnId,
     conn: Option<Box<Connection>>,
 }

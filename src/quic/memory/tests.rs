@@ -9,7 +9,7 @@ use crate::quic::stream::recv::RecvStream;
 
 const MIB: usize = 1 << 20;
 
-/// So much has come from a peer that it may hold anything.
+/// A peer that has sent this many bytes may hold anything.
 const LOTS: u64 = 1 << 40;
 
 fn memory(limit_bytes: usize) -> Memory {
@@ -21,7 +21,7 @@ fn host(n: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a00_0000 + n).into()
 }
 
-/// One connection, and what it got.
+/// One connection and what it got.
 struct Peer {
     account: Option<Box<Account>>,
     remote: SocketAddr,
@@ -38,7 +38,7 @@ impl Peer {
         Purse { memory, account: &mut self.account, remote: &self.remote, came: self.came }
     }
 
-    /// Asks for a chunk of 1 to `most` bytes; whether it got one.
+    /// Asks for a chunk of 1 to `most` bytes; returns whether it got one.
     fn ask(&mut self, memory: &mut Memory, most: usize, in_order: bool) -> bool {
         let buf = self.purse(memory).lend(Want { least: 1, most, in_order });
         let got = buf.is_ok();
@@ -51,7 +51,7 @@ impl Peer {
         self.held.iter().map(PinnedBuf::capacity).sum()
     }
 
-    /// Takes all that it gets; how much it has then.
+    /// Takes everything that it gets; returns how much it then has.
     fn fill(&mut self, memory: &mut Memory, in_order: bool) -> usize {
         while self.ask(memory, CHUNK as usize, in_order) {}
         self.bytes()
@@ -93,7 +93,7 @@ fn a_share_is_the_most_that_one_gets() {
     let all = siblings.iter().map(Peer::bytes).sum::<usize>();
     assert!(all <= 4 * MIB - MIB / 2 + 8 * FLOOR, "{all}: of the reserve only as newcomers");
     assert_eq!(memory.origins.len(), 2);
-    // Nor does the reserve become theirs when each connection of theirs takes what newcomers may.
+    // They do not get the reserve either if each of their connections takes what newcomers may.
     let mut many: Vec<_> = (0..1000).map(v6).collect();
     for peer in &mut many {
         peer.fill(&mut memory, true);
@@ -114,7 +114,7 @@ fn however_many_take_all_they_may_something_is_left() {
                 break;
             }
         }
-        // Of those who ask in turn the threshold leaves 2/(n + 2), and the reserve is nobody's but the newcomers'.
+        // With connections taking turns, the threshold leaves 2/(n + 2), and the reserve is for newcomers only.
         let free = memory.free();
         let reserve = 8 * MIB / 16;
         assert!(free >= reserve.min(8 * MIB * 2 / (n as usize + 2)), "{n} left {free}");
@@ -132,7 +132,8 @@ fn pressure_stops_the_largest_first() {
     let mut memory = memory(8 * MIB);
     let mut large = Peer::new(host(1));
     while large.bytes() < MIB && large.ask(&mut memory, CHUNK as usize, true) {}
-    // Others take until little is free: the one who has much gets nothing then, who has little goes on.
+    // Others take memory until little is free: the connection that holds much then gets nothing, the one that holds
+    // little does.
     let others = memory.pool().alloc(4 * MIB).unwrap();
     let more = memory.pool().alloc(2 * MIB).unwrap();
     let mut small = Peer::new(host(2));
@@ -150,7 +151,7 @@ fn no_window_is_below_the_floor() {
     let mut memory = memory(MIB);
     let all: Vec<_> = std::iter::from_fn(|| memory.pool().alloc(CHUNK as usize).ok()).collect();
     assert_eq!(memory.window(1 << 20, true), FLOOR as u64);
-    assert_eq!(memory.window(1 << 20, false), 1 << 20, "the application's own buffers have nothing to do with it");
+    assert_eq!(memory.window(1 << 20, false), 1 << 20, "the application's own buffers do not count");
     assert!(!Peer::new(host(1)).ask(&mut memory, 1, true));
     drop(all);
     assert!(Peer::new(host(1)).ask(&mut memory, 1, true));
@@ -165,8 +166,8 @@ fn origins_without_memory_are_forgotten() {
     }
 }
 
-/// A connection whose streams receive packets in a random order. Its peer is honest: it sends the first frame that is
-/// missing of each stream again and again, cut as it was.
+/// A connection whose streams receive packets in random order. Its peer is honest: it keeps retransmitting the first
+/// missing frame of each stream, cut as before.
 struct Honest {
     peer: Peer,
     /// Each with its length and that of its frames.
@@ -183,7 +184,7 @@ impl Honest {
         Self { peer: Peer { came: 1200, ..Peer::new(host(n)) }, streams }
     }
 
-    /// Something arrives on each stream, and the application reads some. True when all was read.
+    /// Something arrives on each stream, and the application reads some of it. True when everything was read.
     fn turn(&mut self, rng: &mut Rng, memory: &mut Memory) -> bool {
         let gaps = &mut Gaps::default();
         for (stream, len, frame) in &mut self.streams {
@@ -192,7 +193,7 @@ impl Honest {
                 let range = at..(at + *frame).min(*len);
                 self.peer.came += range.end - range.start + 50;
                 stream.accept(&range, range.end == *len).unwrap();
-                // What finds no memory comes again.
+                // Data without memory is retransmitted.
                 let purse =
                     Purse { memory, account: &mut self.peer.account, remote: &self.peer.remote, came: self.peer.came };
                 let _ = stream.place(range, purse, gaps, |at, memory| memory.fill(at as u8));
@@ -205,14 +206,14 @@ impl Honest {
     }
 }
 
-/// The claim of this module: with attackers that pin all that they get for ever, and honest peers with random gaps in a
-/// pool that is far too small for their windows, everybody honest comes to an end.
+/// The claim of this module: attackers hold all they get forever, and honest peers have random gaps in a pool that is
+/// far too small for their windows; still, every honest connection finishes.
 #[test]
 fn streams_never_lock_each_other_up() {
     for seed in 0..60 {
         let rng = &mut Rng::from_u64(seed);
         let mut memory = memory((64 << 10) << rng.below(7));
-        // More would take the reserve as newcomers.
+        // More would use up the reserve as newcomers.
         let most = memory.pool().limit() / 16 / FLOOR;
         let mut attackers: Vec<_> = (0..rng.below(most as u64 + 1)).map(|n| Peer::new(host(1000 + n as u32))).collect();
         for _ in 0..attackers.len() * 1000 {
@@ -223,7 +224,7 @@ fn streams_never_lock_each_other_up() {
         let mut rounds = 0;
         while !honest.is_empty() {
             rounds += 1;
-            assert!(rounds < 100_000, "seed {seed}: {} of them wait for ever", honest.len());
+            assert!(rounds < 100_000, "seed {seed}: {} of them wait forever", honest.len());
             honest.retain_mut(|honest| !honest.turn(rng, &mut memory));
             let streams = honest.iter().flat_map(|honest| &honest.streams);
             let held = streams.map(|(stream, ..)| stream.held()).sum::<usize>();
@@ -235,7 +236,8 @@ fn streams_never_lock_each_other_up() {
     }
 }
 
-/// Of a peer that sends an urgent stream first, nothing else comes before that stream got on: the simulator's seed 64213.
+/// A peer that sends an urgent stream first sends nothing else before that stream progresses: the simulator's seed
+/// 64213.
 #[test]
 fn no_stream_waits_for_the_gaps_of_others() {
     let mut memory = memory(32 << 10);
@@ -245,7 +247,7 @@ fn no_stream_waits_for_the_gaps_of_others() {
         stream.accept(&range, false).unwrap();
         stream.place(range, peer.purse(&mut memory), gaps, |at, memory| memory.fill(at as u8))
     };
-    // All of its share is in chunks of which everything in order was read, with a byte behind a gap in each.
+    // All of its share is in chunks whose bytes in order were read, with a byte after a gap in each.
     let mut others: Vec<_> = (0..8).map(|_| RecvStream::new(1 << 20)).collect();
     for other in &mut others {
         assert_eq!((place(&mut peer, other, 0..1), place(&mut peer, other, 2..3)), (Ok(()), Ok(())));
@@ -257,7 +259,7 @@ fn no_stream_waits_for_the_gaps_of_others() {
         assert_eq!(place(&mut peer, &mut urgent, at + 900..at + 1800), Err(NoMemory), "there is one spare chunk");
         assert_eq!((urgent.contiguous(), urgent.consume(1 << 20)), (at + 900, 900));
     }
-    // Of what is too long for it, as much gets in as it holds; beyond a gap nothing does.
+    // If data is too long for it, as much as fits is accepted; nothing is beyond a gap.
     assert_eq!(place(&mut peer, &mut urgent, 90_000..91_400), Err(NoMemory));
     assert_eq!((urgent.contiguous(), urgent.consume(1 << 20)), (90_000 + MIN_CHUNK, MIN_CHUNK));
     assert_eq!(place(&mut peer, &mut urgent, 100_000..100_001), Err(NoMemory));

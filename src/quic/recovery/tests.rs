@@ -1,4 +1,4 @@
-//! Recovery as a whole: acknowledgement, loss, timers, and what is handed out.
+//! Tests of recovery as a whole: acknowledgement, loss, timers, and returned contents.
 
 use super::*;
 use crate::quic::congestion::minimum_window;
@@ -33,7 +33,7 @@ fn send(r: &mut Recovery<u64>, now: Instant, space: SpaceId, pn: u64) {
     r.on_packet_sent(space, pn, SentPacket::new(now, LEN, true, true, pn));
 }
 
-/// Acknowledges `ranges` without delay; the outcome, and the packets acknowledged and lost.
+/// Acknowledges `ranges` without delay; returns the outcome, and the packets acknowledged and lost.
 fn ack(
     r: &mut Recovery<u64>,
     now: Instant,
@@ -123,7 +123,7 @@ fn time_proves_loss_to_the_nanosecond() {
     let due = at(90);
     assert_eq!(r.next_timeout(&CX), Some(due));
     let amplification = Context { at_amplification_limit: true, ..CX };
-    assert_eq!(r.next_timeout(&amplification), Some(due), "losses need nothing to be sent");
+    assert_eq!(r.next_timeout(&amplification), Some(due), "losses do not depend on sending");
     assert_eq!(timeout(&mut r, due - Duration::from_nanos(1), &CX), (TimeoutAction::None, vec![]));
     assert_eq!(timeout(&mut r, due, &CX), (TimeoutAction::None, vec![0]));
     assert_eq!((r.next_timeout(&CX), r.bytes_in_flight(), r.pto_count()), (None, 0, 0));
@@ -206,7 +206,7 @@ fn a_client_probes_with_nothing_in_flight_until_the_server_can_send() {
     let with_keys = Context { has_handshake_keys: true, ..client };
     let due = r.next_timeout(&with_keys).unwrap();
     assert_eq!(timeout(&mut r, due, &with_keys).0, TimeoutAction::Probe { space: SpaceId::Handshake, count: 1 });
-    // 0-RTT or 1-RTT packets in flight must not silence it.
+    // 0-RTT or 1-RTT packets in flight must not disable it.
     send(&mut r, due, SpaceId::Data, 0);
     assert!(r.next_timeout(&with_keys).is_some());
     assert_eq!(r.next_timeout(&Context { peer_completed_address_validation: true, ..with_keys }), None);
@@ -376,7 +376,7 @@ fn reordering_that_looked_like_loss_costs_nothing() {
         let (outcome, ..) = ack(&mut r, at(102), SpaceId::Data, &[4..=5, 0..=2], &CX);
         assert!(outcome.undone && outcome.largest_newly_acked.is_none());
         assert_eq!(r.cwnd(), 12_000);
-        // Packets 3 and 6 to 9 are still out: the next loss reduces again.
+        // Packets 3 and 6 to 9 are still missing, so the next loss reduces again.
         assert_eq!(ack(&mut r, at(103), SpaceId::Data, &[6..=6], &CX).2, vec![3]);
         assert_eq!(r.cwnd(), reduced);
     }

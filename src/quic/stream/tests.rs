@@ -1,4 +1,4 @@
-//! Streams that are opened, end, and leave their places to others.
+//! Streams that open, end, and leave their places to others.
 
 use super::*;
 use crate::mem::BufPool;
@@ -21,7 +21,7 @@ fn a_late_stream_opens_all_below_it_and_each_exists_when_it_is_named() {
     assert_eq!(s.ensure(ours), Err(TransportError::STREAM_STATE_ERROR));
 }
 
-/// A frame may come late. The peer's streams that were not named yet are no streams of ours.
+/// A frame may be late. The peer's streams that no frame has referred to are not streams of ours.
 #[test]
 fn an_ended_stream_of_ours_does_not_come_back() {
     let mut s = server();
@@ -51,11 +51,11 @@ fn one_frame_costs_the_same_however_many_streams_it_opens() {
     assert_eq!(
         s.max_streams_due(),
         Some((Dir::Uni, N + 4)),
-        "as many more as have ended, told when that is twice as many"
+        "as many more as have ended, announced when that is twice as many"
     );
 }
 
-/// The simulator's seed 280 found it taken for a skipped one of the peer's.
+/// Found by the simulator's seed 280: it was taken for a skipped one of the peer's.
 #[test]
 fn a_stream_of_ours_that_has_ended_is_none_of_the_peers() {
     let mut s = server();
@@ -77,7 +77,7 @@ fn ended_streams_raise_the_limit() {
         s.remove_if_done(id);
         assert_eq!(s.ensure(id), Ok(Named::Ended));
     }
-    assert_eq!(s.max_streams_due(), Some((Dir::Uni, 6)), "told when half of them were used");
+    assert_eq!(s.max_streams_due(), Some((Dir::Uni, 6)), "announced when half of them were used");
     s.max_streams_sent(Dir::Uni);
     assert_eq!(s.max_streams_due(), None);
     s.max_streams_lost(Dir::Uni);
@@ -123,18 +123,18 @@ fn streams_that_stay_open_hold_up_no_others() {
 fn who_is_blocked_at_an_old_limit_hears_of_ours() {
     let mut s = server();
     s.peer_blocked(Dir::Bidi, 4);
-    assert_eq!(s.max_streams_due(), None, "it is the one it has");
+    assert_eq!(s.max_streams_due(), None, "the peer knows it");
     s.peer_blocked(Dir::Bidi, 3);
     assert_eq!(s.max_streams_due(), Some((Dir::Bidi, 4)));
     s.max_streams_sent(Dir::Bidi);
-    assert_eq!(s.max_streams_due(), None, "once for each frame");
+    assert_eq!(s.max_streams_due(), None, "once per frame");
     let id = StreamId::new(Side::Client, Dir::Uni, 0);
     s.ensure(id).unwrap();
     s.get(id).unwrap().recv.as_mut().unwrap().mark_done();
     s.remove_if_done(id);
     assert_eq!(s.max_streams_due(), None, "most of them are unused");
     s.peer_blocked(Dir::Uni, 4);
-    assert_eq!(s.max_streams_due(), Some((Dir::Uni, 5)), "it has opened them all and said nothing of them");
+    assert_eq!(s.max_streams_due(), Some((Dir::Uni, 5)), "it has opened all of them without sending anything on them");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn gaps_are_bounded_for_all_streams_together_and_given_back() {
         s.ensure(id(index)).unwrap();
     }
     let mut held = 0;
-    // Two ranges need no memory of their own, hence are no gaps; the bytes would, but for STOP_SENDING.
+    // Two ranges need no memory of their own and thus count as no gaps; the bytes would, but for STOP_SENDING.
     for index in 0..8 {
         s.get(id(index)).unwrap().recv.as_mut().unwrap().placement = Placement::Discard;
         held += (0..).take_while(|n| place(&mut s, id(index), 2 * n + 2).is_ok()).count();
@@ -184,7 +184,7 @@ fn gaps_are_bounded_for_all_streams_together_and_given_back() {
     assert!(held > 40_000 && held < 45_000, "{held} ranges");
     assert!(s.gap_bytes() >= 2 << 20 && s.gap_bytes() < (2 << 20) + 100, "{} bytes", s.gap_bytes());
     for index in 0..8 {
-        assert_eq!(place(&mut s, id(index), 0), Ok(()), "the next bytes in order always get in");
+        assert_eq!(place(&mut s, id(index), 0), Ok(()), "the next bytes in order are always accepted");
         s.get(id(index)).unwrap().recv.as_mut().unwrap().mark_done();
         s.remove_if_done(id(index));
     }

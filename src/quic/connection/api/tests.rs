@@ -6,7 +6,7 @@ use crate::mem::BufPool;
 use crate::quic::stream::Windows;
 use crate::quic::{ClientConfig, ConnId, Endpoint, EndpointConfig, TransportConfig, tls};
 
-/// An engine with one connection that has not heard of its peer yet, but may open a stream.
+/// An engine with one connection that has received nothing from its peer yet, but may open a stream.
 fn connecting() -> (Endpoint, ConnId) {
     let tls =
         tls::insecure_client_config(&tls::TlsOptions { alpn: vec![b"x".to_vec()], ..Default::default() }).unwrap();
@@ -19,7 +19,7 @@ fn connecting() -> (Endpoint, ConnId) {
     (endpoint, id)
 }
 
-/// Offsets end at 2^62-1 (RFC 9000 §4.5, §16): what would lie beyond cannot be announced, nor ever be filled.
+/// Offsets end at 2^62-1 (RFC 9000 §4.5, §16): bytes beyond could neither be announced nor be filled.
 #[test]
 fn buffers_beyond_the_largest_offset_come_back() {
     let (mut endpoint, id) = connecting();

@@ -1,4 +1,4 @@
-//! Keys that are used up. Nobody can send 2^23 packets in a test, so the counters are set.
+//! Exhausted keys. As no test can send 2^23 packets, the counters are set.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::quic::{
 };
 use crate::wire::quic::TransportError;
 
-/// Two engines, client and server, that are connected.
+/// Two connected engines, client and server.
 struct Pair {
     now: Instant,
     ends: [Endpoint; 2],
@@ -43,7 +43,7 @@ impl Pair {
         this
     }
 
-    /// Time passes, and whatever is sent arrives at once.
+    /// Advances the time; everything sent arrives at once.
     fn run(&mut self) {
         let mut slot = vec![0; 2048];
         for _ in 0..100 {
@@ -78,7 +78,7 @@ impl Pair {
         conn.send(id, SendData::Static(b"data"), false).unwrap();
     }
 
-    /// A 1-RTT packet, or one of another kind, that is none arrives.
+    /// A forged 1-RTT packet, or one of another type, arrives.
     fn forge(&mut self, end: usize, packet: &mut [u8]) {
         let meta = RxMeta { local: addr(end), remote: addr(1 - end), ecn: 0 };
         self.ends[end].handle_datagram(self.now, &meta, packet);
@@ -94,13 +94,13 @@ fn is_limit(reason: Option<&CloseReason>) -> bool {
     matches!(reason, Some(CloseReason::Transport { code, .. } | CloseReason::PeerTransport { code, .. }) if *code == limit)
 }
 
-/// "If a key update is not possible or integrity limits are reached, the endpoint MUST stop using the connection": it
-/// ended without a word, and the peer waited for its idle timeout (RFC 9001 §6.6).
+/// "If a key update is not possible or integrity limits are reached, the endpoint MUST stop using the connection" (RFC
+/// 9001 §6.6). The connection used to end without informing the peer, which waited for its idle timeout.
 #[test]
 fn the_peer_is_told_when_keys_are_used_up() {
     for end in 0..2 {
         let mut pair = Pair::new();
-        // The last packet that may carry data does, though none of the new phase is acknowledged, so that none follows.
+        // The last packet that may carry data does, as no packet of the new phase is acknowledged.
         pair.with_keys(end, |keys| {
             keys.confirmed = false;
             keys.sent_from = u64::MAX;
@@ -108,7 +108,7 @@ fn the_peer_is_told_when_keys_are_used_up() {
         });
         let still_open = |pair: &Pair| pair.closed == [None, None];
         let packets = (0..20).take_while(|_| {
-            // The server has acknowledgements to send, the client data.
+            // The server has acknowledgements to send, the client has data.
             pair.send(0);
             pair.run();
             still_open(&pair)
@@ -119,7 +119,7 @@ fn the_peer_is_told_when_keys_are_used_up() {
     }
 }
 
-/// Not even closes go beyond the limit.
+/// Closes do not exceed the limit either.
 #[test]
 fn closes_keep_the_limit_too() {
     let mut pair = Pair::new();
@@ -134,7 +134,7 @@ fn closes_keep_the_limit_too() {
     assert_eq!(pair.closed[1], Some(CloseReason::Application { code: 1, reason: "just in time".into() }));
 }
 
-/// Half way to the limit the keys are updated, and all goes on.
+/// At half of the limit, the keys are updated, and the connection continues.
 #[test]
 fn keys_are_updated_long_before_the_limit() {
     let mut pair = Pair::new();
@@ -148,7 +148,7 @@ fn keys_are_updated_long_before_the_limit() {
     assert_eq!(pair.closed, [None, None]);
 }
 
-/// Failures count over all keys of the connection, those of Initial and Handshake packets as well (RFC 9001 §6.6).
+/// Failures count over all keys of the connection, including those of Initial and Handshake packets (RFC 9001 §6.6).
 #[test]
 fn the_peer_is_told_when_too_many_packets_were_forged() {
     for end in 0..2 {

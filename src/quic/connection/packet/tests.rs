@@ -1,4 +1,4 @@
-//! Whatever lengths the builder is given, it builds a packet that can be read, or says that there is no room.
+//! Whatever lengths the builder is given, it builds a packet that can be decoded, or reports that there is no room.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -10,10 +10,10 @@ use crate::quic::event::{Dir, SendData};
 use crate::quic::stream::Windows;
 use crate::wire::quic::varint;
 
-/// Bytes queued on the stream of these tests.
+/// Number of bytes queued on the stream of these tests.
 const QUEUED: u64 = 100_000;
 
-/// Bytes around the slot, which nobody may touch.
+/// Number of bytes around the slot that must not be changed.
 const GUARD: usize = 64;
 
 fn streams() -> (Streams, StreamId) {
@@ -30,7 +30,7 @@ fn byte(offset: u64) -> u8 {
     (offset ^ offset >> 8) as u8
 }
 
-/// What is to go into a packet.
+/// The contents of a packet.
 #[derive(Clone, Debug)]
 enum Want {
     Frame(usize, u64),
@@ -76,7 +76,7 @@ fn want() -> impl Strategy<Value = Want> {
     ]
 }
 
-/// The lengths that a packet is made of.
+/// The lengths of a packet's parts.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     kind: PacketType,
@@ -97,7 +97,7 @@ impl Shape {
         }
     }
 
-    /// Builds the packet, reads it, and holds both against each other.
+    /// Builds the packet, decodes it, and compares.
     fn check(&self, wants: &[Want], streams: &Streams, id: StreamId) {
         let bytes = [0x5a; 1700];
         let (dcid, scid, token) = (&[1; 20][..self.dcid], &[2; 20][..self.scid], &bytes[..self.token]);

@@ -9,20 +9,20 @@ use crate::quic::cid::{CidConfig, IdMaker};
 use crate::quic::connection::Birth;
 use crate::wire::quic::ConnectionId;
 
-/// Places that the connections of a test share.
+/// Number of places that the connections of a test share.
 const PLACES: usize = 48;
 
 fn maker(seed: u8) -> IdMaker {
     EndpointConfig::from_secret(&[7; 32].into(), [seed; 32]).id_maker()
 }
 
-/// Lets `count` connections begin and end, in an order that the seed decides, `PLACES` of them at a time. `each` gets the
-/// name of every one. The table afterwards.
+/// Starts and ends `count` connections, `PLACES` at a time, in an order determined by the seed. `each` gets every name.
+/// Returns the final table.
 fn lives(count: usize, last_generation: u32, mut each: impl FnMut(ConnId)) -> Table {
     let (mut table, mut rng, mut alive) = (Table::new(last_generation, 0), Rng::from_u64(9), Vec::new());
     for _ in 0..count {
         if alive.len() == PLACES {
-            // Sometimes all end at once.
+            // Sometimes all of them end at once.
             let ends = if rng.chance(1) { PLACES } else { 1 };
             for _ in 0..ends {
                 table.cancel(alive.swap_remove(rng.below(alive.len() as u64) as usize));
@@ -48,14 +48,14 @@ fn number(bytes: &[u8]) -> u128 {
     u128::from_be_bytes(wide)
 }
 
-/// RFC 9000 §5.1. Before, 65,536 connections in a place were enough.
+/// RFC 9000 §5.1. Before, IDs repeated after 65,536 connections in a place.
 #[test]
 fn ten_million_connections_in_few_places_have_ids_of_their_own() {
     let (ids, mut all) = (maker(1), Vec::with_capacity(10_000_000));
     let table = lives(10_000_000, ids.last_generation(), |id| all.push(number(&ids.cid(id, 0))));
     assert_each_once(all);
     assert_eq!(table.slots.len(), PLACES);
-    // First in, first out: no place is used up before the others.
+    // First in, first out: all places are used evenly.
     let generations = || table.slots.iter().map(|slot| slot.name.generation());
     let (least, most) = (generations().min().unwrap(), generations().max().unwrap());
     assert!(least > 1 << 16 && most - least < least / 10, "{least} to {most}");
@@ -69,8 +69,8 @@ fn ten_million_connections_in_few_places_have_tokens_of_their_own() {
     assert_each_once(all);
 }
 
-/// A secret that outlives processes brings none of their IDs back: here twenty lives of a server, with the IDs that the
-/// connections of each have at the same time.
+/// A secret that outlives processes must not bring back their IDs. Here: twenty processes of a server, with the IDs of
+/// their concurrent connections.
 #[test]
 fn processes_with_one_secret_have_ids_of_their_own() {
     let mut all = Vec::new();
@@ -88,7 +88,7 @@ fn a_place_without_generations_is_not_used_again() {
     let retired = table.slots.iter().filter(|slot| slot.name.generation() == CidInfo::NO_GENERATION).count();
     assert!((1000 / 10 - PLACES..=1000 / 10).contains(&retired), "{retired} places");
     assert!(table.slots.len() <= retired + PLACES);
-    // The shortest IDs have 24 bits for it, longer ones at most what a connection's name has.
+    // The shortest IDs have 24 bits for it; longer ones are limited by the connection's name.
     let last = |len| {
         let config = EndpointConfig { cid: CidConfig::unrouted(len).unwrap(), ..EndpointConfig::from_seed([1; 32]) };
         config.id_maker().last_generation()

@@ -1,5 +1,5 @@
-//! Whatever happens, in whatever order: bytes in flight are those of the packets in flight, and what
-//! each packet carried is handed out exactly once.
+//! For any sequence of operations, bytes in flight are those of the packets in flight, and the contents of each packet
+//! are returned exactly once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ enum Op {
         len: u16,
         skip: u8,
     },
-    /// Acknowledges the numbers of the last 64 whose bit is set.
+    /// Acknowledges those of the last 64 packet numbers whose bit is set.
     Ack {
         space: usize,
         bits: u64,
@@ -53,11 +53,11 @@ fn op() -> impl Strategy<Value = Op> {
 
 #[derive(Default)]
 struct Model {
-    /// Per space: packets that are out, with their length in flight and whether they are ack-eliciting.
+    /// Per space: packets in flight, with their length and whether they are ack-eliciting.
     out: [BTreeMap<u64, (u64, bool)>; 3],
     /// Per space: all numbers sent.
     sent: [Vec<u64>; 3],
-    /// Per space: packets that nobody has to acknowledge.
+    /// Per space: packets that are not ack-eliciting.
     bare: [BTreeSet<u64>; 3],
     next: [u64; 3],
 }
@@ -71,7 +71,7 @@ impl Model {
         self.out.iter().flat_map(|o| o.values()).map(|(len, _)| len).sum()
     }
 
-    /// The sent numbers of `space` that `bits` selects, as ranges, largest first.
+    /// The sent numbers of `space` selected by `bits`, as ranges, largest first.
     fn ranges(&self, space: usize, bits: u64) -> Vec<RangeInclusive<u64>> {
         let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
         for (i, pn) in self.sent[space].iter().rev().take(64).enumerate() {
@@ -126,7 +126,7 @@ fn run(algorithm: CongestionAlgorithm, ops: &[Op]) {
                 for (pn, frames) in acked {
                     assert!(ranges.iter().any(|range| range.contains(&pn)));
                     assert_eq!(frames, (space, pn));
-                    // Those that nobody has to acknowledge come back once at the most.
+                    // Packets that are not ack-eliciting are returned at most once.
                     if !model.bare[space].remove(&pn) {
                         model.take(space, pn);
                     }
@@ -152,12 +152,12 @@ fn run(algorithm: CongestionAlgorithm, ops: &[Op]) {
                 });
                 let eliciting = model.out.iter().flat_map(|o| o.values()).any(|(_, eliciting)| *eliciting);
                 if let Some(due) = due.filter(|_| !any && action == TimeoutAction::None) {
-                    // The round-trip time grew in another space: the packet is given more time.
-                    // What is next may be due as well, when it is of another space.
+                    // The round-trip time grew in another space, so the packet gets more time. The next deadline may be
+                    // due as well if it is of another space.
                     assert!(r.next_timeout(&CX).is_some_and(|at| at > due));
                 }
                 assert!(due.is_some() || (!any && action == TimeoutAction::None));
-                assert!(!eliciting || due.is_some(), "what is in flight is watched");
+                assert!(!eliciting || due.is_some(), "packets in flight have a timer");
                 if let TimeoutAction::Probe { space, .. } = action {
                     assert!(model.out[space.index()].values().any(|(_, eliciting)| *eliciting));
                 }
@@ -182,7 +182,7 @@ fn run(algorithm: CongestionAlgorithm, ops: &[Op]) {
         }
         if let Permit::PacedUntil(until) = r.permit(now, LEN) {
             assert!(until > now);
-            assert_eq!(r.permit(until, LEN), Permit::Send, "a packet may go when it was told to");
+            assert_eq!(r.permit(until, LEN), Permit::Send, "a packet may be sent when announced");
         }
     }
     for space in SpaceId::ALL {

@@ -1,9 +1,9 @@
-//! Losses that mean more than congestion, and losses that mean less.
+//! Losses that mean more, or less, than congestion.
 
 use super::*;
 
-/// A flight of ten packets in an outage of both directions: the first three arrive, their acknowledgement does not. The
-/// peer repeats it when the path is back, which makes for a sample as long as the outage.
+/// A flight of ten packets in an outage of both directions: the first three arrive, but their acknowledgement does not.
+/// The peer repeats it when the path works again, which makes a sample as long as the outage.
 fn outage(tail: &[RangeInclusive<u64>]) -> (Recovery<u64>, AckOutcome) {
     let mut r = reno();
     for pn in 0..4 {
@@ -34,8 +34,8 @@ fn outage(tail: &[RangeInclusive<u64>]) -> (Recovery<u64>, AckOutcome) {
     (r, outcome)
 }
 
-/// RFC 9002 §7.6. Until 2026-11, the sample made the probe timeout so long that nothing was persistent: the window was
-/// 0.7 of what it had been.
+/// RFC 9002 §7.6. Until 2026-11, the sample lengthened the probe timeout so much that nothing was persistent: the
+/// window was reduced to 0.7 of its size.
 #[test]
 fn an_outage_of_both_directions_is_persistent_congestion() {
     let (r, outcome) = outage(&[]);
@@ -51,7 +51,7 @@ fn an_outage_of_both_directions_is_persistent_congestion() {
 fn the_smallest_round_trip_time_starts_again_after_persistent_congestion() {
     let (r, outcome, _) = persistent_example(&[9..=9]);
     assert!(outcome.persistent_congestion);
-    // 500 ms before, 200 ms now: any other than the smaller one would show.
+    // 500 ms before, 200 ms now: any other choice than the smaller one would show.
     assert_eq!(r.rtt().min(), 200 * MS);
     let mut r = reno();
     send(&mut r, at(0), SpaceId::Data, 0);
@@ -64,7 +64,7 @@ fn the_smallest_round_trip_time_starts_again_after_persistent_congestion() {
     assert_eq!(r.rtt().min(), 400 * MS, "10 ms was another path");
 }
 
-/// RFC 9002 §7.4. Until 2026-11, a Handshake packet that came before its keys cost the whole slow start.
+/// RFC 9002 §7.4. Until 2026-11, a Handshake packet that arrived before its keys cost the whole slow start.
 #[test]
 fn losses_before_the_first_acknowledged_packet_of_the_handshake_are_no_congestion() {
     let early = Context { handshake_confirmed: false, ..CX };
@@ -81,7 +81,7 @@ fn losses_before_the_first_acknowledged_packet_of_the_handshake_are_no_congestio
                 "{space}: the window is as it was"
             );
             assert_eq!(r.bytes_in_flight(), 4 * u64::from(LEN));
-            // Sent after one that arrived: the peer had keys (a MUST NOT of §7.4).
+            // Sent after one that arrived, so the peer had keys (a MUST NOT of §7.4).
             send(&mut r, at(110), space, 8);
             send(&mut r, at(110), space, 9);
             assert_eq!(ack(&mut r, at(210), space, &[9..=9], &early).2, vec![3, 4, 6, 7], "{space}");
@@ -119,7 +119,11 @@ fn a_number_that_was_left_out_is_never_acknowledged() {
         r.on_ack(at(101), SpaceId::Data, [range], Duration::ZERO, None, &CX, |_, _| {}, |_, _| {}).map_err(|e| e.pn)
     };
     for (range, left_out) in [(13..=13, 13), (13..=15, 13), (11..=12, 11), (1..=3, 2), (8..=9, 8)] {
-        assert_eq!(try_ack(&mut r, range.clone()), Err(left_out), "{range:?}, although all around it is settled");
+        assert_eq!(
+            try_ack(&mut r, range.clone()),
+            Err(left_out),
+            "{range:?}, although all packets around it are settled"
+        );
     }
     assert!(try_ack(&mut r, 14..=15).is_ok() && try_ack(&mut r, 3..=4).is_ok());
 }

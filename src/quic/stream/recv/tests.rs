@@ -33,7 +33,7 @@ fn window_follows_provided_space() {
     assert_eq!(s.take_low(4), None);
     s.provide(PinnedBuf::unpinned(1));
     assert_eq!(s.credit_due(), Some(16 + AHEAD));
-    assert_eq!(s.take_low(4), None, "the peer has used nothing of it");
+    assert_eq!(s.take_low(4), None, "the peer has used none of it");
     s.credit_sent(16 + AHEAD);
     assert_eq!(put(&mut s, 15..16, false, 1), Ok(1));
     assert_eq!(s.take_low(4), Some((0, 4)));
@@ -50,9 +50,9 @@ fn low_space_is_told_once_for_each_reason() {
     put(&mut s, 6..7, false, 1).unwrap();
     assert_eq!(s.take_low(10), None, "nothing was provided since");
     s.peer_blocked(5);
-    assert_eq!(s.take_low(10), None, "there is space that the peer has not heard of");
+    assert_eq!(s.take_low(10), None, "there is space that is not announced yet");
     s.peer_blocked(10);
-    assert_eq!((s.take_low(10), s.credit_due()), (None, Some(11)), "nor of all of it now");
+    assert_eq!((s.take_low(10), s.credit_due()), (None, Some(11)), "nor is all of it announced now");
     s.peer_blocked(11);
     assert_eq!((s.take_low(10), s.take_low(10)), (Some((3, 7)), None));
     s.provide(PinnedBuf::unpinned(100));
@@ -71,10 +71,10 @@ fn low_space_is_told_once_for_each_reason() {
 fn buffers_of_exactly_the_right_size_leave_credit_for_the_end() {
     let mut s = provided(&[10]);
     put(&mut s, 0..10, false, 1).unwrap();
-    assert!(s.announced > s.high, "who asks for more only with credit has some");
+    assert!(s.announced > s.high, "a peer that asks for more only with credit has some");
     put(&mut s, 10..10, true, 1).unwrap();
     assert!(s.is_complete() && s.take_low(100).is_none());
-    // Also if it was promised exactly as much before.
+    // The same if exactly as much was promised before.
     let mut s = RecvStream::new(10);
     assert!(s.make_provided());
     s.provide(PinnedBuf::unpinned(10));
@@ -108,7 +108,7 @@ fn a_byte_too_many_waits_for_a_buffer() {
 
 #[test]
 fn an_end_beyond_what_was_provided_is_told() {
-    // Promised 10 and given 4; all 8 came at once, and found no room.
+    // 10 were promised and 4 provided; all 8 arrived at once and found no room.
     let mut s = RecvStream::new(10);
     assert!(s.make_provided());
     s.provide(PinnedBuf::unpinned(4));
@@ -118,8 +118,8 @@ fn an_end_beyond_what_was_provided_is_told() {
     assert_eq!((s.take_low(0), s.take_low(0)), (Some((0, 4)), None));
 }
 
-/// At 1 Gbit/s and 200 ms, a burst that overshoots by as much again: the receiver must keep what gets through, or all of it
-/// has to come again.
+/// At 1 Gbit/s and 200 ms, a burst that overshoots by its own size: the receiver must keep what arrives, or all of it
+/// has to be retransmitted.
 #[test]
 fn one_overshoot_leaves_as_many_gaps_as_it_likes() {
     const PACKET: u64 = 1000;
@@ -148,7 +148,7 @@ fn with_no_memory_for_gaps_only_what_makes_none_gets_in() {
     assert_eq!(put(&mut s, limit + 3..limit + 4), Err(NoMemory));
     assert_eq!(put(&mut s, limit + 2..limit + 4), Err(NoMemory));
     put(&mut s, 0..1).unwrap();
-    assert_eq!(s.contiguous(), 1, "the next bytes always get in");
+    assert_eq!(s.contiguous(), 1, "the next bytes are always accepted");
     for at in [limit + 1, limit - 1, limit - 3] {
         put(&mut s, at..at + 1).unwrap();
     }
@@ -226,7 +226,7 @@ fn provided_is_refused_once_pooled_data_is_there() {
     assert!(!s.make_provided());
 }
 
-/// Takes the next chunk: its range, its end mark, and whether it holds nothing but `value`.
+/// Takes the next chunk: its range, its end mark, and whether all of its bytes are `value`.
 fn take(s: &mut RecvStream, value: u8) -> Option<(Range<u64>, bool, bool)> {
     s.take().map(|c| (c.range(), c.is_last(), c.iter().all(|b| *b == value)))
 }
@@ -258,7 +258,7 @@ fn bytes_out_of_order_around_a_lent_part() {
     assert_eq!((first.range(), first.is_last()), (0..10, false));
     assert_eq!(take(&mut s, 0), None, "there is a gap");
     put(&mut s, CHUNK - 5..CHUNK + 5, false, 4).unwrap();
-    assert_eq!(put(&mut s, 5..22, false, 2), Ok(10), "what is there is not written again");
+    assert_eq!(put(&mut s, 5..22, false, 2), Ok(10), "present bytes are not written again");
     assert_eq!(s.peek().len(), 20);
     assert_eq!(s.consume(5), 5);
     let second = s.take().unwrap();
@@ -325,8 +325,8 @@ fn nothing_is_lent_from_provided_buffers() {
 }
 
 proptest::proptest! {
-    /// Whatever arrives in whatever order, and whether it is taken or consumed: every byte comes once,
-    /// in place, and the memory goes home.
+    /// In whatever order data arrives, and whether it is taken or consumed: every byte comes once and in place, and all
+    /// memory is returned.
     #[test]
     fn every_byte_is_lent_once(
         frames in proptest::collection::vec((0..3 * CHUNK, 1..CHUNK), 1..40),

@@ -6,10 +6,10 @@ use crate::quic::event::{Dir, SendData};
 use crate::quic::stream::Windows;
 use crate::quic::stream::priority::Priority;
 
-/// Every frame of these tests has so many bytes.
+/// Length of every frame of these tests.
 const FRAME: u64 = 100;
 
-/// Streams 0 to `n`, of urgency 0 to `n`; of each, 20 frames are written.
+/// Streams 0 to `n` of urgency 0 to `n`, with 20 frames each.
 fn sender(n: u8) -> Streams {
     let mut s = Streams::new(Side::Server, Windows::default(), 0, 0);
     s.set_peer(Windows { uni: 1 << 30, ..Windows::default() }, 0, 1000);
@@ -27,7 +27,7 @@ fn uni(index: u64) -> StreamId {
     StreamId::new(Side::Server, Dir::Uni, index)
 }
 
-/// A frame of `id` goes out; where it begins.
+/// Sends a frame of `id`; returns its offset.
 fn send_of(s: &mut Streams, id: StreamId) -> u64 {
     let send = s.get(id).unwrap().send.as_mut().unwrap();
     let pick = send.pick(FRAME, u64::MAX).unwrap();
@@ -35,7 +35,7 @@ fn send_of(s: &mut Streams, id: StreamId) -> u64 {
     pick.range.start
 }
 
-/// The next frame goes out; whose it is, and where it begins.
+/// Sends the next frame; returns its stream and offset.
 fn send(s: &mut Streams) -> (u64, u64) {
     let first = s.next_send(u64::MAX).unwrap();
     let turn = if s.held_up() && s.is_refused(first) { s.take_turn(first) } else { None };
@@ -54,7 +54,7 @@ fn ack(s: &mut Streams, index: u64, at: u64) {
     s.get(uni(index)).unwrap().send.as_mut().unwrap().on_acked(at..at + FRAME, false, |_, _| {});
 }
 
-/// Streams 1 to `n` have lost 10 frames each; of stream 0, the first frame goes out.
+/// Streams 1 to `n` have lost 10 frames each; the first frame of stream 0 is sent.
 fn with_gaps(n: u8) -> Streams {
     let mut s = sender(n + 1);
     for index in 1..=u64::from(n) {
@@ -65,7 +65,7 @@ fn with_gaps(n: u8) -> Streams {
     s
 }
 
-/// So often the first byte of stream 0 is lost before others get turns.
+/// Loses the first byte of stream 0 as often as it takes for others to get turns.
 fn refuse(s: &mut Streams) {
     for _ in 1..REFUSALS {
         lose(s, 0, 0);
@@ -88,7 +88,7 @@ fn others_repeat_twice_as_much_before_each_attempt() {
         lose(&mut s, 0, 0);
     }
     assert_eq!(turns, [1, 2, 3].repeat(5));
-    // When they have repeated all, they have no more turns: what is new waits for its priority.
+    // After retransmitting everything, they have no more turns: new data waits for its priority.
     let rest: Vec<_> = std::iter::from_fn(|| Some(send(&mut s)).filter(|(index, _)| *index != 0)).collect();
     assert_eq!(turns.len() + rest.len(), 30);
     assert!(rest.iter().all(|(_, at)| at % (2 * FRAME) == 0), "only what was lost");
@@ -103,7 +103,7 @@ fn priorities_are_strict_as_soon_as_the_byte_is_there() {
     ack(&mut s, 0, 0);
     assert!(s.has_turns() && !s.held_up() && !s.has_turns());
     assert_eq!(send(&mut s), (0, FRAME));
-    // And it takes as many losses as the first time.
+    // It then takes as many losses as the first time.
     for _ in 1..REFUSALS {
         lose(&mut s, 0, FRAME);
         assert_eq!(send(&mut s), (0, FRAME));
@@ -112,7 +112,7 @@ fn priorities_are_strict_as_soon_as_the_byte_is_there() {
     assert_eq!(send(&mut s).0, 1);
 }
 
-/// It may have been acknowledged while others were about to have their turns.
+/// It may have been acknowledged just before others get their turns.
 #[test]
 fn turns_that_are_left_are_lost_when_the_stream_gets_on_or_ends() {
     for reset in [false, true] {
@@ -135,14 +135,14 @@ fn turns_that_are_left_are_lost_when_the_stream_gets_on_or_ends() {
 fn other_losses_do_not_count() {
     let mut s = with_gaps(1);
     (1..20).for_each(|_| assert_eq!(send(&mut s).0, 0));
-    // However many, and however often: the first byte that the peer lacks is on its way.
+    // However many frames are lost, and however often: the first byte that the peer lacks is in flight.
     for _ in 0..5 {
         for frame in 1..20 {
             lose(&mut s, 0, frame * FRAME);
         }
         (1..20).for_each(|_| assert_eq!(send(&mut s).0, 0));
     }
-    // Each time it is another one.
+    // Each time, it is another one.
     for frame in 0..19 {
         lose(&mut s, 0, frame * FRAME);
         lose(&mut s, 0, frame * FRAME);
@@ -164,7 +164,7 @@ fn who_has_nothing_to_repeat_has_no_turn_and_a_fin_is_something() {
     assert_eq!((send(&mut s), send(&mut s)), ((2, 20 * FRAME), (0, 0)));
 }
 
-/// A lesser stream whose repetition is refused as well does not keep the others from theirs.
+/// A less urgent stream whose retransmission is refused as well does not keep others from theirs.
 #[test]
 fn everybody_gets_turns_whoever_else_is_refused() {
     let mut s = with_gaps(3);
