@@ -1,8 +1,8 @@
-//! Receives a BLOB of known size straight into one pinned buffer: the bytes are decrypted from the packets to where the
-//! application wants them, and one event tells that all is there.
+//! Receives a BLOB of known size directly into one pinned buffer: data is decrypted from the packets to where the
+//! application wants it, and a single event reports that all of it has arrived.
 //!
-//! `cargo run --release --example blob [MiB]`: up to 1024, which is one hugepage of 1 GiB where the machine has it.
-//! `--help` tells how to run it over a port, between two processes or machines.
+//! `cargo run --release --example blob [MiB]`: up to 1024, which is one hugepage of 1 GiB if the machine has one.
+//! `--help` explains how to run it over a port, between two processes or machines.
 #![forbid(unsafe_code)]
 
 mod shared;
@@ -12,12 +12,12 @@ use std::net::SocketAddr;
 use gannet::api::*;
 use shared::{Failure, Options, Wire, client_config};
 
-/// Asks for the BLOB and waits for one event.
+/// Requests the BLOB and waits for one event.
 struct Client {
     config: ClientConfig,
     remote: SocketAddr,
     conn: Option<ConnId>,
-    /// Its size, and where it goes.
+    /// Size of the BLOB in bytes; its destination is `memory`.
     len: u64,
     memory: Option<PinnedBuf>,
     placement: Option<PlacementStats>,
@@ -27,7 +27,7 @@ struct Client {
 impl Client {
     fn start(&mut self, mut conn: Conn<'_>) -> Result<(), Failure> {
         let id = conn.open(Dir::Bidi)?;
-        // The memory is the engine's until it comes back; there is no way to touch it meanwhile.
+        // The engine owns the memory until it is returned; it cannot be accessed in the meantime.
         conn.provide_receive_buffers(id, self.memory.take().into_iter().collect())?;
         conn.set_notify(id, Notify::WhenComplete)?;
         conn.send(id, self.len.to_string().into_bytes().into(), true)?;
@@ -72,7 +72,7 @@ fn main() -> Result<(), Failure> {
     let pool = BufPool::new(PoolConfig { limit_bytes, ..PoolConfig::default() })?;
     let memory = pool.alloc(usize::try_from(len)?)?;
     println!("{} MiB into one buffer on {:?} pages", len >> 20, memory.backing());
-    // The window is what is provided, not a number in a configuration.
+    // The window is what is provided, not a configured number.
     let transport = TransportConfig {
         stream_window_bidi_local: 0,
         max_data: 4 << 30,
@@ -90,9 +90,9 @@ fn main() -> Result<(), Failure> {
     };
     let (client, time) = wire.run(client, pool)?;
     let placed = client.placement.ok_or_else(|| client.failed.unwrap_or("interrupted".to_owned()))?;
-    let memory = client.memory.ok_or("the buffer did not come back")?;
+    let memory = client.memory.ok_or("the buffer was not returned")?;
     if memory.len() as u64 != len || memory.iter().any(|b| *b != 7) {
-        return Err("these are not the bytes that were sent".into());
+        return Err("the received data differs from the sent data".into());
     }
     println!("{:.3} s, {:.2} GB/s", time.as_secs_f64(), len as f64 / time.as_secs_f64() / 1e9);
     println!("bytes direct {}, staged {}, copied {}", placed.direct, placed.staged, placed.copied);

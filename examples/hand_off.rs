@@ -1,7 +1,7 @@
-//! Hands filled buffers to another thread: the memory that packets were decrypted into moves there by ownership, and
-//! goes back to its pool when that thread drops it.
+//! Hands filled buffers to another thread: ownership of the memory that packets were decrypted into moves to that
+//! thread, and the memory returns to its pool when the thread drops it.
 //!
-//! `cargo run --release --example hand_off [MiB]`; `--help` tells how to run it over a port.
+//! `cargo run --release --example hand_off [MiB]`; `--help` explains how to run it over a port.
 #![forbid(unsafe_code)]
 
 mod shared;
@@ -13,16 +13,16 @@ use std::thread;
 use gannet::api::*;
 use shared::{Failure, Options, Wire, client_config};
 
-/// Bytes of a buffer, and how many the stream has at a time.
+/// Size of a buffer in bytes, and number of buffers that the stream has at a time.
 const BUF: usize = 1 << 20;
 const AHEAD: usize = 4;
 
-/// Passes every full buffer on and provides a fresh one.
+/// Passes on every full buffer and provides a new one.
 struct Client {
     config: ClientConfig,
     remote: SocketAddr,
     conn: Option<ConnId>,
-    /// How much to ask for.
+    /// Number of bytes to request.
     len: u64,
     out: Sender<(PinnedBuf, usize)>,
     placement: Option<PlacementStats>,
@@ -33,7 +33,7 @@ impl Client {
     fn provide(&mut self, cx: &mut Context<'_>, conn: ConnId, id: StreamId, count: usize) -> Result<(), Failure> {
         let bufs = (0..count).map(|_| cx.pool().alloc(BUF)).collect::<Result<Vec<_>, _>>()?;
         if let Some(mut conn) = cx.conn(conn) {
-            // Refused when the stream's end is known.
+            // Fails if the stream's end is known.
             let _ = conn.provide_receive_buffers(id, bufs);
         }
         Ok(())
@@ -63,7 +63,7 @@ impl App for Client {
         let done = match event {
             Event::Connected { .. } => self.start(cx, conn),
             Event::Buffer { id, buf, valid, .. } => {
-                // A move of a pointer; the bytes stay where they are.
+                // Moves a pointer; the data stays where it is.
                 let _ = self.out.send((buf, valid));
                 self.provide(cx, conn, id, 1)
             }
@@ -82,11 +82,11 @@ impl App for Client {
     }
 }
 
-/// Runs on a thread that knows nothing of QUIC.
+/// Runs on a thread that knows nothing about QUIC.
 fn work(buffers: &Receiver<(PinnedBuf, usize)>) -> (u64, u64) {
     buffers.iter().fold((0, 0), |(bytes, sum), (buf, valid)| {
         let add: u64 = buf[..valid].iter().map(|b| u64::from(*b)).sum();
-        // `buf` is dropped here and thereby back in the core's pool.
+        // `buf` is dropped here and thus returned to the core's pool.
         (bytes + valid as u64, sum + add)
     })
 }
@@ -105,7 +105,7 @@ fn main() -> Result<(), Failure> {
     };
     let config = client_config(transport)?;
     let client = Client { config, remote: wire.remote, conn: None, len, out, placement: None, failed: None };
-    // Enough for what the stream has and what waits for the worker, however slow that is.
+    // Enough for the stream's buffers and those waiting for the worker, however slow it is.
     let limit_bytes = (usize::try_from(len)? + 8 * BUF).max(64 << 20);
     let pool = BufPool::new(PoolConfig { limit_bytes, ..PoolConfig::default() })?;
     let (Client { placement, failed, out, .. }, time) = wire.run(client, pool.clone())?;
@@ -113,7 +113,7 @@ fn main() -> Result<(), Failure> {
     let (bytes, sum) = worker.join().map_err(|_| "the worker has failed")?;
     let placed = placement.ok_or_else(|| failed.unwrap_or("interrupted".to_owned()))?;
     if (bytes, sum) != (len, 7 * len) {
-        return Err(format!("{bytes} bytes with sum {sum}: not what was sent").into());
+        return Err(format!("{bytes} bytes with sum {sum}: not the data that was sent").into());
     }
     println!("{} MiB handed to another thread; {} bytes are still out of the pool", len >> 20, pool.stats().in_use);
     println!("{:.3} s, {:.2} GB/s", time.as_secs_f64(), len as f64 / time.as_secs_f64() / 1e9);

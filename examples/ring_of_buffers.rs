@@ -1,7 +1,7 @@
-//! Receives a stream without a known end into a ring of a few buffers: each comes back when it is full, is worked on
-//! where it lies, and is handed over again. The peer can never send more than the ring has room for.
+//! Receives a stream of unknown length into a ring of a few buffers: each is returned when it is full, processed in
+//! place, and provided again. The peer can never send more than the ring has room for.
 //!
-//! `cargo run --release --example ring_of_buffers [MiB]`; `--help` tells how to run it over a port.
+//! `cargo run --release --example ring_of_buffers [MiB]`; `--help` explains how to run it over a port.
 #![forbid(unsafe_code)]
 
 mod shared;
@@ -11,16 +11,16 @@ use std::net::SocketAddr;
 use gannet::api::*;
 use shared::{Failure, Options, Wire, client_config};
 
-/// Buffers of the ring, and bytes of each.
+/// Number of buffers in the ring, and size of each in bytes.
 const RING: usize = 8;
 const BUF: usize = 256 << 10;
 
-/// Sums up what it receives.
+/// Sums up the received bytes.
 struct Client {
     config: ClientConfig,
     remote: SocketAddr,
     conn: Option<ConnId>,
-    /// How much to ask for; the receiving side does not need to know it.
+    /// Number of bytes to request; the receiving side does not need to know it.
     len: u64,
     bytes: u64,
     sum: u64,
@@ -58,12 +58,12 @@ impl App for Client {
                 }
             }
             Event::Buffer { id, buf, valid, .. } => {
-                // Used where it lies. Only then is it handed over again, and only then may the peer fill it.
+                // Processed in place. Only then is it provided again, and only then may the peer fill it.
                 self.bytes += valid as u64;
                 self.sum += buf[..valid].iter().map(|b| u64::from(*b)).sum::<u64>();
                 self.laps += 1;
                 if let Some(mut conn) = cx.conn(conn) {
-                    // Refused when the stream's end is known: then the buffer just goes back to its pool.
+                    // Fails if the stream's end is known; the buffer then returns to its pool.
                     let _ = conn.provide_receive_buffers(id, vec![buf]);
                 }
             }
@@ -84,7 +84,7 @@ fn main() -> Result<(), Failure> {
     let len = options.bytes(512);
     let transport = TransportConfig {
         stream_window_bidi_local: 0,
-        // The application answers to full buffers; it needs no warning on top.
+        // The application reacts to full buffers and needs no warning.
         receive_low_water: 0,
         max_udp_payload: wire.max_udp_payload,
         ..TransportConfig::default()
@@ -104,7 +104,7 @@ fn main() -> Result<(), Failure> {
     let (client, time) = wire.run(client, pool)?;
     let placed = client.placement.ok_or_else(|| client.failed.unwrap_or("interrupted".to_owned()))?;
     if (client.bytes, client.sum) != (len, 7 * len) {
-        return Err(format!("{} bytes with sum {}: not what was sent", client.bytes, client.sum).into());
+        return Err(format!("{} bytes with sum {}: not the data that was sent", client.bytes, client.sum).into());
     }
     println!("{} MiB through {RING} buffers of {BUF} bytes, {} of them filled", len >> 20, client.laps);
     println!("{:.3} s, {:.2} GB/s", time.as_secs_f64(), len as f64 / time.as_secs_f64() / 1e9);

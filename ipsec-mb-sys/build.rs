@@ -1,4 +1,4 @@
-//! Generates the bindings from the header that is installed; none but for x86-64, where alone the library is.
+//! Generates the bindings from the installed header, on x86-64 only, as the library exists only there.
 
 #[path = "../dpdk-sys/libclang.rs"]
 mod libclang;
@@ -39,7 +39,7 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?).join("bindings.rs");
     let bindings = with_libclang(bindgen::Builder::default())
         .header("wrapper.h")
-        // The header aligns its key structures only then.
+        // Only then does the header align its key structures.
         .clang_arg("-DLINUX")
         .allowlist_function("alloc_mb_mgr|free_mb_mgr|init_mb_mgr_(sse|avx|avx2|avx512)")
         .allowlist_type("IMB_MGR|IMB_JOB|gcm_key_data")
@@ -48,7 +48,7 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
         .parse_callbacks(Box::new(bindgen::CargoCallbacks::new()))
         .generate()?
         .to_string();
-    // Version 2 has none for AVX without AVX2 any more.
+    // Version 2 no longer has one for AVX without AVX2.
     if bindings.contains("fn init_mb_mgr_avx(") {
         println!("cargo:rustc-cfg=has_avx");
     }

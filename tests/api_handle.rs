@@ -1,4 +1,4 @@
-//! Handles: here, whole transfers over two cores that run on threads of their own; in `turns`, step by step.
+//! Tests of handles: here, whole transfers over two cores on threads of their own; in `turns`, step by step.
 #![forbid(unsafe_code)]
 
 mod api;
@@ -18,7 +18,7 @@ const TOTAL: usize = 10 << 20;
 const BUF: usize = 512 << 10;
 const PIECE: usize = 256 << 10;
 
-/// Buffers that are with the engine, by address.
+/// Buffers owned by the engine, by address.
 #[derive(Default)]
 struct Ledger(HashSet<usize>);
 
@@ -40,8 +40,8 @@ fn tight() -> TransportConfig {
     TransportConfig { send_budget: 1 << 20, stream_window_bidi_local: 0, ..TransportConfig::default() }
 }
 
-/// Answers each finished bidirectional stream with `TOTAL` bytes, checks unidirectional ones. Ends with the
-/// connection; gives the bytes received on unidirectional streams.
+/// Answers each finished bidirectional stream with `TOTAL` bytes, and checks unidirectional ones. Returns when the
+/// connection ends, with the number of bytes received on unidirectional streams.
 fn serve_blobs(server: &Handle, pool: &BufPool) -> u64 {
     let mut ledger = Ledger::default();
     let mut received = 0;
@@ -146,7 +146,7 @@ fn ten_megabytes_each_way() {
     assert_eq!((client_pool.stats().in_use, server_pool.stats().in_use), (0, 0));
 }
 
-/// Sends everything back that comes, until the handle ends.
+/// Echoes everything until the handle ends.
 fn echo(server: &Handle) {
     let mut waiting = VecDeque::new();
     while let Some(event) = waiting.pop_front().or_else(|| server.events().next()) {
@@ -154,7 +154,7 @@ fn echo(server: &Handle) {
             let (mut data, fin) = (SendData::from(chunk.to_vec()), chunk.is_last());
             while let Err(refused) = server.send(conn, id, data, fin) {
                 if refused.kind == handle::CommandErrorKind::Gone {
-                    // It ended while this was on its way; what else it has left is read to the end.
+                    // The core ended before the command was queued; what it has left is still read.
                     break;
                 }
                 data = refused.given;
@@ -216,7 +216,7 @@ fn many_small_requests() {
                 HandleEvent::Engine { event: Event::Closed { reason }, .. } => panic!("{reason}"),
                 _ => {}
             }
-            // With nothing on its way, nothing but new streams can come.
+            // With nothing in flight, only new streams can come.
             exhausted &= out > 0 || todo.is_empty();
         }
         assert_eq!((out, partly.len()), (0, 0));
@@ -238,7 +238,7 @@ fn shutdown_returns_every_buffer_once() {
                 break conn;
             }
         };
-        // More than the window that the server gives: some of it stays on its way for as long as nothing is read.
+        // More than the server's window, so that some of it stays in flight as long as nothing is read.
         let receive: Vec<_> = (0..4).map(|_| ledger.hand_over(&pool, 64 << 10)).collect();
         let data = SendData::from(ledger.hand_over(&pool, 2 << 20));
         let opening = Opening { receive, data: Some(data), ..Opening::default() };
@@ -263,7 +263,7 @@ fn shutdown_returns_every_buffer_once() {
         };
         back(next(client));
         client.shutdown();
-        // These may or may not find the core alive.
+        // The core may or may not be alive.
         for _ in 0..8 {
             if let Err(refused) = client.send(conn, id, "late", false) {
                 assert_eq!(refused.given.len(), 4);

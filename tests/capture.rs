@@ -1,4 +1,4 @@
-//! What goes over the wire, judged by tshark: checksums, decryption with the logged secrets, frames.
+//! Traffic on the wire, checked by tshark: checksums, decryption with the logged secrets, frames.
 #![forbid(unsafe_code)]
 
 mod peers;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 quinn_peer_entry!();
 
-/// Bytes of the file that is moved in a capture.
+/// Size of the file transferred in a capture, in bytes.
 const LEN: u64 = 2_000_000;
 
 /// A temporary directory with a file to serve and certificates.
@@ -60,7 +60,7 @@ fn capture(scene: &Scene) -> (PathBuf, PathBuf) {
     (tap.stop(), keylog)
 }
 
-/// Where the longest frame of a capture ends: its last byte belongs to an authentication tag.
+/// The end of the longest frame of a capture: its last byte belongs to an authentication tag.
 fn end_of_longest(pcap: &[u8]) -> usize {
     let (mut at, mut longest) = (24, 0..0);
     while let Some(record) = pcap.get(at..at + 16) {
@@ -72,12 +72,12 @@ fn end_of_longest(pcap: &[u8]) -> usize {
     longest.end
 }
 
-/// Whether the judge finds fault with a capture.
+/// Whether tshark finds faults in a capture.
 fn condemned(pcap: &Path, keylog: &Path) -> bool {
     std::panic::catch_unwind(|| Decoded::new(pcap, keylog).assert_sane()).is_err()
 }
 
-/// The judge acquits two implementations that are known to be good, and nobody else.
+/// tshark accepts the capture of two implementations that are known to be good, and rejects damaged ones.
 #[test]
 fn judge_is_just() {
     require_root!();

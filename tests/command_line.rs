@@ -1,5 +1,5 @@
-//! The `gannet` program on files and numbers that make no sense: a message that says what and why, and the exit code that
-//! README names; never a panic, and no memory for what cannot be.
+//! The `gannet` program with invalid files and numbers: it has to print what is wrong and why, and exit with the code
+//! documented in the README; it must never panic or allocate memory for impossible requests.
 #![cfg(feature = "cli")]
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use gannet::report::{HdrLog, Latency, Series, write_hdr_log};
 
-/// Runs the program without memory to waste: 2 GiB of addresses. Its exit code and what it says on standard error.
+/// Runs the program with 2 GiB of address space. Returns its exit code and standard error.
 fn gannet(args: &[&str]) -> (i32, String) {
     let limited = ["-c", "ulimit -v 2097152; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_gannet")];
     let output = Command::new("sh").args(limited).args(args).output().unwrap();
@@ -29,7 +29,7 @@ fn perf(more: &[&str]) -> (i32, String) {
 
 #[test]
 fn absurd_numbers_are_refused_before_anything_is_taken() {
-    // What it wraps to was 512 MiB less one; 100 GiB were locked page by page until nothing was left.
+    // The first one used to wrap to 512 MiB less one; with 100 GiB, pages were locked until no memory was left.
     for hold in ["18446744073709551615", "17179869183G", "16000000T", "1000000G"] {
         let (code, said) = get(&["--hold", hold]);
         assert_eq!(code, 2, "{hold}: {said}");
@@ -60,7 +60,7 @@ fn damaged_files_are_named_with_what_to_do() {
     let (good, bad) = (dir.path().join("good.hdr"), dir.path().join("bad.hdr"));
     let mut latency = Latency::new();
     (1..1000).for_each(|n| latency.record(n * 1000));
-    // A name that is markup, list and line break.
+    // A name with markup, list separators and line breaks.
     let series = vec![Series::new("<script>a,b\n%</script>", latency)];
     write_hdr_log(&good, &HdrLog { series, ..HdrLog::default() }).unwrap();
     let (code, said) = report(&good);
@@ -91,8 +91,8 @@ fn damaged_files_are_named_with_what_to_do() {
     assert_eq!(gannet(&["report"]).0, 2);
 }
 
-/// Every kind of wrong usage has code 2, whoever finds it; what the machine lacks has 1. On main of 2026-11-28 only what
-/// the parser found had 2.
+/// Every kind of wrong usage has code 2, whatever detects it; missing resources have 1. Before 2026-11-28, only errors
+/// of the parser had 2.
 #[test]
 fn wrong_usage_is_told_apart_from_failure() {
     let dir = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ fn wrong_usage_is_told_apart_from_failure() {
     }
 }
 
-/// Certificates and keys that cannot be used: in words.
+/// Errors about certificates and keys are in plain words.
 #[test]
 fn certificates_and_keys_are_told_about_in_words() {
     let dir = tempfile::tempdir().unwrap();
@@ -163,13 +163,13 @@ fn certificates_and_keys_are_told_about_in_words() {
             assert!(!said.contains(name), "{said}");
         }
     }
-    // A warning is no reason not to serve: it ends later, as nobody listens at that socket.
+    // A warning does not prevent serving. The command fails later, as nobody listens at that socket.
     let server = ["--listen", "4433", "--root", "/", "--cert", &cert, "--key", &key];
     let (code, said) = gannet(&[&["serve"][..], &PORT, &server].concat());
     assert_eq!((code, said.contains(" WARN ") && said.contains("does not cover 10.77.0.2")), (1, true), "{said}");
 }
 
-/// A disk that is full under standard output is a failure; a reader that has gone is none, and nothing is said of it.
+/// A full disk under standard output is a failure; a reader that has gone is not, and causes no message.
 #[test]
 fn results_that_cannot_be_printed() {
     let dir = tempfile::tempdir().unwrap();
@@ -194,7 +194,7 @@ fn results_that_cannot_be_printed() {
         );
         let (code, said) = into("| true");
         assert_eq!((code, said.as_str()), (Some(0), ""), "{args:?}");
-        // Nor does anybody have to read what it has to complain about.
+        // Nor does anyone have to read its messages.
         let (code, said) = into("2>&1 | true");
         assert_eq!((code, said.as_str()), (Some(0), ""), "{args:?}");
     }

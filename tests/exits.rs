@@ -1,5 +1,5 @@
-//! Commands end when they are asked to, on a machine that has too few CPUs for them, and what killed ones leave goes.
-//! `cargo xtask exits` plays this hundreds of times, and tells how long each end took.
+//! Commands terminate on request even on a machine with too few CPUs, and what killed ones leave behind is removed.
+//! `cargo xtask exits` repeats this hundreds of times and reports how long each exit took.
 #![cfg(feature = "cli")]
 
 use std::io::{BufRead, BufReader};
@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// No end takes longer that comes at all.
+/// Upper limit of the time to exit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A directory with everything that two processes need, whose sockets are nobody else's.
+/// A directory with everything that two processes need, including private sockets.
 struct Stage(tempfile::TempDir);
 
 impl Stage {
@@ -62,7 +62,7 @@ impl Stage {
 struct Ended(Child);
 
 impl Ended {
-    /// Sends a signal and waits for the end: exit code and signal.
+    /// Sends a signal and waits for the process; returns exit code and signal.
     fn stop(mut self, signal: &str) -> (Option<i32>, Option<i32>) {
         use std::os::unix::process::ExitStatusExt;
         let pid = self.0.id().to_string();
@@ -104,7 +104,7 @@ fn commands_end_when_they_are_asked_to() {
                 let client = stage.get("s.sock");
                 std::thread::sleep(Duration::from_millis(150 * n));
                 let end = client.stop("TERM");
-                // Before it can be asked, a signal ends it as it ends others.
+                // Before its handler is installed, a signal ends it like any other process.
                 assert!(end == (Some(1), None) || end == (None, Some(15)), "{end:?}");
                 assert_eq!(server.stop("TERM"), (Some(0), None));
             }
@@ -114,7 +114,7 @@ fn commands_end_when_they_are_asked_to() {
     });
 }
 
-/// On main of 2026-11-28 the socket of a killed server stayed for ever, unless another one wanted its very name.
+/// Before 2026-11-28, the socket of a killed server remained forever, unless another server wanted the same name.
 #[test]
 fn what_killed_commands_leave_goes() {
     let stage = Stage::new();
@@ -126,7 +126,7 @@ fn what_killed_commands_leave_goes() {
         pid
     });
     assert!(socket("killed.sock").exists());
-    // Younger ones may belong to a process that has not come to listening yet.
+    // Younger ones may belong to a process that does not listen yet.
     let old = Command::new("touch").args(["-d", "1 hour ago"]).arg(socket("killed.sock")).status().unwrap();
     assert!(old.success());
     let server = stage.serve("next.sock");
@@ -134,7 +134,7 @@ fn what_killed_commands_leave_goes() {
     assert_eq!([left("killed.sock"), left("fresh.sock"), left("next.sock")], [false, true, true]);
     assert_eq!(server.stop("TERM"), (Some(0), None));
     assert!(!left("next.sock"));
-    // EAL's folders as well: of root's processes they are elsewhere.
+    // The same for EAL's folders, which are elsewhere for processes of root.
     for all in [Path::new("/var/run/dpdk"), &stage.path("dpdk")] {
         let left = killed.map(|pid| all.join(format!("gannet-{pid}")).exists());
         assert_eq!(left, [false; 2], "{}", all.display());

@@ -1,10 +1,10 @@
-//! What a user of the library compiles: none of what only the command or its reports need.
+//! The dependencies of the library without the features for the command and its reports.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// The crates that the library is built from with these features, itself included.
+/// The crates of the library's build with these features, including itself.
 fn crates_with(features: &str) -> BTreeSet<String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["tree", "--package", "gannet", "--edges", "normal", "--prefix", "none", "--format", "{lib}"]);
@@ -20,7 +20,7 @@ fn crates_with(features: &str) -> BTreeSet<String> {
     crates
 }
 
-/// What each feature brings along, of what is not part of every build.
+/// The crates that each feature adds to the minimal build.
 const EXTRAS: [(&str, &[&str]); 4] = [
     (
         "cli",
@@ -39,7 +39,7 @@ fn the_library_pulls_in_nothing_of_the_command() {
             let found: Vec<_> = extras.iter().filter(|name| crates.contains(**name)).collect();
             assert!(found.is_empty(), "{found:?} belong to the feature {feature:?}, not to {features:?}");
         }
-        // Profiles are read by a parser of our own.
+        // Profiles are parsed by our own parser.
         assert!(!crates.contains("toml"));
     }
 }

@@ -1,7 +1,7 @@
 //! The pool's free list under a model checker: loom tries every interleaving, and every value that the memory model
-//! lets a thread see, of buffers that are taken on one core and returned from others.
+//! allows a thread to see, while buffers are taken on one core and returned by others.
 //!
-//! It is the same source file that the library compiles, with loom's atomics in place of the real ones.
+//! The source file is that of the library, with loom's atomics in place of the real ones.
 
 mod atomic {
     pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -17,8 +17,7 @@ use loom::thread;
 use atomic::AtomicU32;
 use free_list::{FreeList, Links, SlotId};
 
-/// Slots, a free list, and the memory of each slot's block: loom reports two threads that may touch a block at the
-/// same time, or one after the other without an order between them.
+/// Slots, a free list, and the memory of each slot's block: loom reports unordered accesses of two threads to a block.
 struct Pool {
     below: Vec<AtomicU32>,
     free: FreeList,
@@ -44,7 +43,7 @@ impl Pool {
 
     fn take(&self) -> Option<SlotId> {
         let id = self.free.pop(&self.below)?;
-        // Writing to the block without being its only owner is what loom would find.
+        // loom detects a write by a thread that is not the only owner.
         self.blocks[id as usize].with_mut(|_| ());
         Some(id)
     }
@@ -54,7 +53,7 @@ impl Pool {
         self.free.push(&self.below, id);
     }
 
-    /// Nothing is lost and nothing is there twice.
+    /// Checks that nothing is lost and nothing is there twice.
     fn check(&self) {
         let mut left: Vec<_> = std::iter::from_fn(|| self.take()).collect();
         left.sort_unstable();
@@ -62,7 +61,7 @@ impl Pool {
     }
 }
 
-/// Explores with at most `preemptions` switches of threads in unlucky places (CHESS: two find nearly everything).
+/// Explores with at most `preemptions` preemptions (CHESS: two find nearly everything).
 fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
@@ -111,7 +110,7 @@ fn a_core_takes_what_others_return() {
     });
 }
 
-/// The case that the count in the head is for: the top slot goes and comes back with another one below it.
+/// The case for which the head contains a count: the top slot is removed and returned with another one below it.
 #[test]
 fn the_same_top_with_another_one_below() {
     explore(4, || {

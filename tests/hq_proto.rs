@@ -40,7 +40,7 @@ fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: Buf
     Core::new(port, CoreConfig { listen, server, pool, idle: Idle::Spin, ..config }, app).unwrap()
 }
 
-/// A server of `dir/www` that takes uploads into `dir/up`, and `client`.
+/// A server of `dir/www` that stores uploads in `dir/up`, and `client`.
 struct World<C> {
     client: Core<SimPort, C>,
     server: Core<SimPort, HqServer>,
@@ -168,7 +168,8 @@ fn a_full_disk_is_told_and_leaves_nothing() {
     assert!(errors.len() == 1 && errors[0].contains("/dev/full") && errors[0].contains("space"), "{errors:?}");
 }
 
-/// On main of 2026-11-28 nothing was asked for after as many files as are fetched at a time could not be written.
+/// Before 2026-11-28, nothing was requested any more after as many files as are fetched concurrently could not be
+/// written.
 #[test]
 fn files_that_cannot_be_written_do_not_keep_the_others() {
     let dir = tempfile::tempdir().unwrap();
@@ -182,7 +183,7 @@ fn files_that_cannot_be_written_do_not_keep_the_others() {
     assert!(std::fs::read(dir.path().join("got")).unwrap() == bytes(3_000_000));
 }
 
-/// When the connection ends, each file that is missing is named. On main of 2026-11-28 only the connection was.
+/// When the connection ends, each missing file is named. Before 2026-11-28, only the connection was.
 #[test]
 fn what_was_not_fetched_is_named() {
     let dir = tempfile::tempdir().unwrap();

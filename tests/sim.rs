@@ -1,5 +1,5 @@
-//! The simulator over many seeds. `cargo xtask sim --seeds A..B` plays others than every test run does, and
-//! `cargo xtask sim --seeds N` replays one.
+//! The simulator with many seeds. `cargo xtask sim --seeds A..B` plays other seeds than the usual test run, and `cargo
+//! xtask sim --seeds N` replays one.
 
 use std::ops::Range;
 use std::panic::catch_unwind;
@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gannet::sim;
 
-/// Seeds that every run of the tests plays.
+/// Seeds played in every test run.
 const SEEDS: u64 = 20_000;
 
-/// Failures after which no further seeds are played: they are most often one fault.
+/// Number of failures after which no further seeds are played, as they usually have the same cause.
 const ENOUGH: usize = 10;
 
-/// Seeds between two lines about the progress.
+/// Number of seeds between two progress lines.
 const REPORT: u64 = 10_000;
 
 /// The range in the environment variable `name`, as `A..B`.
@@ -24,7 +24,7 @@ fn range(name: &str) -> Option<Range<u64>> {
     Some(range.unwrap_or_else(|| panic!("{name} is {text:?} and should be A..B")))
 }
 
-/// Plays one seed; what was wrong, if anything was.
+/// Plays one seed; returns the failure, if any.
 fn play_one(seed: u64) -> Option<String> {
     match catch_unwind(|| sim::run(seed)) {
         Ok(outcome) => outcome.err(),
@@ -32,7 +32,7 @@ fn play_one(seed: u64) -> Option<String> {
     }
 }
 
-/// Plays `seeds` on `jobs` threads. Says how far it is, and each failure when it happens, for those who look on.
+/// Plays `seeds` on `jobs` threads, and prints progress and failures as they happen.
 fn play(seeds: Range<u64>, jobs: usize) {
     let (next, played) = (AtomicU64::new(seeds.start), AtomicU64::new(0));
     let failed = Mutex::new(Vec::new());
@@ -60,7 +60,7 @@ fn play(seeds: Range<u64>, jobs: usize) {
     assert!(played == total && total > 0, "{played} of {seeds:?} were played");
 }
 
-/// `GANNET_SEEDS=A..B` plays others, `GANNET_JOBS` is the number of threads.
+/// `GANNET_SEEDS=A..B` selects other seeds, `GANNET_JOBS` the number of threads.
 #[test]
 fn seeds() {
     let jobs = std::env::var("GANNET_JOBS").ok().map(|n| n.parse().expect("GANNET_JOBS is a number"));
@@ -68,7 +68,7 @@ fn seeds() {
     play(range("GANNET_SEEDS").unwrap_or(0..SEEDS), jobs.max(1));
 }
 
-/// Beyond [`SEEDS`], those that have found something.
+/// Seeds beyond [`SEEDS`] that once found faults.
 #[test]
 fn seeds_that_failed_once() {
     for seed in [30_752, 33_645, 64_213, 256_695] {

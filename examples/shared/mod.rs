@@ -1,4 +1,4 @@
-//! What the examples have in common: command line, certificates, the wire between the two ends, and a server.
+//! Code shared by the examples: command line, certificates, the connection between the two ends, and a server.
 
 #[cfg(feature = "dpdk")]
 mod port;
@@ -14,7 +14,7 @@ use gannet::api::*;
 use source::Source;
 pub use wire::Wire;
 
-/// What can go wrong.
+/// Any error.
 pub type Failure = Box<dyn Error>;
 
 const PORT_HELP: &str = "\
@@ -52,12 +52,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// Those of this process. Ends it with code 2 and a message on a mistake.
+    /// Parses the command line of this process. On a mistake, exits with code 2 and a message.
     pub fn load() -> Self {
         Self::parse()
     }
 
-    /// How many bytes to receive; `default` MiB unless told otherwise.
+    /// Number of bytes to receive; the default is `default` MiB.
     pub fn bytes(&self, default: u64) -> u64 {
         self.mib.unwrap_or(default) << 20
     }
@@ -72,12 +72,12 @@ fn tls_options() -> tls::TlsOptions {
     tls::TlsOptions { alpn: vec![b"example".to_vec()], ..tls::TlsOptions::default() }
 }
 
-/// Settings of a client that trusts everybody, which only an example should.
+/// Configuration of a client that trusts any server, which only an example should do.
 pub fn client_config(transport: TransportConfig) -> Result<ClientConfig, Failure> {
     Ok(ClientConfig::new(tls::insecure_client_config(&tls_options())?, transport)?)
 }
 
-/// Settings of a server with a certificate that it has just made itself.
+/// Configuration of a server with a new self-signed certificate.
 fn server_config(max_udp_payload: u16) -> Result<ServerConfig, Failure> {
     let identity = rcgen::generate_simple_self_signed(["server.example".to_owned()])?;
     let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der())?;
@@ -85,7 +85,7 @@ fn server_config(max_udp_payload: u16) -> Result<ServerConfig, Failure> {
     Ok(ServerConfig::new(tls, TransportConfig { max_udp_payload, ..TransportConfig::default() })?)
 }
 
-/// Settings of a core at `addr`, a server's if it listens.
+/// Configuration of a core at `addr`; a server's if it listens.
 fn core_config(addr: Cidr, server: Option<(u16, ServerConfig)>, pool: BufPool) -> Result<CoreConfig, Failure> {
     let (listen, server) = server.unzip();
     let mut config = CoreConfig::new(addr, endpoint_config()?);

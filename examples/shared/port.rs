@@ -16,14 +16,14 @@ pub struct OpenPort {
     /// Its address.
     pub addr: Cidr,
     queue: Queue,
-    /// Before `eal`, which it refers to.
+    /// Declared before `eal`, which it refers to.
     _port: Port,
     _claim: Claim,
     eal: Eal,
 }
 
 impl OpenPort {
-    /// Starts DPDK and opens the port of a profile.
+    /// Initialises DPDK and opens the port of a profile.
     pub fn new(profile: &str, sets: &[(String, String)], addr: Cidr) -> Result<Self, Failure> {
         let profile = PortProfile::load(profile, sets)?.for_cores(1)?;
         let claim = profile.claim(&[addr.addr()])?;
@@ -36,7 +36,7 @@ impl OpenPort {
         Ok(Self { mtu: queue.caps().mtu, addr, queue, _port: port, _claim: claim, eal })
     }
 
-    /// Runs `app` on a core until it is done, or SIGINT or SIGTERM comes. A second signal ends the process.
+    /// Runs `app` on a core until it is done, or until SIGINT or SIGTERM. A second signal ends the process.
     pub fn run<A: App>(self, config: CoreConfig, app: A) -> Result<A, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

@@ -1,14 +1,14 @@
-//! The server of all examples: it sends as many bytes as it is asked for.
+//! The server of all examples: it sends as many bytes as requested.
 
 use std::collections::HashMap;
 
 use gannet::api::*;
 
-/// The longest request: 2^64 in digits.
+/// Maximum length of a request: 2^64 in decimal digits.
 const MAX_REQUEST: usize = 20;
 
-/// Answers the number of bytes that is the request on each stream, in decimal digits, with that many bytes: a piece of
-/// 1 MiB at a time and without ever having them all.
+/// Answers each stream with as many bytes as its request says, in decimal digits. The data is sent in pieces of 1 MiB,
+/// so that it is never in memory as a whole.
 pub struct Source {
     piece: Bytes,
     streams: HashMap<(ConnId, StreamId), Answer>,
@@ -17,12 +17,12 @@ pub struct Source {
 #[derive(Default)]
 struct Answer {
     request: Vec<u8>,
-    /// Bytes that are still to be queued, once that is known.
+    /// Number of bytes still to be queued, once known.
     left: Option<u64>,
 }
 
 impl Source {
-    /// A server that has not been asked yet.
+    /// A server without requests.
     pub fn new() -> Self {
         Self { piece: Bytes::from(vec![7; 1 << 20]), streams: HashMap::new() }
     }
@@ -37,7 +37,7 @@ impl Source {
                 let text = std::str::from_utf8(&answer.request).ok();
                 answer.left = text.and_then(|digits| digits.parse().ok());
                 if answer.left.is_none() {
-                    // Refused only if the stream is gone.
+                    // Fails only if the stream is gone.
                     let _ = conn_of.reset(id, 1);
                 }
             }
@@ -52,7 +52,7 @@ impl Source {
             let n = (*left).min(self.piece.len() as u64);
             let piece = self.piece.slice(..n as usize);
             if conn_of.send(id, piece.into(), n == *left).is_err() {
-                return; // The send budget is used up: `Writable` comes.
+                return; // The send budget is used up; `Writable` will follow.
             }
             *left -= n;
         }

@@ -1,4 +1,4 @@
-//! What lies between the two ends: a simulated link, or a port of this machine.
+//! The connection between the two ends: a simulated link, or a port of this machine.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use super::{Failure, Options, Source, core_config, server_config};
 /// The UDP port of the server on a simulated link.
 const LISTEN: u16 = 443;
 
-/// The way from an example's application to its server.
+/// The path from an example's application to its server.
 pub struct Wire {
-    /// Where the server is.
+    /// The server's address.
     pub remote: SocketAddr,
-    /// The largest UDP payload that fits, for [`TransportConfig::max_udp_payload`].
+    /// The maximum UDP payload, for [`TransportConfig::max_udp_payload`].
     pub max_udp_payload: u16,
     kind: Kind,
 }
@@ -32,8 +32,8 @@ fn payload(mtu: u16, ip: IpAddr) -> u16 {
 }
 
 impl Wire {
-    /// Makes what `options` ask for; a simulated link has an MTU of `mtu`. As a server, serves until it is to end:
-    /// there is nothing else to do then.
+    /// Sets up what `options` ask for; a simulated link has an MTU of `mtu`. As a server, it serves until it is stopped
+    /// and then returns `None`.
     pub fn open(options: &Options, mtu: u16) -> Result<Option<Self>, Failure> {
         let Some(profile) = &options.port else {
             let remote = SocketAddr::from(([192, 0, 2, 1], LISTEN));
@@ -50,7 +50,7 @@ impl Wire {
 
     #[cfg(feature = "dpdk")]
     fn open_port(profile: &str, options: &Options) -> Result<Option<Self>, Failure> {
-        // The command line makes sure of it.
+        // Ensured by the command line.
         let addr = options.addr.ok_or("--addr is missing")?;
         let port = super::port::OpenPort::new(profile, &options.sets, addr)?;
         let max_udp_payload = payload(port.mtu, addr.addr());
@@ -66,7 +66,7 @@ impl Wire {
         }
     }
 
-    /// Runs `client` until it is done; how long that took from the end of the handshake on.
+    /// Runs `client` until it is done; also returns the time since the end of the handshake.
     pub fn run<A: App>(self, client: A, pool: BufPool) -> Result<(A, Duration), Failure> {
         let timed = Timed { app: client, start: None, end: None };
         let Timed { app, start, end } = match self.kind {
@@ -82,7 +82,7 @@ impl Wire {
     }
 }
 
-/// Both ends in this thread.
+/// Runs both ends in this thread.
 fn simulate<A: App>(mtu: u16, max_udp_payload: u16, client: Timed<A>, pool: BufPool) -> Result<Timed<A>, Failure> {
     let (a, b) = SimLink::pair(SimConfig { mtu, ..SimConfig::default() });
     let server_config = Some((LISTEN, server_config(max_udp_payload)?));
@@ -96,7 +96,7 @@ fn simulate<A: App>(mtu: u16, max_udp_payload: u16, client: Timed<A>, pool: BufP
     Ok(client.into_app())
 }
 
-/// Takes the time of an application, and closes its connection when it is done.
+/// Measures the time of an application, and closes its connection when it is done.
 struct Timed<A> {
     app: A,
     start: Option<Instant>,

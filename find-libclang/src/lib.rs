@@ -1,9 +1,9 @@
-//! Which libclang bindgen shall use when several are installed, for the build scripts of `dpdk-sys` and `ipsec-mb-sys`.
+//! Selects the libclang for bindgen if several are installed, for the build scripts of `dpdk-sys` and `ipsec-mb-sys`.
 //!
-//! Left to itself, bindgen loads the libclang with the highest number in its file name, and takes the compiler's own
-//! headers (`stddef.h`, the intrinsics) from whatever `clang` comes first on the path. With two LLVMs installed that is
-//! often a library without headers, or with those of the other one, and the build ends with a missing `stddef.h` or an
-//! unknown builtin. So a library is chosen here together with its headers.
+//! By default, bindgen loads the libclang with the highest number in its file name, and takes the compiler's own
+//! headers (`stddef.h`, the intrinsics) from the first `clang` on the path. With two LLVM installations, this often
+//! combines a library with no headers or with those of the other installation, and the build fails because of a missing
+//! `stddef.h` or an unknown builtin. Therefore, a library is chosen here together with its headers.
 #![forbid(unsafe_code)]
 
 use std::env;
@@ -11,25 +11,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A libclang, and the headers that belong to it.
+/// A libclang and its headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Libclang {
     /// The shared library, for `LIBCLANG_PATH`.
     pub file: PathBuf,
-    /// Its release, `[14, 0, 6]` or as much of it as the file's name tells.
+    /// Its release, such as `[14, 0, 6]`, as far as the file name contains it.
     pub version: Vec<u32>,
     /// The directory for `-resource-dir`, whose `include` holds the compiler's own headers.
     pub resources: Option<PathBuf>,
 }
 
-/// What to tell bindgen.
+/// The result of the selection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// Nothing: the user has set `LIBCLANG_PATH`, and bindgen follows it.
+    /// The user has set `LIBCLANG_PATH`, which bindgen follows.
     Set,
-    /// This one.
+    /// This libclang was found.
     Found(Libclang),
-    /// There is none where we look; bindgen may know better.
+    /// None was found; bindgen may know other places.
     None,
 }
 
@@ -37,7 +37,7 @@ pub enum Choice {
 pub const VARIABLES: [&str; 2] = ["LIBCLANG_PATH", "LLVM_CONFIG_PATH"];
 
 impl Choice {
-    /// The libclang that was found, if bindgen is to be told of one.
+    /// The libclang to pass to bindgen, if one was found.
     pub fn found(self) -> Option<Libclang> {
         match self {
             Self::Found(libclang) => Some(libclang),
@@ -46,7 +46,7 @@ impl Choice {
     }
 }
 
-/// The libclang for this machine: the one that `LIBCLANG_PATH` names; else, among those that have their headers, the one
+/// Finds the libclang for this machine: the one named by `LIBCLANG_PATH`; otherwise, among those with headers, the one
 /// of `llvm-config` (or `LLVM_CONFIG_PATH`), or the newest.
 pub fn find() -> Choice {
     if env::var_os("LIBCLANG_PATH").is_some() {
@@ -58,7 +58,7 @@ pub fn find() -> Choice {
     choose(&places, Path::new("/"), preferred).map_or(Choice::None, Choice::Found)
 }
 
-/// Where Linux distributions put libraries, below `root`: `/usr/lib/llvm-14/lib`, `/usr/lib/x86_64-linux-gnu`,
+/// Library directories of Linux distributions below `root`: `/usr/lib/llvm-14/lib`, `/usr/lib/x86_64-linux-gnu`,
 /// `/usr/lib64` and the like.
 fn places(root: &Path) -> Vec<PathBuf> {
     let mut places = Vec::new();
@@ -78,13 +78,13 @@ fn places(root: &Path) -> Vec<PathBuf> {
     places
 }
 
-/// The best libclang in `places`: with headers rather than without, of LLVM `preferred` rather than of another, the newest
-/// of those. `root` is where the file system begins.
+/// The best libclang in `places`: preferably one with headers, then one of LLVM `preferred`, then the newest. `root` is
+/// the root of the file system.
 fn choose(places: &[PathBuf], root: &Path, preferred: Option<u32>) -> Option<Libclang> {
     let files = places.iter().flat_map(|place| {
         let entries = fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path());
         let mut files: Vec<_> = entries.filter(|path| is_libclang(path)).collect();
-        // One library has several names: the shortest is as good as any, and the same on every run.
+        // A library may have several names; the shortest is chosen, so that the result is reproducible.
         files.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
         files
     });
@@ -102,7 +102,7 @@ fn choose(places: &[PathBuf], root: &Path, preferred: Option<u32>) -> Option<Lib
                 one.version.clone(),
             )
         };
-        // Of equals the first.
+        // The first of several equal ones.
         if best.as_ref().is_none_or(|best| rank(&candidate) > rank(best)) {
             best = Some(candidate);
         }
@@ -110,8 +110,8 @@ fn choose(places: &[PathBuf], root: &Path, preferred: Option<u32>) -> Option<Lib
     best
 }
 
-/// By its name: `libclang.so`, `libclang.so.1`, `libclang-14.so`, `libclang-14.so.1`. Not `libclang-cpp.so.14`, which is
-/// another library.
+/// Whether the name is that of a libclang: `libclang.so`, `libclang.so.1`, `libclang-14.so`, `libclang-14.so.1`, but
+/// not `libclang-cpp.so.14`, which is another library.
 fn is_libclang(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let Some(rest) = name.strip_prefix("libclang") else { return false };
@@ -120,18 +120,18 @@ fn is_libclang(path: &Path) -> bool {
             numbered.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
         }
         Some(_) => return false,
-        // The dots before `so` went with the number.
+        // The dots before `so` were removed with the number.
         None => rest.trim_start_matches('.'),
     };
     rest == "so" || rest.strip_prefix("so.").is_some_and(|n| n.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }
 
-/// Whether `file` is a shared object for the processor that we run on: build scripts load it.
+/// Whether `file` is a shared object for this machine's processor, as build scripts load it.
 fn fits_this_machine(file: &Path) -> bool {
     let machine: u16 = match env::consts::ARCH {
         "x86_64" => 62,
         "aarch64" => 183,
-        // Leave others to the loader.
+        // For other processors, the loader decides.
         _ => return file.is_file(),
     };
     let Ok(mut file) = fs::File::open(file) else { return false };
@@ -140,8 +140,8 @@ fn fits_this_machine(file: &Path) -> bool {
     read.is_ok() && head.starts_with(b"\x7fELF") && u16::from_le_bytes([head[18], head[19]]) == machine
 }
 
-/// The release, by the name of the file that `file` stands for. `libclang.so.1` and `libclang.so.13` alone are no
-/// releases: that number tells the interface, which many releases share.
+/// The release, according to the name of the file that `file` links to. The numbers of `libclang.so.1` and
+/// `libclang.so.13` are not releases but versions of the interface, which many releases share.
 fn version(file: &Path) -> Vec<u32> {
     let real = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
@@ -160,12 +160,12 @@ fn version(file: &Path) -> Vec<u32> {
     file.iter().filter_map(of_llvm).find(|numbers| !numbers.is_empty()).unwrap_or_default()
 }
 
-/// The numbers in `14.0.6`, up to the first part that is none.
+/// The numbers in `14.0.6`, up to the first part that is not a number.
 fn numbers(text: &str) -> Vec<u32> {
     text.trim_start_matches('.').split('.').map_while(|part| part.trim().parse().ok()).collect()
 }
 
-/// The compiler's own headers of the same release: beside the library, or where distributions collect them.
+/// The compiler's own headers of the same release, beside the library or in the directories of distributions.
 fn resources(file: &Path, root: &Path, version: &[u32]) -> Option<PathBuf> {
     let major = version.first()?;
     let beside = [Some(file.to_owned()), fs::canonicalize(file).ok()].into_iter().flatten();
@@ -184,7 +184,7 @@ fn resources(file: &Path, root: &Path, version: &[u32]) -> Option<PathBuf> {
     releases.into_iter().find(|dir| dir.join("include/stddef.h").is_file())
 }
 
-/// What `llvm-config` says, if there is one.
+/// The output of `llvm-config`, if it is installed.
 fn llvm_config(question: &str) -> Option<String> {
     let program = env::var_os("LLVM_CONFIG_PATH").unwrap_or_else(|| "llvm-config".into());
     let out = Command::new(program).arg(question).output().ok().filter(|out| out.status.success())?;

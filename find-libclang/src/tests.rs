@@ -1,10 +1,10 @@
-//! The choice on made-up file systems.
+//! The selection on simulated file systems.
 
 use std::os::unix::fs::symlink;
 
 use super::*;
 
-/// A file system with nothing but what is put in it.
+/// A file system that contains only what tests put into it.
 struct Machine(tempfile::TempDir);
 
 impl Machine {
@@ -18,7 +18,7 @@ impl Machine {
         path
     }
 
-    /// A shared object for processor `machine`, as far as its head goes.
+    /// The header of a shared object for processor `machine`.
     fn library_for(&self, machine: u16, path: &str) {
         let mut head = [0; 64];
         head[..4].copy_from_slice(b"\x7fELF");
@@ -34,7 +34,7 @@ impl Machine {
         fs::write(self.path(&format!("{dir}/include/stddef.h")), "").unwrap();
     }
 
-    /// As Debian lays out LLVM `major`, with the compiler's headers or without them.
+    /// Installs LLVM `major` as Debian does, with or without the compiler's headers.
     fn debian(&self, major: u32, headers: bool) {
         self.library(&format!("usr/lib/x86_64-linux-gnu/libclang-{major}.so.{major}.0.6"));
         let plain = self.path(&format!("usr/lib/x86_64-linux-gnu/libclang-{major}.so.1"));
@@ -64,7 +64,7 @@ fn a_library_without_headers_loses_to_an_older_one_with_them() {
     assert!(file.starts_with("usr/lib/llvm-14/lib/") || file.contains("libclang-14"), "{file}");
     assert_eq!(version, [14, 0, 6]);
     assert_eq!(resources.as_deref(), Some("usr/lib/llvm-14/lib/clang/14.0.6"));
-    // Not even when llvm-config is of that release.
+    // Not even if llvm-config is of that release.
     assert_eq!(machine.choose(Some(19)).unwrap().1, [14, 0, 6]);
 }
 

@@ -1,21 +1,21 @@
-//! Raw bindings to intel-ipsec-mb: the manager, its table of functions, and the few types that they take.
+//! Raw bindings to intel-ipsec-mb: the manager, its function table, and the types that they need.
 //!
-//! Only what Gannet calls is here. Most of the library is reached through the function pointers in `IMB_MGR`. Empty on
-//! processors other than x86-64, for which the library does not exist.
+//! Only what Gannet uses is included. Most of the library is called through the function pointers in `IMB_MGR`. Empty
+//! on processors other than x86-64, for which the library does not exist.
 #![cfg(target_arch = "x86_64")]
 #![allow(missing_docs, non_camel_case_types, non_snake_case, non_upper_case_globals)]
 #![allow(clippy::all, clippy::undocumented_unsafe_blocks)]
 
 include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 
-/// Fills a manager's table with the kernels of one architecture, and leaves it empty if the CPU lacks an instruction of
-/// theirs. Whether the operating system keeps the registers that they use is for the caller to find out.
+/// Fills a manager's table with the kernels of one architecture, and leaves it empty if the CPU lacks an instruction.
+/// The caller has to check whether the operating system saves the registers.
 pub type Init = unsafe extern "C" fn(*mut IMB_MGR);
 
-/// AVX without AVX2, if this version of the library has it.
+/// AVX without AVX2, if the library supports it.
 #[cfg(has_avx)]
 pub const INIT_AVX: Option<Init> = Some(init_mb_mgr_avx);
-/// AVX without AVX2, if this version of the library has it.
+/// AVX without AVX2, if the library supports it.
 #[cfg(not(has_avx))]
 pub const INIT_AVX: Option<Init> = None;
 
@@ -25,7 +25,7 @@ mod tests {
 
     #[test]
     fn a_manager_comes_up_with_its_table_filled() {
-        // SAFETY: a manager of our own, freed once; the table is only looked at.
+        // SAFETY: a manager of our own, freed once; the table is only read.
         unsafe {
             let mgr = alloc_mb_mgr(0);
             assert!(!mgr.is_null());

@@ -1,12 +1,12 @@
-//! The same promises through a core and its handles: a dead port, a core that is taken apart, a peer that closes.
+//! The same guarantees through a core and its handles: a dead port, a core that is taken apart, a peer that closes.
 
 use gannet::api::handle::{CommandErrorKind, Opening, Operation};
 use gannet::api::*;
 
 use super::api::{Setup, World, fill, is_right, value};
 
-/// A client with a stream that has three buffers of 1000 bytes, of which the server has filled one and a half, and
-/// 3000 bytes on their way to a server that is gone.
+/// A client with a stream that has three buffers of 1000 bytes, of which the server has filled one and a half, and 3000
+/// bytes in flight to a server that is gone.
 fn in_the_middle() -> (World, ConnId) {
     let mut world = World::new(Setup::default());
     let (client, server) = world.connect(TransportConfig { stream_window_bidi_local: 0, ..TransportConfig::default() });
@@ -24,7 +24,7 @@ fn in_the_middle() -> (World, ConnId) {
         HandleEvent::Engine { event: Event::Progress { contiguous: 1500, .. }, .. } => Some(()),
         _ => None,
     });
-    // With it goes the other end of the link.
+    // The other end of the link is dropped with it.
     world.server_core = None;
     let mut buf = world.client_pool.alloc(3000).unwrap();
     fill(&mut buf, 0);
@@ -33,7 +33,7 @@ fn in_the_middle() -> (World, ConnId) {
     (world, client)
 }
 
-/// What came back to the client, in the end.
+/// Checks what was returned to the client in the end.
 fn check_back(world: &World, conn: ConnId) {
     let (mut filled, mut sent, mut closed) = (Vec::new(), Vec::new(), 0);
     for event in world.client.events() {
@@ -50,7 +50,7 @@ fn check_back(world: &World, conn: ConnId) {
             _ => assert_eq!(closed, 0),
         }
     }
-    // The first buffer came back when it was full, perhaps before this.
+    // The first buffer was returned when it was full, perhaps before.
     assert!(filled.ends_with(&[(1000, 500), (2000, 0)]), "{filled:?}");
     assert!(sent.contains(&(3000, 0)) && closed == 1, "{sent:?}");
     assert_eq!(world.client_pool.stats().in_use, 0);
@@ -64,7 +64,7 @@ fn a_port_that_dies_is_an_error_and_an_orderly_end() {
     let stop = core.app.stop();
     let error = core.run(&stop).unwrap_err();
     assert!(matches!(error, RunError::NoLink(..) | RunError::LinkDown(..)), "{error}");
-    // The events end although the core is still there.
+    // The events end although the core still exists.
     check_back(&world, conn);
     drop(core);
 }
@@ -78,7 +78,7 @@ fn a_core_that_is_taken_apart_gives_everything_back() {
 
 #[test]
 fn bytes_that_came_before_a_close_come_before_it_here_too() {
-    // A ring of two: most of the bytes have to wait for room when the close comes.
+    // A ring of two: most of the bytes have to wait for room when the close arrives.
     let mut world = World::new(Setup { client_capacity: 2, ..Setup::default() });
     let (client, server) = world.connect(TransportConfig::default());
     let mut data = vec![0; 300_000];

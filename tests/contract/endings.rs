@@ -1,4 +1,4 @@
-//! The end of a connection: what had arrived is not lost, and everything comes back.
+//! The end of a connection: received data is not lost, and all memory is returned.
 
 use bytes::Bytes;
 use gannet::base::Side;
@@ -17,7 +17,7 @@ fn pair() -> Pair {
     Pair::connected(TransportConfig::default(), TransportConfig::default())
 }
 
-/// The client has got `len` bytes of a stream that the server opened, and the application does not know yet.
+/// The client has received `len` bytes of a stream that the server opened, which the application does not know yet.
 fn unread(pair: &mut Pair, len: usize, fin: bool) -> StreamId {
     let id = pair.conn(Side::Server).open(Dir::Uni).unwrap();
     pair.conn(Side::Server).send(id, sent(len), fin).unwrap();
@@ -28,7 +28,7 @@ fn unread(pair: &mut Pair, len: usize, fin: bool) -> StreamId {
     id
 }
 
-/// Takes all events of the client one by one, reading when told to, and once more when `Closed` is there.
+/// Polls all events of the client one by one, reading on `Readable`, and once more after `Closed`.
 fn read(pair: &mut Pair) -> (Vec<u8>, Option<CloseReason>, u32) {
     let (mut bytes, mut closed, mut told) = (Vec::new(), None, 0);
     let client = &mut pair.client;
@@ -64,7 +64,7 @@ fn a_response_and_a_close_in_one_burst() {
         let mut burst = pair.server.run();
         pair.conn(Side::Server).close(5, "that is all");
         burst.extend(pair.server.run());
-        // All of it arrives before the application is asked.
+        // All of it arrives before the application is called.
         burst.into_iter().for_each(|(_, datagram)| pair.client.receive(datagram));
         let (bytes, closed, told) = read(&mut pair);
         assert!(is_right(&bytes, 5000), "{} bytes", bytes.len());
@@ -80,7 +80,7 @@ fn bytes_that_were_told_of_and_left_there_are_told_of_again() {
     pair.conn(Side::Client).consume(id, 1);
     pair.conn(Side::Server).close(5, "");
     pair.server.run().into_iter().for_each(|(_, datagram)| pair.client.receive(datagram));
-    // They can be read for as long as the application is busy with its last event.
+    // They can be read as long as the application handles its last event.
     let conn = pair.client.conn.unwrap();
     assert!(matches!(pair.client.endpoint.poll_event(), Some((_, Event::Readable { id: told, .. })) if told == id));
     assert!(pair.conn(Side::Client).peek(id).is_some_and(|bytes| bytes.len() > 1000));
@@ -107,7 +107,7 @@ fn unread_bytes_go_home_when_the_end_is_known() {
 
 #[test]
 fn other_sudden_ends_leave_bytes_to_be_read_too() {
-    // The peer falls silent.
+    // The peer goes silent.
     let mut pair = pair();
     unread(&mut pair, 100, false);
     pair.client.now += Duration::from_secs(40);
@@ -176,8 +176,8 @@ fn also_when_the_first_close_is_lost() {
     while server.closed().is_none() {
         count += 1;
         assert!(count < 10);
-        // The server misses an answer and repeats itself; that is answered by the close. The client's clock stands
-        // still: without a round trip of any length, it would be gone at once.
+        // The server misses an answer and retransmits, which is answered by the close. The client's clock stands still:
+        // with a round trip of zero, it would otherwise be gone immediately.
         for (_, datagram) in server.wait(Duration::from_millis(1500)) {
             client.receive(datagram);
         }
@@ -201,7 +201,7 @@ fn an_engine_that_is_taken_apart_gives_everything_back() {
     pair.talk();
     pair.conn(Side::Server).send(id, sent(150), false).unwrap();
     pair.wait(Duration::from_millis(100));
-    // The last piece is not acknowledged: it is on its way.
+    // The last piece is in flight and not acknowledged.
     pair.conn(Side::Client).send(id, sent(1000), true).unwrap();
     pair.client.run();
     let mut kinds = Vec::new();

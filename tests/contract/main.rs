@@ -1,8 +1,8 @@
-//! The whole contract about application-owned memory, receiving and sending: what an application may rely on,
-//! whatever the peer and the network do.
+//! The contract on application-owned memory for receiving and sending: what an application may rely on, whatever the
+//! peer and the network do.
 //!
-//! `rig` plays one stream frame by frame against an engine and compares every event with a plain model;
-//! `pair` is two engines with a network between them.
+//! `rig` plays one stream frame by frame against an engine and compares every event with a simple model; `pair`
+//! consists of two engines and a network.
 #![forbid(unsafe_code)]
 
 #[path = "../api/mod.rs"]

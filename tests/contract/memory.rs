@@ -1,4 +1,5 @@
-//! Without memory nothing dies: packets count as lost, a correct peer stalls and goes on when there is memory again.
+//! Running out of memory closes no connection: packets count as lost, and a correct peer stalls until there is memory
+//! again.
 
 use std::sync::{Arc, Mutex};
 
@@ -29,7 +30,7 @@ fn dropped(pair: &Pair) -> u64 {
 fn an_empty_pool_stalls_the_peer_and_a_full_one_lets_it_go_on() {
     const LEN: usize = 1 << 20;
     let mut pair = Pair::on(TransportConfig::default(), TransportConfig::default(), pool(16 * CHUNK));
-    // The application has all but a little for itself, after the windows were announced.
+    // After the windows were announced, the application takes nearly all of the memory for itself.
     let own: Vec<_> = (0..12).map(|_| pair.server.endpoint.pool().alloc(CHUNK).unwrap()).collect();
     let ids: Vec<_> = (0..2).map(|_| pair.conn(Side::Client).open(Dir::Uni).unwrap()).collect();
     for id in &ids {
@@ -43,7 +44,7 @@ fn an_empty_pool_stalls_the_peer_and_a_full_one_lets_it_go_on() {
     let before = dropped(&pair);
     let names: Vec<_> = pair.server.endpoint.stats().iter().collect();
     assert!(names.contains(&("quic_no_memory", before)));
-    // An application that keeps what it gets is as bad; when it lets go, all is well.
+    // An application that keeps what it gets has the same effect; when it drops it, the transfer continues.
     let mut kept: Vec<Chunk> = Vec::new();
     let mut at = [0; 2];
     for round in 0..2000 {
@@ -76,7 +77,7 @@ fn an_empty_pool_stalls_the_peer_and_a_full_one_lets_it_go_on() {
 
 #[test]
 fn a_stream_scattered_too_far_takes_only_what_fits_on() {
-    // 60,000 gaps: more than 2 MiB of memory for them.
+    // 60,000 gaps, which would take more than 2 MiB.
     const LEN: u64 = 120_000;
     let mut rig = Rig::with(Side::Server, TransportConfig::default());
     let id = rig.stream(Kind::Peers, Notify::Progress).id;
@@ -96,7 +97,7 @@ fn a_stream_scattered_too_far_takes_only_what_fits_on() {
     assert!(rig.host().closed().is_none());
     let sent = rig.peer.pn[2];
     rig.host().wait(Duration::from_millis(30));
-    // What was dropped is not acknowledged: a correct peer sends it again.
+    // Dropped data is not acknowledged, so a correct peer retransmits it.
     for at in (0..LEN).step_by(1000) {
         rig.say(&stream_frame(id, at..at + 1000, at == LEN - 1000, 0));
         rig.run();
@@ -106,7 +107,7 @@ fn a_stream_scattered_too_far_takes_only_what_fits_on() {
     assert!(sent > 0 && host.closed().is_none());
 }
 
-/// Gives what it is told to, whatever it has promised.
+/// Provides a fixed amount, whatever it has promised.
 struct Giver {
     promised: u64,
     gives: Mutex<Vec<usize>>,
@@ -122,7 +123,7 @@ impl BufferProvider for Giver {
     }
 }
 
-/// A client that sends 1000 bytes to a server whose provider promises 600 bytes and gives `gives`.
+/// A client that sends 1000 bytes to a server whose provider promises 600 bytes and provides `gives`.
 fn provided(gives: &[usize]) -> (Pair, StreamId) {
     let giver = Giver { promised: 600, gives: Mutex::new(gives.to_vec()) };
     let config =
@@ -163,7 +164,7 @@ fn a_provider_that_keeps_its_word() {
 fn a_provider_that_gives_more_than_it_promised() {
     let (mut pair, _) = provided(&[300, 300, 600]);
     let events = pair.events(Side::Server);
-    assert!(lows(&events).is_empty() && is_finished(&events), "the peer is told of all of it: {events:?}");
+    assert!(lows(&events).is_empty() && is_finished(&events), "all of it is announced to the peer: {events:?}");
 }
 
 #[test]
@@ -205,15 +206,15 @@ fn a_provider_that_has_nothing_left() {
     }
 }
 
-/// The default mark is far above these buffers: on the main of before, the event came as soon as a buffer was provided,
-/// for answers and requests that it holds whole.
+/// The default mark is far above the size of these buffers: the event used to be raised as soon as a buffer was
+/// provided, even for messages that fit into it.
 #[test]
 fn a_message_that_its_buffer_holds_whole_needs_no_warning() {
     let client = TransportConfig { stream_window_bidi_local: 0, ..TransportConfig::default() };
     for (len, sizes) in
         [(1, vec![1]), (100, vec![4096]), (2000, vec![4096]), (4096, vec![4096]), (9000, vec![4000, 5000])]
     {
-        // In one turn, or its first part and the rest with the end in two.
+        // In one turn, or in two: the first part, then the rest with the end.
         for fin_apart in [false, true] {
             let mut pair = Pair::connected(client.clone(), TransportConfig::default());
             let id = pair.conn(Side::Client).open(Dir::Bidi).unwrap();

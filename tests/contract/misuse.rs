@@ -1,4 +1,4 @@
-//! Misuse is a typed error, and what was handed over comes back in it.
+//! Misuse is reported by a typed error, which returns the memory.
 
 use bytes::Bytes;
 use gannet::base::Side;
@@ -16,7 +16,7 @@ fn data(len: usize) -> SendData {
     SendData::Bytes(Bytes::from(vec![7; len]))
 }
 
-/// Provides buffers of `sizes`; why that was refused.
+/// Provides buffers of `sizes`; returns why that was refused.
 fn refused(pair: &mut Pair, id: StreamId, sizes: &[usize]) -> Option<ProvideErrorKind> {
     let given = bufs(sizes);
     let addrs: Vec<_> = given.iter().map(|b| b.as_ptr()).collect();
@@ -30,7 +30,7 @@ fn buffers_that_cannot_be_taken_come_back() {
     use ProvideErrorKind as Kind;
     let config = TransportConfig { stream_window_bidi_local: 1000, ..TransportConfig::default() };
     let mut pair = Pair::connected(TransportConfig::default(), config);
-    // One of the server's own that it has just opened, and the client's.
+    // A stream that the server has just opened, and one of the client's.
     let own = pair.conn(Side::Server).open(Dir::Bidi).unwrap();
     pair.conn(Side::Server).send(own, data(1), false).unwrap();
     let ids: Vec<_> = (0..4).map(|_| pair.conn(Side::Client).open(Dir::Uni).unwrap()).collect();
@@ -48,11 +48,11 @@ fn buffers_that_cannot_be_taken_come_back() {
     assert_eq!(refused(&mut pair, ids[2], &[2000]), Some(Kind::Finished));
     assert_eq!(refused(&mut pair, own, &[600, 400]), None);
     assert_eq!(refused(&mut pair, own, &[1]), None, "later ones may be small");
-    // Behind the end.
+    // After the end.
     pair.conn(Side::Client).send(own, data(5), true).unwrap();
     pair.talk();
     assert_eq!(refused(&mut pair, own, &[10]), Some(Kind::NoStream), "all has arrived");
-    // After stop_sending, and on a connection that is closed.
+    // After stop_sending, and on a closed connection.
     pair.conn(Side::Server).stop_sending(ids[1], 1).unwrap();
     assert_eq!(refused(&mut pair, ids[1], &[10]), Some(Kind::NoStream));
     pair.conn(Side::Server).close(0, "");

@@ -1,14 +1,13 @@
-//! What a stream with provided buffers must do, in the plainest words: a vector of bytes, a flag for each, and the
-//! sizes of the buffers.
+//! A simple model of a stream with provided buffers: a vector of bytes, a flag for each, and the sizes of the buffers.
 
 use std::ops::Range;
 
 use gannet::wire::quic::TransportError;
 
-/// What posted memory holds before anything is placed there.
+/// Initial contents of provided memory.
 pub const POISON: u8 = 0xa5;
 
-/// The byte that copy `copy` of a frame has at `offset`: a repetition that would overwrite shows.
+/// The byte that copy `copy` of a frame has at `offset`, so that overwriting by a retransmission is detected.
 pub fn byte(offset: u64, copy: u8) -> u8 {
     (offset as u8 ^ (offset >> 8) as u8).wrapping_mul(31).wrapping_add(copy.wrapping_mul(77)) & 0x7f
 }
@@ -16,12 +15,12 @@ pub fn byte(offset: u64, copy: u8) -> u8 {
 /// The receiving end of one stream.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// The byte at each offset, as the first frame that brought it had it.
+    /// The byte at each offset, from the first frame that contained it.
     bytes: Vec<Option<u8>>,
     /// Highest offset that a frame reached.
     pub high: u64,
     pub size: Option<u64>,
-    /// (offset, length) of each buffer that is out, in order.
+    /// Offset and length of each buffer owned by the engine, in order.
     pub out: Vec<(u64, usize)>,
     /// Bytes provided so far.
     pub provided: u64,
@@ -35,7 +34,7 @@ impl Model {
         }
     }
 
-    /// A frame arrives: the error that it must cause, if any (RFC 9000 §4.1, §4.5).
+    /// A frame arrives; returns the error that it must cause, if any (RFC 9000 §4.1, §4.5).
     pub fn data(&mut self, range: &Range<u64>, fin: bool, copy: u8) -> Result<(), TransportError> {
         if let Some(size) = self.size {
             if range.end > size || (fin && range.end != size) {
@@ -58,12 +57,12 @@ impl Model {
         Ok(())
     }
 
-    /// What the peer may send: one byte more than was provided, so that it can come to its end.
+    /// The peer's limit: one byte more than was provided, so that it can reach its end.
     pub fn limit(&self) -> u64 {
         if self.provided > 0 { self.provided + 1 } else { 0 }
     }
 
-    /// Bytes from the start without a gap, as far as they have memory.
+    /// Number of contiguous bytes from the start for which there is memory.
     pub fn contiguous(&self) -> u64 {
         let there = self.bytes.iter().position(Option::is_none).unwrap_or(self.bytes.len()) as u64;
         there.min(self.provided)
@@ -73,8 +72,7 @@ impl Model {
         self.size == Some(self.contiguous())
     }
 
-    /// Checks what is in a buffer that came back: `valid` bytes of the stream, and behind them nothing that did not
-    /// arrive.
+    /// Checks the contents of a returned buffer: `valid` bytes of the stream, followed by nothing that did not arrive.
     pub fn check(&self, buf: &[u8], offset: u64, valid: usize) {
         let contiguous = self.contiguous().saturating_sub(offset).min(buf.len() as u64) as usize;
         assert_eq!(valid, contiguous, "valid bytes of the buffer at {offset}");

@@ -1,4 +1,4 @@
-//! Two engines, and a network between them that a test can tamper with.
+//! Two engines and a network that a test can manipulate.
 
 use gannet::base::Side;
 use gannet::base::time::{Duration, Instant};
@@ -14,7 +14,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Both connected, and no event left.
+    /// A connected pair without pending events.
     pub fn connected(client: TransportConfig, server: TransportConfig) -> Self {
         Self::on(client, server, BufPool::heap())
     }
@@ -23,7 +23,7 @@ impl Pair {
     pub fn on(client: TransportConfig, server: TransportConfig, pool: BufPool) -> Self {
         let mut this = Self { client: Host::client(client), server: Host::server_on(server, pool) };
         this.talk();
-        // What waits for its time goes, too: acknowledgements, larger datagrams.
+        // Lets timers fire: acknowledgements, larger datagrams.
         this.wait(Duration::from_millis(50));
         for host in [&mut this.client, &mut this.server] {
             assert!(host.events.iter().any(|(_, e)| matches!(e, Event::Connected { .. })));
@@ -42,17 +42,17 @@ impl Pair {
         host.endpoint.conn(id).expect("the connection is there")
     }
 
-    /// The events of one side since the last time.
+    /// The events of one side since the last call.
     pub fn events(&mut self, side: Side) -> Vec<Event> {
         self.host(side).events.drain(..).map(|(_, event)| event).collect()
     }
 
-    /// Carries datagrams until both have nothing to say.
+    /// Carries datagrams until both have nothing to send.
     pub fn talk(&mut self) {
         self.talk_with(|_, _| true);
     }
 
-    /// The same; `pass(this, receiver)` says of each datagram whether it arrives.
+    /// Like `talk`; `pass(this, receiver)` decides whether each datagram arrives.
     pub fn talk_with(&mut self, mut pass: impl FnMut(&mut Self, Side) -> bool) {
         for _ in 0..1000 {
             let mut quiet = true;

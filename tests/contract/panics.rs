@@ -1,5 +1,5 @@
-//! An application that panics, wherever it is called: its peers are told, its memory comes back, and the panic goes on to
-//! whoever runs the core.
+//! Applications that panic anywhere: peers are informed, all memory is returned, and the panic continues in the caller
+//! of the core.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -42,21 +42,21 @@ impl<A: App> Guest<A> {
 /// Where the application panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// In the handling of an event, with memory everywhere.
+    /// In the handler of an event, with memory everywhere.
     Event,
     /// In its turn.
     Turn,
-    /// When its buffers are asked for, in the middle of a packet.
+    /// When it is asked for buffers, in the middle of a packet.
     Provider,
-    /// When TLS tells it of a secret, in the middle of the handshake.
+    /// When TLS passes it a secret, in the middle of the handshake.
     KeyLog,
-    /// As `Event`, and again when the engine drops memory of its own making.
+    /// As `Event`, and again when the engine drops memory with a custom drop.
     Memory,
-    /// As `Event`, and again when it hears of the end.
+    /// As `Event`, and again when it is informed of the end.
     End,
 }
 
-/// Memory of the application's own making.
+/// Memory with a custom drop.
 struct Fragile([u8; 64], bool);
 
 impl AsMut<[u8]> for Fragile {
@@ -86,8 +86,8 @@ impl App for Panicky {
         match event {
             Event::Connected { .. } => {
                 let mut conn = cx.conn(id).unwrap();
-                // Buffers that nothing comes into, and data that nobody acknowledges in time.
-                // Closed already, if a guest has panicked meanwhile.
+                // Buffers that receive nothing, and data that is not acknowledged in time. The connection is already
+                // closed if application code has panicked in the meantime.
                 let Ok(asking) = conn.open(Dir::Bidi) else { return };
                 let mut bufs: Vec<_> = (0..3).map(|_| pool.alloc(10_000).unwrap()).collect();
                 if self.at == At::Memory {
@@ -136,7 +136,7 @@ impl rustls::KeyLog for PanickyGuest {
     }
 }
 
-/// On main of before, the client waited for its idle timeout, and the core's memory was what the unwinding left of it.
+/// The client used to wait for its idle timeout, and the core's memory was whatever the unwinding left.
 #[test]
 fn peers_are_told_memory_comes_back_and_the_panic_goes_on() {
     for at in [At::Event, At::Turn, At::Provider, At::KeyLog, At::Memory, At::End] {
@@ -153,7 +153,7 @@ fn peers_are_told_memory_comes_back_and_the_panic_goes_on() {
             scope.spawn(|| run_core(client_core));
             let serving = scope.spawn(move || {
                 let ran = catch_unwind(AssertUnwindSafe(|| server_core.run(&AtomicBool::new(false))));
-                // With the core still there, everything is home.
+                // All memory is returned although the core still exists.
                 let used = server_pool.stats().in_use;
                 (ran.expect_err("the panic goes on"), used, server_core.endpoint_stats().connections_opened)
             });
@@ -180,7 +180,7 @@ fn peers_are_told_memory_comes_back_and_the_panic_goes_on() {
     }
 }
 
-/// An application that has a handle's in it.
+/// An application that contains a `HandleApp`.
 struct Wrapper(HandleApp, bool);
 
 impl App for Wrapper {
@@ -199,7 +199,7 @@ impl App for Wrapper {
     }
 }
 
-/// On main of before, the reader waited for ever.
+/// The reader used to wait forever.
 #[test]
 fn events_of_a_handle_end_with_a_panic_too() {
     let (handle, app) = handle::channel(8);

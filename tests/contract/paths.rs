@@ -1,4 +1,4 @@
-//! Paths that are late, narrow, away for a while, or lose the wrong packet: how two engines get along on them.
+//! Paths that are slow, narrow, interrupted for a while, or lose an important packet: how two engines cope with them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -23,13 +23,14 @@ fn zeros(len: usize) -> SendData {
     SendData::Bytes(Bytes::from(vec![0; len]))
 }
 
-/// What becomes of a datagram: how much later than usual it arrives, if it does.
+/// The fate of a datagram: by how much it is delayed, if it arrives.
 type Fate = Option<Duration>;
 
-/// A datagram on its way: when it arrives, its place among those that arrive then, whether to the server, and its bytes.
+/// A datagram in flight: when it arrives, its order among those that arrive then, whether it goes to the server, and
+/// its bytes.
 type Flying = Reverse<(Instant, u64, bool, Vec<u8>)>;
 
-/// Two hosts with a way between them that takes its time.
+/// Two hosts and a path with a delay.
 struct Way {
     pair: Pair,
     delay: Duration,
@@ -48,7 +49,7 @@ impl Way {
         Self::new(Pair { client: Host::client(config.clone()), server: Host::server(config) }, delay)
     }
 
-    /// Hosts that have connected, and found out about the path.
+    /// Hosts that are connected and have probed the path.
     fn connected(delay: Duration) -> Self {
         let mut this = Self::fresh(delay);
         this.run(secs(2), |_, _, _| Some(Duration::ZERO), |_| false);
@@ -64,7 +65,7 @@ impl Way {
         self.pair.client.now
     }
 
-    /// Reads whatever there is on `side`; how much, and how often a stream ended.
+    /// Reads everything available on `side`; returns the number of bytes and of streams that ended.
     fn read(&mut self, side: Side) -> (usize, usize) {
         let readable: Vec<StreamId> = self
             .pair
@@ -85,7 +86,7 @@ impl Way {
         (bytes, ends)
     }
 
-    /// Lets `time` pass, or less if `app`, which is asked whenever something has happened, says that it is enough.
+    /// Lets `time` pass, or less if `app`, which is called whenever something has happened, returns true.
     fn run(
         &mut self,
         time: Duration,
@@ -133,14 +134,14 @@ fn client(way: &mut Way) -> gannet::quic::ConnStats {
 
 const ON_TIME: Fate = Some(Duration::ZERO);
 
-/// RFC 8899. Until 2026-11, each took something off the datagram size, for good; and the window after it was 0.7 of what
-/// it had been (RFC 9002 §7.6).
+/// RFC 8899. Until 2026-11, each outage reduced the datagram size permanently; and the window after it was 0.7 of its
+/// size before (RFC 9002 §7.6).
 #[test]
 fn outages_leave_the_datagram_size_as_it_was_and_the_window_small() {
     let mut way = Way::connected(ms(5));
     let id = way.pair.conn(Side::Client).open(Dir::Uni).unwrap();
     for n in 0..11 {
-        // A flight on its way when the outage of three seconds begins, in both directions.
+        // A flight is under way when the outage of three seconds begins, in both directions.
         way.pair.conn(Side::Client).send(id, zeros(200_000), false).unwrap();
         way.run(ms(3 + n), |_, _, _| ON_TIME, |way| way.read(Side::Server).0 == usize::MAX);
         let before = client(&mut way);
@@ -164,8 +165,9 @@ fn outages_leave_the_datagram_size_as_it_was_and_the_window_small() {
     }
 }
 
-/// A path that has become narrow: the client's datagrams above `path` bytes vanish. How long a megabyte takes, and the size
-/// at the end; `chatter` makes the server send all the while, so that small datagrams of the client's always get through.
+/// A path that becomes narrow: the client's datagrams above `path` bytes are lost. Returns how long a megabyte takes,
+/// and the final size; with `chatter`, the server sends all the time, so that small datagrams of the client always get
+/// through.
 fn narrow(path: usize, chatter: bool) -> (Duration, u16) {
     let mut way = Way::connected(ms(5));
     let id = way.pair.conn(Side::Client).open(Dir::Bidi).unwrap();
@@ -190,7 +192,7 @@ fn narrow(path: usize, chatter: bool) -> (Duration, u16) {
     (way.now().saturating_since(start), way.mtu(Side::Client))
 }
 
-/// Until 2026-11, nothing was noticed as long as small datagrams were acknowledged.
+/// Until 2026-11, nothing was detected as long as small datagrams were acknowledged.
 #[test]
 fn large_datagrams_that_vanish_are_noticed_whether_small_ones_pass_or_not() {
     for path in [1471, 1350, 1300, 1200] {
@@ -228,7 +230,7 @@ fn the_datagram_size_comes_back_when_the_path_does() {
     assert_eq!(way.mtu(Side::Client), 1472);
 }
 
-/// RFC 9000 §13.2.3. Until 2026-11, an acknowledged ACK made duplicates of all that came later than it: 439 of 35,000.
+/// RFC 9000 §13.2.3. Until 2026-11, an acknowledged ACK made duplicates of everything that came later: 439 of 35,000.
 #[test]
 fn packets_that_are_only_late_are_never_taken_for_duplicates() {
     let mut way = Way::connected(ms(5));
@@ -255,8 +257,8 @@ fn packets_that_are_only_late_are_never_taken_for_duplicates() {
     }
 }
 
-/// RFC 9002 §7.4: with the server's first datagram, the keys for the others are lost. Until 2026-11 these counted as lost
-/// for congestion, which ended slow start at once: 8.5 s instead of 1.2.
+/// RFC 9002 §7.4: the server's first datagram is lost, and with it the keys for the others. Until 2026-11, these
+/// counted as lost for congestion control, which ended slow start immediately: 8.5 s instead of 1.2.
 #[test]
 fn a_lost_first_datagram_does_not_cost_the_slow_start() {
     for lost in [None, Some(0), Some(1)] {

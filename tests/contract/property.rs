@@ -1,4 +1,4 @@
-//! Random steps against the model. `GANNET_CONTRACT_OPS` sets how many steps are played in all.
+//! Random steps compared with the model. `GANNET_CONTRACT_OPS` sets the total number of steps.
 
 use gannet::base::Side;
 use gannet::quic::Notify;
@@ -7,18 +7,18 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::rig::{End, Kind, Rig, Step};
 
-/// Steps of one stream at the most.
+/// Maximum number of steps on one stream.
 const STEPS: usize = 120;
 
 fn operations() -> usize {
     std::env::var("GANNET_CONTRACT_OPS").map_or(1_000_000, |n| n.parse().expect("GANNET_CONTRACT_OPS is a number"))
 }
 
-/// A step whose numbers are made to fit what was provided when it is played.
+/// A step whose numbers are scaled to what was provided when it is played.
 #[derive(Clone, Debug)]
 enum Op {
     Provide(Vec<usize>),
-    /// Start and length in thousandths of what was provided, and whether it is to be the end.
+    /// Start and length in thousandths of what was provided, and whether the stream ends there.
     Data(u64, u64, bool),
     /// The next bytes in order.
     Next(u64),
@@ -48,13 +48,13 @@ fn random_steps_do_what_the_model_says() {
         proptest::sample::select(End::ALL.to_vec()),
         any::<u8>(),
     );
-    // A connection serves for many streams; after a failure there is none, so that shrinking starts from nothing.
+    // A connection is used for many streams; after a failure there is none, so that shrinking starts afresh.
     let rigs = std::cell::RefCell::new([None, None]);
     let outcome = TestRunner::new(config).run(&strategy, |(ops, side, kind, whole, end, copies)| {
         let mut rig = rigs.borrow_mut()[side as usize].take().unwrap_or_else(|| Rig::new(side));
         let notify = if whole { Notify::WhenComplete } else { Notify::Progress };
         let mut play = rig.stream(kind, notify);
-        // Without a buffer it is a pooled stream.
+        // Without a buffer, it would be a pooled stream.
         let first = Op::Provide(vec![usize::from(copies) + 1]);
         for (i, op) in [first].into_iter().chain(ops).enumerate() {
             if play.is_over() {
@@ -67,7 +67,7 @@ fn random_steps_do_what_the_model_says() {
                     let limit = play.model.size.unwrap_or(play.model.limit());
                     let start = start * limit / 1000;
                     let end = (start + len * provided / 1000 + u64::from(len == 299)).min(limit);
-                    // Frames that a correct peer could send: the end is not below what was sent.
+                    // Only frames that a correct peer could send: the end is not below what was sent.
                     let fin = fin && end >= play.model.high || play.model.size == Some(end);
                     Step::Data(start..end, fin)
                 }
@@ -81,7 +81,7 @@ fn random_steps_do_what_the_model_says() {
             play.step(&step, copy);
         }
         let spared = play.is_over() || end.spares_connection();
-        // Ends of connections cost a handshake each: only some.
+        // Ends of connections cost a handshake each, so only some are played.
         let end = if spared || copies % 16 == 0 { end } else { End::Reset };
         play.end(end);
         if end.spares_connection() || spared {

@@ -1,5 +1,5 @@
-//! One stream of one engine, frame by frame: a scripted peer with real keys sends exactly the frames that a list of
-//! steps says, and every event is compared with the model.
+//! One stream of one engine, frame by frame: a scripted peer with real keys sends exactly the frames given by a list of
+//! steps, and every event is compared with the model.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use super::model::{Model, POISON, byte};
 use super::peer::{DATA, Peer, frames};
 use super::world::{Host, against_client, against_server};
 
-/// Low-water mark of the rigs, bytes.
+/// Low-water mark of the rigs, in bytes.
 pub const LOW: u64 = 10;
 
 /// One thing that happens.
@@ -26,13 +26,13 @@ pub enum Step {
     Provide(Vec<usize>),
     /// The peer sends a STREAM frame: offsets, and whether the stream ends there.
     Data(Range<u64>, bool),
-    /// The peer says that it is blocked.
+    /// The peer reports that it is blocked.
     Blocked,
     /// The application reads what the first buffer has so far.
     Peek,
 }
 
-/// How a stream comes to a sudden end.
+/// How a stream ends prematurely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The peer resets it.
@@ -41,9 +41,9 @@ pub enum End {
     Stop,
     /// The application closes the connection.
     Close,
-    /// The peer does.
+    /// The peer closes the connection.
     PeerClose,
-    /// Nothing is heard any more.
+    /// Nothing is received any more.
     Timeout,
     /// The application takes the engine apart.
     TakeApart,
@@ -52,7 +52,7 @@ pub enum End {
 impl End {
     pub const ALL: [Self; 6] = [Self::Reset, Self::Stop, Self::Close, Self::PeerClose, Self::Timeout, Self::TakeApart];
 
-    /// The connection survives it.
+    /// Whether the connection survives it.
     pub fn spares_connection(self) -> bool {
         matches!(self, Self::Reset | Self::Stop)
     }
@@ -85,9 +85,9 @@ pub struct Play<'a> {
     pub model: Model,
     notify: Notify,
     progress: u64,
-    /// Addresses of the buffers that are out, in order.
+    /// Addresses of the buffers owned by the engine, in order.
     out: VecDeque<usize>,
-    /// Of the last `ReceiveBufferLow`: space left and bytes wanted; and how many there were.
+    /// Space left and bytes wanted of the last `ReceiveBufferLow`, and the number of those events.
     pub low: Option<(u64, u64)>,
     pub lows: u32,
     pub finished: bool,
@@ -101,7 +101,7 @@ impl Rig {
         Self::with(side, TransportConfig::default())
     }
 
-    /// The same with settings of its own; windows are closed until buffers are provided.
+    /// The same with other settings; windows are closed until buffers are provided.
     pub fn with(side: Side, config: TransportConfig) -> Self {
         let config = TransportConfig {
             max_data: 1 << 40,
@@ -121,7 +121,7 @@ impl Rig {
         self.host.as_mut().expect("not taken apart yet")
     }
 
-    /// Starts a stream that nothing was sent on.
+    /// Starts a stream on which nothing was sent.
     pub fn stream(&mut self, kind: Kind, notify: Notify) -> Play<'_> {
         let side = self.host().side;
         let next = &mut self.next[kind as usize];
@@ -166,7 +166,7 @@ impl Rig {
         self.host().receive(datagram);
     }
 
-    /// The engine does what it can; the peer reads it, and acknowledges now and then.
+    /// Runs the engine; the peer reads its packets and acknowledges some of them.
     pub fn run(&mut self) {
         let Some(host) = &mut self.host else { return };
         for (_, datagram) in host.run() {
@@ -196,7 +196,7 @@ impl Play<'_> {
         host.endpoint.conn(conn).expect("the connection is there")
     }
 
-    /// Plays `steps`; every `net` shuffles and repeats frames that follow each other.
+    /// Plays `steps`; with `net`, consecutive frames are shuffled and repeated.
     pub fn play(&mut self, steps: &[Step], net: Option<u64>) {
         let mut rng = net.map(Rng::from_u64);
         let mut rest = steps;
@@ -218,7 +218,7 @@ impl Play<'_> {
         }
     }
 
-    /// Frames in any order, some again and again: what a network with loss, reorder and duplication makes of them.
+    /// Frames in random order, some repeatedly: the effects of loss, reordering and duplication.
     fn shuffled(&mut self, run: &[Step], rng: &mut Rng) {
         let mut order: Vec<(usize, u8)> = (0..run.len()).map(|i| (i, 0)).collect();
         for copy in 1..=2 {
@@ -235,12 +235,12 @@ impl Play<'_> {
         }
     }
 
-    /// Whether the stream, or its connection, has come to its end.
+    /// Whether the stream or its connection has ended.
     pub fn is_over(&self) -> bool {
         self.finished || self.reset || self.closed.is_some()
     }
 
-    /// Plays one step and checks what it comes to.
+    /// Plays one step and checks its effects.
     pub fn step(&mut self, step: &Step, copy: u8) {
         let id = self.id;
         match step {
@@ -292,7 +292,7 @@ impl Play<'_> {
         assert_eq!(error, expected.err(), "{range:?} {fin}, provided {}", self.model.provided);
     }
 
-    /// Takes the events in and checks that they are the right ones.
+    /// Polls the events and checks them.
     fn settle(&mut self) {
         self.rig.run();
         let Some(host) = &mut self.rig.host else { return };
@@ -337,7 +337,7 @@ impl Play<'_> {
         }
     }
 
-    /// The state between events.
+    /// Checks the state between events.
     fn check(&mut self) {
         if self.is_over() {
             assert!(self.out.is_empty(), "{} buffers did not come back", self.out.len());
@@ -361,7 +361,7 @@ impl Play<'_> {
         }
     }
 
-    /// Ends the stream; everything has to come back.
+    /// Ends the stream; all memory has to be returned.
     pub fn end(&mut self, end: End) {
         let id = self.id;
         match end {

@@ -1,5 +1,5 @@
-//! What MsQuic's tests of app-owned receive buffers prove, re-created by meaning: each in both roles, on streams that
-//! either side opened, with and without a network that shuffles and repeats, and with every sudden end at every step.
+//! The cases of MsQuic's tests of app-owned receive buffers, re-implemented: each in both roles, on streams opened by
+//! either side, with and without a network that shuffles and repeats, and with every premature end at every step.
 
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ fn all(total: u64, size: u64) -> Vec<Step> {
     starts.map(|at| Step::Data(at..(at + size).min(total), at + size >= total)).collect()
 }
 
-/// Every scenario with its name. All of them end with the stream's end.
+/// All scenarios with their names. All of them end with the stream's end.
 fn scenarios() -> Vec<(&'static str, Vec<Step>)> {
     vec![
         ("provided before the first byte", vec![provide(&[20, 20]), data(0..10), data(10..30), last(30..40)]),
@@ -109,7 +109,7 @@ fn scenarios() -> Vec<(&'static str, Vec<Step>)> {
     ]
 }
 
-/// Plays everything once with `play(rig, kind, name, steps)`, on one connection of each side.
+/// Plays everything once with `play(rig, kind, name, steps)`, on one connection per side.
 fn each(mut play: impl FnMut(&mut Rig, Kind, &str, &[Step])) {
     for side in SIDES {
         let mut rig = Rig::new(side);
@@ -152,7 +152,7 @@ fn one_event_when_all_has_arrived() {
     }
 }
 
-/// Reset and stop at every step: the connection lives on.
+/// Reset and stop at every step: the connection survives.
 #[test]
 fn a_stream_that_ends_at_any_step_gives_everything_back() {
     for notify in [Notify::Progress, Notify::WhenComplete] {
@@ -170,7 +170,7 @@ fn a_stream_that_ends_at_any_step_gives_everything_back() {
     }
 }
 
-/// Every end of a connection at every step, with two more streams that are in the middle of something.
+/// Every end of a connection at every step, with two more streams in progress.
 #[test]
 fn a_connection_that_ends_at_any_step_gives_everything_back() {
     for side in SIDES {
@@ -202,7 +202,7 @@ fn two_bytes_over_are_too_many() {
                 let mut rig = Rig::new(side);
                 let mut play = rig.stream(kind, Notify::Progress);
                 play.play(&steps, None);
-                // The model knows: it expects FLOW_CONTROL_ERROR, and every buffer back.
+                // The model expects FLOW_CONTROL_ERROR and the return of all buffers.
                 play.step(&over, 0);
                 assert!(play.is_over() && !play.finished);
                 assert_eq!(rig.peer.close.as_ref().map(|c| c.code), Some(TransportError::FLOW_CONTROL_ERROR));
@@ -211,7 +211,7 @@ fn two_bytes_over_are_too_many() {
     }
 }
 
-/// One byte more than was provided may come: it waits for the next buffer, and the end with it.
+/// One byte more than provided may arrive: it is held for the next buffer, and the end with it.
 #[test]
 fn one_byte_over_waits_for_the_next_buffer() {
     for (side, kind) in SIDES.into_iter().flat_map(|side| Kind::ALL.map(|kind| (side, kind))) {

@@ -1,4 +1,4 @@
-//! Sending: many pieces at once, and whose turn it is.
+//! Sending: vectored sends, and the order of streams.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ fn all_pieces_or_none() {
     let mut pair = Pair::connected(config, TransportConfig::default());
     let mut conn = pair.conn(Side::Client);
     let id = conn.open(Dir::Bidi).unwrap();
-    // Below the budget, a list is taken whole, however long.
+    // Below the budget, a list is accepted as a whole, however long.
     conn.send_vectored(id, [bytes(8, 1), bytes(8, 2)], false).unwrap();
     let SendError { kind, data } = conn.send_vectored(id, [pinned(b"ab"), pinned(b"c")], true).unwrap_err();
     assert_eq!(kind, SendErrorKind::Blocked);
@@ -67,7 +67,7 @@ fn all_pieces_or_none() {
     conn.send_vectored(id, data, true).unwrap();
     let refused = conn.send_vectored(id, [pinned(b"d")], false).unwrap_err();
     assert_eq!((refused.kind, refused.data.len()), (SendErrorKind::NoStream, 1));
-    // Nothing at all is in order, too, and may end a stream.
+    // An empty list is allowed too, and may end a stream.
     let id = conn.open(Dir::Uni).unwrap();
     conn.send_vectored(id, [], true).unwrap();
     pair.wait(Duration::from_millis(50));
@@ -89,7 +89,8 @@ fn streams(pair: &mut Pair, list: &[(Priority, usize)]) -> Vec<StreamId> {
     ids
 }
 
-/// Carries all datagrams that `pass` lets through; of which stream each brought new bytes to the server, by index.
+/// Carries all datagrams that `pass` lets through; returns the index of the stream of which each brought new bytes to
+/// the server.
 fn order(pair: &mut Pair, ids: &[StreamId], mut pass: impl FnMut(usize) -> bool) -> Vec<usize> {
     let mut seen: BTreeMap<StreamId, u64> = BTreeMap::new();
     let mut order = Vec::new();
@@ -162,7 +163,7 @@ fn incremental_streams_take_turns_packet_by_packet() {
 #[test]
 fn what_was_lost_waits_for_more_urgent_data() {
     let mut pair = pair();
-    // The first five datagrams are lost; before the loss shows, something more urgent is to be sent.
+    // The first five datagrams are lost; before the loss is detected, something more urgent is sent.
     let list = [(urgency(5), 6000)];
     let mut ids = streams(&mut pair, &list);
     pair.client.run().truncate(0);
@@ -215,15 +216,16 @@ fn connection_credit_goes_to_the_most_urgent() {
     }
     runs.dedup();
     assert_eq!((runs.first(), runs.last()), (Some(&2), Some(&0)), "{runs:?}");
-    // One datagram holds the last bytes of one stream and the first of the next; which of them comes first is lost.
+    // One datagram contains the last bytes of one stream and the first of the next; which of them comes first is not
+    // recorded.
     assert!(runs.iter().filter(|i| **i == 2).count() <= 2, "{runs:?}");
     assert!(runs.iter().filter(|i| **i == 1).count() > 2, "they share what there is: {runs:?}");
     assert_eq!(pair.conn(Side::Server).stream_count(), 0, "all have come to their end");
 }
 
-/// A core asks a connection for as many datagrams as its port takes, so one that has always more to send is never
-/// asked to the end. What it has to do in time must not wait for that: here, to drop keys that were replaced, without
-/// which they cannot be replaced again (RFC 9001 §6.1, §6.5).
+/// A core asks a connection for as many datagrams as its port accepts, so a connection that always has more to send
+/// never finishes. Its deadlines must be met nevertheless: here, dropping replaced keys, without which they cannot be
+/// replaced again (RFC 9001 §6.1, §6.5).
 #[test]
 fn who_never_stops_sending_has_deadlines_all_the_same() {
     let transport =

@@ -1,4 +1,4 @@
-//! Applications that take their time: both ends stay connected, and go on where they were.
+//! Slow applications: both ends stay connected, and continue where they were.
 
 use bytes::Bytes;
 use gannet::base::Side;
@@ -12,13 +12,13 @@ fn bytes(n: usize) -> SendData {
     SendData::Bytes(Bytes::from(vec![7; n]))
 }
 
-/// Takes all that is there on the client's stream, and gives the buffers back.
+/// Takes everything available on the client's stream and provides the buffers again.
 fn read(pair: &mut Pair, id: StreamId) -> usize {
     let mut got = 0;
     for event in pair.events(Side::Client) {
         if let Event::Buffer { buf, valid, .. } = event {
             got += valid;
-            // Refused if the end is there.
+            // Refused if the stream has ended.
             let _ = pair.conn(Side::Client).provide_receive_buffer(id, buf);
         }
     }
@@ -51,14 +51,14 @@ fn an_application_that_pauses_for_minutes_loses_nothing() {
         while got < LEN {
             pair.wait(Duration::from_secs(200));
             assert!(pair.client.closed().is_none() && pair.server.closed().is_none(), "after {got} bytes");
-            // It reads all it has, and what comes at once; then it is busy elsewhere.
+            // It reads everything it has, and what arrives at once; then it is busy elsewhere.
             for _ in 0..2 {
                 got += read(&mut pair, id);
                 pair.wait(Duration::from_millis(100));
             }
             got += read(&mut pair, id);
             if LEN - got <= 64 << 10 {
-                // The rest fits: nobody waits for anything then.
+                // The rest fits, so neither side waits for the other.
                 pair.wait(Duration::from_millis(100));
                 got += read(&mut pair, id);
             }
@@ -67,8 +67,9 @@ fn an_application_that_pauses_for_minutes_loses_nothing() {
     }
 }
 
-/// A stream of `given` provided bytes that must not wait, on which the server sends `sent` bytes: what came back (buffers,
-/// valid bytes), the sizes in `OutOfSpace` and `Finished`, and the code with which the server was stopped.
+/// A stream with `given` provided bytes that must not wait, on which the server sends `sent` bytes. Returns the number
+/// of returned buffers and valid bytes, the sizes in `OutOfSpace` and `Finished`, and the code with which the server
+/// was stopped.
 fn must_not_wait(given: &[usize], sent: usize, fin: bool) -> (usize, usize, [Option<u64>; 2], Option<u64>) {
     let client = TransportConfig { stream_window_bidi_local: 0, ..TransportConfig::default() };
     let mut pair = Pair::connected(client, TransportConfig::default());
@@ -96,7 +97,7 @@ fn must_not_wait(given: &[usize], sent: usize, fin: bool) -> (usize, usize, [Opt
         Event::Stopped { code, .. } => Some(code),
         _ => None,
     });
-    // The connection lives, and nothing of the stream is left.
+    // The connection survives, and nothing of the stream is left.
     if stopped.is_some() || fin {
         assert_eq!(pair.conn(Side::Client).stream_count(), 0);
     }
@@ -111,12 +112,12 @@ fn must_not_wait(given: &[usize], sent: usize, fin: bool) -> (usize, usize, [Opt
 fn a_stream_that_must_not_wait_is_stopped_when_the_peer_has_more() {
     for given in [&[10_000][..], &[4000, 5000, 1000]] {
         let n = given.len();
-        // It fits: nothing happens.
+        // It fits, so nothing happens.
         assert_eq!(must_not_wait(given, 10_000, true), (n, 10_000, [None, Some(10_000)], None));
         assert_eq!(must_not_wait(given, 9000, true), (n, 9000, [None, Some(9000)], None));
         let stays = must_not_wait(given, 10_000, false);
         assert_eq!((stays.1, stays.2, stays.3), (10_000, [None, None], None), "more may come, or not");
-        // It does not.
+        // It does not fit.
         for (sent, fin) in [(10_001, true), (10_001, false), (10_002, true), (500_000, false)] {
             assert_eq!(
                 must_not_wait(given, sent, fin),
@@ -127,7 +128,7 @@ fn a_stream_that_must_not_wait_is_stopped_when_the_peer_has_more() {
     }
 }
 
-/// A server that has sent all there is has nothing left to be stopped.
+/// A server that has sent everything has nothing left to be stopped.
 fn stopped(sent: usize, fin: bool) -> Option<u64> {
     (sent > 10_001 || !fin).then_some(77)
 }

@@ -1,4 +1,4 @@
-//! The simulator walks through whole transfers between two engines, both ways at once, on a bad network, and ends them
+//! The simulator plays whole transfers between two engines, in both directions at once, on a bad network, and ends them
 //! at every single step.
 
 use gannet::base::Side;
@@ -6,7 +6,7 @@ use gannet::base::time::Duration;
 use gannet::quic::{CongestionAlgorithm, Priority, RetryPolicy};
 use gannet::sim::{self, Ending, Flow, LinkConfig, Plan, Receive, Space, StreamPlan};
 
-/// Receives `len` bytes in the way that `receive` says.
+/// Receives `len` bytes as given by `receive`.
 fn flow(len: u64, receive: Receive) -> Flow {
     let priority = Priority { urgency: (len % 8) as u8, incremental: len.is_multiple_of(2) };
     Flow {
@@ -22,7 +22,7 @@ fn flow(len: u64, receive: Receive) -> Flow {
     }
 }
 
-/// Streams of both sides and both directions: many tiny buffers, one large one, a few that are topped up.
+/// Streams of both sides and directions: many tiny buffers, one large one, a few that are provided again.
 fn plan(seed: u64, bad: bool) -> Plan {
     let tiny = Receive::Provided { size: 80, count: 150 };
     let large = Receive::Provided { size: 20_000, count: 1 };

@@ -1,7 +1,8 @@
-//! Whoever can reach a socket may come and go, half-way or whole, and say anything: the process stays, serves the one
-//! that it serves, and gives back every descriptor and buffer.
+//! Processes that can reach a socket may connect, disconnect at any point, and send anything: the process survives,
+//! serves its peer, and frees every descriptor and buffer.
 //!
-//! On main of 2026-11-26 the memif server dies within 48 strangers ("Error adding fd … epoll_ctl, Bad file descriptor").
+//! Before 2026-11-26, 48 strangers sufficed to kill the memif server ("Error adding fd … epoll_ctl, Bad file
+//! descriptor").
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -15,7 +16,7 @@ use gannet::dpdk::Queue;
 use crate::memif_peer::*;
 use crate::support::*;
 
-/// Strangers without a client, and again as many while one is served.
+/// Number of strangers without a client, and again while one is served.
 const STRANGERS: usize = 5000;
 
 /// Open descriptors of this process.
@@ -23,7 +24,7 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Sends back what comes in, for as long as the parent likes; what is left at the end is told.
+/// Echoes frames until the parent stops it; reports what is left at the end.
 fn server(profile: &str, key: &str, socket: &str) {
     let eal = eal();
     let (port, mut queue) = open(&eal, &crate::support::profile(profile, &[(key, socket)]));
@@ -52,7 +53,7 @@ fn server(profile: &str, key: &str, socket: &str) {
     assert_no_leak(&port);
 }
 
-/// Asks again and again until the parent says stop, and checks every answer.
+/// Sends requests until the parent stops it, and checks every answer.
 fn client(profile: &str, sets: &[(&str, &str)]) {
     let eal = eal();
     let (_port, mut queue) = open(&eal, &crate::support::profile(profile, sets));
@@ -135,13 +136,13 @@ fn storm(
     server.finish();
 }
 
-/// Says part of an introduction or something worse, and hangs up or stays for a while.
+/// Sends part of an introduction or garbage, and hangs up or stays for a while.
 fn memif_stranger(socket: &Path, rng: &mut Rng, half_open: &mut Vec<Box<dyn Send>>) {
     let control = Control::connect(socket).unwrap();
     let offer = Offer::new([0, 4, 10][rng.below(3) as usize]);
     let mut garbage = vec![0; 1 + rng.below(300) as usize];
     rng.fill(&mut garbage);
-    // What goes wrong when it is sent is the other end hanging up, as it may.
+    // Sending may fail because the other end hangs up.
     let say = |message: &[u8; MESSAGE], file: Option<RawFd>| control.send(message, file).is_ok();
     match rng.below(10) {
         0 => {}
@@ -304,10 +305,10 @@ fn vhost_server_outlives_ten_thousand_strangers() {
     );
 }
 
-/// A peer that wants an answer is not sent away for what cannot be done, and can go on for as long as it likes: the
-/// library forgets a file each time. They are few, they go with the peer, and they go with the port.
+/// A peer that wants an answer is not disconnected for impossible requests, and could go on forever: the library
+/// forgets a file each time. The number of such files is limited, and they are closed with the peer and with the port.
 ///
-/// On main of 2026-11-29 all of them stay.
+/// Before 2026-11-29, all of them remained open.
 #[test]
 fn files_that_the_vhost_library_forgets_are_few_and_go_with_their_peer() {
     isolated("strangers::files_that_the_vhost_library_forgets_are_few_and_go_with_their_peer", || {
@@ -341,7 +342,7 @@ fn files_that_the_vhost_library_forgets_are_few_and_go_with_their_peer() {
                 eventually("the return of the files of one that hung up", || descriptors() == before + 1);
             }
             drop(stream);
-            // One that is there while the port closes, or has just hung up and may not have been noticed.
+            // A peer that is there while the port closes, or has just hung up, possibly unnoticed.
             let stream = UnixStream::connect(&socket).unwrap();
             assert_eq!(asked(&stream, 200), 200);
             let stream = Some(stream).filter(|_| !hang_up);
@@ -352,7 +353,7 @@ fn files_that_the_vhost_library_forgets_are_few_and_go_with_their_peer() {
     });
 }
 
-/// Each device of a server took a descriptor and a handler with freed memory with it.
+/// Each device of a server used to leave a descriptor, and a handler with freed memory.
 #[test]
 fn a_closed_listener_leaves_nothing() {
     isolated("strangers::a_closed_listener_leaves_nothing", || {
@@ -367,7 +368,7 @@ fn a_closed_listener_leaves_nothing() {
         for _ in 0..20 {
             assert_eq!(once(), first);
         }
-        // One that waits to be let in while the port closes finds nobody.
+        // A peer that waits to be accepted while the port closes.
         for _ in 0..50 {
             let (port, queue) = open(&eal, &profile("memif", &[("devargs.socket", &socket)]));
             let waiting: Vec<Control> = (0..2).map(|_| Control::connect(Path::new(&socket)).unwrap()).collect();
@@ -378,7 +379,7 @@ fn a_closed_listener_leaves_nothing() {
     });
 }
 
-/// A process that runs out of descriptors goes on: EAL panics when it has none for its own use.
+/// A process that runs out of descriptors survives; EAL used to panic when it had none for its own use.
 #[test]
 fn without_a_free_descriptor_the_interrupt_thread_waits() {
     isolated("strangers::without_a_free_descriptor_the_interrupt_thread_waits", || {
@@ -397,7 +398,7 @@ fn without_a_free_descriptor_the_interrupt_thread_waits() {
         while let Ok(file) = std::fs::File::open("/dev/null") {
             rest.push(file);
         }
-        // Hang up, so that the list changes, and come again. What is freed here is taken again at once.
+        // Hang up, so that the list changes, and reconnect. Freed descriptors are taken again immediately.
         drop(mine);
         for _ in 0..100 {
             while let Ok(file) = std::fs::File::open("/dev/null") {
@@ -410,7 +411,7 @@ fn without_a_free_descriptor_the_interrupt_thread_waits() {
             }
         }
         drop(rest);
-        // And all is well again.
+        // Everything works again.
         let control = Control::connect(&socket).unwrap();
         control.expect(HELLO);
         for (message, file) in &offer.messages(0) {

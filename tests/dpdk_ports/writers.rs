@@ -1,4 +1,4 @@
-//! Peers that share our memory and write what they should not, when they should not.
+//! Peers that share our memory and write where and when they should not.
 
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
@@ -42,7 +42,7 @@ fn receive(queue: &mut Queue, count: usize) -> Vec<RxMbuf> {
     frames
 }
 
-/// On main, the frame of 60,000 bytes is there, with 58,000 of its neighbours'.
+/// Before, the frame of 60,000 bytes was received, with 58,000 bytes of its neighbours.
 fn lengths_beyond_the_buffer(sets: &[(&str, &str)]) {
     with_server(sets, |_, queue, client| {
         let room = 2048 - 128;
@@ -89,7 +89,8 @@ fn sealed() -> (Vec<u8>, Vec<u8>, gannet::crypto::PacketKey) {
     (frame, plain, key)
 }
 
-/// What a packet says after its bytes were changed between the check of its tag and its decryption, for as many places.
+/// The plaintext of a packet whose bytes were changed between the verification of its tag and its decryption, at
+/// several places.
 fn opened_while_it_changes(sets: &[(&str, &str)], check: impl Fn(&[u8], &[u8], usize)) {
     with_server(sets, |_, queue, client| {
         let (frame, plain, key) = sealed();
@@ -107,7 +108,7 @@ fn opened_while_it_changes(sets: &[(&str, &str)], check: impl Fn(&[u8], &[u8], u
     });
 }
 
-/// The peer owns the process's memory, and the setting says that this is known. (What the setting is for, shown.)
+/// The peer can write to the process's memory, and the setting declares that. (This shows what the setting is for.)
 #[test]
 fn a_trusted_peer_can_change_what_was_verified() {
     isolated("writers::a_trusted_peer_can_change_what_was_verified", || {
@@ -126,7 +127,7 @@ fn no_byte_that_changed_after_its_verification_comes_out() {
     });
 }
 
-/// A frame for which the peer writes all the time is the same at every look.
+/// A frame that the peer keeps writing to has the same contents at every access.
 #[test]
 fn a_received_frame_stands_still() {
     isolated("writers::a_received_frame_stands_still", || {
@@ -174,7 +175,7 @@ fn is_shared(at: *const u8) -> bool {
     line.expect("mapped memory").split(' ').nth(1).unwrap().ends_with('s')
 }
 
-/// Frames to be sent are built, and sealed, where the peer does not see it; the device gets copies.
+/// Frames to send are built, and sealed, where the peer does not see it; the device gets copies.
 #[test]
 fn frames_are_built_outside_of_the_shared_memory() {
     isolated("writers::frames_are_built_outside_of_the_shared_memory", || {
@@ -188,7 +189,7 @@ fn frames_are_built_outside_of_the_shared_memory() {
             for n in 0..32 {
                 assert!(client.receive() == pattern(n, 60 + 40 * n as usize), "frame {n}");
             }
-            // When the ring is full, frames stay with their owner and go later.
+            // When the ring is full, frames stay with their owner and are sent later.
             let mut sent = 0;
             while sent < 5000 {
                 while !burst.is_full() && make(queue, &mut burst, sent, 100) {
@@ -213,7 +214,7 @@ fn frames_are_built_outside_of_the_shared_memory() {
     });
 }
 
-/// Each kind of port says who can write to its memory.
+/// Each kind of port knows who can write to its memory.
 #[test]
 fn private_ports_do_not_copy() {
     isolated("writers::private_ports_do_not_copy", || {
@@ -235,7 +236,7 @@ fn private_ports_do_not_copy() {
     });
 }
 
-/// A server that is not ours to talk to is not talked to.
+/// A server of a wrong user is not connected to.
 #[test]
 fn whose_socket_it_is_matters() {
     isolated("writers::whose_socket_it_is_matters", || {
@@ -255,7 +256,7 @@ fn whose_socket_it_is_matters() {
         let error = refused(&eal, &client(&[])).to_string();
         assert!(error.contains("belongs to user 4321") && error.contains("peer_uid=4321"), "{error}");
         drop(open(&eal, &client(&[("peer_uid", "4321")])));
-        // A folder in which anybody can put a socket is no place to listen, nor to look for one.
+        // A directory in which anyone can create a socket is not accepted, neither for listening nor for connecting.
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         for role in ["client", "server"] {
@@ -266,7 +267,7 @@ fn whose_socket_it_is_matters() {
     });
 }
 
-/// A stranger with another user's rights is sent away, though the socket's own permissions would let him in.
+/// A process of another user is refused, although the socket's own permissions would allow it.
 #[test]
 fn another_users_process_is_sent_away() {
     const NAME: &str = "writers::another_users_process_is_sent_away";
@@ -306,14 +307,14 @@ fn another_users_process_is_sent_away() {
 /// Connects; whether the other end keeps the connection for a moment.
 fn stays(socket: &str, kind: i32) -> bool {
     let Ok(control) = Control::connect_as(Path::new(socket), kind) else { return false };
-    // memif says hello; vhost says nothing, and looks at a new socket once a second. Who is sent away reads the end.
+    // memif sends a hello; vhost sends nothing, and checks new sockets once a second. A refused peer reads the end.
     let mut poll = libc::pollfd { fd: control.fd(), events: libc::POLLIN | libc::POLLRDHUP, revents: 0 };
     // SAFETY: one entry, which is ours.
     let ready = unsafe { libc::poll(&mut poll, 1, 2500) };
     ready == 0 || poll.revents & (libc::POLLRDHUP | libc::POLLHUP) == 0
 }
 
-/// A file that is shared with a client of ours is what it says it is.
+/// A file shared with a client of ours must have the size that is claimed.
 #[test]
 fn the_peers_memory_has_to_be_there() {
     isolated("writers::the_peers_memory_has_to_be_there", || {
@@ -329,7 +330,8 @@ fn the_peers_memory_has_to_be_there() {
             control.expect(HELLO);
             control.send(&init(0), None).unwrap();
             control.expect(ACK);
-            // On main both are mapped, and the first look at their rings is a SIGBUS now or after `ftruncate`.
+            // Before, both were mapped, and the first access to their rings was a SIGBUS, immediately or after
+            // `ftruncate`.
             let _ = control.send(&add_region(0, 1 << 20), Some(file.as_raw_fd()));
             let _ = control.send(&add_ring(true, 0, 0, 0, 4), Some(event.as_raw_fd()));
             let _ = control.send(&add_ring(false, 0, 0, 4096, 4), Some(event.as_raw_fd()));

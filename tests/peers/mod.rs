@@ -43,10 +43,10 @@ use process::Proc;
 /// The application protocol of all tests.
 pub const ALPN: &str = "hq-interop";
 
-/// The UDP port of all servers; every test has namespaces of its own.
+/// The UDP port of all servers; every test has its own namespaces.
 pub const PORT: u16 = 4433;
 
-/// Size in bytes of the file that the issue asks to move each way.
+/// Size of the file transferred in each direction, in bytes.
 pub const BULK: u64 = 50_000_000;
 
 /// Skips the test (returns) when it is not run by root; fails instead when `CI` is `true`, where nothing may be

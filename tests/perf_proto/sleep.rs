@@ -1,4 +1,4 @@
-//! Cores that sleep, each on a thread of its own, on a link that wakes them up.
+//! Cores that sleep, each on its own thread, on a link that wakes them.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::world::{self, plan, shared_tls};
 
-/// What wakes one side.
+/// Wakes one side.
 struct Bell {
     armed: AtomicBool,
     file: OwnedFd,
@@ -29,7 +29,7 @@ impl Bell {
     }
 }
 
-/// A port that rings the other side's bell, if that has one, as real ones do.
+/// A port that rings the other side's bell, if there is one, as real ones do.
 struct Belled {
     port: SimPort,
     mine: Option<Arc<Bell>>,
@@ -90,7 +90,7 @@ impl Datapath for Belled {
     }
 }
 
-/// Runs a perf client with `plan` against a server, both sleeping when they can; what both loops did.
+/// Runs a perf client with `plan` against a server, both sleeping when they can; returns the counters of both loops.
 fn run(plan: PerfPlan, bells: bool) -> (CoreStats, CoreStats) {
     let (left, right) = SimLink::pair(SimConfig::default());
     let [one, two] = [bells.then(Bell::new), bells.then(Bell::new)];
@@ -119,7 +119,7 @@ fn run(plan: PerfPlan, bells: bool) -> (CoreStats, CoreStats) {
 }
 
 /// Requests far enough apart for both ends to fall asleep in between: each is a race between falling asleep and being
-/// woken up. A wake-up that is lost costs 10 ms, and is counted.
+/// woken. A lost wake-up costs 10 ms, and is counted.
 #[test]
 fn no_wake_up_is_lost() {
     const REQUESTS: u64 = 3000;
@@ -127,7 +127,7 @@ fn no_wake_up_is_lost() {
         let plan = PerfPlan { download: 64, requests: Some(REQUESTS), rate, ..plan() };
         for stats in <[CoreStats; 2]>::from(run(plan, true)) {
             assert!(stats.sleeps > 0, "{stats:?}");
-            // A frame may come at the very moment at which the time is up.
+            // A frame may arrive exactly when the time is up.
             assert!(stats.late_wakeups <= 2 + stats.sleeps / 1000, "{stats:?}");
         }
     }
@@ -142,7 +142,7 @@ fn ten_thousand_requests_in_a_row() {
     }
 }
 
-/// Without anything that wakes it up, a core looks often enough by itself.
+/// Without anything that wakes it, a core checks often enough by itself.
 #[test]
 fn a_port_that_wakes_nobody_is_looked_at() {
     let (client, server) = run(PerfPlan { download: 64, requests: Some(500), rate: Some(2000.0), ..plan() }, false);
@@ -150,19 +150,19 @@ fn a_port_that_wakes_nobody_is_looked_at() {
     assert_eq!((client.late_wakeups, server.late_wakeups), (0, 0), "nobody was to be woken up");
 }
 
-/// An idle core takes a turn some hundred times a second, where one that polls takes millions.
+/// An idle core takes a few hundred turns per second, a polling one millions.
 #[test]
 fn an_idle_core_hardly_turns() {
     let plan = PerfPlan { download: 64, requests: Some(20), rate: Some(40.0), ..plan() };
     for stats in <[CoreStats; 2]>::from(run(plan, true)) {
-        // Half a second: 50 sleeps for want of anything else, and a few for each request and its timers. Each goes along
-        // with some 100 us of polling, at 100 ns a turn or more.
+        // Half a second: 50 sleeps because there is nothing to do, and a few for each request and its timers. Each
+        // comes with about 100 us of polling, at 100 ns a turn or more.
         assert!(stats.turns < 2_000_000, "{stats:?}");
         assert!(stats.sleeps < 1000, "{stats:?}");
     }
 }
 
-/// A sender whose ring is full was counted as idle: 99.6 % of one that did nothing but wait for its ring.
+/// A sender with a full ring used to count as idle: 99.6 % of one that did nothing but wait for its ring.
 #[test]
 fn a_sender_that_waits_for_its_ring_is_not_idle() {
     let (left, right) = SimLink::pair(SimConfig { ring_size: 4, ..SimConfig::default() });
@@ -178,7 +178,7 @@ fn a_sender_that_waits_for_its_ring_is_not_idle() {
         client.turn();
         server.turn();
     }
-    // Nobody takes what it sends any more.
+    // Nobody receives what it sends any more.
     let before = *server.stats();
     (0..2000).for_each(|_| {
         server.turn();

@@ -1,4 +1,4 @@
-//! Counts allocations of the current thread while it is told to.
+//! Counts allocations of the current thread while enabled.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -12,7 +12,7 @@ thread_local! {
 struct Counting;
 
 fn note() {
-    // A thread that is ending has no cells any more.
+    // A terminating thread has no thread-locals any more.
     let on = ON.try_with(Cell::get).unwrap_or(false);
     if on {
         COUNT.with(|count| count.set(count.get() + 1));
@@ -24,22 +24,22 @@ fn note() {
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it is; counting touches plain cells only.
+// SAFETY: every call is passed on to the system's allocator unchanged; counting only touches plain cells.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note();
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note();
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.realloc(at, layout, size) }
     }
 }
@@ -47,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Runs `f` and counts what it allocates.
+/// Runs `f` and counts its allocations.
 pub fn counted<T>(f: impl FnOnce() -> T) -> (T, u64) {
     let before = COUNT.with(Cell::get);
     ON.with(|on| on.set(true));
@@ -56,7 +56,7 @@ pub fn counted<T>(f: impl FnOnce() -> T) -> (T, u64) {
     (result, COUNT.with(Cell::get) - before)
 }
 
-/// From now on, shows where what is counted comes from, if GANNET_TRACE_ALLOCATIONS is set.
+/// Prints the origin of counted allocations from now on, if GANNET_TRACE_ALLOCATIONS is set.
 pub fn trace() {
     TRACE.with(|trace| trace.set(std::env::var_os("GANNET_TRACE_ALLOCATIONS").is_some()));
 }

@@ -1,5 +1,5 @@
-//! No allocation per packet: after a while, the engine, the network layer and the core around them take all they
-//! need from what they have.
+//! No allocations per packet: after a warm-up, the engine, the network layer and the core use the memory that they
+//! have.
 
 mod counting;
 mod world;
@@ -12,24 +12,24 @@ use gannet::runtime::{App, Context};
 
 use world::{Link, REMOTE, World, client_config};
 
-/// Packets before counting begins: windows open, and tables get their size.
+/// Packets before counting begins, until windows are open and tables have their size.
 const WARM_UP: u64 = 40_000;
 
-/// Packets that are counted.
+/// Number of packets counted.
 const STEADY: u64 = 20_000;
 
-/// A table may have to double once more as a window grows. It must be rare: in one of so many rounds of
-/// [`STEADY`] packets, nothing at all is allocated.
+/// A table may have to double once more when a window grows, but only rarely: in one of this many rounds of [`STEADY`]
+/// packets, nothing must be allocated.
 const ROUNDS: usize = 10;
 
 fn transport() -> TransportConfig {
     TransportConfig { max_udp_payload: 8972, stream_window_bidi_local: 0, ..TransportConfig::default() }
 }
 
-/// What the client receives into.
+/// The memory that the client receives into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Receive {
-    /// So many buffers of so many bytes, handed over again as they come back.
+    /// A number of buffers of this size, provided again when they are returned.
     Provided(usize, usize),
     /// The pool's chunks, read in place.
     Pooled,
@@ -37,7 +37,7 @@ enum Receive {
     Taken,
 }
 
-/// Asks for an endless file and receives it.
+/// Requests an endless file and receives it.
 struct Download {
     transport: TransportConfig,
     receive: Receive,
@@ -120,7 +120,7 @@ impl App for Endless {
     }
 }
 
-/// What reached memory on the way that it should take.
+/// Checks that data was placed in memory as it should be.
 fn check_placement(stats: &EndpointStats, bytes: u64) {
     let placed = stats.placement;
     assert_eq!(placed.copied, 0);
@@ -160,8 +160,8 @@ fn from_pooled_chunks() {
     assert_eq!(download(Link::smooth(1500), Receive::Pooled), [0, 0]);
 }
 
-/// A chunk that is taken before it is full is split, and its parts count how many of them are left: an allocation
-/// for each chunk of 64 KiB, not for each packet.
+/// A chunk that is taken before it is full is split, and its parts share a reference count: an allocation for each
+/// chunk of 64 KiB, not for each packet.
 #[test]
 fn from_chunks_that_are_taken() {
     let mut world = World::new(Link::smooth(1500), transport(), Download::new(Receive::Taken), Endless);
@@ -180,7 +180,7 @@ fn with_loss_and_reordering() {
     assert_eq!(download(Link::rough(1500), Receive::Pooled), [0, 0]);
 }
 
-/// A new stream for every request, so many at a time.
+/// A new stream for every request, a number of them at a time.
 struct Requests {
     transport: TransportConfig,
     at_a_time: usize,
@@ -199,7 +199,7 @@ impl Requests {
     }
 }
 
-/// Reads what is there; true at the end of the stream.
+/// Reads what is available; true at the end of the stream.
 fn read(conn: &mut gannet::quic::Conn<'_>, id: StreamId) -> bool {
     while let Some(n) = conn.peek(id).map(<[u8]>::len).filter(|n| *n > 0) {
         conn.consume(id, n);
@@ -267,8 +267,8 @@ fn a_new_stream_for_every_request_with_loss() {
     assert_eq!(requests(Link::rough(1500), 50), [0, 0]);
 }
 
-/// A connection that is used now and then, for minutes. The client has its keep-alive timer; at the server,
-/// acknowledgements fall due again and again while the idle timeout is far away.
+/// A connection that is used now and then, for minutes. The client has a keep-alive timer; on the server,
+/// acknowledgements become due repeatedly while the idle timeout is far away.
 #[test]
 fn timers_do_not_pile_up() {
     let transport = TransportConfig::default();
@@ -277,11 +277,11 @@ fn timers_do_not_pile_up() {
     let client = Requests { transport: config, at_a_time: 1, connecting: false, done: 0 };
     let mut world = World::new(Link::smooth(1500), transport, client, Silent);
     world.run(10);
-    // Entries that multiply would make the table of timers double once in a while, so the wait is long.
+    // If entries accumulated, the table of timers would double now and then, so the run is long.
     let mut allocated = [0; 2];
     for n in 0..60_000 {
         let now = world.skip(Duration::from_millis(5));
-        // The first gaps that the peer leaves in its packet numbers allocate the list of them, once.
+        // The first gaps in the peer's packet numbers allocate their list, once.
         if n > 20_000 {
             (0..2).for_each(|i| allocated[i] += now[i]);
         }

@@ -1,4 +1,4 @@
-//! Two cores on one thread over a simulated link that can lose and swap frames without allocating.
+//! Two cores in one thread over a simulated link that can lose and reorder frames without allocating.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
@@ -20,7 +20,7 @@ use super::counting::{counted, trace};
 /// Where the server listens.
 pub const REMOTE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2)), 4433);
 
-/// Time that a turn of both cores takes.
+/// Time per turn of both cores.
 const TURN: Duration = Duration::from_micros(20);
 
 static TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
@@ -33,12 +33,12 @@ fn options() -> tls::TlsOptions {
     tls::TlsOptions { alpn: vec![b"steady".to_vec()], ..tls::TlsOptions::default() }
 }
 
-/// What a client connects with.
+/// A client's configuration.
 pub fn client_config(transport: TransportConfig) -> ClientConfig {
     ClientConfig::new(tls::insecure_client_config(&options()).unwrap(), transport).unwrap()
 }
 
-/// A port that loses frames, and swaps neighbours, of every thousand received.
+/// A port that loses and reorders some of every thousand frames received.
 pub struct Rough {
     port: SimPort,
     lost: u64,
@@ -67,7 +67,7 @@ impl Datapath for Rough {
                 drop(burst.remove(i));
                 continue;
             }
-            // Four places further back: enough to be taken for a loss.
+            // Four places further back, which suffices to be taken for a loss.
             if self.rng.chance(self.swapped) {
                 let to = (i + 4).min(burst.len() - 1);
                 burst[i..=to].rotate_left(1);
@@ -90,7 +90,7 @@ impl Datapath for Rough {
     }
 }
 
-/// The link of a world. Chances are of a thousand frames, in each direction.
+/// The link of a world. Probabilities are per mille, in each direction.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
     pub mtu: u16,
@@ -121,7 +121,7 @@ fn core<A: App>(port: Rough, host: u8, server: Option<ServerConfig>, app: A) -> 
     let config = CoreConfig {
         net: NetConfig {
             addrs: vec![Cidr::new(IpAddr::from([10, 9, 0, host]), 24).unwrap()],
-            // A neighbour that is asked for again is no steady state; the ARP table has its own tests.
+            // Refreshing a neighbour would disturb the steady state; the ARP table has its own tests.
             neighbor_ttl: Duration::from_secs(3600),
             ..NetConfig::default()
         },
@@ -137,7 +137,7 @@ fn core<A: App>(port: Rough, host: u8, server: Option<ServerConfig>, app: A) -> 
 }
 
 impl<C: App, S: App> World<C, S> {
-    /// The server's transport settings are `transport`; the client's app connects with its own.
+    /// The server uses `transport`; the client's application connects with its own settings.
     pub fn new(link: Link, transport: TransportConfig, client: C, server: S) -> Self {
         let (a, b) = SimLink::pair(SimConfig { mtu: link.mtu, ..SimConfig::default() });
         let rough = |port, seed| Rough { port, lost: link.lost, swapped: link.swapped, rng: Rng::from_u64(seed) };
@@ -149,7 +149,7 @@ impl<C: App, S: App> World<C, S> {
         }
     }
 
-    /// A turn of each core; how much they allocated: client, server.
+    /// One turn of each core; returns their allocations: client, server.
     pub fn turn(&mut self) -> [u64; 2] {
         self.now += TURN;
         let now = self.now;
@@ -158,18 +158,18 @@ impl<C: App, S: App> World<C, S> {
         [client, server]
     }
 
-    /// A turn of each core after `time`; how much they allocated.
+    /// One turn of each core after `time`; returns their allocations.
     pub fn skip(&mut self, time: Duration) -> [u64; 2] {
         self.now += time;
         self.turn()
     }
 
-    /// Packets that both engines have authenticated.
+    /// Number of packets that both engines have authenticated.
     pub fn packets(&self) -> u64 {
         self.client.endpoint_stats().rx_packets + self.server.endpoint_stats().rx_packets
     }
 
-    /// Turns until `packets` more have been received; what they allocated: client, server.
+    /// Turns until `packets` more were received; returns the allocations: client, server.
     pub fn run(&mut self, packets: u64) -> [u64; 2] {
         let goal = self.packets() + packets;
         let mut allocated = [0; 2];
@@ -183,7 +183,7 @@ impl<C: App, S: App> World<C, S> {
         allocated
     }
 
-    /// Rounds of `packets` until one allocates nothing, `rounds` at the most; what the last one allocated.
+    /// Rounds of `packets` until one allocates nothing, at most `rounds`; returns the allocations of the last one.
     pub fn steady(&mut self, rounds: usize, packets: u64) -> [u64; 2] {
         let mut allocated = [0; 2];
         for round in 1..=rounds {
@@ -194,7 +194,7 @@ impl<C: App, S: App> World<C, S> {
             if allocated == [0; 2] {
                 break;
             }
-            // Doubling tables, and streams that pile up behind a loss as never before; not something of each packet.
+            // Tables that double, and streams that accumulate behind a rare loss, but nothing per packet.
             assert!(allocated.iter().sum::<u64>() < packets / 100, "{allocated:?} in round {round}");
         }
         allocated
