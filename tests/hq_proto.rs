@@ -203,7 +203,7 @@ fn what_was_not_fetched_is_named() {
     assert_eq!(errors[1..], ["/a was not fetched", "/b was not fetched", "/c was not fetched"]);
 }
 
-/// What is kept in memory is what a request would get, and nothing that lies elsewhere.
+/// Only what a request would get is preloaded, and nothing from outside the root.
 #[test]
 fn preloading_does_not_follow_links_out_of_the_root() {
     let dir = tempfile::tempdir().unwrap();
@@ -228,7 +228,7 @@ struct Putter {
     body: Vec<u8>,
     conn: Option<ConnId>,
     stream: Option<StreamId>,
-    /// The server's answer: finished, or the code it reset the stream with.
+    /// The server's answer: finished, or the code of its reset.
     answer: Option<Result<(), u64>>,
     closed: bool,
 }
@@ -310,14 +310,14 @@ fn uploads_elsewhere_and_nonsense_are_refused() {
     }
 }
 
-/// Clients who ask for much and let nothing go, and one who wants a file.
+/// Clients that request much and never read, and one that wants a file.
 struct Crowd {
     hoarders: Vec<ConnId>,
     requests: usize,
     getter: Option<HqClient>,
 }
 
-/// Connections of the crowd, and how many files each asks for.
+/// Number of connections of the crowd, and number of files each requests.
 const HOARDERS: usize = 4;
 const WISHES: usize = 100;
 
@@ -339,7 +339,7 @@ impl App for Crowd {
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {
         while self.hoarders.len() < HOARDERS {
-            // Windows that stay closed: nobody provides buffers.
+            // Windows that stay closed, as no buffers are provided.
             let closed = client_config(|transport| transport.stream_window_bidi_local = 0);
             self.hoarders.push(cx.connect(&closed, "hq.test", REMOTE).unwrap());
         }
@@ -357,7 +357,7 @@ fn small_pool(limit_bytes: usize) -> BufPool {
     BufPool::new(PoolConfig { limit_bytes, hugepages: Hugepages::Never, numa_node: None }).unwrap()
 }
 
-/// On main of 2026-11-26 the hoarders had all of the pool, and who came next got neither data nor an error.
+/// Before 2026-11-26, the hoarders held all of the pool, and later clients got neither data nor an error.
 #[test]
 fn windows_that_never_open_take_no_memory() {
     let dir = tempfile::tempdir().unwrap();
@@ -366,7 +366,7 @@ fn windows_that_never_open_take_no_memory() {
     std::fs::write(dir.path().join("www/big"), &big).unwrap();
     let crowd = Crowd { hoarders: Vec::new(), requests: 0, getter: None };
     let mut world = World::on(dir.path(), crowd, 0, small_pool(64 << 20));
-    // Until all requests were read, and what that needed is free again.
+    // Until all requests were read, and the memory for that is free again.
     let mut quiet = 0;
     while quiet < 2000 {
         assert!(world.started.elapsed() < PATIENCE, "{} requests", world.client.app.requests);
@@ -384,7 +384,7 @@ fn windows_that_never_open_take_no_memory() {
     assert_eq!((world.server.app.stats.files, world.server.app.stats.refused), (1, 0));
 }
 
-/// A server that has no memory for an answer says so.
+/// A server without memory for an answer reports that.
 #[test]
 fn without_memory_a_request_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -399,7 +399,7 @@ fn without_memory_a_request_is_refused_by_name() {
     assert!(error.to_string().contains("no memory left"), "{error}");
 }
 
-/// Requests whose buffers are used up are answered all the same.
+/// Requests are answered even if their buffers are used up.
 #[test]
 fn requests_without_buffers_are_read_from_chunks() {
     let dir = tempfile::tempdir().unwrap();

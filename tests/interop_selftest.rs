@@ -1,4 +1,4 @@
-//! The harness proved without Gannet: quinn and aioquic serve each other over kernel sockets in two namespaces.
+//! The test harness without Gannet: quinn and aioquic serve each other over kernel sockets in two namespaces.
 #![forbid(unsafe_code)]
 
 mod peers;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 quinn_peer_entry!();
 
-/// Bytes of a file that is large against every initial window and small against a test's patience.
+/// Size of a file that is large compared with every initial window, but fast to transfer, in bytes.
 const MEDIUM: u64 = 5_000_000;
 
 /// A directory with `root` (served) and `out` (downloaded to).
@@ -74,7 +74,7 @@ fn aioquic_serves_aioquic_over_ipv6() {
     exchange(Peer::Aioquic, Peer::Aioquic, 1500, true);
 }
 
-/// A client that gets other bytes than it should must not look like a success.
+/// A client that receives wrong bytes must not report success.
 #[test]
 fn missing_files_are_reported() {
     require_root!();
@@ -95,7 +95,7 @@ fn missing_files_are_reported() {
     }
 }
 
-/// Certificates are really checked, and protocols really negotiated.
+/// Certificates are verified, and protocols negotiated.
 #[test]
 fn strangers_get_no_connection() {
     require_root!();
@@ -119,7 +119,7 @@ fn strangers_get_no_connection() {
     }
 }
 
-/// Each way of misbehaving fails the client after some bytes, not before and not never.
+/// Each kind of misbehaviour makes the client fail after some bytes, not before and not never.
 #[test]
 fn misbehaviour_is_seen() {
     require_root!();
@@ -148,7 +148,7 @@ fn misbehaviour_is_seen() {
     assert_eq!(files::names(&out), ["file"]);
 }
 
-/// Namespaces do not outlive their test, not even one that panics.
+/// Namespaces do not outlive their test, even if it panics.
 #[test]
 fn namespaces_go_away() {
     require_root!();
@@ -163,7 +163,7 @@ fn namespaces_go_away() {
     assert!(names.iter().all(|n| !left.contains(n)), "{names:?} are still there");
 }
 
-/// What a killed run left behind goes when the next one starts; what a running one uses stays.
+/// Namespaces of a killed run are removed when the next one starts; those in use stay.
 #[test]
 fn leftovers_go_away() {
     require_root!();
@@ -177,7 +177,7 @@ fn leftovers_go_away() {
     let mut inside = std::process::Command::new("ip");
     inside.args(["netns", "exec", &stale, "sh", "-c", "echo; exec sleep 1000"]).stdout(std::process::Stdio::piped());
     let mut sleeper = inside.spawn().expect("a process");
-    // Not before it is in there: who comes later is not found.
+    // Wait until it runs there, as later processes are not found.
     let mut line = [0];
     sleeper.stdout.take().expect("piped").read_exact(&mut line).expect("it is inside");
     netns::remove_stale();

@@ -1,5 +1,5 @@
-//! The layer rule of ARCHITECTURE.md: imports point strictly downward, unsafe code stays where it is justified, and what
-//! runs in a poll loop prints nothing and opens no file. Reads the sources as text.
+//! The layer rule of ARCHITECTURE.md: imports point strictly downward, unsafe code stays where it is justified, and
+//! code that runs in poll loops does not print or open files. Checks the sources as text.
 #![forbid(unsafe_code)]
 
 #[path = "layers/circles.rs"]
@@ -50,8 +50,8 @@ fn imports_point_downward() {
     assert_none(&violations, "a layer imports only what lies below it (ARCHITECTURE.md, tests/layers/rules.rs)");
 }
 
-/// What the rule above holds for layers holds for the files of each folder. On the main of before, 13 groups of modules
-/// formed circles in `src`, and six modules of `perf/src` one.
+/// Modules of a folder must not import each other in circles. Before, 13 groups of modules formed circles in `src`, and
+/// six modules of `perf/src` one.
 #[test]
 fn modules_of_a_folder_form_no_circles() {
     for root in ["src/", "perf/src/", "xtask/src/"] {
@@ -94,7 +94,7 @@ fn unsafe_code_stays_where_it_is_argued_for() {
     assert_none(&violations, "unsafe code only in dpdk-sys, ipsec-mb-sys, src/dpdk, src/mem and src/crypto/backend");
 }
 
-/// What the crate's documentation promises, and what users of it may use.
+/// The public modules according to the crate's documentation.
 const PROMISED: [&str; 5] = ["api", "datapath", "dpdk", "proto", "report"];
 
 #[test]
@@ -107,7 +107,7 @@ fn modules_that_are_not_promised_are_hidden() {
     assert_eq!(shown.collect::<Vec<_>>(), PROMISED);
 }
 
-/// Programs that are written against the library get along with what is promised.
+/// The examples use only public modules.
 #[test]
 fn examples_use_what_is_promised() {
     let mut texts = sources("examples");
@@ -125,7 +125,7 @@ fn examples_use_what_is_promised() {
     assert!(uses > 10, "only {uses} uses found: the scanner is blind");
 }
 
-/// A type that has the name of one of std's prelude hides that from whoever imports it: `quic::Drop` did.
+/// A type with a name of std's prelude hides the latter from its importers, as `quic::Drop` did.
 #[test]
 fn no_type_has_a_name_of_the_prelude() {
     let mut found = Vec::new();
@@ -135,8 +135,8 @@ fn no_type_has_a_name_of_the_prelude() {
     assert_none(&found, "types are not named as what std's prelude has");
 }
 
-/// A line that cannot be written (a full disk, a pipe that nobody reads) panics in `println!`, or waits for ever. The library
-/// emits `tracing` events; the command has a thread that writes (src/bin/terminal).
+/// If output fails (a full disk, a pipe that nobody reads), `println!` panics or blocks forever. The library emits
+/// `tracing` events; the command has a thread that writes (src/bin/terminal).
 #[test]
 fn nothing_prints_in_passing() {
     let mut violations = Vec::new();

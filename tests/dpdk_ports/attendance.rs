@@ -1,11 +1,11 @@
-//! Ports with nobody at the other end, and ports whose other end has somebody already.
+//! Ports without a peer, and ports whose peer already has one.
 
 use gannet::datapath::{BURST, Burst, Datapath as _};
 use gannet::dpdk::PortError;
 
 use crate::support::*;
 
-/// A frame to nobody counted each time that it was offered: 1.9 million times in 7 s.
+/// A frame without a receiver used to be counted each time it was offered: 1.9 million times in 7 s.
 #[test]
 fn frames_that_nobody_takes_count_once() {
     isolated("attendance::frames_that_nobody_takes_count_once", || {
@@ -21,13 +21,13 @@ fn frames_that_nobody_takes_count_once() {
             assert_eq!(queue.tx_burst(&mut burst), 0);
         }
         assert_eq!((queue.stats().tx_full, queue.stats().tx_frames), (3, 0));
-        // One more is one more.
+        // Another frame counts once.
         assert!(make(&mut queue, &mut burst, 3, 64));
         for _ in 0..10_000 {
             queue.tx_burst(&mut burst);
         }
         assert_eq!((queue.stats().tx_full, burst.len()), (4, 4));
-        // Once somebody is there, they are on their way.
+        // When a peer connects, they are sent.
         let client = [("devargs.socket", socket.as_str()), ("devargs.role", "client")];
         let (other, mut theirs) = open(&eal, &profile("memif", &client));
         let mut seen = Seen::default();
@@ -45,7 +45,7 @@ fn frames_that_nobody_takes_count_once() {
     });
 }
 
-/// With room for none, a full ring counts each frame once as well.
+/// With a full ring, each frame is counted once as well.
 #[test]
 fn frames_that_wait_for_room_count_once() {
     isolated("attendance::frames_that_wait_for_room_count_once", || {
@@ -67,8 +67,8 @@ fn frames_that_wait_for_room_count_once() {
     });
 }
 
-/// Three processes in a folder of their own: one that is there first, one that comes second and stays, one that is too
-/// many.
+/// Three processes in a directory of their own: one that is there first, one that comes second and stays, one that is
+/// refused.
 fn three(test: &str, work: impl FnOnce(&str, &str)) {
     if let Some((case, dir)) = assignment() {
         if let Some(role) = case.strip_prefix(test).and_then(|rest| rest.strip_prefix('/')) {
@@ -87,7 +87,7 @@ fn three(test: &str, work: impl FnOnce(&str, &str)) {
     host.finish();
 }
 
-/// It was told "the link has not come up: is the other end there?", which it was.
+/// It used to be told "the link has not come up: is the other end there?", although it was.
 #[test]
 fn a_second_memif_client_hears_that_there_is_a_first() {
     three("attendance::a_second_memif_client_hears_that_there_is_a_first", |role, socket| {
@@ -128,7 +128,7 @@ fn a_memif_client_with_an_unknown_id_hears_it() {
     });
 }
 
-/// The driver said that a message could not be received.
+/// The driver used to report that a message could not be received.
 #[test]
 fn a_second_guest_hears_that_there_is_a_first() {
     three("attendance::a_second_guest_hears_that_there_is_a_first", |role, socket| {

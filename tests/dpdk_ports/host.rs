@@ -1,4 +1,4 @@
-//! What a port does to the host's interface, and what the host does to it. Needs root.
+//! Effects of a port on the host's interface, and of the host on a port. Needs root.
 
 use std::net::IpAddr;
 use std::process::Command;
@@ -17,7 +17,7 @@ fn shown(line: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// Flags that somebody has set, and how many want all frames.
+/// The user-set flags, and the number of requests for promiscuous mode.
 fn state(iface: &str) -> (bool, u32) {
     let text = shown(&format!("ip -d link show {iface}"));
     let count = text.split_once("promiscuity ").unwrap().1.split_whitespace().next().unwrap().parse().unwrap();
@@ -30,7 +30,7 @@ fn groups(iface: &str) -> Vec<String> {
     link.filter(|mac| mac.starts_with("33:33:")).collect()
 }
 
-/// A port that changes what it can.
+/// A port that changes everything it can.
 fn holder(driver: &str) -> PortProfile {
     profile(driver, &[("devargs.iface", "left"), ("mac", OTHER_MAC), ("promiscuous", "true")])
 }
@@ -55,7 +55,7 @@ fn open_until_told(driver: &str) {
     until_told();
 }
 
-/// Every port left the interface promiscuous, and with the MAC address that was set, also after an orderly end.
+/// Ports used to leave the interface promiscuous and with the configured MAC address, even after an orderly end.
 fn leaves_nothing(test: &str, driver: &str) {
     beside(
         test,
@@ -75,11 +75,11 @@ fn leaves_nothing(test: &str, driver: &str) {
             assert_eq!((mac("left"), state("left")), (own, before), "after an orderly end");
             let mut other = Peer::start(test, &format!("{test}/other"), std::path::Path::new("/nonexistent"));
             during(&mut other);
-            // Dropping it kills it (SIGKILL).
+            // Dropping the process kills it (SIGKILL).
             drop(other);
             assert_eq!((mac("left"), state("left")), (own, before), "after kill -9");
             assert!(!groups("left").contains(&"33:33:ff:00:00:09".to_owned()));
-            // What it may have left, its XDP program, is in nobody's way, and found.
+            // What it may leave, its XDP program, is harmless and can be found.
             println!("left behind: {:?}", gannet::dpdk::xdp_programs());
             let mut other = Peer::start(test, &format!("{test}/other"), std::path::Path::new("/nonexistent"));
             other.expect("open");
@@ -130,7 +130,7 @@ fn send(queue: &mut Queue, count: u32) {
     });
 }
 
-/// What the kernel dropped because the port's ring was full was in no counter.
+/// Packets that the kernel dropped because the port's ring was full used to be missing in all counters.
 fn counts_drops(driver: &str, sets: &[(&str, &str)], frames: u32) {
     let eal = eal();
     let (port, mut slow) = open(&eal, &profile(driver, &[&[("devargs.iface", "left")], sets].concat()));
@@ -166,7 +166,7 @@ fn af_xdp_counts_what_its_ring_had_no_room_for() {
     });
 }
 
-/// The driver says "up" whatever the interface does.
+/// The driver reports "up" whatever the state of the interface.
 #[test]
 fn the_link_is_that_of_the_interface() {
     on_veth("host::the_link_is_that_of_the_interface", 1500, || {
@@ -193,7 +193,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// The kernel answers for its addresses, whichever of its interfaces a packet comes by.
+/// The kernel answers for its addresses, whichever interface a packet arrives on.
 #[test]
 fn addresses_of_the_kernel_are_refused() {
     on_veth("host::addresses_of_the_kernel_are_refused", 1500, || {
@@ -212,12 +212,12 @@ fn addresses_of_the_kernel_are_refused() {
         assert!(port.claim(&[ip("10.9.0.9")]).is_ok());
         let filtered = profile("af-packet", &[("devargs.iface", "left"), ("kernel_address", "shared")]);
         assert!(filtered.claim(&[ip("10.9.0.1")]).is_ok());
-        // Nobody but the port gets its frames.
+        // Only the port gets its frames.
         assert!(profile("memif", &[]).claim(&[ip("10.9.0.1")]).is_ok());
     });
 }
 
-/// Two servers with one address on one interface both said "ready".
+/// Two servers with one address on one interface used to report "ready".
 #[test]
 fn an_address_is_for_one_process() {
     beside(
@@ -238,14 +238,14 @@ fn an_address_is_for_one_process() {
             }
             let right = profile("af-packet", &[("devargs.iface", "right")]);
             assert!(right.claim(&[ip("10.9.0.1")]).is_ok(), "another interface");
-            // Killed, it gives back what it had.
+            // When it is killed, its address is released.
             drop(other);
             assert!(profile("af-packet", &[("devargs.iface", "left")]).claim(&[ip("10.9.0.1")]).is_ok());
         },
     );
 }
 
-/// The second one took the queue from the first, or failed with words of the driver.
+/// The second one used to take the queue from the first, or failed with an error of the driver.
 #[test]
 fn a_receive_queue_is_for_one_af_xdp_port() {
     let left = || profile("af-xdp", &[("devargs.iface", "left")]);
@@ -264,7 +264,7 @@ fn a_receive_queue_is_for_one_af_xdp_port() {
             assert!(matches!(error, PortError::QueueInUse { queue: 0, .. }), "{error}");
             assert!(error.to_string().contains("start_queue"), "{error}");
             drop(other);
-            // What a killed process left on the interface is in nobody's way.
+            // What a killed process left on the interface is harmless.
             drop(open(&eal, &left()));
         },
     );

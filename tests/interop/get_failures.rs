@@ -1,4 +1,4 @@
-//! What `gannet get` must refuse, notice and report.
+//! What `gannet get` must refuse, detect and report.
 
 use std::fs;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use crate::peers::{BULK, How, Misbehave, Peer, ServerOptions};
 use crate::require_root;
 use crate::scene::Scene;
 
-/// `gannet get` fails in good order and leaves no file behind.
+/// `gannet get` fails with a message and leaves no file behind.
 #[track_caller]
 fn assert_failed(scene: &Scene, done: Finished, words: &[&str]) {
     let done = done.expect_failure();
@@ -32,7 +32,7 @@ fn get_refuses_an_unknown_authority() {
     let get = |trust| Gannet::get(scene.client(), trust, &scene.out().join("got"), &urls).run();
     assert_failed(&scene, get(Trust::Ca(&other.ca)), &["certificate"]);
     assert!(server.lines("request ").is_empty());
-    // The same server is good enough for those who ask for no proof.
+    // The same server is accepted without verification.
     get(Trust::Anybody).expect_success();
     assert!(scene.out().join("got").exists());
 }
@@ -75,7 +75,7 @@ fn get_looks_first_where_it_will_write_in_the_end() {
     }
 }
 
-/// Both views of a transfer with a peer: they disturb nothing, and what they leave can be read.
+/// Both views of a transfer with a peer: they do not disturb it, and their files can be read.
 #[test]
 fn get_tells_how_long_its_stages_took() {
     require_root!();
@@ -108,7 +108,7 @@ fn get_reports_a_missing_file() {
     }
 }
 
-/// Nobody is there at all: not even an answer to ARP.
+/// There is no server, and not even an answer to ARP.
 #[test]
 fn get_gives_up_on_silence() {
     require_root!();
@@ -118,7 +118,7 @@ fn get_gives_up_on_silence() {
     assert_failed(&scene, done, &["10.9.0.77"]);
 }
 
-/// The server starts to send the file and does not end as it should.
+/// The server starts to send the file and then misbehaves.
 fn get_mid_transfer(how: How) {
     let scene = Scene::gannet_gets(1500);
     scene.sample("file", BULK);
@@ -156,7 +156,7 @@ fn get_notices_a_reset_mid_transfer() {
     get_mid_transfer(How::Reset);
 }
 
-/// A file that was there before stays as it was when a download fails.
+/// An existing file is kept if a download fails.
 #[test]
 fn get_keeps_an_old_file_when_it_fails() {
     require_root!();
@@ -170,7 +170,7 @@ fn get_keeps_an_old_file_when_it_fails() {
     assert_eq!(files::names(&scene.out()), ["got"]);
 }
 
-/// One bad file among good ones: the good ones arrive, and the exit code says that something is wrong.
+/// One bad file among good ones: the good ones arrive, and the exit code reports the failure.
 #[test]
 fn get_reports_one_missing_file_among_others() {
     require_root!();
@@ -185,7 +185,7 @@ fn get_reports_one_missing_file_among_others() {
     assert_eq!(files::names(&scene.out()), ["there"]);
 }
 
-/// What the kernel would say of an address in use, Gannet's commands must say of an interface that is not there.
+/// A missing interface is reported by the commands.
 #[test]
 fn a_missing_interface_is_named() {
     require_root!();

@@ -1,4 +1,4 @@
-//! What `gannet` says of a host that is not as it should be.
+//! Reports of `gannet` about misconfigured hosts.
 
 use std::fs;
 
@@ -7,7 +7,8 @@ use crate::peers::netns::tool;
 use crate::require_root;
 use crate::scene::Scene;
 
-/// The kernel had the address, answered every packet with "port unreachable", and the server said "ready".
+/// The kernel used to have the address and answered every packet with "port unreachable", although the server reported
+/// "ready".
 #[test]
 fn serve_refuses_an_address_that_the_kernel_answers_for() {
     require_root!();
@@ -18,14 +19,14 @@ fn serve_refuses_an_address_that_the_kernel_answers_for() {
     let remedy = format!("ip addr del {}/24 dev {}", server.v4, server.iface);
     done.expect_message(&[&remedy]);
     assert!(done.lines("ready").is_empty(), "{}", done.transcript());
-    // The message says it all: with both addresses taken away, it serves.
+    // The message is sufficient: with both addresses removed, it serves.
     for addr in [format!("{}/24", server.v4), format!("{}/64", server.v6)] {
         tool("ip", ["-n", &server.ns, "addr", "del", &addr, "dev", &server.iface]);
     }
     serve().ready().stop("TERM").expect_success();
 }
 
-/// Two servers with one address both said "ready".
+/// Two servers with one address used to report "ready".
 #[test]
 fn a_second_server_of_an_address_is_refused() {
     require_root!();
@@ -35,11 +36,11 @@ fn a_second_server_of_an_address_is_refused() {
     second.expect_message(&["is in use by process"]);
     assert!(second.lines("ready").is_empty(), "{}", second.transcript());
     first.stop("KILL");
-    // What a killed server held is free.
+    // The address of a killed server is free.
     scene.gannet_serve().stop("TERM").expect_success();
 }
 
-/// RSS was turned on for four queues, of which one was polled.
+/// RSS used to be enabled for four queues, of which one was polled.
 #[test]
 fn serve_refuses_queues_that_it_does_not_poll() {
     require_root!();
@@ -49,7 +50,7 @@ fn serve_refuses_queues_that_it_does_not_poll() {
     done.expect_message(&["--set queues=1"]);
 }
 
-/// Counters of the device, which nobody read, and the driver's own.
+/// Counters of the device and of the driver, which used to be missing.
 #[test]
 fn stats_have_the_counters_of_the_device() {
     require_root!();

@@ -1,4 +1,4 @@
-//! Gannet against implementations that were not written here, both roles, over an AF_PACKET port on a veth.
+//! Gannet with other implementations, in both roles, over an AF_PACKET port on a veth.
 #![cfg(feature = "cli")]
 #![forbid(unsafe_code)]
 

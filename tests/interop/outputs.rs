@@ -1,4 +1,4 @@
-//! Where files go, and where they come from: pipes, devices, standard output, the umask.
+//! Sources and destinations of files: pipes, devices, standard output, the umask.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -16,8 +16,8 @@ fn pipe(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo").success());
 }
 
-/// On main of 2026-11-28 `-o -` made a file of that name, and 0644 was every file's mode. What was printed on a full disk
-/// was a success.
+/// Before 2026-11-28, `-o -` created a file of that name, every file had mode 0644, and printing to a full disk was a
+/// success.
 #[test]
 fn standard_output_and_modes() {
     require_root!();
@@ -46,13 +46,13 @@ fn standard_output_and_modes() {
         assert_eq!(done.status.code(), Some(1), "{}", done.transcript());
         done.expect_message(&["No space left"]);
     }
-    // Who reads no further gets no words about it.
+    // A reader that stops early causes no message.
     let done = to(&got, "\"$@\" | true");
     assert!(done.stderr.iter().all(|line| !line.starts_with("gannet: ")), "{}", done.transcript());
     sample.assert_same(&got);
 }
 
-/// A pipe without a reader is waited for, not for ever, and not at all when the end is asked for.
+/// A pipe without a reader is waited for, but not forever, and not after a signal.
 #[test]
 fn a_pipe_without_a_reader_keeps_nobody() {
     require_root!();
@@ -63,7 +63,7 @@ fn a_pipe_without_a_reader_keeps_nobody() {
     pipe(&path);
     let urls = [url(scene.server().v4, "/file")];
     let get = scene.gannet_get(&path, &urls).spawn();
-    // Well into the wait.
+    // In the middle of the wait.
     thread::sleep(Duration::from_secs(2));
     let done = get.stop("TERM");
     assert_eq!(done.status.code(), Some(1), "{}", done.transcript());
@@ -72,7 +72,7 @@ fn a_pipe_without_a_reader_keeps_nobody() {
     done.expect_message(&["nobody has opened the pipe"]);
 }
 
-/// Pipes and links among the files that are served, and among the uploads.
+/// Pipes and links among the served files and among the uploads.
 #[test]
 fn serve_opens_regular_files_only() {
     require_root!();
@@ -96,7 +96,7 @@ fn serve_opens_regular_files_only() {
     server.stop("TERM").expect_success();
 }
 
-/// After files that cannot be written the others are fetched; on main of 2026-11-28 nothing came of them but silence.
+/// If some files cannot be written, the others are still fetched; before 2026-11-28, they were silently dropped.
 #[test]
 fn a_full_disk_does_not_keep_the_other_files() {
     require_root!();
@@ -105,7 +105,7 @@ fn a_full_disk_does_not_keep_the_other_files() {
     let samples: Vec<_> = names.iter().map(|name| scene.sample(name, 100_000)).collect();
     let _server = scene.gannet_serve();
     let urls: Vec<String> = names.iter().map(|name| url(scene.server().v4, &format!("/{name}"))).collect();
-    // All that are fetched at a time cannot be written: a directory has their names.
+    // All files fetched concurrently cannot be written, as directories have their names.
     for name in &names[..4] {
         fs::create_dir(scene.out().join(name)).expect("a directory");
     }

@@ -1,4 +1,4 @@
-//! How long the commands wait, with real processes at both ends: as long as there is hope, and no longer.
+//! How long the commands wait, with real processes at both ends: as long as success is possible, and no longer.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -19,17 +19,17 @@ use crate::scene::Scene;
 /// Idle timeout of both ends.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// More than both ends and the pipe between can hold: a client has half a GiB.
+/// More than both ends and the pipe can hold; the client holds half a GiB.
 const MORE_THAN_FITS: u64 = 700 << 20;
 
-/// What a reader takes before it pauses.
+/// Number of bytes that a reader takes before it pauses.
 const FIRST: usize = 1_000_000;
 
 fn serve(scene: &Scene) -> Proc {
     Gannet::serve(scene.server(), &scene.pki.cert, &scene.pki.key, &scene.root()).args(["--idle-timeout", "2s"]).ready()
 }
 
-/// Starts a download of `/file` into a named pipe, and takes its first bytes out of that.
+/// Starts a download of `/file` into a named pipe, and reads its first bytes.
 fn get_into_pipe(scene: &Scene) -> (Proc, File, Vec<u8>) {
     let pipe: PathBuf = scene.dir.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
@@ -41,7 +41,7 @@ fn get_into_pipe(scene: &Scene) -> (Proc, File, Vec<u8>) {
     (get, reader, first)
 }
 
-/// The application reads nothing for several idle timeouts: no end gives up.
+/// The application reads nothing for several idle timeouts, and neither end gives up.
 #[test]
 fn a_reader_may_pause_for_longer_than_the_idle_timeout() {
     require_root!();
@@ -69,9 +69,10 @@ fn a_reader_may_pause_for_longer_than_the_idle_timeout() {
     server.stop("TERM").expect_success();
 }
 
-/// Kills the server `after` the first bytes have come; the reader takes no more. The message comes when the idle timeout has
-/// passed since the client's last packet that wants an answer, which follows the server's last within a quarter of one (RFC
-/// 9000 §10.1), whatever the pipe does. Before, the thread that wrote to the pipe held the process for ever.
+/// Kills the server `after` the first bytes have arrived; the reader stops reading. The message appears when the idle
+/// timeout has passed since the client's last ack-eliciting packet, which follows the server's last packet within a
+/// quarter of one (RFC 9000 §10.1), whatever the state of the pipe. The thread that wrote to the pipe used to block the
+/// process forever.
 fn killed(after: Duration) {
     let scene = Scene::gannet_alone();
     File::create(scene.root().join("file")).and_then(|f| f.set_len(MORE_THAN_FITS)).expect("a file");
@@ -102,7 +103,7 @@ fn a_server_killed_while_nothing_moves_is_missed() {
     killed(2 * IDLE);
 }
 
-/// One interrupt is enough for a download into a pipe that nobody reads.
+/// One interrupt suffices to end a download into a pipe that nobody reads.
 #[test]
 fn an_interrupt_ends_a_download_into_a_full_pipe() {
     require_root!();
@@ -116,8 +117,8 @@ fn an_interrupt_ends_a_download_into_a_full_pipe() {
     drop(reader);
 }
 
-/// Runs a client up to three times: it must once take less than three probe timeouts of a round-trip time that was never
-/// measured, 3 s (RFC 9002 §6.2.2), which closing took before.
+/// Runs a client up to three times: at least once, it must take less than three probe timeouts of an unmeasured
+/// round-trip time, 3 s (RFC 9002 §6.2.2), which closing used to take.
 #[track_caller]
 fn ends_promptly(words: &[&str], run: impl Fn() -> Finished) {
     let prompt = (0..3).any(|_| {

@@ -1,4 +1,4 @@
-//! What the clients of a server hear that was killed and started again.
+//! What clients are told when their server is killed and restarted.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,11 +8,11 @@ use crate::peers::process::Finished;
 use crate::require_root;
 use crate::scene::Scene;
 
-/// What the client says that learns of it.
+/// The message of a client that is told.
 const HEARD: &str = "stateless reset";
 
-/// Kills a server under a client that goes on asking, and starts another one with the secret of that name. How the client
-/// ended, and the counters of the second server.
+/// Kills a server while a client sends requests, and starts another one with the secret of that name. Returns how the
+/// client ended, and the counters of the second server.
 fn kill_and_start_again(second: &str) -> (Finished, serde_json::Value) {
     let scene = Scene::gannet_alone();
     let stats = scene.dir.path().join("stats");
@@ -27,7 +27,7 @@ fn kill_and_start_again(second: &str) -> (Finished, serde_json::Value) {
     assert_eq!((made.len(), made.permissions().mode() & 0o7777), (32, 0o600));
     let load = ["--upload", "100", "--download", "100", "--rate", "20", "--duration", "6s"];
     let client = Gannet::perf_client(scene.client(), scene.server().v4).args(load).spawn();
-    // One line a second, the first of which tells of requests.
+    // One line per second; the first one reports requests.
     client.wait_stderr("requests/s");
     let crashed = first.stop("KILL");
     assert_eq!(crashed.status.code(), None, "{}", crashed.transcript());
@@ -38,7 +38,7 @@ fn kill_and_start_again(second: &str) -> (Finished, serde_json::Value) {
     (done, serde_json::from_str(&counters).expect("JSON"))
 }
 
-/// Within one round trip of its next packet: the second server has to do with hardly more than one.
+/// Within one round trip of its next packet: the second server receives hardly more than one.
 #[test]
 fn a_client_hears_of_a_crash_from_the_next_server_with_the_secret() {
     require_root!();
@@ -60,7 +60,7 @@ fn a_server_with_another_secret_is_not_believed() {
     assert!(heard > 0, "the client has not asked again: {counters:#}");
 }
 
-/// Nobody gets as far as opening a port with a secret that is none.
+/// No port is opened with an invalid secret.
 #[test]
 fn a_secret_that_others_know_is_refused() {
     require_root!();

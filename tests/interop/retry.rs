@@ -5,10 +5,10 @@ use crate::peers::{Peer, ServerOptions};
 use crate::require_root;
 use crate::scene::Scene;
 
-/// Bytes of the file that is moved.
+/// Size of the transferred file in bytes.
 const LEN: u64 = 1_000_000;
 
-/// `gannet get` from a peer that asks for a token.
+/// `gannet get` from a peer that requires a token.
 fn gannet_comes_again(peer: Peer, v6: bool) {
     let scene = Scene::gannet_gets(1500);
     let sample = scene.sample("file", LEN);
@@ -18,11 +18,11 @@ fn gannet_comes_again(peer: Peer, v6: bool) {
     scene.gannet_get(&got, &[url(ip, "/file")]).run().expect_success();
     sample.assert_same(&got);
     assert_eq!(server.lines("connection ").len(), 1);
-    // aioquic does not tell, and asks everybody.
+    // aioquic does not report it, but always requires one.
     assert_eq!(server.lines("retry").len(), usize::from(peer == Peer::Quinn));
 }
 
-/// `gannet serve --retry WHEN`, and a peer that downloads. Whether it had to come with a token.
+/// `gannet serve --retry WHEN` with a peer that downloads. Returns whether it needed a token.
 fn gannet_asks(peer: Peer, v6: bool, when: &str) -> bool {
     let scene = Scene::gannet_serves(1500);
     let sample = scene.sample("file", LEN);

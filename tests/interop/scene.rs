@@ -1,4 +1,4 @@
-//! The stage of every test here.
+//! The environment of every test here.
 
 use std::fs;
 use std::net::IpAddr;
@@ -13,12 +13,12 @@ use crate::peers::pki::Pki;
 use crate::peers::process::Proc;
 use crate::peers::{ClientOptions, ServerOptions};
 
-/// A server at the left end of a wire, a client at its right end, and their directories. The processes of a test
-/// are declared after it, so they are gone when it is dropped.
+/// A server at the left end of a wire, a client at its right end, and their directories. The processes of a test are
+/// declared after it, so that they are gone when it is dropped.
 pub struct Scene {
     /// Holds `root` (served) and `out` (downloaded to).
     pub dir: TempDir,
-    /// What the server shows and the client trusts.
+    /// The certificates of the server, which the client trusts.
     pub pki: Pki,
     wire: Wire,
 }
@@ -58,12 +58,12 @@ impl Scene {
         self.dir.path().join("out")
     }
 
-    /// Where the server is.
+    /// The server's end of the wire.
     pub fn server(&self) -> &End {
         &self.wire.left
     }
 
-    /// Where the client is.
+    /// The client's end of the wire.
     pub fn client(&self) -> &End {
         &self.wire.right
     }
@@ -73,22 +73,22 @@ impl Scene {
         Sample::new(&self.root(), name, len, len)
     }
 
-    /// How a peer serves here.
+    /// Options of a peer's server.
     pub fn serving(&self, ip: impl Into<IpAddr>) -> ServerOptions {
         ServerOptions { mtu: self.wire.left.mtu, ..ServerOptions::new(ip, &self.pki, &self.root()) }
     }
 
-    /// How a peer downloads here.
+    /// Options of a peer's client.
     pub fn getting(&self, ip: impl Into<IpAddr>, paths: &[&str]) -> ClientOptions {
         ClientOptions { mtu: self.wire.left.mtu, ..ClientOptions::new(ip, &self.pki, &self.out(), paths) }
     }
 
-    /// Gannet serving, its port up.
+    /// Starts Gannet as a server, and waits until its port is up.
     pub fn gannet_serve(&self) -> Proc {
         Gannet::serve(self.server(), &self.pki.cert, &self.pki.key, &self.root()).ready()
     }
 
-    /// Gannet about to download `urls`.
+    /// Prepares Gannet to download `urls`.
     pub fn gannet_get<'a>(&'a self, out: &Path, urls: &[String]) -> Gannet<'a> {
         Gannet::get(self.client(), Trust::Ca(&self.pki.ca), out, urls)
     }

@@ -1,4 +1,4 @@
-//! What `gannet serve` must refuse and outlive.
+//! What `gannet serve` must refuse and survive.
 
 use std::fs;
 
@@ -21,16 +21,16 @@ fn serve_needs_a_common_protocol() {
         assert_eq!(done.status.code(), Some(2), "{}", done.transcript());
         assert!(done.lines("connected").is_empty(), "{}", done.transcript());
     }
-    // quinn says why: TLS alert 120, no_application_protocol (RFC 7301 §3.2).
+    // quinn reports the reason: TLS alert 120, no_application_protocol (RFC 7301 §3.2).
     let bad = ClientOptions { alpn: "other".into(), ..good.clone() };
     Peer::Quinn.get(scene.client(), bad).wait().expect_message(&["120", "0x78", "no_application_protocol"]);
-    // And the server is as good as before.
+    // The server still works.
     Peer::Quinn.get(scene.client(), good).wait().expect_success();
     sample.assert_same(&scene.out().join("file"));
     server.stop("TERM").expect_success();
 }
 
-/// A client that does not trust the server goes away; the server stays.
+/// A client that does not trust the server disconnects; the server survives.
 #[test]
 fn serve_outlives_distrust() {
     require_root!();
@@ -48,7 +48,7 @@ fn serve_outlives_distrust() {
     server.stop("TERM").expect_success();
 }
 
-/// A client that is killed mid-transfer costs the server nothing but time.
+/// A client that is killed during a transfer does not affect the server.
 #[test]
 fn serve_outlives_a_killed_client() {
     require_root!();
@@ -65,7 +65,7 @@ fn serve_outlives_a_killed_client() {
     server.stop("TERM").expect_success();
 }
 
-/// Paths that would leave the root get nothing: neither a file nor the news whether it exists.
+/// Paths that lead outside the root yield nothing, not even whether the file exists.
 #[test]
 fn serve_keeps_to_its_root() {
     require_root!();

@@ -1,4 +1,4 @@
-//! Files that arrive: each role, each peer, each IP version, usual and jumbo frames.
+//! Successful transfers: each role, each peer, each IP version, normal and jumbo frames.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn gannet_downloads(peer: Peer, v6: bool, mtu: u16) {
     }
 }
 
-/// `gannet serve` of one file to a peer, ended by `signal`.
+/// `gannet serve` of one file to a peer; ended by `signal`.
 fn gannet_uploads(peer: Peer, v6: bool, mtu: u16, signal: &str) {
     let scene = Scene::gannet_serves(mtu);
     let sample = scene.sample("file", BULK);
@@ -40,7 +40,7 @@ fn gannet_uploads(peer: Peer, v6: bool, mtu: u16, signal: &str) {
     }
 }
 
-/// Frames that carry a file over a jumbo link are mostly larger than Ethernet's usual ones.
+/// Most frames that carry a file over a jumbo link are larger than normal Ethernet frames.
 #[track_caller]
 fn assert_jumbo((bytes, packets): (u64, u64)) {
     assert!(bytes / packets > 1514, "{bytes} bytes in {packets} frames: no jumbo frames");
@@ -147,7 +147,7 @@ fn serve_several_files_over_one_connection() {
     }
 }
 
-/// One server, one client after the other, of both kinds.
+/// One server with several consecutive clients of both kinds.
 #[test]
 fn serve_clients_in_turn() {
     require_root!();

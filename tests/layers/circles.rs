@@ -1,8 +1,8 @@
-//! Circles among the modules of a folder: files that cannot be read, tested or moved one by one.
+//! Circular imports among the modules of a folder, which cannot be read, tested or moved separately.
 //!
-//! Within each folder, its files and folders are looked at as they import each other. A path is followed through
-//! `pub use` to where the item is declared; what is declared in a folder's own `mod.rs` belongs to none of its modules. So
-//! modules may lean on what surrounds them, but not on each other in a circle. Tests may import whatever they like.
+//! Within each folder, the imports between its files and subfolders are checked. A path is followed through `pub use`
+//! to the declaration of the item; items declared in a folder's own `mod.rs` belong to none of its modules. Modules may
+//! thus depend on their surroundings, but not on each other in a circle. Tests may import anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ pub struct Modules {
     files: BTreeMap<Path, (String, Vec<Token>)>,
     /// Files, and the folders above them.
     known: BTreeSet<Path>,
-    /// What each module gives on under a name of its own.
+    /// What each module re-exports under a name of its own.
     given_on: BTreeMap<Path, BTreeMap<String, Path>>,
 }
 
@@ -52,7 +52,7 @@ impl Modules {
         this
     }
 
-    /// The module that declares what `path` leads to.
+    /// The module that declares the item of `path`.
     fn declaring(&self, path: &[String], steps: u32) -> Path {
         let mut at = Path::new();
         for (i, name) in path.iter().enumerate() {
@@ -73,7 +73,7 @@ impl Modules {
         at
     }
 
-    /// In each folder, who imports whom, with a file and line that shows it.
+    /// In each folder, which module imports which, with a file and line of one import.
     fn imports(&self) -> BTreeMap<Path, BTreeMap<(String, String), String>> {
         let mut folders: BTreeMap<Path, BTreeMap<(String, String), String>> = BTreeMap::new();
         for (module, (file, tokens)) in &self.files {
@@ -97,7 +97,7 @@ impl Modules {
         folders
     }
 
-    /// How many imports between modules of one folder there are.
+    /// Number of imports between modules of one folder.
     pub fn import_count(&self) -> usize {
         self.imports().values().map(BTreeMap::len).sum()
     }
@@ -129,14 +129,14 @@ fn is_public_use(tokens: &[Token], at: usize) -> bool {
     text(at - 1) == "pub" || text(at - 1) == ")" && tokens[..at].iter().rev().take(8).any(|token| token.text == "pub")
 }
 
-/// The paths that begin with these tokens, one for each item of a group, each with the name that it gets.
+/// The paths that begin with these tokens, one for each item of a group, each with its local name.
 fn leaves(tokens: &[Token]) -> Vec<(Path, String)> {
     let mut found = Vec::new();
     group(tokens, 0, &[], &mut found);
     found
 }
 
-/// Reads one path from `at` on; gives where it ends.
+/// Reads one path from `at` on; returns its end.
 fn group(tokens: &[Token], mut at: usize, before: &[String], found: &mut Vec<(Path, String)>) -> usize {
     let text = |at: usize| tokens.get(at).map_or("", |token| token.text.as_str());
     let mut path = before.to_vec();
@@ -170,7 +170,7 @@ fn group(tokens: &[Token], mut at: usize, before: &[String], found: &mut Vec<(Pa
     }
 }
 
-/// `path`, as it stands in `module`, from the crate's root; `None` if it does not begin like one within the crate.
+/// Resolves `path` in `module` from the crate's root; `None` if it is not a path within the crate.
 fn absolute(module: &[String], path: &[String]) -> Option<Path> {
     let supers = path.iter().take_while(|name| *name == "super").count();
     match path.first()?.as_str() {
@@ -194,7 +194,7 @@ fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
             at += 1;
             continue;
         };
-        // What it is about: up to the end of its braces, or its semicolon or comma.
+        // Skip the item: up to the end of its braces, or its semicolon or comma.
         let mut depth = 0;
         at = end + 1;
         while at < tokens.len() {

@@ -1,13 +1,13 @@
-//! Who may import whom, and how imports look in the source.
+//! Rules for imports, and their detection in the source.
 
 use super::tokens::{Token, tokens};
 
-/// Every layer with those it may import, lowest first.
+/// Every layer with the layers it may import, lowest first.
 ///
-/// - `datapath` is the seam, which `dpdk` implements: so `dpdk` stands above it.
-/// - Only those that open ports see `dpdk`. The engine sees no ports, no network and no clock, so it
-///   runs in `sim` as it does on a wire.
-/// - `report` is a leaf: histograms, and what tools print of them.
+/// - `datapath` is the interface that `dpdk` implements, so `dpdk` is above it.
+/// - Only code that opens ports uses `dpdk`. The engine uses no ports, network or clock, so it runs in `sim` as on a
+///   wire.
+/// - `report` is independent: histograms and their output.
 const LAYERS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("wire", &["base"]),
@@ -22,11 +22,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("runtime", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic", "report"]),
     ("api", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic", "report", "runtime"]),
     ("proto", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic", "runtime", "api", "report"]),
-    // A crate of its own: its `crate::` is itself, and it may use all of the library.
+    // A separate crate, which may use all of the library.
     ("bin", &[]),
 ];
 
-/// Where unsafe code may be, in the folders that are searched.
+/// Where unsafe code is allowed, in the folders that are searched.
 const UNSAFE: &[&str] = &[
     "src/dpdk/",
     "src/mem/",
@@ -34,26 +34,26 @@ const UNSAFE: &[&str] = &[
     "src/crypto/backend.rs",
     // Guard pages around buffers.
     "src/crypto/tests/guard.rs",
-    // Instruments of the benchmarks: an allocator that counts, and a thread's CPU time.
+    // Instruments of benchmarks: a counting allocator, and a thread's CPU time.
     "perf/src/alloc.rs",
     "perf/src/cpu.rs",
 ];
 
-/// Macros that panic when what they print to is gone, and wait when it is stuck.
+/// Macros that panic if their output is closed, and block if it is stuck.
 const PRINTING: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
 
-/// Where the library may name files: what runs before there is a poll loop, or on a thread of its own.
+/// Where the library may use files: in code that runs before the poll loop, or on a thread of its own.
 const FILES: &[&str] = &[
-    // Seeds and secrets, at the start.
+    // Seeds and secrets, at start-up.
     "src/base/rng.rs",
     "src/api/secret.rs",
-    // Certificates, at the start.
+    // Certificates, at start-up.
     "src/quic/tls/config.rs",
     "src/quic/tls/pem.rs",
-    // Opened before the loop, or by the thread that writes (`base::aside`), which is the only one that writes.
+    // Opened before the loop, or by the writing thread (`base::aside`).
     "src/datapath/pcap.rs",
     "src/datapath/pcap/tests.rs",
-    // Where DPDK looks for pages and devices, at the start.
+    // DPDK's search for pages and devices, at start-up.
     "src/dpdk/",
     // The address space of the process, in tests.
     "src/crypto/tests/",
@@ -64,10 +64,10 @@ const FILES: &[&str] = &[
     "src/bin/",
 ];
 
-/// Layers whose root cannot forbid unsafe code, because something below it may have some.
+/// Layers whose root cannot forbid unsafe code, because they contain some.
 const PARTLY_UNSAFE: &[&str] = &["dpdk", "mem", "crypto", "bin"];
 
-/// A mention of another layer, or of the own one, by an absolute path or one that starts with `super`.
+/// A reference to a layer, by an absolute path or one that starts with `super`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
     from: String,
@@ -77,7 +77,7 @@ pub struct Import {
 }
 
 impl Import {
-    /// What is wrong with it, with file and line.
+    /// Describes the violation, if it is one, with file and line.
     pub fn violation(&self) -> Option<String> {
         let Self { from, to, file, line } = self;
         let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| name == from) else {
@@ -88,18 +88,17 @@ impl Import {
     }
 }
 
-/// Whether there is such a layer.
+/// Whether this is a layer.
 pub fn is_layer(name: &str) -> bool {
     LAYERS.iter().any(|(layer, _)| *layer == name)
 }
 
-/// Whether the file at `path` may hold unsafe code.
+/// Whether the file at `path` may contain unsafe code.
 pub fn may_use_unsafe(path: &str) -> bool {
     UNSAFE.iter().any(|prefix| path.starts_with(prefix))
 }
 
-/// Whether the file at `path` is the root of a layer that has to forbid unsafe code and does not.
-/// A layer with nothing in it yet does not have to.
+/// Whether the file at `path` is the root of a layer that must forbid unsafe code but does not. Empty layers need not.
 pub fn must_forbid_unsafe(path: &str, source: &str) -> bool {
     let layer = path.strip_prefix("src/").and_then(|path| path.strip_suffix("/mod.rs"));
     let has_to = layer.is_some_and(|layer| is_layer(layer) && !PARTLY_UNSAFE.contains(&layer));
@@ -161,8 +160,8 @@ const PRELUDE: &[&str] = &[
     "IntoFuture",
 ];
 
-/// Types and traits that are declared under a name of the prelude, with their lines. An alias such as `Result<T>` is none:
-/// it means the same with fewer arguments.
+/// Types and traits declared under a name of the prelude, with their lines. Aliases such as `Result<T>` are allowed, as
+/// they have the same meaning with fewer arguments.
 pub fn prelude_names_in(source: &str) -> Vec<(usize, String)> {
     let tokens = tokens(source);
     let declared = tokens.windows(2).filter(|pair| ["struct", "enum", "trait", "union"].contains(&&*pair[0].text));
@@ -170,7 +169,7 @@ pub fn prelude_names_in(source: &str) -> Vec<(usize, String)> {
     taken.map(|pair| (pair[1].line, pair[1].text.clone())).collect()
 }
 
-/// Something that prints.
+/// Code that prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Printing {
     /// A macro's name, or `stdout` or `stderr`.
@@ -179,7 +178,7 @@ pub struct Printing {
     pub line: usize,
 }
 
-/// The macros that print, and the calls that get standard output or error to write to.
+/// Macros that print, and calls that get standard output or error.
 pub fn printing_in(source: &str) -> Vec<Printing> {
     let tokens = tokens(source);
     let follows = |at: usize, text: &str| tokens.get(at + 1).is_some_and(|token| token.text == text);
@@ -193,28 +192,28 @@ pub fn printing_in(source: &str) -> Vec<Printing> {
     seen.collect()
 }
 
-/// Whether the file at `path` may print by `what`.
+/// Whether the file at `path` may print using `what`.
 pub fn may_print(path: &str, what: &str) -> bool {
     match what {
-        // Results, and pages for whoever asked for them, after the loop or without one; files on threads for files.
+        // Results and requested pages, after the loop or without one; files, on threads for files.
         "stdout" => path.starts_with("src/bin/") || path == "src/proto/hq/files/output.rs",
         "stderr" => path.starts_with("src/bin/terminal/"),
         _ => false,
     }
 }
 
-/// Whether the file at `path` belongs to what runs in a poll loop.
+/// Whether the file at `path` contains code that runs in a poll loop.
 pub fn waits_for_no_file(path: &str) -> bool {
     !FILES.iter().any(|prefix| path.starts_with(prefix))
 }
 
-/// The lines that name files.
+/// The lines that refer to files.
 pub fn files_in(source: &str) -> Vec<usize> {
     let names = ["File", "OpenOptions", "fs"];
     tokens(source).into_iter().filter(|token| names.contains(&token.text.as_str())).map(|token| token.line).collect()
 }
 
-/// Every mention of a top-level module in the file at `path`, such as `src/net/arp.rs`.
+/// Every reference to a top-level module in the file at `path`, such as `src/net/arp.rs`.
 pub fn imports_of(path: &str, source: &str) -> Vec<Import> {
     let module = module_of(path);
     let Some(from) = module.first() else {
@@ -244,7 +243,7 @@ fn module_of(path: &str) -> Vec<String> {
     parts.map(str::to_owned).collect()
 }
 
-/// How many modules deep a place in a file is.
+/// The depth of modules at a place in a file.
 struct Depth {
     file: usize,
     braces: usize,
@@ -280,8 +279,8 @@ impl Depth {
     }
 }
 
-/// If a path starts at `at` that leads to the crate's root, where it goes on behind that: for
-/// `crate::`, and for as many `super::` as there are modules around.
+/// If a path to the crate's root starts at `at` (`crate::`, or as many `super::` as there are enclosing modules),
+/// returns where it continues after that.
 fn to_crate_root(tokens: &[Token], at: usize, modules: usize) -> Option<usize> {
     let is = |at: usize, text: &str| tokens.get(at).is_some_and(|token| token.text == text);
     if at > 0 && is(at - 1, "::") {
@@ -295,7 +294,7 @@ fn to_crate_root(tokens: &[Token], at: usize, modules: usize) -> Option<usize> {
     (supers > 0 && supers == modules).then_some(start + 2 * supers)
 }
 
-/// The first word of a path, or of each path in a group. A macro of the crate (`name!`) is none.
+/// The first word of a path, or of each path in a group. Macros of the crate (`name!`) do not count.
 fn heads(tokens: &[Token]) -> Vec<&Token> {
     let is_macro = |at: usize| tokens.get(at + 1).is_some_and(|token| token.text == "!");
     if tokens.first().is_none_or(|token| token.text != "{") {
@@ -351,7 +350,7 @@ mod tests {
         assert_eq!(violations("src/mem/mod.rs", "use super::net::X;").len(), 1);
         assert_eq!(violations("src/quic/stream/recv.rs", "use super::super::super::{api, base};").len(), 1);
         assert_eq!(violations("src/quic/stream/recv.rs", "use super::super::super::base;").len(), 0);
-        // Within the layer, or no deeper than a test module.
+        // Within the layer, or inside a test module.
         assert_eq!(violations("src/quic/stream/recv.rs", "use super::super::net;").len(), 0);
         assert_eq!(violations("src/mem/mod.rs", "mod tests { use super::net; }\nuse super::api;").len(), 1);
         assert_eq!(violations("src/mem/mod.rs", "mod tests { use super::super::net; }").len(), 1);

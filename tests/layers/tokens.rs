@@ -1,15 +1,15 @@
-//! Rust source as words and signs, without comments and without what is inside literals.
+//! Rust source as tokens, without comments and the contents of literals.
 
 /// A word (identifier, keyword or number), `::`, or any other single character.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// What it says.
+    /// Its text.
     pub text: String,
     /// Its line, from 1.
     pub line: usize,
 }
 
-/// Splits `source`. Literals of text become a single `"`.
+/// Splits `source` into tokens. String and character literals become a single `"`.
 pub fn tokens(source: &str) -> Vec<Token> {
     let mut scanner = Scanner { rest: source, line: 1, tokens: Vec::new() };
     while !scanner.rest.is_empty() {
@@ -60,7 +60,7 @@ impl Scanner<'_> {
     }
 }
 
-/// Length of a block comment at the start; they nest.
+/// Length of a (nested) block comment at the start.
 fn comment_len(rest: &str) -> usize {
     let mut depth = 0;
     let mut at = 0;
@@ -91,7 +91,7 @@ fn raw_text_len(rest: &str) -> Option<usize> {
     Some(len)
 }
 
-/// Length of a text or character literal at the start. A lifetime is none.
+/// Length of a string or character literal at the start. Lifetimes do not count.
 fn text_len(rest: &str) -> Option<usize> {
     let prefix = ["b", "c", ""]
         .into_iter()

@@ -102,7 +102,7 @@ fn bad(path: &Path, file: &[u8], what: &'static str, error: &Syntax) -> PemError
         Syntax::IllegalSectionStart { line } => {
             format!("the line \"{}\" should be like \"-----BEGIN ...-----\"", text(line))
         }
-        Syntax::Base64Decode(_) => "the text between its BEGIN and END lines is not valid base64".into(),
+        Syntax::Base64Decode(_) => "the text between its BEGIN and END lines is not base64".into(),
         other => other.to_string(),
     };
     PemError::Bad { path: path.into(), reason }
