@@ -1,4 +1,4 @@
-//! The kernels that every packet goes through, one by one.
+//! The kernels that every packet goes through, individually.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gannet::crypto::{Suite, TAG_LEN, header_key, packet_key};
@@ -9,7 +9,7 @@ use std::hint::black_box;
 const SUITES: [(&str, Suite); 3] =
     [("aes128", Suite::Aes128Gcm), ("aes256", Suite::Aes256Gcm), ("chacha20", Suite::ChaCha20Poly1305)];
 
-/// Plaintext of a packet that fills the MTU, bytes.
+/// The plaintext lengths of packets that fill the MTU, in bytes.
 const SIZES: [usize; 2] = [1452, 8900];
 
 const HEADER: usize = 20;
@@ -65,7 +65,7 @@ fn checksum(c: &mut Criterion) {
     group.finish();
 }
 
-/// Connection IDs: four AES blocks each, one if they have 17 bytes.
+/// Connection IDs: four AES blocks each, or one with 17 bytes.
 fn connection_ids(c: &mut Criterion) {
     let mut group = c.benchmark_group("connection_id");
     for len in [10, 17] {

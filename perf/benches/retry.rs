@@ -1,4 +1,4 @@
-//! What a first packet of a stranger costs a server that asks for tokens: all of it, from the datagram to the Retry.
+//! The cost of a first packet from an unknown client for a server that requires tokens, from the datagram to the Retry.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use gannet::mem::BufPool;
 use gannet::quic::{Endpoint, EndpointConfig, RetryPolicy, RxMeta, ServerConfig, TransportConfig, tls};
 use gannet::wire::quic::header::{self, PacketType};
 
-/// A first packet of 1200 bytes with `token`. It is not sealed: nobody looks before the token is good.
+/// A first packet of 1200 bytes with `token`. It is not sealed, as that is not checked before the token.
 fn first(token: &[u8]) -> Vec<u8> {
     let mut data = vec![0x5a; 1200];
     let at = header::encode_long(&mut data, PacketType::Initial, &[1; 8], &[2; 8], token, 0, 1).expect("room for it");

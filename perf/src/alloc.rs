@@ -1,17 +1,17 @@
 //! The allocator of this program: the system's, with counters.
 //!
-//! Counts go to the account that is open at the moment, so that the two ends of an in-process connection can be
-//! told apart. Benchmarks run on one thread; other threads (quinn's) just add to the account that is open.
+//! Allocations are counted in the current account, to tell the two ends of an in-process connection apart. Benchmarks
+//! run on one thread; other threads (quinn's) use whatever account is current.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Whose memory it is.
+/// The owner of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Account {
     /// Everything else.
     Other = 0,
-    /// The sending or asking end.
+    /// The sending or requesting end.
     Left = 1,
     /// The receiving or serving end.
     Right = 2,
@@ -23,7 +23,7 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 static CALLS: [AtomicU64; ACCOUNTS] = [const { AtomicU64::new(0) }; ACCOUNTS];
 static BYTES: [AtomicI64; ACCOUNTS] = [const { AtomicI64::new(0) }; ACCOUNTS];
 
-/// Opens an account; returns the one that was open.
+/// Selects an account; returns the previous one.
 pub fn open(account: Account) -> Account {
     match OPEN.swap(account as usize, Relaxed) {
         1 => Account::Left,
@@ -32,7 +32,7 @@ pub fn open(account: Account) -> Account {
     }
 }
 
-/// Runs `work` with `account` open.
+/// Runs `work` with `account` selected.
 pub fn on<T>(account: Account, work: impl FnOnce() -> T) -> T {
     let before = open(account);
     let done = work();
@@ -40,22 +40,22 @@ pub fn on<T>(account: Account, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Calls for memory (new and grown) so far.
+/// The number of allocations (new and grown) so far.
 pub fn calls(account: Account) -> u64 {
     CALLS[account as usize].load(Relaxed)
 }
 
-/// Bytes taken and not given back, with what the allocator itself needs. Memory that was taken while one account
-/// was open and freed under another moves between them.
+/// Bytes allocated and not freed, including the allocator's overhead. Memory allocated in one account and freed in
+/// another moves between them.
 pub fn bytes(account: Account) -> i64 {
     BYTES[account as usize].load(Relaxed)
 }
 
-/// The system's allocator, counted.
+/// The system's allocator with counters.
 #[derive(Debug)]
 pub struct Counting;
 
-/// What a block takes: the usable bytes, and the word in front of them in which the allocator keeps its size.
+/// The size of a block: the usable bytes, and the preceding word in which the allocator stores its size.
 fn footprint(block: *mut u8) -> i64 {
     // SAFETY: `block` is a live block of the system's allocator, as both callers make sure.
     let usable = unsafe { libc::malloc_usable_size(block.cast()) };
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn blocks_are_counted_where_they_belong() {
-        // Other tests allocate at the same time, on the same accounts: counts are lower bounds.
+        // Other tests allocate at the same time in the same accounts, so counts are lower bounds.
         let calls_before = calls(Account::Left);
         let held = on(Account::Left, || vec![7u8; 10 << 20]);
         assert!(calls(Account::Left) > calls_before);

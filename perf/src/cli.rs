@@ -8,11 +8,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::part::Part;
 
-/// Measures Gannet beside its peers and its limits.
+/// Measures Gannet against other implementations and its limits.
 #[derive(Debug, Parser)]
 #[command(name = "gannet-perf", version)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -22,10 +22,10 @@ pub struct Cli {
 pub enum Command {
     /// Measure.
     Run(RunArgs),
-    /// One end of a peer, as a process of its own.
+    /// Run one end of another implementation as a process.
     #[command(hide = true)]
     Peer(PeerArgs),
-    /// The work whose instructions are counted.
+    /// Run the work whose instructions are counted.
     #[command(hide = true)]
     Replay(ReplayArgs),
 }
@@ -39,7 +39,7 @@ pub struct RunArgs {
     /// Shorter runs and fewer repeats: within 10 minutes for all parts.
     #[arg(long)]
     pub quick: bool,
-    /// As little as shows that everything works; the figures mean nothing.
+    /// Run only as much as shows that everything works; the figures mean nothing.
     #[arg(long, hide = true)]
     pub tiny: bool,
     /// Repeats of each measurement [default: 5 with --quick, otherwise 7].
@@ -48,24 +48,24 @@ pub struct RunArgs {
     /// Write the results to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Where the report, histograms and logs go.
+    /// Directory for the report, histograms and logs.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub out: PathBuf,
-    /// The program to measure [default: the one beside this one].
+    /// The program to measure [default: the one next to this one].
     #[arg(long, value_name = "PROGRAM")]
     pub gannet: Option<PathBuf>,
-    /// With instruction counts: fail when they are more than 5 % above the recorded ones.
+    /// With instruction counts: fail if they are more than 5 % above the recorded ones.
     #[arg(long)]
     pub check: bool,
     /// With instruction counts: record them.
     #[arg(long, conflicts_with = "check")]
     pub record: bool,
-    /// Where instruction counts are recorded.
+    /// File of recorded instruction counts.
     #[arg(long, value_name = "FILE", default_value = "perf/icount.json")]
     pub baseline: PathBuf,
 }
 
-/// The implementations beside which Gannet is measured.
+/// The implementations that Gannet is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PeerKind {
     /// quinn on kernel sockets.
@@ -79,19 +79,19 @@ pub enum PeerKind {
 /// Arguments of `peer`.
 #[derive(Clone, Debug, Args)]
 pub struct PeerArgs {
-    /// Which one.
+    /// The implementation.
     #[arg(value_enum)]
     pub kind: PeerKind,
-    /// Be the server, on this address; the client otherwise.
+    /// Run the server on this address; without it, the client.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// The server to talk to.
+    /// The server to connect to.
     #[arg(long, value_name = "ADDR", required_unless_present = "listen")]
     pub connect: Option<SocketAddr>,
     /// CPU to run on.
     #[arg(long, value_name = "CPU")]
     pub core: Option<usize>,
-    /// Largest IP packet, bytes.
+    /// Largest IP packet in bytes.
     #[arg(long, default_value_t = 1500)]
     pub mtu: u16,
     /// Bytes that each request sends.
@@ -100,7 +100,7 @@ pub struct PeerArgs {
     /// Bytes that each request asks for.
     #[arg(long, default_value_t = 0)]
     pub download: u64,
-    /// Make one request after another for this many seconds; one request otherwise.
+    /// Make one request after another for this many seconds [default: one request].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub duration: Option<Duration>,
     /// Write the latency histogram to this file.
@@ -109,7 +109,7 @@ pub struct PeerArgs {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("{text} is no number of seconds"))?;
+    let seconds: f64 = text.parse().map_err(|_| format!("{text} is not a number of seconds"))?;
     Duration::try_from_secs_f64(seconds).map_err(|error| format!("{text} seconds: {error}"))
 }
 
@@ -119,13 +119,13 @@ pub struct ReplayArgs {
     /// Cycles before the counted ones.
     #[arg(long, default_value_t = 12)]
     pub warmup: usize,
-    /// Cycles whose instructions count.
+    /// Cycles whose instructions are counted.
     #[arg(long, default_value_t = 20)]
     pub cycles: u32,
-    /// Largest IP packet, bytes.
+    /// Largest IP packet in bytes.
     #[arg(long, default_value_t = 1500)]
     pub mtu: u16,
-    /// Memory that the bytes go to, MiB.
+    /// Size of the destination memory in MiB.
     #[arg(long, default_value_t = 2)]
     pub span: usize,
 }

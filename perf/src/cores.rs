@@ -1,32 +1,31 @@
-//! Which CPUs are used, and how far apart they are.
+//! The CPUs in use, and the distance between them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Round trips that are timed.
+/// The number of timed round trips.
 const ROUNDS: u64 = 20_000;
 
-/// A number on cache lines of its own.
+/// A number on a cache line of its own.
 #[repr(align(128))]
 struct Line(AtomicU64);
 
-/// The first two CPUs that we may run on; one for both if there is only one.
+/// The first two CPUs that this process may use; the same one twice if there is only one.
 pub fn cores() -> [usize; 2] {
     let ids = core_affinity::get_core_ids().unwrap_or_default();
     let server = ids.first().map_or(0, |id| id.id);
     [server, ids.get(1).map_or(server, |id| id.id)]
 }
 
-/// Keeps the calling thread on one CPU.
+/// Pins the calling thread to a CPU.
 pub fn pin(cpu: usize) {
     if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
         eprintln!("warning: cannot run on CPU {cpu}");
     }
 }
 
-/// How long a cache line takes from one CPU to the other and back, ns: some 80 within a group of cores that share a
-/// cache, several hundred from one group to another. On a virtual machine it is the host who decides, and decides anew
-/// whenever it likes.
+/// The round-trip time of a cache line between two CPUs in ns: some 80 within a group of cores that share a cache,
+/// several hundred between groups. On a virtual machine this depends on the host, and may change at any time.
 pub fn round_trip_ns(cores: [usize; 2]) -> f64 {
     let line = Line(AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -41,7 +40,7 @@ pub fn round_trip_ns(cores: [usize; 2]) -> f64 {
             pin(cores[0]);
             let mut start = Instant::now();
             for turn in 0..ROUNDS {
-                // The first ones wait for the other thread to be there.
+                // The first ones wait for the other thread to start.
                 if turn == ROUNDS / 10 {
                     start = Instant::now();
                 }
@@ -54,7 +53,7 @@ pub fn round_trip_ns(cores: [usize; 2]) -> f64 {
     })
 }
 
-/// Both may have to share one CPU: then each lets the other run.
+/// Yields while it waits, as both threads may share a CPU.
 fn await_value(line: &AtomicU64, value: u64) {
     let mut looks = 0u32;
     while line.load(Ordering::Acquire) != value {

@@ -1,8 +1,8 @@
-//! The time that this thread has had a CPU: what others on the machine take does not count.
+//! The CPU time of a thread, which excludes time taken by others.
 
 use std::time::Duration;
 
-/// CPU time of the calling thread so far. Asking takes some 200 ns.
+/// The CPU time of the calling thread so far. Reading it takes some 200 ns.
 pub fn time() -> Duration {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a timespec of ours to write to, and lives through the call. The clock exists on every Linux;

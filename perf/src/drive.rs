@@ -1,4 +1,4 @@
-//! One run of the benchmarks, part by part.
+//! Runs the benchmarks, part by part.
 
 use std::time::Instant;
 
@@ -7,10 +7,10 @@ use crate::part::Part;
 use crate::run::Run;
 use crate::{Failure, output};
 
-/// Measures, and writes everything down.
+/// Measures, and writes the results.
 ///
 /// # Errors
-/// The first part that failed, after all others have had their turn and what they found is written down.
+/// If a part failed, after all others have run and their results are written.
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let mut run = Run::new(args)?;
     let parts = if args.only.is_empty() { Part::ALL.to_vec() } else { args.only.clone() };
@@ -18,14 +18,14 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     for part in parts {
         eprintln!("== {}", part.name());
         let start = Instant::now();
-        // A thread of its own, so that what it is pinned to is forgotten with it.
+        // A thread of its own, so that its CPU affinity ends with it.
         let measured = std::thread::scope(|scope| scope.spawn(|| part.measure(&mut run)).join());
         if let Err(error) = measured.unwrap_or_else(|_| Err("the measurement has panicked".into())) {
             run.note(format!("{} failed: {error}", part.name()));
             failures.push(part.name());
         }
         eprintln!("   {:.1} s", start.elapsed().as_secs_f64());
-        // What is there is kept, whatever comes.
+        // Write what there is so far, whatever happens next.
         output::write(&run)?;
     }
     output::print(&run);

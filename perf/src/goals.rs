@@ -1,10 +1,10 @@
-//! What the figures should be, and the table that says whether they are.
+//! The goals of the figures, and the table that compares them.
 
 use gannet::report::text;
 
 use crate::stats::{Sheet, Stat};
 
-/// Which way is better, and what is enough.
+/// A goal: a direction and a limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Goal {
     /// At least this much.
@@ -14,7 +14,7 @@ pub enum Goal {
 }
 
 impl Goal {
-    /// Whether `value` is good enough.
+    /// Returns whether `value` meets the goal.
     pub fn is_met(self, value: f64) -> bool {
         match self {
             Self::AtLeast(goal) => value >= goal,
@@ -59,7 +59,7 @@ pub fn goal(key: &str) -> Option<Goal> {
     GOALS.iter().find(|(name, _)| *name == key).map(|(_, goal)| *goal)
 }
 
-/// A number as people read it: three or four digits that count.
+/// Formats a number with three or four significant digits.
 pub fn number(v: f64) -> String {
     match v.abs() {
         a if a >= 1000.0 || v.fract() == 0.0 => format!("{v:.0}"),
@@ -69,7 +69,7 @@ pub fn number(v: f64) -> String {
     }
 }
 
-/// Every figure, its goal beside it, and whether the median meets it.
+/// Formats every figure with its goal, and whether the median meets it.
 pub fn table(sheet: &Sheet) -> String {
     let rows: Vec<[String; 6]> = sheet.stats().map(|(key, stat)| row(key, stat)).collect();
     text::table(&["key", "min", "median", "max", "goal", ""], &rows)

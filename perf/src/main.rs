@@ -1,4 +1,4 @@
-//! Measures Gannet beside its peers and its limits: `cargo xtask bench`.
+//! Measures Gannet against other implementations and its limits: `cargo xtask bench`.
 #![deny(unsafe_code)]
 
 #[expect(unsafe_code, reason = "an allocator is unsafe to be")]
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Whatever went wrong, as told to the user.
+/// Any error, for display to the user.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[global_allocator]

@@ -1,4 +1,4 @@
-//! The table, the JSON file and the page.
+//! Output: the table, the JSON file and the HTML page.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use crate::Failure;
 use crate::goals;
 use crate::run::Run;
 
-/// The machine and the run, without which figures mean nothing.
+/// Facts about the machine and the run, without which figures mean little.
 pub fn fingerprint(run: &Run) -> Vec<(String, String)> {
     let mut facts = machine::facts(Path::new("/"), None);
     let mut fact = |key: &str, value: String| facts.push((key.into(), value));
@@ -27,10 +27,10 @@ pub fn fingerprint(run: &Run) -> Vec<(String, String)> {
     facts
 }
 
-/// Writes the JSON file, if one is wanted, and the page.
+/// Writes the JSON file, if requested, and the page.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// If a file cannot be written.
 pub fn write(run: &Run) -> Result<(), Failure> {
     let mut results = run.sheet.to_json();
     results["run"] = serde_json::to_value(machine::origin(Path::new("/"), None))?;
@@ -65,10 +65,10 @@ pub fn print(run: &Run) {
     println!("report: {}", run.out.join("report.html").display());
 }
 
-/// Takes the latencies of a histogram file into the report under `name`; those of repeats are added up.
+/// Adds the latencies of a histogram file to the report under `name`; repeats are merged.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub fn add_series(run: &mut Run, name: &str, path: &Path) -> Result<(), Failure> {
     for series in read_hdr_log(path)?.series.into_iter().filter(|s| s.name == "request") {
         match run.series.iter_mut().find(|known| known.name == name) {
@@ -82,10 +82,10 @@ pub fn add_series(run: &mut Run, name: &str, path: &Path) -> Result<(), Failure>
     Ok(())
 }
 
-/// Keeps a series as a histogram file.
+/// Writes a series to a histogram file.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn keep_series(path: &Path, series: Series) -> Result<(), Failure> {
     write_hdr_log(path, &HdrLog { series: vec![series], ..HdrLog::default() })?;
     Ok(())

@@ -1,11 +1,11 @@
-//! What there is to be measured, by name.
+//! The parts of the benchmarks.
 
 use clap::ValueEnum;
 
-/// A part of the benchmarks, by the name that `--only` takes.
+/// A part of the benchmarks, with its name for `--only`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// Three ways for stream bytes into the application's memory.
+    /// Three ways of delivering stream bytes to the application's memory.
     Placement,
     /// Nanoseconds per packet of receiver and sender, allocations and copies.
     Packets,
@@ -19,7 +19,7 @@ pub enum Part {
     Rr,
     /// Small requests, pipelined.
     Rps,
-    /// Poll loops that spin, yield and sleep: the first packet after a pause, and crowded CPUs.
+    /// Poll loops that spin, yield and sleep: the first packet after a pause, and overcommitted CPUs.
     Idle,
     /// Where a packet's time goes inside the engine.
     Stages,
@@ -32,10 +32,10 @@ pub enum Part {
     /// Bulk over raw sockets on a veth pair, MTU 1500 and 9000.
     #[value(name = "af_packet")]
     AfPacket,
-    /// Bulk over XDP sockets on a veth pair; they carry no jumbo frames there.
+    /// Bulk over XDP sockets on a veth pair, which do not support jumbo frames there.
     #[value(name = "af_xdp")]
     AfXdp,
-    /// Bulk with further peers.
+    /// Bulk with more implementations.
     Peers,
 }
 

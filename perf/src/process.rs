@@ -15,7 +15,7 @@ const READY: Duration = Duration::from_secs(60);
 /// How long a program may take to end when asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A program that runs beside us. It is ended when dropped.
+/// A running program. It is stopped when dropped.
 #[derive(Debug)]
 pub struct Running {
     name: String,
@@ -28,7 +28,7 @@ impl Running {
     /// Starts `command`; its stderr goes to a file in `dir`.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn start(name: &str, mut command: Command, dir: &Path) -> Result<Self, Failure> {
         let log = dir.join(format!("{name}.log"));
         let file = File::create(&log).map_err(|e| format!("cannot write {}: {e}", log.display()))?;
@@ -48,10 +48,10 @@ impl Running {
         Ok(Self { name: name.into(), child, log, stdout })
     }
 
-    /// Starts a server, and waits until it says a line that starts with `ready`; what stands behind that.
+    /// Starts a server, and waits for a line that starts with `ready`; returns the rest of that line.
     ///
     /// # Errors
-    /// When it does not come to that.
+    /// If there is no such line.
     pub fn start_server(name: &str, command: Command, dir: &Path) -> Result<(Self, String), Failure> {
         let server = Self::start(name, command, dir)?;
         let until = Instant::now() + READY;
@@ -69,10 +69,10 @@ impl Running {
         }
     }
 
-    /// Waits for the program's own end, for at most `limit`; what it wrote.
+    /// Waits for the program to exit, for at most `limit`; returns its output.
     ///
     /// # Errors
-    /// When it takes longer, or ends with anything but 0.
+    /// If it takes longer, or exits with a code other than 0.
     pub fn finish(mut self, limit: Duration) -> Result<Vec<String>, Failure> {
         let until = Instant::now() + limit;
         loop {
@@ -103,7 +103,7 @@ impl Drop for Running {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
-        // In good order first, so that nothing of the program's is left.
+        // Try an orderly shutdown first, so that nothing of the program's is left.
         let asked = Command::new("kill").arg(self.child.id().to_string()).status().is_ok_and(|s| s.success());
         let until = Instant::now() + if asked { GRACE } else { Duration::ZERO };
         while Instant::now() < until {
@@ -117,7 +117,7 @@ impl Drop for Running {
     }
 }
 
-/// `program` inside a network namespace, if one is named.
+/// The command that runs `program`, inside a network namespace if one is named.
 pub fn command(program: &Path, namespace: Option<&str>) -> Command {
     let Some(namespace) = namespace else { return Command::new(program) };
     let mut command = Command::new("ip");
@@ -125,13 +125,13 @@ pub fn command(program: &Path, namespace: Option<&str>) -> Command {
     command
 }
 
-/// A number that a program wrote as `NAME: VALUE`.
+/// A number from a program's output, in the form `NAME: VALUE`.
 ///
 /// # Errors
-/// When it did not.
+/// If it is missing.
 pub fn value(lines: &[String], name: &str) -> Result<f64, Failure> {
     let found = lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
-    found.ok_or_else(|| format!("the program did not say its {name}; it said {lines:?}").into())
+    found.ok_or_else(|| format!("the program did not print {name}; its output: {lines:?}").into())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a run of the benchmarks has and has found.
+//! The state of a run of the benchmarks.
 
 use std::path::{Path, PathBuf};
 
@@ -9,19 +9,19 @@ use crate::cli::RunArgs;
 use crate::cores::cores;
 use crate::stats::Sheet;
 
-/// How much is measured.
+/// The scale of measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
     /// As little as possible.
     Tiny,
     /// Within ten minutes for everything.
     Quick,
-    /// As much as good figures take.
+    /// As much as good figures need.
     Full,
 }
 
 impl Scale {
-    /// One of three, by scale.
+    /// Selects one of three values by scale.
     pub fn pick<T>(self, tiny: T, quick: T, full: T) -> T {
         match self {
             Self::Tiny => tiny,
@@ -31,19 +31,19 @@ impl Scale {
     }
 }
 
-/// What bars of other stacks begin with.
+/// The prefixes of labels of other stacks' bars.
 const OTHERS: [&str; 4] = ["quinn", "s2n-quic", "quiche", "rustls"];
 
-/// What a run has and has found.
+/// A run: its settings and results.
 #[derive(Debug)]
 pub struct Run {
-    /// How much is measured.
+    /// The scale of measurements.
     pub scale: Scale,
-    /// How often.
+    /// The number of repeats.
     pub repeats: u32,
-    /// Where files go.
+    /// The output directory.
     pub out: PathBuf,
-    /// The program that is measured.
+    /// The program to measure.
     pub gannet: PathBuf,
     /// The server's and the client's CPU.
     pub cores: [usize; 2],
@@ -53,24 +53,24 @@ pub struct Run {
     pub series: Vec<Series>,
     /// Bars for the report.
     pub bars: Vec<Bar>,
-    /// What the reader has to know about the run.
+    /// Notes for the reader.
     pub notes: Vec<String>,
     /// The arguments.
     pub args: RunArgs,
 }
 
 impl Run {
-    /// A run that has found nothing yet.
+    /// Creates a run without results.
     ///
     /// # Errors
-    /// When the folder for its files cannot be made.
+    /// If the output directory cannot be created.
     pub fn new(args: &RunArgs) -> Result<Self, Failure> {
         let scale = match (args.tiny, args.quick) {
             (true, _) => Scale::Tiny,
             (_, true) => Scale::Quick,
             _ => Scale::Full,
         };
-        std::fs::create_dir_all(&args.out).map_err(|e| format!("cannot make {}: {e}", args.out.display()))?;
+        std::fs::create_dir_all(&args.out).map_err(|e| format!("cannot create {}: {e}", args.out.display()))?;
         let out = args.out.canonicalize().map_err(|e| format!("cannot find {}: {e}", args.out.display()))?;
         let gannet = match &args.gannet {
             Some(path) => path.clone(),
@@ -90,13 +90,13 @@ impl Run {
         })
     }
 
-    /// A bar from what is under `key`, if there is anything: the median and, of repeats, the spread. It is Gannet's unless
-    /// its label begins with the name of another stack.
+    /// Adds a bar for `key`, if there are samples: the median and, for repeats, the spread. It is Gannet's unless its
+    /// label starts with the name of another stack.
     pub fn bar(&mut self, label: impl Into<String>, key: &str, unit: &str) {
         self.bar_of(label, key, 1.0, unit);
     }
 
-    /// The same for a `unit` of which `scale` are one of the sheet's.
+    /// The same for a `unit` that is the sheet's divided by `scale`.
     pub fn bar_of(&mut self, label: impl Into<String>, key: &str, scale: f64, unit: &str) {
         let Some(stat) = self.sheet.stat(key) else { return };
         let label = label.into();
@@ -106,7 +106,7 @@ impl Run {
         self.bars.push(Bar { stack, spread, ..Bar::new(label, stat.median * scale, unit) });
     }
 
-    /// Something that the reader has to know.
+    /// Adds a note for the reader.
     pub fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
         eprintln!("note: {note}");
@@ -116,12 +116,13 @@ impl Run {
     /// The program that is measured.
     ///
     /// # Errors
-    /// When it has not been built.
+    /// If it has not been built.
     pub fn gannet(&self) -> Result<&Path, Failure> {
         if self.gannet.is_file() {
             return Ok(&self.gannet);
         }
         let path = self.gannet.display();
-        Err(format!("{path} is not there: build it with `cargo build --release --bin gannet`, or say --gannet").into())
+        Err(format!("{path} does not exist: build it with `cargo build --release --bin gannet`, or use --gannet")
+            .into())
     }
 }

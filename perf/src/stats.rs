@@ -1,22 +1,22 @@
-//! Samples, and what is told of them.
+//! Samples and their statistics.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-/// What repeated measurements came to.
+/// Statistics of repeated measurements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stat {
-    /// The value in the middle.
+    /// The median.
     pub median: f64,
-    /// The smallest.
+    /// The minimum.
     pub min: f64,
-    /// The largest.
+    /// The maximum.
     pub max: f64,
 }
 
 impl Stat {
-    /// Of some samples; `None` without any. Values that are no numbers are left out.
+    /// The statistics of samples; `None` if there are none. Non-finite values are ignored.
     pub fn of(samples: &[f64]) -> Option<Self> {
         let mut sorted: Vec<f64> = samples.iter().copied().filter(|v| v.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
@@ -27,7 +27,7 @@ impl Stat {
     }
 }
 
-/// Samples by key. A ratio gets one sample for each repeat, from values measured right after each other.
+/// Samples by key. A ratio gets one sample per repeat, from values measured in direct succession.
 #[derive(Clone, Debug, Default)]
 pub struct Sheet(BTreeMap<String, Vec<f64>>);
 
@@ -37,17 +37,17 @@ impl Sheet {
         self.0.entry(key.into()).or_default().push(value);
     }
 
-    /// What the samples under `key` came to.
+    /// The statistics of the samples of `key`.
     pub fn stat(&self, key: &str) -> Option<Stat> {
         Stat::of(self.0.get(key)?)
     }
 
-    /// The median of the samples under `key`.
+    /// The median of the samples of `key`.
     pub fn median(&self, key: &str) -> Option<f64> {
         self.stat(key).map(|stat| stat.median)
     }
 
-    /// Every key with what its samples came to, by name.
+    /// Every key with its statistics, ordered by name.
     pub fn stats(&self) -> impl Iterator<Item = (&str, Stat)> {
         self.0.iter().filter_map(|(key, samples)| Some((key.as_str(), Stat::of(samples)?)))
     }
@@ -61,7 +61,7 @@ impl Sheet {
     }
 }
 
-/// Six significant digits: more are noise.
+/// Rounds to six significant digits: more are noise.
 fn round(v: f64) -> f64 {
     format!("{v:.5e}").parse().unwrap_or(v)
 }

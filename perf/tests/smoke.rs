@@ -1,4 +1,4 @@
-//! The program as it is called, as small as it gets.
+//! Runs of the program at the smallest scale.
 
 use std::path::Path;
 use std::process::Command;

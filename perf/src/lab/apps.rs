@@ -1,4 +1,4 @@
-//! Applications of the two ends: one that sends without end, and one that receives in three ways.
+//! The applications of the two ends: one sends endlessly, and one receives in three ways.
 
 use std::collections::VecDeque;
 use std::sync::LazyLock;
@@ -9,17 +9,17 @@ use gannet::runtime::{App, Context};
 
 use super::world::{NAME, REMOTE};
 
-/// What is sent, again and again.
+/// The block that is sent repeatedly.
 static BLOCK: LazyLock<&'static [u8]> =
     LazyLock::new(|| Vec::leak((0..1usize << 20).map(|i| (i ^ (i >> 8)) as u8).collect()));
 
-/// Bytes queued at a time.
+/// The number of bytes queued at a time.
 const PIECE: usize = 256 << 10;
 
-/// Buffers of receivers; the pool has a class of this size.
+/// The size of receive buffers, which is a size class of the pool.
 const BUFFER: usize = 2 << 20;
 
-/// The server: sends without end on each stream that the client opens.
+/// The server: sends endlessly on each stream that the client opens.
 #[derive(Debug, Default)]
 pub struct Source {
     at: usize,
@@ -46,20 +46,20 @@ impl App for Source {
     }
 }
 
-/// How the client takes the bytes in.
+/// How the client receives bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
     /// The engine decrypts into the application's buffers.
     Direct,
     /// The engine decrypts into chunks of its pool, which are lent to the application.
     Pooled,
-    /// Packets are decrypted where they lie, in one pass with their authentication, and the bytes are copied to the
-    /// application's buffers: what other stacks do.
+    /// Packets are decrypted in place, in one pass with authentication, and the bytes are copied to the application's
+    /// buffers, as in other stacks.
     Copied,
 }
 
 impl Placement {
-    /// All of them.
+    /// All values.
     pub const ALL: [Self; 3] = [Self::Direct, Self::Pooled, Self::Copied];
 
     /// Its name in keys.
@@ -72,14 +72,14 @@ impl Placement {
     }
 }
 
-/// The client: asks for the stream, and lets its bytes go to `span` bytes of memory, round and round.
+/// The client: requests the stream, and receives it into `span` bytes of memory, repeatedly.
 #[derive(Debug)]
 pub struct Sink {
     config: ClientConfig,
     placement: Placement,
     span: usize,
     free: Vec<PinnedBuf>,
-    /// Chunks that are kept, oldest first.
+    /// Chunks being held, oldest first.
     held: VecDeque<Chunk>,
     held_bytes: usize,
     /// Stream bytes received.
@@ -90,10 +90,10 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// A client with memory from `pool`.
+    /// Creates a client with memory from `pool`.
     ///
     /// # Errors
-    /// When the pool does not have that much.
+    /// If the pool does not have enough.
     pub fn new(config: ClientConfig, placement: Placement, span: usize, pool: &BufPool) -> Result<Self, AllocError> {
         let size = BUFFER.min(span / 4);
         let free = match placement {
@@ -113,7 +113,7 @@ impl Sink {
         })
     }
 
-    /// Transport settings for the client's side.
+    /// The transport settings of the client.
     pub fn transport(placement: Placement) -> TransportConfig {
         let window = if placement == Placement::Pooled { 16 << 20 } else { 0 };
         TransportConfig {
@@ -136,7 +136,7 @@ impl Sink {
 
     fn refill(&self, cx: &mut Context<'_>, conn: ConnId, id: StreamId, buf: PinnedBuf) {
         if let Some(mut conn) = cx.conn(conn) {
-            // Refused when the connection ends; the buffer is freed then.
+            // Fails when the connection ends; the buffer is then freed.
             let _ = conn.provide_receive_buffer(id, buf);
         }
     }

@@ -1,4 +1,4 @@
-//! Two cores in one thread, joined by memory: what is measured here is the stack's own cost and nothing else.
+//! Two cores in one thread, connected by memory, to measure only the stack's own cost.
 
 pub mod apps;
 pub mod wire;

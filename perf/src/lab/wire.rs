@@ -1,5 +1,5 @@
-//! A wire of memory between two ports in one thread. Frames lie in hugepages, as a device's do, and are used in
-//! turn, so that a frame is as cold when it comes round again as in a device's ring.
+//! An in-memory wire between two ports in one thread. Frames are in hugepages, like a device's, and are used in turn,
+//! so that a frame is as cold when it is reused as in a device's ring.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,16 +8,16 @@ use std::rc::Rc;
 use gannet::datapath::{Burst, Caps, Checksum, Datapath, DatapathStats, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
 use gannet::mem::{AllocError, BufPool, MAX_BUF, PinnedBuf, prefetch_read};
 
-/// Ethernet header and one VLAN tag, bytes.
+/// The size of the Ethernet header and a VLAN tag, in bytes.
 const L2_MAX: usize = 18;
 
-/// Frames start at multiples of this.
+/// The alignment of frames.
 const CACHE_LINE: usize = 64;
 
-/// Free frames: the one that was used longest ago comes first.
+/// Free frames, least recently used first.
 type Home = Rc<RefCell<VecDeque<Box<Slot>>>>;
 
-/// What a frame is made of. It stays where it is, as a device's buffers do.
+/// The memory of a frame. It does not move, like a device's buffers.
 #[derive(Debug)]
 struct Slot {
     memory: PinnedBuf,
@@ -26,7 +26,7 @@ struct Slot {
     home: Home,
 }
 
-/// A frame on either side of the wire, no larger than a pointer. It goes home when dropped.
+/// A frame on either side of the wire, the size of a pointer. It returns to its port when dropped.
 #[derive(Debug)]
 pub struct Frame(Option<Box<Slot>>);
 
@@ -59,11 +59,11 @@ pub struct MemPort {
     stats: DatapathStats,
 }
 
-/// The two ends of a wire for IP packets of up to `mtu` bytes, `frames` frames each. Checksums are the device's
-/// work, as on a network card.
+/// Creates the two ends of a wire for IP packets of up to `mtu` bytes, with `frames` frames each. Checksums are
+/// offloaded, as on a NIC.
 ///
 /// # Errors
-/// When there is no memory for the frames.
+/// If there is no memory for the frames.
 pub fn pair(mtu: u16, frames: usize, pool: &BufPool) -> Result<(MemPort, MemPort), AllocError> {
     let room = (TX_HEADROOM + L2_MAX + usize::from(mtu)).next_multiple_of(CACHE_LINE);
     let ring = || Rc::new(RefCell::new(VecDeque::with_capacity(frames)));
@@ -92,7 +92,7 @@ fn slots(room: usize, frames: usize, pool: &BufPool) -> Result<Home, AllocError>
 }
 
 impl MemPort {
-    /// Frames that wait for the other end.
+    /// The number of frames that wait for the other end.
     pub fn sent(&self) -> usize {
         self.outgoing.borrow().len()
     }
@@ -113,7 +113,7 @@ impl Datapath for MemPort {
     fn rx_burst(&mut self, burst: &mut Burst<Frame>) -> usize {
         let mut incoming = self.incoming.borrow_mut();
         let n = incoming.len().min(burst.remaining_capacity());
-        // As a driver does: the first line of each.
+        // Prefetch the first line of each, like a driver.
         burst.extend(incoming.drain(..n).inspect(|frame| prefetch_read(&frame.data()[..1])));
         self.stats.rx_frames += n as u64;
         n
@@ -185,7 +185,7 @@ impl TxFrame for Frame {
         RxFrame::data_mut(self)
     }
 
-    // The other end takes all checksums for good.
+    // The other end accepts all checksums.
     fn set_offload(&mut self, _: TxOffload) {}
 }
 

@@ -1,4 +1,4 @@
-//! A client core and a server core, and time that stands still while they work.
+//! A client core and a server core in simulated time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
@@ -17,22 +17,22 @@ use crate::Failure;
 use crate::alloc::{self, Account};
 use crate::cpu;
 
-/// Where the server listens.
+/// The server's address.
 pub const REMOTE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), 4433);
 
-/// What its certificate says.
+/// The name in its certificate.
 pub const NAME: &str = "localhost";
 
-/// The application protocol.
+/// The ALPN protocol ID.
 pub const ALPN: &[u8] = b"perf";
 
-/// Time that passes between cycles, ns.
+/// The simulated time between cycles, in ns.
 pub const CYCLE_NS: u64 = 100_000;
 
-/// Headers of IPv4 and UDP, bytes.
+/// The size of IPv4 and UDP headers, in bytes.
 const HEADERS: u16 = 28;
 
-/// Turns in a row after which a core that is still busy is taken for broken.
+/// The maximum number of consecutive busy turns before a core is considered broken.
 const MAX_TURNS: usize = 1 << 20;
 
 static IDENTITY: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> = LazyLock::new(|| {
@@ -54,42 +54,42 @@ fn options() -> TlsOptions {
     TlsOptions { alpn: vec![ALPN.to_vec()], ..TlsOptions::default() }
 }
 
-/// TLS of the server.
+/// The server's TLS configuration.
 ///
 /// # Errors
-/// What rustls refuses.
+/// If rustls rejects the settings.
 pub fn server_tls() -> Result<Arc<rustls::ServerConfig>, Failure> {
     let (certs, key) = identity();
     Ok(server_config(certs, key, &options())?)
 }
 
-/// TLS of the client.
+/// The client's TLS configuration.
 ///
 /// # Errors
-/// What rustls refuses.
+/// If rustls rejects the settings.
 pub fn client_tls() -> Result<Arc<rustls::ClientConfig>, Failure> {
     Ok(insecure_client_config(&options())?)
 }
 
-/// Transport settings of both sides. Time stands still within a cycle, so nothing is paced.
+/// Transport settings of both sides. Time stands still within a cycle, so pacing is off.
 pub fn transport() -> TransportConfig {
     TransportConfig { pacing: false, max_idle_timeout: Duration::ZERO, ..TransportConfig::default() }
 }
 
-/// A pool of up to `bytes`, in hugepages where there are any.
+/// Creates a pool of up to `bytes`, in hugepages if available.
 ///
 /// # Errors
-/// When the system has no such memory.
+/// If there is not enough memory.
 pub fn pool(bytes: usize) -> Result<BufPool, Failure> {
     Ok(BufPool::new(PoolConfig { limit_bytes: bytes, hugepages: Hugepages::Auto, numa_node: None })?)
 }
 
-/// What a world is made of, beside its two applications.
+/// The configuration of a world, except its applications.
 #[derive(Debug)]
 pub struct Setup {
-    /// Largest IP packet, bytes.
+    /// Largest IP packet in bytes.
     pub mtu: u16,
-    /// Frames of each port.
+    /// Number of frames of each port.
     pub frames: usize,
     /// Transport settings of the server.
     pub server: TransportConfig,
@@ -97,16 +97,16 @@ pub struct Setup {
     pub server_pool: BufPool,
     /// Memory of the client's engine.
     pub client_pool: BufPool,
-    /// Connections, and handshakes at a time, that each end may have.
+    /// The maximum number of connections, and of concurrent handshakes, of each end.
     pub max_connections: usize,
 }
 
-/// What one end did, and what it took.
+/// The resources used by one end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Effort {
     /// CPU time of its turns.
     pub time: Duration,
-    /// Calls for memory.
+    /// Allocations.
     pub allocations: u64,
 }
 
@@ -116,18 +116,18 @@ pub struct World<C, S> {
     pub client: Core<MemPort, C>,
     /// The server.
     pub server: Core<MemPort, S>,
-    /// What the client did since [`World::reset`].
+    /// The client's use since [`World::reset`].
     pub client_effort: Effort,
-    /// What the server did since [`World::reset`].
+    /// The server's use since [`World::reset`].
     pub server_effort: Effort,
     now: Instant,
 }
 
 impl<C: App, S: App> World<C, S> {
-    /// Puts both together.
+    /// Creates both cores.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// If there is no memory.
     pub fn new(setup: Setup, client: C, server: S) -> Result<Self, Failure> {
         let frames = setup.frames;
         let frame_bytes = 2 * (frames * (usize::from(setup.mtu) + 256)).next_power_of_two() + (4 << 20);
@@ -144,12 +144,12 @@ impl<C: App, S: App> World<C, S> {
         })
     }
 
-    /// Lets `nanos` pass.
+    /// Advances the time by `nanos`.
     pub fn pass(&mut self, nanos: u64) {
         self.now += Duration::from_nanos(nanos);
     }
 
-    /// The server works until `enough` frames wait for the client, or it has nothing to do.
+    /// Runs the server until `enough` frames wait for the client, or it has nothing to do.
     #[inline(never)]
     pub fn run_server(&mut self, enough: usize) {
         let now = self.now;
@@ -162,7 +162,7 @@ impl<C: App, S: App> World<C, S> {
         });
     }
 
-    /// The client works until `enough` frames wait for the server, or it has nothing to do.
+    /// Runs the client until `enough` frames wait for the server, or it has nothing to do.
     #[inline(never)]
     pub fn run_client(&mut self, enough: usize) {
         let now = self.now;
@@ -175,17 +175,17 @@ impl<C: App, S: App> World<C, S> {
         });
     }
 
-    /// One cycle: the server sends `batch` frames if it can, the client takes all of them in, and time passes.
+    /// Runs one cycle: the server sends up to `batch` frames, the client receives all of them, and time advances.
     pub fn cycle(&mut self, batch: usize) {
         self.run_server(batch);
         self.run_client(usize::MAX);
         self.pass(CYCLE_NS);
     }
 
-    /// Cycles until `done`.
+    /// Runs cycles until `done`.
     ///
     /// # Errors
-    /// When it does not come to that.
+    /// If that does not happen.
     pub fn until(&mut self, batch: usize, what: &str, mut done: impl FnMut(&Self) -> bool) -> Result<(), Failure> {
         for _ in 0..MAX_TURNS {
             if done(self) {
@@ -193,16 +193,16 @@ impl<C: App, S: App> World<C, S> {
             }
             self.cycle(batch);
         }
-        Err(format!("the in-process pair did not come to {what}").into())
+        Err(format!("the in-process pair did not reach {what}").into())
     }
 
-    /// Forgets what was spent.
+    /// Resets the resources used.
     pub fn reset(&mut self) {
         (self.client_effort, self.server_effort) = (Effort::default(), Effort::default());
     }
 }
 
-/// Out of line, so that a profiler can tell it by its name.
+/// Not inlined, so that a profiler shows it by name.
 #[inline(never)]
 fn spend(effort: &mut Effort, account: Account, work: impl FnOnce()) {
     let before = alloc::calls(account);
@@ -250,7 +250,7 @@ fn core<A: App>(
 /// A client's configuration with these transport settings, for packets of up to `mtu` bytes.
 ///
 /// # Errors
-/// What rustls refuses.
+/// If rustls rejects the settings.
 pub fn client_config(mtu: u16, transport: TransportConfig) -> Result<ClientConfig, Failure> {
     let transport = TransportConfig { max_udp_payload: mtu - HEADERS, ..transport };
     Ok(ClientConfig::new(client_tls()?, transport)?)

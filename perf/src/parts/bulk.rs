@@ -1,4 +1,4 @@
-//! One connection, one stream: how much comes through.
+//! Throughput of one stream on one connection.
 
 use crate::Failure;
 use crate::cli::PeerKind;
@@ -6,16 +6,16 @@ use crate::cores::round_trip_ns;
 use crate::parts::pair::{self, Keep, Places, Wire};
 use crate::run::Run;
 
-/// The part for one MTU.
+/// Measures the part for one MTU.
 ///
 /// # Errors
-/// When a process fails.
+/// If a process fails.
 pub fn measure(run: &mut Run, mtu: u16) -> Result<(), Failure> {
     let size = run.scale.pick("16M", "3G", "10G");
     let peer_size: u64 = run.scale.pick(16 << 20, 1 << 30, 4 << 30);
     let (key, places) = (format!("bulk_{mtu}"), Places::default());
     for _ in 0..run.repeats {
-        // Everything that goes from one CPU to the other depends on where the host places the two.
+        // All communication between CPUs depends on where the host places them.
         run.sheet.add("machine.core_round_trip_ns", round_trip_ns(run.cores));
         let ours = pair::gannet(run, &places, &Wire::Memif, mtu, &["--download", size], Keep::default())?;
         let gbps = ours.get("download_gbps")?;

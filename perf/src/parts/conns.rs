@@ -1,4 +1,4 @@
-//! Many connections: what an idle one takes, and whether many cost more per packet than one.
+//! Many connections: the memory of an idle one, and the cost per packet compared with a single one.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::cores::pin;
 use crate::lab::world::{self, NAME, REMOTE, Setup, World};
 use crate::run::Run;
 
-/// Bytes of a request and of its answer: a packet each, with no room for another.
+/// The size of a request and of its answer in bytes: each fills a packet.
 const MESSAGE: usize = 1400;
 
-/// Requests in flight: a burst.
+/// The number of requests in flight: a burst.
 const BURST: usize = 32;
 
-/// Handshakes in flight.
+/// The number of handshakes in flight.
 const HANDSHAKES: usize = 64;
 
 static MESSAGE_BYTES: [u8; MESSAGE] = [0x5a; MESSAGE];
@@ -48,7 +48,7 @@ impl App for Answerer {
             Event::Connected { .. } => self.connected += 1,
             Event::Finished { id, .. } => {
                 if let Some(mut conn) = cx.conn(conn) {
-                    // A connection that ends takes none.
+                    // Fails if the connection is ending.
                     let _ = conn.send(id, SendData::Static(&MESSAGE_BYTES), true);
                 }
             }
@@ -57,7 +57,7 @@ impl App for Answerer {
     }
 }
 
-/// Opens connections, and visits them in turn.
+/// Opens connections, and makes requests on them in turn.
 #[derive(Debug)]
 struct Visitor {
     config: ClientConfig,
@@ -65,7 +65,7 @@ struct Visitor {
     handshaking: usize,
     conns: Vec<ConnId>,
     next: usize,
-    /// Visits that have not begun, and those that have.
+    /// Requests not yet started, and those started.
     visits: usize,
     begun: usize,
     answered: usize,
@@ -160,15 +160,15 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Everything that the server's side holds, bytes.
+    /// All memory of the server's side, in bytes.
     fn server_bytes(&self) -> i64 {
         alloc::bytes(Account::Right) + self.server_pool.stats().in_use as i64
     }
 
-    /// Sets connections up until there are `count`, and waits until all is quiet.
+    /// Opens connections until there are `count`, and waits until all are quiet.
     fn grow(&mut self, count: usize) -> Result<(), Failure> {
         if self.world.client.app.conns.is_empty() && count > 1 {
-            // Only so many packets wait for the neighbour's address.
+            // Only a limited number of packets can wait for the neighbour's address.
             self.grow(1)?;
         }
         self.world.client.app.wanted = count;
@@ -182,7 +182,7 @@ impl Crowd {
                 return Err(format!("{up} of {count} connections came up, {lost} were lost").into());
             }
         }
-        // The last acknowledgements, and the search for the path's MTU.
+        // For the last acknowledgements and path MTU discovery.
         for _ in 0..200 {
             self.turn(5_000_000);
         }
@@ -195,12 +195,12 @@ impl Crowd {
         self.world.pass(nanos);
     }
 
-    /// Memory of one idle connection at the server, bytes.
+    /// The memory of an idle connection at the server, in bytes.
     fn bytes_idle(&self) -> f64 {
         (self.server_bytes() - self.base) as f64 / self.world.server.app.connected as f64
     }
 
-    /// The server's time per packet, sent or received, over `visits` visits to connections in turn.
+    /// The server's time per packet, sent or received, over `visits` requests on connections in turn.
     fn ns_per_packet(&mut self, visits: usize) -> Result<f64, Failure> {
         let packets = |world: &World<Visitor, Answerer>| {
             let stats = world.server.endpoint_stats();
@@ -212,7 +212,7 @@ impl Crowd {
         while self.world.client.app.answered < answered + visits {
             let visitor = &mut self.world.client.app;
             visitor.visits = BURST.saturating_sub(visitor.begun - visitor.answered);
-            // So little time that no acknowledgement is late: each goes with the next visit.
+            // So short that no acknowledgement timer expires: each is sent with the next request.
             self.turn(1000);
             turns += 1;
             if turns > 1000 + visits {
@@ -223,10 +223,10 @@ impl Crowd {
     }
 }
 
-/// The part.
+/// Measures the part.
 ///
 /// # Errors
-/// When connections fail.
+/// If connections fail.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     pin(run.cores[1]);
     let wanted = run.scale.pick(200, 200_000, 200_000);
@@ -248,7 +248,7 @@ pub fn measure(run: &mut Run) -> Result<(), Failure> {
     }
     let half = wanted.min(fitting) / 2;
     crowd.grow(half)?;
-    // Once round first, so that every connection has been used.
+    // One round first, so that every connection has been used.
     crowd.ns_per_packet(half)?;
     for alone in alone {
         let many = crowd.ns_per_packet(visits.max(half))?;
@@ -262,7 +262,7 @@ pub fn measure(run: &mut Run) -> Result<(), Failure> {
     idle(run, 2 * half)
 }
 
-/// Connections that never carried a stream.
+/// Measures connections that never carried a stream.
 fn idle(run: &mut Run, count: usize) -> Result<(), Failure> {
     let mut crowd = Crowd::new(1 << 20)?;
     crowd.grow(count)?;
@@ -271,7 +271,7 @@ fn idle(run: &mut Run, count: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the system says is free, bytes.
+/// The available memory, in bytes.
 fn available_memory() -> f64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib =

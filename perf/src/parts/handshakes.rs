@@ -1,4 +1,4 @@
-//! Handshakes that a server core makes in a second, beside what rustls alone makes.
+//! Handshakes per second of a server core, compared with rustls alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::lab::world::{self, NAME, REMOTE, Setup, World};
 use crate::peers::tls;
 use crate::run::Run;
 
-/// Handshakes in flight.
+/// The number of handshakes in flight.
 const IN_FLIGHT: usize = 32;
 
-/// Transport parameters of usual size for the bare handshake, bytes.
+/// The typical size of transport parameters for the bare handshake, in bytes.
 const PARAMETERS: usize = 64;
 
-/// A server that takes connections, and nothing else.
+/// A server that only accepts connections.
 #[derive(Debug)]
 struct Host;
 
@@ -29,14 +29,14 @@ impl App for Host {
     fn on_event(&mut self, _: &mut Context<'_>, _: ConnId, _: Event) {}
 }
 
-/// A client that connects, and leaves as soon as it is in.
+/// A client that disconnects as soon as it is connected.
 #[derive(Debug)]
 struct Knocker {
     config: ClientConfig,
     in_flight: usize,
     done: u64,
     failed: u64,
-    /// Connections to be left once they have sent more than this many packets: the last of the handshake.
+    /// Connections to be closed once they have sent more than this many packets, the last of the handshake.
     leaving: Vec<(ConnId, u64)>,
 }
 
@@ -70,10 +70,10 @@ impl App for Knocker {
     }
 }
 
-/// The part.
+/// Measures the part.
 ///
 /// # Errors
-/// When a handshake fails.
+/// If a handshake fails.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     pin(run.cores[1]);
     let count: u64 = run.scale.pick(100, 2000, 10_000);
@@ -109,7 +109,7 @@ fn engine() -> Result<World<Knocker, Host>, Failure> {
     World::new(setup, Knocker { config, in_flight: 0, done: 0, failed: 0, leaving: Vec::new() }, Host)
 }
 
-/// Handshakes per second of the server's time, over `count` of them.
+/// Handshakes per second of server time, over `count` of them.
 fn handshakes(world: &mut World<Knocker, Host>, count: u64) -> Result<f64, Failure> {
     let before = world.server.endpoint_stats().handshakes;
     world.reset();
@@ -117,7 +117,7 @@ fn handshakes(world: &mut World<Knocker, Host>, count: u64) -> Result<f64, Failu
     while world.server.endpoint_stats().handshakes < before + count {
         world.run_client(usize::MAX);
         world.run_server(usize::MAX);
-        // Long enough for closed connections to be forgotten soon.
+        // Long enough for closed connections to be removed soon.
         world.pass(5_000_000);
         cycles += 1;
         if cycles > 100 * count || world.client.app.failed > 0 {
@@ -138,7 +138,7 @@ fn bare(count: u64) -> Result<f64, Failure> {
     Ok(count as f64 / spent.as_secs_f64())
 }
 
-/// Time of the server's side of one handshake.
+/// The time of the server's side of one handshake.
 fn bare_once(server: &Arc<rustls::ServerConfig>, client: &Arc<rustls::ClientConfig>) -> Result<Duration, Failure> {
     let name = ServerName::try_from(NAME)?;
     let mut client = ClientConnection::new(Arc::clone(client), Version::V1, name, vec![0; PARAMETERS])?;
@@ -152,14 +152,14 @@ fn bare_once(server: &Arc<rustls::ServerConfig>, client: &Arc<rustls::ClientConf
         let down = flights(|out| server.write_hs(out).is_some());
         spent += cpu::time().saturating_sub(start);
         if up.is_empty() && down.is_empty() {
-            return Err("rustls does not come to the end of a handshake".into());
+            return Err("rustls does not complete a handshake".into());
         }
         down.iter().try_for_each(|bytes| client.read_hs(bytes))?;
     }
     Ok(spent)
 }
 
-/// What one side has to say, level by level. `write` tells whether the level has changed.
+/// The output of one side, level by level. `write` returns whether the level has changed.
 fn flights(mut write: impl FnMut(&mut Vec<u8>) -> bool) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     loop {

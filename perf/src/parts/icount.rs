@@ -1,4 +1,4 @@
-//! Instructions per packet, counted by callgrind: the same on every run, so that a small step back is seen.
+//! Instructions per packet, counted by callgrind: reproducible, so that small regressions show.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,16 +16,16 @@ use crate::parts::transfer::{Shape, Transfer};
 use crate::process::{Running, value};
 use crate::run::Run;
 
-/// More than this above the recorded count is a failure.
+/// The maximum ratio to the recorded count.
 const TOLERANCE: f64 = 1.05;
 
-/// Objects whose instructions are the cipher's.
+/// Shared objects whose instructions are counted as the cipher's.
 const CIPHERS: [&str; 2] = ["libIPSec_MB", "libcrypto"];
 
-/// The work that is counted: the same bytes at the same times in each run.
+/// Runs the work that is counted: the same bytes at the same times in each run.
 ///
 /// # Errors
-/// When the transfer fails.
+/// If the transfer fails.
 pub fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     let shape = Shape { mtu: args.mtu, placement: Placement::Direct, span: args.span << 20 };
     let mut transfer = Transfer::warmed(shape, args.warmup)?;
@@ -53,10 +53,10 @@ fn counted_rx(transfer: &mut Transfer) {
     transfer.receive();
 }
 
-/// The part.
+/// Measures the part.
 ///
 /// # Errors
-/// When valgrind is missing or fails, or counts have grown and `--check` is given.
+/// If valgrind is missing or fails, or counts have increased and `--check` is given.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     let mut counts = Map::new();
     for side in ["rx", "tx"] {
@@ -90,7 +90,7 @@ pub fn measure(run: &mut Run) -> Result<(), Failure> {
     }
 }
 
-/// What has grown beyond the tolerance.
+/// Describes counts that exceed the tolerance.
 fn grown(baseline: &Value, counts: &Map<String, Value>) -> Option<String> {
     let lines: Vec<String> = counts
         .iter()
@@ -104,10 +104,10 @@ fn grown(baseline: &Value, counts: &Map<String, Value>) -> Option<String> {
     if lines.is_empty() {
         return None;
     }
-    Some(format!("{}; if that has to be, record it with `cargo xtask bench icount --record`", lines.join("; ")))
+    Some(format!("{}; if that is intended, record it with `cargo xtask bench icount --record`", lines.join("; ")))
 }
 
-/// Instructions per packet: the engine's, and the cipher's.
+/// Instructions per packet of the engine and of the cipher.
 fn count(run: &Run, side: &str) -> Result<(f64, f64), Failure> {
     let out = run.out.join(format!("callgrind-{side}.out"));
     let mut command = Command::new("valgrind");
@@ -131,7 +131,7 @@ fn read_profile(path: &Path) -> Result<(u64, u64), Failure> {
     Ok(split(&text))
 }
 
-/// Instructions in a callgrind profile: outside of the ciphers' libraries, and inside.
+/// The instructions in a callgrind profile outside and inside the ciphers' libraries.
 fn split(profile: &str) -> (u64, u64) {
     let mut names: HashMap<&str, &str> = HashMap::new();
     let (mut in_cipher, mut call, mut sums) = (false, false, (0, 0));
@@ -151,7 +151,7 @@ fn split(profile: &str) -> (u64, u64) {
         } else if line.starts_with("calls=") {
             call = true;
         } else if line.starts_with(|c: char| c.is_ascii_digit() || "+-*".contains(c)) {
-            // The line behind a call has what the callee took; it is counted there.
+            // The line after a call has the callee's cost, which is counted there.
             if !std::mem::take(&mut call)
                 && let Some(cost) = line.split_whitespace().nth(1).and_then(|cost| cost.parse::<u64>().ok())
             {

@@ -1,5 +1,5 @@
-//! What a poll loop does while there is nothing to do: what it costs the first packet after a pause, and what it spares where
-//! others want the CPU, too.
+//! Idle modes of a poll loop: the latency of the first packet after a pause, and the effect of other tasks on the same
+//! CPUs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,19 +7,19 @@ use crate::Failure;
 use crate::parts::pair::{self, Keep, Places, Wire};
 use crate::run::Run;
 
-/// The modes, by the name that `--idle` takes.
+/// The modes, as named by `--idle`.
 const MODES: [&str; 3] = ["spin", "yield", "sleep"];
 
-/// Requests a second that leave both ends idle in between.
+/// Requests per second that leave both ends idle in between.
 const RATE: &str = "200";
 
-/// Tasks that want a CPU all the time, for each CPU that the two ends poll on.
+/// The number of tasks that constantly use a CPU, for each CPU that the two ends poll on.
 const HOGS_PER_CPU: usize = 2;
 
-/// For each mode: requests 5 ms apart, requests one after the other, and a download while four tasks want the two CPUs.
+/// For each mode: requests 5 ms apart, back-to-back requests, and a download while four tasks compete for the two CPUs.
 ///
 /// # Errors
-/// When a process fails.
+/// If a process fails.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     let seconds = run.scale.pick("0.3", "3", "10");
     let bytes: u64 = run.scale.pick(1 << 20, 64 << 20, 64 << 20);
@@ -51,20 +51,20 @@ pub fn measure(run: &mut Run) -> Result<(), Failure> {
         run.bar(
             format!("--idle {mode}"),
             &format!("idle.{mode}.first_p50_us"),
-            "µs, p50 of a request after 5 ms of nothing",
+            "µs, p50 of a request after a pause of 5 ms",
         );
     }
     for mode in MODES {
         run.bar(
             format!("--idle {mode}"),
             &format!("idle.{mode}.crowded_s"),
-            "s for a download while 4 tasks want 2 CPUs",
+            "s for a download while 4 tasks compete for 2 CPUs",
         );
     }
     Ok(())
 }
 
-/// Does `work` while others want the CPUs.
+/// Does `work` while other tasks compete for the CPUs.
 fn beside_hogs<T>(work: impl FnOnce() -> T) -> T {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The bare AEAD, on packets and destinations as a receiver has them: the limit that nothing gets past.
+//! The bare AEAD, with packets and destinations as at a receiver: the upper limit of throughput.
 
 use std::hint::black_box;
 
@@ -10,22 +10,22 @@ use crate::Failure;
 use crate::cpu;
 use crate::lab::world;
 
-/// A short header: first byte, connection ID, packet number.
+/// The size of a short header: first byte, connection ID, packet number.
 const HEADER: usize = 20;
 
-/// IPv4, UDP, short header and STREAM frame header, bytes: what a packet has beside its data and tag.
+/// The overhead of a packet besides data and tag, in bytes: IPv4, UDP, short header and STREAM frame header.
 const OVERHEAD: usize = 28 + HEADER + 12;
 
 const KEY: [u8; 16] = [7; 16];
 const IV: [u8; 12] = [3; 12];
 
-/// Sealed packets, and where their contents go.
+/// Sealed packets, and their destination.
 pub struct Bench {
     key: PacketKey,
     peer: LessSafeKey,
-    /// Sealed, never touched again.
+    /// Sealed packets, never modified.
     master: PinnedBuf,
-    /// What is worked on.
+    /// The working copy.
     packets: PinnedBuf,
     target: PinnedBuf,
     at: usize,
@@ -39,23 +39,23 @@ pub struct Bench {
 pub struct Times {
     /// Verify, then decrypt to the destination.
     pub direct: f64,
-    /// Verify alone.
+    /// Verify only.
     pub verify: f64,
     /// Decrypt in place with aws-lc-rs, then copy to the destination.
     pub copy: f64,
-    /// Encrypt from a source into the packet, and lay the tag.
+    /// Encrypt from a source into the packet, and write the tag.
     pub seal: f64,
-    /// A header protection mask.
+    /// Compute a header protection mask.
     pub mask: f64,
     /// Copy to the destination.
     pub memcpy: f64,
 }
 
 impl Bench {
-    /// Packets as they fill an MTU, and `span` bytes that they go to.
+    /// Creates packets that fill an MTU, and a destination of `span` bytes.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// If there is no memory.
     pub fn new(mtu: u16, span: usize) -> Result<Self, Failure> {
         let count = (3 << 19) / usize::from(mtu);
         let packet = usize::from(mtu) - OVERHEAD + HEADER + TAG_LEN;
@@ -77,13 +77,13 @@ impl Bench {
         Ok(Self { key, peer: LessSafeKey::new(peer), master, packets, target, at: 0, packet, stride, count })
     }
 
-    /// Plaintext bytes of a packet.
+    /// The plaintext size of a packet in bytes.
     fn data(&self) -> usize {
         self.packet - HEADER - TAG_LEN
     }
 
-    /// Runs `kernel` on all packets `rounds` times: ns per packet. It gets key material, packet number, packet and
-    /// destination, which goes round in the first `span` bytes of the target.
+    /// Runs `kernel` on all packets `rounds` times; returns ns per packet. It gets key material, packet number, packet
+    /// and destination, which cycles through the first `span` bytes of the target.
     fn time(
         &mut self,
         rounds: usize,
@@ -127,7 +127,7 @@ impl Bench {
             let plain = peer.open_in_place(nonce(pn), Aad::from(&*aad), body).expect("sealed with the same key");
             target.copy_from_slice(plain);
         });
-        // Senders send from a block that is warm.
+        // Senders send from a block in the cache.
         let seal = self.time(rounds, span.min(1 << 20), |key, _, pn, packet, source| {
             let mut sealer = key.seal(pn, packet, HEADER);
             sealer.copy_from(source);

@@ -1,4 +1,4 @@
-//! What is measured, part by part.
+//! The measurements of each part.
 
 pub mod bulk;
 pub mod conns;
@@ -20,10 +20,10 @@ use crate::part::Part;
 use crate::run::Run;
 
 impl Part {
-    /// Measures it.
+    /// Measures the part.
     ///
     /// # Errors
-    /// Whatever keeps it from being measured.
+    /// If the measurement fails.
     pub fn measure(self, run: &mut Run) -> Result<(), Failure> {
         match self {
             Self::Placement => placement::measure(run),

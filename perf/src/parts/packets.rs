@@ -1,4 +1,4 @@
-//! What a packet costs its receiver and its sender, and what of that is the AEAD.
+//! The cost of a packet for its receiver and its sender, and the AEAD's share.
 
 use crate::Failure;
 use crate::cores::pin;
@@ -7,10 +7,10 @@ use crate::parts::kernels::Bench;
 use crate::parts::transfer::{Shape, Transfer};
 use crate::run::Run;
 
-/// The part.
+/// Measures the part.
 ///
 /// # Errors
-/// When there is no memory.
+/// If there is no memory.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     pin(run.cores[1]);
     one(run, 1500)?;
@@ -31,7 +31,7 @@ fn one(run: &mut Run, mtu: u16) -> Result<(), Failure> {
         add(format!("{tx}.ns_per_packet"), cost.tx_ns);
         add(format!("{rx}.vs_aead_limit"), times.direct / cost.rx_ns);
         add(format!("{tx}.vs_aead_limit"), times.seal / cost.tx_ns);
-        // Stages: what the kernels take alone, on the same sizes, and what is left.
+        // Stages: the cost of the kernels alone, on the same sizes, and the rest.
         add(format!("{rx}.stage_mask_ns"), times.mask);
         add(format!("{rx}.stage_verify_ns"), times.verify);
         add(format!("{rx}.stage_place_ns"), times.direct - times.verify);

@@ -1,4 +1,4 @@
-//! Two processes that talk: Gannet's, or a peer's.
+//! Runs two communicating processes: Gannet's, or another implementation's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,18 +14,18 @@ use crate::peers;
 use crate::process::{Running, command, value};
 use crate::run::Run;
 
-/// The server's address over wires of Gannet's own.
+/// The server's address on Gannet's own wires.
 const SERVER: &str = "10.77.0.1";
 
-/// The client's.
+/// The client's address.
 const CLIENT: &str = "10.77.0.2";
 
 /// Where both processes run.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
-    /// Network namespaces of server and client; ours if none are named.
+    /// Network namespaces of server and client; `None` for ours.
     pub namespaces: Option<[String; 2]>,
-    /// The server's address, for peers; loopback if none is given.
+    /// The server's address for other implementations; `None` for loopback.
     pub address: Option<String>,
 }
 
@@ -40,32 +40,32 @@ impl Places {
 pub enum Wire {
     /// Shared memory.
     Memif,
-    /// A port of this profile on this interface of each namespace.
+    /// A port of this profile on this interface in each namespace.
     Interface(&'static str, &'static str),
 }
 
-/// What Gannet's client did: its figures by name.
+/// The results of Gannet's client, by name.
 #[derive(Debug)]
 pub struct Outcome(Value);
 
 impl Outcome {
-    /// One figure.
+    /// A figure.
     ///
     /// # Errors
-    /// When the client did not write it.
+    /// If the client did not write it.
     pub fn get(&self, name: &str) -> Result<f64, Failure> {
         self.0[name].as_f64().ok_or_else(|| format!("gannet perf client wrote no {name}").into())
     }
 }
 
-/// How both ends run, and what they leave beside the client's figures.
+/// Options of both ends, and their additional output.
 #[derive(Clone, Copy, Debug)]
 pub struct Keep<'a> {
-    /// What both ends do while idle.
+    /// The idle mode of both ends.
     pub idle: &'static str,
-    /// The client's latency histogram.
+    /// The file for the client's latency histogram.
     pub hdr: Option<&'a Path>,
-    /// The stage timers of server and client, which slow both down.
+    /// The files for the stage timers of server and client, which slow both down.
     pub stages: Option<[&'a Path; 2]>,
 }
 
@@ -76,7 +76,7 @@ impl Default for Keep<'_> {
 }
 
 impl<'a> Keep<'a> {
-    /// The client's latencies, in this file.
+    /// Keeps the client's latencies in this file.
     pub fn hdr(path: &'a Path) -> Self {
         Self { hdr: Some(path), ..Self::default() }
     }
@@ -84,12 +84,12 @@ impl<'a> Keep<'a> {
 
 /// Runs `gannet perf server`, and `gannet perf client` with `load`, over `wire`.
 ///
-/// Over shared memory, the client, which receives most, owns that memory: it decrypts right out of it, and the server's
-/// driver copies into it. Neither end makes or checks UDP checksums there; nor does the kernel on the loopback interface
-/// that peers use.
+/// Over shared memory, the client, which receives most, owns that memory: it decrypts directly out of it, and the
+/// server's driver copies into it. Neither end computes or verifies UDP checksums there, nor does the kernel on the
+/// loopback interface that other implementations use.
 ///
 /// # Errors
-/// When either fails.
+/// If either fails.
 pub fn gannet(
     run: &Run,
     places: &Places,
@@ -102,7 +102,7 @@ pub fn gannet(
     let [cert, key] = identity(&run.out)?;
     let json = run.out.join("gannet-client.json");
     let _ = fs::remove_file(&json);
-    // In the runtime folder.
+    // In the runtime directory.
     let socket = format!("perf-{}.sock", std::process::id());
     let common = |command: &mut Command, side: usize, address: &str| {
         match wire {
@@ -141,10 +141,10 @@ pub fn gannet(
     Ok(Outcome(serde_json::from_str(&text)?))
 }
 
-/// Runs both ends of a peer, and gives what its client said.
+/// Runs both ends of another implementation, and returns its client's output.
 ///
 /// # Errors
-/// When either fails.
+/// If either fails.
 pub fn peer(
     run: &Run,
     places: &Places,
@@ -172,7 +172,7 @@ pub fn peer(
     lines
 }
 
-/// The goodput of a peer's download, Gbit/s.
+/// The goodput of another implementation's download, in Gbit/s.
 ///
 /// # Errors
 /// As [`peer`].
@@ -180,12 +180,12 @@ pub fn peer_gbps(run: &Run, places: &Places, kind: PeerKind, mtu: u16, bytes: u6
     value(&peer(run, places, kind, mtu, &["--download", &bytes.to_string()], None)?, "download_gbps")
 }
 
-/// No single run takes longer.
+/// The time limit of a single run.
 fn limit() -> Duration {
     Duration::from_secs(300)
 }
 
-/// A certificate and its key as files.
+/// Writes a certificate and its key to files.
 fn identity(dir: &Path) -> Result<[PathBuf; 2], Failure> {
     let [cert, key] = ["bench-cert.pem", "bench-key.pem"].map(|name| dir.join(name));
     if !cert.is_file() || !key.is_file() {

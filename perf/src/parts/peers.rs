@@ -1,14 +1,14 @@
-//! The bulk job with further peers.
+//! The bulk transfer with more implementations.
 
 use crate::Failure;
 use crate::cli::PeerKind;
 use crate::parts::pair::{self, Places};
 use crate::run::Run;
 
-/// The part.
+/// Measures the part.
 ///
 /// # Errors
-/// When a process fails.
+/// If a process fails.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     if !cfg!(feature = "peers") {
         run.note("s2n-quic and quiche are not built in: cargo xtask bench --peers builds them");

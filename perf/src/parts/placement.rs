@@ -1,4 +1,4 @@
-//! The same transfer with bytes decrypted straight into the application's buffers, with lent chunks, and with a copy.
+//! The same transfer with bytes decrypted directly into the application's buffers, with lent chunks, and with a copy.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::parts::kernels::Bench;
 use crate::parts::transfer::{Cost, Shape, Transfer, WARM};
 use crate::run::Run;
 
-/// The part.
+/// Measures the part.
 ///
 /// # Errors
-/// When there is no memory.
+/// If there is no memory.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     pin(run.cores[1]);
     println!(
@@ -61,7 +61,7 @@ fn one(run: &mut Run, mtu: u16, temperature: &str) -> Result<(), Failure> {
         let unit = format!("ns per packet, receiver, MTU {mtu}, {temperature} destination");
         run.bar(placement.name(), &key, &unit);
     }
-    // What was pinned goes back before the next one takes its memory.
+    // Free pinned memory before the next one allocates.
     drop(transfers);
     std::thread::sleep(Duration::from_millis(10));
     Ok(())

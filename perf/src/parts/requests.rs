@@ -1,4 +1,4 @@
-//! Small requests: how late one at a time is answered, and how many a core answers.
+//! Small requests: their latency one at a time, and how many a core answers.
 
 use crate::Failure;
 use crate::cli::PeerKind;
@@ -7,16 +7,17 @@ use crate::parts::pair::{self, Keep, Places, Wire};
 use crate::process::value;
 use crate::run::Run;
 
-/// Connections of the pipelined load.
+/// The number of connections of the pipelined load.
 const CONNECTIONS: &str = "64";
 
-/// Requests in flight on each.
+/// The number of requests in flight on each.
 const STREAMS: &str = "32";
 
-/// 64 B up (the 8 of the size included), 64 B down, one at a time, over memif; the same with quinn over loopback.
+/// 64 B up (including the 8 of the size field), 64 B down, one at a time, over memif; the same with quinn over
+/// loopback.
 ///
 /// # Errors
-/// When a process fails.
+/// If a process fails.
 pub fn round_trips(run: &mut Run) -> Result<(), Failure> {
     let seconds = run.scale.pick("0.3", "5", "15");
     let places = Places::default();
@@ -44,7 +45,7 @@ pub fn round_trips(run: &mut Run) -> Result<(), Failure> {
 /// 64 connections with many requests in flight on each.
 ///
 /// # Errors
-/// When a process fails.
+/// If a process fails.
 pub fn pipelined(run: &mut Run) -> Result<(), Failure> {
     let seconds = run.scale.pick("0.3", "4", "10");
     for repeat in 0..run.repeats {

@@ -1,4 +1,4 @@
-//! Where a packet's time goes inside the engine, by its own stage timers.
+//! The time of a packet in the engine, by its own stage timers.
 
 use gannet::report::read_hdr_log;
 
@@ -6,11 +6,11 @@ use crate::Failure;
 use crate::parts::pair::{self, Keep, Places, Wire};
 use crate::run::Run;
 
-/// The part: a bulk transfer and small requests, both ends timed. Timers cost some 100 ns a packet; so what counts here
-/// is how the stages compare, and what `packets` says of the sum.
+/// Measures a bulk transfer and small requests with timers at both ends. Timers cost some 100 ns per packet, so only
+/// the proportions of stages count; `packets` has the total.
 ///
 /// # Errors
-/// When a process fails.
+/// If a process fails.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     let seconds = run.scale.pick("0.3", "2", "5");
     let bulk = ["--download", "1G", "--duration", seconds];
@@ -23,7 +23,7 @@ pub fn measure(run: &mut Run) -> Result<(), Failure> {
             let unit = format!("ns by the engine's stage timers, means: {job}, {side}");
             for series in read_hdr_log(file)?.series {
                 let key = format!("stages_{job}_{side}.{}", series.name);
-                // A counter may tick as seldom as each 10 ns: means are finer than medians.
+                // The counter's resolution may be as low as 10 ns, so means are finer than medians.
                 let summary = series.latency.summary();
                 run.sheet.add(format!("{key}_mean_ns"), summary.mean);
                 if let Some(p99) = summary.p99 {

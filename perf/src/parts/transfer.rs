@@ -1,4 +1,4 @@
-//! One stream without end from a server core to a client core in the same thread.
+//! An endless stream from a server core to a client core in the same thread.
 
 use gannet::crypto::with_keys_in_place;
 use gannet::mem::BufPool;
@@ -8,34 +8,34 @@ use crate::lab::apps::{Placement, Sink, Source};
 use crate::lab::world::{self, CYCLE_NS, Setup, World};
 use crate::run::Scale;
 
-/// Frames that a port has beyond those of a batch.
+/// Frames of a port in addition to those of a batch.
 const SPARE_FRAMES: usize = 512;
 
-/// Cycles after which slow start is long over and every frame has been used.
+/// The number of cycles after which slow start is long over and every frame has been used.
 const WARM_UP: usize = 64;
 
-/// What is transferred how.
+/// The parameters of a transfer.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Largest IP packet, bytes.
+    /// Largest IP packet in bytes.
     pub mtu: u16,
-    /// How the client takes the bytes in.
+    /// How the client receives bytes.
     pub placement: Placement,
-    /// Memory that the bytes go to, round and round.
+    /// The size of the destination memory, which is used cyclically.
     pub span: usize,
 }
 
-/// Memory that is always in the caches.
+/// A size that always fits in the caches.
 pub const WARM: usize = 2 << 20;
 
 impl Shape {
-    /// Frames that the server sends before the client gets its turn: about 1.5 MiB, more than a core's own cache has
-    /// room for beside the destination, as frames come from a device or another core.
+    /// The number of frames that the server sends before the client's turn: about 1.5 MiB, more than fits in a core's
+    /// own cache besides the destination, as with frames from a device or another core.
     pub fn batch(self) -> usize {
         (3 << 19) / usize::from(self.mtu)
     }
 
-    /// Memory for a cold destination.
+    /// The size of a cold destination.
     pub fn cold(scale: Scale) -> usize {
         scale.pick(8 << 20, 256 << 20, 256 << 20)
     }
@@ -48,14 +48,14 @@ pub struct Transfer {
     client_pool: BufPool,
 }
 
-/// What a stretch of the transfer cost, per packet of data.
+/// The cost of part of a transfer, per packet of data.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
-    /// The client's time, its application's included: ns.
+    /// The client's time, including its application, in ns.
     pub rx_ns: f64,
-    /// The server's time: ns.
+    /// The server's time, in ns.
     pub tx_ns: f64,
-    /// Calls for memory of both ends, per packet.
+    /// Allocations of both ends, per packet.
     pub allocations: f64,
     /// Bytes copied by the engine or the application, per stream byte.
     pub copied: f64,
@@ -67,12 +67,12 @@ impl Transfer {
     /// Connects both ends, and transfers until all is warm.
     ///
     /// # Errors
-    /// When there is no memory, or no connection comes about.
+    /// If there is no memory or no connection is established.
     pub fn new(shape: Shape) -> Result<Self, Failure> {
         Self::warmed(shape, WARM_UP)
     }
 
-    /// The same after so many cycles: 10 end slow start, and use every frame.
+    /// The same with this many cycles; 10 end slow start and use every frame.
     ///
     /// # Errors
     /// As [`Transfer::new`].
@@ -92,7 +92,7 @@ impl Transfer {
         let mut transfer = Self { world: World::new(setup, sink, Source::default())?, batch, client_pool };
         let up = |world: &World<Sink, Source>| world.client.app.received > 0;
         match shape.placement {
-            // The client's keys are made now, and so are the server's, which gets next to nothing to open.
+            // The client's keys are created now, and so are the server's, which opens next to nothing.
             Placement::Copied => with_keys_in_place(|| transfer.world.until(batch, "a transfer", up))?,
             _ => transfer.world.until(batch, "a transfer", up)?,
         }
@@ -102,7 +102,7 @@ impl Transfer {
         Ok(transfer)
     }
 
-    /// One batch of packets from the server to the client.
+    /// Transfers one batch of packets from the server to the client.
     pub fn cycle(&mut self) {
         self.world.cycle(self.batch);
     }
@@ -117,7 +117,7 @@ impl Transfer {
         self.world.run_client(usize::MAX);
     }
 
-    /// What is left of a cycle: time passes.
+    /// The rest of a cycle: time advances.
     pub fn rest(&mut self) {
         self.world.pass(CYCLE_NS);
     }
@@ -128,10 +128,10 @@ impl Transfer {
         [rx, tx]
     }
 
-    /// Transfers `bytes`, and tells what it cost.
+    /// Transfers `bytes`, and returns the cost.
     ///
     /// # Errors
-    /// When the transfer stops.
+    /// If the transfer stops.
     pub fn run(&mut self, bytes: u64) -> Result<Cost, Failure> {
         let world = &mut self.world;
         world.reset();

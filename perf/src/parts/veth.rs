@@ -1,4 +1,5 @@
-//! The bulk job over a veth pair between two network namespaces: Gannet on raw or XDP sockets, quinn on the kernel's.
+//! The bulk transfer over a veth pair between two network namespaces: Gannet on raw or XDP sockets, quinn on the
+//! kernel's.
 
 use std::process::{Command, Stdio};
 
@@ -10,13 +11,14 @@ use crate::run::Run;
 /// The interface's name in both namespaces.
 const INTERFACE: &str = "veth0";
 
-/// Two namespaces joined by a veth pair; removed in the end.
+/// Two namespaces joined by a veth pair; removed when dropped.
 struct Pair {
     names: [String; 2],
 }
 
 impl Pair {
-    /// Made anew. With addresses for the kernel's stack, or without, so that the kernel sends nothing of its own.
+    /// Creates the pair, with addresses for the kernel's stack, or without, so that the kernel sends nothing of its
+    /// own.
     fn new(addresses: bool, mtu: u16) -> Result<Self, Failure> {
         let names = ["s", "c"].map(|side| format!("gannet-perf-{}-{side}", std::process::id()));
         let pair = Self { names };
@@ -44,7 +46,7 @@ impl Pair {
 impl Drop for Pair {
     fn drop(&mut self) {
         for name in &self.names {
-            // It may not have been made.
+            // It may not exist.
             let _ = ip(&["netns", "delete", name]);
         }
     }
@@ -59,7 +61,7 @@ fn ip(args: &[&str]) -> Result<(), Failure> {
     Err(format!("`ip {}` failed: {} (network namespaces need root)", args.join(" "), said.trim()).into())
 }
 
-/// Without a kernel behind them, frames leave and arrive as they are.
+/// Disables offloads, which need a kernel at the other end.
 fn offloads_off(name: &str) {
     for feature in ["tx", "rx", "gso", "gro", "tso", "tx-udp-segmentation"] {
         let mut ethtool = Command::new("ip");
@@ -69,11 +71,11 @@ fn offloads_off(name: &str) {
     }
 }
 
-/// The part for a port profile; its keys start with `key`. quinn gets a pair of the same kind and MTU, with the kernel's
-/// offloads on, which is best for it.
+/// Measures the part for a port profile; its keys start with `key`. quinn gets a pair of the same kind and MTU, with
+/// the kernel's offloads on, which is best for it.
 ///
 /// # Errors
-/// When we are not root, or a process fails.
+/// If we are not root, or a process fails.
 pub fn measure(run: &mut Run, profile: &'static str, key: &str, mtu: u16) -> Result<(), Failure> {
     let size = run.scale.pick("8M", "512M", "2G");
     let peer_size: u64 = run.scale.pick(8 << 20, 512 << 20, 2 << 30);

@@ -1,4 +1,4 @@
-//! What clients of peers do and tell.
+//! The load and output of other implementations' clients.
 
 use std::future::Future;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,10 +9,10 @@ use crate::Failure;
 use crate::cli::PeerArgs;
 use crate::output::keep_series;
 
-/// How long requests are made before they count.
+/// How long requests are made before they are measured.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// The payload that everything is sent from.
+/// The block that all payload is sent from.
 pub static BLOCK: [u8; 64 << 10] = [0x5a; 64 << 10];
 
 /// A request: the size of the answer, and payload.
@@ -22,11 +22,11 @@ pub fn request(args: &PeerArgs) -> Vec<u8> {
     bytes
 }
 
-/// Makes requests as `args` say, one after another, and prints what came of it. `request` makes one, and gives the
-/// bytes of the answer.
+/// Makes the requests that `args` asks for, one after another, and prints the results. `request` makes one, and returns
+/// the size of the answer.
 ///
 /// # Errors
-/// When a request fails.
+/// If a request fails.
 pub async fn drive<F>(args: &PeerArgs, mut request: impl FnMut() -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<u64, Failure>>,

@@ -1,4 +1,4 @@
-//! Other implementations as programs, so that they run like Gannet does: two processes, a CPU each.
+//! Other implementations as programs, which run like Gannet: two processes, a CPU each.
 //!
 //! They speak the perf protocol: a request is the size of the answer as 8 bytes, then payload, then the end of the
 //! stream.
@@ -22,7 +22,7 @@ use crate::cores::pin;
 /// IPv4 and UDP headers, bytes.
 const HEADERS: u16 = 28;
 
-/// Stream and connection windows, bytes: never the limit.
+/// Stream and connection windows in bytes, large enough never to be the limit.
 const WINDOW: u32 = 64 << 20;
 
 impl PeerKind {
@@ -32,10 +32,10 @@ impl PeerKind {
     }
 }
 
-/// Runs one end of a peer.
+/// Runs one end of an implementation.
 ///
 /// # Errors
-/// Whatever ends it early.
+/// If it fails.
 pub fn run(args: &PeerArgs) -> Result<(), Failure> {
     if let Some(core) = args.core {
         pin(core);
@@ -51,10 +51,10 @@ pub fn run(args: &PeerArgs) -> Result<(), Failure> {
     }
 }
 
-/// The command for one end of a peer.
+/// The command that runs one end of an implementation.
 ///
 /// # Errors
-/// When this program cannot be found.
+/// If this program cannot be found.
 pub fn command(namespace: Option<&str>, kind: PeerKind, args: &[String]) -> Result<Command, Failure> {
     let program = std::env::current_exe()?;
     let mut command = crate::process::command(&program, namespace);

@@ -1,5 +1,5 @@
-//! quiche on kernel sockets. It brings no I/O: this is the loop that it asks for, on one nonblocking socket that is
-//! polled, with one `sendto` for each datagram (quiche's own example does the same without segmentation offload).
+//! quiche on kernel sockets. As it brings no I/O, this is the loop that it needs: one nonblocking socket that is
+//! polled, with one `sendto` per datagram (like quiche's own example without segmentation offload).
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,13 +14,13 @@ use crate::cli::PeerArgs;
 use crate::lab::world::{ALPN, NAME, identity_pem};
 use crate::output::keep_series;
 
-/// Requests that do not count.
+/// The number of requests that are not measured.
 const WARM_UP: u64 = 1000;
 
-/// One end.
+/// Runs one end.
 ///
 /// # Errors
-/// Whatever ends it early.
+/// If it fails.
 pub fn run(args: &PeerArgs) -> Result<(), Failure> {
     match (args.listen, args.connect) {
         (Some(listen), _) => serve(args, listen),
@@ -63,11 +63,11 @@ impl Driver {
         Ok(Self { socket, connection, local, buffer: vec![0; 65_536] })
     }
 
-    /// Receives and sends what there is.
+    /// Receives and sends all pending datagrams.
     fn turn(&mut self) -> Result<(), Failure> {
         while let Ok((len, from)) = self.socket.recv_from(&mut self.buffer) {
             let info = RecvInfo { from, to: self.local };
-            // Packets that cannot be read are dropped.
+            // Invalid packets are dropped.
             let _ = self.connection.recv(&mut self.buffer[..len], info);
         }
         if self.connection.timeout().is_some_and(|left| left.is_zero()) {

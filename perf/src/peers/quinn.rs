@@ -1,4 +1,4 @@
-//! quinn on kernel sockets, with segmentation offload where the kernel has it.
+//! quinn on kernel sockets, with segmentation offload if the kernel supports it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::Failure;
 use crate::cli::PeerArgs;
 use crate::lab::world::NAME;
 
-/// One end.
+/// Runs one end.
 ///
 /// # Errors
-/// Whatever ends it early.
+/// If it fails.
 pub fn run(args: &PeerArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -54,7 +54,7 @@ async fn serve(args: &PeerArgs, listen: SocketAddr) -> Result<(), Failure> {
     while let Some(incoming) = endpoint.accept().await {
         tokio::spawn(async move {
             if let Ok(connection) = incoming.await {
-                // It ends when the client goes.
+                // It ends when the client disconnects.
                 let _ = answer_all(connection).await;
             }
         });
@@ -78,7 +78,7 @@ async fn answer(mut send: SendStream, size: u64) -> Result<(), Failure> {
     let mut left = size;
     while left > 0 {
         let n = left.min(BLOCK.len() as u64);
-        // Without a copy: the block is static.
+        // Without a copy, as the block is static.
         send.write_chunk(bytes(n as usize)).await?;
         left -= n;
     }

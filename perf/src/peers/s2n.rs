@@ -1,4 +1,4 @@
-//! s2n-quic on kernel sockets, with rustls as Gannet has it.
+//! s2n-quic on kernel sockets, with rustls like Gannet.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::Failure;
 use crate::cli::PeerArgs;
 use crate::lab::world::NAME;
 
-/// One end.
+/// Runs one end.
 ///
 /// # Errors
-/// Whatever ends it early.
+/// If it fails.
 pub fn run(args: &PeerArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -58,7 +58,7 @@ async fn serve(args: &PeerArgs, listen: SocketAddr) -> Result<(), Failure> {
 }
 
 async fn answer_all(mut connection: Connection) {
-    // It ends when the client goes.
+    // It ends when the client disconnects.
     while let Ok(Some(stream)) = connection.accept_bidirectional_stream().await {
         tokio::spawn(answer(stream));
     }

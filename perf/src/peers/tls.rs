@@ -1,4 +1,4 @@
-//! TLS settings of peers: rustls with aws-lc-rs, AES-128-GCM first, as Gannet's.
+//! TLS settings of other implementations: rustls with aws-lc-rs, AES-128-GCM first, like Gannet's.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn provider() -> Arc<CryptoProvider> {
 /// A server's settings.
 ///
 /// # Errors
-/// What rustls refuses.
+/// If rustls rejects the settings.
 pub fn server() -> Result<ServerConfig, Failure> {
     let (certs, key) = identity();
     let mut config = ServerConfig::builder_with_provider(provider())
@@ -29,10 +29,10 @@ pub fn server() -> Result<ServerConfig, Failure> {
     Ok(config)
 }
 
-/// A client's settings; it takes any certificate, as `gannet perf client --insecure` does.
+/// A client's settings; it accepts any certificate, like `gannet perf client --insecure`.
 ///
 /// # Errors
-/// What rustls refuses.
+/// If rustls rejects the settings.
 pub fn client() -> Result<ClientConfig, Failure> {
     let provider = provider();
     let any = AnyCertificate::new(&provider);
