@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds what is measured and what measures, and runs it.
+//! `cargo xtask bench`: builds the programs and runs the benchmarks.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 use crate::{process, setup, workspace};
 
-/// What `cargo xtask bench` takes.
+/// Arguments of `cargo xtask bench`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct BenchArgs {
     /// Only these parts, for example `placement`; the same as --only
@@ -25,27 +25,27 @@ pub struct BenchArgs {
     /// Write the results to this file as one flat JSON object: key to median, min and max
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Where the report, histograms and logs go [default: target/bench]
+    /// Directory for the report, histograms and logs [default: target/bench]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Build the heavy peers as well: s2n-quic and quiche
+    /// Also build the heavy peers: s2n-quic and quiche
     #[arg(long)]
     pub peers: bool,
-    /// Fail when instruction counts are more than 5 % above those in perf/icount.json
+    /// Fail if instruction counts are more than 5 % above those in perf/icount.json
     #[arg(long)]
     pub check: bool,
     /// Record instruction counts in perf/icount.json
     #[arg(long, conflicts_with = "check")]
     pub record: bool,
-    /// Install nothing: the machine has what the benchmarks need
+    /// Install nothing
     #[arg(long)]
     pub no_setup: bool,
 }
 
-/// The command.
+/// Runs the command.
 ///
 /// # Errors
-/// Something needed is missing, the build or a part fails, counts have grown, or a signal comes.
+/// If a dependency is missing, the build or a part fails, counts have increased, or a signal arrives.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let here = std::env::current_dir().map_err(|source| Error::Io { what: "no current directory".into(), source })?;
     let out = args.out.as_ref().map_or_else(|| workspace::target().join("bench"), |out| here.join(out));
@@ -70,7 +70,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 }
 
 impl BenchArgs {
-    /// For `gannet-perf`, without paths.
+    /// The arguments for `gannet-perf`, without paths.
     fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["run".to_owned()];
         let parts: Vec<&str> = self.parts.iter().chain(&self.only).map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! `cargo xtask test` and `cargo xtask ci`: every check, one after another, and a summary.
+//! `cargo xtask test` and `cargo xtask ci`: run all checks, one after another, and print a summary.
 
 use std::process::Command;
 
@@ -6,20 +6,20 @@ use crate::error::{Error, Result};
 use crate::workspace::{self, cargo};
 use crate::{process, setup};
 
-/// What `cargo xtask test` takes.
+/// Arguments of `cargo xtask test`.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct TestArgs {
-    /// Run only tests whose name contains this; documentation tests are left out then
+    /// Run only tests whose name contains this, and no documentation tests
     #[arg(long, value_name = "NAME")]
     pub filter: Option<String>,
-    /// Install nothing: the machine has what the tests need
+    /// Install nothing
     #[arg(long)]
     pub no_setup: bool,
 }
 
-/// Something to run that ends with 0 when all is well.
+/// A command that exits with 0 on success.
 pub(crate) struct Step {
-    /// For the summary.
+    /// The name in the summary.
     pub(crate) name: &'static str,
     pub(crate) command: Command,
 }
@@ -30,10 +30,10 @@ impl Step {
     }
 }
 
-/// Every test there is.
+/// Runs all tests.
 ///
 /// # Errors
-/// Something needed cannot be installed, a step failed, or a signal came.
+/// If a dependency cannot be installed, a step fails, or a signal arrives.
 pub fn test(args: &TestArgs) -> Result<()> {
     if !args.no_setup {
         setup::for_tests()?;
@@ -41,7 +41,7 @@ pub fn test(args: &TestArgs) -> Result<()> {
     run_all(test_steps(args.filter.as_deref(), has_nextest()))
 }
 
-/// Format, lints, documentation, every test there is, and the instructions that a packet takes.
+/// Checks formatting, lints and documentation, runs all tests, and counts instructions per packet.
 ///
 /// # Errors
 /// As [`test()`].
@@ -55,24 +55,24 @@ pub fn ci() -> Result<()> {
     run_all(steps)
 }
 
-/// Fails when a packet takes 5 % more instructions than perf/icount.json says.
+/// Fails if a packet takes 5 % more instructions than recorded in perf/icount.json.
 fn count_step() -> Step {
     let build = ["run", "--release", "--package", "gannet-perf", "--bin", "gannet-perf", "--"];
     let count = ["run", "--only", "icount", "--quick", "--check"];
     Step::cargo("instruction counts", &[&build[..], &count].concat())
 }
 
-/// What users of the library combine; all together, and none, are looked at anyway.
+/// Combinations of features that users of the library choose; all and none are checked anyway.
 const FEATURES: [&str; 5] = ["dpdk", "dpdk,ipsec-mb", "proto", "report", "cli"];
 
-/// The library, and the command where there is one, with these features alone.
+/// Checks the library, and the command if enabled, with only these features.
 fn feature_step(features: &'static str) -> Step {
     let clippy = ["clippy", "--package", "gannet", "--lib", "--bins", "--no-default-features", "--features"];
     Step::cargo("a set of features", &[&clippy[..], &[features, "--", "-D", "warnings"]].concat())
 }
 
-/// Licences, sources and bans of dependencies. Advisories are left out: they come from a Git repository, which may be out
-/// of reach, and change without a change of ours.
+/// Checks licences, sources and bans of dependencies. Advisories are excluded: they come from a Git repository, which
+/// may be unreachable, and change independently of this one.
 fn dependency_step() -> Step {
     let mut command = Command::new(setup::deny::program());
     command.current_dir(workspace::root());
@@ -101,7 +101,7 @@ fn test_steps(filter: Option<&str>, nextest: bool) -> Vec<Step> {
         &["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]
     };
     let portable: &[&str] = if nextest {
-        // Not every filter names one of these.
+        // A filter need not match any of these tests.
         &["nextest", "run", "--no-default-features", "--lib", "--no-fail-fast", "--no-tests=pass"]
     } else {
         &["test", "--no-default-features", "--lib"]
@@ -124,7 +124,7 @@ fn has_nextest() -> bool {
     process::succeeds(&mut cargo(&["nextest", "--version"]))
 }
 
-/// Runs all steps, also after one that failed, so that one run shows all there is to mend.
+/// Runs all steps, even after a failure, so that one run shows all problems.
 pub(crate) fn run_all(steps: Vec<Step>) -> Result<()> {
     let mut results = Vec::new();
     for mut step in steps {

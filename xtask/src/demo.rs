@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: two Gannet processes, a file between them, every byte compared.
+//! `cargo xtask demo`: transfers a file between two Gannet processes and compares every byte.
 
 mod args;
 pub mod certs;
@@ -26,13 +26,13 @@ use results::Results;
 use source::Source;
 use wire::{End, Link, Wire};
 
-/// Bytes of a file that server and client keep in memory at the most.
+/// The maximum number of bytes of a file that server and client keep in memory.
 const MOST_IN_MEMORY: u64 = 1 << 30;
 
-/// How long a server may take until its port is up.
+/// How long a server may take to be ready.
 const READY: Duration = Duration::from_secs(60);
 
-/// Where things are kept, all below `--out`.
+/// The paths of a demo, all below `--out`.
 struct Stage<'a> {
     args: &'a DemoArgs,
     gannet: Gannet,
@@ -41,11 +41,11 @@ struct Stage<'a> {
     source: Source,
 }
 
-/// The command.
+/// Runs the command.
 ///
 /// # Errors
-/// Something needed is missing, a process fails or takes too long, the received bytes differ, or a
-/// signal comes. All that was started is ended and removed whatever happens.
+/// If a dependency is missing, a process fails or takes too long, the received bytes differ, or a signal arrives. All
+/// processes and temporary files are removed in any case.
 pub fn run(args: &DemoArgs) -> Result<()> {
     args.check()?;
     if !args.no_setup {
@@ -69,7 +69,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
 }
 
 impl Stage<'_> {
-    /// Two processes over a wire: the file, then requests and responses.
+    /// Runs two processes over a wire: first the file, then requests and responses.
     fn run_pair(&self) -> Result<()> {
         let link = Link::prepare(self.args.wire, self.args.mtu)?;
         self.transfer(&link)?;
@@ -80,7 +80,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Both ends in one process, which is all that `net_ring` can.
+    /// Runs both ends in one process, as `net_ring` requires.
     fn run_ring(&self) -> Result<()> {
         println!("\n== download and {} requests within one process", self.args.requests);
         let mut ring = self.gannet.command(None);
@@ -102,7 +102,7 @@ impl Stage<'_> {
         let cores = cores::pick();
         let mut serve = self.gannet.command(server.namespace.as_deref());
         serve.arg("serve").arg("--root").arg(&self.source.root);
-        // Two cores are all there may be: files are read before, and written after, what is measured.
+        // There may be only two cores, so files are read before the measurement and written after it.
         let in_memory = self.source.size.min(MOST_IN_MEMORY).to_string();
         serve.args(["--preload", &in_memory]);
         self.server_side(&mut serve, &server, cores.server);
@@ -162,7 +162,7 @@ impl Stage<'_> {
         if !told.eq_ignore_ascii_case(&self.source.sha256) {
             let detail = received.map_or_else(String::new, |path| source::difference(&self.source.file(), path));
             return Err(Error::Unmet(format!(
-                "the bytes differ: sha256 {told} came, {} was sent{detail}",
+                "the bytes differ: received sha256 {told}, sent {}{detail}",
                 self.source.sha256
             )));
         }
@@ -206,19 +206,19 @@ impl Stage<'_> {
         }
     }
 
-    /// Generous for the slowest wire: 8 MiB a second.
+    /// The time limit of the transfer, for the slowest wire: 8 MiB per second.
     fn transfer_limit(&self) -> Duration {
         let seconds = self.args.timeout.unwrap_or_else(|| 60 + self.source.size / (8 << 20));
         Duration::from_secs(seconds)
     }
 
-    /// Generous too: a thousand a second.
+    /// The time limit of the requests: a thousand per second.
     fn request_limit(&self) -> Duration {
         Duration::from_secs(self.args.timeout.unwrap_or_else(|| 60 + self.args.requests / 1000))
     }
 }
 
-/// Stderr of a program that draws progress on a terminal.
+/// The handling of stderr of a program that draws progress on a terminal.
 fn shown() -> Stderr {
     if std::io::stderr().is_terminal() { Stderr::Inherit } else { Stderr::Show }
 }

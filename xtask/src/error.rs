@@ -1,19 +1,19 @@
-//! Everything that can go wrong, said in words that name the thing and the remedy.
+//! Errors, with messages that name the cause and the remedy.
 
 use std::io;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// Why a command of xtask did not do its work.
+/// The reason why a command of xtask failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file, directory or pipe could not be used.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A program could not be started.
@@ -21,57 +21,57 @@ pub enum Error {
     Start {
         /// The command line.
         command: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A program ended with something other than success.
+    /// A program failed.
     #[error("{name} ended with {status}: `{command}`{tail}")]
     Failed {
-        /// What the program was there for.
+        /// The program's purpose.
         name: String,
         /// The command line.
         command: String,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// Its last lines, already formatted, or nothing.
+        /// Its last lines, formatted; may be empty.
         tail: String,
     },
-    /// A program that has to run on ended by itself.
+    /// A program that should keep running ended by itself.
     #[error("{name} ended early with {status}: `{command}`{tail}")]
     EndedEarly {
-        /// What the program was there for.
+        /// The program's purpose.
         name: String,
         /// The command line.
         command: String,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// Its last lines, already formatted, or nothing.
+        /// Its last lines, formatted; may be empty.
         tail: String,
     },
-    /// A program did not get to some point in time, and was ended.
+    /// A program did not reach some point in time, and was stopped.
     #[error("{name} did not {what} within {} s and was ended: `{command}`{tail}", limit.as_secs())]
     Timeout {
-        /// What the program was there for.
+        /// The program's purpose.
         name: String,
-        /// What it was waited for to do.
+        /// The expected action.
         what: String,
         /// The command line.
         command: String,
-        /// How long it had.
+        /// The time limit.
         limit: Duration,
-        /// Its last lines, already formatted, or nothing.
+        /// Its last lines, formatted; may be empty.
         tail: String,
     },
-    /// SIGINT, SIGTERM or SIGHUP came.
-    #[error("stopped by signal {0}; everything that was started is ended and removed")]
+    /// SIGINT, SIGTERM or SIGHUP was received.
+    #[error("stopped by signal {0}; all processes were ended and temporary files removed")]
     Interrupted(i32),
-    /// Something needed is missing or wrong; the text says what, why and what to do.
+    /// A requirement is not met; the text says what, why and what to do.
     #[error("{0}")]
     Unmet(String),
 }
 
 impl Error {
-    /// An [`Error::Io`] about `path`.
+    /// Makes an [`Error::Io`] about `path`.
     pub fn path(verb: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let what = format!("cannot {verb} {}", path.display());
         move |source| Self::Io { what, source }
@@ -86,7 +86,7 @@ impl Error {
     }
 }
 
-/// Results of this program.
+/// The result type of this program.
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `cargo xtask exits`: starts and stops every command many times on a machine that has too few CPUs for it, and shows that
-//! each of them ends.
+//! `cargo xtask exits`: starts and stops every command many times on an overcommitted machine, and checks that each of
+//! them ends.
 
 mod hogs;
 mod process;
@@ -15,13 +15,13 @@ use crate::interrupt;
 use hogs::Hogs;
 use process::{End, Watched};
 
-/// What `cargo xtask exits` takes.
+/// Arguments of `cargo xtask exits`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExitsArgs {
     /// How often each command is started and stopped
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub times: u32,
-    /// Threads that want CPUs all the while [default: twice as many as there are CPUs]
+    /// Threads that constantly use a CPU [default: twice as many as there are CPUs]
     #[arg(long, value_name = "N")]
     pub hogs: Option<usize>,
     /// Only the commands whose name contains this
@@ -32,46 +32,46 @@ pub struct ExitsArgs {
     pub gannet: Option<PathBuf>,
 }
 
-/// What is started, and how it ends.
+/// A command and how it ends.
 struct Play {
     name: &'static str,
     args: Vec<String>,
-    /// What runs on the other side all the while.
+    /// The server that runs on the other side meanwhile.
     server: Option<&'static str>,
-    /// Ended by SIGTERM, once it has said this line, or by itself.
+    /// How it ends.
     stop: Stop,
 }
 
 enum Stop {
-    /// It ends by itself, with 0.
+    /// By itself, with code 0.
     Itself,
-    /// SIGTERM comes at any time after it has said `ready`.
+    /// By SIGTERM at a random time after its `ready` line.
     Ready,
-    /// SIGTERM comes at any time.
+    /// By SIGTERM at a random time.
     Anytime,
 }
 
-/// SIGTERM comes so long after a start at the most, each time at another moment: before the port is open, or well into
-/// what it is there for.
+/// The maximum time from the start to SIGTERM, which varies: from before the port is open to well into its work.
 const SINCE_START: Duration = Duration::from_secs(2);
 
-/// The same after it has said that it is ready.
+/// The same from its `ready` line.
 const SINCE_READY: Duration = Duration::from_millis(400);
 
-/// The command.
+/// Runs the command.
 ///
 /// # Errors
-/// The program cannot be built or started, a command does not end in time or ends with the wrong code, or a signal comes.
+/// If the program cannot be built or started, a command does not end in time or ends with the wrong code, or a signal
+/// arrives.
 pub fn run(args: &ExitsArgs) -> Result<()> {
     let gannet = match &args.gannet {
         Some(path) => Gannet::at(path)?,
         None => Gannet::build()?,
     };
-    // All of it goes in the end; several runs at a time have one each.
+    // Removed at the end; concurrent runs have separate ones.
     let dir = SocketDir::new()?;
     let root = dir.path().join("root");
     fs::create_dir_all(&root).map_err(Error::path("make", &root))?;
-    // It takes no room, and longer to fetch than SIGTERM lets it.
+    // A sparse file, which takes longer to fetch than the time until SIGTERM.
     for (name, size) in [("small", 1 << 20), ("large", 8 << 30)] {
         let path = root.join(name);
         File::create(&path).and_then(|file| file.set_len(size)).map_err(Error::path("write", &path))?;
@@ -80,7 +80,7 @@ pub fn run(args: &ExitsArgs) -> Result<()> {
     let stage = Stage { gannet, root, certs, socket: dir.path().join("exits.sock") };
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let hogs = Hogs::start(args.hogs.unwrap_or(2 * cpus));
-    println!("{} times each, on {cpus} CPUs with {} threads that want them", args.times, hogs.count());
+    println!("{} times each, on {cpus} CPUs with {} busy threads", args.times, hogs.count());
     println!("{:<28}{:>8}{:>16}{:>16}", "command", "times", "median end", "longest end");
     let wanted = |play: &Play| args.only.as_ref().is_none_or(|only| play.name.contains(only.as_str()));
     for play in stage.plays().iter().filter(|play| wanted(play)) {
@@ -158,7 +158,7 @@ impl Stage {
         command
     }
 
-    /// How long each end took.
+    /// Runs a play `times` times, and returns how long each end took.
     fn play(&self, play: &Play, times: u32) -> Result<Vec<Duration>> {
         let mut server = match play.server {
             Some(name) => {
@@ -194,13 +194,13 @@ impl Stage {
     }
 }
 
-/// When SIGTERM comes in the `n`th turn, within `spread`: at all times, and the same in each run.
+/// The time of SIGTERM in turn `n`, within `spread`: evenly distributed, and the same in each run.
 fn moment(n: u32, spread: Duration) -> Duration {
     spread * (n.wrapping_mul(37) % 100) / 100
 }
 
-/// Whether a command has ended as it should: servers with 0, clients that were interrupted with 1, and with the signal what
-/// was not yet ready for one.
+/// Checks that a command ended as expected: servers with 0, interrupted clients with 1, and commands not yet ready for
+/// the signal by the signal.
 fn check(play: &Play, end: &End) -> Result<()> {
     let fine = match (&play.stop, end.code) {
         (_, Some(0)) => true,

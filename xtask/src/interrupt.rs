@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP become an error that unwinds through the guards.
+//! Converts SIGINT, SIGTERM and SIGHUP to an error, so that guards are dropped.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 static CAUGHT: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
-/// Catches the signals from now on. Failing to is no reason to stop: they then end the process.
+/// Installs the signal handlers. If that fails, signals end the process.
 pub fn install() {
     let caught = CAUGHT.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -20,10 +20,10 @@ pub fn install() {
     }
 }
 
-/// Whether to go on.
+/// Checks whether to continue.
 ///
 /// # Errors
-/// [`Error::Interrupted`] once a signal has come.
+/// [`Error::Interrupted`] once a signal has arrived.
 pub fn check() -> Result<()> {
     match CAUGHT.get().map_or(0, |caught| caught.load(Ordering::Relaxed)) {
         0 => Ok(()),

@@ -1,4 +1,4 @@
-//! Build automation: `cargo xtask COMMAND`. Compiles with nothing but Rust and a C compiler.
+//! Build automation: `cargo xtask COMMAND`. Needs only Rust and a C compiler to build.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Sets the machine up, shows Gannet at work, and runs every check.
+/// Sets up the machine, demonstrates Gannet, and runs all checks.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Cli {
@@ -28,23 +28,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Find what this machine lacks, and install it as root or say what to type
+    /// Find what this machine lacks, and install it as root or print the commands
     Setup(setup::SetupArgs),
-    /// Download a file between two Gannet processes, compare every byte, measure, and write a report
+    /// Transfer a file between two Gannet processes, compare every byte, measure, and write a report
     Demo(demo::DemoArgs),
-    /// Measure Gannet beside its peers and its limits, and write a report
+    /// Measure Gannet against other implementations and its limits, and write a report
     Bench(bench::BenchArgs),
-    /// Run every test: workspace, documentation, and the engine without DPDK
+    /// Run all tests: workspace, documentation, and the engine without DPDK
     Test(checks::TestArgs),
-    /// Play seeds of the simulator, as many as one likes
+    /// Run the simulator with any number of seeds
     Sim(sim::SimArgs),
-    /// Start and stop every command many times on a machine with too few CPUs
+    /// Start and stop every command many times on an overcommitted machine
     Exits(exits::ExitsArgs),
-    /// Run the tests of all that handles raw memory under AddressSanitizer, and under Miri where there is one
+    /// Run the tests of code that handles raw memory under AddressSanitizer, and under Miri if available
     Sanitize,
-    /// Build and test in the file systems of other releases, and for another processor; needs root and an archive
+    /// Build and test in root file systems of other releases, and for another architecture; needs root and a package
+    /// archive
     Portability(portability::PortabilityArgs),
-    /// Format, lints, documentation and every test: what continuous integration runs
+    /// Check formatting, lints and documentation, and run all tests, as in continuous integration
     Ci,
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask portability`: builds and tests in the file systems of other releases, and for another processor.
+//! `cargo xtask portability`: builds and tests in root file systems of other releases, and for another architecture.
 
 mod archive;
 mod root;
@@ -10,13 +10,13 @@ use crate::{process, setup};
 use root::{Network, Root};
 use system::System;
 
-/// What `cargo xtask portability` takes.
+/// Arguments of `cargo xtask portability`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PortabilityArgs {
-    /// Where to build and test
+    /// Systems to build and test on
     #[arg(value_enum, value_name = "SYSTEM", default_values_t = [System::Debian13, System::Sid, System::Aarch64])]
     systems: Vec<System>,
-    /// Make the root file systems and everything in them anew
+    /// Recreate the root file systems and everything in them
     #[arg(long)]
     fresh: bool,
     /// Run only tests whose name contains this, and no demo
@@ -24,17 +24,17 @@ pub struct PortabilityArgs {
     filter: Option<String>,
 }
 
-/// The processor of [`System::Aarch64`], as Rust and as Debian call it.
+/// The target of [`System::Aarch64`], as named by Rust and by Debian.
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 
-/// Links without optimisation across crates, which takes long and tells nothing about a system.
+/// Disables link-time optimisation, which takes long and shows nothing about a system.
 const BUILD: [&str; 2] = ["env", "CARGO_PROFILE_RELEASE_LTO=off"];
 
-/// Runs cargo and fails on warnings. Not by RUSTFLAGS, with which every crate would be built once more.
+/// Runs cargo and fails on warnings. RUSTFLAGS would cause every crate to be rebuilt.
 const WITHOUT_WARNINGS: &str =
     "set -o pipefail; cargo \"$@\" 2>&1 | tee /tmp/cargo.log && ! grep -q '^warning' /tmp/cargo.log";
 
-/// What pkg-config, cc and cargo want to know to build for [`TARGET`], and how its programs are run.
+/// Settings of pkg-config, cc and cargo to build for [`TARGET`] and to run its programs.
 const CROSS: [&str; 6] = [
     "PKG_CONFIG_ALLOW_CROSS=1",
     "PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgconfig",
@@ -44,7 +44,7 @@ const CROSS: [&str; 6] = [
     "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64",
 ];
 
-/// Packages to build for AArch64 on another processor, and to run what was built.
+/// Packages needed to cross-build for AArch64 and to run the result.
 const CROSS_PACKAGES: [&str; 9] = [
     "gcc",
     "libc6-dev",
@@ -57,13 +57,14 @@ const CROSS_PACKAGES: [&str; 9] = [
     "iproute2",
 ];
 
-/// The command.
+/// Runs the command.
 ///
 /// # Errors
-/// We are not root, a system cannot be had, a step fails, or a signal comes. No mount and no process outlives it.
+/// If we are not root, a system is not available, a step fails, or a signal arrives. No mount or process outlives the
+/// command.
 pub fn run(args: &PortabilityArgs) -> Result<()> {
     if !setup::is_root() {
-        return Err(Error::Unmet("only root can make root file systems and enter them".into()));
+        return Err(Error::Unmet("only root can create root file systems and enter them".into()));
     }
     setup::for_portability()?;
     let mut failed = Vec::new();
@@ -99,10 +100,10 @@ fn check(system: System, root: &Root, filter: Option<&str>) -> Result<()> {
     run_all(native_steps(root, filter))
 }
 
-/// What the first compile needs, as in `.ci/run`; `cargo xtask setup` brings the rest.
+/// Packages for the first build, as in `.ci/run`; `cargo xtask setup` installs the rest.
 const COMPILER: &str = "apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends gcc libc6-dev";
 
-/// For the record.
+/// Prints package versions.
 const VERSIONS: &str = "dpkg-query --show gcc libdpdk-dev 'libipsec-mb*' 'libclang-*-dev' libc6";
 
 fn foreign_packages() -> String {
@@ -118,7 +119,7 @@ const fn shell(script: &str) -> [&str; 3] {
     ["sh", "-c", script]
 }
 
-/// In the root of a release: README's two commands, in parts.
+/// Steps in the root file system of a release: the README's two commands, in parts.
 fn native_steps(root: &Root, filter: Option<&str>) -> Vec<Step> {
     let step = |name, arguments: &[&str]| Step {
         name,
@@ -136,7 +137,7 @@ fn native_steps(root: &Root, filter: Option<&str>) -> Vec<Step> {
     ]
 }
 
-/// For the other processor: the engine's tests run, and everything but the tools is built.
+/// Steps for the other architecture: the engine's tests are run, and everything except the tools is built.
 fn cross_steps(root: &Root) -> Vec<Step> {
     let step = |name, arguments: &[&str]| Step {
         name,

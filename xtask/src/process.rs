@@ -1,7 +1,7 @@
-//! Running other programs so that none outlives us.
+//! Runs other programs so that none outlives this one.
 //!
-//! Each program gets its own process group, so that ending it ends what it started as well, and so
-//! that Ctrl-C comes to us alone and we decide the order in which things end.
+//! Each program gets its own process group: ending it also ends what it has started, and Ctrl-C reaches only this
+//! program, which decides the order in which others end.
 
 mod running;
 
@@ -17,13 +17,13 @@ use crate::interrupt;
 
 pub use running::{Running, Stderr};
 
-/// How often a wait looks around.
+/// The polling interval of waits.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Time between asking a program to end and ending it.
+/// The time between asking a program to end and killing it.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The command line as one would type it.
+/// The command line as it would be typed.
 pub fn line(command: &Command) -> String {
     let environment =
         command.get_envs().filter_map(|(key, value)| Some(format!("{}={}", key.to_string_lossy(), quote(value?))));
@@ -41,10 +41,10 @@ fn quote(word: &OsStr) -> String {
     }
 }
 
-/// Shows `command`, runs it with our stdout and stderr, and waits for it.
+/// Prints `command`, runs it with our stdout and stderr, and waits for it.
 ///
 /// # Errors
-/// It cannot be started, ends with anything but 0, or a signal comes (it is ended then).
+/// If it cannot be started, exits with a code other than 0, or a signal arrives (it is then ended).
 pub fn run(name: &str, command: &mut Command) -> Result<()> {
     println!("$ {}", line(command));
     let mut child = start(command.stdin(Stdio::null()))?;
@@ -64,10 +64,10 @@ pub fn run(name: &str, command: &mut Command) -> Result<()> {
     }
 }
 
-/// What `command` writes to stdout. For programs that end at once.
+/// Returns the stdout of `command`. For programs that end soon.
 ///
 /// # Errors
-/// It cannot be started, or ends with anything but 0.
+/// If it cannot be started, or exits with a code other than 0.
 pub fn output(name: &str, command: &mut Command) -> Result<String> {
     let out =
         command.stdin(Stdio::null()).output().map_err(|source| Error::Start { command: line(command), source })?;
@@ -79,7 +79,7 @@ pub fn output(name: &str, command: &mut Command) -> Result<String> {
     Err(Error::Failed { name: name.into(), command: line(command), status: out.status, tail })
 }
 
-/// Whether `command` can be started and ends with 0. Its output is dropped.
+/// Returns whether `command` can be started and exits with 0. Its output is discarded.
 pub fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
@@ -97,7 +97,7 @@ fn poll(child: &mut Child, command: &Command) -> Result<Option<ExitStatus>> {
     child.try_wait().map_err(|source| Error::Io { what: format!("cannot wait for `{}`", line(command)), source })
 }
 
-/// Asks the child's group to end, and ends it after `grace`. Returns how the child ended, if known.
+/// Asks the child's group to end, and kills it after `grace`. Returns the child's exit status, if known.
 fn end(child: &mut Child, grace: Duration) -> Option<ExitStatus> {
     signal_group(child, Signal::TERM);
     let until = Instant::now() + grace;
@@ -108,7 +108,7 @@ fn end(child: &mut Child, grace: Duration) -> Option<ExitStatus> {
             std::thread::sleep(POLL);
         }
     }
-    // Also for what the child left in its group.
+    // Also kill what the child has left in its group.
     signal_group(child, Signal::KILL);
     status.or_else(|| child.wait().ok())
 }

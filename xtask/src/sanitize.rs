@@ -1,7 +1,8 @@
-//! `cargo xtask sanitize`: the tests of all that handles raw memory, with instruments that see every wrong access.
+//! `cargo xtask sanitize`: runs the tests of code that handles raw memory with instrumentation that detects invalid
+//! accesses.
 //!
-//! AddressSanitizer needs no other toolchain than the stable one, which has its runtime: only the compiler's flag is not
-//! stable. DPDK and ipsec-mb are left out, as their memory is none that it knows. Miri goes further, where there is one.
+//! AddressSanitizer works with the stable toolchain, which includes its runtime; only the compiler flag is unstable.
+//! DPDK and ipsec-mb are excluded, as their memory is not instrumented. Miri checks more, if it is installed.
 
 use std::process::Command;
 
@@ -10,31 +11,31 @@ use crate::error::Result;
 use crate::process;
 use crate::workspace::{cargo, target};
 
-/// The machine that the tests run on. Named, so that build scripts and macros are built without instruments.
+/// The target of the tests. It is named so that build scripts and macros are not instrumented.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Makes the instruments, and tells the pools to say which of their blocks are free (`src/mem/poison.rs`).
+/// Enables the instrumentation, and makes pools mark their free blocks (`src/mem/poison.rs`).
 const RUSTFLAGS: &str = "-Zsanitizer=address --cfg gannet_asan";
 
-/// Random operations against the models of streams: a tenth of the usual, since each takes longer.
+/// The number of random operations against the models of streams: a tenth of the usual, since each takes longer.
 const OPERATIONS: &str = "50000";
 
-/// Seeds of the simulator: a tenth of the usual, for the same reason.
+/// The seeds of the simulator: a tenth of the usual, for the same reason.
 const SEEDS: &str = "0..2000";
 
-/// Integration tests in which memory changes hands.
+/// Integration tests in which memory changes owners.
 const INTEGRATION: [&str; 6] = ["contract", "api_handle", "hostile", "hq_proto", "perf_proto", "sim"];
 
-/// Runs them.
+/// Runs the tests.
 ///
 /// # Errors
-/// A test fails, memory is used wrongly or leaks, or a signal comes.
+/// If a test fails, memory is misused or leaks, or a signal arrives.
 pub fn run() -> Result<()> {
     let mut steps = vec![units(), integration()];
     if process::succeeds(&mut cargo(&["miri", "--version"])) {
         steps.push(miri());
     } else {
-        println!("Miri is left out: this toolchain has no `cargo miri` (rustup component add miri)");
+        println!("skipping Miri: this toolchain has no `cargo miri` (rustup component add miri)");
     }
     run_all(steps)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: finds what the machine lacks, and gets it.
+//! `cargo xtask setup`: finds what the machine lacks, and installs it.
 
 mod apt;
 pub mod deny;
@@ -10,16 +10,16 @@ use crate::error::{Error, Result};
 
 pub use needs::{Need, find_program};
 
-/// What `cargo xtask setup` takes.
+/// Arguments of `cargo xtask setup`.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct SetupArgs {
-    /// Look only: change nothing, and end with 1 when something is missing
+    /// Check only: change nothing, and exit with 1 if something is missing
     #[arg(long)]
     pub check: bool,
-    /// Also what the tests need: tshark, and a Python peer in target/venv
+    /// Also install what the tests need: tshark, and a Python peer in target/venv
     #[arg(long)]
     pub tests: bool,
-    /// Also what `cargo xtask bench --peers` needs: valgrind, and what quiche is built with
+    /// Also install what `cargo xtask bench --peers` needs: valgrind, and the build tools of quiche
     #[arg(long)]
     pub peers: bool,
 }
@@ -34,15 +34,15 @@ impl SetupArgs {
     }
 }
 
-/// Whether we may install packages and set up memory.
+/// Returns whether we may install packages and set up memory.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The command.
+/// Runs the command.
 ///
 /// # Errors
-/// Something is missing and could not be, or was not to be, installed.
+/// If something is missing and could not, or should not, be installed.
 pub fn run(args: SetupArgs) -> Result<()> {
     if args.check {
         return check(args);
@@ -52,14 +52,14 @@ pub fn run(args: SetupArgs) -> Result<()> {
         python::prepare()?;
     }
     hugepages::prepare();
-    println!("setup: this machine has what it takes");
+    println!("setup: this machine has everything it needs");
     Ok(())
 }
 
-/// Installs what `needs` lacks. Says nothing when nothing is missing.
+/// Installs the missing ones of `needs`. Prints nothing if none is missing.
 ///
 /// # Errors
-/// Something is missing and cannot be installed by us; the message says what to type.
+/// If something is missing and cannot be installed; the message has the command.
 pub fn packages(needs: &[Need]) -> Result<()> {
     let missing: Vec<_> = needs.iter().filter(|need| !need.is_met()).collect();
     if missing.is_empty() {
@@ -75,7 +75,7 @@ pub fn packages(needs: &[Need]) -> Result<()> {
     }
 }
 
-/// What the demo needs: packages, and huge pages if we may.
+/// Installs what the demo needs: packages, and huge pages if permitted.
 ///
 /// # Errors
 /// As [`packages`].
@@ -85,7 +85,7 @@ pub fn for_demo() -> Result<()> {
     Ok(())
 }
 
-/// What the benchmarks need: what the demo needs, valgrind, and what the heavy peers are built with if `peers`.
+/// Installs what the benchmarks need: the demo's needs, valgrind, and the build tools of the heavy peers if `peers`.
 ///
 /// # Errors
 /// As [`packages`].
@@ -94,7 +94,7 @@ pub fn for_bench(peers: bool) -> Result<()> {
     packages(&needs::bench(peers))
 }
 
-/// What `cargo xtask portability` needs on this machine.
+/// Installs what `cargo xtask portability` needs on this machine.
 ///
 /// # Errors
 /// As [`packages`].
@@ -102,7 +102,7 @@ pub fn for_portability() -> Result<()> {
     packages(needs::PORTABILITY)
 }
 
-/// What continuous integration needs: what the tests need, valgrind and cargo-deny.
+/// Installs what continuous integration needs: the tests' needs, valgrind and cargo-deny.
 ///
 /// # Errors
 /// As [`for_tests`].
@@ -112,10 +112,10 @@ pub fn for_ci() -> Result<()> {
     packages(&needs::bench(false))
 }
 
-/// What the tests need. They use ordinary memory: huge pages are left as they are.
+/// Installs what the tests need. They use ordinary memory, so huge pages stay as they are.
 ///
 /// # Errors
-/// As [`packages`], and when the Python peer cannot be installed.
+/// As [`packages`], and if the Python peer cannot be installed.
 pub fn for_tests() -> Result<()> {
     packages(&needs::list(true))?;
     python::prepare()

@@ -1,4 +1,4 @@
-//! `cargo xtask sim`: as many seeds of the simulator as one likes.
+//! `cargo xtask sim`: runs the simulator with any number of seeds.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -9,23 +9,23 @@ use crate::error::Result;
 use crate::process;
 use crate::workspace::cargo;
 
-/// What `cargo xtask sim` takes.
+/// Arguments of `cargo xtask sim`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SimArgs {
-    /// The seeds to play: A..B without B, or one, whose outcome is printed
+    /// Seeds to run: A..B, excluding B, or a single one, whose outcome is printed
     #[arg(long, value_name = "A..B", default_value = "0..20000")]
     pub seeds: Seeds,
-    /// Threads that play [default: as many as there are CPUs]
+    /// Number of threads [default: the number of CPUs]
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
 }
 
-/// Which seeds to play.
+/// The seeds to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seeds {
-    /// One, to look at.
+    /// A single one, to examine.
     One(u64),
-    /// All of them.
+    /// A range.
     Range(Range<u64>),
 }
 
@@ -33,17 +33,17 @@ impl FromStr for Seeds {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let number = |text: &str| text.replace('_', "").parse().map_err(|e| format!("{text:?} is no seed: {e}"));
+        let number = |text: &str| text.replace('_', "").parse().map_err(|e| format!("{text:?} is not a seed: {e}"));
         let Some((from, to)) = text.split_once("..") else { return number(text).map(Self::One) };
         let range = number(from)?..number(to)?;
-        if range.is_empty() { Err(format!("there is no seed in {text}")) } else { Ok(Self::Range(range)) }
+        if range.is_empty() { Err(format!("the range {text} is empty")) } else { Ok(Self::Range(range)) }
     }
 }
 
-/// Plays them.
+/// Runs the simulator.
 ///
 /// # Errors
-/// The simulator cannot be built, a seed fails, or a signal comes.
+/// If the simulator cannot be built, a seed fails, or a signal arrives.
 pub fn run(args: &SimArgs) -> Result<()> {
     process::run("the simulator", &mut command(args))
 }

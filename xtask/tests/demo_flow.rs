@@ -1,5 +1,5 @@
-//! The demo's flow against a program that stands in for `gannet`: what it starts, what it says, and
-//! that nothing is left whatever happens.
+//! The demo's flow against a stand-in for `gannet`: what it starts, what it prints, and that nothing is left behind in
+//! any case.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ impl Demo {
         fs::read_to_string(self.state.path().join(name)).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// No process, no socket directory, no received file is left.
+    /// Checks that no process, socket directory or received file is left.
     fn assert_clean(&self, text: &str) {
         for pid in self.lines("pids") {
             assert!(!Path::new("/proc").join(&pid).exists(), "process {pid} is left:\n{text}");
@@ -161,7 +161,7 @@ fn a_missing_program_or_file_is_named() {
     assert!(!output.status.success() && text.contains("/no/such/gannet"), "{text}");
 }
 
-/// Waits until `file` says that `get` runs.
+/// Waits until `get` runs, according to `file`.
 fn wait_for_get(demo: &Demo, child: &mut Child) {
     let until = Instant::now() + Duration::from_secs(60);
     while !demo.lines("calls").iter().any(|call| call.starts_with("get ")) {
@@ -209,7 +209,7 @@ fn namespaces_are_removed_after_success_failure_and_signals() {
     interrupted("-INT", 130, &["--wire", "af-packet"]);
 }
 
-/// The namespaces that `text` says were used are gone.
+/// Checks that the namespaces mentioned in `text` are gone.
 fn assert_no_namespace(text: &str) {
     let used = text.split_whitespace().filter(|word| word.starts_with("gannet-demo-"));
     let list = Command::new("ip").args(["netns", "list"]).output().unwrap().stdout;

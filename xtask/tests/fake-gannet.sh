@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stands in for `gannet`: same arguments, same lines, files copied instead of sent.
-# FAKE chooses what goes wrong.
+# A stand-in for `gannet`: same arguments, same output; files are copied instead of sent.
+# FAKE selects what goes wrong.
 set -eu
 : "${FAKE:=nothing}" "${FAKE_STATE:?a directory for what the calls share}"
 
@@ -55,7 +55,7 @@ get)
     corrupts) printf X | dd of="$out" bs=1 seek=70000 conv=notrunc 2>/dev/null ;;
     esac
     results "$out"
-    # The figures lie: what is stored is not what was hashed.
+    # The printed hash does not match the stored file.
     [ "$FAKE" != stores-wrong ] || printf X >>"$out"
     ;;
 perf-client)

@@ -1,4 +1,4 @@
-//! What `cargo xtask demo` takes.
+//! Arguments of `cargo xtask demo`.
 
 use std::path::PathBuf;
 
@@ -8,31 +8,31 @@ use crate::error::{Error, Result};
 /// The demo's options.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
-    /// What the two processes talk over; af-packet and af-xdp need root
+    /// Wire between the two processes; af-packet and af-xdp need root
     #[arg(long, value_enum, default_value_t = Wire::Memif)]
     pub wire: Wire,
     /// Download this file rather than pseudo-random bytes
     #[arg(long, value_name = "PATH", conflicts_with = "size")]
     pub file: Option<PathBuf>,
-    /// How many pseudo-random bytes to download: a number, or with K, M or G (of 1024)
+    /// Number of pseudo-random bytes to download, optionally with K, M or G (powers of 1024)
     #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = parse_size)]
     pub size: u64,
-    /// Largest IP packet on the wire, in bytes
+    /// Largest IP packet on the wire in bytes
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MTU, value_parser = clap::value_parser!(u16).range(1280..=9000))]
     pub mtu: u16,
-    /// Capture both sides' packets, and the TLS secrets that open them
+    /// Capture both sides' packets, and the TLS secrets that decrypt them
     #[arg(long)]
     pub pcap: bool,
     /// Keep the received file
     #[arg(long)]
     pub keep: bool,
-    /// Requests of 512 bytes, each answered with 4000, for the latency report; 0 leaves it out
+    /// Requests of 512 bytes, each answered with 4000, for the latency report; 0 for none
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub requests: u64,
-    /// Where files, captures and the report go [default: target/demo]
+    /// Directory for files, captures and the report [default: target/demo]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Give up on the download, and on the requests, after this long [default: by their size]
+    /// Time limit of the download, and of the requests, in seconds [default: by their size]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
     /// Install nothing and leave huge pages as they are
@@ -44,15 +44,15 @@ pub struct DemoArgs {
 }
 
 impl DemoArgs {
-    /// Says at once what would fail later.
+    /// Checks the arguments.
     ///
     /// # Errors
-    /// The wire needs root and we are not, or it cannot do what is asked.
+    /// If the wire needs root and we are not root, or it does not support the arguments.
     pub fn check(&self) -> Result<()> {
         self.wire.check()?;
         if self.wire == Wire::Ring && (self.pcap || self.mtu != DEFAULT_MTU) {
             return Err(Error::Unmet(
-                "--wire ring is one process with a fixed port: it takes no --pcap and no --mtu; take --wire memif"
+                "--wire ring is one process with a fixed port: it takes no --pcap and no --mtu; use --wire memif"
                     .into(),
             ));
         }
@@ -60,7 +60,7 @@ impl DemoArgs {
     }
 }
 
-/// Bytes from `1073741824`, `1G`, `1GB` or `1GiB`, all the same.
+/// Parses a number of bytes: `1073741824`, `1G`, `1GB` and `1GiB` are the same.
 fn parse_size(text: &str) -> std::result::Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -69,10 +69,10 @@ fn parse_size(text: &str) -> std::result::Result<u64, String> {
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
-        _ => return Err(format!("`{unit}` is no unit; use K, M or G")),
+        _ => return Err(format!("`{unit}` is not a unit; use K, M or G")),
     };
-    let number: u64 = number.parse().map_err(|_| "a number of bytes is wanted, such as 64M".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is more than can be counted"))
+    let number: u64 = number.parse().map_err(|_| "expected a number of bytes, such as 64M".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is too large"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A certificate authority and a server certificate, made anew for each demo.
+//! A certificate authority and a server certificate, created for each demo.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -15,11 +15,11 @@ use crate::error::{Error, Result};
 /// The PEM files.
 #[derive(Debug)]
 pub struct Paths {
-    /// What the client trusts.
+    /// The CA that the client trusts.
     pub ca: PathBuf,
-    /// What the server shows.
+    /// The server's certificate.
     pub cert: PathBuf,
-    /// What it signs with.
+    /// The server's private key.
     pub key: PathBuf,
 }
 
@@ -29,12 +29,12 @@ struct Pems {
     key: String,
 }
 
-/// Makes both certificates, for [`SERVER_IP`], and writes them into `dir`.
+/// Creates both certificates, for [`SERVER_IP`], and writes them to `dir`.
 ///
 /// # Errors
-/// A file cannot be written.
+/// If a file cannot be written.
 pub fn make(dir: &Path) -> Result<Paths> {
-    let pems = generate().map_err(|error| Error::Unmet(format!("cannot make certificates: {error}")))?;
+    let pems = generate().map_err(|error| Error::Unmet(format!("cannot create certificates: {error}")))?;
     let paths = Paths { ca: dir.join("ca.pem"), cert: dir.join("server.pem"), key: dir.join("server.key") };
     fs::write(&paths.ca, pems.ca).map_err(Error::path("write", &paths.ca))?;
     fs::write(&paths.cert, pems.cert).map_err(Error::path("write", &paths.cert))?;
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(fs::metadata(&paths.key).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(fs::read_to_string(&paths.key).unwrap().contains("PRIVATE KEY"));
         assert_ne!(fs::read(&paths.ca).unwrap(), fs::read(&paths.cert).unwrap());
-        // Again over the old ones.
+        // Overwrite the old ones.
         make(dir.path()).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Which cores the two processes poll on.
+//! The cores that the two processes poll on.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ pub struct Cores {
     pub client: usize,
 }
 
-/// The first two that we may run on; one for both if there is only one.
+/// The first two cores that we may use; the same one twice if there is only one.
 pub fn pick() -> Cores {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));

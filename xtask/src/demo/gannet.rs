@@ -1,4 +1,4 @@
-//! The program that is shown.
+//! The program being demonstrated.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,29 +6,29 @@ use std::process::Command;
 use crate::error::{Error, Result};
 use crate::{process, workspace};
 
-/// Where the program is.
+/// The path of the program.
 #[derive(Debug)]
 pub struct Gannet(PathBuf);
 
 impl Gannet {
-    /// The one at `path`.
+    /// Uses the program at `path`.
     ///
     /// # Errors
-    /// There is none.
+    /// If it does not exist.
     pub fn at(path: &Path) -> Result<Self> {
         path.canonicalize().map(Self).map_err(Error::path("find the program", path))
     }
 
-    /// Built from this repository, optimised.
+    /// Builds the program from this repository, optimised.
     ///
     /// # Errors
-    /// It does not build.
+    /// If it does not build.
     pub fn build() -> Result<Self> {
         process::run("the build", &mut workspace::cargo(&["build", "--release", "--bin", "gannet"]))?;
         Self::at(&workspace::target().join("release/gannet"))
     }
 
-    /// A call of it, inside a network namespace if one is named.
+    /// The command that runs it, inside a network namespace if one is named.
     pub fn command(&self, namespace: Option<&str>) -> Command {
         let Some(namespace) = namespace else {
             return Command::new(&self.0);

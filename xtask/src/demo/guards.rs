@@ -1,4 +1,4 @@
-//! Things that go away again, whatever happens.
+//! Guards that remove files and directories in any case.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// What all our temporary names start with; the process id and more follow.
+/// The prefix of all our temporary names, followed by the process ID and more.
 pub const PREFIX: &str = "gannet-demo-";
 
-/// Longest directory that leaves room for a socket's name: its whole path has at most 107 bytes.
+/// The maximum length of a directory that leaves room for a socket's name: its whole path has at most 107 bytes.
 const SOCKET_DIR_MAX: usize = 80;
 
-/// A file that is removed in the end, unless it is to be kept.
+/// A file that is removed on drop, unless it is to be kept.
 #[derive(Debug)]
 pub struct Removed {
     path: PathBuf,
@@ -42,10 +42,10 @@ impl Drop for Removed {
     }
 }
 
-/// Removes a file that may not be there.
+/// Removes a file if it exists.
 ///
 /// # Errors
-/// It is there and cannot be removed.
+/// If it exists and cannot be removed.
 pub fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::path("remove", path)(error)),
@@ -53,15 +53,15 @@ pub fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-/// A directory for sockets, ours alone, with a short path.
+/// A private directory for sockets, with a short path.
 #[derive(Debug)]
 pub struct SocketDir(PathBuf);
 
 impl SocketDir {
-    /// Makes it, and removes those of demos that were killed.
+    /// Creates the directory, and removes those of killed demos.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// If it cannot be created.
     pub fn new() -> Result<Self> {
         let temporary = std::env::temp_dir();
         let below = if temporary.as_os_str().len() > SOCKET_DIR_MAX { Path::new("/tmp") } else { &temporary };
@@ -71,7 +71,7 @@ impl SocketDir {
     fn below(dir: &Path) -> Result<Self> {
         for entry in fs::read_dir(dir).map_err(Error::path("read", dir))?.flatten() {
             if entry.file_name().to_str().is_some_and(is_stale) {
-                // Another user's stays.
+                // Those of other users stay.
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -94,7 +94,7 @@ impl Drop for SocketDir {
     }
 }
 
-/// Whether `name` is one of ours, left by a process that is no more.
+/// Returns whether `name` was left by a process of ours that has ended.
 pub fn is_stale(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
     let pid = rest.split('-').next().unwrap_or_default();
@@ -107,7 +107,7 @@ pub fn is_stale(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Above every process id that Linux hands out.
+    /// Above every process ID on Linux.
     const NOBODY: &str = "4194305";
 
     #[test]

@@ -1,4 +1,4 @@
-//! Two network namespaces with a veth pair between them.
+//! Two network namespaces joined by a veth pair.
 
 use std::fmt::Display;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::process;
 /// The interface's name, the same in both namespaces.
 pub const INTERFACE: &str = "veth0";
 
-/// A network namespace, removed in the end with what is in it.
+/// A network namespace, removed on drop with everything in it.
 #[derive(Debug)]
 struct Namespace(String);
 
@@ -22,15 +22,15 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Makes them, joined, up, without addresses, and removes those of demos that were killed.
+    /// Creates the namespaces, joined, up and without addresses, and removes those of killed demos.
     ///
     /// # Errors
-    /// `ip` fails: no root, or no such devices in this kernel.
+    /// If `ip` fails: we are not root, or the kernel does not support the devices.
     pub fn new(mtu: u16) -> Result<Self> {
         remove_stale();
         let pair = Self { server: Namespace::new("s")?, client: Namespace::new("c")? };
         let (server, client) = (pair.server(), pair.client());
-        // Made inside, so that no name is taken outside and no daemon there sees them.
+        // Created inside, so that no name is used outside and no daemon there sees them.
         ip(&["-n", server, "link", "add", INTERFACE, "type", "veth", "peer", "name", INTERFACE, "netns", client])?;
         for namespace in [server, client] {
             let mtu = mtu.to_string();
@@ -77,7 +77,7 @@ fn remove_stale() {
     let list = ip(&["netns", "list"]).unwrap_or_default();
     for name in stale_names(&list) {
         println!("removing {name}, left by a demo that was killed");
-        // What a killed demo started may still run there.
+        // Processes of the killed demo may still run there.
         for pid in ip(&["netns", "pids", name]).unwrap_or_default().split_whitespace() {
             process::succeeds(Command::new("kill").args(["-KILL", pid]));
         }
@@ -87,17 +87,17 @@ fn remove_stale() {
     }
 }
 
-/// The stale names in what `ip netns list` says: a line each, with an id behind the name sometimes.
+/// The stale names in the output of `ip netns list`: one per line, sometimes followed by an ID.
 fn stale_names(list: &str) -> impl Iterator<Item = &str> {
     list.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| is_stale(name))
 }
 
-/// Else frames arrive with partial checksums, or as super-packets far above the MTU.
+/// With offloads, frames arrive with partial checksums, or as super-packets far above the MTU.
 fn turn_offloads_off(namespace: &str) {
     for feature in ["tx", "rx", "gso", "gro", "tso", "tx-udp-segmentation"] {
         let mut ethtool = Command::new("ip");
         ethtool.args(["netns", "exec", namespace, "ethtool", "-K", INTERFACE, feature, "off"]);
-        // A kernel may lack some of them; then they are off.
+        // Features that a kernel lacks are off.
         if !process::succeeds(&mut ethtool) {
             println!("note: this kernel's veth does not switch `{feature}`");
         }

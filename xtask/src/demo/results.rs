@@ -1,4 +1,4 @@
-//! What `gannet get` says at its end: lines of `key: value`.
+//! The results of `gannet get`: lines of `key: value`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,36 +11,36 @@ use crate::error::{Error, Result};
 pub struct Results(BTreeMap<String, String>);
 
 impl Results {
-    /// Takes every `key: value` out of `lines`; other lines are passed over. The last one counts.
+    /// Parses every `key: value` in `lines` and ignores other lines. The last value of a key counts.
     pub fn parse<S: AsRef<str>>(lines: &[S]) -> Self {
         let is_key = |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         let pairs = lines.iter().filter_map(|line| line.as_ref().split_once(": "));
         Self(pairs.filter(|(key, _)| is_key(key)).map(|(key, value)| (key.into(), value.trim().into())).collect())
     }
 
-    /// The value of `key`, if it was said.
+    /// The value of `key`, if present.
     ///
     /// # Errors
-    /// It is not of the type asked for.
+    /// If it is not of the expected type.
     pub fn get<T: FromStr>(&self, key: &str) -> Result<Option<T>> {
         let Some(value) = self.0.get(key) else { return Ok(None) };
         let parsed =
-            value.parse().map_err(|_| Error::Unmet(format!("gannet said `{key}: {value}`, which makes no sense")));
+            value.parse().map_err(|_| Error::Unmet(format!("gannet printed `{key}: {value}`, which is invalid")));
         parsed.map(Some)
     }
 
     /// The value of `key`.
     ///
     /// # Errors
-    /// It was not said, or is not of the type asked for.
+    /// If it is missing or not of the expected type.
     pub fn require<T: FromStr>(&self, key: &str) -> Result<T> {
-        self.get(key)?.ok_or_else(|| Error::Unmet(format!("gannet did not say `{key}: …` on stdout")))
+        self.get(key)?.ok_or_else(|| Error::Unmet(format!("gannet did not print `{key}: …` on stdout")))
     }
 
-    /// The figures for a person, a line each.
+    /// The figures in readable form, one per line.
     ///
     /// # Errors
-    /// A figure is no number.
+    /// If a figure is not a number.
     pub fn summary(&self) -> Result<String> {
         let mut text = String::new();
         let mut line = |name: &str, value: String| {
@@ -78,7 +78,7 @@ pub fn human_bytes(bytes: u64) -> String {
         0x10_0000..=0x3fff_ffff => (20, "MiB"),
         _ => (30, "GiB"),
     };
-    // Three digits are shown: what the conversion loses does not matter.
+    // Three digits are shown, so the loss of precision does not matter.
     format!("{:.2} {unit} ({bytes} bytes)", bytes as f64 / f64::from(1u32 << shift))
 }
 

@@ -1,4 +1,4 @@
-//! The bytes that are downloaded, and what they hash to.
+//! The file to download, and its hash.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -13,20 +13,20 @@ use super::results::human_bytes;
 use crate::error::{Error, Result};
 use crate::interrupt;
 
-/// What the file is called on the server.
+/// The file's name on the server.
 pub const NAME: &str = "file";
 
-/// Bytes made or hashed at a time.
+/// The number of bytes generated or hashed at a time.
 const CHUNK: usize = 1 << 20;
 
-/// The file, alone in the directory that the server serves.
+/// The file, in a directory of its own for the server.
 #[derive(Debug)]
 pub struct Source {
     /// The directory that the server serves.
     pub root: PathBuf,
     /// Size of the file in bytes.
     pub size: u64,
-    /// In lower-case hex.
+    /// Its SHA-256 in lower-case hex.
     pub sha256: String,
     what: String,
     _copy: Option<Removed>,
@@ -39,19 +39,19 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// `size` seeded pseudo-random bytes below `out`, kept for the next demo.
+    /// Writes `size` pseudo-random bytes with a fixed seed below `out`, to be kept for the next demo.
     ///
     /// # Errors
-    /// They cannot be written, or a signal comes.
+    /// If they cannot be written, or a signal arrives.
     pub fn random(out: &Path, size: u64) -> Result<Self> {
         let root = out.join(format!("random-{size}"));
         let path = root.join(NAME);
         if fs::metadata(&path).is_ok_and(|found| found.len() == size) {
-            println!("source: using {} again", path.display());
+            println!("source: reusing {}", path.display());
         } else {
             fs::create_dir_all(&root).map_err(Error::path("make", &root))?;
-            println!("source: making {}", path.display());
-            // Under another name until it is whole.
+            println!("source: creating {}", path.display());
+            // Under a temporary name until complete.
             let partial = Removed::unless(false, out.join(format!("random-{size}.part")));
             generate(partial.path(), size)?;
             fs::rename(partial.path(), &path).map_err(Error::path("make", &path))?;
@@ -59,11 +59,11 @@ impl Source {
         Self::new(root, path.display().to_string(), None)
     }
 
-    /// An existing file: linked into a directory below `out`, or copied where no link is possible,
-    /// so that the server serves nothing else.
+    /// Links an existing file into a directory below `out`, or copies it if no link is possible, so that the server
+    /// serves nothing else.
     ///
     /// # Errors
-    /// It is no file, or can be neither linked nor copied.
+    /// If it is not a file, or can be neither linked nor copied.
     pub fn existing(file: &Path, out: &Path) -> Result<Self> {
         let size = fs::metadata(file).map_err(Error::path("read", file))?;
         if !size.is_file() {
@@ -73,7 +73,7 @@ impl Source {
         let root = out.join("given");
         fs::create_dir_all(&root).map_err(Error::path("make", &root))?;
         if file == root.join(NAME) {
-            return Err(Error::Unmet(format!("{} is the demo's own; give another file", file.display())));
+            return Err(Error::Unmet(format!("{} belongs to the demo; give another file", file.display())));
         }
         let copy = Removed::unless(false, root.join(NAME));
         remove_file(copy.path())?;
@@ -100,7 +100,7 @@ impl Source {
 /// The SHA-256 of a file, in lower-case hex.
 ///
 /// # Errors
-/// It cannot be read, or a signal comes.
+/// If it cannot be read, or a signal arrives.
 pub fn sha256(path: &Path) -> Result<String> {
     let failed = || Error::path("read", path);
     let mut file = File::open(path).map_err(failed())?;
@@ -123,7 +123,7 @@ pub fn sha256(path: &Path) -> Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Where two files differ first, for a message. Nothing if they do not, or cannot be read.
+/// Describes where two files first differ. Empty if they do not, or cannot be read.
 pub fn difference(sent: &Path, received: &Path) -> String {
     let (Ok(left), Ok(right)) = (File::open(sent), File::open(received)) else { return String::new() };
     let (mut a, mut b) = (Vec::new(), Vec::new());
@@ -165,7 +165,7 @@ fn generate(path: &Path, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// SplitMix64: fast, and no compressor or page merging makes anything of it.
+/// SplitMix64: fast, and neither compressible nor mergeable by the kernel.
 fn fill(state: &mut u64, chunk: &mut [u8]) {
     for word in chunk.chunks_exact_mut(8) {
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -176,7 +176,7 @@ fn fill(state: &mut u64, chunk: &mut [u8]) {
     }
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// A progress bar on a terminal, nothing elsewhere.
 fn progress(verb: &'static str, size: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix:>8} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
     let bar = ProgressBar::new(size).with_prefix(verb);

@@ -1,4 +1,4 @@
-//! What the two processes talk over.
+//! The wire between the two processes.
 
 use std::fmt;
 
@@ -11,16 +11,16 @@ use crate::setup;
 
 /// The server's address.
 pub const SERVER_IP: &str = "10.77.0.1";
-/// The same, as its port is given it.
+/// The same with a prefix length, for its port.
 pub const SERVER_ADDR: &str = "10.77.0.1/24";
-/// The client's address, as its port is given it.
+/// The client's address with a prefix length, for its port.
 pub const CLIENT_ADDR: &str = "10.77.0.2/24";
 /// The UDP port that the server listens on.
 pub const LISTEN: &str = "4433";
-/// Where clients connect to.
+/// The address that clients connect to.
 pub const SERVER: &str = "10.77.0.1:4433";
 
-/// The MTU that ports have unless told otherwise.
+/// The default MTU of ports.
 pub const DEFAULT_MTU: u16 = 1500;
 
 /// Kinds of wire.
@@ -50,14 +50,14 @@ impl Wire {
         matches!(self, Self::AfPacket | Self::AfXdp)
     }
 
-    /// Says at once what would fail later.
+    /// Checks permissions.
     ///
     /// # Errors
-    /// The wire needs root, and we are not.
+    /// If the wire needs root, and we are not root.
     pub fn check(self) -> Result<()> {
         if self.needs_namespaces() && !setup::is_root() {
             return Err(Error::Unmet(format!(
-                "--wire {self} needs root: network namespaces, a veth pair and raw sockets are root's to make. \
+                "--wire {self} needs root, to create network namespaces, a veth pair and raw sockets. \
                  Run it with sudo, or take --wire memif, which works without"
             )));
         }
@@ -68,13 +68,13 @@ impl Wire {
 /// One side's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// The network namespace that its process has to be in.
+    /// The network namespace for its process.
     pub namespace: Option<String>,
-    /// The arguments that choose the port.
+    /// The arguments that select the port.
     pub args: Vec<String>,
 }
 
-/// What a wire needs on this machine, for as long as this lives.
+/// The resources of a wire, until dropped.
 #[derive(Debug)]
 pub struct Link {
     wire: Wire,
@@ -89,10 +89,10 @@ enum Place {
 }
 
 impl Link {
-    /// Makes it.
+    /// Creates the resources.
     ///
     /// # Errors
-    /// No root, or the system refuses.
+    /// If we are not root, or the system reports an error.
     pub fn prepare(wire: Wire, mtu: u16) -> Result<Self> {
         wire.check()?;
         let place = if wire.needs_namespaces() {
@@ -103,11 +103,11 @@ impl Link {
         Ok(Self { wire, mtu, place })
     }
 
-    /// The server's and the client's port for the run called `run`.
+    /// The server's and the client's port for the run `run`.
     pub fn ends(&self, run: &str) -> (End, End) {
         match &self.place {
             Place::Sockets(dir) => {
-                // A name for each run: an ended process may leave its socket.
+                // A name for each run, as an ended process may leave its socket.
                 let socket = dir.path().join(format!("{run}.sock"));
                 self.socket_ends(&socket.display().to_string())
             }

@@ -1,17 +1,17 @@
-//! Threads that want CPUs.
+//! Busy threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// They end when this is dropped.
+/// Busy threads, which end when this is dropped.
 pub struct Hogs {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Hogs {
-    /// Starts `count` of them.
+    /// Starts `count` threads.
     pub fn start(count: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let hog = || {
@@ -26,7 +26,7 @@ impl Hogs {
         Self { stop, threads }
     }
 
-    /// How many there are.
+    /// The number of threads.
     pub fn count(&self) -> usize {
         self.threads.len()
     }

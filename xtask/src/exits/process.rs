@@ -1,4 +1,4 @@
-//! A process whose end is timed, and whose threads are asked what they wait for if it does not come.
+//! A process whose end is timed, and whose threads are examined if it does not end.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -13,28 +13,28 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::error::{Error, Result};
 use crate::interrupt;
 
-/// No end takes longer: with three threads for each CPU this is an age.
+/// The time limit for an end: ample even with three threads per CPU.
 const HUNG: Duration = Duration::from_secs(20);
 
-/// No command takes longer to start, or to do what it does by itself.
+/// The time limit for a command to start, or to finish its work.
 const WORK: Duration = Duration::from_secs(120);
 
-/// How often a wait looks around.
+/// The polling interval of waits.
 const POLL: Duration = Duration::from_millis(2);
 
 /// How a process ended.
 pub struct End {
-    /// From the signal, or from the start, to the end.
+    /// The time from the signal, or from the start, to the end.
     pub took: Duration,
     /// Its exit code.
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// What it wrote on standard error.
+    /// Its standard error.
     pub said: String,
 }
 
-/// It is killed when this is dropped.
+/// A process that is killed when this is dropped.
 pub struct Watched {
     name: String,
     child: Child,
@@ -54,7 +54,7 @@ impl Watched {
         if let Some(pipe) = child.stdout.take() {
             std::thread::spawn(move || {
                 for line in BufReader::new(pipe).lines().map_while(std::result::Result::ok) {
-                    // Nobody may be waiting for it.
+                    // The receiver may be gone.
                     let _ = sender.send(line);
                 }
             });
@@ -72,7 +72,7 @@ impl Watched {
         Ok(Self { name: name.into(), child, started, lines, said })
     }
 
-    /// Waits for its line `ready`.
+    /// Waits for its `ready` line.
     pub fn wait_ready(&mut self) -> Result<()> {
         let until = Instant::now() + WORK;
         while Instant::now() < until {
@@ -90,16 +90,16 @@ impl Watched {
         Err(self.hung("was not ready"))
     }
 
-    /// Waits for its own end.
+    /// Waits until it ends by itself.
     pub fn wait(&mut self) -> Result<End> {
         self.end(self.started, WORK)
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends SIGTERM, and waits until it ends.
     pub fn terminate(&mut self) -> Result<End> {
         let start = Instant::now();
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended by itself.
+            // It may have ended already.
             let _ = kill_process(pid, Signal::TERM);
         }
         self.end(start, HUNG)
@@ -130,11 +130,11 @@ impl Watched {
         }))
     }
 
-    /// What its threads are at.
+    /// Describes what its threads are waiting for.
     fn hung(&self, what: &str) -> Error {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         Error::Unmet(format!(
-            "{} {what} in time; its threads:\n{}its words:\n{said}",
+            "{} {what} in time; its threads:\n{}its output:\n{said}",
             self.name,
             threads(self.child.id())
         ))
@@ -148,7 +148,7 @@ impl Drop for Watched {
     }
 }
 
-/// Name, state and place in the kernel of every thread of a process.
+/// The name, state and kernel function of every thread of a process.
 fn threads(pid: u32) -> String {
     let mut text = String::new();
     for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {

@@ -1,4 +1,4 @@
-//! Where packages come from: the machine's own package sources.
+//! Finds package archives in the machine's own package sources.
 
 use std::process::Command;
 
@@ -7,24 +7,24 @@ use crate::error::{Error, Result};
 use crate::process;
 use crate::setup::find_program;
 
-/// One line for each source of the machine.
+/// One line per package source of the machine.
 const FORMAT: &str = "$(LABEL)|$(CODENAME)|$(REPO_URI)";
 
-/// The archive that has `system`.
+/// The archive that contains `system`.
 ///
 /// # Errors
-/// No apt, or none of its sources is such an archive.
+/// If there is no apt, or none of its sources is suitable.
 pub fn find(system: System) -> Result<String> {
     if find_program("apt-get").is_none() {
-        return Err(Error::Unmet("this machine has no apt-get, whose sources name the archive to take from".into()));
+        return Err(Error::Unmet("this machine has no apt-get, whose sources name the archive to use".into()));
     }
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", FORMAT, "Created-By: Packages"]);
     choose(&process::output("apt-get", &mut command)?, system)
 }
 
-/// The archive whose label is the distribution's name; archives of updates have other labels. All its suites are in one
-/// place, whichever of them the machine itself uses.
+/// Selects the archive whose label is the distribution's name; archives of updates have other labels. It contains all
+/// suites, whichever the machine itself uses.
 fn choose(sources: &str, system: System) -> Result<String> {
     let mut archives = sources.lines().filter_map(|line| {
         let [label, codename, uri] = line.split('|').collect::<Vec<_>>().try_into().ok()?;
@@ -41,10 +41,10 @@ fn choose(sources: &str, system: System) -> Result<String> {
     })
 }
 
-/// What a root has to know of this machine's way to the archive: proxies, and whether dates are looked at.
+/// The apt settings that a root needs to reach the archive: proxies, and whether dates are checked.
 ///
 /// # Errors
-/// `apt-config` fails.
+/// If `apt-config` fails.
 pub fn settings() -> Result<String> {
     let all = process::output("apt-config", Command::new("apt-config").arg("dump"))?;
     let wanted = ["Acquire::http::", "Acquire::https::", "Acquire::Check-"];

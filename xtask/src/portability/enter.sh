@@ -1,9 +1,9 @@
 #!/bin/sh
 # enter.sh ROOT COMMAND...: runs COMMAND with ROOT as its file system, the repository at /gannet.
 #
-# The caller has made a mount namespace and a process namespace for it (`unshare`), of which this is the first process:
-# when it ends, for whatever reason, the kernel ends all others in there, and no mount outlives them. Nothing is mounted
-# where anybody else could see it.
+# The caller has created a mount namespace and a process namespace for it (`unshare`), of which this is the first
+# process: when it ends, for whatever reason, the kernel ends all others in it, and no mount outlives them. Mounts are
+# not visible anywhere else.
 set -eu
 
 root=$1
@@ -16,7 +16,7 @@ mounted() { # mounted SOURCE TARGET [ro]
 }
 
 mount -t proc proc "$root/proc"
-# Shows the network namespace that we are in.
+# Mounts sysfs for the current network namespace.
 mount -t sysfs sysfs "$root/sys"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/dev/shm"

@@ -1,4 +1,4 @@
-//! The file system of another release, and programs within it.
+//! The root file system of another release, and running programs in it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,31 +10,31 @@ use crate::error::{Error, Result};
 use crate::setup::find_program;
 use crate::{process, workspace};
 
-/// Mounts what a program needs, and starts it.
+/// The script that mounts what a program needs, and starts it.
 const ENTER: &str = "xtask/src/portability/enter.sh";
 
-/// A root file system below `target/portability`, made once and used again.
+/// A root file system below `target/portability`, created once and reused.
 pub struct Root {
-    /// What holds the root, its builds and the note that it is complete.
+    /// The directory of the root, its builds and the mark that it is complete.
     dir: PathBuf,
     rust: PathBuf,
     crates: PathBuf,
 }
 
-/// Whether a program may see the network.
+/// The network of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// That of this machine, to install packages.
+    /// This machine's, to install packages.
     Machine,
-    /// Its own, with nothing but a loopback.
+    /// Its own, with only a loopback interface.
     Loopback,
 }
 
 impl Root {
-    /// The root of `system`: that of the last time, unless `fresh`.
+    /// Prepares the root of `system`: the existing one, unless `fresh`.
     ///
     /// # Errors
-    /// No archive has it, or debootstrap fails.
+    /// If no archive contains it, or debootstrap fails.
     pub fn prepare(system: System, fresh: bool) -> Result<Self> {
         let dir = workspace::target().join("portability").join(system.to_string());
         let (rust, crates) = (sysroot()?, crates()?);
@@ -57,7 +57,7 @@ impl Root {
         self.dir.join("complete")
     }
 
-    /// Where cargo builds to when it runs in the root.
+    /// Cargo's target directory inside the root.
     fn builds(&self) -> PathBuf {
         self.dir.join("builds")
     }
@@ -67,7 +67,7 @@ impl Root {
         for dir in [self.path(), self.builds()] {
             fs::create_dir_all(&dir).map_err(Error::path("make", &dir))?;
         }
-        // It mounts things in there.
+        // debootstrap mounts file systems in the root.
         let mut command = namespaces(Network::Machine);
         command.args(["debootstrap", "--variant=minbase", "--include=ca-certificates"]);
         command.arg(format!("--components={}", system.components()));
@@ -78,7 +78,7 @@ impl Root {
         fs::write(self.complete(), "").map_err(Error::path("write", &self.complete()))
     }
 
-    /// Removes all of it. Refuses while anything is mounted there, since what is mounted would be removed as well.
+    /// Removes the root. Fails if anything is mounted in it, since the mounted files would be removed too.
     fn remove(&self) -> Result<()> {
         let mounts = Path::new("/proc/self/mounts");
         let mounts = fs::read_to_string(mounts).map_err(Error::path("read", mounts))?;
@@ -91,7 +91,7 @@ impl Root {
         }
     }
 
-    /// `arguments`, to be run in the root.
+    /// The command that runs `arguments` in the root.
     pub fn command(&self, network: Network, arguments: &[&str]) -> Command {
         let mut command = namespaces(network);
         command.arg("sh").arg(workspace::root().join(ENTER)).arg(self.path()).args(arguments);
@@ -112,8 +112,8 @@ impl Root {
     }
 }
 
-/// `unshare` with namespaces of its own for mounts and processes, before the program to run in them. Whatever happens to
-/// it, processes and mounts go with the first process in there.
+/// `unshare` with separate namespaces for mounts and processes, to which the program to run is appended. When its first
+/// process ends, for whatever reason, all its processes and mounts are gone.
 fn namespaces(network: Network) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child"]);
@@ -124,7 +124,7 @@ fn namespaces(network: Network) -> Command {
     command
 }
 
-/// A mount point at or below `dir`, if there is one among `mounts` (proc_pid_mounts(5)).
+/// A mount point at or below `dir`, if any is in `mounts` (proc_pid_mounts(5)).
 fn mount_below(mounts: &str, dir: &Path) -> Option<String> {
     let points = mounts.lines().filter_map(|line| line.split_whitespace().nth(1));
     points.map(|point| point.replace("\\040", " ")).find(|point| Path::new(point).starts_with(dir))
@@ -135,7 +135,7 @@ fn sysroot() -> Result<PathBuf> {
     Ok(PathBuf::from(out.trim()))
 }
 
-/// Cargo's home with the sources of all crates, which are fetched now: there is no network within.
+/// Cargo's home with the sources of all crates, which are fetched now, as there is no network inside.
 fn crates() -> Result<PathBuf> {
     process::run("cargo fetch", &mut workspace::cargo(&["fetch", "--locked"]))?;
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
@@ -143,7 +143,7 @@ fn crates() -> Result<PathBuf> {
     home.ok_or_else(|| Error::Unmet("neither CARGO_HOME nor HOME says where cargo keeps its crates".into()))
 }
 
-/// nextest where it runs in any root; without it `cargo xtask test` falls back to `cargo test`.
+/// nextest, if it runs in any root; without it `cargo xtask test` uses `cargo test`.
 fn nextest() -> Option<PathBuf> {
     find_program("cargo-nextest").and_then(|path| path.canonicalize().ok())
 }

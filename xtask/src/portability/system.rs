@@ -1,10 +1,10 @@
-//! The systems that Gannet is to build and run on.
+//! The systems that Gannet should build and run on.
 
 use std::fmt;
 
 use clap::ValueEnum;
 
-/// A release of a distribution, or another processor.
+/// A release of a distribution, or another architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum System {
     /// Debian 12: DPDK 22.11, intel-ipsec-mb 1.3
@@ -21,7 +21,7 @@ pub enum System {
 }
 
 impl System {
-    /// As the archive calls it.
+    /// Its code name in the archive.
     pub const fn codename(self) -> &'static str {
         match self {
             Self::Debian12 => "bookworm",
@@ -31,7 +31,7 @@ impl System {
         }
     }
 
-    /// As the archive labels itself.
+    /// The label of its archive.
     pub const fn distribution(self) -> &'static str {
         match self {
             Self::Ubuntu2404 => "Ubuntu",
@@ -39,7 +39,7 @@ impl System {
         }
     }
 
-    /// The parts of the archive that have the packages.
+    /// The components of the archive that contain the packages.
     pub const fn components(self) -> &'static str {
         match self {
             Self::Ubuntu2404 => "main,universe",

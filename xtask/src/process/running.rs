@@ -1,4 +1,4 @@
-//! A program that runs beside us.
+//! A program that runs in parallel.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -13,26 +13,26 @@ use super::{GRACE, POLL, end, format_tail, line, start};
 use crate::error::{Error, Result};
 use crate::interrupt;
 
-/// Last lines kept of what a program says on stderr.
+/// The number of last lines of stderr to keep.
 const TAIL_LINES: usize = 15;
 
-/// How long the pipes of an ended program may stay open, because something it started holds them.
+/// How long the pipes of an ended program may stay open because something it started holds them.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// What becomes of a program's stderr.
+/// The handling of a program's stderr.
 #[derive(Debug)]
 pub enum Stderr {
-    /// It is ours: for programs that draw on the terminal.
+    /// Shared with ours, for programs that draw on the terminal.
     Inherit,
-    /// Shown as it comes, and the last lines kept.
+    /// Printed, and the last lines kept.
     Show,
-    /// Into a file, and the last lines kept.
+    /// Written to a file, and the last lines kept.
     Log(File),
 }
 
 type Tail = Arc<Mutex<VecDeque<String>>>;
 
-/// A program that runs beside us. Dropping it ends it and everything in its process group.
+/// A program that runs in parallel. Dropping it ends it and everything in its process group.
 #[derive(Debug)]
 pub struct Running {
     name: String,
@@ -45,10 +45,10 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `command`. `name` says in messages what it is there for, such as `the server`.
+    /// Starts `command`. `name` is its purpose in messages, such as `the server`.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// If it cannot be started.
     pub fn start(name: &str, mut command: Command, stderr: Stderr) -> Result<Self> {
         println!("$ {}", line(&command));
         command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -56,7 +56,7 @@ impl Running {
         let mut child = start(&mut command)?;
         let (sender, stdout) = mpsc::channel();
         if let Some(pipe) = child.stdout.take() {
-            // Ends with the pipe; the receiver may be gone before it.
+            // Ends with the pipe; the receiver may be dropped earlier.
             std::thread::spawn(move || for_each_line(pipe, |line| drop(sender.send(line.to_owned()))));
         }
         let tail = Tail::default();
@@ -70,7 +70,7 @@ impl Running {
     /// Waits until the program writes a line on stdout that starts with `prefix`.
     ///
     /// # Errors
-    /// It ends before, does not within `limit`, or a signal comes.
+    /// If it ends first, does not do so within `limit`, or a signal arrives.
     pub fn wait_for_line(&mut self, prefix: &str, limit: Duration) -> Result<String> {
         let until = Instant::now() + limit;
         loop {
@@ -79,7 +79,7 @@ impl Running {
                 Ok(line) if line.starts_with(prefix) => return Ok(line),
                 Ok(_) => continue,
                 Err(RecvTimeoutError::Timeout) => {}
-                // A closed stdout comes before the end, or instead of it.
+                // stdout may close before the program ends, or without its ending.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(POLL),
             }
             self.must_run()?;
@@ -89,10 +89,10 @@ impl Running {
         }
     }
 
-    /// Nothing, as long as the program runs.
+    /// Checks that the program is still running.
     ///
     /// # Errors
-    /// [`Error::EndedEarly`] when it has ended, with whatever status.
+    /// [`Error::EndedEarly`] if it has ended, with whatever status.
     pub fn must_run(&mut self) -> Result<()> {
         match self.poll()? {
             None => Ok(()),
@@ -103,11 +103,10 @@ impl Running {
         }
     }
 
-    /// Waits for the program's own end and returns what it wrote on stdout. `beside` has to run on
-    /// all the while.
+    /// Waits for the program to end and returns its stdout. `beside` must keep running meanwhile.
     ///
     /// # Errors
-    /// It ends with anything but 0, takes longer than `limit`, `beside` ends, or a signal comes.
+    /// If it exits with a code other than 0, takes longer than `limit`, `beside` ends, or a signal arrives.
     pub fn finish(mut self, mut beside: Option<&mut Self>, limit: Duration) -> Result<Vec<String>> {
         let until = Instant::now() + limit;
         let mut lines = Vec::new();
@@ -130,17 +129,17 @@ impl Running {
             return Ok(lines);
         }
         if let Some(beside) = &mut beside {
-            // When both fail, the one that others depend on is the cause.
+            // If both fail, the one that the other depends on is the cause.
             std::thread::sleep(10 * POLL);
             beside.must_run()?;
         }
         Err(self.failed(status))
     }
 
-    /// Asks the program to end and waits until it has.
+    /// Asks the program to end and waits for it.
     ///
     /// # Errors
-    /// It had ended before, or does not end in time with 0.
+    /// If it had already ended, or does not end in time with code 0.
     pub fn stop(mut self) -> Result<()> {
         self.must_run()?;
         match self.end() {
@@ -168,14 +167,14 @@ impl Running {
         Ok(self.ended)
     }
 
-    /// Ends the program if it still runs, and all else in its group.
+    /// Ends the program if it still runs, and everything else in its group.
     fn end(&mut self) -> Option<ExitStatus> {
         let status = end(&mut self.child, if self.ended.is_some() { Duration::ZERO } else { GRACE });
         self.ended = self.ended.or(status);
         self.ended
     }
 
-    /// The rest of stdout, after the program's end.
+    /// Reads the rest of stdout after the program's end.
     fn drain(&self, lines: &mut Vec<String>) {
         let until = Instant::now() + DRAIN;
         while let Ok(line) = self.stdout.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -239,7 +238,7 @@ mod tests {
     }
 
     fn exists(pid: &str) -> bool {
-        // A zombie whose new parent has not waited yet is as good as gone.
+        // A zombie that has not been reaped yet counts as gone.
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
     }
 

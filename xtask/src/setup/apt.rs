@@ -6,10 +6,10 @@ use super::{Need, find_program, is_root};
 use crate::error::{Error, Result};
 use crate::process;
 
-/// Installs the packages of `missing`, with the lists brought up to date once.
+/// Updates the package lists and installs the packages of `missing`.
 ///
 /// # Errors
-/// This is no Debian, we are not root, or apt-get fails.
+/// If there is no apt-get, we are not root, or apt-get fails.
 pub fn install(missing: &[&Need]) -> Result<()> {
     if find_program("apt-get").is_none() || !is_root() {
         return Err(remedy(missing));
@@ -19,21 +19,21 @@ pub fn install(missing: &[&Need]) -> Result<()> {
     process::run("apt-get", install.args(names(missing)))
 }
 
-/// What to do about `missing`, as an error.
+/// An error that says how to install `missing`.
 pub fn remedy(missing: &[&Need]) -> Error {
     let what: Vec<_> = missing.iter().map(|need| format!("  {need}\n")).collect();
     let names = names(missing).join(" ");
     let how = if find_program("apt-get").is_some() {
         format!("type:\n  sudo apt-get update && sudo apt-get install --yes --no-install-recommends {names}")
     } else {
-        format!("this system has no apt-get: install what Debian calls\n  {names}")
+        format!("this system has no apt-get: install the equivalents of the Debian packages\n  {names}")
     };
     Error::Unmet(format!("missing on this machine:\n{}{how}", what.concat()))
 }
 
 fn apt(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
-    // Questions (tshark has one) would wait for ever; another apt-get may hold the lock for a while.
+    // Prompts (tshark has one) would block for ever; another apt-get may hold the lock for a while.
     command.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments);
     command
 }

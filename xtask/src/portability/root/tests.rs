@@ -1,4 +1,4 @@
-//! Nothing that is mounted in a root outlives the program there, however it ends.
+//! No mount in a root outlives the program there, however it ends.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Stdio};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::setup::is_root;
 
-/// A root with nothing but a shell and `env`, and the four directories that are mounted in it.
+/// A root with only a shell and `env`, and the four directories that are mounted in it.
 struct Tiny {
     dir: tempfile::TempDir,
     root: Root,
 }
 
 impl Tiny {
-    /// `None` when we may not make one.
+    /// Creates the root; `None` without permission.
     fn new() -> Option<Self> {
         if !is_root() || !process::succeeds(Command::new("unshare").args(["--mount", "--pid", "--fork", "true"])) {
-            eprintln!("left out: only root can enter a root");
+            eprintln!("skipped: only root can enter a root");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -39,7 +39,7 @@ impl Tiny {
         Some(Self { dir, root })
     }
 
-    /// A shell in the root that says `ready`, and then waits for a line that never comes.
+    /// A shell in the root that prints `ready`, then waits for a line that never comes.
     fn wait(&self) -> Child {
         let mut command = self.root.command(Network::Loopback, &["sh", "-c", "echo ready; read line"]);
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -52,7 +52,7 @@ impl Tiny {
 
     fn assert_nothing_is_left(&self) {
         let inside = self.dir.path().to_str().unwrap();
-        // All namespaces of the machine, not only ours.
+        // All mount namespaces of the machine, not only ours.
         let seen = || {
             fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
                 let mounts = fs::read_to_string(entry.path().join("mounts")).ok()?;
