@@ -9,13 +9,13 @@ use std::process::exit;
 
 use libclang::with_libclang;
 
-/// What Debian and Ubuntu call what we need.
+/// The command that installs the dependencies on Debian and Ubuntu.
 const PACKAGES: &str = "apt-get install libdpdk-dev libclang-dev pkg-config";
 /// The DPDK libraries that are called directly. Drivers are plugins, which EAL loads at run time.
 const LIBRARIES: [&str; 7] = ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_net_ring", "rte_eal", LOG];
 /// A part of `rte_eal` before 23.11.
 const LOG: &str = "rte_log";
-/// Where the dynamic loader looks by itself.
+/// The standard directories of the dynamic loader.
 const STANDARD_DIRS: [&str; 6] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"];
 
 const FUNCTIONS: &str = "gannet_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_remove|get_runtime_dir|alarm_set)|rte_version|rte_strerror\
@@ -84,7 +84,7 @@ fn generate(flags: &[String], out: &Path) {
         .allowlist_function(FUNCTIONS)
         .allowlist_type(TYPES)
         .allowlist_var(VARS)
-        // Packed structs that hold aligned ones cannot be expressed in Rust.
+        // Packed structs that contain aligned ones cannot be expressed in Rust.
         .opaque_type(
             "rte_mbuf|rte_mempool|rte_ring|rte_device|rte_arp_.*|rte_l2tpv2_.*|rte_gtp_.*|rte_ipv[46]_.*|rte_flow_.*",
         )
@@ -94,7 +94,7 @@ fn generate(flags: &[String], out: &Path) {
         .derive_debug(false)
         .generate_comments(false)
         .layout_tests(true);
-    // Without libclang bindgen panics rather than fails.
+    // Without libclang, bindgen panics instead of returning an error.
     let Ok(bindings) = catch_unwind(AssertUnwindSafe(|| builder.generate())) else {
         fail(&format!("libclang, which bindgen needs, was not found; `{PACKAGES}`, or set LIBCLANG_PATH"));
     };
@@ -120,7 +120,7 @@ fn compile(flags: &[String], out: &Path) {
     }
 }
 
-/// Links the libraries and tells dependents (DEP_GANNET_DPDK_*) what was found.
+/// Links the libraries and passes what was found to dependents (DEP_GANNET_DPDK_*).
 fn link(dpdk: &pkg_config::Library) {
     let lib_dir = pkg_config::get_variable("libdpdk", "libdir").unwrap_or_default();
     println!("cargo:rustc-link-search=native={lib_dir}");

@@ -116,7 +116,7 @@ fn wrong_usage_is_told_apart_from_failure() {
         (&["https://192.0.2.1/f"], 2, "there is no route to 192.0.2.1"),
         (&["https://[fd00::1]/f"], 2, "without an IPv6 address of this port"),
         (&["--idle-timeout", "0.0000001", url], 2, "--idle-timeout: max_idle_timeout is 100ns; it must be from"),
-        (&["-o", "/nonexistent/f", url], 1, "there is no directory /nonexistent"),
+        (&["-o", "/nonexistent/f", url], 1, "no such directory: /nonexistent"),
         (&[url], 1, "gannet: "),
     ] {
         let (code, said) = gannet(&[&["get"][..], &PORT, &["--insecure"], args].concat());

@@ -1,4 +1,4 @@
-/* The few things in DPDK that are macros or need C. */
+/* The parts of DPDK that are macros or need C. */
 #define _GNU_SOURCE
 #include <stddef.h>
 #include <stdio.h>
@@ -6,7 +6,7 @@
 
 #include "wrapper.h"
 
-/* The layout that `mbuf_head` in src/lib.rs repeats. */
+/* The layout that `mbuf_head` in src/lib.rs mirrors. */
 #define AT(field, offset) \
 	_Static_assert(offsetof(struct rte_mbuf, field) == (offset), "rte_mbuf." #field " moved: adapt mbuf_head")
 AT(buf_addr, 0);
@@ -36,7 +36,7 @@ struct rte_mbuf *gannet_mbuf_next(const struct rte_mbuf *m)
 	return m->next;
 }
 
-/* An object is an mbuf with its data behind it, as in rte_pktmbuf_pool_create. */
+/* An object is an mbuf followed by its data, as in rte_pktmbuf_pool_create. */
 size_t gannet_private_pool_bytes(unsigned int size, uint16_t room)
 {
 	struct rte_mempool_objsz object;

@@ -27,15 +27,15 @@ typedef void (*gannet_log_fn)(const char *text, size_t len);
 
 /* rte_errno is a macro over a thread-local variable. */
 int gannet_rte_errno(void);
-/* The next segment of a chain, or NULL; where the field lies depends on how DPDK was built. */
+/* The next segment of a chain, or NULL; the field's offset depends on how DPDK was built. */
 struct rte_mbuf *gannet_mbuf_next(const struct rte_mbuf *m);
-/* A pool of `size` mbufs with `room` data bytes in memory of the caller's, which DPDK maps for no device and no other
- * process; see gannet_private_pool_bytes. NULL, with rte_errno, when it cannot be. */
+/* A pool of `size` mbufs with `room` data bytes in the caller's memory, which DPDK maps for no device and no other
+ * process; see gannet_private_pool_bytes. On failure, NULL, with rte_errno set. */
 struct rte_mempool *gannet_private_pool(const char *name, unsigned int size, unsigned int cache, uint16_t room,
 	void *memory, size_t len);
-/* Bytes of memory, aligned to a cache line, that such a pool needs. */
+/* The size in bytes of the memory that such a pool needs, which must be aligned to a cache line. */
 size_t gannet_private_pool_bytes(unsigned int size, uint16_t room);
-/* Sends all DPDK log text to `fn`, from any thread. Returns 0, or -1 when out of memory. */
+/* Passes all DPDK log text to `fn`, on any thread. Returns 0, or -1 if out of memory. */
 int gannet_log_capture(gannet_log_fn fn);
 /* 1 if the link of the port is up. Since 23.11, the fields of rte_eth_link are in an anonymous union. */
 int gannet_link_up(uint16_t port);

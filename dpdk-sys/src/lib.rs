@@ -1,6 +1,6 @@
 //! Bindings to DPDK: the part that Gannet calls, static inline functions wrapped.
 //!
-//! Everything here is unsafe and undocumented beyond DPDK's own manual; `gannet::dpdk` is the safe face of it.
+//! Everything here is unsafe, and documented only in DPDK's manual; `gannet::dpdk` is the safe interface.
 #![allow(non_camel_case_types, non_snake_case, non_upper_case_globals, missing_docs)]
 #![allow(clippy::all, clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
 
@@ -10,16 +10,16 @@ mod bindings {
 }
 pub use bindings::*;
 
-/// The DPDK release this was built against.
+/// The DPDK release that this crate was built against.
 pub const VERSION: &str = env!("GANNET_DPDK_VERSION");
-/// Where that release keeps its drivers.
+/// The driver directory of that release.
 pub const PLUGIN_DIR: &str = env!("GANNET_DPDK_PLUGIN_DIR");
 
-/// The part of `rte_mbuf` that the Rust side reads and writes without a call.
+/// The part of `rte_mbuf` that Rust code accesses without a call.
 ///
-/// Named here rather than taken from bindgen because later releases group the same fields in anonymous
-/// unions. The vector receive paths of the drivers rely on these offsets, so they do not move; the shim
-/// asserts every one of them against the headers, so a build against a DPDK where they did stops there.
+/// Defined here rather than by bindgen because later releases group the same fields in anonymous unions. The vector
+/// receive paths of the drivers rely on these offsets, so they do not change; the shim asserts each of them against the
+/// headers, so a build against a DPDK with other offsets fails.
 #[repr(C, align(64))]
 pub struct mbuf_head {
     pub buf_addr: *mut core::ffi::c_void,

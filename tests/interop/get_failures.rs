@@ -71,7 +71,7 @@ fn get_looks_first_where_it_will_write_in_the_end() {
     for option in ["--stats", "--stages"] {
         let nowhere = scene.dir.path().join("nowhere").join("file");
         let get = scene.gannet_get(&scene.out().join("got"), &[url(scene.server().v4, "/file")]);
-        assert_failed(&scene, get.path(option, &nowhere).run(), &["there is no directory"]);
+        assert_failed(&scene, get.path(option, &nowhere).run(), &["no such directory"]);
     }
 }
 

@@ -70,7 +70,7 @@ fn told(stats: &ServeStats) -> String {
     }
     let (bytes, uploads) = (named(stats.bytes, "byte", "bytes"), named(stats.uploads, "upload", "uploads"));
     let refused = named(stats.refused, "request", "requests");
-    told + &format!(" ({bytes}); kept {uploads}; refused {refused}")
+    told + &format!(" ({bytes}); stored {uploads}; refused {refused}")
 }
 
 #[cfg(test)]
@@ -83,9 +83,9 @@ mod tests {
         let stats = ServeStats { partial: 1, bytes: 114_294_784, ..ServeStats::default() };
         assert_eq!(
             told(&stats),
-            "sent 0 files and part of 1 other (114,294,784 bytes); kept 0 uploads; refused 0 requests"
+            "sent 0 files and part of 1 other (114,294,784 bytes); stored 0 uploads; refused 0 requests"
         );
         let stats = ServeStats { files: 1, bytes: 1, uploads: 1, refused: 1, ..ServeStats::default() };
-        assert_eq!(told(&stats), "sent 1 file (1 byte); kept 1 upload; refused 1 request");
+        assert_eq!(told(&stats), "sent 1 file (1 byte); stored 1 upload; refused 1 request");
     }
 }
