@@ -99,6 +99,11 @@ impl<'a> Context<'a> {
         self.now
     }
 
+    /// The number of this core; 0 if it is alone.
+    pub fn core(&self) -> u8 {
+        self.endpoint.core()
+    }
+
     /// A connection, or `None` if it is gone.
     pub fn conn(&mut self, id: ConnId) -> Option<Conn<'_>> {
         self.endpoint.conn(id)

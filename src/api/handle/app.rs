@@ -355,6 +355,9 @@ impl App for HandleApp {
         if self.over {
             return;
         }
+        if let Some(core) = self.shared.core {
+            assert!(core == cx.core(), "the application of core {core} runs on core {}", cx.core());
+        }
         if self.shared.stop.load(Ordering::Relaxed) {
             self.end(cx);
         }

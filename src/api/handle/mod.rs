@@ -35,6 +35,7 @@
 
 mod app;
 mod command;
+mod ends;
 mod event;
 mod held;
 mod lent;
@@ -45,10 +46,10 @@ mod readable;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam::channel::{Receiver, bounded};
 
 use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
@@ -58,12 +59,15 @@ use crate::runtime::Waker;
 pub use app::HandleApp;
 use command::{Command, Connect, Pieces};
 pub use command::{CommandError, CommandErrorKind};
+use ends::{End, Ends};
 pub use event::{ConnectRefusal, HandleEvent, Operation};
 pub use lent::LentChunk;
 pub use opening::{Opening, Ticket};
 
 /// State shared by both ends.
 struct Shared {
+    /// The core that the application belongs on, if it is one of several.
+    core: Option<u8>,
     /// Whether the core has to end.
     stop: Arc<AtomicBool>,
     /// Whether the application is gone and no more commands are taken.
@@ -71,7 +75,6 @@ struct Shared {
     /// Number of sends that wait in the core, as of its last turn.
     held: AtomicUsize,
     capacity: usize,
-    tickets: AtomicU64,
     /// The commands, so that handles can take them back when the core is gone.
     commands: Receiver<Command>,
     /// Events that were not yet in the ring when the core ended.
@@ -83,6 +86,20 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(core: Option<u8>, stop: Arc<AtomicBool>, capacity: usize, commands: Receiver<Command>) -> Self {
+        Self {
+            core,
+            stop,
+            gone: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+            capacity,
+            commands,
+            rest: Mutex::default(),
+            waker: Waker::new(),
+            crowded: AtomicBool::new(false),
+        }
+    }
+
     fn rest(&self) -> MutexGuard<'_, VecDeque<HandleEvent>> {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,59 +128,64 @@ impl Shared {
 /// # Panics
 /// If there is not enough memory.
 pub fn channel(capacity: usize) -> (Handle, HandleApp) {
+    let (end, app) = pair(capacity, None, Arc::default());
+    (Handle(Arc::new(Ends::new([end]))), app)
+}
+
+/// Creates a channel between `cores` cores that serve together and other threads: one handle for all of them, and for
+/// each core, in order, its application. `capacity` is that of each core's rings. All applications have the same
+/// [`HandleApp::stop`].
+///
+/// # Panics
+/// If there is not enough memory, or `cores` is 0. An application panics on a core other than its own.
+pub fn channels(cores: u8, capacity: usize) -> (Handle, Vec<HandleApp>) {
+    let stop = Arc::<AtomicBool>::default();
+    let (ends, apps): (Vec<_>, _) = (0..cores).map(|core| pair(capacity, Some(core), stop.clone())).unzip();
+    (Handle(Arc::new(Ends::new(ends))), apps)
+}
+
+fn pair(capacity: usize, core: Option<u8>, stop: Arc<AtomicBool>) -> (End, HandleApp) {
     let capacity = capacity.max(1);
     let (command_sender, command_receiver) = bounded(capacity);
     let (event_sender, event_receiver) = bounded(capacity);
-    let shared = Arc::new(Shared {
-        stop: Arc::default(),
-        gone: AtomicBool::new(false),
-        held: AtomicUsize::new(0),
-        capacity,
-        tickets: AtomicU64::new(0),
-        commands: command_receiver.clone(),
-        rest: Mutex::default(),
-        waker: Waker::new(),
-        crowded: AtomicBool::new(false),
-    });
+    let shared = Arc::new(Shared::new(core, stop, capacity, command_receiver.clone()));
     let app = HandleApp::new(command_receiver, event_sender, shared.clone(), capacity);
-    (Handle { commands: command_sender, events: event_receiver, shared }, app)
+    (End { commands: command_sender, events: event_receiver, shared }, app)
 }
 
-/// A thread's access to a core: sends commands and receives events.
+/// A thread's access to a core, or to several: sends commands and receives events.
 ///
-/// Clones share the core and its events: each event goes to one of them. Typically one thread reads events and others
-/// send commands. The commands of a thread are carried out in order. When the last clone is dropped, the core ends.
+/// Clones share the cores and their events: each event goes to one of them. Typically one thread reads events and others
+/// send commands. The commands of a thread to a connection are carried out in order. When the last clone is dropped,
+/// the cores end.
+///
+/// With several cores ([`channels`]), a command goes to the core of its connection ([`ConnId::core`]), and events of
+/// all cores are read in turn. New connections go to the cores in turn as well.
 #[derive(Clone)]
-pub struct Handle {
-    commands: Sender<Command>,
-    events: Receiver<HandleEvent>,
-    shared: Arc<Shared>,
-}
+pub struct Handle(Arc<Ends>);
 
 impl Handle {
-    fn command(&self, command: Command) -> Result<(), (CommandErrorKind, Command)> {
-        if self.shared.gone.load(Ordering::Acquire) {
-            return Err((CommandErrorKind::Gone, command));
+    /// Sends a command to the core of `conn`.
+    fn command(&self, conn: ConnId, command: Command) -> Result<(), (CommandErrorKind, Command)> {
+        match self.0.of(conn) {
+            Some(end) => end.command(command),
+            None => Err((CommandErrorKind::Gone, command)),
         }
-        self.commands.try_send(command).map_err(|e| match e {
-            TrySendError::Full(command) => (CommandErrorKind::Full, command),
-            TrySendError::Disconnected(command) => (CommandErrorKind::Gone, command),
-        })?;
-        self.shared.waker.wake();
-        Ok(())
     }
 
     /// Sends a command that passes no memory.
-    fn plain(&self, command: Command) -> Result<(), CommandError> {
-        self.command(command).map_err(|(kind, _)| CommandError { kind, given: () })
+    fn plain(&self, conn: ConnId, command: Command) -> Result<(), CommandError> {
+        self.command(conn, command).map_err(|(kind, _)| CommandError { kind, given: () })
     }
 
-    fn ticket(&self) -> Ticket {
-        Ticket(self.shared.tickets.fetch_add(1, Ordering::Relaxed))
+    /// Number of cores.
+    pub fn cores(&self) -> usize {
+        self.0.all().len()
     }
 
     /// Starts a connection to `remote`, whose certificate must be for `server_name`. Answered by
-    /// [`HandleEvent::Connecting`] or [`HandleEvent::ConnectFailed`].
+    /// [`HandleEvent::Connecting`] or [`HandleEvent::ConnectFailed`]. Of several cores, each opens a connection in turn;
+    /// one whose ring is full is skipped.
     ///
     /// # Errors
     /// [`CommandError`] if the command was not queued.
@@ -173,10 +195,12 @@ impl Handle {
         server_name: &str,
         remote: SocketAddr,
     ) -> Result<Ticket, CommandError> {
-        let ticket = self.ticket();
+        let ticket = self.0.ticket();
         let connect = Connect { ticket, config: config.clone(), server_name: server_name.to_owned(), remote };
-        self.plain(Command::Connect(Box::new(connect)))?;
-        Ok(ticket)
+        match self.0.spread(Command::Connect(Box::new(connect))) {
+            Ok(()) => Ok(ticket),
+            Err(kind) => Err(CommandError { kind, given: () }),
+        }
     }
 
     /// Opens a stream. Answered by [`HandleEvent::Opened`] or [`HandleEvent::OpenFailed`].
@@ -194,8 +218,8 @@ impl Handle {
     /// # Errors
     /// [`CommandError`] with `opening` if the command was not queued.
     pub fn open_with(&self, conn: ConnId, dir: Dir, opening: Opening) -> Result<Ticket, CommandError<Opening>> {
-        let ticket = self.ticket();
-        match self.command(Command::Open { ticket, conn, dir, opening }) {
+        let ticket = self.0.ticket();
+        match self.command(conn, Command::Open { ticket, conn, dir, opening }) {
             Ok(()) => Ok(ticket),
             Err((kind, Command::Open { opening, .. })) => Err(CommandError { kind, given: opening }),
             Err((kind, _)) => Err(CommandError { kind, given: Opening::default() }),
@@ -246,10 +270,11 @@ impl Handle {
         data: Pieces,
         fin: bool,
     ) -> Result<(), (CommandErrorKind, Pieces)> {
-        if self.shared.held.load(Ordering::Relaxed) >= self.shared.capacity {
-            return Err((if self.is_gone() { CommandErrorKind::Gone } else { CommandErrorKind::Full }, data));
+        let Some(end) = self.0.of(conn) else { return Err((CommandErrorKind::Gone, data)) };
+        if end.shared.held.load(Ordering::Relaxed) >= end.shared.capacity {
+            return Err((if end.is_gone() { CommandErrorKind::Gone } else { CommandErrorKind::Full }, data));
         }
-        match self.command(Command::Send { conn, id, data, fin }) {
+        match end.command(Command::Send { conn, id, data, fin }) {
             Ok(()) => Ok(()),
             Err((kind, Command::Send { data, .. })) => Err((kind, data)),
             Err((kind, _)) => Err((kind, Pieces::Many(Vec::new()))),
@@ -277,7 +302,7 @@ impl Handle {
         id: StreamId,
         bufs: Vec<PinnedBuf>,
     ) -> Result<(), CommandError<Vec<PinnedBuf>>> {
-        match self.command(Command::Provide { conn, id, bufs }) {
+        match self.command(conn, Command::Provide { conn, id, bufs }) {
             Ok(()) => Ok(()),
             Err((kind, Command::Provide { bufs, .. })) => Err(CommandError { kind, given: bufs }),
             Err((kind, _)) => Err(CommandError { kind, given: Vec::new() }),
@@ -290,7 +315,7 @@ impl Handle {
     /// # Errors
     /// [`CommandError`] if the command was not queued.
     pub fn set_priority(&self, conn: ConnId, id: StreamId, priority: Priority) -> Result<(), CommandError> {
-        self.plain(Command::SetPriority { conn, id, priority })
+        self.plain(conn, Command::SetPriority { conn, id, priority })
     }
 
     /// Chooses whether a stream with provided buffers reports data as it arrives, or once when all has arrived. The
@@ -299,7 +324,7 @@ impl Handle {
     /// # Errors
     /// [`CommandError`] if the command was not queued.
     pub fn set_notify(&self, conn: ConnId, id: StreamId, notify: Notify) -> Result<(), CommandError> {
-        self.plain(Command::SetNotify { conn, id, notify })
+        self.plain(conn, Command::SetNotify { conn, id, notify })
     }
 
     /// Chooses whether a stream with provided buffers waits or is stopped if its peer has more data than they hold.
@@ -307,7 +332,7 @@ impl Handle {
     /// # Errors
     /// [`CommandError`] if the command was not queued.
     pub fn set_out_of_space(&self, conn: ConnId, id: StreamId, what: OutOfSpace) -> Result<(), CommandError> {
-        self.plain(Command::SetOutOfSpace { conn, id, what })
+        self.plain(conn, Command::SetOutOfSpace { conn, id, what })
     }
 
     /// Abandons sending on a stream (RFC 9000 §3.1). Unsent and unacknowledged data is returned.
@@ -315,7 +340,7 @@ impl Handle {
     /// # Errors
     /// [`CommandError`] if the command was not queued.
     pub fn reset(&self, conn: ConnId, id: StreamId, code: u64) -> Result<(), CommandError> {
-        self.plain(Command::Reset { conn, id, code })
+        self.plain(conn, Command::Reset { conn, id, code })
     }
 
     /// Asks the peer to stop sending on a stream (RFC 9000 §3.5). Provided buffers are returned.
@@ -323,7 +348,7 @@ impl Handle {
     /// # Errors
     /// [`CommandError`] if the command was not queued.
     pub fn stop_sending(&self, conn: ConnId, id: StreamId, code: u64) -> Result<(), CommandError> {
-        self.plain(Command::StopSending { conn, id, code })
+        self.plain(conn, Command::StopSending { conn, id, code })
     }
 
     /// Closes a connection with the application error `code`. All its memory is returned in events, followed by the
@@ -332,59 +357,47 @@ impl Handle {
     /// # Errors
     /// [`CommandError`] if the command was not queued.
     pub fn close(&self, conn: ConnId, code: u64, reason: &str) -> Result<(), CommandError> {
-        self.plain(Command::Close { conn, code, reason: reason.to_owned() })
+        self.plain(conn, Command::Close { conn, code, reason: reason.to_owned() })
     }
 
-    /// Closes every connection and ends the core. Commands not yet carried out are refused. To get all memory back,
-    /// read events until the iteration ends.
+    /// Closes every connection and ends the core, or all of them. Commands not yet carried out are refused. To get all
+    /// memory back, read events until the iteration ends.
     pub fn shutdown(&self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.waker.wake();
-    }
-
-    /// Wakes the core if it waits for room in the event ring.
-    fn taken(&self, event: HandleEvent) -> HandleEvent {
-        if self.shared.crowded.load(Ordering::Relaxed) {
-            self.shared.waker.wake();
+        for end in self.0.all() {
+            end.shared.stop.store(true, Ordering::Relaxed);
+            end.shared.waker.wake();
         }
-        event
     }
 
     /// The next event, if there is one. Does not block.
     pub fn try_next(&self) -> Option<HandleEvent> {
-        match self.events.try_recv() {
-            Ok(event) => Some(self.taken(event)),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => self.shared.take_rest(),
-        }
+        self.0.try_next()
     }
 
-    /// Waits up to `timeout` for the next event. Returns `None` at once if the core has ended and everything was read.
+    /// Waits up to `timeout` for the next event. Returns `None` at once if every core has ended and everything was read.
     pub fn next_timeout(&self, timeout: Duration) -> Option<HandleEvent> {
-        match self.events.recv_timeout(timeout) {
-            Ok(event) => Some(self.taken(event)),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => self.shared.take_rest(),
-        }
+        self.0.next_timeout(timeout)
     }
 
-    /// An iterator over events. It blocks until the next event, and ends when the core has ended and everything was
-    /// read.
+    /// An iterator over events. It blocks until the next event, and ends when every core has ended and everything
+    /// was read.
     pub fn events(&self) -> Events<'_> {
         Events { handle: self }
     }
 
-    /// Whether the core has ended. There may still be unread events.
+    /// Whether every core has ended. There may still be unread events.
     pub fn is_gone(&self) -> bool {
-        self.shared.gone.load(Ordering::Acquire)
+        self.0.all().iter().all(End::is_gone)
     }
 }
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = |len: fn(&End) -> usize| self.0.all().iter().map(len).sum::<usize>();
         f.debug_struct("Handle")
-            .field("commands", &self.commands.len())
-            .field("events", &self.events.len())
+            .field("cores", &self.cores())
+            .field("commands", &sum(|end| end.commands.len()))
+            .field("events", &sum(|end| end.events.len()))
             .field("gone", &self.is_gone())
             .finish_non_exhaustive()
     }
@@ -400,9 +413,6 @@ impl Iterator for Events<'_> {
     type Item = HandleEvent;
 
     fn next(&mut self) -> Option<HandleEvent> {
-        match self.handle.events.recv() {
-            Ok(event) => Some(self.handle.taken(event)),
-            Err(_) => self.handle.shared.take_rest(),
-        }
+        self.handle.0.next()
     }
 }

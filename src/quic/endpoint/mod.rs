@@ -520,6 +520,11 @@ impl Endpoint {
         self.table.peek(id).map(Connection::remote)
     }
 
+    /// The number of the core that it runs on ([`EndpointConfig::core`]).
+    pub fn core(&self) -> u8 {
+        self.config.core
+    }
+
     /// Number of connections, including those that are closing.
     pub fn connection_count(&self) -> usize {
         self.table.len()
