@@ -28,3 +28,10 @@ impl Side {
         }
     }
 }
+
+/// The part of core `core` of `of` in a limit of `total`: as much as the others have or one more, and at least one,
+/// unless there is nothing to divide.
+pub fn share(total: usize, core: u8, of: u8) -> usize {
+    let (core, of) = (usize::from(core), usize::from(of));
+    (total / of + usize::from(core < total % of)).max(total.min(1))
+}

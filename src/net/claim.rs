@@ -74,23 +74,33 @@ pub(super) enum Verdict {
     Lost,
 }
 
+/// Who announces, checks and defends our addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// This core.
+    Ours,
+    /// Core 0, which tells this one what it has found out.
+    First,
+    /// Nobody announces or checks them; core 0 defends them.
+    Nobody,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Claims {
     claims: Vec<Claim>,
     detect: Detect,
-    /// This core announces and defends our addresses; otherwise another one does.
-    speaks: bool,
+    voice: Voice,
     link_up: bool,
     rng: Rng,
     deadline: Instant,
 }
 
 impl Claims {
-    pub(super) fn new(addrs: impl Iterator<Item = IpAddr>, detect: Detect, speaks: bool, seed: u64) -> Self {
+    pub(super) fn new(addrs: impl Iterator<Item = IpAddr>, detect: Detect, voice: Voice, seed: u64) -> Self {
         let mut this = Self {
             claims: Vec::new(),
             detect,
-            speaks,
+            voice,
             link_up: false,
             rng: Rng::from_u64(seed),
             deadline: Instant::MAX,
@@ -100,18 +110,18 @@ impl Claims {
     }
 
     fn claim(&self, addr: IpAddr) -> Claim {
-        let held = !self.speaks || self.detect == Detect::Off;
+        let held = self.voice == Voice::Nobody || self.detect == Detect::Off;
         Claim { addr, phase: Phase::Idle, next: Instant::MAX, held, defended: None }
     }
 
     /// Returns whether this core announces and defends our addresses.
     pub(super) fn speak(&self) -> bool {
-        self.speaks
+        self.voice == Voice::Ours
     }
 
     /// Returns whether addresses are used only once they are known to be free.
     pub(super) fn are_strict(&self) -> bool {
-        self.speaks && self.detect == Detect::Strict
+        self.voice != Voice::Nobody && self.detect == Detect::Strict
     }
 
     /// Returns whether `addr` is ours or will be.
@@ -122,6 +132,12 @@ impl Claims {
     /// Returns whether detection for `addr` has finished without a conflict.
     pub(super) fn is_held(&self, addr: IpAddr) -> bool {
         self.claims.iter().any(|claim| claim.addr == addr && claim.held)
+    }
+
+    /// Records that detection for `addr` has finished without a conflict. Returns whether it was in progress.
+    pub(super) fn hold(&mut self, addr: IpAddr) -> bool {
+        let claim = self.claims.iter_mut().find(|claim| claim.addr == addr && !claim.held);
+        claim.map(|claim| claim.held = true).is_some()
     }
 
     /// Returns whether no detection is in progress that usage waits for.
@@ -167,7 +183,7 @@ impl Claims {
     }
 
     fn start(&mut self, now: Instant, i: usize) {
-        if !self.speaks {
+        if !self.speak() {
             return;
         }
         let claim = &mut self.claims[i];
@@ -251,7 +267,7 @@ mod tests {
     }
 
     fn claims(detect: Detect) -> Claims {
-        Claims::new([ip("10.0.0.1"), ip("2001:db8::1")].into_iter(), detect, true, 7)
+        Claims::new([ip("10.0.0.1"), ip("2001:db8::1")].into_iter(), detect, Voice::Ours, 7)
     }
 
     /// Runs all due actions and returns them with their times in milliseconds.
@@ -317,7 +333,7 @@ mod tests {
 
     #[test]
     fn another_core_speaks_for_all() {
-        let mut c = Claims::new([ip("10.0.0.1")].into_iter(), Detect::Strict, false, 7);
+        let mut c = Claims::new([ip("10.0.0.1")].into_iter(), Detect::Strict, Voice::Nobody, 7);
         c.link_up(Instant::ZERO);
         assert!(c.are_settled() && c.is_held(ip("10.0.0.1")) && play(&mut c, Instant::ZERO).is_empty());
     }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::base::share;
 use crate::base::time::Duration;
 use crate::net::cidr::Cidr;
 
@@ -74,6 +75,11 @@ pub struct NetConfig {
     pub announce: bool,
     /// How to check whether another station has one of our addresses.
     pub detect: Detect,
+    /// Which of the cores that share the port this is, and how many there are. Core 0 speaks for all: only it announces,
+    /// checks and defends our addresses. Cores of [`runtime`](crate::runtime) set both themselves.
+    pub core: u8,
+    /// The number of cores that share the port. See [`NetEvent::Group`](super::NetEvent::Group).
+    pub cores: u8,
     /// A secret random number from which IPv6 flow labels are derived.
     pub seed: u64,
 }
@@ -81,6 +87,26 @@ pub struct NetConfig {
 impl NetConfig {
     /// The maximum number of addresses.
     pub const MAX_ADDRS: usize = 64;
+
+    /// The settings of core `core` of `of` that share a port: the limits on what is sent in a second are totals here, of
+    /// which each core has its part, but at least one.
+    ///
+    /// # Panics
+    /// If `core` is not below `of`.
+    #[must_use]
+    pub fn for_core(&self, core: u8, of: u8) -> Self {
+        assert!(core < of, "core {core} of {of}");
+        let part = |total: u32| share(total as usize, core, of) as u32;
+        Self {
+            core,
+            cores: of,
+            solicits_per_second: part(self.solicits_per_second),
+            echo_per_second: part(self.echo_per_second),
+            errors_per_second: part(self.errors_per_second),
+            unreachable_per_second: part(self.unreachable_per_second),
+            ..self.clone()
+        }
+    }
 }
 
 impl Default for NetConfig {
@@ -103,6 +129,8 @@ impl Default for NetConfig {
             unreachable_per_second: 100,
             announce: true,
             detect: Detect::default(),
+            core: 0,
+            cores: 1,
             seed: 0,
         }
     }

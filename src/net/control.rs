@@ -8,6 +8,7 @@ use crate::datapath::TxFrame;
 use crate::net::addressing::{is_link_local, is_station};
 use crate::net::claim::Other;
 use crate::net::neighbor::{Learned, News, Solicit};
+use crate::net::news::GroupNews;
 use crate::net::packet::{IpPacket, Quote};
 use crate::net::receive::Received;
 use crate::net::stack::Net;
@@ -267,13 +268,18 @@ impl<T: TxFrame> Net<T> {
         if !ours || !is_link_local(packet.src) || packet.hop_limit != 1 {
             return Err(NetDrop::IcmpIgnored);
         }
-        self.reports.asked(now, query.max_delay);
+        if self.core == 0 {
+            self.reports.asked(now, query.max_delay);
+        } else {
+            self.tell(GroupNews::ListenerQuery { max_delay: query.max_delay });
+        }
         Ok(Received::Consumed)
     }
 
     /// Sends a solicitation for a neighbour.
     pub(super) fn solicit(&mut self, ask: Solicit) {
         self.stats.neighbor_solicits += 1;
+        self.tell(GroupNews::Asked { ip: ask.target });
         let mac = self.mac;
         // If there is no room, it is sent again in a second.
         let _ = match (ask.target, self.addressing.asks_for(ask.target)) {

@@ -17,8 +17,10 @@ mod claim;
 mod config;
 mod control;
 mod flows;
+mod group;
 mod listener;
 mod neighbor;
+mod news;
 mod outbox;
 mod packet;
 mod pending;
@@ -34,6 +36,7 @@ mod tests;
 
 pub use cidr::{Cidr, CidrError};
 pub use config::{Detect, NetConfig, NetError, Route};
+pub use news::{GroupNews, Overheard};
 pub use packet::{Quote, UdpDatagram};
 pub use receive::Received;
 pub use route::{RouteError, Sources, WayError};

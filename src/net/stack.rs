@@ -8,11 +8,12 @@ use crate::base::time::Instant;
 use crate::datapath::{Caps, TxFrame};
 use crate::net::addressing::Addressing;
 use crate::net::cidr::Cidr;
-use crate::net::claim::{Claims, Other, Step, Verdict};
+use crate::net::claim::{Claims, Other, Step, Verdict, Voice};
 use crate::net::config::{NetConfig, NetError};
 use crate::net::flows::Flows;
 use crate::net::listener::Reports;
 use crate::net::neighbor::{Account, Learned, Neighbors, News, Timeout};
+use crate::net::news::GroupNews;
 use crate::net::outbox::Outbox;
 use crate::net::pending::Pending;
 use crate::net::ports::Ports;
@@ -30,13 +31,8 @@ const MAX_EVENTS: usize = 64;
 /// An event of the network layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetEvent {
-    /// A neighbour's MAC address was resolved or changed. Other cores can take it over with [`Net::share_neighbor`].
-    Neighbor {
-        /// Its address.
-        ip: IpAddr,
-        /// Its MAC address.
-        mac: Mac,
-    },
+    /// News for the other cores on the port. Only if there are any ([`NetConfig::cores`]).
+    Group(GroupNews),
     /// A neighbour did not answer; frames for it were dropped.
     Unreachable {
         /// Its address.
@@ -77,6 +73,8 @@ pub struct Net<T> {
     pub(super) vlan: Option<u16>,
     pub(super) caps: TxCaps,
     pub(super) seed: u64,
+    pub(super) core: u8,
+    pub(super) cores: u8,
     pub(super) addressing: Addressing,
     pub(super) ports: Ports,
     pub(super) flows: Flows,
@@ -115,12 +113,19 @@ impl<T: TxFrame> Net<T> {
         least("max_pending", config.max_pending, config.pending_frames)?;
         least("templates", config.templates, 2)?;
         let all = addressing.all().iter().map(Cidr::addr);
-        let claims = Claims::new(all, config.detect, config.announce, config.seed ^ u64::from(mac.0[5]));
+        let voice = match (config.announce, config.core) {
+            (false, _) => Voice::Nobody,
+            (true, 0) => Voice::Ours,
+            (true, _) => Voice::First,
+        };
+        let claims = Claims::new(all, config.detect, voice, config.seed ^ u64::from(mac.0[5]));
         let mut this = Self {
             mac,
             vlan: config.vlan,
             caps: TxCaps { mtu: caps.mtu, ip_checksum: caps.tx_ip_checksum, udp_checksum: caps.tx_udp_checksum },
             seed: config.seed,
+            core: config.core,
+            cores: config.cores,
             addressing,
             ports: Ports::new(config.ports.as_deref()),
             flows: Flows::new(config.seed),
@@ -194,7 +199,14 @@ impl<T: TxFrame> Net<T> {
 
     /// Notes that the link is down, and stops announcements.
     pub fn link_down(&mut self, now: Instant) {
+        let all = self.addressing.all().iter().map(Cidr::addr);
+        let asked: Vec<_> = all.filter(|ip| !self.claims.is_held(*ip)).collect();
         self.claims.link_down(now);
+        for ip in asked {
+            if self.core == 0 && self.claims.is_held(ip) {
+                self.tell(GroupNews::AddressHeld { ip });
+            }
+        }
         self.reports.hush();
     }
 
@@ -257,7 +269,7 @@ impl<T: TxFrame> Net<T> {
         self.events.pop_front()
     }
 
-    /// Takes over the content of another core's [`NetEvent::Neighbor`].
+    /// Takes over the content of another core's [`GroupNews::Neighbor`].
     pub fn share_neighbor(&mut self, now: Instant, ip: IpAddr, mac: Mac) {
         if self.addressing.on_link(ip) && !self.addressing.is_local(ip) && mac.is_station() {
             let learned = self.neighbors.share(now, ip, mac);
@@ -336,7 +348,10 @@ impl<T: TxFrame> Net<T> {
                     self.stats.address_probes += 1;
                     self.probe_address(ip);
                 }
-                Step::Take(ip) => self.addressing.set_used(ip, true),
+                Step::Take(ip) => {
+                    self.addressing.set_used(ip, true);
+                    self.tell(GroupNews::AddressHeld { ip });
+                }
                 Step::Announce(ip) => {
                     self.stats.address_announcements += 1;
                     self.announce(ip);
@@ -351,6 +366,15 @@ impl<T: TxFrame> Net<T> {
             return;
         }
         self.stats.duplicate_address += u64::from(other == Other::Uses);
+        if self.core == 0 {
+            self.judge_claim(now, ip, mac, other);
+        } else if self.claims.has(ip) {
+            self.tell(GroupNews::Claimed { ip, mac, uses: other == Other::Uses });
+        }
+    }
+
+    /// Decides what to do about another station's claim to `ip`. Core 0 does it for all.
+    pub(super) fn judge_claim(&mut self, now: Instant, ip: IpAddr, mac: Mac, other: Other) {
         match self.claims.heard(now, ip, other) {
             Verdict::None => {}
             Verdict::Defend => {
@@ -361,6 +385,7 @@ impl<T: TxFrame> Net<T> {
             Verdict::Lost => {
                 self.stats.address_lost += 1;
                 self.remove_address(ip);
+                self.tell(GroupNews::AddressLost { ip, mac });
                 self.event(NetEvent::AddressLost { ip, mac });
             }
         }
@@ -377,10 +402,24 @@ impl<T: TxFrame> Net<T> {
         if !self.addressing.on_link(ip) || mac == Some(self.mac) {
             return Learned::Nothing;
         }
+        let learned = self.learn_quietly(now, ip, mac, news);
+        match (learned, mac) {
+            (Learned::Resolved(_), Some(mac)) if matches!(news, News::Answer { .. }) => {
+                self.tell(GroupNews::Neighbor { ip, mac });
+            }
+            _ => self.overhear(ip, mac, news),
+        }
+        learned
+    }
+
+    /// The same without telling other cores.
+    pub(super) fn learn_quietly(&mut self, now: Instant, ip: IpAddr, mac: Option<Mac>, news: News) -> Learned {
+        if !self.addressing.on_link(ip) || mac == Some(self.mac) {
+            return Learned::Nothing;
+        }
         let learned = self.neighbors.learn(now, ip, mac, news);
-        if let (Learned::Resolved(_) | Learned::Changed, Some(mac)) = (learned, mac) {
+        if let Some(mac) = mac {
             self.apply(learned, mac);
-            self.event(NetEvent::Neighbor { ip, mac });
         }
         learned
     }

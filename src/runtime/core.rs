@@ -507,7 +507,7 @@ impl<D: Datapath, A: App> Core<D, A> {
                 NetEvent::RouterSilent { ip } => {
                     tracing::warn!(%ip, "a router does not answer; using another one meanwhile");
                 }
-                NetEvent::Neighbor { .. } => {}
+                NetEvent::Group(_) => {}
             }
         }
     }

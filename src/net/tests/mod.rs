@@ -4,6 +4,7 @@ mod captured;
 mod flow;
 mod flows;
 mod fuzz;
+mod group;
 mod hostile;
 mod links;
 mod messages;

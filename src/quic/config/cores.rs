@@ -1,5 +1,6 @@
 //! Settings of several cores of a process.
 
+use crate::base::share;
 use crate::quic::config::EndpointConfig;
 use crate::quic::secret::Secret;
 use crate::quic::token::RetryPolicy;
@@ -30,12 +31,6 @@ impl EndpointConfig {
             ..self.clone()
         }
     }
-}
-
-/// The share of core `core` of `of` in `total`: equal shares, to within one. It is at least one, unless `total` is 0.
-pub(crate) fn share(total: usize, core: u8, of: u8) -> usize {
-    let (core, of) = (usize::from(core), usize::from(of));
-    (total / of + usize::from(core < total % of)).max(total.min(1))
 }
 
 #[cfg(test)]
