@@ -4,6 +4,7 @@
 //! simulated link, and decorators (fault injection, packet capture).
 #![forbid(unsafe_code)]
 
+pub mod exchange;
 pub mod faults;
 pub mod pcap;
 pub mod sim;

@@ -267,6 +267,11 @@ pub struct EndpointConfig {
     /// This core's number, contained in its connection IDs. It must be unique within a process
     /// ([`EndpointConfig::for_core`]).
     pub core: u8,
+    /// The number of cores of the process. Datagrams whose connection ID names another one of them have to be handed over
+    /// to it ([`Lead::Core`]).
+    ///
+    /// [`Lead::Core`]: super::Lead::Core
+    pub cores: u8,
     /// Maximum number of connections.
     pub max_connections: usize,
     /// Maximum number of concurrent server handshakes.
@@ -310,6 +315,7 @@ impl EndpointConfig {
             epoch: [0; 16],
             cid: CidConfig::default(),
             core: 0,
+            cores: 1,
             max_connections: 1 << 20,
             max_handshakes: 10_000,
             reset_rate: 1000,

@@ -35,7 +35,7 @@ pub use connection::{
     Conn, OpenError, PeerStanding, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError,
     TooBig, Transmit, Undelivered,
 };
-pub use endpoint::{Arrival, ConnectError, Endpoint, Origin};
+pub use endpoint::{AnswerId, Arrival, ConnectError, Datagram, Endpoint, Known, Lead, Leads, Origin, RUN, Tag};
 pub use event::{CloseReason, ConnId, Dir, Event, Notify, OutOfSpace, SendData};
 pub use secret::Secret;
 pub use stats::{ConnStats, DropReason, EndpointStats, PlacementStats, StreamStats};

@@ -8,6 +8,7 @@ mod context;
 mod core;
 mod idle;
 mod observe;
+mod seat;
 mod stats;
 mod waker;
 
@@ -16,5 +17,6 @@ pub use clock::Clock;
 pub use context::{App, ConnectFailure, Context, Unreachable};
 pub use idle::Idle;
 pub use observe::{CoreLive, Observer, Stage, Stages};
+pub use seat::Seat;
 pub use stats::CoreStats;
 pub use waker::Waker;

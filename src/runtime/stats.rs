@@ -21,6 +21,12 @@ pub struct CoreStats {
     pub sleeps: u64,
     /// Sleeps that timed out although a frame had arrived and the port should have woken the core.
     pub late_wakeups: u64,
+    /// Frames handed over to the core of their connection.
+    pub handed_over: u64,
+    /// Frames taken over from other cores.
+    pub taken_over: u64,
+    /// Frames dropped because the queue to the core of their connection was full.
+    pub exchange_full: u64,
 }
 
 impl CoreStats {
@@ -36,6 +42,9 @@ impl CoreStats {
             ("core_events", self.events),
             ("core_sleeps", self.sleeps),
             ("core_late_wakeups", self.late_wakeups),
+            ("core_handed_over", self.handed_over),
+            ("core_taken_over", self.taken_over),
+            ("core_exchange_full", self.exchange_full),
         ]
         .into_iter()
     }

@@ -295,8 +295,8 @@ impl World {
         while let Some((to, ecn, mut data)) = self.network.receive(self.now) {
             let host = &mut self.hosts[usize::from(to == Side::Server)];
             let meta = RxMeta { local: addr(to), remote: addr(to.peer()), ecn };
-            if host.endpoint.handle_datagram(self.now, &meta, &mut data) == Arrival::Answered {
-                host.endpoint.set_answer_origin(ORIGIN);
+            if let Arrival::Answered(answer) = host.endpoint.handle_datagram(self.now, &meta, &mut data) {
+                host.endpoint.set_answer_origin(answer, ORIGIN);
             }
         }
     }

@@ -49,9 +49,14 @@ impl IdMaker {
         self.codec.raw(cid)
     }
 
+    /// The contents of an ID, whichever core it belongs to.
+    pub(crate) fn read(&self, cid: RawCid) -> Option<CidInfo> {
+        self.codec.decode_raw(cid)
+    }
+
     /// The contents of an ID, if it belongs to this core.
     pub(crate) fn own(&self, cid: RawCid) -> Option<CidInfo> {
-        self.codec.decode_raw(cid).filter(|info| info.core == self.core)
+        self.read(cid).filter(|info| info.core == self.core)
     }
 
     /// The sequence number of an ID, if it belongs to this core.

@@ -24,6 +24,7 @@ impl EndpointConfig {
         Self {
             seed: *Secret::from(self.seed).key(&format!("core {core}")),
             core,
+            cores: of,
             max_connections: part(self.max_connections),
             max_handshakes: part(self.max_handshakes),
             reset_rate: part(self.reset_rate as usize) as u32,

@@ -53,7 +53,7 @@ impl Endpoint {
         let mut out = vec![0; 7 + dcid.len() + scid.len() + 4 * versions.len()];
         let len = header::encode_version_negotiation(&mut out, grease[0], scid, dcid, &versions);
         out.truncate(len.unwrap_or(0));
-        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data: out, origin: None });
+        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data: out });
     }
 
     /// Handles a client's first Initial packet. No state is kept unless it is authentic.

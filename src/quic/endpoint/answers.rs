@@ -22,11 +22,14 @@ pub(super) struct Answer {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) data: Vec<u8>,
-    pub(super) origin: Option<Origin>,
 }
 
 /// Where a datagram came from, in terms of the layer that carries it, such as a MAC address. The engine only stores it.
 pub type Origin = [u8; 6];
+
+/// Identifies an answer among all of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AnswerId(u64);
 
 /// A Retry to send in answer to a first packet from `scid` to `dcid`.
 #[derive(Clone, Copy, Debug)]
@@ -35,21 +38,52 @@ pub(super) struct RetryDue {
     pub(super) remote: SocketAddr,
     pub(super) dcid: ConnectionId,
     pub(super) scid: ConnectionId,
-    pub(super) origin: Option<Origin>,
+}
+
+/// A queued answer.
+#[derive(Debug)]
+struct Waiting<T> {
+    id: AnswerId,
+    origin: Option<Origin>,
+    answer: T,
+}
+
+/// The answers of one kind, oldest first.
+#[derive(Debug)]
+struct Queue<T>(VecDeque<Waiting<T>>);
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T> Queue<T> {
+    fn push(&mut self, id: AnswerId, answer: T) {
+        self.0.push_back(Waiting { id, origin: None, answer });
+    }
+
+    fn pop(&mut self) -> Option<(T, Option<Origin>)> {
+        self.0.pop_front().map(|waiting| (waiting.answer, waiting.origin))
+    }
+
+    /// The answer `id`, if it is in this queue. The search starts with the newest.
+    fn find(&mut self, id: AnswerId) -> Option<&mut Waiting<T>> {
+        self.0.iter_mut().rev().take_while(|waiting| waiting.id >= id).find(|waiting| waiting.id == id)
+    }
 }
 
 /// The queued answers.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    ready: VecDeque<Answer>,
-    retries: VecDeque<RetryDue>,
+    ready: Queue<Answer>,
+    retries: Queue<RetryDue>,
     /// Whether the last datagram was an answer, so that it is the connections' turn.
     yields: bool,
     /// Whether the last answer was not a Retry.
     retry_next: bool,
-    /// Number of answers queued since the start, and whether the last one is a Retry.
+    /// Number of answers queued since the start.
     queued: u64,
-    last_is_retry: bool,
     /// Origin of the datagram that caused the last answer written, if known.
     written: Option<Origin>,
 }
@@ -57,26 +91,25 @@ pub(super) struct Answers {
 impl Answers {
     /// Whether another [`Answer`] may be queued.
     pub(super) fn has_room(&self) -> bool {
-        self.ready.len() < MAX_ANSWERS
+        self.ready.0.len() < MAX_ANSWERS
     }
 
     pub(super) fn push_back(&mut self, answer: Answer) {
-        self.ready.push_back(answer);
         self.queued += 1;
-        self.last_is_retry = false;
+        self.ready.push(AnswerId(self.queued), answer);
     }
 
-    /// Number of answers queued since the start.
-    pub(super) fn queued(&self) -> u64 {
-        self.queued
+    /// The answer queued last.
+    pub(super) fn last(&self) -> AnswerId {
+        AnswerId(self.queued)
     }
 
-    /// Sets the origin of the datagram that caused the last answer queued.
-    pub(super) fn set_origin(&mut self, origin: Origin) {
-        if self.last_is_retry {
-            self.retries.back_mut().into_iter().for_each(|retry| retry.origin = Some(origin));
-        } else {
-            self.ready.back_mut().into_iter().for_each(|answer| answer.origin = Some(origin));
+    /// Sets the origin of the datagram that caused the answer `id`.
+    pub(super) fn set_origin(&mut self, id: AnswerId, origin: Origin) {
+        if let Some(retry) = self.retries.find(id) {
+            retry.origin = Some(origin);
+        } else if let Some(answer) = self.ready.find(id) {
+            answer.origin = Some(origin);
         }
     }
 
@@ -87,11 +120,10 @@ impl Answers {
 
     /// Queues a Retry. False if there are too many.
     pub(super) fn push_retry(&mut self, retry: RetryDue) -> bool {
-        let room = self.retries.len() < MAX_RETRIES;
+        let room = self.retries.0.len() < MAX_RETRIES;
         if room {
-            self.retries.push_back(retry);
             self.queued += 1;
-            self.last_is_retry = true;
+            self.retries.push(AnswerId(self.queued), retry);
         }
         room
     }
@@ -99,13 +131,13 @@ impl Answers {
     /// Whether the next datagram is an answer; while connections have something to send, every second datagram is.
     #[inline]
     pub(super) fn is_next(&mut self) -> bool {
-        let waiting = !self.ready.is_empty() || !self.retries.is_empty();
+        let waiting = !self.ready.0.is_empty() || !self.retries.0.is_empty();
         waiting && !std::mem::take(&mut self.yields)
     }
 
     /// Whether the next answer is a Retry. The two kinds alternate.
     fn is_retry_next(&self) -> bool {
-        !self.retries.is_empty() && (self.retry_next || self.ready.is_empty())
+        !self.retries.0.is_empty() && (self.retry_next || self.ready.0.is_empty())
     }
 }
 
@@ -114,14 +146,14 @@ impl Endpoint {
     pub(super) fn write_answer(&mut self, now: Instant, slot: &mut [u8]) -> Option<Transmit> {
         loop {
             let (local, remote, origin, len) = if self.answers.is_retry_next() {
-                let retry = self.answers.retries.pop_front()?;
-                (retry.local, retry.remote, retry.origin, self.write_retry(now, &retry, slot))
+                let (retry, origin) = self.answers.retries.pop()?;
+                (retry.local, retry.remote, origin, self.write_retry(now, &retry, slot))
             } else {
-                let answer = self.answers.ready.pop_front()?;
+                let (answer, origin) = self.answers.ready.pop()?;
                 let space = slot.get_mut(..answer.data.len());
                 let len = answer.data.len();
                 let written = space.map(|space| space.copy_from_slice(&answer.data)).map(|()| len);
-                (answer.local, answer.remote, answer.origin, written)
+                (answer.local, answer.remote, origin, written)
             };
             self.answers.retry_next = !self.answers.retry_next;
             let Some(len) = len else {

@@ -43,7 +43,7 @@ const RECENT: usize = 4096;
 
 /// One of our connection IDs, decoded. Decoding takes four passes of its cipher.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Known {
+pub struct Known {
     pub(super) id: ConnId,
     pub(super) sequence: u16,
 }

@@ -5,6 +5,7 @@ mod answers;
 mod lookup;
 mod reset;
 mod retry;
+mod route;
 mod routes;
 mod table;
 mod way;
@@ -21,7 +22,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::timer::TimerWheel;
 use crate::crypto::HEAD_AT;
-use crate::mem::{BufPool, prefetch_object};
+use crate::mem::BufPool;
 use crate::quic::cid::{IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, TooBig, Transmit, Undelivered};
@@ -32,13 +33,15 @@ use crate::quic::tls::{self, TlsError, TlsSession};
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::{ConnectionId, QUIC_V1, TransportError, varint};
 
-use lookup::{Known, Lookup};
+pub use lookup::Known;
+use lookup::Lookup;
+pub use route::{Datagram, Lead, Leads, RUN, Tag};
 use routes::Routes;
 use table::Table;
 
 use crate::quic::token::AddressTokens;
-pub use answers::Origin;
 use answers::{Answer, Answers};
+pub use answers::{AnswerId, Origin};
 
 /// Maximum UDP payload in bytes.
 const MAX_DATAGRAM: usize = 65_527;
@@ -55,7 +58,7 @@ pub enum Arrival {
     /// Nothing of interest.
     Handled,
     /// An answer without a connection was queued. See [`Endpoint::set_answer_origin`].
-    Answered,
+    Answered(AnswerId),
     /// A connection was accepted, whose peer's address may be forged.
     Accepted,
 }
@@ -226,40 +229,42 @@ impl Endpoint {
         ConnectionId::new(&bytes).expect("8 bytes")
     }
 
-    /// Announces a UDP payload that will be handled soon: prefetches its connection, which is returned if there is one.
-    pub fn prefetch(&mut self, data: &[u8]) -> Option<ConnId> {
-        let id = self.ids.short_dcid(data).and_then(|dcid| self.decode(dcid))?.id;
-        prefetch_object(self.table.peek(id)?);
-        Some(id)
-    }
-
-    /// Prefetches what the connection points to. The connection itself should be in the cache by then.
-    pub fn prefetch_near(&self, conn: Option<ConnId>) {
-        if let Some(conn) = conn.and_then(|id| self.table.peek(id)) {
-            conn.prefetch_near();
-        }
-    }
-
-    /// Prefetches what lies behind that.
-    pub fn prefetch_far(&self, conn: Option<ConnId>) {
-        if let Some(conn) = conn.and_then(|id| self.table.peek(id)) {
-            conn.prefetch_far();
-        }
-    }
-
     /// Handles a received UDP payload; it is decrypted from where it lies.
-    #[inline]
     pub fn handle_datagram(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) -> Arrival {
+        let mut leads = Leads::new();
+        self.lead(&mut leads, data);
+        self.route(&mut leads);
+        let mut datagram = Datagram::new(meta, data, leads[0]);
+        self.handle_run(now, std::slice::from_mut(&mut datagram));
+        datagram.arrival
+    }
+
+    /// Handles received datagrams, in order. Returns false if the result is [`Arrival::Handled`] for all of them; otherwise
+    /// see [`Datagram::arrival`]. Datagrams of other cores must not be among them.
+    #[inline]
+    pub fn handle_run(&mut self, now: Instant, run: &mut [Datagram<'_>]) -> bool {
         self.now = now;
-        self.stats.rx_datagrams += 1;
-        self.stats.rx_bytes += data.len() as u64;
-        if self.handle_short(now, meta, data) {
-            return Arrival::Handled;
+        self.stats.rx_datagrams += run.len() as u64;
+        let mut news = false;
+        for datagram in run {
+            self.stats.rx_bytes += datagram.data.len() as u64;
+            if let Lead::Here(known) = datagram.lead
+                && self.handle_short(now, known, datagram.meta, datagram.data)
+            {
+                continue;
+            }
+            datagram.arrival = self.handle_other(now, datagram.meta, datagram.data);
+            news |= datagram.arrival != Arrival::Handled;
         }
-        let (answers, unvalidated) = (self.answers.queued(), self.unvalidated);
-        self.handle_other(now, meta, data);
-        if self.answers.queued() != answers {
-            Arrival::Answered
+        news
+    }
+
+    #[inline(never)]
+    fn handle_other(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) -> Arrival {
+        let (answer, unvalidated) = (self.answers.last(), self.unvalidated);
+        self.handle_parsed(now, meta, data);
+        if self.answers.last() != answer {
+            Arrival::Answered(self.answers.last())
         } else if self.unvalidated > unvalidated {
             Arrival::Accepted
         } else {
@@ -267,8 +272,7 @@ impl Endpoint {
         }
     }
 
-    #[inline(never)]
-    fn handle_other(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) {
+    fn handle_parsed(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) {
         let Ok(parsed) = header::parse(data, self.ids.cid_len()) else {
             match self.find_reset(meta, data) {
                 Some(id) => self.on_reset(now, id),
@@ -284,8 +288,7 @@ impl Endpoint {
 
     /// The fast path for most datagrams: one packet with a short header for an existing connection. False if this one
     /// is different.
-    fn handle_short(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) -> bool {
-        let Some(known) = self.ids.short_dcid(data).and_then(|dcid| self.decode(dcid)) else { return false };
+    fn handle_short(&mut self, now: Instant, known: Known, meta: &RxMeta, data: &mut [u8]) -> bool {
         let mut cx = cx!(self, now);
         let conn = self.table.get(known.id).filter(|conn| conn.accepts_sequence(known.sequence, now));
         let Some(conn) = conn else { return false };
@@ -318,10 +321,10 @@ impl Endpoint {
         if let Some(known) = self.lookup.recent(dcid) {
             return Some(known);
         }
-        let info = self.ids.own(dcid)?;
-        let known = Known { id: self.table.find(info.index, info.generation)?, sequence: info.sequence };
-        self.lookup.remember(dcid, known);
-        Some(known)
+        match self.read(dcid) {
+            Lead::Here(known) => Some(known),
+            _ => None,
+        }
     }
 
     fn deliver(&mut self, now: Instant, id: ConnId, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {

@@ -55,6 +55,6 @@ impl Endpoint {
         data[0] = data[0] & 0x3f | 0x40;
         data[size - 16..].copy_from_slice(&self.ids.token(dcid));
         self.stats.resets_sent += 1;
-        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data, origin: None });
+        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data });
     }
 }

@@ -20,7 +20,7 @@ impl Endpoint {
     /// than that packet, which has 1200 bytes.
     pub(super) fn queue_retry(&mut self, meta: &RxMeta, parsed: &Parsed) {
         let (local, remote) = (meta.local, meta.remote);
-        let retry = RetryDue { local, remote, dcid: parsed.dcid, scid: parsed.scid, origin: None };
+        let retry = RetryDue { local, remote, dcid: parsed.dcid, scid: parsed.scid };
         if !self.answers.push_retry(retry) {
             self.stats.drop(DropReason::Overload);
         }
@@ -55,7 +55,7 @@ impl Endpoint {
         }
         let ours = crypto::initial_direction(&parsed.dcid, Side::Server);
         let data = initial_close(&ours, &parsed.scid, &parsed.dcid, TransportError::INVALID_TOKEN);
-        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data, origin: None });
+        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data });
     }
 }
 

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use crate::quic::connection::{Connection, PeerStanding};
-use crate::quic::endpoint::{Endpoint, Origin};
+use crate::quic::endpoint::{AnswerId, Endpoint, Origin};
 use crate::quic::event::ConnId;
 
 impl Endpoint {
-    /// Sets the origin of the datagram for which [`Endpoint::handle_datagram`] has just returned
-    /// [`Arrival::Answered`](super::Arrival::Answered). [`Endpoint::answer_origin`] returns it when the answer is sent.
-    pub fn set_answer_origin(&mut self, origin: Origin) {
-        self.answers.set_origin(origin);
+    /// Sets the origin of the datagram whose handling resulted in [`Arrival::Answered`](super::Arrival::Answered).
+    /// [`Endpoint::answer_origin`] returns it when the answer is sent.
+    pub fn set_answer_origin(&mut self, answer: AnswerId, origin: Origin) {
+        self.answers.set_origin(answer, origin);
     }
 
     /// The origin of the datagram that caused the answer just written by [`Endpoint::poll_transmit`].

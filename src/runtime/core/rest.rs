@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Core;
 use crate::base::time::Duration;
 use crate::datapath::Datapath;
+use crate::datapath::exchange::Exchange;
 use crate::runtime::App;
 use crate::runtime::idle::{self, Precise, SETTLE, SHORT, Step, Woken};
 
-impl<D: Datapath, A: App> Core<D, A> {
+impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     /// Prepares the core for sleeping, if it ever sleeps, until the returned guard is dropped.
     pub(super) fn prepare_rest(&mut self) -> Option<Precise> {
         self.rest.may_sleep().then(|| {

@@ -3,13 +3,16 @@
 mod way;
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::datapath::Caps;
 use crate::datapath::sim::{SimConfig, SimLink, SimPort};
-use crate::net::Detect;
+use crate::mem::BufPool;
+use crate::net::{Detect, NetConfig};
 use crate::quic::tls::{self, TlsOptions};
 use crate::quic::{ClientConfig, CloseReason, ConnId, Event, TransportConfig};
+use crate::runtime::{Context, Idle};
 
 /// A port whose link is up at the first check only.
 struct Unplugged {

@@ -24,10 +24,10 @@ pub(super) enum Mark {
     TurnBegins,
     /// The device has delivered a burst.
     BurstArrived,
-    /// The engine is about to handle a datagram.
-    DatagramBegins,
-    /// The engine has handled the datagram.
-    DatagramEnds,
+    /// The engine starts to handle so many datagrams.
+    RunBegins(usize),
+    /// The engine has handled them.
+    RunEnds,
     /// The application is about to handle an event.
     EventBegins,
     /// The application has handled the event.

@@ -57,6 +57,8 @@ pub struct Stages {
     arrived: u64,
     /// When the stage being timed began.
     began: u64,
+    /// The number of datagrams that the engine is handling.
+    run: u64,
     /// When the queued frames were built, oldest first; 0 for frames of the network layer.
     waiting: ArrayVec<u64, BURST>,
 }
@@ -68,6 +70,7 @@ impl Default for Stages {
             ns_per_cycle: 1.0 / cycles_per_ns(),
             arrived: 0,
             began: 0,
+            run: 0,
             waiting: ArrayVec::new(),
         }
     }
@@ -87,8 +90,8 @@ impl Stages {
         match mark {
             Mark::TurnBegins => self.arrived = 0,
             Mark::BurstArrived => self.arrived = cycles(),
-            Mark::DatagramBegins => self.datagram_begins(),
-            Mark::DatagramEnds => self.datagram_ends(),
+            Mark::RunBegins(datagrams) => self.run_begins(datagrams),
+            Mark::RunEnds => self.run_ends(),
             Mark::EventBegins => self.event_begins(),
             Mark::EventEnds => self.record(Stage::App, cycles().wrapping_sub(self.began)),
             Mark::BuildBegins => {
@@ -105,25 +108,33 @@ impl Stages {
         }
     }
 
-    fn datagram_begins(&mut self) {
+    fn run_begins(&mut self, datagrams: usize) {
         take_spent();
+        self.run = datagrams as u64;
         self.began = cycles();
-        self.record(Stage::Wait, self.began.wrapping_sub(self.arrived));
+        self.record_each(Stage::Wait, self.began.wrapping_sub(self.arrived) * self.run);
         // Exclude the cost of recording.
         self.began = cycles();
     }
 
-    fn datagram_ends(&mut self) {
+    fn run_ends(&mut self) {
         let took = cycles().wrapping_sub(self.began);
         let spent = take_spent();
         if spent.verify > 0 {
-            self.record(Stage::Verify, spent.verify);
+            self.record_each(Stage::Verify, spent.verify);
         }
         if spent.place > 0 {
-            self.record(Stage::Place, spent.place);
+            self.record_each(Stage::Place, spent.place);
         }
         // A handshake's answer may have been sealed already.
-        self.record(Stage::Engine, took.saturating_sub(spent.verify + spent.place + spent.seal));
+        self.record_each(Stage::Engine, took.saturating_sub(spent.verify + spent.place + spent.seal));
+    }
+
+    /// Divides `cycles` equally among the datagrams of the run.
+    fn record_each(&mut self, stage: Stage, cycles: u64) {
+        for _ in 0..self.run {
+            self.record(stage, cycles / self.run);
+        }
     }
 
     fn event_begins(&mut self) {

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
 use crate::datapath::sim::SimRx;
+use crate::datapath::{RxFrame, TxFrame};
 use crate::net::RouteError;
 use crate::quic::ServerConfig;
 use crate::runtime::ConnectFailure;

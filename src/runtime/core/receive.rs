@@ -1,0 +1,190 @@
+//! Receiving frames. A burst is processed in passes over all of its frames: the network layer's headers, connection IDs,
+//! the engine. Frames of other cores' connections leave before the engine's pass.
+
+use arrayvec::ArrayVec;
+use std::net::IpAddr;
+use std::ops::Range;
+
+use super::Core;
+use crate::base::time::Instant;
+use crate::datapath::exchange::{Exchange, Handed};
+use crate::datapath::{BURST, Burst, Datapath, RxFrame};
+use crate::net::{Quote, Received, UdpDatagram};
+use crate::quic::{Arrival, Datagram, Lead, Leads, RxMeta, TooBig, Undelivered};
+use crate::runtime::observe::{Mark, Observe};
+use crate::runtime::{App, Unreachable};
+
+/// Up to this many connections are assumed to stay in the CPU's caches.
+const FEW: usize = 32;
+
+/// A UDP datagram in a burst of frames.
+struct Found {
+    /// The index of its frame.
+    frame: usize,
+    meta: RxMeta,
+    payload: Range<usize>,
+}
+
+impl Found {
+    #[inline]
+    fn new(frame: usize, udp: UdpDatagram) -> Self {
+        let UdpDatagram { local, remote, ecn, payload } = udp;
+        Self { frame, meta: RxMeta { local, remote, ecn }, payload }
+    }
+}
+
+impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
+    /// Receives a burst from the port and one from the other cores.
+    pub(super) fn receive(&mut self, now: Instant, seen: &mut impl Observe) -> bool {
+        let own = self.receive_own(now, seen);
+        let handed = !X::ALONE && self.take_over(now, seen);
+        own || handed
+    }
+
+    fn receive_own(&mut self, now: Instant, seen: &mut impl Observe) -> bool {
+        if self.datapath.rx_burst(&mut self.rx) == 0 {
+            return false;
+        }
+        seen.at(Mark::BurstArrived);
+        self.stats.rx_bursts += 1;
+        let mut rx = std::mem::take(&mut self.rx);
+        let (mut found, mut leads) = (ArrayVec::<Found, BURST>::new(), Leads::new());
+        for i in 0..rx.len() {
+            if let Some(udp) = self.receive_frame(now, &mut rx, i) {
+                self.endpoint.lead(&mut leads, &rx[i].data_mut()[udp.payload.clone()]);
+                found.push(Found::new(i, udp));
+            }
+        }
+        self.endpoint.route(&mut leads);
+        if !X::ALONE && leads.iter().any(|lead| matches!(lead, Lead::Core(..))) {
+            self.hand_over(&mut rx, &mut found, &mut leads);
+        }
+        self.handle(now, &mut rx, &found, &leads, seen);
+        self.datapath.release(&mut rx);
+        self.rx = rx;
+        true
+    }
+
+    /// Hands over the frames of other cores' connections. Frames for which there is no room are dropped.
+    #[cold]
+    fn hand_over(&mut self, rx: &mut Burst<D::Rx>, found: &mut ArrayVec<Found, BURST>, leads: &mut Leads) {
+        let mut staying = std::mem::take(found).into_iter().zip(leads.take()).peekable();
+        for (i, frame) in std::mem::take(rx).into_iter().enumerate() {
+            if let Some((mut datagram, lead)) = staying.next_if(|(datagram, _)| datagram.frame == i) {
+                if let Lead::Core(to, tag) = lead {
+                    self.leaving[usize::from(to)].push(Handed { frame, tag: Some(tag) });
+                    continue;
+                }
+                datagram.frame = rx.len();
+                found.push(datagram);
+                leads.push(lead);
+            }
+            rx.push(frame);
+        }
+        for (to, burst) in self.leaving.iter_mut().enumerate().filter(|(_, burst)| !burst.is_empty()) {
+            self.stats.handed_over += self.seat.exchange.offer(to as u8, burst) as u64;
+            self.stats.exchange_full += burst.len() as u64;
+            burst.clear();
+        }
+    }
+
+    /// Takes over frames from other cores, which have decoded the connection IDs. These frames are never handed over again.
+    fn take_over(&mut self, now: Instant, seen: &mut impl Observe) -> bool {
+        let mut handed = Burst::new();
+        if self.seat.exchange.take(&mut handed) == 0 {
+            return false;
+        }
+        seen.at(Mark::BurstArrived);
+        self.stats.taken_over += handed.len() as u64;
+        let (mut rx, mut tags) = (Burst::new(), ArrayVec::<_, BURST>::new());
+        for Handed { frame, tag } in handed {
+            rx.push(frame);
+            tags.push(tag);
+        }
+        let (mut found, mut leads) = (ArrayVec::<Found, BURST>::new(), Leads::new());
+        for i in 0..rx.len() {
+            if let Some(udp) = self.receive_frame(now, &mut rx, i) {
+                leads.push(Lead::handed(self.seat.core, tags[i]));
+                found.push(Found::new(i, udp));
+            }
+        }
+        self.handle(now, &mut rx, &found, &leads, seen);
+        self.datapath.release(&mut rx);
+        true
+    }
+
+    /// Returns the UDP datagram in frame `i` of a burst, and handles any other frame.
+    fn receive_frame(&mut self, now: Instant, rx: &mut Burst<D::Rx>, i: usize) -> Option<UdpDatagram> {
+        // Fetch the next frame into the cache while this one is processed.
+        if let Some(next) = rx.get(i + 1) {
+            next.prefetch();
+        }
+        match self.net.receive(now, &mut rx[i]) {
+            Received::Udp(udp) => return Some(udp),
+            Received::PacketTooBig { quote, max_udp_payload: max } => {
+                let Quote { local, remote, len, payload } = quote;
+                let quoted = &rx[i].data_mut()[payload];
+                self.endpoint.packet_too_big(now, &TooBig { local, remote, max, len, quoted });
+            }
+            Received::PortUnreachable { quote } => self.undelivered(now, &quote, &mut rx[i], Unreachable::PortClosed),
+            Received::HostUnreachable { quote } => self.undelivered(now, &quote, &mut rx[i], Unreachable::NoPath),
+            Received::Consumed | Received::Dropped(_) => {}
+        }
+        None
+    }
+
+    /// Passes datagrams to the engine.
+    fn handle(
+        &mut self,
+        now: Instant,
+        rx: &mut Burst<D::Rx>,
+        found: &ArrayVec<Found, BURST>,
+        leads: &Leads,
+        seen: &mut impl Observe,
+    ) {
+        // With many connections, most are not in the CPU's caches.
+        if self.endpoint.connection_count() > FEW {
+            self.endpoint.prefetch(leads);
+        }
+        let mut run = ArrayVec::<_, BURST>::new();
+        let (mut frames, mut at) = (rx.iter_mut(), 0);
+        for (datagram, lead) in found.iter().zip(leads.iter()) {
+            let Some(frame) = frames.nth(datagram.frame - at) else { break };
+            at = datagram.frame + 1;
+            run.push(Datagram::new(&datagram.meta, &mut frame.data_mut()[datagram.payload.clone()], *lead));
+        }
+        seen.at(Mark::RunBegins(run.len()));
+        let news = self.endpoint.handle_run(now, &mut run);
+        seen.at(Mark::RunEnds);
+        if news {
+            let arrivals: ArrayVec<_, BURST> = run.iter().map(|datagram| datagram.arrival).collect();
+            drop(run);
+            for (datagram, arrival) in found.iter().zip(arrivals) {
+                self.note_origin(now, arrival, datagram.meta.remote.ip(), &mut rx[datagram.frame]);
+            }
+        }
+    }
+
+    /// Notes the MAC address that a datagram came from. Answers to unvalidated addresses go back to it, and unknown
+    /// neighbours are solicited there by unicast, so strangers cannot cause broadcasts.
+    #[cold]
+    fn note_origin(&mut self, now: Instant, arrival: Arrival, remote: IpAddr, frame: &mut D::Rx) {
+        let Some(via) = frame.data_mut().get(6..12).and_then(|mac| mac.first_chunk::<6>()).copied() else { return };
+        match arrival {
+            Arrival::Answered(answer) => self.endpoint.set_answer_origin(answer, via),
+            Arrival::Accepted => self.net.heard_from(now, remote, via),
+            Arrival::Handled => {}
+        }
+    }
+
+    /// Handles an ICMP message that a datagram was not delivered. The application is notified if the engine finds the
+    /// message credible.
+    fn undelivered(&mut self, now: Instant, quote: &Quote, frame: &mut D::Rx, why: Unreachable) {
+        let Quote { local, remote, len, ref payload } = *quote;
+        let quoted = &frame.data_mut()[payload.clone()];
+        let port_closed = why == Unreachable::PortClosed;
+        if self.endpoint.is_undelivered(&Undelivered { local, remote, port_closed, len, quoted }) {
+            self.unreachable(now, remote.ip(), why);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Running a core, from its first turn to its end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Core, RunError};
+use crate::base::time::{Duration, Instant};
+use crate::datapath::Datapath;
+use crate::datapath::exchange::Exchange;
+use crate::runtime::App;
+
+/// How long a stopping core waits for its last packets to be sent.
+const LINGER: Duration = Duration::from_millis(500);
+
+impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
+    /// Polls until `stop` is set or the application is done, then closes the remaining connections. On return, for
+    /// whatever reason, the application has received `Closed` for every connection and has all its memory back. The
+    /// last call is [`App::on_end`].
+    ///
+    /// # Errors
+    /// [`RunError`] if the link is down for too long or the last address is lost to another station.
+    ///
+    /// # Panics
+    /// Resumes a panic of the application. All connections are closed with INTERNAL_ERROR first (RFC 9000 §20.1), which
+    /// tells peers not to wait for answers, and the memory that they hold is released. The application is notified only
+    /// by [`App::on_end`].
+    pub fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        // State that a panic left inconsistent is not used further: connections are closed and memory is given back.
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            let outcome = self.poll(stop);
+            self.shut_down();
+            outcome
+        }));
+        if ran.is_err() {
+            // The first panic is the one to report.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.shut_down_after_panic()));
+        }
+        let ended = catch_unwind(AssertUnwindSafe(|| self.app.on_end()));
+        let outcome = ran.unwrap_or_else(|panic| resume_unwind(panic));
+        ended.unwrap_or_else(|panic| resume_unwind(panic));
+        outcome
+    }
+
+    fn poll(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        self.await_link(stop)?;
+        self.await_addresses(stop)?;
+        let _precise = self.prepare_rest();
+        while !stop.load(Ordering::Relaxed) && !self.is_over() {
+            if self.turn() {
+                self.rest.busy();
+                continue;
+            }
+            self.check_link()?;
+            self.check_addresses()?;
+            self.rest(stop);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.app.is_done() && self.endpoint.connection_count() == self.endpoint.draining_count()
+    }
+
+    /// Closes every connection and sends the last packets.
+    fn shut_down(&mut self) {
+        let start = self.clock.now();
+        self.endpoint.close_all(0, "shutting down");
+        self.linger(start);
+        self.give_back();
+    }
+
+    /// Runs until two successive turns had nothing to send, for at most [`LINGER`].
+    fn linger(&mut self, start: Instant) {
+        let mut quiet = 0;
+        while quiet < 2 && self.clock.now().saturating_since(start) < LINGER {
+            quiet = if self.turn() || !self.tx.is_empty() { 0 } else { quiet + 1 };
+        }
+    }
+
+    /// Like `shut_down`, without calling the application, which has panicked.
+    #[cold]
+    fn shut_down_after_panic(&mut self) {
+        self.app_failed = true;
+        let start = self.clock.now();
+        tracing::error!(connections = self.endpoint.connection_count(), "the application has panicked: closing");
+        self.endpoint.fail_all("the application failed");
+        self.linger(start);
+        self.endpoint.abandon_all();
+        self.discard_events();
+    }
+}

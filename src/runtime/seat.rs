@@ -1,0 +1,21 @@
+//! The place of a core in its group.
+
+use crate::datapath::exchange::Alone;
+
+/// The place of a core in its group, with its access to the other cores.
+#[derive(Debug)]
+pub struct Seat<X = Alone> {
+    /// The number of the core, from 0.
+    pub core: u8,
+    /// The number of cores.
+    pub cores: u8,
+    /// Hands frames over to other cores.
+    pub exchange: X,
+}
+
+impl Seat {
+    /// The seat of a core that belongs to no group.
+    pub fn alone() -> Self {
+        Self { core: 0, cores: 1, exchange: Alone }
+    }
+}
