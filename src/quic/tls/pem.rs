@@ -57,7 +57,7 @@ fn read(path: &Path) -> Result<Vec<u8>, PemError> {
     let file = File::open(path).map_err(fail)?;
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > MAX_FILE {
-        let reason = format!("it is larger than {} MiB, the limit for such files", MAX_FILE >> 20);
+        let reason = format!("it has more than {} MiB, the limit for such files", MAX_FILE >> 20);
         return Err(PemError::Bad { path: path.into(), reason });
     }
     Ok(bytes)
