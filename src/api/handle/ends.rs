@@ -44,7 +44,7 @@ impl End {
     }
 }
 
-/// What a look at the rings found.
+/// Result of polling the rings.
 enum Look {
     Event(HandleEvent),
     /// Nothing yet.
@@ -77,16 +77,16 @@ impl Ends {
         Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The rings of the core that has `conn`. There is none for a connection of other cores than these.
+    /// The rings of the core that owns `conn`; `None` if that is not one of these cores.
     pub(super) fn of(&self, conn: ConnId) -> Option<&End> {
         match &*self.ends {
-            // A core that is alone may have any number.
+            // A single core may have any number.
             [only] => Some(only),
             ends => ends.get(usize::from(conn.core())),
         }
     }
 
-    /// Gives `command` to one of the cores, all in turn; those that cannot take it are passed over.
+    /// Sends `command` to the next core in turn; cores that cannot take it are skipped.
     pub(super) fn spread(&self, mut command: Command) -> Result<(), CommandErrorKind> {
         let count = self.ends.len();
         let first = self.connects.fetch_add(1, Ordering::Relaxed);
@@ -105,7 +105,7 @@ impl Ends {
         Err(why)
     }
 
-    /// The next event, if there is one. After an event of one core, the others have their turn.
+    /// The next event, if there is one. The cores take turns.
     pub(super) fn try_next(&self) -> Option<HandleEvent> {
         match self.look(|_| {}) {
             Look::Event(event) => Some(event),
@@ -113,7 +113,7 @@ impl Ends {
         }
     }
 
-    /// Looks at every ring until there is an event; `empty` gets those that may have one later.
+    /// Polls the rings until there is an event; `empty` gets those that may have one later.
     fn look<'a>(&'a self, mut empty: impl FnMut(&'a Receiver<HandleEvent>)) -> Look {
         let count = self.ends.len();
         let first = self.reads.load(Ordering::Relaxed);
@@ -181,7 +181,7 @@ impl Ends {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => only.shared.take_rest(),
             },
-            // A time that no clock reaches is no limit.
+            // A deadline beyond the range of the clock is no limit.
             _ => self.wait(Instant::now().checked_add(timeout)),
         }
     }
@@ -250,7 +250,7 @@ mod tests {
             scope.spawn(move || two.0.send(event(2)).unwrap());
             assert_eq!(ends.next().map(origin), Some(2));
         });
-        // Core 2 has gone, and left something.
+        // Core 2 has ended and left an event.
         ends.all()[2].shared.leave([event(2)].into_iter());
         assert_eq!(ends.next().map(origin), Some(2));
         cores[0].0.send(event(0)).unwrap();
@@ -271,7 +271,7 @@ mod tests {
         assert!(ends.of(conn).unwrap().command(command).is_ok());
         assert_eq!([0, 1, 2].map(|core| cores[core].1.len()), [0, 0, 1]);
         assert!(ends.of(close(3).0).is_none(), "there is no such core");
-        // A core that is alone may have any number.
+        // A single core may have any number.
         assert!(rings(1).0.of(close(9).0).is_some());
     }
 

@@ -45,7 +45,7 @@ pub enum RequestError {
     /// The path does not start with a slash or is not UTF-8.
     #[error("the path does not start with '/' or is not UTF-8")]
     Path,
-    /// The line is longer than [`MAX_LINE`].
+    /// The line is longer than `MAX_LINE` bytes.
     #[error("the request line is longer than {MAX_LINE} bytes")]
     TooLong,
 }
