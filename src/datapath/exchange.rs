@@ -5,7 +5,11 @@
 //! to the right one: the frame itself rather than a copy, in bursts, and together with its decoded connection ID
 //! ([`Tag`]).
 
+mod mesh;
+
 use super::Burst;
+
+pub use mesh::{Mesh, mesh};
 
 /// What the layer above has decoded from a frame, so that the receiving core does not have to do it again.
 pub type Tag = [u32; 3];

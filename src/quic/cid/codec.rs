@@ -10,6 +10,9 @@ use crate::wire::quic::ConnectionId;
 /// Highest place in a core's table that an ID can name.
 pub(crate) const MAX_INDEX: u32 = (1 << INDEX) - 1;
 
+/// Number of IDs that are decrypted in parallel: as many as the AES units of a CPU can overlap.
+const LANES: usize = 8;
+
 /// The contents of one of our connection IDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CidInfo {
@@ -137,16 +140,20 @@ impl CidCodec {
     /// Decodes `cid`; `None` if it is not of our form or for another server. Any ID of that form can be decoded; one
     /// that we did not make most likely names a place or generation that does not exist.
     pub fn decode(&self, cid: &[u8]) -> Option<CidInfo> {
-        let nonce = self.open(cid)?;
+        self.open(cid).map(|nonce| self.info(nonce))
+    }
+
+    /// The contents of a nonce.
+    fn info(&self, nonce: u128) -> CidInfo {
         let bits = self.place_bits();
         let place = nonce & low_bits(bits) ^ self.epoch;
         let generation = place >> SEQUENCE & low_bits(bits - INDEX - SEQUENCE);
-        Some(CidInfo {
+        CidInfo {
             core: (nonce >> bits) as u8,
             index: (place >> (bits - INDEX)) as u32,
             generation: u32::try_from(generation).unwrap_or(CidInfo::NO_GENERATION),
             sequence: place as u16,
-        })
+        }
     }
 
     fn open(&self, cid: &[u8]) -> Option<u128> {
@@ -156,7 +163,11 @@ impl CidCodec {
         }
         let mut bytes = [0; 32];
         bytes[..sealed.len()].copy_from_slice(sealed);
-        let plain = self.cipher.decrypt(&bytes);
+        self.nonce(&self.cipher.decrypt(&bytes))
+    }
+
+    /// The nonce in a decrypted ID, if that has our server ID.
+    fn nonce(&self, plain: &[u8; 32]) -> Option<u128> {
         let n = self.server_id.len();
         (plain[..n] == self.server_id[..]).then(|| be(&plain[n..]) >> (128 - 8 * self.nonce_len))
     }
@@ -183,6 +194,27 @@ impl CidCodec {
         bytes[..16].copy_from_slice(&cid.front.to_le_bytes());
         bytes[16..].copy_from_slice(&cid.back.to_le_bytes());
         self.decode(&bytes[..self.len()])
+    }
+
+    /// Like [`CidCodec::decode_raw`], for several IDs, which are decrypted in parallel.
+    pub(crate) fn decode_all(&self, cids: &[RawCid], mut each: impl FnMut(Option<CidInfo>)) {
+        for cids in cids.chunks(LANES) {
+            if let [cid] = cids {
+                each(self.decode_raw(*cid));
+                continue;
+            }
+            let mut texts = [[0; 32]; LANES];
+            for (text, cid) in texts.iter_mut().zip(cids) {
+                // Without the first octet.
+                text[..15].copy_from_slice(&cid.front.to_le_bytes()[1..]);
+                text[15..19].copy_from_slice(&cid.back.to_le_bytes());
+            }
+            self.cipher.decrypt_all(&mut texts);
+            for (text, cid) in texts.iter().zip(cids) {
+                let nonce = self.nonce(text).filter(|_| cid.front as u8 == self.first);
+                each(nonce.map(|nonce| self.info(nonce)));
+            }
+        }
     }
 }
 
@@ -266,6 +298,33 @@ impl Cipher {
         self.join(left, right)
     }
 
+    /// Decrypts several texts, one round of all of them at a time, so that the CPU overlaps their AES rounds.
+    fn decrypt_all(&self, texts: &mut [[u8; 32]; LANES]) {
+        let mut blocks = [aes::Block::default(); LANES];
+        if self.len == 16 {
+            for (block, text) in blocks.iter_mut().zip(&*texts) {
+                *block = be(text).to_be_bytes().into();
+            }
+            self.aes.decrypt_blocks(&mut blocks);
+            texts.iter_mut().zip(blocks).for_each(|(text, block)| text[..16].copy_from_slice(&block));
+            return;
+        }
+        let mut halves = texts.map(|text| self.split(&text));
+        for pass in [4, 3, 2, 1] {
+            let ending = (self.len as u128) << 8 | pass;
+            for (block, (left, right)) in blocks.iter_mut().zip(&halves) {
+                let half = if pass % 2 == 0 { right } else { left };
+                *block = (half | ending).to_be_bytes().into();
+            }
+            self.aes.encrypt_blocks(&mut blocks);
+            for (block, (left, right)) in blocks.iter().zip(&mut halves) {
+                let round = u128::from_be_bytes((*block).into());
+                if pass % 2 == 0 { *left ^= round & self.left } else { *right ^= round & self.right }
+            }
+        }
+        texts.iter_mut().zip(halves).for_each(|(text, (left, right))| *text = self.join(left, right));
+    }
+
     fn one_block(&self, bytes: &[u8; 32], work: impl FnOnce(&mut aes::Block)) -> [u8; 32] {
         let mut out = [0; 32];
         let mut block = be(bytes).to_be_bytes().into();
@@ -344,6 +403,20 @@ mod tests {
                 prop_assert_eq!(cid.len(), config.len());
                 prop_assert_eq!(codec.decode(&cid), Some(info));
                 prop_assert_eq!(codec.decode_raw(codec.raw(&cid).unwrap()), Some(info));
+                // Together with others, some of which are not of our form.
+                let many: Vec<_> = (0..2 * LANES as u16 + 1).map(|n| codec.encode(CidInfo { sequence: n, ..info })).collect();
+                for take in [0, 1, 2, LANES, LANES + 1, many.len()] {
+                    let mut raws: Vec<_> = many[..take].iter().map(|cid| codec.raw(cid).unwrap()).collect();
+                    raws.iter_mut().skip(2).step_by(3).for_each(|raw| raw.front ^= 0x20);
+                    let (mut n, mut all) = (0, Vec::new());
+                    codec.decode_all(&raws, |info| all.push(info));
+                    for (got, raw) in all.iter().zip(&raws) {
+                        prop_assert_eq!(*got, codec.decode_raw(*raw));
+                        prop_assert_eq!(got.is_some(), n < 2 || (n - 2) % 3 != 0);
+                        n += 1;
+                    }
+                    prop_assert_eq!(all.len(), take);
+                }
                 let short = [&[0x41], &cid[..], &[0x77; 40]].concat();
                 prop_assert_eq!(codec.short_dcid(&short), codec.raw(&cid));
                 // One bit of the ciphertext changes all of the plaintext.

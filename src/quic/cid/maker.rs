@@ -54,6 +54,11 @@ impl IdMaker {
         self.codec.decode_raw(cid)
     }
 
+    /// Like [`IdMaker::read`], for several IDs.
+    pub(crate) fn read_all(&self, cids: &[RawCid], each: impl FnMut(Option<CidInfo>)) {
+        self.codec.decode_all(cids, each);
+    }
+
     /// The contents of an ID, if it belongs to this core.
     pub(crate) fn own(&self, cid: RawCid) -> Option<CidInfo> {
         self.read(cid).filter(|info| info.core == self.core)

@@ -102,9 +102,9 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             tags.push(tag);
         }
         let (mut found, mut leads) = (ArrayVec::<Found, BURST>::new(), Leads::new());
-        for i in 0..rx.len() {
-            if let Some(udp) = self.receive_frame(now, &mut rx, i) {
-                leads.push(Lead::handed(self.seat.core, tags[i]));
+        for (i, tag) in tags.into_iter().enumerate() {
+            if let Some(udp) = self.net.receive_handed(now, &mut rx[i]) {
+                self.endpoint.lead_handed(&mut leads, tag, &rx[i].data_mut()[udp.payload.clone()]);
                 found.push(Found::new(i, udp));
             }
         }
