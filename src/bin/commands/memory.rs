@@ -72,7 +72,7 @@ impl Memory {
         let Wish { flag, bytes } = *wish;
         let rest = if self.total == u64::MAX { 0 } else { LEAST_REST.max(self.total / 16) };
         let most = self.available.saturating_sub(rest).max(self.hugepages);
-        // More than the address space cannot be had on any machine.
+        // Larger than the address space, so not available on any machine.
         let sum = bytes.checked_add(working).filter(|sum| isize::try_from(*sum).is_ok());
         match sum {
             Some(sum) if bytes == 0 || bytes <= most => Ok(sum),

@@ -16,7 +16,7 @@ fn made_up(n: u32) -> SocketAddr {
     at(&format!("10.0.{}.{}:9", 4 + n / 250 % 200, 1 + n % 250))
 }
 
-/// 1,000 of them, even from beyond the router, used to be reported as as many duplicate addresses.
+/// 1,000 of them, even from beyond the router, used to be reported as 1,000 duplicate addresses.
 #[test]
 fn our_own_address_in_a_packet_is_no_sign_of_a_duplicate() {
     for (us, mac) in [("10.0.0.1/24", "10.0.0.1"), ("2001:db8::1/64", "2001:db8::1")] {

@@ -26,9 +26,9 @@ struct Client {
     waiting: VecDeque<StreamId>,
 }
 
-/// A part of a pool that connections share. Each may have [`MIN_PIECE`] bytes while there are any. Beyond that, it may
-/// have up to an eighth of the part, half of what is left, and as much as its caller says it uses; a quarter of the
-/// part is reserved for connections with next to nothing.
+/// A part of a pool that connections share. Each may have [`MIN_PIECE`] bytes while there are any. Beyond that, it is
+/// limited to an eighth of the part, half of what is left, or what its caller says it uses, whichever is least; a
+/// quarter of the part is reserved for connections with next to nothing.
 #[derive(Debug)]
 pub(super) struct Shares {
     pool: BufPool,

@@ -20,7 +20,7 @@ pub(super) struct Cores {
     /// All cores.
     all: Vec<usize>,
     isolated: Vec<usize>,
-    /// The cores for poll loops: those asked for, or else an isolated one near the NICs.
+    /// The cores for poll loops: those asked for, or the chosen one.
     polling: Vec<usize>,
 }
 

@@ -40,7 +40,7 @@ impl Rights {
                 AREA,
                 "user",
                 Status::Note,
-                format!("{uid}, not root: only memif and vhost ports work without capabilities"),
+                format!("{uid}, not root: memif and vhost ports work, some others need capabilities"),
             ),
             None => Finding::new(AREA, "user", Status::Note, "unknown"),
         };

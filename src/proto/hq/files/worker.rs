@@ -310,7 +310,7 @@ impl Threads {
     }
 }
 
-/// Counts a thread until it ends, in whatever way.
+/// Counts a thread until it ends, for whatever reason.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {
