@@ -95,7 +95,7 @@ fn get_refuses_urls_that_clash() {
     assert!(
         get("https://10.77.0.1/a https://10.77.0.3/b").contains("different servers (10.77.0.1:443 and 10.77.0.3:443)")
     );
-    assert!(get("https://10.77.0.1/x/a https://10.77.0.1/y/a").contains("same file 'a'"));
+    assert!(get("https://10.77.0.1/x/a https://10.77.0.1/y/a").contains("same file, 'a'"));
     assert!(get("ftp://10.77.0.1/a").contains("https://"));
 }
 

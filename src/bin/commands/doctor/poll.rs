@@ -219,7 +219,12 @@ fn c_states(tree: &Tree, core: usize) -> Option<Finding> {
     let what = format!("core {core}, C-states");
     let states = tree.list(&dir);
     if states.is_empty() {
-        return Some(Finding::new(AREA, what, Status::Note, "not set from here (a virtual machine, or firmware)"));
+        return Some(Finding::new(
+            AREA,
+            what,
+            Status::Note,
+            "not controlled by this system (a virtual machine, or firmware)",
+        ));
     }
     // A binary number that programs in need of low latency keep set.
     let limit = tree.bytes("dev/cpu_dma_latency").and_then(|b| Some(u32::from_ne_bytes(b.get(..4)?.try_into().ok()?)));
