@@ -231,6 +231,91 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # On several cores
+//! A [`Group`] runs one core for each queue pair of a port, each with a thread, an engine and an application of its own.
+//! A device spreads packets over its queues by their addresses, and connections stay on the core that accepted or opened
+//! them: packets that reach another core are handed over, and what several cores have to know (where neighbours are, for
+//! example) they tell each other. One [`Handle`] serves all cores. With a real port (feature `dpdk`), `CorePort` takes the
+//! place of the simulated queues and of the mesh between the cores, and pins each core to its CPU.
+//! ```
+//! # use std::net::SocketAddr;
+//! # use gannet::api::handle::{self, Handle, HandleApp, HandleEvent, Opening};
+//! # use gannet::api::*;
+//! use gannet::datapath::exchange::mesh;
+//! # use gannet::datapath::sim::{SimConfig, SimLink};
+//! # fn serve(server: &Handle) {
+//! #     for event in server.events() {
+//! #         if let HandleEvent::Data { conn, id, chunk } = event {
+//! #             server.send(conn, id, chunk.to_ascii_uppercase(), chunk.is_last()).expect("a short answer");
+//! #         }
+//! #     }
+//! # }
+//! # fn ask(client: &Handle, config: &ClientConfig, remote: SocketAddr) -> Vec<u8> {
+//! #     let mut answer = Vec::new();
+//! #     client.connect(config, "server.test", remote).expect("room in the ring");
+//! #     for event in client.events() {
+//! #         match event {
+//! #             HandleEvent::Engine { conn, event: Event::Connected { .. } } => {
+//! #                 let opening = Opening { data: Some("please shout".into()), fin: true, ..Opening::default() };
+//! #                 client.open_with(conn, Dir::Bidi, opening).expect("room in the ring");
+//! #             }
+//! #             HandleEvent::Data { chunk, .. } => {
+//! #                 answer.extend_from_slice(&chunk);
+//! #                 if chunk.is_last() {
+//! #                     client.shutdown();
+//! #                 }
+//! #             }
+//! #             HandleEvent::Engine { event: Event::Closed { .. }, .. } if answer.is_empty() => break,
+//! #             _ => {}
+//! #         }
+//! #     }
+//! #     answer
+//! # }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let tls_options = tls::TlsOptions { alpn: vec![b"shout".to_vec()], ..Default::default() };
+//! # let identity = rcgen::generate_simple_self_signed(["server.test".to_owned()])?;
+//! # let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der())?;
+//! # let server_tls = tls::server_config(vec![identity.cert.der().clone()], key, &tls_options)?;
+//! # let server_config = ServerConfig::new(server_tls, TransportConfig::default())?;
+//! # let mut roots = rustls::RootCertStore::empty();
+//! # roots.add(identity.cert.der().clone())?;
+//! # let client_config = ClientConfig::new(tls::client_config(roots, &tls_options)?, TransportConfig::default())?;
+//! # let remote = "192.0.2.1:443".parse()?;
+//! let (port, other_end) = SimLink::pair(SimConfig::default());
+//! // A device with two queues, which spreads frames by their last byte.
+//! let queues = port.into_queues(2, |frame| frame.last().copied().unwrap_or(0).into());
+//! let (server, apps) = handle::channels(2, 1024);
+//! // The cores share the secrets of these settings, and their limits.
+//! let group = Group::new(2, endpoint_config()?).stop_on(apps[0].stop());
+//! let apps = std::sync::Mutex::new(apps.into_iter().map(Some).collect::<Vec<_>>());
+//! let make = |place: Place| {
+//!     let config = CoreConfig::new("192.0.2.1/24".parse()?, place.endpoint).serving(443, server_config.clone());
+//!     let app = apps.lock().expect("no panic")[usize::from(place.core)].take();
+//!     Ok((config, app.expect("one for each core")))
+//! };
+//! let answer = std::thread::scope(|scope| {
+//! #     let (client, client_app) = handle::channel(1024);
+//! #     let config = CoreConfig::new("192.0.2.2/24".parse().unwrap(), endpoint_config().unwrap());
+//! #     let mut client_core = Core::new(other_end, config, client_app).unwrap();
+//! #     scope.spawn(move || {
+//! #         let stop = client_core.app.stop();
+//! #         client_core.run(&stop).unwrap();
+//! #     });
+//!     scope.spawn(|| serve(&server));
+//!     let asking = scope.spawn(|| {
+//!         let answer = ask(&client, &client_config, remote);
+//!         server.shutdown();
+//!         answer
+//!     });
+//!     group.run(queues, mesh(2, 512), make)?;
+//!     Ok::<_, GroupError>(asking.join().expect("no panic"))
+//! })?;
+//! assert_eq!(answer, b"PLEASE SHOUT");
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 mod data;
@@ -256,8 +341,8 @@ pub use crate::quic::{
 };
 #[doc(inline)]
 pub use crate::runtime::{
-    App, ConnectFailure, Context, Core, CoreConfig, CoreLive, CoreStats, Idle, Observer, RunError, Stage, Stages,
-    Unreachable, Waker,
+    App, ConnectFailure, Context, Control, Core, CoreConfig, CoreLive, CoreStats, Crew, Failure, Group, GroupError,
+    Idle, Misfit, Observer, Place, RunError, Stage, Stages, Unreachable, Waker,
 };
 /// Reference-counted bytes, one kind of [`SendData`].
 pub use bytes::Bytes;

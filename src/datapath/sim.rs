@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod queues;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 use super::{Burst, Caps, Checksum, Datapath, DatapathStats, Refused, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
+
+pub use queues::SimQueue;
 
 /// Ethernet header and one VLAN tag, in bytes.
 const L2_MAX: usize = 18;

@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use crate::mem::PinnedBuf;
 use crate::quic::StreamId;
-use crate::quic::cid::MAX_INDEX;
 use crate::quic::stats::PlacementStats;
 use crate::wire::quic::TransportError;
 
@@ -18,12 +17,13 @@ pub struct ConnId(u64);
 /// generation.
 const INDEX_BITS: u32 = 24;
 
-const _: () = assert!(MAX_INDEX < 1 << INDEX_BITS);
-
 impl ConnId {
+    /// The last place that has a name.
+    pub(crate) const MAX_INDEX: u32 = (1 << INDEX_BITS) - 1;
+
     /// A connection of core 0.
     pub(crate) fn new(index: u32, generation: u32) -> Self {
-        debug_assert!(index <= MAX_INDEX);
+        debug_assert!(index <= Self::MAX_INDEX);
         Self(u64::from(generation) << 32 | u64::from(index))
     }
 
@@ -36,7 +36,7 @@ impl ConnId {
 
     #[inline]
     pub(crate) fn index(self) -> u32 {
-        self.0 as u32 & MAX_INDEX
+        self.0 as u32 & Self::MAX_INDEX
     }
 
     pub(crate) fn generation(self) -> u32 {

@@ -40,11 +40,13 @@ pub enum DropReason {
     RetiredId,
     /// A Retry token that is forged, expired, or of another client.
     BadToken,
+    /// A client that was refused, as no more connections are accepted.
+    Refused,
 }
 
 impl DropReason {
     /// All reasons with their names.
-    pub const ALL: [(Self, &'static str); 16] = [
+    pub const ALL: [(Self, &'static str); 17] = [
         (Self::Malformed, "quic_malformed"),
         (Self::UnknownConnection, "quic_unknown_connection"),
         (Self::ShortInitial, "quic_short_initial"),
@@ -61,6 +63,7 @@ impl DropReason {
         (Self::ForeignId, "quic_foreign_id"),
         (Self::RetiredId, "quic_retired_id"),
         (Self::BadToken, "quic_bad_token"),
+        (Self::Refused, "quic_refused"),
     ];
 }
 

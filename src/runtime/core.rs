@@ -2,6 +2,7 @@
 
 mod config;
 mod link;
+mod notes;
 mod notify;
 mod receive;
 mod rest;
@@ -15,9 +16,10 @@ use crate::base::time::{Duration, Instant};
 use crate::crypto::time_keys;
 use crate::datapath::exchange::{Alone, Exchange, Handed};
 use crate::datapath::{Burst, Datapath, DatapathStats};
-use crate::net::{Cidr, Net, NetError, NetStats};
+use crate::net::{Cidr, Net, NetConfig, NetError, NetStats};
 use crate::quic::{Endpoint, EndpointConfig, EndpointStats};
 use crate::runtime::idle::Rest;
+use crate::runtime::notes::Note;
 use crate::runtime::observe::{self, Blind, Mark, Observe};
 use crate::runtime::{App, Clock, CoreStats, Observer, Seat, Stages, Waker};
 use crate::wire::eth::Mac;
@@ -51,6 +53,8 @@ pub struct Core<D: Datapath, A, X = Alone> {
     observer: Option<Box<Observer>>,
     /// The application has panicked and is not called any more.
     app_failed: bool,
+    /// No more connections are accepted, and the core ends with the last one that there is.
+    draining: bool,
     /// Limits log lines about duplicate addresses, which anybody on the link can provoke.
     duplicates: Lines,
     seat: Seat<X>,
@@ -77,7 +81,9 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     pub fn in_group(mut datapath: D, config: CoreConfig, app: A, seat: Seat<X>) -> Result<Self, NetError> {
         let clock = Clock::new();
         let caps = datapath.caps();
-        let net = Net::new(&config.net, &caps, clock.now())?;
+        let place = if seat.cores > 1 { (seat.core, seat.cores) } else { (config.net.core, config.net.cores) };
+        let net = NetConfig { core: place.0, cores: place.1, ..config.net };
+        let net = Net::new(&net, &caps, clock.now())?;
         datapath.set_multicast(&net.groups());
         // Without an exchange, something else may distribute the frames of several cores.
         let (core, cores) = if X::ALONE { (config.endpoint.core, 1) } else { (seat.core, seat.cores) };
@@ -105,6 +111,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             stats: CoreStats::default(),
             observer: None,
             app_failed: false,
+            draining: false,
             duplicates: Lines::new(1),
             leaving: (0..if X::ALONE { 0 } else { cores }).map(|_| Burst::new()).collect(),
             seat,
@@ -145,7 +152,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     fn observed_turn(&mut self, now: Instant, seen: &mut impl Observe) -> bool {
         seen.at(Mark::TurnBegins);
         self.stats.turns += 1;
-        let received = self.receive(now, seen);
+        let received = self.receive(now, seen) | self.take_notes(now);
         self.poll_net(now);
         let due = self.endpoint.next_timeout().is_some_and(|at| at <= now);
         if due {
@@ -182,6 +189,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     pub fn add_address(&mut self, addr: Cidr) -> Result<(), NetError> {
         self.net.add_address(self.clock.now(), addr)?;
         self.datapath.set_multicast(&self.net.groups());
+        self.tell(&Note::AddAddress(addr));
         Ok(())
     }
 
@@ -189,6 +197,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     pub fn remove_address(&mut self, addr: IpAddr) {
         self.net.remove_address(addr);
         self.datapath.set_multicast(&self.net.groups());
+        self.tell(&Note::RemoveAddress(addr));
     }
 
     /// The queue pair.

@@ -1,6 +1,7 @@
 //! The place of a core in its group.
 
 use crate::datapath::exchange::Alone;
+use crate::runtime::Notes;
 
 /// The place of a core in its group, with its access to the other cores.
 #[derive(Debug)]
@@ -11,11 +12,13 @@ pub struct Seat<X = Alone> {
     pub cores: u8,
     /// Hands frames over to other cores.
     pub exchange: X,
+    /// Exchanges notes with other cores. Without it, an ARP or NDP answer serves only the core that it reaches.
+    pub notes: Option<Notes>,
 }
 
 impl Seat {
     /// The seat of a core that belongs to no group.
     pub fn alone() -> Self {
-        Self { core: 0, cores: 1, exchange: Alone }
+        Self { core: 0, cores: 1, exchange: Alone, notes: None }
     }
 }

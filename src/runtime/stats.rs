@@ -27,6 +27,16 @@ pub struct CoreStats {
     pub taken_over: u64,
     /// Frames dropped because the queue to the core of their connection was full.
     pub exchange_full: u64,
+    /// Notes to other cores of the group: neighbours, ICMP errors and the like that reached this core and may matter there.
+    pub notes_told: u64,
+    /// Notes of other cores.
+    pub notes_heard: u64,
+    /// Of these, reports that concerned a connection here.
+    pub notes_heeded: u64,
+    /// Notes for which another core's mailbox had no room.
+    pub notes_lost: u64,
+    /// Messages that were not passed on because there were too many of their kind.
+    pub notes_withheld: u64,
 }
 
 impl CoreStats {
@@ -45,6 +55,11 @@ impl CoreStats {
             ("core_handed_over", self.handed_over),
             ("core_taken_over", self.taken_over),
             ("core_exchange_full", self.exchange_full),
+            ("core_notes_told", self.notes_told),
+            ("core_notes_heard", self.notes_heard),
+            ("core_notes_heeded", self.notes_heeded),
+            ("core_notes_lost", self.notes_lost),
+            ("core_notes_withheld", self.notes_withheld),
         ]
         .into_iter()
     }

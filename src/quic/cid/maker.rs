@@ -3,9 +3,11 @@
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use super::codec::{CidCodec, CidInfo, RawCid};
+use super::codec::{CidCodec, CidInfo, MAX_INDEX, RawCid};
 use crate::quic::event::ConnId;
 use crate::wire::quic::ConnectionId;
+
+const _: () = assert!(MAX_INDEX == ConnId::MAX_INDEX);
 
 /// Makes connection IDs and their stateless reset tokens for the connections of one core.
 #[derive(Debug)]

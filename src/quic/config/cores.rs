@@ -1,6 +1,7 @@
 //! Settings of several cores of a process.
 
 use crate::base::share;
+use crate::quic::cid::CidInfo;
 use crate::quic::config::EndpointConfig;
 use crate::quic::secret::Secret;
 use crate::quic::token::RetryPolicy;
@@ -31,6 +32,14 @@ impl EndpointConfig {
             retry,
             ..self.clone()
         }
+    }
+
+    /// Whether it has the secrets of `other` and makes connection IDs of the same form, as cores of a group must.
+    pub(crate) fn has_secrets_of(&self, other: &Self) -> bool {
+        let keys = |config: &Self| (config.cid_key.clone(), config.reset_key.clone(), config.address_key.clone());
+        let some = CidInfo { core: 0, index: 0, generation: 0, sequence: 0 };
+        let codec = |config: &Self| config.cid_codec().encode(some);
+        keys(self) == keys(other) && self.epoch == other.epoch && codec(self) == codec(other)
     }
 }
 

@@ -9,8 +9,8 @@ use crate::quic::path::MIN_MTU;
 use crate::quic::stats::DropReason;
 use crate::quic::tls::TlsSession;
 use crate::quic::token::Verdict;
-use crate::wire::quic::QUIC_V1;
 use crate::wire::quic::header::{self, PacketType, Parsed};
+use crate::wire::quic::{QUIC_V1, TransportError};
 
 /// Minimum length of a client's first Destination Connection ID, in bytes (RFC 9000 §7.2).
 const MIN_INITIAL_DCID: usize = 8;
@@ -20,6 +20,9 @@ impl Endpoint {
         // Whatever the header looks like (RFC 9000 §10.3).
         if let Some(id) = self.find_reset(meta, data) {
             return self.on_reset(now, id);
+        }
+        if parsed.kind == PacketType::Short {
+            self.note_reset(meta, data);
         }
         match parsed.kind {
             PacketType::Initial if parsed.version == QUIC_V1 => self.accept(now, meta, parsed, data),
@@ -65,6 +68,10 @@ impl Endpoint {
         if data.len() < usize::from(MIN_MTU) || parsed.dcid.len() < MIN_INITIAL_DCID {
             self.stats.drop(DropReason::ShortInitial);
             return;
+        }
+        if self.closed {
+            self.stats.drop(DropReason::Refused);
+            return self.refuse(now, meta, parsed, data, TransportError::CONNECTION_REFUSED);
         }
         if self.table.len() >= self.config.max_connections {
             self.stats.drop(DropReason::Overload);

@@ -3,6 +3,7 @@
 mod accept;
 mod answers;
 mod lookup;
+mod reports;
 mod reset;
 mod retry;
 mod route;
@@ -25,7 +26,7 @@ use crate::crypto::HEAD_AT;
 use crate::mem::BufPool;
 use crate::quic::cid::{IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
-use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, TooBig, Transmit, Undelivered};
+use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::memory::Memory;
 use crate::quic::stats::{DropReason, EndpointStats};
@@ -35,6 +36,7 @@ use crate::wire::quic::{ConnectionId, QUIC_V1, TransportError, varint};
 
 pub use lookup::Known;
 use lookup::Lookup;
+use reports::ForeignResets;
 pub use route::{Datagram, Lead, Leads, RUN, Tag};
 use routes::Routes;
 use table::Table;
@@ -92,6 +94,8 @@ pub enum ConnectError {
 pub struct Endpoint {
     config: EndpointConfig,
     server: Option<ServerConfig>,
+    /// Set when no more connections are accepted.
+    closed: bool,
     memory: Memory,
     rng: Rng,
     ids: IdMaker,
@@ -111,6 +115,8 @@ pub struct Endpoint {
     answers: Answers,
     /// Peers that do not answer probes.
     doubts: ArrayVec<IpAddr, MAX_DOUBTS>,
+    /// Datagrams that may reset connections of other cores.
+    foreign_resets: ForeignResets,
     resets: Limit,
     /// Rate limit of closes for bad address tokens.
     refusals: Limit,
@@ -145,10 +151,12 @@ impl Endpoint {
         let lookup = Lookup::new(&mut rng);
         let routes = Routes::new(&mut rng);
         Self {
+            foreign_resets: ForeignResets::new(),
             resets: Limit::new(config.reset_rate, Instant::ZERO),
             refusals: Limit::new(config.reset_rate, Instant::ZERO),
             tokens: AddressTokens::new(&config.address_key, config.time_base),
             server,
+            closed: false,
             memory: Memory::new(pool, config.memory),
             table: Table::new(ids.last_generation(), config.core),
             config,
@@ -276,7 +284,10 @@ impl Endpoint {
         let Ok(parsed) = header::parse(data, self.ids.cid_len()) else {
             match self.find_reset(meta, data) {
                 Some(id) => self.on_reset(now, id),
-                None => self.stats.drop(DropReason::Malformed),
+                None => {
+                    self.note_reset(meta, data);
+                    self.stats.drop(DropReason::Malformed);
+                }
             }
             return;
         };
@@ -572,31 +583,6 @@ impl Endpoint {
     pub fn into_events(mut self) -> impl Iterator<Item = (ConnId, Event)> {
         self.abandon_all();
         std::iter::from_fn(move || self.poll_event())
-    }
-
-    /// Handles a router's report that it could not forward a datagram of ours. It is a hint to probe the path (RFC 8899
-    /// §4.6, RFC 9000 §14.2.1), if it quotes a packet that a connection can have sent: only those who have seen one
-    /// know the peer's connection ID. The cost does not depend on the number of connections.
-    pub fn packet_too_big(&mut self, now: Instant, news: &TooBig<'_>) {
-        let found = self.routes.find(news.local, news.remote, news.quoted);
-        let heeded = found.and_then(|id| Some((id, self.table.get(id)?))).filter(|(_, conn)| conn.can_have_sent(news));
-        let Some((id, conn)) = heeded else {
-            self.stats.too_big_ignored += 1;
-            return;
-        };
-        conn.on_too_big(now, news.max);
-        self.touch(id);
-    }
-
-    /// Handles a report that a datagram of ours was not delivered. True if it is credible, concerns a connection and is
-    /// new to it: it quotes a packet that a client's handshake in flight can have sent (RFC 8085 §5.2). Quotes too
-    /// short to contain the connection ID are ignored, although RFC 792 allows them, as anyone could make them up. The
-    /// cost does not depend on the number of connections.
-    pub fn is_undelivered(&mut self, news: &Undelivered<'_>) -> bool {
-        let found = self.routes.find(news.local, news.remote, news.quoted);
-        let credible = found.and_then(|id| self.table.get(id)).is_some_and(|conn| conn.is_undelivered(news));
-        self.stats.undelivered_ignored += u64::from(!credible);
-        credible
     }
 
     /// Counters since the start.

@@ -10,7 +10,7 @@ use crate::quic::stats::DropReason;
 const MIN_TRIGGER: usize = 22;
 
 /// Minimum size of a reset, in bytes (RFC 9000 §10.3).
-const MIN_RESET: usize = 21;
+pub(super) const MIN_RESET: usize = 21;
 
 /// Maximum size of the packets that resets imitate, in bytes.
 const MAX_RESET: usize = 42;

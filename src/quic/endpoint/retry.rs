@@ -46,6 +46,11 @@ impl Endpoint {
     /// having to time out (RFC 9000 §8.1.2). The rate is limited because keys have to be derived.
     pub(super) fn refuse_token(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &[u8]) {
         self.stats.drop(DropReason::BadToken);
+        self.refuse(now, meta, parsed, data, TransportError::INVALID_TOKEN);
+    }
+
+    /// Closes a connection that a client begins, with `code`. Nothing is kept of it.
+    pub(super) fn refuse(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &[u8], code: TransportError) {
         if !self.answers.has_room() || !self.refusals.take(now) {
             return;
         }
@@ -54,7 +59,7 @@ impl Endpoint {
             return;
         }
         let ours = crypto::initial_direction(&parsed.dcid, Side::Server);
-        let data = initial_close(&ours, &parsed.scid, &parsed.dcid, TransportError::INVALID_TOKEN);
+        let data = initial_close(&ours, &parsed.scid, &parsed.dcid, code);
         self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data });
     }
 }

@@ -36,6 +36,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             let now = self.clock.now();
             self.watch_link(now);
             self.receive(now, &mut Blind);
+            self.take_notes(now);
             self.poll_net(now);
             self.send(now, &mut Blind);
             self.check_link()?;
@@ -94,13 +95,16 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
                     }
                 }
                 NetEvent::AddressLost { ip, mac } => {
-                    tracing::error!(%ip, %mac, "another host has our address; no longer using it");
+                    // Core 0 speaks for all.
+                    if self.seat.core == 0 {
+                        tracing::error!(%ip, %mac, "another host has our address; no longer using it");
+                    }
                     self.taken = Some((ip, mac));
                 }
                 NetEvent::RouterSilent { ip } => {
                     tracing::warn!(%ip, "a router does not answer; using another one meanwhile");
                 }
-                NetEvent::Group(_) => {}
+                NetEvent::Group(news) => self.tell_news(now, news),
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::datapath::exchange::{Exchange, Handed};
 use crate::datapath::{BURST, Burst, Datapath, RxFrame};
 use crate::net::{Quote, Received, UdpDatagram};
 use crate::quic::{Arrival, Datagram, Lead, Leads, RxMeta, TooBig, Undelivered};
+use crate::runtime::notes::Note;
 use crate::runtime::observe::{Mark, Observe};
 use crate::runtime::{App, Unreachable};
 
@@ -82,7 +83,11 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             rx.push(frame);
         }
         for (to, burst) in self.leaving.iter_mut().enumerate().filter(|(_, burst)| !burst.is_empty()) {
-            self.stats.handed_over += self.seat.exchange.offer(to as u8, burst) as u64;
+            let handed = self.seat.exchange.offer(to as u8, burst) as u64;
+            if let Some(notes) = self.seat.notes.as_ref().filter(|_| handed > 0) {
+                notes.wake(to as u8);
+            }
+            self.stats.handed_over += handed;
             self.stats.exchange_full += burst.len() as u64;
             burst.clear();
         }
@@ -124,7 +129,10 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             Received::PacketTooBig { quote, max_udp_payload: max } => {
                 let Quote { local, remote, len, payload } = quote;
                 let quoted = &rx[i].data_mut()[payload];
-                self.endpoint.packet_too_big(now, &TooBig { local, remote, max, len, quoted });
+                if !self.endpoint.packet_too_big(now, &TooBig { local, remote, max, len, quoted }) {
+                    let quoted = Note::quote(quoted);
+                    self.pass_on(now, &Note::TooBig { local, remote, max, len, quoted });
+                }
             }
             Received::PortUnreachable { quote } => self.undelivered(now, &quote, &mut rx[i], Unreachable::PortClosed),
             Received::HostUnreachable { quote } => self.undelivered(now, &quote, &mut rx[i], Unreachable::NoPath),
@@ -156,6 +164,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         seen.at(Mark::RunBegins(run.len()));
         let news = self.endpoint.handle_run(now, &mut run);
         seen.at(Mark::RunEnds);
+        self.pass_on_resets(now);
         if news {
             let arrivals: ArrayVec<_, BURST> = run.iter().map(|datagram| datagram.arrival).collect();
             drop(run);
@@ -185,6 +194,9 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         let port_closed = why == Unreachable::PortClosed;
         if self.endpoint.is_undelivered(&Undelivered { local, remote, port_closed, len, quoted }) {
             self.unreachable(now, remote.ip(), why);
+        } else {
+            let quoted = Note::quote(quoted);
+            self.pass_on(now, &Note::Undelivered { local, remote, why, len, quoted });
         }
     }
 }

@@ -15,6 +15,9 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         self.rest.may_sleep().then(|| {
             self.waker = self.app.waker().unwrap_or_default();
             self.waker.prepare();
+            if let Some(notes) = &self.seat.notes {
+                notes.woken_by(&self.waker);
+            }
             Precise::new()
         })
     }

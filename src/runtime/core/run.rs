@@ -57,8 +57,12 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         Ok(())
     }
 
+    /// Whether there is nothing more to do: not here, and not on any other core of the group, for which frames may still
+    /// arrive here.
     pub(super) fn is_over(&self) -> bool {
-        self.app.is_done() && self.endpoint.connection_count() == self.endpoint.draining_count()
+        let idle = self.endpoint.connection_count() == self.endpoint.draining_count();
+        let over = (self.app.is_done() || self.draining) && idle;
+        self.seat.notes.as_ref().map_or(over, |notes| notes.all_over(over))
     }
 
     /// Closes every connection and sends the last packets.

@@ -1,0 +1,402 @@
+//! Several cores that serve together: their threads, their end, and a watch over them.
+
+mod gate;
+mod watchdog;
+
+use std::any::Any;
+use std::error::Error;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{Builder, ScopedJoinHandle, Thread};
+
+use thiserror::Error;
+
+use crate::base::time::Duration;
+use crate::datapath::Datapath;
+use crate::datapath::exchange::Exchange;
+use crate::quic::{ConfigError, EndpointConfig, ServerConfig};
+use crate::runtime::notes::{Members, Note, mailboxes_of};
+use crate::runtime::{App, Core, CoreConfig, Notes, Seat};
+use gate::Gate;
+use watchdog::{Sign, Watchdog};
+
+/// Whatever keeps a core from working.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// How long a turn may take before it is reported, by default.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How often [`Crew::watch`] is called.
+const WATCH: Duration = Duration::from_millis(100);
+
+/// Why a group ended: the first error of one of its cores, after which the others were stopped.
+#[derive(Debug, Error)]
+#[error("core {core}: {cause}")]
+pub struct GroupError {
+    /// The core.
+    pub core: u8,
+    /// What went wrong there.
+    #[source]
+    pub cause: Failure,
+}
+
+/// What is wrong with a group as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Misfit {
+    /// As many queues are needed as cores, and as many ends of the exchange.
+    #[error("{cores} cores need as many queues and ends of their exchange, not {queues} and {ends}")]
+    Counts {
+        /// Cores.
+        cores: usize,
+        /// Queue pairs.
+        queues: usize,
+        /// Ends of the exchange.
+        ends: usize,
+    },
+    /// A core's engine was not made from [`Place::endpoint`].
+    #[error(
+        "the settings of its engine are not those of its place: use Place::endpoint, which has the group's secrets"
+    )]
+    Stranger,
+}
+
+/// Where an application is to run.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The number of the core, from 0.
+    pub core: u8,
+    /// The number of cores.
+    pub cores: u8,
+    /// The settings of this core's engine: the group's secrets, and a part of its limits.
+    pub endpoint: EndpointConfig,
+}
+
+/// What runs on the cores of a group. Every method is called on the thread of its core unless it says otherwise.
+pub trait Crew<D: Datapath, X: Exchange<D::Rx>>: Sync {
+    /// The application of a core.
+    type App: App;
+    /// What [`Crew::enter`] has set up for a core's thread; dropped after everything else of the core.
+    type Guard;
+    /// What is left of a core.
+    type Yield: Send;
+
+    /// Prepares the thread of a core: pins it to a CPU, for example.
+    ///
+    /// # Errors
+    /// What keeps the core from working.
+    fn enter(&self, core: u8) -> Result<Self::Guard, Failure>;
+
+    /// Makes the settings and the application of a core. The engine's settings are those of the `place`. Settings of
+    /// the network layer are those of all cores: each gets its part ([`NetConfig::for_core`]).
+    ///
+    /// [`NetConfig::for_core`]: crate::net::NetConfig::for_core
+    ///
+    /// # Errors
+    /// What keeps the core from working.
+    fn make(&self, place: Place) -> Result<(CoreConfig, Self::App), Failure>;
+
+    /// Called when a core is complete and before it polls, for example to observe it.
+    fn begin(&self, core: &mut Core<D, Self::App, X>) {
+        let _ = core;
+    }
+
+    /// Called once, on the thread of one of them, when all cores are complete.
+    fn ready(&self) {}
+
+    /// Called about ten times a second on the thread that has called [`Group::run`].
+    fn watch(&self) {}
+
+    /// Takes apart a core that has ended, well or not.
+    fn finish(&self, core: Core<D, Self::App, X>) -> Self::Yield;
+}
+
+/// A group of cores, each with a queue pair, an engine and an application of its own, in one process.
+#[derive(Debug)]
+pub struct Group {
+    endpoint: EndpointConfig,
+    cores: u8,
+    stop: Arc<AtomicBool>,
+    patience: Duration,
+    members: Arc<Members>,
+}
+
+/// Steers a group from any thread.
+#[derive(Clone, Debug)]
+pub struct Control {
+    stop: Arc<AtomicBool>,
+    members: Arc<Members>,
+}
+
+impl Control {
+    /// Closes all connections and ends all cores.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.members.wake_all();
+    }
+
+    /// Accepts no more connections: clients are refused. The group ends with the last connection that there is.
+    pub fn drain(&self) {
+        self.members.tell_all(&Note::Drain);
+    }
+
+    /// Accepts connections with other TLS settings from now on, such as a new certificate. Those that there are keep
+    /// what they have. Cores that accept no connections ignore it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if connections could not be accepted with them.
+    pub fn set_tls(&self, tls: Arc<rustls::ServerConfig>) -> Result<(), ConfigError> {
+        let checked = ServerConfig::new(tls, crate::quic::TransportConfig::default())?;
+        self.members.tell_all(&Note::Tls(checked.tls().clone()));
+        Ok(())
+    }
+}
+
+impl Group {
+    /// A group of `cores` cores. Their engines have the secrets of `endpoint`, and share its limits
+    /// ([`EndpointConfig::for_core`]).
+    ///
+    /// # Panics
+    /// If `cores` is 0.
+    pub fn new(cores: u8, endpoint: EndpointConfig) -> Self {
+        assert!(cores > 0, "a group has at least one core");
+        let seed = u64::from_le_bytes(*endpoint.seed.first_chunk().expect("32 bytes"));
+        Self { cores, stop: Arc::default(), patience: PATIENCE, members: Members::new(cores, seed), endpoint }
+    }
+
+    /// Ends when `stop` is set, as well as by [`Control::stop`]: by a signal handler, for example, or with the flag of
+    /// [`HandleApp::stop`](crate::api::HandleApp::stop).
+    #[must_use]
+    pub fn stop_on(mut self, stop: Arc<AtomicBool>) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// How long a turn of a core may take before a warning names the core. The default is 250 ms.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Steers the group while it runs.
+    pub fn control(&self) -> Control {
+        Control { stop: self.stop.clone(), members: self.members.clone() }
+    }
+
+    /// Runs `make`'s application on every core until all are done, or until the end by [`Control`]. Returns the
+    /// applications in the order of the cores. See [`Group::run_crew`] for the rest; a [`Crew`] also lets a program
+    /// prepare threads and read counters.
+    ///
+    /// # Errors
+    /// As [`Group::run_crew`].
+    ///
+    /// # Panics
+    /// As [`Group::run_crew`].
+    pub fn run<D, X, A>(
+        self,
+        queues: Vec<D>,
+        mesh: Vec<X>,
+        make: impl Fn(Place) -> Result<(CoreConfig, A), Failure> + Sync,
+    ) -> Result<Vec<A>, GroupError>
+    where
+        D: Datapath + Send,
+        X: Exchange<D::Rx> + Send,
+        A: App + Send,
+    {
+        self.run_crew(queues, mesh, &Makers(make))
+    }
+
+    /// Runs `crew` on every core, each with a thread, a queue and an end of the exchange of its own, until all
+    /// applications are done. A core that is done goes on polling until all are: packets for others may reach it.
+    /// Returns what the crew makes of each core in the end, in the order of the cores.
+    ///
+    /// A core whose turn takes long, because the application does not return, is named in a warning. It holds up no
+    /// other core.
+    ///
+    /// # Errors
+    /// The first error of a core. It stops the others, whose peers are told that their connections are closed.
+    ///
+    /// # Panics
+    /// Resumes the panic of an application, after all cores have ended and all peers were told. The connections of the
+    /// core with that application are closed with INTERNAL_ERROR.
+    pub fn run_crew<D, X, C>(self, queues: Vec<D>, mesh: Vec<X>, crew: &C) -> Result<Vec<C::Yield>, GroupError>
+    where
+        D: Datapath + Send,
+        X: Exchange<D::Rx> + Send,
+        C: Crew<D, X>,
+    {
+        let (cores, queue_count, ends) = (usize::from(self.cores), queues.len(), mesh.len());
+        if queue_count != cores || ends != cores {
+            let cause = Misfit::Counts { cores, queues: queue_count, ends }.into();
+            return Err(GroupError { core: 0, cause });
+        }
+        let run =
+            Run { group: &self, gate: Gate::new(self.cores), failed: OnceLock::new(), caller: std::thread::current() };
+        let mut results = std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for (core, ((queue, exchange), notes)) in
+                (0..).zip(queues.into_iter().zip(mesh).zip(mailboxes_of(&self.members)))
+            {
+                let run = &run;
+                let thread = Builder::new().name(format!("gannet-core-{core}"));
+                let body = move || run.core(core, queue, exchange, notes, crew);
+                match thread.spawn_scoped(scope, body) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => {
+                        run.fail(core);
+                        threads.push(scope.spawn(move || Err(error.into())));
+                    }
+                }
+            }
+            run.watch(&threads, || crew.watch());
+            threads.into_iter().map(ScopedJoinHandle::join).collect::<Vec<_>>()
+        });
+        if let Some(panic) = results.iter_mut().find_map(take_panic) {
+            resume_unwind(panic);
+        }
+        let first = run.failed.get().copied();
+        let (mut yields, mut failure) = (Vec::new(), None);
+        for (core, result) in (0..).zip(results.into_iter().flatten()) {
+            match result {
+                Ok(left) => yields.push(left),
+                Err(cause) if first == Some(core) || failure.is_none() => failure = Some(GroupError { core, cause }),
+                Err(_) => {}
+            }
+        }
+        failure.map_or(Ok(yields), Err)
+    }
+}
+
+/// Takes a thread's panic out of its result.
+fn take_panic<T>(result: &mut std::thread::Result<T>) -> Option<Box<dyn Any + Send>> {
+    result.as_mut().err().map(|panic| std::mem::replace(panic, Box::new(())))
+}
+
+/// A crew of applications that need nothing else.
+struct Makers<M>(M);
+
+impl<D, X, A, M> Crew<D, X> for Makers<M>
+where
+    D: Datapath,
+    X: Exchange<D::Rx>,
+    A: App + Send,
+    M: Fn(Place) -> Result<(CoreConfig, A), Failure> + Sync,
+{
+    type App = A;
+    type Guard = ();
+    type Yield = A;
+
+    fn enter(&self, _: u8) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn make(&self, place: Place) -> Result<(CoreConfig, A), Failure> {
+        (self.0)(place)
+    }
+
+    fn finish(&self, core: Core<D, A, X>) -> A {
+        core.into_app()
+    }
+}
+
+/// A group that runs.
+struct Run<'a> {
+    group: &'a Group,
+    /// Lets cores poll when all are complete.
+    gate: Gate,
+    /// The first core that failed.
+    failed: OnceLock<u8>,
+    caller: Thread,
+}
+
+impl Run<'_> {
+    /// All that happens on the thread of a core.
+    fn core<D, X, C>(&self, core: u8, queue: D, exchange: X, notes: Notes, crew: &C) -> Result<C::Yield, Failure>
+    where
+        D: Datapath,
+        X: Exchange<D::Rx>,
+        C: Crew<D, X>,
+    {
+        let mut end = End { run: self, core, well: false };
+        let cores = self.group.cores;
+        let base = &self.group.endpoint;
+        let _guard = crew.enter(core)?;
+        let (mut config, app) = crew.make(Place { core, cores, endpoint: base.for_core(core, cores) })?;
+        if !config.endpoint.has_secrets_of(base) || config.endpoint.core != core {
+            return Err(Misfit::Stranger.into());
+        }
+        if config.net.cores != cores {
+            config.net = config.net.for_core(core, cores);
+        }
+        let seat = Seat { core, cores, exchange, notes: Some(notes) };
+        let mut member = Core::in_group(queue, config, app, seat)?;
+        crew.begin(&mut member);
+        if self.gate.pass(|| self.group.stop.load(Ordering::Relaxed)) {
+            crew.ready();
+        }
+        let ran = member.run(&self.group.stop);
+        if ran.is_err() {
+            self.fail(core);
+        }
+        let left = crew.finish(member);
+        ran?;
+        end.well = true;
+        Ok(left)
+    }
+
+    /// A core cannot work: the others end.
+    fn fail(&self, core: u8) {
+        let _ = self.failed.set(core);
+        self.group.stop.store(true, Ordering::Relaxed);
+        self.gate.open();
+        self.group.members.wake_all();
+    }
+
+    /// Watches over the cores until all have ended.
+    fn watch<T>(&self, threads: &[ScopedJoinHandle<'_, T>], mut each: impl FnMut()) {
+        let mut watchdog = Watchdog::new(self.group.cores, self.group.patience);
+        let step = (self.group.patience / 4).clamp(Duration::from_millis(1), WATCH);
+        let start = std::time::Instant::now();
+        let mut watched = Duration::ZERO;
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            std::thread::park_timeout(step);
+            let now = start.elapsed();
+            let ended = |core: usize| threads.get(core).is_none_or(ScopedJoinHandle::is_finished);
+            for (core, beat) in self.group.members.beats().enumerate() {
+                match watchdog.look(now, core, beat, ended(core)) {
+                    None => {}
+                    Some(Sign::Stalls(time)) => tracing::warn!(
+                        core,
+                        ?time,
+                        "a core does not finish its turn: its application has not returned, or the system does not let it run"
+                    ),
+                    Some(Sign::GoesOn(time)) => tracing::info!(core, ?time, "a core that was held up goes on"),
+                }
+            }
+            if now >= watched + WATCH {
+                watched = now;
+                each();
+            }
+        }
+    }
+}
+
+/// What happens when a core's thread ends, by a panic as well.
+struct End<'a> {
+    run: &'a Run<'a>,
+    core: u8,
+    well: bool,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if !self.well {
+            self.run.fail(self.core);
+        }
+        self.run.caller.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests;

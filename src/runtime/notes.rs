@@ -1,0 +1,279 @@
+//! What the cores of a group tell each other beside frames: a bounded mailbox for each core.
+//!
+//! An ARP or NDP answer, an ICMP error and a stateless reset reach one core, and often not the one that they matter to.
+//! The core that gets one acts on it if it can; if not, it tells the others. Strangers can cause most of these notes, so
+//! there are limits on what a core passes on, and a mailbox never takes so many that there is no room for what must not
+//! be lost: our own addresses, new certificates, the request to drain. A core that tells never waits; what finds no room
+//! is counted.
+
+mod wanted;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arrayvec::ArrayVec;
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+
+use crate::base::limit::Limit;
+use crate::base::time::Instant;
+use crate::net::{Cidr, GroupNews};
+use crate::runtime::{Unreachable, Waker};
+use wanted::Wanted;
+
+/// Notes that wait for a core at most.
+const CAPACITY: usize = 1024;
+/// Of those, notes that others than this process can cause.
+const ORDINARY: usize = CAPACITY / 4 * 3;
+/// Bytes of a quoted packet that are passed on. The longest header up to the connection ID takes 26.
+const QUOTE: usize = 40;
+/// Messages about neighbours that a core passes on in a second although it is not known that a core asked for them.
+const HINTS: u32 = 100;
+/// Claims to our addresses, and queries for multicast groups, that a core passes on in a second.
+const CLAIMS: u32 = 10;
+/// ICMP errors of each kind that a core passes on in a second.
+const ERRORS: u32 = 100;
+/// Datagrams that may be stateless resets that a core passes on in a second.
+const RESETS: u32 = 200;
+
+/// The first bytes of a packet of ours that an ICMP error quotes.
+pub(super) type Quoted = ArrayVec<u8, QUOTE>;
+
+/// One note.
+#[derive(Clone, Debug)]
+pub(super) enum Note {
+    /// The network layer's news.
+    Net(GroupNews),
+    /// "Packet too big" about a connection that is not here.
+    TooBig { local: SocketAddr, remote: SocketAddr, max: u16, len: u16, quoted: Quoted },
+    /// "Unreachable" about a connection that is not here.
+    Undelivered { local: SocketAddr, remote: SocketAddr, why: Unreachable, len: u16, quoted: Quoted },
+    /// A datagram from `remote` that ends with `token` and is of no connection here.
+    Reset { remote: SocketAddr, token: [u8; 16] },
+    /// One more address.
+    AddAddress(Cidr),
+    /// One address less.
+    RemoveAddress(IpAddr),
+    /// Accept no more connections, and end when those that there are have ended.
+    Drain,
+    /// New connections use these settings of TLS.
+    Tls(Arc<rustls::ServerConfig>),
+}
+
+impl Note {
+    /// The first bytes of a quoted packet, as many as are needed.
+    pub(super) fn quote(quoted: &[u8]) -> Quoted {
+        quoted.iter().copied().take(QUOTE).collect()
+    }
+
+    /// Whether nobody but this process can cause it, so that it must not be lost.
+    fn is_own(&self) -> bool {
+        match self {
+            Self::Net(news) => matches!(news, GroupNews::AddressHeld { .. } | GroupNews::AddressLost { .. }),
+            Self::AddAddress(_) | Self::RemoveAddress(_) | Self::Drain | Self::Tls(_) => true,
+            Self::TooBig { .. } | Self::Undelivered { .. } | Self::Reset { .. } => false,
+        }
+    }
+}
+
+/// One core as the others see it.
+#[derive(Debug)]
+struct Member {
+    mailbox: ArrayQueue<Note>,
+    /// What wakes it, once it runs.
+    waker: OnceLock<Waker>,
+    /// Turns that it has begun; 0 before the first one.
+    beat: CachePadded<AtomicU64>,
+    /// It has nothing more to do of its own.
+    over: AtomicBool,
+}
+
+/// All cores of a group.
+#[derive(Debug)]
+pub(super) struct Members {
+    all: Box<[Member]>,
+    wanted: Wanted,
+}
+
+impl Members {
+    pub(super) fn new(cores: u8, seed: u64) -> Arc<Self> {
+        let member = |_| Member {
+            mailbox: ArrayQueue::new(CAPACITY),
+            waker: OnceLock::new(),
+            beat: CachePadded::new(AtomicU64::new(0)),
+            over: AtomicBool::new(false),
+        };
+        Arc::new(Self { all: (0..cores).map(member).collect(), wanted: Wanted::new(seed) })
+    }
+
+    /// Puts `note` into the mailbox of `core`. False if there is no room.
+    fn put(&self, core: usize, note: Note) -> bool {
+        let Member { mailbox, waker, .. } = &self.all[core];
+        let room = note.is_own() || mailbox.len() < ORDINARY;
+        let put = room && mailbox.push(note).is_ok();
+        if let Some(waker) = waker.get().filter(|_| put) {
+            waker.wake();
+        }
+        put
+    }
+
+    /// Tells all cores. False if one of them did not have room.
+    pub(super) fn tell_all(&self, note: &Note) -> bool {
+        // Everyone is told, whoever else could not be.
+        (0..self.all.len()).filter(|core| !self.put(*core, note.clone())).count() == 0
+    }
+
+    /// Ends the sleep of all cores.
+    pub(super) fn wake_all(&self) {
+        self.all.iter().filter_map(|member| member.waker.get()).for_each(Waker::wake);
+    }
+
+    /// The number of turns that each core has begun.
+    pub(super) fn beats(&self) -> impl Iterator<Item = u64> + '_ {
+        self.all.iter().map(|member| member.beat.load(Ordering::Relaxed))
+    }
+}
+
+/// What a core passed on and was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct NoteStats {
+    /// Notes put into mailboxes of others.
+    pub(super) told: u64,
+    /// Notes of others that were read.
+    pub(super) heard: u64,
+    /// Notes that found no room.
+    pub(super) lost: u64,
+    /// What was not passed on, as there was too much of it.
+    pub(super) withheld: u64,
+}
+
+/// A core's mailbox, and its access to those of the others.
+#[derive(Debug)]
+pub struct Notes {
+    core: usize,
+    members: Arc<Members>,
+    hints: Limit,
+    claims: Limit,
+    too_big: Limit,
+    undelivered: Limit,
+    resets: Limit,
+    stats: NoteStats,
+}
+
+/// Mailboxes for `cores` cores, in their order. `seed` is a random number.
+pub fn mailboxes(cores: u8, seed: u64) -> Vec<Notes> {
+    mailboxes_of(&Members::new(cores, seed))
+}
+
+pub(super) fn mailboxes_of(members: &Arc<Members>) -> Vec<Notes> {
+    let limit = |count| Limit::new(count, Instant::ZERO);
+    let notes = |core| Notes {
+        core,
+        members: members.clone(),
+        hints: limit(HINTS),
+        claims: limit(CLAIMS),
+        too_big: limit(ERRORS),
+        undelivered: limit(ERRORS),
+        resets: limit(RESETS),
+        stats: NoteStats::default(),
+    };
+    (0..members.all.len()).map(notes).collect()
+}
+
+impl Notes {
+    /// Ends the sleep of another core, for which there is something now.
+    pub fn wake(&self, core: u8) {
+        if let Some(waker) = self.members.all.get(usize::from(core)).and_then(|member| member.waker.get()) {
+            waker.wake();
+        }
+    }
+
+    /// What wakes this core from now on.
+    pub(super) fn woken_by(&self, waker: &Waker) {
+        let _ = self.me().waker.set(waker.clone());
+    }
+
+    /// A turn begins.
+    #[inline]
+    pub(super) fn beat(&self, turns: u64) {
+        self.me().beat.store(turns, Ordering::Relaxed);
+    }
+
+    /// Says whether this core has nothing more to do. Whether that is so of all of them: as long as it is not, frames for
+    /// others may arrive here.
+    pub(super) fn all_over(&self, over: bool) -> bool {
+        let mine = &self.me().over;
+        if mine.load(Ordering::Relaxed) != over {
+            mine.store(over, Ordering::Relaxed);
+            if over {
+                // The last one ends the others' waiting.
+                self.members.wake_all();
+            }
+        }
+        over && self.members.all.iter().all(|member| member.over.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn stats(&self) -> &NoteStats {
+        &self.stats
+    }
+
+    /// The next note for this core.
+    pub(super) fn next(&mut self) -> Option<Note> {
+        let note = self.me().mailbox.pop()?;
+        self.stats.heard += 1;
+        Some(note)
+    }
+
+    /// Tells the others what this core's network layer has found out.
+    pub(super) fn tell_news(&mut self, now: Instant, news: GroupNews) {
+        let wanted = &self.members.wanted;
+        let worth = match news {
+            GroupNews::Asked { ip } => return wanted.ask(ip),
+            GroupNews::Neighbor { ip, .. } => {
+                wanted.is_answer(ip);
+                true
+            }
+            GroupNews::Overheard(heard) => heard.is_answer() && wanted.is_answer(heard.ip()) || self.hints.take(now),
+            GroupNews::Claimed { .. } | GroupNews::ListenerQuery { .. } => self.claims.take(now),
+            GroupNews::AddressHeld { .. } | GroupNews::AddressLost { .. } => true,
+        };
+        let first_only = matches!(news, GroupNews::Claimed { .. } | GroupNews::ListenerQuery { .. });
+        match worth {
+            true if first_only => self.put(0, Note::Net(news)),
+            true => self.tell(&Note::Net(news)),
+            false => self.stats.withheld += 1,
+        }
+    }
+
+    /// Tells the others of something that others than this process can cause, unless there is too much of it.
+    pub(super) fn pass_on(&mut self, now: Instant, note: &Note) {
+        let limit = match note {
+            Note::TooBig { .. } => &mut self.too_big,
+            Note::Undelivered { .. } => &mut self.undelivered,
+            _ => &mut self.resets,
+        };
+        if limit.take(now) { self.tell(note) } else { self.stats.withheld += 1 }
+    }
+
+    /// Tells all others.
+    pub(super) fn tell(&mut self, note: &Note) {
+        let me = self.core;
+        for core in (0..self.members.all.len()).filter(|core| *core != me) {
+            self.put(core, note.clone());
+        }
+    }
+
+    fn put(&mut self, core: usize, note: Note) {
+        let put = self.members.put(core, note);
+        self.stats.told += u64::from(put);
+        self.stats.lost += u64::from(!put);
+    }
+
+    fn me(&self) -> &Member {
+        &self.members.all[self.core]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Which neighbours the cores of a group have asked for.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use siphasher::sip::SipHasher13;
+
+/// Questions that are remembered at most.
+const PLACES: usize = 1024;
+
+/// The neighbours that any core has asked for and that have not answered yet. Each question lets one answer pass from the
+/// core that gets it to the others, so that no number of answers that nobody asked for can keep a real one from arriving.
+///
+/// A question may push out another one of the same place; that one's answer passes as a hint.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    places: Box<[AtomicU64]>,
+    seed: u64,
+}
+
+impl Wanted {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { places: (0..PLACES).map(|_| AtomicU64::new(0)).collect(), seed }
+    }
+
+    /// A core asks for `ip`.
+    pub(super) fn ask(&self, ip: IpAddr) {
+        let (place, key) = self.place(ip);
+        place.store(key, Ordering::Relaxed);
+    }
+
+    /// `ip` has answered. Whether a core has asked for it since its last answer.
+    pub(super) fn is_answer(&self, ip: IpAddr) -> bool {
+        let (place, key) = self.place(ip);
+        place.compare_exchange(key, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    fn place(&self, ip: IpAddr) -> (&AtomicU64, u64) {
+        let mut hasher = SipHasher13::new_with_keys(self.seed, 0);
+        match ip {
+            IpAddr::V4(ip) => hasher.write(&ip.octets()),
+            IpAddr::V6(ip) => hasher.write(&ip.octets()),
+        }
+        // Never 0, which means nobody.
+        let key = hasher.finish() | 1;
+        (&self.places[(key >> 32) as usize % PLACES], key)
+    }
+}
