@@ -21,16 +21,18 @@ const STANDARD_DIRS: [&str; 6] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/
 const FUNCTIONS: &str = "gannet_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_remove|get_runtime_dir|alarm_set)|rte_version|rte_strerror\
     |rte_log_(set_global_level|set_level_pattern)|rte_thread_(register|unregister)|rte_lcore_id\
     |rte_pktmbuf_(pool_create|free|free_bulk|read)|rte_mempool_(free|avail_count|get_bulk|put_bulk)\
-    |rte_ring_(create|free|count|dequeue)|rte_eth_from_rings\
+    |rte_ring_(create|init|get_memsize_elem|free|count|dequeue)|rte_malloc_socket|rte_free|rte_eth_from_rings\
     |rte_intr_(fd_get|instance_free|callback_register|callback_unregister|callback_unregister_pending)\
     |rte_extmem_(register|unregister)|rte_dev_dma_(map|unmap)\
     |rte_eth_(rx_burst|tx_burst|dev_get_port_by_name|dev_info_get|dev_configure|dev_adjust_nb_rx_tx_desc\
     |rx_queue_setup|tx_queue_setup|dev_start|dev_stop|dev_close|dev_set_mtu|dev_get_mtu|macaddr_get\
     |dev_default_mac_addr_set|promiscuous_enable|allmulticast_(enable|get)|dev_set_mc_addr_list|dev_vlan_filter\
     |dev_rx_intr_(enable|disable|ctl_q_get_fd)|stats_get|stats_reset\
-    |xstats_get|xstats_get_names|dev_socket_id|dev_is_valid_port)";
+    |xstats_get|xstats_get_names|dev_socket_id|dev_is_valid_port|dev_callback_(register|unregister)\
+    |dev_rss_hash_conf_get|dev_rss_reta_query)|rte_dev_event_callback_(register|unregister)";
 const TYPES: &str = "rte_(mbuf|mempool|ring|eth_conf|eth_dev_info|eth_stats|eth_xstat|eth_xstat_name\
-    |eth_rxconf|eth_txconf|ether_addr|eth_rx_mq_mode)|gannet_.*";
+    |eth_rxconf|eth_txconf|ether_addr|eth_rx_mq_mode|eth_rss_conf|eth_rss_reta_entry64|eth_event_type|dev_event_type)\
+    |gannet_.*";
 const VARS: &str = "GANNET_.*|RTE_ETH_NAME_MAX_LEN|RTE_MAX_LCORE|RTE_LOG_.*|RING_F_S[PC]_.*";
 
 fn main() {

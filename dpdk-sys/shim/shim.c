@@ -85,3 +85,13 @@ int gannet_link_up(uint16_t port)
 
 	return rte_eth_link_get_nowait(port, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
 }
+
+unsigned int gannet_handed_enqueue(struct rte_ring *ring, const void *elements, unsigned int n)
+{
+	return rte_ring_sp_enqueue_burst_elem(ring, elements, GANNET_HANDED_SIZE, n, NULL);
+}
+
+unsigned int gannet_handed_dequeue(struct rte_ring *ring, void *elements, unsigned int n)
+{
+	return rte_ring_sc_dequeue_burst_elem(ring, elements, GANNET_HANDED_SIZE, n, NULL);
+}

@@ -16,10 +16,12 @@
 #include <rte_interrupts.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
+#include <rte_malloc.h>
 #include <rte_mbuf.h>
 #include <rte_memory.h>
 #include <rte_mempool.h>
 #include <rte_ring.h>
+#include <rte_ring_elem.h>
 #include <rte_version.h>
 
 /* Receives one piece of log text; not NUL-terminated. */
@@ -39,6 +41,14 @@ size_t gannet_private_pool_bytes(unsigned int size, uint16_t room);
 int gannet_log_capture(gannet_log_fn fn);
 /* 1 if the link of the port is up. Since 23.11, the fields of rte_eth_link are in an anonymous union. */
 int gannet_link_up(uint16_t port);
+
+/* Bytes of an element of the rings between cores: an mbuf and what is known of it. */
+#define GANNET_HANDED_SIZE 24
+/* Puts up to `n` elements into a ring that has one producer. Returns how many. Here rather than through the wrappers of
+ * bindgen, so that the compiler knows how large elements are. */
+unsigned int gannet_handed_enqueue(struct rte_ring *ring, const void *elements, unsigned int n);
+/* Takes up to `n` elements out of a ring that has one consumer. Returns how many. */
+unsigned int gannet_handed_dequeue(struct rte_ring *ring, void *elements, unsigned int n);
 
 
 /* Macros that bindgen cannot evaluate itself. */
@@ -61,5 +71,10 @@ static const uint64_t GANNET_TX_OFFLOAD_UDP_CKSUM = RTE_ETH_TX_OFFLOAD_UDP_CKSUM
 static const uint64_t GANNET_TX_OFFLOAD_MBUF_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 static const uint64_t GANNET_RSS_IP = RTE_ETH_RSS_IP;
 static const uint64_t GANNET_RSS_UDP = RTE_ETH_RSS_UDP;
+static const uint64_t GANNET_RSS_IPV4 = RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_OTHER;
+static const uint64_t GANNET_RSS_IPV6 = RTE_ETH_RSS_IPV6 | RTE_ETH_RSS_NONFRAG_IPV6_OTHER | RTE_ETH_RSS_IPV6_EX;
+static const uint64_t GANNET_RSS_IPV4_UDP = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+static const uint64_t GANNET_RSS_IPV6_UDP = RTE_ETH_RSS_NONFRAG_IPV6_UDP | RTE_ETH_RSS_IPV6_UDP_EX;
+static const uint32_t GANNET_DEV_INTR_RMV = RTE_ETH_DEV_INTR_RMV;
 
 #endif

@@ -6,8 +6,11 @@
 
 pub mod exchange;
 pub mod faults;
+mod flow;
 pub mod pcap;
 pub mod sim;
+pub mod spread;
+pub mod steering;
 
 use std::os::fd::BorrowedFd;
 
@@ -121,6 +124,8 @@ pub struct DatapathStats {
     pub rx_copied_bytes: u64,
     /// Frames dropped because no buffer was free to copy them to.
     pub rx_no_frame: u64,
+    /// Received frames dropped because the core they were spread to ([`spread`]) has not kept up.
+    pub spread_full: u64,
     /// Frames recorded in a capture ([`pcap`]).
     pub captured: u64,
     /// Frames missing in a capture, because it could not be written, or not fast enough.
@@ -142,6 +147,7 @@ impl DatapathStats {
             ("port_rx_out_of_bounds", self.rx_out_of_bounds),
             ("port_rx_copied_bytes", self.rx_copied_bytes),
             ("port_rx_no_frame", self.rx_no_frame),
+            ("port_spread_full", self.spread_full),
             ("port_captured", self.captured),
             ("port_capture_missed", self.capture_missed),
         ]
@@ -183,6 +189,11 @@ pub trait Datapath {
     fn link_up(&mut self) -> bool;
     /// The reason why the link is down and a remedy, if known. For messages; may be slow.
     fn link_problem(&self) -> Option<String> {
+        None
+    }
+    /// The reason why the device is gone for good (unplugged, deleted), if it is. Only asked while the link is down; may be
+    /// slow.
+    fn removed(&self) -> Option<String> {
         None
     }
     /// Accepts frames for these multicast addresses and, if the device can filter, no longer for the previous ones. May

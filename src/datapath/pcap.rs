@@ -159,6 +159,10 @@ impl<D: Datapath> Datapath for Pcap<D> {
         self.inner.link_problem()
     }
 
+    fn removed(&self) -> Option<String> {
+        self.inner.removed()
+    }
+
     fn set_multicast(&mut self, groups: &[[u8; 6]]) {
         self.inner.set_multicast(groups);
     }

@@ -221,7 +221,10 @@ pub enum PortError {
         reason: String,
     },
     /// The device has fewer queues than the profile asks for.
-    #[error("{port} has at most {max} queues, the profile asks for {want}; `--set queues={max}`")]
+    #[error(
+        "{port} has at most {max} queues, the profile asks for {want}; use {max} cores and `--set queues={max}`, or let one \
+         core spread what it receives over all (`--spread`, `--set queues=1`)"
+    )]
     Queues {
         /// The port.
         port: String,
@@ -241,6 +244,32 @@ pub enum PortError {
         max: u16,
         /// The requested value.
         want: u16,
+    },
+    /// The device's rings do not hold a burst.
+    #[error("{port} has at most {max} descriptors in a ring, and bursts need {need}: it cannot be used")]
+    FewDescriptors {
+        /// The port.
+        port: String,
+        /// The number the device has.
+        max: u16,
+        /// Frames of a burst.
+        need: u16,
+    },
+    /// A group of no cores, or of too many.
+    #[error("{want} cores cannot exchange frames: 1 to {max} can")]
+    Cores {
+        /// The number of cores.
+        want: u16,
+        /// The largest number.
+        max: u16,
+    },
+    /// The rings between cores could not be made.
+    #[error("no memory for rings of {slots} frames between cores ({reason}); fewer cores need less")]
+    Exchange {
+        /// The slots of each ring.
+        slots: u32,
+        /// The text of `rte_errno`.
+        reason: String,
     },
     /// The device does not support packets this large.
     #[error("{port} carries packets of at most {max} bytes, the profile's mtu is {want}; `--set mtu={max}`")]
@@ -265,14 +294,16 @@ pub enum PortError {
     },
     /// A mempool could not be allocated.
     #[error(
-        "no memory for {mbufs} buffers of {size} bytes ({reason}); lower mbufs or rx_desc/tx_desc, or give more: \
-         `sysctl vm.nr_hugepages`, or EalConfig::memory_mb without hugepages"
+        "no memory for {mbufs} buffers of {size} bytes{} ({reason}); lower mbufs or rx_desc/tx_desc, or give more: \
+         `{}`, or EalConfig::memory_mb without hugepages", on_node(*node), more_hugepages(*node)
     )]
     Memory {
         /// The number of buffers.
         mbufs: u32,
         /// The size of each in bytes.
         size: u32,
+        /// The NUMA node of the device, on which they have to be.
+        node: Option<u16>,
         /// The text of `rte_errno`.
         reason: String,
     },
@@ -376,6 +407,17 @@ pub enum ProfileError {
         /// The number of cores that poll.
         cores: u16,
     },
+    /// A queue that one core polls for all, and others beside it.
+    #[error(
+        "port profile {profile}: queues = {queues}, but only one queue can be spread over cores by one of them; `--set \
+         queues=1`, or one core for each queue and no `--spread`"
+    )]
+    Spread {
+        /// The profile.
+        profile: String,
+        /// The number of queues in the profile.
+        queues: u16,
+    },
     /// A required key is missing.
     #[error("port profile {profile}: {key} is missing ({doc}); `--set {key}=VALUE`")]
     Missing {
@@ -386,6 +428,20 @@ pub enum ProfileError {
         /// The meaning of the key.
         doc: &'static str,
     },
+}
+
+fn on_node(node: Option<u16>) -> String {
+    node.map(|node| format!(" on NUMA node {node}")).unwrap_or_default()
+}
+
+/// What gives more hugepages, to one node if it matters.
+fn more_hugepages(node: Option<u16>) -> String {
+    match node {
+        None | Some(0) => "sysctl vm.nr_hugepages=N".to_owned(),
+        Some(node) => {
+            format!("echo N > /sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages")
+        }
+    }
 }
 
 fn separator(detail: &str) -> &'static str {

@@ -75,6 +75,16 @@ impl Interface {
         self.flags().is_ok_and(|flags| flags & both == both)
     }
 
+    /// Returns whether the interface was deleted. One that is made later with the same name is another.
+    pub(super) fn is_gone(&self) -> bool {
+        // SAFETY: plain data, for which zero is valid.
+        let mut request: libc::ifreq = unsafe { zeroed() };
+        request.ifr_ifru.ifru_ifindex = self.index;
+        // SAFETY: an open socket, and a request that names an index.
+        let code = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFNAME as _, &raw mut request) };
+        code != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENODEV)
+    }
+
     /// The problem with the link, and a remedy.
     pub(super) fn link_problem(&self) -> String {
         let name = &self.name;
@@ -161,6 +171,38 @@ pub(super) fn mtu(name: &str) -> Option<u32> {
     let request = ask(&UnixDatagram::unbound().ok()?, libc::SIOCGIFMTU, name).ok()?;
     // SAFETY: the kernel filled in this member.
     u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).ok()
+}
+
+/// What [`SIOCETHTOOL`] is asked for with [`ETHTOOL_GCHANNELS`] (`struct ethtool_channels`).
+#[repr(C)]
+#[derive(Default)]
+struct Channels {
+    command: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// From `<linux/sockios.h>` and `<linux/ethtool.h>`; the `libc` crate does not define them.
+const SIOCETHTOOL: u64 = 0x8946;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+/// The number of receive queues of the interface `name` that XDP sockets can take, as the driver of DPDK counts them: those
+/// that `ethtool -L` calls combined, and one where there are no such. `None` if there is no such interface.
+pub(super) fn channels(name: &str) -> Option<u32> {
+    mtu(name)?;
+    let socket = UnixDatagram::unbound().ok()?;
+    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    let mut request = request(name)?;
+    request.ifr_ifru.ifru_data = (&raw mut channels).cast();
+    // SAFETY: an open socket, and a request with a NUL-terminated name and a structure that the kernel fills in.
+    let code = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
+    Some(if code != 0 || channels.max_combined == 0 { 1 } else { channels.combined })
 }
 
 /// All addresses of the kernel in this thread's network namespace; empty if they cannot be read.

@@ -11,8 +11,19 @@
 //! - A frame ([`RxMbuf`], [`TxMbuf`]) owns its buffer. Receiving creates one; dropping it returns the buffer; sending
 //!   hands it to the device, and frames that the device does not accept stay in the sender's burst. A frame that
 //!   outlives its port keeps its pool's memory mapped for the rest of the process, so it never dangles.
-//! - Frames are not `Send`, because a mempool's cache belongs to a thread. To move one to another core, use
-//!   [`Mbuf::into_raw`] and [`Mbuf::from_raw`].
+//! - Frames are not `Send`, because a mempool's cache belongs to a thread. Between cores they
+//!   move by [`mesh`], or one by one with [`Mbuf::into_raw`] and [`Mbuf::from_raw`].
+//!
+//! # Many cores
+//! A port has a queue pair for each core ([`PortProfile::for_cores`]), over which its device spreads received frames. A
+//! port with a single queue pair can serve many cores too: one of them polls it and spreads what it receives
+//! ([`PortProfile::spread_over`], [`Port::take_spread`]). [`Port::steering`] computes at which core a packet arrives, so
+//! that clients can choose source ports whose answers come to the core that sends. Frames that arrive at the wrong core
+//! are handed over by pointer ([`RingExchange`]). Pools are large enough for the frames that all cores together can hold
+//! back.
+//!
+//! All queues notice when a device is unplugged or an interface deleted
+//! ([`Datapath::removed`](crate::datapath::Datapath::removed)).
 //!
 //! # Peers
 //! Some ports talk to another process over a socket (memif, vhost-user). DPDK's drivers are guarded against its
@@ -24,6 +35,7 @@
 mod drivers;
 mod eal;
 mod error;
+mod exchange;
 mod guard;
 mod host;
 mod hugepages;
@@ -31,6 +43,7 @@ mod interrupts;
 mod iova;
 mod log;
 mod mbuf;
+mod numa;
 mod pool;
 mod port;
 mod profile;
@@ -43,11 +56,13 @@ pub use drivers::{
 };
 pub use eal::{Eal, EalConfig, LogLevel, ThreadGuard};
 pub use error::{EalError, KernelAddress, PortError, ProfileError};
+pub use exchange::{Frame, MAX_CORES, RingExchange, mesh};
 pub use host::{Claim, kernel_addresses};
 pub use hugepages::{Hugepages, free_bytes as free_hugepage_bytes, mounted as hugetlbfs_mounted};
 pub use iova::{Iova, bind_remedy, no_iommu_remedy};
 pub use mbuf::{Mbuf, RxMbuf, TxMbuf};
-pub use port::{MemoryGuard, PoolGuard, Port, PortStats, Queue};
+pub use numa::node_of_cpu;
+pub use port::{MemoryGuard, PoolGuard, Port, PortStats, Queue, SpreadQueue, StockQueue};
 pub use profile::{Bus, Memory, Offloads, PortProfile};
 pub use sockets::{runtime_dir, runtime_dir_problem};
 pub use xdp::{XdpProgram, xdp_programs};

@@ -10,7 +10,7 @@ use super::error::{PortError, last};
 use crate::mem::{Hugepages, PinnedBuf, PinnedRegion};
 
 /// The number of objects that a registered thread caches, per pool.
-const CACHE: u32 = 256;
+pub(super) const CACHE: u32 = 256;
 
 /// A unique name for a pool.
 fn name() -> String {
@@ -35,7 +35,8 @@ unsafe impl Sync for Pool {}
 impl Pool {
     /// Creates a pool of `size` buffers with `room` bytes each, headroom included, on NUMA node `socket` (-1: any).
     pub(super) fn new(eal: &Arc<EalInner>, size: u32, room: u16, socket: i32) -> Result<Arc<Self>, PortError> {
-        let fail = |reason| PortError::Memory { mbufs: size, size: u32::from(room), reason };
+        let node = u16::try_from(socket).ok();
+        let fail = |reason| PortError::Memory { mbufs: size, size: u32::from(room), node, reason };
         let name = CString::new(name()).map_err(|e| fail(e.to_string()))?;
         // DPDK requires the cache to be below two thirds of the pool.
         let cache = CACHE.min(size / 4);
@@ -47,7 +48,7 @@ impl Pool {
 
     /// Creates a pool in memory that no device and no other process can access, whatever DPDK shares with them.
     pub(super) fn private(eal: &Arc<EalInner>, size: u32, room: u16) -> Result<Arc<Self>, PortError> {
-        let fail = |reason| PortError::Memory { mbufs: size, size: u32::from(room), reason };
+        let fail = |reason| PortError::Memory { mbufs: size, size: u32::from(room), node: None, reason };
         // SAFETY: plain arithmetic.
         let len = unsafe { dpdk_sys::gannet_private_pool_bytes(size, room) };
         let mut memory = PinnedRegion::map(len, Hugepages::Never, None).map_err(|e| fail(e.to_string()))?.into_buf();

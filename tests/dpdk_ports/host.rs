@@ -155,7 +155,7 @@ fn counts_drops(driver: &str, sets: &[(&str, &str)], frames: u32) {
 #[test]
 fn af_packet_counts_what_its_ring_had_no_room_for() {
     on_veth("host::af_packet_counts_what_its_ring_had_no_room_for", 1500, || {
-        counts_drops("af-packet", &[("framecnt", "16")], 500);
+        counts_drops("af-packet", &[("framecnt", "32")], 500);
     });
 }
 

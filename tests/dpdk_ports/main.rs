@@ -3,12 +3,14 @@
 
 mod attendance;
 mod checksums;
+mod exchange;
 mod host;
 mod idle;
 mod joined;
 mod kernel;
 mod memif_peer;
 mod panics;
+mod queues;
 mod refusals;
 mod rings;
 mod shared_memory;

@@ -28,6 +28,16 @@ pub(super) const CONNECT: u16 = 6;
 pub(super) const CONNECTED: u16 = 7;
 const DISCONNECT: u16 = 8;
 
+/// Where the text of a disconnect message begins.
+const TEXT: usize = 6;
+
+/// How many queues a server takes from its clients, if the message says so. Only for messages that were accepted.
+pub(super) fn taken_queues(message: &[u8; MESSAGE]) -> Option<u32> {
+    // Behind the name, two versions and the number of regions come the highest ring numbers of both directions.
+    let most = u16_at(message, 40).min(u16_at(message, 42));
+    (u16_at(message, 0) == HELLO).then(|| u32::from(most) + 1)
+}
+
 /// Returns whether the message carries a region's file.
 pub(super) fn is_region(message: &[u8; MESSAGE]) -> bool {
     u16_at(message, 0) == ADD_REGION
@@ -36,7 +46,7 @@ pub(super) fn is_region(message: &[u8; MESSAGE]) -> bool {
 /// The reason given in a disconnect message, if this is one. Only for messages that were accepted.
 pub(super) fn farewell(message: &[u8; MESSAGE]) -> Option<String> {
     // A code that the drivers do not use follows the type.
-    let text = message[6..6 + 96].split(|&byte| byte == 0).next().unwrap_or_default();
+    let text = message[TEXT..TEXT + 96].split(|&byte| byte == 0).next().unwrap_or_default();
     let text = String::from_utf8_lossy(text).replace(char::is_control, " ");
     (u16_at(message, 0) == DISCONNECT).then_some(text)
 }
@@ -84,6 +94,8 @@ pub(super) struct Conversation {
     regions: Vec<u64>,
     /// Rings from client to server, and from server to client.
     rings: [Vec<Option<Extent>>; 2],
+    /// The peer has fewer or more queues than we have.
+    unequal: bool,
 }
 
 /// The reason for rejecting a message.
@@ -91,7 +103,24 @@ pub(super) type Refusal = &'static str;
 
 impl Conversation {
     pub(super) fn new(side: Side) -> Self {
-        Self { side, stage: Stage::New, queues: 0, regions: Vec::new(), rings: [Vec::new(), Vec::new()] }
+        Self {
+            side,
+            stage: Stage::New,
+            queues: 0,
+            regions: Vec::new(),
+            rings: [Vec::new(), Vec::new()],
+            unequal: false,
+        }
+    }
+
+    /// What the peer should hear before its connection ends, for its operator to read: the server that it is connected to
+    /// would take each packet several times, or never look at some of its rings.
+    pub(super) fn parting(&self) -> Option<[u8; MESSAGE]> {
+        let text = format!("this side has {} queues: --set queues={} there too", self.queues, self.queues);
+        let mut message = [0; MESSAGE];
+        message[..2].copy_from_slice(&DISCONNECT.to_le_bytes());
+        message[TEXT..TEXT + text.len()].copy_from_slice(text.as_bytes());
+        self.unequal.then_some(message)
     }
 
     /// Returns whether we connected, rather than listen.
@@ -174,7 +203,11 @@ impl Conversation {
         let (flags, index, region) = (u16_at(message, 2), usize::from(u16_at(message, 4)), u16_at(message, 6));
         let offset = u32::from_le_bytes([message[8], message[9], message[10], message[11]]);
         let log2 = message[12];
-        if index >= usize::from(self.queues) || log2 > MAX_LOG2 || !offset.is_multiple_of(4) {
+        if self.queues > 0 && index >= usize::from(self.queues) {
+            self.unequal = true;
+            return Err("more rings than there are queues");
+        }
+        if self.queues == 0 || log2 > MAX_LOG2 || !offset.is_multiple_of(4) {
             return Err("a ring with an invalid number, size or location");
         }
         let rings = &mut self.rings[usize::from(flags & 1 == 0)];
@@ -192,6 +225,7 @@ impl Conversation {
         let fits = |e: &Extent| self.regions.get(usize::from(e.region)).is_some_and(|&size| e.end <= size);
         for rings in &self.rings {
             if rings.is_empty() || rings.iter().any(Option::is_none) {
+                self.unequal = !self.rings.iter().any(Vec::is_empty);
                 return Err("fewer rings than there are queues");
             }
             if !rings.iter().flatten().all(fits) {
@@ -270,6 +304,35 @@ mod tests {
             Conversation::new(side).hear(&mut message, &[], |_| None).unwrap();
             assert_eq!(message[last], 0);
         }
+    }
+
+    /// A server with more queues than its client would read the same ring at several of them, and get each packet as many
+    /// times. The client was cut off without a word.
+    #[test]
+    fn a_peer_with_another_number_of_queues_hears_the_right_one() {
+        let talk = |queues: u16, rings: &[(bool, u16)]| {
+            let mut conversation = Conversation::new(Side::Server);
+            let mut hear = |mut message: [u8; MESSAGE], files: &[File]| {
+                conversation.hear(&mut message, files, |_| Some(queues)).is_ok()
+            };
+            let mut fine = hear(init(), &[]) && hear(region(0, 1 << 20), &[FILE]);
+            for &(c2s, index) in rings {
+                fine = fine && hear(ring(c2s, index, 0, 0, 0), &[FILE]);
+            }
+            fine = fine && hear(message(CONNECT, b""), &[]);
+            (fine, conversation.parting().and_then(|message| farewell(&message)))
+        };
+        let two = [(true, 0), (true, 1), (false, 0), (false, 1)];
+        assert_eq!(talk(2, &two), (true, None));
+        let word = |queues| Some(format!("this side has {queues} queues: --set queues={queues} there too"));
+        assert_eq!(talk(4, &two), (false, word(4)));
+        assert_eq!(talk(1, &two), (false, word(1)));
+        assert_eq!(talk(4, &[]), (false, None), "no rings at all are another matter");
+        assert!(word(u16::MAX).is_some_and(|text| text.len() < 96));
+        let mut hello = message(HELLO, &[0; 42]);
+        hello[40] = 3;
+        hello[42] = 7;
+        assert_eq!((taken_queues(&hello), taken_queues(&init())), (Some(4), None));
     }
 
     #[test]

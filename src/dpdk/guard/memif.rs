@@ -181,7 +181,12 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
     let facts: Vec<File> = files.iter().map(|&f| facts(f)).collect();
     let verdict = match (connections().get_mut(&fd), text) {
         (Some(Connection { conversation, path, regions, bells, side, .. }), Some(text)) => {
-            let heard = conversation.hear(text, &facts, |id| peers::queues(path, id));
+            let mut heard = conversation.hear(text, &facts, |id| peers::queues(path, id));
+            // The driver would connect with fewer rings, and look at one of them for all the others.
+            if let Some(most) = conversation::taken_queues(text).filter(|most| *most < peers::most_queues(path)) {
+                words().insert(path.clone(), format!("it takes {most} queues: --set queues={most}"));
+                heard = Err("fewer queues than we have");
+            }
             if heard.is_ok() {
                 bells.note(text, &files, *side, path);
             }
@@ -209,6 +214,10 @@ unsafe extern "C" fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> s
         unsafe { libc::close(file) };
     }
     if let Some(connection) = connections().get_mut(&fd) {
+        if let Some(parting) = connection.conversation.parting() {
+            // SAFETY: a message of as many bytes; a peer that does not read is not waited for.
+            unsafe { libc::send(fd, parting.as_ptr().cast(), MESSAGE, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
+        }
         connection.end(fd);
     }
     0

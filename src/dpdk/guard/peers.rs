@@ -60,6 +60,11 @@ pub(super) fn queues(path: &Path, id: u32) -> Option<u16> {
     interfaces().iter().find(|i| i.path == path && i.id == id).map(|i| i.queues)
 }
 
+/// The largest number of rings of our interfaces on the socket at `path`.
+pub(super) fn most_queues(path: &Path) -> u32 {
+    interfaces().iter().filter(|i| i.path == path).map(|i| u32::from(i.queues)).max().unwrap_or(0)
+}
+
 /// Returns whether the process at the other end of `fd` is allowed: it must belong to our user, root or the user that
 /// the profile names. A socket whose peer is unknown (it is no longer connected) is not allowed.
 pub(super) fn may_be(fd: RawFd, path: &Path) -> bool {

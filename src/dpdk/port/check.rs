@@ -29,6 +29,7 @@ pub(super) fn before(profile: &PortProfile) -> Result<Option<PathBuf>, PortError
             interface(profile, iface)?;
         }
     }
+    queues(profile)?;
     files(profile)?;
     let Some((key, path, listening)) = socket_role(profile) else { return Ok(None) };
     let refuse = |reason| PortError::SocketPath { path: path.to_owned(), reason };
@@ -196,6 +197,23 @@ fn interface(profile: &PortProfile, iface: &str) -> Result<(), PortError> {
         return Err(PortError::InterfaceMtu { iface: iface.to_owned(), have: mtu, want: profile.mtu });
     }
     Ok(())
+}
+
+/// The most queues of an af-packet port (`RTE_PMD_AF_PACKET_MAX_RINGS`), which its driver does not report.
+const PACKET_QUEUES: u16 = 16;
+
+/// Checks the number of queues where the driver only fails to create the device. Most drivers report theirs.
+fn queues(profile: &PortProfile) -> Result<(), PortError> {
+    let (port, max) = match (profile.driver(), profile.queues_of_interface()) {
+        ("net_af_packet", _) => (profile.driver(), PACKET_QUEUES),
+        (_, Some((iface, first))) => {
+            let all = host::channels(iface).unwrap_or(1);
+            (iface, u16::try_from(all.saturating_sub(first)).unwrap_or(u16::MAX))
+        }
+        _ => return Ok(()),
+    };
+    let want = profile.queues;
+    if want > max { Err(PortError::Queues { port: port.to_owned(), max, want }) } else { Ok(()) }
 }
 
 /// The reason why a PCI device did not become a port.

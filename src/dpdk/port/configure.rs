@@ -5,7 +5,7 @@ use std::mem::zeroed;
 use super::QueuePools;
 use super::device::Device;
 use super::filters;
-use crate::datapath::{Caps, TX_HEADROOM};
+use crate::datapath::{BURST, Caps, TX_HEADROOM};
 use crate::dpdk::eal::Eal;
 use crate::dpdk::error::PortError;
 use crate::dpdk::log::Capture;
@@ -18,20 +18,26 @@ const ETHERNET: u32 = 18;
 /// Private buffers of a queue: bursts in both directions, thread caches, and queued frames.
 const PRIVATE: u32 = 1024;
 
-/// Creates the pools of every queue, on NUMA node `socket`.
+/// Creates the pools of every queue, and those of the cores without a queue, on NUMA node `socket`.
 pub(super) fn pools(eal: &Eal, profile: &PortProfile, socket: i32) -> Result<Vec<QueuePools>, PortError> {
     // Both are below 64 kB: the MTU and the buffer size are bounded by the profile.
     let room = |data: u32| (TX_HEADROOM as u32 + data) as u16;
-    let one = |data| Pool::new(&eal.0, profile.pool_size(), room(data), socket);
-    (0..profile.queues)
-        .map(|_| {
-            let rx = one(profile.rx_buffer())?;
-            let tx = if profile.rx_buffer() < profile.frame_size() { one(profile.frame_size())? } else { rx.clone() };
-            let size = room(profile.frame_size().max(profile.rx_buffer()));
-            let private = profile.copies_frames().then(|| Pool::private(&eal.0, PRIVATE, size)).transpose()?;
-            Ok(QueuePools { rx, tx, private })
-        })
-        .collect()
+    let pool = |buffers, data| Pool::new(&eal.0, buffers, room(data), socket);
+    let private = || {
+        let size = room(profile.frame_size().max(profile.rx_buffer()));
+        profile.copies_frames().then(|| Pool::private(&eal.0, PRIVATE + profile.elsewhere(), size)).transpose()
+    };
+    let of_queue = |_| {
+        let rx = pool(profile.pool_size(), profile.rx_buffer())?;
+        let small = profile.rx_buffer() < profile.frame_size();
+        let tx = if small { pool(profile.pool_size(), profile.frame_size())? } else { rx.clone() };
+        Ok(QueuePools { rx, tx, private: private()? })
+    };
+    let of_guest = |_| {
+        let tx = pool(profile.guest_pool_size(), profile.frame_size())?;
+        Ok(QueuePools { rx: tx.clone(), tx, private: private()? })
+    };
+    (0..profile.queues).map(of_queue).chain((0..profile.guests()).map(of_guest)).collect()
 }
 
 /// The device's capabilities and the resulting settings.
@@ -64,6 +70,11 @@ pub(super) fn bring_up(
     let mut conf = plan.configuration();
     if profile.wants_interrupts() {
         conf.intr_conf.set_rxq(1);
+    }
+    // SAFETY: as filled in by the driver: null, or flags that live as long as the device.
+    let flags = unsafe { settled.info.dev_flags.as_ref() }.copied().unwrap_or(0);
+    if u64::from(flags) & u64::from(dpdk_sys::GANNET_DEV_INTR_RMV) != 0 {
+        conf.intr_conf.set_rmv(1);
     }
     // SAFETY: the port exists and is not started; `conf` is read during the call.
     let code = unsafe { dpdk_sys::rte_eth_dev_configure(id, profile.queues, profile.queues, &conf) };
@@ -161,12 +172,7 @@ fn queues(
     // SAFETY: the port is configured; both numbers are adjusted in place.
     let code = unsafe { dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &mut rx_desc, &mut tx_desc) };
     device.step("adjusting the number of descriptors", code, capture)?;
-    // The device may round up to a multiple.
-    for (key, want, max) in [("rx_desc", profile.rx_desc, rx_desc), ("tx_desc", profile.tx_desc, tx_desc)] {
-        if max < want && !profile.driver.ignores.iter().any(|(ignored, _)| *ignored == key) {
-            return Err(PortError::Descriptors { port: device.name().to_owned(), key, max, want });
-        }
-    }
+    descriptors(device.name(), profile, rx_desc, tx_desc)?;
     let socket = device.socket().max(0) as u32;
     let mut rx_conf = info.default_rxconf;
     rx_conf.offloads = plan.rx_offloads;
@@ -179,6 +185,24 @@ fn queues(
         // SAFETY: configured and not started.
         let code = unsafe { dpdk_sys::rte_eth_tx_queue_setup(id, queue, tx_desc, socket, &tx_conf) };
         device.step("setting up a transmit queue", code, capture)?;
+    }
+    Ok(())
+}
+
+/// Checks what a device made of the numbers of descriptors.
+fn descriptors(port: &str, profile: &PortProfile, rx: u16, tx: u16) -> Result<(), PortError> {
+    let counts = |key: &str| !profile.driver.ignores.iter().any(|(ignored, _)| *ignored == key);
+    for (key, want, max) in [("rx_desc", profile.rx_desc, rx), ("tx_desc", profile.tx_desc, tx)] {
+        if !counts(key) {
+            continue;
+        }
+        if usize::from(max) < BURST {
+            return Err(PortError::FewDescriptors { port: port.to_owned(), max, need: BURST as u16 });
+        }
+        // The device may round up to a multiple.
+        if max < want {
+            return Err(PortError::Descriptors { port: port.to_owned(), key, max, want });
+        }
     }
     Ok(())
 }
@@ -298,6 +322,18 @@ mod tests {
         assert_eq!(Plan::new("p", &profile("memif", &jumbo), &i).unwrap().mtu, 1500, "memif carries it anyway");
         let virtio = Plan::new("p", &profile("virtio-user", &jumbo), &i);
         assert!(matches!(virtio, Err(PortError::Mtu { max: 1500, want: 9000, .. })));
+    }
+
+    #[test]
+    fn rings_that_are_too_small_are_refused() {
+        let nic = profile("e1000e", &[("device", "0000:01:00.0")]);
+        assert!(descriptors("p", &nic, 256, 256).is_ok() && descriptors("p", &nic, 512, 256).is_ok());
+        let error = descriptors("p", &nic, 256, 128).unwrap_err();
+        assert!(matches!(error, PortError::Descriptors { key: "tx_desc", max: 128, want: 256, .. }), "{error}");
+        // No setting helps.
+        let error = descriptors("p", &nic, 16, 256).unwrap_err();
+        assert!(matches!(error, PortError::FewDescriptors { max: 16, need: 32, .. }), "{error}");
+        assert!(descriptors("p", &profile("memif", &[]), 1, 1).is_ok(), "it has other settings for that");
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::check;
+use super::link::{State, Watch};
 use crate::dpdk::drivers;
 use crate::dpdk::eal::{Eal, EalInner};
 use crate::dpdk::error::{PortError, text};
@@ -15,6 +16,7 @@ use crate::dpdk::guard;
 use crate::dpdk::host::{self, Claim, Interface};
 use crate::dpdk::interrupts::Parked;
 use crate::dpdk::log::Capture;
+use crate::dpdk::numa;
 use crate::dpdk::profile::{Bus, PortProfile};
 
 /// An ethdev that this process owns. Dropping it stops, closes and removes it.
@@ -36,7 +38,9 @@ pub(super) struct Device {
     packet_sockets: Vec<RawFd>,
     packet_drops: AtomicU64,
     /// The kernel interface that the driver created.
-    tap: Option<String>,
+    tap: Option<Interface>,
+    /// Listens to what DPDK says of the device, once it is there.
+    watch: Option<Watch>,
     /// The registration of its socket, with the peers that are allowed.
     interface: Option<guard::Registered>,
     /// Resources that must outlive it, such as the rings of a pair.
@@ -90,6 +94,7 @@ impl Device {
             packet_sockets: Vec::new(),
             packet_drops: AtomicU64::new(0),
             tap: None,
+            watch: None,
             interface: None,
             outlives: None,
             _eal: None,
@@ -132,9 +137,11 @@ impl Device {
         device.listening = listening;
         device._claim = claim;
         device.packet_sockets = guard::packet_sockets();
-        device.tap = profile.kernel_interface().filter(|_| driver == "net_tap").map(str::to_owned);
+        let tap = profile.kernel_interface().filter(|_| driver == "net_tap");
+        device.tap = tap.and_then(|name| Interface::open(name).ok());
         device.interface = interface;
         device.id = find(&name).ok_or_else(|| fail("no ethdev of that name appeared".to_owned()))?;
+        device.watch = Some(Watch::new(device.id, &name, Bus::Vdev));
         if let Some(iface) = profile.shared_interface() {
             let host = Interface::open(iface).map_err(|e| fail(format!("interface {iface}: {e}")))?;
             device.host = Some(host);
@@ -148,7 +155,9 @@ impl Device {
             driver: profile.driver(),
             reason: check::pci_reason(&profile.device),
         })?;
-        Ok(Self::new(id, profile.device.clone(), Bus::Pci, profile.driver()))
+        let mut device = Self::new(id, profile.device.clone(), Bus::Pci, profile.driver());
+        device.watch = Some(Watch::new(id, &profile.device, Bus::Pci));
+        Ok(device)
     }
 
     pub(super) fn id(&self) -> u16 {
@@ -165,6 +174,14 @@ impl Device {
         unsafe { dpdk_sys::rte_eth_dev_socket_id(self.id) }
     }
 
+    /// The NUMA node that it is on, if that is known.
+    pub(super) fn node(&self) -> Option<u16> {
+        match self.bus {
+            Bus::Pci => u16::try_from(self.socket()).ok(),
+            Bus::Vdev => numa::node_of_interface(Path::new("/sys"), self.host.as_ref()?.name()),
+        }
+    }
+
     /// The kernel interface that it uses.
     pub(super) fn host(&self) -> Option<&Interface> {
         self.host.as_ref()
@@ -175,7 +192,7 @@ impl Device {
         let new = self.packet_sockets.iter().map(|&socket| guard::packet_drops(socket)).sum();
         let all = self.packet_drops.fetch_add(new, Ordering::Relaxed) + new;
         match &self.tap {
-            Some(name) => all + host::dropped_on_the_way_out(name),
+            Some(tap) => all + host::dropped_on_the_way_out(tap.name()),
             None => all,
         }
     }
@@ -186,13 +203,38 @@ impl Device {
         matches!(self.driver, "net_af_xdp" | "net_tap")
     }
 
-    /// Returns whether the driver reports the link as up. Drivers of kernel interfaces always do.
-    pub(super) fn link(&self) -> bool {
-        if self.host.as_ref().is_some_and(|host| !host.link()) {
-            return false;
+    /// The state of the link. Drivers of kernel interfaces always report theirs as up.
+    pub(super) fn link(&self) -> State {
+        if self.is_removed() {
+            return State::Gone;
         }
+        // Drivers do not notice that their interface is gone, nor that one of the same name is another.
+        if self.kernel_interface().is_some_and(Interface::is_gone) {
+            return State::Gone;
+        }
+        let kernel = self.host.as_ref().is_none_or(Interface::link);
         // SAFETY: the port exists for as long as `self`.
-        unsafe { dpdk_sys::gannet_link_up(self.id) == 1 }
+        let driver = kernel && unsafe { dpdk_sys::gannet_link_up(self.id) == 1 };
+        if driver { State::Up } else { State::Down }
+    }
+
+    fn is_removed(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::is_removed)
+    }
+
+    /// The kernel interface behind it.
+    fn kernel_interface(&self) -> Option<&Interface> {
+        self.host.as_ref().or(self.tap.as_ref())
+    }
+
+    /// The reason why a device that is gone is gone.
+    pub(super) fn removal(&self) -> String {
+        let name = &self.name;
+        match self.kernel_interface() {
+            _ if self.is_removed() => format!("{name} was unplugged, or its driver or host wants it back"),
+            Some(interface) => format!("interface {} was deleted", interface.name()),
+            None => format!("{name} is not there any more"),
+        }
     }
 
     /// The reason why the link is down, if known.
@@ -251,7 +293,11 @@ impl Drop for Device {
         let _quiet = Capture::start();
         // For memif, whose peer may leave at this moment.
         let _parked = (self.driver == "net_memif").then(Parked::new);
-        if self.id != u16::MAX {
+        let destroyed = self.watch.as_ref().is_some_and(Watch::is_destroyed);
+        let wanted_back = self.bus == Bus::Pci && self.is_removed();
+        // Not to hear what follows.
+        self.watch = None;
+        if self.id != u16::MAX && !destroyed {
             // SAFETY: the port exists, and no queue object is left that could poll it (they hold its owner).
             unsafe {
                 if self.started {
@@ -263,9 +309,15 @@ impl Drop for Device {
                 dpdk_sys::rte_eth_dev_close(self.id);
             }
         }
-        if let (Bus::Vdev, Ok(name)) = (self.bus, CString::new(self.name.clone())) {
+        let bus = match self.bus {
+            Bus::Vdev => Some(c"vdev"),
+            // Whoever wants it waits until nobody has it open.
+            Bus::Pci if wanted_back => Some(c"pci"),
+            Bus::Pci => None,
+        };
+        if let (Some(bus), Ok(name)) = (bus, CString::new(self.name.clone())) {
             // SAFETY: EAL is up, and both are NUL-terminated.
-            unsafe { dpdk_sys::rte_eal_hotplug_remove(c"vdev".as_ptr(), name.as_ptr()) };
+            unsafe { dpdk_sys::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr()) };
         }
         guard::closed(self.driver);
         self.interface = None;

@@ -4,13 +4,18 @@ mod check;
 mod configure;
 mod device;
 mod filters;
+mod guest;
+mod link;
 mod memory;
 mod queue;
 mod rings;
 mod stats;
+mod steering;
+mod stock;
 
 use std::sync::Arc;
 
+pub use guest::{SpreadQueue, StockQueue};
 pub use memory::{MemoryGuard, PoolGuard};
 pub use queue::Queue;
 pub use stats::PortStats;
@@ -23,7 +28,9 @@ use super::pool::Pool;
 use super::profile::{Memory, Offloads, PortProfile};
 use super::wakeups::Wakeups;
 use crate::datapath::Caps;
+use crate::datapath::spread::FlowHash;
 use device::Device;
+use link::Link;
 
 /// The state shared by a port and its queues. Fields are dropped from the top: first the device, then the pools that it
 /// used, then the reference to EAL.
@@ -35,7 +42,10 @@ struct PortInner {
     trusting: bool,
     memory: Memory,
     device: Device,
-    /// For each queue, the pools to receive into and to send from.
+    link: Link,
+    queues: u16,
+    /// For each queue, the pools to receive into and to send from; behind them, for each core without a queue, those to
+    /// send from.
     pools: Vec<QueuePools>,
     _eal: Arc<EalInner>,
 }
@@ -58,7 +68,12 @@ impl PortInner {
     }
 
     fn link(&self) -> bool {
-        self.device.link()
+        self.link.query(|| self.device.link())
+    }
+
+    /// The reason why the device is gone for good, if it is.
+    fn removed(&self) -> Option<String> {
+        self.link.is_gone().then(|| self.device.removal())
     }
 
     pub(super) fn link_problem(&self) -> Option<String> {
@@ -76,6 +91,8 @@ impl PortInner {
 pub struct Port {
     inner: Arc<PortInner>,
     queues: Vec<Queue>,
+    /// How its queue pair is spread, and over how many cores.
+    spread: Option<(FlowHash, u8)>,
 }
 
 impl Port {
@@ -143,6 +160,8 @@ impl Port {
             trusting: profile.offloads == Offloads::None,
             memory: profile.memory(),
             device,
+            link: Link::default(),
+            queues: profile.queues,
             pools,
             _eal: eal.0.clone(),
         });
@@ -152,7 +171,7 @@ impl Port {
             Queue::new(inner.clone(), id, profile.needs_gate().then(Gate::new), wakeups)
         };
         let queues = (0..profile.queues).map(queue).collect();
-        Ok(Self { inner, queues })
+        Ok(Self { inner, queues, spread: None })
     }
 
     /// The device's capabilities, as configured.
@@ -188,6 +207,11 @@ impl Port {
     /// Returns whether the link is up, or the process at the other end is connected.
     pub fn link_up(&self) -> bool {
         self.inner.link()
+    }
+
+    /// The NUMA node of the device, where its memory is. `None` for virtual devices, and if the machine does not say.
+    pub fn node(&self) -> Option<u16> {
+        self.inner.device.node()
     }
 
     /// The number of free packet buffers in all pools, and the total. The others are in the device's receive rings, in

@@ -2,21 +2,16 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
 use std::os::fd::BorrowedFd;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::PortInner;
-use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats, Refused, TxFrame};
+use super::link::View;
+use super::stock::{Stock, free};
+use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats, Refused};
 use crate::dpdk::guard::Gate;
-use crate::dpdk::mbuf::{Mbuf, RxMbuf, TxMbuf};
-use crate::dpdk::pool::Pool;
+use crate::dpdk::mbuf::{RxMbuf, TxMbuf};
 use crate::dpdk::wakeups::Wakeups;
-use crate::mem::prefetch_write;
-
-/// The number of [`Datapath::link_up`] calls between two queries of the device.
-const LINK_REFRESH: u32 = 1024;
 
 /// A queue pair, owned by one core at a time. The port stays open as long as one of its queues lives.
 ///
@@ -33,8 +28,7 @@ pub struct Queue {
     stats: DatapathStats,
     /// Only for drivers that need it.
     gate: Option<Gate>,
-    link: bool,
-    link_age: u32,
+    link: View,
     refused: Refused,
     wakeups: Box<Wakeups>,
     /// One user at a time: `Send`, but not `Sync`.
@@ -55,8 +49,7 @@ impl Queue {
             id,
             stats: DatapathStats::default(),
             gate,
-            link: false,
-            link_age: 0,
+            link: View::default(),
             refused: Refused::default(),
             wakeups: Box::new(wakeups),
             _not_sync: PhantomData,
@@ -176,64 +169,6 @@ impl Queue {
     }
 }
 
-/// Raw buffers, taken from a pool in bulk.
-struct Stock {
-    pool: Arc<Pool>,
-    /// The length that payloads usually have, in bytes.
-    usual: usize,
-    spare: [*mut std::ffi::c_void; BURST],
-    spares: usize,
-}
-
-impl Stock {
-    fn new(pool: Arc<Pool>, mtu: u16) -> Self {
-        Self { pool, usual: usize::from(mtu), spare: [std::ptr::null_mut(); BURST], spares: 0 }
-    }
-
-    /// Takes an empty buffer.
-    fn take(&mut self) -> Option<Mbuf> {
-        if self.spares == 0 {
-            self.refill();
-        }
-        let last = self.spares.checked_sub(1)?;
-        let raw = NonNull::new(self.spare[last])?;
-        self.spares = last;
-        if let Some(next) = last.checked_sub(1).and_then(|i| NonNull::new(self.spare[i])) {
-            // SAFETY: a buffer that is ours; it stays in `spare`, so nobody drops it here.
-            let mut next = ManuallyDrop::new(TxMbuf(unsafe { Mbuf::from_raw(next.cast()) }));
-            // In memory shared with another core, that core has read this buffer last and has to give up its cache
-            // lines.
-            let room = next.payload_mut();
-            let len = room.len().min(self.usual);
-            prefetch_write(&mut room[..len]);
-        }
-        // SAFETY: a buffer fresh from the pool, which nobody else has.
-        let mut mbuf = unsafe { Mbuf::from_raw(raw.cast()) };
-        mbuf.reset();
-        Some(mbuf)
-    }
-
-    fn refill(&mut self) {
-        // Whole bursts are faster; near exhaustion single buffers are better than none.
-        for want in [BURST, 1] {
-            let pool = self.pool.as_ptr();
-            // SAFETY: the pool is alive, and `spare` has room for `want` pointers.
-            if unsafe { dpdk_sys::rte_mempool_get_bulk(pool, self.spare.as_mut_ptr(), want as u32) } == 0 {
-                self.spares = want;
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for Stock {
-    fn drop(&mut self) {
-        // SAFETY: the spare buffers are raw, come from this pool and are given back once.
-        unsafe { dpdk_sys::rte_mempool_put_bulk(self.pool.as_ptr(), self.spare.as_ptr(), self.spares as u32) };
-        self.spares = 0;
-    }
-}
-
 impl Datapath for Queue {
     type Rx = RxMbuf;
     type Tx = TxMbuf;
@@ -243,17 +178,15 @@ impl Datapath for Queue {
     }
 
     fn link_up(&mut self) -> bool {
-        if self.link_age == 0 {
-            self.link = self.port.link();
-            // A link that is down is queried more often, as somebody waits for it.
-            self.link_age = if self.link { LINK_REFRESH } else { LINK_REFRESH / 16 };
-        }
-        self.link_age -= 1;
-        self.link
+        self.link.is_up(&self.port.link, || self.port.device.link())
     }
 
     fn link_problem(&self) -> Option<String> {
         self.port.link_problem()
+    }
+
+    fn removed(&self) -> Option<String> {
+        self.port.removed()
     }
 
     fn set_multicast(&mut self, groups: &[[u8; 6]]) {
@@ -262,7 +195,7 @@ impl Datapath for Queue {
 
     /// Without a link nobody can wake the core.
     fn arm(&mut self) -> bool {
-        self.link_age = 0;
+        self.link.refresh();
         self.link_up() && self.wakeups.arm()
     }
 
@@ -310,13 +243,7 @@ impl Datapath for Queue {
 
     /// Frees the frames with one call, which is cheaper than dropping them one by one.
     fn release(&mut self, burst: &mut Burst<RxMbuf>) {
-        let len = burst.len();
-        // SAFETY: `RxMbuf` is a transparent pointer, and the frames are owned by the burst, which forgets them
-        // before they are freed.
-        unsafe {
-            burst.set_len(0);
-            dpdk_sys::rte_pktmbuf_free_bulk(burst.as_mut_ptr().cast(), len as u32);
-        }
+        free(burst);
     }
 
     fn tx_alloc(&mut self) -> Option<TxMbuf> {

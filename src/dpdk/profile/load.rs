@@ -322,6 +322,7 @@ impl<'a> Raw<'a> {
                 other => return Err(self.bad("kernel_address", other, "refused or shared")),
             },
             vlan: None,
+            cores: 1,
             devargs,
         })
     }

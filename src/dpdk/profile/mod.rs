@@ -22,6 +22,7 @@ pub use schema::Bus;
 pub(crate) use schema::{DRIVERS, Driver, Kind};
 
 use super::error::{PortError, ProfileError};
+use super::exchange;
 use super::guard::Interface;
 use super::host::{self, Claim};
 use super::hugepages::Hugepages;
@@ -56,6 +57,9 @@ pub(crate) const FRAME_OVERHEAD: u32 = 14 + 4 + 4;
 /// How much larger memif buffers are than receive buffers, in bytes. Also avoids buffers at powers of two, which would
 /// compete for the same cache sets.
 const MEMIF_MARGIN: u32 = 256;
+
+/// The buffers that a core's cache of a pool may hold: half as many again as its size, when it is flushed.
+const CACHE_LIMIT: u32 = super::pool::CACHE * 3 / 2;
 
 /// The default log2 of memif's ring size (the driver's own default).
 const MEMIF_RSIZE: u32 = 10;
@@ -101,21 +105,36 @@ pub struct PortProfile {
     /// The VLAN to receive, for devices with a VLAN filter. Not a key of profiles: it comes from the network layer's
     /// settings.
     pub vlan: Option<u16>,
+    /// The cores among which the port's frames move: each of its queues is polled by one of them. Not a key of profiles:
+    /// see [`PortProfile::for_cores`] and [`PortProfile::spread_over`].
+    pub(crate) cores: u16,
     /// Device arguments by DPDK's names, with values in the driver's notation.
     pub(crate) devargs: BTreeMap<String, String>,
 }
 
 impl PortProfile {
-    /// Checks that `cores` cores, each of which polls one queue, poll all queues of the port. A device spreads received
+    /// The profile for `cores` cores, each of which polls one queue: checks that these are all. A device spreads received
     /// frames over all queues, so frames in queues that nobody polls are lost.
     ///
     /// # Errors
     /// [`ProfileError::Queues`].
     pub fn for_cores(self, cores: u16) -> Result<Self, ProfileError> {
         if self.queues == cores {
-            return Ok(self);
+            return Ok(Self { cores, ..self });
         }
         Err(ProfileError::Queues { profile: self.name, queues: self.queues, cores })
+    }
+
+    /// The profile for `cores` cores that share one queue: one of them polls it, and spreads what it receives over all
+    /// ([`crate::dpdk::Port::take_spread`]).
+    ///
+    /// # Errors
+    /// [`ProfileError::Spread`] if the profile has more queues.
+    pub fn spread_over(self, cores: u16) -> Result<Self, ProfileError> {
+        if self.queues == 1 {
+            return Ok(Self { cores: cores.max(1), ..self });
+        }
+        Err(ProfileError::Spread { profile: self.name, queues: self.queues })
     }
 
     /// The kernel interface that the port uses, or, for a tap, creates.
@@ -223,21 +242,39 @@ impl PortProfile {
 
     /// The number of buffers in each queue's pool.
     pub(crate) fn pool_size(&self) -> u32 {
-        if self.mbufs != 0 {
-            return self.mbufs;
-        }
-        // With zero-copy, a memif ring in shared memory is filled with our buffers.
-        let log2 = self.devarg("rsize").and_then(|r| r.parse().ok()).unwrap_or(MEMIF_RSIZE);
-        let ring = if self.devarg("zero-copy") == Some("yes") { 2 << log2.min(14) } else { 0 };
-        // Full descriptor rings, the caches of a few threads, and frames in transit between them.
-        u32::from(self.rx_desc) + u32::from(self.tx_desc) + ring + 1024 + 8 * BURST as u32
+        let own = || {
+            // With zero-copy, a memif ring in shared memory is filled with our buffers.
+            let log2 = self.devarg("rsize").and_then(|r| r.parse().ok()).unwrap_or(MEMIF_RSIZE);
+            let ring = if self.devarg("zero-copy") == Some("yes") { 2 << log2.min(14) } else { 0 };
+            // Full descriptor rings, the caches of a few threads, and frames in transit between them.
+            u32::from(self.rx_desc) + u32::from(self.tx_desc) + ring + 1024 + 8 * BURST as u32
+        };
+        self.elsewhere() + if self.mbufs == 0 { own() } else { self.mbufs }
+    }
+
+    /// The buffers of a pool that other cores may hold: in their caches, and in the rings to them. A core that is stalled
+    /// does not take those that the others need.
+    pub(crate) fn elsewhere(&self) -> u32 {
+        u32::from(self.cores.saturating_sub(1)) * CACHE_LIMIT + exchange::in_flight(self.cores)
+    }
+
+    /// The number of buffers of a core without a queue, which sends only: what the device's ring, that of another core and
+    /// caches can hold.
+    pub(crate) fn guest_pool_size(&self) -> u32 {
+        u32::from(self.tx_desc) + self.elsewhere() + 1024
+    }
+
+    /// Cores without a queue.
+    pub(crate) fn guests(&self) -> u16 {
+        self.cores.saturating_sub(self.queues)
     }
 
     /// The size of its pools, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let one = |room: u32| u64::from(self.pool_size()) * u64::from(room + TX_HEADROOM as u32 + 192);
-        let second = if self.rx_buffer() < self.frame_size() { one(self.frame_size()) } else { 0 };
-        u64::from(self.queues) * (one(self.rx_buffer()) + second)
+        let some = |buffers: u32, room: u32| u64::from(buffers) * u64::from(room + TX_HEADROOM as u32 + 192);
+        let second = if self.rx_buffer() < self.frame_size() { some(self.pool_size(), self.frame_size()) } else { 0 };
+        u64::from(self.queues) * (some(self.pool_size(), self.rx_buffer()) + second)
+            + u64::from(self.guests()) * some(self.guest_pool_size(), self.frame_size())
     }
 
     /// The argument for a PCI device at EAL's start.

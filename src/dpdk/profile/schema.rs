@@ -124,7 +124,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
             socket("socket", "the control socket"),
             key("id", U32, "distinguishes several interfaces on one socket"),
             key("bsize", Kind::Int(64, 65535), "bytes of one packet buffer"),
-            key("rsize", Kind::Int(1, 14), "client only: log2 of the ring size"),
+            key("rsize", Kind::Int(5, 14), "client only: log2 of the ring size"),
             key("zero-copy", YES, "client only: packet buffers in the shared memory"),
             key("socket-abstract", YES, "a socket name that is not in the file system"),
             key("secret", Kind::Text(24), "at most 24 characters, the same on both sides"),
@@ -186,7 +186,7 @@ pub(crate) static DRIVERS: [Driver; 17] = [
             need("iface", Kind::Iface, "the kernel interface to share"),
             key("framesz", Kind::Int(256, 65536), "bytes of a ring slot, a multiple of 16"),
             key("blocksz", Kind::Int(4096, 1 << 22), "bytes of a ring block, a multiple of the page and slot size"),
-            key("framecnt", Kind::Int(16, 65536), "slots of each ring"),
+            key("framecnt", Kind::Int(32, 65536), "slots of each ring"),
             key("qdisc_bypass", ONE, "send past the kernel's queueing discipline"),
         ],
         ..VDEV

@@ -66,6 +66,9 @@ pub enum RunError {
     /// The link went down and stayed down.
     #[error("the link has been down for {0:?}: {1}")]
     LinkDown(Duration, String),
+    /// The port's device was removed. It will not come back, so a server does not wait for it either.
+    #[error("the port is gone: {0}")]
+    PortGone(String),
     /// Another station on the link already uses the last of the core's addresses.
     #[error("{ip} is already in use by {mac}: choose another address, or turn the check off (--dad off)")]
     AddressTaken {

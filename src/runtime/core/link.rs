@@ -19,6 +19,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     pub(super) fn await_link(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
         let start = self.clock.now();
         while self.listen.is_none() && !self.datapath.link_up() && !stop.load(Ordering::Relaxed) {
+            self.check_port()?;
             let patience = self.link_patience.unwrap_or(LINK_START);
             if self.clock.now().saturating_since(start) > patience {
                 let why = self.datapath.link_problem();
@@ -71,6 +72,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             self.link_lost = None;
             return Ok(());
         }
+        self.check_port()?;
         let Some(patience) = self.link_patience.filter(|_| self.listen.is_none()) else { return Ok(()) };
         let now = self.clock.now();
         let down = now.saturating_since(*self.link_lost.get_or_insert(now));
@@ -82,6 +84,18 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             down,
             why.unwrap_or_else(|| "the cable is unplugged, or the peer process has ended".to_owned()),
         ))
+    }
+
+    /// Watches the link of a core that is busy all the time, which may hear no more than that its device is gone.
+    #[cold]
+    pub(super) fn look_at_link(&mut self) -> Result<(), RunError> {
+        self.watch_link(self.clock.now());
+        if self.link_up { Ok(()) } else { self.check_port() }
+    }
+
+    /// Fails if the device is gone for good.
+    fn check_port(&self) -> Result<(), RunError> {
+        self.datapath.removed().map_or(Ok(()), |why| Err(RunError::PortGone(why)))
     }
 
     pub(super) fn poll_net(&mut self, now: Instant) {

@@ -12,13 +12,16 @@ use crate::runtime::App;
 /// How long a stopping core waits for its last packets to be sent.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// The number of turns between two looks at the link while the core is busy.
+const BUSY_LOOK: u64 = 256;
+
 impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     /// Polls until `stop` is set or the application is done, then closes the remaining connections. On return, for
     /// whatever reason, the application has received `Closed` for every connection and has all its memory back. The
     /// last call is [`App::on_end`].
     ///
     /// # Errors
-    /// [`RunError`] if the link is down for too long or the last address is lost to another station.
+    /// [`RunError`] if the link is down for too long, the port is gone, or the last address is lost to another station.
     ///
     /// # Panics
     /// Resumes a panic of the application. All connections are closed with INTERNAL_ERROR first (RFC 9000 §20.1), which
@@ -48,6 +51,10 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         while !stop.load(Ordering::Relaxed) && !self.is_over() {
             if self.turn() {
                 self.rest.busy();
+                // Otherwise only idle turns look.
+                if self.stats.turns.is_multiple_of(BUSY_LOOK) {
+                    self.look_at_link()?;
+                }
                 continue;
             }
             self.check_link()?;

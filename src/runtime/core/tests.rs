@@ -19,6 +19,10 @@ struct Unplugged {
     port: SimPort,
     looks: u32,
     groups: Vec<[u8; 6]>,
+    /// It is gone for good after so many checks.
+    gone_after: u32,
+    /// The other end of the link, if something arrives at each poll.
+    flood: Option<SimPort>,
 }
 
 impl Datapath for Unplugged {
@@ -34,11 +38,19 @@ impl Datapath for Unplugged {
         self.looks == 1
     }
 
+    fn removed(&self) -> Option<String> {
+        (self.looks > self.gone_after).then(|| "pulled out".to_owned())
+    }
+
     fn set_multicast(&mut self, groups: &[[u8; 6]]) {
         self.groups = groups.to_vec();
     }
 
     fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize {
+        if let Some(mut frame) = self.flood.as_mut().and_then(Datapath::tx_alloc) {
+            frame.set_payload_len(60);
+            self.flood.as_mut().unwrap().tx_burst(&mut Burst::from_iter([frame]));
+        }
         self.port.rx_burst(burst)
     }
 
@@ -104,7 +116,9 @@ fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseR
     };
     let (port, _other) = SimLink::pair(SimConfig::default());
     let app = Caller { config: client_config(), called: false, ended: None };
-    let mut core = Core::new(Unplugged { port, looks: 0, groups: Vec::new() }, config, app).unwrap();
+    let mut core =
+        Core::new(Unplugged { port, looks: 0, groups: Vec::new(), gone_after: u32::MAX, flood: None }, config, app)
+            .unwrap();
     // The device joins the groups that neighbour discovery needs (RFC 4861 §7.2.1): all nodes, and ours.
     for group in [[0x33, 0x33, 0, 0, 0, 1], [0x33, 0x33, 0xff, 0, 0, 2]] {
         assert!(core.datapath.groups.contains(&group), "{:?}", core.datapath.groups);
@@ -136,11 +150,30 @@ fn groups_are_let_in_before_an_address_is_used() {
     let config = CoreConfig::new("192.0.2.2/24".parse().unwrap(), EndpointConfig::from_seed([1; 32]));
     let (port, _other) = SimLink::pair(SimConfig::default());
     let app = Caller { config: client_config(), called: true, ended: None };
-    let datapath = Unplugged { port, looks: 0, groups: Vec::new() };
+    let datapath = Unplugged { port, looks: 0, groups: Vec::new(), gone_after: u32::MAX, flood: None };
     let mut core = Core::new(datapath, CoreConfig { net, ..config }, app).unwrap();
     assert!(core.datapath.groups.contains(&[0x33, 0x33, 0xff, 0, 0, 2]), "{:?}", core.datapath.groups);
     core.add_address("2001:db8::3/64".parse().unwrap()).unwrap();
     assert!(core.datapath.groups.contains(&[0x33, 0x33, 0xff, 0, 0, 3]), "{:?}", core.datapath.groups);
     core.remove_address("2001:db8::3".parse().unwrap());
     assert!(!core.datapath.groups.contains(&[0x33, 0x33, 0xff, 0, 0, 3]), "{:?}", core.datapath.groups);
+}
+
+/// A device that was unplugged was noticed by nobody: a server waited for its link for ever, and a client until its
+/// timeouts.
+#[test]
+fn a_port_that_is_gone_ends_servers_and_clients() {
+    // Found out at the start, and later; by a core that is idle, and by one that never is.
+    let cases = [(None, 0), (None, 5), (Some(443), 0), (Some(443), 5)];
+    for ((listen, gone_after), busy) in cases.into_iter().flat_map(|case| [(case, false), (case, true)]) {
+        let addr = "192.0.2.2/24".parse().unwrap();
+        let config = CoreConfig { listen, ..CoreConfig::new(addr, EndpointConfig::from_seed([1; 32])) };
+        let (port, other) = SimLink::pair(SimConfig::default());
+        let app = Caller { config: client_config(), called: false, ended: None };
+        let flood = busy.then_some(other);
+        let datapath = Unplugged { port, looks: 0, groups: Vec::new(), gone_after, flood };
+        let mut core = Core::new(datapath, config, app).unwrap();
+        let error = core.run(&AtomicBool::new(false)).unwrap_err();
+        assert!(matches!(&error, RunError::PortGone(why) if why == "pulled out"), "{error}");
+    }
 }

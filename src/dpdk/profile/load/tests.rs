@@ -190,6 +190,33 @@ fn queues_that_nobody_polls_are_refused() {
     assert!(error.to_string().contains("queues = 4") && error.to_string().contains("--set queues=1"), "{error}");
     // Cores without a queue are rejected too.
     assert!(of("1").for_cores(2).is_err());
+    // Unless one spreads for all, which only works for a single queue.
+    assert_eq!(of("1").spread_over(4).unwrap().guests(), 3);
+    let error = of("4").spread_over(4).unwrap_err();
+    assert!(matches!(error, ProfileError::Spread { queues: 4, .. }), "{error}");
+    assert!(error.to_string().contains("--set queues=1"), "{error}");
+}
+
+/// A pool has buffers for the caches of all cores and for the rings to all others, so that a core that is stalled holds
+/// none that the others need.
+#[test]
+fn pools_grow_with_the_cores() {
+    let of = |queues: u16| {
+        let profile = PortProfile::load("memif", &set(&[("queues", &queues.to_string())])).unwrap();
+        profile.for_cores(queues).unwrap()
+    };
+    let size = |queues| of(queues).pool_size();
+    assert_eq!(size(2) - size(1), 384 + 512);
+    assert_eq!(size(4) - size(1), 3 * (384 + 512));
+    assert_eq!(size(64) - size(1), 63 * (384 + 64), "rings get smaller with many cores");
+    // A number that was asked for is what one core has for itself.
+    let own = |cores| {
+        let profile = PortProfile::load("memif", &set(&[("mbufs", "2048")])).unwrap();
+        profile.spread_over(cores).unwrap()
+    };
+    assert_eq!((own(1).pool_size(), own(4).pool_size()), (2048, 2048 + 3 * (384 + 512)));
+    let guests = 3 * u64::from(own(4).guest_pool_size()) * (2048 + 128 + 192);
+    assert_eq!(own(4).memory_bytes(), u64::from(own(4).pool_size()) * (2048 + 128 + 192) + guests);
 }
 
 #[test]

@@ -1,0 +1,266 @@
+//! Frames from core to core, by pointer.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::eal::{Eal, EalInner};
+use super::error::{PortError, text};
+use super::mbuf::{RxMbuf, TxMbuf};
+use crate::datapath::exchange::{Exchange, Handed};
+use crate::datapath::{BURST, Burst};
+
+/// The most cores of a group: a word has a bit for each.
+pub const MAX_CORES: u8 = 64;
+
+/// Frames that may wait in one ring, and in all rings that one core fills. Whatever other cores do, not more than these
+/// of a core's buffers are out of its reach.
+const RING: u32 = 512;
+const ALL_RINGS: u32 = 4096;
+
+/// Alignment of rings, in bytes: that of `RTE_CACHE_LINE_SIZE`, twice, for the line that is fetched along with one.
+const ALIGN: u32 = 128;
+
+/// Slots of the ring from one of `cores` cores to another. It holds one frame less.
+const fn slots(cores: u8) -> u32 {
+    let others = if cores > 1 { cores as u32 - 1 } else { 1 };
+    let share = ALL_RINGS / others;
+    // Rounded down to a power of two, which rings have to be.
+    let power = 1 << share.ilog2();
+    if power < RING { power } else { RING }
+}
+
+/// Frames of one of `cores` cores that may wait in its rings to all others.
+pub(super) const fn in_flight(cores: u16) -> u32 {
+    if cores < 2 {
+        return 0;
+    }
+    let cores = if cores > MAX_CORES as u16 { MAX_CORES } else { cores as u8 };
+    (cores as u32 - 1) * slots(cores)
+}
+
+/// A frame that can go to another core: what a pointer to an mbuf is.
+pub trait Frame: sealed::Sealed {}
+
+impl Frame for RxMbuf {}
+impl Frame for TxMbuf {}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::RxMbuf {}
+    impl Sealed for super::TxMbuf {}
+}
+
+// Rings copy elements as bytes, as a move does.
+const _: () = assert!(
+    size_of::<Handed<RxMbuf>>() == dpdk_sys::GANNET_HANDED_SIZE as usize
+        && size_of::<Handed<TxMbuf>>() == dpdk_sys::GANNET_HANDED_SIZE as usize
+        && align_of::<Handed<RxMbuf>>() <= 8
+);
+
+/// Which rings to a core have something in them: bit n for that from core n. On a cache line of its own, and away from
+/// the one that is fetched along with it.
+#[repr(align(128))]
+struct Waiting(AtomicU64);
+
+/// The rings between all cores of a group.
+struct Mesh<F: Frame> {
+    cores: u8,
+    /// From core `f` to core `t` at `f * cores + t`; none from a core to itself.
+    rings: Vec<Option<NonNull<dpdk_sys::rte_ring>>>,
+    waiting: Vec<Waiting>,
+    _eal: Arc<EalInner>,
+    _frames: PhantomData<F>,
+}
+
+// SAFETY: a ring has one producer and one consumer, the two ends of it that are made by `mesh`, each of which is used by
+// one thread at a time (`&mut`). Whole mbufs pass, whose pools may be used from any thread.
+unsafe impl<F: Frame> Send for Mesh<F> {}
+// SAFETY: as above.
+unsafe impl<F: Frame> Sync for Mesh<F> {}
+
+impl<F: Frame> Mesh<F> {
+    fn ring(&self, from: u8, to: u8) -> Option<NonNull<dpdk_sys::rte_ring>> {
+        self.rings[usize::from(from) * usize::from(self.cores) + usize::from(to)]
+    }
+}
+
+impl<F: Frame> Drop for Mesh<F> {
+    fn drop(&mut self) {
+        for ring in self.rings.iter().flatten() {
+            let mut left: Burst<Handed<F>> = Burst::new();
+            // SAFETY: no end is left, so nobody else uses the ring.
+            unsafe {
+                while dequeue(*ring, &mut left) > 0 {
+                    left.clear();
+                }
+                dpdk_sys::rte_free(ring.as_ptr().cast());
+            }
+        }
+    }
+}
+
+/// Takes frames out of `ring` until `burst` is full. Returns how many.
+///
+/// # Safety
+/// Nobody else takes frames out of the ring, and what is in it are `Handed<F>`.
+unsafe fn dequeue<F: Frame>(ring: NonNull<dpdk_sys::rte_ring>, burst: &mut Burst<Handed<F>>) -> usize {
+    let len = burst.len();
+    // SAFETY: `BURST - len` slots are spare capacity of the burst; the ring copies `got` elements there, which are moved
+    // by that, as nothing looks at the ring's copies any more.
+    unsafe {
+        let free = burst.as_mut_ptr().add(len);
+        let got = dpdk_sys::gannet_handed_dequeue(ring.as_ptr(), free.cast(), (BURST - len) as u32) as usize;
+        burst.set_len(len + got);
+        got
+    }
+}
+
+/// One core's end of the rings between all cores of a group ([`mesh`]). Frames move by pointer, up to a burst at a time.
+///
+/// What is in the rings when the last end goes is freed.
+pub struct RingExchange<F: Frame> {
+    mesh: Arc<Mesh<F>>,
+    core: u8,
+    /// Rings that have not been found empty since their bits were taken.
+    pending: u64,
+    /// Where the next look begins, so that all have their turn.
+    next: u8,
+}
+
+impl<F: Frame> std::fmt::Debug for RingExchange<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RingExchange").field("core", &self.core).field("cores", &self.mesh.cores).finish()
+    }
+}
+
+/// Connects `cores` cores with each other: one ring with a single producer and a single consumer for each ordered pair,
+/// in memory of NUMA node `node`. The end at index n is that of core n.
+///
+/// # Errors
+/// [`PortError::Cores`] for none or more than [`MAX_CORES`], and [`PortError::Exchange`] if memory is short.
+pub fn mesh<F: Frame>(eal: &Eal, cores: u8, node: Option<u16>) -> Result<Vec<RingExchange<F>>, PortError> {
+    if cores == 0 || cores > MAX_CORES {
+        return Err(PortError::Cores { want: cores.into(), max: MAX_CORES.into() });
+    }
+    let mut mesh = Mesh {
+        cores,
+        rings: Vec::with_capacity(usize::from(cores) * usize::from(cores)),
+        waiting: (0..cores).map(|_| Waiting(AtomicU64::new(0))).collect(),
+        _eal: eal.0.clone(),
+        _frames: PhantomData,
+    };
+    for (from, to) in (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))) {
+        let ring = if from == to { None } else { Some(ring(slots(cores), node)?) };
+        mesh.rings.push(ring);
+    }
+    let mesh = Arc::new(mesh);
+    Ok((0..cores).map(|core| RingExchange { mesh: mesh.clone(), core, pending: 0, next: 0 }).collect())
+}
+
+/// An empty ring in memory of NUMA node `node`, to be given back with `rte_free`. Not by `rte_ring_create`: each of those
+/// takes one of the 2,560 memory zones that a process has.
+fn ring(slots: u32, node: Option<u16>) -> Result<NonNull<dpdk_sys::rte_ring>, PortError> {
+    let fail = |reason| PortError::Exchange { slots, reason };
+    // SAFETY: takes no pointers.
+    let size = unsafe { dpdk_sys::rte_ring_get_memsize_elem(dpdk_sys::GANNET_HANDED_SIZE, slots) };
+    let size = usize::try_from(size).map_err(|_| fail(text(size as i32)))?;
+    let allocate = |node: i32| {
+        // SAFETY: EAL is up; no name is allowed.
+        let memory = unsafe { dpdk_sys::rte_malloc_socket(std::ptr::null(), size, ALIGN, node) };
+        NonNull::new(memory.cast::<dpdk_sys::rte_ring>())
+    };
+    // A node without memory is no reason not to run.
+    let there = node.and_then(|node| allocate(node.into()));
+    let ring = there.or_else(|| allocate(-1)).ok_or_else(|| fail(text(libc::ENOMEM)))?;
+    let flags = dpdk_sys::RING_F_SP_ENQ | dpdk_sys::RING_F_SC_DEQ;
+    // SAFETY: as much memory as such a ring needs, aligned, and a NUL-terminated name.
+    let code = unsafe { dpdk_sys::rte_ring_init(ring.as_ptr(), c"gannet_exchange".as_ptr(), slots, flags) };
+    if code != 0 {
+        // SAFETY: allocated above, and not used.
+        unsafe { dpdk_sys::rte_free(ring.as_ptr().cast()) };
+        return Err(fail(text(code)));
+    }
+    Ok(ring)
+}
+
+impl<F: Frame> RingExchange<F> {
+    /// The core whose end it is.
+    pub fn core(&self) -> u8 {
+        self.core
+    }
+}
+
+impl<F: Frame> Exchange<F> for RingExchange<F> {
+    fn cores(&self) -> u8 {
+        self.mesh.cores
+    }
+
+    /// To this core itself, and to one that is not there, nothing is taken.
+    fn offer(&mut self, to: u8, burst: &mut Burst<Handed<F>>) -> usize {
+        let len = burst.len();
+        if len == 0 || to >= self.mesh.cores {
+            return 0;
+        }
+        let Some(ring) = self.mesh.ring(self.core, to) else { return 0 };
+        // SAFETY: this end is the ring's only producer, and belongs to one thread. The ring takes the first `taken`
+        // elements; the burst forgets exactly those, and the rest moves to its front.
+        let taken = unsafe {
+            let first = burst.as_mut_ptr();
+            let taken = dpdk_sys::gannet_handed_enqueue(ring.as_ptr(), first.cast(), len as u32) as usize;
+            burst.set_len(0);
+            std::ptr::copy(first.add(taken), first, len - taken);
+            burst.set_len(len - taken);
+            taken
+        };
+        if taken > 0 {
+            // After the elements, so that whoever sees the bit sees them as well. Not only when it looks unset: the look
+            // might come before the elements are visible, and the other core's between the two.
+            self.mesh.waiting[usize::from(to)].0.fetch_or(1 << self.core, Ordering::AcqRel);
+        }
+        taken
+    }
+
+    fn take(&mut self, burst: &mut Burst<Handed<F>>) -> usize {
+        let waiting = &self.mesh.waiting[usize::from(self.core)].0;
+        // Most turns end here: the word stays in this core's cache until somebody writes it.
+        if waiting.load(Ordering::Relaxed) != 0 {
+            self.pending |= waiting.swap(0, Ordering::AcqRel);
+        }
+        if self.pending == 0 {
+            return 0;
+        }
+        let before = burst.len();
+        let mut unseen = self.pending;
+        while unseen != 0 && !burst.is_full() {
+            // The first at or behind `next`, round and round.
+            let from = (unseen.rotate_right(self.next.into()).trailing_zeros() as u8 + self.next) % 64;
+            unseen &= !(1 << from);
+            self.next = (from + 1) % 64;
+            let Some(ring) = self.mesh.ring(from, self.core) else { continue };
+            // SAFETY: this end is the ring's only consumer, and belongs to one thread.
+            unsafe { dequeue(ring, burst) };
+            if !burst.is_full() {
+                self.pending &= !(1 << from);
+            }
+        }
+        burst.len() - before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_core_can_have_in_its_rings_is_bounded() {
+        for cores in 2..=MAX_CORES {
+            let slots = slots(cores);
+            assert!(slots.is_power_of_two() && slots >= 64 && slots <= RING, "{cores}");
+            assert!(in_flight(cores.into()) <= ALL_RINGS);
+        }
+        assert_eq!((slots(2), slots(9), slots(10), slots(64)), (512, 512, 256, 64));
+        assert_eq!((in_flight(0), in_flight(1), in_flight(4), in_flight(1000)), (0, 0, 3 * 512, 63 * 64));
+    }
+}
