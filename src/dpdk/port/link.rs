@@ -110,6 +110,9 @@ pub(super) struct Watch {
 const PORT_EVENTS: [dpdk_sys::rte_eth_event_type; 2] =
     [dpdk_sys::rte_eth_event_type_RTE_ETH_EVENT_INTR_RMV, dpdk_sys::rte_eth_event_type_RTE_ETH_EVENT_DESTROY];
 
+/// `RTE_ETH_ALL`.
+const ALL_PORTS: u16 = u16::MAX;
+
 impl Watch {
     /// Listens to events about port `id`, whose device is called `name`. What cannot be listened to is not heard.
     pub(super) fn new(id: u16, name: &str, bus: Bus) -> Self {
@@ -146,13 +149,13 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let said = self.argument();
-        let mut silent = true;
-        // A port that does not exist any more has no callbacks either.
-        for event in PORT_EVENTS.into_iter().filter(|_| !self.is_destroyed()) {
+        // DPDK keeps the callbacks of a port that does not exist any more, for whoever has its number next, and takes them
+        // off under no single number.
+        let (id, mut silent) = if self.is_destroyed() { (ALL_PORTS, false) } else { (self.id, true) };
+        for event in PORT_EVENTS {
             // SAFETY: as registered.
-            silent &= until_idle(|| unsafe {
-                dpdk_sys::rte_eth_dev_callback_unregister(self.id, event, Some(on_port), said)
-            });
+            silent &=
+                until_idle(|| unsafe { dpdk_sys::rte_eth_dev_callback_unregister(id, event, Some(on_port), said) });
         }
         if let Some(device) = &self.device {
             // SAFETY: as registered.
@@ -161,7 +164,7 @@ impl Drop for Watch {
             });
         }
         if !silent {
-            // It is running, and will write there.
+            // It may be running, and write there. As for all ports, DPDK does not say.
             Box::leak(std::mem::take(&mut self.said));
         }
     }
