@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::datapath::Caps;
 use crate::datapath::sim::{SimConfig, SimLink, SimPort};
+use crate::datapath::{Caps, TxFrame as _};
 use crate::mem::BufPool;
 use crate::net::{Detect, NetConfig};
 use crate::quic::tls::{self, TlsOptions};
