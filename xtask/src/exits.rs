@@ -45,6 +45,8 @@ struct Play {
 enum Stop {
     /// By itself, with code 0.
     Itself,
+    /// By itself, with code 0, or with 1 if it finds problems.
+    Finding,
     /// By SIGTERM at a random time after its `ready` line.
     Ready,
     /// By SIGTERM at a random time.
@@ -123,6 +125,10 @@ impl Stage {
         let (load, long) = (perf(&["--requests", "100"]), perf(&["--download", "1K", "--duration", "60s"]));
         plays.push(play("perf client", load, Some("perf server"), Stop::Itself));
         plays.push(play("perf client, at any time", long, Some("perf server"), Stop::Anytime));
+        plays.push(play("doctor", vec!["doctor".into()], None, Stop::Finding));
+        plays.push(play("doctor, at any time", vec!["doctor".into()], None, Stop::Anytime));
+        plays.push(play("report", self.report(), None, Stop::Itself));
+        plays.push(play("report, at any time", self.report(), None, Stop::Anytime));
         plays
     }
 
@@ -152,6 +158,28 @@ impl Stage {
         args
     }
 
+    fn report(&self) -> Vec<String> {
+        let path = |path: &Path| path.display().to_string();
+        vec!["report".into(), "-o".into(), path(&self.root.with_file_name("report.html")), path(&self.latencies())]
+    }
+
+    /// The file that `report` reads.
+    fn latencies(&self) -> PathBuf {
+        self.root.with_file_name("latencies.hdr")
+    }
+
+    /// Makes that file.
+    fn measure(&self) -> Result<()> {
+        let mut server = Watched::start("perf server", self.command(&self.server("perf server")))?;
+        server.wait_ready()?;
+        let hdr = self.latencies().display().to_string();
+        let more = ["--connect", wire::SERVER, "--requests", "1000", "--hdr", &hdr];
+        let mut client = Watched::start("perf client", self.command(&self.client("perf client", &more)))?;
+        let end = client.wait()?;
+        server.terminate()?;
+        if end.code == Some(0) { Ok(()) } else { Err(Error::Unmet(format!("perf client failed:\n{}", end.said))) }
+    }
+
     fn command(&self, args: &[String]) -> Command {
         let mut command = self.gannet.command(None);
         command.args(args);
@@ -168,12 +196,15 @@ impl Stage {
             }
             None => None,
         };
+        if play.args.first().is_some_and(|command| command == "report") {
+            self.measure()?;
+        }
         let mut took = Vec::new();
         for n in 0..times {
             interrupt::check()?;
             let mut process = Watched::start(play.name, self.command(&play.args))?;
             let end = match play.stop {
-                Stop::Itself => process.wait()?,
+                Stop::Itself | Stop::Finding => process.wait()?,
                 Stop::Ready => {
                     process.wait_ready()?;
                     std::thread::sleep(moment(n, SINCE_READY));
@@ -204,7 +235,7 @@ fn moment(n: u32, spread: Duration) -> Duration {
 fn check(play: &Play, end: &End) -> Result<()> {
     let fine = match (&play.stop, end.code) {
         (_, Some(0)) => true,
-        (Stop::Anytime, Some(1)) => true,
+        (Stop::Anytime | Stop::Finding, Some(1)) => true,
         (Stop::Anytime, None) => end.signal == Some(signal_hook::consts::SIGTERM),
         _ => false,
     };
