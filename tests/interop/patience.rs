@@ -84,7 +84,7 @@ fn killed(after: Duration) {
     let done = get.wait();
     let took = start.elapsed();
     assert_eq!(done.status.code(), Some(1), "{}", done.transcript());
-    for part in [scene.server().v4.to_string().as_str(), "silent"] {
+    for part in [scene.server().v4.to_string().as_str(), "idle timeout"] {
         done.expect_message(&[part]);
     }
     assert!(took < IDLE * 5 / 4 + Duration::from_secs(5), "{took:?}: {}", done.transcript());
