@@ -6,8 +6,8 @@ mod cores;
 pub mod gannet;
 pub mod guards;
 mod netns;
-mod results;
-mod source;
+pub mod results;
+pub mod source;
 pub mod wire;
 
 use std::fs::{self, File};

@@ -7,6 +7,7 @@ mod demo;
 mod error;
 mod exits;
 mod interrupt;
+mod nic_test;
 mod portability;
 mod process;
 mod sanitize;
@@ -45,6 +46,8 @@ enum Task {
     /// Build and test in root file systems of other releases, and for another architecture; needs root and a package
     /// archive
     Portability(portability::PortabilityArgs),
+    /// Test `gannet` on emulated NICs between two virtual machines; downloads QEMU and a kernel without installing them
+    NicTest(nic_test::NicTestArgs),
     /// Check formatting, lints and documentation, and run all tests, as in continuous integration
     Ci,
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Exits(args) => exits::run(&args),
         Task::Sanitize => sanitize::run(),
         Task::Portability(args) => portability::run(&args),
+        Task::NicTest(args) => nic_test::run(&args),
         Task::Ci => checks::ci(),
     };
     match done {

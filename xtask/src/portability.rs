@@ -1,6 +1,6 @@
 //! `cargo xtask portability`: builds and tests in root file systems of other releases, and for another architecture.
 
-mod archive;
+pub(crate) mod archive;
 mod root;
 mod system;
 

@@ -16,12 +16,13 @@ macro_rules! profiles {
 }
 
 /// The profiles embedded in the executable.
-static EMBEDDED: [(&str, &str); 16] = profiles![
+static EMBEDDED: [(&str, &str); 17] = profiles![
     "af-packet",
     "af-xdp",
     "e1000e",
     "i40e",
     "ice",
+    "igb",
     "ixgbe",
     "memif",
     "mlx5",

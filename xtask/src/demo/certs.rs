@@ -34,7 +34,15 @@ struct Pems {
 /// # Errors
 /// If a file cannot be written.
 pub fn make(dir: &Path) -> Result<Paths> {
-    let pems = generate().map_err(|error| Error::Unmet(format!("cannot create certificates: {error}")))?;
+    make_for(dir, &[SERVER_IP])
+}
+
+/// Creates both certificates for a server with these addresses.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn make_for(dir: &Path, addresses: &[&str]) -> Result<Paths> {
+    let pems = generate(addresses).map_err(|error| Error::Unmet(format!("cannot create certificates: {error}")))?;
     let paths = Paths { ca: dir.join("ca.pem"), cert: dir.join("server.pem"), key: dir.join("server.key") };
     fs::write(&paths.ca, pems.ca).map_err(Error::path("write", &paths.ca))?;
     fs::write(&paths.cert, pems.cert).map_err(Error::path("write", &paths.cert))?;
@@ -47,7 +55,7 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-fn generate() -> std::result::Result<Pems, rcgen::Error> {
+fn generate(addresses: &[&str]) -> std::result::Result<Pems, rcgen::Error> {
     let ca_key = KeyPair::generate()?;
     let mut authority = CertificateParams::new([])?;
     authority.distinguished_name.push(DnType::CommonName, "Gannet demo authority");
@@ -56,7 +64,9 @@ fn generate() -> std::result::Result<Pems, rcgen::Error> {
     let ca = authority.self_signed(&ca_key)?;
 
     let key = KeyPair::generate()?;
-    let mut server = CertificateParams::new([SERVER_IP.to_owned(), "localhost".to_owned()])?;
+    let mut server = CertificateParams::new(
+        [addresses, &["localhost"]].concat().into_iter().map(str::to_owned).collect::<Vec<_>>(),
+    )?;
     server.distinguished_name.push(DnType::CommonName, "Gannet demo server");
     server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -23,6 +23,25 @@ pub fn find(system: System) -> Result<String> {
     choose(&process::output("apt-get", &mut command)?, system)
 }
 
+/// Finds the archive of the release that this machine runs, and the codename of the release.
+///
+/// # Errors
+/// If the machine runs no known Debian release, or its archive is not among the package sources.
+pub fn own() -> Result<(String, String)> {
+    let path = std::path::Path::new("/etc/os-release");
+    let release = std::fs::read_to_string(path).map_err(Error::path("read", path))?;
+    let system = codename(&release).and_then(System::of);
+    let Some(system) = system else {
+        return Err(Error::Unmet(format!("{} does not name a known Debian release", path.display())));
+    };
+    Ok((find(system)?, system.codename().to_owned()))
+}
+
+/// Returns the codename from the text of os-release(5).
+fn codename(release: &str) -> Option<&str> {
+    release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).map(|name| name.trim_matches('"'))
+}
+
 /// Selects the archive whose label is the distribution's name; archives of updates have other labels. It contains all
 /// suites, whichever the machine itself uses.
 fn choose(sources: &str, system: System) -> Result<String> {
@@ -66,6 +85,14 @@ mod tests {
         let both = format!("{SOURCES}Debian|sid|mirror:/unstable/\n");
         assert_eq!(choose(&both, System::Sid).unwrap(), "mirror:/unstable/");
         assert_eq!(choose(&both, System::Debian13).unwrap(), "mirror:/debian/");
+    }
+
+    #[test]
+    fn the_own_release_is_found_by_its_name() {
+        assert_eq!(codename("ID=debian\nVERSION_CODENAME=bookworm\n").and_then(System::of), Some(System::Debian12));
+        assert_eq!(codename("VERSION_CODENAME=\"trixie\"\n").and_then(System::of), Some(System::Debian13));
+        assert_eq!(codename("ID=arch\n").and_then(System::of), None);
+        assert_eq!(System::of("noble"), None);
     }
 
     #[test]

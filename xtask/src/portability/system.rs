@@ -31,6 +31,11 @@ impl System {
         }
     }
 
+    /// Returns the Debian release with this codename.
+    pub fn of(codename: &str) -> Option<Self> {
+        [Self::Debian12, Self::Debian13, Self::Sid].into_iter().find(|system| system.codename() == codename)
+    }
+
     /// The label of its archive.
     pub const fn distribution(self) -> &'static str {
         match self {

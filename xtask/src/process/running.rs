@@ -49,8 +49,16 @@ impl Running {
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start(name: &str, mut command: Command, stderr: Stderr) -> Result<Self> {
+    pub fn start(name: &str, command: Command, stderr: Stderr) -> Result<Self> {
         println!("$ {}", line(&command));
+        Self::start_silently(name, command, stderr)
+    }
+
+    /// [`Running::start`] without showing the command line, for those that are longer than a screen.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_silently(name: &str, mut command: Command, stderr: Stderr) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(if matches!(stderr, Stderr::Inherit) { Stdio::inherit() } else { Stdio::piped() });
         let mut child = start(&mut command)?;
@@ -92,7 +100,7 @@ impl Running {
     /// Checks that the program is still running.
     ///
     /// # Errors
-    /// [`Error::EndedEarly`] if it has ended, with whatever status.
+    /// If [`Error::EndedEarly`] if it has ended, with whatever status.
     pub fn must_run(&mut self) -> Result<()> {
         match self.poll()? {
             None => Ok(()),

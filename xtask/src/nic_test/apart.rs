@@ -1,0 +1,109 @@
+//! Steps with machines of their own: several queues with a core each, and a port of this machine at the other end.
+
+use std::fs::File;
+use std::process::Command;
+use std::time::Duration;
+
+use super::guest::{Guest, Spec};
+use super::lab::{JOB, Lab, SERVER, Stage};
+use super::model::{self, Model, Side};
+use super::play::{FILE_MIB, same};
+use crate::demo::certs;
+use crate::demo::results::Results;
+use crate::demo::source::Source;
+use crate::error::{Error, Result};
+use crate::process::{self, Running, Stderr};
+
+/// Queues of the server's port, and cores on them.
+pub const QUEUES: u32 = 4;
+
+/// Flows of the whole test, and of the short one: that one of four queues gets none of 40 happens once in 25,000 times.
+const FLOWS: [u32; 2] = [64, 40];
+
+/// What [`rss`] fails with while `gannet` has one core.
+pub const NOT_BUILT: &str = "not built yet: `gannet serve` has no --cores";
+
+/// How long the host's server may take until its port is up.
+const READY: Duration = Duration::from_secs(60);
+
+/// Clients from as many UDP ports as there are flows, one after another, each with a request over a server with four queues.
+///
+/// # Errors
+/// If a client fails, or a queue or core has served nobody.
+pub fn rss(stage: &Stage, quick: bool) -> Result<()> {
+    let help = process::output("gannet", Command::new(&stage.gannet).args(["perf", "server", "--help"]))?;
+    if !help.contains("--cores") {
+        return Err(Error::Unmet(NOT_BUILT.into()));
+    }
+    let mut lab = Lab::boot(stage, &[Model::Igb], QUEUES)?;
+    let last = QUEUES - 1;
+    lab.serve(Model::Igb, "perf server", &format!("--cores 0-{last} --set queues={QUEUES}"))?;
+    let [v4, _] = SERVER;
+    let flows = FLOWS[usize::from(quick)];
+    for flow in 0..flows {
+        // Each process takes another UDP port.
+        let more = format!("--connect {v4}:4433 --upload 512 --download 4000 --requests 4 --quiet");
+        let ended = lab.client(Model::Igb, "perf client", &more);
+        let ended = ended.map_err(|error| Error::Unmet(format!("flow {flow} of {flows}: {error}")))?;
+        same("requests", Results::parse(&ended.out).require("requests")?, 4)?;
+    }
+    lab.server_must_run()?;
+    lab.server.signal(JOB, "TERM")?;
+    let ended = lab.server.wait(JOB)?;
+    if ended.code != 0 {
+        return Err(Error::Unmet(format!("the server ended with {}", ended.reason())));
+    }
+    for queue in 0..QUEUES {
+        let key = format!("rx_q{queue}_packets");
+        let said = lab.server.call(&format!("sed -n 's/.*\"{key}\": *\\([0-9]*\\).*/\\1/p' /tmp/stats.json"))?;
+        match said.lines.first().and_then(|count| count.parse::<u64>().ok()) {
+            Some(1..) => {}
+            Some(0) => return Err(Error::Unmet(format!("no packet of {flows} flows came to queue {queue}"))),
+            None => return Err(Error::Unmet(format!("the server's counters have no {key}"))),
+        }
+    }
+    Ok(())
+}
+
+/// A file from this machine's `vhost` port to a machine's virtio device.
+///
+/// # Errors
+/// If it does not arrive, or not as it was.
+pub fn vhost(stage: &Stage, model: Model) -> Result<()> {
+    let source = Source::random(&stage.dir, u64::from(FILE_MIB) << 20)?;
+    let socket = stage.dir.join("vhost.sock");
+    // Of a machine before this one.
+    let _ = std::fs::remove_file(&socket);
+    let certs = certs::make_for(&stage.dir, &SERVER)?;
+    let mut serve = Command::new(&stage.gannet);
+    serve.args(["serve", "--port", "vhost", "--set", &format!("iface={}", socket.display())]);
+    // The device is behind the machine's IOMMU, and its addresses are that one's.
+    serve.args(["--set", "devargs.iommu-support=true"]);
+    let [v4, v6] = SERVER;
+    serve.args(["--addr", &format!("{v4}/24"), "--addr", &format!("{v6}/64"), "--listen", "4433"]);
+    serve.arg("--cert").arg(certs.cert).arg("--key").arg(certs.key).arg("--root").arg(&source.root);
+    let log = stage.dir.join("vhost.log");
+    let file = File::create(&log).map_err(Error::path("write", &log))?;
+    let mut serve = Running::start_silently("the host's server", serve, Stderr::Log(file))?;
+    serve.wait_for_line("ready", READY)?;
+
+    let wire = format!("-chardev socket,id=vhost,path={} -netdev vhost-user,id=wire,chardev=vhost", socket.display());
+    let device = format!("-device {},id=nic,netdev=wire,romfile=,addr={}", model.device(), model::slot(0));
+    let devices = vec![wire, device];
+    let spec = Spec { name: "guest", cpus: 1, memory: 1536, huge: 400, shared: true, devices };
+    let mut guest = Guest::start(&stage.parts, &spec, &stage.initrd, &stage.dir)?;
+    guest.boot()?;
+    let port = Lab::port_of(&mut guest, model, 0, Side::Client)?;
+    let get = format!("gannet get {port} --ca /ca.pem --sha256 -o /tmp/got/file https://{v4}:4433/file");
+    guest.run(JOB, &get)?;
+    let ended = guest.wait(JOB)?;
+    serve.must_run()?;
+    if ended.code != 0 {
+        return Err(Error::Unmet(format!("the client ended with {}", ended.reason())));
+    }
+    let told: String = Results::parse(&ended.out).require("sha256")?;
+    if told != source.sha256 {
+        return Err(Error::Unmet(format!("{} was sent, and {told} came", source.sha256)));
+    }
+    serve.stop()
+}

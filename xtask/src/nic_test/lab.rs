@@ -1,0 +1,173 @@
+//! Two emulated machines, a wire between each pair of their NICs, and `gannet` on both.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::guest::{Ended, Guest, Spec, console};
+use super::model::{self, Model, Side};
+use super::parts::Parts;
+use crate::error::{Error, Result};
+
+/// Memory of a machine in MiB, and its huge pages: each `gannet` takes some 700 MiB of them.
+const MEMORY: u32 = 1792;
+const HUGE: u32 = 480;
+
+/// Addresses of the two sides.
+pub const SERVER: [&str; 2] = ["10.77.0.1", "fd77::1"];
+const CLIENT: [&str; 2] = ["10.77.0.2", "fd77::2"];
+
+/// The name of the command that runs in each machine.
+pub const JOB: &str = "gannet";
+
+/// What is needed to start machines.
+pub struct Stage {
+    /// QEMU and the kernel.
+    pub parts: Parts,
+    /// The file system of all machines.
+    pub initrd: PathBuf,
+    /// For sockets and logs; its path is short.
+    pub dir: PathBuf,
+    /// The program, as this machine runs it.
+    pub gannet: PathBuf,
+}
+
+/// Two machines with a pair of NICs for each model.
+pub struct Lab {
+    models: Vec<Model>,
+    /// It runs the servers.
+    pub server: Guest,
+    /// It runs the clients.
+    pub client: Guest,
+}
+
+impl Lab {
+    /// Boots both, the server with so many processors.
+    ///
+    /// # Errors
+    /// If one does not boot.
+    pub fn boot(stage: &Stage, models: &[Model], cpus: u32) -> Result<Self> {
+        // The client connects its wires to sockets that the server has made.
+        let mut server = start(stage, models, Side::Server, cpus)?;
+        let mut client = start(stage, models, Side::Client, 1)?;
+        for (side, guest) in [(Side::Server, &mut server), (Side::Client, &mut client)] {
+            let words = |error: Error| match error {
+                Error::Interrupted(signal) => Error::Interrupted(signal),
+                error => Error::Unmet(format!("{error}\n  on its console:\n    {}", console(&stage.dir, side.name()))),
+            };
+            guest.boot().map_err(words)?;
+        }
+        Ok(Self { models: models.to_vec(), server, client })
+    }
+
+    /// Whether a machine does not answer any more.
+    pub fn is_lost(&self) -> bool {
+        self.server.is_lost() || self.client.is_lost()
+    }
+
+    /// QEMU's name for the client's NIC of `model`.
+    pub fn nic(&self, model: Model) -> String {
+        model::id(self.place(model))
+    }
+
+    fn place(&self, model: Model) -> usize {
+        self.models.iter().position(|known| *known == model).unwrap_or_default()
+    }
+
+    /// The options of a port on `model`, as `gannet` takes them.
+    fn port(&mut self, model: Model, side: Side) -> Result<String> {
+        let place = self.place(model);
+        let guest = if side == Side::Server { &mut self.server } else { &mut self.client };
+        Self::port_of(guest, model, place, side)
+    }
+
+    /// The same of the `n`th NIC of a machine.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn port_of(guest: &mut Guest, model: Model, n: usize, side: Side) -> Result<String> {
+        let device = guest.ask(&format!("nic {}", model::slot(n)))?;
+        let [v4, v6] = if side == Side::Server { SERVER } else { CLIENT };
+        Ok(format!("--port {} --set device={device} --addr {v4}/24 --addr {v6}/64", model.profile()))
+    }
+
+    /// Starts a server on `model` and waits until it is ready: `command` with more options.
+    ///
+    /// # Errors
+    /// If it does not get ready.
+    pub fn serve(&mut self, model: Model, command: &str, more: &str) -> Result<String> {
+        let port = self.port(model, Side::Server)?;
+        let identity = "--listen 4433 --cert /server.pem --key /server.key";
+        self.server.run(JOB, &format!("gannet {command} {port} {identity} --stats /tmp/stats.json {more}"))?;
+        self.server.wait_line(JOB, "^ready")
+    }
+
+    /// Starts a client on `model`.
+    ///
+    /// # Errors
+    /// If the machine does not answer.
+    pub fn start_client(&mut self, model: Model, command: &str, more: &str) -> Result<()> {
+        let port = self.port(model, Side::Client)?;
+        self.client.run(JOB, &format!("gannet {command} {port} --ca /ca.pem --stats /tmp/stats.json {more}"))
+    }
+
+    /// Runs a client on `model` to its end, which has to be a success.
+    ///
+    /// # Errors
+    /// If it fails or hangs, or the server has ended.
+    pub fn client(&mut self, model: Model, command: &str, more: &str) -> Result<Ended> {
+        self.start_client(model, command, more)?;
+        self.finish()
+    }
+
+    /// Waits for the client's end, which has to be a success.
+    ///
+    /// # Errors
+    /// If it fails or hangs, or the server has ended.
+    pub fn finish(&mut self) -> Result<Ended> {
+        let ended = self.client.wait(JOB)?;
+        self.server_must_run()?;
+        if ended.code == 0 { Ok(ended) } else { Err(Error::Unmet(format!("the client ended with {}", ended.reason()))) }
+    }
+
+    /// # Errors
+    /// If the server has ended.
+    pub fn server_must_run(&mut self) -> Result<()> {
+        if self.server.is_running(JOB)? {
+            return Ok(());
+        }
+        let ended = self.server.wait(JOB)?;
+        Err(Error::Unmet(format!("the server ended with {}", ended.reason())))
+    }
+
+    /// Takes the client's cable away, or puts it back.
+    ///
+    /// # Errors
+    /// If QEMU refuses.
+    pub fn link(&mut self, model: Model, up: bool) -> Result<()> {
+        let nic = self.nic(model);
+        self.client.monitor("set_link", &format!("{{\"name\":\"{nic}\",\"up\":{up}}}"))
+    }
+
+    /// Ends what is left of a step, on both machines.
+    ///
+    /// # Errors
+    /// If a machine does not answer.
+    pub fn clear(&mut self) -> Result<()> {
+        self.server.clear(JOB)?;
+        self.client.clear(JOB)
+    }
+}
+
+fn start(stage: &Stage, models: &[Model], side: Side, cpus: u32) -> Result<Guest> {
+    let wires = models.iter().enumerate().map(|(n, model)| {
+        let wire = stage.dir.join(format!("wire{n}"));
+        if side == Side::Server {
+            // Of machines before these.
+            let _ = fs::remove_file(&wire);
+        }
+        model::devices(*model, n, side, &wire.display().to_string())
+    });
+    let spec =
+        Spec { name: side.name(), cpus, memory: MEMORY, huge: HUGE, shared: false, devices: wires.flatten().collect() };
+    Guest::start(&stage.parts, &spec, &stage.initrd, &stage.dir)
+}

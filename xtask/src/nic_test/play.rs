@@ -1,0 +1,299 @@
+//! The steps with one core: what each does, and what has to come of it.
+
+use std::time::Duration;
+
+use super::guest::pause;
+use super::lab::{JOB, Lab, SERVER};
+use super::model::Model;
+use super::step::Step;
+use crate::demo::results::Results;
+use crate::error::{Error, Result};
+
+/// Size of the file, and what of it is enough for a short test.
+pub const FILE_MIB: u32 = 64;
+const SHORT_FILE_MIB: u32 = 16;
+
+/// Bytes of the upload.
+const UPLOAD: &str = "16M";
+
+/// How much of a transfer has come before something happens to it.
+const UNDER_WAY_KIB: u32 = 2048;
+
+/// How long the link is down.
+const FLAP: Duration = Duration::from_secs(2);
+
+/// A client gives up within 10 s; later, where processors are shared and emulated.
+const GIVES_UP: Duration = Duration::from_secs(90);
+
+/// What listens while a step is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Server {
+    Perf,
+    PerfMtu9000,
+    Files,
+}
+
+/// Plays steps with one model. Its server runs on from one step to the next if both want the same.
+pub struct Play<'a> {
+    lab: &'a mut Lab,
+    model: Model,
+    server: Option<Server>,
+    file_mib: u32,
+}
+
+impl<'a> Play<'a> {
+    /// Steps with `model` in `lab`.
+    pub fn new(lab: &'a mut Lab, model: Model, quick: bool) -> Self {
+        Self { lab, model, server: None, file_mib: if quick { SHORT_FILE_MIB } else { FILE_MIB } }
+    }
+
+    /// Plays one.
+    ///
+    /// # Errors
+    /// If the step fails; the error contains the reason.
+    pub fn step(&mut self, step: Step) -> Result<()> {
+        let done = self.play(step);
+        if done.is_err() && !self.lab.is_lost() {
+            // The next step starts afresh.
+            self.server = None;
+            self.lab.clear()?;
+        }
+        done
+    }
+
+    fn play(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::LinkUp => self.link_up(),
+            Step::Neighbours => self.neighbours(),
+            Step::Handshake => self.handshake(),
+            Step::Requests => self.requests(),
+            Step::Upload => self.upload(),
+            Step::Get => self.get(),
+            Step::Mtu9000 => self.mtu_9000(),
+            Step::CleanStop => self.clean_stop(),
+            Step::LinkFlap => self.link_flap(),
+            Step::HandshakeFlap => self.handshake_flap(),
+            Step::LinkDown => self.link_down(),
+            Step::Unplug => self.unplug(),
+            Step::Rss | Step::Vhost => Err(Error::Unmet("it has machines of its own".into())),
+        }
+    }
+
+    /// Sees to it that the wanted server runs.
+    fn listen(&mut self, wanted: Server) -> Result<()> {
+        if self.server == Some(wanted) {
+            return self.lab.server_must_run();
+        }
+        self.stop()?;
+        match wanted {
+            Server::Perf => self.lab.serve(self.model, "perf server", "")?,
+            Server::PerfMtu9000 => self.lab.serve(self.model, "perf server", "--set mtu=9000")?,
+            Server::Files => {
+                let file = "/tmp/www/file";
+                let make = format!("[ -e {file} ] || dd if=/dev/urandom of={file} bs=1M count={}", self.file_mib);
+                self.lab.server.call(&make)?;
+                self.lab.serve(self.model, "serve", "--root /tmp/www")?
+            }
+        };
+        self.server = Some(wanted);
+        Ok(())
+    }
+
+    /// Ends the server if one runs, which has to be a clean end.
+    fn stop(&mut self) -> Result<()> {
+        if self.server.take().is_none() {
+            return Ok(());
+        }
+        self.lab.server_must_run()?;
+        self.lab.server.signal(JOB, "TERM")?;
+        let ended = self.lab.server.wait(JOB)?;
+        // Its log says what it has been through; what it says now, nobody asked for.
+        let complaint =
+            ended.err.iter().find(|line| ["gannet: ", " WARN ", " ERROR "].iter().any(|w| line.contains(w)));
+        match (ended.code, complaint) {
+            (0, None) => Ok(()),
+            (0, Some(line)) => Err(Error::Unmet(format!("the server complained: {line}"))),
+            _ => Err(Error::Unmet(format!("the server ended with {}", ended.reason()))),
+        }
+    }
+
+    fn perf(&mut self, more: &str) -> Result<Results> {
+        let [v4, _] = SERVER;
+        let more = format!("--connect {v4}:4433 {more}");
+        Ok(Results::parse(&self.lab.client(self.model, "perf client", &more)?.out))
+    }
+
+    fn link_up(&mut self) -> Result<()> {
+        self.listen(Server::Perf)?;
+        // It does not start before its link is up.
+        self.perf("--requests 1").map(drop)
+    }
+
+    fn neighbours(&mut self) -> Result<()> {
+        self.listen(Server::Perf)?;
+        let [v4, v6] = SERVER;
+        for server in [format!("{v4}:4433"), format!("'[{v6}]:4433'")] {
+            let more = format!("--connect {server} --requests 1");
+            self.lab.client(self.model, "perf client", &more)?;
+        }
+        Ok(())
+    }
+
+    fn handshake(&mut self) -> Result<()> {
+        self.listen(Server::Perf)?;
+        same("handshakes", self.perf("--handshakes --requests 20")?.require("handshakes")?, 20)
+    }
+
+    fn requests(&mut self) -> Result<()> {
+        self.listen(Server::Perf)?;
+        same("requests", self.perf("--upload 512 --download 4000 --requests 1000")?.require("requests")?, 1000)
+    }
+
+    fn upload(&mut self) -> Result<()> {
+        self.listen(Server::Perf)?;
+        same("requests", self.perf(&format!("--upload {UPLOAD} --requests 1"))?.require("requests")?, 1)
+    }
+
+    fn get(&mut self) -> Result<()> {
+        self.listen(Server::Files)?;
+        self.start_get()?;
+        self.finish_get()
+    }
+
+    fn start_get(&mut self) -> Result<()> {
+        let [v4, _] = SERVER;
+        self.lab.client.call("rm -rf /tmp/got/*")?;
+        self.lab.start_client(self.model, "get", &format!("--sha256 -o /tmp/got/file https://{v4}:4433/file"))
+    }
+
+    /// Waits for the file, whose hash has to be what the server's machine says, by what `gannet` and the other machine say.
+    fn finish_get(&mut self) -> Result<()> {
+        let ended = self.lab.finish()?;
+        let told: String = Results::parse(&ended.out).require("sha256")?;
+        let sent = self.lab.server.ask("sha256sum /tmp/www/file")?;
+        let stored = self.lab.client.ask("sha256sum /tmp/got/file")?;
+        self.lab.client.call("rm -rf /tmp/got/*")?;
+        let hash = |said: &str| said.split(' ').next().unwrap_or_default().to_owned();
+        if hash(&sent) == hash(&stored) && hash(&sent) == told {
+            return Ok(());
+        }
+        Err(Error::Unmet(format!("{} was sent, {} is stored, and {told} was said", hash(&sent), hash(&stored))))
+    }
+
+    fn mtu_9000(&mut self) -> Result<()> {
+        self.listen(Server::PerfMtu9000)?;
+        let results = self.perf("--set mtu=9000 --download 8M --requests 1")?;
+        same("requests", results.require("requests")?, 1)?;
+        // 8 MiB in packets of 1500 bytes are 5,800, of 9000 bytes 950; with acknowledgements and the search for the MTU.
+        let packets = self
+            .lab
+            .client
+            .ask("sed -n 's/.*\"quic_rx_datagrams\": *\\([0-9]*\\).*/\\1/p' /tmp/stats.json | head -n 1")?;
+        match packets.parse::<u32>() {
+            Ok(..3000) => Ok(()),
+            _ => Err(Error::Unmet(format!("{packets} packets came: the large ones were not used"))),
+        }
+    }
+
+    fn clean_stop(&mut self) -> Result<()> {
+        if self.server.is_none() {
+            self.listen(Server::Perf)?;
+        }
+        self.stop()
+    }
+
+    /// Waits until a part of the file has come.
+    fn await_transfer(&mut self) -> Result<()> {
+        let until = std::time::Instant::now() + GIVES_UP;
+        while self.lab.client.is_running(JOB)? {
+            let come: u32 = self.lab.client.ask("du -sk /tmp/got | cut -f 1")?.parse().unwrap_or(0);
+            if come >= UNDER_WAY_KIB {
+                return Ok(());
+            }
+            if std::time::Instant::now() >= until {
+                return Err(Error::Unmet(format!("after {} s only {come} KiB have come", GIVES_UP.as_secs())));
+            }
+            pause(Duration::from_millis(100))?;
+        }
+        self.lab.finish()?;
+        Err(Error::Unmet("the transfer was over before it could be disturbed".into()))
+    }
+
+    fn link_flap(&mut self) -> Result<()> {
+        self.listen(Server::Files)?;
+        self.start_get()?;
+        self.await_transfer()?;
+        self.flap()?;
+        self.finish_get()
+    }
+
+    fn flap(&mut self) -> Result<()> {
+        self.lab.link(self.model, false)?;
+        let waited = pause(FLAP);
+        self.lab.link(self.model, true)?;
+        waited
+    }
+
+    fn handshake_flap(&mut self) -> Result<()> {
+        self.listen(Server::Perf)?;
+        let [v4, _] = SERVER;
+        let more = format!("--connect {v4}:4433 --handshakes --connections 4 --duration 10s");
+        self.lab.start_client(self.model, "perf client", &more)?;
+        // From then on some are in flight at all times.
+        self.lab.client.wait_line(JOB, "requests/s")?;
+        self.flap()?;
+        self.lab.finish().map(drop)
+    }
+
+    /// What the client says when it has to give up: an error about the link or the device, and in time.
+    fn gives_up(&mut self, words: &[&str]) -> Result<()> {
+        let ended = self.lab.client.wait_within(JOB, GIVES_UP)?;
+        self.lab.server_must_run()?;
+        let said = ended.reason();
+        if ended.code == 1 && words.iter().any(|word| said.contains(word)) {
+            return Ok(());
+        }
+        Err(Error::Unmet(format!("an error about {} was expected: {said}", words.join(" or "))))
+    }
+
+    fn link_down(&mut self) -> Result<()> {
+        self.load("--link-patience 4")?;
+        self.lab.link(self.model, false)?;
+        let done = self.gives_up(&["the link has been down"]);
+        self.lab.link(self.model, true)?;
+        done
+    }
+
+    fn unplug(&mut self) -> Result<()> {
+        self.load("")?;
+        let nic = self.lab.nic(self.model);
+        self.lab.client.monitor("device_del", &format!("{{\"id\":\"{nic}\"}}"))?;
+        self.gives_up(&["removed", "unplugged", "gone"])
+    }
+
+    /// Starts a client that works for longer than what is to happen to it takes, and waits until it is at it.
+    fn load(&mut self, more: &str) -> Result<()> {
+        self.listen(Server::Perf)?;
+        let [v4, _] = SERVER;
+        let load = "--upload 512 --download 60000 --streams 2 --duration 100s";
+        self.lab.start_client(self.model, "perf client", &format!("--connect {v4}:4433 {load} {more}"))?;
+        self.lab.client.wait_line(JOB, "requests/s, up [1-9]").map(drop)
+    }
+}
+
+impl Drop for Play<'_> {
+    fn drop(&mut self) {
+        if self.server.is_some() && !self.lab.is_lost() {
+            // The next model's server has the same name.
+            let _ = self.lab.clear();
+        }
+    }
+}
+
+/// Whether as many came as were wanted.
+///
+/// # Errors
+/// If they differ.
+pub fn same(what: &str, found: u64, wanted: u64) -> Result<()> {
+    if found == wanted { Ok(()) } else { Err(Error::Unmet(format!("{found} {what} instead of {wanted}"))) }
+}

@@ -1,0 +1,108 @@
+//! What is tried with a NIC.
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+use super::model::Model;
+
+/// A step, in the order in which they are played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Step {
+    /// Both ports open and have a link
+    LinkUp,
+    /// A request over IPv4 and one over IPv6, whose neighbours had to be asked for
+    Neighbours,
+    /// 20 handshakes
+    Handshake,
+    /// 1,000 requests with their answers
+    Requests,
+    /// 16 MB to the server
+    Upload,
+    /// A file of 64 MB, whose SHA-256 is compared
+    Get,
+    /// The same MTU of 9000 at both ends, and packets of that size
+    Mtu9000,
+    /// SIGTERM: the server ends with 0 and has complained about nothing
+    CleanStop,
+    /// The link is down for 2 s in mid-transfer
+    LinkFlap,
+    /// The link is down for 2 s in the handshake
+    HandshakeFlap,
+    /// The link goes down and stays down
+    LinkDown,
+    /// The NIC is unplugged under load
+    Unplug,
+    /// 64 flows over 4 queues with a core each
+    Rss,
+    /// The other end is a `vhost` port of this machine
+    Vhost,
+}
+
+impl Step {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::LinkUp,
+        Self::Neighbours,
+        Self::Handshake,
+        Self::Requests,
+        Self::Upload,
+        Self::Get,
+        Self::Mtu9000,
+        Self::CleanStop,
+        Self::LinkFlap,
+        Self::HandshakeFlap,
+        Self::LinkDown,
+        Self::Unplug,
+        Self::Rss,
+        Self::Vhost,
+    ];
+
+    /// Whether it is played with `model`.
+    pub fn suits(self, model: Model) -> bool {
+        match self {
+            // One model of each kind that notices links in its own way.
+            Self::LinkFlap | Self::HandshakeFlap | Self::LinkDown => {
+                matches!(model, Model::E1000e | Model::Igb | Model::VirtioSplit)
+            }
+            Self::Unplug => model.can_be_unplugged(),
+            // The only one that spreads packets in emulation: vmxnet3 puts all of them on its first queue.
+            Self::Rss => model == Model::Igb,
+            Self::Vhost => matches!(model, Model::VirtioSplit | Model::VirtioPacked),
+            _ => true,
+        }
+    }
+
+    /// Whether it needs machines of its own, with other devices or more processors.
+    pub const fn is_apart(self) -> bool {
+        matches!(self, Self::Rss | Self::Vhost)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", clap::builder::PossibleValue::get_name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_played_in_their_order() {
+        assert!(Step::ALL.is_sorted());
+        assert_eq!(Step::ALL.len(), Step::value_variants().len());
+        assert_eq!(Step::Mtu9000.to_string(), "mtu9000");
+    }
+
+    #[test]
+    fn every_step_has_a_model_and_unplugging_comes_last_in_a_lab() {
+        for step in Step::ALL {
+            assert!(Model::ALL.iter().any(|model| step.suits(*model)), "{step}");
+        }
+        let in_lab: Vec<_> = Step::ALL.into_iter().filter(|step| !step.is_apart()).collect();
+        assert_eq!(in_lab.last(), Some(&Step::Unplug));
+    }
+}
