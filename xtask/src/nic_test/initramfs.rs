@@ -79,7 +79,7 @@ fn libraries(archive: &mut Archive, program: &Path) -> Result<()> {
 /// The paths that `ldd` found.
 ///
 /// # Errors
-/// If the name of a library that it did not find.
+/// If a library was not found; the error is its name.
 fn loaded(ldd: &str) -> std::result::Result<Vec<PathBuf>, String> {
     let mut paths = Vec::new();
     for line in ldd.lines() {
