@@ -91,7 +91,7 @@ fn with_logs<T>(keep: Option<&Path>, dir: &Path, body: impl FnOnce() -> Result<T
         fs::create_dir_all(keep).map_err(Error::path("make", keep))?;
         for entry in fs::read_dir(dir).map_err(Error::path("read", dir))?.flatten() {
             let (path, name) = (entry.path(), entry.file_name());
-            if path.extension().is_some_and(|end| end == "log" || end == "console") {
+            if path.extension().is_some_and(|end| end == "log" || end == "console" || end == "pcap") {
                 fs::copy(&path, keep.join(name)).map_err(Error::path("copy", &path))?;
             }
         }
@@ -104,7 +104,7 @@ fn play(args: &NicTestArgs, parts: Parts, gannet: &Path, dir: &Path) -> Result<T
     let certs = certs::make_for(dir, &SERVER)?;
     let initrd = dir.join("initrd");
     fs::write(&initrd, initramfs::make(&parts, gannet, &certs, dir)?).map_err(Error::path("write", &initrd))?;
-    let stage = Stage { parts, initrd, dir: dir.to_owned(), gannet: gannet.to_owned() };
+    let stage = Stage { parts, initrd, dir: dir.to_owned(), gannet: gannet.to_owned(), certs };
     let models = if args.models.is_empty() { Model::ALL.to_vec() } else { args.models.clone() };
     let wanted = |step: &Step| args.steps.is_empty() || args.steps.contains(step);
     let steps = |model: Model| Step::ALL.into_iter().filter(move |step| wanted(step) && step.suits(model));

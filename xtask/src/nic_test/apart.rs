@@ -8,7 +8,6 @@ use super::guest::{Guest, Spec};
 use super::lab::{JOB, Lab, SERVER, Stage};
 use super::model::{self, Model, Side};
 use super::play::{FILE_MIB, same};
-use crate::demo::certs;
 use crate::demo::results::Results;
 use crate::demo::source::Source;
 use crate::error::{Error, Result};
@@ -74,14 +73,13 @@ pub fn vhost(stage: &Stage, model: Model) -> Result<()> {
     let socket = stage.dir.join("vhost.sock");
     // Of a machine before this one.
     let _ = std::fs::remove_file(&socket);
-    let certs = certs::make_for(&stage.dir, &SERVER)?;
     let mut serve = Command::new(&stage.gannet);
     serve.args(["serve", "--port", "vhost", "--set", &format!("iface={}", socket.display())]);
     // The device is behind the machine's IOMMU, and its addresses are that one's.
     serve.args(["--set", "devargs.iommu-support=true"]);
     let [v4, v6] = SERVER;
     serve.args(["--addr", &format!("{v4}/24"), "--addr", &format!("{v6}/64"), "--listen", "4433"]);
-    serve.arg("--cert").arg(certs.cert).arg("--key").arg(certs.key).arg("--root").arg(&source.root);
+    serve.arg("--cert").arg(&stage.certs.cert).arg("--key").arg(&stage.certs.key).arg("--root").arg(&source.root);
     let log = stage.dir.join("vhost.log");
     let file = File::create(&log).map_err(Error::path("write", &log))?;
     let mut serve = Running::start_silently("the host's server", serve, Stderr::Log(file))?;

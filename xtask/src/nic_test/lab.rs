@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::guest::{Ended, Guest, Spec, console};
 use super::model::{self, Model, Side};
 use super::parts::Parts;
+use crate::demo::certs;
 use crate::error::{Error, Result};
 
 /// Memory of a machine in MiB, and its huge pages: each `gannet` takes some 700 MiB of them.
@@ -29,10 +30,13 @@ pub struct Stage {
     pub dir: PathBuf,
     /// The program, as this machine runs it.
     pub gannet: PathBuf,
+    /// Of servers at [`SERVER`].
+    pub certs: certs::Paths,
 }
 
 /// Two machines with a pair of NICs for each model.
 pub struct Lab {
+    dir: PathBuf,
     models: Vec<Model>,
     /// It runs the servers.
     pub server: Guest,
@@ -56,7 +60,7 @@ impl Lab {
             };
             guest.boot().map_err(words)?;
         }
-        Ok(Self { models: models.to_vec(), server, client })
+        Ok(Self { dir: stage.dir.clone(), models: models.to_vec(), server, client })
     }
 
     /// Whether a machine does not answer any more.
@@ -146,6 +150,38 @@ impl Lab {
     pub fn link(&mut self, model: Model, up: bool) -> Result<()> {
         let nic = self.nic(model);
         self.client.monitor("set_link", &format!("{{\"name\":\"{nic}\",\"up\":{up}}}"))
+    }
+
+    /// Starts a capture of what goes over the wire of `model`, and returns its file; ends the one that is there, for `None`.
+    ///
+    /// # Errors
+    /// If QEMU refuses.
+    pub fn capture(&mut self, model: Option<Model>) -> Result<PathBuf> {
+        let file = self.dir.join("capture.pcap");
+        let Some(model) = model else {
+            return self.client.monitor("object-del", "{\"id\":\"capture\"}").map(|()| file);
+        };
+        // Of the time before.
+        let _ = fs::remove_file(&file);
+        let (wire, path) = (model::wire(self.place(model)), file.display());
+        let kind = "\"qom-type\":\"filter-dump\",\"id\":\"capture\"";
+        self.client.monitor("object-add", &format!("{{{kind},\"netdev\":\"{wire}\",\"file\":\"{path}\"}}"))?;
+        Ok(file)
+    }
+
+    /// Saves what both commands have written, and the last capture, in files whose names start with `name`.
+    ///
+    /// # Errors
+    /// If a machine does not answer, or a file cannot be written.
+    pub fn save(&mut self, name: &str) -> Result<()> {
+        for (side, guest) in [(Side::Server, &mut self.server), (Side::Client, &mut self.client)] {
+            let lines = guest.call(&format!("tail -n 400 /tmp/job/{JOB}.out /tmp/job/{JOB}.err"))?.lines;
+            let path = self.dir.join(format!("{name}.{}.log", side.name()));
+            fs::write(&path, lines.join("\n")).map_err(Error::path("write", &path))?;
+        }
+        // There may be none.
+        let _ = fs::rename(self.dir.join("capture.pcap"), self.dir.join(format!("{name}.pcap")));
+        Ok(())
     }
 
     /// Ends what is left of a step, on both machines.

@@ -88,9 +88,14 @@ pub fn id(n: usize) -> String {
     format!("nic{n}")
 }
 
-/// QEMU's arguments for the `n`th NIC of one side, on a wire of its own to the other side: the socket `wire`.
-pub fn devices(model: Model, n: usize, side: Side, wire: &str) -> Vec<String> {
-    let (slot, id) = (slot(n), id(n));
+/// QEMU's name for the wire of the `n`th NIC.
+pub fn wire(n: usize) -> String {
+    format!("wire{n}")
+}
+
+/// QEMU's arguments for the `n`th NIC of one side, on a wire of its own to the other side through `socket`.
+pub fn devices(model: Model, n: usize, side: Side, socket: &str) -> Vec<String> {
+    let (slot, id, wire) = (slot(n), id(n), wire(n));
     let ends = match side {
         Side::Server => "server=on",
         Side::Client => "server=off,reconnect-ms=200",
@@ -104,8 +109,8 @@ pub fn devices(model: Model, n: usize, side: Side, wire: &str) -> Vec<String> {
     } else {
         format!("addr={slot}")
     };
-    all.push(format!("-netdev stream,id=wire{n},{ends},addr.type=unix,addr.path={wire}"));
-    all.push(format!("-device {},id={id},netdev=wire{n},mac={mac},romfile=,{place}", model.device()));
+    all.push(format!("-netdev stream,id={wire},{ends},addr.type=unix,addr.path={socket}"));
+    all.push(format!("-device {},id={id},netdev={wire},mac={mac},romfile=,{place}", model.device()));
     all
 }
 

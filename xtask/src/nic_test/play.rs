@@ -1,6 +1,7 @@
 //! The steps with one core: what each does, and what has to come of it.
 
-use std::time::Duration;
+use std::fs;
+use std::time::{Duration, Instant};
 
 use super::guest::pause;
 use super::lab::{JOB, Lab, SERVER};
@@ -18,6 +19,19 @@ const UPLOAD: &str = "16M";
 
 /// How much of a transfer has come before something happens to it.
 const UNDER_WAY_KIB: u32 = 2048;
+
+/// How long after the client's first packet the link goes down: before the answer, after it, and after the handshake.
+const HANDSHAKE_MOMENTS: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+];
+
+/// A capture of this many bytes contains the client's first QUIC packet, which is larger than what comes before it.
+const FIRST_PACKET: u64 = 1200;
 
 /// How long the link is down.
 const FLAP: Duration = Duration::from_secs(2);
@@ -54,6 +68,7 @@ impl<'a> Play<'a> {
     pub fn step(&mut self, step: Step) -> Result<()> {
         let done = self.play(step);
         if done.is_err() && !self.lab.is_lost() {
+            self.lab.save(&format!("{}-{step}", self.model))?;
             // The next step starts afresh.
             self.server = None;
             self.lab.clear()?;
@@ -204,13 +219,13 @@ impl<'a> Play<'a> {
 
     /// Waits until a part of the file has come.
     fn await_transfer(&mut self) -> Result<()> {
-        let until = std::time::Instant::now() + GIVES_UP;
+        let until = Instant::now() + GIVES_UP;
         while self.lab.client.is_running(JOB)? {
             let come: u32 = self.lab.client.ask("du -sk /tmp/got | cut -f 1")?.parse().unwrap_or(0);
             if come >= UNDER_WAY_KIB {
                 return Ok(());
             }
-            if std::time::Instant::now() >= until {
+            if Instant::now() >= until {
                 return Err(Error::Unmet(format!("after {} s only {come} KiB have come", GIVES_UP.as_secs())));
             }
             pause(Duration::from_millis(100))?;
@@ -234,15 +249,36 @@ impl<'a> Play<'a> {
         waited
     }
 
+    /// Each time the link goes down a little later after the client's first packet.
     fn handshake_flap(&mut self) -> Result<()> {
         self.listen(Server::Perf)?;
+        for delay in HANDSHAKE_MOMENTS {
+            let done = self.flap_after_first_packet(delay);
+            self.lab.capture(None)?;
+            let failed = |error: Error| match error {
+                Error::Interrupted(signal) => Error::Interrupted(signal),
+                error => Error::Unmet(format!("down {} ms after the first packet: {error}", delay.as_millis())),
+            };
+            done.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn flap_after_first_packet(&mut self, delay: Duration) -> Result<()> {
+        let capture = self.lab.capture(Some(self.model))?;
         let [v4, _] = SERVER;
-        let more = format!("--connect {v4}:4433 --handshakes --connections 4 --duration 10s");
+        let more = format!("--connect {v4}:4433 --upload 512 --download 4000 --requests 3");
         self.lab.start_client(self.model, "perf client", &more)?;
-        // From then on some are in flight at all times.
-        self.lab.client.wait_line(JOB, "requests/s")?;
+        let until = Instant::now() + GIVES_UP;
+        while fs::metadata(&capture).map_or(0, |file| file.len()) < FIRST_PACKET {
+            if Instant::now() >= until {
+                return Err(Error::Unmet(format!("the client has sent nothing within {} s", GIVES_UP.as_secs())));
+            }
+            pause(Duration::from_millis(2))?;
+        }
+        pause(delay)?;
         self.flap()?;
-        self.lab.finish().map(drop)
+        same("requests", Results::parse(&self.lab.finish()?.out).require("requests")?, 3)
     }
 
     /// What the client says when it has to give up: an error about the link or the device, and in time.
