@@ -105,6 +105,18 @@ impl Proc {
         self.output.lines.lock().expect("a reader panicked").ended == 2
     }
 
+    /// Waits until `done`, which is `what` in messages.
+    ///
+    /// # Panics
+    /// When the child ends, or [`PATIENCE`] does, before that.
+    pub fn wait_until(&self, what: &str, done: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done() {
+            assert!(!self.has_ended() && Instant::now() < deadline, "{}: {what} has not come", self.name);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits until the child has printed a line on stderr that contains `part`.
     ///
     /// # Panics

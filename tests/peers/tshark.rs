@@ -1,6 +1,7 @@
 //! An independent judge of what goes over the wire: tshark captures, decrypts with the peers' secrets and decodes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,6 +11,9 @@ use super::process::Proc;
 
 /// Lowest severity of tshark's expert information that counts as a complaint: warnings (errors are above).
 const WARNING: u32 = 0x60_0000;
+
+/// Bytes of a pcap file before its first packet: there once the interface is open and the filter set.
+const PCAP_HEAD: u64 = 24;
 
 /// Messages of a full TLS 1.3 handshake with a server certificate (RFC 8446 §4).
 const HANDSHAKE: [u64; 6] = [1, 2, 8, 11, 15, 20];
@@ -64,7 +68,8 @@ impl Tap {
             command.arg(pcap);
             command
         });
-        tshark.wait_stderr("Capture started");
+        // What it says then differs from release to release, or is nothing.
+        tshark.wait_until("the head of the capture", || fs::metadata(pcap).is_ok_and(|file| file.len() >= PCAP_HEAD));
         Self { tshark, pcap: pcap.to_owned() }
     }
 
