@@ -12,13 +12,14 @@ use libclang::with_libclang;
 /// The command that installs the dependencies on Debian and Ubuntu.
 const PACKAGES: &str = "apt-get install libdpdk-dev libclang-dev pkg-config";
 /// The DPDK libraries that are called directly. Drivers are plugins, which EAL loads at run time.
-const LIBRARIES: [&str; 7] = ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_net_ring", "rte_eal", LOG];
+const LIBRARIES: [&str; 8] =
+    ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_net_ring", "rte_bus_vdev", "rte_eal", LOG];
 /// A part of `rte_eal` before 23.11.
 const LOG: &str = "rte_log";
 /// The standard directories of the dynamic loader.
 const STANDARD_DIRS: [&str; 6] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"];
 
-const FUNCTIONS: &str = "gannet_.*|rte_eal_(init|cleanup|hotplug_add|hotplug_remove|get_runtime_dir|alarm_set)|rte_version|rte_strerror\
+const FUNCTIONS: &str = "gannet_.*|rte_eal_(init|cleanup|hotplug_remove|get_runtime_dir|alarm_set)|rte_vdev_(init|uninit)|rte_version|rte_strerror\
     |rte_log_(set_global_level|set_level_pattern)|rte_thread_(register|unregister)|rte_lcore_id\
     |rte_pktmbuf_(pool_create|free|free_bulk|read)|rte_mempool_(free|avail_count|get_bulk|put_bulk)\
     |rte_ring_(create|init|get_memsize_elem|free|count|dequeue)|rte_malloc_socket|rte_free|rte_eth_from_rings\

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// Upper limit of the time to exit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -63,10 +65,9 @@ struct Ended(Child);
 
 impl Ended {
     /// Sends a signal and waits for the process; returns exit code and signal.
-    fn stop(mut self, signal: &str) -> (Option<i32>, Option<i32>) {
+    fn stop(mut self, signal: Signal) -> (Option<i32>, Option<i32>) {
         use std::os::unix::process::ExitStatusExt;
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
         let start = Instant::now();
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
@@ -103,10 +104,10 @@ fn commands_end_when_they_are_asked_to() {
                 let server = stage.serve("s.sock");
                 let client = stage.get("s.sock");
                 std::thread::sleep(Duration::from_millis(150 * n));
-                let end = client.stop("TERM");
+                let end = client.stop(Signal::TERM);
                 // Before its handler is installed, a signal ends it like any other process.
                 assert!(end == (Some(1), None) || end == (None, Some(15)), "{end:?}");
-                assert_eq!(server.stop("TERM"), (Some(0), None));
+                assert_eq!(server.stop(Signal::TERM), (Some(0), None));
             }
         });
         stop.store(true, Ordering::Relaxed);
@@ -122,7 +123,7 @@ fn what_killed_commands_leave_goes() {
     let killed = ["killed.sock", "fresh.sock"].map(|name| {
         let server = stage.serve(name);
         let pid = server.0.id();
-        server.stop("KILL");
+        server.stop(Signal::KILL);
         pid
     });
     assert!(socket("killed.sock").exists());
@@ -132,7 +133,7 @@ fn what_killed_commands_leave_goes() {
     let server = stage.serve("next.sock");
     let left = |name: &str| socket(name).exists();
     assert_eq!([left("killed.sock"), left("fresh.sock"), left("next.sock")], [false, true, true]);
-    assert_eq!(server.stop("TERM"), (Some(0), None));
+    assert_eq!(server.stop(Signal::TERM), (Some(0), None));
     assert!(!left("next.sock"));
     // The same for EAL's folders, which are elsewhere for processes of root.
     for all in [Path::new("/var/run/dpdk"), &stage.path("dpdk")] {

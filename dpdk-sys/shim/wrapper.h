@@ -7,6 +7,7 @@
 
 #include <rte_alarm.h>
 #include <rte_bus.h>
+#include <rte_bus_vdev.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>

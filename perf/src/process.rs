@@ -104,7 +104,8 @@ impl Drop for Running {
             return;
         }
         // Try an orderly shutdown first, so that nothing of the program's is left.
-        let asked = Command::new("kill").arg(self.child.id().to_string()).status().is_ok_and(|s| s.success());
+        let script = format!("kill {}", self.child.id());
+        let asked = Command::new("sh").args(["-c", &script]).status().is_ok_and(|status| status.success());
         let until = Instant::now() + if asked { GRACE } else { Duration::ZERO };
         while Instant::now() < until {
             if matches!(self.child.try_wait(), Ok(Some(_))) {

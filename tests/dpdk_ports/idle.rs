@@ -46,7 +46,8 @@ impl Server {
     }
 
     fn stop(mut self) {
-        assert!(Command::new("kill").arg(self.0.id().to_string()).status().unwrap().success());
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::TERM)
+            .unwrap();
         assert!(self.0.wait().unwrap().success());
     }
 }

@@ -15,7 +15,8 @@ pub struct Side {
 
 impl Side {
     fn run(&self, work: impl FnOnce(&mut Queue)) {
-        let eal = eal();
+        let zero_copy = self.sets.iter().any(|(key, _)| *key == "devargs.zero-copy");
+        let eal = if zero_copy { eal_for_zero_copy() } else { eal() };
         let sets: Vec<(&str, &str)> = self.sets.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let (port, mut queue) = open(&eal, &profile(self.profile, &sets));
         say("open");
@@ -177,6 +178,33 @@ fn vhost_and_virtio_user_jumbo() {
 fn vhost_and_virtio_user_small_receive_buffers_are_joined() {
     let small = [("mbuf_size", "512"), ("mbufs", "8192")];
     vhost("shared_memory::vhost_and_virtio_user_small_receive_buffers_are_joined", &small, 1500);
+}
+
+/// DPDK 24.11 and later refuse more than 127 bytes of device arguments, unless the bus is asked directly.
+fn with_the_longest_path(socket: &str) -> String {
+    format!("{socket:s<107}")
+}
+
+#[test]
+fn memif_socket_with_the_longest_path() {
+    let sides = |socket: &str| {
+        let socket = with_the_longest_path(socket);
+        let role = |role| [("devargs.socket", socket.as_str()), ("devargs.role", role)];
+        (side("memif", 1500, &role("server")), side("memif", 1500, &role("client")))
+    };
+    let traffic = Traffic { count: 100, mtu: 1500, window: 32 };
+    pair("shared_memory::memif_socket_with_the_longest_path", sides, &traffic);
+}
+
+#[test]
+fn vhost_socket_with_the_longest_path() {
+    let sides = |socket: &str| {
+        let socket = with_the_longest_path(socket);
+        let key = |key| [(key, socket.as_str())];
+        (side("vhost", 1500, &key("devargs.iface")), side("virtio-user", 1500, &key("devargs.path")))
+    };
+    let traffic = Traffic { count: 100, mtu: 1500, window: 32 };
+    pair("shared_memory::vhost_socket_with_the_longest_path", sides, &traffic);
 }
 
 /// Both ends of a memif pair close at the same time, again and again.

@@ -141,7 +141,18 @@ pub fn eal() -> Eal {
 }
 
 pub fn eal_with(config: EalConfig) -> Eal {
-    let huge = env::var_os("GANNET_TEST_HUGEPAGES").is_some();
+    start(config, env::var_os("GANNET_TEST_HUGEPAGES").is_some())
+}
+
+/// One for zero-copy memif, which needs hugepages since DPDK 25.11.
+pub fn eal_for_zero_copy() -> Eal {
+    let release = Eal::version();
+    let mut numbers = release.trim_start_matches("DPDK ").split('.').map(|n| n.parse::<u32>().unwrap());
+    let newer = (numbers.next(), numbers.next()) >= (Some(25), Some(11));
+    start(EalConfig::default(), newer || env::var_os("GANNET_TEST_HUGEPAGES").is_some())
+}
+
+fn start(config: EalConfig, huge: bool) -> Eal {
     let hugepages = if huge { Hugepages::Require } else { Hugepages::Never };
     Eal::init(&EalConfig { hugepages, memory_mb: 384, ..config }).unwrap_or_else(|e| panic!("{e}"))
 }

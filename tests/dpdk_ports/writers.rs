@@ -16,7 +16,7 @@ fn with_server(sets: &[(&str, &str)], body: impl FnOnce(&Port, &mut Queue, &mut 
     let dir = scratch();
     let socket = path(dir.path(), "socket");
     let server = Server::bind(Path::new(&socket));
-    let eal = eal();
+    let eal = eal_for_zero_copy();
     let common = [("devargs.socket", socket.as_str()), ("role", "client"), ("zero-copy", "true"), ("mbufs", "8192")];
     let greeting = std::thread::spawn(move || server.accept());
     let (port, mut queue) = open(&eal, &profile("memif", &[&common, sets].concat()));

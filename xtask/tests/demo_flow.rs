@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const SIZE: &str = "200000";
@@ -170,11 +171,11 @@ fn wait_for_get(demo: &Demo, child: &mut Child) {
     }
 }
 
-fn interrupted(signal: &str, code: i32, arguments: &[&str]) -> Demo {
+fn interrupted(signal: Signal, code: i32, arguments: &[&str]) -> Demo {
     let mut demo = Demo::new("hangs", arguments);
     let mut child = demo.command.spawn().unwrap();
     wait_for_get(&demo, &mut child);
-    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+    kill_process(Pid::from_child(&child), signal).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{text}");
@@ -185,8 +186,8 @@ fn interrupted(signal: &str, code: i32, arguments: &[&str]) -> Demo {
 
 #[test]
 fn signals_end_everything() {
-    interrupted("-INT", 130, &[]);
-    interrupted("-TERM", 143, &[]);
+    interrupted(Signal::INT, 130, &[]);
+    interrupted(Signal::TERM, 143, &[]);
 }
 
 #[test]
@@ -206,7 +207,7 @@ fn namespaces_are_removed_after_success_failure_and_signals() {
     assert_no_namespace(&text);
     let text = failing("client-fails", &["--wire", "af-xdp"]);
     assert_no_namespace(&text);
-    interrupted("-INT", 130, &["--wire", "af-packet"]);
+    interrupted(Signal::INT, 130, &["--wire", "af-packet"]);
 }
 
 /// Checks that the namespaces mentioned in `text` are gone.

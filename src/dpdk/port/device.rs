@@ -126,9 +126,10 @@ impl Device {
         };
         // Discard the sockets of an earlier device that failed.
         guard::packet_sockets();
-        // SAFETY: EAL is up, and all three are NUL-terminated.
-        let result = unsafe { dpdk_sys::rte_eal_hotplug_add(c"vdev".as_ptr(), c_name.as_ptr(), c_args.as_ptr()) };
-        if result < 0 {
+        // Not by `rte_eal_hotplug_add`, which since 24.11 takes 127 bytes of arguments: a path alone may have 107.
+        // SAFETY: EAL is up, and both are NUL-terminated.
+        let result = unsafe { dpdk_sys::rte_vdev_init(c_name.as_ptr(), c_args.as_ptr()) };
+        if result != 0 {
             check::listen_end(listening.as_deref());
             return Err(check::after(profile).unwrap_or_else(|| fail(text(result))));
         }
@@ -309,15 +310,16 @@ impl Drop for Device {
                 dpdk_sys::rte_eth_dev_close(self.id);
             }
         }
-        let bus = match self.bus {
-            Bus::Vdev => Some(c"vdev"),
-            // Whoever wants it waits until nobody has it open.
-            Bus::Pci if wanted_back => Some(c"pci"),
-            Bus::Pci => None,
-        };
-        if let (Some(bus), Ok(name)) = (bus, CString::new(self.name.clone())) {
-            // SAFETY: EAL is up, and both are NUL-terminated.
-            unsafe { dpdk_sys::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr()) };
+        // Whoever wants a PCI device back waits until nobody has it open.
+        let leaves = self.bus == Bus::Vdev || wanted_back;
+        if let Some(name) = CString::new(self.name.clone()).ok().filter(|_| leaves) {
+            // SAFETY: EAL is up, and the names are NUL-terminated.
+            unsafe {
+                match self.bus {
+                    Bus::Vdev => dpdk_sys::rte_vdev_uninit(name.as_ptr()),
+                    Bus::Pci => dpdk_sys::rte_eal_hotplug_remove(c"pci".as_ptr(), name.as_ptr()),
+                }
+            };
         }
         guard::closed(self.driver);
         self.interface = None;

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::guards::{PREFIX, is_stale};
 use crate::error::Result;
 use crate::process;
@@ -79,7 +81,10 @@ fn remove_stale() {
         println!("removing {name}, left by a demo that was killed");
         // Processes of the killed demo may still run there.
         for pid in ip(&["netns", "pids", name]).unwrap_or_default().split_whitespace() {
-            process::succeeds(Command::new("kill").args(["-KILL", pid]));
+            if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) {
+                // It may be gone already.
+                let _ = kill_process(pid, Signal::KILL);
+            }
         }
         if let Err(error) = ip(&["netns", "delete", name]) {
             eprintln!("warning: {error}");
