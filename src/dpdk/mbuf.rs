@@ -9,10 +9,14 @@ use crate::mem::{prefetch_line, prefetch_read};
 
 /// A packet buffer with a unique owner. Dropping it returns it to its pool.
 ///
-/// Not `Send`, as the pool's cache belongs to a thread. To move a buffer to another core, use [`Mbuf::into_raw`] and
-/// [`Mbuf::from_raw`].
+/// Buffers are returned to the cache of the thread that drops them, so it may be another one than that which allocated
+/// them. Many move faster by [`mesh`](crate::dpdk::mesh).
 #[repr(transparent)]
 pub struct Mbuf(NonNull<mbuf_head>);
+
+// SAFETY: a buffer has one owner, and nothing of it belongs to a thread: pools may be used from any thread at any time, and
+// each thread has a cache of its own there.
+unsafe impl Send for Mbuf {}
 
 impl Mbuf {
     /// Takes ownership of a raw buffer.

@@ -11,8 +11,8 @@
 //! - A frame ([`RxMbuf`], [`TxMbuf`]) owns its buffer. Receiving creates one; dropping it returns the buffer; sending
 //!   hands it to the device, and frames that the device does not accept stay in the sender's burst. A frame that
 //!   outlives its port keeps its pool's memory mapped for the rest of the process, so it never dangles.
-//! - Frames are not `Send`, because a mempool's cache belongs to a thread. Between cores they
-//!   move by [`mesh`], or one by one with [`Mbuf::into_raw`] and [`Mbuf::from_raw`].
+//! - A frame may be dropped on any thread. Its buffer goes to that thread's cache of the pool; pools have room for that if
+//!   the profile knows the number of cores. Between cores, frames move by [`mesh`].
 //!
 //! # Many cores
 //! A port has a queue pair for each core ([`PortProfile::for_cores`]), over which its device spreads received frames. A

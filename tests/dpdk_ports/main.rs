@@ -3,6 +3,8 @@
 
 mod attendance;
 mod checksums;
+#[cfg(feature = "proto")]
+mod cores;
 mod exchange;
 mod host;
 mod idle;

@@ -164,8 +164,9 @@ fn groups_are_let_in_before_an_address_is_used() {
 #[test]
 fn a_port_that_is_gone_ends_servers_and_clients() {
     // Found out at the start, and later; by a core that is idle, and by one that never is.
-    let cases = [(None, 0), (None, 5), (Some(443), 0), (Some(443), 5)];
-    for ((listen, gone_after), busy) in cases.into_iter().flat_map(|case| [(case, false), (case, true)]) {
+    let cases =
+        [(None, 0, false), (Some(443), 0, false), (None, 5, false), (Some(443), 5, false), (Some(443), 5, true)];
+    for (listen, gone_after, busy) in cases {
         let addr = "192.0.2.2/24".parse().unwrap();
         let config = CoreConfig { listen, ..CoreConfig::new(addr, EndpointConfig::from_seed([1; 32])) };
         let (port, other) = SimLink::pair(SimConfig::default());
