@@ -48,7 +48,7 @@ impl FlowHash {
             }
         };
         // The upper half of a product with a random factor depends on all bits below.
-        ((mix(hash, self.0[2]) >> 32) * u64::from(cores) >> 32) as u8
+        (((mix(hash, self.0[2]) >> 32) * u64::from(cores)) >> 32) as u8
     }
 }
 
