@@ -76,6 +76,35 @@ fn seeds_that_failed_once() {
     }
 }
 
+/// Every datagram with an ID of ours arrives at a random core first: nothing is lost by that, and nobody answers for
+/// another core's connection.
+#[test]
+fn datagrams_on_the_wrong_core_reach_their_connection() {
+    for seed in 0..1000 {
+        let plan = sim::Plan { cores: [3, 4], first: [1, 2], home: 0, scatter: 1000, ..sim::Plan::from_seed(seed) };
+        let outcome = sim::run_plan(sim::Plan { stop: None, ..plan }).unwrap();
+        let handshakes: u64 = outcome.stats.iter().map(|stats| stats.handshakes).sum();
+        // The first packet to the client's connection arrives at a random core already.
+        assert!(
+            handshakes < 2 || outcome.network.delivered < 20 || outcome.handed.iter().all(|n| *n > 0),
+            "{outcome:?}"
+        );
+    }
+}
+
+/// Cores of either side that stop while the others go on.
+#[test]
+fn cores_that_stop_are_drained() {
+    let mut stopped = 0;
+    for seed in 0..2000 {
+        let plan = sim::Plan::from_seed(seed);
+        let Some((side, ..)) = plan.stop else { continue };
+        stopped += usize::from(plan.cores[side as usize] > 1);
+        assert_eq!(sim::run_plan(plan).err(), None);
+    }
+    assert!(stopped > 50, "{stopped} plays");
+}
+
 #[test]
 fn the_same_seed_plays_the_same_run() {
     for seed in [3, 14, 159] {

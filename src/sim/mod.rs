@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod cores;
 mod network;
 mod plan;
 
@@ -25,11 +26,12 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
-    Arrival, CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RetryPolicy,
-    RxMeta, ServerConfig, TOKEN_LIFETIME, TooBig, TransportConfig, Undelivered, tls,
+    CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RetryPolicy, RxMeta,
+    ServerConfig, TOKEN_LIFETIME, TooBig, TransportConfig, Undelivered, tls,
 };
 
 pub use app::{App, Failure};
+use cores::Cores;
 pub use network::{LinkConfig, LinkStats, Network};
 pub use plan::{Ending, Flow, Plan, Receive, Space, StreamPlan, pattern};
 
@@ -66,6 +68,8 @@ pub struct Outcome {
     pub network: LinkStats,
     /// The engines' counters: client, server.
     pub stats: [EndpointStats; 2],
+    /// Number of datagrams that one core handed over to another: at the client, at the server.
+    pub handed: [u64; 2],
     /// Number of turns: times at which something happened.
     pub turns: u64,
     /// Hash over sizes and times of all datagrams: equal for equal runs.
@@ -75,7 +79,7 @@ pub struct Outcome {
 struct Host {
     side: Side,
     addr: SocketAddr,
-    endpoint: Endpoint,
+    cores: Cores,
     app: App,
 }
 
@@ -89,6 +93,9 @@ struct World {
     turns: u64,
     ended: bool,
     crashed: bool,
+    /// Whether a core has begun to stop, and whether it has stopped.
+    stopping: bool,
+    stopped: bool,
     /// Datagrams lost or damaged after their sender, client or server, had closed.
     closes_lost: [u64; 2],
     /// Datagrams of the client and of the server that were lost or damaged since one of them last arrived.
@@ -143,6 +150,14 @@ fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
     })
 }
 
+/// The engines of all cores of a host.
+fn endpoints(plan: &Plan, side: Side, start: Start, server: Option<ServerConfig>) -> Vec<Endpoint> {
+    let config = endpoint_config(plan, side, start);
+    let cores = plan.cores[side as usize];
+    let config = |core| if cores > 1 { config.for_core(core, cores) } else { config.clone() };
+    (0..cores).map(|core| Endpoint::new(config(core), server.clone(), POOL.part(plan.pool))).collect()
+}
+
 /// How often a host has started. Its secret is kept; its epoch and all other random numbers are not.
 #[derive(Clone, Copy)]
 enum Start {
@@ -164,8 +179,8 @@ fn endpoint_config(plan: &Plan, side: Side, start: Start) -> EndpointConfig {
     let config = EndpointConfig::from_secret(&secret.into(), seed);
     EndpointConfig {
         cid: cid_config(plan.cid_lens[side as usize]),
-        max_connections: 10,
-        max_handshakes: 10,
+        max_connections: 10 * usize::from(plan.cores[side as usize]),
+        max_handshakes: 10 * usize::from(plan.cores[side as usize]),
         reset_rate: 100,
         retry: plan.retry,
         ..config
@@ -190,7 +205,12 @@ impl World {
         let host = |side, app, server| Host {
             side,
             addr: addr(side),
-            endpoint: Endpoint::new(endpoint_config(&plan, side, Start::First), server, POOL.part(plan.pool)),
+            cores: Cores::new(
+                endpoints(&plan, side, Start::First, server),
+                plan.first[side as usize],
+                plan.scatter,
+                Rng::from_u64(plan.seed ^ 0x5ca_77e4 ^ side as u64),
+            ),
             app,
         };
         Self {
@@ -202,6 +222,8 @@ impl World {
             turns: 0,
             ended: false,
             crashed: false,
+            stopping: false,
+            stopped: false,
             closes_lost: [0; 2],
             lost_in_a_row: [0; 2],
             plan,
@@ -212,7 +234,8 @@ impl World {
         let client = &mut self.hosts[0];
         let config = ClientConfig::new(CLIENT_TLS.clone(), transport(&self.plan, Side::Client, &client.app))
             .map_err(|e| format!("configuration: {e}"))?;
-        let connected = client.endpoint.connect(self.now, &config, "sim", client.addr, addr(Side::Server));
+        let endpoint = client.cores.running().nth(usize::from(self.plan.home)).ok_or("no such core")?;
+        let connected = endpoint.connect(self.now, &config, "sim", client.addr, addr(Side::Server));
         client.app.conn = Some(connected.map_err(|e| format!("connect: {e}"))?);
         Ok(())
     }
@@ -222,53 +245,57 @@ impl World {
         let host = &mut self.hosts[index];
         host.app.kept.clear();
         loop {
-            let mut busy = false;
-            if host.endpoint.next_timeout().is_some_and(|at| at <= self.now) {
-                host.endpoint.handle_timeout(self.now);
-                while let Some(doubted) = host.endpoint.poll_doubt() {
-                    if doubted != addr(host.side.peer()).ip() {
-                        return Err(format!("{doubted} is doubted, with whom there is no connection"));
+            let home = host.cores.of(host.app.conn);
+            let mut busy = host.app.wake(self.now, home).map_err(|e| format!("{:?}: {e}", host.side))?;
+            for endpoint in host.cores.running() {
+                if endpoint.next_timeout().is_some_and(|at| at <= self.now) {
+                    endpoint.handle_timeout(self.now);
+                    while let Some(doubted) = endpoint.poll_doubt() {
+                        if doubted != addr(host.side.peer()).ip() {
+                            return Err(format!("{doubted} is doubted, with whom there is no connection"));
+                        }
                     }
                 }
-            }
-            busy |= host.app.wake(self.now, &mut host.endpoint).map_err(|e| format!("{:?}: {e}", host.side))?;
-            while let Some((id, event)) = host.endpoint.poll_event() {
-                host.app
-                    .on_event(self.now, &mut host.endpoint, id, event)
-                    .map_err(|e| format!("{:?}: {e}", host.side))?;
-                busy = true;
-                let silent = matches!(host.app.closed, Some(CloseReason::IdleTimeout)) && host.app.connected;
-                let excused =
-                    self.network.cut || self.ended || self.lost_in_a_row.iter().any(|row| *row >= MIN_LOST_IN_A_ROW);
-                if silent && !excused {
-                    return Err(format!("{:?} timed out, and {:?} were lost in a row", host.side, self.lost_in_a_row));
+                while let Some((id, event)) = endpoint.poll_event() {
+                    let done = host.app.on_event(self.now, endpoint, id, event);
+                    done.map_err(|e| format!("{:?}: {e}", host.side))?;
+                    busy = true;
+                    let silent = matches!(host.app.closed, Some(CloseReason::IdleTimeout)) && host.app.connected;
+                    let excused = self.network.cut
+                        || self.ended
+                        || self.lost_in_a_row.iter().any(|row| *row >= MIN_LOST_IN_A_ROW);
+                    if silent && !excused {
+                        let lost = self.lost_in_a_row;
+                        return Err(format!("{:?} timed out, and {lost:?} were lost in a row", host.side));
+                    }
+                }
+                while let Some(transmit) = endpoint.poll_transmit(self.now, &mut self.slot) {
+                    let to = host.side.peer();
+                    if transmit.remote != addr(to) || transmit.local != host.addr {
+                        return Err(format!("datagram for {}", transmit.remote));
+                    }
+                    if transmit.conn.is_none() && endpoint.answer_origin() != Some(ORIGIN) {
+                        return Err("an answer has lost where its cause came from".into());
+                    }
+                    (self.now.as_nanos(), index, transmit.len).hash(&mut self.trace);
+                    let before = self.network.stats;
+                    self.network.send(self.now, to, &self.slot[..transmit.len]);
+                    let after = self.network.stats;
+                    let unread = after.lost - before.lost + after.corrupted - before.corrupted;
+                    self.closes_lost[index] += if host.app.closed.is_some() { unread } else { 0 };
+                    let row = &mut self.lost_in_a_row[index];
+                    *row = if unread > 0 { *row + 1 } else { 0 };
+                    busy = true;
                 }
             }
-            while let Some(transmit) = host.endpoint.poll_transmit(self.now, &mut self.slot) {
-                let to = host.side.peer();
-                if transmit.remote != addr(to) || transmit.local != host.addr {
-                    return Err(format!("datagram for {}", transmit.remote));
-                }
-                if transmit.conn.is_none() && host.endpoint.answer_origin() != Some(ORIGIN) {
-                    return Err("an answer has lost where its cause came from".into());
-                }
-                (self.now.as_nanos(), index, transmit.len).hash(&mut self.trace);
-                let before = self.network.stats;
-                self.network.send(self.now, to, &self.slot[..transmit.len]);
-                let after = self.network.stats;
-                let unread = after.lost - before.lost + after.corrupted - before.corrupted;
-                self.closes_lost[index] += if host.app.closed.is_some() { unread } else { 0 };
-                let row = &mut self.lost_in_a_row[index];
-                *row = if unread > 0 { *row + 1 } else { 0 };
-                busy = true;
-            }
+            let home = host.cores.of(host.app.conn);
             for claim in self.network.claims.extract_if(.., |claim| claim.to == host.side) {
                 let (local, remote) = (host.addr, addr(claim.to.peer()));
                 let news = TooBig { local, remote, max: claim.max, len: claim.len, quoted: &claim.quoted };
-                host.endpoint.packet_too_big(self.now, &news);
+                home.packet_too_big(self.now, &news);
                 let (len, port_closed) = (claim.len, claim.max % 2 == 0);
                 let news = Undelivered { local, remote, port_closed, len, quoted: &claim.quoted };
-                if host.endpoint.is_undelivered(&news) && (host.side == Side::Server || host.app.connected) {
+                if home.is_undelivered(&news) && (host.side == Side::Server || host.app.connected) {
                     return Err(format!("{:?} believes that its packets do not arrive", host.side));
                 }
                 busy = true;
@@ -282,23 +309,41 @@ impl World {
     /// Checks that what is charged to connections is held by their streams or lent to the application.
     fn check_memory(&self) -> Result<(), Failure> {
         for host in &self.hosts {
-            let (charged, held) = (host.endpoint.memory_charged(), host.endpoint.memory_held());
-            // If a chunk was taken in parts, the rest that is held is less than what is charged.
-            if charged < held || (charged > held && !host.app.took) {
-                return Err(format!("{:?}: {charged} bytes are charged, {held} are held", host.side));
+            for endpoint in host.cores.all() {
+                let (charged, held) = (endpoint.memory_charged(), endpoint.memory_held());
+                // If a chunk was taken in parts, the rest that is held is less than what is charged.
+                if charged < held || (charged > held && !host.app.took) {
+                    return Err(format!("{:?}: {charged} bytes are charged, {held} are held", host.side));
+                }
             }
         }
         Ok(())
     }
 
-    fn deliver(&mut self) {
-        while let Some((to, ecn, mut data)) = self.network.receive(self.now) {
+    fn deliver(&mut self) -> Result<(), Failure> {
+        while let Some((to, ecn, data)) = self.network.receive(self.now) {
             let host = &mut self.hosts[usize::from(to == Side::Server)];
             let meta = RxMeta { local: addr(to), remote: addr(to.peer()), ecn };
-            if let Arrival::Answered(answer) = host.endpoint.handle_datagram(self.now, &meta, &mut data) {
-                host.endpoint.set_answer_origin(answer, ORIGIN);
+            host.cores.arrive(self.now, meta, data, ORIGIN)?;
+        }
+        self.hosts.iter_mut().for_each(|host| host.cores.take_over(self.now, ORIGIN));
+        Ok(())
+    }
+
+    /// Stops a core as planned: closes its connections and, when none is left, removes it.
+    fn stop_core(&mut self) {
+        let Some((side, core, at)) = self.plan.stop else { return };
+        if self.stopped || self.now.saturating_since(START) < at {
+            return;
+        }
+        let host = &mut self.hosts[side as usize];
+        if !std::mem::replace(&mut self.stopping, true) {
+            if let Some(endpoint) = host.cores.running().nth(usize::from(core)).filter(|e| e.connection_count() > 0) {
+                endpoint.close_all(3, "the end");
+                self.ended = true;
             }
         }
+        self.stopped = host.cores.stop(core);
     }
 
     /// Ends the connection as planned.
@@ -329,7 +374,8 @@ impl World {
 
     fn close(&mut self, side: Side) {
         let host = &mut self.hosts[usize::from(side == Side::Server)];
-        if let Some(mut conn) = host.app.conn.and_then(|id| host.endpoint.conn(id)) {
+        let conn = host.app.conn;
+        if let Some(mut conn) = conn.and_then(|id| host.cores.of(conn).conn(id)) {
             conn.close(3, "the end");
         }
         self.ended = true;
@@ -338,8 +384,7 @@ impl World {
     /// The host loses all its state, including the application, but keeps its keys for resets.
     fn crash(&mut self, side: Side) {
         let host = &mut self.hosts[usize::from(side == Side::Server)];
-        let config = endpoint_config(&self.plan, side, Start::AfterCrash);
-        host.endpoint = Endpoint::new(config, None, POOL.part(self.plan.pool));
+        host.cores.restart(endpoints(&self.plan, side, Start::AfterCrash, None));
         host.app = App::new(side, self.plan.clone());
         host.app.closed = Some(CloseReason::Shutdown);
         self.ended = true;
@@ -349,24 +394,27 @@ impl World {
     fn is_over(&self) -> bool {
         self.hosts.iter().all(|h| {
             let never = h.app.conn.is_none() && self.ended;
-            (h.app.closed.is_some() || never) && h.endpoint.connection_count() == 0
+            (h.app.closed.is_some() || never) && h.cores.connection_count() == 0
         })
     }
 
     /// Whether the client has given up before the server had a connection, as none of its packets arrived.
     fn is_unheard_of(&self) -> bool {
         let [client, server] = &self.hosts;
-        let none_left = self.hosts.iter().all(|host| host.endpoint.connection_count() == 0);
+        let none_left = self.hosts.iter().all(|host| host.cores.connection_count() == 0);
         client.app.closed.is_some() && server.app.conn.is_none() && none_left
     }
 
     /// The next time at which something can happen.
     fn next(&self) -> Option<Instant> {
-        let timers = self.hosts.iter().filter_map(|h| h.endpoint.next_timeout());
+        let timers = self.hosts.iter().filter_map(|h| h.cores.next_timeout());
         let pauses = self.hosts.iter().filter_map(|h| h.app.next_wake());
         let mut next = timers.chain(pauses).chain(self.network.next_arrival()).min();
         let start = Instant::from_nanos(1_000_000_000);
         if let (false, Ending::Early(_, at) | Ending::Cut(at) | Ending::Crash(_, at)) = (self.ended, self.plan.ending) {
+            next = Some(next.map_or(start + at, |n| n.min(start + at)));
+        }
+        if let (false, Some((_, _, at))) = (self.stopping, self.plan.stop) {
             next = Some(next.map_or(start + at, |n| n.min(start + at)));
         }
         next.map(|at| at.max(self.now))
@@ -380,6 +428,7 @@ impl World {
             self.settle(0)?;
             self.settle(1)?;
             self.end();
+            self.stop_core();
             self.settle(0)?;
             self.settle(1)?;
             self.check_memory()?;
@@ -396,7 +445,7 @@ impl World {
             if self.now.saturating_since(start) > TIME_LIMIT {
                 return Err(format!("still not over after {TIME_LIMIT:?}: {}", self.describe()));
             }
-            self.deliver();
+            self.deliver()?;
         }
         Err(format!("still not over after {TURN_LIMIT} turns, at {:?}: {}", self.now, self.describe()))
     }
@@ -408,20 +457,25 @@ impl World {
             if buffers > 0 || sends > 0 {
                 return Err(format!("{:?}: {buffers} buffers and {sends} sends never came back", host.side));
             }
-            let charged = host.endpoint.memory_charged();
+            let charged: usize = host.cores.all().map(Endpoint::memory_charged).sum();
             if charged > 0 && host.app.kept.is_empty() {
                 return Err(format!("{:?}: {charged} bytes are charged to nobody", host.side));
             }
-            let copied = host.endpoint.stats().placement.copied;
+            let copied: u64 = host.cores.all().map(|endpoint| endpoint.stats().placement.copied).sum();
             if copied > 0 {
                 return Err(format!("{:?}: {copied} bytes were copied", host.side));
             }
             // Late packets are not duplicates, whatever the order and losses.
-            let duplicates = host.endpoint.stats().drops[DropReason::Duplicate as usize];
+            let of = |endpoint: &Endpoint| endpoint.stats().drops[DropReason::Duplicate as usize];
+            let duplicates: u64 = host.cores.all().map(of).sum();
             if duplicates > 0 && self.plan.link.duplicate == 0 {
                 return Err(format!("{:?}: {duplicates} packets that came once were taken for duplicates", host.side));
             }
             self.check_reason(host)?;
+            // A damaged ID may be that of any core.
+            if self.plan.link.corrupt == 0 && !self.stopped && !self.crashed {
+                host.cores.check_resets(host.app.conn, addr(host.side.peer()))?;
+            }
         }
         self.check_retry()
     }
@@ -433,7 +487,7 @@ impl World {
 
     /// Checks that the server has seen a token of each connected client if they need one, and none otherwise.
     fn check_retry(&self) -> Result<(), Failure> {
-        let [client, server] = [0, 1].map(|n| self.hosts[n].endpoint.stats());
+        let [client, server] = [0, 1].map(|n| self.stats(n));
         let wrong = if self.asks() { server.handshakes > server.tokens_accepted } else { server.retries_sent > 0 };
         if wrong && !self.crashed {
             let (sent, taken) = (server.retries_sent, server.tokens_accepted);
@@ -442,20 +496,27 @@ impl World {
         Ok(())
     }
 
+    /// The counters of the core that has the host's connection.
+    fn stats(&self, host: usize) -> &EndpointStats {
+        let host = &self.hosts[host];
+        host.cores.peek(host.app.conn).stats()
+    }
+
     fn check_reason(&self, host: &Host) -> Result<(), Failure> {
         let Some(reason) = &host.app.closed else { return Ok(()) };
         let expected = match reason {
             CloseReason::Local { code } | CloseReason::Application { code, .. } => {
-                *code == 3 && !matches!(self.plan.ending, Ending::Cut(_) | Ending::Crash(..))
+                *code == 3 && (self.stopping || !matches!(self.plan.ending, Ending::Cut(_) | Ending::Crash(..)))
             }
             // A close before the handshake is complete contains no application code.
             CloseReason::PeerTransport { code, .. } => {
-                *code == 0x0c && matches!(self.plan.ending, Ending::Early(..) | Ending::AtTurn(..))
+                *code == 0x0c && (self.stopping || matches!(self.plan.ending, Ending::Early(..) | Ending::AtTurn(..)))
                 // Its packets with the token were lost until the token had expired.
                     || *code == 0x0b && self.asks() && self.may_time_out() && self.now > START + TOKEN_LIFETIME
             }
             CloseReason::IdleTimeout | CloseReason::HandshakeTimeout => self.may_time_out(),
-            CloseReason::Shutdown => self.crashed,
+            // A core that stops closes without a word what no peer has been heard from.
+            CloseReason::Shutdown => self.crashed || self.stopping,
             // An outage may last longer than the other side answers with its close.
             CloseReason::StatelessReset if self.ended && self.plan.link.outage.is_some() => true,
             CloseReason::StatelessReset => self.crashed || self.may_be_unheard(host.side.peer()),
@@ -496,7 +557,8 @@ pub fn run_plan(plan: Plan) -> Result<Outcome, Failure> {
     Ok(Outcome {
         time: world.now.saturating_since(start),
         network: world.network.stats,
-        stats: [world.hosts[0].endpoint.stats().clone(), world.hosts[1].endpoint.stats().clone()],
+        stats: [world.stats(0).clone(), world.stats(1).clone()],
+        handed: [0, 1].map(|n| world.hosts[n].cores.handed),
         turns: world.turns,
         trace: world.trace.finish(),
     })

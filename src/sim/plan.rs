@@ -112,6 +112,16 @@ pub struct Plan {
     pub retry: RetryPolicy,
     /// Memory for the pooled streams of each host, in bytes. It is often far too little for the windows.
     pub pool: usize,
+    /// Number of cores of client and server.
+    pub cores: [u8; 2],
+    /// The cores of client and server that receive all datagrams.
+    pub first: [u8; 2],
+    /// The core of the client's connection.
+    pub home: u8,
+    /// Probability in per mille that a datagram with one of our IDs arrives at a random core instead.
+    pub scatter: u64,
+    /// A core stops at this time, counted from the start. Its connections are closed.
+    pub stop: Option<(Side, u8, Duration)>,
 }
 
 fn size(rng: &mut Rng, max_bits: u64) -> u64 {
@@ -180,6 +190,23 @@ fn stalls(rng: &mut Rng, plan: &mut Plan) {
     }
 }
 
+/// Draws hosts with several cores.
+fn cores(rng: &mut Rng, plan: &mut Plan) {
+    if !rng.chance(500) {
+        return;
+    }
+    plan.cores = [(); 2].map(|()| 1 + rng.below(5) as u8);
+    plan.first = plan.cores.map(|cores| rng.below(cores.into()) as u8);
+    // Half of all clients have chosen a source port with which answers arrive at the core of the connection.
+    plan.home = if rng.chance(500) { plan.first[0] } else { rng.below(plan.cores[0].into()) as u8 };
+    plan.scatter = [0, 1000, rng.below(1001)][rng.below(3) as usize];
+    if rng.chance(200) {
+        let side = if rng.chance(500) { Side::Client } else { Side::Server };
+        let core = rng.below(plan.cores[side as usize].into()) as u8;
+        plan.stop = Some((side, core, Duration::from_nanos(size(rng, 30))));
+    }
+}
+
 /// Half of all hosts have IDs of the default length, the others up to the maximum.
 fn cid_lens(seed: u64) -> [usize; 2] {
     // From an independent source, so that the rest of a seed's plan does not change.
@@ -243,6 +270,11 @@ impl Plan {
             ending,
             retry: RetryPolicy::default(),
             pool: usize::MAX,
+            cores: [1; 2],
+            first: [0; 2],
+            home: 0,
+            scatter: 0,
+            stop: None,
         };
         // Draws for later features come last, so that the same seed otherwise produces the same play.
         if rng.chance(200) {
@@ -260,6 +292,7 @@ impl Plan {
         plan.link.draw_weather(rng);
         // From an independent source, so that the rest of a seed's plan does not change.
         stalls(&mut Rng::from_u64(seed ^ 0x5ba_11ed), &mut plan);
+        cores(&mut Rng::from_u64(seed ^ 0xc0_4e5), &mut plan);
         plan
     }
 

@@ -33,6 +33,11 @@ fn plan(seed: u64, bad: bool) -> Plan {
     let bidi = vec![both(flow(7000, tiny), flow(5001, large))];
     let uni = vec![both(flow(4000, ring), flow(0, ring))];
     Plan {
+        cores: [1; 2],
+        first: [0; 2],
+        home: 0,
+        scatter: 0,
+        stop: None,
         seed,
         link,
         streams: [[bidi.clone(), uni.clone()], [bidi, uni]],
