@@ -203,3 +203,6 @@ impl Endpoint {
         conns().for_each(|conn| conn.prefetch_far());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+use std::net::SocketAddr;
+
+use super::*;
+use crate::base::time::Instant;
+use crate::mem::BufPool;
+use crate::quic::stats::DropReason;
+use crate::quic::{CidConfig, EndpointConfig};
+
+fn config(cores: u8, len: usize) -> EndpointConfig {
+    let config = EndpointConfig { cores, ..EndpointConfig::from_seed([7; 32]) };
+    EndpointConfig { cid: CidConfig::unrouted(len).unwrap(), ..config }
+}
+
+/// The engines of all cores of a server.
+fn endpoints(cores: u8, len: usize) -> Vec<Endpoint> {
+    let base = config(cores, len);
+    (0..cores).map(|core| Endpoint::new(base.for_core(core, cores), None, BufPool::heap())).collect()
+}
+
+fn meta() -> RxMeta {
+    let [local, remote] = [1, 2].map(|host| SocketAddr::from(([192, 0, 2, host], 443)));
+    RxMeta { local, remote, ecn: 0 }
+}
+
+/// A packet with a short header for the connection that `info` names.
+fn short(info: CidInfo, len: usize) -> Vec<u8> {
+    let cid = config(1, len).cid_codec().encode(info);
+    [&[0x41], &cid[..], &[0x77; 60]].concat()
+}
+
+/// A Handshake packet for it.
+fn long(info: CidInfo, len: usize) -> Vec<u8> {
+    let cid = config(1, len).cid_codec().encode(info);
+    [&[0xe1, 0, 0, 0, 1, cid.len() as u8], &cid[..], &[0], &[0x40, 40], &[0x77; 40]].concat()
+}
+
+fn lead(endpoint: &mut Endpoint, data: &[u8]) -> Lead {
+    let mut leads = Leads::new();
+    endpoint.lead(&mut leads, data);
+    endpoint.route(&mut leads);
+    assert_eq!(leads.len(), 1);
+    leads[0]
+}
+
+fn info(core: u8, index: u32) -> CidInfo {
+    CidInfo { core, index, generation: 5, sequence: 3 }
+}
+
+#[test]
+fn ids_lead_to_their_core_whatever_the_header() {
+    for len in [10, 13, 17] {
+        let mut cores = endpoints(4, len);
+        for packet in [short, long] {
+            for (at, endpoint) in cores.iter_mut().enumerate() {
+                for to in 0..6 {
+                    match lead(endpoint, &packet(info(to, 9), len)) {
+                        Lead::Core(core, tag) => assert_eq!((core, tag), (to, [9, 5, 3])),
+                        // Nobody has the connection, and cores from 4 on do not exist.
+                        Lead::Unknown => assert!(usize::from(to) == at || to >= 4),
+                        Lead::Here(known) => panic!("{known:?}"),
+                    }
+                }
+            }
+        }
+    }
+    let alone = &mut endpoints(1, 10)[0];
+    assert!(matches!(lead(alone, &short(info(1, 9), 10)), Lead::Unknown));
+    let two = &mut endpoints(2, 10)[0];
+    assert!(matches!(lead(two, &short(info(1, 9), 11)), Lead::Unknown), "not of our form");
+    assert!(matches!(lead(two, &[]), Lead::Unknown));
+    assert!(matches!(lead(two, &[0xc0; 7]), Lead::Unknown));
+    assert!(matches!(lead(two, &short(info(1, 9), 10)[..20]), Lead::Unknown), "too short");
+}
+
+/// All datagrams of a burst, with IDs that are alone, in rows and not of our form.
+#[test]
+fn a_burst_is_routed_like_each_of_its_datagrams() {
+    let mut cores = endpoints(3, 10);
+    let datagrams: Vec<Vec<u8>> = (0..RUN as u32)
+        .map(|n| match n % 7 {
+            0 => vec![n as u8; 40],
+            1 => long(info((n % 3) as u8, n), 10),
+            2 | 3 => short(info((n / 7 % 3) as u8, 1000), 10),
+            _ => short(info((n % 4) as u8, n), 10),
+        })
+        .collect();
+    let mut leads = Leads::new();
+    datagrams.iter().for_each(|data| cores[0].lead(&mut leads, data));
+    cores[0].route(&mut leads);
+    assert_eq!(leads.len(), RUN);
+    let mut others = 0;
+    for (data, together) in datagrams.iter().zip(leads.iter()) {
+        match (lead(&mut cores[0], data), together) {
+            (Lead::Unknown, Lead::Unknown) => {}
+            (Lead::Core(core, tag), Lead::Core(core2, tag2)) => {
+                assert_eq!((core, tag), (*core2, *tag2));
+                others += 1;
+            }
+            different => panic!("{different:?}"),
+        }
+    }
+    assert!(others > RUN / 3);
+}
+
+/// RFC 9000 §10.3: whoever resets a connection must be sure that nobody has it.
+#[test]
+fn only_the_owner_resets() {
+    let now = Instant::from_nanos(1_000_000_000);
+    let mut cores = endpoints(3, 10);
+    let foreign = DropReason::ForeignId as usize;
+    // The core that received it does not, even if it handles the packet.
+    for (n, to) in [(0usize, 2u8), (1, 2), (0, 7), (1, 200)] {
+        cores[n].handle_datagram(now, &meta(), &mut short(info(to, 9), 10));
+    }
+    assert_eq!(cores.iter().map(|core| core.stats().drops[foreign]).collect::<Vec<_>>(), [2, 2, 0]);
+    assert!(cores.iter().all(|core| core.stats().resets_sent == 0));
+    // The owner does, also for a packet that was handed over to it.
+    let mut data = short(info(2, 9), 10);
+    let Lead::Core(2, tag) = lead(&mut cores[0], &data) else { panic!("not handed over") };
+    let mut leads = Leads::new();
+    cores[2].lead_handed(&mut leads, Some(tag), &data);
+    let meta = meta();
+    let mut datagram = Datagram::new(&meta, &mut data, leads[0]);
+    assert!(cores[2].handle_run(now, std::slice::from_mut(&mut datagram)));
+    assert!(matches!(datagram.arrival, Arrival::Answered(_)));
+    assert_eq!(cores.iter().map(|core| core.stats().resets_sent).collect::<Vec<_>>(), [0, 0, 1]);
+}

@@ -1,0 +1,83 @@
+//! Several cores behind one port: frames that arrive at the wrong core reach their connection, once, and nothing is lost
+//! by it.
+#![forbid(unsafe_code)]
+
+mod peer;
+mod world;
+
+use gannet::datapath::faults::FaultConfig;
+use gannet::quic::DropReason;
+
+use world::{Host, Spread, World};
+
+/// Each frame arrives at a random core, and some frames are lost, come twice or out of order: every byte arrives in its
+/// place, nobody sends a reset, and every frame comes back to its pool.
+#[test]
+fn misdirected_on_purpose() {
+    let faults = FaultConfig { loss: 10, duplicate: 10, corrupt: 5, reorder: 20, ..FaultConfig::default() };
+    let host = |cores| Host { spread: Spread::Random, faults, ..Host::new(cores) };
+    let mut world = World::new(host(3), host(4), 6, 60_000);
+    world.finish(400_000);
+    world.check();
+    for cores in [&world.clients, &world.servers] {
+        for core in cores.iter().flatten() {
+            let stats = core.stats();
+            assert!(stats.handed_over > 100 && stats.taken_over > 100, "{stats:?}");
+            assert_eq!(stats.exchange_full, 0);
+        }
+    }
+    world.end();
+}
+
+/// With flows that stay on their cores, servers hand nothing over. Answers to clients arrive wherever the hash of the
+/// addresses leads to, which is the wrong core as a rule.
+#[test]
+fn flows_stay_where_they_are() {
+    let mut world = World::new(Host::new(4), Host::new(4), 4, 60_000);
+    world.finish(100_000);
+    world.check();
+    assert_eq!(World::sum(&world.servers, |core| core.stats().handed_over), 0);
+    assert!(World::sum(&world.clients, |core| core.stats().handed_over) > 0);
+    world.end();
+}
+
+/// A full queue between two cores drops frames and counts them; nothing else happens.
+#[test]
+fn a_full_exchange_is_a_loss() {
+    let host = |cores| Host { spread: Spread::Random, capacity: 1, ..Host::new(cores) };
+    let mut world = World::new(host(2), host(3), 4, 60_000);
+    world.finish(400_000);
+    world.check();
+    assert!(World::sum(&world.servers, |core| core.stats().exchange_full) > 0);
+    world.end();
+}
+
+/// A NAT gives clients other source ports, and the hash leads to other cores. The owner gets all packets. It does not yet
+/// take them for its connection's, as they do not come from its path, but neither do connections end.
+#[test]
+fn packets_of_a_client_that_has_moved_reach_the_owner() {
+    let mut world = World::new(Host::new(3), Host::new(4), 5, 100_000);
+    let wrong_path =
+        |world: &World| World::sum(&world.servers, |core| core.endpoint_stats().drops[DropReason::WrongPath as usize]);
+    world.run(10_000, |world| World::sum(&world.servers, |core| core.endpoint_stats().rx_bytes) > 100_000);
+    assert_eq!(wrong_path(&world), 0);
+    world.hubs[1].borrow_mut().nat = 1000;
+    world.run(10_000, |world| wrong_path(world) > 20);
+    assert!(World::sum(&world.servers, |core| core.stats().handed_over) > 10);
+    world.hubs[1].borrow_mut().nat = 0;
+    world.finish(400_000);
+    world.check();
+    world.end();
+}
+
+/// Cores that end while others hand frames over to them, and hold frames of theirs.
+#[test]
+fn frames_of_cores_that_are_gone_come_back() {
+    let host = |cores| Host { spread: Spread::Random, capacity: 32, ..Host::new(cores) };
+    let mut world = World::new(host(3), host(4), 5, 60_000);
+    world.run(10_000, |world| World::sum(&world.servers, |core| core.endpoint_stats().rx_bytes) > 100_000);
+    (world.servers[1], world.clients[2]) = (None, None);
+    // Frames still arrive at their queues and for their connections.
+    world.run(10_000, |world| World::sum(&world.servers, |core| core.stats().exchange_full) > 20);
+    world.end();
+}
