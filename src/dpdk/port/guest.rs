@@ -32,12 +32,15 @@ pub type SpreadQueue = Spread<Queue, StockQueue, RingExchange<RxMbuf>, RingExcha
 impl Port {
     /// Takes the port's one queue pair, and shares it between the cores that the profile was opened for
     /// ([`crate::dpdk::PortProfile::spread_over`]): the first in the list polls it, spreads what it receives by flow over
-    /// all, and sends what the others give it. Empty if the queue pair was taken before.
+    /// all, and sends what the others give it. Empty if the queue pair was taken before, or there are several.
     ///
     /// # Errors
-    /// [`PortError::Cores`] if the profile was for one core or too many; too little memory.
+    /// [`PortError::Cores`] if the profile is for too many cores; too little memory.
     pub fn take_spread(&mut self, eal: &Eal) -> Result<Vec<SpreadQueue>, PortError> {
-        let Some(queue) = self.queues.pop().filter(|_| self.queues.is_empty()) else { return Ok(Vec::new()) };
+        if self.queues.len() != 1 {
+            return Ok(Vec::new());
+        }
+        let Some(queue) = self.queues.pop() else { return Ok(Vec::new()) };
         // A pool for each core.
         let cores = u8::try_from(self.inner.pools.len()).unwrap_or(u8::MAX);
         let node = self.node();
