@@ -1,5 +1,6 @@
 //! The command line of `gannet`, and the checks that need no device.
 
+pub mod cores;
 pub mod engine;
 pub mod log;
 pub mod target;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
+use cores::CoresArgs;
 use engine::{EngineArgs, IdentityArgs, SecretArgs, TrustArgs};
 use log::LogArgs;
 use target::{HostPort, Url};
@@ -104,6 +106,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub engine: EngineArgs,
 
+    /// Several cores.
+    #[command(flatten)]
+    pub cores: CoresArgs,
+
     /// UDP port to listen on.
     #[arg(long, value_name = "UDPPORT", value_parser = values::number::<u16>(1, 65535))]
     pub listen: u16,
@@ -174,6 +180,10 @@ pub struct PerfServerArgs {
     /// Port and engine.
     #[command(flatten)]
     pub engine: EngineArgs,
+
+    /// Several cores.
+    #[command(flatten)]
+    pub cores: CoresArgs,
 
     /// UDP port to listen on.
     #[arg(long, value_name = "UDPPORT", value_parser = values::number::<u16>(1, 65535))]
@@ -378,7 +388,7 @@ impl Args {
 }
 
 /// The value names of options that take numbers.
-const NUMBERS: &[&str] = &["BYTES", "TIME", "N", "CPU", "ID", "UDPPORT"];
+const NUMBERS: &[&str] = &["BYTES", "TIME", "N", "CPU", "LIST", "ID", "UDPPORT"];
 
 /// Lets number options accept values that start with a hyphen, to report a negative number as such rather than as an
 /// unknown option.

@@ -244,6 +244,11 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             ])
     }
 
+    /// The number of the core in its group.
+    pub fn number(&self) -> u8 {
+        self.seat.core
+    }
+
     /// The UDP port that the core listens on.
     pub fn listen_port(&self) -> Option<u16> {
         self.listen

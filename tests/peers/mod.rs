@@ -150,6 +150,8 @@ pub struct ClientOptions {
     pub idle_secs: u32,
     /// Where to write TLS secrets.
     pub keylog: Option<PathBuf>,
+    /// The number of connections, one after another and each from a port of its own, that ask for the paths (quinn only).
+    pub flows: u32,
 }
 
 impl ServerOptions {
@@ -182,6 +184,7 @@ impl ClientOptions {
             alpn: ALPN.into(),
             idle_secs: 30,
             keylog: None,
+            flows: 1,
         }
     }
 }

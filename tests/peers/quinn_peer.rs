@@ -70,7 +70,13 @@ pub fn entry() {
 async fn run(role: &str) -> Result<i32, Failure> {
     match serde_json::from_str(role)? {
         Role::Server(options) => serve(options).await,
-        Role::Client(options) => download(options).await,
+        Role::Client(options) => {
+            let mut code = 0;
+            for _ in 0..options.flows {
+                code = code.max(download(options.clone()).await?);
+            }
+            Ok(code)
+        }
     }
 }
 

@@ -208,3 +208,25 @@ fn values_say_what_they_expect() {
         assert!(e.contains("expected") || e.contains("number is missing"), "{line}: {e}");
     }
 }
+
+#[test]
+fn servers_run_on_several_cores() {
+    let server = "perf server --port memif --addr 10.77.0.1/24 --listen 4433 --cert c --key k";
+    let cores = |line: &str| {
+        let Command::Perf(PerfCommand::Server(a)) = load(&format!("{server} {line}")).unwrap().command else {
+            panic!("not a server")
+        };
+        (a.cores.of(&a.engine).cpus().to_vec(), a.cores.spread)
+    };
+    assert_eq!(cores(""), (vec![None], false));
+    assert_eq!(cores("--core 3"), (vec![Some(3)], false));
+    assert_eq!(cores("--cores 2-3,7"), (vec![Some(2), Some(3), Some(7)], false));
+    assert_eq!(cores("--cores any:2 --spread"), (vec![None; 2], true));
+    let refused = |line: &str| why(&format!("{server} {line}"));
+    assert!(refused("--cores 0,0").contains("CPU 0 is given twice"));
+    assert!(refused("--cores -1").contains("is not a CPU number"), "{}", refused("--cores -1"));
+    assert!(refused("--core 1 --cores 2").contains("cannot be used with"));
+    assert!(refused("--spread").contains("--cores"));
+    // Clients have one core.
+    assert!(why(&format!("get {PORT} --insecure https://10.77.0.1/a --cores 0-1")).contains("unexpected argument"));
+}

@@ -73,7 +73,7 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
         bar.set_position(progress.bytes.load(Ordering::Relaxed));
         None
     };
-    let (mut app, counters) = session.run(app, None, || {}, watch)?;
+    let (mut app, counters) = session.run(app, watch)?;
     bar.finish_and_clear();
     app.finish();
     print(&app, &counters, args);
@@ -136,10 +136,9 @@ fn print(app: &HqClient, counters: &Counters, args: &GetArgs) {
     if let Some(time) = app.handshake {
         say(&format!("handshake_us: {}", time.as_micros()));
     }
-    let placement = &counters.endpoint.placement;
-    say(&format!("bytes_direct: {}", placement.direct));
-    say(&format!("bytes_staged: {}", placement.staged));
-    say(&format!("bytes_copied: {}", placement.copied));
+    for name in ["bytes_direct", "bytes_staged", "bytes_copied"] {
+        say(&format!("{name}: {}", counters.value(&format!("quic_{name}"))));
+    }
     // Only the server knows which packets to us were lost.
-    say(&format!("sent_packets_lost: {}", counters.endpoint.lost_packets));
+    say(&format!("sent_packets_lost: {}", counters.value("quic_lost_packets")));
 }

@@ -13,7 +13,7 @@ use gannet::report::{Bar, HdrLog, Series, machine, text, write_hdr_log};
 
 use super::origin::{DPDK, origin};
 use super::session::{
-    Counters, Failure, Session, check_places, checked_server_tls, client_tls, client_transport, resolve,
+    Counters, Failure, Member, Session, check_places, checked_server_tls, client_tls, client_transport, resolve,
     server_endpoint, tls_options, transport,
 };
 use crate::args::{PerfClientArgs, PerfServerArgs};
@@ -27,19 +27,24 @@ const MEMORY: u64 = 1 << 30;
 pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
     let tls = checked_server_tls(&args.identity, &args.engine, &tls_options(&args.engine, ALPN)?)?;
     let endpoint = server_endpoint(&args.secret, args.retry)?;
-    let mut session = Session::open(&args.engine, MEMORY)?;
+    let mut session = Session::open_for(&args.engine, &args.cores, 0, MEMORY)?;
     session.endpoint = Some(endpoint);
     serve_on(args, tls, session)
 }
 
 /// Like [`serve`], on a port that is already open.
 pub fn serve_on(args: &PerfServerArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
-    let app = PerfServer::new(session.pool.clone());
-    let config = server_transport(transport(&args.engine, &session.caps()), &session.pool);
-    let mut watch = Watch::new(app.live(), !(args.engine.live || args.engine.log.verbose > 0));
-    let server = ServerConfig::new(tls, config)?;
+    let wish = transport(&args.engine, &session.caps());
+    let (mut members, mut lives) = (Vec::new(), Vec::new());
+    for pool in &session.pools {
+        let app = PerfServer::new(pool.clone());
+        lives.push(app.live());
+        let server = ServerConfig::new(tls.clone(), server_transport(wish.clone(), pool))?;
+        members.push(Member { app, server: Some(server) });
+    }
+    let mut watch = Watch::new(lives, !(args.engine.live || args.engine.log.verbose > 0));
     let ready = ready_line(&args.engine.addrs[0].addr, args.listen, &session);
-    session.run(app, Some((args.listen, server)), || terminal::announce(&ready), || watch.look())?;
+    session.run_all(members, Some(args.listen), || terminal::announce(&ready), || watch.look())?;
     Ok(())
 }
 
@@ -79,11 +84,11 @@ pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
 /// Measures over a port that is already open.
 pub fn measure_on(args: &PerfClientArgs, mut plan: PerfPlan, mut session: Session) -> Result<(), Failure> {
     plan.client_config = plan.client_config.with_transport(client_transport(&args.engine, &session.caps()))?;
-    let app = PerfClient::new(plan, session.pool.clone())?;
-    let mut watch = Watch::new(app.live(), args.engine.log.quiet);
+    let app = PerfClient::new(plan, session.pools[0].clone())?;
+    let mut watch = Watch::new(vec![app.live()], args.engine.log.quiet);
     let start = SystemTime::now();
     let facts = facts(&session, args);
-    let (app, counters) = session.run(app, None, || {}, || watch.look())?;
+    let (app, counters) = session.run(app, || watch.look())?;
     let results = app.results();
     print(results, &counters);
     if let Some(path) = &args.json {
@@ -142,8 +147,8 @@ fn values(results: &PerfResults, counters: &Counters) -> Vec<(&'static str, Valu
         ("download_gbps", Measure(down / 1e9)),
         ("handshakes", Count(results.handshakes)),
         ("handshakes_per_second", Measure(results.handshake_rate())),
-        ("bytes_copied", Count(counters.endpoint.placement.copied)),
-        ("sent_packets_lost", Count(counters.endpoint.lost_packets)),
+        ("bytes_copied", Count(counters.value("quic_bytes_copied"))),
+        ("sent_packets_lost", Count(counters.value("quic_lost_packets"))),
         ("device_rx_missed", Count(counters.value("device_rx_missed"))),
         ("log_lines_lost", Count(terminal::lost())),
     ];
@@ -210,15 +215,16 @@ fn write_hdr(
 
 /// Prints a progress line each second.
 struct Watch {
-    live: Arc<PerfLive>,
+    /// One for each core.
+    lives: Vec<Arc<PerfLive>>,
     quiet: bool,
     at: Instant,
     last: LiveCounts,
 }
 
 impl Watch {
-    fn new(live: Arc<PerfLive>, quiet: bool) -> Self {
-        Self { last: live.snapshot(), live, quiet, at: Instant::now() }
+    fn new(lives: Vec<Arc<PerfLive>>, quiet: bool) -> Self {
+        Self { last: LiveCounts::default(), lives, quiet, at: Instant::now() }
     }
 
     fn look(&mut self) -> Option<String> {
@@ -226,7 +232,7 @@ impl Watch {
         if self.quiet || passed < Duration::from_secs(1) {
             return None;
         }
-        let (now, seconds) = (self.live.snapshot(), passed.as_secs_f64());
+        let (now, seconds) = (self.lives.iter().map(|live| live.snapshot()).sum::<LiveCounts>(), passed.as_secs_f64());
         let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
         let line = format!(
             "{} requests/s, up {}, down {}, {} connections, {} in flight, {} errors",

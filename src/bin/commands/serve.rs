@@ -4,12 +4,13 @@ use std::fs::Metadata;
 use std::path::Path;
 use std::sync::Arc;
 
+use gannet::mem::BufPool;
 use gannet::proto::hq::{self, HqServer, HqServerConfig, ServeStats};
 use gannet::quic::ServerConfig;
 use gannet::report::text;
 
 use super::memory::{Memory, Wish};
-use super::session::{Failure, Session, checked_server_tls, server_endpoint, tls_options, transport};
+use super::session::{Failure, Member, Session, checked_server_tls, server_endpoint, tls_options, transport};
 use crate::args::ServeArgs;
 use crate::terminal;
 
@@ -24,7 +25,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     // The files may need less than is allowed.
     let bytes = args.preload.min(files_in(&args.root));
     let memory = Memory::of_machine().for_wish(&Wish { flag: "--preload", bytes }, WORKING_MEMORY)?;
-    let mut session = Session::open(&args.engine, memory)?;
+    let mut session = Session::open_for(&args.engine, &args.cores, bytes, memory - bytes)?;
     session.endpoint = Some(endpoint);
     run_on(args, tls, session)
 }
@@ -39,25 +40,27 @@ fn files_in(dir: &Path) -> u64 {
 
 /// Like [`run`], on a port that is already open.
 pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
-    let app = HqServer::new(
-        &HqServerConfig {
-            root: args.root.clone(),
-            uploads: args.upload_dir.clone(),
-            preload: args.preload,
-            file_patience: hq::FILE_PATIENCE,
-        },
-        &session.pool,
-    )?;
-    let mut config = transport(&args.engine, &session.caps());
-    HqServer::adapt(&mut config, &session.pool);
-    let server = ServerConfig::new(tls, config)?;
+    let config = HqServerConfig {
+        root: args.root.clone(),
+        uploads: args.upload_dir.clone(),
+        preload: args.preload,
+        file_patience: hq::FILE_PATIENCE,
+    };
+    let wish = transport(&args.engine, &session.caps());
+    let servers = HqServer::for_cores(&config, &session.shared, &session.pools)?;
+    let member = |(app, pool): (HqServer, &BufPool)| -> Result<Member<HqServer>, Failure> {
+        let mut transport = wish.clone();
+        HqServer::adapt(&mut transport, pool);
+        Ok(Member { app, server: Some(ServerConfig::new(tls.clone(), transport)?) })
+    };
+    let members = servers.into_iter().zip(&session.pools).map(member).collect::<Result<_, _>>()?;
     let what = session.describe();
     let addr = args.engine.addrs[0].addr;
     // No URL: browsers and other HTTP/3 clients cannot use this server.
     let listens = std::net::SocketAddr::new(addr, args.listen);
     let ready = || terminal::announce(&format!("ready: hq-interop on {listens}, {what}"));
-    let (app, _) = session.run(app, Some((args.listen, server)), ready, || None)?;
-    tracing::info!("{}", told(&app.stats));
+    let (apps, _) = session.run_all(members, Some(args.listen), ready, || None)?;
+    tracing::info!("{}", told(&apps.iter().map(|app| app.stats).sum()));
     Ok(())
 }
 

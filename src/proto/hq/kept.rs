@@ -18,8 +18,8 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-/// Files by their path relative to the root.
-#[derive(Default)]
+/// Files by their path relative to the root. Clones share their memory.
+#[derive(Clone, Default)]
 pub(super) struct KeptFiles(HashMap<PathBuf, Bytes>);
 
 impl KeptFiles {

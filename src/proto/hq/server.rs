@@ -78,6 +78,10 @@ pub struct HqServer {
     pub stats: ServeStats,
 }
 
+fn root(path: &Path) -> Result<Root, ServeError> {
+    Root::new(path).map_err(|error| ServeError::Root { path: path.into(), error })
+}
+
 impl HqServer {
     /// Creates a server. `pool` provides memory for preloaded files and for files in transit.
     ///
@@ -87,13 +91,31 @@ impl HqServer {
         Self::with_disk(config, pool, None)
     }
 
+    /// Creates a server for each core, with memory for files in transit from its pool in `pools`. Preloaded files are in
+    /// memory once, taken from `shared`, and sent by all.
+    ///
+    /// # Errors
+    /// [`ServeError`] if a directory or file cannot be used.
+    pub fn for_cores(config: &HqServerConfig, shared: &BufPool, pools: &[BufPool]) -> Result<Vec<Self>, ServeError> {
+        let kept = preload(&root(&config.root)?, config.preload, shared)?;
+        pools.iter().map(|pool| Self::with(config, kept.clone(), pool, None)).collect()
+    }
+
     /// Like `new`, with every disk access delayed by `delay`.
     pub(super) fn with_disk(config: &HqServerConfig, pool: &BufPool, delay: Option<Delay>) -> Result<Self, ServeError> {
-        let root = |path: &Path| Root::new(path).map_err(|error| ServeError::Root { path: path.into(), error });
-        let dir = root(&config.root)?;
+        let kept = preload(&root(&config.root)?, config.preload, pool)?;
+        Self::with(config, kept, pool, delay)
+    }
+
+    fn with(
+        config: &HqServerConfig,
+        kept: KeptFiles,
+        pool: &BufPool,
+        delay: Option<Delay>,
+    ) -> Result<Self, ServeError> {
         Ok(Self {
-            kept: preload(&dir, config.preload, pool)?,
-            root: dir,
+            kept,
+            root: root(&config.root)?,
             uploads: config.uploads.as_deref().map(root).transpose()?,
             files: Files::start(Some(config.file_patience), delay).map_err(ServeError::Thread)?,
             requests: HashMap::new(),

@@ -82,3 +82,15 @@ pub struct ServeStats {
     /// Bytes of files passed to the engine, including those sent in part.
     pub bytes: u64,
 }
+
+impl std::iter::Sum for ServeStats {
+    fn sum<I: Iterator<Item = Self>>(cores: I) -> Self {
+        cores.fold(Self::default(), |a, b| Self {
+            files: a.files + b.files,
+            partial: a.partial + b.partial,
+            uploads: a.uploads + b.uploads,
+            refused: a.refused + b.refused,
+            bytes: a.bytes + b.bytes,
+        })
+    }
+}

@@ -30,6 +30,21 @@ impl LiveCounts {
     }
 }
 
+impl std::iter::Sum for LiveCounts {
+    fn sum<I: Iterator<Item = Self>>(cores: I) -> Self {
+        cores.fold(Self::default(), |a, b| Self {
+            requests: a.requests + b.requests,
+            errors: a.errors + b.errors,
+            bytes_up: a.bytes_up + b.bytes_up,
+            bytes_down: a.bytes_down + b.bytes_down,
+            handshakes: a.handshakes + b.handshakes,
+            connections: a.connections + b.connections,
+            in_flight: a.in_flight + b.in_flight,
+            waiting: a.waiting + b.waiting,
+        })
+    }
+}
+
 /// [`LiveCounts`] that one core updates once per turn and others read. Each number is consistent by itself, but they
 /// may be of different turns.
 #[derive(Debug, Default)]
@@ -70,5 +85,7 @@ mod tests {
         let live = PerfLive::default();
         live.publish(&counts);
         assert_eq!(live.snapshot(), counts);
+        let twice: LiveCounts = [counts, counts].into_iter().sum();
+        assert_eq!(twice.values(), counts.values().map(|n| 2 * n));
     }
 }

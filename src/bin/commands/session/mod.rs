@@ -1,7 +1,8 @@
-//! What all commands that send packets share: opening the port, running one core on its own thread while the main
+//! What all commands that send packets share: opening the port, running cores on threads of their own while the main
 //! thread watches, and reporting the counters.
 
 mod certificate;
+mod group;
 mod keylog;
 mod live;
 mod options;
@@ -16,21 +17,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
-use gannet::datapath::pcap::Pcap;
-use gannet::datapath::{Caps, Datapath};
-use gannet::dpdk::{Bus, Claim, Eal, EalConfig, Memory, PoolGuard, Port, PortProfile, ProfileError, Queue};
+use gannet::datapath::Caps;
+use gannet::dpdk::{
+    Bus, Claim, Eal, EalConfig, Memory, PoolGuard, Port, PortError, PortProfile, ProfileError, Queue, SpreadQueue,
+    node_of_cpu,
+};
 use gannet::mem::{BufPool, PoolConfig};
 use gannet::net::NetError;
 use gannet::proto::perf::PlanError;
-use gannet::quic::{ConfigError, EndpointConfig, ServerConfig, TransportConfig};
+use gannet::quic::{ConfigError, EndpointConfig, TransportConfig};
 use gannet::report::machine;
-use gannet::runtime::{App, Core, CoreConfig, Idle, Observer, Stages};
+use gannet::runtime::{App, Idle};
 use gannet::wire::eth::Mac;
 
 use super::memory;
+use crate::args::cores::{Cores, CoresArgs};
 use crate::args::engine::EngineArgs;
 use crate::terminal;
+use group::Common;
 
+pub use group::Member;
 pub use options::{
     checked_server_tls, client_tls, client_transport, net_config, resolve, server_endpoint, server_tls, tls_options,
     transport,
@@ -50,11 +56,13 @@ pub fn is_usage(failure: &Failure) -> bool {
     let profile = failure.downcast_ref::<ProfileError>();
     let plan = failure.downcast_ref::<PlanError>();
     let net = failure.downcast_ref::<NetError>();
+    let port = failure.downcast_ref::<PortError>();
     failure.is::<Usage>()
         || failure.is::<memory::TooMuch>()
         || failure.is::<ConfigError>()
         || profile.is_some_and(|error| !matches!(error, ProfileError::Read { .. }))
         || plan.is_some_and(|error| !matches!(error, PlanError::Memory { .. }))
+        || port.is_some_and(|error| matches!(error, PortError::Queues { .. } | PortError::Cores { .. }))
         || net.is_some_and(|error| !matches!(error, NetError::BadMac))
 }
 
@@ -66,9 +74,12 @@ pub struct Session {
     port: Port,
     /// The claim on our addresses on the port's interface; dropped after the port.
     _claim: Option<Claim>,
-    queue: Option<Queue>,
-    /// Pinned memory for the application and the engine.
-    pub pool: BufPool,
+    cores: Cores,
+    queues: Queues,
+    /// Pinned memory for what all cores use. The pool of a core by itself.
+    pub shared: BufPool,
+    /// Pinned memory for the application and the engine of each core.
+    pub pools: Vec<BufPool>,
     /// The registration of the pool with the device; dropped before `port`, which it refers to.
     registered: Option<PoolGuard>,
     stop: Arc<AtomicBool>,
@@ -76,6 +87,14 @@ pub struct Session {
     pub endpoint: Option<EndpointConfig>,
     /// Dropped last, when all of the above is closed.
     closing: Closing,
+}
+
+/// The queue pair of each core.
+enum Queues {
+    /// One of the port's.
+    Own(Vec<Queue>),
+    /// A share of the port's only one.
+    Spread(Vec<SpreadQueue>),
 }
 
 /// How long the device and DPDK may take to close.
@@ -115,17 +134,29 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Starts DPDK and opens the port. The pool holds at most `memory` bytes.
+    /// Starts DPDK and opens the port for one core. The pool holds at most `memory` bytes.
     ///
     /// # Errors
     /// If the profile is invalid, or the port or the memory is not available.
     pub fn open(args: &EngineArgs, memory: u64) -> Result<Self, Failure> {
+        Self::open_for(args, &CoresArgs::default(), 0, memory)
+    }
+
+    /// Starts DPDK and opens the port for `cores`. Their pools hold at most `memory` bytes in total, and `shared` bytes are
+    /// for what all cores use.
+    ///
+    /// # Errors
+    /// If the profile is invalid, or the cores, the port or the memory are not available.
+    pub fn open_for(args: &EngineArgs, cores: &CoresArgs, shared: u64, memory: u64) -> Result<Self, Failure> {
         check_places(args.stats.iter().chain(&args.stages))?;
         if let Some(max_idle_timeout) = args.idle_timeout {
             let settings = TransportConfig { max_idle_timeout, ..TransportConfig::default() };
             settings.validate().map_err(|e| Usage(format!("--idle-timeout: {e}")))?;
         }
-        let mut profile = PortProfile::load(&args.port, &args.sets)?.for_cores(1)?;
+        let flag = if cores.cores.is_some() { "--cores" } else { "--core" };
+        let (spread, cores) = (cores.spread && cores.of(args).count() > 1, cores.of(args));
+        cores.cpus().iter().flatten().try_for_each(|cpu| options::usable_cpu(flag, *cpu).map(drop))?;
+        let mut profile = profile(args, &cores, spread)?;
         profile.vlan = args.vlan;
         // Interrupts do not hurt virtual devices.
         profile.interrupts = match args.idle.mode() {
@@ -133,7 +164,6 @@ impl Session {
             Idle::Yield => profile.bus() == Bus::Vdev,
             Idle::Sleep => true,
         };
-        args.core.map(options::usable_cpu).transpose()?;
         let addrs: Vec<_> = args.addrs.iter().map(|cidr| cidr.addr).collect();
         let claim = Some(profile.claim(&addrs)?);
         let eal = Eal::init(&EalConfig::for_profiles(std::slice::from_ref(&profile)))?;
@@ -141,10 +171,29 @@ impl Session {
             tracing::warn!("{warning}");
         }
         let mut port = Port::open(&eal, &profile)?;
-        let queue = port.take_queues().into_iter().next();
-        let (pool, stop) = (pool(&profile, memory)?, stop_on_signals()?);
-        let (args, closing) = (args.clone(), Closing::new());
-        Ok(Self { args, eal, port, _claim: claim, queue, pool, registered: None, stop, endpoint: None, closing })
+        let queues = if spread { Queues::Spread(port.take_spread(&eal)?) } else { Queues::Own(port.take_queues()) };
+        for cpu in cores.cpus().iter().flatten() {
+            if let (Some(near), Some(node)) = (port.node(), node_of_cpu(*cpu))
+                && near != node
+            {
+                tracing::warn!("CPU {cpu} is on NUMA node {node}, the port on node {near}: memory access is slower");
+            }
+        }
+        let (shared, pools) = pools(&profile, shared, memory, &cores)?;
+        Ok(Self {
+            args: args.clone(),
+            eal,
+            port,
+            _claim: claim,
+            cores,
+            queues,
+            shared,
+            pools,
+            registered: None,
+            stop: stop_on_signals()?,
+            endpoint: None,
+            closing: Closing::new(),
+        })
     }
 
     /// Opens two sessions in one process whose ports are connected by rings.
@@ -158,12 +207,22 @@ impl Session {
     ) -> Result<(Self, Self), Failure> {
         let (one, two) = Port::ring_pair(eal, profile)?;
         let session = |args: &EngineArgs, mut port: Port| -> Result<Self, Failure> {
-            let queue = port.take_queues().into_iter().next();
-            let pool = pool(profile, memory)?;
-            let stop = stop_on_signals()?;
-            let eal = eal.clone();
-            let (args, closing) = (args.clone(), Closing::new());
-            Ok(Self { args, eal, port, _claim: None, queue, pool, registered: None, stop, endpoint: None, closing })
+            let (queues, cores) = (Queues::Own(port.take_queues()), Cores::one(args.core));
+            let (shared, pools) = pools(profile, 0, memory, &cores)?;
+            Ok(Self {
+                args: args.clone(),
+                eal: eal.clone(),
+                port,
+                _claim: None,
+                cores,
+                queues,
+                shared,
+                pools,
+                registered: None,
+                stop: stop_on_signals()?,
+                endpoint: None,
+                closing: Closing::new(),
+            })
         };
         Ok((session(left, one)?, session(right, two)?))
     }
@@ -174,11 +233,11 @@ impl Session {
     /// # Errors
     /// If the memory is not available.
     pub fn prepare(&mut self, len: usize, count: usize) -> Result<(), Failure> {
-        self.pool.prepare(len, count)?;
+        self.pools[0].prepare(len, count)?;
         self.registered = None;
         // Optional, as frames are in DPDK's memory. A device behind an IOMMU with 39 address bits, for example, cannot
         // map our 47-bit addresses.
-        self.registered = self.port.register_pool(&self.pool).ok();
+        self.registered = self.port.register_pool(&self.pools[0]).ok();
         Ok(())
     }
 
@@ -206,79 +265,83 @@ impl Session {
         format!("port {port} ({name}), MAC {}, MTU {mtu}, {memory} ({peer}), {crypto}", Mac(mac))
     }
 
-    /// Runs `app` on a core until it is done or a signal arrives. `ready` is called when the core polls, and `watch`
-    /// ten times a second afterwards: its lines go to standard error.
+    /// Runs `app` on a core until it is done or a signal arrives. `watch` is called ten times a second: its lines go to
+    /// standard error.
     ///
     /// # Errors
-    /// If settings do not suit the port, or the port stops working.
+    /// If the port stops working.
     pub fn run<A: App + Send>(
         &mut self,
         app: A,
-        server: Option<(u16, ServerConfig)>,
-        ready: impl FnOnce() + Send,
-        mut watch: impl FnMut() -> Option<String>,
+        watch: impl FnMut() -> Option<String> + Send,
     ) -> Result<(A, Counters), Failure> {
-        let queue = self.queue.take().ok_or("the port has no queue")?;
-        let (listen, server) = server.unzip();
-        let config = CoreConfig {
-            net: net_config(&self.args, listen)?,
-            endpoint: self.endpoint.take().map_or_else(gannet::api::endpoint_config, Ok)?,
-            server,
-            listen,
-            client_port: options::client_port()?,
-            pool: self.pool.clone(),
-            idle: self.args.idle.mode(),
-            link_patience: self.args.link_patience,
-        };
-        if let Some(warning) = crowd(config.idle) {
+        let (mut apps, counters) = self.run_all(vec![Member { app, server: None }], None, || {}, watch)?;
+        Ok((apps.pop().ok_or("no application is left")?, counters))
+    }
+
+    /// Runs an application on each core until all are done or a signal arrives. `ready` is called when all cores are
+    /// about to poll, and `watch` ten times a second: its lines go to standard error.
+    ///
+    /// # Errors
+    /// If settings do not suit the port, or the port stops working.
+    pub fn run_all<A: App + Send>(
+        &mut self,
+        mut members: Vec<Member<A>>,
+        listen: Option<u16>,
+        ready: impl FnOnce() + Send,
+        mut watch: impl FnMut() -> Option<String> + Send,
+    ) -> Result<(Vec<A>, Counters), Failure> {
+        let endpoint = self.endpoint.take().map_or_else(gannet::api::endpoint_config, Ok)?;
+        let (idle, cores) = (self.args.idle.mode(), self.cores.cpus().len());
+        if let Some(warning) = group::crowd(idle, cores).or_else(|| crowd(idle)) {
             tracing::warn!("{warning}");
         }
-        let (args, eal, stop) = (&self.args, &self.eal, &*self.stop);
-        let mut live = args.live.then(|| live::View::new(self.describe()));
-        let observer = (args.stages.is_some() || args.live)
-            .then(|| Observer::new(args.stages.is_some(), live.as_ref().map(live::View::source)));
-        let start = SystemTime::now();
-        let (app, mut counters, stages) = std::thread::scope(|scope| {
-            let poll = move || -> Driven<A> {
-                if let Some(cpu) = args.core {
-                    options::pin(options::usable_cpu(cpu)?)?;
-                }
-                let _registered = eal.register_thread()?;
-                match &args.pcap {
-                    None => drive(queue, config, app, observer, stop, ready),
-                    Some(path) => {
-                        let queue = Pcap::create(queue, path)
-                            .map_err(|e| format!("cannot write the capture {}: {e}", path.display()))?;
-                        drive(queue, config, app, observer, stop, ready)
-                    }
-                }
-            };
-            let watcher = std::thread::current();
-            let poll = move || {
-                let driven = poll();
-                // Wake the watcher, which would notice the end only at its next look.
-                watcher.unpark();
-                driven
-            };
-            let thread = std::thread::Builder::new().name("gannet-core".into()).spawn_scoped(scope, poll)?;
-            while !thread.is_finished() {
-                std::thread::park_timeout(Duration::from_millis(100));
-                let line = watch();
-                match &mut live {
-                    Some(view) => view.look(line, || self.port.stats().iter()),
-                    None => line.iter().for_each(|line| terminal::tell(line)),
-                }
+        let mut live = self.args.live.then(|| live::View::new(self.describe(), cores));
+        let common = Common {
+            args: &self.args,
+            eal: &self.eal,
+            cpus: self.cores.cpus(),
+            pools: &self.pools,
+            net: net_config(&self.args, listen)?,
+            listen,
+            client_port: options::client_port()?,
+            sources: live.as_ref().map(live::View::sources).unwrap_or_default(),
+            stop: self.stop.clone(),
+        };
+        let node = self.port.node();
+        // Ports may be sent to another thread, but not shared.
+        let device = &mut self.port;
+        let look = move || {
+            let line = watch();
+            match &mut live {
+                Some(view) => view.look(line, || device.stats().iter()),
+                None => line.iter().for_each(|line| terminal::tell(line)),
             }
-            thread.join().unwrap_or_else(|_| Err("the core panicked; this is a bug in Gannet".into()))
-        })?;
+        };
+        let start = SystemTime::now();
+        let left = match std::mem::replace(&mut self.queues, Queues::Own(Vec::new())) {
+            Queues::Own(mut queues) if cores == 1 => {
+                let (queue, member) = queues.pop().zip(members.pop()).ok_or("the port has no queue")?;
+                vec![common.alone(queue, endpoint, member, ready, look)?]
+            }
+            Queues::Own(queues) => common.group(queues, node, endpoint, members, ready, look)?,
+            Queues::Spread(queues) => common.group(queues, node, endpoint, members, ready, look)?,
+        };
+        let (mut apps, mut counters, mut stages) = (Vec::new(), Vec::new(), Vec::new());
+        for core in left {
+            apps.push(core.app);
+            counters.push(core.counters);
+            stages.extend(core.stages);
+        }
+        let mut counters = Counters::of(counters);
         counters.add_device(&self.port);
         if let Some(path) = &self.args.stats {
             counters.write(path)?;
         }
-        if let (Some(path), Some(stages)) = (&self.args.stages, stages) {
+        if let (Some(path), false) = (&self.args.stages, stages.is_empty()) {
             stages::keep(path, &stages, start, self.describe(), self.args.log.quiet)?;
         }
-        Ok((app, counters))
+        Ok((apps, counters))
     }
 
     /// Returns whether a signal requested the end.
@@ -296,30 +359,32 @@ fn crowd(idle: Idle) -> Option<String> {
     ))
 }
 
-/// What a finished core leaves: the application, the counters, and the stage timers if there were any.
-type Driven<A> = Result<(A, Counters, Option<Stages>), Failure>;
-
-fn drive<D: Datapath, A: App>(
-    datapath: D,
-    config: CoreConfig,
-    app: A,
-    observer: Option<Observer>,
-    stop: &AtomicBool,
-    ready: impl FnOnce(),
-) -> Driven<A> {
-    let mut core = Core::new(datapath, config, app)?;
-    if let Some(observer) = observer {
-        core.observe(observer);
+/// The profile of a port with a queue for each of `cores`, or one for all if it is `spread`.
+fn profile(args: &EngineArgs, cores: &Cores, spread: bool) -> Result<PortProfile, Failure> {
+    let count = u16::from(cores.count());
+    let mut sets = args.sets.clone();
+    if count > 1 && !spread && sets.iter().all(|(key, _)| key != "queues") {
+        sets.push(("queues".into(), count.to_string()));
     }
-    ready();
-    core.run(stop)?;
-    let (counters, stages) = (Counters::of(&core), core.stages().cloned());
-    Ok((core.into_app(), counters, stages))
+    let profile = PortProfile::load(&args.port, &sets)?;
+    Ok(if spread { profile.spread_over(count)? } else { profile.for_cores(count)? })
 }
 
-fn pool(profile: &PortProfile, memory: u64) -> Result<BufPool, Failure> {
-    let limit_bytes = usize::try_from(memory)?;
-    Ok(BufPool::new(PoolConfig { limit_bytes, hugepages: profile.hugepages, ..PoolConfig::default() })?)
+/// A pool of `shared` bytes for all cores, and one for each of them, which have `memory` bytes in total. There is only one
+/// pool if there is only one core.
+fn pools(profile: &PortProfile, shared: u64, memory: u64, cores: &Cores) -> Result<(BufPool, Vec<BufPool>), Failure> {
+    let pool = |bytes: u64| -> Result<BufPool, Failure> {
+        let limit_bytes = usize::try_from(bytes)?;
+        Ok(BufPool::new(PoolConfig { limit_bytes, hugepages: profile.hugepages, ..PoolConfig::default() })?)
+    };
+    let count = cores.count();
+    if count == 1 {
+        let pool = pool(shared + memory)?;
+        return Ok((pool.clone(), vec![pool]));
+    }
+    let each: Result<_, _> = (0..count).map(|_| pool(memory / u64::from(count))).collect();
+    // The shared files may be so small that they take more than twice their size.
+    Ok((pool(shared + memory)?, each?))
 }
 
 /// The first SIGINT or SIGTERM requests an orderly shutdown, the second ends the process.

@@ -179,13 +179,13 @@ pub fn resolve(target: &HostPort, args: &EngineArgs) -> Result<SocketAddr, Failu
     Err(Usage(format!("{} cannot be reached: {}", target.host, problems.join("; "))).into())
 }
 
-/// The CPU with this number, if this process may run on it.
-pub fn usable_cpu(cpu: usize) -> Result<CoreId, Failure> {
+/// The CPU with this number, which `flag` names, if this process may run on it.
+pub fn usable_cpu(flag: &str, cpu: usize) -> Result<CoreId, Failure> {
     let ids = core_affinity::get_core_ids().unwrap_or_default();
     ids.iter().find(|id| id.id == cpu).copied().ok_or_else(|| {
         let list: Vec<String> = ids.iter().map(|id| id.id.to_string()).collect();
         let (s, last) = if list.len() == 1 { ("", "that one") } else { ("s", "one of them") };
-        Usage(format!("--core {cpu}: this process may run on CPU{s} {}; give {last}", list.join(", "))).into()
+        Usage(format!("{flag} {cpu}: this process may run on CPU{s} {}; give {last}", list.join(", "))).into()
     })
 }
 

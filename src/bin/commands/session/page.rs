@@ -88,8 +88,9 @@ fn each(n: f64) -> String {
     if n < 99.95 { format!("{n:.1}") } else { text::quantity(n.round()) }
 }
 
-/// Formats the counters as a table of rates over `passed` and totals, for a part of a terminal of this size.
-pub fn table(last: &Counts, now: &Counts, passed: Duration, size: Size) -> String {
+/// Formats the counters of a core, or the sums over several, as a table of rates over `passed` and totals, for a part of
+/// a terminal of this size.
+pub fn table(cores: usize, last: &Counts, now: &Counts, passed: Duration, size: Size) -> String {
     let mut look = Look { last, now, passed, rows: Vec::new() };
     look.data(0, "received", "port_rx_bytes");
     look.data(0, "sent", "port_tx_bytes");
@@ -128,11 +129,51 @@ pub fn table(last: &Counts, now: &Counts, passed: Duration, size: Size) -> Strin
         let why = name.trim_start_matches("quic_").replace('_', " ");
         look.count(3, &format!("dropped: {why}"), name);
     }
-    fit(look.rows, size)
+    let who = if cores == 1 { "core 0".to_owned() } else { format!("{cores} cores") };
+    fit(&who, look.rows, size)
+}
+
+/// Lines that a list of cores leaves to the table of their sums: its header, what was received and sent, and the number
+/// of lines that are missing.
+const TABLE: usize = 4;
+
+/// Formats a line for each of several cores: rates over `passed`, and the number of connections. If there is no room for
+/// all, the last ones are left out.
+pub fn cores(last: &[Counts], now: &[Counts], passed: Duration, size: Size) -> String {
+    // Besides the header.
+    let room = size.rows.saturating_sub(TABLE + 1);
+    let shown = if now.len() > room { room.saturating_sub(1) } else { now.len() };
+    let cells: Vec<[String; 6]> = (0..shown)
+        .map(|core| {
+            let mut look = Look { last: &last[core], now: &now[core], passed, rows: Vec::new() };
+            look.ratio(0, "busy", "core_busy_cycles", &["core_cycles"], percent);
+            look.data(0, "received", "port_rx_bytes");
+            look.data(0, "sent", "port_tx_bytes");
+            look.count(0, "handed over", "core_handed_over");
+            let connections = text::quantity(look.total("quic_connections") as f64);
+            let [busy, received, sent, handed] = std::array::from_fn(|i| std::mem::take(&mut look.rows[i].new));
+            [core.to_string(), busy, received, sent, connections, handed]
+        })
+        .collect();
+    let wide = || text::table(&["core", "busy", "received", "sent", "connections", "handed over"], &cells);
+    let narrow = || {
+        let four = cells.iter().map(|[core, busy, received, sent, ..]| [core, busy, received, sent].map(Clone::clone));
+        let cells: Vec<_> = four.collect();
+        text::table(&["core", "busy", "received", "sent"], &cells)
+    };
+    let fits = |page: &str| page.lines().all(|line| line.chars().count() <= size.columns);
+    let mut page = wide();
+    if !fits(&page) {
+        page = narrow();
+    }
+    if shown < now.len() {
+        page.push_str(&format!("{} more cores in a taller window\n", now.len() - shown));
+    }
+    page
 }
 
 /// The rows that fit, in the widest form that fits.
-fn fit(mut rows: Vec<Row>, size: Size) -> String {
+fn fit(who: &str, mut rows: Vec<Row>, size: Size) -> String {
     let all = rows.len();
     // The header takes a line, and so does the note about missing ones.
     if all > size.rows.saturating_sub(1) {
@@ -149,7 +190,7 @@ fn fit(mut rows: Vec<Row>, size: Size) -> String {
             .iter()
             .map(|r| [&r.label, &r.new, if short { &r.short } else { &r.total }].map(Clone::clone))
             .collect();
-        text::table(&["core 0", "per second", "total"], &cells)
+        text::table(&[who, "per second", "total"], &cells)
     };
     let two = || {
         // A row without a rate shows its total.
@@ -157,7 +198,7 @@ fn fit(mut rows: Vec<Row>, size: Size) -> String {
             .iter()
             .map(|r| [&r.label, if r.new.is_empty() { &r.short } else { &r.new }].map(Clone::clone))
             .collect();
-        text::table(&["core 0", "per second"], &cells)
+        text::table(&[who, "per second"], &cells)
     };
     let fits = |page: &String| page.lines().all(|line| line.chars().count() <= size.columns);
     let mut page = [three(false), three(true)].into_iter().find(fits).unwrap_or_else(two);
@@ -207,7 +248,7 @@ mod tests {
     #[test]
     fn rates_ratios_and_totals() {
         let (last, now) = busy();
-        let page = table(&last, &now, Duration::from_secs(2), Size::ENDLESS);
+        let page = table(1, &last, &now, Duration::from_secs(2), Size::ENDLESS);
         assert_eq!(row(&page, "received"), "494 Gbit/s 123 GB");
         assert_eq!(row(&page, "packets received"), "1.00 k 3,000");
         assert_eq!(row(&page, "cycles per packet"), "500 1.40 k", "2 M cycles for 4000 packets");
@@ -222,7 +263,7 @@ mod tests {
     #[test]
     fn what_is_whole_is_shown_whole_and_rates_have_units() {
         let (last, now) = busy();
-        let page = table(&last, &now, Duration::from_secs(2), Size::ENDLESS);
+        let page = table(1, &last, &now, Duration::from_secs(2), Size::ENDLESS);
         assert_eq!(row(&page, "handshakes"), "4 10");
         assert_eq!(row(&page, "dropped: duplicate"), "4 7");
     }
@@ -231,7 +272,7 @@ mod tests {
     #[test]
     fn who_waits_for_the_ring_is_not_idle() {
         let (last, now) = busy();
-        let page = table(&last, &now, Duration::from_secs(2), Size::ENDLESS);
+        let page = table(1, &last, &now, Duration::from_secs(2), Size::ENDLESS);
         assert_eq!(row(&page, "time blocked by the port"), "90.0 % 45.0 %");
         assert!(!page.contains("idle"), "{page}");
     }
@@ -240,7 +281,7 @@ mod tests {
     fn a_narrow_terminal_shows_less_of_each_row_and_a_low_one_fewer() {
         let (last, now) = busy();
         let shown = |rows, columns| {
-            let page = table(&last, &now, Duration::from_secs(1), Size { rows, columns });
+            let page = table(1, &last, &now, Duration::from_secs(1), Size { rows, columns });
             assert!(page.lines().count() <= rows, "{page}");
             assert!(page.lines().all(|line| line.chars().count() <= columns), "{page}");
             page
@@ -262,7 +303,31 @@ mod tests {
 
     #[test]
     fn nothing_yet_is_no_division_by_zero() {
-        let page = table(&Counts::new(), &Counts::new(), Duration::from_secs(1), Size::ENDLESS);
+        let page = table(1, &Counts::new(), &Counts::new(), Duration::from_secs(1), Size::ENDLESS);
         assert!(page.contains("cycles per packet") && !page.contains("NaN") && !page.contains("inf"), "{page}");
+    }
+
+    #[test]
+    fn each_core_and_the_sum_fit_into_a_small_terminal() {
+        let (last, now) = busy();
+        let mut other = now.clone();
+        other.insert("core_busy_cycles", 5_000_000);
+        other.insert("core_handed_over", 4000);
+        for (count, rows, columns) in [(2, 100, 80), (4, 9, 40), (64, 9, 40), (8, 24, 80)] {
+            let size = Size { rows, columns };
+            let each: Vec<Counts> =
+                (0..count).map(|core| if core == 1 { other.clone() } else { now.clone() }).collect();
+            let list = cores(&vec![last.clone(); count], &each, Duration::from_secs(2), size);
+            let rest = Size { rows: rows - list.lines().count(), ..size };
+            let page = list + &table(count, &last, &now, Duration::from_secs(2), rest);
+            assert!(page.lines().count() <= rows, "{page}");
+            assert!(page.lines().all(|line| line.chars().count() <= columns), "{page}");
+            let line = row(&page, "1 ");
+            let want = if columns == 80 { "0.0 % 494 Gbit/s 0 bit/s 3 2.00 k" } else { "0.0 % 494 Gbit/s 0 bit/s" };
+            assert_eq!(line, want, "{page}");
+            assert!(page.contains(&format!("{count} cores ")) && page.contains("494 Gbit/s"), "{page}");
+            assert_eq!(page.contains("more cores in a taller window"), count == 64, "{page}");
+            row(&page, "sent");
+        }
     }
 }

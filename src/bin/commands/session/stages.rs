@@ -9,17 +9,23 @@ use gannet::runtime::{Stage, Stages};
 use super::Failure;
 use crate::terminal;
 
-/// Writes the histograms to `path`, and prints a table of them unless `quiet`.
+/// Writes the histograms of each core to `path`, and prints a table of them unless `quiet`. Those of several cores are
+/// named after their cores.
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn keep(path: &Path, stages: &Stages, start: SystemTime, port: String, quiet: bool) -> Result<(), Failure> {
+pub fn keep(path: &Path, cores: &[Stages], start: SystemTime, port: String, quiet: bool) -> Result<(), Failure> {
     let duration = start.elapsed().unwrap_or_default();
-    let series: Vec<Series> = Stage::ALL
-        .iter()
-        .map(|(stage, name)| Series::new(*name, stages.latency(*stage).clone()).recorded(start, duration))
-        .filter(|series| series.latency.count() > 0)
-        .collect();
+    let name = |core: usize, stage: &str| {
+        if cores.len() == 1 { stage.to_owned() } else { format!("core {core}: {stage}") }
+    };
+    let of_core = |(core, stages): (usize, &Stages)| {
+        Stage::ALL.map(|(stage, stage_name)| {
+            Series::new(name(core, stage_name), stages.latency(stage).clone()).recorded(start, duration)
+        })
+    };
+    let all = cores.iter().enumerate().flat_map(of_core);
+    let series: Vec<Series> = all.filter(|series| series.latency.count() > 0).collect();
     if !quiet {
         terminal::tell(&text::summary_table(&series));
     }
