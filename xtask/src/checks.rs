@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::error::{Error, Result};
+use crate::nic_test::parts::Parts;
 use crate::workspace::{self, cargo};
 use crate::{process, setup};
 
@@ -38,7 +39,11 @@ pub fn test(args: &TestArgs) -> Result<()> {
     if !args.no_setup {
         setup::for_tests()?;
     }
-    run_all(test_steps(args.filter.as_deref(), has_nextest()))
+    let mut steps = test_steps(args.filter.as_deref(), has_nextest());
+    if args.filter.is_none() {
+        steps.extend(nic_step(!args.no_setup)?);
+    }
+    run_all(steps)
 }
 
 /// Checks formatting, lints and documentation, runs all tests, and counts instructions per packet.
@@ -51,9 +56,38 @@ pub fn ci() -> Result<()> {
     steps.extend(FEATURES.map(feature_step));
     steps.push(dependency_step());
     steps.extend(test_steps(None, has_nextest()));
+    steps.extend(nic_step(true)?);
     steps.push(count_step());
     run_all(steps)
 }
+
+/// The part of `cargo xtask nic-test` that takes less than three minutes: a NIC with RSS, and virtio. `None` on machines
+/// that cannot emulate others, which is said.
+///
+/// # Errors
+/// If a signal arrives.
+fn nic_step(download: bool) -> Result<Option<Step>> {
+    let parts = if download { Parts::prepare().map(drop) } else { Parts::existing() };
+    match parts {
+        Ok(()) => Ok(Some(Step::cargo("emulated NICs", &NIC_TEST))),
+        Err(error @ Error::Interrupted(_)) => Err(error),
+        Err(error) => {
+            println!("warning: the tests on emulated NICs are left out: {error}");
+            Ok(None)
+        }
+    }
+}
+
+const NIC_TEST: [&str; 8] = [
+    "xtask",
+    "nic-test",
+    "--quick",
+    "--model=igb",
+    "--model=virtio-split",
+    "--step=neighbours,requests",
+    "--step=get,clean-stop",
+    "--step=rss",
+];
 
 /// Fails if a packet takes 5 % more instructions than recorded in perf/icount.json.
 fn count_step() -> Step {
@@ -201,6 +235,15 @@ mod tests {
         let line = process::line(&dependency_step().command);
         assert!(line.contains("cargo-deny") && line.ends_with("bans licenses sources"), "{line}");
         assert!(workspace::root().join("deny.toml").is_file());
+    }
+
+    #[test]
+    fn the_short_test_of_emulated_nics_has_rss() {
+        let line = process::line(&Step::cargo("emulated NICs", &NIC_TEST).command);
+        assert!(
+            line.starts_with("cargo xtask nic-test --quick --model=igb ") && line.ends_with(" --step=rss"),
+            "{line}"
+        );
     }
 
     #[test]

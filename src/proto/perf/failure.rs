@@ -78,8 +78,11 @@ pub enum PerfFailure {
     /// The connection timed out.
     #[error("the server was silent for the whole idle timeout: it, or the network in between, is down")]
     IdleTimeout,
-    /// The server was restarted.
-    #[error("the server no longer knows the connection (stateless reset): it was restarted")]
+    /// The server was restarted, or heard nothing for longer than it waits.
+    #[error(
+        "the server no longer knows the connection (stateless reset): it was restarted, or gave up while the network \
+         was down"
+    )]
     StatelessReset,
     /// There was no memory for an answer, or the engine refused it.
     #[error("an answer could not be received: {0}")]

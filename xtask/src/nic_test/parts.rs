@@ -44,20 +44,30 @@ fn home() -> PathBuf {
 }
 
 impl Parts {
-    /// Those of the last time, if they are complete and QEMU runs.
-    pub fn existing() -> Option<Self> {
-        Self::at(&home().join("parts"))
-    }
-
-    /// Those of the last time, or new ones.
+    /// Looks for those of an earlier run, without downloading anything.
     ///
     /// # Errors
-    /// If there is no apt, the archive cannot be found or reached, or has no such packages.
+    /// If there are none.
+    pub fn existing() -> Result<()> {
+        let absent =
+            || Error::Unmet("QEMU and a kernel have not been downloaded: `cargo xtask nic-test` does so".into());
+        Self::at(&home().join("parts")).map(drop).ok_or_else(absent)
+    }
+
+    /// Those of an earlier run, or new ones.
+    ///
+    /// # Errors
+    /// If there is no apt, the archive cannot be found or reached, or has no such packages, or this is another processor.
     pub fn prepare() -> Result<Self> {
-        if let Some(parts) = Self::existing() {
-            return Ok(parts);
+        if !cfg!(target_arch = "x86_64") {
+            return Err(Error::Unmet(
+                "the emulated machines are PCs: `gannet` must be built on x86-64 for them".into(),
+            ));
         }
         let to = home().join("parts");
+        if let Some(parts) = Self::at(&to) {
+            return Ok(parts);
+        }
         fetch(&to)?;
         Self::at(&to).ok_or_else(|| {
             Error::Unmet(format!("what was unpacked in {} is no QEMU that runs here with a kernel", to.display()))
