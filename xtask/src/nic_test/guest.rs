@@ -245,9 +245,7 @@ impl Guest {
     /// # Errors
     /// If no answer comes.
     pub fn clear(&mut self, job: &str) -> Result<()> {
-        self.call(&format!(
-            "[ -e /tmp/job/{job}.pid ] && [ ! -e /tmp/job/{job}.rc ] && kill -KILL $(cat /tmp/job/{job}.pid)"
-        ))?;
+        self.call(&format!("end {job}"))?;
         self.call("rm -rf /tmp/got/* /tmp/up/*").map(drop)
     }
 

@@ -42,6 +42,17 @@ run() {
         mv $job.new $job.rc
     ) &
 }
+# end JOB: kills a command that still runs, and waits for its end, which would otherwise be taken for that of the next one.
+end() {
+    job=/tmp/job/$1
+    [ -e $job.pid ] || return 0
+    for _ in $(seq 100); do
+        [ -e $job.rc ] && return 0
+        kill -KILL $(cat $job.pid)
+        sleep 0.1
+    done
+    return 1
+}
 # state JOB: its exit code or -, and how much it has written.
 state() {
     rc=-
