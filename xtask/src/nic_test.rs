@@ -68,7 +68,7 @@ pub fn run(args: &NicTestArgs) -> Result<()> {
     }
     let failures = done.failures();
     if failures.is_empty() {
-        println!("{} steps, all passed", done.len());
+        println!("{} steps, none failed", done.len());
         return Ok(());
     }
     Err(Error::Unmet(format!("{} of {} steps failed: {}", failures.len(), done.len(), failures.join(", "))))

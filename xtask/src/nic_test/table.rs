@@ -63,6 +63,7 @@ impl Table {
                 let word = match self.outcomes.get(&(row.clone(), **step)) {
                     None => "-",
                     Some(Outcome { failure: None, .. }) => "pass",
+                    Some(Outcome { failure: Some(reason), .. }) if reason == NOT_BUILT => "todo",
                     Some(_) => "FAIL",
                 };
                 let _ = write!(text, " {word:<width$}", width = step.to_string().len());
