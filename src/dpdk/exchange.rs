@@ -8,37 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::eal::{Eal, EalInner};
 use super::error::{PortError, text};
 use super::mbuf::{RxMbuf, TxMbuf};
+use super::room::{MAX_CORES, slots};
 use crate::datapath::exchange::{Exchange, Handed};
 use crate::datapath::{BURST, Burst};
 
-/// The most cores of a group: a word has a bit for each.
-pub const MAX_CORES: u8 = 64;
-
-/// Frames that may wait in one ring, and in all rings that one core fills. Whatever other cores do, not more than these
-/// of a core's buffers are out of its reach.
-const RING: u32 = 512;
-const ALL_RINGS: u32 = 4096;
-
 /// Alignment of rings, in bytes: that of `RTE_CACHE_LINE_SIZE`, twice, for the line that is fetched along with one.
 const ALIGN: u32 = 128;
-
-/// Slots of the ring from one of `cores` cores to another. It holds one frame less.
-const fn slots(cores: u8) -> u32 {
-    let others = if cores > 1 { cores as u32 - 1 } else { 1 };
-    let share = ALL_RINGS / others;
-    // Rounded down to a power of two, which rings have to be.
-    let power = 1 << share.ilog2();
-    if power < RING { power } else { RING }
-}
-
-/// Frames of one of `cores` cores that may wait in its rings to all others.
-pub(super) const fn in_flight(cores: u16) -> u32 {
-    if cores < 2 {
-        return 0;
-    }
-    let cores = if cores > MAX_CORES as u16 { MAX_CORES } else { cores as u8 };
-    (cores as u32 - 1) * slots(cores)
-}
 
 /// A frame that can go to another core: what a pointer to an mbuf is.
 pub trait Frame: sealed::Sealed {}
@@ -246,21 +221,5 @@ impl<F: Frame> Exchange<F> for RingExchange<F> {
             }
         }
         burst.len() - before
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_core_can_have_in_its_rings_is_bounded() {
-        for cores in 2..=MAX_CORES {
-            let slots = slots(cores);
-            assert!(slots.is_power_of_two() && slots >= 64 && slots <= RING, "{cores}");
-            assert!(in_flight(cores.into()) <= ALL_RINGS);
-        }
-        assert_eq!((slots(2), slots(9), slots(10), slots(64)), (512, 512, 256, 64));
-        assert_eq!((in_flight(0), in_flight(1), in_flight(4), in_flight(1000)), (0, 0, 3 * 512, 63 * 64));
     }
 }

@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::eal::EalInner;
 use super::error::{PortError, last};
+use super::room::CACHE;
 use crate::mem::{Hugepages, PinnedBuf, PinnedRegion};
-
-/// The number of objects that a registered thread caches, per pool.
-pub(super) const CACHE: u32 = 256;
 
 /// A unique name for a pool.
 fn name() -> String {

@@ -22,10 +22,10 @@ pub use schema::Bus;
 pub(crate) use schema::{DRIVERS, Driver, Kind};
 
 use super::error::{PortError, ProfileError};
-use super::exchange;
 use super::guard::Interface;
 use super::host::{self, Claim};
 use super::hugepages::Hugepages;
+use super::room;
 use crate::datapath::{BURST, TX_HEADROOM};
 
 /// Whether the device computes and verifies checksums.
@@ -57,9 +57,6 @@ pub(crate) const FRAME_OVERHEAD: u32 = 14 + 4 + 4;
 /// How much larger memif buffers are than receive buffers, in bytes. Also avoids buffers at powers of two, which would
 /// compete for the same cache sets.
 const MEMIF_MARGIN: u32 = 256;
-
-/// The buffers that a core's cache of a pool may hold: half as many again as its size, when it is flushed.
-const CACHE_LIMIT: u32 = super::pool::CACHE * 3 / 2;
 
 /// The default log2 of memif's ring size (the driver's own default).
 const MEMIF_RSIZE: u32 = 10;
@@ -255,7 +252,7 @@ impl PortProfile {
     /// The buffers of a pool that other cores may hold: in their caches, and in the rings to them. A core that is stalled
     /// does not take those that the others need.
     pub(crate) fn elsewhere(&self) -> u32 {
-        u32::from(self.cores.saturating_sub(1)) * CACHE_LIMIT + exchange::in_flight(self.cores)
+        u32::from(self.cores.saturating_sub(1)) * room::CACHE_LIMIT + room::in_flight(self.cores)
     }
 
     /// The number of buffers of a core without a queue, which sends only: what the device's ring, that of another core and
