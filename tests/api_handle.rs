@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod api;
+#[path = "api/cores.rs"]
+mod cores;
 #[path = "api/turns.rs"]
 mod turns;
 #[path = "api/vectored.rs"]

@@ -295,8 +295,8 @@
 //!     let app = apps.lock().expect("no panic")[usize::from(place.core)].take();
 //!     Ok((config, app.expect("one for each core")))
 //! };
+//! # let (client, client_app) = handle::channel(1024);
 //! let answer = std::thread::scope(|scope| {
-//! #     let (client, client_app) = handle::channel(1024);
 //! #     let config = CoreConfig::new("192.0.2.2/24".parse().unwrap(), endpoint_config().unwrap());
 //! #     let mut client_core = Core::new(other_end, config, client_app).unwrap();
 //! #     scope.spawn(move || {
@@ -320,6 +320,8 @@
 
 mod data;
 pub mod handle;
+#[cfg(feature = "dpdk")]
+mod port;
 mod secret;
 
 use std::io;
@@ -347,6 +349,8 @@ pub use crate::runtime::{
 /// Reference-counted bytes, one kind of [`SendData`].
 pub use bytes::Bytes;
 pub use handle::{Handle, HandleApp, HandleEvent};
+#[cfg(feature = "dpdk")]
+pub use port::CorePort;
 /// The TLS library whose certificates and keys [`tls`] takes.
 pub use rustls;
 pub use secret::{SecretError, secret_file};

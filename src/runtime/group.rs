@@ -107,7 +107,7 @@ pub trait Crew<D: Datapath, X: Exchange<D::Rx>>: Sync {
     /// Called about ten times a second on the thread that has called [`Group::run`].
     fn watch(&self) {}
 
-    /// Takes apart a core that has ended, well or not.
+    /// Takes apart a core that has ended, also if it has ended with an error. Not called after a panic.
     fn finish(&self, core: Core<D, Self::App, X>) -> Self::Yield;
 }
 
@@ -249,7 +249,9 @@ impl Group {
                     }
                 }
             }
+            let alarm = Alarm(&run);
             run.watch(&threads, || crew.watch());
+            drop(alarm);
             threads.into_iter().map(ScopedJoinHandle::join).collect::<Vec<_>>()
         });
         if let Some(panic) = results.iter_mut().find_map(take_panic) {
@@ -336,6 +338,7 @@ impl Run<'_> {
             crew.ready();
         }
         let ran = member.run(&self.group.stop);
+        self.group.members.rests(core);
         if ran.is_err() {
             self.fail(core);
         }
@@ -348,6 +351,10 @@ impl Run<'_> {
     /// A core cannot work: the others end.
     fn fail(&self, core: u8) {
         let _ = self.failed.set(core);
+        self.stop();
+    }
+
+    fn stop(&self) {
         self.group.stop.store(true, Ordering::Relaxed);
         self.gate.open();
         self.group.members.wake_all();
@@ -378,6 +385,17 @@ impl Run<'_> {
                 watched = now;
                 each();
             }
+        }
+    }
+}
+
+/// Stops the cores if the thread that waits for them panics: it goes on only when they have ended.
+struct Alarm<'a>(&'a Run<'a>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
         }
     }
 }

@@ -129,7 +129,12 @@ impl Members {
         self.all.iter().filter_map(|member| member.waker.get()).for_each(Waker::wake);
     }
 
-    /// The number of turns that each core has begun.
+    /// A core takes no more turns.
+    pub(super) fn rests(&self, core: u8) {
+        self.all[usize::from(core)].beat.store(0, Ordering::Relaxed);
+    }
+
+    /// The number of turns that each core has begun; 0 for those that take none.
     pub(super) fn beats(&self) -> impl Iterator<Item = u64> + '_ {
         self.all.iter().map(|member| member.beat.load(Ordering::Relaxed))
     }

@@ -84,18 +84,21 @@ impl Waker {
     }
 }
 
+/// Whether the core was woken up since the last time.
 #[cfg(test)]
-mod tests {
+pub(super) fn is_rung(waker: &Waker) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-    use super::*;
+    let file = waker.file().expect("prepared");
+    let mut files = [PollFd::from_borrowed_fd(file, PollFlags::IN)];
+    let rung = poll(&mut files, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
+    waker.drain();
+    rung
+}
 
-    fn rung(waker: &Waker) -> bool {
-        let file = waker.file().unwrap();
-        let rung = poll(&mut [PollFd::from_borrowed_fd(file, PollFlags::IN)], Some(&Timespec::default())).unwrap() > 0;
-        waker.drain();
-        rung
-    }
+#[cfg(test)]
+mod tests {
+    use super::{is_rung as rung, *};
 
     #[test]
     fn only_a_core_that_sleeps_is_woken_and_once() {

@@ -177,6 +177,37 @@ fn a_panic_reaches_the_caller_and_all_peers_are_told() {
     assert!(told, "the core without a panic says goodbye: {:?}", second.app);
 }
 
+/// A crew whose watch panics.
+struct Careless(crate::quic::ServerConfig);
+
+impl Crew<SimQueue, crate::datapath::exchange::Mesh<crate::datapath::sim::SimRx>> for Careless {
+    type App = Echo;
+    type Guard = ();
+    type Yield = ();
+
+    fn enter(&self, _: u8) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn make(&self, place: Place) -> Result<(CoreConfig, Echo), Failure> {
+        server(place, &self.0)
+    }
+
+    fn watch(&self) {
+        panic!("nobody looks");
+    }
+
+    fn finish(&self, _: Member<Echo>) {}
+}
+
+#[test]
+fn a_panic_of_the_watch_stops_the_cores() {
+    let (queues, _ports) = links(1, 2, by_client);
+    let crew = Careless(server_config("server.test"));
+    let group = Group::new(2, endpoint(1));
+    assert!(catch_unwind(AssertUnwindSafe(|| group.run_crew(queues, mesh(2, 16), &crew))).is_err());
+}
+
 /// Answers when it is let go.
 struct Stuck<'a> {
     app: Echo,

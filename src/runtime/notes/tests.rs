@@ -1,4 +1,5 @@
 use super::*;
+use crate::runtime::waker::is_rung;
 use crate::wire::eth::Mac;
 
 fn ip(n: u8) -> IpAddr {
@@ -72,19 +73,12 @@ fn all_are_over_when_the_last_one_is() {
 fn sleeping_cores_are_woken() {
     let mut all = mailboxes(3, 1);
     let wakers = [Waker::new(), Waker::new()];
-    let ready = |waker: &Waker| {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let file = waker.file().unwrap();
-        let ready = poll(&mut [PollFd::from_borrowed_fd(file, PollFlags::IN)], Some(&Timespec::default())).unwrap() > 0;
-        waker.drain();
-        ready
-    };
     for (notes, waker) in all[1..].iter().zip(&wakers) {
         waker.prepare();
         notes.woken_by(waker);
     }
     let sleep = || wakers.iter().for_each(Waker::fall_asleep);
-    let woken = || [ready(&wakers[0]), ready(&wakers[1])];
+    let woken = || [is_rung(&wakers[0]), is_rung(&wakers[1])];
     sleep();
     assert_eq!(woken(), [false; 2]);
     all[0].tell(&Note::Drain);

@@ -10,7 +10,8 @@ use crate::datapath::sim::{SimPort, SimRx, SimTx};
 use crate::datapath::{Burst, Datapath, RxFrame, TxFrame};
 use crate::quic::{CloseReason, EndpointConfig};
 use crate::runtime::notes::{Members, Note, mailboxes_of};
-use crate::runtime::{Core, CoreConfig, Notes, Unreachable, mailboxes};
+use crate::runtime::waker::is_rung;
+use crate::runtime::{Core, CoreConfig, Notes, Unreachable, Waker, mailboxes};
 use crate::wire::arp::{Arp, ArpOp};
 use crate::wire::checksum::Sum;
 use crate::wire::eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, EthHeader, Mac};
@@ -122,6 +123,34 @@ fn icmp_errors_reach_the_connection_on_another_core() {
     assert_eq!(cores[1].app.unreachable, None);
     let ignored = |n: usize| cores[n].endpoint_stats().too_big_ignored + cores[n].endpoint_stats().undelivered_ignored;
     assert_eq!([0, 1].map(ignored), [0, 3], "counted once, where they came");
+}
+
+/// Frames for a core that sleeps end its sleep, as do notes.
+#[test]
+fn a_core_that_gets_a_frame_from_another_one_is_woken() {
+    let config = server_config("server.test");
+    let to = Arc::new(AtomicUsize::new(0));
+    let picked = to.clone();
+    let (queues, mut ports) = links(1, 2, move |_| picked.load(Ordering::Relaxed));
+    let (waker, notes) = (Waker::new(), mailboxes(2, 7));
+    waker.prepare();
+    notes[0].woken_by(&waker);
+    let mut cores = cores(queues, &endpoint(1), notes.into_iter().map(Some), |place| server(place, &config).unwrap());
+    let mut client = client(1, ports.remove(0), Asker::new(None));
+    let mut woken = false;
+    play(|now| {
+        client.turn_at(now);
+        if client.app.connected && to.swap(1, Ordering::Relaxed) == 0 {
+            client.app.ask = Some(b"hello");
+        }
+        waker.fall_asleep();
+        cores[1].turn_at(now);
+        woken |= is_rung(&waker);
+        cores[0].turn_at(now);
+        client.app.answers == 1
+    })
+    .expect("an answer");
+    assert!(woken && cores[1].stats().handed_over > 0);
 }
 
 /// RFC 9000 §10.3: the datagram carries no connection ID that leads anywhere.

@@ -1,0 +1,198 @@
+//! Real ports for groups of cores (feature `dpdk`).
+
+use std::fmt;
+use std::net::IpAddr;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::datapath::exchange::Exchange;
+use crate::datapath::{Caps, Datapath};
+use crate::dpdk::{
+    Claim, Eal, EalConfig, Port, PortProfile, Queue, RingExchange, RxMbuf, SpreadQueue, ThreadGuard, mesh,
+};
+use crate::net::Cidr;
+use crate::quic::EndpointConfig;
+use crate::runtime::{App, Core, CoreConfig, Crew, Failure, Group, GroupError, Place};
+
+/// An open port, with all that a [`Group`] of cores needs to run on it: DPDK is started, the port has a queue pair for
+/// each core, rings connect the cores, and each core has its CPU. For one process at a time, as DPDK is.
+///
+/// ```no_run
+/// use gannet::api::*;
+///
+/// struct Sink;
+///
+/// impl App for Sink {
+///     fn on_event(&mut self, _: &mut Context<'_>, conn: ConnId, event: Event) {
+///         println!("{conn}: {event:?}");
+///     }
+/// }
+///
+/// # fn serve(server: ServerConfig) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// let addr: Cidr = "10.77.0.1/24".parse()?;
+/// // One core on each of the CPUs 2 to 5.
+/// let port = CorePort::open("af-packet", &[("interface", "eth1")], &[addr], &[2, 3, 4, 5])?;
+/// let group = port.group(endpoint_config()?);
+/// port.run(group, |place| Ok((CoreConfig::new(addr, place.endpoint).serving(4433, server.clone()), Sink)))?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct CorePort {
+    queues: Queues,
+    mesh: Vec<RingExchange<RxMbuf>>,
+    cpus: Vec<usize>,
+    _claim: Claim,
+    port: Port,
+    eal: Eal,
+}
+
+/// A queue for each core.
+enum Queues {
+    /// A queue pair each.
+    Own(Vec<Queue>),
+    /// Parts of the only one.
+    Shared(Vec<SpreadQueue>),
+}
+
+impl CorePort {
+    /// Starts DPDK, and opens the port of `profile`, the name of a port profile or the path of one, with `settings`
+    /// ([`PortProfile::load`]) and a queue pair for each of `cpus`, on which the cores are to run. `addrs` are the
+    /// addresses that the cores will have: on a port that shares an interface with the kernel, the kernel must not have
+    /// them.
+    ///
+    /// # Errors
+    /// If the port cannot be opened with these settings, or has fewer queues. See [`CorePort::open_spread`] for ports with
+    /// a single queue.
+    pub fn open(profile: &str, settings: &[(&str, &str)], addrs: &[Cidr], cpus: &[usize]) -> Result<Self, Failure> {
+        let queues = cpus.len().to_string();
+        let settings = load_settings(settings).chain([("queues".to_owned(), queues)]).collect::<Vec<_>>();
+        let cores = core_count(cpus)?;
+        let profile = PortProfile::load(profile, &settings)?.for_cores(cores.into())?;
+        Self::with(&profile, addrs, cpus, |_, port| Ok(Queues::Own(port.take_queues())))
+    }
+
+    /// The same for a port with one queue pair: the first core polls it and spreads what it receives over all. The engine
+    /// and the application, where most of the time goes, are spread like that.
+    ///
+    /// # Errors
+    /// As [`CorePort::open`].
+    pub fn open_spread(
+        profile: &str,
+        settings: &[(&str, &str)],
+        addrs: &[Cidr],
+        cpus: &[usize],
+    ) -> Result<Self, Failure> {
+        if cpus.len() == 1 {
+            return Self::open(profile, settings, addrs, cpus);
+        }
+        let settings = load_settings(settings).collect::<Vec<_>>();
+        let cores = core_count(cpus)?;
+        let profile = PortProfile::load(profile, &settings)?.spread_over(cores.into())?;
+        Self::with(&profile, addrs, cpus, |eal, port| Ok(Queues::Shared(port.take_spread(eal)?)))
+    }
+
+    fn with(
+        profile: &PortProfile,
+        addrs: &[Cidr],
+        cpus: &[usize],
+        take: impl FnOnce(&Eal, &mut Port) -> Result<Queues, Failure>,
+    ) -> Result<Self, Failure> {
+        let addrs: Vec<IpAddr> = addrs.iter().map(Cidr::addr).collect();
+        let claim = profile.claim(&addrs)?;
+        let eal = Eal::init(&EalConfig::for_profiles(std::slice::from_ref(profile)))?;
+        let mut port = Port::open(&eal, profile)?;
+        let queues = take(&eal, &mut port)?;
+        let mesh = mesh(&eal, core_count(cpus)?, port.node())?;
+        Ok(Self { queues, mesh, cpus: cpus.to_vec(), _claim: claim, port, eal })
+    }
+
+    /// The port's capabilities.
+    pub fn caps(&self) -> Caps {
+        self.port.caps()
+    }
+
+    /// The port, to read its counters, for example.
+    pub fn port(&self) -> &Port {
+        &self.port
+    }
+
+    /// A group of as many cores as the port was opened for, with the secrets and limits of `endpoint`.
+    pub fn group(&self, endpoint: EndpointConfig) -> Group {
+        Group::new(self.cpus.len() as u8, endpoint)
+    }
+
+    /// Runs `group` on the port; see [`Group::run`]. Each core has its thread on its CPU.
+    ///
+    /// # Errors
+    /// As [`Group::run`], and if a core cannot have its CPU.
+    ///
+    /// # Panics
+    /// As [`Group::run`].
+    pub fn run<A: App + Send>(
+        self,
+        group: Group,
+        make: impl Fn(Place) -> Result<(CoreConfig, A), Failure> + Sync,
+    ) -> Result<Vec<A>, GroupError> {
+        let pinned = Pinned { eal: self.eal, cpus: self.cpus, make };
+        match self.queues {
+            Queues::Own(queues) => group.run_crew(queues, self.mesh, &pinned),
+            Queues::Shared(queues) => group.run_crew(queues, self.mesh, &pinned),
+        }
+    }
+}
+
+impl fmt::Debug for CorePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CorePort").field("port", &self.port.name()).field("cpus", &self.cpus).finish_non_exhaustive()
+    }
+}
+
+fn load_settings<'a>(settings: &'a [(&str, &str)]) -> impl Iterator<Item = (String, String)> + 'a {
+    settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+}
+
+/// How many cores `cpus` is for.
+fn core_count(cpus: &[usize]) -> Result<u8, Failure> {
+    match u8::try_from(cpus.len()) {
+        Ok(cores) if cores > 0 => Ok(cores),
+        _ => Err(format!("a port for {} cores: there have to be 1 to 255", cpus.len()).into()),
+    }
+}
+
+/// Applications on threads that have their CPUs, and that DPDK knows.
+struct Pinned<M> {
+    eal: Eal,
+    cpus: Vec<usize>,
+    make: M,
+}
+
+impl<D, X, A, M> Crew<D, X> for Pinned<M>
+where
+    D: Datapath,
+    X: Exchange<D::Rx>,
+    A: App + Send,
+    M: Fn(Place) -> Result<(CoreConfig, A), Failure> + Sync,
+{
+    type App = A;
+    type Guard = ThreadGuard;
+    type Yield = A;
+
+    fn enter(&self, core: u8) -> Result<ThreadGuard, Failure> {
+        let cpu = self.cpus[usize::from(core)];
+        if cpu >= CpuSet::MAX_CPU {
+            return Err(format!("there is no CPU {cpu}").into());
+        }
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        sched_setaffinity(None, &set).map_err(|e| format!("cannot run on CPU {cpu}: {e}"))?;
+        Ok(self.eal.register_thread()?)
+    }
+
+    fn make(&self, place: Place) -> Result<(CoreConfig, A), Failure> {
+        (self.make)(place)
+    }
+
+    fn finish(&self, core: Core<D, A, X>) -> A {
+        core.into_app()
+    }
+}
