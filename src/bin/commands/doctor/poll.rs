@@ -108,15 +108,49 @@ pub(super) fn check(tree: &Tree, cores: &Cores, nics: &[Nic]) -> Vec<Finding> {
         all.extend(interrupts(tree, cores, core));
         all.extend(c_states(tree, core));
     }
+    all.extend(groups(tree, cores, nics));
     all.extend(load(tree, cores));
     all
+}
+
+/// How servers with several cores share this machine: for each NIC, CPUs of its node, isolated ones if there are any, one
+/// of each physical core, and none for two NICs.
+fn groups(tree: &Tree, cores: &Cores, nics: &[Nic]) -> Vec<Finding> {
+    let free = if cores.isolated.is_empty() { &cores.all } else { &cores.isolated };
+    let first = |core: &usize| {
+        let siblings = tree.read(&format!("sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"));
+        cpu_list(&siblings.unwrap_or_default()).into_iter().find(|sibling| free.contains(sibling)).unwrap_or(*core)
+    };
+    // CPU 0 does most of the system's work.
+    let usable: Vec<usize> = free
+        .iter()
+        .copied()
+        .filter(|core| first(core) == *core && (!cores.isolated.is_empty() || *core != 0))
+        .collect();
+    let nics: Vec<(&Nic, Option<u32>)> =
+        nics.iter().filter(|nic| nic.is_for_dpdk()).map(|nic| (nic, nic.node(tree))).collect();
+    let of_nic = |(i, (nic, node)): (usize, &(&Nic, Option<u32>))| {
+        let near = |core: &usize| node.is_none() || node_of(tree, *core) == *node;
+        let near: Vec<usize> = usable.iter().copied().filter(near).collect();
+        let (before, sharing) =
+            (nics[..i].iter().filter(|n| n.1 == *node).count(), nics.iter().filter(|n| n.1 == *node));
+        let each = near.len() / sharing.count();
+        let part = as_list(&near[before * each..(before + 1) * each]);
+        let what = format!("cores for {}", nic.address());
+        (each > 1).then(|| {
+            // Not a remedy: nothing is wrong.
+            let found = format!("on its node, one of each physical core: gannet serve --cores {part} ...");
+            Finding::new(AREA, what, Status::Note, found)
+        })
+    };
+    nics.iter().enumerate().filter_map(of_nic).collect()
 }
 
 fn isolation(tree: &Tree, cores: &Cores) -> Vec<Finding> {
     let quiet = as_list(&cores.quiet(tree));
     let polling = as_list(&cores.polling);
     let boot = |words: String| format!("# add to the kernel's command line, then reboot: {words}");
-    let run = cores.polling.iter().map(|core| format!("--core {core}")).collect::<Vec<_>>().join(", ");
+    let run = format!("{} {polling}", if cores.polling.len() == 1 { "--core" } else { "--cores" });
     if cores.polling.is_empty() {
         return vec![Finding::new(AREA, "isolated cores", Status::Note, "none to spare")];
     }

@@ -34,7 +34,7 @@ fn as_many_cores_are_set_aside_as_poll() {
     assert!(remedy.contains("isolcpus=30-31 nohz_full=30-31 rcu_nocbs=30-31"), "{remedy}");
     assert!(remedy.contains("run with --core 31"), "{remedy}");
     let remedy = find(&m.findings_for(&[4, 9]), "isolated cores").remedy.unwrap();
-    assert!(remedy.contains("isolcpus=4-5,8-9 ") && remedy.contains("--core 4, --core 9"), "{remedy}");
+    assert!(remedy.contains("isolcpus=4-5,8-9 ") && remedy.contains("--cores 4,9"), "{remedy}");
     m.put(&format!("{CPU}/isolated"), "20-21\n");
     m.put(&format!("{CPU}/nohz_full"), "20-21\n");
     m.expect("isolated cores", Status::Ok, "20-21", "");
@@ -60,6 +60,28 @@ fn core_and_nic_are_on_one_node() {
     // One node, or a virtual machine.
     m.put(&format!("{NIC}/numa_node"), "-1\n");
     assert!(m.findings().iter().all(|f| !f.what.ends_with("node")));
+}
+
+#[test]
+fn nics_share_the_cores_of_their_node() {
+    let m = large();
+    let all = "gannet serve --cores 16,18,20,22,24,26,28,30 ...";
+    m.expect("cores for 0000:03:00.0", Status::Note, all, "");
+    let other = "sys/bus/pci/devices/0000:04:00.0";
+    for (file, text) in [("class", "0x020000\n"), ("vendor", "0x8086\n"), ("device", "0x1592\n"), ("numa_node", "1\n")]
+    {
+        m.put(&format!("{other}/{file}"), text);
+    }
+    m.link(&format!("{other}/driver"), "../../../bus/pci/drivers/vfio-pci");
+    m.expect("cores for 0000:03:00.0", Status::Note, "--cores 16,18,20,22 ...", "");
+    m.expect("cores for 0000:04:00.0", Status::Note, "--cores 24,26,28,30 ...", "");
+    m.put(&format!("{other}/numa_node"), "0\n");
+    m.expect("cores for 0000:03:00.0", Status::Note, all, "");
+    m.expect("cores for 0000:04:00.0", Status::Note, "--cores 2,4,6,8,10,12,14 ...", "");
+    // Isolated cores have nothing else to do.
+    m.put(&format!("{CPU}/isolated"), "0-3,20-21\n");
+    m.expect("cores for 0000:04:00.0", Status::Note, "--cores 0,2 ...", "");
+    assert!(m.findings().iter().all(|f| f.what != "cores for 0000:03:00.0"), "one core is no group");
 }
 
 #[test]
