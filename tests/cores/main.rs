@@ -22,7 +22,7 @@ fn misdirected_on_purpose() {
     for cores in [&world.clients, &world.servers] {
         for core in cores.iter().flatten() {
             let stats = core.stats();
-            assert!(stats.handed_over > 100 && stats.taken_over > 100, "{stats:?}");
+            assert!(stats.handed_over > 20 && stats.taken_over > 20, "{stats:?}");
             assert_eq!(stats.exchange_full, 0);
         }
     }
@@ -73,11 +73,13 @@ fn packets_of_a_client_that_has_moved_reach_the_owner() {
 /// Cores that end while others hand frames over to them, and hold frames of theirs.
 #[test]
 fn frames_of_cores_that_are_gone_come_back() {
-    let host = |cores| Host { spread: Spread::Random, capacity: 32, ..Host::new(cores) };
+    let host = |cores| Host { spread: Spread::Random, capacity: 2, ..Host::new(cores) };
     let mut world = World::new(host(3), host(4), 5, 60_000);
     world.run(10_000, |world| World::sum(&world.servers, |core| core.endpoint_stats().rx_bytes) > 100_000);
     (world.servers[1], world.clients[2]) = (None, None);
     // Frames still arrive at their queues and for their connections.
-    world.run(10_000, |world| World::sum(&world.servers, |core| core.stats().exchange_full) > 20);
+    let dropped = |world: &World| World::sum(&world.servers, |core| core.stats().exchange_full);
+    let before = dropped(&world);
+    world.run(200_000, |world| dropped(world) > before + 2);
     world.end();
 }

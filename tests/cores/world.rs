@@ -11,10 +11,10 @@ use gannet::base::time::Instant;
 use gannet::datapath::exchange::{Mesh, mesh};
 use gannet::datapath::faults::{FaultConfig, FaultRx, Faults};
 use gannet::datapath::sim::{SimConfig, SimLink, SimPort, SimRx, SimTx};
-use gannet::datapath::{Burst, Caps, Checksum, Datapath, DatapathStats, RxFrame};
+use gannet::datapath::{Burst, Caps, Datapath, DatapathStats, RxFrame};
 use gannet::mem::BufPool;
 use gannet::quic::{EndpointConfig, ServerConfig};
-use gannet::runtime::{Core, CoreConfig, Seat};
+use gannet::runtime::{Core, CoreConfig, Notes, Seat, mailboxes};
 
 use super::peer::{Peer, server_config};
 
@@ -31,28 +31,7 @@ pub enum Spread {
 }
 
 /// A received frame.
-pub enum Frame {
-    Device(FaultRx<SimRx>),
-    /// One of the copies for all cores.
-    Copy(Vec<u8>),
-}
-
-impl RxFrame for Frame {
-    fn data_mut(&mut self) -> &mut [u8] {
-        match self {
-            Self::Device(frame) => frame.data_mut(),
-            Self::Copy(bytes) => bytes,
-        }
-    }
-
-    fn ip_checksum(&self) -> Checksum {
-        Checksum::Unknown
-    }
-
-    fn l4_checksum(&self) -> Checksum {
-        Checksum::Unknown
-    }
-}
+pub type Frame = FaultRx<SimRx>;
 
 /// A port and the queues of the cores.
 pub struct Hub {
@@ -70,27 +49,23 @@ impl Hub {
         self.port.rx_burst(&mut burst);
         for mut frame in burst {
             let bytes = frame.data_mut();
-            if bytes[12..14] != [8, 0] || bytes[23] != 17 {
-                // Notes between cores are tested elsewhere: here everybody hears of neighbours.
-                let copy = bytes.to_vec();
-                self.queues.iter_mut().for_each(|queue| queue.push_back(Frame::Copy(copy.clone())));
-                continue;
-            }
-            if self.nat > 0 {
+            let udp = bytes[12..14] == [8, 0] && bytes[23] == 17;
+            if udp && self.nat > 0 {
                 let port = u16::from_be_bytes([bytes[34], bytes[35]]) + self.nat;
                 bytes[34..36].copy_from_slice(&port.to_be_bytes());
                 // No checksum (RFC 768).
                 bytes[40..42].fill(0);
             }
             let core = match self.spread {
-                Spread::Random => self.rng.below(self.queues.len() as u64),
-                Spread::Flows => {
+                Spread::Flows if udp => {
                     let mut hasher = DefaultHasher::new();
                     bytes[26..38].hash(&mut hasher);
                     hasher.finish() % self.queues.len() as u64
                 }
+                // Answers of neighbours come from all of them.
+                _ => self.rng.below(self.queues.len() as u64),
             };
-            self.queues[core as usize].push_back(Frame::Device(frame));
+            self.queues[core as usize].push_back(frame);
         }
     }
 }
@@ -171,7 +146,7 @@ fn cores(
     make: impl Fn(u8) -> (Option<ServerConfig>, Peer),
 ) -> Vec<Option<HostCore>> {
     let base = EndpointConfig::from_seed([at; 32]);
-    let core = |(core, exchange): (u8, Mesh<Frame>)| {
+    let core = |(core, (exchange, notes)): (u8, (Mesh<Frame>, Notes))| {
         let (server, peer) = make(core);
         let config = CoreConfig::new(format!("192.0.2.{at}/24").parse().unwrap(), base.for_core(core, host.cores));
         let config = CoreConfig {
@@ -183,10 +158,11 @@ fn cores(
             ..config
         };
         let queue = Queue { hub: hub.clone(), core: usize::from(core), stats: DatapathStats::default() };
-        let seat = Seat { core, cores: host.cores, exchange };
+        let seat = Seat { core, cores: host.cores, exchange, notes: Some(notes) };
         Some(Core::in_group(queue, config, peer, seat).unwrap())
     };
-    (0..).zip(mesh(host.cores, host.capacity)).map(core).collect()
+    let seats = mesh(host.cores, host.capacity).into_iter().zip(mailboxes(host.cores, at.into()));
+    (0..).zip(seats).map(core).collect()
 }
 
 impl World {
