@@ -43,7 +43,10 @@ pub fn rss(stage: &Stage, quick: bool) -> Result<()> {
         // Each process takes another UDP port.
         let more = format!("--connect {v4}:4433 --upload 512 --download 4000 --requests 4 --quiet");
         let ended = lab.client(Model::Igb, "perf client", &more);
-        let ended = ended.map_err(|error| Error::Unmet(format!("flow {flow} of {flows}: {error}")))?;
+        let ended = ended.map_err(|error| match error {
+            Error::Interrupted(signal) => Error::Interrupted(signal),
+            error => Error::Unmet(format!("flow {flow} of {flows}: {error}")),
+        })?;
         same("requests", Results::parse(&ended.out).require("requests")?, 4)?;
     }
     lab.server_must_run()?;
