@@ -31,7 +31,7 @@ use crate::runtime::{App, Core, CoreConfig, Crew, Failure, Group, GroupError, Pl
 /// # fn serve(server: ServerConfig) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 /// let addr: Cidr = "10.77.0.1/24".parse()?;
 /// // One core on each of the CPUs 2 to 5.
-/// let port = CorePort::open("af-packet", &[("interface", "eth1")], &[addr], &[2, 3, 4, 5])?;
+/// let port = CorePort::open("af-packet", &[("iface", "eth1")], &[addr], &[2, 3, 4, 5])?;
 /// let group = port.group(endpoint_config()?);
 /// port.run(group, |place| Ok((CoreConfig::new(addr, place.endpoint).serving(4433, server.clone()), Sink)))?;
 /// # Ok(())
