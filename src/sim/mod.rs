@@ -337,11 +337,11 @@ impl World {
             return;
         }
         let host = &mut self.hosts[side as usize];
-        if !std::mem::replace(&mut self.stopping, true) {
-            if let Some(endpoint) = host.cores.running().nth(usize::from(core)).filter(|e| e.connection_count() > 0) {
-                endpoint.close_all(3, "the end");
-                self.ended = true;
-            }
+        if !std::mem::replace(&mut self.stopping, true)
+            && let Some(endpoint) = host.cores.running().nth(usize::from(core)).filter(|e| e.connection_count() > 0)
+        {
+            endpoint.close_all(3, "the end");
+            self.ended = true;
         }
         self.stopped = host.cores.stop(core);
     }

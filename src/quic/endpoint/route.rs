@@ -198,7 +198,7 @@ impl Endpoint {
     /// Prefetches what handling the datagrams will need, in three passes, so that the waits for memory overlap.
     pub fn prefetch(&self, leads: &Leads) {
         let conns = || leads.iter().filter_map(Lead::conn).filter_map(|id| self.table.peek(id));
-        conns().for_each(|conn| prefetch_object(conn));
+        conns().for_each(prefetch_object);
         conns().for_each(|conn| conn.prefetch_near());
         conns().for_each(|conn| conn.prefetch_far());
     }
