@@ -197,8 +197,11 @@ mod tests {
     use super::*;
     use crate::runtime::Unreachable;
 
+    /// A core's side of its rings.
+    type CoreEnd = (Sender<HandleEvent>, Receiver<Command>);
+
     /// The rings of `count` cores with room for two, and the cores' sides of them.
-    fn rings(count: usize) -> (Ends, Vec<(Sender<HandleEvent>, Receiver<Command>)>) {
+    fn rings(count: usize) -> (Ends, Vec<CoreEnd>) {
         let (ends, cores): (Vec<_>, _) = (0..count)
             .map(|core| {
                 let ((commands, taken), (sent, events)) = (bounded(2), bounded(2));
