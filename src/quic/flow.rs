@@ -87,6 +87,11 @@ impl RecvCredit {
         self.received <= self.announced
     }
 
+    /// Bytes that the peer may still send.
+    pub(crate) fn left(&self) -> u64 {
+        self.announced.saturating_sub(self.received)
+    }
+
     /// Counts `n` bytes that the application consumed (or that never needed the engine's memory).
     pub(crate) fn consume(&mut self, n: u64) {
         self.consumed += n;

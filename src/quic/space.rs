@@ -1,5 +1,7 @@
 //! One packet number space (RFC 9000 §12.3): its keys, received packets and CRYPTO stream.
 
+use core::ops::Range;
+
 use crate::base::range_set::RangeSet;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::Keys;
@@ -100,6 +102,21 @@ impl AckTracker {
             self.eliciting += 1;
             let at = if in_order && self.eliciting < every { now + delay } else { now };
             self.deadline = Some(self.deadline.map_or(at, |d| d.min(at)));
+        }
+    }
+
+    /// Records packets right behind the largest one, all of them ack-eliciting, as [`AckTracker::on_packet`] does one after
+    /// the other.
+    pub(crate) fn on_run(&mut self, now: Instant, pns: Range<u64>, delay: Duration, every: u32) {
+        debug_assert!(self.largest.is_some_and(|largest| largest + 1 == pns.start) && pns.start >= self.cut);
+        self.largest = Some(pns.end - 1);
+        self.largest_time = now;
+        self.eliciting += (pns.end - pns.start) as u32;
+        let at = if self.eliciting < every { now + delay } else { now };
+        self.deadline = Some(self.deadline.map_or(at, |d| d.min(at)));
+        self.received.insert(pns);
+        if self.received.len() > MAX_ACK_RANGES {
+            self.stop_reporting_oldest();
         }
     }
 

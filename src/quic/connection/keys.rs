@@ -101,6 +101,12 @@ impl OneRtt {
         }
     }
 
+    /// The key that opens packets of the current phase, and the phase, if one of it has come: then the next ones change
+    /// nothing here.
+    pub(crate) fn settled(&self) -> Option<(&PacketKey, bool)> {
+        self.phase_start.map(|_| (&self.remote, self.phase))
+    }
+
     /// Any key that opens packets; their limits are the same.
     pub(crate) fn any_remote(&self) -> &PacketKey {
         &self.remote

@@ -14,6 +14,7 @@ mod notify;
 mod packet;
 mod path;
 mod receive;
+mod run;
 mod sent;
 mod timers;
 mod transmit;

@@ -10,7 +10,7 @@ use crate::base::Side;
 use crate::base::time::Duration;
 use crate::crypto::{HEAD_AT, HeadRoom, Opened, PacketKey};
 use crate::quic::connection::closing::Fault;
-use crate::quic::connection::keys::Generation;
+use crate::quic::connection::keys::{Generation, OneRtt};
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::SpaceId;
@@ -28,6 +28,9 @@ const SMALL: usize = 128;
 /// The ECN codepoint "congestion experienced" (RFC 3168 §5).
 const ECN_CE: u8 = 0b11;
 
+/// What covers a packet's header (RFC 9001 §5.4.1).
+type Mask = [u8; 5];
+
 /// Source and destination of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RxMeta {
@@ -40,11 +43,11 @@ pub struct RxMeta {
 }
 
 /// What is known of a packet before its frames are read.
-struct Packet<'a> {
-    space: SpaceId,
-    kind: PacketType,
-    pn: u64,
-    dcid: &'a [u8],
+pub(super) struct Packet<'a> {
+    pub(super) space: SpaceId,
+    pub(super) kind: PacketType,
+    pub(super) pn: u64,
+    pub(super) dcid: &'a [u8],
 }
 
 impl Connection {
@@ -79,18 +82,20 @@ impl Connection {
         }
     }
 
-    /// Handles a datagram that consists of one packet with a short header, as most do.
-    pub(crate) fn handle_short_datagram(
+    /// Handles a datagram that consists of one packet with a short header, as most do. `mask` is its header protection mask
+    /// if that has been computed already.
+    pub(super) fn handle_short_datagram(
         &mut self,
         cx: &mut Cx<'_>,
         meta: &RxMeta,
         packet: &mut [u8],
+        mask: Option<Mask>,
         scratch: &mut [u8],
     ) {
         if !self.takes(cx, meta, packet.len()) || self.is_closing(cx) {
             return;
         }
-        if let Err(fault) = self.handle_short(cx, meta, packet, scratch) {
+        if let Err(fault) = self.handle_short(cx, meta, packet, mask, scratch) {
             self.fail(fault);
         }
     }
@@ -137,7 +142,7 @@ impl Connection {
             }
             PacketType::Initial => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Initial),
             PacketType::Handshake => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Handshake),
-            PacketType::Short => self.handle_short(cx, meta, packet, scratch),
+            PacketType::Short => self.handle_short(cx, meta, packet, None, scratch),
             // 0-RTT is not offered; Retry and Version Negotiation are handled by the endpoint.
             PacketType::ZeroRtt | PacketType::Retry | PacketType::VersionNegotiation => {
                 cx.stats.drop(DropReason::Unexpected);
@@ -213,34 +218,47 @@ impl Connection {
         cx: &mut Cx<'_>,
         meta: &RxMeta,
         packet: &mut [u8],
+        mask: Option<Mask>,
         scratch: &mut [u8],
     ) -> Result<(), Fault> {
         let Some(mut keys) = self.one_rtt.take_if(|_| self.complete || self.side == Side::Client) else {
             self.on_no_keys(cx, meta, SpaceId::Data, packet);
             return Ok(());
         };
-        let outcome = self.open_short(cx, meta, packet, scratch, &mut keys);
+        let outcome = self.open_short(cx, meta, packet, mask, scratch, &mut keys);
         let outcome = match outcome {
             Opening::Dropped => Ok(()),
             Opening::Forged => self.on_forged(keys.any_remote()),
-            Opening::Done(generation, pn, outcome) => {
-                if generation == Generation::Next {
-                    self.stats.key_updates += 1;
-                }
-                let next_pn = self.space(SpaceId::Data).next_pn;
-                let acked = self.key_ack.take();
-                let why = if !keys.on_authenticated(generation, pn, next_pn, || cx.now + 3 * self.pto()) {
-                    Some("key update before the last one was acknowledged")
-                } else if acked.is_some_and(|acked| !keys.on_acked(acked, generation)) {
-                    Some("acknowledgement with older keys than those of the acknowledged packet")
-                } else {
-                    None
-                };
-                why.map_or(outcome, |why| Err(Fault::new(TransportError::KEY_UPDATE_ERROR, 0, why)))
-            }
+            Opening::Done(generation, pn, outcome) => self.settle(cx, &mut keys, generation, pn, outcome),
         };
         self.one_rtt = Some(keys);
         outcome
+    }
+
+    /// What a packet that was authenticated with the keys of `generation` means for the keys. `outcome` is what came of its
+    /// frames.
+    #[inline]
+    pub(super) fn settle(
+        &mut self,
+        cx: &Cx<'_>,
+        keys: &mut OneRtt,
+        generation: Generation,
+        pn: u64,
+        outcome: Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        if generation == Generation::Next {
+            self.stats.key_updates += 1;
+        }
+        let next_pn = self.space(SpaceId::Data).next_pn;
+        let acked = self.key_ack.take();
+        let why = if !keys.on_authenticated(generation, pn, next_pn, || cx.now + 3 * self.pto()) {
+            Some("key update before the last one was acknowledged")
+        } else if acked.is_some_and(|acked| !keys.on_acked(acked, generation)) {
+            Some("acknowledgement with older keys than those of the acknowledged packet")
+        } else {
+            None
+        };
+        why.map_or(outcome, |why| Err(Fault::new(TransportError::KEY_UPDATE_ERROR, 0, why)))
     }
 
     /// Counts a packet that failed authentication, over all keys of the connection (RFC 9001 §6.6).
@@ -257,12 +275,14 @@ impl Connection {
         cx: &mut Cx<'_>,
         meta: &RxMeta,
         packet: &mut [u8],
+        mask: Option<Mask>,
         scratch: &mut [u8],
-        keys: &mut super::keys::OneRtt,
+        keys: &mut OneRtt,
     ) -> Opening {
         let largest = self.space(SpaceId::Data).acks.largest();
         let pn_offset = 1 + cx.ids.cid_len();
-        let unprotected = unprotect_short(packet, pn_offset, largest, |sample| keys.remote_header.mask(sample));
+        let mask = |sample: &_| mask.unwrap_or_else(|| keys.remote_header.mask(sample));
+        let unprotected = unprotect_short(packet, pn_offset, largest, mask);
         let Some((plain, header)) = unprotected else {
             cx.stats.drop(DropReason::Malformed);
             return Opening::Dropped;
@@ -295,7 +315,7 @@ impl Connection {
     }
 
     /// Handles an authenticated packet.
-    fn handle_opened(
+    pub(super) fn handle_opened(
         &mut self,
         cx: &mut Cx<'_>,
         meta: &RxMeta,
@@ -435,7 +455,7 @@ impl Connection {
 }
 
 /// The part of the scratch into which the first bytes of a packet are decrypted.
-fn head_room(scratch: &mut [u8]) -> &mut HeadRoom {
+pub(super) fn head_room(scratch: &mut [u8]) -> &mut HeadRoom {
     scratch.first_chunk_mut().expect("room for the largest payload")
 }
 
@@ -457,10 +477,10 @@ enum Opening {
 }
 
 /// A packet without header protection.
-struct Plain {
-    first: u8,
-    pn: u64,
-    header_len: usize,
+pub(super) struct Plain {
+    pub(super) first: u8,
+    pub(super) pn: u64,
+    pub(super) header_len: usize,
 }
 
 impl Plain {
@@ -475,7 +495,7 @@ fn unprotect(
     packet: &mut [u8],
     pn_offset: usize,
     largest: Option<u64>,
-    mask: impl FnOnce(&[u8; 16]) -> [u8; 5],
+    mask: impl FnOnce(&[u8; 16]) -> Mask,
 ) -> Option<Plain> {
     let sample: [u8; 16] = *packet.get(pn_offset + 4..)?.first_chunk()?;
     let (first, pn_len, truncated) = header::remove_protection(packet, pn_offset, mask(&sample));
@@ -483,11 +503,12 @@ fn unprotect(
 }
 
 /// Like `unprotect`, for a short header: the packet is left unchanged, and the header's bytes are returned.
-fn unprotect_short(
+#[inline]
+pub(super) fn unprotect_short(
     packet: &[u8],
     pn_offset: usize,
     largest: Option<u64>,
-    mask: impl FnOnce(&[u8; 16]) -> [u8; 5],
+    mask: impl FnOnce(&[u8; 16]) -> Mask,
 ) -> Option<(Plain, ShortHeader)> {
     let sample = packet.get(pn_offset + 4..)?.first_chunk()?;
     let (header, first, pn_len, truncated) = header::unprotected_short(packet, pn_offset, mask(sample));

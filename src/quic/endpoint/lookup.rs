@@ -42,7 +42,7 @@ type Stranger = (ConnectionId, SocketAddr);
 const RECENT: usize = 4096;
 
 /// One of our connection IDs, decoded. Decoding takes four passes of its cipher.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     pub(super) id: ConnId,
     pub(super) sequence: u16,

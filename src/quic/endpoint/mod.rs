@@ -254,13 +254,30 @@ impl Endpoint {
         self.now = now;
         self.stats.rx_datagrams += run.len() as u64;
         let mut news = false;
-        for datagram in run {
-            self.stats.rx_bytes += datagram.data.len() as u64;
-            if let Lead::Here(known) = datagram.lead
-                && self.handle_short(now, known, datagram.meta, datagram.data)
-            {
-                continue;
-            }
+        let mut rest = run;
+        while let [first, behind @ ..] = &*rest {
+            let n = match first.lead {
+                Lead::Here(known) => 1 + behind.iter().take_while(|other| other.leads_to(known)).count(),
+                _ => 1,
+            };
+            let (group, others) = rest.split_at_mut(n);
+            news |= self.handle_group(now, group);
+            rest = others;
+        }
+        news
+    }
+
+    /// Datagrams that lead to the same place, or a single one.
+    #[inline]
+    fn handle_group(&mut self, now: Instant, group: &mut [Datagram<'_>]) -> bool {
+        self.stats.rx_bytes += group.iter().map(|datagram| datagram.data.len() as u64).sum::<u64>();
+        if let Lead::Here(known) = group[0].lead
+            && self.handle_short(now, known, group)
+        {
+            return false;
+        }
+        let mut news = false;
+        for datagram in group {
             datagram.arrival = self.handle_other(now, datagram.meta, datagram.data);
             news |= datagram.arrival != Arrival::Handled;
         }
@@ -297,13 +314,13 @@ impl Endpoint {
         }
     }
 
-    /// The fast path for most datagrams: one packet with a short header for an existing connection. False if this one
-    /// is different.
-    fn handle_short(&mut self, now: Instant, known: Known, meta: &RxMeta, data: &mut [u8]) -> bool {
+    /// The fast path for most datagrams: one packet with a short header each, for an existing connection. False if these
+    /// are different.
+    fn handle_short(&mut self, now: Instant, known: Known, run: &mut [Datagram<'_>]) -> bool {
         let mut cx = cx!(self, now);
         let conn = self.table.get(known.id).filter(|conn| conn.accepts_sequence(known.sequence, now));
         let Some(conn) = conn else { return false };
-        conn.handle_short_datagram(&mut cx, meta, data, &mut self.scratch);
+        conn.handle_run(&mut cx, run, &mut self.scratch);
         announce_ids(conn, known.id, &mut self.lookup, &mut self.routes);
         enqueue(conn, known.id, &mut self.transmit, &mut self.with_events);
         true

@@ -56,6 +56,11 @@ impl<'a> Datagram<'a> {
     pub fn new(meta: &'a RxMeta, data: &'a mut [u8], lead: Lead) -> Self {
         Self { meta, data, lead, arrival: Arrival::Handled }
     }
+
+    #[inline]
+    pub(super) fn leads_to(&self, known: Known) -> bool {
+        matches!(self.lead, Lead::Here(own) if own == known)
+    }
 }
 
 /// The leads of the datagrams of a burst, in order.

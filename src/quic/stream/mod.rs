@@ -308,6 +308,13 @@ impl Streams {
         Some((self.slab[slot].as_deref_mut()?.recv.as_mut()?, &mut self.gaps))
     }
 
+    /// The stream that was looked for last, if it receives.
+    pub(crate) fn latest_receiver(&mut self) -> Option<(StreamId, &mut RecvStream)> {
+        let (id, slot) = self.last.get();
+        let stream = self.slab.get_mut(slot as usize)?.as_deref_mut()?;
+        Some((id, stream.recv.as_mut()?))
+    }
+
     /// Size of the lists of received ranges of all streams, in bytes.
     #[cfg(test)]
     pub(crate) fn gap_bytes(&self) -> usize {

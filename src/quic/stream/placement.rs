@@ -74,6 +74,14 @@ impl Provided {
         self.bufs.pop_front()
     }
 
+    /// The memory at `at`, up to the end of its buffer.
+    fn memory_at(&mut self, at: u64) -> Option<&mut [u8]> {
+        let ends_below = |(start, buf): &(u64, PinnedBuf)| start + buf.len() as u64 <= at;
+        let first = if self.bufs.front().is_some_and(ends_below) { self.bufs.partition_point(ends_below) } else { 0 };
+        let (start, buf) = self.bufs.get_mut(first)?;
+        buf.get_mut(usize::try_from(at.checked_sub(*start)?).ok()?..)
+    }
+
     /// Calls `fill(stream range, memory)` for each piece of memory that `range` covers, in order. This includes the
     /// byte after the last provided one.
     fn place(&mut self, range: Range<u64>, mut fill: impl FnMut(u64, &mut [u8])) {
@@ -211,6 +219,12 @@ impl Pooled {
             self.end += buf.len() as u64;
             self.run.push_back((start, buf));
         }
+    }
+
+    /// The memory at `at`, up to the end of its chunk, if that is the last one of the run.
+    fn memory_at(&mut self, at: u64) -> Option<&mut [u8]> {
+        let (start, buf) = self.run.back_mut().filter(|(start, _)| *start <= at && at < self.end)?;
+        buf.get_mut((at - *start) as usize..)
     }
 
     /// Like [`Provided::place`].
@@ -363,6 +377,15 @@ impl Placement {
         match self {
             Self::Pooled(pooled) if range.start <= contiguous => pooled.end.clamp(range.start, range.end),
             _ => range.start,
+        }
+    }
+
+    /// Memory at offset `at` and behind it that needs not be reserved.
+    pub(crate) fn memory_at(&mut self, at: u64) -> Option<&mut [u8]> {
+        match self {
+            Self::Provided(provided) => provided.memory_at(at),
+            Self::Pooled(pooled) => pooled.memory_at(at),
+            Self::Discard => None,
         }
     }
 

@@ -240,6 +240,30 @@ impl RecvStream {
         reserved
     }
 
+    /// The offset of the next bytes in order, and memory that is there for them, as far as the peer may send: if all that
+    /// came so far is what lies before them, and nothing is known of the stream's end.
+    pub(crate) fn next_in_order(&mut self) -> Option<(u64, &mut [u8])> {
+        let at = self.contiguous;
+        let plain = self.state == State::Receiving && self.final_size.is_none();
+        if !plain || self.received.len() != 1 || self.received.last() != Some(0..at) {
+            return None;
+        }
+        let most = usize::try_from(self.announced.saturating_sub(at)).unwrap_or(usize::MAX);
+        let memory = self.placement.memory_at(at)?;
+        let len = memory.len().min(most);
+        Some((at, &mut memory[..len]))
+    }
+
+    /// The bytes up to `to` have come in order, to the memory that [`RecvStream::next_in_order`] gave: by how many the highest
+    /// offset grew.
+    pub(crate) fn came_in_order(&mut self, to: u64) -> u64 {
+        self.received.insert(self.contiguous..to);
+        self.contiguous = to;
+        let new_high = to.saturating_sub(self.high);
+        self.high = self.high.max(to);
+        new_high
+    }
+
     /// Size of the list of received ranges, in bytes.
     pub(crate) fn gap_bytes(&self) -> usize {
         self.received.heap_bytes()

@@ -1,0 +1,196 @@
+//! Runs of datagrams that are for one connection: what is the same for all of them is done once.
+//!
+//! Header protection masks are made for many packets in one call. Packets that continue a stream, each with the next bytes
+//! in order and nothing else, form a *streak*: they are decrypted one behind the other to memory that is looked up once,
+//! and what they change (ranges, credit, counters, timers) is changed once, when the streak ends. Every other packet ends
+//! it and goes the way that a packet alone does, so what comes of a run is what would come of its packets one by one.
+
+use crate::crypto::{HEAD_AT, HEAD_LEN, Opened};
+use crate::mem::{prefetch_read, prefetch_write};
+use crate::quic::connection::keys::{Generation, OneRtt};
+use crate::quic::connection::receive::{Packet, Plain, head_room, unprotect_short};
+use crate::quic::connection::{Connection, Cx, RxMeta};
+use crate::quic::endpoint::Datagram;
+use crate::quic::recovery::SpaceId;
+use crate::quic::stats::PlacementStats;
+use crate::wire::quic::frame::StreamHeader;
+use crate::wire::quic::header::{PacketType, ShortHeader};
+
+/// Packets whose masks are made in one call.
+const MASKS: usize = 16;
+
+/// Masks, and bytes that they are made from.
+type Masks = [[u8; 5]; MASKS];
+type Samples = [[u8; 16]; MASKS];
+
+/// A packet that ends a streak, authenticated already.
+struct Read<'a> {
+    meta: &'a RxMeta,
+    plain: Plain,
+    header: ShortHeader,
+    opened: Opened<'a>,
+}
+
+impl Connection {
+    /// Takes datagrams in that are one packet with a short header each, as [`Connection::handle_short_datagram`] does one
+    /// after the other.
+    pub(crate) fn handle_run(&mut self, cx: &mut Cx<'_>, run: &mut [Datagram<'_>], scratch: &mut [u8]) {
+        for part in run.chunks_mut(MASKS) {
+            match part {
+                // Nothing to share.
+                [only] => self.handle_short_datagram(cx, only.meta, only.data, None, scratch),
+                _ => self.handle_part(cx, part, scratch),
+            }
+        }
+    }
+
+    fn handle_part(&mut self, cx: &mut Cx<'_>, part: &mut [Datagram<'_>], scratch: &mut [u8]) {
+        let mut masks = Masks::default();
+        let masked = self.make_masks(cx.ids.cid_len(), part, &mut masks);
+        let mut at = 0;
+        while let [datagram, ..] = &mut part[at..] {
+            if !masked {
+                self.handle_short_datagram(cx, datagram.meta, datagram.data, None, scratch);
+                at += 1;
+                continue;
+            }
+            at += self.take_streak(cx, &mut part[at..], &masks[at..], scratch);
+            if let Some(datagram) = part.get_mut(at) {
+                self.handle_short_datagram(cx, datagram.meta, datagram.data, Some(masks[at]), scratch);
+                at += 1;
+            }
+        }
+    }
+
+    /// Header protection masks of all packets; the key does not change when packet keys are updated (RFC 9001 §6). False if
+    /// there is none yet.
+    fn make_masks(&self, cid_len: usize, part: &[Datagram<'_>], masks: &mut Masks) -> bool {
+        let Some(keys) = &self.one_rtt else { return false };
+        let mut samples = Samples::default();
+        for (sample, datagram) in samples.iter_mut().zip(part) {
+            // Packets that are too short for one need no mask.
+            if let Some(bytes) = datagram.data.get(1 + cid_len + 4..).and_then(|rest| rest.first_chunk()) {
+                *sample = *bytes;
+            }
+        }
+        keys.remote_header.masks(&samples[..part.len()], &mut masks[..part.len()]);
+        true
+    }
+
+    /// Takes packets in as long as they continue the stream that was used last, and the packet behind them if it had been
+    /// authenticated by then. Gives how many these were: 0 if the first one is something else.
+    fn take_streak(
+        &mut self,
+        cx: &mut Cx<'_>,
+        part: &mut [Datagram<'_>],
+        masks: &[[u8; 5]],
+        scratch: &mut [u8],
+    ) -> usize {
+        if !self.is_active() {
+            return 0;
+        }
+        let Some(mut keys) = self.one_rtt.take_if(|_| self.complete) else { return 0 };
+        let (mut taken, read) = self.read_streak(cx, &keys, part, masks, scratch);
+        if let Some(Read { meta, plain, header, opened }) = read {
+            let pn = plain.pn;
+            let dcid = &header[1..1 + cx.ids.cid_len()];
+            let info = Packet { space: SpaceId::Data, kind: PacketType::Short, pn, dcid };
+            let outcome = self.handle_opened(cx, meta, &info, plain.first & 0x18, &opened, scratch);
+            let outcome = self.settle(cx, &mut keys, Generation::Current, pn, outcome);
+            if let Err(fault) = outcome {
+                self.fail(fault);
+            }
+            taken += 1;
+        }
+        self.one_rtt = Some(keys);
+        taken
+    }
+
+    /// The streak at the front of `part`: its length, and the packet that ends it, if that one is authentic.
+    fn read_streak<'a>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        keys: &'a OneRtt,
+        part: &'a mut [Datagram<'_>],
+        masks: &[[u8; 5]],
+        scratch: &mut [u8],
+    ) -> (usize, Option<Read<'a>>) {
+        let Self { streams, spaces, path, recv_credit, stats, .. } = self;
+        let acks = &mut spaces[SpaceId::Data.index()].acks;
+        let (Some(first), Some((key, phase))) = (acks.largest().map(|n| n + 1), keys.settled()) else { return (0, None) };
+        let Some((id, recv)) = streams.latest_receiver() else { return (0, None) };
+        let pooled = recv.is_pooled();
+        let Some((start, mut memory)) = recv.next_in_order() else { return (0, None) };
+        // Not a byte more than the peer may send.
+        let most = memory.len().min(usize::try_from(recv_credit.left()).unwrap_or(usize::MAX));
+        memory = &mut memory[..most];
+
+        let pn_offset = 1 + cx.ids.cid_len();
+        let head = head_room(scratch);
+        let (mut pn, mut at, mut bytes) = (first, start, 0);
+        let mut placed = PlacementStats::default();
+        let mut read = None;
+        let mut rest = part.iter_mut().zip(masks).peekable();
+        while let Some((datagram, mask)) = rest.next() {
+            let meta = datagram.meta;
+            if meta.local != path.local || meta.remote != path.remote || meta.ecn != 0 {
+                break;
+            }
+            let data = &mut *datagram.data;
+            let Some((plain, header)) = unprotect_short(data, pn_offset, Some(pn - 1), |_| *mask) else { break };
+            if plain.pn != pn || (plain.first & 0x04 != 0) != phase {
+                break;
+            }
+            if let Some((next, _)) = rest.peek() {
+                prefetch_read(next.data);
+            }
+            let len = data.len();
+            let (aad, body) = (&header[..plain.header_len], &mut data[plain.header_len..]);
+            let Ok(opened) = key.open(pn, aad, body, head) else { break };
+            bytes += len;
+            let front = opened.len().min(HEAD_LEN);
+            let window = &mut head[HEAD_AT..HEAD_AT + front];
+            if opened.head_len() < front {
+                opened.decrypt_at(0, window);
+            }
+            let frame = StreamHeader::decode(window)
+                .filter(|(frame, _)| plain.first & 0x18 == 0 && frame.id == id && frame.offset == at && !frame.fin)
+                .map(|(frame, used)| (frame.len, used, opened.len() - used))
+                .filter(|(said, _, n)| said.is_none_or(|said| said == *n as u64) && (1..=memory.len()).contains(n));
+            let Some((_, used, n)) = frame else {
+                read = Some(Read { meta, plain, header, opened });
+                break;
+            };
+            let (to, behind) = memory.split_at_mut(n);
+            memory = behind;
+            opened.decrypt_at(used, to);
+            let next = n.min(memory.len());
+            prefetch_write(&mut memory[..next]);
+            placed.count(opened.way(), used, n);
+            at += n as u64;
+            pn += 1;
+        }
+
+        path.on_received(bytes);
+        stats.rx_bytes += bytes as u64;
+        let taken = pn - first;
+        if taken == 0 {
+            return (0, read);
+        }
+        let new = recv.came_in_order(at);
+        debug_assert!(recv_credit.left() >= new);
+        let _ = recv_credit.receive(new);
+        if !pooled {
+            recv_credit.consume(new);
+        }
+        recv.add_placed(&placed);
+        acks.on_run(cx.now, first..pn, self.config.max_ack_delay, self.config.ack_frequency);
+        stats.rx_packets += taken;
+        cx.stats.rx_packets += taken;
+        streams.mark_dirty(id);
+        self.add_placement(cx.stats, &placed);
+        self.eliciting_since_receive = false;
+        self.reset_idle(cx.now);
+        (taken as usize, read)
+    }
+}
