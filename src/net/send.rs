@@ -80,6 +80,35 @@ impl<T: TxFrame> Net<T> {
         Sent::Ready(frame)
     }
 
+    /// Puts headers in front of `frames`, whose payloads are set, if all of them may go the way that the last ones went. False
+    /// if they may not: nothing has changed then, and [`Net::send_to`] knows what to do with each.
+    #[inline]
+    pub fn write_headers(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        ecn: u8,
+        frames: &mut [T],
+    ) -> bool {
+        let Some(key) = FlowKey::new(local, remote) else { return false };
+        let first = self.first_place(key.hash(self.seed));
+        let found = self.templates[first..first + 2].iter().find(|t| t.is_good(&key, &self.neighbors, now));
+        let Some(template) = found.filter(|t| frames.iter().all(|f| f.data().len() <= t.max_payload())) else {
+            return false;
+        };
+        let mut bytes = 0;
+        for frame in frames.iter_mut() {
+            bytes += frame.data().len() as u64;
+            template.write(ecn, frame);
+        }
+        let count = frames.len() as u64;
+        self.stats.tx_udp_software_checksums += count * u64::from(template.sums_in_software());
+        self.stats.tx_udp += count;
+        self.stats.tx_udp_bytes += bytes;
+        true
+    }
+
     /// Returns whether headers from `local` to `remote` are cached, because something was sent there recently.
     pub(super) fn has_template(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         let Some(key) = FlowKey::new(local, remote) else { return false };

@@ -32,8 +32,8 @@ pub use config::{
 };
 pub use config_error::ConfigError;
 pub use connection::{
-    Conn, OpenError, PeerStanding, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, StreamError,
-    TooBig, Transmit, Undelivered,
+    Conn, OpenError, PeerStanding, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, Slots,
+    StreamError, TooBig, Transmit, Undelivered,
 };
 pub use endpoint::{AnswerId, Arrival, ConnectError, Datagram, Endpoint, Known, Lead, Leads, Origin, RUN, Tag};
 pub use event::{CloseReason, ConnId, Dir, Event, Notify, OutOfSpace, SendData};

@@ -183,6 +183,21 @@ impl Congestion {
         self.pacer.on_sent(now, u64::from(len));
     }
 
+    /// How many packets of `len` bytes in a row [`Congestion::permit`] lets go, asked before each for one of `asked` bytes.
+    pub(crate) fn permits(&self, now: Instant, asked: u16, len: u16) -> usize {
+        let (asked, len) = (u64::from(asked), u64::from(len).max(1));
+        let Some(spare) = self.window().checked_sub(self.in_flight + asked) else { return 0 };
+        let by_window = usize::try_from(spare / len + 1).unwrap_or(usize::MAX);
+        by_window.min(self.pacer.allows(now, asked, len))
+    }
+
+    /// `count` packets of `len` bytes that count were sent.
+    pub(crate) fn on_run_sent(&mut self, now: Instant, len: u16, count: usize) {
+        let bytes = u64::from(len) * count as u64;
+        self.in_flight += bytes;
+        self.pacer.on_sent(now, bytes);
+    }
+
     /// Removes a packet of `len` bytes from those in flight.
     pub fn remove(&mut self, len: u16) {
         debug_assert!(self.in_flight >= u64::from(len));

@@ -63,6 +63,13 @@ impl Pacer {
         Some(now + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)))
     }
 
+    /// How many packets of `len` bytes may go at `now`, if [`Pacer::next`] is asked before each for one of `asked` bytes.
+    pub(crate) fn allows(&self, now: Instant, asked: u64, len: u64) -> usize {
+        let Some(rate) = self.rate else { return usize::MAX };
+        let spare = self.credit_at(now, rate).saturating_sub(asked as i64);
+        u64::try_from(spare).map_or(0, |spare| usize::try_from(spare / len + 1).unwrap_or(usize::MAX))
+    }
+
     /// Records that a packet of `len` bytes was sent.
     pub fn on_sent(&mut self, now: Instant, len: u64) {
         if self.rate.is_some() {

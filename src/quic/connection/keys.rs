@@ -214,6 +214,18 @@ impl OneRtt {
         ok
     }
 
+    /// How many packets may go out before the key has to be updated, or is used up.
+    pub(crate) fn sends_left(&self) -> usize {
+        let until =
+            if self.may_update() { self.update_at.min(self.limit - LAST_WORDS) } else { self.limit - LAST_WORDS };
+        usize::try_from(until.saturating_sub(self.sent_with_key)).unwrap_or(usize::MAX)
+    }
+
+    /// `n` packets go out, as many as [`OneRtt::sends_left`] allows.
+    pub(crate) fn on_sent(&mut self, n: u64) {
+        self.sent_with_key += n;
+    }
+
     /// Whether a packet with a close may be sent.
     pub(crate) fn may_close(&self) -> bool {
         self.sent_with_key < self.limit

@@ -5,6 +5,7 @@
 mod acked;
 mod api;
 mod armed;
+mod burst;
 mod closing;
 mod early;
 mod frames;
@@ -53,7 +54,7 @@ pub(crate) use path::Route;
 pub use path::{TooBig, Undelivered};
 pub use receive::RxMeta;
 use sent::{FrameLists, SentFrame, SentFrames};
-pub use transmit::Transmit;
+pub use transmit::{Slots, Transmit};
 use waiting::{Kept, Waiting};
 
 /// Consecutive probe timeouts that suggest that packets no longer arrive. A single one is often due to a lost packet.
@@ -423,6 +424,11 @@ impl Connection {
 
     fn pto(&self) -> Duration {
         self.recovery.pto_interval(&self.context(), SpaceId::Data)
+    }
+
+    /// UDP payload bytes sent.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.stats.tx_bytes
     }
 
     /// State and counters.

@@ -117,7 +117,9 @@ impl Connection {
     ) -> (usize, Option<Read<'a>>) {
         let Self { streams, spaces, path, recv_credit, stats, .. } = self;
         let acks = &mut spaces[SpaceId::Data.index()].acks;
-        let (Some(first), Some((key, phase))) = (acks.largest().map(|n| n + 1), keys.settled()) else { return (0, None) };
+        let (Some(first), Some((key, phase))) = (acks.largest().map(|n| n + 1), keys.settled()) else {
+            return (0, None);
+        };
         let Some((id, recv)) = streams.latest_receiver() else { return (0, None) };
         let pooled = recv.is_pooled();
         let Some((start, mut memory)) = recv.next_in_order() else { return (0, None) };

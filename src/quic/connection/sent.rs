@@ -73,6 +73,11 @@ pub(crate) struct SentFrames {
 const _: () = assert!(size_of::<SentFrames>() <= 40, "one is kept for every packet in flight");
 
 impl SentFrames {
+    /// A single frame, which is no ACK.
+    pub(crate) fn one(frame: SentFrame) -> Self {
+        Self { ack: NO_ACK, first: Some(frame), rest: None }
+    }
+
     /// All frames in the packet's order, the ACK frame first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = SentFrame> + '_ {
         let ack = (self.ack != NO_ACK).then_some(SentFrame::Ack { largest: self.ack });

@@ -25,7 +25,7 @@ use crate::wire::quic::{ConnectionId, StreamId, TransportError, varint};
 const COALESCE_ROOM: usize = 160;
 
 /// Minimum data of a STREAM frame, to be worth its header, unless there is no more data.
-const MIN_STREAM_ROOM: usize = 32;
+pub(super) const MIN_STREAM_ROOM: usize = 32;
 
 /// Room for the MAX_STREAM_DATA frame of a stream with a small ID, in bytes.
 const MAX_STREAM_DATA_ROOM: usize = 1 + 4 + 8;
@@ -56,6 +56,18 @@ pub struct Transmit {
     pub ecn: u8,
     /// Length of the UDP payload in bytes.
     pub len: usize,
+}
+
+/// Where datagrams are written to, one after the other.
+pub trait Slots {
+    /// The slot for the next datagram; the same one until it is kept. `None`: there are no more.
+    fn next(&mut self) -> Option<&mut [u8]>;
+
+    /// The slot has a datagram of `len` bytes now.
+    fn keep(&mut self, len: usize);
+
+    /// The datagram `i` of the last `of` that were kept.
+    fn kept(&mut self, i: usize, of: usize) -> &mut [u8];
 }
 
 /// What a packet may carry.

@@ -135,6 +135,11 @@ impl Answers {
         waiting && !std::mem::take(&mut self.yields)
     }
 
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.0.is_empty() && self.retries.0.is_empty()
+    }
+
     /// Whether the next answer is a Retry. The two kinds alternate.
     fn is_retry_next(&self) -> bool {
         !self.retries.0.is_empty() && (self.retry_next || self.ready.0.is_empty())

@@ -26,7 +26,7 @@ use crate::crypto::HEAD_AT;
 use crate::mem::BufPool;
 use crate::quic::cid::{IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
-use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, Transmit};
+use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, Slots, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::memory::Memory;
 use crate::quic::stats::{DropReason, EndpointStats};
@@ -456,12 +456,7 @@ impl Endpoint {
                     self.stats.tx_datagrams += 1;
                     self.stats.tx_bytes += transmit.len as u64;
                     self.turn += 1;
-                    if self.turn >= TURN {
-                        self.turn = 0;
-                        self.transmit.rotate_left(1);
-                        // A connection that always has more to send never settles; its deadlines must still be met.
-                        self.rearm(id);
-                    }
+                    self.end_turn(id);
                     return Some(transmit);
                 }
                 conn.queued = false;
@@ -471,6 +466,39 @@ impl Endpoint {
             self.settle(now, id);
         }
         self.write_answer(now, slot)
+    }
+
+    /// The same for as many UDP payloads as belong together: all of them go from one connection to one address. Gives the
+    /// first of them; [`Slots::keep`] tells of each.
+    pub fn poll_transmit_run(&mut self, now: Instant, slots: &mut impl Slots) -> Option<Transmit> {
+        let transmit = self.poll_transmit(now, slots.next()?)?;
+        slots.keep(transmit.len);
+        let Some(id) = transmit.conn else { return Some(transmit) };
+        // As long as it is this connection's turn.
+        while self.turn > 0 && self.answers.is_empty() {
+            let mut cx = cx!(self, now);
+            let Some(conn) = self.table.get_to_send(id) else { break };
+            let bytes = conn.sent_bytes();
+            let count = conn.send_burst(&mut cx, slots, (TURN - self.turn) as usize);
+            if count == 0 {
+                break;
+            }
+            self.stats.tx_datagrams += count as u64;
+            self.stats.tx_bytes += conn.sent_bytes() - bytes;
+            self.turn += count as u32;
+            self.end_turn(id);
+        }
+        Some(transmit)
+    }
+
+    /// After [`TURN`] datagrams, another connection gets its turn.
+    fn end_turn(&mut self, id: ConnId) {
+        if self.turn >= TURN {
+            self.turn = 0;
+            self.transmit.rotate_left(1);
+            // A connection that always has more to send never settles; its deadlines must still be met.
+            self.rearm(id);
+        }
     }
 
     /// Handles a connection that has nothing more to send: arms its timer, or removes it if it is over.

@@ -220,6 +220,27 @@ impl<F> Recovery<F> {
         state.on_sent(pn, packet);
     }
 
+    /// Packets with rising numbers from `pn` on were sent at one time, `len` bytes each, as
+    /// [`Recovery::on_packet_sent`] has it: all of them have to be acknowledged, and count.
+    pub(crate) fn on_packets_sent(
+        &mut self,
+        space: SpaceId,
+        pn: u64,
+        len: u16,
+        packets: impl ExactSizeIterator<Item = SentPacket<F>>,
+    ) {
+        let state = &mut self.spaces[space.index()];
+        if pn > state.ring.next() && space == SpaceId::Data {
+            self.skipped.rotate_right(1);
+            self.skipped[0] = pn;
+        }
+        let count = packets.len();
+        let Some(time) = state.on_run_sent(pn, packets) else { return };
+        self.now = self.now.max(time);
+        self.timer_set = self.now;
+        self.congestion.on_run_sent(time, len, count);
+    }
+
     /// Records that the handshake is confirmed, so that the peer can read all packets from now on.
     pub fn on_confirmed(&mut self, now: Instant) {
         self.confirmed_at = now;
@@ -406,6 +427,11 @@ impl<F> Recovery<F> {
     /// need no permit.
     pub fn permit(&self, now: Instant, len: u16) -> Permit {
         self.congestion.permit(now, len)
+    }
+
+    /// How many packets of `len` bytes in a row [`Recovery::permit`] lets go, asked before each for one of `asked` bytes.
+    pub(crate) fn permits(&self, now: Instant, asked: u16, len: u16) -> usize {
+        self.congestion.permits(now, asked, len)
     }
 
     /// Discards a space whose keys are discarded (RFC 9002 §6.4); `each` gets the contents of its packets.

@@ -150,6 +150,21 @@ impl<F> SentRing<F> {
         self.bare.push_back((pn, Slot::Sent(packet)));
     }
 
+    /// Adds packets that have to be acknowledged, with rising numbers from `pn` on; when the last of them was sent.
+    pub(super) fn push_run(
+        &mut self,
+        pn: u64,
+        packets: impl ExactSizeIterator<Item = SentPacket<F>>,
+    ) -> Option<Instant> {
+        debug_assert!(pn >= self.next, "packet number {pn} is used already, the next is {}", self.next);
+        if !self.slots.is_empty() {
+            self.slots.extend((self.next..pn).map(|skipped| (skipped, Slot::Skipped)));
+        }
+        self.next = pn + packets.len() as u64;
+        self.slots.extend(packets.zip(pn..).map(|(packet, pn)| (pn, Slot::Sent(packet))));
+        self.slots.back().and_then(|(_, slot)| if let Slot::Sent(packet) = slot { Some(packet.time) } else { None })
+    }
+
     /// Removes the acknowledged packets `low..=high`; `each` gets those that were not acknowledged before.
     ///
     /// # Errors

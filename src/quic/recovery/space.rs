@@ -71,6 +71,18 @@ impl<F> SpaceState<F> {
         self.ring.push(pn, packet);
     }
 
+    /// The same for ack-eliciting packets in a row: when they were sent.
+    pub(super) fn on_run_sent(
+        &mut self,
+        pn: u64,
+        packets: impl ExactSizeIterator<Item = SentPacket<F>>,
+    ) -> Option<Instant> {
+        self.eliciting += packets.len();
+        let time = self.ring.push_run(pn, packets)?;
+        self.last_eliciting = time;
+        Some(time)
+    }
+
     /// Removes the packets that are lost by now, and reports whether each was `early`. Runs of losses only count from
     /// `first_sample` on.
     ///

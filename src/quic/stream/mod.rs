@@ -570,6 +570,11 @@ impl Streams {
         self.send_queue.front().is_some()
     }
 
+    /// The stream that sends next, if it goes on when it has had a packet.
+    pub(crate) fn front_alone(&self) -> Option<StreamId> {
+        self.send_queue.front().filter(|_| self.send_queue.keeps_front())
+    }
+
     /// Ends the turn of the stream in front.
     pub(crate) fn rotate_send(&mut self) {
         self.send_queue.rotate();

@@ -85,6 +85,11 @@ impl SendQueue {
         }
     }
 
+    /// Whether [`SendQueue::rotate`] leaves the front stream where it is.
+    pub(crate) fn keeps_front(&self) -> bool {
+        self.rotation().is_none_or(|level| self.rotating[level].len() == 1)
+    }
+
     /// Removes the front stream.
     pub(crate) fn pop(&mut self) {
         match self.rotation() {

@@ -241,6 +241,34 @@ impl SendStream {
         (new > 0 || fin).then_some(Pick { range, fin, new })
     }
 
+    /// The first offset that was never sent, and how many bytes from there on may go without any that carries the FIN, given
+    /// `connection` bytes of connection credit; if nothing is to be sent again.
+    pub(crate) fn fresh(&self, connection: u64) -> Option<(u64, u64)> {
+        if self.state != State::Sending || !self.lost.is_empty() {
+            return None;
+        }
+        let queued = (self.end - self.next).saturating_sub(u64::from(self.fin == Fin::Queued));
+        Some((self.next, queued.min(self.credit.available()).min(connection)))
+    }
+
+    /// `n` bytes of those go out.
+    pub(crate) fn sent_fresh(&mut self, n: u64) {
+        self.next += n;
+        self.credit.consume(n);
+    }
+
+    /// How many bytes from `offset` on lie one behind the other.
+    pub(crate) fn at_hand(&self, offset: u64) -> usize {
+        self.memory_at(offset).len()
+    }
+
+    /// These bytes.
+    pub(crate) fn memory_at(&self, offset: u64) -> &[u8] {
+        let Some(segment) = self.segments.get(self.segment_of(offset)) else { return &[] };
+        let from = usize::try_from(offset.saturating_sub(segment.start)).unwrap_or(usize::MAX);
+        segment.data.as_slice().get(from..).unwrap_or_default()
+    }
+
     /// Records that the picked bytes are sent.
     pub(crate) fn sent(&mut self, pick: &Pick) {
         if pick.new > 0 {

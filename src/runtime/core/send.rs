@@ -3,9 +3,9 @@
 use super::Core;
 use crate::base::time::Instant;
 use crate::datapath::exchange::Exchange;
-use crate::datapath::{Datapath, TxFrame};
+use crate::datapath::{Burst, Datapath, TxFrame};
 use crate::net::{Sent, Standing};
-use crate::quic::Transmit;
+use crate::quic::{Slots, Transmit};
 use crate::runtime::App;
 use crate::runtime::observe::{Mark, Observe};
 
@@ -33,30 +33,76 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             seen.at(Mark::FrameWaits { of_engine: false });
         }
         while !self.tx.is_full() {
-            let Some(mut frame) = self.spare.take().or_else(|| self.datapath.tx_alloc()) else { return };
+            let before = self.tx.len();
             seen.at(Mark::BuildBegins);
-            let Some(transmit) = self.endpoint.poll_transmit(now, frame.payload_mut()) else {
-                self.spare = Some(frame);
-                return;
-            };
-            seen.at(Mark::BuildEnds);
-            frame.set_payload_len(transmit.len);
-            let Transmit { conn, local, remote, ecn, .. } = transmit;
-            let endpoint = &self.endpoint;
-            let standing = || match conn {
-                None => Standing::Stranger { via: endpoint.answer_origin() },
-                Some(id) => match endpoint.standing(id) {
-                    Some(peer) if !peer.validated => Standing::Unproven,
-                    peer => Standing::Proven { progress: peer.and_then(|peer| peer.progress) },
-                },
-            };
+            let mut slots =
+                Frames { datapath: &mut self.datapath, spare: &mut self.spare, frames: &mut self.tx, full: false };
+            let built = self.endpoint.poll_transmit_run(now, &mut slots);
+            seen.at(Mark::BuildEnds(self.tx.len() - before));
+            let Some(transmit) = built else { return };
+            self.address(now, transmit, before);
+            (before..self.tx.len()).for_each(|_| seen.at(Mark::FrameWaits { of_engine: true }));
+        }
+    }
+
+    /// Puts headers in front of the payloads in the burst from frame `first` on; what cannot go now leaves it.
+    fn address(&mut self, now: Instant, transmit: Transmit, first: usize) {
+        let Transmit { conn, local, remote, ecn, .. } = transmit;
+        if self.net.write_headers(now, local, remote, ecn, &mut self.tx[first..]) {
+            return;
+        }
+        let endpoint = &self.endpoint;
+        let standing = || match conn {
+            None => Standing::Stranger { via: endpoint.answer_origin() },
+            Some(id) => match endpoint.standing(id) {
+                Some(peer) if !peer.validated => Standing::Unproven,
+                peer => Standing::Proven { progress: peer.and_then(|peer| peer.progress) },
+            },
+        };
+        let frames: Burst<D::Tx> = self.tx.drain(first..).collect();
+        for frame in frames {
             match self.net.send_to(now, local, remote, ecn, frame, standing) {
-                Sent::Ready(frame) => {
-                    self.tx.push(frame);
-                    seen.at(Mark::FrameWaits { of_engine: true });
-                }
+                Sent::Ready(frame) => self.tx.push(frame),
                 Sent::Pending | Sent::Dropped(_) => {}
             }
         }
+    }
+}
+
+/// The rest of a burst, as the engine fills it.
+struct Frames<'a, D: Datapath> {
+    datapath: &'a mut D,
+    /// A frame that was taken for sending but not needed yet.
+    spare: &'a mut Option<D::Tx>,
+    frames: &'a mut Burst<D::Tx>,
+    /// There are no more frames.
+    full: bool,
+}
+
+impl<D: Datapath> Slots for Frames<'_, D> {
+    #[inline]
+    fn next(&mut self) -> Option<&mut [u8]> {
+        if self.spare.is_none() {
+            if self.full || self.frames.is_full() {
+                return None;
+            }
+            *self.spare = self.datapath.tx_alloc();
+            self.full = self.spare.is_none();
+        }
+        self.spare.as_mut().filter(|_| !self.frames.is_full()).map(TxFrame::payload_mut)
+    }
+
+    #[inline]
+    fn keep(&mut self, len: usize) {
+        if let Some(mut frame) = self.spare.take() {
+            frame.set_payload_len(len);
+            self.frames.push(frame);
+        }
+    }
+
+    #[inline]
+    fn kept(&mut self, i: usize, of: usize) -> &mut [u8] {
+        let first = self.frames.len() - of;
+        self.frames[first + i].data_mut()
     }
 }

@@ -32,10 +32,10 @@ pub(super) enum Mark {
     EventBegins,
     /// The application has handled the event.
     EventEnds,
-    /// The engine is about to build a datagram.
+    /// The engine is about to build datagrams.
     BuildBegins,
-    /// The engine has built a datagram.
-    BuildEnds,
+    /// The engine has built this many datagrams.
+    BuildEnds(usize),
     /// A frame was queued for the device.
     FrameWaits {
         /// It carries the datagram that the engine has just built.

@@ -98,7 +98,7 @@ impl Stages {
                 take_spent();
                 self.began = cycles();
             }
-            Mark::BuildEnds => self.build_ends(),
+            Mark::BuildEnds(datagrams) => self.build_ends(datagrams),
             // This list has as much room as the burst that is queued.
             Mark::FrameWaits { of_engine } => {
                 let _ = self.waiting.try_push(if of_engine { cycles() } else { 0 });
@@ -146,12 +146,13 @@ impl Stages {
         }
     }
 
-    fn build_ends(&mut self) {
+    fn build_ends(&mut self, datagrams: usize) {
         let now = cycles();
         let spent = take_spent();
-        self.record(Stage::Build, now.wrapping_sub(self.began).saturating_sub(spent.seal));
+        self.run = datagrams as u64;
+        self.record_each(Stage::Build, now.wrapping_sub(self.began).saturating_sub(spent.seal));
         if spent.seal > 0 {
-            self.record(Stage::Seal, spent.seal);
+            self.record_each(Stage::Seal, spent.seal);
         }
     }
 
