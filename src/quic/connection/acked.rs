@@ -1,5 +1,7 @@
 //! Effects of the acknowledgement and loss of packets on the frames they carried (RFC 9000 §13.3).
 
+use std::ops::Range;
+
 use crate::base::time::Instant;
 use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx, Scratch};
@@ -13,11 +15,31 @@ impl Connection {
     /// Applies the acknowledgements collected in `acked` of the scratch, for `space`.
     pub(super) fn apply_acked(&mut self, cx: &mut Cx<'_>, space: SpaceId) {
         let Scratch { acked, lists, .. } = cx.scratch;
+        // Bytes of one stream, one packet's behind the other's, are acknowledged together.
+        let mut bytes: Option<(StreamId, Range<u64>)> = None;
         for (pn, frames) in acked.drain(..) {
+            if let Some((id, start, len)) = frames.only_stream() {
+                let end = start + u64::from(len);
+                match &mut bytes {
+                    Some((of, range)) if *of == id && range.end == start => range.end = end,
+                    _ => {
+                        if let Some((of, range)) = bytes.replace((id, start..end)) {
+                            self.stream_acked(of, range, false);
+                        }
+                    }
+                }
+                continue;
+            }
+            if let Some((of, range)) = bytes.take() {
+                self.stream_acked(of, range, false);
+            }
             for frame in frames.iter() {
                 self.frame_acked(cx.now, space, pn, frame);
             }
             lists.recycle(frames);
+        }
+        if let Some((of, range)) = bytes {
+            self.stream_acked(of, range, false);
         }
     }
 
@@ -43,7 +65,7 @@ impl Connection {
         }
     }
 
-    fn stream_acked(&mut self, id: StreamId, range: std::ops::Range<u64>, fin: bool) {
+    fn stream_acked(&mut self, id: StreamId, range: Range<u64>, fin: bool) {
         let budget = self.config.send_budget;
         let Some(stream) = self.streams.get(id) else { return };
         let repeat = std::mem::replace(&mut stream.introduced, Introduced::Yes) == Introduced::Overtaken;

@@ -78,6 +78,16 @@ impl SentFrames {
         Self { ack: NO_ACK, first: Some(frame), rest: None }
     }
 
+    /// ID, offset and length of the STREAM frame, if nothing else was in the packet and it was not the stream's last.
+    pub(crate) fn only_stream(&self) -> Option<(StreamId, u64, u32)> {
+        match self.first {
+            Some(SentFrame::Stream { len, id, start }) if self.ack == NO_ACK && self.rest.is_none() => {
+                Some((id, start, len))
+            }
+            _ => None,
+        }
+    }
+
     /// All frames in the packet's order, the ACK frame first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = SentFrame> + '_ {
         let ack = (self.ack != NO_ACK).then_some(SentFrame::Ack { largest: self.ack });

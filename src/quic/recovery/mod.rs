@@ -343,7 +343,9 @@ impl<F> Recovery<F> {
                 }
                 acked(pn, packet);
             });
-            taken.map_err(|pn| InvalidAck { space, pn })?;
+            if taken.map_err(|pn| InvalidAck { space, pn })? {
+                state.end_loss_run();
+            }
         }
         Ok((new, ack_largest))
     }

@@ -169,9 +169,25 @@ impl<F> SentRing<F> {
     ///
     /// # Errors
     /// A number among them that was skipped.
-    pub(super) fn take(&mut self, low: u64, high: u64, mut each: impl FnMut(u64, SentPacket<F>)) -> Result<(), u64> {
-        take(&mut self.slots, low, high, &mut each)?;
-        take(&mut self.bare, low, high, &mut each)
+    ///
+    /// Gives whether the oldest ones are among them: those leave no trace, while others leave [`Front::Acked`].
+    pub(super) fn take(&mut self, low: u64, high: u64, mut each: impl FnMut(u64, SentPacket<F>)) -> Result<bool, u64> {
+        let oldest = self.slots.front().is_some_and(|(pn, _)| (low..=high).contains(pn));
+        if oldest {
+            while let Some((pn, slot)) = self.slots.pop_front_if(|(pn, _)| *pn <= high) {
+                match slot {
+                    Slot::Sent(packet) => each(pn, packet),
+                    Slot::Acked => {}
+                    Slot::Skipped => return Err(pn),
+                }
+            }
+        } else {
+            take(&mut self.slots, low, high, &mut each)?;
+        }
+        if !self.bare.is_empty() {
+            take(&mut self.bare, low, high, &mut each)?;
+        }
+        Ok(oldest)
     }
 
     /// Removes the packets below `pn` that are not ack-eliciting.

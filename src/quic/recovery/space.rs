@@ -127,6 +127,11 @@ impl<F> SpaceState<F> {
         losses
     }
 
+    /// Packets that lie before those that are still waited for were acknowledged.
+    pub(super) fn end_loss_run(&mut self) {
+        self.run = LossRun::default();
+    }
+
     fn count_loss(&mut self, packet: &SentPacket<F>, first_sample: Option<Instant>, losses: &mut Losses) {
         if !packet.in_flight {
             return;
