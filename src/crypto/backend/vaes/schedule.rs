@@ -2,12 +2,16 @@
 
 use core::arch::x86_64::{
     __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_aeskeygenassist_si128, _mm_loadu_si128, _mm_setzero_si128,
-    _mm_shuffle_epi32, _mm_slli_si128, _mm_storeu_si128, _mm_xor_si128,
+    _mm_shuffle_epi32, _mm_slli_si128, _mm_storeu_si128, _mm_xor_si128, _mm512_aesenc_epi128, _mm512_aesenclast_epi128,
+    _mm512_broadcast_i32x4, _mm512_loadu_si512, _mm512_setzero_si512, _mm512_storeu_si512, _mm512_xor_si512,
 };
 
 use zeroize::zeroize_flat_type;
 
 use super::{AES128, BLOCK};
+
+/// Registers of header protection samples in flight.
+const FLIGHT: usize = 4;
 
 /// The `KEYS` round keys of AES, one more than it has rounds.
 #[repr(C)]
@@ -37,7 +41,13 @@ impl<const KEYS: usize> Schedule<KEYS> {
 
     /// The masks for a batch of samples, as many as `out` has.
     pub(in crate::crypto) fn masks(&self, samples: &[[u8; BLOCK]], out: &mut [[u8; 5]]) {
-        for (sample, mask) in samples.iter().zip(out) {
+        let (many, few) = samples.as_chunks::<{ 4 * FLIGHT }>();
+        let (many_out, few_out) = out.split_at_mut(many.len() * 4 * FLIGHT);
+        for (samples, out) in many.iter().zip(many_out.as_chunks_mut().0) {
+            // SAFETY: a schedule exists only where the CPU has the instructions.
+            *out = unsafe { masks_of_flight(self, samples) };
+        }
+        for (sample, mask) in few.iter().zip(few_out) {
             *mask = self.mask(sample);
         }
     }
@@ -62,6 +72,35 @@ pub(super) fn store(block: __m128i) -> [u8; BLOCK] {
     // SAFETY: SSE2 is part of x86-64; writes the 16 bytes of `out`, at any alignment.
     unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), block) };
     out
+}
+
+/// The first bytes of as many blocks as are in flight at once.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,aes,pclmulqdq,ssse3")]
+fn masks_of_flight<const KEYS: usize>(
+    schedule: &Schedule<KEYS>,
+    samples: &[[u8; BLOCK]; 4 * FLIGHT],
+) -> [[u8; 5]; 4 * FLIGHT] {
+    let keys = &schedule.0;
+    let mut blocks = [_mm512_setzero_si512(); FLIGHT];
+    let first = _mm512_broadcast_i32x4(keys[0]);
+    for (block, four) in blocks.iter_mut().zip(samples.as_chunks::<4>().0) {
+        // SAFETY: four samples are as long as a register; any alignment will do.
+        *block = unsafe { _mm512_xor_si512(_mm512_loadu_si512(four.as_ptr().cast()), first) };
+    }
+    for key in &keys[1..KEYS - 1] {
+        let key = _mm512_broadcast_i32x4(*key);
+        for block in &mut blocks {
+            *block = _mm512_aesenc_epi128(*block, key);
+        }
+    }
+    let last = _mm512_broadcast_i32x4(keys[KEYS - 1]);
+    let mut bytes = [[0; BLOCK]; 4 * FLIGHT];
+    for (block, four) in blocks.iter_mut().zip(bytes.as_chunks_mut::<4>().0) {
+        *block = _mm512_aesenclast_epi128(*block, last);
+        // SAFETY: four blocks are as long as a register; any alignment will do.
+        unsafe { _mm512_storeu_si512(four.as_mut_ptr().cast(), *block) };
+    }
+    bytes.map(|block| *block.first_chunk().expect("16 bytes"))
 }
 
 /// Encrypts one block.
