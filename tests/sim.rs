@@ -11,6 +11,9 @@ use gannet::sim;
 /// Seeds played in every test run.
 const SEEDS: u64 = 20_000;
 
+/// Seeds that every run of the tests plays packet by packet as well.
+const RUN_SEEDS: u64 = 1_000;
+
 /// Number of failures after which no further seeds are played, as they usually have the same cause.
 const ENOUGH: usize = 10;
 
@@ -112,6 +115,24 @@ fn the_same_seed_plays_the_same_run() {
         assert_eq!((a.trace, a.time, a.network), (b.trace, b.time, b.network));
         assert_ne!(a.trace, sim::run(seed + 1).unwrap().trace);
     }
+}
+
+/// Datagrams that arrive together come to what they come to one by one, and so do those that are sent: in events, counters
+/// and everything that is sent, whatever happens to some of them on the way.
+#[test]
+fn runs_come_to_what_their_datagrams_come_to_one_by_one() {
+    let mut together = [0; 2];
+    for seed in 0..RUN_SEEDS {
+        let [singly, some, runs] = [1, 2 + seed as usize % 5, 32].map(|longest| sim::run_in(seed, longest).unwrap());
+        for other in [some, runs] {
+            let [a, b] = [&singly, &other].map(|run| (run.trace, run.time, run.turns, run.network));
+            assert_eq!(a, b, "seed {seed}");
+            assert_eq!(singly.stats, other.stats, "seed {seed}");
+        }
+        assert_eq!(singly.together, [0; 2]);
+        together = [0, 1].map(|way| together[way] + runs.together[way]);
+    }
+    assert!(together.iter().all(|n| *n > 20 * RUN_SEEDS), "{together:?}: there was nothing to compare");
 }
 
 #[test]

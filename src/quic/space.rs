@@ -321,6 +321,48 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// A run is recorded as its packets are one by one.
+        #[test]
+        fn runs_are_recorded_as_their_packets(
+            before in proptest::collection::vec((0u64..40, any::<bool>()), 1..20),
+            runs in proptest::collection::vec((1u64..40, 0u64..3, any::<bool>()), 1..10),
+            every in 1u32..6,
+            zero in any::<bool>(),
+        ) {
+            let delay = if zero { Duration::ZERO } else { DELAY };
+            let mut by_run = AckTracker::default();
+            for (pn, eliciting) in before {
+                if !by_run.is_duplicate(pn) {
+                    by_run.on_packet(Instant::ZERO, pn, eliciting, delay, every);
+                }
+            }
+            let mut one_by_one = AckTracker { received: by_run.received.clone(), missing: None, ..by_run };
+            by_run.missing = None;
+            for (i, (n, gap, acked)) in runs.into_iter().enumerate() {
+                let now = Instant::from_nanos(1000 * i as u64);
+                if gap > 0 {
+                    let pn = by_run.largest.unwrap() + gap;
+                    [&mut by_run, &mut one_by_one].map(|a| a.on_packet(now, pn, true, delay, every));
+                }
+                let first = by_run.largest.unwrap() + 1;
+                by_run.on_run(now, first..first + n, delay, every);
+                (first..first + n).for_each(|pn| one_by_one.on_packet(now, pn, true, delay, every));
+                let [a, b] = [&by_run, &one_by_one].map(|a| {
+                    (a.largest, a.largest_time, a.eliciting, a.deadline, a.received.iter().collect::<Vec<_>>())
+                });
+                prop_assert_eq!(a, b);
+                if acked {
+                    let largest = by_run.largest.unwrap();
+                    [&mut by_run, &mut one_by_one].map(|a| {
+                        a.on_ack_sent();
+                        a.on_ack_acked(largest);
+                    });
+                }
+            }
+        }
+    }
+
     #[test]
     fn ecn_is_reported_once_there_is_something_to_report() {
         let mut a = AckTracker::default();

@@ -129,7 +129,7 @@ pub struct StreamStats {
 }
 
 /// Counters of one endpoint.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointStats {
     /// Datagrams received.
     pub rx_datagrams: u64,

@@ -25,6 +25,27 @@ struct Core {
     exchange: Mesh<Frame>,
     /// It has stopped: nothing arrives there any more, and nobody takes what others hand over to it.
     stopped: bool,
+    /// Datagrams that have arrived together, and where they lead.
+    waiting: Vec<(RxMeta, Vec<u8>, Lead)>,
+}
+
+impl Core {
+    /// Gives the engine what waits, if that is more than `most` datagrams; the number of those taken in with others.
+    fn handle(&mut self, now: Instant, most: usize, origin: Origin) -> u64 {
+        if self.waiting.len() <= most {
+            return 0;
+        }
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let mut run: Vec<_> =
+            waiting.iter_mut().map(|(meta, data, lead)| Datagram::new(meta, data, *lead)).collect();
+        self.endpoint.handle_run(now, &mut run);
+        for datagram in &run {
+            if let Arrival::Answered(answer) = datagram.arrival {
+                self.endpoint.set_answer_origin(answer, origin);
+            }
+        }
+        if run.len() > 1 { run.len() as u64 } else { 0 }
+    }
 }
 
 /// The cores of a host.
@@ -35,21 +56,28 @@ pub struct Cores {
     /// Probability in per mille that a datagram with an ID of ours arrives at a random core.
     scatter: u64,
     rng: Rng,
+    /// Maximum number of datagrams that an engine is given at a time.
+    longest_run: usize,
     /// Number of datagrams handed over.
     pub handed: u64,
+    /// Number of datagrams that an engine was given together with others.
+    pub together: u64,
 }
 
 impl Cores {
     /// A host with these engines, in order of their cores.
-    pub fn new(endpoints: Vec<Endpoint>, first: u8, scatter: u64, rng: Rng) -> Self {
+    pub fn new(endpoints: Vec<Endpoint>, first: u8, scatter: u64, rng: Rng, longest_run: usize) -> Self {
         let exchanges = mesh(endpoints.len() as u8, QUEUE);
-        let core = |(endpoint, exchange)| Core { endpoint, exchange, stopped: false };
-        Self { cores: endpoints.into_iter().zip(exchanges).map(core).collect(), first, scatter, rng, handed: 0 }
+        let core = |(endpoint, exchange)| Core { endpoint, exchange, stopped: false, waiting: Vec::new() };
+        let cores = endpoints.into_iter().zip(exchanges).map(core).collect();
+        Self { cores, first, scatter, rng, longest_run, handed: 0, together: 0 }
     }
 
     /// Replaces all engines.
     pub fn restart(&mut self, endpoints: Vec<Endpoint>) {
-        *self = Self::new(endpoints, self.first, self.scatter, self.rng.clone());
+        let together = self.together;
+        *self = Self::new(endpoints, self.first, self.scatter, self.rng.clone(), self.longest_run);
+        self.together = together;
     }
 
     /// The engines of all cores.
@@ -98,7 +126,7 @@ impl Cores {
     }
 
     /// A datagram has arrived: handles it, or hands it over to the core of its connection.
-    pub fn arrive(&mut self, now: Instant, meta: RxMeta, mut data: Vec<u8>, origin: Origin) -> Result<(), Failure> {
+    pub fn arrive(&mut self, now: Instant, meta: RxMeta, data: Vec<u8>, origin: Origin) -> Result<(), Failure> {
         let mut at = usize::from(self.first);
         let mut lead = self.lead(at, &data);
         if self.scatter > 0 && !matches!(lead, Lead::Unknown) && self.rng.chance(self.scatter) {
@@ -107,7 +135,9 @@ impl Cores {
             lead = self.lead(at, &data);
         }
         let Lead::Core(to, tag) = lead else {
-            handle(&mut self.cores[at].endpoint, now, &meta, &mut data, lead, origin);
+            let core = &mut self.cores[at];
+            core.waiting.push((meta, data, lead));
+            self.together += core.handle(now, self.longest_run - 1, origin);
             return Ok(());
         };
         self.handed += 1;
@@ -124,17 +154,20 @@ impl Cores {
         leads[0]
     }
 
-    /// All cores take over what others have handed over.
+    /// All cores handle what has arrived there, and take over what others have handed over.
     pub fn take_over(&mut self, now: Instant, origin: Origin) {
         for core in self.cores.iter_mut().filter(|core| !core.stopped) {
+            self.together += core.handle(now, 0, origin);
             let mut burst = Burst::new();
             while core.exchange.take(&mut burst) > 0 {
-                for Handed { frame: Frame { meta, mut data }, tag } in burst.drain(..) {
+                for Handed { frame: Frame { meta, data }, tag } in burst.drain(..) {
                     let mut leads = Leads::new();
                     core.endpoint.lead_handed(&mut leads, tag, &data);
-                    handle(&mut core.endpoint, now, &meta, &mut data, leads[0], origin);
+                    core.waiting.push((meta, data, leads[0]));
+                    self.together += core.handle(now, self.longest_run - 1, origin);
                 }
             }
+            self.together += core.handle(now, 0, origin);
         }
     }
 
@@ -148,13 +181,5 @@ impl Cores {
             }
         }
         Ok(())
-    }
-}
-
-fn handle(endpoint: &mut Endpoint, now: Instant, meta: &RxMeta, data: &mut [u8], lead: Lead, origin: Origin) {
-    let mut datagram = Datagram::new(meta, data, lead);
-    endpoint.handle_run(now, std::slice::from_mut(&mut datagram));
-    if let Arrival::Answered(answer) = datagram.arrival {
-        endpoint.set_answer_origin(answer, origin);
     }
 }

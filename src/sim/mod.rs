@@ -26,8 +26,8 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
-    CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RetryPolicy, RxMeta,
-    ServerConfig, TOKEN_LIFETIME, TooBig, TransportConfig, Undelivered, tls,
+    CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RUN, RetryPolicy, RxMeta,
+    ServerConfig, Slots, TOKEN_LIFETIME, TooBig, TransportConfig, Undelivered, tls,
 };
 
 pub use app::{App, Failure};
@@ -72,7 +72,9 @@ pub struct Outcome {
     pub handed: [u64; 2],
     /// Number of turns: times at which something happened.
     pub turns: u64,
-    /// Hash over sizes and times of all datagrams: equal for equal runs.
+    /// Number of datagrams received, and sent, together with others.
+    pub together: [u64; 2],
+    /// Hash over sizes and times of all datagrams and kinds of all events: equal for equal runs.
     pub trace: u64,
 }
 
@@ -83,12 +85,36 @@ struct Host {
     app: App,
 }
 
+/// Datagrams that are sent together.
+struct Out {
+    slots: Vec<Vec<u8>>,
+    /// Lengths of the datagrams in the first slots.
+    lens: Vec<usize>,
+}
+
+impl Slots for Out {
+    fn next(&mut self) -> Option<&mut [u8]> {
+        self.slots.get_mut(self.lens.len()).map(Vec::as_mut_slice)
+    }
+
+    fn keep(&mut self, len: usize) {
+        self.lens.push(len);
+    }
+
+    fn kept(&mut self, i: usize, of: usize) -> &mut [u8] {
+        let i = self.lens.len() - of + i;
+        &mut self.slots[i][..self.lens[i]]
+    }
+}
+
 struct World {
     plan: Arc<Plan>,
     now: Instant,
     network: Network,
     hosts: [Host; 2],
-    slot: Vec<u8>,
+    out: Out,
+    /// Number of datagrams sent together with others.
+    sent_together: u64,
     trace: DefaultHasher,
     turns: u64,
     ended: bool,
@@ -194,7 +220,7 @@ fn cid_config(len: usize) -> CidConfig {
 }
 
 impl World {
-    fn new(plan: Plan) -> Self {
+    fn new(plan: Plan, longest_run: usize) -> Self {
         let plan = Arc::new(plan);
         let mut network = Network::new(plan.link, Rng::from_u64(!plan.seed));
         network.start = START;
@@ -210,6 +236,7 @@ impl World {
                 plan.first[side as usize],
                 plan.scatter,
                 Rng::from_u64(plan.seed ^ 0x5ca_77e4 ^ side as u64),
+                longest_run,
             ),
             app,
         };
@@ -217,7 +244,8 @@ impl World {
             hosts: [host(Side::Client, client, None), host(Side::Server, server, Some(server_config))],
             now: START,
             network,
-            slot: vec![0; 2048],
+            out: Out { slots: vec![vec![0; 2048]; longest_run], lens: Vec::new() },
+            sent_together: 0,
             trace: DefaultHasher::new(),
             turns: 0,
             ended: false,
@@ -257,6 +285,7 @@ impl World {
                     }
                 }
                 while let Some((id, event)) = endpoint.poll_event() {
+                    (index, std::mem::discriminant(&event)).hash(&mut self.trace);
                     let done = host.app.on_event(self.now, endpoint, id, event);
                     done.map_err(|e| format!("{:?}: {e}", host.side))?;
                     busy = true;
@@ -269,7 +298,9 @@ impl World {
                         return Err(format!("{:?} timed out, and {lost:?} were lost in a row", host.side));
                     }
                 }
-                while let Some(transmit) = endpoint.poll_transmit(self.now, &mut self.slot) {
+                loop {
+                    self.out.lens.clear();
+                    let Some(transmit) = endpoint.poll_transmit_run(self.now, &mut self.out) else { break };
                     let to = host.side.peer();
                     if transmit.remote != addr(to) || transmit.local != host.addr {
                         return Err(format!("datagram for {}", transmit.remote));
@@ -277,14 +308,18 @@ impl World {
                     if transmit.conn.is_none() && endpoint.answer_origin() != Some(ORIGIN) {
                         return Err("an answer has lost where its cause came from".into());
                     }
-                    (self.now.as_nanos(), index, transmit.len).hash(&mut self.trace);
-                    let before = self.network.stats;
-                    self.network.send(self.now, to, &self.slot[..transmit.len]);
-                    let after = self.network.stats;
-                    let unread = after.lost - before.lost + after.corrupted - before.corrupted;
-                    self.closes_lost[index] += if host.app.closed.is_some() { unread } else { 0 };
-                    let row = &mut self.lost_in_a_row[index];
-                    *row = if unread > 0 { *row + 1 } else { 0 };
+                    let sent = self.out.lens.len() as u64;
+                    self.sent_together += if sent > 1 { sent } else { 0 };
+                    for (slot, len) in self.out.slots.iter().zip(&self.out.lens) {
+                        (self.now.as_nanos(), index, len).hash(&mut self.trace);
+                        let before = self.network.stats;
+                        self.network.send(self.now, to, &slot[..*len]);
+                        let after = self.network.stats;
+                        let unread = after.lost - before.lost + after.corrupted - before.corrupted;
+                        self.closes_lost[index] += if host.app.closed.is_some() { unread } else { 0 };
+                        let row = &mut self.lost_in_a_row[index];
+                        *row = if unread > 0 { *row + 1 } else { 0 };
+                    }
                     busy = true;
                 }
             }
@@ -550,8 +585,13 @@ impl World {
 /// # Errors
 /// Describes the failure, with the seed.
 pub fn run_plan(plan: Plan) -> Result<Outcome, Failure> {
+    play(plan, RUN)
+}
+
+/// Plays `plan`, with runs of up to `longest_run` datagrams.
+fn play(plan: Plan, longest_run: usize) -> Result<Outcome, Failure> {
     let seed = plan.seed;
-    let mut world = World::new(plan);
+    let mut world = World::new(plan, longest_run);
     let start = world.now;
     world.run().map_err(|e| format!("seed {seed}: {e}\n  plan: {:?}", world.plan))?;
     Ok(Outcome {
@@ -560,6 +600,7 @@ pub fn run_plan(plan: Plan) -> Result<Outcome, Failure> {
         stats: [world.stats(0).clone(), world.stats(1).clone()],
         handed: [0, 1].map(|n| world.hosts[n].cores.handed),
         turns: world.turns,
+        together: [world.hosts.iter().map(|host| host.cores.together).sum(), world.sent_together],
         trace: world.trace.finish(),
     })
 }
@@ -570,4 +611,12 @@ pub fn run_plan(plan: Plan) -> Result<Outcome, Failure> {
 /// Describes the failure, with the seed.
 pub fn run(seed: u64) -> Result<Outcome, Failure> {
     run_plan(Plan::from_seed(seed))
+}
+
+/// Plays it with runs of up to `longest_run` datagrams, which must make no difference: 1 is packet by packet.
+///
+/// # Errors
+/// Describes the failure, with the seed.
+pub fn run_in(seed: u64, longest_run: usize) -> Result<Outcome, Failure> {
+    play(Plan::from_seed(seed), longest_run.clamp(1, RUN))
 }

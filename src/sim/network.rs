@@ -36,6 +36,8 @@ pub struct LinkConfig {
     pub outage: Option<(Duration, Duration)>,
     /// Probability that a datagram arrives with an ECN codepoint.
     pub marks: u64,
+    /// What has arrived is handed over only at multiples of this time, all at once; 0: at once.
+    pub every: Duration,
 }
 
 impl Default for LinkConfig {
@@ -55,6 +57,7 @@ impl Default for LinkConfig {
             lies: 0,
             outage: None,
             marks: 0,
+            every: Duration::ZERO,
         }
     }
 }
@@ -108,6 +111,8 @@ pub struct LinkStats {
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival {
+    /// When it is handed over.
+    given: Instant,
     at: Instant,
     /// Preserves the order of datagrams that arrive at the same time.
     seq: u64,
@@ -189,7 +194,9 @@ impl Network {
             let marked = self.config.marks > 0 && self.side_rng.chance(self.config.marks);
             let ecn = if marked { 1 + self.side_rng.below(3) as u8 } else { 0 };
             self.seq += 1;
-            self.flying.push(Reverse(Arrival { at, seq: self.seq, to_server: to == Side::Server, ecn, data }));
+            let every = self.config.every.as_nanos() as u64;
+            let given = if every == 0 { at } else { Instant::from_nanos(at.as_nanos().next_multiple_of(every)) };
+            self.flying.push(Reverse(Arrival { given, at, seq: self.seq, to_server: to == Side::Server, ecn, data }));
         }
     }
 
@@ -233,9 +240,9 @@ impl Network {
         Some(*free)
     }
 
-    /// When the next datagram arrives.
+    /// When the next datagram is handed over.
     pub fn next_arrival(&self) -> Option<Instant> {
-        self.flying.peek().map(|Reverse(a)| a.at)
+        self.flying.peek().map(|Reverse(a)| a.given)
     }
 
     /// The next datagram that has arrived by `now`: its destination, ECN codepoint and payload.

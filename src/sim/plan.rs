@@ -293,6 +293,10 @@ impl Plan {
         // From an independent source, so that the rest of a seed's plan does not change.
         stalls(&mut Rng::from_u64(seed ^ 0x5ba_11ed), &mut plan);
         cores(&mut Rng::from_u64(seed ^ 0xc0_4e5), &mut plan);
+        let rng = &mut Rng::from_u64(seed ^ 0xb00_57ed);
+        if rng.chance(400) {
+            plan.link.every = Duration::from_nanos(size(rng, 24));
+        }
         plan
     }
 

@@ -106,6 +106,29 @@ mod tests {
     }
 
     #[test]
+    fn a_run_may_go_if_its_packets_may_one_by_one() {
+        for (window, rtt, wait) in
+            [(20_000, 100, 0), (1_000_000, 100, 3), (80_000, 1, 1), (5_000_000, 20, 7), (1, 50, 9)]
+        {
+            let mut p = pacer(window, Duration::from_millis(rtt));
+            let now = Instant::ZERO + Duration::from_millis(wait);
+            for round in 0..5 {
+                let len = 900 + 100 * round;
+                let allowed = p.allows(now, MTU, len);
+                let mut one_by_one = p.clone();
+                let mut n = 0;
+                while n < 10_000 && one_by_one.next(now, MTU).is_none() {
+                    one_by_one.on_sent(now, len);
+                    n += 1;
+                }
+                assert_eq!(allowed.min(10_000), n);
+                let some = (n / 2).max(1);
+                p.on_sent(now, len * some as u64);
+            }
+        }
+    }
+
+    #[test]
     fn long_run_rate_is_a_window_and_a_quarter_per_round_trip() {
         let (window, srtt) = (1_000_000, Duration::from_millis(100));
         let mut p = pacer(window, srtt);

@@ -5,6 +5,8 @@
 //! and what they change (ranges, credit, counters, timers) is changed once, when the streak ends. Every other packet ends
 //! it and goes the way that a packet alone does, so what comes of a run is what would come of its packets one by one.
 
+use arrayvec::ArrayVec;
+
 use crate::crypto::{HEAD_AT, HEAD_LEN, Opened};
 use crate::mem::{prefetch_read, prefetch_write};
 use crate::quic::connection::keys::{Generation, OneRtt};
@@ -17,11 +19,11 @@ use crate::wire::quic::frame::StreamHeader;
 use crate::wire::quic::header::{PacketType, ShortHeader};
 
 /// Packets whose masks are made in one call.
-const MASKS: usize = 16;
+const MASKS: usize = 32;
 
-/// Masks, and bytes that they are made from.
+/// Masks, and the bytes that they are made from.
 type Masks = [[u8; 5]; MASKS];
-type Samples = [[u8; 16]; MASKS];
+type Samples = ArrayVec<[u8; 16], MASKS>;
 
 /// A packet that ends a streak, authenticated already.
 struct Read<'a> {
@@ -55,6 +57,9 @@ impl Connection {
                 continue;
             }
             at += self.take_streak(cx, &mut part[at..], &masks[at..], scratch);
+            if let Some(next) = part.get(at + 1) {
+                prefetch_read(next.data);
+            }
             if let Some(datagram) = part.get_mut(at) {
                 self.handle_short_datagram(cx, datagram.meta, datagram.data, Some(masks[at]), scratch);
                 at += 1;
@@ -66,14 +71,11 @@ impl Connection {
     /// there is none yet.
     fn make_masks(&self, cid_len: usize, part: &[Datagram<'_>], masks: &mut Masks) -> bool {
         let Some(keys) = &self.one_rtt else { return false };
-        let mut samples = Samples::default();
-        for (sample, datagram) in samples.iter_mut().zip(part) {
-            // Packets that are too short for one need no mask.
-            if let Some(bytes) = datagram.data.get(1 + cid_len + 4..).and_then(|rest| rest.first_chunk()) {
-                *sample = *bytes;
-            }
-        }
-        keys.remote_header.masks(&samples[..part.len()], &mut masks[..part.len()]);
+        let at = 1 + cid_len + 4;
+        // Packets that are too short for one need no mask.
+        let sample = |datagram: &Datagram<'_>| datagram.data.get(at..).and_then(|rest| rest.first_chunk()).copied();
+        let samples: Samples = part.iter().map(|datagram| sample(datagram).unwrap_or_default()).collect();
+        keys.remote_header.masks(&samples, &mut masks[..part.len()]);
         true
     }
 

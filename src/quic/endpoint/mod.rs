@@ -23,7 +23,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::base::timer::TimerWheel;
 use crate::crypto::HEAD_AT;
-use crate::mem::BufPool;
+use crate::mem::{BufPool, prefetch_read};
 use crate::quic::cid::{IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, Slots, Transmit};
@@ -255,12 +255,19 @@ impl Endpoint {
         self.stats.rx_datagrams += run.len() as u64;
         let mut news = false;
         let mut rest = run;
+        // A packet comes into the cache while the one before it is worked on.
+        if let Some(first) = rest.first() {
+            prefetch_read(first.data);
+        }
         while let [first, behind @ ..] = &*rest {
             let n = match first.lead {
                 Lead::Here(known) => 1 + behind.iter().take_while(|other| other.leads_to(known)).count(),
                 _ => 1,
             };
             let (group, others) = rest.split_at_mut(n);
+            if let Some(next) = others.first() {
+                prefetch_read(next.data);
+            }
             news |= self.handle_group(now, group);
             rest = others;
         }

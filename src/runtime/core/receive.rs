@@ -120,10 +120,6 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
 
     /// Returns the UDP datagram in frame `i` of a burst, and handles any other frame.
     fn receive_frame(&mut self, now: Instant, rx: &mut Burst<D::Rx>, i: usize) -> Option<UdpDatagram> {
-        // Fetch the next frame into the cache while this one is processed.
-        if let Some(next) = rx.get(i + 1) {
-            next.prefetch();
-        }
         match self.net.receive(now, &mut rx[i]) {
             Received::Udp(udp) => return Some(udp),
             Received::PacketTooBig { quote, max_udp_payload: max } => {
