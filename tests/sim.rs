@@ -124,8 +124,8 @@ fn runs_come_to_what_their_datagrams_come_to_one_by_one() {
     let mut together = [0; 2];
     for seed in 0..RUN_SEEDS {
         let [singly, some, runs] = [1, 2 + seed as usize % 5, 32].map(|longest| sim::run_in(seed, longest).unwrap());
-        for other in [some, runs] {
-            let [a, b] = [&singly, &other].map(|run| (run.trace, run.time, run.turns, run.network));
+        for other in [&some, &runs] {
+            let [a, b] = [&singly, other].map(|run| (run.trace, run.time, run.turns, run.network));
             assert_eq!(a, b, "seed {seed}");
             assert_eq!(singly.stats, other.stats, "seed {seed}");
         }

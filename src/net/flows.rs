@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::datapath::Checksum;
 use crate::mem;
-use crate::net::packet::{IpPacket, UdpDatagram};
+use crate::net::packet::{FlowDatagram, IpPacket, UdpDatagram};
 use crate::wire::be16;
 use crate::wire::checksum::Sum;
 use crate::wire::eth::{ETH_LEN, VLAN_LEN};
@@ -147,7 +147,7 @@ impl Flows {
     /// The datagram in `frame`, if its flow is cached and it has nothing unusual, and whether its checksum was verified
     /// here.
     #[inline]
-    pub(super) fn find(&mut self, frame: &[u8], ip: Checksum, l4: Checksum) -> Option<(UdpDatagram, bool)> {
+    pub(super) fn find(&mut self, frame: &[u8], ip: Checksum, l4: Checksum) -> Option<(FlowDatagram, bool)> {
         let head = frame.first_chunk::<SPAN>()?;
         if !self.recent[usize::from(self.last)].as_deref().is_some_and(|flow| flow.matches(head)) {
             self.last = self.look_up(head)?;
@@ -175,8 +175,13 @@ impl Flows {
         if unknown && !checksum_ok(flow, datagram) {
             return None;
         }
-        let payload = flow.udp + UDP_LEN..end;
-        Some((UdpDatagram { local: flow.local, remote: flow.remote, ecn, payload }, unknown))
+        let payload = [(flow.udp + UDP_LEN) as u16, u16::try_from(end).ok()?];
+        Some((FlowDatagram { flow: self.last, ecn, payload }, unknown))
+    }
+
+    /// The addresses, ours and the sender's, of a flow that was found.
+    pub(super) fn addresses(&self, flow: u8) -> Option<(SocketAddr, SocketAddr)> {
+        self.recent[usize::from(flow)].as_deref().map(|flow| (flow.local, flow.remote))
     }
 
     /// Looks up a packet's flow, which differs from the previous packet's.

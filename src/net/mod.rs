@@ -37,7 +37,7 @@ mod tests;
 pub use cidr::{Cidr, CidrError};
 pub use config::{Detect, NetConfig, NetError, Route};
 pub use news::{GroupNews, Overheard};
-pub use packet::{Quote, UdpDatagram};
+pub use packet::{FlowDatagram, Quote, UdpDatagram};
 pub use receive::Received;
 pub use route::{RouteError, Sources, WayError};
 pub use send::{Sent, Standing};

@@ -20,6 +20,17 @@ pub struct UdpDatagram {
     pub payload: Range<usize>,
 }
 
+/// A UDP datagram for us, of a flow that is known: its addresses are to be had from [`Net::flow`](super::Net::flow).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowDatagram {
+    /// The flow. The number means nothing any more once another frame was received that is of no known flow.
+    pub flow: u8,
+    /// Its two ECN bits.
+    pub ecn: u8,
+    /// Where its payload begins and ends in the frame.
+    pub payload: [u16; 2],
+}
+
 /// A datagram of ours as quoted by an ICMP error. Anybody who knows or guesses addresses and ports can forge one; the
 /// quoted part of the payload distinguishes them from those who have seen the datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use crate::base::time::Instant;
 use crate::datapath::{Checksum, RxFrame, TxFrame};
 use crate::mem::sum_words;
 use crate::net::addressing::is_station;
-use crate::net::packet::{IpPacket, Quote, UdpDatagram};
+use crate::net::packet::{FlowDatagram, IpPacket, Quote, UdpDatagram};
 use crate::net::stack::Net;
 use crate::net::stats::NetDrop;
 use crate::wire::eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthError, EthHeader, Mac};
@@ -64,14 +64,37 @@ impl<R: RxFrame> RxFrame for Verified<'_, R> {
 impl<T: TxFrame> Net<T> {
     /// Receives one frame. Everything except UDP for us and errors about our UDP datagrams is handled here.
     pub fn receive<R: RxFrame>(&mut self, now: Instant, frame: &mut R) -> Received {
+        let found = self.receive_known(frame);
+        if let Some((FlowDatagram { flow, ecn, payload: [from, to] }, (local, remote))) =
+            found.and_then(|found| Some((found, self.flow(found.flow)?)))
+        {
+            return Received::Udp(UdpDatagram { local, remote, ecn, payload: from.into()..to.into() });
+        }
+        self.receive_unknown(now, frame)
+    }
+
+    /// Processes a received frame if it is a UDP datagram of a known flow; otherwise, [`Net::receive_unknown`] has to.
+    #[inline]
+    pub fn receive_known<R: RxFrame>(&mut self, frame: &mut R) -> Option<FlowDatagram> {
+        let (ip, l4) = (frame.ip_checksum(), frame.l4_checksum());
+        let (datagram, computed) = self.flows.find(frame.data_mut(), ip, l4)?;
+        let [from, to] = datagram.payload;
+        self.stats.rx_frames += 1;
+        self.stats.rx_udp += 1;
+        self.stats.rx_udp_bytes += u64::from(to - from);
+        self.stats.rx_udp_software_checksums += u64::from(computed);
+        Some(datagram)
+    }
+
+    /// Returns the addresses of a flow, ours and the peer's.
+    pub fn flow(&self, flow: u8) -> Option<(SocketAddr, SocketAddr)> {
+        self.flows.addresses(flow)
+    }
+
+    /// Processes a received frame that [`Net::receive_known`] does not know.
+    pub fn receive_unknown<R: RxFrame>(&mut self, now: Instant, frame: &mut R) -> Received {
         self.stats.rx_frames += 1;
         let (ip, l4) = (frame.ip_checksum(), frame.l4_checksum());
-        if let Some((datagram, computed)) = self.flows.find(frame.data_mut(), ip, l4) {
-            self.stats.rx_udp += 1;
-            self.stats.rx_udp_bytes += datagram.payload.len() as u64;
-            self.stats.rx_udp_software_checksums += u64::from(computed);
-            return Received::Udp(datagram);
-        }
         self.receive_in_full(now, frame.data_mut(), ip, l4)
     }
 

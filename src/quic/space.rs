@@ -74,11 +74,11 @@ impl AckTracker {
 
     /// Counts the ECN codepoint of a packet that is not a duplicate (RFC 9000 §13.4.1). Codepoints are those of RFC
     /// 3168 §5.
-    pub(crate) fn count_ecn(&mut self, codepoint: u8) {
+    pub(crate) fn count_ecn(&mut self, codepoint: u8, n: u64) {
         match codepoint {
-            0b01 => self.ecn.ect1 += 1,
-            0b10 => self.ecn.ect0 += 1,
-            0b11 => self.ecn.ce += 1,
+            0b01 => self.ecn.ect1 += n,
+            0b10 => self.ecn.ect0 += n,
+            0b11 => self.ecn.ce += n,
             _ => {}
         }
     }
@@ -366,10 +366,10 @@ mod tests {
     #[test]
     fn ecn_is_reported_once_there_is_something_to_report() {
         let mut a = AckTracker::default();
-        a.count_ecn(0);
+        a.count_ecn(0, 1);
         assert_eq!(a.ecn(), None);
         for codepoint in [1, 2, 2, 3, 3, 3] {
-            a.count_ecn(codepoint);
+            a.count_ecn(codepoint, 1);
         }
         assert_eq!(a.ecn(), Some(EcnCounts { ect0: 2, ect1: 1, ce: 3 }));
     }

@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 
 use crate::quic::connection::packet::TAG_LEN;
 use crate::quic::connection::sent::{SentFrame, SentFrames};
-use crate::quic::connection::transmit::{MIN_STREAM_ROOM, Slots};
+use crate::quic::connection::transmit::{COALESCE_ROOM, Slots};
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::recovery::{SentPacket, SpaceId};
 use crate::quic::stream::Introduced;
@@ -55,7 +55,7 @@ impl Connection {
     /// The burst that may follow, into slots with `room` for as many bytes.
     fn shape_burst(&mut self, cx: &Cx<'_>, room: usize, most: usize) -> Option<Shape> {
         let mtu = self.path.mtu.current();
-        let max = room.min(usize::from(mtu));
+        let max = Some(room.min(usize::from(mtu))).filter(|max| *max >= COALESCE_ROOM)?;
         let id = self.streams.front_alone()?;
         let keys = self.one_rtt.as_ref()?;
         let pn = self.spaces[SpaceId::Data.index()].next_pn;
@@ -67,7 +67,7 @@ impl Connection {
         let send = stream.send.as_ref()?;
         let (offset, left) = send.fresh(credit)?;
         // As large as one frame would be that is alone in its packet.
-        let space = max.checked_sub(start + TAG_LEN).filter(|space| *space >= 2 * MIN_STREAM_ROOM)?;
+        let space = max - (start + TAG_LEN);
         let widest = StreamHeader { id, offset: send.end(), len: Some(space as u64), fin: false }.encoded_len();
         let data = space - widest;
         let frame = StreamHeader { id, offset, len: Some(data as u64), fin: false }.encoded_len();

@@ -26,7 +26,7 @@ const WINDOW: usize = 64;
 const SMALL: usize = 128;
 
 /// The ECN codepoint "congestion experienced" (RFC 3168 §5).
-const ECN_CE: u8 = 0b11;
+pub(super) const ECN_CE: u8 = 0b11;
 
 /// What covers a packet's header (RFC 9001 §5.4.1).
 type Mask = [u8; 5];
@@ -357,7 +357,7 @@ impl Connection {
         let space = self.space(info.space);
         if !space.discarded {
             if meta.ecn != 0 {
-                space.acks.count_ecn(meta.ecn);
+                space.acks.count_ecn(meta.ecn, 1);
                 if meta.ecn == ECN_CE {
                     // Congestion is reported to the peer at once (RFC 9000 §13.2.1).
                     delay = Duration::ZERO;
@@ -485,7 +485,7 @@ pub(super) struct Plain {
 
 impl Plain {
     /// `None` if a packet of `len` bytes has no room for the tag.
-    fn new(len: usize, first: u8, header_len: usize, pn: u64) -> Option<Self> {
+    pub(super) fn new(len: usize, first: u8, header_len: usize, pn: u64) -> Option<Self> {
         (len >= header_len + 16).then_some(Self { first, pn, header_len })
     }
 }
@@ -504,7 +504,7 @@ fn unprotect(
 
 /// Like `unprotect`, for a short header: the packet is left unchanged, and the header's bytes are returned.
 #[inline]
-pub(super) fn unprotect_short(
+fn unprotect_short(
     packet: &[u8],
     pn_offset: usize,
     largest: Option<u64>,

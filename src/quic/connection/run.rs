@@ -10,13 +10,13 @@ use arrayvec::ArrayVec;
 use crate::crypto::{HEAD_AT, HEAD_LEN, Opened};
 use crate::mem::{prefetch_read, prefetch_write};
 use crate::quic::connection::keys::{Generation, OneRtt};
-use crate::quic::connection::receive::{Packet, Plain, head_room, unprotect_short};
+use crate::quic::connection::receive::{ECN_CE, Packet, Plain, head_room};
 use crate::quic::connection::{Connection, Cx, RxMeta};
 use crate::quic::endpoint::Datagram;
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::PlacementStats;
 use crate::wire::quic::frame::StreamHeader;
-use crate::wire::quic::header::{PacketType, ShortHeader};
+use crate::wire::quic::header::{self, PacketType, ShortHeader};
 
 /// Packets whose masks are made in one call.
 const MASKS: usize = 32;
@@ -25,12 +25,50 @@ const MASKS: usize = 32;
 type Masks = [[u8; 5]; MASKS];
 type Samples = ArrayVec<[u8; 16], MASKS>;
 
+/// A short header without its protection.
+///
+/// Those of a run are made before any of its packets is opened: what was written just now would have to wait, when it is read
+/// for the tag, for everything that was written before it, such as a packet's bytes to memory that is in no cache.
+struct Bare {
+    bytes: ShortHeader,
+    first: u8,
+    /// 0: the packet is too short to have one.
+    pn_len: u8,
+    truncated_pn: u32,
+}
+
+type Bares = ArrayVec<Bare, MASKS>;
+
 /// A packet that ends a streak, authenticated already.
 struct Read<'a> {
     meta: &'a RxMeta,
     plain: Plain,
-    header: ShortHeader,
+    header: &'a ShortHeader,
     opened: Opened<'a>,
+}
+
+impl Bare {
+    /// The header of `packet`, whose packet number begins at `pn_offset`.
+    #[inline(always)]
+    fn new(packet: &[u8], pn_offset: usize, mask: &[u8; 5]) -> Self {
+        if packet.len() < pn_offset + 4 + 16 {
+            return Self { bytes: ShortHeader::default(), first: 0, pn_len: 0, truncated_pn: 0 };
+        }
+        let (bytes, first, pn_len, pn) = header::unprotected_short(packet, pn_offset, *mask);
+        Self { bytes, first, pn_len: pn_len as u8, truncated_pn: pn as u32 }
+    }
+
+    /// What it says, in a packet of `len` bytes, when `largest` is the largest packet number so far. `None` if the packet has
+    /// no room for a tag.
+    #[inline]
+    fn plain(&self, len: usize, pn_offset: usize, largest: u64) -> Option<Plain> {
+        let pn_len = usize::from(self.pn_len);
+        if pn_len == 0 {
+            return None;
+        }
+        let pn = header::decode_pn(Some(largest), self.truncated_pn.into(), pn_len);
+        Plain::new(len, self.first, pn_offset + pn_len, pn)
+    }
 }
 
 impl Connection {
@@ -48,15 +86,24 @@ impl Connection {
 
     fn handle_part(&mut self, cx: &mut Cx<'_>, part: &mut [Datagram<'_>], scratch: &mut [u8]) {
         let mut masks = Masks::default();
-        let masked = self.make_masks(cx.ids.cid_len(), part, &mut masks);
-        let mut at = 0;
-        while let [datagram, ..] = &mut part[at..] {
-            if !masked {
+        let pn_offset = 1 + cx.ids.cid_len();
+        if !self.make_masks(pn_offset, part, &mut masks) {
+            for datagram in part {
                 self.handle_short_datagram(cx, datagram.meta, datagram.data, None, scratch);
-                at += 1;
+            }
+            return;
+        }
+        let mut bares = Bares::new();
+        for (datagram, mask) in part.iter().zip(&masks) {
+            bares.push(Bare::new(datagram.data, pn_offset, mask));
+        }
+        let mut at = 0;
+        while at < part.len() {
+            let (taken, more) = self.take_streak(cx, &mut part[at..], &bares[at..], scratch);
+            at += taken;
+            if more {
                 continue;
             }
-            at += self.take_streak(cx, &mut part[at..], &masks[at..], scratch);
             if let Some(next) = part.get(at + 1) {
                 prefetch_read(next.data);
             }
@@ -69,9 +116,9 @@ impl Connection {
 
     /// Header protection masks of all packets; the key does not change when packet keys are updated (RFC 9001 §6). False if
     /// there is none yet.
-    fn make_masks(&self, cid_len: usize, part: &[Datagram<'_>], masks: &mut Masks) -> bool {
+    fn make_masks(&self, pn_offset: usize, part: &[Datagram<'_>], masks: &mut Masks) -> bool {
         let Some(keys) = &self.one_rtt else { return false };
-        let at = 1 + cid_len + 4;
+        let at = pn_offset + 4;
         // Packets that are too short for one need no mask.
         let sample = |datagram: &Datagram<'_>| datagram.data.get(at..).and_then(|rest| rest.first_chunk()).copied();
         let samples: Samples = part.iter().map(|datagram| sample(datagram).unwrap_or_default()).collect();
@@ -80,32 +127,34 @@ impl Connection {
     }
 
     /// Takes packets in as long as they continue the stream that was used last, and the packet behind them if it had been
-    /// authenticated by then. Gives how many these were: 0 if the first one is something else.
+    /// authenticated by then. Gives how many these were, and whether another streak may follow: otherwise the next packet has to
+    /// be taken in alone.
     fn take_streak(
         &mut self,
         cx: &mut Cx<'_>,
         part: &mut [Datagram<'_>],
-        masks: &[[u8; 5]],
+        bares: &[Bare],
         scratch: &mut [u8],
-    ) -> usize {
+    ) -> (usize, bool) {
         if !self.is_active() {
-            return 0;
+            return (0, false);
         }
-        let Some(mut keys) = self.one_rtt.take_if(|_| self.complete) else { return 0 };
-        let (mut taken, read) = self.read_streak(cx, &keys, part, masks, scratch);
-        if let Some(Read { meta, plain, header, opened }) = read {
-            let pn = plain.pn;
-            let dcid = &header[1..1 + cx.ids.cid_len()];
-            let info = Packet { space: SpaceId::Data, kind: PacketType::Short, pn, dcid };
-            let outcome = self.handle_opened(cx, meta, &info, plain.first & 0x18, &opened, scratch);
-            let outcome = self.settle(cx, &mut keys, Generation::Current, pn, outcome);
-            if let Err(fault) = outcome {
-                self.fail(fault);
-            }
-            taken += 1;
-        }
+        let Some(mut keys) = self.one_rtt.take_if(|_| self.complete) else { return (0, false) };
+        let (taken, read) = self.read_streak(cx, &keys, part, bares, scratch);
+        let Some(Read { meta, plain, header, opened }) = read else {
+            self.one_rtt = Some(keys);
+            return (taken, false);
+        };
+        let pn = plain.pn;
+        let dcid = &header[1..1 + cx.ids.cid_len()];
+        let info = Packet { space: SpaceId::Data, kind: PacketType::Short, pn, dcid };
+        let outcome = self.handle_opened(cx, meta, &info, plain.first & 0x18, &opened, scratch);
+        let outcome = self.settle(cx, &mut keys, Generation::Current, pn, outcome);
         self.one_rtt = Some(keys);
-        taken
+        if let Err(fault) = outcome {
+            self.fail(fault);
+        }
+        (taken + 1, true)
     }
 
     /// The streak at the front of `part`: its length, and the packet that ends it, if that one is authentic.
@@ -114,7 +163,7 @@ impl Connection {
         cx: &mut Cx<'_>,
         keys: &'a OneRtt,
         part: &'a mut [Datagram<'_>],
-        masks: &[[u8; 5]],
+        bares: &'a [Bare],
         scratch: &mut [u8],
     ) -> (usize, Option<Read<'a>>) {
         let Self { streams, spaces, path, recv_credit, stats, .. } = self;
@@ -133,15 +182,21 @@ impl Connection {
         let head = head_room(scratch);
         let (mut pn, mut at, mut bytes) = (first, start, 0);
         let mut placed = PlacementStats::default();
-        let mut read = None;
-        let mut rest = part.iter_mut().zip(masks).peekable();
-        while let Some((datagram, mask)) = rest.next() {
+        let mut marks = [0; 4];
+        let (mut seen, mut read) = (None, None);
+        let mut rest = part.iter_mut().zip(bares).peekable();
+        while let Some((datagram, bare)) = rest.next() {
             let meta = datagram.meta;
-            if meta.local != path.local || meta.remote != path.remote || meta.ecn != 0 {
-                break;
+            // Most often it is the very same as that of the datagram before.
+            if !seen.is_some_and(|seen| std::ptr::eq(seen, meta)) {
+                if meta.local != path.local || meta.remote != path.remote || meta.ecn == ECN_CE {
+                    break;
+                }
+                seen = Some(meta);
             }
             let data = &mut *datagram.data;
-            let Some((plain, header)) = unprotect_short(data, pn_offset, Some(pn - 1), |_| *mask) else { break };
+            let header = &bare.bytes;
+            let Some(plain) = bare.plain(data.len(), pn_offset, pn - 1) else { break };
             if plain.pn != pn || (plain.first & 0x04 != 0) != phase {
                 break;
             }
@@ -173,6 +228,7 @@ impl Connection {
             placed.count(opened.way(), used, n);
             at += n as u64;
             pn += 1;
+            marks[usize::from(meta.ecn & 3)] += 1;
         }
 
         path.on_received(bytes);
@@ -188,6 +244,9 @@ impl Connection {
             recv_credit.consume(new);
         }
         recv.add_placed(&placed);
+        if marks[0] != taken {
+            marks.into_iter().zip(0..).for_each(|(n, codepoint)| acks.count_ecn(codepoint, n));
+        }
         acks.on_run(cx.now, first..pn, self.config.max_ack_delay, self.config.ack_frequency);
         stats.rx_packets += taken;
         cx.stats.rx_packets += taken;

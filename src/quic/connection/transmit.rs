@@ -22,10 +22,10 @@ use crate::wire::quic::header::{self, PacketType};
 use crate::wire::quic::{ConnectionId, StreamId, TransportError, varint};
 
 /// Minimum room for another coalesced packet, to be worth its header and tag, in bytes.
-const COALESCE_ROOM: usize = 160;
+pub(super) const COALESCE_ROOM: usize = 160;
 
 /// Minimum data of a STREAM frame, to be worth its header, unless there is no more data.
-pub(super) const MIN_STREAM_ROOM: usize = 32;
+const MIN_STREAM_ROOM: usize = 32;
 
 /// Room for the MAX_STREAM_DATA frame of a stream with a small ID, in bytes.
 const MAX_STREAM_DATA_ROOM: usize = 1 + 4 + 8;

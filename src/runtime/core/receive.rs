@@ -9,7 +9,7 @@ use super::Core;
 use crate::base::time::Instant;
 use crate::datapath::exchange::{Exchange, Handed};
 use crate::datapath::{BURST, Burst, Datapath, RxFrame};
-use crate::net::{Quote, Received, UdpDatagram};
+use crate::net::{FlowDatagram, Quote, Received, UdpDatagram};
 use crate::quic::{Arrival, Datagram, Lead, Leads, RxMeta, TooBig, Undelivered};
 use crate::runtime::notes::Note;
 use crate::runtime::observe::{Mark, Observe};
@@ -21,16 +21,42 @@ const FEW: usize = 32;
 /// A UDP datagram in a burst of frames.
 struct Found {
     /// The index of its frame.
-    frame: usize,
-    meta: RxMeta,
-    payload: Range<usize>,
+    frame: u8,
+    /// The index of where it came from and to.
+    meta: u8,
+    /// Where its payload begins and ends in the frame.
+    payload: [u16; 2],
 }
 
 impl Found {
-    #[inline]
-    fn new(frame: usize, udp: UdpDatagram) -> Self {
+    fn payload(&self) -> Range<usize> {
+        let [from, to] = self.payload;
+        from.into()..to.into()
+    }
+}
+
+/// The UDP datagrams in a burst of frames.
+#[derive(Default)]
+struct Datagrams {
+    found: ArrayVec<Found, BURST>,
+    /// Consecutive datagrams of one flow share one.
+    metas: ArrayVec<RxMeta, BURST>,
+    /// The flow and the ECN bits of the datagram before, if both were known.
+    last: Option<(u8, u8)>,
+}
+
+impl Datagrams {
+    /// Adds the datagram in a frame, and returns where its payload is; or not, if that is further back than frames are long.
+    fn push(&mut self, frame: usize, udp: UdpDatagram) -> Option<Range<usize>> {
         let UdpDatagram { local, remote, ecn, payload } = udp;
-        Self { frame, meta: RxMeta { local, remote, ecn }, payload }
+        let [from, to] = [payload.start, payload.end].map(|at| u16::try_from(at).ok());
+        let payload = [from?, to?];
+        self.last = None;
+        self.metas.push(RxMeta { local, remote, ecn });
+        let datagram = Found { frame: frame as u8, meta: self.metas.len() as u8 - 1, payload };
+        let payload = datagram.payload();
+        self.found.push(datagram);
+        Some(payload)
     }
 }
 
@@ -49,18 +75,17 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         seen.at(Mark::BurstArrived);
         self.stats.rx_bursts += 1;
         let mut rx = std::mem::take(&mut self.rx);
-        let (mut found, mut leads) = (ArrayVec::<Found, BURST>::new(), Leads::new());
+        let (mut datagrams, mut leads) = (Datagrams::default(), Leads::new());
         for i in 0..rx.len() {
-            if let Some(udp) = self.receive_frame(now, &mut rx, i) {
-                self.endpoint.lead(&mut leads, &rx[i].data_mut()[udp.payload.clone()]);
-                found.push(Found::new(i, udp));
+            if let Some(payload) = self.receive_frame(now, &mut rx, i, &mut datagrams) {
+                self.endpoint.lead(&mut leads, &rx[i].data_mut()[payload]);
             }
         }
         self.endpoint.route(&mut leads);
         if !X::ALONE && leads.iter().any(|lead| matches!(lead, Lead::Core(..))) {
-            self.hand_over(&mut rx, &mut found, &mut leads);
+            self.hand_over(&mut rx, &mut datagrams.found, &mut leads);
         }
-        self.handle(now, &mut rx, &found, &leads, seen);
+        self.handle(now, &mut rx, &datagrams, &leads, seen);
         self.datapath.release(&mut rx);
         self.rx = rx;
         true
@@ -71,12 +96,12 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     fn hand_over(&mut self, rx: &mut Burst<D::Rx>, found: &mut ArrayVec<Found, BURST>, leads: &mut Leads) {
         let mut staying = std::mem::take(found).into_iter().zip(leads.take()).peekable();
         for (i, frame) in std::mem::take(rx).into_iter().enumerate() {
-            if let Some((mut datagram, lead)) = staying.next_if(|(datagram, _)| datagram.frame == i) {
+            if let Some((mut datagram, lead)) = staying.next_if(|(datagram, _)| usize::from(datagram.frame) == i) {
                 if let Lead::Core(to, tag) = lead {
                     self.leaving[usize::from(to)].push(Handed { frame, tag: Some(tag) });
                     continue;
                 }
-                datagram.frame = rx.len();
+                datagram.frame = rx.len() as u8;
                 found.push(datagram);
                 leads.push(lead);
             }
@@ -106,21 +131,48 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             rx.push(frame);
             tags.push(tag);
         }
-        let (mut found, mut leads) = (ArrayVec::<Found, BURST>::new(), Leads::new());
+        let (mut datagrams, mut leads) = (Datagrams::default(), Leads::new());
         for (i, tag) in tags.into_iter().enumerate() {
-            if let Some(udp) = self.net.receive_handed(now, &mut rx[i]) {
-                self.endpoint.lead_handed(&mut leads, tag, &rx[i].data_mut()[udp.payload.clone()]);
-                found.push(Found::new(i, udp));
+            let udp = self.net.receive_handed(now, &mut rx[i]);
+            if let Some(payload) = udp.and_then(|udp| datagrams.push(i, udp)) {
+                self.endpoint.lead_handed(&mut leads, tag, &rx[i].data_mut()[payload]);
             }
         }
-        self.handle(now, &mut rx, &found, &leads, seen);
+        self.handle(now, &mut rx, &datagrams, &leads, seen);
         self.datapath.release(&mut rx);
         true
     }
 
-    /// Returns the UDP datagram in frame `i` of a burst, and handles any other frame.
-    fn receive_frame(&mut self, now: Instant, rx: &mut Burst<D::Rx>, i: usize) -> Option<UdpDatagram> {
-        match self.net.receive(now, &mut rx[i]) {
+    /// Adds the UDP datagram in frame `i` of a burst, and returns where its payload is; handles any other frame.
+    #[inline]
+    fn receive_frame(
+        &mut self,
+        now: Instant,
+        rx: &mut Burst<D::Rx>,
+        i: usize,
+        datagrams: &mut Datagrams,
+    ) -> Option<Range<usize>> {
+        let Datagrams { found, metas, last } = datagrams;
+        if let Some(FlowDatagram { flow, ecn, payload }) = self.net.receive_known(&mut rx[i]) {
+            if *last != Some((flow, ecn)) {
+                let (local, remote) = self.net.flow(flow)?;
+                metas.push(RxMeta { local, remote, ecn });
+                *last = Some((flow, ecn));
+            }
+            let datagram = Found { frame: i as u8, meta: metas.len() as u8 - 1, payload };
+            let payload = datagram.payload();
+            found.push(datagram);
+            return Some(payload);
+        }
+        let udp = self.receive_other(now, rx, i);
+        *last = None;
+        datagrams.push(i, udp?)
+    }
+
+    /// Returns the UDP datagram in frame `i` of a burst, which is of no known flow, and handles any other frame.
+    #[inline(never)]
+    fn receive_other(&mut self, now: Instant, rx: &mut Burst<D::Rx>, i: usize) -> Option<UdpDatagram> {
+        match self.net.receive_unknown(now, &mut rx[i]) {
             Received::Udp(udp) => return Some(udp),
             Received::PacketTooBig { quote, max_udp_payload: max } => {
                 let Quote { local, remote, len, payload } = quote;
@@ -142,7 +194,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         &mut self,
         now: Instant,
         rx: &mut Burst<D::Rx>,
-        found: &ArrayVec<Found, BURST>,
+        datagrams: &Datagrams,
         leads: &Leads,
         seen: &mut impl Observe,
     ) {
@@ -152,10 +204,12 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         }
         let mut run = ArrayVec::<_, BURST>::new();
         let (mut frames, mut at) = (rx.iter_mut(), 0);
+        let Datagrams { found, metas, .. } = datagrams;
         for (datagram, lead) in found.iter().zip(leads.iter()) {
-            let Some(frame) = frames.nth(datagram.frame - at) else { break };
-            at = datagram.frame + 1;
-            run.push(Datagram::new(&datagram.meta, &mut frame.data_mut()[datagram.payload.clone()], *lead));
+            let Some(frame) = frames.nth(usize::from(datagram.frame) - at) else { break };
+            at = usize::from(datagram.frame) + 1;
+            let meta = &metas[usize::from(datagram.meta)];
+            run.push(Datagram::new(meta, &mut frame.data_mut()[datagram.payload()], *lead));
         }
         seen.at(Mark::RunBegins(run.len()));
         let news = self.endpoint.handle_run(now, &mut run);
@@ -165,7 +219,8 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             let arrivals: ArrayVec<_, BURST> = run.iter().map(|datagram| datagram.arrival).collect();
             drop(run);
             for (datagram, arrival) in found.iter().zip(arrivals) {
-                self.note_origin(now, arrival, datagram.meta.remote.ip(), &mut rx[datagram.frame]);
+                let remote = metas[usize::from(datagram.meta)].remote.ip();
+                self.note_origin(now, arrival, remote, &mut rx[usize::from(datagram.frame)]);
             }
         }
     }

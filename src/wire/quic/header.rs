@@ -319,7 +319,7 @@ pub type ShortHeader = [u8; 32];
 /// # Panics
 /// If the packet number does not begin within the first 21 bytes, or `packet` has less than 16 bytes after the four
 /// that begin with it.
-#[inline]
+#[inline(always)]
 pub fn unprotected_short(packet: &[u8], pn_offset: usize, mask: [u8; 5]) -> (ShortHeader, u8, usize, u64) {
     let mut bytes = [0; 32];
     if pn_offset > 12 {
