@@ -97,15 +97,12 @@ impl<T: TxFrame> Net<T> {
         let Some(template) = found.filter(|t| frames.iter().all(|f| f.data().len() <= t.max_payload())) else {
             return false;
         };
-        let mut bytes = 0;
-        for frame in frames.iter_mut() {
-            bytes += frame.data().len() as u64;
-            template.write(ecn, frame);
-        }
+        let bytes: usize = frames.iter().map(|frame| frame.data().len()).sum();
+        template.write_all(ecn, frames);
         let count = frames.len() as u64;
         self.stats.tx_udp_software_checksums += count * u64::from(template.sums_in_software());
         self.stats.tx_udp += count;
-        self.stats.tx_udp_bytes += bytes;
+        self.stats.tx_udp_bytes += bytes as u64;
         true
     }
 

@@ -195,14 +195,7 @@ impl Template {
             sum = sum.bytes(udp).u16(udp_len).words(sum_words(frame.data()));
         }
         let udp_checksum = if self.offload.udp_checksum { sum.fold() } else { never_zero(sum.checksum()) };
-        let header = frame.prepend(usize::from(self.len));
-        // Copies of constant length compile to a few moves rather than a call.
-        match self.len {
-            42 => copy::<42>(header, &self.bytes),
-            46 => copy::<46>(header, &self.bytes),
-            62 => copy::<62>(header, &self.bytes),
-            _ => copy::<66>(header, &self.bytes),
-        }
+        let header = self.copy_headers(&self.bytes, frame);
         let ip = &mut header[usize::from(self.l2_len)..];
         let ecn = ecn & 3;
         let udp = if self.key.ipv6 {
@@ -224,6 +217,44 @@ impl Template {
         if self.offload.ip_checksum || self.offload.udp_checksum {
             frame.set_offload(self.offload);
         }
+    }
+
+    /// The same for `frames`. Those of one length share their headers, as long as the device computes checksums.
+    pub(super) fn write_all<T: TxFrame>(&self, ecn: u8, frames: &mut [T]) {
+        let Some((first, others)) = frames.split_first_mut() else { return };
+        let len = first.data().len();
+        self.write(ecn, first);
+        // Bytes that were written one by one are slow to read back at first: few frames are not worth it.
+        let shared = others.len() >= 3 && self.offload.udp_checksum;
+        let header: Option<[u8; MAX_LEN]> = shared.then(|| {
+            let mut header = [0; MAX_LEN];
+            let n = usize::from(self.len);
+            header[..n].copy_from_slice(&first.data()[..n]);
+            header
+        });
+        for frame in others {
+            match &header {
+                Some(header) if frame.data().len() == len => {
+                    self.copy_headers(header, frame);
+                    frame.set_offload(self.offload);
+                }
+                _ => self.write(ecn, frame),
+            }
+        }
+    }
+
+    /// Prepends room for headers to `frame`, and copies `from` there.
+    #[inline]
+    fn copy_headers<'f, T: TxFrame>(&self, from: &[u8; MAX_LEN], frame: &'f mut T) -> &'f mut [u8] {
+        let header = frame.prepend(usize::from(self.len));
+        // Copies of constant length compile to a few moves rather than a call.
+        match self.len {
+            42 => copy::<42>(header, from),
+            46 => copy::<46>(header, from),
+            62 => copy::<62>(header, from),
+            _ => copy::<66>(header, from),
+        }
+        header
     }
 }
 
