@@ -183,7 +183,8 @@ impl Connection {
         let (mut pn, mut at, mut bytes) = (first, start, 0);
         let mut placed = PlacementStats::default();
         let mut marks = [0; 4];
-        let (mut seen, mut read) = (None, None);
+        let mut seen: Option<&RxMeta> = None;
+        let mut read = None;
         let mut rest = part.iter_mut().zip(bares).peekable();
         while let Some((datagram, bare)) = rest.next() {
             let meta = datagram.meta;
