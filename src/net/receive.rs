@@ -65,7 +65,7 @@ impl<T: TxFrame> Net<T> {
     /// Receives one frame. Everything except UDP for us and errors about our UDP datagrams is handled here.
     pub fn receive<R: RxFrame>(&mut self, now: Instant, frame: &mut R) -> Received {
         let found = self.receive_known(frame);
-        if let Some((FlowDatagram { flow, ecn, payload: [from, to] }, (local, remote))) =
+        if let Some((FlowDatagram { ecn, payload: [from, to], .. }, (local, remote))) =
             found.and_then(|found| Some((found, self.flow(found.flow)?)))
         {
             return Received::Udp(UdpDatagram { local, remote, ecn, payload: from.into()..to.into() });

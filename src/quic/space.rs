@@ -343,7 +343,9 @@ mod tests {
                 let now = Instant::from_nanos(1000 * i as u64);
                 if gap > 0 {
                     let pn = by_run.largest.unwrap() + gap;
-                    [&mut by_run, &mut one_by_one].map(|a| a.on_packet(now, pn, true, delay, every));
+                    for a in [&mut by_run, &mut one_by_one] {
+                        a.on_packet(now, pn, true, delay, every);
+                    }
                 }
                 let first = by_run.largest.unwrap() + 1;
                 by_run.on_run(now, first..first + n, delay, every);
@@ -354,10 +356,10 @@ mod tests {
                 prop_assert_eq!(a, b);
                 if acked {
                     let largest = by_run.largest.unwrap();
-                    [&mut by_run, &mut one_by_one].map(|a| {
+                    for a in [&mut by_run, &mut one_by_one] {
                         a.on_ack_sent();
                         a.on_ack_acked(largest);
-                    });
+                    }
                 }
             }
         }
