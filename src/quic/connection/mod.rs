@@ -55,6 +55,7 @@ use keys::OneRtt;
 pub(crate) use path::Route;
 pub use path::{TooBig, Undelivered};
 pub use receive::RxMeta;
+pub(crate) use run::Incoming;
 use sent::{FrameLists, SentFrame, SentFrames};
 pub use transmit::{Slots, Transmit};
 use waiting::{Kept, Waiting};

@@ -29,7 +29,7 @@ const SMALL: usize = 128;
 pub(super) const ECN_CE: u8 = 0b11;
 
 /// What covers a packet's header (RFC 9001 §5.4.1).
-type Mask = [u8; 5];
+pub(super) type Mask = [u8; 5];
 
 /// Source and destination of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

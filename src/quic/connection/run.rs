@@ -10,13 +10,21 @@ use arrayvec::ArrayVec;
 use crate::crypto::{HEAD_AT, HEAD_LEN, Opened};
 use crate::mem::{prefetch_read, prefetch_write};
 use crate::quic::connection::keys::{Generation, OneRtt};
-use crate::quic::connection::receive::{ECN_CE, Packet, Plain, head_room};
+use crate::quic::connection::receive::{ECN_CE, Mask, Packet, Plain, head_room};
 use crate::quic::connection::{Connection, Cx, RxMeta};
-use crate::quic::endpoint::Datagram;
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::PlacementStats;
 use crate::wire::quic::frame::StreamHeader;
 use crate::wire::quic::header::{self, PacketType, ShortHeader};
+
+/// A received datagram that is one packet with a short header.
+pub(crate) trait Incoming {
+    /// Its UDP payload.
+    fn data(&self) -> &[u8];
+
+    /// Where it came from and to, and its UDP payload.
+    fn parts(&mut self) -> (&RxMeta, &mut [u8]);
+}
 
 /// Packets whose masks are made in one call.
 const MASKS: usize = 32;
@@ -74,28 +82,33 @@ impl Bare {
 impl Connection {
     /// Takes datagrams in that are one packet with a short header each, as [`Connection::handle_short_datagram`] does one
     /// after the other.
-    pub(crate) fn handle_run(&mut self, cx: &mut Cx<'_>, run: &mut [Datagram<'_>], scratch: &mut [u8]) {
+    pub(crate) fn handle_run<D: Incoming>(&mut self, cx: &mut Cx<'_>, run: &mut [D], scratch: &mut [u8]) {
         for part in run.chunks_mut(MASKS) {
             match part {
                 // Nothing to share.
-                [only] => self.handle_short_datagram(cx, only.meta, only.data, None, scratch),
+                [only] => self.handle_alone(cx, only, None, scratch),
                 _ => self.handle_part(cx, part, scratch),
             }
         }
     }
 
-    fn handle_part(&mut self, cx: &mut Cx<'_>, part: &mut [Datagram<'_>], scratch: &mut [u8]) {
+    fn handle_alone(&mut self, cx: &mut Cx<'_>, datagram: &mut impl Incoming, mask: Option<Mask>, scratch: &mut [u8]) {
+        let (meta, data) = datagram.parts();
+        self.handle_short_datagram(cx, meta, data, mask, scratch);
+    }
+
+    fn handle_part<D: Incoming>(&mut self, cx: &mut Cx<'_>, part: &mut [D], scratch: &mut [u8]) {
         let mut masks = Masks::default();
         let pn_offset = 1 + cx.ids.cid_len();
         if !self.make_masks(pn_offset, part, &mut masks) {
             for datagram in part {
-                self.handle_short_datagram(cx, datagram.meta, datagram.data, None, scratch);
+                self.handle_alone(cx, datagram, None, scratch);
             }
             return;
         }
         let mut bares = Bares::new();
         for (datagram, mask) in part.iter().zip(&masks) {
-            bares.push(Bare::new(datagram.data, pn_offset, mask));
+            bares.push(Bare::new(datagram.data(), pn_offset, mask));
         }
         let mut at = 0;
         while at < part.len() {
@@ -105,10 +118,10 @@ impl Connection {
                 continue;
             }
             if let Some(next) = part.get(at + 1) {
-                prefetch_read(next.data);
+                prefetch_read(next.data());
             }
             if let Some(datagram) = part.get_mut(at) {
-                self.handle_short_datagram(cx, datagram.meta, datagram.data, Some(masks[at]), scratch);
+                self.handle_alone(cx, datagram, Some(masks[at]), scratch);
                 at += 1;
             }
         }
@@ -116,11 +129,11 @@ impl Connection {
 
     /// Header protection masks of all packets; the key does not change when packet keys are updated (RFC 9001 §6). False if
     /// there is none yet.
-    fn make_masks(&self, pn_offset: usize, part: &[Datagram<'_>], masks: &mut Masks) -> bool {
+    fn make_masks<D: Incoming>(&self, pn_offset: usize, part: &[D], masks: &mut Masks) -> bool {
         let Some(keys) = &self.one_rtt else { return false };
         let at = pn_offset + 4;
         // Packets that are too short for one need no mask.
-        let sample = |datagram: &Datagram<'_>| datagram.data.get(at..).and_then(|rest| rest.first_chunk()).copied();
+        let sample = |datagram: &D| datagram.data().get(at..).and_then(|rest| rest.first_chunk()).copied();
         let samples: Samples = part.iter().map(|datagram| sample(datagram).unwrap_or_default()).collect();
         keys.remote_header.masks(&samples, &mut masks[..part.len()]);
         true
@@ -129,10 +142,10 @@ impl Connection {
     /// Takes packets in as long as they continue the stream that was used last, and the packet behind them if it had been
     /// authenticated by then. Gives how many these were, and whether another streak may follow: otherwise the next packet has to
     /// be taken in alone.
-    fn take_streak(
+    fn take_streak<D: Incoming>(
         &mut self,
         cx: &mut Cx<'_>,
-        part: &mut [Datagram<'_>],
+        part: &mut [D],
         bares: &[Bare],
         scratch: &mut [u8],
     ) -> (usize, bool) {
@@ -158,11 +171,11 @@ impl Connection {
     }
 
     /// The streak at the front of `part`: its length, and the packet that ends it, if that one is authentic.
-    fn read_streak<'a>(
+    fn read_streak<'a, D: Incoming>(
         &mut self,
         cx: &mut Cx<'_>,
         keys: &'a OneRtt,
-        part: &'a mut [Datagram<'_>],
+        part: &'a mut [D],
         bares: &'a [Bare],
         scratch: &mut [u8],
     ) -> (usize, Option<Read<'a>>) {
@@ -187,7 +200,7 @@ impl Connection {
         let mut read = None;
         let mut rest = part.iter_mut().zip(bares).peekable();
         while let Some((datagram, bare)) = rest.next() {
-            let meta = datagram.meta;
+            let (meta, data) = datagram.parts();
             // Most often it is the very same as that of the datagram before.
             if !seen.is_some_and(|seen| std::ptr::eq(seen, meta)) {
                 if meta.local != path.local || meta.remote != path.remote || meta.ecn == ECN_CE {
@@ -195,14 +208,13 @@ impl Connection {
                 }
                 seen = Some(meta);
             }
-            let data = &mut *datagram.data;
             let header = &bare.bytes;
             let Some(plain) = bare.plain(data.len(), pn_offset, pn - 1) else { break };
             if plain.pn != pn || (plain.first & 0x04 != 0) != phase {
                 break;
             }
             if let Some((next, _)) = rest.peek() {
-                prefetch_read(next.data);
+                prefetch_read(next.data());
             }
             let len = data.len();
             let (aad, body) = (&header[..plain.header_len], &mut data[plain.header_len..]);

@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 
 use crate::mem::prefetch_object;
 use crate::quic::cid::{CidInfo, RawCid};
-use crate::quic::connection::RxMeta;
+use crate::quic::connection::{Incoming, RxMeta};
 use crate::quic::endpoint::lookup::Known;
 use crate::quic::endpoint::{Arrival, Endpoint};
 use crate::quic::event::ConnId;
@@ -60,6 +60,18 @@ impl<'a> Datagram<'a> {
     #[inline]
     pub(super) fn leads_to(&self, known: Known) -> bool {
         matches!(self.lead, Lead::Here(own) if own == known)
+    }
+}
+
+impl Incoming for Datagram<'_> {
+    #[inline]
+    fn data(&self) -> &[u8] {
+        self.data
+    }
+
+    #[inline]
+    fn parts(&mut self) -> (&RxMeta, &mut [u8]) {
+        (self.meta, self.data)
     }
 }
 
