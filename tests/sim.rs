@@ -132,7 +132,9 @@ fn runs_come_to_what_their_datagrams_come_to_one_by_one() {
         assert_eq!(singly.together, [0; 2]);
         together = [0, 1].map(|way| together[way] + runs.together[way]);
     }
-    assert!(together.iter().all(|n| *n > 20 * RUN_SEEDS), "{together:?}: there was nothing to compare");
+    let [received, sent] = together;
+    // Windows of bad networks seldom have room for a burst.
+    assert!(received > 100 * RUN_SEEDS && sent > 2 * RUN_SEEDS, "{together:?}: there was nothing to compare");
 }
 
 #[test]
