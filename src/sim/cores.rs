@@ -36,8 +36,7 @@ impl Core {
             return 0;
         }
         let mut waiting = std::mem::take(&mut self.waiting);
-        let mut run: Vec<_> =
-            waiting.iter_mut().map(|(meta, data, lead)| Datagram::new(meta, data, *lead)).collect();
+        let mut run: Vec<_> = waiting.iter_mut().map(|(meta, data, lead)| Datagram::new(meta, data, *lead)).collect();
         self.endpoint.handle_run(now, &mut run);
         for datagram in &run {
             if let Arrival::Answered(answer) = datagram.arrival {

@@ -26,8 +26,8 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
-    CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RUN, RetryPolicy, RxMeta,
-    ServerConfig, Slots, TOKEN_LIFETIME, TooBig, TransportConfig, Undelivered, tls,
+    CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RUN, RetryPolicy,
+    RxMeta, ServerConfig, Slots, TOKEN_LIFETIME, TooBig, TransportConfig, Undelivered, tls,
 };
 
 pub use app::{App, Failure};
