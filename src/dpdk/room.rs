@@ -40,7 +40,7 @@ mod tests {
     fn what_a_core_can_have_in_its_rings_is_bounded() {
         for cores in 2..=MAX_CORES {
             let slots = slots(cores);
-            assert!(slots.is_power_of_two() && slots >= 64 && slots <= RING, "{cores}");
+            assert!(slots.is_power_of_two() && (64..=RING).contains(&slots), "{cores}");
             assert!(in_flight(cores.into()) <= ALL_RINGS);
         }
         assert_eq!((slots(2), slots(9), slots(10), slots(64)), (512, 512, 256, 64));

@@ -114,7 +114,7 @@ mod tests {
         let mut from = [0; 2];
         for _ in 0..100 {
             for n in 0..2 {
-                while cores[n as usize].offer(2, &mut burst(vec![Arc::new(n); BURST])) > 0 {}
+                while cores[n as usize].offer(2, &mut burst((0..BURST).map(|_| Arc::new(n)))) > 0 {}
             }
             let mut got = Burst::new();
             cores[2].take(&mut got);

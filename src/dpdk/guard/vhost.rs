@@ -318,6 +318,7 @@ mod tests {
         assert_eq!(take(), -1);
         assert_eq!(second.read(&mut [0]).unwrap(), 0);
         // A read ends if the announced data does not arrive.
+        // SAFETY: the buffer has room for one byte.
         let got = unsafe { libc::recv(one, [0u8; 1].as_mut_ptr().cast(), 1, 0) };
         assert_eq!((got, peers::errno()), (-1, libc::EAGAIN));
         // A peer that hangs up makes room at once, even before the library notices.
