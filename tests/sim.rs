@@ -11,7 +11,7 @@ use gannet::sim;
 /// Seeds played in every test run.
 const SEEDS: u64 = 20_000;
 
-/// Seeds that every run of the tests plays packet by packet as well.
+/// The number of seeds that are played datagram by datagram as well.
 const RUN_SEEDS: u64 = 1_000;
 
 /// Number of failures after which no further seeds are played, as they usually have the same cause.
@@ -117,8 +117,8 @@ fn the_same_seed_plays_the_same_run() {
     }
 }
 
-/// Datagrams that arrive together come to what they come to one by one, and so do those that are sent: in events, counters
-/// and everything that is sent, whatever happens to some of them on the way.
+/// Datagrams that arrive or are sent together have the same results as one by one: in events, counters and everything
+/// that is sent, whatever happens to some of them on the way.
 #[test]
 fn runs_come_to_what_their_datagrams_come_to_one_by_one() {
     let mut together = [0; 2];
@@ -133,7 +133,7 @@ fn runs_come_to_what_their_datagrams_come_to_one_by_one() {
         together = [0, 1].map(|way| together[way] + runs.together[way]);
     }
     let [received, sent] = together;
-    // Windows of bad networks seldom have room for a burst.
+    // In bad networks, windows rarely have room for a burst.
     assert!(received > 100 * RUN_SEEDS && sent > 2 * RUN_SEEDS, "{together:?}: there was nothing to compare");
 }
 

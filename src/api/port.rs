@@ -14,8 +14,9 @@ use crate::net::Cidr;
 use crate::quic::EndpointConfig;
 use crate::runtime::{App, Core, CoreConfig, Crew, Failure, Group, GroupError, Place};
 
-/// An open port, with all that a [`Group`] of cores needs to run on it: DPDK is started, the port has a queue pair for
-/// each core, rings connect the cores, and each core has its CPU. For one process at a time, as DPDK is.
+/// An open port with everything that a [`Group`] of cores needs to run on it: DPDK is started, the port has a queue
+/// pair for each core, rings connect the cores, and each core has a CPU. There can be one per process, as DPDK can be
+/// started only once.
 ///
 /// ```no_run
 /// use gannet::api::*;
@@ -46,19 +47,19 @@ pub struct CorePort {
     eal: Eal,
 }
 
-/// A queue for each core.
+/// The queues of the cores.
 enum Queues {
-    /// A queue pair each.
+    /// A queue pair for each core.
     Own(Vec<Queue>),
-    /// Parts of the only one.
+    /// A share of the only queue pair for each core.
     Shared(Vec<SpreadQueue>),
 }
 
 impl CorePort {
-    /// Starts DPDK, and opens the port of `profile`, the name of a port profile or the path of one, with `settings`
-    /// ([`PortProfile::load`]) and a queue pair for each of `cpus`, on which the cores are to run. `addrs` are the
-    /// addresses that the cores will have: on a port that shares an interface with the kernel, the kernel must not have
-    /// them.
+    /// Starts DPDK and opens the port of `profile`, which is the name or the path of a port profile, with `settings`
+    /// ([`PortProfile::load`]) and a queue pair for each of `cpus`, the CPUs that the cores are to run on. `addrs` are
+    /// the addresses that the cores will have: on a port that shares an interface with the kernel, the kernel must not
+    /// have them.
     ///
     /// # Errors
     /// If the port cannot be opened with these settings, or has fewer queues. See [`CorePort::open_spread`] for ports with
@@ -71,8 +72,8 @@ impl CorePort {
         Self::with(&profile, addrs, cpus, |_, port| Ok(Queues::Own(port.take_queues())))
     }
 
-    /// The same for a port with one queue pair: the first core polls it and spreads what it receives over all. The engine
-    /// and the application, where most of the time goes, are spread like that.
+    /// The same for a port with one queue pair: the first core polls it and spreads what it receives over all cores.
+    /// The engine and the application, which take most of the time, thus run on all cores.
     ///
     /// # Errors
     /// As [`CorePort::open`].
@@ -121,10 +122,10 @@ impl CorePort {
         Group::new(self.cpus.len() as u8, endpoint)
     }
 
-    /// Runs `group` on the port; see [`Group::run`]. Each core has its thread on its CPU.
+    /// Runs `group` on the port; see [`Group::run`]. The thread of each core is pinned to its CPU.
     ///
     /// # Errors
-    /// As [`Group::run`], and if a core cannot have its CPU.
+    /// As [`Group::run`], and if a core cannot run on its CPU.
     ///
     /// # Panics
     /// As [`Group::run`].
@@ -151,7 +152,7 @@ fn load_settings<'a>(settings: &'a [(&str, &str)]) -> impl Iterator<Item = (Stri
     settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
 }
 
-/// How many cores `cpus` is for.
+/// The number of cores for `cpus`.
 fn core_count(cpus: &[usize]) -> Result<u8, Failure> {
     match u8::try_from(cpus.len()) {
         Ok(cores) if cores > 0 => Ok(cores),
@@ -159,7 +160,7 @@ fn core_count(cpus: &[usize]) -> Result<u8, Failure> {
     }
 }
 
-/// Applications on threads that have their CPUs, and that DPDK knows.
+/// Runs applications on threads that are pinned to their CPUs and registered with DPDK.
 struct Pinned<M> {
     eal: Eal,
     cpus: Vec<usize>,

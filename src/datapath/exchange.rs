@@ -23,7 +23,7 @@ pub struct Handed<F> {
     pub tag: Option<Tag>,
 }
 
-/// One core's access to the bounded queues between each two cores of a group.
+/// One core's access to the bounded queues between the cores of a group.
 pub trait Exchange<F> {
     /// Whether there are never any other cores, so that code for them can be compiled away.
     const ALONE: bool = false;

@@ -6,25 +6,25 @@ use crate::wire::eth::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, VLAN_LEN};
 use crate::wire::ipv4::{IPV4_LEN, PROTOCOL_UDP};
 use crate::wire::ipv6::IPV6_LEN;
 
-/// Spreads flows, the UDP datagrams between two addresses and ports, evenly over cores. Keyed, so that nobody outside can
-/// choose the core that works for him.
+/// Spreads flows (the UDP datagrams between two addresses and ports) evenly over cores. The hash is keyed, so peers
+/// cannot choose the core that serves them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowHash([u64; 3]);
 
 impl FlowHash {
-    /// With a key that nobody else should know.
+    /// A hash with this key, which should be kept secret.
     pub fn new(key: [u64; 3]) -> Self {
         // An even factor loses bits, and 0 all of them.
         Self(key.map(|part| part | 1))
     }
 
-    /// The one of `cores` cores for the flow of `frame`. Everything but UDP over IP belongs to core 0.
+    /// Which of `cores` cores the flow of `frame` belongs to. Everything but UDP over IP belongs to core 0.
     #[inline]
     pub fn core(&self, frame: &[u8], cores: u8) -> u8 {
         flow(frame).map_or(0, |flow| self.core_of(flow, cores))
     }
 
-    /// The one of `cores` cores for datagrams from `remote` to `local`. `None` if the two are not of one IP version.
+    /// Which of `cores` cores datagrams from `remote` to `local` belong to. `None` if the two differ in IP version.
     pub fn home(&self, local: SocketAddr, remote: SocketAddr, cores: u8) -> Option<u8> {
         let ports = u32::from(remote.port()) << 16 | u32::from(local.port());
         let flow = match (remote.ip(), local.ip()) {
@@ -68,8 +68,8 @@ enum Flow {
     V6 { source: u128, destination: u128, ports: u32 },
 }
 
-/// The flow of a frame with a whole UDP datagram directly behind its IP header. No header is verified: to the wrong core
-/// at worst.
+/// The flow of a frame with a whole UDP datagram directly after its IP header. Headers are not verified: at worst, the
+/// frame goes to the wrong core.
 fn flow(frame: &[u8]) -> Option<Flow> {
     let ethertype = |at: usize| frame.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
     let (kind, at) = match ethertype(ETH_LEN - 2)? {
@@ -81,7 +81,7 @@ fn flow(frame: &[u8]) -> Option<Flow> {
     match kind {
         ETHERTYPE_IPV4 => {
             let head: &[u8; IPV4_LEN] = packet.first_chunk()?;
-            // Fragments have no ports, but for the first.
+            // Only the first fragment has ports.
             let fragment = u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0;
             let addresses = u64::from_be_bytes(*head.last_chunk()?);
             (head[9] == PROTOCOL_UDP && !fragment)
@@ -166,7 +166,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// With another key, other flows share a core: no list of ports hits one core of everybody's.
+    /// With another key, other flows share a core: no list of ports overloads one core of every server.
     #[test]
     fn the_key_decides() {
         let core = |key: u64, port| {

@@ -1,7 +1,7 @@
 //! Received frames that change cores before the engine sees them.
 //!
-//! To the engine it is as if the device had steered them there. That an engine passes a frame on to the core that its
-//! connection ID names is another matter ([`super::exchange`]), and still happens at most once.
+//! To the engine, it looks as if the device had steered them there. Handing a frame over to the core that its
+//! connection ID names is a separate step ([`super::exchange`]), and still happens at most once.
 
 use super::exchange::{Exchange, Handed};
 pub use super::flow::FlowHash;
@@ -19,10 +19,11 @@ fn handed<F>(frame: F) -> Handed<F> {
     Handed { frame, tag: None }
 }
 
-/// The queue pair of a core of a group that shares a port with a single one: memif, AF_XDP, the NICs of some clouds.
+/// The queue pair of a core in a group that shares a port with a single queue pair: memif, AF_XDP, the NICs of some
+/// clouds.
 ///
 /// Core 0, the [`Host`], polls the port, and spreads what it receives by flow. The others are [`Guest`]s: they receive
-/// from the host and send by it. So the engines, where the time goes, run on all cores.
+/// from the host and send through it. So the engines, where the time goes, run on all cores.
 pub enum Spread<D: Datapath, G: Datapath, X, Y> {
     /// Core 0.
     Host(Host<D, X, Y>),
@@ -50,20 +51,20 @@ pub struct Host<D: Datapath, X, Y> {
     received: X,
     sent: Y,
     hash: FlowHash,
-    /// Received, and not yet spread.
+    /// Received but not yet spread.
     arrived: Burst<D::Rx>,
     out: Outgoing<D::Rx>,
-    /// Of the guests, to be sent.
+    /// From the guests, to be sent.
     taken: Burst<Handed<D::Tx>>,
     tx: Burst<D::Tx>,
-    /// What the port counts, and a guest counts as well.
+    /// Frames that the port counts, and a guest counts as well.
     theirs: [Sum; 2],
     dropped: u64,
 }
 
 /// A core without a queue of its own.
 pub struct Guest<G: Datapath, X, Y> {
-    /// Has frames and knows the port, but is not connected to it.
+    /// Provides frames and knows the port, but neither receives nor sends.
     source: G,
     received: X,
     sent: Y,
@@ -75,8 +76,8 @@ pub struct Guest<G: Datapath, X, Y> {
 }
 
 impl<D: Datapath, X: Exchange<D::Rx>, Y: Exchange<D::Tx>> Host<D, X, Y> {
-    /// Spreads what `port` receives by `hash` over the cores of `received`, and sends what comes over `sent`. The ends of
-    /// both are those of core 0.
+    /// Spreads what `port` receives over the cores of `received` by `hash`, and sends what arrives through `sent`. Both
+    /// are the ends of core 0.
     pub fn new(port: D, received: X, sent: Y, hash: FlowHash) -> Self {
         let cores = received.cores();
         Self {
@@ -100,7 +101,7 @@ impl<D: Datapath, X: Exchange<D::Rx>, Y: Exchange<D::Tx>> Host<D, X, Y> {
         }
         let (before, cores) = (burst.len(), self.received.cores());
         let mut done = 0;
-        // Not more than there is room for, were all of them this core's.
+        // No more than there is room for if all of them are for this core.
         for mut frame in self.arrived.drain(..self.arrived.len().min(BURST - before)) {
             done += 1;
             match self.hash.core(frame.data_mut(), cores) {
@@ -117,7 +118,7 @@ impl<D: Datapath, X: Exchange<D::Rx>, Y: Exchange<D::Tx>> Host<D, X, Y> {
         burst.len() - before
     }
 
-    /// What a guest's ring has no room for is lost, as it is when a device's is full.
+    /// Frames for which a guest's ring has no room are lost, as they are when a device's ring is full.
     fn hand_out(&mut self) {
         for (core, frames) in (0..).zip(&mut self.out) {
             if !frames.is_empty() {
@@ -132,7 +133,7 @@ impl<D: Datapath, X: Exchange<D::Rx>, Y: Exchange<D::Tx>> Host<D, X, Y> {
         }
     }
 
-    /// Sends what the guests have built. What the port does not take waits here.
+    /// Sends what the guests have built. Frames that the port does not take wait here.
     fn send_theirs(&mut self) {
         if self.tx.is_empty() {
             self.sent.take(&mut self.taken);
@@ -161,8 +162,8 @@ impl<D: Datapath, X: Exchange<D::Rx>, Y: Exchange<D::Tx>> Host<D, X, Y> {
 }
 
 impl<G: Datapath, X: Exchange<G::Rx>, Y: Exchange<G::Tx>> Guest<G, X, Y> {
-    /// Receives over `received` and sends over `sent`, whose ends are this core's. `source` has frames to send, and knows
-    /// what the host's port is like; nothing is received or sent by it.
+    /// Receives through `received` and sends through `sent`, which are the ends of this core. `source` provides frames
+    /// to send and describes the host's port; it neither receives nor sends.
     pub fn new(source: G, received: X, sent: Y) -> Self {
         Self {
             source,
@@ -257,7 +258,8 @@ where
         }
     }
 
-    // Nothing wakes either: what the host waits for may come from the port or from a guest. So both sleep for short times.
+    // Nothing can wake either of them: what the host waits for may come from the port or from a guest. So both sleep
+    // only briefly.
 
     fn rx_burst(&mut self, burst: &mut Burst<D::Rx>) -> usize {
         match self {
@@ -295,8 +297,8 @@ where
     }
 }
 
-/// A queue pair whose received frames go to a random core first: the worst that a device's steering could do. For tests:
-/// whatever core a frame comes to, it has to find its connection.
+/// A queue pair whose received frames go to a random core first: the worst that a device's steering could do. For
+/// tests: whichever core a frame reaches, it must find its connection.
 pub struct Scatter<D: Datapath, X> {
     port: D,
     others: X,
@@ -321,12 +323,12 @@ impl<D: Datapath, X: Exchange<D::Rx>> Scatter<D, X> {
         self.scattered
     }
 
-    /// The queue pair below.
+    /// The underlying queue pair.
     pub fn inner_mut(&mut self) -> &mut D {
         &mut self.port
     }
 
-    /// Takes what others have sent here, `most` frames and as far as there is room.
+    /// Takes frames that others have sent here: at most `most`, and no more than there is room for.
     fn take(&mut self, burst: &mut Burst<D::Rx>, most: usize) {
         if self.taken.is_empty() {
             self.others.take(&mut self.taken);
@@ -362,7 +364,7 @@ impl<D: Datapath, X: Exchange<D::Rx>> Datapath for Scatter<D, X> {
 
     fn rx_burst(&mut self, burst: &mut Burst<D::Rx>) -> usize {
         let before = burst.len();
-        // Half of a burst at the most, so that the port is not forgotten.
+        // At most half a burst, so that the port is not neglected.
         self.take(burst, BURST / 2);
         if self.arrived.is_empty() {
             self.port.rx_burst(&mut self.arrived);
@@ -379,7 +381,7 @@ impl<D: Datapath, X: Exchange<D::Rx>> Datapath for Scatter<D, X> {
         for (core, frames) in (0..).zip(&mut self.out) {
             if !frames.is_empty() {
                 self.scattered += self.others.offer(core, frames) as u64;
-                // A full ring loses nothing here: they stay where they came in.
+                // A full ring loses nothing here: the frames stay on this core.
                 burst.extend(frames.drain(..).map(|handed| handed.frame));
             }
         }

@@ -1,8 +1,8 @@
-//! Which receive queue a device steers a packet to, computed beforehand.
+//! Computes in advance which receive queue a device steers a packet to.
 //!
-//! Devices with receive side scaling hash addresses and ports of a packet with the Toeplitz function, whose key and the
-//! table that its result looks up can be read back. A client that knows both chooses its source port so that answers
-//! arrive at the core that sends: no packet has to change cores.
+//! Devices with receive side scaling hash a packet's addresses and ports with the Toeplitz function, and look up the
+//! result in a table of queues. The key of the function and the table can be read back. A client that knows both
+//! chooses its source port so that answers arrive at the core that sends: no packet has to change cores.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,7 +13,7 @@ use super::flow::FlowHash;
 pub struct Toeplitz(Vec<u8>);
 
 impl Toeplitz {
-    /// With `key`, of 40 bytes usually; behind its end all is 0.
+    /// A hash with `key`, which usually has 40 bytes. Zeros follow its end.
     pub fn new(key: &[u8]) -> Self {
         Self(key.to_vec())
     }
@@ -26,8 +26,8 @@ impl Toeplitz {
         (bits >> (8 - at % 8)) as u32
     }
 
-    /// The hash of `input` as if it stood behind `before` bytes of zeros. Hashes of parts, each at its place, make that of
-    /// the whole by exclusive or.
+    /// The hash of `input` with `before` zero bytes in front of it. The exclusive or of the hashes of all parts, each
+    /// at its offset, is the hash of the whole.
     fn part(&self, before: usize, input: &[u8]) -> u32 {
         let mut hash = 0;
         for (i, byte) in input.iter().enumerate() {
@@ -44,7 +44,7 @@ impl Toeplitz {
     }
 }
 
-/// What a device hashes of a packet of one IP version.
+/// The fields that a device hashes in packets of one IP version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fields {
     /// Nothing: all packets go to the queue of hash 0.
@@ -52,7 +52,7 @@ pub enum Fields {
     None,
     /// Both addresses.
     Addresses,
-    /// Both addresses and, of UDP, both ports.
+    /// Both addresses and, for UDP, both ports.
     Ports,
 }
 
@@ -63,7 +63,7 @@ pub struct Steering(Way);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Way {
     Device(Device),
-    /// By a core of ours, over so many ([`super::spread`]).
+    /// By one of our cores, to this many ([`super::spread`]).
     Spread(FlowHash, u8),
 }
 
@@ -84,12 +84,12 @@ impl Steering {
         (!device.table.is_empty()).then_some(Self(Way::Device(device)))
     }
 
-    /// A queue that is spread over so many cores by `hash`.
+    /// A queue whose frames `hash` spreads over this many cores.
     pub fn of_spread(hash: FlowHash, cores: u8) -> Self {
         Self(Way::Spread(hash, cores))
     }
 
-    /// The queue, or core, at which UDP datagrams from `remote` to `local` arrive. `None` if the two are not of one IP
+    /// The queue, or core, at which UDP datagrams from `remote` to `local` arrive. `None` if the two differ in IP
     /// version.
     pub fn home(&self, local: SocketAddr, remote: SocketAddr) -> Option<u16> {
         self.homes(local.ip(), remote).map(|home| home(local.port()))
@@ -124,10 +124,10 @@ impl Steering {
 }
 
 impl Device {
-    /// The home of each local port, at a few operations each.
+    /// The home of each local port, in a few operations each.
     fn homes(&self, local: IpAddr, remote: SocketAddr) -> Option<impl Fn(u16) -> u16> {
         let Known { hash, port_at } = self.known(local, remote)?;
-        // What each bit of the port adds.
+        // What each bit of the port contributes.
         let bits: [u32; 16] = std::array::from_fn(|bit| port_at.map_or(0, |at| self.toeplitz.window(at * 8 + bit)));
         Some(move |port: u16| {
             let set = (0..16).filter(|bit| port >> (15 - bit) & 1 != 0);
@@ -136,7 +136,8 @@ impl Device {
         })
     }
 
-    /// The hash of all but the local port. What arrives has the remote end as its source, which comes first.
+    /// The hash of everything but the local port. In packets that arrive, the remote end is the source, which comes
+    /// first.
     fn known(&self, local: IpAddr, remote: SocketAddr) -> Option<Known> {
         let (hash, len, fields) = match (remote.ip(), local) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -160,9 +161,9 @@ impl Device {
     }
 }
 
-/// A source port for each of `cores` cores, from `first` on and all different, so that answers from `remote` arrive at the
-/// core that sends. Where `steering` is not known or leaves no choice, the next one that is free: the answers may then
-/// arrive elsewhere and be handed over.
+/// A source port for each of `cores` cores, from `first` on and all different, so that answers from `remote` arrive at
+/// the core that sends. If `steering` is unknown or leaves no choice, it is the next free port: answers may then arrive
+/// at another core, and are handed over.
 pub fn client_ports(
     steering: Option<&Steering>,
     cores: u16,
@@ -181,7 +182,7 @@ pub fn client_ports(
     taken
 }
 
-/// The hash without the local port, and the byte of the input that one begins at, if it is hashed.
+/// The hash without the local port, and the offset of that port in the input, if it is hashed.
 struct Known {
     hash: u32,
     port_at: Option<usize>,
@@ -245,7 +246,7 @@ mod tests {
             assert!(before.into_iter().all(|home| home != Some(queue)), "the first that fits");
         }
         assert_eq!(steering.source_port(4, local, remote, 1..=u16::MAX), None);
-        // Where ports do not count, all or none fit.
+        // If ports are not hashed, either all fit or none.
         let (local, remote): (IpAddr, SocketAddr) = ("fd00::2".parse().unwrap(), "[fd00::1]:4433".parse().unwrap());
         let home = steering.home(SocketAddr::new(local, 1), remote).unwrap();
         assert_eq!(steering.source_port(home, local, remote, 7..9), Some(7));

@@ -12,10 +12,10 @@ use super::room::{MAX_CORES, slots};
 use crate::datapath::exchange::{Exchange, Handed};
 use crate::datapath::{BURST, Burst};
 
-/// Alignment of rings, in bytes: that of `RTE_CACHE_LINE_SIZE`, twice, for the line that is fetched along with one.
+/// Alignment of rings, in bytes: two cache lines, as CPUs fetch lines in pairs.
 const ALIGN: u32 = 128;
 
-/// A frame that can go to another core: what a pointer to an mbuf is.
+/// A frame that can move to another core: a pointer to an mbuf.
 pub trait Frame: sealed::Sealed {}
 
 impl Frame for RxMbuf {}
@@ -34,8 +34,8 @@ const _: () = assert!(
         && align_of::<Handed<RxMbuf>>() <= 8
 );
 
-/// Which rings to a core have something in them: bit n for that from core n. On a cache line of its own, and away from
-/// the one that is fetched along with it.
+/// Which rings to a core contain frames: bit n stands for the ring from core n. It has a cache line of its own, and so
+/// has the line that CPUs fetch along with it.
 #[repr(align(128))]
 struct Waiting(AtomicU64);
 
@@ -49,8 +49,8 @@ struct Mesh<F: Frame> {
     _frames: PhantomData<F>,
 }
 
-// SAFETY: a ring has one producer and one consumer, the two ends of it that are made by `mesh`, each of which is used by
-// one thread at a time (`&mut`). Whole mbufs pass, whose pools may be used from any thread.
+// SAFETY: a ring has one producer and one consumer: two of the ends that `mesh` creates, each of which is used by one
+// thread at a time (`&mut`). Whole mbufs are passed, and their pools may be used from any thread.
 unsafe impl<F: Frame> Send for Mesh<F> {}
 // SAFETY: as above.
 unsafe impl<F: Frame> Sync for Mesh<F> {}
@@ -79,7 +79,7 @@ impl<F: Frame> Drop for Mesh<F> {
 /// Takes frames out of `ring` until `burst` is full. Returns how many.
 ///
 /// # Safety
-/// Nobody else takes frames out of the ring, and what is in it are `Handed<F>`.
+/// Nothing else takes frames out of the ring, and its elements are `Handed<F>`.
 unsafe fn dequeue<F: Frame>(ring: NonNull<dpdk_sys::rte_ring>, burst: &mut Burst<Handed<F>>) -> usize {
     let len = burst.len();
     // SAFETY: `BURST - len` slots are spare capacity of the burst; the ring copies `got` elements there, which are moved
@@ -94,13 +94,13 @@ unsafe fn dequeue<F: Frame>(ring: NonNull<dpdk_sys::rte_ring>, burst: &mut Burst
 
 /// One core's end of the rings between all cores of a group ([`mesh`]). Frames move by pointer, up to a burst at a time.
 ///
-/// What is in the rings when the last end goes is freed.
+/// Frames that are left in the rings are freed along with the last end.
 pub struct RingExchange<F: Frame> {
     mesh: Arc<Mesh<F>>,
     core: u8,
     /// Rings that have not been found empty since their bits were taken.
     pending: u64,
-    /// Where the next look begins, so that all have their turn.
+    /// Where the next look begins, so that the cores take turns.
     next: u8,
 }
 
@@ -134,8 +134,8 @@ pub fn mesh<F: Frame>(eal: &Eal, cores: u8, node: Option<u16>) -> Result<Vec<Rin
     Ok((0..cores).map(|core| RingExchange { mesh: mesh.clone(), core, pending: 0, next: 0 }).collect())
 }
 
-/// An empty ring in memory of NUMA node `node`, to be given back with `rte_free`. Not by `rte_ring_create`: each of those
-/// takes one of the 2,560 memory zones that a process has.
+/// An empty ring in memory of NUMA node `node`, to be freed with `rte_free`. `rte_ring_create` is not used: each of its
+/// rings takes one of the 2,560 memory zones of a process.
 fn ring(slots: u32, node: Option<u16>) -> Result<NonNull<dpdk_sys::rte_ring>, PortError> {
     let fail = |reason| PortError::Exchange { slots, reason };
     // SAFETY: takes no pointers.
@@ -146,11 +146,11 @@ fn ring(slots: u32, node: Option<u16>) -> Result<NonNull<dpdk_sys::rte_ring>, Po
         let memory = unsafe { dpdk_sys::rte_malloc_socket(std::ptr::null(), size, ALIGN, node) };
         NonNull::new(memory.cast::<dpdk_sys::rte_ring>())
     };
-    // A node without memory is no reason not to run.
+    // If that node has no memory, another one will do.
     let there = node.and_then(|node| allocate(node.into()));
     let ring = there.or_else(|| allocate(-1)).ok_or_else(|| fail(text(libc::ENOMEM)))?;
     let flags = dpdk_sys::RING_F_SP_ENQ | dpdk_sys::RING_F_SC_DEQ;
-    // SAFETY: as much memory as such a ring needs, aligned, and a NUL-terminated name.
+    // SAFETY: the memory is as large as such a ring and aligned, and the name is NUL-terminated.
     let code = unsafe { dpdk_sys::rte_ring_init(ring.as_ptr(), c"gannet_exchange".as_ptr(), slots, flags) };
     if code != 0 {
         // SAFETY: allocated above, and not used.
@@ -161,7 +161,7 @@ fn ring(slots: u32, node: Option<u16>) -> Result<NonNull<dpdk_sys::rte_ring>, Po
 }
 
 impl<F: Frame> RingExchange<F> {
-    /// The core whose end it is.
+    /// The core that this end belongs to.
     pub fn core(&self) -> u8 {
         self.core
     }
@@ -172,7 +172,7 @@ impl<F: Frame> Exchange<F> for RingExchange<F> {
         self.mesh.cores
     }
 
-    /// To this core itself, and to one that is not there, nothing is taken.
+    /// Takes no frames for this core itself, or for a core that does not exist.
     fn offer(&mut self, to: u8, burst: &mut Burst<Handed<F>>) -> usize {
         let len = burst.len();
         if len == 0 || to >= self.mesh.cores {
@@ -190,8 +190,9 @@ impl<F: Frame> Exchange<F> for RingExchange<F> {
             taken
         };
         if taken > 0 {
-            // After the elements, so that whoever sees the bit sees them as well. Not only when it looks unset: the look
-            // might come before the elements are visible, and the other core's between the two.
+            // After the elements, so that whoever sees the bit sees them as well. Set even if it seems to be set
+            // already: that read might happen before the elements are visible, and the other core might look in
+            // between.
             self.mesh.waiting[usize::from(to)].0.fetch_or(1 << self.core, Ordering::AcqRel);
         }
         taken
@@ -199,7 +200,7 @@ impl<F: Frame> Exchange<F> for RingExchange<F> {
 
     fn take(&mut self, burst: &mut Burst<Handed<F>>) -> usize {
         let waiting = &self.mesh.waiting[usize::from(self.core)].0;
-        // Most turns end here: the word stays in this core's cache until somebody writes it.
+        // Most turns end here: the word stays in this core's cache until another core writes to it.
         if waiting.load(Ordering::Relaxed) != 0 {
             self.pending |= waiting.swap(0, Ordering::AcqRel);
         }
@@ -209,7 +210,7 @@ impl<F: Frame> Exchange<F> for RingExchange<F> {
         let before = burst.len();
         let mut unseen = self.pending;
         while unseen != 0 && !burst.is_full() {
-            // The first at or behind `next`, round and round.
+            // The first at or after `next`, starting over at the end.
             let from = (unseen.rotate_right(self.next.into()).trailing_zeros() as u8 + self.next) % 64;
             unseen &= !(1 << from);
             self.next = (from + 1) % 64;

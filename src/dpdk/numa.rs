@@ -1,4 +1,4 @@
-//! Which memory is near to which processor.
+//! Which memory is near which CPU.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn node_of(sys: &Path, cpu: usize) -> Option<u16> {
 
 /// The NUMA node of the device behind a kernel interface. `None` for virtual ones, and on machines with one node.
 pub(super) fn node_of_interface(sys: &Path, name: &str) -> Option<u16> {
-    // -1 for none.
+    // The file contains -1 if there is none.
     fs::read_to_string(sys.join(format!("class/net/{name}/device/numa_node"))).ok()?.trim().parse().ok()
 }
 

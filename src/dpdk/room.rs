@@ -1,4 +1,5 @@
-//! The sizes of mempool caches and of rings between cores, which determine how many buffers of a core others can hold.
+//! The sizes of mempool caches and of rings between cores, which determine how many of a core's buffers others can
+//! hold.
 
 /// The number of objects that a registered thread caches, per mempool.
 pub(super) const CACHE: u32 = 256;
@@ -9,16 +10,16 @@ pub(super) const CACHE_LIMIT: u32 = CACHE * 3 / 2;
 /// The maximum number of cores in a group: a word has one bit for each.
 pub const MAX_CORES: u8 = 64;
 
-/// Limits of the frames that wait in one ring, and in all rings that one core fills. Whatever other cores do, no more
-/// of a core's buffers are out of its reach.
+/// The maximum number of frames in one ring, and in all rings that one core fills. Whatever other cores do, they keep
+/// no more than this many of a core's buffers.
 const RING: u32 = 512;
 const ALL_RINGS: u32 = 4096;
 
-/// The number of slots of the ring from one of `cores` cores to another. It holds one frame less.
+/// The number of slots of the ring from one of `cores` cores to another. It holds one frame fewer.
 pub(super) const fn slots(cores: u8) -> u32 {
     let others = if cores > 1 { cores as u32 - 1 } else { 1 };
     let share = ALL_RINGS / others;
-    // Rounded down to a power of two, which rings have to be.
+    // Rounded down, as the size of a ring must be a power of two.
     let power = 1 << share.ilog2();
     if power < RING { power } else { RING }
 }

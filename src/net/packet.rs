@@ -20,10 +20,10 @@ pub struct UdpDatagram {
     pub payload: Range<usize>,
 }
 
-/// A UDP datagram for us, of a flow that is known: its addresses are to be had from [`Net::flow`](super::Net::flow).
+/// A UDP datagram for us that belongs to a known flow. [`Net::flow`](super::Net::flow) returns its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowDatagram {
-    /// The flow. The number means nothing any more once another frame was received that is of no known flow.
+    /// The flow. The number becomes invalid when a frame that belongs to no known flow is received.
     pub flow: u8,
     /// Its two ECN bits.
     pub ecn: u8,

@@ -73,7 +73,8 @@ impl<T: TxFrame> Net<T> {
         self.receive_unknown(now, frame)
     }
 
-    /// Processes a received frame if it is a UDP datagram of a known flow; otherwise, [`Net::receive_unknown`] has to.
+    /// Processes a received frame if it is a UDP datagram of a known flow. Otherwise, it must be passed to
+    /// [`Net::receive_unknown`].
     #[inline]
     pub fn receive_known<R: RxFrame>(&mut self, frame: &mut R) -> Option<FlowDatagram> {
         let (ip, l4) = (frame.ip_checksum(), frame.l4_checksum());
@@ -98,8 +99,8 @@ impl<T: TxFrame> Net<T> {
         self.receive_in_full(now, frame.data_mut(), ip, l4)
     }
 
-    /// Receives a frame that the network layer of another core has already found to be UDP for us, verified and counted.
-    /// `None` if it is no longer.
+    /// Receives a frame that the network layer of another core has already recognised as UDP for us, verified and
+    /// counted. `None` if that is no longer the case.
     pub fn receive_handed<R: RxFrame>(&mut self, now: Instant, frame: &mut R) -> Option<UdpDatagram> {
         let (frames, udp, bytes) = (self.stats.rx_frames, self.stats.rx_udp, self.stats.rx_udp_bytes);
         let Received::Udp(datagram) = self.receive(now, &mut Verified(frame)) else { return None };

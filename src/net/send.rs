@@ -80,8 +80,8 @@ impl<T: TxFrame> Net<T> {
         Sent::Ready(frame)
     }
 
-    /// Puts headers in front of `frames`, whose payloads are set, if all of them may go the way that the last ones went. False
-    /// if they may not: nothing has changed then, and [`Net::send_to`] knows what to do with each.
+    /// Prepends headers to `frames`, whose payloads are set, if all of them may be sent like the previous ones.
+    /// Otherwise returns false and changes nothing: [`Net::send_to`] then decides for each frame.
     #[inline]
     pub fn write_headers(
         &mut self,

@@ -224,7 +224,7 @@ impl Template {
         let Some((first, others)) = frames.split_first_mut() else { return };
         let len = first.data().len();
         self.write(ecn, first);
-        // Bytes that were written one by one are slow to read back at first: few frames are not worth it.
+        // Bytes that were just written one by one are slow to read back, so this does not pay for few frames.
         let shared = others.len() >= 3 && self.offload.udp_checksum;
         let header: Option<[u8; MAX_LEN]> = shared.then(|| {
             let mut header = [0; MAX_LEN];

@@ -155,7 +155,8 @@ impl fmt::Display for CloseReason {
             Self::Transport { code, reason } => write!(f, "closed by this end: {reason} ({})", transport(*code)),
             Self::IdleTimeout => f.write_str("idle timeout: the peer is gone or the network is down"),
             Self::HandshakeTimeout => f.write_str("handshake timeout: is the server running at that port?"),
-            // Also of a server that stopped waiting for the end of the handshake, or whose idle timeout expired.
+            // A server also sends one if it stopped waiting for the end of the handshake, or if its idle timeout
+            // expired.
             Self::StatelessReset => f.write_str(
                 "the peer no longer knows the connection (stateless reset): it was restarted, or gave up while the \
                  network was down",

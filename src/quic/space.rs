@@ -105,8 +105,8 @@ impl AckTracker {
         }
     }
 
-    /// Records packets right behind the largest one, all of them ack-eliciting, as [`AckTracker::on_packet`] does one after
-    /// the other.
+    /// Records ack-eliciting packets that directly follow the largest one, with the same result as
+    /// [`AckTracker::on_packet`] for one after another.
     pub(crate) fn on_run(&mut self, now: Instant, pns: Range<u64>, delay: Duration, every: u32) {
         debug_assert!(self.largest.is_some_and(|largest| largest + 1 == pns.start) && pns.start >= self.cut);
         self.largest = Some(pns.end - 1);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     proptest! {
-        /// A run is recorded as its packets are one by one.
+        /// A run is recorded like its packets one by one.
         #[test]
         fn runs_are_recorded_as_their_packets(
             before in proptest::collection::vec((0u64..40, any::<bool>()), 1..20),

@@ -1,4 +1,4 @@
-//! Several cores that serve together: their threads, their end, and a watch over them.
+//! Several cores that serve together: their threads, how they end, and a watchdog.
 
 mod gate;
 mod watchdog;
@@ -21,7 +21,7 @@ use crate::runtime::{App, Core, CoreConfig, Notes, Seat};
 use gate::Gate;
 use watchdog::{Sign, Watchdog};
 
-/// Whatever keeps a core from working.
+/// The reason why a core cannot work.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// How long a turn may take before it is reported, by default.
@@ -36,7 +36,7 @@ const WATCH: Duration = Duration::from_millis(100);
 pub struct GroupError {
     /// The core.
     pub core: u8,
-    /// What went wrong there.
+    /// What went wrong on it.
     #[source]
     pub cause: Failure,
 }
@@ -44,7 +44,7 @@ pub struct GroupError {
 /// What is wrong with a group as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Misfit {
-    /// As many queues are needed as cores, and as many ends of the exchange.
+    /// Each core needs one queue and one end of the exchange.
     #[error("{cores} cores need as many queues and ends of their exchange, not {queues} and {ends}")]
     Counts {
         /// Cores.
@@ -54,14 +54,14 @@ pub enum Misfit {
         /// Ends of the exchange.
         ends: usize,
     },
-    /// A core's engine was not made from [`Place::endpoint`].
+    /// The settings of a core's engine do not come from [`Place::endpoint`].
     #[error(
         "the settings of its engine are not those of its place: use Place::endpoint, which has the group's secrets"
     )]
     Stranger,
 }
 
-/// Where an application is to run.
+/// The core that an application is to run on.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The number of the core, from 0.
@@ -78,22 +78,22 @@ pub trait Crew<D: Datapath, X: Exchange<D::Rx>>: Sync {
     type App: App;
     /// What [`Crew::enter`] has set up for a core's thread; dropped after everything else of the core.
     type Guard;
-    /// What is left of a core.
+    /// What remains of a core after it has ended.
     type Yield: Send;
 
     /// Prepares the thread of a core: pins it to a CPU, for example.
     ///
     /// # Errors
-    /// What keeps the core from working.
+    /// The reason why the core cannot work.
     fn enter(&self, core: u8) -> Result<Self::Guard, Failure>;
 
-    /// Makes the settings and the application of a core. The engine's settings are those of the `place`. Settings of
-    /// the network layer are those of all cores: each gets its part ([`NetConfig::for_core`]).
+    /// Creates the configuration and the application of a core. The engine's settings must come from `place`. The
+    /// network layer's settings are totals for the whole group: each core gets its part ([`NetConfig::for_core`]).
     ///
     /// [`NetConfig::for_core`]: crate::net::NetConfig::for_core
     ///
     /// # Errors
-    /// What keeps the core from working.
+    /// The reason why the core cannot work.
     fn make(&self, place: Place) -> Result<(CoreConfig, Self::App), Failure>;
 
     /// Called when a core is complete and before it polls, for example to observe it.
@@ -101,13 +101,13 @@ pub trait Crew<D: Datapath, X: Exchange<D::Rx>>: Sync {
         let _ = core;
     }
 
-    /// Called once, on the thread of one of them, when all cores are complete.
+    /// Called once when all cores are complete, on the thread of one of them.
     fn ready(&self) {}
 
-    /// Called about ten times a second on the thread that has called [`Group::run`].
+    /// Called about ten times a second, on the thread that called [`Group::run`].
     fn watch(&self) {}
 
-    /// Takes apart a core that has ended, also if it has ended with an error. Not called after a panic.
+    /// Takes apart a core that has ended, with or without an error. Not called after a panic.
     fn finish(&self, core: Core<D, Self::App, X>) -> Self::Yield;
 }
 
@@ -121,7 +121,7 @@ pub struct Group {
     members: Arc<Members>,
 }
 
-/// Steers a group from any thread.
+/// Controls a running group from any thread.
 #[derive(Clone, Debug)]
 pub struct Control {
     stop: Arc<AtomicBool>,
@@ -135,13 +135,14 @@ impl Control {
         self.members.wake_all();
     }
 
-    /// Accepts no more connections: clients are refused. The group ends with the last connection that there is.
+    /// Stops accepting connections: new clients are refused. The group ends when the last existing connection has
+    /// ended.
     pub fn drain(&self) {
         self.members.tell_all(&Note::Drain);
     }
 
-    /// Accepts connections with other TLS settings from now on, such as a new certificate. Those that there are keep
-    /// what they have. Cores that accept no connections ignore it.
+    /// Uses other TLS settings, such as a new certificate, for all connections accepted from now on. Existing
+    /// connections keep theirs. Cores that accept no connections ignore this.
     ///
     /// # Errors
     /// [`ConfigError`] if connections could not be accepted with them.
@@ -164,7 +165,7 @@ impl Group {
         Self { cores, stop: Arc::default(), patience: PATIENCE, members: Members::new(cores, seed), endpoint }
     }
 
-    /// Ends when `stop` is set, as well as by [`Control::stop`]: by a signal handler, for example, or with the flag of
+    /// Also ends the group when `stop` is set: by a signal handler, for example, or with the flag of
     /// [`HandleApp::stop`](crate::api::HandleApp::stop).
     #[must_use]
     pub fn stop_on(mut self, stop: Arc<AtomicBool>) -> Self {
@@ -172,21 +173,21 @@ impl Group {
         self
     }
 
-    /// How long a turn of a core may take before a warning names the core. The default is 250 ms.
+    /// Sets how long a turn of a core may take before a warning names the core. The default is 250 ms.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Steers the group while it runs.
+    /// Returns a control for the group while it runs.
     pub fn control(&self) -> Control {
         Control { stop: self.stop.clone(), members: self.members.clone() }
     }
 
-    /// Runs `make`'s application on every core until all are done, or until the end by [`Control`]. Returns the
-    /// applications in the order of the cores. See [`Group::run_crew`] for the rest; a [`Crew`] also lets a program
-    /// prepare threads and read counters.
+    /// Runs the applications that `make` creates, one on each core, until all are done or the group is stopped. Returns
+    /// the applications in the order of the cores. [`Group::run_crew`] describes the rest; a [`Crew`] also lets a
+    /// program prepare threads and read counters.
     ///
     /// # Errors
     /// As [`Group::run_crew`].
@@ -208,18 +209,18 @@ impl Group {
     }
 
     /// Runs `crew` on every core, each with a thread, a queue and an end of the exchange of its own, until all
-    /// applications are done. A core that is done goes on polling until all are: packets for others may reach it.
-    /// Returns what the crew makes of each core in the end, in the order of the cores.
+    /// applications are done. A core that is done keeps polling until all are, as packets for others may reach it.
+    /// Returns the results of [`Crew::finish`], in the order of the cores.
     ///
-    /// A core whose turn takes long, because the application does not return, is named in a warning. It holds up no
-    /// other core.
+    /// If a turn takes too long because an application does not return, a warning names its core. The other cores are
+    /// not held up.
     ///
     /// # Errors
-    /// The first error of a core. It stops the others, whose peers are told that their connections are closed.
+    /// The first error of a core. It stops the other cores, which close their connections.
     ///
     /// # Panics
-    /// Resumes the panic of an application, after all cores have ended and all peers were told. The connections of the
-    /// core with that application are closed with INTERNAL_ERROR.
+    /// Resumes the panic of an application once all cores have ended and all peers have been notified. The connections
+    /// of that application's core are closed with INTERNAL_ERROR.
     pub fn run_crew<D, X, C>(self, queues: Vec<D>, mesh: Vec<X>, crew: &C) -> Result<Vec<C::Yield>, GroupError>
     where
         D: Datapath + Send,
@@ -302,7 +303,7 @@ where
     }
 }
 
-/// A group that runs.
+/// A running group.
 struct Run<'a> {
     group: &'a Group,
     /// Lets cores poll when all are complete.
@@ -313,7 +314,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// All that happens on the thread of a core.
+    /// Everything that runs on the thread of a core.
     fn core<D, X, C>(&self, core: u8, queue: D, exchange: X, notes: Notes, crew: &C) -> Result<C::Yield, Failure>
     where
         D: Datapath,
@@ -348,7 +349,7 @@ impl Run<'_> {
         Ok(left)
     }
 
-    /// A core cannot work: the others end.
+    /// Records that a core cannot work, and ends the others.
     fn fail(&self, core: u8) {
         let _ = self.failed.set(core);
         self.stop();
@@ -400,7 +401,7 @@ impl Drop for Alarm<'_> {
     }
 }
 
-/// What happens when a core's thread ends, by a panic as well.
+/// Acts when a core's thread ends, even by a panic.
 struct End<'a> {
     run: &'a Run<'a>,
     core: u8,

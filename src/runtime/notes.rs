@@ -1,10 +1,10 @@
-//! What the cores of a group tell each other beside frames: a bounded mailbox for each core.
+//! Messages between the cores of a group, besides frames: each core has a bounded mailbox.
 //!
-//! An ARP or NDP answer, an ICMP error and a stateless reset reach one core, and often not the one that they matter to.
-//! The core that gets one acts on it if it can; if not, it tells the others. Strangers can cause most of these notes, so
-//! there are limits on what a core passes on, and a mailbox never takes so many that there is no room for what must not
-//! be lost: our own addresses, new certificates, the request to drain. A core that tells never waits; what finds no room
-//! is counted.
+//! An ARP or NDP answer, an ICMP error or a stateless reset reaches one core, and often not the one that it concerns.
+//! What that core cannot use itself, it passes on to the others. Strangers can cause most of these notes, so there are
+//! limits on what a core passes on, and a part of each mailbox is reserved for notes that must not be lost: our own
+//! addresses, new certificates, the request to drain. The sender never waits; notes for which there is no room are
+//! dropped and counted.
 
 mod wanted;
 
@@ -22,19 +22,21 @@ use crate::net::{Cidr, GroupNews};
 use crate::runtime::{Unreachable, Waker};
 use wanted::Wanted;
 
-/// Notes that wait for a core at most.
+/// The maximum number of notes waiting for a core.
 const CAPACITY: usize = 1024;
-/// Of those, notes that others than this process can cause.
+/// The maximum number of these that anyone outside this process can cause.
 const ORDINARY: usize = CAPACITY / 4 * 3;
-/// Bytes of a quoted packet that are passed on. The longest header up to the connection ID takes 26.
+/// The maximum number of bytes of a quoted packet that are passed on. The longest header up to the connection ID takes
+/// 26.
 const QUOTE: usize = 40;
-/// Messages about neighbours that a core passes on in a second although it is not known that a core asked for them.
+/// The number of messages about neighbours that a core passes on per second although no core is known to have asked for
+/// them.
 const HINTS: u32 = 100;
-/// Claims to our addresses, and queries for multicast groups, that a core passes on in a second.
+/// The number of claims to our addresses and of multicast listener queries that a core passes on per second.
 const CLAIMS: u32 = 10;
-/// ICMP errors of each kind that a core passes on in a second.
+/// The number of ICMP errors of each kind that a core passes on per second.
 const ERRORS: u32 = 100;
-/// Datagrams that may be stateless resets that a core passes on in a second.
+/// The number of possible stateless resets that a core passes on per second.
 const RESETS: u32 = 200;
 
 /// The first bytes of a packet of ours that an ICMP error quotes.
@@ -45,19 +47,19 @@ pub(super) type Quoted = ArrayVec<u8, QUOTE>;
 pub(super) enum Note {
     /// The network layer's news.
     Net(GroupNews),
-    /// "Packet too big" about a connection that is not here.
+    /// "Packet too big" for a connection that is not on this core.
     TooBig { local: SocketAddr, remote: SocketAddr, max: u16, len: u16, quoted: Quoted },
-    /// "Unreachable" about a connection that is not here.
+    /// "Unreachable" for a connection that is not on this core.
     Undelivered { local: SocketAddr, remote: SocketAddr, why: Unreachable, len: u16, quoted: Quoted },
-    /// A datagram from `remote` that ends with `token` and is of no connection here.
+    /// A datagram from `remote` that ends with `token` and belongs to no connection on this core.
     Reset { remote: SocketAddr, token: [u8; 16] },
     /// One more address.
     AddAddress(Cidr),
     /// One address less.
     RemoveAddress(IpAddr),
-    /// Accept no more connections, and end when those that there are have ended.
+    /// Accept no more connections, and end when the existing ones have ended.
     Drain,
-    /// New connections use these settings of TLS.
+    /// New connections use these TLS settings.
     Tls(Arc<rustls::ServerConfig>),
 }
 
@@ -67,7 +69,7 @@ impl Note {
         quoted.iter().copied().take(QUOTE).collect()
     }
 
-    /// Whether nobody but this process can cause it, so that it must not be lost.
+    /// Whether only this process can cause it. Such notes must not be lost.
     fn is_own(&self) -> bool {
         match self {
             Self::Net(news) => matches!(news, GroupNews::AddressHeld { .. } | GroupNews::AddressLost { .. }),
@@ -85,7 +87,7 @@ struct Member {
     waker: OnceLock<Waker>,
     /// Turns that it has begun; 0 before the first one.
     beat: CachePadded<AtomicU64>,
-    /// It has nothing more to do of its own.
+    /// Whether it has nothing more to do itself.
     over: AtomicBool,
 }
 
@@ -118,13 +120,13 @@ impl Members {
         put
     }
 
-    /// Tells all cores. False if one of them did not have room.
+    /// Sends a note to all cores. Returns false if one of the mailboxes had no room.
     pub(super) fn tell_all(&self, note: &Note) -> bool {
-        // Everyone is told, whoever else could not be.
+        // A full mailbox does not keep the note from the other cores.
         (0..self.all.len()).filter(|core| !self.put(*core, note.clone())).count() == 0
     }
 
-    /// Ends the sleep of all cores.
+    /// Wakes all cores.
     pub(super) fn wake_all(&self) {
         self.all.iter().filter_map(|member| member.waker.get()).for_each(Waker::wake);
     }
@@ -140,16 +142,16 @@ impl Members {
     }
 }
 
-/// What a core passed on and was told.
+/// Counts of the notes that a core has sent and received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct NoteStats {
     /// Notes put into mailboxes of others.
     pub(super) told: u64,
-    /// Notes of others that were read.
+    /// Notes from others that were read.
     pub(super) heard: u64,
-    /// Notes that found no room.
+    /// Notes for which there was no room.
     pub(super) lost: u64,
-    /// What was not passed on, as there was too much of it.
+    /// Notes that were not sent because of the limits.
     pub(super) withheld: u64,
 }
 
@@ -187,14 +189,14 @@ pub(super) fn mailboxes_of(members: &Arc<Members>) -> Vec<Notes> {
 }
 
 impl Notes {
-    /// Ends the sleep of another core, for which there is something now.
+    /// Wakes another core that now has something to do.
     pub fn wake(&self, core: u8) {
         if let Some(waker) = self.members.all.get(usize::from(core)).and_then(|member| member.waker.get()) {
             waker.wake();
         }
     }
 
-    /// What wakes this core from now on.
+    /// Sets what wakes this core.
     pub(super) fn woken_by(&self, waker: &Waker) {
         let _ = self.me().waker.set(waker.clone());
     }
@@ -205,14 +207,14 @@ impl Notes {
         self.me().beat.store(turns, Ordering::Relaxed);
     }
 
-    /// Says whether this core has nothing more to do. Whether that is so of all of them: as long as it is not, frames for
-    /// others may arrive here.
+    /// Records whether this core has nothing more to do. Returns whether this holds for all cores: until then, frames
+    /// for others may arrive here.
     pub(super) fn all_over(&self, over: bool) -> bool {
         let mine = &self.me().over;
         if mine.load(Ordering::Relaxed) != over {
             mine.store(over, Ordering::Relaxed);
             if over {
-                // The last one ends the others' waiting.
+                // The others may be waiting for this one.
                 self.members.wake_all();
             }
         }
@@ -230,7 +232,7 @@ impl Notes {
         Some(note)
     }
 
-    /// Tells the others what this core's network layer has found out.
+    /// Tells the others what this core's network layer has learned.
     pub(super) fn tell_news(&mut self, now: Instant, news: GroupNews) {
         let wanted = &self.members.wanted;
         let worth = match news {
@@ -251,7 +253,7 @@ impl Notes {
         }
     }
 
-    /// Tells the others of something that others than this process can cause, unless there is too much of it.
+    /// Sends the others a note that anyone outside this process can cause, within the limits.
     pub(super) fn pass_on(&mut self, now: Instant, note: &Note) {
         let limit = match note {
             Note::TooBig { .. } => &mut self.too_big,
@@ -261,7 +263,7 @@ impl Notes {
         if limit.take(now) { self.tell(note) } else { self.stats.withheld += 1 }
     }
 
-    /// Tells all others.
+    /// Sends a note to all others.
     pub(super) fn tell(&mut self, note: &Note) {
         let me = self.core;
         for core in (0..self.members.all.len()).filter(|core| *core != me) {

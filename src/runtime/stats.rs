@@ -29,7 +29,7 @@ pub struct CoreStats {
     pub exchange_full: u64,
     /// Notes to other cores of the group: neighbours, ICMP errors and the like that reached this core and may matter there.
     pub notes_told: u64,
-    /// Notes of other cores.
+    /// Notes from other cores.
     pub notes_heard: u64,
     /// Of these, reports that concerned a connection here.
     pub notes_heeded: u64,

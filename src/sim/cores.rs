@@ -23,14 +23,15 @@ struct Frame {
 struct Core {
     endpoint: Endpoint,
     exchange: Mesh<Frame>,
-    /// It has stopped: nothing arrives there any more, and nobody takes what others hand over to it.
+    /// It has stopped: no more datagrams arrive there, and those that others hand over to it are not taken.
     stopped: bool,
     /// Datagrams that have arrived together, and where they lead.
     waiting: Vec<(RxMeta, Vec<u8>, Lead)>,
 }
 
 impl Core {
-    /// Gives the engine what waits, if that is more than `most` datagrams; the number of those taken in with others.
+    /// Passes waiting datagrams to the engine if there are more than `most`. Returns the number of datagrams that were
+    /// handled together with others.
     fn handle(&mut self, now: Instant, most: usize, origin: Origin) -> u64 {
         if self.waiting.len() <= most {
             return 0;
@@ -55,11 +56,11 @@ pub struct Cores {
     /// Probability in per mille that a datagram with an ID of ours arrives at a random core.
     scatter: u64,
     rng: Rng,
-    /// Maximum number of datagrams that an engine is given at a time.
+    /// Maximum number of datagrams passed to an engine at a time.
     longest_run: usize,
     /// Number of datagrams handed over.
     pub handed: u64,
-    /// Number of datagrams that an engine was given together with others.
+    /// Number of datagrams passed to an engine together with others.
     pub together: u64,
 }
 
@@ -95,7 +96,7 @@ impl Cores {
         &mut self.cores[usize::from(core)].endpoint
     }
 
-    /// The same, to look at.
+    /// The same, for reading.
     pub fn peek(&self, conn: Option<ConnId>) -> &Endpoint {
         let core = conn.map_or(self.first, |id| id.core());
         &self.cores[usize::from(core)].endpoint
@@ -111,7 +112,8 @@ impl Cores {
         self.cores.iter().filter(|core| !core.stopped).filter_map(|core| core.endpoint.next_timeout()).min()
     }
 
-    /// Stops a core, whose connections are closed already, if it has none left. Its flows go to another core from now on.
+    /// Stops a core whose connections have been closed, unless some are left. From then on, its flows go to another
+    /// core. Returns whether the core has stopped.
     pub fn stop(&mut self, core: u8) -> bool {
         let running = self.cores.iter().filter(|core| !core.stopped).count();
         let this = &mut self.cores[usize::from(core)];
@@ -153,7 +155,7 @@ impl Cores {
         leads[0]
     }
 
-    /// All cores handle what has arrived there, and take over what others have handed over.
+    /// All cores handle the datagrams that have arrived there, and those that others have handed over.
     pub fn take_over(&mut self, now: Instant, origin: Origin) {
         for core in self.cores.iter_mut().filter(|core| !core.stopped) {
             self.together += core.handle(now, 0, origin);
@@ -170,8 +172,7 @@ impl Cores {
         }
     }
 
-    /// Checks that nobody but the owner of connections has sent stateless resets: `owner`, the address of whose connections
-    /// is `remote`.
+    /// Checks that only the core that owns the connection `conn` with `remote` has sent stateless resets.
     pub fn check_resets(&self, conn: Option<ConnId>, remote: SocketAddr) -> Result<(), Failure> {
         for (core, n) in self.cores.iter().zip(0..) {
             let sent = core.endpoint.stats().resets_sent;

@@ -613,7 +613,7 @@ pub fn run(seed: u64) -> Result<Outcome, Failure> {
     run_plan(Plan::from_seed(seed))
 }
 
-/// Plays it with runs of up to `longest_run` datagrams, which must make no difference: 1 is packet by packet.
+/// Plays it with runs of up to `longest_run` datagrams, which must make no difference. 1 means datagram by datagram.
 ///
 /// # Errors
 /// Describes the failure, with the seed.

@@ -36,7 +36,7 @@ pub struct LinkConfig {
     pub outage: Option<(Duration, Duration)>,
     /// Probability that a datagram arrives with an ECN codepoint.
     pub marks: u64,
-    /// What has arrived is handed over only at multiples of this time, all at once; 0: at once.
+    /// Datagrams are delivered only at multiples of this time, all at once. With 0, each is delivered when it arrives.
     pub every: Duration,
 }
 
@@ -111,7 +111,7 @@ pub struct LinkStats {
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival {
-    /// When it is handed over.
+    /// When it is delivered.
     given: Instant,
     at: Instant,
     /// Preserves the order of datagrams that arrive at the same time.
@@ -240,7 +240,7 @@ impl Network {
         Some(*free)
     }
 
-    /// When the next datagram is handed over.
+    /// When the next datagram is delivered.
     pub fn next_arrival(&self) -> Option<Instant> {
         self.flying.peek().map(|Reverse(a)| a.given)
     }

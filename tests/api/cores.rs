@@ -11,8 +11,8 @@ use gannet::datapath::sim::{SimConfig, SimLink, SimPort};
 
 use crate::api::{client_config, remote, server_config, tls_options};
 
-/// A group with the applications of one handle, on a port that puts frames into queues at random: the last byte of most is
-/// encrypted.
+/// A group with the applications of one handle, on a port that puts frames into random queues: the last byte, which
+/// decides, is encrypted in most frames.
 fn group(port: SimPort, addr: &str, server: Option<&ServerConfig>, apps: Vec<HandleApp>) {
     let cores = apps.len() as u8;
     let queues = port.into_queues(cores, |frame| frame.last().copied().unwrap_or(0).into());
@@ -29,7 +29,7 @@ fn group(port: SimPort, addr: &str, server: Option<&ServerConfig>, apps: Vec<Han
     assert_eq!(ended.unwrap().len(), usize::from(cores));
 }
 
-/// Echoes until the end. Returns the events of each connection.
+/// Echoes everything until the end. Returns the events of each connection.
 fn echo(server: &Handle) -> HashMap<ConnId, usize> {
     let mut events = HashMap::new();
     for event in server.events() {
@@ -89,7 +89,7 @@ fn one_handle_serves_and_uses_many_cores() {
     assert_eq!(answers.len(), CONNECTIONS);
     assert!(answers.iter().all(|(conn, answer)| conn.to_string().as_bytes() == answer), "{answers:?}");
     assert_eq!(served.len(), CONNECTIONS);
-    // A handle that is late finds nobody.
+    // A handle that comes too late finds no core.
     let refused = client.connect(&client_config(TransportConfig::default()), "server.test", remote());
     assert_eq!(refused.unwrap_err().kind, handle::CommandErrorKind::Gone);
 }

@@ -1,5 +1,5 @@
-//! Several cores behind one port: frames that arrive at the wrong core reach their connection, once, and nothing is lost
-//! by it.
+//! Several cores behind one port: frames that arrive at the wrong core reach their connection, exactly once, and none
+//! is lost.
 #![forbid(unsafe_code)]
 
 mod peer;
@@ -10,8 +10,8 @@ use gannet::quic::DropReason;
 
 use world::{Host, Spread, World};
 
-/// Each frame arrives at a random core, and some frames are lost, come twice or out of order: every byte arrives in its
-/// place, nobody sends a reset, and every frame comes back to its pool.
+/// Each frame arrives at a random core, and some frames are lost, duplicated or reordered: every byte arrives in its
+/// place, no core sends a reset, and every frame is returned to its pool.
 #[test]
 fn misdirected_on_purpose() {
     let faults = FaultConfig { loss: 10, duplicate: 10, corrupt: 5, reorder: 20, ..FaultConfig::default() };
@@ -30,7 +30,7 @@ fn misdirected_on_purpose() {
 }
 
 /// With flows that stay on their cores, servers hand nothing over. Answers to clients arrive wherever the hash of the
-/// addresses leads to, which is the wrong core as a rule.
+/// addresses leads, which is usually the wrong core.
 #[test]
 fn flows_stay_where_they_are() {
     let mut world = World::new(Host::new(4), Host::new(4), 4, 60_000);
@@ -52,8 +52,8 @@ fn a_full_exchange_is_a_loss() {
     world.end();
 }
 
-/// A NAT gives clients other source ports, and the hash leads to other cores. The owner gets all packets. It does not yet
-/// take them for its connection's, as they do not come from its path, but neither do connections end.
+/// A NAT gives clients other source ports, and the hash leads to other cores. The owner gets all packets. It does not
+/// yet accept them, as they do not come from the connection's path, but the connections do not end either.
 #[test]
 fn packets_of_a_client_that_has_moved_reach_the_owner() {
     let mut world = World::new(Host::new(3), Host::new(4), 5, 100_000);
@@ -70,7 +70,7 @@ fn packets_of_a_client_that_has_moved_reach_the_owner() {
     world.end();
 }
 
-/// Cores that end while others hand frames over to them, and hold frames of theirs.
+/// Cores end while others hand frames over to them and hold frames of theirs.
 #[test]
 fn frames_of_cores_that_are_gone_come_back() {
     let host = |cores| Host { spread: Spread::Random, capacity: 2, ..Host::new(cores) };

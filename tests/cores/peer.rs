@@ -1,4 +1,4 @@
-//! An application that sends bytes and gets them back.
+//! An application that sends bytes and has them sent back.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -37,11 +37,11 @@ pub struct Peer {
     to_open: usize,
     connections: usize,
     bytes: usize,
-    /// A client's connections: their numbers, and how much has come back.
+    /// A client's connections: their numbers, and how many bytes have been sent back.
     mine: HashMap<ConnId, (usize, usize)>,
-    /// Connections of which everything has come back.
+    /// The number of connections whose bytes have all been sent back.
     pub done: usize,
-    /// Connections that ended.
+    /// The number of connections that have ended.
     pub closed: Vec<CloseReason>,
 }
 
@@ -56,7 +56,7 @@ impl Peer {
         Self::client(0, 0)
     }
 
-    /// Whether everything has come back.
+    /// Whether everything has been sent back.
     pub fn is_complete(&self) -> bool {
         self.done == self.connections
     }

@@ -62,7 +62,7 @@ impl Hub {
                     bytes[26..38].hash(&mut hasher);
                     hasher.finish() % self.queues.len() as u64
                 }
-                // Answers of neighbours come from all of them.
+                // Other frames, such as neighbours' answers, reach a random core.
                 _ => self.rng.below(self.queues.len() as u64),
             };
             self.queues[core as usize].push_back(frame);
@@ -114,12 +114,12 @@ impl Datapath for Queue {
 /// A core of a host.
 pub type HostCore = Core<Queue, Peer, Mesh<Frame>>;
 
-/// What a host is like.
+/// The properties of a host.
 #[derive(Clone, Copy)]
 pub struct Host {
     pub cores: u8,
     pub spread: Spread,
-    /// Frames that the queue between two cores takes.
+    /// The capacity of the queue between two cores, in frames.
     pub capacity: usize,
     pub faults: FaultConfig,
 }
@@ -183,7 +183,7 @@ impl World {
         }
     }
 
-    /// Turns until `over`, which must come within so many turns.
+    /// Runs turns until `over`, which must return true within this many.
     pub fn run(&mut self, turns: usize, mut over: impl FnMut(&mut Self) -> bool) {
         for _ in 0..turns {
             for core in self.clients.iter_mut().chain(&mut self.servers).flatten() {
@@ -211,8 +211,8 @@ impl World {
         cores.iter().flatten().map(of).sum()
     }
 
-    /// Checks what holds for all hosts: that only one core counts a frame, that what was handed over was taken over or is
-    /// on its way, and that nobody has sent a stateless reset.
+    /// Checks what holds for all hosts: only one core counts a frame, frames handed over have been taken over or are on
+    /// their way, and no core has sent a stateless reset.
     pub fn check(&self) {
         for cores in [&self.clients, &self.servers] {
             let of_net = Self::sum(cores, |core| core.net_stats().rx_frames);
@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    /// Ends all cores and checks that every frame comes back to its port.
+    /// Ends all cores and checks that every frame is returned to its port.
     pub fn end(self) {
         let Self { clients, servers, hubs, .. } = self;
         drop((clients, servers));

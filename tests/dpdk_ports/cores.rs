@@ -33,7 +33,7 @@ const PORT: u16 = 4433;
 /// Bytes of the file that each client gets.
 const FILE: usize = 300_000;
 
-/// What the servers of all cores have in common.
+/// Shared by the servers of all cores.
 struct Team<'a> {
     eal: &'a Eal,
     dir: &'a Path,
@@ -41,7 +41,7 @@ struct Team<'a> {
     ready: AtomicBool,
 }
 
-/// What a core has counted.
+/// The counters of a core.
 type Counters = HashMap<&'static str, u64>;
 
 impl<D: Datapath, X: Exchange<D::Rx>> Crew<D, X> for Team<'_> {
@@ -75,7 +75,8 @@ impl<D: Datapath, X: Exchange<D::Rx>> Crew<D, X> for Team<'_> {
     }
 }
 
-/// Serves a file on `queues` while 64 clients get it, each over a flow of its own. What the cores have counted.
+/// Serves a file on `queues` while 64 clients download it, each over a flow of its own. Returns the counters of the
+/// cores.
 fn serve<D>(eal: &Eal, queues: Vec<D>) -> Vec<Counters>
 where
     D: Datapath<Rx = RxMbuf> + Send,
@@ -114,12 +115,12 @@ fn identity() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     (made.cert.der().clone(), PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into()))
 }
 
-/// Gets the file over 64 connections at a time, and compares it.
+/// Downloads the file over 64 connections at a time, and compares it.
 fn clients(certificate: &CertificateDer<'static>, file: &[u8]) -> Vec<Result<(), String>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
-    // One key share, so that the first flight is a single packet: halves of it at two cores would be two handshakes, none
-    // of them whole, where every packet goes to a random core.
+    // One key share, so that the first flight is a single packet: if every packet goes to a random core, halves of it
+    // on two cores would be two incomplete handshakes.
     let provider = CryptoProvider { kx_groups: vec![aws_lc_rs::kx_group::X25519], ..aws_lc_rs::default_provider() };
     let mut config = rustls::ClientConfig::builder_with_provider(provider.into())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -160,7 +161,7 @@ async fn get(client: u16, config: quinn::ClientConfig, file: &[u8]) -> Result<()
     if got == file { Ok(()) } else { Err(format!("{} bytes, not those of the file", got.len()).into()) }
 }
 
-/// What holds wherever packets arrive.
+/// Checks what must hold wherever packets arrive.
 fn check(counters: &[Counters]) {
     assert_eq!(counters.len(), usize::from(CORES));
     let sum = |name: &str| counters.iter().map(|core| core[name]).sum::<u64>();
@@ -208,8 +209,8 @@ fn a_tap_serves_64_flows_on_four_cores() {
     });
 }
 
-/// Each packet goes to a random core first. None is lost, no connection is reset, files are whole, and every buffer comes
-/// back, whatever core it was freed on.
+/// Each packet goes to a random core first. None is lost, no connection is reset, files are complete, and every buffer
+/// is returned, whichever core freed it.
 #[test]
 fn packets_that_arrive_anywhere_find_their_connections() {
     on_veth("cores::packets_that_arrive_anywhere_find_their_connections", 1500, || {
@@ -224,7 +225,7 @@ fn packets_that_arrive_anywhere_find_their_connections() {
         check(&counters);
         let received: u64 = counters.iter().map(|core| core["port_rx_frames"]).sum();
         let handed = handed_over(&counters);
-        // Three quarters of what belongs to a connection are at a wrong core.
+        // Three quarters of the packets of a connection arrive at a wrong core.
         assert!(handed > received / 2 && handed < received, "{handed} of {received} handed over");
         assert_eq!(port.buffers(), before, "every buffer is back");
     });

@@ -12,7 +12,7 @@ use gannet::dpdk::{Eal, MAX_CORES, Port, PortError, Queue, RingExchange, RxMbuf,
 use crate::queues::{flow_of, udp};
 use crate::support::*;
 
-/// Frames received from `queue`, which gives back what it sends.
+/// Frames received from `queue`, which receives what it sends.
 fn received(queue: &mut Queue, numbers: std::ops::Range<u32>) -> Vec<RxMbuf> {
     let mut got = Vec::new();
     let mut tx = Burst::new();
@@ -88,7 +88,7 @@ fn a_full_ring_leaves_frames_and_dropping_it_frees_them() {
         drop((some, burst, frames));
         let rest = port.buffers();
         assert!(rest.0 + 511 <= rest.1, "they wait in the ring: {rest:?}");
-        // The other end keeps it.
+        // The other end keeps the frame.
         ends.pop();
         assert_eq!(port.buffers(), rest);
         drop((ends, queue));
@@ -102,7 +102,7 @@ fn cores_have_fair_turns() {
         let eal = eal();
         let (port, mut queue) = open(&eal, &profile("ring", &[("mbufs", "4096")]));
         let mut ends = mesh::<RxMbuf>(&eal, 5, None).unwrap();
-        // Whoever has most does not keep the others from being heard: each has more than a burst.
+        // The core with the most frames does not starve the others: each has more than a burst.
         for from in 1..5u8 {
             for n in 0..3 {
                 let start = u32::from(from) * 1000 + n * 32;
@@ -135,14 +135,14 @@ fn groups_that_cannot_be() {
             assert!(matches!(error, PortError::Cores { max: 64, .. }), "{error}");
         }
         assert_eq!(mesh::<RxMbuf>(&eal, 1, None).unwrap()[0].cores(), 1);
-        // All rings of the largest group, on a node that is not there.
+        // All rings of the largest group, on a node that does not exist.
         assert_eq!(mesh::<RxMbuf>(&eal, MAX_CORES, Some(7)).unwrap().len(), usize::from(MAX_CORES));
     });
 }
 
-/// Four threads pass frames to each other as fast as they can: each pair keeps its order, nothing is lost or doubled, no
-/// wake-up bit is missed (the last frames would stay), and every buffer comes back, freed on other threads than it came
-/// from.
+/// Four threads pass frames to each other as fast as they can: each pair keeps its order, nothing is lost or
+/// duplicated, no bit is missed (the last frames would remain), and every buffer is returned, although other threads
+/// free it.
 #[test]
 fn four_threads_pass_frames_to_each_other() {
     isolated("exchange::four_threads_pass_frames_to_each_other", || {
@@ -168,14 +168,14 @@ fn four_threads_pass_frames_to_each_other() {
                     let mut left = EACH * u32::from(CORES - 1);
                     let mut told = false;
                     eventually("the end", || {
-                        // Frames by way of the port, as they come in life.
+                        // Frames come from the port, as in real use.
                         while left > 0 && tx.len() < 8 && make(&mut queue, &mut tx, 0, 64) {
                             left -= 1;
                         }
                         queue.tx_burst(&mut tx);
                         queue.rx_burst(&mut rx);
                         for frame in rx.drain(..) {
-                            // Whose turn is not over yet, at random.
+                            // Chosen at random among those that have not finished.
                             let open: Vec<u8> =
                                 (0..CORES).filter(|&to| to != me && next[usize::from(to)] < EACH).collect();
                             let to = open[rng.below(open.len() as u64) as usize];
@@ -198,7 +198,7 @@ fn four_threads_pass_frames_to_each_other() {
                             told = true;
                             finished.fetch_add(1, Ordering::Relaxed);
                         }
-                        // Nobody leaves while another may still send here.
+                        // No thread leaves while another may still send to it.
                         finished.load(Ordering::Relaxed) == u32::from(CORES)
                     });
                     total.fetch_add(heard.iter().map(|n| u64::from(*n)).sum(), Ordering::Relaxed);
@@ -222,8 +222,8 @@ fn take(end: &mut RingExchange<RxMbuf>, taken: &mut Burst<Handed<RxMbuf>>, heard
     }
 }
 
-/// A port with one queue, and four cores: flows stay on their cores, every core has some, what they send leaves by the
-/// one queue, and counters add up to what the port saw.
+/// A port with one queue, and four cores: flows stay on their cores, every core has some, everything is sent by the one
+/// queue, and the counters add up to those of the port.
 #[test]
 fn one_queue_is_spread_over_four_cores() {
     isolated("exchange::one_queue_is_spread_over_four_cores", || {
@@ -280,7 +280,7 @@ fn one_queue_is_spread_over_four_cores() {
         assert_eq!((sum(|s| s.rx_frames), sum(|s| s.tx_frames), sum(|s| s.spread_full)), (all, all, 0));
         assert_eq!((sum(|s| s.rx_bytes), sum(|s| s.tx_bytes)), (60 * all, 60 * all));
         assert!(stats.iter().zip(share).all(|(s, n)| s.rx_frames == n && s.tx_frames == n), "{stats:?}");
-        // What is neither UDP nor IP is the first core's.
+        // Frames that are not UDP over IP go to the first core.
         let mut tx = Burst::new();
         assert!(make(&mut peer, &mut tx, 7, 64));
         peer.tx_burst(&mut tx);
@@ -291,7 +291,7 @@ fn one_queue_is_spread_over_four_cores() {
     });
 }
 
-/// A core that does not poll loses what comes for it, counted, and the others go on.
+/// A core that does not poll loses the frames for it, which are counted, and the others go on.
 #[test]
 fn a_core_that_does_not_poll_loses_its_own_frames_only() {
     isolated("exchange::a_core_that_does_not_poll_loses_its_own_frames_only", || {
@@ -368,7 +368,7 @@ fn scattered_frames_all_arrive_somewhere() {
     });
 }
 
-/// The environment goes after the last ring.
+/// The environment is closed after the last ring is freed.
 #[test]
 fn rings_may_outlive_ports() {
     isolated("exchange::rings_may_outlive_ports", || {

@@ -1,4 +1,4 @@
-//! Ports with several queues: how frames spread over them, and what they refuse.
+//! Ports with several queues: how frames are spread over them, and which settings are refused.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Mutex;
@@ -36,8 +36,8 @@ pub fn flow_of(frame: &[u8]) -> Option<u16> {
     port.checked_sub(FIRST_PORT).filter(|flow| *flow < FLOWS)
 }
 
-/// Polls each of `queues` on a thread of its own, until `count` frames of flows have arrived; `send` makes them come. The
-/// number of each flow's frames that each queue got.
+/// Polls each of `queues` on a thread of its own until `count` frames of flows, which `send` causes, have arrived.
+/// Returns how many frames of each flow each queue received.
 fn poll_all(eal: &Eal, queues: Vec<Queue>, count: u32, send: impl FnOnce()) -> Vec<Vec<u32>> {
     let arrived = AtomicU32::new(0);
     let seen = Mutex::new(vec![Vec::new(); queues.len()]);
@@ -131,7 +131,7 @@ fn a_tap_spreads_flows_over_four_queues_and_answers_stay_where_flows_began() {
             (0..FLOWS).map(|flow| UdpSocket::bind(("10.9.0.1", FIRST_PORT + flow)).unwrap()).collect();
         let to: SocketAddr = "10.9.0.2:4433".parse().unwrap();
         let queues = port.take_queues();
-        // Its driver keeps buffers ready for what comes.
+        // The driver keeps buffers ready for frames to come.
         let before = port.buffers();
         let seen = poll_all(&eal, queues, 5 * u32::from(FLOWS), || {
             for _ in 0..5 {
@@ -172,7 +172,7 @@ fn memif_queues_are_pairs() {
             });
             assert_eq!(got, (0..50).map(|n| n + 1000 * i as u32).collect::<Vec<_>>());
         }
-        // Once each.
+        // Each frame arrives once.
         assert!(near.iter_mut().all(|queue| queue.rx_burst(&mut Burst::new()) == 0));
         drop((near, far));
         assert_no_leak(&server);
@@ -180,8 +180,8 @@ fn memif_queues_are_pairs() {
     });
 }
 
-/// A server with more queues than its client would receive each packet several times, and one with fewer would never look
-/// at some: neither gets a link, and the client's operator is told the right number.
+/// A server with more queues than its client would receive each packet several times, and one with fewer would miss
+/// some: neither gets a link, and the client's message contains the right number.
 #[test]
 fn memif_ends_with_unequal_queues_say_so() {
     if assignment().is_some_and(|(case, _)| case == "unequal-server") {
@@ -245,7 +245,7 @@ fn more_queues_than_there_are_name_the_limit() {
         let start = [("iface", "left"), ("queues", "1"), ("start_queue", "3")];
         let error = refused(&eal, &profile("af-xdp", &start));
         assert!(matches!(error, PortError::Queues { max: 0, want: 1, .. }), "{error}");
-        // One for all is what they have.
+        // They all share one queue.
         let one = profile("af-xdp", &[("iface", "left")]).spread_over(4).unwrap();
         assert_eq!(Port::open(&eal, &one).unwrap().take_spread(&eal).unwrap().len(), 4);
         let error = profile("af-packet", &[("iface", "left"), ("queues", "2")]).spread_over(4).unwrap_err();
@@ -253,8 +253,8 @@ fn more_queues_than_there_are_name_the_limit() {
     });
 }
 
-/// The kernel's interface goes while it is polled by four threads and sent to: every queue learns that it is gone for
-/// good, none hangs or fails, and the port closes.
+/// The kernel's interface is deleted while four threads poll it and packets are sent to it: every queue learns that it
+/// is gone for good, none hangs or fails, and the port closes.
 #[test]
 fn an_interface_that_is_deleted_under_load_is_gone_for_all_queues() {
     on_veth("queues::an_interface_that_is_deleted_under_load_is_gone_for_all_queues", 1500, || {
@@ -294,7 +294,7 @@ fn an_interface_that_is_deleted_under_load_is_gone_for_all_queues() {
                 run(&format!("ip link del {iface}"));
             });
             assert!(!port.link_up());
-            // One of the same name that comes later is another.
+            // A later interface of the same name is another one.
             run(&format!("ip link add {iface} type veth peer name other"));
             run(&format!("ip link set {iface} up"));
             run("ip link set other up");
@@ -308,8 +308,8 @@ fn an_interface_that_is_deleted_under_load_is_gone_for_all_queues() {
     });
 }
 
-/// Somebody else removes the device, as the driver of a PCI device that is unplugged does: no crash, no hang, and its
-/// number, which another device may have by now, is not touched.
+/// Other code removes the device, as the driver of an unplugged PCI device does: no crash, no hang, and its number,
+/// which another device may have by now, is left alone.
 #[test]
 fn a_device_that_is_removed_by_others_is_gone() {
     isolated("queues::a_device_that_is_removed_by_others_is_gone", || {
@@ -321,14 +321,14 @@ fn a_device_that_is_removed_by_others_is_gone() {
         eventually("the removal", || !queue.link_up() && queue.removed().is_some());
         assert!(queue.removed().unwrap().contains(port.name()));
         assert_eq!(queue.rx_burst(&mut Burst::new()), 0);
-        // The number is free, and taken.
+        // The number is free, and another port takes it.
         let (other, mut alive) = open(&eal, &profile("ring", &[]));
         assert_eq!(other.id(), port.id());
         drop((queue, port));
         round_trips(&mut alive, &Traffic { count: 100, mtu: 1500, window: 32 });
         drop(alive);
         assert_no_leak(&other);
-        // What was listened to for the one that is gone does not concern those that have its number.
+        // Events registered for the former device do not concern the one that has its number now.
         drop(other);
         drop(open(&eal, &profile("ring", &[])));
     });

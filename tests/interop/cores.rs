@@ -10,7 +10,7 @@ use crate::peers::{ClientOptions, Peer};
 use crate::require_root;
 use crate::scene::Scene;
 
-/// Flows of a test: enough that no queue of four goes without.
+/// The number of flows in a test: enough for each of four queues to get some.
 const FLOWS: u32 = 64;
 
 fn stats(path: &Path) -> Value {

@@ -61,9 +61,9 @@ pub fn ci() -> Result<()> {
     run_all(steps)
 }
 
-/// The part of `cargo xtask nic-test` that takes less than three minutes, with igb and virtio. Four queues with
-/// RSS take longer, as emulated processors that poll take turns. `None` on machines
-/// that cannot emulate others, which is said.
+/// The part of `cargo xtask nic-test` that takes less than three minutes, with igb and virtio. Four queues with RSS
+/// take longer, as emulated CPUs that poll have to take turns. `None`, with a warning, on machines that cannot emulate
+/// others.
 ///
 /// # Errors
 /// If a signal arrives.

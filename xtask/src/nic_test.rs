@@ -52,7 +52,8 @@ pub struct NicTestArgs {
 /// The command.
 ///
 /// # Errors
-/// If the machines cannot be made, a step failed, or a signal comes. No machine and no file of theirs outlives it.
+/// If the machines cannot be started, a step fails, or a signal arrives. No machine and none of its files outlives the
+/// command.
 pub fn run(args: &NicTestArgs) -> Result<()> {
     // Without them, nothing needs to be built.
     let parts = Parts::prepare()?;
@@ -74,15 +75,15 @@ pub fn run(args: &NicTestArgs) -> Result<()> {
     Err(Error::Unmet(format!("{} of {} steps failed: {}", failures.len(), done.len(), failures.join(", "))))
 }
 
-/// The program of the tests: optimised a little, with debug assertions, and built already where the tests have been. An
-/// emulated processor is so slow that a release build would not make the steps a third faster.
+/// Builds the program as for the tests: slightly optimised, with debug assertions. After a test run, there is nothing
+/// to build. Emulated CPUs are so slow that a release build would not even make the steps a third faster.
 fn build() -> Result<PathBuf> {
     process::run("the build", &mut workspace::cargo(&["build", "--bin", "gannet"]))?;
     let path = workspace::target().join("debug/gannet");
     path.canonicalize().map_err(Error::path("find the program", &path))
 }
 
-/// Copies logs and consoles to `keep` in the end, however that comes.
+/// Copies logs and consoles to `keep` at the end, whether or not `body` fails.
 fn with_logs<T>(keep: Option<&Path>, dir: &Path, body: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = body();
     if let Some(keep) = keep {
@@ -114,7 +115,7 @@ fn play(args: &NicTestArgs, parts: Parts, gannet: &Path, dir: &Path) -> Result<T
             continue;
         }
         if lab.as_ref().is_some_and(Lab::is_lost) {
-            // Before there are two with the same names.
+            // Dropped first, so that there are never two with the same names.
             lab = None;
         }
         let lab = match &mut lab {
@@ -150,7 +151,7 @@ fn play(args: &NicTestArgs, parts: Parts, gannet: &Path, dir: &Path) -> Result<T
     Ok(table)
 }
 
-/// Notes what came of a step.
+/// Records the outcome of a step.
 ///
 /// # Errors
 /// If it was interrupted by a signal.

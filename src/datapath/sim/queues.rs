@@ -8,10 +8,10 @@ use crossbeam::queue::ArrayQueue;
 use super::{SimPort, SimRx, SimTx};
 use crate::datapath::{Burst, Caps, Datapath, DatapathStats, TxFrame};
 
-/// Frames that wait in a queue at most; further ones are lost.
+/// The maximum number of frames in a queue; further ones are lost.
 const DEPTH: usize = 1024;
 
-/// The queue that a received frame is put into: what RSS does.
+/// Chooses the queue of a received frame, as RSS does.
 type Pick = dyn FnMut(&[u8]) -> usize + Send;
 
 struct Device {
@@ -34,7 +34,7 @@ impl SimPort {
         Self::join(vec![self], count, pick)
     }
 
-    /// The same for a device that has links to several hosts, as if there was a switch in between: frames are sent on
+    /// The same for a device that has links to several hosts, as if there were a switch in between: frames are sent on
     /// the link whose other end has their MAC address, and those to groups on all links. The device's own MAC address
     /// is that of the first port.
     ///
@@ -61,7 +61,7 @@ impl SimQueue {
 }
 
 impl Device {
-    /// Sends a frame on the links that lead to its destination. What a full link does not take is lost.
+    /// Sends a frame on the links that lead to its destination. Frames that a full link does not take are lost.
     fn send(&mut self, frame: SimTx) {
         let dst = frame.data().first_chunk::<6>().copied().unwrap_or_default();
         let to = |link: &SimPort| link.config.macs[1 - link.side] == dst;

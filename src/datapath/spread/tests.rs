@@ -1,4 +1,4 @@
-//! Both decorators over simulated links, with exchanges that have little room.
+//! Both decorators over simulated links, with small exchanges.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use super::*;
 use crate::datapath::flow;
 use crate::datapath::sim::{SimConfig, SimLink, SimPort};
 
-/// A way to each core, with room for a few frames.
+/// An exchange with room for a few frames.
 struct Post<F> {
     boxes: Rc<Vec<RefCell<VecDeque<Handed<F>>>>>,
     core: usize,
@@ -52,7 +52,7 @@ fn spread(cores: usize, room: usize, config: SimConfig) -> (SimPort, Vec<Core>) 
     let (mut received, mut sent) = (post(cores, room).into_iter(), post(cores, room).into_iter());
     let host = Host::new(port, received.next().unwrap(), sent.next().unwrap(), hash);
     let guests = received.zip(sent).map(|(received, sent)| {
-        // Frames of a link that leads nowhere.
+        // Frames come from a link that leads nowhere.
         Spread::Guest(Guest::new(SimLink::pair(config).0, received, sent))
     });
     let cores = std::iter::once(Spread::Host(host)).chain(guests).collect();
@@ -106,7 +106,7 @@ fn each_frame_arrives_once_in_order_at_one_core() {
     assert_eq!(stats.iter().map(|s| s.rx_bytes).sum::<u64>(), 300 * datagram(0).len() as u64);
 }
 
-/// A burst that is not empty leaves room for fewer frames; what the port gave beyond that waits.
+/// A burst that is not empty has room for fewer frames; the others from the port wait.
 #[test]
 fn no_frame_is_lost_for_want_of_room_in_a_burst() {
     let (mut peer, mut cores) = spread(1, 0, SimConfig::default());
@@ -148,7 +148,7 @@ fn what_guests_send_waits_for_the_port() {
         assert_eq!((cores[1].tx_burst(&mut burst), burst.len()), (0, 1), "the way to the host is full");
     }
     assert_eq!((cores[1].stats().tx_full, cores[1].stats().tx_frames), (1, 6), "each frame counts once");
-    // The host sends when it polls, as much as its port takes.
+    // The host sends when it polls, as many frames as its port takes.
     let mut arrived = Vec::new();
     for (room, total) in [(4, 4), (0, 4), (4, 6)] {
         receive(&mut cores[0]);
@@ -168,13 +168,13 @@ fn what_guests_send_waits_for_the_port() {
 fn links_and_removals_are_those_of_the_ports() {
     let (peer, mut cores) = spread(2, 1, SimConfig::default());
     assert!(cores[0].link_up() && cores[0].removed().is_none());
-    // The other end of the link that the guest has its frames from is gone.
+    // The other end of the link that provides the guest's frames is gone.
     assert!(!cores[1].link_up());
     drop(peer);
     assert!(!cores[0].link_up());
 }
 
-/// A full way to another core: the frame stays where it came in. Nothing is lost, whatever the room.
+/// If the queue to another core is full, the frame stays where it arrived: nothing is lost.
 #[test]
 fn scattering_loses_nothing() {
     for room in [0, 1, 3, 100] {

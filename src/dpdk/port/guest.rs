@@ -13,8 +13,8 @@ use crate::dpdk::error::PortError;
 use crate::dpdk::exchange::{RingExchange, mesh};
 use crate::dpdk::mbuf::{RxMbuf, TxMbuf};
 
-/// Frames to send of a core without a queue of its own, and what it has to know of the port. Receives and sends nothing:
-/// that is done by the core that polls the port ([`Spread`]).
+/// Provides frames to send for a core without a queue of its own, and describes the port. Receives and sends nothing:
+/// the core that polls the port does ([`Spread`]).
 pub struct StockQueue {
     port: Arc<PortInner>,
     stock: Stock,
@@ -30,18 +30,19 @@ unsafe impl Send for StockQueue {}
 pub type SpreadQueue = Spread<Queue, StockQueue, RingExchange<RxMbuf>, RingExchange<TxMbuf>>;
 
 impl Port {
-    /// Takes the port's one queue pair, and shares it between the cores that the profile was opened for
-    /// ([`crate::dpdk::PortProfile::spread_over`]): the first in the list polls it, spreads what it receives by flow over
-    /// all, and sends what the others give it. Empty if the queue pair was taken before, or there are several.
+    /// Takes the port's only queue pair, and shares it between the cores that the profile was opened for
+    /// ([`crate::dpdk::PortProfile::spread_over`]): the first in the list polls it, spreads what it receives over all
+    /// cores by flow, and sends for the others. The list is empty if the queue pair has been taken before, or if there
+    /// are several.
     ///
     /// # Errors
-    /// [`PortError::Cores`] if the profile is for too many cores; too little memory.
+    /// [`PortError::Cores`] if the profile is for too many cores, and other errors if there is too little memory.
     pub fn take_spread(&mut self, eal: &Eal) -> Result<Vec<SpreadQueue>, PortError> {
         if self.queues.len() != 1 {
             return Ok(Vec::new());
         }
         let Some(queue) = self.queues.pop() else { return Ok(Vec::new()) };
-        // A pool for each core.
+        // There is a pool for each core.
         let cores = u8::try_from(self.inner.pools.len()).unwrap_or(u8::MAX);
         let node = self.node();
         let mut received = mesh(eal, cores, node)?.into_iter();
@@ -61,7 +62,7 @@ impl Port {
 
 impl StockQueue {
     fn new(port: Arc<PortInner>, core: u16) -> Self {
-        // Frames of a core that cannot reach the device's buffers are copied when they are sent.
+        // A core with private buffers uses them: its frames are copied when they are sent.
         let pool = port.private_pool(core).unwrap_or_else(|| port.tx_pool(core)).clone();
         Self { stock: Stock::new(pool, port.caps.mtu), link: View::default(), tx_no_frame: 0, port }
     }

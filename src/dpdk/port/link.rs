@@ -29,8 +29,8 @@ pub(super) enum State {
 }
 
 impl Link {
-    /// Returns whether the link is up. Queries the device by `ask` if nobody has done so since the last look of this
-    /// queue, whose memory `seen` is.
+    /// Returns whether the link is up. Queries the device by `ask` if no queue has done so since this queue, which
+    /// remembers that in `seen`, looked last.
     pub(super) fn look(&self, seen: &mut u32, ask: impl FnOnce() -> State) -> bool {
         let queries = self.queries.load(Ordering::Relaxed);
         if *seen == queries {
@@ -76,25 +76,25 @@ impl View {
     pub(super) fn is_up(&mut self, link: &Link, ask: impl FnOnce() -> State) -> bool {
         if self.age == 0 {
             self.up = link.look(&mut self.seen, ask);
-            // A link that is down is queried more often, as somebody waits for it.
+            // A link that is down is queried more often, as someone is waiting for it.
             self.age = if self.up { REFRESH } else { REFRESH / 16 };
         }
         self.age -= 1;
         self.up
     }
 
-    /// Has the next look go to the shared state.
+    /// Makes the next look read the shared state.
     pub(super) fn refresh(&mut self) {
         self.age = 0;
     }
 }
 
-/// What DPDK has said of the device, on its interrupt thread.
+/// What DPDK has reported about the device, on its interrupt thread.
 #[derive(Debug, Default)]
 struct Said {
     /// It is being removed: its driver, the kernel or the host of a virtual machine wants it back.
     removed: AtomicBool,
-    /// The port does not exist any more, and its number may be another's.
+    /// The port no longer exists, and another port may have its number.
     destroyed: AtomicBool,
 }
 
@@ -114,7 +114,7 @@ const PORT_EVENTS: [dpdk_sys::rte_eth_event_type; 2] =
 const ALL_PORTS: u16 = u16::MAX;
 
 impl Watch {
-    /// Listens to events about port `id`, whose device is called `name`. What cannot be listened to is not heard.
+    /// Listens to events about port `id`, whose device is called `name`. Failures to register are ignored.
     pub(super) fn new(id: u16, name: &str, bus: Bus) -> Self {
         let mut watch = Self { id, device: None, said: Box::default() };
         let said = watch.argument();
@@ -122,7 +122,7 @@ impl Watch {
             // SAFETY: the port exists, and `said` lives until the callback is unregistered.
             unsafe { dpdk_sys::rte_eth_dev_callback_register(id, event, Some(on_port), said) };
         }
-        // Requests to give a PCI device back come by this way (`pci_vfio_req_handler`).
+        // Requests to give back a PCI device arrive this way (`pci_vfio_req_handler`).
         watch.device = (bus == Bus::Pci).then(|| CString::new(name).ok()).flatten();
         if let Some(device) = &watch.device {
             // SAFETY: a NUL-terminated name, of which DPDK makes a copy; `said` as above.
@@ -140,7 +140,7 @@ impl Watch {
         self.said.removed.load(Ordering::Acquire)
     }
 
-    /// Whether the port does not exist any more.
+    /// Whether the port no longer exists.
     pub(super) fn is_destroyed(&self) -> bool {
         self.said.destroyed.load(Ordering::Acquire)
     }
@@ -149,8 +149,8 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let said = self.argument();
-        // DPDK keeps the callbacks of a port that does not exist any more, for whoever has its number next, and takes them
-        // off under no single number.
+        // DPDK keeps the callbacks of a port that no longer exists for the next port with its number, and removes them
+        // only when asked for all ports.
         let (id, mut silent) = if self.is_destroyed() { (ALL_PORTS, false) } else { (self.id, true) };
         for event in PORT_EVENTS {
             // SAFETY: as registered.
@@ -164,13 +164,14 @@ impl Drop for Watch {
             });
         }
         if !silent {
-            // It may be running, and write there. As for all ports, DPDK does not say.
+            // The callback may be running, and write there. When asked for all ports, DPDK does not report whether it
+            // is.
             Box::leak(std::mem::take(&mut self.said));
         }
     }
 }
 
-/// Tries for a second until a callback does not run any more. Returns whether it worked.
+/// Tries for up to a second, until a callback is no longer running. Returns whether that worked.
 fn until_idle(mut unregister: impl FnMut() -> c_int) -> bool {
     for _ in 0..1000 {
         if unregister() != -libc::EAGAIN {
@@ -182,7 +183,7 @@ fn until_idle(mut unregister: impl FnMut() -> c_int) -> bool {
 }
 
 unsafe extern "C" fn on_port(_: u16, event: dpdk_sys::rte_eth_event_type, said: *mut c_void, _: *mut c_void) -> c_int {
-    // SAFETY: the argument that it was registered with, which lives as long as it is.
+    // SAFETY: the argument that it was registered with, which lives as long as the registration.
     let said = unsafe { &*said.cast_const().cast::<Said>() };
     if event == dpdk_sys::rte_eth_event_type_RTE_ETH_EVENT_DESTROY {
         said.destroyed.store(true, Ordering::Release);

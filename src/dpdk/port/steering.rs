@@ -15,9 +15,10 @@ const USUAL_KEY: u8 = 40;
 const GROUP: u16 = 64;
 
 impl Port {
-    /// How received packets are steered to the port's queues, with the key and table that the device really has, or to the
-    /// cores that share its queue pair ([`Port::take_spread`]). `None` if there is one queue only, or another way: memif, vhost and rings deliver to the queue that the other end sent on;
-    /// the kernel has a hash of its own for af-packet, and for a tap remembers which queue a flow was sent by.
+    /// How received packets are steered to the port's queues, according to the device's actual key and table, or to the
+    /// cores that share its queue pair ([`Port::take_spread`]). `None` if there is only one queue, or if it cannot be
+    /// computed: memif, vhost and rings deliver to the queue that the other end sent on; the kernel uses its own hash
+    /// for af-packet and, for a tap, remembers the queue that a flow was last sent by.
     pub fn steering(&self) -> Option<Steering> {
         if let Some((hash, cores)) = self.spread {
             return Some(Steering::of_spread(hash, cores));

@@ -1,4 +1,4 @@
-//! Buffers of a queue.
+//! The spare buffers of a queue.
 
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;

@@ -1,4 +1,4 @@
-//! Several cores on one port: what reaches one of them and matters to another.
+//! Several cores on one port: messages that reach one of them and matter to another.
 
 use super::neighbors::{arp_frame, gratuitous};
 use super::world::*;
@@ -29,7 +29,7 @@ fn told(net: &mut Net<Frame>) -> (Vec<NetEvent>, Vec<GroupNews>) {
     (events, news)
 }
 
-/// What every core has to say goes to all others; returned are the other events of each.
+/// Passes the news of every core to all others. Returns the other events of each core.
 fn pass_on(cores: &mut [Net<Frame>], now: Instant) -> Vec<Vec<NetEvent>> {
     let all: Vec<_> = cores.iter_mut().map(told).collect();
     for (n, core) in cores.iter_mut().enumerate() {
@@ -51,7 +51,7 @@ fn wait(net: &mut Net<Frame>, to: &str, now: Instant) {
     assert_eq!(poll_all(net, now).len(), 1, "a question");
 }
 
-/// On the main of before, an answer that nobody had asked for here was dropped: 1 of 8 clients was served.
+/// An answer that a core had not asked for used to be dropped, so 1 of 8 clients was served.
 #[test]
 fn an_answer_that_reaches_another_core_is_heard_by_the_one_that_asked() {
     let mut all = cores(3, &config(&["10.0.0.1/24"]));
@@ -63,7 +63,7 @@ fn an_answer_that_reaches_another_core_is_heard_by_the_one_that_asked() {
     let sent = poll_all(&mut all[1], secs(0));
     assert_eq!(sent.iter().filter(|frame| frame.data()[..6] == B.0).count(), 1);
     assert_eq!([0, 1, 2].map(|n| all[n].neighbor_count()), [0, 1, 0], "others have no use for it");
-    // The same when it is asked again after its time, at the known place.
+    // The same when the neighbour is asked again at its known MAC address, once the entry is old.
     assert!(matches!(
         all[1].send(secs(61), at("10.0.0.1:1"), at("10.0.0.2:2"), 0, Frame::with_payload(b"")),
         Sent::Ready(_)
@@ -123,7 +123,7 @@ fn only_core_0_speaks_for_the_addresses_and_all_answer() {
         }
         assert!(said[0] > 5 && said[1..] == [0; 3], "{detect:?}: {said:?}");
         assert!(all.iter().all(|core| core.is_ready() && core.addresses().len() == 3), "{detect:?}");
-        // Who asks for the address is answered by whichever core gets the question.
+        // Whichever core receives a request for the address answers it.
         for core in &mut all {
             let (sender_ip, target_ip) = ([10, 0, 0, 9].into(), [10, 0, 0, 1].into());
             let ask = Arp { op: ArpOp::Request, sender_mac: C, sender_ip, target_mac: Mac::ZERO, target_ip };
@@ -131,7 +131,7 @@ fn only_core_0_speaks_for_the_addresses_and_all_answer() {
             assert_eq!(poll_all(core, secs(30)).len(), 1);
         }
         pass_on(&mut all, secs(30));
-        // A second owner, heard by core 3, is answered by core 0.
+        // Core 0 answers a second owner that core 3 has heard.
         all[3].receive(secs(40), &mut gratuitous(C, [10, 0, 0, 1]));
         assert_eq!(poll_all(&mut all[3], secs(40)).len(), 0);
         pass_on(&mut all, secs(40));

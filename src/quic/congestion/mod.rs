@@ -183,7 +183,8 @@ impl Congestion {
         self.pacer.on_sent(now, u64::from(len));
     }
 
-    /// How many packets of `len` bytes in a row [`Congestion::permit`] lets go, asked before each for one of `asked` bytes.
+    /// The number of packets of `len` bytes that [`Congestion::permit`] allows in a row, if it is asked before each for
+    /// one of `asked` bytes.
     pub(crate) fn permits(&self, now: Instant, asked: u16, len: u16) -> usize {
         let (asked, len) = (u64::from(asked), u64::from(len).max(1));
         let Some(spare) = self.window().checked_sub(self.in_flight + asked) else { return 0 };
@@ -191,7 +192,7 @@ impl Congestion {
         by_window.min(self.pacer.allows(now, asked, len))
     }
 
-    /// `count` packets of `len` bytes that count were sent.
+    /// Records that `count` packets of `len` bytes were sent, all of which count as in flight.
     pub(crate) fn on_run_sent(&mut self, now: Instant, len: u16, count: usize) {
         let bytes = u64::from(len) * count as u64;
         self.in_flight += bytes;

@@ -63,7 +63,8 @@ impl Pacer {
         Some(now + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)))
     }
 
-    /// How many packets of `len` bytes may go at `now`, if [`Pacer::next`] is asked before each for one of `asked` bytes.
+    /// The number of packets of `len` bytes that may be sent at `now`, if [`Pacer::next`] is asked before each for one
+    /// of `asked` bytes.
     pub(crate) fn allows(&self, now: Instant, asked: u64, len: u64) -> usize {
         let Some(rate) = self.rate else { return usize::MAX };
         let spare = self.credit_at(now, rate).saturating_sub(asked as i64);

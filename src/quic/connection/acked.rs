@@ -15,7 +15,7 @@ impl Connection {
     /// Applies the acknowledgements collected in `acked` of the scratch, for `space`.
     pub(super) fn apply_acked(&mut self, cx: &mut Cx<'_>, space: SpaceId) {
         let Scratch { acked, lists, .. } = cx.scratch;
-        // Bytes of one stream, one packet's behind the other's, are acknowledged together.
+        // Consecutive bytes of one stream, from several packets, are acknowledged together.
         let mut bytes: Option<(StreamId, Range<u64>)> = None;
         for (pn, frames) in acked.drain(..) {
             if let Some((id, start, len)) = frames.only_stream() {

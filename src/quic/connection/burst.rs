@@ -1,9 +1,9 @@
-//! Bursts of datagrams that carry nothing but the next bytes of one stream.
+//! Bursts of datagrams that contain only the next bytes of one stream.
 //!
-//! A connection that is *steady* (stream data is all that is to be sent) decides once how many datagrams window, pacing,
-//! credit, keys and the stream's memory allow; then it writes them one after the other, protects their headers together, and
-//! records all of them as sent. What comes of it is what [`Connection::poll_transmit`] would make of them one by one:
-//! whatever is not the same for all of them ends the burst before it.
+//! A connection that is *steady* (only stream data is to be sent) decides once how many datagrams window, pacing,
+//! credit, keys and the stream's memory allow. Then it writes them one after another, protects their headers together,
+//! and records all of them as sent. The result is the same as that of [`Connection::poll_transmit`] one by one:
+//! whatever would make a datagram different ends the burst before it.
 
 use arrayvec::ArrayVec;
 
@@ -17,18 +17,18 @@ use crate::wire::quic::frame::StreamHeader;
 use crate::wire::quic::varint::{self, Writer};
 use crate::wire::quic::{StreamId, header};
 
-/// Datagrams whose headers are protected together, and that one burst has at the most.
+/// The maximum number of datagrams in a burst, whose headers are protected together.
 pub(crate) const BURST: usize = 32;
 
-/// What all datagrams of a burst have in common.
+/// The properties that all datagrams of a burst share.
 struct Shape {
     id: StreamId,
     /// The first packet number and the first offset.
     pn: u64,
     start: u64,
-    /// Datagrams.
+    /// The number of datagrams.
     count: usize,
-    /// Stream bytes in each.
+    /// The number of stream bytes in each.
     data: usize,
     pn_len: usize,
     /// Length of the STREAM frame's header.
@@ -38,7 +38,7 @@ struct Shape {
 }
 
 impl Connection {
-    /// Writes up to `most` further datagrams of a burst to `slots`: how many they are.
+    /// Writes up to `most` further datagrams of a burst to `slots`. Returns their number.
     pub(crate) fn send_burst(&mut self, cx: &mut Cx<'_>, slots: &mut impl Slots, most: usize) -> usize {
         if !self.steady || !self.is_active() {
             return 0;
@@ -52,7 +52,7 @@ impl Connection {
         count
     }
 
-    /// The burst that may follow, into slots with `room` for as many bytes.
+    /// The burst that may follow, for slots with `room` bytes each.
     fn shape_burst(&mut self, cx: &Cx<'_>, room: usize, most: usize) -> Option<Shape> {
         let mtu = self.path.mtu.current();
         let max = Some(room.min(usize::from(mtu))).filter(|max| *max >= COALESCE_ROOM)?;
@@ -66,7 +66,7 @@ impl Connection {
         let stream = self.streams.get(id).filter(|stream| stream.introduced != Introduced::No)?;
         let send = stream.send.as_ref()?;
         let (offset, left) = send.fresh(credit)?;
-        // As large as one frame would be that is alone in its packet.
+        // As large as a frame that is alone in its packet would be.
         let space = max - (start + TAG_LEN);
         let widest = StreamHeader { id, offset: send.end(), len: Some(space as u64), fin: false }.encoded_len();
         let data = space - widest;
@@ -83,7 +83,7 @@ impl Connection {
         if count == 0 {
             return None;
         }
-        // Numbers that become longer on the way are for the next burst.
+        // Numbers whose encoding gets longer are left to the next burst.
         let (last_pn, last) = (pn + count as u64 - 1, offset + ((count - 1) * data) as u64);
         if header::pn_len(last_pn, acked) != pn_len || varint::size(last) != varint::size(offset) || offset == 0 {
             count = 1;
@@ -129,7 +129,7 @@ impl Connection {
         samples.len()
     }
 
-    /// `count` datagrams are out.
+    /// Records that `count` datagrams have been written.
     fn note_burst(&mut self, cx: &mut Cx<'_>, shape: &Shape, count: usize) {
         let Shape { id, pn, start, data, len, .. } = *shape;
         let bytes = (count * data) as u64;

@@ -101,8 +101,8 @@ impl OneRtt {
         }
     }
 
-    /// The key that opens packets of the current phase, and the phase, if one of it has come: then the next ones change
-    /// nothing here.
+    /// The key that opens packets of the current phase, and the phase, if a packet with it has arrived: further ones
+    /// then change nothing here.
     pub(crate) fn settled(&self) -> Option<(&PacketKey, bool)> {
         self.phase_start.map(|_| (&self.remote, self.phase))
     }
@@ -214,14 +214,14 @@ impl OneRtt {
         ok
     }
 
-    /// How many packets may go out before the key has to be updated, or is used up.
+    /// The number of packets that may be sent before the key has to be updated or is used up.
     pub(crate) fn sends_left(&self) -> usize {
         let until =
             if self.may_update() { self.update_at.min(self.limit - LAST_WORDS) } else { self.limit - LAST_WORDS };
         usize::try_from(until.saturating_sub(self.sent_with_key)).unwrap_or(usize::MAX)
     }
 
-    /// `n` packets go out, as many as [`OneRtt::sends_left`] allows.
+    /// Records that `n` packets are sent, at most as many as [`OneRtt::sends_left`] allows.
     pub(crate) fn on_sent(&mut self, n: u64) {
         self.sent_with_key += n;
     }

@@ -82,8 +82,8 @@ impl Connection {
         }
     }
 
-    /// Handles a datagram that consists of one packet with a short header, as most do. `mask` is its header protection mask
-    /// if that has been computed already.
+    /// Handles a datagram that consists of one packet with a short header, as most do. `mask` is its header protection
+    /// mask if it has already been computed.
     pub(super) fn handle_short_datagram(
         &mut self,
         cx: &mut Cx<'_>,
@@ -235,8 +235,8 @@ impl Connection {
         outcome
     }
 
-    /// What a packet that was authenticated with the keys of `generation` means for the keys. `outcome` is what came of its
-    /// frames.
+    /// Updates the keys after a packet that was authenticated with the keys of `generation`. `outcome` is the result of
+    /// its frames.
     #[inline]
     pub(super) fn settle(
         &mut self,

@@ -1,9 +1,9 @@
-//! Runs of datagrams that are for one connection: what is the same for all of them is done once.
+//! Runs of datagrams for one connection: work that is the same for all of them is done once.
 //!
-//! Header protection masks are made for many packets in one call. Packets that continue a stream, each with the next bytes
-//! in order and nothing else, form a *streak*: they are decrypted one behind the other to memory that is looked up once,
-//! and what they change (ranges, credit, counters, timers) is changed once, when the streak ends. Every other packet ends
-//! it and goes the way that a packet alone does, so what comes of a run is what would come of its packets one by one.
+//! Header protection masks are computed for many packets in one call. Packets that continue a stream, each with the
+//! next bytes in order and nothing else, form a *streak*: they are decrypted one after another to memory that is looked
+//! up once, and what they change (ranges, credit, counters, timers) is changed once, when the streak ends. Any other
+//! packet ends it and takes the usual path, so the result of a run is the same as that of its packets one by one.
 
 use arrayvec::ArrayVec;
 
@@ -17,7 +17,7 @@ use crate::quic::stats::PlacementStats;
 use crate::wire::quic::frame::StreamHeader;
 use crate::wire::quic::header::{self, PacketType, ShortHeader};
 
-/// A received datagram that is one packet with a short header.
+/// A received datagram that consists of one packet with a short header.
 pub(crate) trait Incoming {
     /// Its UDP payload.
     fn data(&self) -> &[u8];
@@ -26,17 +26,17 @@ pub(crate) trait Incoming {
     fn parts(&mut self) -> (&RxMeta, &mut [u8]);
 }
 
-/// Packets whose masks are made in one call.
+/// The maximum number of packets whose masks are computed in one call.
 const MASKS: usize = 32;
 
-/// Masks, and the bytes that they are made from.
+/// Masks, and the bytes that they are computed from.
 type Masks = [[u8; 5]; MASKS];
 type Samples = ArrayVec<[u8; 16], MASKS>;
 
 /// A short header without its protection.
 ///
-/// Those of a run are made before any of its packets is opened: what was written just now would have to wait, when it is read
-/// for the tag, for everything that was written before it, such as a packet's bytes to memory that is in no cache.
+/// Those of a run are prepared before any of its packets is opened: reading bytes for the tag that were just written
+/// would have to wait for all earlier stores, such as those of a packet's data to memory that is not in a cache.
 struct Bare {
     bytes: ShortHeader,
     first: u8,
@@ -47,7 +47,7 @@ struct Bare {
 
 type Bares = ArrayVec<Bare, MASKS>;
 
-/// A packet that ends a streak, authenticated already.
+/// A packet that ends a streak and has already been authenticated.
 struct Read<'a> {
     meta: &'a RxMeta,
     plain: Plain,
@@ -66,8 +66,8 @@ impl Bare {
         Self { bytes, first, pn_len: pn_len as u8, truncated_pn: pn as u32 }
     }
 
-    /// What it says, in a packet of `len` bytes, when `largest` is the largest packet number so far. `None` if the packet has
-    /// no room for a tag.
+    /// Its fields, in a packet of `len` bytes, when `largest` is the largest packet number so far. `None` if the packet
+    /// has no room for a tag.
     #[inline]
     fn plain(&self, len: usize, pn_offset: usize, largest: u64) -> Option<Plain> {
         let pn_len = usize::from(self.pn_len);
@@ -80,12 +80,12 @@ impl Bare {
 }
 
 impl Connection {
-    /// Takes datagrams in that are one packet with a short header each, as [`Connection::handle_short_datagram`] does one
-    /// after the other.
+    /// Handles datagrams that consist of one packet with a short header each, with the same result as
+    /// [`Connection::handle_short_datagram`] for one after another.
     pub(crate) fn handle_run<D: Incoming>(&mut self, cx: &mut Cx<'_>, run: &mut [D], scratch: &mut [u8]) {
         for part in run.chunks_mut(MASKS) {
             match part {
-                // Nothing to share.
+                // There is nothing to share.
                 [only] => self.handle_alone(cx, only, None, scratch),
                 _ => self.handle_part(cx, part, scratch),
             }
@@ -127,21 +127,21 @@ impl Connection {
         }
     }
 
-    /// Header protection masks of all packets; the key does not change when packet keys are updated (RFC 9001 §6). False if
-    /// there is none yet.
+    /// Computes the header protection masks of all packets; the key does not change when packet keys are updated (RFC
+    /// 9001 §6). Returns false if there is no key yet.
     fn make_masks<D: Incoming>(&self, pn_offset: usize, part: &[D], masks: &mut Masks) -> bool {
         let Some(keys) = &self.one_rtt else { return false };
         let at = pn_offset + 4;
-        // Packets that are too short for one need no mask.
+        // Packets that are too short for a sample need no mask.
         let sample = |datagram: &D| datagram.data().get(at..).and_then(|rest| rest.first_chunk()).copied();
         let samples: Samples = part.iter().map(|datagram| sample(datagram).unwrap_or_default()).collect();
         keys.remote_header.masks(&samples, &mut masks[..part.len()]);
         true
     }
 
-    /// Takes packets in as long as they continue the stream that was used last, and the packet behind them if it had been
-    /// authenticated by then. Gives how many these were, and whether another streak may follow: otherwise the next packet has to
-    /// be taken in alone.
+    /// Handles packets as long as they continue the stream that was used last, and the packet after them if it has been
+    /// authenticated by then. Returns their number, and whether another streak may follow: otherwise, the next packet
+    /// must be handled alone.
     fn take_streak<D: Incoming>(
         &mut self,
         cx: &mut Cx<'_>,
@@ -170,7 +170,8 @@ impl Connection {
         (taken + 1, true)
     }
 
-    /// The streak at the front of `part`: its length, and the packet that ends it, if that one is authentic.
+    /// Handles the streak at the front of `part`. Returns its length, and the packet that ends it if that one is
+    /// authentic.
     fn read_streak<'a, D: Incoming>(
         &mut self,
         cx: &mut Cx<'_>,
@@ -187,7 +188,7 @@ impl Connection {
         let Some((id, recv)) = streams.latest_receiver() else { return (0, None) };
         let pooled = recv.is_pooled();
         let Some((start, mut memory)) = recv.next_in_order() else { return (0, None) };
-        // Not a byte more than the peer may send.
+        // No more bytes than the peer may send.
         let most = memory.len().min(usize::try_from(recv_credit.left()).unwrap_or(usize::MAX));
         memory = &mut memory[..most];
 
@@ -201,7 +202,7 @@ impl Connection {
         let mut rest = part.iter_mut().zip(bares).peekable();
         while let Some((datagram, bare)) = rest.next() {
             let (meta, data) = datagram.parts();
-            // Most often it is the very same as that of the datagram before.
+            // It is usually the same one as that of the previous datagram.
             if !seen.is_some_and(|seen| std::ptr::eq(seen, meta)) {
                 if meta.local != path.local || meta.remote != path.remote || meta.ecn == ECN_CE {
                     break;

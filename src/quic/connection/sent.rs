@@ -73,12 +73,13 @@ pub(crate) struct SentFrames {
 const _: () = assert!(size_of::<SentFrames>() <= 40, "one is kept for every packet in flight");
 
 impl SentFrames {
-    /// A single frame, which is no ACK.
+    /// A single frame, which is not an ACK.
     pub(crate) fn one(frame: SentFrame) -> Self {
         Self { ack: NO_ACK, first: Some(frame), rest: None }
     }
 
-    /// ID, offset and length of the STREAM frame, if nothing else was in the packet and it was not the stream's last.
+    /// ID, offset and length of the STREAM frame, if the packet contained nothing else and the frame was not the
+    /// stream's last.
     pub(crate) fn only_stream(&self) -> Option<(StreamId, u64, u32)> {
         match self.first {
             Some(SentFrame::Stream { len, id, start }) if self.ack == NO_ACK && self.rest.is_none() => {

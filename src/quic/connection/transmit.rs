@@ -40,15 +40,15 @@ pub struct Transmit {
     pub len: usize,
 }
 
-/// Where datagrams are written to, one after the other.
+/// The slots that datagrams are written to, one after another.
 pub trait Slots {
-    /// The slot for the next datagram; the same one until it is kept. `None`: there are no more.
+    /// The slot for the next datagram: the same one until it is kept. `None` if there are no more.
     fn next(&mut self) -> Option<&mut [u8]>;
 
-    /// The slot has a datagram of `len` bytes now.
+    /// Keeps the slot, which now contains a datagram of `len` bytes.
     fn keep(&mut self, len: usize);
 
-    /// The datagram `i` of the last `of` that were kept.
+    /// Datagram `i` of the last `of` that were kept.
     fn kept(&mut self, i: usize, of: usize) -> &mut [u8];
 }
 

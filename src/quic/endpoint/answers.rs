@@ -135,7 +135,7 @@ impl Answers {
         waiting && !std::mem::take(&mut self.yields)
     }
 
-    /// Whether none waits.
+    /// Whether no answer is waiting.
     pub(super) fn is_empty(&self) -> bool {
         self.ready.0.is_empty() && self.retries.0.is_empty()
     }

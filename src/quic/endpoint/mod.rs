@@ -255,7 +255,7 @@ impl Endpoint {
         self.stats.rx_datagrams += run.len() as u64;
         let mut news = false;
         let mut rest = run;
-        // A packet comes into the cache while the one before it is worked on.
+        // Each packet is prefetched while the one before it is processed.
         if let Some(first) = rest.first() {
             prefetch_read(first.data);
         }
@@ -274,7 +274,7 @@ impl Endpoint {
         news
     }
 
-    /// Datagrams that lead to the same place, or a single one.
+    /// Handles datagrams with the same lead, or a single one.
     #[inline]
     fn handle_group(&mut self, now: Instant, group: &mut [Datagram<'_>]) -> bool {
         self.stats.rx_bytes += group.iter().map(|datagram| datagram.data.len() as u64).sum::<u64>();
@@ -321,8 +321,8 @@ impl Endpoint {
         }
     }
 
-    /// The fast path for most datagrams: one packet with a short header each, for an existing connection. False if these
-    /// are different.
+    /// The fast path for most datagrams: one packet with a short header each, for an existing connection. Returns false
+    /// if the datagrams are different.
     fn handle_short(&mut self, now: Instant, known: Known, run: &mut [Datagram<'_>]) -> bool {
         let mut cx = cx!(self, now);
         let conn = self.table.get(known.id).filter(|conn| conn.accepts_sequence(known.sequence, now));
@@ -475,8 +475,8 @@ impl Endpoint {
         self.write_answer(now, slot)
     }
 
-    /// The same for as many UDP payloads as belong together: all of them go from one connection to one address. Gives the
-    /// first of them; [`Slots::keep`] tells of each.
+    /// The same for several UDP payloads that belong together: all of them go from one connection to one address.
+    /// Returns the first of them; [`Slots::keep`] is called for each.
     pub fn poll_transmit_run(&mut self, now: Instant, slots: &mut impl Slots) -> Option<Transmit> {
         let transmit = self.poll_transmit(now, slots.next()?)?;
         slots.keep(transmit.len);

@@ -53,7 +53,8 @@ impl Endpoint {
         found.and_then(|id| self.table.get(id)).is_some_and(|conn| conn.is_undelivered(news))
     }
 
-    /// Keeps a datagram that is of no connection here, if it can be a stateless reset for one of another core.
+    /// Keeps a datagram that belongs to no connection here, if it can be a stateless reset of another core's
+    /// connection.
     pub(super) fn note_reset(&mut self, meta: &RxMeta, data: &[u8]) {
         if self.config.cores > 1
             && let Some(token) = data.last_chunk().filter(|_| data.len() >= MIN_RESET)

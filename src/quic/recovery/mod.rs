@@ -220,8 +220,8 @@ impl<F> Recovery<F> {
         state.on_sent(pn, packet);
     }
 
-    /// Packets with rising numbers from `pn` on were sent at one time, `len` bytes each, as
-    /// [`Recovery::on_packet_sent`] has it: all of them have to be acknowledged, and count.
+    /// Like [`Recovery::on_packet_sent`] for consecutive packets from number `pn` on that were sent at the same time,
+    /// with `len` bytes each. All of them are ack-eliciting and in flight.
     pub(crate) fn on_packets_sent(
         &mut self,
         space: SpaceId,
@@ -431,7 +431,8 @@ impl<F> Recovery<F> {
         self.congestion.permit(now, len)
     }
 
-    /// How many packets of `len` bytes in a row [`Recovery::permit`] lets go, asked before each for one of `asked` bytes.
+    /// The number of packets of `len` bytes that [`Recovery::permit`] allows in a row, if it is asked before each for
+    /// one of `asked` bytes.
     pub(crate) fn permits(&self, now: Instant, asked: u16, len: u16) -> usize {
         self.congestion.permits(now, asked, len)
     }

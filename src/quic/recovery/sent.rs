@@ -150,7 +150,7 @@ impl<F> SentRing<F> {
         self.bare.push_back((pn, Slot::Sent(packet)));
     }
 
-    /// Adds packets that have to be acknowledged, with rising numbers from `pn` on; when the last of them was sent.
+    /// Adds ack-eliciting packets with consecutive numbers from `pn` on. Returns when the last of them was sent.
     pub(super) fn push_run(
         &mut self,
         pn: u64,
@@ -170,7 +170,7 @@ impl<F> SentRing<F> {
     /// # Errors
     /// A number among them that was skipped.
     ///
-    /// Gives whether the oldest ones are among them: those leave no trace, while others leave [`Front::Acked`].
+    /// Returns whether the oldest packets are among them: these leave no trace, while others leave [`Front::Acked`].
     pub(super) fn take(&mut self, low: u64, high: u64, mut each: impl FnMut(u64, SentPacket<F>)) -> Result<bool, u64> {
         let oldest = self.slots.front().is_some_and(|(pn, _)| (low..=high).contains(pn));
         if oldest {

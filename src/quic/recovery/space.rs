@@ -71,7 +71,7 @@ impl<F> SpaceState<F> {
         self.ring.push(pn, packet);
     }
 
-    /// The same for ack-eliciting packets in a row: when they were sent.
+    /// The same for consecutive ack-eliciting packets. Returns when they were sent.
     pub(super) fn on_run_sent(
         &mut self,
         pn: u64,
@@ -127,7 +127,7 @@ impl<F> SpaceState<F> {
         losses
     }
 
-    /// Packets that lie before those that are still waited for were acknowledged.
+    /// Packets older than all that are still unacknowledged were acknowledged.
     pub(super) fn end_loss_run(&mut self) {
         self.run = LossRun::default();
     }

@@ -308,7 +308,7 @@ impl Streams {
         Some((self.slab[slot].as_deref_mut()?.recv.as_mut()?, &mut self.gaps))
     }
 
-    /// The stream that was looked for last, if it receives.
+    /// The stream that was looked up last, if it receives.
     pub(crate) fn latest_receiver(&mut self) -> Option<(StreamId, &mut RecvStream)> {
         let (id, slot) = self.last.get();
         let stream = self.slab.get_mut(slot as usize)?.as_deref_mut()?;
@@ -570,7 +570,7 @@ impl Streams {
         self.send_queue.front().is_some()
     }
 
-    /// The stream that sends next, if it goes on when it has had a packet.
+    /// The stream that sends next, if it remains the next one after sending a packet.
     pub(crate) fn front_alone(&self) -> Option<StreamId> {
         self.send_queue.front().filter(|_| self.send_queue.keeps_front())
     }

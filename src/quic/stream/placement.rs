@@ -380,7 +380,7 @@ impl Placement {
         }
     }
 
-    /// Memory at offset `at` and behind it that needs not be reserved.
+    /// Memory from offset `at` on that need not be reserved.
     pub(crate) fn memory_at(&mut self, at: u64) -> Option<&mut [u8]> {
         match self {
             Self::Provided(provided) => provided.memory_at(at),

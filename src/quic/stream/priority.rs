@@ -85,7 +85,7 @@ impl SendQueue {
         }
     }
 
-    /// Whether [`SendQueue::rotate`] leaves the front stream where it is.
+    /// Whether [`SendQueue::rotate`] leaves the front stream in its place.
     pub(crate) fn keeps_front(&self) -> bool {
         self.rotation().is_none_or(|level| self.rotating[level].len() == 1)
     }

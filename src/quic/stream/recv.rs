@@ -240,8 +240,8 @@ impl RecvStream {
         reserved
     }
 
-    /// The offset of the next bytes in order, and memory that is there for them, as far as the peer may send: if all that
-    /// came so far is what lies before them, and nothing is known of the stream's end.
+    /// The offset of the next bytes in order, and the memory available for them, as far as the peer may send. `None`
+    /// unless everything that has arrived lies before them without a gap, and the end of the stream is unknown.
     pub(crate) fn next_in_order(&mut self) -> Option<(u64, &mut [u8])> {
         let at = self.contiguous;
         let plain = self.state == State::Receiving && self.final_size.is_none();
@@ -254,8 +254,8 @@ impl RecvStream {
         Some((at, &mut memory[..len]))
     }
 
-    /// The bytes up to `to` have come in order, to the memory that [`RecvStream::next_in_order`] gave: by how many the highest
-    /// offset grew.
+    /// Records that the bytes up to `to` have arrived in order, in the memory that [`RecvStream::next_in_order`]
+    /// returned. Returns by how much the highest offset has grown.
     pub(crate) fn came_in_order(&mut self, to: u64) -> u64 {
         self.received.insert(self.contiguous..to);
         self.contiguous = to;

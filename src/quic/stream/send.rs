@@ -241,8 +241,8 @@ impl SendStream {
         (new > 0 || fin).then_some(Pick { range, fin, new })
     }
 
-    /// The first offset that was never sent, and how many bytes from there on may go without any that carries the FIN, given
-    /// `connection` bytes of connection credit; if nothing is to be sent again.
+    /// The first offset that was never sent, and the number of bytes from there on that may be sent without the FIN,
+    /// given `connection` bytes of connection credit. `None` if something has to be sent again.
     pub(crate) fn fresh(&self, connection: u64) -> Option<(u64, u64)> {
         if self.state != State::Sending || !self.lost.is_empty() {
             return None;
@@ -251,13 +251,13 @@ impl SendStream {
         Some((self.next, queued.min(self.credit.available()).min(connection)))
     }
 
-    /// `n` bytes of those go out.
+    /// Records that `n` of these bytes are sent.
     pub(crate) fn sent_fresh(&mut self, n: u64) {
         self.next += n;
         self.credit.consume(n);
     }
 
-    /// How many bytes from `offset` on lie one behind the other.
+    /// The number of bytes from `offset` on that are contiguous in memory.
     pub(crate) fn at_hand(&self, offset: u64) -> usize {
         self.memory_at(offset).len()
     }

@@ -86,7 +86,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         ))
     }
 
-    /// Watches the link of a core that is busy all the time, which may hear no more than that its device is gone.
+    /// Watches the link of a core that is always busy, which would otherwise not notice that its device is gone.
     #[cold]
     pub(super) fn look_at_link(&mut self) -> Result<(), RunError> {
         self.watch_link(self.clock.now());

@@ -1,4 +1,4 @@
-//! Notes of the other cores of the group, and to them.
+//! Notes from the other cores of the group, and to them.
 
 use super::Core;
 use crate::base::time::Instant;
@@ -13,7 +13,7 @@ use crate::runtime::{App, Unreachable};
 const BUDGET: usize = 64;
 
 impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
-    /// Handles notes of other cores. Returns whether there were any.
+    /// Handles notes from other cores. Returns whether there were any.
     pub(super) fn take_notes(&mut self, now: Instant) -> bool {
         let Some(notes) = &mut self.seat.notes else { return false };
         notes.beat(self.stats.turns);
@@ -70,7 +70,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         self.endpoint.serves_with(tls)
     }
 
-    /// Passes news of the network layer on.
+    /// Passes on news of the network layer.
     pub(super) fn tell_news(&mut self, now: Instant, news: GroupNews) {
         if let Some(notes) = &mut self.seat.notes {
             notes.tell_news(now, news);
@@ -87,7 +87,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         }
     }
 
-    /// Tells all others of a decision of this process.
+    /// Tells all other cores about a decision of this process.
     pub(super) fn tell(&mut self, note: &Note) {
         if let Some(notes) = &mut self.seat.notes {
             notes.tell(note);

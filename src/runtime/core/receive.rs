@@ -22,9 +22,9 @@ const FEW: usize = 32;
 struct Found {
     /// The index of its frame.
     frame: u8,
-    /// The index of where it came from and to.
+    /// The index of its addresses in [`Datagrams::metas`].
     meta: u8,
-    /// Where its payload begins and ends in the frame.
+    /// The start and end of its payload in the frame.
     payload: [u16; 2],
 }
 
@@ -41,12 +41,13 @@ struct Datagrams {
     found: ArrayVec<Found, BURST>,
     /// Consecutive datagrams of one flow share one.
     metas: ArrayVec<RxMeta, BURST>,
-    /// The flow and the ECN bits of the datagram before, if both were known.
+    /// The flow and the ECN bits of the previous datagram, if both were known.
     last: Option<(u8, u8)>,
 }
 
 impl Datagrams {
-    /// Adds the datagram in a frame, and returns where its payload is; or not, if that is further back than frames are long.
+    /// Adds the datagram in a frame, and returns the position of its payload, unless that is beyond the length of any
+    /// frame.
     fn push(&mut self, frame: usize, udp: UdpDatagram) -> Option<Range<usize>> {
         let UdpDatagram { local, remote, ecn, payload } = udp;
         let [from, to] = [payload.start, payload.end].map(|at| u16::try_from(at).ok());
@@ -143,7 +144,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         true
     }
 
-    /// Adds the UDP datagram in frame `i` of a burst, and returns where its payload is; handles any other frame.
+    /// Adds the UDP datagram in frame `i` of a burst, and returns the position of its payload. Handles any other frame.
     #[inline]
     fn receive_frame(
         &mut self,
@@ -169,7 +170,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         datagrams.push(i, udp?)
     }
 
-    /// Returns the UDP datagram in frame `i` of a burst, which is of no known flow, and handles any other frame.
+    /// Returns the UDP datagram in frame `i` of a burst, which belongs to no known flow, and handles any other frame.
     #[inline(never)]
     fn receive_other(&mut self, now: Instant, rx: &mut Burst<D::Rx>, i: usize) -> Option<UdpDatagram> {
         match self.net.receive_unknown(now, &mut rx[i]) {

@@ -45,7 +45,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         }
     }
 
-    /// Puts headers in front of the payloads in the burst from frame `first` on; what cannot go now leaves it.
+    /// Prepends headers to the payloads in the burst from frame `first` on. Frames that cannot be sent now are removed.
     fn address(&mut self, now: Instant, transmit: Transmit, first: usize) {
         let Transmit { conn, local, remote, ecn, .. } = transmit;
         if self.net.write_headers(now, local, remote, ecn, &mut self.tx[first..]) {
@@ -72,10 +72,10 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
 /// The rest of a burst, as the engine fills it.
 struct Frames<'a, D: Datapath> {
     datapath: &'a mut D,
-    /// A frame that was taken for sending but not needed yet.
+    /// A frame that was allocated but has not been needed yet.
     spare: &'a mut Option<D::Tx>,
     frames: &'a mut Burst<D::Tx>,
-    /// There are no more frames.
+    /// Whether there are no more frames.
     full: bool,
 }
 

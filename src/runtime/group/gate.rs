@@ -4,10 +4,10 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::base::time::Duration;
 
-/// How often those who wait look whether they still should.
+/// How often waiting threads check whether they still have to wait.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Opens when as many as there are cores have come, or when it is opened.
+/// Opens by itself when all cores have arrived, or when it is opened.
 #[derive(Debug)]
 pub(super) struct Gate {
     missing: Mutex<u8>,
@@ -19,7 +19,8 @@ impl Gate {
         Self { missing: Mutex::new(cores), opened: Condvar::new() }
     }
 
-    /// Waits until all have come, the gate is opened, or `over`. True for the last one to come.
+    /// Waits until all cores have arrived, the gate is opened, or `over` returns true. Returns true for the last one to
+    /// arrive.
     pub(super) fn pass(&self, over: impl Fn() -> bool) -> bool {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
         if *missing <= 1 {

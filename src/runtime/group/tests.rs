@@ -14,7 +14,8 @@ use crate::runtime::Context;
 use crate::wire::quic::TransportError;
 use world::*;
 
-/// Runs `count` server cores on threads of their own, and `clients` on this one. Frames of client `n` reach core `n`.
+/// Runs `count` server cores on threads of their own, and `clients` on this thread. Frames of client `n` reach core
+/// `n`.
 fn serve<A: App + Send>(
     count: u8,
     group: Group,
@@ -58,7 +59,7 @@ fn results_come_in_the_order_of_the_cores_and_every_core_serves() {
 #[test]
 fn a_core_that_is_done_goes_on_for_the_others() {
     let config = server_config("server.test");
-    // The host with two cores is the client, and all answers reach core 1, which has nothing to do of its own.
+    // The host with two cores is the client, and all answers reach core 1, which has nothing to do itself.
     let (queues, mut ports) = links(1, 2, |_| 1);
     let port = ports.remove(0);
     let group = Group::new(2, endpoint(1));
@@ -116,7 +117,7 @@ fn the_first_error_stops_all() {
     };
     let error = run(&|place| if place.core == 1 { Err("no hugepages".into()) } else { server(place, &config) });
     assert_eq!((error.core, error.to_string()), (1, "core 1: no hugepages".to_owned()));
-    // Secrets of its own: packets of its connections would find nobody on other cores.
+    // Secrets of its own: other cores could not find its connections.
     let error = run(&|mut place| {
         if place.core == 2 {
             place.endpoint = endpoint(9).for_core(2, 3);
@@ -208,7 +209,7 @@ fn a_panic_of_the_watch_stops_the_cores() {
     assert!(catch_unwind(AssertUnwindSafe(|| group.run_crew(queues, mesh(2, 16), &crew))).is_err());
 }
 
-/// Answers when it is let go.
+/// Answers when it is released.
 struct Stuck<'a> {
     app: Echo,
     held: Option<&'a AtomicBool>,
@@ -262,7 +263,7 @@ impl tracing::Subscriber for Listener {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// Before, nobody noticed. The callback of core 1 does not return until the warning has named it; core 0 serves meanwhile.
+/// The callback of core 1 does not return until the warning has named the core; core 0 serves meanwhile.
 #[test]
 fn a_stalled_application_is_named_and_holds_up_nobody_else() {
     let config = server_config("server.test");

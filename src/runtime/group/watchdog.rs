@@ -2,24 +2,24 @@
 
 use crate::base::time::Duration;
 
-/// What is to be reported of a core.
+/// What to report about a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// It has been in the same turn for so long.
+    /// It has been in the same turn for this long.
     Stalls(Duration),
-    /// It goes on, after so long.
+    /// It goes on after a turn that took this long.
     GoesOn(Duration),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     beat: u64,
-    /// When it was seen in this turn first.
+    /// When it was first seen in this turn.
     since: Duration,
     reported: bool,
 }
 
-/// Compares the numbers of turns that cores have begun with those of the look before.
+/// Compares the number of turns that each core has begun with that of the previous look.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     seen: Vec<Seen>,
@@ -31,7 +31,7 @@ impl Watchdog {
         Self { seen: vec![Seen::default(); usize::from(cores)], patience }
     }
 
-    /// Looks at a core at the time `now`, counted from anywhere. `beat` is 0 before its first turn.
+    /// Looks at a core at the time `now`, relative to any fixed point. `beat` is 0 before its first turn.
     pub(super) fn look(&mut self, now: Duration, core: usize, beat: u64, ended: bool) -> Option<Sign> {
         let seen = self.seen.get_mut(core)?;
         let time = now.saturating_sub(seen.since);
@@ -52,7 +52,7 @@ mod tests {
         let ms = Duration::from_millis;
         let mut dog = Watchdog::new(2, ms(100));
         let mut look = |at, core, beat| dog.look(ms(at), core, beat, false);
-        // Waiting for its link is no turn.
+        // A core that waits for its link is not in a turn.
         assert_eq!([0, 200, 400].map(|at| look(at, 0, 0)), [None; 3]);
         assert_eq!([500, 550, 600].map(|at| look(at, 0, 7)), [None; 3]);
         assert_eq!(look(601, 0, 7), Some(Sign::Stalls(ms(101))));

@@ -47,7 +47,7 @@ fn strangers_cannot_flood_the_other_cores() {
     assert_eq!(read(&mut all[0]), CLAIMS as usize);
 }
 
-/// A flood of answers that nobody asked for must not use up what brings the real ones to who asked.
+/// A flood of unsolicited answers must not use up the limit that real answers depend on.
 #[test]
 fn each_question_lets_one_answer_pass() {
     let wanted = Wanted::new(5);

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use siphasher::sip::SipHasher13;
 
-/// Questions that are remembered at most.
+/// The maximum number of questions remembered.
 const PLACES: usize = 1024;
 
-/// The neighbours that any core has asked for and that have not answered yet. Each question lets one answer pass from the
-/// core that gets it to the others, so that no number of answers that nobody asked for can keep a real one from arriving.
+/// The neighbours that a core has asked for and that have not answered yet. Each question lets one answer pass from the
+/// core that receives it to the others, so no flood of unsolicited answers can keep a real one from arriving.
 ///
-/// A question may push out another one of the same place; that one's answer passes as a hint.
+/// A question may displace another one in the same place. The answer to that one is passed on within the limit for
+/// hints.
 #[derive(Debug)]
 pub(super) struct Wanted {
     places: Box<[AtomicU64]>,
@@ -30,7 +31,7 @@ impl Wanted {
         place.store(key, Ordering::Relaxed);
     }
 
-    /// `ip` has answered. Whether a core has asked for it since its last answer.
+    /// Records that `ip` has answered. Returns whether a core has asked for it since its last answer.
     pub(super) fn is_answer(&self, ip: IpAddr) -> bool {
         let (place, key) = self.place(ip);
         place.compare_exchange(key, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -42,7 +43,7 @@ impl Wanted {
             IpAddr::V4(ip) => hasher.write(&ip.octets()),
             IpAddr::V6(ip) => hasher.write(&ip.octets()),
         }
-        // Never 0, which means nobody.
+        // Never 0, which marks an empty place.
         let key = hasher.finish() | 1;
         (&self.places[(key >> 32) as usize % PLACES], key)
     }

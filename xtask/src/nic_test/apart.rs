@@ -1,4 +1,4 @@
-//! Steps with machines of their own: several queues with a core each, and a port of this machine at the other end.
+//! Steps that need machines of their own: several queues with a core each, and a port of this machine as the other end.
 
 use std::fs::File;
 use std::process::Command;
@@ -16,19 +16,20 @@ use crate::process::{self, Running, Stderr};
 /// Queues of the server's port, and cores on them.
 pub const QUEUES: u32 = 4;
 
-/// Flows of the whole test, and of the short one: that one of four queues gets none of 40 happens once in 25,000 times.
+/// The number of flows in the full test and in the short one. With 40 flows, one of four queues gets none once in
+/// 25,000 runs.
 const FLOWS: [u32; 2] = [64, 40];
 
-/// What [`rss`] fails with while `gannet` has one core.
+/// The error of [`rss`] while `gannet` has only one core.
 pub const NOT_BUILT: &str = "not built yet: `gannet serve` has no --cores";
 
-/// How long the host's server may take until its port is up.
+/// How long the host's server may take to open its port.
 const READY: Duration = Duration::from_secs(60);
 
-/// Clients from as many UDP ports as there are flows, one after another, each with a request over a server with four queues.
+/// One client after another, each from a UDP port of its own, sends a request to a server with four queues.
 ///
 /// # Errors
-/// If a client fails, or a queue or core has served nobody.
+/// If a client fails, or a queue or core has served none.
 pub fn rss(stage: &Stage, quick: bool) -> Result<()> {
     let help = process::output("gannet", Command::new(&stage.gannet).args(["perf", "server", "--help"]))?;
     if !help.contains("--cores") {
@@ -40,7 +41,7 @@ pub fn rss(stage: &Stage, quick: bool) -> Result<()> {
     let [v4, _] = SERVER;
     let flows = FLOWS[usize::from(quick)];
     for flow in 0..flows {
-        // Each process takes another UDP port.
+        // Each process uses another UDP port.
         let more = format!("--connect {v4}:4433 --upload 512 --download 4000 --requests 4 --quiet");
         let ended = lab.client(Model::Igb, "perf client", &more);
         let ended = ended.map_err(|error| match error {
@@ -67,18 +68,18 @@ pub fn rss(stage: &Stage, quick: bool) -> Result<()> {
     Ok(())
 }
 
-/// A file from this machine's `vhost` port to a machine's virtio device.
+/// Sends a file from this machine's `vhost` port to an emulated machine's virtio device.
 ///
 /// # Errors
-/// If it does not arrive, or not as it was.
+/// If it does not arrive unchanged.
 pub fn vhost(stage: &Stage, model: Model) -> Result<()> {
     let source = Source::random(&stage.dir, u64::from(FILE_MIB) << 20)?;
     let socket = stage.dir.join("vhost.sock");
-    // Of a machine before this one.
+    // Left by an earlier machine.
     let _ = std::fs::remove_file(&socket);
     let mut serve = Command::new(&stage.gannet);
     serve.args(["serve", "--port", "vhost", "--set", &format!("iface={}", socket.display())]);
-    // The device is behind the machine's IOMMU, and its addresses are that one's.
+    // The device is behind the machine's IOMMU and uses that IOMMU's addresses.
     serve.args(["--set", "devargs.iommu-support=true"]);
     let [v4, v6] = SERVER;
     serve.args(["--addr", &format!("{v4}/24"), "--addr", &format!("{v6}/64"), "--listen", "4433"]);

@@ -20,15 +20,15 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// An archive with nothing but its root. Without that, the kernel's own would stay, which everybody may write to: DPDK
-    /// loads no plugins from there.
+    /// An archive that contains only its root directory. Without one, the kernel's would remain, which is
+    /// world-writable, and DPDK loads no plugins from such a tree.
     pub fn new() -> Self {
         let mut archive = Self { bytes: Vec::new(), names: BTreeSet::new() };
         archive.entry(".", DIRECTORY, (0, 0), &[]);
         archive
     }
 
-    /// Adds a file that everybody can read and execute, and the directories above it. One that is there already stays.
+    /// Adds a file that everyone can read and execute, and the directories above it. An existing file is kept.
     pub fn file(&mut self, path: &str, content: &[u8]) {
         self.add(path, FILE, (0, 0), content);
     }
@@ -38,7 +38,7 @@ impl Archive {
         self.add(path, DIRECTORY, (0, 0), &[]);
     }
 
-    /// Adds a symbolic link, and the directories above it. One that is there already stays.
+    /// Adds a symbolic link, and the directories above it. An existing one is kept.
     pub fn link(&mut self, path: &str, target: &str) {
         self.add(path, LINK, (0, 0), target.as_bytes());
     }
@@ -83,7 +83,7 @@ impl Archive {
         self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
     }
 
-    /// The whole of it.
+    /// The whole archive.
     pub fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes
@@ -109,7 +109,7 @@ mod tests {
         assert!(!text.contains("other") && text.contains("TRAILER!!!"));
     }
 
-    /// Where there is a `cpio`, it reads what was written.
+    /// If there is a `cpio` program, it can read the archive.
     #[test]
     fn another_program_reads_it() {
         let mut archive = Archive::new();

@@ -1,4 +1,4 @@
-//! An emulated machine: QEMU's process, the shell within on a serial port, and QEMU's monitor.
+//! An emulated machine: QEMU's process, the shell of the guest on a serial port, and QEMU's monitor.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -12,68 +12,68 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::process::{Running, Stderr};
 
-/// How often a wait looks around.
+/// How often waits check what they are waiting for.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How often a command within is asked how far it is: an emulated processor has better things to do.
+/// How often the guest is asked how far a command is: emulated CPUs are slow, so not often.
 const ASK: Duration = Duration::from_millis(500);
 
 /// Booting takes 8 s on an idle machine.
 const BOOT: Duration = Duration::from_secs(300);
 
-/// What a line for the shell may take.
+/// How long the shell may take to execute a line.
 const CALL: Duration = Duration::from_secs(120);
 
-/// A command within that writes nothing at all, to its output or its files, for so long hangs.
+/// A command in the guest that writes nothing to its output or its files for this long is considered hung.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// No command within takes longer, whatever it writes.
+/// The maximum duration of a command in the guest, whatever it writes.
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// What a machine has.
+/// The properties of a machine.
 #[derive(Debug)]
 pub struct Spec {
-    /// For messages and files.
+    /// Its name in messages and file names.
     pub name: &'static str,
-    /// Processors.
+    /// The number of CPUs.
     pub cpus: u32,
     /// Memory in MiB.
     pub memory: u32,
-    /// Huge pages of 2 MiB of that memory.
+    /// The number of 2 MiB hugepages in that memory.
     pub huge: u32,
-    /// Memory that a vhost-user process can map.
+    /// Whether a vhost-user process can map its memory.
     pub shared: bool,
-    /// Devices, in QEMU's words.
+    /// Devices, as QEMU's arguments.
     pub devices: Vec<String>,
 }
 
-/// It is killed when this is dropped.
+/// A running machine, which is killed when this is dropped.
 pub struct Guest {
     name: &'static str,
     process: Running,
     shell: UnixStream,
-    /// What came from the shell and is no whole line yet.
+    /// Output of the shell that is not yet a whole line.
     pending: Vec<u8>,
-    /// Lines are numbered, and so are the answers.
+    /// The number of the last line; answers carry the number of their line.
     number: u32,
     monitor: PathBuf,
-    /// It answers no more.
+    /// Whether it no longer answers.
     lost: bool,
 }
 
-/// What a line for the shell came to.
+/// The result of a line for the shell.
 #[derive(Debug)]
 pub struct Reply {
     /// The exit code.
     pub code: i32,
-    /// Output and errors.
+    /// Standard output and standard error.
     pub lines: Vec<String>,
 }
 
-/// How a command within ended.
+/// How a command in the guest ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// The exit code, 128 and the signal's number if a signal ended it.
+    /// The exit code; 128 plus the signal's number if a signal ended it.
     pub code: i32,
     /// Standard output.
     pub out: Vec<String>,
@@ -82,7 +82,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The last line of what it said, for a reason.
+    /// The last line of its output, to be given as a reason.
     pub fn reason(&self) -> String {
         let last = self.err.iter().chain(&self.out).rev().find(|line| line.contains("gannet: "));
         let last = last.or(self.err.last()).or(self.out.last());
@@ -102,7 +102,7 @@ impl Guest {
         let mut command = parts.qemu();
         machine(&mut command, spec);
         command.arg("-kernel").arg(&parts.kernel).arg("-initrd").arg(initrd);
-        // The guest's clock source is its own choice: a forced TSC runs five times too fast.
+        // The guest chooses its own clock source: a forced TSC would run five times too fast.
         let kernel = "console=ttyS0 quiet panic=-1 no_timer_check intel_iommu=on iommu=pt";
         command.arg("-append").arg(format!("{kernel} huge={}", spec.huge));
         command.arg("-serial").arg(format!("file:{}", console.display()));
@@ -122,21 +122,21 @@ impl Guest {
     /// Waits until it has booted.
     ///
     /// # Errors
-    /// If it does not, or a NIC is not bound to vfio-pci.
+    /// If it does not boot, or a NIC is not bound to vfio-pci.
     pub fn boot(&mut self) -> Result<()> {
         let reply = self.answer("-", BOOT)?;
         if reply.code == 0 { Ok(()) } else { Err(self.wrong("does not boot")) }
     }
 
-    /// Whether it answers no more, and another one is needed.
+    /// Whether it no longer answers, so another one is needed.
     pub fn is_lost(&self) -> bool {
         self.lost
     }
 
-    /// Has the shell execute a line.
+    /// Makes the shell execute a line.
     ///
     /// # Errors
-    /// If no answer comes.
+    /// If there is no answer.
     pub fn call(&mut self, line: &str) -> Result<Reply> {
         self.number += 1;
         let number = self.number.to_string();
@@ -147,10 +147,10 @@ impl Guest {
         self.answer(&number, CALL)
     }
 
-    /// The only line that the shell answers `line` with.
+    /// The single line with which the shell answers `line`.
     ///
     /// # Errors
-    /// If no answer comes, or it is a failure.
+    /// If there is no answer, or the line fails.
     pub fn ask(&mut self, line: &str) -> Result<String> {
         let reply = self.call(line)?;
         match (reply.code, reply.lines.first()) {
@@ -159,30 +159,30 @@ impl Guest {
         }
     }
 
-    /// Starts a command within, under a name.
+    /// Starts a command in the guest, under a name.
     ///
     /// # Errors
-    /// If no answer comes.
+    /// If there is no answer.
     pub fn run(&mut self, job: &str, command: &str) -> Result<()> {
         self.call(&format!("run {job} {command}")).map(drop)
     }
 
-    /// Sends a signal to a command within.
+    /// Sends a signal to a command in the guest.
     ///
     /// # Errors
-    /// If no answer comes.
+    /// If there is no answer.
     pub fn signal(&mut self, job: &str, signal: &str) -> Result<()> {
         self.call(&format!("kill -{signal} $(cat /tmp/job/{job}.pid)")).map(drop)
     }
 
-    /// Waits for a line of a command's output that matches `pattern`, as grep has them.
+    /// Waits for a line of a command's output that matches `pattern`, a pattern for grep.
     ///
     /// # Errors
-    /// If it ends without, or writes nothing for long.
+    /// If it ends without such a line, or writes nothing for too long.
     pub fn wait_line(&mut self, job: &str, pattern: &str) -> Result<String> {
         let until = Instant::now() + SILENCE;
         loop {
-            // A command that has ended has said all that it will say: first the state, then the line.
+            // A command that has ended writes nothing more, so its state is checked first, then the line.
             let state = self.state(job)?;
             let reply = self.call(&format!("grep -h -m 1 '{pattern}' /tmp/job/{job}.out /tmp/job/{job}.err"))?;
             if let (0, Some(line)) = (reply.code, reply.lines.into_iter().next()) {
@@ -202,15 +202,15 @@ impl Guest {
     /// Waits until a command has ended.
     ///
     /// # Errors
-    /// If it writes nothing for long: it is killed then.
+    /// If it writes nothing for too long, in which case it is killed.
     pub fn wait(&mut self, job: &str) -> Result<Ended> {
         self.wait_within(job, LONGEST)
     }
 
-    /// Waits until a command has ended, for so long at the most.
+    /// Waits until a command has ended, for at most this long.
     ///
     /// # Errors
-    /// If it does not end, or writes nothing for long: it is killed then.
+    /// If it does not end, or writes nothing for too long, in which case it is killed.
     pub fn wait_within(&mut self, job: &str, limit: Duration) -> Result<Ended> {
         let start = Instant::now();
         let (mut written, mut at) = (0, start);
@@ -232,24 +232,24 @@ impl Guest {
         }
     }
 
-    /// Whether a command still runs.
+    /// Whether a command is still running.
     ///
     /// # Errors
-    /// If no answer comes.
+    /// If there is no answer.
     pub fn is_running(&mut self, job: &str) -> Result<bool> {
         Ok(self.state(job)?.0.is_none())
     }
 
-    /// Ends the command that is left, if there is one, so that the next one can have its port.
+    /// Ends the command that is still running, if there is one, so that the next one can use its port.
     ///
     /// # Errors
-    /// If no answer comes.
+    /// If there is no answer.
     pub fn clear(&mut self, job: &str) -> Result<()> {
         self.call(&format!("end {job}"))?;
         self.call("rm -rf /tmp/got/* /tmp/up/*").map(drop)
     }
 
-    /// The exit code of one that has ended, and a figure that grows while it writes.
+    /// The exit code of a command if it has ended, and a number that grows while it writes.
     fn state(&mut self, job: &str) -> Result<(Option<i32>, u64)> {
         let said = self.ask(&format!("state {job}"))?;
         let words: Vec<_> = said.split(' ').collect();
@@ -260,7 +260,7 @@ impl Guest {
 
     fn ended(&mut self, job: &str) -> Result<Ended> {
         let code = self.ask(&format!("cat /tmp/job/{job}.rc"))?.parse().unwrap_or(-1);
-        // Of a log, the end says most; results are shorter.
+        // The end of a log says most; results are shorter.
         let out = self.call(&format!("tail -n 200 /tmp/job/{job}.out"))?.lines;
         let err = self.call(&format!("tail -n 60 /tmp/job/{job}.err"))?.lines;
         Ok(Ended { code, out, err })
@@ -310,7 +310,7 @@ impl Guest {
         }
     }
 
-    /// The next whole line, if it is there.
+    /// The next whole line, if it has arrived.
     fn line(&mut self) -> Option<String> {
         let end = self.pending.iter().position(|byte| *byte == b'\n')?;
         let line: Vec<u8> = self.pending.drain(..=end).collect();
@@ -323,7 +323,7 @@ impl Guest {
             Ok(read) => {
                 self.pending.extend_from_slice(&buffer[..read]);
                 if read == 0 {
-                    // QEMU is ending: that is seen in a moment.
+                    // QEMU is ending, which will be noticed in a moment.
                     std::thread::sleep(POLL);
                 }
                 Ok(())
@@ -341,7 +341,7 @@ impl Guest {
     }
 }
 
-/// Waits, unless a signal comes.
+/// Waits, unless a signal arrives.
 ///
 /// # Errors
 /// If a signal arrives.
@@ -357,7 +357,7 @@ pub fn pause(time: Duration) -> Result<()> {
     }
 }
 
-/// A PC with an IOMMU, emulated: KVM is not to be had everywhere, and a hung guest is worse than a slow one.
+/// A PC with an IOMMU, emulated: KVM is not available everywhere, and a hung guest is worse than a slow one.
 fn machine(command: &mut Command, spec: &Spec) {
     let Spec { cpus, memory, .. } = spec;
     let backend = if spec.shared { ",memory-backend=ram" } else { "" };
@@ -387,7 +387,7 @@ fn connect(path: &Path, process: &mut Running) -> Result<UnixStream> {
     }
 }
 
-/// One command of the QEMU Machine Protocol, and what it is answered with.
+/// A command of the QEMU Machine Protocol and its answer.
 fn monitor(path: &Path, command: &str, arguments: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(CALL))?;
@@ -399,7 +399,7 @@ fn monitor(path: &Path, command: &str, arguments: &str) -> io::Result<String> {
             if io::BufRead::read_line(&mut reader, &mut line)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            // Events come whenever they like.
+            // Events may arrive at any time.
             if ["{\"return\"", "{\"error\"", "{\"QMP\""].iter().any(|start| line.starts_with(start)) {
                 return Ok(line.trim_end().to_owned());
             }
@@ -412,7 +412,7 @@ fn monitor(path: &Path, command: &str, arguments: &str) -> io::Result<String> {
     answer()
 }
 
-/// What the kernel of a machine said last, for messages.
+/// The last line from a machine's kernel, for messages.
 pub fn console(dir: &Path, name: &str) -> String {
     let text = fs::read(dir.join(format!("{name}.console"))).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();

@@ -17,7 +17,7 @@ const INIT: &str = include_str!("init.sh");
 /// Plugins of DPDK that drive the emulated NICs, and those that any port needs.
 const PLUGINS: [&str; 6] = ["bus_pci", "bus_vdev", "mempool_ring", "net_e1000", "net_virtio", "net_vmxnet3"];
 
-/// Makes the archive for the program `gannet`. `work` is for files that are made on the way.
+/// Creates the archive for the program `gannet`. `work` is a directory for temporary files.
 ///
 /// # Errors
 /// If a library cannot be found or read.
@@ -28,7 +28,7 @@ pub fn make(parts: &Parts, gannet: &Path, certs: &certs::Paths, work: &Path) -> 
     for dir in ["proc", "sys", "tmp", "run"] {
         archive.directory(dir);
     }
-    // As on a system whose /bin and /lib are parts of /usr, so that each file has one name.
+    // As on systems whose /bin and /lib are in /usr, so that each file has one name.
     for name in ["bin", "lib", "lib64", "sbin"] {
         archive.directory(&format!("usr/{name}"));
         archive.link(name, &format!("usr/{name}"));
@@ -58,7 +58,7 @@ pub fn make(parts: &Parts, gannet: &Path, certs: &certs::Paths, work: &Path) -> 
     Ok(archive.finish())
 }
 
-/// Where DPDK looks for its plugins, as in dpdk-sys/build.rs.
+/// Where DPDK looks for its plugins; see dpdk-sys/build.rs.
 fn plugin_dir() -> Result<PathBuf> {
     let libdir = process::output("pkg-config", Command::new("pkg-config").args(["--variable=libdir", "libdpdk"]))?;
     let dir = Path::new(libdir.trim()).join("dpdk");
@@ -96,7 +96,7 @@ fn loaded(ldd: &str) -> std::result::Result<Vec<PathBuf>, String> {
     Ok(paths)
 }
 
-/// Adds a file under its own name, and what leads to it as links: a library that is there twice is loaded twice.
+/// Adds a file under its real name, and its other names as links: a library that exists twice is loaded twice.
 fn add(archive: &mut Archive, path: &Path) -> Result<()> {
     let unusable = || Error::path("find", path);
     let (Some(dir), true) = (path.parent(), path.is_absolute()) else { return Ok(()) };
@@ -110,8 +110,8 @@ fn add(archive: &mut Archive, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The program without its line tables, which would take longer to unpack than all else. As it is, where there is no
-/// `strip`.
+/// The program without its line tables, which would take longer to unpack than everything else. Unchanged if there is
+/// no `strip`.
 fn stripped(program: &Path, work: &Path) -> Result<PathBuf> {
     if find_program("strip").is_none() {
         return Ok(program.to_owned());

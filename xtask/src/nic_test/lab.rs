@@ -9,7 +9,7 @@ use super::parts::Parts;
 use crate::demo::certs;
 use crate::error::{Error, Result};
 
-/// Memory of a machine in MiB, and its huge pages: each `gannet` takes some 700 MiB of them.
+/// Memory of a machine in MiB, and its hugepages: each `gannet` takes some 700 MiB of them.
 const MEMORY: u32 = 1792;
 const HUGE: u32 = 480;
 
@@ -26,11 +26,11 @@ pub struct Stage {
     pub parts: Parts,
     /// The file system of all machines.
     pub initrd: PathBuf,
-    /// For sockets and logs; its path is short.
+    /// The directory for sockets and logs, whose path is short.
     pub dir: PathBuf,
-    /// The program, as this machine runs it.
+    /// The program that this machine runs.
     pub gannet: PathBuf,
-    /// Of servers at [`SERVER`].
+    /// Certificates of servers at [`SERVER`].
     pub certs: certs::Paths,
 }
 
@@ -38,19 +38,19 @@ pub struct Stage {
 pub struct Lab {
     dir: PathBuf,
     models: Vec<Model>,
-    /// It runs the servers.
+    /// The machine that runs the servers.
     pub server: Guest,
-    /// It runs the clients.
+    /// The machine that runs the clients.
     pub client: Guest,
 }
 
 impl Lab {
-    /// Boots both, the server with so many processors.
+    /// Boots both machines, the server with this many CPUs.
     ///
     /// # Errors
     /// If one does not boot.
     pub fn boot(stage: &Stage, models: &[Model], cpus: u32) -> Result<Self> {
-        // The client connects its wires to sockets that the server has made.
+        // The client connects its wires to the server's sockets.
         let mut server = start(stage, models, Side::Server, cpus)?;
         let mut client = start(stage, models, Side::Client, 1)?;
         for (side, guest) in [(Side::Server, &mut server), (Side::Client, &mut client)] {
@@ -63,7 +63,7 @@ impl Lab {
         Ok(Self { dir: stage.dir.clone(), models: models.to_vec(), server, client })
     }
 
-    /// Whether a machine does not answer any more.
+    /// Whether a machine no longer answers.
     pub fn is_lost(&self) -> bool {
         self.server.is_lost() || self.client.is_lost()
     }
@@ -84,10 +84,10 @@ impl Lab {
         Self::port_of(guest, model, place, side)
     }
 
-    /// The same of the `n`th NIC of a machine.
+    /// The same for the `n`th NIC of a machine.
     ///
     /// # Errors
-    /// If it has none.
+    /// If there is no such NIC.
     pub fn port_of(guest: &mut Guest, model: Model, n: usize, side: Side) -> Result<String> {
         let device = guest.ask(&format!("nic {}", model::slot(n)))?;
         let [v4, v6] = if side == Side::Server { SERVER } else { CLIENT };
@@ -97,7 +97,7 @@ impl Lab {
     /// Starts a server on `model` and waits until it is ready: `command` with more options.
     ///
     /// # Errors
-    /// If it does not get ready.
+    /// If it does not become ready.
     pub fn serve(&mut self, model: Model, command: &str, more: &str) -> Result<String> {
         let port = self.port(model, Side::Server)?;
         let identity = "--listen 4433 --cert /server.pem --key /server.key";
@@ -114,7 +114,7 @@ impl Lab {
         self.client.run(JOB, &format!("gannet {command} {port} --ca /ca.pem --stats /tmp/stats.json {more}"))
     }
 
-    /// Runs a client on `model` to its end, which has to be a success.
+    /// Runs a client on `model`, which must succeed.
     ///
     /// # Errors
     /// If it fails or hangs, or the server has ended.
@@ -123,7 +123,7 @@ impl Lab {
         self.finish()
     }
 
-    /// Waits for the client's end, which has to be a success.
+    /// Waits for the client to end, which must succeed.
     ///
     /// # Errors
     /// If it fails or hangs, or the server has ended.
@@ -143,7 +143,7 @@ impl Lab {
         Err(Error::Unmet(format!("the server ended with {}", ended.reason())))
     }
 
-    /// Takes the client's cable away, or puts it back.
+    /// Unplugs the client's cable, or plugs it in.
     ///
     /// # Errors
     /// If QEMU refuses.
@@ -152,7 +152,7 @@ impl Lab {
         self.client.monitor("set_link", &format!("{{\"name\":\"{nic}\",\"up\":{up}}}"))
     }
 
-    /// Starts a capture of what goes over the wire of `model`, and returns its file; ends the one that is there, for `None`.
+    /// Starts a capture of the wire of `model`, and returns its file; with `None`, ends the current capture.
     ///
     /// # Errors
     /// If QEMU refuses.
@@ -161,7 +161,7 @@ impl Lab {
         let Some(model) = model else {
             return self.client.monitor("object-del", "{\"id\":\"capture\"}").map(|()| file);
         };
-        // Of the time before.
+        // Left by an earlier capture.
         let _ = fs::remove_file(&file);
         let (wire, path) = (model::wire(self.place(model)), file.display());
         let kind = "\"qom-type\":\"filter-dump\",\"id\":\"capture\"";
@@ -169,7 +169,7 @@ impl Lab {
         Ok(file)
     }
 
-    /// Saves what both commands have written, and the last capture, in files whose names start with `name`.
+    /// Saves the output of both commands and the last capture in files whose names start with `name`.
     ///
     /// # Errors
     /// If a machine does not answer, or a file cannot be written.
@@ -179,12 +179,12 @@ impl Lab {
             let path = self.dir.join(format!("{name}.{}.log", side.name()));
             fs::write(&path, lines.join("\n")).map_err(Error::path("write", &path))?;
         }
-        // There may be none.
+        // There may be no capture.
         let _ = fs::rename(self.dir.join("capture.pcap"), self.dir.join(format!("{name}.pcap")));
         Ok(())
     }
 
-    /// Ends what is left of a step, on both machines.
+    /// Ends what is still running after a step, on both machines.
     ///
     /// # Errors
     /// If a machine does not answer.
@@ -198,7 +198,7 @@ fn start(stage: &Stage, models: &[Model], side: Side, cpus: u32) -> Result<Guest
     let wires = models.iter().enumerate().map(|(n, model)| {
         let wire = stage.dir.join(format!("wire{n}"));
         if side == Side::Server {
-            // Of machines before these.
+            // Left by earlier machines.
             let _ = fs::remove_file(&wire);
         }
         model::devices(*model, n, side, &wire.display().to_string())

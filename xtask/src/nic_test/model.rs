@@ -24,7 +24,7 @@ impl Model {
     pub const ALL: [Self; 6] =
         [Self::E1000, Self::E1000e, Self::Igb, Self::Vmxnet3, Self::VirtioSplit, Self::VirtioPacked];
 
-    /// In QEMU's words, with what it needs to be behind an IOMMU.
+    /// QEMU's name for the device, with the options that it needs behind an IOMMU.
     pub const fn device(self) -> &'static str {
         match self {
             Self::E1000 => "e1000",
@@ -46,7 +46,7 @@ impl Model {
         }
     }
 
-    /// Whether it is a PCI Express device, which a root port takes and lets go while the machine runs.
+    /// Whether it is a PCI Express device, which can be plugged into a root port and unplugged while the machine runs.
     pub const fn can_be_unplugged(self) -> bool {
         matches!(self, Self::E1000e | Self::Igb | Self::VirtioSplit | Self::VirtioPacked)
     }
@@ -62,14 +62,14 @@ impl fmt::Display for Model {
 /// Which of the two machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// It listens, also for the other's wires.
+    /// The machine that listens, including for the other's wires.
     Server,
-    /// It connects.
+    /// The machine that connects.
     Client,
 }
 
 impl Side {
-    /// For messages and files.
+    /// Its name in messages and file names.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Server => "server",
@@ -78,7 +78,7 @@ impl Side {
     }
 }
 
-/// Where the `n`th NIC is plugged in: a slot of the first bus, in hex. igb wants a low one.
+/// Where the `n`th NIC is plugged in: a slot of the first bus, in hex. igb needs a low one.
 pub fn slot(n: usize) -> String {
     format!("{:02x}", n + 1)
 }
@@ -102,7 +102,7 @@ pub fn devices(model: Model, n: usize, side: Side, socket: &str) -> Vec<String> 
     };
     let mac = format!("52:54:00:00:{n:02x}:{:02x}", side as u8 + 1);
     let mut all = Vec::new();
-    // What is to be unplugged needs a root port of its own.
+    // A device that is to be unplugged needs a root port of its own.
     let place = if side == Side::Client && model.can_be_unplugged() {
         all.push(format!("-device pcie-root-port,id=port{n},chassis={},addr={slot}", n + 1));
         format!("bus=port{n}")

@@ -1,5 +1,6 @@
-//! What an emulated machine is made of: QEMU, a kernel with its modules, busybox. Packages of the machine's own archive,
-//! unpacked below `target/nic-test`; nothing is installed. Installing QEMU from backports would replace other packages.
+//! What an emulated machine is made of: QEMU, a kernel with its modules, busybox. They are packages of the machine's
+//! own archive, unpacked below `target/nic-test`; nothing is installed. Installing QEMU from backports would replace
+//! other packages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,11 +16,11 @@ const OLDEST_QEMU: (u32, u32) = (8, 1);
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// Modules of the kernel in the order in which they are loaded; some are part of some kernels, or do not exist in them.
+/// Kernel modules in the order in which they are loaded. Some kernels have some of them built in, or lack them.
 const MODULES: [&str; 8] =
     ["irqbypass", "iommufd", "vfio", "vfio_iommu_type1", "vfio_virqfd", "vfio-pci-core", "vfio-pci", "virtio_pci"];
 
-/// Without these no NIC can be driven.
+/// Modules without which no NIC can be driven.
 const NEEDED: [&str; 2] = ["vfio", "vfio-pci"];
 
 /// The keys of Debian's archive; apt's own directory may not have them.
@@ -44,7 +45,7 @@ fn home() -> PathBuf {
 }
 
 impl Parts {
-    /// Looks for those of an earlier run, without downloading anything.
+    /// Looks for the parts of an earlier run, without downloading anything.
     ///
     /// # Errors
     /// If there are none.
@@ -54,10 +55,11 @@ impl Parts {
         Self::at(&home().join("parts")).map(drop).ok_or_else(absent)
     }
 
-    /// Those of an earlier run, or new ones.
+    /// The parts of an earlier run, or new ones.
     ///
     /// # Errors
-    /// If there is no apt, the archive cannot be found or reached, or has no such packages, or this is another processor.
+    /// If there is no apt, the archive cannot be found or reached, or has no such packages, or the processor is not
+    /// x86-64.
     pub fn prepare() -> Result<Self> {
         if !cfg!(target_arch = "x86_64") {
             return Err(Error::Unmet(
@@ -87,7 +89,7 @@ impl Parts {
         (whole && version(&mut parts.qemu()).is_some_and(|found| found >= OLDEST_QEMU)).then_some(parts)
     }
 
-    /// QEMU. The kernel ends it when the thread that started it ends, however that comes.
+    /// QEMU. The kernel ends it when the thread that started it ends, for whatever reason.
     pub fn qemu(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
@@ -150,7 +152,7 @@ fn fetch(to: &Path) -> Result<()> {
     fs::write(to.join("complete"), "").map_err(Error::path("write", &to.join("complete")))
 }
 
-/// Copies what is wanted of an unpacked kernel and busybox.
+/// Copies what is needed from an unpacked kernel and busybox.
 fn take(from: &Path, to: &Path) -> Result<()> {
     let copy = |from: &Path, name: &str| fs::copy(from, to.join(name)).map_err(Error::path("copy", from)).map(drop);
     let files = files(from)?;
@@ -220,7 +222,7 @@ impl Apt {
         format!("the archive in this machine's package sources has to be reachable, and to have {}", self.backports())
     }
 
-    /// It needs no root: what is of the machine is only read.
+    /// It does not need root: the machine's own files are only read.
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         let at = |name: &str| self.dir.join(name).display().to_string();
@@ -231,7 +233,7 @@ impl Apt {
             format!("Dir::Cache={}", at("cache")),
             "Acquire::Languages=none".into(),
             "Debug::NoLocking=1".into(),
-            // Its own user could not write below target.
+            // apt's own user could not write below target.
             "APT::Sandbox::User=root".into(),
         ] {
             command.args(["-o", &option]);
@@ -240,7 +242,7 @@ impl Apt {
         command
     }
 
-    /// The files of a package of backports, and of everything that it needs and the machine lacks.
+    /// The files of a package from backports, and of all its dependencies that the machine lacks.
     fn with_libraries(&self, package: &str) -> Result<Vec<PathBuf>> {
         let suite = self.backports();
         let options = ["install", "--yes", "--quiet", "--download-only", "--no-install-recommends"];
@@ -305,7 +307,7 @@ mod tests {
         assert_eq!(names, ["busybox", "vfio-pci.ko", "vfio.ko", "vmlinuz"]);
         fs::remove_file(from.path().join("lib/m/vfio.ko")).unwrap();
         assert!(take(from.path(), to.path()).unwrap_err().to_string().contains("no module vfio"));
-        // Nothing is complete without the note that it is.
+        // The parts are complete only if there is a marker.
         assert!(Parts::at(to.path()).is_none());
     }
 }

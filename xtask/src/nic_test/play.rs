@@ -1,4 +1,4 @@
-//! The steps with one core: what each does, and what has to come of it.
+//! The steps with one core: what each does, and the result that it must have.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,14 +10,14 @@ use super::step::Step;
 use crate::demo::results::Results;
 use crate::error::{Error, Result};
 
-/// Size of the file, and what of it is enough for a short test.
+/// Size of the file, in the full test and in the short one.
 pub const FILE_MIB: u32 = 64;
 const SHORT_FILE_MIB: u32 = 16;
 
 /// Bytes of the upload.
 const UPLOAD: &str = "16M";
 
-/// How much of a transfer has come before something happens to it.
+/// How much of a transfer must have arrived before it is disturbed.
 const UNDER_WAY_KIB: u32 = 2048;
 
 /// How long after the client's first packet the link goes down: before the answer, after it, and after the handshake.
@@ -36,10 +36,10 @@ const FIRST_PACKET: u64 = 1200;
 /// How long the link is down.
 const FLAP: Duration = Duration::from_secs(2);
 
-/// A client gives up within 10 s; later, where processors are shared and emulated.
+/// A client gives up within 10 s, or later if CPUs are shared and emulated.
 const GIVES_UP: Duration = Duration::from_secs(90);
 
-/// What listens while a step is played.
+/// The server that runs during a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Server {
     Perf,
@@ -47,7 +47,7 @@ enum Server {
     Files,
 }
 
-/// Plays steps with one model. Its server runs on from one step to the next if both want the same.
+/// Plays steps with one model. Its server keeps running from one step to the next if both need the same one.
 pub struct Play<'a> {
     lab: &'a mut Lab,
     model: Model,
@@ -61,7 +61,7 @@ impl<'a> Play<'a> {
         Self { lab, model, server: None, file_mib: if quick { SHORT_FILE_MIB } else { FILE_MIB } }
     }
 
-    /// Plays one.
+    /// Plays a step.
     ///
     /// # Errors
     /// If the step fails; the error contains the reason.
@@ -94,7 +94,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// Sees to it that the wanted server runs.
+    /// Makes sure that the server that is needed is running.
     fn listen(&mut self, wanted: Server) -> Result<()> {
         if self.server == Some(wanted) {
             return self.lab.server_must_run();
@@ -114,7 +114,7 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// Ends the server if one runs, which has to be a clean end.
+    /// Ends the server if one is running. It must end cleanly.
     fn stop(&mut self) -> Result<()> {
         if self.server.take().is_none() {
             return Ok(());
@@ -122,7 +122,7 @@ impl<'a> Play<'a> {
         self.lab.server_must_run()?;
         self.lab.server.signal(JOB, "TERM")?;
         let ended = self.lab.server.wait(JOB)?;
-        // Its log says what it has been through; what it says now, nobody asked for.
+        // Its log contains messages about the steps; no complaint is expected after this.
         let complaint =
             ended.err.iter().find(|line| ["gannet: ", " WARN ", " ERROR "].iter().any(|w| line.contains(w)));
         match (ended.code, complaint) {
@@ -181,7 +181,8 @@ impl<'a> Play<'a> {
         self.lab.start_client(self.model, "get", &format!("--sha256 -o /tmp/got/file https://{v4}:4433/file"))
     }
 
-    /// Waits for the file, whose hash has to be what the server's machine says, by what `gannet` and the other machine say.
+    /// Waits for the file. Its hash, according to `gannet` and to the client's machine, must be the one on the server's
+    /// machine.
     fn finish_get(&mut self) -> Result<()> {
         let ended = self.lab.finish()?;
         let told: String = Results::parse(&ended.out).require("sha256")?;
@@ -199,7 +200,8 @@ impl<'a> Play<'a> {
         self.listen(Server::PerfMtu9000)?;
         let results = self.perf("--set mtu=9000 --download 8M --requests 1")?;
         same("requests", results.require("requests")?, 1)?;
-        // 8 MiB in packets of 1500 bytes are 5,800, of 9000 bytes 950; with acknowledgements and the search for the MTU.
+        // 8 MiB take 5,800 packets of 1500 bytes or 950 of 9000, and some more for acknowledgements and the search for
+        // the MTU.
         let packets = self
             .lab
             .client
@@ -217,7 +219,7 @@ impl<'a> Play<'a> {
         self.stop()
     }
 
-    /// Waits until a part of the file has come.
+    /// Waits until a part of the file has arrived.
     fn await_transfer(&mut self) -> Result<()> {
         let until = Instant::now() + GIVES_UP;
         while self.lab.client.is_running(JOB)? {
@@ -249,7 +251,7 @@ impl<'a> Play<'a> {
         waited
     }
 
-    /// Each time the link goes down a little later after the client's first packet.
+    /// Each time, the link goes down a little later after the client's first packet.
     fn handshake_flap(&mut self) -> Result<()> {
         self.listen(Server::Perf)?;
         for delay in HANDSHAKE_MOMENTS {
@@ -281,7 +283,7 @@ impl<'a> Play<'a> {
         same("requests", Results::parse(&self.lab.finish()?.out).require("requests")?, 3)
     }
 
-    /// What the client says when it has to give up: an error about the link or the device, and in time.
+    /// Checks how the client gives up: in time, with an error about the link or the device.
     fn gives_up(&mut self, words: &[&str]) -> Result<()> {
         let ended = self.lab.client.wait_within(JOB, GIVES_UP)?;
         self.lab.server_must_run()?;
@@ -307,7 +309,7 @@ impl<'a> Play<'a> {
         self.gives_up(&["removed", "unplugged", "gone"])
     }
 
-    /// Starts a client that works for longer than what is to happen to it takes, and waits until it is at it.
+    /// Starts a client whose work takes longer than the disturbance, and waits until it is busy.
     fn load(&mut self, more: &str) -> Result<()> {
         self.listen(Server::Perf)?;
         let [v4, _] = SERVER;
@@ -326,7 +328,7 @@ impl Drop for Play<'_> {
     }
 }
 
-/// Whether as many came as were wanted.
+/// Checks that a number is the expected one.
 ///
 /// # Errors
 /// If they differ.

@@ -1,4 +1,4 @@
-//! What came of each step with each NIC, on the terminal and as JSON.
+//! The outcome of each step with each NIC, on the terminal and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::apart::NOT_BUILT;
 use super::step::Step;
 
-/// How a step went.
+/// The outcome of a step.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Why it failed, or `None`.
@@ -16,10 +16,10 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-/// All that has been played, in that order.
+/// The outcomes of all steps played, in order.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// `igb` and the like.
+    /// The name of the NIC, such as `igb`.
     rows: Vec<String>,
     outcomes: BTreeMap<(String, Step), Outcome>,
 }
@@ -28,7 +28,7 @@ pub struct Table {
 const NAMES: usize = 16;
 
 impl Table {
-    /// Notes an outcome, and says it.
+    /// Records an outcome, and prints it.
     pub fn note(&mut self, row: &str, step: Step, outcome: Outcome) {
         let said = outcome.failure.as_deref().unwrap_or("pass");
         println!("{row:<NAMES$}{:<14}{:>6.1} s  {said}", step.to_string(), outcome.took.as_secs_f64());
@@ -38,7 +38,7 @@ impl Table {
         self.outcomes.insert((row.to_owned(), step), outcome);
     }
 
-    /// The names of what failed, such as `igb get`, but for what there is not yet.
+    /// The names of failed steps, such as `igb get`, except for those that cannot pass yet.
     pub fn failures(&self) -> Vec<String> {
         let failed = |outcome: &Outcome| outcome.failure.as_deref().is_some_and(|reason| reason != NOT_BUILT);
         let failed = self.outcomes.iter().filter(|(_, outcome)| failed(outcome));

@@ -113,8 +113,8 @@ pub(super) fn check(tree: &Tree, cores: &Cores, nics: &[Nic]) -> Vec<Finding> {
     all
 }
 
-/// How servers with several cores share this machine: for each NIC, CPUs of its node, isolated ones if there are any, one
-/// of each physical core, and none for two NICs.
+/// How servers with several cores can share this machine: for each NIC, CPUs on its node (isolated ones if there are
+/// any), one per physical core, and no CPU for two NICs.
 fn groups(tree: &Tree, cores: &Cores, nics: &[Nic]) -> Vec<Finding> {
     let free = if cores.isolated.is_empty() { &cores.all } else { &cores.isolated };
     let first = |core: &usize| {

@@ -26,14 +26,14 @@ pub struct Member<A> {
     pub server: Option<ServerConfig>,
 }
 
-/// What a finished core leaves.
+/// What remains of a finished core.
 pub struct Left<A> {
     pub app: A,
     pub counters: CoreCounters,
     pub stages: Option<Stages>,
 }
 
-/// What all cores have in common.
+/// What all cores share.
 pub struct Common<'a> {
     pub args: &'a EngineArgs,
     pub eal: &'a Eal,
@@ -86,7 +86,7 @@ impl Common<'_> {
         Left { app: core.into_app(), counters, stages }
     }
 
-    /// The capture file of a core. Each core of several has its own.
+    /// The capture file of a core. If there are several cores, each has its own.
     fn capture(&self, core: usize) -> Option<PathBuf> {
         let path = self.args.pcap.as_ref()?;
         Some(if self.cpus.len() == 1 { path.clone() } else { numbered(path, core) })
@@ -147,7 +147,7 @@ impl Common<'_> {
         Ok(self.finish(0, core))
     }
 
-    /// Runs a group of cores, one for each of `members`. What they leave is in the order of the cores.
+    /// Runs a group of cores, one for each of `members`. The results are in the order of the cores.
     ///
     /// # Errors
     /// As [`Common::alone`], of the first core that fails.

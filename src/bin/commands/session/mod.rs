@@ -76,7 +76,7 @@ pub struct Session {
     _claim: Option<Claim>,
     cores: Cores,
     queues: Queues,
-    /// Pinned memory for what all cores use. The pool of a core by itself.
+    /// Pinned memory that all cores use. If there is only one core, it is the core's pool.
     pub shared: BufPool,
     /// Pinned memory for the application and the engine of each core.
     pub pools: Vec<BufPool>,
@@ -91,9 +91,9 @@ pub struct Session {
 
 /// The queue pair of each core.
 enum Queues {
-    /// One of the port's.
+    /// A queue pair of the port.
     Own(Vec<Queue>),
-    /// A share of the port's only one.
+    /// A share of the port's only queue pair.
     Spread(Vec<SpreadQueue>),
 }
 
@@ -142,8 +142,8 @@ impl Session {
         Self::open_for(args, &CoresArgs::default(), 0, memory)
     }
 
-    /// Starts DPDK and opens the port for `cores`. Their pools hold at most `memory` bytes in total, and `shared` bytes are
-    /// for what all cores use.
+    /// Starts DPDK and opens the port for `cores`. Their pools hold at most `memory` bytes in total, and `shared` bytes
+    /// are for memory that all cores use.
     ///
     /// # Errors
     /// If the profile is invalid, or the cores, the port or the memory are not available.

@@ -133,8 +133,8 @@ pub fn table(cores: usize, last: &Counts, now: &Counts, passed: Duration, size: 
     fit(&who, look.rows, size)
 }
 
-/// Lines that a list of cores leaves to the table of their sums: its header, what was received and sent, and the number
-/// of lines that are missing.
+/// Lines that a list of cores leaves for the table of sums: its header, what was received and sent, and the number of
+/// lines left out.
 const TABLE: usize = 4;
 
 /// Formats a line for each of several cores: rates over `passed`, and the number of connections. If there is no room for

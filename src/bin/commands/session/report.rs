@@ -16,7 +16,7 @@ use crate::terminal;
 /// The counters of one core.
 #[derive(Clone, Debug)]
 pub struct CoreCounters {
-    /// The CPU that it ran on, if that was given.
+    /// The CPU that it was pinned to, if any.
     cpu: Option<usize>,
     all: Vec<(&'static str, u64)>,
 }

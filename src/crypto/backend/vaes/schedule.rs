@@ -44,7 +44,7 @@ impl<const KEYS: usize> Schedule<KEYS> {
         let (many, few) = samples.as_chunks::<{ 4 * FLIGHT }>();
         let (many_out, few_out) = out.split_at_mut(many.len() * 4 * FLIGHT);
         for (samples, out) in many.iter().zip(many_out.as_chunks_mut().0) {
-            // SAFETY: a schedule exists only where the CPU has the instructions.
+            // SAFETY: a schedule exists only if the CPU has the instructions.
             *out = unsafe { masks_of_flight(self, samples) };
         }
         for (sample, mask) in few.iter().zip(few_out) {

@@ -55,7 +55,7 @@ fn ids_lead_to_their_core_whatever_the_header() {
                 for to in 0..6 {
                     match lead(endpoint, &packet(info(to, 9), len)) {
                         Lead::Core(core, tag) => assert_eq!((core, tag), (to, [9, 5, 3])),
-                        // Nobody has the connection, and cores from 4 on do not exist.
+                        // The connection does not exist, nor do cores from 4 on.
                         Lead::Unknown => assert!(usize::from(to) == at || to >= 4),
                         Lead::Here(known) => panic!("{known:?}"),
                     }
@@ -72,7 +72,7 @@ fn ids_lead_to_their_core_whatever_the_header() {
     assert!(matches!(lead(two, &short(info(1, 9), 10)[..20]), Lead::Unknown), "too short");
 }
 
-/// All datagrams of a burst, with IDs that are alone, in rows and not of our form.
+/// All datagrams of a burst, with IDs that occur once, several times in a row, or are not of our form.
 #[test]
 fn a_burst_is_routed_like_each_of_its_datagrams() {
     let mut cores = endpoints(3, 10);
@@ -102,7 +102,7 @@ fn a_burst_is_routed_like_each_of_its_datagrams() {
     assert!(others > RUN / 3);
 }
 
-/// RFC 9000 §10.3: whoever resets a connection must be sure that nobody has it.
+/// RFC 9000 §10.3: whoever resets a connection must be sure that no core has it.
 #[test]
 fn only_the_owner_resets() {
     let now = Instant::from_nanos(1_000_000_000);
@@ -114,7 +114,7 @@ fn only_the_owner_resets() {
     }
     assert_eq!(cores.iter().map(|core| core.stats().drops[foreign]).collect::<Vec<_>>(), [2, 2, 0]);
     assert!(cores.iter().all(|core| core.stats().resets_sent == 0));
-    // The owner does, also for a packet that was handed over to it.
+    // The owner does, even for a packet that was handed over to it.
     let mut data = short(info(2, 9), 10);
     let Lead::Core(2, tag) = lead(&mut cores[0], &data) else { panic!("not handed over") };
     let mut leads = Leads::new();

@@ -1,4 +1,4 @@
-//! What reaches another core than the one that it matters to, with cores that are run by hand.
+//! Messages that reach the wrong core, with cores that the test drives turn by turn.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn served(notes: Vec<Option<Notes>>) -> (usize, Vec<u64>) {
     (answers, cores.iter().map(|core| core.app.answered as u64).collect())
 }
 
-/// In the trial of before, 1 of 8 clients was served without notes.
+/// In an earlier trial without notes, 1 of 8 clients was served.
 #[test]
 fn clients_are_served_whichever_core_hears_where_they_are() {
     assert_eq!(served(with_notes(4)), (8, vec![2; 4]));
@@ -52,7 +52,7 @@ fn clients_are_served_whichever_core_hears_where_they_are() {
     assert!(served(silent()).0 < 8, "so it is the notes that do it");
 }
 
-/// A client with two cores, of which core 0 connects; all frames reach the queue that `to` says.
+/// A client with two cores, of which core 0 connects. All frames reach the queue that `to` returns.
 fn two_cores(to: &Arc<AtomicUsize>) -> (Vec<Member<Asker>>, SimPort) {
     let to = to.clone();
     let (queues, mut ports) = links(1, 2, move |_| to.load(Ordering::Relaxed));
@@ -84,7 +84,7 @@ fn error(port: &mut SimPort, kind: u8, code: u8, mtu: u16, quoted: &[u8]) {
     put(port, ETHERTYPE_IPV4, &[&ipv4::header(router, us, PROTOCOL_ICMP, 64, 0, message.len())[..], &message].concat());
 }
 
-/// On the main of before, such errors were ignored: no connection of core 1 has sent the packets that they quote.
+/// Without notes, such errors are ignored: no connection of core 1 has sent the packets that they quote.
 #[test]
 fn icmp_errors_reach_the_connection_on_another_core() {
     let (mut cores, mut port) = two_cores(&Arc::new(AtomicUsize::new(1)));
@@ -125,7 +125,7 @@ fn icmp_errors_reach_the_connection_on_another_core() {
     assert_eq!([0, 1].map(ignored), [0, 3], "counted once, where they came");
 }
 
-/// Frames for a core that sleeps end its sleep, as do notes.
+/// Frames for a sleeping core wake it, and so do notes.
 #[test]
 fn a_core_that_gets_a_frame_from_another_one_is_woken() {
     let config = server_config("server.test");
@@ -153,7 +153,7 @@ fn a_core_that_gets_a_frame_from_another_one_is_woken() {
     assert!(woken && cores[1].stats().handed_over > 0);
 }
 
-/// RFC 9000 §10.3: the datagram carries no connection ID that leads anywhere.
+/// RFC 9000 §10.3: the datagram has no connection ID that names a core.
 #[test]
 fn a_stateless_reset_reaches_the_connection_on_another_core() {
     let config = server_config("server.test");
@@ -213,7 +213,7 @@ fn a_group_that_drains_refuses_and_ends_with_its_last_connection() {
     let closed = clients[1].app.closed.as_ref();
     assert!(matches!(closed, Some(CloseReason::PeerTransport { code, .. }) if *code == refused), "{closed:?}");
     assert!(!clients[1].app.connected && clients[0].app.closed.is_none());
-    // Nobody stops it: it ends by itself, as the client has gone. Its time is that of its clock now, which is behind.
+    // It ends by itself, as the client has gone. Its time is now that of its own clock, which is behind.
     drop(clients);
     let later = crate::base::time::Instant::from_nanos(120_000_000_000) + Duration::from_secs(60);
     server[0].turn_at(later);

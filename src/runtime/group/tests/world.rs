@@ -32,7 +32,7 @@ pub(super) fn endpoint(seed: u8) -> EndpointConfig {
     EndpointConfig::from_seed([seed; 32])
 }
 
-/// Answers each request with itself, and panics when it is asked to.
+/// Echoes each request, and panics on request.
 #[derive(Debug, Default)]
 pub(super) struct Echo {
     pub(super) core: u8,
@@ -57,7 +57,7 @@ impl App for Echo {
     }
 }
 
-/// Connects, and asks when it is told what.
+/// Connects, and sends a request when it is given one.
 #[derive(Debug)]
 pub(super) struct Asker {
     config: ClientConfig,
@@ -143,7 +143,7 @@ pub(super) fn client(n: u8, port: SimPort, app: Asker) -> Core<SimPort, Asker> {
     Core::new(port, config, app).unwrap()
 }
 
-/// What a server's core is made of.
+/// The settings and the application of a server's core.
 pub(super) fn server(place: Place, config: &ServerConfig) -> Result<(CoreConfig, Echo), Failure> {
     let core = place.core;
     let settings = CoreConfig { idle: Idle::Yield, ..CoreConfig::new(format!("{SERVER}/24").parse()?, place.endpoint) };
@@ -152,7 +152,7 @@ pub(super) fn server(place: Place, config: &ServerConfig) -> Result<(CoreConfig,
 
 pub(super) type Member<A> = Core<SimQueue, A, Mesh<SimRx>>;
 
-/// The cores of a host, to be run by hand. `config` says what core `n` is.
+/// The cores of a host, which the test drives turn by turn. `config` configures core `n`.
 pub(super) fn cores<A: App>(
     queues: Vec<SimQueue>,
     base: &EndpointConfig,
@@ -172,13 +172,13 @@ pub(super) fn cores<A: App>(
         .collect()
 }
 
-/// Calls `turn` for each millisecond, from one minute after the clocks' beginning on, until it is true or for a minute.
-/// The number of milliseconds that it took.
+/// Calls `turn` for each millisecond, starting one minute after the clocks' origin, until it returns true, for at most
+/// a minute. Returns the number of milliseconds that this took.
 pub(super) fn play(mut turn: impl FnMut(Instant) -> bool) -> Option<u64> {
     (0..60_000).find(|ms| turn(Instant::from_nanos(60_000_000_000 + ms * 1_000_000)))
 }
 
-/// Turns of a client on this thread until `end`.
+/// Runs turns of a client on this thread until `end`.
 pub(super) fn drive<D: Datapath>(core: &mut Core<D, Asker>, end: impl Fn(&Asker) -> bool) {
     while !end(&core.app) {
         if !core.turn() {
