@@ -13,6 +13,7 @@ mod process;
 mod sanitize;
 mod setup;
 mod sim;
+mod steps;
 mod workspace;
 
 use std::process::ExitCode;

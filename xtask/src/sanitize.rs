@@ -6,9 +6,9 @@
 
 use std::process::Command;
 
-use crate::checks::{Step, run_all};
 use crate::error::Result;
 use crate::process;
+use crate::steps::{Step, run_all};
 use crate::workspace::{cargo, target};
 
 /// The target of the tests. It is named so that build scripts and macros are not instrumented.

@@ -82,6 +82,13 @@ const KERNELS: &[Need] = &[Need {
 }];
 
 const TESTS: &[Need] = &[
+    Need {
+        name: "xz",
+        why: "unpacks kernel modules for nic-test",
+        probe: Probe::Program("xz"),
+        packages: &["xz-utils"],
+    },
+    Need { name: "cpio", why: "reads what nic-test has packed", probe: Probe::Program("cpio"), packages: &["cpio"] },
     Need { name: "tshark", why: "dissects captures in tests", probe: Probe::Program("tshark"), packages: &["tshark"] },
     Need {
         name: "python3 with venv",
@@ -189,9 +196,25 @@ mod tests {
         assert_eq!(names(bench(false)), ["valgrind"]);
     }
 
-    /// Programs of every Debian, however small: of packages that are essential, or part of the smallest root.
-    const EVERYWHERE: [&str; 12] =
-        ["apt-config", "apt-get", "false", "id", "ldd", "mkfifo", "mount", "sh", "touch", "true", "unshare", "rustc"];
+    /// Programs of every Debian, however small: of packages that are essential, or part of the smallest root; and of
+    /// binutils, without which gcc links nothing.
+    const EVERYWHERE: [&str; 15] = [
+        "apt-config",
+        "apt-get",
+        "dpkg-deb",
+        "false",
+        "id",
+        "ldd",
+        "mkfifo",
+        "mount",
+        "rustc",
+        "setpriv",
+        "sh",
+        "strip",
+        "touch",
+        "true",
+        "unshare",
+    ];
 
     /// `kill` is not among them, and three tests of the main of before ran it: on a fresh machine they failed.
     #[test]
