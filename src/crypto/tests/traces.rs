@@ -146,13 +146,18 @@ pub(crate) fn deep<T>(work: impl FnOnce() -> T) -> T {
 
 /// `n` bytes that are neither on the stack nor on the heap.
 fn key(n: usize) -> &'static [u8] {
-    const KEY: [u8; 32] = [
+    static KEY: [u8; 32] = [
         0x6b, 0x1d, 0x93, 0xe4, 0x2f, 0xa8, 0x70, 0xc5, 0x16, 0xdb, 0x4e, 0x89, 0xf7, 0x32, 0xbc, 0x05, 0xd1, 0x5a,
         0x97, 0x2e, 0x48, 0xe3, 0x0c, 0xb6, 0x7f, 0x81, 0x39, 0xca, 0x64, 0x13, 0xad, 0xf0,
     ];
-    static PLACE: [u8; 32] = KEY;
-    &PLACE[..n]
+    &KEY[..n]
 }
+
+/// A key of which copies are made on purpose. They outlive their test, and other tests may share its process.
+static COPIED: [u8; 32] = [
+    0x3a, 0xc4, 0x57, 0x8e, 0x01, 0xf9, 0x6d, 0xb2, 0x45, 0x9b, 0xe0, 0x28, 0x73, 0xdf, 0x14, 0xa6, 0xc8, 0x5d, 0x92,
+    0x37, 0xeb, 0x06, 0x7a, 0xf1, 0x2c, 0x84, 0xb9, 0x60, 0xd5, 0x1f, 0x43, 0xae,
+];
 
 const SUITES: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
 
@@ -263,7 +268,7 @@ fn copies_are_found_where_they_are() {
         File::open("/proc/self/mem").unwrap().read_at(&mut copy, home.start as u64).unwrap();
         black_box(&mut copy);
     }
-    let packet = traceless(|| PacketKey::on(Backend::Portable, Suite::Aes256Gcm, key(32), &[2; 12]));
+    let packet = traceless(|| PacketKey::on(Backend::Portable, Suite::Aes256Gcm, &COPIED, &[2; 12]));
     let mut secrets = Secrets::default();
     secrets.add_home(packet.memory());
     assert_eq!(secrets.copies(), []);
