@@ -101,8 +101,10 @@ impl Parts {
         for dir in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
             command.arg("-L").arg(root.join(dir));
         }
-        let libraries = root.join("usr/lib/x86_64-linux-gnu");
-        command.env("QEMU_MODULE_DIR", libraries.join("qemu")).env("LD_LIBRARY_PATH", libraries);
+        // Packages install libraries in either directory, which are one on a machine, but not here.
+        let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|dir| root.join(dir));
+        command.env("QEMU_MODULE_DIR", libraries[0].join("qemu"));
+        command.env("LD_LIBRARY_PATH", libraries.map(|dir| dir.display().to_string()).join(":"));
         command
     }
 }
