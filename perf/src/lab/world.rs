@@ -8,7 +8,7 @@ use gannet::base::time::Instant;
 use gannet::mem::{BufPool, Hugepages, PoolConfig};
 use gannet::net::{Cidr, NetConfig};
 use gannet::quic::tls::{TlsOptions, insecure_client_config, server_config};
-use gannet::quic::{ClientConfig, EndpointConfig, RetryPolicy, ServerConfig, TransportConfig};
+use gannet::quic::{ClientConfig, EndpointConfig, MemoryConfig, RetryPolicy, ServerConfig, TransportConfig};
 use gannet::runtime::{App, Core, CoreConfig, Idle};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -235,6 +235,8 @@ fn core<A: App>(
             max_handshakes: most,
             reset_rate: 1000,
             retry: RetryPolicy::Never,
+            // A single peer may have all memory: what it takes is measured.
+            memory: MemoryConfig { connection: Some(usize::MAX), address: Some(usize::MAX), reserve: Some(0) },
             ..EndpointConfig::from_seed([host; 32])
         },
         server,

@@ -511,6 +511,8 @@ impl Endpoint {
     /// Handles a connection that has nothing more to send: arms its timer, or removes it if it is over.
     fn settle(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.table.get(id) else { return };
+        #[cfg(not(debug_assertions))]
+        let _ = now;
         #[cfg(debug_assertions)]
         assert!(
             conn.timed_out_at != Some(now) || conn.next_timeout() > now,
