@@ -1,6 +1,7 @@
 //! An application that panics on a real port: its peer is told, and every packet buffer comes back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Barrier;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
@@ -79,21 +80,29 @@ fn panics_leave_no_packet_buffer_behind() {
         let queue = a.take_queues().remove(0);
         let client = Client { config, started: false, reason: None };
         let mut asking = core(b.take_queues().remove(0), "192.0.2.2/24", None, &pools[1], client);
+        // Frames that the other end did not wait for.
+        let drain = |queue: &mut Queue| {
+            let mut burst = Burst::new();
+            while queue.rx_burst(&mut burst) > 0 {
+                burst.clear();
+            }
+        };
+        let both_ended = Barrier::new(2);
         let panicked = thread::scope(|scope| {
             let server = scope.spawn(|| {
                 let _thread = eal.register_thread().unwrap();
                 let mut core = core(queue, "192.0.2.1/24", Some(server), &pools[0], Panicky);
-                catch_unwind(AssertUnwindSafe(|| core.run(&AtomicBool::new(false)))).is_err()
+                let panicked = catch_unwind(AssertUnwindSafe(|| core.run(&AtomicBool::new(false)))).is_err();
+                both_ended.wait();
+                drain(core.datapath_mut());
+                panicked
             });
             let _thread = eal.register_thread().unwrap();
             asking.run(&AtomicBool::new(false)).unwrap();
+            both_ended.wait();
             server.join().unwrap()
         });
-        // Frames of the server that the client did not wait for.
-        let mut burst = Burst::new();
-        while asking.datapath_mut().rx_burst(&mut burst) > 0 {
-            burst.clear();
-        }
+        drain(asking.datapath_mut());
         let reason = asking.into_app().reason;
         assert!(panicked, "the panic goes on");
         // INTERNAL_ERROR (RFC 9000 §20.1).

@@ -78,8 +78,8 @@ impl Transfer {
     /// As [`Transfer::new`].
     pub fn warmed(shape: Shape, cycles: usize) -> Result<Self, Failure> {
         let batch = shape.batch();
-        // The engine leaves half of the free memory to others: what is not used is not reserved.
-        let client_pool = world::pool(4 * shape.span + (64 << 20))?;
+        // The engine leaves two thirds of the memory to others, and chunks are not always full. Unused memory is not reserved.
+        let client_pool = world::pool(8 * shape.span + (64 << 20))?;
         let config = world::client_config(shape.mtu, Sink::transport(shape.placement))?;
         let sink = Sink::new(config, shape.placement, shape.span, &client_pool)?;
         let setup = Setup {
