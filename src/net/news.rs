@@ -26,7 +26,7 @@ impl Overheard {
     }
 }
 
-/// News for the other cores of a group. They take it with [`Net::take_news`].
+/// News for the other cores of a group. They take it with [`Net::take_news`](super::Net::take_news).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupNews {
     /// A neighbour is asked for its MAC address. The answer may reach any core.

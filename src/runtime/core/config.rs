@@ -11,7 +11,7 @@ use crate::quic::{EndpointConfig, ServerConfig};
 use crate::runtime::Idle;
 use crate::wire::eth::Mac;
 
-/// The configuration of a [`Core`].
+/// The configuration of a [`Core`](super::Core).
 #[derive(Debug)]
 pub struct CoreConfig {
     /// The network layer's settings.
