@@ -5,14 +5,13 @@ use std::net::IpAddr;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::datapath::exchange::Exchange;
-use crate::datapath::{Caps, Datapath};
+use crate::datapath::Caps;
 use crate::dpdk::{
     Claim, Eal, EalConfig, Port, PortProfile, Queue, RingExchange, RxMbuf, SpreadQueue, ThreadGuard, mesh,
 };
 use crate::net::Cidr;
 use crate::quic::EndpointConfig;
-use crate::runtime::{App, Core, CoreConfig, Crew, Failure, Group, GroupError, Place};
+use crate::runtime::{App, CoreConfig, Failure, Group, GroupError, Makers, Place};
 
 /// An open port with everything that a [`Group`] of cores needs to run on it: DPDK is started, the port has a queue
 /// pair for each core, rings connect the cores, and each core has a CPU. There can be one per process, as DPDK can be
@@ -134,10 +133,14 @@ impl CorePort {
         group: Group,
         make: impl Fn(Place) -> Result<(CoreConfig, A), Failure> + Sync,
     ) -> Result<Vec<A>, GroupError> {
-        let pinned = Pinned { eal: self.eal, cpus: self.cpus, make };
+        let enter = |core: u8| -> Result<ThreadGuard, Failure> {
+            pin(self.cpus[usize::from(core)])?;
+            Ok(self.eal.register_thread()?)
+        };
+        let crew = Makers { enter, make };
         match self.queues {
-            Queues::Own(queues) => group.run_crew(queues, self.mesh, &pinned),
-            Queues::Shared(queues) => group.run_crew(queues, self.mesh, &pinned),
+            Queues::Own(queues) => group.run_crew(queues, self.mesh, &crew),
+            Queues::Shared(queues) => group.run_crew(queues, self.mesh, &crew),
         }
     }
 }
@@ -160,40 +163,12 @@ fn core_count(cpus: &[usize]) -> Result<u8, Failure> {
     }
 }
 
-/// Runs applications on threads that are pinned to their CPUs and registered with DPDK.
-struct Pinned<M> {
-    eal: Eal,
-    cpus: Vec<usize>,
-    make: M,
-}
-
-impl<D, X, A, M> Crew<D, X> for Pinned<M>
-where
-    D: Datapath,
-    X: Exchange<D::Rx>,
-    A: App + Send,
-    M: Fn(Place) -> Result<(CoreConfig, A), Failure> + Sync,
-{
-    type App = A;
-    type Guard = ThreadGuard;
-    type Yield = A;
-
-    fn enter(&self, core: u8) -> Result<ThreadGuard, Failure> {
-        let cpu = self.cpus[usize::from(core)];
-        if cpu >= CpuSet::MAX_CPU {
-            return Err(format!("there is no CPU {cpu}").into());
-        }
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        sched_setaffinity(None, &set).map_err(|e| format!("cannot run on CPU {cpu}: {e}"))?;
-        Ok(self.eal.register_thread()?)
+/// Pins the calling thread to a CPU.
+fn pin(cpu: usize) -> Result<(), Failure> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(format!("there is no CPU {cpu}").into());
     }
-
-    fn make(&self, place: Place) -> Result<(CoreConfig, A), Failure> {
-        (self.make)(place)
-    }
-
-    fn finish(&self, core: Core<D, A, X>) -> A {
-        core.into_app()
-    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).map_err(|e| format!("cannot run on CPU {cpu}: {e}").into())
 }

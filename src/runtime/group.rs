@@ -205,7 +205,7 @@ impl Group {
         X: Exchange<D::Rx> + Send,
         A: App + Send,
     {
-        self.run_crew(queues, mesh, &Makers(make))
+        self.run_crew(queues, mesh, &Makers { enter: |_| Ok(()), make })
     }
 
     /// Runs `crew` on every core, each with a thread, a queue and an end of the exchange of its own, until all
@@ -276,26 +276,32 @@ fn take_panic<T>(result: &mut std::thread::Result<T>) -> Option<Box<dyn Any + Se
     result.as_mut().err().map(|panic| std::mem::replace(panic, Box::new(())))
 }
 
-/// A crew of applications that need nothing else.
-struct Makers<M>(M);
+/// A crew of applications that need no more than a prepared thread.
+pub(crate) struct Makers<E, M> {
+    /// [`Crew::enter`].
+    pub(crate) enter: E,
+    /// [`Crew::make`].
+    pub(crate) make: M,
+}
 
-impl<D, X, A, M> Crew<D, X> for Makers<M>
+impl<D, X, A, G, E, M> Crew<D, X> for Makers<E, M>
 where
     D: Datapath,
     X: Exchange<D::Rx>,
     A: App + Send,
+    E: Fn(u8) -> Result<G, Failure> + Sync,
     M: Fn(Place) -> Result<(CoreConfig, A), Failure> + Sync,
 {
     type App = A;
-    type Guard = ();
+    type Guard = G;
     type Yield = A;
 
-    fn enter(&self, _: u8) -> Result<(), Failure> {
-        Ok(())
+    fn enter(&self, core: u8) -> Result<G, Failure> {
+        (self.enter)(core)
     }
 
     fn make(&self, place: Place) -> Result<(CoreConfig, A), Failure> {
-        (self.0)(place)
+        (self.make)(place)
     }
 
     fn finish(&self, core: Core<D, A, X>) -> A {

@@ -17,6 +17,8 @@ mod waker;
 pub use self::core::{Core, CoreConfig, RunError};
 pub use clock::Clock;
 pub use context::{App, ConnectFailure, Context, Unreachable};
+#[cfg(feature = "dpdk")]
+pub(crate) use group::Makers;
 pub use group::{Control, Crew, Failure, Group, GroupError, Misfit, Place};
 pub use idle::Idle;
 pub use notes::{Notes, mailboxes};
