@@ -87,21 +87,17 @@ impl AckTracker {
     pub(crate) fn on_packet(&mut self, now: Instant, pn: u64, eliciting: bool, delay: Duration, every: u32) {
         // A gap or a late packet is reported at once, as it informs about loss (RFC 9000 §13.2.1).
         let in_order = self.largest.map_or(pn == 0 || delay.is_zero(), |largest| pn == largest + 1);
-        self.received.insert(pn..pn + 1);
         if pn < self.cut {
             self.found(pn);
         }
-        if self.received.len() > MAX_ACK_RANGES {
-            self.stop_reporting_oldest();
-        }
+        self.report(pn..pn + 1);
         if self.largest.is_none_or(|largest| pn > largest) {
             self.largest = Some(pn);
             self.largest_time = now;
         }
         if eliciting {
             self.eliciting += 1;
-            let at = if in_order && self.eliciting < every { now + delay } else { now };
-            self.deadline = Some(self.deadline.map_or(at, |d| d.min(at)));
+            self.ack_by(if in_order && self.eliciting < every { now + delay } else { now });
         }
     }
 
@@ -112,8 +108,19 @@ impl AckTracker {
         self.largest = Some(pns.end - 1);
         self.largest_time = now;
         self.eliciting += (pns.end - pns.start) as u32;
-        let at = if self.eliciting < every { now + delay } else { now };
+        self.ack_by(if self.eliciting < every { now + delay } else { now });
+        self.report(pns);
+    }
+
+    /// An ACK has to be sent at `at`, unless one is due earlier.
+    #[inline]
+    fn ack_by(&mut self, at: Instant) {
         self.deadline = Some(self.deadline.map_or(at, |d| d.min(at)));
+    }
+
+    /// Adds received packets to what is reported.
+    #[inline]
+    fn report(&mut self, pns: Range<u64>) {
         self.received.insert(pns);
         if self.received.len() > MAX_ACK_RANGES {
             self.stop_reporting_oldest();

@@ -90,16 +90,20 @@ impl Cores {
         self.cores.iter_mut().filter(|core| !core.stopped).map(|core| &mut core.endpoint)
     }
 
-    /// The engine of the core that has the connection, or would get one.
+    /// The core that has the connection, or would get one.
+    fn home(&self, conn: Option<ConnId>) -> usize {
+        conn.map_or(self.first, |id| id.core()).into()
+    }
+
+    /// The engine of that core.
     pub fn of(&mut self, conn: Option<ConnId>) -> &mut Endpoint {
-        let core = conn.map_or(self.first, |id| id.core());
-        &mut self.cores[usize::from(core)].endpoint
+        let core = self.home(conn);
+        &mut self.cores[core].endpoint
     }
 
     /// The same, for reading.
     pub fn peek(&self, conn: Option<ConnId>) -> &Endpoint {
-        let core = conn.map_or(self.first, |id| id.core());
-        &self.cores[usize::from(core)].endpoint
+        &self.cores[self.home(conn)].endpoint
     }
 
     /// Number of connections on all cores.

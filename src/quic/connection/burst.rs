@@ -7,6 +7,7 @@
 
 use arrayvec::ArrayVec;
 
+use crate::quic::connection::fill::data_room;
 use crate::quic::connection::packet::TAG_LEN;
 use crate::quic::connection::sent::{SentFrame, SentFrames};
 use crate::quic::connection::transmit::{COALESCE_ROOM, Slots};
@@ -67,13 +68,10 @@ impl Connection {
         let send = stream.send.as_ref()?;
         let (offset, left) = send.fresh(credit)?;
         // As large as a frame that is alone in its packet would be.
-        let space = max - (start + TAG_LEN);
-        let widest = StreamHeader { id, offset: send.end(), len: Some(space as u64), fin: false }.encoded_len();
-        let data = space - widest;
+        let data = data_room(id, send, max - (start + TAG_LEN));
         let frame = StreamHeader { id, offset, len: Some(data as u64), fin: false }.encoded_len();
         let len = start + frame + data + TAG_LEN;
-        let skip =
-            if self.skip_at < pn { usize::MAX } else { usize::try_from(self.skip_at - pn).unwrap_or(usize::MAX) };
+        let skip = self.skip_at.checked_sub(pn).and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
         let mut count = most
             .min(BURST)
             .min(skip)
@@ -146,12 +144,10 @@ impl Connection {
             let frame = SentFrame::Stream { len: data as u32, id, start: start + (i * data) as u64 };
             SentPacket::new(cx.now, len as u16, true, true, SentFrames::one(frame))
         };
-        self.recovery.on_packets_sent(SpaceId::Data, pn, len as u16, (0..count).map(packet));
+        self.recovery.on_packets_sent(cx.now, SpaceId::Data, pn, len as u16, (0..count).map(packet));
         self.stats.tx_packets += count as u64;
         self.stats.tx_bytes += (count * len) as u64;
         self.path.on_sent(count * len);
-        if !std::mem::replace(&mut self.eliciting_since_receive, true) {
-            self.reset_idle(cx.now);
-        }
+        self.reset_idle_after_sending(cx.now);
     }
 }

@@ -10,6 +10,7 @@ use crate::quic::recovery::SpaceId;
 use crate::quic::space::MAX_ACK_RANGES;
 use crate::quic::stream::Introduced;
 use crate::quic::stream::recv::RecvStream;
+use crate::quic::stream::send::SendStream;
 use crate::wire::quic::frame::{self, Frame, StreamHeader};
 use crate::wire::quic::{StreamId, varint};
 
@@ -267,9 +268,7 @@ impl Connection {
         let send = stream.send.as_mut()?;
         // A control frame that waited for this one must fit after it.
         let room = builder.room() - if introduces { MAX_STREAM_DATA_ROOM } else { 0 };
-        let shape = StreamHeader { id, offset: send.end(), len: Some(room as u64), fin: false };
-        let room = room.saturating_sub(shape.encoded_len()) as u64;
-        let pick = send.pick(room, credit)?;
+        let pick = send.pick(data_room(id, send, room) as u64, credit)?;
         let len = pick.range.end - pick.range.start;
         if !builder.put_stream(id, &pick.range, pick.fin) {
             return None;
@@ -286,4 +285,11 @@ impl Connection {
         }
         Some(more)
     }
+}
+
+/// Maximum number of data bytes in a STREAM frame of at most `room` bytes, at any offset of the data queued.
+#[inline(always)]
+pub(super) fn data_room(id: StreamId, send: &SendStream, room: usize) -> usize {
+    let widest = StreamHeader { id, offset: send.end(), len: Some(room as u64), fin: false };
+    room.saturating_sub(widest.encoded_len())
 }

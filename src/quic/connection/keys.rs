@@ -216,8 +216,8 @@ impl OneRtt {
 
     /// The number of packets that may be sent before the key has to be updated or is used up.
     pub(crate) fn sends_left(&self) -> usize {
-        let until =
-            if self.may_update() { self.update_at.min(self.limit - LAST_WORDS) } else { self.limit - LAST_WORDS };
+        let limit = self.limit - LAST_WORDS;
+        let until = if self.may_update() { self.update_at.min(limit) } else { limit };
         usize::try_from(until.saturating_sub(self.sent_with_key)).unwrap_or(usize::MAX)
     }
 

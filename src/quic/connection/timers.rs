@@ -95,6 +95,14 @@ impl Connection {
         }
     }
 
+    /// Restarts the idle timer after an ack-eliciting packet was sent, if it is the first since the last one received.
+    #[inline]
+    pub(super) fn reset_idle_after_sending(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.eliciting_since_receive, true) {
+            self.reset_idle(now);
+        }
+    }
+
     /// Restarts the idle timer (RFC 9000 §10.1).
     pub(super) fn reset_idle(&mut self, now: Instant) {
         // Once per turn is enough, as all packets of a turn have the same time. Before the handshake is confirmed, the

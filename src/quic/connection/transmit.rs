@@ -341,8 +341,8 @@ impl Connection {
         self.stats.tx_packets += 1;
         let packet = SentPacket::new(cx.now, len as u16, eliciting, in_flight, frames);
         self.recovery.on_packet_sent(space, pn, packet);
-        if eliciting && !std::mem::replace(&mut self.eliciting_since_receive, true) {
-            self.reset_idle(cx.now);
+        if eliciting {
+            self.reset_idle_after_sending(cx.now);
         }
         len
     }

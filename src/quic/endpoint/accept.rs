@@ -1,5 +1,7 @@
 //! Datagrams without a connection: for new connections, of foreign versions, or late ones of ended connections.
 
+use std::sync::Arc;
+
 use crate::base::Side;
 use crate::base::time::Instant;
 use crate::crypto::{self, DirectionKeys};
@@ -16,17 +18,36 @@ use crate::wire::quic::{QUIC_V1, TransportError};
 const MIN_INITIAL_DCID: usize = 8;
 
 impl Endpoint {
+    /// Accepts no more connections: clients are refused (CONNECTION_REFUSED, RFC 9000 §5.2.2).
+    pub fn stop_accepting(&mut self) {
+        self.closed = true;
+    }
+
+    /// New connections are accepted with these TLS settings, which have to be valid for
+    /// [`ServerConfig::new`](super::ServerConfig::new). Nothing happens if none are accepted.
+    pub(crate) fn set_tls(&mut self, tls: Arc<rustls::ServerConfig>) {
+        if let Some(server) = &mut self.server {
+            server.tls = tls;
+        }
+    }
+
+    /// Whether new connections are accepted with `tls`.
+    #[cfg(test)]
+    pub(crate) fn serves_with(&self, tls: &Arc<rustls::ServerConfig>) -> bool {
+        self.server.as_ref().is_some_and(|server| Arc::ptr_eq(server.tls(), tls))
+    }
+
     pub(super) fn handle_unknown(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {
         // Whatever the header looks like (RFC 9000 §10.3).
         if let Some(id) = self.find_reset(meta, data) {
             return self.on_reset(now, id);
         }
-        if parsed.kind == PacketType::Short {
-            self.note_reset(meta, data);
-        }
         match parsed.kind {
             PacketType::Initial if parsed.version == QUIC_V1 => self.accept(now, meta, parsed, data),
-            PacketType::Short => self.send_reset(now, meta, &parsed.dcid, data.len()),
+            PacketType::Short => {
+                self.note_reset(meta, data);
+                self.send_reset(now, meta, &parsed.dcid, data.len());
+            }
             PacketType::VersionNegotiation | PacketType::Retry => self.stats.drop(DropReason::Unexpected),
             _ if parsed.version != QUIC_V1 => self.negotiate_version(meta, data),
             _ => self.stats.drop(DropReason::UnknownConnection),

@@ -131,8 +131,7 @@ impl Answers {
     /// Whether the next datagram is an answer; while connections have something to send, every second datagram is.
     #[inline]
     pub(super) fn is_next(&mut self) -> bool {
-        let waiting = !self.ready.0.is_empty() || !self.retries.0.is_empty();
-        waiting && !std::mem::take(&mut self.yields)
+        !self.is_empty() && !std::mem::take(&mut self.yields)
     }
 
     /// Whether no answer is waiting.

@@ -1,7 +1,6 @@
 //! Reports about datagrams of ours, from the network and from peers, and those that other cores pass on.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
@@ -79,24 +78,5 @@ impl Endpoint {
             self.on_reset(now, id);
         }
         found.is_some()
-    }
-
-    /// Accepts no more connections: clients are refused (CONNECTION_REFUSED, RFC 9000 §5.2.2).
-    pub fn stop_accepting(&mut self) {
-        self.closed = true;
-    }
-
-    /// New connections are accepted with these TLS settings, which have to be valid for
-    /// [`ServerConfig::new`](super::ServerConfig::new). Nothing happens if none are accepted.
-    pub(crate) fn set_tls(&mut self, tls: Arc<rustls::ServerConfig>) {
-        if let Some(server) = &mut self.server {
-            server.tls = tls;
-        }
-    }
-
-    /// Whether new connections are accepted with `tls`.
-    #[cfg(test)]
-    pub(crate) fn serves_with(&self, tls: &Arc<rustls::ServerConfig>) -> bool {
-        self.server.as_ref().is_some_and(|server| Arc::ptr_eq(server.tls(), tls))
     }
 }

@@ -212,33 +212,34 @@ impl<F> Recovery<F> {
         if packet.eliciting {
             self.timer_set = self.now;
         }
-        let state = &mut self.spaces[space.index()];
-        if pn > state.ring.next() && space == SpaceId::Data {
-            self.skipped.rotate_right(1);
-            self.skipped[0] = pn;
-        }
-        state.on_sent(pn, packet);
+        self.note_skipped(space, pn);
+        self.spaces[space.index()].on_sent(pn, packet);
     }
 
-    /// Like [`Recovery::on_packet_sent`] for consecutive packets from number `pn` on that were sent at the same time,
-    /// with `len` bytes each. All of them are ack-eliciting and in flight.
+    /// Like [`Recovery::on_packet_sent`] for consecutive packets from number `pn` on that were sent at `now`, with `len`
+    /// bytes each. All of them are ack-eliciting and in flight.
     pub(crate) fn on_packets_sent(
         &mut self,
+        now: Instant,
         space: SpaceId,
         pn: u64,
         len: u16,
         packets: impl ExactSizeIterator<Item = SentPacket<F>>,
     ) {
-        let state = &mut self.spaces[space.index()];
-        if pn > state.ring.next() && space == SpaceId::Data {
+        self.now = self.now.max(now);
+        self.timer_set = self.now;
+        self.congestion.on_run_sent(now, len, packets.len());
+        self.note_skipped(space, pn);
+        self.spaces[space.index()].on_run_sent(now, pn, packets);
+    }
+
+    /// Remembers `pn` if numbers of the Data space before it were skipped.
+    #[inline]
+    fn note_skipped(&mut self, space: SpaceId, pn: u64) {
+        if pn > self.spaces[space.index()].ring.next() && space == SpaceId::Data {
             self.skipped.rotate_right(1);
             self.skipped[0] = pn;
         }
-        let count = packets.len();
-        let Some(time) = state.on_run_sent(pn, packets) else { return };
-        self.now = self.now.max(time);
-        self.timer_set = self.now;
-        self.congestion.on_run_sent(time, len, count);
     }
 
     /// Records that the handshake is confirmed, so that the peer can read all packets from now on.

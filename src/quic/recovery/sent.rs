@@ -136,9 +136,7 @@ impl<F> SentRing<F> {
         if pn < self.next {
             return;
         }
-        if !self.slots.is_empty() {
-            self.slots.extend((self.next..pn).map(|skipped| (skipped, Slot::Skipped)));
-        }
+        self.skip_to(pn);
         self.next = pn + 1;
         if packet.eliciting || packet.in_flight {
             self.slots.push_back((pn, Slot::Sent(packet)));
@@ -150,19 +148,20 @@ impl<F> SentRing<F> {
         self.bare.push_back((pn, Slot::Sent(packet)));
     }
 
-    /// Adds ack-eliciting packets with consecutive numbers from `pn` on. Returns when the last of them was sent.
-    pub(super) fn push_run(
-        &mut self,
-        pn: u64,
-        packets: impl ExactSizeIterator<Item = SentPacket<F>>,
-    ) -> Option<Instant> {
+    /// Adds ack-eliciting packets with consecutive numbers from `pn` on.
+    pub(super) fn push_run(&mut self, pn: u64, packets: impl ExactSizeIterator<Item = SentPacket<F>>) {
         debug_assert!(pn >= self.next, "packet number {pn} is used already, the next is {}", self.next);
+        self.skip_to(pn);
+        self.next = pn + packets.len() as u64;
+        self.slots.extend(packets.zip(pn..).map(|(packet, pn)| (pn, Slot::Sent(packet))));
+    }
+
+    /// Records that the numbers from the next one up to `pn` are skipped.
+    #[inline]
+    fn skip_to(&mut self, pn: u64) {
         if !self.slots.is_empty() {
             self.slots.extend((self.next..pn).map(|skipped| (skipped, Slot::Skipped)));
         }
-        self.next = pn + packets.len() as u64;
-        self.slots.extend(packets.zip(pn..).map(|(packet, pn)| (pn, Slot::Sent(packet))));
-        self.slots.back().and_then(|(_, slot)| if let Slot::Sent(packet) = slot { Some(packet.time) } else { None })
     }
 
     /// Removes the acknowledged packets `low..=high`; `each` gets those that were not acknowledged before.

@@ -71,16 +71,11 @@ impl<F> SpaceState<F> {
         self.ring.push(pn, packet);
     }
 
-    /// The same for consecutive ack-eliciting packets. Returns when they were sent.
-    pub(super) fn on_run_sent(
-        &mut self,
-        pn: u64,
-        packets: impl ExactSizeIterator<Item = SentPacket<F>>,
-    ) -> Option<Instant> {
+    /// The same for consecutive ack-eliciting packets that were sent at `now`.
+    pub(super) fn on_run_sent(&mut self, now: Instant, pn: u64, packets: impl ExactSizeIterator<Item = SentPacket<F>>) {
         self.eliciting += packets.len();
-        let time = self.ring.push_run(pn, packets)?;
-        self.last_eliciting = time;
-        Some(time)
+        self.last_eliciting = now;
+        self.ring.push_run(pn, packets);
     }
 
     /// Removes the packets that are lost by now, and reports whether each was `early`. Runs of losses only count from

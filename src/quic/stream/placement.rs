@@ -74,10 +74,17 @@ impl Provided {
         self.bufs.pop_front()
     }
 
+    /// Index of the first buffer that ends beyond `at`.
+    #[inline]
+    fn first_beyond(&self, at: u64) -> usize {
+        let ends_below = |(start, buf): &(u64, PinnedBuf)| start + buf.len() as u64 <= at;
+        // Usually it is the first one, as full ones are removed.
+        if self.bufs.front().is_some_and(ends_below) { self.bufs.partition_point(ends_below) } else { 0 }
+    }
+
     /// The memory at `at`, up to the end of its buffer.
     fn memory_at(&mut self, at: u64) -> Option<&mut [u8]> {
-        let ends_below = |(start, buf): &(u64, PinnedBuf)| start + buf.len() as u64 <= at;
-        let first = if self.bufs.front().is_some_and(ends_below) { self.bufs.partition_point(ends_below) } else { 0 };
+        let first = self.first_beyond(at);
         let (start, buf) = self.bufs.get_mut(first)?;
         buf.get_mut(usize::try_from(at.checked_sub(*start)?).ok()?..)
     }
@@ -85,9 +92,7 @@ impl Provided {
     /// Calls `fill(stream range, memory)` for each piece of memory that `range` covers, in order. This includes the
     /// byte after the last provided one.
     fn place(&mut self, range: Range<u64>, mut fill: impl FnMut(u64, &mut [u8])) {
-        let ends_below = |(start, buf): &(u64, PinnedBuf)| start + buf.len() as u64 <= range.start;
-        // Usually it is the first one, as full ones are removed.
-        let first = if self.bufs.front().is_some_and(ends_below) { self.bufs.partition_point(ends_below) } else { 0 };
+        let first = self.first_beyond(range.start);
         let mut at = range.start;
         for (start, buf) in self.bufs.range_mut(first..) {
             if at >= range.end {
