@@ -160,14 +160,19 @@ impl Claims {
 
     /// Notes that the link is down. If it comes and goes with each peer, as on a memif server's port, it may never be
     /// up for the whole detection period. So an address that was in use for long enough to be answered counts as ours,
-    /// and a peer that claims it later does not stop a server.
-    pub(super) fn link_down(&mut self, now: Instant) {
+    /// and a peer that claims it later does not stop a server. Returns the addresses to which that happened.
+    pub(super) fn link_down(&mut self, now: Instant) -> Vec<IpAddr> {
         self.link_up = false;
+        let mut held = Vec::new();
         for claim in &mut self.claims {
             let asked = self.detect == Detect::Optimistic && claim.phase == (Phase::Probing { left: 0 });
-            claim.held |= asked && now + SECOND >= claim.next + ANSWER_TIME;
+            if !claim.held && asked && now + SECOND >= claim.next + ANSWER_TIME {
+                claim.held = true;
+                held.push(claim.addr);
+            }
             (claim.phase, claim.next) = (Phase::Idle, Instant::MAX);
         }
+        held
     }
 
     /// Adds an address.

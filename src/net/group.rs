@@ -18,7 +18,6 @@ impl<T: TxFrame> Net<T> {
     /// Takes over what another core of the group has learned.
     pub fn take_news(&mut self, now: Instant, news: &GroupNews) {
         match *news {
-            GroupNews::Asked { .. } => {}
             GroupNews::Neighbor { ip, mac } => self.share_neighbor(now, ip, mac),
             GroupNews::Overheard(Overheard { ip, mac, news }) => {
                 self.learn_quietly(now, ip, mac, news);
@@ -36,7 +35,8 @@ impl<T: TxFrame> Net<T> {
                 self.event(NetEvent::AddressLost { ip, mac });
             }
             GroupNews::ListenerQuery { max_delay } if self.core == 0 => self.reports.asked(now, max_delay),
-            GroupNews::Claimed { .. }
+            GroupNews::Asked { .. }
+            | GroupNews::Claimed { .. }
             | GroupNews::AddressHeld { .. }
             | GroupNews::AddressLost { .. }
             | GroupNews::ListenerQuery { .. } => {}

@@ -199,13 +199,8 @@ impl<T: TxFrame> Net<T> {
 
     /// Notes that the link is down, and stops announcements.
     pub fn link_down(&mut self, now: Instant) {
-        let all = self.addressing.all().iter().map(Cidr::addr);
-        let asked: Vec<_> = all.filter(|ip| !self.claims.is_held(*ip)).collect();
-        self.claims.link_down(now);
-        for ip in asked {
-            if self.core == 0 && self.claims.is_held(ip) {
-                self.tell(GroupNews::AddressHeld { ip });
-            }
+        for ip in self.claims.link_down(now) {
+            self.tell(GroupNews::AddressHeld { ip });
         }
         self.reports.hush();
     }
@@ -398,11 +393,7 @@ impl<T: TxFrame> Net<T> {
 
     /// Handles evidence about a neighbour.
     pub(super) fn learn(&mut self, now: Instant, ip: IpAddr, mac: Option<Mac>, news: News) -> Learned {
-        // A neighbour is on the link and does not use our own MAC address. Routers are neighbours too.
-        if !self.addressing.on_link(ip) || mac == Some(self.mac) {
-            return Learned::Nothing;
-        }
-        let learned = self.learn_quietly(now, ip, mac, news);
+        let Some(learned) = self.learn_quietly(now, ip, mac, news) else { return Learned::Nothing };
         match (learned, mac) {
             (Learned::Resolved(_), Some(mac)) if matches!(news, News::Answer { .. }) => {
                 self.tell(GroupNews::Neighbor { ip, mac });
@@ -412,16 +403,17 @@ impl<T: TxFrame> Net<T> {
         learned
     }
 
-    /// The same without telling other cores.
-    pub(super) fn learn_quietly(&mut self, now: Instant, ip: IpAddr, mac: Option<Mac>, news: News) -> Learned {
+    /// The same without telling other cores. `None` if it is not about a neighbour.
+    pub(super) fn learn_quietly(&mut self, now: Instant, ip: IpAddr, mac: Option<Mac>, news: News) -> Option<Learned> {
+        // A neighbour is on the link and does not use our own MAC address. Routers are neighbours too.
         if !self.addressing.on_link(ip) || mac == Some(self.mac) {
-            return Learned::Nothing;
+            return None;
         }
         let learned = self.neighbors.learn(now, ip, mac, news);
         if let Some(mac) = mac {
             self.apply(learned, mac);
         }
-        learned
+        Some(learned)
     }
 
     fn apply(&mut self, learned: Learned, mac: Mac) {

@@ -187,17 +187,26 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     /// # Errors
     /// [`NetError`] if this port cannot have the address.
     pub fn add_address(&mut self, addr: Cidr) -> Result<(), NetError> {
-        self.net.add_address(self.clock.now(), addr)?;
-        self.datapath.set_multicast(&self.net.groups());
+        self.use_address(self.clock.now(), addr)?;
         self.tell(&Note::AddAddress(addr));
+        Ok(())
+    }
+
+    fn use_address(&mut self, now: Instant, addr: Cidr) -> Result<(), NetError> {
+        self.net.add_address(now, addr)?;
+        self.datapath.set_multicast(&self.net.groups());
         Ok(())
     }
 
     /// Removes an address. Its connections end by their idle timeouts.
     pub fn remove_address(&mut self, addr: IpAddr) {
+        self.leave_address(addr);
+        self.tell(&Note::RemoveAddress(addr));
+    }
+
+    fn leave_address(&mut self, addr: IpAddr) {
         self.net.remove_address(addr);
         self.datapath.set_multicast(&self.net.groups());
-        self.tell(&Note::RemoveAddress(addr));
     }
 
     /// The queue pair.

@@ -91,6 +91,14 @@ struct Member {
     over: AtomicBool,
 }
 
+impl Member {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+}
+
 /// All cores of a group.
 #[derive(Debug)]
 pub(super) struct Members {
@@ -111,11 +119,11 @@ impl Members {
 
     /// Puts `note` into the mailbox of `core`. False if there is no room.
     fn put(&self, core: usize, note: Note) -> bool {
-        let Member { mailbox, waker, .. } = &self.all[core];
-        let room = note.is_own() || mailbox.len() < ORDINARY;
-        let put = room && mailbox.push(note).is_ok();
-        if let Some(waker) = waker.get().filter(|_| put) {
-            waker.wake();
+        let member = &self.all[core];
+        let room = note.is_own() || member.mailbox.len() < ORDINARY;
+        let put = room && member.mailbox.push(note).is_ok();
+        if put {
+            member.wake();
         }
         put
     }
@@ -128,7 +136,7 @@ impl Members {
 
     /// Wakes all cores.
     pub(super) fn wake_all(&self) {
-        self.all.iter().filter_map(|member| member.waker.get()).for_each(Waker::wake);
+        self.all.iter().for_each(Member::wake);
     }
 
     /// A core takes no more turns.
@@ -191,8 +199,8 @@ pub(super) fn mailboxes_of(members: &Arc<Members>) -> Vec<Notes> {
 impl Notes {
     /// Wakes another core that now has something to do.
     pub fn wake(&self, core: u8) {
-        if let Some(waker) = self.members.all.get(usize::from(core)).and_then(|member| member.waker.get()) {
-            waker.wake();
+        if let Some(member) = self.members.all.get(usize::from(core)) {
+            member.wake();
         }
     }
 

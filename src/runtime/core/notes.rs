@@ -20,9 +20,11 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         let mut any = false;
         for _ in 0..BUDGET {
             let Some(note) = self.seat.notes.as_mut().and_then(|notes| notes.next()) else { break };
-            self.stats.notes_heard += 1;
             self.take_note(now, note);
             any = true;
+        }
+        if any {
+            self.count_notes();
         }
         any
     }
@@ -48,14 +50,9 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             }
             Note::AddAddress(addr) => {
                 // It was accepted by a core with the same settings.
-                if self.net.add_address(now, addr).is_ok() {
-                    self.datapath.set_multicast(&self.net.groups());
-                }
+                let _ = self.use_address(now, addr);
             }
-            Note::RemoveAddress(addr) => {
-                self.net.remove_address(addr);
-                self.datapath.set_multicast(&self.net.groups());
-            }
+            Note::RemoveAddress(addr) => self.leave_address(addr),
             Note::Drain => {
                 self.draining = true;
                 self.endpoint.stop_accepting();
@@ -99,6 +96,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         let Some(notes) = &self.seat.notes else { return };
         let stats = notes.stats();
         self.stats.notes_told = stats.told;
+        self.stats.notes_heard = stats.heard;
         self.stats.notes_lost = stats.lost;
         self.stats.notes_withheld = stats.withheld;
     }

@@ -54,10 +54,16 @@ impl Datagrams {
         let payload = [from?, to?];
         self.last = None;
         self.metas.push(RxMeta { local, remote, ecn });
+        Some(self.found_in(frame, payload))
+    }
+
+    /// Adds the datagram in a frame, whose addresses are the last ones.
+    #[inline]
+    fn found_in(&mut self, frame: usize, payload: [u16; 2]) -> Range<usize> {
         let datagram = Found { frame: frame as u8, meta: self.metas.len() as u8 - 1, payload };
         let payload = datagram.payload();
         self.found.push(datagram);
-        Some(payload)
+        payload
     }
 }
 
@@ -153,20 +159,17 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         i: usize,
         datagrams: &mut Datagrams,
     ) -> Option<Range<usize>> {
-        let Datagrams { found, metas, last } = datagrams;
         if let Some(FlowDatagram { flow, ecn, payload }) = self.net.receive_known(&mut rx[i]) {
-            if *last != Some((flow, ecn)) {
+            if datagrams.last != Some((flow, ecn)) {
                 let (local, remote) = self.net.flow(flow)?;
-                metas.push(RxMeta { local, remote, ecn });
-                *last = Some((flow, ecn));
+                datagrams.metas.push(RxMeta { local, remote, ecn });
+                datagrams.last = Some((flow, ecn));
             }
-            let datagram = Found { frame: i as u8, meta: metas.len() as u8 - 1, payload };
-            let payload = datagram.payload();
-            found.push(datagram);
-            return Some(payload);
+            return Some(datagrams.found_in(i, payload));
         }
         let udp = self.receive_other(now, rx, i);
-        *last = None;
+        // What a flow's number means may have changed.
+        datagrams.last = None;
         datagrams.push(i, udp?)
     }
 

@@ -25,6 +25,12 @@ struct Unplugged {
     flood: Option<SimPort>,
 }
 
+impl Unplugged {
+    fn new(port: SimPort) -> Self {
+        Self { port, looks: 0, groups: Vec::new(), gone_after: u32::MAX, flood: None }
+    }
+}
+
 impl Datapath for Unplugged {
     type Rx = <SimPort as Datapath>::Rx;
     type Tx = <SimPort as Datapath>::Tx;
@@ -92,11 +98,14 @@ impl App for Caller {
     }
 }
 
+fn options() -> TlsOptions {
+    TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() }
+}
+
 /// A configuration with a handshake timeout of 300 ms.
 fn client_config() -> ClientConfig {
-    let options = TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() };
     let transport = TransportConfig { handshake_timeout: Duration::from_millis(300), ..TransportConfig::default() };
-    ClientConfig::new(tls::insecure_client_config(&options).unwrap(), transport).unwrap()
+    ClientConfig::new(tls::insecure_client_config(&options()).unwrap(), transport).unwrap()
 }
 
 /// Runs a client that connects while its link is down for good.
@@ -116,9 +125,7 @@ fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseR
     };
     let (port, _other) = SimLink::pair(SimConfig::default());
     let app = Caller { config: client_config(), called: false, ended: None };
-    let mut core =
-        Core::new(Unplugged { port, looks: 0, groups: Vec::new(), gone_after: u32::MAX, flood: None }, config, app)
-            .unwrap();
+    let mut core = Core::new(Unplugged::new(port), config, app).unwrap();
     // The device joins the groups that neighbour discovery needs (RFC 4861 §7.2.1): all nodes, and ours.
     for group in [[0x33, 0x33, 0, 0, 0, 1], [0x33, 0x33, 0xff, 0, 0, 2]] {
         assert!(core.datapath.groups.contains(&group), "{:?}", core.datapath.groups);
@@ -150,8 +157,7 @@ fn groups_are_let_in_before_an_address_is_used() {
     let config = CoreConfig::new("192.0.2.2/24".parse().unwrap(), EndpointConfig::from_seed([1; 32]));
     let (port, _other) = SimLink::pair(SimConfig::default());
     let app = Caller { config: client_config(), called: true, ended: None };
-    let datapath = Unplugged { port, looks: 0, groups: Vec::new(), gone_after: u32::MAX, flood: None };
-    let mut core = Core::new(datapath, CoreConfig { net, ..config }, app).unwrap();
+    let mut core = Core::new(Unplugged::new(port), CoreConfig { net, ..config }, app).unwrap();
     assert!(core.datapath.groups.contains(&[0x33, 0x33, 0xff, 0, 0, 2]), "{:?}", core.datapath.groups);
     core.add_address("2001:db8::3/64".parse().unwrap()).unwrap();
     assert!(core.datapath.groups.contains(&[0x33, 0x33, 0xff, 0, 0, 3]), "{:?}", core.datapath.groups);
@@ -171,8 +177,7 @@ fn a_port_that_is_gone_ends_servers_and_clients() {
         let config = CoreConfig { listen, ..CoreConfig::new(addr, EndpointConfig::from_seed([1; 32])) };
         let (port, other) = SimLink::pair(SimConfig::default());
         let app = Caller { config: client_config(), called: false, ended: None };
-        let flood = busy.then_some(other);
-        let datapath = Unplugged { port, looks: 0, groups: Vec::new(), gone_after, flood };
+        let datapath = Unplugged { gone_after, flood: busy.then_some(other), ..Unplugged::new(port) };
         let mut core = Core::new(datapath, config, app).unwrap();
         let error = core.run(&AtomicBool::new(false)).unwrap_err();
         assert!(matches!(&error, RunError::PortGone(why) if why == "pulled out"), "{error}");

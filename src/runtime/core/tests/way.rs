@@ -18,10 +18,6 @@ const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const STRANGER_MAC: Mac = Mac([2, 0, 0, 0, 0, 0x77]);
 
-fn options() -> TlsOptions {
-    TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() }
-}
-
 fn client() -> ClientConfig {
     let transport = TransportConfig { handshake_timeout: Duration::from_secs(20), ..TransportConfig::default() };
     ClientConfig::new(tls::insecure_client_config(&options()).unwrap(), transport).unwrap()

@@ -224,7 +224,7 @@ fn a_group_that_drains_refuses_and_ends_with_its_last_connection() {
 fn new_certificates_are_for_new_connections_of_all_cores() {
     let [old, new] = ["server.test", "new.test"].map(server_config);
     let members = Members::new(2, 7);
-    let (queues, _ports) = links(1, 2, by_core);
+    let (queues, _ports) = links(1, 2, super::by_client);
     let notes = mailboxes_of(&members).into_iter().map(Some);
     let mut all = cores(queues, &endpoint(1), notes, |place| server(place, &old).unwrap());
     assert!(members.tell_all(&Note::Tls(new.tls().clone())));
@@ -232,8 +232,4 @@ fn new_certificates_are_for_new_connections_of_all_cores() {
         core.turn_at(crate::base::time::Instant::from_nanos(60_000_000_000));
         assert!(core.serves_with(new.tls()));
     }
-}
-
-fn by_core(frame: &[u8]) -> usize {
-    origin(frame).0
 }
