@@ -139,17 +139,12 @@ impl Device {
     /// The hash of everything but the local port. In packets that arrive, the remote end is the source, which comes
     /// first.
     fn known(&self, local: IpAddr, remote: SocketAddr) -> Option<Known> {
-        let (hash, len, fields) = match (remote.ip(), local) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let all = [from.octets(), to.octets()].concat();
-                (self.toeplitz.hash(&all), all.len(), self.v4)
-            }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let all = [from.octets(), to.octets()].concat();
-                (self.toeplitz.hash(&all), all.len(), self.v6)
-            }
+        let (addresses, fields) = match (remote.ip(), local) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => ([from.octets(), to.octets()].concat(), self.v4),
+            (IpAddr::V6(from), IpAddr::V6(to)) => ([from.octets(), to.octets()].concat(), self.v6),
             _ => return None,
         };
+        let (hash, len) = (self.toeplitz.hash(&addresses), addresses.len());
         Some(match fields {
             Fields::None => Known { hash: 0, port_at: None },
             Fields::Addresses => Known { hash, port_at: None },

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::eal::{Eal, EalInner};
 use super::error::{PortError, text};
-use super::mbuf::{RxMbuf, TxMbuf};
+use super::mbuf::{RxMbuf, TxMbuf, forget_front};
 use super::room::{MAX_CORES, slots};
 use crate::datapath::exchange::{Exchange, Handed};
 use crate::datapath::{BURST, Burst};
@@ -180,13 +180,11 @@ impl<F: Frame> Exchange<F> for RingExchange<F> {
         }
         let Some(ring) = self.mesh.ring(self.core, to) else { return 0 };
         // SAFETY: this end is the ring's only producer, and belongs to one thread. The ring takes the first `taken`
-        // elements; the burst forgets exactly those, and the rest moves to its front.
+        // elements, and the burst forgets exactly those.
         let taken = unsafe {
             let first = burst.as_mut_ptr();
             let taken = dpdk_sys::gannet_handed_enqueue(ring.as_ptr(), first.cast(), len as u32) as usize;
-            burst.set_len(0);
-            std::ptr::copy(first.add(taken), first, len - taken);
-            burst.set_len(len - taken);
+            forget_front(burst, taken);
             taken
         };
         if taken > 0 {

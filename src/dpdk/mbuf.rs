@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use dpdk_sys::mbuf_head;
 
-use crate::datapath::{Checksum, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
+use crate::datapath::{Burst, Checksum, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
 use crate::mem::{prefetch_line, prefetch_read};
 
 /// A packet buffer with a unique owner. Dropping it returns it to its pool.
@@ -335,6 +335,22 @@ impl TxFrame for TxMbuf {
         }
         head.ol_flags = flags;
         head.tx_offload = u64::from(offload.l2_len) | u64::from(offload.l3_len) << dpdk_sys::TX_OFFLOAD_L3_SHIFT;
+    }
+}
+
+/// Removes the first `n` frames of `burst` without dropping them; the others move to its front.
+///
+/// # Safety
+/// `n` is at most the length of the burst.
+#[inline]
+pub(super) unsafe fn forget_front<T>(burst: &mut Burst<T>, n: usize) {
+    let left = burst.len() - n;
+    // SAFETY: the `left` frames behind the first `n` are moved to the front, and the burst then has no others.
+    unsafe {
+        let first = burst.as_mut_ptr();
+        burst.set_len(0);
+        std::ptr::copy(first.add(n), first, left);
+        burst.set_len(left);
     }
 }
 

@@ -57,9 +57,7 @@ fn send(queue: &mut Queue) {
     eventually("sending all frames", || {
         while next < FRAMES && !burst.is_full() {
             let bytes = datagram(next, by_device);
-            let Some(mut frame) = queue.tx_alloc() else { break };
-            frame.payload_mut()[..bytes.len()].copy_from_slice(&bytes);
-            frame.set_payload_len(bytes.len());
+            let Some(mut frame) = filled(queue, &bytes) else { break };
             if by_device {
                 frame.set_offload(TxOffload { l2_len: 14, l3_len: 20, udp_checksum: true, ..TxOffload::default() });
             }

@@ -6,7 +6,7 @@ use std::thread;
 use gannet::base::rng::Rng;
 use gannet::datapath::exchange::{Exchange as _, Handed};
 use gannet::datapath::spread::Scatter;
-use gannet::datapath::{BURST, Burst, Datapath as _, RxFrame as _, TxFrame as _};
+use gannet::datapath::{BURST, Burst, Datapath as _, RxFrame as _};
 use gannet::dpdk::{Eal, MAX_CORES, Port, PortError, Queue, RingExchange, RxMbuf, mesh};
 
 use crate::queues::{flow_of, udp};
@@ -240,11 +240,7 @@ fn one_queue_is_spread_over_four_cores() {
         for round in 0..20 {
             let mut tx = Burst::new();
             for flow in 0..FLOWS {
-                let mut frame = peer.tx_alloc().unwrap();
-                let bytes = udp(flow, 4433);
-                frame.payload_mut()[..bytes.len()].copy_from_slice(&bytes);
-                frame.set_payload_len(bytes.len());
-                tx.push(frame);
+                tx.push(filled(&mut peer, &udp(flow, 4433)).unwrap());
                 if tx.is_full() {
                     assert_eq!(peer.tx_burst(&mut tx), BURST);
                 }
@@ -259,10 +255,7 @@ fn one_queue_is_spread_over_four_cores() {
                         assert_eq!(*home[flow].get_or_insert(index), index, "flow {flow} stays");
                         share[index] += 1;
                         arrived += 1;
-                        let mut answer = core.tx_alloc().unwrap();
-                        answer.payload_mut()[..60].copy_from_slice(&frame.data_mut()[..60]);
-                        answer.set_payload_len(60);
-                        tx.push(answer);
+                        tx.push(filled(core, &frame.data_mut()[..60]).unwrap());
                     }
                     core.release(&mut rx);
                     core.tx_burst(&mut tx);
@@ -303,11 +296,7 @@ fn a_core_that_does_not_poll_loses_its_own_frames_only() {
         while sent < 4000 {
             let mut tx = Burst::new();
             while !tx.is_full() {
-                let mut frame = peer.tx_alloc().unwrap();
-                let bytes = udp(sent as u16 % 64, 4433);
-                frame.payload_mut()[..bytes.len()].copy_from_slice(&bytes);
-                frame.set_payload_len(bytes.len());
-                tx.push(frame);
+                tx.push(filled(&mut peer, &udp(sent as u16 % 64, 4433)).unwrap());
                 sent += 1;
             }
             assert_eq!(peer.tx_burst(&mut tx), BURST);
@@ -342,11 +331,8 @@ fn scattered_frames_all_arrive_somewhere() {
                 let core = &mut cores[index];
                 let mut tx = Burst::new();
                 while next[index] < EACH && tx.len() < 16 {
-                    let mut frame = core.tx_alloc().unwrap();
                     let bytes = pattern(next[index] + 10_000 * index as u32, 64);
-                    frame.payload_mut()[..64].copy_from_slice(&bytes);
-                    frame.set_payload_len(64);
-                    tx.push(frame);
+                    tx.push(filled(core, &bytes).unwrap());
                     next[index] += 1;
                 }
                 core.tx_burst(&mut tx);

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use gannet::datapath::{BURST, Burst, Datapath as _, RxFrame as _, TxFrame as _};
+use gannet::datapath::{BURST, Burst, Datapath as _, RxFrame as _};
 use gannet::dpdk::{Eal, Port, PortError, ProfileError, Queue};
 
 use crate::kernel::{mac, on_veth, run};
@@ -103,9 +103,7 @@ fn af_packet_spreads_flows_over_four_queues() {
 fn send(queue: &mut Queue, bytes: &[u8]) {
     let mut tx = Burst::new();
     eventually("a frame that is free", || {
-        let Some(mut frame) = queue.tx_alloc() else { return false };
-        frame.payload_mut()[..bytes.len()].copy_from_slice(bytes);
-        frame.set_payload_len(bytes.len());
+        let Some(frame) = filled(queue, bytes) else { return false };
         tx.push(frame);
         true
     });
@@ -280,7 +278,6 @@ fn an_interface_that_is_deleted_under_load_is_gone_for_all_queues() {
                             while tx.len() < BURST && make(&mut queue, &mut tx, 0, 1000) {}
                             sent += queue.tx_burst(&mut tx);
                             if sent > 200 {
-                                busy.fetch_max(1 << queue.id(), Ordering::Relaxed);
                                 sent = 0;
                                 busy.fetch_or(1 << queue.id(), Ordering::Relaxed);
                             }

@@ -202,6 +202,14 @@ pub fn length(n: u32, mtu: u16) -> usize {
     }
 }
 
+/// A frame with these bytes as its payload. `None` if no frame is free.
+pub fn filled<D: Datapath>(queue: &mut D, bytes: &[u8]) -> Option<D::Tx> {
+    let mut frame = queue.tx_alloc()?;
+    frame.payload_mut()[..bytes.len()].copy_from_slice(bytes);
+    frame.set_payload_len(bytes.len());
+    Some(frame)
+}
+
 /// Puts frame `n` into `burst`, half of it as payload and half prepended as headers would be.
 pub fn make(queue: &mut Queue, burst: &mut Burst<<Queue as Datapath>::Tx>, n: u32, len: usize) -> bool {
     let Some(mut frame) = queue.tx_alloc() else { return false };
@@ -280,11 +288,7 @@ pub fn echo(queue: &mut Queue, count: u32) {
             while tx.is_full() {
                 queue.tx_burst(&mut tx);
             }
-            let data = frame.data_mut();
-            let mut copy = queue.tx_alloc().expect("a free frame");
-            copy.payload_mut()[..data.len()].copy_from_slice(data);
-            copy.set_payload_len(data.len());
-            tx.push(copy);
+            tx.push(filled(queue, frame.data_mut()).expect("a free frame"));
             assert_eq!(n, done);
             done += 1;
         }

@@ -48,10 +48,7 @@ pub(super) struct Settled {
 
 /// Checks the profile against the device, before anything is allocated.
 pub(super) fn settle(device: &Device, profile: &PortProfile, capture: &Capture) -> Result<Settled, PortError> {
-    // SAFETY: plain data, for which zero is valid.
-    let mut info: dpdk_sys::rte_eth_dev_info = unsafe { zeroed() };
-    // SAFETY: the port exists.
-    let code = unsafe { dpdk_sys::rte_eth_dev_info_get(device.id(), &mut info) };
+    let (info, code) = device.info();
     device.step("reading its capabilities", code, capture)?;
     let plan = Plan::new(device.name(), profile, &info)?;
     Ok(Settled { info, plan })

@@ -169,6 +169,15 @@ impl Device {
         &self.name
     }
 
+    /// What its driver reports of it, and DPDK's return code.
+    pub(super) fn info(&self) -> (dpdk_sys::rte_eth_dev_info, i32) {
+        // SAFETY: plain data, for which zero is valid.
+        let mut info: dpdk_sys::rte_eth_dev_info = unsafe { std::mem::zeroed() };
+        // SAFETY: the port exists for as long as `self`.
+        let code = unsafe { dpdk_sys::rte_eth_dev_info_get(self.id, &mut info) };
+        (info, code)
+    }
+
     /// Its NUMA node, -1 for any.
     pub(super) fn socket(&self) -> i32 {
         // SAFETY: the port exists for as long as `self`.

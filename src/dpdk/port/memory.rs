@@ -1,7 +1,6 @@
 //! Application memory that a device may access.
 
 use std::ffi::c_void;
-use std::mem::zeroed;
 use std::sync::Arc;
 
 use super::{Port, PortInner};
@@ -112,12 +111,7 @@ impl Port {
 
 impl MemoryGuard {
     fn device(&self) -> *mut dpdk_sys::rte_device {
-        // SAFETY: plain data, for which zero is valid; the port exists.
-        unsafe {
-            let mut info: dpdk_sys::rte_eth_dev_info = zeroed();
-            dpdk_sys::rte_eth_dev_info_get(self.port.id, &mut info);
-            info.device
-        }
+        self.port.device.info().0.device
     }
 
     /// Maps the memory; returns 0 or a negative error code.

@@ -50,6 +50,7 @@ struct PortInner {
     _eal: Arc<EalInner>,
 }
 
+#[derive(Clone)]
 struct QueuePools {
     rx: Arc<Pool>,
     /// The same pool, unless receive buffers are smaller than a frame.
@@ -119,16 +120,8 @@ impl Port {
         let (left, right) = rings::pair(profile, &capture)?;
         // Buffers are passed by pointer, so their pools must outlive both ports.
         let pools = configure::pools(eal, profile, -1)?;
-        let shared = || {
-            Some(
-                pools
-                    .iter()
-                    .map(|p| QueuePools { rx: p.rx.clone(), tx: p.tx.clone(), private: p.private.clone() })
-                    .collect(),
-            )
-        };
-        let left = Self::bring_up(eal, profile, left, shared(), &capture)?;
-        let right = Self::bring_up(eal, profile, right, shared(), &capture)?;
+        let left = Self::bring_up(eal, profile, left, Some(pools.clone()), &capture)?;
+        let right = Self::bring_up(eal, profile, right, Some(pools), &capture)?;
         Ok((left, right))
     }
 

@@ -10,7 +10,7 @@ use super::link::View;
 use super::stock::{Stock, free};
 use crate::datapath::{BURST, Burst, Caps, Datapath, DatapathStats, Refused};
 use crate::dpdk::guard::Gate;
-use crate::dpdk::mbuf::{RxMbuf, TxMbuf};
+use crate::dpdk::mbuf::{RxMbuf, TxMbuf, forget_front};
 use crate::dpdk::wakeups::Wakeups;
 
 /// A queue pair, owned by one core at a time. The port stays open as long as one of its queues lives.
@@ -155,15 +155,13 @@ impl Queue {
     #[inline]
     fn send_out(&mut self, burst: &mut Burst<TxMbuf>) -> usize {
         let len = burst.len();
-        // SAFETY: `len` owned buffers, `TxMbuf` being a transparent pointer. The driver takes the first `sent`; the
-        // burst forgets exactly those and moves the rest to its front.
+        // SAFETY: `len` owned buffers, `TxMbuf` being a transparent pointer. The driver takes the first `sent`, and
+        // the burst forgets exactly those.
         unsafe {
             let first = burst.as_mut_ptr();
             let (port, id) = (self.port_id, self.id);
             let sent = self.gated(|| usize::from(dpdk_sys::rte_eth_tx_burst(port, id, first.cast(), len as u16)));
-            burst.set_len(0);
-            std::ptr::copy(first.add(sent), first, len - sent);
-            burst.set_len(len - sent);
+            forget_front(burst, sent);
             sent
         }
     }

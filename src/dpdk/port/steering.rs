@@ -26,19 +26,17 @@ impl Port {
         if self.inner.queues < 2 {
             return None;
         }
-        let id = self.inner.id;
-        // SAFETY: plain data, for which zero is valid; the port exists.
-        let info = unsafe {
-            let mut info: dpdk_sys::rte_eth_dev_info = zeroed();
-            (dpdk_sys::rte_eth_dev_info_get(id, &mut info) == 0).then_some(info)?
-        };
+        let (info, code) = self.inner.device.info();
+        if code != 0 {
+            return None;
+        }
         let mut key = [0; MAX_KEY];
         let len = if info.hash_key_size == 0 { USUAL_KEY } else { info.hash_key_size };
         // SAFETY: plain data, for which zero is valid.
         let mut conf: dpdk_sys::rte_eth_rss_conf = unsafe { zeroed() };
         (conf.rss_key, conf.rss_key_len) = (key.as_mut_ptr(), len);
         // SAFETY: the port exists; the key has room for more than is said.
-        if unsafe { dpdk_sys::rte_eth_dev_rss_hash_conf_get(id, &mut conf) } != 0 {
+        if unsafe { dpdk_sys::rte_eth_dev_rss_hash_conf_get(self.inner.id, &mut conf) } != 0 {
             return None;
         }
         let table = self.table(info.reta_size)?;
