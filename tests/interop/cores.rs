@@ -27,21 +27,20 @@ fn each(stats: &Value, name: &str) -> Vec<u64> {
 }
 
 /// Runs `gannet serve` with `args`, downloads a file over [`FLOWS`] connections of quinn, each from another port, and
-/// returns the server's counters.
-fn serve_flows(args: &[&str]) -> Value {
+/// returns the server's counters. If it is `capturing`, each core has a capture file.
+fn serve_flows(args: &[&str], capturing: bool) -> Value {
     let scene = Scene::gannet_serves(1500);
     let (small, file) = (scene.sample("small", 1000), scene.dir.path().join("stats.json"));
-    let (capture, keep) = (scene.dir.path().join("frames.pcap"), args.contains(&"--pcap"));
+    let capture = scene.dir.path().join("frames.pcap");
     let server = Gannet::serve(scene.server(), &scene.pki.cert, &scene.pki.key, &scene.root());
-    let args: Vec<&str> = args.iter().copied().filter(|arg| *arg != "--pcap").collect();
     let server = server.args(args).path("--stats", &file);
-    let server = if keep { server.path("--pcap", &capture) } else { server }.ready();
+    let server = if capturing { server.path("--pcap", &capture) } else { server }.ready();
     let options = ClientOptions { flows: FLOWS, ..scene.getting(scene.server().v4, &["/small"]) };
     let done = Peer::Quinn.get(scene.client(), options).wait().expect_success();
     assert_eq!(done.lines("ok ").len(), FLOWS as usize, "{}", done.transcript());
     small.assert_same(&scene.out().join("small"));
     server.stop("TERM").expect_success();
-    if keep {
+    if capturing {
         for core in 0..4 {
             let path = scene.dir.path().join(format!("frames.{core}.pcap"));
             assert!(fs::metadata(&path).is_ok_and(|file| file.len() > 1000), "{path:?}");
@@ -54,7 +53,7 @@ fn serve_flows(args: &[&str]) -> Value {
 #[test]
 fn four_cores_serve_all_flows_of_four_queues() {
     require_root!();
-    let stats = serve_flows(&["--cores", "any:4", "--preload", "1M", "--pcap"]);
+    let stats = serve_flows(&["--cores", "any:4", "--preload", "1M"], true);
     let handshakes = each(&stats, "quic_handshakes");
     assert_eq!((handshakes.len(), handshakes.iter().sum::<u64>()), (4, FLOWS.into()), "{handshakes:?}");
     assert!(handshakes.iter().all(|n| *n > 0), "a core without connections: {handshakes:?}");
@@ -67,7 +66,7 @@ fn four_cores_serve_all_flows_of_four_queues() {
 #[test]
 fn four_cores_share_one_queue() {
     require_root!();
-    let handshakes = each(&serve_flows(&["--cores", "any:4", "--spread"]), "quic_handshakes");
+    let handshakes = each(&serve_flows(&["--cores", "any:4", "--spread"], false), "quic_handshakes");
     assert_eq!((handshakes.len(), handshakes.iter().sum::<u64>()), (4, FLOWS.into()), "{handshakes:?}");
     assert!(handshakes.iter().all(|n| *n > 0), "a core without connections: {handshakes:?}");
 }

@@ -97,25 +97,28 @@ impl HqServer {
     /// # Errors
     /// [`ServeError`] if a directory or file cannot be used.
     pub fn for_cores(config: &HqServerConfig, shared: &BufPool, pools: &[BufPool]) -> Result<Vec<Self>, ServeError> {
-        let kept = preload(&root(&config.root)?, config.preload, shared)?;
-        pools.iter().map(|pool| Self::with(config, kept.clone(), pool, None)).collect()
+        let dir = root(&config.root)?;
+        let kept = preload(&dir, config.preload, shared)?;
+        pools.iter().map(|pool| Self::with(config, dir.clone(), kept.clone(), pool, None)).collect()
     }
 
     /// Like `new`, with every disk access delayed by `delay`.
     pub(super) fn with_disk(config: &HqServerConfig, pool: &BufPool, delay: Option<Delay>) -> Result<Self, ServeError> {
-        let kept = preload(&root(&config.root)?, config.preload, pool)?;
-        Self::with(config, kept, pool, delay)
+        let dir = root(&config.root)?;
+        let kept = preload(&dir, config.preload, pool)?;
+        Self::with(config, dir, kept, pool, delay)
     }
 
     fn with(
         config: &HqServerConfig,
+        dir: Root,
         kept: KeptFiles,
         pool: &BufPool,
         delay: Option<Delay>,
     ) -> Result<Self, ServeError> {
         Ok(Self {
             kept,
-            root: root(&config.root)?,
+            root: dir,
             uploads: config.uploads.as_deref().map(root).transpose()?,
             files: Files::start(Some(config.file_patience), delay).map_err(ServeError::Thread)?,
             requests: HashMap::new(),

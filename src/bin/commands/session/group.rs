@@ -12,7 +12,7 @@ use gannet::dpdk::{Eal, Frame, RingExchange, ThreadGuard, mesh};
 use gannet::mem::BufPool;
 use gannet::net::NetConfig;
 use gannet::quic::{EndpointConfig, ServerConfig};
-use gannet::runtime::{App, Core, CoreConfig, CoreLive, Crew, Group, Idle, Observer, Place, Stages};
+use gannet::runtime::{App, Core, CoreConfig, CoreLive, Crew, Group, Observer, Place, Stages};
 
 use super::report::CoreCounters;
 use super::{Failure, options};
@@ -55,7 +55,7 @@ impl Common<'_> {
     /// Prepares the thread of a core.
     fn enter(&self, core: u8) -> Result<ThreadGuard, Failure> {
         if let Some(cpu) = self.cpus[usize::from(core)] {
-            options::pin(options::usable_cpu("--cores", cpu)?)?;
+            options::pin(cpu)?;
         }
         Ok(self.eal.register_thread()?)
     }
@@ -259,13 +259,6 @@ where
         let number = core.number();
         self.common.finish(number, core)
     }
-}
-
-/// A warning if poll loops that never yield have to share CPUs.
-pub fn crowd(idle: Idle, cores: usize) -> Option<String> {
-    let cpus = std::thread::available_parallelism().ok()?.get();
-    (idle == Idle::Spin && cores > cpus)
-        .then(|| format!("{cores} cores share {cpus} CPUs: with --idle spin, they stop each other for milliseconds"))
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ impl Session {
         }
         let flag = if cores.cores.is_some() { "--cores" } else { "--core" };
         let (spread, cores) = (cores.spread && cores.of(args).count() > 1, cores.of(args));
-        cores.cpus().iter().flatten().try_for_each(|cpu| options::usable_cpu(flag, *cpu).map(drop))?;
+        options::check_cpus(flag, cores.cpus().iter().flatten().copied())?;
         let mut profile = profile(args, &cores, spread)?;
         profile.vlan = args.vlan;
         // Interrupts do not hurt virtual devices.
@@ -179,21 +179,8 @@ impl Session {
                 tracing::warn!("CPU {cpu} is on NUMA node {node}, the port on node {near}: memory access is slower");
             }
         }
-        let (shared, pools) = pools(&profile, shared, memory, &cores)?;
-        Ok(Self {
-            args: args.clone(),
-            eal,
-            port,
-            _claim: claim,
-            cores,
-            queues,
-            shared,
-            pools,
-            registered: None,
-            stop: stop_on_signals()?,
-            endpoint: None,
-            closing: Closing::new(),
-        })
+        let pools = pools(&profile, shared, memory, &cores)?;
+        Self::new(args, eal, claim, (port, queues), cores, pools)
     }
 
     /// Opens two sessions in one process whose ports are connected by rings.
@@ -208,23 +195,35 @@ impl Session {
         let (one, two) = Port::ring_pair(eal, profile)?;
         let session = |args: &EngineArgs, mut port: Port| -> Result<Self, Failure> {
             let (queues, cores) = (Queues::Own(port.take_queues()), Cores::one(args.core));
-            let (shared, pools) = pools(profile, 0, memory, &cores)?;
-            Ok(Self {
-                args: args.clone(),
-                eal: eal.clone(),
-                port,
-                _claim: None,
-                cores,
-                queues,
-                shared,
-                pools,
-                registered: None,
-                stop: stop_on_signals()?,
-                endpoint: None,
-                closing: Closing::new(),
-            })
+            let pools = pools(profile, 0, memory, &cores)?;
+            Self::new(args, eal.clone(), None, (port, queues), cores, pools)
         };
         Ok((session(left, one)?, session(right, two)?))
+    }
+
+    /// A session on an open port.
+    fn new(
+        args: &EngineArgs,
+        eal: Eal,
+        claim: Option<Claim>,
+        (port, queues): (Port, Queues),
+        cores: Cores,
+        (shared, pools): (BufPool, Vec<BufPool>),
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            args: args.clone(),
+            eal,
+            port,
+            _claim: claim,
+            cores,
+            queues,
+            shared,
+            pools,
+            registered: None,
+            stop: stop_on_signals()?,
+            endpoint: None,
+            closing: Closing::new(),
+        })
     }
 
     /// Maps memory for `count` buffers of `len` bytes now rather than on the first packets, and registers it with the
@@ -293,7 +292,7 @@ impl Session {
     ) -> Result<(Vec<A>, Counters), Failure> {
         let endpoint = self.endpoint.take().map_or_else(gannet::api::endpoint_config, Ok)?;
         let (idle, cores) = (self.args.idle.mode(), self.cores.cpus().len());
-        if let Some(warning) = group::crowd(idle, cores).or_else(|| crowd(idle)) {
+        if let Some(warning) = crowd(idle, cores) {
             tracing::warn!("{warning}");
         }
         let mut live = self.args.live.then(|| live::View::new(self.describe(), cores));
@@ -350,10 +349,18 @@ impl Session {
     }
 }
 
-/// Warns about competing tasks if the loop never yields its CPU.
-fn crowd(idle: Idle) -> Option<String> {
+/// A warning if poll loops that never yield have to share CPUs, with each other or with other tasks.
+fn crowd(idle: Idle, cores: usize) -> Option<String> {
+    if idle != Idle::Spin {
+        return None;
+    }
     let cpus = std::thread::available_parallelism().ok()?.get();
-    let others = machine::runnable(Path::new("/")).filter(|&others| idle == Idle::Spin && others >= cpus)?;
+    if cores > cpus {
+        return Some(format!(
+            "{cores} cores share {cpus} CPUs: with --idle spin, they stop each other for milliseconds"
+        ));
+    }
+    let others = machine::runnable(Path::new("/")).filter(|&others| others >= cpus)?;
     Some(format!(
         "{others} other tasks compete for {cpus} CPUs: with --idle spin, they stop the poll loop for milliseconds"
     ))

@@ -179,19 +179,19 @@ pub fn resolve(target: &HostPort, args: &EngineArgs) -> Result<SocketAddr, Failu
     Err(Usage(format!("{} cannot be reached: {}", target.host, problems.join("; "))).into())
 }
 
-/// The CPU with this number, which `flag` names, if this process may run on it.
-pub fn usable_cpu(flag: &str, cpu: usize) -> Result<CoreId, Failure> {
+/// Checks that this process may run on each of the CPUs that `flag` names.
+pub fn check_cpus(flag: &str, cpus: impl IntoIterator<Item = usize>) -> Result<(), Failure> {
     let ids = core_affinity::get_core_ids().unwrap_or_default();
-    ids.iter().find(|id| id.id == cpu).copied().ok_or_else(|| {
-        let list: Vec<String> = ids.iter().map(|id| id.id.to_string()).collect();
-        let (s, last) = if list.len() == 1 { ("", "that one") } else { ("s", "one of them") };
-        Usage(format!("{flag} {cpu}: this process may run on CPU{s} {}; give {last}", list.join(", "))).into()
-    })
+    let Some(cpu) = cpus.into_iter().find(|cpu| ids.iter().all(|id| id.id != *cpu)) else { return Ok(()) };
+    let list: Vec<String> = ids.iter().map(|id| id.id.to_string()).collect();
+    let (s, last) = if list.len() == 1 { ("", "that one") } else { ("s", "one of them") };
+    Err(Usage(format!("{flag} {cpu}: this process may run on CPU{s} {}; give {last}", list.join(", "))).into())
 }
 
 /// Pins the calling thread to a CPU.
-pub fn pin(cpu: CoreId) -> Result<(), Failure> {
-    if core_affinity::set_for_current(cpu) { Ok(()) } else { Err(format!("cannot run on CPU {}", cpu.id).into()) }
+pub fn pin(cpu: usize) -> Result<(), Failure> {
+    let pinned = core_affinity::set_for_current(CoreId { id: cpu });
+    if pinned { Ok(()) } else { Err(format!("cannot run on CPU {cpu}").into()) }
 }
 
 #[cfg(test)]

@@ -22,6 +22,11 @@ pub struct Size {
 impl Size {
     /// The size if the output is not a terminal.
     pub const ENDLESS: Self = Self { rows: usize::MAX, columns: usize::MAX };
+
+    /// Whether no line of `page` is too long.
+    fn holds(self, page: &str) -> bool {
+        page.lines().all(|line| line.chars().count() <= self.columns)
+    }
 }
 
 /// One line of the table, with its rank: if there is no room for all lines, those of the highest rank are left out
@@ -161,9 +166,8 @@ pub fn cores(last: &[Counts], now: &[Counts], passed: Duration, size: Size) -> S
         let cells: Vec<_> = four.collect();
         text::table(&["core", "busy", "received", "sent"], &cells)
     };
-    let fits = |page: &str| page.lines().all(|line| line.chars().count() <= size.columns);
     let mut page = wide();
-    if !fits(&page) {
+    if !size.holds(&page) {
         page = narrow();
     }
     if shown < now.len() {
@@ -200,8 +204,7 @@ fn fit(who: &str, mut rows: Vec<Row>, size: Size) -> String {
             .collect();
         text::table(&[who, "per second"], &cells)
     };
-    let fits = |page: &String| page.lines().all(|line| line.chars().count() <= size.columns);
-    let mut page = [three(false), three(true)].into_iter().find(fits).unwrap_or_else(two);
+    let mut page = [three(false), three(true)].into_iter().find(|page| size.holds(page)).unwrap_or_else(two);
     if missing > 0 {
         page.push_str(&format!("{missing} more lines in a taller window\n"));
     }
