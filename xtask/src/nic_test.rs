@@ -151,6 +151,11 @@ fn play(args: &NicTestArgs, parts: Parts, gannet: &Path, dir: &Path) -> Result<T
     Ok(table)
 }
 
+/// Adds to an error what it is about, unless it is that a signal arrived.
+fn about(error: Error, words: impl FnOnce(&Error) -> String) -> Error {
+    if matches!(error, Error::Interrupted(_)) { error } else { Error::Unmet(words(&error)) }
+}
+
 /// Records the outcome of a step.
 ///
 /// # Errors

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::process::Command;
 use std::time::Duration;
 
+use super::about;
 use super::guest::{Guest, Spec};
-use super::lab::{JOB, Lab, SERVER, Stage};
+use super::lab::{JOB, Lab, SERVER, Stage, counter};
 use super::model::{self, Model, Side};
 use super::play::{FILE_MIB, same};
 use crate::demo::results::Results;
@@ -44,21 +45,13 @@ pub fn rss(stage: &Stage, quick: bool) -> Result<()> {
         // Each process uses another UDP port.
         let more = format!("--connect {v4}:4433 --upload 512 --download 4000 --requests 4 --quiet");
         let ended = lab.client(Model::Igb, "perf client", &more);
-        let ended = ended.map_err(|error| match error {
-            Error::Interrupted(signal) => Error::Interrupted(signal),
-            error => Error::Unmet(format!("flow {flow} of {flows}: {error}")),
-        })?;
+        let ended = ended.map_err(|error| about(error, |error| format!("flow {flow} of {flows}: {error}")))?;
         same("requests", Results::parse(&ended.out).require("requests")?, 4)?;
     }
-    lab.server_must_run()?;
-    lab.server.signal(JOB, "TERM")?;
-    let ended = lab.server.wait(JOB)?;
-    if ended.code != 0 {
-        return Err(Error::Unmet(format!("the server ended with {}", ended.reason())));
-    }
+    lab.stop_server()?;
     for queue in 0..QUEUES {
         let key = format!("rx_q{queue}_packets");
-        let said = lab.server.call(&format!("sed -n 's/.*\"{key}\": *\\([0-9]*\\).*/\\1/p' /tmp/stats.json"))?;
+        let said = lab.server.call(&counter(&key))?;
         match said.lines.first().and_then(|count| count.parse::<u64>().ok()) {
             Some(1..) => {}
             Some(0) => return Err(Error::Unmet(format!("no packet of {flows} flows came to queue {queue}"))),
@@ -100,9 +93,7 @@ pub fn vhost(stage: &Stage, model: Model) -> Result<()> {
     guest.run(JOB, &get)?;
     let ended = guest.wait(JOB)?;
     serve.must_run()?;
-    if ended.code != 0 {
-        return Err(Error::Unmet(format!("the client ended with {}", ended.reason())));
-    }
+    let ended = ended.success("client")?;
     let told: String = Results::parse(&ended.out).require("sha256")?;
     if told != source.sha256 {
         return Err(Error::Unmet(format!("{} was sent, and {told} came", source.sha256)));

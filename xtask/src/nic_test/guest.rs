@@ -88,6 +88,14 @@ impl Ended {
         let last = last.or(self.err.last()).or(self.out.last());
         format!("exit code {}: {}", self.code, last.map_or("it said nothing", |line| line.trim()))
     }
+
+    /// Checks that the exit code is 0. `who` is the command's purpose in messages.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn success(self, who: &str) -> Result<Self> {
+        if self.code == 0 { Ok(self) } else { Err(Error::Unmet(format!("the {who} ended with {}", self.reason()))) }
+    }
 }
 
 impl Guest {

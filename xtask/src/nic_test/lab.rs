@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use super::about;
 use super::guest::{Ended, Guest, Spec, console};
 use super::model::{self, Model, Side};
 use super::parts::Parts;
@@ -54,11 +55,8 @@ impl Lab {
         let mut server = start(stage, models, Side::Server, cpus)?;
         let mut client = start(stage, models, Side::Client, 1)?;
         for (side, guest) in [(Side::Server, &mut server), (Side::Client, &mut client)] {
-            let words = |error: Error| match error {
-                Error::Interrupted(signal) => Error::Interrupted(signal),
-                error => Error::Unmet(format!("{error}\n  on its console:\n    {}", console(&stage.dir, side.name()))),
-            };
-            guest.boot().map_err(words)?;
+            let words = |error: &Error| format!("{error}\n  on its console:\n    {}", console(&stage.dir, side.name()));
+            guest.boot().map_err(|error| about(error, words))?;
         }
         Ok(Self { dir: stage.dir.clone(), models: models.to_vec(), server, client })
     }
@@ -130,7 +128,7 @@ impl Lab {
     pub fn finish(&mut self) -> Result<Ended> {
         let ended = self.client.wait(JOB)?;
         self.server_must_run()?;
-        if ended.code == 0 { Ok(ended) } else { Err(Error::Unmet(format!("the client ended with {}", ended.reason()))) }
+        ended.success("client")
     }
 
     /// # Errors
@@ -141,6 +139,16 @@ impl Lab {
         }
         let ended = self.server.wait(JOB)?;
         Err(Error::Unmet(format!("the server ended with {}", ended.reason())))
+    }
+
+    /// Ends the server with SIGTERM.
+    ///
+    /// # Errors
+    /// If it has already ended, hangs, or ends with another code than 0.
+    pub fn stop_server(&mut self) -> Result<Ended> {
+        self.server_must_run()?;
+        self.server.signal(JOB, "TERM")?;
+        self.server.wait(JOB)?.success("server")
     }
 
     /// Unplugs the client's cable, or plugs it in.
@@ -192,6 +200,11 @@ impl Lab {
         self.server.clear(JOB)?;
         self.client.clear(JOB)
     }
+}
+
+/// The line for a machine's shell that prints a counter of the last command.
+pub fn counter(name: &str) -> String {
+    format!("sed -n 's/.*\"{name}\": *\\([0-9]*\\).*/\\1/p' /tmp/stats.json | head -n 1")
 }
 
 fn start(stage: &Stage, models: &[Model], side: Side, cpus: u32) -> Result<Guest> {

@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use super::about;
 use super::guest::pause;
-use super::lab::{JOB, Lab, SERVER};
+use super::lab::{JOB, Lab, SERVER, counter};
 use super::model::Model;
 use super::step::Step;
 use crate::demo::results::Results;
@@ -119,17 +120,11 @@ impl<'a> Play<'a> {
         if self.server.take().is_none() {
             return Ok(());
         }
-        self.lab.server_must_run()?;
-        self.lab.server.signal(JOB, "TERM")?;
-        let ended = self.lab.server.wait(JOB)?;
+        let ended = self.lab.stop_server()?;
         // Its log contains messages about the steps; no complaint is expected after this.
         let complaint =
             ended.err.iter().find(|line| ["gannet: ", " WARN ", " ERROR "].iter().any(|w| line.contains(w)));
-        match (ended.code, complaint) {
-            (0, None) => Ok(()),
-            (0, Some(line)) => Err(Error::Unmet(format!("the server complained: {line}"))),
-            _ => Err(Error::Unmet(format!("the server ended with {}", ended.reason()))),
-        }
+        complaint.map_or(Ok(()), |line| Err(Error::Unmet(format!("the server complained: {line}"))))
     }
 
     fn perf(&mut self, more: &str) -> Result<Results> {
@@ -202,10 +197,7 @@ impl<'a> Play<'a> {
         same("requests", results.require("requests")?, 1)?;
         // 8 MiB take 5,800 packets of 1500 bytes or 950 of 9000, and some more for acknowledgements and the search for
         // the MTU.
-        let packets = self
-            .lab
-            .client
-            .ask("sed -n 's/.*\"quic_rx_datagrams\": *\\([0-9]*\\).*/\\1/p' /tmp/stats.json | head -n 1")?;
+        let packets = self.lab.client.ask(&counter("quic_rx_datagrams"))?;
         match packets.parse::<u32>() {
             Ok(..3000) => Ok(()),
             _ => Err(Error::Unmet(format!("{packets} packets came: the large ones were not used"))),
@@ -257,11 +249,8 @@ impl<'a> Play<'a> {
         for delay in HANDSHAKE_MOMENTS {
             let done = self.flap_after_first_packet(delay);
             self.lab.capture(None)?;
-            let failed = |error: Error| match error {
-                Error::Interrupted(signal) => Error::Interrupted(signal),
-                error => Error::Unmet(format!("down {} ms after the first packet: {error}", delay.as_millis())),
-            };
-            done.map_err(failed)?;
+            let failed = |error: &Error| format!("down {} ms after the first packet: {error}", delay.as_millis());
+            done.map_err(|error| about(error, failed))?;
         }
         Ok(())
     }
