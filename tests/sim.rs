@@ -123,7 +123,10 @@ fn the_same_seed_plays_the_same_run() {
 fn runs_come_to_what_their_datagrams_come_to_one_by_one() {
     let mut together = [0; 2];
     for seed in 0..RUN_SEEDS {
-        let [singly, some, runs] = [1, 2 + seed as usize % 5, 32].map(|longest| sim::run_in(seed, longest).unwrap());
+        let plan = sim::Plan::from_seed(seed);
+        let plan = if seed.is_multiple_of(8) { calm(plan) } else { plan };
+        let [singly, some, runs] =
+            [1, 2 + seed as usize % 5, 32].map(|longest| sim::run_plan_in(plan.clone(), longest).unwrap());
         for other in [&some, &runs] {
             let [a, b] = [&singly, other].map(|run| (run.trace, run.time, run.turns, run.network));
             assert_eq!(a, b, "seed {seed}");
@@ -133,8 +136,22 @@ fn runs_come_to_what_their_datagrams_come_to_one_by_one() {
         together = [0, 1].map(|way| together[way] + runs.together[way]);
     }
     let [received, sent] = together;
-    // In bad networks, windows rarely have room for a burst.
-    assert!(received > 100 * RUN_SEEDS && sent > 2 * RUN_SEEDS, "{together:?}: there was nothing to compare");
+    assert!(received > 100 * RUN_SEEDS && sent > 20 * RUN_SEEDS, "{together:?}: there was nothing to compare");
+}
+
+/// The same play in good weather and with enough room everywhere. In bad networks, windows rarely have room for a run.
+fn calm(plan: sim::Plan) -> sim::Plan {
+    let link = sim::LinkConfig { delay: plan.link.delay, every: plan.link.every, ..sim::LinkConfig::default() };
+    // A closed window stays closed: its streams wait for buffers.
+    let window = if plan.window == 0 { 0 } else { 1 << 20 };
+    let mut plan = sim::Plan { link, window, max_data: 1 << 24, pool: usize::MAX, ..plan };
+    for flow in plan.streams.iter_mut().flatten().flatten().flat_map(|s| [&mut s.forward, &mut s.back]) {
+        flow.piece = flow.piece.max(30_000);
+        if flow.len > 1000 && flow.space == sim::Space::Growing {
+            flow.len += 200_000;
+        }
+    }
+    plan
 }
 
 #[test]

@@ -613,10 +613,10 @@ pub fn run(seed: u64) -> Result<Outcome, Failure> {
     run_plan(Plan::from_seed(seed))
 }
 
-/// Plays it with runs of up to `longest_run` datagrams, which must make no difference. 1 means datagram by datagram.
+/// Plays `plan` with runs of up to `longest_run` datagrams, which must make no difference. 1 means datagram by datagram.
 ///
 /// # Errors
 /// Describes the failure, with the seed.
-pub fn run_in(seed: u64, longest_run: usize) -> Result<Outcome, Failure> {
-    play(Plan::from_seed(seed), longest_run.clamp(1, RUN))
+pub fn run_plan_in(plan: Plan, longest_run: usize) -> Result<Outcome, Failure> {
+    play(plan, longest_run.clamp(1, RUN))
 }
