@@ -190,6 +190,9 @@ impl<D: Datapath> Datapath for Faults<D> {
         self.inner.set_multicast(groups);
     }
 
+    // Wake-ups are not passed on: nothing would wake a core for a frame that is held back until a later poll. So it
+    // sleeps only briefly.
+
     fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize {
         self.poll += 1;
         // Duplication may double a burst; the limit is on frames received.
