@@ -128,6 +128,9 @@ pub struct ReplayArgs {
     /// Size of the destination memory in MiB.
     #[arg(long, default_value_t = 2)]
     pub span: usize,
+    /// One request after another instead of a transfer; each cycle is one.
+    #[arg(long)]
+    pub requests: bool,
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Instructions per packet, counted by callgrind: reproducible, so that small regressions show.
+//! Instructions per packet and per request, counted by callgrind: reproducible, so that small regressions show.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::Failure;
 use crate::cli::ReplayArgs;
 use crate::lab::apps::Placement;
+use crate::parts::alone::Alone;
 use crate::parts::transfer::{Shape, Transfer};
 use crate::process::{Running, value};
 use crate::run::Run;
@@ -27,6 +28,9 @@ const CIPHERS: [&str; 2] = ["libIPSec_MB", "libcrypto"];
 /// # Errors
 /// If the transfer fails.
 pub fn replay(args: &ReplayArgs) -> Result<(), Failure> {
+    if args.requests {
+        return replay_requests(args);
+    }
     let shape = Shape { mtu: args.mtu, placement: Placement::Direct, span: args.span << 20 };
     let mut transfer = Transfer::warmed(shape, args.warmup)?;
     let before = transfer.packets();
@@ -39,6 +43,23 @@ pub fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     println!("rx_packets: {}", after[0] - before[0]);
     println!("tx_packets: {}", after[1] - before[1]);
     Ok(())
+}
+
+fn replay_requests(args: &ReplayArgs) -> Result<(), Failure> {
+    let mut alone = Alone::new()?;
+    let before = alone.answers();
+    for _ in 0..args.cycles {
+        counted_request(&mut alone);
+        alone.rest();
+    }
+    println!("requests: {}", alone.answers() - before);
+    Ok(())
+}
+
+/// Callgrind counts while it is in here.
+#[inline(never)]
+fn counted_request(alone: &mut Alone) {
+    alone.turn();
 }
 
 /// Callgrind counts while it is in here.
@@ -59,11 +80,16 @@ fn counted_rx(transfer: &mut Transfer) {
 /// If valgrind is missing or fails, or counts have increased and `--check` is given.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     let mut counts = Map::new();
-    for side in ["rx", "tx"] {
-        let (engine, cipher) = count(run, side)?;
-        run.sheet.add(format!("icount.{side}"), engine);
-        run.sheet.add(format!("icount.{side}_cipher"), cipher);
-        counts.insert(format!("icount.{side}"), engine.round().into());
+    let cycles = run.scale.pick("2", "5", "20");
+    let transfer = ["--warmup", "12", "--cycles", cycles];
+    let requests = ["--requests", "--cycles", run.scale.pick("50", "500", "2000")];
+    for (what, unit, args) in
+        [("rx", "rx_packets", &transfer[..]), ("tx", "tx_packets", &transfer), ("request", "requests", &requests)]
+    {
+        let (engine, cipher) = count(run, what, unit, args)?;
+        run.sheet.add(format!("icount.{what}"), engine);
+        run.sheet.add(format!("icount.{what}_cipher"), cipher);
+        counts.insert(format!("icount.{what}"), engine.round().into());
     }
     let path = &run.args.baseline;
     if run.args.record {
@@ -98,7 +124,7 @@ fn grown(baseline: &Value, counts: &Map<String, Value>) -> Option<String> {
             let (now, before) = (now.as_f64()?, baseline[key].as_f64()?);
             let percent = (now / before - 1.0) * 100.0;
             (now > before * TOLERANCE)
-                .then(|| format!("{key}: {now:.0} instructions per packet, {before:.0} recorded ({percent:+.1} %)"))
+                .then(|| format!("{key}: {now:.0} instructions, {before:.0} recorded ({percent:+.1} %)"))
         })
         .collect();
     if lines.is_empty() {
@@ -107,23 +133,22 @@ fn grown(baseline: &Value, counts: &Map<String, Value>) -> Option<String> {
     Some(format!("{}; if that is intended, record it with `cargo xtask bench icount --record`", lines.join("; ")))
 }
 
-/// Instructions per packet of the engine and of the cipher.
-fn count(run: &Run, side: &str) -> Result<(f64, f64), Failure> {
-    let out = run.out.join(format!("callgrind-{side}.out"));
+/// Instructions of the engine and of the cipher in `counted_WHAT`, for each `unit` that `replay` prints the number of.
+fn count(run: &Run, what: &str, unit: &str, args: &[&str]) -> Result<(f64, f64), Failure> {
+    let out = run.out.join(format!("callgrind-{what}.out"));
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--collect-atstart=no", "--error-exitcode=9"]);
-    command.arg(format!("--toggle-collect=*icount*counted_{side}*"));
+    command.arg(format!("--toggle-collect=*icount*counted_{what}*"));
     command.arg(format!("--callgrind-out-file={}", out.display()));
-    command.arg(std::env::current_exe()?).arg("replay");
-    command.args(["--warmup", "12", "--cycles", run.scale.pick("2", "5", "20")]);
-    let name = format!("callgrind-{side}");
+    command.arg(std::env::current_exe()?).arg("replay").args(args);
+    let name = format!("callgrind-{what}");
     let running = Running::start(&name, command, &run.out).map_err(|e| format!("{e} (is valgrind installed?)"))?;
-    let packets = value(&running.finish(Duration::from_secs(600))?, &format!("{side}_packets"))?;
+    let units = value(&running.finish(Duration::from_secs(600))?, unit)?;
     let (engine, cipher) = read_profile(&out)?;
-    if engine == 0 || packets == 0.0 {
+    if engine == 0 || units == 0.0 {
         return Err(format!("callgrind counted nothing; see {}", out.display()).into());
     }
-    Ok((engine as f64 / packets, cipher as f64 / packets))
+    Ok((engine as f64 / units, cipher as f64 / units))
 }
 
 fn read_profile(path: &Path) -> Result<(u64, u64), Failure> {

@@ -1,5 +1,6 @@
 //! The measurements of each part.
 
+pub mod alone;
 pub mod bulk;
 pub mod conns;
 pub mod handshakes;

@@ -139,7 +139,12 @@ impl Connection {
         self.next_stream();
         let permit = self.recovery.permit(cx.now, mtu as u16);
         let blocked = permit != Permit::Send;
-        let wants = SpaceId::ALL.map(|space| self.wants(cx, space, blocked));
+        let wants = if self.confirmed {
+            // The other spaces are gone (RFC 9001 §4.9).
+            [false, false, self.wants(cx, SpaceId::Data, blocked)]
+        } else {
+            SpaceId::ALL.map(|space| self.wants(cx, space, blocked))
+        };
         let Some(last) = wants.iter().rposition(|want| *want) else {
             self.note_idle(permit);
             return None;

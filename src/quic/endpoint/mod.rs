@@ -448,6 +448,12 @@ impl Endpoint {
         }
     }
 
+    /// Whether there may be something to send now.
+    #[inline]
+    pub fn may_transmit(&self) -> bool {
+        !(self.transmit.is_empty() && self.answers.is_empty())
+    }
+
     /// Writes the next UDP payload to send into `slot`; `None` if there is nothing to send now.
     pub fn poll_transmit(&mut self, now: Instant, slot: &mut [u8]) -> Option<Transmit> {
         // Answers and connections alternate, so that neither can starve the other.
@@ -580,7 +586,7 @@ impl Endpoint {
         if !std::mem::replace(&mut conn.has_events, true) {
             self.with_events.push_back(id);
         }
-        self.table.get(id).map(Conn::new)
+        Some(Conn::new(conn))
     }
 
     /// The peer's address of a connection; `None` if it is gone.

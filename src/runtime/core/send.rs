@@ -32,7 +32,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             self.tx.push(frame);
             seen.at(Mark::FrameWaits { of_engine: false });
         }
-        while !self.tx.is_full() {
+        while !self.tx.is_full() && self.endpoint.may_transmit() {
             let before = self.tx.len();
             seen.at(Mark::BuildBegins);
             let mut slots =
