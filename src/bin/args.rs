@@ -45,12 +45,17 @@ const GET_EXAMPLES: &str = "\
 Examples:
   gannet get --port af-packet --set iface=eth1 --addr 192.0.2.20/24 --ca ca.pem \\
       -o file.bin --sha256 https://192.0.2.10/file.bin
-  gannet get ... --ca ca.pem -o downloads/ https://192.0.2.10/a https://192.0.2.10/b";
+  gannet get ... --ca ca.pem -o downloads/ https://192.0.2.10/a https://192.0.2.10/b
+  # each file over a connection of another core
+  gannet get ... --cores 2-3 --ca ca.pem -o downloads/ https://192.0.2.10/a https://192.0.2.10/b";
 
 const CLIENT_EXAMPLES: &str = "\
 Examples:
   # throughput: download 10 GiB on one connection
   gannet perf client ... --connect 10.77.0.1:4433 --insecure --download 10G
+
+  # 64 connections, 16 on each of four cores
+  gannet perf client ... --connect 10.77.0.1:4433 --insecure --cores 2-5 --connections 64 --download 1M --duration 10s
 
   # latency: 64-byte requests, 1 KiB answers, 50,000 per second, for 30 seconds
   gannet perf client ... --connect 10.77.0.1:4433 --insecure \\
@@ -147,6 +152,10 @@ pub struct GetArgs {
     #[command(flatten)]
     pub engine: EngineArgs,
 
+    /// Several cores.
+    #[command(flatten)]
+    pub cores: CoresArgs,
+
     /// The trusted servers.
     #[command(flatten)]
     pub trust: TrustArgs,
@@ -209,6 +218,10 @@ pub struct PerfClientArgs {
     /// Port and engine.
     #[command(flatten)]
     pub engine: EngineArgs,
+
+    /// Several cores.
+    #[command(flatten)]
+    pub cores: CoresArgs,
 
     /// The `gannet perf server` to talk to.
     #[arg(long, value_name = "HOST:PORT")]

@@ -156,25 +156,42 @@ impl Device {
     }
 }
 
-/// A source port for each of `cores` cores, from `first` on and all different, so that answers from `remote` arrive at
-/// the core that sends. If `steering` is unknown or leaves no choice, it is the next free port: answers may then arrive
-/// at another core, and are handed over.
+/// The first of the dynamic ports (RFC 6335 §6).
+const DYNAMIC: u16 = 49_152;
+
+/// `each` source ports for each of `cores` cores, from `first` on and all different, so that answers from `remote` arrive
+/// at the core that sends. If `steering` is unknown or leaves no choice, they are the next free ports: answers may then
+/// arrive at another core, and are handed over. Cores get fewer ports, but at least one, if there are not as many.
 pub fn client_ports(
     steering: Option<&Steering>,
-    cores: u16,
+    (cores, each): (u16, u16),
     local: IpAddr,
     remote: SocketAddr,
     first: u16,
-) -> Vec<u16> {
-    let mut taken: Vec<u16> = Vec::with_capacity(cores.into());
-    for core in 0..cores {
-        let free = || (first..=u16::MAX).chain(1024..first).filter(|port| !taken.contains(port));
-        let home = steering.and_then(|steering| steering.source_port(core, local, remote, free()));
-        if let Some(port) = home.or_else(|| free().next()) {
-            taken.push(port);
+) -> Vec<Vec<u16>> {
+    let low = DYNAMIC.min(first);
+    let candidates = || (first..=u16::MAX).chain(low..first).chain(1024..low);
+    let each = usize::from(each.clamp(1, (u16::MAX - 1024) / cores.max(1)));
+    let mut ports = vec![Vec::new(); cores.into()];
+    let mut rest = Vec::new();
+    let home = steering.and_then(|steering| steering.homes(local, remote));
+    for port in candidates() {
+        if ports.iter().all(|ports| ports.len() == each) {
+            break;
+        }
+        match home.as_ref().and_then(|home| ports.get_mut(usize::from(home(port)))) {
+            Some(ports) if ports.len() < each => ports.push(port),
+            _ => rest.push(port),
         }
     }
-    taken
+    // Dealt in turn, so that each core gets one before any gets two.
+    let mut rest = rest.into_iter();
+    for count in 1..=each {
+        for ports in ports.iter_mut().filter(|ports| ports.len() < count) {
+            ports.extend(rest.next());
+        }
+    }
+    ports
 }
 
 /// The hash without the local port, and the offset of that port in the input, if it is hashed.
@@ -256,18 +273,32 @@ mod tests {
         let device = Steering::of_device(&KEY, (0..128).map(|i| i % 4).collect(), Fields::Ports, Fields::Ports);
         let spread = Steering::of_spread(FlowHash::new([11, 1 << 40, 77 << 20]), 4);
         for steering in [device.as_ref(), Some(&spread)] {
-            let ports = client_ports(steering, 4, local, remote, 50_000);
-            for (core, port) in (0..).zip(&ports) {
-                let home = steering.and_then(|s| s.home(SocketAddr::new(local, *port), remote));
-                assert_eq!(home, Some(core), "{ports:?}");
+            for each in [1, 16] {
+                let ports = client_ports(steering, (4, each), local, remote, 50_000);
+                for (core, port) in (0..).zip(&ports).flat_map(|(core, ports)| ports.iter().map(move |p| (core, p))) {
+                    let home = steering.and_then(|s| s.home(SocketAddr::new(local, *port), remote));
+                    assert_eq!(home, Some(core), "{ports:?}");
+                }
+                assert!(ports.iter().all(|ports| ports.len() == usize::from(each)), "{ports:?}");
+                assert!(ports.iter().flatten().all(|port| (50_000..50_400).contains(port)));
             }
-            assert!(ports.iter().all(|port| (50_000..50_200).contains(port)));
         }
-        assert_eq!(client_ports(None, 3, local, remote, 50_000), [50_000, 50_001, 50_002]);
+        let any = client_ports(None, (3, 2), local, remote, 50_000);
+        assert_eq!(any, [[50_000, 50_003], [50_001, 50_004], [50_002, 50_005]]);
         // More cores than the device has queues: any port will do.
-        let five = client_ports(device.as_ref(), 5, local, remote, u16::MAX);
-        assert_eq!(five.len(), 5);
-        assert!((0..5).all(|i| !five[..i].contains(&five[i])), "{five:?}");
+        let five = client_ports(device.as_ref(), (5, 2), local, remote, u16::MAX);
+        let mut all = five.concat();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!((five.len(), all.len()), (5, 10), "{five:?}");
+        assert!(all.iter().all(|port| *port >= DYNAMIC), "{five:?}");
+        // Ports that all have one home.
+        let one = Steering::of_device(&KEY, vec![2; 128], Fields::Ports, Fields::Ports);
+        let ports = client_ports(one.as_ref(), (4, 3), local, remote, 50_000);
+        assert!(ports.iter().all(|ports| ports.len() == 3), "{ports:?}");
+        // More than there are.
+        let many = client_ports(None, (64, u16::MAX), local, remote, 50_000);
+        assert!(many.iter().all(|ports| ports.len() == 1007), "{}", many[0].len());
     }
 
     #[test]

@@ -47,6 +47,46 @@ pub trait App {
     }
 }
 
+/// An application that may be missing. A core without one opens no connections and accepts none, but passes on packets of
+/// the other cores of its group that arrive at its queue.
+impl<A: App> App for Option<A> {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        if let Some(app) = self {
+            app.on_event(cx, conn, event);
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        if let Some(app) = self {
+            app.on_turn(cx);
+        }
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        self.as_ref().and_then(A::waker)
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.as_ref().and_then(A::next_timeout)
+    }
+
+    fn on_unreachable(&mut self, cx: &mut Context<'_>, remote: IpAddr, why: Unreachable) {
+        if let Some(app) = self {
+            app.on_unreachable(cx, remote, why);
+        }
+    }
+
+    fn on_end(&mut self) {
+        if let Some(app) = self {
+            app.on_end();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.as_ref().is_none_or(A::is_done)
+    }
+}
+
 /// The reason why a host cannot be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Unreachable {
@@ -75,12 +115,41 @@ pub enum ConnectFailure {
     Engine(#[from] ConnectError),
 }
 
+/// The UDP ports from which a core opens connections, used in turn.
+#[derive(Debug)]
+pub(super) struct ClientPorts {
+    ports: Vec<u16>,
+    /// The index of the next.
+    next: usize,
+}
+
+impl ClientPorts {
+    /// The port used if no other is configured.
+    pub(super) const DEFAULT: u16 = 50_000;
+
+    pub(super) fn new(mut ports: Vec<u16>) -> Self {
+        if ports.is_empty() {
+            ports.push(Self::DEFAULT);
+        }
+        Self { ports, next: 0 }
+    }
+
+    fn next(&self) -> u16 {
+        self.ports[self.next]
+    }
+
+    /// A connection was opened from the next port.
+    fn take(&mut self) {
+        self.next = (self.next + 1) % self.ports.len();
+    }
+}
+
 /// The facilities of the core that an application may use during a call.
 pub struct Context<'a> {
     now: Instant,
     endpoint: &'a mut Endpoint,
     sources: &'a dyn Sources,
-    client_port: u16,
+    ports: &'a mut ClientPorts,
 }
 
 impl fmt::Debug for Context<'_> {
@@ -90,8 +159,13 @@ impl fmt::Debug for Context<'_> {
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(now: Instant, endpoint: &'a mut Endpoint, sources: &'a dyn Sources, client_port: u16) -> Self {
-        Self { now, endpoint, sources, client_port }
+    pub(super) fn new(
+        now: Instant,
+        endpoint: &'a mut Endpoint,
+        sources: &'a dyn Sources,
+        ports: &'a mut ClientPorts,
+    ) -> Self {
+        Self { now, endpoint, sources, ports }
     }
 
     /// The time at which this turn began.
@@ -110,7 +184,7 @@ impl<'a> Context<'a> {
     }
 
     /// Starts a connection to `remote`, whose certificate must be valid for `server_name`. The source address is chosen
-    /// by route and by RFC 6724 §5.
+    /// by route and by RFC 6724 §5, the source port is the next of [`CoreConfig::client_ports`](super::CoreConfig).
     ///
     /// # Errors
     /// [`ConnectFailure`] if there is no route to `remote` or the engine refuses the connection.
@@ -120,8 +194,10 @@ impl<'a> Context<'a> {
         server_name: &str,
         remote: SocketAddr,
     ) -> Result<ConnId, ConnectFailure> {
-        let local = SocketAddr::new(self.sources.local_for(remote.ip())?, self.client_port);
-        Ok(self.endpoint.connect(self.now, config, server_name, local, remote)?)
+        let local = SocketAddr::new(self.sources.local_for(remote.ip())?, self.ports.next());
+        let id = self.endpoint.connect(self.now, config, server_name, local, remote)?;
+        self.ports.take();
+        Ok(id)
     }
 
     /// Closes a connection. Its memory comes back in events.

@@ -18,6 +18,7 @@ use crate::datapath::exchange::{Alone, Exchange, Handed};
 use crate::datapath::{Burst, Datapath, DatapathStats};
 use crate::net::{Cidr, Net, NetConfig, NetError, NetStats};
 use crate::quic::{Endpoint, EndpointConfig, EndpointStats};
+use crate::runtime::context::ClientPorts;
 use crate::runtime::idle::Rest;
 use crate::runtime::notes::Note;
 use crate::runtime::observe::{self, Blind, Mark, Observe};
@@ -38,7 +39,7 @@ pub struct Core<D: Datapath, A, X = Alone> {
     /// Wakes the sleeping core, besides its port and its timers.
     waker: Waker,
     listen: Option<u16>,
-    client_port: u16,
+    client_ports: ClientPorts,
     rx: Burst<D::Rx>,
     tx: Burst<D::Tx>,
     /// A frame that was allocated for sending and not used yet.
@@ -100,7 +101,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             rest: Rest::new(config.idle),
             waker: Waker::new(),
             listen: config.listen,
-            client_port: config.client_port,
+            client_ports: ClientPorts::new(config.client_ports),
             rx: Burst::new(),
             tx: Burst::new(),
             spare: None,

@@ -153,7 +153,7 @@ fn cores(
             net: config.net.for_core(core, host.cores),
             listen: server.as_ref().map(|_| 443),
             server,
-            client_port: 50_000 + u16::from(core),
+            client_ports: vec![50_000 + u16::from(core)],
             pool: BufPool::heap(),
             ..config
         };

@@ -58,7 +58,7 @@ pub fn core<D: Datapath, A: App>(
         endpoint: EndpointConfig { max_connections: 64, ..EndpointConfig::from_seed([host; 32]) },
         listen: server.is_some().then_some(REMOTE.port()),
         server,
-        client_port: 50_000,
+        client_ports: vec![50_000],
         pool,
         idle,
         link_patience: None,

@@ -128,7 +128,7 @@ fn core<A: App>(port: Rough, host: u8, server: Option<ServerConfig>, app: A) -> 
         endpoint: EndpointConfig { core: host, max_connections: 8, ..EndpointConfig::from_seed([host; 32]) },
         listen: server.is_some().then_some(REMOTE.port()),
         server,
-        client_port: 40_000,
+        client_ports: vec![40_000],
         pool: BufPool::heap(),
         idle: Idle::Spin,
         link_patience: None,

@@ -241,7 +241,7 @@ fn core<A: App>(
         },
         server,
         listen,
-        client_port: 50_000,
+        client_ports: vec![50_000],
         pool,
         idle: Idle::Spin,
         link_patience: None,

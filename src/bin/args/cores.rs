@@ -1,4 +1,4 @@
-//! The cores of a server: on which CPUs its poll loops run.
+//! The cores of a command: on which CPUs its poll loops run.
 
 use std::str::FromStr;
 
@@ -78,13 +78,14 @@ impl FromStr for Cores {
 /// Several cores.
 #[derive(Clone, Debug, Default, Args)]
 pub struct CoresArgs {
-    /// CPUs to run poll loops on, one for each: 2-5, 2,4,6-7, or any:4 for four of them on any CPUs. Each polls a queue
-    /// of the port and has connections of its own; the port is opened with as many queues.
+    /// CPUs to run poll loops on, one for each, 64 at most: 2-5, 2,4,6-7, or any:4 for four of them on any CPUs. Each
+    /// polls a queue of the port and has connections of its own; the port is opened with as many queues. Clients deal
+    /// their connections (get: one for each core, and the files) out to the cores in turn.
     #[arg(long, value_name = "LIST", conflicts_with = "core", help_heading = "Engine")]
     pub cores: Option<Cores>,
 
-    /// Use one queue of the port for all --cores: the first receives, and spreads connections over all. For ports that
-    /// have a single queue.
+    /// Use one queue of the port for all --cores: the first sends and receives for all, and spreads connections over
+    /// them. For ports that have a single queue.
     #[arg(long, requires = "cores", help_heading = "Engine")]
     pub spread: bool,
 }

@@ -210,23 +210,35 @@ fn values_say_what_they_expect() {
 }
 
 #[test]
-fn servers_run_on_several_cores() {
-    let server = "perf server --port memif --addr 10.77.0.1/24 --listen 4433 --cert c --key k";
-    let cores = |line: &str| {
-        let Command::Perf(PerfCommand::Server(a)) = load(&format!("{server} {line}")).unwrap().command else {
-            panic!("not a server")
+fn commands_run_on_several_cores() {
+    let rest = "--port memif --addr 10.77.0.2/24";
+    let server = format!("perf server {rest} --listen 4433 --cert c --key k");
+    let client = format!("perf client {rest} --insecure --connect 10.77.0.1:4433");
+    let files = format!("serve {rest} --listen 4433 --cert c --key k --root r");
+    let get = format!("get {rest} --insecure https://10.77.0.1/a");
+    for command in [server, client, files, get] {
+        let cores = |line: &str| {
+            let (engine, cores) = match load(&format!("{command} {line}")).unwrap().command {
+                Command::Perf(PerfCommand::Server(a)) => (a.engine, a.cores),
+                Command::Perf(PerfCommand::Client(a)) => (a.engine, a.cores),
+                Command::Serve(a) => (a.engine, a.cores),
+                Command::Get(a) => (a.engine, a.cores),
+                other => panic!("{other:?}"),
+            };
+            (cores.of(&engine).cpus().to_vec(), cores.spread)
         };
-        (a.cores.of(&a.engine).cpus().to_vec(), a.cores.spread)
-    };
-    assert_eq!(cores(""), (vec![None], false));
-    assert_eq!(cores("--core 3"), (vec![Some(3)], false));
-    assert_eq!(cores("--cores 2-3,7"), (vec![Some(2), Some(3), Some(7)], false));
-    assert_eq!(cores("--cores any:2 --spread"), (vec![None; 2], true));
-    let refused = |line: &str| why(&format!("{server} {line}"));
-    assert!(refused("--cores 0,0").contains("CPU 0 is given twice"));
-    assert!(refused("--cores -1").contains("is not a CPU number"), "{}", refused("--cores -1"));
-    assert!(refused("--core 1 --cores 2").contains("cannot be used with"));
-    assert!(refused("--spread").contains("--cores"));
-    // Clients have one core.
-    assert!(why(&format!("get {PORT} --insecure https://10.77.0.1/a --cores 0-1")).contains("unexpected argument"));
+        assert_eq!(cores(""), (vec![None], false));
+        assert_eq!(cores("--core 3"), (vec![Some(3)], false));
+        assert_eq!(cores("--cores 2-3,7"), (vec![Some(2), Some(3), Some(7)], false));
+        assert_eq!(cores("--cores any:2 --spread"), (vec![None; 2], true));
+        let refused = |line: &str| why(&format!("{command} {line}"));
+        assert!(refused("--cores 0,0").contains("CPU 0 is given twice"));
+        assert!(refused("--cores any:65").contains("from 1 to 64"));
+        assert!(refused("--cores -1").contains("is not a CPU number"), "{}", refused("--cores -1"));
+        assert!(refused("--core 1 --cores 2").contains("cannot be used with"));
+        assert!(refused("--spread").contains("--cores"));
+        let words: Vec<&str> = command.split(' ').take_while(|word| !word.starts_with('-')).collect();
+        let help = load(&format!("{} --help", words.join(" "))).unwrap_err().to_string();
+        assert!(help.contains("--cores <LIST>") && help.contains("--spread"), "{help}");
+    }
 }

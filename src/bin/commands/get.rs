@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use gannet::proto::hq::{self, Destination, Fetched, HqClient, HqClientConfig, Job, Progress};
+use gannet::proto::hq::{self, Destination, Fetched, HqClient, HqClientConfig, Job, Outcomes, Progress};
 use gannet::quic::ClientConfig;
 
 use super::memory::{Memory, Wish};
 use super::session::{
-    Counters, Failure, Session, Usage, client_tls, client_transport, missing_parent, resolve, tls_options,
+    Counters, Failure, Member, Role, Session, Usage, client_memory, client_tls, client_transport, idle_cores,
+    missing_parent, resolve, tls_options,
 };
 use crate::args::{GetArgs, target::Url};
 use crate::output::{say, stdout_is_taken};
@@ -25,9 +26,13 @@ pub fn run(args: &GetArgs) -> Result<(), Failure> {
     if args.to_stdout() {
         stdout_is_taken();
     }
+    let cores = args.cores.of(&args.engine).count();
     let wish = Wish { flag: "--hold", bytes: args.hold };
-    let memory = Memory::of_machine().for_wish(&wish, WORKING_MEMORY)?;
-    run_on(args, plan, Session::open(&args.engine, memory)?)
+    let memory = Memory::of_machine().for_wish(&wish, client_memory(cores, WORKING_MEMORY))?;
+    // Cores without files keep nothing of --hold.
+    let busy = plan.busy(cores) as u64;
+    let memory = if args.hold == 0 { memory } else { memory.saturating_mul(cores.into()).div_ceil(busy) };
+    run_on(args, plan, Session::open(&args.engine, &args.cores, 0, memory)?)
 }
 
 /// The results of the checks that need no port.
@@ -49,13 +54,22 @@ impl Plan {
             tls: client_tls(&args.trust, &tls_options(&args.engine, hq::ALPN)?)?,
         })
     }
+
+    /// How many of `cores` cores have files to fetch.
+    fn busy(&self, cores: u8) -> usize {
+        self.jobs.len().clamp(1, cores.into())
+    }
 }
 
 /// Fetches the files over a port that is already open.
 pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Failure> {
+    let (cores, busy) = (session.cores(), plan.busy(session.cores()));
+    if let Some(line) = idle_cores(cores.into(), busy, "files") {
+        tracing::warn!("{line}");
+    }
     let Plan { jobs, remote, server_name, tls } = plan;
-    let (buf, count) = hq::receive_buffers(args.hold);
-    session.prepare(buf, count)?;
+    let (buf, count) = hq::receive_buffers(args.hold / busy as u64);
+    session.prepare(busy, buf, count)?;
     let mut config = client_transport(&args.engine, &session.caps());
     HqClient::adapt(&mut config);
     let progress = Arc::new(Progress::default());
@@ -67,18 +81,19 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
         hash: args.sha256,
         hold: args.hold,
     };
-    let app = HqClient::new(client, progress.clone())?;
+    let clients = HqClient::for_cores(&client, &progress, cores)?;
+    let members = clients.into_iter().map(|app| Member { app, server: None }).collect();
     let mut bar = ProgressLine::new(args.engine.log.quiet || args.engine.live);
     let watch = || {
         bar.set_position(progress.bytes.load(Ordering::Relaxed));
         None
     };
-    let (mut app, counters) = session.run(app, watch)?;
+    let (clients, counters) = session.run(members, Role::Client { remote, flows: 1 }, || {}, watch)?;
     bar.finish_and_clear();
-    app.finish();
-    print(&app, &counters, args);
+    let outcomes = HqClient::gather(clients.into_iter().flatten());
+    print(&outcomes, &counters, args);
     let interrupted = session.interrupted().then(|| "interrupted".to_owned());
-    let errors: Vec<String> = interrupted.into_iter().chain(app.errors.iter().map(ToString::to_string)).collect();
+    let errors: Vec<String> = interrupted.into_iter().chain(outcomes.errors.iter().map(ToString::to_string)).collect();
     if errors.is_empty() { Ok(()) } else { Err(errors.join("\ngannet: ").into()) }
 }
 
@@ -113,9 +128,9 @@ fn jobs(args: &GetArgs) -> Result<Vec<Job>, Failure> {
     urls.iter().map(|url| Ok(Job { path: url.path.clone(), output: Destination::File(place(url)?) })).collect()
 }
 
-fn print(app: &HqClient, counters: &Counters, args: &GetArgs) {
+fn print(outcomes: &Outcomes, counters: &Counters, args: &GetArgs) {
     let several = args.urls.len() > 1;
-    for Fetched { path, output, bytes, time, sha256 } in &app.fetched {
+    for Fetched { path, output, bytes, time, sha256, .. } in &outcomes.fetched {
         if several {
             say(&format!("file: {path}"));
         }
@@ -130,10 +145,10 @@ fn print(app: &HqClient, counters: &Counters, args: &GetArgs) {
         say(&format!("seconds: {seconds:.6}"));
         say(&format!("goodput_gbps: {:.3}", *bytes as f64 * 8e-9 / seconds.max(1e-9)));
     }
-    if app.fetched.is_empty() {
+    if outcomes.fetched.is_empty() {
         return;
     }
-    if let Some(time) = app.handshake {
+    if let Some(time) = outcomes.handshake {
         say(&format!("handshake_us: {}", time.as_micros()));
     }
     for name in ["bytes_direct", "bytes_staged", "bytes_copied"] {

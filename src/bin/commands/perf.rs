@@ -1,33 +1,37 @@
 //! `gannet perf server` and `gannet perf client`.
 
+mod results;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use gannet::proto::perf::{
-    ALPN, LiveCounts, PerfClient, PerfLive, PerfPlan, PerfResults, PerfServer, server_transport,
+    ALPN, LiveCounts, PerfClient, PerfLive, PerfPlan, PerfServer, server_transport,
 };
 use gannet::quic::{ClientConfig, ServerConfig, TransportConfig};
-use gannet::report::file::write_atomically;
-use gannet::report::{Bar, HdrLog, Series, machine, text, write_hdr_log};
+use gannet::report::{machine, text};
 
-use super::origin::{DPDK, origin};
+use super::origin::DPDK;
 use super::session::{
-    Counters, Failure, Member, Session, check_places, checked_server_tls, client_tls, client_transport, resolve,
-    server_endpoint, tls_options, transport,
+    Failure, Member, Role, Session, check_places, checked_server_tls, client_memory, client_tls, client_transport, resolve,
+    idle_cores, server_endpoint, tls_options, transport,
 };
 use crate::args::{PerfClientArgs, PerfServerArgs};
-use crate::output::say;
+use results::Report;
 use crate::terminal;
 
 /// Memory for receive buffers, in bytes.
 const MEMORY: u64 = 1 << 30;
 
+/// The maximum number of UDP ports from which one of several cores opens connections.
+const MAX_FLOWS: u32 = 64;
+
 /// Answers `perf client` until a signal arrives.
 pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
     let tls = checked_server_tls(&args.identity, &args.engine, &tls_options(&args.engine, ALPN)?)?;
     let endpoint = server_endpoint(&args.secret, args.retry)?;
-    let mut session = Session::open_for(&args.engine, &args.cores, 0, MEMORY)?;
+    let mut session = Session::open(&args.engine, &args.cores, 0, MEMORY)?;
     session.endpoint = Some(endpoint);
     serve_on(args, tls, session)
 }
@@ -44,7 +48,8 @@ pub fn serve_on(args: &PerfServerArgs, tls: Arc<rustls::ServerConfig>, mut sessi
     }
     let mut watch = Watch::new(lives, !(args.engine.live || args.engine.log.verbose > 0));
     let ready = ready_line(&args.engine.addrs[0].addr, args.listen, &session);
-    session.run_all(members, Some(args.listen), || terminal::announce(&ready), || watch.look())?;
+    let role = Role::Server { listen: args.listen };
+    session.run(members, role, || terminal::announce(&ready), || watch.look())?;
     Ok(())
 }
 
@@ -56,7 +61,8 @@ fn ready_line(addr: &std::net::IpAddr, listen: u16, session: &Session) -> String
 pub fn measure(args: &PerfClientArgs) -> Result<(), Failure> {
     let plan = plan(args)?;
     check_places(args.json.iter().chain(&args.hdr))?;
-    measure_on(args, plan, Session::open(&args.engine, MEMORY)?)
+    let memory = client_memory(args.cores.of(&args.engine).count(), MEMORY);
+    measure_on(args, plan, Session::open(&args.engine, &args.cores, 0, memory)?)
 }
 
 /// The plan of `args`; transport settings still have to be adapted to the port.
@@ -84,23 +90,32 @@ pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
 /// Measures over a port that is already open.
 pub fn measure_on(args: &PerfClientArgs, mut plan: PerfPlan, mut session: Session) -> Result<(), Failure> {
     plan.client_config = plan.client_config.with_transport(client_transport(&args.engine, &session.caps()))?;
-    let app = PerfClient::new(plan, session.pools[0].clone())?;
-    let mut watch = Watch::new(vec![app.live()], args.engine.log.quiet);
+    let clients = PerfClient::for_cores(&plan, &session.pools)?;
+    let loaded: Vec<&PerfClient> = clients.iter().flatten().collect();
+    if let Some(line) = idle_cores(clients.len(), loaded.len(), "connections and requests to share") {
+        tracing::warn!("{line}");
+    }
+    // With several cores, many flows let the server use several cores, too.
+    let most = loaded.iter().map(|client| client.plan().connections).max().unwrap_or(1);
+    let flows = if clients.len() == 1 { 1 } else { most.min(MAX_FLOWS) as u16 };
+    let role = Role::Client { remote: plan.remote, flows };
+    let mut watch = Watch::new(loaded.iter().map(|client| client.live()).collect(), args.engine.log.quiet);
     let start = SystemTime::now();
     let facts = facts(&session, args);
-    let (app, counters) = session.run(app, || watch.look())?;
-    let results = app.results();
-    print(results, &counters);
+    let members = clients.into_iter().map(|app| Member { app, server: None }).collect();
+    let (clients, counters) = session.run(members, role, || {}, || watch.look())?;
+    let report = Report::new(clients.iter().map(|client| client.as_ref().map(PerfClient::results)), counters);
+    report.print();
     if let Some(path) = &args.json {
-        write_json(path, results, &counters)?;
+        report.write_json(path)?;
     }
     if let Some(path) = &args.hdr {
-        write_hdr(path, results, start, facts)?;
+        report.write_hdr(path, start, facts)?;
     }
     if session.interrupted() {
         return Err("interrupted".into());
     }
-    if results.is_clean() { Ok(()) } else { Err(failures(results).into()) }
+    report.outcome()
 }
 
 fn facts(session: &Session, args: &PerfClientArgs) -> Vec<(String, String)> {
@@ -110,107 +125,11 @@ fn facts(session: &Session, args: &PerfClientArgs) -> Vec<(String, String)> {
         "{} B up, {} B down, {} connections, {} requests in flight on each",
         args.upload, args.download, args.connections, args.streams
     );
+    if session.cores() > 1 {
+        facts.push(("Cores of the client".into(), session.cores().to_string()));
+    }
     facts.push(("Load".into(), args.rate.map_or(load.clone(), |rate| format!("{load}, {rate} requests/s"))));
     facts
-}
-
-fn failures(results: &PerfResults) -> String {
-    let mut lines: Vec<String> = results.failures.iter().map(|(why, n)| format!("{why} ({n} times)")).collect();
-    if results.other_failures > 0 {
-        lines.push(format!("{} other failures", results.other_failures));
-    }
-    if lines.is_empty() {
-        lines.push(format!("{} requests were not answered in time", results.unfinished));
-    }
-    lines.join("\ngannet: ")
-}
-
-/// A result; counts are printed as integers.
-enum Value {
-    Count(u64),
-    Measure(f64),
-}
-
-/// All results by name, without percentiles that the number of requests does not support.
-fn values(results: &PerfResults, counters: &Counters) -> Vec<(&'static str, Value)> {
-    use Value::{Count, Measure};
-    let latency = results.latency.summary();
-    let handshake = results.handshake.summary();
-    let (up, down) = results.bit_rates();
-    let us = |ns: u64| Measure(ns as f64 / 1000.0);
-    let mut all = vec![
-        ("requests", Count(results.requests)),
-        ("errors", Count(results.errors)),
-        ("seconds", Measure(results.elapsed.as_secs_f64())),
-        ("requests_per_second", Measure(results.request_rate())),
-        ("upload_gbps", Measure(up / 1e9)),
-        ("download_gbps", Measure(down / 1e9)),
-        ("handshakes", Count(results.handshakes)),
-        ("handshakes_per_second", Measure(results.handshake_rate())),
-        ("bytes_copied", Count(counters.value("quic_bytes_copied"))),
-        ("sent_packets_lost", Count(counters.value("quic_lost_packets"))),
-        ("device_rx_missed", Count(counters.value("device_rx_missed"))),
-        ("log_lines_lost", Count(terminal::lost())),
-    ];
-    let percentiles = [
-        ("handshake_p50_us", handshake.p50),
-        ("latency_p50_us", latency.p50),
-        ("latency_p90_us", latency.p90),
-        ("latency_p99_us", latency.p99),
-        ("latency_p999_us", latency.p999),
-        ("latency_p9999_us", latency.p9999),
-    ];
-    all.extend(percentiles.into_iter().filter_map(|(name, ns)| Some((name, us(ns?)))));
-    if latency.count > 0 {
-        all.extend([("latency_min_us", us(latency.min)), ("latency_max_us", us(latency.max))]);
-    }
-    all
-}
-
-fn print(results: &PerfResults, counters: &Counters) {
-    for (name, value) in values(results, counters) {
-        match value {
-            Value::Count(n) => say(&format!("{name}: {n}")),
-            Value::Measure(n) => say(&format!("{name}: {n:.3}")),
-        }
-    }
-}
-
-fn write_json(path: &Path, results: &PerfResults, counters: &Counters) -> Result<(), Failure> {
-    let json = |value| match value {
-        Value::Count(n) => serde_json::Value::from(n),
-        Value::Measure(n) => n.into(),
-    };
-    let mut map: serde_json::Map<String, serde_json::Value> =
-        values(results, counters).into_iter().map(|(name, value)| (name.to_owned(), json(value))).collect();
-    map.insert("run".to_owned(), origin());
-    write_atomically(path, format!("{:#}\n", serde_json::Value::Object(map)).as_bytes())?;
-    Ok(())
-}
-
-fn write_hdr(
-    path: &Path,
-    results: &PerfResults,
-    start: SystemTime,
-    facts: Vec<(String, String)>,
-) -> Result<(), Failure> {
-    let (up, down) = results.bit_rates();
-    let throughput = vec![
-        Bar::new("download", down / 1e9, "Gbit/s"),
-        Bar::new("upload", up / 1e9, "Gbit/s"),
-        Bar::new("requests", results.request_rate(), "requests/s"),
-    ];
-    let series = [("request", &results.latency), ("handshake", &results.handshake)]
-        .into_iter()
-        .filter(|(_, latency)| latency.count() > 0)
-        .map(|(name, latency)| Series::new(name, latency.clone()).recorded(start, results.elapsed));
-    let log = HdrLog {
-        facts,
-        throughput: throughput.into_iter().filter(|bar| bar.value > 0.0).collect(),
-        series: series.collect(),
-    };
-    write_hdr_log(path, &log)?;
-    Ok(())
 }
 
 /// Prints a progress line each second.

@@ -10,7 +10,7 @@ use gannet::quic::ServerConfig;
 use gannet::report::text;
 
 use super::memory::{Memory, Wish};
-use super::session::{Failure, Member, Session, checked_server_tls, server_endpoint, tls_options, transport};
+use super::session::{Failure, Member, Role, Session, checked_server_tls, server_endpoint, tls_options, transport};
 use crate::args::ServeArgs;
 use crate::terminal;
 
@@ -25,7 +25,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     // The files may need less than is allowed.
     let bytes = args.preload.min(files_in(&args.root));
     let memory = Memory::of_machine().for_wish(&Wish { flag: "--preload", bytes }, WORKING_MEMORY)?;
-    let mut session = Session::open_for(&args.engine, &args.cores, bytes, memory - bytes)?;
+    let mut session = Session::open(&args.engine, &args.cores, bytes, memory - bytes)?;
     session.endpoint = Some(endpoint);
     run_on(args, tls, session)
 }
@@ -59,7 +59,7 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
     // No URL: browsers and other HTTP/3 clients cannot use this server.
     let listens = std::net::SocketAddr::new(addr, args.listen);
     let ready = || terminal::announce(&format!("ready: hq-interop on {listens}, {what}"));
-    let (apps, _) = session.run_all(members, Some(args.listen), ready, || None)?;
+    let (apps, _) = session.run(members, Role::Server { listen: args.listen }, ready, || None)?;
     tracing::info!("{}", told(&apps.iter().map(|app| app.stats).sum()));
     Ok(())
 }

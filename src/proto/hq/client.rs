@@ -52,9 +52,19 @@ enum Outcome {
     Ended,
 }
 
+/// Which of the jobs of all cores a client has: each `step`th from the `first` on.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    pub(super) first: usize,
+    pub(super) step: usize,
+    /// There is no other job, so messages need not name it.
+    pub(super) only: bool,
+}
+
 /// The application of `gannet get`.
 pub struct HqClient {
     config: HqClientConfig,
+    share: Share,
     files: Files,
     conn: Option<ConnId>,
     connected: bool,
@@ -76,6 +86,8 @@ pub struct HqClient {
     pub fetched: Vec<Fetched>,
     /// Errors so far.
     pub errors: Vec<FetchError>,
+    /// The position of each error among those of all cores.
+    pub(super) order: Vec<u64>,
 }
 
 impl HqClient {
@@ -89,9 +101,20 @@ impl HqClient {
 
     /// Like `new`, with every disk access delayed by `delay`.
     pub(super) fn with_disk(config: HqClientConfig, progress: Arc<Progress>, delay: Option<Delay>) -> io::Result<Self> {
+        let share = Share { first: 0, step: 1, only: config.jobs.len() == 1 };
+        Self::with(config, share, progress, delay)
+    }
+
+    pub(super) fn with(
+        config: HqClientConfig,
+        share: Share,
+        progress: Arc<Progress>,
+        delay: Option<Delay>,
+    ) -> io::Result<Self> {
         let outcomes = config.jobs.iter().map(|_| Outcome::Waiting).collect();
         Ok(Self {
             config,
+            share,
             // No timeout: users can wait for a slow disk, or interrupt.
             files: Files::start(None, delay)?,
             conn: None,
@@ -109,6 +132,7 @@ impl HqClient {
             handshake: None,
             fetched: Vec::new(),
             errors: Vec::new(),
+            order: Vec::new(),
         })
     }
 
@@ -127,9 +151,14 @@ impl HqClient {
         for job in 0..self.outcomes.len() {
             if !matches!(self.outcomes[job], Outcome::Ended) {
                 self.end(job);
-                self.errors.push(FetchError::NotFetched(self.config.jobs[job].path.clone()));
+                self.fail(FetchError::NotFetched(self.config.jobs[job].path.clone()));
             }
         }
+    }
+
+    fn fail(&mut self, error: FetchError) {
+        self.order.push(self.progress.errors.fetch_add(1, Ordering::Relaxed));
+        self.errors.push(error);
     }
 
     /// Fails all files that are still waited for.
@@ -141,12 +170,12 @@ impl HqClient {
         if jobs.is_empty() {
             return;
         }
-        self.errors.push(error);
+        self.fail(error);
         for job in jobs {
             self.end(job);
             // With a single file there is no need to name it.
-            if self.outcomes.len() > 1 {
-                self.errors.push(FetchError::NotFetched(self.config.jobs[job].path.clone()));
+            if !self.share.only {
+                self.fail(FetchError::NotFetched(self.config.jobs[job].path.clone()));
             }
         }
     }
@@ -262,7 +291,7 @@ impl HqClient {
     fn on_reset(&mut self, cx: &mut Context<'_>, stream: StreamId, code: u64) {
         let Some(job) = self.drop_fetch(cx, stream) else { return };
         self.end(job);
-        self.errors.push(FetchError::Refused { path: self.config.jobs[job].path.clone(), code });
+        self.fail(FetchError::Refused { path: self.config.jobs[job].path.clone(), code });
         self.request(cx);
     }
 
@@ -283,7 +312,8 @@ impl HqClient {
                 let job = job as usize;
                 if let Outcome::Arrived { bytes, time } = self.outcomes[job] {
                     let Job { path, output } = self.config.jobs[job].clone();
-                    self.fetched.push(Fetched { path, output, bytes, time, sha256 });
+                    let Share { first, step, .. } = self.share;
+                    self.fetched.push(Fetched { job: first + job * step, path, output, bytes, time, sha256 });
                     self.outcomes[job] = Outcome::Ended;
                     self.progress.files.fetch_add(1, Ordering::Relaxed);
                 }
@@ -296,7 +326,7 @@ impl HqClient {
                         PathError::Io(error) => error,
                         other => io::Error::other(other),
                     };
-                    self.errors.push(FetchError::Write { path, error });
+                    self.fail(FetchError::Write { path, error });
                     self.give_up(cx, job);
                 }
                 buf.into_iter().for_each(|(buf, valid)| self.on_written(cx, buf, valid));

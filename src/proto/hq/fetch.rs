@@ -64,6 +64,8 @@ pub struct HqClientConfig {
 /// A fetched file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
+    /// The position of its job among those of all cores.
+    pub job: usize,
     /// The requested path.
     pub path: String,
     /// The destination.
@@ -119,11 +121,13 @@ pub enum FetchError {
     NotFetched(String),
 }
 
-/// The progress of a client, for other threads to read.
+/// The progress of a client, or of those of several cores, for other threads to read.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Bytes received in order.
     pub bytes: AtomicU64,
     /// Files completed.
     pub files: AtomicU64,
+    /// Errors.
+    pub errors: AtomicU64,
 }

@@ -5,6 +5,7 @@
 //! /name\r\n` followed by bytes uploads a file.
 
 mod client;
+mod cores;
 mod download;
 mod fetch;
 mod files;
@@ -16,6 +17,7 @@ mod setup;
 mod shares;
 
 pub use client::{HqClient, receive_buffers};
+pub use cores::Outcomes;
 pub use fetch::{Destination, FetchError, Fetched, HqClientConfig, Job, Progress};
 pub use path::{PathError, Root};
 pub use request::{Method, Request, RequestError};

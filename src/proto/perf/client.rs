@@ -5,6 +5,7 @@ mod connect;
 mod link;
 mod load;
 mod request;
+mod start;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -26,6 +27,7 @@ use crate::runtime::{App, Context, Unreachable};
 use buffers::Buffers;
 use link::{Link, Stage};
 use request::Template;
+use start::StartLine;
 
 /// The maximum size of all receive buffers, in bytes of the pool.
 const MAX_MEMORY: usize = 1 << 30;
@@ -37,6 +39,8 @@ const FOLLOWED: u64 = 64 << 10;
 enum Phase {
     /// Connections are being opened.
     Connecting,
+    /// The connections of other cores are still being opened.
+    Waiting,
     /// Requests (or handshakes) are made.
     Running,
     /// No more are made; those in flight may complete until this time.
@@ -50,6 +54,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct PerfClient {
     plan: PerfPlan,
+    start: Arc<StartLine>,
     shape: ReceiveShape,
     template: Template,
     buffers: Buffers,
@@ -79,7 +84,28 @@ impl PerfClient {
     ///
     /// # Errors
     /// [`PlanError`] if the plan is invalid or its buffers do not fit into the pool.
-    pub fn new(mut plan: PerfPlan, pool: BufPool) -> Result<Self, PlanError> {
+    pub fn new(plan: PerfPlan, pool: BufPool) -> Result<Self, PlanError> {
+        Self::with_start(plan, pool, Arc::new(StartLine::new(1)))
+    }
+
+    /// Creates the clients of several cores, which share the load ([`PerfPlan::share`]) and start it together, when all
+    /// of them have opened their connections. The client of each core uses its pool of `pools`; `None` for a core that has
+    /// no share. The results of all are added up with [`PerfResults::merge`].
+    ///
+    /// # Errors
+    /// As [`PerfClient::new`].
+    pub fn for_cores(plan: &PerfPlan, pools: &[BufPool]) -> Result<Vec<Option<Self>>, PlanError> {
+        plan.check()?;
+        let cores = pools.len() as u32;
+        let shares: Vec<_> = (0..cores).map(|core| plan.share(core, cores)).collect();
+        let start = Arc::new(StartLine::new(shares.iter().flatten().count()));
+        let client = |(share, pool): (Option<PerfPlan>, &BufPool)| {
+            share.map(|plan| Self::with_start(plan, pool.clone(), start.clone())).transpose()
+        };
+        shares.into_iter().zip(pools).map(client).collect()
+    }
+
+    fn with_start(mut plan: PerfPlan, pool: BufPool, start: Arc<StartLine>) -> Result<Self, PlanError> {
         plan.check()?;
         let stats = pool.stats();
         let memory = (stats.limit.saturating_sub(stats.in_use) / 2).min(MAX_MEMORY);
@@ -107,6 +133,7 @@ impl PerfClient {
             results: PerfResults::default(),
             counts: LiveCounts::default(),
             live: Arc::default(),
+            start,
             plan,
         })
     }
@@ -126,7 +153,19 @@ impl PerfClient {
         &self.plan
     }
 
-    /// Starts the load: all connections are established or have failed.
+    /// All connections are established or have failed: starts the load, once this holds for all cores.
+    fn connected_all(&mut self, now: Instant) {
+        self.phase = Phase::Waiting;
+        self.start.arrive();
+        self.await_others(now);
+    }
+
+    fn await_others(&mut self, now: Instant) {
+        if self.start.is_open() {
+            self.begin(now);
+        }
+    }
+
     fn begin(&mut self, now: Instant) {
         self.schedule = Some(Schedule::new(&self.plan, now));
         self.last_done = now;
@@ -302,8 +341,8 @@ impl App for PerfClient {
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {
         match self.phase {
-            Phase::Connecting if self.plan.handshakes => self.begin(cx.now()),
             Phase::Connecting => self.connect_all(cx),
+            Phase::Waiting => self.await_others(cx.now()),
             Phase::Running => self.run(cx),
             Phase::Finishing(until) => self.finish(cx, until),
             Phase::Closing if self.links.is_empty() => {
@@ -340,6 +379,8 @@ impl App for PerfClient {
             (Phase::Running, Some(schedule)) if self.ready.is_empty() => Some(schedule.deadline()),
             (Phase::Running, Some(schedule)) => Some(schedule.next_due()),
             (Phase::Finishing(until), _) => Some(until),
+            // The last core to be ready wakes no other, so all stay awake.
+            (Phase::Waiting, _) => Some(Instant::ZERO),
             _ => None,
         }
     }

@@ -9,6 +9,7 @@ use crate::mem::BufPool;
 use crate::net::{Cidr, NetConfig};
 use crate::quic::{EndpointConfig, ServerConfig};
 use crate::runtime::Idle;
+use crate::runtime::context::ClientPorts;
 use crate::wire::eth::Mac;
 
 /// The configuration of a [`Core`](super::Core).
@@ -22,8 +23,9 @@ pub struct CoreConfig {
     pub server: Option<ServerConfig>,
     /// The UDP port to listen on.
     pub listen: Option<u16>,
-    /// The UDP port from which connections are opened.
-    pub client_port: u16,
+    /// The UDP ports from which connections are opened, in turn. A device that spreads packets over cores by their flow
+    /// then spreads the connections too. If there is none, port 50,000 is used.
+    pub client_ports: Vec<u16>,
     /// The pool of pinned memory.
     pub pool: BufPool,
     /// What the core does when it is idle.
@@ -43,7 +45,7 @@ impl CoreConfig {
             endpoint,
             server: None,
             listen: None,
-            client_port: 50_000,
+            client_ports: vec![ClientPorts::DEFAULT],
             pool: BufPool::heap(),
             idle: Idle::default(),
             link_patience: None,

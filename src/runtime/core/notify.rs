@@ -26,12 +26,12 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             && let Some((id, event)) = self.endpoint.poll_event()
         {
             seen.at(Mark::EventBegins);
-            let mut cx = Context::new(now, &mut self.endpoint, &self.net, self.client_port);
+            let mut cx = Context::new(now, &mut self.endpoint, &self.net, &mut self.client_ports);
             self.app.on_event(&mut cx, id, event);
             seen.at(Mark::EventEnds);
             count += 1;
         }
-        let mut cx = Context::new(now, &mut self.endpoint, &self.net, self.client_port);
+        let mut cx = Context::new(now, &mut self.endpoint, &self.net, &mut self.client_ports);
         self.app.on_turn(&mut cx);
         self.stats.events += count as u64;
         count > 0
@@ -41,7 +41,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         if self.app_failed {
             return;
         }
-        let mut cx = Context::new(now, &mut self.endpoint, &self.net, self.client_port);
+        let mut cx = Context::new(now, &mut self.endpoint, &self.net, &mut self.client_ports);
         self.app.on_unreachable(&mut cx, remote, why);
     }
 
@@ -71,7 +71,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         for _ in 0..2 {
             self.endpoint.abandon_all();
             while let Some((id, event)) = self.endpoint.poll_event() {
-                let mut cx = Context::new(now, &mut self.endpoint, &self.net, self.client_port);
+                let mut cx = Context::new(now, &mut self.endpoint, &self.net, &mut self.client_ports);
                 self.app.on_event(&mut cx, id, event);
                 self.stats.events += 1;
             }

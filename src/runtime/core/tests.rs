@@ -118,7 +118,7 @@ fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseR
         endpoint: EndpointConfig::from_seed([1; 32]),
         server: None,
         listen: None,
-        client_port: 50_000,
+        client_ports: vec![50_000],
         pool: BufPool::heap(),
         idle: Idle::Yield,
         link_patience,

@@ -41,7 +41,8 @@ pub struct Common<'a> {
     pub pools: &'a [BufPool],
     pub net: NetConfig,
     pub listen: Option<u16>,
-    pub client_port: u16,
+    /// The source ports of each core's connections.
+    pub client_ports: Vec<Vec<u16>>,
     /// Where each core publishes its counters, if anyone looks.
     pub sources: Vec<Arc<CoreLive>>,
     pub stop: Arc<AtomicBool>,
@@ -66,7 +67,7 @@ impl Common<'_> {
             endpoint,
             server,
             listen: self.listen,
-            client_port: self.client_port,
+            client_ports: self.client_ports.get(usize::from(core)).cloned().unwrap_or_default(),
             pool: self.pools[usize::from(core)].clone(),
             idle: self.args.idle.mode(),
             link_patience: self.args.link_patience,

@@ -11,6 +11,7 @@ mod report;
 mod stages;
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,12 +19,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
 use gannet::datapath::Caps;
+use gannet::datapath::steering::client_ports;
 use gannet::dpdk::{
     Bus, Claim, Eal, EalConfig, Memory, PoolGuard, Port, PortError, PortProfile, ProfileError, Queue, SpreadQueue,
     node_of_cpu,
 };
 use gannet::mem::{BufPool, PoolConfig};
-use gannet::net::NetError;
+use gannet::net::{NetConfig, NetError};
 use gannet::proto::perf::PlanError;
 use gannet::quic::{ConfigError, EndpointConfig, TransportConfig};
 use gannet::report::machine;
@@ -80,13 +82,30 @@ pub struct Session {
     pub shared: BufPool,
     /// Pinned memory for the application and the engine of each core.
     pub pools: Vec<BufPool>,
-    /// The registration of the pool with the device; dropped before `port`, which it refers to.
-    registered: Option<PoolGuard>,
+    /// The registrations of pools with the device; dropped before `port`, which they refer to.
+    registered: Vec<PoolGuard>,
     stop: Arc<AtomicBool>,
     /// The engine's settings, if not the defaults.
     pub endpoint: Option<EndpointConfig>,
     /// Dropped last, when all of the above is closed.
     closing: Closing,
+}
+
+/// What the cores of a session do.
+#[derive(Clone, Copy, Debug)]
+pub enum Role {
+    /// Accept connections.
+    Server {
+        /// The UDP port to listen on.
+        listen: u16,
+    },
+    /// Open connections.
+    Client {
+        /// The server.
+        remote: SocketAddr,
+        /// The number of UDP ports from which each core opens connections, in turn.
+        flows: u16,
+    },
 }
 
 /// The queue pair of each core.
@@ -134,20 +153,12 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Starts DPDK and opens the port for one core. The pool holds at most `memory` bytes.
-    ///
-    /// # Errors
-    /// If the profile is invalid, or the port or the memory is not available.
-    pub fn open(args: &EngineArgs, memory: u64) -> Result<Self, Failure> {
-        Self::open_for(args, &CoresArgs::default(), 0, memory)
-    }
-
     /// Starts DPDK and opens the port for `cores`. Their pools hold at most `memory` bytes in total, and `shared` bytes
     /// are for memory that all cores use.
     ///
     /// # Errors
     /// If the profile is invalid, or the cores, the port or the memory are not available.
-    pub fn open_for(args: &EngineArgs, cores: &CoresArgs, shared: u64, memory: u64) -> Result<Self, Failure> {
+    pub fn open(args: &EngineArgs, cores: &CoresArgs, shared: u64, memory: u64) -> Result<Self, Failure> {
         check_places(args.stats.iter().chain(&args.stages))?;
         if let Some(max_idle_timeout) = args.idle_timeout {
             let settings = TransportConfig { max_idle_timeout, ..TransportConfig::default() };
@@ -219,25 +230,32 @@ impl Session {
             queues,
             shared,
             pools,
-            registered: None,
+            registered: Vec::new(),
             stop: stop_on_signals()?,
             endpoint: None,
             closing: Closing::new(),
         })
     }
 
-    /// Maps memory for `count` buffers of `len` bytes now rather than on the first packets, and registers it with the
-    /// device if the device can reach it.
+    /// Maps memory for `count` buffers of `len` bytes in the pool of each of the first `cores` cores now rather than on
+    /// the first packets, and registers it with the device if the device can reach it.
     ///
     /// # Errors
     /// If the memory is not available.
-    pub fn prepare(&mut self, len: usize, count: usize) -> Result<(), Failure> {
-        self.pools[0].prepare(len, count)?;
-        self.registered = None;
-        // Optional, as frames are in DPDK's memory. A device behind an IOMMU with 39 address bits, for example, cannot
-        // map our 47-bit addresses.
-        self.registered = self.port.register_pool(&self.pools[0]).ok();
+    pub fn prepare(&mut self, cores: usize, len: usize, count: usize) -> Result<(), Failure> {
+        self.registered.clear();
+        for pool in self.pools.iter().take(cores) {
+            pool.prepare(len, count)?;
+            // Optional, as frames are in DPDK's memory. A device behind an IOMMU with 39 address bits, for example,
+            // cannot map our 47-bit addresses.
+            self.registered.extend(self.port.register_pool(pool).ok());
+        }
         Ok(())
+    }
+
+    /// The number of cores.
+    pub fn cores(&self) -> u8 {
+        self.cores.count()
     }
 
     /// The port's capabilities.
@@ -264,29 +282,15 @@ impl Session {
         format!("port {port} ({name}), MAC {}, MTU {mtu}, {memory} ({peer}), {crypto}", Mac(mac))
     }
 
-    /// Runs `app` on a core until it is done or a signal arrives. `watch` is called ten times a second: its lines go to
-    /// standard error.
-    ///
-    /// # Errors
-    /// If the port stops working.
-    pub fn run<A: App + Send>(
-        &mut self,
-        app: A,
-        watch: impl FnMut() -> Option<String> + Send,
-    ) -> Result<(A, Counters), Failure> {
-        let (mut apps, counters) = self.run_all(vec![Member { app, server: None }], None, || {}, watch)?;
-        Ok((apps.pop().ok_or("no application is left")?, counters))
-    }
-
     /// Runs an application on each core until all are done or a signal arrives. `ready` is called when all cores are
     /// about to poll, and `watch` ten times a second: its lines go to standard error.
     ///
     /// # Errors
     /// If settings do not suit the port, or the port stops working.
-    pub fn run_all<A: App + Send>(
+    pub fn run<A: App + Send>(
         &mut self,
         mut members: Vec<Member<A>>,
-        listen: Option<u16>,
+        role: Role,
         ready: impl FnOnce() + Send,
         mut watch: impl FnMut() -> Option<String> + Send,
     ) -> Result<(Vec<A>, Counters), Failure> {
@@ -295,15 +299,20 @@ impl Session {
         if let Some(warning) = crowd(idle, cores) {
             tracing::warn!("{warning}");
         }
+        let (listen, remote, flows) = match role {
+            Role::Server { listen } => (Some(listen), None, 1),
+            Role::Client { remote, flows } => (None, Some(remote), flows),
+        };
+        let net = net_config(&self.args, listen)?;
         let mut live = self.args.live.then(|| live::View::new(self.describe(), cores));
         let common = Common {
             args: &self.args,
             eal: &self.eal,
             cpus: self.cores.cpus(),
             pools: &self.pools,
-            net: net_config(&self.args, listen)?,
+            client_ports: remote.map(|remote| self.client_ports(&net, remote, flows)).transpose()?.unwrap_or_default(),
+            net,
             listen,
-            client_port: options::client_port()?,
             sources: live.as_ref().map(live::View::sources).unwrap_or_default(),
             stop: self.stop.clone(),
         };
@@ -341,6 +350,14 @@ impl Session {
             stages::keep(path, &stages, start, self.describe(), self.args.log.quiet)?;
         }
         Ok((apps, counters))
+    }
+
+    /// `flows` source ports for each core, whose answers arrive at that core if the port's steering is known.
+    fn client_ports(&self, net: &NetConfig, remote: SocketAddr, flows: u16) -> Result<Vec<Vec<u16>>, Failure> {
+        let first = options::client_port()?;
+        let local = net.source_for(remote.ip())?;
+        let cores = u16::from(self.cores.count());
+        Ok(client_ports(self.port.steering().as_ref(), (cores, flows), local, remote, first))
     }
 
     /// Returns whether a signal requested the end.
@@ -392,6 +409,29 @@ fn pools(profile: &PortProfile, shared: u64, memory: u64, cores: &Cores) -> Resu
     let each: Result<_, _> = (0..count).map(|_| pool(memory / u64::from(count))).collect();
     // The shared files may be so small that they take more than twice their size.
     Ok((pool(shared + memory)?, each?))
+}
+
+/// The minimum memory of each core of a client, in bytes.
+const CORE_MEMORY: u64 = 256 << 20;
+
+/// The memory of all of a client's cores, in bytes: `usual`, but more if that is too little for each. It is allocated on
+/// demand.
+pub fn client_memory(cores: u8, usual: u64) -> u64 {
+    usual.max(u64::from(cores) * CORE_MEMORY)
+}
+
+/// Says that only `busy` of `cores` cores have work, if that is so. The others still poll their queues, whose number the
+/// other end may depend on.
+pub fn idle_cores(cores: usize, busy: usize, what: &str) -> Option<String> {
+    let named = |n: usize| format!("{n} core{}", if n == 1 { "" } else { "s" });
+    (busy < cores).then(|| {
+        format!(
+            "only {} of {cores} can be used, as there are not more {what}; the other{} only pass{} on packets",
+            named(busy),
+            if cores - busy == 1 { "" } else { "s" },
+            if cores - busy == 1 { "es" } else { "" },
+        )
+    })
 }
 
 /// The first SIGINT or SIGTERM requests an orderly shutdown, the second ends the process.

@@ -48,7 +48,7 @@ pub fn net_config(args: &EngineArgs, listen: Option<u16>) -> Result<NetConfig, F
     })
 }
 
-/// A random source port in the dynamic range.
+/// A random source port in the dynamic range (RFC 6335 §6).
 pub fn client_port() -> io::Result<u16> {
     Ok(49_152 + Rng::from_os()?.below(16_384) as u16)
 }

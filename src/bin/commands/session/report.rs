@@ -68,6 +68,17 @@ impl Counters {
         self.all.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value)
     }
 
+    /// The counter `name` of a core; 0 if there is none.
+    pub fn of_core(&self, core: usize, name: &str) -> u64 {
+        let all = self.cores.get(core).map(|core| core.all.as_slice()).unwrap_or_default();
+        all.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value)
+    }
+
+    /// The CPU that a core was pinned to, if any.
+    pub fn cpu(&self, core: usize) -> Option<usize> {
+        self.cores.get(core).and_then(|core| core.cpu)
+    }
+
     /// Writes the counters as one JSON object: the sums, an array `cores` with those of each core, and an object `driver`
     /// with the driver's counters, whose names DPDK gives.
     ///
@@ -111,6 +122,8 @@ mod tests {
         let counters =
             Counters::of(vec![core(Some(3), &[("a", 1), ("b", 2)]), core(None, &[("a", 10), ("c", 5), ("b", 20)])]);
         assert_eq!(["a", "b", "c"].map(|name| counters.value(name)), [11, 22, 5]);
+        assert_eq!([0, 1, 2].map(|core| counters.of_core(core, "b")), [2, 20, 0]);
+        assert_eq!([0, 1, 2].map(|core| counters.cpu(core)), [Some(3), None, None]);
         let file = tempfile::NamedTempFile::new().unwrap();
         counters.write(file.path()).unwrap();
         let written: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
