@@ -3,6 +3,8 @@
 
 mod attendance;
 mod checksums;
+#[cfg(feature = "cli")]
+mod commands;
 #[cfg(feature = "proto")]
 mod cores;
 mod exchange;

@@ -13,13 +13,13 @@ use crate::scene::Scene;
 /// The number of flows in a test: enough for each of four queues to get some.
 const FLOWS: u32 = 64;
 
-fn stats(path: &Path) -> Value {
+pub fn stats(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).expect("the counters")).expect("JSON")
 }
 
 /// The counter `name` of each core. They add up to the counter without a core.
 #[track_caller]
-fn each(stats: &Value, name: &str) -> Vec<u64> {
+pub fn each(stats: &Value, name: &str) -> Vec<u64> {
     let cores = stats["cores"].as_array().expect("cores").iter();
     let each: Vec<u64> = cores.map(|core| core[name].as_u64().unwrap_or_else(|| panic!("{name}: {core}"))).collect();
     assert_eq!(stats[name].as_u64(), Some(each.iter().sum()), "{name}: {each:?}");

@@ -2,6 +2,7 @@
 #![cfg(feature = "cli")]
 #![forbid(unsafe_code)]
 
+mod clients;
 mod cores;
 mod get_failures;
 mod host;

@@ -268,6 +268,46 @@ fn stopping_the_core_gives_everything_back() {
     assert_eq!(world.client_pool.stats().in_use, 0);
 }
 
+/// Cores share the load, and none starts before all are ready: their results are of the same time.
+#[test]
+fn clients_of_several_cores_start_together() {
+    for handshakes in [false, true] {
+        let whole = PerfPlan { download: 1000, requests: Some(100), connections: 2, handshakes, ..plan() };
+        let pools = [BufPool::heap(), BufPool::heap(), BufPool::heap()];
+        let mut clients = PerfClient::for_cores(&whole, &pools).unwrap().into_iter();
+        let mut world = || {
+            let client = clients.next().unwrap()?;
+            let pool = BufPool::heap();
+            Some(World::new(client, pool.clone(), pool, shared_tls(), TransportConfig::default()))
+        };
+        let (mut one, mut two) = (world().unwrap(), world().unwrap());
+        assert!(world().is_none(), "there is no third connection");
+        if !handshakes {
+            one.until(|world| world.client.app.results().handshakes == 1);
+        }
+        let mut turns = 0;
+        one.until(|world| {
+            turns += 1;
+            let live = world.client.app.live().snapshot();
+            assert_eq!((live.requests, live.in_flight), (0, 0), "it has not waited");
+            // It must not sleep either, as nobody would wake it.
+            assert!(turns < 3 || world.client.app.next_timeout().is_some());
+            turns == 1000
+        });
+        two.until(|world| world.client.app.is_done());
+        one.until(|world| world.client.app.is_done());
+        let mut sum = one.client.app.results().clone();
+        sum.merge(two.client.app.results());
+        assert!(sum.is_clean(), "{:?}", sum.failures);
+        if handshakes {
+            assert_eq!(sum.handshakes, 100);
+        } else {
+            assert_eq!((sum.requests, sum.latency.count(), sum.bytes_down), (100, 100, 100_000));
+            assert_eq!((one.client.app.results().requests, sum.handshakes), (50, 2));
+        }
+    }
+}
+
 #[test]
 fn uploads_go_on_when_the_servers_memory_is_short() {
     use gannet::mem::{Hugepages, PoolConfig};

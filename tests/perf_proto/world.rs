@@ -131,7 +131,7 @@ impl<C: App> World<C> {
     }
 
     /// Turns both cores until `done`.
-    pub fn until(&mut self, done: impl Fn(&Self) -> bool) {
+    pub fn until(&mut self, mut done: impl FnMut(&Self) -> bool) {
         while !done(self) {
             assert!(self.started.elapsed() < PATIENCE, "stuck: {:?}", self.server.app.stats());
             self.client.turn();

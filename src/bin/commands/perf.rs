@@ -6,20 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use gannet::proto::perf::{
-    ALPN, LiveCounts, PerfClient, PerfLive, PerfPlan, PerfServer, server_transport,
-};
+use gannet::proto::perf::{ALPN, LiveCounts, PerfClient, PerfLive, PerfPlan, PerfServer, server_transport};
 use gannet::quic::{ClientConfig, ServerConfig, TransportConfig};
 use gannet::report::{machine, text};
 
 use super::origin::DPDK;
 use super::session::{
-    Failure, Member, Role, Session, check_places, checked_server_tls, client_memory, client_tls, client_transport, resolve,
-    idle_cores, server_endpoint, tls_options, transport,
+    Failure, Member, Role, Session, check_places, checked_server_tls, client_memory, client_tls, client_transport,
+    idle_cores, resolve, server_endpoint, tls_options, transport,
 };
 use crate::args::{PerfClientArgs, PerfServerArgs};
-use results::Report;
 use crate::terminal;
+use results::Report;
 
 /// Memory for receive buffers, in bytes.
 const MEMORY: u64 = 1 << 30;

@@ -156,7 +156,7 @@ impl HqClient {
         }
     }
 
-    fn fail(&mut self, error: FetchError) {
+    pub(super) fn fail(&mut self, error: FetchError) {
         self.order.push(self.progress.errors.fetch_add(1, Ordering::Relaxed));
         self.errors.push(error);
     }
@@ -185,6 +185,16 @@ impl HqClient {
             self.outcomes[job] = Outcome::Ended;
             self.files.close(job as u64);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn jobs(&self) -> &[Job] {
+        &self.config.jobs
+    }
+
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> u64 {
+        self.config.hold
     }
 
     /// Bytes received in order.

@@ -55,3 +55,58 @@ impl HqClient {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::hq::tests::client_config;
+    use crate::proto::hq::{Destination, Job};
+
+    fn config(files: usize, hold: u64) -> HqClientConfig {
+        HqClientConfig {
+            remote: ([10, 9, 0, 1], 4433).into(),
+            server_name: "hq.test".into(),
+            client: client_config(),
+            jobs: (0..files).map(|n| Job { path: format!("/{n}"), output: Destination::Nowhere }).collect(),
+            hash: false,
+            hold,
+        }
+    }
+
+    #[test]
+    fn files_are_dealt_out_and_results_gathered_in_their_order() {
+        let progress = Arc::default();
+        let clients = HqClient::for_cores(&config(5, 300), &progress, 3).unwrap();
+        let mut clients: Vec<HqClient> = clients.into_iter().flatten().collect();
+        let paths = |client: &HqClient| client.jobs().iter().map(|job| job.path.clone()).collect::<Vec<_>>();
+        assert_eq!(clients.iter().map(paths).collect::<Vec<_>>(), [vec!["/0", "/3"], vec!["/1", "/4"], vec!["/2"]]);
+        assert!(clients.iter().all(|client| client.hold() == 100));
+        // The last core arrives first, and the connections of two end for the same reason.
+        for (core, job, path) in [(2, 2, "/2"), (0, 3, "/3"), (0, 0, "/0")] {
+            let (path, output) = (path.to_owned(), Destination::Nowhere);
+            clients[core].fetched.push(Fetched { job, path, output, bytes: 1, time: Duration::ZERO, sha256: None });
+        }
+        for (core, path) in [(1, "/4"), (0, "/0"), (1, "gone"), (2, "gone")] {
+            clients[core].fail(FetchError::Refused { path: path.to_owned(), code: 404 });
+        }
+        clients[0].handshake = Some(Duration::from_millis(3));
+        clients[2].handshake = Some(Duration::from_millis(2));
+        let all = HqClient::gather(clients);
+        assert_eq!(all.fetched.iter().map(|fetched| fetched.job).collect::<Vec<_>>(), [0, 2, 3]);
+        let first: Vec<String> = all.errors.iter().take(3).map(ToString::to_string).collect();
+        let told = |path: &str| FetchError::Refused { path: path.to_owned(), code: 404 }.to_string();
+        assert_eq!(first, ["/4", "/0", "gone"].map(told));
+        // Nothing has been fetched in truth.
+        assert_eq!(all.errors.len(), 3 + 5);
+        assert_eq!(all.handshake, Some(Duration::from_millis(3)));
+    }
+
+    #[test]
+    fn cores_without_files_have_no_client() {
+        for (files, cores) in [(2, 4), (4, 4), (1, 64)] {
+            let clients = HqClient::for_cores(&config(files, 0), &Arc::default(), cores).unwrap();
+            let busy: Vec<bool> = clients.iter().map(Option::is_some).collect();
+            assert_eq!(busy, (0..usize::from(cores)).map(|core| core < files).collect::<Vec<_>>());
+        }
+    }
+}

@@ -32,7 +32,7 @@ fn options() -> tls::TlsOptions {
     tls::TlsOptions { alpn: vec![ALPN.to_vec()], ..tls::TlsOptions::default() }
 }
 
-fn client_config() -> ClientConfig {
+pub(super) fn client_config() -> ClientConfig {
     let mut transport = TransportConfig { keep_alive: Some(Duration::from_secs(2)), ..TransportConfig::default() };
     HqClient::adapt(&mut transport);
     ClientConfig::new(tls::insecure_client_config(&options()).unwrap(), transport).unwrap()

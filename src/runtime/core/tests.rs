@@ -149,6 +149,47 @@ fn or_as_much_as_is_set() {
     assert_eq!(ended, Some(CloseReason::Shutdown));
 }
 
+/// Opens connections, and remembers where from.
+struct Dialler {
+    config: ClientConfig,
+    from: Vec<u16>,
+}
+
+impl App for Dialler {
+    fn on_event(&mut self, _: &mut Context<'_>, _: ConnId, _: Event) {}
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        // The second call fails, which takes no port.
+        for remote in ["192.0.2.1:443", "255.255.255.255:443"] {
+            if let Ok(id) = cx.connect(&self.config, "server.test", remote.parse().unwrap()) {
+                self.from.extend(cx.conn(id).map(|conn| conn.local().port()));
+            }
+        }
+    }
+}
+
+#[test]
+fn connections_take_the_source_ports_in_turn() {
+    for (client_ports, from) in [(vec![7, 9, 8], [7, 9, 8, 7]), (vec![5], [5; 4]), (vec![], [50_000; 4])] {
+        let config = CoreConfig::new("192.0.2.2/24".parse().unwrap(), EndpointConfig::from_seed([1; 32]));
+        let (port, _other) = SimLink::pair(SimConfig::default());
+        let app = Some(Dialler { config: client_config(), from: Vec::new() });
+        let mut core = Core::new(port, CoreConfig { client_ports, ..config }, app).unwrap();
+        for _ in 0..4 {
+            core.turn();
+        }
+        assert_eq!(core.app.as_ref().unwrap().from, from);
+    }
+}
+
+#[test]
+fn a_missing_application_is_done() {
+    let config = CoreConfig::new("192.0.2.2/24".parse().unwrap(), EndpointConfig::from_seed([1; 32]));
+    let (port, _other) = SimLink::pair(SimConfig::default());
+    let mut core = Core::new(port, config, None::<Caller>).unwrap();
+    assert!(core.run(&AtomicBool::new(false)).is_ok() && core.app.is_none());
+}
+
 /// Duplicate address detection must hear hosts that already have an address, and those that probe for it later.
 #[test]
 fn groups_are_let_in_before_an_address_is_used() {

@@ -214,7 +214,8 @@ mod tests {
     use gannet::report::read_hdr_log;
 
     fn results(requests: u64, latency_us: u64) -> PerfResults {
-        let mut results = PerfResults { requests, elapsed: std::time::Duration::from_secs(2), ..PerfResults::default() };
+        let mut results =
+            PerfResults { requests, elapsed: std::time::Duration::from_secs(2), ..PerfResults::default() };
         (0..requests).for_each(|_| results.latency.record(latency_us * 1000));
         results
     }
@@ -232,11 +233,10 @@ mod tests {
         let of = |value: &serde_json::Value| (value["requests"].as_u64(), value["requests_per_second"].as_f64());
         assert_eq!(of(&written), (Some(400), Some(200.0)));
         let cores = written["cores"].as_array().unwrap();
-        assert_eq!(cores.iter().map(of).collect::<Vec<_>>(), [
-            (Some(100), Some(50.0)),
-            (Some(0), Some(0.0)),
-            (Some(300), Some(150.0))
-        ]);
+        assert_eq!(
+            cores.iter().map(of).collect::<Vec<_>>(),
+            [(Some(100), Some(50.0)), (Some(0), Some(0.0)), (Some(300), Some(150.0))]
+        );
         assert_eq!((&cores[2]["core"], &cores[2]["cpu"]), (&2.into(), &serde_json::Value::Null));
         // A quarter of the requests was fast, so the median is that of the slow core.
         let p50 = |value: &serde_json::Value| value["latency_p50_us"].as_f64().unwrap();
