@@ -1,13 +1,15 @@
 //! Real ports for groups of cores (feature `dpdk`).
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::datapath::Caps;
+use crate::datapath::steering::{client_ports, first_client_port};
 use crate::dpdk::{
-    Claim, Eal, EalConfig, Port, PortProfile, Queue, RingExchange, RxMbuf, SpreadQueue, ThreadGuard, mesh,
+    Claim, Eal, EalConfig, MAX_CORES, Port, PortError, PortProfile, Queue, RingExchange, RxMbuf, SpreadQueue,
+    ThreadGuard, mesh,
 };
 use crate::net::Cidr;
 use crate::quic::EndpointConfig;
@@ -41,8 +43,9 @@ pub struct CorePort {
     queues: Queues,
     mesh: Vec<RingExchange<RxMbuf>>,
     cpus: Vec<usize>,
-    _claim: Claim,
     port: Port,
+    /// Dropped after the port that uses the addresses.
+    _claim: Claim,
     eal: Eal,
 }
 
@@ -64,9 +67,8 @@ impl CorePort {
     /// If the port cannot be opened with these settings, or has fewer queues. See [`CorePort::open_spread`] for ports with
     /// a single queue.
     pub fn open(profile: &str, settings: &[(&str, &str)], addrs: &[Cidr], cpus: &[usize]) -> Result<Self, Failure> {
-        let queues = cpus.len().to_string();
-        let settings = load_settings(settings).chain([("queues".to_owned(), queues)]).collect::<Vec<_>>();
         let cores = core_count(cpus)?;
+        let settings = load_settings(settings).chain([("queues".to_owned(), cores.to_string())]).collect::<Vec<_>>();
         let profile = PortProfile::load(profile, &settings)?.for_cores(cores.into())?;
         Self::with(&profile, addrs, cpus, |_, port| Ok(Queues::Own(port.take_queues())))
     }
@@ -103,7 +105,7 @@ impl CorePort {
         let mut port = Port::open(&eal, profile)?;
         let queues = take(&eal, &mut port)?;
         let mesh = mesh(&eal, core_count(cpus)?, port.node())?;
-        Ok(Self { queues, mesh, cpus: cpus.to_vec(), _claim: claim, port, eal })
+        Ok(Self { queues, mesh, cpus: cpus.to_vec(), port, _claim: claim, eal })
     }
 
     /// The port's capabilities.
@@ -114,6 +116,18 @@ impl CorePort {
     /// The port, to read its counters, for example.
     pub fn port(&self) -> &Port {
         &self.port
+    }
+
+    /// `each` UDP ports for each core to open connections to `remote` from, for
+    /// [`CoreConfig::client_ports`]. `local` is the address that the port will use. Answers arrive at the core
+    /// that sends, if it can be known how the device steers packets; otherwise, they may arrive at another core, which
+    /// hands them over.
+    ///
+    /// # Errors
+    /// If the system provides no random numbers: the first port is random.
+    pub fn client_ports(&self, local: IpAddr, remote: SocketAddr, each: u16) -> Result<Vec<Vec<u16>>, Failure> {
+        let cores = self.cpus.len() as u16;
+        Ok(client_ports(self.port.steering().as_ref(), (cores, each), local, remote, first_client_port()?))
     }
 
     /// A group of as many cores as the port was opened for, with the secrets and limits of `endpoint`.
@@ -158,8 +172,11 @@ fn load_settings<'a>(settings: &'a [(&str, &str)]) -> impl Iterator<Item = (Stri
 /// The number of cores for `cpus`.
 fn core_count(cpus: &[usize]) -> Result<u8, Failure> {
     match u8::try_from(cpus.len()) {
-        Ok(cores) if cores > 0 => Ok(cores),
-        _ => Err(format!("a port for {} cores: there have to be 1 to 255", cpus.len()).into()),
+        Ok(cores @ 1..=MAX_CORES) => Ok(cores),
+        _ => {
+            let want = u16::try_from(cpus.len()).unwrap_or(u16::MAX);
+            Err(PortError::Cores { want, max: MAX_CORES.into() }.into())
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 //! result in a table of queues. The key of the function and the table can be read back. A client that knows both
 //! chooses its source port so that answers arrive at the core that sends: no packet has to change cores.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::flow::FlowHash;
+use crate::base::rng::Rng;
 
 /// The Toeplitz hash with a device's key (Microsoft, "RSS hashing functions").
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +160,14 @@ impl Device {
 
 /// The first of the dynamic ports (RFC 6335 §6).
 const DYNAMIC: u16 = 49_152;
+
+/// A random dynamic port: the first for [`client_ports`].
+///
+/// # Errors
+/// If the system provides no random numbers.
+pub fn first_client_port() -> io::Result<u16> {
+    Ok(DYNAMIC + Rng::from_os()?.below(16_384) as u16)
+}
 
 /// `each` source ports for each of `cores` cores, from `first` on and all different, so that answers from `remote` arrive
 /// at the core that sends. If `steering` is unknown or leaves no choice, they are the next free ports: answers may then

@@ -48,7 +48,7 @@ impl Stage {
         }
         for n in 0..8u32 {
             let bytes: Vec<u8> =
-                (0..700_000 * (n % 3) + n).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+                (0..150_000 * (n % 3) + n).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
             fs::write(stage.path(&format!("root/file-{n}")), bytes).unwrap();
         }
         stage

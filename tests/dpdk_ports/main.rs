@@ -5,6 +5,7 @@ mod attendance;
 mod checksums;
 #[cfg(feature = "cli")]
 mod commands;
+mod core_port;
 #[cfg(feature = "proto")]
 mod cores;
 mod exchange;

@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
 use gannet::datapath::Caps;
-use gannet::datapath::steering::client_ports;
+use gannet::datapath::steering::{client_ports, first_client_port};
 use gannet::dpdk::{
     Bus, Claim, Eal, EalConfig, Memory, PoolGuard, Port, PortError, PortProfile, ProfileError, Queue, SpreadQueue,
     node_of_cpu,
@@ -354,7 +354,7 @@ impl Session {
 
     /// `flows` source ports for each core, whose answers arrive at that core if the port's steering is known.
     fn client_ports(&self, net: &NetConfig, remote: SocketAddr, flows: u16) -> Result<Vec<Vec<u16>>, Failure> {
-        let first = options::client_port()?;
+        let first = first_client_port()?;
         let local = net.source_for(remote.ip())?;
         let cores = u16::from(self.cores.count());
         Ok(client_ports(self.port.steering().as_ref(), (cores, flows), local, remote, first))

@@ -1,6 +1,5 @@
 //! Converts command-line arguments to configurations of the library.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,11 +45,6 @@ pub fn net_config(args: &EngineArgs, listen: Option<u16>) -> Result<NetConfig, F
         seed: Rng::from_os()?.next_u64(),
         ..NetConfig::default()
     })
-}
-
-/// A random source port in the dynamic range (RFC 6335 §6).
-pub fn client_port() -> io::Result<u16> {
-    Ok(49_152 + Rng::from_os()?.below(16_384) as u16)
 }
 
 /// The idle timeout of clients. Pings keep connections to live servers open.
