@@ -320,6 +320,7 @@
 
 mod data;
 pub mod handle;
+mod lb_key;
 #[cfg(feature = "dpdk")]
 mod port;
 mod secret;
@@ -349,6 +350,7 @@ pub use crate::runtime::{
 /// Reference-counted bytes, one kind of [`SendData`].
 pub use bytes::Bytes;
 pub use handle::{Handle, HandleApp, HandleEvent};
+pub use lb_key::{LbKey, LbKeyError, lb_key_file};
 #[cfg(feature = "dpdk")]
 pub use port::CorePort;
 /// The TLS library whose certificates and keys [`tls`] takes.

@@ -3,6 +3,7 @@
 pub mod cores;
 pub mod engine;
 pub mod log;
+pub mod quic_lb;
 pub mod target;
 pub mod values;
 

@@ -213,9 +213,14 @@ fn endpoint_config(plan: &Plan, side: Side, start: Start) -> EndpointConfig {
     }
 }
 
-/// IDs longer than 17 bytes have a server ID.
+/// IDs longer than 17 bytes have a server ID, which is not encrypted in those of 19 bytes.
 fn cid_config(len: usize) -> CidConfig {
-    let config = if len <= 17 { CidConfig::unrouted(len) } else { CidConfig::routed(2, b"host", len, [8; 16]) };
+    let routed = |key| CidConfig::routed(2, b"host", len - 5, key);
+    let config = match len {
+        ..=17 => CidConfig::unrouted(len),
+        19 => routed(None),
+        _ => routed(Some([8; 16])),
+    };
     config.expect("10 to 20 bytes")
 }
 

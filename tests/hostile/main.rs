@@ -2,6 +2,8 @@
 //! and what strangers send changes nothing.
 
 mod acks;
+#[path = "../peers/quic_lb.rs"]
+mod balancer;
 mod closing;
 mod configs;
 mod credit;
@@ -17,6 +19,7 @@ mod mtu;
 mod pace;
 mod peer;
 mod pinning;
+mod quic_lb;
 mod refusing;
 mod retry;
 mod retry_flood;

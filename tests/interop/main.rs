@@ -6,6 +6,7 @@ mod clients;
 mod cores;
 mod get_failures;
 mod host;
+mod load_balancer;
 mod logs;
 mod outputs;
 mod patience;

@@ -25,7 +25,9 @@ pub mod files;
 pub mod netns;
 pub mod pki;
 pub mod process;
+pub mod quic_lb;
 pub mod quinn_peer;
+pub mod router;
 pub mod tshark;
 
 #[cfg(feature = "cli")]

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use gannet::runtime::Idle;
 
 use super::log::LogArgs;
+use super::quic_lb::QuicLb;
 use super::values::{self, Cidr, Route};
 
 /// Congestion controllers.
@@ -235,14 +236,21 @@ pub struct IdentityArgs {
     pub key: PathBuf,
 }
 
-/// State that survives restarts of the server.
+/// What a server's connection IDs are made of.
 #[derive(Clone, Debug, Args)]
 pub struct SecretArgs {
     /// Keep the secret behind connection IDs, reset tokens and address tokens in this file, which is created if
     /// missing. After a crash and restart, clients then learn at once that their connections are gone. Servers that run
-    /// at the same time need separate files.
+    /// at the same time need separate files, unless each has its own --quic-lb server ID.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Engine")]
     pub secret: Option<PathBuf>,
+
+    /// Make connection IDs that QUIC-LB load balancers route: config=0..6 and server-id=HEX (1 to 10 bytes, different for
+    /// each server) as in the balancers' configuration; key=FILE, its key (16 bytes, or 32 hexadecimal digits), without
+    /// which everyone can read the server ID; nonce=BYTES, the nonce's length [default: 16 less the length of the server
+    /// ID, at least 9].
+    #[arg(long, value_name = "SETTINGS", help_heading = "Engine")]
+    pub quic_lb: Option<QuicLb>,
 }
 
 /// The servers that a client trusts: exactly one of the options.

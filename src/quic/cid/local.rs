@@ -34,8 +34,8 @@ impl LocalCids {
     }
 
     /// Issues IDs until `limit` are active or the sequence numbers are exhausted.
-    pub(crate) fn issue(&mut self, limit: u64) {
-        let limit = limit.min(MAX_ACTIVE as u64) as usize;
+    pub(crate) fn issue(&mut self, limit: usize) {
+        let limit = limit.min(MAX_ACTIVE);
         while self.active.len() < limit
             && !self.due.is_full()
             && let Ok(sequence) = u16::try_from(self.next)

@@ -3,6 +3,7 @@
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+use super::MAX_ACTIVE;
 use super::codec::{CidCodec, CidInfo, MAX_INDEX, RawCid};
 use crate::quic::event::ConnId;
 use crate::wire::quic::ConnectionId;
@@ -15,12 +16,27 @@ pub(crate) struct IdMaker {
     codec: CidCodec,
     tokens: TokenMaker,
     core: u8,
+    /// Maximum number of active IDs of a connection.
+    most_active: usize,
 }
 
 impl IdMaker {
     /// Makes IDs with `codec` and tokens with `reset_key`, for connections of `core`.
     pub(crate) fn new(codec: CidCodec, reset_key: &[u8; 32], core: u8) -> Self {
-        Self { codec, tokens: TokenMaker::new(reset_key), core }
+        // IDs that everyone can link to a server are no use on another path (§9 of draft-ietf-quic-load-balancers-21:
+        // such servers "SHOULD NOT send CIDs in QUIC NEW_CONNECTION_ID frames").
+        let most_active = if codec.shows_server() { 1 } else { MAX_ACTIVE };
+        Self { codec, tokens: TokenMaker::new(reset_key), core, most_active }
+    }
+
+    /// Maximum number of active IDs of a connection whose peer accepts `limit`.
+    pub(crate) fn most_active(&self, limit: u64) -> usize {
+        limit.min(self.most_active as u64) as usize
+    }
+
+    /// An ID for a client to return to with a Retry token.
+    pub(crate) fn retry_id(&self, random: [u8; 16]) -> ConnectionId {
+        self.codec.retry_id(random)
     }
 
     /// Length of our IDs in bytes.

@@ -2,8 +2,9 @@
 //!
 //! Ours have the form of QUIC-LB (draft-ietf-quic-load-balancers-21): core, slab index, slab generation and sequence
 //! number, encrypted. Packets thus find their core and connection without a lookup table, existing load balancers can
-//! route them, and observers cannot link IDs.
+//! route them by a server ID in front of that, and observers cannot link IDs.
 
+mod cipher;
 mod codec;
 mod config;
 mod local;
@@ -22,3 +23,18 @@ pub(crate) type ResetToken = [u8; 16];
 
 /// Maximum number of active connection IDs of each side.
 pub(crate) const MAX_ACTIVE: usize = 4;
+
+#[cfg(test)]
+mod testing {
+    use super::cipher::Text;
+
+    pub(super) fn hex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+    }
+
+    pub(super) fn padded(bytes: &[u8]) -> Text {
+        let mut out = [0; 32];
+        out[..bytes.len()].copy_from_slice(bytes);
+        out
+    }
+}

@@ -53,7 +53,7 @@ impl Connection {
                 // Packets to the retired ID may be in flight for as long (RFC 9000 §9.5 explains the 3 PTO).
                 let until = cx.now + 3 * self.pto();
                 self.local_cids.retire(*seq, cx.ids.sequence(dcid), cx.now, until).map_err(fault)?;
-                self.local_cids.issue(self.peer.active_connection_id_limit);
+                self.local_cids.issue(cx.ids.most_active(self.peer.active_connection_id_limit));
                 if self.local_cids.is_exhausted() {
                     // IDs are never reused, and the peer cannot give up its last one.
                     let why = "no more connection IDs for this connection";

@@ -207,7 +207,7 @@ impl Connection {
             // A server has sent its tickets and needs TLS no longer. A client may receive more tickets.
             self.tls = None;
         }
-        self.local_cids.issue(self.peer.active_connection_id_limit);
+        self.local_cids.issue(cx.ids.most_active(self.peer.active_connection_id_limit));
         Ok(())
     }
 

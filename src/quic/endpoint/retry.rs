@@ -12,9 +12,6 @@ use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::varint::Writer;
 use crate::wire::quic::{ConnectionId, TransportError};
 
-/// Length of the connection ID in a Retry, in bytes: the minimum for one that a client chooses (RFC 9000 §7.2).
-const SCID_LEN: usize = 8;
-
 impl Endpoint {
     /// Queues a Retry for the client that sent the first packet `parsed`. No keys are derived for it, and it is smaller
     /// than that packet, which has 1200 bytes.
@@ -28,12 +25,16 @@ impl Endpoint {
 
     /// Writes a Retry packet (RFC 9000 §17.2.5) and returns its length; `None` if it does not fit.
     pub(super) fn write_retry(&mut self, now: Instant, retry: &RetryDue, slot: &mut [u8]) -> Option<usize> {
-        let mut random = [0; SCID_LEN + STATE_NONCE_LEN];
+        let (mut random, mut nonce) = ([0; 16], [0; STATE_NONCE_LEN]);
         self.rng.fill(&mut random);
-        let (scid, nonce) = random.split_first_chunk_mut::<SCID_LEN>()?;
-        // It must differ from the client's choice (RFC 9000 §17.2.5.1).
-        scid[0] ^= u8::from(*scid == *retry.dcid);
-        let (scid, nonce) = (ConnectionId::new(scid)?, *nonce.first_chunk()?);
+        self.rng.fill(&mut nonce);
+        let mut scid = self.ids.retry_id(random);
+        if scid == retry.dcid {
+            // It must differ from the client's choice (RFC 9000 §17.2.5.1).
+            random[7] ^= 1;
+            random[15] ^= 1;
+            scid = self.ids.retry_id(random);
+        }
         let token = self.tokens.seal_retry(now, retry.remote, &scid, &retry.dcid, nonce);
         let len = header::encode_retry(slot, &retry.scid, &scid, &token)?;
         let tag = crypto::retry_tag(&retry.dcid, &slot[..len]);

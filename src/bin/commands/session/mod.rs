@@ -5,6 +5,7 @@ mod certificate;
 mod group;
 mod keylog;
 mod live;
+mod load_balancer;
 mod options;
 mod page;
 mod report;
@@ -279,7 +280,9 @@ impl Session {
             (Memory::Shared, true) => "shared with the peer, frames are copied",
             (Memory::Shared, false) => "shared with a trusted peer",
         };
-        format!("port {port} ({name}), MAC {}, MTU {mtu}, {memory} ({peer}), {crypto}", Mac(mac))
+        let ids = self.endpoint.as_ref().and_then(|endpoint| load_balancer::words(&endpoint.cid));
+        let ids = ids.map_or_else(String::new, |ids| format!(", {ids}"));
+        format!("port {port} ({name}), MAC {}, MTU {mtu}, {memory} ({peer}), {crypto}{ids}", Mac(mac))
     }
 
     /// Runs an application on each core until all are done or a signal arrives. `ready` is called when all cores are
@@ -294,7 +297,8 @@ impl Session {
         ready: impl FnOnce() + Send,
         mut watch: impl FnMut() -> Option<String> + Send,
     ) -> Result<(Vec<A>, Counters), Failure> {
-        let endpoint = self.endpoint.take().map_or_else(gannet::api::endpoint_config, Ok)?;
+        let endpoint = self.endpoint.clone().map_or_else(gannet::api::endpoint_config, Ok)?;
+        let ids = load_balancer::json(&endpoint.cid);
         let (idle, cores) = (self.args.idle.mode(), self.cores.cpus().len());
         if let Some(warning) = crowd(idle, cores) {
             tracing::warn!("{warning}");
@@ -341,7 +345,7 @@ impl Session {
             counters.push(core.counters);
             stages.extend(core.stages);
         }
-        let mut counters = Counters::of(counters);
+        let mut counters = Counters::of(counters, ids);
         counters.add_device(&self.port);
         if let Some(path) = &self.args.stats {
             counters.write(path)?;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use core_affinity::CoreId;
-use gannet::api;
+use gannet::api::{self, LbKey};
 use gannet::base::rng::Rng;
 use gannet::crypto;
 use gannet::datapath::Caps;
 use gannet::net::{Cidr, Detect, NetConfig, Route};
-use gannet::quic::{CongestionAlgorithm, EndpointConfig, RetryPolicy, TransportConfig, tls};
+use gannet::quic::{CidConfig, CongestionAlgorithm, EndpointConfig, RetryPolicy, TransportConfig, tls};
 use gannet::wire::ipv4::IPV4_LEN;
 use gannet::wire::ipv6::IPV6_LEN;
 use gannet::wire::udp::UDP_LEN;
@@ -19,6 +19,7 @@ use rustls::pki_types::CertificateDer;
 use super::keylog::KeyLogFile;
 use super::{Failure, Usage, certificate};
 use crate::args::engine::{Congestion, Dad, EngineArgs, IdentityArgs, Retry, SecretArgs, Suite, TrustArgs};
+use crate::args::quic_lb::QuicLb;
 use crate::args::target::HostPort;
 use crate::args::values;
 
@@ -102,7 +103,27 @@ pub fn server_endpoint(args: &SecretArgs, retry: Retry) -> Result<EndpointConfig
         Retry::Always => RetryPolicy::Always,
         Retry::Never => RetryPolicy::Never,
     };
-    Ok(EndpointConfig { retry, ..config })
+    let cid = match &args.quic_lb {
+        Some(lb) => routed_ids(lb)?,
+        None => config.cid.clone(),
+    };
+    Ok(EndpointConfig { retry, cid, ..config })
+}
+
+/// Connection IDs that load balancers route.
+fn routed_ids(lb: &QuicLb) -> Result<CidConfig, Failure> {
+    let key = match &lb.key {
+        Some(path) => {
+            let LbKey { key, exposed } = api::lb_key_file(path)?;
+            if let Some(mode) = exposed {
+                let path = path.display();
+                tracing::warn!("the QUIC-LB key {path} is accessible to other users (mode {mode:04o}): chmod 600 it");
+            }
+            Some(*key)
+        }
+        None => None,
+    };
+    Ok(CidConfig::routed(lb.config, &lb.server_id, lb.nonce, key)?)
 }
 
 /// A server's TLS configuration.

@@ -47,14 +47,16 @@ pub struct Counters {
     cores: Vec<CoreCounters>,
     /// The driver's own counters, by its names.
     driver: Vec<(String, u64)>,
+    /// How load balancers route connection IDs; null if they do not.
+    quic_lb: Value,
 }
 
 impl Counters {
-    /// The counters of `cores`.
-    pub fn of(cores: Vec<CoreCounters>) -> Self {
+    /// The counters of `cores`, whose connection IDs load balancers route by `quic_lb`.
+    pub fn of(cores: Vec<CoreCounters>, quic_lb: Value) -> Self {
         let mut all = sum(cores.iter().map(|core| core.all.as_slice()));
         all.extend([("log_lines_lost", terminal::lost()), ("keylog_lines_lost", keylog::lost())]);
-        Self { all, cores, driver: Vec::new() }
+        Self { all, cores, driver: Vec::new(), quic_lb }
     }
 
     /// Adds the counters of the port's device: packets that never reached a queue are counted nowhere else.
@@ -80,7 +82,7 @@ impl Counters {
     }
 
     /// Writes the counters as one JSON object: the sums, an array `cores` with those of each core, and an object `driver`
-    /// with the driver's counters, whose names DPDK gives.
+    /// with the driver's counters, whose names DPDK gives. `quic_lb` says how load balancers route connection IDs.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -88,6 +90,7 @@ impl Counters {
         let mut map = json(&self.all);
         map.insert("run".to_owned(), origin());
         map.insert("driver".to_owned(), self.driver.iter().cloned().collect());
+        map.insert("quic_lb".to_owned(), self.quic_lb.clone());
         map.insert("cores".to_owned(), self.cores.iter().enumerate().map(|(n, core)| core.json(n)).collect());
         let mut text = serde_json::to_string_pretty(&map).unwrap_or_default();
         text.push('\n');
@@ -119,8 +122,10 @@ mod tests {
     #[test]
     fn counters_are_those_of_each_core_and_their_sum() {
         let core = |cpu, all: &[_]| CoreCounters { cpu, all: all.to_vec() };
-        let counters =
-            Counters::of(vec![core(Some(3), &[("a", 1), ("b", 2)]), core(None, &[("a", 10), ("c", 5), ("b", 20)])]);
+        let counters = Counters::of(
+            vec![core(Some(3), &[("a", 1), ("b", 2)]), core(None, &[("a", 10), ("c", 5), ("b", 20)])],
+            Value::Null,
+        );
         assert_eq!(["a", "b", "c"].map(|name| counters.value(name)), [11, 22, 5]);
         assert_eq!([0, 1, 2].map(|core| counters.of_core(core, "b")), [2, 20, 0]);
         assert_eq!([0, 1, 2].map(|core| counters.cpu(core)), [Some(3), None, None]);

@@ -1,0 +1,243 @@
+//! A QUIC-LB load balancer for tests: a forwarder of datagrams between clients in one namespace and servers in others.
+//!
+//! Each server has a wire of its own, with the load balancer at the right end. A client's datagrams come from an address
+//! of the load balancer's, as if from a NAT, which can assign another one to it at any time.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::PORT;
+use super::netns::{End, Wire};
+use super::quic_lb::Balancer;
+
+/// How often threads look whether the test is over.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Something that happens while the load balancer runs.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Clients get other source ports, or those that they had.
+    Moved(bool),
+    /// The fallback algorithm chooses another server for all clients, or the one that it chose first.
+    Turned(bool),
+    /// It gets another configuration.
+    Balancer(Balancer),
+}
+
+/// What the load balancer has done.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Datagrams with short headers that were routed by server ID.
+    pub short_by_id: AtomicU64,
+    /// The same with long headers.
+    pub long_by_id: AtomicU64,
+    /// Datagrams with short headers that were not routable.
+    pub short_by_fallback: AtomicU64,
+    /// The same with long headers.
+    pub long_by_fallback: AtomicU64,
+    /// Datagrams routed by server ID to another server than the fallback algorithm's choice.
+    pub against_fallback: AtomicU64,
+}
+
+impl Counts {
+    /// The value of a counter.
+    pub fn get(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+}
+
+/// A load balancer that runs until it is dropped.
+pub struct Router {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    balancer: Mutex<Balancer>,
+    /// Changes, and after how many more datagrams of clients they happen.
+    plan: Mutex<VecDeque<(u64, Change)>>,
+    counts: Counts,
+    stop: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Moves this thread into the namespace of `end`.
+fn enter(end: &End) {
+    let file = File::open(Path::new("/run/netns").join(&end.ns)).expect("the namespace");
+    move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).expect("to enter it");
+}
+
+fn bind(addr: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind(addr).expect("a socket");
+    socket.set_read_timeout(Some(TICK)).expect("its timeout");
+    socket
+}
+
+/// A request for a socket towards a server, whose answers go to the client.
+type Request = (SocketAddr, mpsc::Sender<UdpSocket>);
+
+/// The sockets of one client.
+struct Flow {
+    /// What the fallback algorithm chose for it.
+    choice: usize,
+    /// Sockets by server, and whether the client has moved.
+    up: HashMap<(usize, bool), UdpSocket>,
+}
+
+impl Router {
+    /// Starts a load balancer at the left end of the clients' wire, for servers at the left ends of theirs.
+    ///
+    /// # Panics
+    /// When sockets cannot be made.
+    pub fn start(clients: &Wire, servers: &[Wire], balancer: Balancer) -> Self {
+        assert_eq!(balancer.servers.len(), servers.len());
+        let shared = Arc::new(Shared {
+            balancer: Mutex::new(balancer),
+            plan: Mutex::default(),
+            counts: Counts::default(),
+            stop: AtomicBool::new(false),
+        });
+        let (front_to, front_from) = mpsc::channel();
+        let (mut threads, mut makers, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in servers {
+            let (to, from) = mpsc::channel();
+            makers.push(to);
+            inboxes.push(from);
+        }
+        let (own, here) = (Arc::clone(&shared), clients.left.clone());
+        threads.push(thread::spawn(move || {
+            enter(&here);
+            let front = Arc::new(bind((here.v4, PORT).into()));
+            front_to.send(Arc::clone(&front)).expect("the test waits for it");
+            own.forward(&front, &makers);
+        }));
+        let front: Arc<UdpSocket> = front_from.recv().expect("a socket towards the clients");
+        for (inbox, wire) in inboxes.into_iter().zip(servers) {
+            let (own, near, far, front) = (Arc::clone(&shared), wire.right.clone(), wire.left.v4, Arc::clone(&front));
+            threads.push(thread::spawn(move || {
+                enter(&near);
+                let mut backs = Vec::new();
+                // Ends with the thread that sends requests.
+                for (client, answer) in inbox {
+                    let _: &mpsc::Sender<UdpSocket> = &answer;
+                    let up = bind((near.v4, 0).into());
+                    up.connect((far, PORT)).expect("an address");
+                    let (back, own, front) = (up.try_clone().expect("a socket"), Arc::clone(&own), Arc::clone(&front));
+                    backs.push(thread::spawn(move || own.back(&back, &front, client)));
+                    answer.send(up).expect("someone waits for it");
+                }
+                backs.into_iter().for_each(|back| back.join().expect("no panic"));
+            }));
+        }
+        Self { shared, threads }
+    }
+
+    /// What it has done so far.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// Makes changes, each after so many more datagrams from clients than the one before.
+    pub fn plan(&self, changes: impl IntoIterator<Item = (u64, Change)>) {
+        lock(&self.shared.plan).extend(changes);
+    }
+
+    /// Whether all changes have been made.
+    pub fn is_done(&self) -> bool {
+        lock(&self.shared.plan).is_empty()
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() && !thread::panicking() {
+                panic!("the load balancer has panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Changes that are due with one more datagram.
+    fn due(&self) -> Vec<Change> {
+        let (mut plan, mut due) = (lock(&self.plan), Vec::new());
+        while let Some((left, _)) = plan.front_mut() {
+            if *left > 0 {
+                *left -= 1;
+                break;
+            }
+            due.extend(plan.pop_front().map(|(_, change)| change));
+        }
+        due
+    }
+
+    fn forward(&self, front: &UdpSocket, makers: &[mpsc::Sender<Request>]) {
+        let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
+        let (mut moved, mut turned, mut datagram) = (false, false, [0; 2048]);
+        while !self.is_over() {
+            let Ok((len, client)) = front.recv_from(&mut datagram) else { continue };
+            for change in self.due() {
+                match change {
+                    Change::Moved(to) => moved = to,
+                    Change::Turned(to) => turned = to,
+                    Change::Balancer(to) => *lock(&self.balancer) = to,
+                }
+            }
+            let datagram = &datagram[..len];
+            let count = flows.len();
+            let flow = flows.entry(client).or_insert_with(|| Flow { choice: count % makers.len(), up: HashMap::new() });
+            let choice = (flow.choice + usize::from(turned)) % makers.len();
+            let found = lock(&self.balancer).route(datagram);
+            self.count(datagram, found, choice);
+            let server = found.unwrap_or(choice);
+            let up = flow.up.entry((server, moved)).or_insert_with(|| {
+                let (to, from) = mpsc::channel();
+                makers[server].send((client, to)).expect("the server's thread");
+                from.recv().expect("a socket")
+            });
+            // Errors are those of earlier datagrams.
+            let _ = up.send(datagram);
+        }
+    }
+
+    fn count(&self, datagram: &[u8], found: Option<usize>, choice: usize) {
+        let counts = &self.counts;
+        let counter = match (datagram.first().is_some_and(|first| first & 0x80 == 0), found) {
+            (true, Some(_)) => &counts.short_by_id,
+            (false, Some(_)) => &counts.long_by_id,
+            (true, None) => &counts.short_by_fallback,
+            (false, None) => &counts.long_by_fallback,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if found.is_some_and(|server| server != choice) {
+            counts.against_fallback.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Brings a server's datagrams to the client. That of an address which the client no longer has still works.
+    fn back(&self, up: &UdpSocket, front: &UdpSocket, client: SocketAddr) {
+        let mut datagram = [0; 2048];
+        while !self.is_over() {
+            if let Ok(len) = up.recv(&mut datagram) {
+                let _ = front.send_to(&datagram[..len], client);
+            }
+        }
+    }
+}
