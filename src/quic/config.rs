@@ -255,7 +255,7 @@ pub struct EndpointConfig {
     pub seed: [u8; 32],
     /// Key of stateless reset tokens (RFC 9000 §10.3.2).
     pub reset_key: Zeroizing<[u8; 32]>,
-    /// Key that encrypts the contents of our connection IDs.
+    /// Key that encrypts the contents of our connection IDs. Load balancers do not need it ([`CidConfig::routed`]).
     pub cid_key: Zeroizing<[u8; 16]>,
     /// Key that seals address tokens (RFC 9000 §8.1.3).
     pub address_key: Zeroizing<[u8; 32]>,
@@ -264,8 +264,8 @@ pub struct EndpointConfig {
     pub epoch: [u8; 16],
     /// The form of connection IDs.
     pub cid: CidConfig,
-    /// This core's number, contained in its connection IDs. It must be unique within a process
-    /// ([`EndpointConfig::for_core`]).
+    /// This core's number, contained in its connection IDs: unique within a process ([`EndpointConfig::for_core`]), and
+    /// below 255.
     pub core: u8,
     /// The number of cores of the process. Datagrams whose connection ID names another one of them have to be handed over
     /// to it ([`Lead::Core`]).

@@ -51,7 +51,9 @@ struct Pool {
 impl Pool {
     fn new(clients: Stack, keyed: bool) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        ["root", "out"].map(|name| fs::create_dir(dir.path().join(name)).expect("a directory"));
+        for name in ["root", "out"] {
+            fs::create_dir(dir.path().join(name)).expect("a directory");
+        }
         fs::write(dir.path().join("lb.key"), format!("{KEY}\n")).expect("a file");
         fs::set_permissions(dir.path().join("lb.key"), fs::Permissions::from_mode(0o600)).expect("its mode");
         let pki = Pki::new(dir.path(), "test");

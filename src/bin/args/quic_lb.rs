@@ -57,7 +57,7 @@ impl FromStr for QuicLb {
         }
         let Some(config) = config else { return bad(format!("config is missing: {EXAMPLE}")) };
         let Some(digits) = server_id else { return bad(format!("server-id is missing: {EXAMPLE}")) };
-        let whole = |s: &str| s.parse().ok().filter(|_| s.bytes().all(|b| b.is_ascii_digit()));
+        let whole = |s: &str| s.parse::<u8>().ok().filter(|_| s.bytes().all(|b| b.is_ascii_digit()));
         let Some(config) = whole(config) else {
             return bad(format!("config={config}: expected a whole number from 0 to 6"));
         };

@@ -64,6 +64,20 @@ fn serve_with_everything() {
 }
 
 #[test]
+fn load_balancers_are_for_servers() {
+    let serve = format!("serve {PORT} --listen 4433 --cert c --key k --root w --quic-lb");
+    let Command::Serve(a) = load(&format!("{serve} config=1,server-id=0a,key=f")).unwrap().command else {
+        panic!("not serve")
+    };
+    let lb = a.secret.quic_lb.expect("settings");
+    assert_eq!((lb.config, lb.server_id, lb.nonce, lb.key), (1, vec![10], 15, Some("f".into())));
+    let why_not = why(&format!("{serve} config=7,server-id=0a"));
+    assert!(why_not.contains("--quic-lb <SETTINGS>") && why_not.contains("configuration 7"), "{why_not}");
+    let get = format!("get {PORT} --insecure https://10.77.0.1/f --quic-lb config=1,server-id=0a");
+    assert!(why(&get).contains("unexpected argument '--quic-lb'"));
+}
+
+#[test]
 fn routers_where_hosters_put_them() {
     let get = |addr: &str, more: &str| {
         let port = "--port memif --set role=client --set socket=/tmp/s";
