@@ -13,8 +13,8 @@ use crate::peers::gannet::{Gannet, Trust, url};
 use crate::peers::netns::{Stack, Wire};
 use crate::peers::pki::Pki;
 use crate::peers::process::Proc;
-use crate::peers::quic_lb::{Balancer, Config, bytes};
-use crate::peers::router::{Change, Counts, Router};
+use crate::peers::quic_lb::{Config, bytes};
+use crate::peers::router::{Balancer, Change, Counts, Router};
 use crate::peers::{ClientOptions, Peer};
 use crate::require_root;
 use crate::scene::Scene;
@@ -180,10 +180,11 @@ fn serve_and_roam(client: Stack, keyed: bool, args: &[&str]) {
     assert_eq!(stats[1]["quic_lb"], told);
 }
 
+/// Each server has two cores, among which the NIC's choice changes with the address, too.
 #[test]
 fn quinn_finds_its_server_again_from_another_address() {
     require_root!();
-    serve_and_roam(Stack::Kernel, true, &[]);
+    serve_and_roam(Stack::Kernel, true, &["--cores", "any:2"]);
 }
 
 #[test]
@@ -192,7 +193,7 @@ fn gannet_finds_its_server_again_from_another_address() {
     serve_and_roam(Stack::Bypass, true, &[]);
 }
 
-/// The same with servers on several cores and server IDs that everyone can read; clients have to come back from a Retry.
+/// The same with server IDs that everyone can read; clients have to come back from a Retry.
 #[test]
 fn servers_on_several_cores_are_found_by_ids_that_are_not_encrypted() {
     require_root!();

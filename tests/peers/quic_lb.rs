@@ -1,5 +1,5 @@
-//! What a QUIC-LB load balancer knows and does (draft-ietf-quic-load-balancers-21), written from the draft: it decodes
-//! server IDs and has no code in common with the engine, which encodes them.
+//! How QUIC-LB load balancers decode server IDs (draft-ietf-quic-load-balancers-21), written from the draft. It has no code
+//! in common with the engine, which encodes them.
 
 use aes::cipher::{BlockCipherDecrypt as _, BlockCipherEncrypt as _, KeyInit as _};
 
@@ -70,33 +70,6 @@ impl Config {
             right.remove(0);
         }
         [left, right].concat()
-    }
-}
-
-/// The destination connection ID of a datagram: that of a long header, or all that follows the first byte of a short one
-/// (RFC 8999 §5).
-pub fn destination(datagram: &[u8]) -> Option<&[u8]> {
-    if datagram.first()? & 0x80 == 0 {
-        return datagram.get(1..);
-    }
-    datagram.get(6..)?.get(..usize::from(*datagram.get(5)?))
-}
-
-/// A load balancer without state.
-#[derive(Clone, Debug)]
-pub struct Balancer {
-    /// Its configurations.
-    pub configs: Vec<Config>,
-    /// The server ID of each server.
-    pub servers: Vec<Vec<u8>>,
-}
-
-impl Balancer {
-    /// The server that a datagram belongs to; `None` if its destination ID is not routable (§4.1).
-    pub fn route(&self, datagram: &[u8]) -> Option<usize> {
-        let cid = destination(datagram)?;
-        let id = self.configs.iter().find_map(|config| config.server_id(cid))?;
-        self.servers.iter().position(|server| *server == id)
     }
 }
 

@@ -16,10 +16,37 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::PORT;
 use super::netns::{End, Wire};
-use super::quic_lb::Balancer;
+use super::quic_lb::Config;
 
 /// How often threads look whether the test is over.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The destination connection ID of a datagram: that of a long header, or all that follows the first byte of a short one
+/// (RFC 8999 §5).
+pub fn destination(datagram: &[u8]) -> Option<&[u8]> {
+    if datagram.first()? & 0x80 == 0 {
+        return datagram.get(1..);
+    }
+    datagram.get(6..)?.get(..usize::from(*datagram.get(5)?))
+}
+
+/// A load balancer without state.
+#[derive(Clone, Debug)]
+pub struct Balancer {
+    /// Its configurations.
+    pub configs: Vec<Config>,
+    /// The server ID of each server.
+    pub servers: Vec<Vec<u8>>,
+}
+
+impl Balancer {
+    /// The server that a datagram belongs to; `None` if its destination ID is not routable (§4.1).
+    pub fn route(&self, datagram: &[u8]) -> Option<usize> {
+        let cid = destination(datagram)?;
+        let id = self.configs.iter().find_map(|config| config.server_id(cid))?;
+        self.servers.iter().position(|server| *server == id)
+    }
+}
 
 /// Something that happens while the load balancer runs.
 #[derive(Clone, Debug)]
