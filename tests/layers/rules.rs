@@ -44,8 +44,9 @@ const PRINTING: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
 
 /// Where the library may use files: in code that runs before the poll loop, or on a thread of its own.
 const FILES: &[&str] = &[
-    // Seeds and secrets, at start-up.
+    // Seeds, secrets and keys, at start-up.
     "src/base/rng.rs",
+    "src/api/lb_key.rs",
     "src/api/secret.rs",
     // Certificates, at start-up.
     "src/quic/tls/config.rs",
