@@ -270,6 +270,11 @@ pub struct PerfClientArgs {
     #[arg(help_heading = "Load")]
     pub connections: u32,
 
+    /// Number of UDP source ports from which each core opens its connections in turn: a server's NIC steers all packets
+    /// from one port to the same queue [default: 1; with --cores, up to 64].
+    #[arg(long, value_name = "N", value_parser = values::number::<u16>(1, 16_384), help_heading = "Load")]
+    pub source_ports: Option<u16>,
+
     /// Number of requests in flight on each connection.
     #[arg(long, value_name = "N", value_parser = values::number::<u32>(1, u32::MAX.into()), default_value_t = 1)]
     #[arg(help_heading = "Load")]

@@ -4,6 +4,7 @@
 //! result in a table of queues. The key of the function and the table can be read back. A client that knows both
 //! chooses its source port so that answers arrive at the core that sends: no packet has to change cores.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -122,6 +123,30 @@ impl Steering {
                 Some(Box::new(move |port| hash.home(SocketAddr::new(local, port), remote, *cores).map_or(0, u16::from)))
             }
         }
+    }
+}
+
+/// All that decides where a packet goes: the key in hex, the queue for each remainder, and the fields. A secret key of
+/// ours is left out.
+impl fmt::Display for Steering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Device { toeplitz: Toeplitz(key), table, v4, v6 } = match &self.0 {
+            Way::Device(device) => device,
+            Way::Spread(_, cores) => return write!(f, "spread over {cores} cores"),
+        };
+        let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let table: Vec<_> = table.iter().map(u16::to_string).collect();
+        write!(f, "key {key}, table {}, IPv4 {v4}, IPv6 {v6}", table.join(" "))
+    }
+}
+
+impl fmt::Display for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "nothing",
+            Self::Addresses => "addresses",
+            Self::Ports => "ports",
+        })
     }
 }
 
@@ -309,6 +334,14 @@ mod tests {
         // More than there are.
         let many = client_ports(None, (64, u16::MAX), local, remote, 50_000);
         assert!(many.iter().all(|ports| ports.len() == 1007), "{}", many[0].len());
+    }
+
+    #[test]
+    fn the_description_has_all_that_decides() {
+        let device = Steering::of_device(&[0x6d, 0x0a], vec![0, 3, 1], Fields::Ports, Fields::None).unwrap();
+        assert_eq!(device.to_string(), "key 6d0a, table 0 3 1, IPv4 ports, IPv6 nothing");
+        let spread = Steering::of_spread(FlowHash::new([11, 12, 13]), 4);
+        assert_eq!(spread.to_string(), "spread over 4 cores");
     }
 
     #[test]

@@ -95,7 +95,8 @@ pub fn measure_on(args: &PerfClientArgs, mut plan: PerfPlan, mut session: Sessio
     }
     // With several cores, many flows let the server use several cores, too.
     let most = loaded.iter().map(|client| client.plan().connections).max().unwrap_or(1);
-    let flows = if clients.len() == 1 { 1 } else { most.min(MAX_FLOWS) as u16 };
+    let usual = if clients.len() == 1 { 1 } else { most.min(MAX_FLOWS) as u16 };
+    let flows = args.source_ports.unwrap_or(usual);
     let role = Role::Client { remote: plan.remote, flows };
     let mut watch = Watch::new(loaded.iter().map(|client| client.live()).collect(), args.engine.log.quiet);
     let start = SystemTime::now();

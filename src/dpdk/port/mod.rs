@@ -192,8 +192,12 @@ impl Port {
         self.inner.id
     }
 
-    /// Takes all queue pairs, one per core; empty if they were taken before.
+    /// Takes all queue pairs, one per core; empty if they were taken before. What [`Port::steering`] is based on is
+    /// logged.
     pub fn take_queues(&mut self) -> Vec<Queue> {
+        if let Some(steering) = self.steering() {
+            tracing::debug!(%steering, "the port has several queues");
+        }
         std::mem::take(&mut self.queues)
     }
 
