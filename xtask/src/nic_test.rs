@@ -1,10 +1,13 @@
 //! `cargo xtask nic-test`: two emulated machines whose PCI NICs `gannet` drives through vfio-pci, behind an emulated IOMMU.
 
 mod apart;
+mod clock;
 mod cpio;
+mod flows;
 mod guest;
 mod initramfs;
 mod lab;
+mod lock;
 mod model;
 pub mod parts;
 mod play;
@@ -35,7 +38,7 @@ pub struct NicTestArgs {
     /// Only these steps, separated by commas [default: all that suit the NIC]
     #[arg(long = "step", value_enum, value_name = "STEP", value_delimiter = ',')]
     steps: Vec<Step>,
-    /// Fewer flows and smaller files: what `cargo xtask test` has time for
+    /// Smaller files: what `cargo xtask test` has time for
     #[arg(long)]
     quick: bool,
     /// Write the table to this file: {"MODEL": {"STEP": "pass" or the reason}}
@@ -55,8 +58,9 @@ pub struct NicTestArgs {
 /// If the machines cannot be started, a step fails, or a signal arrives. No machine and none of its files outlives the
 /// command.
 pub fn run(args: &NicTestArgs) -> Result<()> {
+    let _lock = Parts::lock()?;
     // Without them, nothing needs to be built.
-    let parts = Parts::prepare()?;
+    let parts = Parts::prepare_locked()?;
     let gannet = match &args.gannet {
         Some(path) => path.canonicalize().map_err(Error::path("find the program", path))?,
         None => build()?,
@@ -122,7 +126,7 @@ fn play(args: &NicTestArgs, parts: Parts, gannet: &Path, dir: &Path) -> Result<T
             Some(lab) => lab,
             none => {
                 let start = Instant::now();
-                let booted = none.insert(Lab::boot(&stage, &models, 1)?);
+                let booted = none.insert(Lab::boot(&stage, &models)?);
                 println!(
                     "two machines with {} NICs each, booted in {:.1} s",
                     models.len(),
@@ -141,11 +145,7 @@ fn play(args: &NicTestArgs, parts: Parts, gannet: &Path, dir: &Path) -> Result<T
     for model in models {
         for step in steps(model).filter(|step| step.is_apart()) {
             let start = Instant::now();
-            let done = match step {
-                Step::Rss => apart::rss(&stage, args.quick),
-                _ => apart::vhost(&stage, model),
-            };
-            note(&mut table, model, step, start, done)?;
+            note(&mut table, model, step, start, apart::vhost(&stage, model))?;
         }
     }
     Ok(table)

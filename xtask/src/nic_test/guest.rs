@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::process::{Running, Stderr};
 
 /// How often waits check what they are waiting for.
-const POLL: Duration = Duration::from_millis(100);
+pub const POLL: Duration = Duration::from_millis(100);
 
 /// How often the guest is asked how far a command is: emulated CPUs are slow, so not often.
 const ASK: Duration = Duration::from_millis(500);
@@ -134,6 +134,11 @@ impl Guest {
     pub fn boot(&mut self) -> Result<()> {
         let reply = self.answer("-", BOOT)?;
         if reply.code == 0 { Ok(()) } else { Err(self.wrong("does not boot")) }
+    }
+
+    /// Its name in messages.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Whether it no longer answers, so another one is needed.
@@ -373,7 +378,10 @@ fn machine(command: &mut Command, spec: &Spec) {
     if spec.shared {
         command.arg("-object").arg(format!("memory-backend-memfd,id=ram,size={memory}M,share=on"));
     }
-    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-nodefaults", "-display", "none", "-no-reboot"]);
+    command.args(["-accel", "tcg,thread=multi", "-nodefaults", "-display", "none", "-no-reboot"]);
+    // Linux expects the time stamp counters of several CPUs to agree only if they are Intel's. Otherwise it reads the
+    // time from a device, which QEMU emulates under a lock that all CPUs and NICs share: cores that poll take turns.
+    command.args(["-cpu", "max,vendor=GenuineIntel"]);
     command.args(["-m", &format!("{memory}M"), "-smp", &cpus.to_string()]);
     // vfio maps memory: without caching-mode, QEMU would not see what the guest maps.
     command.args(["-device", "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on"]);

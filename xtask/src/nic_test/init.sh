@@ -23,13 +23,16 @@ bind() {
     echo $1 >/sys/bus/pci/drivers_probe
     readlink $dir/driver | grep -q vfio-pci
 }
-# nic SLOT: the address of the network device in a slot of the first bus, or behind the root port that is there.
+# nic SLOT: the address of the network device in a slot of the first bus, or behind the root port, and perhaps a bridge,
+# that is there.
 nic() {
     dir=/sys/bus/pci/devices/0000:00:$1.0
-    case $(cat $dir/class) in
-    0x0200*) echo 0000:00:$1.0 ;;
-    *) for below in $dir/0000:*; do [ -e $below/class ] && echo ${below##*/} && return; done; return 1 ;;
-    esac
+    for class in $dir/class $dir/0000:*/class $dir/0000:*/0000:*/class; do
+        case $(cat $class) in
+        0x0200*) dir=${class%/class}; echo ${dir##*/}; return ;;
+        esac
+    done 2>/dev/null
+    return 1
 }
 # run JOB COMMAND...: starts a command; its output, process and exit code go to files.
 run() {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::about;
+use super::clock;
 use super::guest::{Ended, Guest, Spec, console};
 use super::model::{self, Model, Side};
 use super::parts::Parts;
@@ -17,6 +18,9 @@ const HUGE: u32 = 480;
 /// Addresses of the two sides.
 pub const SERVER: [&str; 2] = ["10.77.0.1", "fd77::1"];
 const CLIENT: [&str; 2] = ["10.77.0.2", "fd77::2"];
+
+/// CPUs of the machine that runs the servers: as many cores of a server as there are on this machine poll at a time.
+const SERVER_CPUS: u32 = 2;
 
 /// The name of the command that runs in each machine.
 pub const JOB: &str = "gannet";
@@ -46,18 +50,19 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Boots both machines, the server with this many CPUs.
+    /// Boots both machines.
     ///
     /// # Errors
     /// If one does not boot.
-    pub fn boot(stage: &Stage, models: &[Model], cpus: u32) -> Result<Self> {
+    pub fn boot(stage: &Stage, models: &[Model]) -> Result<Self> {
         // The client connects its wires to the server's sockets.
-        let mut server = start(stage, models, Side::Server, cpus)?;
+        let mut server = start(stage, models, Side::Server, SERVER_CPUS)?;
         let mut client = start(stage, models, Side::Client, 1)?;
         for (side, guest) in [(Side::Server, &mut server), (Side::Client, &mut client)] {
             let words = |error: &Error| format!("{error}\n  on its console:\n    {}", console(&stage.dir, side.name()));
             guest.boot().map_err(|error| about(error, words))?;
         }
+        clock::check([&mut server, &mut client])?;
         Ok(Self { dir: stage.dir.clone(), models: models.to_vec(), server, client })
     }
 
@@ -66,7 +71,7 @@ impl Lab {
         self.server.is_lost() || self.client.is_lost()
     }
 
-    /// QEMU's name for the client's NIC of `model`.
+    /// QEMU's name for the NIC of `model`, on either machine.
     pub fn nic(&self, model: Model) -> String {
         model::id(self.place(model))
     }
@@ -78,8 +83,7 @@ impl Lab {
     /// The options of a port on `model`, as `gannet` takes them.
     fn port(&mut self, model: Model, side: Side) -> Result<String> {
         let place = self.place(model);
-        let guest = if side == Side::Server { &mut self.server } else { &mut self.client };
-        Self::port_of(guest, model, place, side)
+        Self::port_of(self.guest(side), model, place, side)
     }
 
     /// The same for the `n`th NIC of a machine.
@@ -151,13 +155,17 @@ impl Lab {
         self.server.wait(JOB)?.success("server")
     }
 
-    /// Unplugs the client's cable, or plugs it in.
+    /// Unplugs the cable of a machine, or plugs it in.
     ///
     /// # Errors
     /// If QEMU refuses.
-    pub fn link(&mut self, model: Model, up: bool) -> Result<()> {
+    pub fn link(&mut self, side: Side, model: Model, up: bool) -> Result<()> {
         let nic = self.nic(model);
-        self.client.monitor("set_link", &format!("{{\"name\":\"{nic}\",\"up\":{up}}}"))
+        self.guest(side).monitor("set_link", &format!("{{\"name\":\"{nic}\",\"up\":{up}}}"))
+    }
+
+    fn guest(&mut self, side: Side) -> &mut Guest {
+        if side == Side::Server { &mut self.server } else { &mut self.client }
     }
 
     /// Starts a capture of the wire of `model`, and returns its file; with `None`, ends the current capture.
@@ -202,9 +210,24 @@ impl Lab {
     }
 }
 
-/// The line for a machine's shell that prints a counter of the last command.
-pub fn counter(name: &str) -> String {
-    format!("sed -n 's/.*\"{name}\": *\\([0-9]*\\).*/\\1/p' /tmp/stats.json | head -n 1")
+/// A part of the counters that `--stats` writes, by the number of spaces before each line.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// The sums over all cores.
+    Sums = 2,
+    /// The counters of each core, in their order.
+    Cores = 6,
+}
+
+/// The values of a counter of the last command that `guest` ran with `--stats`.
+///
+/// # Errors
+/// If the machine does not answer, or there is no such counter.
+pub fn counters(guest: &mut Guest, part: Part, name: &str) -> Result<Vec<u64>> {
+    let line = format!("sed -n 's/^ \\{{{}\\}}\"{name}\": \\([0-9]*\\),*$/\\1/p' /tmp/stats.json", part as u8);
+    let said = guest.call(&line)?;
+    let values: Vec<_> = said.lines.iter().map_while(|line| line.parse().ok()).collect();
+    if values.is_empty() { Err(Error::Unmet(format!("there is no counter {name}"))) } else { Ok(values) }
 }
 
 fn start(stage: &Stage, models: &[Model], side: Side, cpus: u32) -> Result<Guest> {

@@ -46,9 +46,10 @@ impl Model {
         }
     }
 
-    /// Whether it is a PCI Express device, which can be plugged into a root port and unplugged while the machine runs.
-    pub const fn can_be_unplugged(self) -> bool {
-        matches!(self, Self::E1000e | Self::Igb | Self::VirtioSplit | Self::VirtioPacked)
+    /// Whether it is a conventional PCI device, which needs a bridge to be plugged in and unplugged while the machine
+    /// runs.
+    pub const fn needs_bridge(self) -> bool {
+        matches!(self, Self::E1000)
     }
 }
 
@@ -103,9 +104,14 @@ pub fn devices(model: Model, n: usize, side: Side, socket: &str) -> Vec<String> 
     let mac = format!("52:54:00:00:{n:02x}:{:02x}", side as u8 + 1);
     let mut all = Vec::new();
     // A device that is to be unplugged needs a root port of its own.
-    let place = if side == Side::Client && model.can_be_unplugged() {
+    let place = if side == Side::Client {
         all.push(format!("-device pcie-root-port,id=port{n},chassis={},addr={slot}", n + 1));
-        format!("bus=port{n}")
+        if model.needs_bridge() {
+            all.push(format!("-device pcie-pci-bridge,id=bridge{n},bus=port{n}"));
+            format!("bus=bridge{n},addr=01")
+        } else {
+            format!("bus=port{n}")
+        }
     } else {
         format!("addr={slot}")
     };
@@ -131,12 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_be_unplugged_is_behind_a_root_port() {
+    fn the_clients_devices_can_be_unplugged() {
         for model in Model::ALL {
             let client = devices(model, 9, Side::Client, "/w").join(" ");
-            assert_eq!(client.contains("pcie-root-port"), model.can_be_unplugged(), "{model}");
-            assert!(!devices(model, 9, Side::Server, "/w").join(" ").contains("pcie-root-port"), "{model}");
-            assert!(client.contains("addr=0a"), "{client}");
+            assert!(client.contains("pcie-root-port,id=port9,chassis=10,addr=0a"), "{client}");
+            let place = if model == Model::E1000 { "romfile=,bus=bridge9,addr=01" } else { "romfile=,bus=port9" };
+            assert!(client.ends_with(place), "{client}");
+            let server = devices(model, 9, Side::Server, "/w").join(" ");
+            assert!(!server.contains("-port") && server.ends_with("addr=0a"), "{server}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::lock::Lock;
 use crate::error::{Error, Result};
 use crate::portability::archive;
 use crate::setup::find_program;
@@ -55,12 +56,30 @@ impl Parts {
         Self::at(&home().join("parts")).map(drop).ok_or_else(absent)
     }
 
-    /// The parts of an earlier run, or new ones.
+    /// Keeps other runs from using the parts' directory, and waits for one that does.
+    ///
+    /// # Errors
+    /// If the directory cannot be used, or a signal arrives.
+    pub fn lock() -> Result<Lock> {
+        make(&home())?;
+        Lock::take(&home())
+    }
+
+    /// Like [`Parts::prepare_locked`], for those who do not use the parts themselves.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prepare() -> Result<()> {
+        let _lock = Self::lock()?;
+        Self::prepare_locked().map(drop)
+    }
+
+    /// The parts of an earlier run, or new ones. The directory must be locked.
     ///
     /// # Errors
     /// If there is no apt, the archive cannot be found or reached, or has no such packages, or the processor is not
     /// x86-64.
-    pub fn prepare() -> Result<Self> {
+    pub fn prepare_locked() -> Result<Self> {
         if !cfg!(target_arch = "x86_64") {
             return Err(Error::Unmet(
                 "the emulated machines are PCs: `gannet` must be built on x86-64 for them".into(),

@@ -1,12 +1,14 @@
-//! The steps with one core: what each does, and the result that it must have.
+//! The steps on two machines: what each does, and the result that it must have.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::about;
+use super::flows::{self, Flow};
 use super::guest::pause;
-use super::lab::{JOB, Lab, SERVER, counter};
-use super::model::Model;
+use super::lab::{JOB, Lab, Part, SERVER, counters};
+use super::model::{Model, Side};
 use super::step::Step;
 use crate::demo::results::Results;
 use crate::error::{Error, Result};
@@ -18,23 +20,30 @@ const SHORT_FILE_MIB: u32 = 16;
 /// Bytes of the upload.
 const UPLOAD: &str = "16M";
 
+/// Cores of a server with several.
+const CORES: u32 = 4;
+
+/// Connections to each address of a server with several cores.
+const FLOWS: u32 = 64;
+
 /// How much of a transfer must have arrived before it is disturbed.
 const UNDER_WAY_KIB: u32 = 2048;
 
-/// How long after the client's first packet the link goes down: before the answer, after it, and after the handshake.
-const HANDSHAKE_MOMENTS: [Duration; 6] = [
-    Duration::ZERO,
-    Duration::from_millis(20),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(200),
-    Duration::from_millis(400),
+/// Link failures in the handshake: how long after the client's first packet the link goes down (before the answer,
+/// after it, after the handshake), at which machine, and for how long.
+const HANDSHAKE_FLAPS: [(Duration, Side, Duration); 6] = [
+    (Duration::ZERO, Side::Client, Duration::from_secs(2)),
+    (Duration::from_millis(20), Side::Server, Duration::from_secs(2)),
+    (Duration::from_millis(50), Side::Client, Duration::from_millis(500)),
+    (Duration::from_millis(100), Side::Server, Duration::from_secs(5)),
+    (Duration::from_millis(200), Side::Client, Duration::from_secs(5)),
+    (Duration::from_millis(400), Side::Server, Duration::from_millis(500)),
 ];
 
 /// A capture of this many bytes contains the client's first QUIC packet, which is larger than what comes before it.
 const FIRST_PACKET: u64 = 1200;
 
-/// How long the link is down.
+/// How long the link is down in mid-transfer.
 const FLAP: Duration = Duration::from_secs(2);
 
 /// A client gives up within 10 s, or later if CPUs are shared and emulated.
@@ -45,6 +54,9 @@ const GIVES_UP: Duration = Duration::from_secs(90);
 enum Server {
     Perf,
     PerfMtu9000,
+    PerfSecret,
+    PerfQueues,
+    PerfSpread,
     Files,
 }
 
@@ -91,7 +103,9 @@ impl<'a> Play<'a> {
             Step::HandshakeFlap => self.handshake_flap(),
             Step::LinkDown => self.link_down(),
             Step::Unplug => self.unplug(),
-            Step::Rss | Step::Vhost => Err(Error::Unmet("it has machines of its own".into())),
+            Step::Rss => self.rss(),
+            Step::Spread => self.spread(),
+            Step::Vhost => Err(Error::Unmet("it has a machine of its own".into())),
         }
     }
 
@@ -104,6 +118,16 @@ impl<'a> Play<'a> {
         match wanted {
             Server::Perf => self.lab.serve(self.model, "perf server", "")?,
             Server::PerfMtu9000 => self.lab.serve(self.model, "perf server", "--set mtu=9000")?,
+            Server::PerfSecret => self.lab.serve(self.model, "perf server", "--secret /tmp/secret")?,
+            // Emulated CPUs are few: cores that have nothing to do must leave them to the others.
+            Server::PerfQueues => {
+                let more = format!("--cores any:{CORES} --set queues={CORES} --idle sleep -v");
+                self.lab.serve(self.model, "perf server", &more)?
+            }
+            Server::PerfSpread => {
+                let more = format!("--cores any:{CORES} --spread --idle sleep -v");
+                self.lab.serve(self.model, "perf server", &more)?
+            }
             Server::Files => {
                 let file = "/tmp/www/file";
                 let make = format!("[ -e {file} ] || dd if=/dev/urandom of={file} bs=1M count={}", self.file_mib);
@@ -141,9 +165,8 @@ impl<'a> Play<'a> {
 
     fn neighbours(&mut self) -> Result<()> {
         self.listen(Server::Perf)?;
-        let [v4, v6] = SERVER;
-        for server in [format!("{v4}:4433"), format!("'[{v6}]:4433'")] {
-            let more = format!("--connect {server} --requests 1");
+        for server in server_addresses() {
+            let more = format!("--connect '{server}' --requests 1");
             self.lab.client(self.model, "perf client", &more)?;
         }
         Ok(())
@@ -197,11 +220,46 @@ impl<'a> Play<'a> {
         same("requests", results.require("requests")?, 1)?;
         // 8 MiB take 5,800 packets of 1500 bytes or 950 of 9000, and some more for acknowledgements and the search for
         // the MTU.
-        let packets = self.lab.client.ask(&counter("quic_rx_datagrams"))?;
-        match packets.parse::<u32>() {
-            Ok(..3000) => Ok(()),
-            _ => Err(Error::Unmet(format!("{packets} packets came: the large ones were not used"))),
+        match counters(&mut self.lab.client, Part::Sums, "quic_rx_datagrams")?[0] {
+            ..3000 => Ok(()),
+            packets => Err(Error::Unmet(format!("{packets} packets came: the large ones were not used"))),
         }
+    }
+
+    /// Starts [`FLOWS`] connections from as many ports to each address of a server with several cores, makes requests on
+    /// each, and checks that all cores serve some. Returns the connections as the server saw them.
+    fn flows(&mut self, server: Server) -> Result<Vec<Flow>> {
+        self.listen(server)?;
+        for address in server_addresses() {
+            let load = format!("--connections {FLOWS} --source-ports {FLOWS} --requests {}", 2 * FLOWS);
+            let more = format!("--connect '{address}' {load} --upload 512 --download 4000 --idle sleep");
+            let results = Results::parse(&self.lab.client(self.model, "perf client", &more)?.out);
+            same("handshakes", results.require("handshakes")?, u64::from(FLOWS))?;
+            same("requests", results.require("requests")?, 2 * u64::from(FLOWS))?;
+        }
+        let flows = flows::accepted(&mut self.lab.server)?;
+        flows::all_serve(&flows, 2 * FLOWS as usize, CORES)?;
+        Ok(flows)
+    }
+
+    fn rss(&mut self) -> Result<()> {
+        let flows = self.flows(Server::PerfQueues)?;
+        let steering = flows::steering(&mut self.lab.server)?;
+        flows::as_predicted(&flows, &steering, &server_addresses())?;
+        self.stop()?;
+        let server = &mut self.lab.server;
+        let opened = counters(server, Part::Cores, "quic_connections_opened")?;
+        for (core, opened) in (0..CORES).zip(opened) {
+            let logged = flows.iter().filter(|flow| flow.core == core).count();
+            same(&format!("connections on core {core}"), opened, logged as u64)?;
+        }
+        // All packets of a flow come to the same queue.
+        same("packets on the wrong core", counters(server, Part::Sums, "core_handed_over")?[0], 0)
+    }
+
+    fn spread(&mut self) -> Result<()> {
+        self.flows(Server::PerfSpread)?;
+        self.stop()
     }
 
     fn clean_stop(&mut self) -> Result<()> {
@@ -232,30 +290,35 @@ impl<'a> Play<'a> {
         self.listen(Server::Files)?;
         self.start_get()?;
         self.await_transfer()?;
-        self.flap()?;
+        self.flap(Side::Client, FLAP)?;
         self.finish_get()
     }
 
-    fn flap(&mut self) -> Result<()> {
-        self.lab.link(self.model, false)?;
-        let waited = pause(FLAP);
-        self.lab.link(self.model, true)?;
+    fn flap(&mut self, side: Side, time: Duration) -> Result<()> {
+        self.lab.link(side, self.model, false)?;
+        let waited = pause(time);
+        self.lab.link(side, self.model, true)?;
         waited
     }
 
-    /// Each time, the link goes down a little later after the client's first packet.
+    /// The links of both sides go down at several moments, while a server runs with a new secret and with a stored one.
     fn handshake_flap(&mut self) -> Result<()> {
-        self.listen(Server::Perf)?;
-        for delay in HANDSHAKE_MOMENTS {
-            let done = self.flap_after_first_packet(delay);
-            self.lab.capture(None)?;
-            let failed = |error: &Error| format!("down {} ms after the first packet: {error}", delay.as_millis());
-            done.map_err(|error| about(error, failed))?;
+        for server in [Server::Perf, Server::PerfSecret] {
+            self.listen(server)?;
+            for (delay, side, time) in HANDSHAKE_FLAPS {
+                let done = self.flap_after_first_packet(delay, side, time);
+                self.lab.capture(None)?;
+                let (delay, time, side) = (delay.as_millis(), time.as_millis(), side.name());
+                let failed = |error: &Error| {
+                    format!("{side}'s link down for {time} ms, {delay} ms after the first packet: {error}")
+                };
+                done.map_err(|error| about(error, failed))?;
+            }
         }
         Ok(())
     }
 
-    fn flap_after_first_packet(&mut self, delay: Duration) -> Result<()> {
+    fn flap_after_first_packet(&mut self, delay: Duration, side: Side, time: Duration) -> Result<()> {
         let capture = self.lab.capture(Some(self.model))?;
         let [v4, _] = SERVER;
         let more = format!("--connect {v4}:4433 --upload 512 --download 4000 --requests 3");
@@ -268,7 +331,7 @@ impl<'a> Play<'a> {
             pause(Duration::from_millis(2))?;
         }
         pause(delay)?;
-        self.flap()?;
+        self.flap(side, time)?;
         same("requests", Results::parse(&self.lab.finish()?.out).require("requests")?, 3)
     }
 
@@ -285,9 +348,9 @@ impl<'a> Play<'a> {
 
     fn link_down(&mut self) -> Result<()> {
         self.load("--link-patience 4")?;
-        self.lab.link(self.model, false)?;
+        self.lab.link(Side::Client, self.model, false)?;
         let done = self.gives_up(&["the link has been down"]);
-        self.lab.link(self.model, true)?;
+        self.lab.link(Side::Client, self.model, true)?;
         done
     }
 
@@ -315,6 +378,11 @@ impl Drop for Play<'_> {
             let _ = self.lab.clear();
         }
     }
+}
+
+/// Where servers listen, with either version of IP.
+fn server_addresses() -> [SocketAddr; 2] {
+    SERVER.map(|address| SocketAddr::new(address.parse().expect("an address"), 4433))
 }
 
 /// Checks that a number is the expected one.

@@ -27,21 +27,23 @@ pub enum Step {
     CleanStop,
     /// The link is down for 2 s in mid-transfer
     LinkFlap,
-    /// The link is down for 2 s in the handshake
+    /// The link is down for 0.5, 2 or 5 s in the handshake, at either end
     HandshakeFlap,
     /// The link goes down and stays down
     LinkDown,
+    /// 128 flows over 4 queues with a core each; each comes to the queue that was predicted
+    Rss,
+    /// 128 flows over one queue, spread over 4 cores
+    Spread,
     /// The NIC is unplugged under load
     Unplug,
-    /// 64 flows over 4 queues with a core each
-    Rss,
     /// The other end is a `vhost` port of this machine
     Vhost,
 }
 
 impl Step {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::LinkUp,
         Self::Neighbours,
         Self::Handshake,
@@ -53,8 +55,9 @@ impl Step {
         Self::LinkFlap,
         Self::HandshakeFlap,
         Self::LinkDown,
-        Self::Unplug,
         Self::Rss,
+        Self::Spread,
+        Self::Unplug,
         Self::Vhost,
     ];
 
@@ -62,20 +65,20 @@ impl Step {
     pub fn suits(self, model: Model) -> bool {
         match self {
             // One model of each kind that notices links in its own way.
-            Self::LinkFlap | Self::HandshakeFlap | Self::LinkDown => {
+            Self::HandshakeFlap => {
                 matches!(model, Model::E1000e | Model::Igb | Model::VirtioSplit)
             }
-            Self::Unplug => model.can_be_unplugged(),
             // The only one that spreads packets in emulation: vmxnet3 puts all of them on its first queue.
             Self::Rss => model == Model::Igb,
+            Self::Spread => model != Model::Igb,
             Self::Vhost => matches!(model, Model::VirtioSplit | Model::VirtioPacked),
             _ => true,
         }
     }
 
-    /// Whether it needs machines of its own, with other devices or more processors.
+    /// Whether it needs a machine of its own, with another device.
     pub const fn is_apart(self) -> bool {
-        matches!(self, Self::Rss | Self::Vhost)
+        matches!(self, Self::Vhost)
     }
 }
 

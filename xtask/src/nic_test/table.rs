@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::apart::NOT_BUILT;
 use super::step::Step;
 
 /// The outcome of a step.
@@ -38,10 +37,9 @@ impl Table {
         self.outcomes.insert((row.to_owned(), step), outcome);
     }
 
-    /// The names of failed steps, such as `igb get`, except for those that cannot pass yet.
+    /// The names of failed steps, such as `igb get`.
     pub fn failures(&self) -> Vec<String> {
-        let failed = |outcome: &Outcome| outcome.failure.as_deref().is_some_and(|reason| reason != NOT_BUILT);
-        let failed = self.outcomes.iter().filter(|(_, outcome)| failed(outcome));
+        let failed = self.outcomes.iter().filter(|(_, outcome)| outcome.failure.is_some());
         failed.map(|((row, step), _)| format!("{row} {step}")).collect()
     }
 
@@ -63,7 +61,6 @@ impl Table {
                 let word = match self.outcomes.get(&(row.clone(), **step)) {
                     None => "-",
                     Some(Outcome { failure: None, .. }) => "pass",
-                    Some(Outcome { failure: Some(reason), .. }) if reason == NOT_BUILT => "todo",
                     Some(_) => "FAIL",
                 };
                 let _ = write!(text, " {word:<width$}", width = step.to_string().len());
