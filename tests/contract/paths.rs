@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use bytes::Bytes;
 use gannet::base::Side;
 use gannet::base::time::{Duration, Instant};
-use gannet::quic::{Dir, DropReason, Event, SendData, StreamId, TransportConfig};
+use gannet::quic::{CloseReason, Dir, DropReason, Event, SendData, StreamId, TransportConfig};
 
 use super::pair::Pair;
 use super::world::Host;
@@ -290,4 +290,60 @@ fn a_lost_first_datagram_does_not_cost_the_slow_start() {
         let time = way.now().saturating_since(start);
         assert!(done && time < ms(3000), "datagram {lost:?} lost: {got} bytes after {time:?}");
     }
+}
+
+/// The link goes down after `passed` datagrams and is up again after two seconds of the client's clock; the server's
+/// clock runs `rate` times as fast. Returns why the client's connection ended within the next ten seconds, if it did.
+fn flap_in_a_handshake(passed: u32, rate: u32) -> Option<CloseReason> {
+    const OUTAGE: Duration = Duration::from_secs(2);
+    let idle = |max_idle_timeout| TransportConfig { max_idle_timeout, ..TransportConfig::default() };
+    let keep_alive = Some(Duration::from_millis(2500));
+    let client = TransportConfig { keep_alive, ..idle(secs(10)) };
+    let mut pair = Pair { client: Host::client(client), server: Host::server(idle(secs(30))) };
+    let mut left = passed;
+    let mut asked = false;
+    let mut ask = |pair: &mut Pair| {
+        let connected = pair.client.events.iter().any(|(_, event)| matches!(event, Event::Connected { .. }));
+        if connected && pair.client.closed().is_none() && !std::mem::replace(&mut asked, true) {
+            let id = pair.conn(Side::Client).open(Dir::Bidi).unwrap();
+            pair.conn(Side::Client).send(id, zeros(500), true).unwrap();
+        }
+    };
+    pair.talk_with(|pair, _| {
+        ask(pair);
+        let arrives = left > 0;
+        left = left.saturating_sub(1);
+        arrives
+    });
+    // What is sent meanwhile is lost.
+    for (host, time) in [(&mut pair.client, OUTAGE), (&mut pair.server, OUTAGE * rate)] {
+        host.wait(time);
+    }
+    for _ in 0..1000 {
+        ask(&mut pair);
+        for from in [Side::Client, Side::Server] {
+            for (_, datagram) in pair.host(from).wait(ms(10)) {
+                pair.host(from.peer()).receive(datagram);
+                pair.host(from.peer()).poll();
+            }
+        }
+    }
+    pair.client.closed().cloned()
+}
+
+/// RFC 9000 §10.1 and §10.3: a server whose timeouts expire during an outage forgets the connection. It answers the
+/// client's next 1-RTT packet with a stateless reset, which a flap between two emulated machines made look like a
+/// restart: their clocks were wrong by up to a factor of five.
+#[test]
+fn a_link_flap_in_the_handshake_ends_no_connection_unless_the_clocks_differ() {
+    for passed in 0..16 {
+        assert_eq!(flap_in_a_handshake(passed, 1), None, "after {passed} datagrams");
+    }
+    let ends: Vec<_> = (0..16).map(|passed| flap_in_a_handshake(passed, 5)).collect();
+    // The client has heard nothing of the first attempt. Until 2026-11, the server took later Initial packets for
+    // copies of the first.
+    assert_eq!(ends[..2], [None, None], "{ends:?}");
+    // It has half a handshake that nobody knows, so nobody may answer.
+    assert_eq!(ends[3], Some(CloseReason::IdleTimeout), "{ends:?}");
+    assert_eq!(ends[15], Some(CloseReason::StatelessReset), "{ends:?}");
 }

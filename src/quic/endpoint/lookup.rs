@@ -90,14 +90,21 @@ impl Lookup {
 
     /// Adds a new connection of a server.
     pub(super) fn insert_initial(&mut self, now: Instant, dcid: ConnectionId, from: SocketAddr, id: ConnId) {
-        while let Some((_, old)) = self.leaving.pop_front_if(|(at, _)| *at <= now) {
-            self.initial.remove(&old);
-        }
+        self.expire(now);
         self.initial.insert((dcid, from), id);
     }
 
-    pub(super) fn by_initial(&self, dcid: ConnectionId, from: SocketAddr) -> Option<ConnId> {
+    /// The connection of a client that still uses the ID that it chose. It may have ended since, but not for long: then,
+    /// the client's next Initial packet begins a new one.
+    pub(super) fn by_initial(&mut self, now: Instant, dcid: ConnectionId, from: SocketAddr) -> Option<ConnId> {
+        self.expire(now);
         self.initial.get(&(dcid, from)).copied()
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some((_, old)) = self.leaving.pop_front_if(|(at, _)| *at <= now) {
+            self.initial.remove(&old);
+        }
     }
 
     /// Schedules the removal of `dcid` after the handshake that began with it has ended.
@@ -142,11 +149,15 @@ mod tests {
         lookup.insert_initial(t, cid(1), from, id);
         lookup.retire_initial(t, cid(1), from);
         lookup.insert_initial(t + KEEP / 2, cid(2), from, id);
-        assert_eq!(lookup.by_initial(cid(1), from), Some(id));
-        assert_eq!(lookup.by_initial(cid(1), SocketAddr::from(([192, 0, 2, 1], 6))), None);
+        let nearly = t + KEEP - Duration::from_nanos(1);
+        assert_eq!(lookup.by_initial(nearly, cid(1), from), Some(id));
+        assert_eq!(lookup.by_initial(nearly, cid(1), SocketAddr::from(([192, 0, 2, 1], 6))), None);
+        // Until 2026-11, it was kept until another client came.
+        assert_eq!(lookup.by_initial(t + KEEP, cid(1), from), None);
+        assert_eq!(lookup.by_initial(t + KEEP, cid(2), from), Some(id));
+        lookup.retire_initial(t, cid(2), from);
         lookup.insert_initial(t + KEEP, cid(3), from, id);
-        assert_eq!(lookup.by_initial(cid(1), from), None);
-        assert_eq!(lookup.by_initial(cid(2), from), Some(id));
+        assert_eq!(lookup.initial.len(), 1);
     }
 
     #[test]

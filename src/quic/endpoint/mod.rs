@@ -339,7 +339,7 @@ impl Endpoint {
             return Some(id);
         }
         match parsed.kind {
-            PacketType::Initial | PacketType::ZeroRtt => self.lookup.by_initial(parsed.dcid, from),
+            PacketType::Initial | PacketType::ZeroRtt => self.lookup.by_initial(now, parsed.dcid, from),
             _ => None,
         }
     }
@@ -364,7 +364,11 @@ impl Endpoint {
 
     fn deliver(&mut self, now: Instant, id: ConnId, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {
         let mut cx = cx!(self, now);
-        let Some(conn) = self.table.get(id) else { return };
+        let Some(conn) = self.table.get(id) else {
+            // A late copy of a client's Initial packet, whose connection has ended.
+            cx.stats.drop(DropReason::UnknownConnection);
+            return;
+        };
         match parsed.kind {
             PacketType::VersionNegotiation => {
                 if conn.is_version_mismatch(parsed, data) {
