@@ -6,8 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::guest::{Guest, pause};
+use super::guest::Guest;
 use crate::error::{Error, Result};
+use crate::interrupt::pause;
 
 /// The time between two looks at a clock.
 const SPAN: Duration = Duration::from_secs(1);

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::parts::Parts;
 use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::interrupt::{self, pause};
 use crate::process::{Running, Stderr};
 
 /// How often waits check what they are waiting for.
-pub const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(100);
 
 /// How often the guest is asked how far a command is: emulated CPUs are slow, so not often.
 const ASK: Duration = Duration::from_millis(500);
@@ -351,22 +351,6 @@ impl Guest {
 
     fn wrong(&self, what: &str) -> Error {
         Error::Unmet(format!("the emulated {} {what}", self.name))
-    }
-}
-
-/// Waits, unless a signal arrives.
-///
-/// # Errors
-/// If a signal arrives.
-pub fn pause(time: Duration) -> Result<()> {
-    let until = Instant::now() + time;
-    loop {
-        interrupt::check()?;
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        std::thread::sleep(left.min(POLL));
     }
 }
 

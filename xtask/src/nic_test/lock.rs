@@ -3,9 +3,13 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
 
-use super::guest::{POLL, pause};
 use crate::error::{Error, Result};
+use crate::interrupt::pause;
+
+/// How often a process that waits tries again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// The right to use a directory, until it is dropped or the process ends, in whatever way.
 #[derive(Debug)]
@@ -29,7 +33,7 @@ impl Lock {
                 }
                 Err(_) => {}
             }
-            pause(POLL)?;
+            pause(AGAIN)?;
         }
     }
 

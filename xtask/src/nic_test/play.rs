@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::about;
 use super::flows::{self, Flow};
-use super::guest::pause;
 use super::lab::{JOB, Lab, Part, SERVER, counters};
 use super::model::{Model, Side};
 use super::step::Step;
 use crate::demo::results::Results;
 use crate::error::{Error, Result};
+use crate::interrupt::pause;
 
 /// Size of the file, in the full test and in the short one.
 pub const FILE_MIB: u32 = 64;
