@@ -121,7 +121,7 @@ impl<'a> Play<'a> {
             Server::PerfSecret => self.lab.serve(self.model, "perf server", "--secret /tmp/secret")?,
             // Emulated CPUs are few: cores that have nothing to do must leave them to the others.
             Server::PerfQueues => {
-                let more = format!("--cores any:{CORES} --set queues={CORES} --idle sleep -v");
+                let more = format!("--cores any:{CORES} --idle sleep -v");
                 self.lab.serve(self.model, "perf server", &more)?
             }
             Server::PerfSpread => {
@@ -227,15 +227,19 @@ impl<'a> Play<'a> {
     }
 
     /// Starts [`FLOWS`] connections from as many ports to each address of a server with several cores, makes requests on
-    /// each, and checks that all cores serve some. Returns the connections as the server saw them.
-    fn flows(&mut self, server: Server) -> Result<Vec<Flow>> {
+    /// each, and checks that all cores serve some. `client` has more options. Returns the connections as the server saw
+    /// them.
+    fn flows(&mut self, server: Server, client: &str) -> Result<Vec<Flow>> {
         self.listen(server)?;
         for address in server_addresses() {
-            let load = format!("--connections {FLOWS} --source-ports {FLOWS} --requests {}", 2 * FLOWS);
-            let more = format!("--connect '{address}' {load} --upload 512 --download 4000 --idle sleep");
+            let load = format!("--connections {FLOWS} --requests {} --upload 512 --download 4000", 2 * FLOWS);
+            let more = format!("--connect '{address}' {load} --idle sleep {client}");
             let results = Results::parse(&self.lab.client(self.model, "perf client", &more)?.out);
             same("handshakes", results.require("handshakes")?, u64::from(FLOWS))?;
             same("requests", results.require("requests")?, 2 * u64::from(FLOWS))?;
+            // With RSS, a client chooses its ports so that answers come to the core that asked.
+            let handed_over = counters(&mut self.lab.client, Part::Sums, "core_handed_over")?;
+            same("answers on the wrong core", handed_over[0], 0)?;
         }
         let flows = flows::accepted(&mut self.lab.server)?;
         flows::all_serve(&flows, 2 * FLOWS as usize, CORES)?;
@@ -243,7 +247,8 @@ impl<'a> Play<'a> {
     }
 
     fn rss(&mut self) -> Result<()> {
-        let flows = self.flows(Server::PerfQueues)?;
+        let client = format!("--cores any:{CORES} --source-ports {}", FLOWS / CORES);
+        let flows = self.flows(Server::PerfQueues, &client)?;
         let steering = flows::steering(&mut self.lab.server)?;
         flows::as_predicted(&flows, &steering, &server_addresses())?;
         self.stop()?;
@@ -254,11 +259,11 @@ impl<'a> Play<'a> {
             same(&format!("connections on core {core}"), opened, logged as u64)?;
         }
         // All packets of a flow come to the same queue.
-        same("packets on the wrong core", counters(server, Part::Sums, "core_handed_over")?[0], 0)
+        same("requests on the wrong core", counters(server, Part::Sums, "core_handed_over")?[0], 0)
     }
 
     fn spread(&mut self) -> Result<()> {
-        self.flows(Server::PerfSpread)?;
+        self.flows(Server::PerfSpread, &format!("--source-ports {FLOWS}"))?;
         self.stop()
     }
 

@@ -31,7 +31,7 @@ pub enum Step {
     HandshakeFlap,
     /// The link goes down and stays down
     LinkDown,
-    /// 128 flows over 4 queues with a core each; each comes to the queue that was predicted
+    /// 128 flows over 4 queues with a core each, at both ends; each comes to the queue that was predicted
     Rss,
     /// 128 flows over one queue, spread over 4 cores
     Spread,
