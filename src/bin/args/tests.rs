@@ -155,11 +155,16 @@ fn perf_client_load() {
     };
     assert_eq!((a.upload, a.download, a.connections, a.streams), (64 << 10, 1 << 30, 1, 1));
     assert_eq!(a.request_limit(), Some(1));
-    let line = "--rate 50k --duration 30s --connections 4 --streams 8 --hdr l.hdr --json r.json";
+    let line = "--rate 50k --duration 30s --connections 4 --source-ports 3 --streams 8 --hdr l.hdr --json r.json";
     let Command::Perf(PerfCommand::Client(a)) = client(line).unwrap().command else { panic!("not perf client") };
     assert_eq!((a.rate, a.duration), (Some(50_000.0), Some(Duration::from_secs(30))));
-    assert_eq!((a.connections, a.streams, a.request_limit()), (4, 8, None));
-    for (more, part) in [("--upload 1X", "64K"), ("--connections 0", "0"), ("--duration 0", "above zero")] {
+    assert_eq!((a.connections, a.source_ports, a.streams, a.request_limit()), (4, Some(3), 8, None));
+    for (more, part) in [
+        ("--upload 1X", "64K"),
+        ("--connections 0", "0"),
+        ("--source-ports 16385", "from 1 to 16384"),
+        ("--duration 0", "above zero"),
+    ] {
         let e = client(more).unwrap_err().to_string();
         assert!(e.contains(part), "{more}: {e}");
     }
