@@ -65,16 +65,20 @@ fn checksum(c: &mut Criterion) {
     group.finish();
 }
 
-/// Connection IDs: four AES blocks each, or one with 17 bytes.
+/// Connection IDs: four AES blocks each, or one with 17 bytes; with a load balancer's key, one more if server ID and nonce
+/// have 16 bytes together, and four more otherwise.
 fn connection_ids(c: &mut Criterion) {
     let mut group = c.benchmark_group("connection_id");
-    for len in [10, 17] {
-        let form = CidConfig::unrouted(len).expect("a length that works");
+    let unrouted = |len| CidConfig::unrouted(len).expect("a length that works");
+    let routed = |nonce| CidConfig::routed(0, &[1; 4], nonce, Some([5; 16])).expect("a length that works");
+    for (name, form) in
+        [("10", unrouted(10)), ("17", unrouted(17)), ("routed-17", routed(12)), ("routed-14", routed(9))]
+    {
         let codec = CidCodec::new(&form, &[7; 16], &[9; 16]);
         let info = CidInfo { core: 1, index: 2, generation: 3, sequence: 4 };
         let cid = codec.encode(info);
-        group.bench_function(format!("decode/{len}"), |b| b.iter(|| codec.decode(black_box(&cid))));
-        group.bench_function(format!("encode/{len}"), |b| b.iter(|| codec.encode(black_box(info))));
+        group.bench_function(format!("decode/{name}"), |b| b.iter(|| codec.decode(black_box(&cid))));
+        group.bench_function(format!("encode/{name}"), |b| b.iter(|| codec.encode(black_box(info))));
     }
     group.finish();
 }
