@@ -91,22 +91,32 @@ impl HqServer {
         Self::with_disk(config, pool, None)
     }
 
-    /// Creates a server for each core, with memory for files in transit from its pool in `pools`. Preloaded files are in
-    /// memory once, taken from `shared`, and sent by all.
+    /// Creates a server for each core, with memory for files in transit from its pool in `pools`. All of them share the
+    /// threads that access files. Preloaded files are in memory once, taken from `shared`, and sent by all.
     ///
     /// # Errors
     /// [`ServeError`] if a directory or file cannot be used.
     pub fn for_cores(config: &HqServerConfig, shared: &BufPool, pools: &[BufPool]) -> Result<Vec<Self>, ServeError> {
+        Self::for_cores_with_disk(config, shared, pools, None)
+    }
+
+    /// Like `for_cores`, with every disk access delayed by `delay`.
+    pub(super) fn for_cores_with_disk(
+        config: &HqServerConfig,
+        shared: &BufPool,
+        pools: &[BufPool],
+        delay: Option<Delay>,
+    ) -> Result<Vec<Self>, ServeError> {
         let dir = root(&config.root)?;
         let kept = preload(&dir, config.preload, shared)?;
-        pools.iter().map(|pool| Self::with(config, dir.clone(), kept.clone(), pool, None)).collect()
+        let files = Files::start_for(pools.len(), Some(config.file_patience), delay).map_err(ServeError::Thread)?;
+        let server = |(files, pool)| Self::with(config, dir.clone(), kept.clone(), pool, files);
+        files.into_iter().zip(pools).map(server).collect()
     }
 
     /// Like `new`, with every disk access delayed by `delay`.
     pub(super) fn with_disk(config: &HqServerConfig, pool: &BufPool, delay: Option<Delay>) -> Result<Self, ServeError> {
-        let dir = root(&config.root)?;
-        let kept = preload(&dir, config.preload, pool)?;
-        Self::with(config, dir, kept, pool, delay)
+        Ok(Self::for_cores_with_disk(config, pool, std::slice::from_ref(pool), delay)?.remove(0))
     }
 
     fn with(
@@ -114,13 +124,13 @@ impl HqServer {
         dir: Root,
         kept: KeptFiles,
         pool: &BufPool,
-        delay: Option<Delay>,
+        files: Files,
     ) -> Result<Self, ServeError> {
         Ok(Self {
             kept,
             root: dir,
             uploads: config.uploads.as_deref().map(root).transpose()?,
-            files: Files::start(Some(config.file_patience), delay).map_err(ServeError::Thread)?,
+            files,
             requests: HashMap::new(),
             jobs: HashMap::new(),
             next_job: 0,
@@ -140,6 +150,12 @@ impl HqServer {
         transport.receive_low_water = (UPLOAD_AHEAD / 2) as u64;
         transport.max_streams_uni = 0;
         transport.send_budget = (PIECE * PIECES) as u64;
+    }
+
+    /// The number of threads that access files, for this core and others.
+    #[cfg(test)]
+    pub(super) fn file_threads(&self) -> usize {
+        self.files.threads()
     }
 
     /// The number of unanswered requests.

@@ -53,6 +53,11 @@ fn core<A: App>(port: SimPort, host: u8, server: Option<ServerConfig>, pool: Buf
     Core::new(port, CoreConfig { listen, server, pool, idle: Idle::Spin, ..config }, app).unwrap()
 }
 
+/// The configuration of a server of `dir`, which also stores uploads there.
+fn serving(dir: &Path, file_patience: Duration) -> HqServerConfig {
+    HqServerConfig { root: dir.into(), uploads: Some(dir.into()), preload: 0, file_patience }
+}
+
 struct World<C> {
     client: Core<SimPort, C>,
     server: Core<SimPort, HqServer>,
@@ -68,11 +73,14 @@ impl<C: App> World<C> {
 
     /// The same with a server that waits for its disk for at most `patience`.
     fn with_patience(dir: &Path, client: C, disk: &Arc<StuckDisk>, patience: Duration) -> Self {
-        let (a, b) = SimLink::pair(SimConfig::default());
         let pool = BufPool::heap();
-        let config =
-            HqServerConfig { root: dir.into(), uploads: Some(dir.into()), preload: 0, file_patience: patience };
-        let app = HqServer::with_disk(&config, &pool, Some(disk.delay())).unwrap();
+        let app = HqServer::with_disk(&serving(dir, patience), &pool, Some(disk.delay())).unwrap();
+        Self::of(client, app, pool)
+    }
+
+    /// A client and a server with its pool.
+    fn of(client: C, app: HqServer, pool: BufPool) -> Self {
+        let (a, b) = SimLink::pair(SimConfig::default());
         Self {
             client: core(a, 2, None, BufPool::heap(), client),
             server: core(b, 1, Some(server_config(&pool)), pool, app),
@@ -262,4 +270,80 @@ fn a_stuck_disk_of_the_client_bounds_what_it_holds() {
     world.run_until(|world| world.client.app.is_done());
     assert!(world.client.app.errors.is_empty(), "{:?}", world.client.app.errors);
     assert_eq!(std::fs::metadata(dir.path().join("got-stuck")).unwrap().len(), size);
+}
+
+/// Requests the same file on as many streams as it can open.
+#[derive(Default)]
+struct Insistent {
+    connected: bool,
+    requests: usize,
+}
+
+impl App for Insistent {
+    fn on_event(&mut self, cx: &mut Context<'_>, id: ConnId, event: Event) {
+        match event {
+            Event::Connected { .. } => {
+                let mut conn = cx.conn(id).unwrap();
+                while let Ok(stream) = conn.open(Dir::Bidi) {
+                    conn.send(stream, SendData::Bytes("GET /stuck\r\n".into()), true).unwrap();
+                    self.requests += 1;
+                }
+            }
+            Event::Closed { reason } => panic!("{reason}"),
+            _ => {}
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.connected, true) {
+            cx.connect(&client_config(), "hq.test", REMOTE).unwrap();
+        }
+    }
+}
+
+/// Each core used to have file threads of its own.
+#[test]
+fn cores_share_their_file_threads_and_none_takes_the_part_of_another() {
+    const CORES: usize = 4;
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c", "stuck"] {
+        std::fs::write(dir.path().join(name), name.repeat(3_000_000)).unwrap();
+    }
+    let disk = Arc::new(StuckDisk::default());
+    let pools: Vec<_> = (0..CORES).map(|_| BufPool::heap()).collect();
+    let config = serving(dir.path(), Duration::MAX);
+    let servers = HqServer::for_cores_with_disk(&config, &BufPool::heap(), &pools, Some(disk.delay())).unwrap();
+    assert_eq!(servers.iter().map(HqServer::file_threads).collect::<Vec<_>>(), [4; CORES], "the same four");
+    let mut pairs = servers.into_iter().zip(pools);
+    let (server, pool) = pairs.next().unwrap();
+    let mut greedy = World::of(Insistent::default(), server, pool);
+    // Of 64 threads, 8 are reserved for each of the other cores.
+    let most = 64 - 3 * 8;
+    while disk.stuck.load(Ordering::SeqCst) < most {
+        assert!(greedy.start.elapsed() < PATIENCE);
+        greedy.pass(Duration::from_millis(50));
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(greedy.client.app.requests > most + 8, "{} requests", greedy.client.app.requests);
+    let mut stuck = most;
+    let mut others = Vec::new();
+    for (server, pool) in pairs {
+        let into = tempfile::tempdir().unwrap();
+        let mut world = World::of(getter(into.path(), &["a", "stuck", "b", "c"], None), server, pool);
+        world.run_until(|world| world.client.app.fetched.len() == 3);
+        stuck += 1;
+        world.run_until(|_| disk.stuck.load(Ordering::SeqCst) == stuck);
+        for name in ["a", "b", "c"] {
+            let got = std::fs::read(into.path().join(format!("got-{name}"))).unwrap();
+            assert_eq!(got.len(), 3_000_000);
+            assert!(got.iter().all(|byte| [*byte] == name.as_bytes()));
+        }
+        others.push((world, into));
+    }
+    assert_eq!((greedy.server.app.stats.refused, greedy.server.app.open_requests()), (0, greedy.client.app.requests));
+    disk.release();
+    for (world, _into) in &mut others {
+        world.run_until(|world| world.client.app.is_done());
+        assert_eq!((world.client.app.fetched.len(), world.server.app.stats.files), (4, 4));
+    }
 }

@@ -1,12 +1,13 @@
-//! Threads that look up, read and write files: a poll loop never waits for a disk.
+//! Threads that look up, read and write files: a poll loop never waits for a disk. All poll loops of a server share them.
 //!
 //! Each file is a job, whose orders are executed in sequence by whichever thread is free. A file that hangs (a dead
 //! network file system, a failing disk) blocks one thread and delays no other file: blocked threads are replaced, up to
-//! [`MAX_THREADS`], and [`Files::overdue`] reports orders that were not executed in time. Shutdown waits for threads
+//! [`MAX_THREADS`], of which each loop has its part ([`rota`]), and [`Files::overdue`] reports orders that were not executed in time. Shutdown waits for threads
 //! for at most [`EXIT_WAIT`].
 
 mod input;
 mod output;
+mod rota;
 mod worker;
 
 use std::collections::{BTreeSet, HashMap};
@@ -25,13 +26,13 @@ use worker::{Shared, Task, Threads};
 
 pub(super) use output::Sink;
 
-/// The number of permanent threads.
+/// The number of permanent threads, unless there are more poll loops.
 const THREADS: usize = 4;
 
-/// The maximum number of threads, including blocked ones.
+/// The maximum number of threads, including blocked ones, unless there are more poll loops.
 const MAX_THREADS: usize = 64;
 
-/// The maximum number of jobs that wait for a thread; further ones are refused.
+/// The maximum number of jobs that wait for a thread, divided among the loops; further ones are refused.
 const MAX_WAITING: usize = 4096;
 
 /// How long shutdown waits for threads to finish their work and remove temporary files.
@@ -101,57 +102,96 @@ struct Job {
     since: Instant,
 }
 
-/// The file threads of one poll loop.
-pub(super) struct Files {
+/// The threads, until the last loop is gone.
+struct Pool {
     shared: Arc<Shared>,
+    /// Requests another thread.
+    grow: Option<Sender<()>>,
+    /// Disconnected once all threads have ended.
+    alive: Receiver<()>,
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.grow = None;
+        self.shared.stop();
+        // Blocked threads end with the process.
+        let _ = self.alive.recv_timeout(EXIT_WAIT);
+    }
+}
+
+/// A poll loop's access to the file threads.
+pub(super) struct Files {
+    pool: Arc<Pool>,
+    /// The loop's number among those that share the threads.
+    desk: usize,
+    /// The maximum number of this loop's jobs that wait for a thread.
+    max_waiting: usize,
     answers: Receiver<Answer>,
     jobs: HashMap<JobId, Job>,
     /// Jobs with orders, by the time at which they are overdue; times may be too early.
     due: BTreeSet<(Instant, JobId)>,
     patience: Option<Duration>,
-    /// Requests another thread.
-    grow: Option<Sender<()>>,
-    /// Disconnected once all threads have ended.
-    alive: Receiver<()>,
     next_look: Instant,
     /// The number of orders that had been started at the last check, if others were waiting.
     begun: Option<u64>,
 }
 
 impl Files {
-    /// Starts the threads. Orders that take longer than `patience` are overdue; `None` for no limit.
+    /// Starts the threads for one loop. Orders that take longer than `patience` are overdue; `None` for no limit.
     ///
     /// # Errors
     /// If no thread can be started.
     pub(super) fn start(patience: Option<Duration>, delay: Option<Delay>) -> io::Result<Self> {
-        let (shared, answers) = Shared::new(delay);
+        Ok(Self::start_for(1, patience, delay)?.remove(0))
+    }
+
+    /// Like [`Files::start`], for several loops, which share the threads.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub(super) fn start_for(loops: usize, patience: Option<Duration>, delay: Option<Delay>) -> io::Result<Vec<Self>> {
+        let (shared, answers) = Shared::new(loops, delay);
         let (grow, alive) = Threads::start(&shared)?;
-        Ok(Self {
-            shared,
+        let pool = Arc::new(Pool { shared, grow: Some(grow), alive });
+        let files = |(desk, answers)| Self {
+            pool: pool.clone(),
+            desk,
+            max_waiting: (MAX_WAITING / loops).max(1),
             answers,
             jobs: HashMap::new(),
             due: BTreeSet::new(),
             patience,
-            grow: Some(grow),
-            alive,
             next_look: Instant::ZERO,
             begun: None,
-        })
+        };
+        Ok(answers.into_iter().enumerate().map(files).collect())
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.pool.shared
+    }
+
+    /// The number of threads, which other loops may share.
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> usize {
+        self.shared().threads.load(Ordering::SeqCst)
     }
 
     /// The waker that wakes the loop when there is an answer.
     pub(super) fn waker(&self) -> Waker {
-        self.shared.waker.clone()
+        self.shared().waker(self.desk).clone()
     }
 
     /// Returns whether no more jobs should be accepted, since too many wait for a thread.
     pub(super) fn is_full(&self) -> bool {
-        self.shared.waiting() >= MAX_WAITING
+        self.shared().waiting(self.desk) >= self.max_waiting
     }
 
     /// Gives an order for a job, which the first order creates. Orders of a job are executed in sequence.
     pub(super) fn order(&mut self, now: Instant, id: JobId, order: Order) {
-        let job = self.jobs.entry(id).or_insert_with(|| Job { task: Arc::new(Task::new(id)), open: 0, since: now });
+        let task = || Arc::new(Task::new(id, self.desk));
+        let job = self.jobs.entry(id).or_insert_with(|| Job { task: task(), open: 0, since: now });
         if job.open == 0 {
             job.since = now;
             if let Some(patience) = self.patience {
@@ -159,13 +199,13 @@ impl Files {
             }
         }
         job.open += 1;
-        self.shared.give(&job.task, order);
+        self.pool.shared.give(&job.task, order);
     }
 
     /// Closes a job: it sends no further answers, except to return buffers. A file that has no name yet is removed.
     pub(super) fn close(&mut self, id: JobId) {
         if let Some(job) = self.jobs.remove(&id) {
-            self.shared.close(&job.task);
+            self.shared().close(&job.task);
         }
     }
 
@@ -203,10 +243,13 @@ impl Files {
             return;
         }
         self.next_look = now + LOOK;
-        let begun = (self.shared.waiting() > 0).then(|| self.shared.begun());
+        let shared = self.shared();
+        // A thread that waits does not help: the loop's part of the threads is at work.
+        let waits = shared.waiting(self.desk) > 0 && shared.is_busy();
+        let begun = waits.then(|| shared.begun(self.desk));
         if begun.is_some()
             && begun == self.begun
-            && let Some(grow) = &self.grow
+            && let Some(grow) = &self.pool.grow
         {
             // If the previous request is still pending, a thread is on its way.
             let _ = grow.try_send(());
@@ -217,17 +260,15 @@ impl Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        self.jobs.drain().for_each(|(_, job)| self.shared.close(&job.task));
-        self.grow = None;
-        self.shared.stop();
-        // Blocked threads end with the process.
-        let _ = self.alive.recv_timeout(EXIT_WAIT);
+        for (_, job) in std::mem::take(&mut self.jobs) {
+            self.shared().close(&job.task);
+        }
     }
 }
 
 impl std::fmt::Debug for Files {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let threads = self.shared.threads.load(Ordering::Relaxed);
+        let threads = self.shared().threads.load(Ordering::Relaxed);
         f.debug_struct("Files").field("jobs", &self.jobs.len()).field("threads", &threads).finish_non_exhaustive()
     }
 }

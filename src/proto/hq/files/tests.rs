@@ -70,7 +70,7 @@ fn next(files: &mut Files) -> Answer {
 /// Ends the threads, none of which is blocked. On a busy machine that can take longer than [`EXIT_WAIT`].
 #[track_caller]
 fn end(files: Files) {
-    let shared = files.shared.clone();
+    let shared = files.pool.shared.clone();
     drop(files);
     for _ in 0..LONG.as_millis() {
         if shared.threads.load(Ordering::SeqCst) == 0 {
@@ -287,7 +287,7 @@ fn stuck_files_hold_up_nobody_else() {
             break answer;
         }
         std::thread::yield_now();
-        if files.shared.threads.load(Ordering::SeqCst) as u64 > stuck {
+        if files.threads() as u64 > stuck {
             break next(&mut files);
         }
     };
@@ -336,7 +336,7 @@ fn no_end_waits_for_a_stuck_file() {
     let mut files = Files::start(None, Some(disk.delay())).unwrap();
     let many = 2 * MAX_THREADS as u64;
     (0..many).for_each(|job| open(&mut files, job, &root, "stuck"));
-    let shared = files.shared.clone();
+    let shared = files.pool.shared.clone();
     let threads = || shared.threads.load(Ordering::SeqCst);
     let stuck = || disk.stuck.load(Ordering::SeqCst);
     let mut now = 0;

@@ -12,7 +12,8 @@ use crossbeam::queue::SegQueue;
 
 use super::input::Input;
 use super::output::Output;
-use super::{Answer, Delay, JobId, MAX_THREADS, Order, THREADS};
+use super::rota::Rota;
+use super::{Answer, Delay, JobId, Order};
 use crate::proto::hq::PathError;
 use crate::runtime::Waker;
 
@@ -32,6 +33,8 @@ enum State {
 /// A job: its orders, and its file. One thread at a time works on it.
 pub(super) struct Task {
     id: JobId,
+    /// The loop that it belongs to.
+    desk: usize,
     orders: SegQueue<Order>,
     /// The number of outstanding orders. Whoever raises it from 0 schedules the job.
     pending: AtomicUsize,
@@ -42,9 +45,10 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(id: JobId) -> Self {
+    pub(super) fn new(id: JobId, desk: usize) -> Self {
         Self {
             id,
+            desk,
             orders: SegQueue::new(),
             pending: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
@@ -53,21 +57,28 @@ impl Task {
     }
 }
 
-enum Ready {
-    Task(Arc<Task>),
-    Stop,
-}
-
-/// State shared by the loop and the threads.
-pub(super) struct Shared {
-    ready: Sender<Ready>,
-    todo: Receiver<Ready>,
+/// What a poll loop and the threads share.
+struct Desk {
+    /// Jobs that wait for a thread.
+    ready: SegQueue<Arc<Task>>,
     answers: Sender<Answer>,
     /// Wakes the loop when there is an answer.
-    pub(super) waker: Waker,
+    waker: Waker,
     /// The number of orders started.
     begun: AtomicU64,
+}
+
+/// State shared by the loops and the threads.
+pub(super) struct Shared {
+    desks: Box<[Desk]>,
+    /// Only threads lock it, for a moment.
+    rota: Mutex<Rota>,
+    /// Each call makes a waiting thread look at all desks.
+    calls: Sender<()>,
+    called: Receiver<()>,
     pub(super) threads: AtomicUsize,
+    /// The number of threads that wait for a call.
+    idle: AtomicUsize,
     stopped: AtomicBool,
     /// Jobs whose files are open for reading, the oldest first.
     open: Mutex<VecDeque<Weak<Task>>>,
@@ -75,16 +86,22 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(delay: Option<Delay>) -> (Arc<Self>, Receiver<Answer>) {
-        let (ready, todo) = unbounded();
-        let (answers, answered) = unbounded();
+    /// The state for a number of loops, and where each of them receives answers.
+    pub(super) fn new(loops: usize, delay: Option<Delay>) -> (Arc<Self>, Vec<Receiver<Answer>>) {
+        let desk = |_| {
+            let (answers, answered) = unbounded();
+            (Desk { ready: SegQueue::new(), answers, waker: Waker::new(), begun: AtomicU64::new(0) }, answered)
+        };
+        let (desks, answered): (Vec<_>, Vec<_>) = (0..loops).map(desk).unzip();
+        // If as many calls are waiting as there can be threads, every thread will look anyway.
+        let (calls, called) = bounded(Rota::most(loops));
         let shared = Self {
-            ready,
-            todo,
-            answers,
-            waker: Waker::new(),
-            begun: AtomicU64::new(0),
+            desks: desks.into(),
+            rota: Mutex::new(Rota::new(loops)),
+            calls,
+            called,
             threads: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             open: Mutex::default(),
             delay,
@@ -92,20 +109,35 @@ impl Shared {
         (Arc::new(shared), answered)
     }
 
-    /// The number of jobs that wait for a thread.
-    pub(super) fn waiting(&self) -> usize {
-        self.todo.len()
+    /// Wakes a loop.
+    pub(super) fn waker(&self, desk: usize) -> &Waker {
+        &self.desks[desk].waker
     }
 
-    pub(super) fn begun(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
+    /// The number of a loop's jobs that wait for a thread.
+    pub(super) fn waiting(&self, desk: usize) -> usize {
+        self.desks[desk].ready.len()
+    }
+
+    /// The number of a loop's orders that have been started.
+    pub(super) fn begun(&self, desk: usize) -> u64 {
+        self.desks[desk].begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether every thread is at work.
+    pub(super) fn is_busy(&self) -> bool {
+        self.idle.load(Ordering::Relaxed) == 0
+    }
+
+    fn loops(&self) -> usize {
+        self.desks.len()
     }
 
     pub(super) fn give(&self, task: &Arc<Task>, order: Order) {
         task.orders.push(order);
         if task.pending.fetch_add(1, Ordering::AcqRel) == 0 {
-            // Cannot fail, as `self` holds a receiver.
-            let _ = self.ready.send(Ready::Task(task.clone()));
+            self.desks[task.desk].ready.push(task.clone());
+            let _ = self.calls.try_send(());
         }
     }
 
@@ -117,47 +149,62 @@ impl Shared {
     /// Ends the threads once the jobs that are waiting now are done.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
-        for _ in 0..MAX_THREADS {
-            let _ = self.ready.send(Ready::Stop);
-        }
+        while self.calls.try_send(()).is_ok() {}
     }
 
     /// Executes orders until this thread is no longer needed.
     fn work(&self, counted: Counted<'_>) {
-        while !(self.stopped.load(Ordering::Acquire) && self.todo.is_empty()) {
-            match self.todo.recv_timeout(IDLE) {
-                Ok(Ready::Task(task)) => self.advance(task),
-                Ok(Ready::Stop) => return,
-                Err(_) if self.is_one_too_many() => return std::mem::forget(counted),
-                Err(_) => {}
+        loop {
+            // A thread that finishes a job looks again, so a job that was left because its loop had no right to another
+            // thread is found as soon as it has.
+            while let Some((desk, task)) = self.find() {
+                self.desks[desk].begun.fetch_add(1, Ordering::Relaxed);
+                let _at_work = AtWork { shared: self, desk };
+                if self.advance(&task) {
+                    // Other jobs first.
+                    self.desks[desk].ready.push(task);
+                }
+            }
+            if self.stopped.load(Ordering::Acquire) {
+                return;
+            }
+            self.idle.fetch_add(1, Ordering::Relaxed);
+            let called = self.called.recv_timeout(IDLE);
+            self.idle.fetch_sub(1, Ordering::Relaxed);
+            if called.is_err() && self.is_one_too_many() {
+                return std::mem::forget(counted);
             }
         }
     }
 
+    /// The next job, and its loop.
+    fn find(&self) -> Option<(usize, Arc<Task>)> {
+        lock(&self.rota).find(|desk| self.desks[desk].ready.pop())
+    }
+
     /// Returns whether there are more threads than the permanent ones; the caller is then no longer counted.
     fn is_one_too_many(&self) -> bool {
-        let fewer = |threads: usize| (threads > THREADS).then(|| threads - 1);
+        let permanent = Rota::permanent(self.loops());
+        let fewer = |threads: usize| (threads > permanent).then(|| threads - 1);
         self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok()
     }
 
-    /// Executes the next order of a job, or all remaining ones of a closed job.
-    fn advance(&self, task: Arc<Task>) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
+    /// Executes the next order of a job, or all remaining ones of a closed job. Returns whether there are more.
+    fn advance(&self, task: &Arc<Task>) -> bool {
+        let desk = &self.desks[task.desk];
         loop {
             if let Some(order) = task.orders.pop()
-                && let Some(answer) = self.carry_out(&task, order)
+                && let Some(answer) = self.carry_out(task, order)
             {
                 // The loop may be gone.
-                let _ = self.answers.send(answer);
-                self.waker.wake();
+                let _ = desk.answers.send(answer);
+                desk.waker.wake();
             }
             if task.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
-                return;
+                return false;
             }
             if !task.closed.load(Ordering::Acquire) {
-                // Other jobs first.
-                let _ = self.ready.send(Ready::Task(task));
-                return;
+                return true;
             }
         }
     }
@@ -280,12 +327,13 @@ impl Threads {
         let (alive, ended) = bounded(0);
         let (grow, wanted) = bounded::<()>(1);
         let threads = Self { shared: shared.clone(), alive };
-        for _ in 0..THREADS {
+        let loops = shared.loops();
+        for _ in 0..Rota::permanent(loops) {
             threads.spawn()?;
         }
         let keep = move || {
             for () in wanted {
-                if threads.shared.threads.load(Ordering::Relaxed) < MAX_THREADS {
+                if threads.shared.threads.load(Ordering::Relaxed) < Rota::most(loops) {
                     // If no thread can be started, waiting jobs become overdue.
                     let _ = threads.spawn();
                 }
@@ -307,6 +355,18 @@ impl Threads {
             self.shared.threads.fetch_sub(1, Ordering::Relaxed);
         }
         spawned.map(drop)
+    }
+}
+
+/// A thread's work for a loop, which ends even if it panics.
+struct AtWork<'a> {
+    shared: &'a Shared,
+    desk: usize,
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.rota).done(self.desk);
     }
 }
 
