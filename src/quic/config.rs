@@ -268,7 +268,9 @@ pub struct EndpointConfig {
     /// below 255.
     pub core: u8,
     /// The number of cores of the process. Datagrams whose connection ID names another one of them have to be handed over
-    /// to it ([`Lead::Core`]).
+    /// to it ([`Lead::Core`]). Those with the ID of a core that does not exist, which an earlier process with the same
+    /// secret has made, are answered with stateless resets by the core that receives them, unless `core` is not below
+    /// this number.
     ///
     /// [`Lead::Core`]: super::Lead::Core
     pub cores: u8,

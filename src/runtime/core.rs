@@ -87,7 +87,8 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         let net = Net::new(&net, &caps, clock.now())?;
         datapath.set_multicast(&net.groups());
         // Without an exchange, something else may distribute the frames of several cores.
-        let (core, cores) = if X::ALONE { (config.endpoint.core, 1) } else { (seat.core, seat.cores) };
+        let given = (config.endpoint.core, config.endpoint.cores);
+        let (core, cores) = if X::ALONE { given } else { (seat.core, seat.cores) };
         Ok(Self {
             net,
             endpoint: Endpoint::new(

@@ -129,12 +129,15 @@ fn ids_of_other_cores_and_other_forms_are_not_answered() {
 /// A server that crashed and was restarted with its secret, and one without.
 #[test]
 fn a_restarted_server_answers_for_its_former_self() {
-    for (secret, believed) in [(1, true), (2, false)] {
+    // One of several cores restarts as one of fewer: the old ones used to be forgotten.
+    let cases =
+        [(1, true, (0, 1), (0, 1)), (2, false, (0, 1), (0, 1)), (1, true, (3, 4), (1, 2)), (1, true, (1, 2), (0, 1))];
+    for (secret, believed, (old, of_old), (new, of_new)) in cases {
         let config = |secret: u8, seed| EndpointConfig {
             max_connections: 100,
             ..EndpointConfig::from_secret(&[secret; 32].into(), [seed; 32])
         };
-        let mut before = server(config(1, 1));
+        let mut before = server(config(1, 1).for_core(old, of_old));
         let mut client = Host::client(small());
         for _ in 0..10 {
             let said = client.run();
@@ -142,7 +145,7 @@ fn a_restarted_server_answers_for_its_former_self() {
             before.run().into_iter().for_each(|(_, datagram)| client.receive(datagram));
         }
         assert!(client.endpoint.conn(client.conn.unwrap()).unwrap().stats().handshake_time.is_some());
-        let mut after = server(config(secret, 2));
+        let mut after = server(config(secret, 2).for_core(new, of_new));
         let conn = client.conn.unwrap();
         let stream = client.endpoint.conn(conn).unwrap().open(gannet::quic::Dir::Bidi).unwrap();
         client.endpoint.conn(conn).unwrap().send(stream, SendData::Static(&[1; 500]), false).unwrap();

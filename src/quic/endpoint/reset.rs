@@ -1,6 +1,7 @@
 //! Stateless resets, which tell a peer that its connection is not known here (RFC 9000 §10.3).
 
 use crate::base::time::Instant;
+use crate::quic::config::EndpointConfig;
 use crate::quic::connection::RxMeta;
 use crate::quic::endpoint::{Answer, Endpoint};
 use crate::quic::event::ConnId;
@@ -35,13 +36,17 @@ impl Endpoint {
     /// with the same secret (RFC 9000 §10.3.2). Others must not, as the token could be that of a live connection
     /// (§21.11). Nor does the owner while the connection lives, even if the ID is retired (§10.3).
     ///
+    /// An earlier process may have had more cores. No connection can have the ID of a core that does not exist, so the
+    /// core that receives the packet answers for it.
+    ///
     /// The answer is shorter than its cause, so that two endpoints cannot reset each other forever (§10.3.3).
     pub(super) fn send_reset(&mut self, now: Instant, meta: &RxMeta, dcid: &[u8], len: usize) {
-        let Some(info) = self.ids.raw(dcid).and_then(|dcid| self.ids.own(dcid)) else {
+        let info = self.ids.raw(dcid).and_then(|dcid| self.ids.read(dcid));
+        let Some(info) = info.filter(|info| self.answers_for(info.core)) else {
             self.stats.drop(DropReason::ForeignId);
             return;
         };
-        if self.table.find(info.index, info.generation).is_some() {
+        if info.core == self.config.core && self.table.find(info.index, info.generation).is_some() {
             self.stats.drop(DropReason::RetiredId);
             return;
         }
@@ -56,5 +61,12 @@ impl Endpoint {
         data[size - 16..].copy_from_slice(&self.ids.token(dcid));
         self.stats.resets_sent += 1;
         self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data });
+    }
+
+    /// Whether resets for connections of `core` are sent here: it is this core, or does not exist. A number that is not
+    /// below that of the cores means that there are others of which this core knows nothing.
+    fn answers_for(&self, core: u8) -> bool {
+        let EndpointConfig { core: own, cores, .. } = self.config;
+        core == own || own < cores && core >= cores
     }
 }

@@ -109,7 +109,7 @@ fn only_the_owner_resets() {
     let mut cores = endpoints(3, 10);
     let foreign = DropReason::ForeignId as usize;
     // The core that received it does not, even if it handles the packet.
-    for (n, to) in [(0usize, 2u8), (1, 2), (0, 7), (1, 200)] {
+    for (n, to) in [(0usize, 2u8), (1, 2), (0, 1), (1, 0)] {
         cores[n].handle_datagram(now, &meta(), &mut short(info(to, 9), 10));
     }
     assert_eq!(cores.iter().map(|core| core.stats().drops[foreign]).collect::<Vec<_>>(), [2, 2, 0]);
@@ -124,4 +124,24 @@ fn only_the_owner_resets() {
     assert!(cores[2].handle_run(now, std::slice::from_mut(&mut datagram)));
     assert!(matches!(datagram.arrival, Arrival::Answered(_)));
     assert_eq!(cores.iter().map(|core| core.stats().resets_sent).collect::<Vec<_>>(), [0, 0, 1]);
+}
+
+/// Clients of cores that there were before a restart used to wait for their idle timeouts.
+#[test]
+fn whoever_receives_them_resets_connections_of_cores_that_are_gone() {
+    let now = Instant::from_nanos(1_000_000_000);
+    let mut cores = endpoints(3, 10);
+    for (n, to) in [(0usize, 3u8), (1, 7), (2, 255)] {
+        for packet in [short(info(to, 9), 10), short(info(to, 9), 10)] {
+            let mut packet = packet;
+            assert!(matches!(lead(&mut cores[n], &packet), Lead::Unknown), "it stays where it is");
+            cores[n].handle_datagram(now, &meta(), &mut packet);
+        }
+    }
+    assert_eq!(cores.iter().map(|core| core.stats().resets_sent).collect::<Vec<_>>(), [2, 2, 2]);
+    // A core that does not know how many there are answers for itself only.
+    let config = EndpointConfig { core: 4, ..config(4, 10) };
+    let mut lost = Endpoint::new(config, None, BufPool::heap());
+    (0..8).for_each(|to| drop(lost.handle_datagram(now, &meta(), &mut short(info(to, 9), 10))));
+    assert_eq!((lost.stats().resets_sent, lost.stats().drops[DropReason::ForeignId as usize]), (1, 7));
 }
