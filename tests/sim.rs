@@ -6,6 +6,9 @@ use std::panic::catch_unwind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use gannet::base::Side;
+use gannet::base::time::Duration;
+use gannet::quic::DropReason;
 use gannet::sim;
 
 /// Seeds played in every test run.
@@ -106,6 +109,49 @@ fn cores_that_stop_are_drained() {
         assert_eq!(sim::run_plan(plan).err(), None);
     }
     assert!(stopped > 50, "{stopped} plays");
+}
+
+/// A server that crashes resets its connections, whichever of the client's cores hears of it, and even if it has fewer
+/// cores than before. What routers report reaches any core, too.
+#[test]
+fn resets_and_reports_reach_the_connection_whichever_core_they_reach() {
+    let (mut relayed, mut reset) = (0, 0);
+    for seed in 0..1000 {
+        let ending = sim::Ending::Crash(Side::Server, Duration::from_millis(20));
+        let plan = sim::Plan { cores: [3, 4], cores_left: [3, 2], home: 0, ending, ..sim::Plan::from_seed(seed) };
+        let first = [1 + seed as u8 % 2, 2 + seed as u8 % 2];
+        let plan = sim::Plan { first, stop: None, scatter: 500 * (seed % 3), ..plan };
+        let outcome = sim::run_plan(plan).unwrap();
+        relayed += usize::from(outcome.relayed[0] > 0);
+        reset += usize::from(outcome.reset[0]);
+    }
+    assert!(relayed > 200 && reset > 200, "{relayed} plays with messages at the wrong core, {reset} resets");
+    let mut reports = 0;
+    for seed in 0..300 {
+        let link = sim::LinkConfig { mtu: 1300, routers_tell: true, ..sim::LinkConfig::default() };
+        let plan = sim::Plan { link, cores: [2, 2], first: [1, 1], home: 0, stop: None, ..sim::Plan::from_seed(seed) };
+        let ending = sim::Ending::AllDone;
+        reports += usize::from(sim::run_plan(sim::Plan { ending, scatter: 0, ..plan }).unwrap().relayed[0] > 0);
+    }
+    assert!(reports > 50, "{reports} plays with reports at the wrong core");
+}
+
+/// A client moves to an address whose packets arrive at another core. They reach the owner, which does not yet accept
+/// them. (No play lets another core than the owner send a reset.)
+#[test]
+fn packets_of_a_client_that_has_moved_reach_the_owner() {
+    let mut plays = 0;
+    for seed in 0..500 {
+        let link = sim::LinkConfig::default();
+        let ending = sim::Ending::Move(Duration::from_millis(5 + seed % 20), 1 + seed as u8 % 3);
+        let plan = sim::Plan { link, cores: [1, 4], first: [0; 2], home: 0, ending, ..sim::Plan::from_seed(seed) };
+        let outcome = sim::run_plan(sim::Plan { scatter: 0, stop: None, ..plan }).unwrap();
+        let moved = outcome.stats[1].drops[DropReason::WrongPath as usize];
+        assert!(outcome.handed[1] >= moved, "seed {seed}: {moved} of {}", outcome.handed[1]);
+        // Some have nothing left to say.
+        plays += usize::from(moved > 0);
+    }
+    assert!(plays > 350, "{plays} plays in which a client moved");
 }
 
 #[test]

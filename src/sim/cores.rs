@@ -6,7 +6,7 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::datapath::Burst;
 use crate::datapath::exchange::{Exchange, Handed, Mesh, mesh};
-use crate::quic::{Arrival, ConnId, Datagram, Endpoint, Lead, Leads, Origin, RxMeta};
+use crate::quic::{Arrival, ConnId, Datagram, Endpoint, Lead, Leads, Origin, RxMeta, TooBig, Undelivered};
 use crate::sim::Failure;
 
 /// Capacity of the queue between two cores: more datagrams than arrive at the same time.
@@ -62,6 +62,10 @@ pub struct Cores {
     pub handed: u64,
     /// Number of datagrams passed to an engine together with others.
     pub together: u64,
+    /// Possible stateless resets, with the core that received each.
+    resets: Vec<(usize, SocketAddr, [u8; 16])>,
+    /// Number of resets and ICMP messages that another core has heeded than the one that they reached.
+    pub relayed: u64,
 }
 
 impl Cores {
@@ -70,13 +74,13 @@ impl Cores {
         let exchanges = mesh(endpoints.len() as u8, QUEUE);
         let core = |(endpoint, exchange)| Core { endpoint, exchange, stopped: false, waiting: Vec::new() };
         let cores = endpoints.into_iter().zip(exchanges).map(core).collect();
-        Self { cores, first, scatter, rng, longest_run, handed: 0, together: 0 }
+        Self { cores, first, scatter, rng, longest_run, handed: 0, together: 0, resets: Vec::new(), relayed: 0 }
     }
 
-    /// Replaces all engines.
+    /// Replaces all engines; there may be fewer than before.
     pub fn restart(&mut self, endpoints: Vec<Endpoint>) {
-        let together = self.together;
-        *self = Self::new(endpoints, self.first, self.scatter, self.rng.clone(), self.longest_run);
+        let (together, first) = (self.together, self.first % endpoints.len() as u8);
+        *self = Self::new(endpoints, first, self.scatter, self.rng.clone(), self.longest_run);
         self.together = together;
     }
 
@@ -120,7 +124,8 @@ impl Cores {
     /// core. Returns whether the core has stopped.
     pub fn stop(&mut self, core: u8) -> bool {
         let running = self.cores.iter().filter(|core| !core.stopped).count();
-        let this = &mut self.cores[usize::from(core)];
+        // It may be gone since a crash.
+        let Some(this) = self.cores.get_mut(usize::from(core)) else { return true };
         if running > 1 && this.endpoint.connection_count() == 0 {
             this.stopped = true;
         }
@@ -130,25 +135,45 @@ impl Cores {
         self.cores[usize::from(core)].stopped
     }
 
-    /// A datagram has arrived: handles it, or hands it over to the core of its connection.
-    pub fn arrive(&mut self, now: Instant, meta: RxMeta, data: Vec<u8>, origin: Origin) -> Result<(), Failure> {
-        let mut at = usize::from(self.first);
+    /// A random core that has not stopped.
+    fn any(&mut self) -> usize {
+        let running: Vec<_> = (0..self.cores.len()).filter(|core| !self.cores[*core].stopped).collect();
+        running[self.rng.below(running.len() as u64) as usize]
+    }
+
+    /// A datagram has arrived at the core `at`, or by default at the first one: handles it, or hands it over to the core
+    /// of its connection.
+    pub fn arrive(
+        &mut self,
+        now: Instant,
+        at: Option<u8>,
+        meta: RxMeta,
+        data: Vec<u8>,
+        origin: Origin,
+    ) -> Result<(), Failure> {
+        let mut at = usize::from(at.filter(|at| self.is_running(*at)).unwrap_or(self.first));
         let mut lead = self.lead(at, &data);
-        if self.scatter > 0 && !matches!(lead, Lead::Unknown) && self.rng.chance(self.scatter) {
-            let running: Vec<_> = (0..self.cores.len()).filter(|core| !self.cores[*core].stopped).collect();
-            at = running[self.rng.below(running.len() as u64) as usize];
+        // Stateless resets look like packets with short headers.
+        let scattered = !matches!(lead, Lead::Unknown) || data.first().is_some_and(|first| first & 0x80 == 0);
+        if self.scatter > 0 && scattered && self.rng.chance(self.scatter) {
+            at = self.any();
             lead = self.lead(at, &data);
         }
         let Lead::Core(to, tag) = lead else {
             let core = &mut self.cores[at];
             core.waiting.push((meta, data, lead));
             self.together += core.handle(now, self.longest_run - 1, origin);
+            self.note_resets(at);
             return Ok(());
         };
         self.handed += 1;
         let mut burst = Burst::from_iter([Handed { frame: Frame { meta, data }, tag: Some(tag) }]);
         let taken = self.cores[at].exchange.offer(to, &mut burst);
         if taken == 1 || self.cores[usize::from(to)].stopped { Ok(()) } else { Err("the exchange is full".into()) }
+    }
+
+    fn is_running(&self, core: u8) -> bool {
+        self.cores.get(usize::from(core)).is_some_and(|core| !core.stopped)
     }
 
     fn lead(&mut self, core: usize, data: &[u8]) -> Lead {
@@ -159,9 +184,14 @@ impl Cores {
         leads[0]
     }
 
-    /// All cores handle the datagrams that have arrived there, and those that others have handed over.
+    /// All cores handle the datagrams that have arrived there, and those that others have handed over. After that, they
+    /// handle what others have passed on.
     pub fn take_over(&mut self, now: Instant, origin: Origin) {
-        for core in self.cores.iter_mut().filter(|core| !core.stopped) {
+        for at in 0..self.cores.len() {
+            let core = &mut self.cores[at];
+            if core.stopped {
+                continue;
+            }
             self.together += core.handle(now, 0, origin);
             let mut burst = Burst::new();
             while core.exchange.take(&mut burst) > 0 {
@@ -173,7 +203,48 @@ impl Cores {
                 }
             }
             self.together += core.handle(now, 0, origin);
+            self.note_resets(at);
         }
+        for (at, remote, token) in std::mem::take(&mut self.resets) {
+            self.relayed += u64::from(self.relay(at, |endpoint| endpoint.relayed_reset(now, remote, &token)));
+        }
+    }
+
+    /// Notes what a core has received that may be stateless resets of connections on other cores.
+    fn note_resets(&mut self, at: usize) {
+        let endpoint = &mut self.cores[at].endpoint;
+        self.resets
+            .extend(std::iter::from_fn(|| endpoint.poll_foreign_reset()).map(|(remote, token)| (at, remote, token)));
+    }
+
+    /// Passes something on to all cores but `at`. Returns whether one of them heeds it.
+    fn relay(&mut self, at: usize, mut heeds: impl FnMut(&mut Endpoint) -> bool) -> bool {
+        let others = self.cores.iter_mut().enumerate().filter(|(core, other)| *core != at && !other.stopped);
+        others.map(|(_, other)| heeds(&mut other.endpoint)).fold(false, |any, heeded| any | heeded)
+    }
+
+    /// The core at which an ICMP message arrives.
+    fn icmp_arrives(&mut self) -> usize {
+        if self.scatter > 0 { self.any() } else { self.first.into() }
+    }
+
+    /// A report about the size of a datagram has arrived, at any core.
+    pub fn packet_too_big(&mut self, now: Instant, news: &TooBig<'_>) {
+        let at = self.icmp_arrives();
+        if !self.cores[at].endpoint.packet_too_big(now, news) {
+            self.relayed += u64::from(self.relay(at, |endpoint| endpoint.relayed_too_big(now, news)));
+        }
+    }
+
+    /// A report that a datagram was not delivered has arrived, at any core. Returns whether it is believed.
+    pub fn is_undelivered(&mut self, news: &Undelivered<'_>) -> bool {
+        let at = self.icmp_arrives();
+        if self.cores[at].endpoint.is_undelivered(news) {
+            return true;
+        }
+        let believed = self.relay(at, |endpoint| endpoint.relayed_undelivered(news));
+        self.relayed += u64::from(believed);
+        believed
     }
 
     /// Checks that only the core that owns the connection `conn` with `remote` has sent stateless resets.

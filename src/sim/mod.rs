@@ -70,6 +70,10 @@ pub struct Outcome {
     pub stats: [EndpointStats; 2],
     /// Number of datagrams that one core handed over to another: at the client, at the server.
     pub handed: [u64; 2],
+    /// Number of stateless resets and ICMP messages that reached another core than the one that heeded them.
+    pub relayed: [u64; 2],
+    /// Whether the connection was ended by a stateless reset: at the client, at the server.
+    pub reset: [bool; 2],
     /// Number of turns: times at which something happened.
     pub turns: u64,
     /// Number of datagrams received, and sent, together with others.
@@ -119,6 +123,8 @@ struct World {
     turns: u64,
     ended: bool,
     crashed: bool,
+    /// Where packets of the client, which has moved, arrive at the server.
+    moved: Option<u8>,
     /// Whether a core has begun to stop, and whether it has stopped.
     stopping: bool,
     stopped: bool,
@@ -153,6 +159,11 @@ fn addr(side: Side) -> SocketAddr {
     }
 }
 
+/// The client's address after it has moved.
+fn moved_addr() -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, 1], 40_000))
+}
+
 fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
     let windows = plan.window;
     Arc::new(TransportConfig {
@@ -179,7 +190,11 @@ fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
 /// The engines of all cores of a host.
 fn endpoints(plan: &Plan, side: Side, start: Start, server: Option<ServerConfig>) -> Vec<Endpoint> {
     let config = endpoint_config(plan, side, start);
-    let cores = plan.cores[side as usize];
+    let cores = match start {
+        Start::First => plan.cores,
+        Start::AfterCrash => plan.cores_left,
+    };
+    let cores = cores[side as usize];
     let config = |core| if cores > 1 { config.for_core(core, cores) } else { config.clone() };
     (0..cores).map(|core| Endpoint::new(config(core), server.clone(), POOL.part(plan.pool))).collect()
 }
@@ -255,6 +270,7 @@ impl World {
             turns: 0,
             ended: false,
             crashed: false,
+            moved: None,
             stopping: false,
             stopped: false,
             closes_lost: [0; 2],
@@ -307,6 +323,11 @@ impl World {
                     self.out.lens.clear();
                     let Some(transmit) = endpoint.poll_transmit_run(self.now, &mut self.out) else { break };
                     let to = host.side.peer();
+                    // The owner of a connection that has timed out answers to the client's new address.
+                    let answers = self.moved.is_some() && transmit.conn.is_none() && transmit.remote == moved_addr();
+                    if answers && host.side == Side::Server {
+                        continue;
+                    }
                     if transmit.remote != addr(to) || transmit.local != host.addr {
                         return Err(format!("datagram for {}", transmit.remote));
                     }
@@ -328,14 +349,13 @@ impl World {
                     busy = true;
                 }
             }
-            let home = host.cores.of(host.app.conn);
             for claim in self.network.claims.extract_if(.., |claim| claim.to == host.side) {
                 let (local, remote) = (host.addr, addr(claim.to.peer()));
                 let news = TooBig { local, remote, max: claim.max, len: claim.len, quoted: &claim.quoted };
-                home.packet_too_big(self.now, &news);
+                host.cores.packet_too_big(self.now, &news);
                 let (len, port_closed) = (claim.len, claim.max % 2 == 0);
                 let news = Undelivered { local, remote, port_closed, len, quoted: &claim.quoted };
-                if home.is_undelivered(&news) && (host.side == Side::Server || host.app.connected) {
+                if host.cores.is_undelivered(&news) && (host.side == Side::Server || host.app.connected) {
                     return Err(format!("{:?} believes that its packets do not arrive", host.side));
                 }
                 busy = true;
@@ -362,9 +382,15 @@ impl World {
 
     fn deliver(&mut self) -> Result<(), Failure> {
         while let Some((to, ecn, data)) = self.network.receive(self.now) {
+            let mut meta = RxMeta { local: addr(to), remote: addr(to.peer()), ecn };
+            if self.moved.is_some() {
+                match to {
+                    Side::Client => continue,
+                    Side::Server => meta.remote = moved_addr(),
+                }
+            }
             let host = &mut self.hosts[usize::from(to == Side::Server)];
-            let meta = RxMeta { local: addr(to), remote: addr(to.peer()), ecn };
-            host.cores.arrive(self.now, meta, data, ORIGIN)?;
+            host.cores.arrive(self.now, self.moved, meta, data, ORIGIN)?;
         }
         self.hosts.iter_mut().for_each(|host| host.cores.take_over(self.now, ORIGIN));
         Ok(())
@@ -404,6 +430,10 @@ impl World {
                 self.ended = true;
             }
             Ending::Crash(side, at) if due(at, self.now) => self.crash(side),
+            Ending::Move(at, core) if due(at, self.now) && self.app(Side::Client).connected => {
+                self.moved = Some(core);
+                self.ended = true;
+            }
             _ => {}
         }
     }
@@ -452,6 +482,9 @@ impl World {
         let mut next = timers.chain(pauses).chain(self.network.next_arrival()).min();
         let start = Instant::from_nanos(1_000_000_000);
         if let (false, Ending::Early(_, at) | Ending::Cut(at) | Ending::Crash(_, at)) = (self.ended, self.plan.ending) {
+            next = Some(next.map_or(start + at, |n| n.min(start + at)));
+        }
+        if let (false, true, Ending::Move(at, _)) = (self.ended, self.app(Side::Client).connected, self.plan.ending) {
             next = Some(next.map_or(start + at, |n| n.min(start + at)));
         }
         if let (false, Some((_, _, at))) = (self.stopping, self.plan.stop) {
@@ -546,7 +579,9 @@ impl World {
         let Some(reason) = &host.app.closed else { return Ok(()) };
         let expected = match reason {
             CloseReason::Local { code } | CloseReason::Application { code, .. } => {
-                *code == 3 && (self.stopping || !matches!(self.plan.ending, Ending::Cut(_) | Ending::Crash(..)))
+                *code == 3
+                    && (self.stopping
+                        || !matches!(self.plan.ending, Ending::Cut(_) | Ending::Crash(..) | Ending::Move(..)))
             }
             // A close before the handshake is complete contains no application code.
             CloseReason::PeerTransport { code, .. } => {
@@ -604,6 +639,8 @@ fn play(plan: Plan, longest_run: usize) -> Result<Outcome, Failure> {
         network: world.network.stats,
         stats: [world.stats(0).clone(), world.stats(1).clone()],
         handed: [0, 1].map(|n| world.hosts[n].cores.handed),
+        relayed: [0, 1].map(|n| world.hosts[n].cores.relayed),
+        reset: [0, 1].map(|n| world.hosts[n].app.closed == Some(CloseReason::StatelessReset)),
         turns: world.turns,
         together: [world.hosts.iter().map(|host| host.cores.together).sum(), world.sent_together],
         trace: world.trace.finish(),

@@ -77,6 +77,9 @@ pub enum Ending {
     Cut(Duration),
     /// One host loses all its state (a crash) and answers with stateless resets.
     Crash(Side, Duration),
+    /// The connected client gets another address, whose packets arrive at this core of the server. Its old address gets
+    /// none any more. Without migration (RFC 9000 §9), both sides time out.
+    Move(Duration, u8),
 }
 
 /// Everything determined by a seed.
@@ -122,6 +125,8 @@ pub struct Plan {
     pub scatter: u64,
     /// A core stops at this time, counted from the start. Its connections are closed.
     pub stop: Option<(Side, u8, Duration)>,
+    /// Number of cores of client and server after a crash.
+    pub cores_left: [u8; 2],
 }
 
 fn size(rng: &mut Rng, max_bits: u64) -> u64 {
@@ -205,6 +210,12 @@ fn cores(rng: &mut Rng, plan: &mut Plan) {
         let core = rng.below(plan.cores[side as usize].into()) as u8;
         plan.stop = Some((side, core, Duration::from_nanos(size(rng, 30))));
     }
+    plan.cores_left = plan.cores.map(|cores| if rng.chance(500) { cores } else { 1 + rng.below(cores.into()) as u8 });
+    if let Ending::Cut(at) = plan.ending
+        && rng.chance(500)
+    {
+        plan.ending = Ending::Move(at, rng.below(plan.cores[1].into()) as u8);
+    }
 }
 
 /// Half of all hosts have IDs of the default length, the others up to the maximum.
@@ -275,6 +286,7 @@ impl Plan {
             home: 0,
             scatter: 0,
             stop: None,
+            cores_left: [1; 2],
         };
         // Draws for later features come last, so that the same seed otherwise produces the same play.
         if rng.chance(200) {

@@ -38,6 +38,7 @@ fn plan(seed: u64, bad: bool) -> Plan {
         home: 0,
         scatter: 0,
         stop: None,
+        cores_left: [1; 2],
         seed,
         link,
         streams: [[bidi.clone(), uni.clone()], [bidi, uni]],
