@@ -9,7 +9,7 @@ use crate::datapath::Caps;
 use crate::datapath::steering::{client_ports, first_client_port};
 use crate::dpdk::{
     Claim, Eal, EalConfig, MAX_CORES, Port, PortError, PortProfile, Queue, RingExchange, RxMbuf, SpreadQueue,
-    ThreadGuard, mesh,
+    ThreadGuard, far_cpus, mesh,
 };
 use crate::net::Cidr;
 use crate::quic::EndpointConfig;
@@ -104,6 +104,9 @@ impl CorePort {
         let eal = Eal::init(&EalConfig::for_profiles(std::slice::from_ref(profile)))?;
         let mut port = Port::open(&eal, profile)?;
         let queues = take(&eal, &mut port)?;
+        if let Some(warning) = far_cpus(port.node(), cpus.iter().copied()) {
+            tracing::warn!("{warning}");
+        }
         let mesh = mesh(&eal, core_count(cpus)?, port.node())?;
         Ok(Self { queues, mesh, cpus: cpus.to_vec(), port, _claim: claim, eal })
     }

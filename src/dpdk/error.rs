@@ -307,6 +307,21 @@ pub enum PortError {
         /// The text of `rte_errno`.
         reason: String,
     },
+    /// The device's NUMA node has too few free hugepages.
+    #[error(
+        "the device is on NUMA node {node}, where only {free_mb} MB of the {need_mb} MB of hugepages needed are free: \
+         `echo {pages} > /sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages` gives enough"
+    )]
+    NodeMemory {
+        /// The node.
+        node: u16,
+        /// What the port needs, in MB.
+        need_mb: u64,
+        /// What is free there, in MB.
+        free_mb: u64,
+        /// The number of hugepages of 2 MiB that the node should have.
+        pages: u64,
+    },
     /// A step in configuring the port failed.
     #[error("{port}: {step} failed: {reason}{}{detail}", separator(detail))]
     Step {

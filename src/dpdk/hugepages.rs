@@ -34,7 +34,8 @@ pub fn free_bytes() -> u64 {
     free_bytes_in(Path::new("/sys/kernel/mm/hugepages"))
 }
 
-fn free_bytes_in(root: &Path) -> u64 {
+/// The same for the pages in a directory of sysfs, such as those of one NUMA node.
+pub(super) fn free_bytes_in(root: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(root) else { return 0 };
     let size = |entry: fs::DirEntry| {
         let kb: u64 = entry.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;

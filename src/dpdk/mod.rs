@@ -62,7 +62,7 @@ pub use host::{Claim, kernel_addresses};
 pub use hugepages::{Hugepages, free_bytes as free_hugepage_bytes, mounted as hugetlbfs_mounted};
 pub use iova::{Iova, bind_remedy, no_iommu_remedy};
 pub use mbuf::{Mbuf, RxMbuf, TxMbuf};
-pub use numa::node_of_cpu;
+pub use numa::{far_cpus, node_of_cpu};
 pub use port::{MemoryGuard, PoolGuard, Port, PortStats, Queue, SpreadQueue, StockQueue};
 pub use profile::{Bus, Memory, Offloads, PortProfile};
 pub use room::MAX_CORES;

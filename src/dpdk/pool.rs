@@ -44,12 +44,14 @@ impl Pool {
         Ok(Arc::new(Self { raw, size, eal: eal.clone(), memory: None }))
     }
 
-    /// Creates a pool in memory that no device and no other process can access, whatever DPDK shares with them.
-    pub(super) fn private(eal: &Arc<EalInner>, size: u32, room: u16) -> Result<Arc<Self>, PortError> {
+    /// Creates a pool in memory that no device and no other process can access, whatever DPDK shares with them, preferably
+    /// on NUMA node `socket` (-1: any).
+    pub(super) fn private(eal: &Arc<EalInner>, size: u32, room: u16, socket: i32) -> Result<Arc<Self>, PortError> {
         let fail = |reason| PortError::Memory { mbufs: size, size: u32::from(room), node: None, reason };
+        let node = u32::try_from(socket).ok();
         // SAFETY: plain arithmetic.
         let len = unsafe { dpdk_sys::gannet_private_pool_bytes(size, room) };
-        let mut memory = PinnedRegion::map(len, Hugepages::Never, None).map_err(|e| fail(e.to_string()))?.into_buf();
+        let mut memory = PinnedRegion::map(len, Hugepages::Never, node).map_err(|e| fail(e.to_string()))?.into_buf();
         let name = CString::new(name()).map_err(|e| fail(e.to_string()))?;
         let cache = CACHE.min(size / 4);
         // SAFETY: EAL is up, the name is NUL-terminated, and the memory, which nobody else uses, stays mapped for

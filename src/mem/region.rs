@@ -63,7 +63,8 @@ impl PinnedRegion {
     ///
     /// Without hugepages, [`Hugepages::Auto`] and [`Hugepages::Never`] use ordinary pages, locked if the system allows
     /// it. The first fallback of the process logs a warning that names the remedy; [`PinnedRegion::backing`] returns
-    /// what was obtained. `numa_node` is a preference only.
+    /// what was obtained. `numa_node` is a preference only: the first time that another node provides the memory, a
+    /// warning names both.
     ///
     /// # Errors
     /// [`AllocError::Empty`], [`AllocError::NoHugepages`] with [`Hugepages::Require`], [`AllocError::System`].
@@ -89,10 +90,22 @@ impl PinnedRegion {
             sys::prefer_huge(region.at, region.len);
         }
         match sys::lock(region.at, region.len) {
-            Ok(()) => region.backing = Backing::Locked,
+            Ok(()) => {
+                region.backing = Backing::Locked;
+                region.check_node(numa_node);
+            }
             Err(e) => warn_not_locked(&e),
         }
         Ok(region)
+    }
+
+    /// Warns if pages that have been faulted in are not on the node that was asked for.
+    fn check_node(&self, wanted: Option<u32>) {
+        let actual = wanted.and_then(|_| sys::node_of(self.at));
+        if let Some(warning) = elsewhere(wanted, actual, self.len, self.backing) {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| tracing::warn!("{warning}"));
+        }
     }
 
     /// Maps ordinary pages, not locked, which are faulted in when accessed.
@@ -120,6 +133,7 @@ impl PinnedRegion {
         }
         // A reservation may lack pages (cgroup limits); detect that now rather than by SIGBUS later.
         sys::populate(at, len).ok()?;
+        region.check_node(numa_node);
         Some(region)
     }
 
@@ -196,6 +210,22 @@ fn hugepage_remedy(len: usize) -> String {
     format!("as root: sysctl -w vm.nr_hugepages={pages} (2 MiB each)")
 }
 
+/// What to tell the operator about memory of `len` bytes that was `wanted` on a NUMA node and is on another.
+fn elsewhere(wanted: Option<u32>, actual: Option<u32>, len: usize, backing: Backing) -> Option<String> {
+    let (wanted, actual) = wanted.zip(actual).filter(|(wanted, actual)| wanted != actual)?;
+    let (mib, pages) = (len >> 20, len.div_ceil(SLAB));
+    Some(match backing {
+        Backing::Huge1G | Backing::Huge2M => format!(
+            "NUMA node {wanted} has no hugepages left for {mib} MiB, which are taken from node {actual} (slower); as \
+             root, add at least {pages} to the number in \
+             /sys/devices/system/node/node{wanted}/hugepages/hugepages-2048kB/nr_hugepages"
+        ),
+        Backing::Locked | Backing::Unlocked => {
+            format!("NUMA node {wanted} has no memory left for {mib} MiB, which are taken from node {actual} (slower)")
+        }
+    })
+}
+
 fn warn_no_hugepages(len: usize) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -259,6 +289,23 @@ mod tests {
                 buf.fill(0xa5);
             }
         }
+    }
+
+    #[test]
+    fn memory_of_another_node_is_told() {
+        let said = |wanted, actual, backing| elsewhere(wanted, actual, 64 << 20, backing);
+        assert_eq!(said(None, None, Backing::Huge2M), None);
+        assert_eq!(said(Some(1), Some(1), Backing::Huge2M), None);
+        assert_eq!(said(Some(1), None, Backing::Huge2M), None, "the kernel does not say");
+        let huge = said(Some(1), Some(0), Backing::Huge2M).unwrap();
+        for part in ["node 1 has no hugepages left for 64 MiB", "from node 0", "at least 32", "node1/hugepages"] {
+            assert!(huge.contains(part), "{part} is not in: {huge}");
+        }
+        let plain = said(Some(1), Some(0), Backing::Locked).unwrap();
+        assert!(plain.contains("node 1 has no memory left for 64 MiB") && !plain.contains("hugepages"), "{plain}");
+        let region = PinnedRegion::map(SLAB, Hugepages::Never, Some(0)).unwrap();
+        // On a kernel with NUMA, memory is on the only node.
+        assert!(region.backing() == Backing::Unlocked || matches!(sys::node_of(region.at), None | Some(0)));
     }
 
     #[test]

@@ -107,3 +107,16 @@ pub(super) fn prefer_node(at: NonNull<u8>, len: usize, node: u32) {
         libc::syscall(libc::SYS_mbind, at.as_ptr(), len, MPOL_PREFERRED, mask.as_ptr(), max_node, 0 as c_ulong);
     }
 }
+
+/// The NUMA node of the page at `at`, which has been faulted in. `None` if the kernel does not say.
+pub(super) fn node_of(at: NonNull<u8>) -> Option<u32> {
+    const MPOL_F_NODE: c_ulong = 1;
+    const MPOL_F_ADDR: c_ulong = 2;
+    let mut node: c_int = -1;
+    // SAFETY: the kernel writes a number to `node`, and reads nothing at the address.
+    let rc = unsafe {
+        let (no_mask, bits) = (std::ptr::null_mut::<c_ulong>(), 0 as c_ulong);
+        libc::syscall(libc::SYS_get_mempolicy, &raw mut node, no_mask, bits, at.as_ptr(), MPOL_F_NODE | MPOL_F_ADDR)
+    };
+    u32::try_from(node).ok().filter(|_| rc == 0)
+}

@@ -44,3 +44,7 @@ pub(super) fn lock(_at: NonNull<u8>, _len: usize) -> io::Result<()> {
 pub(super) fn unlock(_at: NonNull<u8>, _len: usize) {}
 
 pub(super) fn prefer_node(_at: NonNull<u8>, _len: usize, _node: u32) {}
+
+pub(super) fn node_of(_: NonNull<u8>) -> Option<u32> {
+    None
+}

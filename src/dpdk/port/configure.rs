@@ -1,6 +1,7 @@
 //! Configures a device and starts it.
 
 use std::mem::zeroed;
+use std::path::Path;
 
 use super::QueuePools;
 use super::device::Device;
@@ -9,6 +10,7 @@ use crate::datapath::{BURST, Caps, TX_HEADROOM};
 use crate::dpdk::eal::Eal;
 use crate::dpdk::error::PortError;
 use crate::dpdk::log::Capture;
+use crate::dpdk::numa::{self, Home};
 use crate::dpdk::pool::Pool;
 use crate::dpdk::profile::{Kind, Offloads, PortProfile};
 
@@ -25,7 +27,7 @@ pub(super) fn pools(eal: &Eal, profile: &PortProfile, socket: i32) -> Result<Vec
     let pool = |buffers, data| Pool::new(&eal.0, buffers, room(data), socket);
     let private = || {
         let size = room(profile.frame_size().max(profile.rx_buffer()));
-        profile.copies_frames().then(|| Pool::private(&eal.0, PRIVATE + profile.elsewhere(), size)).transpose()
+        profile.copies_frames().then(|| Pool::private(&eal.0, PRIVATE + profile.elsewhere(), size, socket)).transpose()
     };
     let of_queue = |_| {
         let rx = pool(profile.pool_size(), profile.rx_buffer())?;
@@ -38,6 +40,24 @@ pub(super) fn pools(eal: &Eal, profile: &PortProfile, socket: i32) -> Result<Vec
         Ok(QueuePools { rx: tx.clone(), tx, private: private()? })
     };
     (0..profile.queues).map(of_queue).chain((0..profile.guests()).map(of_guest)).collect()
+}
+
+/// The NUMA node for the pools of `device`: its own, or -1 for any if that has too few hugepages.
+///
+/// # Errors
+/// [`PortError::NodeMemory`] if they have to be there.
+pub(super) fn socket(eal: &Eal, profile: &PortProfile, device: &Device) -> Result<i32, PortError> {
+    let Some(node) = device.node() else { return Ok(device.socket()) };
+    if eal.hugepages() {
+        match numa::home(Path::new("/sys"), node, profile.memory_bytes(), profile.hugepages)? {
+            Home::Near => {}
+            Home::Anywhere(warning) => {
+                tracing::warn!("{warning}; until then, memory of other nodes is used, which is slower");
+                return Ok(-1);
+            }
+        }
+    }
+    Ok(node.into())
 }
 
 /// The device's capabilities and the resulting settings.

@@ -135,7 +135,7 @@ impl Port {
         let settled = configure::settle(&device, profile, capture)?;
         let pools = match pools {
             Some(pools) => pools,
-            None => configure::pools(eal, profile, device.socket())?,
+            None => configure::pools(eal, profile, configure::socket(eal, profile, &device)?)?,
         };
         let up = configure::bring_up(&mut device, profile, &settled, &pools, capture);
         let caps = match up {
