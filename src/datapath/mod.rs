@@ -211,6 +211,20 @@ pub trait Datapath {
     }
     /// Disables wake-ups, which cost the sender.
     fn disarm(&mut self) {}
+    /// Returns whether a core may sleep until something wakes it. Asked after the last poll before it sleeps. `armed` is
+    /// what [`Datapath::arm`] returned; `called` tells whether the other cores wake this one for what they pass to it
+    /// ([`Datapath::passed_on`]).
+    fn wakes(&self, armed: bool, called: bool) -> bool {
+        let _ = called;
+        armed
+    }
+    /// Calls `wake` for each core to which frames were passed since the last time, as these cores may sleep. Returns
+    /// whether there was work for other cores. Only for queue pairs that cores share ([`spread`]).
+    #[inline]
+    fn passed_on(&mut self, wake: impl FnMut(u8)) -> bool {
+        let _ = wake;
+        false
+    }
     /// Appends received frames to `burst` until it is full or none is left; returns their number.
     fn rx_burst(&mut self, burst: &mut Burst<Self::Rx>) -> usize;
     /// Frees a burst of received frames.

@@ -179,6 +179,14 @@ impl<D: Datapath> Datapath for Pcap<D> {
         self.inner.disarm();
     }
 
+    fn wakes(&self, armed: bool, called: bool) -> bool {
+        self.inner.wakes(armed, called)
+    }
+
+    fn passed_on(&mut self, wake: impl FnMut(u8)) -> bool {
+        self.inner.passed_on(wake)
+    }
+
     fn rx_burst(&mut self, burst: &mut Burst<D::Rx>) -> usize {
         let before = burst.len();
         let n = self.inner.rx_burst(burst);

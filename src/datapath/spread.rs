@@ -3,6 +3,8 @@
 //! To the engine, it looks as if the device had steered them there. Handing a frame over to the core that its
 //! connection ID names is a separate step ([`super::exchange`]), and still happens at most once.
 
+use std::os::fd::BorrowedFd;
+
 use super::exchange::{Exchange, Handed};
 pub use super::flow::FlowHash;
 use super::{BURST, Burst, Caps, Datapath, DatapathStats, Refused, RxFrame, TxFrame};
@@ -60,6 +62,11 @@ pub struct Host<D: Datapath, X, Y> {
     /// Frames that the port counts, and a guest counts as well.
     theirs: [Sum; 2],
     dropped: u64,
+    /// Guests that have been given frames and may have to be woken, and whether there are any.
+    fed: Box<[bool]>,
+    fed_any: bool,
+    /// Frames of guests have been sent.
+    served: bool,
 }
 
 /// A core without a queue of its own.
@@ -73,6 +80,8 @@ pub struct Guest<G: Datapath, X, Y> {
     stats: DatapathStats,
     /// Frames at the front of a burst that were refused before.
     refused: Refused,
+    /// The host has been given frames and may have to be woken.
+    fed: bool,
 }
 
 impl<D: Datapath, X: Exchange<D::Rx>, Y: Exchange<D::Tx>> Host<D, X, Y> {
@@ -91,6 +100,9 @@ impl<D: Datapath, X: Exchange<D::Rx>, Y: Exchange<D::Tx>> Host<D, X, Y> {
             tx: Burst::new(),
             theirs: Default::default(),
             dropped: 0,
+            fed: vec![false; cores.into()].into(),
+            fed_any: false,
+            served: false,
         }
     }
 
@@ -122,7 +134,9 @@ impl<D: Datapath, X: Exchange<D::Rx>, Y: Exchange<D::Tx>> Host<D, X, Y> {
     fn hand_out(&mut self) {
         for (core, frames) in (0..).zip(&mut self.out) {
             if !frames.is_empty() {
-                self.received.offer(core, frames);
+                if self.received.offer(core, frames) > 0 {
+                    (self.fed[usize::from(core)], self.fed_any) = (true, true);
+                }
                 for Handed { mut frame, .. } in frames.drain(..) {
                     self.dropped += 1;
                     // The port has received it, and no guest will count it.
@@ -144,9 +158,28 @@ impl<D: Datapath, X: Exchange<D::Rx>, Y: Exchange<D::Tx>> Host<D, X, Y> {
         }
         let lengths: Burst<usize> = self.tx.iter().map(|frame| frame.data().len()).collect();
         let sent = self.port.tx_burst(&mut self.tx);
+        self.served |= sent > 0;
         for bytes in &lengths[..sent] {
             self.theirs[1].add(*bytes);
         }
+    }
+
+    /// Whether frames wait here for the next turn.
+    fn holds_frames(&self) -> bool {
+        !self.arrived.is_empty() || !self.tx.is_empty()
+    }
+
+    fn passed_on(&mut self, mut wake: impl FnMut(u8)) -> bool {
+        let served = std::mem::take(&mut self.served);
+        if !std::mem::take(&mut self.fed_any) {
+            return served;
+        }
+        for (core, fed) in (0..).zip(&mut self.fed) {
+            if std::mem::take(fed) {
+                wake(core);
+            }
+        }
+        true
     }
 
     fn stats(&self) -> DatapathStats {
@@ -173,6 +206,7 @@ impl<G: Datapath, X: Exchange<G::Rx>, Y: Exchange<G::Tx>> Guest<G, X, Y> {
             out: Burst::new(),
             stats: DatapathStats::default(),
             refused: Refused::default(),
+            fed: false,
         }
     }
 
@@ -200,6 +234,7 @@ impl<G: Datapath, X: Exchange<G::Rx>, Y: Exchange<G::Tx>> Guest<G, X, Y> {
         self.out.extend(burst.drain(..).map(handed));
         let sent = self.sent.offer(0, &mut self.out);
         burst.extend(self.out.drain(..).map(|handed| handed.frame));
+        self.fed |= sent > 0;
         self.stats.tx_frames += sent as u64;
         self.stats.tx_bytes += lengths[..sent].iter().sum::<usize>() as u64;
         if sent < len || self.refused.any() {
@@ -258,8 +293,48 @@ where
         }
     }
 
-    // Nothing can wake either of them: what the host waits for may come from the port or from a guest. So both sleep
-    // only briefly.
+    fn arm(&mut self) -> bool {
+        match self {
+            Self::Host(host) => host.port.arm(),
+            // What a guest waits for comes from the host.
+            Self::Guest(_) => true,
+        }
+    }
+
+    fn wake_file(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Host(host) => host.port.wake_file(),
+            Self::Guest(_) => None,
+        }
+    }
+
+    fn disarm(&mut self) {
+        if let Self::Host(host) = self {
+            host.port.disarm();
+        }
+    }
+
+    fn wakes(&self, armed: bool, called: bool) -> bool {
+        // If nobody calls, both sleep only briefly.
+        called
+            && match self {
+                Self::Host(host) => host.port.wakes(armed, called) && !host.holds_frames(),
+                Self::Guest(_) => armed,
+            }
+    }
+
+    fn passed_on(&mut self, mut wake: impl FnMut(u8)) -> bool {
+        match self {
+            Self::Host(host) => host.passed_on(wake),
+            Self::Guest(guest) => {
+                if std::mem::take(&mut guest.fed) {
+                    wake(0);
+                }
+                // The host sends it.
+                false
+            }
+        }
+    }
 
     fn rx_burst(&mut self, burst: &mut Burst<D::Rx>) -> usize {
         match self {

@@ -154,7 +154,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     fn observed_turn(&mut self, now: Instant, seen: &mut impl Observe) -> bool {
         seen.at(Mark::TurnBegins);
         self.stats.turns += 1;
-        let received = self.receive(now, seen) | self.take_notes(now);
+        let received = self.receive(now, seen) | self.call_others() | self.take_notes(now);
         self.poll_net(now);
         let due = self.endpoint.next_timeout().is_some_and(|at| at <= now);
         if due {
@@ -164,7 +164,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             }
         }
         let events = self.run_app(now, seen);
-        let sent = self.send(now, seen);
+        let sent = self.send(now, seen) | self.call_others();
         let busy = received || due || events || sent;
         let mut blocked = false;
         if !busy {

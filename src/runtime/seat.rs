@@ -12,7 +12,8 @@ pub struct Seat<X = Alone> {
     pub cores: u8,
     /// Hands frames over to other cores.
     pub exchange: X,
-    /// Exchanges notes with other cores. Without it, an ARP or NDP answer serves only the core that it reaches.
+    /// Exchanges notes with other cores, and wakes those that sleep. Without it, an ARP or NDP answer serves only the core
+    /// that it reaches, and frames from other cores do not wake this one.
     pub notes: Option<Notes>,
 }
 

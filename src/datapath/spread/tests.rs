@@ -213,3 +213,32 @@ fn scattering_loses_nothing() {
         assert_eq!(all, (0..600).collect::<Vec<_>>(), "room for {room}");
     }
 }
+
+/// Nothing used to wake the cores that share a port, which had to look for frames every 50 us.
+#[test]
+fn cores_that_are_given_frames_are_called_once() {
+    fn called(core: &mut Core) -> (Vec<u8>, bool) {
+        let mut called = Vec::new();
+        let busy = core.passed_on(|to| called.push(to));
+        (called, busy)
+    }
+    let (mut peer, mut cores) = spread(3, 1000, SimConfig::default());
+    assert_eq!(called(&mut cores[0]), (vec![], false));
+    for port in 1000..1030 {
+        assert!(send(&mut peer, &datagram(port)));
+    }
+    receive(&mut cores[0]);
+    assert_eq!(called(&mut cores[0]), (vec![1, 2], true));
+    assert_eq!(called(&mut cores[0]), (vec![], false));
+    assert!(!receive(&mut cores[1]).is_empty());
+    assert_eq!(called(&mut cores[1]), (vec![], false));
+    assert!(send(&mut cores[1], &datagram(1)));
+    assert_eq!(called(&mut cores[1]), (vec![0], false));
+    receive(&mut cores[0]);
+    assert_eq!(called(&mut cores[0]), (vec![], true), "it has sent the guest's frame");
+    // Guests may sleep if they are called, and nobody else has to wake them.
+    let armed: Vec<_> = cores.iter_mut().map(Datapath::arm).collect();
+    assert_eq!(armed, [false, true, true], "a simulated port wakes nobody");
+    assert_eq!([true, false].map(|is_called| cores[1].wakes(armed[1], is_called)), [true, false]);
+    assert_eq!([true, false].map(|port| cores[0].wakes(port, true)), [true, false]);
+}

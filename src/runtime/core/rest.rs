@@ -39,7 +39,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     /// Arms the wake-ups, polls once more, and sleeps.
     fn sleep(&mut self, stop: &AtomicBool) {
         self.waker.fall_asleep();
-        let wakes = self.datapath.arm();
+        let armed = self.datapath.arm();
         // Frames that arrived before wake-ups were armed have woken nobody.
         let start = self.clock.now();
         let mut busy = false;
@@ -53,6 +53,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             return;
         }
         let start = self.clock.now();
+        let wakes = self.datapath.wakes(armed, self.seat.notes.is_some());
         let time = self.sleep_time(wakes);
         let woken = idle::sleep(self.datapath.wake_file(), &self.waker, time);
         self.datapath.disarm();
@@ -65,6 +66,13 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             self.turn();
             self.stats.late_wakeups += self.stats.rx_bursts - before;
         }
+    }
+
+    /// Wakes cores to which the queue pair has passed frames. Returns whether there was work for other cores.
+    #[inline]
+    pub(super) fn call_others(&mut self) -> bool {
+        let notes = self.seat.notes.as_ref();
+        self.datapath.passed_on(|core| notes.into_iter().for_each(|notes| notes.wake(core)))
     }
 
     /// How long the core may sleep.

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::world::*;
 use crate::base::time::Duration;
+use crate::datapath::exchange::mesh;
 use crate::datapath::sim::{SimPort, SimRx, SimTx};
+use crate::datapath::spread::{FlowHash, Guest, Host, Spread};
 use crate::datapath::{Burst, Datapath, RxFrame, TxFrame};
 use crate::quic::{CloseReason, EndpointConfig};
 use crate::runtime::notes::{Members, Note, mailboxes_of};
 use crate::runtime::waker::is_rung;
-use crate::runtime::{Core, CoreConfig, Notes, Unreachable, Waker, mailboxes};
+use crate::runtime::{Core, CoreConfig, Notes, Place, Seat, Unreachable, Waker, mailboxes};
 use crate::wire::arp::{Arp, ArpOp};
 use crate::wire::checksum::Sum;
 use crate::wire::eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, EthHeader, Mac};
@@ -151,6 +153,55 @@ fn a_core_that_gets_a_frame_from_another_one_is_woken() {
     })
     .expect("an answer");
     assert!(woken && cores[1].stats().handed_over > 0);
+}
+
+/// A core without a queue of its own used to look for frames every 50 us. It is woken by the host's frames, and wakes the
+/// host to have its own sent.
+#[test]
+fn cores_that_share_a_queue_wake_each_other() {
+    let config = server_config("server.test");
+    let (queues, ports) = links(8, 1, |_| 0);
+    let mut source = links(1, 1, |_| 0).0;
+    let (mut received, mut sent) = (mesh(2, 256).into_iter(), mesh(2, 256).into_iter());
+    let mut ends = || (received.next().unwrap(), sent.next().unwrap());
+    let (rx, tx) = ends();
+    let host = Spread::Host(Host::new(queues.into_iter().next().unwrap(), rx, tx, FlowHash::new([3, 5, 7])));
+    let (rx, tx) = ends();
+    let guest = Spread::Guest(Guest::new(source.remove(0), rx, tx));
+    let (wakers, notes) = ([Waker::new(), Waker::new()], mailboxes(2, 7));
+    for (waker, notes) in wakers.iter().zip(&notes) {
+        waker.prepare();
+        notes.woken_by(waker);
+    }
+    let seats = [host, guest].into_iter().zip(mesh::<SimRx>(2, 256)).zip(notes).zip(0..);
+    let mut cores: Vec<_> = seats
+        .map(|(((queue, exchange), notes), core)| {
+            let place = Place { core, cores: 2, endpoint: endpoint(1).for_core(core, 2) };
+            let (mut config, app) = server(place, &config).unwrap();
+            config.net = config.net.for_core(core, 2);
+            Core::in_group(queue, config, app, Seat { core, cores: 2, exchange, notes: Some(notes) }).unwrap()
+        })
+        .collect();
+    let mut clients: Vec<_> = (1..).zip(ports).map(|(n, port)| client(n, port, Asker::new(Some(b"hello")))).collect();
+    // Once all neighbours are known, nothing but frames wakes anybody.
+    let (mut woken, mut again) = ([0; 2], false);
+    play(|now| {
+        clients.iter_mut().for_each(|client| _ = client.turn_at(now));
+        for core in [0, 1] {
+            wakers[1 - core].fall_asleep();
+            cores[core].turn_at(now);
+            woken[1 - core] += usize::from(is_rung(&wakers[1 - core]) && again);
+        }
+        if !again && clients.iter().all(|client| client.app.answers == 1) {
+            clients.iter_mut().for_each(|client| client.app.ask = Some(b"again"));
+            again = true;
+        }
+        clients.iter().all(|client| client.app.answers == 2)
+    })
+    .expect("answers");
+    let answered = [0, 1].map(|core| cores[core].app.answered);
+    assert!(answered[1] > 0 && answered[0] + answered[1] == 16, "{answered:?}");
+    assert!(woken.iter().all(|n| *n > 0), "{woken:?} for {answered:?}");
 }
 
 /// RFC 9000 §10.3: the datagram has no connection ID that names a core.
