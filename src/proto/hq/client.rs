@@ -102,21 +102,16 @@ impl HqClient {
     /// Like `new`, with every disk access delayed by `delay`.
     pub(super) fn with_disk(config: HqClientConfig, progress: Arc<Progress>, delay: Option<Delay>) -> io::Result<Self> {
         let share = Share { first: 0, step: 1, only: config.jobs.len() == 1 };
-        Self::with(config, share, progress, delay)
+        // No timeout: users can wait for a slow disk, or interrupt.
+        Ok(Self::with(config, share, progress, Files::start(None, delay)?))
     }
 
-    pub(super) fn with(
-        config: HqClientConfig,
-        share: Share,
-        progress: Arc<Progress>,
-        delay: Option<Delay>,
-    ) -> io::Result<Self> {
+    pub(super) fn with(config: HqClientConfig, share: Share, progress: Arc<Progress>, files: Files) -> Self {
         let outcomes = config.jobs.iter().map(|_| Outcome::Waiting).collect();
-        Ok(Self {
+        Self {
             config,
             share,
-            // No timeout: users can wait for a slow disk, or interrupt.
-            files: Files::start(None, delay)?,
+            files,
             conn: None,
             connected: false,
             no_path: false,
@@ -133,7 +128,7 @@ impl HqClient {
             fetched: Vec::new(),
             errors: Vec::new(),
             order: Vec::new(),
-        })
+        }
     }
 
     /// Adapts transport settings to this client.

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::client::{HqClient, Share};
+use super::files::Files;
 use super::{FetchError, Fetched, HqClientConfig, Progress};
 use crate::base::time::Duration;
 
@@ -20,20 +21,24 @@ pub struct Outcomes {
 }
 
 impl HqClient {
-    /// Creates the clients of `cores` cores, which share the files in turn, the memory of [`HqClientConfig::hold`] and
-    /// `progress`. Each opens a connection of its own. `None` for a core without files: there are fewer files than cores.
+    /// Creates the clients of `cores` cores, which share the files in turn, the memory of [`HqClientConfig::hold`], the
+    /// threads that write files, and `progress`. Each opens a connection of its own. `None` for a core without files:
+    /// there are fewer files than cores.
     ///
     /// # Errors
     /// As [`HqClient::new`].
     pub fn for_cores(config: &HqClientConfig, progress: &Arc<Progress>, cores: u8) -> io::Result<Vec<Option<Self>>> {
         let step = config.jobs.len().min(cores.into());
-        let client = |first: usize| {
+        // No timeout: users can wait for a slow disk, or interrupt.
+        let files = Files::start_for(step.max(1), None, None)?;
+        let client = |(first, files)| {
             let share = Share { first, step, only: config.jobs.len() == 1 };
             let jobs = config.jobs.iter().skip(first).step_by(step.max(1)).cloned().collect();
             let config = HqClientConfig { jobs, hold: config.hold / step.max(1) as u64, ..config.clone() };
-            Self::with(config, share, progress.clone(), None)
+            Some(Self::with(config, share, progress.clone(), files))
         };
-        (0..usize::from(cores)).map(|core| (core < step).then(|| client(core)).transpose()).collect()
+        let busy = files.into_iter().enumerate().take(step).map(client);
+        Ok(busy.chain(std::iter::repeat_with(|| None)).take(cores.into()).collect())
     }
 
     /// [Finishes](Self::finish) the clients of all cores, and gathers their results.
@@ -41,13 +46,11 @@ impl HqClient {
         let (mut all, mut errors) = (Outcomes::default(), Vec::new());
         let mut clients: Vec<Self> = clients.into_iter().collect();
         clients.iter_mut().for_each(Self::finish);
-        for client in clients.iter_mut() {
+        for client in &mut clients {
             all.handshake = all.handshake.max(client.handshake);
             all.fetched.append(&mut client.fetched);
             errors.extend(client.order.drain(..).zip(client.errors.drain(..)));
         }
-        // Threads that hang are waited for at the same time.
-        std::thread::scope(|scope| clients.into_iter().for_each(|client| drop(scope.spawn(move || drop(client)))));
         all.fetched.sort_by_key(|fetched| fetched.job);
         errors.sort_by_key(|(at, _)| *at);
         let mut told = HashSet::new();

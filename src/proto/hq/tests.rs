@@ -325,13 +325,11 @@ fn cores_share_their_file_threads_and_none_takes_the_part_of_another() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     assert!(greedy.client.app.requests > most + 8, "{} requests", greedy.client.app.requests);
-    let mut stuck = most;
     let mut others = Vec::new();
-    for (server, pool) in pairs {
+    for (stuck, (server, pool)) in (most + 1..).zip(pairs) {
         let into = tempfile::tempdir().unwrap();
         let mut world = World::of(getter(into.path(), &["a", "stuck", "b", "c"], None), server, pool);
         world.run_until(|world| world.client.app.fetched.len() == 3);
-        stuck += 1;
         world.run_until(|_| disk.stuck.load(Ordering::SeqCst) == stuck);
         for name in ["a", "b", "c"] {
             let got = std::fs::read(into.path().join(format!("got-{name}"))).unwrap();
