@@ -15,7 +15,7 @@ use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
 use cores::CoresArgs;
-use engine::{EngineArgs, IdentityArgs, SecretArgs, TrustArgs};
+use engine::{EndArgs, EngineArgs, IdentityArgs, SecretArgs, TrustArgs};
 use log::LogArgs;
 use target::{HostPort, Url};
 
@@ -128,6 +128,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub secret: SecretArgs,
 
+    /// How it ends.
+    #[command(flatten)]
+    pub end: EndArgs,
+
     /// When to send Retry packets, which make clients prove their address before any state is stored (RFC 9000 §8.1.2).
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]
     pub retry: engine::Retry,
@@ -206,6 +210,10 @@ pub struct PerfServerArgs {
     /// The secret that survives restarts.
     #[command(flatten)]
     pub secret: SecretArgs,
+
+    /// How it ends.
+    #[command(flatten)]
+    pub end: EndArgs,
 
     /// When to send Retry packets, which make clients prove their address before any state is stored (RFC 9000 §8.1.2).
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]

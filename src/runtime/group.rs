@@ -371,11 +371,13 @@ impl Run<'_> {
     fn watch<T>(&self, threads: &[ScopedJoinHandle<'_, T>], mut each: impl FnMut()) {
         let mut watchdog = Watchdog::new(self.group.cores, self.group.patience);
         let step = (self.group.patience / 4).clamp(Duration::from_millis(1), WATCH);
-        let start = std::time::Instant::now();
-        let mut watched = Duration::ZERO;
+        let mut last = std::time::Instant::now();
+        // While the whole process is stopped, no core is held up.
+        let (mut now, mut watched) = (Duration::ZERO, Duration::ZERO);
         while threads.iter().any(|thread| !thread.is_finished()) {
             std::thread::park_timeout(step);
-            let now = start.elapsed();
+            let passed = std::mem::replace(&mut last, std::time::Instant::now()).elapsed();
+            now += passed.min(2 * step);
             let ended = |core: usize| threads.get(core).is_none_or(ScopedJoinHandle::is_finished);
             for (core, beat) in self.group.members.beats().enumerate() {
                 match watchdog.look(now, core, beat, ended(core)) {

@@ -89,3 +89,19 @@ fn cores_that_cannot_be_had_are_refused_by_name() {
         }
     }
 }
+
+/// Each core used to have four threads for files, and more when they were stuck.
+#[test]
+fn four_cores_share_the_threads_that_read_files() {
+    require_root!();
+    let scene = Scene::gannet_serves(1500);
+    let file = scene.sample("file", 2_000_000);
+    let server = Gannet::serve(scene.server(), &scene.pki.cert, &scene.pki.key, &scene.root());
+    let server = server.args(["--cores", "any:4"]).ready();
+    server.wait_until("four threads", || server.threads("gannet-file") == 4);
+    let options = ClientOptions { flows: 16, ..scene.getting(scene.server().v4, &["/file"]) };
+    let done = Peer::Quinn.get(scene.client(), options).wait().expect_success();
+    let line = format!("ok /file 2000000 {}", file.sha256);
+    assert_eq!(done.lines(&line).len(), 16, "{}", done.transcript());
+    server.stop("TERM").expect_success();
+}

@@ -16,6 +16,7 @@ mod restarts;
 mod retry;
 mod scene;
 mod serve_failures;
+mod signals;
 mod transfers;
 
 quinn_peer_entry!();

@@ -1,5 +1,6 @@
 //! Child processes that are killed with the test, with their output at hand when something fails.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -136,6 +137,13 @@ impl Proc {
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, signal: &str) {
         kill(&self.child.id().to_string(), signal);
+    }
+
+    /// The number of its threads with this name.
+    pub fn threads(&self, name: &str) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|comm| comm.trim_end() == name).count()
     }
 
     /// Waits for the child to end.

@@ -253,6 +253,16 @@ pub struct SecretArgs {
     pub quic_lb: Option<QuicLb>,
 }
 
+/// How a server ends.
+#[derive(Clone, Debug, Args)]
+pub struct EndArgs {
+    /// On SIGTERM or SIGINT, refuse new clients, and let connections finish for up to this time, for example 30 or 500ms,
+    /// before they are closed. A second signal closes them at once, a third ends the process [default: close them at
+    /// once; the second signal ends the process].
+    #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
+    pub drain: Option<Duration>,
+}
+
 /// The servers that a client trusts: exactly one of the options.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]

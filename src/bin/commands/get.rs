@@ -10,7 +10,7 @@ use gannet::quic::ClientConfig;
 
 use super::memory::{Memory, Wish};
 use super::session::{
-    Counters, Failure, Member, Role, Session, Usage, client_memory, client_tls, client_transport, idle_cores,
+    Counters, Failure, Member, Role, Session, Usage, client_tls, client_transport, cores_memory, idle_cores,
     missing_parent, resolve, tls_options,
 };
 use crate::args::{GetArgs, target::Url};
@@ -28,7 +28,7 @@ pub fn run(args: &GetArgs) -> Result<(), Failure> {
     }
     let cores = args.cores.of(&args.engine).count();
     let wish = Wish { flag: "--hold", bytes: args.hold };
-    let memory = Memory::of_machine().for_wish(&wish, client_memory(cores, WORKING_MEMORY))?;
+    let memory = Memory::of_machine().for_wish(&wish, cores_memory(cores, WORKING_MEMORY))?;
     // Cores without files keep nothing of --hold.
     let busy = plan.busy(cores) as u64;
     let memory = if args.hold == 0 { memory } else { memory.saturating_mul(cores.into()).div_ceil(busy) };

@@ -6,14 +6,15 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gannet::datapath::Datapath;
-use gannet::datapath::exchange::Exchange;
+use gannet::datapath::exchange::{Alone, Exchange};
 use gannet::datapath::pcap::Pcap;
-use gannet::dpdk::{Eal, Frame, RingExchange, ThreadGuard, mesh};
+use gannet::dpdk::{Eal, Frame, ThreadGuard, mesh};
 use gannet::mem::BufPool;
 use gannet::net::NetConfig;
 use gannet::quic::{EndpointConfig, ServerConfig};
-use gannet::runtime::{App, Core, CoreConfig, CoreLive, Crew, Group, Observer, Place, Stages};
+use gannet::runtime::{App, Control, Core, CoreConfig, CoreLive, Crew, Group, Observer, Place, Stages};
 
+use super::orders::Orders;
 use super::report::CoreCounters;
 use super::{Failure, options};
 use crate::args::engine::EngineArgs;
@@ -46,6 +47,8 @@ pub struct Common<'a> {
     /// Where each core publishes its counters, if anyone looks.
     pub sources: Vec<Arc<CoreLive>>,
     pub stop: Arc<AtomicBool>,
+    /// What signals ask for.
+    pub orders: Orders,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,44 +111,15 @@ impl Common<'_> {
         endpoint: EndpointConfig,
         member: Member<A>,
         ready: impl FnOnce() + Send,
-        mut watch: impl FnMut(),
+        watch: impl FnMut() + Send,
     ) -> Result<Left<A>, Failure> {
-        std::thread::scope(|scope| {
-            let poll = move || -> Result<Left<A>, Failure> {
-                let _registered = self.enter(0)?;
-                if self.args.pcap.is_some() {
-                    return self.drive(self.captured(0, queue)?, endpoint, member, ready);
-                }
-                self.drive(queue, endpoint, member, ready)
-            };
-            let watcher = std::thread::current();
-            let poll = move || {
-                let driven = poll();
-                // Wake the watcher, which would notice the end only at its next look.
-                watcher.unpark();
-                driven
-            };
-            let thread = std::thread::Builder::new().name("gannet-core".into()).spawn_scoped(scope, poll)?;
-            while !thread.is_finished() {
-                std::thread::park_timeout(std::time::Duration::from_millis(100));
-                watch();
-            }
-            thread.join().unwrap_or_else(|_| Err(PANIC.into()))
-        })
-    }
-
-    fn drive<D: Datapath, A: App>(
-        &self,
-        queue: D,
-        endpoint: EndpointConfig,
-        member: Member<A>,
-        ready: impl FnOnce(),
-    ) -> Result<Left<A>, Failure> {
-        let mut core = Core::new(queue, self.config(0, endpoint, member.server), member.app)?;
-        self.begin(0, &mut core);
-        ready();
-        core.run(&self.stop)?;
-        Ok(self.finish(0, core))
+        let members = vec![member];
+        let mut left = if self.args.pcap.is_some() {
+            self.crew(vec![self.captured(0, queue)?], vec![Alone], endpoint, members, ready, watch)
+        } else {
+            self.crew(vec![queue], vec![Alone], endpoint, members, ready, watch)
+        }?;
+        left.pop().ok_or_else(|| "no core is left".into())
     }
 
     /// Runs a group of cores, one for each of `members`. The results are in the order of the cores.
@@ -173,26 +147,28 @@ impl Common<'_> {
         self.crew(captured.collect::<Result<_, _>>()?, ends, endpoint, members, ready, watch)
     }
 
-    fn crew<D, A>(
+    fn crew<D, X, A>(
         &self,
         queues: Vec<D>,
-        ends: Vec<RingExchange<D::Rx>>,
+        ends: Vec<X>,
         endpoint: EndpointConfig,
         members: Vec<Member<A>>,
         ready: impl FnOnce() + Send,
         watch: impl FnMut() + Send,
     ) -> Result<Vec<Left<A>>, Failure>
     where
-        D: Datapath<Rx: Frame> + Send,
+        D: Datapath + Send,
+        X: Exchange<D::Rx> + Send,
         A: App + Send,
     {
+        let group = Group::new(self.cpus.len() as u8, endpoint).stop_on(self.stop.clone());
         let crew = Fleet {
             common: self,
+            control: group.control(),
             members: Mutex::new(members.into_iter().map(Some).collect()),
             ready: Mutex::new(Some(ready)),
             watch: Mutex::new(watch),
         };
-        let group = Group::new(self.cpus.len() as u8, endpoint).stop_on(self.stop.clone());
         match catch_unwind(AssertUnwindSafe(|| group.run_crew(queues, ends, &crew))) {
             Ok(ran) => ran.map_err(|error| error.cause),
             Err(_) => Err(PANIC.into()),
@@ -213,6 +189,7 @@ fn numbered(path: &Path, core: usize) -> PathBuf {
 /// A group's members, until each core takes its own.
 struct Fleet<'a, A, R, W> {
     common: &'a Common<'a>,
+    control: Control,
     members: Mutex<Vec<Option<Member<A>>>>,
     ready: Mutex<Option<R>>,
     watch: Mutex<W>,
@@ -253,6 +230,7 @@ where
     }
 
     fn watch(&self) {
+        self.common.orders.look(&self.control);
         (lock(&self.watch))();
     }
 

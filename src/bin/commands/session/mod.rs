@@ -7,6 +7,7 @@ mod keylog;
 mod live;
 mod load_balancer;
 mod options;
+mod orders;
 mod page;
 mod report;
 mod stages;
@@ -23,7 +24,7 @@ use gannet::datapath::Caps;
 use gannet::datapath::steering::{client_ports, first_client_port};
 use gannet::dpdk::{
     Bus, Claim, Eal, EalConfig, Memory, PoolGuard, Port, PortError, PortProfile, ProfileError, Queue, SpreadQueue,
-    node_of_cpu,
+    far_cpus,
 };
 use gannet::mem::{BufPool, PoolConfig};
 use gannet::net::{NetConfig, NetError};
@@ -38,12 +39,14 @@ use crate::args::cores::{Cores, CoresArgs};
 use crate::args::engine::EngineArgs;
 use crate::terminal;
 use group::Common;
+use orders::{Orders, Signals};
 
 pub use group::Member;
 pub use options::{
     checked_server_tls, client_tls, client_transport, net_config, resolve, server_endpoint, server_tls, tls_options,
     transport,
 };
+pub use orders::Renewal;
 pub use report::Counters;
 
 /// Any error, for display to the user.
@@ -85,9 +88,13 @@ pub struct Session {
     pub pools: Vec<BufPool>,
     /// The registrations of pools with the device; dropped before `port`, which they refer to.
     registered: Vec<PoolGuard>,
-    stop: Arc<AtomicBool>,
+    signals: Signals,
     /// The engine's settings, if not the defaults.
     pub endpoint: Option<EndpointConfig>,
+    /// The certificate's files, if a signal may ask to read them again.
+    pub renewal: Option<Renewal>,
+    /// How long connections may take to finish when a signal requests the end.
+    pub drain: Option<Duration>,
     /// Dropped last, when all of the above is closed.
     closing: Closing,
 }
@@ -184,14 +191,10 @@ impl Session {
         }
         let mut port = Port::open(&eal, &profile)?;
         let queues = if spread { Queues::Spread(port.take_spread(&eal)?) } else { Queues::Own(port.take_queues()) };
-        for cpu in cores.cpus().iter().flatten() {
-            if let (Some(near), Some(node)) = (port.node(), node_of_cpu(*cpu))
-                && near != node
-            {
-                tracing::warn!("CPU {cpu} is on NUMA node {node}, the port on node {near}: memory access is slower");
-            }
+        if let Some(warning) = far_cpus(port.node(), cores.cpus().iter().flatten().copied()) {
+            tracing::warn!("{warning}");
         }
-        let pools = pools(&profile, shared, memory, &cores)?;
+        let pools = pools(&profile, port.node(), (shared, memory), &cores)?;
         Self::new(args, eal, claim, (port, queues), cores, pools)
     }
 
@@ -207,7 +210,7 @@ impl Session {
         let (one, two) = Port::ring_pair(eal, profile)?;
         let session = |args: &EngineArgs, mut port: Port| -> Result<Self, Failure> {
             let (queues, cores) = (Queues::Own(port.take_queues()), Cores::one(args.core));
-            let pools = pools(profile, 0, memory, &cores)?;
+            let pools = pools(profile, port.node(), (0, memory), &cores)?;
             Self::new(args, eal.clone(), None, (port, queues), cores, pools)
         };
         Ok((session(left, one)?, session(right, two)?))
@@ -232,8 +235,10 @@ impl Session {
             shared,
             pools,
             registered: Vec::new(),
-            stop: stop_on_signals()?,
+            signals: Signals::new()?,
             endpoint: None,
+            renewal: None,
+            drain: None,
             closing: Closing::new(),
         })
     }
@@ -266,7 +271,7 @@ impl Session {
 
     /// The flag that ends the run: set by SIGINT and SIGTERM, and by anyone else who wants it to end.
     pub fn stop(&self) -> Arc<AtomicBool> {
-        self.stop.clone()
+        self.signals.stop.clone()
     }
 
     /// Describes the session in one line.
@@ -318,7 +323,8 @@ impl Session {
             net,
             listen,
             sources: live.as_ref().map(live::View::sources).unwrap_or_default(),
-            stop: self.stop.clone(),
+            stop: self.stop(),
+            orders: Orders::from_signals(&mut self.signals, self.renewal.take(), self.drain.take())?,
         };
         let node = self.port.node();
         // Ports may be sent to another thread, but not shared.
@@ -366,7 +372,7 @@ impl Session {
 
     /// Returns whether a signal requested the end.
     pub fn interrupted(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.signals.stop.load(Ordering::Relaxed)
     }
 }
 
@@ -398,12 +404,18 @@ fn profile(args: &EngineArgs, cores: &Cores, spread: bool) -> Result<PortProfile
     Ok(if spread { profile.spread_over(count)? } else { profile.for_cores(count)? })
 }
 
-/// A pool of `shared` bytes for all cores, and one for each of them, which have `memory` bytes in total. There is only one
-/// pool if there is only one core.
-fn pools(profile: &PortProfile, shared: u64, memory: u64, cores: &Cores) -> Result<(BufPool, Vec<BufPool>), Failure> {
+/// A pool of `shared` bytes for all cores, and one for each of them, which have `memory` bytes in total, on a NUMA node if
+/// possible. There is only one pool if there is only one core.
+fn pools(
+    profile: &PortProfile,
+    node: Option<u16>,
+    (shared, memory): (u64, u64),
+    cores: &Cores,
+) -> Result<(BufPool, Vec<BufPool>), Failure> {
     let pool = |bytes: u64| -> Result<BufPool, Failure> {
         let limit_bytes = usize::try_from(bytes)?;
-        Ok(BufPool::new(PoolConfig { limit_bytes, hugepages: profile.hugepages, ..PoolConfig::default() })?)
+        let config = PoolConfig { limit_bytes, hugepages: profile.hugepages, numa_node: node.map(u32::from) };
+        Ok(BufPool::new(config)?)
     };
     let count = cores.count();
     if count == 1 {
@@ -415,12 +427,11 @@ fn pools(profile: &PortProfile, shared: u64, memory: u64, cores: &Cores) -> Resu
     Ok((pool(shared + memory)?, each?))
 }
 
-/// The minimum memory of each core of a client, in bytes.
+/// The minimum memory of each core, in bytes.
 const CORE_MEMORY: u64 = 256 << 20;
 
-/// The memory of all of a client's cores, in bytes: `usual`, but more if that is too little for each. It is allocated on
-/// demand.
-pub fn client_memory(cores: u8, usual: u64) -> u64 {
+/// The memory of all cores, in bytes: `usual`, but more if that is too little for each. It is allocated on demand.
+pub fn cores_memory(cores: u8, usual: u64) -> u64 {
     usual.max(u64::from(cores) * CORE_MEMORY)
 }
 
@@ -436,16 +447,6 @@ pub fn idle_cores(cores: usize, busy: usize, what: &str) -> Option<String> {
             if cores - busy == 1 { "es" } else { "" },
         )
     })
-}
-
-/// The first SIGINT or SIGTERM requests an orderly shutdown, the second ends the process.
-fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
-    Ok(stop)
 }
 
 /// Checks that the directories of output files exist, before the run rather than after it.
