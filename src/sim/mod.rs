@@ -383,14 +383,18 @@ impl World {
     fn deliver(&mut self) -> Result<(), Failure> {
         while let Some((to, ecn, data)) = self.network.receive(self.now) {
             let mut meta = RxMeta { local: addr(to), remote: addr(to.peer()), ecn };
-            if self.moved.is_some() {
+            let mut at = None;
+            if let Some(core) = self.moved {
+                // What is left of the handshake was sent before.
+                let long = data.first().is_some_and(|first| first & 0x80 != 0);
                 match to {
                     Side::Client => continue,
-                    Side::Server => meta.remote = moved_addr(),
+                    Side::Server if long => {}
+                    Side::Server => (meta.remote, at) = (moved_addr(), Some(core)),
                 }
             }
             let host = &mut self.hosts[usize::from(to == Side::Server)];
-            host.cores.arrive(self.now, self.moved, meta, data, ORIGIN)?;
+            host.cores.arrive(self.now, at, meta, data, ORIGIN)?;
         }
         self.hosts.iter_mut().for_each(|host| host.cores.take_over(self.now, ORIGIN));
         Ok(())
