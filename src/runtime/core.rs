@@ -44,6 +44,8 @@ pub struct Core<D: Datapath, A, X = Alone> {
     tx: Burst<D::Tx>,
     /// A frame that was allocated for sending and not used yet.
     spare: Option<D::Tx>,
+    /// Since when the port has taken none of the frames to be sent.
+    jammed: Option<Instant>,
     /// The link was up when it was last checked.
     link_up: bool,
     link_lost: Option<Instant>,
@@ -106,6 +108,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             rx: Burst::new(),
             tx: Burst::new(),
             spare: None,
+            jammed: None,
             link_up: false,
             link_lost: None,
             taken: None,

@@ -15,6 +15,8 @@ pub struct CoreStats {
     pub tx_bursts: u64,
     /// Turns that left frames unsent because the device's ring was full.
     pub tx_held: u64,
+    /// Frames dropped because the device has not taken any for a second.
+    pub tx_jammed: u64,
     /// Events handed to the application.
     pub events: u64,
     /// Times that the core slept.
@@ -49,6 +51,7 @@ impl CoreStats {
             ("core_rx_bursts", self.rx_bursts),
             ("core_tx_bursts", self.tx_bursts),
             ("core_tx_held", self.tx_held),
+            ("core_tx_jammed", self.tx_jammed),
             ("core_events", self.events),
             ("core_sleeps", self.sleeps),
             ("core_late_wakeups", self.late_wakeups),

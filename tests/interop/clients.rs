@@ -1,6 +1,7 @@
 //! Clients on several cores.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::Value;
@@ -20,7 +21,11 @@ fn samples(scene: &Scene) -> Vec<Sample> {
 }
 
 fn urls(scene: &Scene, samples: &[Sample]) -> Vec<String> {
-    samples.iter().map(|sample| url(scene.server().v4, &format!("/{}", sample.name()))).collect()
+    urls_at(scene.server().ip(false), samples)
+}
+
+fn urls_at(ip: IpAddr, samples: &[Sample]) -> Vec<String> {
+    samples.iter().map(|sample| url(ip, &format!("/{}", sample.name()))).collect()
 }
 
 /// Every file is there, and its hash was printed, in the order of the URLs.
@@ -76,16 +81,18 @@ fn four_cores_of_a_client_share_one_queue() {
     [server, client].iter().for_each(assert_no_loss);
 }
 
-/// A peer that was not written here sees four clients.
+/// A peer that was not written here sees four clients. Its neighbour's answers reach one core, and all hear of them.
 #[test]
 fn four_cores_get_files_from_quinn() {
     require_root!();
-    for args in [&["--cores", "any:4"][..], &["--cores", "any:4", "--spread"]] {
+    let (own, spread) = (&["--cores", "any:4"][..], &["--cores", "any:4", "--spread"][..]);
+    for (args, v6) in [(own, false), (spread, false), (own, true), (spread, true)] {
         let scene = Scene::gannet_gets(1500);
         let (samples, file) = (samples(&scene), scene.dir.path().join("stats.json"));
         let capture = scene.dir.path().join("frames.pcap");
-        let server = Peer::Quinn.serve(scene.server(), scene.serving(scene.server().v4));
-        let get = scene.gannet_get(&scene.out(), &urls(&scene, &samples)).args(args);
+        let ip = scene.server().ip(v6);
+        let server = Peer::Quinn.serve(scene.server(), scene.serving(ip));
+        let get = scene.gannet_get(&scene.out(), &urls_at(ip, &samples)).args(args);
         let done = get.path("--stats", &file).path("--pcap", &capture).run().expect_success();
         assert_fetched(&scene, &samples, &done);
         assert_eq!((server.lines("connection ").len(), server.lines("request ").len()), (4, samples.len()));

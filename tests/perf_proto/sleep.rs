@@ -188,6 +188,41 @@ fn a_sender_that_waits_for_its_ring_is_not_idle() {
     assert!(blocked > 1900 && idle < 50, "{blocked} blocked, {idle} idle");
 }
 
+/// A client whose ring nobody empties any more ends by its idle timeout. Its connections used to wait for the ring for
+/// ever: their deadlines were looked at only after they had sent.
+#[test]
+fn a_full_ring_does_not_keep_a_client_from_its_end() {
+    let (left, right) = SimLink::pair(SimConfig { ring_size: 4, ..SimConfig::default() });
+    let (client_pool, server_pool) = (BufPool::heap(), BufPool::heap());
+    let transport = server_transport(TransportConfig::default(), &server_pool);
+    let server = ServerConfig::new(shared_tls(), transport).expect("settings");
+    let app = PerfServer::new(server_pool.clone());
+    let mut server = world::core(right, 1, Some(server), server_pool, Idle::Spin, app);
+    let base = TransportConfig { max_idle_timeout: Duration::from_millis(300), ..TransportConfig::default() };
+    let client_config = world::client_config(base);
+    let plan = PerfPlan { upload: 20_000_000, requests: Some(100), connections: 3, client_config, ..plan() };
+    let app = PerfClient::new(plan, client_pool.clone()).expect("a plan");
+    let mut client = world::core(left, 2, None, client_pool.clone(), Idle::Spin, app);
+    let mut now = Instant::from_nanos(2_000_000_000);
+    while client.app.results().bytes_up < 5_000_000 {
+        now += Duration::from_micros(20);
+        client.turn_at(now);
+        server.turn_at(now);
+    }
+    // The server hangs.
+    for _ in 0..20_000 {
+        now += Duration::from_millis(1);
+        client.turn_at(now);
+    }
+    assert!(client.app.is_done(), "{:?}", client.stats());
+    let results = client.app.results();
+    assert_eq!((results.failures.len(), results.connections_lost), (1, 3), "{:?}", results.failures);
+    assert!(client.stats().tx_jammed > 0, "{:?}", client.stats());
+    client.turn_at(now + Duration::from_secs(1));
+    assert!(client.counters().any(|counter| counter == ("quic_connections", 0)));
+    assert_eq!(client_pool.stats().in_use, 0);
+}
+
 /// An application that another thread has news for.
 struct Listener {
     news: Arc<AtomicU64>,

@@ -1,13 +1,16 @@
 //! Sending frames.
 
 use super::Core;
-use crate::base::time::Instant;
+use crate::base::time::{Duration, Instant};
 use crate::datapath::exchange::Exchange;
 use crate::datapath::{Burst, Datapath, TxFrame};
 use crate::net::{Sent, Standing};
 use crate::quic::{Slots, Transmit};
 use crate::runtime::App;
 use crate::runtime::observe::{Mark, Observe};
+
+/// How long frames wait for a port that takes none. A peer that is merely slow empties its ring sooner.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     /// Sends one burst per turn, which keeps sending in step with incoming acknowledgements.
@@ -20,7 +23,24 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         let sent = self.datapath.tx_burst(&mut self.tx);
         seen.at(Mark::BurstLeft(sent));
         self.stats.tx_held += u64::from(!self.tx.is_empty());
+        if sent == 0 {
+            self.jam(now);
+        } else {
+            self.jammed = None;
+        }
         sent > 0
+    }
+
+    /// The port takes nothing: its link is down, or nobody empties its ring. After [`PATIENCE`], frames are dropped, as a
+    /// network without a way drops them: connections with packets to send would otherwise wait for ever, whatever their
+    /// timeouts, and never end.
+    #[cold]
+    fn jam(&mut self, now: Instant) {
+        let since = *self.jammed.get_or_insert(now);
+        if now.saturating_since(since) >= PATIENCE {
+            self.stats.tx_jammed += self.tx.len() as u64;
+            self.tx.clear();
+        }
     }
 
     /// Fills the burst with packets of the network layer and the engine.

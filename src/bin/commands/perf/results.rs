@@ -125,7 +125,7 @@ impl Report {
             say(&format!("{name}: {}", value.text()));
         }
         if self.cores.len() > 1 {
-            say(&self.table());
+            say(self.table().trim_end());
         }
     }
 
