@@ -22,10 +22,7 @@ fn crates_with(features: &str) -> BTreeSet<String> {
 
 /// The crates that each feature adds to the minimal build.
 const EXTRAS: [(&str, &[&str]); 4] = [
-    (
-        "cli",
-        &["clap", "console", "core_affinity", "csv", "serde_json", "signal_hook", "tracing_subscriber", "x509_parser"],
-    ),
+    ("cli", &["clap", "console", "csv", "serde_json", "signal_hook", "tracing_subscriber", "x509_parser"]),
     ("report", &["base64", "flate2", "plotters", "serde"]),
     ("proto", &["percent_encoding", "tempfile"]),
     ("dpdk", &["dpdk_sys"]),

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use gannet::base::cpus;
+
 /// The number of timed round trips.
 const ROUNDS: u64 = 20_000;
 
@@ -12,15 +14,15 @@ struct Line(AtomicU64);
 
 /// The first two CPUs that this process may use; the same one twice if there is only one.
 pub fn cores() -> [usize; 2] {
-    let ids = core_affinity::get_core_ids().unwrap_or_default();
-    let server = ids.first().map_or(0, |id| id.id);
-    [server, ids.get(1).map_or(server, |id| id.id)]
+    let cpus = cpus::allowed();
+    let server = cpus.first().copied().unwrap_or(0);
+    [server, cpus.get(1).copied().unwrap_or(server)]
 }
 
 /// Pins the calling thread to a CPU.
 pub fn pin(cpu: usize) {
-    if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
-        eprintln!("warning: cannot run on CPU {cpu}");
+    if let Err(error) = cpus::pin(cpu) {
+        eprintln!("warning: {error}");
     }
 }
 
@@ -71,9 +73,7 @@ mod tests {
 
     #[test]
     fn a_line_comes_back() {
-        let ids: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|id| id.id).collect();
-        let first = ids.first().copied().unwrap_or(0);
-        let ns = round_trip_ns([first, ids.get(1).copied().unwrap_or(first)]);
+        let ns = round_trip_ns(cores());
         assert!(ns > 0.0 && ns.is_finite(), "{ns}");
     }
 }

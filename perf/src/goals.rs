@@ -46,6 +46,8 @@ pub const GOALS: &[(&str, Goal)] = &[
     ("hps.vs_rustls", Goal::AtLeast(0.85)),
     ("conns.bytes_idle", Goal::AtMost(6144.0)),
     ("conns.cost_growth", Goal::AtMost(1.5)),
+    ("cores.handover_ns", Goal::AtMost(60.0)),
+    ("cores.scaling_vs_aead", Goal::AtLeast(0.95)),
     ("alloc_per_packet", Goal::AtMost(0.0)),
     ("copied_bytes_per_byte", Goal::AtMost(0.0)),
     ("af_packet.vs_quinn", Goal::AtLeast(1.0)),

@@ -27,6 +27,8 @@ pub enum Part {
     Hps,
     /// Many connections.
     Conns,
+    /// Two cores at once: how throughput grows, and packets that arrive at the wrong core.
+    Cores,
     /// Instructions per packet.
     Icount,
     /// Bulk over raw sockets on a veth pair, MTU 1500 and 9000.
@@ -41,7 +43,7 @@ pub enum Part {
 
 impl Part {
     /// All parts, in the order in which they run.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Placement,
         Self::Packets,
         Self::Bulk1500,
@@ -52,6 +54,7 @@ impl Part {
         Self::Stages,
         Self::Hps,
         Self::Conns,
+        Self::Cores,
         Self::Icount,
         Self::AfPacket,
         Self::AfXdp,

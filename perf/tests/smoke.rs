@@ -42,3 +42,25 @@ fn a_part_that_fails_is_named() {
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(said.contains("/no/such/program") && said.contains("failed: rps"), "{said}");
 }
+
+#[test]
+fn cores_are_measured_or_the_missing_cpu_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("x.json");
+    let out = run(&["--only", "cores", "--json", json.to_str().unwrap()], dir.path());
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    if said.contains("needs two CPUs") {
+        return;
+    }
+    let results: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    for key in
+        ["handover_ns", "handover_single_ns", "scaling_vs_aead", "aead_scaling", "engine_1_mpps", "wrong_core_ns"]
+    {
+        assert!(results[format!("cores.{key}")]["min"].as_f64().is_some_and(|v| v > 0.0), "{key}: {results}");
+    }
+    for key in ["right_core_p50_us", "wrong_core_p50_us", "right_core_p99_us", "wrong_core_p99_us"] {
+        assert!(results[format!("cores.{key}")]["median"].as_f64().is_some_and(|v| v > 0.0), "{key}: {results}");
+    }
+    assert!(said.contains("the AEAD alone is"), "the kind of machine: {said}");
+}

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use rustix::thread::{CpuSet, sched_setaffinity};
-
+use crate::base::cpus::pin;
 use crate::datapath::Caps;
 use crate::datapath::steering::{client_ports, first_client_port};
 use crate::dpdk::{
@@ -181,14 +180,4 @@ fn core_count(cpus: &[usize]) -> Result<u8, Failure> {
             Err(PortError::Cores { want, max: MAX_CORES.into() }.into())
         }
     }
-}
-
-/// Pins the calling thread to a CPU.
-fn pin(cpu: usize) -> Result<(), Failure> {
-    if cpu >= CpuSet::MAX_CPU {
-        return Err(format!("there is no CPU {cpu}").into());
-    }
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).map_err(|e| format!("cannot run on CPU {cpu}: {e}").into())
 }

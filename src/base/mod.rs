@@ -1,7 +1,8 @@
-//! Basics: time, seeded randomness, rate limits, range sets, timers, and background work.
+//! Basics: time, seeded randomness, rate limits, range sets, timers, CPUs, and background work.
 #![forbid(unsafe_code)]
 
 pub mod aside;
+pub mod cpus;
 pub mod id_map;
 pub mod limit;
 pub mod printable;

@@ -99,6 +99,13 @@ impl<T: TxFrame> Net<T> {
         self.receive_in_full(now, frame.data_mut(), ip, l4)
     }
 
+    /// The same as [`Net::receive_known`] for a frame that the network layer of another core has already verified and
+    /// counted. If it belongs to no known flow, it must be passed to [`Net::receive_handed`].
+    #[inline]
+    pub fn receive_known_handed<R: RxFrame>(&mut self, frame: &mut R) -> Option<FlowDatagram> {
+        self.flows.find(frame.data_mut(), Checksum::Good, Checksum::Good).map(|(datagram, _)| datagram)
+    }
+
     /// Receives a frame that the network layer of another core has already recognised as UDP for us, verified and
     /// counted. `None` if that is no longer the case.
     pub fn receive_handed<R: RxFrame>(&mut self, now: Instant, frame: &mut R) -> Option<UdpDatagram> {

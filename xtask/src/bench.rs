@@ -12,8 +12,8 @@ pub struct BenchArgs {
     /// Only these parts, for example `placement`; the same as --only
     #[arg(value_name = "PART")]
     pub parts: Vec<String>,
-    /// Only these parts: placement, packets, bulk_1500, bulk_9000, rr, rps, stages, hps, conns, icount, af_packet,
-    /// af_xdp, peers
+    /// Only these parts: placement, packets, bulk_1500, bulk_9000, rr, rps, idle, stages, hps, conns, cores, icount,
+    /// af_packet, af_xdp, peers
     #[arg(long, value_name = "PART,...", value_delimiter = ',')]
     pub only: Vec<String>,
     /// Shorter runs and fewer repeats: within 10 minutes once built

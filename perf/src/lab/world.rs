@@ -133,8 +133,7 @@ impl<C: App, S: App> World<C, S> {
         let frame_bytes = 2 * (frames * (usize::from(setup.mtu) + 256)).next_power_of_two() + (4 << 20);
         let (left, right) = wire::pair(setup.mtu, frames, &pool(frame_bytes)?)?;
         let most = setup.max_connections;
-        let fit = |t: TransportConfig| TransportConfig { max_udp_payload: setup.mtu - HEADERS, ..t };
-        let accept = ServerConfig::new(server_tls()?, fit(setup.server))?;
+        let accept = accept_config(setup.mtu, setup.server)?;
         Ok(Self {
             client: alloc::on(Account::Left, || core(left, 2, None, setup.client_pool, most, client))?,
             server: alloc::on(Account::Right, || core(right, 1, Some(accept), setup.server_pool, most, server))?,
@@ -222,8 +221,17 @@ fn core<A: App>(
     most: usize,
     app: A,
 ) -> Result<Core<MemPort, A>, Failure> {
+    Ok(Core::new(port, core_config(host, server, pool, most)?, app)?)
+}
+
+/// The configuration of a core at 10.77.0.`host`, with up to `most` connections. It listens if it has a `server`
+/// configuration.
+///
+/// # Errors
+/// If the address is not valid.
+pub fn core_config(host: u8, server: Option<ServerConfig>, pool: BufPool, most: usize) -> Result<CoreConfig, Failure> {
     let listen = server.is_some().then_some(REMOTE.port());
-    let config = CoreConfig {
+    Ok(CoreConfig {
         net: NetConfig {
             addrs: vec![Cidr::new(IpAddr::from([10, 77, 0, host]), 24)?],
             ports: listen.map(|port| vec![port]),
@@ -245,8 +253,16 @@ fn core<A: App>(
         pool,
         idle: Idle::Spin,
         link_patience: None,
-    };
-    Ok(Core::new(port, config, app)?)
+    })
+}
+
+/// A server's configuration with these transport settings, for packets of up to `mtu` bytes.
+///
+/// # Errors
+/// If rustls rejects the settings.
+pub fn accept_config(mtu: u16, transport: TransportConfig) -> Result<ServerConfig, Failure> {
+    let transport = TransportConfig { max_udp_payload: mtu - HEADERS, ..transport };
+    Ok(ServerConfig::new(server_tls()?, transport)?)
 }
 
 /// A client's configuration with these transport settings, for packets of up to `mtu` bytes.

@@ -1,15 +1,13 @@
 //! Many connections: the memory of an idle one, and the cost per packet compared with a single one.
 
-use std::sync::Arc;
-
-use gannet::mem::{BufPool, PinnedBuf};
-use gannet::quic::{BufferProvider, ClientConfig, ConnId, Dir, Event, SendData, StreamId, TransportConfig};
-use gannet::runtime::{App, Context};
+use gannet::mem::BufPool;
+use gannet::quic::TransportConfig;
 
 use crate::Failure;
 use crate::alloc::{self, Account};
 use crate::cores::pin;
-use crate::lab::world::{self, NAME, REMOTE, Setup, World};
+use crate::lab::visits::{Answerer, Visitor};
+use crate::lab::world::{self, Setup, World};
 use crate::run::Run;
 
 /// The size of a request and of its answer in bytes: each fills a packet.
@@ -18,105 +16,7 @@ const MESSAGE: usize = 1400;
 /// The number of requests in flight: a burst.
 const BURST: usize = 32;
 
-/// The number of handshakes in flight.
-const HANDSHAKES: usize = 64;
-
 static MESSAGE_BYTES: [u8; MESSAGE] = [0x5a; MESSAGE];
-
-/// Buffers for requests.
-struct Buffers(BufPool);
-
-impl BufferProvider for Buffers {
-    fn initial_window(&self) -> u64 {
-        4096
-    }
-
-    fn provide(&self, _: StreamId, give: &mut dyn FnMut(PinnedBuf)) {
-        self.0.alloc(4096).into_iter().for_each(give);
-    }
-}
-
-/// Answers each request.
-#[derive(Debug, Default)]
-struct Answerer {
-    connected: usize,
-}
-
-impl App for Answerer {
-    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
-        match event {
-            Event::Connected { .. } => self.connected += 1,
-            Event::Finished { id, .. } => {
-                if let Some(mut conn) = cx.conn(conn) {
-                    // Fails if the connection is ending.
-                    let _ = conn.send(id, SendData::Static(&MESSAGE_BYTES), true);
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Opens connections, and makes requests on them in turn.
-#[derive(Debug)]
-struct Visitor {
-    config: ClientConfig,
-    wanted: usize,
-    handshaking: usize,
-    conns: Vec<ConnId>,
-    next: usize,
-    /// Requests not yet started, and those started.
-    visits: usize,
-    begun: usize,
-    answered: usize,
-    lost: usize,
-}
-
-impl Visitor {
-    fn visit(&mut self, cx: &mut Context<'_>) {
-        let id = self.conns[self.next];
-        self.next = (self.next + 1) % self.conns.len();
-        let Some(mut conn) = cx.conn(id) else { return };
-        let Ok(stream) = conn.open(Dir::Bidi) else { return };
-        if conn.send(stream, SendData::Static(&MESSAGE_BYTES), true).is_ok() {
-            self.visits -= 1;
-            self.begun += 1;
-        }
-    }
-}
-
-impl App for Visitor {
-    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
-        match event {
-            Event::Connected { .. } => {
-                self.handshaking -= 1;
-                self.conns.push(conn);
-            }
-            Event::Readable { id, .. } => {
-                let Some(mut conn) = cx.conn(conn) else { return };
-                while let Some(n) = conn.peek(id).map(<[u8]>::len).filter(|n| *n > 0) {
-                    conn.consume(id, n);
-                }
-                self.answered += usize::from(conn.is_finished(id));
-            }
-            Event::Closed { .. } => self.lost += 1,
-            _ => {}
-        }
-    }
-
-    fn on_turn(&mut self, cx: &mut Context<'_>) {
-        while self.handshaking < HANDSHAKES
-            && self.conns.len() + self.handshaking < self.wanted
-            && cx.connect(&self.config, NAME, REMOTE).is_ok()
-        {
-            self.handshaking += 1;
-        }
-        let visits = self.visits;
-        for _ in 0..visits {
-            self.visit(cx);
-        }
-    }
-}
 
 /// Connections between two cores.
 struct Crowd {
@@ -128,33 +28,17 @@ struct Crowd {
 impl Crowd {
     fn new(most: usize) -> Result<Self, Failure> {
         let server_pool = world::pool(64 << 20)?;
-        let server = TransportConfig {
-            stream_window_bidi_remote: 4096,
-            receive_low_water: 0,
-            provider: Some(Arc::new(Buffers(server_pool.clone()))),
-            ..world::transport()
-        };
         let setup = Setup {
             mtu: 1500,
             frames: 4096,
-            server,
+            server: Answerer::transport(&server_pool),
             server_pool: server_pool.clone(),
             client_pool: world::pool(64 << 20)?,
             max_connections: most,
         };
         let client = TransportConfig { stream_window_bidi_local: 64 << 10, ..world::transport() };
-        let visitor = Visitor {
-            config: world::client_config(1500, client)?,
-            wanted: 0,
-            handshaking: 0,
-            conns: Vec::new(),
-            next: 0,
-            visits: 0,
-            begun: 0,
-            answered: 0,
-            lost: 0,
-        };
-        let world = World::new(setup, visitor, Answerer::default())?;
+        let visitor = Visitor::new(world::client_config(1500, client)?, &MESSAGE_BYTES);
+        let world = World::new(setup, visitor, Answerer::new(&MESSAGE_BYTES))?;
         let mut crowd = Self { world, server_pool, base: 0 };
         crowd.base = crowd.server_bytes();
         Ok(crowd)
@@ -200,6 +84,12 @@ impl Crowd {
         (self.server_bytes() - self.base) as f64 / self.world.server.app.connected as f64
     }
 
+    /// The server's time per packet, several times, after a first time that does not count.
+    fn repeat(&mut self, visits: usize, repeats: u32) -> Result<Vec<f64>, Failure> {
+        self.ns_per_packet(visits)?;
+        (0..repeats).map(|_| self.ns_per_packet(visits)).collect()
+    }
+
     /// The server's time per packet, sent or received, over `visits` requests on connections in turn.
     fn ns_per_packet(&mut self, visits: usize) -> Result<f64, Failure> {
         let packets = |world: &World<Visitor, Answerer>| {
@@ -211,7 +101,7 @@ impl Crowd {
         let mut turns = 0;
         while self.world.client.app.answered < answered + visits {
             let visitor = &mut self.world.client.app;
-            visitor.visits = BURST.saturating_sub(visitor.begun - visitor.answered);
+            visitor.visits = BURST.saturating_sub(visitor.in_flight());
             // So short that no acknowledgement timer expires: each is sent with the next request.
             self.turn(1000);
             turns += 1;
@@ -233,15 +123,15 @@ pub fn measure(run: &mut Run) -> Result<(), Failure> {
     let mut crowd = Crowd::new(1 << 20)?;
     crowd.grow(1)?;
     let visits = run.scale.pick(1000, 100_000, 400_000);
-    crowd.ns_per_packet(visits)?;
-    let mut alone = Vec::new();
-    for _ in 0..run.repeats {
-        alone.push(crowd.ns_per_packet(visits)?);
-    }
+    let alone = crowd.repeat(visits, run.repeats)?;
+    // As many as a burst has packets: all of them stay in the cache, but packets have nothing in common any more, such as
+    // one acknowledgement for all of them. What more connections cost beyond that is due to memory.
+    crowd.grow(BURST)?;
+    let few = crowd.repeat(visits, run.repeats)?;
     let probe = run.scale.pick(100, 1000, 1000);
     let before = alloc::bytes(Account::Left);
     crowd.grow(probe)?;
-    let client_bytes = (alloc::bytes(Account::Left) - before) as f64 / probe as f64;
+    let client_bytes = (alloc::bytes(Account::Left) - before) as f64 / (probe - BURST) as f64;
     let fitting = (0.6 * available_memory() / (client_bytes + crowd.bytes_idle())) as usize;
     if fitting < wanted {
         run.note(format!("conns: memory for {fitting} connections (both ends in one process) instead of {wanted}"));
@@ -250,11 +140,13 @@ pub fn measure(run: &mut Run) -> Result<(), Failure> {
     crowd.grow(half)?;
     // One round first, so that every connection has been used.
     crowd.ns_per_packet(half)?;
-    for alone in alone {
+    for (alone, few) in alone.into_iter().zip(few) {
         let many = crowd.ns_per_packet(visits.max(half))?;
         run.sheet.add("conns.ns_per_packet_one", alone);
+        run.sheet.add("conns.ns_per_packet_32", few);
         run.sheet.add("conns.ns_per_packet_many", many);
         run.sheet.add("conns.cost_growth", many / alone);
+        run.sheet.add("conns.cost_growth_from_32", many / few);
     }
     run.sheet.add("conns.many", half as f64);
     run.sheet.add("conns.bytes_used", crowd.bytes_idle());

@@ -108,6 +108,29 @@ impl Bench {
         spent as f64 / (rounds * self.count) as f64
     }
 
+    /// Seals every packet, as a sender does, and opens it to its destination, as its receiver does. Returns the number of
+    /// packets.
+    pub fn round(&mut self) -> u64 {
+        let (data, span) = (self.data(), self.target.len());
+        let sources = self.master.chunks_exact(self.stride);
+        for (pn, (slot, source)) in self.packets.chunks_exact_mut(self.stride).zip(sources).enumerate() {
+            let mut sealer = self.key.seal(pn as u64, &mut slot[..self.packet], HEADER);
+            sealer.copy_from(&source[..data]);
+            black_box(sealer.finish());
+        }
+        let mut head = [0; _];
+        for (pn, slot) in self.packets.chunks_exact_mut(self.stride).enumerate() {
+            if self.at + data > span {
+                self.at = 0;
+            }
+            let target = &mut self.target[self.at..self.at + data];
+            self.at += data;
+            let (aad, body) = slot[..self.packet].split_at_mut(HEADER);
+            self.key.open(pn as u64, aad, body, &mut head).expect("sealed with the same key").decrypt_at(0, target);
+        }
+        self.count as u64
+    }
+
     /// Runs every kernel for about `bytes` of data.
     pub fn run(&mut self, bytes: usize) -> Times {
         let rounds = (bytes / (self.data() * self.count)).max(1);
@@ -170,5 +193,15 @@ mod tests {
         let (aad, body) = slot.split_at_mut(HEADER);
         bench.key.open(5, aad, body, &mut [0; _]).unwrap().decrypt_at(0, &mut out);
         assert!(out.iter().all(|b| *b == 5));
+    }
+
+    #[test]
+    fn a_round_moves_the_source_to_the_destination() {
+        let mut bench = Bench::new(1500, 8 << 20).unwrap();
+        let data = bench.data();
+        assert_eq!(bench.round(), bench.count as u64);
+        assert_eq!(bench.at, bench.count * data);
+        let sources = bench.master.chunks_exact(bench.stride);
+        assert!(bench.target[..bench.at].chunks(data).zip(sources).all(|(packet, source)| packet == &source[..data]));
     }
 }

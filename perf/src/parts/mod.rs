@@ -3,6 +3,7 @@
 pub mod alone;
 pub mod bulk;
 pub mod conns;
+pub mod cores;
 pub mod handshakes;
 pub mod icount;
 pub mod idle;
@@ -37,6 +38,7 @@ impl Part {
             Self::Stages => stages::measure(run),
             Self::Hps => handshakes::measure(run),
             Self::Conns => conns::measure(run),
+            Self::Cores => cores::measure(run),
             Self::Icount => icount::measure(run),
             Self::AfPacket => {
                 veth::measure(run, "af-packet", "af_packet", 1500)?;

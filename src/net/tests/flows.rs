@@ -69,6 +69,28 @@ proptest! {
 }
 
 #[test]
+fn handed_frames_are_neither_verified_nor_counted_again() {
+    let (mut b, frame) = pair(false, None, &[7; 40]);
+    // A checksum that the other core would not have let pass.
+    let handed = || {
+        let mut bytes = frame.data().to_vec();
+        bytes[40] ^= 0xff;
+        Frame::received(&bytes)
+    };
+    assert!(b.receive_known_handed(&mut handed()).is_none(), "the flow is not known");
+    let counters = |b: &Net<Frame>| b.stats().iter().collect::<Vec<_>>();
+    let received = b.stats().rx_udp;
+    let udp = b.receive_handed(NOW, &mut handed()).expect("a datagram");
+    assert_eq!(b.stats().rx_udp, received);
+    let before = counters(&b);
+    let known = b.receive_known_handed(&mut handed()).expect("a known flow");
+    assert_eq!(b.flow(known.flow), Some((udp.local, udp.remote)));
+    assert_eq!(known.payload.map(usize::from), [udp.payload.start, udp.payload.end]);
+    assert_eq!(counters(&b), before);
+    assert!(matches!(b.receive(NOW, &mut handed()), Received::Dropped(_)), "from the wire, it is verified");
+}
+
+#[test]
 fn a_port_that_is_closed_is_closed_for_flows_that_are_known() {
     let mut config = config(&["10.0.0.2/24"]);
     config.ports = Some(vec![50000]);

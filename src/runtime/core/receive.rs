@@ -8,8 +8,8 @@ use std::ops::Range;
 use super::Core;
 use crate::base::time::Instant;
 use crate::datapath::exchange::{Exchange, Handed};
-use crate::datapath::{BURST, Burst, Datapath, RxFrame};
-use crate::net::{FlowDatagram, Quote, Received, UdpDatagram};
+use crate::datapath::{BURST, Burst, Datapath, RxFrame, TxFrame};
+use crate::net::{FlowDatagram, Net, Quote, Received, UdpDatagram};
 use crate::quic::{Arrival, Datagram, Lead, Leads, RxMeta, TooBig, Undelivered};
 use crate::runtime::notes::Note;
 use crate::runtime::observe::{Mark, Observe};
@@ -54,6 +54,18 @@ impl Datagrams {
         let payload = [from?, to?];
         self.last = None;
         self.metas.push(RxMeta { local, remote, ecn });
+        Some(self.found_in(frame, payload))
+    }
+
+    /// The same for a datagram of a known flow. `None` if the flow has just been forgotten.
+    #[inline(always)]
+    fn push_known<T: TxFrame>(&mut self, net: &Net<T>, frame: usize, known: FlowDatagram) -> Option<Range<usize>> {
+        let FlowDatagram { flow, ecn, payload } = known;
+        if self.last != Some((flow, ecn)) {
+            let (local, remote) = net.flow(flow)?;
+            self.metas.push(RxMeta { local, remote, ecn });
+            self.last = Some((flow, ecn));
+        }
         Some(self.found_in(frame, payload))
     }
 
@@ -140,8 +152,16 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         }
         let (mut datagrams, mut leads) = (Datagrams::default(), Leads::new());
         for (i, tag) in tags.into_iter().enumerate() {
-            let udp = self.net.receive_handed(now, &mut rx[i]);
-            if let Some(payload) = udp.and_then(|udp| datagrams.push(i, udp)) {
+            let payload = match self.net.receive_known_handed(&mut rx[i]) {
+                Some(known) => datagrams.push_known(&self.net, i, known),
+                None => {
+                    let udp = self.net.receive_handed(now, &mut rx[i]);
+                    // What a flow's number means may have changed.
+                    datagrams.last = None;
+                    udp.and_then(|udp| datagrams.push(i, udp))
+                }
+            };
+            if let Some(payload) = payload {
                 self.endpoint.lead_handed(&mut leads, tag, &rx[i].data_mut()[payload]);
             }
         }
@@ -159,13 +179,8 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         i: usize,
         datagrams: &mut Datagrams,
     ) -> Option<Range<usize>> {
-        if let Some(FlowDatagram { flow, ecn, payload }) = self.net.receive_known(&mut rx[i]) {
-            if datagrams.last != Some((flow, ecn)) {
-                let (local, remote) = self.net.flow(flow)?;
-                datagrams.metas.push(RxMeta { local, remote, ecn });
-                datagrams.last = Some((flow, ecn));
-            }
-            return Some(datagrams.found_in(i, payload));
+        if let Some(known) = self.net.receive_known(&mut rx[i]) {
+            return datagrams.push_known(&self.net, i, known);
         }
         let udp = self.receive_other(now, rx, i);
         // What a flow's number means may have changed.

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use core_affinity::CoreId;
 use gannet::api::{self, LbKey};
+use gannet::base::cpus;
+pub use gannet::base::cpus::pin;
 use gannet::base::rng::Rng;
 use gannet::crypto;
 use gannet::datapath::Caps;
@@ -196,17 +197,11 @@ pub fn resolve(target: &HostPort, args: &EngineArgs) -> Result<SocketAddr, Failu
 
 /// Checks that this process may run on each of the CPUs that `flag` names.
 pub fn check_cpus(flag: &str, cpus: impl IntoIterator<Item = usize>) -> Result<(), Failure> {
-    let ids = core_affinity::get_core_ids().unwrap_or_default();
-    let Some(cpu) = cpus.into_iter().find(|cpu| ids.iter().all(|id| id.id != *cpu)) else { return Ok(()) };
-    let list: Vec<String> = ids.iter().map(|id| id.id.to_string()).collect();
+    let ids = cpus::allowed();
+    let Some(cpu) = cpus.into_iter().find(|cpu| !ids.contains(cpu)) else { return Ok(()) };
+    let list: Vec<String> = ids.iter().map(usize::to_string).collect();
     let (s, last) = if list.len() == 1 { ("", "that one") } else { ("s", "one of them") };
     Err(Usage(format!("{flag} {cpu}: this process may run on CPU{s} {}; give {last}", list.join(", "))).into())
-}
-
-/// Pins the calling thread to a CPU.
-pub fn pin(cpu: usize) -> Result<(), Failure> {
-    let pinned = core_affinity::set_for_current(CoreId { id: cpu });
-    if pinned { Ok(()) } else { Err(format!("cannot run on CPU {cpu}").into()) }
 }
 
 #[cfg(test)]
