@@ -22,23 +22,9 @@ impl Frame for RxMbuf {}
 impl Frame for TxMbuf {}
 
 mod sealed {
-    use crate::dpdk::mbuf::{Mbuf, RxMbuf, TxMbuf};
-
-    pub trait Sealed {
-        fn mbuf(&self) -> &Mbuf;
-    }
-
-    impl Sealed for RxMbuf {
-        fn mbuf(&self) -> &Mbuf {
-            &self.0
-        }
-    }
-
-    impl Sealed for TxMbuf {
-        fn mbuf(&self) -> &Mbuf {
-            &self.0
-        }
-    }
+    pub trait Sealed {}
+    impl Sealed for super::RxMbuf {}
+    impl Sealed for super::TxMbuf {}
 }
 
 // Rings copy elements as bytes, as a move does.
@@ -233,9 +219,6 @@ impl<F: Frame> Exchange<F> for RingExchange<F> {
                 self.pending &= !(1 << from);
             }
         }
-        // They are in the cache of the other core. Drivers do the same with frames from a device.
-        burst[before..].iter().for_each(|handed| handed.frame.mbuf().prefetch_head());
-        burst[before..].iter().for_each(|handed| handed.frame.mbuf().prefetch());
         burst.len() - before
     }
 }

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use dpdk_sys::mbuf_head;
 
 use crate::datapath::{Burst, Checksum, RxFrame, TX_HEADROOM, TxFrame, TxOffload};
-use crate::mem::{prefetch_line, prefetch_object, prefetch_read};
+use crate::mem::{prefetch_line, prefetch_read};
 
 /// A packet buffer with a unique owner. Dropping it returns it to its pool.
 ///
@@ -215,11 +215,6 @@ impl Mbuf {
         head.ol_flags = flags;
         head.tx_offload = offload;
         true
-    }
-
-    /// Prefetches the buffer's description, without which its packet is not found.
-    pub(super) fn prefetch_head(&self) {
-        prefetch_object(self.head());
     }
 
     /// Prefetches the first bytes of the packet.
