@@ -112,6 +112,12 @@ fn play(args: &NicTestArgs, parts: Parts, gannet: &Path, dir: &Path) -> Result<T
     let wanted = |step: &Step| args.steps.is_empty() || args.steps.contains(step);
     let steps = |model: Model| Step::ALL.into_iter().filter(move |step| wanted(step) && step.suits(model));
     let mut table = Table::default();
+    for model in &models {
+        for (step, why) in Step::ALL.into_iter().filter(wanted).filter_map(|step| Some((step, step.left_out(*model)?)))
+        {
+            table.leave_out(&model.to_string(), step, why);
+        }
+    }
     let mut lab: Option<Lab> = None;
     for model in &models {
         let together: Vec<_> = steps(*model).filter(|step| !step.is_apart()).collect();

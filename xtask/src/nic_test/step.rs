@@ -61,19 +61,30 @@ impl Step {
         Self::Vhost,
     ];
 
+    /// Why it is not played with `model`, or `None` if it is.
+    pub fn left_out(self, model: Model) -> Option<&'static str> {
+        let packed = model == Model::VirtioPacked;
+        match self {
+            Self::LinkFlap if packed => Some(
+                "QEMU 10.0 itself never sends again after a link failure under load: having dropped what is in a packed \
+                 queue, it leaves the queue's notifications off",
+            ),
+            Self::HandshakeFlap if packed => Some("see link-flap"),
+            Self::HandshakeFlap if matches!(model, Model::E1000 | Model::Vmxnet3) => {
+                Some("what the engines do is the same as with e1000e, igb and virtio-split")
+            }
+            Self::Rss if model == Model::Vmxnet3 => Some("QEMU puts all packets into its first queue"),
+            Self::Rss if matches!(model, Model::E1000 | Model::E1000e) => Some("its driver has one queue"),
+            Self::Rss if model != Model::Igb => Some("QEMU gives it several queues only on a tap"),
+            Self::Spread if model == Model::Igb => Some("it has a queue for each core: see rss"),
+            Self::Vhost if !matches!(model, Model::VirtioSplit | Model::VirtioPacked) => Some("it is no virtio device"),
+            _ => None,
+        }
+    }
+
     /// Whether it is played with `model`.
     pub fn suits(self, model: Model) -> bool {
-        match self {
-            // One model of each kind that notices links in its own way.
-            Self::HandshakeFlap => {
-                matches!(model, Model::E1000e | Model::Igb | Model::VirtioSplit)
-            }
-            // The only one that spreads packets in emulation: vmxnet3 puts all of them on its first queue.
-            Self::Rss => model == Model::Igb,
-            Self::Spread => model != Model::Igb,
-            Self::Vhost => matches!(model, Model::VirtioSplit | Model::VirtioPacked),
-            _ => true,
-        }
+        self.left_out(model).is_none()
     }
 
     /// Whether it needs a machine of its own, with another device.

@@ -21,6 +21,8 @@ pub struct Table {
     /// The name of the NIC, such as `igb`.
     rows: Vec<String>,
     outcomes: BTreeMap<(String, Step), Outcome>,
+    /// Why steps were not played.
+    left_out: BTreeMap<(String, Step), &'static str>,
 }
 
 /// Width of the first column.
@@ -35,6 +37,11 @@ impl Table {
             self.rows.push(row.to_owned());
         }
         self.outcomes.insert((row.to_owned(), step), outcome);
+    }
+
+    /// Records that a step is not played.
+    pub fn leave_out(&mut self, row: &str, step: Step, why: &'static str) {
+        self.left_out.insert((row.to_owned(), step), why);
     }
 
     /// The names of failed steps, such as `igb get`.
@@ -70,13 +77,16 @@ impl Table {
         text
     }
 
-    /// `{"MODEL": {"STEP": "pass" | "reason"}}`.
+    /// `{"MODEL": {"STEP": "pass" | "reason"}}`; the reason of a step that was not played begins with "left out".
     pub fn json(&self) -> String {
         let row = |name: &String| {
             let steps = Step::ALL.iter().filter_map(|step| {
-                let outcome = self.outcomes.get(&(name.clone(), *step))?;
-                let said = outcome.failure.as_deref().unwrap_or("pass");
-                Some(format!("    {}: {}", quote(&step.to_string()), quote(said)))
+                let key = (name.clone(), *step);
+                let said = match self.outcomes.get(&key) {
+                    Some(outcome) => outcome.failure.clone().unwrap_or_else(|| "pass".into()),
+                    None => format!("left out: {}", self.left_out.get(&key)?),
+                };
+                Some(format!("    {}: {}", quote(&step.to_string()), quote(&said)))
             });
             format!("  {}: {{\n{}\n  }}", quote(name), steps.collect::<Vec<_>>().join(",\n"))
         };
@@ -110,13 +120,14 @@ mod tests {
         table.note("igb", Step::LinkUp, Outcome { failure: None, took });
         table.note("igb", Step::Get, Outcome { failure: Some("say \"no\"\n".into()), took });
         table.note("e1000", Step::LinkUp, Outcome { failure: None, took });
+        table.leave_out("e1000", Step::Rss, "one queue");
         table
     }
 
     #[test]
     fn the_json_has_a_reason_or_pass() {
         let expected = "{\n  \"igb\": {\n    \"link-up\": \"pass\",\n    \"get\": \"say \\\"no\\\"\\u000a\"\n  },\n  \
-                        \"e1000\": {\n    \"link-up\": \"pass\"\n  }\n}\n";
+                        \"e1000\": {\n    \"link-up\": \"pass\",\n    \"rss\": \"left out: one queue\"\n  }\n}\n";
         assert_eq!(table().json(), expected);
     }
 
