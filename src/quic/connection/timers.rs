@@ -32,8 +32,8 @@ impl Connection {
         }
         // At the amplification limit, sending waits for a packet from the client, not for a time.
         if !self.at_amplification_limit() {
-            for space in &self.spaces {
-                if let Some(at) = space.acks.deadline() {
+            for space in SpaceId::in_use(self.confirmed) {
+                if let Some(at) = self.spaces[space.index()].acks.deadline() {
                     next = next.min(at);
                 }
             }

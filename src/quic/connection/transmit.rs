@@ -107,7 +107,7 @@ impl Connection {
             && self.data_pending()
             && !self.at_amplification_limit()
             && self.path.mtu.probe_due(now).is_none()
-            && SpaceId::ALL.into_iter().all(quiet)
+            && SpaceId::in_use(self.confirmed).iter().all(|space| quiet(*space))
             && !self.control_pending()
             && !self.streams.has_turns()
     }
@@ -194,7 +194,8 @@ impl Connection {
 
     /// Whether data that is subject to congestion control is waiting.
     fn has_data(&self) -> bool {
-        SpaceId::ALL.iter().any(|s| self.spaces[s.index()].crypto_tx.has_pending()) || self.data_pending()
+        let crypto = |space: &SpaceId| self.spaces[space.index()].crypto_tx.has_pending();
+        SpaceId::in_use(self.confirmed).iter().any(crypto) || self.data_pending()
     }
 
     pub(super) fn data_pending(&self) -> bool {

@@ -58,6 +58,12 @@ impl SpaceId {
     /// All spaces in the order of the handshake.
     pub const ALL: [Self; 3] = [Self::Initial, Self::Handshake, Self::Data];
 
+    /// The spaces that are in use. The others are gone once the handshake is confirmed (RFC 9001 §4.9).
+    #[inline]
+    pub const fn in_use(handshake_confirmed: bool) -> &'static [Self] {
+        if handshake_confirmed { &[Self::Data] } else { &Self::ALL }
+    }
+
     /// Its index in [`SpaceId::ALL`].
     pub const fn index(self) -> usize {
         self as usize
