@@ -55,7 +55,9 @@ impl<F> Recovery<F> {
     }
 
     fn due(&self, cx: &Context) -> Option<(Instant, Due)> {
-        let losses = SpaceId::in_use(cx.handshake_confirmed).iter().filter_map(|id| self.spaces[id.index()].loss_time.map(|at| (at, *id)));
+        let losses = SpaceId::in_use(cx.handshake_confirmed)
+            .iter()
+            .filter_map(|id| self.spaces[id.index()].loss_time.map(|at| (at, *id)));
         if let Some((at, space)) = losses.min() {
             return Some((at, Due::Loss(space)));
         }
