@@ -266,7 +266,7 @@ impl<'a> Sealer<'a> {
     ///
     /// # Panics
     /// If these bytes are not in the packet, or plaintext is missing.
-    #[inline]
+    #[inline(always)]
     pub fn finish_and_sample(&mut self, offset: usize) -> (usize, [u8; SAMPLE_LEN]) {
         self.lay_tag();
         // Reading back what was just written is slow.

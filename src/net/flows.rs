@@ -146,7 +146,7 @@ impl Flows {
 
     /// The datagram in `frame`, if its flow is cached and it has nothing unusual, and whether its checksum was verified
     /// here.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&mut self, frame: &[u8], ip: Checksum, l4: Checksum) -> Option<(FlowDatagram, bool)> {
         let head = frame.first_chunk::<SPAN>()?;
         if !self.recent[usize::from(self.last)].as_deref().is_some_and(|flow| flow.matches(head)) {

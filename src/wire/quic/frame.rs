@@ -118,7 +118,7 @@ impl StreamHeader {
     }
 
     /// Encodes the header; the writer records whether it fits.
-    #[inline]
+    #[inline(always)]
     pub fn encode(&self, w: &mut Writer<'_>) {
         let mut bits = STREAM | if self.fin { STREAM_FIN } else { 0 };
         if self.offset > 0 {
