@@ -70,7 +70,7 @@ fn checksum(c: &mut Criterion) {
 fn connection_ids(c: &mut Criterion) {
     let mut group = c.benchmark_group("connection_id");
     let unrouted = |len| CidConfig::unrouted(len).expect("a length that works");
-    let routed = |nonce| CidConfig::routed(0, &[1; 4], nonce, Some([5; 16])).expect("a length that works");
+    let routed = |nonce| CidConfig::routed(0, &[1; 4], nonce, Some(&[5; 16])).expect("a length that works");
     for (name, form) in
         [("10", unrouted(10)), ("17", unrouted(17)), ("routed-17", routed(12)), ("routed-14", routed(9))]
     {

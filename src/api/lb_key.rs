@@ -84,20 +84,24 @@ pub fn lb_key_file(path: &Path) -> Result<LbKey, LbKeyError> {
 
 /// The key in the contents of a file, or what these are instead.
 fn parse(bytes: &[u8]) -> Result<Zeroizing<[u8; LEN]>, String> {
+    // Filled in place: a temporary copy would not be erased.
+    let mut key = Zeroizing::new([0; LEN]);
     let text = bytes.trim_ascii();
     let is_hex = !text.is_empty() && text.iter().all(|b| b.is_ascii_hexdigit() || *b == b':');
     if !is_hex {
-        let raw: Result<[u8; LEN], _> = bytes.try_into();
-        return raw.map(Zeroizing::new).map_err(|_| match bytes.len() {
-            1 => "1 byte".to_owned(),
-            len => format!("{len} bytes, not all of them hexadecimal digits"),
-        });
+        return match bytes.len() {
+            LEN => {
+                key.copy_from_slice(bytes);
+                Ok(key)
+            }
+            1 => Err("1 byte".to_owned()),
+            len => Err(format!("{len} bytes, not all of them hexadecimal digits")),
+        };
     }
     let digits = text.iter().filter(|b| **b != b':').count();
     if digits != 2 * LEN {
         return Err(format!("{digits} hexadecimal digit{}", if digits == 1 { "" } else { "s" }));
     }
-    let mut key = Zeroizing::new([0; LEN]);
     let width = if digits == text.len() { 2 } else { 3 };
     for (byte, pair) in key.iter_mut().zip(text.chunks(width)) {
         let digit = |i: usize| char::from(*pair.get(i)?).to_digit(16);

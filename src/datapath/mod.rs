@@ -218,6 +218,12 @@ pub trait Datapath {
         let _ = called;
         armed
     }
+    /// Returns whether a core that ends must still poll this queue pair, because of frames that other cores send through
+    /// it. `ended` tells whether the other cores had ended before the last poll.
+    fn is_needed(&self, ended: bool) -> bool {
+        let _ = ended;
+        false
+    }
     /// Calls `wake` for each core to which frames were passed since the last time, as these cores may sleep. Returns
     /// whether there was work for other cores. Only for queue pairs that cores share ([`spread`]).
     #[inline]

@@ -183,6 +183,10 @@ impl<D: Datapath> Datapath for Pcap<D> {
         self.inner.wakes(armed, called)
     }
 
+    fn is_needed(&self, ended: bool) -> bool {
+        self.inner.is_needed(ended)
+    }
+
     fn passed_on(&mut self, wake: impl FnMut(u8)) -> bool {
         self.inner.passed_on(wake)
     }

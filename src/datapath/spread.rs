@@ -323,6 +323,14 @@ where
             }
     }
 
+    fn is_needed(&self, ended: bool) -> bool {
+        match self {
+            // A guest's last frames, which close its connections, are in a ring until the next poll.
+            Self::Host(host) => !ended || host.holds_frames(),
+            Self::Guest(_) => false,
+        }
+    }
+
     fn passed_on(&mut self, mut wake: impl FnMut(u8)) -> bool {
         match self {
             Self::Host(host) => host.passed_on(wake),

@@ -418,6 +418,8 @@ struct End<'a> {
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
+        // After a panic as well: core 0 may be waiting for it.
+        self.run.group.members.rests(self.core);
         if !self.well {
             self.run.fail(self.core);
         }

@@ -141,7 +141,8 @@ impl Members {
 
     /// A core takes no more turns.
     pub(super) fn rests(&self, core: u8) {
-        self.all[usize::from(core)].beat.store(0, Ordering::Relaxed);
+        // What it has passed to others before is visible to whoever sees that it rests.
+        self.all[usize::from(core)].beat.store(0, Ordering::Release);
     }
 
     /// The number of turns that each core has begun; 0 for those that take none.
@@ -213,6 +214,12 @@ impl Notes {
     #[inline]
     pub(super) fn beat(&self, turns: u64) {
         self.me().beat.store(turns, Ordering::Relaxed);
+    }
+
+    /// Whether no other core takes turns. What they passed to this one is then there.
+    pub(super) fn others_rest(&self) -> bool {
+        let mut members = self.members.all.iter().enumerate();
+        members.all(|(core, member)| core == self.core || member.beat.load(Ordering::Acquire) == 0)
     }
 
     /// Records whether this core has nothing more to do. Returns whether this holds for all cores: until then, frames

@@ -234,7 +234,7 @@ fn cid_config(len: usize) -> CidConfig {
     let config = match len {
         ..=17 => CidConfig::unrouted(len),
         19 => routed(None),
-        _ => routed(Some([8; 16])),
+        _ => routed(Some(&[8; 16])),
     };
     config.expect("10 to 20 bytes")
 }

@@ -118,7 +118,7 @@ fn ids_of_other_cores_and_other_forms_are_not_answered() {
     assert!(resets(&other.run()).is_empty() && other.endpoint.stats().resets_sent == before);
     assert_eq!(other.drops(DropReason::ForeignId), 3);
     // Another form, and another server's ID.
-    for form in [CidConfig::unrouted(17).unwrap(), CidConfig::routed(2, &[8], 9, Some([5; 16])).unwrap()] {
+    for form in [CidConfig::unrouted(17).unwrap(), CidConfig::routed(2, &[8], 9, Some(&[5; 16])).unwrap()] {
         let mut other = server(EndpointConfig { cid: form, ..mine.clone() });
         let datagram = peer.shaped(DATA, &[1; 60], to(peer.remote_cid));
         other.receive(datagram);

@@ -33,7 +33,7 @@ fn server_id(n: u8, len: usize) -> Vec<u8> {
 /// The settings of server `n` with this secret, and the load balancers' configuration.
 fn form((len, nonce, keyed): (usize, usize, bool), n: u8, secret: u8, seed: u8) -> (EndpointConfig, Config) {
     let key = keyed.then_some([0x6b; 16]);
-    let cid = CidConfig::routed(5, &server_id(n, len), nonce, key).unwrap();
+    let cid = CidConfig::routed(5, &server_id(n, len), nonce, key.as_ref()).unwrap();
     let base = EndpointConfig::from_secret(&[secret; 32].into(), [seed; 32]);
     let config = EndpointConfig { cid, max_connections: 100, ..base };
     (config, Config { rotation: 5, server_id: len, nonce, key })

@@ -113,9 +113,14 @@ impl CidConfig {
         rotation: u8,
         server_id: &[u8],
         nonce_len: usize,
-        key: Option<[u8; 16]>,
+        key: Option<&[u8; 16]>,
     ) -> Result<Self, CidConfigError> {
-        let key = key.map(Zeroizing::new);
+        let key = key.map(|key| {
+            // Filled in place: a temporary copy would not be erased.
+            let mut own = Zeroizing::new([0; 16]);
+            own.copy_from_slice(key);
+            own
+        });
         if rotation >= UNROUTABLE {
             return Err(CidConfigError::Rotation(rotation));
         }
@@ -196,7 +201,7 @@ mod tests {
         assert_eq!(CidConfig::unrouted(9).err(), length(9, 10, 19));
         assert_eq!(CidConfig::unrouted(20).err(), length(20, 10, 19));
         for key in [Some([0x5a; 16]), None] {
-            let routed = |rotation, id: &[u8], nonce| CidConfig::routed(rotation, id, nonce, key);
+            let routed = |rotation, id: &[u8], nonce| CidConfig::routed(rotation, id, nonce, key.as_ref());
             assert_eq!(routed(7, &[1], 15).err(), Some(CidConfigError::Rotation(7)));
             assert_eq!(routed(0, &[], 15).err(), Some(CidConfigError::ServerId(0)));
             assert_eq!(routed(0, &[1; 11], 8).err(), Some(CidConfigError::ServerId(11)));
@@ -219,7 +224,7 @@ mod tests {
     fn the_usual_nonce_makes_encryption_cheap_where_it_can() {
         let passes =
             |n: usize, key| CidConfig::routed(0, &[1; 10][..n], CidConfig::usual_nonce_len(n), key).unwrap().passes();
-        assert_eq!((1..=10).map(|n| passes(n, Some([1; 16]))).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 4, 4, 4]);
+        assert_eq!((1..=10).map(|n| passes(n, Some(&[1; 16]))).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 4, 4, 4]);
         assert!((1..=10).all(|n| passes(n, None) == 0));
         assert_eq!((CidConfig::default().passes(), CidConfig::default().server_id()), (0, None));
     }

@@ -53,7 +53,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             return;
         }
         let start = self.clock.now();
-        let wakes = self.datapath.wakes(armed, self.seat.notes.is_some());
+        let wakes = self.datapath.wakes(armed, self.is_called());
         let time = self.sleep_time(wakes);
         let woken = idle::sleep(self.datapath.wake_file(), &self.waker, time);
         self.datapath.disarm();
@@ -66,6 +66,11 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             self.turn();
             self.stats.late_wakeups += self.stats.rx_bursts - before;
         }
+    }
+
+    /// Whether other cores can wake this one. Its waker may lack a file.
+    pub(super) fn is_called(&self) -> bool {
+        self.seat.notes.is_some() && self.waker.file().is_some()
     }
 
     /// Wakes cores to which the queue pair has passed frames. Returns whether there was work for other cores.

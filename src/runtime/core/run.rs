@@ -80,11 +80,19 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         self.give_back();
     }
 
-    /// Runs until two successive turns had nothing to send, for at most [`LINGER`].
+    /// Runs until two successive turns had nothing to send, and all cores that send through this one have ended, for at
+    /// most [`LINGER`].
     fn linger(&mut self, start: Instant) {
         let mut quiet = 0;
         while quiet < 2 && self.clock.now().saturating_since(start) < LINGER {
-            quiet = if self.turn() || !self.tx.is_empty() { 0 } else { quiet + 1 };
+            let ended = self.seat.notes.as_ref().is_none_or(|notes| notes.others_rest());
+            let busy = self.turn() || !self.tx.is_empty();
+            let needed = self.datapath.is_needed(ended);
+            quiet = if busy || needed { 0 } else { quiet + 1 };
+            if needed && !busy {
+                // The cores that it waits for may need this CPU.
+                std::thread::yield_now();
+            }
         }
     }
 

@@ -224,3 +224,23 @@ fn a_port_that_is_gone_ends_servers_and_clients() {
         assert!(matches!(&error, RunError::PortGone(why) if why == "pulled out"), "{error}");
     }
 }
+
+/// A core whose waker has no file, because too many are open, cannot be woken by others, so it must not rely on that.
+#[test]
+fn a_core_without_a_wake_file_is_not_called() {
+    let settings =
+        |endpoint| CoreConfig { idle: Idle::Sleep, ..CoreConfig::new("192.0.2.2/24".parse().unwrap(), endpoint) };
+    let core = |notes| {
+        let (port, _other) = SimLink::pair(SimConfig::default());
+        let app = Caller { config: client_config(), called: false, ended: None };
+        let config = settings(EndpointConfig::from_seed([1; 32]));
+        Core::in_group(port, config, app, Seat { notes, ..Seat::alone() }).unwrap()
+    };
+    let mut member = core(crate::runtime::mailboxes(1, 7).pop());
+    assert!(!member.is_called());
+    let _precise = member.prepare_rest();
+    assert!(member.is_called());
+    let mut alone = core(None);
+    let _precise = alone.prepare_rest();
+    assert!(!alone.is_called());
+}

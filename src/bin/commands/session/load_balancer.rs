@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn everything_but_the_key_is_told() {
         let told = |id: &[u8], nonce, key| {
-            let ids = CidConfig::routed(3, id, nonce, key).unwrap();
+            let ids = CidConfig::routed(3, id, nonce, key.as_ref()).unwrap();
             (words(&ids).unwrap(), json(&ids).to_string())
         };
         let (words_, json_) = told(&[0x0a, 0x1b], 14, Some([0x5c; 16]));

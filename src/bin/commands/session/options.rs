@@ -120,11 +120,11 @@ fn routed_ids(lb: &QuicLb) -> Result<CidConfig, Failure> {
                 let path = path.display();
                 tracing::warn!("the QUIC-LB key {path} is accessible to other users (mode {mode:04o}): chmod 600 it");
             }
-            Some(*key)
+            Some(key)
         }
         None => None,
     };
-    Ok(CidConfig::routed(lb.config, &lb.server_id, lb.nonce, key)?)
+    Ok(CidConfig::routed(lb.config, &lb.server_id, lb.nonce, key.as_deref())?)
 }
 
 /// A server's TLS configuration.

@@ -2,8 +2,8 @@
 //!
 //! Each file is a job, whose orders are executed in sequence by whichever thread is free. A file that hangs (a dead
 //! network file system, a failing disk) blocks one thread and delays no other file: blocked threads are replaced, up to
-//! [`MAX_THREADS`], of which each loop has its part ([`rota`]), and [`Files::overdue`] reports orders that were not executed in time. Shutdown waits for threads
-//! for at most [`EXIT_WAIT`].
+//! [`MAX_THREADS`], of which each loop has its part, at least two ([`rota`]). [`Files::overdue`] reports orders that were
+//! not executed in time. Shutdown waits for threads for at most [`EXIT_WAIT`].
 
 mod input;
 mod output;
@@ -29,7 +29,7 @@ pub(super) use output::Sink;
 /// The number of permanent threads, unless there are more poll loops.
 const THREADS: usize = 4;
 
-/// The maximum number of threads, including blocked ones, unless there are more poll loops.
+/// The maximum number of threads, including blocked ones, with up to 16 poll loops; four for each loop beyond that.
 const MAX_THREADS: usize = 64;
 
 /// The maximum number of jobs that wait for a thread, divided among the loops; further ones are refused.

@@ -357,3 +357,24 @@ fn no_end_waits_for_a_stuck_file() {
     assert_eq!(stuck(), MAX_THREADS);
     disk.release();
 }
+
+/// With as many loops as threads, each loop used to have a single thread and no replacement for it.
+#[test]
+fn a_stuck_file_delays_no_other_of_any_loop() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::new(dir.path()).unwrap();
+    for name in ["a", "stuck"] {
+        fs::write(dir.path().join(name), "content").unwrap();
+    }
+    let disk = Arc::new(StuckDisk::default());
+    let mut all = Files::start_for(MAX_THREADS, None, Some(disk.delay())).unwrap();
+    open(&mut all[0], 1, &root, "stuck");
+    while disk.stuck.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    for files in &mut all {
+        open(files, 2, &root, "a");
+        assert!(matches!(next(files), Answer::Opened { job: 2, .. }));
+    }
+    disk.release();
+}

@@ -33,7 +33,7 @@ fn vectors_of_the_draft() {
 }
 
 fn routed(rotation: u8, server_id: &[u8], nonce_len: usize, key: Option<u8>) -> CidConfig {
-    CidConfig::routed(rotation, server_id, nonce_len, key.map(|key| [key; 16])).unwrap()
+    CidConfig::routed(rotation, server_id, nonce_len, key.map(|key| [key; 16]).as_ref()).unwrap()
 }
 
 fn forms() -> Vec<CidConfig> {

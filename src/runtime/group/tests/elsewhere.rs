@@ -1,19 +1,20 @@
 //! Messages that reach the wrong core, with cores that the test drives turn by turn.
 
+use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::world::*;
 use crate::base::time::Duration;
-use crate::datapath::exchange::mesh;
-use crate::datapath::sim::{SimPort, SimRx, SimTx};
+use crate::datapath::exchange::{Mesh, mesh};
+use crate::datapath::sim::{SimPort, SimQueue, SimRx, SimTx};
 use crate::datapath::spread::{FlowHash, Guest, Host, Spread};
 use crate::datapath::{Burst, Datapath, RxFrame, TxFrame};
-use crate::quic::{CloseReason, EndpointConfig};
+use crate::quic::{CloseReason, ConnId, EndpointConfig, Event, ServerConfig};
 use crate::runtime::notes::{Members, Note, mailboxes_of};
 use crate::runtime::waker::is_rung;
-use crate::runtime::{Core, CoreConfig, Notes, Place, Seat, Unreachable, Waker, mailboxes};
+use crate::runtime::{App, Context, Core, CoreConfig, Notes, Place, Seat, Unreachable, Waker, mailboxes};
 use crate::wire::arp::{Arp, ArpOp};
 use crate::wire::checksum::Sum;
 use crate::wire::eth::{ETHERTYPE_ARP, ETHERTYPE_IPV4, EthHeader, Mac};
@@ -155,32 +156,47 @@ fn a_core_that_gets_a_frame_from_another_one_is_woken() {
     assert!(woken && cores[1].stats().handed_over > 0);
 }
 
+/// The queue pair of a core that shares a simulated queue.
+type Shared = Spread<SimQueue, SimQueue, Mesh<SimRx>, Mesh<SimTx>>;
+
+/// A host and a guest that share `queue`.
+fn shared(queue: SimQueue) -> [Shared; 2] {
+    let mut source = links(1, 1, |_| 0).0;
+    let (mut received, mut sent) = (mesh(2, 256).into_iter(), mesh(2, 256).into_iter());
+    let mut ends = || (received.next().unwrap(), sent.next().unwrap());
+    let (rx, tx) = ends();
+    let host = Spread::Host(Host::new(queue, rx, tx, FlowHash::new([3, 5, 7])));
+    let (rx, tx) = ends();
+    [host, Spread::Guest(Guest::new(source.remove(0), rx, tx))]
+}
+
+/// Core `core` of a server with two, whose application is made by `app`.
+fn seated<A: App>(
+    queue: Shared,
+    (core, exchange, notes): (u8, Mesh<SimRx>, Notes),
+    server_config: &ServerConfig,
+    app: impl FnOnce(Echo) -> A,
+) -> Core<Shared, A, Mesh<SimRx>> {
+    let place = Place { core, cores: 2, endpoint: endpoint(1).for_core(core, 2) };
+    let (mut config, echo) = server(place, server_config).unwrap();
+    config.net = config.net.for_core(core, 2);
+    Core::in_group(queue, config, app(echo), Seat { core, cores: 2, exchange, notes: Some(notes) }).unwrap()
+}
+
 /// A core without a queue of its own used to look for frames every 50 us. It is woken by the host's frames, and wakes the
 /// host to have its own sent.
 #[test]
 fn cores_that_share_a_queue_wake_each_other() {
     let config = server_config("server.test");
-    let (queues, ports) = links(8, 1, |_| 0);
-    let mut source = links(1, 1, |_| 0).0;
-    let (mut received, mut sent) = (mesh(2, 256).into_iter(), mesh(2, 256).into_iter());
-    let mut ends = || (received.next().unwrap(), sent.next().unwrap());
-    let (rx, tx) = ends();
-    let host = Spread::Host(Host::new(queues.into_iter().next().unwrap(), rx, tx, FlowHash::new([3, 5, 7])));
-    let (rx, tx) = ends();
-    let guest = Spread::Guest(Guest::new(source.remove(0), rx, tx));
+    let (mut queues, ports) = links(8, 1, |_| 0);
     let (wakers, notes) = ([Waker::new(), Waker::new()], mailboxes(2, 7));
     for (waker, notes) in wakers.iter().zip(&notes) {
         waker.prepare();
         notes.woken_by(waker);
     }
-    let seats = [host, guest].into_iter().zip(mesh::<SimRx>(2, 256)).zip(notes).zip(0..);
+    let seats = shared(queues.remove(0)).into_iter().zip(mesh::<SimRx>(2, 256)).zip(notes).zip(0..);
     let mut cores: Vec<_> = seats
-        .map(|(((queue, exchange), notes), core)| {
-            let place = Place { core, cores: 2, endpoint: endpoint(1).for_core(core, 2) };
-            let (mut config, app) = server(place, &config).unwrap();
-            config.net = config.net.for_core(core, 2);
-            Core::in_group(queue, config, app, Seat { core, cores: 2, exchange, notes: Some(notes) }).unwrap()
-        })
+        .map(|(((queue, exchange), notes), core)| seated(queue, (core, exchange, notes), &config, |echo| echo))
         .collect();
     let mut clients: Vec<_> = (1..).zip(ports).map(|(n, port)| client(n, port, Asker::new(Some(b"hello")))).collect();
     // Once all neighbours are known, nothing but frames wakes anybody.
@@ -202,6 +218,64 @@ fn cores_that_share_a_queue_wake_each_other() {
     let answered = [0, 1].map(|core| cores[core].app.answered);
     assert!(answered[1] > 0 && answered[0] + answered[1] == 16, "{answered:?}");
     assert!(woken.iter().all(|n| *n > 0), "{woken:?} for {answered:?}");
+}
+
+/// The application of a host whose guest, stopped at the same time, is slow: it takes its last turns only after hundreds
+/// of the host's.
+struct Ahead<G> {
+    echo: Echo,
+    stop: Arc<AtomicBool>,
+    turns: u32,
+    guest: G,
+}
+
+impl<G: FnMut()> App for Ahead<G> {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        self.echo.on_event(cx, conn, event);
+    }
+
+    fn on_turn(&mut self, _: &mut Context<'_>) {
+        self.turns += u32::from(self.stop.load(Ordering::Relaxed));
+        if self.turns == 300 {
+            self.turns += 1;
+            (self.guest)();
+        }
+    }
+}
+
+/// The host used to leave after two quiet turns, and the clients of slower guests waited for their idle timeouts.
+#[test]
+fn a_host_sends_the_last_frames_of_guests_that_stop_later() {
+    let config = server_config("server.test");
+    let (mut queues, ports) = links(8, 1, |_| 0);
+    let members = Members::new(2, 7);
+    let seats = mesh::<SimRx>(2, 256).into_iter().zip(mailboxes_of(&members));
+    let mut seats = (0..).zip(seats).map(|(core, (exchange, notes))| (core, exchange, notes));
+    let [host, guest] = shared(queues.remove(0));
+    let (first, second) = (seats.next().unwrap(), seats.next().unwrap());
+    let guest = RefCell::new(seated(guest, second, &config, |echo| echo));
+    let stop = Arc::new(AtomicBool::new(false));
+    let last_turns = || {
+        guest.borrow_mut().run(&stop).unwrap();
+        members.rests(1);
+    };
+    let ahead = |echo| Ahead { echo, stop: stop.clone(), turns: 0, guest: last_turns };
+    let mut host = seated(host, first, &config, ahead);
+    let mut clients: Vec<_> = (1..).zip(ports).map(|(n, port)| client(n, port, Asker::new(Some(b"hello")))).collect();
+    while clients.iter().any(|client| client.app.answers == 0) {
+        host.turn();
+        guest.borrow_mut().turn();
+        clients.iter_mut().for_each(|client| _ = client.turn());
+    }
+    assert!(guest.borrow().app.answered > 0, "the guest has clients");
+    stop.store(true, Ordering::Relaxed);
+    host.run(&stop).unwrap();
+    assert!(host.app.turns > 300, "the host has waited");
+    let told = |client: &mut Core<SimPort, Asker>| {
+        (0..1000).for_each(|_| _ = client.turn());
+        matches!(client.app.closed, Some(CloseReason::Application { code: 0, .. }))
+    };
+    assert!(clients.iter_mut().all(told), "clients that have not been told");
 }
 
 /// RFC 9000 §10.3: the datagram has no connection ID that names a core.
