@@ -345,7 +345,7 @@ pub use crate::quic::{
 #[doc(inline)]
 pub use crate::runtime::{
     App, ConnectFailure, Context, Control, Core, CoreConfig, CoreLive, CoreStats, Crew, Failure, Group, GroupError,
-    Idle, Misfit, Observer, Place, RunError, Stage, Stages, Unreachable, Waker,
+    Idle, Misfit, Observer, Place, RunError, SetTlsError, Stage, Stages, Unheard, Unreachable, Waker,
 };
 /// Reference-counted bytes, one kind of [`SendData`].
 pub use bytes::Bytes;

@@ -19,7 +19,7 @@ use crate::quic::{ConfigError, EndpointConfig, ServerConfig};
 use crate::runtime::notes::{Members, Note, mailboxes_of};
 use crate::runtime::{App, Core, CoreConfig, Notes, Seat};
 use gate::Gate;
-use watchdog::{Sign, Watchdog};
+use watchdog::{Sign, Watchdog, When};
 
 /// The reason why a core cannot work.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -59,6 +59,36 @@ pub enum Misfit {
         "the settings of its engine are not those of its place: use Place::endpoint, which has the group's secrets"
     )]
     Stranger,
+}
+
+/// The cores that a request did not reach: their mailboxes are full, because they have not finished a turn for long.
+/// It has reached the others.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}", unheard(cores))]
+pub struct Unheard {
+    /// The cores, in ascending order.
+    pub cores: Vec<u8>,
+}
+
+fn unheard(cores: &[u8]) -> String {
+    match cores {
+        [core] => format!("core {core} does not read its messages"),
+        cores => {
+            let list: Vec<String> = cores.iter().map(u8::to_string).collect();
+            format!("cores {} do not read their messages", list.join(", "))
+        }
+    }
+}
+
+/// Why TLS settings are not used, or not by all cores ([`Control::set_tls`]).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SetTlsError {
+    /// No connection can be accepted with them. Nothing has changed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Some cores keep their settings; the others use the new ones.
+    #[error(transparent)]
+    Unheard(#[from] Unheard),
 }
 
 /// The core that an application is to run on.
@@ -137,19 +167,21 @@ impl Control {
 
     /// Stops accepting connections: new clients are refused. The group ends when the last existing connection has
     /// ended.
-    pub fn drain(&self) {
-        self.members.tell_all(&Note::Drain);
+    ///
+    /// # Errors
+    /// [`Unheard`] names the cores that still accept connections. The call can be repeated.
+    pub fn drain(&self) -> Result<(), Unheard> {
+        self.members.tell_all(&Note::Drain)
     }
 
     /// Uses other TLS settings, such as a new certificate, for all connections accepted from now on. Existing
-    /// connections keep theirs. Cores that accept no connections ignore this.
+    /// connections keep theirs. Each core begins with its next turn. Cores that accept no connections ignore this.
     ///
     /// # Errors
-    /// [`ConfigError`] if connections could not be accepted with them.
-    pub fn set_tls(&self, tls: Arc<rustls::ServerConfig>) -> Result<(), ConfigError> {
+    /// [`SetTlsError`] if connections could not be accepted with them, or if some cores could not be told.
+    pub fn set_tls(&self, tls: Arc<rustls::ServerConfig>) -> Result<(), SetTlsError> {
         let checked = ServerConfig::new(tls, crate::quic::TransportConfig::default())?;
-        self.members.tell_all(&Note::Tls(checked.tls().clone()));
-        Ok(())
+        Ok(self.members.tell_all(&Note::Tls(checked.tls().clone()))?)
     }
 }
 
@@ -372,12 +404,13 @@ impl Run<'_> {
         let mut watchdog = Watchdog::new(self.group.cores, self.group.patience);
         let step = (self.group.patience / 4).clamp(Duration::from_millis(1), WATCH);
         let mut last = std::time::Instant::now();
-        // While the whole process is stopped, no core is held up.
-        let (mut now, mut watched) = (Duration::ZERO, Duration::ZERO);
+        let (mut now, mut watched) = (When::default(), Duration::ZERO);
         while threads.iter().any(|thread| !thread.is_finished()) {
             std::thread::park_timeout(step);
             let passed = std::mem::replace(&mut last, std::time::Instant::now()).elapsed();
-            now += passed.min(2 * step);
+            // While the whole process is stopped, no core is held up.
+            now.watched += passed.min(2 * step);
+            now.real += passed;
             let ended = |core: usize| threads.get(core).is_none_or(ScopedJoinHandle::is_finished);
             for (core, beat) in self.group.members.beats().enumerate() {
                 match watchdog.look(now, core, beat, ended(core)) {
@@ -390,8 +423,8 @@ impl Run<'_> {
                     Some(Sign::GoesOn(time)) => tracing::info!(core, ?time, "a core that was held up goes on"),
                 }
             }
-            if now >= watched + WATCH {
-                watched = now;
+            if now.watched >= watched + WATCH {
+                watched = now.watched;
                 each();
             }
         }

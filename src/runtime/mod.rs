@@ -19,7 +19,7 @@ pub use clock::Clock;
 pub use context::{App, ConnectFailure, Context, Unreachable};
 #[cfg(feature = "dpdk")]
 pub(crate) use group::Makers;
-pub use group::{Control, Crew, Failure, Group, GroupError, Misfit, Place};
+pub use group::{Control, Crew, Failure, Group, GroupError, Misfit, Place, SetTlsError, Unheard};
 pub use idle::Idle;
 pub use notes::{Notes, mailboxes};
 pub use observe::{CoreLive, Observer, Stage, Stages};

@@ -19,6 +19,7 @@ use crossbeam::utils::CachePadded;
 use crate::base::limit::Limit;
 use crate::base::time::Instant;
 use crate::net::{Cidr, GroupNews};
+use crate::runtime::group::Unheard;
 use crate::runtime::{Unreachable, Waker};
 use wanted::Wanted;
 
@@ -128,10 +129,14 @@ impl Members {
         put
     }
 
-    /// Sends a note to all cores. Returns false if one of the mailboxes had no room.
-    pub(super) fn tell_all(&self, note: &Note) -> bool {
-        // A full mailbox does not keep the note from the other cores.
-        (0..self.all.len()).filter(|core| !self.put(*core, note.clone())).count() == 0
+    /// Sends a note to all cores. A full mailbox does not keep the note from the other cores.
+    ///
+    /// # Errors
+    /// The cores whose mailboxes had no room.
+    pub(super) fn tell_all(&self, note: &Note) -> Result<(), Unheard> {
+        let full = |(core, _): &(u8, _)| !self.put(usize::from(*core), note.clone());
+        let cores: Vec<u8> = (0..).zip(&self.all).filter(full).map(|(core, _)| core).collect();
+        if cores.is_empty() { Ok(()) } else { Err(Unheard { cores }) }
     }
 
     /// Wakes all cores.

@@ -5,6 +5,7 @@
 mod clients;
 mod cores;
 mod get_failures;
+mod hang_ups;
 mod host;
 mod load_balancer;
 mod logs;

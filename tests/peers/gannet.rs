@@ -104,6 +104,17 @@ impl<'a> Gannet<'a> {
         Proc::spawn(&format!("gannet {}", self.name), command).wait()
     }
 
+    /// Starts it within a script that calls it `"$@"`, which a shell runs on a terminal of its own. Killing the process
+    /// closes the terminal.
+    pub fn spawn_on_terminal(self, script: &Path) -> Proc {
+        let binary = std::env::var_os("GANNET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_gannet").into());
+        let words = [OsString::from("sh"), script.into(), binary].into_iter().chain(self.args);
+        let quoted = words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ");
+        let mut command = self.end.command("script");
+        command.args(["--quiet", "--command", &format!("exec {quoted}"), "/dev/null"]);
+        Proc::spawn(&format!("gannet {}", self.name), command)
+    }
+
     /// Starts it and returns once its port is up.
     pub fn ready(self) -> Proc {
         let server = self.spawn();

@@ -12,8 +12,8 @@ use gannet::report::{machine, text};
 
 use super::origin::DPDK;
 use super::session::{
-    Failure, Member, Renewal, Role, Session, check_places, checked_server_tls, client_tls, client_transport,
-    cores_memory, idle_cores, resolve, server_endpoint, tls_options, transport,
+    Failure, Member, Renewal, Role, Session, check_places, client_tls, client_transport, cores_memory, idle_cores,
+    resolve, server_endpoint, tls_options, transport,
 };
 use crate::args::{PerfClientArgs, PerfServerArgs};
 use crate::terminal;
@@ -27,13 +27,13 @@ const MAX_FLOWS: u32 = 64;
 
 /// Answers `perf client` until a signal arrives.
 pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
-    let options = tls_options(&args.engine, ALPN)?;
-    let tls = checked_server_tls(&args.identity, &args.engine, &options)?;
+    let renewal = Renewal::new(&args.identity, &args.engine, tls_options(&args.engine, ALPN)?)?;
+    let tls = renewal.tls()?;
     let endpoint = server_endpoint(&args.secret, args.retry)?;
     let memory = cores_memory(args.cores.of(&args.engine).count(), MEMORY);
     let mut session = Session::open(&args.engine, &args.cores, 0, memory)?;
     session.endpoint = Some(endpoint);
-    session.renewal = Some(Renewal { identity: args.identity.clone(), engine: args.engine.clone(), options });
+    session.renewal = Some(renewal);
     session.drain = args.end.drain;
     serve_on(args, tls, session)
 }

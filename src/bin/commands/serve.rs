@@ -10,9 +10,7 @@ use gannet::quic::ServerConfig;
 use gannet::report::text;
 
 use super::memory::{Memory, Wish};
-use super::session::{
-    Failure, Member, Renewal, Role, Session, checked_server_tls, cores_memory, server_endpoint, tls_options, transport,
-};
+use super::session::{Failure, Member, Renewal, Role, Session, cores_memory, server_endpoint, tls_options, transport};
 use crate::args::ServeArgs;
 use crate::terminal;
 
@@ -22,8 +20,8 @@ const WORKING_MEMORY: u64 = 1 << 30;
 /// Serves files until a signal arrives.
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     // Check the most frequent mistakes first, before opening a port.
-    let options = tls_options(&args.engine, hq::ALPN)?;
-    let tls = checked_server_tls(&args.identity, &args.engine, &options)?;
+    let renewal = Renewal::new(&args.identity, &args.engine, tls_options(&args.engine, hq::ALPN)?)?;
+    let tls = renewal.tls()?;
     let endpoint = server_endpoint(&args.secret, args.retry)?;
     // The files may need less than is allowed.
     let bytes = args.preload.min(files_in(&args.root));
@@ -31,7 +29,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let memory = Memory::of_machine().for_wish(&Wish { flag: "--preload", bytes }, working)?;
     let mut session = Session::open(&args.engine, &args.cores, bytes, memory - bytes)?;
     session.endpoint = Some(endpoint);
-    session.renewal = Some(Renewal { identity: args.identity.clone(), engine: args.engine.clone(), options });
+    session.renewal = Some(renewal);
     session.drain = args.end.drain;
     run_on(args, tls, session)
 }

@@ -34,6 +34,23 @@ fn a_full_mailbox_counts_and_keeps_room_for_what_must_not_be_lost() {
     assert_eq!((read(&mut all[0]), all[1].stats().heard), (0, ORDINARY as u64 + 2), "nobody hears what he said");
 }
 
+/// Requests from outside the group: whoever makes them learns which cores they did not reach.
+#[test]
+fn cores_that_a_request_does_not_reach_are_named() {
+    let members = Members::new(3, 1);
+    let mut all = mailboxes_of(&members);
+    for _ in 0..CAPACITY {
+        members.tell_all(&Note::Drain).unwrap();
+    }
+    assert_eq!(read(&mut all[1]), CAPACITY);
+    let unheard = members.tell_all(&Note::Drain).unwrap_err();
+    assert_eq!(unheard, Unheard { cores: vec![0, 2] });
+    assert_eq!(unheard.to_string(), "cores 0, 2 do not read their messages");
+    assert_eq!(read(&mut all[1]), 1, "the others do not keep it from a core");
+    read(&mut all[2]);
+    assert_eq!(members.tell_all(&Note::Drain).unwrap_err().to_string(), "core 0 does not read its messages");
+}
+
 #[test]
 fn strangers_cannot_flood_the_other_cores() {
     let mut all = mailboxes(2, 1);

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod group;
+mod hang_up;
 mod keylog;
 mod live;
 mod load_balancer;
@@ -16,7 +17,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
@@ -43,8 +44,7 @@ use orders::{Orders, Signals};
 
 pub use group::Member;
 pub use options::{
-    checked_server_tls, client_tls, client_transport, net_config, resolve, server_endpoint, server_tls, tls_options,
-    transport,
+    client_tls, client_transport, net_config, resolve, server_endpoint, server_tls, tls_options, transport,
 };
 pub use orders::Renewal;
 pub use report::Counters;
@@ -89,6 +89,8 @@ pub struct Session {
     /// The registrations of pools with the device; dropped before `port`, which they refer to.
     registered: Vec<PoolGuard>,
     signals: Signals,
+    /// A signal has ended the run.
+    interrupted: bool,
     /// The engine's settings, if not the defaults.
     pub endpoint: Option<EndpointConfig>,
     /// The certificate's files, if a signal may ask to read them again.
@@ -236,6 +238,7 @@ impl Session {
             pools,
             registered: Vec::new(),
             signals: Signals::new()?,
+            interrupted: false,
             endpoint: None,
             renewal: None,
             drain: None,
@@ -337,14 +340,16 @@ impl Session {
             }
         };
         let start = SystemTime::now();
-        let left = match std::mem::replace(&mut self.queues, Queues::Own(Vec::new())) {
-            Queues::Own(mut queues) if cores == 1 => {
-                let (queue, member) = queues.pop().zip(members.pop()).ok_or("the port has no queue")?;
-                vec![common.alone(queue, endpoint, member, ready, look)?]
-            }
-            Queues::Own(queues) => common.group(queues, node, endpoint, members, ready, look)?,
-            Queues::Spread(queues) => common.group(queues, node, endpoint, members, ready, look)?,
+        let ran = match std::mem::replace(&mut self.queues, Queues::Own(Vec::new())) {
+            Queues::Own(mut queues) if cores == 1 => match queues.pop().zip(members.pop()) {
+                Some((queue, member)) => common.alone(queue, endpoint, member, ready, look).map(|left| vec![left]),
+                None => Err("the port has no queue".into()),
+            },
+            Queues::Own(queues) => common.group(queues, node, endpoint, members, ready, look),
+            Queues::Spread(queues) => common.group(queues, node, endpoint, members, ready, look),
         };
+        self.interrupted = self.signals.end_of_run();
+        let left = ran?;
         let (mut apps, mut counters, mut stages) = (Vec::new(), Vec::new(), Vec::new());
         for core in left {
             apps.push(core.app);
@@ -370,9 +375,9 @@ impl Session {
         Ok(client_ports(self.port.steering().as_ref(), (cores, flows), local, remote, first))
     }
 
-    /// Returns whether a signal requested the end.
+    /// Returns whether a signal requested the end of the run.
     pub fn interrupted(&self) -> bool {
-        self.signals.stop.load(Ordering::Relaxed)
+        self.interrupted
     }
 }
 

@@ -1,41 +1,90 @@
 //! What signals ask of a server while it runs: new certificates, and an end that waits for its clients.
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gannet::quic::tls::TlsOptions;
-use gannet::runtime::Control;
+use gannet::runtime::{Control, SetTlsError};
 use signal_hook::SigId;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
 
-use super::{Failure, checked_server_tls};
+use super::Failure;
+use super::hang_up::HangUps;
+use super::options::checked_server_tls;
 use crate::args::engine::{EngineArgs, IdentityArgs};
 
-/// The files of a server's certificate, which SIGHUP reads again.
-#[derive(Clone)]
+/// A server's certificate, whose files SIGHUP reads again.
 pub struct Renewal {
+    source: Source,
+    hang_ups: HangUps,
+}
+
+/// Where a server's TLS configuration comes from.
+#[derive(Clone)]
+struct Source {
     /// The files.
-    pub identity: IdentityArgs,
+    identity: IdentityArgs,
     /// The server's addresses, among others.
-    pub engine: EngineArgs,
+    engine: EngineArgs,
     /// The rest of the TLS configuration.
-    pub options: TlsOptions,
+    options: TlsOptions,
 }
 
 impl Renewal {
-    /// Reads the files, and uses them for new connections. If they cannot be used, nothing changes.
+    /// From now on, SIGHUP asks for a new certificate rather than ending the process.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn new(identity: &IdentityArgs, engine: &EngineArgs, options: TlsOptions) -> Result<Self, Failure> {
+        let source = Source { identity: identity.clone(), engine: engine.clone(), options };
+        Ok(Self { source, hang_ups: HangUps::new()? })
+    }
+
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// If they cannot be used.
+    pub fn tls(&self) -> Result<Arc<rustls::ServerConfig>, Failure> {
+        self.source.tls()
+    }
+}
+
+impl Source {
+    fn tls(&self) -> Result<Arc<rustls::ServerConfig>, Failure> {
+        checked_server_tls(&self.identity, &self.engine, &self.options)
+    }
+
+    /// Reads the files again, and uses them for new connections. If they cannot be used, nothing changes.
     fn renew(&self, control: &Control) {
-        let files: Vec<String> =
-            [&self.identity.cert, &self.identity.key].map(|path: &PathBuf| path.display().to_string()).into();
-        let used = checked_server_tls(&self.identity, &self.engine, &self.options)
-            .and_then(|tls| control.set_tls(tls).map_err(Failure::from));
-        match used {
-            Ok(()) => tracing::info!("new connections use the certificate that {} contain now", files.join(" and ")),
+        let [cert, key] = [&self.identity.cert, &self.identity.key];
+        match [cert, key].into_iter().try_for_each(|path| check_file(path)).and_then(|()| self.tls()) {
+            Ok(tls) => match control.set_tls(tls) {
+                Ok(()) => tracing::info!(
+                    "read the certificate {} and the key {}: all cores were told to use them for new connections",
+                    cert.display(),
+                    key.display()
+                ),
+                Err(SetTlsError::Unheard(unheard)) => {
+                    tracing::warn!("the certificate was not replaced on all cores: {unheard}; send SIGHUP again");
+                }
+                Err(error) => tracing::warn!("the certificate was not replaced: {error}"),
+            },
             Err(error) => tracing::warn!("the certificate was not replaced: {error}"),
         }
+    }
+}
+
+/// Checks that `path` is a regular file. Anything else can be read at the start, such as a pipe from a shell, but has
+/// nothing more to read later, which would be waited for without end.
+fn check_file(path: &Path) -> Result<(), Failure> {
+    match path.metadata() {
+        Ok(metadata) if metadata.is_file() => Ok(()),
+        Ok(_) => Err(format!("{} is not a regular file", path.display()).into()),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display()).into()),
     }
 }
 
@@ -64,16 +113,19 @@ impl Signals {
         Ok(Self { stop, stopping })
     }
 
-    /// From now on, the signals set only the returned flag, until the shutdown has been requested.
-    fn redirect(&mut self) -> Result<Arc<AtomicBool>, Failure> {
-        let asked = Arc::new(AtomicBool::new(false));
-        for signal in END {
-            signal_hook::flag::register(signal, asked.clone())?;
-        }
+    /// From now on, the signals only wait to be looked at, until the shutdown has been requested.
+    fn redirect(&mut self) -> Result<SignalsInfo<WithOrigin>, Failure> {
+        let waiting = SignalsInfo::new(END)?;
         for id in self.stopping.drain(..) {
             signal_hook::low_level::unregister(id);
         }
-        Ok(asked)
+        Ok(waiting)
+    }
+
+    /// The run has ended, and nobody looks at signals any more: the next one ends the process. Returns whether the run's
+    /// end was requested.
+    pub fn end_of_run(&self) -> bool {
+        self.stop.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -81,27 +133,11 @@ impl Signals {
 #[derive(Default)]
 pub struct Orders {
     renewal: Option<Renewal>,
-    reload: Arc<AtomicBool>,
+    /// The certificate is to be read, perhaps when the reading that is under way has ended.
+    reload: AtomicBool,
     /// A thread is reading the certificate's files.
     reading: Arc<AtomicBool>,
-    /// Whether the process was started from a terminal.
-    has_terminal: bool,
     drain: Option<Drain>,
-}
-
-/// How a server ends.
-struct Drain {
-    /// How long connections may take.
-    time: Duration,
-    /// A signal has arrived since the last look.
-    asked: Arc<AtomicBool>,
-    /// When the draining began.
-    since: Mutex<Option<Instant>>,
-}
-
-/// The terminal that the process was started from. It can no longer be opened when it has gone.
-fn has_terminal() -> bool {
-    File::open("/dev/tty").is_ok()
 }
 
 impl Orders {
@@ -115,64 +151,141 @@ impl Orders {
         renewal: Option<Renewal>,
         drain: Option<Duration>,
     ) -> Result<Self, Failure> {
-        let mut orders = Self { has_terminal: has_terminal(), ..Self::default() };
-        if renewal.is_some() {
-            signal_hook::flag::register(SIGHUP, orders.reload.clone())?;
-            orders.renewal = renewal;
-        }
-        if let Some(time) = drain.filter(|time| !time.is_zero()) {
-            orders.drain = Some(Drain { time, asked: signals.redirect()?, since: Mutex::default() });
-        }
-        Ok(orders)
+        let drain = match drain.filter(|time| !time.is_zero()) {
+            Some(time) => {
+                Some(Drain { signals: Mutex::new(signals.redirect()?), ending: Mutex::new(Ending::new(time)) })
+            }
+            None => None,
+        };
+        Ok(Self { renewal, drain, ..Self::default() })
     }
 
     /// Carries out what signals have asked for since the last call. Does not wait for files.
     pub fn look(&self, control: &Control) {
+        let asked = self.renewal.as_ref().map(|renewal| renewal.hang_ups.look()).unwrap_or_default();
+        match &self.drain {
+            Some(drain) => drain.look(control, asked.hung_up),
+            None if asked.hung_up => control.stop(),
+            None => {}
+        }
+        self.reload.fetch_or(asked.reload, Ordering::Relaxed);
         if let Some(renewal) = &self.renewal
-            && !self.reading.load(Ordering::Acquire)
-            && self.reload.swap(false, Ordering::Relaxed)
+            && self.reload.load(Ordering::Relaxed)
+            && let Some(reading) = Reading::begin(&self.reading)
         {
-            self.hang_up(renewal, control);
-        }
-        if let Some(drain) = &self.drain {
-            drain.look(control);
-        }
-    }
-
-    /// SIGHUP has arrived: from the operator, or because the terminal was closed. That ends the process, as usual.
-    fn hang_up(&self, renewal: &Renewal, control: &Control) {
-        if self.has_terminal && !has_terminal() {
-            return control.stop();
-        }
-        let (renewal, control, reading) = (renewal.clone(), control.clone(), self.reading.clone());
-        self.reading.store(true, Ordering::Relaxed);
-        let read = move || {
-            renewal.renew(&control);
-            reading.store(false, Ordering::Release);
-        };
-        if let Err(error) = std::thread::Builder::new().name("gannet-reload".into()).spawn(read) {
-            self.reading.store(false, Ordering::Relaxed);
-            tracing::warn!("the certificate was not replaced: {error}");
+            self.reload.store(false, Ordering::Relaxed);
+            read(&renewal.source, control, reading);
         }
     }
 }
 
+/// Reads the certificate again, on a thread of its own.
+fn read(source: &Source, control: &Control, reading: Reading) {
+    let (source, control) = (source.clone(), control.clone());
+    let read = move || {
+        let _reading = reading;
+        source.renew(&control);
+    };
+    if let Err(error) = std::thread::Builder::new().name("gannet-reload".into()).spawn(read) {
+        tracing::warn!("the certificate was not replaced: {error}");
+    }
+}
+
+/// The certificate is being read, until this is dropped: by a panic, too.
+struct Reading(Arc<AtomicBool>);
+
+impl Reading {
+    /// `None` if it is being read already.
+    fn begin(flag: &Arc<AtomicBool>) -> Option<Self> {
+        (!flag.swap(true, Ordering::Acquire)).then(|| Self(flag.clone()))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the certificate was not replaced: reading it panicked, which is a bug in Gannet");
+        }
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// An end that waits for connections.
+struct Drain {
+    /// SIGINT and SIGTERM. Up to five of each wait to be looked at.
+    signals: Mutex<SignalsInfo<WithOrigin>>,
+    ending: Mutex<Ending>,
+}
+
 impl Drain {
-    fn look(&self, control: &Control) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        match (self.asked.swap(false, Ordering::Relaxed), *since) {
-            (true, None) => {
-                let time = self.time;
+    /// A terminal that has `hung_up` is like the first signal.
+    fn look(&self, control: &Control, hung_up: bool) {
+        let signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner).pending().count();
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        match ending.step(signals, hung_up, Instant::now()) {
+            Step::Wait => {}
+            Step::Begin => {
+                let time = ending.time;
                 tracing::info!(
                     "draining: new clients are refused, and connections have {time:?} to finish; another signal closes \
                      them"
                 );
-                *since = Some(Instant::now());
-                control.drain();
             }
-            (true, Some(_)) => control.stop(),
-            (false, Some(since)) if since.elapsed() >= self.time => control.stop(),
-            (false, _) => {}
+            Step::Stop => return control.stop(),
+        }
+        if ending.since.is_some() && !ending.told {
+            match control.drain() {
+                Ok(()) => ending.told = true,
+                // Until they do, every look tells them again.
+                Err(unheard) if !std::mem::replace(&mut ending.reported, true) => {
+                    tracing::warn!("some cores still accept clients: {unheard}");
+                }
+                Err(_) => {}
+            }
         }
     }
 }
+
+/// How far a server is with its end.
+struct Ending {
+    /// How long connections may take.
+    time: Duration,
+    /// When the draining began.
+    since: Option<Instant>,
+    /// All cores have been told.
+    told: bool,
+    /// That some cores cannot be told has been reported.
+    reported: bool,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Wait,
+    /// Begin to drain.
+    Begin,
+    /// Close all connections.
+    Stop,
+}
+
+impl Ending {
+    fn new(time: Duration) -> Self {
+        Self { time, since: None, told: false, reported: false }
+    }
+
+    /// `signals` have arrived since the last step. However often a terminal hangs up, it does not count as the second.
+    fn step(&mut self, signals: usize, hung_up: bool, now: Instant) -> Step {
+        match self.since {
+            None if signals == 0 && !hung_up => Step::Wait,
+            None if signals < 2 => {
+                self.since = Some(now);
+                Step::Begin
+            }
+            Some(since) if signals == 0 && now.saturating_duration_since(since) < self.time => Step::Wait,
+            _ => Step::Stop,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -325,7 +325,7 @@ fn a_group_that_drains_refuses_and_ends_with_its_last_connection() {
         server[0].turn_at(now);
         clients[0].turn_at(now);
         if clients[0].app.connected && !std::mem::replace(&mut drained, true) {
-            assert!(members.tell_all(&Note::Drain));
+            members.tell_all(&Note::Drain).unwrap();
             clients[0].app.ask = Some(b"hello");
         }
         if drained {
@@ -352,7 +352,7 @@ fn new_certificates_are_for_new_connections_of_all_cores() {
     let (queues, _ports) = links(1, 2, super::by_client);
     let notes = mailboxes_of(&members).into_iter().map(Some);
     let mut all = cores(queues, &endpoint(1), notes, |place| server(place, &old).unwrap());
-    assert!(members.tell_all(&Note::Tls(new.tls().clone())));
+    members.tell_all(&Note::Tls(new.tls().clone())).unwrap();
     for core in &mut all {
         core.turn_at(crate::base::time::Instant::from_nanos(60_000_000_000));
         assert!(core.serves_with(new.tls()));
