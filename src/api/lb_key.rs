@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::base::hex;
+
 /// Length of the key in bytes.
 const LEN: usize = 16;
 
@@ -102,16 +104,7 @@ fn parse(bytes: &[u8]) -> Result<Zeroizing<[u8; LEN]>, String> {
     if digits != 2 * LEN {
         return Err(format!("{digits} hexadecimal digit{}", if digits == 1 { "" } else { "s" }));
     }
-    let width = if digits == text.len() { 2 } else { 3 };
-    for (byte, pair) in key.iter_mut().zip(text.chunks(width)) {
-        let digit = |i: usize| char::from(*pair.get(i)?).to_digit(16);
-        let colon = pair.get(2).is_none_or(|b| *b == b':');
-        let (Some(high), Some(low), true) = (digit(0), digit(1), colon) else {
-            return Err("colons that are not between pairs of digits".to_owned());
-        };
-        *byte = (high << 4 | low) as u8;
-    }
-    if text.len() != LEN * width + 2 - width {
+    if !hex::decode_into(text, &mut *key) {
         return Err("colons that are not between pairs of digits".to_owned());
     }
     Ok(key)

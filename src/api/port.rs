@@ -120,10 +120,9 @@ impl CorePort {
         &self.port
     }
 
-    /// `each` UDP ports for each core to open connections to `remote` from, for
-    /// [`CoreConfig::client_ports`]. `local` is the address that the port will use. Answers arrive at the core
-    /// that sends, if it can be known how the device steers packets; otherwise, they may arrive at another core, which
-    /// hands them over.
+    /// `each` UDP ports for each core to open connections to `remote` from, for [`CoreConfig::client_ports`]. `local` is
+    /// the address that the port will use. Answers arrive at the core that sends, if it can be known how the device
+    /// steers packets; otherwise, they may arrive at another core, which hands them over.
     ///
     /// # Errors
     /// If the system provides no random numbers: the first port is random.

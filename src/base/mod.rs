@@ -1,8 +1,9 @@
-//! Basics: time, seeded randomness, rate limits, range sets, timers, CPUs, and background work.
+//! Basics: hexadecimal digits, time, seeded randomness, rate limits, range sets, timers, CPUs, and background work.
 #![forbid(unsafe_code)]
 
 pub mod aside;
 pub mod cpus;
+pub mod hex;
 pub mod id_map;
 pub mod limit;
 pub mod printable;

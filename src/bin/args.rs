@@ -128,7 +128,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub secret: SecretArgs,
 
-    /// How it ends.
+    /// What SIGTERM and SIGINT do.
     #[command(flatten)]
     pub end: EndArgs,
 
@@ -211,7 +211,7 @@ pub struct PerfServerArgs {
     #[command(flatten)]
     pub secret: SecretArgs,
 
-    /// How it ends.
+    /// What SIGTERM and SIGINT do.
     #[command(flatten)]
     pub end: EndArgs,
 

@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::flow::FlowHash;
+use crate::base::hex;
 use crate::base::rng::Rng;
 
 /// The Toeplitz hash with a device's key (Microsoft, "RSS hashing functions").
@@ -134,7 +135,7 @@ impl fmt::Display for Steering {
             Way::Device(device) => device,
             Way::Spread(_, cores) => return write!(f, "spread over {cores} cores"),
         };
-        let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = hex::encode(&key[..]);
         let table: Vec<_> = table.iter().map(u16::to_string).collect();
         write!(f, "key {key}, table {}, IPv4 {v4}, IPv6 {v6}", table.join(" "))
     }

@@ -113,7 +113,8 @@ pub(super) fn node_of(at: NonNull<u8>) -> Option<u32> {
     const MPOL_F_NODE: c_ulong = 1;
     const MPOL_F_ADDR: c_ulong = 2;
     let mut node: c_int = -1;
-    // SAFETY: the kernel writes a number to `node`, and reads nothing at the address.
+    // SAFETY: the kernel writes a number to `node`, the only memory of ours that it accesses. It looks up the page at the
+    // address, and may fault it in, but does not touch its contents.
     let rc = unsafe {
         let (no_mask, bits) = (std::ptr::null_mut::<c_ulong>(), 0 as c_ulong);
         libc::syscall(libc::SYS_get_mempolicy, &raw mut node, no_mask, bits, at.as_ptr(), MPOL_F_NODE | MPOL_F_ADDR)

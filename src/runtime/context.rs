@@ -124,8 +124,8 @@ pub(super) struct ClientPorts {
 }
 
 impl ClientPorts {
-    /// The port used if no other is configured.
-    pub(super) const DEFAULT: u16 = 50_000;
+    /// The port used if none is configured.
+    const DEFAULT: u16 = 50_000;
 
     pub(super) fn new(mut ports: Vec<u16>) -> Self {
         if ports.is_empty() {

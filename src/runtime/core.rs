@@ -44,7 +44,7 @@ pub struct Core<D: Datapath, A, X = Alone> {
     tx: Burst<D::Tx>,
     /// A frame that was allocated for sending and not used yet.
     spare: Option<D::Tx>,
-    /// Since when the port has taken none of the frames to be sent.
+    /// The send queue is jammed: since when the port has taken none of the frames to be sent.
     jammed: Option<Instant>,
     /// The link was up when it was last checked.
     link_up: bool,
@@ -89,8 +89,8 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         let net = Net::new(&net, &caps, clock.now())?;
         datapath.set_multicast(&net.groups());
         // Without an exchange, something else may distribute the frames of several cores.
-        let given = (config.endpoint.core, config.endpoint.cores);
-        let (core, cores) = if X::ALONE { given } else { (seat.core, seat.cores) };
+        let configured = (config.endpoint.core, config.endpoint.cores);
+        let (core, cores) = if X::ALONE { configured } else { (seat.core, seat.cores) };
         Ok(Self {
             net,
             endpoint: Endpoint::new(

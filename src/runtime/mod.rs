@@ -12,7 +12,7 @@ mod notes;
 mod observe;
 mod seat;
 mod stats;
-mod waker;
+pub(crate) mod waker;
 
 pub use self::core::{Core, CoreConfig, RunError};
 pub use clock::Clock;

@@ -52,7 +52,7 @@ impl Waker {
 
     /// Prepares the waker for use by a core. If the file cannot be created (too many are open), the core polls from
     /// time to time.
-    pub(super) fn prepare(&self) {
+    pub(crate) fn prepare(&self) {
         if self.0.file.get().is_none()
             && let Ok(file) = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
         {
@@ -61,7 +61,7 @@ impl Waker {
     }
 
     /// Enables wake-ups; the core must poll once more before it sleeps.
-    pub(super) fn fall_asleep(&self) {
+    pub(crate) fn fall_asleep(&self) {
         self.0.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
@@ -86,7 +86,7 @@ impl Waker {
 
 /// Whether the core was woken up since the last time.
 #[cfg(test)]
-pub(super) fn is_rung(waker: &Waker) -> bool {
+pub(crate) fn is_rung(waker: &Waker) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     let file = waker.file().expect("prepared");

@@ -15,6 +15,10 @@ mod joined;
 mod kernel;
 mod memif_peer;
 mod panics;
+#[cfg(feature = "cli")]
+#[allow(dead_code, reason = "shared with the tests against other implementations")]
+#[path = "../peers/process.rs"]
+mod process;
 mod queues;
 mod refusals;
 mod rings;

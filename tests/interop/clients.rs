@@ -200,7 +200,7 @@ fn failures_of_several_cores_are_one_result() {
     for name in ["/missing-1", "/missing-6"] {
         assert_eq!(done.stderr.iter().filter(|line| line.contains(name)).count(), 1, "{}", done.transcript());
     }
-    // Nobody is there any more: said once, not by each core, and each file that is missing is named once.
+    // The server is gone: this is reported once, not by each core, and each missing file is named once.
     server.stop("KILL");
     files::names(&scene.out()).iter().for_each(|name| fs::remove_file(scene.out().join(name)).expect("a file"));
     let done = get().run().expect_failure();

@@ -113,7 +113,7 @@ impl Proc {
     pub fn wait_until(&self, what: &str, done: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done() {
-            assert!(!self.has_ended() && Instant::now() < deadline, "{}: {what} has not come", self.name);
+            assert!(!self.has_ended() && Instant::now() < deadline, "{}: {what} did not happen", self.name);
             thread::sleep(Duration::from_millis(5));
         }
     }

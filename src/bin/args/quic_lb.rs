@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use gannet::base::hex;
 use gannet::quic::CidConfig;
 
 use super::values::{BadValue, bad};
@@ -21,19 +22,6 @@ pub struct QuicLb {
 }
 
 const EXAMPLE: &str = "write for example config=0,server-id=0a1b,key=lb.key";
-
-/// The bytes of `digits`, two for each, which may be separated by colons.
-fn hex(digits: &str) -> Option<Vec<u8>> {
-    let width = if digits.contains(':') { 3 } else { 2 };
-    let pairs: Vec<&[u8]> = digits.as_bytes().chunks(width).collect();
-    let last = pairs.len().checked_sub(1)?;
-    let byte = |(i, pair): (usize, &&[u8])| {
-        let ends = if i < last && width == 3 { pair.get(2) == Some(&b':') } else { pair.len() == 2 };
-        let [high, low] = [0, 1].map(|i| pair.get(i).and_then(|b| char::from(*b).to_digit(16)));
-        Some((high? << 4 | low?) as u8).filter(|_| ends)
-    };
-    pairs.iter().enumerate().map(byte).collect()
-}
 
 impl FromStr for QuicLb {
     type Err = BadValue;
@@ -61,7 +49,7 @@ impl FromStr for QuicLb {
         let Some(config) = whole(config) else {
             return bad(format!("config={config}: expected a whole number from 0 to 6"));
         };
-        let Some(server_id) = hex(digits) else {
+        let Some(server_id) = hex::decode(digits.as_bytes()) else {
             return bad(format!("server-id={digits}: expected two hexadecimal digits for each byte, for example 0a1b"));
         };
         let nonce = match nonce {

@@ -29,7 +29,7 @@ pub fn run(args: &GetArgs) -> Result<(), Failure> {
     let cores = args.cores.of(&args.engine).count();
     let wish = Wish { flag: "--hold", bytes: args.hold };
     let memory = Memory::of_machine().for_wish(&wish, cores_memory(cores, WORKING_MEMORY))?;
-    // Cores without files keep nothing of --hold.
+    // Each core gets an equal part of the memory, but only those that have files use theirs for --hold.
     let busy = plan.busy(cores) as u64;
     let memory = if args.hold == 0 { memory } else { memory.saturating_mul(cores.into()).div_ceil(busy) };
     run_on(args, plan, Session::open(&args.engine, &args.cores, 0, memory)?)

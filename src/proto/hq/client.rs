@@ -102,8 +102,13 @@ impl HqClient {
     /// Like `new`, with every disk access delayed by `delay`.
     pub(super) fn with_disk(config: HqClientConfig, progress: Arc<Progress>, delay: Option<Delay>) -> io::Result<Self> {
         let share = Share { first: 0, step: 1, only: config.jobs.len() == 1 };
+        Ok(Self::with(config, share, progress, Self::file_threads(1, delay)?.remove(0)))
+    }
+
+    /// The file threads of the clients of `loops` poll loops, of which there may be none.
+    pub(super) fn file_threads(loops: usize, delay: Option<Delay>) -> io::Result<Vec<Files>> {
         // No timeout: users can wait for a slow disk, or interrupt.
-        Ok(Self::with(config, share, progress, Files::start(None, delay)?))
+        Files::start_for(loops.max(1), None, delay)
     }
 
     pub(super) fn with(config: HqClientConfig, share: Share, progress: Arc<Progress>, files: Files) -> Self {
@@ -152,7 +157,7 @@ impl HqClient {
     }
 
     pub(super) fn fail(&mut self, error: FetchError) {
-        self.order.push(self.progress.errors.fetch_add(1, Ordering::Relaxed));
+        self.order.push(self.progress.failures.fetch_add(1, Ordering::Relaxed));
         self.errors.push(error);
     }
 

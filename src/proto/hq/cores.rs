@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 
 use super::client::{HqClient, Share};
-use super::files::Files;
 use super::{FetchError, Fetched, HqClientConfig, Progress};
 use crate::base::time::Duration;
 
@@ -29,12 +28,11 @@ impl HqClient {
     /// As [`HqClient::new`].
     pub fn for_cores(config: &HqClientConfig, progress: &Arc<Progress>, cores: u8) -> io::Result<Vec<Option<Self>>> {
         let step = config.jobs.len().min(cores.into());
-        // No timeout: users can wait for a slow disk, or interrupt.
-        let files = Files::start_for(step.max(1), None, None)?;
+        let files = Self::file_threads(step, None)?;
         let client = |(first, files)| {
             let share = Share { first, step, only: config.jobs.len() == 1 };
-            let jobs = config.jobs.iter().skip(first).step_by(step.max(1)).cloned().collect();
-            let config = HqClientConfig { jobs, hold: config.hold / step.max(1) as u64, ..config.clone() };
+            let jobs = config.jobs.iter().skip(first).step_by(step).cloned().collect();
+            let config = HqClientConfig { jobs, hold: config.hold / step as u64, ..config.clone() };
             Some(Self::with(config, share, progress.clone(), files))
         };
         let busy = files.into_iter().enumerate().take(step).map(client);
@@ -99,7 +97,7 @@ mod tests {
         let first: Vec<String> = all.errors.iter().take(3).map(ToString::to_string).collect();
         let told = |path: &str| FetchError::Refused { path: path.to_owned(), code: 404 }.to_string();
         assert_eq!(first, ["/4", "/0", "gone"].map(told));
-        // Nothing has been fetched in truth.
+        // No file was really fetched, so each is reported as missing as well.
         assert_eq!(all.errors.len(), 3 + 5);
         assert_eq!(all.handshake, Some(Duration::from_millis(3)));
     }

@@ -128,6 +128,6 @@ pub struct Progress {
     pub bytes: AtomicU64,
     /// Files completed.
     pub files: AtomicU64,
-    /// Errors.
-    pub errors: AtomicU64,
+    /// Numbers the errors of all cores in the order of their occurrence.
+    pub(super) failures: AtomicU64,
 }

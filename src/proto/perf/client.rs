@@ -22,7 +22,7 @@ use crate::proto::perf::results::PerfResults;
 use crate::proto::perf::schedule::Schedule;
 use crate::proto::perf::transport::client_transport;
 use crate::quic::{CloseReason, ConnId, Dir, Event};
-use crate::runtime::{App, Context, Unreachable};
+use crate::runtime::{App, Context, Unreachable, Waker};
 
 use buffers::Buffers;
 use link::{Link, Stage};
@@ -55,6 +55,8 @@ enum Phase {
 pub struct PerfClient {
     plan: PerfPlan,
     start: Arc<StartLine>,
+    /// The client's number among those that start together.
+    number: usize,
     shape: ReceiveShape,
     template: Template,
     buffers: Buffers,
@@ -85,7 +87,7 @@ impl PerfClient {
     /// # Errors
     /// [`PlanError`] if the plan is invalid or its buffers do not fit into the pool.
     pub fn new(plan: PerfPlan, pool: BufPool) -> Result<Self, PlanError> {
-        Self::with_start(plan, pool, Arc::new(StartLine::new(1)))
+        Self::with_start(plan, pool, Arc::new(StartLine::new(1)), 0)
     }
 
     /// Creates the clients of several cores, which share the load ([`PerfPlan::share`]) and start it together, when all
@@ -99,13 +101,14 @@ impl PerfClient {
         let cores = pools.len() as u32;
         let shares: Vec<_> = (0..cores).map(|core| plan.share(core, cores)).collect();
         let start = Arc::new(StartLine::new(shares.iter().flatten().count()));
-        let client = |(share, pool): (Option<PerfPlan>, &BufPool)| {
-            share.map(|plan| Self::with_start(plan, pool.clone(), start.clone())).transpose()
+        // The cores with a share come first.
+        let client = |(number, (share, pool)): (usize, (Option<PerfPlan>, &BufPool))| {
+            share.map(|plan| Self::with_start(plan, pool.clone(), start.clone(), number)).transpose()
         };
-        shares.into_iter().zip(pools).map(client).collect()
+        shares.into_iter().zip(pools).enumerate().map(client).collect()
     }
 
-    fn with_start(mut plan: PerfPlan, pool: BufPool, start: Arc<StartLine>) -> Result<Self, PlanError> {
+    fn with_start(mut plan: PerfPlan, pool: BufPool, start: Arc<StartLine>, number: usize) -> Result<Self, PlanError> {
         plan.check()?;
         let stats = pool.stats();
         let memory = (stats.limit.saturating_sub(stats.in_use) / 2).min(MAX_MEMORY);
@@ -134,6 +137,7 @@ impl PerfClient {
             counts: LiveCounts::default(),
             live: Arc::default(),
             start,
+            number,
             plan,
         })
     }
@@ -373,19 +377,46 @@ impl App for PerfClient {
         self.links = links;
     }
 
+    fn waker(&self) -> Option<Waker> {
+        Some(self.start.waker(self.number).clone())
+    }
+
     fn next_timeout(&self) -> Option<Instant> {
         match (self.phase, &self.schedule) {
             // Due requests already wait for a connection, and events will make room.
             (Phase::Running, Some(schedule)) if self.ready.is_empty() => Some(schedule.deadline()),
             (Phase::Running, Some(schedule)) => Some(schedule.next_due()),
             (Phase::Finishing(until), _) => Some(until),
-            // The last core to be ready wakes no other, so all stay awake.
-            (Phase::Waiting, _) => Some(Instant::ZERO),
+            // While others connect, the last one to be ready wakes this one.
             _ => None,
         }
     }
 
     fn is_done(&self) -> bool {
         self.phase == Phase::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quic::{ClientConfig, TransportConfig, tls};
+
+    /// Each core has a waker of its own, and sleeps while others connect.
+    #[test]
+    fn clients_that_wait_for_others_sleep() {
+        let options = tls::TlsOptions { alpn: vec![crate::proto::perf::ALPN.to_vec()], ..Default::default() };
+        let tls = tls::insecure_client_config(&options).unwrap();
+        let config = ClientConfig::new(tls, TransportConfig::default()).unwrap();
+        let mut plan = PerfPlan::new(([192, 0, 2, 1], 443).into(), "server.test", config);
+        (plan.connections, plan.requests) = (2, Some(2));
+        let pools = [(); 3].map(|()| BufPool::heap());
+        let mut clients: Vec<_> = PerfClient::for_cores(&plan, &pools).unwrap().into_iter().flatten().collect();
+        assert_eq!(clients.iter().map(|client| client.number).collect::<Vec<_>>(), [0, 1]);
+        clients[0].connected_all(Instant::from_nanos(1));
+        assert_eq!((clients[0].phase, clients[0].next_timeout()), (Phase::Waiting, None));
+        clients[1].connected_all(Instant::from_nanos(2));
+        clients[0].await_others(Instant::from_nanos(3));
+        assert!(clients.iter().all(|client| client.phase == Phase::Running));
     }
 }

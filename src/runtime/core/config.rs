@@ -9,7 +9,6 @@ use crate::mem::BufPool;
 use crate::net::{Cidr, NetConfig};
 use crate::quic::{EndpointConfig, ServerConfig};
 use crate::runtime::Idle;
-use crate::runtime::context::ClientPorts;
 use crate::wire::eth::Mac;
 
 /// The configuration of a [`Core`](super::Core).
@@ -45,7 +44,7 @@ impl CoreConfig {
             endpoint,
             server: None,
             listen: None,
-            client_ports: vec![ClientPorts::DEFAULT],
+            client_ports: Vec::new(),
             pool: BufPool::heap(),
             idle: Idle::default(),
             link_patience: None,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gannet::base::aside::Aside;
+use gannet::base::hex;
 
 /// The maximum number of secrets that wait to be written: those of some 200 handshakes.
 const ROOM: usize = 1024;
@@ -53,13 +54,9 @@ impl Drop for KeyLogFile {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 impl rustls::KeyLog for KeyLogFile {
     fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
-        let line = format!("{label} {} {}\n", hex(client_random), hex(secret));
+        let line = format!("{label} {} {}\n", hex::encode(client_random), hex::encode(secret));
         if self.0.offer(line).is_err() {
             LOST.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,15 +1,12 @@
 //! How load balancers route a server's connection IDs, in words and as JSON.
 
+use gannet::base::hex;
 use gannet::quic::CidConfig;
 use serde_json::{Value, json};
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 /// The form of `ids` in words, for whoever configures the load balancers; `None` if there are none.
 pub fn words(ids: &CidConfig) -> Option<String> {
-    let (config, server_id, nonce) = (ids.rotation(), hex(ids.server_id()?), ids.nonce_len());
+    let (config, server_id, nonce) = (ids.rotation(), hex::encode(ids.server_id()?), ids.nonce_len());
     let how = match ids.passes() {
         0 => "not encrypted".to_owned(),
         1 => "encrypted in one pass".to_owned(),
@@ -22,7 +19,7 @@ pub fn words(ids: &CidConfig) -> Option<String> {
 pub fn json(ids: &CidConfig) -> Value {
     let (config, nonce, passes) = (ids.rotation(), ids.nonce_len(), ids.passes());
     ids.server_id().map_or(Value::Null, |server_id| {
-        json!({ "config": config, "server_id": hex(server_id), "nonce_bytes": nonce, "encryption_passes": passes })
+        json!({ "config": config, "server_id": hex::encode(server_id), "nonce_bytes": nonce, "encryption_passes": passes })
     })
 }
 

@@ -142,6 +142,7 @@ impl Files {
     ///
     /// # Errors
     /// If no thread can be started.
+    #[cfg(test)]
     pub(super) fn start(patience: Option<Duration>, delay: Option<Delay>) -> io::Result<Self> {
         Ok(Self::start_for(1, patience, delay)?.remove(0))
     }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::base::hex;
 use crate::proto::hq::PathError;
 
 /// The destination of bytes.
@@ -97,7 +98,7 @@ impl Output {
         if let Target::Temp(file, path) = self.target {
             file.persist(path).map_err(|e| e.error)?;
         }
-        Ok(self.hash.map(|h| h.finalize().iter().map(|b| format!("{b:02x}")).collect()))
+        Ok(self.hash.map(|h| hex::encode(&h.finalize())))
     }
 }
 
