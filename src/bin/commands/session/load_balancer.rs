@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn everything_but_the_key_is_told() {
-        let told = |id: &[u8], nonce, key| {
+        let told = |id: &[u8], nonce, key: Option<[u8; 16]>| {
             let ids = CidConfig::routed(3, id, nonce, key.as_ref()).unwrap();
             (words(&ids).unwrap(), json(&ids).to_string())
         };
