@@ -267,10 +267,10 @@ pub struct EndpointConfig {
     /// This core's number, contained in its connection IDs: unique within a process ([`EndpointConfig::for_core`]), and
     /// below 255.
     pub core: u8,
-    /// The number of cores of the process. Datagrams whose connection ID names another one of them have to be handed over
-    /// to it ([`Lead::Core`]). Those with the ID of a core that does not exist, which an earlier process with the same
-    /// secret has made, are answered with stateless resets by the core that receives them, unless `core` is not below
-    /// this number.
+    /// The number of cores of the process, or 0, the default, if it is not known here. Datagrams whose connection ID names
+    /// another core below this number have to be handed over to that core ([`Lead::Core`]). IDs of cores that do not
+    /// exist were made by an earlier process with the same secret; if the number is known, the core that receives them
+    /// answers with stateless resets. [`EndpointConfig::for_core`] sets it.
     ///
     /// [`Lead::Core`]: super::Lead::Core
     pub cores: u8,
@@ -317,7 +317,7 @@ impl EndpointConfig {
             epoch: [0; 16],
             cid: CidConfig::default(),
             core: 0,
-            cores: 1,
+            cores: 0,
             max_connections: 1 << 20,
             max_handshakes: 10_000,
             reset_rate: 1000,

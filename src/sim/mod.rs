@@ -26,8 +26,8 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
-    CidConfig, ClientConfig, CloseReason, DropReason, Endpoint, EndpointConfig, EndpointStats, RUN, RetryPolicy,
-    RxMeta, ServerConfig, Slots, TOKEN_LIFETIME, TooBig, TransportConfig, Undelivered, tls,
+    CidConfig, ClientConfig, CloseReason, ConnId, DropReason, Endpoint, EndpointConfig, EndpointStats, RUN,
+    RetryPolicy, RxMeta, ServerConfig, Slots, TOKEN_LIFETIME, TooBig, TransportConfig, Undelivered, tls,
 };
 
 pub use app::{App, Failure};
@@ -86,6 +86,8 @@ struct Host {
     side: Side,
     addr: SocketAddr,
     cores: Cores,
+    /// The core that had the connection before a crash.
+    former: Option<u8>,
     app: App,
 }
 
@@ -195,7 +197,8 @@ fn endpoints(plan: &Plan, side: Side, start: Start, server: Option<ServerConfig>
         Start::AfterCrash => plan.cores_left,
     };
     let cores = cores[side as usize];
-    let config = |core| if cores > 1 { config.for_core(core, cores) } else { config.clone() };
+    let alone = || EndpointConfig { cores: 1, ..config.clone() };
+    let config = |core| if cores > 1 { config.for_core(core, cores) } else { alone() };
     (0..cores).map(|core| Endpoint::new(config(core), server.clone(), POOL.part(plan.pool))).collect()
 }
 
@@ -258,6 +261,7 @@ impl World {
                 Rng::from_u64(plan.seed ^ 0x5ca_77e4 ^ side as u64),
                 longest_run,
             ),
+            former: None,
             app,
         };
         Self {
@@ -458,6 +462,7 @@ impl World {
     /// The host loses all its state, including the application, but keeps its keys for resets.
     fn crash(&mut self, side: Side) {
         let host = &mut self.hosts[usize::from(side == Side::Server)];
+        host.former = host.app.conn.map(ConnId::core);
         host.cores.restart(endpoints(&self.plan, side, Start::AfterCrash, None));
         host.app = App::new(side, self.plan.clone());
         host.app.closed = Some(CloseReason::Shutdown);
@@ -549,9 +554,10 @@ impl World {
                 return Err(format!("{:?}: {duplicates} packets that came once were taken for duplicates", host.side));
             }
             self.check_reason(host)?;
-            // A damaged ID may be that of any core.
-            if self.plan.link.corrupt == 0 && !self.stopped && !self.crashed {
-                host.cores.check_resets(host.app.conn, addr(host.side.peer()))?;
+            // A damaged ID may be that of any core, and so may the random bytes of a reset, which a host receives that has
+            // not crashed.
+            if self.plan.link.corrupt == 0 && !self.stopped && (!self.crashed || host.former.is_some()) {
+                host.cores.check_resets(host.former.or(host.app.conn.map(ConnId::core)), addr(host.side.peer()))?;
             }
         }
         self.check_retry()

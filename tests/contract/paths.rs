@@ -332,8 +332,8 @@ fn flap_in_a_handshake(passed: u32, rate: u32) -> Option<CloseReason> {
 }
 
 /// RFC 9000 §10.1 and §10.3: a server whose timeouts expire during an outage forgets the connection. It answers the
-/// client's next 1-RTT packet with a stateless reset, which a flap between two emulated machines made look like a
-/// restart: their clocks were wrong by up to a factor of five.
+/// client's next 1-RTT packet with a stateless reset. In a test with two emulated machines, whose clocks were wrong by up
+/// to a factor of five, this looked like a restart.
 #[test]
 fn a_link_flap_in_the_handshake_ends_no_connection_unless_the_clocks_differ() {
     for passed in 0..16 {
@@ -343,7 +343,8 @@ fn a_link_flap_in_the_handshake_ends_no_connection_unless_the_clocks_differ() {
     // The client has heard nothing of the first attempt. Until 2026-11, the server took later Initial packets for
     // copies of the first.
     assert_eq!(ends[..2], [None, None], "{ends:?}");
-    // It has half a handshake that nobody knows, so nobody may answer.
-    assert_eq!(ends[3], Some(CloseReason::IdleTimeout), "{ends:?}");
-    assert_eq!(ends[15], Some(CloseReason::StatelessReset), "{ends:?}");
+    // The client has half of a handshake that the server has forgotten, so no reset is possible.
+    let half = ends.iter().filter(|end| **end == Some(CloseReason::IdleTimeout)).count();
+    assert!(half > 0 && ends[2..2 + half].iter().all(|end| *end == Some(CloseReason::IdleTimeout)), "{ends:?}");
+    assert!(ends[2 + half..].iter().all(|end| *end == Some(CloseReason::StatelessReset)), "{ends:?}");
 }

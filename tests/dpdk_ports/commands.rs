@@ -190,7 +190,7 @@ fn ends_of_a_memif_with_unequal_queues_are_told_the_number() {
         let done = Proc::spawn("get", stage.get(&[&client_port[..], cores].concat())).wait();
         let said = done.stderr.join("\n");
         assert_eq!(done.status.code(), Some(1), "{cores:?}: {said}");
-        assert!(said.contains("queues=2"), "{cores:?}: {said}");
+        assert!(said.contains("--cores any:2"), "{cores:?}: {said}");
         assert_eq!(fs::read_dir(stage.path("out")).unwrap().count(), 0, "{cores:?}");
     }
     succeed(stage.get(&[&client_port[..], &two].concat()));

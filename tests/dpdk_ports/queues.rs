@@ -213,7 +213,7 @@ fn memif_ends_with_unequal_queues_say_so() {
             let queue = port.take_queues().remove(0);
             eventually("a word", || {
                 assert!(!port.link_up());
-                queue.link_problem().is_some_and(|why| why.contains("3 queues") && why.contains("--set queues=3"))
+                queue.link_problem().is_some_and(|why| why.contains("3 queues") && why.contains("--cores any:3"))
             });
         }
         let client = profile("memif", &[("socket", &socket), ("role", "client"), ("queues", "3")]);

@@ -31,6 +31,12 @@ const DISCONNECT: u16 = 8;
 /// Where the text of a disconnect message begins.
 const TEXT: usize = 6;
 
+/// What a client with another number of queues than ours reads after "the server refused us".
+fn unequal(queues: u16) -> String {
+    let number = if queues == 1 { "1 queue".into() } else { format!("{queues} queues") };
+    format!("it has {number}, and both ends need as many: use `--cores any:{queues}` here")
+}
+
 /// How many queues a server takes from its clients, if the message says so. Only for messages that were accepted.
 pub(super) fn taken_queues(message: &[u8; MESSAGE]) -> Option<u32> {
     // Behind the name, two versions and the number of regions come the highest ring numbers of both directions.
@@ -116,7 +122,7 @@ impl Conversation {
     /// What the peer should hear before its connection ends, for its operator to read: the server that it is connected to
     /// would take each packet several times, or never look at some of its rings.
     pub(super) fn parting(&self) -> Option<[u8; MESSAGE]> {
-        let text = format!("this side has {} queues: --set queues={} there too", self.queues, self.queues);
+        let text = unequal(self.queues);
         let mut message = [0; MESSAGE];
         message[..2].copy_from_slice(&DISCONNECT.to_le_bytes());
         message[TEXT..TEXT + text.len()].copy_from_slice(text.as_bytes());
@@ -324,7 +330,7 @@ mod tests {
         };
         let two = [(true, 0), (true, 1), (false, 0), (false, 1)];
         assert_eq!(talk(2, &two), (true, None));
-        let word = |queues| Some(format!("this side has {queues} queues: --set queues={queues} there too"));
+        let word = |queues| Some(unequal(queues));
         assert_eq!(talk(4, &two), (false, word(4)));
         assert_eq!(talk(1, &two), (false, word(1)));
         assert_eq!(talk(4, &[]), (false, None), "no rings at all are another matter");

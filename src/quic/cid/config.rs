@@ -103,7 +103,7 @@ impl CidConfig {
     /// configuration `rotation`, 0 to 6.
     ///
     /// Without a key, everyone can read the server ID. Clients then get a single ID for each connection (§9 of the
-    /// draft), with which they keep it when their address changes, but cannot move it to another address themselves.
+    /// draft), so that their addresses cannot be linked by it.
     ///
     /// No two servers of a configuration may have the same server ID.
     ///

@@ -216,6 +216,8 @@ impl Connection {
         if std::mem::replace(&mut self.confirmed, true) {
             return;
         }
+        // A client has discarded Initial keys long ago, unless a server confirms a handshake that it never received.
+        self.discard_space(SpaceId::Initial);
         self.discard_space(SpaceId::Handshake);
         self.recovery.on_confirmed(cx.now);
         self.remote_cids.tell_again();

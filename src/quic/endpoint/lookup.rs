@@ -94,8 +94,8 @@ impl Lookup {
         self.initial.insert((dcid, from), id);
     }
 
-    /// The connection of a client that still uses the ID that it chose. It may have ended since, but not for long: then,
-    /// the client's next Initial packet begins a new one.
+    /// The connection of a client that still uses the ID that it chose. The connection may have ended, but less than
+    /// [`KEEP`] ago; after that, the client's next Initial packet begins a new one.
     pub(super) fn by_initial(&mut self, now: Instant, dcid: ConnectionId, from: SocketAddr) -> Option<ConnId> {
         self.expire(now);
         self.initial.get(&(dcid, from)).copied()

@@ -24,7 +24,7 @@ use crate::base::time::Instant;
 use crate::base::timer::TimerWheel;
 use crate::crypto::HEAD_AT;
 use crate::mem::{BufPool, prefetch_read};
-use crate::quic::cid::{IdMaker, RawCid};
+use crate::quic::cid::{CidInfo, IdMaker, RawCid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, Slots, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
@@ -118,6 +118,8 @@ pub struct Endpoint {
     /// Datagrams that may reset connections of other cores.
     foreign_resets: ForeignResets,
     resets: Limit,
+    /// The same for IDs of cores that do not exist, which almost any random ID names.
+    foreign: Limit,
     /// Rate limit of closes for bad address tokens.
     refusals: Limit,
     scratch: Vec<u8>,
@@ -144,7 +146,11 @@ macro_rules! cx {
 
 impl Endpoint {
     /// Creates an engine. It accepts connections if `server` is given. `pool` provides memory for pooled streams.
+    ///
+    /// # Panics
+    /// If the number of the core is [`CidInfo::NO_CORE`].
     pub fn new(config: EndpointConfig, server: Option<ServerConfig>, pool: BufPool) -> Self {
+        assert_ne!(config.core, CidInfo::NO_CORE, "no connection can belong to this core");
         tls::warm_up();
         let mut rng = Rng::from_seed(config.seed);
         let ids = config.id_maker();
@@ -153,6 +159,7 @@ impl Endpoint {
         Self {
             foreign_resets: ForeignResets::new(),
             resets: Limit::new(config.reset_rate, Instant::ZERO),
+            foreign: Limit::new(config.reset_rate, Instant::ZERO),
             refusals: Limit::new(config.reset_rate, Instant::ZERO),
             tokens: AddressTokens::new(&config.address_key, config.time_base),
             server,

@@ -31,13 +31,13 @@ impl Endpoint {
         self.touch(id);
     }
 
-    /// Answers a packet of `len` bytes with a short header whose ID leads to no connection. Only the core that owns the
-    /// ID does so, if there was such a connection or this cannot be known because the ID was made by an earlier process
-    /// with the same secret (RFC 9000 §10.3.2). Others must not, as the token could be that of a live connection
+    /// Answers a packet of `len` bytes with a short header whose ID leads to no connection. The core that the ID names
+    /// answers, and for a core that does not exist, whoever receives the packet: an earlier process with the same secret
+    /// may have had more cores (RFC 9000 §10.3.2). Other cores must not, as the token could be that of a live connection
     /// (§21.11). Nor does the owner while the connection lives, even if the ID is retired (§10.3).
     ///
-    /// An earlier process may have had more cores. No connection can have the ID of a core that does not exist, so the
-    /// core that receives the packet answers for it.
+    /// Anyone can make up IDs that name no existing core, so these have a limit of their own: they do not use up the
+    /// resets for connections of this process.
     ///
     /// The answer is shorter than its cause, so that two endpoints cannot reset each other forever (§10.3.3).
     pub(super) fn send_reset(&mut self, now: Instant, meta: &RxMeta, dcid: &[u8], len: usize) {
@@ -51,7 +51,8 @@ impl Endpoint {
             return;
         }
         self.stats.drop(DropReason::UnknownConnection);
-        if len < MIN_TRIGGER || !self.resets.take(now) || !self.may_answer() {
+        let limit = if info.core == self.config.core { &mut self.resets } else { &mut self.foreign };
+        if len < MIN_TRIGGER || !limit.take(now) || !self.may_answer() {
             return;
         }
         let size = MAX_RESET.min(len - 1);
@@ -63,8 +64,7 @@ impl Endpoint {
         self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data });
     }
 
-    /// Whether resets for connections of `core` are sent here: it is this core, or does not exist. A number that is not
-    /// below that of the cores means that there are others of which this core knows nothing.
+    /// Whether resets for connections of `core` are sent here: it is this core, or is known not to exist.
     fn answers_for(&self, core: u8) -> bool {
         let EndpointConfig { core: own, cores, .. } = self.config;
         core == own || own < cores && core >= cores

@@ -58,7 +58,7 @@ impl SpaceId {
     /// All spaces in the order of the handshake.
     pub const ALL: [Self; 3] = [Self::Initial, Self::Handshake, Self::Data];
 
-    /// The spaces that are in use. The others are gone once the handshake is confirmed (RFC 9001 §4.9).
+    /// The spaces that are in use. The others are discarded when the handshake is confirmed (RFC 9001 §4.9).
     #[inline]
     pub const fn in_use(handshake_confirmed: bool) -> &'static [Self] {
         if handshake_confirmed { &[Self::Data] } else { &Self::ALL }
@@ -162,8 +162,8 @@ pub struct Recovery<F> {
     calm_pto: Duration,
     /// When that series ended: packets sent until then were sent under that timeout.
     calm_until: Instant,
-    /// When the handshake was confirmed.
-    confirmed_at: Instant,
+    /// When the handshake was confirmed, if it is.
+    confirmed_at: Option<Instant>,
     /// The latest time seen.
     now: Instant,
     /// When the anti-deadlock timer was last set (RFC 9002 §6.2.2.1).
@@ -197,7 +197,7 @@ impl<F> Recovery<F> {
             pto_count: 0,
             calm_pto: Duration::ZERO,
             calm_until: Instant::ZERO,
-            confirmed_at: Instant::ZERO,
+            confirmed_at: None,
             now,
             timer_set: now,
         }
@@ -248,9 +248,10 @@ impl<F> Recovery<F> {
         }
     }
 
-    /// Records that the handshake is confirmed, so that the peer can read all packets from now on.
+    /// Records that the handshake is confirmed, so that the peer can read all packets from now on. Only the Data space is
+    /// used after that; the others have been discarded.
     pub fn on_confirmed(&mut self, now: Instant) {
-        self.confirmed_at = now;
+        self.confirmed_at = Some(now);
     }
 
     /// Handles an ACK frame (RFC 9002 §A.7). `ranges` must come in descending order. `delay` is the ACK Delay field,
@@ -384,7 +385,11 @@ impl<F> Recovery<F> {
         let proof_until = now + PROOF_PTOS * pto;
         let early = Early {
             below: self.spaces[space.index()].lowest_acked,
-            until: if space != SpaceId::Data || !cx.handshake_confirmed { Instant::MAX } else { self.confirmed_at },
+            until: if space != SpaceId::Data || !cx.handshake_confirmed {
+                Instant::MAX
+            } else {
+                self.confirmed_at.unwrap_or_default()
+            },
         };
         let mut reduced = false;
         sizes.begin();

@@ -107,7 +107,7 @@ fn three_later_packets_prove_loss() {
     for pn in 0..4 {
         send(&mut r, at(0), SpaceId::Data, pn);
     }
-    assert_eq!(ack(&mut r, at(10), SpaceId::Data, &[2..=2], &CX).2, vec![]);
+    assert_eq!(ack(&mut r, at(10), SpaceId::Data, &[2..=2], &CX).2, Vec::<u64>::new());
     assert_eq!(ack(&mut r, at(10), SpaceId::Data, &[2..=3], &CX).2, vec![0], "packet 1 is only two behind");
     assert_eq!(r.oldest_unacked(SpaceId::Data).map(|(pn, _)| pn), Some(1));
     assert_eq!(r.bytes_in_flight(), u64::from(LEN));
@@ -118,7 +118,7 @@ fn time_proves_loss_to_the_nanosecond() {
     let mut r = reno();
     send(&mut r, at(0), SpaceId::Data, 0);
     send(&mut r, at(4), SpaceId::Data, 1);
-    assert_eq!(ack(&mut r, at(84), SpaceId::Data, &[1..=1], &CX).2, vec![]);
+    assert_eq!(ack(&mut r, at(84), SpaceId::Data, &[1..=1], &CX).2, Vec::<u64>::new());
     // 9/8 of 80 ms after packet 0 was sent.
     let due = at(90);
     assert_eq!(r.next_timeout(&CX), Some(due));

@@ -54,10 +54,12 @@ impl<F> Recovery<F> {
         self.rtt.pto_base() + delay
     }
 
+    fn in_use(&self) -> &'static [SpaceId] {
+        SpaceId::in_use(self.confirmed_at.is_some())
+    }
+
     fn due(&self, cx: &Context) -> Option<(Instant, Due)> {
-        let losses = SpaceId::in_use(cx.handshake_confirmed)
-            .iter()
-            .filter_map(|id| self.spaces[id.index()].loss_time.map(|at| (at, *id)));
+        let losses = self.in_use().iter().filter_map(|id| self.spaces[id.index()].loss_time.map(|at| (at, *id)));
         if let Some((at, space)) = losses.min() {
             return Some((at, Due::Loss(space)));
         }
@@ -69,7 +71,7 @@ impl<F> Recovery<F> {
 
     /// The earliest probe timeout of spaces with packets in flight.
     fn probe_due(&self, cx: &Context) -> Option<(Instant, Due)> {
-        let spaces = SpaceId::in_use(cx.handshake_confirmed).iter().filter(|id| {
+        let spaces = self.in_use().iter().filter(|id| {
             // 1-RTT packets cannot be acknowledged before the peer has completed the handshake (§6.2.1).
             self.spaces[id.index()].eliciting > 0 && (**id != SpaceId::Data || cx.handshake_confirmed)
         });

@@ -80,11 +80,12 @@ impl Datagrams {
 }
 
 impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
-    /// Receives a burst from the port and one from the other cores.
+    /// Receives a burst from the other cores and one from the port. What others hand over arrived before what is in the
+    /// port's queue now. In the other order, packets of a flow that changes queues would overtake each other by more than
+    /// their short packet numbers allow for (RFC 9000 §A.3), and would fail authentication.
     pub(super) fn receive(&mut self, now: Instant, seen: &mut impl Observe) -> bool {
-        let own = self.receive_own(now, seen);
         let handed = !X::ALONE && self.take_over(now, seen);
-        own || handed
+        self.receive_own(now, seen) || handed
     }
 
     fn receive_own(&mut self, now: Instant, seen: &mut impl Observe) -> bool {

@@ -45,14 +45,21 @@ pub fn measure(run: &mut Run, ports: Ports) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How often a request may be accompanied by a delayed acknowledgement of the other connection, which takes its way. That
+/// happens if a CPU was busy with something else.
+const CHANCES: usize = 20;
+
 /// Makes sure that requests take the ways that they are meant to take.
 fn check(pair: &mut Pair<'_>) -> Result<(), Failure> {
     for (owner, to) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-        let before = [pair.handed_over(), pair.taken_over()];
-        pair.ask(owner, 1, to)?;
-        let moved = [pair.handed_over() > before[0], pair.taken_over() > before[1]];
         let meant = [(owner, to) == (1, 0), (owner, to) == (0, 1)];
-        if moved != meant {
+        let mut takes_it = false;
+        for _ in 0..CHANCES {
+            let before = [pair.handed_over(), pair.taken_over()];
+            pair.ask(owner, 1, to)?;
+            takes_it |= [pair.handed_over() > before[0], pair.taken_over() > before[1]] == meant;
+        }
+        if !takes_it {
             return Err(format!("a request to core {owner} by core {to} took another way").into());
         }
     }
