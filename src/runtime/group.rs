@@ -16,7 +16,7 @@ use crate::base::time::Duration;
 use crate::datapath::Datapath;
 use crate::datapath::exchange::Exchange;
 use crate::quic::{ConfigError, EndpointConfig, ServerConfig};
-use crate::runtime::notes::{Members, Note, mailboxes_of};
+use crate::runtime::notes::{Members, Note, Unheard, mailboxes_of};
 use crate::runtime::{App, Core, CoreConfig, Notes, Seat};
 use gate::Gate;
 use watchdog::{Sign, Watchdog, When};
@@ -59,25 +59,6 @@ pub enum Misfit {
         "the settings of its engine are not those of its place: use Place::endpoint, which has the group's secrets"
     )]
     Stranger,
-}
-
-/// The cores that a request did not reach: their mailboxes are full, because they have not finished a turn for long.
-/// It has reached the others.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{}", unheard(cores))]
-pub struct Unheard {
-    /// The cores, in ascending order.
-    pub cores: Vec<u8>,
-}
-
-fn unheard(cores: &[u8]) -> String {
-    match cores {
-        [core] => format!("core {core} does not read its messages"),
-        cores => {
-            let list: Vec<String> = cores.iter().map(u8::to_string).collect();
-            format!("cores {} do not read their messages", list.join(", "))
-        }
-    }
 }
 
 /// Why TLS settings are not used, or not by all cores ([`Control::set_tls`]).

@@ -19,9 +19,9 @@ pub use clock::Clock;
 pub use context::{App, ConnectFailure, Context, Unreachable};
 #[cfg(feature = "dpdk")]
 pub(crate) use group::Makers;
-pub use group::{Control, Crew, Failure, Group, GroupError, Misfit, Place, SetTlsError, Unheard};
+pub use group::{Control, Crew, Failure, Group, GroupError, Misfit, Place, SetTlsError};
 pub use idle::Idle;
-pub use notes::{Notes, mailboxes};
+pub use notes::{Notes, Unheard, mailboxes};
 pub use observe::{CoreLive, Observer, Stage, Stages};
 pub use seat::Seat;
 pub use stats::CoreStats;

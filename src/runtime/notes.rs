@@ -15,11 +15,11 @@ use std::sync::{Arc, OnceLock};
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
+use thiserror::Error;
 
 use crate::base::limit::Limit;
 use crate::base::time::Instant;
 use crate::net::{Cidr, GroupNews};
-use crate::runtime::group::Unheard;
 use crate::runtime::{Unreachable, Waker};
 use wanted::Wanted;
 
@@ -42,6 +42,25 @@ const RESETS: u32 = 200;
 
 /// The first bytes of a packet of ours that an ICMP error quotes.
 pub(super) type Quoted = ArrayVec<u8, QUOTE>;
+
+/// The cores that a request did not reach: their mailboxes are full, because they have not finished a turn for long.
+/// It has reached the others.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}", unheard(cores))]
+pub struct Unheard {
+    /// The cores, in ascending order.
+    pub cores: Vec<u8>,
+}
+
+fn unheard(cores: &[u8]) -> String {
+    match cores {
+        [core] => format!("core {core} does not read its messages"),
+        cores => {
+            let list: Vec<String> = cores.iter().map(u8::to_string).collect();
+            format!("cores {} do not read their messages", list.join(", "))
+        }
+    }
+}
 
 /// One note.
 #[derive(Clone, Debug)]
