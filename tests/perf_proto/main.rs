@@ -290,8 +290,6 @@ fn clients_of_several_cores_start_together() {
             turns += 1;
             let live = world.client.app.live().snapshot();
             assert_eq!((live.requests, live.in_flight), (0, 0), "it has not waited");
-            // It must not sleep either, as nobody would wake it.
-            assert!(turns < 3 || world.client.app.next_timeout().is_some());
             turns == 1000
         });
         two.until(|world| world.client.app.is_done());
