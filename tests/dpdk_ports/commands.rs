@@ -105,6 +105,24 @@ impl Stage {
         serde_json::from_str(&fs::read_to_string(self.path(name)).unwrap()).unwrap()
     }
 
+    /// A server, and a client that fetches all files.
+    fn transfers_files(&self, server: PortArgs<'_>, client: PortArgs<'_>) {
+        let server = self.serve(server);
+        succeed(self.get(client));
+        self.assert_fetched();
+        stop(server);
+    }
+
+    /// A server and a client with two cores each, all of which carry part of the load.
+    fn carries_load(&self, server: PortArgs<'_>, client: PortArgs<'_>) {
+        let server = self.perf_server(server);
+        succeed(self.load(client));
+        stop(server);
+        for name in ["client.json", "server.json"] {
+            assert_all_used(&self.stats(name), 2, LOAD);
+        }
+    }
+
     /// The files are those of the server, and there are no others.
     fn assert_fetched(&self) {
         assert_eq!(fs::read_dir(self.path("out")).unwrap().count(), 8);
@@ -158,20 +176,12 @@ fn cores_at_both_ends_of_a_memif_form_pairs() {
     let end = |role| ["--port", "memif", "--set", role, "--set", &socket, "--cores", "any:2", "--addr"];
     let server_port = [&end("role=server")[..], &["10.77.0.1/24"]].concat();
     let client_port = [&end("role=client")[..], &["10.77.0.2/24"]].concat();
-    let server = stage.serve(&server_port);
-    succeed(stage.get(&client_port));
-    stage.assert_fetched();
-    stop(server);
+    stage.transfers_files(&server_port, &client_port);
     for name in ["client.json", "server.json"] {
         assert_all_used(&stage.stats(name), 2, 2);
     }
     assert_answers_come_home(&stage, 2);
-    let server = stage.perf_server(&server_port);
-    succeed(stage.load(&client_port));
-    stop(server);
-    for name in ["client.json", "server.json"] {
-        assert_all_used(&stage.stats(name), 2, LOAD);
-    }
+    stage.carries_load(&server_port, &client_port);
     assert_answers_come_home(&stage, 2);
 }
 
@@ -209,16 +219,8 @@ fn cores_share_the_queue_of_a_memif() {
     let end = |role| ["--port", "memif", "--set", role, "--set", &socket, "--cores", "any:2", "--spread", "--addr"];
     let server_port = [&end("role=server")[..], &["10.77.0.1/24"]].concat();
     let client_port = [&end("role=client")[..], &["10.77.0.2/24"]].concat();
-    let server = stage.serve(&server_port);
-    succeed(stage.get(&client_port));
-    stage.assert_fetched();
-    stop(server);
-    let server = stage.perf_server(&server_port);
-    succeed(stage.load(&client_port));
-    stop(server);
-    for name in ["client.json", "server.json"] {
-        assert_all_used(&stage.stats(name), 2, LOAD);
-    }
+    stage.transfers_files(&server_port, &client_port);
+    stage.carries_load(&server_port, &client_port);
     // The client's ports are such that answers come home; the server keeps flows together.
     assert_answers_come_home(&stage, 2);
 }

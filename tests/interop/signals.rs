@@ -30,16 +30,21 @@ fn get(scene: &Scene, pki: &Pki, flows: u32) -> Finished {
     Peer::Quinn.get(scene.client(), options).wait()
 }
 
+/// A client (quinn) that is stopped in the middle of the file `large`.
+fn half_a_download(scene: &Scene) -> Proc {
+    let client = Peer::Quinn.get(scene.client(), scene.getting(scene.server().v4, &["/large"]));
+    client.wait_line("receiving");
+    client.signal("STOP");
+    client
+}
+
 /// New connections on all cores see the new certificate, existing ones go on, and a bad file changes nothing.
 fn certificates_are_replaced(args: &[&str], flows: u32) {
     let scene = Scene::gannet_serves(1500);
     let (_small, large) = (scene.sample("small", 1000), scene.sample("large", 50_000_000));
     let new = Pki::new(scene.dir.path(), "new");
     let server = serve(&scene, args);
-    let old = Peer::Quinn.get(scene.client(), scene.getting(scene.server().v4, &["/large"]));
-    old.wait_line("receiving");
-    // It stays in the middle of its file.
-    old.signal("STOP");
+    let old = half_a_download(&scene);
     replace(&scene, None);
     server.signal("HUP");
     server.wait_stderr("the certificate was not replaced");
@@ -78,9 +83,7 @@ fn servers_drain(args: &[&str]) {
     let scene = Scene::gannet_serves(1500);
     let (_small, large) = (scene.sample("small", 1000), scene.sample("large", 50_000_000));
     let server = serve(&scene, &[args, &["--drain", "10m"]].concat());
-    let old = Peer::Quinn.get(scene.client(), scene.getting(scene.server().v4, &["/large"]));
-    old.wait_line("receiving");
-    old.signal("STOP");
+    let old = half_a_download(&scene);
     server.signal("TERM");
     server.wait_stderr("draining");
     let refused = get(&scene, &scene.pki, 1).expect_failure();
@@ -91,9 +94,7 @@ fn servers_drain(args: &[&str]) {
     server.wait().expect_success();
     // The second signal closes what is left.
     let server = serve(&scene, &[args, &["--drain", "10m"]].concat());
-    let old = Peer::Quinn.get(scene.client(), scene.getting(scene.server().v4, &["/large"]));
-    old.wait_line("receiving");
-    old.signal("STOP");
+    let _old = half_a_download(&scene);
     server.signal("TERM");
     server.wait_stderr("draining");
     server.stop("TERM").expect_success();
@@ -119,9 +120,7 @@ fn no_client_keeps_a_server_from_ending() {
         let scene = Scene::gannet_serves(1500);
         scene.sample("large", 50_000_000);
         let server = serve(&scene, args);
-        let old = Peer::Quinn.get(scene.client(), scene.getting(scene.server().v4, &["/large"]));
-        old.wait_line("receiving");
-        old.signal("STOP");
+        let _old = half_a_download(&scene);
         let done = server.stop("TERM").expect_success();
         let drained = done.stderr.iter().any(|line| line.contains("draining"));
         assert_eq!(drained, drains, "{}", done.transcript());

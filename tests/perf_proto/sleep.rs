@@ -90,17 +90,22 @@ impl Datapath for Belled {
     }
 }
 
+/// The core of a perf server.
+fn serving<D: Datapath>(port: D, idle: Idle) -> Core<D, PerfServer> {
+    let pool = BufPool::heap();
+    let transport = server_transport(TransportConfig::default(), &pool);
+    let server = ServerConfig::new(shared_tls(), transport).expect("settings");
+    world::core(port, 1, Some(server), pool.clone(), idle, PerfServer::new(pool))
+}
+
 /// Runs a perf client with `plan` against a server, both sleeping when they can; returns the counters of both loops.
 fn run(plan: PerfPlan, bells: bool) -> (CoreStats, CoreStats) {
     let (left, right) = SimLink::pair(SimConfig::default());
     let [one, two] = [bells.then(Bell::new), bells.then(Bell::new)];
     let (left, right) =
         (Belled { port: left, mine: one.clone(), other: two.clone() }, Belled { port: right, mine: two, other: one });
-    let (client_pool, server_pool) = (BufPool::heap(), BufPool::heap());
-    let transport = server_transport(TransportConfig::default(), &server_pool);
-    let server = ServerConfig::new(shared_tls(), transport).expect("settings");
-    let app = PerfServer::new(server_pool.clone());
-    let mut server = world::core(right, 1, Some(server), server_pool, Idle::Sleep, app);
+    let client_pool = BufPool::heap();
+    let mut server = serving(right, Idle::Sleep);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let server = scope.spawn(|| {
@@ -166,11 +171,8 @@ fn an_idle_core_hardly_turns() {
 #[test]
 fn a_sender_that_waits_for_its_ring_is_not_idle() {
     let (left, right) = SimLink::pair(SimConfig { ring_size: 4, ..SimConfig::default() });
-    let (client_pool, server_pool) = (BufPool::heap(), BufPool::heap());
-    let transport = server_transport(TransportConfig::default(), &server_pool);
-    let server = ServerConfig::new(shared_tls(), transport).expect("settings");
-    let app = PerfServer::new(server_pool.clone());
-    let mut server = world::core(right, 1, Some(server), server_pool, Idle::Spin, app);
+    let client_pool = BufPool::heap();
+    let mut server = serving(right, Idle::Spin);
     let plan = PerfPlan { download: 50_000_000, ..plan() };
     let app = PerfClient::new(plan, client_pool.clone()).expect("a plan");
     let mut client = world::core(left, 2, None, client_pool, Idle::Spin, app);
@@ -193,11 +195,8 @@ fn a_sender_that_waits_for_its_ring_is_not_idle() {
 #[test]
 fn a_full_ring_does_not_keep_a_client_from_its_end() {
     let (left, right) = SimLink::pair(SimConfig { ring_size: 4, ..SimConfig::default() });
-    let (client_pool, server_pool) = (BufPool::heap(), BufPool::heap());
-    let transport = server_transport(TransportConfig::default(), &server_pool);
-    let server = ServerConfig::new(shared_tls(), transport).expect("settings");
-    let app = PerfServer::new(server_pool.clone());
-    let mut server = world::core(right, 1, Some(server), server_pool, Idle::Spin, app);
+    let client_pool = BufPool::heap();
+    let mut server = serving(right, Idle::Spin);
     let base = TransportConfig { max_idle_timeout: Duration::from_millis(300), ..TransportConfig::default() };
     let client_config = world::client_config(base);
     let plan = PerfPlan { upload: 20_000_000, requests: Some(100), connections: 3, client_config, ..plan() };
