@@ -90,14 +90,9 @@ impl Common<'_> {
         Left { app: core.into_app(), counters, stages }
     }
 
-    /// The capture file of a core. If there are several cores, each has its own.
-    fn capture(&self, core: usize) -> Option<PathBuf> {
-        let path = self.args.pcap.as_ref()?;
-        Some(if self.cpus.len() == 1 { path.clone() } else { numbered(path, core) })
-    }
-
-    fn captured<D: Datapath>(&self, core: usize, queue: D) -> Result<Pcap<D>, Failure> {
-        let path = self.capture(core).unwrap_or_default();
+    /// Captures the packets of a core's queue in the file at `path`. If there are several cores, each has its own file.
+    fn captured<D: Datapath>(&self, path: &Path, core: usize, queue: D) -> Result<Pcap<D>, Failure> {
+        let path = if self.cpus.len() == 1 { path.to_owned() } else { numbered(path, core) };
         Pcap::create(queue, &path).map_err(|e| format!("cannot write the capture {}: {e}", path.display()).into())
     }
 
@@ -107,19 +102,16 @@ impl Common<'_> {
     /// If settings do not suit the port, or the port stops working.
     pub fn alone<D: Datapath + Send, A: App + Send>(
         &self,
-        queue: D,
+        queues: Vec<D>,
         endpoint: EndpointConfig,
-        member: Member<A>,
+        members: Vec<Member<A>>,
         ready: impl FnOnce() + Send,
         watch: impl FnMut() + Send,
-    ) -> Result<Left<A>, Failure> {
-        let members = vec![member];
-        let mut left = if self.args.pcap.is_some() {
-            self.crew(vec![self.captured(0, queue)?], vec![Alone], endpoint, members, ready, watch)
-        } else {
-            self.crew(vec![queue], vec![Alone], endpoint, members, ready, watch)
-        }?;
-        left.pop().ok_or_else(|| "no core is left".into())
+    ) -> Result<Vec<Left<A>>, Failure> {
+        if queues.is_empty() {
+            return Err("the port has no queue".into());
+        }
+        self.crew(queues, vec![Alone], endpoint, members, ready, watch)
     }
 
     /// Runs a group of cores, one for each of `members`. The results are in the order of the cores.
@@ -140,14 +132,32 @@ impl Common<'_> {
         A: App + Send,
     {
         let ends = mesh(self.eal, self.cpus.len() as u8, node)?;
-        if self.args.pcap.is_none() {
-            return self.crew(queues, ends, endpoint, members, ready, watch);
-        }
-        let captured = queues.into_iter().enumerate().map(|(core, queue)| self.captured(core, queue));
-        self.crew(captured.collect::<Result<_, _>>()?, ends, endpoint, members, ready, watch)
+        self.crew(queues, ends, endpoint, members, ready, watch)
     }
 
+    /// Runs all cores, with their captures if the user wants them.
     fn crew<D, X, A>(
+        &self,
+        queues: Vec<D>,
+        ends: Vec<X>,
+        endpoint: EndpointConfig,
+        members: Vec<Member<A>>,
+        ready: impl FnOnce() + Send,
+        watch: impl FnMut() + Send,
+    ) -> Result<Vec<Left<A>>, Failure>
+    where
+        D: Datapath + Send,
+        X: Exchange<D::Rx> + Send,
+        A: App + Send,
+    {
+        let Some(path) = &self.args.pcap else {
+            return self.run(queues, ends, endpoint, members, ready, watch);
+        };
+        let captured = queues.into_iter().enumerate().map(|(core, queue)| self.captured(path, core, queue));
+        self.run(captured.collect::<Result<_, _>>()?, ends, endpoint, members, ready, watch)
+    }
+
+    fn run<D, X, A>(
         &self,
         queues: Vec<D>,
         ends: Vec<X>,

@@ -300,7 +300,7 @@ impl Session {
     /// If settings do not suit the port, or the port stops working.
     pub fn run<A: App + Send>(
         &mut self,
-        mut members: Vec<Member<A>>,
+        members: Vec<Member<A>>,
         role: Role,
         ready: impl FnOnce() + Send,
         mut watch: impl FnMut() -> Option<String> + Send,
@@ -341,10 +341,7 @@ impl Session {
         };
         let start = SystemTime::now();
         let ran = match std::mem::replace(&mut self.queues, Queues::Own(Vec::new())) {
-            Queues::Own(mut queues) if cores == 1 => match queues.pop().zip(members.pop()) {
-                Some((queue, member)) => common.alone(queue, endpoint, member, ready, look).map(|left| vec![left]),
-                None => Err("the port has no queue".into()),
-            },
+            Queues::Own(queues) if cores == 1 => common.alone(queues, endpoint, members, ready, look),
             Queues::Own(queues) => common.group(queues, node, endpoint, members, ready, look),
             Queues::Spread(queues) => common.group(queues, node, endpoint, members, ready, look),
         };
