@@ -196,8 +196,8 @@ impl Session {
         if let Some(warning) = far_cpus(port.node(), cores.cpus().iter().flatten().copied()) {
             tracing::warn!("{warning}");
         }
-        let pools = pools(&profile, port.node(), (shared, memory), &cores)?;
-        Self::new(args, eal, claim, (port, queues), cores, pools)
+        let pools = pools(&profile, port.node(), shared, memory, &cores)?;
+        Self::new(args, eal, claim, port, queues, cores, pools)
     }
 
     /// Opens two sessions in one process whose ports are connected by rings.
@@ -212,8 +212,8 @@ impl Session {
         let (one, two) = Port::ring_pair(eal, profile)?;
         let session = |args: &EngineArgs, mut port: Port| -> Result<Self, Failure> {
             let (queues, cores) = (Queues::Own(port.take_queues()), Cores::one(args.core));
-            let pools = pools(profile, port.node(), (0, memory), &cores)?;
-            Self::new(args, eal.clone(), None, (port, queues), cores, pools)
+            let pools = pools(profile, port.node(), 0, memory, &cores)?;
+            Self::new(args, eal.clone(), None, port, queues, cores, pools)
         };
         Ok((session(left, one)?, session(right, two)?))
     }
@@ -223,7 +223,8 @@ impl Session {
         args: &EngineArgs,
         eal: Eal,
         claim: Option<Claim>,
-        (port, queues): (Port, Queues),
+        port: Port,
+        queues: Queues,
         cores: Cores,
         (shared, pools): (BufPool, Vec<BufPool>),
     ) -> Result<Self, Failure> {
@@ -311,9 +312,9 @@ impl Session {
         if let Some(warning) = crowd(idle, cores) {
             tracing::warn!("{warning}");
         }
-        let (listen, remote, flows) = match role {
-            Role::Server { listen } => (Some(listen), None, 1),
-            Role::Client { remote, flows } => (None, Some(remote), flows),
+        let listen = match role {
+            Role::Server { listen } => Some(listen),
+            Role::Client { .. } => None,
         };
         let net = net_config(&self.args, listen)?;
         let mut live = self.args.live.then(|| live::View::new(self.describe(), cores));
@@ -322,7 +323,7 @@ impl Session {
             eal: &self.eal,
             cpus: self.cores.cpus(),
             pools: &self.pools,
-            client_ports: remote.map(|remote| self.client_ports(&net, remote, flows)).transpose()?.unwrap_or_default(),
+            client_ports: self.client_ports(&net, role)?,
             net,
             listen,
             sources: live.as_ref().map(live::View::sources).unwrap_or_default(),
@@ -364,8 +365,9 @@ impl Session {
         Ok((apps, counters))
     }
 
-    /// `flows` source ports for each core, whose answers arrive at that core if the port's steering is known.
-    fn client_ports(&self, net: &NetConfig, remote: SocketAddr, flows: u16) -> Result<Vec<Vec<u16>>, Failure> {
+    /// A client's source ports for each core, whose answers arrive at that core if the port's steering is known.
+    fn client_ports(&self, net: &NetConfig, role: Role) -> Result<Vec<Vec<u16>>, Failure> {
+        let Role::Client { remote, flows } = role else { return Ok(Vec::new()) };
         let first = first_client_port()?;
         let local = net.source_for(remote.ip())?;
         let cores = u16::from(self.cores.count());
@@ -411,7 +413,8 @@ fn profile(args: &EngineArgs, cores: &Cores, spread: bool) -> Result<PortProfile
 fn pools(
     profile: &PortProfile,
     node: Option<u16>,
-    (shared, memory): (u64, u64),
+    shared: u64,
+    memory: u64,
     cores: &Cores,
 ) -> Result<(BufPool, Vec<BufPool>), Failure> {
     let pool = |bytes: u64| -> Result<BufPool, Failure> {
