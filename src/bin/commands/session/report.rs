@@ -39,6 +39,11 @@ fn json(counters: &[(&'static str, u64)]) -> Map<String, Value> {
     counters.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect()
 }
 
+/// The counter `name`; 0 if there is none.
+fn value_in(counters: &[(&'static str, u64)], name: &str) -> u64 {
+    counters.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value)
+}
+
 /// Every counter with its name.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -67,13 +72,12 @@ impl Counters {
 
     /// The counter `name`; 0 if there is none.
     pub fn value(&self, name: &str) -> u64 {
-        self.all.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value)
+        value_in(&self.all, name)
     }
 
     /// The counter `name` of a core; 0 if there is none.
     pub fn of_core(&self, core: usize, name: &str) -> u64 {
-        let all = self.cores.get(core).map(|core| core.all.as_slice()).unwrap_or_default();
-        all.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value)
+        self.cores.get(core).map_or(0, |core| value_in(&core.all, name))
     }
 
     /// The CPU that a core was pinned to, if any.
