@@ -39,7 +39,7 @@ use super::memory;
 use crate::args::cores::{Cores, CoresArgs};
 use crate::args::engine::EngineArgs;
 use crate::terminal;
-use group::Common;
+use group::{Common, Left};
 use orders::{Orders, Signals};
 
 pub use group::Member;
@@ -347,7 +347,20 @@ impl Session {
             Queues::Spread(queues) => common.group(queues, node, endpoint, members, ready, look),
         };
         self.interrupted = self.signals.end_of_run();
-        let left = ran?;
+        self.report(ran?, ids, start)
+    }
+
+    /// Writes the files that the user wants about a run that began at `start`, in which load balancers routed connection
+    /// IDs by `ids`. Returns what is left of it.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    fn report<A>(
+        &self,
+        left: Vec<Left<A>>,
+        ids: serde_json::Value,
+        start: SystemTime,
+    ) -> Result<(Vec<A>, Counters), Failure> {
         let (mut apps, mut counters, mut stages) = (Vec::new(), Vec::new(), Vec::new());
         for core in left {
             apps.push(core.app);
