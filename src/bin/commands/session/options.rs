@@ -95,20 +95,19 @@ pub fn tls_options(args: &EngineArgs, alpn: &[u8]) -> Result<tls::TlsOptions, Fa
 
 /// A server's engine settings.
 pub fn server_endpoint(args: &SecretArgs, retry: Retry) -> Result<EndpointConfig, Failure> {
-    let config = match &args.secret {
+    let mut config = match &args.secret {
         Some(path) => api::endpoint_config_with(&api::secret_file(path)?)?,
         None => api::endpoint_config()?,
     };
-    let retry = match retry {
+    config.retry = match retry {
         Retry::Auto => RetryPolicy::default(),
         Retry::Always => RetryPolicy::Always,
         Retry::Never => RetryPolicy::Never,
     };
-    let cid = match &args.quic_lb {
-        Some(lb) => routed_ids(lb)?,
-        None => config.cid.clone(),
-    };
-    Ok(EndpointConfig { retry, cid, ..config })
+    if let Some(lb) = &args.quic_lb {
+        config.cid = routed_ids(lb)?;
+    }
+    Ok(config)
 }
 
 /// Connection IDs that load balancers route.
