@@ -137,7 +137,7 @@ pub struct Orders {
     reload: AtomicBool,
     /// A thread is reading the certificate's files.
     reading: Arc<AtomicBool>,
-    drain: Option<Drain>,
+    drain: Option<Mutex<Drain>>,
 }
 
 impl Orders {
@@ -152,9 +152,7 @@ impl Orders {
         drain: Option<Duration>,
     ) -> Result<Self, Failure> {
         let drain = match drain.filter(|time| !time.is_zero()) {
-            Some(time) => {
-                Some(Drain { signals: Mutex::new(signals.redirect()?), ending: Mutex::new(Ending::new(time)) })
-            }
+            Some(time) => Some(Mutex::new(Drain { signals: signals.redirect()?, ending: Ending::new(time) })),
             None => None,
         };
         Ok(Self { renewal, drain, ..Self::default() })
@@ -164,7 +162,7 @@ impl Orders {
     pub fn look(&self, control: &Control) {
         let asked = self.renewal.as_ref().map(|renewal| renewal.hang_ups.look()).unwrap_or_default();
         match &self.drain {
-            Some(drain) => drain.look(control, asked.hung_up),
+            Some(drain) => drain.lock().unwrap_or_else(PoisonError::into_inner).look(control, asked.hung_up),
             None if asked.hung_up => control.stop(),
             None => {}
         }
@@ -213,15 +211,15 @@ impl Drop for Reading {
 /// An end that waits for connections.
 struct Drain {
     /// SIGINT and SIGTERM. Up to five of each wait to be looked at.
-    signals: Mutex<SignalsInfo<WithOrigin>>,
-    ending: Mutex<Ending>,
+    signals: SignalsInfo<WithOrigin>,
+    ending: Ending,
 }
 
 impl Drain {
     /// A terminal that has `hung_up` is like the first signal.
-    fn look(&self, control: &Control, hung_up: bool) {
-        let signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner).pending().count();
-        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+    fn look(&mut self, control: &Control, hung_up: bool) {
+        let signals = self.signals.pending().count();
+        let ending = &mut self.ending;
         match ending.step(signals, hung_up, Instant::now()) {
             Step::Wait => {}
             Step::Begin => {
