@@ -195,7 +195,10 @@ impl Port {
     /// Takes all queue pairs, one per core; empty if they were taken before. What [`Port::steering`] is based on is
     /// logged.
     pub fn take_queues(&mut self) -> Vec<Queue> {
-        if let Some(steering) = self.steering() {
+        // Asks the device.
+        if tracing::enabled!(tracing::Level::DEBUG)
+            && let Some(steering) = self.steering()
+        {
             tracing::debug!(%steering, "the port has several queues");
         }
         std::mem::take(&mut self.queues)
