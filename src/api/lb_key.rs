@@ -1,13 +1,12 @@
 //! The key that QUIC-LB load balancers share with their servers, stored in a file.
 
-use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::secret::{exposed, open_regular};
 use crate::base::hex;
 
 /// Length of the key in bytes.
@@ -66,22 +65,17 @@ impl std::fmt::Debug for LbKey {
 /// [`LbKeyError`].
 pub fn lb_key_file(path: &Path) -> Result<LbKey, LbKeyError> {
     let failed = |error| LbKeyError::Io { path: path.to_owned(), error };
-    // Opening a pipe must not block.
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(LbKeyError::NoFile(path.to_owned()));
-    }
+    let opened = open_regular(path).map_err(failed)?;
+    let (file, metadata) = opened.ok_or_else(|| LbKeyError::NoFile(path.to_owned()))?;
     let form = |found| LbKeyError::Form { path: path.to_owned(), found };
     if metadata.len() > MAX_FILE {
         return Err(form(format!("{} bytes", metadata.len())));
     }
     // The vector never grows, which would leave a copy behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE as usize + 1));
-    (&mut file).take(MAX_FILE).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(failed)?;
     let key = parse(&bytes).map_err(form)?;
-    let mode = metadata.permissions().mode() & 0o7777;
-    Ok(LbKey { key, exposed: Some(mode).filter(|mode| mode & 0o077 != 0) })
+    Ok(LbKey { key, exposed: exposed(&metadata) })
 }
 
 /// The key in the contents of a file, or what these are instead.
@@ -113,6 +107,7 @@ fn parse(bytes: &[u8]) -> Result<Zeroizing<[u8; LEN]>, String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! A secret that outlives the process, stored in a file.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -73,16 +73,25 @@ pub fn secret_file(path: &Path) -> Result<Secret, SecretError> {
     }
 }
 
+/// Opens a regular file for reading; `None` if `path` is anything else.
+pub(super) fn open_regular(path: &Path) -> io::Result<Option<(File, Metadata)>> {
+    // Opening a pipe must not block.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    Ok(metadata.is_file().then_some((file, metadata)))
+}
+
+/// The permission bits of a file, if users other than its owner may read or write it.
+pub(super) fn exposed(metadata: &Metadata) -> Option<u32> {
+    let mode = metadata.permissions().mode() & 0o7777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
 fn read(path: &Path) -> Result<Secret, SecretError> {
     let failed = |error| SecretError::Io { what: "cannot read", path: path.to_owned(), error };
-    // Opening a pipe must not block.
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(SecretError::NoFile(path.to_owned()));
-    }
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let opened = open_regular(path).map_err(failed)?;
+    let (mut file, metadata) = opened.ok_or_else(|| SecretError::NoFile(path.to_owned()))?;
+    if let Some(mode) = exposed(&metadata) {
         return Err(SecretError::Exposed { path: path.to_owned(), mode });
     }
     // The owner of /proc/self is the current user. Without /proc, the mode has to suffice.
