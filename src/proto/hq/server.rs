@@ -110,8 +110,9 @@ impl HqServer {
         let dir = root(&config.root)?;
         let kept = preload(&dir, config.preload, shared)?;
         let files = Files::start_for(pools.len(), Some(config.file_patience), delay).map_err(ServeError::Thread)?;
-        let server = |(files, pool)| Self::with(config, dir.clone(), kept.clone(), pool, files);
-        files.into_iter().zip(pools).map(server).collect()
+        let uploads = config.uploads.as_deref().map(root).transpose()?;
+        let server = |(files, pool)| Self::with(dir.clone(), uploads.clone(), kept.clone(), pool, files);
+        Ok(files.into_iter().zip(pools).map(server).collect())
     }
 
     /// Like `new`, with every disk access delayed by `delay`.
@@ -119,17 +120,11 @@ impl HqServer {
         Ok(Self::for_cores_with_disk(config, pool, std::slice::from_ref(pool), delay)?.remove(0))
     }
 
-    fn with(
-        config: &HqServerConfig,
-        dir: Root,
-        kept: KeptFiles,
-        pool: &BufPool,
-        files: Files,
-    ) -> Result<Self, ServeError> {
-        Ok(Self {
+    fn with(root: Root, uploads: Option<Root>, kept: KeptFiles, pool: &BufPool, files: Files) -> Self {
+        Self {
             kept,
-            root: dir,
-            uploads: config.uploads.as_deref().map(root).transpose()?,
+            root,
+            uploads,
             files,
             requests: HashMap::new(),
             jobs: HashMap::new(),
@@ -141,7 +136,7 @@ impl HqServer {
             lines: Lines::new(LINES),
             troubles: Lines::new(TROUBLES),
             stats: ServeStats::default(),
-        })
+        }
     }
 
     /// Adapts transport settings to this server.
