@@ -17,6 +17,7 @@ mod peers;
 mod process;
 mod run;
 mod stats;
+mod stop;
 
 use std::process::ExitCode;
 

@@ -17,6 +17,7 @@ use super::visits::{Answerer, Visitor};
 use super::world::{self, accept_config, client_config, core_config};
 use crate::Failure;
 use crate::cores::pin;
+use crate::stop::StopOnDrop;
 
 /// Largest IP packet in bytes.
 const MTU: u16 = 1500;
@@ -169,8 +170,9 @@ impl Pair<'_> {
                 run_far(member(1, far, far_seat, message)?, &shared);
                 Ok(())
             });
+            let stop = StopOnDrop(&shared.stop);
             let done = Self::create(client, near, near_seat, message, &shared).and_then(|mut pair| work(&mut pair));
-            shared.stop.store(true, Ordering::Relaxed);
+            drop(stop);
             far.join().unwrap_or_else(|_| Err("core 1 has panicked".into()))?;
             done
         })

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::Failure;
 use crate::parts::pair::{self, Keep, Places, Wire};
 use crate::run::Run;
+use crate::stop::StopOnDrop;
 
 /// The modes, as named by `--idle`.
 const MODES: [&str; 3] = ["spin", "yield", "sleep"];
@@ -75,8 +76,19 @@ fn beside_hogs<T>(work: impl FnOnce() -> T) -> T {
                 }
             });
         }
-        let done = work();
-        stop.store(true, Ordering::Relaxed);
-        done
+        let _stop = StopOnDrop(&stop);
+        work()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hogs_end_with_what_they_disturb_even_if_it_panics() {
+        assert_eq!(beside_hogs(|| 5), 5);
+        // If they went on, this would never return.
+        assert!(std::panic::catch_unwind(|| beside_hogs(|| panic!("on purpose"))).is_err());
+    }
 }

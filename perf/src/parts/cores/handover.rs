@@ -19,6 +19,7 @@ use crate::lab::group::Ports;
 use crate::lab::world::{NAME, REMOTE, client_config, transport};
 use crate::run::Run;
 use crate::stats::Stat;
+use crate::stop::StopOnDrop;
 
 /// The size of Ethernet, IPv4 and UDP headers, in bytes.
 const HEADERS: usize = 42;
@@ -157,8 +158,9 @@ fn hand_over(
             pin(cpus[1]);
             take(far, &stop)
         });
+        let stop = StopOnDrop(&stop);
         let given = give(near, frames, rounds, || !far.is_finished());
-        stop.store(true, Ordering::Relaxed);
+        drop(stop);
         (given, far.join().unwrap_or_else(|_| Err("core 1 has panicked".into())))
     });
     let per_packet = |spent: Vec<f64>| {
