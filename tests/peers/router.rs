@@ -5,10 +5,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -84,11 +85,11 @@ impl Counts {
 /// A load balancer that runs until it is dropped.
 pub struct Router {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
+#[derive(Default)]
 struct Shared {
-    balancer: Mutex<Balancer>,
     /// Changes, and after how many more datagrams of clients they happen.
     plan: Mutex<VecDeque<(u64, Change)>>,
     counts: Counts,
@@ -99,27 +100,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Moves this thread into the namespace of `end`.
-fn enter(end: &End) {
-    let file = File::open(Path::new("/run/netns").join(&end.ns)).expect("the namespace");
-    move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).expect("to enter it");
+/// A socket in the namespace of `end`. It stays there; a thread of its own goes there to make it.
+fn bind(end: &End, port: u16) -> UdpSocket {
+    let make = || {
+        let file = File::open(Path::new("/run/netns").join(&end.ns)).expect("the namespace");
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("to enter it");
+        let socket = UdpSocket::bind((end.v4, port)).expect("a socket");
+        socket.set_read_timeout(Some(TICK)).expect("its timeout");
+        socket
+    };
+    thread::scope(|scope| scope.spawn(make).join()).expect("no panic")
 }
-
-fn bind(addr: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind(addr).expect("a socket");
-    socket.set_read_timeout(Some(TICK)).expect("its timeout");
-    socket
-}
-
-/// A request for a socket towards a server, whose answers go to the client.
-type Request = (SocketAddr, mpsc::Sender<UdpSocket>);
 
 /// The sockets of one client.
 struct Flow {
     /// What the fallback algorithm chose for it.
     choice: usize,
     /// Sockets by server, and whether the client has moved.
-    up: HashMap<(usize, bool), UdpSocket>,
+    up: HashMap<(usize, bool), Arc<UdpSocket>>,
 }
 
 impl Router {
@@ -129,45 +127,12 @@ impl Router {
     /// When sockets cannot be made.
     pub fn start(clients: &Wire, servers: &[Wire], balancer: Balancer) -> Self {
         assert_eq!(balancer.servers.len(), servers.len());
-        let shared = Arc::new(Shared {
-            balancer: Mutex::new(balancer),
-            plan: Mutex::default(),
-            counts: Counts::default(),
-            stop: AtomicBool::new(false),
-        });
-        let (front_to, front_from) = mpsc::channel();
-        let (mut threads, mut makers, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in servers {
-            let (to, from) = mpsc::channel();
-            makers.push(to);
-            inboxes.push(from);
-        }
-        let (own, here) = (Arc::clone(&shared), clients.left.clone());
-        threads.push(thread::spawn(move || {
-            enter(&here);
-            let front = Arc::new(bind((here.v4, PORT).into()));
-            front_to.send(Arc::clone(&front)).expect("the test waits for it");
-            own.forward(&front, &makers);
-        }));
-        let front: Arc<UdpSocket> = front_from.recv().expect("a socket towards the clients");
-        for (inbox, wire) in inboxes.into_iter().zip(servers) {
-            let (own, near, far, front) = (Arc::clone(&shared), wire.right.clone(), wire.left.v4, Arc::clone(&front));
-            threads.push(thread::spawn(move || {
-                enter(&near);
-                let mut backs = Vec::new();
-                // Ends with the thread that sends requests.
-                for (client, answer) in inbox {
-                    let _: &mpsc::Sender<UdpSocket> = &answer;
-                    let up = bind((near.v4, 0).into());
-                    up.connect((far, PORT)).expect("an address");
-                    let (back, own, front) = (up.try_clone().expect("a socket"), Arc::clone(&own), Arc::clone(&front));
-                    backs.push(thread::spawn(move || own.back(&back, &front, client)));
-                    answer.send(up).expect("someone waits for it");
-                }
-                backs.into_iter().for_each(|back| back.join().expect("no panic"));
-            }));
-        }
-        Self { shared, threads }
+        let front = bind(&clients.left, PORT);
+        let ways = servers.iter().map(|wire| (wire.right.clone(), wire.left.v4)).collect::<Vec<_>>();
+        let shared = Arc::<Shared>::default();
+        let own = Arc::clone(&shared);
+        let thread = thread::spawn(move || own.forward(&front, &ways, balancer));
+        Self { shared, thread: Some(thread) }
     }
 
     /// What it has done so far.
@@ -189,10 +154,9 @@ impl Router {
 impl Drop for Router {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() && !thread::panicking() {
-                panic!("the load balancer has panicked");
-            }
+        let done = self.thread.take().map(JoinHandle::join);
+        if done.is_some_and(|done| done.is_err()) && !thread::panicking() {
+            panic!("the load balancer has panicked");
         }
     }
 }
@@ -215,33 +179,40 @@ impl Shared {
         due
     }
 
-    fn forward(&self, front: &UdpSocket, makers: &[mpsc::Sender<Request>]) {
+    /// Forwards datagrams. `ways` are the load balancer's end and the server's address of each server.
+    fn forward(&self, front: &UdpSocket, ways: &[(End, Ipv4Addr)], mut balancer: Balancer) {
         let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
         let (mut moved, mut turned, mut datagram) = (false, false, [0; 2048]);
-        while !self.is_over() {
-            let Ok((len, client)) = front.recv_from(&mut datagram) else { continue };
-            for change in self.due() {
-                match change {
-                    Change::Moved(to) => moved = to,
-                    Change::Turned(to) => turned = to,
-                    Change::Balancer(to) => *lock(&self.balancer) = to,
+        thread::scope(|scope| {
+            while !self.is_over() {
+                let Ok((len, client)) = front.recv_from(&mut datagram) else { continue };
+                for change in self.due() {
+                    match change {
+                        Change::Moved(to) => moved = to,
+                        Change::Turned(to) => turned = to,
+                        Change::Balancer(to) => balancer = to,
+                    }
                 }
+                let datagram = &datagram[..len];
+                let count = flows.len();
+                let flow =
+                    flows.entry(client).or_insert_with(|| Flow { choice: count % ways.len(), up: HashMap::new() });
+                let choice = (flow.choice + usize::from(turned)) % ways.len();
+                let found = balancer.route(datagram);
+                self.count(datagram, found, choice);
+                let server = found.unwrap_or(choice);
+                let up = flow.up.entry((server, moved)).or_insert_with(|| {
+                    let (near, far) = &ways[server];
+                    let up = Arc::new(bind(near, 0));
+                    up.connect((*far, PORT)).expect("an address");
+                    let back = Arc::clone(&up);
+                    scope.spawn(move || self.back(&back, front, client));
+                    up
+                });
+                // Errors are those of earlier datagrams.
+                let _ = up.send(datagram);
             }
-            let datagram = &datagram[..len];
-            let count = flows.len();
-            let flow = flows.entry(client).or_insert_with(|| Flow { choice: count % makers.len(), up: HashMap::new() });
-            let choice = (flow.choice + usize::from(turned)) % makers.len();
-            let found = lock(&self.balancer).route(datagram);
-            self.count(datagram, found, choice);
-            let server = found.unwrap_or(choice);
-            let up = flow.up.entry((server, moved)).or_insert_with(|| {
-                let (to, from) = mpsc::channel();
-                makers[server].send((client, to)).expect("the server's thread");
-                from.recv().expect("a socket")
-            });
-            // Errors are those of earlier datagrams.
-            let _ = up.send(datagram);
-        }
+        });
     }
 
     fn count(&self, datagram: &[u8], found: Option<usize>, choice: usize) {
