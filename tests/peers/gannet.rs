@@ -26,6 +26,11 @@ pub struct Gannet<'a> {
     args: Vec<OsString>,
 }
 
+/// The binary that Cargo has just built, or the one that `GANNET_BIN` names.
+fn binary() -> OsString {
+    std::env::var_os("GANNET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_gannet").into())
+}
+
 /// The URL of `path` on the server at `ip`.
 pub fn url(ip: impl Into<IpAddr>, path: &str) -> String {
     format!("https://{}{path}", SocketAddr::new(ip.into(), PORT))
@@ -83,32 +88,29 @@ impl<'a> Gannet<'a> {
         self
     }
 
-    /// Starts it: the binary that Cargo has just built, or the one that `GANNET_BIN` names.
+    /// Starts it.
     pub fn spawn(self) -> Proc {
         self.spawn_with(Stdio::piped())
     }
 
     /// The same with something else as its stderr.
     pub fn spawn_with(self, stderr: Stdio) -> Proc {
-        let binary = std::env::var_os("GANNET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_gannet").into());
-        let mut command = self.end.command(binary);
+        let mut command = self.end.command(binary());
         command.args(&self.args);
         Proc::spawn_with(&format!("gannet {}", self.name), command, stderr)
     }
 
     /// Runs it to its end within a line of a shell, in which it is called `"$@"`.
     pub fn run_in(self, script: &str) -> Finished {
-        let binary = std::env::var_os("GANNET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_gannet").into());
         let mut command = self.end.command("sh");
-        command.args(["-c", script, "sh"]).arg(binary).args(&self.args);
+        command.args(["-c", script, "sh"]).arg(binary()).args(&self.args);
         Proc::spawn(&format!("gannet {}", self.name), command).wait()
     }
 
     /// Starts it within a script that calls it `"$@"`, which a shell runs on a terminal of its own. Killing the process
     /// closes the terminal.
     pub fn spawn_on_terminal(self, script: &Path) -> Proc {
-        let binary = std::env::var_os("GANNET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_gannet").into());
-        let words = [OsString::from("sh"), script.into(), binary].into_iter().chain(self.args);
+        let words = [OsString::from("sh"), script.into(), binary()].into_iter().chain(self.args);
         let quoted = words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ");
         let mut command = self.end.command("script");
         command.args(["--quiet", "--command", &format!("exec {quoted}"), "/dev/null"]);
