@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use gannet::api::*;
+use gannet::base::cpus;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
@@ -25,9 +26,7 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The CPUs of four cores, on a machine with fewer as well.
 fn cpus() -> Vec<usize> {
-    let set = rustix::thread::sched_getaffinity(None).unwrap();
-    let all: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
-    all.into_iter().cycle().take(CORES).collect()
+    cpus::allowed().into_iter().cycle().take(CORES).collect()
 }
 
 /// Opens `left`, whose other end has the kernel's address.
