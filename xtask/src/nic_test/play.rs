@@ -55,8 +55,7 @@ enum Server {
     Perf,
     PerfMtu9000,
     PerfSecret,
-    PerfQueues,
-    PerfSpread,
+    PerfCores { spread: bool },
     Files,
 }
 
@@ -119,13 +118,10 @@ impl<'a> Play<'a> {
             Server::Perf => self.lab.serve(self.model, "perf server", "")?,
             Server::PerfMtu9000 => self.lab.serve(self.model, "perf server", "--set mtu=9000")?,
             Server::PerfSecret => self.lab.serve(self.model, "perf server", "--secret /tmp/secret")?,
-            // Emulated CPUs are few: cores that have nothing to do must leave them to the others.
-            Server::PerfQueues => {
-                let more = format!("--cores any:{CORES} --idle sleep -v");
-                self.lab.serve(self.model, "perf server", &more)?
-            }
-            Server::PerfSpread => {
-                let more = format!("--cores any:{CORES} --spread --idle sleep -v");
+            Server::PerfCores { spread } => {
+                let spread = if spread { "--spread" } else { "" };
+                // Emulated CPUs are few: cores that have nothing to do must leave them to the others.
+                let more = format!("--cores any:{CORES} {spread} --idle sleep -v");
                 self.lab.serve(self.model, "perf server", &more)?
             }
             Server::Files => {
@@ -248,7 +244,7 @@ impl<'a> Play<'a> {
 
     fn rss(&mut self) -> Result<()> {
         let client = format!("--cores any:{CORES} --source-ports {}", FLOWS / CORES);
-        let flows = self.flows(Server::PerfQueues, &client)?;
+        let flows = self.flows(Server::PerfCores { spread: false }, &client)?;
         let steering = flows::steering(&mut self.lab.server)?;
         flows::as_predicted(&flows, &steering, &server_addresses())?;
         self.stop()?;
@@ -263,7 +259,7 @@ impl<'a> Play<'a> {
     }
 
     fn spread(&mut self) -> Result<()> {
-        self.flows(Server::PerfSpread, &format!("--source-ports {FLOWS}"))?;
+        self.flows(Server::PerfCores { spread: true }, &format!("--source-ports {FLOWS}"))?;
         self.stop()
     }
 
