@@ -11,6 +11,7 @@ use gannet::mem::cycles_per_ns;
 use crate::Failure;
 use crate::lab::group::{Pair, Ports};
 use crate::run::Run;
+use crate::stats::Stat;
 
 /// The size of a request, and of its answer, in bytes.
 const MESSAGE: usize = 64;
@@ -98,7 +99,7 @@ fn bursts(run: &mut Run, pair: &mut Pair<'_>) -> Result<(), Failure> {
     let count = run.scale.pick(5, 100, 100);
     let rounds = run.scale.pick(3, 31, 101);
     // By the right core or the wrong one, then by where the time is spent.
-    let mut ns = <[[Vec<u64>; 2]; 2]>::default();
+    let mut ns = <[[Vec<f64>; 2]; 2]>::default();
     for _ in 0..rounds {
         for (to, ns) in [1, 0].into_iter().zip(&mut ns) {
             let before = pair.spent();
@@ -107,12 +108,11 @@ fn bursts(run: &mut Run, pair: &mut Pair<'_>) -> Result<(), Failure> {
             }
             let after = pair.spent();
             for ((ns, before), after) in ns.iter_mut().zip(before).zip(after) {
-                // In ps.
-                ns.push(((after - before) as f64 / cycles_per_ns() / (count * BURST) as f64 * 1000.0) as u64);
+                ns.push((after - before) as f64 / cycles_per_ns() / (count * BURST) as f64);
             }
         }
     }
-    let [[_, right], [give, take]] = ns.each_mut().map(|ns| ns.each_mut().map(|ns| at(ns, 0.5) as f64 / 1000.0));
+    let [[_, right], [give, take]] = ns.map(|ns| ns.map(|ns| Stat::of(&ns).map_or(f64::NAN, |stat| stat.median)));
     run.sheet.add("cores.right_core_ns", right);
     run.sheet.add("cores.wrong_core_ns", give + take);
     // What the core that received it spends, and what the core of its connection spends more than for one of its own.
