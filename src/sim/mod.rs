@@ -197,8 +197,7 @@ fn endpoints(plan: &Plan, side: Side, start: Start, server: Option<ServerConfig>
         Start::AfterCrash => plan.cores_left,
     };
     let cores = cores[side as usize];
-    let alone = || EndpointConfig { cores: 1, ..config.clone() };
-    let config = |core| if cores > 1 { config.for_core(core, cores) } else { alone() };
+    let config = |core| if cores > 1 { config.for_core(core, cores) } else { config.clone() };
     (0..cores).map(|core| Endpoint::new(config(core), server.clone(), POOL.part(plan.pool))).collect()
 }
 
@@ -222,6 +221,7 @@ fn endpoint_config(plan: &Plan, side: Side, start: Start) -> EndpointConfig {
     };
     let config = EndpointConfig::from_secret(&secret.into(), seed);
     EndpointConfig {
+        cores: 1,
         cid: cid_config(plan.cid_lens[side as usize]),
         max_connections: 10 * usize::from(plan.cores[side as usize]),
         max_handshakes: 10 * usize::from(plan.cores[side as usize]),
@@ -422,8 +422,7 @@ impl World {
 
     /// Ends the connection as planned.
     fn end(&mut self) {
-        let start = Instant::from_nanos(1_000_000_000);
-        let due = |at: Duration, now: Instant| now.saturating_since(start) >= at;
+        let due = |at: Duration, now: Instant| now.saturating_since(START) >= at;
         if self.ended {
             return;
         }
@@ -488,17 +487,15 @@ impl World {
     fn next(&self) -> Option<Instant> {
         let timers = self.hosts.iter().filter_map(|h| h.cores.next_timeout());
         let pauses = self.hosts.iter().filter_map(|h| h.app.next_wake());
-        let mut next = timers.chain(pauses).chain(self.network.next_arrival()).min();
-        let start = Instant::from_nanos(1_000_000_000);
-        if let (false, Ending::Early(_, at) | Ending::Cut(at) | Ending::Crash(_, at)) = (self.ended, self.plan.ending) {
-            next = Some(next.map_or(start + at, |n| n.min(start + at)));
-        }
-        if let (false, true, Ending::Move(at, _)) = (self.ended, self.app(Side::Client).connected, self.plan.ending) {
-            next = Some(next.map_or(start + at, |n| n.min(start + at)));
-        }
-        if let (false, Some((_, _, at))) = (self.stopping, self.plan.stop) {
-            next = Some(next.map_or(start + at, |n| n.min(start + at)));
-        }
+        let ending = match self.plan.ending {
+            _ if self.ended => None,
+            Ending::Early(_, at) | Ending::Cut(at) | Ending::Crash(_, at) => Some(at),
+            Ending::Move(at, _) if self.app(Side::Client).connected => Some(at),
+            _ => None,
+        };
+        let stop = self.plan.stop.filter(|_| !self.stopping).map(|(_, _, at)| at);
+        let planned = ending.into_iter().chain(stop).map(|at| START + at);
+        let next = timers.chain(pauses).chain(self.network.next_arrival()).chain(planned).min();
         next.map(|at| at.max(self.now))
     }
 
