@@ -27,9 +27,10 @@ pub(crate) const MAX_ACTIVE: usize = 4;
 #[cfg(test)]
 mod testing {
     use super::cipher::Text;
+    use crate::base::hex;
 
     pub(super) fn hex(text: &str) -> Vec<u8> {
-        (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+        hex::decode(text.as_bytes()).unwrap()
     }
 
     pub(super) fn padded(bytes: &[u8]) -> Text {
