@@ -206,12 +206,12 @@ pub fn client_ports(
     first: u16,
 ) -> Vec<Vec<u16>> {
     let low = DYNAMIC.min(first);
-    let candidates = || (first..=u16::MAX).chain(low..first).chain(1024..low);
+    let candidates = (first..=u16::MAX).chain(low..first).chain(1024..low);
     let each = usize::from(each.clamp(1, (u16::MAX - 1024) / cores.max(1)));
     let mut ports = vec![Vec::new(); cores.into()];
     let mut rest = Vec::new();
     let home = steering.and_then(|steering| steering.homes(local, remote));
-    for port in candidates() {
+    for port in candidates {
         if ports.iter().all(|ports| ports.len() == each) {
             break;
         }
