@@ -108,6 +108,10 @@ fn client_config() -> ClientConfig {
     ClientConfig::new(tls::insecure_client_config(&options()).unwrap(), transport).unwrap()
 }
 
+fn core_config() -> CoreConfig {
+    CoreConfig::new("192.0.2.2/24".parse().unwrap(), EndpointConfig::from_seed([1; 32]))
+}
+
 /// Runs a client that connects while its link is down for good.
 fn call(link_patience: Option<Duration>) -> (Result<(), RunError>, Option<CloseReason>) {
     let config = CoreConfig {
@@ -171,10 +175,9 @@ impl App for Dialler {
 #[test]
 fn connections_take_the_source_ports_in_turn() {
     for (client_ports, from) in [(vec![7, 9, 8], [7, 9, 8, 7]), (vec![5], [5; 4]), (vec![], [50_000; 4])] {
-        let config = CoreConfig::new("192.0.2.2/24".parse().unwrap(), EndpointConfig::from_seed([1; 32]));
         let (port, _other) = SimLink::pair(SimConfig::default());
         let app = Some(Dialler { config: client_config(), from: Vec::new() });
-        let mut core = Core::new(port, CoreConfig { client_ports, ..config }, app).unwrap();
+        let mut core = Core::new(port, CoreConfig { client_ports, ..core_config() }, app).unwrap();
         for _ in 0..4 {
             core.turn();
         }
@@ -184,9 +187,8 @@ fn connections_take_the_source_ports_in_turn() {
 
 #[test]
 fn a_missing_application_is_done() {
-    let config = CoreConfig::new("192.0.2.2/24".parse().unwrap(), EndpointConfig::from_seed([1; 32]));
     let (port, _other) = SimLink::pair(SimConfig::default());
-    let mut core = Core::new(port, config, None::<Caller>).unwrap();
+    let mut core = Core::new(port, core_config(), None::<Caller>).unwrap();
     assert!(core.run(&AtomicBool::new(false)).is_ok() && core.app.is_none());
 }
 
@@ -195,10 +197,9 @@ fn a_missing_application_is_done() {
 fn groups_are_let_in_before_an_address_is_used() {
     let addrs = vec!["2001:db8::2/64".parse().unwrap()];
     let net = NetConfig { addrs, announce: true, detect: Detect::Strict, ..NetConfig::default() };
-    let config = CoreConfig::new("192.0.2.2/24".parse().unwrap(), EndpointConfig::from_seed([1; 32]));
     let (port, _other) = SimLink::pair(SimConfig::default());
     let app = Caller { config: client_config(), called: true, ended: None };
-    let mut core = Core::new(Unplugged::new(port), CoreConfig { net, ..config }, app).unwrap();
+    let mut core = Core::new(Unplugged::new(port), CoreConfig { net, ..core_config() }, app).unwrap();
     assert!(core.datapath.groups.contains(&[0x33, 0x33, 0xff, 0, 0, 2]), "{:?}", core.datapath.groups);
     core.add_address("2001:db8::3/64".parse().unwrap()).unwrap();
     assert!(core.datapath.groups.contains(&[0x33, 0x33, 0xff, 0, 0, 3]), "{:?}", core.datapath.groups);
@@ -214,8 +215,7 @@ fn a_port_that_is_gone_ends_servers_and_clients() {
     let cases =
         [(None, 0, false), (Some(443), 0, false), (None, 5, false), (Some(443), 5, false), (Some(443), 5, true)];
     for (listen, gone_after, busy) in cases {
-        let addr = "192.0.2.2/24".parse().unwrap();
-        let config = CoreConfig { listen, ..CoreConfig::new(addr, EndpointConfig::from_seed([1; 32])) };
+        let config = CoreConfig { listen, ..core_config() };
         let (port, other) = SimLink::pair(SimConfig::default());
         let app = Caller { config: client_config(), called: false, ended: None };
         let datapath = Unplugged { gone_after, flood: busy.then_some(other), ..Unplugged::new(port) };
@@ -228,12 +228,10 @@ fn a_port_that_is_gone_ends_servers_and_clients() {
 /// A core whose waker has no file, because too many are open, cannot be woken by others, so it must not rely on that.
 #[test]
 fn a_core_without_a_wake_file_is_not_called() {
-    let settings =
-        |endpoint| CoreConfig { idle: Idle::Sleep, ..CoreConfig::new("192.0.2.2/24".parse().unwrap(), endpoint) };
     let core = |notes| {
         let (port, _other) = SimLink::pair(SimConfig::default());
         let app = Caller { config: client_config(), called: false, ended: None };
-        let config = settings(EndpointConfig::from_seed([1; 32]));
+        let config = CoreConfig { idle: Idle::Sleep, ..core_config() };
         Core::in_group(port, config, app, Seat { notes, ..Seat::alone() }).unwrap()
     };
     let mut member = core(crate::runtime::mailboxes(1, 7).pop());
