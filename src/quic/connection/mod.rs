@@ -16,6 +16,7 @@ mod last_words;
 mod notify;
 mod packet;
 mod path;
+mod payload;
 mod receive;
 mod run;
 mod sent;

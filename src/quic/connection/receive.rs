@@ -1,29 +1,21 @@
 //! From a datagram to frames: header protection, authentication, and parsing of the payload (RFC 9000 §12.2, RFC 9001
 //! §5).
 //!
-//! A packet is authenticated as a whole before anything is decrypted. Frame headers are then decrypted into a small
-//! scratch buffer, and the data of STREAM frames from the packet to its final place.
+//! A packet is authenticated as a whole before anything is decrypted; `payload` then reads its frames.
 
 use std::net::SocketAddr;
 
 use crate::base::Side;
 use crate::base::time::Duration;
-use crate::crypto::{HEAD_AT, HeadRoom, Opened, PacketKey};
+use crate::crypto::{HeadRoom, Opened, PacketKey};
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::keys::{Generation, OneRtt};
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::DropReason;
-use crate::wire::quic::frame::{Frame, FrameError, StreamHeader};
 use crate::wire::quic::header::{self, PacketType, Parsed, ShortHeader};
 use crate::wire::quic::{ConnectionId, TransportError};
-
-/// Number of bytes decrypted at a time to read frame headers. A multiple of the cipher block.
-const WINDOW: usize = 64;
-
-/// Maximum size of payloads that are decrypted at once for reading.
-const SMALL: usize = 128;
 
 /// The ECN codepoint "congestion experienced" (RFC 3168 §5).
 pub(super) const ECN_CE: u8 = 0b11;
@@ -367,106 +359,11 @@ impl Connection {
         }
         Ok(())
     }
-
-    /// Reads all frames. If there is no memory for the data of one, the others still take effect; handling them twice
-    /// does no harm.
-    // A call with a result in memory would cost about ten instructions per packet.
-    #[inline(always)]
-    fn read_frames(
-        &mut self,
-        cx: &mut Cx<'_>,
-        info: &Packet<'_>,
-        opened: &Opened<'_>,
-        scratch: &mut [u8],
-    ) -> Result<Read, Fault> {
-        let len = opened.len();
-        if len == 0 {
-            return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, 0, "packet without frames"));
-        }
-        let mut read = Read { eliciting: false, complete: true, crypto: false };
-        let mut pos = 0;
-        let window = &mut scratch[HEAD_AT..];
-        let mut end = opened.head_len();
-        let mut want = if len <= SMALL { len } else { WINDOW };
-        while pos < len {
-            if end < len && end < pos + want.min(len - pos) {
-                let to = len.min((pos + want).next_multiple_of(16));
-                let from = end.max(pos);
-                opened.decrypt_at(from, &mut window[from..to]);
-                end = to;
-            }
-            want = WINDOW / 2;
-            // STREAM frames, the most common kind, are read directly without making a `Frame`.
-            if info.space == SpaceId::Data
-                && let Some((stream, used)) = StreamHeader::decode(&window[pos..end])
-            {
-                pos += used;
-                let n = stream.len.unwrap_or((len - pos) as u64);
-                if n > (len - pos) as u64 {
-                    let why = "STREAM frame is longer than its packet";
-                    return Err(Fault::new(TransportError::FRAME_ENCODING_ERROR, 0x08, why));
-                }
-                read.eliciting = true;
-                read.complete &= self.on_stream(cx, &stream, pos, n as usize, opened)?;
-                pos += n as usize;
-                if pos >= end {
-                    end = pos;
-                    want = WINDOW;
-                }
-                continue;
-            }
-            match self.read_frame(cx, info, &window[pos..end], end == len, &mut read)? {
-                None => want = len - pos,
-                Some(_) if !self.is_active() => return Ok(read),
-                Some(used) => pos += used,
-            }
-        }
-        if read.crypto {
-            self.on_crypto(cx, info.space)?;
-        }
-        Ok(read)
-    }
-
-    /// Reads the frame at the front of `bytes` and returns its length, or `None` if there are too few bytes and they
-    /// are not the `last`. A separate function, so that the loop over STREAM frames does not pay for its setup.
-    #[inline(never)]
-    fn read_frame(
-        &mut self,
-        cx: &mut Cx<'_>,
-        info: &Packet<'_>,
-        bytes: &[u8],
-        last: bool,
-        read: &mut Read,
-    ) -> Result<Option<usize>, Fault> {
-        let (frame, used) = match Frame::decode(bytes) {
-            Ok(decoded) => decoded,
-            Err(FrameError::Incomplete) if !last => return Ok(None),
-            Err(error) => return Err(frame_fault(&error)),
-        };
-        if !frame.allowed_in(info.kind) {
-            let why = format!("frame 0x{:x} in a packet of type {:?}", frame.frame_type(), info.kind);
-            return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, frame.frame_type(), why));
-        }
-        read.eliciting |= frame.is_ack_eliciting();
-        read.crypto |= matches!(frame, Frame::Crypto { .. });
-        self.on_frame(cx, info.space, info.dcid, &frame)?;
-        Ok(Some(used))
-    }
 }
 
 /// The part of the scratch into which the first bytes of a packet are decrypted.
 pub(super) fn head_room(scratch: &mut [u8]) -> &mut HeadRoom {
     scratch.first_chunk_mut().expect("room for the largest payload")
-}
-
-/// Summary of a packet's frames.
-struct Read {
-    /// Whether one of them is ack-eliciting.
-    eliciting: bool,
-    /// Whether there was memory for all their data.
-    complete: bool,
-    /// Whether one of them is CRYPTO.
-    crypto: bool,
 }
 
 /// The result of opening a 1-RTT packet.
@@ -514,17 +411,4 @@ fn unprotect_short(
     let (header, first, pn_len, truncated) = header::unprotected_short(packet, pn_offset, mask(sample));
     let pn = header::decode_pn(largest, truncated, pn_len);
     Plain::new(packet.len(), first, pn_offset + pn_len, pn).map(|plain| (plain, header))
-}
-
-fn frame_fault(error: &FrameError) -> Fault {
-    let code = match error {
-        FrameError::NonMinimalType => TransportError::PROTOCOL_VIOLATION,
-        _ => TransportError::FRAME_ENCODING_ERROR,
-    };
-    let frame_type = match error {
-        FrameError::Invalid { frame_type, .. } => *frame_type,
-        FrameError::Unknown(frame_type) => *frame_type,
-        _ => 0,
-    };
-    Fault::new(code, frame_type, error.to_string())
 }
