@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::nic_test::parts::Parts;
 use crate::steps::{Step, run_all};
 use crate::workspace::{self, cargo};
-use crate::{process, setup};
+use crate::{conformance, process, setup};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -29,6 +29,7 @@ pub fn test(args: &TestArgs) -> Result<()> {
     }
     let mut steps = test_steps(args.filter.as_deref(), has_nextest());
     if args.filter.is_none() {
+        steps.extend(ledger_step());
         steps.extend(nic_step(!args.no_setup)?);
     }
     run_all(steps)
@@ -44,6 +45,7 @@ pub fn ci() -> Result<()> {
     steps.extend(FEATURES.map(feature_step));
     steps.push(dependency_step());
     steps.extend(test_steps(None, has_nextest()));
+    steps.extend(ledger_step());
     steps.extend(nic_step(true)?);
     steps.push(count_step());
     run_all(steps)
@@ -64,6 +66,11 @@ fn nic_step(download: bool) -> Result<Option<Step>> {
             Ok(None)
         }
     }
+}
+
+/// Holds the ledger of RFC requirements against the tests, where the program that lists the requirements is there.
+fn ledger_step() -> Option<Step> {
+    conformance::is_possible().then(|| Step::cargo("conformance", &["xtask", "conformance", "--partial"]))
 }
 
 const NIC_TEST: [&str; 6] = [
@@ -140,7 +147,8 @@ fn test_steps(filter: Option<&str>, nextest: bool) -> Vec<Step> {
     steps
 }
 
-fn has_nextest() -> bool {
+/// Whether cargo-nextest is installed.
+pub fn has_nextest() -> bool {
     process::succeeds(&mut cargo(&["nextest", "--version"]))
 }
 

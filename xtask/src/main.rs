@@ -3,6 +3,7 @@
 
 mod bench;
 mod checks;
+mod conformance;
 mod demo;
 mod error;
 mod exits;
@@ -49,6 +50,8 @@ enum Task {
     Portability(portability::PortabilityArgs),
     /// Test `gannet` on emulated NICs between two virtual machines; downloads QEMU and a kernel without installing them
     NicTest(nic_test::NicTestArgs),
+    /// Hold the ledger of RFC requirements against the tests that exist, or break what they test to see them fail
+    Conformance(conformance::ConformanceArgs),
     /// Check formatting, lints and documentation, and run all tests, as in continuous integration
     Ci,
 }
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Sanitize => sanitize::run(),
         Task::Portability(args) => portability::run(&args),
         Task::NicTest(args) => nic_test::run(&args),
+        Task::Conformance(args) => conformance::run(&args),
         Task::Ci => checks::ci(),
     };
     match done {
