@@ -10,6 +10,7 @@
 
 mod app;
 mod cores;
+pub mod forwarder;
 mod network;
 mod plan;
 
