@@ -16,6 +16,7 @@ use crate::quic::config_error::ConfigError;
 use crate::quic::secret::Secret;
 use crate::quic::token::RetryPolicy;
 use crate::quic::{StreamId, tls};
+use crate::wire::quic::{Version, Versions};
 
 /// Congestion control algorithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +65,12 @@ impl fmt::Debug for dyn BufferProvider {
 /// Transport settings of connections. They are usually shared by many connections.
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
+    /// Versions of QUIC in order of preference. A server accepts all of them, and a client offers all of them; a server
+    /// chooses its most preferred one of those that the client offers (RFC 9368 §2.3).
+    pub versions: Versions,
+    /// Version of a client's first packets; `None` is the oldest in `versions`, which most servers understand. Servers
+    /// that prefer another one change to it without a round trip, so this need not be the preferred one (RFC 9368 §2.5).
+    pub first_version: Option<Version>,
     /// Idle timeout announced to the peer, in whole milliseconds; zero disables it (RFC 9000 §10.1).
     pub max_idle_timeout: Duration,
     /// Time limit for the handshake, at least 1 ms.
@@ -119,6 +126,8 @@ pub struct TransportConfig {
 impl Default for TransportConfig {
     fn default() -> Self {
         Self {
+            versions: Versions::default(),
+            first_version: None,
             max_idle_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             max_data: 64 << 20,
@@ -140,6 +149,13 @@ impl Default for TransportConfig {
             keep_alive: None,
             provider: None,
         }
+    }
+}
+
+impl TransportConfig {
+    /// Version of a client's first packets.
+    pub(crate) fn first_version(&self) -> Version {
+        self.first_version.unwrap_or_else(|| self.versions.oldest())
     }
 }
 
@@ -279,7 +295,7 @@ pub struct EndpointConfig {
     /// Maximum number of concurrent server handshakes.
     pub max_handshakes: usize,
     /// Maximum number of stateless resets sent per second. The same limit holds for closes in answer to invalid address
-    /// tokens.
+    /// tokens, and for Version Negotiation packets.
     pub reset_rate: u32,
     /// When clients have to prove their address before any state is kept for them.
     pub retry: RetryPolicy,
@@ -291,6 +307,10 @@ pub struct EndpointConfig {
     pub time_base: Duration,
     /// How the pool is shared among connections.
     pub memory: MemoryConfig,
+    /// Whether to send values that peers have to ignore, so that they and the network between do not come to rely on their
+    /// absence: reserved versions (RFC 9000 §6.3) and transport parameters (§18.1), and both values of the fixed bit to
+    /// peers that accept them (RFC 9287). True by default. If it is false, packets with a fixed bit of 0 are dropped.
+    pub grease: bool,
 }
 
 impl EndpointConfig {
@@ -322,6 +342,7 @@ impl EndpointConfig {
             max_handshakes: 10_000,
             reset_rate: 1000,
             memory: MemoryConfig::default(),
+            grease: true,
             retry: RetryPolicy::default(),
             time_base: Duration::ZERO,
         };

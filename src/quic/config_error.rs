@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::base::time::Duration;
+use crate::wire::quic::{Version, Versions};
 
 /// A setting that cannot work.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -31,6 +32,14 @@ pub enum ConfigError {
         min: Duration,
         /// Maximum.
         max: Duration,
+    },
+    /// A client would begin with a version that it does not speak.
+    #[error("first_version is {first}; it must be one of the versions ({versions})")]
+    FirstVersion {
+        /// The first version.
+        first: Version,
+        /// All versions.
+        versions: Versions,
     },
     /// There is no application protocol, which QUIC requires (RFC 9001 §8.1).
     #[error("no application protocol: alpn_protocols (TlsOptions::alpn) needs at least one")]

@@ -131,7 +131,7 @@ pub enum CloseReason {
     HandshakeTimeout,
     /// The peer has lost the connection's state (RFC 9000 §10.3).
     StatelessReset,
-    /// The server does not support QUIC version 1.
+    /// The server speaks none of our versions.
     VersionMismatch,
     /// The endpoint shut down.
     Shutdown,
@@ -161,7 +161,7 @@ impl fmt::Display for CloseReason {
                 "the peer no longer knows the connection (stateless reset): it was restarted, or gave up while the \
                  network was down",
             ),
-            Self::VersionMismatch => f.write_str("the server does not speak QUIC version 1"),
+            Self::VersionMismatch => f.write_str("the server speaks no version of QUIC that is spoken here"),
             Self::Shutdown => f.write_str("the endpoint shut down"),
         }
     }

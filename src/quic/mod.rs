@@ -25,7 +25,7 @@ mod stream;
 pub mod tls;
 mod token;
 
-pub use crate::wire::quic::StreamId;
+pub use crate::wire::quic::{StreamId, Version, Versions};
 pub use cid::{CidCodec, CidConfig, CidConfigError, CidInfo};
 pub use config::{
     BufferProvider, ClientConfig, CongestionAlgorithm, EndpointConfig, MemoryConfig, ServerConfig, TransportConfig,

@@ -2,6 +2,7 @@
 
 use crate::base::time::Duration;
 use crate::crypto::Way;
+use crate::wire::quic::Version;
 
 /// Why the engine dropped a datagram or a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub enum DropReason {
     UnknownConnection,
     /// An Initial packet came to a server in a datagram below 1200 bytes (RFC 9000 §14.1).
     ShortInitial,
-    /// An unsupported version.
+    /// A version that is not supported, or not the connection's.
     Version,
     /// Authentication failed: the packet is forged, corrupted, or for discarded keys.
     Authentication,
@@ -145,6 +146,8 @@ pub struct EndpointStats {
     pub connections_opened: u64,
     /// Handshakes that completed.
     pub handshakes: u64,
+    /// Those of version 2.
+    pub handshakes_v2: u64,
     /// Packets declared lost.
     pub lost_packets: u64,
     /// Retransmitted bytes of STREAM data.
@@ -156,6 +159,8 @@ pub struct EndpointStats {
     /// Ignored "unreachable" messages, which quote no packet that a handshake in flight can have sent, or repeat an
     /// earlier report.
     pub undelivered_ignored: u64,
+    /// Version Negotiation packets sent.
+    pub negotiations_sent: u64,
     /// Retry packets sent.
     pub retries_sent: u64,
     /// First packets with a valid address token.
@@ -183,12 +188,14 @@ impl EndpointStats {
             ("quic_tx_bytes", self.tx_bytes),
             ("quic_connections_opened", self.connections_opened),
             ("quic_handshakes", self.handshakes),
+            ("quic_handshakes_v2", self.handshakes_v2),
             ("quic_lost_packets", self.lost_packets),
             ("quic_bytes_resent", self.bytes_resent),
             ("quic_resets_sent", self.resets_sent),
             ("quic_packets_kept", self.packets_kept),
             ("quic_too_big_ignored", self.too_big_ignored),
             ("quic_undelivered_ignored", self.undelivered_ignored),
+            ("quic_negotiations_sent", self.negotiations_sent),
             ("quic_retries_sent", self.retries_sent),
             ("quic_tokens_accepted", self.tokens_accepted),
             ("quic_bytes_direct", self.placement.direct),
@@ -212,6 +219,8 @@ pub struct ConnStats {
     pub bytes_in_flight: u64,
     /// Maximum UDP payload in use, in bytes.
     pub mtu: u16,
+    /// The version in use. It is settled when the handshake is complete.
+    pub version: Version,
     /// Packets sent.
     pub tx_packets: u64,
     /// Bytes of UDP payload sent.

@@ -4,8 +4,8 @@
 //! kind 1 | period 1 | nonce 12 | sealed: { time 8, length 1, original ID 20 } | tag 16
 //! ```
 //!
-//! The tag also covers the client's address and port and the connection ID that it was told to use, so that a token is
-//! useless to others and on other connections. `time` is in milliseconds since an origin common to all endpoints that
+//! The tag also covers the client's address and port, the connection ID that it was told to use, and the version, which
+//! the client must not change after a Retry (RFC 9369 §4.1). So a token is useless to others and on other connections. `time` is in milliseconds since an origin common to all endpoints that
 //! share the key ([`EndpointConfig::time_base`](crate::quic::EndpointConfig::time_base)), such as that of wall-clock
 //! time. If clocks disagree or are set, tokens fail as if they had expired, and clients have to connect again.
 //!
@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::base::time::{Duration, Instant};
 use crate::crypto::{STATE_NONCE_LEN, StateKey, TAG_LEN};
-use crate::wire::quic::ConnectionId;
+use crate::wire::quic::{ConnectionId, Version};
 
 /// When a server answers a client's first packet with a Retry (RFC 9000 §8.1.2), so that the client has to return with
 /// a token that proves its address. This costs the client a round trip, and the server no memory.
@@ -139,11 +139,12 @@ impl AddressTokens {
         &place.as_ref().expect("just made").1
     }
 
-    /// A token for the client at `remote` whose first packet went to `original`, and which will send the next to
-    /// `scid`. `nonce` must be random.
+    /// A token for the client at `remote` whose first packet, of `version`, went to `original`, and which will send the
+    /// next to `scid`. `nonce` must be random.
     pub(crate) fn seal_retry(
         &mut self,
         now: Instant,
+        version: Version,
         remote: SocketAddr,
         scid: &ConnectionId,
         original: &ConnectionId,
@@ -160,13 +161,20 @@ impl AddressTokens {
         text[..8].copy_from_slice(&time.to_be_bytes());
         text[8] = original.len() as u8;
         text[9..9 + original.len()].copy_from_slice(original);
-        let aad = Bound::new([head[0], head[1]], remote, scid);
+        let aad = Bound::new([head[0], head[1]], version, remote, scid);
         tag.copy_from_slice(&self.key(period).seal(nonce, aad.bytes(), text));
         token
     }
 
-    /// Checks `token` for the client at `remote`, in a packet to `dcid`.
-    pub(crate) fn judge(&mut self, now: Instant, remote: SocketAddr, dcid: &ConnectionId, token: &[u8]) -> Verdict {
+    /// Checks `token` for the client at `remote`, in a packet of `version` to `dcid`.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        version: Version,
+        remote: SocketAddr,
+        dcid: &ConnectionId,
+        token: &[u8],
+    ) -> Verdict {
         let Ok(mut token) = <[u8; RETRY_TOKEN_LEN]>::try_from(token) else { return Verdict::Foreign };
         if token[0] != RETRY {
             return Verdict::Foreign;
@@ -178,7 +186,7 @@ impl AddressTokens {
         let Some(period) = named else { return Verdict::Bad };
         let (head, sealed) = token.split_at_mut(HEAD_LEN);
         let nonce = *head[2..].first_chunk().expect("12 bytes");
-        let aad = Bound::new([head[0], head[1]], remote, dcid);
+        let aad = Bound::new([head[0], head[1]], version, remote, dcid);
         let Ok(text) = self.key(period).open(nonce, aad.bytes(), sealed) else { return Verdict::Bad };
         let issued = u64::from_be_bytes(*text.first_chunk().expect("8 bytes"));
         let (age, ahead) = (u128::from(time.saturating_sub(issued)), u128::from(issued.saturating_sub(time)));
@@ -192,12 +200,12 @@ impl AddressTokens {
 
 /// What a token is bound to without containing it.
 struct Bound {
-    bytes: [u8; 2 + 16 + 2 + 1 + ConnectionId::MAX],
+    bytes: [u8; 2 + 16 + 2 + 4 + 1 + ConnectionId::MAX],
     len: usize,
 }
 
 impl Bound {
-    fn new(head: [u8; 2], remote: SocketAddr, cid: &ConnectionId) -> Self {
+    fn new(head: [u8; 2], version: Version, remote: SocketAddr, cid: &ConnectionId) -> Self {
         let ip = match remote.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
             IpAddr::V6(ip) => ip.octets(),
@@ -206,9 +214,10 @@ impl Bound {
         bytes[..2].copy_from_slice(&head);
         bytes[2..18].copy_from_slice(&ip);
         bytes[18..20].copy_from_slice(&remote.port().to_be_bytes());
-        bytes[20] = cid.len() as u8;
-        bytes[21..21 + cid.len()].copy_from_slice(cid);
-        Self { bytes, len: 21 + cid.len() }
+        bytes[20..24].copy_from_slice(&version.number().to_be_bytes());
+        bytes[24] = cid.len() as u8;
+        bytes[25..25 + cid.len()].copy_from_slice(cid);
+        Self { bytes, len: 25 + cid.len() }
     }
 
     fn bytes(&self) -> &[u8] {
@@ -237,11 +246,11 @@ mod tests {
     }
 
     fn seal(tokens: &mut AddressTokens, ms: u64, original: ConnectionId) -> [u8; RETRY_TOKEN_LEN] {
-        tokens.seal_retry(at(ms), from(1, 5), &cid(9, 8), &original, [ms as u8; 12])
+        tokens.seal_retry(at(ms), Version::V1, from(1, 5), &cid(9, 8), &original, [ms as u8; 12])
     }
 
     fn judge(tokens: &mut AddressTokens, ms: u64, token: &[u8]) -> Verdict {
-        tokens.judge(at(ms), from(1, 5), &cid(9, 8), token)
+        tokens.judge(at(ms), Version::V1, from(1, 5), &cid(9, 8), token)
     }
 
     #[test]
@@ -253,13 +262,14 @@ mod tests {
         }
         let token = seal(&mut tokens, 100, cid(3, 8));
         assert_eq!(judge(&mut tokens, 60_101, &token), Verdict::Bad, "expired");
-        assert_eq!(tokens.judge(at(100), from(2, 5), &cid(9, 8), &token), Verdict::Bad, "another address");
-        assert_eq!(tokens.judge(at(100), from(1, 6), &cid(9, 8), &token), Verdict::Bad, "another port");
-        assert_eq!(tokens.judge(at(100), from(1, 5), &cid(8, 8), &token), Verdict::Bad, "another ID");
-        assert_eq!(tokens.judge(at(100), from(1, 5), &cid(9, 9), &token), Verdict::Bad, "a longer one");
+        assert_eq!(tokens.judge(at(100), Version::V1, from(2, 5), &cid(9, 8), &token), Verdict::Bad, "another address");
+        assert_eq!(tokens.judge(at(100), Version::V1, from(1, 6), &cid(9, 8), &token), Verdict::Bad, "another port");
+        assert_eq!(tokens.judge(at(100), Version::V2, from(1, 5), &cid(9, 8), &token), Verdict::Bad, "another version");
+        assert_eq!(tokens.judge(at(100), Version::V1, from(1, 5), &cid(8, 8), &token), Verdict::Bad, "another ID");
+        assert_eq!(tokens.judge(at(100), Version::V1, from(1, 5), &cid(9, 9), &token), Verdict::Bad, "a longer one");
         let v6 = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 5));
-        let token = tokens.seal_retry(at(100), v6, &cid(9, 8), &cid(3, 8), [0; 12]);
-        assert_eq!(tokens.judge(at(100), v6, &cid(9, 8), &token), Verdict::Validated(cid(3, 8)));
+        let token = tokens.seal_retry(at(100), Version::V1, v6, &cid(9, 8), &cid(3, 8), [0; 12]);
+        assert_eq!(tokens.judge(at(100), Version::V1, v6, &cid(9, 8), &token), Verdict::Validated(cid(3, 8)));
         assert_eq!(judge(&mut tokens, 100, &token), Verdict::Bad);
     }
 
@@ -305,7 +315,7 @@ mod tests {
         let mut tokens = AddressTokens::new(&[1; 32], Duration::ZERO);
         let mut before: Option<[u8; RETRY_TOKEN_LEN]> = None;
         for ms in (0..10 * PERIOD_MS).step_by(7000) {
-            let token = tokens.seal_retry(at(ms), from(1, 5), &cid(9, 8), &cid(3, 8), [0; 12]);
+            let token = tokens.seal_retry(at(ms), Version::V1, from(1, 5), &cid(9, 8), &cid(3, 8), [0; 12]);
             assert_eq!(judge(&mut tokens, ms, &token), Verdict::Validated(cid(3, 8)), "at {ms}");
             assert_eq!(judge(&mut tokens, ms + 60_000, &token), Verdict::Validated(cid(3, 8)), "from {ms}");
             if let Some(before) = before.filter(|before| before[1] != token[1]) {
@@ -321,8 +331,11 @@ mod tests {
     #[test]
     fn extreme_times_are_taken() {
         let mut tokens = AddressTokens::new(&[1; 32], Duration::MAX);
-        let token = tokens.seal_retry(Instant::MAX, from(1, 5), &cid(9, 8), &cid(3, 8), [0; 12]);
-        assert_eq!(tokens.judge(Instant::MAX, from(1, 5), &cid(9, 8), &token), Verdict::Validated(cid(3, 8)));
+        let token = tokens.seal_retry(Instant::MAX, Version::V1, from(1, 5), &cid(9, 8), &cid(3, 8), [0; 12]);
+        assert_eq!(
+            tokens.judge(Instant::MAX, Version::V1, from(1, 5), &cid(9, 8), &token),
+            Verdict::Validated(cid(3, 8))
+        );
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use gannet::wire::quic::frame::{EcnCounts, Frame, encode_ack};
 use gannet::wire::quic::header::{self, PacketType};
 use gannet::wire::quic::params::TransportParameters;
 use gannet::wire::quic::varint::Writer;
-use gannet::wire::quic::{ConnectionId, StreamId, TransportError};
+use gannet::wire::quic::{ConnectionId, StreamId, TransportError, Version as QuicVersion};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -87,9 +87,13 @@ pub struct Close {
 /// One end of a connection that follows no rules except those of the handshake.
 pub struct Peer {
     pub side: Side,
+    /// The version of the packets that it sends.
+    pub version: QuicVersion,
     pub addr: SocketAddr,
     tls: Connection,
     keys: [Option<Keys>; 3],
+    /// Keys of Initial packets of the version that the client began with, if it is another one.
+    first_keys: Option<Keys>,
     secrets: Option<Secrets>,
     phase: bool,
     /// Opens what the other end sent in the previous phase, and seals what we did.
@@ -174,6 +178,16 @@ pub fn generous() -> TransportParameters {
     }
 }
 
+fn tls_version(version: QuicVersion) -> Version {
+    if version == QuicVersion::V1 { Version::V1 } else { Version::V2 }
+}
+
+fn initial_keys(version: QuicVersion, dcid: &[u8], side: Side) -> Keys {
+    let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap().quic_suite().unwrap();
+    let side = if side == Side::Client { rustls::Side::Client } else { rustls::Side::Server };
+    suite.keys(dcid, side, tls_version(version))
+}
+
 fn cid(n: u64) -> ConnectionId {
     ConnectionId::new(&n.to_be_bytes()).unwrap()
 }
@@ -182,6 +196,16 @@ impl Peer {
     /// A client at `addr`. `params` encodes its transport parameters from the usual ones. Its first packets are in
     /// [`Peer::out`].
     pub fn client(addr: SocketAddr, seed: u64, params: impl FnOnce(TransportParameters) -> Vec<u8>) -> Self {
+        Self::client_of(QuicVersion::V1, addr, seed, params)
+    }
+
+    /// The same of another version.
+    pub fn client_of(
+        version: QuicVersion,
+        addr: SocketAddr,
+        seed: u64,
+        params: impl FnOnce(TransportParameters) -> Vec<u8>,
+    ) -> Self {
         let local = cid(seed ^ 0xc11e_0000_0000_0000);
         let original = cid(seed ^ 0x0d1d_0000_0000_0000);
         let bytes = params(TransportParameters { initial_source_connection_id: Some(local), ..generous() });
@@ -190,8 +214,8 @@ impl Peer {
         if seed == NO_ALPN {
             config.alpn_protocols.clear();
         }
-        let tls = ClientConnection::new(Arc::new(config), Version::V1, name, bytes).unwrap();
-        let mut this = Self::new(Side::Client, addr, tls.into(), local, original, original);
+        let tls = ClientConnection::new(Arc::new(config), tls_version(version), name, bytes).unwrap();
+        let mut this = Self::new(Side::Client, version, addr, tls.into(), local, original, original);
         this.speak();
         this
     }
@@ -210,31 +234,50 @@ impl Peer {
         odcid: ConnectionId,
         params: impl FnOnce(TransportParameters) -> Vec<u8>,
     ) -> Self {
+        let version = header::parse(first, CID_LEN).unwrap().known_version().unwrap();
+        Self::server_of(version, addr, first, local, odcid, params)
+    }
+
+    /// The same, which answers in `version` whatever that of `first` is.
+    pub fn server_of(
+        version: QuicVersion,
+        addr: SocketAddr,
+        first: &[u8],
+        local: ConnectionId,
+        odcid: ConnectionId,
+        params: impl FnOnce(TransportParameters) -> Vec<u8>,
+    ) -> Self {
         let parsed = header::parse(first, CID_LEN).unwrap();
         let bytes = params(TransportParameters {
             original_destination_connection_id: Some(odcid),
             initial_source_connection_id: Some(local),
             ..generous()
         });
-        let tls = ServerConnection::new(SERVER.clone(), Version::V1, bytes).unwrap();
-        Self::new(Side::Server, addr, tls.into(), local, parsed.scid, parsed.dcid)
+        let tls = ServerConnection::new(SERVER.clone(), tls_version(version), bytes).unwrap();
+        let mut this = Self::new(Side::Server, version, addr, tls.into(), local, parsed.scid, parsed.dcid);
+        let first = parsed.known_version().unwrap();
+        if first != version {
+            this.first_keys = Some(initial_keys(first, &parsed.dcid, Side::Server));
+        }
+        this
     }
 
     fn new(
         side: Side,
+        version: QuicVersion,
         addr: SocketAddr,
         tls: Connection,
         local: ConnectionId,
         remote: ConnectionId,
         original: ConnectionId,
     ) -> Self {
-        let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap().quic_suite().unwrap();
-        let rustls_side = if side == Side::Client { rustls::Side::Client } else { rustls::Side::Server };
         Self {
             side,
+            version,
             addr,
             tls,
-            keys: [Some(suite.keys(&original, rustls_side, Version::V1)), None, None],
+            keys: [Some(initial_keys(version, &original, side)), None, None],
+            first_keys: None,
             secrets: None,
             phase: false,
             previous: None,
@@ -345,7 +388,8 @@ impl Peer {
                     w.u32(pn as u32);
                     at
                 } else {
-                    let at = header::encode_long(&mut packet, kind, &dcid, &scid, shape.token, pn, 4).unwrap();
+                    let at =
+                        header::encode_long(&mut packet, self.version, kind, &dcid, &scid, shape.token, pn, 4).unwrap();
                     let length = (4 + payload.len() + 16) as u16;
                     packet[at.length_offset..at.length_offset + 2].copy_from_slice(&(0x4000 | length).to_be_bytes());
                     at.pn_offset
@@ -421,7 +465,13 @@ impl Peer {
             if parsed.kind != PacketType::Short && self.side == Side::Client {
                 self.remote_cid = parsed.scid;
             }
-            let Some(keys) = &self.keys[space] else { continue };
+            let other = parsed.kind != PacketType::Short && parsed.known_version() != Some(self.version);
+            let keys =
+                if other { self.first_keys.as_ref().filter(|_| space == INITIAL) } else { self.keys[space].as_ref() };
+            let Some(keys) = keys else {
+                assert!(!other, "a packet of another version");
+                continue;
+            };
             let at = parsed.pn_offset;
             let sample: [u8; 16] = packet[at + 4..at + 20].try_into().unwrap();
             let (first, body) = packet.split_first_mut().unwrap();

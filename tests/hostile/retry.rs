@@ -4,7 +4,7 @@ use gannet::crypto::retry_tag;
 use gannet::quic::{CloseReason, DropReason, TransportConfig};
 use gannet::wire::quic::header::{self, MAX_TOKEN};
 use gannet::wire::quic::params::TransportParameters;
-use gannet::wire::quic::{ConnectionId, TransportError};
+use gannet::wire::quic::{ConnectionId, TransportError, Version};
 
 use super::peer::{INITIAL, Peer, Shape};
 use super::world::{Host, client_addr, exchange, server_addr, small};
@@ -17,9 +17,9 @@ pub fn cid(n: u8) -> ConnectionId {
 pub fn retry(first: &[u8], scid: ConnectionId, token: &[u8]) -> Vec<u8> {
     let parsed = header::parse(first, 8).unwrap();
     let mut out = vec![0; 60 + token.len()];
-    let n = header::encode_retry(&mut out, &parsed.scid, &scid, token).unwrap();
+    let n = header::encode_retry(&mut out, Version::V1, &parsed.scid, &scid, token).unwrap();
     out.truncate(n);
-    let tag = retry_tag(&parsed.dcid, &out);
+    let tag = retry_tag(Version::V1, &parsed.dcid, &out);
     out.extend_from_slice(&tag);
     out
 }

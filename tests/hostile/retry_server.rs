@@ -306,7 +306,8 @@ fn neither_answers_nor_connections_starve() {
         host.receive_from(spoofed(n), &mut first);
         host.receive_from(spoofed(n), &mut foreign);
     }
-    assert_eq!(host.drops(DropReason::Overload), 300 - 64 + 300 - 256, "queues are bounded, each its own");
+    // 100 Version Negotiation packets are allowed in a second.
+    assert_eq!(host.drops(DropReason::Overload), 100 - 64 + 300 - 256, "queues are bounded, each its own");
     let mut slot = [0; 1500];
     let mut order = String::new();
     for _ in 0..24 {

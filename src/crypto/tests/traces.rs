@@ -16,6 +16,7 @@ use zeroize::{Zeroize, zeroize_stack};
 use crate::base::Side;
 use crate::crypto::backend::Backend;
 use crate::crypto::{HeadRoom, HeaderKey, Keys, PacketKey, Suite, TAG_LEN, initial_keys, traceless};
+use crate::wire::quic::Version;
 
 /// Serialises tests that search for the same key, if they share a process.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -248,7 +249,7 @@ pub(crate) fn add_keys(secrets: &mut Secrets, keys: &Keys) {
 #[cfg_attr(gannet_asan, ignore = "AddressSanitizer has frames of its own on the heap")]
 fn deriving_initial_keys_leaves_no_copies() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let keys = deep(|| Box::new(initial_keys(b"a connection", Side::Server)));
+    let keys = deep(|| Box::new(initial_keys(Version::V2, b"a connection", Side::Server)));
     let mut secrets = Secrets::default();
     add_keys(&mut secrets, &keys);
     assert_eq!(secrets.copies(), []);

@@ -4,6 +4,7 @@ use super::{hex, open, seal};
 use crate::base::Side;
 use crate::crypto::backend::Backend;
 use crate::crypto::{HeaderKey, PacketKey, Suite, initial_keys};
+use crate::wire::quic::Version;
 
 const DCID: &str = "8394c8f03e515708";
 
@@ -125,8 +126,8 @@ fn every_backend_makes_the_packets_of_the_rfc() {
 #[test]
 fn initial_keys_are_those_of_the_rfc() {
     let [client_initial, server_initial, _] = vectors();
-    let client = initial_keys(&hex(DCID), Side::Client);
-    let server = initial_keys(&hex(DCID), Side::Server);
+    let client = initial_keys(Version::V1, &hex(DCID), Side::Client);
+    let server = initial_keys(Version::V1, &hex(DCID), Side::Server);
     for (v, keys) in
         [(&client_initial, [&client.local, &server.remote]), (&server_initial, [&server.local, &client.remote])]
     {
@@ -138,4 +139,24 @@ fn initial_keys_are_those_of_the_rfc() {
             assert_eq!(open(&keys.packet, v.pn, &header, &wire[header.len()..]).as_ref(), Some(&v.payload));
         }
     }
+}
+
+/// The server's Initial packet of RFC 9369 §A.3.
+#[test]
+fn initial_packets_of_version_2_are_those_of_the_rfc() {
+    let header = hex("d16b3343cf0008f067a5502a4262b50040750001");
+    let payload = hex(
+        "02000000000600405a020000560303eefce7f7b37ba1d1632e96677825ddf73988cfc79825df566dc5430b9a045a1200130100002e0033\
+         0024001d00209d3c940d89690b84d08a60993c144eca684d1081287c834d5311bcf32bb9da1a002b00020304",
+    );
+    let wire = hex(
+        "dc6b3343cf0008f067a5502a4262b5004075d92faaf16f05d8a4398c47089698baeea26b91eb761d9b89237bbf87263017915358230035\
+         f7fd3945d88965cf17f9af6e16886c61bfc703106fbaf3cb4cfa52382dd16a393e42757507698075b2c984c707f0a0812d8cd5a6881eaf\
+         21ceda98f4bd23f6fe1a3e2c43edd9ce7ca84bed8521e2e140",
+    );
+    let keys = initial_keys(Version::V2, &hex(DCID), Side::Server);
+    let sample = wire[header.len() + 2..].first_chunk().unwrap();
+    let mut packet = seal(&keys.local.packet, 1, &header, &payload);
+    mask_header(&mut packet, header.len(), keys.local.header.mask(sample));
+    assert_eq!(packet, wire);
 }

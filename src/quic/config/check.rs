@@ -36,6 +36,9 @@ impl TransportConfig {
     /// # Errors
     /// [`ConfigError`] names the first invalid setting and its valid range.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        if let Some(first) = self.first_version.filter(|first| !self.versions.contains(first)) {
+            return Err(ConfigError::FirstVersion { first, versions: self.versions.clone() });
+        }
         let provided = self.provider.as_ref().map_or(0, |provider| provider.initial_window());
         let windows = [
             ("max_data", self.max_data),
@@ -73,6 +76,7 @@ mod tests {
     use super::*;
     use crate::mem::PinnedBuf;
     use crate::quic::{BufferProvider, StreamId};
+    use crate::wire::quic::Version;
 
     #[test]
     fn the_defaults_are_possible() {
@@ -83,7 +87,11 @@ mod tests {
     #[test]
     fn what_cannot_work_is_named() {
         type Break = fn(&mut TransportConfig);
-        let broken: [(Break, &str); 24] = [
+        let broken: [(Break, &str); 25] = [
+            (
+                |c| (c.versions, c.first_version) = (Version::V1.into(), Some(Version::V2)),
+                "first_version is v2; it must be one of the versions (v1)",
+            ),
             (|c| c.max_data = u64::MAX, "max_data is 18446744073709551615; it must be from 0 to 4611686018427387903"),
             (|c| c.stream_window_bidi_local = 1 << 62, "stream_window_bidi_local is "),
             (|c| c.stream_window_bidi_remote = u64::MAX, "stream_window_bidi_remote is "),

@@ -5,7 +5,6 @@ use crate::crypto;
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::DropReason;
-use crate::wire::quic::QUIC_V1;
 use crate::wire::quic::header::{self, Parsed};
 
 impl Connection {
@@ -16,7 +15,7 @@ impl Connection {
             && self.is_active()
             && self.retry_allowed
             && parsed.scid == *self.remote_cids.current()
-            && header::versions(data).all(|version| version != QUIC_V1)
+            && header::versions(data).all(|version| version != self.version.number())
     }
 
     /// Handles a Retry packet (RFC 9000 §17.2.5). All but the first genuine one are dropped. One whose token is longer
@@ -28,7 +27,9 @@ impl Connection {
         };
         let token = data.get(parsed.token.clone()).unwrap_or_default();
         let first = self.spaces[SpaceId::Initial.index()].acks.largest().is_none();
-        if !self.takes_retry() || !first || token.is_empty() || parsed.scid == *self.remote_cids.current() {
+        // A Retry has the version of the packet that it answers (RFC 9369 §4.1).
+        let ours = parsed.known_version() == Some(self.version);
+        if !self.takes_retry() || !ours || !first || token.is_empty() || parsed.scid == *self.remote_cids.current() {
             cx.stats.drop(DropReason::Unexpected);
             return;
         }
@@ -36,7 +37,7 @@ impl Connection {
             cx.stats.drop(DropReason::LongToken);
             return;
         }
-        if crypto::retry_tag(&self.original_dcid, body) != *tag {
+        if crypto::retry_tag(self.version, &self.original_dcid, body) != *tag {
             cx.stats.drop(DropReason::Authentication);
             return;
         }

@@ -14,7 +14,7 @@ use crate::quic::space::Space;
 use crate::quic::stream::Windows;
 use crate::quic::tls::{KeyChange, TlsError, TlsSession};
 use crate::wire::quic::params::TransportParameters;
-use crate::wire::quic::{ConnectionId, TransportError};
+use crate::wire::quic::{ConnectionId, TransportError, Version};
 
 /// Type of the CRYPTO frame, which TLS errors are attributed to.
 const CRYPTO_FRAME: u64 = 0x06;
@@ -197,9 +197,10 @@ impl Connection {
         self.path.validate();
         self.stats.handshake_time = Some(cx.now.saturating_since(self.born));
         cx.stats.handshakes += 1;
+        cx.stats.handshakes_v2 += u64::from(self.version == Version::V2);
         let alpn = self.tls.as_ref().and_then(|tls| tls.alpn()).unwrap_or_default().to_vec();
         self.alpn = alpn.as_slice().into();
-        tracing::debug!(conn = %self.id, peer = %self.path.remote, "handshake complete");
+        tracing::debug!(conn = %self.id, peer = %self.path.remote, version = %self.version, "handshake complete");
         self.event(Event::Connected { alpn });
         if self.side == Side::Server {
             self.handshake_done_due = true;
@@ -256,7 +257,7 @@ impl Connection {
         self.token = token.to_vec();
         self.remote_cids.replace_first(scid);
         let initial = SpaceId::Initial;
-        self.space(initial).keys = Some(Box::new(crate::crypto::initial_keys(&scid, self.side)));
+        self.space(initial).keys = Some(Box::new(crate::crypto::initial_keys(self.version, &scid, self.side)));
         self.recovery.drain(initial, |_| {});
         self.space(initial).crypto_tx.restart();
     }

@@ -46,7 +46,7 @@ use crate::quic::stats::{ConnStats, EndpointStats, PlacementStats};
 use crate::quic::stream::{Streams, Windows};
 use crate::quic::tls::TlsSession;
 use crate::wire::quic::params::TransportParameters;
-use crate::wire::quic::{ConnectionId, varint};
+use crate::wire::quic::{ConnectionId, Version, varint};
 
 pub use api::{Conn, OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
 pub(crate) use armed::Armed;
@@ -104,6 +104,8 @@ pub(crate) struct Scratch {
 pub(crate) struct Birth {
     pub(crate) id: ConnId,
     pub(crate) side: Side,
+    /// Version of the client's first Initial packet.
+    pub(crate) version: Version,
     pub(crate) config: Arc<TransportConfig>,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
@@ -150,6 +152,8 @@ impl Default for PeerLimits {
 pub(crate) struct Connection {
     id: ConnId,
     side: Side,
+    /// The version in use.
+    version: Version,
     config: Arc<TransportConfig>,
     state: State,
     pub(crate) events: VecDeque<Event>,
@@ -250,14 +254,15 @@ impl Connection {
         };
         let dcid = birth.retry_scid.unwrap_or(birth.original_dcid);
         let initial = match sender {
-            Some(remote) => Keys { local: crypto::initial_direction(&dcid, birth.side), remote },
-            None => crypto::initial_keys(&dcid, birth.side),
+            Some(remote) => Keys { local: crypto::initial_direction(birth.version, &dcid, birth.side), remote },
+            None => crypto::initial_keys(birth.version, &dcid, birth.side),
         };
         let mut spaces = <[Space; 3]>::default();
         spaces[SpaceId::Initial.index()].keys = Some(Box::new(initial));
         Self {
             id: birth.id,
             side: birth.side,
+            version: birth.version,
             state: State::Active,
             events: VecDeque::new(),
             tls: None,
@@ -444,6 +449,7 @@ impl Connection {
             cwnd: self.recovery.cwnd(),
             bytes_in_flight: self.recovery.bytes_in_flight(),
             mtu: self.path.mtu.current(),
+            version: self.version,
             ..self.stats
         }
     }

@@ -10,7 +10,7 @@ use crate::quic::stream::Streams;
 use crate::wire::quic::frame::{Frame, StreamHeader};
 use crate::wire::quic::header::{self, PacketType};
 use crate::wire::quic::varint::Writer;
-use crate::wire::quic::{ConnectionId, StreamId};
+use crate::wire::quic::{ConnectionId, StreamId, Version};
 
 /// Length of the AEAD tag in bytes.
 pub(super) const TAG_LEN: usize = 16;
@@ -30,7 +30,7 @@ struct Piece {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Head<'a> {
     /// Long header of an Initial or Handshake packet; only the former has a token.
-    Long { kind: PacketType, dcid: &'a [u8], scid: &'a [u8], token: &'a [u8] },
+    Long { version: Version, kind: PacketType, dcid: &'a [u8], scid: &'a [u8], token: &'a [u8] },
     /// Short header of a 1-RTT packet.
     Short { dcid: &'a ConnectionId, key_phase: bool },
 }
@@ -77,8 +77,8 @@ impl Outline {
     #[inline]
     pub(super) fn new(packet: &mut [u8], head: Head<'_>, pn: u64, pn_len: usize) -> Option<Self> {
         let (pn_offset, length_at) = match head {
-            Head::Long { kind, dcid, scid, token } => {
-                let at = header::encode_long(packet, kind, dcid, scid, token, pn, pn_len)?;
+            Head::Long { version, kind, dcid, scid, token } => {
+                let at = header::encode_long(packet, version, kind, dcid, scid, token, pn, pn_len)?;
                 (at.pn_offset, Some(at.length_offset))
             }
             Head::Short { dcid, key_phase } => (header::encode_short(packet, dcid, key_phase, pn, pn_len)?, None),

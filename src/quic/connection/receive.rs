@@ -155,6 +155,10 @@ impl Connection {
         scratch: &mut [u8],
         space: SpaceId,
     ) -> Result<(), Fault> {
+        if parsed.known_version() != Some(self.version) {
+            cx.stats.drop(DropReason::Version);
+            return Ok(());
+        }
         if self.is_foreign_scid(space, &parsed.scid) {
             cx.stats.drop(DropReason::Unexpected);
             return Ok(());

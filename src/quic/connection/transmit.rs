@@ -321,9 +321,10 @@ impl Connection {
         let dcid = self.remote_cids.current();
         // Hardly any packet needs this.
         let scid = &if space == SpaceId::Data { ConnectionId::default() } else { self.handshake_cid(cx.ids) };
+        let version = self.version;
         let head = match space {
-            SpaceId::Initial => Head::Long { kind: PacketType::Initial, dcid, scid, token: &self.token },
-            SpaceId::Handshake => Head::Long { kind: PacketType::Handshake, dcid, scid, token: &[] },
+            SpaceId::Initial => Head::Long { version, kind: PacketType::Initial, dcid, scid, token: &self.token },
+            SpaceId::Handshake => Head::Long { version, kind: PacketType::Handshake, dcid, scid, token: &[] },
             SpaceId::Data => Head::Short { dcid, key_phase: self.one_rtt.as_ref().is_some_and(|keys| keys.phase()) },
         };
         Outline::new(slot, head, pn, pn_len)

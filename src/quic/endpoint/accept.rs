@@ -6,13 +6,13 @@ use crate::base::Side;
 use crate::base::time::Instant;
 use crate::crypto::{self, DirectionKeys};
 use crate::quic::connection::{Birth, Connection, Cx, RxMeta};
-use crate::quic::endpoint::{Answer, Endpoint};
+use crate::quic::endpoint::Endpoint;
 use crate::quic::path::MIN_MTU;
 use crate::quic::stats::DropReason;
 use crate::quic::tls::TlsSession;
 use crate::quic::token::Verdict;
 use crate::wire::quic::header::{self, PacketType, Parsed};
-use crate::wire::quic::{QUIC_V1, TransportError};
+use crate::wire::quic::{TransportError, Version};
 
 /// Minimum length of a client's first Destination Connection ID, in bytes (RFC 9000 §7.2).
 const MIN_INITIAL_DCID: usize = 8;
@@ -42,14 +42,14 @@ impl Endpoint {
         if let Some(id) = self.find_reset(meta, data) {
             return self.on_reset(now, id);
         }
-        match parsed.kind {
-            PacketType::Initial if parsed.version == QUIC_V1 => self.accept(now, meta, parsed, data),
-            PacketType::Short => {
+        match (parsed.kind, parsed.known_version().filter(|version| self.accepts(*version))) {
+            (PacketType::Short, _) => {
                 self.note_reset(meta, data);
                 self.send_reset(now, meta, &parsed.dcid, data.len());
             }
-            PacketType::VersionNegotiation | PacketType::Retry => self.stats.drop(DropReason::Unexpected),
-            _ if parsed.version != QUIC_V1 => self.negotiate_version(meta, data),
+            (PacketType::VersionNegotiation | PacketType::Retry, _) => self.stats.drop(DropReason::Unexpected),
+            (_, None) => self.negotiate_version(now, meta, data),
+            (PacketType::Initial, Some(version)) => self.accept(now, meta, version, parsed, data),
             _ => self.stats.drop(DropReason::UnknownConnection),
         }
     }
@@ -63,25 +63,8 @@ impl Endpoint {
         room
     }
 
-    /// Answers a packet of another version with Version Negotiation (RFC 9000 §6.1).
-    fn negotiate_version(&mut self, meta: &RxMeta, data: &[u8]) {
-        self.stats.drop(DropReason::Version);
-        // Small datagrams are not answered, as the answer must not be larger.
-        if self.server.is_none() || data.len() < usize::from(MIN_MTU) || !self.may_answer() {
-            return;
-        }
-        let mut grease = [0; 4];
-        self.rng.fill(&mut grease);
-        let versions = [QUIC_V1, u32::from_be_bytes(grease) & 0xf0f0_f0f0 | 0x0a0a_0a0a];
-        let (dcid, scid) = header::raw_cids(data).unwrap_or_default();
-        let mut out = vec![0; 7 + dcid.len() + scid.len() + 4 * versions.len()];
-        let len = header::encode_version_negotiation(&mut out, grease[0], scid, dcid, &versions);
-        out.truncate(len.unwrap_or(0));
-        self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data: out });
-    }
-
     /// Handles a client's first Initial packet. No state is kept unless it is authentic.
-    fn accept(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &mut [u8]) {
+    fn accept(&mut self, now: Instant, meta: &RxMeta, version: Version, parsed: &Parsed, data: &mut [u8]) {
         let Some(server) = self.server.clone() else {
             self.stats.drop(DropReason::UnknownConnection);
             return;
@@ -99,11 +82,12 @@ impl Endpoint {
             return;
         }
         // These cheap checks decide whether the expensive ones follow.
-        let original = match self.tokens.judge(now, meta.remote, &parsed.dcid, &data[parsed.token.clone()]) {
+        let token = &data[parsed.token.clone()];
+        let original = match self.tokens.judge(now, version, meta.remote, &parsed.dcid, token) {
             Verdict::Validated(original) => Some(original),
             Verdict::Bad => return self.refuse_token(now, meta, parsed, data),
             Verdict::Foreign if self.config.retry.asks(self.unvalidated, self.config.max_handshakes) => {
-                return self.queue_retry(meta, parsed);
+                return self.queue_retry(meta, version, parsed);
             }
             Verdict::Foreign => None,
         };
@@ -111,7 +95,7 @@ impl Endpoint {
             self.stats.drop(DropReason::Overload);
             return;
         }
-        let keys = crypto::initial_direction(&parsed.dcid, Side::Client);
+        let keys = crypto::initial_direction(version, &parsed.dcid, Side::Client);
         if !self.is_authentic(&keys, parsed, data) {
             self.stats.drop(DropReason::Authentication);
             return;
@@ -123,6 +107,7 @@ impl Endpoint {
         let birth = Birth {
             id,
             side: Side::Server,
+            version,
             config: server.transport.clone(),
             local: meta.local,
             remote: meta.remote,
@@ -141,7 +126,7 @@ impl Endpoint {
             rng: &mut self.rng,
         };
         let params = conn.local_params(&mut cx).to_bytes();
-        let started = TlsSession::server(&server.tls, params).map(|tls| conn.start_tls(&mut cx, tls));
+        let started = TlsSession::server(&server.tls, version, params).map(|tls| conn.start_tls(&mut cx, tls));
         if !matches!(started, Ok(Ok(()))) {
             self.table.cancel(id);
             self.stats.drop(DropReason::Overload);

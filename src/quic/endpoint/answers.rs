@@ -7,7 +7,7 @@ use crate::base::time::Instant;
 use crate::quic::connection::Transmit;
 use crate::quic::endpoint::Endpoint;
 use crate::quic::stats::DropReason;
-use crate::wire::quic::ConnectionId;
+use crate::wire::quic::{ConnectionId, Version};
 
 /// Maximum number of queued answers (Version Negotiation, stateless reset, refusal).
 const MAX_ANSWERS: usize = 64;
@@ -36,6 +36,7 @@ pub struct AnswerId(u64);
 pub(super) struct RetryDue {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
+    pub(super) version: Version,
     pub(super) dcid: ConnectionId,
     pub(super) scid: ConnectionId,
 }

@@ -9,6 +9,7 @@ mod retry;
 mod route;
 mod routes;
 mod table;
+mod versions;
 mod way;
 
 use std::collections::VecDeque;
@@ -32,7 +33,7 @@ use crate::quic::memory::Memory;
 use crate::quic::stats::{DropReason, EndpointStats};
 use crate::quic::tls::{self, TlsError, TlsSession};
 use crate::wire::quic::header::{self, PacketType, Parsed};
-use crate::wire::quic::{ConnectionId, QUIC_V1, TransportError, varint};
+use crate::wire::quic::{ConnectionId, TransportError, varint};
 
 pub use lookup::Known;
 use lookup::Lookup;
@@ -122,6 +123,8 @@ pub struct Endpoint {
     foreign: Limit,
     /// Rate limit of closes for bad address tokens.
     refusals: Limit,
+    /// Rate limit of Version Negotiation packets.
+    negotiations: Limit,
     scratch: Vec<u8>,
     lists: Scratch,
     expired: Vec<(ConnId, Instant)>,
@@ -161,6 +164,7 @@ impl Endpoint {
             resets: Limit::new(config.reset_rate, Instant::ZERO),
             foreign: Limit::new(config.reset_rate, Instant::ZERO),
             refusals: Limit::new(config.reset_rate, Instant::ZERO),
+            negotiations: Limit::new(config.reset_rate, Instant::ZERO),
             tokens: AddressTokens::new(&config.address_key, config.time_base),
             server,
             closed: false,
@@ -211,6 +215,7 @@ impl Endpoint {
         let birth = Birth {
             id,
             side: Side::Client,
+            version: config.transport.first_version(),
             config: config.transport.clone(),
             local,
             remote,
@@ -222,7 +227,7 @@ impl Endpoint {
         let mut conn = Box::new(Connection::new(&birth, now, None));
         let mut cx = cx!(self, now);
         let params = conn.local_params(&mut cx).to_bytes();
-        let tls = TlsSession::client(&config.tls, server_name, params);
+        let tls = TlsSession::client(&config.tls, birth.version, server_name, params);
         let started = tls
             .and_then(|tls| conn.start_tls(&mut cx, tls).map_err(|fault| TlsError { alert: 80, reason: fault.reason }));
         if let Err(error) = started {
@@ -315,6 +320,7 @@ impl Endpoint {
         let Ok(parsed) = header::parse(data, self.ids.cid_len()) else {
             match self.find_reset(meta, data) {
                 Some(id) => self.on_reset(now, id),
+                None if self.is_foreign(data) => self.negotiate_version(now, meta, data),
                 None => {
                     self.note_reset(meta, data);
                     self.stats.drop(DropReason::Malformed);
@@ -700,5 +706,3 @@ fn announce_ids(conn: &mut Connection, id: ConnId, lookup: &mut Lookup, routes: 
         conn.update_route(|old, cid, local, remote| routes.replace(id, old, cid, local, remote));
     }
 }
-
-const _: () = assert!(QUIC_V1 == 1);

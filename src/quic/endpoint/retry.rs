@@ -10,14 +10,14 @@ use crate::quic::stats::DropReason;
 use crate::wire::quic::frame::Frame;
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::varint::Writer;
-use crate::wire::quic::{ConnectionId, TransportError};
+use crate::wire::quic::{ConnectionId, TransportError, Version};
 
 impl Endpoint {
     /// Queues a Retry for the client that sent the first packet `parsed`. No keys are derived for it, and it is smaller
     /// than that packet, which has 1200 bytes.
-    pub(super) fn queue_retry(&mut self, meta: &RxMeta, parsed: &Parsed) {
+    pub(super) fn queue_retry(&mut self, meta: &RxMeta, version: Version, parsed: &Parsed) {
         let (local, remote) = (meta.local, meta.remote);
-        let retry = RetryDue { local, remote, dcid: parsed.dcid, scid: parsed.scid };
+        let retry = RetryDue { local, remote, version, dcid: parsed.dcid, scid: parsed.scid };
         if !self.answers.push_retry(retry) {
             self.stats.drop(DropReason::Overload);
         }
@@ -35,9 +35,9 @@ impl Endpoint {
             random[15] ^= 1;
             scid = self.ids.retry_id(random);
         }
-        let token = self.tokens.seal_retry(now, retry.remote, &scid, &retry.dcid, nonce);
-        let len = header::encode_retry(slot, &retry.scid, &scid, &token)?;
-        let tag = crypto::retry_tag(&retry.dcid, &slot[..len]);
+        let token = self.tokens.seal_retry(now, retry.version, retry.remote, &scid, &retry.dcid, nonce);
+        let len = header::encode_retry(slot, retry.version, &retry.scid, &scid, &token)?;
+        let tag = crypto::retry_tag(retry.version, &retry.dcid, &slot[..len]);
         slot.get_mut(len..len + TAG_LEN)?.copy_from_slice(&tag);
         self.stats.retries_sent += 1;
         Some(len + TAG_LEN)
@@ -52,26 +52,28 @@ impl Endpoint {
 
     /// Closes a connection that a client begins, with `code`. Nothing is kept of it.
     pub(super) fn refuse(&mut self, now: Instant, meta: &RxMeta, parsed: &Parsed, data: &[u8], code: TransportError) {
+        let Some(version) = parsed.known_version() else { return };
         if !self.answers.has_room() || !self.refusals.take(now) {
             return;
         }
-        let theirs = crypto::initial_direction(&parsed.dcid, Side::Client);
+        let theirs = crypto::initial_direction(version, &parsed.dcid, Side::Client);
         if !self.is_authentic(&theirs, parsed, data) {
             return;
         }
-        let ours = crypto::initial_direction(&parsed.dcid, Side::Server);
-        let data = initial_close(&ours, &parsed.scid, &parsed.dcid, code);
+        let ours = crypto::initial_direction(version, &parsed.dcid, Side::Server);
+        let data = initial_close(&ours, version, &parsed.scid, &parsed.dcid, code);
         self.answers.push_back(Answer { local: meta.local, remote: meta.remote, data });
     }
 }
 
 /// An Initial packet with a close, for a connection without state. It is not ack-eliciting, so it needs no padding (RFC
 /// 9000 §14.1).
-fn initial_close(keys: &DirectionKeys, dcid: &[u8], scid: &[u8], code: TransportError) -> Vec<u8> {
+fn initial_close(keys: &DirectionKeys, version: Version, dcid: &[u8], scid: &[u8], code: TransportError) -> Vec<u8> {
     const PN_LEN: usize = 1;
     let frame = Frame::ConnectionClose { code: code.0, frame_type: 0, reason: b"" };
     let mut packet = vec![0; 64 + 2 * ConnectionId::MAX];
-    let at = header::encode_long(&mut packet, PacketType::Initial, dcid, scid, &[], 0, PN_LEN).expect("room for it");
+    let kind = PacketType::Initial;
+    let at = header::encode_long(&mut packet, version, kind, dcid, scid, &[], 0, PN_LEN).expect("room for it");
     let start = at.pn_offset + PN_LEN;
     let mut w = Writer::new(&mut packet[start..]);
     frame.encode(&mut w);

@@ -11,6 +11,7 @@ use rustls::{DigitallySignedStruct, KeyLog, RootCertStore, SignatureScheme, Supp
 use crate::crypto::Suite;
 use crate::quic::ConfigError;
 use crate::quic::tls::keys::Capture;
+use crate::quic::tls::labels::Labels;
 
 /// Options common to client and server configurations.
 #[derive(Clone, Default)]
@@ -29,7 +30,7 @@ impl std::fmt::Debug for TlsOptions {
     }
 }
 
-/// The aws-lc-rs suite `base` with our QUIC packet protection.
+/// The aws-lc-rs suite `base` with our QUIC packet protection and the labels of every version.
 fn with_capture(base: SupportedCipherSuite, quic: &'static Capture) -> Tls13CipherSuite {
     let base = base.tls13().expect("a TLS 1.3 suite");
     Tls13CipherSuite {
@@ -38,7 +39,8 @@ fn with_capture(base: SupportedCipherSuite, quic: &'static Capture) -> Tls13Ciph
             hash_provider: base.common.hash_provider,
             confidentiality_limit: base.common.confidentiality_limit,
         },
-        hkdf_provider: base.hkdf_provider,
+        // Once per suite and process.
+        hkdf_provider: Box::leak(Box::new(Labels(base.hkdf_provider))),
         aead_alg: base.aead_alg,
         quic: Some(quic),
     }
@@ -127,7 +129,7 @@ pub(crate) fn warm_up() {
     for group in provider.kx_groups.iter().take(1) {
         let _ = group.start();
     }
-    let _ = crate::crypto::initial_keys(&seed[..8], crate::base::Side::Client);
+    let _ = crate::crypto::initial_keys(crate::wire::quic::Version::V1, &seed[..8], crate::base::Side::Client);
 }
 
 /// Makes a TLS configuration for servers.

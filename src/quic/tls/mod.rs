@@ -1,19 +1,22 @@
 //! The engine's interface to TLS 1.3 by rustls (RFC 9001 §4).
 //!
 //! rustls performs the whole handshake; packet protection is ours. `keys` extracts the raw key material from rustls,
-//! and `config` makes configurations whose suites allow that.
+//! `labels` lets it derive the keys of a version that is chosen during the handshake, and `config` makes configurations
+//! whose suites allow both.
 
 mod config;
 mod keys;
+mod labels;
 mod pem;
 mod words;
 
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use rustls::quic::{ClientConnection, Connection as Quic, ServerConnection, Version};
+use rustls::quic::{ClientConnection, Connection as Quic, ServerConnection, Version as RustlsVersion};
 
 use crate::crypto::{Keys, PacketKey, traceless};
+use crate::wire::quic::Version;
 
 pub use config::{AnyCertificate, TlsOptions, client_config, crypto_provider, insecure_client_config, server_config};
 pub(crate) use config::{check_client, check_server, warm_up};
@@ -37,20 +40,27 @@ pub(crate) enum KeyChange {
 }
 
 /// Derives the packet keys of later key phases (RFC 9001 §6).
-pub(crate) struct KeyUpdates(rustls::quic::Secrets);
+pub(crate) struct KeyUpdates(rustls::quic::Secrets, Version);
 
 impl KeyUpdates {
     /// The next keys: (local, remote).
     pub(crate) fn next(&mut self) -> (PacketKey, PacketKey) {
         traceless(|| {
-            let set = self.0.next_packet_keys();
+            let set = labels::with_version(self.1, || self.0.next_packet_keys());
             (keys::packet_key(&*set.local), keys::packet_key(&*set.remote))
         })
     }
 }
 
 /// The TLS side of one connection.
-pub(crate) struct TlsSession(Quic);
+pub(crate) struct TlsSession {
+    quic: Quic,
+    /// The version whose keys are derived.
+    version: Version,
+}
+
+/// rustls takes all sessions for ones of version 1 (see [`labels`]).
+const ANY: RustlsVersion = RustlsVersion::V1;
 
 impl std::fmt::Debug for TlsSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -59,26 +69,35 @@ impl std::fmt::Debug for TlsSession {
 }
 
 impl TlsSession {
-    /// A client's session with the server `name`. It announces the transport parameters `params`.
-    pub(crate) fn client(config: &Arc<rustls::ClientConfig>, name: &str, params: Vec<u8>) -> Result<Self, TlsError> {
+    /// A client's session of `version` with the server `name`. It announces the transport parameters `params`.
+    pub(crate) fn client(
+        config: &Arc<rustls::ClientConfig>,
+        version: Version,
+        name: &str,
+        params: Vec<u8>,
+    ) -> Result<Self, TlsError> {
         let internal = |reason: String| TlsError { alert: INTERNAL_ERROR, reason };
         let name =
             ServerName::try_from(name.to_owned()).map_err(|_| internal("not a DNS name or an IP address".into()))?;
-        let conn = ClientConnection::new(config.clone(), Version::V1, name, params);
-        conn.map(|c| Self(Quic::Client(c))).map_err(|e| internal(e.to_string()))
+        let conn = ClientConnection::new(config.clone(), ANY, name, params);
+        conn.map(|c| Self { quic: Quic::Client(c), version }).map_err(|e| internal(e.to_string()))
     }
 
-    /// A server's session. It announces the transport parameters `params`.
-    pub(crate) fn server(config: &Arc<rustls::ServerConfig>, params: Vec<u8>) -> Result<Self, TlsError> {
-        ServerConnection::new(config.clone(), Version::V1, params)
-            .map(|c| Self(Quic::Server(c)))
+    /// A server's session of `version`. It announces the transport parameters `params`.
+    pub(crate) fn server(
+        config: &Arc<rustls::ServerConfig>,
+        version: Version,
+        params: Vec<u8>,
+    ) -> Result<Self, TlsError> {
+        ServerConnection::new(config.clone(), ANY, params)
+            .map(|c| Self { quic: Quic::Server(c), version })
             .map_err(|e| TlsError { alert: INTERNAL_ERROR, reason: e.to_string() })
     }
 
     /// Reads handshake bytes, which must be in order.
     pub(crate) fn read_handshake(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
-        self.0.read_hs(bytes).map_err(|error| TlsError {
-            alert: self.0.alert().map_or(INTERNAL_ERROR, u8::from),
+        self.quic.read_hs(bytes).map_err(|error| TlsError {
+            alert: self.quic.alert().map_or(INTERNAL_ERROR, u8::from),
             reason: explain(&error),
         })
     }
@@ -86,27 +105,27 @@ impl TlsSession {
     /// Appends handshake bytes to send to `out`. Bytes after a returned key change belong to the new keys' level.
     pub(crate) fn write_handshake(&mut self, out: &mut Vec<u8>) -> Option<KeyChange> {
         traceless(|| {
-            Some(match self.0.write_hs(out)? {
+            Some(match labels::with_version(self.version, || self.quic.write_hs(out))? {
                 rustls::quic::KeyChange::Handshake { keys } => KeyChange::Handshake(keys::both(&keys)),
                 rustls::quic::KeyChange::OneRtt { keys, next } => {
-                    KeyChange::OneRtt(keys::both(&keys), KeyUpdates(next))
+                    KeyChange::OneRtt(keys::both(&keys), KeyUpdates(next, self.version))
                 }
             })
         })
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
-        self.0.is_handshaking()
+        self.quic.is_handshaking()
     }
 
     /// The peer's transport parameters, once received.
     pub(crate) fn transport_parameters(&self) -> Option<&[u8]> {
-        self.0.quic_transport_parameters()
+        self.quic.quic_transport_parameters()
     }
 
     /// The negotiated application protocol.
     pub(crate) fn alpn(&self) -> Option<&[u8]> {
-        self.0.alpn_protocol()
+        self.quic.alpn_protocol()
     }
 }
 
@@ -142,8 +161,8 @@ mod tests {
         let server = server_config(vec![cert], key, &options).unwrap();
         let client = insecure_client_config(&options).unwrap();
         let mut ends = [
-            TlsSession::client(&client, "sim", params(Side::Client)).unwrap(),
-            TlsSession::server(&server, params(Side::Server)).unwrap(),
+            TlsSession::client(&client, Version::V2, "sim", params(Side::Client)).unwrap(),
+            TlsSession::server(&server, Version::V2, params(Side::Server)).unwrap(),
         ];
         let mut secrets = Secrets::default();
         let mut all = Vec::new();

@@ -1,11 +1,11 @@
-//! Packet headers (RFC 8999, RFC 9000 §17), packet numbers and header protection.
+//! Packet headers (RFC 8999, RFC 9000 §17, RFC 9369 §3), packet numbers and header protection.
 
 use core::ops::Range;
 
 use thiserror::Error;
 
 use crate::wire::quic::varint::{Reader, Writer};
-use crate::wire::quic::{ConnectionId, QUIC_V1};
+use crate::wire::quic::{ConnectionId, Version};
 
 /// Maximum length of a token accepted from a Retry packet, in bytes. Every Initial packet of the connection has to
 /// contain it (RFC 9000 §17.2.5.3): in a datagram of 1200 bytes with connection IDs of 20 bytes, it leaves 129 bytes
@@ -31,6 +31,36 @@ pub enum PacketType {
     Short,
 }
 
+/// What is added to the packet types of version 1, modulo 4 (RFC 9369 §3.2).
+const fn type_shift(version: Version) -> u8 {
+    match version {
+        Version::V1 => 0,
+        Version::V2 => 1,
+    }
+}
+
+/// The Type field of a long header (RFC 9000 §17.2); `None` for other packets.
+const fn type_bits(version: Version, kind: PacketType) -> Option<u8> {
+    let bits = match kind {
+        PacketType::Initial => 0,
+        PacketType::ZeroRtt => 1,
+        PacketType::Handshake => 2,
+        PacketType::Retry => 3,
+        PacketType::VersionNegotiation | PacketType::Short => return None,
+    };
+    Some((bits + type_shift(version)) & 3)
+}
+
+/// The type of a packet whose long header has these bits in its Type field.
+const fn packet_type(version: Version, bits: u8) -> PacketType {
+    match bits.wrapping_sub(type_shift(version)) & 3 {
+        0 => PacketType::Initial,
+        1 => PacketType::ZeroRtt,
+        2 => PacketType::Handshake,
+        _ => PacketType::Retry,
+    }
+}
+
 /// Why a header could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum HeaderError {
@@ -40,7 +70,7 @@ pub enum HeaderError {
     /// The fixed bit is zero (RFC 9000 §17.2, §17.3).
     #[error("fixed bit is zero")]
     FixedBit,
-    /// A connection ID in version 1 has more than 20 bytes.
+    /// A connection ID in a version that we know has more than 20 bytes.
     #[error("connection ID of {0} bytes")]
     ConnectionIdLength(u8),
 }
@@ -64,18 +94,37 @@ pub struct Parsed {
     pub packet_len: usize,
 }
 
-/// Decodes the header of the first packet in `datagram`. Short headers have a connection ID of `cid_len` bytes.
+impl Parsed {
+    /// The version of a long header, if we know it.
+    pub fn known_version(&self) -> Option<Version> {
+        Version::of(self.version)
+    }
+}
+
+/// The bit of the first byte that is 1 in all versions that we know, unless the receiver accepts any value (RFC 9287).
+pub const FIXED_BIT: u8 = 0x40;
+
+/// Decodes the header of the first packet in `datagram`. Short headers have a connection ID of `cid_len` bytes. The
+/// fixed bit must be 1.
 ///
 /// # Errors
 /// [`HeaderError`]; the datagram must be dropped.
 pub fn parse(datagram: &[u8], cid_len: usize) -> Result<Parsed, HeaderError> {
+    let parsed = parse_greased(datagram, cid_len)?;
+    // Other versions have no such bit.
+    let free = parsed.kind != PacketType::Short && parsed.known_version().is_none();
+    if free || datagram[0] & FIXED_BIT != 0 { Ok(parsed) } else { Err(HeaderError::FixedBit) }
+}
+
+/// Like [`parse`], for receivers that accept any value of the fixed bit (RFC 9287 §3).
+///
+/// # Errors
+/// [`HeaderError`]; the datagram must be dropped.
+pub fn parse_greased(datagram: &[u8], cid_len: usize) -> Result<Parsed, HeaderError> {
     let mut r = Reader::new(datagram);
     let first = r.u8().ok_or(HeaderError::Truncated)?;
     if first & 0x80 != 0 {
         return parse_long(first, r, datagram.len());
-    }
-    if first & 0x40 == 0 {
-        return Err(HeaderError::FixedBit);
     }
     let dcid = r.bytes(cid_len).and_then(ConnectionId::new).ok_or(HeaderError::Truncated)?;
     Ok(Parsed {
@@ -92,8 +141,9 @@ pub fn parse(datagram: &[u8], cid_len: usize) -> Result<Parsed, HeaderError> {
 fn parse_long(first: u8, mut r: Reader<'_>, len: usize) -> Result<Parsed, HeaderError> {
     let cut = HeaderError::Truncated;
     let version = r.u32().ok_or(cut)?;
-    let dcid = cid(&mut r, version)?;
-    let scid = cid(&mut r, version)?;
+    let known = Version::of(version);
+    let dcid = cid(&mut r, known)?;
+    let scid = cid(&mut r, known)?;
     let mut parsed = Parsed {
         kind: PacketType::Initial,
         version,
@@ -112,18 +162,8 @@ fn parse_long(first: u8, mut r: Reader<'_>, len: usize) -> Result<Parsed, Header
         parsed.kind = PacketType::VersionNegotiation;
         return Ok(parsed);
     }
-    if version != QUIC_V1 {
-        return Ok(parsed);
-    }
-    if first & 0x40 == 0 {
-        return Err(HeaderError::FixedBit);
-    }
-    parsed.kind = match first >> 4 & 3 {
-        0 => PacketType::Initial,
-        1 => PacketType::ZeroRtt,
-        2 => PacketType::Handshake,
-        _ => PacketType::Retry,
-    };
+    let Some(known) = known else { return Ok(parsed) };
+    parsed.kind = packet_type(known, first >> 4 & 3);
     if parsed.kind == PacketType::Retry {
         let tag = len.checked_sub(16).filter(|at| *at >= r.position()).ok_or(cut)?;
         parsed.token = r.position()..tag;
@@ -142,13 +182,19 @@ fn parse_long(first: u8, mut r: Reader<'_>, len: usize) -> Result<Parsed, Header
     Ok(parsed)
 }
 
-fn cid(r: &mut Reader<'_>, version: u32) -> Result<ConnectionId, HeaderError> {
+fn cid(r: &mut Reader<'_>, version: Option<Version>) -> Result<ConnectionId, HeaderError> {
     let len = r.u8().ok_or(HeaderError::Truncated)?;
-    if version == QUIC_V1 && usize::from(len) > ConnectionId::MAX {
+    if version.is_some() && usize::from(len) > ConnectionId::MAX {
         return Err(HeaderError::ConnectionIdLength(len));
     }
     let bytes = r.bytes(usize::from(len)).ok_or(HeaderError::Truncated)?;
     Ok(ConnectionId::new(&bytes[..bytes.len().min(ConnectionId::MAX)]).expect("at most 20 bytes"))
+}
+
+/// The Version field of a long header; `None` for a short one.
+pub fn raw_version(datagram: &[u8]) -> Option<u32> {
+    let (first, rest) = datagram.split_first()?;
+    rest.first_chunk().filter(|_| first & 0x80 != 0).map(|version| u32::from_be_bytes(*version))
 }
 
 /// The Destination Connection ID of a long header, whatever follows it (RFC 8999 §5.1).
@@ -183,8 +229,11 @@ pub struct LongOffsets {
 
 /// Encodes a long header with a two-byte Length field of zero and a packet number of `pn_len` (1 to 4) bytes. `None` if
 /// `out` is too short, or `kind` is not Initial, 0-RTT or Handshake.
+// It is the header's fields.
+#[allow(clippy::too_many_arguments)]
 pub fn encode_long(
     out: &mut [u8],
+    version: Version,
     kind: PacketType,
     dcid: &[u8],
     scid: &[u8],
@@ -192,15 +241,10 @@ pub fn encode_long(
     pn: u64,
     pn_len: usize,
 ) -> Option<LongOffsets> {
-    let bits = match kind {
-        PacketType::Initial => 0,
-        PacketType::ZeroRtt => 1,
-        PacketType::Handshake => 2,
-        PacketType::Retry | PacketType::VersionNegotiation | PacketType::Short => return None,
-    };
+    let bits = type_bits(version, kind).filter(|_| kind != PacketType::Retry)?;
     let mut w = Writer::new(out);
     w.u8(0xc0 | bits << 4 | pn_bits(pn_len));
-    w.u32(QUIC_V1);
+    w.u32(version.number());
     w.short(dcid);
     w.short(scid);
     if kind == PacketType::Initial {
@@ -275,10 +319,10 @@ pub fn encode_version_negotiation(
 
 /// Encodes a Retry packet without its integrity tag (RFC 9000 §17.2.5); returns its length so far. `None` if `out` is
 /// too short.
-pub fn encode_retry(out: &mut [u8], dcid: &[u8], scid: &[u8], token: &[u8]) -> Option<usize> {
+pub fn encode_retry(out: &mut [u8], version: Version, dcid: &[u8], scid: &[u8], token: &[u8]) -> Option<usize> {
     let mut w = Writer::new(out);
-    w.u8(0xf0);
-    w.u32(QUIC_V1);
+    w.u8(0xc0 | type_bits(version, PacketType::Retry)? << 4);
+    w.u32(version.number());
     w.short(dcid);
     w.short(scid);
     w.bytes(token);
@@ -401,17 +445,35 @@ mod tests {
     }
 
     #[test]
+    fn long_headers_have_the_types_of_their_version() {
+        use PacketType::{Handshake, Initial, Retry, Short, VersionNegotiation, ZeroRtt};
+        // RFC 9000 table 5, RFC 9369 §3.2.
+        for (version, types) in
+            [(Version::V1, [Initial, ZeroRtt, Handshake, Retry]), (Version::V2, [Retry, Initial, ZeroRtt, Handshake])]
+        {
+            for (bits, kind) in types.into_iter().enumerate() {
+                assert_eq!(packet_type(version, bits as u8), kind);
+                assert_eq!(type_bits(version, kind), Some(bits as u8));
+            }
+            assert_eq!((type_bits(version, Short), type_bits(version, VersionNegotiation)), (None, None));
+        }
+    }
+
+    #[test]
     fn long_header_round_trip_and_coalescing() {
         let mut out = [0; 100];
-        let at = encode_long(&mut out, PacketType::Initial, &[1; 8], &[2; 5], b"token", 0x1234, 2).unwrap();
-        let end = at.pn_offset + 30;
-        out[at.length_offset..at.length_offset + 2].copy_from_slice(&(0x4000 | 30u16).to_be_bytes());
-        let parsed = parse(&out, 8).unwrap();
-        assert_eq!(parsed.kind, PacketType::Initial);
-        assert_eq!((&*parsed.dcid, &*parsed.scid), (&[1; 8][..], &[2; 5][..]));
-        assert_eq!(&out[parsed.token], b"token");
-        assert_eq!((parsed.pn_offset, parsed.packet_len), (at.pn_offset, end));
-        assert_eq!(parse(&out[..end - 1], 8), Err(HeaderError::Truncated));
+        for version in Version::ALL {
+            let at = encode_long(&mut out, version, PacketType::Initial, &[1; 8], &[2; 5], b"token", 0x1234, 2);
+            let at = at.unwrap();
+            let end = at.pn_offset + 30;
+            out[at.length_offset..at.length_offset + 2].copy_from_slice(&(0x4000 | 30u16).to_be_bytes());
+            let parsed = parse(&out, 8).unwrap();
+            assert_eq!((parsed.kind, parsed.known_version()), (PacketType::Initial, Some(version)));
+            assert_eq!((&*parsed.dcid, &*parsed.scid), (&[1; 8][..], &[2; 5][..]));
+            assert_eq!(&out[parsed.token], b"token");
+            assert_eq!((parsed.pn_offset, parsed.packet_len), (at.pn_offset, end));
+            assert_eq!(parse(&out[..end - 1], 8), Err(HeaderError::Truncated));
+        }
     }
 
     #[test]
@@ -431,9 +493,11 @@ mod tests {
     #[test]
     fn retry_token_ends_before_the_tag() {
         let mut out = [0; 64];
-        let len = encode_retry(&mut out, &[1; 8], &[2; 8], b"tok").unwrap();
-        let parsed = parse(&out[..len + 16], 8).unwrap();
-        assert_eq!((parsed.kind, &out[parsed.token]), (PacketType::Retry, &b"tok"[..]));
+        for version in Version::ALL {
+            let len = encode_retry(&mut out, version, &[1; 8], &[2; 8], b"tok").unwrap();
+            let parsed = parse(&out[..len + 16], 8).unwrap();
+            assert_eq!((parsed.kind, &out[parsed.token]), (PacketType::Retry, &b"tok"[..]));
+        }
     }
 
     #[test]
@@ -442,6 +506,19 @@ mod tests {
         assert_eq!(parse(&[0; 20], 8), Err(HeaderError::FixedBit));
         assert_eq!(parse(&[0x40, 1, 2], 8), Err(HeaderError::Truncated));
         assert_eq!(parse(&[0xc0, 0, 0, 0, 1, 21], 8), Err(HeaderError::ConnectionIdLength(21)));
+        assert_eq!(parse(&[0xc0, 0x6b, 0x33, 0x43, 0xcf, 21], 8), Err(HeaderError::ConnectionIdLength(21)));
+    }
+
+    /// RFC 9287 §3: those who say so accept both values. Other versions do not have the bit (RFC 8999 §5.1).
+    #[test]
+    fn the_fixed_bit_matters_where_it_is_not_greased() {
+        let long = |first: u8, version: u32| [&[first][..], &version.to_be_bytes(), &[0; 30]].concat();
+        for (packet, known) in
+            [(vec![0x3f; 30], true), (long(0xbf, 1), true), (long(0x80, 0x6b33_43cf), true), (long(0x80, 7), false)]
+        {
+            assert_eq!(parse(&packet, 8).err(), known.then_some(HeaderError::FixedBit), "{packet:x?}");
+            assert!(parse_greased(&packet, 8).is_ok(), "{packet:x?}");
+        }
     }
 
     /// Headers that fit exactly are written; with a byte less, they are refused.
@@ -449,13 +526,17 @@ mod tests {
     fn headers_that_do_not_fit_are_refused() {
         type Encoder<'a> = &'a dyn Fn(&mut [u8]) -> Option<usize>;
         let encoders: [Encoder<'_>; 5] = [
-            &|out| encode_long(out, PacketType::Initial, &[1; 20], &[2; 20], &[3; 70], 9, 4).map(|at| at.pn_offset + 4),
             &|out| {
-                encode_long(out, PacketType::Handshake, &[1; 20], &[2; 20], &[3; 70], 9, 3).map(|at| at.pn_offset + 3)
+                let at = encode_long(out, Version::V1, PacketType::Initial, &[1; 20], &[2; 20], &[3; 70], 9, 4);
+                at.map(|at| at.pn_offset + 4)
+            },
+            &|out| {
+                let at = encode_long(out, Version::V2, PacketType::Handshake, &[1; 20], &[2; 20], &[3; 70], 9, 3);
+                at.map(|at| at.pn_offset + 3)
             },
             &|out| encode_short(out, &ConnectionId::new(&[1; 20]).unwrap(), true, 1 << 40, 4).map(|at| at + 4),
             &|out| encode_version_negotiation(out, 0, &[1; 255], &[2; 255], &[1, 2]),
-            &|out| encode_retry(out, &[1; 20], &[2; 20], &[3; 1500]),
+            &|out| encode_retry(out, Version::V1, &[1; 20], &[2; 20], &[3; 1500]),
         ];
         for (n, encode) in encoders.iter().enumerate() {
             let mut out = [0; 2000];
@@ -466,7 +547,7 @@ mod tests {
             assert_eq!(encode(&mut out[..len]), Some(len));
         }
         let mut out = [0; 2000];
-        assert_eq!(encode_long(&mut out, PacketType::Retry, &[], &[], &[], 0, 1), None);
+        assert_eq!(encode_long(&mut out, Version::V1, PacketType::Retry, &[], &[], &[], 0, 1), None);
         assert_eq!(encode_version_negotiation(&mut out, 0, &[0; 256], &[], &[]), None);
     }
 

@@ -1,17 +1,17 @@
-//! QUIC's wire format: RFC 8999, RFC 9000 §16–§20, RFC 9221.
+//! QUIC's wire format: RFC 8999, RFC 9000 §16–§20, RFC 9221, RFC 9369.
 
 pub mod frame;
 pub mod header;
 pub mod params;
 pub mod varint;
+pub mod version;
 
 use core::fmt;
 use core::ops::Deref;
 
 use crate::base::Side;
 
-/// QUIC version 1 (RFC 9000 §15).
-pub const QUIC_V1: u32 = 1;
+pub use version::{Version, Versions};
 
 /// Direction of a stream (RFC 9000 §2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -161,6 +161,7 @@ codes! {
     KEY_UPDATE_ERROR = 0x0e: "key update error";
     AEAD_LIMIT_REACHED = 0x0f: "AEAD limit reached";
     NO_VIABLE_PATH = 0x10: "no viable path";
+    VERSION_NEGOTIATION_ERROR = 0x11: "version negotiation error";
 }
 
 impl TransportError {

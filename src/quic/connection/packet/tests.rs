@@ -104,7 +104,7 @@ impl Shape {
         let id_of_peer = ConnectionId::new(dcid).unwrap();
         let head = match self.kind {
             PacketType::Short => Head::Short { dcid: &id_of_peer, key_phase: true },
-            kind => Head::Long { kind, dcid, scid, token },
+            kind => Head::Long { version: Version::V2, kind, dcid, scid, token },
         };
         let mut memory = vec![0xa5; GUARD + self.room + GUARD];
         let mut list = Vec::new();
@@ -213,7 +213,8 @@ fn every_size_of_slot_is_right_or_refused() {
 #[test]
 fn the_length_field_bounds_long_packets() {
     let mut slot = vec![0; 20_000];
-    let head = Head::Long { kind: PacketType::Handshake, dcid: &[1; 8], scid: &[2; 8], token: &[] };
+    let head =
+        Head::Long { version: Version::V1, kind: PacketType::Handshake, dcid: &[1; 8], scid: &[2; 8], token: &[] };
     let (key, mask) = (packet_key(Suite::Aes128Gcm, &[3; 16], &[4; 12]), header_key(Suite::Aes128Gcm, &[5; 16]));
     let outline = Outline::new(&mut slot, head, 0, 1).unwrap();
     let mut builder = PacketBuilder::new(&mut slot, outline, &mut Vec::new());
