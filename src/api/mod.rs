@@ -338,9 +338,10 @@ pub use crate::net::{Cidr, CidrError, Detect, Drops, NetConfig, NetDrop, NetErro
 #[doc(inline)]
 pub use crate::quic::{
     BufferProvider, Chunk, CidConfig, CidConfigError, ClientConfig, CloseReason, ConfigError, CongestionAlgorithm,
-    Conn, ConnId, ConnStats, ConnectError, Dir, DropReason, EndpointConfig, EndpointStats, Event, MemoryConfig, Notify,
-    OpenError, OutOfSpace, PlacementStats, Priority, ProvideError, ProvideErrorKind, RetryPolicy, Secret, SendData,
-    SendError, SendErrorKind, ServerConfig, StreamError, StreamId, StreamStats, TransportConfig, tls,
+    Conn, ConnId, ConnStats, ConnectError, Dir, DropReason, EndpointConfig, EndpointStats, Event, MemoryConfig,
+    MemoryTokens, NewTokens, Notify, OpenError, OutOfSpace, PlacementStats, Priority, ProvideError, ProvideErrorKind,
+    RetryPolicy, Secret, SendData, SendError, SendErrorKind, ServerConfig, StreamError, StreamId, StreamStats,
+    TokenScope, TokenStore, TransportConfig, tls,
 };
 #[doc(inline)]
 pub use crate::runtime::{

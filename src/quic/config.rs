@@ -14,7 +14,7 @@ use crate::mem::PinnedBuf;
 use crate::quic::cid::{CidCodec, CidConfig, IdMaker};
 use crate::quic::config_error::ConfigError;
 use crate::quic::secret::Secret;
-use crate::quic::token::RetryPolicy;
+use crate::quic::token::{NewTokens, RetryPolicy, TokenStore};
 use crate::quic::{StreamId, tls};
 use crate::wire::quic::{Version, Versions};
 
@@ -197,6 +197,7 @@ impl ServerConfig {
 pub struct ClientConfig {
     pub(crate) tls: Arc<rustls::ClientConfig>,
     pub(crate) transport: Arc<TransportConfig>,
+    pub(crate) tokens: Option<Arc<dyn TokenStore>>,
 }
 
 impl ClientConfig {
@@ -211,7 +212,14 @@ impl ClientConfig {
         let transport = transport.into();
         transport.validate()?;
         tls::check_client(&tls)?;
-        Ok(Self { tls, transport })
+        Ok(Self { tls, transport, tokens: None })
+    }
+
+    /// Keeps the address tokens of servers in `store`, and uses each for one later connection (RFC 9000 §8.1.3). By
+    /// default, none are kept.
+    #[must_use]
+    pub fn with_tokens(self, store: Arc<dyn TokenStore>) -> Self {
+        Self { tokens: Some(store), ..self }
     }
 
     /// Replaces the transport settings.
@@ -299,8 +307,10 @@ pub struct EndpointConfig {
     pub reset_rate: u32,
     /// When clients have to prove their address before any state is kept for them.
     pub retry: RetryPolicy,
+    /// Tokens that clients get for later connections.
+    pub new_tokens: NewTokens,
     /// The engine's [`Instant::ZERO`] on a clock shared by all endpoints with the same `address_key`, such as
-    /// wall-clock time since 1970. Tokens are valid for 60 seconds of that clock. Cores of [`runtime`](crate::runtime)
+    /// wall-clock time since 1970. Lifetimes of tokens are counted on that clock. Cores of [`runtime`](crate::runtime)
     /// set this themselves.
     ///
     /// [`Instant::ZERO`]: crate::base::time::Instant::ZERO
@@ -344,6 +354,7 @@ impl EndpointConfig {
             memory: MemoryConfig::default(),
             grease: true,
             retry: RetryPolicy::default(),
+            new_tokens: NewTokens::default(),
             time_base: Duration::ZERO,
         };
         // The engine's generator needs another seed than the keys, as its output is visible in packets.

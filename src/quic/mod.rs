@@ -42,4 +42,4 @@ pub use stats::{ConnStats, DropReason, EndpointStats, PlacementStats, StreamStat
 pub use stream::chunk::Chunk;
 pub use stream::priority::Priority;
 pub(crate) use token::LIFETIME as TOKEN_LIFETIME;
-pub use token::RetryPolicy;
+pub use token::{MemoryTokens, NewTokens, RetryPolicy, TokenScope, TokenStore};

@@ -163,8 +163,10 @@ pub struct EndpointStats {
     pub negotiations_sent: u64,
     /// Retry packets sent.
     pub retries_sent: u64,
-    /// First packets with a valid address token.
+    /// First packets with a valid address token, from a Retry packet or an earlier connection.
     pub tokens_accepted: u64,
+    /// Tokens for later connections sent in NEW_TOKEN frames.
+    pub new_tokens_sent: u64,
     /// Packets that arrived before their keys and were kept.
     pub packets_kept: u64,
     /// Drops by reason, indexed by [`DropReason`].
@@ -198,6 +200,7 @@ impl EndpointStats {
             ("quic_negotiations_sent", self.negotiations_sent),
             ("quic_retries_sent", self.retries_sent),
             ("quic_tokens_accepted", self.tokens_accepted),
+            ("quic_new_tokens_sent", self.new_tokens_sent),
             ("quic_bytes_direct", self.placement.direct),
             ("quic_bytes_staged", self.placement.staged),
             ("quic_bytes_copied", self.placement.copied),

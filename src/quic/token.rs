@@ -1,4 +1,5 @@
-//! Address tokens (RFC 9000 §8.1), by which a client proves its address without state on our side.
+//! Address tokens (RFC 9000 §8.1), by which a client proves its address without state on our side: those of Retry
+//! packets, which this file makes and reads, and those of NEW_TOKEN frames ([`lasting`]).
 //!
 //! ```text
 //! kind 1 | period 1 | nonce 12 | sealed: { time 8, length 1, original ID 20 } | tag 16
@@ -14,6 +15,10 @@
 //! that a change of keys invalidates no token and clocks may differ slightly. Opening a token costs one AEAD operation
 //! whatever its contents; a key is derived once per period.
 
+mod lasting;
+mod spent;
+mod store;
+
 use std::net::{IpAddr, SocketAddr};
 
 use hkdf::Hkdf;
@@ -23,6 +28,12 @@ use zeroize::Zeroizing;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::{STATE_NONCE_LEN, StateKey, TAG_LEN};
 use crate::wire::quic::{ConnectionId, Version};
+
+use lasting::Lasting;
+pub use lasting::NewTokens;
+pub(crate) use lasting::{Mark, NEW_TOKEN_LEN};
+use spent::Spent;
+pub use store::{MemoryTokens, TokenScope, TokenStore};
 
 /// When a server answers a client's first packet with a Retry (RFC 9000 §8.1.2), so that the client has to return with
 /// a token that proves its address. This costs the client a round trip, and the server no memory.
@@ -76,8 +87,8 @@ const PERIOD_MS: u64 = 64_000;
 
 const _: () = assert!(LIFETIME.as_millis() < PERIOD_MS as u128, "a token is of this period or of its neighbour");
 
-/// First byte of a token from a Retry packet. Tokens of NEW_TOKEN frames would have another one (RFC 9000 §8.1.1
-/// requires that they can be distinguished).
+/// First byte of a token from a Retry packet. Tokens of NEW_TOKEN frames have another one (RFC 9000 §8.1.1 requires
+/// that they can be distinguished).
 const RETRY: u8 = 1;
 
 /// Length of the plaintext: time, length of the original connection ID, that ID.
@@ -97,7 +108,10 @@ pub(crate) enum Verdict {
     /// A Retry token that is forged, expired, or of another client. Its sender will not accept another Retry (RFC 9000
     /// §8.1.2).
     Bad,
-    /// Something else: it proves nothing and is ignored (RFC 9000 §8.1.3).
+    /// A valid token of a NEW_TOKEN frame that was not used before. [`AddressTokens::spend`] marks it as used.
+    Known(Mark),
+    /// Something else, such as an old token or one that was used before: it proves nothing and is ignored (RFC 9000
+    /// §8.1.3).
     Foreign,
 }
 
@@ -107,6 +121,9 @@ pub(crate) struct AddressTokens {
     /// Keys with the number of their period, which determines their place.
     keys: [Option<(u64, StateKey)>; 3],
     base: Duration,
+    lasting: Lasting,
+    spent: Spent,
+    count: u8,
 }
 
 impl core::fmt::Debug for AddressTokens {
@@ -117,8 +134,38 @@ impl core::fmt::Debug for AddressTokens {
 
 impl AddressTokens {
     /// `base` is the shared time at [`Instant::ZERO`].
-    pub(crate) fn new(secret: &[u8; 32], base: Duration) -> Self {
-        Self { secret: Zeroizing::new(*secret), keys: [None, None, None], base }
+    pub(crate) fn new(secret: &[u8; 32], base: Duration, new_tokens: NewTokens) -> Self {
+        Self {
+            secret: Zeroizing::new(*secret),
+            keys: [None, None, None],
+            base,
+            lasting: Lasting::new(secret, new_tokens.lifetime),
+            spent: Spent::default(),
+            count: if new_tokens.lifetime.is_zero() { 0 } else { new_tokens.count },
+        }
+    }
+
+    /// Number of NEW_TOKEN frames for a client whose handshake is confirmed.
+    pub(crate) fn count(&self) -> u8 {
+        self.count
+    }
+
+    /// A token for a NEW_TOKEN frame to the client at `remote`. `nonce` must be random.
+    pub(crate) fn seal_new(
+        &mut self,
+        now: Instant,
+        version: Version,
+        remote: SocketAddr,
+        nonce: [u8; STATE_NONCE_LEN],
+    ) -> [u8; NEW_TOKEN_LEN] {
+        let time = self.time(now);
+        self.lasting.seal(time, version, remote.ip(), nonce)
+    }
+
+    /// Marks a token as used. Of the last 32,768 tokens that this core has seen, none is accepted twice; a core does not
+    /// know of tokens that others have seen.
+    pub(crate) fn spend(&mut self, mark: Mark) {
+        self.spent.insert(mark);
     }
 
     /// The shared time in milliseconds.
@@ -175,6 +222,11 @@ impl AddressTokens {
         dcid: &ConnectionId,
         token: &[u8],
     ) -> Verdict {
+        if token.first() == Some(&lasting::KIND) {
+            let time = self.time(now);
+            let mark = self.lasting.open(time, version, remote.ip(), token);
+            return mark.filter(|mark| !self.spent.contains(*mark)).map_or(Verdict::Foreign, Verdict::Known);
+        }
         let Ok(mut token) = <[u8; RETRY_TOKEN_LEN]>::try_from(token) else { return Verdict::Foreign };
         if token[0] != RETRY {
             return Verdict::Foreign;
@@ -198,6 +250,14 @@ impl AddressTokens {
     }
 }
 
+/// The octets of an address, of an IPv4 address those of the mapped one.
+fn address_octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
 /// What a token is bound to without containing it.
 struct Bound {
     bytes: [u8; 2 + 16 + 2 + 4 + 1 + ConnectionId::MAX],
@@ -206,10 +266,7 @@ struct Bound {
 
 impl Bound {
     fn new(head: [u8; 2], version: Version, remote: SocketAddr, cid: &ConnectionId) -> Self {
-        let ip = match remote.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-            IpAddr::V6(ip) => ip.octets(),
-        };
+        let ip = address_octets(remote.ip());
         let mut bytes = [0; _];
         bytes[..2].copy_from_slice(&head);
         bytes[2..18].copy_from_slice(&ip);
@@ -255,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_token_proves_the_address_of_its_client_for_a_while() {
-        let mut tokens = AddressTokens::new(&[1; 32], HOUR);
+        let mut tokens = AddressTokens::new(&[1; 32], HOUR, NewTokens::default());
         for len in 0..=ConnectionId::MAX {
             let token = seal(&mut tokens, 100, cid(3, len));
             assert_eq!(judge(&mut tokens, 100 + 60_000, &token), Verdict::Validated(cid(3, len)));
@@ -275,7 +332,7 @@ mod tests {
 
     #[test]
     fn every_change_of_a_token_shows() {
-        let mut tokens = AddressTokens::new(&[1; 32], HOUR);
+        let mut tokens = AddressTokens::new(&[1; 32], HOUR, NewTokens::default());
         let token = seal(&mut tokens, 0, cid(3, 8));
         for at in 1..token.len() {
             for bit in 0..8 {
@@ -294,8 +351,8 @@ mod tests {
     /// Two cores, or a server and its predecessor, read each other's tokens without communicating.
     #[test]
     fn who_shares_secret_and_time_shares_tokens() {
-        let mut one = AddressTokens::new(&[1; 32], HOUR);
-        let mut two = AddressTokens::new(&[1; 32], HOUR + Duration::from_secs(100));
+        let mut one = AddressTokens::new(&[1; 32], HOUR, NewTokens::default());
+        let mut two = AddressTokens::new(&[1; 32], HOUR + Duration::from_secs(100), NewTokens::default());
         let token = seal(&mut one, 100_500, cid(3, 8));
         assert_eq!(judge(&mut two, 700, &token), Verdict::Validated(cid(3, 8)));
         // A clock that is slightly behind.
@@ -304,7 +361,7 @@ mod tests {
         assert_eq!(judge(&mut one, 94_000, &token), Verdict::Validated(cid(3, 8)));
         // A clock that is too far behind.
         assert_eq!(judge(&mut one, 93_999, &token), Verdict::Bad);
-        let mut other = AddressTokens::new(&[2; 32], HOUR);
+        let mut other = AddressTokens::new(&[2; 32], HOUR, NewTokens::default());
         let token = seal(&mut one, 0, cid(3, 8));
         assert_eq!(judge(&mut other, 0, &token), Verdict::Bad);
     }
@@ -312,7 +369,7 @@ mod tests {
     /// A change of keys invalidates no token before its time.
     #[test]
     fn keys_change_with_time() {
-        let mut tokens = AddressTokens::new(&[1; 32], Duration::ZERO);
+        let mut tokens = AddressTokens::new(&[1; 32], Duration::ZERO, NewTokens::default());
         let mut before: Option<[u8; RETRY_TOKEN_LEN]> = None;
         for ms in (0..10 * PERIOD_MS).step_by(7000) {
             let token = tokens.seal_retry(at(ms), Version::V1, from(1, 5), &cid(9, 8), &cid(3, 8), [0; 12]);
@@ -328,9 +385,29 @@ mod tests {
         }
     }
 
+    /// The server of tests/hostile/retry_server.rs does the same with whole packets.
+    #[test]
+    fn both_kinds_are_told_apart_and_one_is_used_once() {
+        let mut tokens = AddressTokens::new(&[1; 32], HOUR, NewTokens::default());
+        let token = tokens.seal_new(at(100), Version::V1, from(1, 5), [3; 12]);
+        let verdict = tokens.judge(at(200), Version::V1, from(1, 6), &cid(4, 8), &token);
+        let Verdict::Known(mark) = verdict else { panic!("{verdict:?}") };
+        assert_eq!(
+            tokens.judge(at(200), Version::V1, from(2, 5), &cid(4, 8), &token),
+            Verdict::Foreign,
+            "another address"
+        );
+        tokens.spend(mark);
+        assert_eq!(tokens.judge(at(200), Version::V1, from(1, 6), &cid(4, 8), &token), Verdict::Foreign, "used before");
+        // One kind does not pass for the other.
+        let mut retry = seal(&mut tokens, 100, cid(3, 8));
+        retry[0] = lasting::KIND;
+        assert_eq!(judge(&mut tokens, 100, &retry), Verdict::Foreign);
+    }
+
     #[test]
     fn extreme_times_are_taken() {
-        let mut tokens = AddressTokens::new(&[1; 32], Duration::MAX);
+        let mut tokens = AddressTokens::new(&[1; 32], Duration::MAX, NewTokens::default());
         let token = tokens.seal_retry(Instant::MAX, Version::V1, from(1, 5), &cid(9, 8), &cid(3, 8), [0; 12]);
         assert_eq!(
             tokens.judge(Instant::MAX, Version::V1, from(1, 5), &cid(9, 8), &token),
@@ -345,7 +422,7 @@ mod tests {
                 token.resize(RETRY_TOKEN_LEN, 7);
                 token[0] = RETRY;
             }
-            let verdict = judge(&mut AddressTokens::new(&[1; 32], HOUR), ms, &token);
+            let verdict = judge(&mut AddressTokens::new(&[1; 32], HOUR, NewTokens::default()), ms, &token);
             prop_assert!(!matches!(verdict, Verdict::Validated(_)));
         }
     }

@@ -16,6 +16,7 @@ mod key_updates;
 mod live;
 mod memory;
 mod mtu;
+mod new_tokens;
 mod pace;
 mod peer;
 mod pinning;

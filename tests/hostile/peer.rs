@@ -142,6 +142,8 @@ pub struct Peer {
     /// The largest MAX_DATA, and the largest MAX_STREAMS: bidirectional, unidirectional.
     pub max_data: u64,
     pub max_streams: [u64; 2],
+    /// Tokens for later connections.
+    pub new_tokens: Vec<Vec<u8>>,
     /// Received resets of streams, with the error code.
     pub resets: Vec<(StreamId, u64)>,
     /// Received frames about streams and credit, in order, each with the number of its packet.
@@ -308,6 +310,7 @@ impl Peer {
             lens: Vec::new(),
             max_data: 0,
             max_streams: [0; 2],
+            new_tokens: Vec::new(),
             resets: Vec::new(),
             told: Vec::new(),
         }
@@ -537,6 +540,7 @@ impl Peer {
                         self.acked = self.acked.max(Some(ack.largest));
                     }
                 }
+                Frame::NewToken { token } => self.new_tokens.push(token.to_vec()),
                 Frame::PathResponse(data) => self.path_responses.push((datagram, data)),
                 _ => {}
             }

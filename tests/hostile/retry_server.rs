@@ -12,7 +12,7 @@ use super::memory::held;
 use super::peer::{DATA, INITIAL, Peer, Shape};
 use super::world::{Host, client_addr, endpoint_config, exchange, small};
 
-type Datagrams = Vec<Vec<u8>>;
+pub type Datagrams = Vec<Vec<u8>>;
 
 /// What happens between a Retry and the datagrams that answer it.
 type Change = fn(&mut Host, &mut Datagrams);
@@ -25,16 +25,16 @@ fn server(retry: RetryPolicy) -> Host {
     Host::server_with(config(retry), TransportConfig::default())
 }
 
-fn said(host: &mut Host) -> Datagrams {
+pub fn said(host: &mut Host) -> Datagrams {
     host.run().into_iter().map(|(_, datagram)| datagram).collect()
 }
 
-fn hear(host: &mut Host, datagrams: &Datagrams) {
+pub fn hear(host: &mut Host, datagrams: &Datagrams) {
     datagrams.iter().for_each(|datagram| host.receive(datagram.clone()));
 }
 
 /// Lets two engines talk until both are silent; returns the number of turns.
-fn talk(client: &mut Host, server: &mut Host) -> usize {
+pub fn talk(client: &mut Host, server: &mut Host) -> usize {
     for turn in 0..50 {
         let (there, back) = (said(client), said(server));
         if there.is_empty() && back.is_empty() {

@@ -125,9 +125,19 @@ impl Host {
         this
     }
 
+    /// A client without a connection.
+    #[allow(dead_code, reason = "tests/contract includes this file as well")]
+    pub fn idle_client() -> Self {
+        Self::new(Side::Client, Endpoint::new(endpoint_config(Side::Client), None, BufPool::heap()))
+    }
+
     /// Starts a connection to the server.
     pub fn connect(&mut self, transport: TransportConfig) {
-        let config = ClientConfig::new(CLIENT_TLS.clone(), transport).unwrap();
+        self.connect_with(ClientConfig::new(CLIENT_TLS.clone(), transport).unwrap());
+    }
+
+    /// The same with these settings.
+    pub fn connect_with(&mut self, config: ClientConfig) {
         let conn = self.endpoint.connect(self.now, &config, "sim", client_addr(), server_addr());
         self.conn = Some(conn.unwrap());
     }

@@ -164,6 +164,7 @@ impl Connection {
             SentFrame::NewConnectionId(seq) => self.local_cids.announce_lost(seq as u16),
             SentFrame::RetireConnectionId(seq) => self.remote_cids.retire_lost(seq),
             SentFrame::HandshakeDone => self.handshake_done_due = true,
+            SentFrame::NewToken => self.new_tokens_due += 1,
             SentFrame::MtuProbe if self.path.mtu.on_lost(now, pn) => {
                 self.recovery.set_max_datagram(self.path.mtu.current());
             }

@@ -89,10 +89,11 @@ impl Connection {
     }
 
     /// Appends connection-level control frames. Frames that do not fit wait for the next packet.
-    fn put_control(&mut self, cx: &Cx<'_>, builder: &mut PacketBuilder<'_>) {
+    fn put_control(&mut self, cx: &mut Cx<'_>, builder: &mut PacketBuilder<'_>) {
         if self.handshake_done_due && builder.put(&Frame::HandshakeDone, Some(SentFrame::HandshakeDone)) {
             self.handshake_done_due = false;
         }
+        self.put_new_tokens(cx, builder);
         while let Some(data) = self.path.response_due()
             && builder.put(&Frame::PathResponse(data), None)
         {

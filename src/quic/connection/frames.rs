@@ -30,9 +30,7 @@ impl Connection {
                 // TLS reads once per packet, after all of its frames.
                 self.space(space).crypto_rx.insert(space, *offset, data).map_err(fault)?;
             }
-            // Tokens in NEW_TOKEN frames are for later connections; this endpoint keeps none.
-            Frame::NewToken { .. } if self.side == Side::Client => {}
-            Frame::NewToken { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
+            Frame::NewToken { token } => self.on_new_token(cx, token)?,
             Frame::Stream(_) | Frame::Datagram { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
             Frame::ResetStream { id, code, final_size } => {
                 self.on_reset_stream(cx, *id, *code, *final_size).map_err(fault)?

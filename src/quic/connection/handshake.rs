@@ -204,6 +204,7 @@ impl Connection {
         self.event(Event::Connected { alpn });
         if self.side == Side::Server {
             self.handshake_done_due = true;
+            self.offer_tokens(cx);
             self.on_confirmed(cx);
             // A server has sent its tickets and needs TLS no longer. A client may receive more tickets.
             self.tls = None;
@@ -220,6 +221,7 @@ impl Connection {
         // A client has discarded Initial keys long ago, unless a server confirms a handshake that it never received.
         self.discard_space(SpaceId::Initial);
         self.discard_space(SpaceId::Handshake);
+        self.token = Vec::new();
         self.recovery.on_confirmed(cx.now);
         self.remote_cids.tell_again();
         self.path.mtu.enable(cx.now);

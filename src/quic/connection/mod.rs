@@ -21,6 +21,7 @@ mod receive;
 mod run;
 mod sent;
 mod timers;
+mod tokens;
 mod transmit;
 mod waiting;
 
@@ -45,6 +46,7 @@ use crate::quic::space::Space;
 use crate::quic::stats::{ConnStats, EndpointStats, PlacementStats};
 use crate::quic::stream::{Streams, Windows};
 use crate::quic::tls::TlsSession;
+use crate::quic::token::AddressTokens;
 use crate::wire::quic::params::TransportParameters;
 use crate::wire::quic::{ConnectionId, Version, varint};
 
@@ -58,6 +60,7 @@ pub use path::{TooBig, Undelivered};
 pub use receive::RxMeta;
 pub(crate) use run::Incoming;
 use sent::{FrameLists, SentFrame, SentFrames};
+use tokens::Keeps;
 pub use transmit::{Slots, Transmit};
 use waiting::{Kept, Waiting};
 
@@ -84,7 +87,7 @@ pub(crate) struct Cx<'a> {
 }
 
 /// Lists that a connection needs temporarily. All connections of a core share one set, which keeps its capacity.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Scratch {
     /// Packets acknowledged by an ACK frame, and packets lost.
     acked: Vec<(u64, SentFrames)>,
@@ -98,6 +101,23 @@ pub(crate) struct Scratch {
     kept: Kept,
     /// Calls to code of the application.
     pub(crate) guests: Guests,
+    /// Makes and reads address tokens.
+    pub(crate) tokens: AddressTokens,
+}
+
+impl Scratch {
+    pub(crate) fn new(tokens: AddressTokens) -> Self {
+        Self {
+            acked: Vec::new(),
+            lost: Vec::new(),
+            lists: FrameLists::default(),
+            building: Vec::new(),
+            repeating: Vec::new(),
+            kept: Kept::default(),
+            guests: Guests::default(),
+            tokens,
+        }
+    }
 }
 
 /// Parameters of a new connection.
@@ -113,6 +133,8 @@ pub(crate) struct Birth {
     pub(crate) original_dcid: ConnectionId,
     /// On a server: the ID of the Retry that the client followed, which validates its address.
     pub(crate) retry_scid: Option<ConnectionId>,
+    /// On a server: whether the client sent a valid token, of a Retry packet or of an earlier connection.
+    pub(crate) with_token: bool,
     /// The peer's connection ID (of a client, initially `original_dcid`).
     pub(crate) remote_cid: ConnectionId,
     /// The initial connection window in bytes.
@@ -175,11 +197,18 @@ pub(crate) struct Connection {
     /// Whether memory for the handshake was freed.
     trimmed: bool,
     handshake_done_due: bool,
+    /// Number of NEW_TOKEN frames to send.
+    new_tokens_due: u8,
+    /// On a server: whether the client sent a valid token.
+    with_token: bool,
     /// False once a client has received a Retry or a Handshake packet, after which it accepts no (other) Retry.
     retry_allowed: bool,
     /// Source Connection ID of the Retry that the client followed.
     retry_scid: Option<ConnectionId>,
+    /// On a client: the token of its Initial packets.
     token: Vec<u8>,
+    /// On a client: where tokens for later connections are kept.
+    keeps: Option<Box<Keeps>>,
     original_dcid: ConnectionId,
     peer: PeerLimits,
 
@@ -275,9 +304,12 @@ impl Connection {
             undelivered: 0,
             trimmed: false,
             handshake_done_due: false,
+            new_tokens_due: 0,
+            with_token: birth.with_token,
             retry_allowed: birth.side == Side::Client,
             retry_scid: birth.retry_scid,
             token: Vec::new(),
+            keeps: None,
             original_dcid: birth.original_dcid,
             peer: PeerLimits::default(),
             recovery,
@@ -286,7 +318,7 @@ impl Connection {
             path: Path::new(
                 birth.local,
                 birth.remote,
-                birth.side == Side::Client || birth.retry_scid.is_some(),
+                birth.side == Side::Client || birth.with_token,
                 config.max_udp_payload_on(birth.remote),
             ),
             local_cids: LocalCids::new(),
@@ -364,9 +396,9 @@ impl Connection {
         self.recovery.pto_count()
     }
 
-    /// Whether the client sent a token.
+    /// Whether the client sent a valid token.
     pub(crate) fn came_with_token(&self) -> bool {
-        self.retry_scid.is_some()
+        self.with_token
     }
 
     pub(crate) fn side(&self) -> Side {

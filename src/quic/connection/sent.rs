@@ -43,6 +43,7 @@ pub(crate) enum SentFrame {
     NewConnectionId(u64),
     RetireConnectionId(u64),
     HandshakeDone,
+    NewToken,
     MtuProbe,
 }
 

@@ -242,6 +242,7 @@ impl Connection {
     /// Whether control frames of the Data space are waiting.
     fn control_pending(&self) -> bool {
         self.handshake_done_due
+            || self.new_tokens_due > 0
             || self.ping_due
             || self.recv_credit.update_due().is_some()
             || self.path.response_due().is_some()

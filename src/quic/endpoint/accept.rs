@@ -83,8 +83,13 @@ impl Endpoint {
         }
         // These cheap checks decide whether the expensive ones follow.
         let token = &data[parsed.token.clone()];
-        let original = match self.tokens.judge(now, version, meta.remote, &parsed.dcid, token) {
+        let mut known = None;
+        let original = match self.lists.tokens.judge(now, version, meta.remote, &parsed.dcid, token) {
             Verdict::Validated(original) => Some(original),
+            Verdict::Known(mark) => {
+                known = Some(mark);
+                None
+            }
             Verdict::Bad => return self.refuse_token(now, meta, parsed, data),
             Verdict::Foreign if self.config.retry.asks(self.unvalidated, self.config.max_handshakes) => {
                 return self.queue_retry(meta, version, parsed);
@@ -113,6 +118,7 @@ impl Endpoint {
             remote: meta.remote,
             original_dcid: original.unwrap_or(parsed.dcid),
             retry_scid: original.map(|_| parsed.dcid),
+            with_token: original.is_some() || known.is_some(),
             remote_cid: parsed.scid,
             max_data: self.memory.window(server.transport.max_data, true),
         };
@@ -136,8 +142,11 @@ impl Endpoint {
         self.table.insert(id, conn);
         self.lookup.insert_initial(now, parsed.dcid, meta.remote, id);
         self.handshakes += 1;
-        self.unvalidated += usize::from(original.is_none());
-        self.stats.tokens_accepted += u64::from(original.is_some());
+        self.unvalidated += usize::from(!birth.with_token);
+        self.stats.tokens_accepted += u64::from(birth.with_token);
+        if let Some(mark) = known {
+            self.lists.tokens.spend(mark);
+        }
         self.stats.connections_opened += 1;
         tracing::debug!(conn = %id, peer = %meta.remote, "new connection");
         self.deliver(now, id, meta, parsed, data);

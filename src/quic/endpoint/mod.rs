@@ -106,7 +106,6 @@ pub struct Endpoint {
     /// Number of server handshakes in flight, and of those whose clients sent no token.
     handshakes: usize,
     unvalidated: usize,
-    tokens: AddressTokens,
     /// Number of connections known to be draining.
     draining: usize,
     wheel: TimerWheel<(ConnId, Instant)>,
@@ -159,13 +158,13 @@ impl Endpoint {
         let ids = config.id_maker();
         let lookup = Lookup::new(&mut rng);
         let routes = Routes::new(&mut rng);
+        let lists = Scratch::new(AddressTokens::new(&config.address_key, config.time_base, config.new_tokens));
         Self {
             foreign_resets: ForeignResets::new(),
             resets: Limit::new(config.reset_rate, Instant::ZERO),
             foreign: Limit::new(config.reset_rate, Instant::ZERO),
             refusals: Limit::new(config.reset_rate, Instant::ZERO),
             negotiations: Limit::new(config.reset_rate, Instant::ZERO),
-            tokens: AddressTokens::new(&config.address_key, config.time_base),
             server,
             closed: false,
             memory: Memory::new(pool, config.memory),
@@ -185,7 +184,7 @@ impl Endpoint {
             answers: Answers::default(),
             doubts: ArrayVec::new(),
             scratch: vec![0; HEAD_AT + MAX_DATAGRAM],
-            lists: Scratch::default(),
+            lists,
             expired: Vec::new(),
             now: Instant::ZERO,
             stats: EndpointStats::default(),
@@ -221,6 +220,7 @@ impl Endpoint {
             remote,
             original_dcid: dcid,
             retry_scid: None,
+            with_token: false,
             remote_cid: dcid,
             max_data: self.memory.window(config.transport.max_data, true),
         };
@@ -228,8 +228,11 @@ impl Endpoint {
         let mut cx = cx!(self, now);
         let params = conn.local_params(&mut cx).to_bytes();
         let tls = TlsSession::client(&config.tls, birth.version, server_name, params);
+        let tokens = config.tokens.as_ref().map_or(Ok(()), |store| conn.use_tokens(&mut cx, store, server_name));
+        let internal = |reason| TlsError { alert: 80, reason };
         let started = tls
-            .and_then(|tls| conn.start_tls(&mut cx, tls).map_err(|fault| TlsError { alert: 80, reason: fault.reason }));
+            .and_then(|tls| conn.start_tls(&mut cx, tls).map_err(|fault| internal(fault.reason)))
+            .and_then(|()| tokens.map_err(|code| internal(code.to_string())));
         if let Err(error) = started {
             self.table.cancel(id);
             self.lists.guests.go_on();

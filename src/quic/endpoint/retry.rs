@@ -35,7 +35,7 @@ impl Endpoint {
             random[15] ^= 1;
             scid = self.ids.retry_id(random);
         }
-        let token = self.tokens.seal_retry(now, retry.version, retry.remote, &scid, &retry.dcid, nonce);
+        let token = self.lists.tokens.seal_retry(now, retry.version, retry.remote, &scid, &retry.dcid, nonce);
         let len = header::encode_retry(slot, retry.version, &retry.scid, &scid, &token)?;
         let tag = crypto::retry_tag(retry.version, &retry.dcid, &slot[..len]);
         slot.get_mut(len..len + TAG_LEN)?.copy_from_slice(&tag);

@@ -127,6 +127,7 @@ fn names_of_other_cores_find_nothing() {
         remote: addr,
         original_dcid: cid,
         retry_scid: None,
+        with_token: false,
         remote_cid: cid,
         max_data: 0,
     };
