@@ -7,6 +7,7 @@ mod conformance;
 mod demo;
 mod error;
 mod exits;
+mod fuzz;
 mod interrupt;
 mod nic_test;
 mod portability;
@@ -41,6 +42,8 @@ enum Task {
     Test(checks::TestArgs),
     /// Run the simulator with any number of seeds
     Sim(sim::SimArgs),
+    /// Run the fuzz targets under libFuzzer
+    Fuzz(fuzz::FuzzArgs),
     /// Start and stop every command many times on an overcommitted machine
     Exits(exits::ExitsArgs),
     /// Run the tests of code that handles raw memory under AddressSanitizer, and under Miri if available
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Test(args) => checks::test(&args),
         Task::Sim(args) => sim::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Exits(args) => exits::run(&args),
         Task::Sanitize => sanitize::run(),
         Task::Portability(args) => portability::run(&args),

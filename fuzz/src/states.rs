@@ -1,0 +1,52 @@
+//! Engines in every state, each with the peer that brought it there.
+
+use gannet::quic::TransportConfig;
+
+use crate::peer::{DATA, HANDSHAKE, INITIAL, Peer};
+use crate::world::{Host, against_client, against_server, client_addr, small, waiting_client};
+
+/// Number of states.
+const STATES: u8 = 7;
+
+/// An engine in a state chosen by `n`, and its peer.
+pub fn world(n: u8) -> (Host, Peer) {
+    let transport = || TransportConfig { max_idle_timeout: std::time::Duration::from_secs(20), ..small() };
+    match n % STATES {
+        // A server without a connection, and a client that is about to start one.
+        0 => (Host::server(transport()), Peer::client(client_addr(), 1, |params| params.to_bytes())),
+        // A server that waits for the client's Handshake packets.
+        1 => {
+            let mut host = Host::server(transport());
+            let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
+            peer.out.drain(..).for_each(|datagram| host.receive(datagram));
+            host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+            (host, peer)
+        }
+        2 => waiting_client(transport()),
+        3 => against_server(transport()),
+        4 => against_client(transport()),
+        // Closing.
+        5 => {
+            let (mut host, peer) = against_server(transport());
+            let id = host.conn.expect("connected");
+            host.endpoint.conn(id).expect("connected").close(1, "fuzz");
+            (host, peer)
+        }
+        // Draining.
+        _ => {
+            let (mut host, mut peer) = against_server(transport());
+            let datagram = peer.packet(DATA, &[0x1d, 0, 0]);
+            host.receive(datagram);
+            (host, peer)
+        }
+    }
+}
+
+/// The packet number space wanted by `n`, or the last before it that the peer has keys for.
+pub fn space(peer: &Peer, n: u8) -> usize {
+    match n % 3 {
+        2 if peer.is_connected() => DATA,
+        1 | 2 if peer.has_handshake_keys() => HANDSHAKE,
+        _ => INITIAL,
+    }
+}

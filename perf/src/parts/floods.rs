@@ -1,0 +1,320 @@
+//! Floods: what a byte of an attacker costs, in CPU, packets sent and memory, beside a byte of ordinary data.
+//!
+//! The attacker has the keys where an attack needs them; making its packets is not measured.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use gannet::base::Side;
+use gannet::mem::BufPool;
+use gannet::quic::{Dir, Endpoint, EndpointConfig, RetryPolicy, ServerConfig, StreamId, TransportConfig};
+use gannet::wire::quic::frame::{Frame, StreamHeader};
+use gannet::wire::quic::{ConnectionId, QUIC_V1};
+
+use crate::Failure;
+use crate::alloc::{self, Account};
+use crate::cores::pin;
+use crate::cpu;
+use crate::run::Run;
+
+#[path = "../../../tests/hostile/peer.rs"]
+#[allow(dead_code, missing_docs, reason = "shared with the tests")]
+mod peer;
+#[path = "../../../tests/hostile/world.rs"]
+#[allow(dead_code, missing_docs, reason = "shared with the tests")]
+mod world;
+
+use peer::{DATA, INITIAL, Peer, Shape, frames};
+use world::{Host, SERVER_TLS, addr, against_server, client_addr, endpoint_config};
+
+/// The largest payload of an attacker's packet, in bytes.
+const PAYLOAD: usize = 1160;
+
+/// An attack: its name, and the attacker's datagrams.
+type Attack = (&'static str, fn() -> Attacker);
+
+const ATTACKS: [Attack; 11] = [
+    ("data", data),
+    ("path_challenge", path_challenges),
+    ("new_connection_id", new_connection_ids),
+    ("retire_connection_id", retired_ids),
+    ("rapid_reset", rapid_resets),
+    ("tiny_stream_frames", tiny_stream_frames),
+    ("pings", pings),
+    ("initials", initials),
+    ("initials_under_retry", initials_under_retry),
+    ("token_replay", token_replay),
+    ("unknown_versions", unknown_versions),
+];
+
+/// An engine under attack.
+struct Attacker {
+    host: Host,
+    peer: Peer,
+    /// The next datagram, and its source.
+    next: Box<dyn FnMut(&mut Peer, u64) -> (SocketAddr, Vec<u8>)>,
+    /// Whether the attacker reads what comes back.
+    reads: bool,
+}
+
+/// What an attack has cost so far.
+#[derive(Default)]
+struct Cost {
+    time: Duration,
+    packets: [u64; 2],
+    bytes: [u64; 2],
+    /// The most memory in use, above that from before the attack, in bytes.
+    memory: i64,
+}
+
+/// Measures the part.
+///
+/// # Errors
+/// If an attack closes the connection that it needs.
+pub fn measure(run: &mut Run) -> Result<(), Failure> {
+    pin(run.cores[0]);
+    let count = run.scale.pick(50, 5000, 50_000);
+    for _ in 0..run.repeats {
+        let mut ordinary = None;
+        for (name, make) in ATTACKS {
+            let cost = attack(make(), count);
+            let per_byte = cost.time.as_nanos() as f64 / cost.bytes[0] as f64;
+            let key = |what: &str| format!("floods.{name}.{what}");
+            run.sheet.add(key("ns_per_byte"), per_byte);
+            run.sheet.add(key("vs_data"), per_byte / *ordinary.get_or_insert(per_byte));
+            run.sheet.add(key("packets_out_per_in"), cost.packets[1] as f64 / cost.packets[0] as f64);
+            run.sheet.add(key("bytes_out_per_in"), cost.bytes[1] as f64 / cost.bytes[0] as f64);
+            run.sheet.add(key("memory_kib"), cost.memory as f64 / 1024.0);
+        }
+        run.sheet.add("floods.reset_loop.packets", reset_loop() as f64);
+    }
+    Ok(())
+}
+
+/// Runs an attack of `count` datagrams.
+fn attack(mut attacker: Attacker, count: u64) -> Cost {
+    let Attacker { host, peer, next, reads } = &mut attacker;
+    let mut cost = Cost::default();
+    let before = alloc::bytes(Account::Right);
+    for n in 0..count {
+        let (from, mut datagram) = next(peer, n);
+        cost.packets[0] += 1;
+        cost.bytes[0] += datagram.len() as u64;
+        // Time passes, so that what has a rate limit is limited; 10,000 datagrams a second.
+        host.now += Duration::from_micros(100);
+        let start = cpu::time();
+        let answers = alloc::on(Account::Right, || {
+            host.receive_from(from, &mut datagram);
+            let answers = host.run();
+            host.events.clear();
+            while let Some(chunk) = host.conn.and_then(|id| host.endpoint.conn(id)?.take(StreamId(0))) {
+                drop(chunk);
+            }
+            answers
+        });
+        cost.time += cpu::time().saturating_sub(start);
+        cost.memory = cost.memory.max(alloc::bytes(Account::Right) - before);
+        for (_, answer) in &answers {
+            cost.packets[1] += 1;
+            cost.bytes[1] += answer.len() as u64;
+            if *reads {
+                peer.receive(answer);
+            }
+        }
+        alloc::on(Account::Right, || drop(answers));
+    }
+    cost
+}
+
+/// A client whose connection stays, and that sends the frames of `payload`, each time with an ACK of what it has got.
+fn connected(mut payload: impl FnMut(&mut Peer, u64) -> Vec<u8> + 'static) -> Attacker {
+    let transport = TransportConfig { max_idle_timeout: Duration::ZERO, ..TransportConfig::default() };
+    let (host, mut peer) = against_server(transport);
+    peer.takes_any_id = true;
+    let next = Box::new(move |peer: &mut Peer, n| {
+        let mut bytes = if n % 4 == 3 { peer.ack(DATA) } else { Vec::new() };
+        bytes.extend_from_slice(&payload(peer, n));
+        (client_addr(), peer.packet(DATA, &bytes))
+    });
+    Attacker { host, peer, next, reads: true }
+}
+
+/// Ordinary data, which the application reads.
+fn data() -> Attacker {
+    connected(|_, n| stream(0, n * 1000, 1000, false))
+}
+
+fn stream(id: u64, offset: u64, len: usize, fin: bool) -> Vec<u8> {
+    let mut bytes = frames(&[Frame::Stream(StreamHeader { id: StreamId(id), offset, len: Some(len as u64), fin })]);
+    bytes.resize(bytes.len() + len, 0x5a);
+    bytes
+}
+
+/// As many copies of what `frame` makes as fit.
+fn full(mut frame: impl FnMut(u64) -> Vec<u8>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for i in 0.. {
+        let next = frame(i);
+        if bytes.len() + next.len() > PAYLOAD {
+            break;
+        }
+        bytes.extend_from_slice(&next);
+    }
+    bytes
+}
+
+fn path_challenges() -> Attacker {
+    connected(|_, n| full(|i| frames(&[Frame::PathChallenge((n << 16 | i).to_be_bytes())])))
+}
+
+fn new_connection_ids() -> Attacker {
+    let mut seq = 0;
+    connected(move |_, _| {
+        full(|_| {
+            seq += 1;
+            let cid = ConnectionId::new(&seq.to_be_bytes()).expect("8 bytes");
+            frames(&[Frame::NewConnectionId { seq, retire_prior_to: seq, cid, reset_token: [seq as u8; 16] }])
+        })
+    })
+}
+
+/// Retires every ID that it has got.
+fn retired_ids() -> Attacker {
+    let mut next = 0;
+    connected(move |peer, _| {
+        let mut bytes = vec![0x01];
+        // Except for the one that it uses.
+        while let Some((seq, cid)) = peer.issued.get(next).copied() {
+            next += 1;
+            let used = seq - 1;
+            peer.remote_cid = cid;
+            bytes.extend_from_slice(&frames(&[Frame::RetireConnectionId { seq: used }]));
+        }
+        bytes
+    })
+}
+
+fn rapid_resets() -> Attacker {
+    let mut index = 0;
+    connected(move |peer, _| {
+        let mut bytes = vec![0x01];
+        while index < peer.max_streams[0].max(100) && bytes.len() < PAYLOAD {
+            let id = StreamId::new(Side::Client, Dir::Bidi, index);
+            bytes.extend_from_slice(&stream(id.0, 0, 1, false));
+            let reset = Frame::ResetStream { id, code: 1, final_size: 1 };
+            bytes.extend_from_slice(&frames(&[reset, Frame::StopSending { id, code: 1 }]));
+            index += 1;
+        }
+        bytes
+    })
+}
+
+/// Frames of one byte each, with gaps between them.
+fn tiny_stream_frames() -> Attacker {
+    connected(|_, n| full(|i| stream(0, 1 + (n * 400 + i) * 2 % 200_000, 1, false)))
+}
+
+fn pings() -> Attacker {
+    connected(|_, _| vec![0x01])
+}
+
+/// A server that has no connection with the attacker.
+fn unconnected(retry: RetryPolicy, next: impl FnMut(&mut Peer, u64) -> (SocketAddr, Vec<u8>) + 'static) -> Attacker {
+    let endpoint = EndpointConfig { retry, ..endpoint_config(Side::Server) };
+    let host = Host::server_with(endpoint, TransportConfig::default());
+    let peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
+    Attacker { host, peer, next: Box::new(next), reads: false }
+}
+
+/// A source address that nobody has proved to own.
+fn forged(n: u64) -> SocketAddr {
+    let [.., a, b, c] = n.to_be_bytes();
+    SocketAddr::from(([10, a, b, c], 4000))
+}
+
+/// The first packets of many clients.
+fn first_packet(n: u64, shape: Shape) -> Vec<u8> {
+    let mut peer = Peer::client(forged(n), n, |params| params.to_bytes());
+    if shape.token.is_empty() {
+        return peer.out.remove(0);
+    }
+    let said = std::mem::take(&mut peer.said[INITIAL]);
+    peer.shaped(INITIAL, &frames(&[Frame::Crypto { offset: 0, data: &said }]), shape)
+}
+
+fn initials() -> Attacker {
+    unconnected(RetryPolicy::Never, |_, n| (forged(n), first_packet(n, Shape::default())))
+}
+
+fn initials_under_retry() -> Attacker {
+    unconnected(RetryPolicy::Always, |_, n| (forged(n), first_packet(n, Shape::default())))
+}
+
+/// Initial packets with a token that the server once gave to this address, again and again.
+fn token_replay() -> Attacker {
+    let mut attacker = unconnected(RetryPolicy::Always, |_, n| (forged(n), Vec::new()));
+    attacker.host.receive(first_packet(0, Shape::default()));
+    let retry = attacker.host.run().remove(0).1;
+    let parsed = gannet::wire::quic::header::parse(&retry, 8).expect("a Retry packet");
+    let token: &'static [u8] = retry[parsed.token.clone()].to_vec().leak();
+    let shape = Shape { token, dcid: Some(parsed.scid), ..Shape::default() };
+    attacker.next = Box::new(move |_, n| (client_addr(), first_packet(n, shape)));
+    attacker
+}
+
+/// Datagrams of versions that do not exist, for the answers that the owners of their source addresses get.
+fn unknown_versions() -> Attacker {
+    unconnected(RetryPolicy::Never, |peer, n| {
+        let mut datagram = first_packet(n, Shape::default());
+        datagram[1..5].copy_from_slice(&(QUIC_V1 ^ 0x5000_0000).to_be_bytes());
+        let _ = peer;
+        (forged(n), datagram)
+    })
+}
+
+/// The number of packets that two of our endpoints exchange after one that belongs to no connection (RFC 9000 §10.3.3).
+fn reset_loop() -> u64 {
+    let endpoint = |n: u8| {
+        let server = ServerConfig::new(SERVER_TLS.clone(), TransportConfig::default()).expect("a valid configuration");
+        Endpoint::new(EndpointConfig::from_seed([n; 32]), Some(server), BufPool::heap())
+    };
+    let mut ends = [endpoint(1), endpoint(2)];
+    let now = gannet::base::time::Instant::from_nanos(1_000_000_000);
+    let (mut datagram, mut count) = (vec![0x5a; 1200], 0);
+    let mut slot = vec![0; 2048];
+    for turn in 0.. {
+        count += 1;
+        let (from, to) = (addr(Side::Client), addr(Side::Server));
+        let meta = gannet::quic::RxMeta { local: to, remote: from, ecn: 0 };
+        let end = &mut ends[turn % 2];
+        end.handle_datagram(now, &meta, &mut datagram);
+        match end.poll_transmit(now, &mut slot) {
+            Some(sent) if count < 10_000 => datagram = slot[..sent.len].to_vec(),
+            _ => break,
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attack_is_one() {
+        for (name, make) in ATTACKS {
+            let cost = attack(make(), 40);
+            assert!(cost.packets[0] == 40 && cost.bytes[0] > 0, "{name}");
+            assert!(cost.time > Duration::ZERO, "{name}");
+        }
+        assert!(reset_loop() < 100, "resets become shorter");
+    }
+
+    #[test]
+    fn nobody_gets_more_than_three_bytes_for_one() {
+        for (name, make) in ATTACKS {
+            let cost = attack(make(), 300);
+            assert!(cost.bytes[1] <= 3 * cost.bytes[0], "{name}: {:?}", cost.bytes);
+        }
+    }
+}
