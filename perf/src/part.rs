@@ -29,6 +29,8 @@ pub enum Part {
     Conns,
     /// Two cores at once: how throughput grows, and packets that arrive at the wrong core.
     Cores,
+    /// Floods: the cost of an attacker's byte.
+    Floods,
     /// Instructions per packet.
     Icount,
     /// Bulk over raw sockets on a veth pair, MTU 1500 and 9000.
@@ -43,7 +45,7 @@ pub enum Part {
 
 impl Part {
     /// All parts, in the order in which they run.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Placement,
         Self::Packets,
         Self::Bulk1500,
@@ -55,6 +57,7 @@ impl Part {
         Self::Hps,
         Self::Conns,
         Self::Cores,
+        Self::Floods,
         Self::Icount,
         Self::AfPacket,
         Self::AfXdp,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use gannet::base::Side;
 use gannet::mem::BufPool;
 use gannet::quic::{Dir, Endpoint, EndpointConfig, RetryPolicy, ServerConfig, StreamId, TransportConfig};
+use gannet::wire::quic::ConnectionId;
 use gannet::wire::quic::frame::{Frame, StreamHeader};
-use gannet::wire::quic::{ConnectionId, QUIC_V1};
 
 use crate::Failure;
 use crate::alloc::{self, Account};
@@ -29,6 +29,9 @@ use world::{Host, SERVER_TLS, addr, against_server, client_addr, endpoint_config
 
 /// The largest payload of an attacker's packet, in bytes.
 const PAYLOAD: usize = 1160;
+
+/// Makes the datagram with a number, and its source address.
+type Next = dyn FnMut(&mut Peer, u64) -> (SocketAddr, Vec<u8>);
 
 /// An attack: its name, and the attacker's datagrams.
 type Attack = (&'static str, fn() -> Attacker);
@@ -51,8 +54,7 @@ const ATTACKS: [Attack; 11] = [
 struct Attacker {
     host: Host,
     peer: Peer,
-    /// The next datagram, and its source.
-    next: Box<dyn FnMut(&mut Peer, u64) -> (SocketAddr, Vec<u8>)>,
+    next: Box<Next>,
     /// Whether the attacker reads what comes back.
     reads: bool,
 }
@@ -168,7 +170,7 @@ fn path_challenges() -> Attacker {
 }
 
 fn new_connection_ids() -> Attacker {
-    let mut seq = 0;
+    let mut seq = 0u64;
     connected(move |_, _| {
         full(|_| {
             seq += 1;
@@ -264,10 +266,9 @@ fn token_replay() -> Attacker {
 
 /// Datagrams of versions that do not exist, for the answers that the owners of their source addresses get.
 fn unknown_versions() -> Attacker {
-    unconnected(RetryPolicy::Never, |peer, n| {
+    unconnected(RetryPolicy::Never, |_, n| {
         let mut datagram = first_packet(n, Shape::default());
-        datagram[1..5].copy_from_slice(&(QUIC_V1 ^ 0x5000_0000).to_be_bytes());
-        let _ = peer;
+        datagram[1..5].copy_from_slice(&0x5000_0001u32.to_be_bytes());
         (forged(n), datagram)
     })
 }

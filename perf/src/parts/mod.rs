@@ -4,6 +4,7 @@ pub mod alone;
 pub mod bulk;
 pub mod conns;
 pub mod cores;
+pub mod floods;
 pub mod handshakes;
 pub mod icount;
 pub mod idle;
@@ -39,6 +40,7 @@ impl Part {
             Self::Hps => handshakes::measure(run),
             Self::Conns => conns::measure(run),
             Self::Cores => cores::measure(run),
+            Self::Floods => floods::measure(run),
             Self::Icount => icount::measure(run),
             Self::AfPacket => {
                 veth::measure(run, "af-packet", "af_packet", 1500)?;
