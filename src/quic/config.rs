@@ -368,7 +368,7 @@ impl EndpointConfig {
     /// A codec that reads the connection IDs of this endpoint and of all endpoints whose settings differ in the core
     /// only. It is for code that dispatches packets to cores.
     pub fn cid_codec(&self) -> CidCodec {
-        CidCodec::new(&self.cid, &self.cid_key, &self.epoch)
+        CidCodec::new(&self.cid, &self.cid_key, &self.epoch).with_greased_bit(self.grease)
     }
 
     /// The maker of the endpoint's connection IDs.

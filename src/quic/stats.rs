@@ -161,6 +161,8 @@ pub struct EndpointStats {
     pub undelivered_ignored: u64,
     /// Version Negotiation packets sent.
     pub negotiations_sent: u64,
+    /// Clients that began again with another version after a Version Negotiation packet.
+    pub negotiations_followed: u64,
     /// Retry packets sent.
     pub retries_sent: u64,
     /// First packets with a valid address token, from a Retry packet or an earlier connection.
@@ -198,6 +200,7 @@ impl EndpointStats {
             ("quic_too_big_ignored", self.too_big_ignored),
             ("quic_undelivered_ignored", self.undelivered_ignored),
             ("quic_negotiations_sent", self.negotiations_sent),
+            ("quic_negotiations_followed", self.negotiations_followed),
             ("quic_retries_sent", self.retries_sent),
             ("quic_tokens_accepted", self.tokens_accepted),
             ("quic_new_tokens_sent", self.new_tokens_sent),

@@ -239,6 +239,8 @@ impl App {
         match event {
             Event::Connected { alpn } => {
                 ensure!(alpn == b"sim", "ALPN {alpn:?}");
+                let (version, expected) = (conn.version(), self.plan.version());
+                ensure!(Some(version) == expected, "version {version}, and not {expected:?}");
                 self.connected = true;
                 self.open(&mut conn)
             }

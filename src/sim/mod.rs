@@ -170,6 +170,8 @@ fn moved_addr() -> SocketAddr {
 fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
     let windows = plan.window;
     Arc::new(TransportConfig {
+        versions: plan.versions[side as usize].clone(),
+        first_version: plan.first_version.filter(|_| side == Side::Client),
         max_data: plan.max_data,
         stream_window_bidi_local: windows,
         stream_window_bidi_remote: windows,
@@ -228,6 +230,7 @@ fn endpoint_config(plan: &Plan, side: Side, start: Start) -> EndpointConfig {
         max_handshakes: 10 * usize::from(plan.cores[side as usize]),
         reset_rate: 100,
         retry: plan.retry,
+        grease: plan.grease[side as usize],
         ..config
     }
 }
@@ -591,6 +594,10 @@ impl World {
                     && (self.stopping
                         || !matches!(self.plan.ending, Ending::Cut(_) | Ending::Crash(..) | Ending::Move(..)))
             }
+            // A damaged Version Negotiation packet made the client begin with what it would not have chosen.
+            CloseReason::Transport { code: 0x11, .. } | CloseReason::PeerTransport { code: 0x11, .. } => {
+                self.plan.link.corrupt > 0
+            }
             // A close before the handshake is complete contains no application code.
             CloseReason::PeerTransport { code, .. } => {
                 *code == 0x0c && (self.stopping || matches!(self.plan.ending, Ending::Early(..) | Ending::AtTurn(..)))
@@ -598,6 +605,8 @@ impl World {
                     || *code == 0x0b && self.asks() && self.may_time_out() && self.now > START + TOKEN_LIFETIME
             }
             CloseReason::IdleTimeout | CloseReason::HandshakeTimeout => self.may_time_out(),
+            // One may also list nothing that the client speaks.
+            CloseReason::VersionMismatch => self.plan.version().is_none() || self.plan.link.corrupt > 0,
             // A core that stops closes without a word what no peer has been heard from.
             CloseReason::Shutdown => self.crashed || self.stopping,
             // An outage may last longer than the other side answers with its close.

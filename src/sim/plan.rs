@@ -3,7 +3,7 @@
 use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
-use crate::quic::{CidConfig, CongestionAlgorithm, Dir, Priority, RetryPolicy, StreamId};
+use crate::quic::{CidConfig, CongestionAlgorithm, Dir, Priority, RetryPolicy, StreamId, Version, Versions};
 use crate::sim::network::LinkConfig;
 
 /// How a receiver takes a stream's data.
@@ -109,6 +109,12 @@ pub struct Plan {
     pub packets_per_key: u64,
     /// Lengths of the connection IDs of client and server, in bytes.
     pub cid_lens: [usize; 2],
+    /// The versions of client and server, in order of preference.
+    pub versions: [Versions; 2],
+    /// The version that the client begins with.
+    pub first_version: Option<Version>,
+    /// Whether client and server send values that the other side has to ignore.
+    pub grease: [bool; 2],
     /// How the connection ends.
     pub ending: Ending,
     /// Whether the client needs an address token.
@@ -225,6 +231,20 @@ fn cid_lens(seed: u64) -> [usize; 2] {
     [(); 2].map(|()| if rng.chance(500) { CidConfig::default().len() } else { 10 + rng.below(11) as usize })
 }
 
+/// Draws the versions, so that all kinds of negotiation occur, and sometimes nothing is in common.
+fn versions(rng: &mut Rng, plan: &mut Plan) {
+    let [v1, v2] = Version::ALL;
+    let list = |rng: &mut Rng| match rng.below(10) {
+        0..3 => Versions::default(),
+        3..7 => Versions::new(&[v2, v1]).unwrap_or_default(),
+        7..9 => v2.into(),
+        _ => v1.into(),
+    };
+    plan.versions = [(); 2].map(|()| list(rng));
+    plan.first_version = rng.chance(500).then(|| plan.versions[0][rng.below(plan.versions[0].len() as u64) as usize]);
+    plan.grease = [(); 2].map(|()| rng.chance(700));
+}
+
 impl Plan {
     /// The plan of `seed`.
     pub fn from_seed(seed: u64) -> Self {
@@ -278,6 +298,9 @@ impl Plan {
             key_updates: rng.chance(300),
             packets_per_key: u64::MAX,
             cid_lens: cid_lens(seed),
+            versions: [(); 2].map(|()| Versions::default()),
+            first_version: None,
+            grease: [true; 2],
             ending,
             retry: RetryPolicy::default(),
             pool: usize::MAX,
@@ -305,11 +328,19 @@ impl Plan {
         // From an independent source, so that the rest of a seed's plan does not change.
         stalls(&mut Rng::from_u64(seed ^ 0x5ba_11ed), &mut plan);
         cores(&mut Rng::from_u64(seed ^ 0xc0_4e5), &mut plan);
+        versions(&mut Rng::from_u64(seed ^ 0xfe_4510_4500), &mut plan);
         let rng = &mut Rng::from_u64(seed ^ 0xb00_57ed);
         if rng.chance(400) {
             plan.link.every = Duration::from_nanos(size(rng, 24));
         }
         plan
+    }
+
+    /// The version that client and server negotiate: the server's most preferred one of those that the client speaks,
+    /// whatever it begins with. `None` if they have none in common.
+    pub fn version(&self) -> Option<Version> {
+        let [client, server] = &self.versions;
+        server.iter().copied().find(|version| client.contains(version))
     }
 
     fn list(&self, opener: Side, dir: Dir) -> &[StreamPlan] {

@@ -3,7 +3,7 @@
 
 use gannet::base::Side;
 use gannet::base::time::Duration;
-use gannet::quic::{CongestionAlgorithm, Priority, RetryPolicy};
+use gannet::quic::{CongestionAlgorithm, Priority, RetryPolicy, Version, Versions};
 use gannet::sim::{self, Ending, Flow, LinkConfig, Plan, Receive, Space, StreamPlan};
 
 /// Receives `len` bytes as given by `receive`.
@@ -51,6 +51,9 @@ fn plan(seed: u64, bad: bool) -> Plan {
         key_updates: false,
         packets_per_key: u64::MAX,
         cid_lens: [10, 17],
+        versions: [Versions::default(), Version::ALL[seed as usize % 2].into()],
+        first_version: None,
+        grease: [true; 2],
         ending: Ending::AllDone,
         retry: if seed.is_multiple_of(3) { RetryPolicy::Always } else { RetryPolicy::Never },
         pool: usize::MAX,

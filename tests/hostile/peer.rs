@@ -58,8 +58,9 @@ static SERVER: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
 /// Properties of a packet other than its frames.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shape {
-    /// Bits to set in the first byte before header protection.
+    /// Bits to set in the first byte before header protection, and bits to clear.
     pub first: u8,
+    pub clear: u8,
     /// Destination ID, instead of the usual one.
     pub dcid: Option<ConnectionId>,
     /// Packet number, instead of the next one.
@@ -150,6 +151,10 @@ pub struct Peer {
     pub resets: Vec<(StreamId, u64)>,
     /// Received frames about streams and credit, in order, each with the number of its packet.
     pub told: Vec<(u64, Told)>,
+    /// Versions of the Handshake packets received.
+    pub handshake_versions: Vec<QuicVersion>,
+    /// Number of packets received with a fixed bit of 0, and of 1.
+    pub fixed_bits: [u64; 2],
 }
 
 /// A frame about streams or credit.
@@ -316,6 +321,8 @@ impl Peer {
             new_tokens: Vec::new(),
             resets: Vec::new(),
             told: Vec::new(),
+            handshake_versions: Vec::new(),
+            fixed_bits: [0; 2],
         }
     }
 
@@ -401,9 +408,10 @@ impl Peer {
                     at.pn_offset
                 }
             }
-            _ => header::encode_short(&mut packet, &dcid, self.phase != shape.old_key, pn, 4).unwrap(),
+            _ => header::encode_short(&mut packet, 0x40 | header::key_phase(self.phase != shape.old_key), &dcid, pn, 4)
+                .unwrap(),
         };
-        packet[0] |= shape.first;
+        packet[0] = packet[0] & !shape.clear | shape.first;
         let start = pn_offset + 4;
         packet.truncate(start);
         packet.extend_from_slice(&payload);
@@ -422,6 +430,24 @@ impl Peer {
     #[allow(dead_code, reason = "for fuzz targets")]
     pub fn has_received(&self, space: usize) -> bool {
         !self.got[space].is_empty()
+    }
+
+    /// A server's Initial packet in the version that the client began with, which it answers in another one.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn first_packet(&mut self, payload: &[u8]) -> Vec<u8> {
+        let version = if self.version == QuicVersion::V1 { QuicVersion::V2 } else { QuicVersion::V1 };
+        let own = (self.version, self.keys[INITIAL].take());
+        (self.version, self.keys[INITIAL]) = (version, self.first_keys.take());
+        let packet = self.packet(INITIAL, payload);
+        self.first_keys = self.keys[INITIAL].take();
+        (self.version, self.keys[INITIAL]) = own;
+        packet
+    }
+
+    /// The other end's transport parameters, as encoded by it.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn transport_parameters(&self) -> &[u8] {
+        self.tls.quic_transport_parameters().expect("they have arrived")
     }
 
     /// An ACK of everything that arrived.
@@ -460,9 +486,11 @@ impl Peer {
     pub fn receive(&mut self, datagram: &[u8]) {
         let mut rest = datagram.to_vec();
         while !rest.is_empty() {
-            let parsed = header::parse(&rest, self.local_cid.len()).expect("a well-formed header");
+            let parsed = header::parse_greased(&rest, self.local_cid.len()).expect("a well-formed header");
             self.dcids.push(parsed.dcid);
             self.lens.push(datagram.len());
+            self.fixed_bits[usize::from(rest[0] & 0x40 != 0)] += 1;
+            self.handshake_versions.extend(parsed.known_version().filter(|_| parsed.kind == PacketType::Handshake));
             let tail = rest.split_off(parsed.packet_len);
             let mut packet = std::mem::replace(&mut rest, tail);
             let space = match parsed.kind {

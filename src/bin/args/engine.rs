@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
+use gannet::quic::{Version, Versions};
 use gannet::runtime::Idle;
 
 use super::log::LogArgs;
@@ -137,6 +138,20 @@ pub struct EngineArgs {
     #[arg(long = "suite", value_name = "NAME", value_enum, help_heading = "Engine")]
     pub suites: Vec<Suite>,
 
+    /// Versions of QUIC to speak, in order of preference, for example v2,v1. A server chooses its most preferred one of
+    /// those that the client speaks [default: v1,v2].
+    #[arg(long, value_name = "LIST", value_parser = values::versions, help_heading = "Engine")]
+    pub versions: Option<Versions>,
+
+    /// Version that a client begins with [default: the oldest of --versions]. Servers that prefer another one change to
+    /// it without a round trip.
+    #[arg(long, value_name = "VERSION", value_parser = values::version, help_heading = "Engine")]
+    pub first_version: Option<Version>,
+
+    /// Send nothing that peers have to ignore (reserved versions and transport parameters), and always set the fixed bit.
+    #[arg(long, help_heading = "Engine")]
+    pub no_grease: bool,
+
     /// Largest UDP payload to send, 1200 to 65527 bytes [default: as the port's MTU allows].
     #[arg(long, value_name = "BYTES", value_parser = values::number::<u16>(1200, 65527), help_heading = "Engine")]
     pub max_udp_payload: Option<u16>,
@@ -179,6 +194,10 @@ impl EngineArgs {
     /// Checks that addresses are distinct and routers are neighbours.
     pub fn check(&self) -> Result<(), String> {
         self.log.check()?;
+        let versions = self.versions.clone().unwrap_or_default();
+        if let Some(first) = self.first_version.filter(|first| !versions.contains(first)) {
+            return Err(format!("--first-version {first} is not one of --versions {versions}"));
+        }
         for (i, a) in self.addrs.iter().enumerate() {
             if self.addrs[..i].iter().any(|b| b.addr == a.addr) {
                 return Err(format!("--addr {a} is given twice"));

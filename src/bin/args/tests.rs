@@ -50,7 +50,7 @@ fn serve_with_everything() {
         --retry always \
         --gateway 10.77.0.254 --gateway fe80::1 --route 10.0.0.0/8=10.77.0.253 --vlan 7 --core 3 --listen 4433 \
         --cert c.pem --key k.pem --root www --upload-dir up --congestion newreno --suite chacha20 --suite aes128 \
-        --max-udp-payload 8972 --pcap p --keylog k --stats s --stages h --live -vv";
+        --versions v2,v1 --no-grease --max-udp-payload 8972 --pcap p --keylog k --stats s --stages h --live -vv";
     let Command::Serve(a) = load(line).unwrap().command else { panic!("not serve") };
     assert_eq!(a.engine.sets, [("iface".into(), "eth1".into()), ("mtu".into(), "9000".into())]);
     assert_eq!(a.engine.addrs.len(), 2);
@@ -58,6 +58,8 @@ fn serve_with_everything() {
     assert_eq!((a.engine.vlan, a.engine.core, a.listen), (Some(7), Some(3), 4433));
     assert_eq!(a.engine.congestion, Congestion::NewReno);
     assert_eq!(a.engine.suites, [Suite::ChaCha20, Suite::Aes128]);
+    assert_eq!(a.engine.versions.map(|list| list.to_string()), Some("v2,v1".into()));
+    assert!(a.engine.no_grease && a.engine.first_version.is_none());
     assert_eq!((a.engine.max_udp_payload, a.engine.log.verbose), (Some(8972), 2));
     assert_eq!((a.upload_dir, a.retry), (Some("up".into()), Retry::Always));
     assert_eq!((a.engine.stages, a.engine.live), (Some("h".into()), true));
@@ -134,6 +136,8 @@ fn bad_values_are_named() {
         ("--suite rc4", vec!["rc4", "aes128", "chacha20"]),
         ("--congestion bbr", vec!["bbr", "newreno"]),
         ("--max-udp-payload 1199", vec!["1199", "from 1200 to 65527"]),
+        ("--versions v1,v3", vec!["'v3'", "v1 or v2"]),
+        ("--versions v1 --first-version v2", vec!["--first-version v2", "--versions v1"]),
         ("-q -v", vec!["cannot be used with"]),
     ] {
         let e = get(more);

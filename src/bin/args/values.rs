@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use gannet::net;
+use gannet::quic::{Version, Versions};
 
 /// An invalid value. The message says why and gives a valid example.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -189,6 +190,17 @@ pub fn duration(s: &str) -> Result<Duration, BadValue> {
     }
 }
 
+/// A version of QUIC: `v1` or `v2`.
+pub fn version(s: &str) -> Result<Version, BadValue> {
+    s.parse().or_else(|_| bad(format!("'{s}' is not a version of QUIC that is spoken here: write v1 or v2")))
+}
+
+/// Versions of QUIC, in order of preference: `v2,v1`.
+pub fn versions(s: &str) -> Result<Versions, BadValue> {
+    let list: Vec<_> = s.split(',').map(version).collect::<Result<_, _>>()?;
+    Versions::new(&list).map_or_else(|| bad("each version may be named once"), Ok)
+}
+
 /// Requests per second: a number above zero, with `k` for thousands and `M` for millions.
 pub fn rate(s: &str) -> Result<f64, BadValue> {
     let (number, scale) = match s.strip_suffix(['k', 'K']) {
@@ -276,6 +288,14 @@ mod tests {
         for s in ["", "0", "-5", "inf", "nan", "k", "1001M", "1e300"] {
             assert!(rate(s).is_err(), "{s}");
         }
+    }
+
+    #[test]
+    fn versions_are_listed_once_each() {
+        let text = |s: &str| versions(s).map(|list| list.to_string());
+        assert_eq!(["v1", "2", "v2,v1", "1,v2"].map(text), ["v1", "v2", "v2,v1", "v1,v2"].map(|s| Ok(s.to_owned())));
+        assert!(why(versions("v2,v2")).contains("once") && why(versions("v3")).contains("'v3'"));
+        assert!(why(versions("")).contains("v1 or v2") && why(versions("v1,")).contains("v1 or v2"));
     }
 
     #[test]

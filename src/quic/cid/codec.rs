@@ -5,9 +5,13 @@ use arrayvec::ArrayVec;
 use super::cipher::{Cipher, LANES, Text, be};
 use super::config::{CORE, CidConfig, INDEX, MAX_NONCE, MAX_SERVER_ID, SEQUENCE, UNROUTABLE};
 use crate::wire::quic::ConnectionId;
+use crate::wire::quic::header::FIXED_BIT;
 
 /// Highest place in a core's table that an ID can name.
 pub(crate) const MAX_INDEX: u32 = (1 << INDEX) - 1;
+
+/// The bit of the first byte that distinguishes long headers from short ones (RFC 8999 §5).
+const LONG: u8 = 0x80;
 
 /// Length of the ID in a Retry in bytes, without a load balancer: the minimum for one that a client sends first (RFC
 /// 9000 §7.2).
@@ -85,6 +89,9 @@ pub struct CidCodec {
     epoch: u128,
     /// Mask that selects the bytes of the ID from those that follow the first octet of a short header.
     keep: RawCid,
+    /// The bits of the first byte that differ between short headers and others: the header form and, unless it may have
+    /// any value, the fixed bit.
+    form: u8,
 }
 
 impl core::fmt::Debug for CidCodec {
@@ -109,7 +116,19 @@ impl CidCodec {
             len,
             epoch: u128::from_be_bytes(*epoch) & low_bits(content_bits(nonce_len) - CORE),
             keep: raw(&keep),
+            form: LONG | FIXED_BIT,
         }
+    }
+
+    /// The same codec, for packets whose fixed bit may have any value if `greased` (RFC 9287).
+    #[must_use]
+    pub fn with_greased_bit(self, greased: bool) -> Self {
+        Self { form: if greased { LONG } else { LONG | FIXED_BIT }, ..self }
+    }
+
+    /// Whether the fixed bit may have any value.
+    pub(super) fn is_bit_greased(&self) -> bool {
+        self.form == LONG
     }
 
     /// Length of our IDs in bytes.
@@ -232,7 +251,7 @@ impl CidCodec {
     /// [`CidCodec::decode_raw`] and comparisons.
     #[inline]
     pub(crate) fn short_dcid(&self, datagram: &[u8]) -> Option<RawCid> {
-        let start: &[u8; 21] = datagram.first_chunk().filter(|start| start[0] & 0xc0 == 0x40)?;
+        let start: &[u8; 21] = datagram.first_chunk().filter(|start| (start[0] ^ FIXED_BIT) & self.form == 0)?;
         let RawCid { front, back } = raw(start.last_chunk().expect("20 of 21"));
         Some(RawCid { front: front & self.keep.front, back: back & self.keep.back })
     }

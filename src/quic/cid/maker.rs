@@ -7,6 +7,7 @@ use super::MAX_ACTIVE;
 use super::codec::{CidCodec, CidInfo, MAX_INDEX, RawCid};
 use crate::quic::event::ConnId;
 use crate::wire::quic::ConnectionId;
+use crate::wire::quic::header::{self, HeaderError, Parsed};
 
 const _: () = assert!(MAX_INDEX == ConnId::MAX_INDEX);
 
@@ -37,6 +38,20 @@ impl IdMaker {
     /// An ID for a client to return to with a Retry token.
     pub(crate) fn retry_id(&self, random: [u8; 16]) -> ConnectionId {
         self.codec.retry_id(random)
+    }
+
+    /// Whether values are sent that the peer has to ignore, and the fixed bit of its packets is ignored in turn (RFC 9287).
+    pub(crate) fn greases(&self) -> bool {
+        self.codec.is_bit_greased()
+    }
+
+    /// Decodes the header of the first packet in `datagram`.
+    pub(crate) fn parse(&self, datagram: &[u8]) -> Result<Parsed, HeaderError> {
+        if self.greases() {
+            header::parse_greased(datagram, self.cid_len())
+        } else {
+            header::parse(datagram, self.cid_len())
+        }
     }
 
     /// Length of our IDs in bytes.

@@ -12,7 +12,7 @@ use crate::quic::stream::Stream;
 use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::placement::Placement;
 use crate::quic::stream::priority::Priority;
-use crate::wire::quic::{StreamId, varint};
+use crate::wire::quic::{StreamId, Version, varint};
 
 pub use errors::{OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
 
@@ -155,6 +155,11 @@ impl<'a> Conn<'a> {
         change(stream.ok_or(StreamError::NoStream)?);
         self.conn.streams.mark_dirty(id);
         Ok(())
+    }
+
+    /// The version in use. It is settled when the handshake is complete.
+    pub fn version(&self) -> Version {
+        self.conn.version()
     }
 
     /// State and counters of a stream; `None` if it is gone. The final [`placement`](StreamStats::placement) is in

@@ -95,7 +95,8 @@ impl Connection {
         let (Some(keys), Some(send)) = (&self.one_rtt, self.streams.get_ref(id).and_then(|s| s.send.as_ref())) else {
             return 0;
         };
-        let (dcid, phase) = (self.remote_cids.current(), keys.phase());
+        let (dcid, fixed_bit) = (self.remote_cids.current(), self.fixed_bit);
+        let phase = header::key_phase(keys.phase());
         let pn_offset = 1 + dcid.len();
         let body = pn_offset + pn_len;
         let mut bytes = send.memory_at(start);
@@ -104,7 +105,7 @@ impl Connection {
             let Some(packet) = slots.next().and_then(|slot| slot.get_mut(..len)) else { break };
             let pn = pn + i as u64;
             let header = StreamHeader { id, offset: start + (i * data) as u64, len: Some(data as u64), fin: false };
-            if header::encode_short(packet, dcid, phase, pn, pn_len).is_none() {
+            if header::encode_short(packet, fixed_bit.of(pn) | phase, dcid, pn, pn_len).is_none() {
                 break;
             }
             let mut writer = Writer::new(&mut packet[body..]);

@@ -1,6 +1,5 @@
-//! Packets without frames that affect a client's handshake: Version Negotiation and Retry.
+//! Retry packets, which have no frames but affect a client's handshake.
 
-use crate::base::Side;
 use crate::crypto;
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::recovery::SpaceId;
@@ -8,16 +7,6 @@ use crate::quic::stats::DropReason;
 use crate::wire::quic::header::{self, Parsed};
 
 impl Connection {
-    /// Whether a Version Negotiation packet ends the attempt: it answers our first packets, nothing else was received
-    /// yet, and our version is not listed (RFC 9000 §6.2).
-    pub(crate) fn is_version_mismatch(&self, parsed: &Parsed, data: &[u8]) -> bool {
-        self.side == Side::Client
-            && self.is_active()
-            && self.retry_allowed
-            && parsed.scid == *self.remote_cids.current()
-            && header::versions(data).all(|version| version != self.version.number())
-    }
-
     /// Handles a Retry packet (RFC 9000 §17.2.5). All but the first genuine one are dropped. One whose token is longer
     /// than [`header::MAX_TOKEN`] is treated as lost.
     pub(crate) fn handle_retry(&mut self, cx: &mut Cx<'_>, parsed: &Parsed, data: &[u8]) {

@@ -13,11 +13,11 @@ use crate::quic::recovery::SpaceId;
 use crate::quic::space::Space;
 use crate::quic::stream::Windows;
 use crate::quic::tls::{KeyChange, TlsError, TlsSession};
-use crate::wire::quic::params::TransportParameters;
+use crate::wire::quic::params::{Reserved, TransportParameters};
 use crate::wire::quic::{ConnectionId, TransportError, Version};
 
 /// Type of the CRYPTO frame, which TLS errors are attributed to.
-const CRYPTO_FRAME: u64 = 0x06;
+pub(super) const CRYPTO_FRAME: u64 = 0x06;
 
 /// TLS alert code (RFC 8446 §6).
 const UNEXPECTED_MESSAGE: u8 = 10;
@@ -48,6 +48,9 @@ impl Connection {
             max_ack_delay: config.max_ack_delay.as_micros().div_ceil(1000) as u64,
             disable_active_migration: true,
             active_connection_id_limit: MAX_ACTIVE as u64,
+            version_information: self.version_information(cx),
+            grease_quic_bit: cx.ids.greases(),
+            reserved: cx.ids.greases().then(|| Reserved::new([(); 2].map(|()| cx.rng.next_u64()))),
             ..TransportParameters::default()
         }
     }
@@ -74,14 +77,20 @@ impl Connection {
     pub(super) fn on_crypto(&mut self, cx: &mut Cx<'_>, space: SpaceId) -> Result<(), Fault> {
         // A server has discarded TLS by then, and a client has nothing to tell it (RFC 9001 §4.1.3). Data after a gap
         // would only occupy memory.
-        if self.tls.is_none() && self.space(space).crypto_rx.has_gap() {
+        if self.tls.is_none() && self.space(space).crypto_rx.has_gap() && !self.awaits_hello() {
             let why = "handshake data after the handshake was complete";
             return Err(Fault::new(TransportError::crypto(UNEXPECTED_MESSAGE), CRYPTO_FRAME, why));
         }
-        while let Some(bytes) = self.space(space).crypto_rx.take() {
+        while let Some(mut bytes) = self.space(space).crypto_rx.take() {
             if space != self.read_space() {
                 let why = "handshake data after the keys of its level were replaced";
                 return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, CRYPTO_FRAME, why));
+            }
+            if self.awaits_hello() {
+                let Some(hello) = self.on_hello(cx, &bytes)? else { continue };
+                bytes = hello;
+            } else if space == SpaceId::Initial {
+                self.settle_version();
             }
             let Some(tls) = &mut self.tls else { return Ok(()) };
             cx.scratch.guests.call(|| tls.read_handshake(&bytes))?.map_err(tls_fault)?;
@@ -111,7 +120,7 @@ impl Connection {
         for space in &mut self.spaces {
             space.crypto_tx.trim();
         }
-        self.take_params()?;
+        self.take_params(cx)?;
         let done = self.tls.as_ref().is_some_and(|tls| !tls.is_handshaking());
         if done && !self.complete && self.one_rtt.is_some() {
             self.on_complete(cx)?;
@@ -131,7 +140,7 @@ impl Connection {
     }
 
     /// Applies the peer's transport parameters as soon as TLS has them (RFC 9000 §7.4).
-    fn take_params(&mut self) -> Result<(), Fault> {
+    fn take_params(&mut self, cx: &mut Cx<'_>) -> Result<(), Fault> {
         if self.peer.known {
             return Ok(());
         }
@@ -144,7 +153,11 @@ impl Connection {
         let params = TransportParameters::decode(raw, self.side.peer()).map_err(|e| {
             Fault::new(TransportError::TRANSPORT_PARAMETER_ERROR, CRYPTO_FRAME, format!("transport parameters: {e}"))
         })?;
+        self.check_version(&params)?;
         self.check_ids(&params)?;
+        if params.grease_quic_bit && cx.ids.greases() {
+            self.fixed_bit.grease(cx.rng.next_u64());
+        }
         if let Some(token) = params.stateless_reset_token {
             self.remote_cids.set_first_token(token);
         }
@@ -194,6 +207,7 @@ impl Connection {
             return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, CRYPTO_FRAME, why));
         }
         self.complete = true;
+        self.opening = None;
         self.path.validate();
         self.stats.handshake_time = Some(cx.now.saturating_since(self.born));
         cx.stats.handshakes += 1;

@@ -23,6 +23,7 @@ mod sent;
 mod timers;
 mod tokens;
 mod transmit;
+mod versions;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -37,6 +38,7 @@ use crate::mem::prefetch_line;
 use crate::quic::cid::{IdMaker, LocalCids, RemoteCids, ResetToken};
 use crate::quic::config::TransportConfig;
 use crate::quic::event::{ConnId, Event};
+use crate::quic::fixed_bit::FixedBit;
 use crate::quic::flow::{RecvCredit, SendCredit};
 use crate::quic::guest::Guests;
 use crate::quic::memory::{Account, Memory};
@@ -62,6 +64,7 @@ pub(crate) use run::Incoming;
 use sent::{FrameLists, SentFrame, SentFrames};
 use tokens::Keeps;
 pub use transmit::{Slots, Transmit};
+use versions::Opening;
 use waiting::{Kept, Waiting};
 
 /// Consecutive probe timeouts that suggest that packets no longer arrive. A single one is often due to a lost packet.
@@ -176,6 +179,10 @@ pub(crate) struct Connection {
     side: Side,
     /// The version in use.
     version: Version,
+    /// What is needed for the choice of the version, until the handshake is complete.
+    opening: Option<Box<Opening>>,
+    /// The fixed bit of packets to send.
+    fixed_bit: FixedBit,
     config: Arc<TransportConfig>,
     state: State,
     pub(crate) events: VecDeque<Event>,
@@ -292,6 +299,8 @@ impl Connection {
             id: birth.id,
             side: birth.side,
             version: birth.version,
+            opening: Some(Box::new(Opening::new(birth.side, birth.version))),
+            fixed_bit: FixedBit::default(),
             state: State::Active,
             events: VecDeque::new(),
             tls: None,
@@ -403,6 +412,11 @@ impl Connection {
 
     pub(crate) fn side(&self) -> Side {
         self.side
+    }
+
+    /// The version in use.
+    pub(crate) fn version(&self) -> Version {
+        self.version
     }
 
     /// The peer's reset token as registered with the endpoint.

@@ -8,7 +8,7 @@ use crate::crypto::{HeaderKey, PacketKey};
 use crate::quic::connection::sent::SentFrame;
 use crate::quic::stream::Streams;
 use crate::wire::quic::frame::{Frame, StreamHeader};
-use crate::wire::quic::header::{self, PacketType};
+use crate::wire::quic::header::{self, FIXED_BIT, PacketType};
 use crate::wire::quic::varint::Writer;
 use crate::wire::quic::{ConnectionId, StreamId, Version};
 
@@ -30,9 +30,9 @@ struct Piece {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Head<'a> {
     /// Long header of an Initial or Handshake packet; only the former has a token.
-    Long { version: Version, kind: PacketType, dcid: &'a [u8], scid: &'a [u8], token: &'a [u8] },
-    /// Short header of a 1-RTT packet.
-    Short { dcid: &'a ConnectionId, key_phase: bool },
+    Long { fixed_bit: u8, version: Version, kind: PacketType, dcid: &'a [u8], scid: &'a [u8], token: &'a [u8] },
+    /// Short header of a 1-RTT packet, with these bits in its first byte.
+    Short { bits: u8, dcid: &'a ConnectionId },
 }
 
 /// Minimum room for frames in a packet. A PING always fits, and the sample for header protection lies within the packet
@@ -77,11 +77,12 @@ impl Outline {
     #[inline]
     pub(super) fn new(packet: &mut [u8], head: Head<'_>, pn: u64, pn_len: usize) -> Option<Self> {
         let (pn_offset, length_at) = match head {
-            Head::Long { version, kind, dcid, scid, token } => {
+            Head::Long { fixed_bit, version, kind, dcid, scid, token } => {
                 let at = header::encode_long(packet, version, kind, dcid, scid, token, pn, pn_len)?;
+                packet[0] &= !FIXED_BIT | fixed_bit;
                 (at.pn_offset, Some(at.length_offset))
             }
-            Head::Short { dcid, key_phase } => (header::encode_short(packet, dcid, key_phase, pn, pn_len)?, None),
+            Head::Short { bits, dcid } => (header::encode_short(packet, bits, dcid, pn, pn_len)?, None),
         };
         let most = if length_at.is_some() { packet.len().min(pn_offset + MAX_LENGTH) } else { packet.len() };
         let end = most.checked_sub(TAG_LEN)?;

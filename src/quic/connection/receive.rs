@@ -60,8 +60,7 @@ impl Connection {
         self.handle_packet(cx, meta, first, short, packet, scratch);
         while !rest.is_empty() {
             // All coalesced packets must be for one connection (RFC 9000 §12.2).
-            let Some(parsed) = header::parse(rest, cx.ids.cid_len()).ok().filter(|parsed| parsed.dcid == first.dcid)
-            else {
+            let Some(parsed) = cx.ids.parse(rest).ok().filter(|parsed| parsed.dcid == first.dcid) else {
                 cx.stats.drop(DropReason::Malformed);
                 break;
             };
@@ -155,10 +154,10 @@ impl Connection {
         scratch: &mut [u8],
         space: SpaceId,
     ) -> Result<(), Fault> {
-        if parsed.known_version() != Some(self.version) {
+        let Some(version) = parsed.known_version().filter(|version| self.takes_version(*version, space)) else {
             cx.stats.drop(DropReason::Version);
             return Ok(());
-        }
+        };
         if self.is_foreign_scid(space, &parsed.scid) {
             cx.stats.drop(DropReason::Unexpected);
             return Ok(());
@@ -167,23 +166,28 @@ impl Connection {
             self.on_no_keys(cx, meta, space, packet);
             return Ok(());
         };
+        let other = (version != self.version).then(|| self.borrow_keys(version));
+        let remote = other.as_deref().unwrap_or(&keys.remote);
         let largest = self.space(space).acks.largest();
-        let outcome = match unprotect(packet, parsed.pn_offset, largest, |sample| keys.remote.header.mask(sample)) {
+        let outcome = match unprotect(packet, parsed.pn_offset, largest, |sample| remote.header.mask(sample)) {
             None => {
                 cx.stats.drop(DropReason::Malformed);
                 Ok(())
             }
             Some(plain) => {
                 let (aad, body) = packet.split_at_mut(plain.header_len);
-                match keys.remote.packet.open(plain.pn, aad, body, head_room(scratch)) {
+                match remote.packet.open(plain.pn, aad, body, head_room(scratch)) {
                     Err(_) => {
                         cx.stats.drop(DropReason::Authentication);
-                        self.on_forged(&keys.remote.packet)
+                        self.on_forged(&remote.packet)
                     }
                     Ok(opened) => {
                         let info = Packet { space, kind: parsed.kind, pn: plain.pn, dcid: &parsed.dcid };
                         // Set before the frames are read, as TLS compares it with the parameters.
                         self.adopt_scid(space, &parsed.scid);
+                        if version != self.version {
+                            self.on_other_version(version);
+                        }
                         self.handle_opened(cx, meta, &info, plain.first & 0x0c, &opened, scratch)
                     }
                 }
@@ -191,6 +195,9 @@ impl Connection {
         };
         if !self.space(space).discarded && self.space(space).keys.is_none() {
             self.space(space).keys = Some(keys);
+        }
+        if let Some(other) = other {
+            self.return_keys(other);
         }
         outcome
     }

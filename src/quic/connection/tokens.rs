@@ -41,6 +41,17 @@ impl Connection {
         Ok(())
     }
 
+    /// On a client that begins again with another version: takes a token of that version, as the other one is not valid
+    /// with it (RFC 9369 §5).
+    ///
+    /// # Errors
+    /// INTERNAL_ERROR if the store panics.
+    pub(super) fn change_token(&mut self, cx: &mut Cx<'_>) -> Result<(), TransportError> {
+        self.token.clear();
+        let Some(keeps) = self.keeps.take() else { return Ok(()) };
+        self.use_tokens(cx, &keeps.store, &keeps.server_name)
+    }
+
     /// Handles a NEW_TOKEN frame, which only servers send (RFC 9000 §19.7).
     pub(super) fn on_new_token(&mut self, cx: &mut Cx<'_>, token: &[u8]) -> Result<(), Fault> {
         if self.side == Side::Server {

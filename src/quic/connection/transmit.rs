@@ -303,6 +303,7 @@ impl Connection {
         let next = if pn == 0 { 0 } else { pn + 1 };
         let window = self.recovery.cwnd() / u64::from(self.path.mtu.current());
         self.skip_at = next + 1 + cx.rng.below(2 * window.max(MIN_SKIP));
+        self.fixed_bit.renew(cx.rng.next_u64());
         self.space(SpaceId::Data).next_pn = next;
         next
     }
@@ -322,11 +323,18 @@ impl Connection {
         let dcid = self.remote_cids.current();
         // Hardly any packet needs this.
         let scid = &if space == SpaceId::Data { ConnectionId::default() } else { self.handshake_cid(cx.ids) };
-        let version = self.version;
+        let (version, fixed_bit) = (self.version, self.fixed_bit.of(pn));
         let head = match space {
-            SpaceId::Initial => Head::Long { version, kind: PacketType::Initial, dcid, scid, token: &self.token },
-            SpaceId::Handshake => Head::Long { version, kind: PacketType::Handshake, dcid, scid, token: &[] },
-            SpaceId::Data => Head::Short { dcid, key_phase: self.one_rtt.as_ref().is_some_and(|keys| keys.phase()) },
+            SpaceId::Initial => {
+                Head::Long { fixed_bit, version, kind: PacketType::Initial, dcid, scid, token: &self.token }
+            }
+            SpaceId::Handshake => {
+                Head::Long { fixed_bit, version, kind: PacketType::Handshake, dcid, scid, token: &[] }
+            }
+            SpaceId::Data => {
+                let phase = self.one_rtt.as_ref().is_some_and(|keys| keys.phase());
+                Head::Short { bits: fixed_bit | header::key_phase(phase), dcid }
+            }
         };
         Outline::new(slot, head, pn, pn_len)
     }

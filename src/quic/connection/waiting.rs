@@ -10,7 +10,6 @@ use crate::base::time::Instant;
 use crate::quic::connection::{Connection, Cx, RxMeta};
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::DropReason;
-use crate::wire::quic::header;
 
 /// Maximum number of packets that a connection keeps: a flight at the start of a connection.
 const MAX_PACKETS: usize = 10;
@@ -98,7 +97,7 @@ impl Connection {
             && let Some(list) = &mut self.waiting
         {
             let Early { arrived, meta, mut packet, .. } = list.0.remove(next);
-            let Ok(parsed) = header::parse(&packet.bytes, cx.ids.cid_len()) else { continue };
+            let Ok(parsed) = cx.ids.parse(&packet.bytes) else { continue };
             let mut then = Cx {
                 now: arrived,
                 memory: &mut *cx.memory,

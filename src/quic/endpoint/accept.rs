@@ -5,11 +5,10 @@ use std::sync::Arc;
 use crate::base::Side;
 use crate::base::time::Instant;
 use crate::crypto::{self, DirectionKeys};
-use crate::quic::connection::{Birth, Connection, Cx, RxMeta};
+use crate::quic::connection::{Birth, Connection, RxMeta};
 use crate::quic::endpoint::Endpoint;
 use crate::quic::path::MIN_MTU;
 use crate::quic::stats::DropReason;
-use crate::quic::tls::TlsSession;
 use crate::quic::token::Verdict;
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::{TransportError, Version};
@@ -123,22 +122,7 @@ impl Endpoint {
             max_data: self.memory.window(server.transport.max_data, true),
         };
         let mut conn = Box::new(Connection::new(&birth, now, Some(keys)));
-        let mut cx = Cx {
-            now,
-            memory: &mut self.memory,
-            ids: &self.ids,
-            stats: &mut self.stats,
-            scratch: &mut self.lists,
-            rng: &mut self.rng,
-        };
-        let params = conn.local_params(&mut cx).to_bytes();
-        let started = TlsSession::server(&server.tls, version, params).map(|tls| conn.start_tls(&mut cx, tls));
-        if !matches!(started, Ok(Ok(()))) {
-            self.table.cancel(id);
-            self.stats.drop(DropReason::Overload);
-            self.lists.guests.go_on();
-            return;
-        }
+        conn.await_hello(server.tls);
         self.table.insert(id, conn);
         self.lookup.insert_initial(now, parsed.dcid, meta.remote, id);
         self.handshakes += 1;

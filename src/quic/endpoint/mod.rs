@@ -31,8 +31,8 @@ use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratc
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::memory::Memory;
 use crate::quic::stats::{DropReason, EndpointStats};
-use crate::quic::tls::{self, TlsError, TlsSession};
-use crate::wire::quic::header::{self, PacketType, Parsed};
+use crate::quic::tls::{self, TlsError};
+use crate::wire::quic::header::{PacketType, Parsed};
 use crate::wire::quic::{ConnectionId, TransportError, varint};
 
 pub use lookup::Known;
@@ -226,13 +226,9 @@ impl Endpoint {
         };
         let mut conn = Box::new(Connection::new(&birth, now, None));
         let mut cx = cx!(self, now);
-        let params = conn.local_params(&mut cx).to_bytes();
-        let tls = TlsSession::client(&config.tls, birth.version, server_name, params);
         let tokens = config.tokens.as_ref().map_or(Ok(()), |store| conn.use_tokens(&mut cx, store, server_name));
-        let internal = |reason| TlsError { alert: 80, reason };
-        let started = tls
-            .and_then(|tls| conn.start_tls(&mut cx, tls).map_err(|fault| internal(fault.reason)))
-            .and_then(|()| tokens.map_err(|code| internal(code.to_string())));
+        let internal = |code: TransportError| TlsError { alert: 80, reason: code.to_string() };
+        let started = conn.begin(&mut cx, &config.tls, server_name).and_then(|()| tokens.map_err(internal));
         if let Err(error) = started {
             self.table.cancel(id);
             self.lists.guests.go_on();
@@ -320,7 +316,7 @@ impl Endpoint {
     }
 
     fn handle_parsed(&mut self, now: Instant, meta: &RxMeta, data: &mut [u8]) {
-        let Ok(parsed) = header::parse(data, self.ids.cid_len()) else {
+        let Ok(parsed) = self.ids.parse(data) else {
             match self.find_reset(meta, data) {
                 Some(id) => self.on_reset(now, id),
                 None if self.is_foreign(data) => self.negotiate_version(now, meta, data),
@@ -387,11 +383,8 @@ impl Endpoint {
         };
         match parsed.kind {
             PacketType::VersionNegotiation => {
-                if conn.is_version_mismatch(parsed, data) {
-                    conn.abandon(CloseReason::VersionMismatch);
-                } else {
-                    cx.stats.drop(DropReason::Unexpected);
-                }
+                conn.handle_version_negotiation(&mut cx, parsed, data);
+                announce_ids(conn, id, &mut self.lookup, &mut self.routes);
             }
             PacketType::Retry => {
                 conn.handle_retry(&mut cx, parsed, data);

@@ -5,6 +5,7 @@
 //! whose suites allow both.
 
 mod config;
+pub(crate) mod hello;
 mod keys;
 mod labels;
 mod pem;
@@ -92,6 +93,11 @@ impl TlsSession {
         ServerConnection::new(config.clone(), ANY, params)
             .map(|c| Self { quic: Quic::Server(c), version })
             .map_err(|e| TlsError { alert: INTERNAL_ERROR, reason: e.to_string() })
+    }
+
+    /// All keys from now on are those of `version`, which was negotiated.
+    pub(crate) fn set_version(&mut self, version: Version) {
+        self.version = version;
     }
 
     /// Reads handshake bytes, which must be in order.

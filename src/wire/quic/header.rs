@@ -213,7 +213,7 @@ pub fn raw_cids(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The versions listed in a Version Negotiation packet (RFC 9000 §17.2.1).
-pub fn versions(datagram: &[u8]) -> impl Iterator<Item = u32> + '_ {
+pub fn versions(datagram: &[u8]) -> impl Iterator<Item = u32> + Clone + '_ {
     let skip = raw_cids(datagram).map_or(datagram.len(), |(dcid, scid)| 7 + dcid.len() + scid.len());
     datagram[skip..].chunks_exact(4).map(|v| u32::from_be_bytes([v[0], v[1], v[2], v[3]]))
 }
@@ -275,11 +275,17 @@ fn packet_number(w: &mut Writer<'_>, pn: u64, pn_len: usize) {
     }
 }
 
-/// Encodes a short header with a packet number of `pn_len` (1 to 4) bytes; returns the packet number's offset. `None`
-/// if `out` is too short. Bytes after the header may change as well.
+/// The Key Phase bit of a short header, at its place in the first byte.
+pub const fn key_phase(phase: bool) -> u8 {
+    (phase as u8) << 2
+}
+
+/// Encodes a short header with a packet number of `pn_len` (1 to 4) bytes; returns the packet number's offset. `bits`
+/// are the fixed bit, the spin bit and the key phase at their places in the first byte. `None` if `out` is too short.
+/// Bytes after the header may change as well.
 #[inline]
-pub fn encode_short(out: &mut [u8], dcid: &ConnectionId, key_phase: bool, pn: u64, pn_len: usize) -> Option<usize> {
-    let first = 0x40 | u8::from(key_phase) << 2 | pn_bits(pn_len);
+pub fn encode_short(out: &mut [u8], bits: u8, dcid: &ConnectionId, pn: u64, pn_len: usize) -> Option<usize> {
+    let first = bits | pn_bits(pn_len);
     let pn_offset = 1 + dcid.len();
     // Copies of constant length take only a few moves. Excess bytes are overwritten.
     if let Some(out) = out.first_chunk_mut::<{ 1 + ConnectionId::MAX + 4 }>() {
@@ -534,7 +540,7 @@ mod tests {
                 let at = encode_long(out, Version::V2, PacketType::Handshake, &[1; 20], &[2; 20], &[3; 70], 9, 3);
                 at.map(|at| at.pn_offset + 3)
             },
-            &|out| encode_short(out, &ConnectionId::new(&[1; 20]).unwrap(), true, 1 << 40, 4).map(|at| at + 4),
+            &|out| encode_short(out, 0x44, &ConnectionId::new(&[1; 20]).unwrap(), 1 << 40, 4).map(|at| at + 4),
             &|out| encode_version_negotiation(out, 0, &[1; 255], &[2; 255], &[1, 2]),
             &|out| encode_retry(out, Version::V1, &[1; 20], &[2; 20], &[3; 1500]),
         ];
@@ -577,7 +583,7 @@ mod tests {
             let mut packet = [0u8; 40];
             let pn = pn & ((1 << (8 * pn_len)) - 1);
             let dcid = ConnectionId::new(&[9; 8]).unwrap();
-            let at = encode_short(&mut packet, &dcid, true, pn, pn_len).unwrap();
+            let at = encode_short(&mut packet, 0x44, &dcid, pn, pn_len).unwrap();
             let plain = packet;
             apply_protection(&mut packet, at, pn_len, mask);
             let (first, len, got) = remove_protection(&mut packet, at, mask);

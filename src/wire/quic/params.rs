@@ -1,5 +1,6 @@
-//! Transport parameters (RFC 9000 §18, RFC 9221 §3).
+//! Transport parameters (RFC 9000 §18, RFC 9221 §3, RFC 9287 §3, RFC 9368 §3).
 
+use arrayvec::ArrayVec;
 use thiserror::Error;
 
 use crate::base::Side;
@@ -23,7 +24,9 @@ const PREFERRED_ADDRESS: u64 = 0x0d;
 const ACTIVE_CONNECTION_ID_LIMIT: u64 = 0x0e;
 const INITIAL_SCID: u64 = 0x0f;
 const RETRY_SCID: u64 = 0x10;
+const VERSION_INFORMATION: u64 = 0x11;
 const MAX_DATAGRAM_FRAME_SIZE: u64 = 0x20;
+const GREASE_QUIC_BIT: u64 = 0x2ab2;
 
 /// Why the peer's transport parameters are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -40,6 +43,50 @@ pub enum ParamError {
     /// Only servers may send this parameter (RFC 9000 §18.2).
     #[error("parameter 0x{0:x} must not be sent by a client")]
     ServerOnly(u64),
+}
+
+/// Version Information (RFC 9368 §3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionInformation {
+    /// The version that the sender has chosen for this connection.
+    pub chosen: u32,
+    /// A client's versions that its first flight is compatible with, most preferred first, or the versions that all
+    /// servers of a deployment speak. Some may be unknown or reserved.
+    pub available: Vec<u32>,
+}
+
+impl VersionInformation {
+    /// `None` if it is malformed (RFC 9368 §4): of the wrong length, with a version 0, or without a client's chosen
+    /// version among those available.
+    fn decode(value: &[u8], sender: Side) -> Option<Self> {
+        let (numbers, rest) = value.as_chunks::<4>();
+        let mut numbers = numbers.iter().map(|number| u32::from_be_bytes(*number));
+        let chosen = numbers.next()?;
+        let available: Vec<u32> = numbers.collect();
+        let listed = sender == Side::Server || available.contains(&chosen);
+        (rest.is_empty() && chosen != 0 && !available.contains(&0) && listed).then_some(Self { chosen, available })
+    }
+}
+
+/// A parameter of no meaning, which receivers ignore (RFC 9000 §18.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    n: u32,
+    value: ArrayVec<u8, 8>,
+}
+
+impl Reserved {
+    /// A reserved parameter from `random` bits.
+    pub fn new(random: [u64; 2]) -> Self {
+        let bytes = random[1].to_be_bytes();
+        let len = (random[0] >> 32) as usize % (bytes.len() + 1);
+        Self { n: random[0] as u32, value: bytes.into_iter().take(len).collect() }
+    }
+
+    /// Its ID, of the form 31 * N + 27.
+    pub fn id(&self) -> u64 {
+        31 * u64::from(self.n) + 27
+    }
 }
 
 /// The transport parameters of an endpoint. Times are in milliseconds.
@@ -62,8 +109,13 @@ pub struct TransportParameters {
     pub active_connection_id_limit: u64,
     pub initial_source_connection_id: Option<ConnectionId>,
     pub retry_source_connection_id: Option<ConnectionId>,
+    pub version_information: Option<VersionInformation>,
     /// RFC 9221 §3; 0 if DATAGRAM frames are not supported.
     pub max_datagram_frame_size: u64,
+    /// Whether the fixed bit of received packets may have any value (RFC 9287 §3).
+    pub grease_quic_bit: bool,
+    /// Only to be sent; received ones are ignored.
+    pub reserved: Option<Reserved>,
 }
 
 impl Default for TransportParameters {
@@ -86,7 +138,10 @@ impl Default for TransportParameters {
             active_connection_id_limit: 2,
             initial_source_connection_id: None,
             retry_source_connection_id: None,
+            version_information: None,
             max_datagram_frame_size: 0,
+            grease_quic_bit: false,
+            reserved: None,
         }
     }
 }
@@ -113,7 +168,12 @@ impl TransportParameters {
     /// Encodes the parameters, except those with default values. An integer above 2^62-1, which has no encoding, is
     /// encoded as 2^62-1.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut buf = [0; 512];
+        let information = self.version_information.as_ref();
+        let information = information.map(|info| {
+            let numbers = [info.chosen].into_iter().chain(info.available.iter().copied());
+            numbers.flat_map(u32::to_be_bytes).collect::<Vec<_>>()
+        });
+        let mut buf = vec![0; 512 + information.as_ref().map_or(0, Vec::len)];
         let mut w = Writer::new(&mut buf);
         let mut bytes = |id, value: Option<&[u8]>| {
             if let Some(value) = value {
@@ -126,6 +186,11 @@ impl TransportParameters {
         bytes(DISABLE_ACTIVE_MIGRATION, self.disable_active_migration.then_some(&[]));
         bytes(INITIAL_SCID, self.initial_source_connection_id.as_deref());
         bytes(RETRY_SCID, self.retry_source_connection_id.as_deref());
+        bytes(VERSION_INFORMATION, information.as_deref());
+        bytes(GREASE_QUIC_BIT, self.grease_quic_bit.then_some(&[]));
+        if let Some(reserved) = &self.reserved {
+            bytes(reserved.id(), Some(&reserved.value));
+        }
         let (mut this, mut default) = (self.clone(), Self::default());
         for ((id, value), (_, default)) in this.integers().into_iter().zip(default.integers()) {
             let value = (*value).min(varint::MAX);
@@ -135,8 +200,9 @@ impl TransportParameters {
                 w.varint(value);
             }
         }
-        let len = w.finish().expect("all of them at their longest take less than 256 bytes");
-        buf[..len].to_vec()
+        let len = w.finish().expect("all others at their longest take less than 512 bytes");
+        buf.truncate(len);
+        buf
     }
 
     /// Decodes the parameters announced by `sender`. Unknown parameters are ignored (RFC 9000 §7.4.2).
@@ -182,6 +248,13 @@ impl TransportParameters {
             DISABLE_ACTIVE_MIGRATION if value.is_empty() => self.disable_active_migration = true,
             DISABLE_ACTIVE_MIGRATION => return Err(bad),
             PREFERRED_ADDRESS => check_preferred_address(value).ok_or(bad)?,
+            VERSION_INFORMATION => {
+                self.version_information = Some(VersionInformation::decode(value, sender).ok_or(bad)?);
+            }
+            // Its ID is too large for the list of those seen.
+            GREASE_QUIC_BIT if self.grease_quic_bit => return Err(ParamError::Duplicate(id)),
+            GREASE_QUIC_BIT if value.is_empty() => self.grease_quic_bit = true,
+            GREASE_QUIC_BIT => return Err(bad),
             _ => {}
         }
         Ok(())

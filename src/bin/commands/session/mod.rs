@@ -306,7 +306,8 @@ impl Session {
         ready: impl FnOnce() + Send,
         mut watch: impl FnMut() -> Option<String> + Send,
     ) -> Result<(Vec<A>, Counters), Failure> {
-        let endpoint = self.endpoint.clone().map_or_else(gannet::api::endpoint_config, Ok)?;
+        let mut endpoint = self.endpoint.clone().map_or_else(gannet::api::endpoint_config, Ok)?;
+        endpoint.grease = !self.args.no_grease;
         let ids = load_balancer::json(&endpoint.cid);
         let (idle, cores) = (self.args.idle.mode(), self.cores.cpus().len());
         if let Some(warning) = crowd(idle, cores) {

@@ -67,6 +67,8 @@ pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
     };
     let default = TransportConfig::default();
     TransportConfig {
+        versions: args.versions.clone().unwrap_or_default(),
+        first_version: args.first_version,
         max_idle_timeout: args.idle_timeout.unwrap_or(default.max_idle_timeout),
         congestion: match args.congestion {
             Congestion::Cubic => CongestionAlgorithm::Cubic,

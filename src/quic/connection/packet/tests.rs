@@ -103,8 +103,8 @@ impl Shape {
         let (dcid, scid, token) = (&[1; 20][..self.dcid], &[2; 20][..self.scid], &bytes[..self.token]);
         let id_of_peer = ConnectionId::new(dcid).unwrap();
         let head = match self.kind {
-            PacketType::Short => Head::Short { dcid: &id_of_peer, key_phase: true },
-            kind => Head::Long { version: Version::V2, kind, dcid, scid, token },
+            PacketType::Short => Head::Short { bits: 0x44, dcid: &id_of_peer },
+            kind => Head::Long { fixed_bit: FIXED_BIT, version: Version::V2, kind, dcid, scid, token },
         };
         let mut memory = vec![0xa5; GUARD + self.room + GUARD];
         let mut list = Vec::new();
@@ -213,8 +213,14 @@ fn every_size_of_slot_is_right_or_refused() {
 #[test]
 fn the_length_field_bounds_long_packets() {
     let mut slot = vec![0; 20_000];
-    let head =
-        Head::Long { version: Version::V1, kind: PacketType::Handshake, dcid: &[1; 8], scid: &[2; 8], token: &[] };
+    let head = Head::Long {
+        fixed_bit: FIXED_BIT,
+        version: Version::V1,
+        kind: PacketType::Handshake,
+        dcid: &[1; 8],
+        scid: &[2; 8],
+        token: &[],
+    };
     let (key, mask) = (packet_key(Suite::Aes128Gcm, &[3; 16], &[4; 12]), header_key(Suite::Aes128Gcm, &[5; 16]));
     let outline = Outline::new(&mut slot, head, 0, 1).unwrap();
     let mut builder = PacketBuilder::new(&mut slot, outline, &mut Vec::new());
@@ -229,7 +235,7 @@ fn the_length_field_bounds_long_packets() {
 #[test]
 fn frames_with_values_that_have_no_encoding_are_refused() {
     let mut slot = [0; 200];
-    let head = Head::Short { dcid: &ConnectionId::new(&[1; 8]).unwrap(), key_phase: false };
+    let head = Head::Short { bits: FIXED_BIT, dcid: &ConnectionId::new(&[1; 8]).unwrap() };
     let outline = Outline::new(&mut slot, head, 0, 1).unwrap();
     let mut builder = PacketBuilder::new(&mut slot, outline, &mut Vec::new());
     assert!(!builder.put(&Frame::MaxData(u64::MAX), None));
