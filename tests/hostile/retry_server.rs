@@ -51,7 +51,7 @@ fn is_connected(host: &Host) -> bool {
 }
 
 fn kind(datagram: &[u8]) -> PacketType {
-    header::parse(datagram, 8).unwrap().kind
+    header::parse_greased(datagram, 8).unwrap().kind
 }
 
 /// A client, what it sent first, and what it sends with the token from `server`.

@@ -47,6 +47,9 @@ pub(crate) struct RawCid {
 }
 
 impl RawCid {
+    /// A value that IDs of ours do not have: their first octet contains their length.
+    pub(crate) const UNUSED: Self = Self { front: u128::MAX, back: u32::MAX };
+
     /// A few bits that differ between IDs.
     #[inline]
     pub(crate) fn hash(self) -> usize {

@@ -7,7 +7,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
-use crate::quic::cid::RawCid;
+use crate::quic::cid::{CidInfo, RawCid};
 use crate::quic::event::ConnId;
 use crate::wire::quic::ConnectionId;
 
@@ -54,7 +54,7 @@ type Recent = (RawCid, Known);
 #[derive(Debug)]
 pub(super) struct Lookup {
     /// Our recently used connection IDs. Only IDs that we made and that lead to a connection are stored, so strangers
-    /// cannot displace them. Empty places hold zeros, which no ID of ours has.
+    /// cannot displace them. Empty places hold an ID that leads to nothing.
     recent: Box<[Recent; RECENT]>,
     /// Clients by the Destination Connection ID that they chose (RFC 9000 §7.2).
     initial: HashMap<Stranger, ConnId, SecretHash>,
@@ -67,7 +67,8 @@ pub(super) struct Lookup {
 impl Lookup {
     pub(super) fn new(rng: &mut Rng) -> Self {
         let hash = SecretHash::new(rng);
-        let recent: Box<[Recent]> = vec![Recent::default(); RECENT].into();
+        let nobody = Known { id: ConnId::new(0, CidInfo::NO_GENERATION), sequence: 0 };
+        let recent: Box<[Recent]> = vec![(RawCid::UNUSED, nobody); RECENT].into();
         Self {
             recent: recent.try_into().expect("as many"),
             initial: HashMap::with_hasher(hash.clone()),

@@ -102,6 +102,29 @@ fn a_burst_is_routed_like_each_of_its_datagrams() {
     assert!(others > RUN / 3);
 }
 
+/// RFC 9287 §3: the fixed bit has any value, and routing does not depend on it, unless greasing is off. Until 2026-11, an
+/// ID of zeros led to the first connection.
+#[test]
+fn the_fixed_bit_does_not_matter_for_routing() {
+    let mut cores = endpoints(3, 10);
+    let data = short(info(2, 9), 10);
+    let Lead::Core(2, tag) = lead(&mut cores[0], &data) else { panic!("not handed over") };
+    let mut cleared = data.clone();
+    cleared[0] &= !0x40;
+    assert!(matches!(lead(&mut cores[0], &cleared), Lead::Core(2, other) if other == tag));
+    let mut leads = Leads::new();
+    cores[2].lead_handed(&mut leads, Some(tag), &cleared);
+    assert!(matches!(leads[0], Lead::Here(_)));
+    let strict = EndpointConfig { grease: false, ..config(3, 10) };
+    let mut strict = Endpoint::new(strict, None, BufPool::heap());
+    assert!(matches!(lead(&mut strict, &cleared), Lead::Unknown) && !matches!(lead(&mut strict, &data), Lead::Unknown));
+    for first in [0, 0x40] {
+        let mut zeros = vec![0; 40];
+        zeros[0] = first;
+        assert!(!matches!(lead(&mut cores[0], &zeros), Lead::Here(_)));
+    }
+}
+
 /// RFC 9000 §10.3: whoever resets a connection must be sure that no core has it.
 #[test]
 fn only_the_owner_resets() {
