@@ -7,6 +7,7 @@ mod api;
 mod armed;
 mod burst;
 mod closing;
+mod counts;
 mod early;
 mod fill;
 mod frames;
@@ -45,7 +46,7 @@ use crate::quic::memory::{Account, Memory};
 use crate::quic::path::{MIN_MTU, Path};
 use crate::quic::recovery::{Context, Recovery, RecoveryConfig, SpaceId};
 use crate::quic::space::Space;
-use crate::quic::stats::{ConnStats, EndpointStats, PlacementStats};
+use crate::quic::stats::{ConnStats, EndpointStats};
 use crate::quic::stream::{Streams, Windows};
 use crate::quic::tls::TlsSession;
 use crate::quic::token::AddressTokens;
@@ -479,30 +480,6 @@ impl Connection {
 
     fn pto(&self) -> Duration {
         self.recovery.pto_interval(&self.context(), SpaceId::Data)
-    }
-
-    /// UDP payload bytes sent.
-    pub(crate) fn sent_bytes(&self) -> u64 {
-        self.stats.tx_bytes
-    }
-
-    /// State and counters.
-    pub(crate) fn stats(&self) -> ConnStats {
-        let rtt = self.recovery.rtt();
-        ConnStats {
-            srtt: rtt.smoothed(),
-            min_rtt: rtt.min(),
-            cwnd: self.recovery.cwnd(),
-            bytes_in_flight: self.recovery.bytes_in_flight(),
-            mtu: self.path.mtu.current(),
-            version: self.version,
-            ..self.stats
-        }
-    }
-
-    pub(crate) fn add_placement(&mut self, stats: &mut EndpointStats, placed: &PlacementStats) {
-        self.stats.placement.add(placed);
-        stats.placement.add(placed);
     }
 }
 

@@ -1,0 +1,30 @@
+//! State and counters of a connection.
+
+use crate::quic::connection::Connection;
+use crate::quic::stats::{ConnStats, EndpointStats, PlacementStats};
+
+impl Connection {
+    /// UDP payload bytes sent.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.stats.tx_bytes
+    }
+
+    /// State and counters.
+    pub(crate) fn stats(&self) -> ConnStats {
+        let rtt = self.recovery.rtt();
+        ConnStats {
+            srtt: rtt.smoothed(),
+            min_rtt: rtt.min(),
+            cwnd: self.recovery.cwnd(),
+            bytes_in_flight: self.recovery.bytes_in_flight(),
+            mtu: self.path.mtu.current(),
+            version: self.version,
+            ..self.stats
+        }
+    }
+
+    pub(crate) fn add_placement(&mut self, stats: &mut EndpointStats, placed: &PlacementStats) {
+        self.stats.placement.add(placed);
+        stats.placement.add(placed);
+    }
+}
