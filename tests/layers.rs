@@ -54,7 +54,7 @@ fn imports_point_downward() {
 /// six modules of `perf/src` one.
 #[test]
 fn modules_of_a_folder_form_no_circles() {
-    for root in ["src/", "perf/src/", "xtask/src/"] {
+    for root in ["src/", "perf/src/", "interop/src/", "xtask/src/"] {
         let mut files = sources(root);
         // The command is a crate of its own.
         files.retain(|(path, _)| !path.starts_with("src/bin/"));
@@ -83,7 +83,7 @@ fn every_module_is_a_layer() {
 #[test]
 fn unsafe_code_stays_where_it_is_argued_for() {
     let mut violations = Vec::new();
-    for (path, text) in ["src", "xtask", "perf"].into_iter().flat_map(sources) {
+    for (path, text) in ["src", "xtask", "perf", "interop/src"].into_iter().flat_map(sources) {
         if !may_use_unsafe(&path) {
             violations.extend(unsafe_in(&text).into_iter().map(|line| format!("{path}:{line}: unsafe code")));
         }
@@ -129,7 +129,9 @@ fn examples_use_what_is_promised() {
 #[test]
 fn no_type_has_a_name_of_the_prelude() {
     let mut found = Vec::new();
-    for (path, text) in ["src", "perf", "xtask", "dpdk-sys", "ipsec-mb-sys"].into_iter().flat_map(sources) {
+    for (path, text) in
+        ["src", "perf", "interop/src", "xtask", "dpdk-sys", "ipsec-mb-sys"].into_iter().flat_map(sources)
+    {
         found.extend(rules::prelude_names_in(&text).into_iter().map(|(line, name)| format!("{path}:{line}: `{name}`")));
     }
     assert_none(&found, "types are not named as what std's prelude has");

@@ -31,6 +31,7 @@ pub fn test(args: &TestArgs) -> Result<()> {
     if args.filter.is_none() {
         steps.extend(ledger_step());
         steps.extend(nic_step(!args.no_setup)?);
+        steps.extend(interop_step());
     }
     run_all(steps)
 }
@@ -47,6 +48,7 @@ pub fn ci() -> Result<()> {
     steps.extend(test_steps(None, has_nextest()));
     steps.extend(ledger_step());
     steps.extend(nic_step(true)?);
+    steps.extend(interop_step());
     steps.push(count_step());
     run_all(steps)
 }
@@ -71,6 +73,15 @@ fn nic_step(download: bool) -> Result<Option<Step>> {
 /// Holds the ledger of RFC requirements against the tests, where the program that lists the requirements is there.
 fn ledger_step() -> Option<Step> {
     conformance::is_possible().then(|| Step::cargo("conformance", &["xtask", "conformance", "--partial"]))
+}
+
+/// A dozen cases of `cargo xtask interop` with two peers. `None`, with a warning, without root.
+fn interop_step() -> Option<Step> {
+    if !setup::is_root() {
+        println!("warning: the matrix with other implementations is left out: it needs root");
+        return None;
+    }
+    Some(Step::cargo("other stacks", &["xtask", "interop", "--quick", "--no-setup"]))
 }
 
 const NIC_TEST: [&str; 6] = [

@@ -8,6 +8,7 @@ mod demo;
 mod error;
 mod exits;
 mod fuzz;
+mod interop;
 mod interrupt;
 mod nic_test;
 mod portability;
@@ -55,6 +56,8 @@ enum Task {
     NicTest(nic_test::NicTestArgs),
     /// Hold the ledger of RFC requirements against the tests that exist, or break what they test to see them fail
     Conformance(conformance::ConformanceArgs),
+    /// Play Gannet against other implementations over shaped links, and write a matrix; needs root
+    Interop(interop::InteropArgs),
     /// Check formatting, lints and documentation, and run all tests, as in continuous integration
     Ci,
 }
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Task::Portability(args) => portability::run(&args),
         Task::NicTest(args) => nic_test::run(&args),
         Task::Conformance(args) => conformance::run(&args),
+        Task::Interop(args) => interop::run(&args),
         Task::Ci => checks::ci(),
     };
     match done {

@@ -102,6 +102,15 @@ pub fn for_portability() -> Result<()> {
     packages(needs::PORTABILITY)
 }
 
+/// Installs what `cargo xtask interop` needs: with `quick`, for the peers that the tests use as well, otherwise for all.
+///
+/// # Errors
+/// As [`packages`].
+pub fn for_interop(quick: bool) -> Result<()> {
+    packages(&needs::list(true))?;
+    if quick { Ok(()) } else { packages(&needs::interop()) }
+}
+
 /// Installs what continuous integration needs: the tests' needs, valgrind and cargo-deny.
 ///
 /// # Errors

@@ -17,6 +17,8 @@ enum Probe {
     PkgConfig(&'static str, &'static str),
     /// A C header.
     Header(&'static str),
+    /// A file or a directory.
+    Path(&'static str),
     /// libclang, wherever bindgen will find it.
     Libclang,
     /// A Python that can create virtual environments.
@@ -113,6 +115,29 @@ const PEERS: &[Need] = &[
     Need { name: "c++", why: "compiles BoringSSL", probe: Probe::Program("c++"), packages: &["g++"] },
 ];
 
+/// Additional requirements of the peers of `cargo xtask interop` that are not in Rust.
+const FOREIGN: &[Need] = &[
+    Need { name: "go", why: "builds the quic-go peer", probe: Probe::Program("go"), packages: &["golang-go"] },
+    Need {
+        name: "quic-go",
+        why: "a peer",
+        probe: Probe::Path("/usr/share/gocode/src/github.com/lucas-clemente/quic-go"),
+        packages: &["golang-github-lucas-clemente-quic-go-dev"],
+    },
+    Need {
+        name: "ngtcp2",
+        why: "a peer",
+        probe: Probe::Header("ngtcp2/ngtcp2_crypto_gnutls.h"),
+        packages: &["libngtcp2-dev", "libngtcp2-crypto-gnutls-dev"],
+    },
+    Need {
+        name: "GnuTLS",
+        why: "TLS of the ngtcp2 peer",
+        probe: Probe::Header("gnutls/gnutls.h"),
+        packages: &["libgnutls28-dev"],
+    },
+];
+
 /// Requirements of `cargo xtask portability`.
 pub const PORTABILITY: &[Need] = &[
     Need {
@@ -135,6 +160,11 @@ pub fn bench(peers: bool) -> Vec<Need> {
     [BENCH, peers].concat()
 }
 
+/// Requirements of all peers of `cargo xtask interop`, beyond those of the tests.
+pub fn interop() -> Vec<Need> {
+    [PEERS, FOREIGN].concat()
+}
+
 /// Requirements of building and running, and of the tests if `tests`.
 pub fn list(tests: bool) -> Vec<Need> {
     let tests = if tests { TESTS } else { &[] };
@@ -154,6 +184,7 @@ impl Need {
             Probe::Header(name) => {
                 ["/usr/include", "/usr/local/include"].iter().any(|dir| Path::new(dir).join(name).exists())
             }
+            Probe::Path(path) => Path::new(path).exists(),
             Probe::Libclang => has_libclang(),
             Probe::Venv => super::python::interpreter().is_some(),
         }
@@ -198,8 +229,9 @@ mod tests {
 
     /// Programs of every Debian, however small: of packages that are essential, or part of the smallest root; and of
     /// binutils, without which gcc links nothing.
-    const EVERYWHERE: [&str; 15] = [
+    const EVERYWHERE: [&str; 16] = [
         "apt-config",
+        "bash",
         "apt-get",
         "dpkg-deb",
         "false",
@@ -219,16 +251,17 @@ mod tests {
     /// `kill` is not among them, and three tests of the main of before ran it: on a fresh machine they failed.
     #[test]
     fn whatever_is_run_is_installed() {
-        let needs = [list(true), bench(true), PORTABILITY.to_vec()].concat();
+        let needs = [list(true), bench(true), interop(), PORTABILITY.to_vec()].concat();
         let installed = |program: &str| {
             needs.iter().any(|need| matches!(need.probe, Probe::Program(name) if name == program))
                 || EVERYWHERE.contains(&program)
                 || ["cargo", "python3", "/usr/bin/python3"].contains(&program)
                 || program.starts_with("/no/such/")
         };
-        let mut todo = ["src", "tests", "perf/src", "xtask/src", "xtask/tests", "dpdk-sys", "find-libclang"]
-            .map(|dir| workspace::root().join(dir))
-            .to_vec();
+        let mut todo =
+            ["src", "tests", "perf/src", "interop/src", "xtask/src", "xtask/tests", "dpdk-sys", "find-libclang"]
+                .map(|dir| workspace::root().join(dir))
+                .to_vec();
         let mut found = 0;
         while let Some(path) = todo.pop() {
             if path.is_dir() {

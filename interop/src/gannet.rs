@@ -1,0 +1,99 @@
+//! Command lines of `gannet`.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::cases::Case;
+use crate::certs::Certs;
+use crate::lab::{End, Lab, PORT};
+
+/// What a `TESTCASE` takes on the command line of a server; `None` if Gannet cannot do it.
+fn serving(testcase: &str) -> Option<&'static [&'static str]> {
+    Some(match testcase {
+        "transfer" | "multiconnect" | "keyupdate" | "stopsending" | "delayedacks" | "migration" => &[],
+        "chacha20" => &["--suite", "chacha20"],
+        "retry" => &["--retry", "always"],
+        _ => return None,
+    })
+}
+
+/// The same for a client.
+fn getting(testcase: &str) -> Option<&'static [&'static str]> {
+    Some(match testcase {
+        "transfer" | "multiconnect" | "retry" | "delayedacks" => &[],
+        "chacha20" => &["--suite", "chacha20"],
+        _ => return None,
+    })
+}
+
+fn common(binary: &Path, words: &[&str], end: &End, lab: &Lab, case: &Case, dir: &Path, side: &str) -> Command {
+    let mut command = end.command(binary);
+    command.args(words).args(["--port", if case.xdp { "af-xdp" } else { "af-packet" }]);
+    command.args(["--set", &format!("iface={}", end.iface)]);
+    if lab.mtu != 1500 {
+        command.args(["--set", &format!("mtu={}", lab.mtu)]);
+    }
+    command.args(["--addr", &format!("{}/24", end.v4), "--addr", &format!("{}/64", end.v6)]);
+    // Other processes need the CPUs as well.
+    command.args(["--idle", "sleep", "--log-level", "debug"]);
+    command.arg("--keylog").arg(dir.join(format!("{side}.keys")));
+    command.arg("--stats").arg(dir.join(format!("{side}.stats.json")));
+    command
+}
+
+/// The entry point of an image.
+fn image(binary: &Path, end: &End, testcase: &str, dir: &Path, role: &str) -> Command {
+    let mut command = end.command(Path::new(env!("CARGO_MANIFEST_DIR")).join("run_endpoint.sh"));
+    command.env("ROLE", role).env("TESTCASE", testcase).env("GANNET", binary).env("GANNET_ROOT", dir);
+    command.env("IFACE", &end.iface).env("PORT", PORT.to_string());
+    command.env("SSLKEYLOGFILE", dir.join(format!("{role}.keys")));
+    command
+}
+
+/// `gannet serve`.
+pub fn serve(binary: &Path, lab: &Lab, case: &Case, certs: &Certs, dir: &Path) -> Option<Command> {
+    if case.image {
+        return Some(image(binary, &lab.server, case.testcase, dir, "server"));
+    }
+    let options = serving(case.server.unwrap_or(case.testcase))?;
+    let mut command = common(binary, &["serve"], &lab.server, lab, case, dir, "server");
+    command.args(["--listen", &PORT.to_string()]).args(options);
+    command.arg("--cert").arg(&certs.cert).arg("--key").arg(&certs.key).arg("--root").arg(dir.join("www"));
+    Some(command)
+}
+
+/// The runs of `gannet get` for a client's task.
+pub fn get(binary: &Path, lab: &Lab, case: &Case, certs: &Certs, dir: &Path, urls: &[String]) -> Option<Vec<Command>> {
+    if case.image {
+        let mut command = image(binary, &lab.client, case.testcase, dir, "client");
+        command.env("REQUESTS", urls.join(" "));
+        return Some(vec![command]);
+    }
+    let options = getting(case.testcase)?;
+    let runs: Vec<&[String]> = match case.testcase {
+        "multiconnect" => urls.chunks(1).collect(),
+        _ => vec![urls],
+    };
+    let run = |urls: &[String]| {
+        let mut command = common(binary, &["get"], &lab.client, lab, case, dir, "client");
+        command.args(options).arg("--ca").arg(&certs.ca).arg("-o").arg(dir.join("downloads")).args(urls);
+        command
+    };
+    Some(runs.into_iter().map(run).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// quic-interop-runner asks with a case that does not exist whether unknown ones are refused.
+    #[test]
+    fn the_image_refuses_unknown_cases() {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("run_endpoint.sh");
+        for role in ["client", "server"] {
+            let mut command = Command::new("bash");
+            command.arg(&script).env("ROLE", role).env("TESTCASE", "nonsense").env("GANNET", "false");
+            assert_eq!(command.status().unwrap().code(), Some(127));
+        }
+    }
+}

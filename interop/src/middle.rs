@@ -1,0 +1,259 @@
+//! The forwarder between the two links of a [`Lab`](crate::lab::Lab), on a thread of its own.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant as Clock};
+
+use gannet::base::Side;
+use gannet::base::rng::Rng;
+use gannet::base::time::Instant;
+use gannet::sim::forwarder::{Datagram, Forwarder, ForwarderConfig, ForwarderStats};
+use gannet::wire::eth::Mac;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::capture::Capture;
+use crate::error::{Failure, Result};
+use crate::frame::{self, Shell};
+use crate::lab;
+use crate::sight::Sight;
+use crate::socket::PacketSocket;
+
+/// The longest wait, after which it looks whether to end.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Frames received in a row from one side.
+const BATCH: usize = 64;
+
+/// Room for the longest frame.
+const FRAME: usize = 65_536;
+
+/// Interfaces between which a forwarder stands.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Their namespace; this thread's if there is none.
+    pub ns: Option<String>,
+    /// The interface whose other end is the client's.
+    pub to_client: String,
+    /// The interface whose other end is the server's.
+    pub to_server: String,
+}
+
+/// What is known so far.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// What was seen on the wire.
+    pub sight: Sight,
+    /// What the forwarder did.
+    pub stats: ForwarderStats,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// Datagrams of the server so far.
+    from_server: AtomicU64,
+    view: Mutex<View>,
+}
+
+/// A forwarder that runs until it is dropped.
+#[derive(Debug)]
+pub struct Middle {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Middle {
+    /// Starts it. With a directory, it writes `client.pcap` and `server.pcap` there: what crosses either link.
+    ///
+    /// # Errors
+    /// If sockets or captures cannot be opened.
+    pub fn start(place: Place, config: ForwarderConfig, seed: u64, captures: Option<&Path>) -> Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let (own, dir) = (Arc::clone(&shared), captures.map(Path::to_path_buf));
+        let (ready, is_ready) = mpsc::channel::<Result<()>>();
+        let thread = thread::spawn(move || {
+            let opened = Engine::open(&place, &config, seed, dir.as_deref());
+            match opened {
+                Ok(engine) => {
+                    let _ = ready.send(Ok(()));
+                    engine.run(&own)
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    Ok(())
+                }
+            }
+        });
+        let this = Self { shared, thread: Some(thread) };
+        is_ready.recv().map_err(|_| Failure::from("the forwarder has panicked"))??;
+        Ok(this)
+    }
+
+    /// Datagrams that the server has sent so far.
+    pub fn from_server(&self) -> u64 {
+        self.shared.from_server.load(Ordering::Relaxed)
+    }
+
+    /// What is known so far.
+    pub fn view(&self) -> View {
+        lock(&self.shared.view).clone()
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// If it had failed.
+    pub fn finish(mut self) -> Result<View> {
+        self.end()?;
+        Ok(self.view())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Err(_)) => Err("the forwarder has panicked".into()),
+            Some(Ok(done)) => done,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Middle {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("warning: {error}");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Engine {
+    start: Clock,
+    /// Towards the client and the server.
+    sockets: [PacketSocket; 2],
+    captures: Option<[Capture; 2]>,
+    forwarder: Forwarder<Shell>,
+    client: Option<Mac>,
+}
+
+/// The index of a side's socket.
+const fn index(side: Side) -> usize {
+    match side {
+        Side::Client => 0,
+        Side::Server => 1,
+    }
+}
+
+impl Engine {
+    fn open(place: &Place, config: &ForwarderConfig, seed: u64, dir: Option<&Path>) -> Result<Self> {
+        if let Some(ns) = &place.ns {
+            lab::enter(ns)?;
+        }
+        let captures = match dir {
+            Some(dir) => Some([Capture::create(&dir.join("client.pcap"))?, Capture::create(&dir.join("server.pcap"))?]),
+            None => None,
+        };
+        Ok(Self {
+            start: Clock::now(),
+            sockets: [PacketSocket::open(&place.to_client)?, PacketSocket::open(&place.to_server)?],
+            captures,
+            forwarder: Forwarder::new(config, Instant::ZERO, &mut Rng::from_u64(seed)),
+            client: None,
+        })
+    }
+
+    fn now(&self) -> Instant {
+        Instant::ZERO + self.start.elapsed()
+    }
+
+    fn run(mut self, shared: &Shared) -> Result<()> {
+        let mut buffer = vec![0; FRAME];
+        while !shared.stop.load(Ordering::Relaxed) {
+            let mut view = lock(&shared.view);
+            for side in [Side::Client, Side::Server] {
+                for _ in 0..BATCH {
+                    let Some(frame) = self.sockets[index(side)].receive(&mut buffer)? else { break };
+                    let frame = frame.to_vec();
+                    self.frame(side, &frame, &mut view.sight)?;
+                }
+            }
+            let now = self.now();
+            while let Some((to, datagram)) = self.forwarder.receive(now) {
+                if to == Side::Server {
+                    view.sight.reaches_server(datagram.from, &datagram.payload);
+                }
+                if let Some(frame) = frame::put(&datagram) {
+                    self.send(to, &frame)?;
+                }
+            }
+            view.stats = self.forwarder.stats();
+            shared.from_server.store(view.sight.server.datagrams, Ordering::Relaxed);
+            drop(view);
+            self.wait()?;
+        }
+        for capture in self.captures.into_iter().flatten() {
+            capture.finish()?;
+        }
+        Ok(())
+    }
+
+    /// Takes a frame of `from`.
+    fn frame(&mut self, from: Side, frame: &[u8], sight: &mut Sight) -> Result<()> {
+        self.record(from, frame)?;
+        if from == Side::Client {
+            self.client = frame::source(frame);
+        }
+        let Some(datagram) = frame::take(frame) else { return self.other(from, frame) };
+        let Datagram { to, ecn, payload, .. } = &datagram;
+        match from {
+            Side::Client => sight.client_sent(*ecn, payload),
+            Side::Server => sight.server_sent(*to, *ecn, payload),
+        }
+        let now = self.now();
+        self.forwarder.send(now, from.peer(), datagram);
+        Ok(())
+    }
+
+    /// Takes a frame without a datagram. It passes, unless the server asks for an address that the NAT has given to the
+    /// client.
+    fn other(&mut self, from: Side, frame: &[u8]) -> Result<()> {
+        if from == Side::Server
+            && let Some(question) = frame::question(frame)
+            && self.forwarder.owner_of(question.target).is_some()
+            && let Some(answer) = self.client.and_then(|mac| frame::answer(&question, mac))
+        {
+            return self.send(from, &answer);
+        }
+        self.send(from.peer(), frame)
+    }
+
+    fn send(&mut self, to: Side, frame: &[u8]) -> Result<()> {
+        // A frame that the interface does not take is lost, as on any link.
+        self.sockets[index(to)].send(frame);
+        self.record(to, frame)
+    }
+
+    fn record(&mut self, side: Side, frame: &[u8]) -> Result<()> {
+        let since = self.start.elapsed();
+        if let Some(captures) = &mut self.captures {
+            captures[index(side)].frame(since, frame)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a frame, for the next arrival, or for a while.
+    fn wait(&self) -> Result<()> {
+        let next = self.forwarder.next_arrival().map_or(TICK, |at| at.saturating_since(self.now()).min(TICK));
+        let mut fds = self.sockets.each_ref().map(|socket| PollFd::new(socket, PollFlags::IN));
+        let wait = Timespec { tv_sec: next.as_secs() as _, tv_nsec: next.subsec_nanos().into() };
+        match poll(&mut fds, Some(&wait)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
