@@ -53,7 +53,7 @@ enum Task {
     /// List peers and cases
     List,
     /// Forward between two interfaces until a signal arrives, then print what was done
-    Forward(ForwardArgs),
+    Forward(Box<ForwardArgs>),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -128,7 +128,7 @@ fn main() -> ExitCode {
             list();
             Ok(())
         }
-        Task::Forward(args) => forward(args),
+        Task::Forward(args) => forward(*args),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

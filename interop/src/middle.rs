@@ -92,7 +92,7 @@ impl Middle {
     }
 
     /// Datagrams that the server has sent so far.
-    pub fn from_server(&self) -> u64 {
+    pub fn server_datagrams(&self) -> u64 {
         self.shared.from_server.load(Ordering::Relaxed)
     }
 

@@ -114,7 +114,7 @@ impl Play<'_> {
         for run in runs {
             let mut client = Process::start(self.client.name(), run, &self.dir.join("client.log"))?;
             if killed {
-                while middle.from_server() < SOME {
+                while middle.server_datagrams() < SOME {
                     if client.wait(Duration::from_millis(5))?.is_some() {
                         return Err("the client ended before the server was killed".into());
                     }
