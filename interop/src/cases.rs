@@ -103,11 +103,14 @@ fn both(shape: Shape) -> ForwarderConfig {
     ForwarderConfig { to_server: shape.clone(), to_client: shape, ..ForwarderConfig::default() }
 }
 
+/// A NAT whose earlier mappings still work for what is in flight. Otherwise, a client that only receives would have no
+/// reason to send, and the server would never hear of its new source.
 fn rebinding(what: Rebinding) -> ForwarderConfig {
     let addresses = ["10.9.0.33", "10.9.0.34", "10.9.0.35", "fd00::33", "fd00::34", "fd00::35"];
     ForwarderConfig {
         rebindings: [400, 700, 1000].map(|ms| (MS(ms), what)).to_vec(),
         addresses: addresses.iter().filter_map(|ip| ip.parse().ok()).collect(),
+        keeps_mappings: true,
         ..both(slow())
     }
 }
@@ -359,6 +362,17 @@ pub fn all() -> Vec<Case> {
             ..BASE
         },
         Case {
+            name: "rebind-lost",
+            about: "a NAT gives the client another port, and drops what arrives at the old one: the client's PING is what helps",
+            server: Some("migration"),
+            files: || sizes(&[4 << 20]),
+            link: || ForwarderConfig { keeps_mappings: false, ..rebinding(Rebinding::Port) },
+            // Other clients do not send PING frames by themselves.
+            gannet_serves: false,
+            check: rebound,
+            ..BASE
+        },
+        Case {
             name: "connectionmigration",
             about: "the client moves to another port, with another connection ID",
             testcase: "migration",
@@ -421,6 +435,8 @@ pub fn all() -> Vec<Case> {
         Case {
             name: "reset",
             about: "the server resets the stream of one request; the others succeed",
+            testcase: "reset",
+            server: Some("transfer"),
             files: || sizes(&[100_000, 1000]),
             ending: Ending::OneMissing,
             check: |e| {

@@ -20,7 +20,7 @@ fn serving(testcase: &str) -> Option<&'static [&'static str]> {
 /// The same for a client.
 fn getting(testcase: &str) -> Option<&'static [&'static str]> {
     Some(match testcase {
-        "transfer" | "multiconnect" | "retry" | "delayedacks" => &[],
+        "transfer" | "reset" | "multiconnect" | "retry" | "delayedacks" => &[],
         "chacha20" => &["--suite", "chacha20"],
         _ => return None,
     })
@@ -34,8 +34,8 @@ fn common(binary: &Path, words: &[&str], end: &End, lab: &Lab, case: &Case, dir:
         command.args(["--set", &format!("mtu={}", lab.mtu)]);
     }
     command.args(["--addr", &format!("{}/24", end.v4), "--addr", &format!("{}/64", end.v6)]);
-    // Other processes need the CPUs as well.
-    command.args(["--idle", "sleep", "--log-level", "debug"]);
+    // Other processes need the CPUs as well. While an IPv6 address is optimistic, Linux does not answer its solicitations.
+    command.args(["--idle", "sleep", "--dad", "off", "--log-level", "debug"]);
     command.arg("--keylog").arg(dir.join(format!("{side}.keys")));
     command.arg("--stats").arg(dir.join(format!("{side}.stats.json")));
     command

@@ -12,7 +12,7 @@ from aioquic.quic.logger import QuicFileLogger
 from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import CipherSuite
 
-CLIENT = ["transfer", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "v2", "stopsending",
+CLIENT = ["transfer", "reset", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "v2", "stopsending",
           "migration"]
 SERVER = ["transfer", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "v2", "stopsending",
           "migration"]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use peer_common::{ENOUGH, Failure, REFUSED, Task, WINDOW, say};
 use quiche::{Config, Connection, ConnectionId, RecvInfo, Shutdown};
 
-const CLIENT: [&str; 8] =
-    ["transfer", "multiconnect", "retry", "resumption", "zerortt", "stopsending", "delayedacks", "migration"];
+const CLIENT: [&str; 9] =
+    ["transfer", "reset", "multiconnect", "retry", "resumption", "zerortt", "stopsending", "delayedacks", "migration"];
 const SERVER: [&str; 7] = ["transfer", "multiconnect", "retry", "resumption", "zerortt", "delayedacks", "migration"];
 
 /// Length of connection IDs.
@@ -192,8 +192,7 @@ fn serve(task: &Task) -> Result<(), Failure> {
                             let mut token = from.to_string().into_bytes();
                             token.push(b'|');
                             token.extend_from_slice(&header.dcid);
-                            let n =
-                                quiche::retry(&header.scid, &header.dcid, &scid, &token, header.version, &mut out)?;
+                            let n = quiche::retry(&header.scid, &header.dcid, &scid, &token, header.version, &mut out)?;
                             sockets[0].send_to(&out[..n], from)?;
                             continue;
                         }
@@ -271,9 +270,10 @@ fn download(
     };
     let mut sockets = vec![bind()?];
     let local = sockets[0].local_addr()?;
-    let name = task.server.ip().to_string();
+    // BoringSSL does not look for addresses among the names of a certificate.
+    let name = "server";
     let id = fresh();
-    let mut connection = quiche::connect(Some(&name), &ConnectionId::from_ref(&id), local, task.server, config)?;
+    let mut connection = quiche::connect(Some(name), &ConnectionId::from_ref(&id), local, task.server, config)?;
     log_to(&mut connection)?;
     if let Some(session) = session {
         connection.set_session(&session)?;

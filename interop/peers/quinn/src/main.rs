@@ -11,12 +11,29 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::TLS13;
 
-const CLIENT: [&str; 10] = [
-    "transfer", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "ecn", "stopsending",
+const CLIENT: [&str; 11] = [
+    "transfer",
+    "reset",
+    "multiconnect",
+    "chacha20",
+    "retry",
+    "resumption",
+    "zerortt",
+    "keyupdate",
+    "ecn",
+    "stopsending",
     "migration",
 ];
 const SERVER: [&str; 10] = [
-    "transfer", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "ecn", "stopsending",
+    "transfer",
+    "multiconnect",
+    "chacha20",
+    "retry",
+    "resumption",
+    "zerortt",
+    "keyupdate",
+    "ecn",
+    "stopsending",
     "migration",
 ];
 

@@ -16,8 +16,8 @@ use s2n_quic::provider::limits::Limits;
 use s2n_quic::provider::tls::rustls as provider;
 use s2n_quic::{Client, Server};
 
-const CLIENT: [&str; 8] =
-    ["transfer", "multiconnect", "chacha20", "retry", "resumption", "ecn", "stopsending", "delayedacks"];
+const CLIENT: [&str; 9] =
+    ["transfer", "reset", "multiconnect", "chacha20", "retry", "resumption", "ecn", "stopsending", "delayedacks"];
 const SERVER: [&str; 8] =
     ["transfer", "multiconnect", "chacha20", "retry", "resumption", "ecn", "delayedacks", "migration"];
 
