@@ -7,8 +7,8 @@ use gannet::quic::CloseReason;
 use gannet::wire::quic::TransportError;
 use gannet::wire::quic::frame::Frame;
 
-use super::peer::{Close, DATA, INITIAL, NO_ALPN, Peer, frames};
-use super::world::{Host, against_client, against_server, client_addr, server_addr, small};
+use super::peer::{Close, DATA, HANDSHAKE, INITIAL, NO_ALPN, Peer, frames};
+use super::world::{Host, against_client, against_server, client_addr, exchange, server_addr, small, waiting_client};
 
 const PING: [u8; 1] = [0x01];
 
@@ -201,5 +201,101 @@ fn connections_that_drain_are_known_and_forgotten() {
             host.run();
             assert_eq!((host.endpoint.connection_count(), host.endpoint.draining_count()), (1, 0));
         }
+    }
+}
+
+/// Packets that arrive while closing are not authenticated: anyone may have sent them, in the name of the peer. "Such
+/// endpoints MUST limit the cumulative size of packets it sends to three times the cumulative size of the packets that
+/// are received and attributed to the connection" (RFC 9000 §10.2.1). Until 2026-11, 25 bytes were answered with 170.
+#[test]
+fn a_close_is_repeated_with_three_times_what_asks_for_it_at_most() {
+    for (mut host, peer) in worlds() {
+        let id = host.conn.unwrap();
+        host.endpoint.conn(id).unwrap().close(7, &"long ".repeat(100));
+        assert_eq!(host.run().len(), 1);
+        let (mut received, mut sent, mut answers) = (0, 0, 0);
+        for len in (22..).step_by(3) {
+            host.wait(PTO / 3);
+            if host.endpoint.connection_count() == 0 {
+                break;
+            }
+            let mut junk = vec![0x5a; len];
+            junk[1..=peer.remote_cid.len()].copy_from_slice(&peer.remote_cid);
+            received += len;
+            host.receive(junk);
+            for (_, datagram) in host.run() {
+                sent += datagram.len();
+                answers += 1;
+            }
+            assert!(sent <= 3 * received, "{sent} bytes for {received}");
+        }
+        assert!(answers > 5, "{answers}");
+    }
+}
+
+/// "An endpoint in the closing state MUST either discard packets received from an unvalidated address or limit" the
+/// answers (RFC 9000 §10.2.1).
+#[test]
+fn closed_connections_answer_their_peer_only() {
+    for (mut host, mut peer) in worlds() {
+        close(&mut host);
+        host.run();
+        host.wait(PTO);
+        let mut datagram = peer.packet(DATA, &PING);
+        host.receive_from(std::net::SocketAddr::from(([203, 0, 113, 9], 9)), &mut datagram);
+        assert!(host.run().is_empty());
+        assert_eq!(answers(&mut host, &mut peer), 1);
+    }
+}
+
+/// The closes that the peer has received: their packet number spaces, and whether they are the application's.
+fn closes(peer: &Peer) -> Vec<(usize, bool)> {
+    peer.closes.iter().map(|(space, close, _)| (*space, close.application)).collect()
+}
+
+/// A close is in packets of every level that the peer may be able to read, and of no other (RFC 9000 §10.2.3). Outside of
+/// 1-RTT packets it reveals nothing of the application.
+#[test]
+fn a_close_is_sent_where_it_can_be_read_and_reveals_nothing_before() {
+    // A server does not know whether its flight has arrived.
+    let mut host = Host::server(small());
+    let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
+    peer.out.drain(..).for_each(|datagram| host.receive(datagram));
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    host.endpoint.close_all(7, "enough");
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    assert_eq!(closes(&peer), [(INITIAL, false), (HANDSHAKE, false), (DATA, true)]);
+    for (space, close, reason) in &peer.closes {
+        let (code, said) = if *space == DATA {
+            (TransportError(7), &b"enough"[..])
+        } else {
+            (TransportError::APPLICATION_ERROR, &b""[..])
+        };
+        assert_eq!((close.code, &reason[..]), (code, said), "space {space}");
+    }
+    // A client that has heard nothing.
+    let (mut host, mut peer) = waiting_client(small());
+    close(&mut host);
+    let last = host.run();
+    assert_eq!(last[0].1.len(), 1200);
+    peer.receive(&last[0].1);
+    assert_eq!(closes(&peer), [(INITIAL, false)]);
+    assert_eq!((peer.closes[0].1.code, peer.closes[0].2.len()), (TransportError::APPLICATION_ERROR, 0));
+    // A client whose end of the handshake has arrived, which it does not know to be confirmed.
+    let (mut host, mut peer) = waiting_client(small());
+    exchange(&mut host, &mut peer);
+    let ack = peer.ack(HANDSHAKE);
+    host.receive(peer.packet(HANDSHAKE, &ack));
+    close(&mut host);
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    assert_eq!(closes(&peer), [(HANDSHAKE, false), (DATA, true)]);
+    assert_eq!((peer.closes[0].1.code, peer.closes[0].2.len()), (TransportError::APPLICATION_ERROR, 0));
+    // "After the handshake is confirmed, an endpoint MUST send any CONNECTION_CLOSE frames in a 1-RTT packet."
+    let mut worlds = worlds();
+    worlds[1].0.receive(worlds[1].1.packet(DATA, &frames(&[Frame::HandshakeDone])));
+    for (mut host, mut peer) in worlds {
+        close(&mut host);
+        host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+        assert_eq!(closes(&peer), [(DATA, true)], "{:?}", host.side);
     }
 }

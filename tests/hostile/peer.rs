@@ -106,7 +106,7 @@ pub struct Peer {
     /// Number of the last packet read.
     latest: u64,
     /// Packet numbers that arrived.
-    got: [RangeSet; 3],
+    pub got: [RangeSet; 3],
     crypto_sent: [u64; 3],
     /// Output of TLS in each space.
     pub said: [Vec<u8>; 3],
@@ -155,6 +155,18 @@ pub struct Peer {
     pub handshake_versions: Vec<QuicVersion>,
     /// Number of packets received with a fixed bit of 0, and of 1.
     pub fixed_bits: [u64; 2],
+    /// Received CONNECTION_CLOSE frames, each with its packet number space and reason phrase.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub closes: Vec<(usize, Close, Vec<u8>)>,
+    /// Packet numbers of ours that were acknowledged.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub acked_all: [RangeSet; 3],
+    /// Final sizes in RESET_STREAM.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub final_sizes: Vec<(StreamId, u64)>,
+    /// The CRYPTO data received.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub heard: [Vec<u8>; 3],
 }
 
 /// A frame about streams or credit.
@@ -323,7 +335,18 @@ impl Peer {
             told: Vec::new(),
             handshake_versions: Vec::new(),
             fixed_bits: [0; 2],
+            closes: Vec::new(),
+            acked_all: Default::default(),
+            final_sizes: Vec::new(),
+            heard: Default::default(),
         }
+    }
+
+    /// The other end's transport parameters.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn params(&self) -> TransportParameters {
+        let raw = self.tls.quic_transport_parameters().expect("the handshake got that far");
+        TransportParameters::decode(raw, self.side.peer()).expect("valid parameters")
     }
 
     /// Whether there are 1-RTT keys.
@@ -504,6 +527,7 @@ impl Peer {
             let made_up = self.takes_any_id || parsed.dcid.iter().all(|b| *b == parsed.dcid[0]);
             assert!(ours || made_up, "to {:?}", parsed.dcid);
             if parsed.kind != PacketType::Short && self.side == Side::Client {
+                assert!(parsed.token.is_empty(), "a server sends no token (RFC 9000 §17.2.2)");
                 self.remote_cid = parsed.scid;
             }
             let other = parsed.kind != PacketType::Short && parsed.known_version() != Some(self.version);
@@ -530,15 +554,16 @@ impl Peer {
             let key = self.previous.as_ref().filter(|_| old).unwrap_or(&keys.remote.packet);
             let plain = key.decrypt_in_place(pn, head, body).expect("authentic").to_vec();
             self.packets += 1;
-            self.read_frames(space, &plain, datagram.len());
+            self.read_frames(space, parsed.kind, &plain, datagram.len());
         }
     }
 
-    fn read_frames(&mut self, space: usize, mut plain: &[u8], datagram: usize) {
+    fn read_frames(&mut self, space: usize, kind: PacketType, mut plain: &[u8], datagram: usize) {
         assert!(!plain.is_empty());
         while !plain.is_empty() {
             let (frame, used) = Frame::decode(plain).expect("a well-formed frame");
             plain = &plain[used..];
+            assert!(frame.allowed_in(kind), "{frame:?} in a packet of type {kind:?}");
             match frame {
                 Frame::Stream(header) => {
                     let n = header.len.unwrap_or(plain.len() as u64) as usize;
@@ -547,18 +572,25 @@ impl Peer {
                     plain = &plain[n..];
                 }
                 Frame::Crypto { offset, data } => self.on_crypto(space, offset, data),
-                Frame::ConnectionClose { code, frame_type, .. } => {
-                    self.close = Some(Close { code: TransportError(code), application: false, frame_type });
+                Frame::ConnectionClose { code, frame_type, reason } => {
+                    let close = Close { code: TransportError(code), application: false, frame_type };
+                    self.closes.push((space, close.clone(), reason.to_vec()));
+                    self.close = Some(close);
                 }
-                Frame::ApplicationClose { code, .. } => {
-                    self.close = Some(Close { code: TransportError(code), application: true, frame_type: 0 });
+                Frame::ApplicationClose { code, reason } => {
+                    let close = Close { code: TransportError(code), application: true, frame_type: 0 };
+                    self.closes.push((space, close.clone(), reason.to_vec()));
+                    self.close = Some(close);
                 }
                 Frame::MaxData(n) => self.max_data = self.max_data.max(n),
                 Frame::MaxStreams { bidi, max } => {
                     let m = &mut self.max_streams[usize::from(!bidi)];
                     *m = (*m).max(max);
                 }
-                Frame::ResetStream { id, code, .. } => self.resets.push((id, code)),
+                Frame::ResetStream { id, code, final_size } => {
+                    self.resets.push((id, code));
+                    self.final_sizes.push((id, final_size));
+                }
                 Frame::MaxStreamData { id, max } => self.tell(Told::MaxStreamData(id, max)),
                 Frame::StopSending { id, code } => self.tell(Told::StopSending(id, code)),
                 Frame::DataBlocked(limit) => self.tell(Told::DataBlocked(limit)),
@@ -574,6 +606,9 @@ impl Peer {
                 Frame::Ack(ack) => {
                     self.ack_delays.push((space, ack.delay));
                     self.ecn[space] = ack.ecn;
+                    for range in ack.ranges() {
+                        self.acked_all[space].insert(*range.start()..range.end() + 1);
+                    }
                     if space == DATA {
                         self.acked = self.acked.max(Some(ack.largest));
                     }
@@ -605,6 +640,7 @@ impl Peer {
         assert!(offset <= read, "a gap in the handshake");
         let Some(new) = data.get((read - offset) as usize..).filter(|new| !new.is_empty()) else { return };
         self.crypto_read[space] += new.len() as u64;
+        self.heard[space].extend_from_slice(new);
         self.tls.read_hs(new).expect("TLS");
         self.speak();
     }

@@ -84,6 +84,17 @@ const AGAINST_SERVER: &[(&str, TransportError, Attack)] = &[
     ("a reset below what was received", E::FINAL_SIZE_ERROR,
         data!(stream(BIDI, 100, 1, false), one(Frame::ResetStream { id: BIDI, code: 0, final_size: 100 }))),
 
+    ("data behind the final size of a reset", E::FINAL_SIZE_ERROR,
+        data!(one(Frame::ResetStream { id: BIDI, code: 0, final_size: 20 }), stream(BIDI, 19, 2, false))),
+    ("an end other than that of a reset", E::FINAL_SIZE_ERROR,
+        data!(one(Frame::ResetStream { id: BIDI, code: 0, final_size: 20 }), stream(BIDI, 0, 19, true))),
+    ("two resets with different final sizes", E::FINAL_SIZE_ERROR,
+        data!(one(Frame::ResetStream { id: BIDI, code: 0, final_size: 20 }),
+            one(Frame::ResetStream { id: BIDI, code: 0, final_size: 19 }))),
+    ("an end offset beyond 2^62-1 on a stream that has ended", E::FRAME_ENCODING_ERROR,
+        data!(one(Frame::ResetStream { id: UNI, code: 0, final_size: 20 }),
+            [&[0x0c][..], &varint_of(UNI.0), &varint_of(varint::MAX), b"xyz"].concat())),
+
     // Stream limits and states (RFC 9000 §4.6, §3, §19).
     ("too many bidirectional streams", E::STREAM_LIMIT_ERROR, data!(stream(client_stream(Dir::Bidi, 3), 0, 1, false))),
     ("too many unidirectional streams", E::STREAM_LIMIT_ERROR, data!(stream(client_stream(Dir::Uni, 3), 0, 1, false))),
@@ -368,6 +379,8 @@ const CLIENT_PARAMS: &[(&str, TransportError, Params)] = &[
     ("another source ID", E::TRANSPORT_PARAMETER_ERROR,
         |p| TransportParameters { initial_source_connection_id: ConnectionId::new(&[1; 8]), ..p }.to_bytes()),
     ("a parameter twice", E::TRANSPORT_PARAMETER_ERROR, |p| [p.to_bytes(), raw(0x04, &[9])].concat()),
+    ("an unknown parameter twice", E::TRANSPORT_PARAMETER_ERROR,
+        |p| [p.to_bytes(), raw(0x3f5, &[1]), raw(0x3f6, &[1]), raw(0x3f5, &[2])].concat()),
     ("a truncated parameter", E::TRANSPORT_PARAMETER_ERROR, |p| [p.to_bytes(), vec![0x3f, 0x20, 0]].concat()),
     ("an integer of the wrong length", E::TRANSPORT_PARAMETER_ERROR, |p| [p.to_bytes(), raw(0x01, &[1, 2])].concat()),
     ("a flag with a value", E::TRANSPORT_PARAMETER_ERROR, |p| [p.to_bytes(), raw(0x0c, &[1])].concat()),

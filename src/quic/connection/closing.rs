@@ -52,6 +52,8 @@ pub(crate) struct Closing {
     answer_at: u32,
     /// Starts with the first call that passes the time, since `close` does not pass it.
     clock: Option<Clock>,
+    /// Number of bytes received and sent by the connection when the close had been sent for the first time.
+    told_at: Option<(u64, u64)>,
 }
 
 /// Time limits of closing.
@@ -87,7 +89,7 @@ impl Clock {
 
 impl Closing {
     fn new(close: Close) -> Self {
-        Self { close, due: true, received: 0, answer_at: 1, clock: None }
+        Self { close, due: true, received: 0, answer_at: 1, clock: None, told_at: None }
     }
 
     /// Handles a packet. The 1st, 2nd, 4th, 8th, ... packet is answered, and every packet that arrives when the peer
@@ -144,9 +146,24 @@ impl Connection {
         }
     }
 
-    pub(super) fn close_sent(&mut self) {
+    /// Records that a datagram of `len` bytes with the close is sent.
+    pub(super) fn close_sent(&mut self, len: usize) {
+        let now = (self.stats.rx_bytes, self.stats.tx_bytes + len as u64);
         if let State::Closing(closing) = &mut self.state {
             closing.due = false;
+            closing.told_at.get_or_insert(now);
+        }
+    }
+
+    /// Number of bytes with which the close may be repeated: three times those received since it was sent, less what it
+    /// was repeated with (RFC 9000 §10.2.1). Packets that arrive while closing are not authenticated, so anyone may have
+    /// sent them.
+    pub(super) fn close_budget(&self) -> u64 {
+        match &self.state {
+            State::Closing(closing) => closing.told_at.map_or(u64::MAX, |(received, sent)| {
+                (3 * (self.stats.rx_bytes - received)).saturating_sub(self.stats.tx_bytes - sent)
+            }),
+            _ => 0,
         }
     }
 

@@ -173,14 +173,16 @@ impl Connection {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(fault(TransportError::STREAM_STATE_ERROR));
         }
+        let range = header.offset..header.offset.saturating_add(len as u64);
         if !self.ensure_stream(cx, id).map_err(fault)? {
-            return Ok(true);
+            // Nothing is known of the stream any more, but no stream reaches so far (RFC 9000 §19.8).
+            let possible = range.end <= varint::MAX;
+            return if possible { Ok(true) } else { Err(fault(TransportError::FRAME_ENCODING_ERROR)) };
         }
         let Some((recv, gaps)) = self.streams.receiver(id) else { return Ok(true) };
         if recv.is_done() {
-            return Ok(true);
+            return recv.check_end(&range, header.fin).map(|()| true).map_err(fault);
         }
-        let range = header.offset..header.offset.saturating_add(len as u64);
         let accepted = recv.accept(&range, header.fin).map_err(fault)?;
         if !self.recv_credit.receive(accepted.new_high) {
             return Err(fault(TransportError::FLOW_CONTROL_ERROR));
@@ -220,7 +222,7 @@ impl Connection {
         }
         let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
         if recv.is_done() {
-            return Ok(());
+            return recv.check_end(&(size..size), true);
         }
         // All data has arrived, so the application gets it (RFC 9000 §3.2, "Data Recvd").
         if recv.is_complete() && recv.final_size() == Some(size) {

@@ -19,6 +19,12 @@ use crate::wire::quic::{ConnectionId, TransportError, Version};
 /// Type of the CRYPTO frame, which TLS errors are attributed to.
 pub(super) const CRYPTO_FRAME: u64 = 0x06;
 
+/// How late a timer may fire: a tick of the timer wheel, and a long turn of the poll loop.
+const TIMER_LATENESS: Duration = Duration::from_micros(500);
+
+/// Maximum value of the transport parameter `max_ack_delay` (RFC 9000 §18.2).
+const MAX_ACK_DELAY_MS: u64 = (1 << 14) - 1;
+
 /// TLS alert code (RFC 8446 §6).
 const UNEXPECTED_MESSAGE: u8 = 10;
 
@@ -44,8 +50,7 @@ impl Connection {
             initial_max_streams_bidi: config.max_streams_bidi,
             initial_max_streams_uni: config.max_streams_uni,
             ack_delay_exponent: 3,
-            // Rounded up: acknowledgements are never delayed longer than announced.
-            max_ack_delay: config.max_ack_delay.as_micros().div_ceil(1000) as u64,
+            max_ack_delay: announced_ack_delay(config.max_ack_delay),
             disable_active_migration: true,
             active_connection_id_limit: MAX_ACTIVE as u64,
             version_information: self.version_information(cx),
@@ -186,7 +191,7 @@ impl Connection {
             Err(Fault::new(TransportError::TRANSPORT_PARAMETER_ERROR, CRYPTO_FRAME, why))
         };
         let scid = params.initial_source_connection_id;
-        check("initial_source_connection_id", scid, Some(*self.remote_cids.current()))?;
+        check("initial_source_connection_id", scid, self.remote_scid)?;
         if self.side == Side::Client {
             let odcid = params.original_destination_connection_id;
             check("original_destination_connection_id", odcid, Some(self.original_dcid))?;
@@ -306,6 +311,12 @@ impl Connection {
         let limit: Duration = self.config.handshake_timeout;
         (!self.complete && !limit.is_zero()).then(|| self.born + limit)
     }
+}
+
+/// The `max_ack_delay` to announce in milliseconds, if timers are set to `delay`: rounded up, and with the time by which
+/// they may be late (RFC 9000 §18.2).
+fn announced_ack_delay(delay: Duration) -> u64 {
+    ((delay + TIMER_LATENESS).as_micros().div_ceil(1000) as u64).min(MAX_ACK_DELAY_MS)
 }
 
 fn tls_fault(error: TlsError) -> Fault {

@@ -5,6 +5,7 @@ use arrayvec::ArrayVec;
 use crate::base::Side;
 use crate::quic::connection::closing::Close;
 use crate::quic::connection::packet::PacketBuilder;
+use crate::quic::connection::transmit::LAST_PN;
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::SpaceId;
@@ -23,7 +24,8 @@ impl Connection {
         self.start_closing(cx.now);
         let close = self.close_due()?;
         let mtu = usize::from(self.path.mtu.current());
-        let max = slot.len().min(mtu).min(usize::try_from(self.path.budget()).unwrap_or(usize::MAX));
+        let budget = self.path.budget().min(self.close_budget());
+        let max = slot.len().min(mtu).min(usize::try_from(budget).unwrap_or(usize::MAX));
         let mut pos = 0;
         for space in SpaceId::ALL.into_iter().filter(|space| self.closes_in(*space)).collect::<ArrayVec<_, 3>>() {
             let pad = !self.closes_above(space) && self.side == Side::Client && self.closes_in(SpaceId::Initial);
@@ -31,10 +33,10 @@ impl Connection {
             pos += self.close_packet(cx, space, &close, &mut slot[pos..max], pad_to).unwrap_or(0);
         }
         if pos == 0 {
-            // The close stays due: the client's next packet increases the budget.
+            // The close stays due: the peer's next packet increases the budget.
             return None;
         }
-        self.close_sent();
+        self.close_sent(pos);
         Some(pos)
     }
 
@@ -73,7 +75,7 @@ impl Connection {
         slot: &mut [u8],
         pad_to: usize,
     ) -> Option<usize> {
-        let pn = self.space(space).next_pn;
+        let pn = Some(self.space(space).next_pn).filter(|pn| *pn < LAST_PN)?;
         let outline = self.start_packet(cx, space, pn, slot)?;
         let mut builder = PacketBuilder::new(slot, outline, &mut cx.scratch.building);
         let completes = space == SpaceId::Handshake && self.side == Side::Client && self.complete;

@@ -218,6 +218,8 @@ pub(crate) struct Connection {
     /// On a client: where tokens for later connections are kept.
     keeps: Option<Box<Keeps>>,
     original_dcid: ConnectionId,
+    /// Source Connection ID of the peer's packets during the handshake. A client learns it from the first of them.
+    remote_scid: Option<ConnectionId>,
     peer: PeerLimits,
 
     recovery: Recovery<SentFrames>,
@@ -321,6 +323,7 @@ impl Connection {
             token: Vec::new(),
             keeps: None,
             original_dcid: birth.original_dcid,
+            remote_scid: (birth.side == Side::Server).then_some(birth.remote_cid),
             peer: PeerLimits::default(),
             recovery,
             skip_at: 0,

@@ -59,13 +59,17 @@ impl Connection {
         let (packet, mut rest) = data.split_at_mut(first.packet_len);
         self.handle_packet(cx, meta, first, short, packet, scratch);
         while !rest.is_empty() {
-            // All coalesced packets must be for one connection (RFC 9000 §12.2).
-            let Some(parsed) = cx.ids.parse(rest).ok().filter(|parsed| parsed.dcid == first.dcid) else {
+            let Ok(parsed) = cx.ids.parse(rest) else {
                 cx.stats.drop(DropReason::Malformed);
                 break;
             };
             let (packet, tail) = rest.split_at_mut(parsed.packet_len);
-            self.handle_packet(cx, meta, &parsed, short, packet, scratch);
+            // All coalesced packets must be for one connection; others are ignored, one by one (RFC 9000 §12.2).
+            if parsed.dcid == first.dcid {
+                self.handle_packet(cx, meta, &parsed, short, packet, scratch);
+            } else {
+                cx.stats.drop(DropReason::Malformed);
+            }
             rest = tail;
         }
         if self.waiting.is_some() {
@@ -158,7 +162,8 @@ impl Connection {
             cx.stats.drop(DropReason::Version);
             return Ok(());
         };
-        if self.is_foreign_scid(space, &parsed.scid) {
+        // Only clients send tokens (RFC 9000 §17.2.2).
+        if self.is_foreign_scid(&parsed.scid) || (self.side == Side::Client && !parsed.token.is_empty()) {
             cx.stats.drop(DropReason::Unexpected);
             return Ok(());
         }
@@ -202,16 +207,17 @@ impl Connection {
         outcome
     }
 
-    /// Whether the peer's connection ID differs from that of its first Initial packet (RFC 9000 §7.2).
-    fn is_foreign_scid(&self, space: SpaceId, scid: &ConnectionId) -> bool {
-        let settled = self.side == Side::Server || self.spaces[SpaceId::Initial.index()].acks.largest().is_some();
-        settled && space == SpaceId::Initial && scid != self.remote_cids.current()
+    /// Whether the Source Connection ID of a packet with a long header differs from that of the peer's first Initial
+    /// packet (RFC 9000 §7.2).
+    fn is_foreign_scid(&self, scid: &ConnectionId) -> bool {
+        self.remote_scid.is_some_and(|known| known != *scid)
     }
 
+    /// Takes the server's ID from its first packet.
     fn adopt_scid(&mut self, space: SpaceId, scid: &ConnectionId) {
-        let initial = &self.spaces[SpaceId::Initial.index()];
-        if self.side == Side::Client && space == SpaceId::Initial && initial.acks.largest().is_none() {
+        if self.remote_scid.is_none() && space == SpaceId::Initial {
             self.remote_cids.replace_first(*scid);
+            self.remote_scid = Some(*scid);
             self.retry_allowed = false;
         }
     }

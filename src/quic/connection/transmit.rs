@@ -8,12 +8,12 @@ use crate::quic::connection::closing::Fault;
 use crate::quic::connection::packet::{Head, Outline, PacketBuilder, TAG_LEN};
 use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx, Scratch};
-use crate::quic::event::ConnId;
+use crate::quic::event::{CloseReason, ConnId};
 use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::{Permit, SentPacket, SpaceId};
 use crate::wire::quic::frame::Frame;
 use crate::wire::quic::header::{self, PacketType};
-use crate::wire::quic::{ConnectionId, StreamId, TransportError};
+use crate::wire::quic::{ConnectionId, StreamId, TransportError, varint};
 
 /// Minimum room for another coalesced packet, to be worth its header and tag, in bytes.
 pub(super) const COALESCE_ROOM: usize = 160;
@@ -21,6 +21,9 @@ pub(super) const COALESCE_ROOM: usize = 160;
 /// Number of consecutive packets without ack-eliciting frames before a PING asks for an acknowledgement, so that a pure
 /// receiver learns which of its ACKs arrived (RFC 9000 §13.2.4).
 const MAX_BARE: u32 = 64;
+
+/// The packet number that is never used: a connection that reaches it ends without another packet (RFC 9000 §12.3).
+pub(super) const LAST_PN: u64 = varint::MAX;
 
 /// Minimum average distance of skipped packet numbers; it is a window if that is more.
 const MIN_SKIP: u64 = 128;
@@ -261,7 +264,7 @@ impl Connection {
 
     /// Builds one packet at the front of `slot`. `None` if there is nothing to put into it.
     fn build_packet(&mut self, cx: &mut Cx<'_>, space: SpaceId, slot: &mut [u8], fill: Fill) -> Option<usize> {
-        let pn = self.next_pn(cx, space);
+        let pn = self.next_pn(cx, space)?;
         if space == SpaceId::Data && !self.use_key()? {
             let why = "the packet keys are exhausted and could not be updated";
             self.fail(Fault::new(TransportError::AEAD_LIMIT_REACHED, 0, why));
@@ -287,25 +290,34 @@ impl Connection {
         Some(self.finish_packet(cx, space, pn, &mut builder, true))
     }
 
-    /// The number of the next packet.
+    /// The number of the next packet; `None` if there is none, so that the connection is over.
     #[inline]
-    fn next_pn(&mut self, cx: &mut Cx<'_>, space: SpaceId) -> u64 {
+    fn next_pn(&mut self, cx: &mut Cx<'_>, space: SpaceId) -> Option<u64> {
         let pn = self.space(space).next_pn;
-        if pn == self.skip_at && space == SpaceId::Data { self.skip_pn(cx, pn) } else { pn }
+        // Only packets of the Data space can be that many.
+        if pn == self.skip_at && space == SpaceId::Data { self.skip_pn(cx, pn) } else { Some(pn) }
     }
 
     /// Skips the packet number `pn` and chooses the next one to skip. A peer that acknowledges packets before it has
     /// received them, to make us send faster than the path allows, does not know which numbers exist (RFC 9000 §21.4):
     /// within about two windows, it acknowledges one that was skipped.
     #[cold]
-    fn skip_pn(&mut self, cx: &mut Cx<'_>, pn: u64) -> u64 {
+    fn skip_pn(&mut self, cx: &mut Cx<'_>, pn: u64) -> Option<u64> {
         // The first packet only chooses.
         let next = if pn == 0 { 0 } else { pn + 1 };
+        if next >= LAST_PN {
+            self.abandon(CloseReason::Transport {
+                code: TransportError::INTERNAL_ERROR.0,
+                reason: "the packet numbers are used up".to_owned(),
+            });
+            return None;
+        }
         let window = self.recovery.cwnd() / u64::from(self.path.mtu.current());
-        self.skip_at = next + 1 + cx.rng.below(2 * window.max(MIN_SKIP));
+        // The last number is one to skip, so it is noticed here.
+        self.skip_at = (next + 1 + cx.rng.below(2 * window.max(MIN_SKIP))).min(LAST_PN);
         self.fixed_bit.renew(cx.rng.next_u64());
         self.space(SpaceId::Data).next_pn = next;
-        next
+        Some(next)
     }
 
     /// Counts a 1-RTT packet that will be sealed: false if the key is exhausted, `None` if there is none.
@@ -372,7 +384,7 @@ impl Connection {
         if !self.complete || self.one_rtt.is_none() {
             return None;
         }
-        let pn = self.next_pn(cx, SpaceId::Data);
+        let pn = self.next_pn(cx, SpaceId::Data)?;
         if !self.use_key()? {
             return None;
         }

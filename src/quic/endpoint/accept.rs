@@ -72,13 +72,12 @@ impl Endpoint {
             self.stats.drop(DropReason::ShortInitial);
             return;
         }
-        if self.closed {
-            self.stats.drop(DropReason::Refused);
+        // A client need not wait for a server that cannot serve it soon. Handshakes in flight soon make room for others,
+        // so a client that finds too many of them is not refused, and asks again.
+        let full = self.table.len() >= self.config.max_connections;
+        if self.closed || full {
+            self.stats.drop(if full { DropReason::Overload } else { DropReason::Refused });
             return self.refuse(now, meta, parsed, data, TransportError::CONNECTION_REFUSED);
-        }
-        if self.table.len() >= self.config.max_connections {
-            self.stats.drop(DropReason::Overload);
-            return;
         }
         // These cheap checks decide whether the expensive ones follow.
         let token = &data[parsed.token.clone()];

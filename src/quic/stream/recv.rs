@@ -173,11 +173,8 @@ impl RecvStream {
         if range.end > varint::MAX {
             return Err(TransportError::FLOW_CONTROL_ERROR);
         }
-        if let Some(size) = self.final_size {
-            if range.end > size || (fin && range.end != size) {
-                return Err(TransportError::FINAL_SIZE_ERROR);
-            }
-        } else if fin && range.end < self.high {
+        self.check_end(range, fin)?;
+        if fin && range.end < self.high {
             return Err(TransportError::FINAL_SIZE_ERROR);
         }
         if range.end > self.announced {
@@ -189,6 +186,16 @@ impl RecvStream {
         let new_high = range.end.saturating_sub(self.high);
         self.high = self.high.max(range.end);
         Ok(Accepted { new_high })
+    }
+
+    /// Checks a frame that ends at the end of `range`, and the stream with it if `fin`, against the final size, which
+    /// never changes. This applies to parts that have ended as well (RFC 9000 §4.5).
+    #[inline]
+    pub(crate) fn check_end(&self, range: &Range<u64>, fin: bool) -> Result<(), TransportError> {
+        match self.final_size {
+            Some(size) if range.end > size || (fin && range.end != size) => Err(TransportError::FINAL_SIZE_ERROR),
+            _ => Ok(()),
+        }
     }
 
     /// Places the parts of `range` that were not received before: calls `fill(stream offset, memory)` for each piece.

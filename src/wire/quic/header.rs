@@ -437,6 +437,18 @@ mod tests {
         assert_eq!(decode_pn(None, 0, 1), 0);
     }
 
+    /// RFC 9000 §17.1.
+    #[test]
+    fn packet_numbers_are_sent_whole_until_one_is_acknowledged_and_leave_room_for_twice_the_distance() {
+        for pn in (0..70_000).chain((1 << 22)..(1 << 22) + 100).chain((1 << 23) - 50..(1 << 23) + 50) {
+            assert!(pn < 1 << (8 * pn_len(pn, None)), "{pn} is cut");
+            for acked in [pn / 2, pn.saturating_sub(1), pn.saturating_sub(127), pn.saturating_sub(128)] {
+                let len = pn_len(pn, Some(acked));
+                assert!(1 << (8 * len) > 2 * (pn - acked), "{len} bytes for {pn} after {acked}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn short_headers_lose_their_protection_in_registers_as_in_place(
@@ -513,6 +525,10 @@ mod tests {
         assert_eq!(parse(&[0x40, 1, 2], 8), Err(HeaderError::Truncated));
         assert_eq!(parse(&[0xc0, 0, 0, 0, 1, 21], 8), Err(HeaderError::ConnectionIdLength(21)));
         assert_eq!(parse(&[0xc0, 0x6b, 0x33, 0x43, 0xcf, 21], 8), Err(HeaderError::ConnectionIdLength(21)));
+        assert_eq!(parse(&[0xc0, 0, 0, 0, 1, 0, 21], 8), Err(HeaderError::ConnectionIdLength(21)));
+        let long = |first: u8| [&[first, 0, 0, 0, 1, 1, 7, 1, 8, 0, 0x14][..], &[0; 20]].concat();
+        assert_eq!(parse(&long(0x80), 8), Err(HeaderError::FixedBit));
+        assert!(parse(&long(0xc0), 8).is_ok());
     }
 
     /// RFC 9287 §3: those who say so accept both values. Other versions do not have the bit (RFC 8999 §5.1).

@@ -211,8 +211,9 @@ impl TransportParameters {
     /// [`ParamError`]; the connection must be closed with TRANSPORT_PARAMETER_ERROR.
     pub fn decode(raw: &[u8], sender: Side) -> Result<Self, ParamError> {
         let mut params = Self::default();
-        // IDs above 63 are unknown; detecting duplicates of them would need a list that a peer can grow.
         let mut seen = 0u64;
+        // IDs above 63 are unknown. Their number is bounded by that of the bytes that TLS accepts.
+        let mut others = Vec::new();
         let mut r = Reader::new(raw);
         while !r.is_empty() {
             let id = r.varint().ok_or(ParamError::Truncated)?;
@@ -222,8 +223,14 @@ impl TransportParameters {
                     return Err(ParamError::Duplicate(id));
                 }
                 seen |= 1 << id;
+            } else {
+                others.push(id);
             }
             params.set(id, value, sender)?;
+        }
+        others.sort_unstable();
+        if let Some([id, _]) = others.array_windows().find(|[one, next]| one == next) {
+            return Err(ParamError::Duplicate(*id));
         }
         params.check()?;
         Ok(params)
@@ -350,6 +357,7 @@ mod tests {
         assert_eq!(decode(&[0x02, 1, 0]), ParamError::Invalid(STATELESS_RESET_TOKEN));
         assert_eq!(decode(&[0x0d, 1, 0]), ParamError::Invalid(PREFERRED_ADDRESS));
         assert_eq!(decode(&[0x01, 1, 5, 0x01, 1, 5]), ParamError::Duplicate(MAX_IDLE_TIMEOUT));
+        assert_eq!(decode(&[0x7f, 0xff, 0, 0x40, 0x41, 0, 0x7f, 0xff, 1, 7]), ParamError::Duplicate(0x3fff));
         assert_eq!(decode(&[0x01, 2, 5]), ParamError::Truncated);
         assert!(TransportParameters::decode(&[0x7f, 0xff, 1, 9], Side::Client).is_ok(), "unknown ones are ignored");
     }

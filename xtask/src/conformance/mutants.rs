@@ -165,6 +165,8 @@ fn play(tree: &Path, target: &Path, mutant: &Mutant) -> Result<()> {
     let mut command = cargo(&["nextest", "run", "--no-default-features", "--no-fail-fast", "--offline"]);
     command.current_dir(tree).args(&mutant.run).args(["--filterset", &tests.join(" | ")]);
     command.env("CARGO_TARGET_DIR", target).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    // Most of the time is spent on builds.
+    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0").env("CARGO_PROFILE_DEV_DEBUG", "false");
     let out = command.output().map_err(|source| Error::Start { command: process::line(&command), source })?;
     interrupt::check()?;
     let said = String::from_utf8_lossy(&out.stderr);

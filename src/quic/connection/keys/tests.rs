@@ -1,4 +1,4 @@
-//! Exhausted keys. As no test can send 2^23 packets, the counters are set.
+//! Exhausted keys and packet numbers. As no test can send 2^23 packets, the counters are set.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -164,5 +164,34 @@ fn the_peer_is_told_when_too_many_packets_were_forged() {
         pair.forge(end, &mut packet.clone());
         pair.run();
         assert!(pair.closed.iter().all(|reason| is_limit(reason.as_ref())), "{:?}", pair.closed);
+    }
+}
+
+/// "If the packet number for sending reaches 2^62-1, the sender MUST close the connection without sending a
+/// CONNECTION_CLOSE frame or any further packets" (RFC 9000 §12.3). Until 2026-11, nothing looked at it.
+#[test]
+fn a_connection_without_packet_numbers_falls_silent() {
+    use crate::quic::connection::transmit::LAST_PN;
+    use crate::quic::recovery::SpaceId;
+    for end in 0..2 {
+        for at in [LAST_PN - 9, LAST_PN - 2] {
+            let mut pair = Pair::new();
+            pair.run();
+            let data = SpaceId::Data.index();
+            pair.with_conn(end, |conn| (conn.spaces[data].next_pn, conn.skip_at) = (at, LAST_PN));
+            let before = pair.ends[end].stats().tx_datagrams;
+            for _ in 0..100 {
+                if pair.closed[end].is_none() {
+                    pair.send(end);
+                }
+                pair.run();
+            }
+            let sent = pair.ends[end].stats().tx_datagrams - before;
+            assert_eq!(sent, LAST_PN - at, "one with each number, and nothing after that");
+            let code = TransportError::INTERNAL_ERROR.0;
+            let ended = |reason: &CloseReason| matches!(reason, CloseReason::Transport { code: c, .. } if *c == code);
+            assert!(pair.closed[end].as_ref().is_some_and(ended), "{:?}", pair.closed);
+            assert!(!matches!(pair.closed[1 - end], Some(CloseReason::PeerTransport { .. })), "{:?}", pair.closed);
+        }
     }
 }
