@@ -173,10 +173,13 @@ fn what_has_ended_is_not_asked_to_stop() {
             // The application stops it; the frame is lost, and the reset arrives meanwhile.
             host.endpoint.conn(conn).unwrap().stop_sending(id, 5).unwrap();
             assert!(!host.run().is_empty());
-            say(&mut host, &mut peer, &frames(&[Frame::ResetStream { id, code: 1, final_size: 10 }]));
+            say(&mut host, &mut peer, &frames(&[Frame::ResetStream { id, code: 1, final_size: 20 }]));
         }
         let _ = host.endpoint.conn(conn).unwrap().stop_sending(id, 5);
-        hear(&mut host, &mut peer, Duration::from_secs(3));
+        for _ in 0..5 {
+            hear(&mut host, &mut peer, Duration::from_secs(1));
+            ack(&mut host, &mut peer);
+        }
         let stops = peer.told.iter().filter(|(_, told)| matches!(told, Told::StopSending(..))).count();
         assert_eq!(stops, 0, "reset: {reset}");
     }

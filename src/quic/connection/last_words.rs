@@ -4,8 +4,7 @@ use arrayvec::ArrayVec;
 
 use crate::base::Side;
 use crate::quic::connection::closing::Close;
-use crate::quic::connection::packet::PacketBuilder;
-use crate::quic::connection::transmit::LAST_PN;
+use crate::quic::connection::packet::{LAST_PN, PacketBuilder};
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::SpaceId;

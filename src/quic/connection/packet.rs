@@ -9,11 +9,14 @@ use crate::quic::connection::sent::SentFrame;
 use crate::quic::stream::Streams;
 use crate::wire::quic::frame::{Frame, StreamHeader};
 use crate::wire::quic::header::{self, FIXED_BIT, PacketType};
-use crate::wire::quic::varint::Writer;
+use crate::wire::quic::varint::{self, Writer};
 use crate::wire::quic::{ConnectionId, StreamId, Version};
 
 /// Length of the AEAD tag in bytes.
 pub(super) const TAG_LEN: usize = 16;
+
+/// The packet number that is never used: a connection that reaches it ends without another packet (RFC 9000 §12.3).
+pub(super) const LAST_PN: u64 = varint::MAX;
 
 /// Maximum number of STREAM frames per packet. More would only be tiny ones.
 const MAX_PIECES: usize = 16;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::base::Side;
 use crate::base::time::Instant;
 use crate::quic::connection::closing::Fault;
-use crate::quic::connection::packet::{Head, Outline, PacketBuilder, TAG_LEN};
+use crate::quic::connection::packet::{Head, LAST_PN, Outline, PacketBuilder, TAG_LEN};
 use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::{CloseReason, ConnId};
@@ -13,7 +13,7 @@ use crate::quic::path::MIN_MTU;
 use crate::quic::recovery::{Permit, SentPacket, SpaceId};
 use crate::wire::quic::frame::Frame;
 use crate::wire::quic::header::{self, PacketType};
-use crate::wire::quic::{ConnectionId, StreamId, TransportError, varint};
+use crate::wire::quic::{ConnectionId, StreamId, TransportError};
 
 /// Minimum room for another coalesced packet, to be worth its header and tag, in bytes.
 pub(super) const COALESCE_ROOM: usize = 160;
@@ -21,9 +21,6 @@ pub(super) const COALESCE_ROOM: usize = 160;
 /// Number of consecutive packets without ack-eliciting frames before a PING asks for an acknowledgement, so that a pure
 /// receiver learns which of its ACKs arrived (RFC 9000 §13.2.4).
 const MAX_BARE: u32 = 64;
-
-/// The packet number that is never used: a connection that reaches it ends without another packet (RFC 9000 §12.3).
-pub(super) const LAST_PN: u64 = varint::MAX;
 
 /// Minimum average distance of skipped packet numbers; it is a window if that is more.
 const MIN_SKIP: u64 = 128;

@@ -171,7 +171,7 @@ fn the_peer_is_told_when_too_many_packets_were_forged() {
 /// CONNECTION_CLOSE frame or any further packets" (RFC 9000 §12.3). Until 2026-11, nothing looked at it.
 #[test]
 fn a_connection_without_packet_numbers_falls_silent() {
-    use crate::quic::connection::transmit::LAST_PN;
+    use crate::quic::connection::packet::LAST_PN;
     use crate::quic::recovery::SpaceId;
     for end in 0..2 {
         for at in [LAST_PN - 9, LAST_PN - 2] {
