@@ -7,7 +7,7 @@ use gannet::base::Side;
 use gannet::quic::{CloseReason, Dir, DropReason, EndpointConfig, Event, RetryPolicy, StreamId, TransportConfig};
 use gannet::wire::quic::frame::{Frame, StreamHeader};
 use gannet::wire::quic::header::{self, PacketType};
-use gannet::wire::quic::{ConnectionId, TransportError};
+use gannet::wire::quic::{ConnectionId, TransportError, Version};
 
 use super::peer::{DATA, HANDSHAKE, INITIAL, Peer, Shape, frames};
 use super::world::{
@@ -106,6 +106,26 @@ fn a_packet_of_a_server_with_a_token_is_dropped() {
     assert_eq!(taken(&host), (0, 1));
     exchange(&mut host, &mut peer);
     assert!(peer.is_connected());
+}
+
+/// "If a client receives a packet that uses a different version than it initially selected, it MUST discard that packet."
+/// The same for packets of a server's connection. Until 2026-11, an Initial packet of an unknown version was read as if it
+/// were of version 1; anyone can make one.
+#[test]
+fn packets_of_another_version_are_not_read() {
+    let (client, server) = (waiting_client(small()), greeted());
+    for (mut host, mut peer) in [client, server] {
+        let before = host.endpoint.stats().rx_packets;
+        let shape = Shape { version: Some(0x1a2a_3a4a), ..Shape::default() };
+        let datagram = peer.shaped(INITIAL, &PING, shape);
+        host.receive(datagram.clone());
+        // Behind another packet as well.
+        let first = peer.shaped(INITIAL, &PING, Shape { unpadded: true, ..Shape::default() });
+        host.receive([first, datagram].concat());
+        assert_eq!(host.endpoint.stats().rx_packets, before + 1, "{:?}", host.side);
+        exchange(&mut host, &mut peer);
+        assert!(peer.is_connected() && host.closed().is_none(), "{:?}", host.closed());
+    }
 }
 
 /// Each packet of a datagram is processed and acknowledged as if it were alone, whatever becomes of the others; those for
@@ -339,7 +359,7 @@ fn after_a_retry_a_client_says_the_same_in_other_packets() {
         let mut retry = super::retry::retry(&first[0].1, cid(9), b"token");
         retry.truncate(retry.len() - 16);
         retry[0] = retry[0] & 0xf0 | unused;
-        let tag = gannet::crypto::retry_tag(&asked.dcid, &retry);
+        let tag = gannet::crypto::retry_tag(Version::V1, &asked.dcid, &retry);
         host.receive([&retry[..], &tag].concat());
         let second = host.run();
         let again = header::parse(&second[0].1, 8).unwrap();

@@ -5,8 +5,8 @@ use std::process::Command;
 use crate::error::{Error, Result};
 use crate::nic_test::parts::Parts;
 use crate::steps::{Step, run_all};
-use crate::workspace::{self, cargo};
-use crate::{conformance, process, setup};
+use crate::workspace::{self, cargo, has_nextest};
+use crate::{conformance, setup};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -158,14 +158,10 @@ fn test_steps(filter: Option<&str>, nextest: bool) -> Vec<Step> {
     steps
 }
 
-/// Whether cargo-nextest is installed.
-pub fn has_nextest() -> bool {
-    process::succeeds(&mut cargo(&["nextest", "--version"]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process;
 
     fn lines(steps: &[Step]) -> Vec<String> {
         steps.iter().map(|step| process::line(&step.command)).collect()

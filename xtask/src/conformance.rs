@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
+use crate::process;
 use crate::workspace::{self, cargo};
-use crate::{checks, process};
 use ledger::Ledger;
 
 /// The ledger, relative to the root.
@@ -78,7 +78,7 @@ fn names_in(text: &str) -> BTreeSet<String> {
 
 /// The names of all tests of the workspace.
 fn existing_tests() -> Result<BTreeSet<String>> {
-    if checks::has_nextest() {
+    if workspace::has_nextest() {
         let mut command = cargo(&["nextest", "list", "--workspace", "--message-format", "oneline"]);
         return process::output("the list of tests", command.stderr(Stdio::inherit())).map(|text| names_in(&text));
     }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::process;
+
 /// The root of the repository.
 pub fn root() -> PathBuf {
     // Cargo passes the current path of this package; the compiled-in one is for runs without cargo.
@@ -20,4 +22,9 @@ pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root()).args(arguments);
     command
+}
+
+/// Whether cargo-nextest is installed.
+pub fn has_nextest() -> bool {
+    process::succeeds(&mut cargo(&["nextest", "--version"]))
 }
