@@ -241,6 +241,14 @@ impl Peer {
         this
     }
 
+    /// Lets a client send its further Initial packets as if it had chosen the ID `original`.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn begin_with(&mut self, original: ConnectionId) {
+        let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap().quic_suite().unwrap();
+        self.keys[INITIAL] = Some(suite.keys(&original, rustls::Side::Client, tls_version(self.version)));
+        (self.original_dcid, self.remote_cid) = (original, original);
+    }
+
     /// A server at `addr` for the client that sent `first`, which is not read yet.
     pub fn server(addr: SocketAddr, first: &[u8], params: impl FnOnce(TransportParameters) -> Vec<u8>) -> Self {
         let parsed = header::parse(first, CID_LEN).unwrap();

@@ -127,6 +127,22 @@ fn nothing_follows_a_reset_but_its_repetition() {
     assert_eq!(count(&peer, id), peer.resets.len(), "{:?}", peer.told);
     assert!(peer.resets.iter().all(|reset| *reset == (id, 9)));
     assert!(peer.final_sizes.iter().all(|size| *size == (id, 3000)), "{:?}", peer.final_sizes);
+    // It has arrived, and is not acknowledged yet, when older packets turn out to be lost.
+    let (mut other, mut reader) = limited(|params| TransportParameters { initial_max_stream_data_uni: 3000, ..params });
+    let again = open(&mut other, Dir::Uni);
+    send(&mut other, again, 10_000, false);
+    assert!(other.wait(Duration::from_millis(200)).len() >= 3, "lost");
+    let conn = other.conn.unwrap();
+    other.endpoint.conn(conn).unwrap().reset(again, 9).unwrap();
+    let first = other.run();
+    let next = open(&mut other, Dir::Uni);
+    send(&mut other, next, 1, false);
+    let second = other.run();
+    second.iter().chain(&first).for_each(|(_, datagram)| reader.receive(datagram));
+    reader.refuse();
+    ack(&mut other, &mut reader);
+    assert!(other.endpoint.stats().lost_packets >= 3);
+    assert_eq!(count(&reader, again), reader.resets.len(), "{:?}", reader.told);
     let resets = peer.resets.len();
     let credit = [Frame::MaxStreamData { id, max: 20_000 }, Frame::StopSending { id, code: 3 }];
     say(&mut host, &mut peer, &frames(&credit));
@@ -282,9 +298,11 @@ fn who_cannot_open_a_stream_says_so_and_only_a_higher_limit_helps() {
     hear(&mut host, &mut peer, Duration::from_millis(30));
     let blocked = |peer: &Peer, bidi, limit| peer.told.iter().any(|(_, t)| *t == Told::StreamsBlocked(bidi, limit));
     assert!(blocked(&peer, true, 2) && blocked(&peer, false, 0), "{:?}", peer.told);
-    for (limit, more) in [(5, 3), (4, 0), (0, 0), (5, 0), (6, 1)] {
-        say(&mut host, &mut peer, &frames(&[Frame::MaxStreams { bidi: true, max: limit }]));
-        assert_eq!(open_all(&mut host, Dir::Bidi), more, "limit {limit}");
+    for (limits, more) in [(&[5][..], 3), (&[4, 0], 0), (&[5], 0), (&[6], 1), (&[9, 7, 0], 3)] {
+        for max in limits {
+            say(&mut host, &mut peer, &frames(&[Frame::MaxStreams { bidi: true, max: *max }]));
+        }
+        assert_eq!(open_all(&mut host, Dir::Bidi), more, "limits {limits:?}");
     }
     assert_eq!(open_all(&mut host, Dir::Uni), 0);
 }

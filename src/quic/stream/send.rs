@@ -458,6 +458,9 @@ mod tests {
         let last = send(&mut s, 15).unwrap();
         assert_eq!((last.range.clone(), last.fin), (15..20, true));
         assert!(send(&mut s, 15).is_none());
+        // The same bytes, wherever a repetition begins (RFC 9000 §2.2).
+        let part: Vec<u8> = s.slices(7..12).flatten().copied().collect();
+        assert_eq!(part, [7, 8, 9, 0, 1]);
         let mut back = Vec::new();
         s.on_acked(15..20, true, |d, n| back.push((d.len(), n)));
         assert!(back.is_empty());
