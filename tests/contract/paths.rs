@@ -348,3 +348,35 @@ fn a_link_flap_in_the_handshake_ends_no_connection_unless_the_clocks_differ() {
     assert!(half > 0 && ends[2..2 + half].iter().all(|end| *end == Some(CloseReason::IdleTimeout)), "{ends:?}");
     assert!(ends[2 + half..].iter().all(|end| *end == Some(CloseReason::StatelessReset)), "{ends:?}");
 }
+
+/// RFC 8899 §3: "An update to the PLPMTU (or MPS) MUST NOT increase the congestion window measured in bytes". Until
+/// 2026-11, a larger datagram size raised a small window to two datagrams.
+#[test]
+fn the_window_does_not_grow_because_datagrams_do() {
+    let config = TransportConfig { max_udp_payload: 2048, max_idle_timeout: secs(120), ..TransportConfig::default() };
+    let mut way = Way::new(Pair { client: Host::client(config.clone()), server: Host::server(config) }, ms(5));
+    let narrow = |_: Instant, _, datagram: &[u8]| if datagram.len() > 1200 { None } else { ON_TIME };
+    way.run(ms(100), narrow, |_| false);
+    let id = way.pair.conn(Side::Client).open(Dir::Uni).unwrap();
+    way.pair.conn(Side::Client).send(id, zeros(300_000), false).unwrap();
+    way.run(ms(30), narrow, |way| way.read(Side::Server).0 == usize::MAX);
+    way.run(secs(3), |_, _, _| None, |_| false);
+    let mut before = client(&mut way);
+    let (mut smallest, mut steps) = (u64::MAX, 0);
+    way.run(
+        secs(30),
+        |_, _, _| ON_TIME,
+        |way| {
+            way.read(Side::Server);
+            let now = client(way);
+            smallest = smallest.min(now.cwnd);
+            if now.mtu > before.mtu {
+                steps += 1;
+                assert!(before.cwnd >= 2 * u64::from(now.mtu), "{} bytes with a window of {}", now.mtu, before.cwnd);
+            }
+            before = now;
+            false
+        },
+    );
+    assert!(smallest < 4096 && steps > 0, "a window of {smallest} bytes, {steps} steps to {}", before.mtu);
+}

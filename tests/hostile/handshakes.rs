@@ -7,11 +7,11 @@ use gannet::quic::{Dir, DropReason, Event, StreamId};
 use gannet::wire::quic::frame::{Frame, StreamHeader};
 use gannet::wire::quic::header::{self, PacketType};
 
-use super::peer::{DATA, HANDSHAKE, Peer, frames};
-use super::world::{Host, client_addr, small, waiting_client};
+use super::peer::{DATA, HANDSHAKE, Peer, STRANGE_SUITES, frames};
+use super::world::{Host, client_addr, exchange, small, waiting_client};
 
 /// Types of the packets in a datagram.
-fn kinds(datagram: &[u8]) -> Vec<PacketType> {
+pub fn kinds(datagram: &[u8]) -> Vec<PacketType> {
     let mut kinds = Vec::new();
     let mut rest = datagram;
     while !rest.is_empty() {
@@ -110,4 +110,13 @@ fn a_flood_of_early_packets_is_bounded() {
     host.receive(peer.packet(DATA, &frames(&[Frame::HandshakeDone])));
     host.receive(late);
     assert_eq!((host.endpoint.stats().packets_kept, host.drops(DropReason::NoKeys)), (10, 991));
+}
+
+/// RFC 9001 §5.3: "An endpoint MUST NOT reject a ClientHello that offers a cipher suite that it does not support".
+#[test]
+fn cipher_suites_that_nobody_knows_are_passed_over() {
+    let mut host = Host::server(small());
+    let mut peer = Peer::client(client_addr(), STRANGE_SUITES, |params| params.to_bytes());
+    exchange(&mut host, &mut peer);
+    assert!(peer.is_connected() && host.closed().is_none());
 }

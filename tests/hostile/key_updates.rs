@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use gannet::base::Side;
-use gannet::quic::{CloseReason, Dir, SendData};
+use gannet::quic::{CloseReason, Dir, DropReason, SendData};
 use gannet::wire::quic::TransportError;
 use gannet::wire::quic::frame::Frame;
 
 use super::peer::{Close, DATA, Peer, Shape, frames};
-use super::world::{Host, against_client, against_server, small};
+use super::world::{Host, against_client, against_server, small, waiting_client};
 
 const PING: [u8; 1] = [0x01];
 
@@ -200,5 +200,63 @@ fn keys_are_updated_after_so_many_packets() {
             assert_eq!(updates(&mut host), round);
         }
         assert_eq!(host.closed(), None);
+    }
+}
+
+/// RFC 9001 §5.5, §6.3: a packet that seems to come with new keys and cannot be opened is discarded; nothing is updated.
+/// After an update, no packet with a higher number is opened with the old keys.
+#[test]
+fn packets_that_only_seem_to_update_keys_are_discarded() {
+    for (mut host, mut peer) in worlds() {
+        confirm(&mut host, &mut peer);
+        let id = host.conn.unwrap();
+        let updates = |host: &mut Host| host.endpoint.conn(id).unwrap().stats().key_updates;
+        for n in 1..4 {
+            // The bit of the next phase, sealed with the keys of this one.
+            host.receive(peer.shaped(DATA, &[0x1e; 4], Shape { first: 0x04, ..Shape::default() }));
+            wait(&mut host, &mut peer, 50);
+            assert_eq!((host.drops(DropReason::Authentication), updates(&mut host)), (n, 0));
+        }
+        host.receive(peer.packet(DATA, &PING));
+        wait(&mut host, &mut peer, 50);
+        assert_eq!(peer.acked, Some(peer.pn[DATA] - 1), "read with the keys of before");
+
+        let before = peer.packet(DATA, &PING);
+        peer.update_keys();
+        host.receive(peer.packet(DATA, &PING));
+        wait(&mut host, &mut peer, 10);
+        assert_eq!(updates(&mut host), 1);
+        let read = host.endpoint.stats().rx_packets;
+        host.receive(peer.shaped(DATA, &PING, Shape { old_key: true, ..Shape::default() }));
+        assert_eq!(host.endpoint.stats().rx_packets, read, "a higher number with the old keys");
+        host.receive(before);
+        assert_eq!(host.endpoint.stats().rx_packets, read + 1, "a lower number with the old keys");
+        assert!(host.closed().is_none());
+    }
+}
+
+/// RFC 9001 §5.4.2: "An endpoint MUST discard packets that are not long enough to contain a complete sample."
+#[test]
+fn packets_without_a_complete_sample_are_discarded() {
+    let (mut host, peer) = against_client(small());
+    let id = peer.remote_cid;
+    for len in 1 + id.len()..1 + id.len() + 4 + 16 {
+        let before = host.drops(DropReason::Malformed);
+        let mut datagram = vec![0x41; len];
+        datagram[1..=id.len()].copy_from_slice(&id);
+        host.receive(datagram);
+        assert!(host.run().is_empty() && host.closed().is_none());
+        assert_eq!(host.drops(DropReason::Malformed), before + 1, "{len} bytes");
+    }
+    let (mut host, peer) = waiting_client(small());
+    for len in 1..20u8 {
+        let mut datagram = vec![0xc3, 0, 0, 0, 1, peer.remote_cid.len() as u8];
+        datagram.extend_from_slice(&peer.remote_cid);
+        datagram.extend_from_slice(&[8, 1, 2, 3, 4, 5, 6, 7, 8, 0, len]);
+        datagram.resize(datagram.len() + usize::from(len), 7);
+        let before = host.drops(DropReason::Malformed);
+        host.receive(datagram);
+        assert!(host.run().is_empty() && host.closed().is_none());
+        assert_eq!(host.drops(DropReason::Malformed), before + 1, "{len} bytes from the packet number on");
     }
 }

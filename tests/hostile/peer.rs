@@ -185,6 +185,30 @@ pub enum Told {
 /// Seed of a client that offers no application protocol.
 pub const NO_ALPN: u64 = 999;
 
+/// Seed of a client that offers a cipher suite that is not supported, before others.
+pub const STRANGE_SUITES: u64 = 998;
+
+/// Settings of a client that offers AES-CCM first, although it has no such thing.
+fn strange_client() -> rustls::ClientConfig {
+    use rustls::crypto::CipherSuiteCommon;
+    use rustls::{CipherSuite, SupportedCipherSuite, Tls13CipherSuite};
+    let own = provider();
+    let real = own.cipher_suites.iter().find_map(SupportedCipherSuite::tls13).unwrap();
+    let common = CipherSuiteCommon { suite: CipherSuite::TLS13_AES_128_CCM_SHA256, ..*&real.common };
+    let strange: &'static Tls13CipherSuite = Box::leak(Box::new(Tls13CipherSuite { common, ..*real }));
+    let cipher_suites = [&[SupportedCipherSuite::Tls13(strange)], &own.cipher_suites[..]].concat();
+    let mut config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(CryptoProvider { cipher_suites, ..(*own).clone() }))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone))
+            .with_no_client_auth();
+    config.alpn_protocols = vec![b"hostile".to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    config
+}
+
 /// Transport parameters of a peer that grants plenty of everything.
 pub fn generous() -> TransportParameters {
     TransportParameters {
@@ -234,6 +258,9 @@ impl Peer {
         let mut config = (**CLIENT).clone();
         if seed == NO_ALPN {
             config.alpn_protocols.clear();
+        }
+        if seed == STRANGE_SUITES {
+            config = strange_client();
         }
         let tls = ClientConnection::new(Arc::new(config), tls_version(version), name, bytes).unwrap();
         let mut this = Self::new(Side::Client, version, addr, tls.into(), local, original, original);

@@ -1,12 +1,15 @@
 //! Datagrams of every size: what does not fit is left out, and nothing else happens.
 
-use gannet::quic::{DropReason, TransportConfig};
+use std::time::Duration;
+
+use gannet::base::Side;
+use gannet::quic::{CidConfig, Dir, DropReason, EndpointConfig, SendData, TransportConfig};
 use gannet::wire::quic::header::MAX_TOKEN;
 use gannet::wire::quic::{ConnectionId, TransportError};
 
-use super::peer::{INITIAL, Peer, Shape};
+use super::peer::{DATA, INITIAL, Peer, Shape};
 use super::retry::retry;
-use super::world::{Host, against_server, client_addr, small};
+use super::world::{Host, against_server, client_addr, endpoint_config, exchange, small};
 
 /// A close by a client fits even beside the longest token.
 #[test]
@@ -63,5 +66,57 @@ fn slots_of_any_size_bring_nobody_down() {
                 host.endpoint.close_all(1, &"long ".repeat(100));
             }
         }
+    }
+}
+
+/// RFC 9000 §10.3: "the endpoint SHOULD ensure that all packets it sends are at least 22 bytes longer than the minimum
+/// connection ID length that it requests the peer to include in its packets". Otherwise, a peer that has lost its state
+/// cannot answer with a reset that looks like a packet to us. Until 2026-11, packets to peers with shorter IDs than ours
+/// were shorter. ACKs get there without padding, which would count as in flight.
+#[test]
+fn packets_are_long_enough_to_be_answered_with_a_reset() {
+    for len in [10, 13, 19] {
+        let endpoint = EndpointConfig { cid: CidConfig::unrouted(len).unwrap(), ..endpoint_config(Side::Server) };
+        let keep_alive = Some(Duration::from_secs(1));
+        let mut host = Host::server_with(endpoint, TransportConfig { keep_alive, ..TransportConfig::default() });
+        let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
+        exchange(&mut host, &mut peer);
+        let conn = host.conn.unwrap();
+        let mut sizes = Vec::new();
+        let mut listen = |host: &mut Host, peer: &mut Peer, ms| {
+            for (_, datagram) in host.wait(Duration::from_millis(ms)) {
+                peer.receive(&datagram);
+                assert!(datagram.len() >= len + 22, "{} bytes for IDs of {len}", datagram.len());
+                sizes.push(datagram.len());
+            }
+        };
+        for _ in 0..3 {
+            let ack = peer.ack(DATA);
+            let datagram = peer.packet(DATA, &ack);
+            host.receive(datagram);
+            listen(&mut host, &mut peer, 100);
+        }
+        let ack = peer.ack(DATA);
+        let datagram = peer.packet(DATA, &ack);
+        host.receive(datagram);
+        // Nothing but acknowledgements, which the peer does not acknowledge.
+        let (before, told) = (peer.packets, peer.told.len());
+        for _ in 0..20 {
+            let datagram = peer.packet(DATA, &[0x01, 0, 0, 0]);
+            host.receive(datagram);
+            listen(&mut host, &mut peer, 30);
+        }
+        assert!(peer.packets > before + 10 && peer.told.len() == told);
+        assert_eq!(host.endpoint.conn(conn).unwrap().stats().bytes_in_flight, 0, "ACKs are not in flight");
+        // A PING, a byte of a stream, a close.
+        listen(&mut host, &mut peer, 1500);
+        assert!(peer.told.len() > told, "no PING");
+        let id = host.endpoint.conn(conn).unwrap().open(Dir::Uni).unwrap();
+        host.endpoint.conn(conn).unwrap().send(id, SendData::Static(b"x"), false).unwrap();
+        listen(&mut host, &mut peer, 0);
+        assert_eq!(peer.stream_bytes, 1);
+        host.endpoint.conn(conn).unwrap().close(0, "");
+        listen(&mut host, &mut peer, 0);
+        assert!(peer.close.is_some());
     }
 }

@@ -60,6 +60,13 @@ impl IdMaker {
         self.codec.len()
     }
 
+    /// Minimum length of packets to a peer, in bytes: with one byte less, its stateless reset in answer would be shorter
+    /// than the shortest valid packet to us (RFC 9000 §10.3).
+    #[inline]
+    pub(crate) fn least_packet(&self) -> usize {
+        self.cid_len() + 22
+    }
+
     /// The highest generation of a place in the core's table.
     pub(crate) fn last_generation(&self) -> u32 {
         self.codec.last_generation()

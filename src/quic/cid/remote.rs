@@ -159,6 +159,33 @@ mod tests {
         assert_eq!(r.insert(6, 2, id(6), [6; 16]), Err(TransportError::CONNECTION_ID_LIMIT_ERROR));
     }
 
+    /// RFC 9000 §19.15.
+    #[test]
+    fn a_peer_without_ids_gives_none() {
+        let mut r = RemoteCids::new(ConnectionId::default());
+        assert_eq!(r.insert(1, 0, id(1), [1; 16]), Err(TransportError::PROTOCOL_VIOLATION));
+        assert!(r.current().is_empty());
+    }
+
+    /// RFC 9000 §19.15: "A receiver MUST ignore any Retire Prior To fields that do not increase the largest received
+    /// Retire Prior To value", and an ID below it is retired as soon as it comes.
+    #[test]
+    fn retire_prior_to_never_falls_and_late_ids_are_retired() {
+        let mut r = RemoteCids::new(id(0));
+        r.insert(4, 3, id(4), [4; 16]).unwrap();
+        r.retire_sent(0);
+        r.insert(5, 1, id(5), [5; 16]).unwrap();
+        r.insert(3, 0, id(3), [3; 16]).unwrap();
+        assert_eq!((r.retire_due(), r.known.len()), (None, 3), "none of them is below 3");
+        for _ in 0..2 {
+            r.insert(2, 0, id(2), [2; 16]).unwrap();
+            assert_eq!((r.retire_due(), r.known.len()), (Some(2), 3), "it came late");
+        }
+        r.retire_sent(2);
+        assert_eq!(r.retire_due(), None);
+        assert_eq!(*r.current(), id(4));
+    }
+
     /// RFC 9000 §10.3.1: "MUST NOT check for any stateless reset tokens associated with connection IDs it has not used
     /// or for connection IDs that have been retired".
     #[test]

@@ -150,10 +150,14 @@ impl Cubic {
         self.limited_since = None;
     }
 
+    /// The smallest window for datagrams of `mtu` bytes.
+    pub(super) fn least_window(&self, mtu: u64) -> u64 {
+        if self.ssthresh == u64::MAX { initial_window(mtu) } else { minimum_window(mtu) }
+    }
+
     pub(super) fn set_mtu(&mut self, mtu: u64) {
         self.mtu = mtu;
-        let floor = if self.ssthresh == u64::MAX { initial_window(mtu) } else { minimum_window(mtu) };
-        self.window = self.window.max(floor);
+        self.window = self.window.max(self.least_window(mtu));
         // The curve is in segments, so a new epoch has to begin.
         self.epoch = None;
     }

@@ -107,6 +107,19 @@ impl Controller {
         }
     }
 
+    /// The smallest window for datagrams of `mtu` bytes: the initial one until slow start first ends, then the minimum.
+    fn least_window(&self, mtu: u64) -> u64 {
+        match self {
+            Self::NewReno(c) => c.least_window(mtu),
+            Self::Cubic(c) => c.least_window(mtu),
+        }
+    }
+
+    /// Whether slow start has never ended.
+    fn is_fresh(&self) -> bool {
+        self.least_window(1) == initial_window(1)
+    }
+
     fn set_mtu(&mut self, mtu: u64) {
         match self {
             Self::NewReno(c) => c.set_mtu(mtu),
@@ -258,6 +271,13 @@ impl Congestion {
         self.prior = None;
         self.controller.on_persistent_congestion();
         self.update_pace(now, srtt);
+    }
+
+    /// Whether datagrams of `size` bytes can be used with the window as it is, or with the initial window for that size
+    /// until slow start first ends (RFC 9002 §7.2).
+    pub fn takes_datagrams_of(&self, size: u16) -> bool {
+        let size = u64::from(size);
+        self.controller.is_fresh() || self.window() >= minimum_window(size)
     }
 
     /// Changes the maximum datagram size to `max_datagram` bytes.

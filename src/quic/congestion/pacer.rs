@@ -4,7 +4,7 @@ use crate::base::time::{Duration, Instant};
 
 /// Fractional bits of the rate.
 const SHIFT: u32 = 32;
-/// A burst of this many datagrams that would be spread over less than [`TICK`] is sent at once.
+/// On short paths, a burst of this many datagrams that would be spread over less than [`TICK`] is sent at once.
 const WORTHWHILE: u64 = 32;
 /// About one tick of the timer wheel.
 const TICK: Duration = Duration::from_micros(65);
@@ -41,7 +41,9 @@ impl Pacer {
         self.fill(now);
         let gain = if slow_start { 2.0 } else { 1.25 };
         let per_ns = window as f64 * gain / (srtt.as_nanos() as u64).max(1) as f64;
-        if (WORTHWHILE * mtu) as f64 <= per_ns * TICK.as_nanos() as u64 as f64 {
+        // The whole window is then no more than the burst that is allowed anyway.
+        let short = srtt <= BURST_TIME;
+        if short && (WORTHWHILE * mtu) as f64 <= per_ns * TICK.as_nanos() as u64 as f64 {
             self.rate = None;
             return;
         }
@@ -192,6 +194,24 @@ mod tests {
         off.set_rate(Instant::ZERO, 12_000, Duration::from_secs(1), false, MTU);
         off.on_sent(Instant::ZERO, MTU * 100);
         assert_eq!(off.next(Instant::ZERO, MTU), None, "turned off");
+    }
+
+    /// RFC 9002 §7.7: a sender either paces or limits its bursts. A window that has grown and was not used for a while
+    /// does not leave at once, however fast the path.
+    #[test]
+    fn bursts_on_long_paths_are_limited_however_fast_they_are() {
+        for (window, ms) in [(10_000_000, 10), (100_000_000, 50), (2_000_000, 2)] {
+            let srtt = Duration::from_millis(ms);
+            let mut p = pacer(window, srtt);
+            let now = Instant::ZERO + Duration::from_secs(5);
+            let mut burst = 0;
+            while burst < window && p.next(now, MTU).is_none() {
+                p.on_sent(now, MTU);
+                burst += MTU;
+            }
+            let in_time = window * 5 / 4 / ms;
+            assert!(burst <= in_time + MTU && in_time < window, "{burst} of {window} bytes at once");
+        }
     }
 
     #[test]

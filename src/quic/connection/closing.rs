@@ -282,11 +282,14 @@ impl Connection {
         self.state = State::Dead;
     }
 
-    /// Handles a stateless reset: the peer has lost the connection's state (RFC 9000 §10.3.1).
+    /// Handles a stateless reset: the peer has lost the connection's state, so nothing more is sent (RFC 9000 §10.3.1).
     pub(crate) fn on_stateless_reset(&mut self, now: Instant) {
-        if self.is_active() {
-            let until = now + PERIOD * self.closing_pto(now);
-            self.state = State::Draining { until };
+        if !matches!(self.state, State::Active | State::Closing(_)) {
+            return;
+        }
+        let was_active = self.is_active();
+        self.state = State::Draining { until: now + PERIOD * self.closing_pto(now) };
+        if was_active {
             self.release(CloseReason::StatelessReset);
         }
     }
@@ -318,4 +321,19 @@ fn shorten(reason: &str) -> String {
         end -= 1;
     }
     reason[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9000 §19.19: a reason phrase "SHOULD be a UTF-8 encoded string".
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        for text in ["x".repeat(300), "é".repeat(300), "€".repeat(300), "🦀".repeat(300)] {
+            let short = shorten(&text);
+            assert!(text.starts_with(&short) && (MAX_REASON - 3..=MAX_REASON).contains(&short.len()), "{short}");
+        }
+        assert_eq!(shorten("€"), "€");
+    }
 }

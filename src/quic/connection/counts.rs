@@ -4,6 +4,11 @@ use crate::quic::connection::Connection;
 use crate::quic::stats::{ConnStats, EndpointStats, PlacementStats};
 
 impl Connection {
+    /// Number of packets received and authenticated.
+    pub(crate) fn packets_read(&self) -> u64 {
+        self.stats.rx_packets
+    }
+
     /// UDP payload bytes sent.
     pub(crate) fn sent_bytes(&self) -> u64 {
         self.stats.tx_bytes

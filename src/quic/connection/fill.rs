@@ -2,7 +2,7 @@
 
 use crate::quic::cid::IdMaker;
 use crate::quic::connection::packet::PacketBuilder;
-use crate::quic::connection::sent::SentFrame;
+use crate::quic::connection::sent::{SentFrame, SentFrames};
 use crate::quic::connection::transmit::{Carry, Fill};
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::event::Dir;
@@ -52,26 +52,40 @@ impl Connection {
 
     /// Queues the oldest packet in flight again, for a probe without new data (RFC 9002 §6.2.4).
     fn requeue_oldest(&mut self, cx: &mut Cx<'_>, space: SpaceId) {
-        let Some((pn, packet)) = self.recovery.oldest_unacked(space) else { return };
-        let mut frames = std::mem::take(&mut cx.scratch.repeating);
-        frames.extend(packet.frames.iter());
-        for frame in frames.drain(..) {
+        let Some((pn, frames)) = self.recovery.oldest_unacked(space, SentFrames::is_worth_repeating) else { return };
+        let mut repeating = std::mem::take(&mut cx.scratch.repeating);
+        frames.repeat(&mut repeating);
+        for frame in repeating.drain(..) {
             self.frame_lost(cx.now, space, pn, frame);
         }
-        cx.scratch.repeating = frames;
+        cx.scratch.repeating = repeating;
     }
 
     pub(super) fn put_ack(&mut self, cx: &Cx<'_>, space: SpaceId, builder: &mut PacketBuilder<'_>) {
-        let exponent = if space == SpaceId::Data { 3 } else { 0 };
-        let acks = &mut self.spaces[space.index()].acks;
+        let acks = &self.spaces[space.index()].acks;
         let Some(largest) = acks.largest().filter(|_| acks.is_pending() || acks.is_due(cx.now)) else { return };
+        if self.write_ack(cx, space, builder, false) {
+            builder.frames.push(SentFrame::Ack { largest });
+            self.space(space).acks.on_ack_sent();
+        }
+    }
+
+    fn write_ack(&self, cx: &Cx<'_>, space: SpaceId, builder: &mut PacketBuilder<'_>, long: bool) -> bool {
+        let exponent = if space == SpaceId::Data { 3 } else { 0 };
+        let acks = &self.spaces[space.index()].acks;
         let held = cx.now.saturating_since(acks.largest_time()).as_micros() as u64;
         let delay = (held >> exponent).min(varint::MAX);
-        let fits = builder.write_with(|w| frame::encode_ack(w, acks.received(), delay, acks.ecn(), MAX_ACK_RANGES) > 0);
-        if fits {
-            builder.frames.push(SentFrame::Ack { largest });
-            acks.on_ack_sent();
-        }
+        let encode = if long { frame::encode_long_ack } else { frame::encode_ack };
+        builder.write_with(|w| encode(w, acks.received(), delay, acks.ecn(), MAX_ACK_RANGES) > 0)
+    }
+
+    /// Makes the ACK frame of a packet that carries nothing else longer, so that the packet is not so short that the
+    /// peer cannot answer it with a stateless reset (RFC 9000 §10.3). Padding would count as in flight (RFC 9002 §2),
+    /// for ever if the peer acknowledges nothing else.
+    #[cold]
+    pub(super) fn widen_ack(&self, cx: &Cx<'_>, space: SpaceId, builder: &mut PacketBuilder<'_>) {
+        builder.rewrite();
+        let _ = self.write_ack(cx, space, builder, true) || self.write_ack(cx, space, builder, false);
     }
 
     fn put_crypto(&mut self, space: SpaceId, builder: &mut PacketBuilder<'_>) {

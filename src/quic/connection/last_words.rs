@@ -108,7 +108,7 @@ impl Connection {
                 return None;
             }
         }
-        builder.pad_to(pad_to);
+        builder.pad_to(pad_to.max(cx.ids.least_packet()));
         self.space(space).next_pn += 1;
         if let (SpaceId::Data, Some(keys)) = (space, &mut self.one_rtt) {
             keys.before_close();

@@ -124,6 +124,16 @@ impl<'s> PacketBuilder<'s> {
         self.pos == self.pn_offset + self.pn_len
     }
 
+    /// Whether the packet is shorter than `size` bytes.
+    pub(super) fn is_below(&self, size: usize) -> bool {
+        self.pos + TAG_LEN < size
+    }
+
+    /// Removes the frames, so that they can be encoded in another way. They remain recorded.
+    pub(super) fn rewrite(&mut self) {
+        self.pos = self.pn_offset + self.pn_len;
+    }
+
     /// Appends a frame that `write` encodes; `write` returns false if there is not enough room. False if it did not
     /// fit.
     #[inline]

@@ -87,7 +87,13 @@ impl Connection {
         mask: Option<Mask>,
         scratch: &mut [u8],
     ) {
-        if !self.takes(cx, meta, packet.len()) || self.is_closing(cx) {
+        if !self.takes(cx, meta, packet.len()) {
+            return;
+        }
+        if self.is_closing(cx) {
+            if self.is_stateless_reset(packet) {
+                self.on_stateless_reset(cx.now);
+            }
             return;
         }
         if let Err(fault) = self.handle_short(cx, meta, packet, mask, scratch) {
@@ -293,7 +299,11 @@ impl Connection {
         let mask = |sample: &_| mask.unwrap_or_else(|| keys.remote_header.mask(sample));
         let unprotected = unprotect_short(packet, pn_offset, largest, mask);
         let Some((plain, header)) = unprotected else {
-            cx.stats.drop(DropReason::Malformed);
+            // Resets may be shorter than packets.
+            match self.is_stateless_reset(packet) {
+                true => self.on_stateless_reset(cx.now),
+                false => cx.stats.drop(DropReason::Malformed),
+            }
             return Opening::Dropped;
         };
         let generation = keys.select(plain.first & 0x04 != 0, plain.pn);
@@ -315,7 +325,7 @@ impl Connection {
         Opening::Done(generation, plain.pn, outcome)
     }
 
-    /// Whether a packet that failed authentication ends in the peer's reset token (RFC 9000 §10.3.1).
+    /// Whether a packet that cannot be read ends in the peer's reset token (RFC 9000 §10.3.1).
     pub(crate) fn is_stateless_reset(&self, packet: &[u8]) -> bool {
         match packet.last_chunk::<16>() {
             Some(token) if packet.len() >= 21 => self.remote_cids.is_reset_token(token),

@@ -52,6 +52,28 @@ impl SentFrame {
     pub(crate) fn stream(id: StreamId, start: u64, len: u32, fin: bool) -> Self {
         if fin { Self::StreamFin { len, id, start } } else { Self::Stream { len, id, start } }
     }
+
+    /// Whether its acknowledgement is recorded, so that the loss of another copy has no effect.
+    fn is_settled_by_ack(self) -> bool {
+        match self {
+            Self::Stream { .. }
+            | Self::StreamFin { .. }
+            | Self::Crypto { .. }
+            | Self::Ack { .. }
+            | Self::ResetStream(_)
+            | Self::RetireConnectionId(_)
+            | Self::MtuProbe => true,
+            Self::MaxData
+            | Self::MaxStreamData(_)
+            | Self::MaxStreams(_)
+            | Self::DataBlocked
+            | Self::StreamDataBlocked(_)
+            | Self::StreamsBlocked(_)
+            | Self::StopSending(_)
+            | Self::NewConnectionId(_)
+            | Self::HandshakeDone => false,
+        }
+    }
 }
 
 const _: () = assert!(size_of::<SentFrame>() == 24);
@@ -87,6 +109,21 @@ impl SentFrames {
                 Some((id, start, len))
             }
             _ => None,
+        }
+    }
+
+    /// Whether there is a frame that a probe can repeat.
+    pub(crate) fn is_worth_repeating(&self) -> bool {
+        self.first.is_some() || self.rest.as_ref().is_some_and(|rest| !rest.is_empty())
+    }
+
+    /// Copies all frames to `to`, for a probe that repeats them. Those whose acknowledgement is not recorded move, so
+    /// that they do not come a third time when this packet is lost after all (RFC 9000 §13.3).
+    pub(crate) fn repeat(&mut self, to: &mut Vec<SentFrame>) {
+        to.extend(self.iter());
+        self.first = self.first.filter(|frame| frame.is_settled_by_ack());
+        if let Some(rest) = &mut self.rest {
+            rest.retain(|frame| frame.is_settled_by_ack());
         }
     }
 

@@ -87,10 +87,22 @@ impl Connection {
         }
         self.apply_lost(cx);
         if let TimeoutAction::Probe { space, count } = action {
-            self.space(space).probes = count;
+            self.probe(space, count);
+        }
+    }
+
+    /// Has `count` probes sent in `space`, along with what is in flight in other spaces (RFC 9002 §6.2.4).
+    fn probe(&mut self, space: SpaceId, count: u8) {
+        self.space(space).probes = count;
+        for other in SpaceId::in_use(self.confirmed).iter().copied().filter(|other| *other != space) {
             // A client that waits for the server to validate its address probes with what it has (RFC 9002 §6.2.2.1).
-            if self.spaces[SpaceId::Handshake.index()].keys.is_some() && space == SpaceId::Initial {
-                self.space(SpaceId::Handshake).probes = 1;
+            let handshakes = other == SpaceId::Handshake && space == SpaceId::Initial;
+            let in_flight = self.recovery.is_eliciting_in_flight(other);
+            if (handshakes || in_flight) && self.has_keys(other) {
+                // In the Data space, the last probe carries nothing.
+                let least = if other == SpaceId::Data { 2 } else { 1 };
+                let probes = &mut self.space(other).probes;
+                *probes = least.max(*probes);
             }
         }
     }

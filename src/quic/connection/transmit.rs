@@ -125,6 +125,7 @@ impl Connection {
 
     fn build_whatever_is_due(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
         if let Some(size) = self.path.mtu.probe_due(cx.now)
+            && self.recovery.takes_datagrams_of(size)
             && let Some(len) = self.build_mtu_probe(cx, slot, usize::from(size))
         {
             return Some(len);
@@ -215,14 +216,18 @@ impl Connection {
         !space.crypto_tx.has_pending() && space.probes == 0
     }
 
+    /// Whether packets of this space may be sent.
+    pub(super) fn has_keys(&self, id: SpaceId) -> bool {
+        match id {
+            SpaceId::Data => self.one_rtt.is_some() && self.complete,
+            _ => self.spaces[id.index()].keys.is_some(),
+        }
+    }
+
     /// Whether a packet of this space has to be built now.
     fn wants(&self, cx: &Cx<'_>, id: SpaceId, blocked: bool) -> bool {
         let space = &self.spaces[id.index()];
-        let has_keys = match id {
-            SpaceId::Data => self.one_rtt.is_some() && self.complete,
-            _ => space.keys.is_some(),
-        };
-        if !has_keys {
+        if !self.has_keys(id) {
             return false;
         }
         if space.acks.is_due(cx.now) || space.probes > 0 {
@@ -282,7 +287,11 @@ impl Connection {
             builder.put(&Frame::Ping, None);
             self.bare_packets = 0;
         }
-        builder.pad_to(if builder.expand { fill.expand_to } else { fill.pad_to });
+        let least = cx.ids.least_packet();
+        if !builder.eliciting && builder.is_below(least) && space == SpaceId::Data {
+            self.widen_ack(cx, space, &mut builder);
+        }
+        builder.pad_to(least.max(if builder.expand { fill.expand_to } else { fill.pad_to }));
         self.space(space).probes = self.space(space).probes.saturating_sub(u8::from(builder.eliciting));
         Some(self.finish_packet(cx, space, pn, &mut builder, true))
     }

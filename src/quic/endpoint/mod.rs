@@ -381,6 +381,7 @@ impl Endpoint {
             cx.stats.drop(DropReason::UnknownConnection);
             return;
         };
+        let read = conn.packets_read();
         match parsed.kind {
             PacketType::VersionNegotiation => {
                 conn.handle_version_negotiation(&mut cx, parsed, data);
@@ -401,6 +402,7 @@ impl Endpoint {
             }
         }
         self.touch(id);
+        self.find_reset_unread(now, id, read, meta, data);
     }
 
     /// Handles the completion of a handshake: the client uses our connection IDs from now on.

@@ -23,6 +23,16 @@ impl Endpoint {
         self.lookup.by_token(token, meta.remote)
     }
 
+    /// Handles a datagram for the connection `id`, which had read `read` packets before. If it contained nothing that
+    /// could be read, it may be a reset in the form of a packet for another version, or with a long header (RFC 9000
+    /// §10.3).
+    pub(super) fn find_reset_unread(&mut self, now: Instant, id: ConnId, read: u64, meta: &RxMeta, data: &[u8]) {
+        let unread = self.table.peek(id).is_some_and(|conn| conn.packets_read() == read);
+        if unread && let Some(id) = self.find_reset(meta, data) {
+            self.on_reset(now, id);
+        }
+    }
+
     /// Ends the connection `id`, whose state the peer has lost.
     pub(super) fn on_reset(&mut self, now: Instant, id: ConnId) {
         if let Some(conn) = self.table.get(id) {

@@ -87,6 +87,7 @@ impl Mtu {
         self.ceiling = self.ceiling.min(self.max);
         self.next = self.next.min(self.ceiling);
         self.current = self.current.min(self.ceiling);
+        self.claim = self.claim.filter(|claim| *claim < self.current);
     }
 
     /// Starts probing, once the handshake is confirmed.
@@ -140,8 +141,9 @@ impl Mtu {
     /// Handles a loss. True if the datagram size has shrunk.
     pub(crate) fn on_lost(&mut self, now: Instant, pn: u64) -> bool {
         let Some((_, size)) = self.in_flight.take_if(|(probe, _)| *probe == pn) else { return false };
-        if size > self.ceiling {
-            // A router's claim has made this probe irrelevant.
+        let tested = if self.claim.is_some() { self.current } else { self.next };
+        if size != tested {
+            // Since it was sent, a router's claim or a black hole has made this probe irrelevant.
             return false;
         }
         self.lost += 1;
@@ -168,7 +170,8 @@ impl Mtu {
     }
 
     /// Handles a router's claim that it cannot forward UDP payloads above `claim` bytes (RFC 8899 §4.6.2). Claims below
-    /// 1200 are ignored (RFC 9000 §14.2.1); others are verified by probes.
+    /// 1200 are ignored (RFC 9000 §14.2.1), as are those that do not exclude the size that is being probed (RFC 8899
+    /// §3); others are verified by probes.
     pub(crate) fn on_claim(&mut self, now: Instant, claim: u16) {
         if claim < MIN_MTU || self.phase == Phase::Base {
             return;
@@ -178,19 +181,20 @@ impl Mtu {
                 self.lost = 0;
             }
             self.claim = Some(self.claim.map_or(claim, |known| known.min(claim)));
-        } else if self.phase == Phase::Searching && claim < self.ceiling {
+        } else if self.phase == Phase::Searching && claim < self.next {
             (self.ceiling, self.next, self.lost) = (claim, claim, 0);
             self.search_on(now);
         }
     }
 
-    /// Returns to the base. The search above it starts with `ceiling`, its upper bound.
+    /// Returns to the base. The search above it starts with `ceiling`, its upper bound, once the probe in flight, if
+    /// any, is settled: probes are at least a round trip apart (RFC 8899 §3).
     fn fall(&mut self, now: Instant, ceiling: u16) -> bool {
         let fell = self.current > MIN_MTU;
         self.current = MIN_MTU;
         self.ceiling = ceiling.clamp(MIN_MTU, self.max);
         self.next = self.ceiling;
-        (self.claim, self.in_flight, self.lost) = (None, None, 0);
+        (self.claim, self.lost) = (None, 0);
         self.search_on(now);
         fell
     }
@@ -332,6 +336,77 @@ mod tests {
         mtu.on_claim(NOW, 1300);
         mtu.enable(NOW);
         assert_eq!(mtu.probe_due(NOW), Some(8972), "nothing larger than the base was sent before");
+    }
+
+    /// RFC 8899 §3, §4.6.2: PL_PTB_SIZE is below the size of the probe, or the message is ignored.
+    #[test]
+    fn a_claim_that_does_not_exclude_the_probed_size_is_ignored() {
+        let mut mtu = Mtu::new(1472);
+        mtu.enable(NOW);
+        for pn in 0..u64::from(MAX_PROBES) {
+            mtu.probe_sent(pn, 1472);
+            mtu.on_lost(NOW, pn);
+        }
+        assert_eq!(mtu.probe_due(NOW), Some(1336), "halfway between 1200 and 1471");
+        for claim in [1336, 1337, 1400, 1471, 1472, u16::MAX] {
+            mtu.on_claim(NOW, claim);
+            assert_eq!(mtu.probe_due(NOW), Some(1336), "{claim}");
+        }
+        mtu.on_claim(NOW, 1300);
+        assert_eq!(mtu.probe_due(NOW), Some(1300));
+        mtu.on_claim(NOW, 1320);
+        assert_eq!(mtu.probe_due(NOW), Some(1300), "a later, larger one");
+        mtu.on_claim(NOW, MIN_MTU);
+        assert_eq!((mtu.probe_due(NOW), mtu.is_searching()), (None, false), "PL_PTB_SIZE = PLPMTU ends the search");
+    }
+
+    /// RFC 8899 §3, §8: the interval between probes is at least a round trip, whatever else is learned meanwhile.
+    #[test]
+    fn a_probe_in_flight_is_settled_before_the_next() {
+        let mut mtu = found(1472, 1300);
+        let before = mtu.current();
+        mtu.probe_sent(100, mtu.probe_due(NOW + RAISE).unwrap());
+        assert!(mtu.on_black_hole(NOW));
+        assert_eq!(mtu.probe_due(NOW), None, "the other probe is under way");
+        mtu.on_claim(NOW, 1250);
+        assert_eq!(mtu.probe_due(NOW), None);
+        assert!(!mtu.on_lost(NOW, 100));
+        assert_eq!(mtu.probe_due(NOW), Some(1250));
+        // An acknowledgement counts, even if the size was given up meanwhile.
+        mtu.probe_sent(101, 1250);
+        assert!(!mtu.on_black_hole(NOW), "already at the base");
+        assert!(mtu.on_acked(NOW, 101));
+        assert_eq!(mtu.current(), 1250);
+        assert!(before > 1250);
+    }
+
+    /// RFC 8899 §3: other losses than those of the size's own probes do not count against it.
+    #[test]
+    fn a_size_is_given_up_after_three_of_its_own_probes() {
+        let mut mtu = Mtu::new(1472);
+        mtu.enable(NOW);
+        for pn in 0..u64::from(MAX_PROBES) {
+            assert_eq!(mtu.probe_due(NOW), Some(1472), "{pn} probes are lost");
+            mtu.probe_sent(pn, 1472);
+            // Neither packets that are no probes, nor probes of before.
+            for other in [pn + 50, pn.wrapping_sub(1)] {
+                assert!(!mtu.on_lost(NOW, other) && !mtu.on_acked(NOW, other));
+            }
+            mtu.on_lost(NOW, pn);
+            mtu.on_lost(NOW, pn);
+        }
+        assert_eq!(mtu.probe_due(NOW), Some(1336));
+        // Acknowledged after it was declared lost: the probe is forgotten.
+        assert!(!mtu.on_acked(NOW, 2));
+        assert_eq!(mtu.current(), MIN_MTU);
+    }
+
+    #[test]
+    fn a_claim_that_the_peers_limit_settles_is_forgotten() {
+        let mut mtu = found(1472, 1500);
+        mtu.on_claim(NOW, 1300);
+        mtu.limit(1250);
+        assert_eq!((mtu.current(), mtu.probe_due(NOW)), (1250, None));
     }
 
     #[test]

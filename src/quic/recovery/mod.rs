@@ -282,6 +282,9 @@ impl<F> Recovery<F> {
         if let Some(rtt) = sample {
             self.rtt.update(now, rtt, credible_delay(space, delay, cx));
         }
+        if self.confirmed_at.is_none() {
+            self.end_runs_before(space, sent);
+        }
         self.on_ecn(now, space, ce, sent);
         self.sizes.on_ack(new.longest);
         let persistent_congestion = self.detect_lost(now, space, cx, new.longest, &mut lost);
@@ -413,6 +416,14 @@ impl<F> Recovery<F> {
         self.react(now, cx, &losses)
     }
 
+    /// A packet of `space` that was sent at `sent` has arrived, so losses in other spaces before and after it are not
+    /// persistent congestion (RFC 9002 §7.6.2).
+    fn end_runs_before(&mut self, space: SpaceId, sent: Instant) {
+        for other in SpaceId::ALL.into_iter().filter(|other| *other != space) {
+            self.spaces[other.index()].arrived_elsewhere(sent);
+        }
+    }
+
     fn react(&mut self, now: Instant, cx: &Context, losses: &Losses) -> bool {
         let srtt = self.rtt.smoothed();
         let Some(sent) = losses.latest else { return false };
@@ -475,6 +486,13 @@ impl<F> Recovery<F> {
         self.congestion.set_app_limited(limited);
     }
 
+    /// Whether the congestion window suffices for datagrams of `size` bytes as it is: it must not grow because the path
+    /// turns out to carry them (RFC 8899 §3). The exception is the initial window, which depends on the size (RFC 9002
+    /// §7.2).
+    pub fn takes_datagrams_of(&self, size: u16) -> bool {
+        self.congestion.takes_datagrams_of(size)
+    }
+
     /// Changes the maximum UDP payload to `max_datagram` bytes.
     pub fn set_max_datagram(&mut self, max_datagram: u16) {
         self.congestion.set_max_datagram(self.now, max_datagram, self.rtt.smoothed());
@@ -512,10 +530,17 @@ impl<F> Recovery<F> {
         self.spaces[space.index()].largest_acked
     }
 
-    /// The oldest ack-eliciting packet of `space` in flight. Probes of the datagram size, which are not retransmitted,
-    /// do not count.
-    pub fn oldest_unacked(&self, space: SpaceId) -> Option<(u64, &SentPacket<F>)> {
-        self.spaces[space.index()].ring.iter().find(|(_, packet)| packet.eliciting && packet.in_flight)
+    /// Number and contents of the oldest ack-eliciting packet of `space` in flight whose contents are `wanted`. Probes of
+    /// the datagram size, which are not retransmitted, do not count.
+    pub fn oldest_unacked(&mut self, space: SpaceId, wanted: impl Fn(&F) -> bool) -> Option<(u64, &mut F)> {
+        let mut packets = self.spaces[space.index()].ring.iter_mut();
+        let (pn, packet) = packets.find(|(_, p)| p.eliciting && p.in_flight && wanted(&p.frames))?;
+        Some((pn, &mut packet.frames))
+    }
+
+    /// Whether an ack-eliciting packet of `space` is in flight.
+    pub fn is_eliciting_in_flight(&self, space: SpaceId) -> bool {
+        self.spaces[space.index()].eliciting > 0
     }
 }
 

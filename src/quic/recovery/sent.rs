@@ -221,8 +221,17 @@ impl<F> SentRing<F> {
     }
 
     /// The packets that await an acknowledgement, in ascending order.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &SentPacket<F>)> {
         self.slots.iter().filter_map(|(pn, slot)| match slot {
+            Slot::Sent(packet) => Some((*pn, packet)),
+            _ => None,
+        })
+    }
+
+    /// The packets that await an acknowledgement, in ascending order, to change their contents.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut SentPacket<F>)> {
+        self.slots.iter_mut().filter_map(|(pn, slot)| match slot {
             Slot::Sent(packet) => Some((*pn, packet)),
             _ => None,
         })

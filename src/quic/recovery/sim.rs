@@ -226,7 +226,7 @@ impl Sim {
 
     /// Probes repeat the oldest data in flight; the original is still tracked.
     fn probe(&mut self, count: u8) {
-        let oldest = self.recovery.oldest_unacked(SpaceId::Data).map(|(_, packet)| packet.frames);
+        let oldest = self.recovery.oldest_unacked(SpaceId::Data, |_| true).map(|(_, frames)| *frames);
         for _ in 0..count {
             if let Some(piece) = oldest {
                 self.send_packet(piece);

@@ -11,6 +11,23 @@ const PACKET_THRESHOLD: u64 = 3;
 struct LossRun {
     /// When the oldest of them was sent.
     start: Option<Instant>,
+    /// When the latest packet that arrived in another space was sent. It ends the run as well.
+    elsewhere: Instant,
+}
+
+impl LossRun {
+    /// Starts again after a packet of this space that arrived.
+    fn end(&mut self) {
+        self.start = None;
+    }
+
+    /// Adds a lost packet sent at `time`; returns how long the run is then.
+    fn add(&mut self, time: Instant) -> Duration {
+        if self.start.is_some_and(|start| start <= self.elsewhere) && self.elsewhere <= time {
+            self.end();
+        }
+        time.saturating_since(*self.start.get_or_insert(time))
+    }
 }
 
 /// The results of a pass of loss detection.
@@ -98,7 +115,7 @@ impl<F> SpaceState<F> {
         while let Some(front) = self.ring.front() {
             let (pn, time) = match front {
                 Front::Acked => {
-                    self.run = LossRun::default();
+                    self.run.end();
                     self.ring.pop();
                     continue;
                 }
@@ -124,7 +141,12 @@ impl<F> SpaceState<F> {
 
     /// Packets older than all that are still unacknowledged were acknowledged.
     pub(super) fn end_loss_run(&mut self) {
-        self.run = LossRun::default();
+        self.run.end();
+    }
+
+    /// A packet of another space that was sent at `sent` has arrived.
+    pub(super) fn arrived_elsewhere(&mut self, sent: Instant) {
+        self.run.elsewhere = self.run.elsewhere.max(sent);
     }
 
     fn count_loss(&mut self, packet: &SentPacket<F>, first_sample: Option<Instant>, losses: &mut Losses) {
@@ -133,8 +155,7 @@ impl<F> SpaceState<F> {
         }
         losses.latest = Some(packet.time);
         if packet.eliciting && first_sample.is_some_and(|first| packet.time > first) {
-            let start = *self.run.start.get_or_insert(packet.time);
-            losses.span = losses.span.max(packet.time.saturating_since(start));
+            losses.span = losses.span.max(self.run.add(packet.time));
         }
     }
 

@@ -109,7 +109,7 @@ fn three_later_packets_prove_loss() {
     }
     assert_eq!(ack(&mut r, at(10), SpaceId::Data, &[2..=2], &CX).2, Vec::<u64>::new());
     assert_eq!(ack(&mut r, at(10), SpaceId::Data, &[2..=3], &CX).2, vec![0], "packet 1 is only two behind");
-    assert_eq!(r.oldest_unacked(SpaceId::Data).map(|(pn, _)| pn), Some(1));
+    assert_eq!(r.oldest_unacked(SpaceId::Data, |_| true).map(|(pn, _)| pn), Some(1));
     assert_eq!(r.bytes_in_flight(), u64::from(LEN));
 }
 
@@ -303,13 +303,13 @@ fn probes_of_the_datagram_size_do_not_count() {
     ack(&mut r, at(100), SpaceId::Data, &[0..=0], &CX);
     let cwnd = r.cwnd();
     r.on_packet_sent(SpaceId::Data, 1, SentPacket::new(at(200), 9000, true, false, 1));
-    assert_eq!((r.bytes_in_flight(), r.oldest_unacked(SpaceId::Data).is_none()), (0, true));
+    assert_eq!((r.bytes_in_flight(), r.oldest_unacked(SpaceId::Data, |_| true).is_none()), (0, true));
     let due = r.next_timeout(&CX).expect("an unanswered probe is found out");
     assert!(matches!(timeout(&mut r, due, &CX).0, TimeoutAction::Probe { .. }));
     for pn in 2..5 {
         send(&mut r, due, SpaceId::Data, pn);
     }
-    assert_eq!(r.oldest_unacked(SpaceId::Data).map(|(pn, _)| pn), Some(2));
+    assert_eq!(r.oldest_unacked(SpaceId::Data, |_| true).map(|(pn, _)| pn), Some(2));
     let (_, _, lost) = ack(&mut r, due + 100 * MS, SpaceId::Data, &[2..=4], &CX);
     assert_eq!(lost, vec![1]);
     assert!(r.cwnd() >= cwnd);
@@ -380,4 +380,101 @@ fn reordering_that_looked_like_loss_costs_nothing() {
         assert_eq!(ack(&mut r, at(103), SpaceId::Data, &[6..=6], &CX).2, vec![3]);
         assert_eq!(r.cwnd(), reduced);
     }
+}
+
+/// RFC 9002 §5.1.
+#[test]
+fn samples_come_from_the_largest_packet_and_from_what_is_ack_eliciting() {
+    let mut r = reno();
+    for pn in 0..4 {
+        send(&mut r, at(0), SpaceId::Data, pn);
+    }
+    r.on_packet_sent(SpaceId::Data, 4, SentPacket::new(at(0), LEN, false, false, 4));
+    assert!(ack(&mut r, at(50), SpaceId::Data, &[2..=2], &CX).0.rtt_sampled);
+    let (outcome, acked, _) = ack(&mut r, at(90), SpaceId::Data, &[1..=2], &CX);
+    assert_eq!((outcome.rtt_sampled, acked), (false, vec![1]), "the largest is not new");
+    let (outcome, acked, _) = ack(&mut r, at(90), SpaceId::Data, &[4..=4, 1..=2], &CX);
+    assert_eq!((outcome.rtt_sampled, acked), (false, vec![4]), "nothing new is ack-eliciting");
+    assert_eq!((r.rtt().latest(), r.rtt().smoothed()), (50 * MS, 50 * MS));
+    send(&mut r, at(100), SpaceId::Data, 5);
+    r.on_packet_sent(SpaceId::Data, 6, SentPacket::new(at(110), LEN, false, false, 6));
+    let (outcome, ..) = ack(&mut r, at(150), SpaceId::Data, &[5..=6], &CX);
+    assert!(outcome.rtt_sampled && r.rtt().latest() == 40 * MS, "the largest, as another one is ack-eliciting");
+}
+
+/// RFC 9002 §7.6.2: "persistent congestion SHOULD consider packets sent across packet number spaces": a packet of
+/// another space that arrived shows that the path worked meanwhile.
+#[test]
+fn an_acknowledgement_in_another_space_is_no_persistent_congestion() {
+    for between in [None, Some(4500), Some(600), Some(12_100)] {
+        let cx = Context { handshake_confirmed: false, peer_max_ack_delay: 500 * MS, ..CX };
+        let mut r = reno();
+        send(&mut r, at(0), SpaceId::Handshake, 1);
+        ack(&mut r, at(500), SpaceId::Handshake, &[1..=1], &cx);
+        let seconds = [(2, 1), (3, 2), (4, 3), (5, 4), (6, 5), (7, 6), (8, 8), (9, 12)];
+        let mut steps: Vec<_> = seconds.map(|(pn, s)| (s * 1000, Some(pn))).to_vec();
+        steps.extend(between.map(|ms| (ms, None)));
+        steps.sort_unstable();
+        for (ms, pn) in steps {
+            match pn {
+                Some(pn) => send(&mut r, at(ms), SpaceId::Handshake, pn),
+                None => {
+                    send(&mut r, at(ms), SpaceId::Initial, 0);
+                    ack(&mut r, at(ms + 50), SpaceId::Initial, &[0..=0], &cx);
+                }
+            }
+        }
+        let (outcome, _, lost) = ack(&mut r, at(12_200), SpaceId::Handshake, &[9..=9], &cx);
+        assert_eq!(lost, (2..=8).collect::<Vec<_>>());
+        assert_eq!(outcome.persistent_congestion, between != Some(4500), "{between:?}");
+    }
+}
+
+/// RFC 8899 §3: "An update to the PLPMTU (or MPS) MUST NOT increase the congestion window measured in bytes". The
+/// initial window depends on the size (RFC 9002 §7.2); after that, larger datagrams wait for the window.
+#[test]
+fn larger_datagrams_wait_for_a_window_that_holds_two() {
+    for algorithm in [CongestionAlgorithm::NewReno, CongestionAlgorithm::Cubic] {
+        let mut r = recovery(algorithm);
+        assert!(r.takes_datagrams_of(8972) && r.takes_datagrams_of(u16::MAX));
+        r.set_max_datagram(1472);
+        assert_eq!(r.cwnd(), 14_720, "the initial window for this size");
+        r.set_max_datagram(1472);
+        for pn in 0..10 {
+            send(&mut r, at(pn), SpaceId::Data, pn);
+        }
+        ack(&mut r, at(100), SpaceId::Data, &[9..=9], &CX);
+        let reduced = r.cwnd();
+        assert!(reduced < 14_720 && r.takes_datagrams_of(1472) && !r.takes_datagrams_of(8972));
+        assert!(r.takes_datagrams_of((reduced / 2) as u16) && !r.takes_datagrams_of((reduced / 2 + 1) as u16));
+        r.set_max_datagram((reduced / 2) as u16);
+        assert_eq!(r.cwnd(), reduced);
+        r.set_max_datagram(1200);
+        assert_eq!(r.cwnd(), reduced, "nor does a smaller size change it");
+    }
+}
+
+/// RFC 9002 §6.2.1, §6.2.2: every ack-eliciting packet that is sent restarts the timer, as does the end of a space.
+#[test]
+fn the_probe_timer_starts_again_with_each_packet_and_with_each_space() {
+    let mut r = reno();
+    send(&mut r, at(0), SpaceId::Data, 0);
+    ack(&mut r, at(100), SpaceId::Data, &[0..=0], &CX);
+    for ms in [200, 250, 400] {
+        send(&mut r, at(ms), SpaceId::Data, ms);
+        assert_eq!(r.next_timeout(&CX), Some(at(ms) + 325 * MS));
+        r.on_packet_sent(SpaceId::Data, ms + 1, SentPacket::new(at(ms + 1), LEN, false, false, ms + 1));
+        assert_eq!(r.next_timeout(&CX), Some(at(ms) + 325 * MS), "not with others");
+    }
+    ack(&mut r, at(410), SpaceId::Data, &[250..=250], &CX);
+    assert_eq!(r.next_timeout(&CX), Some(at(400) + r.pto_interval(&CX, SpaceId::Data)));
+    assert_ne!(r.pto_interval(&CX, SpaceId::Data), 325 * MS, "there is a new sample");
+    let cx = Context { handshake_confirmed: false, peer_completed_address_validation: false, ..CX };
+    let mut r = reno();
+    send(&mut r, at(0), SpaceId::Initial, 0);
+    send(&mut r, at(0), SpaceId::Handshake, 0);
+    timeout(&mut r, at(999), &cx);
+    assert_eq!(r.pto_count(), 1);
+    r.discard_space(SpaceId::Initial, |_| {});
+    assert_eq!((r.pto_count(), r.next_timeout(&cx)), (0, Some(at(999))), "not backed off");
 }

@@ -182,6 +182,8 @@ impl RecvStream {
         }
         if fin {
             self.final_size = Some(range.end);
+            // The peer needs no more credit (RFC 9000 §13.3).
+            self.credit_due = false;
         }
         let new_high = range.end.saturating_sub(self.high);
         self.high = self.high.max(range.end);

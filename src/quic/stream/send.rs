@@ -524,6 +524,25 @@ mod tests {
         assert!(s.is_delivered());
     }
 
+    /// RFC 9000 §13.3: "The content of a RESET_STREAM frame MUST NOT change when it is sent again."
+    #[test]
+    fn the_contents_of_a_reset_never_change() {
+        let mut s = SendStream::new(100);
+        s.write(data(30), false);
+        let pick = s.pick(10, 100).unwrap();
+        s.sent(&pick);
+        assert!(s.reset(7, |_, _| {}));
+        for _ in 0..3 {
+            assert!(!s.reset(8, |_, _| {}) && !s.is_writable());
+            assert_eq!(s.pick(10, 100), None, "no byte is sent after the final size");
+            assert_eq!(s.reset_due(), Some((7, 10)));
+            s.reset_sent();
+            s.on_lost(0..10, false);
+            s.on_acked(0..10, false, |_, _| {});
+            s.reset_lost();
+        }
+    }
+
     #[test]
     fn reset_returns_memory_with_acked_count() {
         let mut s = SendStream::new(100);

@@ -487,6 +487,30 @@ pub fn encode_ack(
     ecn: Option<EcnCounts>,
     max_ranges: usize,
 ) -> usize {
+    encode_ack_with::<false>(w, received, delay, ecn, max_ranges)
+}
+
+/// Like [`encode_ack`], with the largest number, the delay and the first range in their longest form: at least 26 bytes
+/// in all.
+pub fn encode_long_ack(
+    w: &mut Writer<'_>,
+    received: &RangeSet,
+    delay: u64,
+    ecn: Option<EcnCounts>,
+    max_ranges: usize,
+) -> usize {
+    encode_ack_with::<true>(w, received, delay, ecn, max_ranges)
+}
+
+fn encode_ack_with<const LONG: bool>(
+    w: &mut Writer<'_>,
+    received: &RangeSet,
+    delay: u64,
+    ecn: Option<EcnCounts>,
+    max_ranges: usize,
+) -> usize {
+    let size_of = |value| if LONG { 8 } else { varint::size(value) };
+    let put = |w: &mut Writer<'_>, value| if LONG { w.long_varint(value) } else { w.varint(value) };
     let mut ranges = received.iter().rev();
     let Some(first) = ranges.next() else { return 0 };
     let largest = first.end - 1;
@@ -494,7 +518,7 @@ pub fn encode_ack(
     // The count takes one byte for up to 63 further ranges, which is the most that is ever kept.
     let max_ranges = max_ranges.min(64);
     let first_len = largest - first.start;
-    let mut size = 1 + varint::size(largest) + varint::size(delay) + 1 + varint::size(first_len) + tail;
+    let mut size = 1 + size_of(largest) + size_of(delay) + 1 + size_of(first_len) + tail;
     if size > w.remaining() {
         return 0;
     }
@@ -510,10 +534,10 @@ pub fn encode_ack(
         low = range.start;
     }
     w.u8((ACK | u64::from(ecn.is_some())) as u8);
-    w.varint(largest);
-    w.varint(delay);
+    put(w, largest);
+    put(w, delay);
     w.varint(count as u64 - 1);
-    w.varint(first_len);
+    put(w, first_len);
     let mut low = first.start;
     for range in ranges.take(count - 1) {
         w.varint(low - range.end - 1);
@@ -622,18 +646,23 @@ mod tests {
             let mut set = RangeSet::default();
             seen.iter().for_each(|n| { set.insert(*n..n + 1); });
             let ecn = ecn.map(|(ect0, ect1, ce)| EcnCounts { ect0, ect1, ce });
-            let mut buf = vec![0; room];
-            let mut w = Writer::new(&mut buf);
-            let count = encode_ack(&mut w, &set, delay, ecn, 40);
-            let n = w.position();
-            prop_assert!(count <= 40 && (count > 0) == (n > 0));
-            if count > 0 {
-                let (frame, used) = Frame::decode(&buf[..n]).unwrap();
-                prop_assert_eq!((used, frame.encoded_len()), (n, n));
-                let Frame::Ack(ack) = frame else { panic!() };
-                prop_assert_eq!((ack.delay, ack.ecn), (delay, ecn));
-                let want: Vec<_> = set.iter().rev().take(count).map(|r| r.start..=r.end - 1).collect();
-                prop_assert_eq!(ack.ranges().collect::<Vec<_>>(), want);
+            for long in [false, true] {
+                let encode = if long { encode_long_ack } else { encode_ack };
+                let mut buf = vec![0; room];
+                let mut w = Writer::new(&mut buf);
+                let count = encode(&mut w, &set, delay, ecn, 40);
+                let n = w.position();
+                prop_assert!(count <= 40 && (count > 0) == (n > 0) && w.finish().is_some());
+                if count > 0 {
+                    let (frame, used) = Frame::decode(&buf[..n]).unwrap();
+                    prop_assert_eq!(used, n);
+                    let fits = if long { n >= 26 } else { n == frame.encoded_len() };
+                    prop_assert!(fits);
+                    let Frame::Ack(ack) = frame else { panic!() };
+                    prop_assert_eq!((ack.delay, ack.ecn), (delay, ecn));
+                    let want: Vec<_> = set.iter().rev().take(count).map(|r| r.start..=r.end - 1).collect();
+                    prop_assert_eq!(ack.ranges().collect::<Vec<_>>(), want);
+                }
             }
         }
 

@@ -180,6 +180,14 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Appends a variable-length integer in its longest form, of 8 bytes (RFC 9000 §16).
+    pub fn long_varint(&mut self, value: u64) {
+        match value {
+            0..=MAX => self.bytes(&(0xc000_0000_0000_0000 | value).to_be_bytes()),
+            _ => self.incomplete = true,
+        }
+    }
+
     /// Appends bytes preceded by their length as a variable-length integer.
     pub fn prefixed(&mut self, bytes: &[u8]) {
         self.varint(bytes.len() as u64);

@@ -214,6 +214,10 @@ fn pooled_window_slides_with_consumption() {
     assert_eq!(s.consume(50), 41);
     assert_eq!(s.credit_due(), Some(160));
     put(&mut s, 60..60, true, 7).unwrap();
+    assert_eq!(s.credit_due(), None, "nobody needs credit beyond the end (RFC 9000 §13.3)");
+    s.credit_lost();
+    s.peer_blocked(0);
+    assert!(s.credit_due().is_none() && !s.note_credit() && !s.has_due());
     assert!(s.is_complete());
     assert_eq!(s.consume(0), 0);
     assert!(s.is_done());
