@@ -194,7 +194,7 @@ fn strange_client() -> rustls::ClientConfig {
     use rustls::{CipherSuite, SupportedCipherSuite, Tls13CipherSuite};
     let own = provider();
     let real = own.cipher_suites.iter().find_map(SupportedCipherSuite::tls13).unwrap();
-    let common = CipherSuiteCommon { suite: CipherSuite::TLS13_AES_128_CCM_SHA256, ..*&real.common };
+    let common = CipherSuiteCommon { suite: CipherSuite::TLS13_AES_128_CCM_SHA256, ..real.common };
     let strange: &'static Tls13CipherSuite = Box::leak(Box::new(Tls13CipherSuite { common, ..*real }));
     let cipher_suites = [&[SupportedCipherSuite::Tls13(strange)], &own.cipher_suites[..]].concat();
     let mut config =
