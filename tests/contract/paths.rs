@@ -380,3 +380,19 @@ fn the_window_does_not_grow_because_datagrams_do() {
     );
     assert!(smallest < 4096 && steps > 0, "a window of {smallest} bytes, {steps} steps to {}", before.mtu);
 }
+
+/// RFC 9000 §14: "QUIC MUST NOT be used if the network path cannot support a maximum datagram size of at least 1200
+/// bytes." The handshake tells.
+#[test]
+fn a_path_that_is_too_narrow_for_quic_carries_no_connection() {
+    for (to, ends) in [(Side::Server, [true, false]), (Side::Client, [true, true])] {
+        let mut way = Way::fresh(ms(5));
+        let narrow = |_: Instant, at, datagram: &[u8]| if at == to && datagram.len() >= 1200 { None } else { ON_TIME };
+        way.run(secs(60), narrow, |_| false);
+        for (host, began) in [&way.pair.client, &way.pair.server].into_iter().zip(ends) {
+            assert!(!host.events.iter().any(|(_, event)| matches!(event, Event::Connected { .. })));
+            assert_eq!(host.closed(), began.then_some(&CloseReason::HandshakeTimeout), "{to:?}");
+            assert_eq!(host.endpoint.connection_count(), 0);
+        }
+    }
+}

@@ -393,3 +393,30 @@ fn a_server_that_is_gone_is_noticed_by_keep_alive_and_idle_timeout() {
     host.wait(keep_alive + second);
     assert_eq!(host.closed(), Some(&CloseReason::IdleTimeout));
 }
+
+/// RFC 9000 §19.14: STREAMS_BLOCKED when a stream cannot be opened, once for each limit, and again if it is lost.
+#[test]
+fn who_wants_a_stream_and_may_not_open_it_says_so() {
+    for dir in [Dir::Bidi, Dir::Uni] {
+        let mut host = Host::server(TransportConfig::default());
+        let limits = |params| TransportParameters { initial_max_streams_bidi: 2, initial_max_streams_uni: 2, ..params };
+        let mut peer = Peer::client(client_addr(), 1, |params| limits(params).to_bytes());
+        exchange(&mut host, &mut peer);
+        let conn = host.conn.unwrap();
+        let opened = |host: &mut Host| (0..5).filter(|_| host.endpoint.conn(conn).unwrap().open(dir).is_ok()).count();
+        let blocked = |peer: &Peer| {
+            let says = |told: &&(u64, Told)| matches!(told.1, Told::StreamsBlocked(..));
+            peer.told.iter().filter(says).map(|told| told.1).collect::<Vec<_>>()
+        };
+        assert_eq!(opened(&mut host), 2);
+        say(&mut host, &mut peer, &frames(&[Frame::Ping]));
+        let bidi = dir == Dir::Bidi;
+        assert_eq!(blocked(&peer), [Told::StreamsBlocked(bidi, 2)]);
+        say(&mut host, &mut peer, &frames(&[Frame::MaxStreams { bidi, max: 1 }, Frame::MaxStreams { bidi, max: 2 }]));
+        assert_eq!(opened(&mut host), 0, "these limits are no higher");
+        say(&mut host, &mut peer, &frames(&[Frame::MaxStreams { bidi, max: 3 }]));
+        assert_eq!(opened(&mut host), 1);
+        say(&mut host, &mut peer, &frames(&[Frame::Ping]));
+        assert_eq!(blocked(&peer).last(), Some(&Told::StreamsBlocked(bidi, 3)));
+    }
+}

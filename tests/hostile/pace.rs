@@ -207,3 +207,43 @@ fn no_deadline_is_met_twice() {
         }
     }
 }
+
+/// RFC 9002 §7.7: "packets containing only ACK frames SHOULD therefore not be paced".
+#[test]
+fn acknowledgements_go_whatever_pacing_says() {
+    let (mut host, mut peer, conn) = out_of_breath();
+    let id = host.endpoint.conn(conn).unwrap().open(Dir::Uni).unwrap();
+    host.endpoint.conn(conn).unwrap().send(id, SendData::Static(&BYTES[..5000]), false).unwrap();
+    assert!(host.run().is_empty(), "data waits");
+    for _ in 0..2 {
+        let datagram = peer.packet(DATA, &frames(&[Frame::Ping]));
+        host.receive(datagram);
+    }
+    let said = host.run();
+    assert_eq!(said.len(), 1);
+    peer.receive(&said[0].1);
+    assert_eq!(peer.acked, Some(peer.pn[DATA] - 1));
+    assert!(said[0].1.len() < 60, "{} bytes", said[0].1.len());
+}
+
+/// RFC 9000 §8.1: "servers MUST count all of the payload bytes received in datagrams that are uniquely attributed to a
+/// single connection. This includes datagrams that contain packets that are successfully processed and datagrams that
+/// contain packets that are all discarded."
+#[test]
+fn datagrams_that_cannot_be_read_raise_the_budget_too() {
+    let sent = |junk: usize| {
+        let mut host = Host::server(small());
+        let mut peer = at_the_limit(&mut host, client_addr(), 1);
+        let mut sent = 0;
+        for _ in 0..junk {
+            let mut datagram = peer.packet(INITIAL, &frames(&[Frame::Ping]));
+            // The tag no longer fits.
+            *datagram.last_mut().unwrap() ^= 1;
+            host.receive_from(client_addr(), &mut datagram);
+            sent += host.wait(ms(4000)).iter().map(|(_, datagram)| datagram.len()).sum::<usize>();
+        }
+        sent
+    };
+    let (none, some) = (sent(0), sent(2));
+    assert!(none == 0 && some >= 1200, "{some} bytes in answer to what cannot be read");
+}

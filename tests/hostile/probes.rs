@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gannet::base::Side;
 use gannet::quic::{Dir, SendData, TransportConfig};
+use gannet::wire::quic::ConnectionId;
 use gannet::wire::quic::frame::Frame;
 use gannet::wire::quic::header::PacketType;
 
@@ -234,4 +235,29 @@ fn datagrams_of_any_size_end_no_connection() {
     host.receive(small);
     host.run();
     assert!(host.closed().is_none(), "the frame in it would be an error");
+}
+
+/// RFC 9000 §19.16: "The sequence number specified in a RETIRE_CONNECTION_ID frame MUST NOT refer to the Destination
+/// Connection ID field of the packet in which the frame is contained."
+#[test]
+fn a_retirement_goes_to_another_id() {
+    let (mut host, mut peer) = against_server(small());
+    for n in 1..8u8 {
+        let cid = ConnectionId::new(&[n; 8]).unwrap();
+        let seq = u64::from(n);
+        let frame = Frame::NewConnectionId { seq, retire_prior_to: seq, cid, reset_token: [n; 16] };
+        let datagram = peer.packet(DATA, &frames(&[frame]));
+        host.receive(datagram);
+        for (_, datagram) in host.wait(ms(30)) {
+            let before = peer.retired.len();
+            peer.receive(&datagram);
+            if peer.retired.len() > before {
+                assert_eq!((&peer.retired[before..], peer.dcids.last()), (&[seq - 1][..], Some(&cid)));
+            }
+        }
+        assert_eq!(peer.retired.last(), Some(&(seq - 1)));
+        let ack = peer.ack(DATA);
+        let datagram = peer.packet(DATA, &ack);
+        host.receive(datagram);
+    }
 }

@@ -78,6 +78,12 @@ mod tests {
     use crate::quic::{BufferProvider, StreamId};
     use crate::wire::quic::Version;
 
+    /// RFC 9002 §6.2.2: "When no previous RTT is available, the initial RTT SHOULD be set to 333 milliseconds."
+    #[test]
+    fn the_first_round_trip_time_is_that_of_the_rfc() {
+        assert_eq!(TransportConfig::default().initial_rtt, Duration::from_millis(333));
+    }
+
     #[test]
     fn the_defaults_are_possible() {
         assert_eq!(TransportConfig::default().validate(), Ok(()));

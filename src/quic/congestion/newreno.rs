@@ -70,6 +70,13 @@ impl NewReno {
 mod tests {
     use super::*;
 
+    /// RFC 9002 §7.2: ten datagrams, at most the larger of 14,720 bytes and two datagrams.
+    #[test]
+    fn the_initial_window_is_that_of_the_rfc() {
+        let windows = [1200, 1472, 1473, 4000, 7360, 9000].map(|mtu| NewReno::new(mtu).window());
+        assert_eq!(windows, [12_000, 14_720, 14_720, 14_720, 14_720, 18_000]);
+    }
+
     #[test]
     fn slow_start_grows_by_what_is_acknowledged() {
         let mut c = NewReno::new(1200);

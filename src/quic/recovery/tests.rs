@@ -478,3 +478,22 @@ fn the_probe_timer_starts_again_with_each_packet_and_with_each_space() {
     r.discard_space(SpaceId::Initial, |_| {});
     assert_eq!((r.pto_count(), r.next_timeout(&cx)), (0, Some(at(999))), "not backed off");
 }
+
+/// RFC 9002 §7.6.2: the two packets "MUST be ack-eliciting, since a receiver is required to acknowledge only ack-eliciting
+/// packets".
+#[test]
+fn only_ack_eliciting_packets_are_persistent_congestion() {
+    for eliciting in [true, false] {
+        let mut r = reno();
+        send(&mut r, at(0), SpaceId::Data, 0);
+        ack(&mut r, at(100), SpaceId::Data, &[0..=0], &CX);
+        for pn in 1..20 {
+            // Padded acknowledgements are in flight.
+            let packet = SentPacket::new(at(pn * 1000), 100, eliciting || pn == 10, true, pn);
+            r.on_packet_sent(SpaceId::Data, pn, packet);
+        }
+        send(&mut r, at(20_000), SpaceId::Data, 20);
+        let (outcome, _, lost) = ack(&mut r, at(20_100), SpaceId::Data, &[20..=20], &CX);
+        assert_eq!((lost.len(), outcome.persistent_congestion), (19, eliciting));
+    }
+}
