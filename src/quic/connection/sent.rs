@@ -55,24 +55,16 @@ impl SentFrame {
 
     /// Whether its acknowledgement is recorded, so that the loss of another copy has no effect.
     fn is_settled_by_ack(self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Stream { .. }
-            | Self::StreamFin { .. }
-            | Self::Crypto { .. }
-            | Self::Ack { .. }
-            | Self::ResetStream(_)
-            | Self::RetireConnectionId(_)
-            | Self::MtuProbe => true,
-            Self::MaxData
-            | Self::MaxStreamData(_)
-            | Self::MaxStreams(_)
-            | Self::DataBlocked
-            | Self::StreamDataBlocked(_)
-            | Self::StreamsBlocked(_)
-            | Self::StopSending(_)
-            | Self::NewConnectionId(_)
-            | Self::HandshakeDone => false,
-        }
+                | Self::StreamFin { .. }
+                | Self::Crypto { .. }
+                | Self::Ack { .. }
+                | Self::ResetStream(_)
+                | Self::RetireConnectionId(_)
+                | Self::MtuProbe
+        )
     }
 }
 
