@@ -70,13 +70,17 @@ impl Connection {
         }
     }
 
+    #[inline(always)]
     fn write_ack(&self, cx: &Cx<'_>, space: SpaceId, builder: &mut PacketBuilder<'_>, long: bool) -> bool {
         let exponent = if space == SpaceId::Data { 3 } else { 0 };
         let acks = &self.spaces[space.index()].acks;
         let held = cx.now.saturating_since(acks.largest_time()).as_micros() as u64;
         let delay = (held >> exponent).min(varint::MAX);
-        let encode = if long { frame::encode_long_ack } else { frame::encode_ack };
-        builder.write_with(|w| encode(w, acks.received(), delay, acks.ecn(), MAX_ACK_RANGES) > 0)
+        let (received, ecn) = (acks.received(), acks.ecn());
+        builder.write_with(|w| match long {
+            true => frame::encode_long_ack(w, received, delay, ecn, MAX_ACK_RANGES) > 0,
+            false => frame::encode_ack(w, received, delay, ecn, MAX_ACK_RANGES) > 0,
+        })
     }
 
     /// Makes the ACK frame of a packet that carries nothing else longer, so that the packet is not so short that the
