@@ -111,10 +111,10 @@ impl Way {
             let hosts = [&self.pair.client, &self.pair.server];
             let timers = hosts.into_iter().filter_map(|host| host.endpoint.next_timeout());
             let arrival = self.flying.peek().map(|Reverse((at, ..))| *at);
-            let next = timers.chain(arrival).min().unwrap_or(until);
-            let now = next.max(self.now()).min(until);
+            let next = timers.chain(arrival).min().filter(|next| *next <= until);
+            let now = next.unwrap_or(until).max(self.now());
             (self.pair.client.now, self.pair.server.now) = (now, now);
-            if next > until {
+            if next.is_none() {
                 return false;
             }
             while self.flying.peek().is_some_and(|Reverse((at, ..))| *at <= now)
