@@ -20,13 +20,15 @@ has() { "$gannet" "$1" --help 2>/dev/null | grep -q -e "$2"; }
 
 # Options that a test case takes; anything else is not supported.
 options=()
+versions=v1
 each=false
 case $role:${TESTCASE:-} in
     *:handshake | *:transfer | *:longrtt | *:multiplexing | *:blackhole | *:ipv6 | *:goodput | *:crosstraffic) ;;
     *:amplificationlimit | *:transferloss | *:transfercorruption | *:rebind-port | *:rebind-addr) ;;
     *:handshakeloss | *:handshakecorruption | *:multiconnect) each=true ;;
+    *:v2) versions=v2,v1 ;;
     *:chacha20) options+=(--suite chacha20) ;;
-    client:retry | server:keyupdate | server:ecn) ;;
+    client:retry | server:keyupdate) ;;
     server:retry) options+=(--retry always) ;;
     *) exit 127 ;;
 esac
@@ -36,6 +38,7 @@ esac
 [[ $role != client || ! -x /wait-for-it.sh ]] || /wait-for-it.sh sim:57832 -s -t 30
 
 mkdir -p "$logs"
+options+=(--versions "$versions")
 port=(--port af-packet --set "iface=$iface" --set hugepages=never --dad off --idle yield)
 mtu=$(cat "/sys/class/net/$iface/mtu") || exit 1
 [[ $mtu == 1500 ]] || port+=(--set "mtu=$mtu")

@@ -10,8 +10,9 @@ use crate::lab::{End, Lab, PORT};
 /// What a `TESTCASE` takes on the command line of a server; `None` if Gannet cannot do it.
 fn serving(testcase: &str) -> Option<&'static [&'static str]> {
     Some(match testcase {
-        "transfer" | "multiconnect" | "keyupdate" | "stopsending" | "delayedacks" | "migration" => &[],
+        "transfer" | "reset" | "multiconnect" | "keyupdate" | "stopsending" | "delayedacks" | "migration" => &[],
         "chacha20" => &["--suite", "chacha20"],
+        "v2" => &["--versions", "v2,v1"],
         "retry" => &["--retry", "always"],
         _ => return None,
     })
@@ -22,6 +23,7 @@ fn getting(testcase: &str) -> Option<&'static [&'static str]> {
     Some(match testcase {
         "transfer" | "reset" | "multiconnect" | "retry" | "delayedacks" => &[],
         "chacha20" => &["--suite", "chacha20"],
+        "v2" => &["--versions", "v2,v1", "--first-version", "v1"],
         _ => return None,
     })
 }

@@ -55,6 +55,26 @@ impl Peer {
         }
     }
 
+    /// Why it cannot do a `TESTCASE`, for the matrix.
+    pub fn limit(self, testcase: &str) -> &'static str {
+        match (self, testcase) {
+            (Self::Quinn | Self::Quiche | Self::S2nQuic | Self::Tquic, "v2") => "it speaks version 1 only",
+            (Self::QuicGo | Self::Ngtcp2, "v2") => "it knows version 2 by the number of an earlier draft only",
+            (Self::Quinn | Self::Aioquic | Self::Tquic | Self::QuicGo, "delayedacks") => "its delay is not a setting",
+            (Self::Aioquic, "ecn") => "asyncio has no access to the ECN field",
+            (Self::Quiche | Self::Tquic | Self::QuicGo, "ecn") => "it does not send ECN marks",
+            (Self::Ngtcp2, "ecn" | "zerortt") => "our program for it does not do that",
+            (Self::Quiche | Self::Tquic, "chacha20") => "its cipher suites cannot be chosen",
+            (Self::Quiche | Self::S2nQuic | Self::Tquic, "keyupdate") => "it follows key updates, but cannot begin one",
+            (Self::S2nQuic, "zerortt") => "it has no 0-RTT",
+            (Self::S2nQuic | Self::QuicGo | Self::Tquic, "migration") => "its clients do not migrate",
+            (Self::Tquic, "stopsending" | "reset") => "it takes a reset stream for a complete one, and resets none",
+            (Self::Gannet, "stopsending") => "`gannet get` stops no stream",
+            (Self::Gannet, _) => "Gannet cannot do it yet, or has no option for it",
+            _ => "it refuses the case",
+        }
+    }
+
     /// Debian packages that its build needs.
     pub const fn packages(self) -> &'static [&'static str] {
         match self {

@@ -14,7 +14,7 @@ from aioquic.tls import CipherSuite
 
 CLIENT = ["transfer", "reset", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "v2", "stopsending",
           "migration"]
-SERVER = ["transfer", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "v2", "stopsending",
+SERVER = ["transfer", "reset", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "v2", "stopsending",
           "migration"]
 WINDOW = 16 << 20
 REFUSED = 0x104

@@ -660,7 +660,7 @@ static int get(void) {
 int main(void) {
     static const char *clients[] = {"transfer", "reset",  "multiconnect", "chacha20",    "retry",
                                     "keyupdate", "stopsending",  "delayedacks", "migration", "resumption", NULL};
-    static const char *servers[] = {"transfer",  "multiconnect", "chacha20",  "retry",
+    static const char *servers[] = {"transfer", "reset",  "multiconnect", "chacha20",  "retry",
                                     "keyupdate", "delayedacks",  "migration", "resumption", NULL};
     setvbuf(stdout, NULL, _IOLBF, 0);
     testcase = var("TESTCASE", "");

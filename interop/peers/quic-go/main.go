@@ -32,7 +32,7 @@ var testcase = os.Getenv("TESTCASE")
 var clients = map[string]bool{"transfer": true, "reset": true, "multiconnect": true, "chacha20": true, "retry": true,
 	"resumption": true, "zerortt": true, "keyupdate": true, "stopsending": true}
 
-var servers = map[string]bool{"transfer": true, "multiconnect": true, "chacha20": true, "retry": true,
+var servers = map[string]bool{"transfer": true, "reset": true, "multiconnect": true, "chacha20": true, "retry": true,
 	"resumption": true, "zerortt": true, "keyupdate": true}
 
 func main() {

@@ -9,7 +9,7 @@ common=(--log-level "${TQUIC_LOG:-warn}" --recv-udp-payload-size "$((mtu - 48))"
 
 if [[ $ROLE == server ]]; then
     case $TESTCASE in
-        transfer | multiconnect | resumption | zerortt | migration) ;;
+        transfer | keyupdate | multiconnect | resumption | zerortt | migration) ;;
         retry) common+=(--enable-retry) ;;
         *) exit 127 ;;
     esac

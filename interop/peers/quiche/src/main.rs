@@ -11,7 +11,8 @@ use quiche::{Config, Connection, ConnectionId, RecvInfo, Shutdown};
 
 const CLIENT: [&str; 9] =
     ["transfer", "reset", "multiconnect", "retry", "resumption", "zerortt", "stopsending", "delayedacks", "migration"];
-const SERVER: [&str; 7] = ["transfer", "multiconnect", "retry", "resumption", "zerortt", "delayedacks", "migration"];
+const SERVER: [&str; 9] =
+    ["reset", "keyupdate", "transfer", "multiconnect", "retry", "resumption", "zerortt", "delayedacks", "migration"];
 
 /// Length of connection IDs.
 const CID: usize = 16;
@@ -208,8 +209,12 @@ fn serve(task: &Task) -> Result<(), Failure> {
                     clients.len() - 1
                 }
             };
-            // Invalid packets are dropped.
-            let _ = clients[at].connection.recv(packet, RecvInfo { from, to: local });
+            // Invalid packets are dropped. quiche gives a connection up if the first one is.
+            let connection = &mut clients[at].connection;
+            let done = connection.recv(packet, RecvInfo { from, to: local });
+            if done.is_err() && connection.stats().recv == 0 {
+                ids.retain(|_, owner| *owner != at);
+            }
         }
         for (at, client) in clients.iter_mut().enumerate() {
             if client.connection.is_closed() {

@@ -24,7 +24,8 @@ const CLIENT: [&str; 11] = [
     "stopsending",
     "migration",
 ];
-const SERVER: [&str; 10] = [
+const SERVER: [&str; 11] = [
+    "reset",
     "transfer",
     "multiconnect",
     "chacha20",

@@ -18,8 +18,18 @@ use s2n_quic::{Client, Server};
 
 const CLIENT: [&str; 9] =
     ["transfer", "reset", "multiconnect", "chacha20", "retry", "resumption", "ecn", "stopsending", "delayedacks"];
-const SERVER: [&str; 8] =
-    ["transfer", "multiconnect", "chacha20", "retry", "resumption", "ecn", "delayedacks", "migration"];
+const SERVER: [&str; 10] = [
+    "reset",
+    "keyupdate",
+    "transfer",
+    "multiconnect",
+    "chacha20",
+    "retry",
+    "resumption",
+    "ecn",
+    "delayedacks",
+    "migration",
+];
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
