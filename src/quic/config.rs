@@ -119,6 +119,12 @@ pub struct TransportConfig {
     /// it keep the connection alive. It is for connections that wait for something else, such as an answer that takes
     /// long to compute.
     pub keep_alive: Option<Duration>,
+    /// Whether to mark packets for explicit congestion notification, so that routers can report congestion without
+    /// dropping packets (RFC 9000 §13.4), on paths where it works. Marks on received packets are reported in any case.
+    pub ecn: bool,
+    /// Whether the network may measure round-trip times by the spin bit (RFC 9000 §17.4). Even then, one in 16 paths does
+    /// not spin.
+    pub spin: bool,
     /// Provides receive buffers for streams that the peer opens.
     pub provider: Option<Arc<dyn BufferProvider>>,
 }
@@ -147,6 +153,8 @@ impl Default for TransportConfig {
             max_udp_payload_v6: None,
             packets_per_key: u64::MAX,
             keep_alive: None,
+            ecn: true,
+            spin: false,
             provider: None,
         }
     }

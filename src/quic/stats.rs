@@ -159,6 +159,14 @@ pub struct EndpointStats {
     /// Ignored "unreachable" messages, which quote no packet that a handshake in flight can have sent, or repeat an
     /// earlier report.
     pub undelivered_ignored: u64,
+    /// Paths on which marking packets for ECN has proved to work (RFC 9000 §13.4.2).
+    pub ecn_validated: u64,
+    /// Paths on which marks are lost, changed or not reported, so that nothing is marked any more.
+    pub ecn_failed: u64,
+    /// Packets received that the network has marked, as it is congested.
+    pub ecn_ce: u64,
+    /// Reductions of a congestion window because peers have received such packets.
+    pub ecn_congestion: u64,
     /// Version Negotiation packets sent.
     pub negotiations_sent: u64,
     /// Clients that began again with another version after a Version Negotiation packet.
@@ -199,6 +207,10 @@ impl EndpointStats {
             ("quic_packets_kept", self.packets_kept),
             ("quic_too_big_ignored", self.too_big_ignored),
             ("quic_undelivered_ignored", self.undelivered_ignored),
+            ("quic_ecn_validated", self.ecn_validated),
+            ("quic_ecn_failed", self.ecn_failed),
+            ("quic_ecn_ce", self.ecn_ce),
+            ("quic_ecn_congestion", self.ecn_congestion),
             ("quic_negotiations_sent", self.negotiations_sent),
             ("quic_negotiations_followed", self.negotiations_followed),
             ("quic_retries_sent", self.retries_sent),
@@ -227,6 +239,8 @@ pub struct ConnStats {
     pub mtu: u16,
     /// The version in use. It is settled when the handshake is complete.
     pub version: Version,
+    /// Whether packets are marked for ECN, as the path has proved to be capable.
+    pub ecn: bool,
     /// Packets sent.
     pub tx_packets: u64,
     /// Bytes of UDP payload sent.

@@ -33,7 +33,7 @@ use crate::quic::{
 
 pub use app::{App, Failure};
 use cores::Cores;
-pub use network::{LinkConfig, LinkStats, Network};
+pub use network::{EcnFate, LinkConfig, LinkStats, Network};
 pub use plan::{Ending, Flow, Plan, Receive, Space, StreamPlan, pattern};
 
 /// An Ed25519 certificate for "sim". All Ed25519 signatures have the same length, so that runs are reproducible.
@@ -172,6 +172,8 @@ fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
     Arc::new(TransportConfig {
         versions: plan.versions[side as usize].clone(),
         first_version: plan.first_version.filter(|_| side == Side::Client),
+        ecn: plan.ecn[side as usize],
+        spin: plan.spin[side as usize],
         max_data: plan.max_data,
         stream_window_bidi_local: windows,
         stream_window_bidi_remote: windows,
@@ -347,7 +349,7 @@ impl World {
                     for (slot, len) in self.out.slots.iter().zip(&self.out.lens) {
                         (self.now.as_nanos(), index, len).hash(&mut self.trace);
                         let before = self.network.stats;
-                        self.network.send(self.now, to, &slot[..*len]);
+                        self.network.send(self.now, to, transmit.ecn, &slot[..*len]);
                         let after = self.network.stats;
                         let unread = after.lost - before.lost + after.corrupted - before.corrupted;
                         self.closes_lost[index] += if host.app.closed.is_some() { unread } else { 0 };
@@ -561,7 +563,33 @@ impl World {
                 host.cores.check_resets(host.former.or(host.app.conn.map(ConnId::core)), addr(host.side.peer()))?;
             }
         }
+        self.check_ecn()?;
         self.check_retry()
+    }
+
+    /// Checks that ECN works where nothing disturbs it, and only there.
+    fn check_ecn(&self) -> Result<(), Failure> {
+        let link = &self.plan.link;
+        // Without damage, every report of the peer is true.
+        let undisturbed = link.ecn == EcnFate::Kept && link.marks == 0 && link.loss == 0 && link.corrupt == 0;
+        let calm = undisturbed && !self.network.cut && link.outage.is_none() && !self.crashed;
+        // A path on which everything is marked is not believed.
+        let calm = calm && link.rate == 0 && link.congestion < 100;
+        for (n, host) in self.hosts.iter().enumerate() {
+            let sum =
+                |of: fn(&EndpointStats) -> u64| host.cores.all().map(|endpoint| of(endpoint.stats())).sum::<u64>();
+            let [validated, failed, congestion] =
+                [sum(|stats| stats.ecn_validated), sum(|stats| stats.ecn_failed), sum(|stats| stats.ecn_congestion)];
+            let broken = link.marks == 0 && matches!(link.ecn, EcnFate::Cleared | EcnFate::Changed | EcnFate::Dropped);
+            let wrong = validated > 0 && (broken || !self.plan.ecn[n])
+                || failed > 0 && (!self.plan.ecn[n] || calm && self.moved.is_none() && link.later_mtu.is_none())
+                || congestion > 0 && !self.plan.ecn[n];
+            if wrong {
+                let what = format!("{validated} paths validated, {failed} failed, {congestion} reductions");
+                return Err(format!("{:?}: ECN: {what}", host.side));
+            }
+        }
+        Ok(())
     }
 
     /// Whether clients need a token.

@@ -7,6 +7,26 @@ use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 
+/// ECN codepoints (RFC 3168 §5).
+const ECT_1: u8 = 0b01;
+const CE: u8 = 0b11;
+
+/// What a router does with datagrams that are marked for ECN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EcnFate {
+    /// It leaves the mark alone.
+    #[default]
+    Kept,
+    /// It clears the mark.
+    Cleared,
+    /// It marks all of them as having experienced congestion.
+    Congested,
+    /// It changes the mark to ECT(1).
+    Changed,
+    /// It drops them.
+    Dropped,
+}
+
 /// Properties of a link. Probabilities are per mille.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkConfig {
@@ -34,8 +54,12 @@ pub struct LinkConfig {
     pub lies: u64,
     /// A period in which nothing gets through: its start, counted from the start of the run, and its length.
     pub outage: Option<(Duration, Duration)>,
-    /// Probability that a datagram arrives with an ECN codepoint.
+    /// Probability that a datagram arrives with a random ECN codepoint.
     pub marks: u64,
+    /// Probability that a marked datagram is marked as having experienced congestion.
+    pub congestion: u64,
+    /// What becomes of marks otherwise.
+    pub ecn: EcnFate,
     /// Datagrams are delivered only at multiples of this time, all at once. With 0, each is delivered when it arrives.
     pub every: Duration,
 }
@@ -57,6 +81,8 @@ impl Default for LinkConfig {
             lies: 0,
             outage: None,
             marks: 0,
+            congestion: 0,
+            ecn: EcnFate::Kept,
             every: Duration::ZERO,
         }
     }
@@ -159,8 +185,8 @@ impl Network {
         }
     }
 
-    /// Sends a datagram to `to`.
-    pub fn send(&mut self, now: Instant, to: Side, data: &[u8]) {
+    /// Sends a datagram to `to` with the ECN codepoint `ecn`.
+    pub fn send(&mut self, now: Instant, to: Side, ecn: u8, data: &[u8]) {
         self.stats.sent += 1;
         let mtu = self.mtu(now);
         if data.len() > mtu && self.config.routers_tell {
@@ -169,7 +195,8 @@ impl Network {
         if self.config.lies > 0 && self.side_rng.chance(self.config.lies) {
             self.lie(to.peer(), data);
         }
-        if self.cut || self.is_out(now) || data.len() > mtu || self.rng.chance(self.config.loss) {
+        let dropped = ecn != 0 && self.config.ecn == EcnFate::Dropped;
+        if self.cut || self.is_out(now) || data.len() > mtu || dropped || self.rng.chance(self.config.loss) {
             self.stats.lost += 1;
             return;
         }
@@ -195,7 +222,15 @@ impl Network {
                 data[bit / 8] ^= 1 << (bit % 8);
             }
             let marked = self.config.marks > 0 && self.side_rng.chance(self.config.marks);
-            let ecn = if marked { 1 + self.side_rng.below(3) as u8 } else { 0 };
+            let congested = ecn != 0 && self.config.congestion > 0 && self.side_rng.chance(self.config.congestion);
+            let ecn = match self.config.ecn {
+                _ if marked => 1 + self.side_rng.below(3) as u8,
+                EcnFate::Cleared => 0,
+                EcnFate::Congested if ecn != 0 => CE,
+                EcnFate::Changed if ecn != 0 => ECT_1,
+                _ if congested => CE,
+                _ => ecn,
+            };
             self.seq += 1;
             let every = self.config.every.as_nanos() as u64;
             let given = if every == 0 { at } else { Instant::from_nanos(at.as_nanos().next_multiple_of(every)) };
@@ -268,7 +303,7 @@ mod tests {
         let config = LinkConfig { rate: 8_000_000, queue: 2000, ..LinkConfig::default() };
         let mut net = Network::new(config, Rng::from_u64(1));
         for _ in 0..10 {
-            net.send(Instant::ZERO, Side::Server, &[0; 1000]);
+            net.send(Instant::ZERO, Side::Server, 0, &[0; 1000]);
         }
         assert_eq!(net.stats.lost, 7, "one on the wire, two bytes-worth in the queue");
         assert_eq!(net.next_arrival(), Some(Instant::from_nanos(2_000_000)));
@@ -292,7 +327,7 @@ mod tests {
             .into_iter()
             .map(|at| {
                 let now = net.start + ms(at);
-                net.send(now, Side::Server, &[7; 1400]);
+                net.send(now, Side::Server, 0, &[7; 1400]);
                 net.receive(now + ms(1)).is_some_and(|(_, ecn, _)| (1..=3).contains(&ecn))
             })
             .collect();
@@ -307,7 +342,7 @@ mod tests {
         let run = || {
             let config = LinkConfig { loss: 100, duplicate: 100, reorder: 200, corrupt: 100, ..LinkConfig::default() };
             let mut net = Network::new(config, Rng::from_u64(9));
-            (0..500u32).for_each(|i| net.send(Instant::ZERO, Side::Client, &i.to_be_bytes()));
+            (0..500u32).for_each(|i| net.send(Instant::ZERO, Side::Client, 0, &i.to_be_bytes()));
             let all: Vec<_> = std::iter::from_fn(|| net.receive(Instant::MAX)).collect();
             (all, net.stats)
         };

@@ -4,7 +4,7 @@ use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
 use crate::quic::{CidConfig, CongestionAlgorithm, Dir, Priority, RetryPolicy, StreamId, Version, Versions};
-use crate::sim::network::LinkConfig;
+use crate::sim::network::{EcnFate, LinkConfig};
 
 /// How a receiver takes a stream's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,10 @@ pub struct Plan {
     pub first_version: Option<Version>,
     /// Whether client and server send values that the other side has to ignore.
     pub grease: [bool; 2],
+    /// Whether client and server mark packets for ECN.
+    pub ecn: [bool; 2],
+    /// Whether they use the spin bit.
+    pub spin: [bool; 2],
     /// How the connection ends.
     pub ending: Ending,
     /// Whether the client needs an address token.
@@ -245,6 +249,20 @@ fn versions(rng: &mut Rng, plan: &mut Plan) {
     plan.grease = [(); 2].map(|()| rng.chance(700));
 }
 
+/// Draws what routers do with marks for ECN, and who uses them and the spin bit.
+fn ecn(rng: &mut Rng, plan: &mut Plan) {
+    plan.link.ecn = match rng.below(20) {
+        0 => EcnFate::Congested,
+        1 => EcnFate::Changed,
+        2 => EcnFate::Dropped,
+        3..6 => EcnFate::Cleared,
+        _ => EcnFate::Kept,
+    };
+    plan.link.congestion = if rng.chance(400) { size(rng, 9) } else { 0 };
+    plan.ecn = [(); 2].map(|()| rng.chance(850));
+    plan.spin = [(); 2].map(|()| rng.chance(500));
+}
+
 impl Plan {
     /// The plan of `seed`.
     pub fn from_seed(seed: u64) -> Self {
@@ -301,6 +319,8 @@ impl Plan {
             versions: [(); 2].map(|()| Versions::default()),
             first_version: None,
             grease: [true; 2],
+            ecn: [true; 2],
+            spin: [false; 2],
             ending,
             retry: RetryPolicy::default(),
             pool: usize::MAX,
@@ -329,6 +349,7 @@ impl Plan {
         stalls(&mut Rng::from_u64(seed ^ 0x5ba_11ed), &mut plan);
         cores(&mut Rng::from_u64(seed ^ 0xc0_4e5), &mut plan);
         versions(&mut Rng::from_u64(seed ^ 0xfe_4510_4500), &mut plan);
+        ecn(&mut Rng::from_u64(seed ^ 0xec_4000), &mut plan);
         let rng = &mut Rng::from_u64(seed ^ 0xb00_57ed);
         if rng.chance(400) {
             plan.link.every = Duration::from_nanos(size(rng, 24));

@@ -54,6 +54,8 @@ fn plan(seed: u64, bad: bool) -> Plan {
         versions: [Versions::default(), Version::ALL[seed as usize % 2].into()],
         first_version: None,
         grease: [true; 2],
+        ecn: [true; 2],
+        spin: [true; 2],
         ending: Ending::AllDone,
         retry: if seed.is_multiple_of(3) { RetryPolicy::Always } else { RetryPolicy::Never },
         pool: usize::MAX,

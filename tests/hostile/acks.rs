@@ -104,7 +104,7 @@ fn marks_are_reported_for_each_space() {
 #[test]
 fn marks_on_packets_that_were_not_capable_do_not_shrink_the_window() {
     let window = |count: bool| {
-        let (mut host, mut peer) = against_server(TransportConfig::default());
+        let (mut host, mut peer) = against_server(TransportConfig { ecn: false, ..TransportConfig::default() });
         let conn = host.conn.unwrap();
         let id = host.endpoint.conn(conn).unwrap().open(Dir::Uni).unwrap();
         for n in 1..6 {

@@ -8,6 +8,7 @@ mod closing;
 mod configs;
 mod credit;
 mod crypto_frames;
+mod ecn;
 mod first_packets;
 mod flood;
 mod garbage;

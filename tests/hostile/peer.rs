@@ -508,11 +508,23 @@ impl Peer {
         self.tls.quic_transport_parameters().expect("they have arrived")
     }
 
+    /// Number of packets that arrived in `space`.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn received(&self, space: usize) -> u64 {
+        self.got[space].iter().map(|range| range.end - range.start).sum()
+    }
+
     /// An ACK of everything that arrived.
     pub fn ack(&self, space: usize) -> Vec<u8> {
+        self.ack_with(space, None)
+    }
+
+    /// The same with ECN counts.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn ack_with(&self, space: usize, ecn: Option<EcnCounts>) -> Vec<u8> {
         let mut bytes = vec![0; 1000];
         let mut w = Writer::new(&mut bytes);
-        assert!(encode_ack(&mut w, &self.got[space], 0, None, 64) > 0, "something arrived");
+        assert!(encode_ack(&mut w, &self.got[space], 0, ecn, 64) > 0, "something arrived");
         let len = w.position();
         bytes.truncate(len);
         bytes

@@ -24,7 +24,9 @@ use super::world::{CLIENT_TLS, Host, client_addr, endpoint_config, exchange, ser
 fn negotiation(first: &[u8], versions: &[u32]) -> Vec<u8> {
     let first = header::parse(first, 8).unwrap();
     let mut out = vec![0; 100];
-    let len = header::encode_version_negotiation(&mut out, 0, &first.scid, &first.dcid, versions).unwrap();
+    // Clients ignore what is in the unused bits (RFC 9000 §17.2.1).
+    let unused = first.dcid[0] ^ versions.len() as u8;
+    let len = header::encode_version_negotiation(&mut out, unused, &first.scid, &first.dcid, versions).unwrap();
     out.truncate(len);
     out
 }
@@ -317,6 +319,8 @@ fn a_retry_has_the_version_of_the_first_flight() {
         let mut retry = vec![0; 200];
         let len = header::encode_retry(&mut retry, version, &parsed.scid, &[0x77; 8], b"token").unwrap();
         retry.truncate(len);
+        // Unused bits, which clients ignore (RFC 9000 §17.2.5).
+        retry[0] |= 0x0a;
         retry.extend(retry_tag(version, &parsed.dcid, &retry.clone()));
         host.receive(retry);
         let next = host.run();
@@ -325,6 +329,21 @@ fn a_retry_has_the_version_of_the_first_flight() {
         if taken {
             assert_eq!(header::parse(&next[0].1, 8).unwrap().known_version(), Some(Version::V1));
         }
+    }
+}
+
+/// RFC 9000 §17.2.2: a server's Initial packets have no token.
+#[test]
+fn clients_discard_initial_packets_with_a_token() {
+    for version in Version::ALL {
+        let mut host = client(&[version], version);
+        let flight = host.run().remove(0).1;
+        let mut peer = server(version, &flight, |params| params.to_bytes());
+        let packet = peer.shaped(INITIAL, &frames(&[Frame::Ping]), Shape { token: b"token", ..Shape::default() });
+        host.receive(packet);
+        assert_eq!((host.endpoint.stats().rx_packets, host.drops(DropReason::Unexpected)), (0, 1));
+        exchange(&mut host, &mut peer);
+        assert!(peer.is_connected() && host.closed().is_none());
     }
 }
 

@@ -19,5 +19,6 @@ mod scene;
 mod serve_failures;
 mod signals;
 mod transfers;
+mod versions;
 
 quinn_peer_entry!();

@@ -27,6 +27,9 @@ def split(address):
 
 def configuration(role, **kwargs):
     log = open(role["keylog"], "a", buffering=1) if role["keylog"] else None
+    if role["versions"]:
+        kwargs["supported_versions"] = role["versions"]
+        kwargs["original_version"] = role.get("first_version")
     return QuicConfiguration(
         alpn_protocols=[role["alpn"]],
         idle_timeout=role["idle_secs"],

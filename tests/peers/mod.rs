@@ -110,6 +110,8 @@ pub struct ServerOptions {
     pub misbehave: Option<Misbehave>,
     /// Ask clients to come again with a token.
     pub retry: bool,
+    /// Versions of QUIC in order of preference, if not the usual ones (aioquic only).
+    pub versions: Vec<u32>,
 }
 
 /// Something a server does wrong while it answers a request.
@@ -154,6 +156,10 @@ pub struct ClientOptions {
     pub keylog: Option<PathBuf>,
     /// The number of connections, one after another and each from a port of its own, that ask for the paths (quinn only).
     pub flows: u32,
+    /// Versions of QUIC in order of preference, if not the usual ones (aioquic only).
+    pub versions: Vec<u32>,
+    /// The version to begin with, if `versions` are given.
+    pub first_version: u32,
 }
 
 impl ServerOptions {
@@ -170,6 +176,7 @@ impl ServerOptions {
             keylog: None,
             misbehave: None,
             retry: false,
+            versions: Vec::new(),
         }
     }
 }
@@ -187,6 +194,8 @@ impl ClientOptions {
             idle_secs: 30,
             keylog: None,
             flows: 1,
+            versions: Vec::new(),
+            first_version: 1,
         }
     }
 }

@@ -148,6 +148,14 @@ pub struct EngineArgs {
     #[arg(long, value_name = "VERSION", value_parser = values::version, help_heading = "Engine")]
     pub first_version: Option<Version>,
 
+    /// Do not mark packets for explicit congestion notification (ECN). Otherwise they are marked on paths where that works.
+    #[arg(long, help_heading = "Engine")]
+    pub no_ecn: bool,
+
+    /// Let the network measure round-trip times by the spin bit, on all but one in 16 paths.
+    #[arg(long, help_heading = "Engine")]
+    pub spin: bool,
+
     /// Send nothing that peers have to ignore (reserved versions and transport parameters), and always set the fixed bit.
     #[arg(long, help_heading = "Engine")]
     pub no_grease: bool,

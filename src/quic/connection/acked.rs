@@ -90,10 +90,11 @@ impl Connection {
 
     /// Applies the losses collected in `lost` of the scratch.
     pub(super) fn apply_lost(&mut self, cx: &mut Cx<'_>) {
-        let Scratch { lost, lists, .. } = cx.scratch;
-        if lost.is_empty() {
+        if cx.scratch.lost.is_empty() {
             return;
         }
+        self.judge_losses(cx);
+        let Scratch { lost, lists, .. } = cx.scratch;
         for (space, pn, frames) in lost.drain(..) {
             self.stats.lost_packets += 1;
             cx.stats.lost_packets += 1;

@@ -96,7 +96,7 @@ impl Connection {
             return 0;
         };
         let (dcid, fixed_bit) = (self.remote_cids.current(), self.fixed_bit);
-        let phase = header::key_phase(keys.phase());
+        let phase = self.path.spin.bits() | header::key_phase(keys.phase());
         let pn_offset = 1 + dcid.len();
         let body = pn_offset + pn_len;
         let mut bytes = send.memory_at(start);

@@ -24,6 +24,7 @@ impl Connection {
             bytes_in_flight: self.recovery.bytes_in_flight(),
             mtu: self.path.mtu.current(),
             version: self.version,
+            ecn: self.path.ecn.is_capable(),
             ..self.stats
         }
     }

@@ -8,6 +8,7 @@ use crate::quic::connection::closing::Fault;
 use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::{CloseReason, Dir, Event};
 use crate::quic::memory::Purse;
+use crate::quic::path::Report;
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::PlacementStats;
 use crate::quic::stream::Named;
@@ -80,13 +81,13 @@ impl Connection {
         let micros = ack.delay.checked_shl(exponent).filter(|d| d >> exponent == ack.delay).unwrap_or(u64::MAX);
         let delay = Duration::from_micros(micros.min(1 << 40));
         let context = self.context();
+        let (lowest, before) = (self.recovery.lowest_in_flight(space), self.recovery.largest_acked(space));
         let Scratch { acked, lost, .. } = &mut *cx.scratch;
         let outcome = self.recovery.on_ack(
             cx.now,
             space,
             ack.ranges(),
             delay,
-            marked(ack),
             &context,
             |pn, packet| acked.push((pn, packet.frames)),
             |pn, frames| lost.push((space, pn, frames)),
@@ -101,6 +102,10 @@ impl Connection {
         })?;
         if space == SpaceId::Data {
             self.key_ack = self.key_ack.max(outcome.largest_newly_acked);
+        }
+        if outcome.largest_newly_acked.is_some() && self.path.ecn.wants_reports() {
+            let advances = self.recovery.largest_acked(space) > before;
+            self.on_ecn(cx, &Report { space, counts: ack.ecn, advances }, lowest, outcome.sent);
         }
         self.apply_acked(cx, space);
         self.apply_lost(cx);
@@ -293,11 +298,4 @@ impl Connection {
         }
         Ok(())
     }
-}
-
-/// The number of packets that an ACK frame reports as marked by ECN, as far as it is credible (RFC 9000 §13.4.2.1). We
-/// send no ECN-capable packets, so no count can be about ours. If that changes, the counts have to be validated against
-/// the packets sent.
-fn marked(_: &AckFrame<'_>) -> Option<u64> {
-    None
 }

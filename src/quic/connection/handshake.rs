@@ -242,6 +242,7 @@ impl Connection {
         self.discard_space(SpaceId::Handshake);
         self.token = Vec::new();
         self.recovery.on_confirmed(cx.now);
+        self.path.ecn.on_confirmed();
         self.remote_cids.tell_again();
         self.path.mtu.enable(cx.now);
         self.idle_reset_at = None;
@@ -269,6 +270,7 @@ impl Connection {
         *space = Space { discarded: true, next_pn: space.next_pn, ..Space::default() };
         self.has_handshake_keys &= id != SpaceId::Handshake;
         self.recovery.discard_space(id, |_| {});
+        self.path.ecn.on_discarded(id);
     }
 
     /// Handles a Retry: sends the first flight again, to another ID and with a token (RFC 9000 §17.2.5.2).

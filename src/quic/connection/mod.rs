@@ -14,6 +14,7 @@ mod frames;
 mod handshake;
 mod keys;
 mod last_words;
+mod marks;
 mod notify;
 mod packet;
 mod path;
@@ -43,7 +44,7 @@ use crate::quic::fixed_bit::FixedBit;
 use crate::quic::flow::{RecvCredit, SendCredit};
 use crate::quic::guest::Guests;
 use crate::quic::memory::{Account, Memory};
-use crate::quic::path::{MIN_MTU, Path};
+use crate::quic::path::{Ecn, MIN_MTU, Path, Spin};
 use crate::quic::recovery::{Context, Recovery, RecoveryConfig, SpaceId};
 use crate::quic::space::Space;
 use crate::quic::stats::{ConnStats, EndpointStats};
@@ -143,6 +144,8 @@ pub(crate) struct Birth {
     pub(crate) remote_cid: ConnectionId,
     /// The initial connection window in bytes.
     pub(crate) max_data: u64,
+    /// The spin bit of the first path.
+    pub(crate) spin: Spin,
 }
 
 /// The peer's transport parameters that matter after the handshake.
@@ -268,8 +271,7 @@ pub(crate) struct Connection {
     pub(crate) queued: bool,
     /// Whether it is in the endpoint's event queue.
     pub(crate) has_events: bool,
-    /// Whether nothing but stream data is to be sent. This holds while the connection does nothing but send; any other
-    /// access through the endpoint's table clears it.
+    /// Whether nothing but stream data is to be sent. Any other access through the endpoint's table clears it.
     pub(crate) steady: bool,
 }
 
@@ -333,6 +335,8 @@ impl Connection {
                 birth.remote,
                 birth.side == Side::Client || birth.with_token,
                 config.max_udp_payload_on(birth.remote),
+                Ecn::new(config.ecn),
+                birth.spin,
             ),
             local_cids: LocalCids::new(),
             remote_cids: RemoteCids::new(birth.remote_cid),

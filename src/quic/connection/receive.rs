@@ -141,6 +141,11 @@ impl Connection {
                 cx.stats.drop(DropReason::ShortInitial);
                 Ok(())
             }
+            // Servers have no tokens to send (RFC 9000 §17.2.2).
+            PacketType::Initial if !parsed.token.is_empty() && self.side == Side::Client => {
+                cx.stats.drop(DropReason::Unexpected);
+                Ok(())
+            }
             PacketType::Initial => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Initial),
             PacketType::Handshake => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Handshake),
             PacketType::Short => self.handle_short(cx, meta, packet, None, scratch),
@@ -322,7 +327,17 @@ impl Connection {
         };
         let info = Packet { space: SpaceId::Data, kind: PacketType::Short, pn: plain.pn, dcid: &header[1..pn_offset] };
         let outcome = self.handle_opened(cx, meta, &info, plain.first & 0x18, &opened, scratch);
+        self.note_spin(plain.first, plain.pn);
         Opening::Done(generation, plain.pn, outcome)
+    }
+
+    /// Handles the spin bit of the packet `pn`, which has been handled, if it has the highest number so far (RFC 9000
+    /// §17.4).
+    #[inline]
+    pub(super) fn note_spin(&mut self, first: u8, pn: u64) {
+        if self.path.spin.is_on() && self.spaces[SpaceId::Data.index()].acks.largest() == Some(pn) {
+            self.path.spin.on_packet(first);
+        }
     }
 
     /// Whether a packet that cannot be read ends in the peer's reset token (RFC 9000 §10.3.1).
@@ -378,6 +393,7 @@ impl Connection {
             if meta.ecn != 0 {
                 space.acks.count_ecn(meta.ecn, 1);
                 if meta.ecn == ECN_CE {
+                    cx.stats.ecn_ce += 1;
                     // Congestion is reported to the peer at once (RFC 9000 §13.2.1).
                     delay = Duration::ZERO;
                 }

@@ -162,6 +162,7 @@ impl Connection {
         let dcid = &header[1..1 + cx.ids.cid_len()];
         let info = Packet { space: SpaceId::Data, kind: PacketType::Short, pn, dcid };
         let outcome = self.handle_opened(cx, meta, &info, plain.first & 0x18, &opened, scratch);
+        self.note_spin(plain.first, pn);
         let outcome = self.settle(cx, &mut keys, Generation::Current, pn, outcome);
         self.one_rtt = Some(keys);
         if let Err(fault) = outcome {
@@ -265,6 +266,9 @@ impl Connection {
         stats.rx_packets += taken;
         cx.stats.rx_packets += taken;
         streams.mark_dirty(id);
+        if let Some(last) = bares.get(taken as usize - 1) {
+            self.note_spin(last.bytes[0], pn - 1);
+        }
         self.add_placement(cx.stats, &placed);
         self.eliciting_since_receive = false;
         self.reset_idle(cx.now);

@@ -87,6 +87,7 @@ impl Connection {
         }
         self.apply_lost(cx);
         if let TimeoutAction::Probe { space, count } = action {
+            self.judge_silence();
             self.probe(space, count);
         }
     }

@@ -76,12 +76,14 @@ pub(super) struct Fill {
 impl Connection {
     /// Writes the next datagram into `slot`; `None` if there is nothing to send now.
     pub(crate) fn poll_transmit(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<Transmit> {
+        // The packets may be the last ones with marks.
+        let ecn = self.path.ecn.codepoint();
         let len = if self.is_active() { self.build_datagram(cx, slot) } else { None };
         // This may have changed in `build_datagram`, if nothing else may be sent any more.
         let len = if self.is_active() { len? } else { len.or_else(|| self.build_close(cx, slot))? };
         self.path.on_sent(len);
         self.stats.tx_bytes += len as u64;
-        Some(Transmit { conn: Some(self.id), local: self.path.local, remote: self.path.remote, ecn: 0, len })
+        Some(Transmit { conn: Some(self.id), local: self.path.local, remote: self.path.remote, ecn, len })
     }
 
     fn build_datagram(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
@@ -92,6 +94,7 @@ impl Connection {
             self.steady = false;
         }
         let len = self.build_whatever_is_due(cx, slot)?;
+        self.count_marked();
         // The check is worth its cost only if more packets follow.
         self.steady = self.streams.wants_to_send() && self.is_steady(cx.now);
         Some(len)
@@ -110,6 +113,7 @@ impl Connection {
             && SpaceId::in_use(self.confirmed).iter().all(|space| quiet(*space))
             && !self.control_pending()
             && !self.streams.has_turns()
+            && !self.path.ecn.is_testing()
     }
 
     /// Builds the next datagram of a burst without checking what else is due; the datagram before it had that check.
@@ -351,7 +355,7 @@ impl Connection {
             }
             SpaceId::Data => {
                 let phase = self.one_rtt.as_ref().is_some_and(|keys| keys.phase());
-                Head::Short { bits: fixed_bit | header::key_phase(phase), dcid }
+                Head::Short { bits: fixed_bit | self.path.spin.bits() | header::key_phase(phase), dcid }
             }
         };
         Outline::new(slot, head, pn, pn_len)

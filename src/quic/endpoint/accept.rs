@@ -7,7 +7,7 @@ use crate::base::time::Instant;
 use crate::crypto::{self, DirectionKeys};
 use crate::quic::connection::{Birth, Connection, RxMeta};
 use crate::quic::endpoint::Endpoint;
-use crate::quic::path::MIN_MTU;
+use crate::quic::path::{MIN_MTU, Spin};
 use crate::quic::stats::DropReason;
 use crate::quic::token::Verdict;
 use crate::wire::quic::header::{self, PacketType, Parsed};
@@ -119,6 +119,7 @@ impl Endpoint {
             with_token: original.is_some() || known.is_some(),
             remote_cid: parsed.scid,
             max_data: self.memory.window(server.transport.max_data, true),
+            spin: Spin::new(Side::Server, server.transport.spin, &mut self.rng),
         };
         let mut conn = Box::new(Connection::new(&birth, now, Some(keys)));
         conn.await_hello(server.tls);

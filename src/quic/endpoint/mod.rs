@@ -30,6 +30,7 @@ use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, Slots, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::memory::Memory;
+use crate::quic::path::Spin;
 use crate::quic::stats::{DropReason, EndpointStats};
 use crate::quic::tls::{self, TlsError};
 use crate::wire::quic::header::{PacketType, Parsed};
@@ -223,6 +224,7 @@ impl Endpoint {
             with_token: false,
             remote_cid: dcid,
             max_data: self.memory.window(config.transport.max_data, true),
+            spin: Spin::new(Side::Client, config.transport.spin, &mut self.rng),
         };
         let mut conn = Box::new(Connection::new(&birth, now, None));
         let mut cx = cx!(self, now);

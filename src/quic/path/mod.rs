@@ -1,12 +1,16 @@
-//! The network path of a connection: validation, the anti-amplification limit and its MTU.
+//! The network path of a connection: validation, the anti-amplification limit, its MTU, ECN and the spin bit.
 
+mod ecn;
 mod mtu;
+mod spin;
 
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
 
+pub(crate) use ecn::{Ecn, Report};
 pub(crate) use mtu::{MIN_MTU, Mtu};
+pub(crate) use spin::Spin;
 
 /// Maximum number of PATH_RESPONSEs waiting to be sent; more challenges are a flood.
 const MAX_RESPONSES: usize = 4;
@@ -20,11 +24,20 @@ pub(crate) struct Path {
     received: u64,
     sent: u64,
     pub(crate) mtu: Mtu,
+    pub(crate) ecn: Ecn,
+    pub(crate) spin: Spin,
     responses: ArrayVec<[u8; 8], MAX_RESPONSES>,
 }
 
 impl Path {
-    pub(crate) fn new(local: SocketAddr, remote: SocketAddr, validated: bool, max_udp_payload: u16) -> Self {
+    pub(crate) fn new(
+        local: SocketAddr,
+        remote: SocketAddr,
+        validated: bool,
+        max_udp_payload: u16,
+        ecn: Ecn,
+        spin: Spin,
+    ) -> Self {
         Self {
             local,
             remote,
@@ -32,6 +45,8 @@ impl Path {
             received: 0,
             sent: 0,
             mtu: Mtu::new(max_udp_payload),
+            ecn,
+            spin,
             responses: ArrayVec::new(),
         }
     }
@@ -79,7 +94,8 @@ mod tests {
     #[test]
     fn three_times_rule() {
         let addr = "[::1]:1".parse().unwrap();
-        let mut path = Path::new(addr, addr, false, 1472);
+        let spin = Spin::new(crate::base::Side::Server, false, &mut crate::base::rng::Rng::from_u64(1));
+        let mut path = Path::new(addr, addr, false, 1472, Ecn::new(false), spin);
         assert_eq!(path.budget(), 0);
         path.on_received(1200);
         path.on_sent(3000);

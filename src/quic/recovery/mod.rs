@@ -114,6 +114,8 @@ pub struct Context {
 pub struct AckOutcome {
     /// The largest newly acknowledged packet number.
     pub largest_newly_acked: Option<u64>,
+    /// When that packet was sent.
+    pub sent: Instant,
     /// Whether a round-trip time sample was taken.
     pub rtt_sampled: bool,
     /// Whether the window was reduced to its minimum (RFC 9002 §7.6).
@@ -254,8 +256,8 @@ impl<F> Recovery<F> {
         self.confirmed_at = Some(now);
     }
 
-    /// Handles an ACK frame (RFC 9002 §A.7). `ranges` must come in descending order. `delay` is the ACK Delay field,
-    /// `ce` the count of packets marked by ECN, if present.
+    /// Handles an ACK frame (RFC 9002 §A.7). `ranges` must come in descending order. `delay` is the ACK Delay field.
+    /// [`Recovery::on_congestion_marks`] follows if the frame reports congestion.
     ///
     /// # Errors
     /// [`InvalidAck`] if it covers a packet that was never sent; the connection must then be closed.
@@ -266,7 +268,6 @@ impl<F> Recovery<F> {
         space: SpaceId,
         ranges: impl IntoIterator<Item = RangeInclusive<u64>>,
         delay: Duration,
-        ce: Option<u64>,
         cx: &Context,
         acked: impl FnMut(u64, SentPacket<F>),
         mut lost: impl FnMut(u64, F),
@@ -285,7 +286,6 @@ impl<F> Recovery<F> {
         if self.confirmed_at.is_none() {
             self.end_runs_before(space, sent);
         }
-        self.on_ecn(now, space, ce, sent);
         self.sizes.on_ack(new.longest);
         let persistent_congestion = self.detect_lost(now, space, cx, new.longest, &mut lost);
         if new.counts {
@@ -301,7 +301,7 @@ impl<F> Recovery<F> {
         }
         self.timer_set = self.now;
         let rtt_sampled = sample.is_some();
-        Ok(AckOutcome { largest_newly_acked: Some(largest), rtt_sampled, persistent_congestion, undone })
+        Ok(AckOutcome { largest_newly_acked: Some(largest), sent, rtt_sampled, persistent_congestion, undone })
     }
 
     /// Removes the packets newly acknowledged by `ranges`; also returns the largest number in the frame.
@@ -361,15 +361,21 @@ impl<F> Recovery<F> {
         Ok((new, ack_largest))
     }
 
-    /// Handles the ECN count: an increase indicates congestion (RFC 9002 §7.1). The caller has validated ECN on the
-    /// path.
-    fn on_ecn(&mut self, now: Instant, space: SpaceId, ce: Option<u64>, sent: Instant) {
-        let state = &mut self.spaces[space.index()];
-        if let Some(ce) = ce.filter(|ce| *ce > state.ce) {
-            state.ce = ce;
-            self.lost.disarm();
-            self.congestion.on_congestion_event(now, sent, self.rtt.smoothed());
-        }
+    /// Handles an increase of the number of packets that the network has marked (RFC 9002 §7.1, §B.7). `sent` is when the
+    /// largest packet was sent that the same ACK frame newly acknowledges. The caller has validated the report.
+    pub fn on_congestion_marks(&mut self, now: Instant, sent: Instant) {
+        self.lost.disarm();
+        self.congestion.on_congestion_event(now, sent, self.rtt.smoothed());
+    }
+
+    /// Whether the congestion window was reduced since a packet was sent at `sent`.
+    pub(crate) fn in_recovery(&self, sent: Instant) -> bool {
+        self.congestion.in_recovery(sent)
+    }
+
+    /// The lowest number of a packet of `space` that may still be acknowledged for the first time.
+    pub(crate) fn lowest_in_flight(&self, space: SpaceId) -> u64 {
+        self.spaces[space.index()].ring.lowest()
     }
 
     /// Detects losses in `space`; true if they amount to persistent congestion (RFC 9002 §A.10, §B.8). `acked` is the

@@ -185,7 +185,6 @@ impl Sim {
                         SpaceId::Data,
                         ranges,
                         delay,
-                        None,
                         &CX,
                         |_, packet| acked[packet.frames as usize] = true,
                         |_, piece| lost.push_back(piece),

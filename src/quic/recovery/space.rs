@@ -61,8 +61,6 @@ pub(super) struct SpaceState<F> {
     pub(super) last_eliciting: Instant,
     /// Number of ack-eliciting packets that are neither acknowledged nor lost.
     pub(super) eliciting: usize,
-    /// The peer's count of packets marked by ECN.
-    pub(super) ce: u64,
     run: LossRun,
 }
 
@@ -75,7 +73,6 @@ impl<F> SpaceState<F> {
             loss_time: None,
             last_eliciting: Instant::ZERO,
             eliciting: 0,
-            ce: 0,
             run: LossRun::default(),
         }
     }

@@ -48,7 +48,6 @@ fn ack(
             space,
             ranges.iter().cloned(),
             Duration::ZERO,
-            None,
             cx,
             |pn, packet| {
                 assert_eq!(packet.frames, pn);
@@ -73,7 +72,7 @@ fn timeout(r: &mut Recovery<u64>, now: Instant, cx: &Context) -> (TimeoutAction,
 fn acknowledgement_of_what_was_not_sent_is_an_error() {
     let mut r = reno();
     let try_ack = |r: &mut Recovery<u64>, range| {
-        r.on_ack(at(1), SpaceId::Data, [range], Duration::ZERO, None, &CX, |_, _| {}, |_, _| {})
+        r.on_ack(at(1), SpaceId::Data, [range], Duration::ZERO, &CX, |_, _| {}, |_, _| {})
     };
     assert_eq!(try_ack(&mut r, 0..=0), Err(InvalidAck { space: SpaceId::Data, pn: 0 }));
     send(&mut r, at(0), SpaceId::Data, 0);
@@ -286,14 +285,17 @@ fn more_marked_packets_are_congestion() {
     for pn in 0..4 {
         send(&mut r, at(pn), SpaceId::Data, pn);
     }
-    let marked = |r: &mut Recovery<u64>, ms, pn, ce| {
-        r.on_ack(at(ms), SpaceId::Data, [pn..=pn], Duration::ZERO, Some(ce), &CX, |_, _| {}, |_, _| {}).unwrap();
+    let acked = |r: &mut Recovery<u64>, ms, pn, marked| {
+        let outcome = ack(r, at(ms), SpaceId::Data, &[pn..=pn], &CX).0;
+        if marked {
+            r.on_congestion_marks(at(ms), outcome.sent);
+        }
         r.cwnd()
     };
-    assert_eq!(marked(&mut r, 100, 0, 0), 13_200);
-    assert_eq!(marked(&mut r, 101, 1, 1), 6600);
-    assert_eq!(marked(&mut r, 102, 2, 2), 6600, "the same recovery period");
-    assert_eq!(marked(&mut r, 103, 3, 2), 6600);
+    assert_eq!(acked(&mut r, 100, 0, false), 13_200);
+    assert_eq!(acked(&mut r, 101, 1, true), 7200);
+    assert_eq!(acked(&mut r, 102, 2, true), 7200, "the same recovery period");
+    assert_eq!(acked(&mut r, 103, 3, false), 7200);
 }
 
 #[test]
@@ -340,7 +342,7 @@ fn delay_is_only_believed_as_far_as_announced() {
         let mut r = reno();
         for (pn, sent, got) in [(0, 0, 100), (1, 200, 380)] {
             send(&mut r, at(sent), space, pn);
-            r.on_ack(at(got), space, [pn..=pn], 60 * MS, None, cx, |_, _| {}, |_, _| {}).unwrap();
+            r.on_ack(at(got), space, [pn..=pn], 60 * MS, cx, |_, _| {}, |_, _| {}).unwrap();
         }
         r.rtt().smoothed()
     };

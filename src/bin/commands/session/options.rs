@@ -69,6 +69,8 @@ pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
     TransportConfig {
         versions: args.versions.clone().unwrap_or_default(),
         first_version: args.first_version,
+        ecn: !args.no_ecn,
+        spin: args.spin,
         max_idle_timeout: args.idle_timeout.unwrap_or(default.max_idle_timeout),
         congestion: match args.congestion {
             Congestion::Cubic => CongestionAlgorithm::Cubic,

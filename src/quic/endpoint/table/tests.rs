@@ -7,6 +7,7 @@ use crate::base::time::Instant;
 use crate::quic::EndpointConfig;
 use crate::quic::cid::{CidConfig, IdMaker};
 use crate::quic::connection::Birth;
+use crate::quic::path::Spin;
 use crate::wire::quic::{ConnectionId, Version};
 
 /// Number of places that the connections of a test share.
@@ -119,6 +120,7 @@ fn names_of_other_cores_find_nothing() {
     assert_eq!([a.to_string(), b.to_string(), ConnId::new(17, 2).to_string()], ["3:0.0", "255:0.0", "17.2"]);
     let (addr, cid) = (([192, 0, 2, 1], 443).into(), ConnectionId::new(&[7; 8]).unwrap());
     let birth = Birth {
+        spin: Spin::new(Side::Server, false, &mut Rng::from_u64(1)),
         version: Version::V1,
         id: a,
         side: Side::Client,

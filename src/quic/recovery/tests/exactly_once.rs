@@ -112,17 +112,19 @@ fn run(algorithm: CongestionAlgorithm, ops: &[Op]) {
             Op::Ack { space, bits, ce } => {
                 let ranges = model.ranges(space, bits);
                 let (mut acked, mut lost) = (Vec::new(), Vec::new());
-                r.on_ack(
+                let outcome = r.on_ack(
                     now,
                     SpaceId::ALL[space],
                     ranges.iter().cloned(),
                     3 * MS,
-                    Some(u64::from(ce)),
                     &CX,
                     |pn, packet| acked.push((pn, packet.frames)),
                     |pn, frames| lost.push((pn, frames)),
-                )
-                .expect("only sent packets are acknowledged");
+                );
+                let outcome = outcome.expect("only sent packets are acknowledged");
+                if ce > 4 && outcome.largest_newly_acked.is_some() {
+                    r.on_congestion_marks(now, outcome.sent);
+                }
                 for (pn, frames) in acked {
                     assert!(ranges.iter().any(|range| range.contains(&pn)));
                     assert_eq!(frames, (space, pn));

@@ -116,7 +116,7 @@ fn a_number_that_was_left_out_is_never_acknowledged() {
     let (_, acked, lost) = ack(&mut r, at(100), SpaceId::Data, &honest, &CX);
     assert_eq!((acked.len(), lost.len()), (10, 0), "they are not lost either");
     let try_ack = |r: &mut Recovery<u64>, range| {
-        r.on_ack(at(101), SpaceId::Data, [range], Duration::ZERO, None, &CX, |_, _| {}, |_, _| {}).map_err(|e| e.pn)
+        r.on_ack(at(101), SpaceId::Data, [range], Duration::ZERO, &CX, |_, _| {}, |_, _| {}).map_err(|e| e.pn)
     };
     for (range, left_out) in [(13..=13, 13), (13..=15, 13), (11..=12, 11), (1..=3, 2), (8..=9, 8)] {
         assert_eq!(

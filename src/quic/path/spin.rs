@@ -1,0 +1,99 @@
+//! The latency spin bit (RFC 9000 §17.4), by which the network can measure round-trip times.
+
+use crate::base::Side;
+use crate::base::rng::Rng;
+
+/// The spin bit in the first byte of a short header.
+const SPIN_BIT: u8 = 0x20;
+
+/// One in this many paths does not spin, whatever the setting (RFC 9000 §17.4).
+const EXEMPT: u64 = 16;
+
+/// The spin bit on one path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spin {
+    /// Whether it spins; otherwise, its value means nothing.
+    on: bool,
+    /// The setting, for other paths.
+    enabled: bool,
+    side: Side,
+    /// The bit in packets to be sent, at its place.
+    bit: u8,
+}
+
+impl Spin {
+    /// Of a new path, at the `side` of a connection. The bit may spin if `enabled`; otherwise, its value is random for each
+    /// path, as is the ID.
+    pub(crate) fn new(side: Side, enabled: bool, rng: &mut Rng) -> Self {
+        let on = enabled && rng.below(EXEMPT) != 0;
+        let bit = if on || rng.chance(500) { 0 } else { SPIN_BIT };
+        Self { on, enabled, side, bit }
+    }
+
+    /// Of another path of the same connection.
+    #[cfg_attr(not(test), expect(dead_code, reason = "connections have one path"))]
+    pub(crate) fn of_new_path(&self, rng: &mut Rng) -> Self {
+        Self::new(self.side, self.enabled, rng)
+    }
+
+    /// The bit in packets to be sent.
+    #[inline(always)]
+    pub(crate) fn bits(self) -> u8 {
+        self.bit
+    }
+
+    /// Whether received values matter.
+    #[inline(always)]
+    pub(crate) fn is_on(self) -> bool {
+        self.on
+    }
+
+    /// Handles the first byte of the packet with the highest number so far: a server reflects its bit, and a client inverts
+    /// it.
+    pub(crate) fn on_packet(&mut self, first: u8) {
+        if self.on {
+            let invert = if self.side == Side::Client { SPIN_BIT } else { 0 };
+            self.bit = (first & SPIN_BIT) ^ invert;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bit_changes_once_per_round_trip() {
+        let mut rng = Rng::from_u64(1);
+        let [mut client, mut server] = [Side::Client, Side::Server]
+            .map(|side| std::iter::from_fn(|| Some(Spin::new(side, true, &mut rng))).find(|spin| spin.on).unwrap());
+        assert_eq!((client.bits(), server.bits()), (0, 0));
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            server.on_packet(0x47 | client.bits());
+            server.on_packet(0x40 | client.bits());
+            seen.push(server.bits());
+            client.on_packet(0x43 | server.bits());
+        }
+        assert_eq!(seen, [0, SPIN_BIT, 0, SPIN_BIT]);
+    }
+
+    #[test]
+    fn some_paths_do_not_spin_and_none_if_that_is_off() {
+        let mut rng = Rng::from_u64(1);
+        let spins: Vec<_> = (0..3200).map(|_| Spin::new(Side::Client, true, &mut rng)).collect();
+        let still = spins.iter().filter(|spin| !spin.is_on()).count();
+        assert!((150..250).contains(&still), "one in 16: {still} of 3200");
+        let mut off: Vec<_> = (0..1000).map(|_| Spin::new(Side::Server, false, &mut rng)).collect();
+        let set = off.iter().filter(|spin| spin.bits() != 0).count();
+        assert!((400..600).contains(&set), "random: {set} of 1000");
+        for spin in &mut off {
+            let before = spin.bits();
+            spin.on_packet(0x40 | before ^ SPIN_BIT);
+            assert_eq!(spin.bits(), before, "received values are ignored");
+        }
+        assert!((0..100).all(|_| !off[0].of_new_path(&mut rng).is_on()));
+        let moved = (0..100).map(|_| spins[0].of_new_path(&mut rng)).filter(|spin| spin.is_on()).count();
+        assert!(moved > 80);
+    }
+}
