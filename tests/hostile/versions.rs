@@ -332,21 +332,6 @@ fn a_retry_has_the_version_of_the_first_flight() {
     }
 }
 
-/// RFC 9000 §17.2.2: a server's Initial packets have no token.
-#[test]
-fn clients_discard_initial_packets_with_a_token() {
-    for version in Version::ALL {
-        let mut host = client(&[version], version);
-        let flight = host.run().remove(0).1;
-        let mut peer = server(version, &flight, |params| params.to_bytes());
-        let packet = peer.shaped(INITIAL, &frames(&[Frame::Ping]), Shape { token: b"token", ..Shape::default() });
-        host.receive(packet);
-        assert_eq!((host.endpoint.stats().rx_packets, host.drops(DropReason::Unexpected)), (0, 1));
-        exchange(&mut host, &mut peer);
-        assert!(peer.is_connected() && host.closed().is_none());
-    }
-}
-
 /// Two of ours: every combination of versions, with and without Retry, ends as both prefer.
 #[test]
 fn both_sides_find_the_version_that_the_server_prefers() {

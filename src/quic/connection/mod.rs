@@ -36,7 +36,6 @@ use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::{self, DirectionKeys, Keys};
-use crate::mem::prefetch_line;
 use crate::quic::cid::{IdMaker, LocalCids, RemoteCids, ResetToken};
 use crate::quic::config::TransportConfig;
 use crate::quic::event::{ConnId, Event};
@@ -367,21 +366,6 @@ impl Connection {
             steady: false,
             config,
         }
-    }
-
-    /// Prefetches what the connection points to. The connection itself is in the cache.
-    pub(crate) fn prefetch_near(&self) {
-        if let Some(keys) = &self.one_rtt {
-            keys.prefetch();
-        }
-        self.streams.prefetch_lists();
-        self.recovery.prefetch_lists();
-        prefetch_line(self.events.as_slices().0.as_ptr());
-    }
-
-    /// Prefetches what lies behind that.
-    pub(crate) fn prefetch_far(&self) {
-        self.streams.prefetch_streams();
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {

@@ -141,11 +141,6 @@ impl Connection {
                 cx.stats.drop(DropReason::ShortInitial);
                 Ok(())
             }
-            // Servers have no tokens to send (RFC 9000 §17.2.2).
-            PacketType::Initial if !parsed.token.is_empty() && self.side == Side::Client => {
-                cx.stats.drop(DropReason::Unexpected);
-                Ok(())
-            }
             PacketType::Initial => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Initial),
             PacketType::Handshake => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Handshake),
             PacketType::Short => self.handle_short(cx, meta, packet, None, scratch),

@@ -8,7 +8,7 @@
 use arrayvec::ArrayVec;
 
 use crate::crypto::{HEAD_AT, HEAD_LEN, Opened};
-use crate::mem::{prefetch_read, prefetch_write};
+use crate::mem::{prefetch_line, prefetch_read, prefetch_write};
 use crate::quic::connection::keys::{Generation, OneRtt};
 use crate::quic::connection::receive::{ECN_CE, Mask, Packet, Plain, head_room};
 use crate::quic::connection::{Connection, Cx, RxMeta};
@@ -80,6 +80,21 @@ impl Bare {
 }
 
 impl Connection {
+    /// Prefetches what the connection points to. The connection itself is in the cache.
+    pub(crate) fn prefetch_near(&self) {
+        if let Some(keys) = &self.one_rtt {
+            keys.prefetch();
+        }
+        self.streams.prefetch_lists();
+        self.recovery.prefetch_lists();
+        prefetch_line(self.events.as_slices().0.as_ptr());
+    }
+
+    /// Prefetches what lies behind that.
+    pub(crate) fn prefetch_far(&self) {
+        self.streams.prefetch_streams();
+    }
+
     /// Handles datagrams that consist of one packet with a short header each, with the same result as
     /// [`Connection::handle_short_datagram`] for one after another.
     pub(crate) fn handle_run<D: Incoming>(&mut self, cx: &mut Cx<'_>, run: &mut [D], scratch: &mut [u8]) {
