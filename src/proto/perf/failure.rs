@@ -48,8 +48,8 @@ pub enum PerfFailure {
     /// The server does not speak our application protocol.
     #[error("the server chose the application protocol {0:?} instead of \"perf\"; is it a perf server?")]
     Protocol(String),
-    /// The server does not speak our QUIC version.
-    #[error("the server does not speak QUIC version 1")]
+    /// The server speaks none of our versions of QUIC.
+    #[error("the server speaks no version of QUIC that is spoken here (see --versions)")]
     Version,
     /// The server's application closed the connection.
     #[error("the server closed the connection: code {code}{}", quoted(.reason))]
