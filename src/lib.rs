@@ -1,4 +1,5 @@
-//! QUIC versions 1 and 2 (RFC 9000, RFC 9369) on [DPDK](https://www.dpdk.org), for programs that are built around their network.
+//! QUIC versions 1 and 2 (RFC 9000, RFC 9369) on [DPDK](https://www.dpdk.org), for programs that are built around their
+//! network.
 //!
 //! Stream data is decrypted directly into memory that the application provides and encrypted directly from memory that
 //! it hands over, without intermediate copies. One poll loop per core owns a port's queue pair, the network layer, the
