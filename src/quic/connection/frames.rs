@@ -105,7 +105,7 @@ impl Connection {
         }
         if outcome.largest_newly_acked.is_some() && self.path.ecn.wants_reports() {
             let advances = self.recovery.largest_acked(space) > before;
-            self.on_ecn(cx, &Report { space, counts: ack.ecn, advances }, lowest, outcome.sent);
+            self.on_ecn(cx, &Report { space: space.index(), counts: ack.ecn, advances }, lowest, outcome.sent);
         }
         self.apply_acked(cx, space);
         self.apply_lost(cx);

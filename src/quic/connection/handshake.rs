@@ -270,7 +270,7 @@ impl Connection {
         *space = Space { discarded: true, next_pn: space.next_pn, ..Space::default() };
         self.has_handshake_keys &= id != SpaceId::Handshake;
         self.recovery.discard_space(id, |_| {});
-        self.path.ecn.on_discarded(id);
+        self.path.ecn.on_discarded(id.index());
     }
 
     /// Handles a Retry: sends the first flight again, to another ID and with a token (RFC 9000 §17.2.5.2).

@@ -28,12 +28,10 @@ impl Connection {
         }
     }
 
-    /// Counts a datagram that has been built and will be sent with the path's codepoint.
+    /// Counts a datagram that tests the path.
     pub(super) fn count_marked(&mut self) {
-        if self.path.ecn.is_testing() {
-            let next = self.next_numbers();
-            self.path.ecn.on_datagram(next);
-        }
+        let next = self.next_numbers();
+        self.path.ecn.on_datagram(next);
     }
 
     /// Handles the loss of the packets in `lost` of the scratch, as far as marks may be the reason.
@@ -41,7 +39,7 @@ impl Connection {
         let next = self.next_numbers();
         for space in SpaceId::ALL {
             let lost = cx.scratch.lost.iter().filter(|(of, ..)| *of == space).map(|(_, pn, _)| *pn);
-            cx.stats.ecn_failed += u64::from(self.path.ecn.on_lost(space, lost, next));
+            cx.stats.ecn_failed += u64::from(self.path.ecn.on_lost(space.index(), lost, next));
         }
     }
 

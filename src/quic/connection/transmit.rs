@@ -93,8 +93,13 @@ impl Connection {
             }
             self.steady = false;
         }
+        let testing = self.path.ecn.is_testing();
         let len = self.build_whatever_is_due(cx, slot)?;
-        self.count_marked();
+        if testing {
+            // Datagrams that are sent together have the same mark, and this may be the last one that has it.
+            self.count_marked();
+            return Some(len);
+        }
         // The check is worth its cost only if more packets follow.
         self.steady = self.streams.wants_to_send() && self.is_steady(cx.now);
         Some(len)
@@ -113,7 +118,6 @@ impl Connection {
             && SpaceId::in_use(self.confirmed).iter().all(|space| quiet(*space))
             && !self.control_pending()
             && !self.streams.has_turns()
-            && !self.path.ecn.is_testing()
     }
 
     /// Builds the next datagram of a burst without checking what else is due; the datagram before it had that check.

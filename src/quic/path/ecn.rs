@@ -1,7 +1,6 @@
 //! Explicit congestion notification on a path: whether to mark packets, and whether reports of marks are credible (RFC
 //! 9000 §13.4.2, Appendix A.4).
 
-use crate::quic::recovery::SpaceId;
 use crate::wire::quic::frame::EcnCounts;
 
 /// Number of datagrams that are marked before the peer has confirmed any (RFC 9000 §13.4.2).
@@ -9,6 +8,10 @@ const TEST: u32 = 10;
 
 /// Number of consecutive probe timeouts after which a path that was capable is tested again, as it may have changed.
 const DOUBTFUL_PTOS: u32 = 3;
+
+/// The index of the Data space; the others are the Initial and the Handshake space
+/// ([`SpaceId::index`](crate::quic::recovery::SpaceId::index)).
+const DATA: usize = 2;
 
 /// The codepoints of the IP header (RFC 3168 §5).
 const NOT_ECT: u8 = 0b00;
@@ -60,7 +63,8 @@ impl Marks {
 /// An ACK frame, as far as it concerns ECN.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Report {
-    pub(crate) space: SpaceId,
+    /// The index of its packet number space.
+    pub(crate) space: usize,
     /// The counts in it, if there are any.
     pub(crate) counts: Option<EcnCounts>,
     /// Whether it increases the largest acknowledged packet number.
@@ -147,17 +151,17 @@ impl Ecn {
         !matches!(self.state, State::Off | State::Failed)
     }
 
-    fn marks(&mut self, space: SpaceId) -> Option<&mut Marks> {
+    fn marks(&mut self, space: usize) -> Option<&mut Marks> {
         match space {
-            SpaceId::Data => Some(&mut self.data),
-            SpaceId::Initial | SpaceId::Handshake => self.early.as_mut().map(|early| &mut early[space.index()]),
+            DATA => Some(&mut self.data),
+            _ => self.early.as_mut().and_then(|early| early.get_mut(space)),
         }
     }
 
     fn each(&mut self, next: [u64; 3], change: impl Fn(&mut Marks, u64)) {
-        for space in SpaceId::ALL {
+        for (space, next) in next.into_iter().enumerate() {
             if let Some(marks) = self.marks(space) {
-                change(marks, next[space.index()]);
+                change(marks, next);
             }
         }
     }
@@ -199,7 +203,7 @@ impl Ecn {
     }
 
     /// Handles the loss of packets of `space`. True if all marked ones are lost, so that there will be no more.
-    pub(crate) fn on_lost(&mut self, space: SpaceId, pns: impl Iterator<Item = u64>, next: [u64; 3]) -> bool {
+    pub(crate) fn on_lost(&mut self, space: usize, pns: impl Iterator<Item = u64>, next: [u64; 3]) -> bool {
         if self.state != State::Unknown {
             return false;
         }
@@ -216,7 +220,7 @@ impl Ecn {
     }
 
     /// Handles the end of a space, whose packets are neither acknowledged nor lost any more.
-    pub(crate) fn on_discarded(&mut self, space: SpaceId) {
+    pub(crate) fn on_discarded(&mut self, space: usize) {
         if let Some(marks) = self.marks(space) {
             (marks.from, marks.until) = (u64::MAX, u64::MAX);
         }
@@ -246,7 +250,7 @@ impl Ecn {
         } else {
             acked.filter(|pn| marks.contains(*pn)).count()
         };
-        let (mut marked, before, sent) = (marked as u64, marks.counts, marks.sent(next[report.space.index()]));
+        let (mut marked, before, sent) = (marked as u64, marks.counts, marks.sent(next[report.space]));
         marks.counts = report.counts.unwrap_or(before);
         // A peer that has received no mark reports none.
         let increase = report.counts.map_or(Some([0; 3]), |now| increase(before, now));
@@ -288,7 +292,8 @@ fn increase(before: EcnCounts, now: EcnCounts) -> Option<[u64; 3]> {
 mod tests {
     use super::*;
 
-    const DATA: SpaceId = SpaceId::Data;
+    const INITIAL: usize = 0;
+    const HANDSHAKE: usize = 1;
 
     /// A path and the packet numbers sent on it.
     struct Sender {
@@ -484,11 +489,11 @@ mod tests {
         let next = [2, 2, 2];
         let counts = |ect0| Some(EcnCounts { ect0, ..EcnCounts::default() });
         let report = |space, counts| Report { space, counts, advances: true };
-        assert!(ecn.on_ack(&report(SpaceId::Initial, counts(1)), [0].into_iter(), 0, next).validated);
-        assert!(!ecn.on_ack(&report(SpaceId::Handshake, counts(2)), [0, 1].into_iter(), 0, next).failed);
-        ecn.on_discarded(SpaceId::Initial);
+        assert!(ecn.on_ack(&report(INITIAL, counts(1)), [0].into_iter(), 0, next).validated);
+        assert!(!ecn.on_ack(&report(HANDSHAKE, counts(2)), [0, 1].into_iter(), 0, next).failed);
+        ecn.on_discarded(INITIAL);
         ecn.on_confirmed();
-        assert!(!ecn.on_ack(&report(SpaceId::Initial, None), [1].into_iter(), 0, next).failed, "it is over");
+        assert!(!ecn.on_ack(&report(INITIAL, None), [1].into_iter(), 0, next).failed, "it is over");
         assert!(!ecn.on_ack(&report(DATA, counts(1)), [0].into_iter(), 0, next).failed);
         assert!(ecn.on_ack(&report(DATA, counts(1)), [1].into_iter(), 0, next).failed);
     }
