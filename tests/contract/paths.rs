@@ -1,5 +1,6 @@
 //! Paths that are slow, narrow, interrupted for a while, or lose an important packet: how two engines cope with them.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -361,24 +362,30 @@ fn the_window_does_not_grow_because_datagrams_do() {
     way.pair.conn(Side::Client).send(id, zeros(300_000), false).unwrap();
     way.run(ms(30), narrow, |way| way.read(Side::Server).0 == usize::MAX);
     way.run(secs(3), |_, _, _| None, |_| false);
-    let mut before = client(&mut way);
-    let (mut smallest, mut steps) = (u64::MAX, 0);
+    let (mut smallest, mut probes, probe) = (u64::MAX, 0, Cell::new(0));
     way.run(
         secs(30),
-        |_, _, _| ON_TIME,
+        |_, to, datagram| {
+            if to == Side::Server {
+                probe.set(datagram.len().max(probe.get()));
+            }
+            ON_TIME
+        },
         |way| {
-            way.read(Side::Server);
             let now = client(way);
             smallest = smallest.min(now.cwnd);
-            if now.mtu > before.mtu {
-                steps += 1;
-                assert!(before.cwnd >= 2 * u64::from(now.mtu), "{} bytes with a window of {}", now.mtu, before.cwnd);
+            // What was sent just now, before anything else arrives.
+            let size = probe.take() as u64;
+            if size > u64::from(now.mtu) {
+                probes += 1;
+                assert!(now.cwnd >= 2 * size, "a probe of {size} bytes with a window of {}", now.cwnd);
             }
-            before = now;
+            way.read(Side::Server);
             false
         },
     );
-    assert!(smallest < 4096 && steps > 0, "a window of {smallest} bytes, {steps} steps to {}", before.mtu);
+    let mtu = way.mtu(Side::Client);
+    assert!(smallest < 4096 && probes > 0 && mtu > 1200, "{smallest} bytes, {probes} probes, {mtu}");
 }
 
 /// RFC 9000 §14: "QUIC MUST NOT be used if the network path cannot support a maximum datagram size of at least 1200

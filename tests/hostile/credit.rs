@@ -414,8 +414,8 @@ fn who_wants_a_stream_and_may_not_open_it_says_so() {
         assert_eq!(blocked(&peer), [Told::StreamsBlocked(bidi, 2)]);
         say(&mut host, &mut peer, &frames(&[Frame::MaxStreams { bidi, max: 1 }, Frame::MaxStreams { bidi, max: 2 }]));
         assert_eq!(opened(&mut host), 0, "these limits are no higher");
-        say(&mut host, &mut peer, &frames(&[Frame::MaxStreams { bidi, max: 3 }]));
-        assert_eq!(opened(&mut host), 1);
+        say(&mut host, &mut peer, &frames(&[Frame::MaxStreams { bidi, max: 3 }, Frame::MaxStreams { bidi, max: 1 }]));
+        assert_eq!(opened(&mut host), 1, "the lower limit is outdated (§19.11)");
         say(&mut host, &mut peer, &frames(&[Frame::Ping]));
         assert_eq!(blocked(&peer).last(), Some(&Told::StreamsBlocked(bidi, 3)));
     }

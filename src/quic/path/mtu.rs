@@ -341,17 +341,22 @@ mod tests {
     /// RFC 8899 §3, §4.6.2: PL_PTB_SIZE is below the size of the probe, or the message is ignored.
     #[test]
     fn a_claim_that_does_not_exclude_the_probed_size_is_ignored() {
-        let mut mtu = Mtu::new(1472);
-        mtu.enable(NOW);
-        for pn in 0..u64::from(MAX_PROBES) {
-            mtu.probe_sent(pn, 1472);
-            mtu.on_lost(NOW, pn);
-        }
-        assert_eq!(mtu.probe_due(NOW), Some(1336), "halfway between 1200 and 1471");
+        let probing = || {
+            let mut mtu = Mtu::new(1472);
+            mtu.enable(NOW);
+            for pn in 0..u64::from(MAX_PROBES) {
+                mtu.probe_sent(pn, 1472);
+                mtu.on_lost(NOW, pn);
+            }
+            assert_eq!(mtu.probe_due(NOW), Some(1336), "halfway between 1200 and 1471");
+            mtu
+        };
         for claim in [1336, 1337, 1400, 1471, 1472, u16::MAX] {
+            let mut mtu = probing();
             mtu.on_claim(NOW, claim);
-            assert_eq!(mtu.probe_due(NOW), Some(1336), "{claim}");
+            assert_eq!((mtu.probe_due(NOW), mtu.ceiling), (Some(1336), 1471), "{claim}");
         }
+        let mut mtu = probing();
         mtu.on_claim(NOW, 1300);
         assert_eq!(mtu.probe_due(NOW), Some(1300));
         mtu.on_claim(NOW, 1320);
