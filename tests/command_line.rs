@@ -169,6 +169,55 @@ fn certificates_and_keys_are_told_about_in_words() {
     assert_eq!((code, said.contains(" WARN ") && said.contains("does not cover 10.77.0.2")), (1, true), "{said}");
 }
 
+/// Several certificates, certificates of clients, and revocation lists: what is wrong is named with its file.
+#[test]
+fn files_of_tls_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let make = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let (first, second) = (make("10.77.0.2"), make("b.test"));
+    let pem = |name: &str, made: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+        let key = keep(&format!("{name}.key"), &made.signing_key.serialize_pem());
+        (keep(&format!("{name}.pem"), &made.cert.pem()), key)
+    };
+    let ((cert, key), (cert2, key2)) = (pem("one", &first), pem("two", &second));
+    let rubbish = keep("rubbish.pem", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n");
+    let base = ["--cert", &cert, "--key", &key];
+    for (more, want, part) in [
+        (&["--cert", &cert2][..], 2, "--cert and --key make pairs, but there are 2 and 1"),
+        (&["--cert", &cert2, "--key", &key], 1, "two.pem and "),
+        (&["--cert", &cert2, "--key", &key2, "--cert", "/nonexistent", "--key", &key], 1, "cannot read /nonexistent"),
+        (&["--client-auth", "optional"], 2, "--client-ca"),
+        (&["--client-crl", &rubbish], 2, "--client-ca"),
+        (&["--client-ca", &key], 1, "one.key holds no certificate"),
+        (&["--client-ca", &cert, "--client-crl", &cert], 1, "one.pem holds no certificate revocation list"),
+        (&["--client-ca", &cert, "--client-crl", &rubbish], 1, "rubbish.pem"),
+        (&["--group", "ffdhe"], 2, "x25519mlkem768"),
+        (&["--key-log", "/nonexistent/keys"], 1, "cannot write the key log /nonexistent/keys"),
+        // The command fails later, as nobody listens at that socket.
+        (&["--cert", &cert2, "--key", &key2, "--client-ca", &cert, "--group", "x25519"], 1, "gannet: "),
+    ] {
+        let server = ["--listen", "4433", "--root", "/"];
+        let (code, said) = gannet(&[&["serve"][..], &PORT, &server, &base, more].concat());
+        assert_eq!((code, said.contains(part)), (want, true), "{more:?}: {said}");
+    }
+    let url = "https://10.77.0.1/f";
+    for (more, want, part) in [
+        (&["--insecure", "--cert", &cert][..], 2, "--key"),
+        (&["--insecure", "--key", &key], 2, "--cert"),
+        (&["--insecure", "--cert", &cert, "--key", &key2], 1, "one.pem and "),
+        (&["--insecure", "--crl", &rubbish], 2, "--ca"),
+        (&["--ca", &cert, "--crl", &rubbish], 1, "rubbish.pem"),
+    ] {
+        let (code, said) = gannet(&[&["get"][..], &PORT, more, &[url]].concat());
+        assert_eq!((code, said.contains(part)), (want, true), "{more:?}: {said}");
+    }
+}
+
 /// A full disk under standard output is a failure; a reader that has gone is not, and causes no message.
 #[test]
 fn results_that_cannot_be_printed() {

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod log;
 pub mod quic_lb;
 pub mod target;
+pub mod tls;
 pub mod values;
 
 use std::ffi::OsString;
@@ -15,9 +16,10 @@ use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint};
 
 use cores::CoresArgs;
-use engine::{EndArgs, EngineArgs, IdentityArgs, SecretArgs, TrustArgs};
+use engine::{EndArgs, EngineArgs, SecretArgs};
 use log::LogArgs;
 use target::{HostPort, Url};
+use tls::{ClientIdentityArgs, IdentityArgs, TrustArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -165,6 +167,10 @@ pub struct GetArgs {
     #[command(flatten)]
     pub trust: TrustArgs,
 
+    /// The client's certificate.
+    #[command(flatten)]
+    pub identity: ClientIdentityArgs,
+
     /// Name that the certificate must be valid for [default: the host of the URL].
     #[arg(long, value_name = "NAME", value_parser = target::host_name, help_heading = "TLS")]
     pub server_name: Option<String>,
@@ -239,6 +245,10 @@ pub struct PerfClientArgs {
     /// The trusted servers.
     #[command(flatten)]
     pub trust: TrustArgs,
+
+    /// The client's certificate.
+    #[command(flatten)]
+    pub identity: ClientIdentityArgs,
 
     /// Name that the certificate must be valid for [default: the host of --connect].
     #[arg(long, value_name = "NAME", value_parser = target::host_name, help_heading = "TLS")]
@@ -405,9 +415,9 @@ impl Args {
     /// Checks that arguments do not contradict each other.
     fn check(&self) -> Result<(), String> {
         match &self.command {
-            Command::Serve(a) => a.engine.check(),
+            Command::Serve(a) => a.engine.check().and_then(|()| a.identity.check()),
             Command::Get(a) => a.engine.check().and_then(|()| a.check()),
-            Command::Perf(PerfCommand::Server(a)) => a.engine.check(),
+            Command::Perf(PerfCommand::Server(a)) => a.engine.check().and_then(|()| a.identity.check()),
             Command::Perf(PerfCommand::Client(a)) => a.engine.check(),
             Command::Report(_) | Command::Doctor(_) | Command::Ring(_) => Ok(()),
         }

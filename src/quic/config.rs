@@ -112,6 +112,9 @@ pub struct TransportConfig {
     /// Number of packets sealed with one key before it is updated. Ciphers with a lower limit are updated earlier:
     /// AES-GCM after 2^22 packets (RFC 9001 §6.6).
     pub packets_per_key: u64,
+    /// Keep [`Conn::tls_info`](crate::quic::Conn::tls_info), which includes the peer's certificates, for as long as the
+    /// connection lasts, and not only until the application has handled `Connected`.
+    pub keep_tls_info: bool,
     /// Send a PING when nothing was received for this long. If the peer is gone, this is detected one idle timeout
     /// later.
     ///
@@ -152,6 +155,7 @@ impl Default for TransportConfig {
             max_udp_payload: 1472,
             max_udp_payload_v6: None,
             packets_per_key: u64::MAX,
+            keep_tls_info: false,
             keep_alive: None,
             ecn: true,
             spin: false,

@@ -1,12 +1,14 @@
 //! Events for the application.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::mem::PinnedBuf;
 use crate::quic::StreamId;
 use crate::quic::stats::PlacementStats;
+use crate::quic::tls::TlsInfo;
 use crate::wire::quic::TransportError;
 
 /// Identifies a connection among those of all cores of a process. Never reused for another connection.
@@ -177,6 +179,8 @@ pub enum Event {
     Connected {
         /// The negotiated application protocol.
         alpn: Vec<u8>,
+        /// What else TLS negotiated, and the peer's certificates.
+        tls: Arc<TlsInfo>,
     },
     /// The peer opened a stream. This is raised for the first frame that refers to the stream; because of loss and
     /// reordering, streams may be reported in another order than that of their IDs.

@@ -4,6 +4,8 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::crypto::traceless;
+
 /// The secret from which the keys for connection IDs, stateless reset tokens and address tokens are derived. A process
 /// that starts with its predecessor's secret can tell the predecessor's peers that their connections are gone (RFC 9000
 /// §10.3.2).
@@ -22,8 +24,10 @@ impl Secret {
     /// Derives the key for `purpose` by HKDF (RFC 5869). Keys for different purposes are independent.
     pub(super) fn key<const N: usize>(&self, purpose: &str) -> Zeroizing<[u8; N]> {
         let mut key = Zeroizing::new([0; N]);
-        let derive = Hkdf::<Sha256>::new(Some(b"gannet"), &*self.0);
-        derive.expand(purpose.as_bytes(), &mut *key).expect("shorter than 255 hashes");
+        traceless(|| {
+            let derive = Hkdf::<Sha256>::new(Some(b"gannet"), &*self.0);
+            derive.expand(purpose.as_bytes(), &mut *key).expect("shorter than 255 hashes");
+        });
         key
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use crate::base::Side;
+use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::mem::PinnedBuf;
 use crate::quic::{
@@ -16,6 +17,9 @@ use crate::sim::plan::{Flow, Plan, Receive, Space, pattern};
 
 /// Initial contents of provided memory.
 const POISON: u8 = 0xa5;
+
+/// Maximum number of key updates that an application starts on a whim: each causes packets, which cause more.
+const WHIMS: u32 = 200;
 
 /// Description of an error.
 pub type Failure = String;
@@ -130,6 +134,9 @@ pub struct App {
     outgoing: BTreeMap<StreamId, Outgoing>,
     incoming: BTreeMap<StreamId, Incoming>,
     opened: [usize; 2],
+    rng: Rng,
+    /// Number of key updates that were started on a whim.
+    whims: u32,
     /// Chunks that are kept until its next turn.
     pub kept: Vec<Chunk>,
     /// Whether it ever kept any.
@@ -145,9 +152,12 @@ pub struct App {
 impl App {
     /// The application of `side`.
     pub fn new(side: Side, plan: Arc<Plan>) -> Self {
+        let rng = Rng::from_u64(plan.seed ^ 0xca_9c1ce ^ side as u64);
         Self {
             side,
             plan,
+            rng,
+            whims: 0,
             ledger: Arc::default(),
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
@@ -221,8 +231,18 @@ impl App {
         Ok(true)
     }
 
+    /// Updates the keys, perhaps: in the handshake, while data is under way, at rest, while closing.
+    pub fn whim(&mut self, endpoint: &mut Endpoint) {
+        let chance = self.plan.key_whims[self.side as usize];
+        if chance > 0 && self.whims < WHIMS && self.rng.chance(chance) {
+            let updated = self.conn.and_then(|id| endpoint.conn(id)).is_some_and(|mut conn| conn.update_keys());
+            self.whims += u32::from(updated);
+        }
+    }
+
     /// Handles one event.
     pub fn on_event(&mut self, now: Instant, endpoint: &mut Endpoint, id: ConnId, event: Event) -> Result<(), Failure> {
+        self.whim(endpoint);
         if self.closed.is_some() && self.conn != Some(id) {
             return self.on_stranger(endpoint, id, &event);
         }
@@ -237,7 +257,7 @@ impl App {
         ensure!(!gone, "event of a connection that does not exist: {event:?}");
         let mut conn = endpoint.conn(id).expect("checked");
         match event {
-            Event::Connected { alpn } => {
+            Event::Connected { alpn, .. } => {
                 ensure!(alpn == b"sim", "ALPN {alpn:?}");
                 let (version, expected) = (conn.version(), self.plan.version());
                 ensure!(Some(version) == expected, "version {version}, and not {expected:?}");

@@ -144,11 +144,15 @@ static SERVER_TLS: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
     let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).expect("built in");
     tls::server_config(vec![cert], key, &options()).expect("built in")
 });
-static CLIENT_TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
-    let mut config = (*tls::insecure_client_config(&options()).expect("built in")).clone();
-    // A resumed handshake would differ; every run has to start afresh.
-    config.resumption = rustls::client::Resumption::disabled();
-    Arc::new(config)
+/// Clients whose ClientHello takes one Initial packet, and two.
+static CLIENT_TLS: LazyLock<[Arc<rustls::ClientConfig>; 2]> = LazyLock::new(|| {
+    [vec![tls::Group::X25519], Vec::new()].map(|groups| {
+        let options = tls::TlsOptions { groups, ..options() };
+        let mut config = (*tls::insecure_client_config(&options).expect("built in")).clone();
+        // A resumed handshake would differ; every run has to start afresh.
+        config.resumption = rustls::client::Resumption::disabled();
+        Arc::new(config)
+    })
 });
 
 fn options() -> tls::TlsOptions {
@@ -291,7 +295,8 @@ impl World {
 
     fn connect(&mut self) -> Result<(), Failure> {
         let client = &mut self.hosts[0];
-        let config = ClientConfig::new(CLIENT_TLS.clone(), transport(&self.plan, Side::Client, &client.app))
+        let tls = CLIENT_TLS[usize::from(self.plan.hybrid)].clone();
+        let config = ClientConfig::new(tls, transport(&self.plan, Side::Client, &client.app))
             .map_err(|e| format!("configuration: {e}"))?;
         let endpoint = client.cores.running().nth(usize::from(self.plan.home)).ok_or("no such core")?;
         let connected = endpoint.connect(self.now, &config, "sim", client.addr, addr(Side::Server));
@@ -303,6 +308,7 @@ impl World {
     fn settle(&mut self, index: usize) -> Result<(), Failure> {
         let host = &mut self.hosts[index];
         host.app.kept.clear();
+        host.app.whim(host.cores.of(host.app.conn));
         loop {
             let home = host.cores.of(host.app.conn);
             let mut busy = host.app.wake(self.now, home).map_err(|e| format!("{:?}: {e}", host.side))?;
@@ -639,6 +645,11 @@ impl World {
             CloseReason::Shutdown => self.crashed || self.stopping,
             // An outage may last longer than the other side answers with its close.
             CloseReason::StatelessReset if self.ended && self.plan.link.outage.is_some() => true,
+            // A key update at rest comes when only this side has not timed out yet.
+            CloseReason::StatelessReset if self.ended && self.plan.key_whims != [0; 2] => {
+                let peer = &self.app(host.side.peer()).closed;
+                *peer == Some(CloseReason::IdleTimeout) || self.crashed || self.may_be_unheard(host.side.peer())
+            }
             CloseReason::StatelessReset => self.crashed || self.may_be_unheard(host.side.peer()),
             _ => false,
         };

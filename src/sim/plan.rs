@@ -105,6 +105,10 @@ pub struct Plan {
     pub keep_alive: [Option<Duration>; 2],
     /// Whether the client updates keys on progress.
     pub key_updates: bool,
+    /// How often client and server update keys at other times: probability in per mille of each event and each turn.
+    pub key_whims: [u64; 2],
+    /// Whether the client offers X25519MLKEM768, so that its ClientHello takes two Initial packets.
+    pub hybrid: bool,
     /// Number of packets sealed with a key before it is updated.
     pub packets_per_key: u64,
     /// Lengths of the connection IDs of client and server, in bytes.
@@ -314,6 +318,8 @@ impl Plan {
             congestion: if rng.chance(500) { CongestionAlgorithm::Cubic } else { CongestionAlgorithm::NewReno },
             keep_alive: [None; 2],
             key_updates: rng.chance(300),
+            key_whims: [0; 2],
+            hybrid: false,
             packets_per_key: u64::MAX,
             cid_lens: cid_lens(seed),
             versions: [(); 2].map(|()| Versions::default()),
@@ -353,6 +359,11 @@ impl Plan {
         let rng = &mut Rng::from_u64(seed ^ 0xb00_57ed);
         if rng.chance(400) {
             plan.link.every = Duration::from_nanos(size(rng, 24));
+        }
+        let rng = &mut Rng::from_u64(seed ^ 0x71_5000);
+        plan.hybrid = rng.chance(300);
+        if rng.chance(300) {
+            plan.key_whims = [(); 2].map(|()| [0, 5, 100, 1000][rng.below(4) as usize]);
         }
         plan
     }

@@ -17,6 +17,7 @@ mod world;
 
 mod cores;
 mod endings;
+mod hybrid;
 mod memory;
 mod misuse;
 mod model;
@@ -29,3 +30,4 @@ mod scenarios;
 mod sending;
 mod stalls;
 mod steps;
+mod tls;

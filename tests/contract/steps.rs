@@ -49,6 +49,8 @@ fn plan(seed: u64, bad: bool) -> Plan {
         congestion: CongestionAlgorithm::Cubic,
         keep_alive: [None; 2],
         key_updates: false,
+        key_whims: [0; 2],
+        hybrid: false,
         packets_per_key: u64::MAX,
         cid_lens: [10, 17],
         versions: [Versions::default(), Version::ALL[seed as usize % 2].into()],

@@ -95,3 +95,23 @@ fn a_server_holds_no_crypto_bytes_once_the_handshake_is_over() {
     // unexpected_message: nothing is expected from a client, so data after a gap is as wrong as data in order.
     assert_eq!(host.error(), Some(TransportError::crypto(10)));
 }
+
+/// "A server SHOULD treat the receipt of a TLS ClientHello with a non-empty legacy_session_id field as a connection error
+/// of type PROTOCOL_VIOLATION" (RFC 9001 §8.4).
+#[test]
+fn a_hello_in_compatibility_mode_is_refused() {
+    let mut host = Host::server(TransportConfig::default());
+    let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
+    // Type, length in three bytes, version, random number: then the session ID.
+    let mut hello = peer.said[INITIAL].clone();
+    assert_eq!((hello[0], hello[38]), (1, 0));
+    hello[38] = 32;
+    hello.splice(39..39, [7; 32]);
+    let len = (hello.len() - 4) as u32;
+    hello[1..4].copy_from_slice(&len.to_be_bytes()[1..]);
+    let datagram = peer.packet(INITIAL, &frames(&[Frame::Crypto { offset: 0, data: &hello }]));
+    host.receive(datagram);
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    assert_eq!(host.error(), Some(TransportError::PROTOCOL_VIOLATION));
+    assert_eq!(peer.close.map(|close| close.code), Some(TransportError::PROTOCOL_VIOLATION));
+}

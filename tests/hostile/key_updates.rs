@@ -164,6 +164,71 @@ fn an_acknowledgement_of_new_keys_with_old_ones_ends_the_connection() {
     }
 }
 
+/// "Packets with higher packet numbers MUST be protected with either the same or newer packet protection keys than
+/// packets with lower packet numbers" (§6.4). The first packet of a phase shows whether its predecessors kept to that.
+#[test]
+fn older_keys_for_a_larger_number_end_the_connection() {
+    for updates_itself in [false, true] {
+        for (mut host, mut peer) in worlds() {
+            confirm(&mut host, &mut peer);
+            if updates_itself {
+                update(&mut host);
+            }
+            let first = peer.pn[DATA];
+            // Later numbers with old keys are fine as long as no newer keys were used before.
+            host.receive(peer.shaped(DATA, &PING, Shape { pn: Some(first + 5), ..Shape::default() }));
+            host.receive(peer.shaped(DATA, &PING, Shape { pn: Some(first + 3), ..Shape::default() }));
+            assert_eq!(host.closed(), None);
+            peer.update_keys();
+            host.receive(peer.shaped(DATA, &PING, Shape { pn: Some(first + 4), ..Shape::default() }));
+            host.run();
+            assert_eq!(host.error(), Some(TransportError::KEY_UPDATE_ERROR), "{:?} {updates_itself}", host.side);
+        }
+    }
+}
+
+/// Packets of the old phase that are late, and packets of the new phase in any order, are read.
+#[test]
+fn packets_around_an_update_may_come_in_any_order() {
+    for updates_itself in [false, true] {
+        for (mut host, mut peer) in worlds() {
+            confirm(&mut host, &mut peer);
+            if updates_itself {
+                update(&mut host);
+            }
+            let first = peer.pn[DATA];
+            let old: Vec<_> = (0..4).map(|_| peer.packet(DATA, &PING)).collect();
+            peer.update_keys();
+            let new: Vec<_> = (0..4).map(|_| peer.packet(DATA, &PING)).collect();
+            assert_eq!(peer.pn[DATA], first + 8);
+            let before = read(&host);
+            for datagram in [&old[1], &new[2], &old[3], &new[0], &old[0], &new[3], &old[2], &new[1]] {
+                host.receive(datagram.clone());
+            }
+            assert_eq!(read(&host), before + 8, "{:?} {updates_itself}", host.side);
+            assert_eq!(host.closed(), None);
+        }
+    }
+}
+
+/// A packet with the other phase bit that cannot be authenticated changes nothing (§6.3, RFC 9001 §5.5).
+#[test]
+fn a_damaged_packet_updates_no_keys() {
+    for (mut host, mut peer) in worlds() {
+        confirm(&mut host, &mut peer);
+        let before = read(&host);
+        for _ in 0..3 {
+            // The wrong keys for this bit, which header protection hides from others only.
+            let forged = peer.shaped(DATA, &PING, Shape { first: 0x04, ..Shape::default() });
+            host.receive(forged);
+        }
+        let id = host.conn.unwrap();
+        assert_eq!((read(&host), host.endpoint.conn(id).unwrap().stats().key_updates), (before, 0));
+        host.receive(peer.packet(DATA, &PING));
+        assert_eq!((read(&host), host.closed()), (before + 1, None));
+    }
+}
+
 /// Keys are updated automatically after the configured number of packets, but only as fast as updates are confirmed.
 #[test]
 fn keys_are_updated_after_so_many_packets() {

@@ -195,6 +195,10 @@ const AGAINST_SERVER: &[(&str, TransportError, Attack)] = &[
 /// Violations by a server.
 #[rustfmt::skip]
 const AGAINST_CLIENT: &[(&str, TransportError, Attack)] = &[
+    // TLS after the handshake (RFC 9001 §4.4, §6).
+    ("a TLS KeyUpdate", E::crypto(10), data!(one(Frame::Crypto { offset: 0, data: &[24, 0, 0, 1, 0] }))),
+    ("a request for a certificate after the handshake", E::PROTOCOL_VIOLATION,
+        data!(one(Frame::Crypto { offset: 0, data: &[13, 0, 0, 11, 0, 0, 8, 0, 13, 0, 4, 0, 2, 4, 3] }))),
     ("a NEW_TOKEN without a token", E::FRAME_ENCODING_ERROR, data!([0x07, 0x00])),
     ("data on a stream that the client never opened", E::STREAM_STATE_ERROR, data!(stream(BIDI, 0, 1, false))),
     ("data on a stream that only the client sends on", E::STREAM_STATE_ERROR, |host, peer| {

@@ -21,7 +21,8 @@ const CERT: &str = include_str!("../../src/sim/cert.pem");
 const KEY: &str = include_str!("../../src/sim/key.pem");
 
 fn options() -> tls::TlsOptions {
-    tls::TlsOptions { alpn: vec![b"hostile".to_vec()], ..tls::TlsOptions::default() }
+    let groups = vec![tls::Group::X25519];
+    tls::TlsOptions { alpn: vec![b"hostile".to_vec()], groups, ..tls::TlsOptions::default() }
 }
 
 /// The simulator's certificate chain and key.

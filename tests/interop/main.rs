@@ -2,6 +2,7 @@
 #![cfg(feature = "cli")]
 #![forbid(unsafe_code)]
 
+mod certificates;
 mod clients;
 mod cores;
 mod get_failures;

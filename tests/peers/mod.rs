@@ -112,6 +112,8 @@ pub struct ServerOptions {
     pub retry: bool,
     /// Versions of QUIC in order of preference, if not the usual ones (aioquic only).
     pub versions: Vec<u32>,
+    /// Clients need a certificate of this authority, PEM (quinn only).
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Something a server does wrong while it answers a request.
@@ -160,6 +162,10 @@ pub struct ClientOptions {
     pub versions: Vec<u32>,
     /// The version to begin with, if `versions` are given.
     pub first_version: u32,
+    /// The name to ask for, instead of the address (quinn only).
+    pub name: Option<String>,
+    /// The client's certificate chain and its key, PEM (quinn only).
+    pub identity: Option<[PathBuf; 2]>,
 }
 
 impl ServerOptions {
@@ -177,6 +183,7 @@ impl ServerOptions {
             misbehave: None,
             retry: false,
             versions: Vec::new(),
+            client_ca: None,
         }
     }
 }
@@ -196,6 +203,8 @@ impl ClientOptions {
             flows: 1,
             versions: Vec::new(),
             first_version: 1,
+            name: None,
+            identity: None,
         }
     }
 }

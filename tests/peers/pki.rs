@@ -60,7 +60,7 @@ fn generate(name: &str, alternatives: &[&str]) -> Result<(String, String, String
 
     let mut leaf = CertificateParams::new(alternatives.iter().map(|&n| n.to_owned()).collect::<Vec<_>>())?;
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     leaf.use_authority_key_identifier_extension = true;
     leaf.distinguished_name.push(DnType::CommonName, "gannet.test");
     let key = KeyPair::generate()?;

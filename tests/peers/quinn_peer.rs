@@ -16,6 +16,7 @@ use quinn::{
     VarInt, default_runtime,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, KeyLog, KeyLogFile, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -130,10 +131,16 @@ fn key_log() -> Arc<dyn KeyLog> {
 async fn serve(options: ServerOptions) -> Result<i32, Failure> {
     let chain = CertificateDer::pem_file_iter(&options.cert)?.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(&options.key)?;
-    let mut tls = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+    let tls = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13])?;
+    let tls = match &options.client_ca {
+        Some(ca) => {
+            let roots = Arc::new(roots(ca)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?;
+            tls.with_client_cert_verifier(verifier)
+        }
+        None => tls.with_no_client_auth(),
+    };
+    let mut tls = tls.with_single_cert(chain, key)?;
     tls.alpn_protocols = vec![options.alpn.clone().into_bytes()];
     tls.key_log = key_log();
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
@@ -213,15 +220,26 @@ fn local(root: &Path, path: &str) -> Option<PathBuf> {
     relative.components().all(|c| matches!(c, Component::Normal(_))).then(|| root.join(relative))
 }
 
-async fn download(options: ClientOptions) -> Result<i32, Failure> {
+/// The authorities in a PEM file.
+fn roots(path: &Path) -> Result<RootCertStore, Failure> {
     let mut roots = RootCertStore::empty();
-    for cert in CertificateDer::pem_file_iter(&options.ca)? {
+    for cert in CertificateDer::pem_file_iter(path)? {
         roots.add(cert?)?;
     }
-    let mut tls = ClientConfig::builder_with_provider(provider())
+    Ok(roots)
+}
+
+async fn download(options: ClientOptions) -> Result<i32, Failure> {
+    let tls = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots(&options.ca)?);
+    let mut tls = match &options.identity {
+        Some([cert, key]) => {
+            let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<Vec<_>, _>>()?;
+            tls.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key)?)?
+        }
+        None => tls.with_no_client_auth(),
+    };
     tls.alpn_protocols = vec![options.alpn.clone().into_bytes()];
     tls.key_log = key_log();
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
@@ -229,7 +247,8 @@ async fn download(options: ClientOptions) -> Result<i32, Failure> {
     let any =
         SocketAddr::new(if options.remote.is_ipv4() { [0; 4].into() } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }, 0);
     let endpoint = endpoint(any, options.mtu, None)?;
-    let connection = endpoint.connect_with(config, options.remote, &options.remote.ip().to_string())?.await?;
+    let name = options.name.clone().unwrap_or_else(|| options.remote.ip().to_string());
+    let connection = endpoint.connect_with(config, options.remote, &name)?.await?;
     say(format_args!("connected"));
     let fetches = options.paths.iter().map(|path| {
         let (connection, path) = (connection.clone(), path.clone());

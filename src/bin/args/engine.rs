@@ -10,6 +10,7 @@ use gannet::runtime::Idle;
 
 use super::log::LogArgs;
 use super::quic_lb::QuicLb;
+use super::tls::{Group, Suite};
 use super::values::{self, Cidr, Route};
 
 /// Congestion controllers.
@@ -21,18 +22,6 @@ pub enum Congestion {
     /// NewReno (RFC 9002 §7).
     #[value(name = "newreno")]
     NewReno,
-}
-
-/// Cipher suites of TLS 1.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Suite {
-    /// TLS_AES_128_GCM_SHA256.
-    Aes128,
-    /// TLS_AES_256_GCM_SHA384.
-    Aes256,
-    /// TLS_CHACHA20_POLY1305_SHA256.
-    #[value(name = "chacha20")]
-    ChaCha20,
 }
 
 /// What a poll loop does when it has no work.
@@ -138,6 +127,10 @@ pub struct EngineArgs {
     #[arg(long = "suite", value_name = "NAME", value_enum, help_heading = "Engine")]
     pub suites: Vec<Suite>,
 
+    /// Key exchange group to offer. May be repeated, in order of preference [default: all, in the order of the list].
+    #[arg(long = "group", value_name = "NAME", value_enum, help_heading = "Engine")]
+    pub groups: Vec<Group>,
+
     /// Versions of QUIC to speak, in order of preference, for example v2,v1. A server chooses its most preferred one of
     /// those that the client speaks [default: v1,v2].
     #[arg(long, value_name = "LIST", value_parser = values::versions, help_heading = "Engine")]
@@ -175,8 +168,8 @@ pub struct EngineArgs {
     pub pcap: Option<PathBuf>,
 
     /// Append the TLS secrets to this file, so that captures can be decrypted.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, env = "SSLKEYLOGFILE", hide_env_values = true)]
-    #[arg(help_heading = "Diagnostics")]
+    #[arg(long, visible_alias = "key-log", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(env = "SSLKEYLOGFILE", hide_env_values = true, help_heading = "Diagnostics")]
     pub keylog: Option<PathBuf>,
 
     /// Write all counters to this file as JSON on exit.
@@ -251,18 +244,6 @@ impl EngineArgs {
     }
 }
 
-/// The server's identity.
-#[derive(Clone, Debug, Args)]
-pub struct IdentityArgs {
-    /// Certificate chain, the server's certificate first.
-    #[arg(long, value_name = "PEM", value_hint = ValueHint::FilePath, help_heading = "TLS")]
-    pub cert: PathBuf,
-
-    /// Private key of the certificate.
-    #[arg(long, value_name = "PEM", value_hint = ValueHint::FilePath, help_heading = "TLS")]
-    pub key: PathBuf,
-}
-
 /// What a server's connection IDs are made of.
 #[derive(Clone, Debug, Args)]
 pub struct SecretArgs {
@@ -288,17 +269,4 @@ pub struct EndArgs {
     /// once; the second signal ends the process].
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
     pub drain: Option<Duration>,
-}
-
-/// The servers that a client trusts: exactly one of the options.
-#[derive(Clone, Debug, Args)]
-#[group(required = true, multiple = false)]
-pub struct TrustArgs {
-    /// Certificates of the CAs to trust.
-    #[arg(long, value_name = "PEM", value_hint = ValueHint::FilePath, help_heading = "TLS")]
-    pub ca: Option<PathBuf>,
-
-    /// Trust any server. For tests only: anyone on the path can impersonate the server.
-    #[arg(long, help_heading = "TLS")]
-    pub insecure: bool,
 }

@@ -1,6 +1,7 @@
 //! What the command line accepts and rejects.
 
-use super::engine::{Congestion, Dad, Retry, Suite};
+use super::engine::{Congestion, Dad, Retry};
+use super::tls::Suite;
 use super::*;
 
 const PORT: &str = "--port memif --set role=client --set socket=/tmp/s --addr 10.77.0.2/24";

@@ -51,7 +51,7 @@ impl Plan {
             jobs: jobs(args)?,
             remote: resolve(authority, &args.engine)?,
             server_name: args.server_name.clone().unwrap_or_else(|| authority.host.clone()),
-            tls: client_tls(&args.trust, &tls_options(&args.engine, hq::ALPN)?)?,
+            tls: client_tls(&args.trust, &args.identity, &tls_options(&args.engine, hq::ALPN)?)?,
         })
     }
 

@@ -71,7 +71,7 @@ pub fn measure(args: &PerfClientArgs) -> Result<(), Failure> {
 pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
     let remote = resolve(&args.connect, &args.engine)?;
     let name = args.server_name.clone().unwrap_or_else(|| args.connect.host.clone());
-    let tls = client_tls(&args.trust, &tls_options(&args.engine, ALPN)?)?;
+    let tls = client_tls(&args.trust, &args.identity, &tls_options(&args.engine, ALPN)?)?;
     let client = ClientConfig::new(tls, TransportConfig::default())?;
     let plan = PerfPlan {
         upload: args.upload,

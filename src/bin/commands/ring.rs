@@ -31,10 +31,10 @@ fn parse(command: &[&str], args: &RingArgs, server: bool, rest: &[String]) -> Re
     let mut words: Vec<String> = ["gannet"].iter().chain(command).map(|w| (*w).to_owned()).collect();
     words.extend(["--port", "ring", "--addr"].map(String::from));
     if server {
-        let identity = [&args.identity.cert, &args.identity.key].map(|p| p.display().to_string());
-        let [cert, key] = identity;
         words.extend([format!("{SERVER}/24"), "--listen".into(), "4433".into()]);
-        words.extend(["--cert".into(), cert, "--key".into(), key]);
+        for (cert, key) in args.identity.pairs() {
+            words.extend(["--cert".into(), path(cert), "--key".into(), path(key)]);
+        }
     } else {
         words.extend(["10.77.0.2/24".into(), "--insecure".into()]);
     }

@@ -308,7 +308,7 @@ impl PerfClient {
 impl App for PerfClient {
     fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
         match event {
-            Event::Connected { alpn } => self.on_connected(cx, conn, &alpn),
+            Event::Connected { alpn, .. } => self.on_connected(cx, conn, &alpn),
             Event::StreamsAvailable { dir: Dir::Bidi } => self.start_queued(cx, conn),
             Event::Progress { id, contiguous } if self.plan.download > FOLLOWED => {
                 self.on_progress(cx, conn, id, contiguous);

@@ -3,6 +3,7 @@
 mod errors;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::mem::PinnedBuf;
 use crate::quic::connection::Connection;
@@ -12,6 +13,7 @@ use crate::quic::stream::Stream;
 use crate::quic::stream::chunk::Chunk;
 use crate::quic::stream::placement::Placement;
 use crate::quic::stream::priority::Priority;
+use crate::quic::tls::{ExportError, TlsInfo};
 use crate::wire::quic::{StreamId, Version, varint};
 
 pub use errors::{OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
@@ -373,6 +375,21 @@ impl<'a> Conn<'a> {
     /// The negotiated application protocol, once the handshake is complete.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.conn.complete.then_some(&*self.conn.alpn)
+    }
+
+    /// What TLS negotiated, and the peer's certificates, as in [`Event::Connected`]: available from then on until that
+    /// event has been handled; afterwards, only with [`keep_tls_info`](crate::quic::TransportConfig::keep_tls_info).
+    pub fn tls_info(&self) -> Option<&Arc<TlsInfo>> {
+        self.conn.tls_info.as_ref()
+    }
+
+    /// Fills `out` with keying material that only the two ends of this connection can compute
+    /// ([`TlsInfo::export_keying_material`]).
+    ///
+    /// # Errors
+    /// [`ExportError`], also if [`Conn::tls_info`] is no longer available.
+    pub fn export_keying_material(&self, out: &mut [u8], label: &[u8], context: &[u8]) -> Result<(), ExportError> {
+        self.tls_info().ok_or(ExportError::NotKept)?.export_keying_material(out, label, context)
     }
 
     /// Whether the handshake is complete and the connection not closed.

@@ -1,6 +1,7 @@
 //! Drives TLS and applies its results (RFC 9001 §4, RFC 9000 §7).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::base::Side;
 use crate::base::time::{Duration, Instant};
@@ -219,8 +220,14 @@ impl Connection {
         cx.stats.handshakes_v2 += u64::from(self.version == Version::V2);
         let alpn = self.tls.as_ref().and_then(|tls| tls.alpn()).unwrap_or_default().to_vec();
         self.alpn = alpn.as_slice().into();
-        tracing::debug!(conn = %self.id, peer = %self.path.remote, version = %self.version, "handshake complete");
-        self.event(Event::Connected { alpn });
+        let Some(info) = self.tls.as_mut().and_then(|tls| tls.info()) else {
+            let why = "a cipher suite that is not ours";
+            return Err(Fault::new(TransportError::INTERNAL_ERROR, CRYPTO_FRAME, why));
+        };
+        tracing::debug!(conn = %self.id, peer = %self.path.remote, version = %self.version, tls = ?info, "handshake complete");
+        let info = Arc::new(info);
+        self.tls_info = Some(info.clone());
+        self.event(Event::Connected { alpn, tls: info });
         if self.side == Side::Server {
             self.handshake_done_due = true;
             self.offer_tokens(cx);
@@ -257,6 +264,7 @@ impl Connection {
             return;
         }
         self.trimmed = true;
+        self.tls_info.take_if(|_| !self.config.keep_tls_info);
         self.events = VecDeque::new();
         self.recovery.trim();
     }
@@ -322,5 +330,5 @@ fn announced_ack_delay(delay: Duration) -> u64 {
 }
 
 fn tls_fault(error: TlsError) -> Fault {
-    Fault::new(TransportError::crypto(error.alert), CRYPTO_FRAME, error.reason)
+    Fault::new(error.code, CRYPTO_FRAME, error.reason)
 }

@@ -7,6 +7,9 @@ use crate::quic::tls::KeyUpdates;
 /// Number of packets reserved for the close when a key reaches its limit and cannot be updated.
 const LAST_WORDS: u64 = 128;
 
+/// What a peer did wrong that used older keys for a packet than for one with a smaller number (RFC 9001 §6.4).
+const OLDER_KEYS: &str = "older keys for a packet with a larger number";
+
 /// The previous keys, kept for late packets.
 struct Previous {
     remote: PacketKey,
@@ -126,48 +129,59 @@ impl OneRtt {
         }
     }
 
-    /// Records that a packet was authenticated with `generation`. `keep_until` is when replaced keys are dropped, set
-    /// by the first packet that uses their successors (RFC 9001 §6.5). False if the peer updated twice before we sent
-    /// anything with the keys of the first update, so that it cannot have seen that update acknowledged (RFC 9001
-    /// §6.2).
+    /// Records that a packet was authenticated with `generation`. For the first packet of a phase, `facts` says when
+    /// the replaced keys are dropped (RFC 9001 §6.5), and whether a packet with a larger number has arrived.
+    ///
+    /// # Errors
+    /// The reason for a KEY_UPDATE_ERROR. The peer may have updated twice before we sent anything with the keys of the
+    /// first update, so that it cannot have seen that update acknowledged (RFC 9001 §6.2), or have used older keys for
+    /// the packet with the larger number (RFC 9001 §6.4).
     #[inline(always)]
     pub(crate) fn on_authenticated(
         &mut self,
         generation: Generation,
         pn: u64,
         next_pn: u64,
-        keep_until: impl FnOnce() -> Instant,
-    ) -> bool {
+        facts: impl FnOnce() -> (Instant, bool),
+    ) -> Result<(), &'static str> {
         // The common case.
         if generation == Generation::Current
             && let Some(start) = &mut self.phase_start
         {
             *start = pn.min(*start);
-            return true;
+            return Ok(());
         }
-        self.on_new_phase(generation, pn, next_pn, keep_until())
+        self.on_new_phase(generation, pn, next_pn, facts())
     }
 
     #[cold]
-    fn on_new_phase(&mut self, generation: Generation, pn: u64, next_pn: u64, keep_until: Instant) -> bool {
+    fn on_new_phase(
+        &mut self,
+        generation: Generation,
+        pn: u64,
+        next_pn: u64,
+        (keep_until, out_of_order): (Instant, bool),
+    ) -> Result<(), &'static str> {
         match generation {
-            Generation::Previous => true,
+            Generation::Previous => {}
+            // All packets that have arrived have older keys.
+            Generation::Current if self.updated && out_of_order => return Err(OLDER_KEYS),
+            Generation::Next if out_of_order => return Err(OLDER_KEYS),
             Generation::Current => {
                 self.phase_start = Some(pn);
                 if let Some(previous) = &mut self.previous {
                     previous.until = Some(keep_until);
                 }
-                true
             }
             Generation::Next => {
                 if self.updated && self.phase_start.is_some() && self.sent_with_key == 0 {
-                    return false;
+                    return Err("key update before the last one was acknowledged");
                 }
                 self.rotate(next_pn, Some(keep_until));
                 self.phase_start = Some(pn);
-                true
             }
         }
+        Ok(())
     }
 
     /// Moves both directions to the next keys.

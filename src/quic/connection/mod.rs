@@ -48,7 +48,7 @@ use crate::quic::recovery::{Context, Recovery, RecoveryConfig, SpaceId};
 use crate::quic::space::Space;
 use crate::quic::stats::{ConnStats, EndpointStats};
 use crate::quic::stream::{Streams, Windows};
-use crate::quic::tls::TlsSession;
+use crate::quic::tls::{TlsInfo, TlsSession};
 use crate::quic::token::AddressTokens;
 use crate::wire::quic::params::TransportParameters;
 use crate::wire::quic::{ConnectionId, Version, varint};
@@ -194,6 +194,8 @@ pub(crate) struct Connection {
     tls: Option<Box<TlsSession>>,
     /// The negotiated application protocol.
     alpn: Box<[u8]>,
+    /// What TLS negotiated, until the application has seen it.
+    tls_info: Option<Arc<TlsInfo>>,
     spaces: [Space; 3],
     one_rtt: Option<Box<OneRtt>>,
     /// Whether there are Handshake keys, even while they are lent to the packet being read.
@@ -309,6 +311,7 @@ impl Connection {
             events: VecDeque::new(),
             tls: None,
             alpn: Box::default(),
+            tls_info: None,
             spaces,
             one_rtt: None,
             has_handshake_keys: false,

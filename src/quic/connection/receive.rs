@@ -266,8 +266,10 @@ impl Connection {
         }
         let next_pn = self.space(SpaceId::Data).next_pn;
         let acked = self.key_ack.take();
-        let why = if !keys.on_authenticated(generation, pn, next_pn, || cx.now + 3 * self.pto()) {
-            Some("key update before the last one was acknowledged")
+        let acks = &self.spaces[SpaceId::Data.index()].acks;
+        let facts = || (cx.now + 3 * self.pto(), acks.largest() > Some(pn));
+        let why = if let Err(why) = keys.on_authenticated(generation, pn, next_pn, facts) {
+            Some(why)
         } else if acked.is_some_and(|acked| !keys.on_acked(acked, generation)) {
             Some("acknowledgement with older keys than those of the acknowledged packet")
         } else {

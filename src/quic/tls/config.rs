@@ -1,17 +1,18 @@
 //! TLS configurations: rustls with aws-lc-rs for the handshake, and our own packet protection.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CipherSuiteCommon, CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::quic::{ClientConnection, ServerConnection, Version};
-use rustls::{DigitallySignedStruct, KeyLog, RootCertStore, SignatureScheme, SupportedCipherSuite, Tls13CipherSuite};
+use rustls::{DigitallySignedStruct, KeyLog, SignatureScheme, SupportedCipherSuite};
 
 use crate::crypto::Suite;
 use crate::quic::ConfigError;
-use crate::quic::tls::keys::Capture;
-use crate::quic::tls::labels::Labels;
+use crate::quic::tls::exporter::Tap;
+use crate::quic::tls::group::Group;
+use crate::quic::tls::suites::{is_ours, own_suite};
 
 /// Options common to client and server configurations.
 #[derive(Clone, Default)]
@@ -20,58 +21,52 @@ pub struct TlsOptions {
     pub alpn: Vec<Vec<u8>>,
     /// Cipher suites in order of preference. If empty: AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305.
     pub suites: Vec<Suite>,
+    /// Key exchange groups in order of preference. If empty, all: [`Group::ALL`].
+    pub groups: Vec<Group>,
+    /// Whether connections keep what [`TlsInfo::export_keying_material`](super::TlsInfo::export_keying_material) needs.
+    pub exporter: bool,
     /// Receives TLS secrets, for packet analysers; `None` disables logging.
     pub key_log: Option<Arc<dyn KeyLog>>,
 }
 
 impl std::fmt::Debug for TlsOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsOptions").field("alpn", &self.alpn).field("suites", &self.suites).finish_non_exhaustive()
+        f.debug_struct("TlsOptions")
+            .field("alpn", &self.alpn)
+            .field("suites", &self.suites)
+            .field("groups", &self.groups)
+            .field("exporter", &self.exporter)
+            .finish_non_exhaustive()
     }
 }
 
-/// The aws-lc-rs suite `base` with our QUIC packet protection and the labels of every version.
-fn with_capture(base: SupportedCipherSuite, quic: &'static Capture) -> Tls13CipherSuite {
-    let base = base.tls13().expect("a TLS 1.3 suite");
-    Tls13CipherSuite {
-        common: CipherSuiteCommon {
-            suite: base.common.suite,
-            hash_provider: base.common.hash_provider,
-            confidentiality_limit: base.common.confidentiality_limit,
-        },
-        // Once per suite and process.
-        hkdf_provider: Box::leak(Box::new(Labels(base.hkdf_provider))),
-        aead_alg: base.aead_alg,
-        quic: Some(quic),
+impl TlsOptions {
+    /// The crypto provider for these options, as [`crypto_provider`] makes it.
+    pub fn provider(&self) -> Arc<CryptoProvider> {
+        let groups = if self.groups.is_empty() { &Group::ALL[..] } else { &self.groups };
+        let mut provider = CryptoProvider::clone(&crypto_provider(&self.suites));
+        provider.kx_groups = groups.iter().map(|group| group.exchange()).collect();
+        Arc::new(provider)
+    }
+
+    /// Who is told secrets.
+    pub(super) fn key_log(&self) -> Option<Arc<dyn KeyLog>> {
+        if self.exporter { Some(Arc::new(Tap::new(self.key_log.clone()))) } else { self.key_log.clone() }
     }
 }
-
-static AES_128: LazyLock<Tls13CipherSuite> =
-    LazyLock::new(|| with_capture(aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256, &Capture(Suite::Aes128Gcm)));
-static AES_256: LazyLock<Tls13CipherSuite> =
-    LazyLock::new(|| with_capture(aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384, &Capture(Suite::Aes256Gcm)));
-static CHACHA20: LazyLock<Tls13CipherSuite> = LazyLock::new(|| {
-    with_capture(aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256, &Capture(Suite::ChaCha20Poly1305))
-});
 
 /// The crypto provider required for configurations made with rustls' own builders: that of aws-lc-rs, with cipher
-/// suites that use our packet protection. `suites` selects them, in order of preference; empty for all.
+/// suites that use our packet protection, and the groups of [`Group::ALL`]. `suites` selects the suites, in order of
+/// preference; empty for all.
 pub fn crypto_provider(suites: &[Suite]) -> Arc<CryptoProvider> {
     let all = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
     let suites = if suites.is_empty() { &all } else { suites };
-    let cipher_suites = suites.iter().map(|suite| {
-        SupportedCipherSuite::Tls13(match suite {
-            Suite::Aes128Gcm => &AES_128,
-            Suite::Aes256Gcm => &AES_256,
-            Suite::ChaCha20Poly1305 => &CHACHA20,
-        })
-    });
-    Arc::new(CryptoProvider { cipher_suites: cipher_suites.collect(), ..aws_lc_rs::default_provider() })
-}
-
-/// Whether the engine can get the keys of `suite`.
-fn is_ours(suite: &Tls13CipherSuite) -> bool {
-    [&AES_128, &AES_256, &CHACHA20].into_iter().any(|ours| std::ptr::eq(&**ours, suite))
+    let cipher_suites = suites.iter().map(|suite| SupportedCipherSuite::Tls13(own_suite(*suite)));
+    Arc::new(CryptoProvider {
+        cipher_suites: cipher_suites.collect(),
+        kx_groups: Group::ALL.map(Group::exchange).to_vec(),
+        ..aws_lc_rs::default_provider()
+    })
 }
 
 /// Checks that the engine can get the keys of every suite that may be negotiated. QUIC uses TLS 1.3 only (RFC 9001
@@ -122,7 +117,7 @@ pub(crate) fn check_client(config: &Arc<rustls::ClientConfig>) -> Result<(), Con
 /// Initialises what the first handshake on a thread would have to wait for: the random number generator (tens of
 /// milliseconds) and the crypto backend.
 pub(crate) fn warm_up() {
-    let provider = aws_lc_rs::default_provider();
+    let provider = crypto_provider(&[]);
     let mut seed = [0; 32];
     // Without randomness, the handshake itself fails and reports it.
     let _ = provider.secure_random.fill(&mut seed);
@@ -130,63 +125,6 @@ pub(crate) fn warm_up() {
         let _ = group.start();
     }
     let _ = crate::crypto::initial_keys(crate::wire::quic::Version::V1, &seed[..8], crate::base::Side::Client);
-}
-
-/// Makes a TLS configuration for servers.
-///
-/// # Errors
-/// If the key does not match the certificate or is of an unsupported kind.
-pub fn server_config(
-    certs: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    options: &TlsOptions,
-) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
-    let mut config = rustls::ServerConfig::builder_with_provider(crypto_provider(&options.suites))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(certs, key)?;
-    config.alpn_protocols = options.alpn.clone();
-    config.ignore_client_order = true;
-    if let Some(log) = &options.key_log {
-        config.key_log = log.clone();
-    }
-    Ok(Arc::new(config))
-}
-
-fn finish_client(mut config: rustls::ClientConfig, options: &TlsOptions) -> Arc<rustls::ClientConfig> {
-    config.alpn_protocols = options.alpn.clone();
-    if let Some(log) = &options.key_log {
-        config.key_log = log.clone();
-    }
-    Arc::new(config)
-}
-
-/// Makes a TLS configuration for clients that trusts `roots`.
-///
-/// # Errors
-/// If no suite is usable.
-pub fn client_config(roots: RootCertStore, options: &TlsOptions) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-    let config = rustls::ClientConfig::builder_with_provider(crypto_provider(&options.suites))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(finish_client(config, options))
-}
-
-/// Makes a TLS configuration for clients that accepts any certificate, for tests and benchmarks. Anyone on the path can
-/// then read and change everything.
-///
-/// # Errors
-/// If no suite is usable.
-pub fn insecure_client_config(options: &TlsOptions) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-    let provider = crypto_provider(&options.suites);
-    let any = AnyCertificate::new(&provider);
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(any))
-        .with_no_client_auth();
-    Ok(finish_client(config, options))
 }
 
 /// A verifier that checks that the peer has the key of its certificate, but not who issued the certificate. It is used

@@ -4,35 +4,60 @@
 //! `labels` lets it derive the keys of a version that is chosen during the handshake, and `config` makes configurations
 //! whose suites allow both.
 
+mod builder;
+mod certificates;
 mod config;
+mod exporter;
+mod group;
 pub(crate) mod hello;
+mod info;
 mod keys;
 mod labels;
 mod pem;
+mod suites;
 mod words;
 
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::quic::{ClientConnection, Connection as Quic, ServerConnection, Version as RustlsVersion};
+use rustls::{HandshakeType, PeerMisbehaved};
 
+use zeroize::Zeroizing;
+
+use crate::base::Side;
 use crate::crypto::{Keys, PacketKey, traceless};
-use crate::wire::quic::Version;
+use crate::wire::quic::{TransportError, Version};
 
-pub use config::{AnyCertificate, TlsOptions, client_config, crypto_provider, insecure_client_config, server_config};
+pub use builder::{ClientAuth, ClientTls, ServerTls, client_config, insecure_client_config, server_config};
+pub use certificates::{Certificates, UnknownName};
+pub use config::{AnyCertificate, TlsOptions, crypto_provider};
 pub(crate) use config::{check_client, check_server, warm_up};
-pub use pem::{PemError, load_certs, load_private_key, load_roots};
+pub use exporter::{ExportError, Tap};
+pub use group::Group;
+pub use info::TlsInfo;
+pub use pem::{PemError, load_certs, load_crls, load_private_key, load_roots};
 pub use words::{explain, explain_own};
 
-/// A TLS failure: the alert to send (RFC 8446 §6) and the reason.
+/// A TLS failure: the error to close with, usually an alert (RFC 9001 §4.8), and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsError {
-    pub(crate) alert: u8,
+    pub(crate) code: TransportError,
     pub(crate) reason: String,
 }
 
 /// The alert for errors without a more specific one: internal_error.
 const INTERNAL_ERROR: u8 = 80;
+
+/// The alert for a server that selects no application protocol, or one that the client cannot use (RFC 7301 §3.2).
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// The alert for a host name that a server does not serve (RFC 6066 §3).
+const UNRECOGNIZED_NAME: u8 = 112;
+
+/// rustls' error when a resolver has no certificate for a client. Its alert would be access_denied, which is for another
+/// purpose (RFC 8446 §6.2).
+const NO_CERTIFICATE: &str = "no server certificate chain resolved";
 
 /// New keys from the handshake.
 pub(crate) enum KeyChange {
@@ -58,6 +83,10 @@ pub(crate) struct TlsSession {
     quic: Quic,
     /// The version whose keys are derived.
     version: Version,
+    /// Whether the beginning of a ClientHello is to be read.
+    reads_hello: bool,
+    /// The secret for exporters, if it is to be kept.
+    exporter: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// rustls takes all sessions for ones of version 1 (see [`labels`]).
@@ -77,11 +106,11 @@ impl TlsSession {
         name: &str,
         params: Vec<u8>,
     ) -> Result<Self, TlsError> {
-        let internal = |reason: String| TlsError { alert: INTERNAL_ERROR, reason };
+        let internal = |reason: String| TlsError { code: TransportError::crypto(INTERNAL_ERROR), reason };
         let name =
             ServerName::try_from(name.to_owned()).map_err(|_| internal("not a DNS name or an IP address".into()))?;
         let conn = ClientConnection::new(config.clone(), ANY, name, params);
-        conn.map(|c| Self { quic: Quic::Client(c), version }).map_err(|e| internal(e.to_string()))
+        conn.map(|c| Self::new(Quic::Client(c), version)).map_err(|e| internal(e.to_string()))
     }
 
     /// A server's session of `version`. It announces the transport parameters `params`.
@@ -91,8 +120,13 @@ impl TlsSession {
         params: Vec<u8>,
     ) -> Result<Self, TlsError> {
         ServerConnection::new(config.clone(), ANY, params)
-            .map(|c| Self { quic: Quic::Server(c), version })
-            .map_err(|e| TlsError { alert: INTERNAL_ERROR, reason: e.to_string() })
+            .map(|c| Self::new(Quic::Server(c), version))
+            .map_err(|e| TlsError { code: TransportError::crypto(INTERNAL_ERROR), reason: e.to_string() })
+    }
+
+    fn new(quic: Quic, version: Version) -> Self {
+        let reads_hello = matches!(quic, Quic::Server(_));
+        Self { quic, version, reads_hello, exporter: None }
     }
 
     /// All keys from now on are those of `version`, which was negotiated.
@@ -102,10 +136,40 @@ impl TlsSession {
 
     /// Reads handshake bytes, which must be in order.
     pub(crate) fn read_handshake(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
-        self.quic.read_hs(bytes).map_err(|error| TlsError {
-            alert: self.quic.alert().map_or(INTERNAL_ERROR, u8::from),
-            reason: explain(&error),
-        })
+        if std::mem::take(&mut self.reads_hello) && asks_for_compatibility(bytes) {
+            let reason = "a ClientHello in middlebox compatibility mode".into();
+            return Err(TlsError { code: TransportError::PROTOCOL_VIOLATION, reason });
+        }
+        let (done, secret) = exporter::catching(|| self.quic.read_hs(bytes));
+        self.exporter = secret.or(self.exporter.take());
+        done.map_err(|error| self.failure(&error))
+    }
+
+    /// What `error` means to the peer and to us.
+    fn failure(&self, error: &rustls::Error) -> TlsError {
+        if let (Quic::Server(server), rustls::Error::General(why)) = (&self.quic, error)
+            && why == NO_CERTIFICATE
+            && let Some(name) = server.server_name()
+        {
+            let reason = format!("no certificate for the host name {}", name.escape_default());
+            return TlsError { code: TransportError::crypto(UNRECOGNIZED_NAME), reason };
+        }
+        // Authentication of clients after the handshake is forbidden (RFC 9001 §4.4).
+        if let rustls::Error::InappropriateHandshakeMessage { got_type: HandshakeType::CertificateRequest, .. } = error
+            && !self.quic.is_handshaking()
+        {
+            let reason = "a request for a certificate after the handshake".into();
+            return TlsError { code: TransportError::PROTOCOL_VIOLATION, reason };
+        }
+        let side = if matches!(self.quic, Quic::Server(_)) { Side::Server } else { Side::Client };
+        let alert = match error {
+            // rustls has another alert for it than QUIC (RFC 9001 §8.1).
+            rustls::Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol) => {
+                NO_APPLICATION_PROTOCOL
+            }
+            _ => self.quic.alert().map_or(INTERNAL_ERROR, u8::from),
+        };
+        TlsError { code: TransportError::crypto(alert), reason: explain(error, side) }
     }
 
     /// Appends handshake bytes to send to `out`. Bytes after a returned key change belong to the new keys' level.
@@ -133,6 +197,19 @@ impl TlsSession {
     pub(crate) fn alpn(&self) -> Option<&[u8]> {
         self.quic.alpn_protocol()
     }
+
+    /// What was negotiated, once the handshake is complete. The secret for exporters is in the first answer only.
+    pub(crate) fn info(&mut self) -> Option<TlsInfo> {
+        TlsInfo::of(&self.quic, self.exporter.take())
+    }
+}
+
+/// Whether `hello`, the beginning of a ClientHello, has a legacy session ID, which QUIC does not allow (RFC 9001 §8.4).
+/// Type, length, version and random number come before it.
+fn asks_for_compatibility(hello: &[u8]) -> bool {
+    const CLIENT_HELLO: u8 = 1;
+    const SESSION_ID_LEN: usize = 1 + 3 + 2 + 32;
+    hello.first() == Some(&CLIENT_HELLO) && hello.get(SESSION_ID_LEN).is_some_and(|len| *len != 0)
 }
 
 #[cfg(test)]
@@ -141,7 +218,7 @@ mod tests {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
     use super::*;
-    use crate::base::Side;
+    use crate::crypto::Suite;
     use crate::crypto::tests::traces::{Secrets, add_keys, deep};
     use crate::wire::quic::ConnectionId;
     use crate::wire::quic::params::TransportParameters;
@@ -155,6 +232,76 @@ mod tests {
             ..Default::default()
         };
         params.to_bytes()
+    }
+
+    /// Two sessions that have completed their handshake with each other.
+    fn complete(options: &TlsOptions) -> [TlsSession; 2] {
+        let cert = CertificateDer::from_pem_slice(include_bytes!("../../sim/cert.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../sim/key.pem")).unwrap();
+        let server = server_config(vec![cert], key, options).unwrap();
+        let client = insecure_client_config(options).unwrap();
+        let mut ends = [
+            TlsSession::client(&client, Version::V1, "sim", params(Side::Client)).unwrap(),
+            TlsSession::server(&server, Version::V1, params(Side::Server)).unwrap(),
+        ];
+        for turn in 0..8 {
+            let (from, to) = (turn % 2, 1 - turn % 2);
+            loop {
+                let mut said = Vec::new();
+                let change = ends[from].write_handshake(&mut said);
+                if change.is_none() && said.is_empty() {
+                    break;
+                }
+                ends[to].read_handshake(&said).unwrap();
+            }
+        }
+        ends
+    }
+
+    /// What is exported from the secret alone is what rustls exports from the session.
+    #[test]
+    fn exports_are_those_of_rustls() {
+        for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+            let options =
+                TlsOptions { alpn: vec![b"x".to_vec()], exporter: true, suites: vec![suite], ..TlsOptions::default() };
+            for mut end in complete(&options) {
+                let info = end.info().unwrap();
+                for (len, label, context) in [
+                    (1, &b"EXPORTER-x"[..], &b""[..]),
+                    (32, b"", b"y"),
+                    (48, b"EXPORTER-x", &[7; 300]),
+                    (1000, b"a", b"b"),
+                ] {
+                    let mut ours = vec![0; len];
+                    info.export_keying_material(&mut ours, label, context).unwrap();
+                    let theirs = end.quic.export_keying_material(vec![0; len], label, Some(context)).unwrap();
+                    assert_eq!(ours, theirs, "{suite:?} {len}");
+                }
+            }
+        }
+    }
+
+    /// The key log still gets everything, and a session without an exporter keeps no secret.
+    #[test]
+    fn the_tap_of_exporters_passes_secrets_on() {
+        #[derive(Debug, Default)]
+        struct Log(std::sync::Mutex<Vec<String>>);
+        impl rustls::KeyLog for Log {
+            fn log(&self, label: &str, _: &[u8], _: &[u8]) {
+                self.0.lock().unwrap().push(label.to_owned());
+            }
+        }
+        let mut all = Vec::new();
+        for exporter in [false, true] {
+            let log = Arc::new(Log::default());
+            let key_log: Option<Arc<dyn rustls::KeyLog>> = Some(log.clone());
+            let options = TlsOptions { alpn: vec![b"x".to_vec()], exporter, key_log, ..TlsOptions::default() };
+            let exports = complete(&options)
+                .map(|mut end| end.info().unwrap().export_keying_material(&mut [0; 8], b"x", b"").is_ok());
+            assert_eq!(exports, [exporter; 2]);
+            all.push(std::mem::take(&mut *log.0.lock().unwrap()));
+        }
+        assert!(all[0].len() >= 10 && all[0] == all[1], "{all:?}");
     }
 
     /// Keys of both ends, from the handshake to the first update.

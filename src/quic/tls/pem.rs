@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{Error as Syntax, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use thiserror::Error;
 
 use super::words::explain_own;
@@ -145,6 +145,18 @@ pub fn load_roots(path: &Path) -> Result<RootCertStore, PemError> {
         roots.add(cert).map_err(|e| PemError::Bad { path: path.into(), reason: explain_own(&e) })?;
     }
     Ok(roots)
+}
+
+/// Loads the certificate revocation lists of a PEM file.
+///
+/// # Errors
+/// [`PemError`] names the file and what is wrong with it.
+pub fn load_crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    const WHAT: &str = "certificate revocation list";
+    let pem = read(path)?;
+    let crls: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+    let crls = crls.map_err(|e| bad(path, &pem, WHAT, &e))?;
+    if crls.is_empty() { Err(missing(path, &pem, WHAT)) } else { Ok(crls) }
 }
 
 #[cfg(test)]

@@ -3,9 +3,14 @@
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, Error};
 
-/// Describes a handshake error with a peer, whose certificate it may concern.
-pub fn explain(error: &Error) -> String {
+use crate::base::Side;
+
+/// Describes a handshake error of `side` with its peer, whose certificate it may concern.
+pub fn explain(error: &Error, side: Side) -> String {
     match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) if side == Side::Server => {
+            "the client's certificate was not issued by a trusted CA (specify the right one with --client-ca)".into()
+        }
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "the server's certificate was not issued by a trusted CA (specify the right one with --ca)".into()
         }
@@ -18,7 +23,11 @@ pub fn explain(error: &Error) -> String {
                 expected.to_str()
             )
         }
-        Error::InvalidCertificate(error) => format!("the peer's certificate is not acceptable: {}", certificate(error)),
+        Error::InvalidCertificate(error) => {
+            let whose = if side == Side::Server { "client" } else { "server" };
+            format!("the {whose}'s certificate is not acceptable: {}", certificate(error, side.peer()))
+        }
+        Error::NoCertificatesPresented => "the client has no certificate, which is required".into(),
         Error::NoApplicationProtocol => "no application protocol (ALPN) in common with the peer".into(),
         error => general(error),
     }
@@ -30,12 +39,13 @@ pub fn explain_own(error: &Error) -> String {
         Error::InconsistentKeys(_) => {
             "the key does not match the certificate (the server's certificate must be the first in its file)".into()
         }
-        Error::InvalidCertificate(error) => certificate(error),
+        Error::InvalidCertificate(error) => certificate(error, Side::Server),
         error => general(error),
     }
 }
 
-fn certificate(error: &CertificateError) -> String {
+/// What is wrong with a certificate of `owner`.
+fn certificate(error: &CertificateError, owner: Side) -> String {
     match error {
         CertificateError::BadEncoding => "it is damaged".into(),
         CertificateError::Expired => "it has expired".into(),
@@ -51,8 +61,11 @@ fn certificate(error: &CertificateError) -> String {
             "its signature is not by the CA it names: it was changed, or two CAs have the same name".into()
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "it is for another purpose (its extended key usage lacks serverAuth)".into()
+            let usage = if owner == Side::Server { "serverAuth" } else { "clientAuth" };
+            format!("it is for another purpose (its extended key usage lacks {usage})")
         }
+        CertificateError::Revoked => "it was revoked".into(),
+        CertificateError::UnknownRevocationStatus => "there is no revocation list of the CA that issued it".into(),
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             "it is signed with an algorithm that is not supported; use ECDSA, Ed25519, or RSA with SHA-256 or more"
@@ -153,7 +166,11 @@ mod tests {
             (Error::InvalidCertificate(name), &["for b.test, 10.9.0.1, and not for a.test", "--server-name"]),
             (Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon), &["no cipher suites in common"]),
         ] {
-            let said = if matches!(error, Error::InconsistentKeys(_)) { explain_own(&error) } else { explain(&error) };
+            let said = if matches!(error, Error::InconsistentKeys(_)) {
+                explain_own(&error)
+            } else {
+                explain(&error, Side::Client)
+            };
             for part in parts {
                 assert!(said.contains(part), "{part} is not in: {said}");
             }

@@ -12,6 +12,7 @@ mod orders;
 mod page;
 mod report;
 mod stages;
+mod tls;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -43,11 +44,10 @@ use group::{Common, Left};
 use orders::{Orders, Signals};
 
 pub use group::Member;
-pub use options::{
-    client_tls, client_transport, net_config, resolve, server_endpoint, server_tls, tls_options, transport,
-};
+pub use options::{client_transport, net_config, resolve, server_endpoint, transport};
 pub use orders::Renewal;
 pub use report::Counters;
+pub use tls::{client_tls, server_tls, tls_options};
 
 /// Any error, for display to the user.
 pub type Failure = Box<dyn Error + Send + Sync>;

@@ -1,25 +1,21 @@
 //! Converts command-line arguments to configurations of the library.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use gannet::api::{self, LbKey};
 use gannet::base::cpus;
 pub use gannet::base::cpus::pin;
 use gannet::base::rng::Rng;
-use gannet::crypto;
 use gannet::datapath::Caps;
 use gannet::net::{Cidr, Detect, NetConfig, Route};
-use gannet::quic::{CidConfig, CongestionAlgorithm, EndpointConfig, RetryPolicy, TransportConfig, tls};
+use gannet::quic::{CidConfig, CongestionAlgorithm, EndpointConfig, RetryPolicy, TransportConfig};
 use gannet::wire::ipv4::IPV4_LEN;
 use gannet::wire::ipv6::IPV6_LEN;
 use gannet::wire::udp::UDP_LEN;
-use rustls::pki_types::CertificateDer;
 
-use super::keylog::KeyLogFile;
-use super::{Failure, Usage, certificate};
-use crate::args::engine::{Congestion, Dad, EngineArgs, IdentityArgs, Retry, SecretArgs, Suite, TrustArgs};
+use super::{Failure, Usage};
+use crate::args::engine::{Congestion, Dad, EngineArgs, Retry, SecretArgs};
 use crate::args::quic_lb::QuicLb;
 use crate::args::target::HostPort;
 use crate::args::values;
@@ -82,21 +78,6 @@ pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
     }
 }
 
-/// The TLS options of both sides.
-pub fn tls_options(args: &EngineArgs, alpn: &[u8]) -> Result<tls::TlsOptions, Failure> {
-    let suites = args.suites.iter().map(|s| match s {
-        Suite::Aes128 => crypto::Suite::Aes128Gcm,
-        Suite::Aes256 => crypto::Suite::Aes256Gcm,
-        Suite::ChaCha20 => crypto::Suite::ChaCha20Poly1305,
-    });
-    let mut options = tls::TlsOptions { alpn: vec![alpn.to_vec()], suites: suites.collect(), key_log: None };
-    if let Some(path) = &args.keylog {
-        let log = KeyLogFile::open(path).map_err(|e| format!("cannot write the key log {}: {e}", path.display()))?;
-        options.key_log = Some(Arc::new(log));
-    }
-    Ok(options)
-}
-
 /// A server's engine settings.
 pub fn server_endpoint(args: &SecretArgs, retry: Retry) -> Result<EndpointConfig, Failure> {
     let mut config = match &args.secret {
@@ -128,49 +109,6 @@ fn routed_ids(lb: &QuicLb) -> Result<CidConfig, Failure> {
         None => None,
     };
     Ok(CidConfig::routed(lb.config, &lb.server_id, lb.nonce, key.as_deref())?)
-}
-
-/// A server's TLS configuration.
-pub fn server_tls(identity: &IdentityArgs, options: &tls::TlsOptions) -> Result<Arc<rustls::ServerConfig>, Failure> {
-    tls_with(identity, tls::load_certs(&identity.cert)?, options)
-}
-
-/// Like [`server_tls`]. Warns about what clients would reject in the certificate, which does not keep the server from
-/// starting.
-pub fn checked_server_tls(
-    identity: &IdentityArgs,
-    engine: &EngineArgs,
-    options: &tls::TlsOptions,
-) -> Result<Arc<rustls::ServerConfig>, Failure> {
-    let certs = tls::load_certs(&identity.cert)?;
-    let first = certs.first().cloned();
-    let config = tls_with(identity, certs, options)?;
-    let addrs: Vec<IpAddr> = engine.addrs.iter().map(|c| c.addr).collect();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    for problem in first.iter().flat_map(|cert| certificate::problems(cert, &addrs, now)) {
-        tracing::warn!("{}: {problem}", identity.cert.display());
-    }
-    Ok(config)
-}
-
-fn tls_with(
-    identity: &IdentityArgs,
-    certs: Vec<CertificateDer<'static>>,
-    options: &tls::TlsOptions,
-) -> Result<Arc<rustls::ServerConfig>, Failure> {
-    let key = tls::load_private_key(&identity.key)?;
-    tls::server_config(certs, key, options).map_err(|e| {
-        let (cert, key) = (identity.cert.display(), identity.key.display());
-        format!("{cert} and {key} do not work together: {}", tls::explain_own(&e)).into()
-    })
-}
-
-/// A client's TLS configuration.
-pub fn client_tls(trust: &TrustArgs, options: &tls::TlsOptions) -> Result<Arc<rustls::ClientConfig>, Failure> {
-    Ok(match &trust.ca {
-        Some(path) => tls::client_config(tls::load_roots(path)?, options)?,
-        None => tls::insecure_client_config(options)?,
-    })
 }
 
 /// The address of `target`. Names are resolved by the system; the first of several addresses that this port has a route

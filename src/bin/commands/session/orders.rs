@@ -14,10 +14,11 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 
 use super::Failure;
 use super::hang_up::HangUps;
-use super::options::checked_server_tls;
-use crate::args::engine::{EngineArgs, IdentityArgs};
+use super::tls::checked_server_tls;
+use crate::args::engine::EngineArgs;
+use crate::args::tls::IdentityArgs;
 
-/// A server's certificate, whose files SIGHUP reads again.
+/// A server's certificates, whose files SIGHUP reads again.
 pub struct Renewal {
     source: Source,
     hang_ups: HangUps,
@@ -58,16 +59,17 @@ impl Source {
         checked_server_tls(&self.identity, &self.engine, &self.options)
     }
 
+    /// The files, for a message.
+    fn files(&self) -> String {
+        let files: Vec<_> = self.identity.files().map(|path| path.display().to_string()).collect();
+        files.join(", ")
+    }
+
     /// Reads the files again, and uses them for new connections. If they cannot be used, nothing changes.
     fn renew(&self, control: &Control) {
-        let [cert, key] = [&self.identity.cert, &self.identity.key];
-        match [cert, key].into_iter().try_for_each(|path| check_file(path)).and_then(|()| self.tls()) {
+        match self.identity.files().try_for_each(check_file).and_then(|()| self.tls()) {
             Ok(tls) => match control.set_tls(tls) {
-                Ok(()) => tracing::info!(
-                    "read the certificate {} and the key {}: all cores were told to use them for new connections",
-                    cert.display(),
-                    key.display()
-                ),
+                Ok(()) => tracing::info!("read {}: all cores were told to use them for new connections", self.files()),
                 Err(SetTlsError::Unheard(unheard)) => {
                     tracing::warn!("the certificate was not replaced on all cores: {unheard}; send SIGHUP again");
                 }
