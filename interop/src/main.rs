@@ -73,7 +73,8 @@ struct ForwardArgs {
     /// The link to the client
     #[arg(long, value_name = "SHAPE", value_parser = shape::shape, default_value = "")]
     down: Shape,
-    /// Give all clients another source: TIME=port, TIME=address or TIME=both. May be repeated
+    /// Give all clients another source: TIME=port, TIME=address or TIME=both, where TIME counts from the first datagram.
+    /// May be repeated
     #[arg(long, value_name = "TIME=WHAT", value_parser = shape::rebinding)]
     rebind: Vec<(Duration, Rebinding)>,
     /// An address for clients to be given. May be repeated

@@ -133,7 +133,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 struct Engine {
+    /// When the captures began.
     start: Clock,
+    /// When the first datagram came: what the forwarder's times count from. How long the programs take to start has no
+    /// influence then.
+    epoch: Option<Clock>,
     /// Towards the client and the server.
     sockets: [PacketSocket; 2],
     captures: Option<[Capture; 2]>,
@@ -160,6 +164,7 @@ impl Engine {
         };
         Ok(Self {
             start: Clock::now(),
+            epoch: None,
             sockets: [PacketSocket::open(&place.to_client)?, PacketSocket::open(&place.to_server)?],
             captures,
             forwarder: Forwarder::new(config, Instant::ZERO, &mut Rng::from_u64(seed)),
@@ -168,7 +173,7 @@ impl Engine {
     }
 
     fn now(&self) -> Instant {
-        Instant::ZERO + self.start.elapsed()
+        Instant::ZERO + self.epoch.map_or(Duration::ZERO, |epoch| epoch.elapsed())
     }
 
     fn run(mut self, shared: &Shared) -> Result<()> {
@@ -214,6 +219,7 @@ impl Engine {
             Side::Client => sight.client_sent(*ecn, payload),
             Side::Server => sight.server_sent(*to, *ecn, payload),
         }
+        self.epoch.get_or_insert_with(Clock::now);
         let now = self.now();
         self.forwarder.send(now, from.peer(), datagram);
         Ok(())

@@ -106,7 +106,6 @@ impl Play<'_> {
             // Its script says so before the socket is bound.
             std::thread::sleep(Duration::from_millis(300));
         }
-        // Started late, so that its times count from the client's first packet, more or less.
         let middle = Middle::start(place, (self.case.link)(), seed, Some(self.dir))?;
         let killed = self.case.ending == Ending::ServerKilled;
         let mut all = true;
