@@ -665,7 +665,10 @@ impl World {
 
     /// The other side's close may be lost for good, too.
     fn may_time_out(&self) -> bool {
-        self.network.cut || self.crashed || self.plan.link.loss > 0 || self.plan.link.corrupt > 0 || self.ended
+        let link = &self.plan.link;
+        // Until marks are given up, everything is lost that has one.
+        let lossy = link.loss > 0 || link.corrupt > 0 || link.ecn == EcnFate::Dropped;
+        self.network.cut || self.crashed || lossy || self.ended
     }
 
     fn describe(&self) -> String {
