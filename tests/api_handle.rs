@@ -4,6 +4,8 @@
 mod api;
 #[path = "api/cores.rs"]
 mod cores;
+#[path = "api/datagrams.rs"]
+mod datagrams;
 #[path = "api/turns.rs"]
 mod turns;
 #[path = "api/vectored.rs"]

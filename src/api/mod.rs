@@ -337,11 +337,13 @@ pub use crate::mem::{AllocError, BufPool, Hugepages, PinnedBuf, PinnedRegion, Po
 pub use crate::net::{Cidr, CidrError, Detect, Drops, NetConfig, NetDrop, NetError, NetStats, Route, RouteError};
 #[doc(inline)]
 pub use crate::quic::{
-    BufferProvider, Chunk, CidConfig, CidConfigError, ClientConfig, CloseReason, ConfigError, CongestionAlgorithm,
-    Conn, ConnId, ConnStats, ConnectError, Dir, DropReason, EndpointConfig, EndpointStats, Event, MemoryConfig,
-    MemoryTokens, NewTokens, Notify, OpenError, OutOfSpace, PlacementStats, Priority, ProvideError, ProvideErrorKind,
-    RetryPolicy, Secret, SendData, SendError, SendErrorKind, ServerConfig, StreamError, StreamId, StreamStats,
-    TokenScope, TokenStore, TransportConfig, tls,
+    AckRequests, BufferProvider, Chunk, CidConfig, CidConfigError, ClientConfig, CloseReason, ConfigError,
+    CongestionAlgorithm, Conn, ConnId, ConnStats, ConnectError, DatagramConfig, DatagramError, DatagramErrorKind,
+    DatagramId, DatagramOptions, DatagramOrder, DatagramOutcome, DatagramStats, Dir, DropPolicy, DropReason,
+    EndpointConfig, EndpointStats, Event, MemoryConfig, MemoryTokens, NewTokens, Notify, OpenError, OutOfSpace,
+    PlacementStats, Priority, ProvideError, ProvideErrorKind, ReceivedDatagram, RetryPolicy, Secret, SendData,
+    SendError, SendErrorKind, ServerConfig, StreamError, StreamId, StreamStats, TokenScope, TokenStore,
+    TransportConfig, tls,
 };
 #[doc(inline)]
 pub use crate::runtime::{

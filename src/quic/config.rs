@@ -1,7 +1,9 @@
 //! Configuration of endpoints and connections.
 
+mod acks;
 mod check;
 mod cores;
+mod datagrams;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +19,9 @@ use crate::quic::secret::Secret;
 use crate::quic::token::{NewTokens, RetryPolicy, TokenStore};
 use crate::quic::{StreamId, tls};
 use crate::wire::quic::{Version, Versions};
+
+pub use acks::AckRequests;
+pub use datagrams::{DatagramConfig, DatagramOrder, DropPolicy};
 
 /// Congestion control algorithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,6 +135,16 @@ pub struct TransportConfig {
     pub spin: bool,
     /// Provides receive buffers for streams that the peer opens.
     pub provider: Option<Arc<dyn BufferProvider>>,
+    /// Minimum delay that peers may request for our acknowledgements (draft-ietf-quic-ack-frequency-14), at most
+    /// `max_ack_delay`; announced to the peer. `None` does not let them request anything.
+    pub min_ack_delay: Option<Duration>,
+    /// What we ask the peer's acknowledgements for, if it supports that.
+    pub ack_requests: AckRequests,
+    /// Whether peers may reset streams and still have their first bytes delivered
+    /// ([`Conn::reset_at`](crate::quic::Conn::reset_at)). Announced to the peer.
+    pub reset_stream_at: bool,
+    /// Unreliable datagrams (RFC 9221); `None`, the default, neither accepts nor sends any.
+    pub datagrams: Option<DatagramConfig>,
 }
 
 impl Default for TransportConfig {
@@ -160,6 +175,10 @@ impl Default for TransportConfig {
             ecn: true,
             spin: false,
             provider: None,
+            min_ack_delay: Some(Duration::from_millis(1)),
+            ack_requests: AckRequests::Never,
+            reset_stream_at: true,
+            datagrams: None,
         }
     }
 }

@@ -98,6 +98,25 @@ pub enum OutOfSpace {
     Stop(u64),
 }
 
+/// Identifies a datagram that was queued for sending, among those of its connection. Later ones have larger numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DatagramId(pub u64);
+
+/// What became of a datagram that was queued for sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DatagramOutcome {
+    /// It was sent.
+    Sent,
+    /// It was not sent before its deadline.
+    Expired,
+    /// The queue was full, and it was the oldest in it ([`DropPolicy::Oldest`](crate::quic::DropPolicy::Oldest)).
+    Overflow,
+    /// It no longer fits into a packet, as the path carries only smaller ones than when it was queued.
+    TooLarge,
+    /// The connection ended.
+    Closed,
+}
+
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
@@ -289,6 +308,50 @@ pub enum Event {
         /// The stream.
         id: StreamId,
     },
+    /// Received datagrams wait to be taken ([`Conn::take_datagram`](crate::quic::Conn::take_datagram)). Raised again only
+    /// when another one arrives after one was taken. If the connection ends other than by a local `close`, those not
+    /// taken remain until the application has received `Closed` and polls the next event.
+    DatagramsReadable,
+    /// A buffer provided for datagrams is returned. This happens exactly once for every buffer.
+    #[non_exhaustive]
+    DatagramBuffer {
+        /// The buffer.
+        buf: PinnedBuf,
+        /// Length of the datagram at its front; `None` if the connection ended before one arrived. What lies behind it is
+        /// undefined.
+        received: Option<usize>,
+    },
+    /// Few of the buffers provided for datagrams are unused; datagrams for which there is none are dropped. Raised once
+    /// until more are provided.
+    DatagramSpaceLow {
+        /// Number of unused buffers.
+        left: usize,
+    },
+    /// The memory of a datagram is returned. This happens exactly once for each that was accepted for sending, as soon
+    /// as it was encrypted into a packet, or dropped.
+    DatagramDone {
+        /// The datagram.
+        id: DatagramId,
+        /// Its memory.
+        data: SendData,
+        /// What became of it.
+        outcome: DatagramOutcome,
+    },
+    /// The peer has acknowledged the packet with a datagram that was sent. Whether its application has received the
+    /// datagram is another matter (RFC 9221 §5.2).
+    DatagramAcked {
+        /// The datagram.
+        id: DatagramId,
+    },
+    /// The packet with a datagram that was sent is considered lost. The datagram is not sent again. If the packet turns
+    /// out to have arrived late, `DatagramAcked` follows (RFC 9221 §5.2); this is remembered for the last 256 losses.
+    /// Otherwise, each datagram sent is reported either as acknowledged or as lost, unless the connection ends before.
+    DatagramLost {
+        /// The datagram.
+        id: DatagramId,
+    },
+    /// There is room in the queue of datagrams to send after one was refused.
+    DatagramsWritable,
     /// The connection has ended. This is always its last event.
     Closed {
         /// The reason.

@@ -5,12 +5,14 @@
 //! Stream data is decrypted from the datagram directly into the memory passed to [`Conn::provide_receive_buffers`].
 #![forbid(unsafe_code)]
 
+mod ack_frequency;
 mod cid;
 pub mod config;
 mod config_error;
 pub mod congestion;
 mod connection;
 mod crypto_stream;
+mod datagram;
 mod endpoint;
 pub mod event;
 mod fixed_bit;
@@ -30,15 +32,17 @@ mod token;
 pub use crate::wire::quic::{StreamId, Version, Versions};
 pub use cid::{CidCodec, CidConfig, CidConfigError, CidInfo};
 pub use config::{
-    BufferProvider, ClientConfig, CongestionAlgorithm, EndpointConfig, MemoryConfig, ServerConfig, TransportConfig,
+    AckRequests, BufferProvider, ClientConfig, CongestionAlgorithm, DatagramConfig, DatagramOrder, DropPolicy,
+    EndpointConfig, MemoryConfig, ServerConfig, TransportConfig,
 };
 pub use config_error::ConfigError;
 pub use connection::{
-    Conn, OpenError, PeerStanding, ProvideError, ProvideErrorKind, RxMeta, SendError, SendErrorKind, Slots,
-    StreamError, TooBig, Transmit, Undelivered,
+    Conn, DatagramError, DatagramErrorKind, OpenError, PeerStanding, ProvideError, ProvideErrorKind, RxMeta, SendError,
+    SendErrorKind, Slots, StreamError, TooBig, Transmit, Undelivered,
 };
+pub use datagram::{DatagramOptions, DatagramStats, ReceivedDatagram};
 pub use endpoint::{AnswerId, Arrival, ConnectError, Datagram, Endpoint, Known, Lead, Leads, Origin, RUN, Tag};
-pub use event::{CloseReason, ConnId, Dir, Event, Notify, OutOfSpace, SendData};
+pub use event::{CloseReason, ConnId, DatagramId, DatagramOutcome, Dir, Event, Notify, OutOfSpace, SendData};
 pub use secret::Secret;
 pub use stats::{ConnStats, DropReason, EndpointStats, PlacementStats, StreamStats};
 pub use stream::chunk::Chunk;

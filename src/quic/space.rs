@@ -3,8 +3,9 @@
 use core::ops::Range;
 
 use crate::base::range_set::RangeSet;
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::crypto::Keys;
+use crate::quic::ack_frequency::AckRule;
 use crate::quic::crypto_stream::{CryptoRecv, CryptoSend};
 use crate::wire::quic::frame::EcnCounts;
 
@@ -37,6 +38,8 @@ pub(crate) struct AckTracker {
     /// Number of ack-eliciting packets since the last ACK was sent.
     eliciting: u32,
     deadline: Option<Instant>,
+    /// One more than the largest packet reported by an ACK that was sent; 0 before the first.
+    reported: u64,
     /// Number of packets by the ECN codepoint that they arrived with.
     ecn: EcnCounts,
 }
@@ -83,10 +86,11 @@ impl AckTracker {
         }
     }
 
-    /// Records a packet. Its acknowledgement may be delayed by `delay`, but not beyond `every` packets.
-    pub(crate) fn on_packet(&mut self, now: Instant, pn: u64, eliciting: bool, delay: Duration, every: u32) {
+    /// Records a packet, which is acknowledged according to `rule`.
+    pub(crate) fn on_packet(&mut self, now: Instant, pn: u64, eliciting: bool, rule: AckRule) {
+        let AckRule { delay, every, reordering } = rule;
         // A gap or a late packet is reported at once, as it informs about loss (RFC 9000 §13.2.1).
-        let in_order = self.largest.map_or(pn == 0 || delay.is_zero(), |largest| pn == largest + 1);
+        let mut in_order = self.largest.map_or(pn == 0 || delay.is_zero(), |largest| pn == largest + 1);
         if pn < self.cut {
             self.found(pn);
         }
@@ -94,6 +98,9 @@ impl AckTracker {
         if self.largest.is_none_or(|largest| pn > largest) {
             self.largest = Some(pn);
             self.largest_time = now;
+        }
+        if reordering != 1 {
+            in_order = !self.is_worth_telling(pn, reordering);
         }
         if eliciting {
             self.eliciting += 1;
@@ -103,13 +110,44 @@ impl AckTracker {
 
     /// Records ack-eliciting packets that directly follow the largest one, with the same result as
     /// [`AckTracker::on_packet`] for one after another.
-    pub(crate) fn on_run(&mut self, now: Instant, pns: Range<u64>, delay: Duration, every: u32) {
+    pub(crate) fn on_run(&mut self, now: Instant, pns: Range<u64>, rule: AckRule) {
+        let AckRule { delay, every, reordering } = rule;
         debug_assert!(self.largest.is_some_and(|largest| largest + 1 == pns.start) && pns.start >= self.cut);
         self.largest = Some(pns.end - 1);
         self.largest_time = now;
         self.eliciting += (pns.end - pns.start) as u32;
-        self.ack_by(if self.eliciting < every { now + delay } else { now });
+        let last = pns.end - 1;
         self.report(pns);
+        let wait = self.eliciting < every && (reordering == 1 || !self.is_worth_telling(last, reordering));
+        self.ack_by(if wait { now + delay } else { now });
+    }
+
+    /// Whether an acknowledgement at once would tell of reordering by `threshold` packets or more, after packet `pn` was
+    /// recorded (draft-ietf-quic-ack-frequency-14 §6.2). The packets that the last ACK has not reported as missing count.
+    #[cold]
+    fn is_worth_telling(&self, pn: u64, threshold: u32) -> bool {
+        // More ranges than fit into an ACK would not be acknowledged at all.
+        if self.received.len() > MAX_ACK_RANGES / 2 {
+            return true;
+        }
+        let (Some(largest), threshold) = (self.largest, u64::from(threshold)) else { return false };
+        if threshold == 0 {
+            return false;
+        }
+        let told = self.reported.checked_sub(1).and_then(|acked| acked.checked_sub(threshold));
+        if told.is_some_and(|told| pn <= told) {
+            return true;
+        }
+        // What was not received below `cut` was reported as missing long ago.
+        let from = told.map_or(0, |told| told + 1).max(self.cut);
+        let missing = self.received.missing_in(from..largest.max(from)).next();
+        missing.is_some_and(|missing| largest - missing.start >= threshold)
+    }
+
+    /// Has the next ack-eliciting packet acknowledged at once (draft-ietf-quic-ack-frequency-14 §5).
+    pub(crate) fn expedite(&mut self) {
+        // More than any rule waits for.
+        self.eliciting = self.eliciting.max(u32::MAX / 2);
     }
 
     /// An ACK has to be sent at `at`, unless one is due earlier.
@@ -145,6 +183,7 @@ impl AckTracker {
     pub(crate) fn on_ack_sent(&mut self) {
         self.eliciting = 0;
         self.deadline = None;
+        self.reported = self.largest.map_or(0, |largest| largest + 1);
     }
 
     /// Handles the acknowledgement of an ACK that covered everything up to `largest` (RFC 9000 §13.2.4).
@@ -225,26 +264,28 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::base::time::Duration;
     use proptest::prelude::*;
 
     const DELAY: Duration = Duration::from_millis(25);
+    const RULE: AckRule = AckRule { delay: DELAY, every: 2, reordering: 1 };
 
     #[test]
     fn acks_every_second_packet_and_gaps_at_once() {
         let mut a = AckTracker::default();
         let t = Instant::from_nanos(1_000);
-        a.on_packet(t, 0, true, DELAY, 2);
+        a.on_packet(t, 0, true, RULE);
         assert!(!a.is_due(t) && a.deadline() == Some(t + DELAY));
-        a.on_packet(t, 1, true, DELAY, 2);
+        a.on_packet(t, 1, true, RULE);
         assert!(a.is_due(t));
         a.on_ack_sent();
-        a.on_packet(t, 3, true, DELAY, 2);
+        a.on_packet(t, 3, true, RULE);
         assert!(a.is_due(t), "gap");
         a.on_ack_sent();
-        a.on_packet(t, 2, true, DELAY, 2);
+        a.on_packet(t, 2, true, RULE);
         assert!(a.is_due(t), "late");
         a.on_ack_sent();
-        a.on_packet(t, 4, false, DELAY, 2);
+        a.on_packet(t, 4, false, RULE);
         assert!(a.deadline().is_none(), "not ack-eliciting");
     }
 
@@ -252,7 +293,7 @@ mod tests {
     fn take(a: &mut AckTracker, pn: u64) -> bool {
         let new = !a.is_duplicate(pn);
         if new {
-            a.on_packet(Instant::ZERO, pn, true, DELAY, 2);
+            a.on_packet(Instant::ZERO, pn, true, RULE);
         }
         new
     }
@@ -335,13 +376,15 @@ mod tests {
             before in proptest::collection::vec((0u64..40, any::<bool>()), 1..20),
             runs in proptest::collection::vec((1u64..40, 0u64..3, any::<bool>()), 1..10),
             every in 1u32..6,
+            reordering in 0u32..4,
             zero in any::<bool>(),
         ) {
             let delay = if zero { Duration::ZERO } else { DELAY };
+            let rule = AckRule { delay, every, reordering };
             let mut by_run = AckTracker::default();
             for (pn, eliciting) in before {
                 if !by_run.is_duplicate(pn) {
-                    by_run.on_packet(Instant::ZERO, pn, eliciting, delay, every);
+                    by_run.on_packet(Instant::ZERO, pn, eliciting, rule);
                 }
             }
             let mut one_by_one = AckTracker { received: by_run.received.clone(), missing: None, ..by_run };
@@ -351,12 +394,12 @@ mod tests {
                 if gap > 0 {
                     let pn = by_run.largest.unwrap() + gap;
                     for a in [&mut by_run, &mut one_by_one] {
-                        a.on_packet(now, pn, true, delay, every);
+                        a.on_packet(now, pn, true, rule);
                     }
                 }
                 let first = by_run.largest.unwrap() + 1;
-                by_run.on_run(now, first..first + n, delay, every);
-                (first..first + n).for_each(|pn| one_by_one.on_packet(now, pn, true, delay, every));
+                by_run.on_run(now, first..first + n, rule);
+                (first..first + n).for_each(|pn| one_by_one.on_packet(now, pn, true, rule));
                 let [a, b] = [&by_run, &one_by_one].map(|a| {
                     (a.largest, a.largest_time, a.eliciting, a.deadline, a.received.iter().collect::<Vec<_>>())
                 });
@@ -370,6 +413,57 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Which of these packets, in this order, are acknowledged at once with this reordering threshold.
+    fn told(reordering: u32, pns: &[u64]) -> Vec<u64> {
+        let mut a = AckTracker::default();
+        let rule = AckRule { delay: DELAY, every: 1000, reordering };
+        let mut at_once = |pn: &&u64| {
+            assert!(!a.is_duplicate(**pn));
+            a.on_packet(Instant::ZERO, **pn, true, rule);
+            let due = a.is_due(Instant::ZERO);
+            if due {
+                a.on_ack_sent();
+            }
+            due
+        };
+        pns.iter().filter(&mut at_once).copied().collect()
+    }
+
+    /// The examples of draft-ietf-quic-ack-frequency-14 §6.2.1, and late packets.
+    #[test]
+    fn reordering_is_told_from_a_threshold_on() {
+        let in_order: Vec<_> = (0..9).collect();
+        for threshold in [0, 1, 3] {
+            assert_eq!(told(threshold, &in_order), [], "{threshold}");
+        }
+        assert_eq!(told(3, &[0, 1, 3, 4, 5, 8, 9, 10]), [5, 9, 10]);
+        assert_eq!(told(5, &[0, 1, 3, 5, 6, 7, 8, 9]), [7, 9]);
+        assert_eq!(told(1, &[0, 1, 3, 4, 2, 5]), [3, 2]);
+        assert_eq!(told(0, &[0, 1, 3, 9, 2, 100]), []);
+        assert_eq!(told(3, &[0, 1, 3, 4, 5, 2]), [5, 2], "it was considered lost");
+    }
+
+    /// draft-ietf-quic-ack-frequency-14 §6: no range is forgotten before it was reported.
+    #[test]
+    fn scattered_packets_are_reported_before_there_are_too_many_ranges() {
+        let pns: Vec<_> = (0..400).map(|n| 2 * n).collect();
+        assert!(told(0, &pns).first().is_some_and(|pn| *pn < 2 * MAX_ACK_RANGES as u64));
+    }
+
+    #[test]
+    fn an_acknowledgement_can_be_expedited() {
+        let mut a = AckTracker::default();
+        let patient = AckRule { every: 1 << 30, ..RULE };
+        a.on_packet(Instant::ZERO, 0, true, patient);
+        assert!(!a.is_due(Instant::ZERO));
+        a.expedite();
+        a.on_packet(Instant::ZERO, 1, true, patient);
+        assert!(a.is_due(Instant::ZERO));
+        a.on_ack_sent();
+        a.on_packet(Instant::ZERO, 2, true, patient);
+        assert!(!a.is_due(Instant::ZERO));
     }
 
     #[test]

@@ -43,11 +43,15 @@ pub enum DropReason {
     BadToken,
     /// A client that was refused, as no more connections are accepted.
     Refused,
+    /// A received DATAGRAM frame for which there is no buffer or no memory (RFC 9221 §5.3).
+    DatagramNoBuffer,
+    /// A received DATAGRAM frame, or an older one, when the queue is full of datagrams that were not taken.
+    DatagramOverflow,
 }
 
 impl DropReason {
     /// All reasons with their names.
-    pub const ALL: [(Self, &'static str); 17] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::Malformed, "quic_malformed"),
         (Self::UnknownConnection, "quic_unknown_connection"),
         (Self::ShortInitial, "quic_short_initial"),
@@ -65,10 +69,12 @@ impl DropReason {
         (Self::RetiredId, "quic_retired_id"),
         (Self::BadToken, "quic_bad_token"),
         (Self::Refused, "quic_refused"),
+        (Self::DatagramNoBuffer, "quic_datagram_no_buffer"),
+        (Self::DatagramOverflow, "quic_datagram_overflow"),
     ];
 }
 
-/// Received STREAM data in bytes, by how it was placed in the application's memory.
+/// Received data of STREAM and DATAGRAM frames in bytes, by how it was placed in the application's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PlacementStats {
     /// Decrypted from the packet directly to the final address by the bulk cipher.
@@ -179,9 +185,15 @@ pub struct EndpointStats {
     pub new_tokens_sent: u64,
     /// Packets that arrived before their keys and were kept.
     pub packets_kept: u64,
+    /// DATAGRAM frames sent.
+    pub dgram_frames_sent: u64,
+    /// DATAGRAM frames received, including those dropped for lack of space.
+    pub dgram_frames_received: u64,
+    /// DATAGRAM frames sent and considered lost.
+    pub dgram_frames_lost: u64,
     /// Drops by reason, indexed by [`DropReason`].
     pub drops: [u64; DropReason::ALL.len()],
-    /// Received STREAM bytes by kind of placement.
+    /// Received STREAM and DATAGRAM bytes by kind of placement.
     pub placement: PlacementStats,
 }
 
@@ -205,6 +217,9 @@ impl EndpointStats {
             ("quic_bytes_resent", self.bytes_resent),
             ("quic_resets_sent", self.resets_sent),
             ("quic_packets_kept", self.packets_kept),
+            ("quic_dgram_frames_sent", self.dgram_frames_sent),
+            ("quic_dgram_frames_received", self.dgram_frames_received),
+            ("quic_dgram_frames_lost", self.dgram_frames_lost),
             ("quic_too_big_ignored", self.too_big_ignored),
             ("quic_undelivered_ignored", self.undelivered_ignored),
             ("quic_ecn_validated", self.ecn_validated),

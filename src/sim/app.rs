@@ -13,6 +13,8 @@ use crate::quic::{
     BufferProvider, Chunk, CloseReason, Conn, ConnId, Dir, Endpoint, Event, Notify, OutOfSpace, PlacementStats,
     Priority, SendData, SendErrorKind, StreamError, StreamId,
 };
+use crate::sim::datagrams::Datagrams;
+pub use crate::sim::datagrams::Failure;
 use crate::sim::plan::{Flow, Plan, Receive, Space, pattern};
 
 /// Initial contents of provided memory.
@@ -20,9 +22,6 @@ const POISON: u8 = 0xa5;
 
 /// Maximum number of key updates that an application starts on a whim: each causes packets, which cause more.
 const WHIMS: u32 = 200;
-
-/// Description of an error.
-pub type Failure = String;
 
 macro_rules! ensure {
     ($cond:expr, $($text:tt)*) => {
@@ -139,6 +138,8 @@ pub struct App {
     whims: u32,
     /// Chunks that are kept until its next turn.
     pub kept: Vec<Chunk>,
+    /// Its datagrams.
+    pub datagrams: Datagrams,
     /// Whether it ever kept any.
     pub took: bool,
     /// The connection, if there is one.
@@ -155,6 +156,7 @@ impl App {
         let rng = Rng::from_u64(plan.seed ^ 0xca_9c1ce ^ side as u64);
         Self {
             side,
+            datagrams: Datagrams::new(side, plan.datagrams),
             plan,
             rng,
             whims: 0,
@@ -180,6 +182,7 @@ impl App {
     pub fn is_done(&self) -> bool {
         let flows = self.plan.flows();
         self.connected
+            && self.datagrams.is_done()
             && flows.iter().all(|(id, from)| {
                 if *from == self.side {
                     self.outgoing.get(id).is_some_and(|o| o.over)
@@ -191,15 +194,17 @@ impl App {
 
     /// Number of receive buffers and sends that were not returned.
     pub fn held(&self) -> (usize, usize) {
-        let sends = self.outgoing.values().map(|o| o.out).sum();
-        (self.ledger.lock().expect("single thread").posted.len(), sends)
+        let sends: usize = self.outgoing.values().map(|o| o.out).sum();
+        let (buffers, datagrams) = self.datagrams.held();
+        (self.ledger.lock().expect("single thread").posted.len() + buffers, sends + datagrams)
     }
 
     /// Unfinished streams, for messages.
     pub fn unfinished(&self) -> String {
         let out: Vec<_> = self.outgoing.iter().filter(|(_, o)| !o.over).collect();
         let inc: Vec<_> = self.incoming.iter().filter(|(_, i)| !i.over).collect();
-        format!("opened {:?}, outgoing {out:?}, incoming {inc:?}", self.opened)
+        let datagrams = if self.datagrams.is_done() { String::new() } else { format!(", {:?}", self.datagrams) };
+        format!("opened {:?}, outgoing {out:?}, incoming {inc:?}{datagrams}", self.opened)
     }
 
     /// When the next pause ends.
@@ -262,6 +267,7 @@ impl App {
                 let (version, expected) = (conn.version(), self.plan.version());
                 ensure!(Some(version) == expected, "version {version}, and not {expected:?}");
                 self.connected = true;
+                self.datagrams.start(now, &mut conn)?;
                 self.open(&mut conn)
             }
             Event::StreamsAvailable { .. } => self.open(&mut conn),
@@ -294,6 +300,17 @@ impl App {
                 ensure!(out.finished && out.out == 0, "stream {id}: finished with {out:?}");
                 out.over = true;
                 Ok(())
+            }
+            Event::DatagramsReadable
+            | Event::DatagramBuffer { .. }
+            | Event::DatagramSpaceLow { .. }
+            | Event::DatagramDone { .. }
+            | Event::DatagramAcked { .. }
+            | Event::DatagramLost { .. }
+            | Event::DatagramsWritable => {
+                let done = self.datagrams.on_event(now, &mut conn, event);
+                self.took |= !self.datagrams.kept.is_empty();
+                done
             }
             Event::Closed { .. } => unreachable!("handled above"),
         }
@@ -416,7 +433,17 @@ impl App {
         loop {
             if out.flow.reset_at.is_some_and(|at| out.queued >= at) {
                 // A stream that arrived along with the peer's close is reported although the connection is closed.
-                let done = conn.reset(id, 9);
+                let done = match out.flow.reliable {
+                    None => conn.reset(id, 9),
+                    Some((reliable, again)) => conn.reset_at(id, 9, reliable).and_then(|()| match again {
+                        // It may have had no bytes left to deliver.
+                        Some(less) => conn.reset_at(id, 10, less).or_else(|why| match why {
+                            StreamError::NoStream if reliable == 0 => Ok(()),
+                            why => Err(why),
+                        }),
+                        None => Ok(()),
+                    }),
+                };
                 ensure!(matches!(done, Ok(()) | Err(StreamError::Closed)), "stream {id}: reset: {done:?}");
                 out.over = true;
                 return Ok(());
@@ -562,6 +589,8 @@ impl App {
         ensure!(size <= incoming.flow.len, "stream {id}: reset at {size}");
         // 9 is the sender's own reset, 7 its answer to our STOP_SENDING.
         ensure!(code == 9 && incoming.flow.reset_at.is_some(), "stream {id}: reset with code {code}");
+        let reliable = incoming.flow.reliable.map_or(0, |(first, again)| again.unwrap_or(first));
+        ensure!(incoming.verified >= reliable, "stream {id}: reset before {reliable} bytes came: {incoming:?}");
         incoming.over = true;
         Ok(())
     }

@@ -10,6 +10,7 @@
 
 mod app;
 mod cores;
+mod datagrams;
 pub mod forwarder;
 mod network;
 mod plan;
@@ -34,7 +35,7 @@ use crate::quic::{
 pub use app::{App, Failure};
 use cores::Cores;
 pub use network::{EcnFate, LinkConfig, LinkStats, Network};
-pub use plan::{Ending, Flow, Plan, Receive, Space, StreamPlan, pattern};
+pub use plan::{DatagramPlan, Ending, Flow, Plan, Receive, Space, StreamPlan, pattern};
 
 /// An Ed25519 certificate for "sim". All Ed25519 signatures have the same length, so that runs are reproducible.
 const CERT: &str = include_str!("cert.pem");
@@ -194,6 +195,9 @@ fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
         packets_per_key: plan.packets_per_key,
         keep_alive: plan.keep_alive[usize::from(side == Side::Server)],
         provider: app.provider(),
+        ack_requests: plan.acks[side as usize].0,
+        min_ack_delay: plan.acks[side as usize].1,
+        datagrams: plan.datagrams.map(|datagrams| datagrams.config(side)),
         ..TransportConfig::default()
     })
 }
@@ -308,6 +312,7 @@ impl World {
     fn settle(&mut self, index: usize) -> Result<(), Failure> {
         let host = &mut self.hosts[index];
         host.app.kept.clear();
+        host.app.datagrams.kept.clear();
         host.app.whim(host.cores.of(host.app.conn));
         loop {
             let home = host.cores.of(host.app.conn);
@@ -549,7 +554,7 @@ impl World {
                 return Err(format!("{:?}: {buffers} buffers and {sends} sends never came back", host.side));
             }
             let charged: usize = host.cores.all().map(Endpoint::memory_charged).sum();
-            if charged > 0 && host.app.kept.is_empty() {
+            if charged > 0 && host.app.kept.is_empty() && host.app.datagrams.kept.is_empty() {
                 return Err(format!("{:?}: {charged} bytes are charged to nobody", host.side));
             }
             let copied: u64 = host.cores.all().map(|endpoint| endpoint.stats().placement.copied).sum();
@@ -570,6 +575,7 @@ impl World {
             }
         }
         self.check_ecn()?;
+        self.check_datagrams()?;
         self.check_retry()
     }
 
@@ -593,6 +599,19 @@ impl World {
             if wrong {
                 let what = format!("{validated} paths validated, {failed} failed, {congestion} reductions");
                 return Err(format!("{:?}: ECN: {what}", host.side));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that acknowledged datagrams have arrived, unless their receiver had no space for them.
+    fn check_datagrams(&self) -> Result<(), Failure> {
+        for (sender, receiver) in [(0, 1), (1, 0)] {
+            let [(acked, _), (_, came)] = [sender, receiver].map(|n| self.hosts[n].app.datagrams.counts());
+            let drops = &self.stats(receiver).drops;
+            let dropped = drops[DropReason::DatagramNoBuffer as usize] + drops[DropReason::DatagramOverflow as usize];
+            if acked as u64 > came as u64 + dropped && !self.crashed {
+                return Err(format!("{acked} datagrams were acknowledged, {came} came, {dropped} were dropped"));
             }
         }
         Ok(())

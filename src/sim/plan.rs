@@ -3,7 +3,10 @@
 use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
-use crate::quic::{CidConfig, CongestionAlgorithm, Dir, Priority, RetryPolicy, StreamId, Version, Versions};
+use crate::quic::{
+    AckRequests, CidConfig, CongestionAlgorithm, DatagramConfig, DatagramOrder, Dir, DropPolicy, Priority, RetryPolicy,
+    StreamId, Version, Versions,
+};
 use crate::sim::network::{EcnFate, LinkConfig};
 
 /// How a receiver takes a stream's data.
@@ -35,6 +38,8 @@ pub struct Flow {
     pub whole: bool,
     /// The sender resets the stream after queueing this many bytes.
     pub reset_at: Option<u64>,
+    /// With it, this many of these bytes are still delivered; and how many after a second reset, if there is one.
+    pub reliable: Option<(u64, Option<u64>)>,
     /// The receiver stops the stream after receiving this many bytes.
     pub stop_at: Option<u64>,
     /// The space that the receiver provides.
@@ -62,6 +67,70 @@ pub struct StreamPlan {
     pub forward: Flow,
     /// What the other side sends back (on bidirectional streams).
     pub back: Flow,
+}
+
+/// What both sides do with datagrams; arrays are for client and server.
+#[derive(Clone, Copy, Debug)]
+pub struct DatagramPlan {
+    /// Number of datagrams to send.
+    pub count: [u32; 2],
+    /// Their maximum length. It may be more than fits into a packet.
+    pub longest: usize,
+    /// The maximum size of frames that are accepted.
+    pub accept: [u16; 2],
+    /// Number of buffers that are provided for received ones; 0 leaves them in the pool.
+    pub buffers: [usize; 2],
+    /// Lengths of the queues: received, to be sent.
+    pub queues: [usize; 2],
+    /// Whether the oldest are dropped: received, to be sent.
+    pub oldest: [bool; 2],
+    /// Whether streams come first.
+    pub after_streams: bool,
+    /// Some datagrams have to be sent within this time.
+    pub within: Option<Duration>,
+}
+
+impl DatagramPlan {
+    /// Draws a plan.
+    pub fn draw(rng: &mut Rng) -> Self {
+        let accept = |rng: &mut Rng| match rng.below(6) {
+            0 => 0,
+            1 => 2 + rng.below(1500) as u16,
+            _ => u16::MAX,
+        };
+        let longest = if rng.chance(500) { 60 } else { 1600 };
+        Self {
+            count: [(); 2].map(|()| rng.below(60) as u32),
+            longest: 4 + rng.below(longest) as usize,
+            accept: [accept(rng), accept(rng)],
+            buffers: [(); 2].map(|()| if rng.chance(500) { 1 + rng.below(10) as usize } else { 0 }),
+            queues: [(); 2].map(|()| 1 + rng.below(20) as usize),
+            oldest: [(); 2].map(|()| rng.chance(500)),
+            after_streams: rng.chance(300),
+            within: rng.chance(300).then(|| Duration::from_nanos(rng.below(1 << 26))),
+        }
+    }
+
+    /// The settings of `side`.
+    pub fn config(&self, side: Side) -> DatagramConfig {
+        let policy = |oldest| if oldest { DropPolicy::Oldest } else { DropPolicy::Newest };
+        DatagramConfig {
+            max_frame_size: self.accept[side as usize],
+            receive_queue: self.queues[0],
+            receive_drop: policy(self.oldest[0]),
+            send_queue: self.queues[1],
+            send_drop: policy(self.oldest[1]),
+            order: if self.after_streams { DatagramOrder::AfterStreams } else { DatagramOrder::BeforeStreams },
+            ..DatagramConfig::default()
+        }
+    }
+
+    /// The contents of datagram `n` of `from`: its number, and bytes that follow from it.
+    pub fn contents(&self, from: Side, n: u32) -> Vec<u8> {
+        let len = Rng::from_u64(u64::from(n) << 1 | from as u64).below(self.longest as u64 + 1) as usize;
+        let stream = StreamId(u64::from(n) << 2);
+        n.to_be_bytes().into_iter().chain((0..len as u64).map(|at| pattern(stream, from, at))).collect()
+    }
 }
 
 /// How the connection ends.
@@ -141,6 +210,10 @@ pub struct Plan {
     pub stop: Option<(Side, u8, Duration)>,
     /// Number of cores of client and server after a crash.
     pub cores_left: [u8; 2],
+    /// What client and server ask the other's acknowledgements for, and the minimum delay that they accept.
+    pub acks: [(AckRequests, Option<Duration>); 2],
+    /// Datagrams, if both sides have any in their settings.
+    pub datagrams: Option<DatagramPlan>,
 }
 
 fn size(rng: &mut Rng, max_bits: u64) -> u64 {
@@ -168,7 +241,18 @@ fn flow(rng: &mut Rng, provided: bool, aborts: bool) -> Flow {
     };
     // A stream cannot be stopped at some byte without being notified of bytes.
     let whole = provided && stop_at.is_none() && rng.chance(300);
-    Flow { len, piece, receive, priority, whole, reset_at, stop_at, space: Space::default(), pause: None }
+    Flow {
+        len,
+        piece,
+        receive,
+        priority,
+        whole,
+        reset_at,
+        reliable: None,
+        stop_at,
+        space: Space::default(),
+        pause: None,
+    }
 }
 
 /// Draws the provided space, and applications that pause for longer than any idle timeout.
@@ -336,6 +420,8 @@ impl Plan {
             scatter: 0,
             stop: None,
             cores_left: [1; 2],
+            acks: [(AckRequests::Never, None); 2],
+            datagrams: None,
         };
         // Draws for later features come last, so that the same seed otherwise produces the same play.
         if rng.chance(200) {
@@ -365,6 +451,28 @@ impl Plan {
         if rng.chance(300) {
             plan.key_whims = [(); 2].map(|()| [0, 5, 100, 1000][rng.below(4) as usize]);
         }
+        let rng = &mut Rng::from_u64(seed ^ 0x2e11_ab1e);
+        for flow in plan.streams.iter_mut().flatten().flatten().flat_map(|s| [&mut s.forward, &mut s.back]) {
+            if let Some(at) = flow.reset_at.filter(|_| rng.chance(600)) {
+                let reliable = rng.below(at + 1);
+                flow.reliable = Some((reliable, rng.chance(300).then(|| rng.below(reliable + 1))));
+            }
+        }
+        let rng = &mut Rng::from_u64(seed ^ 0x0acf_04e9);
+        plan.acks = [(); 2].map(|()| {
+            let requests = match rng.below(4) {
+                0 => AckRequests::Adaptive,
+                1 => AckRequests::Fixed {
+                    threshold: size(rng, 8) as u32,
+                    max_delay: Duration::from_micros(size(rng, 17)),
+                    reordering: rng.below(6) as u32,
+                },
+                _ => AckRequests::Never,
+            };
+            (requests, rng.chance(700).then(|| Duration::from_micros(size(rng, 15))))
+        });
+        let rng = &mut Rng::from_u64(seed ^ 0xda7a_67a0);
+        plan.datagrams = rng.chance(300).then(|| DatagramPlan::draw(rng));
         plan
     }
 

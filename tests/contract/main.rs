@@ -16,6 +16,7 @@ mod peer;
 mod world;
 
 mod cores;
+mod datagrams;
 mod endings;
 mod hybrid;
 mod memory;

@@ -124,3 +124,110 @@ fn marks_on_packets_that_were_not_capable_do_not_shrink_the_window() {
     };
     assert_eq!(window(true), window(false));
 }
+
+/// A server that owes no acknowledgement, and its peer.
+fn quiet() -> (Host, Peer) {
+    let (mut host, mut peer) = against_server(TransportConfig::default());
+    host.wait(Duration::from_millis(200)).iter().for_each(|(_, datagram)| peer.receive(datagram));
+    let ack = peer.ack(DATA);
+    host.receive(peer.packet(DATA, &ack));
+    host.run();
+    (host, peer)
+}
+
+/// RFC 9000 §13.2, §13.2.1: an acknowledgement that may wait goes along with other frames.
+#[test]
+fn acknowledgements_go_along_with_data() {
+    let (mut host, mut peer) = quiet();
+    host.receive(peer.packet(DATA, &frames(&[Frame::Ping])));
+    assert!(host.run().is_empty(), "delayed");
+    let conn = host.conn.unwrap();
+    let id = host.endpoint.conn(conn).unwrap().open(Dir::Uni).unwrap();
+    host.endpoint.conn(conn).unwrap().send(id, SendData::Static(b"abc"), false).unwrap();
+    let sent = host.run();
+    assert_eq!(sent.len(), 1);
+    peer.receive(&sent[0].1);
+    assert_eq!((peer.acked, peer.stream_bytes), (Some(peer.pn[DATA] - 1), 3));
+}
+
+/// RFC 9000 §13.2.1: packets that are not ack-eliciting are not answered, whatever is missing before them, and each
+/// ack-eliciting one causes at most one packet.
+#[test]
+fn only_ack_eliciting_packets_are_answered() {
+    let (mut host, mut peer) = quiet();
+    for n in 0..20 {
+        // Every other one leaves a gap.
+        peer.pn[DATA] += n % 2;
+        let ack = peer.ack(DATA);
+        host.receive(peer.packet(DATA, &[ack, frames(&[Frame::Padding(5)])].concat()));
+        assert!(host.wait(Duration::from_millis(30)).is_empty(), "packet {n}");
+    }
+    for n in 0..20 {
+        peer.pn[DATA] += n % 2;
+        host.receive(peer.packet(DATA, &frames(&[Frame::Ping])));
+        assert!(host.run().len() <= 1, "packet {n}");
+    }
+}
+
+/// RFC 9000 §13.2.1, §13.2.4: a receiver asks for an acknowledgement of its own now and then, not in each packet.
+#[test]
+fn acknowledgements_are_rarely_ack_eliciting() {
+    let (mut host, mut peer) = quiet();
+    let (mut packets, mut pings) = (0, 0);
+    for _ in 0..600 {
+        host.receive(peer.packet(DATA, &frames(&[Frame::Ping])));
+        peer.told.clear();
+        for (_, datagram) in host.run() {
+            packets += 1;
+            peer.receive(&datagram);
+        }
+        pings += peer.told.len();
+    }
+    assert_eq!((packets, pings), (300, 4), "each 64th packet");
+}
+
+/// RFC 9000 §13.2.1: Initial and Handshake packets are acknowledged without delay. RFC 9000 §13.2.5: their delay is
+/// reported as 0, and that of other packets as it was.
+#[test]
+fn handshake_packets_are_acknowledged_at_once_and_delays_are_reported() {
+    let mut host = Host::client(TransportConfig::default());
+    let first = host.run();
+    let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
+    first.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    exchange(&mut host, &mut peer);
+    assert!(peer.is_connected());
+    let spaces: Vec<_> = peer.ack_delays.iter().map(|(space, _)| *space).collect();
+    assert!(spaces.contains(&INITIAL) && spaces.contains(&HANDSHAKE), "although no time has passed: {spaces:?}");
+    assert!(peer.ack_delays.iter().all(|(_, delay)| *delay == 0), "{:?}", peer.ack_delays);
+
+    let (mut host, mut peer) = quiet();
+    host.receive(peer.packet(DATA, &frames(&[Frame::Ping])));
+    host.now += Duration::from_millis(10);
+    peer.ack_delays.clear();
+    host.receive(peer.packet(DATA, &frames(&[Frame::Ping])));
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    assert_eq!(peer.ack_delays, [(DATA, 0)], "the delay is that of the largest packet");
+    host.receive(peer.packet(DATA, &frames(&[Frame::Ping])));
+    host.now += Duration::from_millis(16);
+    let conn = host.conn.unwrap();
+    let id = host.endpoint.conn(conn).unwrap().open(Dir::Uni).unwrap();
+    host.endpoint.conn(conn).unwrap().send(id, SendData::Static(b"abc"), false).unwrap();
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    assert_eq!(peer.ack_delays[1], (DATA, 16_000 >> 3), "in units of 8 microseconds");
+}
+
+/// RFC 9000 §13.2.6: packets are acknowledged in the space that they belong to.
+#[test]
+fn acknowledgements_stay_in_their_space() {
+    let mut host = Host::client(TransportConfig::default());
+    let first = host.run();
+    let mut peer = Peer::server(server_addr(), &first[0].1, |params| params.to_bytes());
+    // Numbers that no other space has.
+    peer.pn = [100, 200, 300];
+    first.iter().for_each(|(_, datagram)| peer.receive(datagram));
+    exchange(&mut host, &mut peer);
+    host.receive(peer.packet(DATA, &frames(&[Frame::Ping])));
+    host.wait(Duration::from_millis(30)).iter().for_each(|(_, datagram)| peer.receive(datagram));
+    let acked = |space: usize| peer.acked_in[space].unwrap();
+    assert!((100..200).contains(&acked(INITIAL)) && (200..300).contains(&acked(HANDSHAKE)) && acked(DATA) >= 300);
+}

@@ -3,13 +3,14 @@
 
 use gannet::base::Side;
 use gannet::mem::PinnedBuf;
-use gannet::quic::{Dir, Event, SendData, StreamId, TransportConfig};
+use gannet::quic::{DatagramConfig, DatagramOptions, Dir, Event, SendData, StreamId, TransportConfig};
 use gannet::wire::quic::ConnectionId;
 use gannet::wire::quic::frame::{Frame, StreamHeader};
+use gannet::wire::quic::params::TransportParameters;
 use proptest::prelude::*;
 
 use super::peer::{DATA, HANDSHAKE, INITIAL, Peer, frames};
-use super::world::{Host, against_client, against_server, client_addr, small, waiting_client};
+use super::world::{Host, against_client, against_server, client_addr, exchange, small, waiting_client};
 
 /// State of the connection when the garbage arrives.
 #[derive(Clone, Copy, Debug)]
@@ -181,6 +182,18 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         }),
         1 => (stream_id(), n()).prop_map(|(id, final_size)| frames(&[Frame::ResetStream { id, code: 1, final_size }])),
         1 => stream_id().prop_map(|id| frames(&[Frame::StopSending { id, code: 2 }])),
+        1 => (stream_id(), n(), n()).prop_map(|(id, a, b)| {
+            frames(&[Frame::ResetStreamAt { id, code: 1, final_size: a.max(b), reliable_size: a.min(b) }])
+        }),
+        1 => (0u64..6, n(), 900u64..20_000, 0u64..5).prop_map(|(seq, threshold, max_delay, reordering)| {
+            frames(&[Frame::AckFrequency { seq, threshold, max_delay, reordering }])
+        }),
+        1 => Just(vec![0x1f]),
+        2 => (0usize..110).prop_map(|len| {
+            let mut bytes = frames(&[Frame::Datagram { len: Some(len as u64) }]);
+            bytes.resize(bytes.len() + len, 0x78);
+            bytes
+        }),
         1 => n().prop_map(|n| frames(&[Frame::MaxData(n)])),
         1 => (stream_id(), n()).prop_map(|(id, max)| frames(&[Frame::MaxStreamData { id, max }])),
         1 => (stream_id(), n()).prop_map(|(id, limit)| frames(&[Frame::StreamDataBlocked { id, limit }])),
@@ -215,6 +228,10 @@ enum Act {
     Provide(StreamId, usize),
     Consume(StreamId, usize),
     Reset(StreamId),
+    ResetAt(StreamId, u64),
+    ProvideDatagram(usize),
+    SendDatagram(usize),
+    TakeDatagram,
     Stop(StreamId),
     Wait(u32),
     Packet(Vec<Vec<u8>>),
@@ -227,6 +244,10 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (stream_id(), 1usize..9000).prop_map(|(id, n)| Act::Provide(id, n)),
         1 => (stream_id(), 0usize..9000).prop_map(|(id, n)| Act::Consume(id, n)),
         1 => stream_id().prop_map(Act::Reset),
+        1 => (stream_id(), 0u64..9000).prop_map(|(id, n)| Act::ResetAt(id, n)),
+        1 => (1usize..200).prop_map(Act::ProvideDatagram),
+        1 => (0usize..200).prop_map(Act::SendDatagram),
+        1 => Just(Act::TakeDatagram),
         1 => stream_id().prop_map(Act::Stop),
         1 => (0u32..400_000).prop_map(Act::Wait),
         8 => prop::collection::vec(frame(), 1..6).prop_map(Act::Packet),
@@ -264,6 +285,17 @@ fn apply(host: &mut Host, peer: &mut Peer, act: Act, provided: &mut usize, sent:
         Act::Reset(id) => {
             let _ = conn.reset(id, 4);
         }
+        Act::ResetAt(id, n) => {
+            let _ = conn.reset_at(id, 4, n);
+        }
+        Act::ProvideDatagram(n) => {
+            *provided += usize::from(conn.provide_datagram_buffer(PinnedBuf::unpinned(n)).is_ok());
+        }
+        Act::SendDatagram(n) => {
+            let data = SendData::Static(&DATA_TO_SEND[..n]);
+            *sent += usize::from(conn.send_datagram(data, DatagramOptions::default()).is_ok());
+        }
+        Act::TakeDatagram => drop(conn.take_datagram()),
         Act::Stop(id) => {
             let _ = conn.stop_sending(id, 4);
         }
@@ -276,7 +308,21 @@ proptest! {
 
     #[test]
     fn any_frames_in_any_order(acts in prop::collection::vec(act(), 1..40)) {
-        let (mut host, mut peer) = against_server(TransportConfig { max_idle_timeout: std::time::Duration::from_secs(20), ..small() });
+        let datagrams = DatagramConfig { max_frame_size: 100, ..DatagramConfig::default() };
+        let config = TransportConfig {
+            max_idle_timeout: std::time::Duration::from_secs(20),
+            datagrams: Some(datagrams),
+            ..small()
+        };
+        let mut host = Host::server(config);
+        let params = |params| TransportParameters {
+            max_datagram_frame_size: 150,
+            reset_stream_at: true,
+            min_ack_delay: Some(1000),
+            ..params
+        };
+        let mut peer = Peer::client(client_addr(), 1, |usual| params(usual).to_bytes());
+        exchange(&mut host, &mut peer);
         host.events.clear();
         let (mut provided, mut sent) = (0, 0);
         for act in acts {
@@ -287,8 +333,8 @@ proptest! {
         prop_assert_eq!(host.endpoint.connection_count(), 0, "everything ends");
         let count = |pick: fn(&Event) -> bool| host.events.iter().filter(|(_, event)| pick(event)).count();
         prop_assert_eq!(count(|e| matches!(e, Event::Closed { .. })), 1);
-        prop_assert_eq!(count(|e| matches!(e, Event::Buffer { .. })), provided, "every buffer comes back once");
-        prop_assert_eq!(count(|e| matches!(e, Event::SendDone { .. })), sent, "everything sent comes back once");
+        prop_assert_eq!(count(|e| matches!(e, Event::Buffer { .. } | Event::DatagramBuffer { .. })), provided, "every buffer comes back once");
+        prop_assert_eq!(count(|e| matches!(e, Event::SendDone { .. } | Event::DatagramDone { .. })), sent, "everything sent comes back once");
         let last = matches!(host.events.last(), Some((_, Event::Closed { .. })));
         prop_assert!(last, "nothing comes after Closed");
     }

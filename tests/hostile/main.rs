@@ -1,6 +1,7 @@
 //! Malicious peers and strangers: every violation ends its connection with the right error and affects nothing else,
 //! and what strangers send changes nothing.
 
+mod ack_frequency;
 mod acks;
 #[path = "../peers/quic_lb.rs"]
 mod balancer;
@@ -8,6 +9,7 @@ mod closing;
 mod configs;
 mod credit;
 mod crypto_frames;
+mod datagrams;
 mod ecn;
 mod first_packets;
 mod flood;
@@ -26,6 +28,7 @@ mod probes;
 mod quic_lb;
 mod refusing;
 mod resets;
+mod resets_at;
 mod retry;
 mod retry_flood;
 mod retry_server;

@@ -128,6 +128,8 @@ pub struct Peer {
     pub packets: u64,
     /// Largest packet number of the Data space acknowledged to us.
     pub acked: Option<u64>,
+    /// The largest packet number of each space acknowledged to us.
+    pub acked_in: [Option<u64>; 3],
     /// Lengths of datagrams that contained a PATH_RESPONSE, and its data.
     pub path_responses: Vec<(usize, [u8; 8])>,
     /// Sequence numbers in RETIRE_CONNECTION_ID.
@@ -149,6 +151,14 @@ pub struct Peer {
     pub new_tokens: Vec<Vec<u8>>,
     /// Received resets of streams, with the error code.
     pub resets: Vec<(StreamId, u64)>,
+    /// Resets that leave the first bytes reliable: stream, code, final size and reliable size.
+    pub resets_at: Vec<(StreamId, u64, u64, u64)>,
+    /// Contents of ACK_FREQUENCY frames: sequence number, threshold, delay in microseconds, reordering.
+    pub ack_requests: Vec<(u64, u64, u64, u64)>,
+    /// Number of IMMEDIATE_ACK frames.
+    pub immediate_acks: u64,
+    /// Data of received datagrams, each with the number of its packet.
+    pub datagrams: Vec<(u64, Vec<u8>)>,
     /// Received frames about streams and credit, in order, each with the number of its packet.
     pub told: Vec<(u64, Told)>,
     /// Versions of the Handshake packets received.
@@ -356,6 +366,7 @@ impl Peer {
             stream_bytes: 0,
             packets: 0,
             acked: None,
+            acked_in: [None; 3],
             path_responses: Vec::new(),
             retired: Vec::new(),
             ack_delays: Vec::new(),
@@ -367,6 +378,10 @@ impl Peer {
             max_streams: [0; 2],
             new_tokens: Vec::new(),
             resets: Vec::new(),
+            resets_at: Vec::new(),
+            ack_requests: Vec::new(),
+            immediate_acks: 0,
+            datagrams: Vec::new(),
             told: Vec::new(),
             handshake_versions: Vec::new(),
             fixed_bits: [0; 2],
@@ -514,17 +529,27 @@ impl Peer {
         self.got[space].iter().map(|range| range.end - range.start).sum()
     }
 
+    /// Packet numbers that arrived.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn arrived(&self, space: usize) -> RangeSet {
+        self.got[space].clone()
+    }
+
     /// An ACK of everything that arrived.
     pub fn ack(&self, space: usize) -> Vec<u8> {
         self.ack_with(space, None)
     }
 
     /// The same with ECN counts.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn ack_with(&self, space: usize, ecn: Option<EcnCounts>) -> Vec<u8> {
+        Self::ack_of(&self.got[space], ecn)
+    }
+
+    /// An ACK of these packets.
+    pub fn ack_of(received: &RangeSet, ecn: Option<EcnCounts>) -> Vec<u8> {
         let mut bytes = vec![0; 1000];
         let mut w = Writer::new(&mut bytes);
-        assert!(encode_ack(&mut w, &self.got[space], 0, ecn, 64) > 0, "something arrived");
+        assert!(encode_ack(&mut w, received, 0, ecn, 64) > 0, "something arrived");
         let len = w.position();
         bytes.truncate(len);
         bytes
@@ -618,6 +643,11 @@ impl Peer {
                     self.tell(Told::Stream(header.id, header.offset, n as u64, header.fin));
                     plain = &plain[n..];
                 }
+                Frame::Datagram { len } => {
+                    let (data, rest) = plain.split_at(len.unwrap_or(plain.len() as u64) as usize);
+                    self.datagrams.push((self.latest, data.to_vec()));
+                    plain = rest;
+                }
                 Frame::Crypto { offset, data } => self.on_crypto(space, offset, data),
                 Frame::ConnectionClose { code, frame_type, reason } => {
                     let close = Close { code: TransportError(code), application: false, frame_type };
@@ -638,6 +668,13 @@ impl Peer {
                     self.resets.push((id, code));
                     self.final_sizes.push((id, final_size));
                 }
+                Frame::ResetStreamAt { id, code, final_size, reliable_size } => {
+                    self.resets_at.push((id, code, final_size, reliable_size));
+                }
+                Frame::AckFrequency { seq, threshold, max_delay, reordering } => {
+                    self.ack_requests.push((seq, threshold, max_delay, reordering));
+                }
+                Frame::ImmediateAck => self.immediate_acks += 1,
                 Frame::MaxStreamData { id, max } => self.tell(Told::MaxStreamData(id, max)),
                 Frame::StopSending { id, code } => self.tell(Told::StopSending(id, code)),
                 Frame::DataBlocked(limit) => self.tell(Told::DataBlocked(limit)),
@@ -656,6 +693,7 @@ impl Peer {
                     for range in ack.ranges() {
                         self.acked_all[space].insert(*range.start()..range.end() + 1);
                     }
+                    self.acked_in[space] = self.acked_in[space].max(Some(ack.largest));
                     if space == DATA {
                         self.acked = self.acked.max(Some(ack.largest));
                     }

@@ -1,6 +1,6 @@
 //! The core's side: an application that carries out the commands of handles and reports events to them.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,10 @@ use crate::api::handle::outbox::Outbox;
 use crate::api::handle::readable::Readable;
 use crate::api::handle::{HandleEvent, Opening, Operation, Shared, Ticket};
 use crate::mem::PinnedBuf;
-use crate::quic::{ConnId, Dir, Event, OpenError, ProvideErrorKind, SendData, SendErrorKind, StreamError, StreamId};
+use crate::quic::{
+    ConnId, DatagramErrorKind, DatagramOptions, Dir, Event, OpenError, ProvideErrorKind, SendData, SendErrorKind,
+    StreamError, StreamId,
+};
 use crate::runtime::{App, Context, Unreachable, Waker};
 
 /// Limit of commands per turn, so that packets do not wait too long.
@@ -38,6 +41,8 @@ pub struct HandleApp {
     held: Held,
     readable: Readable,
     lending: Lending,
+    /// Connections with datagrams to take, each once.
+    datagrams: VecDeque<ConnId>,
     /// While this many events wait, no commands are taken.
     capacity: usize,
     backlog: usize,
@@ -62,6 +67,7 @@ impl HandleApp {
             conns: HashSet::new(),
             held: Held::default(),
             readable: Readable::default(),
+            datagrams: VecDeque::new(),
             capacity,
             backlog: MIN_BACKLOG.max(16 * capacity),
             backlog_code: 0,
@@ -152,6 +158,16 @@ impl HandleApp {
                 self.refused(conn, id, Operation::Reset, done);
                 self.retry(cx, conn, id);
             }
+            Command::ResetAt { conn, id, code, reliable } => {
+                let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.reset_at(id, code, reliable));
+                self.refused(conn, id, Operation::ResetAt, done);
+                self.retry(cx, conn, id);
+            }
+            Command::SendDatagram { conn, data, urgency, within } => {
+                let options = DatagramOptions { urgency, deadline: within.map(|within| cx.now() + within) };
+                self.send_datagram(cx, conn, data, options);
+            }
+            Command::ProvideDatagrams { conn, bufs } => self.provide_datagrams(cx, conn, bufs),
             Command::StopSending { conn, id, code } => {
                 let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.stop_sending(id, code));
                 self.refused(conn, id, Operation::StopSending, done);
@@ -212,6 +228,35 @@ impl HandleApp {
             },
         };
         self.outbox.push(HandleEvent::ProvideRefused { conn, id, bufs, why });
+    }
+
+    fn send_datagram(&mut self, cx: &mut Context<'_>, conn: ConnId, data: SendData, options: DatagramOptions) {
+        let (why, data) = match cx.conn(conn) {
+            None => (DatagramErrorKind::Closed, data),
+            Some(mut c) => match c.send_datagram(data, options) {
+                Ok(_) => return,
+                Err(refused) => (refused.kind, refused.data),
+            },
+        };
+        self.outbox.push(HandleEvent::DatagramRefused { conn, data, why });
+    }
+
+    fn provide_datagrams(&mut self, cx: &mut Context<'_>, conn: ConnId, bufs: Vec<PinnedBuf>) {
+        let (why, bufs) = match cx.conn(conn) {
+            None => (ProvideErrorKind::Closed, bufs),
+            Some(mut c) => match c.provide_datagram_buffers(bufs) {
+                Ok(()) => return,
+                Err(refused) => (refused.kind, refused.bufs),
+            },
+        };
+        self.outbox.push(HandleEvent::DatagramBuffersRefused { conn, bufs, why });
+    }
+
+    /// Takes the next datagram of a connection for the handles. False if there is none.
+    fn pass_datagram(&mut self, cx: &mut Context<'_>, conn: ConnId) -> bool {
+        let Some(datagram) = cx.conn(conn).and_then(|mut c| c.take_datagram()) else { return false };
+        self.outbox.push(HandleEvent::Datagram { conn, datagram });
+        true
     }
 
     fn refused(&mut self, conn: ConnId, id: StreamId, what: Operation, done: Result<(), StreamError>) {
@@ -300,6 +345,14 @@ impl HandleApp {
                 self.outbox.push(HandleEvent::Data { conn, id, chunk });
             }
         }
+        // They stay in the queues of their connections, which are bounded, until there is room.
+        while self.outbox.has_room()
+            && let Some(conn) = self.datagrams.pop_front()
+        {
+            if self.pass_datagram(cx, conn) {
+                self.datagrams.push_back(conn);
+            }
+        }
     }
 
     /// Lends all data left in a closing connection, which is gone after its last event.
@@ -312,6 +365,8 @@ impl HandleApp {
             }
         }
         self.lending.forget_all(conn);
+        self.datagrams.retain(|of| *of != conn);
+        while self.pass_datagram(cx, conn) {}
     }
 
     /// Leaves unread events and pending commands to the handles when the core ends.
@@ -333,6 +388,12 @@ impl App for HandleApp {
         match event {
             Event::Readable { id } => return self.readable.add(conn, id),
             Event::Writable { id } => return self.retry(cx, conn, id),
+            Event::DatagramsReadable => {
+                if !self.datagrams.contains(&conn) {
+                    self.datagrams.push_back(conn);
+                }
+                return;
+            }
             Event::StreamOpened { .. } if self.outbox.waiting() >= self.backlog => {
                 cx.close(conn, self.backlog_code, "too many streams, application busy");
             }

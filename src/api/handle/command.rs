@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 use crate::api::handle::{ConnectRefusal, HandleEvent, Opening, Operation, Ticket};
+use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
 use crate::quic::{
-    ClientConfig, ConnId, Dir, Notify, OpenError, OutOfSpace, Priority, ProvideErrorKind, SendData, SendErrorKind,
-    StreamError, StreamId,
+    ClientConfig, ConnId, DatagramErrorKind, Dir, Notify, OpenError, OutOfSpace, Priority, ProvideErrorKind, SendData,
+    SendErrorKind, StreamError, StreamId,
 };
 
 /// Why a command was not queued.
@@ -94,6 +95,9 @@ pub(super) enum Command {
     SetOutOfSpace { conn: ConnId, id: StreamId, what: OutOfSpace },
     Provide { conn: ConnId, id: StreamId, bufs: Vec<PinnedBuf> },
     Reset { conn: ConnId, id: StreamId, code: u64 },
+    ResetAt { conn: ConnId, id: StreamId, code: u64, reliable: u64 },
+    SendDatagram { conn: ConnId, data: SendData, urgency: u8, within: Option<Duration> },
+    ProvideDatagrams { conn: ConnId, bufs: Vec<PinnedBuf> },
     StopSending { conn: ConnId, id: StreamId, code: u64 },
     Close { conn: ConnId, code: u64, reason: String },
 }
@@ -114,6 +118,15 @@ impl Command {
             }
             Self::Provide { conn, id, bufs } => {
                 HandleEvent::ProvideRefused { conn, id, bufs, why: ProvideErrorKind::Closed }
+            }
+            Self::SendDatagram { conn, data, .. } => {
+                HandleEvent::DatagramRefused { conn, data, why: DatagramErrorKind::Closed }
+            }
+            Self::ProvideDatagrams { conn, bufs } => {
+                HandleEvent::DatagramBuffersRefused { conn, bufs, why: ProvideErrorKind::Closed }
+            }
+            Self::ResetAt { conn, id, .. } => {
+                HandleEvent::Refused { conn, id, what: Operation::ResetAt, why: StreamError::Closed }
             }
             Self::Reset { conn, id, .. } => {
                 HandleEvent::Refused { conn, id, what: Operation::Reset, why: StreamError::Closed }

@@ -6,7 +6,10 @@ use thiserror::Error;
 
 use crate::api::handle::{LentChunk, Opening, Ticket};
 use crate::mem::PinnedBuf;
-use crate::quic::{ConnId, Event, OpenError, ProvideErrorKind, SendData, SendErrorKind, StreamError, StreamId};
+use crate::quic::{
+    ConnId, DatagramErrorKind, Event, OpenError, ProvideErrorKind, ReceivedDatagram, SendData, SendErrorKind,
+    StreamError, StreamId,
+};
 use crate::runtime::{ConnectFailure, Unreachable};
 
 /// Why no connection was started.
@@ -25,6 +28,8 @@ pub enum ConnectRefusal {
 pub enum Operation {
     /// [`Handle::reset`](super::Handle::reset).
     Reset,
+    /// [`Handle::reset_at`](super::Handle::reset_at).
+    ResetAt,
     /// [`Handle::stop_sending`](super::Handle::stop_sending).
     StopSending,
     /// [`Handle::set_priority`](super::Handle::set_priority).
@@ -91,9 +96,9 @@ pub enum HandleEvent {
         /// ([`HandleApp::with_read_ahead`](super::HandleApp::with_read_ahead)).
         chunk: LentChunk,
     },
-    /// An event of the engine. `Readable` and `Writable` are not passed on: the core itself takes the data of pooled
-    /// streams and sends data that had to wait. While events wait, newer `Progress` and `ReceiveBufferLow` events
-    /// replace older ones of the same stream.
+    /// An event of the engine. `Readable`, `DatagramsReadable` and `Writable` are not passed on: the core itself takes
+    /// datagrams and the data of pooled streams, and sends data that had to wait. While events wait, newer `Progress`
+    /// and `ReceiveBufferLow` events replace older ones of the same stream.
     Engine {
         /// The connection.
         conn: ConnId,
@@ -120,6 +125,33 @@ pub enum HandleEvent {
         conn: ConnId,
         /// The stream.
         id: StreamId,
+        /// The buffers, in order.
+        bufs: Vec<PinnedBuf>,
+        /// The reason.
+        why: ProvideErrorKind,
+    },
+    /// A received datagram in the engine's memory. While the event ring is full, datagrams stay in the connection's queue
+    /// ([`DatagramConfig::receive_queue`](crate::quic::DatagramConfig::receive_queue)). Those for which buffers were
+    /// provided come in the engine's `DatagramBuffer`.
+    Datagram {
+        /// The connection.
+        conn: ConnId,
+        /// The datagram. Dropping it returns the memory to the core.
+        datagram: ReceivedDatagram,
+    },
+    /// A datagram was not queued.
+    DatagramRefused {
+        /// The connection.
+        conn: ConnId,
+        /// Its data.
+        data: SendData,
+        /// The reason.
+        why: DatagramErrorKind,
+    },
+    /// Buffers for datagrams were not accepted.
+    DatagramBuffersRefused {
+        /// The connection.
+        conn: ConnId,
         /// The buffers, in order.
         bufs: Vec<PinnedBuf>,
         /// The reason.

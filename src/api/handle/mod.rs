@@ -343,6 +343,53 @@ impl Handle {
         self.plain(conn, Command::Reset { conn, id, code })
     }
 
+    /// Abandons sending on a stream, but still delivers its first `reliable` bytes
+    /// ([`Conn::reset_at`](crate::quic::Conn::reset_at)).
+    ///
+    /// # Errors
+    /// [`CommandError`] if the command was not queued.
+    pub fn reset_at(&self, conn: ConnId, id: StreamId, code: u64, reliable: u64) -> Result<(), CommandError> {
+        self.plain(conn, Command::ResetAt { conn, id, code, reliable })
+    }
+
+    /// Sends a datagram at most once (RFC 9221), before those with a higher number for `urgency`. If it was not sent
+    /// `within` the given time after the core has taken the command, it is dropped. The data is sent from where it lies,
+    /// and returned in the engine's `DatagramDone` or in [`HandleEvent::DatagramRefused`].
+    ///
+    /// # Errors
+    /// [`CommandError`] with the data if the command was not queued.
+    pub fn send_datagram(
+        &self,
+        conn: ConnId,
+        data: impl Into<SendData>,
+        urgency: u8,
+        within: Option<Duration>,
+    ) -> Result<(), CommandError<SendData>> {
+        match self.command(conn, Command::SendDatagram { conn, data: data.into(), urgency, within }) {
+            Ok(()) => Ok(()),
+            Err((kind, Command::SendDatagram { data, .. })) => Err(CommandError { kind, given: data }),
+            Err((kind, _)) => Err(CommandError { kind, given: SendData::Static(&[]) }),
+        }
+    }
+
+    /// Provides buffers for received datagrams, one datagram each
+    /// ([`Conn::provide_datagram_buffers`](crate::quic::Conn::provide_datagram_buffers)). Each buffer is returned once,
+    /// in the engine's `DatagramBuffer`, or all of them in [`HandleEvent::DatagramBuffersRefused`].
+    ///
+    /// # Errors
+    /// [`CommandError`] with the buffers if the command was not queued.
+    pub fn provide_datagram_buffers(
+        &self,
+        conn: ConnId,
+        bufs: Vec<PinnedBuf>,
+    ) -> Result<(), CommandError<Vec<PinnedBuf>>> {
+        match self.command(conn, Command::ProvideDatagrams { conn, bufs }) {
+            Ok(()) => Ok(()),
+            Err((kind, Command::ProvideDatagrams { bufs, .. })) => Err(CommandError { kind, given: bufs }),
+            Err((kind, _)) => Err(CommandError { kind, given: Vec::new() }),
+        }
+    }
+
     /// Asks the peer to stop sending on a stream (RFC 9000 §3.5). Provided buffers are returned.
     ///
     /// # Errors

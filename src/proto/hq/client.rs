@@ -411,6 +411,13 @@ impl App for HqClient {
             | Event::Stopped { .. }
             | Event::Writable { .. }
             | Event::SendDone { .. }
+            | Event::DatagramsReadable
+            | Event::DatagramBuffer { .. }
+            | Event::DatagramSpaceLow { .. }
+            | Event::DatagramDone { .. }
+            | Event::DatagramAcked { .. }
+            | Event::DatagramLost { .. }
+            | Event::DatagramsWritable
             | Event::SendFinished { .. } => {}
         }
     }

@@ -549,6 +549,13 @@ impl App for HqServer {
             | Event::StreamOpened { .. }
             | Event::StreamsAvailable { .. }
             | Event::OutOfSpace { .. }
+            | Event::DatagramsReadable
+            | Event::DatagramBuffer { .. }
+            | Event::DatagramSpaceLow { .. }
+            | Event::DatagramDone { .. }
+            | Event::DatagramAcked { .. }
+            | Event::DatagramLost { .. }
+            | Event::DatagramsWritable
             | Event::SendFinished { .. } => {}
         }
     }

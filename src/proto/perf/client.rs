@@ -339,6 +339,13 @@ impl App for PerfClient {
             | Event::Readable { .. }
             | Event::SendDone { .. }
             | Event::OutOfSpace { .. }
+            | Event::DatagramsReadable
+            | Event::DatagramBuffer { .. }
+            | Event::DatagramSpaceLow { .. }
+            | Event::DatagramDone { .. }
+            | Event::DatagramAcked { .. }
+            | Event::DatagramLost { .. }
+            | Event::DatagramsWritable
             | Event::SendFinished { .. } => {}
         }
     }

@@ -334,6 +334,13 @@ impl App for PerfServer {
             | Event::StreamOpened { .. }
             | Event::StreamsAvailable { .. }
             | Event::OutOfSpace { .. }
+            | Event::DatagramsReadable
+            | Event::DatagramBuffer { .. }
+            | Event::DatagramSpaceLow { .. }
+            | Event::DatagramDone { .. }
+            | Event::DatagramAcked { .. }
+            | Event::DatagramLost { .. }
+            | Event::DatagramsWritable
             | Event::SendFinished { .. } => {}
         }
     }

@@ -65,6 +65,11 @@ impl TransportConfig {
         time("handshake_timeout", self.handshake_timeout, MILLISECOND, LONGEST)?;
         time("initial_rtt", self.initial_rtt, Duration::from_micros(1), Duration::from_secs(60))?;
         time("max_ack_delay", self.max_ack_delay, Duration::ZERO, MAX_ACK_DELAY)?;
+        self.min_ack_delay.map_or(Ok(()), |delay| time("min_ack_delay", delay, Duration::ZERO, MAX_ACK_DELAY))?;
+        if let Some(datagrams) = &self.datagrams {
+            number("receive_queue of datagrams", datagrams.receive_queue as u64, 1, u64::MAX)?;
+            number("send_queue of datagrams", datagrams.send_queue as u64, 1, u64::MAX)?;
+        }
         self.keep_alive.map_or(Ok(()), |every| time("keep_alive", every, MILLISECOND, LONGEST))
     }
 }
@@ -93,7 +98,7 @@ mod tests {
     #[test]
     fn what_cannot_work_is_named() {
         type Break = fn(&mut TransportConfig);
-        let broken: [(Break, &str); 25] = [
+        let broken: [(Break, &str); 28] = [
             (
                 |c| (c.versions, c.first_version) = (Version::V1.into(), Some(Version::V2)),
                 "first_version is v2; it must be one of the versions (v1)",
@@ -122,6 +127,9 @@ mod tests {
             (|c| c.keep_alive = Some(Duration::MAX), "keep_alive is "),
             (|c| c.provider = Some(Arc::new(Boundless)), "initial_window of the provider is "),
             (|c| c.max_idle_timeout = LONGEST + MILLISECOND, "max_idle_timeout is "),
+            (|c| c.min_ack_delay = Some(Duration::from_secs(17)), "min_ack_delay is 17s"),
+            (|c| c.datagrams.get_or_insert_default().receive_queue = 0, "receive_queue of datagrams is 0"),
+            (|c| c.datagrams.get_or_insert_default().send_queue = 0, "send_queue of datagrams is 0"),
         ];
         for (breaks, says) in broken {
             let mut config = TransportConfig::default();

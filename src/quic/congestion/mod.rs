@@ -164,6 +164,11 @@ impl Congestion {
         Self { controller, pacer, mtu, in_flight: 0, recovery_start: None, prior: None, app_limited: false }
     }
 
+    /// Whether the window grows as in slow start (RFC 9002 §7.3.1).
+    pub fn in_slow_start(&self) -> bool {
+        self.controller.in_slow_start()
+    }
+
     /// The congestion window in bytes.
     pub fn window(&self) -> u64 {
         self.controller.window()

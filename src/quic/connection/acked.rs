@@ -51,13 +51,16 @@ impl Connection {
                 self.space(space).crypto_tx.on_acked(start..start + u64::from(len));
             }
             SentFrame::Ack { largest } => self.space(space).acks.on_ack_acked(largest),
+            SentFrame::Datagram { id, .. } => self.datagram_acked(id),
             SentFrame::ResetStream(id) => {
                 if let Some(send) = self.streams.get(id).and_then(|s| s.send.as_mut()) {
                     send.reset_acked();
                 }
                 self.streams.remove_if_done(id);
             }
+            SentFrame::ResetStreamAt { id, reliable } => self.reset_at_acked(id, reliable),
             SentFrame::RetireConnectionId(seq) => self.remote_cids.retire_acked(seq),
+            SentFrame::AckFrequency(seq) => self.ack_request_acked(seq),
             SentFrame::MtuProbe if self.path.mtu.on_acked(now, pn) => {
                 self.recovery.set_max_datagram(self.path.mtu.current());
             }
@@ -79,8 +82,10 @@ impl Connection {
             send.wants_writable = false;
             events.push_back(Event::Writable { id });
         }
-        if send.is_delivered() {
-            events.push_back(Event::SendFinished { id });
+        if send.is_done() {
+            if send.is_delivered() {
+                events.push_back(Event::SendFinished { id });
+            }
             self.streams.remove_if_done(id);
         }
         if repeat {
@@ -100,6 +105,9 @@ impl Connection {
             cx.stats.lost_packets += 1;
             for frame in frames.iter() {
                 self.frame_lost(cx.now, space, pn, frame);
+                if let SentFrame::Datagram { id, .. } = frame {
+                    self.datagram_lost(cx.stats, pn, id);
+                }
                 if let SentFrame::Stream { len, id, start } | SentFrame::StreamFin { len, id, start } = frame {
                     let fin = matches!(frame, SentFrame::StreamFin { .. });
                     self.streams.packet_lost(id, &(start..start + u64::from(len)), fin);
@@ -156,6 +164,7 @@ impl Connection {
                     self.streams.queue_control(id);
                 }
             }
+            SentFrame::ResetStreamAt { id, reliable } => self.reset_at_lost(id, reliable),
             SentFrame::StopSending(id) => {
                 if let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) {
                     recv.stop_lost();
@@ -166,11 +175,13 @@ impl Connection {
             SentFrame::RetireConnectionId(seq) => self.remote_cids.retire_lost(seq),
             SentFrame::HandshakeDone => self.handshake_done_due = true,
             SentFrame::NewToken => self.new_tokens_due += 1,
+            SentFrame::AckFrequency(seq) => self.ack_request_lost(seq),
             SentFrame::MtuProbe if self.path.mtu.on_lost(now, pn) => {
                 self.recovery.set_max_datagram(self.path.mtu.current());
             }
             SentFrame::MtuProbe => {}
-            SentFrame::Ack { .. } => {}
+            // Datagrams are not sent again (RFC 9221 §5.2).
+            SentFrame::Ack { .. } | SentFrame::Datagram { .. } => {}
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Operations of applications on a connection.
 
+mod datagrams;
 mod errors;
+mod resets;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +18,9 @@ use crate::quic::stream::priority::Priority;
 use crate::quic::tls::{ExportError, TlsInfo};
 use crate::wire::quic::{StreamId, Version, varint};
 
-pub use errors::{OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
+pub use errors::{
+    DatagramError, DatagramErrorKind, OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError,
+};
 
 /// Access to one connection, borrowed from its endpoint.
 #[derive(Debug)]
@@ -310,8 +314,12 @@ impl<'a> Conn<'a> {
     fn after_consumption(&mut self, id: StreamId, n: u64) {
         self.conn.recv_credit.consume(n);
         let recv = self.conn.streams.get_ref(id).and_then(|s| s.recv.as_ref());
+        let recv_resets = recv.is_some_and(|recv| recv.is_resetting());
         if recv.is_some_and(|recv| recv.credit_due().is_some()) {
             self.conn.streams.queue_control(id);
+        }
+        if recv_resets {
+            self.conn.streams.mark_dirty(id);
         }
         self.conn.streams.remove_if_done(id);
     }
@@ -319,7 +327,7 @@ impl<'a> Conn<'a> {
     /// Whether all bytes of a pooled stream were consumed and its end was seen. True for streams that are gone.
     pub fn is_finished(&self, id: StreamId) -> bool {
         let recv = self.conn.streams.get_ref(id).and_then(|s| s.recv.as_ref());
-        recv.is_none_or(|r| r.is_done() || r.final_size() == Some(r.consumed()))
+        recv.is_none_or(|r| r.is_done() || r.is_read())
     }
 
     /// Abandons sending on a stream with RESET_STREAM (RFC 9000 §3.1).

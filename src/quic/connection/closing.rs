@@ -210,6 +210,7 @@ impl Connection {
         if keep {
             self.streams.tell_again();
         }
+        self.end_datagrams(keep);
         self.flush_events();
         self.waiting = None;
         for (id, mut stream) in self.streams.drain() {
@@ -227,11 +228,12 @@ impl Connection {
         self.events.push_back(Event::Closed { reason });
     }
 
-    /// Removes the streams, once the application has handled `Closed` and had the opportunity to take the remaining
-    /// data.
+    /// Removes streams and datagrams, once the application has handled `Closed` and had the opportunity to take the
+    /// remaining data.
     pub(crate) fn forget_streams(&mut self) {
         if !self.is_active() {
             self.streams.drain();
+            self.datagrams = None;
         }
     }
 

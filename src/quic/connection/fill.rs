@@ -1,5 +1,6 @@
 //! Filling a packet with frames (RFC 9000 §12.4, §13).
 
+use crate::base::time::Duration;
 use crate::quic::cid::IdMaker;
 use crate::quic::connection::packet::PacketBuilder;
 use crate::quic::connection::sent::{SentFrame, SentFrames};
@@ -30,14 +31,19 @@ impl Connection {
         if fill.carry == Carry::Acks {
             return;
         }
-        if self.space(space).probes > 0 && !self.has_new(space) {
-            self.requeue_oldest(cx, space);
+        if self.space(space).probes > 0 {
+            if !self.has_new(space) {
+                self.requeue_oldest(cx, space);
+            }
+            self.hurry(space, builder);
         }
         self.put_crypto(space, builder);
         if space == SpaceId::Data {
             self.put_control(cx, builder);
             self.put_stream_control(builder);
-            if self.streams.has_turns() && self.streams.held_up() {
+            if self.datagrams_pending() {
+                self.put_data(cx, builder);
+            } else if self.streams.has_turns() && self.streams.held_up() {
                 self.put_stream_alone(cx, builder);
             } else {
                 self.put_streams(cx, builder, None);
@@ -47,7 +53,8 @@ impl Connection {
 
     /// Whether a probe can carry data that was not sent before.
     fn has_new(&self, space: SpaceId) -> bool {
-        self.spaces[space.index()].crypto_tx.has_pending() || (space == SpaceId::Data && self.data_pending())
+        self.spaces[space.index()].crypto_tx.has_pending()
+            || (space == SpaceId::Data && (self.data_pending() || self.datagrams_wait()))
     }
 
     /// Queues the oldest packet in flight again, for a probe without new data (RFC 9002 §6.2.4).
@@ -72,10 +79,10 @@ impl Connection {
 
     #[inline(always)]
     fn write_ack(&self, cx: &Cx<'_>, space: SpaceId, builder: &mut PacketBuilder<'_>, long: bool) -> bool {
-        let exponent = if space == SpaceId::Data { 3 } else { 0 };
         let acks = &self.spaces[space.index()].acks;
-        let held = cx.now.saturating_since(acks.largest_time()).as_micros() as u64;
-        let delay = (held >> exponent).min(varint::MAX);
+        // Initial and Handshake packets are acknowledged at once, and the peer ignores their delay (RFC 9000 §13.2.5).
+        let held = if space == SpaceId::Data { cx.now.saturating_since(acks.largest_time()) } else { Duration::ZERO };
+        let delay = (held.as_micros() as u64 >> 3).min(varint::MAX);
         let (received, ecn) = (acks.received(), acks.ecn());
         builder.write_with(|w| match long {
             true => frame::encode_long_ack(w, received, delay, ecn, MAX_ACK_RANGES) > 0,
@@ -146,6 +153,9 @@ impl Connection {
             self.send_credit.take_blocked();
         }
         self.put_cids(cx.ids, builder);
+        if self.ack_frequency.is_some() {
+            self.put_ack_request(builder);
+        }
         if self.ping_due && (builder.eliciting || builder.put(&Frame::Ping, None)) {
             self.ping_due = false;
         }
@@ -213,6 +223,12 @@ impl Connection {
                 if fits {
                     send.reset_sent();
                 }
+            } else if let Some((code, final_size, reliable_size)) = send.reset_at_due() {
+                let frame = Frame::ResetStreamAt { id, code, final_size, reliable_size };
+                fits = fits && builder.put(&frame, Some(SentFrame::ResetStreamAt { id, reliable: reliable_size }));
+                if fits {
+                    send.reset_at_sent();
+                }
             } else if fits
                 && send.is_blocked()
                 && let Some(limit) = send.credit.take_blocked()
@@ -243,7 +259,12 @@ impl Connection {
 
     /// Appends STREAM frames by priority until the packet is full. `first` is the stream whose turn it is, if already
     /// known.
-    fn put_streams(&mut self, cx: &mut Cx<'_>, builder: &mut PacketBuilder<'_>, mut first: Option<StreamId>) {
+    pub(super) fn put_streams(
+        &mut self,
+        cx: &mut Cx<'_>,
+        builder: &mut PacketBuilder<'_>,
+        mut first: Option<StreamId>,
+    ) {
         while builder.takes_stream() && builder.room() >= MIN_STREAM_ROOM {
             let Some(id) = first.take().or_else(|| self.next_stream()) else { return };
             match self.put_frame_of(cx, builder, id, false) {
@@ -258,7 +279,7 @@ impl Connection {
     /// everything else in the same packet would be lost along with it each time
     /// ([`turns`](crate::quic::stream::turns)).
     #[cold]
-    fn put_stream_alone(&mut self, cx: &mut Cx<'_>, builder: &mut PacketBuilder<'_>) {
+    pub(super) fn put_stream_alone(&mut self, cx: &mut Cx<'_>, builder: &mut PacketBuilder<'_>) {
         let Some(first) = self.next_stream().filter(|_| builder.room() >= MIN_STREAM_ROOM) else { return };
         let refused = self.streams.is_refused(first);
         if refused && !builder.is_empty() {

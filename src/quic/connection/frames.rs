@@ -32,9 +32,17 @@ impl Connection {
                 self.space(space).crypto_rx.insert(space, *offset, data).map_err(fault)?;
             }
             Frame::NewToken { token } => self.on_new_token(cx, token)?,
+            // They are read by `read_frames`, as their data is still to be decrypted.
             Frame::Stream(_) | Frame::Datagram { .. } => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
+            Frame::AckFrequency { seq, threshold, max_delay, reordering } if self.config.min_ack_delay.is_some() => {
+                self.on_ack_frequency(*seq, *threshold, *max_delay, *reordering).map_err(fault)?;
+            }
+            Frame::ImmediateAck if self.config.min_ack_delay.is_some() => self.space(space).acks.expedite(),
             Frame::ResetStream { id, code, final_size } => {
                 self.on_reset_stream(cx, *id, *code, *final_size).map_err(fault)?
+            }
+            Frame::ResetStreamAt { id, code, final_size, reliable_size } if self.config.reset_stream_at => {
+                self.on_reset_stream_at(cx, *id, *code, *final_size, *reliable_size).map_err(fault)?;
             }
             Frame::StopSending { id, code } => self.on_stop_sending(cx, *id, *code).map_err(fault)?,
             Frame::MaxData(limit) => self.raise_credit(*limit),
@@ -72,6 +80,10 @@ impl Connection {
             }
             Frame::HandshakeDone if self.side == Side::Client => self.on_confirmed(cx),
             Frame::HandshakeDone => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
+            // Extensions that are not offered (RFC 9000 §12.4).
+            Frame::ResetStreamAt { .. } | Frame::AckFrequency { .. } | Frame::ImmediateAck => {
+                return Err(fault(TransportError::FRAME_ENCODING_ERROR));
+            }
         }
         Ok(())
     }
@@ -102,6 +114,9 @@ impl Connection {
         })?;
         if space == SpaceId::Data {
             self.key_ack = self.key_ack.max(outcome.largest_newly_acked);
+            if self.datagrams.is_some() {
+                self.datagrams_late(ack);
+            }
         }
         if outcome.largest_newly_acked.is_some() && self.path.ecn.wants_reports() {
             let advances = self.recovery.largest_acked(space) > before;
@@ -109,6 +124,9 @@ impl Connection {
         }
         self.apply_acked(cx, space);
         self.apply_lost(cx);
+        if self.ack_frequency.is_some() && space == SpaceId::Data {
+            self.consider_ack_requests();
+        }
         Ok(())
     }
 
@@ -125,7 +143,7 @@ impl Connection {
     }
 
     /// Ensures that the stream `id` exists, if the peer may refer to it. False if it has ended.
-    fn ensure_stream(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<bool, TransportError> {
+    pub(super) fn ensure_stream(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<bool, TransportError> {
         if self.streams.get_ref(id).is_some() {
             return Ok(true);
         }
@@ -178,7 +196,7 @@ impl Connection {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(fault(TransportError::STREAM_STATE_ERROR));
         }
-        let range = header.offset..header.offset.saturating_add(len as u64);
+        let mut range = header.offset..header.offset.saturating_add(len as u64);
         if !self.ensure_stream(cx, id).map_err(fault)? {
             // Nothing is known of the stream any more, but no stream reaches so far (RFC 9000 §19.8).
             let possible = range.end <= varint::MAX;
@@ -188,7 +206,7 @@ impl Connection {
         if recv.is_done() {
             return recv.check_end(&range, header.fin).map(|()| true).map_err(fault);
         }
-        let accepted = recv.accept(&range, header.fin).map_err(fault)?;
+        let accepted = recv.accept(&mut range, header.fin).map_err(fault)?;
         if !self.recv_credit.receive(accepted.new_high) {
             return Err(fault(TransportError::FLOW_CONTROL_ERROR));
         }
@@ -233,6 +251,7 @@ impl Connection {
         if recv.is_complete() && recv.final_size() == Some(size) {
             return Ok(());
         }
+        recv.check_code(code)?;
         let held = if recv.is_pooled() { recv.high() - recv.consumed() } else { 0 };
         let new = recv.reset(size)?;
         if !self.recv_credit.receive(new) {

@@ -57,7 +57,9 @@ impl Connection {
             version_information: self.version_information(cx),
             grease_quic_bit: cx.ids.greases(),
             reserved: cx.ids.greases().then(|| Reserved::new([(); 2].map(|()| cx.rng.next_u64()))),
-            ..TransportParameters::default()
+            reset_stream_at: config.reset_stream_at,
+            min_ack_delay: self.least_ack_delay().map(|min| min.as_micros() as u64),
+            max_datagram_frame_size: config.datagrams.as_ref().map_or(0, |datagrams| datagrams.max_frame_size.into()),
         }
     }
 
@@ -179,6 +181,7 @@ impl Connection {
         self.raise_credit(params.initial_max_data);
         self.path.mtu.limit(params.max_udp_payload_size.min(u64::from(u16::MAX)) as u16);
         self.peer = PeerLimits::of(&params, true);
+        self.start_ack_requests();
         Ok(())
     }
 

@@ -2,12 +2,14 @@
 //!
 //! The parts never see the connection: each handler takes what it needs from a part and applies the result.
 
+mod ack_frequency;
 mod acked;
 mod api;
 mod armed;
 mod burst;
 mod closing;
 mod counts;
+mod datagrams;
 mod early;
 mod fill;
 mod frames;
@@ -19,7 +21,9 @@ mod notify;
 mod packet;
 mod path;
 mod payload;
+mod peer;
 mod receive;
+mod resets;
 mod run;
 mod sent;
 mod timers;
@@ -36,8 +40,10 @@ use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::{self, DirectionKeys, Keys};
+use crate::quic::ack_frequency::{AckFrequency, AckRule};
 use crate::quic::cid::{IdMaker, LocalCids, RemoteCids, ResetToken};
 use crate::quic::config::TransportConfig;
+use crate::quic::datagram::Datagrams;
 use crate::quic::event::{ConnId, Event};
 use crate::quic::fixed_bit::FixedBit;
 use crate::quic::flow::{RecvCredit, SendCredit};
@@ -50,16 +56,19 @@ use crate::quic::stats::{ConnStats, EndpointStats};
 use crate::quic::stream::{Streams, Windows};
 use crate::quic::tls::{TlsInfo, TlsSession};
 use crate::quic::token::AddressTokens;
-use crate::wire::quic::params::TransportParameters;
 use crate::wire::quic::{ConnectionId, Version, varint};
 
-pub use api::{Conn, OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind, StreamError};
+pub use api::{
+    Conn, DatagramError, DatagramErrorKind, OpenError, ProvideError, ProvideErrorKind, SendError, SendErrorKind,
+    StreamError,
+};
 pub(crate) use armed::Armed;
 pub(crate) use closing::Fault;
 use closing::State;
 use keys::OneRtt;
 pub(crate) use path::Route;
 pub use path::{TooBig, Undelivered};
+use peer::PeerLimits;
 pub use receive::RxMeta;
 pub(crate) use run::Incoming;
 use sent::{FrameLists, SentFrame, SentFrames};
@@ -147,35 +156,6 @@ pub(crate) struct Birth {
     pub(crate) spin: Spin,
 }
 
-/// The peer's transport parameters that matter after the handshake.
-#[derive(Debug)]
-struct PeerLimits {
-    /// Whether the peer's parameters have arrived; until then, these are the defaults.
-    known: bool,
-    max_idle_timeout: u64,
-    max_ack_delay: u64,
-    ack_delay_exponent: u8,
-    active_connection_id_limit: u64,
-}
-
-impl PeerLimits {
-    fn of(params: &TransportParameters, known: bool) -> Self {
-        Self {
-            known,
-            max_idle_timeout: params.max_idle_timeout,
-            max_ack_delay: params.max_ack_delay,
-            ack_delay_exponent: params.ack_delay_exponent as u8,
-            active_connection_id_limit: params.active_connection_id_limit,
-        }
-    }
-}
-
-impl Default for PeerLimits {
-    fn default() -> Self {
-        Self::of(&TransportParameters::default(), false)
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Connection {
     id: ConnId,
@@ -241,6 +221,12 @@ pub(crate) struct Connection {
     recv_credit: RecvCredit,
     /// The account for pool memory, if any was ever used.
     account: Option<Box<Account>>,
+    /// Present once the connection uses them.
+    datagrams: Option<Box<Datagrams>>,
+    /// When packets of the Data space are acknowledged.
+    ack_rule: AckRule,
+    /// Present once either side has asked for another frequency, or may.
+    ack_frequency: Option<Box<AckFrequency>>,
 
     born: Instant,
     idle_deadline: Option<Instant>,
@@ -348,6 +334,9 @@ impl Connection {
             send_credit: SendCredit::new(0),
             recv_credit: RecvCredit::new(birth.max_data),
             account: None,
+            datagrams: None,
+            ack_rule: AckRule::of(&config),
+            ack_frequency: None,
             born: now,
             idle_deadline: None,
             idle_reset_at: None,
@@ -436,9 +425,9 @@ impl Connection {
         ids.cid(self.id, LocalCids::HANDSHAKE)
     }
 
-    /// Bytes of pool memory that its streams hold.
+    /// Bytes of pool memory that its streams and datagrams hold.
     pub(crate) fn held(&self) -> usize {
-        self.streams.held()
+        self.streams.held() + self.datagrams.as_ref().map_or(0, |datagrams| datagrams.recv.held())
     }
 
     fn event(&mut self, event: Event) {
@@ -469,7 +458,7 @@ impl Connection {
     }
 
     fn peer_max_ack_delay(&self) -> Duration {
-        Duration::from_millis(self.peer.max_ack_delay)
+        Duration::from_micros(self.peer.max_ack_delay)
     }
 
     fn pto(&self) -> Duration {

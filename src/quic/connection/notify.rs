@@ -7,7 +7,7 @@ use crate::wire::quic::StreamId;
 impl Connection {
     /// Whether [`Connection::flush_events`] has something to do.
     pub(crate) fn has_news(&self) -> bool {
-        !self.events.is_empty() || !self.streams.dirty.is_empty()
+        !self.events.is_empty() || !self.streams.dirty.is_empty() || self.datagrams_have_news()
     }
 
     /// Moves changes of streams into the event queue.
@@ -15,6 +15,9 @@ impl Connection {
         while let Some(id) = self.streams.dirty.pop() {
             self.flush_stream(id);
             self.streams.remove_if_done(id);
+        }
+        if self.datagrams.is_some() {
+            self.flush_datagrams();
         }
     }
 
@@ -42,6 +45,9 @@ impl Connection {
                 stream.finish_reported = recv.is_complete();
                 self.events.push_back(Event::Readable { id });
             }
+            if let Some(code) = recv.reset_ready() {
+                return self.end_by_reset(id, code);
+            }
             // Credit for data consumed earlier may be worth announcing only now that the peer has used up the rest.
             if recv.note_credit() {
                 self.streams.queue_control(id);
@@ -57,7 +63,9 @@ impl Connection {
             let valid = buf.len();
             self.events.push_back(Event::Buffer { id, buf, offset, valid });
         }
-        if recv.is_complete() {
+        if let Some(code) = recv.reset_ready() {
+            self.end_by_reset(id, code);
+        } else if recv.is_complete() {
             while let Some((offset, buf, valid)) = recv.pop_any() {
                 self.events.push_back(Event::Buffer { id, buf, offset, valid });
             }

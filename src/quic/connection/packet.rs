@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 
 use crate::crypto::{HeaderKey, PacketKey};
 use crate::quic::connection::sent::SentFrame;
+use crate::quic::datagram::Datagrams;
 use crate::quic::stream::Streams;
 use crate::wire::quic::frame::{Frame, StreamHeader};
 use crate::wire::quic::header::{self, FIXED_BIT, PacketType};
@@ -18,10 +19,10 @@ pub(super) const TAG_LEN: usize = 16;
 /// The packet number that is never used: a connection that reaches it ends without another packet (RFC 9000 §12.3).
 pub(super) const LAST_PN: u64 = varint::MAX;
 
-/// Maximum number of STREAM frames per packet. More would only be tiny ones.
+/// Maximum number of STREAM and DATAGRAM frames per packet. More would only be tiny ones.
 const MAX_PIECES: usize = 16;
 
-/// Data of a STREAM frame that belongs at `at` in the packet.
+/// Data of a STREAM or DATAGRAM frame that belongs at `at` in the packet.
 #[derive(Debug)]
 struct Piece {
     at: u16,
@@ -162,7 +163,7 @@ impl<'s> PacketBuilder<'s> {
         fits
     }
 
-    /// Whether another STREAM frame may be appended.
+    /// Whether another STREAM or DATAGRAM frame may be appended.
     pub(super) fn takes_stream(&self) -> bool {
         !self.pieces.is_full()
     }
@@ -191,6 +192,27 @@ impl<'s> PacketBuilder<'s> {
         true
     }
 
+    /// Appends a DATAGRAM frame for `len` bytes if it fits: its header, and a hole like that of a STREAM frame.
+    pub(super) fn put_datagram(&mut self, id: u64, len: usize) -> bool {
+        let start = self.pos;
+        let header = Frame::Datagram { len: Some(len as u64) };
+        let written = self.write_with(|w| {
+            header.encode(w);
+            true
+        });
+        if !written || len > self.room() || !self.takes_stream() {
+            self.pos = start;
+            return false;
+        }
+        if len > 0 {
+            self.pieces.push(Piece { at: self.pos as u16, frame: self.frames.len() as u16 });
+            self.pos += len;
+        }
+        self.frames.push(SentFrame::Datagram { len: len as u32, id });
+        self.eliciting = true;
+        true
+    }
+
     /// Pads the packet to at least `size` bytes when finished, as far as there is room, and to the minimum for the
     /// header protection sample.
     pub(super) fn pad_to(&mut self, size: usize) {
@@ -203,9 +225,16 @@ impl<'s> PacketBuilder<'s> {
         }
     }
 
-    /// Encrypts frames in place and stream data from the application's memory, then protects the header. Returns the
-    /// packet's length.
-    pub(super) fn finish(&mut self, pn: u64, key: &PacketKey, header: &HeaderKey, streams: &Streams) -> usize {
+    /// Encrypts frames in place and data of streams and datagrams from the application's memory, then protects the
+    /// header. Returns the packet's length.
+    pub(super) fn finish(
+        &mut self,
+        pn: u64,
+        key: &PacketKey,
+        header: &HeaderKey,
+        streams: &Streams,
+        datagrams: Option<&Datagrams>,
+    ) -> usize {
         if let Some(at) = self.length_at {
             let length = (self.pos + TAG_LEN - self.pn_offset) as u16;
             self.packet[at..at + 2].copy_from_slice(&(0x4000 | length).to_be_bytes());
@@ -215,17 +244,21 @@ impl<'s> PacketBuilder<'s> {
         let mut sealer = key.seal(pn, packet, start);
         let mut done = start;
         for piece in &self.pieces {
-            let (SentFrame::Stream { id, start, len } | SentFrame::StreamFin { id, start, len }) =
-                self.frames[usize::from(piece.frame)]
-            else {
-                continue;
-            };
             let at = usize::from(piece.at);
             sealer.in_place(at - done);
-            done = at + len as usize;
-            let send = streams.get_ref(id).and_then(|s| s.send.as_ref());
-            for slice in send.into_iter().flat_map(|send| send.slices(start..start + u64::from(len))) {
-                sealer.copy_from(slice);
+            match self.frames[usize::from(piece.frame)] {
+                SentFrame::Stream { id, start, len } | SentFrame::StreamFin { id, start, len } => {
+                    done = at + len as usize;
+                    let send = streams.get_ref(id).and_then(|s| s.send.as_ref());
+                    for slice in send.into_iter().flat_map(|send| send.slices(start..start + u64::from(len))) {
+                        sealer.copy_from(slice);
+                    }
+                }
+                SentFrame::Datagram { len, id } => {
+                    done = at + len as usize;
+                    sealer.copy_from(datagrams.map_or(&[], |datagrams| datagrams.send.memory(id)));
+                }
+                _ => done = at,
             }
         }
         sealer.in_place(self.pos - done);

@@ -1,7 +1,7 @@
 //! Reads the frames of an authenticated packet (RFC 9000 §12.4).
 //!
-//! Frame headers are decrypted into a small scratch buffer, and the data of STREAM frames from the packet to its final
-//! place.
+//! Frame headers are decrypted into a small scratch buffer, and the data of STREAM and DATAGRAM frames from the packet
+//! to its final place.
 
 use crate::crypto::{HEAD_AT, Opened};
 use crate::quic::connection::closing::Fault;
@@ -75,7 +75,7 @@ impl Connection {
                 }
                 continue;
             }
-            match self.read_frame(cx, info, &window[pos..end], end == len, &mut read)? {
+            match self.read_frame(cx, info, opened, pos, &window[pos..end], &mut read)? {
                 None => want = len - pos,
                 Some(_) if !self.is_active() => return Ok(read),
                 Some(used) => pos += used,
@@ -87,20 +87,22 @@ impl Connection {
         Ok(read)
     }
 
-    /// Reads the frame at the front of `bytes` and returns its length, or `None` if there are too few bytes and they
-    /// are not the `last`. A separate function, so that the loop over STREAM frames does not pay for its setup.
+    /// Reads the frame at the front of `bytes`, which are the payload's from `pos` on, and returns its length, or `None`
+    /// if there are too few bytes and they are not the last. A separate function, so that the loop over STREAM frames
+    /// does not pay for its setup.
     #[inline(never)]
     fn read_frame(
         &mut self,
         cx: &mut Cx<'_>,
         info: &Packet<'_>,
+        opened: &Opened<'_>,
+        pos: usize,
         bytes: &[u8],
-        last: bool,
         read: &mut Read,
     ) -> Result<Option<usize>, Fault> {
         let (frame, used) = match Frame::decode(bytes) {
             Ok(decoded) => decoded,
-            Err(FrameError::Incomplete) if !last => return Ok(None),
+            Err(FrameError::Incomplete) if pos + bytes.len() < opened.len() => return Ok(None),
             Err(error) => return Err(frame_fault(&error)),
         };
         if !frame.allowed_in(info.kind) {
@@ -109,6 +111,10 @@ impl Connection {
         }
         read.eliciting |= frame.is_ack_eliciting();
         read.crypto |= matches!(frame, Frame::Crypto { .. });
+        if let Frame::Datagram { len } = frame {
+            let len = self.on_datagram(cx, info.pn, pos + used, used, len, opened)?;
+            return Ok(Some(used + len));
+        }
         self.on_frame(cx, info.space, info.dcid, &frame)?;
         Ok(Some(used))
     }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use crate::base::Side;
 use crate::base::time::Duration;
 use crate::crypto::{HeadRoom, Opened, PacketKey};
+use crate::quic::ack_frequency::AckRule;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::keys::{Generation, OneRtt};
 use crate::quic::connection::{Connection, Cx};
@@ -378,24 +379,24 @@ impl Connection {
         if !read.complete {
             // Treated as lost: the peer retransmits its contents and slows down.
             cx.stats.drop(DropReason::NoMemory);
+            self.undo_datagrams(cx.stats, info.pn);
             return Ok(());
         }
         let eliciting = read.eliciting;
-        let (mut delay, every) = match info.space {
-            SpaceId::Data => (self.config.max_ack_delay, self.config.ack_frequency),
-            _ => (Duration::ZERO, 1),
-        };
+        let mut rule = if info.space == SpaceId::Data { self.ack_rule } else { AckRule::AT_ONCE };
+        if meta.ecn == ECN_CE && self.is_news(info.pn) {
+            // Congestion is reported to the peer at once (RFC 9000 §13.2.1).
+            rule.delay = Duration::ZERO;
+        }
         let space = self.space(info.space);
         if !space.discarded {
             if meta.ecn != 0 {
                 space.acks.count_ecn(meta.ecn, 1);
                 if meta.ecn == ECN_CE {
                     cx.stats.ecn_ce += 1;
-                    // Congestion is reported to the peer at once (RFC 9000 §13.2.1).
-                    delay = Duration::ZERO;
                 }
             }
-            space.acks.on_packet(cx.now, info.pn, eliciting, delay, every);
+            space.acks.on_packet(cx.now, info.pn, eliciting, rule);
         }
         Ok(())
     }

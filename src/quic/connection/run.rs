@@ -277,7 +277,7 @@ impl Connection {
         if marks[0] != taken {
             marks.into_iter().zip(0..).for_each(|(n, codepoint)| acks.count_ecn(codepoint, n));
         }
-        acks.on_run(cx.now, first..pn, self.config.max_ack_delay, self.config.ack_frequency);
+        acks.on_run(cx.now, first..pn, self.ack_rule);
         stats.rx_packets += taken;
         cx.stats.rx_packets += taken;
         streams.mark_dirty(id);

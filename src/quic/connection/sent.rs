@@ -32,6 +32,10 @@ pub(crate) enum SentFrame {
     Ack {
         largest: u64,
     },
+    Datagram {
+        len: u32,
+        id: u64,
+    },
     MaxData,
     MaxStreamData(StreamId),
     MaxStreams(Dir),
@@ -39,12 +43,17 @@ pub(crate) enum SentFrame {
     StreamDataBlocked(StreamId),
     StreamsBlocked(Dir),
     ResetStream(StreamId),
+    ResetStreamAt {
+        id: StreamId,
+        reliable: u64,
+    },
     StopSending(StreamId),
     NewConnectionId(u64),
     RetireConnectionId(u64),
     HandshakeDone,
     NewToken,
     MtuProbe,
+    AckFrequency(u64),
 }
 
 impl SentFrame {
@@ -61,7 +70,9 @@ impl SentFrame {
                 | Self::StreamFin { .. }
                 | Self::Crypto { .. }
                 | Self::Ack { .. }
+                | Self::Datagram { .. }
                 | Self::ResetStream(_)
+                | Self::ResetStreamAt { .. }
                 | Self::RetireConnectionId(_)
                 | Self::MtuProbe
         )
@@ -106,7 +117,9 @@ impl SentFrames {
 
     /// Whether there is a frame that a probe can repeat.
     pub(crate) fn is_worth_repeating(&self) -> bool {
-        self.first.is_some() || self.rest.as_ref().is_some_and(|rest| !rest.is_empty())
+        // Datagrams are never sent again (RFC 9221 §5.2).
+        let repeats = |frame: &SentFrame| !matches!(frame, SentFrame::Datagram { .. });
+        self.first.as_ref().is_some_and(repeats) || self.rest.as_ref().is_some_and(|rest| rest.iter().any(repeats))
     }
 
     /// Copies all frames to `to`, for a probe that repeats them. Those whose acknowledgement is not recorded move, so

@@ -26,6 +26,7 @@ impl Connection {
             self.keep_alive_at,
             self.pacing_until,
             self.one_rtt.as_ref().and_then(|keys| keys.deadline()),
+            self.datagrams.as_ref().and_then(|datagrams| datagrams.send.deadline()),
         ];
         for at in deadlines.into_iter().flatten() {
             next = next.min(at);
@@ -60,6 +61,9 @@ impl Connection {
         }
         if let Some(keys) = &mut self.one_rtt {
             keys.on_timeout(now);
+        }
+        if self.datagrams.is_some() {
+            self.expire_datagrams(now);
         }
         if self.pacing_until.is_some_and(|at| at <= now) {
             self.pacing_until = None;

@@ -202,9 +202,9 @@ impl Connection {
     }
 
     /// Whether data that is subject to congestion control is waiting.
-    fn has_data(&self) -> bool {
+    pub(super) fn has_data(&self) -> bool {
         let crypto = |space: &SpaceId| self.spaces[space.index()].crypto_tx.has_pending();
-        SpaceId::in_use(self.confirmed).iter().any(crypto) || self.data_pending()
+        SpaceId::in_use(self.confirmed).iter().any(crypto) || self.data_pending() || self.datagrams_wait()
     }
 
     pub(super) fn data_pending(&self) -> bool {
@@ -252,7 +252,7 @@ impl Connection {
         self.one_rtt.is_some() && self.complete && self.control_pending()
     }
 
-    /// Whether control frames of the Data space are waiting.
+    /// Whether control frames of the Data space or datagrams are waiting.
     fn control_pending(&self) -> bool {
         self.handshake_done_due
             || self.new_tokens_due > 0
@@ -265,6 +265,8 @@ impl Connection {
             || self.streams.max_streams_due().is_some()
             || self.streams.streams_blocked_due().is_some()
             || self.connection_blocked()
+            || self.datagrams_pending()
+            || self.ack_request_due()
     }
 
     pub(super) fn connection_blocked(&self) -> bool {
@@ -283,6 +285,9 @@ impl Connection {
         let outline = self.start_packet(cx, space, pn, slot)?;
         let mut builder = PacketBuilder::new(slot, outline, &mut cx.scratch.building);
         self.fill_packet(cx, space, &mut builder, fill);
+        if self.ack_frequency.is_some() && builder.eliciting && !self.has_data() {
+            self.hurry_last(space, &mut builder);
+        }
         let probing = self.space(space).probes > 0;
         // A probe with nothing to carry is a PING (RFC 9002 §6.2.4).
         if builder.is_empty() && fill.pad_to == 0 && !probing {
@@ -301,7 +306,11 @@ impl Connection {
         }
         builder.pad_to(least.max(if builder.expand { fill.expand_to } else { fill.pad_to }));
         self.space(space).probes = self.space(space).probes.saturating_sub(u8::from(builder.eliciting));
-        Some(self.finish_packet(cx, space, pn, &mut builder, true))
+        let len = self.finish_packet(cx, space, pn, &mut builder, true);
+        if self.datagrams.is_some() {
+            self.datagrams_sealed(cx);
+        }
+        Some(len)
     }
 
     /// The number of the next packet; `None` if there is none, so that the connection is over.
@@ -417,11 +426,11 @@ impl Connection {
         let len = match space {
             SpaceId::Data => {
                 let keys = self.one_rtt.as_ref().expect("checked by the caller");
-                builder.finish(pn, &keys.local, &keys.local_header, &self.streams)
+                builder.finish(pn, &keys.local, &keys.local_header, &self.streams, self.datagrams.as_deref())
             }
             _ => {
                 let keys = self.spaces[space.index()].keys.as_ref().expect("checked by the caller");
-                builder.finish(pn, &keys.local.packet, &keys.local.header, &self.streams)
+                builder.finish(pn, &keys.local.packet, &keys.local.header, &self.streams, None)
             }
         };
         cx.scratch.building = std::mem::take(&mut builder.frames);

@@ -192,7 +192,7 @@ impl Honest {
             for at in [stream.contiguous(), anywhere].map(|at| at / *frame * *frame) {
                 let range = at..(at + *frame).min(*len);
                 self.peer.came += range.end - range.start + 50;
-                stream.accept(&range, range.end == *len).unwrap();
+                stream.accept(&mut range.clone(), range.end == *len).unwrap();
                 // Data without memory is retransmitted.
                 let purse =
                     Purse { memory, account: &mut self.peer.account, remote: &self.peer.remote, came: self.peer.came };
@@ -244,7 +244,7 @@ fn no_stream_waits_for_the_gaps_of_others() {
     let mut peer = Peer::new(host(1));
     let gaps = &mut Gaps::default();
     let mut place = |peer: &mut Peer, stream: &mut RecvStream, range: std::ops::Range<u64>| {
-        stream.accept(&range, false).unwrap();
+        stream.accept(&mut range.clone(), false).unwrap();
         stream.place(range, peer.purse(&mut memory), gaps, |at, memory| memory.fill(at as u8))
     };
     // All of its share is in chunks whose bytes in order were read, with a byte after a gap in each.

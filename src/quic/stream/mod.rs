@@ -552,13 +552,14 @@ impl Streams {
             }
             let starved = send.is_some_and(SendStream::is_starved);
             let blocked = send.is_some_and(SendStream::is_blocked);
+            let resets = send.is_some_and(|send| send.reset_at_due().is_some());
             stream.in_send_queue = false;
             let starves = starved && !std::mem::replace(&mut stream.starved, true);
             self.send_queue.pop();
             if starves {
                 self.starved.push(id);
             }
-            if blocked {
+            if blocked || resets {
                 self.queue_control(id);
             }
         }

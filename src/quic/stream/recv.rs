@@ -35,6 +35,14 @@ enum Low {
     Topped(u64),
 }
 
+/// A reset that takes effect when the first `reliable` bytes were delivered
+/// (draft-ietf-quic-reliable-stream-reset-11 §5.3).
+#[derive(Clone, Copy, Debug)]
+struct ResetAt {
+    code: u64,
+    reliable: u64,
+}
+
 /// The result of accepting a STREAM frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
@@ -64,6 +72,7 @@ pub(crate) struct RecvStream {
     credit_due: bool,
     low: Low,
     placed: PlacementStats,
+    reset_at: Option<Box<ResetAt>>,
 }
 
 impl RecvStream {
@@ -84,6 +93,7 @@ impl RecvStream {
             credit_due: false,
             low: Low::Armed,
             placed: PlacementStats::default(),
+            reset_at: None,
         }
     }
 
@@ -104,12 +114,13 @@ impl RecvStream {
             credit_due,
             low,
             placed,
+            reset_at,
         } = self;
         placement.renew();
         received.clear();
         (*contiguous, *high, *final_size, *consumed, *announced, *window) = (0, 0, None, 0, 0, 0);
         (*state, *stop_code, *stop_due, *credit_due) = (State::Receiving, None, false, false);
-        (*low, *placed) = (Low::Armed, PlacementStats::default());
+        (*low, *placed, *reset_at) = (Low::Armed, PlacementStats::default(), None);
     }
 
     /// Sets the window of a cleared stream.
@@ -168,8 +179,9 @@ impl RecvStream {
         self.state != State::Receiving
     }
 
-    /// Checks a STREAM frame against flow control and the final size (RFC 9000 §4.1, §4.5).
-    pub(crate) fn accept(&mut self, range: &Range<u64>, fin: bool) -> Result<Accepted, TransportError> {
+    /// Checks a STREAM frame against flow control and the final size (RFC 9000 §4.1, §4.5). Shortens `range` to what is
+    /// still of interest.
+    pub(crate) fn accept(&mut self, range: &mut Range<u64>, fin: bool) -> Result<Accepted, TransportError> {
         if range.end > varint::MAX {
             return Err(TransportError::FLOW_CONTROL_ERROR);
         }
@@ -187,6 +199,11 @@ impl RecvStream {
         }
         let new_high = range.end.saturating_sub(self.high);
         self.high = self.high.max(range.end);
+        if self.final_size.is_some()
+            && let Some(at) = &self.reset_at
+        {
+            range.end = range.end.min(at.reliable.max(range.start));
+        }
         Ok(Accepted { new_high })
     }
 
@@ -318,6 +335,39 @@ impl RecvStream {
         Ok(new_high)
     }
 
+    /// Handles RESET_STREAM_AT (draft-ietf-quic-reliable-stream-reset-11 §5.2): the smallest reliable size counts.
+    /// Returns the number of bytes by which the highest offset grows.
+    pub(crate) fn reset_at(&mut self, code: u64, size: u64, reliable: u64) -> Result<u64, TransportError> {
+        self.check_code(code)?;
+        let new_high = self.reset(size)?;
+        let at = self.reset_at.get_or_insert_with(|| Box::new(ResetAt { code, reliable }));
+        at.reliable = at.reliable.min(reliable);
+        Ok(new_high)
+    }
+
+    /// Checks the code of a reset against that of an earlier one (draft-ietf-quic-reliable-stream-reset-11 §5.2).
+    pub(crate) fn check_code(&self, code: u64) -> Result<(), TransportError> {
+        let same = self.reset_at.as_ref().is_none_or(|at| at.code == code);
+        if same { Ok(()) } else { Err(TransportError::STREAM_STATE_ERROR) }
+    }
+
+    /// Whether the stream ends with a reset after some bytes.
+    pub(crate) fn is_resetting(&self) -> bool {
+        self.reset_at.is_some()
+    }
+
+    /// The code of the reset, once everything that is reliable was delivered, and everything in order was read.
+    pub(crate) fn reset_ready(&self) -> Option<u64> {
+        let at = self.reset_at.as_ref().filter(|at| self.contiguous() >= at.reliable)?;
+        let read = !self.is_pooled() || self.consumed == self.contiguous;
+        (read && self.state == State::Receiving).then_some(at.code)
+    }
+
+    /// Where the data ends that is to be delivered, if known.
+    fn needed(&self) -> Option<u64> {
+        self.reset_at.as_ref().map(|at| at.reliable).or(self.final_size)
+    }
+
     /// Ends the stream by a reset; data not yet delivered is discarded (RFC 9000 §3.2).
     pub(crate) fn mark_reset(&mut self) {
         self.state = State::Reset;
@@ -330,7 +380,7 @@ impl RecvStream {
 
     /// Whether all data up to the final size was received and placed.
     pub(crate) fn is_complete(&self) -> bool {
-        self.final_size == Some(self.contiguous) && !self.is_ahead()
+        self.final_size == Some(self.contiguous) && !self.is_ahead() && self.reset_at.is_none()
     }
 
     pub(crate) fn mark_done(&mut self) {
@@ -401,7 +451,7 @@ impl RecvStream {
     /// It is not reported before half of the provided space is filled, whatever the mark: most small messages fit into
     /// the one buffer provided for them, and whoever provided it knows its size.
     pub(crate) fn take_low(&mut self, mark: u64) -> Option<(u64, u64)> {
-        let missing = self.final_size.map(|size| size.saturating_sub(self.provided_end()));
+        let missing = self.needed().map(|size| size.saturating_sub(self.provided_end()));
         if !self.is_provided() || self.state != State::Receiving || missing == Some(0) {
             return None;
         }
@@ -437,7 +487,7 @@ impl RecvStream {
     /// Whether the peer has more data than space was provided: it has sent it, is blocked, or has announced an end
     /// beyond.
     pub(crate) fn is_out_of_space(&self) -> bool {
-        let beyond = self.final_size.is_some_and(|size| size > self.provided_end());
+        let beyond = self.needed().is_some_and(|size| size > self.provided_end());
         self.is_provided() && (self.low == Low::Blocked || self.is_ahead() || beyond)
     }
 
@@ -483,11 +533,12 @@ impl RecvStream {
             return None;
         }
         let offset = self.consumed;
+        let size = self.final_size.filter(|_| self.reset_at.is_none());
         // The rest of a chunk that holds nothing else is not kept, as it may be long before more data arrives.
         let last = self.received.last().is_none_or(|last| last.end == self.contiguous);
         let (buf, skip) = match pooled.take(offset, self.contiguous, last) {
             Some(taken) => taken,
-            None if self.final_size == Some(offset) => (PinnedBuf::unpinned(0), 0),
+            None if size == Some(offset) => (PinnedBuf::unpinned(0), 0),
             None => return None,
         };
         let n = (buf.len() - skip) as u64;
@@ -496,13 +547,13 @@ impl RecvStream {
             pooled.rest(self.consumed);
         }
         self.after_consumption(n);
-        Some(Chunk::new(buf, skip, offset, self.final_size == Some(self.consumed)))
+        Some(Chunk::new(buf, skip, offset, size == Some(self.consumed)))
     }
 
     /// Handles the consumption of `n` more bytes of a pooled stream: it may be done, or credit may be due.
     fn after_consumption(&mut self, n: u64) {
         let Placement::Pooled(pooled) = &mut self.placement else { return };
-        if self.final_size == Some(self.consumed) {
+        if self.final_size == Some(self.consumed) && self.reset_at.is_none() {
             pooled.clear();
             self.state = State::Done;
         } else if n > 0 {
@@ -525,6 +576,11 @@ impl RecvStream {
     /// Number of bytes of pool memory held, without lent chunks.
     pub(crate) fn held(&self) -> usize {
         if let Placement::Pooled(pooled) = &self.placement { pooled.held() } else { 0 }
+    }
+
+    /// Whether all bytes of a pooled stream were consumed and its end was seen.
+    pub(crate) fn is_read(&self) -> bool {
+        self.final_size == Some(self.consumed) && self.reset_at.is_none()
     }
 
     pub(crate) fn consumed(&self) -> u64 {

@@ -58,6 +58,34 @@ enum State {
     Done,
 }
 
+/// A reset that leaves the first bytes of the stream reliable (draft-ietf-quic-reliable-stream-reset-11 §5). It is the
+/// end of the stream, like the FIN: as soon as it is requested, nothing behind the reliable bytes is sent any more.
+#[derive(Debug)]
+struct ResetAt {
+    code: u64,
+    /// Number of bytes that are delivered.
+    reliable: u64,
+    frame: ResetFrame,
+}
+
+/// The state of the RESET_STREAM_AT frame with the current reliable size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ResetFrame {
+    /// It has to be sent (again).
+    Due,
+    InFlight,
+    Acked,
+}
+
+/// Why a stream cannot be reset at some size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResetAtError {
+    /// It has ended.
+    Ended,
+    /// Fewer bytes are queued.
+    TooFar,
+}
+
 #[derive(Debug)]
 struct Segment {
     start: u64,
@@ -101,6 +129,7 @@ pub(crate) struct SendStream {
     /// How often the byte at `refused_at` was lost while it was the first one that the peer lacked.
     refused: u8,
     refused_at: u64,
+    reset_at: Option<Box<ResetAt>>,
 }
 
 /// Whether the application waits for a window.
@@ -131,6 +160,7 @@ impl SendStream {
             wants_window: Wants::Nothing,
             refused: 0,
             refused_at: 0,
+            reset_at: None,
         }
     }
 
@@ -150,6 +180,7 @@ impl SendStream {
             wants_window,
             refused,
             refused_at,
+            reset_at,
         } = self;
         segments.clear();
         acked.clear();
@@ -157,12 +188,12 @@ impl SendStream {
         latest.set(0);
         (*end, *next, *fin, *state) = (0, 0, Fin::Open, State::Sending);
         (*credit, *wants_writable, *wants_window) = (SendCredit::new(0), false, Wants::Nothing);
-        (*refused, *refused_at) = (0, 0);
+        (*refused, *refused_at, *reset_at) = (0, 0, None);
     }
 
     /// Whether the application may still queue data.
     pub(crate) fn is_writable(&self) -> bool {
-        self.state == State::Sending && self.fin == Fin::Open
+        self.state == State::Sending && self.fin == Fin::Open && self.reset_at.is_none()
     }
 
     /// Number of bytes queued and not yet acknowledged in order.
@@ -244,7 +275,7 @@ impl SendStream {
     /// The first offset that was never sent, and the number of bytes from there on that may be sent without the FIN,
     /// given `connection` bytes of connection credit. `None` if something has to be sent again.
     pub(crate) fn fresh(&self, connection: u64) -> Option<(u64, u64)> {
-        if self.state != State::Sending || !self.lost.is_empty() {
+        if self.state != State::Sending || !self.lost.is_empty() || self.reset_at.is_some() {
             return None;
         }
         let queued = (self.end - self.next).saturating_sub(u64::from(self.fin == Fin::Queued));
@@ -323,6 +354,9 @@ impl SendStream {
             self.latest.set(self.latest.get().saturating_sub(1));
             done(segment.data, len);
         }
+        if self.reset_at.is_some() {
+            self.end_at_reset(&mut done);
+        }
         if self.fin == Fin::Acked && contiguous == self.end {
             self.state = State::Done;
         }
@@ -333,6 +367,8 @@ impl SendStream {
         if self.state != State::Sending {
             return;
         }
+        let reliable = self.reset_at.as_ref().map_or(u64::MAX, |at| at.reliable);
+        let range = range.start..range.end.min(reliable).max(range.start);
         for missing in self.acked.missing_in(range) {
             self.lost.insert(missing);
         }
@@ -378,17 +414,97 @@ impl SendStream {
         if self.state != State::Sending {
             return false;
         }
+        // The code of a stream never changes (draft-ietf-quic-reliable-stream-reset-11 §5.2).
+        let code = self.reset_at.take().map_or(code, |at| at.code);
         self.state = State::ResetQueued(code);
         self.release(done);
         true
     }
 
+    /// Abandons sending behind the first `reliable` bytes, which are still delivered
+    /// (draft-ietf-quic-reliable-stream-reset-11 §5). Returns memory that is not needed for them, each piece with its
+    /// number of acknowledged bytes. If the stream was reset like this before, only the number of reliable bytes
+    /// changes, and only if it is reduced.
+    pub(crate) fn reset_at(
+        &mut self,
+        code: u64,
+        reliable: u64,
+        mut done: impl FnMut(SendData, usize),
+    ) -> Result<(), ResetAtError> {
+        if self.state != State::Sending {
+            return Err(ResetAtError::Ended);
+        }
+        match &mut self.reset_at {
+            Some(at) if reliable >= at.reliable => return Ok(()),
+            Some(at) => (at.reliable, at.frame) = (reliable, ResetFrame::Due),
+            None if reliable > self.end => return Err(ResetAtError::TooFar),
+            none => *none = Some(Box::new(ResetAt { code, reliable, frame: ResetFrame::Due })),
+        }
+        // The frame takes the place of the FIN. A FIN that was sent has announced the same final size.
+        self.fin = Fin::Open;
+        self.end = self.next.max(reliable);
+        self.lost.remove(reliable..u64::MAX);
+        let kept = self.segments.partition_point(|s| s.start < reliable);
+        let acked = &self.acked;
+        for segment in self.segments.drain(kept..) {
+            let acked = acked_of(acked, &segment);
+            done(segment.data, acked);
+        }
+        self.end_at_reset(&mut done);
+        Ok(())
+    }
+
+    /// Returns the memory of the last reliable bytes once they are acknowledged. When the reset is, too, that is the end
+    /// (draft-ietf-quic-reliable-stream-reset-11 §5.3).
+    #[cold]
+    fn end_at_reset(&mut self, done: &mut impl FnMut(SendData, usize)) {
+        let contiguous = self.contiguous();
+        let Some(at) = self.reset_at.as_ref().filter(|at| contiguous >= at.reliable) else { return };
+        let acked = &self.acked;
+        for segment in self.segments.drain(..) {
+            let acked = acked_of(acked, &segment);
+            done(segment.data, acked);
+        }
+        if at.frame == ResetFrame::Acked {
+            self.state = State::Done;
+        }
+    }
+
+    /// The code, final size and reliable size of a RESET_STREAM_AT frame to send. The final size counts for flow
+    /// control, so the frame waits until all reliable bytes were sent (draft-ietf-quic-reliable-stream-reset-11 §4).
+    pub(crate) fn reset_at_due(&self) -> Option<(u64, u64, u64)> {
+        let at = self.reset_at.as_ref().filter(|at| at.frame == ResetFrame::Due && self.next >= at.reliable)?;
+        (self.state == State::Sending).then_some((at.code, self.next, at.reliable))
+    }
+
+    pub(crate) fn reset_at_sent(&mut self) {
+        if let Some(at) = &mut self.reset_at {
+            at.frame = ResetFrame::InFlight;
+        }
+    }
+
+    /// Handles the acknowledgement of a RESET_STREAM_AT frame with this reliable size. Frames with an earlier, larger
+    /// size no longer matter.
+    pub(crate) fn reset_at_acked(&mut self, reliable: u64, mut done: impl FnMut(SendData, usize)) {
+        if let Some(at) = self.reset_at.as_mut().filter(|at| at.reliable == reliable) {
+            at.frame = ResetFrame::Acked;
+            self.end_at_reset(&mut done);
+        }
+    }
+
+    /// Handles the loss of a RESET_STREAM_AT frame.
+    pub(crate) fn reset_at_lost(&mut self, reliable: u64) {
+        let at = self.reset_at.as_mut().filter(|at| at.reliable == reliable && at.frame == ResetFrame::InFlight);
+        if let Some(at) = at {
+            at.frame = ResetFrame::Due;
+        }
+    }
+
     /// Returns all memory, when the stream or its connection is over.
     pub(crate) fn release(&mut self, mut done: impl FnMut(SendData, usize)) {
+        let acked = &self.acked;
         for segment in self.segments.drain(..) {
-            let range = segment.start..segment.end();
-            let missing: u64 = self.acked.missing_in(range).map(|r| r.end - r.start).sum();
-            let acked = segment.data.len() - missing as usize;
+            let acked = acked_of(acked, &segment);
             done(segment.data, acked);
         }
         self.lost.clear();
@@ -429,6 +545,12 @@ impl SendStream {
     pub(crate) fn is_delivered(&self) -> bool {
         self.state == State::Done && self.fin == Fin::Acked
     }
+}
+
+/// Number of bytes of a segment that are among those acknowledged.
+fn acked_of(acked: &RangeSet, segment: &Segment) -> usize {
+    let missing: u64 = acked.missing_in(segment.start..segment.end()).map(|r| r.end - r.start).sum();
+    segment.data.len() - missing as usize
 }
 
 #[cfg(test)]
@@ -540,6 +662,74 @@ mod tests {
             s.on_lost(0..10, false);
             s.on_acked(0..10, false, |_, _| {});
             s.reset_lost();
+        }
+    }
+
+    /// draft-ietf-quic-reliable-stream-reset-11 §4, §5.2, §5.3.
+    #[test]
+    fn a_reset_at_some_size_delivers_what_comes_before() {
+        let mut s = SendStream::new(1000);
+        [10, 10, 10].into_iter().for_each(|n| s.write(data(n), false));
+        assert_eq!(send(&mut s, 12).unwrap().range, 0..12);
+        let mut back = Vec::new();
+        assert_eq!(s.reset_at(7, 31, |_, _| {}), Err(ResetAtError::TooFar));
+        assert_eq!(s.reset_at(7, 18, |d, n| back.push((d.len(), n))), Ok(()));
+        assert_eq!((std::mem::take(&mut back), s.is_writable()), (vec![(10, 0)], false));
+        assert_eq!(s.reset_at_due(), None, "the final size is not within flow control before these bytes are sent");
+        assert_eq!(send(&mut s, 100).map(|pick| (pick.range, pick.fin)), Some((12..18, false)));
+        assert_eq!(s.reset_at_due(), Some((7, 18, 18)));
+        s.reset_at_sent();
+        assert_eq!((s.reset_at_due(), s.can_send(1000)), (None, false));
+        // It is reduced; frames with the former size no longer matter.
+        assert_eq!(s.reset_at(8, 9, |d, n| back.push((d.len(), n))), Ok(()));
+        assert_eq!(s.reset_at(8, 15, |_, _| panic!("never raised")), Ok(()));
+        assert_eq!(s.reset_at_due(), Some((7, 18, 9)), "code and final size stay");
+        s.reset_at_sent();
+        s.reset_at_lost(18);
+        assert_eq!((std::mem::take(&mut back), s.reset_at_due()), (vec![(10, 0)], None));
+        s.reset_at_lost(9);
+        assert_eq!(s.reset_at_due(), Some((7, 18, 9)));
+        s.reset_at_sent();
+        // Lost bytes are sent again as far as they are reliable.
+        s.on_lost(0..18, false);
+        assert_eq!(send(&mut s, 100).map(|pick| pick.range), Some(0..9));
+        assert!(!s.can_send(1000));
+        s.reset_at_acked(18, |_, _| panic!("not delivered"));
+        s.reset_at_acked(9, |_, _| panic!("not delivered"));
+        s.on_acked(0..8, false, |_, _| panic!("one byte is missing"));
+        assert!(!s.is_done());
+        s.on_acked(8..9, false, |d, n| back.push((d.len(), n)));
+        assert_eq!((back, s.is_done(), s.is_delivered()), (vec![(10, 9)], true, false));
+    }
+
+    #[test]
+    fn a_reset_at_some_size_may_follow_the_fin_and_become_a_full_reset() {
+        let mut s = SendStream::new(1000);
+        s.write(data(10), true);
+        assert!(send(&mut s, 100).unwrap().fin);
+        assert_eq!(s.reset_at(7, 4, |_, _| panic!("still needed")), Ok(()));
+        assert_eq!(s.reset_at_due(), Some((7, 10, 4)));
+        s.reset_at_sent();
+        s.on_lost(0..10, true);
+        assert_eq!(send(&mut s, 100).map(|pick| (pick.range, pick.fin)), Some((0..4, false)));
+        let mut back = 0;
+        assert!(s.reset(9, |_, _| back += 1));
+        assert_eq!((s.reset_due(), s.reset_at_due(), back), (Some((7, 10)), None, 1), "the code stays");
+        // If all data was acknowledged, only the frame is missing, or the FIN.
+        for fin in [false, true] {
+            let mut s = SendStream::new(1000);
+            s.write(data(10), true);
+            send(&mut s, 100).unwrap();
+            s.on_acked(0..10, false, |_, _| {});
+            assert_eq!(s.reset_at(7, 4, |_, _| panic!("it came back")), Ok(()));
+            s.reset_at_sent();
+            if fin {
+                s.on_acked(0..10, true, |_, _| {})
+            } else {
+                s.reset_at_acked(4, |_, _| {})
+            }
+            assert_eq!((s.is_done(), s.is_delivered()), (true, fin));
+            assert_eq!(s.reset_at(7, 4, |_, _| {}), Err(ResetAtError::Ended));
         }
     }
 

@@ -149,7 +149,7 @@ fn ended_streams_leave_nothing_to_those_after_them() {
         assert!(recv.is_receiving() && recv.high() == 0 && recv.final_size().is_none() && recv.is_pooled());
         assert!(!stream.dirty && stream.reported == 0 && !stream.finish_reported);
         assert_eq!(stream.priority, Priority::default());
-        recv.accept(&(0..0), true).unwrap();
+        recv.accept(&mut (0..0), true).unwrap();
         recv.mark_done();
         send.reset(3, |_, _| {});
         send.reset_sent();

@@ -1,4 +1,5 @@
-//! Frames (RFC 9000 §19, RFC 9221 §4).
+//! Frames (RFC 9000 §19, RFC 9221 §4, draft-ietf-quic-reliable-stream-reset-11 §4, draft-ietf-quic-ack-frequency-14
+//! §4, §5).
 //!
 //! A STREAM or DATAGRAM frame is decoded without its data: the header describes where the data is, and the engine
 //! decrypts it from the packet to its final place.
@@ -18,6 +19,7 @@ const STREAM_FIN: u64 = 0x01;
 const STREAM_LEN: u64 = 0x02;
 const STREAM_OFF: u64 = 0x04;
 const DATAGRAM: u64 = 0x30;
+const ACK_FREQUENCY: u64 = 0xaf;
 
 /// Maximum number of streams of one kind (RFC 9000 §4.6).
 pub const MAX_STREAMS: u64 = 1 << 60;
@@ -206,6 +208,23 @@ pub enum Frame<'a> {
     Datagram {
         len: Option<u64>,
     },
+    /// Abandons a stream but for its first bytes (draft-ietf-quic-reliable-stream-reset-11 §4).
+    ResetStreamAt {
+        id: StreamId,
+        code: u64,
+        final_size: u64,
+        reliable_size: u64,
+    },
+    /// Asks the receiver to change when it acknowledges (draft-ietf-quic-ack-frequency-14 §4). The delay is in
+    /// microseconds.
+    AckFrequency {
+        seq: u64,
+        threshold: u64,
+        max_delay: u64,
+        reordering: u64,
+    },
+    /// Asks for an acknowledgement at once (draft-ietf-quic-ack-frequency-14 §5).
+    ImmediateAck,
 }
 
 impl<'a> Frame<'a> {
@@ -244,6 +263,7 @@ impl<'a> Frame<'a> {
             Self::MaxStreams { max: n, .. } | Self::StreamsBlocked { limit: n, .. } if *n > MAX_STREAMS => {
                 bad("stream count")
             }
+            Self::ResetStreamAt { final_size, reliable_size, .. } if reliable_size > final_size => bad("Reliable Size"),
             Self::NewToken { token: [] } => bad("token length"),
             Self::NewConnectionId { cid, .. } if cid.is_empty() => bad("connection ID length"),
             Self::NewConnectionId { seq, retire_prior_to, .. } if retire_prior_to > seq => bad("Retire Prior To"),
@@ -276,6 +296,9 @@ impl<'a> Frame<'a> {
             Self::ApplicationClose { .. } => 0x1d,
             Self::HandshakeDone => 0x1e,
             Self::Datagram { len } => DATAGRAM | u64::from(len.is_some()),
+            Self::ResetStreamAt { .. } => 0x24,
+            Self::AckFrequency { .. } => ACK_FREQUENCY,
+            Self::ImmediateAck => 0x1f,
         }
     }
 
@@ -300,6 +323,8 @@ impl<'a> Frame<'a> {
                     | Self::NewToken { .. }
                     | Self::PathResponse(_)
                     | Self::RetireConnectionId { .. }
+                    | Self::AckFrequency { .. }
+                    | Self::ImmediateAck
             ),
             PacketType::Retry | PacketType::VersionNegotiation => false,
         }
@@ -310,7 +335,7 @@ impl<'a> Frame<'a> {
         let v = varint::size;
         1 + match self {
             Self::Padding(n) => return *n,
-            Self::Ping | Self::HandshakeDone => 0,
+            Self::Ping | Self::HandshakeDone | Self::ImmediateAck => 0,
             Self::Ack(ack) => {
                 let count = ack.ranges().count() as u64 - 1;
                 let ecn = ack.ecn.map_or(0, |e| v(e.ect0) + v(e.ect1) + v(e.ce));
@@ -334,6 +359,13 @@ impl<'a> Frame<'a> {
             }
             Self::ApplicationClose { code, reason } => v(*code) + v(reason.len() as u64) + reason.len(),
             Self::Datagram { len } => len.map_or(0, v),
+            Self::ResetStreamAt { id, code, final_size, reliable_size } => {
+                v(id.0) + v(*code) + v(*final_size) + v(*reliable_size)
+            }
+            // Its type has two bytes.
+            Self::AckFrequency { seq, threshold, max_delay, reordering } => {
+                1 + v(*seq) + v(*threshold) + v(*max_delay) + v(*reordering)
+            }
         }
     }
 
@@ -342,10 +374,10 @@ impl<'a> Frame<'a> {
         match self {
             Self::Stream(header) => return header.encode(w),
             Self::Padding(n) => return w.zeros(*n),
-            _ => w.u8(self.frame_type() as u8),
+            _ => w.varint(self.frame_type()),
         }
         match self {
-            Self::Ping | Self::HandshakeDone | Self::Stream(_) | Self::Padding(_) => {}
+            Self::Ping | Self::HandshakeDone | Self::ImmediateAck | Self::Stream(_) | Self::Padding(_) => {}
             Self::Ack(ack) => {
                 w.varint(ack.largest);
                 w.varint(ack.delay);
@@ -384,6 +416,12 @@ impl<'a> Frame<'a> {
                 if let Some(n) = len {
                     w.varint(*n);
                 }
+            }
+            Self::ResetStreamAt { id, code, final_size, reliable_size } => {
+                varints(w, [id.0, *code, *final_size, *reliable_size]);
+            }
+            Self::AckFrequency { seq, threshold, max_delay, reordering } => {
+                varints(w, [*seq, *threshold, *max_delay, *reordering]);
             }
         }
     }
@@ -464,6 +502,16 @@ fn body<'a>(frame_type: u64, r: &mut Reader<'a>) -> Option<Option<Frame<'a>>> {
         0x1c => Frame::ConnectionClose { code: r.varint()?, frame_type: r.varint()?, reason: r.prefixed()? },
         0x1d => Frame::ApplicationClose { code: r.varint()?, reason: r.prefixed()? },
         0x1e => Frame::HandshakeDone,
+        0x1f => Frame::ImmediateAck,
+        0x24 => {
+            Frame::ResetStreamAt { id: id(r)?, code: r.varint()?, final_size: r.varint()?, reliable_size: r.varint()? }
+        }
+        ACK_FREQUENCY => Frame::AckFrequency {
+            seq: r.varint()?,
+            threshold: r.varint()?,
+            max_delay: r.varint()?,
+            reordering: r.varint()?,
+        },
         _ => return Some(None),
     }))
 }
@@ -602,6 +650,9 @@ mod tests {
             Frame::ApplicationClose { code: 0, reason: b"" },
             Frame::HandshakeDone,
             Frame::Datagram { len: Some(500) },
+            Frame::ResetStreamAt { id, code: 9, final_size: 1 << 20, reliable_size: 1 << 20 },
+            Frame::AckFrequency { seq: 70, threshold: 1 << 20, max_delay: 25_000, reordering: 0 },
+            Frame::ImmediateAck,
         ];
         frames.iter().for_each(round_trip);
     }
@@ -615,6 +666,7 @@ mod tests {
         assert_eq!(invalid(&[0x02, 3, 0, 0, 4]), "acknowledged range");
         assert_eq!(invalid(&[0x02, 3, 0, 1, 1, 1, 0]), "acknowledged range");
         assert_eq!(invalid(&[0x07, 0]), "token length");
+        assert_eq!(invalid(&[0x24, 0, 0, 5, 6]), "Reliable Size");
         assert_eq!(invalid(&[0x18, 1, 2, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), "Retire Prior To");
         assert_eq!(invalid(&[0x18, 1, 0, 21]), "connection ID length");
         assert_eq!(invalid(&[0x12, 0xd0, 0, 0, 0, 0, 0, 0, 1]), "stream count");
@@ -632,6 +684,8 @@ mod tests {
         assert_eq!(allowed(&crypto), [true, false, true, true]);
         assert_eq!(allowed(&Frame::MaxData(1)), [false, true, false, true]);
         assert_eq!(allowed(&Frame::HandshakeDone), [false, false, false, true]);
+        assert_eq!(allowed(&Frame::Datagram { len: None }), [false, true, false, true]);
+        assert_eq!(allowed(&Frame::ImmediateAck), [false, false, false, true]);
         assert_eq!(allowed(&Frame::ApplicationClose { code: 0, reason: b"" }), [false, true, false, true]);
     }
 

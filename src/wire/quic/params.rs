@@ -1,4 +1,5 @@
-//! Transport parameters (RFC 9000 §18, RFC 9221 §3, RFC 9287 §3, RFC 9368 §3).
+//! Transport parameters (RFC 9000 §18, RFC 9221 §3, RFC 9287 §3, RFC 9368 §3,
+//! draft-ietf-quic-reliable-stream-reset-11 §3, draft-ietf-quic-ack-frequency-14 §3).
 
 use arrayvec::ArrayVec;
 use thiserror::Error;
@@ -25,8 +26,10 @@ const ACTIVE_CONNECTION_ID_LIMIT: u64 = 0x0e;
 const INITIAL_SCID: u64 = 0x0f;
 const RETRY_SCID: u64 = 0x10;
 const VERSION_INFORMATION: u64 = 0x11;
+const RESET_STREAM_AT: u64 = 0x1d;
 const MAX_DATAGRAM_FRAME_SIZE: u64 = 0x20;
 const GREASE_QUIC_BIT: u64 = 0x2ab2;
+const MIN_ACK_DELAY: u64 = 0xff04_de1b;
 
 /// Why the peer's transport parameters are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -116,6 +119,11 @@ pub struct TransportParameters {
     pub grease_quic_bit: bool,
     /// Only to be sent; received ones are ignored.
     pub reserved: Option<Reserved>,
+    /// Whether RESET_STREAM_AT frames are accepted (draft-ietf-quic-reliable-stream-reset-11 §3).
+    pub reset_stream_at: bool,
+    /// The shortest acknowledgement delay that may be requested, in microseconds; `None` if ACK_FREQUENCY and
+    /// IMMEDIATE_ACK frames are not accepted (draft-ietf-quic-ack-frequency-14 §3).
+    pub min_ack_delay: Option<u64>,
 }
 
 impl Default for TransportParameters {
@@ -142,6 +150,8 @@ impl Default for TransportParameters {
             max_datagram_frame_size: 0,
             grease_quic_bit: false,
             reserved: None,
+            reset_stream_at: false,
+            min_ack_delay: None,
         }
     }
 }
@@ -187,18 +197,19 @@ impl TransportParameters {
         bytes(INITIAL_SCID, self.initial_source_connection_id.as_deref());
         bytes(RETRY_SCID, self.retry_source_connection_id.as_deref());
         bytes(VERSION_INFORMATION, information.as_deref());
+        bytes(RESET_STREAM_AT, self.reset_stream_at.then_some(&[]));
         bytes(GREASE_QUIC_BIT, self.grease_quic_bit.then_some(&[]));
         if let Some(reserved) = &self.reserved {
             bytes(reserved.id(), Some(&reserved.value));
         }
         let (mut this, mut default) = (self.clone(), Self::default());
-        for ((id, value), (_, default)) in this.integers().into_iter().zip(default.integers()) {
-            let value = (*value).min(varint::MAX);
-            if value != *default {
-                w.varint(id);
-                w.varint(varint::size(value) as u64);
-                w.varint(value);
-            }
+        let all = this.integers().into_iter().zip(default.integers());
+        let changed = all.filter(|((_, value), (_, default))| value != default).map(|((id, value), _)| (id, *value));
+        for (id, value) in changed.chain(self.min_ack_delay.map(|delay| (MIN_ACK_DELAY, delay))) {
+            let value = value.min(varint::MAX);
+            w.varint(id);
+            w.varint(varint::size(value) as u64);
+            w.varint(value);
         }
         let len = w.finish().expect("all others at their longest take less than 512 bytes");
         buf.truncate(len);
@@ -254,6 +265,13 @@ impl TransportParameters {
             STATELESS_RESET_TOKEN => self.stateless_reset_token = Some(value.try_into().map_err(|_| bad)?),
             DISABLE_ACTIVE_MIGRATION if value.is_empty() => self.disable_active_migration = true,
             DISABLE_ACTIVE_MIGRATION => return Err(bad),
+            RESET_STREAM_AT if value.is_empty() => self.reset_stream_at = true,
+            RESET_STREAM_AT => return Err(bad),
+            MIN_ACK_DELAY if self.min_ack_delay.is_some() => return Err(ParamError::Duplicate(id)),
+            MIN_ACK_DELAY => {
+                let mut r = Reader::new(value);
+                self.min_ack_delay = Some(r.varint().filter(|_| r.is_empty()).ok_or(bad)?);
+            }
             PREFERRED_ADDRESS => check_preferred_address(value).ok_or(bad)?,
             VERSION_INFORMATION => {
                 self.version_information = Some(VersionInformation::decode(value, sender).ok_or(bad)?);
@@ -272,6 +290,7 @@ impl TransportParameters {
             (MAX_UDP_PAYLOAD_SIZE, self.max_udp_payload_size >= 1200),
             (ACK_DELAY_EXPONENT, self.ack_delay_exponent <= 20),
             (MAX_ACK_DELAY, self.max_ack_delay < 1 << 14),
+            (MIN_ACK_DELAY, self.min_ack_delay.is_none_or(|min| min <= self.max_ack_delay.saturating_mul(1000))),
             (ACTIVE_CONNECTION_ID_LIMIT, self.active_connection_id_limit >= 2),
             (INITIAL_MAX_STREAMS_BIDI, self.initial_max_streams_bidi <= frame::MAX_STREAMS),
             (INITIAL_MAX_STREAMS_UNI, self.initial_max_streams_uni <= frame::MAX_STREAMS),
@@ -314,6 +333,9 @@ mod tests {
             disable_active_migration: true,
             initial_source_connection_id: cid(2),
             retry_source_connection_id: cid(4),
+            max_datagram_frame_size: 65_535,
+            reset_stream_at: true,
+            min_ack_delay: Some(1000),
             ..TransportParameters::default()
         };
         assert_eq!(TransportParameters::decode(&params.to_bytes(), Side::Server), Ok(params.clone()));
@@ -330,11 +352,13 @@ mod tests {
             disable_active_migration: true,
             initial_source_connection_id: longest,
             retry_source_connection_id: longest,
+            reset_stream_at: true,
+            min_ack_delay: Some(u64::MAX),
             ..TransportParameters::default()
         };
         params.integers().into_iter().for_each(|(_, value)| *value = u64::MAX);
         let bytes = params.to_bytes();
-        assert!(bytes.len() < 256);
+        assert!(bytes.len() < 512);
         let refused = TransportParameters::decode(&bytes, Side::Server);
         assert_eq!(refused, Err(ParamError::Invalid(ACK_DELAY_EXPONENT)), "they are well-formed but useless");
     }
@@ -356,6 +380,15 @@ mod tests {
         assert_eq!(decode(&[0x0c, 1, 0]), ParamError::Invalid(DISABLE_ACTIVE_MIGRATION));
         assert_eq!(decode(&[0x02, 1, 0]), ParamError::Invalid(STATELESS_RESET_TOKEN));
         assert_eq!(decode(&[0x0d, 1, 0]), ParamError::Invalid(PREFERRED_ADDRESS));
+        assert_eq!(decode(&[0x1d, 1, 0]), ParamError::Invalid(RESET_STREAM_AT));
+        // At most max_ack_delay, which is in milliseconds, and 25 by default.
+        let min_ack_delay = [0xc0, 0, 0, 0, 0xff, 0x04, 0xde, 0x1b];
+        let with = |value: &[u8]| [&min_ack_delay[..], value].concat();
+        assert!(TransportParameters::decode(&with(&[4, 0x80, 0, 0x61, 0xa8]), Side::Server).is_ok(), "25,000 us");
+        assert_eq!(decode(&with(&[4, 0x80, 0, 0x61, 0xa9])), ParamError::Invalid(MIN_ACK_DELAY));
+        assert_eq!(decode(&with(&[2, 5, 5])), ParamError::Invalid(MIN_ACK_DELAY));
+        let twice = [with(&[1, 5]), with(&[1, 5])].concat();
+        assert_eq!(decode(&twice), ParamError::Duplicate(MIN_ACK_DELAY));
         assert_eq!(decode(&[0x01, 1, 5, 0x01, 1, 5]), ParamError::Duplicate(MAX_IDLE_TIMEOUT));
         assert_eq!(decode(&[0x7f, 0xff, 0, 0x40, 0x41, 0, 0x7f, 0xff, 1, 7]), ParamError::Duplicate(0x3fff));
         assert_eq!(decode(&[0x01, 2, 5]), ParamError::Truncated);

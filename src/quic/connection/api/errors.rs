@@ -22,6 +22,12 @@ pub enum StreamError {
     /// The stream does not exist, has ended, or has no part in this direction.
     #[error("there is no such stream, or it has ended in this direction")]
     NoStream,
+    /// Fewer bytes are queued on the stream than are to be delivered.
+    #[error("fewer bytes are queued than are to be delivered")]
+    TooFar,
+    /// The peer does not support the operation.
+    #[error("the peer does not support it")]
+    Unsupported,
     /// The connection is closed or closing.
     #[error("the connection is closed")]
     Closed,
@@ -83,6 +89,9 @@ pub enum ProvideErrorKind {
     /// The buffers would exceed the maximum stream offset.
     #[error("more than 2^62-1 bytes provided")]
     TooMuch,
+    /// The connection's settings accept no datagrams.
+    #[error("the connection accepts no datagrams")]
+    NoDatagrams,
     /// The connection is closed or closing.
     #[error("the connection is closed")]
     Closed,
@@ -96,4 +105,34 @@ pub struct ProvideError {
     pub kind: ProvideErrorKind,
     /// The buffers, in order.
     pub bufs: Vec<PinnedBuf>,
+}
+
+/// Why a datagram was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DatagramErrorKind {
+    /// The connection's settings have no datagrams, the peer accepts none, or the handshake is not complete yet.
+    #[error("the peer accepts no datagrams, or is not connected yet")]
+    Unsupported,
+    /// It does not fit into a packet, or the peer accepts only smaller ones.
+    #[error("the datagram is too long; the limit is {max} bytes")]
+    TooLarge {
+        /// The maximum length at present, in bytes.
+        max: usize,
+    },
+    /// The queue is full; `DatagramsWritable` reports when there is room again.
+    #[error("the queue of datagrams is full; wait for DatagramsWritable")]
+    Full,
+    /// The connection is closed or closing.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+/// A datagram was not queued. Its data is returned.
+#[derive(Debug, Error)]
+#[error("{kind}")]
+pub struct DatagramError {
+    /// The reason.
+    pub kind: DatagramErrorKind,
+    /// The data.
+    pub data: SendData,
 }

@@ -140,7 +140,7 @@ impl Shape {
         builder.pad_to(self.pad);
         let key = packet_key(Suite::Aes128Gcm, &[3; 16], &[4; 12]);
         let header = header_key(Suite::Aes128Gcm, &[5; 16]);
-        let len = builder.finish(pn, &key, &header, streams);
+        let len = builder.finish(pn, &key, &header, streams, None);
         assert!(len <= self.room && len >= self.pad.min(self.room).min(len));
         assert!(memory[..GUARD].iter().chain(&memory[GUARD + self.room..]).all(|b| *b == 0xa5), "{self:?}");
         self.read(&mut memory[GUARD..GUARD + len], &taken, &bytes, &key, &header);
@@ -227,7 +227,7 @@ fn the_length_field_bounds_long_packets() {
     assert!(builder.put(&Frame::Ping, None));
     builder.pad_to(usize::MAX);
     let (streams, _) = streams();
-    let len = builder.finish(0, &key, &mask, &streams);
+    let len = builder.finish(0, &key, &mask, &streams, None);
     let parsed = header::parse(&slot[..len], 8).unwrap();
     assert_eq!((parsed.packet_len, len - parsed.pn_offset), (len, MAX_LENGTH));
 }

@@ -137,7 +137,7 @@ impl Rig {
 
     fn data(&mut self, range: Range<u64>, fin: bool) {
         let fin = (fin && range.end >= self.high) || self.size == Some(range.end);
-        let accepted = self.stream.accept(&range, fin).unwrap();
+        let accepted = self.stream.accept(&mut range.clone(), fin).unwrap();
         assert_eq!(accepted.new_high, range.end.saturating_sub(self.high));
         self.high = self.high.max(range.end);
         self.size = if fin { Some(range.end) } else { self.size };

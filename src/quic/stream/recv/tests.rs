@@ -13,7 +13,7 @@ fn provided(sizes: &[usize]) -> RecvStream {
 }
 
 fn put(s: &mut RecvStream, range: Range<u64>, fin: bool, value: u8) -> Result<u64, TransportError> {
-    s.accept(&range, fin)?;
+    s.accept(&mut range.clone(), fin)?;
     let mut written = 0;
     let placed = s.place(range, &BufPool::heap(), &mut Gaps::default(), |_, memory| {
         memory.fill(value);
@@ -112,7 +112,7 @@ fn an_end_beyond_what_was_provided_is_told() {
     let mut s = RecvStream::new(10);
     assert!(s.make_provided());
     s.provide(PinnedBuf::unpinned(4));
-    s.accept(&(0..8), true).unwrap();
+    s.accept(&mut (0..8), true).unwrap();
     assert_eq!(s.place(0..8, &BufPool::heap(), &mut Gaps::default(), |_, _| panic!("no space")), Err(NoMemory));
     s.space_missing();
     assert_eq!((s.take_low(0), s.take_low(0)), (Some((0, 4)), None));
@@ -161,7 +161,7 @@ fn what_was_promised_but_not_provided_has_to_wait() {
     let mut s = RecvStream::new(10);
     assert!(s.make_provided());
     s.provide(PinnedBuf::unpinned(4));
-    s.accept(&(0..8), false).unwrap();
+    s.accept(&mut (0..8), false).unwrap();
     assert_eq!(s.place(0..8, &BufPool::heap(), &mut Gaps::default(), |_, _| panic!("no space")), Err(NoMemory));
     assert_eq!((s.contiguous(), s.take_low(2)), (0, Some((0, 6))));
     s.provide(PinnedBuf::unpinned(6));
@@ -241,7 +241,7 @@ use crate::quic::stream::placement::CHUNK;
 fn lends_full_chunks_whole_and_the_filled_part_of_others() {
     let mut s = RecvStream::new(10 * CHUNK);
     let pool = BufPool::heap();
-    s.accept(&(0..2 * CHUNK + 7), false).unwrap();
+    s.accept(&mut (0..2 * CHUNK + 7), false).unwrap();
     s.place(0..2 * CHUNK + 7, &pool, &mut Gaps::default(), |_, memory| memory.fill(9)).unwrap();
     let chunks: Vec<_> = std::iter::from_fn(|| s.take()).collect();
     let ranges: Vec<_> = chunks.iter().map(Chunk::range).collect();
@@ -287,7 +287,7 @@ fn the_end_is_told_once() {
     assert_eq!((take(&mut s, 1), s.is_done()), (None, true));
 
     let mut s = RecvStream::new(100);
-    s.accept(&(0..10), true).unwrap();
+    s.accept(&mut (0..10), true).unwrap();
     s.place(0..10, &pool, &mut Gaps::default(), |_, memory| memory.fill(1)).unwrap();
     let chunk = s.take().unwrap();
     assert_eq!((chunk.range(), chunk.is_last(), s.take().is_none()), (0..10, true, true));
@@ -309,7 +309,7 @@ fn credit_returns_with_taking() {
 fn a_reset_voids_what_was_not_taken_only() {
     let pool = BufPool::heap();
     let mut s = RecvStream::new(10 * CHUNK);
-    s.accept(&(0..30), false).unwrap();
+    s.accept(&mut (0..30), false).unwrap();
     s.place(0..20, &pool, &mut Gaps::default(), |_, memory| memory.fill(1)).unwrap();
     let kept = s.take().unwrap();
     s.place(20..30, &pool, &mut Gaps::default(), |_, memory| memory.fill(2)).unwrap();
@@ -346,7 +346,7 @@ proptest::proptest! {
         let whole = (0, size);
         for ((start, len), step) in frames.into_iter().zip(steps).chain([(whole, 0)]) {
             let range = start..(start + len).min(size);
-            s.accept(&range, range.end == size).unwrap();
+            s.accept(&mut range.clone(), range.end == size).unwrap();
             s.place(range, &pool, &mut Gaps::default(), |from, memory| {
                 (from..).zip(memory).for_each(|(at, b)| *b = value(at));
             }).unwrap();
