@@ -210,7 +210,7 @@ fn files_of_tls_are_named() {
         (&["--insecure", "--cert", &cert][..], 2, "--key"),
         (&["--insecure", "--key", &key], 2, "--cert"),
         (&["--insecure", "--cert", &cert, "--key", &key2], 1, "one.pem and "),
-        (&["--insecure", "--crl", &rubbish], 2, "--ca"),
+        (&["--insecure", "--crl", &rubbish], 2, "cannot be used with"),
         (&["--ca", &cert, "--crl", &rubbish], 1, "rubbish.pem"),
     ] {
         let (code, said) = gannet(&[&["get"][..], &PORT, more, &[url]].concat());

@@ -94,9 +94,10 @@ fn datagrams_on_the_wrong_core_reach_their_connection() {
         }
         let outcome = sim::run_plan(sim::Plan { stop: None, ..plan }).unwrap();
         let handshakes: u64 = outcome.stats.iter().map(|stats| stats.handshakes).sum();
-        // The first packet to the client's connection arrives at a random core already.
+        // The first packet to the client's connection arrives at a random core already. Retry and Version Negotiation
+        // take some.
         assert!(
-            handshakes < 2 || outcome.network.delivered < 20 || outcome.handed.iter().all(|n| *n > 0),
+            handshakes < 2 || outcome.network.delivered < 50 || outcome.handed.iter().all(|n| *n > 0),
             "{outcome:?}"
         );
     }

@@ -568,9 +568,11 @@ impl World {
                 return Err(format!("{:?}: {duplicates} packets that came once were taken for duplicates", host.side));
             }
             self.check_reason(host)?;
-            // A damaged ID may be that of any core, and so may the random bytes of a reset, which a host receives that has
-            // not crashed.
-            if self.plan.link.corrupt == 0 && !self.stopped && (!self.crashed || host.former.is_some()) {
+            // A damaged ID may be that of any core, and so may the random bytes of a reset, which the other host sends after
+            // a crash, or if its close is lost.
+            let peer = &self.hosts[usize::from(host.side == Side::Client)];
+            let hears_resets = peer.cores.all().any(|endpoint| endpoint.stats().resets_sent > 0);
+            if self.plan.link.corrupt == 0 && !self.stopped && (!hears_resets || host.former.is_some()) {
                 host.cores.check_resets(host.former.or(host.app.conn.map(ConnId::core)), addr(host.side.peer()))?;
             }
         }
@@ -678,7 +680,7 @@ impl World {
     /// Whether everything that `side` sent about its close may have been lost. After its closing period, it answers
     /// with a stateless reset (RFC 9000 §10.2).
     fn may_be_unheard(&self, side: Side) -> bool {
-        let closed = matches!(self.app(side).closed, Some(CloseReason::Local { .. }));
+        let closed = matches!(self.app(side).closed, Some(CloseReason::Local { .. } | CloseReason::Shutdown));
         closed && self.closes_lost[usize::from(side == Side::Server)] >= MIN_CLOSES_LOST
     }
 

@@ -130,6 +130,8 @@ pub struct ClientIdentityArgs {
 
     /// Refuse servers whose certificate is revoked in this file. May be repeated; each CA that issues to servers needs a
     /// list.
-    #[arg(long = "crl", value_name = "PEM", value_hint = ValueHint::FilePath, requires = "ca", help_heading = "TLS")]
+    // clap does not ask for `--ca` beside `--insecure`.
+    #[arg(long = "crl", value_name = "PEM", value_hint = ValueHint::FilePath, help_heading = "TLS")]
+    #[arg(requires = "ca", conflicts_with = "insecure")]
     pub crls: Vec<PathBuf>,
 }

@@ -255,7 +255,8 @@ mod tests {
         let installed = |program: &str| {
             needs.iter().any(|need| matches!(need.probe, Probe::Program(name) if name == program))
                 || EVERYWHERE.contains(&program)
-                || ["cargo", "python3", "/usr/bin/python3"].contains(&program)
+                // The repository was cloned with git.
+                || ["cargo", "git", "python3", "/usr/bin/python3"].contains(&program)
                 || program.starts_with("/no/such/")
         };
         let mut todo =
