@@ -128,7 +128,8 @@ pub(crate) fn warm_up() {
 }
 
 /// A verifier that checks that the peer has the key of its certificate, but not who issued the certificate. It is used
-/// by [`insecure_client_config`] and in configurations of other stacks that are benchmarked.
+/// by [`insecure_client_config`](super::insecure_client_config) and in configurations of other stacks that are
+/// benchmarked.
 #[derive(Debug)]
 pub struct AnyCertificate(WebPkiSupportedAlgorithms);
 
