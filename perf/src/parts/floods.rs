@@ -119,7 +119,8 @@ fn attack(mut attacker: Attacker, count: u64) -> Cost {
         for (_, answer) in &answers {
             cost.packets[1] += 1;
             cost.bytes[1] += answer.len() as u64;
-            if *reads {
+            // Once the attack has ended the connection, answers are stateless resets.
+            if *reads && host.endpoint.connection_count() > 0 {
                 peer.receive(answer);
             }
         }
