@@ -46,7 +46,11 @@ impl Connection {
                 self.events.push_back(Event::Readable { id });
             }
             if let Some(code) = recv.reset_ready() {
-                return self.end_by_reset(id, code);
+                // The rest may have been read after the end of the connection, which is its last event.
+                if self.is_active() {
+                    self.end_by_reset(id, code);
+                }
+                return;
             }
             // Credit for data consumed earlier may be worth announcing only now that the peer has used up the rest.
             if recv.note_credit() {
