@@ -1,6 +1,6 @@
 //! The core's side: an application that carries out the commands of handles and reports events to them.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,10 +39,11 @@ pub struct HandleApp {
     /// Open connections that the handles know of.
     conns: HashSet<ConnId>,
     held: Held,
-    readable: Readable,
+    /// Streams with data to take.
+    readable: Readable<(ConnId, StreamId)>,
     lending: Lending,
-    /// Connections with datagrams to take, each once.
-    datagrams: VecDeque<ConnId>,
+    /// Connections with datagrams to take.
+    datagrams: Readable<ConnId>,
     /// While this many events wait, no commands are taken.
     capacity: usize,
     backlog: usize,
@@ -67,7 +68,7 @@ impl HandleApp {
             conns: HashSet::new(),
             held: Held::default(),
             readable: Readable::default(),
-            datagrams: VecDeque::new(),
+            datagrams: Readable::default(),
             capacity,
             backlog: MIN_BACKLOG.max(16 * capacity),
             backlog_code: 0,
@@ -330,7 +331,7 @@ impl HandleApp {
     /// a stream gives the peer no credit.
     fn lend(&mut self, cx: &mut Context<'_>) {
         while let Some((conn, id)) = self.lending.resumed() {
-            self.readable.add(conn, id);
+            self.readable.add((conn, id));
         }
         while self.outbox.has_room()
             && let Some((conn, id)) = self.readable.pop()
@@ -339,7 +340,7 @@ impl HandleApp {
                 && let Some(chunk) = cx.conn(conn).and_then(|mut c| c.take(id))
             {
                 if !chunk.is_last() {
-                    self.readable.add(conn, id);
+                    self.readable.add((conn, id));
                 }
                 let chunk = self.lending.lend(conn, id, chunk);
                 self.outbox.push(HandleEvent::Data { conn, id, chunk });
@@ -347,10 +348,10 @@ impl HandleApp {
         }
         // They stay in the queues of their connections, which are bounded, until there is room.
         while self.outbox.has_room()
-            && let Some(conn) = self.datagrams.pop_front()
+            && let Some(conn) = self.datagrams.pop()
         {
             if self.pass_datagram(cx, conn) {
-                self.datagrams.push_back(conn);
+                self.datagrams.add(conn);
             }
         }
     }
@@ -358,14 +359,15 @@ impl HandleApp {
     /// Lends all data left in a closing connection, which is gone after its last event.
     fn lend_rest(&mut self, cx: &mut Context<'_>, conn: ConnId) {
         // A stream in both lists is empty the second time.
-        for id in self.readable.take_all(conn).into_iter().chain(self.lending.waiting(conn)) {
+        let readable = self.readable.take_all(|(of, _)| *of == conn).into_iter().map(|(_, id)| id);
+        for id in readable.chain(self.lending.waiting(conn)) {
             while let Some(chunk) = cx.conn(conn).and_then(|mut c| c.take(id)) {
                 let chunk = self.lending.lend(conn, id, chunk);
                 self.outbox.push(HandleEvent::Data { conn, id, chunk });
             }
         }
         self.lending.forget_all(conn);
-        self.datagrams.retain(|of| *of != conn);
+        self.datagrams.take_all(|of| *of == conn);
         while self.pass_datagram(cx, conn) {}
     }
 
@@ -386,14 +388,9 @@ impl App for HandleApp {
             return;
         }
         match event {
-            Event::Readable { id } => return self.readable.add(conn, id),
+            Event::Readable { id } => return self.readable.add((conn, id)),
             Event::Writable { id } => return self.retry(cx, conn, id),
-            Event::DatagramsReadable => {
-                if !self.datagrams.contains(&conn) {
-                    self.datagrams.push_back(conn);
-                }
-                return;
-            }
+            Event::DatagramsReadable => return self.datagrams.add(conn),
             Event::StreamOpened { .. } if self.outbox.waiting() >= self.backlog => {
                 cx.close(conn, self.backlog_code, "too many streams, application busy");
             }
