@@ -14,7 +14,7 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 
 use super::Failure;
 use super::hang_up::HangUps;
-use super::tls::checked_server_tls;
+use super::tls::{checked_server_tls, listed};
 use crate::args::engine::EngineArgs;
 use crate::args::tls::IdentityArgs;
 
@@ -59,17 +59,14 @@ impl Source {
         checked_server_tls(&self.identity, &self.engine, &self.options)
     }
 
-    /// The files, for a message.
-    fn files(&self) -> String {
-        let files: Vec<_> = self.identity.files().map(|path| path.display().to_string()).collect();
-        files.join(", ")
-    }
-
     /// Reads the files again, and uses them for new connections. If they cannot be used, nothing changes.
     fn renew(&self, control: &Control) {
         match self.identity.files().try_for_each(check_file).and_then(|()| self.tls()) {
             Ok(tls) => match control.set_tls(tls) {
-                Ok(()) => tracing::info!("read {}: all cores were told to use them for new connections", self.files()),
+                Ok(()) => {
+                    let files = listed(self.identity.files());
+                    tracing::info!("read {files}: all cores were told to use them for new connections");
+                }
                 Err(SetTlsError::Unheard(unheard)) => {
                     tracing::warn!("the certificate was not replaced on all cores: {unheard}; send SIGHUP again");
                 }

@@ -58,9 +58,9 @@ fn load_crls(paths: &[PathBuf]) -> Result<Vec<CertificateRevocationListDer<'stat
     Ok(all)
 }
 
-/// The files that are named in an error about several of them.
-fn listed<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> String {
-    paths.into_iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+/// Several files, for a message.
+pub fn listed(paths: impl IntoIterator<Item: AsRef<Path>>) -> String {
+    paths.into_iter().map(|path| path.as_ref().display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// A server's TLS configuration.
