@@ -30,8 +30,8 @@ fn provider() -> Arc<CryptoProvider> {
     PROVIDER.clone()
 }
 
-static CLIENT: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
-    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+fn client_config(provider: Arc<CryptoProvider>) -> rustls::ClientConfig {
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
@@ -39,8 +39,10 @@ static CLIENT: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"hostile".to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
-    Arc::new(config)
-});
+    config
+}
+
+static CLIENT: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| Arc::new(client_config(provider())));
 
 static SERVER: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
     let (chain, key) = super::world::certificate();
@@ -207,16 +209,7 @@ fn strange_client() -> rustls::ClientConfig {
     let common = CipherSuiteCommon { suite: CipherSuite::TLS13_AES_128_CCM_SHA256, ..real.common };
     let strange: &'static Tls13CipherSuite = Box::leak(Box::new(Tls13CipherSuite { common, ..*real }));
     let cipher_suites = [&[SupportedCipherSuite::Tls13(strange)], &own.cipher_suites[..]].concat();
-    let mut config =
-        rustls::ClientConfig::builder_with_provider(Arc::new(CryptoProvider { cipher_suites, ..(*own).clone() }))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone))
-            .with_no_client_auth();
-    config.alpn_protocols = vec![b"hostile".to_vec()];
-    config.resumption = rustls::client::Resumption::disabled();
-    config
+    client_config(Arc::new(CryptoProvider { cipher_suites, ..(*own).clone() }))
 }
 
 /// Transport parameters of a peer that grants plenty of everything.
@@ -281,8 +274,7 @@ impl Peer {
     /// Lets a client send its further Initial packets as if it had chosen the ID `original`.
     #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn begin_with(&mut self, original: ConnectionId) {
-        let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap().quic_suite().unwrap();
-        self.keys[INITIAL] = Some(suite.keys(&original, rustls::Side::Client, tls_version(self.version)));
+        self.keys[INITIAL] = Some(initial_keys(self.version, &original, Side::Client));
         (self.original_dcid, self.remote_cid) = (original, original);
     }
 
@@ -509,11 +501,11 @@ impl Peer {
     #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn first_packet(&mut self, payload: &[u8]) -> Vec<u8> {
         let version = if self.version == QuicVersion::V1 { QuicVersion::V2 } else { QuicVersion::V1 };
-        let own = (self.version, self.keys[INITIAL].take());
-        (self.version, self.keys[INITIAL]) = (version, self.first_keys.take());
+        let own = std::mem::replace(&mut self.version, version);
+        std::mem::swap(&mut self.keys[INITIAL], &mut self.first_keys);
         let packet = self.packet(INITIAL, payload);
-        self.first_keys = self.keys[INITIAL].take();
-        (self.version, self.keys[INITIAL]) = own;
+        std::mem::swap(&mut self.keys[INITIAL], &mut self.first_keys);
+        self.version = own;
         packet
     }
 
