@@ -168,16 +168,12 @@ pub struct Peer {
     /// Number of packets received with a fixed bit of 0, and of 1.
     pub fixed_bits: [u64; 2],
     /// Received CONNECTION_CLOSE frames, each with its packet number space and reason phrase.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub closes: Vec<(usize, Close, Vec<u8>)>,
     /// Packet numbers of ours that were acknowledged.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub acked_all: [RangeSet; 3],
     /// Final sizes in RESET_STREAM.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub final_sizes: Vec<(StreamId, u64)>,
     /// The CRYPTO data received.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub heard: [Vec<u8>; 3],
 }
 
@@ -272,7 +268,6 @@ impl Peer {
     }
 
     /// Lets a client send its further Initial packets as if it had chosen the ID `original`.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn begin_with(&mut self, original: ConnectionId) {
         self.keys[INITIAL] = Some(initial_keys(self.version, &original, Side::Client));
         (self.original_dcid, self.remote_cid) = (original, original);
@@ -385,7 +380,6 @@ impl Peer {
     }
 
     /// The other end's transport parameters.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn params(&self) -> TransportParameters {
         let raw = self.tls.quic_transport_parameters().expect("the handshake got that far");
         TransportParameters::decode(raw, self.side.peer()).expect("valid parameters")
@@ -498,7 +492,6 @@ impl Peer {
     }
 
     /// A server's Initial packet in the version that the client began with, which it answers in another one.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn first_packet(&mut self, payload: &[u8]) -> Vec<u8> {
         let version = if self.version == QuicVersion::V1 { QuicVersion::V2 } else { QuicVersion::V1 };
         let own = std::mem::replace(&mut self.version, version);
@@ -510,19 +503,16 @@ impl Peer {
     }
 
     /// The other end's transport parameters, as encoded by it.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn transport_parameters(&self) -> &[u8] {
         self.tls.quic_transport_parameters().expect("they have arrived")
     }
 
     /// Number of packets that arrived in `space`.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn received(&self, space: usize) -> u64 {
         self.got[space].iter().map(|range| range.end - range.start).sum()
     }
 
     /// Packet numbers that arrived.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn arrived(&self, space: usize) -> RangeSet {
         self.got[space].clone()
     }
@@ -548,14 +538,12 @@ impl Peer {
     }
 
     /// Treats the last packet read, of the Data space, as lost: it is never acknowledged.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn refuse(&mut self) {
         let pn = self.latest;
         self.got[DATA].remove(pn..pn + 1);
     }
 
     /// An ACK of everything up to the largest packet number received, whether it was received or not.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn optimistic_ack(&self, space: usize) -> Vec<u8> {
         let mut bytes = vec![0x02];
         let mut field = [0; 8];
@@ -698,7 +686,6 @@ impl Peer {
     }
 
     /// The largest MAX_STREAM_DATA for a stream.
-    #[allow(dead_code, reason = "tests/contract includes this file")]
     pub fn stream_limit(&self, id: StreamId) -> u64 {
         let limit = |told: &(u64, Told)| match told.1 {
             Told::MaxStreamData(of, max) if of == id => Some(max),

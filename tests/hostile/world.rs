@@ -83,7 +83,6 @@ pub fn endpoint_config(side: Side) -> EndpointConfig {
 }
 
 /// The connection ID that an endpoint with this configuration makes for the connection at `index` with `generation`.
-#[allow(dead_code, reason = "tests/contract includes this file as well")]
 pub fn own_id(config: &EndpointConfig, index: u32, generation: u32, sequence: u16) -> ConnectionId {
     config.cid_codec().encode(CidInfo { core: config.core, index, generation, sequence })
 }
@@ -127,7 +126,6 @@ impl Host {
     }
 
     /// A client without a connection.
-    #[allow(dead_code, reason = "tests/contract includes this file as well")]
     pub fn idle_client() -> Self {
         Self::new(Side::Client, Endpoint::new(endpoint_config(Side::Client), None, BufPool::heap()))
     }
