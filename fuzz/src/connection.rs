@@ -51,7 +51,7 @@ pub fn run(data: &[u8]) {
             }
             5 => {
                 let space = space(&peer, input.byte());
-                if peer.has_received(space) {
+                if !peer.got[space].is_empty() {
                     let ack = peer.ack(space);
                     let datagram = peer.packet(space, &ack);
                     host.receive(datagram);

@@ -171,7 +171,7 @@ fn lost_datagrams_are_reported_and_not_sent_again() {
     assert!(peer.told.iter().any(|(_, told)| *told == Told::Ping), "{:?}", peer.told);
     // The probes arrived, the datagrams did not.
     let complete = peer.ack(DATA);
-    let mut gaps = peer.arrived(DATA);
+    let mut gaps = peer.got[DATA].clone();
     pns.iter().for_each(|pn| gaps.remove(*pn..*pn + 1));
     let ack = Peer::ack_of(&gaps, None);
     host.receive(peer.packet(DATA, &ack));

@@ -130,8 +130,6 @@ pub struct Peer {
     pub packets: u64,
     /// Largest packet number of the Data space acknowledged to us.
     pub acked: Option<u64>,
-    /// The largest packet number of each space acknowledged to us.
-    pub acked_in: [Option<u64>; 3],
     /// Lengths of datagrams that contained a PATH_RESPONSE, and its data.
     pub path_responses: Vec<(usize, [u8; 8])>,
     /// Sequence numbers in RETIRE_CONNECTION_ID.
@@ -353,7 +351,6 @@ impl Peer {
             stream_bytes: 0,
             packets: 0,
             acked: None,
-            acked_in: [None; 3],
             path_responses: Vec::new(),
             retired: Vec::new(),
             ack_delays: Vec::new(),
@@ -381,8 +378,7 @@ impl Peer {
 
     /// The other end's transport parameters.
     pub fn params(&self) -> TransportParameters {
-        let raw = self.tls.quic_transport_parameters().expect("the handshake got that far");
-        TransportParameters::decode(raw, self.side.peer()).expect("valid parameters")
+        TransportParameters::decode(self.transport_parameters(), self.side.peer()).expect("valid parameters")
     }
 
     /// Whether there are 1-RTT keys.
@@ -485,12 +481,6 @@ impl Peer {
         packet
     }
 
-    /// Whether anything arrived in `space`.
-    #[allow(dead_code, reason = "for fuzz targets")]
-    pub fn has_received(&self, space: usize) -> bool {
-        !self.got[space].is_empty()
-    }
-
     /// A server's Initial packet in the version that the client began with, which it answers in another one.
     pub fn first_packet(&mut self, payload: &[u8]) -> Vec<u8> {
         let version = if self.version == QuicVersion::V1 { QuicVersion::V2 } else { QuicVersion::V1 };
@@ -510,11 +500,6 @@ impl Peer {
     /// Number of packets that arrived in `space`.
     pub fn received(&self, space: usize) -> u64 {
         self.got[space].iter().map(|range| range.end - range.start).sum()
-    }
-
-    /// Packet numbers that arrived.
-    pub fn arrived(&self, space: usize) -> RangeSet {
-        self.got[space].clone()
     }
 
     /// An ACK of everything that arrived.
@@ -673,7 +658,6 @@ impl Peer {
                     for range in ack.ranges() {
                         self.acked_all[space].insert(*range.start()..range.end() + 1);
                     }
-                    self.acked_in[space] = self.acked_in[space].max(Some(ack.largest));
                     if space == DATA {
                         self.acked = self.acked.max(Some(ack.largest));
                     }

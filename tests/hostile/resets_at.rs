@@ -237,10 +237,10 @@ fn resets_are_reduced_and_sent_again() {
     host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
     assert_eq!(std::mem::take(&mut peer.resets_at), [(id, 7, 500, 300), (id, 7, 500, 200)]);
     // Only probes are acknowledged: data and the latest reset are sent again.
-    let before = peer.arrived(DATA).last().unwrap().end;
+    let before = peer.got[DATA].last().unwrap().end;
     peer.told.clear();
     host.wait(Duration::from_secs(3)).iter().for_each(|(_, datagram)| peer.receive(datagram));
-    let mut probes = peer.arrived(DATA);
+    let mut probes = peer.got[DATA].clone();
     probes.remove(0..before);
     host.receive(peer.packet(DATA, &Peer::ack_of(&probes, None)));
     host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
