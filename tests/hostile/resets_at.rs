@@ -185,7 +185,7 @@ fn provided_buffers_come_back_before_the_reset() {
     assert_eq!(told, [(0, 4), (4, 2), (8, 0), (12, usize::MAX)]);
 }
 
-/// A server that has sent `sent` bytes of a stream to a peer that supports resets at some size.
+/// A server that has sent `len` bytes of a stream to a peer that supports resets at some size.
 fn sending(len: usize, window: u64) -> (Host, Peer, StreamId) {
     let mut host = Host::server(TransportConfig::default());
     let params = |params: TransportParameters| TransportParameters {
