@@ -3,7 +3,7 @@
 use gannet::quic::TransportConfig;
 
 use crate::peer::{DATA, HANDSHAKE, INITIAL, Peer};
-use crate::world::{Host, against_client, against_server, client_addr, small, waiting_client};
+use crate::world::{Host, against_client, against_server, client_addr, greeted, small, waiting_client};
 
 /// Number of states.
 const STATES: u8 = 7;
@@ -15,13 +15,7 @@ pub fn world(n: u8) -> (Host, Peer) {
         // A server without a connection, and a client that is about to start one.
         0 => (Host::server(transport()), Peer::client(client_addr(), 1, |params| params.to_bytes())),
         // A server that waits for the client's Handshake packets.
-        1 => {
-            let mut host = Host::server(transport());
-            let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
-            peer.out.drain(..).for_each(|datagram| host.receive(datagram));
-            host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
-            (host, peer)
-        }
+        1 => greeted(transport()),
         2 => waiting_client(transport()),
         3 => against_server(transport()),
         4 => against_client(transport()),

@@ -6,21 +6,12 @@ use gannet::wire::quic::TransportError;
 use gannet::wire::quic::frame::Frame;
 use gannet::wire::quic::params::TransportParameters;
 
+use super::acks::quiet;
 use super::peer::{DATA, HANDSHAKE, Peer, frames};
 use super::world::{Host, against_server, client_addr, exchange, waiting_client};
 
 fn request(seq: u64, threshold: u64, max_delay: u64, reordering: u64) -> Vec<u8> {
     frames(&[Frame::AckFrequency { seq, threshold, max_delay, reordering }])
-}
-
-/// A server that owes no acknowledgement, and its peer.
-fn quiet() -> (Host, Peer) {
-    let (mut host, mut peer) = against_server(TransportConfig::default());
-    host.wait(Duration::from_millis(200)).iter().for_each(|(_, datagram)| peer.receive(datagram));
-    let ack = peer.ack(DATA);
-    host.receive(peer.packet(DATA, &ack));
-    host.run();
-    (host, peer)
 }
 
 /// Sends a packet; returns whether it is acknowledged at once.

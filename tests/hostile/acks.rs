@@ -126,7 +126,7 @@ fn marks_on_packets_that_were_not_capable_do_not_shrink_the_window() {
 }
 
 /// A server that owes no acknowledgement, and its peer.
-fn quiet() -> (Host, Peer) {
+pub fn quiet() -> (Host, Peer) {
     let (mut host, mut peer) = against_server(TransportConfig::default());
     host.wait(Duration::from_millis(200)).iter().for_each(|(_, datagram)| peer.receive(datagram));
     let ack = peer.ack(DATA);

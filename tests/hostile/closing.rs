@@ -8,7 +8,9 @@ use gannet::wire::quic::TransportError;
 use gannet::wire::quic::frame::Frame;
 
 use super::peer::{Close, DATA, HANDSHAKE, INITIAL, NO_ALPN, Peer, frames};
-use super::world::{Host, against_client, against_server, client_addr, exchange, server_addr, small, waiting_client};
+use super::world::{
+    Host, against_client, against_server, client_addr, exchange, greeted, server_addr, small, waiting_client,
+};
 
 const PING: [u8; 1] = [0x01];
 
@@ -258,10 +260,7 @@ fn closes(peer: &Peer) -> Vec<(usize, bool)> {
 #[test]
 fn a_close_is_sent_where_it_can_be_read_and_reveals_nothing_before() {
     // A server does not know whether its flight has arrived.
-    let mut host = Host::server(small());
-    let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
-    peer.out.drain(..).for_each(|datagram| host.receive(datagram));
-    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    let (mut host, mut peer) = greeted(small());
     host.endpoint.close_all(7, "enough");
     host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
     assert_eq!(closes(&peer), [(INITIAL, false), (HANDSHAKE, false), (DATA, true)]);

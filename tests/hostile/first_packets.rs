@@ -10,27 +10,16 @@ use gannet::wire::quic::header::{self, PacketType};
 use gannet::wire::quic::{ConnectionId, TransportError, Version};
 
 use super::peer::{DATA, HANDSHAKE, INITIAL, Peer, Shape, frames};
+use super::retry::{cid, retry};
 use super::world::{
-    Host, against_client, against_server, client_addr, endpoint_config, exchange, server_addr, small, waiting_client,
+    Host, against_client, against_server, client_addr, endpoint_config, exchange, greeted, server_addr, small,
+    waiting_client,
 };
 
 const PING: [u8; 4] = [1, 0, 0, 0];
 
-fn cid(byte: u8) -> ConnectionId {
-    ConnectionId::new(&[byte; 8]).unwrap()
-}
-
 fn from(scid: ConnectionId) -> Shape {
     Shape { scid: Some(scid), unpadded: true, ..Shape::default() }
-}
-
-/// A server that has answered the first packet of a client, which has read the answer.
-fn greeted() -> (Host, Peer) {
-    let mut host = Host::server(small());
-    let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
-    peer.out.drain(..).for_each(|datagram| host.receive(datagram));
-    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
-    (host, peer)
 }
 
 /// The number of packets that the host has accepted, and of those that it dropped as unexpected.
@@ -85,7 +74,7 @@ fn the_servers_id_is_that_of_its_first_packet() {
 /// The same for a server, which sets its destination by the first packet of the client.
 #[test]
 fn the_clients_id_is_that_of_its_first_packet() {
-    let (mut host, mut peer) = greeted();
+    let (mut host, mut peer) = greeted(small());
     let before = taken(&host);
     for space in [INITIAL, HANDSHAKE] {
         let datagram = peer.shaped(space, &PING, Shape { scid: Some(cid(7)), ..Shape::default() });
@@ -114,7 +103,7 @@ fn a_packet_of_a_server_with_a_token_is_dropped() {
 /// were of version 1; anyone can make one.
 #[test]
 fn packets_of_another_version_are_not_read() {
-    let (client, server) = (waiting_client(small()), greeted());
+    let (client, server) = (waiting_client(small()), greeted(small()));
     for (mut host, mut peer) in [client, server] {
         let before = host.endpoint.stats().rx_packets;
         let shape = Shape { version: Some(0x1a2a_3a4a), ..Shape::default() };
@@ -133,7 +122,7 @@ fn packets_of_another_version_are_not_read() {
 /// another ID are ignored. Until 2026-11, one for another ID hid those behind it.
 #[test]
 fn packets_of_one_datagram_are_taken_one_by_one() {
-    let (mut host, mut peer) = greeted();
+    let (mut host, mut peer) = greeted(small());
     let before = host.endpoint.stats().rx_packets;
     let short = Shape { unpadded: true, ..Shape::default() };
     let first = peer.pn[INITIAL];
@@ -219,7 +208,7 @@ fn other_versions_are_answered_if_they_bring_enough() {
 /// "Servers MUST drop incoming packets under all other circumstances."
 #[test]
 fn what_begins_no_connection_is_dropped_by_a_server() {
-    let (mut other, mut peer) = greeted();
+    let (mut other, mut peer) = greeted(small());
     let handshake = peer.packet(HANDSHAKE, &PING);
     let mut client = Peer::client(client_addr(), 5, |params| params.to_bytes());
     let initial = client.out.remove(0);
@@ -232,7 +221,7 @@ fn what_begins_no_connection_is_dropped_by_a_server() {
         client.begin_with(ConnectionId::new(&[5; 7]).unwrap());
         client.packet(INITIAL, &PING)
     };
-    let retry = super::retry::retry(&initial, cid(5), b"token");
+    let retry = retry(&initial, cid(5), b"token");
     let mut negotiation = vec![0; 100];
     let len = header::encode_version_negotiation(&mut negotiation, 0, &cid(5), &cid(6), &[1]).unwrap();
     negotiation.truncate(len);
@@ -357,7 +346,7 @@ fn after_a_retry_a_client_says_the_same_in_other_packets() {
         let mut host = Host::client(small());
         let first = host.run();
         let asked = header::parse(&first[0].1, 8).unwrap();
-        let mut retry = super::retry::retry(&first[0].1, cid(9), b"token");
+        let mut retry = retry(&first[0].1, cid(9), b"token");
         retry.truncate(retry.len() - 16);
         retry[0] = retry[0] & 0xf0 | unused;
         let tag = gannet::crypto::retry_tag(Version::V1, &asked.dcid, &retry);

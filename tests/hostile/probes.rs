@@ -10,7 +10,7 @@ use gannet::wire::quic::header::PacketType;
 
 use super::handshakes::kinds;
 use super::peer::{DATA, INITIAL, Peer, Told, frames};
-use super::world::{Host, against_server, client_addr, small, waiting_client};
+use super::world::{Host, against_server, client_addr, greeted, small, waiting_client};
 
 static BYTES: [u8; 100_000] = [7; 100_000];
 
@@ -72,11 +72,7 @@ fn a_handshake_probe_brings_the_data_in_flight_along() {
 /// after that. Until 2026-11, they were sent a third time when the packet that the probe had repeated was declared lost.
 #[test]
 fn what_a_probe_repeated_does_not_come_a_third_time() {
-    let mut host = Host::server(small());
-    let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
-    let first: Vec<_> = peer.out.drain(..).collect();
-    first.into_iter().for_each(|datagram| host.receive(datagram));
-    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    let (mut host, mut peer) = greeted(small());
     assert!(!peer.handshake_done && peer.issued.is_empty(), "the handshake is not complete");
     let finished: Vec<_> = peer.out.drain(..).collect();
     finished.into_iter().for_each(|datagram| host.receive(datagram));

@@ -235,6 +235,15 @@ pub fn exchange(host: &mut Host, peer: &mut Peer) {
     panic!("they never stop talking");
 }
 
+/// A server that has answered the first packet of an untrusted client, which has read the answer.
+pub fn greeted(transport: TransportConfig) -> (Host, Peer) {
+    let mut host = Host::server(transport);
+    let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
+    peer.out.drain(..).for_each(|datagram| host.receive(datagram));
+    host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    (host, peer)
+}
+
 /// A connected server and untrusted client.
 pub fn against_server(transport: TransportConfig) -> (Host, Peer) {
     let mut host = Host::server(transport);
