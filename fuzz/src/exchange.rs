@@ -6,7 +6,8 @@ use gannet::quic::{Datagram, Endpoint, EndpointConfig, Lead, Leads, RxMeta, Serv
 
 use crate::input::Input;
 use crate::peer::{DATA, Peer};
-use crate::world::{Host, SERVER_TLS, addr, client_addr, endpoint_config, exchange, small};
+use crate::states::transport;
+use crate::world::{Host, SERVER_TLS, addr, client_addr, endpoint_config, exchange};
 
 fn core(n: u8) -> EndpointConfig {
     endpoint_config(Side::Server).for_core(n, 2)
@@ -15,11 +16,9 @@ fn core(n: u8) -> EndpointConfig {
 /// Datagrams, each a byte that says how it is made and where it arrives, and its arguments.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let transport =
-        || gannet::quic::TransportConfig { max_idle_timeout: std::time::Duration::from_secs(20), ..small() };
-    let server = || ServerConfig::new(SERVER_TLS.clone(), transport()).expect("a valid configuration");
+    let server = ServerConfig::new(SERVER_TLS.clone(), transport()).expect("a valid configuration");
     let mut owner = Host::server_with(core(0), transport());
-    let mut other = Endpoint::new(core(1), Some(server()), BufPool::heap());
+    let mut other = Endpoint::new(core(1), Some(server), BufPool::heap());
     let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
     exchange(&mut owner, &mut peer);
     let meta = RxMeta { local: addr(Side::Server), remote: client_addr(), ecn: 0 };

@@ -1,5 +1,7 @@
 //! Engines in every state, each with the peer that brought it there.
 
+use std::time::Duration;
+
 use gannet::quic::TransportConfig;
 
 use crate::peer::{DATA, HANDSHAKE, INITIAL, Peer};
@@ -8,9 +10,13 @@ use crate::world::{Host, against_client, against_server, client_addr, greeted, s
 /// Number of states.
 const STATES: u8 = 7;
 
+/// Settings with low limits, under which a silent connection soon ends.
+pub fn transport() -> TransportConfig {
+    TransportConfig { max_idle_timeout: Duration::from_secs(20), ..small() }
+}
+
 /// An engine in a state chosen by `n`, and its peer.
 pub fn world(n: u8) -> (Host, Peer) {
-    let transport = || TransportConfig { max_idle_timeout: std::time::Duration::from_secs(20), ..small() };
     match n % STATES {
         // A server without a connection, and a client that is about to start one.
         0 => (Host::server(transport()), Peer::client(client_addr(), 1, |params| params.to_bytes())),
