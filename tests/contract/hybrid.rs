@@ -10,7 +10,7 @@ use gannet::quic::{ClientConfig, Endpoint, EndpointConfig, Event, RetryPolicy, S
 use gannet::wire::quic::header;
 
 use super::pair::Pair;
-use super::world::{Host, certificate, client_addr, endpoint_config, server_addr};
+use super::world::{Host, certificate, endpoint_config};
 
 fn options(groups: &[Group]) -> TlsOptions {
     TlsOptions { alpn: vec![b"hybrid".to_vec()], groups: groups.to_vec(), ..TlsOptions::default() }
@@ -23,13 +23,12 @@ fn pair_with(client: &[Group], server: &[Group], retry: RetryPolicy) -> Pair {
     let server = ServerConfig::new(tls, TransportConfig::default()).unwrap();
     let config = EndpointConfig { retry, ..endpoint_config(Side::Server) };
     let server = Host::new(Side::Server, Endpoint::new(config, Some(server), BufPool::heap()));
-    let mut host = Host::new(Side::Client, Endpoint::new(endpoint_config(Side::Client), None, BufPool::heap()));
     let tls = tls::insecure_client_config(&options(client)).unwrap();
     let mut tls = (*tls).clone();
     tls.resumption = rustls::client::Resumption::disabled();
-    let config = ClientConfig::new(Arc::new(tls), TransportConfig::default()).unwrap();
-    host.conn = Some(host.endpoint.connect(host.now, &config, "sim", client_addr(), server_addr()).unwrap());
-    Pair { client: host, server }
+    let mut client = Host::idle_client();
+    client.connect_with(ClientConfig::new(Arc::new(tls), TransportConfig::default()).unwrap());
+    Pair { client, server }
 }
 
 fn pair(retry: RetryPolicy) -> Pair {

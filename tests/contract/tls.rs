@@ -117,9 +117,9 @@ fn meet(
     transport: TransportConfig,
 ) -> Pair {
     let server = ServerConfig::new(server, transport.clone()).unwrap();
-    let pool = BufPool::heap;
-    let server = Host::new(Side::Server, Endpoint::new(endpoint_config(Side::Server), Some(server), pool()));
-    let mut host = Host::new(Side::Client, Endpoint::new(endpoint_config(Side::Client), None, pool()));
+    let endpoint = Endpoint::new(endpoint_config(Side::Server), Some(server), BufPool::heap());
+    let server = Host::new(Side::Server, endpoint);
+    let mut host = Host::idle_client();
     let config = ClientConfig::new(client, transport).unwrap();
     let conn = host.endpoint.connect(host.now, &config, name, client_addr(), server_addr());
     host.conn = Some(conn.unwrap());

@@ -89,11 +89,10 @@ fn transport_settings_are_checked_by_every_constructor() {
 
 /// Connects both with each other; returns the result.
 fn connect(server: ServerConfig, client: &ClientConfig) -> [Host; 2] {
-    let pool = BufPool::heap;
-    let mut server = Host::new(Side::Server, Endpoint::new(endpoint_config(Side::Server), Some(server), pool()));
-    let mut host = Host::new(Side::Client, Endpoint::new(endpoint_config(Side::Client), None, pool()));
-    let (local, remote) = (super::world::client_addr(), super::world::server_addr());
-    host.conn = Some(host.endpoint.connect(host.now, client, "sim", local, remote).unwrap());
+    let endpoint = Endpoint::new(endpoint_config(Side::Server), Some(server), BufPool::heap());
+    let mut server = Host::new(Side::Server, endpoint);
+    let mut host = Host::idle_client();
+    host.connect_with(client.clone());
     for _ in 0..10 {
         host.run().into_iter().for_each(|(_, datagram)| server.receive(datagram));
         server.run().into_iter().for_each(|(_, datagram)| host.receive(datagram));

@@ -18,6 +18,7 @@ use gannet::wire::quic::version::{Version, Versions, is_reserved};
 use gannet::wire::quic::{ConnectionId, TransportError};
 
 use super::peer::{DATA, INITIAL, Peer, Shape, frames};
+use super::retry_server::talk;
 use super::world::{CLIENT_TLS, Host, client_addr, endpoint_config, exchange, server_addr, small, waiting_client};
 
 /// A server's answer to `first` that lists `versions`.
@@ -409,13 +410,10 @@ fn servers_check_what_clients_say_about_versions() {
 fn a_long_client_hello_is_read_before_the_version_is_chosen() {
     let versions = |list: &[Version]| TransportConfig { versions: Versions::new(list).unwrap(), ..small() };
     let mut server = Host::server(versions(&[Version::V2, Version::V1]));
-    let endpoint = Endpoint::new(endpoint_config(Side::Client), None, BufPool::heap());
-    let mut client = Host::new(Side::Client, endpoint);
+    let mut client = Host::idle_client();
     let mut tls = (**CLIENT_TLS).clone();
     tls.alpn_protocols.extend((0..12).map(|n| vec![n; 200]));
-    let config = ClientConfig::new(Arc::new(tls), versions(&[Version::V1, Version::V2])).unwrap();
-    let id = client.endpoint.connect(client.now, &config, "sim", client_addr(), server_addr()).unwrap();
-    client.conn = Some(id);
+    client.connect_with(ClientConfig::new(Arc::new(tls), versions(&[Version::V1, Version::V2])).unwrap());
     let mut flight: Vec<_> = client.run().into_iter().map(|(_, datagram)| datagram).collect();
     assert!(flight.len() > 2, "{} datagrams", flight.len());
     let last = flight.pop().unwrap();
@@ -439,10 +437,7 @@ fn a_long_client_hello_is_read_before_the_version_is_chosen() {
     });
     assert_eq!((server.drops(DropReason::Authentication), server.drops(DropReason::Version)), (dropped, 0));
     answers.into_iter().for_each(|(_, datagram)| client.receive(datagram));
-    for _ in 0..10 {
-        client.run().into_iter().for_each(|(_, datagram)| server.receive(datagram));
-        server.run().into_iter().for_each(|(_, datagram)| client.receive(datagram));
-    }
+    talk(&mut client, &mut server);
     for host in [&mut client, &mut server] {
         let id = host.conn.unwrap();
         assert_eq!(host.endpoint.conn(id).unwrap().version(), Version::V2);

@@ -119,8 +119,7 @@ impl Host {
 
     /// A client that has started to connect.
     pub fn client(transport: TransportConfig) -> Self {
-        let endpoint = Endpoint::new(endpoint_config(Side::Client), None, BufPool::heap());
-        let mut this = Self::new(Side::Client, endpoint);
+        let mut this = Self::idle_client();
         this.connect(transport);
         this
     }
