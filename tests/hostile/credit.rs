@@ -20,14 +20,14 @@ fn uni(index: u64) -> StreamId {
 }
 
 /// A STREAM frame with `len` bytes.
-fn stream(id: StreamId, offset: u64, len: u64, fin: bool) -> Vec<u8> {
+pub fn stream(id: StreamId, offset: u64, len: u64, fin: bool) -> Vec<u8> {
     let mut bytes = frames(&[Frame::Stream(StreamHeader { id, offset, len: Some(len), fin })]);
     bytes.resize(bytes.len() + len as usize, 7);
     bytes
 }
 
 /// The peer sends `payload` in a packet, and receives what the engine sends for a while.
-fn say(host: &mut Host, peer: &mut Peer, payload: &[u8]) {
+pub fn say(host: &mut Host, peer: &mut Peer, payload: &[u8]) {
     let datagram = peer.packet(DATA, payload);
     host.receive(datagram);
     host.wait(Duration::from_millis(30)).iter().for_each(|(_, d)| peer.receive(d));
@@ -41,7 +41,7 @@ fn read(host: &mut Host, id: StreamId) -> usize {
 }
 
 /// The peer acknowledges everything and receives the answer.
-fn ack(host: &mut Host, peer: &mut Peer) {
+pub fn ack(host: &mut Host, peer: &mut Peer) {
     let ack = peer.ack(DATA);
     say(host, peer, &ack);
 }

@@ -3,29 +3,17 @@
 use gannet::base::Side;
 use gannet::base::time::Duration;
 use gannet::quic::{Dir, Event, OpenError, SendData, StreamId, TransportConfig};
-use gannet::wire::quic::frame::{Frame, StreamHeader};
+use gannet::wire::quic::frame::Frame;
 use gannet::wire::quic::params::TransportParameters;
 
-use super::peer::{DATA, Peer, Told, frames};
+use super::credit::{ack, say, stream};
+use super::peer::{Peer, Told, frames};
 use super::world::{Host, against_server, client_addr, exchange, small};
 
 static BYTES: [u8; 10_000] = [7; 10_000];
 
-/// The peer sends `payload` in a packet, and receives what the engine sends for a while.
-fn say(host: &mut Host, peer: &mut Peer, payload: &[u8]) {
-    let datagram = peer.packet(DATA, payload);
-    host.receive(datagram);
-    hear(host, peer, Duration::from_millis(30));
-}
-
 fn hear(host: &mut Host, peer: &mut Peer, time: Duration) {
     host.wait(time).iter().for_each(|(_, datagram)| peer.receive(datagram));
-}
-
-/// The peer acknowledges everything.
-fn ack(host: &mut Host, peer: &mut Peer) {
-    let ack = peer.ack(DATA);
-    say(host, peer, &ack);
 }
 
 /// A server and a client that grants it these limits.
@@ -66,12 +54,6 @@ fn count(peer: &Peer, id: StreamId) -> usize {
         _ => false,
     };
     peer.told.iter().filter(of).count() + peer.resets.iter().filter(|(of, _)| *of == id).count()
-}
-
-fn data(id: StreamId, offset: u64, len: usize, fin: bool) -> Vec<u8> {
-    let mut bytes = frames(&[Frame::Stream(StreamHeader { id, offset, len: Some(len as u64), fin })]);
-    bytes.resize(bytes.len() + len, 7);
-    bytes
 }
 
 /// "Senders MUST NOT send data in excess of either limit", in many packets, with losses, and with limits that rise and
@@ -183,7 +165,7 @@ fn what_has_ended_is_not_asked_to_stop() {
     for reset in [true, false] {
         let (mut host, mut peer) = against_server(small());
         let id = StreamId::new(Side::Client, Dir::Bidi, 0);
-        say(&mut host, &mut peer, &data(id, 0, 10, !reset));
+        say(&mut host, &mut peer, &stream(id, 0, 10, !reset));
         let conn = host.conn.unwrap();
         if reset {
             // The application stops it; the frame is lost, and the reset arrives meanwhile.
@@ -202,7 +184,7 @@ fn what_has_ended_is_not_asked_to_stop() {
     // While the peer may still send, it is asked, until it has heard of it.
     let (mut host, mut peer) = against_server(small());
     let id = StreamId::new(Side::Client, Dir::Bidi, 0);
-    say(&mut host, &mut peer, &data(id, 0, 10, false));
+    say(&mut host, &mut peer, &stream(id, 0, 10, false));
     let conn = host.conn.unwrap();
     host.endpoint.conn(conn).unwrap().stop_sending(id, 5).unwrap();
     assert!(!host.run().is_empty(), "lost");
@@ -224,7 +206,7 @@ fn one_direction_of_a_stream_outlives_the_other() {
     say(
         &mut host,
         &mut peer,
-        &[data(id, 0, 10, false), frames(&[Frame::ResetStream { id, code: 1, final_size: 10 }])].concat(),
+        &[stream(id, 0, 10, false), frames(&[Frame::ResetStream { id, code: 1, final_size: 10 }])].concat(),
     );
     send(&mut host, id, 3000, true);
     hear(&mut host, &mut peer, Duration::from_millis(100));
@@ -242,7 +224,7 @@ fn one_direction_of_a_stream_outlives_the_other() {
     ack(&mut host, &mut peer);
     let mut sent = 0;
     for _ in 0..8 {
-        say(&mut host, &mut peer, &data(other, sent, 1000, false));
+        say(&mut host, &mut peer, &stream(other, sent, 1000, false));
         sent += 1000;
         let mut conn = host.endpoint.conn(conn).unwrap();
         assert_eq!(std::iter::from_fn(|| conn.take(other)).map(|chunk| chunk.len()).sum::<usize>(), 1000);
