@@ -223,7 +223,7 @@ impl TransportParameters {
     pub fn decode(raw: &[u8], sender: Side) -> Result<Self, ParamError> {
         let mut params = Self::default();
         let mut seen = 0u64;
-        // IDs above 63 are unknown. Their number is bounded by that of the bytes that TLS accepts.
+        // IDs above 63, most of them unknown. Their number is bounded by that of the bytes that TLS accepts.
         let mut others = Vec::new();
         let mut r = Reader::new(raw);
         while !r.is_empty() {
@@ -249,13 +249,17 @@ impl TransportParameters {
 
     fn set(&mut self, id: u64, value: &[u8], sender: Side) -> Result<(), ParamError> {
         let bad = ParamError::Invalid(id);
+        let flag = || value.is_empty().then_some(true).ok_or(bad);
+        let integer = || {
+            let mut r = Reader::new(value);
+            r.varint().filter(|_| r.is_empty()).ok_or(bad)
+        };
         let server_only = matches!(id, ORIGINAL_DCID | STATELESS_RESET_TOKEN | PREFERRED_ADDRESS | RETRY_SCID);
         if server_only && sender == Side::Client {
             return Err(ParamError::ServerOnly(id));
         }
         if let Some((_, field)) = self.integers().into_iter().find(|(known, _)| *known == id) {
-            let mut r = Reader::new(value);
-            *field = r.varint().filter(|_| r.is_empty()).ok_or(bad)?;
+            *field = integer()?;
             return Ok(());
         }
         match id {
@@ -263,23 +267,14 @@ impl TransportParameters {
             INITIAL_SCID => self.initial_source_connection_id = Some(ConnectionId::new(value).ok_or(bad)?),
             RETRY_SCID => self.retry_source_connection_id = Some(ConnectionId::new(value).ok_or(bad)?),
             STATELESS_RESET_TOKEN => self.stateless_reset_token = Some(value.try_into().map_err(|_| bad)?),
-            DISABLE_ACTIVE_MIGRATION if value.is_empty() => self.disable_active_migration = true,
-            DISABLE_ACTIVE_MIGRATION => return Err(bad),
-            RESET_STREAM_AT if value.is_empty() => self.reset_stream_at = true,
-            RESET_STREAM_AT => return Err(bad),
-            MIN_ACK_DELAY if self.min_ack_delay.is_some() => return Err(ParamError::Duplicate(id)),
-            MIN_ACK_DELAY => {
-                let mut r = Reader::new(value);
-                self.min_ack_delay = Some(r.varint().filter(|_| r.is_empty()).ok_or(bad)?);
-            }
+            DISABLE_ACTIVE_MIGRATION => self.disable_active_migration = flag()?,
+            RESET_STREAM_AT => self.reset_stream_at = flag()?,
+            GREASE_QUIC_BIT => self.grease_quic_bit = flag()?,
+            MIN_ACK_DELAY => self.min_ack_delay = Some(integer()?),
             PREFERRED_ADDRESS => check_preferred_address(value).ok_or(bad)?,
             VERSION_INFORMATION => {
                 self.version_information = Some(VersionInformation::decode(value, sender).ok_or(bad)?);
             }
-            // Its ID is too large for the list of those seen.
-            GREASE_QUIC_BIT if self.grease_quic_bit => return Err(ParamError::Duplicate(id)),
-            GREASE_QUIC_BIT if value.is_empty() => self.grease_quic_bit = true,
-            GREASE_QUIC_BIT => return Err(bad),
             _ => {}
         }
         Ok(())
@@ -390,6 +385,7 @@ mod tests {
         let twice = [with(&[1, 5]), with(&[1, 5])].concat();
         assert_eq!(decode(&twice), ParamError::Duplicate(MIN_ACK_DELAY));
         assert_eq!(decode(&[0x01, 1, 5, 0x01, 1, 5]), ParamError::Duplicate(MAX_IDLE_TIMEOUT));
+        assert_eq!(decode(&[0x6a, 0xb2, 0, 0x6a, 0xb2, 0]), ParamError::Duplicate(GREASE_QUIC_BIT));
         assert_eq!(decode(&[0x7f, 0xff, 0, 0x40, 0x41, 0, 0x7f, 0xff, 1, 7]), ParamError::Duplicate(0x3fff));
         assert_eq!(decode(&[0x01, 2, 5]), ParamError::Truncated);
         assert!(TransportParameters::decode(&[0x7f, 0xff, 1, 9], Side::Client).is_ok(), "unknown ones are ignored");
