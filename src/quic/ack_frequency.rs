@@ -6,6 +6,7 @@
 use crate::base::time::Duration;
 use crate::quic::config::{AckRequests, TransportConfig};
 use crate::wire::quic::TransportError;
+use crate::wire::quic::params::ACK_DELAY_LIMIT;
 
 /// The packet threshold of loss detection (RFC 9002 §6.1.1). Acknowledgements of packets that are out of order by less
 /// detect no loss (draft-ietf-quic-ack-frequency-14 §9).
@@ -25,8 +26,8 @@ const MAX_EVERY: u32 = 1 << 30;
 /// Delays below this number of microseconds are all the same: on such paths, acknowledgements are due to the threshold.
 const LEAST_DELAY: u64 = 1000;
 
-/// The highest delay that may be requested, exclusive, in microseconds (RFC 9000 §18.2).
-const DELAY_LIMIT: u64 = (1 << 14) * 1000;
+/// The highest delay that may be requested, exclusive, in microseconds (draft-ietf-quic-ack-frequency-14 §4).
+const DELAY_LIMIT: u64 = ACK_DELAY_LIMIT * 1000;
 
 /// When received packets are acknowledged (RFC 9000 §13.2.1, draft-ietf-quic-ack-frequency-14 §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

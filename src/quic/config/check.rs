@@ -4,6 +4,7 @@ use crate::base::time::Duration;
 use crate::quic::TransportConfig;
 use crate::quic::config_error::ConfigError;
 use crate::quic::path::MIN_MTU;
+use crate::wire::quic::params::ACK_DELAY_LIMIT;
 use crate::wire::quic::varint;
 
 /// Upper limit of times. An unlimited time is expressed in other ways.
@@ -12,8 +13,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Unit of times in transport parameters (RFC 9000 §18.2).
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Maximum `max_ack_delay`; 2^14 ms and more are invalid (RFC 9000 §18.2).
-const MAX_ACK_DELAY: Duration = Duration::from_millis((1 << 14) - 1);
+/// Maximum `max_ack_delay`.
+const MAX_ACK_DELAY: Duration = Duration::from_millis(ACK_DELAY_LIMIT - 1);
 
 /// Maximum number of streams that may be allowed to a peer (RFC 9000 §4.6).
 const MAX_STREAMS: u64 = 1 << 60;

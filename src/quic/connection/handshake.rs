@@ -14,7 +14,7 @@ use crate::quic::recovery::SpaceId;
 use crate::quic::space::Space;
 use crate::quic::stream::Windows;
 use crate::quic::tls::{KeyChange, TlsError, TlsSession};
-use crate::wire::quic::params::{Reserved, TransportParameters};
+use crate::wire::quic::params::{ACK_DELAY_LIMIT, Reserved, TransportParameters};
 use crate::wire::quic::{ConnectionId, TransportError, Version};
 
 /// Type of the CRYPTO frame, which TLS errors are attributed to.
@@ -22,9 +22,6 @@ pub(super) const CRYPTO_FRAME: u64 = 0x06;
 
 /// How late a timer may fire: a tick of the timer wheel, and a long turn of the poll loop.
 const TIMER_LATENESS: Duration = Duration::from_micros(500);
-
-/// Maximum value of the transport parameter `max_ack_delay` (RFC 9000 §18.2).
-const MAX_ACK_DELAY_MS: u64 = (1 << 14) - 1;
 
 /// TLS alert code (RFC 8446 §6).
 const UNEXPECTED_MESSAGE: u8 = 10;
@@ -329,7 +326,7 @@ impl Connection {
 /// The `max_ack_delay` to announce in milliseconds, if timers are set to `delay`: rounded up, and with the time by which
 /// they may be late (RFC 9000 §18.2).
 fn announced_ack_delay(delay: Duration) -> u64 {
-    ((delay + TIMER_LATENESS).as_micros().div_ceil(1000) as u64).min(MAX_ACK_DELAY_MS)
+    ((delay + TIMER_LATENESS).as_micros().div_ceil(1000) as u64).min(ACK_DELAY_LIMIT - 1)
 }
 
 fn tls_fault(error: TlsError) -> Fault {

@@ -31,6 +31,9 @@ const MAX_DATAGRAM_FRAME_SIZE: u64 = 0x20;
 const GREASE_QUIC_BIT: u64 = 0x2ab2;
 const MIN_ACK_DELAY: u64 = 0xff04_de1b;
 
+/// The limit of `max_ack_delay` in milliseconds, exclusive (RFC 9000 §18.2).
+pub const ACK_DELAY_LIMIT: u64 = 1 << 14;
+
 /// Why the peer's transport parameters are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ParamError {
@@ -284,7 +287,7 @@ impl TransportParameters {
         let limits = [
             (MAX_UDP_PAYLOAD_SIZE, self.max_udp_payload_size >= 1200),
             (ACK_DELAY_EXPONENT, self.ack_delay_exponent <= 20),
-            (MAX_ACK_DELAY, self.max_ack_delay < 1 << 14),
+            (MAX_ACK_DELAY, self.max_ack_delay < ACK_DELAY_LIMIT),
             (MIN_ACK_DELAY, self.min_ack_delay.is_none_or(|min| min <= self.max_ack_delay.saturating_mul(1000))),
             (ACTIVE_CONNECTION_ID_LIMIT, self.active_connection_id_limit >= 2),
             (INITIAL_MAX_STREAMS_BIDI, self.initial_max_streams_bidi <= frame::MAX_STREAMS),
