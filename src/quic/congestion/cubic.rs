@@ -4,7 +4,7 @@
 
 use crate::base::time::Instant;
 use crate::quic::congestion::hystart::{CSS_GROWTH_DIVISOR, Growth, HyStart};
-use crate::quic::congestion::{Acked, initial_window, minimum_window};
+use crate::quic::congestion::{Acked, initial_window, least_window, minimum_window};
 
 /// Aggressiveness, in segments per second³ (§5.1).
 const C: f64 = 0.4;
@@ -100,7 +100,7 @@ impl Cubic {
 
     fn slow_start(&mut self, ack: &Acked) {
         // Only the first slow start is not limited by a threshold (HyStart++ §4.3).
-        let first = self.ssthresh == u64::MAX;
+        let first = self.is_fresh();
         let growth = if first { self.hystart.on_ack(ack.now, ack.sent, ack.sample) } else { Growth::Standard };
         match growth {
             Growth::Standard => self.window = self.ssthresh.min(self.window + ack.bytes),
@@ -150,14 +150,14 @@ impl Cubic {
         self.limited_since = None;
     }
 
-    /// The smallest window for datagrams of `mtu` bytes.
-    pub(super) fn least_window(&self, mtu: u64) -> u64 {
-        if self.ssthresh == u64::MAX { initial_window(mtu) } else { minimum_window(mtu) }
+    /// Whether slow start has never ended.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.ssthresh == u64::MAX
     }
 
     pub(super) fn set_mtu(&mut self, mtu: u64) {
         self.mtu = mtu;
-        self.window = self.window.max(self.least_window(mtu));
+        self.window = self.window.max(least_window(mtu, self.is_fresh()));
         // The curve is in segments, so a new epoch has to begin.
         self.epoch = None;
     }

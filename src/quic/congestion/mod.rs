@@ -107,17 +107,12 @@ impl Controller {
         }
     }
 
-    /// The smallest window for datagrams of `mtu` bytes: the initial one until slow start first ends, then the minimum.
-    fn least_window(&self, mtu: u64) -> u64 {
-        match self {
-            Self::NewReno(c) => c.least_window(mtu),
-            Self::Cubic(c) => c.least_window(mtu),
-        }
-    }
-
     /// Whether slow start has never ended.
     fn is_fresh(&self) -> bool {
-        self.least_window(1) == initial_window(1)
+        match self {
+            Self::NewReno(c) => c.is_fresh(),
+            Self::Cubic(c) => c.is_fresh(),
+        }
     }
 
     fn set_mtu(&mut self, mtu: u64) {
@@ -137,6 +132,12 @@ pub const fn initial_window(mtu: u64) -> u64 {
 /// The minimum window (RFC 9002 §7.2).
 pub const fn minimum_window(mtu: u64) -> u64 {
     2 * mtu
+}
+
+/// The smallest window for datagrams of `mtu` bytes after a change of their size: the initial one if slow start has
+/// never ended, otherwise the minimum.
+const fn least_window(mtu: u64, fresh: bool) -> u64 {
+    if fresh { initial_window(mtu) } else { minimum_window(mtu) }
 }
 
 /// Congestion control of one path.

@@ -1,6 +1,6 @@
 //! NewReno, the controller of RFC 9002 §7.
 
-use crate::quic::congestion::{initial_window, minimum_window};
+use crate::quic::congestion::{initial_window, least_window, minimum_window};
 
 /// NewReno: doubles the window per round trip until the first loss; then adds a datagram per round trip and halves the
 /// window on loss.
@@ -55,14 +55,14 @@ impl NewReno {
         self.acked = 0;
     }
 
-    /// The smallest window for datagrams of `mtu` bytes.
-    pub(super) fn least_window(&self, mtu: u64) -> u64 {
-        if self.ssthresh == u64::MAX { initial_window(mtu) } else { minimum_window(mtu) }
+    /// Whether slow start has never ended.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.ssthresh == u64::MAX
     }
 
     pub(super) fn set_mtu(&mut self, mtu: u64) {
         self.mtu = mtu;
-        self.window = self.window.max(self.least_window(mtu));
+        self.window = self.window.max(least_window(mtu, self.is_fresh()));
     }
 }
 
