@@ -445,11 +445,7 @@ impl SendStream {
         self.end = self.next.max(reliable);
         self.lost.remove(reliable..u64::MAX);
         let kept = self.segments.partition_point(|s| s.start < reliable);
-        let acked = &self.acked;
-        for segment in self.segments.drain(kept..) {
-            let acked = acked_of(acked, &segment);
-            done(segment.data, acked);
-        }
+        self.return_from(kept, &mut done);
         self.end_at_reset(&mut done);
         Ok(())
     }
@@ -460,14 +456,10 @@ impl SendStream {
     fn end_at_reset(&mut self, done: &mut impl FnMut(SendData, usize)) {
         let contiguous = self.contiguous();
         let Some(at) = self.reset_at.as_ref().filter(|at| contiguous >= at.reliable) else { return };
-        let acked = &self.acked;
-        for segment in self.segments.drain(..) {
-            let acked = acked_of(acked, &segment);
-            done(segment.data, acked);
-        }
         if at.frame == ResetFrame::Acked {
             self.state = State::Done;
         }
+        self.return_from(0, done);
     }
 
     /// The code, final size and reliable size of a RESET_STREAM_AT frame to send. The final size counts for flow
@@ -502,12 +494,17 @@ impl SendStream {
 
     /// Returns all memory, when the stream or its connection is over.
     pub(crate) fn release(&mut self, mut done: impl FnMut(SendData, usize)) {
-        let acked = &self.acked;
-        for segment in self.segments.drain(..) {
-            let acked = acked_of(acked, &segment);
+        self.return_from(0, &mut done);
+        self.lost.clear();
+    }
+
+    /// Returns the memory of the segments from number `first` on, each with its number of acknowledged bytes.
+    fn return_from(&mut self, first: usize, done: &mut impl FnMut(SendData, usize)) {
+        for segment in self.segments.drain(first..) {
+            let missing: u64 = self.acked.missing_in(segment.start..segment.end()).map(|r| r.end - r.start).sum();
+            let acked = segment.data.len() - missing as usize;
             done(segment.data, acked);
         }
-        self.lost.clear();
     }
 
     /// The code and final size of a RESET_STREAM frame to send.
@@ -545,12 +542,6 @@ impl SendStream {
     pub(crate) fn is_delivered(&self) -> bool {
         self.state == State::Done && self.fin == Fin::Acked
     }
-}
-
-/// Number of bytes of a segment that are among those acknowledged.
-fn acked_of(acked: &RangeSet, segment: &Segment) -> usize {
-    let missing: u64 = acked.missing_in(segment.start..segment.end()).map(|r| r.end - r.start).sum();
-    segment.data.len() - missing as usize
 }
 
 #[cfg(test)]
