@@ -527,17 +527,17 @@ impl RecvStream {
     /// Takes the next contiguous bytes of a pooled stream, as far as they lie in one chunk; they count as consumed. The
     /// end of the stream is reported with the last bytes, or with an empty chunk if they were already taken.
     pub(crate) fn take(&mut self) -> Option<Chunk> {
+        let read = self.is_read();
         let Placement::Pooled(pooled) = &mut self.placement else { return None };
         if self.state != State::Receiving {
             return None;
         }
         let offset = self.consumed;
-        let size = self.final_size.filter(|_| self.reset_at.is_none());
         // The rest of a chunk that holds nothing else is not kept, as it may be long before more data arrives.
         let last = self.received.last().is_none_or(|last| last.end == self.contiguous);
         let (buf, skip) = match pooled.take(offset, self.contiguous, last) {
             Some(taken) => taken,
-            None if size == Some(offset) => (PinnedBuf::unpinned(0), 0),
+            None if read => (PinnedBuf::unpinned(0), 0),
             None => return None,
         };
         let n = (buf.len() - skip) as u64;
@@ -546,13 +546,14 @@ impl RecvStream {
             pooled.rest(self.consumed);
         }
         self.after_consumption(n);
-        Some(Chunk::new(buf, skip, offset, size == Some(self.consumed)))
+        Some(Chunk::new(buf, skip, offset, self.is_read()))
     }
 
     /// Handles the consumption of `n` more bytes of a pooled stream: it may be done, or credit may be due.
     fn after_consumption(&mut self, n: u64) {
+        let read = self.is_read();
         let Placement::Pooled(pooled) = &mut self.placement else { return };
-        if self.final_size == Some(self.consumed) && self.reset_at.is_none() {
+        if read {
             pooled.clear();
             self.state = State::Done;
         } else if n > 0 {
