@@ -11,10 +11,7 @@ use crate::quic::event::{DatagramId, DatagramOutcome, Event, SendData};
 use crate::quic::memory::Purse;
 use crate::quic::stats::{EndpointStats, PlacementStats};
 use crate::wire::quic::TransportError;
-use crate::wire::quic::frame::AckFrame;
-
-/// Type of a DATAGRAM frame.
-const DATAGRAM_FRAME: u64 = 0x30;
+use crate::wire::quic::frame::{AckFrame, Frame};
 
 impl Connection {
     /// The longest datagram that can be sent at present, in bytes (RFC 9221 §5). `None` if the peer accepts none.
@@ -175,17 +172,17 @@ impl Connection {
         len: Option<u64>,
         opened: &Opened<'_>,
     ) -> Result<usize, Fault> {
-        let frame_type = DATAGRAM_FRAME | u64::from(len.is_some());
+        let frame_type = || Frame::Datagram { len }.frame_type();
         let rest = opened.len() - at;
-        let len = len.map_or(Some(rest), |len| usize::try_from(len).ok()).filter(|len| *len <= rest);
-        let Some(len) = len else {
+        let whole = len.map_or(Some(rest), |len| usize::try_from(len).ok()).filter(|len| *len <= rest);
+        let Some(len) = whole else {
             let why = "DATAGRAM frame is longer than its packet";
-            return Err(Fault::new(TransportError::FRAME_ENCODING_ERROR, frame_type, why));
+            return Err(Fault::new(TransportError::FRAME_ENCODING_ERROR, frame_type(), why));
         };
         let most = self.config.datagrams.as_ref().map_or(0, |config| usize::from(config.max_frame_size));
         let (Some(config), true) = (&self.config.datagrams, header + len <= most) else {
             let why = format!("DATAGRAM frame of {} bytes; {most} are accepted", header + len);
-            return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, frame_type, why));
+            return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, frame_type(), why));
         };
         let datagrams = self.datagrams.get_or_insert_default();
         let came = self.stats.rx_bytes;
