@@ -58,6 +58,9 @@ impl Connection {
 
     /// Decides, after an acknowledgement, whether to ask the peer for more or fewer of them.
     pub(super) fn consider_ack_requests(&mut self) {
+        if !self.confirmed || self.asked().is_none() {
+            return;
+        }
         let facts = Facts {
             window: self.recovery.cwnd() / u64::from(self.path.mtu.current()),
             srtt: self.recovery.rtt().smoothed(),
@@ -65,9 +68,7 @@ impl Connection {
             // The keys are lent to the packet with the acknowledgement, so `has_data` would be wrong.
             busy: self.streams.wants_to_send() || self.datagrams_pending(),
         };
-        if self.confirmed
-            && let Some(asked) = self.asked()
-        {
+        if let Some(asked) = self.asked() {
             asked.consider(&facts);
         }
     }
