@@ -92,6 +92,10 @@ impl Connection {
             Hello::TooLong => {
                 return Err(Fault::new(TransportError::CRYPTO_BUFFER_EXCEEDED, CRYPTO_FRAME, "ClientHello"));
             }
+            Hello::Complete if hello::asks_for_compatibility(hello) => {
+                let why = "a ClientHello in middlebox compatibility mode";
+                return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, CRYPTO_FRAME, why));
+            }
             Hello::Complete => {}
         }
         let (tls, hello) = (tls.clone(), std::mem::take(hello));

@@ -1,5 +1,6 @@
 //! Reads a ClientHello as far as a server has to know it before its TLS session can begin (RFC 8446 §4.1.2): the
-//! session is told which version of QUIC was chosen, and the choice depends on the client's transport parameters.
+//! session is told which version of QUIC was chosen, and the choice depends on the client's transport parameters. TLS
+//! does not mind what QUIC forbids.
 
 use crate::wire::quic::varint::Reader;
 
@@ -37,14 +38,24 @@ pub(crate) fn judge(bytes: &[u8]) -> Hello {
     }
 }
 
-/// The encoded transport parameters in a complete ClientHello; `None` if it has none, or is malformed.
-pub(crate) fn transport_parameters(hello: &[u8]) -> Option<&[u8]> {
+/// A reader behind type, length, legacy_version and random of a ClientHello; `None` if it is something else.
+fn body(hello: &[u8]) -> Option<Reader<'_>> {
     let mut r = Reader::new(hello);
-    // Type and length of the message, legacy_version, random.
     if r.u8()? != CLIENT_HELLO {
         return None;
     }
     r.bytes(3 + 2 + 32)?;
+    Some(r)
+}
+
+/// Whether a complete ClientHello has a legacy session ID, which QUIC does not allow (RFC 9001 §8.4).
+pub(crate) fn asks_for_compatibility(hello: &[u8]) -> bool {
+    body(hello).and_then(|mut r| r.u8()).is_some_and(|session_id| session_id != 0)
+}
+
+/// The encoded transport parameters in a complete ClientHello; `None` if it has none, or is malformed.
+pub(crate) fn transport_parameters(hello: &[u8]) -> Option<&[u8]> {
+    let mut r = body(hello)?;
     let session_id = usize::from(r.u8()?);
     r.bytes(session_id)?;
     let cipher_suites = usize::from(r.u16()?);
@@ -87,6 +98,16 @@ mod tests {
             assert_eq!(judge(&hello[..len]), Hello::Partial, "{len}");
             assert_eq!(transport_parameters(&hello[..len]), None, "{len}");
         }
+    }
+
+    #[test]
+    fn a_session_id_is_noticed() {
+        let mut hello = hex(HELLO);
+        assert!(!asks_for_compatibility(&hello));
+        hello[38] = 32;
+        assert!(asks_for_compatibility(&hello) && !asks_for_compatibility(&hello[..38]));
+        hello[0] = 2;
+        assert!(!asks_for_compatibility(&hello), "it is another message");
     }
 
     #[test]

@@ -83,8 +83,6 @@ pub(crate) struct TlsSession {
     quic: Quic,
     /// The version whose keys are derived.
     version: Version,
-    /// Whether the beginning of a ClientHello is to be read.
-    reads_hello: bool,
     /// The secret for exporters, if it is to be kept.
     exporter: Option<Zeroizing<Vec<u8>>>,
 }
@@ -125,8 +123,7 @@ impl TlsSession {
     }
 
     fn new(quic: Quic, version: Version) -> Self {
-        let reads_hello = matches!(quic, Quic::Server(_));
-        Self { quic, version, reads_hello, exporter: None }
+        Self { quic, version, exporter: None }
     }
 
     /// All keys from now on are those of `version`, which was negotiated.
@@ -136,10 +133,6 @@ impl TlsSession {
 
     /// Reads handshake bytes, which must be in order.
     pub(crate) fn read_handshake(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
-        if std::mem::take(&mut self.reads_hello) && asks_for_compatibility(bytes) {
-            let reason = "a ClientHello in middlebox compatibility mode".into();
-            return Err(TlsError { code: TransportError::PROTOCOL_VIOLATION, reason });
-        }
         let (done, secret) = exporter::catching(|| self.quic.read_hs(bytes));
         self.exporter = secret.or(self.exporter.take());
         done.map_err(|error| self.failure(&error))
@@ -202,14 +195,6 @@ impl TlsSession {
     pub(crate) fn info(&mut self) -> Option<TlsInfo> {
         TlsInfo::of(&self.quic, self.exporter.take())
     }
-}
-
-/// Whether `hello`, the beginning of a ClientHello, has a legacy session ID, which QUIC does not allow (RFC 9001 §8.4).
-/// Type, length, version and random number come before it.
-fn asks_for_compatibility(hello: &[u8]) -> bool {
-    const CLIENT_HELLO: u8 = 1;
-    const SESSION_ID_LEN: usize = 1 + 3 + 2 + 32;
-    hello.first() == Some(&CLIENT_HELLO) && hello.get(SESSION_ID_LEN).is_some_and(|len| *len != 0)
 }
 
 #[cfg(test)]
