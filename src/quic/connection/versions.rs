@@ -65,8 +65,7 @@ impl Connection {
         }
         let params = self.local_params(cx).to_bytes();
         let session = TlsSession::client(tls, self.version, name, params)?;
-        self.start_tls(cx, session)
-            .map_err(|fault| TlsError { code: TransportError::INTERNAL_ERROR, reason: fault.reason })
+        self.start_tls(cx, session).map_err(|fault| TlsError::internal(fault.reason))
     }
 
     /// Lets a server wait for the ClientHello.

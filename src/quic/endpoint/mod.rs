@@ -229,8 +229,7 @@ impl Endpoint {
         let mut conn = Box::new(Connection::new(&birth, now, None));
         let mut cx = cx!(self, now);
         let tokens = config.tokens.as_ref().map_or(Ok(()), |store| conn.use_tokens(&mut cx, store, server_name));
-        let internal = |code: TransportError| TlsError { code: TransportError::crypto(80), reason: code.to_string() };
-        let started = conn.begin(&mut cx, &config.tls, server_name).and_then(|()| tokens.map_err(internal));
+        let started = conn.begin(&mut cx, &config.tls, server_name).and_then(|()| tokens.map_err(TlsError::internal));
         if let Err(error) = started {
             self.table.cancel(id);
             self.lists.guests.go_on();

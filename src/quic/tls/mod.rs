@@ -46,6 +46,13 @@ pub(crate) struct TlsError {
     pub(crate) reason: String,
 }
 
+impl TlsError {
+    /// An error of our own, such as in a configuration.
+    pub(crate) fn internal(reason: impl std::fmt::Display) -> Self {
+        Self { code: TransportError::crypto(INTERNAL_ERROR), reason: reason.to_string() }
+    }
+}
+
 /// The alert for errors without a more specific one: internal_error.
 const INTERNAL_ERROR: u8 = 80;
 
@@ -104,11 +111,10 @@ impl TlsSession {
         name: &str,
         params: Vec<u8>,
     ) -> Result<Self, TlsError> {
-        let internal = |reason: String| TlsError { code: TransportError::crypto(INTERNAL_ERROR), reason };
         let name =
-            ServerName::try_from(name.to_owned()).map_err(|_| internal("not a DNS name or an IP address".into()))?;
+            ServerName::try_from(name.to_owned()).map_err(|_| TlsError::internal("not a DNS name or an IP address"))?;
         let conn = ClientConnection::new(config.clone(), ANY, name, params);
-        conn.map(|c| Self::new(Quic::Client(c), version)).map_err(|e| internal(e.to_string()))
+        conn.map(|c| Self::new(Quic::Client(c), version)).map_err(TlsError::internal)
     }
 
     /// A server's session of `version`. It announces the transport parameters `params`.
@@ -117,9 +123,8 @@ impl TlsSession {
         version: Version,
         params: Vec<u8>,
     ) -> Result<Self, TlsError> {
-        ServerConnection::new(config.clone(), ANY, params)
-            .map(|c| Self::new(Quic::Server(c), version))
-            .map_err(|e| TlsError { code: TransportError::crypto(INTERNAL_ERROR), reason: e.to_string() })
+        let conn = ServerConnection::new(config.clone(), ANY, params);
+        conn.map(|c| Self::new(Quic::Server(c), version)).map_err(TlsError::internal)
     }
 
     fn new(quic: Quic, version: Version) -> Self {
