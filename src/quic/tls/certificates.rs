@@ -57,13 +57,13 @@ impl Certificates {
     /// If the key does not match the certificate or is of an unsupported kind.
     pub fn add(&mut self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<(), Error> {
         let key = CertifiedKey::from_der(chain, key, &self.provider)?;
-        let names = names(&key)?;
+        let covered = names(&key)?;
         let index = self.all.len();
-        let alike = |first: usize| self.all.get(first).is_some_and(|first| names_of(first) == names);
-        if index == 0 || names.is_empty() || alike(0) {
+        let like = |first: &Arc<CertifiedKey>| names(first).is_ok_and(|names| names == covered);
+        if covered.is_empty() || self.all.first().is_none_or(like) {
             self.default.push(index);
         }
-        for name in names {
+        for name in covered {
             self.names.entry(name.strip_prefix('*').unwrap_or(&name).into()).or_default().push(index);
         }
         self.all.push(Arc::new(key));
@@ -99,10 +99,6 @@ fn names(key: &CertifiedKey) -> Result<Vec<String>, Error> {
     names.sort_unstable();
     names.dedup();
     Ok(names)
-}
-
-fn names_of(key: &CertifiedKey) -> Vec<String> {
-    names(key).unwrap_or_default()
 }
 
 impl ResolvesServerCert for Certificates {
