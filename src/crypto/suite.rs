@@ -12,6 +12,9 @@ pub enum Suite {
 }
 
 impl Suite {
+    /// All suites, in the default order of preference.
+    pub const ALL: [Self; 3] = [Self::Aes128Gcm, Self::Aes256Gcm, Self::ChaCha20Poly1305];
+
     /// Length of the packet key and of the header key, in bytes (RFC 9001 §5.4.1).
     pub const fn key_len(self) -> usize {
         match self {

@@ -12,10 +12,8 @@ use crate::crypto::{
     AuthError, HEAD_AT, HEAD_LEN, HeaderKey, PacketKey, Spent, Suite, TAG_LEN, header_key, take_spent, time_keys,
 };
 
-const SUITES: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
-
 fn any_suite() -> impl Strategy<Value = Suite> {
-    proptest::sample::select(&SUITES[..])
+    proptest::sample::select(&Suite::ALL[..])
 }
 
 fn any_key() -> impl Strategy<Value = ([u8; 32], [u8; 12])> {
@@ -189,7 +187,7 @@ proptest! {
 
 #[test]
 fn every_single_bit_counts() {
-    for suite in SUITES {
+    for suite in Suite::ALL {
         for key in keys(suite, &[7; 32], &[9; 12]) {
             let aad = *b"header";
             let mut packet = seal(&key, 5, &aad, b"a payload of two blocks and more.");
@@ -207,7 +205,7 @@ fn every_single_bit_counts() {
 
 #[test]
 fn too_short_for_a_tag_is_an_error_and_just_a_tag_is_an_empty_packet() {
-    for suite in SUITES {
+    for suite in Suite::ALL {
         for key in keys(suite, &[1; 32], &[2; 12]) {
             let mut packet = seal(&key, 0, &[], &[]);
             assert_eq!(open(&key, 0, &[], &packet), Some(Vec::new()));
@@ -221,7 +219,7 @@ fn too_short_for_a_tag_is_an_error_and_just_a_tag_is_an_empty_packet() {
 #[test]
 fn long_packets_match() {
     let plaintext: Vec<u8> = (0..65_000_u32).map(|i| ((i * 7) >> 3) as u8).collect();
-    for suite in SUITES {
+    for suite in Suite::ALL {
         let body = reference(suite, &[3; 32], &[4; 12], 1, b"aad", &plaintext);
         for key in keys(suite, &[3; 32], &[4; 12]) {
             assert_eq!(open(&key, 1, b"aad", &body).as_ref(), Some(&plaintext));
@@ -231,7 +229,7 @@ fn long_packets_match() {
 
 #[test]
 fn debug_output_holds_no_key() {
-    for suite in SUITES {
+    for suite in Suite::ALL {
         let key = &[0xee; 32][..suite.key_len()];
         let shown =
             format!("{:?} {:?}", PacketKey::on(Backend::all()[0], suite, key, &[0xee; 12]), header_key(suite, key));

@@ -167,7 +167,7 @@ fn lengths() -> impl Iterator<Item = usize> {
 #[test]
 fn kernels_stay_within_their_buffers() {
     for backend in Backend::all() {
-        for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+        for suite in Suite::ALL {
             if suite == Suite::ChaCha20Poly1305 && backend != Backend::Portable {
                 // The same for all.
                 continue;
@@ -185,7 +185,7 @@ fn kernels_stay_within_their_buffers() {
 fn masks_stay_within_their_samples() {
     let mut place = Guarded::new();
     for backend in Backend::all() {
-        for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+        for suite in Suite::ALL {
             let key = HeaderKey::on(backend, suite, &[7; 32][..suite.key_len()]);
             for end in [End::Front, End::Back] {
                 for n in 0..40 {

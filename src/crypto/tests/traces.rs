@@ -160,8 +160,6 @@ static COPIED: [u8; 32] = [
     0x37, 0xeb, 0x06, 0x7a, 0xf1, 0x2c, 0x84, 0xb9, 0x60, 0xd5, 0x1f, 0x43, 0xae,
 ];
 
-const SUITES: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
-
 /// Performs all operations of a packet key.
 fn work(key: &PacketKey) {
     for len in [0, 10, 40, 100, 500, 1452, 4000] {
@@ -198,7 +196,7 @@ fn making_and_using_keys_leaves_no_copies() {
         }
     };
     for backend in Backend::all() {
-        for suite in SUITES {
+        for suite in Suite::ALL {
             // One-time initialisation is done before.
             drop(PacketKey::on(backend, suite, &[1; 32][..suite.key_len()], &[2; 12]));
             let packet = deep(|| traceless(|| PacketKey::on(backend, suite, key(suite.key_len()), &[2; 12])));

@@ -59,8 +59,7 @@ impl TlsOptions {
 /// suites that use our packet protection, and the groups of [`Group::ALL`]. `suites` selects the suites, in order of
 /// preference; empty for all.
 pub fn crypto_provider(suites: &[Suite]) -> Arc<CryptoProvider> {
-    let all = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
-    let suites = if suites.is_empty() { &all } else { suites };
+    let suites = if suites.is_empty() { &Suite::ALL } else { suites };
     let cipher_suites = suites.iter().map(|suite| SupportedCipherSuite::Tls13(own_suite(*suite)));
     Arc::new(CryptoProvider {
         cipher_suites: cipher_suites.collect(),

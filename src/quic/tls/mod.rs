@@ -251,7 +251,7 @@ mod tests {
     /// What is exported from the secret alone is what rustls exports from the session.
     #[test]
     fn exports_are_those_of_rustls() {
-        for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+        for suite in Suite::ALL {
             let options =
                 TlsOptions { alpn: vec![b"x".to_vec()], exporter: true, suites: vec![suite], ..TlsOptions::default() };
             for mut end in complete(&options) {

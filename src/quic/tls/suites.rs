@@ -44,15 +44,10 @@ pub(super) fn own_suite(suite: Suite) -> &'static Tls13CipherSuite {
 
 /// The suite with this name.
 pub(super) fn suite_of(name: CipherSuite) -> Option<Suite> {
-    match name {
-        CipherSuite::TLS13_AES_128_GCM_SHA256 => Some(Suite::Aes128Gcm),
-        CipherSuite::TLS13_AES_256_GCM_SHA384 => Some(Suite::Aes256Gcm),
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some(Suite::ChaCha20Poly1305),
-        _ => None,
-    }
+    Suite::ALL.into_iter().find(|suite| own_suite(*suite).common.suite == name)
 }
 
 /// Whether the engine can get the keys of `suite`.
 pub(super) fn is_ours(suite: &Tls13CipherSuite) -> bool {
-    [&AES_128, &AES_256, &CHACHA20].into_iter().any(|ours| std::ptr::eq(&**ours, suite))
+    Suite::ALL.into_iter().any(|ours| std::ptr::eq(own_suite(ours), suite))
 }
