@@ -3,7 +3,7 @@
 
 use crate::base::Side;
 use crate::wire::quic::params::VersionInformation;
-use crate::wire::quic::version::{Version, Versions, reserved};
+use crate::wire::quic::version::{Version, Versions, grease};
 
 /// A client's reaction to a Version Negotiation packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +51,7 @@ impl Negotiation {
         });
         let mut available: Vec<u32> = available.map(|version| version.number()).collect();
         if let Some(random) = random {
-            let at = (random >> 32) as usize % (available.len() + 1);
-            available.insert(at, reserved(random as u32));
+            grease(&mut available, random);
         }
         VersionInformation { chosen: self.negotiated.number(), available }
     }

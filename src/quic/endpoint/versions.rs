@@ -1,15 +1,13 @@
 //! Versions on a server: which ones it accepts, and Version Negotiation packets for clients that begin with others (RFC
 //! 9000 §6.1, RFC 9368 §2.1).
 
-use arrayvec::ArrayVec;
-
 use crate::base::time::Instant;
 use crate::quic::connection::RxMeta;
 use crate::quic::endpoint::{Answer, Endpoint};
 use crate::quic::path::MIN_MTU;
 use crate::quic::stats::DropReason;
 use crate::wire::quic::header;
-use crate::wire::quic::version::{Version, reserved};
+use crate::wire::quic::version::{Version, grease};
 
 impl Endpoint {
     /// Whether connections of this version are accepted. If none are accepted at all, clients are not told so.
@@ -31,15 +29,14 @@ impl Endpoint {
     pub(super) fn negotiate_version(&mut self, now: Instant, meta: &RxMeta, data: &[u8]) {
         self.stats.drop(DropReason::Version);
         let Some(server) = self.server.as_ref().filter(|_| data.len() >= usize::from(MIN_MTU)) else { return };
-        let mut versions: ArrayVec<u32, { Version::ALL.len() + 1 }> =
-            server.transport.versions.iter().map(|version| version.number()).collect();
+        let accepted = server.transport.versions.clone();
         if !self.negotiations.take(now) || !self.may_answer() {
             return;
         }
+        let mut versions: Vec<u32> = accepted.iter().map(|version| version.number()).collect();
         let random = self.rng.next_u64();
         if self.config.grease {
-            let at = (random >> 32) as usize % (versions.len() + 1);
-            versions.insert(at, reserved(random as u32));
+            grease(&mut versions, random);
         }
         let (dcid, scid) = header::raw_cids(data).unwrap_or_default();
         let mut out = vec![0; 7 + dcid.len() + scid.len() + 4 * versions.len()];

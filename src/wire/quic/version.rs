@@ -76,6 +76,12 @@ pub const fn reserved(random: u32) -> u32 {
     random & 0xf0f0_f0f0 | 0x0a0a_0a0a
 }
 
+/// Adds a reserved version to a list, at a place that follows `random` bits as well.
+pub fn grease(numbers: &mut Vec<u32>, random: u64) {
+    let at = (random >> 32) as usize % (numbers.len() + 1);
+    numbers.insert(at, reserved(random as u32));
+}
+
 /// Whether a version number is reserved.
 pub const fn is_reserved(number: u32) -> bool {
     number & 0x0f0f_0f0f == 0x0a0a_0a0a
