@@ -83,7 +83,7 @@ pub(crate) struct Findings {
 }
 
 /// Explicit congestion notification on one path.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Ecn {
     state: State,
     /// Number of datagrams sent in the test.
@@ -102,16 +102,7 @@ pub(crate) struct Ecn {
 impl Ecn {
     /// Of a new connection. Nothing is marked unless `enabled`.
     pub(crate) fn new(enabled: bool) -> Self {
-        let mut this = Self {
-            state: State::Off,
-            sent: 0,
-            strays: 0,
-            acked: 0,
-            lost: 0,
-            ce: 0,
-            data: Marks::default(),
-            early: enabled.then(Box::default),
-        };
+        let mut this = Self { early: enabled.then(Box::default), ..Self::default() };
         if enabled {
             this.test([0; 3]);
         }
