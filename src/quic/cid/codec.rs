@@ -13,9 +13,9 @@ pub(crate) const MAX_INDEX: u32 = (1 << INDEX) - 1;
 /// The bit of the first byte that distinguishes long headers from short ones (RFC 8999 §5).
 const LONG: u8 = 0x80;
 
-/// Length of the ID in a Retry in bytes, without a load balancer: the minimum for one that a client sends first (RFC
-/// 9000 §7.2).
-const MIN_FIRST: usize = 8;
+/// Minimum length of the Destination Connection ID in a client's first packets, in bytes (RFC 9000 §7.2). Without a load
+/// balancer, the ID in a Retry has it.
+pub(crate) const MIN_FIRST: usize = 8;
 
 /// The contents of one of our connection IDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,11 @@ mod local;
 mod maker;
 mod remote;
 
+use crate::base::rng::Rng;
+use crate::wire::quic::ConnectionId;
+
 pub use codec::{CidCodec, CidInfo};
-pub(crate) use codec::{MAX_INDEX, RawCid};
+pub(crate) use codec::{MAX_INDEX, MIN_FIRST, RawCid};
 pub use config::{CidConfig, CidConfigError};
 pub(crate) use local::LocalCids;
 pub(crate) use maker::IdMaker;
@@ -23,6 +26,13 @@ pub(crate) type ResetToken = [u8; 16];
 
 /// Maximum number of active connection IDs of each side.
 pub(crate) const MAX_ACTIVE: usize = 4;
+
+/// A random Destination Connection ID for a client's first packets (RFC 9000 §7.2).
+pub(crate) fn first_dcid(rng: &mut Rng) -> ConnectionId {
+    let mut bytes = [0; MIN_FIRST];
+    rng.fill(&mut bytes);
+    ConnectionId::new(&bytes).expect("8 bytes")
+}
 
 #[cfg(test)]
 mod testing {

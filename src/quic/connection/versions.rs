@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::base::Side;
 use crate::crypto::{self, DirectionKeys};
+use crate::quic::cid::first_dcid;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::handshake::CRYPTO_FRAME;
 use crate::quic::connection::{Connection, Cx};
@@ -19,7 +20,7 @@ use crate::quic::tls::hello::{self, Hello};
 use crate::quic::tls::{TlsError, TlsSession};
 use crate::wire::quic::header::{self, Parsed};
 use crate::wire::quic::params::{TransportParameters, VersionInformation};
-use crate::wire::quic::{ConnectionId, TransportError, Version};
+use crate::wire::quic::{TransportError, Version};
 
 /// What a connection needs until its handshake is complete.
 pub(super) struct Opening {
@@ -216,9 +217,7 @@ impl Connection {
             return;
         };
         cx.stats.negotiations_followed += 1;
-        let mut dcid = [0; 8];
-        cx.rng.fill(&mut dcid);
-        self.original_dcid = ConnectionId::new(&dcid).unwrap_or_default();
+        self.original_dcid = first_dcid(cx.rng);
         self.remote_cids.replace_first(self.original_dcid);
         self.tls = None;
         self.recovery.drain(SpaceId::Initial, |_| {});

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::base::Side;
 use crate::base::time::Instant;
 use crate::crypto::{self, DirectionKeys};
+use crate::quic::cid::MIN_FIRST;
 use crate::quic::connection::{Birth, Connection, RxMeta};
 use crate::quic::endpoint::Endpoint;
 use crate::quic::path::{MIN_MTU, Spin};
@@ -12,9 +13,6 @@ use crate::quic::stats::DropReason;
 use crate::quic::token::Verdict;
 use crate::wire::quic::header::{self, PacketType, Parsed};
 use crate::wire::quic::{TransportError, Version};
-
-/// Minimum length of a client's first Destination Connection ID, in bytes (RFC 9000 §7.2).
-const MIN_INITIAL_DCID: usize = 8;
 
 impl Endpoint {
     /// Accepts no more connections: clients are refused (CONNECTION_REFUSED, RFC 9000 §5.2.2).
@@ -68,7 +66,7 @@ impl Endpoint {
             self.stats.drop(DropReason::UnknownConnection);
             return;
         };
-        if data.len() < usize::from(MIN_MTU) || parsed.dcid.len() < MIN_INITIAL_DCID {
+        if data.len() < usize::from(MIN_MTU) || parsed.dcid.len() < MIN_FIRST {
             self.stats.drop(DropReason::ShortInitial);
             return;
         }

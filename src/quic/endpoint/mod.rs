@@ -25,7 +25,7 @@ use crate::base::time::Instant;
 use crate::base::timer::TimerWheel;
 use crate::crypto::HEAD_AT;
 use crate::mem::{BufPool, prefetch_read};
-use crate::quic::cid::{CidInfo, IdMaker, RawCid};
+use crate::quic::cid::{CidInfo, IdMaker, RawCid, first_dcid};
 use crate::quic::config::{ClientConfig, EndpointConfig, ServerConfig};
 use crate::quic::connection::{Birth, Conn, Connection, Cx, Fault, RxMeta, Scratch, Slots, Transmit};
 use crate::quic::event::{CloseReason, ConnId, Event};
@@ -34,7 +34,7 @@ use crate::quic::path::Spin;
 use crate::quic::stats::{DropReason, EndpointStats};
 use crate::quic::tls::{self, TlsError};
 use crate::wire::quic::header::{PacketType, Parsed};
-use crate::wire::quic::{ConnectionId, TransportError, varint};
+use crate::wire::quic::{TransportError, varint};
 
 pub use lookup::Known;
 use lookup::Lookup;
@@ -211,7 +211,7 @@ impl Endpoint {
             return Err(ConnectError::TooMany(self.config.max_connections));
         }
         let id = self.table.reserve().ok_or(ConnectError::TooMany(self.table.len()))?;
-        let dcid = self.random_cid();
+        let dcid = first_dcid(&mut self.rng);
         let birth = Birth {
             id,
             side: Side::Client,
@@ -241,12 +241,6 @@ impl Endpoint {
         tracing::debug!(conn = %id, peer = %remote, "connecting");
         self.touch(id);
         Ok(id)
-    }
-
-    fn random_cid(&mut self) -> ConnectionId {
-        let mut bytes = [0; 8];
-        self.rng.fill(&mut bytes);
-        ConnectionId::new(&bytes).expect("8 bytes")
     }
 
     /// Handles a received UDP payload; it is decrypted from where it lies.
