@@ -19,27 +19,24 @@ impl Conn<'_> {
     /// # Errors
     /// [`DatagramError`], which returns the data.
     pub fn send_datagram(&mut self, data: SendData, options: DatagramOptions) -> Result<DatagramId, DatagramError> {
-        let kind = match self.conn.max_datagram_len() {
-            _ if !self.conn.is_active() => DatagramErrorKind::Closed,
-            None => DatagramErrorKind::Unsupported,
-            Some(max) if data.len() > max => DatagramErrorKind::TooLarge { max },
-            Some(_) => return self.queue_datagram(data, options),
-        };
-        Err(DatagramError { kind, data })
-    }
-
-    fn queue_datagram(&mut self, data: SendData, options: DatagramOptions) -> Result<DatagramId, DatagramError> {
         let conn = &mut *self.conn;
-        let Some(config) = &conn.config.datagrams else {
-            return Err(DatagramError { kind: DatagramErrorKind::Unsupported, data });
+        let refuse = |kind, data| Err(DatagramError { kind, data });
+        if !conn.is_active() {
+            return refuse(DatagramErrorKind::Closed, data);
+        }
+        let (Some(max), Some(config)) = (conn.max_datagram_len(), &conn.config.datagrams) else {
+            return refuse(DatagramErrorKind::Unsupported, data);
         };
+        if data.len() > max {
+            return refuse(DatagramErrorKind::TooLarge { max }, data);
+        }
         let mut dropped = None;
         let send = &mut conn.datagrams.get_or_insert_default().send;
         let queued = send.push(data, options, config, |id, data| dropped = Some((id, data)));
         if let Some((id, data)) = dropped {
             conn.datagram_dropped(id, data, DatagramOutcome::Overflow);
         }
-        queued.map_err(|Refusal(data)| DatagramError { kind: DatagramErrorKind::Full, data })
+        queued.or_else(|Refusal(data)| refuse(DatagramErrorKind::Full, data))
     }
 
     /// Number of datagrams that wait to be sent.
