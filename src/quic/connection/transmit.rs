@@ -202,7 +202,7 @@ impl Connection {
     }
 
     /// Whether data that is subject to congestion control is waiting.
-    pub(super) fn has_data(&self) -> bool {
+    fn has_data(&self) -> bool {
         let crypto = |space: &SpaceId| self.spaces[space.index()].crypto_tx.has_pending();
         SpaceId::in_use(self.confirmed).iter().any(crypto) || self.data_pending() || self.datagrams_wait()
     }
