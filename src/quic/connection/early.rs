@@ -26,7 +26,8 @@ impl Connection {
             cx.stats.drop(DropReason::LongToken);
             return;
         }
-        if crypto::retry_tag(self.version, &self.original_dcid, body) != *tag {
+        let Some(ids) = &self.handshake_ids else { return };
+        if crypto::retry_tag(self.version, &ids.original_dcid, body) != *tag {
             cx.stats.drop(DropReason::Authentication);
             return;
         }

@@ -32,11 +32,12 @@ impl Connection {
         let config = &self.config;
         let cid = self.handshake_cid(cx.ids);
         let server = self.side == Side::Server;
+        let ids = self.handshake_ids.as_deref();
         let (bidi_remote, uni) =
             (config.peer_window(config.stream_window_bidi_remote), config.peer_window(config.stream_window_uni));
         TransportParameters {
-            original_destination_connection_id: server.then_some(self.original_dcid),
-            retry_source_connection_id: self.retry_scid.filter(|_| server),
+            original_destination_connection_id: ids.filter(|_| server).map(|ids| ids.original_dcid),
+            retry_source_connection_id: ids.filter(|_| server).and_then(|ids| ids.retry_scid),
             stateless_reset_token: server.then(|| cx.ids.token(&cid)),
             initial_source_connection_id: Some(cid),
             max_idle_timeout: config.max_idle_timeout.as_millis() as u64,
@@ -184,6 +185,7 @@ impl Connection {
 
     /// Checks the connection IDs authenticated by the peer against those of the handshake (RFC 9000 §7.3).
     fn check_ids(&self, params: &TransportParameters) -> Result<(), Fault> {
+        let Some(ids) = self.handshake_ids.as_deref() else { return Ok(()) };
         let check = |what: &str, have: Option<ConnectionId>, want: Option<ConnectionId>| {
             if have == want {
                 return Ok(());
@@ -192,11 +194,11 @@ impl Connection {
             Err(Fault::new(TransportError::TRANSPORT_PARAMETER_ERROR, CRYPTO_FRAME, why))
         };
         let scid = params.initial_source_connection_id;
-        check("initial_source_connection_id", scid, self.remote_scid)?;
+        check("initial_source_connection_id", scid, ids.remote_scid)?;
         if self.side == Side::Client {
             let odcid = params.original_destination_connection_id;
-            check("original_destination_connection_id", odcid, Some(self.original_dcid))?;
-            check("retry_source_connection_id", params.retry_source_connection_id, self.retry_scid)?;
+            check("original_destination_connection_id", odcid, Some(ids.original_dcid))?;
+            check("retry_source_connection_id", params.retry_source_connection_id, ids.retry_scid)?;
         }
         Ok(())
     }
@@ -247,7 +249,7 @@ impl Connection {
         // A client has discarded Initial keys long ago, unless a server confirms a handshake that it never received.
         self.discard_space(SpaceId::Initial);
         self.discard_space(SpaceId::Handshake);
-        self.token = Vec::new();
+        self.set_token(Vec::new());
         self.recovery.on_confirmed(cx.now);
         self.path.ecn.on_confirmed();
         self.remote_cids.tell_again();
@@ -264,6 +266,7 @@ impl Connection {
             return;
         }
         self.trimmed = true;
+        self.handshake_ids = None;
         self.tls_info.take_if(|_| !self.config.keep_tls_info);
         self.events = VecDeque::new();
         self.recovery.trim();
@@ -284,8 +287,10 @@ impl Connection {
     /// Handles a Retry: sends the first flight again, to another ID and with a token (RFC 9000 §17.2.5.2).
     pub(crate) fn on_retry(&mut self, scid: ConnectionId, token: &[u8]) {
         self.retry_allowed = false;
-        self.retry_scid = Some(scid);
-        self.token = token.to_vec();
+        if let Some(ids) = &mut self.handshake_ids {
+            ids.retry_scid = Some(scid);
+            ids.token = token.to_vec();
+        }
         self.remote_cids.replace_first(scid);
         let initial = SpaceId::Initial;
         self.space(initial).keys = Some(Box::new(crate::crypto::initial_keys(self.version, &scid, self.side)));

@@ -14,6 +14,7 @@ mod early;
 mod fill;
 mod frames;
 mod handshake;
+mod handshake_ids;
 mod keys;
 mod last_words;
 mod marks;
@@ -65,6 +66,7 @@ pub use api::{
 pub(crate) use armed::Armed;
 pub(crate) use closing::Fault;
 use closing::State;
+use handshake_ids::HandshakeIds;
 use keys::OneRtt;
 pub(crate) use path::Route;
 pub use path::{TooBig, Undelivered};
@@ -195,15 +197,10 @@ pub(crate) struct Connection {
     with_token: bool,
     /// False once a client has received a Retry or a Handshake packet, after which it accepts no (other) Retry.
     retry_allowed: bool,
-    /// Source Connection ID of the Retry that the client followed.
-    retry_scid: Option<ConnectionId>,
-    /// On a client: the token of its Initial packets.
-    token: Vec<u8>,
+    /// Until the handshake is over.
+    handshake_ids: Option<Box<HandshakeIds>>,
     /// On a client: where tokens for later connections are kept.
     keeps: Option<Box<Keeps>>,
-    original_dcid: ConnectionId,
-    /// Source Connection ID of the peer's packets during the handshake. A client learns it from the first of them.
-    remote_scid: Option<ConnectionId>,
     peer: PeerLimits,
 
     recovery: Recovery<SentFrames>,
@@ -309,11 +306,8 @@ impl Connection {
             new_tokens_due: 0,
             with_token: birth.with_token,
             retry_allowed: birth.side == Side::Client,
-            retry_scid: birth.retry_scid,
-            token: Vec::new(),
+            handshake_ids: Some(Box::new(HandshakeIds::of(birth))),
             keeps: None,
-            original_dcid: birth.original_dcid,
-            remote_scid: (birth.side == Side::Server).then_some(birth.remote_cid),
             peer: PeerLimits::default(),
             recovery,
             skip_at: 0,
@@ -366,11 +360,6 @@ impl Connection {
 
     pub(crate) fn is_handshaking(&self) -> bool {
         !self.complete
-    }
-
-    /// On a server: the destination ID of the client's first packets that led to this connection.
-    pub(crate) fn first_dcid(&self) -> &ConnectionId {
-        self.retry_scid.as_ref().unwrap_or(&self.original_dcid)
     }
 
     /// What is known about the path to the peer.

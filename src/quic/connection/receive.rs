@@ -214,17 +214,14 @@ impl Connection {
         outcome
     }
 
-    /// Whether the Source Connection ID of a packet with a long header differs from that of the peer's first Initial
-    /// packet (RFC 9000 §7.2).
-    fn is_foreign_scid(&self, scid: &ConnectionId) -> bool {
-        self.remote_scid.is_some_and(|known| known != *scid)
-    }
-
     /// Takes the server's ID from its first packet.
     fn adopt_scid(&mut self, space: SpaceId, scid: &ConnectionId) {
-        if self.remote_scid.is_none() && space == SpaceId::Initial {
+        if let Some(ids) = &mut self.handshake_ids
+            && ids.remote_scid.is_none()
+            && space == SpaceId::Initial
+        {
             self.remote_cids.replace_first(*scid);
-            self.remote_scid = Some(*scid);
+            ids.remote_scid = Some(*scid);
             self.retry_allowed = false;
         }
     }

@@ -36,7 +36,7 @@ impl Connection {
         let scope = TokenScope { server_name: name, local: self.path.local.ip(), version: self.version };
         let token = cx.scratch.guests.call(|| store.take(scope))?;
         // A longer one would leave too little room for the handshake.
-        self.token = token.filter(|token| token.len() <= crate::wire::quic::header::MAX_TOKEN).unwrap_or_default();
+        self.set_token(token.filter(|token| token.len() <= crate::wire::quic::header::MAX_TOKEN).unwrap_or_default());
         self.keeps = Some(Box::new(Keeps { store: store.clone(), server_name: name.into() }));
         Ok(())
     }
@@ -47,7 +47,7 @@ impl Connection {
     /// # Errors
     /// INTERNAL_ERROR if the store panics.
     pub(super) fn change_token(&mut self, cx: &mut Cx<'_>) -> Result<(), TransportError> {
-        self.token.clear();
+        self.set_token(Vec::new());
         let Some(keeps) = self.keeps.take() else { return Ok(()) };
         self.use_tokens(cx, &keeps.store, &keeps.server_name)
     }

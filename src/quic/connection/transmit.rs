@@ -361,7 +361,7 @@ impl Connection {
         let (version, fixed_bit) = (self.version, self.fixed_bit.of(pn));
         let head = match space {
             SpaceId::Initial => {
-                Head::Long { fixed_bit, version, kind: PacketType::Initial, dcid, scid, token: &self.token }
+                Head::Long { fixed_bit, version, kind: PacketType::Initial, dcid, scid, token: self.token() }
             }
             SpaceId::Handshake => {
                 Head::Long { fixed_bit, version, kind: PacketType::Handshake, dcid, scid, token: &[] }

@@ -118,7 +118,7 @@ impl Connection {
         if version == self.version {
             return;
         }
-        let dcid = *self.first_dcid();
+        let dcid = self.first_dcid();
         if self.side == Side::Server
             && let Some(opening) = &mut self.opening
         {
@@ -149,7 +149,7 @@ impl Connection {
     /// [`Connection::return_keys`].
     pub(super) fn borrow_keys(&mut self, version: Version) -> Box<DirectionKeys> {
         let kept = self.opening.as_mut().and_then(|opening| opening.first_keys.take());
-        kept.unwrap_or_else(|| Box::new(crypto::initial_direction(version, self.first_dcid(), self.side.peer())))
+        kept.unwrap_or_else(|| Box::new(crypto::initial_direction(version, &self.first_dcid(), self.side.peer())))
     }
 
     /// Returns keys from [`Connection::borrow_keys`].
@@ -217,8 +217,11 @@ impl Connection {
             return;
         };
         cx.stats.negotiations_followed += 1;
-        self.original_dcid = first_dcid(cx.rng);
-        self.remote_cids.replace_first(self.original_dcid);
+        let dcid = first_dcid(cx.rng);
+        if let Some(ids) = &mut self.handshake_ids {
+            ids.original_dcid = dcid;
+        }
+        self.remote_cids.replace_first(dcid);
         self.tls = None;
         self.recovery.drain(SpaceId::Initial, |_| {});
         let initial = self.space(SpaceId::Initial);

@@ -403,7 +403,7 @@ impl Endpoint {
     /// Handles the completion of a handshake: the client uses our connection IDs from now on.
     fn handshake_over(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.table.get(id).filter(|conn| conn.side() == Side::Server) else { return };
-        self.lookup.retire_initial(now, *conn.first_dcid(), conn.remote());
+        self.lookup.retire_initial(now, conn.first_dcid(), conn.remote());
         self.handshakes -= 1;
         self.unvalidated -= usize::from(!conn.came_with_token());
     }
@@ -553,7 +553,7 @@ impl Endpoint {
         self.routes.remove(id, conn.route());
         self.draining -= usize::from(conn.drains);
         if conn.side() == Side::Server && conn.is_handshaking() {
-            self.lookup.retire_initial(self.now, *conn.first_dcid(), conn.remote());
+            self.lookup.retire_initial(self.now, conn.first_dcid(), conn.remote());
             self.handshakes -= 1;
             self.unvalidated -= usize::from(!conn.came_with_token());
         }
