@@ -12,10 +12,8 @@ from aioquic.quic.logger import QuicFileLogger
 from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import CipherSuite
 
-CLIENT = ["transfer", "reset", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "v2", "stopsending",
-          "migration"]
-SERVER = ["transfer", "reset", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "v2", "stopsending",
-          "migration"]
+CASES = ["transfer", "reset", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "v2", "stopsending",
+         "migration"]
 WINDOW = 16 << 20
 REFUSED = 0x104
 ENOUGH = 50_000
@@ -166,9 +164,10 @@ async def run_client():
     requests = [url.removeprefix("https://").split("/", 1) for url in os.environ["REQUESTS"].split()]
     host, port = split(requests[0][0])
     paths = ["/" + path for _, path in requests]
+    resumes = CASE in ("resumption", "zerortt")
     if CASE == "multiconnect":
         connections = [[path] for path in paths]
-    elif CASE in ("resumption", "zerortt"):
+    elif resumes:
         connections = [paths[:1], paths[1:]]
     else:
         connections = [paths]
@@ -203,19 +202,18 @@ async def run_client():
             if CASE == "migration":
                 await move(client)
             good &= all(await asyncio.gather(*done))
-            if number == 0 and CASE in ("resumption", "zerortt"):
+            if resumes and number == 0:
                 await asyncio.sleep(0.2)
-            if number > 0 and CASE in ("resumption", "zerortt"):
+            elif resumes:
                 say("resumed", client._quic.tls.session_resumed, "early", client._quic.tls.early_data_accepted)
     return 0 if good else 1
 
 
 def main():
-    server = os.environ["ROLE"] == "server"
-    if CASE not in (SERVER if server else CLIENT):
+    if CASE not in CASES:
         return 127
     try:
-        return asyncio.run(run_server() if server else run_client()) or 0
+        return asyncio.run(run_server() if os.environ["ROLE"] == "server" else run_client()) or 0
     except (OSError, ValueError) as error:
         print("error:", repr(error), file=sys.stderr)
         return 1

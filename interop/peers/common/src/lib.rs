@@ -1,5 +1,8 @@
 //! What the Rust peers share: the environment that describes their task (see `../README.md`).
 
+#[cfg(feature = "rustls")]
+pub mod tls;
+
 use std::env;
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
@@ -103,6 +106,14 @@ impl Task {
         let path = Path::new(line);
         let good = path.components().all(|c| matches!(c, Component::Normal(_)));
         good.then(|| std::fs::read(self.www.join(path)).ok()).flatten()
+    }
+}
+
+/// Ends the program with an error if its task has failed.
+pub fn end(done: Result<(), Failure>) {
+    if let Err(error) = done {
+        eprintln!("error: {error}");
+        std::process::exit(1);
     }
 }
 

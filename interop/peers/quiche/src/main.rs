@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use peer_common::{ENOUGH, Failure, REFUSED, Task, WINDOW, say};
+use peer_common::{ENOUGH, Failure, REFUSED, Task, WINDOW, end, say};
 use quiche::{Config, Connection, ConnectionId, RecvInfo, Shutdown};
 
 const CLIENT: [&str; 9] =
@@ -18,11 +18,7 @@ const SERVER: [&str; 9] =
 const CID: usize = 16;
 
 fn main() {
-    let done = Task::load(&CLIENT, &SERVER).and_then(|task| if task.is_server { serve(&task) } else { get(&task) });
-    if let Err(error) = done {
-        eprintln!("error: {error}");
-        std::process::exit(1);
-    }
+    end(Task::load(&CLIENT, &SERVER).and_then(|task| if task.is_server { serve(&task) } else { get(&task) }));
 }
 
 fn config(task: &Task) -> Result<Config, Failure> {

@@ -3,30 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use peer_common::{ENOUGH, Failure, REFUSED, Task, WINDOW, say};
+use peer_common::{ENOUGH, Failure, REFUSED, Task, WINDOW, end, say, tls};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt, default_runtime};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::version::TLS13;
 
-const CLIENT: [&str; 11] = [
+/// Of both roles.
+const CASES: [&str; 11] = [
     "transfer",
     "reset",
-    "multiconnect",
-    "chacha20",
-    "retry",
-    "resumption",
-    "zerortt",
-    "keyupdate",
-    "ecn",
-    "stopsending",
-    "migration",
-];
-const SERVER: [&str; 11] = [
-    "reset",
-    "transfer",
     "multiconnect",
     "chacha20",
     "retry",
@@ -41,13 +26,10 @@ const SERVER: [&str; 11] = [
 #[tokio::main(worker_threads = 2)]
 async fn main() {
     let done = async {
-        let task = Arc::new(Task::load(&CLIENT, &SERVER)?);
+        let task = Arc::new(Task::load(&CASES, &CASES)?);
         if task.is_server { serve(task).await } else { get(task).await }
     };
-    if let Err(error) = done.await {
-        eprintln!("error: {error}");
-        std::process::exit(1);
-    }
+    end(done.await);
 }
 
 fn provider(task: &Task) -> Arc<CryptoProvider> {
@@ -96,14 +78,7 @@ fn endpoint(task: &Task, server: Option<quinn::ServerConfig>) -> Result<Endpoint
 }
 
 async fn serve(task: Arc<Task>) -> Result<(), Failure> {
-    let chain = CertificateDer::pem_file_iter(&task.cert)?.collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(&task.key)?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider(&task))
-        .with_protocol_versions(&[&TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    tls.alpn_protocols = vec![task.alpn.clone().into_bytes()];
-    tls.key_log = Arc::new(rustls::KeyLogFile::new());
+    let mut tls = tls::server(&task, provider(&task))?;
     if task.case == "zerortt" {
         tls.max_early_data_size = u32::MAX;
     }
@@ -155,16 +130,7 @@ async fn serve(task: Arc<Task>) -> Result<(), Failure> {
 }
 
 async fn get(task: Arc<Task>) -> Result<(), Failure> {
-    let mut roots = rustls::RootCertStore::empty();
-    for ca in CertificateDer::pem_file_iter(&task.ca)? {
-        roots.add(ca?)?;
-    }
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider(&task))
-        .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![task.alpn.clone().into_bytes()];
-    tls.key_log = Arc::new(rustls::KeyLogFile::new());
+    let mut tls = tls::client(&task, provider(&task))?;
     tls.enable_early_data = task.case == "zerortt";
     let crypto = QuicClientConfig::with_initial(Arc::new(tls), initial_suite())?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));

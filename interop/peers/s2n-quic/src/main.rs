@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use peer_common::{ENOUGH, Failure, REFUSED, Task, WINDOW, say};
+use peer_common::{ENOUGH, Failure, REFUSED, Task, WINDOW, end, say, tls};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::version::TLS13;
 use s2n_quic::client::Connect;
 use s2n_quic::provider::address_token;
 use s2n_quic::provider::endpoint_limits;
@@ -37,10 +34,7 @@ async fn main() {
         let task = Arc::new(Task::load(&CLIENT, &SERVER)?);
         if task.is_server { serve(task).await } else { get(task).await }
     };
-    if let Err(error) = done.await {
-        eprintln!("error: {error}");
-        std::process::exit(1);
-    }
+    end(done.await);
 }
 
 fn crypto(task: &Task) -> Arc<CryptoProvider> {
@@ -71,14 +65,7 @@ fn sockets(task: &Task) -> Result<io::Default, Failure> {
 }
 
 async fn serve(task: Arc<Task>) -> Result<(), Failure> {
-    let chain = CertificateDer::pem_file_iter(&task.cert)?.collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(&task.key)?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(crypto(&task))
-        .with_protocol_versions(&[&TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    tls.alpn_protocols = vec![task.alpn.clone().into_bytes()];
-    tls.key_log = Arc::new(rustls::KeyLogFile::new());
+    let tls = tls::server(&task, crypto(&task))?;
     let builder = Server::builder()
         .with_io(sockets(&task)?)?
         .with_limits(limits(&task)?)?
@@ -122,16 +109,7 @@ async fn serve(task: Arc<Task>) -> Result<(), Failure> {
 }
 
 async fn get(task: Arc<Task>) -> Result<(), Failure> {
-    let mut roots = rustls::RootCertStore::empty();
-    for ca in CertificateDer::pem_file_iter(&task.ca)? {
-        roots.add(ca?)?;
-    }
-    let mut tls = rustls::ClientConfig::builder_with_provider(crypto(&task))
-        .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![task.alpn.clone().into_bytes()];
-    tls.key_log = Arc::new(rustls::KeyLogFile::new());
+    let tls = tls::client(&task, crypto(&task))?;
     let client = Client::builder()
         .with_io(sockets(&task)?)?
         .with_limits(limits(&task)?)?
