@@ -59,12 +59,11 @@ log=(--log-level debug)
 [[ -z ${SSLKEYLOGFILE:-} ]] || log+=(--keylog "$SSLKEYLOGFILE")
 
 if [[ $role == server ]]; then
-    command=(serve)
     [[ -z ${QLOGDIR:-} ]] || ! has serve --qlog || log+=(--qlog "$QLOGDIR")
     # shellcheck disable=SC2206 # several words
     options+=(--listen "${PORT:-443}" --cert "$root/certs/cert.pem" --key "$root/certs/priv.key" --root "$root/www"
         ${SERVER_PARAMS:-})
-    exec "$gannet" "${command[@]}" "${port[@]}" "${log[@]}" "${options[@]}" 2>>"$logs/server.log"
+    exec "$gannet" serve "${port[@]}" "${log[@]}" "${options[@]}" 2>>"$logs/server.log"
 fi
 
 [[ -z ${QLOGDIR:-} ]] || ! has get --qlog || log+=(--qlog "$QLOGDIR")

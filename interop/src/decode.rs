@@ -68,14 +68,8 @@ impl Decoded {
     /// # Errors
     /// If tshark is missing or fails.
     pub fn read(capture: &Path, keylog: &Path) -> Result<Self> {
-        let keys = format!("tls.keylog_file:{}", keylog.display());
-        let port = format!("udp.port=={PORT},quic");
-        let mut args = vec!["-n", "-r"];
-        let path = capture.display().to_string();
-        args.extend([path.as_str(), "-o", &keys, "-d", &port, "-Y", "quic", "-T", "fields", "-E", "occurrence=a"]);
-        args.extend(FIELDS.iter().flat_map(|field| ["-e", field]));
         let mut this = Self::default();
-        tool("tshark", args)?.lines().for_each(|line| this.line(line));
+        columns(capture, keylog, "quic", &FIELDS)?.lines().for_each(|line| this.line(line));
         Ok(this)
     }
 
@@ -89,6 +83,18 @@ impl Decoded {
         side.codes.extend(numbers(code));
         numbers(messages).for_each(|message| *side.messages.entry(message).or_default() += 1);
     }
+}
+
+/// What tshark prints for fields of packets that pass a filter: a line for each packet, with all values of a field, and
+/// tabs between fields.
+///
+/// # Errors
+/// If tshark is missing or fails.
+pub fn columns(capture: &Path, keylog: &Path, filter: &str, fields: &[&str]) -> Result<String> {
+    let (capture, keys) = (capture.display().to_string(), format!("tls.keylog_file:{}", keylog.display()));
+    let port = format!("udp.port=={PORT},quic");
+    let args = ["-n", "-r", &capture, "-o", &keys, "-d", &port, "-Y", filter, "-T", "fields", "-E", "occurrence=a"];
+    tool("tshark", args.into_iter().chain(fields.iter().flat_map(|field| ["-e", field])))
 }
 
 /// The numbers in a column: decimal, hexadecimal, or truth values.

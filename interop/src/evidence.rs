@@ -3,12 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::decode::Decoded;
+use crate::decode::{self, Decoded};
 use crate::error::Result;
-use crate::lab::PORT;
 use crate::middle::View;
 use crate::peer::Peer;
-use crate::process::tool;
 use crate::sight::Sight;
 
 /// What was seen of a case that went as it should.
@@ -34,7 +32,7 @@ impl Evidence<'_> {
     /// # Errors
     /// If tshark fails.
     pub fn decoded(&self) -> Result<Decoded> {
-        Decoded::read(&self.dir.join("client.pcap"), &self.keys()?)
+        Decoded::read(&self.capture(), &self.keys()?)
     }
 
     /// What tshark prints for a field of packets that pass a filter.
@@ -42,11 +40,12 @@ impl Evidence<'_> {
     /// # Errors
     /// If tshark fails.
     pub fn tls_column(&self, filter: &str, field: &str) -> Result<String> {
-        let (pcap, keys) = (self.dir.join("client.pcap"), format!("tls.keylog_file:{}", self.keys()?.display()));
-        let port = format!("udp.port=={PORT},quic");
-        let pcap = pcap.display().to_string();
-        let args = ["-n", "-r", &pcap, "-o", &keys, "-d", &port, "-Y", filter, "-T", "fields", "-e", field];
-        Ok(tool("tshark", args)?.trim().to_owned())
+        Ok(decode::columns(&self.capture(), &self.keys()?, filter, &[field])?.trim().to_owned())
+    }
+
+    /// What crossed the client's link.
+    fn capture(&self) -> PathBuf {
+        self.dir.join("client.pcap")
     }
 
     /// The file with the secrets: Gannet's if it is there.

@@ -28,9 +28,9 @@ fn getting(testcase: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-fn common(binary: &Path, words: &[&str], end: &End, lab: &Lab, case: &Case, dir: &Path, side: &str) -> Command {
+fn common(binary: &Path, word: &str, end: &End, lab: &Lab, case: &Case, dir: &Path, side: &str) -> Command {
     let mut command = end.command(binary);
-    command.args(words).args(["--port", if case.xdp { "af-xdp" } else { "af-packet" }]);
+    command.arg(word).args(["--port", if case.xdp { "af-xdp" } else { "af-packet" }]);
     command.args(["--set", &format!("iface={}", end.iface)]);
     if lab.mtu != 1500 {
         command.args(["--set", &format!("mtu={}", lab.mtu)]);
@@ -58,7 +58,7 @@ pub fn serve(binary: &Path, lab: &Lab, case: &Case, certs: &Certs, dir: &Path) -
         return Some(image(binary, &lab.server, case.testcase, dir, "server"));
     }
     let options = serving(case.server.unwrap_or(case.testcase))?;
-    let mut command = common(binary, &["serve"], &lab.server, lab, case, dir, "server");
+    let mut command = common(binary, "serve", &lab.server, lab, case, dir, "server");
     command.args(["--listen", &PORT.to_string()]).args(options);
     command.arg("--cert").arg(&certs.cert).arg("--key").arg(&certs.key).arg("--root").arg(dir.join("www"));
     Some(command)
@@ -77,7 +77,7 @@ pub fn get(binary: &Path, lab: &Lab, case: &Case, certs: &Certs, dir: &Path, url
         _ => vec![urls],
     };
     let run = |urls: &[String]| {
-        let mut command = common(binary, &["get"], &lab.client, lab, case, dir, "client");
+        let mut command = common(binary, "get", &lab.client, lab, case, dir, "client");
         command.args(options).arg("--ca").arg(&certs.ca).arg("-o").arg(dir.join("downloads")).args(urls);
         command
     };

@@ -100,7 +100,7 @@ fn forward(args: ForwardArgs) -> Result<()> {
         addresses: args.address,
         keeps_mappings: args.keep_mappings,
     };
-    let middle = Middle::start(place, config, args.seed, args.pcap.as_deref())?;
+    let middle = Middle::start(&place, &config, args.seed, args.pcap.as_deref())?;
     println!("ready");
     while !interrupt::arrived() {
         std::thread::sleep(Duration::from_millis(50));

@@ -1,8 +1,8 @@
 //! The forwarder between the two links of a [`Lab`](crate::lab::Lab), on a thread of its own.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant as Clock};
 
@@ -14,7 +14,7 @@ use gannet::wire::eth::Mac;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::capture::Capture;
-use crate::error::{Failure, Result};
+use crate::error::Result;
 use crate::frame::{self, Shell};
 use crate::lab;
 use crate::sight::Sight;
@@ -40,7 +40,7 @@ pub struct Place {
     pub to_server: String,
 }
 
-/// What is known so far.
+/// What was seen and done.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// What was seen on the wire.
@@ -54,14 +54,13 @@ struct Shared {
     stop: AtomicBool,
     /// Datagrams of the server so far.
     from_server: AtomicU64,
-    view: Mutex<View>,
 }
 
 /// A forwarder that runs until it is dropped.
 #[derive(Debug)]
 pub struct Middle {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<Result<()>>>,
+    thread: Option<JoinHandle<Result<View>>>,
 }
 
 impl Middle {
@@ -69,26 +68,14 @@ impl Middle {
     ///
     /// # Errors
     /// If sockets or captures cannot be opened.
-    pub fn start(place: Place, config: ForwarderConfig, seed: u64, captures: Option<&Path>) -> Result<Self> {
+    pub fn start(place: &Place, config: &ForwarderConfig, seed: u64, captures: Option<&Path>) -> Result<Self> {
+        // A thread of its own goes to the namespace. The sockets that it makes stay there.
+        let open = || Engine::open(place, config, seed, captures);
+        let engine = joined(thread::scope(|scope| scope.spawn(open).join()))?;
         let shared = Arc::<Shared>::default();
-        let (own, dir) = (Arc::clone(&shared), captures.map(Path::to_path_buf));
-        let (ready, is_ready) = mpsc::channel::<Result<()>>();
-        let thread = thread::spawn(move || {
-            let opened = Engine::open(&place, &config, seed, dir.as_deref());
-            match opened {
-                Ok(engine) => {
-                    let _ = ready.send(Ok(()));
-                    engine.run(&own)
-                }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                    Ok(())
-                }
-            }
-        });
-        let this = Self { shared, thread: Some(thread) };
-        is_ready.recv().map_err(|_| Failure::from("the forwarder has panicked"))??;
-        Ok(this)
+        let own = Arc::clone(&shared);
+        let thread = thread::spawn(move || engine.run(&own));
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Datagrams that the server has sent so far.
@@ -96,40 +83,31 @@ impl Middle {
         self.shared.from_server.load(Ordering::Relaxed)
     }
 
-    /// What is known so far.
-    pub fn view(&self) -> View {
-        lock(&self.shared.view).clone()
-    }
-
-    /// Ends it.
+    /// Ends it. Returns what it saw and did.
     ///
     /// # Errors
     /// If it had failed.
     pub fn finish(mut self) -> Result<View> {
-        self.end()?;
-        Ok(self.view())
+        self.end().unwrap_or_else(|| Err("the forwarder has ended before".into()))
     }
 
-    fn end(&mut self) -> Result<()> {
+    /// `None` if it has been ended before.
+    fn end(&mut self) -> Option<Result<View>> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Err(_)) => Err("the forwarder has panicked".into()),
-            Some(Ok(done)) => done,
-            None => Ok(()),
-        }
+        self.thread.take().map(|thread| joined(thread.join()))
     }
 }
 
 impl Drop for Middle {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
+        if let Some(Err(error)) = self.end() {
             eprintln!("warning: {error}");
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn joined<T>(done: thread::Result<Result<T>>) -> Result<T> {
+    done.unwrap_or_else(|_| Err("the forwarder has panicked".into()))
 }
 
 struct Engine {
@@ -176,15 +154,13 @@ impl Engine {
         Instant::ZERO + self.epoch.map_or(Duration::ZERO, |epoch| epoch.elapsed())
     }
 
-    fn run(mut self, shared: &Shared) -> Result<()> {
-        let mut buffer = vec![0; FRAME];
+    fn run(mut self, shared: &Shared) -> Result<View> {
+        let (mut view, mut buffer) = (View::default(), vec![0; FRAME]);
         while !shared.stop.load(Ordering::Relaxed) {
-            let mut view = lock(&shared.view);
             for side in [Side::Client, Side::Server] {
                 for _ in 0..BATCH {
                     let Some(frame) = self.sockets[index(side)].receive(&mut buffer)? else { break };
-                    let frame = frame.to_vec();
-                    self.frame(side, &frame, &mut view.sight)?;
+                    self.frame(side, frame, &mut view.sight)?;
                 }
             }
             let now = self.now();
@@ -196,15 +172,14 @@ impl Engine {
                     self.send(to, &frame)?;
                 }
             }
-            view.stats = self.forwarder.stats();
             shared.from_server.store(view.sight.server.datagrams, Ordering::Relaxed);
-            drop(view);
             self.wait()?;
         }
+        view.stats = self.forwarder.stats();
         for capture in self.captures.into_iter().flatten() {
             capture.finish()?;
         }
-        Ok(())
+        Ok(view)
     }
 
     /// Takes a frame of `from`.

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use clap::ValueEnum;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{About, Result};
-use crate::process::tool;
+use crate::process::{output, tool};
 
 /// The version of tquic's tools.
 const TQUIC: &str = "1.6.0";
@@ -163,7 +163,7 @@ pub fn build(peer: Peer) -> Result<Program> {
         let built = match peer {
             Peer::Aioquic => python(&dir, &part),
             Peer::Tquic => tquic(&cache, &part),
-            Peer::QuicGo | Peer::Ngtcp2 => run(Command::new(dir.join("build.sh")).arg(part.join("peer"))),
+            Peer::QuicGo | Peer::Ngtcp2 => output(Command::new(dir.join("build.sh")).arg(part.join("peer"))).map(drop),
             _ => cargo(&dir, &cache, &part, peer.name()),
         };
         if let Err(error) = built {
@@ -178,23 +178,12 @@ pub fn build(peer: Peer) -> Result<Program> {
     Ok(Program { line: program })
 }
 
-/// Runs a build, whose output is shown only if it fails.
-fn run(command: &mut Command) -> Result<()> {
-    let out = command.stdin(Stdio::null()).output().about(|| format!("{command:?}"))?;
-    if out.status.success() {
-        return Ok(());
-    }
-    let words = String::from_utf8_lossy(&out.stderr);
-    let tail: Vec<_> = words.lines().rev().take(30).collect();
-    Err(format!("{command:?}: {}\n{}", out.status, tail.into_iter().rev().collect::<Vec<_>>().join("\n")).into())
-}
-
 fn cargo(dir: &Path, cache: &Path, to: &Path, name: &str) -> Result<()> {
     let mut command = Command::new("cargo");
     command.current_dir(dir).args(["build", "--release", "--locked"]);
     // Shared, so that what peers have in common is compiled once.
     command.env("CARGO_TARGET_DIR", cache.join("target"));
-    run(&mut command)?;
+    output(&mut command)?;
     fs::copy(cache.join("target/release").join(format!("peer-{name}")), to.join("peer"))?;
     Ok(())
 }
@@ -203,7 +192,7 @@ fn tquic(cache: &Path, to: &Path) -> Result<()> {
     let mut command = Command::new("cargo");
     command.args(["install", "tquic_tools", "--version", TQUIC, "--locked", "--root"]).arg(to);
     command.env("CARGO_TARGET_DIR", cache.join("target-tquic"));
-    run(&mut command)?;
+    output(&mut command)?;
     let _ = fs::remove_dir_all(cache.join("target-tquic"));
     Ok(())
 }
@@ -212,7 +201,7 @@ fn python(dir: &Path, to: &Path) -> Result<()> {
     tool("python3", ["-m".as_ref(), "venv".as_ref(), to.as_os_str()])?;
     let mut command = Command::new(to.join("bin/python"));
     command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    run(command.arg(dir.join("requirements.txt")))
+    output(command.arg(dir.join("requirements.txt"))).map(drop)
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ impl Play<'_> {
             // Its script says so before the socket is bound.
             std::thread::sleep(Duration::from_millis(300));
         }
-        let middle = Middle::start(place, (self.case.link)(), seed, Some(self.dir))?;
+        let middle = Middle::start(&place, &(self.case.link)(), seed, Some(self.dir))?;
         let killed = self.case.ending == Ending::ServerKilled;
         let mut all = true;
         let mut server = Some(server);

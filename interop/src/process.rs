@@ -18,6 +18,9 @@ use crate::interrupt;
 /// The polling interval of waits.
 const POLL: Duration = Duration::from_millis(5);
 
+/// Number of lines of a program's last words.
+const TAIL: usize = 30;
+
 /// A running process.
 #[derive(Debug)]
 pub struct Process {
@@ -124,16 +127,24 @@ impl Drop for Process {
 /// Runs a tool to its end and returns its output.
 ///
 /// # Errors
-/// If it fails; the text has its words.
+/// As [`output`].
 pub fn tool<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Result<String> {
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null());
-    let out = command.output().about(|| format!("cannot run {program}"))?;
-    if !out.status.success() {
-        let words = String::from_utf8_lossy(&out.stderr);
-        return Err(format!("{command:?}: {}: {}", out.status, words.trim()).into());
+    output(Command::new(program).args(args))
+}
+
+/// Runs a program to its end and returns its output.
+///
+/// # Errors
+/// If it fails; the text has its last words.
+pub fn output(command: &mut Command) -> Result<String> {
+    let out = command.stdin(Stdio::null()).output().about(|| format!("cannot run {command:?}"))?;
+    if out.status.success() {
+        return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
     }
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    let words = String::from_utf8_lossy(&out.stderr);
+    let lines: Vec<_> = words.trim().lines().collect();
+    let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
+    Err(format!("{command:?}: {}: {tail}", out.status).into())
 }
 
 #[cfg(test)]

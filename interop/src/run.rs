@@ -94,7 +94,7 @@ fn cells(args: &RunArgs, cases: &[Case]) -> Vec<(Peer, usize, Role)> {
                 let fits = match role {
                     Role::Client => case.gannet_gets,
                     Role::Server => case.gannet_serves,
-                    Role::Itself => !case.xdp && !case.image,
+                    Role::Itself => case.suits_all(),
                 };
                 if fits && filter.allows(peer, case.name, *role) {
                     all.push((peer, at, *role));
@@ -169,7 +169,7 @@ fn one(args: &RunArgs, programs: &Programs, case: &Case, peer: Peer, role: Role)
         }
         Outcome::Failed(why) => {
             (cell.verdict, cell.why) = (Verdict::Failed, Some(why));
-            if !args.no_blame && role != Role::Itself && !case.xdp && !case.image {
+            if !args.no_blame && role != Role::Itself && case.suits_all() {
                 let alone = kept(args, programs, case, peer, peer)?;
                 cell.with_itself = Some(match &alone {
                     Outcome::Passed => "passes".into(),
