@@ -13,8 +13,8 @@ use crate::quic::{
     BufferProvider, Chunk, CloseReason, Conn, ConnId, Dir, Endpoint, Event, Notify, OutOfSpace, PlacementStats,
     Priority, SendData, SendErrorKind, StreamError, StreamId,
 };
-use crate::sim::datagrams::Datagrams;
 pub use crate::sim::datagrams::Failure;
+use crate::sim::datagrams::{Datagrams, ensure};
 use crate::sim::plan::{Flow, Plan, Receive, Space, pattern};
 
 /// Initial contents of provided memory.
@@ -22,14 +22,6 @@ const POISON: u8 = 0xa5;
 
 /// Maximum number of key updates that an application starts on a whim: each causes packets, which cause more.
 const WHIMS: u32 = 200;
-
-macro_rules! ensure {
-    ($cond:expr, $($text:tt)*) => {
-        if !$cond {
-            return Err(format!($($text)*));
-        }
-    };
-}
 
 /// Memory owned by the engine, by address.
 #[derive(Debug, Default)]

@@ -32,8 +32,9 @@ pub struct Datagrams {
     plan: Option<DatagramPlan>,
     /// The next datagram to send.
     next: u32,
-    /// Whether the connection is there, and no more can be queued at present.
+    /// Whether no more can be queued at present.
     full: bool,
+    /// Whether the connection is there.
     connected: bool,
     fates: BTreeMap<DatagramId, Fate>,
     came: BTreeSet<u32>,
@@ -45,6 +46,7 @@ pub struct Datagrams {
 /// Description of an error.
 pub type Failure = String;
 
+/// Fails with a text unless a condition holds.
 macro_rules! ensure {
     ($cond:expr, $($text:tt)*) => {
         if !$cond {
@@ -52,6 +54,7 @@ macro_rules! ensure {
         }
     };
 }
+pub(super) use ensure;
 
 impl Datagrams {
     /// Those of `side`.
@@ -165,11 +168,8 @@ impl Datagrams {
             }
             Event::DatagramBuffer { buf, received, .. } => {
                 ensure!(self.posted.remove(&(buf.as_ptr() as usize)), "a datagram's buffer that was not out");
-                let len = received.unwrap_or(0);
-                if received.is_some() {
+                if let Some(len) = received {
                     self.on_datagram(&buf[..len])?;
-                }
-                if received.is_some() {
                     self.provide(conn)?;
                 }
             }

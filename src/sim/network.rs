@@ -216,9 +216,7 @@ impl Network {
             if self.rng.chance(self.config.corrupt) {
                 self.stats.corrupted += 1;
                 let bit = self.rng.below(8 * data.len() as u64) as usize;
-                // A short header does not become a long one: ciphertext, which depends on the random numbers of TLS,
-                // would be read as its lengths, and the seed would not replay the run. The fixed bit is flipped instead.
-                let bit = if bit == 7 && data[0] & 0x80 == 0 { 6 } else { bit };
+                let bit = crate::sim::forwarder::harmless(bit, &data);
                 data[bit / 8] ^= 1 << (bit % 8);
             }
             let marked = self.config.marks > 0 && self.side_rng.chance(self.config.marks);

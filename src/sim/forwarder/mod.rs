@@ -16,7 +16,7 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 
 pub use link::{Link, Outage, Passage, Shape, ShapeStats};
-pub use nat::{Moved, Nat, NatStats, Rebinding};
+pub use nat::{Nat, NatStats, Rebinding};
 
 /// A UDP datagram. `tag` is for what the caller needs to send it on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ impl<T: Clone> Forwarder<T> {
 
 /// The bit to flip in place of `bit`. A short header does not become a long one: its ciphertext would be read as
 /// lengths, and the run would depend on the random numbers of TLS. The fixed bit is flipped instead.
-fn harmless(bit: usize, payload: &[u8]) -> usize {
+pub(super) fn harmless(bit: usize, payload: &[u8]) -> usize {
     if bit == 7 && payload[0] & 0x80 == 0 { 6 } else { bit }
 }
 

@@ -24,15 +24,6 @@ pub enum Rebinding {
     Both,
 }
 
-/// A rebinding of one client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moved {
-    /// The client.
-    pub inner: SocketAddr,
-    /// Its source from now on.
-    pub outer: SocketAddr,
-}
-
 /// Counters of a NAT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NatStats {
@@ -87,7 +78,8 @@ impl Nat {
         }
     }
 
-    fn rebind(&mut self, inner: SocketAddr, what: Rebinding) -> Option<Moved> {
+    /// Gives the client at `inner` another source. `None` if there is none for it: it keeps its own.
+    fn rebind(&mut self, inner: SocketAddr, what: Rebinding) -> Option<()> {
         let mut outer = self.source_of(inner)?;
         if matches!(what, Rebinding::Address | Rebinding::Both) {
             let fitting: Vec<_> = self.addresses.iter().filter(|ip| ip.is_ipv4() == inner.is_ipv4()).collect();
@@ -97,7 +89,7 @@ impl Nat {
         let keeps_port = matches!(what, Rebinding::Address);
         for _ in 0..1000 {
             if !keeps_port || self.inners.contains_key(&outer) {
-                outer.set_port((LOWEST_PORT + self.rng.below(0x1_0000 - LOWEST_PORT)) as u16);
+                outer.set_port(self.draw_port());
             }
             if !self.inners.contains_key(&outer) {
                 break;
@@ -116,7 +108,11 @@ impl Nat {
         sources.push_back(outer);
         self.inners.insert(outer, inner);
         self.stats.rebindings += 1;
-        Some(Moved { inner, outer })
+        Some(())
+    }
+
+    fn draw_port(&mut self) -> u16 {
+        (LOWEST_PORT + self.rng.below(0x1_0000 - LOWEST_PORT)) as u16
     }
 
     /// The source of a datagram that the client at `inner` sends.
@@ -127,7 +123,7 @@ impl Nat {
         // Another client may have been moved there.
         let mut outer = inner;
         while self.inners.contains_key(&outer) {
-            outer.set_port((LOWEST_PORT + self.rng.below(0x1_0000 - LOWEST_PORT)) as u16);
+            outer.set_port(self.draw_port());
         }
         self.stats.clients += 1;
         self.sources.insert(inner, VecDeque::from([outer]));
