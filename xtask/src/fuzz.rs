@@ -49,8 +49,7 @@ pub fn run(args: &FuzzArgs) -> Result<()> {
     }
     process::run("building the fuzz targets", &mut build(&targets))?;
     for name in &targets {
-        let work = target().join("fuzz").join("corpus").join(name);
-        let failures = target().join("fuzz").join("failures").join(name);
+        let [work, failures] = ["corpus", "failures"].map(|kind| home().join(kind).join(name));
         for folder in [&work, &failures] {
             fs::create_dir_all(folder).map_err(Error::path("create", folder))?;
         }
@@ -76,14 +75,21 @@ pub fn run(args: &FuzzArgs) -> Result<()> {
 
 /// The names of all targets.
 fn names() -> Result<Vec<String>> {
-    let folder = root().join("fuzz/fuzz_targets");
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(Error::path("read", &folder))? {
-        let path = entry.map_err(Error::path("read", &folder))?.path();
-        names.extend(path.file_stem().and_then(|name| name.to_str()).map(str::to_owned));
-    }
+    let files = files(&root().join("fuzz/fuzz_targets"))?;
+    let mut names: Vec<_> = files.iter().filter_map(|path| path.file_stem()?.to_str()).map(str::to_owned).collect();
     names.sort();
     Ok(names)
+}
+
+/// What a folder contains.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(Error::path("read", folder))?;
+    entries.map(|entry| Ok(entry.map_err(Error::path("read", folder))?.path())).collect()
+}
+
+/// Where programs, new inputs and failures are.
+fn home() -> PathBuf {
+    target().join("fuzz")
 }
 
 fn committed(name: &str) -> PathBuf {
@@ -92,14 +98,14 @@ fn committed(name: &str) -> PathBuf {
 
 fn build(targets: &[String]) -> Command {
     let mut command = cargo(&["build", "--release", "--package", "gannet-fuzz", "--features", "libfuzzer"]);
-    command.args(["--target", TARGET, "--target-dir"]).arg(target().join("fuzz"));
+    command.args(["--target", TARGET, "--target-dir"]).arg(home());
     command.args(targets.iter().flat_map(|name| ["--bin", name]));
     command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", RUSTFLAGS).env("CARGO_PROFILE_RELEASE_LTO", "off");
     command
 }
 
 fn program(name: &str) -> Command {
-    let mut command = Command::new(target().join("fuzz").join(TARGET).join("release").join(name));
+    let mut command = Command::new(home().join(TARGET).join("release").join(name));
     // rustls and others keep what they have set up once.
     command.env("ASAN_OPTIONS", "detect_leaks=0");
     command
@@ -107,27 +113,26 @@ fn program(name: &str) -> Command {
 
 /// Replaces the committed inputs with the fewest of all short ones that reach as much.
 fn keep(name: &str, work: &Path, committed: &Path) -> Result<()> {
-    let [short, best] = ["short", "best"].map(|kind| target().join("fuzz").join(kind).join(name));
+    let [short, best] = ["short", "best"].map(|kind| home().join(kind).join(name));
     for folder in [&short, &best] {
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder).map_err(Error::path("create", folder))?;
     }
     for folder in [work, committed].into_iter().filter(|folder| folder.is_dir()) {
-        for entry in fs::read_dir(folder).map_err(Error::path("read", folder))? {
-            let path = entry.map_err(Error::path("read", folder))?.path();
+        for path in files(folder)? {
             if path.metadata().map_err(Error::path("read", &path))?.len() <= MAX_COMMITTED {
-                let to = short.join(path.file_name().expect("a file in a folder"));
-                fs::copy(&path, &to).map_err(Error::path("write", &to))?;
+                copy(&path, &short)?;
             }
         }
     }
     process::run(name, program(name).arg("-merge=1").arg("-set_cover_merge=1").args([&best, &short]))?;
     let _ = fs::remove_dir_all(committed);
     fs::create_dir_all(committed).map_err(Error::path("create", committed))?;
-    for entry in fs::read_dir(&best).map_err(Error::path("read", &best))? {
-        let path = entry.map_err(Error::path("read", &best))?.path();
-        let to = committed.join(path.file_name().expect("a file in a folder"));
-        fs::copy(&path, &to).map_err(Error::path("write", &to))?;
-    }
-    Ok(())
+    files(&best)?.iter().try_for_each(|path| copy(path, committed))
+}
+
+/// Copies a file into a folder.
+fn copy(path: &Path, folder: &Path) -> Result<()> {
+    let to = folder.join(path.file_name().expect("a file in a folder"));
+    fs::copy(path, &to).map(drop).map_err(Error::path("write", &to))
 }

@@ -120,7 +120,8 @@ fn signal_group(child: &Child, signal: Signal) {
     }
 }
 
-fn format_tail<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+/// The last lines of a program, for [`Error::Failed`] and others.
+pub fn format_tail<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let lines: Vec<_> = lines.filter(|line| !line.trim().is_empty()).map(|line| format!("\n    {line}")).collect();
     if lines.is_empty() { String::new() } else { format!("\n  its last lines:{}", lines.concat()) }
 }

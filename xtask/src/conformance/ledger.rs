@@ -47,8 +47,7 @@ impl Ledger {
 
     /// Whether the row `id` names the test `name`.
     pub(super) fn names(&self, id: &str, name: &str) -> bool {
-        let row = self.0.get(id).filter(|row| row.kind == "test");
-        row.is_some_and(|row| row.evidence.split(',').any(|test| test.trim() == name))
+        self.tests().any(|test| test == (id, name))
     }
 }
 

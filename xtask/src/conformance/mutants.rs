@@ -27,6 +27,9 @@ const PATCHES: &str = "tests/conformance/mutants";
 /// The exit code of nextest when tests have failed.
 const TESTS_FAILED: i32 = 100;
 
+/// Number of lines that are shown of a run that did not end as it should.
+const LAST: usize = 12;
+
 /// A patch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mutant {
@@ -171,8 +174,8 @@ fn play(tree: &Path, target: &Path, mutant: &Mutant) -> Result<()> {
     interrupt::check()?;
     let said = String::from_utf8_lossy(&out.stderr);
     if out.status.code() != Some(TESTS_FAILED) {
-        let tail: Vec<_> = said.lines().rev().take(12).collect();
-        let tail = tail.into_iter().rev().map(|line| format!("\n    {line}")).collect();
+        let lines: Vec<_> = said.lines().collect();
+        let tail = process::format_tail(lines[lines.len().saturating_sub(LAST)..].iter().copied());
         let name = "the run with the mutant".to_owned();
         return Err(Error::Failed { name, command: process::line(&command), status: out.status, tail });
     }
