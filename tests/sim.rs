@@ -213,3 +213,24 @@ fn replay() {
         assert!(outcome.is_ok());
     }
 }
+
+/// Clients that have been connected before: their 0-RTT data arrives once, whether the server accepts it or not. (Every
+/// play checks that each byte arrives once.)
+#[test]
+fn early_data_arrives_once_whatever_the_server_does_with_it() {
+    let (mut accepted, mut rejected, mut resumed) = (0, 0, 0);
+    for seed in 0..600 {
+        use sim::Return::{Accepts, Forgot, Patient, Reduced, Refuses};
+        let early = [Accepts, Refuses, Forgot, Reduced, Patient][seed as usize % 5];
+        let outcome = sim::run_plan(sim::Plan { early: Some(early), ..sim::Plan::from_seed(seed) }).unwrap();
+        let [client, _] = &outcome.stats;
+        accepted += client.early_data_accepted;
+        rejected += client.early_data_rejected;
+        resumed += client.handshakes_resumed;
+        assert!(early == Accepts || client.early_data_accepted == 0, "seed {seed}: {early:?}");
+    }
+    assert!(
+        accepted > 60 && rejected > 150 && resumed > 150,
+        "{accepted} accepted, {rejected} rejected, {resumed} resumed"
+    );
+}

@@ -138,6 +138,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]
     pub retry: engine::Retry,
 
+    /// Accept requests as 0-RTT data, before the handshake is complete (RFC 9001 §4.6). Anybody who sees the packets of
+    /// such a request can repeat it.
+    #[arg(long, help_heading = "Engine", conflicts_with = "upload_dir")]
+    pub early_data: bool,
+
     /// Directory whose files are served.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,

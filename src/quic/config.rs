@@ -15,9 +15,10 @@ use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
 use crate::quic::cid::{CidCodec, CidConfig, IdMaker};
 use crate::quic::config_error::ConfigError;
+use crate::quic::early::{EarlyDataPolicy, Strikes};
 use crate::quic::secret::Secret;
 use crate::quic::token::{NewTokens, RetryPolicy, TokenStore};
-use crate::quic::{StreamId, tls};
+use crate::quic::{SessionTickets, StreamId, tls};
 use crate::wire::quic::{Version, Versions};
 
 pub use acks::AckRequests;
@@ -190,11 +191,20 @@ impl TransportConfig {
     }
 }
 
+/// What all cores of a server share for 0-RTT.
+#[derive(Clone, Debug)]
+pub(crate) struct EarlyDataServer {
+    pub(crate) policy: Arc<dyn EarlyDataPolicy>,
+    pub(crate) strikes: Arc<Strikes>,
+}
+
 /// Configuration of a server. Settings that cannot work are refused when it is made.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     pub(crate) tls: Arc<rustls::ServerConfig>,
     pub(crate) transport: Arc<TransportConfig>,
+    pub(crate) tickets: SessionTickets,
+    pub(crate) early_data: Option<EarlyDataServer>,
 }
 
 impl ServerConfig {
@@ -209,7 +219,41 @@ impl ServerConfig {
         let transport = transport.into();
         transport.validate()?;
         tls::check_server(&tls)?;
-        Ok(Self { tls, transport })
+        Ok(Self { tls, transport, tickets: SessionTickets::default(), early_data: None })
+    }
+
+    /// Sets the number and the lifetime of session tickets. They are sealed with a key that follows from the secret, so
+    /// that all cores, and later processes with the same secret, resume the sessions. `send_tls13_tickets` of the TLS
+    /// settings limits their number as well; settings with a ticketer of their own are used as they are.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the lifetime is longer than seven days or shorter than a second.
+    pub fn with_tickets(self, tickets: SessionTickets) -> Result<Self, ConfigError> {
+        let (min, max) = (Duration::from_secs(1), SessionTickets::MAX_LIFETIME);
+        if !(min..=max).contains(&tickets.lifetime) {
+            return Err(ConfigError::Time { name: "lifetime of session tickets", value: tickets.lifetime, min, max });
+        }
+        Ok(Self { tickets, ..self })
+    }
+
+    /// Replaces the transport settings, as cores may have different ones.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if they cannot work.
+    pub fn with_transport(self, transport: impl Into<Arc<TransportConfig>>) -> Result<Self, ConfigError> {
+        let transport = transport.into();
+        transport.validate()?;
+        Ok(Self { transport, ..self })
+    }
+
+    /// Accepts 0-RTT data of clients that `policy` chooses (RFC 9001 §4.6). By default, none is accepted.
+    ///
+    /// It is accepted once for each ticket, by all cores with clones of these settings together. Copies of a client's packets can still
+    /// be processed by other processes with the same secret, so `policy` and the application must only allow requests
+    /// that may be repeated.
+    #[must_use]
+    pub fn with_early_data(self, policy: Arc<dyn EarlyDataPolicy>) -> Self {
+        Self { early_data: Some(EarlyDataServer { policy, strikes: Arc::default() }), ..self }
     }
 
     /// The TLS settings.
@@ -229,6 +273,33 @@ pub struct ClientConfig {
     pub(crate) tls: Arc<rustls::ClientConfig>,
     pub(crate) transport: Arc<TransportConfig>,
     pub(crate) tokens: Option<Arc<dyn TokenStore>>,
+    by_version: ClientTls,
+}
+
+/// A client's TLS settings for each version, whose sessions must not be mixed up (RFC 9369 §5).
+#[derive(Clone, Debug)]
+pub(crate) struct ClientTls {
+    v1: Arc<rustls::ClientConfig>,
+    v2: Arc<rustls::ClientConfig>,
+}
+
+impl ClientTls {
+    /// Those for connections that begin with `version`.
+    pub(crate) fn of(&self, version: Version) -> &Arc<rustls::ClientConfig> {
+        match version {
+            Version::V1 => &self.v1,
+            Version::V2 => &self.v2,
+        }
+    }
+
+    fn map(&self, change: impl Fn(&mut rustls::ClientConfig)) -> Self {
+        let [v1, v2] = [&self.v1, &self.v2].map(|tls| {
+            let mut config = (**tls).clone();
+            change(&mut config);
+            Arc::new(config)
+        });
+        Self { v1, v2 }
+    }
 }
 
 impl ClientConfig {
@@ -243,7 +314,33 @@ impl ClientConfig {
         let transport = transport.into();
         transport.validate()?;
         tls::check_client(&tls)?;
-        Ok(Self { tls, transport, tokens: None })
+        let mut second = (*tls).clone();
+        second.resumption = rustls::client::Resumption::disabled();
+        let by_version = ClientTls { v1: tls.clone(), v2: Arc::new(second) };
+        Ok(Self { tls, transport, tokens: None, by_version })
+    }
+
+    /// The TLS settings for each version.
+    pub(crate) fn client_tls(&self) -> &ClientTls {
+        &self.by_version
+    }
+
+    /// Keeps sessions of up to `servers` servers in memory, and resumes each in one later connection, of the same QUIC
+    /// version (RFC 8446 §2.2, RFC 9369 §5). Clones share them. 0: none are kept. Without this call, the TLS settings
+    /// decide, and sessions of version 2 are not resumed.
+    #[must_use]
+    pub fn with_sessions(self, servers: usize) -> Self {
+        let by_version = self.by_version.map(|tls| tls.resumption = sessions(servers));
+        Self { tls: by_version.v1.clone(), by_version, ..self }
+    }
+
+    /// Whether to send data before the handshake is complete, in 0-RTT packets, if a resumed session allows it (RFC 9001
+    /// §4.6). The application is told by [`Event::EarlyData`](crate::quic::Event::EarlyData); it must then send only what
+    /// may be processed twice, as anybody can repeat these packets.
+    #[must_use]
+    pub fn with_early_data(self, allowed: bool) -> Self {
+        let by_version = self.by_version.map(|tls| tls.enable_early_data = allowed);
+        Self { tls: by_version.v1.clone(), by_version, ..self }
     }
 
     /// Keeps the address tokens of servers in `store`, and uses each for one later connection (RFC 9000 §8.1.3). By
@@ -271,6 +368,14 @@ impl ClientConfig {
     /// The transport settings.
     pub fn transport(&self) -> &Arc<TransportConfig> {
         &self.transport
+    }
+}
+
+/// A store for sessions with so many servers.
+fn sessions(servers: usize) -> rustls::client::Resumption {
+    match servers {
+        0 => rustls::client::Resumption::disabled(),
+        _ => rustls::client::Resumption::in_memory_sessions(servers),
     }
 }
 
@@ -314,6 +419,8 @@ pub struct EndpointConfig {
     pub cid_key: Zeroizing<[u8; 16]>,
     /// Key that seals address tokens (RFC 9000 §8.1.3).
     pub address_key: Zeroizing<[u8; 32]>,
+    /// Key that seals session tickets (RFC 8446 §4.6.1).
+    pub ticket_key: Zeroizing<[u8; 32]>,
     /// Random bytes shared by all cores of a process, so that processes with the same secret make different connection
     /// IDs (see [`super::CidCodec`]).
     pub epoch: [u8; 16],
@@ -375,6 +482,7 @@ impl EndpointConfig {
             reset_key: secret.key("stateless reset"),
             cid_key: secret.key("connection id"),
             address_key: secret.key("address token"),
+            ticket_key: secret.key("session ticket"),
             epoch: [0; 16],
             cid: CidConfig::default(),
             core: 0,

@@ -49,8 +49,8 @@ pub enum ConfigError {
         "the cipher suite {0} is from another provider: build the rustls configuration with tls::crypto_provider()"
     )]
     ForeignSuite(String),
-    /// 0-RTT is enabled, which the engine does not support.
-    #[error("max_early_data_size is {0}, but 0-RTT is not supported: it must be 0")]
+    /// 0-RTT is enabled in the TLS settings, where replays are not limited.
+    #[error("max_early_data_size is {0}: it must be 0; ServerConfig::with_early_data enables 0-RTT")]
     EarlyData(u32),
     /// rustls cannot make QUIC sessions with the configuration.
     #[error("rustls refuses the configuration: {0}")]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::mem::PinnedBuf;
 use crate::quic::StreamId;
+use crate::quic::early::EarlyData;
 use crate::quic::stats::PlacementStats;
 use crate::quic::tls::TlsInfo;
 use crate::wire::quic::TransportError;
@@ -189,9 +190,6 @@ impl fmt::Display for CloseReason {
 }
 
 /// An event on a connection.
-///
-/// Variants about received data may get additional fields for 0-RTT data, which arrives before the handshake is
-/// complete; match them with `..`.
 #[derive(Debug)]
 pub enum Event {
     /// The handshake is complete (RFC 9001 §4.1.1).
@@ -200,6 +198,20 @@ pub enum Event {
         alpn: Vec<u8>,
         /// What else TLS negotiated, and the peer's certificates.
         tls: Arc<TlsInfo>,
+    },
+    /// News of 0-RTT (RFC 9001 §4.6), before [`Event::Connected`].
+    EarlyData {
+        /// What has become of it.
+        state: EarlyData,
+    },
+    /// On a server: data of a stream has arrived as 0-RTT data. Comes before the events that report the data, and only
+    /// before [`Event::Connected`]: until then, the packets may be copies of those of a client that is not there. With
+    /// the end of the handshake, the client confirms that it has sent them now.
+    EarlyBytes {
+        /// The stream.
+        id: StreamId,
+        /// Bytes before this offset are meant, unless they arrive after [`Event::Connected`].
+        until: u64,
     },
     /// The peer opened a stream. This is raised for the first frame that refers to the stream; because of loss and
     /// reordering, streams may be reported in another order than that of their IDs.

@@ -13,6 +13,7 @@ pub mod congestion;
 mod connection;
 mod crypto_stream;
 mod datagram;
+mod early;
 mod endpoint;
 pub mod event;
 mod fixed_bit;
@@ -41,11 +42,13 @@ pub use connection::{
     SendErrorKind, Slots, StreamError, TooBig, Transmit, Undelivered,
 };
 pub use datagram::{DatagramOptions, DatagramStats, ReceivedDatagram};
+pub use early::{EarlyData, EarlyDataPolicy, EarlyDataRequest};
 pub use endpoint::{AnswerId, Arrival, ConnectError, Datagram, Endpoint, Known, Lead, Leads, Origin, RUN, Tag};
 pub use event::{CloseReason, ConnId, DatagramId, DatagramOutcome, Dir, Event, Notify, OutOfSpace, SendData};
 pub use secret::Secret;
 pub use stats::{ConnStats, DropReason, EndpointStats, PlacementStats, StreamStats};
 pub use stream::chunk::Chunk;
 pub use stream::priority::Priority;
+pub use tls::SessionTickets;
 pub(crate) use token::LIFETIME as TOKEN_LIFETIME;
 pub use token::{MemoryTokens, NewTokens, RetryPolicy, TokenScope, TokenStore};

@@ -183,6 +183,16 @@ pub struct EndpointStats {
     pub tokens_accepted: u64,
     /// Tokens for later connections sent in NEW_TOKEN frames.
     pub new_tokens_sent: u64,
+    /// Handshakes that resumed a session of an earlier connection.
+    pub handshakes_resumed: u64,
+    /// Session tickets sent.
+    pub tickets_sent: u64,
+    /// Connections on which 0-RTT was accepted.
+    pub early_data_accepted: u64,
+    /// Connections on which 0-RTT was attempted and rejected.
+    pub early_data_rejected: u64,
+    /// 0-RTT packets authenticated.
+    pub early_packets: u64,
     /// Packets that arrived before their keys and were kept.
     pub packets_kept: u64,
     /// DATAGRAM frames sent.
@@ -231,6 +241,11 @@ impl EndpointStats {
             ("quic_retries_sent", self.retries_sent),
             ("quic_tokens_accepted", self.tokens_accepted),
             ("quic_new_tokens_sent", self.new_tokens_sent),
+            ("quic_handshakes_resumed", self.handshakes_resumed),
+            ("quic_tickets_sent", self.tickets_sent),
+            ("quic_early_data_accepted", self.early_data_accepted),
+            ("quic_early_data_rejected", self.early_data_rejected),
+            ("quic_early_packets", self.early_packets),
             ("quic_bytes_direct", self.placement.direct),
             ("quic_bytes_staged", self.placement.staged),
             ("quic_bytes_copied", self.placement.copied),
@@ -268,6 +283,8 @@ pub struct ConnStats {
     pub lost_packets: u64,
     /// Key updates by either side.
     pub key_updates: u64,
+    /// Whether the handshake resumed a session of an earlier connection.
+    pub resumed: bool,
     /// Time from the first packet to the completion of the handshake.
     pub handshake_time: Option<Duration>,
     /// Received STREAM bytes by kind of placement.

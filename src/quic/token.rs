@@ -16,6 +16,7 @@
 //! whatever its contents; a key is derived once per period.
 
 mod lasting;
+mod period;
 mod spent;
 mod store;
 
@@ -32,6 +33,7 @@ use crate::wire::quic::{ConnectionId, Version};
 use lasting::Lasting;
 pub use lasting::NewTokens;
 pub(crate) use lasting::{Mark, NEW_TOKEN_LEN};
+pub(crate) use period::PeriodKeys;
 use spent::Spent;
 pub use store::{MemoryTokens, TokenScope, TokenStore};
 
@@ -79,7 +81,7 @@ impl RetryPolicy {
 pub(crate) const LIFETIME: Duration = Duration::from_secs(60);
 
 /// How far the clock of another core or server that shares the key may be ahead of ours.
-const AHEAD: Duration = Duration::from_secs(15);
+pub(crate) const AHEAD: Duration = Duration::from_secs(15);
 
 /// How long a key is used. A million tokens per second on each of 64 cores make 2^32 tokens in that time, the limit for
 /// random nonces.

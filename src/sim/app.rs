@@ -10,8 +10,8 @@ use crate::base::rng::Rng;
 use crate::base::time::Instant;
 use crate::mem::PinnedBuf;
 use crate::quic::{
-    BufferProvider, Chunk, CloseReason, Conn, ConnId, Dir, Endpoint, Event, Notify, OutOfSpace, PlacementStats,
-    Priority, SendData, SendErrorKind, StreamError, StreamId,
+    BufferProvider, Chunk, CloseReason, Conn, ConnId, Dir, EarlyData, Endpoint, Event, Notify, OutOfSpace,
+    PlacementStats, Priority, SendData, SendErrorKind, StreamError, StreamId,
 };
 pub use crate::sim::datagrams::Failure;
 use crate::sim::datagrams::{Datagrams, ensure};
@@ -263,6 +263,8 @@ impl App {
                 self.open(&mut conn)
             }
             Event::StreamsAvailable { .. } => self.open(&mut conn),
+            Event::EarlyData { state: EarlyData::Possible } => self.open(&mut conn),
+            Event::EarlyData { .. } | Event::EarlyBytes { .. } => Ok(()),
             Event::StreamOpened { id } => self.on_opened(&mut conn, id),
             Event::Readable { id } => self.read(now, &mut conn, id),
             Event::Progress { id, contiguous } => self.on_progress(now, &mut conn, id, contiguous),

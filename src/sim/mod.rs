@@ -8,6 +8,7 @@
 //! produce the same plays.
 #![forbid(unsafe_code)]
 
+mod acquaint;
 mod app;
 mod cores;
 mod datagrams;
@@ -35,7 +36,7 @@ use crate::quic::{
 pub use app::{App, Failure};
 use cores::Cores;
 pub use network::{EcnFate, LinkConfig, LinkStats, Network};
-pub use plan::{DatagramPlan, Ending, Flow, Plan, Receive, Space, StreamPlan, pattern};
+pub use plan::{DatagramPlan, Ending, Flow, Plan, Receive, Return, Space, StreamPlan, pattern};
 
 /// An Ed25519 certificate for "sim". All Ed25519 signatures have the same length, so that runs are reproducible.
 const CERT: &str = include_str!("cert.pem");
@@ -156,6 +157,11 @@ static CLIENT_TLS: LazyLock<[Arc<rustls::ClientConfig>; 2]> = LazyLock::new(|| {
     })
 });
 
+/// The client's TLS settings in a play.
+fn client_tls(plan: &Plan) -> Arc<rustls::ClientConfig> {
+    CLIENT_TLS[usize::from(plan.hybrid)].clone()
+}
+
 fn options() -> tls::TlsOptions {
     tls::TlsOptions { alpn: vec![b"sim".to_vec()], ..tls::TlsOptions::default() }
 }
@@ -232,7 +238,8 @@ fn endpoint_config(plan: &Plan, side: Side, start: Start) -> EndpointConfig {
         Start::First => first,
         Start::AfterCrash => second,
     };
-    let config = EndpointConfig::from_secret(&secret.into(), seed);
+    let mut config = EndpointConfig::from_secret(&secret.into(), seed);
+    acquaint::change_secret(plan, side, &mut config);
     EndpointConfig {
         cores: 1,
         cid: cid_config(plan.cid_lens[side as usize]),
@@ -263,8 +270,7 @@ impl World {
         network.start = START;
         let client = App::new(Side::Client, plan.clone());
         let server = App::new(Side::Server, plan.clone());
-        let server_config =
-            ServerConfig::new(SERVER_TLS.clone(), transport(&plan, Side::Server, &server)).expect("plans are valid");
+        let server_config = acquaint::server_config(&plan, &server);
         let host = |side, app, server| Host {
             side,
             addr: addr(side),
@@ -299,9 +305,12 @@ impl World {
 
     fn connect(&mut self) -> Result<(), Failure> {
         let client = &mut self.hosts[0];
-        let tls = CLIENT_TLS[usize::from(self.plan.hybrid)].clone();
-        let config = ClientConfig::new(tls, transport(&self.plan, Side::Client, &client.app))
-            .map_err(|e| format!("configuration: {e}"))?;
+        let transport = transport(&self.plan, Side::Client, &client.app);
+        let config = match acquaint::client_config(&self.plan)? {
+            Some(config) => config.with_transport(transport),
+            None => ClientConfig::new(client_tls(&self.plan), transport),
+        };
+        let config = config.map_err(|e| format!("configuration: {e}"))?;
         let endpoint = client.cores.running().nth(usize::from(self.plan.home)).ok_or("no such core")?;
         let connected = endpoint.connect(self.now, &config, "sim", client.addr, addr(Side::Server));
         client.app.conn = Some(connected.map_err(|e| format!("connect: {e}"))?);

@@ -214,6 +214,32 @@ pub struct Plan {
     pub acks: [(AckRequests, Option<Duration>); 2],
     /// Datagrams, if both sides have any in their settings.
     pub datagrams: Option<DatagramPlan>,
+    /// What becomes of the 0-RTT data of a client that has been connected before; `None` if it has not.
+    pub early: Option<Return>,
+}
+
+/// What the server does with the 0-RTT data of a client that has been there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Return {
+    /// It accepts it.
+    Accepts,
+    /// Its application does not allow it.
+    Refuses,
+    /// It has another secret, so that it cannot read the ticket.
+    Forgot,
+    /// Its limits are lower than before.
+    Reduced,
+    /// The client resumes its session, but sends no 0-RTT.
+    Patient,
+}
+
+impl Return {
+    /// One of them, or none, by an independent source, so that the rest of a seed's plan does not change.
+    pub(super) fn draw(seed: u64) -> Option<Self> {
+        let mut rng = Rng::from_u64(seed ^ 0x0e7_0e7);
+        let kinds = [Self::Accepts, Self::Accepts, Self::Refuses, Self::Forgot, Self::Reduced, Self::Patient];
+        rng.chance(300).then(|| kinds[rng.below(kinds.len() as u64) as usize])
+    }
 }
 
 fn size(rng: &mut Rng, max_bits: u64) -> u64 {
@@ -422,6 +448,7 @@ impl Plan {
             cores_left: [1; 2],
             acks: [(AckRequests::Never, None); 2],
             datagrams: None,
+            early: Return::draw(seed),
         };
         // Draws for later features come last, so that the same seed otherwise produces the same play.
         if rng.chance(200) {

@@ -42,6 +42,7 @@ fn plan(seed: u64, bad: bool) -> Plan {
         cores_left: [1; 2],
         acks: [(gannet::quic::AckRequests::Never, None); 2],
         datagrams: None,
+        early: None,
         seed,
         link,
         streams: [[bidi.clone(), uni.clone()], [bidi, uni]],

@@ -173,6 +173,8 @@ pub struct Peer {
     pub final_sizes: Vec<(StreamId, u64)>,
     /// The CRYPTO data received.
     pub heard: [Vec<u8>; 3],
+    /// Number of 0-RTT packets received, none of which is read.
+    pub early: u64,
 }
 
 /// A frame about streams or credit.
@@ -271,6 +273,80 @@ impl Peer {
         (self.original_dcid, self.remote_cid) = (original, original);
     }
 
+    /// A client with these TLS settings.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn client_with(addr: SocketAddr, seed: u64, config: Arc<rustls::ClientConfig>) -> Self {
+        let (local, original) = (cid(seed ^ 0xc11e_0000_0000_0000), cid(seed ^ 0x0d1d_0000_0000_0000));
+        let bytes = TransportParameters { initial_source_connection_id: Some(local), ..generous() }.to_bytes();
+        let name = ServerName::try_from("sim").unwrap();
+        let tls = ClientConnection::new(config, Version::V1, name, bytes).unwrap();
+        let mut this = Self::new(Side::Client, QuicVersion::V1, addr, tls.into(), local, original, original);
+        this.speak();
+        this
+    }
+
+    /// TLS settings of clients that resume sessions and send 0-RTT.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn resuming() -> Arc<rustls::ClientConfig> {
+        let mut config = (**CLIENT).clone();
+        config.resumption = rustls::client::Resumption::in_memory_sessions(8);
+        config.enable_early_data = true;
+        Arc::new(config)
+    }
+
+    /// A 0-RTT packet.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn early_packet(&mut self, payload: &[u8]) -> Vec<u8> {
+        let keys = self.tls.zero_rtt_keys().expect("0-RTT is possible");
+        let pn = self.pn[DATA];
+        self.pn[DATA] += 1;
+        let mut packet = vec![0; 100];
+        let (dcid, scid) = (self.remote_cid, self.local_cid);
+        let at = header::encode_long(&mut packet, self.version, PacketType::ZeroRtt, &dcid, &scid, &[], pn, 4).unwrap();
+        let length = (4 + payload.len() + 16) as u16;
+        packet[at.length_offset..at.length_offset + 2].copy_from_slice(&(0x4000 | length).to_be_bytes());
+        let start = at.pn_offset + 4;
+        packet.truncate(start);
+        packet.extend_from_slice(payload);
+        let (head, body) = packet.split_at_mut(start);
+        let tag = keys.packet.encrypt_in_place(pn, head, body).unwrap();
+        packet.extend_from_slice(tag.as_ref());
+        let sample: [u8; 16] = packet[start..start + 16].try_into().unwrap();
+        let (first, rest) = packet.split_first_mut().unwrap();
+        keys.header.encrypt_in_place(&sample, first, &mut rest[at.pn_offset - 1..at.pn_offset + 3]).unwrap();
+        packet
+    }
+
+    /// TLS settings of servers that resume sessions; `early` says whether they accept 0-RTT.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn hospitable(early: bool) -> rustls::ServerConfig {
+        let mut config = (**SERVER).clone();
+        config.send_tls13_tickets = 2;
+        config.session_storage = rustls::server::ServerSessionMemoryCache::new(8);
+        config.max_early_data_size = if early { u32::MAX } else { 0 };
+        config
+    }
+
+    /// A server with these TLS settings for the client that sent `first`.
+    #[allow(dead_code, reason = "tests/contract includes this file")]
+    pub fn server_on(
+        config: rustls::ServerConfig,
+        first: &[u8],
+        params: impl FnOnce(TransportParameters) -> Vec<u8>,
+    ) -> Self {
+        let odcid = header::parse(first, CID_LEN).unwrap().dcid;
+        let local = cid(0x5e12_e200_0000_0001);
+        Self::server_of_with(
+            &Arc::new(config),
+            QuicVersion::V1,
+            super::world::server_addr(),
+            first,
+            local,
+            odcid,
+            params,
+        )
+    }
+
     /// A server at `addr` for the client that sent `first`, which is not read yet.
     pub fn server(addr: SocketAddr, first: &[u8], params: impl FnOnce(TransportParameters) -> Vec<u8>) -> Self {
         let parsed = header::parse(first, CID_LEN).unwrap();
@@ -298,13 +374,26 @@ impl Peer {
         odcid: ConnectionId,
         params: impl FnOnce(TransportParameters) -> Vec<u8>,
     ) -> Self {
+        Self::server_of_with(&SERVER, version, addr, first, local, odcid, params)
+    }
+
+    /// The same with these TLS settings.
+    fn server_of_with(
+        config: &Arc<rustls::ServerConfig>,
+        version: QuicVersion,
+        addr: SocketAddr,
+        first: &[u8],
+        local: ConnectionId,
+        odcid: ConnectionId,
+        params: impl FnOnce(TransportParameters) -> Vec<u8>,
+    ) -> Self {
         let parsed = header::parse(first, CID_LEN).unwrap();
         let bytes = params(TransportParameters {
             original_destination_connection_id: Some(odcid),
             initial_source_connection_id: Some(local),
             ..generous()
         });
-        let tls = ServerConnection::new(SERVER.clone(), tls_version(version), bytes).unwrap();
+        let tls = ServerConnection::new(config.clone(), tls_version(version), bytes).unwrap();
         let mut this = Self::new(Side::Server, version, addr, tls.into(), local, parsed.scid, parsed.dcid);
         let first = parsed.known_version().unwrap();
         if first != version {
@@ -373,6 +462,7 @@ impl Peer {
             acked_all: Default::default(),
             final_sizes: Vec::new(),
             heard: Default::default(),
+            early: 0,
         }
     }
 
@@ -553,6 +643,10 @@ impl Peer {
             self.handshake_versions.extend(parsed.known_version().filter(|_| parsed.kind == PacketType::Handshake));
             let tail = rest.split_off(parsed.packet_len);
             let mut packet = std::mem::replace(&mut rest, tail);
+            if parsed.kind == PacketType::ZeroRtt {
+                self.early += 1;
+                continue;
+            }
             let space = match parsed.kind {
                 PacketType::Initial => INITIAL,
                 PacketType::Handshake => HANDSHAKE,

@@ -485,7 +485,7 @@ fn the_fixed_bit_is_greased_if_the_peer_accepts_it() {
             assert_eq!(host.drops(DropReason::Malformed) - dropped, u64::from(!taken));
             host.wait(Duration::from_millis(30)).iter().for_each(|(_, datagram)| peer.receive(datagram));
         }
-        assert!(host.closed().is_none() && peer.fixed_bits[1] > 40, "{:?}", peer.fixed_bits);
+        assert!(host.closed().is_none() && peer.fixed_bits[1] > 30, "{:?}", peer.fixed_bits);
         // About half of the packets; none if there is no agreement.
         assert_eq!(peer.fixed_bits[0] > 20, ours && theirs, "{:?}", peer.fixed_bits);
         assert_eq!(peer.fixed_bits[0] == 0, !(ours && theirs), "{:?}", peer.fixed_bits);

@@ -383,7 +383,7 @@ impl HandleApp {
 
 impl App for HandleApp {
     fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
-        let is_new = matches!(event, Event::Connected { .. });
+        let is_new = matches!(event, Event::Connected { .. } | Event::EarlyData { .. });
         if !self.conns.contains(&conn) && (!is_new || !self.admit(cx, conn)) {
             return;
         }

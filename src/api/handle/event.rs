@@ -97,8 +97,8 @@ pub enum HandleEvent {
         chunk: LentChunk,
     },
     /// An event of the engine. `Readable`, `DatagramsReadable` and `Writable` are not passed on: the core itself takes
-    /// datagrams and the data of pooled streams, and sends data that had to wait. While events wait, newer `Progress`
-    /// and `ReceiveBufferLow` events replace older ones of the same stream.
+    /// datagrams and the data of pooled streams, and sends data that had to wait. While events wait, newer `Progress`,
+    /// `EarlyBytes` and `ReceiveBufferLow` events replace older ones of the same stream.
     Engine {
         /// The connection.
         conn: ConnId,

@@ -8,8 +8,8 @@
 //! # Blocking and limits
 //! The core never waits for its handles:
 //! * When the event ring is full, further events wait behind it in order. While as many events wait as the ring holds,
-//!   no commands are taken, and so no more answers are produced; a newer `Progress` or `ReceiveBufferLow` replaces an
-//!   older one of its stream. Data of pooled streams then stays in the streams, and peers stop sending for lack of
+//!   no commands are taken, and so no more answers are produced; a newer `Progress`, `EarlyBytes` or `ReceiveBufferLow`
+//!   replaces an older one of its stream. Data of pooled streams then stays in the streams, and peers stop sending for lack of
 //!   credit. The number of waiting events is thus bounded by the memory that handles have handed over, by the number of
 //!   streams and connections, and by [`HandleApp::with_backlog`], which limits how many of those peers may create.
 //! * At most [`HandleApp::with_read_ahead`] bytes of each pooled stream are with the handles until chunks are dropped.

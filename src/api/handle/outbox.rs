@@ -12,18 +12,26 @@ use crate::quic::{ConnId, Event, StreamId};
 struct Key {
     conn: ConnId,
     id: StreamId,
-    /// `Progress` if true, else `ReceiveBufferLow`.
-    progress: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Progress,
+    ReceiveBufferLow,
+    EarlyBytes,
 }
 
 impl Key {
     fn of(event: &HandleEvent) -> Option<Self> {
         let HandleEvent::Engine { conn, event } = event else { return None };
-        match event {
-            Event::Progress { id, .. } => Some(Self { conn: *conn, id: *id, progress: true }),
-            Event::ReceiveBufferLow { id, .. } => Some(Self { conn: *conn, id: *id, progress: false }),
-            _ => None,
-        }
+        let (id, kind) = match event {
+            Event::Progress { id, .. } => (*id, Kind::Progress),
+            Event::ReceiveBufferLow { id, .. } => (*id, Kind::ReceiveBufferLow),
+            Event::EarlyBytes { id, .. } => (*id, Kind::EarlyBytes),
+            _ => return None,
+        };
+        Some(Self { conn: *conn, id, kind })
     }
 }
 

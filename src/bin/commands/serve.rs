@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gannet::mem::BufPool;
 use gannet::proto::hq::{self, HqServer, HqServerConfig, ServeStats};
-use gannet::quic::ServerConfig;
+use gannet::quic::{EarlyDataRequest, ServerConfig};
 use gannet::report::text;
 
 use super::memory::{Memory, Wish};
@@ -51,11 +51,16 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
         file_patience: hq::FILE_PATIENCE,
     };
     let wish = transport(&args.engine, &session.caps());
+    let mut server = ServerConfig::new(tls, wish.clone())?;
+    if args.early_data {
+        // Requests only read files, so they may be repeated.
+        server = server.with_early_data(Arc::new(|_: &EarlyDataRequest<'_>| true));
+    }
     let servers = HqServer::for_cores(&config, &session.shared, &session.pools)?;
     let member = |(app, pool): (HqServer, &BufPool)| -> Result<Member<HqServer>, Failure> {
         let mut transport = wish.clone();
         HqServer::adapt(&mut transport, pool);
-        Ok(Member { app, server: Some(ServerConfig::new(tls.clone(), transport)?) })
+        Ok(Member { app, server: Some(server.clone().with_transport(transport)?) })
     };
     let members = servers.into_iter().zip(&session.pools).map(member).collect::<Result<_, _>>()?;
     let what = session.describe();

@@ -11,7 +11,7 @@ use crate::base::time::{Duration, Instant};
 use crate::mem::PinnedBuf;
 use crate::proto::hq::files::{Answer, Delay, Files, Order};
 use crate::proto::hq::{FetchError, Fetched, HqClientConfig, Job, PathError, Progress, status};
-use crate::quic::{CloseReason, ConnId, Dir, Event, OpenError, SendData, StreamId, TransportConfig};
+use crate::quic::{CloseReason, ConnId, Dir, EarlyData, Event, OpenError, SendData, StreamId, TransportConfig};
 use crate::runtime::{App, Context, Unreachable, Waker};
 
 /// The size of receive buffers, in bytes.
@@ -405,7 +405,14 @@ impl App for HqClient {
                     });
                 }
             }
-            Event::StreamOpened { .. }
+            Event::EarlyData { state } => {
+                if state == EarlyData::Possible {
+                    self.connected = true;
+                    self.request(cx);
+                }
+            }
+            Event::EarlyBytes { .. }
+            | Event::StreamOpened { .. }
             | Event::Readable { .. }
             | Event::OutOfSpace { .. }
             | Event::Stopped { .. }

@@ -546,7 +546,9 @@ impl App for HqServer {
             Event::SendDone { id, data, .. } => self.on_sent(cx, (conn, id), data),
             Event::Closed { .. } => self.on_closed(conn),
             Event::Connected { .. }
+            | Event::EarlyData { .. }
             | Event::StreamOpened { .. }
+            | Event::EarlyBytes { .. }
             | Event::StreamsAvailable { .. }
             | Event::OutOfSpace { .. }
             | Event::DatagramsReadable

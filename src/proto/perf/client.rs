@@ -332,7 +332,9 @@ impl App for PerfClient {
             Event::Closed { reason } => self.on_closed(cx, conn, reason),
             // The server opens no streams here, and space never runs low, as buffers are provided again when they come
             // back.
-            Event::StreamOpened { .. }
+            Event::EarlyData { .. }
+            | Event::EarlyBytes { .. }
+            | Event::StreamOpened { .. }
             | Event::StreamsAvailable { .. }
             | Event::Progress { .. }
             | Event::ReceiveBufferLow { .. }

@@ -296,6 +296,9 @@ impl App for PerfServer {
     fn on_event(&mut self, cx: &mut Context<'_>, conn_id: ConnId, event: Event) {
         self.changed = true;
         match event {
+            Event::EarlyData { .. } => {
+                self.clients.entry(conn_id).or_default();
+            }
             Event::Connected { .. } => {
                 self.stats.connections += 1;
                 self.clients.entry(conn_id).or_default();
@@ -331,6 +334,7 @@ impl App for PerfServer {
             }
             Event::Closed { .. } => self.on_closed(conn_id),
             Event::Progress { .. }
+            | Event::EarlyBytes { .. }
             | Event::StreamOpened { .. }
             | Event::StreamsAvailable { .. }
             | Event::OutOfSpace { .. }

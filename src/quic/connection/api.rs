@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::mem::PinnedBuf;
 use crate::quic::connection::Connection;
+use crate::quic::early::EarlyData;
 use crate::quic::event::{Dir, Event, Notify, OutOfSpace, SendData};
 use crate::quic::stats::{ConnStats, StreamStats};
 use crate::quic::stream::Stream;
@@ -380,9 +381,25 @@ impl<'a> Conn<'a> {
         self.conn.path.local
     }
 
-    /// The negotiated application protocol, once the handshake is complete.
+    /// The negotiated application protocol, once the handshake is complete, or the server has accepted 0-RTT.
     pub fn alpn(&self) -> Option<&[u8]> {
-        self.conn.complete.then_some(&*self.conn.alpn)
+        (self.conn.complete || !self.conn.alpn.is_empty()).then_some(&*self.conn.alpn)
+    }
+
+    /// Whether the handshake, which is complete, resumed a session of an earlier connection (RFC 8446 §2.2).
+    pub fn is_resumed(&self) -> bool {
+        self.conn.stats.resumed
+    }
+
+    /// What has become of 0-RTT; `None` if it was not possible, or a server refused it.
+    pub fn early_data(&self) -> Option<EarlyData> {
+        self.conn.early.as_ref().map(|early| early.state)
+    }
+
+    /// On a server: the end of the last byte of stream `id` that arrived as 0-RTT data before the handshake was complete,
+    /// as in [`Event::EarlyBytes`]; 0 if there is none.
+    pub fn early_until(&self, id: StreamId) -> u64 {
+        self.conn.early_until(id)
     }
 
     /// What TLS negotiated, and the peer's certificates, as in [`Event::Connected`]: available from then on until that

@@ -10,17 +10,18 @@ use crate::quic::datagram::{Datagrams, longest_in};
 use crate::quic::event::{DatagramId, DatagramOutcome, Event, SendData};
 use crate::quic::memory::Purse;
 use crate::quic::stats::{EndpointStats, PlacementStats};
-use crate::wire::quic::TransportError;
 use crate::wire::quic::frame::{AckFrame, Frame};
+use crate::wire::quic::{ConnectionId, TransportError};
 
 impl Connection {
     /// The longest datagram that can be sent at present, in bytes (RFC 9221 §5). `None` if the peer accepts none.
     pub(super) fn max_datagram_len(&self) -> Option<usize> {
-        if self.config.datagrams.is_none() || !self.complete {
+        if self.config.datagrams.is_none() || !self.may_send_data() {
             return None;
         }
-        // A short header with the longest packet number.
-        let overhead = 1 + self.remote_cids.current().len() + 4 + TAG_LEN;
+        // With the longest packet number: a short header, or the long one of a 0-RTT packet.
+        let header = if self.one_rtt.is_some() { 1 } else { 1 + 4 + 1 + 1 + ConnectionId::MAX + 2 };
+        let overhead = header + self.remote_cids.current().len() + 4 + TAG_LEN;
         let room = usize::from(self.path.mtu.current()).saturating_sub(overhead);
         longest_in(room.min(self.peer.max_datagram.into()))
     }
@@ -32,7 +33,7 @@ impl Connection {
 
     /// Whether datagrams wait and may be sent.
     pub(super) fn datagrams_wait(&self) -> bool {
-        self.datagrams_pending() && self.one_rtt.is_some() && self.complete
+        self.datagrams_pending() && self.may_send_data()
     }
 
     /// Reports that datagrams were dropped before they were sent.
@@ -130,10 +131,17 @@ impl Connection {
 
     /// Handles the loss of packet `pn` with datagram `id`.
     pub(super) fn datagram_lost(&mut self, stats: &mut EndpointStats, pn: u64, id: u64) {
+        if let Some(datagrams) = &mut self.datagrams {
+            datagrams.send.on_lost(pn, id);
+        }
+        self.datagram_gone(stats, id);
+    }
+
+    /// Counts and reports the loss of datagram `id`.
+    pub(super) fn datagram_gone(&mut self, stats: &mut EndpointStats, id: u64) {
         stats.dgram_frames_lost += 1;
         if let Some(datagrams) = &mut self.datagrams {
             datagrams.stats.lost += 1;
-            datagrams.send.on_lost(pn, id);
         }
         if self.reports_delivery() {
             self.events.push_back(Event::DatagramLost { id: DatagramId(id) });

@@ -31,6 +31,6 @@ impl Connection {
             cx.stats.drop(DropReason::Authentication);
             return;
         }
-        self.on_retry(parsed.scid, token);
+        self.on_retry(cx, parsed.scid, token);
     }
 }

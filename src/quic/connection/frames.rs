@@ -92,6 +92,13 @@ impl Connection {
         let exponent = if space == SpaceId::Data { u32::from(self.peer.ack_delay_exponent) } else { 3 };
         let micros = ack.delay.checked_shl(exponent).filter(|d| d >> exponent == ack.delay).unwrap_or(u64::MAX);
         let delay = Duration::from_micros(micros.min(1 << 40));
+        if space == SpaceId::Data && self.early.is_some() {
+            let lowest = ack.ranges().last().map_or(ack.largest, |range| *range.start());
+            if self.acks_rejected(lowest) {
+                let why = "acknowledgement of a 0-RTT packet although 0-RTT was rejected";
+                return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, 0x02, why));
+            }
+        }
         let context = self.context();
         let (lowest, before) = (self.recovery.lowest_in_flight(space), self.recovery.largest_acked(space));
         let Scratch { acked, lost, .. } = &mut *cx.scratch;

@@ -9,10 +9,10 @@ use crate::quic::cid::MAX_ACTIVE;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::keys::OneRtt;
 use crate::quic::connection::{Connection, Cx, PeerLimits};
-use crate::quic::event::{Dir, Event};
+use crate::quic::early::Limits;
+use crate::quic::event::Event;
 use crate::quic::recovery::SpaceId;
 use crate::quic::space::Space;
-use crate::quic::stream::Windows;
 use crate::quic::tls::{KeyChange, TlsError, TlsSession};
 use crate::wire::quic::params::{ACK_DELAY_LIMIT, Reserved, TransportParameters};
 use crate::wire::quic::{ConnectionId, TransportError, Version};
@@ -63,7 +63,11 @@ impl Connection {
 
     /// Assigns the connection its TLS session, and starts the handshake of a client.
     pub(crate) fn start_tls(&mut self, cx: &mut Cx<'_>, tls: TlsSession) -> Result<(), Fault> {
-        self.tls = Some(Box::new(tls));
+        let mut tls = Box::new(tls);
+        if self.side == Side::Server && cx.scratch.tickets.is_some() {
+            tls.announced = Limits::of(&self.local_params(cx));
+        }
+        self.tls = Some(tls);
         self.drive_tls(cx)
     }
 
@@ -92,14 +96,23 @@ impl Connection {
                 let why = "handshake data after the keys of its level were replaced";
                 return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, CRYPTO_FRAME, why));
             }
-            if self.awaits_hello() {
+            let first = self.awaits_hello().then_some(self.version);
+            if let Some(first) = first {
                 let Some(hello) = self.on_hello(cx, &bytes)? else { continue };
+                self.before_hello(cx, first, &hello)?;
                 bytes = hello;
             } else if space == SpaceId::Initial {
                 self.settle_version();
             }
             let Some(tls) = &mut self.tls else { return Ok(()) };
+            if tls.ignores_tickets {
+                continue;
+            }
             cx.scratch.guests.call(|| tls.read_handshake(&bytes))?.map_err(tls_fault)?;
+            match first {
+                Some(first) => self.after_hello(cx, first),
+                None => self.stop_early_if_retried(),
+            }
             self.drive_tls(cx)?;
         }
         Ok(())
@@ -111,6 +124,7 @@ impl Connection {
             let level = self.write_space();
             let Some(tls) = &mut self.tls else { return Ok(()) };
             let out = self.spaces[level.index()].crypto_tx.buffer();
+            let written = out.len();
             match cx.scratch.guests.call(|| tls.write_handshake(out))? {
                 Some(KeyChange::Handshake(keys)) => {
                     self.space(SpaceId::Handshake).keys = Some(Box::new(keys));
@@ -120,7 +134,12 @@ impl Connection {
                     let update_after = self.config.packets_per_key;
                     self.one_rtt = Some(Box::new(OneRtt::new(keys, updates, update_after)));
                 }
-                None => break,
+                None => {
+                    if level == SpaceId::Data && self.side == Side::Server {
+                        self.seal_tickets(cx, written);
+                    }
+                    break;
+                }
             }
         }
         for space in &mut self.spaces {
@@ -167,16 +186,7 @@ impl Connection {
         if let Some(token) = params.stateless_reset_token {
             self.remote_cids.set_first_token(token);
         }
-        let windows = Windows {
-            bidi_local: params.initial_max_stream_data_bidi_local,
-            bidi_remote: params.initial_max_stream_data_bidi_remote,
-            uni: params.initial_max_stream_data_uni,
-        };
-        let (bidi, uni) = (params.initial_max_streams_bidi, params.initial_max_streams_uni);
-        for dir in self.streams.set_peer(windows, bidi, uni).into_iter().flatten() {
-            self.events.push_back(Event::StreamsAvailable { dir });
-        }
-        self.raise_credit(params.initial_max_data);
+        self.apply_limits(cx, &params)?;
         self.path.mtu.limit(params.max_udp_payload_size.min(u64::from(u16::MAX)) as u16);
         self.peer = PeerLimits::of(&params, true);
         self.start_ack_requests();
@@ -215,6 +225,11 @@ impl Connection {
             return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, CRYPTO_FRAME, why));
         }
         self.complete = true;
+        let changed = self.has_changed_version();
+        if let Some(tls) = self.tls.as_mut().filter(|_| changed) {
+            // They would be kept for connections that begin with the version that this one began with (RFC 9369 §5).
+            tls.ignores_tickets = true;
+        }
         self.opening = None;
         self.path.validate();
         self.stats.handshake_time = Some(cx.now.saturating_since(self.born));
@@ -226,7 +241,11 @@ impl Connection {
             let why = "a cipher suite that is not ours";
             return Err(Fault::new(TransportError::INTERNAL_ERROR, CRYPTO_FRAME, why));
         };
-        tracing::debug!(conn = %self.id, peer = %self.path.remote, version = %self.version, tls = ?info, "handshake complete");
+        self.stats.resumed = self.tls.as_ref().is_some_and(|tls| tls.is_resumed());
+        cx.stats.handshakes_resumed += u64::from(self.stats.resumed);
+        self.keep_early_keys(cx.now);
+        let (peer, version, resumed) = (self.path.remote, self.version, self.stats.resumed);
+        tracing::debug!(conn = %self.id, %peer, %version, resumed, tls = ?info, "handshake complete");
         let info = Arc::new(info);
         self.tls_info = Some(info.clone());
         self.event(Event::Connected { alpn, tls: info });
@@ -285,7 +304,7 @@ impl Connection {
     }
 
     /// Handles a Retry: sends the first flight again, to another ID and with a token (RFC 9000 §17.2.5.2).
-    pub(crate) fn on_retry(&mut self, scid: ConnectionId, token: &[u8]) {
+    pub(crate) fn on_retry(&mut self, cx: &mut Cx<'_>, scid: ConnectionId, token: &[u8]) {
         self.retry_allowed = false;
         if let Some(ids) = &mut self.handshake_ids {
             ids.retry_scid = Some(scid);
@@ -296,6 +315,7 @@ impl Connection {
         self.space(initial).keys = Some(Box::new(crate::crypto::initial_keys(self.version, &scid, self.side)));
         self.recovery.drain(initial, |_| {});
         self.space(initial).crypto_tx.restart();
+        self.early_after_retry(cx);
     }
 
     /// Updates the packet keys if the previous update is confirmed.
@@ -313,13 +333,6 @@ impl Connection {
     /// Whether a Retry may still be accepted.
     pub(crate) fn takes_retry(&self) -> bool {
         self.retry_allowed && self.is_active()
-    }
-
-    /// Handles MAX_STREAMS.
-    pub(super) fn on_max_streams(&mut self, dir: Dir, limit: u64) {
-        if self.streams.raise_limit(dir, limit) {
-            self.event(Event::StreamsAvailable { dir });
-        }
     }
 
     pub(super) fn handshake_deadline(&self) -> Option<Instant> {

@@ -26,12 +26,14 @@ mod peer;
 mod receive;
 mod resets;
 mod run;
+mod scratch;
 mod sent;
 mod timers;
 mod tokens;
 mod transmit;
 mod versions;
 mod waiting;
+mod zero_rtt;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -48,7 +50,6 @@ use crate::quic::datagram::Datagrams;
 use crate::quic::event::{ConnId, Event};
 use crate::quic::fixed_bit::FixedBit;
 use crate::quic::flow::{RecvCredit, SendCredit};
-use crate::quic::guest::Guests;
 use crate::quic::memory::{Account, Memory};
 use crate::quic::path::{Ecn, MIN_MTU, Path, Spin};
 use crate::quic::recovery::{Context, Recovery, RecoveryConfig, SpaceId};
@@ -56,7 +57,6 @@ use crate::quic::space::Space;
 use crate::quic::stats::{ConnStats, EndpointStats};
 use crate::quic::stream::{Streams, Windows};
 use crate::quic::tls::{TlsInfo, TlsSession};
-use crate::quic::token::AddressTokens;
 use crate::wire::quic::{ConnectionId, Version, varint};
 
 pub use api::{
@@ -73,11 +73,13 @@ pub use path::{TooBig, Undelivered};
 use peer::PeerLimits;
 pub use receive::RxMeta;
 pub(crate) use run::Incoming;
-use sent::{FrameLists, SentFrame, SentFrames};
+pub(crate) use scratch::Scratch;
+use sent::SentFrames;
 use tokens::Keeps;
 pub use transmit::{Slots, Transmit};
 use versions::Opening;
-use waiting::{Kept, Waiting};
+use waiting::Waiting;
+use zero_rtt::ZeroRtt;
 
 /// Consecutive probe timeouts that suggest that packets no longer arrive. A single one is often due to a lost packet.
 const DOUBTFUL_PTOS: u32 = 2;
@@ -99,40 +101,6 @@ pub(crate) struct Cx<'a> {
     pub(crate) stats: &'a mut EndpointStats,
     pub(crate) scratch: &'a mut Scratch,
     pub(crate) rng: &'a mut Rng,
-}
-
-/// Lists that a connection needs temporarily. All connections of a core share one set, which keeps its capacity.
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    /// Packets acknowledged by an ACK frame, and packets lost.
-    acked: Vec<(u64, SentFrames)>,
-    lost: Vec<(SpaceId, u64, SentFrames)>,
-    lists: FrameLists,
-    /// Frames of the packet being built.
-    building: Vec<SentFrame>,
-    /// Frames that a probe repeats.
-    repeating: Vec<SentFrame>,
-    /// Memory limit of packets that arrived before their keys.
-    kept: Kept,
-    /// Calls to code of the application.
-    pub(crate) guests: Guests,
-    /// Makes and reads address tokens.
-    pub(crate) tokens: AddressTokens,
-}
-
-impl Scratch {
-    pub(crate) fn new(tokens: AddressTokens) -> Self {
-        Self {
-            acked: Vec::new(),
-            lost: Vec::new(),
-            lists: FrameLists::default(),
-            building: Vec::new(),
-            repeating: Vec::new(),
-            kept: Kept::default(),
-            guests: Guests::default(),
-            tokens,
-        }
-    }
 }
 
 /// Parameters of a new connection.
@@ -174,6 +142,8 @@ pub(crate) struct Connection {
 
     /// `None` once no longer needed.
     tls: Option<Box<TlsSession>>,
+    /// 0-RTT, if it was possible.
+    early: Option<Box<ZeroRtt>>,
     /// The negotiated application protocol.
     alpn: Box<[u8]>,
     /// What TLS negotiated, until the application has seen it.
@@ -293,6 +263,7 @@ impl Connection {
             state: State::Active,
             events: VecDeque::new(),
             tls: None,
+            early: None,
             alpn: Box::default(),
             tls_info: None,
             spaces,

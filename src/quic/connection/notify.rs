@@ -12,6 +12,9 @@ impl Connection {
 
     /// Moves changes of streams into the event queue.
     pub(crate) fn flush_events(&mut self) {
+        if self.early.is_some() {
+            self.mark_early();
+        }
         while let Some(id) = self.streams.dirty.pop() {
             self.flush_stream(id);
             self.streams.remove_if_done(id);

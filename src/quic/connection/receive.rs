@@ -145,8 +145,9 @@ impl Connection {
             PacketType::Initial => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Initial),
             PacketType::Handshake => self.handle_long(cx, meta, parsed, packet, scratch, SpaceId::Handshake),
             PacketType::Short => self.handle_short(cx, meta, packet, None, scratch),
-            // 0-RTT is not offered; Retry and Version Negotiation are handled by the endpoint.
-            PacketType::ZeroRtt | PacketType::Retry | PacketType::VersionNegotiation => {
+            PacketType::ZeroRtt => self.handle_zero_rtt(cx, meta, parsed, packet, scratch),
+            // These are handled by the endpoint.
+            PacketType::Retry | PacketType::VersionNegotiation => {
                 cx.stats.drop(DropReason::Unexpected);
                 Ok(())
             }
@@ -277,7 +278,7 @@ impl Connection {
     }
 
     /// Counts a packet that failed authentication, over all keys of the connection (RFC 9001 §6.6).
-    fn on_forged(&mut self, key: &PacketKey) -> Result<(), Fault> {
+    pub(super) fn on_forged(&mut self, key: &PacketKey) -> Result<(), Fault> {
         self.forged += 1;
         if self.forged < key.integrity_limit() {
             return Ok(());
@@ -426,7 +427,7 @@ impl Plain {
 }
 
 /// Removes header protection in place (RFC 9001 §5.4). `None` if the packet is too short for a sample.
-fn unprotect(
+pub(super) fn unprotect(
     packet: &mut [u8],
     pn_offset: usize,
     largest: Option<u64>,

@@ -27,6 +27,7 @@ impl Connection {
             self.pacing_until,
             self.one_rtt.as_ref().and_then(|keys| keys.deadline()),
             self.datagrams.as_ref().and_then(|datagrams| datagrams.send.deadline()),
+            self.early.as_ref().and_then(|early| early.deadline()),
         ];
         for at in deadlines.into_iter().flatten() {
             next = next.min(at);
@@ -65,6 +66,7 @@ impl Connection {
         if self.datagrams.is_some() {
             self.expire_datagrams(now);
         }
+        self.discard_early_keys(now);
         if self.pacing_until.is_some_and(|at| at <= now) {
             self.pacing_until = None;
         }

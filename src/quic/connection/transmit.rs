@@ -208,12 +208,17 @@ impl Connection {
     }
 
     pub(super) fn data_pending(&self) -> bool {
-        self.one_rtt.is_some() && self.complete && self.streams.wants_to_send()
+        self.may_send_data() && self.streams.wants_to_send()
+    }
+
+    /// Whether packets of the Data space can be sent.
+    pub(super) fn may_send_data(&self) -> bool {
+        if self.complete { self.one_rtt.is_some() } else { self.sends_early() }
     }
 
     /// The stream whose data is sent next, once data may be sent at all.
     pub(super) fn next_stream(&mut self) -> Option<StreamId> {
-        if self.one_rtt.is_none() || !self.complete {
+        if !self.may_send_data() {
             return None;
         }
         self.streams.next_send(self.send_credit.available())
@@ -227,7 +232,7 @@ impl Connection {
     /// Whether packets of this space may be sent.
     pub(super) fn has_keys(&self, id: SpaceId) -> bool {
         match id {
-            SpaceId::Data => self.one_rtt.is_some() && self.complete,
+            SpaceId::Data => self.may_send_data(),
             _ => self.spaces[id.index()].keys.is_some(),
         }
     }
@@ -249,7 +254,7 @@ impl Connection {
 
     /// Whether control frames of the Data space are waiting and there are keys for them.
     fn control_waits(&self) -> bool {
-        self.one_rtt.is_some() && self.complete && self.control_pending()
+        self.may_send_data() && self.control_pending()
     }
 
     /// Whether control frames of the Data space or datagrams are waiting.
@@ -345,6 +350,9 @@ impl Connection {
 
     /// Counts a 1-RTT packet that will be sealed: false if the key is exhausted, `None` if there is none.
     fn use_key(&mut self) -> Option<bool> {
+        if self.one_rtt.is_none() && self.sends_early() {
+            return Some(true);
+        }
         if self.one_rtt.as_ref()?.update_due() {
             self.update_keys();
         }
@@ -357,7 +365,8 @@ impl Connection {
         let pn_len = header::pn_len(pn, self.recovery.largest_acked(space));
         let dcid = self.remote_cids.current();
         // Hardly any packet needs this.
-        let scid = &if space == SpaceId::Data { ConnectionId::default() } else { self.handshake_cid(cx.ids) };
+        let short = space == SpaceId::Data && self.one_rtt.is_some();
+        let scid = &if short { ConnectionId::default() } else { self.handshake_cid(cx.ids) };
         let (version, fixed_bit) = (self.version, self.fixed_bit.of(pn));
         let head = match space {
             SpaceId::Initial => {
@@ -365,6 +374,10 @@ impl Connection {
             }
             SpaceId::Handshake => {
                 Head::Long { fixed_bit, version, kind: PacketType::Handshake, dcid, scid, token: &[] }
+            }
+            SpaceId::Data if !short => {
+                let version = self.early.as_ref()?.version();
+                Head::Long { fixed_bit, version, kind: PacketType::ZeroRtt, dcid, scid, token: &[] }
             }
             SpaceId::Data => {
                 let phase = self.one_rtt.as_ref().is_some_and(|keys| keys.phase());
@@ -425,8 +438,12 @@ impl Connection {
     pub(super) fn seal(&mut self, cx: &mut Cx<'_>, space: SpaceId, pn: u64, builder: &mut PacketBuilder<'_>) -> usize {
         let len = match space {
             SpaceId::Data => {
-                let keys = self.one_rtt.as_ref().expect("checked by the caller");
-                builder.finish(pn, &keys.local, &keys.local_header, &self.streams, self.datagrams.as_deref())
+                if let Some(keys) = &self.one_rtt {
+                    builder.finish(pn, &keys.local, &keys.local_header, &self.streams, self.datagrams.as_deref())
+                } else {
+                    let keys = self.early.as_ref().and_then(|early| early.keys()).expect("checked by the caller");
+                    builder.finish(pn, &keys.packet, &keys.header, &self.streams, self.datagrams.as_deref())
+                }
             }
             _ => {
                 let keys = self.spaces[space.index()].keys.as_ref().expect("checked by the caller");

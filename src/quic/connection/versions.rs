@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::base::Side;
 use crate::crypto::{self, DirectionKeys};
 use crate::quic::cid::first_dcid;
+use crate::quic::config::ClientTls;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::handshake::CRYPTO_FRAME;
 use crate::quic::connection::{Connection, Cx};
@@ -34,7 +35,7 @@ pub(super) struct Opening {
 /// What a TLS session begins with.
 enum Start {
     /// Of a client, which may have to begin again.
-    Client { tls: Arc<rustls::ClientConfig>, name: Box<str> },
+    Client { tls: ClientTls, name: Box<str> },
     /// Of a server that waits for the rest of the ClientHello.
     Server { tls: Arc<rustls::ServerConfig>, hello: Vec<u8> },
     /// It has begun for good.
@@ -55,18 +56,15 @@ impl Opening {
 
 impl Connection {
     /// Begins the handshake of a client with the server `name`.
-    pub(crate) fn begin(
-        &mut self,
-        cx: &mut Cx<'_>,
-        tls: &Arc<rustls::ClientConfig>,
-        name: &str,
-    ) -> Result<(), TlsError> {
+    pub(crate) fn begin(&mut self, cx: &mut Cx<'_>, tls: &ClientTls, name: &str) -> Result<(), TlsError> {
         if let Some(opening) = &mut self.opening {
             opening.start = Start::Client { tls: tls.clone(), name: name.into() };
         }
         let params = self.local_params(cx).to_bytes();
-        let session = TlsSession::client(tls, self.version, name, params)?;
-        self.start_tls(cx, session).map_err(|fault| TlsError::internal(fault.reason))
+        let session = TlsSession::client(tls.of(self.version), self.version, name, params)?;
+        self.start_tls(cx, session).map_err(|fault| TlsError::internal(fault.reason))?;
+        self.begin_early();
+        Ok(())
     }
 
     /// Lets a server wait for the ClientHello.
@@ -172,6 +170,11 @@ impl Connection {
         }
     }
 
+    /// Whether the version changed during the handshake.
+    pub(super) fn has_changed_version(&self) -> bool {
+        self.opening.as_ref().is_some_and(|opening| opening.negotiation.chosen() != self.version)
+    }
+
     /// Handles CRYPTO data from a server, which settles the version (RFC 9369 §4.1).
     pub(super) fn settle_version(&mut self) {
         if let Some(opening) = &mut self.opening {
@@ -223,6 +226,7 @@ impl Connection {
         }
         self.remote_cids.replace_first(dcid);
         self.tls = None;
+        self.early_starts_over(cx);
         self.recovery.drain(SpaceId::Initial, |_| {});
         let initial = self.space(SpaceId::Initial);
         (initial.crypto_tx, initial.crypto_rx, initial.probes) = (CryptoSend::default(), CryptoRecv::default(), 0);

@@ -87,13 +87,21 @@ impl Connection {
         }
     }
 
+    fn can_open_kept(&self, kept: &Early) -> bool {
+        let long = kept.packet.bytes.first().is_some_and(|first| first & 0x80 != 0);
+        if kept.space == SpaceId::Data && long {
+            return self.early.as_ref().is_some_and(|early| early.has_keys());
+        }
+        self.can_open(kept.space)
+    }
+
     /// Reads kept packets for which there are keys now, as of the time when they arrived: round-trip time samples do
     /// not include the wait (RFC 9002 §5.3), and the acknowledgement reports it as delay (RFC 9000 §13.2.5).
     #[cold]
     pub(super) fn read_waiting(&mut self, cx: &mut Cx<'_>, scratch: &mut [u8]) {
         while self.is_active()
             && let Some(list) = &self.waiting
-            && let Some(next) = list.0.iter().position(|early| self.can_open(early.space))
+            && let Some(next) = list.0.iter().position(|early| self.can_open_kept(early))
             && let Some(list) = &mut self.waiting
         {
             let Early { arrived, meta, mut packet, .. } = list.0.remove(next);

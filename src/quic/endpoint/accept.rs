@@ -24,6 +24,9 @@ impl Endpoint {
     /// [`ServerConfig::new`](super::ServerConfig::new). Nothing happens if none are accepted.
     pub(crate) fn set_tls(&mut self, tls: Arc<rustls::ServerConfig>) {
         if let Some(server) = &mut self.server {
+            if let Some(tickets) = &mut self.lists.tickets {
+                tickets.set_tls(&tls);
+            }
             server.tls = tls;
         }
     }
@@ -47,6 +50,7 @@ impl Endpoint {
             (PacketType::VersionNegotiation | PacketType::Retry, _) => self.stats.drop(DropReason::Unexpected),
             (_, None) => self.negotiate_version(now, meta, data),
             (PacketType::Initial, Some(version)) => self.accept(now, meta, version, parsed, data),
+            (PacketType::ZeroRtt, Some(_)) => self.keep_forerunner(now, meta, parsed, data),
             _ => self.stats.drop(DropReason::UnknownConnection),
         }
     }
@@ -120,7 +124,8 @@ impl Endpoint {
             spin: Spin::new(Side::Server, server.transport.spin, &mut self.rng),
         };
         let mut conn = Box::new(Connection::new(&birth, now, Some(keys)));
-        conn.await_hello(server.tls);
+        let tls = self.lists.tickets.as_ref().map_or(&server.tls, |tickets| tickets.tls());
+        conn.await_hello(tls.clone());
         self.table.insert(id, conn);
         self.lookup.insert_initial(now, parsed.dcid, meta.remote, id);
         self.handshakes += 1;
@@ -132,6 +137,9 @@ impl Endpoint {
         self.stats.connections_opened += 1;
         tracing::debug!(conn = %id, peer = %meta.remote, "new connection");
         self.deliver(now, id, meta, parsed, data);
+        if self.has_forerunners() {
+            self.read_forerunners(now, meta, &parsed.dcid);
+        }
     }
 
     /// Whether the first packet of `data` is sealed with its Initial keys. `data` is not changed.

@@ -2,6 +2,8 @@
 
 mod accept;
 mod answers;
+mod error;
+mod forerunners;
 mod lookup;
 mod reports;
 mod reset;
@@ -16,7 +18,6 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
-use thiserror::Error;
 
 use crate::base::Side;
 use crate::base::limit::Limit;
@@ -32,10 +33,12 @@ use crate::quic::event::{CloseReason, ConnId, Event};
 use crate::quic::memory::Memory;
 use crate::quic::path::Spin;
 use crate::quic::stats::{DropReason, EndpointStats};
-use crate::quic::tls::{self, TlsError};
+use crate::quic::tls::{self, Tickets, TlsError};
 use crate::wire::quic::header::{PacketType, Parsed};
 use crate::wire::quic::{TransportError, varint};
 
+pub use error::ConnectError;
+use forerunners::Forerunners;
 pub use lookup::Known;
 use lookup::Lookup;
 use reports::ForeignResets;
@@ -67,30 +70,6 @@ pub enum Arrival {
     Accepted,
 }
 
-/// Why a connection could not be started.
-#[derive(Debug, Error)]
-pub enum ConnectError {
-    /// The endpoint has reached its maximum number of connections.
-    #[error("too many connections ({0}); close some or raise max_connections")]
-    TooMany(usize),
-    /// TLS rejects the server name or the configuration.
-    #[error("TLS cannot connect to {name:?}: {reason}")]
-    Tls {
-        /// The server name.
-        name: String,
-        /// The reason.
-        reason: String,
-    },
-    /// The addresses belong to different families.
-    #[error("cannot reach {remote} from {local}: one is IPv4, the other IPv6")]
-    Family {
-        /// The local address.
-        local: SocketAddr,
-        /// The peer's address.
-        remote: SocketAddr,
-    },
-}
-
 /// The QUIC engine of one core. It performs no I/O and reads no clock: datagrams and the time are passed in.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -116,6 +95,8 @@ pub struct Endpoint {
     answers: Answers,
     /// Peers that do not answer probes.
     doubts: ArrayVec<IpAddr, MAX_DOUBTS>,
+    /// 0-RTT packets that came before their Initial packets.
+    forerunners: Forerunners,
     /// Datagrams that may reset connections of other cores.
     foreign_resets: ForeignResets,
     resets: Limit,
@@ -159,8 +140,14 @@ impl Endpoint {
         let ids = config.id_maker();
         let lookup = Lookup::new(&mut rng);
         let routes = Routes::new(&mut rng);
-        let lists = Scratch::new(AddressTokens::new(&config.address_key, config.time_base, config.new_tokens));
+        let mut lists = Scratch::new(AddressTokens::new(&config.address_key, config.time_base, config.new_tokens));
+        if let Some(server) = &server {
+            let (base, early) = (config.time_base, server.early_data.is_some());
+            lists.tickets = Some(Box::new(Tickets::new(&config.ticket_key, base, server.tickets, early, &server.tls)));
+            lists.early_data = server.early_data.clone();
+        }
         Self {
+            forerunners: Forerunners::default(),
             foreign_resets: ForeignResets::new(),
             resets: Limit::new(config.reset_rate, Instant::ZERO),
             foreign: Limit::new(config.reset_rate, Instant::ZERO),
@@ -229,7 +216,8 @@ impl Endpoint {
         let mut conn = Box::new(Connection::new(&birth, now, None));
         let mut cx = cx!(self, now);
         let tokens = config.tokens.as_ref().map_or(Ok(()), |store| conn.use_tokens(&mut cx, store, server_name));
-        let started = conn.begin(&mut cx, &config.tls, server_name).and_then(|()| tokens.map_err(TlsError::internal));
+        let started =
+            conn.begin(&mut cx, config.client_tls(), server_name).and_then(|()| tokens.map_err(TlsError::internal));
         if let Err(error) = started {
             self.table.cancel(id);
             self.lists.guests.go_on();

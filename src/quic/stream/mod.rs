@@ -5,6 +5,7 @@ pub(crate) mod gaps;
 pub(crate) mod placement;
 pub(crate) mod priority;
 pub(crate) mod recv;
+mod restart;
 pub(crate) mod send;
 pub(crate) mod turns;
 
@@ -229,6 +230,8 @@ pub(crate) struct Streams {
     gaps: Gaps,
     /// Present while the peer refuses what a stream repeats.
     turns: Option<Box<Turns>>,
+    /// Streams that wait for a higher limit after 0-RTT was rejected.
+    withheld: Option<Box<restart::Withheld>>,
 }
 
 const fn slot(dir: Dir) -> usize {
@@ -259,6 +262,7 @@ impl Streams {
             dirty: Vec::new(),
             gaps: Gaps::default(),
             turns: None,
+            withheld: None,
         }
     }
 
@@ -403,7 +407,11 @@ impl Streams {
         let count = &mut self.counts[slot(dir)];
         let grew = limit > count.limit;
         count.limit = count.limit.max(limit);
-        grew && std::mem::take(&mut count.wants_more)
+        let wanted = grew && std::mem::take(&mut count.wants_more);
+        if self.withheld.is_some() {
+            self.release_withheld();
+        }
+        wanted
     }
 
     /// Direction and limit of a STREAMS_BLOCKED frame to send.
@@ -513,6 +521,8 @@ impl Streams {
     pub(crate) fn set_priority(&mut self, id: StreamId, priority: Priority) -> bool {
         let Some(stream) = self.get(id).filter(|s| s.send.is_some()) else { return false };
         let old = std::mem::replace(&mut stream.priority, priority);
+        let withheld = self.withheld.as_ref().is_some_and(|withheld| withheld.contains(&id));
+        let Some(stream) = self.get(id).filter(|_| !withheld) else { return true };
         if old != priority && stream.in_send_queue {
             self.send_queue.remove(id, old);
             self.send_queue.push(id, priority);
@@ -709,6 +719,7 @@ impl Streams {
         self.spare = 0;
         self.gaps = Gaps::default();
         self.turns = None;
+        self.withheld = None;
         all
     }
 

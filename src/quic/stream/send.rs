@@ -409,6 +409,19 @@ impl SendStream {
         self.state == State::Sending && (!self.lost.is_empty() || (self.fin == Fin::Queued && self.next == self.end))
     }
 
+    /// Counts nothing as sent, as the peer has received none of it, under another limit.
+    pub(crate) fn restart(&mut self, limit: u64) {
+        (self.next, self.credit) = (0, SendCredit::new(limit));
+        self.latest.set(0);
+        self.acked.clear();
+        self.lost.clear();
+        (self.refused, self.refused_at) = (0, 0);
+        if self.fin == Fin::InFlight {
+            self.fin = Fin::Queued;
+        }
+        self.reset_lost();
+    }
+
     /// Abandons sending. Returns all memory, each piece with its number of acknowledged bytes. False if it is too late.
     pub(crate) fn reset(&mut self, code: u64, done: impl FnMut(SendData, usize)) -> bool {
         if self.state != State::Sending {

@@ -154,7 +154,7 @@ fn our_header_key(key: &dyn HeaderProtectionKey) -> HeaderKey {
     header_key(suite, &material[1..1 + key_len(suite)])
 }
 
-fn direction(keys: &rustls::quic::DirectionalKeys) -> DirectionKeys {
+pub(super) fn direction(keys: &rustls::quic::DirectionalKeys) -> DirectionKeys {
     DirectionKeys { header: our_header_key(&*keys.header), packet: packet_key(&*keys.packet) }
 }
 

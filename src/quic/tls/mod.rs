@@ -13,8 +13,10 @@ pub(crate) mod hello;
 mod info;
 mod keys;
 mod labels;
+mod offer;
 mod pem;
 mod suites;
+mod tickets;
 mod words;
 
 use std::sync::Arc;
@@ -26,7 +28,8 @@ use rustls::{HandshakeType, PeerMisbehaved};
 use zeroize::Zeroizing;
 
 use crate::base::Side;
-use crate::crypto::{Keys, PacketKey, traceless};
+use crate::crypto::{DirectionKeys, Keys, PacketKey, traceless};
+use crate::quic::early::Limits;
 use crate::wire::quic::{TransportError, Version};
 
 pub use builder::{ClientAuth, ClientTls, ServerTls, client_config, insecure_client_config, server_config};
@@ -36,7 +39,10 @@ pub(crate) use config::{check_client, check_server, warm_up};
 pub use exporter::{ExportError, Tap};
 pub use group::Group;
 pub use info::TlsInfo;
+pub(crate) use offer::Offer;
 pub use pem::{PemError, load_certs, load_crls, load_private_key, load_roots};
+pub use tickets::SessionTickets;
+pub(crate) use tickets::{Opened, Tickets};
 pub use words::{explain, explain_own};
 
 /// A TLS failure: the error to close with, usually an alert (RFC 9001 §4.8), and the reason.
@@ -92,6 +98,10 @@ pub(crate) struct TlsSession {
     version: Version,
     /// The secret for exporters, if it is to be kept.
     exporter: Option<Zeroizing<Vec<u8>>>,
+    /// The limits that a server announces.
+    pub(crate) announced: Limits,
+    /// Whether a client has no use for the server's tickets, which come after the handshake.
+    pub(crate) ignores_tickets: bool,
 }
 
 /// rustls takes all sessions for ones of version 1 (see [`labels`]).
@@ -127,13 +137,46 @@ impl TlsSession {
         conn.map(|c| Self::new(Quic::Server(c), version)).map_err(TlsError::internal)
     }
 
-    fn new(quic: Quic, version: Version) -> Self {
-        Self { quic, version, exporter: None }
-    }
-
     /// All keys from now on are those of `version`, which was negotiated.
     pub(crate) fn set_version(&mut self, version: Version) {
         self.version = version;
+    }
+
+    fn new(quic: Quic, version: Version) -> Self {
+        Self { quic, version, exporter: None, announced: Limits::default(), ignores_tickets: false }
+    }
+
+    /// The keys of 0-RTT packets of `version`: on a client, if it may send any; on a server that has read a ClientHello,
+    /// if it accepts them.
+    pub(crate) fn early_keys(&mut self, version: Version) -> Option<DirectionKeys> {
+        traceless(|| {
+            let keys = labels::with_version(version, || self.quic.zero_rtt_keys())?;
+            Some(keys::direction(&keys))
+        })
+    }
+
+    /// On a client: whether the server has accepted 0-RTT.
+    pub(crate) fn is_early_data_accepted(&self) -> bool {
+        matches!(&self.quic, Quic::Client(client) if client.is_early_data_accepted())
+    }
+
+    /// On a server that has not read the ClientHello: refuses 0-RTT.
+    pub(crate) fn reject_early_data(&mut self) {
+        if let Quic::Server(server) = &mut self.quic {
+            server.reject_early_data();
+        }
+    }
+
+    /// Whether the server has answered with a HelloRetryRequest.
+    pub(crate) fn is_hello_retried(&self) -> bool {
+        use rustls::HandshakeKind::{Full, Resumed};
+        !matches!(self.quic.handshake_kind(), None | Some(Full | Resumed))
+    }
+
+    /// Whether the handshake resumes a session.
+    pub(crate) fn is_resumed(&self) -> bool {
+        use rustls::HandshakeKind::{Full, FullWithHelloRetryRequest};
+        !matches!(self.quic.handshake_kind(), None | Some(Full | FullWithHelloRetryRequest))
     }
 
     /// Reads handshake bytes, which must be in order.

@@ -7,28 +7,17 @@
 //! The tag also covers the QUIC version and the client's address, but not its port, which another connection of the
 //! client does not share.
 //! All tokens of a period look alike, and the rest is random or encrypted, so nobody but the server can link the two
-//! connections. Keys change with the period: a million tokens per second on each of 64 cores make fewer than 2^32 in
-//! that time, the limit for random nonces.
+//! connections.
 
 use std::net::IpAddr;
 
-use hkdf::Hkdf;
-use sha2::Sha256;
-use zeroize::Zeroizing;
-
-use super::{AHEAD, address_octets};
+use super::{AHEAD, PeriodKeys, address_octets};
 use crate::base::time::Duration;
-use crate::crypto::{STATE_NONCE_LEN, StateKey, TAG_LEN};
+use crate::crypto::{STATE_NONCE_LEN, TAG_LEN};
 use crate::wire::quic::Version;
 
 /// First byte of these tokens.
 pub(super) const KIND: u8 = 2;
-
-/// How long a key is used.
-const PERIOD_MS: u64 = 64_000;
-
-/// Number of keys kept; others are derived again. A token may be of any period within its lifetime.
-const KEYS: usize = 64;
 
 /// Length of kind, period and nonce.
 const HEAD_LEN: usize = 1 + 4 + STATE_NONCE_LEN;
@@ -79,31 +68,14 @@ impl Mark {
 
 /// Makes and reads these tokens. Times are in milliseconds since the shared origin.
 pub(super) struct Lasting {
-    secret: Zeroizing<[u8; 32]>,
     lifetime_ms: u64,
-    /// Keys with the number of their period, which determines their place.
-    keys: Vec<Option<(u64, StateKey)>>,
+    keys: PeriodKeys,
 }
 
 impl Lasting {
     pub(super) fn new(secret: &[u8; 32], lifetime: Duration) -> Self {
         let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
-        Self { secret: Zeroizing::new(*secret), lifetime_ms, keys: Vec::new() }
-    }
-
-    fn key(&mut self, period: u64) -> &StateKey {
-        if self.keys.is_empty() {
-            self.keys.resize_with(KEYS, || None);
-        }
-        let place = &mut self.keys[(period % KEYS as u64) as usize];
-        if place.as_ref().is_none_or(|(known, _)| *known != period) {
-            let mut key = Zeroizing::new([0; 32]);
-            let hkdf = Hkdf::<Sha256>::from_prk(&*self.secret).expect("as long as the hash");
-            let info: [&[u8]; 2] = [b"gannet new token", &period.to_be_bytes()];
-            hkdf.expand_multi_info(&info, &mut *key).expect("shorter than 255 hashes");
-            *place = Some((period, StateKey::new(&key)));
-        }
-        &place.as_ref().expect("just made").1
+        Self { lifetime_ms, keys: PeriodKeys::new(secret, b"gannet new token") }
     }
 
     pub(super) fn seal(
@@ -113,15 +85,15 @@ impl Lasting {
         remote: IpAddr,
         nonce: [u8; STATE_NONCE_LEN],
     ) -> [u8; NEW_TOKEN_LEN] {
-        let period = time / PERIOD_MS;
+        let (period, key) = self.keys.current(time);
         let mut token = [0; NEW_TOKEN_LEN];
         token[0] = KIND;
-        token[1..5].copy_from_slice(&(period as u32).to_be_bytes());
+        token[1..5].copy_from_slice(&period.to_be_bytes());
         token[5..HEAD_LEN].copy_from_slice(&nonce);
         let (head, rest) = token.split_at_mut(HEAD_LEN);
         let (text, tag) = rest.split_at_mut(TEXT_LEN);
         text.copy_from_slice(&time.to_be_bytes());
-        tag.copy_from_slice(&self.key(period).seal(nonce, &bound(head, version, remote), text));
+        tag.copy_from_slice(&key.seal(nonce, &bound(head, version, remote), text));
         token
     }
 
@@ -129,19 +101,11 @@ impl Lasting {
     /// can have been made are not derived.
     pub(super) fn open(&mut self, time: u64, version: Version, remote: IpAddr, token: &[u8]) -> Option<Mark> {
         let mut token = <[u8; NEW_TOKEN_LEN]>::try_from(token).ok()?;
-        let oldest = time.saturating_sub(self.lifetime_ms) / PERIOD_MS;
-        let newest = time.saturating_add(AHEAD.as_millis() as u64) / PERIOD_MS;
         let (head, sealed) = token.split_at_mut(HEAD_LEN);
-        let low = u64::from(u32::from_be_bytes(*head[1..].first_chunk()?));
-        // The lower half of the number; the upper one is that of the time.
-        let period = newest & !u64::from(u32::MAX) | low;
-        let period = if period > newest { period.checked_sub(1 << 32)? } else { period };
-        if period < oldest || self.lifetime_ms == 0 {
-            return None;
-        }
+        let key = self.keys.named(time, self.lifetime_ms, *head[1..].first_chunk()?)?;
         let nonce = *head[5..].first_chunk()?;
         let aad = bound(head, version, remote);
-        let text = self.key(period).open(nonce, &aad, sealed).ok()?;
+        let text = key.open(nonce, &aad, sealed).ok()?;
         let issued = u64::from_be_bytes(*text.first_chunk()?);
         let fresh =
             time.saturating_sub(issued) <= self.lifetime_ms && issued.saturating_sub(time) <= AHEAD.as_millis() as u64;
@@ -178,7 +142,7 @@ mod tests {
     #[test]
     fn a_token_is_valid_for_its_lifetime_and_address() {
         let mut tokens = lasting();
-        for issued in [0, 63_999, 5 * DAY_MS + 7, (1 << 32) * PERIOD_MS - 1] {
+        for issued in [0, 63_999, 5 * DAY_MS + 7, (1 << 32) * crate::quic::token::period::PERIOD_MS - 1] {
             let token = tokens.seal(issued, Version::V1, from(1), [3; 12]);
             let open = |tokens: &mut Lasting, time, ip| tokens.open(time, Version::V1, ip, &token);
             for age in [0, 1, 64_000, DAY_MS / 2, DAY_MS] {
@@ -235,7 +199,7 @@ mod tests {
             token[1..5].copy_from_slice(&n.to_be_bytes());
             assert_eq!(tokens.open(9 * DAY_MS, Version::V1, from(1), &token), None);
         }
-        assert_eq!(tokens.keys.len(), KEYS);
+        assert_eq!(tokens.keys.kept(), 64);
     }
 
     proptest! {

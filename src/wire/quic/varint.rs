@@ -41,6 +41,11 @@ impl<'a> Reader<'a> {
         self.remaining() == 0
     }
 
+    /// Everything that is left, without taking it.
+    pub fn rest(&self) -> &'a [u8] {
+        &self.data[self.pos..]
+    }
+
     /// The next `n` bytes.
     pub fn bytes(&mut self, n: usize) -> Option<&'a [u8]> {
         let end = self.pos.checked_add(n)?;

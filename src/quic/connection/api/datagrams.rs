@@ -8,7 +8,7 @@ use crate::quic::event::{DatagramId, DatagramOutcome, SendData};
 impl Conn<'_> {
     /// The length of the longest datagram that can be sent at present, in bytes. It depends on the peer's limit and on
     /// the path MTU, so it may change. `None` if there are no datagrams in our settings, the peer accepts none, or the
-    /// handshake is not complete yet.
+    /// handshake is not complete yet and there is no 0-RTT.
     pub fn max_datagram_len(&self) -> Option<usize> {
         self.conn.max_datagram_len().filter(|_| self.conn.is_active())
     }
