@@ -100,6 +100,7 @@ fn getter(jobs: Vec<Job>) -> HqClient {
         server_name: "hq.test".into(),
         client: client_config(HqClient::adapt),
         jobs,
+        migrate_every: None,
         hash: true,
         hold: 0,
     };

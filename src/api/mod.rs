@@ -340,10 +340,10 @@ pub use crate::quic::{
     AckRequests, BufferProvider, Chunk, CidConfig, CidConfigError, ClientConfig, CloseReason, ConfigError,
     CongestionAlgorithm, Conn, ConnId, ConnStats, ConnectError, DatagramConfig, DatagramError, DatagramErrorKind,
     DatagramId, DatagramOptions, DatagramOrder, DatagramOutcome, DatagramStats, Dir, DropPolicy, DropReason, EarlyData,
-    EarlyDataPolicy, EarlyDataRequest, EndpointConfig, EndpointStats, Event, MemoryConfig, MemoryTokens, NewTokens,
-    Notify, OpenError, OutOfSpace, PlacementStats, Priority, ProvideError, ProvideErrorKind, ReceivedDatagram,
-    RetryPolicy, Secret, SendData, SendError, SendErrorKind, ServerConfig, SessionTickets, StreamError, StreamId,
-    StreamStats, TokenScope, TokenStore, TransportConfig, tls,
+    EarlyDataPolicy, EarlyDataRequest, EndpointConfig, EndpointStats, Event, MemoryConfig, MemoryTokens, MigrateError,
+    NewTokens, Notify, OpenError, OutOfSpace, PlacementStats, PreferredAddress, Priority, ProvideError,
+    ProvideErrorKind, ReceivedDatagram, RetryPolicy, Secret, SendData, SendError, SendErrorKind, ServerConfig,
+    SessionTickets, StreamError, StreamId, StreamStats, TokenScope, TokenStore, TransportConfig, tls,
 };
 #[doc(inline)]
 pub use crate::runtime::{

@@ -9,6 +9,7 @@ pub mod tls;
 pub mod values;
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -143,6 +144,10 @@ pub struct ServeArgs {
     #[arg(long, help_heading = "Engine", conflicts_with = "upload_dir")]
     pub early_data: bool,
 
+    /// An --addr that connected clients are asked to move to (RFC 9000 §9.6), at most one of each IP version.
+    #[arg(long, value_name = "ADDR", help_heading = "Engine")]
+    pub preferred_address: Vec<IpAddr>,
+
     /// Directory whose files are served.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
@@ -194,6 +199,10 @@ pub struct GetArgs {
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, default_value = "0")]
     pub hold: u64,
 
+    /// Move the connection to another source port at this interval (RFC 9000 §9.2), as if the network had changed.
+    #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
+    pub migrate_every: Option<Duration>,
+
     /// What to fetch: https://HOST[:PORT]/PATH, all from one server.
     #[arg(value_name = "URL", required = true)]
     pub urls: Vec<Url>,
@@ -229,6 +238,10 @@ pub struct PerfServerArgs {
     /// When to send Retry packets, which make clients prove their address before any state is stored (RFC 9000 §8.1.2).
     #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = "Engine")]
     pub retry: engine::Retry,
+
+    /// An --addr that connected clients are asked to move to (RFC 9000 §9.6), at most one of each IP version.
+    #[arg(long, value_name = "ADDR", help_heading = "Engine")]
+    pub preferred_address: Vec<IpAddr>,
 }
 
 /// Arguments of `gannet perf client`.

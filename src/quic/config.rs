@@ -6,6 +6,7 @@ mod cores;
 mod datagrams;
 
 use std::fmt;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -65,6 +66,32 @@ pub trait BufferProvider: Send + Sync {
 impl fmt::Debug for dyn BufferProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferProvider").field("initial_window", &self.initial_window()).finish()
+    }
+}
+
+/// Addresses that a server prefers to be reached at, by IP version (RFC 9000 §9.6.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PreferredAddress {
+    /// For clients that use IPv4.
+    pub v4: Option<SocketAddrV4>,
+    /// For clients that use IPv6.
+    pub v6: Option<SocketAddrV6>,
+}
+
+impl PreferredAddress {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether `addr` is one of them.
+    pub fn contains(&self, addr: SocketAddr) -> bool {
+        self.for_version_of(addr) == Some(addr)
+    }
+
+    /// The one with the IP version of `addr`.
+    pub fn for_version_of(&self, addr: SocketAddr) -> Option<SocketAddr> {
+        if addr.is_ipv4() { self.v4.map(SocketAddr::from) } else { self.v6.map(SocketAddr::from) }
     }
 }
 
@@ -134,6 +161,14 @@ pub struct TransportConfig {
     /// Whether the network may measure round-trip times by the spin bit (RFC 9000 §17.4). Even then, one in 16 paths does
     /// not spin.
     pub spin: bool,
+    /// Whether a server's clients may move to another address on purpose (RFC 9000 §9). If not, they are asked not to;
+    /// changes by a NAT are followed all the same.
+    pub migration: bool,
+    /// Other addresses of a server, to which clients are asked to move once they are connected (RFC 9000 §9.6).
+    /// Datagrams to them have to reach the endpoint.
+    pub preferred_address: PreferredAddress,
+    /// Whether a client follows a server's request to move to another address of the server.
+    pub follow_preferred_address: bool,
     /// Provides receive buffers for streams that the peer opens.
     pub provider: Option<Arc<dyn BufferProvider>>,
     /// Minimum delay that peers may request for our acknowledgements (draft-ietf-quic-ack-frequency-14), at most
@@ -175,6 +210,9 @@ impl Default for TransportConfig {
             keep_alive: None,
             ecn: true,
             spin: false,
+            migration: true,
+            preferred_address: PreferredAddress::default(),
+            follow_preferred_address: true,
             provider: None,
             min_ack_delay: Some(Duration::from_millis(1)),
             ack_requests: AckRequests::Never,

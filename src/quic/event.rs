@@ -1,6 +1,7 @@
 //! Events for the application.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -364,6 +365,35 @@ pub enum Event {
     },
     /// There is room in the queue of datagrams to send after one was refused.
     DatagramsWritable,
+    /// A path that this end probes is valid (RFC 9000 §8.2).
+    PathValidated {
+        /// The local address.
+        local: SocketAddr,
+        /// The peer's address.
+        remote: SocketAddr,
+    },
+    /// The validation of a path has failed. The connection goes on without it.
+    PathFailed {
+        /// The local address.
+        local: SocketAddr,
+        /// The peer's address.
+        remote: SocketAddr,
+    },
+    /// This end has moved to another path (RFC 9000 §9.2): from another local address, or to the server's preferred
+    /// address.
+    Migrated {
+        /// The local address in use.
+        local: SocketAddr,
+        /// The peer's address in use.
+        remote: SocketAddr,
+    },
+    /// The peer has moved to another address, which is validated, or has returned to an earlier one (RFC 9000 §9.3).
+    PeerMigrated {
+        /// The local address in use.
+        local: SocketAddr,
+        /// The peer's address in use.
+        remote: SocketAddr,
+    },
     /// The connection has ended. This is always its last event.
     Closed {
         /// The reason.

@@ -34,12 +34,12 @@ pub use crate::wire::quic::{StreamId, Version, Versions};
 pub use cid::{CidCodec, CidConfig, CidConfigError, CidInfo};
 pub use config::{
     AckRequests, BufferProvider, ClientConfig, CongestionAlgorithm, DatagramConfig, DatagramOrder, DropPolicy,
-    EndpointConfig, MemoryConfig, ServerConfig, TransportConfig,
+    EndpointConfig, MemoryConfig, PreferredAddress, ServerConfig, TransportConfig,
 };
 pub use config_error::ConfigError;
 pub use connection::{
-    Conn, DatagramError, DatagramErrorKind, OpenError, PeerStanding, ProvideError, ProvideErrorKind, RxMeta, SendError,
-    SendErrorKind, Slots, StreamError, TooBig, Transmit, Undelivered,
+    Conn, DatagramError, DatagramErrorKind, MigrateError, OpenError, PeerStanding, ProvideError, ProvideErrorKind,
+    RxMeta, SendError, SendErrorKind, Slots, StreamError, TooBig, Transmit, Undelivered,
 };
 pub use datagram::{DatagramOptions, DatagramStats, ReceivedDatagram};
 pub use early::{EarlyData, EarlyDataPolicy, EarlyDataRequest};

@@ -22,7 +22,7 @@ pub enum DropReason {
     NoKeys,
     /// The packet number was received before.
     Duplicate,
-    /// The source address is not the connection's.
+    /// The addresses are not those of a path of the connection, and cannot become one.
     WrongPath,
     /// There are too many connections or handshakes.
     Overload,
@@ -201,6 +201,16 @@ pub struct EndpointStats {
     pub dgram_frames_received: u64,
     /// DATAGRAM frames sent and considered lost.
     pub dgram_frames_lost: u64,
+    /// Other paths by which authentic packets of peers came.
+    pub paths_seen: u64,
+    /// PATH_CHALLENGE frames sent.
+    pub path_challenges: u64,
+    /// PATH_RESPONSE frames sent.
+    pub path_responses: u64,
+    /// Paths that were validated.
+    pub paths_validated: u64,
+    /// Paths that were not: their challenges were not answered in time.
+    pub paths_failed: u64,
     /// Drops by reason, indexed by [`DropReason`].
     pub drops: [u64; DropReason::ALL.len()],
     /// Received STREAM and DATAGRAM bytes by kind of placement.
@@ -246,6 +256,11 @@ impl EndpointStats {
             ("quic_early_data_accepted", self.early_data_accepted),
             ("quic_early_data_rejected", self.early_data_rejected),
             ("quic_early_packets", self.early_packets),
+            ("quic_paths_seen", self.paths_seen),
+            ("quic_path_challenges", self.path_challenges),
+            ("quic_path_responses", self.path_responses),
+            ("quic_paths_validated", self.paths_validated),
+            ("quic_paths_failed", self.paths_failed),
             ("quic_bytes_direct", self.placement.direct),
             ("quic_bytes_staged", self.placement.staged),
             ("quic_bytes_copied", self.placement.copied),
@@ -285,6 +300,8 @@ pub struct ConnStats {
     pub key_updates: u64,
     /// Whether the handshake resumed a session of an earlier connection.
     pub resumed: bool,
+    /// Changes of the path by either side.
+    pub migrations: u32,
     /// Time from the first packet to the completion of the handshake.
     pub handshake_time: Option<Duration>,
     /// Received STREAM bytes by kind of placement.

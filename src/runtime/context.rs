@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::base::time::Instant;
 use crate::mem::BufPool;
 use crate::net::{RouteError, Sources};
-use crate::quic::{ClientConfig, Conn, ConnId, ConnectError, Endpoint, EndpointStats, Event};
+use crate::quic::{ClientConfig, Conn, ConnId, ConnectError, Endpoint, EndpointStats, Event, MigrateError};
 use crate::runtime::Waker;
 
 /// An application that runs on a core. Its methods are called from the poll loop and must not block.
@@ -138,6 +138,14 @@ impl ClientPorts {
         self.ports[self.next]
     }
 
+    /// The next port other than `port`, if there is one.
+    fn other_than(&mut self, port: u16) -> Option<u16> {
+        let at = (0..self.ports.len()).map(|n| (self.next + n) % self.ports.len());
+        let at = at.into_iter().find(|at| self.ports[*at] != port)?;
+        self.next = (at + 1) % self.ports.len();
+        Some(self.ports[at])
+    }
+
     /// A connection was opened from the next port.
     fn take(&mut self) {
         self.next = (self.next + 1) % self.ports.len();
@@ -198,6 +206,19 @@ impl<'a> Context<'a> {
         let id = self.endpoint.connect(self.now, config, server_name, local, remote)?;
         self.ports.take();
         Ok(id)
+    }
+
+    /// Moves a client's connection to another local address ([`Conn::migrate`]): to `to`, which must be an address of
+    /// this port, or by default to the next source port of [`CoreConfig::client_ports`](super::CoreConfig), whose
+    /// answers arrive at this core if the port's steering is known.
+    ///
+    /// # Errors
+    /// [`MigrateError`] if the connection cannot move, or not now.
+    pub fn migrate(&mut self, id: ConnId, to: Option<SocketAddr>) -> Result<(), MigrateError> {
+        let mut conn = self.endpoint.conn(id).ok_or(MigrateError::Closed)?;
+        let local = conn.local();
+        let next = || Some(SocketAddr::new(local.ip(), self.ports.other_than(local.port())?));
+        conn.migrate(to.or_else(next).ok_or(MigrateError::InUse)?)
     }
 
     /// Closes a connection. Its memory comes back in events.

@@ -306,6 +306,10 @@ impl App {
                 self.took |= !self.datagrams.kept.is_empty();
                 done
             }
+            Event::PathValidated { .. }
+            | Event::PathFailed { .. }
+            | Event::Migrated { .. }
+            | Event::PeerMigrated { .. } => Ok(()),
             Event::Closed { .. } => unreachable!("handled above"),
         }
     }

@@ -13,6 +13,7 @@ mod app;
 mod cores;
 mod datagrams;
 pub mod forwarder;
+mod moves;
 mod network;
 mod plan;
 
@@ -29,12 +30,15 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::mem::BufPool;
 use crate::quic::{
-    CidConfig, ClientConfig, CloseReason, ConnId, DropReason, Endpoint, EndpointConfig, EndpointStats, RUN,
-    RetryPolicy, RxMeta, ServerConfig, Slots, TOKEN_LIFETIME, TooBig, TransportConfig, Undelivered, tls,
+    CidConfig, ClientConfig, CloseReason, ConnId, DropReason, Endpoint, EndpointConfig, EndpointStats,
+    PreferredAddress, RUN, RetryPolicy, RxMeta, ServerConfig, Slots, TOKEN_LIFETIME, TooBig, TransportConfig,
+    Undelivered, tls,
 };
 
 pub use app::{App, Failure};
 use cores::Cores;
+pub use moves::Move;
+use moves::{Addresses, Ends};
 pub use network::{EcnFate, LinkConfig, LinkStats, Network};
 pub use plan::{DatagramPlan, Ending, Flow, Plan, Receive, Return, Space, StreamPlan, pattern};
 
@@ -128,8 +132,11 @@ struct World {
     turns: u64,
     ended: bool,
     crashed: bool,
-    /// Where packets of the client, which has moved, arrive at the server.
-    moved: Option<u8>,
+    addresses: Addresses,
+    /// Number of planned moves that have happened.
+    moved: usize,
+    /// For attackers.
+    side_rng: Rng,
     /// Whether a core has begun to stop, and whether it has stopped.
     stopping: bool,
     stopped: bool,
@@ -173,11 +180,6 @@ fn addr(side: Side) -> SocketAddr {
     }
 }
 
-/// The client's address after it has moved.
-fn moved_addr() -> SocketAddr {
-    SocketAddr::from(([198, 51, 100, 1], 40_000))
-}
-
 fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
     let windows = plan.window;
     Arc::new(TransportConfig {
@@ -204,8 +206,18 @@ fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
         ack_requests: plan.acks[side as usize].0,
         min_ack_delay: plan.acks[side as usize].1,
         datagrams: plan.datagrams.map(|datagrams| datagrams.config(side)),
+        preferred_address: preferred_address(plan, side),
         ..TransportConfig::default()
     })
+}
+
+/// The address that the server prefers.
+fn preferred_address(plan: &Plan, side: Side) -> PreferredAddress {
+    let v4 = match moves::preferred() {
+        SocketAddr::V4(v4) if plan.preferred && side == Side::Server => Some(v4),
+        _ => None,
+    };
+    PreferredAddress { v4, v6: None }
 }
 
 /// The engines of all cores of a host.
@@ -294,7 +306,9 @@ impl World {
             turns: 0,
             ended: false,
             crashed: false,
-            moved: None,
+            addresses: Addresses::new(Rng::from_u64(plan.seed ^ 0xadd_7e55)),
+            moved: 0,
+            side_rng: Rng::from_u64(plan.seed ^ 0xa77_ac4),
             stopping: false,
             stopped: false,
             closes_lost: [0; 2],
@@ -330,7 +344,13 @@ impl World {
                 if endpoint.next_timeout().is_some_and(|at| at <= self.now) {
                     endpoint.handle_timeout(self.now);
                     while let Some(doubted) = endpoint.poll_doubt() {
-                        if doubted != addr(host.side.peer()).ip() {
+                        let known = match host.side {
+                            Side::Client => {
+                                [addr(Side::Server), moves::preferred()].iter().any(|at| at.ip() == doubted)
+                            }
+                            Side::Server => self.addresses.is_known(doubted),
+                        };
+                        if !known {
                             return Err(format!("{doubted} is doubted, with whom there is no connection"));
                         }
                     }
@@ -353,14 +373,6 @@ impl World {
                     self.out.lens.clear();
                     let Some(transmit) = endpoint.poll_transmit_run(self.now, &mut self.out) else { break };
                     let to = host.side.peer();
-                    // The owner of a connection that has timed out answers to the client's new address.
-                    let answers = self.moved.is_some() && transmit.conn.is_none() && transmit.remote == moved_addr();
-                    if answers && host.side == Side::Server {
-                        continue;
-                    }
-                    if transmit.remote != addr(to) || transmit.local != host.addr {
-                        return Err(format!("datagram for {}", transmit.remote));
-                    }
                     if transmit.conn.is_none() && endpoint.answer_origin() != Some(ORIGIN) {
                         return Err("an answer has lost where its cause came from".into());
                     }
@@ -368,9 +380,28 @@ impl World {
                     self.sent_together += if sent > 1 { sent } else { 0 };
                     for (slot, len) in self.out.slots.iter().zip(&self.out.lens) {
                         (self.now.as_nanos(), index, len).hash(&mut self.trace);
+                        let data = &slot[..*len];
+                        let cid_len = self.plan.cid_lens[to as usize];
+                        let ends = self.addresses.send(host.side, &transmit, data, cid_len)?;
+                        // An attacker may be faster than the network, or slower.
+                        let copied = self.plan.spoof > 0
+                            && to == Side::Server
+                            && data[0] & 0x80 == 0
+                            && self.side_rng.chance(self.plan.spoof);
+                        let copy = ends.filter(|_| copied).map(|ends| {
+                            let outside = self.addresses.attacker();
+                            Ends { remote: outside, outside, ..ends }
+                        });
+                        let faster = self.side_rng.chance(500);
+                        if copy.is_some() && faster {
+                            self.network.send(self.now, to, copy, transmit.ecn, data);
+                        }
                         let before = self.network.stats;
-                        self.network.send(self.now, to, transmit.ecn, &slot[..*len]);
+                        self.network.send(self.now, to, ends, transmit.ecn, data);
                         let after = self.network.stats;
+                        if copy.is_some() && !faster {
+                            self.network.send(self.now, to, copy, transmit.ecn, data);
+                        }
                         let unread = after.lost - before.lost + after.corrupted - before.corrupted;
                         self.closes_lost[index] += if host.app.closed.is_some() { unread } else { 0 };
                         let row = &mut self.lost_in_a_row[index];
@@ -411,18 +442,15 @@ impl World {
     }
 
     fn deliver(&mut self) -> Result<(), Failure> {
-        while let Some((to, ecn, data)) = self.network.receive(self.now) {
-            let mut meta = RxMeta { local: addr(to), remote: addr(to.peer()), ecn };
-            let mut at = None;
-            if let Some(core) = self.moved {
-                // What is left of the handshake was sent before.
-                let long = data.first().is_some_and(|first| first & 0x80 != 0);
-                match to {
-                    Side::Client => continue,
-                    Side::Server if long => {}
-                    Side::Server => (meta.remote, at) = (moved_addr(), Some(core)),
-                }
-            }
+        while let Some((to, ends, ecn, data)) = self.network.receive(self.now) {
+            let meta = RxMeta { local: ends.local, remote: ends.remote, ecn };
+            self.addresses.arrive(to, &ends, data.len());
+            // The flow decides which core a datagram reaches, unless it is one of the handshake.
+            let long = data.first().is_some_and(|first| first & 0x80 != 0);
+            let known = [addr(Side::Client), addr(Side::Server)];
+            let elsewhere = !long && !(known.contains(&ends.local) && known.contains(&ends.remote));
+            let cores = u16::from(self.plan.cores[to as usize]);
+            let at = elsewhere.then(|| ((ends.local.port() ^ ends.remote.port()) % cores) as u8);
             let host = &mut self.hosts[usize::from(to == Side::Server)];
             host.cores.arrive(self.now, at, meta, data, ORIGIN)?;
         }
@@ -463,11 +491,34 @@ impl World {
                 self.ended = true;
             }
             Ending::Crash(side, at) if due(at, self.now) => self.crash(side),
-            Ending::Move(at, core) if due(at, self.now) && self.app(Side::Client).connected => {
-                self.moved = Some(core);
-                self.ended = true;
-            }
             _ => {}
+        }
+    }
+
+    /// Changes addresses as planned.
+    fn move_addresses(&mut self) {
+        while let Some((at, what)) = self.plan.moves.get(self.moved).copied()
+            && self.app(Side::Client).connected
+            && self.now.saturating_since(START) >= at
+        {
+            self.moved += 1;
+            let side = match what {
+                Move::RebindPort | Move::RebindHost => {
+                    self.addresses.rebind(what == Move::RebindHost);
+                    continue;
+                }
+                Move::Migrate(_) | Move::Probe(_) => Side::Client,
+                Move::Rotate(side) => side,
+            };
+            let host = &mut self.hosts[usize::from(side == Side::Server)];
+            let (conn, over) = (host.app.conn, host.app.closed.is_some());
+            let Some(mut conn) = conn.filter(|_| !over).and_then(|id| host.cores.of(conn).conn(id)) else { continue };
+            // It may not be possible now.
+            match what {
+                Move::Migrate(n) => drop(conn.migrate(moves::local(n))),
+                Move::Probe(n) => drop(conn.probe(moves::local(n))),
+                _ => conn.rotate_ids(),
+            }
         }
     }
 
@@ -516,11 +567,11 @@ impl World {
         let ending = match self.plan.ending {
             _ if self.ended => None,
             Ending::Early(_, at) | Ending::Cut(at) | Ending::Crash(_, at) => Some(at),
-            Ending::Move(at, _) if self.app(Side::Client).connected => Some(at),
             _ => None,
         };
         let stop = self.plan.stop.filter(|_| !self.stopping).map(|(_, _, at)| at);
-        let planned = ending.into_iter().chain(stop).map(|at| START + at);
+        let moves = self.plan.moves.get(self.moved).filter(|_| self.app(Side::Client).connected).map(|(at, _)| *at);
+        let planned = ending.into_iter().chain(stop).chain(moves).map(|at| START + at);
         let next = timers.chain(pauses).chain(self.network.next_arrival()).chain(planned).min();
         next.map(|at| at.max(self.now))
     }
@@ -533,6 +584,7 @@ impl World {
             self.settle(0)?;
             self.settle(1)?;
             self.end();
+            self.move_addresses();
             self.stop_core();
             self.settle(0)?;
             self.settle(1)?;
@@ -573,7 +625,7 @@ impl World {
             // Late packets are not duplicates, whatever the order and losses.
             let of = |endpoint: &Endpoint| endpoint.stats().drops[DropReason::Duplicate as usize];
             let duplicates: u64 = host.cores.all().map(of).sum();
-            if duplicates > 0 && self.plan.link.duplicate == 0 {
+            if duplicates > 0 && self.plan.link.duplicate == 0 && self.plan.spoof == 0 {
                 return Err(format!("{:?}: {duplicates} packets that came once were taken for duplicates", host.side));
             }
             self.check_reason(host)?;
@@ -654,9 +706,7 @@ impl World {
         let Some(reason) = &host.app.closed else { return Ok(()) };
         let expected = match reason {
             CloseReason::Local { code } | CloseReason::Application { code, .. } => {
-                *code == 3
-                    && (self.stopping
-                        || !matches!(self.plan.ending, Ending::Cut(_) | Ending::Crash(..) | Ending::Move(..)))
+                *code == 3 && (self.stopping || !matches!(self.plan.ending, Ending::Cut(_) | Ending::Crash(..)))
             }
             // A damaged Version Negotiation packet made the client begin with what it would not have chosen.
             CloseReason::Transport { code: 0x11, .. } | CloseReason::PeerTransport { code: 0x11, .. } => {
@@ -675,6 +725,8 @@ impl World {
             CloseReason::Shutdown => self.crashed || self.stopping,
             // An outage may last longer than the other side answers with its close.
             CloseReason::StatelessReset if self.ended && self.plan.link.outage.is_some() => true,
+            // A side that hears nothing any more, as its peer's address has changed, gives up first.
+            CloseReason::StatelessReset if self.addresses.rebindings > 0 => true,
             // A key update at rest comes when only this side has not timed out yet.
             CloseReason::StatelessReset if self.ended && self.plan.key_whims != [0; 2] => {
                 let peer = &self.app(host.side.peer()).closed;
@@ -698,7 +750,8 @@ impl World {
         let link = &self.plan.link;
         // Until marks are given up, everything is lost that has one.
         let lossy = link.loss > 0 || link.corrupt > 0 || link.ecn == EcnFate::Dropped;
-        self.network.cut || self.crashed || lossy || self.ended
+        let rebound = self.addresses.rebindings > 0;
+        rebound || self.network.cut || self.crashed || lossy || self.ended
     }
 
     fn describe(&self) -> String {

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
+use crate::sim::moves::Ends;
 
 /// ECN codepoints (RFC 3168 §5).
 const ECT_1: u8 = 0b01;
@@ -143,6 +144,7 @@ struct Arrival {
     /// Preserves the order of datagrams that arrive at the same time.
     seq: u64,
     to_server: bool,
+    ends: Ends,
     ecn: u8,
     data: Vec<u8>,
 }
@@ -185,8 +187,8 @@ impl Network {
         }
     }
 
-    /// Sends a datagram to `to` with the ECN codepoint `ecn`.
-    pub fn send(&mut self, now: Instant, to: Side, ecn: u8, data: &[u8]) {
+    /// Sends a datagram to `to` with the ECN codepoint `ecn`. Without `ends`, it leads nowhere.
+    pub fn send(&mut self, now: Instant, to: Side, ends: Option<Ends>, ecn: u8, data: &[u8]) {
         self.stats.sent += 1;
         let mtu = self.mtu(now);
         if data.len() > mtu && self.config.routers_tell {
@@ -200,6 +202,10 @@ impl Network {
             self.stats.lost += 1;
             return;
         }
+        let Some(ends) = ends else {
+            self.stats.lost += 1;
+            return;
+        };
         let Some(departure) = self.departure(now, to, data.len()) else {
             self.stats.lost += 1;
             return;
@@ -232,7 +238,8 @@ impl Network {
             self.seq += 1;
             let every = self.config.every.as_nanos() as u64;
             let given = if every == 0 { at } else { Instant::from_nanos(at.as_nanos().next_multiple_of(every)) };
-            self.flying.push(Reverse(Arrival { given, at, seq: self.seq, to_server: to == Side::Server, ecn, data }));
+            let (seq, to_server) = (self.seq, to == Side::Server);
+            self.flying.push(Reverse(Arrival { given, at, seq, to_server, ends, ecn, data }));
         }
     }
 
@@ -281,14 +288,15 @@ impl Network {
         self.flying.peek().map(|Reverse(a)| a.given)
     }
 
-    /// The next datagram that has arrived by `now`: its destination, ECN codepoint and payload.
-    pub fn receive(&mut self, now: Instant) -> Option<(Side, u8, Vec<u8>)> {
+    /// The next datagram that has arrived by `now`: its destination, addresses, ECN codepoint and payload.
+    pub fn receive(&mut self, now: Instant) -> Option<(Side, Ends, u8, Vec<u8>)> {
         if self.next_arrival()? > now {
             return None;
         }
         let Reverse(arrival) = self.flying.pop()?;
         self.stats.delivered += 1;
-        Some((if arrival.to_server { Side::Server } else { Side::Client }, arrival.ecn, arrival.data))
+        let to = if arrival.to_server { Side::Server } else { Side::Client };
+        Some((to, arrival.ends, arrival.ecn, arrival.data))
     }
 }
 
@@ -296,12 +304,17 @@ impl Network {
 mod tests {
     use super::*;
 
+    fn ends() -> Option<Ends> {
+        let any = crate::sim::moves::local(0);
+        Some(Ends { local: any, remote: any, outside: any })
+    }
+
     #[test]
     fn rate_spaces_arrivals_and_the_queue_is_bounded() {
         let config = LinkConfig { rate: 8_000_000, queue: 2000, ..LinkConfig::default() };
         let mut net = Network::new(config, Rng::from_u64(1));
         for _ in 0..10 {
-            net.send(Instant::ZERO, Side::Server, 0, &[0; 1000]);
+            net.send(Instant::ZERO, Side::Server, ends(), 0, &[0; 1000]);
         }
         assert_eq!(net.stats.lost, 7, "one on the wire, two bytes-worth in the queue");
         assert_eq!(net.next_arrival(), Some(Instant::from_nanos(2_000_000)));
@@ -325,8 +338,8 @@ mod tests {
             .into_iter()
             .map(|at| {
                 let now = net.start + ms(at);
-                net.send(now, Side::Server, 0, &[7; 1400]);
-                net.receive(now + ms(1)).is_some_and(|(_, ecn, _)| (1..=3).contains(&ecn))
+                net.send(now, Side::Server, ends(), 0, &[7; 1400]);
+                net.receive(now + ms(1)).is_some_and(|(_, _, ecn, _)| (1..=3).contains(&ecn))
             })
             .collect();
         assert_eq!(through, [true, false, false, true, false, false]);
@@ -340,7 +353,7 @@ mod tests {
         let run = || {
             let config = LinkConfig { loss: 100, duplicate: 100, reorder: 200, corrupt: 100, ..LinkConfig::default() };
             let mut net = Network::new(config, Rng::from_u64(9));
-            (0..500u32).for_each(|i| net.send(Instant::ZERO, Side::Client, 0, &i.to_be_bytes()));
+            (0..500u32).for_each(|i| net.send(Instant::ZERO, Side::Client, ends(), 0, &i.to_be_bytes()));
             let all: Vec<_> = std::iter::from_fn(|| net.receive(Instant::MAX)).collect();
             (all, net.stats)
         };

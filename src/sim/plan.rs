@@ -7,6 +7,7 @@ use crate::quic::{
     AckRequests, CidConfig, CongestionAlgorithm, DatagramConfig, DatagramOrder, Dir, DropPolicy, Priority, RetryPolicy,
     StreamId, Version, Versions,
 };
+use crate::sim::moves::Move;
 use crate::sim::network::{EcnFate, LinkConfig};
 
 /// How a receiver takes a stream's data.
@@ -146,9 +147,6 @@ pub enum Ending {
     Cut(Duration),
     /// One host loses all its state (a crash) and answers with stateless resets.
     Crash(Side, Duration),
-    /// The connected client gets another address, whose packets arrive at this core of the server. Its old address gets
-    /// none any more. Without migration (RFC 9000 §9), both sides time out.
-    Move(Duration, u8),
 }
 
 /// Everything determined by a seed.
@@ -216,6 +214,13 @@ pub struct Plan {
     pub datagrams: Option<DatagramPlan>,
     /// What becomes of the 0-RTT data of a client that has been connected before; `None` if it has not.
     pub early: Option<Return>,
+    /// What happens to the addresses, in order, each counted from the start. Nothing happens before the client has
+    /// connected.
+    pub moves: Vec<(Duration, Move)>,
+    /// Probability in per mille that an attacker sends a copy of a datagram to the server with another source address.
+    pub spoof: u64,
+    /// Whether the server prefers another address.
+    pub preferred: bool,
 }
 
 /// What the server does with the 0-RTT data of a client that has been there before.
@@ -335,11 +340,33 @@ fn cores(rng: &mut Rng, plan: &mut Plan) {
         plan.stop = Some((side, core, Duration::from_nanos(size(rng, 30))));
     }
     plan.cores_left = plan.cores.map(|cores| if rng.chance(500) { cores } else { 1 + rng.below(cores.into()) as u8 });
-    if let Ending::Cut(at) = plan.ending
-        && rng.chance(500)
-    {
-        plan.ending = Ending::Move(at, rng.below(plan.cores[1].into()) as u8);
+}
+
+/// Draws addresses that change.
+fn moves(rng: &mut Rng, plan: &mut Plan) {
+    if rng.chance(400) {
+        let few = 1 + rng.below(6);
+        let many = if rng.chance(100) { 50 } else { few };
+        // Times close to each other, and to the transfer.
+        let bits = 18 + rng.below(14);
+        plan.moves = (0..many)
+            .map(|_| {
+                let what = match rng.below(10) {
+                    0..3 => Move::RebindPort,
+                    3..5 => Move::RebindHost,
+                    5..8 => Move::Migrate(rng.below(4) as u8),
+                    8 => Move::Probe(rng.below(4) as u8),
+                    _ => Move::Rotate(if rng.chance(500) { Side::Client } else { Side::Server }),
+                };
+                (Duration::from_nanos(rng.below(1 << bits)) + 4 * plan.link.delay, what)
+            })
+            .collect();
+        plan.moves.sort_by_key(|(at, _)| *at);
     }
+    if rng.chance(150) {
+        plan.spoof = 1 + size(rng, 9);
+    }
+    plan.preferred = rng.chance(150);
 }
 
 /// Half of all hosts have IDs of the default length, the others up to the maximum.
@@ -449,6 +476,9 @@ impl Plan {
             acks: [(AckRequests::Never, None); 2],
             datagrams: None,
             early: Return::draw(seed),
+            moves: Vec::new(),
+            spoof: 0,
+            preferred: false,
         };
         // Draws for later features come last, so that the same seed otherwise produces the same play.
         if rng.chance(200) {
@@ -500,6 +530,7 @@ impl Plan {
         });
         let rng = &mut Rng::from_u64(seed ^ 0xda7a_67a0);
         plan.datagrams = rng.chance(300).then(|| DatagramPlan::draw(rng));
+        moves(&mut Rng::from_u64(seed ^ 0x30_7e5), &mut plan);
         plan
     }
 

@@ -20,6 +20,7 @@ mod datagrams;
 mod endings;
 mod hybrid;
 mod memory;
+mod migrating;
 mod misuse;
 mod model;
 mod pair;

@@ -52,19 +52,23 @@ fn a_full_exchange_is_a_loss() {
     world.end();
 }
 
-/// A NAT gives clients other source ports, and the hash leads to other cores. The owner gets all packets. It does not
-/// yet accept them, as they do not come from the connection's path, but the connections do not end either.
+/// A NAT gives clients other source ports, again and again, and the hash leads to other cores: the packets reach the
+/// owners, which follow the clients and stay the owners.
 #[test]
-fn packets_of_a_client_that_has_moved_reach_the_owner() {
-    let mut world = World::new(Host::new(3), Host::new(4), 5, 100_000);
-    let wrong_path =
-        |world: &World| World::sum(&world.servers, |core| core.endpoint_stats().drops[DropReason::WrongPath as usize]);
-    world.run(10_000, |world| World::sum(&world.servers, |core| core.endpoint_stats().rx_bytes) > 100_000);
-    assert_eq!(wrong_path(&world), 0);
-    world.hubs[1].borrow_mut().nat = 1000;
-    world.run(10_000, |world| wrong_path(world) > 20);
-    assert!(World::sum(&world.servers, |core| core.stats().handed_over) > 10);
-    world.hubs[1].borrow_mut().nat = 0;
+fn clients_that_move_stay_on_their_cores() {
+    let mut world = World::new(Host::new(3), Host::new(4), 5, 1_000_000);
+    let moves = |world: &World| World::sum(&world.servers, |core| core.endpoint_stats().paths_validated);
+    for n in 1..=6 {
+        world.run(10_000, |world| {
+            World::sum(&world.servers, |core| core.endpoint_stats().rx_bytes) > u64::from(n) * 150_000
+        });
+        world.rebind(1000 * n);
+        let before = moves(&world);
+        world.run(10_000, |world| moves(world) >= before + 10);
+    }
+    assert!(World::sum(&world.servers, |core| core.stats().handed_over) > 100);
+    let wrong = World::sum(&world.servers, |core| core.endpoint_stats().drops[DropReason::WrongPath as usize]);
+    assert_eq!(wrong, 0);
     world.finish(400_000);
     world.check();
     world.end();

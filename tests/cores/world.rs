@@ -30,6 +30,9 @@ pub enum Spread {
     Random,
 }
 
+/// The ports that clients send from.
+const CLIENT_PORTS: std::ops::Range<u16> = 50_000..50_100;
+
 /// A received frame.
 pub type Frame = FaultRx<SimRx>;
 
@@ -41,6 +44,9 @@ pub struct Hub {
     rng: Rng,
     /// A NAT gives the peer other source ports, which differ by this much.
     pub nat: u16,
+    /// On the peer's side of it: destination ports that differ by this much from a client's are those of its current
+    /// binding, and all others lead nowhere.
+    pub inside: Option<u16>,
 }
 
 impl Hub {
@@ -54,6 +60,14 @@ impl Hub {
                 let port = u16::from_be_bytes([bytes[34], bytes[35]]) + self.nat;
                 bytes[34..36].copy_from_slice(&port.to_be_bytes());
                 // No checksum (RFC 768).
+                bytes[40..42].fill(0);
+            }
+            if udp && let Some(nat) = self.inside {
+                let Some(port) = u16::from_be_bytes([bytes[36], bytes[37]]).checked_sub(nat) else { continue };
+                if !CLIENT_PORTS.contains(&port) {
+                    continue;
+                }
+                bytes[36..38].copy_from_slice(&port.to_be_bytes());
                 bytes[40..42].fill(0);
             }
             let core = match self.spread {
@@ -153,7 +167,7 @@ fn cores(
             net: config.net.for_core(core, host.cores),
             listen: server.as_ref().map(|_| 443),
             server,
-            client_ports: vec![50_000 + u16::from(core)],
+            client_ports: vec![CLIENT_PORTS.start + u16::from(core)],
             pool: BufPool::heap(),
             ..config
         };
@@ -172,7 +186,7 @@ impl World {
         let hub = |port, host: Host, seed| {
             let (port, rng) = (Faults::new(port, host.faults, Rng::from_u64(seed)), Rng::from_u64(!seed));
             let queues = (0..host.cores).map(|_| VecDeque::new()).collect();
-            Rc::new(RefCell::new(Hub { port, queues, spread: host.spread, rng, nat: 0 }))
+            Rc::new(RefCell::new(Hub { port, queues, spread: host.spread, rng, nat: 0, inside: None }))
         };
         let hubs = [hub(client_port, client, 1), hub(server_port, server, 2)];
         Self {
@@ -181,6 +195,12 @@ impl World {
             hubs,
             now: Instant::ZERO + Duration::from_millis(1),
         }
+    }
+
+    /// The NAT between both hosts rebinds: clients have source ports that differ by `by` from their own.
+    pub fn rebind(&mut self, by: u16) {
+        self.hubs[1].borrow_mut().nat = by;
+        self.hubs[0].borrow_mut().inside = Some(by);
     }
 
     /// Runs turns until `over`, which must return true within this many.

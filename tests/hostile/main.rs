@@ -24,6 +24,7 @@ mod memory;
 mod mtu;
 mod new_tokens;
 mod pace;
+mod paths;
 mod peer;
 mod pinning;
 mod probes;

@@ -132,6 +132,8 @@ pub struct Peer {
     pub acked: Option<u64>,
     /// Lengths of datagrams that contained a PATH_RESPONSE, and its data.
     pub path_responses: Vec<(usize, [u8; 8])>,
+    /// The same for PATH_CHALLENGE.
+    pub path_challenges: Vec<(usize, [u8; 8])>,
     /// Sequence numbers in RETIRE_CONNECTION_ID.
     pub retired: Vec<u64>,
     /// Delays in received ACK frames, with their packet number space.
@@ -441,6 +443,7 @@ impl Peer {
             packets: 0,
             acked: None,
             path_responses: Vec::new(),
+            path_challenges: Vec::new(),
             retired: Vec::new(),
             ack_delays: Vec::new(),
             ecn: [None; 3],
@@ -758,6 +761,7 @@ impl Peer {
                 }
                 Frame::NewToken { token } => self.new_tokens.push(token.to_vec()),
                 Frame::PathResponse(data) => self.path_responses.push((datagram, data)),
+                Frame::PathChallenge(data) => self.path_challenges.push((datagram, data)),
                 _ => {}
             }
         }

@@ -10,6 +10,7 @@ mod hang_ups;
 mod host;
 mod load_balancer;
 mod logs;
+mod moving;
 mod outputs;
 mod patience;
 #[path = "../peers/mod.rs"]

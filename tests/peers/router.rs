@@ -52,8 +52,8 @@ impl Balancer {
 /// Something that happens while the load balancer runs.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Clients get other source ports, or those that they had.
-    Moved(bool),
+    /// Clients get other source ports, or those that they had when this number was theirs; at first, it is 0.
+    Moved(u32),
     /// The fallback algorithm chooses another server for all clients, or the one that it chose first.
     Turned(bool),
     /// It gets another configuration.
@@ -116,8 +116,8 @@ fn bind(end: &End, port: u16) -> UdpSocket {
 struct Flow {
     /// What the fallback algorithm chose for it.
     choice: usize,
-    /// Sockets by server, and whether the client has moved.
-    up: HashMap<(usize, bool), Arc<UdpSocket>>,
+    /// Sockets by server, and by the number of the client's source ports.
+    up: HashMap<(usize, u32), Arc<UdpSocket>>,
 }
 
 impl Router {
@@ -182,7 +182,7 @@ impl Shared {
     /// Forwards datagrams. `ways` are the load balancer's end and the server's address of each server.
     fn forward(&self, front: &UdpSocket, ways: &[(End, Ipv4Addr)], mut balancer: Balancer) {
         let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
-        let (mut moved, mut turned, mut datagram) = (false, false, [0; 2048]);
+        let (mut moved, mut turned, mut datagram) = (0, false, [0; 2048]);
         thread::scope(|scope| {
             while !self.is_over() {
                 let Ok((len, client)) = front.recv_from(&mut datagram) else { continue };

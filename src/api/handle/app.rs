@@ -16,8 +16,8 @@ use crate::api::handle::readable::Readable;
 use crate::api::handle::{HandleEvent, Opening, Operation, Shared, Ticket};
 use crate::mem::PinnedBuf;
 use crate::quic::{
-    ConnId, DatagramErrorKind, DatagramOptions, Dir, Event, OpenError, ProvideErrorKind, SendData, SendErrorKind,
-    StreamError, StreamId,
+    ConnId, DatagramErrorKind, DatagramOptions, Dir, Event, MigrateError, OpenError, ProvideErrorKind, SendData,
+    SendErrorKind, StreamError, StreamId,
 };
 use crate::runtime::{App, Context, Unreachable, Waker};
 
@@ -185,7 +185,26 @@ impl HandleApp {
                 let done = cx.conn(conn).map_or(Err(StreamError::Closed), |mut c| c.set_out_of_space(id, what));
                 self.refused(conn, id, Operation::SetOutOfSpace, done);
             }
+            Command::Migrate { conn, to } => {
+                let done = cx.migrate(conn, to);
+                self.not_moved(conn, done);
+            }
+            Command::Probe { conn, local } => {
+                let done = cx.conn(conn).map_or(Err(MigrateError::Closed), |mut c| c.probe(local));
+                self.not_moved(conn, done);
+            }
+            Command::RotateIds { conn } => {
+                if let Some(mut conn) = cx.conn(conn) {
+                    conn.rotate_ids();
+                }
+            }
             Command::Close { conn, code, reason } => cx.close(conn, code, &reason),
+        }
+    }
+
+    fn not_moved(&mut self, conn: ConnId, done: Result<(), MigrateError>) {
+        if let Err(why) = done {
+            self.outbox.push(HandleEvent::MigrateRefused { conn, why });
         }
     }
 

@@ -8,8 +8,8 @@ use crate::api::handle::{ConnectRefusal, HandleEvent, Opening, Operation, Ticket
 use crate::base::time::Duration;
 use crate::mem::PinnedBuf;
 use crate::quic::{
-    ClientConfig, ConnId, DatagramErrorKind, Dir, Notify, OpenError, OutOfSpace, Priority, ProvideErrorKind, SendData,
-    SendErrorKind, StreamError, StreamId,
+    ClientConfig, ConnId, DatagramErrorKind, Dir, MigrateError, Notify, OpenError, OutOfSpace, Priority,
+    ProvideErrorKind, SendData, SendErrorKind, StreamError, StreamId,
 };
 
 /// Why a command was not queued.
@@ -99,6 +99,9 @@ pub(super) enum Command {
     SendDatagram { conn: ConnId, data: SendData, urgency: u8, within: Option<Duration> },
     ProvideDatagrams { conn: ConnId, bufs: Vec<PinnedBuf> },
     StopSending { conn: ConnId, id: StreamId, code: u64 },
+    Migrate { conn: ConnId, to: Option<SocketAddr> },
+    Probe { conn: ConnId, local: SocketAddr },
+    RotateIds { conn: ConnId },
     Close { conn: ConnId, code: u64, reason: String },
 }
 
@@ -143,7 +146,10 @@ impl Command {
             Self::SetOutOfSpace { conn, id, .. } => {
                 HandleEvent::Refused { conn, id, what: Operation::SetOutOfSpace, why: StreamError::Closed }
             }
-            Self::Close { .. } => return,
+            Self::Migrate { conn, .. } | Self::Probe { conn, .. } => {
+                HandleEvent::MigrateRefused { conn, why: MigrateError::Closed }
+            }
+            Self::RotateIds { .. } | Self::Close { .. } => return,
         });
     }
 }

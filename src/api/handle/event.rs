@@ -7,8 +7,8 @@ use thiserror::Error;
 use crate::api::handle::{LentChunk, Opening, Ticket};
 use crate::mem::PinnedBuf;
 use crate::quic::{
-    ConnId, DatagramErrorKind, Event, OpenError, ProvideErrorKind, ReceivedDatagram, SendData, SendErrorKind,
-    StreamError, StreamId,
+    ConnId, DatagramErrorKind, Event, MigrateError, OpenError, ProvideErrorKind, ReceivedDatagram, SendData,
+    SendErrorKind, StreamError, StreamId,
 };
 use crate::runtime::{ConnectFailure, Unreachable};
 
@@ -167,6 +167,13 @@ pub enum HandleEvent {
         what: Operation,
         /// The reason.
         why: StreamError,
+    },
+    /// A connection cannot move to another address, or probe one.
+    MigrateRefused {
+        /// The connection.
+        conn: ConnId,
+        /// The reason.
+        why: MigrateError,
     },
     /// A host cannot be reached, or the router on the way to it.
     Unreachable {

@@ -398,6 +398,32 @@ impl Handle {
         self.plain(conn, Command::StopSending { conn, id, code })
     }
 
+    /// Moves a client's connection to another local address (RFC 9000 §9.2): to `to`, or by default to the next source
+    /// port of its core. The engine's `Migrated` or `PathFailed` follows, or [`HandleEvent::MigrateRefused`].
+    ///
+    /// # Errors
+    /// [`CommandError`] if the command was not queued.
+    pub fn migrate(&self, conn: ConnId, to: Option<SocketAddr>) -> Result<(), CommandError> {
+        self.plain(conn, Command::Migrate { conn, to })
+    }
+
+    /// Validates the path from another local address without using it (RFC 9000 §9.1). The engine's `PathValidated` or
+    /// `PathFailed` follows, or [`HandleEvent::MigrateRefused`].
+    ///
+    /// # Errors
+    /// [`CommandError`] if the command was not queued.
+    pub fn probe(&self, conn: ConnId, local: SocketAddr) -> Result<(), CommandError> {
+        self.plain(conn, Command::Probe { conn, local })
+    }
+
+    /// Asks the peer to use other connection IDs from now on (RFC 9000 §5.1.2).
+    ///
+    /// # Errors
+    /// [`CommandError`] if the command was not queued.
+    pub fn rotate_ids(&self, conn: ConnId) -> Result<(), CommandError> {
+        self.plain(conn, Command::RotateIds { conn })
+    }
+
     /// Closes a connection with the application error `code`. All its memory is returned in events, followed by the
     /// engine's `Closed`. Has no effect on a connection that is already closed.
     ///

@@ -20,6 +20,9 @@ use crate::terminal::ProgressLine;
 /// Memory for files in transit, in addition to what --hold keeps, in bytes.
 const WORKING_MEMORY: u64 = 512 << 20;
 
+/// Number of source ports of a core whose connection moves.
+const MIGRATION_PORTS: u16 = 16;
+
 /// Fetches the files.
 pub fn run(args: &GetArgs) -> Result<(), Failure> {
     let plan = Plan::new(args)?;
@@ -77,6 +80,7 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
         remote,
         server_name,
         client: ClientConfig::new(tls, config)?,
+        migrate_every: args.migrate_every,
         jobs,
         hash: args.sha256,
         hold: args.hold,
@@ -88,7 +92,12 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
         bar.set_position(progress.bytes.load(Ordering::Relaxed));
         None
     };
-    let (clients, counters) = session.run(members, Role::Client { remote, flows: 1 }, || {}, watch)?;
+    let (clients, counters) = session.run(
+        members,
+        Role::Client { remote, flows: if args.migrate_every.is_some() { MIGRATION_PORTS } else { 1 } },
+        || {},
+        watch,
+    )?;
     bar.finish_and_clear();
     let outcomes = HqClient::gather(clients.into_iter().flatten());
     print(&outcomes, &counters, args);

@@ -13,7 +13,7 @@ use gannet::report::{machine, text};
 use super::origin::DPDK;
 use super::session::{
     Failure, Member, Renewal, Role, Session, check_places, client_tls, client_transport, cores_memory, idle_cores,
-    resolve, server_endpoint, tls_options, transport,
+    preferred_address, resolve, server_endpoint, tls_options, transport,
 };
 use crate::args::{PerfClientArgs, PerfServerArgs};
 use crate::terminal;
@@ -40,7 +40,8 @@ pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
 
 /// Like [`serve`], on a port that is already open.
 pub fn serve_on(args: &PerfServerArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
-    let wish = transport(&args.engine, &session.caps());
+    let mut wish = transport(&args.engine, &session.caps());
+    wish.preferred_address = preferred_address(&args.preferred_address, &args.engine, args.listen)?;
     let (mut members, mut lives) = (Vec::new(), Vec::new());
     for pool in &session.pools {
         let app = PerfServer::new(pool.clone());

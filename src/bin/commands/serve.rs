@@ -10,7 +10,9 @@ use gannet::quic::{EarlyDataRequest, ServerConfig};
 use gannet::report::text;
 
 use super::memory::{Memory, Wish};
-use super::session::{Failure, Member, Renewal, Role, Session, cores_memory, server_endpoint, tls_options, transport};
+use super::session::{
+    Failure, Member, Renewal, Role, Session, cores_memory, preferred_address, server_endpoint, tls_options, transport,
+};
 use crate::args::ServeArgs;
 use crate::terminal;
 
@@ -50,7 +52,8 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
         preload: args.preload,
         file_patience: hq::FILE_PATIENCE,
     };
-    let wish = transport(&args.engine, &session.caps());
+    let mut wish = transport(&args.engine, &session.caps());
+    wish.preferred_address = preferred_address(&args.preferred_address, &args.engine, args.listen)?;
     let mut server = ServerConfig::new(tls, wish.clone())?;
     if args.early_data {
         // Requests only read files, so they may be repeated.

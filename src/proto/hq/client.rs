@@ -71,6 +71,8 @@ pub struct HqClient {
     /// A router reported that it has no route to the server.
     no_path: bool,
     closed: bool,
+    /// When the connection moves to another source port.
+    move_at: Option<Instant>,
     next: usize,
     fetches: HashMap<StreamId, Fetch>,
     outcomes: Vec<Outcome>,
@@ -121,6 +123,7 @@ impl HqClient {
             connected: false,
             no_path: false,
             closed: false,
+            move_at: None,
             next: 0,
             fetches: HashMap::new(),
             outcomes,
@@ -382,6 +385,7 @@ impl App for HqClient {
         match event {
             Event::Connected { .. } => {
                 self.connected = true;
+                self.move_at = self.config.migrate_every.map(|every| cx.now() + every);
                 self.handshake = self.conn.and_then(|id| cx.conn(id)).and_then(|conn| conn.stats().handshake_time);
                 self.request(cx);
             }
@@ -425,7 +429,11 @@ impl App for HqClient {
             | Event::DatagramAcked { .. }
             | Event::DatagramLost { .. }
             | Event::DatagramsWritable
-            | Event::SendFinished { .. } => {}
+            | Event::SendFinished { .. }
+            | Event::PathValidated { .. }
+            | Event::PathFailed { .. }
+            | Event::Migrated { .. }
+            | Event::PeerMigrated { .. } => {}
         }
     }
 
@@ -441,6 +449,12 @@ impl App for HqClient {
             self.on_answer(cx, answer);
         }
         self.files.tend(now);
+        if self.move_at.is_some_and(|at| at <= now) && !self.closed {
+            self.move_at = self.config.migrate_every.map(|every| now + every);
+            if let Some(Err(why)) = self.conn.map(|id| cx.migrate(id, None)) {
+                tracing::debug!("the connection cannot move: {why}");
+            }
+        }
         if self.all_ended()
             && !self.closed
             && let Some(id) = self.conn
@@ -464,6 +478,10 @@ impl App for HqClient {
 
     fn waker(&self) -> Option<Waker> {
         Some(self.files.waker())
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.move_at.filter(|_| !self.closed)
     }
 
     fn is_done(&self) -> bool {

@@ -69,6 +69,7 @@ mod tests {
             server_name: "hq.test".into(),
             client: client_config(),
             jobs: (0..files).map(|n| Job { path: format!("/{n}"), output: Destination::Nowhere }).collect(),
+            migrate_every: None,
             hash: false,
             hold,
         }

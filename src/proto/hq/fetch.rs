@@ -52,6 +52,8 @@ pub struct HqClientConfig {
     pub server_name: String,
     /// TLS and transport settings.
     pub client: ClientConfig,
+    /// Move the connection to the next source port at this interval ([`Context::migrate`](crate::runtime::Context)).
+    pub migrate_every: Option<Duration>,
     /// The files to fetch.
     pub jobs: Vec<Job>,
     /// Compute the SHA-256 of each file.

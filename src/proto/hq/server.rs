@@ -558,7 +558,11 @@ impl App for HqServer {
             | Event::DatagramAcked { .. }
             | Event::DatagramLost { .. }
             | Event::DatagramsWritable
-            | Event::SendFinished { .. } => {}
+            | Event::SendFinished { .. }
+            | Event::PathValidated { .. }
+            | Event::PathFailed { .. }
+            | Event::Migrated { .. }
+            | Event::PeerMigrated { .. } => {}
         }
     }
 

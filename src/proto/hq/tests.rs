@@ -123,6 +123,7 @@ fn getter(dir: &Path, names: &[&str], disk: Option<&Arc<StuckDisk>>) -> HqClient
         server_name: "hq.test".into(),
         client: client_config(),
         jobs: names.iter().map(job).collect(),
+        migrate_every: None,
         hash: false,
         hold: 0,
     };

@@ -348,7 +348,11 @@ impl App for PerfClient {
             | Event::DatagramAcked { .. }
             | Event::DatagramLost { .. }
             | Event::DatagramsWritable
-            | Event::SendFinished { .. } => {}
+            | Event::SendFinished { .. }
+            | Event::PathValidated { .. }
+            | Event::PathFailed { .. }
+            | Event::Migrated { .. }
+            | Event::PeerMigrated { .. } => {}
         }
     }
 

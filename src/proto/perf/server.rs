@@ -345,7 +345,11 @@ impl App for PerfServer {
             | Event::DatagramAcked { .. }
             | Event::DatagramLost { .. }
             | Event::DatagramsWritable
-            | Event::SendFinished { .. } => {}
+            | Event::SendFinished { .. }
+            | Event::PathValidated { .. }
+            | Event::PathFailed { .. }
+            | Event::Migrated { .. }
+            | Event::PeerMigrated { .. } => {}
         }
     }
 

@@ -17,9 +17,14 @@ type Leaving = ArrayVec<(u16, Instant), MAX_LEAVING>;
 /// The IDs that we issued for one connection.
 #[derive(Debug)]
 pub(crate) struct LocalCids {
-    active: ArrayVec<u16, MAX_ACTIVE>,
+    /// While the peer is asked to retire IDs, there are as many new ones beside them.
+    active: ArrayVec<u16, { 2 * MAX_ACTIVE }>,
     /// Sequence numbers to announce (again) in NEW_CONNECTION_ID.
-    due: ArrayVec<u16, MAX_ACTIVE>,
+    due: ArrayVec<u16, { 2 * MAX_ACTIVE }>,
+    /// The peer is asked to retire the IDs below this one.
+    retire_prior_to: u16,
+    /// Whether the IDs are to be replaced.
+    rotates: bool,
     /// The next sequence number; 2^16 if all are used.
     next: u32,
     leaving: Option<Box<Leaving>>,
@@ -29,20 +34,70 @@ impl LocalCids {
     /// Sequence number of the handshake's ID (RFC 9000 §5.1.1).
     pub(crate) const HANDSHAKE: u16 = 0;
 
+    /// Sequence number of the ID that comes with a preferred address (RFC 9000 §5.1.1).
+    pub(crate) const PREFERRED: u16 = 1;
+
     pub(crate) fn new() -> Self {
-        Self { active: [Self::HANDSHAKE].into_iter().collect(), next: 1, due: ArrayVec::new(), leaving: None }
+        let active = [Self::HANDSHAKE].into_iter().collect();
+        Self { active, due: ArrayVec::new(), retire_prior_to: 0, rotates: false, next: 1, leaving: None }
+    }
+
+    /// The ID for the preferred address, which is announced along with it (RFC 9000 §5.1.1). To be called before any
+    /// other is issued.
+    pub(crate) fn issue_preferred(&mut self) {
+        debug_assert_eq!(self.next, u32::from(Self::PREFERRED));
+        self.active.push(Self::PREFERRED);
+        self.next = u32::from(Self::PREFERRED) + 1;
+    }
+
+    /// Asks the peer to retire all IDs, and issues new ones until `limit` are active. False, and nothing happens, while
+    /// the peer has yet to retire those that it was asked for before (RFC 9000 §5.1.2), or if there are no more numbers.
+    pub(crate) fn rotate(&mut self, limit: usize) -> bool {
+        let limit = limit.min(MAX_ACTIVE);
+        let asked = self.active.iter().any(|sequence| *sequence < self.retire_prior_to);
+        let Ok(next) = u16::try_from(self.next) else { return false };
+        if asked || limit < 2 || u32::from(next) + limit as u32 > u32::from(u16::MAX) {
+            return false;
+        }
+        self.retire_prior_to = next;
+        // Those that are not announced yet never will be, except to be retired.
+        self.issue(limit);
+        true
+    }
+
+    /// Whether there is an ID for the preferred address that the peer has not retired.
+    pub(crate) fn has_preferred(&self) -> bool {
+        self.due.is_empty() && self.active.contains(&Self::PREFERRED)
+    }
+
+    /// Asks for [`LocalCids::rotate`] when frames are written next.
+    pub(crate) fn ask_to_rotate(&mut self) {
+        self.rotates = true;
+    }
+
+    /// Whether it was asked for since the last call.
+    pub(crate) fn take_rotation(&mut self) -> bool {
+        std::mem::take(&mut self.rotates)
+    }
+
+    /// The Retire Prior To field of announcements.
+    pub(crate) fn retire_prior_to(&self) -> u16 {
+        self.retire_prior_to
     }
 
     /// Issues IDs until `limit` are active or the sequence numbers are exhausted.
     pub(crate) fn issue(&mut self, limit: usize) {
         let limit = limit.min(MAX_ACTIVE);
-        while self.active.len() < limit
+        let mut lasting = self.active.iter().filter(|sequence| **sequence >= self.retire_prior_to).count();
+        while lasting < limit
+            && !self.active.is_full()
             && !self.due.is_full()
             && let Ok(sequence) = u16::try_from(self.next)
         {
             self.active.push(sequence);
             self.due.push(sequence);
             self.next += 1;
+            lasting += 1;
         }
     }
 
@@ -130,6 +185,35 @@ mod tests {
         l.announce_lost(0);
         assert_eq!(l.due.as_slice(), [3], "retired");
         assert!(l.accepts(3, SOON) && !l.accepts(4, SOON));
+    }
+
+    /// RFC 9000 §5.1.1, §5.1.2.
+    #[test]
+    fn all_ids_can_be_replaced() {
+        let mut l = LocalCids::new();
+        l.issue(4);
+        (1..4).for_each(|sequence| l.announced(sequence));
+        assert!(l.rotate(4) && l.retire_prior_to() == 4);
+        assert_eq!(l.due.as_slice(), [4, 5, 6, 7]);
+        assert!(!l.rotate(4), "the peer has yet to follow");
+        (4..8).for_each(|sequence| l.announced(sequence));
+        for sequence in 0..4 {
+            assert!(l.accepts(sequence as u16, NOW));
+            l.retire(sequence, Some(4), NOW, SOON).unwrap();
+            l.issue(4);
+        }
+        assert_eq!((l.due(), l.active.len()), (None, 4), "no more than the limit");
+        assert!(l.rotate(4));
+        assert!(!LocalCids::new().rotate(1), "a peer with one ID has none to change to");
+    }
+
+    #[test]
+    fn the_preferred_address_has_the_second_id() {
+        let mut l = LocalCids::new();
+        l.issue_preferred();
+        assert!(l.accepts(LocalCids::PREFERRED, NOW) && l.due().is_none());
+        l.issue(3);
+        assert_eq!(l.due.as_slice(), [2]);
     }
 
     #[test]

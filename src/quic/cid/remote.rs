@@ -15,9 +15,13 @@ struct RemoteCid {
     seq: u64,
     cid: ConnectionId,
     token: Option<ResetToken>,
+    /// Whether it is, or was, used on a path. It is never used on another one (RFC 9000 §9.5).
+    used: bool,
+    /// Whether it is not used any more, but could not be retired yet.
+    idle: bool,
 }
 
-/// The IDs that the peer issued for one connection; the first is in use.
+/// The IDs that the peer issued for one connection; the first is used on the path in use.
 #[derive(Debug)]
 pub(crate) struct RemoteCids {
     known: ArrayVec<RemoteCid, MAX_ACTIVE>,
@@ -30,12 +34,62 @@ pub(crate) struct RemoteCids {
 impl RemoteCids {
     pub(crate) fn new(first: ConnectionId) -> Self {
         let mut known = ArrayVec::new();
-        known.push(RemoteCid { seq: 0, cid: first, token: None });
+        known.push(RemoteCid { seq: 0, cid: first, token: None, used: true, idle: false });
         Self { known, retire_prior_to: 0, retiring: ArrayVec::new(), token_changed: false }
     }
 
     pub(crate) fn current(&self) -> &ConnectionId {
         &self.known[0].cid
+    }
+
+    /// Sequence number of [`RemoteCids::current`].
+    pub(crate) fn current_seq(&self) -> u64 {
+        self.known[0].seq
+    }
+
+    /// The ID with this sequence number, unless it is retired.
+    pub(crate) fn get(&self, seq: u64) -> Option<&ConnectionId> {
+        self.known.iter().find(|known| known.seq == seq).map(|known| &known.cid)
+    }
+
+    /// Whether there is an ID for another path.
+    #[cfg(test)]
+    pub(crate) fn has_unused(&self) -> bool {
+        self.known.iter().any(|known| !known.used)
+    }
+
+    /// Takes the next ID that was not used on any path, for one path (RFC 9000 §9.5). A peer with an empty ID has no
+    /// other.
+    pub(crate) fn take_unused(&mut self) -> Option<u64> {
+        if self.current().is_empty() {
+            return Some(self.current_seq());
+        }
+        let next = self.known.iter_mut().filter(|known| !known.used).min_by_key(|known| known.seq)?;
+        next.used = true;
+        Some(next.seq)
+    }
+
+    /// Uses the ID `seq` on the path in use, which is another one from now on. Nothing changes if the ID is retired.
+    pub(crate) fn make_current(&mut self, seq: u64) {
+        if let Some(at) = self.known.iter().position(|known| known.seq == seq) {
+            self.known.swap(0, at);
+            // The address may have changed, even if the ID has not.
+            self.token_changed = true;
+        }
+    }
+
+    /// Retires the ID of a path that is not used any more (RFC 9000 §5.1.2), unless it is also that of the path in use.
+    pub(crate) fn retire(&mut self, seq: u64) {
+        let current = self.current_seq();
+        if let Some(known) = self.known.iter_mut().find(|known| known.seq == seq && seq != current) {
+            known.idle = true;
+        }
+        while let Some(at) = self.known.iter().skip(1).position(|known| known.idle)
+            && !self.retiring.is_full()
+        {
+            let gone = self.known.remove(at + 1);
+            self.retiring.push((gone.seq, true));
+        }
     }
 
     /// Sets the ID that the peer chose for itself during the handshake (RFC 9000 §7.2).
@@ -81,16 +135,32 @@ impl RemoteCids {
         self.retire_prior_to = limit;
         self.token_changed = true;
         self.retiring.extend(self.known.iter().filter(|k| k.seq < limit).map(|k| (k.seq, true)));
+        let current = self.current_seq();
         self.known.retain(|k| k.seq >= limit);
         if seq < limit {
+            self.choose_current(current);
             if self.retiring.iter().all(|(s, _)| *s != seq) && self.retiring.try_push((seq, true)).is_err() {
                 return Err(TransportError::CONNECTION_ID_LIMIT_ERROR);
             }
             return Ok(());
         }
         self.known
-            .try_push(RemoteCid { seq, cid, token: Some(token) })
-            .map_err(|_| TransportError::CONNECTION_ID_LIMIT_ERROR)
+            .try_push(RemoteCid { seq, cid, token: Some(token), used: false, idle: false })
+            .map_err(|_| TransportError::CONNECTION_ID_LIMIT_ERROR)?;
+        self.choose_current(current);
+        Ok(())
+    }
+
+    /// If the ID of the path in use, which was `former`, is retired, an unused one takes its place; the ID of another
+    /// path does so only if there is no other.
+    fn choose_current(&mut self, former: u64) {
+        if self.current_seq() == former {
+            return;
+        }
+        let unused = self.known.iter().enumerate().filter(|(_, known)| !known.used).min_by_key(|(_, known)| known.seq);
+        let at = unused.map_or(0, |(at, _)| at);
+        self.known.swap(0, at);
+        (self.known[0].used, self.known[0].idle) = (true, false);
     }
 
     /// The next sequence number to retire.
@@ -125,10 +195,11 @@ impl RemoteCids {
         std::mem::take(&mut self.token_changed).then(|| self.known[0].token)
     }
 
-    /// Whether `token` is the stateless reset token of the ID in use (RFC 9000 §10.3.1), in constant time.
+    /// Whether `token` is the stateless reset token of an ID in use on any path (RFC 9000 §10.3.1), in constant time.
     pub(crate) fn is_reset_token(&self, token: &ResetToken) -> bool {
         use subtle::ConstantTimeEq;
-        self.known[0].token.is_some_and(|known| known.ct_eq(token).into())
+        let tokens = self.known.iter().filter(|known| known.used).filter_map(|known| known.token);
+        tokens.fold(false, |any, known| any | bool::from(known.ct_eq(token)))
     }
 }
 
@@ -232,6 +303,68 @@ mod tests {
         assert_eq!(r.retire_due(), None, "acknowledged once is enough");
         r.insert(13, 13, id(13), [13; 16]).unwrap();
         assert_eq!(r.retire_due(), Some(12));
+    }
+
+    /// RFC 9000 §9.5: "MUST NOT reuse a connection ID when sending to more than one destination address".
+    #[test]
+    fn each_path_has_an_id_of_its_own() {
+        let mut r = RemoteCids::new(id(0));
+        assert_eq!((r.take_unused(), r.has_unused()), (None, false));
+        for n in 1..4 {
+            r.insert(n.into(), 0, id(n), [n; 16]).unwrap();
+        }
+        assert_eq!((r.take_unused(), r.take_unused()), (Some(1), Some(2)));
+        assert!(r.is_reset_token(&[2; 16]) && !r.is_reset_token(&[3; 16]), "in use, and not yet");
+        r.make_current(2);
+        assert_eq!((r.current_seq(), *r.current(), r.get(1).copied()), (2, id(2), Some(id(1))));
+        assert_eq!(r.take_changed_token(), Some(Some([2; 16])));
+        r.retire(1);
+        r.retire(2);
+        assert_eq!((r.retire_due(), r.get(1), r.current_seq()), (Some(1), None, 2), "the one in use stays");
+        // The peer retires the one in use: the next is an unused one.
+        r.insert(4, 3, id(4), [4; 16]).unwrap();
+        assert_eq!(r.current_seq(), 3);
+        assert_eq!((r.take_unused(), r.take_unused()), (Some(4), None));
+    }
+
+    #[test]
+    fn the_id_of_another_path_is_the_last_resort() {
+        let mut r = RemoteCids::new(id(0));
+        for n in 1..4 {
+            r.insert(n.into(), 0, id(n), [n; 16]).unwrap();
+        }
+        assert_eq!(r.take_unused(), Some(1));
+        r.insert(4, 1, id(4), [4; 16]).unwrap();
+        assert_eq!(r.current_seq(), 2, "1 is that of another path");
+        assert_eq!((r.take_unused(), r.take_unused()), (Some(3), Some(4)));
+        r.insert(5, 3, id(5), [5; 16]).unwrap();
+        assert_eq!((r.current_seq(), r.take_unused()), (5, None));
+        r.insert(6, 6, id(6), [6; 16]).unwrap();
+        assert_eq!((r.current_seq(), *r.current(), r.has_unused()), (6, id(6), false));
+    }
+
+    #[test]
+    fn an_empty_id_is_that_of_every_path() {
+        let mut r = RemoteCids::new(ConnectionId::default());
+        assert_eq!((r.take_unused(), r.take_unused()), (Some(0), Some(0)));
+        r.retire(0);
+        assert_eq!((r.retire_due(), r.current().len()), (None, 0));
+    }
+
+    /// However many paths are left while no acknowledgement arrives.
+    #[test]
+    fn ids_that_cannot_be_retired_yet_are_retired_later() {
+        let mut r = RemoteCids::new(id(0));
+        for n in 1..=12 {
+            r.insert(n.into(), n.into(), id(n), [n; 16]).unwrap();
+        }
+        r.insert(13, 0, id(13), [13; 16]).unwrap();
+        let seq = r.take_unused().unwrap();
+        r.retire(seq);
+        assert!(r.get(13).is_some() && !r.has_unused(), "12 are in flight");
+        r.retire_acked(0);
+        r.retire(13);
+        assert!(r.get(13).is_none());
     }
 
     #[test]

@@ -165,6 +165,11 @@ impl Congestion {
         Self { controller, pacer, mtu, in_flight: 0, recovery_start: None, prior: None, app_limited: false }
     }
 
+    /// The same, for another path of which the same is expected, where nothing is in flight yet.
+    pub(crate) fn with_nothing_in_flight(&self) -> Self {
+        Self { in_flight: 0, prior: None, ..self.clone() }
+    }
+
     /// Whether the window grows as in slow start (RFC 9002 §7.3.1).
     pub fn in_slow_start(&self) -> bool {
         self.controller.in_slow_start()

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::mem::PinnedBuf;
 use crate::quic::connection::Connection;
+use crate::quic::connection::migrate::MigrateError;
 use crate::quic::early::EarlyData;
 use crate::quic::event::{Dir, Event, Notify, OutOfSpace, SendData};
 use crate::quic::stats::{ConnStats, StreamStats};
@@ -431,6 +432,37 @@ impl<'a> Conn<'a> {
     /// that tells the peer is sent as soon as possible.
     pub fn update_keys(&mut self) -> bool {
         self.conn.is_active() && self.conn.update_keys()
+    }
+}
+
+impl Conn<'_> {
+    /// Moves a client to another local address (RFC 9000 §9.2): validates the path from there, with a connection ID of
+    /// its own, and uses it if the server answers ([`Event::Migrated`]). Otherwise the connection stays where it is
+    /// ([`Event::PathFailed`]). Datagrams to `local` have to reach the endpoint. A later call takes the place of an
+    /// earlier one.
+    ///
+    /// # Errors
+    /// [`MigrateError`] if the connection cannot move, or not now.
+    pub fn migrate(&mut self, local: SocketAddr) -> Result<(), MigrateError> {
+        self.conn.use_local(local, true)
+    }
+
+    /// Validates the path from another local address without using it (RFC 9000 §9.1): [`Event::PathValidated`] or
+    /// [`Event::PathFailed`] follows. For the next 10 s, [`Conn::migrate`] then moves there at once.
+    ///
+    /// # Errors
+    /// [`MigrateError`] if there cannot be another path, or not now.
+    pub fn probe(&mut self, local: SocketAddr) -> Result<(), MigrateError> {
+        self.conn.use_local(local, false)
+    }
+
+    /// Asks the peer to use other connection IDs from now on (RFC 9000 §5.1.2), so that observers cannot link what it
+    /// sends to what it has sent before. Nothing happens while the peer has yet to follow an earlier request.
+    pub fn rotate_ids(&mut self) {
+        if self.is_established() {
+            self.conn.local_cids.ask_to_rotate();
+            self.conn.ping_due = true;
+        }
     }
 }
 

@@ -25,6 +25,7 @@ impl Connection {
             mtu: self.path.mtu.current(),
             version: self.version,
             ecn: self.path.ecn.is_capable(),
+            migrations: self.moves,
             ..self.stats
         }
     }

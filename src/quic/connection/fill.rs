@@ -119,13 +119,6 @@ impl Connection {
             self.handshake_done_due = false;
         }
         self.put_new_tokens(cx, builder);
-        while let Some(data) = self.path.response_due()
-            && builder.put(&Frame::PathResponse(data), None)
-        {
-            self.path.response_sent();
-            // It proves that the path carries datagrams of this size (RFC 9000 §8.2.2).
-            builder.expand = true;
-        }
         let due = self.recv_credit.update_due();
         if due.is_some() {
             // The memory available for it may have changed.
@@ -162,10 +155,14 @@ impl Connection {
     }
 
     fn put_cids(&mut self, ids: &IdMaker, builder: &mut PacketBuilder<'_>) {
+        if self.local_cids.take_rotation() {
+            self.local_cids.rotate(ids.most_active(self.peer.active_connection_id_limit));
+        }
         while let Some(sequence) = self.local_cids.due() {
             let (seq, cid) = (u64::from(sequence), ids.cid(self.id, sequence));
             let reset_token = ids.token(&cid);
-            let frame = Frame::NewConnectionId { seq, retire_prior_to: 0, cid, reset_token };
+            let retire_prior_to = self.local_cids.retire_prior_to().min(sequence).into();
+            let frame = Frame::NewConnectionId { seq, retire_prior_to, cid, reset_token };
             if !builder.put(&frame, Some(SentFrame::NewConnectionId(seq))) {
                 break;
             }

@@ -55,6 +55,7 @@ impl Connection {
             }
             Frame::NewConnectionId { seq, retire_prior_to, cid, reset_token } => {
                 self.remote_cids.insert(*seq, *retire_prior_to, *cid, *reset_token).map_err(fault)?;
+                self.on_remote_ids();
             }
             Frame::RetireConnectionId { seq } => {
                 // Packets to the retired ID may be in flight for as long (RFC 9000 §9.5 explains the 3 PTO).
@@ -67,9 +68,8 @@ impl Connection {
                     return Err(Fault::new(TransportError::NO_ERROR, frame.frame_type(), why));
                 }
             }
-            Frame::PathChallenge(data) => self.path.on_challenge(*data),
-            // We never send challenges.
-            Frame::PathResponse(_) => return Err(fault(TransportError::PROTOCOL_VIOLATION)),
+            Frame::PathChallenge(data) => self.on_path_challenge(cx, *data),
+            Frame::PathResponse(data) => self.on_path_response(cx, data)?,
             Frame::ConnectionClose { code, reason, .. } => {
                 let reason = String::from_utf8_lossy(reason).into_owned();
                 self.on_peer_close(cx, CloseReason::PeerTransport { code: *code, reason });

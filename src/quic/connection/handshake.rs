@@ -50,7 +50,7 @@ impl Connection {
             initial_max_streams_uni: config.max_streams_uni,
             ack_delay_exponent: 3,
             max_ack_delay: announced_ack_delay(config.max_ack_delay),
-            disable_active_migration: true,
+            disable_active_migration: server && !config.migration,
             active_connection_id_limit: MAX_ACTIVE as u64,
             version_information: self.version_information(cx),
             grease_quic_bit: cx.ids.greases(),
@@ -58,6 +58,7 @@ impl Connection {
             reset_stream_at: config.reset_stream_at,
             min_ack_delay: self.least_ack_delay().map(|min| min.as_micros() as u64),
             max_datagram_frame_size: config.datagrams.as_ref().map_or(0, |datagrams| datagrams.max_frame_size.into()),
+            preferred_address: self.preferred_param(cx),
         }
     }
 
@@ -186,6 +187,9 @@ impl Connection {
         if let Some(token) = params.stateless_reset_token {
             self.remote_cids.set_first_token(token);
         }
+        if let Some(preferred) = &params.preferred_address {
+            self.take_preferred(preferred)?;
+        }
         self.apply_limits(cx, &params)?;
         self.path.mtu.limit(params.max_udp_payload_size.min(u64::from(u16::MAX)) as u16);
         self.peer = PeerLimits::of(&params, true);
@@ -231,7 +235,7 @@ impl Connection {
             tls.ignores_tickets = true;
         }
         self.opening = None;
-        self.path.validate();
+        self.validate_first_path();
         self.stats.handshake_time = Some(cx.now.saturating_since(self.born));
         cx.stats.handshakes += 1;
         cx.stats.handshakes_v2 += u64::from(self.version == Version::V2);
@@ -273,6 +277,7 @@ impl Connection {
         self.path.ecn.on_confirmed();
         self.remote_cids.tell_again();
         self.path.mtu.enable(cx.now);
+        self.accept_offer();
         self.idle_reset_at = None;
         self.reset_idle(cx.now);
     }

@@ -7,7 +7,7 @@ use crate::quic::recovery::SpaceId;
 
 impl Connection {
     /// The next packet numbers of all spaces.
-    fn next_numbers(&self) -> [u64; 3] {
+    pub(super) fn next_numbers(&self) -> [u64; 3] {
         self.spaces.each_ref().map(|space| space.next_pn)
     }
 

@@ -18,9 +18,11 @@ mod handshake_ids;
 mod keys;
 mod last_words;
 mod marks;
+mod migrate;
 mod notify;
 mod packet;
 mod path;
+mod paths;
 mod payload;
 mod peer;
 mod receive;
@@ -51,8 +53,8 @@ use crate::quic::event::{ConnId, Event};
 use crate::quic::fixed_bit::FixedBit;
 use crate::quic::flow::{RecvCredit, SendCredit};
 use crate::quic::memory::{Account, Memory};
-use crate::quic::path::{Ecn, MIN_MTU, Path, Spin};
-use crate::quic::recovery::{Context, Recovery, RecoveryConfig, SpaceId};
+use crate::quic::path::{Ecn, Path, Paths, Spin};
+use crate::quic::recovery::{Context, Recovery, SpaceId};
 use crate::quic::space::Space;
 use crate::quic::stats::{ConnStats, EndpointStats};
 use crate::quic::stream::{Streams, Windows};
@@ -68,6 +70,7 @@ pub(crate) use closing::Fault;
 use closing::State;
 use handshake_ids::HandshakeIds;
 use keys::OneRtt;
+pub use migrate::MigrateError;
 pub(crate) use path::Route;
 pub use path::{TooBig, Undelivered};
 use peer::PeerLimits;
@@ -176,7 +179,18 @@ pub(crate) struct Connection {
     recovery: Recovery<SentFrames>,
     /// The next packet number of the Data space to skip; 0 until one is chosen.
     skip_at: u64,
+    /// The path in use.
     path: Path,
+    /// Other paths and their validation, if there are any.
+    paths: Option<Box<Paths>>,
+    /// Whether a challenge, or an answer to one, may have to be sent.
+    path_work: bool,
+    /// Whether a challenge was ever sent.
+    challenged: bool,
+    /// Whether the last packet received contained frames other than probing frames (RFC 9000 §9.1).
+    non_probing: bool,
+    /// Number of changes of the path.
+    moves: u32,
     local_cids: LocalCids,
     remote_cids: RemoteCids,
     /// The peer's reset token as registered with the endpoint.
@@ -233,15 +247,7 @@ impl Connection {
     /// `sender` are the keys of the peer's Initial packets, if they are already derived.
     pub(crate) fn new(birth: &Birth, now: Instant, sender: Option<DirectionKeys>) -> Self {
         let config = birth.config.clone();
-        let recovery = Recovery::new(
-            &RecoveryConfig {
-                initial_rtt: config.initial_rtt,
-                max_datagram: MIN_MTU,
-                algorithm: config.congestion,
-                pacing: config.pacing,
-            },
-            now,
-        );
+        let recovery = Recovery::new(&path::recovery_config(&config), now);
         let windows = Windows {
             bidi_local: config.stream_window_bidi_local,
             bidi_remote: config.peer_window(config.stream_window_bidi_remote),
@@ -291,6 +297,11 @@ impl Connection {
                 Ecn::new(config.ecn),
                 birth.spin,
             ),
+            paths: None,
+            path_work: false,
+            challenged: false,
+            non_probing: false,
+            moves: 0,
             local_cids: LocalCids::new(),
             remote_cids: RemoteCids::new(birth.remote_cid),
             reset_token: None,
@@ -368,12 +379,6 @@ impl Connection {
         self.reset_token
     }
 
-    /// The old and the new token, if it has changed.
-    pub(crate) fn take_token_news(&mut self) -> Option<(Option<ResetToken>, Option<ResetToken>)> {
-        let new = self.remote_cids.take_changed_token()?;
-        Some((std::mem::replace(&mut self.reset_token, new), new))
-    }
-
     /// Whether packets to our ID with this sequence number are accepted.
     #[inline]
     pub(crate) fn accepts_sequence(&self, sequence: u16, now: Instant) -> bool {
@@ -411,10 +416,10 @@ impl Connection {
         }
     }
 
-    /// Whether the client's address must be validated before more is sent to it (RFC 9000 §8.1). Only whole datagrams
-    /// are sent; smaller remainders of the budget are not used.
+    /// Whether the client's address must be validated before more is sent to it (RFC 9000 §8.1, §9.3.1). Only whole
+    /// datagrams are sent; smaller remainders of the budget are not used.
     fn at_amplification_limit(&self) -> bool {
-        self.path.budget() < u64::from(MIN_MTU)
+        self.path.budget() < u64::from(self.path.mtu.current())
     }
 
     fn peer_max_ack_delay(&self) -> Duration {

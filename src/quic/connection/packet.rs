@@ -60,8 +60,6 @@ pub(super) struct PacketBuilder<'s> {
     pub(super) frames: Vec<SentFrame>,
     pub(super) eliciting: bool,
     pub(super) padded: bool,
-    /// Whether the packet has to be in a datagram of at least 1200 bytes.
-    pub(super) expand: bool,
 }
 
 /// Offsets in a packet whose header is written.
@@ -112,7 +110,6 @@ impl<'s> PacketBuilder<'s> {
             frames: std::mem::take(frames),
             eliciting: false,
             padded: false,
-            expand: false,
         }
     }
 

@@ -4,7 +4,11 @@ use std::net::SocketAddr;
 
 use crate::base::Side;
 use crate::base::time::Instant;
+use crate::quic::cid::ResetToken;
+use crate::quic::config::TransportConfig;
 use crate::quic::connection::Connection;
+use crate::quic::path::MIN_MTU;
+use crate::quic::recovery::RecoveryConfig;
 use crate::wire::quic::{ConnectionId, header};
 
 /// Identifies the packets of a connection in reports from the network.
@@ -54,10 +58,20 @@ fn is_for(packet: &[u8], cid: &ConnectionId) -> bool {
     }
 }
 
+/// Settings of loss recovery on a path of which nothing is known.
+pub(super) fn recovery_config(config: &TransportConfig) -> RecoveryConfig {
+    RecoveryConfig {
+        initial_rtt: config.initial_rtt,
+        max_datagram: MIN_MTU,
+        algorithm: config.congestion,
+        pacing: config.pacing,
+    }
+}
+
 impl Connection {
     /// Whether the connection runs between these addresses.
     pub(crate) fn is_on_path(&self, local: SocketAddr, remote: SocketAddr) -> bool {
-        self.path.local == local && self.path.remote == remote
+        self.path.is_between(local, remote)
     }
 
     /// Whether a datagram that a router reports can be one of ours, by its addresses, connection ID and size.
@@ -89,6 +103,25 @@ impl Connection {
     /// Handles a router's claim that it does not forward UDP payloads above `max` bytes.
     pub(crate) fn on_too_big(&mut self, now: Instant, max: u16) {
         self.path.mtu.on_claim(now, max);
+    }
+
+    /// The old and the new token with the peer's address for which each is registered, if one of them has changed.
+    pub(crate) fn take_token_news(&mut self) -> Option<[(Option<ResetToken>, SocketAddr); 2]> {
+        let new = self.remote_cids.take_changed_token()?;
+        let from = self.announced_remote();
+        let to = self.path.remote;
+        self.paths.iter_mut().for_each(|paths| paths.announced = to);
+        Some([(std::mem::replace(&mut self.reset_token, new), from), (new, to)])
+    }
+
+    /// The peer's address for which the reset token is registered with the endpoint.
+    pub(crate) fn announced_remote(&self) -> SocketAddr {
+        self.paths.as_ref().map_or(self.path.remote, |paths| paths.announced)
+    }
+
+    /// The peer's address when the connection began, as long as it handshakes.
+    pub(crate) fn first_remote(&self) -> SocketAddr {
+        self.paths.as_ref().map_or(self.path.remote, |paths| paths.first)
     }
 
     pub(crate) fn route(&self) -> Option<Route> {

@@ -19,12 +19,30 @@ const SMALL: usize = 128;
 
 /// Summary of a packet's frames.
 pub(super) struct Read {
-    /// Whether one of them is ack-eliciting.
-    pub(super) eliciting: bool,
+    /// What kinds of frames there are.
+    kinds: u8,
     /// Whether there was memory for all their data.
     pub(super) complete: bool,
     /// Whether one of them is CRYPTO.
     pub(super) crypto: bool,
+}
+
+/// Bits of [`Read::kinds`]: a frame that is ack-eliciting, and one that is not a probing frame.
+const ELICITING: u8 = 1;
+const NON_PROBING: u8 = 2;
+
+impl Read {
+    /// Whether one of the frames is ack-eliciting.
+    #[inline(always)]
+    pub(super) fn is_eliciting(&self) -> bool {
+        self.kinds & ELICITING != 0
+    }
+
+    /// Whether one of the frames is not a probing frame (RFC 9000 §9.1).
+    #[inline(always)]
+    pub(super) fn is_non_probing(&self) -> bool {
+        self.kinds & NON_PROBING != 0
+    }
 }
 
 impl Connection {
@@ -43,7 +61,7 @@ impl Connection {
         if len == 0 {
             return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, 0, "packet without frames"));
         }
-        let mut read = Read { eliciting: false, complete: true, crypto: false };
+        let mut read = Read { kinds: 0, complete: true, crypto: false };
         let mut pos = 0;
         let window = &mut scratch[HEAD_AT..];
         let mut end = opened.head_len();
@@ -66,7 +84,7 @@ impl Connection {
                     let why = "STREAM frame is longer than its packet";
                     return Err(Fault::new(TransportError::FRAME_ENCODING_ERROR, 0x08, why));
                 }
-                read.eliciting = true;
+                read.kinds = ELICITING | NON_PROBING;
                 read.complete &= self.on_stream(cx, &stream, pos, n as usize, opened)?;
                 pos += n as usize;
                 if pos >= end {
@@ -109,7 +127,8 @@ impl Connection {
             let why = format!("frame 0x{:x} in a packet of type {:?}", frame.frame_type(), info.kind);
             return Err(Fault::new(TransportError::PROTOCOL_VIOLATION, frame.frame_type(), why));
         }
-        read.eliciting |= frame.is_ack_eliciting();
+        read.kinds |= if frame.is_ack_eliciting() { ELICITING } else { 0 };
+        read.kinds |= if frame.is_probing() { 0 } else { NON_PROBING };
         read.crypto |= matches!(frame, Frame::Crypto { .. });
         if let Frame::Datagram { len } = frame {
             let len = self.on_datagram(cx, info.pn, pos + used, used, len, opened)?;

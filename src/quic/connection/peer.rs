@@ -19,6 +19,9 @@ pub(super) struct PeerLimits {
     /// The shortest delay that may be requested for its acknowledgements, in microseconds; [`NO_REQUESTS`] if it heeds
     /// no requests.
     pub(super) min_ack_delay: u32,
+    pub(super) max_udp_payload: u16,
+    /// Whether the peer asks us to stay at our address (RFC 9000 §9).
+    pub(super) disable_active_migration: bool,
 }
 
 /// The peer does not support draft-ietf-quic-ack-frequency.
@@ -35,6 +38,8 @@ impl PeerLimits {
             max_datagram: params.max_datagram_frame_size.min(u16::MAX.into()) as u16,
             reset_stream_at: params.reset_stream_at,
             min_ack_delay: params.min_ack_delay.and_then(|min| u32::try_from(min).ok()).unwrap_or(NO_REQUESTS),
+            max_udp_payload: params.max_udp_payload_size.min(u64::from(u16::MAX)) as u16,
+            disable_active_migration: params.disable_active_migration,
         }
     }
 }

@@ -53,9 +53,18 @@ impl Connection {
         data: &mut [u8],
         scratch: &mut [u8],
     ) {
-        if !self.takes(cx, meta, data.len()) {
-            return;
+        if self.takes(meta, data.len()) {
+            self.handle_packets(cx, meta, first, data, scratch);
+        } else {
+            let len = data.len();
+            self.come_by_other(cx, meta, &first.dcid, len, |this, cx| {
+                this.handle_packets(cx, meta, first, data, scratch);
+            });
         }
+    }
+
+    /// Handles the packets of a datagram.
+    fn handle_packets(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, first: &Parsed, data: &mut [u8], scratch: &mut [u8]) {
         let short = data.len() < usize::from(MIN_MTU);
         let (packet, mut rest) = data.split_at_mut(first.packet_len);
         self.handle_packet(cx, meta, first, short, packet, scratch);
@@ -88,9 +97,24 @@ impl Connection {
         mask: Option<Mask>,
         scratch: &mut [u8],
     ) {
-        if !self.takes(cx, meta, packet.len()) {
-            return;
+        if !self.takes(meta, packet.len()) {
+            let dcid = packet.get(1..1 + cx.ids.cid_len()).and_then(ConnectionId::new).unwrap_or_default();
+            return self.come_by_other(cx, meta, &dcid, packet.len(), |this, cx| {
+                this.handle_lone_short(cx, meta, packet, mask, scratch);
+            });
         }
+        self.handle_lone_short(cx, meta, packet, mask, scratch);
+    }
+
+    #[inline]
+    fn handle_lone_short(
+        &mut self,
+        cx: &mut Cx<'_>,
+        meta: &RxMeta,
+        packet: &mut [u8],
+        mask: Option<Mask>,
+        scratch: &mut [u8],
+    ) {
         if self.is_closing(cx) {
             if self.is_stateless_reset(packet) {
                 self.on_stateless_reset(cx.now);
@@ -102,10 +126,10 @@ impl Connection {
         }
     }
 
-    /// Whether a datagram came by the connection's path; counts it if so.
-    fn takes(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, len: usize) -> bool {
+    /// Whether a datagram came by the path in use; counts it if so.
+    #[inline]
+    fn takes(&mut self, meta: &RxMeta, len: usize) -> bool {
         if !self.is_on_path(meta.local, meta.remote) {
-            cx.stats.drop(DropReason::WrongPath);
             return false;
         }
         self.path.on_received(len);
@@ -365,13 +389,14 @@ impl Connection {
         self.stats.rx_packets += 1;
         if self.side == Side::Server && info.space == SpaceId::Handshake {
             // Only the holder of our Handshake keys can have made it (RFC 9000 §8.1, RFC 9001 §4.9.1).
-            self.path.validate();
+            self.validate_first_path();
             self.discard_space(SpaceId::Initial);
         }
         let read = self.read_frames(cx, info, opened, scratch)?;
         if !self.is_active() {
             return Ok(());
         }
+        self.non_probing = read.is_non_probing();
         self.eliciting_since_receive = false;
         self.reset_idle(cx.now);
         if !read.complete {
@@ -380,7 +405,7 @@ impl Connection {
             self.undo_datagrams(cx.stats, info.pn);
             return Ok(());
         }
-        let eliciting = read.eliciting;
+        let eliciting = read.is_eliciting();
         let mut rule = if info.space == SpaceId::Data { self.ack_rule } else { AckRule::AT_ONCE };
         if meta.ecn == ECN_CE && self.is_news(info.pn) {
             // Congestion is reported to the peer at once (RFC 9000 §13.2.1).

@@ -1,6 +1,7 @@
 //! What all connections of a core share while one of them works.
 
 use crate::quic::config::EarlyDataServer;
+use crate::quic::connection::paths::Elsewhere;
 use crate::quic::connection::sent::{FrameLists, SentFrame, SentFrames};
 use crate::quic::connection::waiting::Kept;
 use crate::quic::guest::Guests;
@@ -21,6 +22,8 @@ pub(crate) struct Scratch {
     pub(super) repeating: Vec<SentFrame>,
     /// Memory limit of packets that arrived before their keys.
     pub(super) kept: Kept,
+    /// While a datagram is handled that came by another path than the one in use.
+    pub(super) elsewhere: Option<Elsewhere>,
     /// Calls to code of the application.
     pub(crate) guests: Guests,
     /// Makes and reads address tokens.
@@ -40,6 +43,7 @@ impl Scratch {
             building: Vec::new(),
             repeating: Vec::new(),
             kept: Kept::default(),
+            elsewhere: None,
             guests: Guests::default(),
             tokens,
             tickets: None,

@@ -28,6 +28,7 @@ impl Connection {
             self.one_rtt.as_ref().and_then(|keys| keys.deadline()),
             self.datagrams.as_ref().and_then(|datagrams| datagrams.send.deadline()),
             self.early.as_ref().and_then(|early| early.deadline()),
+            self.path_deadline(),
         ];
         for at in deadlines.into_iter().flatten() {
             next = next.min(at);
@@ -72,6 +73,9 @@ impl Connection {
         }
         if self.keep_alive_at.is_some_and(|at| at <= now) {
             self.on_silence(now);
+        }
+        if self.paths.is_some() {
+            self.on_path_timeout(cx);
         }
         self.on_loss_timeout(cx);
     }

@@ -69,13 +69,17 @@ pub(super) struct Fill {
     pub(super) carry: Carry,
     /// Pad the packet to this size.
     pub(super) pad_to: usize,
-    /// Pad to this size if the packet carries a frame that requires a full-sized datagram.
-    pub(super) expand_to: usize,
 }
 
 impl Connection {
     /// Writes the next datagram into `slot`; `None` if there is nothing to send now.
     pub(crate) fn poll_transmit(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<Transmit> {
+        if self.path_work
+            && self.is_active()
+            && let Some(transmit) = self.transmit_on_path(cx, slot)
+        {
+            return Some(transmit);
+        }
         // The packets may be the last ones with marks.
         let ecn = self.path.ecn.codepoint();
         let len = if self.is_active() { self.build_datagram(cx, slot) } else { None };
@@ -113,7 +117,7 @@ impl Connection {
         };
         self.confirmed
             && self.data_pending()
-            && !self.at_amplification_limit()
+            && self.path.is_validated()
             && self.path.mtu.probe_due(now).is_none()
             && SpaceId::in_use(self.confirmed).iter().all(|space| quiet(*space))
             && !self.control_pending()
@@ -127,13 +131,14 @@ impl Connection {
         if max < COALESCE_ROOM || self.recovery.permit(cx.now, mtu) != Permit::Send {
             return None;
         }
-        let fill = Fill { carry: Carry::Streams(self.next_stream()?), pad_to: 0, expand_to: 0 };
+        let fill = Fill { carry: Carry::Streams(self.next_stream()?), pad_to: 0 };
         self.build_packet(cx, SpaceId::Data, &mut slot[..max], fill)
     }
 
     fn build_whatever_is_due(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<usize> {
         if let Some(size) = self.path.mtu.probe_due(cx.now)
             && self.recovery.takes_datagrams_of(size)
+            && self.path.is_validated()
             && let Some(len) = self.build_mtu_probe(cx, slot, usize::from(size))
         {
             return Some(len);
@@ -181,8 +186,7 @@ impl Connection {
                 0 if blocked => Carry::Acks,
                 _ => Carry::All,
             };
-            let expand_to = usize::from(MIN_MTU).saturating_sub(pos);
-            let fill = Fill { carry, pad_to: pad_to.saturating_sub(pos), expand_to };
+            let fill = Fill { carry, pad_to: pad_to.saturating_sub(pos) };
             pos += self.build_packet(cx, space, &mut slot[pos..end], fill).unwrap_or(0);
             if space == SpaceId::Handshake && self.side == Side::Client {
                 self.discard_space(SpaceId::Initial);
@@ -263,7 +267,6 @@ impl Connection {
             || self.new_tokens_due > 0
             || self.ping_due
             || self.recv_credit.update_due().is_some()
-            || self.path.response_due().is_some()
             || self.local_cids.due().is_some()
             || self.remote_cids.retire_due().is_some()
             || self.streams.front_control().is_some()
@@ -309,7 +312,7 @@ impl Connection {
         if !builder.eliciting && builder.is_below(least) && space == SpaceId::Data {
             self.widen_ack(cx, space, &mut builder);
         }
-        builder.pad_to(least.max(if builder.expand { fill.expand_to } else { fill.pad_to }));
+        builder.pad_to(least.max(fill.pad_to));
         self.space(space).probes = self.space(space).probes.saturating_sub(u8::from(builder.eliciting));
         let len = self.finish_packet(cx, space, pn, &mut builder, true);
         if self.datagrams.is_some() {
@@ -320,7 +323,7 @@ impl Connection {
 
     /// The number of the next packet; `None` if there is none, so that the connection is over.
     #[inline]
-    fn next_pn(&mut self, cx: &mut Cx<'_>, space: SpaceId) -> Option<u64> {
+    pub(super) fn next_pn(&mut self, cx: &mut Cx<'_>, space: SpaceId) -> Option<u64> {
         let pn = self.space(space).next_pn;
         // Only packets of the Data space can be that many.
         if pn == self.skip_at && space == SpaceId::Data { self.skip_pn(cx, pn) } else { Some(pn) }
@@ -349,7 +352,7 @@ impl Connection {
     }
 
     /// Counts a 1-RTT packet that will be sealed: false if the key is exhausted, `None` if there is none.
-    fn use_key(&mut self) -> Option<bool> {
+    pub(super) fn use_key(&mut self) -> Option<bool> {
         if self.one_rtt.is_none() && self.sends_early() {
             return Some(true);
         }

@@ -104,6 +104,7 @@ impl Connection {
         let information = params.and_then(|params| params.version_information);
         let version = opening.negotiation.choose(&self.config.versions, information.as_ref());
         self.change_version(version);
+        self.reserve_preferred_id(cx.ids.most_active(2));
         let params = self.local_params(cx).to_bytes();
         let session = cx.scratch.guests.call(|| TlsSession::server(&tls, version, params))?;
         let internal = |error: TlsError| Fault::new(TransportError::INTERNAL_ERROR, CRYPTO_FRAME, error.reason);

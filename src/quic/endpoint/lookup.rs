@@ -113,20 +113,19 @@ impl Lookup {
         self.leaving.push_back((now + KEEP, (dcid, from)));
     }
 
-    /// Registers the token `new` instead of `old` for the peer of `id`, at `remote`.
+    /// Registers the token `new` instead of `old` for the peer of `id`, each with the peer's address.
     pub(super) fn replace_token(
         &mut self,
         id: ConnId,
-        remote: SocketAddr,
-        old: Option<[u8; 16]>,
-        new: Option<[u8; 16]>,
+        (old, from): (Option<[u8; 16]>, SocketAddr),
+        (new, to): (Option<[u8; 16]>, SocketAddr),
     ) {
         // Only the peer itself can give one token to two of its connections; the last one gets it.
-        if let Some(old) = old.filter(|old| self.tokens.get(&(*old, remote)) == Some(&id)) {
-            self.tokens.remove(&(old, remote));
+        if let Some(old) = old.filter(|old| self.tokens.get(&(*old, from)) == Some(&id)) {
+            self.tokens.remove(&(old, from));
         }
         if let Some(new) = new {
-            self.tokens.insert((new, remote), id);
+            self.tokens.insert((new, to), id);
         }
     }
 
@@ -184,13 +183,13 @@ mod tests {
     fn a_token_is_that_of_one_peer() {
         let mut lookup = Lookup::new(&mut Rng::from_u64(1));
         let [a, b] = [1, 2].map(|n| (ConnId::new(n, 0), SocketAddr::from(([192, 0, 2, n as u8], 5))));
-        lookup.replace_token(a.0, a.1, None, Some([1; 16]));
-        lookup.replace_token(a.0, a.1, Some([1; 16]), Some([2; 16]));
+        lookup.replace_token(a.0, (None, a.1), (Some([1; 16]), a.1));
+        lookup.replace_token(a.0, (Some([1; 16]), a.1), (Some([2; 16]), a.1));
         assert_eq!([1, 2].map(|n| lookup.by_token(&[n; 16], a.1).is_some()), [false, true]);
         // A stranger claims the token.
-        lookup.replace_token(b.0, b.1, None, Some([2; 16]));
+        lookup.replace_token(b.0, (None, b.1), (Some([2; 16]), b.1));
         assert_eq!(lookup.by_token(&[2; 16], a.1), Some(a.0));
-        lookup.replace_token(b.0, b.1, Some([2; 16]), None);
+        lookup.replace_token(b.0, (Some([2; 16]), b.1), (None, b.1));
         assert_eq!(lookup.by_token(&[2; 16], a.1), Some(a.0));
         assert_eq!(lookup.by_token(&[2; 16], b.1), None);
     }

@@ -391,7 +391,7 @@ impl Endpoint {
     /// Handles the completion of a handshake: the client uses our connection IDs from now on.
     fn handshake_over(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.table.get(id).filter(|conn| conn.side() == Side::Server) else { return };
-        self.lookup.retire_initial(now, conn.first_dcid(), conn.remote());
+        self.lookup.retire_initial(now, conn.first_dcid(), conn.first_remote());
         self.handshakes -= 1;
         self.unvalidated -= usize::from(!conn.came_with_token());
     }
@@ -422,6 +422,7 @@ impl Endpoint {
             if conn.next_timeout() <= now {
                 let ptos = conn.pto_count();
                 conn.handle_timeout(&mut cx);
+                announce_ids(conn, id, &mut self.lookup, &mut self.routes);
                 if conn.doubts_path(ptos) && !self.doubts.contains(&conn.remote().ip()) {
                     let _ = self.doubts.try_push(conn.remote().ip());
                 }
@@ -524,6 +525,7 @@ impl Endpoint {
             conn.next_timeout()
         );
         note_news(conn, id, &mut self.with_events);
+        announce_ids(conn, id, &mut self.lookup, &mut self.routes);
         if conn.is_draining() && !std::mem::replace(&mut conn.drains, true) {
             self.draining += 1;
         }
@@ -537,11 +539,11 @@ impl Endpoint {
 
     fn remove(&mut self, id: ConnId) {
         let Some(conn) = self.table.remove(id) else { return };
-        self.lookup.replace_token(id, conn.remote(), conn.reset_token(), None);
+        self.lookup.replace_token(id, (conn.reset_token(), conn.announced_remote()), (None, conn.remote()));
         self.routes.remove(id, conn.route());
         self.draining -= usize::from(conn.drains);
         if conn.side() == Side::Server && conn.is_handshaking() {
-            self.lookup.retire_initial(self.now, conn.first_dcid(), conn.remote());
+            self.lookup.retire_initial(self.now, conn.first_dcid(), conn.first_remote());
             self.handshakes -= 1;
             self.unvalidated -= usize::from(!conn.came_with_token());
         }
@@ -682,8 +684,8 @@ fn note_news(conn: &mut Connection, id: ConnId, with_events: &mut VecDeque<ConnI
 
 /// Registers the reset token and the destination connection ID of a connection if they have changed.
 fn announce_ids(conn: &mut Connection, id: ConnId, lookup: &mut Lookup, routes: &mut Routes) {
-    if let Some((old, new)) = conn.take_token_news() {
-        lookup.replace_token(id, conn.remote(), old, new);
+    if let Some([old, new]) = conn.take_token_news() {
+        lookup.replace_token(id, old, new);
         conn.update_route(|old, cid, local, remote| routes.replace(id, old, cid, local, remote));
     }
 }

@@ -110,7 +110,6 @@ impl Ecn {
     }
 
     /// Of another path of the same connection, whose next packets have the numbers `next`: it is tested (RFC 9000 §13.4.2).
-    #[cfg_attr(not(test), expect(dead_code, reason = "connections have one path"))]
     pub(crate) fn of_new_path(&self, next: [u64; 3]) -> Self {
         let mut this = Self { early: self.early.clone(), ..*self };
         if this.state != State::Off {
@@ -178,7 +177,6 @@ impl Ecn {
     }
 
     /// A packet is sent on another path, without a mark.
-    #[cfg_attr(not(test), expect(dead_code, reason = "connections have one path"))]
     pub(crate) fn on_stray(&mut self) {
         self.strays += 1;
     }

@@ -1,21 +1,23 @@
-//! The network path of a connection: validation, the anti-amplification limit, its MTU, ECN and the spin bit.
+//! The network paths of a connection (RFC 9000 §8.2, §9).
+//!
+//! [`Path`] is what is known of one path: its addresses, whether the peer's address is validated, the
+//! anti-amplification limit, the MTU, ECN and the spin bit. [`Paths`] is everything beyond the path in use: other paths, and validation.
 
 mod ecn;
 mod mtu;
+mod set;
 mod spin;
+mod validation;
 
 use std::net::SocketAddr;
 
-use arrayvec::ArrayVec;
-
 pub(crate) use ecn::{Ecn, Report};
 pub(crate) use mtu::{MIN_MTU, Mtu};
+pub(crate) use set::{Ended, Other, Paths, Place, Role};
 pub(crate) use spin::Spin;
+pub(crate) use validation::{PathData, Proof, Validation};
 
-/// Maximum number of PATH_RESPONSEs waiting to be sent; more challenges are a flood.
-const MAX_RESPONSES: usize = 4;
-
-/// The path of a connection.
+/// A path of a connection.
 #[derive(Debug)]
 pub(crate) struct Path {
     pub(crate) local: SocketAddr,
@@ -26,7 +28,9 @@ pub(crate) struct Path {
     pub(crate) mtu: Mtu,
     pub(crate) ecn: Ecn,
     pub(crate) spin: Spin,
-    responses: ArrayVec<[u8; 8], MAX_RESPONSES>,
+    /// Sequence number of the ID of ours that the peer is known to have used on it. A peer that comes from elsewhere
+    /// with another one has moved on purpose (RFC 9000 §9.5).
+    pub(crate) peer_uses: u16,
 }
 
 impl Path {
@@ -38,17 +42,7 @@ impl Path {
         ecn: Ecn,
         spin: Spin,
     ) -> Self {
-        Self {
-            local,
-            remote,
-            validated,
-            received: 0,
-            sent: 0,
-            mtu: Mtu::new(max_udp_payload),
-            ecn,
-            spin,
-            responses: ArrayVec::new(),
-        }
+        Self { local, remote, validated, received: 0, sent: 0, mtu: Mtu::new(max_udp_payload), ecn, spin, peer_uses: 0 }
     }
 
     /// Whether the peer's address is validated.
@@ -73,17 +67,15 @@ impl Path {
         if self.validated { u64::MAX } else { (3 * self.received).saturating_sub(self.sent) }
     }
 
-    /// Handles PATH_CHALLENGE: queues the response.
-    pub(crate) fn on_challenge(&mut self, data: [u8; 8]) {
-        let _ = self.responses.try_push(data);
+    /// Whether it is the path between these addresses.
+    #[inline]
+    pub(crate) fn is_between(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        self.local == local && self.remote == remote
     }
 
-    pub(crate) fn response_due(&self) -> Option<[u8; 8]> {
-        self.responses.first().copied()
-    }
-
-    pub(crate) fn response_sent(&mut self) {
-        self.responses.remove(0);
+    /// Whether its IP addresses are those of `other`, so that at most ports differ.
+    pub(crate) fn has_hosts_of(&self, other: &Self) -> bool {
+        self.local.ip() == other.local.ip() && self.remote.ip() == other.remote.ip()
     }
 }
 

@@ -37,7 +37,7 @@ enum Phase {
 
 /// Finds the largest datagram that the path carries. The goal is tried first, as it is likely to work on the paths that
 /// we are made for; then the search is binary.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Mtu {
     phase: Phase,
     current: u16,
@@ -93,6 +93,18 @@ impl Mtu {
     /// Starts probing, once the handshake is confirmed.
     pub(crate) fn enable(&mut self, now: Instant) {
         self.search_on(now);
+    }
+
+    /// The path is no longer in use. A probe in flight is forgotten, as its fate is not reported any more.
+    pub(crate) fn leave(&mut self) {
+        self.in_flight = None;
+    }
+
+    /// The path is in use from now on, and validated. The search begins unless it did before.
+    pub(crate) fn arrive(&mut self, now: Instant) {
+        if self.phase == Phase::Base {
+            self.search_on(now);
+        }
     }
 
     /// Size of a probe to send now.

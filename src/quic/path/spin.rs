@@ -31,7 +31,6 @@ impl Spin {
     }
 
     /// Of another path of the same connection.
-    #[cfg_attr(not(test), expect(dead_code, reason = "connections have one path"))]
     pub(crate) fn of_new_path(&self, rng: &mut Rng) -> Self {
         Self::new(self.side, self.enabled, rng)
     }

@@ -6,6 +6,7 @@
 //! silently, as they carry nothing to retransmit.
 #![forbid(unsafe_code)]
 
+mod paths;
 mod rtt;
 mod sent;
 #[cfg(test)]
@@ -27,8 +28,11 @@ use crate::quic::config::CongestionAlgorithm;
 use crate::quic::congestion::{Acked, Congestion};
 
 pub use crate::quic::congestion::Permit;
+pub(crate) use paths::Onward;
+use paths::Switched;
 pub use rtt::RttEstimator;
 pub use sent::SentPacket;
+use sent::Whereabouts;
 use sizes::SizeWatch;
 use space::{Early, Losses, SpaceState};
 use spurious::LostNumbers;
@@ -148,7 +152,8 @@ pub enum TimeoutAction {
     },
 }
 
-/// Loss recovery and congestion control of one connection on one path. `F` is the contents of packets.
+/// Loss recovery and congestion control of one connection. `F` is the contents of packets. Round-trip time and
+/// congestion control are those of the path in use ([`Recovery::change_path`]).
 #[derive(Clone, Debug)]
 pub struct Recovery<F> {
     spaces: [SpaceState<F>; 3],
@@ -170,6 +175,8 @@ pub struct Recovery<F> {
     now: Instant,
     /// When the anti-deadlock timer was last set (RFC 9002 §6.2.2.1).
     timer_set: Instant,
+    /// What is known of paths used before, if there are any.
+    switched: Option<Box<Switched>>,
 }
 
 /// Summary of the packets newly acknowledged by one ACK.
@@ -184,6 +191,8 @@ struct NewlyAcked {
     bytes: u64,
     /// Length of the longest packet.
     longest: u16,
+    /// Whether any of them was sent on another path than the one in use.
+    elsewhere: bool,
 }
 
 impl<F> Recovery<F> {
@@ -202,6 +211,7 @@ impl<F> Recovery<F> {
             confirmed_at: None,
             now,
             timer_set: now,
+            switched: None,
         }
     }
 
@@ -279,7 +289,8 @@ impl<F> Recovery<F> {
         let Some((largest, sent)) = new.largest else { return Ok(AckOutcome { undone, ..AckOutcome::default() }) };
         let state = &mut self.spaces[space.index()];
         state.largest_acked = state.largest_acked.max(Some(ack_largest));
-        let sample = (new.eliciting && largest == ack_largest).then(|| now.saturating_since(sent));
+        // Other paths say nothing about this one's (RFC 9000 §9.4).
+        let sample = (new.eliciting && largest == ack_largest && !new.elsewhere).then(|| now.saturating_since(sent));
         if let Some(rtt) = sample {
             self.rtt.update(now, rtt, credible_delay(space, delay, cx));
         }
@@ -339,6 +350,7 @@ impl<F> Recovery<F> {
                 break;
             }
             let (congestion, eliciting, lowest) = (&mut self.congestion, &mut state.eliciting, &mut state.lowest_acked);
+            let switched = &mut self.switched;
             let taken = state.ring.take(low, high, |pn, packet| {
                 *lowest = pn.min(*lowest);
                 new.longest = new.longest.max(packet.len);
@@ -346,6 +358,9 @@ impl<F> Recovery<F> {
                     congestion.remove(packet.len);
                     new.counts = true;
                     new.bytes += u64::from(packet.len) * u64::from(!congestion.in_recovery(packet.time));
+                } else if packet.on != Whereabouts::HERE {
+                    new.elsewhere = true;
+                    paths::release(switched, congestion, &packet);
                 }
                 *eliciting -= usize::from(packet.eliciting);
                 new.eliciting |= packet.eliciting;
@@ -389,6 +404,7 @@ impl<F> Recovery<F> {
         lost: &mut impl FnMut(u64, F),
     ) -> bool {
         let (congestion, numbers, sizes) = (&mut self.congestion, &mut self.lost, &mut self.sizes);
+        let switched = &mut self.switched;
         let (delay, first) = (self.rtt.loss_delay(), self.rtt.first_sample());
         let pto = self.rtt.pto_base();
         let proof_until = now + PROOF_PTOS * pto;
@@ -413,6 +429,8 @@ impl<F> Recovery<F> {
                     numbers.insert(pn);
                     sizes.on_lost(packet.len, packet.time, acked, pto);
                 }
+            } else if packet.on != Whereabouts::HERE {
+                paths::release(switched, congestion, &packet);
             }
             lost(pn, packet.frames);
         });
@@ -477,10 +495,12 @@ impl<F> Recovery<F> {
 
     /// Removes all packets of `space` from those in flight, as after a Retry; `each` gets their contents.
     pub fn drain(&mut self, space: SpaceId, mut each: impl FnMut(F)) {
-        let congestion = &mut self.congestion;
+        let (congestion, switched) = (&mut self.congestion, &mut self.switched);
         self.spaces[space.index()].drain(|packet| {
             if packet.in_flight {
                 congestion.remove(packet.len);
+            } else if packet.on != Whereabouts::HERE {
+                paths::release(switched, congestion, &packet);
             }
             each(packet.frames);
         });
@@ -540,7 +560,8 @@ impl<F> Recovery<F> {
     /// the datagram size, which are not retransmitted, do not count.
     pub fn oldest_unacked(&mut self, space: SpaceId, wanted: impl Fn(&F) -> bool) -> Option<(u64, &mut F)> {
         let mut packets = self.spaces[space.index()].ring.iter_mut();
-        let (pn, packet) = packets.find(|(_, p)| p.eliciting && p.in_flight && wanted(&p.frames))?;
+        let (pn, packet) =
+            packets.find(|(_, p)| p.eliciting && (p.in_flight || p.on != Whereabouts::HERE) && wanted(&p.frames))?;
         Some((pn, &mut packet.frames))
     }
 

@@ -12,6 +12,17 @@ use crate::mem::prefetch_line;
 /// Number of packets that are not ack-eliciting (ACK-only) of which the latest are remembered.
 const MAX_UNANSWERED: usize = 1024;
 
+/// The path that a packet was sent on, as far as it is not the one in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whereabouts(pub(super) u32);
+
+impl Whereabouts {
+    /// The path in use.
+    pub(super) const HERE: Self = Self(0);
+    /// A path about which nothing is known.
+    pub(super) const ELSEWHERE: Self = Self(u32::MAX);
+}
+
 /// A sent packet. `F` is its contents.
 #[derive(Clone, Debug)]
 pub struct SentPacket<F> {
@@ -23,6 +34,8 @@ pub struct SentPacket<F> {
     pub(super) eliciting: bool,
     /// Whether it counts for congestion control.
     pub(super) in_flight: bool,
+    /// The path that it was sent on, if that is not the one in use.
+    pub(super) on: Whereabouts,
     /// Its contents.
     pub frames: F,
 }
@@ -31,7 +44,13 @@ impl<F> SentPacket<F> {
     /// A packet of `len` bytes sent at `now`. `eliciting` says whether it is ack-eliciting, `in_flight` whether it
     /// counts for congestion control.
     pub fn new(now: Instant, len: u16, eliciting: bool, in_flight: bool, frames: F) -> Self {
-        Self { time: now, len, eliciting, in_flight, frames }
+        Self { time: now, len, eliciting, in_flight, on: Whereabouts::HERE, frames }
+    }
+
+    /// A probing packet that was sent on another path than the one in use. Nothing in it is retransmitted, and it says
+    /// nothing about the path in use.
+    pub(crate) fn elsewhere(now: Instant, len: u16, frames: F) -> Self {
+        Self { on: Whereabouts::ELSEWHERE, ..Self::new(now, len, false, false, frames) }
     }
 
     /// When it was sent.
@@ -205,6 +224,21 @@ impl<F> SentRing<F> {
             Slot::Sent(packet) => Front::Sent(*pn, packet),
             _ => Front::Acked,
         })
+    }
+
+    /// The packets from number `pn` on were sent on the path `on`, which is no longer in use.
+    pub(super) fn leave(&mut self, pn: u64, on: Whereabouts) {
+        for slots in [&mut self.slots, &mut self.bare] {
+            let from = index_of(slots, pn);
+            for (_, slot) in slots.range_mut(from..) {
+                if let Slot::Sent(packet) = slot
+                    && packet.on == Whereabouts::HERE
+                {
+                    packet.on = if packet.in_flight { on } else { Whereabouts::ELSEWHERE };
+                    packet.in_flight = false;
+                }
+            }
+        }
     }
 
     /// Removes the front slot.

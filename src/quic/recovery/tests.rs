@@ -5,6 +5,7 @@ use crate::quic::congestion::minimum_window;
 
 mod exactly_once;
 mod outages;
+mod paths;
 
 const MS: Duration = Duration::from_millis(1);
 const LEN: u16 = 1200;

@@ -307,6 +307,12 @@ impl<'a> Frame<'a> {
         !matches!(self, Self::Padding(_) | Self::Ack(_) | Self::ConnectionClose { .. } | Self::ApplicationClose { .. })
     }
 
+    /// Whether it is a probing frame (RFC 9000 §9.1): packets that contain no others do not mean that their sender has
+    /// moved.
+    pub fn is_probing(&self) -> bool {
+        matches!(self, Self::PathChallenge(_) | Self::PathResponse(_) | Self::NewConnectionId { .. } | Self::Padding(_))
+    }
+
     /// Whether it is allowed in packets of this type (RFC 9000 §12.4, Table 3).
     pub fn allowed_in(&self, kind: PacketType) -> bool {
         match kind {

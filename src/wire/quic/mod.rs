@@ -3,6 +3,7 @@
 pub mod frame;
 pub mod header;
 pub mod params;
+mod preferred;
 pub mod varint;
 pub mod version;
 

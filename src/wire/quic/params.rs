@@ -8,6 +8,8 @@ use crate::base::Side;
 use crate::wire::quic::varint::{self, Reader, Writer};
 use crate::wire::quic::{ConnectionId, frame};
 
+pub use super::preferred::Preferred;
+
 const ORIGINAL_DCID: u64 = 0x00;
 const MAX_IDLE_TIMEOUT: u64 = 0x01;
 const STATELESS_RESET_TOKEN: u64 = 0x02;
@@ -116,6 +118,7 @@ pub struct TransportParameters {
     pub initial_source_connection_id: Option<ConnectionId>,
     pub retry_source_connection_id: Option<ConnectionId>,
     pub version_information: Option<VersionInformation>,
+    pub preferred_address: Option<Preferred>,
     /// RFC 9221 §3; 0 if DATAGRAM frames are not supported.
     pub max_datagram_frame_size: u64,
     /// Whether the fixed bit of received packets may have any value (RFC 9287 §3).
@@ -150,6 +153,7 @@ impl Default for TransportParameters {
             initial_source_connection_id: None,
             retry_source_connection_id: None,
             version_information: None,
+            preferred_address: None,
             max_datagram_frame_size: 0,
             grease_quic_bit: false,
             reserved: None,
@@ -205,6 +209,7 @@ impl TransportParameters {
         if let Some(reserved) = &self.reserved {
             bytes(reserved.id(), Some(&reserved.value));
         }
+        bytes(PREFERRED_ADDRESS, self.preferred_address.map(|preferred| preferred.to_bytes()).as_deref());
         let (mut this, mut default) = (self.clone(), Self::default());
         let all = this.integers().into_iter().zip(default.integers());
         let changed = all.filter(|((_, value), (_, default))| value != default).map(|((id, value), _)| (id, *value));
@@ -274,7 +279,7 @@ impl TransportParameters {
             RESET_STREAM_AT => self.reset_stream_at = flag()?,
             GREASE_QUIC_BIT => self.grease_quic_bit = flag()?,
             MIN_ACK_DELAY => self.min_ack_delay = Some(integer()?),
-            PREFERRED_ADDRESS => check_preferred_address(value).ok_or(bad)?,
+            PREFERRED_ADDRESS => self.preferred_address = Some(Preferred::decode(value).ok_or(bad)?),
             VERSION_INFORMATION => {
                 self.version_information = Some(VersionInformation::decode(value, sender).ok_or(bad)?);
             }
@@ -298,16 +303,6 @@ impl TransportParameters {
             None => Ok(()),
         }
     }
-}
-
-/// Checks the form of a preferred address (RFC 9000 §18.2). Our clients do not migrate to it.
-fn check_preferred_address(value: &[u8]) -> Option<()> {
-    let mut r = Reader::new(value);
-    r.bytes(4 + 2 + 16 + 2)?;
-    let len = usize::from(r.u8()?);
-    let cid = r.bytes(len)?;
-    r.bytes(16)?;
-    (r.is_empty() && (1..=ConnectionId::MAX).contains(&cid.len())).then_some(())
 }
 
 #[cfg(test)]
@@ -334,6 +329,12 @@ mod tests {
             max_datagram_frame_size: 65_535,
             reset_stream_at: true,
             min_ack_delay: Some(1000),
+            preferred_address: Some(Preferred {
+                v4: Some("192.0.2.1:443".parse().unwrap()),
+                v6: Some("[2001:db8::1]:4443".parse().unwrap()),
+                cid: cid(5).unwrap(),
+                token: [6; 16],
+            }),
             ..TransportParameters::default()
         };
         assert_eq!(TransportParameters::decode(&params.to_bytes(), Side::Server), Ok(params.clone()));
@@ -352,6 +353,7 @@ mod tests {
             retry_source_connection_id: longest,
             reset_stream_at: true,
             min_ack_delay: Some(u64::MAX),
+            preferred_address: Some(Preferred { v4: None, v6: None, cid: longest.unwrap(), token: [5; 16] }),
             ..TransportParameters::default()
         };
         params.integers().into_iter().for_each(|(_, value)| *value = u64::MAX);

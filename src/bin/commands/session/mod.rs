@@ -10,6 +10,7 @@ mod load_balancer;
 mod options;
 mod orders;
 mod page;
+mod preferred;
 mod report;
 mod stages;
 mod tls;
@@ -46,6 +47,7 @@ use orders::{Orders, Signals};
 pub use group::Member;
 pub use options::{client_transport, net_config, resolve, server_endpoint, transport};
 pub use orders::Renewal;
+pub use preferred::preferred_address;
 pub use report::Counters;
 pub use tls::{client_tls, server_tls, tls_options};
 
