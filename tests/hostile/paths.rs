@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use gannet::base::Side;
 use gannet::base::time::Duration;
-use gannet::quic::{DropReason, Event, MigrateError, TransportConfig};
+use gannet::quic::{CloseReason, DropReason, Event, MigrateError, TransportConfig};
 use gannet::wire::quic::frame::Frame;
 use gannet::wire::quic::{ConnectionId, StreamId};
 
@@ -460,6 +460,32 @@ fn resets_are_recognised_after_a_move() {
     host.receive_from(port(1), &mut reset(1));
     host.run();
     assert!(host.closed().is_some());
+}
+
+/// The same with the ID of a path that is not in use, from the address there, as long as the path is known.
+#[test]
+fn resets_are_recognised_on_every_path() {
+    let reset = |n: u8| [&[0x41; 30][..], &[n; 16]].concat();
+    let [soon, late] = [1, 20].map(Duration::from_secs);
+    for (from, token, after, believed) in [
+        (port(1), 1, Duration::ZERO, true),
+        (port(1), 2, Duration::ZERO, false),
+        (port(2), 1, Duration::ZERO, false),
+        (client_addr(), 1, Duration::ZERO, false),
+        (port(1), 1, soon, true),
+        (port(1), 1, late, false),
+    ] {
+        let (mut host, mut peer) = against_server(small());
+        say(&mut host, &mut peer, client_addr(), &[with_id(1), with_id(2)].concat());
+        peer.remote_cid = peer.issued[0].1;
+        say(&mut host, &mut peer, port(1), &frames(&[Frame::PathChallenge([1; 8])]));
+        assert_eq!(remote(&mut host), client_addr(), "it is a probe");
+        host.wait(after);
+        host.receive_from(from, &mut reset(token));
+        host.run();
+        let ended = host.closed() == Some(&CloseReason::StatelessReset);
+        assert_eq!(ended, believed, "token {token} from {from} after {after:?}");
+    }
 }
 
 #[test]

@@ -52,6 +52,11 @@ impl RemoteCids {
         self.known.iter().find(|known| known.seq == seq).map(|known| &known.cid)
     }
 
+    /// The reset token of the ID with this sequence number, if it has one and is not retired.
+    pub(crate) fn token(&self, seq: u64) -> Option<ResetToken> {
+        self.known.iter().find(|known| known.seq == seq).and_then(|known| known.token)
+    }
+
     /// Whether there is an ID for another path.
     #[cfg(test)]
     pub(crate) fn has_unused(&self) -> bool {

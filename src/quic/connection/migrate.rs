@@ -66,10 +66,10 @@ impl Connection {
                 offered = offered.or(Some(other.path.remote).filter(|other| *other != remote));
             }
         }
-        self.probe(local, remote, go)?;
+        self.probe_path(local, remote, go)?;
         if let Some(offered) = offered {
             // Without an ID or room for it, the connection stays with the original address.
-            let _ = self.probe(local, offered, true);
+            let _ = self.probe_path(local, offered, true);
         }
         Ok(())
     }
@@ -91,7 +91,7 @@ impl Connection {
     }
 
     /// Begins to validate a path, if it is not known yet, with an ID of its own.
-    fn probe(&mut self, local: SocketAddr, remote: SocketAddr, go: bool) -> Result<(), MigrateError> {
+    fn probe_path(&mut self, local: SocketAddr, remote: SocketAddr, go: bool) -> Result<(), MigrateError> {
         self.path_work = true;
         let known = self.paths.as_ref().and_then(|paths| paths.find(local, remote));
         if let Some(other) = known.and_then(|index| self.paths_mut().other(index)) {
@@ -108,6 +108,7 @@ impl Connection {
             MigrateError::TooMany
         })?;
         self.forget(displaced);
+        self.remote_cids.tell_again();
         let [pto, larger] = self.validation_times(same_hosts);
         self.paths_mut().validate(Place::Other(index), || Validation::whenever(pto, larger));
         Ok(())
@@ -153,7 +154,7 @@ impl Connection {
         let offered = self.paths.as_mut().and_then(|paths| paths.offered.take());
         if let Some(offered) = offered {
             // Otherwise, the connection stays where it is.
-            let _ = self.probe(self.path.local, offered, true);
+            let _ = self.probe_path(self.path.local, offered, true);
         }
     }
 }

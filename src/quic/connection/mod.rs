@@ -374,11 +374,6 @@ impl Connection {
         self.version
     }
 
-    /// The peer's reset token as registered with the endpoint.
-    pub(crate) fn reset_token(&self) -> Option<ResetToken> {
-        self.reset_token
-    }
-
     /// Whether packets to our ID with this sequence number are accepted.
     #[inline]
     pub(crate) fn accepts_sequence(&self, sequence: u16, now: Instant) -> bool {

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use arrayvec::ArrayVec;
+
 use crate::base::Side;
 use crate::base::time::Instant;
 use crate::quic::cid::ResetToken;
@@ -17,6 +19,9 @@ pub(crate) struct Route {
     pub(crate) key: u64,
     pub(crate) cid_len: u8,
 }
+
+/// A reset token of the peer, if it has given one, and its address.
+pub(crate) type Registered = (Option<ResetToken>, SocketAddr);
 
 /// A router's report that it could not forward a datagram of ours (RFC 1191 §4, RFC 4443 §3.2).
 #[derive(Clone, Copy, Debug)]
@@ -105,17 +110,34 @@ impl Connection {
         self.path.mtu.on_claim(now, max);
     }
 
-    /// The old and the new token with the peer's address for which each is registered, if one of them has changed.
-    pub(crate) fn take_token_news(&mut self) -> Option<[(Option<ResetToken>, SocketAddr); 2]> {
-        let new = self.remote_cids.take_changed_token()?;
-        let from = self.announced_remote();
-        let to = self.path.remote;
-        self.paths.iter_mut().for_each(|paths| paths.announced = to);
-        Some([(std::mem::replace(&mut self.reset_token, new), from), (new, to)])
+    /// Tells the reset tokens of the IDs in use, each with the peer's address that may send it, if any of them may have
+    /// changed (RFC 9000 §10.3.1). `replace` gets an old one and the new one in its place.
+    pub(crate) fn tell_tokens(&mut self, mut replace: impl FnMut(Registered, Registered)) -> bool {
+        let Some(new) = self.remote_cids.take_changed_token() else { return false };
+        let (old, from, to) =
+            (std::mem::replace(&mut self.reset_token, new), self.announced_remote(), self.path.remote);
+        let mut others = ArrayVec::new();
+        if let Some(paths) = &mut self.paths {
+            others = paths.tokens(|cid| self.remote_cids.token(cid));
+            for (token, at) in std::mem::replace(&mut paths.told, others.clone()) {
+                replace((Some(token), at), (None, at));
+            }
+            paths.announced = to;
+        }
+        replace((old, from), (new, to));
+        // Two paths may share an ID, and two IDs an address.
+        others.into_iter().for_each(|(token, at)| replace((None, at), (Some(token), at)));
+        true
     }
 
-    /// The peer's address for which the reset token is registered with the endpoint.
-    pub(crate) fn announced_remote(&self) -> SocketAddr {
+    /// The reset tokens that are registered with the endpoint.
+    pub(crate) fn told_tokens(&self) -> impl Iterator<Item = Registered> {
+        let others = self.paths.iter().flat_map(|paths| paths.told.iter().map(|(token, at)| (Some(*token), *at)));
+        others.chain([(self.reset_token, self.announced_remote())])
+    }
+
+    /// The peer's address for which the reset token of the ID in use is registered with the endpoint.
+    fn announced_remote(&self) -> SocketAddr {
         self.paths.as_ref().map_or(self.path.remote, |paths| paths.announced)
     }
 

@@ -45,7 +45,9 @@ impl Connection {
         handle: impl FnOnce(&mut Self, &mut Cx<'_>),
     ) {
         if !self.is_active() {
-            // Whatever path it comes by, it is answered with a close by the path in use.
+            // Whatever path it comes by, it is answered with a close by the path in use, which costs a validated address
+            // no more than packets of its own would (RFC 9000 §10.2.1).
+            self.stats.rx_bytes += if self.path.is_validated() { len as u64 } else { 0 };
             return handle(self, cx);
         }
         if self.other_at(meta).is_none() && !self.may_come_by(meta) {
@@ -121,6 +123,7 @@ impl Connection {
         match self.paths_mut().add(Other::new(path, cid, Role::Probed)) {
             Ok((index, displaced)) => {
                 self.forget(displaced);
+                self.remote_cids.tell_again();
                 cx.stats.paths_seen += 1;
                 Some(index)
             }
@@ -382,6 +385,7 @@ impl Connection {
     /// Retires the ID of a path that is not used any more (RFC 9000 §5.1.2), unless another path has the same.
     pub(super) fn forget(&mut self, gone: Option<Other>) {
         let Some(cid) = gone.and_then(|gone| gone.cid) else { return };
+        self.remote_cids.tell_again();
         let shared = self.paths.iter().flat_map(|paths| paths.others()).any(|other| other.cid == Some(cid));
         if !shared {
             self.remote_cids.retire(cid);
@@ -406,7 +410,7 @@ impl Connection {
 
     /// Whether everything about other paths is settled, so that their memory can be freed.
     fn are_paths_settled(&self) -> bool {
-        let settled = |paths: &Paths| paths.is_idle() && paths.announced == self.path.remote;
+        let settled = |paths: &Paths| paths.is_idle() && paths.announced == self.path.remote && paths.told.is_empty();
         self.complete && self.paths.as_deref().is_some_and(settled)
     }
 

@@ -539,7 +539,7 @@ impl Endpoint {
 
     fn remove(&mut self, id: ConnId) {
         let Some(conn) = self.table.remove(id) else { return };
-        self.lookup.replace_token(id, (conn.reset_token(), conn.announced_remote()), (None, conn.remote()));
+        conn.told_tokens().for_each(|told| self.lookup.replace_token(id, told, (None, told.1)));
         self.routes.remove(id, conn.route());
         self.draining -= usize::from(conn.drains);
         if conn.side() == Side::Server && conn.is_handshaking() {
@@ -682,10 +682,9 @@ fn note_news(conn: &mut Connection, id: ConnId, with_events: &mut VecDeque<ConnI
     }
 }
 
-/// Registers the reset token and the destination connection ID of a connection if they have changed.
+/// Registers the reset tokens and the destination connection ID of a connection if they have changed.
 fn announce_ids(conn: &mut Connection, id: ConnId, lookup: &mut Lookup, routes: &mut Routes) {
-    if let Some([old, new]) = conn.take_token_news() {
-        lookup.replace_token(id, old, new);
+    if conn.tell_tokens(|old, new| lookup.replace_token(id, old, new)) {
         conn.update_route(|old, cid, local, remote| routes.replace(id, old, cid, local, remote));
     }
 }

@@ -9,6 +9,7 @@ use arrayvec::ArrayVec;
 
 use super::{Path, PathData, Proof, Validation};
 use crate::base::time::{Duration, Instant};
+use crate::quic::cid::ResetToken;
 
 /// Maximum number of paths besides the one in use.
 const MAX_OTHERS: usize = 3;
@@ -23,6 +24,9 @@ const LEAST_BUDGET: u64 = 64;
 /// Time for which a validated path that is not in use is remembered: returning to it takes no validation (RFC 9000
 /// §9.3).
 const KEEP: Duration = Duration::from_secs(10);
+
+/// Reset tokens, each with the address that may send it.
+pub(crate) type Tokens = ArrayVec<(ResetToken, SocketAddr), MAX_OTHERS>;
 
 /// Which path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +136,8 @@ pub(crate) struct Paths {
     others: ArrayVec<Other, MAX_OTHERS>,
     /// The peer's address at which the connection is registered with the endpoint.
     pub(crate) announced: SocketAddr,
+    /// The reset tokens of IDs on other paths that are registered there.
+    pub(crate) told: Tokens,
     /// The peer's address when the connection began.
     pub(crate) first: SocketAddr,
     /// The server's preferred address, to which the client moves once the handshake is confirmed (RFC 9000 §9.6).
@@ -141,12 +147,24 @@ pub(crate) struct Paths {
 impl Paths {
     /// Those of a connection with a peer at `remote`.
     pub(crate) fn new(remote: SocketAddr) -> Self {
-        Self { active: Work::default(), others: ArrayVec::new(), announced: remote, first: remote, offered: None }
+        Self {
+            active: Work::default(),
+            others: ArrayVec::new(),
+            announced: remote,
+            told: Tokens::new(),
+            first: remote,
+            offered: None,
+        }
     }
 
     /// Whether nothing is left to do or to remember.
     pub(crate) fn is_idle(&self) -> bool {
         self.active.is_idle() && self.others.is_empty() && self.offered.is_none()
+    }
+
+    /// The reset tokens of the IDs on other paths, with the peer's address on each; `token` tells the one of an ID.
+    pub(crate) fn tokens(&self, token: impl Fn(u64) -> Option<ResetToken>) -> Tokens {
+        self.others.iter().filter_map(|other| Some((token(other.cid?)?, other.path.remote))).collect()
     }
 
     /// The path between these addresses.
