@@ -742,7 +742,14 @@ impl World {
     /// with a stateless reset (RFC 9000 §10.2).
     fn may_be_unheard(&self, side: Side) -> bool {
         let closed = matches!(self.app(side).closed, Some(CloseReason::Local { .. } | CloseReason::Shutdown));
-        closed && self.closes_lost[usize::from(side == Side::Server)] >= MIN_CLOSES_LOST
+        // On a path that the other side has not measured yet, its probes may come after the closing period.
+        let least = if self.has_moved() { 1 } else { MIN_CLOSES_LOST };
+        closed && self.closes_lost[usize::from(side == Side::Server)] >= least
+    }
+
+    /// Whether the path in use may be another one than at first.
+    fn has_moved(&self) -> bool {
+        self.moved > 0 || self.plan.preferred || self.plan.spoof > 0
     }
 
     /// The other side's close may be lost for good, too.

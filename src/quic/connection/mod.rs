@@ -7,6 +7,7 @@ mod acked;
 mod api;
 mod armed;
 mod burst;
+mod challenges;
 mod closing;
 mod counts;
 mod datagrams;

@@ -10,16 +10,13 @@ use arrayvec::ArrayVec;
 use crate::base::Side;
 use crate::base::time::{Duration, Instant};
 use crate::quic::connection::closing::Fault;
-use crate::quic::connection::packet::{Head, Outline, PacketBuilder};
 use crate::quic::connection::path::recovery_config;
-use crate::quic::connection::{Connection, Cx, RxMeta, Scratch, Transmit};
+use crate::quic::connection::{Connection, Cx, RxMeta};
 use crate::quic::event::{CloseReason, Event};
-use crate::quic::path::{Ended, MIN_MTU, Other, Path, PathData, Paths, Place, Proof, Role, Validation};
-use crate::quic::recovery::{Onward, SentPacket, SpaceId};
+use crate::quic::path::{Ended, Other, Path, PathData, Paths, Place, Proof, Role, Validation};
+use crate::quic::recovery::{Onward, SpaceId};
 use crate::quic::stats::DropReason;
 use crate::wire::quic::TransportError;
-use crate::wire::quic::frame::Frame;
-use crate::wire::quic::header;
 
 /// Type of the PATH_RESPONSE frame.
 const PATH_RESPONSE: u64 = 0x1b;
@@ -44,15 +41,16 @@ impl Connection {
         len: usize,
         handle: impl FnOnce(&mut Self, &mut Cx<'_>),
     ) {
-        if !self.is_active() {
-            // Whatever path it comes by, it is answered with a close by the path in use, which costs a validated address
-            // no more than packets of its own would (RFC 9000 §10.2.1).
-            self.stats.rx_bytes += if self.path.is_validated() { len as u64 } else { 0 };
-            return handle(self, cx);
-        }
-        if self.other_at(meta).is_none() && !self.may_come_by(meta) {
+        let may_come = if self.is_active() { self.may_come_by(meta) } else { self.may_ask_for_close(meta) };
+        if self.other_at(meta).is_none() && !may_come {
             cx.stats.drop(DropReason::WrongPath);
             return;
+        }
+        if !self.is_active() {
+            // The answer goes by the path in use. If its address is not validated, only packets from there count (RFC 9000
+            // §10.2.1).
+            self.stats.rx_bytes += if self.path.is_validated() { len as u64 } else { 0 };
+            return handle(self, cx);
         }
         let (packets, highest, handshaking) = (self.stats.rx_packets, self.highest(), !self.complete);
         self.non_probing = false;
@@ -102,6 +100,12 @@ impl Connection {
         let offered = self.config.preferred_address.contains(meta.local);
         let former = || self.paths.iter().flat_map(|paths| paths.others()).any(|other| other.path.local == meta.local);
         self.side == Side::Server && (meta.local == self.path.local || offered || former())
+    }
+
+    /// Whether a packet by a path that is not known (any more) is answered with a close. Of a client, the server's address
+    /// does not change but to the preferred one, while it may have moved itself. A server's client could be anyone.
+    fn may_ask_for_close(&self, meta: &RxMeta) -> bool {
+        self.side == Side::Client && (meta.remote == self.path.remote || meta.remote == self.first_remote())
     }
 
     /// The highest packet numbers of the spaces that only the peer can send in.
@@ -183,7 +187,7 @@ impl Connection {
 
     /// Uses another path from now on (RFC 9000 §9.3, §9.4). Nothing happens if there is no ID for it: nothing could be
     /// sent there until the peer provides one.
-    fn move_to(&mut self, cx: &mut Cx<'_>, index: usize) {
+    pub(super) fn move_to(&mut self, cx: &mut Cx<'_>, index: usize) {
         let now = cx.now;
         let (ecn, spin) = (self.path.ecn.of_new_path(self.next_numbers()), self.path.spin.of_new_path(cx.rng));
         let Some(paths) = &mut self.paths else { return };
@@ -406,91 +410,5 @@ impl Connection {
             }
         }
         self.path_work = true;
-    }
-
-    /// Whether everything about other paths is settled, so that their memory can be freed.
-    fn are_paths_settled(&self) -> bool {
-        let settled = |paths: &Paths| paths.is_idle() && paths.announced == self.path.remote && paths.told.is_empty();
-        self.complete && self.paths.as_deref().is_some_and(settled)
-    }
-
-    /// Writes a datagram with challenges and answers into `slot`. They are exempt from congestion control (RFC 9000
-    /// §9.4), as are acknowledgements, but not from the anti-amplification limit.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn transmit_on_path(&mut self, cx: &mut Cx<'_>, slot: &mut [u8]) -> Option<Transmit> {
-        if !self.complete || self.one_rtt.is_none() {
-            return None;
-        }
-        self.take_wish(cx);
-        let Some(job) = self.paths.as_ref().and_then(|paths| paths.due(&self.path)) else {
-            self.path_work = self.paths.as_ref().is_some_and(|paths| paths.waits_for_budget());
-            if self.are_paths_settled() {
-                self.paths = None;
-            }
-            return None;
-        };
-        let pn = self.next_pn(cx, SpaceId::Data)?;
-        if !self.use_key()? {
-            return None;
-        }
-        let (path, dcid) = match job.place {
-            Place::Active => (&self.path, self.remote_cids.current()),
-            Place::Other(index) => {
-                let other = self.paths.as_ref()?.others().get(index)?;
-                (&other.path, self.remote_cids.get(other.cid?)?)
-            }
-        };
-        let (local, remote) = (path.local, path.remote);
-        let most = slot.len().min(usize::from(MIN_MTU)).min(usize::try_from(path.budget()).unwrap_or(usize::MAX));
-        let slot = &mut slot[..most];
-        let pn_len = header::pn_len(pn, self.recovery.largest_acked(SpaceId::Data));
-        let phase = self.one_rtt.as_ref().is_some_and(|keys| keys.phase());
-        let bits = self.fixed_bit.of(pn) | path.spin.bits() | header::key_phase(phase);
-        let outline = Outline::new(slot, Head::Short { bits, dcid }, pn, pn_len)?;
-        let mut builder = PacketBuilder::new(slot, outline, &mut cx.scratch.building);
-        if job.place == Place::Active {
-            // This makes it a non-probing packet, which keeps the peer on this path (RFC 9000 §9.3.3).
-            self.put_ack(cx, SpaceId::Data, &mut builder);
-        }
-        let answered = job.responses.iter().take_while(|data| builder.put(&Frame::PathResponse(**data), None)).count();
-        let mut challenge = [0; 8];
-        cx.rng.fill(&mut challenge);
-        let challenge = Some(challenge).filter(|data| job.challenge && builder.put(&Frame::PathChallenge(*data), None));
-        // Without the budget for 1200 bytes, it is not padded at all (RFC 9000 §8.2.1, §8.2.2).
-        let expanded = most >= usize::from(MIN_MTU);
-        builder.pad_to(if expanded { most } else { cx.ids.least_packet() });
-        let len = self.seal(cx, SpaceId::Data, pn, &mut builder);
-        let Scratch { lists, building, .. } = &mut *cx.scratch;
-        let frames = lists.store(building);
-        self.space(SpaceId::Data).next_pn = pn + 1;
-        let sent = match job.place {
-            Place::Active => SentPacket::new(cx.now, len as u16, false, false, frames),
-            Place::Other(_) => SentPacket::elsewhere(cx.now, len as u16, frames),
-        };
-        self.recovery.on_packet_sent(SpaceId::Data, pn, sent);
-        self.stats.tx_packets += 1;
-        self.stats.tx_bytes += len as u64;
-        self.challenged |= challenge.is_some();
-        cx.stats.path_challenges += u64::from(challenge.is_some());
-        cx.stats.path_responses += answered as u64;
-        self.steady = false;
-        self.path.ecn.on_stray();
-        let paths = self.paths.as_mut()?;
-        paths.sent(job.place, cx.now, answered, challenge, expanded);
-        match job.place {
-            Place::Active => self.path.on_sent(len),
-            Place::Other(index) => paths.other(index)?.path.on_sent(len),
-        }
-        Some(Transmit { conn: Some(self.id), local, remote, ecn: 0, len })
-    }
-
-    /// Moves to a path that is valid already, as the application has asked for.
-    fn take_wish(&mut self, cx: &mut Cx<'_>) {
-        let Some(paths) = &self.paths else { return };
-        let ready = paths.others().iter().position(|other| other.valid && other.go);
-        if let Some(index) = ready {
-            self.move_to(cx, index);
-        }
     }
 }
