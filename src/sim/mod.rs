@@ -448,9 +448,9 @@ impl World {
             // The flow decides which core a datagram reaches, unless it is one of the handshake.
             let long = data.first().is_some_and(|first| first & 0x80 != 0);
             let known = [addr(Side::Client), addr(Side::Server)];
-            let elsewhere = !long && !(known.contains(&ends.local) && known.contains(&ends.remote));
+            let usual = long || known.contains(&ends.local) && known.contains(&ends.remote);
             let cores = u16::from(self.plan.cores[to as usize]);
-            let at = elsewhere.then(|| ((ends.local.port() ^ ends.remote.port()) % cores) as u8);
+            let at = (!usual).then(|| ((ends.local.port() ^ ends.remote.port()) % cores) as u8);
             let host = &mut self.hosts[usize::from(to == Side::Server)];
             host.cores.arrive(self.now, at, meta, data, ORIGIN)?;
         }

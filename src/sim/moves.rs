@@ -62,6 +62,9 @@ struct Account {
     reached: bool,
 }
 
+/// From which address each ID was used, and for which local address of the client, once that is known.
+type Used = HashMap<Vec<u8>, (SocketAddr, Option<SocketAddr>)>;
+
 /// The addresses of a world.
 #[derive(Debug)]
 pub struct Addresses {
@@ -72,7 +75,7 @@ pub struct Addresses {
     owners: HashMap<SocketAddr, SocketAddr>,
     accounts: HashMap<SocketAddr, Account>,
     /// The local address of the client on whose paths each ID was used, by host.
-    used: [HashMap<Vec<u8>, (SocketAddr, Option<SocketAddr>)>; 2],
+    used: [Used; 2],
     /// Number of rebindings so far.
     pub rebindings: u64,
     next: u16,

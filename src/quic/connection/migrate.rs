@@ -103,11 +103,9 @@ impl Connection {
         let cid = self.remote_cids.take_unused().ok_or(MigrateError::NoId)?;
         let mut other = Other::new(path, Some(cid), Role::Probing);
         other.go = go;
-        let (index, displaced) = self.paths_mut().add(other).map_err(|refused| {
-            self.forget(Some(refused));
-            MigrateError::TooMany
-        })?;
-        self.forget(displaced);
+        let (index, gone) = self.paths_mut().add(other);
+        self.forget(gone);
+        let index = index.ok_or(MigrateError::TooMany)?;
         self.remote_cids.tell_again();
         let [pto, larger] = self.validation_times(same_hosts);
         self.paths_mut().validate(Place::Other(index), || Validation::whenever(pto, larger));

@@ -124,18 +124,11 @@ impl Connection {
         let rebound = used == Some(self.path.peer_uses) && meta.local == self.path.local;
         let cid = if rebound { Some(self.remote_cids.current_seq()) } else { self.remote_cids.take_unused() };
         tracing::debug!(conn = %self.id, local = %meta.local, remote = %meta.remote, rebound, "packet by another path");
-        match self.paths_mut().add(Other::new(path, cid, Role::Probed)) {
-            Ok((index, displaced)) => {
-                self.forget(displaced);
-                self.remote_cids.tell_again();
-                cx.stats.paths_seen += 1;
-                Some(index)
-            }
-            Err(refused) => {
-                self.forget(Some(refused));
-                None
-            }
-        }
+        let (index, gone) = self.paths_mut().add(Other::new(path, cid, Role::Probed));
+        self.forget(gone);
+        self.remote_cids.tell_again();
+        cx.stats.paths_seen += u64::from(index.is_some());
+        index
     }
 
     /// A path of which nothing is known. `validated` is whether its peer's address is.

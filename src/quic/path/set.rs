@@ -185,22 +185,18 @@ impl Paths {
         self.others.iter().position(|other| other.role == Role::Former)
     }
 
-    /// Adds a path, which has a role other than [`Role::Former`]. If there are too many, the oldest one that the peer
-    /// probes makes room, which is returned as well.
-    ///
-    /// # Errors
-    /// The path, if none makes room.
-    pub(crate) fn add(&mut self, other: Other) -> Result<(usize, Option<Other>), Other> {
-        let displaced = if self.others.is_full() {
-            let Some(oldest) = self.others.iter().position(|other| other.role == Role::Probed) else {
-                return Err(other);
-            };
-            Some(self.others.remove(oldest))
-        } else {
-            None
-        };
+    /// Adds a path, which has a role other than [`Role::Former`]. If there are too many, it takes the place of the oldest
+    /// one that the peer probes. Returns its index, unless none makes room, and the path that is forgotten, if any.
+    pub(crate) fn add(&mut self, other: Other) -> (Option<usize>, Option<Other>) {
+        let mut displaced = None;
+        if self.others.is_full() {
+            match self.others.iter().position(|other| other.role == Role::Probed) {
+                Some(oldest) => displaced = Some(self.others.remove(oldest)),
+                None => return (None, Some(other)),
+            }
+        }
         self.others.push(other);
-        Ok((self.others.len() - 1, displaced))
+        (Some(self.others.len() - 1), displaced)
     }
 
     /// Removes a path.
@@ -375,7 +371,7 @@ mod tests {
     fn probed(ports: std::ops::Range<u16>) -> (Path, Paths) {
         let mut paths = Paths::new(addr(0));
         for n in ports {
-            paths.add(Other::new(path(n, false), Some(n.into()), Role::Probed)).unwrap();
+            paths.add(Other::new(path(n, false), Some(n.into()), Role::Probed));
         }
         (path(0, true), paths)
     }
@@ -434,13 +430,14 @@ mod tests {
     fn paths_are_bounded_in_number() {
         let (_, mut paths) = probed(1..1 + MAX_OTHERS as u16);
         for n in 100..1000 {
-            let (_, displaced) = paths.add(Other::new(path(n, false), Some(n.into()), Role::Probed)).unwrap();
-            assert!(displaced.is_some());
+            let (index, displaced) = paths.add(Other::new(path(n, false), Some(n.into()), Role::Probed));
+            assert!(index.is_some() && displaced.is_some());
         }
         let ports: Vec<_> = paths.others().iter().map(|other| other.path.remote.port()).collect();
         assert_eq!(ports, [997, 998, 999]);
         paths.others.iter_mut().for_each(|other| other.role = Role::Probing);
-        assert!(paths.add(Other::new(path(5, false), None, Role::Probed)).is_err(), "ours stay");
+        let (index, refused) = paths.add(Other::new(path(5, false), None, Role::Probed));
+        assert_eq!((index, refused.map(|other| other.path.remote)), (None, Some(addr(5))), "ours stay");
     }
 
     /// RFC 9000 §9.3.2: the last validated path is remembered, whatever comes after it.
@@ -457,7 +454,7 @@ mod tests {
         assert_eq!(paths.others()[paths.former().unwrap()].path.remote, addr(0));
         active.validate();
         // One that leaves a validated path forgets the former one.
-        paths.add(Other::new(path(3, false), Some(3), Role::Probed)).unwrap();
+        paths.add(Other::new(path(3, false), Some(3), Role::Probed));
         let forgotten = paths.move_to(paths.find(addr(443), addr(3)).unwrap(), &mut active, 9).unwrap();
         assert_eq!(forgotten.path.remote, addr(0));
         assert_eq!((paths.others().len(), paths.others()[0].path.remote), (1, addr(2)));
