@@ -21,13 +21,64 @@ struct RemoteCid {
     idle: bool,
 }
 
+/// The sequence number of a retired ID whose RETIRE_CONNECTION_ID is not yet acknowledged. The highest bit is set while
+/// the frame has to be sent (again).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Retiring(u64);
+
+impl Retiring {
+    const DUE: u64 = 1 << 63;
+
+    fn new(seq: u64) -> Self {
+        Self(seq | Self::DUE)
+    }
+
+    fn seq(self) -> u64 {
+        self.0 & !Self::DUE
+    }
+
+    fn is_due(self) -> bool {
+        self.0 & Self::DUE != 0
+    }
+}
+
+/// Which sequence numbers have come, so that a late copy of a frame does not bring a retired ID back.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// All below this one have come, or are taken for it.
+    floor: u64,
+    /// Those from `floor` on that have come, a bit for each.
+    ahead: u32,
+}
+
+impl Seen {
+    fn contains(self, seq: u64) -> bool {
+        seq.checked_sub(self.floor).is_none_or(|n| n < 32 && self.ahead & (1 << n) != 0)
+    }
+
+    fn insert(&mut self, seq: u64) {
+        // Peers may have no more IDs on the way than we accept.
+        self.raise((seq + 1).saturating_sub(32));
+        if let Some(n) = seq.checked_sub(self.floor) {
+            self.ahead |= 1 << n;
+            self.raise(self.floor + u64::from(self.ahead.trailing_ones()));
+        }
+    }
+
+    fn raise(&mut self, floor: u64) {
+        let by = u32::try_from(floor.saturating_sub(self.floor)).unwrap_or(u32::MAX);
+        self.ahead = self.ahead.checked_shr(by).unwrap_or(0);
+        self.floor = self.floor.max(floor);
+    }
+}
+
 /// The IDs that the peer issued for one connection; the first is used on the path in use.
 #[derive(Debug)]
 pub(crate) struct RemoteCids {
     known: ArrayVec<RemoteCid, MAX_ACTIVE>,
     retire_prior_to: u64,
-    /// Retired IDs not yet acknowledged, and whether RETIRE_CONNECTION_ID has to be sent (again).
-    retiring: ArrayVec<(u64, bool), MAX_RETIRING>,
+    retiring: ArrayVec<Retiring, MAX_RETIRING>,
+    seen: Seen,
     token_changed: bool,
 }
 
@@ -35,7 +86,8 @@ impl RemoteCids {
     pub(crate) fn new(first: ConnectionId) -> Self {
         let mut known = ArrayVec::new();
         known.push(RemoteCid { seq: 0, cid: first, token: None, used: true, idle: false });
-        Self { known, retire_prior_to: 0, retiring: ArrayVec::new(), token_changed: false }
+        let seen = Seen { floor: 1, ahead: 0 };
+        Self { known, retire_prior_to: 0, retiring: ArrayVec::new(), seen, token_changed: false }
     }
 
     pub(crate) fn current(&self) -> &ConnectionId {
@@ -93,7 +145,7 @@ impl RemoteCids {
             && !self.retiring.is_full()
         {
             let gone = self.known.remove(at + 1);
-            self.retiring.push((gone.seq, true));
+            self.retiring.push(Retiring::new(gone.seq));
         }
     }
 
@@ -129,6 +181,10 @@ impl RemoteCids {
             return Err(TransportError::PROTOCOL_VIOLATION);
         }
         let limit = self.retire_prior_to.max(retire_prior_to);
+        if seq >= limit && self.seen.contains(seq) {
+            // A copy of a frame whose ID has been retired since.
+            return Ok(());
+        }
         // Nothing changes unless everything fits, so that there is always an ID to send a close to.
         let retired = self.known.iter().filter(|k| k.seq < limit).count();
         if retired > self.retiring.remaining_capacity() {
@@ -139,12 +195,13 @@ impl RemoteCids {
         }
         self.retire_prior_to = limit;
         self.token_changed = true;
-        self.retiring.extend(self.known.iter().filter(|k| k.seq < limit).map(|k| (k.seq, true)));
+        self.retiring.extend(self.known.iter().filter(|k| k.seq < limit).map(|k| Retiring::new(k.seq)));
         let current = self.current_seq();
         self.known.retain(|k| k.seq >= limit);
         if seq < limit {
             self.choose_current(current);
-            if self.retiring.iter().all(|(s, _)| *s != seq) && self.retiring.try_push((seq, true)).is_err() {
+            if self.retiring.iter().all(|gone| gone.seq() != seq) && self.retiring.try_push(Retiring::new(seq)).is_err()
+            {
                 return Err(TransportError::CONNECTION_ID_LIMIT_ERROR);
             }
             return Ok(());
@@ -152,6 +209,7 @@ impl RemoteCids {
         self.known
             .try_push(RemoteCid { seq, cid, token: Some(token), used: false, idle: false })
             .map_err(|_| TransportError::CONNECTION_ID_LIMIT_ERROR)?;
+        self.seen.insert(seq);
         self.choose_current(current);
         Ok(())
     }
@@ -170,7 +228,7 @@ impl RemoteCids {
 
     /// The next sequence number to retire.
     pub(crate) fn retire_due(&self) -> Option<u64> {
-        self.retiring.iter().find(|(_, due)| *due).map(|(seq, _)| *seq)
+        self.retiring.iter().find(|gone| gone.is_due()).map(|gone| gone.seq())
     }
 
     pub(crate) fn retire_sent(&mut self, seq: u64) {
@@ -182,11 +240,12 @@ impl RemoteCids {
     }
 
     pub(crate) fn retire_acked(&mut self, seq: u64) {
-        self.retiring.retain(|(s, _)| *s != seq);
+        self.retiring.retain(|gone| gone.seq() != seq);
     }
 
     fn set_due(&mut self, seq: u64, due: bool) {
-        self.retiring.iter_mut().filter(|(s, _)| *s == seq).for_each(|entry| entry.1 = due);
+        let entry = self.retiring.iter_mut().find(|gone| gone.seq() == seq);
+        entry.into_iter().for_each(|gone| gone.0 = if due { seq | Retiring::DUE } else { seq });
     }
 
     /// Makes [`RemoteCids::take_changed_token`] report the token in use once more.
@@ -308,6 +367,34 @@ mod tests {
         assert_eq!(r.retire_due(), None, "acknowledged once is enough");
         r.insert(13, 13, id(13), [13; 16]).unwrap();
         assert_eq!(r.retire_due(), Some(12));
+    }
+
+    /// Frames may be repeated, and their copies late: an ID that was retired does not come back. Its peer would see it on
+    /// another path, or the number of IDs exceed the limit.
+    #[test]
+    fn a_late_copy_does_not_bring_a_retired_id_back() {
+        let mut r = RemoteCids::new(id(0));
+        for seq in [1, 3, 2] {
+            r.insert(seq, 0, id(seq as u8), [seq as u8; 16]).unwrap();
+        }
+        let gone = r.take_unused().unwrap();
+        assert_eq!(gone, 1);
+        r.retire(gone);
+        for acked in [false, true] {
+            r.insert(gone, 0, id(1), [1; 16]).unwrap();
+            assert_eq!((r.get(gone), r.known.len()), (None, 3), "acknowledged: {acked}");
+            r.retire_acked(gone);
+        }
+        r.insert(4, 0, id(4), [4; 16]).unwrap();
+        assert_eq!(r.get(4), Some(&id(4)));
+        // Many of them, and gaps of any size.
+        let mut seen = Seen { floor: 1, ahead: 0 };
+        for seq in [1, 2, 4, 40, 33, 41, 1 << 40, (1 << 40) - 5] {
+            assert!(!seen.contains(seq), "{seq}");
+            seen.insert(seq);
+            assert!(seen.contains(seq), "{seq}");
+        }
+        assert!(seen.contains(3) && !seen.contains((1 << 40) - 1) && !seen.contains(1 << 41));
     }
 
     /// RFC 9000 §9.5: "MUST NOT reuse a connection ID when sending to more than one destination address".
