@@ -43,7 +43,7 @@ impl Connection {
     ) {
         let may_come = if self.is_active() { self.may_come_by(meta) } else { self.may_ask_for_close(meta) };
         if self.other_at(meta).is_none() && !may_come {
-            cx.stats.drop(DropReason::WrongPath);
+            cx.stats.drop(if self.is_active() { DropReason::WrongPath } else { DropReason::Closed });
             return;
         }
         if !self.is_active() {
