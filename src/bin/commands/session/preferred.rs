@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 use gannet::quic::PreferredAddress;
 
 use super::{Failure, Usage};
-use crate::args::EngineArgs;
+use crate::args::engine::EngineArgs;
 
 /// The preferred addresses among those of the port, with the server's UDP port.
 pub fn preferred_address(wish: &[IpAddr], args: &EngineArgs, port: u16) -> Result<PreferredAddress, Failure> {
