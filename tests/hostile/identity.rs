@@ -10,6 +10,7 @@ use gannet::mem::BufPool;
 use gannet::quic::{CidConfig, CloseReason, DropReason, Endpoint, EndpointConfig, SendData, ServerConfig};
 use gannet::wire::quic::frame::Frame;
 use gannet::wire::quic::header;
+use gannet::wire::quic::params::TransportParameters;
 use gannet::wire::quic::{ConnectionId, TransportError};
 
 use super::peer::{DATA, Peer, Shape, frames};
@@ -97,6 +98,26 @@ fn a_retired_id_leads_nowhere_after_that_and_is_not_answered_while_the_connectio
         host.receive(datagram);
         let out = host.run();
         assert!(matches!(resets(&out)[..], [reset] if reset.ends_with(&token) && reset.len() < 60));
+    }
+}
+
+/// RFC 9000 §5.1.1: a peer gets no more IDs than it takes, also when it gives some up.
+#[test]
+fn a_peer_gets_no_more_ids_than_it_takes() {
+    for (takes, gets) in [(2, 2), (3, 3), (4, 4), (1000, 4)] {
+        let mut host = Host::server(small());
+        let params = |params| TransportParameters { active_connection_id_limit: takes, ..params };
+        let mut peer = Peer::client(client_addr(), 1, |usual| params(usual).to_bytes());
+        exchange(&mut host, &mut peer);
+        assert_eq!(peer.issued.len() + 1, gets, "of {takes}");
+        peer.remote_cid = peer.issued[0].1;
+        let datagram = peer.packet(DATA, &retire(0));
+        host.receive(datagram);
+        host.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+        assert_eq!(peer.issued.len(), gets, "one more, in its place");
+        host.wait(Duration::from_secs(1)).iter().for_each(|(_, datagram)| peer.receive(datagram));
+        let issued: HashSet<_> = peer.issued.iter().map(|(seq, _)| *seq).collect();
+        assert_eq!(issued.len(), gets);
     }
 }
 
