@@ -301,6 +301,13 @@ pub struct PerfClientArgs {
     #[arg(long, help_heading = "Load")]
     pub handshakes: bool,
 
+    /// Send datagrams (RFC 9221) at this rate per second and of this size in bytes, which the server returns, instead of
+    /// making requests: 10k/100. Each core has one connection, and all share the rate. Lasts for --duration [default:
+    /// 10s].
+    #[arg(long, value_name = "RATE/SIZE", value_parser = values::datagrams, help_heading = "Load")]
+    #[arg(conflicts_with_all = ["upload", "download", "requests", "rate", "warmup", "handshakes", "connections", "streams"])]
+    pub datagrams: Option<(f64, usize)>,
+
     /// Number of connections to spread the requests over.
     #[arg(long, value_name = "N", value_parser = values::number::<u32>(1, u32::MAX.into()), default_value_t = 1)]
     #[arg(help_heading = "Load")]

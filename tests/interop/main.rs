@@ -5,6 +5,7 @@
 mod certificates;
 mod clients;
 mod cores;
+mod datagrams;
 mod get_failures;
 mod hang_ups;
 mod host;

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aioquic.asyncio import QuicConnectionProtocol, connect, serve
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, StreamDataReceived, StreamReset
+from aioquic.quic.events import ConnectionTerminated, DatagramFrameReceived, HandshakeCompleted, StreamDataReceived, StreamReset
 
 WINDOW = 64 << 20
 REFUSED = 0x104
@@ -37,6 +37,7 @@ def configuration(role, **kwargs):
         max_stream_data=WINDOW,
         max_datagram_size=min(role["mtu"], 1500) - 48,
         secrets_log_file=log,
+        max_datagram_frame_size=65536,
         **kwargs,
     )
 
@@ -59,6 +60,9 @@ class Server(QuicConnectionProtocol):
             if event.end_stream:
                 del self.requests[event.stream_id]
                 self.answer(event.stream_id, request)
+        elif isinstance(event, DatagramFrameReceived):
+            self._quic.send_datagram_frame(event.data)
+            self.transmit()
         elif isinstance(event, ConnectionTerminated):
             print("connection:", event.error_code, event.reason_phrase, file=sys.stderr)
 

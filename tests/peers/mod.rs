@@ -166,6 +166,8 @@ pub struct ClientOptions {
     pub name: Option<String>,
     /// The client's certificate chain and its key, PEM (quinn only).
     pub identity: Option<[PathBuf; 2]>,
+    /// The number of datagrams that are sent instead, and have to come back (quinn only).
+    pub datagrams: u32,
 }
 
 impl ServerOptions {
@@ -205,6 +207,7 @@ impl ClientOptions {
             first_version: 1,
             name: None,
             identity: None,
+            datagrams: 0,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! hq-interop over quinn: a server and a client. Each runs in a process of its own: the test executable once more,
 //! inside a namespace, entered by its `quinn_peer_entry` test.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -165,6 +166,7 @@ async fn serve_connection(incoming: Incoming, options: Arc<ServerOptions>) {
         Err(e) => return eprintln!("handshake: {e}"),
     };
     say(format_args!("connection {}", COUNT.fetch_add(1, Ordering::Relaxed) + 1));
+    tokio::spawn(echo(connection.clone()));
     loop {
         let (send, recv) = match connection.accept_bi().await {
             Ok(stream) => stream,
@@ -177,6 +179,41 @@ async fn serve_connection(incoming: Incoming, options: Arc<ServerOptions>) {
             }
         });
     }
+}
+
+/// Sends datagrams back.
+async fn echo(connection: Connection) {
+    while let Ok(datagram) = connection.read_datagram().await {
+        if let Err(e) = connection.send_datagram(datagram) {
+            eprintln!("datagram: {e}");
+        }
+    }
+}
+
+/// Sends `count` datagrams, one every millisecond, and returns how many of them came back.
+async fn bounce(connection: &Connection, count: u32) -> Result<u32, Failure> {
+    let mut missing: HashSet<Vec<u8>> = HashSet::new();
+    for n in 0..count {
+        let mut data = vec![n as u8; 16 + n as usize % 1000];
+        data[..4].copy_from_slice(&n.to_be_bytes());
+        missing.insert(data.clone());
+        connection.send_datagram(data.into())?;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        while let Ok(datagram) = tokio::time::timeout(Duration::ZERO, connection.read_datagram()).await {
+            if !missing.remove(&datagram?[..]) {
+                return Err("a datagram that was not sent, or came twice".into());
+            }
+        }
+    }
+    while !missing.is_empty() {
+        let Ok(datagram) = tokio::time::timeout(Duration::from_secs(1), connection.read_datagram()).await else {
+            break;
+        };
+        if !missing.remove(&datagram?[..]) {
+            return Err("a datagram that was not sent, or came twice".into());
+        }
+    }
+    Ok(count - missing.len() as u32)
 }
 
 async fn answer(
@@ -250,6 +287,9 @@ async fn download(options: ClientOptions) -> Result<i32, Failure> {
     let name = options.name.clone().unwrap_or_else(|| options.remote.ip().to_string());
     let connection = endpoint.connect_with(config, options.remote, &name)?.await?;
     say(format_args!("connected"));
+    if options.datagrams > 0 {
+        say(format_args!("returned {}", bounce(&connection, options.datagrams).await?));
+    }
     let fetches = options.paths.iter().map(|path| {
         let (connection, path) = (connection.clone(), path.clone());
         let name = path.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or("index");

@@ -1,5 +1,6 @@
 //! The perf protocol over a simulated link: client and server cores in one thread.
 
+mod datagrams;
 mod raw;
 mod sleep;
 mod world;

@@ -214,12 +214,30 @@ pub fn rate(s: &str) -> Result<f64, BadValue> {
     }
 }
 
+/// A rate and a size of datagrams, as in `10k/100`: 10,000 datagrams of 100 bytes per second.
+pub fn datagrams(s: &str) -> Result<(f64, usize), BadValue> {
+    let parsed = s.split_once('/').and_then(|(n, len)| Some((rate(n).ok()?, len.parse::<usize>().ok()?)));
+    match parsed {
+        Some((rate, len)) if (16..=65_527).contains(&len) => Ok((rate, len)),
+        _ => bad("expected datagrams per second and their size in bytes, from 16 on, for example 10k/100"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn why<T: fmt::Debug>(r: Result<T, BadValue>) -> String {
         r.expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn datagrams_have_a_rate_and_a_size() {
+        assert_eq!(datagrams("10k/100").unwrap(), (10_000.0, 100));
+        assert_eq!(datagrams("0.5/16").unwrap(), (0.5, 16));
+        for wrong in ["10k", "/100", "10k/", "0/100", "10k/15", "10k/70000", "10k/1K"] {
+            assert!(why(datagrams(wrong)).starts_with("expected datagrams per second"), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `gannet perf server` and `gannet perf client`.
 
+mod datagrams;
 mod results;
 
 use std::path::Path;
@@ -62,6 +63,9 @@ fn ready_line(addr: &std::net::IpAddr, listen: u16, session: &Session) -> String
 
 /// Makes requests and prints the results.
 pub fn measure(args: &PerfClientArgs) -> Result<(), Failure> {
+    if let Some((rate, len)) = args.datagrams {
+        return datagrams::measure(args, rate, len);
+    }
     let plan = plan(args)?;
     check_places(args.json.iter().chain(&args.hdr))?;
     let memory = cores_memory(args.cores.of(&args.engine).count(), MEMORY);

@@ -3,9 +3,12 @@
 //! A client opens a stream and sends 8 bytes, the size of the answer it wants as a big-endian number, then any payload,
 //! then the end of the stream. The server reads all of it and answers with that many bytes. Both sides receive into
 //! pinned buffers and send from one static block.
+//!
+//! Our server also sends datagrams (RFC 9221) back to where they came from.
 #![forbid(unsafe_code)]
 
 mod client;
+mod datagrams;
 mod failure;
 mod live;
 mod plan;
@@ -17,12 +20,13 @@ mod transport;
 use std::sync::LazyLock;
 
 pub use client::PerfClient;
+pub use datagrams::{DatagramClient, DatagramPlan, DatagramResults, MIN_DATAGRAM};
 pub use failure::PerfFailure;
 pub use live::{LiveCounts, PerfLive};
 pub use plan::{PerfPlan, PlanError, ReceiveShape};
 pub use results::PerfResults;
 pub use server::{PerfServer, PerfServerStats};
-pub use transport::{INITIAL_WINDOW, client_transport, server_transport};
+pub use transport::{INITIAL_WINDOW, client_transport, datagram_transport, server_transport};
 
 /// The ALPN protocol ID (draft-banks-quic-performance-00 §2.1).
 pub const ALPN: &[u8] = b"perf";

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::base::id_map::IdMap;
 use crate::base::time::Instant;
 use crate::mem::BufPool;
+use crate::proto::perf::datagrams;
 use crate::proto::perf::live::{LiveCounts, PerfLive};
 use crate::proto::perf::transport::INITIAL_WINDOW;
 use crate::quic::{Conn, ConnId, Dir, Event, StreamId};
@@ -332,13 +333,13 @@ impl App for PerfServer {
                     self.answer_waiting(&mut conn, conn_id);
                 }
             }
+            Event::DatagramsReadable => datagrams::echo(cx, conn_id),
             Event::Closed { .. } => self.on_closed(conn_id),
             Event::Progress { .. }
             | Event::EarlyBytes { .. }
             | Event::StreamOpened { .. }
             | Event::StreamsAvailable { .. }
             | Event::OutOfSpace { .. }
-            | Event::DatagramsReadable
             | Event::DatagramBuffer { .. }
             | Event::DatagramSpaceLow { .. }
             | Event::DatagramDone { .. }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::mem::{BufPool, PinnedBuf};
+use crate::proto::perf::datagrams;
 use crate::proto::perf::plan::ReceiveShape;
 use crate::quic::{BufferProvider, StreamId, TransportConfig};
 
@@ -46,8 +47,14 @@ pub fn server_transport(base: TransportConfig, pool: &BufPool) -> TransportConfi
         receive_low_water: INITIAL_WINDOW / 2,
         send_budget: base.send_budget.max(SEND_BUDGET),
         provider: Some(Arc::new(FirstBuffer(pool.part(pool.limit() / 4 * 3)))),
+        datagrams: Some(datagrams::config()),
         ..base
     }
+}
+
+/// The transport settings of a client that sends datagrams: `base` with queues for them.
+pub fn datagram_transport(base: TransportConfig) -> TransportConfig {
+    TransportConfig { datagrams: Some(datagrams::config()), ..base }
 }
 
 /// A client's transport settings: `base`, adapted so that `streams` answers of `shape` at a time need no window
