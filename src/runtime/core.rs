@@ -58,6 +58,8 @@ pub struct Core<D: Datapath, A, X = Alone> {
     app_failed: bool,
     /// No more connections are accepted, and the core ends with the last one that there is.
     draining: bool,
+    /// Since when only connections that this end has closed are left.
+    closing: Option<Instant>,
     /// Limits log lines about duplicate addresses, which anybody on the link can provoke.
     duplicates: Lines,
     seat: Seat<X>,
@@ -117,6 +119,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             observer: None,
             app_failed: false,
             draining: false,
+            closing: None,
             duplicates: Lines::new(1),
             leaving: (0..if X::ALONE { 0 } else { cores }).map(|_| Burst::new()).collect(),
             seat,
@@ -183,8 +186,8 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
 
     /// The time at which [`Core::turn_at`] next has work to do, if no frame arrives before.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let app = self.app.next_timeout();
-        self.endpoint.next_timeout().into_iter().chain(self.net.next_timeout()).chain(app).min()
+        let (app, end) = (self.app.next_timeout(), self.closing.map(|since| since + run::CLOSING));
+        self.endpoint.next_timeout().into_iter().chain(self.net.next_timeout()).chain(app).chain(end).min()
     }
 
     /// Adds an address, for example that of a failed host whose work this one takes over.

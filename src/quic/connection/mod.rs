@@ -236,6 +236,8 @@ pub(crate) struct Connection {
     pub(crate) armed: Armed,
     /// Whether the endpoint knows that it is draining.
     pub(crate) drains: bool,
+    /// Whether the endpoint knows that it is closing or draining.
+    pub(crate) ended: bool,
     /// Whether it is in the endpoint's transmit queue.
     pub(crate) queued: bool,
     /// Whether it is in the endpoint's event queue.
@@ -330,6 +332,7 @@ impl Connection {
             timed_out_at: None,
             armed: Armed::default(),
             drains: false,
+            ended: false,
             queued: false,
             has_events: false,
             steady: false,

@@ -88,6 +88,8 @@ pub struct Endpoint {
     unvalidated: usize,
     /// Number of connections known to be draining.
     draining: usize,
+    /// Connections that are closing or draining.
+    ended: usize,
     wheel: TimerWheel<(ConnId, Instant)>,
     transmit: VecDeque<ConnId>,
     turn: u32,
@@ -164,6 +166,7 @@ impl Endpoint {
             routes,
             handshakes: 0,
             draining: 0,
+            ended: 0,
             unvalidated: 0,
             wheel: TimerWheel::new(Instant::ZERO),
             transmit: VecDeque::new(),
@@ -526,6 +529,9 @@ impl Endpoint {
         );
         note_news(conn, id, &mut self.with_events);
         announce_ids(conn, id, &mut self.lookup, &mut self.routes);
+        if !conn.is_active() && !std::mem::replace(&mut conn.ended, true) {
+            self.ended += 1;
+        }
         if conn.is_draining() && !std::mem::replace(&mut conn.drains, true) {
             self.draining += 1;
         }
@@ -542,6 +548,7 @@ impl Endpoint {
         conn.told_tokens().for_each(|told| self.lookup.replace_token(id, told, (None, told.1)));
         self.routes.remove(id, conn.route());
         self.draining -= usize::from(conn.drains);
+        self.ended -= usize::from(conn.ended);
         if conn.side() == Side::Server && conn.is_handshaking() {
             self.lookup.retire_initial(self.now, conn.first_dcid(), conn.first_remote());
             self.handshakes -= 1;
@@ -608,6 +615,12 @@ impl Endpoint {
     /// that late packets are recognised (RFC 9000 §10.2.2); there is no need to wait for them before exiting.
     pub fn draining_count(&self) -> usize {
         self.draining
+    }
+
+    /// Number of connections that are closing or draining (RFC 9000 §10.2). Those that are not draining were closed by
+    /// this end, and answer late packets with their CONNECTION_CLOSE frame.
+    pub fn ended_count(&self) -> usize {
+        self.ended
     }
 
     /// Closes every connection with an application error code.

@@ -12,6 +12,11 @@ use crate::runtime::App;
 /// How long a stopping core waits for its last packets to be sent.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// How long a core that has nothing else to do waits for connections that it has closed. They would answer late packets
+/// for three probe timeouts (RFC 9000 §10.2), in case the CONNECTION_CLOSE frame was lost; nobody waits that long for a
+/// program to end.
+pub(super) const CLOSING: Duration = Duration::from_secs(1);
+
 /// The number of turns between two looks at the link while the core is busy.
 const BUSY_LOOK: u64 = 256;
 
@@ -66,10 +71,28 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
 
     /// Whether there is nothing more to do: not here, and not on any other core of the group, for which frames may still
     /// arrive here.
-    pub(super) fn is_over(&self) -> bool {
-        let idle = self.endpoint.connection_count() == self.endpoint.draining_count();
-        let over = (self.app.is_done() || self.draining) && idle;
+    pub(super) fn is_over(&mut self) -> bool {
+        let over = (self.app.is_done() || self.draining) && self.is_alone(None);
         self.seat.notes.as_ref().map_or(over, |notes| notes.all_over(over))
+    }
+
+    /// Whether there are no connections left to wait for. Those that were closed long enough ago are given up.
+    /// The time is read if `now` is not given.
+    pub(super) fn is_alone(&mut self, now: Option<Instant>) -> bool {
+        let count = self.endpoint.connection_count();
+        if count == self.endpoint.draining_count() {
+            self.closing = None;
+            return true;
+        }
+        if count > self.endpoint.ended_count() {
+            self.closing = None;
+            return false;
+        }
+        let now = now.unwrap_or_else(|| self.clock.now());
+        if now.saturating_since(*self.closing.get_or_insert(now)) >= CLOSING {
+            self.endpoint.abandon_all();
+        }
+        false
     }
 
     /// Closes every connection and sends the last packets.

@@ -1,5 +1,6 @@
 //! Links that go away.
 
+mod ends;
 mod way;
 
 use std::net::SocketAddr;

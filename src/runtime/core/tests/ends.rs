@@ -1,0 +1,71 @@
+//! The end of a core whose work is done.
+
+use super::*;
+use crate::quic::ServerConfig;
+
+const SERVER: &str = "192.0.2.1:443";
+
+/// Connects to the server and closes the connection at once.
+struct Brief {
+    conn: Option<ConnId>,
+    is_closed: bool,
+}
+
+impl App for Brief {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        match event {
+            Event::Connected { .. } => cx.close(conn, 0, "done"),
+            Event::Closed { .. } => self.is_closed = true,
+            _ => {}
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) {
+        if self.conn.is_none() {
+            self.conn = cx.connect(&client_config(), "server.test", SERVER.parse().unwrap()).ok();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_closed
+    }
+}
+
+/// A server whose clients have to expect acknowledgements after 16 s, so they stay for a minute after they have closed.
+fn server() -> ServerConfig {
+    let identity = rcgen::generate_simple_self_signed(["server.test".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(identity.signing_key.serialize_der().into());
+    let tls = tls::server_config(vec![identity.cert.der().clone()], key, &options()).unwrap();
+    let transport = TransportConfig { max_ack_delay: Duration::from_secs(16), ..TransportConfig::default() };
+    ServerConfig::new(tls, transport).unwrap()
+}
+
+/// `gannet get` used to stay for three probe timeouts: 13 s on a path with 1.5 s of round-trip time.
+#[test]
+fn a_core_that_is_done_waits_a_second_for_closing_connections() {
+    let (near, far) = SimLink::pair(SimConfig::default());
+    let mut client = Core::new(near, core_config(), Brief { conn: None, is_closed: false }).unwrap();
+    let config = CoreConfig::new("192.0.2.1/24".parse().unwrap(), EndpointConfig::from_seed([2; 32]));
+    let config = CoreConfig { listen: Some(443), server: Some(server()), ..config };
+    let mut server = Core::new(far, config, None::<Caller>).unwrap();
+    let (mut closed, mut over) = (None, None);
+    for ms in 0..60_000 {
+        let now = Instant::ZERO + Duration::from_millis(ms);
+        while client.turn_at(now) | server.turn_at(now) {}
+        if !client.app.is_closed {
+            assert!(client.endpoint.connection_count() == 0 || !client.is_alone(Some(now)), "an active connection");
+            continue;
+        }
+        closed = closed.or(Some(ms));
+        if client.is_alone(Some(now)) {
+            over = Some(ms);
+            break;
+        }
+        assert_eq!(client.endpoint.ended_count(), client.endpoint.connection_count());
+        let wake = client.next_timeout().expect("the end of the wait");
+        assert!(wake <= now + run::CLOSING, "a sleeping core would not notice");
+    }
+    let waited = over.expect("it ends") - closed.expect("it has closed");
+    assert!((1000..1100).contains(&waited), "{waited} ms");
+    assert_eq!(client.endpoint.ended_count(), 0);
+}
