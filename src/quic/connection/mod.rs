@@ -360,6 +360,11 @@ impl Connection {
         ptos > ptos_before && ptos >= DOUBTFUL_PTOS && self.path.is_validated()
     }
 
+    /// Notes that packets sent at `now` wait on this host.
+    pub(crate) fn on_held(&mut self, now: Instant) {
+        self.recovery.on_held(now);
+    }
+
     pub(crate) fn pto_count(&self) -> u32 {
         self.recovery.pto_count()
     }

@@ -623,6 +623,14 @@ impl Endpoint {
         self.ended
     }
 
+    /// Notes that packets that connection `id` sent at `now` wait on this host, such as for the MAC address of the next
+    /// hop. Their acknowledgements say nothing about the round-trip time.
+    pub fn on_held(&mut self, now: Instant, id: ConnId) {
+        if let Some(conn) = self.table.get(id) {
+            conn.on_held(now);
+        }
+    }
+
     /// Closes every connection with an application error code.
     pub fn close_all(&mut self, code: u64, reason: &str) {
         self.end_all(|conn| conn.shut_down(code.min(varint::MAX), reason));

@@ -260,6 +260,11 @@ impl<F> Recovery<F> {
         }
     }
 
+    /// Records that packets sent at `now` have not left this host yet, and will at some later time.
+    pub fn on_held(&mut self, now: Instant) {
+        self.rtt.distrust_until(now);
+    }
+
     /// Records that the handshake is confirmed, so that the peer can read all packets from now on. Only the Data space is
     /// used after that; the others have been discarded.
     pub fn on_confirmed(&mut self, now: Instant) {
@@ -290,7 +295,8 @@ impl<F> Recovery<F> {
         let state = &mut self.spaces[space.index()];
         state.largest_acked = state.largest_acked.max(Some(ack_largest));
         // Other paths say nothing about this one's (RFC 9000 §9.4).
-        let sample = (new.eliciting && largest == ack_largest && !new.elsewhere).then(|| now.saturating_since(sent));
+        let fit = new.eliciting && largest == ack_largest && !new.elsewhere && self.rtt.trusts(sent);
+        let sample = fit.then(|| now.saturating_since(sent));
         if let Some(rtt) = sample {
             self.rtt.update(now, rtt, credible_delay(space, delay, cx));
         }

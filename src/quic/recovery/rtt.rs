@@ -12,15 +12,38 @@ pub struct RttEstimator {
     var: u64,
     min: u64,
     latest: u64,
-    first_sample: Option<Instant>,
+    /// [`Instant::MAX`] if there is none yet.
+    first_sample: Instant,
     last_sample: Instant,
+    /// Packets sent before may have been held back on this host.
+    fit_from: Instant,
 }
 
 impl RttEstimator {
     /// An estimator that assumes `initial` until the first sample (RFC 9002 §5.3).
     pub fn new(initial: Duration) -> Self {
         let initial = nanos(initial);
-        Self { smoothed: initial, var: initial / 2, min: 0, latest: 0, first_sample: None, last_sample: Instant::ZERO }
+        Self {
+            smoothed: initial,
+            var: initial / 2,
+            min: 0,
+            latest: 0,
+            first_sample: Instant::MAX,
+            last_sample: Instant::ZERO,
+            fit_from: Instant::ZERO,
+        }
+    }
+
+    /// Takes no samples from packets that were sent until `now`: they wait on this host, which says nothing about the
+    /// path (RFC 9002 §5.1).
+    pub(super) fn distrust_until(&mut self, now: Instant) {
+        self.fit_from = now + Duration::from_nanos(1);
+    }
+
+    /// Whether a packet that was sent at `sent` can give a sample.
+    #[inline]
+    pub(super) fn trusts(&self, sent: Instant) -> bool {
+        sent >= self.fit_from
     }
 
     /// Takes a sample at `now`. `delay` is how long the peer reports to have delayed the acknowledgement, already
@@ -29,8 +52,8 @@ impl RttEstimator {
         let (latest, delay) = (nanos(latest), nanos(delay));
         self.latest = latest;
         self.last_sample = now;
-        if self.first_sample.is_none() {
-            self.first_sample = Some(now);
+        if self.first_sample == Instant::MAX {
+            self.first_sample = now;
             (self.smoothed, self.var, self.min) = (latest, latest / 2, latest);
             return;
         }
@@ -70,12 +93,12 @@ impl RttEstimator {
 
     /// When the first sample was taken.
     pub fn first_sample(&self) -> Option<Instant> {
-        self.first_sample
+        (self.first_sample != Instant::MAX).then_some(self.first_sample)
     }
 
     /// When the latest sample was taken, that is, when the path last worked in both directions.
     pub fn last_sample(&self) -> Option<Instant> {
-        self.first_sample.map(|_| self.last_sample)
+        self.first_sample().map(|_| self.last_sample)
     }
 
     /// Probe timeout without the peer's delay and without backoff (RFC 9002 §6.2.1).

@@ -87,6 +87,22 @@ fn acknowledgement_of_what_was_not_sent_is_an_error() {
 }
 
 #[test]
+fn packets_that_waited_here_say_nothing_about_the_round_trip_time() {
+    let mut r = reno();
+    send(&mut r, at(0), SpaceId::Initial, 0);
+    r.on_held(at(0));
+    send(&mut r, at(1000), SpaceId::Initial, 1);
+    r.on_held(at(1000));
+    let (outcome, acked, _) = ack(&mut r, at(2010), SpaceId::Initial, &[0..=1], &CX);
+    assert_eq!((outcome.rtt_sampled, acked.len()), (false, 2));
+    assert_eq!((r.rtt().smoothed(), r.rtt().first_sample()), (333 * MS, None));
+    send(&mut r, at(2010), SpaceId::Handshake, 0);
+    let (outcome, ..) = ack(&mut r, at(2020), SpaceId::Handshake, &[0..=0], &CX);
+    assert!(outcome.rtt_sampled);
+    assert_eq!((r.rtt().smoothed(), r.rtt().min()), (10 * MS, 10 * MS));
+}
+
+#[test]
 fn a_repeated_acknowledgement_changes_nothing() {
     let mut r = reno();
     for pn in 0..3 {

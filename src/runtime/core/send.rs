@@ -80,11 +80,16 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             },
         };
         let frames: Burst<D::Tx> = self.tx.drain(first..).collect();
+        let mut held = false;
         for frame in frames {
             match self.net.send_to(now, local, remote, ecn, frame, standing) {
                 Sent::Ready(frame) => self.tx.push(frame),
-                Sent::Pending | Sent::Dropped(_) => {}
+                Sent::Pending => held = true,
+                Sent::Dropped(_) => {}
             }
+        }
+        if held && let Some(id) = conn {
+            self.endpoint.on_held(now, id);
         }
     }
 }

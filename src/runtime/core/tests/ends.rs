@@ -1,4 +1,4 @@
-//! The end of a core whose work is done.
+//! Two cores on a link: the round-trip time behind a slow neighbour, and the end of a core whose work is done.
 
 use super::*;
 use crate::quic::ServerConfig;
@@ -40,14 +40,39 @@ fn server() -> ServerConfig {
     ServerConfig::new(tls, transport).unwrap()
 }
 
+/// A client, and a server with the transport settings of [`server`].
+fn pair() -> (Core<SimPort, Brief>, Core<SimPort, Option<Caller>>) {
+    let (near, far) = SimLink::pair(SimConfig::default());
+    let client = Core::new(near, core_config(), Brief { conn: None, is_closed: false }).unwrap();
+    let config = CoreConfig::new("192.0.2.1/24".parse().unwrap(), EndpointConfig::from_seed([2; 32]));
+    let config = CoreConfig { listen: Some(443), server: Some(server()), ..config };
+    (client, Core::new(far, config, None).unwrap())
+}
+
+/// The first round-trip time of a connection used to be the time that the server's MAC address took.
+#[test]
+fn waiting_for_a_neighbour_is_no_round_trip_time() {
+    let (mut client, mut server) = pair();
+    for ms in 0..250 {
+        let now = Instant::ZERO + Duration::from_millis(ms);
+        client.turn_at(now);
+        // The server hears nothing for 200 ms.
+        while ms >= 200 && client.turn_at(now) | server.turn_at(now) {}
+        let Some(conn) = client.app.conn.and_then(|id| client.endpoint.conn(id)) else { continue };
+        // None yet, or none as long as that.
+        let min_rtt = conn.stats().min_rtt;
+        if client.app.is_closed {
+            assert!(client.net_stats().tx_released > 0 && min_rtt < Duration::from_millis(20), "{min_rtt:?}");
+            return;
+        }
+    }
+    panic!("there was no handshake");
+}
+
 /// `gannet get` used to stay for three probe timeouts: 13 s on a path with 1.5 s of round-trip time.
 #[test]
 fn a_core_that_is_done_waits_a_second_for_closing_connections() {
-    let (near, far) = SimLink::pair(SimConfig::default());
-    let mut client = Core::new(near, core_config(), Brief { conn: None, is_closed: false }).unwrap();
-    let config = CoreConfig::new("192.0.2.1/24".parse().unwrap(), EndpointConfig::from_seed([2; 32]));
-    let config = CoreConfig { listen: Some(443), server: Some(server()), ..config };
-    let mut server = Core::new(far, config, None::<Caller>).unwrap();
+    let (mut client, mut server) = pair();
     let (mut closed, mut over) = (None, None);
     for ms in 0..60_000 {
         let now = Instant::ZERO + Duration::from_millis(ms);
