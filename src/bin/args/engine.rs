@@ -153,6 +153,14 @@ pub struct EngineArgs {
     #[arg(long, help_heading = "Engine")]
     pub no_grease: bool,
 
+    /// Ask peers that can do it to acknowledge less often on fast paths (draft-ietf-quic-ack-frequency).
+    #[arg(long, help_heading = "Engine")]
+    pub fewer_acks: bool,
+
+    /// Update the packet keys after sending this many packets, or earlier where the cipher demands it (RFC 9001 §6).
+    #[arg(long, value_name = "N", value_parser = values::number::<u64>(1, u64::MAX), help_heading = "Engine")]
+    pub packets_per_key: Option<u64>,
+
     /// Largest UDP payload to send, 1200 to 65527 bytes [default: as the port's MTU allows].
     #[arg(long, value_name = "BYTES", value_parser = values::number::<u16>(1200, 65527), help_heading = "Engine")]
     pub max_udp_payload: Option<u16>,

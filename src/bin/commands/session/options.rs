@@ -9,7 +9,7 @@ pub use gannet::base::cpus::pin;
 use gannet::base::rng::Rng;
 use gannet::datapath::Caps;
 use gannet::net::{Cidr, Detect, NetConfig, Route};
-use gannet::quic::{CidConfig, CongestionAlgorithm, EndpointConfig, RetryPolicy, TransportConfig};
+use gannet::quic::{AckRequests, CidConfig, CongestionAlgorithm, EndpointConfig, RetryPolicy, TransportConfig};
 use gannet::wire::ipv4::IPV4_LEN;
 use gannet::wire::ipv6::IPV6_LEN;
 use gannet::wire::udp::UDP_LEN;
@@ -67,6 +67,8 @@ pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
         first_version: args.first_version,
         ecn: !args.no_ecn,
         spin: args.spin,
+        ack_requests: if args.fewer_acks { AckRequests::Adaptive } else { default.ack_requests },
+        packets_per_key: args.packets_per_key.unwrap_or(default.packets_per_key),
         max_idle_timeout: args.idle_timeout.unwrap_or(default.max_idle_timeout),
         congestion: match args.congestion {
             Congestion::Cubic => CongestionAlgorithm::Cubic,
