@@ -203,6 +203,21 @@ pub fn all() -> Vec<Case> {
             ..BASE
         },
         Case {
+            name: "newtoken",
+            about: "the client begins a second connection with a token of the first (RFC 9000 §8.1.3)",
+            testcase: "resumption",
+            files: || sizes(&[5000, 6000]),
+            connections: 2,
+            check: |e| {
+                let sent = e.decoded()?.server.count(decode::NEW_TOKEN);
+                ensure!(sent > 0, "the server has sent no NEW_TOKEN");
+                ensure!(e.sight().client.with_token > 0, "no Initial packet had a token");
+                ensure!(e.sight().server.count(Kind::Retry) == 0, "there was a Retry packet");
+                Ok(())
+            },
+            ..BASE
+        },
+        Case {
             name: "zerortt",
             about: "the requests of a second connection travel in 0-RTT packets",
             testcase: "zerortt",
@@ -517,6 +532,37 @@ pub fn all() -> Vec<Case> {
             about: "the peer delays acknowledgements by up to 200 ms",
             testcase: "delayedacks",
             files: || sizes(&[1 << 20]),
+            ..BASE
+        },
+        Case {
+            name: "ackfrequency",
+            about: "both ends ask for fewer acknowledgements (draft-ietf-quic-ack-frequency)",
+            testcase: "ackfrequency",
+            files: || sizes(&[4 << 20]),
+            link: || both(slow()),
+            check: |e| {
+                let asked = e.decoded()?.server.count(decode::ACK_FREQUENCY);
+                ensure!(asked > 0, "the server has sent no ACK_FREQUENCY");
+                let (data, acks) = (e.sight().server.datagrams, e.sight().client.datagrams);
+                ensure!(acks < data / 4, "{acks} datagrams of the client for {data} of the server");
+                Ok(())
+            },
+            ..BASE
+        },
+        Case {
+            name: "datagrams",
+            about: "DATAGRAM frames go to the server and come back (RFC 9221)",
+            testcase: "datagrams",
+            files: Vec::new,
+            alpn: "perf",
+            check: |e| {
+                let Decoded { client, server } = e.decoded()?;
+                for (name, frames) in [("client", client), ("server", server)] {
+                    let sent: usize = decode::DATAGRAM.iter().map(|kind| frames.count(*kind)).sum();
+                    ensure!(sent >= 100, "the {name} has sent {sent} DATAGRAM frames");
+                }
+                Ok(())
+            },
             ..BASE
         },
         Case {

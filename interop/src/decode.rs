@@ -23,10 +23,17 @@ pub const ACK_ECN: u64 = 0x03;
 pub const RESET_STREAM: u64 = 0x04;
 /// The type of STOP_SENDING frames.
 pub const STOP_SENDING: u64 = 0x05;
+/// The type of NEW_TOKEN frames.
+pub const NEW_TOKEN: u64 = 0x07;
 /// The type of PATH_CHALLENGE frames.
 pub const PATH_CHALLENGE: u64 = 0x1a;
 /// The type of PATH_RESPONSE frames.
 pub const PATH_RESPONSE: u64 = 0x1b;
+
+/// The types of DATAGRAM frames, without and with a length (RFC 9221 §4).
+pub const DATAGRAM: [u64; 2] = [0x30, 0x31];
+/// The type of ACK_FREQUENCY frames (draft-ietf-quic-ack-frequency).
+pub const ACK_FREQUENCY: u64 = 0xaf;
 
 /// The type of TLS messages with a certificate chain (RFC 8446 §4).
 pub const CERTIFICATE: u64 = 11;

@@ -11,6 +11,8 @@ use crate::lab::{End, Lab, PORT};
 fn serving(testcase: &str) -> Option<&'static [&'static str]> {
     Some(match testcase {
         "transfer" | "reset" | "multiconnect" | "keyupdate" | "stopsending" | "delayedacks" | "migration" => &[],
+        "ecn" | "datagrams" => &[],
+        "ackfrequency" => &["--fewer-acks"],
         "chacha20" => &["--suite", "chacha20"],
         "v2" => &["--versions", "v2,v1"],
         "retry" => &["--retry", "always"],
@@ -21,16 +23,19 @@ fn serving(testcase: &str) -> Option<&'static [&'static str]> {
 /// The same for a client.
 fn getting(testcase: &str) -> Option<&'static [&'static str]> {
     Some(match testcase {
-        "transfer" | "reset" | "multiconnect" | "retry" | "delayedacks" => &[],
+        "transfer" | "reset" | "multiconnect" | "retry" | "delayedacks" | "ecn" => &[],
+        "ackfrequency" => &["--fewer-acks"],
+        "datagrams" => &["--datagrams", "500/1000", "--duration", "500ms"],
+        "keyupdate" => &["--packets-per-key", "100"],
         "chacha20" => &["--suite", "chacha20"],
         "v2" => &["--versions", "v2,v1", "--first-version", "v1"],
         _ => return None,
     })
 }
 
-fn common(binary: &Path, word: &str, end: &End, lab: &Lab, case: &Case, dir: &Path, side: &str) -> Command {
+fn common(binary: &Path, words: &[&str], end: &End, lab: &Lab, case: &Case, dir: &Path, side: &str) -> Command {
     let mut command = end.command(binary);
-    command.arg(word).args(["--port", if case.xdp { "af-xdp" } else { "af-packet" }]);
+    command.args(words).args(["--port", if case.xdp { "af-xdp" } else { "af-packet" }]);
     command.args(["--set", &format!("iface={}", end.iface)]);
     if lab.mtu != 1500 {
         command.args(["--set", &format!("mtu={}", lab.mtu)]);
@@ -58,13 +63,18 @@ pub fn serve(binary: &Path, lab: &Lab, case: &Case, certs: &Certs, dir: &Path) -
         return Some(image(binary, &lab.server, case.testcase, dir, "server"));
     }
     let options = serving(case.server.unwrap_or(case.testcase))?;
-    let mut command = common(binary, "serve", &lab.server, lab, case, dir, "server");
+    let echoes = case.testcase == "datagrams";
+    let words: &[&str] = if echoes { &["perf", "server"] } else { &["serve"] };
+    let mut command = common(binary, words, &lab.server, lab, case, dir, "server");
     command.args(["--listen", &PORT.to_string()]).args(options);
-    command.arg("--cert").arg(&certs.cert).arg("--key").arg(&certs.key).arg("--root").arg(dir.join("www"));
+    command.arg("--cert").arg(&certs.cert).arg("--key").arg(&certs.key);
+    if !echoes {
+        command.arg("--root").arg(dir.join("www"));
+    }
     Some(command)
 }
 
-/// The runs of `gannet get` for a client's task.
+/// The runs of `gannet get`, or of `gannet perf client`, for a client's task.
 pub fn get(binary: &Path, lab: &Lab, case: &Case, certs: &Certs, dir: &Path, urls: &[String]) -> Option<Vec<Command>> {
     if case.image {
         let mut command = image(binary, &lab.client, case.testcase, dir, "client");
@@ -72,12 +82,18 @@ pub fn get(binary: &Path, lab: &Lab, case: &Case, certs: &Certs, dir: &Path, url
         return Some(vec![command]);
     }
     let options = getting(case.testcase)?;
+    if case.testcase == "datagrams" {
+        let server = urls.first()?.trim_start_matches("https://").trim_end_matches('/');
+        let mut command = common(binary, &["perf", "client"], &lab.client, lab, case, dir, "client");
+        command.args(["--connect", server]).args(options).arg("--ca").arg(&certs.ca);
+        return Some(vec![command]);
+    }
     let runs: Vec<&[String]> = match case.testcase {
         "multiconnect" => urls.chunks(1).collect(),
         _ => vec![urls],
     };
     let run = |urls: &[String]| {
-        let mut command = common(binary, "get", &lab.client, lab, case, dir, "client");
+        let mut command = common(binary, &["get"], &lab.client, lab, case, dir, "client");
         command.args(options).arg("--ca").arg(&certs.ca).arg("-o").arg(dir.join("downloads")).args(urls);
         command
     };

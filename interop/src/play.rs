@@ -191,6 +191,10 @@ impl Play<'_> {
         if self.case.ending == Ending::OneMissing {
             names.insert(1, "missing");
         }
+        if names.is_empty() {
+            // Only the server matters.
+            names.push("");
+        }
         names.into_iter().map(|name| format!("https://{server}/{name}")).collect()
     }
 
@@ -202,6 +206,9 @@ impl Play<'_> {
         let mut command = self.peer_command(self.server, &self.lab.server, "server", testcase)?;
         command.env("LISTEN", SocketAddr::new(self.lab.server.ip(self.case.v6), PORT).to_string());
         command.env("CERT", &self.certs.cert).env("KEY", &self.certs.key).env("WWW", self.dir.join("www"));
+        if testcase == "datagrams" {
+            command.env("ALPN", self.case.alpn);
+        }
         Ok(Some(command))
     }
 

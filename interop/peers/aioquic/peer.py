@@ -7,16 +7,17 @@ from pathlib import Path
 
 from aioquic.asyncio import QuicConnectionProtocol, connect, serve
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import ConnectionTerminated, StreamDataReceived, StreamReset
+from aioquic.quic.events import ConnectionTerminated, DatagramFrameReceived, StreamDataReceived, StreamReset
 from aioquic.quic.logger import QuicFileLogger
 from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import CipherSuite
 
 CASES = ["transfer", "reset", "multiconnect", "chacha20", "retry", "resumption", "zerortt", "keyupdate", "v2", "stopsending",
-         "migration"]
+         "migration", "datagrams"]
 WINDOW = 16 << 20
 REFUSED = 0x104
 ENOUGH = 50_000
+DATAGRAMS = 200
 CASE = os.environ["TESTCASE"]
 
 
@@ -40,6 +41,7 @@ def configuration(**kwargs):
         max_datagram_size=min(int(os.environ.get("MTU", "1500")), 1500) - 48,
         secrets_log_file=open(path, "a", buffering=1) if path else None,
         quic_logger=QuicFileLogger(logs) if logs else None,
+        max_datagram_frame_size=65536 if CASE == "datagrams" else None,
         **kwargs,
     )
     if CASE == "chacha20":
@@ -64,6 +66,8 @@ class Server(QuicConnectionProtocol):
             if event.end_stream:
                 del self.requests[event.stream_id]
                 self.answer(event.stream_id, request)
+        elif isinstance(event, DatagramFrameReceived):
+            self._quic.send_datagram_frame(event.data)
         elif isinstance(event, ConnectionTerminated):
             say("closed", event.error_code, event.frame_type, event.reason_phrase)
 
@@ -116,6 +120,7 @@ class Client(QuicConnectionProtocol):
         super().__init__(*args, **kwargs)
         self.bodies = {}
         self.done = {}
+        self.missing = set()
 
     def quic_event_received(self, event):
         if isinstance(event, StreamDataReceived) and event.stream_id in self.bodies:
@@ -128,6 +133,8 @@ class Client(QuicConnectionProtocol):
                 target = Path(os.environ["DOWNLOADS"]) / (path.rsplit("/", 1)[1] or "index")
                 target.write_bytes(body)
                 self.finish(event.stream_id, True)
+        elif isinstance(event, DatagramFrameReceived):
+            self.missing.remove(event.data)
         elif isinstance(event, StreamReset) and event.stream_id in self.bodies:
             say("failed: reset", event.error_code)
             self.finish(event.stream_id, False)
@@ -160,6 +167,22 @@ async def move(client):
     client.transmit()
 
 
+async def bounce(client):
+    """Sends datagrams, and waits until they come back."""
+    for n in range(DATAGRAMS):
+        data = n.to_bytes(2, "big") + bytes([n]) * (14 + n * 37 % 1000)
+        client.missing.add(data)
+        client._quic.send_datagram_frame(data)
+        client.transmit()
+        await asyncio.sleep(0.002)
+    for _ in range(100):
+        if not client.missing:
+            break
+        await asyncio.sleep(0.01)
+    say("returned", DATAGRAMS - len(client.missing))
+    return len(client.missing) < DATAGRAMS // 2
+
+
 async def run_client():
     requests = [url.removeprefix("https://").split("/", 1) for url in os.environ["REQUESTS"].split()]
     host, port = split(requests[0][0])
@@ -190,6 +213,9 @@ async def run_client():
             wait_connected=not early,
         )
         async with client as client:
+            if CASE == "datagrams":
+                good &= await bounce(client)
+                break
             if CASE == "stopsending":
                 first = client.get(paths.pop(0))
                 client.transmit()

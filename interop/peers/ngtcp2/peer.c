@@ -25,7 +25,7 @@
 #include <ngtcp2/ngtcp2_crypto.h>
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
 
-enum { WINDOW = 16 << 20, ENOUGH = 50000, REFUSED = 0x104, CIDLEN = 8, MAX_CONNS = 64, MAX_PATHS = 1024 };
+enum { WINDOW = 16 << 20, ENOUGH = 50000, REFUSED = 0x104, CIDLEN = 8, MAX_CONNS = 64, MAX_PATHS = 1024, DATAGRAMS = 200 };
 
 static const char *testcase;
 static bool is_server;
@@ -61,6 +61,14 @@ struct conn {
     char **paths;
     size_t path_count, next_path, finished;
     gnutls_datum_t ticket;
+    // Datagrams to be sent, from `first` to `next`, modulo their number.
+    struct datagram *datagrams;
+    size_t first, next, sent, returned;
+};
+
+struct datagram {
+    uint8_t data[1200];
+    size_t len;
 };
 
 static const char *var(const char *name, const char *otherwise) {
@@ -202,6 +210,22 @@ static int on_new_id(ngtcp2_conn *conn, ngtcp2_cid *cid, uint8_t *token, size_t 
     return 0;
 }
 
+static void queue_datagram(struct conn *c, const uint8_t *data, size_t len) {
+    if (!c->datagrams) c->datagrams = calloc(DATAGRAMS, sizeof *c->datagrams);
+    if (c->next - c->first == DATAGRAMS || len > sizeof c->datagrams->data) return;  // As if it was lost.
+    struct datagram *d = &c->datagrams[c->next++ % DATAGRAMS];
+    memcpy(d->data, data, len);
+    d->len = len;
+}
+
+// Servers send datagrams back.
+static int on_datagram(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data, size_t len, void *user) {
+    struct conn *c = user;
+    if (is_server) queue_datagram(c, data, len);
+    else c->returned++;
+    return 0;
+}
+
 static const ngtcp2_callbacks callbacks = {
     .client_initial = ngtcp2_crypto_client_initial_cb,
     .recv_client_initial = ngtcp2_crypto_recv_client_initial_cb,
@@ -218,6 +242,7 @@ static const ngtcp2_callbacks callbacks = {
     .get_path_challenge_data = ngtcp2_crypto_get_path_challenge_data_cb,
     .version_negotiation = ngtcp2_crypto_version_negotiation_cb,
     .recv_stream_data = on_data,
+    .recv_datagram = on_datagram,
     .stream_reset = on_reset,
     .stream_close = on_close,
 };
@@ -269,6 +294,7 @@ static void settings_for(ngtcp2_settings *settings, ngtcp2_transport_params *par
     params->initial_max_streams_bidi = 100;
     params->max_idle_timeout = 30 * NGTCP2_SECONDS;
     params->active_connection_id_limit = 7;
+    if (!strcmp(testcase, "datagrams")) params->max_datagram_frame_size = 65535;
     if (!strcmp(testcase, "delayedacks")) params->max_ack_delay = 200 * NGTCP2_MILLISECONDS;
 }
 
@@ -305,6 +331,20 @@ static void fail(struct conn *c, int error) {
 // Sends what there is to send.
 static void flush(struct conn *c) {
     uint8_t out[65536];
+    while (!c->closed && c->first != c->next && ngtcp2_conn_get_handshake_completed(c->conn)) {
+        struct datagram *d = &c->datagrams[c->first % DATAGRAMS];
+        ngtcp2_path_storage ps;
+        ngtcp2_path_storage_zero(&ps);
+        ngtcp2_vec vec = {d->data, d->len};
+        int taken = 0;
+        ngtcp2_ssize n = ngtcp2_conn_writev_datagram(c->conn, &ps.path, NULL, out, payload_limit, &taken,
+                                                     NGTCP2_WRITE_DATAGRAM_FLAG_NONE, 0, &vec, 1, now());
+        if (taken || n == NGTCP2_ERR_INVALID_ARGUMENT) c->first++;  // It is too long for the peer otherwise.
+        if (n == NGTCP2_ERR_INVALID_ARGUMENT) continue;
+        if (n < 0) return fail(c, (int)n);
+        if (n == 0) break;
+        send_datagram(c, &ps.path, out, (size_t)n);
+    }
     while (!c->closed) {
         struct stream *s = c->streams;
         while (s && (s->fin_sent || !s->out || s->out_off > s->out_len)) s = s->next;
@@ -572,19 +612,27 @@ static bool download(const struct sockaddr_storage *remote, socklen_t remote_len
     if (ngtcp2_conn_client_new(&c->conn, &dcid, &scid, &path, NGTCP2_PROTO_VER_V1, &callbacks, &settings, &params, NULL, c))
         die("connection", "cannot be made");
     ngtcp2_conn_set_tls_native_handle(c->conn, c->tls);
-    ngtcp2_tstamp start = now(), done_at = 0;
+    ngtcp2_tstamp start = now(), done_at = 0, sent_at = 0;
+    bool bounces = !strcmp(testcase, "datagrams");
     bool moved = false;
     uint8_t data[65536];
     while (!c->closed) {
-        if (ngtcp2_conn_get_handshake_completed(c->conn)) open_streams(c);
+        if (ngtcp2_conn_get_handshake_completed(c->conn) && !bounces) open_streams(c);
+        if (ngtcp2_conn_get_handshake_completed(c->conn) && bounces && c->sent < DATAGRAMS &&
+            now() - sent_at > 2 * NGTCP2_MILLISECONDS) {
+            uint8_t bytes[1200] = {0, (uint8_t)c->sent};
+            queue_datagram(c, bytes, 16 + c->sent++ * 37 % 1000);
+            sent_at = now();
+        }
         flush(c);
         if (c->closed) break;
+        if (bounces && c->sent == DATAGRAMS && (c->returned == DATAGRAMS || now() - sent_at > NGTCP2_SECONDS)) break;
         if (c->finished == c->path_count) {
             if (!done_at) done_at = now();
             // A ticket may arrive after the file.
             if (!keeps || c->ticket.data || now() - done_at > NGTCP2_SECONDS) break;
         }
-        ngtcp2_tstamp until = ngtcp2_conn_get_expiry(c->conn), limit = now() + 20 * NGTCP2_MILLISECONDS;
+        ngtcp2_tstamp until = ngtcp2_conn_get_expiry(c->conn), limit = now() + (bounces ? 2 : 20) * NGTCP2_MILLISECONDS;
         wait_for(c->fd, until < limit ? until : limit);
         for (int budget = 0; budget < 64 && !c->closed; budget++) {
             struct sockaddr_storage from;
@@ -614,6 +662,10 @@ static bool download(const struct sockaddr_storage *remote, socklen_t remote_len
         }
     }
     bool good = !c->failed && c->finished == c->path_count;
+    if (bounces) {
+        printf("returned %zu\n", c->returned);
+        good = !c->failed && c->returned > DATAGRAMS / 2;
+    }
     if (keeps && !c->ticket.data) good = false;
     *ticket = c->ticket;
     if (!c->closed) {
@@ -659,9 +711,9 @@ static int get(void) {
 
 int main(void) {
     static const char *clients[] = {"transfer", "reset",  "multiconnect", "chacha20",    "retry",
-                                    "keyupdate", "stopsending",  "delayedacks", "migration", "resumption", NULL};
+                                    "keyupdate", "stopsending",  "delayedacks", "migration", "resumption", "datagrams", NULL};
     static const char *servers[] = {"transfer", "reset",  "multiconnect", "chacha20",  "retry",
-                                    "keyupdate", "delayedacks",  "migration", "resumption", NULL};
+                                    "keyupdate", "delayedacks",  "migration", "resumption", "datagrams", NULL};
     setvbuf(stdout, NULL, _IOLBF, 0);
     testcase = var("TESTCASE", "");
     is_server = !strcmp(var("ROLE", "client"), "server");

@@ -25,15 +25,18 @@ import (
 const (
 	refused = 0x104
 	enough  = 50_000
+	// Number of datagrams.
+	datagrams = 200
 )
 
 var testcase = os.Getenv("TESTCASE")
 
 var clients = map[string]bool{"transfer": true, "reset": true, "multiconnect": true, "chacha20": true, "retry": true,
-	"resumption": true, "zerortt": true, "keyupdate": true, "stopsending": true}
+	"resumption": true, "zerortt": true, "keyupdate": true, "stopsending": true,
+	"datagrams": true}
 
 var servers = map[string]bool{"transfer": true, "reset": true, "multiconnect": true, "chacha20": true, "retry": true,
-	"resumption": true, "zerortt": true, "keyupdate": true}
+	"resumption": true, "zerortt": true, "keyupdate": true, "datagrams": true}
 
 func main() {
 	run, can := get, clients
@@ -64,6 +67,7 @@ func config() *quic.Config {
 		InitialConnectionReceiveWindow: 16 << 20,
 		MaxConnectionReceiveWindow:     16 << 20,
 		MaxIncomingStreams:             100,
+		EnableDatagrams:                testcase == "datagrams",
 		RequireAddressValidation:       func(net.Addr) bool { return testcase == "retry" },
 	}
 	if dir := os.Getenv("QLOGDIR"); dir != "" {
@@ -121,6 +125,9 @@ func serve() error {
 		if err != nil {
 			return err
 		}
+		if testcase == "datagrams" {
+			go echo(conn)
+		}
 		go func() {
 			for {
 				stream, err := conn.AcceptStream(context.Background())
@@ -149,6 +156,59 @@ func answer(stream quic.Stream) {
 		say("stream", err)
 	}
 	stream.Close()
+}
+
+// echo sends datagrams back.
+func echo(conn quic.Connection) {
+	for {
+		data, err := conn.ReceiveMessage()
+		if err != nil {
+			return
+		}
+		if err := conn.SendMessage(data); err != nil {
+			say("datagram", err)
+		}
+	}
+}
+
+// bounce sends datagrams, and waits until they come back.
+func bounce(conn quic.Connection) error {
+	came := make(chan string, datagrams)
+	go func() {
+		for {
+			data, err := conn.ReceiveMessage()
+			if err != nil {
+				return
+			}
+			came <- string(data)
+		}
+	}()
+	missing := map[string]bool{}
+	for n := 0; n < datagrams; n++ {
+		data := append([]byte{0, byte(n)}, make([]byte, 14+n*37%1000)...)
+		missing[string(data)] = true
+		if err := conn.SendMessage(data); err != nil {
+			return err
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	for len(missing) > 0 {
+		select {
+		case data := <-came:
+			if !missing[data] {
+				return errors.New("a datagram that was not sent, or came twice")
+			}
+			delete(missing, data)
+			continue
+		case <-time.After(time.Second):
+		}
+		break
+	}
+	say("returned", datagrams-len(missing))
+	if len(missing) >= datagrams/2 {
+		return errors.New("too few datagrams have come back")
+	}
+	return nil
 }
 
 type cache struct {
@@ -211,6 +271,12 @@ func get() error {
 			case <-conn.Context().Done():
 				return errors.New("no handshake")
 			}
+		}
+		if testcase == "datagrams" {
+			if err := bounce(conn); err != nil {
+				return err
+			}
+			paths = nil
 		}
 		if testcase == "stopsending" {
 			if err := stop(conn, paths[0]); err != nil {

@@ -22,6 +22,22 @@ pub const WINDOW: u32 = 16 << 20;
 /// Bytes after which `stopsending` stops a stream.
 pub const ENOUGH: u64 = 50_000;
 
+/// Number of datagrams that `datagrams` sends.
+pub const DATAGRAMS: u16 = 200;
+
+/// The `n`th of them.
+pub fn datagram(n: u16) -> Vec<u8> {
+    let mut data = vec![n as u8; 16 + usize::from(n) * 37 % 1000];
+    data[..2].copy_from_slice(&n.to_be_bytes());
+    data
+}
+
+/// Says how many of them have come back; an error if too few.
+pub fn came_back(count: usize) -> Result<(), Failure> {
+    say(&format!("returned {count}"));
+    if count > usize::from(DATAGRAMS) / 2 { Ok(()) } else { Err("too few datagrams have come back".into()) }
+}
+
 /// A task.
 pub struct Task {
     pub case: String,

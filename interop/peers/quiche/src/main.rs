@@ -1,18 +1,38 @@
 //! hq-interop over quiche, with a loop that polls nonblocking sockets. See ../README.md.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use peer_common::{ENOUGH, Failure, REFUSED, Task, WINDOW, end, say};
+use peer_common::{DATAGRAMS, ENOUGH, Failure, REFUSED, Task, WINDOW, came_back, datagram, end, say};
 use quiche::{Config, Connection, ConnectionId, RecvInfo, Shutdown};
 
-const CLIENT: [&str; 9] =
-    ["transfer", "reset", "multiconnect", "retry", "resumption", "zerortt", "stopsending", "delayedacks", "migration"];
-const SERVER: [&str; 9] =
-    ["reset", "keyupdate", "transfer", "multiconnect", "retry", "resumption", "zerortt", "delayedacks", "migration"];
+const CLIENT: [&str; 10] = [
+    "transfer",
+    "reset",
+    "multiconnect",
+    "retry",
+    "resumption",
+    "zerortt",
+    "stopsending",
+    "delayedacks",
+    "migration",
+    "datagrams",
+];
+const SERVER: [&str; 10] = [
+    "reset",
+    "keyupdate",
+    "transfer",
+    "multiconnect",
+    "retry",
+    "resumption",
+    "zerortt",
+    "delayedacks",
+    "migration",
+    "datagrams",
+];
 
 /// Length of connection IDs.
 const CID: usize = 16;
@@ -41,6 +61,9 @@ fn config(task: &Task) -> Result<Config, Failure> {
     }
     if task.case == "zerortt" {
         config.enable_early_data();
+    }
+    if task.case == "datagrams" {
+        config.enable_dgram(true, 1000, 1000);
     }
     Ok(config)
 }
@@ -112,8 +135,11 @@ impl Client {
         if !connection.is_established() && !connection.is_in_early_data() {
             return;
         }
+        let mut block = [0; 4096];
+        while let Ok(n) = connection.dgram_recv(&mut block) {
+            let _ = connection.dgram_send(&block[..n]);
+        }
         for id in connection.readable() {
-            let mut block = [0; 4096];
             while let Ok((n, fin)) = connection.stream_recv(id, &mut block) {
                 let request = self.requests.entry(id).or_default();
                 request.extend_from_slice(&block[..n]);
@@ -251,6 +277,34 @@ fn get(task: &Task) -> Result<(), Failure> {
     if all { Ok(()) } else { Err("not all files have arrived".into()) }
 }
 
+/// Datagrams that are sent and come back.
+#[derive(Default)]
+struct Bounce {
+    sent: u16,
+    missing: BTreeSet<Vec<u8>>,
+    since: Option<Instant>,
+}
+
+impl Bounce {
+    /// Sends one and takes those that have come. Returns whether that was all.
+    fn turn(&mut self, connection: &mut Connection) -> Result<bool, Failure> {
+        if self.sent < DATAGRAMS {
+            connection.dgram_send(&datagram(self.sent))?;
+            self.missing.insert(datagram(self.sent));
+            self.sent += 1;
+            self.since = Some(Instant::now());
+        }
+        let mut block = [0; 4096];
+        while let Ok(n) = connection.dgram_recv(&mut block) {
+            if !self.missing.remove(&block[..n]) {
+                return Err("a datagram that was not sent, or came twice".into());
+            }
+        }
+        let late = self.since.is_some_and(|since| since.elapsed() > Duration::from_secs(1));
+        Ok(self.sent == DATAGRAMS && (self.missing.is_empty() || late))
+    }
+}
+
 /// One connection. Returns whether all files arrived, and the ticket.
 fn download(
     task: &Task,
@@ -280,7 +334,8 @@ fn download(
         connection.set_session(&session)?;
     }
     let mut buffer = vec![0; 65_536];
-    let mut waiting: Vec<String> = paths.into_iter().rev().collect();
+    let mut bounce = (task.case == "datagrams").then(Bounce::default);
+    let mut waiting: Vec<String> = if bounce.is_some() { Vec::new() } else { paths.into_iter().rev().collect() };
     let (mut bodies, mut next, mut good, mut open) = (HashMap::<u64, (String, Vec<u8>)>::new(), 0, true, 0);
     let mut stopping = (task.case == "stopsending").then_some(0_u64);
     let start = Instant::now();
@@ -353,6 +408,15 @@ fn download(
             sockets.push(socket);
         }
         busy |= flush(&mut connection, &sockets, &mut buffer)?;
+        if let Some(bounce) = &mut bounce
+            && connection.is_established()
+        {
+            if !bounce.turn(&mut connection)? {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            came_back(usize::from(DATAGRAMS) - bounce.missing.len())?;
+        }
         if waiting.is_empty() && bodies.is_empty() && connection.is_established() {
             // A ticket may arrive after the file.
             let since = *idle_since.get_or_insert_with(Instant::now);

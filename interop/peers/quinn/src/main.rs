@@ -1,15 +1,19 @@
 //! hq-interop over quinn. See ../README.md.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peer_common::{ENOUGH, Failure, REFUSED, Task, WINDOW, end, say, tls};
+use peer_common::{DATAGRAMS, ENOUGH, Failure, REFUSED, Task, WINDOW, came_back, datagram, end, say, tls};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt, default_runtime};
+use quinn::{
+    AckFrequencyConfig, Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt,
+    default_runtime,
+};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 /// Of both roles.
-const CASES: [&str; 11] = [
+const CASES: [&str; 13] = [
     "transfer",
     "reset",
     "multiconnect",
@@ -21,6 +25,8 @@ const CASES: [&str; 11] = [
     "ecn",
     "stopsending",
     "migration",
+    "datagrams",
+    "ackfrequency",
 ];
 
 #[tokio::main(worker_threads = 2)]
@@ -66,6 +72,11 @@ fn transport(task: &Task) -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(100_u32.into())
         .max_idle_timeout(Some(VarInt::from_u32(30_000).into()))
         .mtu_discovery_config(Some(discovery));
+    if task.case == "ackfrequency" {
+        let mut asked = AckFrequencyConfig::default();
+        asked.ack_eliciting_threshold(30_u32.into()).max_ack_delay(Some(Duration::from_millis(100)));
+        config.ack_frequency_config(Some(asked));
+    }
     Arc::new(config)
 }
 
@@ -105,6 +116,9 @@ async fn serve(task: Arc<Task>) -> Result<(), Failure> {
                 },
                 Err(e) => return eprintln!("accept: {e}"),
             };
+            if task.case == "datagrams" {
+                tokio::spawn(echo(connection.clone()));
+            }
             loop {
                 let (mut send, mut recv) = match connection.accept_bi().await {
                     Ok(stream) => stream,
@@ -151,6 +165,11 @@ async fn get(task: Arc<Task>) -> Result<(), Failure> {
         } else {
             connecting.await?
         };
+        if task.case == "datagrams" {
+            bounce(&connection).await?;
+            connection.close(0_u32.into(), b"");
+            break;
+        }
         let mut paths = paths.into_iter();
         if task.case == "stopsending"
             && let Some(first) = paths.next()
@@ -192,6 +211,33 @@ async fn get(task: Arc<Task>) -> Result<(), Failure> {
     }
     endpoint.wait_idle().await;
     if all { Ok(()) } else { Err("not all files have arrived".into()) }
+}
+
+/// Sends datagrams back.
+async fn echo(connection: Connection) {
+    while let Ok(datagram) = connection.read_datagram().await {
+        if let Err(e) = connection.send_datagram(datagram) {
+            say(&format!("datagram {e}"));
+        }
+    }
+}
+
+/// Sends datagrams, and waits until they come back.
+async fn bounce(connection: &Connection) -> Result<(), Failure> {
+    let mut missing = BTreeSet::new();
+    for n in 0..DATAGRAMS {
+        connection.send_datagram(datagram(n).into())?;
+        missing.insert(datagram(n));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    while !missing.is_empty()
+        && let Ok(got) = tokio::time::timeout(Duration::from_secs(1), connection.read_datagram()).await
+    {
+        if !missing.remove(&got?[..]) {
+            return Err("a datagram that was not sent, or came twice".into());
+        }
+    }
+    came_back(usize::from(DATAGRAMS) - missing.len())
 }
 
 async fn fetch(connection: &Connection, path: &str, task: &Task) -> Result<(), Failure> {
