@@ -16,6 +16,8 @@ const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 /// The time within which an answer arrives, if there is one.
 const ANSWER_TIME: Duration = Duration::from_millis(100);
+/// For how long solicitations wait for the end of detection.
+const MOMENT: Duration = Duration::from_millis(20);
 /// Number of probes before an IPv4 address is used (RFC 5227 §1.1), and before an IPv6 address is (RFC 4862 §5.1).
 const PROBES_V4: u8 = 3;
 const PROBES_V6: u8 = 1;
@@ -143,6 +145,16 @@ impl Claims {
     /// Returns whether no detection is in progress that usage waits for.
     pub(super) fn are_settled(&self) -> bool {
         !self.are_strict() || self.claims.iter().all(|claim| claim.held)
+    }
+
+    /// When detection of an IPv6 address that is already in use ends, if that is about to happen. Solicitations should
+    /// wait for it: they then have our link-layer address (RFC 4429 §3.2), without which Linux does not answer.
+    #[cold]
+    pub(super) fn settle_soon(&self, now: Instant) -> Option<Instant> {
+        let ends = |claim: &&Claim| claim.addr.is_ipv6() && !claim.held && claim.phase == (Phase::Probing { left: 0 });
+        let soon = |at: &Instant| (now..=now + MOMENT).contains(at);
+        let optimistic = self.detect == Detect::Optimistic;
+        self.claims.iter().filter(|claim| optimistic && ends(claim)).map(|claim| claim.next).find(soon)
     }
 
     /// The time at which [`Claims::due`] next has work to do.

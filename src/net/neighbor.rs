@@ -212,6 +212,11 @@ impl Neighbors {
         self.deadline
     }
 
+    /// Runs no timer before `until`.
+    pub(super) fn defer(&mut self, until: Instant) {
+        self.deadline = until;
+    }
+
     pub(super) fn len(&self) -> usize {
         self.index.len()
     }

@@ -317,6 +317,11 @@ impl<T: TxFrame> Net<T> {
         if now >= self.claims.deadline() {
             self.run_claims(now);
         }
+        if now >= self.neighbors.deadline()
+            && let Some(until) = self.claims.settle_soon(now)
+        {
+            self.neighbors.defer(until);
+        }
         while let Some(timeout) = self.neighbors.expire(now) {
             match timeout {
                 Timeout::Ask(ask) => self.solicit(ask),

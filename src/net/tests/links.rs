@@ -180,6 +180,23 @@ fn a_strict_host_leaves_what_others_have() {
     assert_eq!(hear(&mut a, secs(2)), []);
 }
 
+/// The second solicitation used to leave just before the address was ours, so Linux, which needs our link-layer address,
+/// answered the third one only, after two seconds.
+#[test]
+fn the_second_solicitation_waits_until_the_address_is_ours() {
+    let mut a = loud(1, Detect::Optimistic, &["2001:db8::1/64"]);
+    let start = secs(0) + Duration::from_millis(1);
+    let _ = a.send(secs(0), at("[2001:db8::1]:1"), at("[2001:db8::2]:2"), 0, Frame::with_payload(b"x"));
+    a.link_up(start);
+    // The length of the IPv6 payload tells whether there is an option.
+    let asked =
+        |frames: Vec<Frame>| frames.iter().filter(|f| says(f) == "ask").map(|f| f.data()[19]).collect::<Vec<_>>();
+    assert_eq!(asked(poll_all(&mut a, start)), [24]);
+    assert_eq!(asked(poll_all(&mut a, secs(1))), []);
+    assert_eq!(a.next_timeout(), Some(secs(1) + Duration::from_millis(1)), "it is not forgotten");
+    assert_eq!(asked(poll_all(&mut a, secs(1) + Duration::from_millis(1))), [32]);
+}
+
 /// RFC 4429: while an address is tentative, our packets do not override others' neighbour caches.
 #[test]
 fn an_optimistic_address_overrides_nothing() {
