@@ -24,11 +24,12 @@ versions=v1
 each=false
 case $role:${TESTCASE:-} in
     *:handshake | *:transfer | *:longrtt | *:multiplexing | *:blackhole | *:ipv6 | *:goodput | *:crosstraffic) ;;
-    *:amplificationlimit | *:transferloss | *:transfercorruption | *:rebind-port | *:rebind-addr) ;;
+    *:ecn | *:amplificationlimit | *:transferloss | *:transfercorruption | *:rebind-port | *:rebind-addr) ;;
     *:handshakeloss | *:handshakecorruption | *:multiconnect) each=true ;;
     *:v2) versions=v2,v1 ;;
     *:chacha20) options+=(--suite chacha20) ;;
     client:retry | server:keyupdate) ;;
+    client:keyupdate) options+=(--packets-per-key 100) ;;
     server:retry) options+=(--retry always) ;;
     *) exit 127 ;;
 esac

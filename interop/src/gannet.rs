@@ -44,6 +44,7 @@ fn common(binary: &Path, words: &[&str], end: &End, lab: &Lab, case: &Case, dir:
     // Other processes need the CPUs as well. While an IPv6 address is optimistic, Linux does not answer its solicitations.
     command.args(["--idle", "sleep", "--dad", "off", "--log-level", "debug"]);
     command.arg("--keylog").arg(dir.join(format!("{side}.keys")));
+    command.env("QLOGDIR", dir.join(format!("{side}.qlog")));
     command.arg("--stats").arg(dir.join(format!("{side}.stats.json")));
     command
 }
@@ -54,6 +55,7 @@ fn image(binary: &Path, end: &End, testcase: &str, dir: &Path, role: &str) -> Co
     command.env("ROLE", role).env("TESTCASE", testcase).env("GANNET", binary).env("GANNET_ROOT", dir);
     command.env("IFACE", &end.iface).env("PORT", PORT.to_string());
     command.env("SSLKEYLOGFILE", dir.join(format!("{role}.keys")));
+    command.env("QLOGDIR", dir.join(format!("{role}.qlog")));
     command
 }
 
