@@ -22,6 +22,8 @@ pub enum Peer {
     Gannet,
     /// quinn, in Rust.
     Quinn,
+    /// noq, a fork of quinn.
+    Noq,
     /// aioquic, in Python.
     Aioquic,
     /// quiche, in Rust with BoringSSL.
@@ -38,14 +40,15 @@ pub enum Peer {
 
 impl Peer {
     /// All but Gannet.
-    pub const OTHERS: [Self; 7] =
-        [Self::Quinn, Self::Aioquic, Self::Quiche, Self::S2nQuic, Self::Tquic, Self::QuicGo, Self::Ngtcp2];
+    pub const OTHERS: [Self; 8] =
+        [Self::Quinn, Self::Noq, Self::Aioquic, Self::Quiche, Self::S2nQuic, Self::Tquic, Self::QuicGo, Self::Ngtcp2];
 
     /// Its name, which is that of its directory in `interop/peers`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Gannet => "gannet",
             Self::Quinn => "quinn",
+            Self::Noq => "noq",
             Self::Aioquic => "aioquic",
             Self::Quiche => "quiche",
             Self::S2nQuic => "s2n-quic",
@@ -58,9 +61,11 @@ impl Peer {
     /// Why it cannot do a `TESTCASE`, for the matrix.
     pub fn limit(self, testcase: &str) -> &'static str {
         match (self, testcase) {
-            (Self::Quinn | Self::Quiche | Self::S2nQuic | Self::Tquic, "v2") => "it speaks version 1 only",
+            (Self::Quinn | Self::Noq | Self::Quiche | Self::S2nQuic | Self::Tquic, "v2") => "it speaks version 1 only",
             (Self::QuicGo | Self::Ngtcp2, "v2") => "it knows version 2 by the number of an earlier draft only",
-            (Self::Quinn | Self::Aioquic | Self::Tquic | Self::QuicGo, "delayedacks") => "its delay is not a setting",
+            (Self::Quinn | Self::Noq | Self::Aioquic | Self::Tquic | Self::QuicGo, "delayedacks") => {
+                "its delay is not a setting"
+            }
             (Self::Aioquic, "ecn") => "asyncio has no access to the ECN field",
             (Self::Quiche | Self::Tquic | Self::QuicGo, "ecn") => "it does not send ECN marks",
             (Self::Ngtcp2, "ecn" | "zerortt") => "our program for it does not do that",
@@ -81,7 +86,7 @@ impl Peer {
     /// Debian packages that its build needs.
     pub const fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Gannet | Self::Quinn | Self::S2nQuic => &[],
+            Self::Gannet | Self::Quinn | Self::Noq | Self::S2nQuic => &[],
             Self::Aioquic => &["python3", "python3-venv"],
             Self::Quiche | Self::Tquic => &["cmake", "g++"],
             Self::QuicGo => &["golang-go", "golang-github-lucas-clemente-quic-go-dev"],
@@ -145,10 +150,13 @@ fn digest(dirs: &[PathBuf], extra: &str) -> Result<String> {
 /// If a tool or a library is missing, or the build fails.
 pub fn build(peer: Peer) -> Result<Program> {
     let (dir, cache) = (sources().join(peer.name()), cache()?);
-    let rust = matches!(peer, Peer::Quinn | Peer::Quiche | Peer::S2nQuic);
+    let rust = matches!(peer, Peer::Quinn | Peer::Noq | Peer::Quiche | Peer::S2nQuic);
     let mut parts = vec![dir.clone()];
     if rust {
         parts.push(sources().join("common"));
+    }
+    if peer == Peer::Noq {
+        parts.push(sources().join("quinn/src"));
     }
     let done = cache.join(format!("{}-{}", peer.name(), digest(&parts, TQUIC)?));
     let program = match peer {
