@@ -29,7 +29,7 @@ case $role:${TESTCASE:-} in
     *:v2) versions=v2,v1 ;;
     *:chacha20) options+=(--suite chacha20) ;;
     client:retry | server:keyupdate) ;;
-    client:keyupdate) options+=(--packets-per-key 100) ;;
+    client:keyupdate) options+=(--packets-per-key 300) ;;
     server:retry) options+=(--retry always) ;;
     *) exit 127 ;;
 esac
