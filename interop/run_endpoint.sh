@@ -28,7 +28,7 @@ case $role:${TESTCASE:-} in
     *:handshakeloss | *:handshakecorruption | *:multiconnect) each=true ;;
     *:v2) versions=v2,v1 ;;
     *:chacha20) options+=(--suite chacha20) ;;
-    client:retry | server:keyupdate) ;;
+    client:retry | server:keyupdate | client:connectionmigration) ;;
     client:keyupdate) options+=(--packets-per-key 300) ;;
     server:retry) options+=(--retry always) ;;
     *) exit 127 ;;
