@@ -7,6 +7,7 @@ use gannet::sim::forwarder::{ForwarderConfig, Outage, Rebinding, Shape};
 use crate::decode::{self, Decoded};
 use crate::error::Result;
 use crate::evidence::Evidence;
+use crate::lab::PREFERRED;
 use crate::peer::Peer;
 use crate::sight::{Kind, V1, V2};
 
@@ -406,6 +407,24 @@ pub fn all() -> Vec<Case> {
                 let shared = sources[0].shared_ids(&sources[1]);
                 ensure!(shared == 0, "{shared} connection IDs were used on both paths");
                 rebound(e)
+            },
+            ..BASE
+        },
+        Case {
+            name: "preferredaddress",
+            about: "the server prefers another of its addresses, and the client moves there (RFC 9000 §9.6)",
+            server: Some("preferredaddress"),
+            files: || sizes(&[4 << 20]),
+            link: || both(slow()),
+            // The clients of the others stay where they are.
+            gannet_serves: false,
+            check: |e| {
+                let to = format!("quic && ip.dst=={PREFERRED} && quic.frame_type==2");
+                ensure!(!e.tls_column(&to, "frame.number")?.is_empty(), "no ACK went to the preferred address");
+                let Decoded { client, server } = e.decoded()?;
+                ensure!(client.count(decode::PATH_CHALLENGE) > 0, "the client has validated no path");
+                ensure!(server.count(decode::PATH_RESPONSE) > 0, "the server has not answered PATH_CHALLENGE");
+                Ok(())
             },
             ..BASE
         },

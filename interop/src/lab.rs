@@ -23,6 +23,9 @@ pub const PORT: u16 = 4433;
 /// The server's addresses.
 pub const SERVER: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(10, 9, 0, 1), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
 
+/// Another IPv4 address of servers, which they may prefer (RFC 9000 §9.6).
+pub const PREFERRED: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 4);
+
 /// The client's addresses.
 pub const CLIENT: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(10, 9, 0, 2), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
 
@@ -87,6 +90,9 @@ impl Lab {
                     set_ipv6(&end.ns, &end.iface, "accept_dad", 0)?;
                     set_ipv6(&end.ns, &end.iface, "accept_ra", 0)?;
                     tool("ip", ["-n", &end.ns, "addr", "add", &format!("{}/24", end.v4), "dev", &end.iface])?;
+                    if end.v4 == SERVER.0 {
+                        tool("ip", ["-n", &end.ns, "addr", "add", &format!("{PREFERRED}/24"), "dev", &end.iface])?;
+                    }
                     let v6 = format!("{}/64", end.v6);
                     tool("ip", ["-n", &end.ns, "addr", "add", &v6, "dev", &end.iface, "nodad"])?;
                 }

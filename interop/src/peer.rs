@@ -71,6 +71,7 @@ impl Peer {
             (Self::Ngtcp2, "ecn" | "zerortt") => "our program for it does not do that",
             (Self::Quiche | Self::Tquic, "chacha20") => "its cipher suites cannot be chosen",
             (Self::Quiche | Self::S2nQuic | Self::Tquic, "keyupdate") => "it follows key updates, but cannot begin one",
+            (_, "preferredaddress") => "our program for it offers no preferred address",
             (Self::S2nQuic, "datagrams") => "our program for it does not do that",
             (Self::Tquic, "datagrams") => "it has no datagrams",
             (_, "ackfrequency") => "it does not know ACK_FREQUENCY",

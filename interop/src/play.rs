@@ -13,7 +13,7 @@ use crate::certs::Certs;
 use crate::error::{About, Result};
 use crate::evidence::Evidence;
 use crate::gannet;
-use crate::lab::{End, Lab, PORT, Stack};
+use crate::lab::{End, Lab, PORT, PREFERRED, Stack};
 use crate::middle::{Middle, Place};
 use crate::peer::{Peer, Program};
 use crate::process::Process;
@@ -206,6 +206,7 @@ impl Play<'_> {
         let mut command = self.peer_command(self.server, &self.lab.server, "server", testcase)?;
         command.env("LISTEN", SocketAddr::new(self.lab.server.ip(self.case.v6), PORT).to_string());
         command.env("CERT", &self.certs.cert).env("KEY", &self.certs.key).env("WWW", self.dir.join("www"));
+        command.env("PREFERRED", format!("{PREFERRED}:{PORT}"));
         if testcase == "datagrams" {
             command.env("ALPN", self.case.alpn);
         }

@@ -12,7 +12,7 @@ use quinn::{
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
-/// Of both roles.
+/// Of both roles. Servers know one more.
 const CASES: [&str; 13] = [
     "transfer",
     "reset",
@@ -32,7 +32,7 @@ const CASES: [&str; 13] = [
 #[tokio::main(worker_threads = 2)]
 async fn main() {
     let done = async {
-        let task = Arc::new(Task::load(&CASES, &CASES)?);
+        let task = Arc::new(Task::load(&CASES, &[&CASES[..], &["preferredaddress"]].concat())?);
         if task.is_server { serve(task).await } else { get(task).await }
     };
     end(done.await);
@@ -83,7 +83,11 @@ fn transport(task: &Task) -> Arc<TransportConfig> {
 fn endpoint(task: &Task, server: Option<quinn::ServerConfig>) -> Result<Endpoint, Failure> {
     let mut config = EndpointConfig::default();
     config.max_udp_payload_size(task.payload().max(1472))?;
-    let addr = if task.is_server { task.listen } else { task.any() };
+    let addr = match task.case.as_str() {
+        "preferredaddress" => (task.any().ip(), task.listen.port()).into(),
+        _ if task.is_server => task.listen,
+        _ => task.any(),
+    };
     let runtime = default_runtime().ok_or("no async runtime")?;
     Ok(Endpoint::new(config, server, std::net::UdpSocket::bind(addr)?, runtime)?)
 }
@@ -96,6 +100,9 @@ async fn serve(task: Arc<Task>) -> Result<(), Failure> {
     let crypto = QuicServerConfig::with_initial(Arc::new(tls), initial_suite())?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(transport(&task));
+    if task.case == "preferredaddress" {
+        config.preferred_address_v4(Some(std::env::var("PREFERRED")?.parse()?));
+    }
     let endpoint = endpoint(&task, Some(config))?;
     say("ready");
     while let Some(incoming) = endpoint.accept().await {
