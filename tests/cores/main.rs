@@ -56,7 +56,7 @@ fn a_full_exchange_is_a_loss() {
 /// owners, which follow the clients and stay the owners.
 #[test]
 fn clients_that_move_stay_on_their_cores() {
-    let mut world = World::new(Host::new(3), Host::new(4), 5, 3_000_000);
+    let mut world = World::new(Host::new(3), Host::new(4), 5, 6_000_000);
     let moves = |world: &World| World::sum(&world.servers, |core| core.endpoint_stats().paths_validated);
     for n in 1..=6 {
         world.run(10_000, |world| {
