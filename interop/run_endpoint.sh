@@ -25,10 +25,16 @@ each=false
 case $role:${TESTCASE:-} in
     *:handshake | *:transfer | *:longrtt | *:multiplexing | *:blackhole | *:ipv6 | *:goodput | *:crosstraffic) ;;
     *:ecn | *:amplificationlimit | *:transferloss | *:transfercorruption | *:rebind-port | *:rebind-addr) ;;
-    *:handshakeloss | *:handshakecorruption | *:multiconnect) each=true ;;
+    *:handshakeloss | *:handshakecorruption | *:multiconnect)
+        each=true
+        # Handshakes may take long.
+        options+=(--idle-timeout 30s)
+        ;;
     *:v2) versions=v2,v1 ;;
     *:chacha20) options+=(--suite chacha20) ;;
     client:retry | server:keyupdate | client:connectionmigration) ;;
+    server:resumption) ;;
+    server:zerortt) options+=(--early-data) ;;
     client:keyupdate) options+=(--packets-per-key 300) ;;
     server:retry) options+=(--retry always) ;;
     *) exit 127 ;;

@@ -419,7 +419,7 @@ pub fn all() -> Vec<Case> {
             // The clients of the others stay where they are.
             gannet_serves: false,
             check: |e| {
-                let to = format!("quic && ip.dst=={PREFERRED} && quic.frame_type==2");
+                let to = format!("quic && ip.dst=={PREFERRED} && quic.frame_type in {{2, 3}}");
                 ensure!(!e.tls_column(&to, "frame.number")?.is_empty(), "no ACK went to the preferred address");
                 let Decoded { client, server } = e.decoded()?;
                 ensure!(client.count(decode::PATH_CHALLENGE) > 0, "the client has validated no path");

@@ -167,7 +167,7 @@ pub struct EngineArgs {
 
     /// Close connections whose peer has been silent for this long, for example 5 or 500ms [default: 10 for clients, 30
     /// for servers]. Clients ping a silent server after a quarter of this time; a server that is merely slow answers
-    /// and keeps its connection.
+    /// and keeps its connection. Handshakes are given up after 10 s, or this time if it is longer.
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
     pub idle_timeout: Option<Duration>,
 

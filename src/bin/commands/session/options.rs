@@ -70,6 +70,7 @@ pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
         ack_requests: if args.fewer_acks { AckRequests::Adaptive } else { default.ack_requests },
         packets_per_key: args.packets_per_key.unwrap_or(default.packets_per_key),
         max_idle_timeout: args.idle_timeout.unwrap_or(default.max_idle_timeout),
+        handshake_timeout: args.idle_timeout.unwrap_or_default().max(default.handshake_timeout),
         congestion: match args.congestion {
             Congestion::Cubic => CongestionAlgorithm::Cubic,
             Congestion::NewReno => CongestionAlgorithm::NewReno,
