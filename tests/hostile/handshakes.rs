@@ -7,7 +7,7 @@ use gannet::quic::{Dir, DropReason, Event, StreamId};
 use gannet::wire::quic::frame::{Frame, StreamHeader};
 use gannet::wire::quic::header::{self, PacketType};
 
-use super::peer::{DATA, HANDSHAKE, Peer, STRANGE_SUITES, frames};
+use super::peer::{DATA, HANDSHAKE, INITIAL, Peer, STRANGE_SUITES, frames};
 use super::world::{Host, client_addr, exchange, small, waiting_client};
 
 /// Types of the packets in a datagram.
@@ -110,6 +110,43 @@ fn a_flood_of_early_packets_is_bounded() {
     host.receive(peer.packet(DATA, &frames(&[Frame::HandshakeDone])));
     host.receive(late);
     assert_eq!((host.endpoint.stats().packets_kept, host.drops(DropReason::NoKeys)), (10, 991));
+}
+
+/// RFC 9001 §4.9.1: a client discards its Initial keys when it first sends a Handshake packet, and a server when it has
+/// first read one. After that, they neither read nor send Initial packets.
+#[test]
+fn initial_keys_are_discarded_with_the_first_handshake_packet() {
+    let ping = frames(&[Frame::Ping]);
+    let is_read = |host: &mut Host, datagram| {
+        let before = host.endpoint.stats().rx_packets;
+        host.receive(datagram);
+        host.endpoint.stats().rx_packets > before
+    };
+    let has =
+        |kind: PacketType, sent: &[(_, Vec<u8>)]| sent.iter().any(|(_, datagram)| kinds(datagram).contains(&kind));
+
+    let (mut client, mut peer) = waiting_client(small());
+    let flight = std::mem::take(&mut peer.out);
+    let (hello, rest): (Vec<_>, Vec<_>) = flight.into_iter().partition(|one| kinds(one) == [PacketType::Initial]);
+    hello.into_iter().for_each(|datagram| client.receive(datagram));
+    assert!(!has(PacketType::Handshake, &client.run()));
+    assert!(is_read(&mut client, peer.packet(INITIAL, &ping)), "it has Handshake keys, but has sent nothing");
+    rest.into_iter().for_each(|datagram| client.receive(datagram));
+    assert!(has(PacketType::Handshake, &client.run()));
+    assert!(!is_read(&mut client, peer.packet(INITIAL, &ping)) && client.drops(DropReason::NoKeys) == 1);
+    let later = client.wait(Duration::from_secs(3));
+    assert!(has(PacketType::Handshake, &later) && !has(PacketType::Initial, &later));
+
+    let mut server = Host::server(small());
+    let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
+    peer.out.drain(..).for_each(|datagram| server.receive(datagram));
+    server.run().iter().for_each(|(_, datagram)| peer.receive(datagram));
+    assert!(is_read(&mut server, peer.packet(INITIAL, &ping)));
+    assert!(has(PacketType::Initial, &server.run()));
+    assert!(is_read(&mut server, peer.packet(HANDSHAKE, &ping)));
+    assert!(!is_read(&mut server, peer.packet(INITIAL, &ping)) && server.drops(DropReason::NoKeys) == 1);
+    let later = server.wait(Duration::from_secs(3));
+    assert!(has(PacketType::Handshake, &later) && !has(PacketType::Initial, &later));
 }
 
 /// RFC 9001 §5.3: "An endpoint MUST NOT reject a ClientHello that offers a cipher suite that it does not support".

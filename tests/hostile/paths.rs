@@ -120,6 +120,29 @@ fn a_client_behind_a_nat_that_rebinds_is_followed() {
     assert!(host.closed().is_none());
 }
 
+/// RFC 9000 §9.3: a client that has proved a new address gets a token for it, whether it had moved by then or only probed
+/// the path.
+#[test]
+fn a_new_address_gets_a_new_token() {
+    for probes in [false, true] {
+        let (mut host, mut peer) = against_server(small());
+        assert_eq!(peer.new_tokens.len(), 1, "for the first address");
+        if probes {
+            let (cid, reset_token) = (ConnectionId::new(&[9; 8]).unwrap(), [9; 16]);
+            let cid = Frame::NewConnectionId { seq: 1, retire_prior_to: 0, cid, reset_token };
+            let mut probe = frames(&[Frame::PathChallenge([7; 8]), cid]);
+            probe.resize(1171, 0);
+            let mut heard = say(&mut host, &mut peer, port(1), &probe);
+            while let Some(data) = challenge(&heard, port(1)) {
+                heard = say(&mut host, &mut peer, port(1), &frames(&[Frame::PathResponse(data)]));
+            }
+            assert_eq!((remote(&mut host), peer.new_tokens.len()), (client_addr(), 1));
+        }
+        follow(&mut host, &mut peer, port(1));
+        assert_eq!(peer.new_tokens.len(), 2);
+    }
+}
+
 /// RFC 9000 §9.3: only the highest-numbered packet moves the connection, and §9.1: only if it is not a probe.
 #[test]
 fn late_packets_and_probes_do_not_move_the_connection() {

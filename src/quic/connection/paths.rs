@@ -215,6 +215,10 @@ impl Connection {
             self.paths_mut().validate(Place::Active, || validation);
         } else {
             self.on_moved(now);
+            if !back {
+                // For the new address, which the client proved before it moved (RFC 9000 §9.3).
+                self.offer_tokens(cx);
+            }
         }
         // Whoever is at the former address learns of the move, and may object (§9.3.3).
         if let Some(former) = self.paths.as_ref().and_then(|paths| paths.former()).filter(|_| remember) {
