@@ -14,10 +14,10 @@ use gannet::wire::quic::frame::{Frame, StreamHeader};
 
 use super::flood::spoofed;
 use super::memory::held;
-use super::peer::{Peer, frames};
+use super::peer::{DATA, Peer, frames};
 use super::resumption::{client, client_config, server, server_config, visit};
 use super::retry_server::{Datagrams, hear, said, talk};
-use super::world::{Host, SERVER_TLS, client_addr, endpoint_config, exchange};
+use super::world::{Host, SERVER_TLS, client_addr, endpoint_config, exchange, server_addr};
 
 pub const REQUEST: &[u8] = &[7; 3000];
 
@@ -157,6 +157,28 @@ fn rejected_data_is_sent_again() {
         assert!(client.closed().is_none() && server.closed().is_none(), "{why}: {:?}", server.closed());
         assert!(got[0] == REQUEST && got[1] == b"second", "{why}: {} and {} bytes", got[0].len(), got[1].len());
         assert_eq!(server.endpoint.stats().early_data_accepted, 0);
+    }
+}
+
+/// RFC 9001 §4.6.2: a server that has rejected 0-RTT cannot have read its packets, and must not acknowledge them.
+#[test]
+fn an_acknowledgement_of_what_was_rejected_ends_the_connection() {
+    for lies in [false, true] {
+        let (mut client, _, config) = acquainted();
+        let (_, first) = ask(&mut client, &config);
+        // A server that does not know the ticket.
+        let mut peer = Peer::server(server_addr(), &first[0], |params| params.to_bytes());
+        first.iter().for_each(|datagram| peer.receive(datagram));
+        exchange(&mut client, &mut peer);
+        assert_eq!(early_events(&client), [EarlyData::Possible, EarlyData::Rejected]);
+        assert!(peer.early > 0 && peer.is_connected());
+        let mut got = peer.got[DATA].clone();
+        if lies {
+            got.insert(0..1);
+        }
+        client.receive(peer.packet(DATA, &Peer::ack_of(&got, None)));
+        client.run();
+        assert_eq!(client.error(), lies.then_some(TransportError::PROTOCOL_VIOLATION));
     }
 }
 
