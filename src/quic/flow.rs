@@ -87,6 +87,11 @@ impl RecvCredit {
         self.received <= self.announced
     }
 
+    /// Sum of the highest offsets received on all streams.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Bytes that the peer may still send.
     pub(crate) fn left(&self) -> u64 {
         self.announced.saturating_sub(self.received)

@@ -657,7 +657,9 @@ impl World {
                 [sum(|stats| stats.ecn_validated), sum(|stats| stats.ecn_failed), sum(|stats| stats.ecn_congestion)];
             let broken = link.marks == 0 && matches!(link.ecn, EcnFate::Cleared | EcnFate::Changed | EcnFate::Dropped);
             let wrong = validated > 0 && (broken || !self.plan.ecn[n])
-                || failed > 0 && (!self.plan.ecn[n] || calm && self.moved == 0 && link.later_mtu.is_none())
+                || failed > 0
+                    && (!self.plan.ecn[n]
+                        || calm && self.moved == 0 && self.plan.spoof == 0 && link.later_mtu.is_none())
                 || congestion > 0 && !self.plan.ecn[n];
             if wrong {
                 let what = format!("{validated} paths validated, {failed} failed, {congestion} reductions");

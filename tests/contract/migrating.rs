@@ -39,7 +39,16 @@ struct World {
 
 impl World {
     fn new(client: TransportConfig, server: TransportConfig) -> Self {
-        let mut this = Self {
+        let mut this = Self::beginning(client, server);
+        this.run(ms(200));
+        assert!(this.events(Side::Client).iter().any(|event| matches!(event, Event::Connected { .. })));
+        this.events(Side::Server);
+        this
+    }
+
+    /// The client is about to send its first packet.
+    fn beginning(client: TransportConfig, server: TransportConfig) -> Self {
+        Self {
             hosts: [Host::client(client), Host::server(server)],
             nat: HashMap::new(),
             dead: Vec::new(),
@@ -47,11 +56,7 @@ impl World {
             ids: Default::default(),
             sent: [0; 2],
             received: 0,
-        };
-        this.run(ms(200));
-        assert!(this.events(Side::Client).iter().any(|event| matches!(event, Event::Connected { .. })));
-        this.events(Side::Server);
-        this
+        }
     }
 
     fn plain() -> Self {
@@ -342,4 +347,66 @@ fn ids_are_replaced_on_request() {
         world.check_ids();
         assert_eq!(addr(side), addr(side));
     }
+}
+
+/// A NAT that rebinds while neither side sends anything hides the client from a server that then has data for it. The
+/// client, which waits for the data, asks in time, but not for ever.
+#[test]
+fn a_client_that_waits_for_data_tells_where_it_is() {
+    let mut world = World::plain();
+    let id = world.conn(Side::Client).open(Dir::Bidi).unwrap();
+    world.conn(Side::Client).send(id, SendData::Bytes(Bytes::from_static(b"request")), true).unwrap();
+    world.run(ms(500));
+    world.nat.insert(client_addr(), local(9));
+    world.run(ms(1000));
+    let before = world.received;
+    world.conn(Side::Server).send(id, SendData::Bytes(vec![7; 1000].into()), false).unwrap();
+    world.run(ms(100));
+    assert_eq!(world.received - before, 1000);
+    // Another silence, of any length.
+    let before = world.sent[0];
+    world.run(ms(25_000));
+    let asked = world.sent[0] - before;
+    assert!((4..=8).contains(&asked), "{asked} packets of the client");
+    let before = world.sent[0];
+    world.run(ms(4_000));
+    assert_eq!(world.sent[0], before, "it has given up");
+    // Nothing is expected any more.
+    world.conn(Side::Client).close(0, "");
+}
+
+/// A client that expects nothing does not ask.
+#[test]
+fn a_client_that_waits_for_nothing_is_silent() {
+    let mut world = World::plain();
+    world.transfer(Side::Client, 1000);
+    let id = world.conn(Side::Client).open(Dir::Uni).unwrap();
+    world.conn(Side::Client).send(id, SendData::Bytes(Bytes::from_static(b"part")), false).unwrap();
+    world.run(ms(500));
+    let before = world.sent;
+    world.run(ms(6_000));
+    assert_eq!(world.sent, before);
+}
+
+/// A NAT that rebinds at any time of the handshake, after which nothing reaches the client at its former address: not
+/// what the server has sent, nor what it sends again.
+#[test]
+fn a_handshake_survives_a_nat_that_rebinds() {
+    let mut followed = 0;
+    for after in 0..30 {
+        let mut world = World::beginning(TransportConfig::default(), TransportConfig::default());
+        world.run(ms(after));
+        world.nat.insert(client_addr(), local(9));
+        world.run(ms(5000));
+        let connected =
+            |world: &mut World, side| world.events(side).iter().any(|event| matches!(event, Event::Connected { .. }));
+        assert!(connected(&mut world, Side::Client), "rebound after {after} ms");
+        // If the client had not yet heard of it, the server has a connection with the former address as well, which ends.
+        let stats = world.hosts[1].endpoint.stats();
+        followed += stats.paths_validated;
+        assert_eq!(stats.handshakes, 1, "rebound after {after} ms");
+        world.transfer(Side::Client, 100_000);
+        assert_eq!(world.received, 100_000);
+    }
+    assert!(followed > 10, "{followed} of 30");
 }

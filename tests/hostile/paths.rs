@@ -7,7 +7,8 @@ use gannet::base::Side;
 use gannet::base::time::Duration;
 use gannet::quic::{CloseReason, DropReason, Event, MigrateError, TransportConfig};
 use gannet::wire::quic::frame::Frame;
-use gannet::wire::quic::{ConnectionId, StreamId};
+use gannet::wire::quic::params::{Preferred, TransportParameters};
+use gannet::wire::quic::{ConnectionId, StreamId, TransportError, header};
 
 use super::peer::{DATA, Peer, Shape, frames, generous};
 use super::world::{Host, against_client, against_server, client_addr, exchange, server_addr, small, waiting_client};
@@ -418,7 +419,7 @@ fn a_client_moves_only_when_it_may() {
     assert!(!peer.dcids.is_empty() && peer.dcids.iter().all(|dcid| **dcid == [1; 8]), "a new ID: {:?}", peer.dcids);
     assert_eq!(migrate(&mut host, port(2)), Err(MigrateError::NoId));
 
-    let refuses = |params: gannet::wire::quic::params::TransportParameters| {
+    let refuses = |params: TransportParameters| {
         let mut host = Host::client(small());
         let first = host.run();
         let mut peer = Peer::server(server_addr(), &first[0].1, |own| {
@@ -433,7 +434,7 @@ fn a_client_moves_only_when_it_may() {
         migrate(&mut host, port(1))
     };
     assert_eq!(refuses(generous()), Ok(()));
-    let disabled = gannet::wire::quic::params::TransportParameters { disable_active_migration: true, ..generous() };
+    let disabled = TransportParameters { disable_active_migration: true, ..generous() };
     assert_eq!(refuses(disabled), Err(MigrateError::Disabled));
     let (mut host, _) = against_server(small());
     assert_eq!(migrate(&mut host, port(1)), Err(MigrateError::Server));
@@ -520,4 +521,42 @@ fn a_gap_in_the_numbers_does_not_hide_a_move() {
     hear(&mut host, &mut peer);
     assert_eq!(remote(&mut host), port(1));
     assert!(host.closed().is_none());
+}
+
+/// RFC 9000 §18.2: "A server that chooses a zero-length connection ID MUST NOT provide a preferred address."
+#[test]
+fn a_server_without_ids_has_no_preferred_address() {
+    for (len, offers, want) in
+        [(0, true, Some(TransportError::TRANSPORT_PARAMETER_ERROR)), (0, false, None), (8, true, None)]
+    {
+        let mut host = Host::client(small());
+        let first = host.run();
+        let odcid = header::parse(&first[0].1, 8).unwrap().dcid;
+        let preferred = Preferred {
+            v4: Some("192.0.2.77:443".parse().unwrap()),
+            v6: None,
+            cid: ConnectionId::new(&[9; 8]).unwrap(),
+            token: [9; 16],
+        };
+        let local = ConnectionId::new(&[7; 20][..len]).unwrap();
+        let mut peer = Peer::server_with(server_addr(), &first[0].1, local, odcid, |own| {
+            TransportParameters { preferred_address: Some(preferred).filter(|_| offers), ..own }.to_bytes()
+        });
+        first.iter().for_each(|(_, datagram)| peer.receive(datagram));
+        exchange(&mut host, &mut peer);
+        assert_eq!(host.error(), want, "{len} {offers}: {:?}", host.closed());
+    }
+}
+
+/// RFC 9000 §9.3: "After verifying a new client address, the server SHOULD send new address validation tokens".
+#[test]
+fn a_validated_address_gets_tokens() {
+    let (mut host, mut peer) = against_server(small());
+    let before = peer.new_tokens.len();
+    say(&mut host, &mut peer, port(1), &ping());
+    assert_eq!(peer.new_tokens.len(), before, "not for an address that is not validated");
+    follow(&mut host, &mut peer, port(1));
+    let out = host.wait(Duration::from_millis(100));
+    read(&mut peer, &out);
+    assert!(peer.new_tokens.len() > before);
 }

@@ -3,7 +3,7 @@
 use gannet::base::Side;
 use gannet::quic::{CloseReason, Dir, StreamId};
 use gannet::wire::quic::frame::{Frame, StreamHeader};
-use gannet::wire::quic::params::TransportParameters;
+use gannet::wire::quic::params::{Preferred, TransportParameters};
 use gannet::wire::quic::varint::{self, Writer};
 use gannet::wire::quic::{ConnectionId, TransportError};
 
@@ -412,6 +412,11 @@ fn transport_parameters_that_break_rules() {
     }
 }
 
+/// A preferred address with an ID of `id` bytes and `token` bytes after it (RFC 9000 §18.2).
+fn preferred(id: usize, token: usize) -> Vec<u8> {
+    [&[1; 24][..], &[id as u8], &vec![2; id], &vec![3; token]].concat()
+}
+
 #[rustfmt::skip]
 const SERVER_PARAMS: &[(&str, Params)] = &[
     ("no original ID", |p| TransportParameters { original_destination_connection_id: None, ..p }.to_bytes()),
@@ -421,6 +426,15 @@ const SERVER_PARAMS: &[(&str, Params)] = &[
         |p| TransportParameters { retry_source_connection_id: ConnectionId::new(&[1; 8]), ..p }.to_bytes()),
     ("no source ID", |p| TransportParameters { initial_source_connection_id: None, ..p }.to_bytes()),
     ("a reset token of 15 bytes", |p| [p.to_bytes(), raw(0x02, &[0; 15])].concat()),
+    ("a preferred address with an empty ID", |p| [p.to_bytes(), raw(0x0d, &[0; 24 + 1 + 16])].concat()),
+    ("a preferred address with an ID of 21 bytes", |p| [p.to_bytes(), raw(0x0d, &preferred(21, 16))].concat()),
+    ("a preferred address without a whole token", |p| [p.to_bytes(), raw(0x0d, &preferred(8, 15))].concat()),
+    ("a preferred address and more", |p| [p.to_bytes(), raw(0x0d, &preferred(8, 17))].concat()),
+    ("a preferred address with the ID of the handshake", |p| {
+        let cid = p.initial_source_connection_id.unwrap();
+        let preferred_address = Some(Preferred { v4: None, v6: None, cid, token: [7; 16] });
+        TransportParameters { preferred_address, ..p }.to_bytes()
+    }),
 ];
 
 #[test]

@@ -215,6 +215,9 @@ pub(crate) struct Connection {
     /// When the idle timer was last restarted.
     idle_reset_at: Option<Instant>,
     keep_alive_at: Option<Instant>,
+    /// How often a client has asked whether its server still reaches it since the latest data, and how much had come then.
+    calls: u8,
+    called_at: u32,
     ping_due: bool,
     /// Whether an ack-eliciting packet was sent since the last packet was received (RFC 9000 §10.1).
     eliciting_since_receive: bool,
@@ -320,6 +323,8 @@ impl Connection {
             idle_deadline: None,
             idle_reset_at: None,
             keep_alive_at: None,
+            calls: 0,
+            called_at: 0,
             ping_due: false,
             eliciting_since_receive: false,
             pacing_until: None,

@@ -1,5 +1,6 @@
 //! Deadlines of a connection.
 
+use crate::base::Side;
 use crate::base::time::{Duration, Instant};
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::event::CloseReason;
@@ -10,6 +11,12 @@ const STALL_CHECKS: u32 = 4;
 
 /// Interval of these checks if there is no idle timeout.
 const STALL_CHECK: Duration = Duration::from_secs(10);
+
+/// Number of probe timeouts of silence after which a client that waits for data asks whether the server still reaches it.
+const QUIET: u32 = 3;
+
+/// Maximum number of times that it asks while no data comes. Each time, it has waited twice as long.
+const MAX_CALLS: u8 = 5;
 
 impl Connection {
     /// When [`Connection::handle_timeout`] has to be called. After that call, and when nothing is to be sent, the
@@ -134,36 +141,55 @@ impl Connection {
             return;
         }
         self.idle_reset_at = Some(now);
+        let (timeout, pto) = (self.idle_timeout(), self.pto());
+        self.idle_deadline = timeout.map(|timeout| now + timeout.max(3 * pto));
+        self.reset_keep_alive(now, timeout, pto);
+    }
+
+    /// The smaller one of both sides' idle timeouts (RFC 9000 §10.1).
+    fn idle_timeout(&self) -> Option<Duration> {
         let ours = self.config.max_idle_timeout;
         let theirs = Duration::from_millis(self.peer.max_idle_timeout);
-        let timeout = match (ours.is_zero(), theirs.is_zero()) {
+        match (ours.is_zero(), theirs.is_zero()) {
             (true, true) => None,
             (true, false) => Some(theirs),
             (false, true) => Some(ours),
             (false, false) => Some(ours.min(theirs)),
-        };
-        self.idle_deadline = timeout.map(|timeout| now + timeout.max(3 * self.pto()));
-        self.reset_keep_alive(now, timeout);
+        }
     }
 
     /// Sets the next check for silence: after the configured keep-alive time and, while there are streams, after a
-    /// fraction of the idle timeout, as one side may be waiting.
-    fn reset_keep_alive(&mut self, now: Instant, idle: Option<Duration>) {
+    /// fraction of the idle timeout, as one side may be waiting. A client checks earlier whether it still gets data.
+    fn reset_keep_alive(&mut self, now: Instant, idle: Option<Duration>, pto: Duration) {
         let mut every = self.config.keep_alive;
         if self.streams.len() > 0 {
-            let part = idle.map_or(STALL_CHECK, |idle| idle / STALL_CHECKS);
+            let part = stall_check(idle);
+            let part = if self.side == Side::Client { part.min(QUIET * pto) } else { part };
             every = Some(every.map_or(part, |every| every.min(part)));
         }
         self.keep_alive_at = every.filter(|_| self.confirmed).map(|every| now + every);
     }
 
-    /// Handles a period without traffic. A connection must not time out because an application is slow while both ends
-    /// exist: a sender with data but no credit repeats that it is blocked (RFC 9000 §4.1), and a receiver that owes
-    /// credit sends a PING. Each end does so itself and does not rely on the other. As these frames are ack-eliciting,
-    /// an end that is gone is still detected by the idle timeout (RFC 9000 §10.1).
+    /// Handles a period without traffic.
     fn on_silence(&mut self, now: Instant) {
-        let ping_at = self.config.keep_alive.zip(self.idle_reset_at).map(|(every, since)| since + every);
-        self.keep_alive_at = ping_at.filter(|at| *at > now);
+        let since = self.idle_reset_at.unwrap_or(now);
+        let ping_at = self.config.keep_alive.map(|every| since + every);
+        let stall_at = (self.streams.len() > 0).then(|| since + stall_check(self.idle_timeout()));
+        let call_at = self.next_call(since).filter(|_| stall_at.is_some());
+        if call_at.is_some_and(|at| at <= now) {
+            self.call();
+        }
+        if [ping_at, stall_at].into_iter().flatten().any(|at| at <= now) {
+            self.end_stall(ping_at.is_some_and(|at| at <= now));
+        }
+        self.keep_alive_at = [ping_at, stall_at, call_at].into_iter().flatten().filter(|at| *at > now).min();
+    }
+
+    /// Ends a stall. A connection must not time out because an application is slow while both ends exist: a sender with
+    /// data but no credit repeats that it is blocked (RFC 9000 §4.1), and a receiver that owes credit sends a PING. Each
+    /// end does so itself and does not rely on the other. As these frames are ack-eliciting, an end that is gone is still
+    /// detected by the idle timeout (RFC 9000 §10.1). `ping` asks for a PING in any case.
+    fn end_stall(&mut self, ping: bool) {
         let starved = self.send_credit.available() == 0 && self.streams.blocked_by_connection();
         if starved {
             self.send_credit.blocked_lost();
@@ -171,7 +197,33 @@ impl Connection {
         if self.streams.repeat_blocked() || starved {
             return;
         }
-        let owes = self.recv_credit.is_used_up() || self.streams.owes_credit();
-        self.ping_due |= owes || ping_at.is_some_and(|at| at <= now);
+        self.ping_due |= ping || self.recv_credit.is_used_up() || self.streams.owes_credit();
     }
+
+    /// When a client that has heard nothing `since` then asks whether its server still reaches it, if it does so once
+    /// more. NATs forget silent clients. If this one has, the server's data goes to an address that is not the client's
+    /// any more, and the server learns the new one only by a packet from there. Without data in between, this is done a
+    /// few times only: who wants to be reached at any time configures a keep-alive time (RFC 9000 §10.1.2).
+    fn next_call(&mut self, since: Instant) -> Option<Instant> {
+        // The lower half tells well enough whether anything has come.
+        let received = self.recv_credit.received() as u32;
+        if std::mem::replace(&mut self.called_at, received) != received {
+            self.calls = 0;
+        }
+        let calls = Some(self.calls).filter(|calls| *calls < MAX_CALLS && self.side == Side::Client)?;
+        Some(since + (QUIET << calls) * self.pto())
+    }
+
+    /// Sends a PING if data is to come, unless something is in flight that is repeated anyway.
+    fn call(&mut self) {
+        if !self.recovery.is_eliciting_in_flight(SpaceId::Data) && self.streams.expects_data() {
+            self.calls += 1;
+            self.ping_due = true;
+        }
+    }
+}
+
+/// Time without traffic after which both sides check whether one waits for the other, for an idle timeout.
+fn stall_check(idle: Option<Duration>) -> Duration {
+    idle.map_or(STALL_CHECK, |idle| idle / STALL_CHECKS)
 }

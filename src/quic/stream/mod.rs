@@ -667,6 +667,11 @@ impl Streams {
         self.slab.iter().flatten().any(|stream| stream.recv.as_ref().is_some_and(RecvStream::owes_credit))
     }
 
+    /// Whether the peer can send data of any stream that has not come yet. Looks at all streams.
+    pub(crate) fn expects_data(&self) -> bool {
+        self.slab.iter().flatten().any(|stream| stream.recv.as_ref().is_some_and(RecvStream::expects_data))
+    }
+
     pub(crate) fn front_control(&self) -> Option<StreamId> {
         self.control_queue.front().copied()
     }

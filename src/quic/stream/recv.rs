@@ -615,6 +615,12 @@ impl RecvStream {
         open && self.high > 0 && self.high >= self.announced
     }
 
+    /// Whether data that the peer may send has not come yet.
+    pub(crate) fn expects_data(&self) -> bool {
+        let open = self.state == State::Receiving && self.stop_code.is_none();
+        open && self.contiguous() < self.needed().unwrap_or(self.announced)
+    }
+
     pub(crate) fn credit_sent(&mut self, limit: u64) {
         self.announced = self.announced.max(limit);
         self.credit_due = false;
