@@ -108,9 +108,10 @@ impl Connection {
         self.side == Side::Client && (meta.remote == self.path.remote || meta.remote == self.first_remote())
     }
 
-    /// The highest packet numbers of the spaces that only the peer can send in.
+    /// The highest packet numbers of the spaces that only the peer can send in. 0-RTT packets are replayed too easily.
     fn highest(&self) -> [Option<u64>; 2] {
-        [SpaceId::Handshake, SpaceId::Data].map(|space| self.spaces[space.index()].acks.largest())
+        let of = |space: SpaceId| self.spaces[space.index()].acks.largest();
+        [of(SpaceId::Handshake), of(SpaceId::Data).filter(|_| self.complete)]
     }
 
     pub(super) fn paths_mut(&mut self) -> &mut Paths {
