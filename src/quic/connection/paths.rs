@@ -183,10 +183,15 @@ impl Connection {
     /// sent there until the peer provides one.
     pub(super) fn move_to(&mut self, cx: &mut Cx<'_>, index: usize) {
         let now = cx.now;
-        let (ecn, spin) = (self.path.ecn.of_new_path(self.next_numbers()), self.path.spin.of_new_path(cx.rng));
+        let (numbers, spin) = (self.next_numbers(), self.path.spin.of_new_path(cx.rng));
         let Some(paths) = &mut self.paths else { return };
         let Some((cid, to)) = paths.other(index).and_then(|to| Some((to.cid?, to))) else { return };
         let (same, back) = (to.path.has_hosts_of(&self.path), to.role == Role::Former);
+        let ecn = match (back, same) {
+            (true, _) => self.path.ecn.of_former_path(&to.path.ecn, numbers),
+            (false, true) => self.path.ecn.of_other_port(numbers),
+            (false, false) => self.path.ecn.of_new_path(numbers),
+        };
         if same && !back {
             // The PMTU is that of a pair of hosts (§14.2).
             to.path.mtu = self.path.mtu.clone();

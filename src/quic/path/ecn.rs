@@ -118,6 +118,27 @@ impl Ecn {
         this
     }
 
+    /// Of another path between the same hosts: if marks do not get through there, they are not tried again.
+    pub(crate) fn of_other_port(&self, next: [u64; 3]) -> Self {
+        let mut this = self.of_new_path(next);
+        if self.state == State::Failed {
+            this.stop(State::Failed, next);
+        }
+        this
+    }
+
+    /// Of a path that the connection returns to from this one; `former` is what was known of it. Otherwise, an attacker
+    /// who makes a connection change its path often would cost it a test each time.
+    pub(crate) fn of_former_path(&self, former: &Self, next: [u64; 3]) -> Self {
+        let mut this = self.of_new_path(next);
+        match former.state {
+            State::Unknown | State::Failed => this.stop(former.state, next),
+            State::Testing => this.sent = former.sent,
+            State::Off | State::Capable => {}
+        }
+        this
+    }
+
     /// The codepoint for datagrams to be sent now.
     #[inline]
     pub(crate) fn codepoint(&self) -> u8 {
@@ -457,6 +478,23 @@ mod tests {
         assert_eq!(path.send(4), 4);
         // What was sent before does not count, whatever becomes of it.
         assert!(path.ack(2..12, |counts| counts.ect0 += 2 + 3).validated);
+    }
+
+    #[test]
+    fn what_is_known_of_a_path_is_not_tested_again() {
+        let mut first = Sender::new();
+        first.send(5);
+        let next = [0, 0, first.next];
+        let mut second = first.ecn.of_new_path(next);
+        // The test goes on where it was left.
+        let mut back = second.of_former_path(&first.ecn, next);
+        (5..TEST).for_each(|_| back.on_datagram(next));
+        assert_eq!((back.is_testing(), back.codepoint()), (false, NOT_ECT));
+        assert_eq!(second.of_former_path(&back, next).codepoint(), NOT_ECT, "it was tested, and no mark confirmed");
+        second.stop(State::Failed, next);
+        assert_eq!(first.ecn.of_former_path(&second, next).codepoint(), NOT_ECT, "marks do not get through");
+        assert_eq!(second.of_other_port(next).codepoint(), NOT_ECT);
+        assert_eq!([first.ecn.of_other_port(next), second.of_new_path(next)].map(|ecn| ecn.codepoint()), [ECT_0; 2]);
     }
 
     /// Packets that probe other paths have no marks, and numbers between those of marked ones.
