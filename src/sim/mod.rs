@@ -142,6 +142,8 @@ struct World {
     stopped: bool,
     /// Datagrams lost or damaged after their sender, client or server, had closed.
     closes_lost: [u64; 2],
+    /// Closes of client and server that arrived.
+    closes_arrived: [u64; 2],
     /// Datagrams of the client and of the server that were lost or damaged since one of them last arrived.
     lost_in_a_row: [u64; 2],
 }
@@ -312,6 +314,7 @@ impl World {
             stopping: false,
             stopped: false,
             closes_lost: [0; 2],
+            closes_arrived: [0; 2],
             lost_in_a_row: [0; 2],
             plan,
         }
@@ -404,6 +407,8 @@ impl World {
                         }
                         let unread = after.lost - before.lost + after.corrupted - before.corrupted;
                         self.closes_lost[index] += if host.app.closed.is_some() { unread } else { 0 };
+                        let close = host.app.closed.is_some() && transmit.conn.is_some();
+                        self.closes_arrived[index] += u64::from(close && unread == 0);
                         let row = &mut self.lost_in_a_row[index];
                         *row = if unread > 0 { *row + 1 } else { 0 };
                     }
@@ -744,14 +749,11 @@ impl World {
     /// with a stateless reset (RFC 9000 §10.2).
     fn may_be_unheard(&self, side: Side) -> bool {
         let closed = matches!(self.app(side).closed, Some(CloseReason::Local { .. } | CloseReason::Shutdown));
-        // On a path that the other side has not measured yet, its probes may come after the closing period.
-        let least = if self.has_moved() { 1 } else { MIN_CLOSES_LOST };
-        closed && self.closes_lost[usize::from(side == Side::Server)] >= least
-    }
-
-    /// Whether the path in use may be another one than at first.
-    fn has_moved(&self) -> bool {
-        self.moved > 0 || self.plan.preferred || self.plan.spoof > 0
+        let n = usize::from(side == Side::Server);
+        let (lost, arrived) = (self.closes_lost[n], self.closes_arrived[n]);
+        // What asks for more of them may have been lost, too, or come after the closing period: its sender may not have
+        // measured the path yet.
+        closed && (lost >= MIN_CLOSES_LOST || lost > 0 && arrived == 0)
     }
 
     /// The other side's close may be lost for good, too.
