@@ -163,10 +163,7 @@ impl Connection {
             self.note_idle(permit);
             return None;
         };
-        // A server that sees a client at an address that it does not know may send it three times as much (RFC 9000 §8.1,
-        // §9.3.1), which has to be enough for what a NAT has kept from the client in the handshake.
-        let asks = wants[1] && self.side == Side::Client && self.spaces[SpaceId::Handshake.index()].probes > 0;
-        let pad = asks || wants[0] && (self.side == Side::Client || !self.only_acks(SpaceId::Initial));
+        let pad = wants[0] && (self.side == Side::Client || !self.only_acks(SpaceId::Initial));
         if max < if pad { usize::from(MIN_MTU) } else { COALESCE_ROOM } {
             return None;
         }
