@@ -24,12 +24,13 @@ versions=v1
 each=false
 case $role:${TESTCASE:-} in
     *:handshake | *:transfer | *:longrtt | *:multiplexing | *:blackhole | *:ipv6 | *:goodput | *:crosstraffic) ;;
-    *:ecn | *:amplificationlimit | *:transferloss | *:transfercorruption | *:rebind-port | *:rebind-addr) ;;
+    *:ecn | *:transferloss | *:transfercorruption | *:rebind-port | *:rebind-addr) ;;
     *:handshakeloss | *:handshakecorruption | *:multiconnect)
         each=true
-        # Handshakes may take long.
+        # Handshakes take long.
         options+=(--idle-timeout 30s)
         ;;
+    *:amplificationlimit) options+=(--idle-timeout 30s) ;;
     *:v2) versions=v2,v1 ;;
     *:chacha20) options+=(--suite chacha20) ;;
     client:retry | server:keyupdate | client:connectionmigration) ;;

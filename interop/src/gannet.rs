@@ -10,9 +10,7 @@ use crate::lab::{End, Lab, PORT};
 /// What a `TESTCASE` takes on the command line of a server; `None` if Gannet cannot do it.
 fn serving(testcase: &str) -> Option<&'static [&'static str]> {
     Some(match testcase {
-        "transfer" | "reset" | "keyupdate" | "stopsending" | "delayedacks" | "migration" => &[],
-        // Handshakes over lossy links take long; peers have as much patience.
-        "multiconnect" => &["--idle-timeout", "30s"],
+        "transfer" | "reset" | "multiconnect" | "keyupdate" | "stopsending" | "delayedacks" | "migration" => &[],
         "ecn" | "datagrams" | "resumption" => &[],
         "zerortt" => &["--early-data"],
         "ackfrequency" => &["--fewer-acks"],
@@ -26,8 +24,7 @@ fn serving(testcase: &str) -> Option<&'static [&'static str]> {
 /// The same for a client.
 fn getting(testcase: &str) -> Option<&'static [&'static str]> {
     Some(match testcase {
-        "transfer" | "reset" | "retry" | "delayedacks" | "ecn" => &[],
-        "multiconnect" => &["--idle-timeout", "30s"],
+        "transfer" | "reset" | "multiconnect" | "retry" | "delayedacks" | "ecn" => &[],
         "ackfrequency" => &["--fewer-acks"],
         "datagrams" => &["--datagrams", "500/1000", "--duration", "500ms"],
         "keyupdate" => &["--packets-per-key", "300"],
@@ -50,6 +47,10 @@ fn common(binary: &Path, words: &[&str], end: &End, lab: &Lab, case: &Case, dir:
     command.args(["--idle", "sleep", "--dad", "off", "--log-level", "debug"]);
     command.arg("--keylog").arg(dir.join(format!("{side}.keys")));
     command.env("QLOGDIR", dir.join(format!("{side}.qlog")));
+    if matches!(case.name, "amplificationlimit" | "handshakeloss" | "handshakecorruption") {
+        // These handshakes take long, and peers have as much patience.
+        command.args(["--idle-timeout", "30s"]);
+    }
     command.arg("--stats").arg(dir.join(format!("{side}.stats.json")));
     command
 }
