@@ -72,7 +72,7 @@ fn nic_step(download: bool) -> Result<Option<Step>> {
 
 /// Holds the ledger of RFC requirements against the tests, where the program that lists the requirements is there.
 fn ledger_step() -> Option<Step> {
-    conformance::is_possible().then(|| Step::cargo("conformance", &["xtask", "conformance", "--partial"]))
+    conformance::is_possible().then(|| Step::cargo("conformance", &["xtask", "conformance"]))
 }
 
 /// A dozen cases of `cargo xtask interop` with two peers. `None`, with a warning, without root.
