@@ -19,6 +19,7 @@ use crate::quic::config_error::ConfigError;
 use crate::quic::early::{EarlyDataPolicy, Strikes};
 use crate::quic::secret::Secret;
 use crate::quic::token::{NewTokens, RetryPolicy, TokenStore};
+use crate::quic::trace::Tracer;
 use crate::quic::{SessionTickets, StreamId, tls};
 use crate::wire::quic::{Version, Versions};
 
@@ -497,6 +498,8 @@ pub struct EndpointConfig {
     /// absence: reserved versions (RFC 9000 §6.3) and transport parameters (§18.1), and both values of the fixed bit to
     /// peers that accept them (RFC 9287). True by default. If it is false, packets with a fixed bit of 0 are dropped.
     pub grease: bool,
+    /// Who is told what happens to connections, for logs in detail. Nobody by default.
+    pub tracer: Option<Arc<dyn Tracer>>,
 }
 
 impl EndpointConfig {
@@ -530,6 +533,7 @@ impl EndpointConfig {
             reset_rate: 1000,
             memory: MemoryConfig::default(),
             grease: true,
+            tracer: None,
             retry: RetryPolicy::default(),
             new_tokens: NewTokens::default(),
             time_base: Duration::ZERO,

@@ -92,6 +92,11 @@ impl Limits {
     /// Maximum length when encoded, in bytes.
     pub(crate) const MAX_LEN: usize = NAMES.len() * 8;
 
+    /// Every limit with the name of its transport parameter.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        NAMES.into_iter().zip(self.0)
+    }
+
     pub(crate) fn of(params: &TransportParameters) -> Self {
         Self([
             params.active_connection_id_limit,

@@ -29,6 +29,7 @@ mod stats;
 mod stream;
 pub mod tls;
 mod token;
+pub mod trace;
 
 pub use crate::wire::quic::{StreamId, Version, Versions};
 pub use cid::{CidCodec, CidConfig, CidConfigError, CidInfo};

@@ -179,6 +179,7 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             self.stats.blocked_turns += u64::from(blocked);
             self.stats.idle_turns += u64::from(!blocked);
             self.watch_link(now);
+            self.endpoint.rest(now);
         }
         seen.at(Mark::TurnEnds { busy, blocked });
         busy

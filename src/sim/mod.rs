@@ -16,6 +16,7 @@ pub mod forwarder;
 mod moves;
 mod network;
 mod plan;
+mod traces;
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -41,6 +42,7 @@ pub use moves::Move;
 use moves::{Addresses, Ends};
 pub use network::{EcnFate, LinkConfig, LinkStats, Network};
 pub use plan::{DatagramPlan, Ending, Flow, Plan, Receive, Return, Space, StreamPlan, pattern};
+pub use traces::Checker;
 
 /// An Ed25519 certificate for "sim". All Ed25519 signatures have the same length, so that runs are reproducible.
 const CERT: &str = include_str!("cert.pem");
@@ -262,6 +264,7 @@ fn endpoint_config(plan: &Plan, side: Side, start: Start) -> EndpointConfig {
         reset_rate: 100,
         retry: plan.retry,
         grease: plan.grease[side as usize],
+        tracer: plan.tracer.clone(),
         ..config
     }
 }

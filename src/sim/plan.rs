@@ -1,14 +1,18 @@
 //! The behaviour of the simulated applications, drawn from a seed.
 
+use std::sync::Arc;
+
 use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::Duration;
+use crate::quic::trace::Tracer;
 use crate::quic::{
     AckRequests, CidConfig, CongestionAlgorithm, DatagramConfig, DatagramOrder, Dir, DropPolicy, Priority, RetryPolicy,
     StreamId, Version, Versions,
 };
 use crate::sim::moves::Move;
 use crate::sim::network::{EcnFate, LinkConfig};
+use crate::sim::traces::Checker;
 
 /// How a receiver takes a stream's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,6 +225,8 @@ pub struct Plan {
     pub spoof: u64,
     /// Whether the server prefers another address.
     pub preferred: bool,
+    /// Who is told what happens to all connections.
+    pub tracer: Option<Arc<dyn Tracer>>,
 }
 
 /// What the server does with the 0-RTT data of a client that has been there before.
@@ -376,6 +382,13 @@ fn cid_lens(seed: u64) -> [usize; 2] {
     [(); 2].map(|()| if rng.chance(500) { CidConfig::default().len() } else { 10 + rng.below(11) as usize })
 }
 
+/// A quarter of all plays are traced, which must not make a difference.
+fn tracer(seed: u64) -> Option<Arc<dyn Tracer>> {
+    // From an independent source, so that the rest of a seed's plan does not change.
+    let traced = Rng::from_u64(seed ^ 0x7ace_0000_0000_0000).chance(250);
+    traced.then(|| Arc::new(Checker) as _)
+}
+
 /// Draws the versions, so that all kinds of negotiation occur, and sometimes nothing is in common.
 fn versions(rng: &mut Rng, plan: &mut Plan) {
     let [v1, v2] = Version::ALL;
@@ -479,6 +492,7 @@ impl Plan {
             moves: Vec::new(),
             spoof: 0,
             preferred: false,
+            tracer: tracer(seed),
         };
         // Draws for later features come last, so that the same seed otherwise produces the same play.
         if rng.chance(200) {

@@ -46,6 +46,7 @@ fn plan(seed: u64, bad: bool) -> Plan {
         moves: Vec::new(),
         spoof: 0,
         preferred: false,
+        tracer: None,
         seed,
         link,
         streams: [[bidi.clone(), uni.clone()], [bidi, uni]],

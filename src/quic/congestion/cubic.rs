@@ -69,6 +69,11 @@ impl Cubic {
         self.window
     }
 
+    /// The slow start threshold in bytes; `u64::MAX` before the first reduction.
+    pub fn threshold(&self) -> u64 {
+        self.ssthresh
+    }
+
     /// Whether the window is below the slow start threshold (§4.10).
     pub fn in_slow_start(&self) -> bool {
         self.window < self.ssthresh

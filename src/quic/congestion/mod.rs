@@ -170,6 +170,15 @@ impl Congestion {
         Self { in_flight: 0, prior: None, ..self.clone() }
     }
 
+    /// The slow start threshold in bytes; `None` before the first reduction.
+    pub fn slow_start_threshold(&self) -> Option<u64> {
+        let threshold = match &self.controller {
+            Controller::NewReno(c) => c.threshold(),
+            Controller::Cubic(c) => c.threshold(),
+        };
+        (threshold != u64::MAX).then_some(threshold)
+    }
+
     /// Whether the window grows as in slow start (RFC 9002 §7.3.1).
     pub fn in_slow_start(&self) -> bool {
         self.controller.in_slow_start()

@@ -24,6 +24,11 @@ impl NewReno {
         self.window
     }
 
+    /// The slow start threshold in bytes; `u64::MAX` before the first reduction.
+    pub fn threshold(&self) -> u64 {
+        self.ssthresh
+    }
+
     /// Whether the window is below the slow start threshold (RFC 9002 §7.3.1).
     pub fn in_slow_start(&self) -> bool {
         self.window < self.ssthresh

@@ -14,6 +14,9 @@ use crate::wire::quic::StreamId;
 impl Connection {
     /// Applies the acknowledgements collected in `acked` of the scratch, for `space`.
     pub(super) fn apply_acked(&mut self, cx: &mut Cx<'_>, space: SpaceId) {
+        if self.traced {
+            self.trace_acked(cx, space);
+        }
         let Scratch { acked, lists, .. } = cx.scratch;
         // Consecutive bytes of one stream, from several packets, are acknowledged together.
         let mut bytes: Option<(StreamId, Range<u64>)> = None;
@@ -97,6 +100,9 @@ impl Connection {
     pub(super) fn apply_lost(&mut self, cx: &mut Cx<'_>) {
         if cx.scratch.lost.is_empty() {
             return;
+        }
+        if self.traced {
+            self.trace_lost(cx);
         }
         self.judge_losses(cx);
         let Scratch { lost, lists, .. } = cx.scratch;

@@ -41,7 +41,8 @@ struct Shape {
 impl Connection {
     /// Writes up to `most` further datagrams of a burst to `slots`. Returns their number.
     pub(crate) fn send_burst(&mut self, cx: &mut Cx<'_>, slots: &mut impl Slots, most: usize) -> usize {
-        if !self.steady || !self.is_active() {
+        // Each datagram of a traced connection is told by itself.
+        if !self.steady || self.is_traced() || !self.is_active() {
             return 0;
         }
         let Some(room) = slots.next().map(|slot| slot.len()) else { return 0 };

@@ -60,6 +60,7 @@ impl Connection {
         // Without the budget for 1200 bytes, it is not padded at all (RFC 9000 §8.2.1, §8.2.2).
         let expanded = most >= usize::from(MIN_MTU);
         builder.pad_to(if expanded { most } else { cx.ids.least_packet() });
+        self.trace_stray(cx, local, remote);
         let len = self.seal(cx, SpaceId::Data, pn, &mut builder);
         let Scratch { lists, building, .. } = &mut *cx.scratch;
         let frames = lists.store(building);

@@ -35,7 +35,7 @@ impl Connection {
         let ids = self.handshake_ids.as_deref();
         let (bidi_remote, uni) =
             (config.peer_window(config.stream_window_bidi_remote), config.peer_window(config.stream_window_uni));
-        TransportParameters {
+        let params = TransportParameters {
             original_destination_connection_id: ids.filter(|_| server).map(|ids| ids.original_dcid),
             retry_source_connection_id: ids.filter(|_| server).and_then(|ids| ids.retry_scid),
             stateless_reset_token: server.then(|| cx.ids.token(&cid)),
@@ -59,7 +59,9 @@ impl Connection {
             min_ack_delay: self.least_ack_delay().map(|min| min.as_micros() as u64),
             max_datagram_frame_size: config.datagrams.as_ref().map_or(0, |datagrams| datagrams.max_frame_size.into()),
             preferred_address: self.preferred_param(cx),
-        }
+        };
+        self.trace_params(cx, true, &params);
+        params
     }
 
     /// Assigns the connection its TLS session, and starts the handshake of a client.
@@ -179,6 +181,7 @@ impl Connection {
         let params = TransportParameters::decode(raw, self.side.peer()).map_err(|e| {
             Fault::new(TransportError::TRANSPORT_PARAMETER_ERROR, CRYPTO_FRAME, format!("transport parameters: {e}"))
         })?;
+        self.trace_params(cx, false, &params);
         self.check_version(&params)?;
         self.check_ids(&params)?;
         if params.grease_quic_bit && cx.ids.greases() {

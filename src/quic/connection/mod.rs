@@ -33,6 +33,7 @@ mod scratch;
 mod sent;
 mod timers;
 mod tokens;
+mod tracing;
 mod transmit;
 mod versions;
 mod waiting;
@@ -247,6 +248,8 @@ pub(crate) struct Connection {
     pub(crate) has_events: bool,
     /// Whether nothing but stream data is to be sent. Any other access through the endpoint's table clears it.
     pub(crate) steady: bool,
+    /// Whether it is traced.
+    traced: bool,
 }
 
 impl Connection {
@@ -341,6 +344,7 @@ impl Connection {
             queued: false,
             has_events: false,
             steady: false,
+            traced: false,
             config,
         }
     }

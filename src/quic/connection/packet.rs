@@ -113,6 +113,12 @@ impl<'s> PacketBuilder<'s> {
         }
     }
 
+    /// The header without protection, and the frames before encryption, in which data of streams and datagrams is yet to
+    /// be written.
+    pub(super) fn parts(&self) -> (&[u8], &[u8]) {
+        self.packet[..self.pos].split_at(self.pn_offset + self.pn_len)
+    }
+
     /// Number of bytes left for frames.
     pub(super) fn room(&self) -> usize {
         self.end - self.pos

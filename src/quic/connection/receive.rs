@@ -220,6 +220,9 @@ impl Connection {
                     }
                     Ok(opened) => {
                         let info = Packet { space, kind: parsed.kind, pn: plain.pn, dcid: &parsed.dcid };
+                        if self.traced {
+                            self.trace_received(cx, meta, &info, &plain, aad, &opened);
+                        }
                         // Set before the frames are read, as TLS compares it with the parameters.
                         self.adopt_scid(space, &parsed.scid);
                         if version != self.version {
@@ -346,6 +349,12 @@ impl Connection {
             return Opening::Forged;
         };
         let info = Packet { space: SpaceId::Data, kind: PacketType::Short, pn: plain.pn, dcid: &header[1..pn_offset] };
+        if self.traced {
+            self.trace_received(cx, meta, &info, &plain, aad, &opened);
+            if generation == Generation::Next {
+                self.trace_update(cx);
+            }
+        }
         let outcome = self.handle_opened(cx, meta, &info, plain.first & 0x18, &opened, scratch);
         self.note_spin(plain.first, plain.pn);
         Opening::Done(generation, plain.pn, outcome)

@@ -98,6 +98,9 @@ impl Connection {
     /// Handles datagrams that consist of one packet with a short header each, with the same result as
     /// [`Connection::handle_short_datagram`] for one after another.
     pub(crate) fn handle_run<D: Incoming>(&mut self, cx: &mut Cx<'_>, run: &mut [D], scratch: &mut [u8]) {
+        if self.is_traced() {
+            return self.handle_traced_run(cx, run, scratch);
+        }
         for part in run.chunks_mut(MASKS) {
             match part {
                 // There is nothing to share.

@@ -8,6 +8,7 @@ use crate::quic::guest::Guests;
 use crate::quic::recovery::SpaceId;
 use crate::quic::tls::Tickets;
 use crate::quic::token::AddressTokens;
+use crate::quic::trace::Tracing;
 
 /// Lists that a connection needs temporarily. All connections of a core share one set, which keeps its capacity.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Scratch {
     pub(crate) tickets: Option<Box<Tickets>>,
     /// On a server: decides about 0-RTT.
     pub(crate) early_data: Option<EarlyDataServer>,
+    /// Who is told what happens, if anyone is.
+    pub(crate) tracing: Option<Box<Tracing>>,
 }
 
 impl Scratch {
@@ -48,6 +51,7 @@ impl Scratch {
             tokens,
             tickets: None,
             early_data: None,
+            tracing: None,
         }
     }
 }

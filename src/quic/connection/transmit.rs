@@ -439,6 +439,9 @@ impl Connection {
 
     /// Protects a packet and leaves its frames in `building` of the scratch. Returns its length.
     pub(super) fn seal(&mut self, cx: &mut Cx<'_>, space: SpaceId, pn: u64, builder: &mut PacketBuilder<'_>) -> usize {
+        if self.traced {
+            self.trace_sent(cx, space, pn, builder);
+        }
         let len = match space {
             SpaceId::Data => {
                 if let Some(keys) = &self.one_rtt {

@@ -74,6 +74,7 @@ impl Connection {
             return;
         };
         cx.stats.packets_kept += 1;
+        self.trace_kept(cx, space, &packet.bytes);
         let early = Early { space, arrived: cx.now, meta: *meta, packet };
         self.waiting.get_or_insert_default().0.push(early);
     }
@@ -99,6 +100,7 @@ impl Connection {
     /// not include the wait (RFC 9002 §5.3), and the acknowledgement reports it as delay (RFC 9000 §13.2.5).
     #[cold]
     pub(super) fn read_waiting(&mut self, cx: &mut Cx<'_>, scratch: &mut [u8]) {
+        self.trace_replay(cx, true);
         while self.is_active()
             && let Some(list) = &self.waiting
             && let Some(next) = list.0.iter().position(|early| self.can_open_kept(early))
@@ -117,6 +119,7 @@ impl Connection {
             self.handle_packet(&mut then, &meta, &parsed, false, &mut packet.bytes, scratch);
             self.reset_idle(cx.now);
         }
+        self.trace_replay(cx, false);
         // No further keys will come.
         if self.complete || !self.is_active() {
             self.forget_waiting(cx);

@@ -66,6 +66,11 @@ impl ZeroRtt {
         self.keys.is_some()
     }
 
+    /// On a client: the limits under which it sends.
+    pub(super) fn remembered(&self) -> &Limits {
+        &self.remembered
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.discard_at
     }
@@ -327,6 +332,9 @@ impl Connection {
                         cx.stats.early_packets += 1;
                         let kind = PacketType::ZeroRtt;
                         let info = Packet { space: SpaceId::Data, kind, pn: plain.pn, dcid: &parsed.dcid };
+                        if self.is_traced() {
+                            self.trace_received(cx, meta, &info, &plain, aad, &opened);
+                        }
                         self.handle_opened(cx, meta, &info, plain.first & 0x0c, &opened, scratch)
                     }
                 }

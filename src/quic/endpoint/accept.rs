@@ -124,6 +124,7 @@ impl Endpoint {
             spin: Spin::new(Side::Server, server.transport.spin, &mut self.rng),
         };
         let mut conn = Box::new(Connection::new(&birth, now, Some(keys)));
+        conn.start_trace(now, &mut self.lists, &server.tls.alpn_protocols);
         let tls = self.lists.tickets.as_ref().map_or(&server.tls, |tickets| tickets.tls());
         conn.await_hello(tls.clone());
         self.table.insert(id, conn);

@@ -34,6 +34,7 @@ use crate::quic::memory::Memory;
 use crate::quic::path::Spin;
 use crate::quic::stats::{DropReason, EndpointStats};
 use crate::quic::tls::{self, Tickets, TlsError};
+use crate::quic::trace::{Moment, Tracing};
 use crate::wire::quic::header::{PacketType, Parsed};
 use crate::wire::quic::{TransportError, varint};
 
@@ -148,6 +149,7 @@ impl Endpoint {
             lists.tickets = Some(Box::new(Tickets::new(&config.ticket_key, base, server.tickets, early, &server.tls)));
             lists.early_data = server.early_data.clone();
         }
+        lists.tracing = config.tracer.as_ref().map(|tracer| Box::new(Tracing::new(tracer.sink(), config.time_base)));
         Self {
             forerunners: Forerunners::default(),
             foreign_resets: ForeignResets::new(),
@@ -218,13 +220,18 @@ impl Endpoint {
         };
         let mut conn = Box::new(Connection::new(&birth, now, None));
         let mut cx = cx!(self, now);
+        conn.start_trace(now, cx.scratch, &config.tls.alpn_protocols);
         let tokens = config.tokens.as_ref().map_or(Ok(()), |store| conn.use_tokens(&mut cx, store, server_name));
         let started =
             conn.begin(&mut cx, config.client_tls(), server_name).and_then(|()| tokens.map_err(TlsError::internal));
         if let Err(error) = started {
             self.table.cancel(id);
+            conn.end_trace(now, &mut self.lists);
             self.lists.guests.go_on();
             return Err(ConnectError::Tls { name: server_name.to_owned(), reason: error.reason });
+        }
+        if conn.is_traced() {
+            conn.observe(&mut cx, Moment::Settled);
         }
         conn.update_route(|old, cid, local, remote| self.routes.replace(id, old, cid, local, remote));
         self.table.insert(id, conn);
@@ -368,18 +375,23 @@ impl Endpoint {
             return;
         };
         let read = conn.packets_read();
+        let drops = conn.drops_before(&cx);
         match parsed.kind {
             PacketType::VersionNegotiation => {
                 conn.handle_version_negotiation(&mut cx, parsed, data);
+                conn.trace_single(&mut cx, drops, parsed.kind, data);
                 announce_ids(conn, id, &mut self.lookup, &mut self.routes);
             }
             PacketType::Retry => {
                 conn.handle_retry(&mut cx, parsed, data);
+                conn.trace_single(&mut cx, drops, parsed.kind, data);
                 announce_ids(conn, id, &mut self.lookup, &mut self.routes);
             }
             _ => {
                 let was_handshaking = conn.is_handshaking();
                 conn.handle_datagram(&mut cx, meta, parsed, data, &mut self.scratch);
+                let kind = Some(parsed.kind).filter(|_| parsed.packet_len == data.len());
+                conn.trace_received_datagram(&mut cx, drops, kind, data.len());
                 let over = was_handshaking && !conn.is_handshaking();
                 announce_ids(conn, id, &mut self.lookup, &mut self.routes);
                 if over {
@@ -426,6 +438,9 @@ impl Endpoint {
                 let ptos = conn.pto_count();
                 conn.handle_timeout(&mut cx);
                 announce_ids(conn, id, &mut self.lookup, &mut self.routes);
+                if conn.is_traced() {
+                    conn.observe(&mut cx, Moment::TimedOut);
+                }
                 if conn.doubts_path(ptos) && !self.doubts.contains(&conn.remote().ip()) {
                     let _ = self.doubts.try_push(conn.remote().ip());
                 }
@@ -518,9 +533,11 @@ impl Endpoint {
 
     /// Handles a connection that has nothing more to send: arms its timer, or removes it if it is over.
     fn settle(&mut self, now: Instant, id: ConnId) {
+        let mut cx = cx!(self, now);
         let Some(conn) = self.table.get(id) else { return };
-        #[cfg(not(debug_assertions))]
-        let _ = now;
+        if conn.is_traced() {
+            conn.observe(&mut cx, Moment::Settled);
+        }
         #[cfg(debug_assertions)]
         assert!(
             conn.timed_out_at != Some(now) || conn.next_timeout() > now,
@@ -544,8 +561,9 @@ impl Endpoint {
     }
 
     fn remove(&mut self, id: ConnId) {
-        let Some(conn) = self.table.remove(id) else { return };
+        let Some(mut conn) = self.table.remove(id) else { return };
         conn.told_tokens().for_each(|told| self.lookup.replace_token(id, told, (None, told.1)));
+        conn.end_trace(self.now, &mut self.lists);
         self.routes.remove(id, conn.route());
         self.draining -= usize::from(conn.drains);
         self.ended -= usize::from(conn.ended);
@@ -569,6 +587,9 @@ impl Endpoint {
                     conn.flush_events();
                 }
                 if let Some(event) = conn.events.pop_front() {
+                    if conn.is_traced() {
+                        conn.trace_event(self.now, &mut self.lists, &event);
+                    }
                     return Some((id, event));
                 }
                 conn.has_events = false;
@@ -664,6 +685,13 @@ impl Endpoint {
     pub fn into_events(mut self) -> impl Iterator<Item = (ConnId, Event)> {
         self.abandon_all();
         std::iter::from_fn(move || self.poll_event())
+    }
+
+    /// Called from time to time when the core is idle, so that traces are not held back.
+    pub fn rest(&mut self, now: Instant) {
+        if let Some(tracing) = &mut self.lists.tracing {
+            tracing.rest(now);
+        }
     }
 
     /// Counters since the start.

@@ -1,6 +1,7 @@
 //! Explicit congestion notification on a path: whether to mark packets, and whether reports of marks are credible (RFC
 //! 9000 §13.4.2, Appendix A.4).
 
+use crate::quic::trace::EcnState;
 use crate::wire::quic::frame::EcnCounts;
 
 /// Number of datagrams that are marked before the peer has confirmed any (RFC 9000 §13.4.2).
@@ -149,6 +150,17 @@ impl Ecn {
     #[inline]
     pub(crate) fn is_testing(&self) -> bool {
         self.state == State::Testing
+    }
+
+    /// The state for traces; `None` if ECN is not used.
+    pub(crate) fn traced_state(&self) -> Option<EcnState> {
+        match self.state {
+            State::Off => None,
+            State::Testing => Some(EcnState::Testing),
+            State::Unknown => Some(EcnState::Unknown),
+            State::Capable => Some(EcnState::Capable),
+            State::Failed => Some(EcnState::Failed),
+        }
     }
 
     /// Whether the path has proved to be capable.

@@ -394,6 +394,13 @@ impl<F> Recovery<F> {
         self.congestion.in_recovery(sent)
     }
 
+    /// Whether packets are in flight that were sent before the last reduction of the window, so that the recovery period is
+    /// not over (RFC 9002 §7.3.2).
+    pub(crate) fn is_recovering(&self) -> bool {
+        let mut oldest = self.spaces.iter().filter_map(|space| space.ring.iter().next());
+        oldest.any(|(_, packet)| self.congestion.in_recovery(packet.time()))
+    }
+
     /// The lowest number of a packet of `space` that may still be acknowledged for the first time.
     pub(crate) fn lowest_in_flight(&self, space: SpaceId) -> u64 {
         self.spaces[space.index()].ring.lowest()

@@ -255,7 +255,6 @@ impl<F> SentRing<F> {
     }
 
     /// The packets that await an acknowledgement, in ascending order.
-    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &SentPacket<F>)> {
         self.slots.iter().filter_map(|(pn, slot)| match slot {
             Slot::Sent(packet) => Some((*pn, packet)),

@@ -389,6 +389,11 @@ impl Streams {
         self.free.push(slot);
     }
 
+    /// Number of streams that we have opened.
+    pub(crate) fn opened(&self, dir: Dir) -> u64 {
+        self.counts[slot(dir)].opened
+    }
+
     /// Opens a stream of ours; `None` if the peer's limit is reached.
     pub(crate) fn open(&mut self, dir: Dir) -> Option<StreamId> {
         let count = &mut self.counts[slot(dir)];
