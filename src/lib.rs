@@ -165,6 +165,8 @@ pub mod net;
 #[cfg(feature = "proto")]
 pub mod proto;
 #[doc(hidden)]
+pub mod qlog;
+#[doc(hidden)]
 pub mod quic;
 pub mod report;
 #[doc(hidden)]

@@ -3,11 +3,12 @@
 
 use std::ops::Range;
 use std::panic::catch_unwind;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use gannet::base::Side;
 use gannet::base::time::Duration;
+use gannet::qlog::{Qlog, QlogConfig};
 use gannet::quic::DropReason;
 use gannet::sim;
 
@@ -214,6 +215,22 @@ fn runs_come_to_what_their_datagrams_come_to_one_by_one() {
     assert!(received > 100 * RUN_SEEDS && sent > 20 * RUN_SEEDS, "{together:?}: there was nothing to compare");
 }
 
+/// Traces only watch.
+#[test]
+fn traced_plays_come_to_the_same() {
+    for seed in 0..500 {
+        let plan = sim::Plan::from_seed(seed);
+        let plan = if seed.is_multiple_of(4) { calm(plan) } else { plan };
+        let [plain, traced] = [false, true].map(|traced| {
+            let tracer = traced.then(|| Arc::new(sim::Checker) as _);
+            sim::run_plan(sim::Plan { tracer, ..plan.clone() }).unwrap()
+        });
+        let [a, b] = [&plain, &traced].map(|run| (run.trace, run.time, run.turns, run.network));
+        assert_eq!(a, b, "seed {seed}");
+        assert_eq!(plain.stats, traced.stats, "seed {seed}");
+    }
+}
+
 /// The same play in good weather and with enough room everywhere. In bad networks, windows rarely have room for a run.
 fn calm(plan: sim::Plan) -> sim::Plan {
     let link = sim::LinkConfig { delay: plan.link.delay, every: plan.link.every, ..sim::LinkConfig::default() };
@@ -232,7 +249,13 @@ fn calm(plan: sim::Plan) -> sim::Plan {
 #[test]
 fn replay() {
     if let Ok(seed) = std::env::var("GANNET_SEED") {
-        let outcome = sim::run(seed.parse().expect("GANNET_SEED is a number"));
+        let mut plan = sim::Plan::from_seed(seed.parse().expect("GANNET_SEED is a number"));
+        // Qlog files of all connections, to look into a failure.
+        if let Some(dir) = std::env::var_os("GANNET_QLOG") {
+            let qlog = Qlog::direct(QlogConfig::new(dir)).expect("GANNET_QLOG is a directory");
+            plan.tracer = Some(Arc::new(qlog));
+        }
+        let outcome = sim::run_plan(plan);
         println!("{outcome:#?}");
         assert!(outcome.is_ok());
     }

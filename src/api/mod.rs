@@ -336,6 +336,10 @@ pub use crate::mem::{AllocError, BufPool, Hugepages, PinnedBuf, PinnedRegion, Po
 #[doc(inline)]
 pub use crate::net::{Cidr, CidrError, Detect, Drops, NetConfig, NetDrop, NetError, NetStats, Route, RouteError};
 #[doc(inline)]
+pub use crate::qlog::{Names as QlogNames, Qlog, QlogConfig};
+#[doc(inline)]
+pub use crate::quic::trace::{TraceEvent, TraceSink, TraceStart, Tracer};
+#[doc(inline)]
 pub use crate::quic::{
     AckRequests, BufferProvider, Chunk, CidConfig, CidConfigError, ClientConfig, CloseReason, ConfigError,
     CongestionAlgorithm, Conn, ConnId, ConnStats, ConnectError, DatagramConfig, DatagramError, DatagramErrorKind,

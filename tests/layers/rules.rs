@@ -17,10 +17,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("crypto", &["base", "wire", "mem"]),
     ("net", &["base", "wire", "mem", "datapath"]),
     ("quic", &["base", "wire", "mem", "crypto"]),
+    ("qlog", &["base", "wire", "quic"]),
     ("sim", &["base", "wire", "mem", "crypto", "datapath", "net", "quic"]),
     ("report", &["base"]),
     ("runtime", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic", "report"]),
-    ("api", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic", "report", "runtime"]),
+    ("api", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic", "qlog", "report", "runtime"]),
     ("proto", &["base", "wire", "mem", "dpdk", "crypto", "datapath", "net", "quic", "runtime", "api", "report"]),
     // A separate crate, which may use all of the library.
     ("bin", &[]),
@@ -54,6 +55,8 @@ const FILES: &[&str] = &[
     // Opened before the loop, or by the writing thread (`base::aside`).
     "src/datapath/pcap.rs",
     "src/datapath/pcap/tests.rs",
+    // On a thread of its own.
+    "src/qlog/files.rs",
     // DPDK's search for pages and devices, at start-up.
     "src/dpdk/",
     // The address space of the process, in tests.
