@@ -3,6 +3,7 @@
 pub mod cores;
 pub mod engine;
 pub mod log;
+pub mod qlog;
 pub mod quic_lb;
 pub mod target;
 pub mod tls;
@@ -36,7 +37,8 @@ Examples:
 Environment:
   GANNET_CRYPTO=ipsec-mb|portable   crypto kernels to use (default: the fastest this CPU supports)
   GANNET_LOG=LEVEL                  log level, unless --log-level, -q or -v is given
-  SSLKEYLOGFILE=FILE                same as --keylog FILE";
+  SSLKEYLOGFILE=FILE                same as --keylog FILE
+  QLOGDIR=DIR                       same as --qlog DIR";
 
 const SERVE_EXAMPLES: &str = "\
 Example:

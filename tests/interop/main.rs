@@ -16,6 +16,7 @@ mod outputs;
 mod patience;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod qlogs;
 mod restarts;
 mod retry;
 mod scene;

@@ -9,6 +9,7 @@ use gannet::quic::{Version, Versions};
 use gannet::runtime::Idle;
 
 use super::log::LogArgs;
+use super::qlog::QlogArgs;
 use super::quic_lb::QuicLb;
 use super::tls::{Group, Suite};
 use super::values::{self, Cidr, Route};
@@ -179,6 +180,10 @@ pub struct EngineArgs {
     #[arg(long, visible_alias = "key-log", value_name = "FILE", value_hint = ValueHint::FilePath)]
     #[arg(env = "SSLKEYLOGFILE", hide_env_values = true, help_heading = "Diagnostics")]
     pub keylog: Option<PathBuf>,
+
+    /// Qlog files.
+    #[command(flatten)]
+    pub qlog: QlogArgs,
 
     /// Write all counters to this file as JSON on exit.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Diagnostics")]

@@ -51,7 +51,8 @@ fn serve_with_everything() {
         --retry always \
         --gateway 10.77.0.254 --gateway fe80::1 --route 10.0.0.0/8=10.77.0.253 --vlan 7 --core 3 --listen 4433 \
         --cert c.pem --key k.pem --root www --upload-dir up --congestion newreno --suite chacha20 --suite aes128 \
-        --versions v2,v1 --no-grease --max-udp-payload 8972 --pcap p --keylog k --stats s --stages h --live -vv";
+        --versions v2,v1 --no-grease --max-udp-payload 8972 --pcap p --keylog k --stats s --stages h --live \
+        --qlog q --qlog-limit 1M --qlog-every 10 --qlog-names qvis -vv";
     let Command::Serve(a) = load(line).unwrap().command else { panic!("not serve") };
     assert_eq!(a.engine.sets, [("iface".into(), "eth1".into()), ("mtu".into(), "9000".into())]);
     assert_eq!(a.engine.addrs.len(), 2);
@@ -64,6 +65,8 @@ fn serve_with_everything() {
     assert_eq!((a.engine.max_udp_payload, a.engine.log.verbose), (Some(8972), 2));
     assert_eq!((a.upload_dir, a.retry), (Some("up".into()), Retry::Always));
     assert_eq!((a.engine.stages, a.engine.live), (Some("h".into()), true));
+    let qlog = a.engine.qlog.config().expect("settings");
+    assert_eq!((qlog.dir.to_str(), qlog.limit, qlog.every), (Some("q"), 1 << 20, 10));
 }
 
 #[test]

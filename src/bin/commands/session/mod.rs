@@ -23,6 +23,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, SystemTime};
 
+use gannet::api::{Qlog, QlogConfig};
 use gannet::datapath::Caps;
 use gannet::datapath::steering::{client_ports, first_client_port};
 use gannet::dpdk::{
@@ -99,6 +100,8 @@ pub struct Session {
     pub renewal: Option<Renewal>,
     /// How long connections may take to finish when a signal requests the end.
     pub drain: Option<Duration>,
+    /// Writes qlog files, if they are wanted.
+    qlog: Option<Qlog>,
     /// Dropped last, when all of the above is closed.
     closing: Closing,
 }
@@ -230,6 +233,7 @@ impl Session {
         cores: Cores,
         (shared, pools): (BufPool, Vec<BufPool>),
     ) -> Result<Self, Failure> {
+        let qlog = args.qlog.config().map(start_qlog).transpose()?;
         Ok(Self {
             args: args.clone(),
             eal,
@@ -245,6 +249,7 @@ impl Session {
             endpoint: None,
             renewal: None,
             drain: None,
+            qlog,
             closing: Closing::new(),
         })
     }
@@ -310,6 +315,7 @@ impl Session {
     ) -> Result<(Vec<A>, Counters), Failure> {
         let mut endpoint = self.endpoint.clone().map_or_else(gannet::api::endpoint_config, Ok)?;
         endpoint.grease = !self.args.no_grease;
+        endpoint.tracer = self.qlog.clone().map(|qlog| Arc::new(qlog) as _);
         let ids = load_balancer::json(&endpoint.cid);
         let (idle, cores) = (self.args.idle.mode(), self.cores.cpus().len());
         if let Some(warning) = crowd(idle, cores) {
@@ -372,6 +378,10 @@ impl Session {
         }
         let mut counters = Counters::of(counters, ids);
         counters.add_device(&self.port);
+        if let Some(qlog) = &self.qlog {
+            qlog.finish();
+            counters.add(qlog.counters());
+        }
         if let Some(path) = &self.args.stats {
             counters.write(path)?;
         }
@@ -394,6 +404,12 @@ impl Session {
     pub fn interrupted(&self) -> bool {
         self.interrupted
     }
+}
+
+/// Starts writing qlog files.
+fn start_qlog(config: QlogConfig) -> Result<Qlog, Failure> {
+    let dir = config.dir.clone();
+    Qlog::start(config).map_err(|e| format!("cannot write qlog files to {}: {e}", dir.display()).into())
 }
 
 /// A warning if poll loops that never yield have to share CPUs, with each other or with other tasks.

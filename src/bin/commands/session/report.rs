@@ -64,6 +64,11 @@ impl Counters {
         Self { all, cores, driver: Vec::new(), quic_lb }
     }
 
+    /// Adds counters of the process.
+    pub fn add(&mut self, counters: impl IntoIterator<Item = (&'static str, u64)>) {
+        self.all.extend(counters);
+    }
+
     /// Adds the counters of the port's device: packets that never reached a queue are counted nowhere else.
     pub fn add_device(&mut self, port: &Port) {
         self.all.extend(port.stats().iter());
