@@ -13,7 +13,8 @@ use gannet::proto::hq::{
 };
 use gannet::quic::tls::{TlsOptions, insecure_client_config, server_config};
 use gannet::quic::{
-    ClientConfig, ConnId, Dir, EndpointConfig, Event, SendData, ServerConfig, StreamId, TransportConfig,
+    ClientConfig, ConnId, Dir, EarlyDataRequest, EndpointConfig, Event, SendData, ServerConfig, StreamId,
+    TransportConfig,
 };
 use gannet::runtime::{App, Context, Core, CoreConfig, Idle};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -54,6 +55,16 @@ impl<C: App> World<C> {
     }
 
     fn on(dir: &Path, client: C, preload: u64, pool: BufPool) -> Self {
+        Self::with(dir, client, preload, pool, |server| server)
+    }
+
+    fn with(
+        dir: &Path,
+        client: C,
+        preload: u64,
+        pool: BufPool,
+        change: impl FnOnce(ServerConfig) -> ServerConfig,
+    ) -> Self {
         for name in ["www", "up"] {
             std::fs::create_dir_all(dir.join(name)).unwrap();
         }
@@ -70,7 +81,7 @@ impl<C: App> World<C> {
             file_patience: FILE_PATIENCE,
         };
         let app = HqServer::new(&config, &pool).unwrap();
-        let server = ServerConfig::new(tls, transport).unwrap();
+        let server = change(ServerConfig::new(tls, transport).unwrap());
         Self {
             client: core(a, 2, None, BufPool::heap(), client),
             server: core(b, 1, Some(server), pool.clone(), app),
@@ -103,6 +114,7 @@ fn getter(jobs: Vec<Job>) -> HqClient {
         migrate_every: None,
         hash: true,
         hold: 0,
+        resume: false,
     };
     HqClient::new(config, Arc::new(Progress::default())).unwrap()
 }
@@ -412,4 +424,41 @@ fn requests_without_buffers_are_read_from_chunks() {
     world.run();
     assert!(world.client.app.errors.is_empty(), "{:?}", world.client.app.errors);
     assert_eq!(world.server.app.stats.files, 50);
+}
+
+/// A second connection resumes the session of the first, and requests files as 0-RTT data, if the server accepts it.
+#[test]
+fn a_second_visit_resumes_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("www")).unwrap();
+    let sizes = [10, 100_000, 0, 3_000_000, 7, 8];
+    for n in sizes {
+        std::fs::write(dir.path().join(format!("www/{n}")), bytes(n)).unwrap();
+    }
+    for (wanted, allowed) in [(false, true), (true, true), (true, false)] {
+        let out = |n: usize| dir.path().join(format!("got-{wanted}-{allowed}-{n}"));
+        let config = HqClientConfig {
+            remote: REMOTE,
+            server_name: "hq.test".into(),
+            client: client_config(HqClient::adapt).with_sessions(1).with_early_data(wanted),
+            jobs: sizes.map(|n| job(&format!("/{n}"), out(n))).to_vec(),
+            hash: false,
+            hold: 0,
+            migrate_every: None,
+            resume: true,
+        };
+        let client = HqClient::new(config, Arc::new(Progress::default())).unwrap();
+        let mut world = World::with(dir.path(), client, 0, BufPool::heap(), |server| {
+            server.with_early_data(Arc::new(move |_: &EarlyDataRequest<'_>| allowed))
+        });
+        world.run();
+        assert!(world.client.app.errors.is_empty(), "{:?}", world.client.app.errors);
+        for n in sizes {
+            assert!(std::fs::read(out(n)).unwrap() == bytes(n), "{n} bytes, 0-RTT {wanted}, {allowed}");
+        }
+        let stats = world.server.endpoint_stats();
+        assert_eq!((stats.handshakes, stats.handshakes_resumed), (2, 1));
+        assert_eq!(stats.early_data_accepted, u64::from(wanted && allowed));
+        assert_eq!(stats.early_data_rejected, u64::from(wanted && !allowed));
+    }
 }

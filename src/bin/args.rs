@@ -205,9 +205,34 @@ pub struct GetArgs {
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
     pub migrate_every: Option<Duration>,
 
+    /// Whether to resume sessions.
+    #[command(flatten)]
+    pub resume: ResumeArgs,
+
     /// What to fetch: https://HOST[:PORT]/PATH, all from one server.
     #[arg(value_name = "URL", required = true)]
     pub urls: Vec<Url>,
+}
+
+/// Resumption of sessions by `gannet get`.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub struct ResumeArgs {
+    /// Fetch the first file over a connection of its own, and the others over a second one that resumes its session. With
+    /// --cores, each core does so.
+    #[arg(long, help_heading = "Engine")]
+    pub resume: bool,
+
+    /// The same, and request these others as 0-RTT data, before the handshake is complete, if the server allows it (RFC
+    /// 9001 §4.6).
+    #[arg(long, help_heading = "Engine")]
+    pub early_data: bool,
+}
+
+impl ResumeArgs {
+    /// Whether there is to be a second connection.
+    pub fn is_wanted(&self) -> bool {
+        self.resume || self.early_data
+    }
 }
 
 /// Arguments of `gannet perf server`.
@@ -244,6 +269,11 @@ pub struct PerfServerArgs {
     /// An --addr that connected clients are asked to move to (RFC 9000 §9.6), at most one of each IP version.
     #[arg(long, value_name = "ADDR", help_heading = "Engine")]
     pub preferred_address: Vec<IpAddr>,
+
+    /// Accept requests as 0-RTT data, before the handshake is complete (RFC 9001 §4.6). Anybody who sees the packets of
+    /// such a request can repeat it.
+    #[arg(long, help_heading = "Engine")]
+    pub early_data: bool,
 }
 
 /// Arguments of `gannet perf client`.
@@ -309,6 +339,10 @@ pub struct PerfClientArgs {
     #[arg(long, value_name = "RATE/SIZE", value_parser = values::datagrams, help_heading = "Load")]
     #[arg(conflicts_with_all = ["upload", "download", "requests", "rate", "warmup", "handshakes", "connections", "streams"])]
     pub datagrams: Option<(f64, usize)>,
+
+    /// Resume the sessions of earlier connections of this run, rather than have the server prove each time who it is.
+    #[arg(long, help_heading = "Load")]
+    pub resume: bool,
 
     /// Number of connections to spread the requests over.
     #[arg(long, value_name = "N", value_parser = values::number::<u32>(1, u32::MAX.into()), default_value_t = 1)]

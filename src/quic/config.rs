@@ -263,7 +263,8 @@ impl ServerConfig {
 
     /// Sets the number and the lifetime of session tickets. They are sealed with a key that follows from the secret, so
     /// that all cores, and later processes with the same secret, resume the sessions. `send_tls13_tickets` of the TLS
-    /// settings limits their number as well; settings with a ticketer of their own are used as they are.
+    /// settings limits their number as well; settings with a ticketer of their own are used as they are. Servers that ask
+    /// clients for certificates give and take no tickets, so that what has been revoked since is noticed.
     ///
     /// # Errors
     /// [`ConfigError`] if the lifetime is longer than seven days or shorter than a second.
@@ -287,9 +288,9 @@ impl ServerConfig {
 
     /// Accepts 0-RTT data of clients that `policy` chooses (RFC 9001 §4.6). By default, none is accepted.
     ///
-    /// It is accepted once for each ticket, by all cores with clones of these settings together. Copies of a client's packets can still
-    /// be processed by other processes with the same secret, so `policy` and the application must only allow requests
-    /// that may be repeated.
+    /// It is accepted once for each ticket, by all cores with clones of these settings together. Copies of a client's
+    /// packets can still be processed by other processes with the same secret, so `policy` and the application must only
+    /// allow requests that may be repeated.
     #[must_use]
     pub fn with_early_data(self, policy: Arc<dyn EarlyDataPolicy>) -> Self {
         Self { early_data: Some(EarlyDataServer { policy, strikes: Arc::default() }), ..self }

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::crypto::STATE_NONCE_LEN;
 use crate::wire::quic::StreamId;
@@ -156,17 +156,27 @@ struct Used {
 /// The tickets used for 0-RTT on all cores of a process (RFC 8446 §8.1, §8.2). Their number is bounded, and takes less
 /// than 6 MiB.
 #[derive(Debug, Default)]
-pub(crate) struct Strikes(Mutex<Used>);
+pub(crate) struct Strikes {
+    used: Mutex<Used>,
+    /// When this process issued its first ticket.
+    born: OnceLock<u64>,
+}
 
 impl Strikes {
+    /// Records that tickets are issued at `time`: older ones are of a predecessor of this process.
+    pub(crate) fn begin(&self, time: u64) -> u64 {
+        *self.born.get_or_init(|| time)
+    }
+
     /// Records that a ticket issued at `issued` is used at `time`. False if it may have been used before: here, or with
-    /// a predecessor of this process, which began at `born`.
-    pub(crate) fn strike(&self, time: u64, born: u64, issued: u64, ticket: Ticket) -> bool {
+    /// a predecessor of this process.
+    pub(crate) fn strike(&self, time: u64, issued: u64, ticket: Ticket) -> bool {
         // What a predecessor has accepted is not known, but stale after a while (RFC 8446 §8.2).
+        let born = self.begin(time);
         if issued < born && time < born.saturating_add(WINDOW_MS) {
             return false;
         }
-        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if time.saturating_sub(used.since) >= WINDOW_MS {
             let both = time.saturating_sub(used.since) >= 2 * WINDOW_MS;
             used.old = std::mem::take(&mut used.young);
@@ -243,17 +253,19 @@ mod tests {
     fn a_ticket_is_good_for_one_use() {
         let strikes = Strikes::default();
         let ticket = |n: u8| [n; STATE_NONCE_LEN];
-        assert!(strikes.strike(1000, 0, 5, ticket(1)) && strikes.strike(1000, 0, 5, ticket(2)));
+        strikes.begin(5);
+        assert!(strikes.strike(1000, 5, ticket(1)) && strikes.strike(1000, 5, ticket(2)));
         // For as long as a copy could be fresh.
         for time in [1000, 1000 + WINDOW_MS / 2, 999 + WINDOW_MS] {
-            assert!(!strikes.strike(time, 0, 5, ticket(1)), "at {time}");
+            assert!(!strikes.strike(time, 5, ticket(1)), "at {time}");
         }
         // Whatever a predecessor has accepted is stale by then.
         let strikes = Strikes::default();
         let born = 1 << 30;
-        assert!(!strikes.strike(born + WINDOW_MS - 1, born, born - 1, ticket(1)));
-        assert!(strikes.strike(born + 1, born, born, ticket(2)), "of this process");
-        assert!(strikes.strike(born + WINDOW_MS, born, born - 1, ticket(3)));
+        assert!(!strikes.strike(born, born - 1, ticket(1)), "the first that it hears of");
+        assert!(!strikes.strike(born + WINDOW_MS - 1, born - 1, ticket(1)));
+        assert!(strikes.strike(born + 1, born, ticket(2)), "of this process");
+        assert!(strikes.strike(born + WINDOW_MS, born - 1, ticket(3)));
     }
 
     #[test]
@@ -266,12 +278,12 @@ mod tests {
             ticket
         };
         let first = random();
-        assert!(strikes.strike(0, 0, 0, first));
-        let accepted = (0..2 * MAX_STRIKES).filter(|_| strikes.strike(1, 0, 0, random())).count();
+        assert!(strikes.strike(0, 0, first));
+        let accepted = (0..2 * MAX_STRIKES).filter(|_| strikes.strike(1, 0, random())).count();
         assert_eq!(accepted, MAX_STRIKES - 1, "the rest is refused");
-        assert!(!strikes.strike(WINDOW_MS, 0, 0, first), "it is not forgotten for that");
-        assert!(strikes.strike(WINDOW_MS, 0, 0, random()));
-        let used = strikes.0.lock().unwrap();
+        assert!(!strikes.strike(WINDOW_MS, 0, first), "it is not forgotten for that");
+        assert!(strikes.strike(WINDOW_MS, 0, random()));
+        let used = strikes.used.lock().unwrap();
         assert!(used.old.len() + used.young.len() <= 2 * MAX_STRIKES);
     }
 

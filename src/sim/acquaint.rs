@@ -26,7 +26,7 @@ pub(super) fn change_secret(plan: &Plan, side: Side, config: &mut EndpointConfig
 }
 
 /// The client's settings, with what it has from an earlier connection to the server, over a perfect network.
-pub(super) fn client_config(plan: &Plan) -> Result<Option<ClientConfig>, Failure> {
+pub(super) fn client_config(plan: &Plan, server: &ServerConfig) -> Result<Option<ClientConfig>, Failure> {
     let Some(kind) = plan.early else { return Ok(None) };
     let apps = [Side::Client, Side::Server].map(|side| App::new(side, Arc::new(plan.clone())));
     let config = ClientConfig::new(client_tls(plan), transport(plan, Side::Client, &apps[0]))
@@ -40,8 +40,8 @@ pub(super) fn client_config(plan: &Plan) -> Result<Option<ClientConfig>, Failure
         before.max_streams_uni += 3;
         before.max_data *= 2;
     }
-    let server = ServerConfig::new(SERVER_TLS.clone(), before).map_err(|e| format!("configuration: {e}"))?;
-    let server = server.with_early_data(Arc::new(|_: &EarlyDataRequest<'_>| true));
+    // The same process, which knows what has become of its tickets.
+    let server = server.clone().with_transport(before).map_err(|e| format!("configuration: {e}"))?;
     let endpoint = |side: Side, server| {
         let config = endpoint_config(&Plan { early: None, ..plan.clone() }, side, Start::First);
         Endpoint::new(config, server, POOL.part(1 << 20))

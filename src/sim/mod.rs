@@ -127,6 +127,8 @@ struct World {
     now: Instant,
     network: Network,
     hosts: [Host; 2],
+    /// The server's settings.
+    server: ServerConfig,
     out: Out,
     /// Number of datagrams sent together with others.
     sent_together: u64,
@@ -302,7 +304,8 @@ impl World {
             app,
         };
         Self {
-            hosts: [host(Side::Client, client, None), host(Side::Server, server, Some(server_config))],
+            hosts: [host(Side::Client, client, None), host(Side::Server, server, Some(server_config.clone()))],
+            server: server_config,
             now: START,
             network,
             out: Out { slots: vec![vec![0; 2048]; longest_run], lens: Vec::new() },
@@ -326,7 +329,7 @@ impl World {
     fn connect(&mut self) -> Result<(), Failure> {
         let client = &mut self.hosts[0];
         let transport = transport(&self.plan, Side::Client, &client.app);
-        let config = match acquaint::client_config(&self.plan)? {
+        let config = match acquaint::client_config(&self.plan, &self.server)? {
             Some(config) => config.with_transport(transport),
             None => ClientConfig::new(client_tls(&self.plan), transport),
         };

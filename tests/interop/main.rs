@@ -18,6 +18,7 @@ mod patience;
 mod peers;
 mod qlogs;
 mod restarts;
+mod resumption;
 mod retry;
 mod scene;
 mod serve_failures;

@@ -91,7 +91,17 @@ async def run_server(role):
     config = configuration(role, is_client=False)
     config.load_cert_chain(role["cert"], role["key"])
     host, port = split(role["listen"])
-    await serve(host, port, configuration=config, create_protocol=Server, retry=role["retry"])
+    tickets = {}
+    early = role["early_data"]
+    await serve(
+        host,
+        port,
+        configuration=config,
+        create_protocol=Server,
+        retry=role["retry"],
+        session_ticket_fetcher=(lambda label: tickets.pop(label, None)) if early else None,
+        session_ticket_handler=(lambda ticket: tickets.update({ticket.ticket: ticket})) if early else None,
+    )
     say("ready", role["listen"])
     await asyncio.Event().wait()
 
@@ -144,12 +154,39 @@ class Client(QuicConnectionProtocol):
 async def run_client(role):
     config = configuration(role, is_client=True)
     config.load_verify_locations(role["ca"])
+    paths = role["paths"]
+    if not role["returns"]:
+        return await download(role, config, paths)
+    code = await download(role, config, paths[:1])
+    say("returns")
+    while not os.path.exists(role["returns"]):
+        await asyncio.sleep(0.02)
+    if config.session_ticket is None:
+        raise ValueError("no session ticket")
+    return code or await download(role, config, paths[1:], wait_connected=False)
+
+
+async def download(role, config, paths, wait_connected=True):
     host, port = split(role["remote"])
-    async with connect(host, port, configuration=config, create_protocol=Client) as client:
+
+    def keep(ticket):
+        config.session_ticket = ticket
+
+    async with connect(
+        host,
+        port,
+        configuration=config,
+        create_protocol=Client,
+        session_ticket_handler=keep,
+        wait_connected=wait_connected,
+    ) as client:
         say("connected")
-        done = [client.get(path, role["out"]) for path in role["paths"]]
+        done = [client.get(path, role["out"]) for path in paths]
         client.transmit()
         results = await asyncio.gather(*done)
+        if not wait_connected:
+            await client.wait_connected()
+            say("early", str(client._quic.tls.early_data_accepted).lower())
     return 0 if all(results) else 1
 
 

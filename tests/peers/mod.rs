@@ -114,6 +114,8 @@ pub struct ServerOptions {
     pub versions: Vec<u32>,
     /// Clients need a certificate of this authority, PEM (quinn only).
     pub client_ca: Option<PathBuf>,
+    /// Accept 0-RTT.
+    pub early_data: bool,
 }
 
 /// Something a server does wrong while it answers a request.
@@ -168,6 +170,9 @@ pub struct ClientOptions {
     pub identity: Option<[PathBuf; 2]>,
     /// The number of datagrams that are sent instead, and have to come back (quinn only).
     pub datagrams: u32,
+    /// Ask for the first path on a connection of its own, and for the others as 0-RTT data on a second one that resumes
+    /// its session, once this file exists.
+    pub returns: Option<PathBuf>,
 }
 
 impl ServerOptions {
@@ -186,6 +191,7 @@ impl ServerOptions {
             retry: false,
             versions: Vec::new(),
             client_ca: None,
+            early_data: false,
         }
     }
 }
@@ -208,6 +214,7 @@ impl ClientOptions {
             name: None,
             identity: None,
             datagrams: 0,
+            returns: None,
         }
     }
 }

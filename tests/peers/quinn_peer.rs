@@ -144,6 +144,7 @@ async fn serve(options: ServerOptions) -> Result<i32, Failure> {
     let mut tls = tls.with_single_cert(chain, key)?;
     tls.alpn_protocols = vec![options.alpn.clone().into_bytes()];
     tls.key_log = key_log();
+    tls.max_early_data_size = if options.early_data { u32::MAX } else { 0 };
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.transport_config(transport(options.mtu, options.idle_secs));
     let endpoint = endpoint(options.listen, options.mtu, Some(config))?;
@@ -279,21 +280,45 @@ async fn download(options: ClientOptions) -> Result<i32, Failure> {
     };
     tls.alpn_protocols = vec![options.alpn.clone().into_bytes()];
     tls.key_log = key_log();
+    tls.enable_early_data = options.returns.is_some();
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     config.transport_config(transport(options.mtu, options.idle_secs));
     let any =
         SocketAddr::new(if options.remote.is_ipv4() { [0; 4].into() } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }, 0);
     let endpoint = endpoint(any, options.mtu, None)?;
     let name = options.name.clone().unwrap_or_else(|| options.remote.ip().to_string());
-    let connection = endpoint.connect_with(config, options.remote, &name)?.await?;
+    let mut paths = &options.paths[..];
+    let mut connection = endpoint.connect_with(config.clone(), options.remote, &name)?.await?;
     say(format_args!("connected"));
     if options.datagrams > 0 {
         say(format_args!("returned {}", bounce(&connection, options.datagrams).await?));
     }
-    let fetches = options.paths.iter().map(|path| {
+    if let Some(go) = &options.returns {
+        let (first, others) = paths.split_at(1);
+        let code = fetch_all(&connection, first, &options.out).await?;
+        connection.close(0_u32.into(), b"done");
+        say(format_args!("returns"));
+        while code == 0 && !go.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let early = endpoint.connect_with(config, options.remote, &name)?.into_0rtt();
+        let (again, accepted) = early.map_err(|_| "0-RTT is not possible")?;
+        // It is told when the handshake is complete.
+        tokio::spawn(async move { say(format_args!("early {}", accepted.await)) });
+        (connection, paths) = (again, others);
+    }
+    let code = fetch_all(&connection, paths, &options.out).await?;
+    connection.close(0_u32.into(), b"done");
+    endpoint.wait_idle().await;
+    Ok(code)
+}
+
+/// Downloads all files at once.
+async fn fetch_all(connection: &Connection, paths: &[String], out: &Path) -> Result<i32, Failure> {
+    let fetches = paths.iter().map(|path| {
         let (connection, path) = (connection.clone(), path.clone());
         let name = path.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or("index");
-        let file = options.out.join(name);
+        let file = out.join(name);
         tokio::spawn(async move {
             let fetched = fetch(&connection, &path, &file).await;
             match &fetched {
@@ -309,8 +334,6 @@ async fn download(options: ClientOptions) -> Result<i32, Failure> {
             code = 1;
         }
     }
-    connection.close(0_u32.into(), b"done");
-    endpoint.wait_idle().await;
     Ok(code)
 }
 

@@ -3,11 +3,15 @@
 //! The attacker has the keys where an attack needs them; making its packets is not measured.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gannet::base::Side;
 use gannet::mem::BufPool;
-use gannet::quic::{Dir, Endpoint, EndpointConfig, RetryPolicy, ServerConfig, StreamId, TransportConfig};
+use gannet::quic::{
+    ClientConfig, Dir, EarlyDataRequest, Endpoint, EndpointConfig, RetryPolicy, SendData, ServerConfig, StreamId,
+    TransportConfig,
+};
 use gannet::wire::quic::ConnectionId;
 use gannet::wire::quic::frame::{Frame, StreamHeader};
 
@@ -25,7 +29,7 @@ mod peer;
 mod world;
 
 use peer::{DATA, Peer, frames};
-use world::{Host, SERVER_TLS, addr, against_server, client_addr, endpoint_config, own_id};
+use world::{CLIENT_TLS, Host, SERVER_TLS, addr, against_server, client_addr, endpoint_config, own_id};
 
 /// The largest payload of an attacker's packet, in bytes.
 const PAYLOAD: usize = 1160;
@@ -36,7 +40,7 @@ type Next = dyn FnMut(&mut Peer, u64) -> (SocketAddr, Vec<u8>);
 /// An attack: its name, and the attacker's datagrams.
 type Attack = (&'static str, fn() -> Attacker);
 
-const ATTACKS: [Attack; 11] = [
+const ATTACKS: [Attack; 12] = [
     ("data", data),
     ("path_challenge", path_challenges),
     ("new_connection_id", new_connection_ids),
@@ -47,6 +51,7 @@ const ATTACKS: [Attack; 11] = [
     ("initials", initials),
     ("initials_under_retry", initials_under_retry),
     ("token_replay", token_replay),
+    ("zero_rtt_replay", zero_rtt_replay),
     ("unknown_versions", unknown_versions),
 ];
 
@@ -259,6 +264,37 @@ fn token_replay() -> Attacker {
     attacker
 }
 
+/// Copies of a first flight with 0-RTT data, from everywhere: each of them makes the server begin a handshake, but the data
+/// is not processed again.
+fn zero_rtt_replay() -> Attacker {
+    let mut attacker = unconnected(RetryPolicy::Never, |_, n| (forged(n), Vec::new()));
+    let server = ServerConfig::new(SERVER_TLS.clone(), TransportConfig::default()).expect("a valid configuration");
+    let server = server.with_early_data(Arc::new(|_: &EarlyDataRequest<'_>| true));
+    let endpoint = EndpointConfig { retry: RetryPolicy::Never, ..endpoint_config(Side::Server) };
+    let mut host = Host::new(Side::Server, Endpoint::new(endpoint, Some(server), BufPool::heap()));
+    let config = ClientConfig::new(CLIENT_TLS.clone(), TransportConfig::default()).expect("a valid configuration");
+    let config = config.with_sessions(1).with_early_data(true);
+    let mut client = Host::idle_client();
+    client.connect_with(config.clone());
+    for _ in 0..10 {
+        client.run().into_iter().for_each(|(_, datagram)| host.receive(datagram));
+        host.run().into_iter().for_each(|(_, datagram)| client.receive(datagram));
+    }
+    client.connect_with(config);
+    let mut conn = client.conn.and_then(|id| client.endpoint.conn(id)).expect("it has just begun");
+    let stream = conn.open(Dir::Bidi).expect("0-RTT is possible");
+    conn.send(stream, SendData::Static(&[7; 3000]), true).expect("it is open");
+    let flight: Vec<_> = client.run().into_iter().map(|(_, datagram)| datagram).collect();
+    flight.iter().for_each(|datagram| host.receive(datagram.clone()));
+    host.run();
+    attacker.host = host;
+    attacker.next = Box::new(move |_, n| {
+        let (copy, part) = (n / flight.len() as u64, n as usize % flight.len());
+        (forged(copy), flight[part].clone())
+    });
+    attacker
+}
+
 /// Datagrams of versions that do not exist, for the answers that the owners of their source addresses get.
 fn unknown_versions() -> Attacker {
     unconnected(RetryPolicy::Never, |_, n| {
@@ -314,6 +350,20 @@ mod tests {
         let (from, mut datagram) = (attacker.next)(&mut attacker.peer, 0);
         attacker.host.receive_from(from, &mut datagram);
         assert_eq!(attacker.host.endpoint.stats().tokens_accepted, 1);
+    }
+
+    #[test]
+    fn replayed_data_is_not_processed() {
+        let mut attacker = zero_rtt_replay();
+        assert_eq!(attacker.host.endpoint.stats().early_data_accepted, 1);
+        let packets = attacker.host.endpoint.stats().early_packets;
+        for n in 0..30 {
+            let (from, mut datagram) = (attacker.next)(&mut attacker.peer, n);
+            attacker.host.receive_from(from, &mut datagram);
+        }
+        let stats = attacker.host.endpoint.stats();
+        assert!(packets > 0 && stats.early_data_rejected >= 5);
+        assert_eq!((stats.early_data_accepted, stats.early_packets), (1, packets));
     }
 
     #[test]

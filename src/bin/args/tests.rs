@@ -269,3 +269,15 @@ fn commands_run_on_several_cores() {
         assert!(help.contains("--cores <LIST>") && help.contains("--spread"), "{help}");
     }
 }
+
+#[test]
+fn early_data_is_for_those_who_return() {
+    let base = format!("get {PORT} --insecure https://10.77.0.1/a https://10.77.0.1/b -o dir");
+    for (more, wanted, early) in [("", false, false), ("--resume", true, false), ("--early-data", true, true)] {
+        let args = get(&format!("{base} {more}"));
+        assert_eq!((args.resume.is_wanted(), args.resume.early_data), (wanted, early), "{more}");
+    }
+    let serve = format!("serve {PORT} --listen 443 --cert c --key k --root www --early-data");
+    assert!(load(&serve).is_ok());
+    assert!(why(&format!("{serve} --upload-dir up")).contains("--upload-dir"), "uploads must not be repeated");
+}

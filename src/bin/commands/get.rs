@@ -11,7 +11,7 @@ use gannet::quic::ClientConfig;
 use super::memory::{Memory, Wish};
 use super::session::{
     Counters, Failure, Member, Role, Session, Usage, client_tls, client_transport, cores_memory, idle_cores,
-    missing_parent, resolve, tls_options,
+    missing_parent, resolve, resuming, tls_options,
 };
 use crate::args::{GetArgs, target::Url};
 use crate::output::{say, stdout_is_taken};
@@ -79,11 +79,12 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
     let client = HqClientConfig {
         remote,
         server_name,
-        client: ClientConfig::new(tls, config)?,
+        client: resuming(ClientConfig::new(tls, config)?, &args.resume),
         migrate_every: args.migrate_every,
         jobs,
         hash: args.sha256,
         hold: args.hold,
+        resume: args.resume.is_wanted(),
     };
     let clients = HqClient::for_cores(&client, &progress, cores)?;
     let members = clients.into_iter().map(|app| Member { app, server: None }).collect();
@@ -159,6 +160,11 @@ fn print(outcomes: &Outcomes, counters: &Counters, args: &GetArgs) {
     }
     if let Some(time) = outcomes.handshake {
         say(&format!("handshake_us: {}", time.as_micros()));
+    }
+    if args.resume.is_wanted() {
+        for name in ["handshakes_resumed", "early_data_accepted", "early_data_rejected"] {
+            say(&format!("{name}: {}", counters.value(&format!("quic_{name}"))));
+        }
     }
     for name in ["bytes_direct", "bytes_staged", "bytes_copied"] {
         say(&format!("{name}: {}", counters.value(&format!("quic_{name}"))));

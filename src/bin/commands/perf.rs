@@ -13,8 +13,8 @@ use gannet::report::{machine, text};
 
 use super::origin::DPDK;
 use super::session::{
-    Failure, Member, Renewal, Role, Session, check_places, client_tls, client_transport, cores_memory, idle_cores,
-    preferred_address, resolve, server_endpoint, tls_options, transport,
+    Failure, Member, Renewal, Role, Session, check_places, client_tls, client_transport, cores_memory, early_data,
+    idle_cores, preferred_address, resolve, server_endpoint, tls_options, transport,
 };
 use crate::args::{PerfClientArgs, PerfServerArgs};
 use crate::terminal;
@@ -43,11 +43,13 @@ pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
 pub fn serve_on(args: &PerfServerArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
     let mut wish = transport(&args.engine, &session.caps());
     wish.preferred_address = preferred_address(&args.preferred_address, &args.engine, args.listen)?;
+    // Requests change nothing, so they may be repeated.
+    let server = early_data(ServerConfig::new(tls, wish.clone())?, args.early_data);
     let (mut members, mut lives) = (Vec::new(), Vec::new());
     for pool in &session.pools {
         let app = PerfServer::new(pool.clone());
         lives.push(app.live());
-        let server = ServerConfig::new(tls.clone(), server_transport(wish.clone(), pool))?;
+        let server = server.clone().with_transport(server_transport(wish.clone(), pool))?;
         members.push(Member { app, server: Some(server) });
     }
     let mut watch = Watch::new(lives, !(args.engine.live || args.engine.log.verbose > 0));
@@ -78,6 +80,7 @@ pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
     let name = args.server_name.clone().unwrap_or_else(|| args.connect.host.clone());
     let tls = client_tls(&args.trust, &args.identity, &tls_options(&args.engine, ALPN)?)?;
     let client = ClientConfig::new(tls, TransportConfig::default())?;
+    let client = if args.resume { client.with_sessions(1) } else { client };
     let plan = PerfPlan {
         upload: args.upload,
         download: args.download,

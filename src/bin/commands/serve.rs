@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use gannet::mem::BufPool;
 use gannet::proto::hq::{self, HqServer, HqServerConfig, ServeStats};
-use gannet::quic::{EarlyDataRequest, ServerConfig};
+use gannet::quic::ServerConfig;
 use gannet::report::text;
 
 use super::memory::{Memory, Wish};
 use super::session::{
-    Failure, Member, Renewal, Role, Session, cores_memory, preferred_address, server_endpoint, tls_options, transport,
+    Failure, Member, Renewal, Role, Session, cores_memory, early_data, preferred_address, server_endpoint, tls_options,
+    transport,
 };
 use crate::args::ServeArgs;
 use crate::terminal;
@@ -54,11 +55,8 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
     };
     let mut wish = transport(&args.engine, &session.caps());
     wish.preferred_address = preferred_address(&args.preferred_address, &args.engine, args.listen)?;
-    let mut server = ServerConfig::new(tls, wish.clone())?;
-    if args.early_data {
-        // Requests only read files, so they may be repeated.
-        server = server.with_early_data(Arc::new(|_: &EarlyDataRequest<'_>| true));
-    }
+    // Requests only read files, so they may be repeated.
+    let server = early_data(ServerConfig::new(tls, wish.clone())?, args.early_data);
     let servers = HqServer::for_cores(&config, &session.shared, &session.pools)?;
     let member = |(app, pool): (HqServer, &BufPool)| -> Result<Member<HqServer>, Failure> {
         let mut transport = wish.clone();

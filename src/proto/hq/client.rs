@@ -73,6 +73,8 @@ pub struct HqClient {
     closed: bool,
     /// When the connection moves to another source port.
     move_at: Option<Instant>,
+    /// The connection is only for the first file.
+    first_visit: bool,
     next: usize,
     fetches: HashMap<StreamId, Fetch>,
     outcomes: Vec<Outcome>,
@@ -116,6 +118,7 @@ impl HqClient {
     pub(super) fn with(config: HqClientConfig, share: Share, progress: Arc<Progress>, files: Files) -> Self {
         let outcomes = config.jobs.iter().map(|_| Outcome::Waiting).collect();
         Self {
+            first_visit: config.resume && config.jobs.len() > 1,
             config,
             share,
             files,
@@ -213,7 +216,8 @@ impl HqClient {
     /// Requests files while streams can be opened and memory is available.
     fn request(&mut self, cx: &mut Context<'_>) {
         let Some(id) = self.conn.filter(|_| self.connected) else { return };
-        while self.next < self.config.jobs.len() && self.fetches.len() < PARALLEL {
+        let most = if self.first_visit { 1 } else { self.config.jobs.len() };
+        while self.next < most && self.fetches.len() < PARALLEL {
             let now = cx.now();
             let Some(mut conn) = cx.conn(id) else { return };
             let stream = match conn.open(Dir::Bidi) {
@@ -381,7 +385,11 @@ fn write(files: &mut Files, writing: &mut u64, now: Instant, job: usize, (buf, v
 }
 
 impl App for HqClient {
-    fn on_event(&mut self, cx: &mut Context<'_>, _: ConnId, event: Event) {
+    fn on_event(&mut self, cx: &mut Context<'_>, conn: ConnId, event: Event) {
+        if self.conn != Some(conn) {
+            // The connection of the first file, whose memory has come back.
+            return;
+        }
         match event {
             Event::Connected { .. } => {
                 self.connected = true;
@@ -438,6 +446,14 @@ impl App for HqClient {
     }
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {
+        if self.first_visit
+            && self.next == 1
+            && self.fetches.is_empty()
+            && let Some(id) = self.conn.take()
+        {
+            (self.first_visit, self.connected) = (false, false);
+            cx.close(id, 0, "done");
+        }
         if self.conn.is_none() && !self.closed {
             match cx.connect(&self.config.client, &self.config.server_name, self.config.remote) {
                 Ok(id) => self.conn = Some(id),

@@ -72,6 +72,7 @@ mod tests {
             migrate_every: None,
             hash: false,
             hold,
+            resume: false,
         }
     }
 

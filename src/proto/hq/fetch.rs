@@ -61,6 +61,10 @@ pub struct HqClientConfig {
     /// Keep up to this many received bytes in memory before writing any to disk. On a machine without spare CPUs,
     /// writing then does not slow down receiving.
     pub hold: u64,
+    /// Fetch the first file over a connection of its own and the others over a second one, which resumes the session of
+    /// the first ([`ClientConfig::with_sessions`]), and requests them as 0-RTT data if that is allowed
+    /// ([`ClientConfig::with_early_data`]).
+    pub resume: bool,
 }
 
 /// A fetched file.

@@ -126,6 +126,7 @@ fn getter(dir: &Path, names: &[&str], disk: Option<&Arc<StuckDisk>>) -> HqClient
         migrate_every: None,
         hash: false,
         hold: 0,
+        resume: false,
     };
     HqClient::with_disk(config, Arc::new(Progress::default()), disk.map(StuckDisk::delay)).unwrap()
 }

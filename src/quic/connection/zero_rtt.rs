@@ -258,7 +258,7 @@ impl Connection {
         };
         let allowed = guests.call(|| server.policy.accepts(&request))?;
         let time = tickets.time(cx.now);
-        Ok(allowed && server.strikes.strike(time, tickets.born(), ticket.issued, ticket.nonce))
+        Ok(allowed && server.strikes.strike(time, ticket.issued, ticket.nonce))
     }
 
     /// On a server whose TLS has read a ClientHello: gets the keys of 0-RTT packets if it accepts them.
@@ -282,6 +282,9 @@ impl Connection {
         let limits = self.tls.as_ref().map_or_else(Limits::default, |tls| tls.announced);
         let out = self.spaces[SpaceId::Data.index()].crypto_tx.buffer();
         let Some(tickets) = &mut cx.scratch.tickets else { return };
+        if let Some(server) = &cx.scratch.early_data {
+            server.strikes.begin(tickets.time(cx.now));
+        }
         let rng = &mut *cx.rng;
         let nonce = || {
             let mut nonce = [0; STATE_NONCE_LEN];

@@ -202,6 +202,11 @@ impl TlsSession {
             let reason = "a request for a certificate after the handshake".into();
             return TlsError { code: TransportError::PROTOCOL_VIOLATION, reason };
         }
+        // Tickets allow 0-RTT without a limit of its own, or none (RFC 9001 §4.6.1).
+        if let rustls::Error::PeerMisbehaved(PeerMisbehaved::InvalidMaxEarlyDataSize) = error {
+            let reason = "a ticket with a max_early_data_size other than 2^32-1".into();
+            return TlsError { code: TransportError::PROTOCOL_VIOLATION, reason };
+        }
         let side = if matches!(self.quic, Quic::Server(_)) { Side::Server } else { Side::Client };
         let alert = match error {
             // rustls has another alert for it than QUIC (RFC 9001 §8.1).

@@ -193,11 +193,6 @@ impl Tickets {
         base.saturating_add(now.as_nanos() / 1_000_000)
     }
 
-    /// The shared time at which this core began.
-    pub(crate) fn born(&self) -> u64 {
-        self.time(Instant::ZERO)
-    }
-
     /// Opens a ticket that a ClientHello of `version` offers, and has its session ready for TLS.
     pub(crate) fn offer(&mut self, now: Instant, version: Version, ticket: &[u8]) -> Option<Opened> {
         if !self.open {

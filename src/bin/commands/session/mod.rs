@@ -46,7 +46,7 @@ use group::{Common, Left};
 use orders::{Orders, Signals};
 
 pub use group::Member;
-pub use options::{client_transport, net_config, resolve, server_endpoint, transport};
+pub use options::{client_transport, early_data, net_config, resolve, resuming, server_endpoint, transport};
 pub use orders::Renewal;
 pub use preferred::preferred_address;
 pub use report::Counters;

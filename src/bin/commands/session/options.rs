@@ -1,6 +1,7 @@
 //! Converts command-line arguments to configurations of the library.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gannet::api::{self, LbKey};
@@ -9,12 +10,16 @@ pub use gannet::base::cpus::pin;
 use gannet::base::rng::Rng;
 use gannet::datapath::Caps;
 use gannet::net::{Cidr, Detect, NetConfig, Route};
-use gannet::quic::{AckRequests, CidConfig, CongestionAlgorithm, EndpointConfig, RetryPolicy, TransportConfig};
+use gannet::quic::{
+    AckRequests, CidConfig, ClientConfig, CongestionAlgorithm, EarlyDataRequest, EndpointConfig, MemoryTokens,
+    RetryPolicy, ServerConfig, TransportConfig,
+};
 use gannet::wire::ipv4::IPV4_LEN;
 use gannet::wire::ipv6::IPV6_LEN;
 use gannet::wire::udp::UDP_LEN;
 
 use super::{Failure, Usage};
+use crate::args::ResumeArgs;
 use crate::args::engine::{Congestion, Dad, EngineArgs, Retry, SecretArgs};
 use crate::args::quic_lb::QuicLb;
 use crate::args::target::HostPort;
@@ -79,6 +84,19 @@ pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
         max_udp_payload_v6: args.addrs.iter().any(|c| c.addr.is_ipv6()).then(|| most(IPV6_LEN)),
         ..default
     }
+}
+
+/// A client's settings with what it takes to return to a server.
+pub fn resuming(config: ClientConfig, args: &ResumeArgs) -> ClientConfig {
+    if !args.is_wanted() {
+        return config;
+    }
+    config.with_sessions(1).with_tokens(Arc::new(MemoryTokens::default())).with_early_data(args.early_data)
+}
+
+/// A server's settings, if `accept` with 0-RTT for all clients.
+pub fn early_data(config: ServerConfig, accept: bool) -> ServerConfig {
+    if accept { config.with_early_data(Arc::new(|_: &EarlyDataRequest<'_>| true)) } else { config }
 }
 
 /// A server's engine settings.
