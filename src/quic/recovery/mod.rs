@@ -295,7 +295,7 @@ impl<F> Recovery<F> {
         let state = &mut self.spaces[space.index()];
         state.largest_acked = state.largest_acked.max(Some(ack_largest));
         // Other paths say nothing about this one's (RFC 9000 §9.4).
-        let fit = new.eliciting && largest == ack_largest && !new.elsewhere && self.rtt.trusts(sent);
+        let fit = new.eliciting && largest == ack_largest && !new.elsewhere && self.rtt.trusts(now, sent);
         let sample = fit.then(|| now.saturating_since(sent));
         if let Some(rtt) = sample {
             self.rtt.update(now, rtt, credible_delay(space, delay, cx));

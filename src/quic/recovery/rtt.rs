@@ -34,16 +34,17 @@ impl RttEstimator {
         }
     }
 
-    /// Takes no samples from packets that were sent until `now`: they wait on this host, which says nothing about the
-    /// path (RFC 9002 §5.1).
+    /// Distrusts packets that were sent until `now`: they wait on this host, which says nothing about the path (RFC 9002
+    /// §5.1).
     pub(super) fn distrust_until(&mut self, now: Instant) {
         self.fit_from = now + Duration::from_nanos(1);
     }
 
-    /// Whether a packet that was sent at `sent` can give a sample.
+    /// Whether a packet that was sent at `sent` can give a sample at `now`. One that has waited can if even so, it takes no
+    /// more than the round-trip time known or assumed.
     #[inline]
-    pub(super) fn trusts(&self, sent: Instant) -> bool {
-        sent >= self.fit_from
+    pub(super) fn trusts(&self, now: Instant, sent: Instant) -> bool {
+        sent >= self.fit_from || now.saturating_since(sent) <= self.smoothed()
     }
 
     /// Takes a sample at `now`. `delay` is how long the peer reports to have delayed the acknowledgement, already

@@ -96,10 +96,15 @@ fn packets_that_waited_here_say_nothing_about_the_round_trip_time() {
     let (outcome, acked, _) = ack(&mut r, at(2010), SpaceId::Initial, &[0..=1], &CX);
     assert_eq!((outcome.rtt_sampled, acked.len()), (false, 2));
     assert_eq!((r.rtt().smoothed(), r.rtt().first_sample()), (333 * MS, None));
+    // It cannot have waited for long if it is back sooner than assumed.
     send(&mut r, at(2010), SpaceId::Handshake, 0);
-    let (outcome, ..) = ack(&mut r, at(2020), SpaceId::Handshake, &[0..=0], &CX);
+    r.on_held(at(2010));
+    let (outcome, ..) = ack(&mut r, at(2030), SpaceId::Handshake, &[0..=0], &CX);
     assert!(outcome.rtt_sampled);
-    assert_eq!((r.rtt().smoothed(), r.rtt().min()), (10 * MS, 10 * MS));
+    send(&mut r, at(2040), SpaceId::Handshake, 1);
+    let (outcome, ..) = ack(&mut r, at(2050), SpaceId::Handshake, &[1..=1], &CX);
+    assert!(outcome.rtt_sampled);
+    assert_eq!((r.rtt().latest(), r.rtt().min()), (10 * MS, 10 * MS));
 }
 
 #[test]
