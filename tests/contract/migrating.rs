@@ -23,6 +23,9 @@ struct Flying {
     data: Vec<u8>,
 }
 
+/// The local and the remote address of a datagram, as its sender sees them.
+type Ends = (SocketAddr, SocketAddr);
+
 /// A client behind a NAT and a server, with a delay of 5 ms between them.
 struct World {
     hosts: [Host; 2],
@@ -32,7 +35,7 @@ struct World {
     dead: Vec<SocketAddr>,
     flying: Vec<Flying>,
     /// The addresses that each side has sent each destination ID to, and from.
-    ids: [HashMap<Vec<u8>, Vec<(SocketAddr, SocketAddr)>>; 2],
+    ids: [HashMap<Vec<u8>, Vec<Ends>>; 2],
     sent: [u64; 2],
     received: u64,
 }
