@@ -287,8 +287,8 @@ async fn download(options: ClientOptions) -> Result<i32, Failure> {
         SocketAddr::new(if options.remote.is_ipv4() { [0; 4].into() } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }, 0);
     let endpoint = endpoint(any, options.mtu, None)?;
     let name = options.name.clone().unwrap_or_else(|| options.remote.ip().to_string());
-    let mut paths = &options.paths[..];
-    let mut connection = endpoint.connect_with(config.clone(), options.remote, &name)?.await?;
+    let paths = &options.paths[..];
+    let connection = endpoint.connect_with(config.clone(), options.remote, &name)?.await?;
     say(format_args!("connected"));
     if options.datagrams > 0 {
         say(format_args!("returned {}", bounce(&connection, options.datagrams).await?));
@@ -303,9 +303,16 @@ async fn download(options: ClientOptions) -> Result<i32, Failure> {
         }
         let early = endpoint.connect_with(config, options.remote, &name)?.into_0rtt();
         let (again, accepted) = early.map_err(|_| "0-RTT is not possible")?;
-        // It is told when the handshake is complete.
-        tokio::spawn(async move { say(format_args!("early {}", accepted.await)) });
-        (connection, paths) = (again, others);
+        let mut code = fetch_all(&again, others, &options.out).await?;
+        // quinn leaves it to its applications to send again what was rejected.
+        let accepted = accepted.await;
+        say(format_args!("early {accepted}"));
+        if !accepted {
+            code = fetch_all(&again, others, &options.out).await?;
+        }
+        again.close(0_u32.into(), b"done");
+        endpoint.wait_idle().await;
+        return Ok(code);
     }
     let code = fetch_all(&connection, paths, &options.out).await?;
     connection.close(0_u32.into(), b"done");
