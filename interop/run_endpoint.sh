@@ -35,7 +35,8 @@ case $role:${TESTCASE:-} in
     *:chacha20) options+=(--suite chacha20) ;;
     client:retry | server:keyupdate | client:connectionmigration) ;;
     server:resumption) ;;
-    server:zerortt) options+=(--early-data) ;;
+    *:zerortt) options+=(--early-data) ;;
+    client:resumption) options+=(--resume) ;;
     client:keyupdate) options+=(--packets-per-key 300) ;;
     server:retry) options+=(--retry always) ;;
     *) exit 127 ;;

@@ -29,6 +29,8 @@ fn getting(testcase: &str) -> Option<&'static [&'static str]> {
         "datagrams" => &["--datagrams", "500/1000", "--duration", "500ms"],
         "keyupdate" => &["--packets-per-key", "300"],
         "migration" => &["--migrate-every", "400ms"],
+        "resumption" => &["--resume"],
+        "zerortt" => &["--early-data"],
         "chacha20" => &["--suite", "chacha20"],
         "v2" => &["--versions", "v2,v1", "--first-version", "v1"],
         _ => return None,
