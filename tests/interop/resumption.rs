@@ -84,8 +84,8 @@ fn serve_resumes_and_reads_early_data() {
     require_root!();
     for peer in [Peer::Quinn, Peer::Aioquic] {
         assert_eq!(peer_returns(peer, None), ([1, 1, 1, 0], true), "{peer:?}");
-        // A later server knows the tickets of the same secret, but not which of them were used.
-        assert_eq!(peer_returns(peer, Some("secret")), ([0, 1, 0, 1], false), "{peer:?}");
-        assert_eq!(peer_returns(peer, Some("other")), ([1, 0, 0, 1], false), "{peer:?}");
     }
+    // A later server knows the tickets of the same secret, but not which of them were used.
+    assert_eq!(peer_returns(Peer::Quinn, Some("secret")), ([0, 1, 0, 1], false));
+    assert_eq!(peer_returns(Peer::Quinn, Some("other")), ([1, 0, 0, 1], false));
 }

@@ -185,7 +185,6 @@ async def download(role, config, paths, wait_connected=True):
         client.transmit()
         results = await asyncio.gather(*done)
         if not wait_connected:
-            await client.wait_connected()
             say("early", str(client._quic.tls.early_data_accepted).lower())
     return 0 if all(results) else 1
 
