@@ -25,20 +25,15 @@ impl Connection {
         if !self.is_active() {
             return self.close_deadline().unwrap_or(Instant::MAX);
         }
-        let mut next = Instant::MAX;
-        let deadlines = [
-            self.recovery.next_timeout(&self.context()),
-            self.idle_deadline,
-            self.handshake_deadline(),
-            self.keep_alive_at,
-            self.pacing_until,
-            self.one_rtt.as_ref().and_then(|keys| keys.deadline()),
-            self.datagrams.as_ref().and_then(|datagrams| datagrams.send.deadline()),
-            self.early.as_ref().and_then(|early| early.deadline()),
-            self.path_deadline(),
-        ];
-        for at in deadlines.into_iter().flatten() {
+        let mut next = self.recovery.next_timeout(&self.context()).unwrap_or(Instant::MAX);
+        for at in [self.idle_deadline, self.keep_alive_at, self.pacing_until].into_iter().flatten() {
             next = next.min(at);
+        }
+        if let Some(at) = self.one_rtt.as_ref().and_then(|keys| keys.deadline()) {
+            next = next.min(at);
+        }
+        if !self.complete || self.has_extras() {
+            next = self.rare_deadlines().flatten().fold(next, Instant::min);
         }
         // At the amplification limit, sending waits for a packet from the client, not for a time.
         if !self.at_amplification_limit() {
@@ -49,6 +44,17 @@ impl Connection {
             }
         }
         next
+    }
+
+    /// Whether there is anything with a deadline that few connections have.
+    fn has_extras(&self) -> bool {
+        self.datagrams.is_some() || self.early.is_some() || self.paths.is_some()
+    }
+
+    fn rare_deadlines(&self) -> impl Iterator<Item = Option<Instant>> {
+        let datagrams = self.datagrams.as_ref().and_then(|datagrams| datagrams.send.deadline());
+        let early = self.early.as_ref().and_then(|early| early.deadline());
+        [self.handshake_deadline(), datagrams, early, self.path_deadline()].into_iter()
     }
 
     /// Handles every deadline that has passed.

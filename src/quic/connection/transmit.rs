@@ -438,24 +438,23 @@ impl Connection {
     }
 
     /// Protects a packet and leaves its frames in `building` of the scratch. Returns its length.
+    #[inline(always)]
     pub(super) fn seal(&mut self, cx: &mut Cx<'_>, space: SpaceId, pn: u64, builder: &mut PacketBuilder<'_>) -> usize {
         if self.traced {
             self.trace_sent(cx, space, pn, builder);
         }
-        let len = match space {
-            SpaceId::Data => {
-                if let Some(keys) = &self.one_rtt {
-                    builder.finish(pn, &keys.local, &keys.local_header, &self.streams, self.datagrams.as_deref())
-                } else {
-                    let keys = self.early.as_ref().and_then(|early| early.keys()).expect("checked by the caller");
-                    builder.finish(pn, &keys.packet, &keys.header, &self.streams, self.datagrams.as_deref())
-                }
+        let (key, header) = match (space, &self.one_rtt) {
+            (SpaceId::Data, Some(keys)) => (&keys.local, &keys.local_header),
+            (SpaceId::Data, None) => {
+                let keys = self.early.as_ref().and_then(|early| early.keys()).expect("checked by the caller");
+                (&keys.packet, &keys.header)
             }
             _ => {
                 let keys = self.spaces[space.index()].keys.as_ref().expect("checked by the caller");
-                builder.finish(pn, &keys.local.packet, &keys.local.header, &self.streams, None)
+                (&keys.local.packet, &keys.local.header)
             }
         };
+        let len = builder.finish(pn, key, header, &self.streams, self.datagrams.as_deref());
         cx.scratch.building = std::mem::take(&mut builder.frames);
         len
     }

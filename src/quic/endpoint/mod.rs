@@ -533,10 +533,9 @@ impl Endpoint {
 
     /// Handles a connection that has nothing more to send: arms its timer, or removes it if it is over.
     fn settle(&mut self, now: Instant, id: ConnId) {
-        let mut cx = cx!(self, now);
         let Some(conn) = self.table.get(id) else { return };
         if conn.is_traced() {
-            conn.observe(&mut cx, Moment::Settled);
+            conn.observe(&mut cx!(self, now), Moment::Settled);
         }
         #[cfg(debug_assertions)]
         assert!(

@@ -153,7 +153,7 @@ pub enum TimeoutAction {
 }
 
 /// Loss recovery and congestion control of one connection. `F` is the contents of packets. Round-trip time and
-/// congestion control are those of the path in use ([`Recovery::change_path`]).
+/// congestion control are those of the path in use (`change_path`).
 #[derive(Clone, Debug)]
 pub struct Recovery<F> {
     spaces: [SpaceState<F>; 3],
