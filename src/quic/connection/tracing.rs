@@ -191,7 +191,7 @@ impl Connection {
 
     /// Counts of drops before a datagram is handled; `None` if the connection is not traced.
     pub(crate) fn drops_before(&self, cx: &Cx<'_>) -> Option<Drops> {
-        self.traced.then(|| cx.stats.drops)
+        self.traced.then_some(cx.stats.drops)
     }
 
     /// Tells the drops since `before`, and what else a datagram of `len` bytes has changed. `kind` is the type of its only
