@@ -22,18 +22,15 @@ mod store;
 
 use std::net::{IpAddr, SocketAddr};
 
-use hkdf::Hkdf;
-use sha2::Sha256;
-use zeroize::Zeroizing;
-
 use crate::base::time::{Duration, Instant};
-use crate::crypto::{STATE_NONCE_LEN, StateKey, TAG_LEN};
+use crate::crypto::{STATE_NONCE_LEN, TAG_LEN};
 use crate::wire::quic::{ConnectionId, Version};
 
 use lasting::Lasting;
 pub use lasting::NewTokens;
 pub(crate) use lasting::{Mark, NEW_TOKEN_LEN};
-pub(crate) use period::PeriodKeys;
+use period::PERIOD_MS;
+pub(crate) use period::{PeriodKeys, shared_time};
 use spent::Spent;
 pub use store::{MemoryTokens, TokenScope, TokenStore};
 
@@ -83,10 +80,6 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(60);
 /// How far the clock of another core or server that shares the key may be ahead of ours.
 pub(crate) const AHEAD: Duration = Duration::from_secs(15);
 
-/// How long a key is used. A million tokens per second on each of 64 cores make 2^32 tokens in that time, the limit for
-/// random nonces.
-const PERIOD_MS: u64 = 64_000;
-
 const _: () = assert!(LIFETIME.as_millis() < PERIOD_MS as u128, "a token is of this period or of its neighbour");
 
 /// First byte of a token from a Retry packet. Tokens of NEW_TOKEN frames have another one (RFC 9000 §8.1.1 requires
@@ -119,9 +112,8 @@ pub(crate) enum Verdict {
 
 /// Makes and reads address tokens.
 pub(crate) struct AddressTokens {
-    secret: Zeroizing<[u8; 32]>,
-    /// Keys with the number of their period, which determines their place.
-    keys: [Option<(u64, StateKey)>; 3],
+    /// For Retry tokens.
+    keys: PeriodKeys,
     base: Duration,
     lasting: Lasting,
     spent: Spent,
@@ -138,8 +130,7 @@ impl AddressTokens {
     /// `base` is the shared time at [`Instant::ZERO`].
     pub(crate) fn new(secret: &[u8; 32], base: Duration, new_tokens: NewTokens) -> Self {
         Self {
-            secret: Zeroizing::new(*secret),
-            keys: [None, None, None],
+            keys: PeriodKeys::new(secret, b"gannet retry token"),
             base,
             lasting: Lasting::new(secret, new_tokens.lifetime),
             spent: Spent::default(),
@@ -160,7 +151,7 @@ impl AddressTokens {
         remote: SocketAddr,
         nonce: [u8; STATE_NONCE_LEN],
     ) -> [u8; NEW_TOKEN_LEN] {
-        let time = self.time(now);
+        let time = shared_time(self.base, now);
         self.lasting.seal(time, version, remote.ip(), nonce)
     }
 
@@ -168,24 +159,6 @@ impl AddressTokens {
     /// know of tokens that others have seen.
     pub(crate) fn spend(&mut self, mark: Mark) {
         self.spent.insert(mark);
-    }
-
-    /// The shared time in milliseconds.
-    fn time(&self, now: Instant) -> u64 {
-        let base = u64::try_from(self.base.as_millis()).unwrap_or(u64::MAX);
-        base.saturating_add(now.as_nanos() / 1_000_000)
-    }
-
-    fn key(&mut self, period: u64) -> &StateKey {
-        let place = &mut self.keys[(period % 3) as usize];
-        if place.as_ref().is_none_or(|(known, _)| *known != period) {
-            let mut key = Zeroizing::new([0; 32]);
-            let hkdf = Hkdf::<Sha256>::from_prk(&*self.secret).expect("as long as the hash");
-            let info: [&[u8]; 2] = [b"gannet retry token", &period.to_be_bytes()];
-            hkdf.expand_multi_info(&info, &mut *key).expect("shorter than 255 hashes");
-            *place = Some((period, StateKey::new(&key)));
-        }
-        &place.as_ref().expect("just made").1
     }
 
     /// A token for the client at `remote` whose first packet, of `version`, went to `original`, and which will send the
@@ -199,7 +172,7 @@ impl AddressTokens {
         original: &ConnectionId,
         nonce: [u8; STATE_NONCE_LEN],
     ) -> [u8; RETRY_TOKEN_LEN] {
-        let time = self.time(now);
+        let time = shared_time(self.base, now);
         let period = time / PERIOD_MS;
         let mut token = [0; RETRY_TOKEN_LEN];
         token[0] = RETRY;
@@ -211,7 +184,7 @@ impl AddressTokens {
         text[8] = original.len() as u8;
         text[9..9 + original.len()].copy_from_slice(original);
         let aad = Bound::new([head[0], head[1]], version, remote, scid);
-        tag.copy_from_slice(&self.key(period).seal(nonce, aad.bytes(), text));
+        tag.copy_from_slice(&self.keys.key(period).seal(nonce, aad.bytes(), text));
         token
     }
 
@@ -225,7 +198,7 @@ impl AddressTokens {
         token: &[u8],
     ) -> Verdict {
         if token.first() == Some(&lasting::KIND) {
-            let time = self.time(now);
+            let time = shared_time(self.base, now);
             let mark = self.lasting.open(time, version, remote.ip(), token);
             return mark.filter(|mark| !self.spent.contains(*mark)).map_or(Verdict::Foreign, Verdict::Known);
         }
@@ -233,7 +206,7 @@ impl AddressTokens {
         if token[0] != RETRY {
             return Verdict::Foreign;
         }
-        let time = self.time(now);
+        let time = shared_time(self.base, now);
         let current = time / PERIOD_MS;
         let known = [Some(current), current.checked_sub(1), current.checked_add(1)];
         let named = known.into_iter().flatten().find(|period| *period as u8 == token[1]);
@@ -241,7 +214,7 @@ impl AddressTokens {
         let (head, sealed) = token.split_at_mut(HEAD_LEN);
         let nonce = *head[2..].first_chunk().expect("12 bytes");
         let aad = Bound::new([head[0], head[1]], version, remote, dcid);
-        let Ok(text) = self.key(period).open(nonce, aad.bytes(), sealed) else { return Verdict::Bad };
+        let Ok(text) = self.keys.key(period).open(nonce, aad.bytes(), sealed) else { return Verdict::Bad };
         let issued = u64::from_be_bytes(*text.first_chunk().expect("8 bytes"));
         let (age, ahead) = (u128::from(time.saturating_sub(issued)), u128::from(issued.saturating_sub(time)));
         if age > LIFETIME.as_millis() || ahead > AHEAD.as_millis() {

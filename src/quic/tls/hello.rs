@@ -10,6 +10,9 @@ const CLIENT_HELLO: u8 = 1;
 /// Extension quic_transport_parameters (RFC 9001 §8.2).
 const TRANSPORT_PARAMETERS: u16 = 0x39;
 
+/// Length of the type and the length of a handshake message, in bytes.
+const HEAD_LEN: usize = 4;
+
 /// Maximum length of a ClientHello, in bytes. RFC 9000 §7.5 requires that 4096 can be buffered.
 const MAX_HELLO: usize = 16 << 10;
 
@@ -26,16 +29,26 @@ pub(crate) enum Hello {
 
 /// Judges the first `bytes` of a client's handshake.
 pub(crate) fn judge(bytes: &[u8]) -> Hello {
-    let [kind, a, b, c, body @ ..] = bytes else {
-        let other = bytes.first().is_some_and(|kind| *kind != CLIENT_HELLO);
-        return if other { Hello::Complete } else { Hello::Partial };
-    };
-    let len = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-    match () {
-        () if *kind != CLIENT_HELLO || body.len() >= len => Hello::Complete,
-        () if len > MAX_HELLO => Hello::TooLong,
-        () => Hello::Partial,
+    if bytes.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
+        return Hello::Complete;
     }
+    match message_len(bytes) {
+        Some(len) if bytes.len() >= len => Hello::Complete,
+        Some(len) if len > HEAD_LEN + MAX_HELLO => Hello::TooLong,
+        _ => Hello::Partial,
+    }
+}
+
+/// Length of the handshake message at the front of `bytes`, once its header is there (RFC 8446 §4).
+pub(super) fn message_len(bytes: &[u8]) -> Option<usize> {
+    let [_, a, b, c] = *bytes.first_chunk::<HEAD_LEN>()?;
+    Some(HEAD_LEN + u32::from_be_bytes([0, a, b, c]) as usize)
+}
+
+/// The bytes of a vector whose length has `N` bytes.
+pub(super) fn vector<'a, const N: usize>(r: &mut Reader<'a>) -> Option<&'a [u8]> {
+    let len = r.bytes(N)?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
+    r.bytes(len)
 }
 
 /// A reader behind type, length, legacy_version and random of a ClientHello; `None` if it is something else.
@@ -48,6 +61,27 @@ fn body(hello: &[u8]) -> Option<Reader<'_>> {
     Some(r)
 }
 
+/// Types and contents of extensions. `None` is what cannot be read, and the end of the rest.
+pub(super) struct Extensions<'a>(Reader<'a>);
+
+impl<'a> Iterator for Extensions<'a> {
+    type Item = Option<(u16, &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (!self.0.is_empty()).then(|| Some((self.0.u16()?, vector::<2>(&mut self.0)?)))
+    }
+}
+
+/// The extensions of a complete ClientHello; `None` if it is something else, or malformed.
+pub(super) fn extensions(hello: &[u8]) -> Option<Extensions<'_>> {
+    let mut r = body(hello)?;
+    // Session ID, cipher suites, compression methods.
+    vector::<1>(&mut r)?;
+    vector::<2>(&mut r)?;
+    vector::<1>(&mut r)?;
+    vector::<2>(&mut r).map(|list| Extensions(Reader::new(list)))
+}
+
 /// Whether a complete ClientHello has a legacy session ID, which QUIC does not allow (RFC 9001 §8.4).
 pub(crate) fn asks_for_compatibility(hello: &[u8]) -> bool {
     body(hello).and_then(|mut r| r.u8()).is_some_and(|session_id| session_id != 0)
@@ -55,18 +89,8 @@ pub(crate) fn asks_for_compatibility(hello: &[u8]) -> bool {
 
 /// The encoded transport parameters in a complete ClientHello; `None` if it has none, or is malformed.
 pub(crate) fn transport_parameters(hello: &[u8]) -> Option<&[u8]> {
-    let mut r = body(hello)?;
-    let session_id = usize::from(r.u8()?);
-    r.bytes(session_id)?;
-    let cipher_suites = usize::from(r.u16()?);
-    r.bytes(cipher_suites)?;
-    let compression_methods = usize::from(r.u8()?);
-    r.bytes(compression_methods)?;
-    let extensions = usize::from(r.u16()?);
-    let mut r = Reader::new(r.bytes(extensions)?);
-    while !r.is_empty() {
-        let (kind, len) = (r.u16()?, usize::from(r.u16()?));
-        let data = r.bytes(len)?;
+    for extension in extensions(hello)? {
+        let (kind, data) = extension?;
         if kind == TRANSPORT_PARAMETERS {
             return Some(data);
         }

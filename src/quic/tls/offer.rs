@@ -1,10 +1,8 @@
 //! What a server has to know of a ClientHello (RFC 8446 §4.1.2) before TLS reads it: which tickets it offers, and
 //! whether it announces early data.
 
+use crate::quic::tls::hello::{self, vector};
 use crate::wire::quic::varint::Reader;
-
-/// Type of a ClientHello message.
-const CLIENT_HELLO: u8 = 1;
 
 /// Extensions (RFC 8446 §4.2, RFC 7301).
 const SERVER_NAME: u16 = 0;
@@ -27,40 +25,13 @@ pub(crate) struct Offer<'a> {
     tickets: [Option<&'a [u8]>; MAX_TICKETS],
 }
 
-/// The bytes of a vector whose length has `N` bytes.
-fn vector<'a, const N: usize>(r: &mut Reader<'a>) -> Option<&'a [u8]> {
-    let len = r.bytes(N)?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
-    r.bytes(len)
-}
-
-fn u16_of(r: &mut Reader<'_>) -> Option<u16> {
-    r.bytes(2).map(|bytes| u16::from(bytes[0]) << 8 | u16::from(bytes[1]))
-}
-
-/// Length of the handshake message at the front of `bytes`, once its header is there (RFC 8446 §4).
-pub(crate) fn message_len(bytes: &[u8]) -> Option<usize> {
-    let [_, a, b, c] = *bytes.first_chunk()?;
-    Some(4 + (usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)))
-}
-
 impl<'a> Offer<'a> {
     /// Reads a whole message; `None` if it is no ClientHello or malformed, which TLS will report.
     pub(crate) fn read(message: &'a [u8]) -> Option<Self> {
-        let mut r = Reader::new(message);
-        if r.u8()? != CLIENT_HELLO {
-            return None;
-        }
-        let mut r = Reader::new(vector::<3>(&mut r)?);
-        // Version and random, session ID, suites, compression.
-        r.bytes(2 + 32)?;
-        vector::<1>(&mut r)?;
-        vector::<2>(&mut r)?;
-        vector::<1>(&mut r)?;
-        let mut extensions = Reader::new(vector::<2>(&mut r)?);
         let mut offer = Self::default();
-        while !extensions.is_empty() {
-            let kind = u16_of(&mut extensions)?;
-            let mut value = Reader::new(vector::<2>(&mut extensions)?);
+        for extension in hello::extensions(message)? {
+            let (kind, value) = extension?;
+            let mut value = Reader::new(value);
             match kind {
                 SERVER_NAME => {
                     let mut names = Reader::new(vector::<2>(&mut value)?);
@@ -103,7 +74,7 @@ mod tests {
     use super::*;
 
     /// A ClientHello with these extensions.
-    fn hello(extensions: &[(u16, &[u8])]) -> Vec<u8> {
+    fn client_hello(extensions: &[(u16, &[u8])]) -> Vec<u8> {
         let mut list = Vec::new();
         for (kind, value) in extensions {
             list.extend_from_slice(&kind.to_be_bytes());
@@ -127,12 +98,12 @@ mod tests {
             (EARLY_DATA, b""),
             (PRE_SHARED_KEY, &psk),
         ];
-        let message = hello(&extensions);
+        let message = client_hello(&extensions);
         let read = Offer::read(&message).unwrap();
         assert_eq!((read.server_name, read.alpn, read.early_data), (Some("sim"), &b"h3"[..], true));
         assert_eq!(read.tickets().collect::<Vec<_>>(), [&b"one"[..], b"another"]);
-        assert_eq!(message_len(&message), Some(message.len()));
-        assert_eq!(Offer::read(&hello(&[])), Some(Offer::default()));
+        assert_eq!(hello::message_len(&message), Some(message.len()));
+        assert_eq!(Offer::read(&client_hello(&[])), Some(Offer::default()));
         for len in 0..message.len() {
             assert_eq!(Offer::read(&message[..len]), None, "{len}");
         }
@@ -147,11 +118,11 @@ mod tests {
             value in proptest::collection::vec(any::<u8>(), 0..60),
             raw in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
-            let message = hello(&[(kind, &value)]);
+            let message = client_hello(&[(kind, &value)]);
             if let Some(read) = Offer::read(&message) {
                 prop_assert!(read.tickets().all(|ticket| ticket.len() <= value.len()));
             }
-            let _ = (Offer::read(&raw), message_len(&raw));
+            let _ = (Offer::read(&raw), hello::message_len(&raw));
         }
     }
 }

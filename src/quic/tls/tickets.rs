@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::base::time::{Duration, Instant};
 use crate::crypto::{STATE_NONCE_LEN, TAG_LEN, traceless};
 use crate::quic::early::Limits;
-use crate::quic::token::{AHEAD, PeriodKeys};
+use crate::quic::token::{AHEAD, PeriodKeys, shared_time};
 use crate::wire::quic::Version;
 use crate::wire::quic::varint::{Reader, Writer};
 
@@ -189,8 +189,7 @@ impl Tickets {
 
     /// The shared time in milliseconds.
     pub(crate) fn time(&self, now: Instant) -> u64 {
-        let base = u64::try_from(self.base.as_millis()).unwrap_or(u64::MAX);
-        base.saturating_add(now.as_nanos() / 1_000_000)
+        shared_time(self.base, now)
     }
 
     /// Opens a ticket that a ClientHello of `version` offers, and has its session ready for TLS.
@@ -242,7 +241,7 @@ impl Tickets {
         let issued = std::mem::take(&mut *lock(&self.desk.issued));
         let messages = out.split_off(from);
         let (mut rest, mut count) = (&messages[..], 0);
-        while let Some(len) = super::offer::message_len(rest).filter(|len| *len <= rest.len()) {
+        while let Some(len) = super::hello::message_len(rest).filter(|len| *len <= rest.len()) {
             let (message, behind) = rest.split_at(len);
             rest = behind;
             if message[0] != NEW_SESSION_TICKET {

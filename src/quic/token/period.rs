@@ -6,6 +6,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::AHEAD;
+use crate::base::time::{Duration, Instant};
 use crate::crypto::{StateKey, traceless};
 
 /// How long a key is used, in milliseconds. A million uses per second on each of 64 cores make fewer than 2^32 in that
@@ -14,6 +15,12 @@ pub(super) const PERIOD_MS: u64 = 64_000;
 
 /// Number of keys kept; others are derived again.
 const KEYS: usize = 64;
+
+/// The time in milliseconds since the origin that all cores share; `base` is that of [`Instant::ZERO`].
+pub(crate) fn shared_time(base: Duration, now: Instant) -> u64 {
+    let base = u64::try_from(base.as_millis()).unwrap_or(u64::MAX);
+    base.saturating_add(now.as_nanos() / 1_000_000)
+}
 
 /// Keys for one purpose. Times are in milliseconds since the shared origin.
 pub(crate) struct PeriodKeys {
@@ -45,7 +52,8 @@ impl PeriodKeys {
         (period >= oldest && lifetime > 0).then(|| self.key(period))
     }
 
-    fn key(&mut self, period: u64) -> &StateKey {
+    /// The key of a period.
+    pub(super) fn key(&mut self, period: u64) -> &StateKey {
         if self.keys.is_empty() {
             self.keys.resize_with(KEYS, || None);
         }
