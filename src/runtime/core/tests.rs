@@ -12,7 +12,7 @@ use crate::datapath::{Caps, TxFrame as _};
 use crate::mem::BufPool;
 use crate::net::{Detect, NetConfig};
 use crate::quic::tls::{self, TlsOptions};
-use crate::quic::{ClientConfig, CloseReason, ConnId, Event, TransportConfig};
+use crate::quic::{ClientConfig, CloseReason, ConnId, Event, ServerConfig, TransportConfig};
 use crate::runtime::{Context, Idle};
 
 /// A port whose link is up at the first check only.
@@ -101,6 +101,19 @@ impl App for Caller {
 
 fn options() -> TlsOptions {
     TlsOptions { alpn: vec![b"x".to_vec()], ..TlsOptions::default() }
+}
+
+/// A client that waits for its server.
+fn patient() -> ClientConfig {
+    let transport = TransportConfig { handshake_timeout: Duration::from_secs(20), ..TransportConfig::default() };
+    ClientConfig::new(tls::insecure_client_config(&options()).unwrap(), transport).unwrap()
+}
+
+fn server(transport: TransportConfig) -> ServerConfig {
+    let identity = rcgen::generate_simple_self_signed(["server.test".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(identity.signing_key.serialize_der().into());
+    let tls = tls::server_config(vec![identity.cert.der().clone()], key, &options()).unwrap();
+    ServerConfig::new(tls, transport).unwrap()
 }
 
 /// A configuration with a handshake timeout of 300 ms.

@@ -1,7 +1,6 @@
 //! Two cores on a link: the round-trip time behind a slow neighbour, and the end of a core whose work is done.
 
 use super::*;
-use crate::quic::ServerConfig;
 
 const SERVER: &str = "192.0.2.1:443";
 
@@ -31,27 +30,14 @@ impl App for Brief {
     }
 }
 
-/// A client that waits for its server.
-fn patient() -> ClientConfig {
-    let transport = TransportConfig { handshake_timeout: Duration::from_secs(20), ..TransportConfig::default() };
-    ClientConfig::new(tls::insecure_client_config(&options()).unwrap(), transport).unwrap()
-}
-
-/// A server whose clients have to expect acknowledgements after 16 s, so they stay for a minute after they have closed.
-fn server() -> ServerConfig {
-    let identity = rcgen::generate_simple_self_signed(["server.test".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(identity.signing_key.serialize_der().into());
-    let tls = tls::server_config(vec![identity.cert.der().clone()], key, &options()).unwrap();
-    let transport = TransportConfig { max_ack_delay: Duration::from_secs(16), ..TransportConfig::default() };
-    ServerConfig::new(tls, transport).unwrap()
-}
-
-/// A client, and a server with the transport settings of [`server`].
+/// A client, and a server whose clients have to expect acknowledgements after 16 s, so they stay for a minute after they
+/// have closed.
 fn pair() -> (Core<SimPort, Brief>, Core<SimPort, Option<Caller>>) {
     let (near, far) = SimLink::pair(SimConfig::default());
     let client = Core::new(near, core_config(), Brief { conn: None, is_closed: false }).unwrap();
     let config = CoreConfig::new("192.0.2.1/24".parse().unwrap(), EndpointConfig::from_seed([2; 32]));
-    let config = CoreConfig { listen: Some(443), server: Some(server()), ..config };
+    let transport = TransportConfig { max_ack_delay: Duration::from_secs(16), ..TransportConfig::default() };
+    let config = CoreConfig { listen: Some(443), server: Some(server(transport)), ..config };
     (client, Core::new(far, config, None).unwrap())
 }
 

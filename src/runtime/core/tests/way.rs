@@ -6,7 +6,6 @@ use super::*;
 use crate::datapath::sim::SimRx;
 use crate::datapath::{RxFrame, TxFrame};
 use crate::net::RouteError;
-use crate::quic::ServerConfig;
 use crate::runtime::ConnectFailure;
 use crate::wire::arp::{Arp, ArpOp};
 use crate::wire::checksum::Sum;
@@ -17,18 +16,6 @@ const US: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const STRANGER_MAC: Mac = Mac([2, 0, 0, 0, 0, 0x77]);
-
-fn client() -> ClientConfig {
-    let transport = TransportConfig { handshake_timeout: Duration::from_secs(20), ..TransportConfig::default() };
-    ClientConfig::new(tls::insecure_client_config(&options()).unwrap(), transport).unwrap()
-}
-
-fn server() -> ServerConfig {
-    let identity = rcgen::generate_simple_self_signed(["server.test".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(identity.signing_key.serialize_der().into());
-    let tls = tls::server_config(vec![identity.cert.der().clone()], key, &options()).unwrap();
-    ServerConfig::new(tls, TransportConfig::default()).unwrap()
-}
 
 /// Creates a core and the other end of its link.
 fn core<A: App>(app: A, server: Option<ServerConfig>) -> (Core<SimPort, A>, SimPort) {
@@ -80,7 +67,7 @@ impl App for Once {
 
     fn on_turn(&mut self, cx: &mut Context<'_>) {
         if !std::mem::replace(&mut self.called, true) {
-            self.failure = cx.connect(&client(), "server.test", SocketAddr::new(self.to, 443)).err();
+            self.failure = cx.connect(&patient(), "server.test", SocketAddr::new(self.to, 443)).err();
         }
     }
 }
@@ -163,7 +150,7 @@ fn unknown_version(n: u8) -> Vec<u8> {
 
 #[test]
 fn answers_of_a_server_to_strangers_go_where_their_packets_came_from() {
-    let (mut core, mut other) = core(once("192.0.2.1"), Some(server()));
+    let (mut core, mut other) = core(once("192.0.2.1"), Some(server(TransportConfig::default())));
     core.app.called = true;
     // The announcements at link-up are not of interest here.
     for _ in 0..3 {
