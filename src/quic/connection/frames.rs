@@ -243,6 +243,13 @@ impl Connection {
         Ok(in_place.is_ok())
     }
 
+    /// Handles MAX_STREAMS.
+    fn on_max_streams(&mut self, dir: Dir, limit: u64) {
+        if self.streams.raise_limit(dir, limit) {
+            self.event(Event::StreamsAvailable { dir });
+        }
+    }
+
     /// Handles RESET_STREAM, or RESET_STREAM_AT, which lets the first `reliable` bytes be delivered before.
     fn on_reset_stream(
         &mut self,

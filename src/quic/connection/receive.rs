@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use crate::base::Side;
 use crate::base::time::Duration;
-use crate::crypto::{HeadRoom, Opened, PacketKey};
+use crate::crypto::{DirectionKeys, HeadRoom, Opened, PacketKey};
 use crate::quic::ack_frequency::AckRule;
 use crate::quic::connection::closing::Fault;
 use crate::quic::connection::keys::{Generation, OneRtt};
@@ -204,35 +204,7 @@ impl Connection {
             return Ok(());
         };
         let other = (version != self.version).then(|| self.borrow_keys(version));
-        let remote = other.as_deref().unwrap_or(&keys.remote);
-        let largest = self.space(space).acks.largest();
-        let outcome = match unprotect(packet, parsed.pn_offset, largest, |sample| remote.header.mask(sample)) {
-            None => {
-                cx.stats.drop(DropReason::Malformed);
-                Ok(())
-            }
-            Some(plain) => {
-                let (aad, body) = packet.split_at_mut(plain.header_len);
-                match remote.packet.open(plain.pn, aad, body, head_room(scratch)) {
-                    Err(_) => {
-                        cx.stats.drop(DropReason::Authentication);
-                        self.on_forged(&remote.packet)
-                    }
-                    Ok(opened) => {
-                        let info = Packet { space, kind: parsed.kind, pn: plain.pn, dcid: &parsed.dcid };
-                        if self.traced {
-                            self.trace_received(cx, meta, &info, &plain, aad, &opened);
-                        }
-                        // Set before the frames are read, as TLS compares it with the parameters.
-                        self.adopt_scid(space, &parsed.scid);
-                        if version != self.version {
-                            self.on_other_version(version);
-                        }
-                        self.handle_opened(cx, meta, &info, plain.first & 0x0c, &opened, scratch)
-                    }
-                }
-            }
-        };
+        let outcome = self.open_long(cx, meta, parsed, packet, scratch, other.as_deref().unwrap_or(&keys.remote));
         if !self.space(space).discarded && self.space(space).keys.is_none() {
             self.space(space).keys = Some(keys);
         }
@@ -240,6 +212,47 @@ impl Connection {
             self.return_keys(other);
         }
         outcome
+    }
+
+    /// Opens a packet with a long header with `keys`, and handles it.
+    pub(super) fn open_long(
+        &mut self,
+        cx: &mut Cx<'_>,
+        meta: &RxMeta,
+        parsed: &Parsed,
+        packet: &mut [u8],
+        scratch: &mut [u8],
+        keys: &DirectionKeys,
+    ) -> Result<(), Fault> {
+        let space = match parsed.kind {
+            PacketType::Initial => SpaceId::Initial,
+            PacketType::Handshake => SpaceId::Handshake,
+            _ => SpaceId::Data,
+        };
+        let largest = self.space(space).acks.largest();
+        let Some(plain) = unprotect(packet, parsed.pn_offset, largest, |sample| keys.header.mask(sample)) else {
+            cx.stats.drop(DropReason::Malformed);
+            return Ok(());
+        };
+        let (aad, body) = packet.split_at_mut(plain.header_len);
+        let Ok(opened) = keys.packet.open(plain.pn, aad, body, head_room(scratch)) else {
+            cx.stats.drop(DropReason::Authentication);
+            return self.on_forged(&keys.packet);
+        };
+        let info = Packet { space, kind: parsed.kind, pn: plain.pn, dcid: &parsed.dcid };
+        if self.traced {
+            self.trace_received(cx, meta, &info, &plain, aad, &opened);
+        }
+        if parsed.kind == PacketType::ZeroRtt {
+            cx.stats.early_packets += 1;
+        } else {
+            // Set before the frames are read, as TLS compares it with the parameters.
+            self.adopt_scid(space, &parsed.scid);
+            if let Some(version) = parsed.known_version().filter(|version| *version != self.version) {
+                self.on_other_version(version);
+            }
+        }
+        self.handle_opened(cx, meta, &info, plain.first & 0x0c, &opened, scratch)
     }
 
     /// Takes the server's ID from its first packet.
@@ -461,7 +474,7 @@ impl Plain {
 }
 
 /// Removes header protection in place (RFC 9001 §5.4). `None` if the packet is too short for a sample.
-pub(super) fn unprotect(
+fn unprotect(
     packet: &mut [u8],
     pn_offset: usize,
     largest: Option<u64>,

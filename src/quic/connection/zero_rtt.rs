@@ -4,17 +4,16 @@ use crate::base::Side;
 use crate::base::time::Instant;
 use crate::crypto::{DirectionKeys, STATE_NONCE_LEN};
 use crate::quic::connection::closing::Fault;
-use crate::quic::connection::receive::{Packet, head_room, unprotect};
 use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx, PeerLimits, RxMeta, Scratch};
 use crate::quic::early::{EarlyData, EarlyDataRequest, Limits, Marks};
-use crate::quic::event::{Dir, Event};
+use crate::quic::event::Event;
 use crate::quic::flow::SendCredit;
 use crate::quic::recovery::SpaceId;
 use crate::quic::stats::DropReason;
 use crate::quic::stream::Windows;
 use crate::quic::tls::{Offer, Opened};
-use crate::wire::quic::header::{PacketType, Parsed};
+use crate::wire::quic::header::Parsed;
 use crate::wire::quic::params::TransportParameters;
 use crate::wire::quic::{StreamId, TransportError, Version};
 
@@ -91,13 +90,11 @@ impl Connection {
     pub(super) fn sends_early(&self) -> bool {
         let Some(early) = &self.early else { return false };
         match self.side {
-            Side::Client => early.has_keys() && self.one_rtt.is_none() && self.space_ref().next_pn < MAX_SENT,
+            Side::Client => {
+                early.has_keys() && self.one_rtt.is_none() && self.spaces[SpaceId::Data.index()].next_pn < MAX_SENT
+            }
             Side::Server => self.one_rtt.is_some(),
         }
-    }
-
-    fn space_ref(&self) -> &crate::quic::space::Space {
-        &self.spaces[SpaceId::Data.index()]
     }
 
     /// On a client whose first flight is written: sends 0-RTT packets if TLS has keys for them, under the limits that
@@ -318,31 +315,7 @@ impl Connection {
             }
             return Ok(());
         };
-        let largest = self.space(SpaceId::Data).acks.largest();
-        let outcome = match unprotect(packet, parsed.pn_offset, largest, |sample| keys.header.mask(sample)) {
-            None => {
-                cx.stats.drop(DropReason::Malformed);
-                Ok(())
-            }
-            Some(plain) => {
-                let (aad, body) = packet.split_at_mut(plain.header_len);
-                match keys.packet.open(plain.pn, aad, body, head_room(scratch)) {
-                    Err(_) => {
-                        cx.stats.drop(DropReason::Authentication);
-                        self.on_forged(&keys.packet)
-                    }
-                    Ok(opened) => {
-                        cx.stats.early_packets += 1;
-                        let kind = PacketType::ZeroRtt;
-                        let info = Packet { space: SpaceId::Data, kind, pn: plain.pn, dcid: &parsed.dcid };
-                        if self.is_traced() {
-                            self.trace_received(cx, meta, &info, &plain, aad, &opened);
-                        }
-                        self.handle_opened(cx, meta, &info, plain.first & 0x0c, &opened, scratch)
-                    }
-                }
-            }
-        };
+        let outcome = self.open_long(cx, meta, parsed, packet, scratch, &keys);
         if let Some(early) = &mut self.early {
             early.keys = Some(keys);
         }
@@ -381,12 +354,5 @@ impl Connection {
     /// The end of the last byte of `id` that arrived as 0-RTT data before the handshake was complete.
     pub(super) fn early_until(&self, id: StreamId) -> u64 {
         self.early.as_ref().map_or(0, |early| early.marks.until(id))
-    }
-
-    /// Handles MAX_STREAMS.
-    pub(super) fn on_max_streams(&mut self, dir: Dir, limit: u64) {
-        if self.streams.raise_limit(dir, limit) {
-            self.event(Event::StreamsAvailable { dir });
-        }
     }
 }
