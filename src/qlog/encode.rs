@@ -9,9 +9,10 @@ use super::names::Names;
 use crate::base::time::Duration;
 use crate::base::{Side, hex};
 use crate::quic::congestion::{initial_window, minimum_window};
+use crate::quic::recovery::PACKET_THRESHOLD;
 use crate::quic::trace::{
-    CongestionState, ConnectionState, EcnState, KeyCause, KeyLevel, LossCause, Metrics, PacketCause, StreamChange,
-    TimerChange, TraceEvent, TraceStart, TracedPacket,
+    CongestionState, ConnectionState, EcnState, KeyCause, KeyLevel, LossCause, MAX_VERSIONS, Metrics, PacketCause,
+    StreamChange, TimerChange, TraceEvent, TraceStart, TracedPacket,
 };
 use crate::quic::{CloseReason, Dir, DropReason, StreamId};
 use crate::wire::quic::ConnectionId;
@@ -195,7 +196,7 @@ impl Encoder {
             E::Cipher(name) => data.text("tls_cipher", name),
             E::RecoveryParameters { initial_rtt, max_datagram, reduction } => {
                 let size = u64::from(*max_datagram);
-                data.number("reordering_threshold", 3);
+                data.number("reordering_threshold", PACKET_THRESHOLD);
                 data.decimal("time_threshold", 1, 125, 3);
                 data.number("timer_granularity", 1);
                 data.millis("initial_rtt", *initial_rtt);
@@ -335,9 +336,6 @@ impl Encoder {
         data.list("frames", |list| frames::put(list, bytes, room, names, ack_delay_exponent));
     }
 }
-
-/// Maximum number of versions of a Version Negotiation packet that are written.
-const MAX_VERSIONS: usize = 64;
 
 fn record(out: &mut Vec<u8>, fill: impl FnOnce(&mut Json<'_>)) {
     out.push(RECORD);

@@ -24,6 +24,9 @@ use crate::wire::quic::{ConnectionId, StreamId};
 
 pub(crate) use watch::{Moment, Seen, Watch};
 
+/// Maximum number of versions of a Version Negotiation packet that are told.
+pub(crate) const MAX_VERSIONS: usize = 64;
+
 /// Makes the sinks of all cores.
 pub trait Tracer: fmt::Debug + Send + Sync {
     /// The sink of one core's engine. It is called when the engine is made.

@@ -13,7 +13,7 @@ use crate::quic::connection::closing::Fault;
 use crate::quic::connection::path::recovery_config;
 use crate::quic::connection::{Connection, Cx, RxMeta};
 use crate::quic::event::{CloseReason, Event};
-use crate::quic::path::{Ended, Other, Path, PathData, Paths, Place, Proof, Role, Validation};
+use crate::quic::path::{Ended, MAX_RESPONSES, Other, Path, PathData, Paths, Place, Proof, Role, Validation};
 use crate::quic::recovery::{Onward, SpaceId};
 use crate::quic::stats::DropReason;
 use crate::wire::quic::TransportError;
@@ -25,7 +25,7 @@ const PATH_RESPONSE: u64 = 0x1b;
 #[derive(Debug, Default)]
 pub(crate) struct Elsewhere {
     /// Challenges, which are answered on that path. More at a time are a flood.
-    challenges: ArrayVec<PathData, 4>,
+    challenges: ArrayVec<PathData, MAX_RESPONSES>,
 }
 
 impl Connection {

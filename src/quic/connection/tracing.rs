@@ -17,11 +17,11 @@ use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::{Dir, Event};
 use crate::quic::path::MIN_MTU;
-use crate::quic::recovery::SpaceId;
+use crate::quic::recovery::{PACKET_THRESHOLD, SpaceId};
 use crate::quic::stats::DropReason;
 use crate::quic::trace::{
-    CongestionState, ConnectionState, LossCause, Metrics, Moment, PacketCause, Seen, StreamChange, TraceEvent,
-    TraceStart, TracedPacket, Tracing, frames,
+    CongestionState, ConnectionState, LossCause, MAX_VERSIONS, Metrics, Moment, PacketCause, Seen, StreamChange,
+    TraceEvent, TraceStart, TracedPacket, Tracing, frames,
 };
 use crate::wire::quic::ConnectionId;
 use crate::wire::quic::frame::StreamHeader;
@@ -37,9 +37,6 @@ const LONGEST_HEAD: usize = 1 + 3 * 8;
 
 /// Reasons that do not concern packets.
 const NO_PACKETS: [DropReason; 2] = [DropReason::DatagramNoBuffer, DropReason::DatagramOverflow];
-
-/// Packets this far behind an acknowledged one are lost (RFC 9002 §6.1.1).
-const PACKET_THRESHOLD: u64 = 3;
 
 impl Connection {
     /// Begins the trace of a new connection, if there is anyone to tell. `alpn` are the application protocols of this end.
@@ -447,9 +444,6 @@ impl Connection {
         tracing.record_late(now, self.id, TraceEvent::Stream { id, change, local });
     }
 }
-
-/// Maximum number of versions of a Version Negotiation packet that are told.
-const MAX_VERSIONS: usize = 64;
 
 fn put_alpn(bytes: &mut Vec<u8>, alpn: &[u8]) {
     let alpn = &alpn[..alpn.len().min(255)];

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 pub(crate) use ecn::{Ecn, Report};
 pub(crate) use mtu::{MIN_MTU, Mtu};
-pub(crate) use set::{Ended, Other, Paths, Place, Role};
+pub(crate) use set::{Ended, MAX_RESPONSES, Other, Paths, Place, Role};
 pub(crate) use spin::Spin;
 pub(crate) use validation::{PathData, Proof, Validation};
 

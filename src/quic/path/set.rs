@@ -15,7 +15,7 @@ use crate::quic::cid::ResetToken;
 const MAX_OTHERS: usize = 3;
 
 /// Maximum number of PATH_RESPONSEs waiting to be sent on a path; more challenges are a flood.
-const MAX_RESPONSES: usize = 4;
+pub(crate) const MAX_RESPONSES: usize = 4;
 
 /// The least budget of an unvalidated path with which a packet is sent: a challenge, with the longest connection ID and
 /// without padding, in bytes.

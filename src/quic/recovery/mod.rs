@@ -34,6 +34,7 @@ pub use rtt::RttEstimator;
 pub use sent::SentPacket;
 use sent::Whereabouts;
 use sizes::SizeWatch;
+pub(crate) use space::PACKET_THRESHOLD;
 use space::{Early, Losses, SpaceState};
 use spurious::LostNumbers;
 

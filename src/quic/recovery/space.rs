@@ -4,7 +4,7 @@ use crate::base::time::{Duration, Instant};
 use crate::quic::recovery::sent::{Front, SentPacket, SentRing};
 
 /// Number of later packets acknowledged after which a packet is lost (RFC 9002 §6.1.1).
-const PACKET_THRESHOLD: u64 = 3;
+pub(crate) const PACKET_THRESHOLD: u64 = 3;
 
 /// A run of lost packets without an acknowledged one in between (RFC 9002 §7.6.2).
 #[derive(Clone, Copy, Debug, Default)]
