@@ -5,6 +5,8 @@
 //! answered a challenge. If it does not answer, the server returns to the address that it validated last. A client moves
 //! when its application wants to, to a path that it has validated before, and answers challenges on all of its paths.
 
+use std::net::SocketAddr;
+
 use arrayvec::ArrayVec;
 
 use crate::base::Side;
@@ -76,7 +78,9 @@ impl Connection {
             };
             if let Some(other) = self.paths_mut().other(index) {
                 other.path.on_received(len);
-                other.path.peer_uses = used.unwrap_or(other.path.peer_uses);
+            }
+            if let Some(used) = used.filter(|_| self.side == Side::Server && self.highest() > highest) {
+                self.on_peer_uses(index, used);
             }
             Place::Other(index)
         };
@@ -120,16 +124,36 @@ impl Connection {
 
     /// Adds a path that the peer uses or probes, with the ID `used` of ours.
     fn add_probed(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, used: Option<u16>) -> Option<usize> {
-        let path = self.new_path(meta, false);
-        // A NAT changes the address but not the ID (RFC 9000 §9.5). From another address of ours, no ID is used again.
-        let rebound = used == Some(self.path.peer_uses) && meta.local == self.path.local;
-        let cid = if rebound { Some(self.remote_cids.current_seq()) } else { self.remote_cids.take_unused() };
-        tracing::debug!(conn = %self.id, local = %meta.local, remote = %meta.remote, rebound, "packet by another path");
+        let mut path = self.new_path(meta, false);
+        path.peer_uses = used.unwrap_or_default();
+        let cid = self.id_for(meta.local, used);
+        tracing::debug!(conn = %self.id, local = %meta.local, remote = %meta.remote, ?cid, "packet by another path");
         let (index, gone) = self.paths_mut().add(Other::new(path, cid, Role::Probed));
         self.forget(gone);
         self.remote_cids.tell_again();
         cx.stats.paths_seen += u64::from(index.is_some());
         index
+    }
+
+    /// The peer's ID to use on a path from `local`, on which the peer uses the ID `used` of ours. A NAT changes the address
+    /// but not the ID (RFC 9000 §9.5); from another address of ours, no ID is used again.
+    fn id_for(&mut self, local: SocketAddr, used: Option<u16>) -> Option<u64> {
+        let rebound = used == Some(self.path.peer_uses) && local == self.path.local;
+        if rebound { Some(self.remote_cids.current_seq()) } else { self.remote_cids.take_unused() }
+    }
+
+    /// The newest packet has come by the path `index`, to the ID `used` of ours. If the peer used another one there before,
+    /// it comes from another of its paths, and what is sent there has another ID, too (RFC 9000 §9.5).
+    fn on_peer_uses(&mut self, index: usize, used: u16) {
+        let Some(other) = self.paths.as_mut().and_then(|paths| paths.other(index)) else { return };
+        if std::mem::replace(&mut other.path.peer_uses, used) == used {
+            return;
+        }
+        let local = other.path.local;
+        let cid = self.id_for(local, Some(used));
+        let Some(other) = self.paths_mut().other(index) else { return };
+        let former = std::mem::replace(&mut other.cid, cid);
+        self.release_id(former);
     }
 
     /// A path of which nothing is known. `validated` is whether its peer's address is.
@@ -389,9 +413,14 @@ impl Connection {
         self.forget(removed);
     }
 
-    /// Retires the ID of a path that is not used any more (RFC 9000 §5.1.2), unless another path has the same.
+    /// Retires the ID of a path that is not used any more (RFC 9000 §5.1.2).
     pub(super) fn forget(&mut self, gone: Option<Other>) {
-        let Some(cid) = gone.and_then(|gone| gone.cid) else { return };
+        self.release_id(gone.and_then(|gone| gone.cid));
+    }
+
+    /// Retires an ID that a path does not use any more, unless another one does.
+    fn release_id(&mut self, cid: Option<u64>) {
+        let Some(cid) = cid else { return };
         self.remote_cids.tell_again();
         let shared = self.paths.iter().flat_map(|paths| paths.others()).any(|other| other.cid == Some(cid));
         if !shared {
