@@ -384,14 +384,34 @@ static void flush(struct conn *c) {
     if (!c->closed) ngtcp2_conn_update_pkt_tx_time(c->conn, now());
 }
 
-static void receive(struct conn *c, const struct sockaddr *remote, socklen_t remote_len, const uint8_t *data, size_t len) {
+// Asks the client for a token that proves its address.
+static void send_retry(int fd, const struct sockaddr *remote, socklen_t remote_len, const uint8_t *data, size_t len) {
+    ngtcp2_pkt_hd hd;
+    if (ngtcp2_accept(&hd, data, len)) return;
+    uint8_t token[NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN], out[1500];
+    ngtcp2_cid scid = {.datalen = 18};
+    gnutls_rnd(GNUTLS_RND_RANDOM, scid.data, scid.datalen);
+    ngtcp2_ssize n = ngtcp2_crypto_generate_retry_token(token, secret, sizeof secret, hd.version,
+                                                        (const ngtcp2_sockaddr *)remote, remote_len, &scid, &hd.dcid, now());
+    if (n < 0) return;
+    n = ngtcp2_crypto_write_retry(out, 1200, hd.version, &hd.scid, &scid, &hd.dcid, token, (size_t)n);
+    if (n > 0) sendto(fd, out, (size_t)n, 0, remote, remote_len);
+}
+
+// Returns false if a server shall forget the connection.
+static bool receive(struct conn *c, const struct sockaddr *remote, socklen_t remote_len, const uint8_t *data, size_t len) {
     ngtcp2_path path = {
         .local = {(ngtcp2_sockaddr *)&c->local, c->local_len},
         .remote = {(ngtcp2_sockaddr *)remote, remote_len},
     };
     ngtcp2_pkt_info pi = {0};
     int error = ngtcp2_conn_read_pkt(c->conn, &path, &pi, data, len, now());
+    if (is_server && (error == NGTCP2_ERR_RETRY || error == NGTCP2_ERR_DROP_CONN)) {
+        if (error == NGTCP2_ERR_RETRY) send_retry(c->fd, remote, remote_len, data, len);
+        return false;
+    }
     if (error) fail(c, error);
+    return true;
 }
 
 static socklen_t parse(const char *text, struct sockaddr_storage *to) {
@@ -456,25 +476,13 @@ static struct conn *accept_conn(int fd, const struct sockaddr_storage *local, so
     ngtcp2_pkt_hd hd;
     if (ngtcp2_accept(&hd, data, len) || conn_count == MAX_CONNS) return NULL;
     ngtcp2_cid odcid = hd.dcid;
-    bool retried = false;
-    if (!strcmp(testcase, "retry")) {
-        if (hd.token.len &&
-            !ngtcp2_crypto_verify_retry_token(&odcid, hd.token.base, hd.token.len, secret, sizeof secret, hd.version,
-                                              (const ngtcp2_sockaddr *)remote, remote_len, &hd.dcid, 10 * NGTCP2_SECONDS,
-                                              now()))
-            retried = true;
-        else {
-            uint8_t token[NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN], out[1500];
-            ngtcp2_cid scid = {.datalen = 18};
-            gnutls_rnd(GNUTLS_RND_RANDOM, scid.data, scid.datalen);
-            ngtcp2_ssize n = ngtcp2_crypto_generate_retry_token(token, secret, sizeof secret, hd.version,
-                                                                (const ngtcp2_sockaddr *)remote, remote_len, &scid,
-                                                                &hd.dcid, now());
-            if (n < 0) return NULL;
-            n = ngtcp2_crypto_write_retry(out, 1200, hd.version, &hd.scid, &scid, &hd.dcid, token, (size_t)n);
-            if (n > 0) sendto(fd, out, (size_t)n, 0, (const struct sockaddr *)remote, remote_len);
-            return NULL;
-        }
+    bool retried = hd.token.len &&
+                   !ngtcp2_crypto_verify_retry_token(&odcid, hd.token.base, hd.token.len, secret, sizeof secret, hd.version,
+                                                     (const ngtcp2_sockaddr *)remote, remote_len, &hd.dcid,
+                                                     30 * NGTCP2_SECONDS, now());
+    if (!retried && !strcmp(testcase, "retry")) {
+        send_retry(fd, (const struct sockaddr *)remote, remote_len, data, len);
+        return NULL;
     }
     struct conn *c = calloc(1, sizeof *c);
     c->fd = fd;
@@ -505,6 +513,16 @@ static struct conn *accept_conn(int fd, const struct sockaddr_storage *local, so
     c->ids[c->id_count++] = hd.dcid;
     conns[conn_count++] = c;
     return c;
+}
+
+// Forgets a connection that its first packet has not begun: it was damaged, or the second half of the ClientHello came
+// first. In the latter case, ngtcp2 keeps nothing before the client has proved its address, which has a Retry packet by now.
+static void forget(struct conn *c) {
+    for (size_t i = 0; i < conn_count; i++)
+        if (conns[i] == c) conns[i] = conns[--conn_count];
+    ngtcp2_conn_del(c->conn);
+    gnutls_deinit(c->tls);
+    free(c);
 }
 
 static _Noreturn void serve(void) {
@@ -542,7 +560,7 @@ static _Noreturn void serve(void) {
             if (error) continue;
             struct conn *c = owner(vc.dcid, vc.dcidlen);
             if (!c) c = accept_conn(fd, &local, local_len, &remote, remote_len, data, (size_t)n);
-            if (c && !c->closed) receive(c, (struct sockaddr *)&remote, remote_len, data, (size_t)n);
+            if (c && !c->closed && !receive(c, (struct sockaddr *)&remote, remote_len, data, (size_t)n)) forget(c);
         }
         for (size_t i = 0; i < conn_count; i++) {
             struct conn *c = conns[i];
