@@ -2,11 +2,12 @@
 //! (§17.4).
 
 use gannet::base::time::Duration;
-use gannet::quic::{Dir, EndpointStats, Event, SendData, TransportConfig};
+use gannet::quic::{Dir, EndpointConfig, EndpointStats, Event, SendData, TransportConfig};
+use gannet::wire::quic::ConnectionId;
 use gannet::wire::quic::frame::{EcnCounts, Frame};
 
-use super::peer::{DATA, frames};
-use super::world::{Host, against_server, small};
+use super::peer::{DATA, Peer, Shape, frames};
+use super::world::{Host, against_server, client_addr, exchange, small};
 
 const ECT_0: u8 = 0b10;
 const CE: u8 = 0b11;
@@ -207,4 +208,46 @@ fn the_spin_bit_spins_if_that_is_on() {
         let expected = if on { 28..40 } else { 0..1 };
         assert!(expected.contains(&spinning), "{on}: {spinning} of 40");
     }
+}
+
+/// RFC 9000 §17.4: "An endpoint resets the spin value for a network path to 0 when changing the connection ID being used on
+/// that network path."
+#[test]
+fn the_spin_bit_restarts_with_another_id() {
+    let mut spinning = 0;
+    for n in 0..20 {
+        let config = TransportConfig { spin: true, ..small() };
+        let mut host = Host::server_with(EndpointConfig::from_seed([n; 32]), config);
+        let mut peer = Peer::client(client_addr(), 1, |params| params.to_bytes());
+        peer.takes_any_id = true;
+        exchange(&mut host, &mut peer);
+        // The bit of the first packet after one with this frame, whose own bit is set.
+        let mut answer = |frame: Frame<'_>| {
+            let packet = peer.shaped(DATA, &frames(&[frame]), Shape { first: 0x20, ..Shape::default() });
+            host.receive(packet);
+            let mut out = host.run();
+            out.extend(host.wait(Duration::from_millis(100)));
+            out.iter().for_each(|(_, datagram)| peer.receive(datagram));
+            // Header protection leaves the bit as it is (RFC 9001 §5.4.1).
+            let first = out[0].1[0] & 0x20 != 0;
+            let ack = peer.ack(DATA);
+            let ack = peer.shaped(DATA, &ack, Shape { first: 0x20, ..Shape::default() });
+            host.receive(ack);
+            first
+        };
+        let id = |seq: u64, retire_prior_to| {
+            let cid = ConnectionId::new(&[seq as u8; 8]).unwrap();
+            Frame::NewConnectionId { seq, retire_prior_to, cid, reset_token: [seq as u8; 16] }
+        };
+        if !answer(Frame::Ping) {
+            // One in 16 does not spin.
+            continue;
+        }
+        assert!(answer(id(1, 0)), "{n}: another ID, which is not used yet");
+        assert!(!answer(id(2, 1)), "{n}: the ID changes");
+        assert!(answer(Frame::Ping), "{n}: the next packet");
+        assert!(host.closed().is_none());
+        spinning += 1;
+    }
+    assert!(spinning > 10, "{spinning} of 20");
 }

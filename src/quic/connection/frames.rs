@@ -54,7 +54,11 @@ impl Connection {
                 self.streams.peer_blocked(if *bidi { Dir::Bidi } else { Dir::Uni }, *limit);
             }
             Frame::NewConnectionId { seq, retire_prior_to, cid, reset_token } => {
+                let former = self.remote_cids.current_seq();
                 self.remote_cids.insert(*seq, *retire_prior_to, *cid, *reset_token).map_err(fault)?;
+                if self.remote_cids.current_seq() != former {
+                    self.path.spin.restart(cx.rng);
+                }
                 self.on_remote_ids();
             }
             Frame::RetireConnectionId { seq } => {

@@ -159,9 +159,9 @@ impl Connection {
     /// A path of which nothing is known. `validated` is whether its peer's address is.
     pub(super) fn new_path(&self, meta: &RxMeta, validated: bool) -> Path {
         let max = self.config.max_udp_payload_on(meta.remote).min(self.peer.max_udp_payload);
-        // ECN and the spin bit are those of the path in use until the connection moves.
+        // ECN and whether the spin bit spins are as on the path in use until the connection moves.
         let ecn = self.path.ecn.of_new_path(self.next_numbers());
-        Path::new(meta.local, meta.remote, validated, max, ecn, self.path.spin)
+        Path::new(meta.local, meta.remote, validated, max, ecn, self.path.spin.of_probes())
     }
 
     /// The validation of a path that begins `now`. Its probe timeout is that of the path in use if only ports differ.
