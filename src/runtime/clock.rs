@@ -8,17 +8,34 @@ use crate::base::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: std::time::Instant,
+    /// Where it has been stopped, so that tests do not depend on how long something takes.
+    #[cfg(test)]
+    stopped: Option<Instant>,
 }
 
 impl Clock {
     /// Creates a clock that starts at 1 s rather than 0, which leaves room for times before its start.
     pub fn new() -> Self {
-        Self { origin: std::time::Instant::now() }
+        Self {
+            origin: std::time::Instant::now(),
+            #[cfg(test)]
+            stopped: None,
+        }
+    }
+
+    /// Stops the clock: it shows the same time from now on.
+    #[cfg(test)]
+    pub(super) fn stop(&mut self) {
+        self.stopped = Some(self.now());
     }
 
     /// The current time.
     #[inline]
     pub fn now(&self) -> Instant {
+        #[cfg(test)]
+        if let Some(at) = self.stopped {
+            return at;
+        }
         Instant::from_nanos(1_000_000_000 + self.origin.elapsed().as_nanos() as u64)
     }
 

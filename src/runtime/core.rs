@@ -139,6 +139,12 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
         self.observer.as_ref()?.stages()
     }
 
+    /// Stops the clock, so that nothing depends on how long the machine takes for something.
+    #[cfg(test)]
+    pub(super) fn stop_clock(&mut self) {
+        self.clock.stop();
+    }
+
     /// Runs one turn. Returns `false` if there was nothing to do.
     pub fn turn(&mut self) -> bool {
         self.turn_at(self.clock.now())

@@ -104,10 +104,10 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
     }
 
     /// Runs until two successive turns had nothing to send, and all cores that send through this one have ended, for at
-    /// most [`LINGER`].
+    /// most [`LINGER`], but at least one turn, however late it is.
     fn linger(&mut self, start: Instant) {
         let mut quiet = 0;
-        while quiet < 2 && self.clock.now().saturating_since(start) < LINGER {
+        loop {
             let ended = self.seat.notes.as_ref().is_none_or(|notes| notes.others_rest());
             let busy = self.turn() || !self.tx.is_empty();
             let needed = self.datapath.is_needed(ended);
@@ -115,6 +115,9 @@ impl<D: Datapath, A: App, X: Exchange<D::Rx>> Core<D, A, X> {
             if needed && !busy {
                 // The cores that it waits for may need this CPU.
                 std::thread::yield_now();
+            }
+            if quiet == 2 || self.clock.now().saturating_since(start) >= LINGER {
+                return;
             }
         }
     }
