@@ -40,10 +40,11 @@ type Next = dyn FnMut(&mut Peer, u64) -> (SocketAddr, Vec<u8>);
 /// An attack: its name, and the attacker's datagrams.
 type Attack = (&'static str, fn() -> Attacker);
 
-const ATTACKS: [Attack; 12] = [
+const ATTACKS: [Attack; 13] = [
     ("data", data),
     ("path_challenge", path_challenges),
     ("new_connection_id", new_connection_ids),
+    ("rotated_connection_id", rotated_ids),
     ("retire_connection_id", retired_ids),
     ("rapid_reset", rapid_resets),
     ("tiny_stream_frames", tiny_stream_frames),
@@ -183,6 +184,15 @@ fn new_connection_ids() -> Attacker {
             let cid = ConnectionId::new(&seq.to_be_bytes()).expect("8 bytes");
             frames(&[Frame::NewConnectionId { seq, retire_prior_to: seq, cid, reset_token: [seq as u8; 16] }])
         })
+    })
+}
+
+/// Replaces its ID with each packet, no faster than is allowed. Issuing many at a time ends the connection.
+fn rotated_ids() -> Attacker {
+    connected(|_, n| {
+        let (seq, reset_token) = (n + 1, (u128::from(n) + 1).to_be_bytes());
+        let cid = ConnectionId::new(&seq.to_be_bytes()).expect("8 bytes");
+        frames(&[Frame::NewConnectionId { seq, retire_prior_to: seq, cid, reset_token }])
     })
 }
 
@@ -350,6 +360,18 @@ mod tests {
         let (from, mut datagram) = (attacker.next)(&mut attacker.peer, 0);
         attacker.host.receive_from(from, &mut datagram);
         assert_eq!(attacker.host.endpoint.stats().tokens_accepted, 1);
+    }
+
+    #[test]
+    fn rotated_ids_are_accepted() {
+        let Attacker { mut host, mut peer, mut next, .. } = rotated_ids();
+        for n in 0..100 {
+            let (from, mut datagram) = next(&mut peer, n);
+            host.now += Duration::from_micros(100);
+            host.receive_from(from, &mut datagram);
+            host.run().iter().for_each(|(_, answer)| peer.receive(answer));
+            assert_eq!(host.endpoint.connection_count(), 1, "after {n} packets");
+        }
     }
 
     #[test]
