@@ -344,6 +344,11 @@ pub struct PerfClientArgs {
     #[arg(long, help_heading = "Load")]
     pub resume: bool,
 
+    /// With --handshakes, make a request on each connection before closing it, and resume sessions as with --resume: those
+    /// of resumed ones are sent as 0-RTT data, before the handshake is complete, if the server allows it (RFC 9001 §4.6).
+    #[arg(long, requires = "handshakes", help_heading = "Load")]
+    pub early_data: bool,
+
     /// Number of connections to spread the requests over.
     #[arg(long, value_name = "N", value_parser = values::number::<u32>(1, u32::MAX.into()), default_value_t = 1)]
     #[arg(help_heading = "Load")]

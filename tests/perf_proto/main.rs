@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gannet::mem::BufPool;
 use gannet::proto::perf::{PerfClient, PerfFailure, PerfPlan, UNLIMITED};
-use gannet::quic::TransportConfig;
+use gannet::quic::{EarlyDataRequest, TransportConfig};
 use gannet::runtime::{App, CoreLive, Observer, Stage, Unreachable};
 
 use world::{REMOTE, World, client_config, plan, server_tls, shared_tls};
@@ -171,6 +171,44 @@ fn handshakes_only() {
     assert_eq!((r.handshakes, r.handshake.count(), r.connections, r.requests), (30, 30, 30, 0));
     // None was closed before the server had all of it.
     assert_eq!((world.client.endpoint_stats().handshakes, world.server.endpoint_stats().handshakes), (30, 30));
+}
+
+/// Each connection makes one request and ends. All but the first ones resume a session; their requests are 0-RTT data if
+/// the server accepts it, and otherwise sent again.
+#[test]
+fn requests_with_the_first_packet() {
+    for (wanted, allowed) in [(true, true), (true, false), (false, true)] {
+        let config = client_config(TransportConfig::default()).with_sessions(1).with_early_data(wanted);
+        let plan = PerfPlan {
+            client_config: config,
+            handshakes: true,
+            early_data: true,
+            upload: 2000,
+            download: 3000,
+            requests: Some(40),
+            connections: 2,
+            verify: true,
+            ..plan()
+        };
+        let mut world =
+            World::perf_with(plan, |server| server.with_early_data(Arc::new(move |_: &EarlyDataRequest<'_>| allowed)));
+        world.run();
+        let r = world.client.app.results();
+        assert!(r.is_clean(), "{:?}", r.failures);
+        assert_eq!((r.handshakes, r.connections, r.requests, r.unfinished), (40, 40, 40, 0));
+        assert_eq!((r.latency.count(), r.bytes_up, r.bytes_down), (40, 40 * 2008, 40 * 3000));
+        assert_eq!(world.server.app.stats().requests, 40);
+        let stats = world.server.endpoint_stats();
+        assert_eq!(stats.handshakes, 40, "none is closed before the server has all of it");
+        let resumed = stats.handshakes_resumed;
+        assert!((30..40).contains(&resumed), "{resumed} of 40");
+        let [accepted, rejected] = [stats.early_data_accepted, stats.early_data_rejected];
+        match (wanted, allowed) {
+            (true, true) => assert!(accepted + rejected == resumed && accepted > 30, "{accepted}, {rejected}"),
+            (true, false) => assert_eq!((accepted, rejected), (0, resumed)),
+            (false, _) => assert_eq!((accepted, rejected), (0, 0)),
+        }
+    }
 }
 
 #[test]

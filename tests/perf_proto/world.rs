@@ -83,6 +83,14 @@ impl World<PerfClient> {
         Self::new(client, pool, BufPool::heap(), SERVER_TLS.clone(), TransportConfig::default())
     }
 
+    /// The same with a server whose settings are `adapted`.
+    pub fn perf_with(plan: PerfPlan, adapted: impl FnOnce(ServerConfig) -> ServerConfig) -> Self {
+        let pool = BufPool::heap();
+        let client = PerfClient::new(plan, pool.clone()).expect("the plan makes sense");
+        let (tls, base) = (SERVER_TLS.clone(), TransportConfig::default());
+        Self::adapted(client, pool, BufPool::heap(), &BufPool::heap(), tls, base, adapted)
+    }
+
     /// Lets both work until the client is done.
     pub fn run(&mut self) {
         self.until(|world| world.client.app.is_done());
@@ -119,8 +127,20 @@ impl<C: App> World<C> {
         tls: Arc<rustls::ServerConfig>,
         base: TransportConfig,
     ) -> Self {
+        Self::adapted(client, client_pool, server_pool, provider, tls, base, |server| server)
+    }
+
+    fn adapted(
+        client: C,
+        client_pool: BufPool,
+        server_pool: BufPool,
+        provider: &BufPool,
+        tls: Arc<rustls::ServerConfig>,
+        base: TransportConfig,
+        adapted: impl FnOnce(ServerConfig) -> ServerConfig,
+    ) -> Self {
         let (a, b) = SimLink::pair(SimConfig::default());
-        let server = ServerConfig::new(tls, server_transport(base, provider)).expect("settings");
+        let server = adapted(ServerConfig::new(tls, server_transport(base, provider)).expect("settings"));
         Self {
             client: core(a, 2, None, client_pool.clone(), Idle::Spin, client),
             server: core(b, 1, Some(server), server_pool.clone(), Idle::Spin, PerfServer::new(server_pool.clone())),

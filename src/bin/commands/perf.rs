@@ -80,7 +80,8 @@ pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
     let name = args.server_name.clone().unwrap_or_else(|| args.connect.host.clone());
     let tls = client_tls(&args.trust, &args.identity, &tls_options(&args.engine, ALPN)?)?;
     let client = ClientConfig::new(tls, TransportConfig::default())?;
-    let client = if args.resume { client.with_sessions(1) } else { client };
+    let client = if args.resume || args.early_data { client.with_sessions(1) } else { client };
+    let client = if args.early_data { client.with_early_data(true) } else { client };
     let plan = PerfPlan {
         upload: args.upload,
         download: args.download,
@@ -91,6 +92,7 @@ pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
         streams: args.streams,
         warmup: args.warmup.unwrap_or_default(),
         handshakes: args.handshakes,
+        early_data: args.early_data,
         ..PerfPlan::new(remote, name, client)
     };
     plan.check()?;

@@ -112,8 +112,7 @@ impl PerfClient {
         plan.check()?;
         let stats = pool.stats();
         let memory = (stats.limit.saturating_sub(stats.in_use) / 2).min(MAX_MEMORY);
-        // Handshakes need no buffers.
-        let answers = if plan.handshakes { 0 } else { plan.in_flight() };
+        let answers = plan.in_flight();
         let shape = ReceiveShape::new(plan.download, answers, memory);
         let buffers =
             Buffers::new(pool, shape, answers).map_err(|error| PlanError::Memory { streams: answers, error })?;
@@ -236,7 +235,9 @@ impl PerfClient {
         let mut links = std::mem::take(&mut self.links);
         for (id, link) in &mut links {
             let dues = self.abandon(link);
-            let handshake = (self.plan.handshakes && link.stage == Stage::Handshake).then_some(link.due);
+            let handshaking = self.plan.handshakes && link.stage == Stage::Handshake;
+            // A connection and its only request count once.
+            let handshake = (handshaking && dues.is_empty()).then_some(link.due);
             self.results.unfinished += self.measured(dues.into_iter().chain(handshake));
             self.close(cx, *id, link);
         }
@@ -299,7 +300,8 @@ impl PerfClient {
 
     fn publish(&mut self, now: Instant) {
         self.counts.connections = self.links.len() as u64;
-        self.counts.in_flight = if self.plan.handshakes { u64::from(self.handshaking) } else { self.in_flight };
+        let handshakes = if self.plan.handshakes { u64::from(self.handshaking) } else { 0 };
+        self.counts.in_flight = self.in_flight.max(handshakes);
         self.counts.waiting = if self.phase == Phase::Running { self.backlog(now) } else { 0 };
         self.live.publish(&self.counts);
     }

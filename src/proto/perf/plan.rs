@@ -60,6 +60,9 @@ pub struct PerfPlan {
     pub max_handshakes: u32,
     /// Open and close connections as fast as possible instead of making requests.
     pub handshakes: bool,
+    /// In `handshakes` mode, each connection makes one request and is closed after the answer. Requests are sent as 0-RTT
+    /// data where the client's settings and a resumed session allow it ([`ClientConfig::with_early_data`]).
+    pub early_data: bool,
     /// Compare each byte of the answers with what our server sends. Costs a pass over all of them.
     pub verify: bool,
 }
@@ -95,6 +98,12 @@ pub enum PlanError {
     /// A rate is given in `handshakes` mode.
     #[error("handshakes are made as fast as possible: omit the rate")]
     RateOfHandshakes,
+    /// Early data is asked for without `handshakes` mode, in which requests wait for all connections.
+    #[error("early data is for connections that are opened for a request each: ask for handshakes")]
+    EarlyWithoutHandshakes,
+    /// An unlimited answer to early data would keep its connection for ever.
+    #[error("an unlimited download is not possible with early data")]
+    EarlyUnlimited,
     /// An upload or download is longer than a stream can be.
     #[error("{what} of {bytes} bytes does not fit on a stream: the most is {max}")]
     TooLong {
@@ -135,6 +144,7 @@ impl PerfPlan {
             grace: Duration::from_secs(1),
             max_handshakes: 64,
             handshakes: false,
+            early_data: false,
             verify: false,
         }
     }
@@ -167,6 +177,12 @@ impl PerfPlan {
             Some(_) if self.handshakes => return Err(PlanError::RateOfHandshakes),
             _ => {}
         }
+        if self.early_data && !self.handshakes {
+            return Err(PlanError::EarlyWithoutHandshakes);
+        }
+        if self.early_data && self.download == UNLIMITED {
+            return Err(PlanError::EarlyUnlimited);
+        }
         let max = varint::MAX - SIZE_LEN as u64;
         let sizes = [("an upload", self.upload), ("a download", self.download)];
         match sizes.into_iter().find(|(_, n)| *n > max && *n != UNLIMITED) {
@@ -176,9 +192,13 @@ impl PerfPlan {
         }
     }
 
-    /// The maximum number of requests in flight.
+    /// The maximum number of requests in flight, of which handshakes alone have none.
     pub fn in_flight(&self) -> u64 {
-        let slots = u64::from(self.connections) * u64::from(self.streams);
+        let streams = match (self.handshakes, self.early_data) {
+            (true, early) => u32::from(early),
+            (false, _) => self.streams,
+        };
+        let slots = u64::from(self.connections) * u64::from(streams);
         if self.warmup.is_zero() { slots.min(self.requests.unwrap_or(u64::MAX)) } else { slots }
     }
 
@@ -249,7 +269,9 @@ mod tests {
     fn what_makes_no_sense_is_said() {
         assert_eq!(plan().check(), Ok(()));
         type Break = fn(&mut PerfPlan);
-        let broken: [(Break, PlanError); 12] = [
+        let broken: [(Break, PlanError); 14] = [
+            (|p| p.early_data = true, PlanError::EarlyWithoutHandshakes),
+            (|p| (p.early_data, p.handshakes, p.download) = (true, true, UNLIMITED), PlanError::EarlyUnlimited),
             (|p| p.requests = None, PlanError::Endless),
             (|p| p.download = UNLIMITED, PlanError::UnlimitedWithoutDuration),
             (|p| p.connections = 0, PlanError::Zero("connections")),

@@ -58,6 +58,9 @@ fn values(results: &PerfResults, counter: impl Fn(&str) -> u64) -> Values {
         ("download_gbps", Measure(down / 1e9)),
         ("handshakes", Count(results.handshakes)),
         ("handshakes_per_second", Measure(results.handshake_rate())),
+        ("handshakes_resumed", Count(counter("quic_handshakes_resumed"))),
+        ("early_data_accepted", Count(counter("quic_early_data_accepted"))),
+        ("early_data_rejected", Count(counter("quic_early_data_rejected"))),
         ("bytes_copied", Count(counter("quic_bytes_copied"))),
         ("sent_packets_lost", Count(counter("quic_lost_packets"))),
     ]

@@ -23,6 +23,7 @@ impl PerfClient {
     pub(super) fn connect_again(&mut self, cx: &mut Context<'_>) {
         let now = cx.now();
         while self.handshaking < self.plan.connections
+            && self.in_flight < u64::from(self.plan.connections)
             && let Some(due) = self.schedule.as_ref().and_then(|schedule| schedule.next(now))
             && self.connect(cx, due)
         {
@@ -54,6 +55,9 @@ impl PerfClient {
                 self.links.insert(id, Link::new(due));
                 self.handshaking += 1;
                 self.results.connections += 1;
+                if self.plan.early_data {
+                    self.start_early(cx, id, due);
+                }
                 return true;
             }
             // Connections being closed make room soon.
@@ -98,13 +102,14 @@ impl PerfClient {
                 }
                 self.handshaking -= 1;
                 link.stage = Stage::Ready;
-                if self.plan.handshakes
-                    && let Some(conn) = cx.conn(id)
-                {
-                    self.leaving.push_back((id, conn.stats().tx_packets));
+                link.sent = cx.conn(id).map_or(0, |conn| conn.stats().tx_packets);
+                if self.plan.handshakes && link.is_idle() {
+                    self.leaving.push_back((id, link.sent));
                 }
             }
         }
         self.links.insert(id, link);
+        // Without 0-RTT, a request has waited for the server's stream limit.
+        self.start_queued(cx, id);
     }
 }

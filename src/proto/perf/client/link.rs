@@ -22,6 +22,8 @@ pub(super) struct Link {
     pub(super) stage: Stage,
     /// When it was due to start.
     pub(super) due: Instant,
+    /// The number of packets sent when the handshake was completed, before the last of it.
+    pub(super) sent: u64,
     pub(super) requests: IdMap<StreamId, Request>,
     /// Requests that wait for the server to allow another stream, by their due times.
     pub(super) queued: VecDeque<Instant>,
@@ -36,6 +38,7 @@ impl Link {
         Self {
             stage: Stage::Handshake,
             due,
+            sent: 0,
             requests: IdMap::default(),
             queued: VecDeque::new(),
             listed: false,
@@ -46,6 +49,11 @@ impl Link {
     /// Returns whether it can take another request, with a limit of `streams`.
     pub(super) fn has_room(&self, streams: u32) -> bool {
         self.stage == Stage::Ready && self.requests.len() + self.queued.len() < streams as usize
+    }
+
+    /// Returns whether it has no requests.
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.is_empty() && self.queued.is_empty()
     }
 
     /// The due times of its requests.

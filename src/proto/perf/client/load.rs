@@ -49,6 +49,14 @@ impl PerfClient {
         self.results.max_waiting = self.results.max_waiting.max(waiting);
     }
 
+    /// Starts the only request of a new connection: as 0-RTT data, or as soon as there are streams.
+    pub(super) fn start_early(&mut self, cx: &mut Context<'_>, id: ConnId, due: Instant) {
+        self.in_flight += 1;
+        if self.start(cx, id, due) == Started::Over {
+            self.in_flight -= 1;
+        }
+    }
+
     /// Starts a request on a connection, or queues it there until a stream is available.
     fn start(&mut self, cx: &mut Context<'_>, id: ConnId, due: Instant) -> Started {
         let Some(mut conn) = cx.conn(id) else { return Started::Over };
@@ -196,12 +204,16 @@ impl PerfClient {
         }
     }
 
-    /// Removes a request; its connection can take another.
+    /// Removes a request; its connection can take another, or is closed if it was opened for this one.
     fn remove(&mut self, id: ConnId, stream: StreamId) -> Option<Request> {
         let link = self.links.get_mut(&id)?;
         let request = link.requests.remove(&stream)?;
         self.in_flight -= 1;
-        if !link.listed && link.has_room(self.plan.streams) {
+        if self.plan.handshakes {
+            if link.stage == Stage::Ready && link.is_idle() {
+                self.leaving.push_back((id, link.sent));
+            }
+        } else if !link.listed && link.has_room(self.plan.streams) {
             link.listed = true;
             self.ready.push_back(id);
         }
