@@ -163,7 +163,7 @@ impl Connection {
             self.note_idle(permit);
             return None;
         };
-        let pad = wants[0] && (self.side == Side::Client || !self.only_acks(SpaceId::Initial));
+        let pad = !self.confirmed && self.is_padded(wants);
         if max < if pad { usize::from(MIN_MTU) } else { COALESCE_ROOM } {
             return None;
         }
@@ -226,6 +226,13 @@ impl Connection {
             return None;
         }
         self.streams.next_send(self.send_credit.available())
+    }
+
+    /// Whether a datagram with packets of the spaces that want to send is padded to the least MTU: those with Initial
+    /// packets of a client, or with ack-eliciting ones of a server (RFC 9000 §14.1).
+    #[cold]
+    fn is_padded(&self, wants: [bool; 3]) -> bool {
+        wants[0] && (self.side == Side::Client || !self.only_acks(SpaceId::Initial))
     }
 
     fn only_acks(&self, space: SpaceId) -> bool {
