@@ -202,7 +202,7 @@ impl Connection {
         });
         datagrams.stats.received += 1;
         cx.stats.dgram_frames_received += 1;
-        if let Some(why) = placed.dropped {
+        for why in placed.dropped {
             datagrams.stats.dropped += 1;
             cx.stats.drop(why);
         }

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use arrayvec::ArrayVec;
+
 use crate::mem::PinnedBuf;
 use crate::quic::config::{DatagramConfig, DropPolicy};
 use crate::quic::datagram::ReceivedDatagram;
@@ -10,21 +12,28 @@ use crate::quic::memory::{Lender, Want};
 use crate::quic::stats::DropReason;
 
 /// What became of a received datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Placed {
     /// Whether it was kept.
     pub(crate) kept: bool,
-    /// Why it, or an older one, was dropped.
-    pub(crate) dropped: Option<DropReason>,
+    /// Why an older one was dropped, and why it was.
+    pub(crate) dropped: ArrayVec<DropReason, 2>,
 }
 
 impl Placed {
     fn kept() -> Self {
-        Self { kept: true, dropped: None }
+        Self { kept: true, dropped: ArrayVec::new() }
     }
 
     fn dropped(why: DropReason) -> Self {
-        Self { kept: false, dropped: Some(why) }
+        Self::kept().refused(why)
+    }
+
+    /// It is not kept after all.
+    fn refused(mut self, why: DropReason) -> Self {
+        self.kept = false;
+        self.dropped.push(why);
+        self
     }
 }
 
@@ -76,8 +85,9 @@ impl Receiver {
             let found = match self.free.front() {
                 Some(buf) if buf.len() >= len => self.free.pop_front(),
                 None if config.receive_drop == DropPolicy::Oldest => {
-                    placed.dropped = Some(DropReason::DatagramNoBuffer);
-                    self.filled.pop_front_if(|(buf, _)| buf.len() >= len).map(|(buf, _)| buf)
+                    let oldest = self.filled.pop_front_if(|(buf, _)| buf.len() >= len);
+                    placed.dropped.extend(oldest.is_some().then_some(DropReason::DatagramNoBuffer));
+                    oldest.map(|(buf, _)| buf)
                 }
                 _ => None,
             };
@@ -86,18 +96,18 @@ impl Receiver {
             self.filled.push_back((buf, len));
         } else {
             if self.pooled.len() >= config.receive_queue {
-                placed.dropped = Some(DropReason::DatagramOverflow);
-                match config.receive_drop {
-                    DropPolicy::Oldest => drop(self.pooled.pop_front()),
-                    DropPolicy::Newest => return Placed::dropped(DropReason::DatagramOverflow),
+                let oldest = self.pooled.pop_front_if(|_| config.receive_drop == DropPolicy::Oldest);
+                if oldest.is_none() {
+                    return Placed::dropped(DropReason::DatagramOverflow);
                 }
+                placed.dropped.push(DropReason::DatagramOverflow);
             }
             let lent = match len {
                 0 => Ok(PinnedBuf::unpinned(0)),
                 // The application can take it at once, like the next bytes in order of a stream.
                 len => lender.lend(Want { least: len, most: len, in_order: true }),
             };
-            let Ok(mut buf) = lent else { return Placed::dropped(DropReason::DatagramNoBuffer) };
+            let Ok(mut buf) = lent else { return placed.refused(DropReason::DatagramNoBuffer) };
             buf.truncate(len);
             fill(&mut buf);
             self.pooled.push_back(buf);
@@ -180,7 +190,7 @@ impl Receiver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mem::BufPool;
+    use crate::mem::{BufPool, Hugepages, PoolConfig};
 
     fn config(receive_drop: DropPolicy) -> DatagramConfig {
         DatagramConfig { receive_queue: 3, receive_drop, low_water: 2, ..DatagramConfig::default() }
@@ -233,10 +243,11 @@ mod tests {
         for n in 1..=2 {
             assert_eq!(put(&mut r, &config, &pool, n, 5), Placed::kept());
         }
-        let replaced = Placed { kept: true, dropped: Some(DropReason::DatagramNoBuffer) };
+        let replaced = Placed { kept: true, dropped: ArrayVec::from_iter([DropReason::DatagramNoBuffer]) };
         assert_eq!(put(&mut r, &config, &pool, 3, 6), replaced);
         assert_eq!(told(&mut r, &config).0, [(2, 5), (3, 6)]);
-        assert!(!put(&mut r, &config, &pool, 4, 6).kept, "there is no buffer at all");
+        let refused = put(&mut r, &config, &pool, 4, 6);
+        assert_eq!(refused, Placed::dropped(DropReason::DatagramNoBuffer), "there is no buffer at all");
         let mut back = 0;
         r.provide(PinnedBuf::unpinned(1));
         r.release(|event| back += usize::from(matches!(event, Event::DatagramBuffer { received: None, .. })));
@@ -251,7 +262,7 @@ mod tests {
             for n in 1..=5 {
                 let placed = put(&mut r, &config, &pool, n, usize::from(n) - 1);
                 assert_eq!(placed.kept, n <= 3 || policy == DropPolicy::Oldest);
-                assert_eq!(placed.dropped.is_some(), n > 3);
+                assert_eq!(!placed.dropped.is_empty(), n > 3);
             }
             assert_eq!(told(&mut r, &config), (vec![], vec![], 1), "they are reported once");
             put(&mut r, &config, &pool, 9, 9);
@@ -264,6 +275,21 @@ mod tests {
             put(&mut r, &config, &pool, 3, 3);
             assert_eq!(told(&mut r, &config).2, 1);
         }
+    }
+
+    /// The oldest has given way already when it turns out that there is no memory.
+    #[test]
+    fn every_datagram_that_is_dropped_is_counted() {
+        let (pool, config, mut r) = (BufPool::heap(), config(DropPolicy::Oldest), Receiver::default());
+        for n in 1..=3 {
+            put(&mut r, &config, &pool, n, 4);
+        }
+        let limits = PoolConfig { limit_bytes: 0, hugepages: Hugepages::Never, numa_node: None };
+        let none = BufPool::new(limits).unwrap();
+        let placed = r.place(4, 4, &config, &none, |_| panic!("there is no memory"));
+        assert!(!placed.kept);
+        assert_eq!(placed.dropped[..], [DropReason::DatagramOverflow, DropReason::DatagramNoBuffer]);
+        assert_eq!(std::iter::from_fn(|| r.take()).map(|d| d[0]).collect::<Vec<_>>(), [2, 3]);
     }
 
     #[test]
