@@ -78,7 +78,9 @@ fn seeds() {
 /// Seeds beyond [`SEEDS`] that once found faults.
 #[test]
 fn seeds_that_failed_once() {
-    for seed in [13_048, 27_473, 30_752, 33_645, 51_633, 64_213, 88_674, 90_578, 256_695] {
+    for seed in
+        [13_048, 27_473, 30_752, 33_645, 51_633, 64_213, 88_674, 90_578, 177_757, 256_695, 323_744, 326_864, 404_498]
+    {
         assert_eq!(play_one(seed), None);
     }
     // These had no changes of addresses, nor 0-RTT.

@@ -321,13 +321,17 @@ impl App {
     /// Whether an event ends a connection that its client has left for another: its first packet came twice, once damaged
     /// so that the server asked for another token.
     fn is_left_behind(&self, event: &Event) -> bool {
-        let over = matches!(event, Event::Closed { reason: CloseReason::IdleTimeout | CloseReason::HandshakeTimeout });
-        over && self.side == Side::Server && self.connected && self.plan.link.corrupt > 0
+        let over = matches!(
+            event,
+            Event::Closed { reason: CloseReason::IdleTimeout | CloseReason::HandshakeTimeout | CloseReason::Shutdown }
+        );
+        over && self.side == Side::Server && self.plan.link.corrupt > 0
     }
 
-    fn on_stranger(&self, endpoint: &mut Endpoint, id: ConnId, event: &Event) -> Result<(), Failure> {
+    fn on_stranger(&mut self, endpoint: &mut Endpoint, id: ConnId, event: &Event) -> Result<(), Failure> {
         match event {
             Event::Connected { .. } => {
+                self.datagrams.astray = true;
                 if let Some(mut conn) = endpoint.conn(id) {
                     conn.close(3, "the end");
                 }

@@ -39,6 +39,8 @@ pub struct Datagrams {
     fates: BTreeMap<DatagramId, Fate>,
     came: BTreeSet<u32>,
     posted: HashSet<usize>,
+    /// Whether some may have come by a connection of which the application wants to know nothing.
+    pub astray: bool,
     /// Datagrams that are kept until the next turn.
     pub kept: Vec<ReceivedDatagram>,
 }
@@ -68,6 +70,7 @@ impl Datagrams {
             fates: BTreeMap::new(),
             came: BTreeSet::new(),
             posted: HashSet::new(),
+            astray: false,
             kept: Vec::new(),
         }
     }

@@ -136,23 +136,30 @@ impl Connection {
     }
 
     /// The peer's ID to use on a path from `local`, on which the peer uses the ID `used` of ours. A NAT changes the address
-    /// but not the ID (RFC 9000 §9.5); from another address of ours, no ID is used again.
+    /// of a path but not its ID (RFC 9000 §9.5); from another address of ours, no ID is used again.
     fn id_for(&mut self, local: SocketAddr, used: Option<u16>) -> Option<u64> {
-        let rebound = used == Some(self.path.peer_uses) && local == self.path.local;
-        if rebound { Some(self.remote_cids.current_seq()) } else { self.remote_cids.take_unused() }
+        let is_same = |path: &Path| Some(path.peer_uses) == used && path.local == local;
+        if is_same(&self.path) {
+            return Some(self.remote_cids.current_seq());
+        }
+        let others = self.paths.iter().flat_map(|paths| paths.others()).filter(|other| is_same(&other.path));
+        others.filter_map(|other| other.cid).next().or_else(|| self.remote_cids.take_unused())
     }
 
     /// The newest packet has come by the path `index`, to the ID `used` of ours. If the peer used another one there before,
     /// it comes from another of its paths, and what is sent there has another ID, too (RFC 9000 §9.5).
     fn on_peer_uses(&mut self, index: usize, used: u16) {
         let Some(other) = self.paths.as_mut().and_then(|paths| paths.other(index)) else { return };
-        if std::mem::replace(&mut other.path.peer_uses, used) == used {
+        let same = std::mem::replace(&mut other.path.peer_uses, used) == used;
+        let former = other.cid.take_if(|_| !same);
+        if other.cid.is_some() {
             return;
         }
         let local = other.path.local;
         let cid = self.id_for(local, Some(used));
-        let Some(other) = self.paths_mut().other(index) else { return };
-        let former = std::mem::replace(&mut other.cid, cid);
+        if let Some(other) = self.paths_mut().other(index) {
+            other.cid = cid;
+        }
         self.release_id(former);
     }
 
