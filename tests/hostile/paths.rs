@@ -312,6 +312,50 @@ fn a_new_path_has_a_new_id_in_both_directions() {
     assert!(peer.retired.contains(&0), "{:?}", peer.retired);
 }
 
+/// A client with one ID for another path, which it has not used yet: its own two for the server.
+fn with_two_ids() -> (Host, Peer, [ConnectionId; 2]) {
+    let (mut host, mut peer) = against_server(small());
+    let cid = ConnectionId::new(&[1; 8]).unwrap();
+    let frame = Frame::NewConnectionId { seq: 1, retire_prior_to: 0, cid, reset_token: [1; 16] };
+    say(&mut host, &mut peer, client_addr(), &frames(&[frame]));
+    let ids = [peer.remote_cid, peer.issued[0].1];
+    (host, peer, ids)
+}
+
+/// Whether each datagram that the peer has heard of went to its second ID.
+fn to_second<'a>(heard: &'a [Heard], peer: &'a Peer) -> impl Iterator<Item = (SocketAddr, bool)> + 'a {
+    heard.iter().zip(&peer.dcids).map(|((to, ..), dcid)| (*to, dcid.iter().all(|byte| *byte == 1)))
+}
+
+/// RFC 9000 §9.5: which ID a path has depends on the ID that the client uses on it, and not on its address, which NATs and
+/// attackers change.
+#[test]
+fn an_address_that_belongs_to_another_path_by_now_has_the_id_of_that() {
+    let (mut host, mut peer, [_, second]) = with_two_ids();
+    // A probe comes by another address of the first path, and the client moves.
+    say(&mut host, &mut peer, port(1), &frames(&[Frame::PathChallenge([9; 8])]));
+    peer.remote_cid = second;
+    follow(&mut host, &mut peer, self::host(1));
+    peer.dcids.clear();
+    let long = [ping(), vec![0; 500]].concat();
+    let heard = [(); 2].map(|()| say(&mut host, &mut peer, port(1), &long)).concat();
+    assert!(heard.iter().any(|(to, ..)| *to == port(1)), "{heard:?}");
+    assert!(to_second(&heard, &peer).all(|(_, second)| second), "{heard:?} {:?}", peer.dcids);
+}
+
+#[test]
+fn a_path_that_a_nat_has_rebound_while_it_was_not_in_use_needs_no_other_id() {
+    let (mut host, mut peer, [first, second]) = with_two_ids();
+    peer.remote_cid = second;
+    follow(&mut host, &mut peer, self::host(1));
+    peer.remote_cid = first;
+    peer.dcids.clear();
+    let heard = say(&mut host, &mut peer, port(2), &ping());
+    assert_eq!(remote(&mut host), port(2));
+    assert!(challenge(&heard, port(2)).is_some());
+    assert!(to_second(&heard, &peer).all(|(to, second)| second == (to == self::host(1))), "{heard:?} {:?}", peer.dcids);
+}
+
 /// RFC 9000 §9.4: what was learned of a path is kept if only the port changes, and not for another host.
 #[test]
 fn another_host_is_another_path() {
