@@ -211,6 +211,9 @@ pub struct EndpointStats {
     pub paths_validated: u64,
     /// Paths that were not: their challenges were not answered in time.
     pub paths_failed: u64,
+    /// Packets of peers that had moved to a path for which they had provided no connection ID, so that they were not
+    /// followed (RFC 9000 §9.5).
+    pub moves_without_id: u64,
     /// Drops by reason, indexed by [`DropReason`].
     pub drops: [u64; DropReason::ALL.len()],
     /// Received STREAM and DATAGRAM bytes by kind of placement.
@@ -261,6 +264,7 @@ impl EndpointStats {
             ("quic_path_responses", self.path_responses),
             ("quic_paths_validated", self.paths_validated),
             ("quic_paths_failed", self.paths_failed),
+            ("quic_moves_without_id", self.moves_without_id),
             ("quic_bytes_direct", self.placement.direct),
             ("quic_bytes_staged", self.placement.staged),
             ("quic_bytes_copied", self.placement.copied),

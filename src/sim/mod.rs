@@ -342,6 +342,8 @@ impl World {
 
     /// Lets one host do everything that it can do now.
     fn settle(&mut self, index: usize) -> Result<(), Failure> {
+        // A client may move so often that its server, whose own packets to it are lost, has no ID of it left.
+        let unfollowed = self.stats(1).moves_without_id > 0;
         let host = &mut self.hosts[index];
         host.app.kept.clear();
         host.app.datagrams.kept.clear();
@@ -372,6 +374,7 @@ impl World {
                     let silent = matches!(host.app.closed, Some(CloseReason::IdleTimeout)) && host.app.connected;
                     let excused = self.network.cut
                         || self.ended
+                        || unfollowed
                         || self.lost_in_a_row.iter().any(|row| *row >= MIN_LOST_IN_A_ROW);
                     if silent && !excused {
                         let lost = self.lost_in_a_row;

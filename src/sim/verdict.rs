@@ -124,6 +124,8 @@ impl World {
             CloseReason::StatelessReset if self.ended && self.plan.link.outage.is_some() => true,
             // A side that hears nothing any more, as its peer's address has changed, gives up first.
             CloseReason::StatelessReset if self.addresses.rebindings > 0 => true,
+            // The server closed just when an attacker had made it believe that its client was elsewhere.
+            CloseReason::StatelessReset if self.ended && self.plan.spoof > 0 => true,
             // A key update at rest comes when only this side has not timed out yet.
             CloseReason::StatelessReset if self.ended && self.plan.key_whims != [0; 2] => {
                 let peer = &self.app(host.side.peer()).closed;

@@ -126,6 +126,13 @@ impl RemoteCids {
         Some(next.seq)
     }
 
+    /// The same, for a path that need not come into use: the last one is left for one that does, unless there is only one.
+    pub(crate) fn take_spare(&mut self) -> Option<u64> {
+        let unused = self.known.iter().filter(|known| !known.used).count();
+        let enough = unused > 1 || self.known.len() <= 2 || self.current().is_empty();
+        if enough { self.take_unused() } else { None }
+    }
+
     /// Uses the ID `seq` on the path in use, which is another one from now on. Nothing changes if the ID is retired.
     pub(crate) fn make_current(&mut self, seq: u64) {
         if let Some(at) = self.known.iter().position(|known| known.seq == seq) {
@@ -417,6 +424,17 @@ mod tests {
         r.insert(4, 3, id(4), [4; 16]).unwrap();
         assert_eq!(r.current_seq(), 3);
         assert_eq!((r.take_unused(), r.take_unused()), (Some(4), None));
+    }
+
+    #[test]
+    fn probes_leave_the_last_id_to_a_path_that_is_used() {
+        let mut r = RemoteCids::new(id(0));
+        r.insert(1, 0, id(1), [1; 16]).unwrap();
+        assert_eq!((r.take_spare(), r.take_spare()), (Some(1), None), "the peer never gives more than one");
+        r.insert(2, 0, id(2), [2; 16]).unwrap();
+        assert_eq!(r.take_spare(), None);
+        r.insert(3, 0, id(3), [3; 16]).unwrap();
+        assert_eq!((r.take_spare(), r.take_spare(), r.take_unused()), (Some(2), None, Some(3)));
     }
 
     #[test]

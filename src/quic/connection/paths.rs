@@ -72,7 +72,7 @@ impl Connection {
             self.path.on_received(len);
             Place::Active
         } else {
-            let Some(index) = self.other_at(meta).or_else(|| self.add_probed(cx, meta, used)) else {
+            let Some(index) = self.other_at(meta).or_else(|| self.add_probed(cx, meta, used, moved)) else {
                 cx.stats.drop(DropReason::WrongPath);
                 return;
             };
@@ -80,7 +80,7 @@ impl Connection {
                 other.path.on_received(len);
             }
             if let Some(used) = used.filter(|_| self.side == Side::Server && self.highest() > highest) {
-                self.on_peer_uses(index, used);
+                self.on_peer_uses(index, used, moved);
             }
             Place::Other(index)
         };
@@ -123,10 +123,10 @@ impl Connection {
     }
 
     /// Adds a path that the peer uses or probes, with the ID `used` of ours.
-    fn add_probed(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, used: Option<u16>) -> Option<usize> {
+    fn add_probed(&mut self, cx: &mut Cx<'_>, meta: &RxMeta, used: Option<u16>, moved: bool) -> Option<usize> {
         let mut path = self.new_path(meta, false);
         path.peer_uses = used.unwrap_or_default();
-        let cid = self.id_for(meta.local, used);
+        let cid = self.id_for(meta.local, used, moved);
         tracing::debug!(conn = %self.id, local = %meta.local, remote = %meta.remote, ?cid, "packet by another path");
         let (index, gone) = self.paths_mut().add(Other::new(path, cid, Role::Probed));
         self.forget(gone);
@@ -136,19 +136,23 @@ impl Connection {
     }
 
     /// The peer's ID to use on a path from `local`, on which the peer uses the ID `used` of ours. A NAT changes the address
-    /// of a path but not its ID (RFC 9000 §9.5); from another address of ours, no ID is used again.
-    fn id_for(&mut self, local: SocketAddr, used: Option<u16>) -> Option<u64> {
+    /// of a path but not its ID (RFC 9000 §9.5); from another address of ours, no ID is used again. `moved` is whether the
+    /// peer uses the path, and does not only probe it.
+    fn id_for(&mut self, local: SocketAddr, used: Option<u16>, moved: bool) -> Option<u64> {
         let is_same = |path: &Path| Some(path.peer_uses) == used && path.local == local;
         if is_same(&self.path) {
             return Some(self.remote_cids.current_seq());
         }
         let others = self.paths.iter().flat_map(|paths| paths.others()).filter(|other| is_same(&other.path));
-        others.filter_map(|other| other.cid).next().or_else(|| self.remote_cids.take_unused())
+        if let Some(cid) = others.filter_map(|other| other.cid).next() {
+            return Some(cid);
+        }
+        if moved { self.remote_cids.take_unused() } else { self.remote_cids.take_spare() }
     }
 
     /// The newest packet has come by the path `index`, to the ID `used` of ours. If the peer used another one there before,
     /// it comes from another of its paths, and what is sent there has another ID, too (RFC 9000 §9.5).
-    fn on_peer_uses(&mut self, index: usize, used: u16) {
+    fn on_peer_uses(&mut self, index: usize, used: u16, moved: bool) {
         let Some(other) = self.paths.as_mut().and_then(|paths| paths.other(index)) else { return };
         let same = std::mem::replace(&mut other.path.peer_uses, used) == used;
         let former = other.cid.take_if(|_| !same);
@@ -156,7 +160,7 @@ impl Connection {
             return;
         }
         let local = other.path.local;
-        let cid = self.id_for(local, Some(used));
+        let cid = self.id_for(local, Some(used), moved);
         if let Some(other) = self.paths_mut().other(index) {
             other.cid = cid;
         }
@@ -191,6 +195,7 @@ impl Connection {
     fn follow(&mut self, cx: &mut Cx<'_>, index: usize, moved: bool) {
         let Some(other) = self.paths.as_ref().and_then(|paths| paths.others().get(index)) else { return };
         let (valid, same_local) = (other.valid, other.path.local == self.path.local);
+        let without_id = other.cid.is_none();
         if !valid {
             let validation = self.new_validation(cx.now, other.path.has_hosts_of(&self.path));
             self.paths_mut().validate(Place::Other(index), || validation);
@@ -198,6 +203,8 @@ impl Connection {
         if !moved {
             return;
         }
+        // A peer that has provided too few IDs cannot be followed (RFC 9000 §9.5).
+        cx.stats.moves_without_id += u64::from(without_id);
         if same_local {
             self.move_to(cx, index);
         } else if self.config.preferred_address.contains(self.path.local) {
@@ -264,10 +271,17 @@ impl Connection {
         }
     }
 
+    /// The original address of a server that this client has left for the preferred one.
+    fn original_address(&self) -> Option<SocketAddr> {
+        let first = self.first_remote();
+        (self.side == Side::Client && self.path.remote != first).then_some(first)
+    }
+
     /// The path in use is another one than before, and valid.
     fn on_moved(&mut self, now: Instant) {
         self.path.mtu.arrive(now);
-        self.paths_mut().keep_from(now);
+        let original = self.original_address();
+        self.paths_mut().keep_from(now, original);
         let (local, remote) = (self.path.local, self.path.remote);
         self.moves = self.moves.saturating_add(1);
         if self.side == Side::Client {
@@ -349,7 +363,8 @@ impl Connection {
         let (local, remote) = (other.path.local, other.path.remote);
         let (go, ours) = (other.go, other.role == Role::Probing);
         if settled {
-            paths.keep_from(cx.now);
+            let original = self.original_address();
+            self.paths_mut().keep_from(cx.now, original);
         }
         if ours {
             self.event(Event::PathValidated { local, remote });
@@ -445,7 +460,7 @@ impl Connection {
             let lost = other.cid.is_none_or(|cid| self.remote_cids.get(cid).is_none());
             let shared = current && other.path.local != self.path.local && !self.remote_cids.current().is_empty();
             if lost || shared {
-                other.cid = self.remote_cids.take_unused();
+                other.cid = self.remote_cids.take_spare();
             }
         }
         self.path_work = true;

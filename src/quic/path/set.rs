@@ -229,9 +229,12 @@ impl Paths {
         displaced
     }
 
-    /// From now on, the time counts for which validated paths that are not in use are remembered.
-    pub(crate) fn keep_from(&mut self, now: Instant) {
-        for other in self.others.iter_mut().filter(|other| other.valid && other.until == Instant::MAX) {
+    /// From now on, the time counts for which validated paths that are not in use are remembered. Those to `original` are
+    /// kept longer: a server sends from its original address until it has validated its client at the preferred one (RFC
+    /// 9000 §9.6.2).
+    pub(crate) fn keep_from(&mut self, now: Instant, original: Option<SocketAddr>) {
+        let others = self.others.iter_mut().filter(|other| other.valid && other.until == Instant::MAX);
+        for other in others.filter(|other| Some(other.path.remote) != original) {
             other.until = now + KEEP;
         }
     }
@@ -483,7 +486,9 @@ mod tests {
         paths.validate(Place::Active, validation);
         assert_eq!(paths.on_timeout(at(600)), Some(Ended::Validation(Place::Active)));
         assert_eq!(paths.deadline(), None, "what to return to is not forgotten");
-        paths.keep_from(at(600));
+        paths.keep_from(at(600), Some(addr(0)));
+        assert_eq!(paths.deadline(), None, "a server may go on sending from its original address");
+        paths.keep_from(at(600), Some(addr(9)));
         assert_eq!(paths.deadline(), Some(at(600) + KEEP));
         assert_eq!(paths.on_timeout(at(600) + KEEP), Some(Ended::Time(0)));
         assert!(paths.remove(0).is_some() && paths.remove(0).is_none() && paths.is_idle());
