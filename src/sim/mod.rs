@@ -378,7 +378,8 @@ impl World {
                         || self.lost_in_a_row.iter().any(|row| *row >= MIN_LOST_IN_A_ROW);
                     if silent && !excused {
                         let lost = self.lost_in_a_row;
-                        return Err(format!("{:?} timed out, and {lost:?} were lost in a row", host.side));
+                        let what = host.app.unfinished();
+                        return Err(format!("{:?} timed out, and {lost:?} were lost in a row; {what}", host.side));
                     }
                 }
                 loop {

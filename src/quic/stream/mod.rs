@@ -655,7 +655,8 @@ impl Streams {
     /// Marks streams that wait for stream credit to report that again. False if there are none. Looks at all streams.
     pub(crate) fn repeat_blocked(&mut self) -> bool {
         let mut ids = Vec::new();
-        for (id, slot) in &self.map {
+        let withheld = self.withheld.as_deref();
+        for (id, slot) in self.map.iter().filter(|(id, _)| !withheld.is_some_and(|ids| ids.contains(id))) {
             let send = self.slab[*slot as usize].as_mut().and_then(|stream| stream.send.as_mut());
             if let Some(send) = send.filter(|send| send.is_blocked()) {
                 send.credit.blocked_lost();

@@ -160,4 +160,16 @@ mod tests {
         assert_eq!(send(&mut streams), Some((ids[2], 0..4, false)));
         assert!(streams.withheld.is_none() && streams.open(Dir::Bidi).is_some());
     }
+
+    /// Who asks for more credit for them would be silent: nothing is sent of a stream beyond the limit.
+    #[test]
+    fn streams_that_wait_for_a_higher_limit_do_not_report_that_they_are_blocked() {
+        let mut streams = streams(1);
+        let id = streams.open(Dir::Bidi).unwrap();
+        write(&mut streams, id);
+        streams.restart(Windows { bidi_remote: 0, ..WINDOWS }, 0, 0);
+        assert_eq!((streams.repeat_blocked(), streams.front_control()), (false, None));
+        streams.raise_limit(Dir::Bidi, 1);
+        assert_eq!((streams.repeat_blocked(), streams.front_control()), (true, Some(id)));
+    }
 }
