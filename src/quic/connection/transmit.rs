@@ -153,6 +153,9 @@ impl Connection {
         self.next_stream();
         let permit = self.recovery.permit(cx.now, mtu as u16);
         let blocked = permit != Permit::Send;
+        if permit == Permit::Congested && !self.confirmed {
+            self.send_handshake_anyway();
+        }
         let wants = if self.confirmed {
             // The other spaces are gone (RFC 9001 §4.9).
             [false, false, self.wants(cx, SpaceId::Data, blocked)]
@@ -226,6 +229,19 @@ impl Connection {
             return None;
         }
         self.streams.next_send(self.send_credit.available())
+    }
+
+    /// Lets a packet with handshake data go although the window is full, if none of its space is in flight. The window is
+    /// full of 0-RTT or 1-RTT packets then, which may be lost or unreadable until the handshake goes on: nothing else would
+    /// be acknowledged, and no probe timeout runs for them (RFC 9002 §6.2.1).
+    #[cold]
+    fn send_handshake_anyway(&mut self) {
+        for id in [SpaceId::Initial, SpaceId::Handshake] {
+            if self.spaces[id.index()].crypto_tx.has_pending() && !self.recovery.is_eliciting_in_flight(id) {
+                let probes = &mut self.space(id).probes;
+                *probes = 1.max(*probes);
+            }
+        }
     }
 
     /// Whether a datagram with packets of the spaces that want to send is padded to the least MTU: those with Initial
