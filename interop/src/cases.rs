@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gannet::sim::forwarder::{ForwarderConfig, Outage, Rebinding, Shape};
+use gannet::sim::forwarder::{ForwarderConfig, Outage, PER_MILLE, Rebinding, Shape};
 
 use crate::decode::{self, Decoded};
 use crate::error::Result;
@@ -280,7 +280,7 @@ pub fn all() -> Vec<Case> {
             about: "a tenth of all packets is marked \"congestion experienced\" on the way",
             testcase: "ecn",
             files: || sizes(&[1 << 20]),
-            link: || both(Shape { marks: 100, ..simple() }),
+            link: || both(Shape { marks: 100 * PER_MILLE, ..simple() }),
             check: |e| {
                 ensure!(e.view.stats.to_client.marked > 0, "no packet of the server was marked");
                 ensure!(e.decoded()?.client.count(decode::ACK_ECN) > 0, "the client does not report marks");
@@ -318,7 +318,7 @@ pub fn all() -> Vec<Case> {
             about: "five connections, with 30 % of loss",
             testcase: "multiconnect",
             files: || sizes(&[1024; 5]),
-            link: || both(Shape { loss: 300, loss_run: 3, ..simple() }),
+            link: || both(Shape { loss: 300 * PER_MILLE, loss_run: 3, ..simple() }),
             connections: 5,
             ..BASE
         },
@@ -327,7 +327,7 @@ pub fn all() -> Vec<Case> {
             about: "five connections, with 30 % of the datagrams damaged",
             testcase: "multiconnect",
             files: || sizes(&[1024; 5]),
-            link: || both(Shape { corrupt: 300, corrupt_run: 3, ..simple() }),
+            link: || both(Shape { corrupt: 300 * PER_MILLE, corrupt_run: 3, ..simple() }),
             connections: 5,
             ..BASE
         },
@@ -335,14 +335,14 @@ pub fn all() -> Vec<Case> {
             name: "transferloss",
             about: "2 % of loss",
             files: || sizes(&[2 << 20]),
-            link: || both(Shape { loss: 20, loss_run: 3, ..simple() }),
+            link: || both(Shape { loss: 20 * PER_MILLE, loss_run: 3, ..simple() }),
             ..BASE
         },
         Case {
             name: "transfercorruption",
             about: "2 % of the datagrams are damaged",
             files: || sizes(&[2 << 20]),
-            link: || both(Shape { corrupt: 20, corrupt_run: 3, ..simple() }),
+            link: || both(Shape { corrupt: 20 * PER_MILLE, corrupt_run: 3, ..simple() }),
             ..BASE
         },
         Case {
@@ -595,7 +595,15 @@ pub fn all() -> Vec<Case> {
             name: "reordering",
             about: "a tenth of the datagrams is held back, a twentieth arrives twice, the delay varies",
             files: || sizes(&[1 << 20]),
-            link: || both(Shape { reorder: 100, held: MS(20), duplicate: 50, jitter: MS(3), ..simple() }),
+            link: || {
+                both(Shape {
+                    reorder: 100 * PER_MILLE,
+                    held: MS(20),
+                    duplicate: 50 * PER_MILLE,
+                    jitter: MS(3),
+                    ..simple()
+                })
+            },
             ..BASE
         },
         Case {

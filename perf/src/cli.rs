@@ -54,12 +54,25 @@ pub struct RunArgs {
     /// The program to measure [default: the one next to this one].
     #[arg(long, value_name = "PROGRAM")]
     pub gannet: Option<PathBuf>,
-    /// With instruction counts: fail if they are more than 5 % above the recorded ones.
+    /// With icount: fail if counts are more than 5 % above the recorded ones. With wan: fail if a cell is more than 3 %
+    /// from the recorded one.
     #[arg(long)]
     pub check: bool,
-    /// With instruction counts: record them.
+    /// With icount and wan: record the figures.
     #[arg(long, conflicts_with = "check")]
     pub record: bool,
+    /// With wan: only scenarios whose names begin like this.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub scenario: Vec<String>,
+    /// With wan: only these stacks, such as gannet.cubic.
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub stack: Vec<String>,
+    /// With wan: the seed of everything random.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// File of the recorded table of wan.
+    #[arg(long, value_name = "FILE", default_value = "perf/wan.json")]
+    pub wan_table: PathBuf,
     /// File of recorded instruction counts.
     #[arg(long, value_name = "FILE", default_value = "perf/icount.json")]
     pub baseline: PathBuf,

@@ -18,6 +18,7 @@ mod process;
 mod run;
 mod stats;
 mod stop;
+mod wan;
 
 use std::process::ExitCode;
 

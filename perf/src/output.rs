@@ -61,7 +61,7 @@ pub fn print(run: &Run) {
     for (key, value) in fingerprint(run) {
         println!("{key}: {value}");
     }
-    println!("\n{}", goals::table(&run.sheet));
+    println!("\n{}", goals::table(&run.sheet.without("wan.")));
     println!("report: {}", run.out.join("report.html").display());
 }
 

@@ -33,6 +33,8 @@ pub enum Part {
     Floods,
     /// Instructions per packet.
     Icount,
+    /// Links of the Internet, in virtual time.
+    Wan,
     /// Bulk over raw sockets on a veth pair, MTU 1500 and 9000.
     #[value(name = "af_packet")]
     AfPacket,
@@ -45,7 +47,7 @@ pub enum Part {
 
 impl Part {
     /// All parts, in the order in which they run.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Placement,
         Self::Packets,
         Self::Bulk1500,
@@ -59,6 +61,7 @@ impl Part {
         Self::Cores,
         Self::Floods,
         Self::Icount,
+        Self::Wan,
         Self::AfPacket,
         Self::AfXdp,
         Self::Peers,

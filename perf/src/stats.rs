@@ -52,6 +52,13 @@ impl Sheet {
         self.0.iter().filter_map(|(key, samples)| Some((key.as_str(), Stat::of(samples)?)))
     }
 
+    /// The samples of all keys that do not begin with `prefix`: parts with a table of their own have them there.
+    #[must_use]
+    pub fn without(&self, prefix: &str) -> Self {
+        let rest = self.0.iter().filter(|(key, _)| !key.starts_with(prefix));
+        Self(rest.map(|(key, samples)| (key.clone(), samples.clone())).collect())
+    }
+
     /// One flat object: key to median, min and max.
     pub fn to_json(&self) -> Value {
         let all = self.stats().map(|(key, s)| {
@@ -78,6 +85,13 @@ mod tests {
         assert_eq!(Stat::of(&[9.0, 1.0, 4.0]), Some(Stat { median: 4.0, min: 1.0, max: 9.0 }));
         assert_eq!(Stat::of(&[4.0, 1.0, 9.0, 2.0]).unwrap().median, 3.0);
         assert_eq!(Stat::of(&[1.0, f64::INFINITY, 2.0]).unwrap().max, 2.0);
+    }
+
+    #[test]
+    fn keys_of_a_part_can_be_left_out() {
+        let mut sheet = Sheet::default();
+        ["wan.a", "want", "b"].iter().for_each(|key| sheet.add(*key, 1.0));
+        assert_eq!(sheet.without("wan.").stats().map(|(key, _)| key).collect::<Vec<_>>(), ["b", "want"]);
     }
 
     #[test]

@@ -64,3 +64,35 @@ fn cores_are_measured_or_the_missing_cpu_is_named() {
     }
     assert!(said.contains("the AEAD alone is"), "the kind of machine: {said}");
 }
+
+#[test]
+fn links_are_the_same_each_time_and_held_against_a_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let (table, json) = (dir.path().join("wan.json"), dir.path().join("x.json"));
+    let wan = |more: &[&str]| {
+        let names = ["--only", "wan", "--scenario", "short", "--wan-table", table.to_str().unwrap()];
+        run(&[&names[..], more].concat(), dir.path())
+    };
+    let missing = wan(&["--check"]);
+    assert!(!missing.status.success() && String::from_utf8_lossy(&missing.stderr).contains("--record"));
+    let first = wan(&["--record", "--json", json.to_str().unwrap()]);
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    let results: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    for stack in ["gannet.cubic", "gannet.newreno", "quinn.cubic", "quinn.bbr"] {
+        let fraction = &results[format!("wan.short_50m_20ms.{stack}.fraction")]["median"];
+        assert!(fraction.as_f64().is_some_and(|f| (0.5..1.0).contains(&f)), "{stack}: {results}");
+    }
+    let picture = std::fs::read_to_string(dir.path().join("wan-short_50m_20ms.svg")).unwrap();
+    assert!(picture.contains("gannet.newreno"));
+    let again = wan(&["--check"]);
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    // One that is worse than it was.
+    let text = std::fs::read_to_string(&table).unwrap();
+    let key = "\"wan.short_50m_20ms.gannet.cubic.fraction\": 0.";
+    std::fs::write(&table, text.replace(key, "\"wan.short_50m_20ms.gannet.cubic.fraction\": 1.")).unwrap();
+    let worse = wan(&["--check"]);
+    let said = String::from_utf8_lossy(&worse.stderr);
+    assert!(!worse.status.success() && said.contains("wan.short_50m_20ms.gannet.cubic.fraction"), "{said}");
+    let unknown = wan(&["--stack", "gannet.vegas"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("there are gannet.cubic"));
+}

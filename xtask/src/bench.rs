@@ -12,8 +12,8 @@ pub struct BenchArgs {
     /// Only these parts, for example `placement`; the same as --only
     #[arg(value_name = "PART")]
     pub parts: Vec<String>,
-    /// Only these parts: placement, packets, bulk_1500, bulk_9000, rr, rps, idle, stages, hps, conns, cores, icount,
-    /// af_packet, af_xdp, peers
+    /// Only these parts: placement, packets, bulk_1500, bulk_9000, rr, rps, idle, stages, hps, conns, cores, floods,
+    /// icount, wan, af_packet, af_xdp, peers
     #[arg(long, value_name = "PART,...", value_delimiter = ',')]
     pub only: Vec<String>,
     /// Shorter runs and fewer repeats: within 10 minutes once built
@@ -31,10 +31,20 @@ pub struct BenchArgs {
     /// Also build the heavy peers: s2n-quic and quiche
     #[arg(long)]
     pub peers: bool,
-    /// Fail if instruction counts are more than 5 % above those in perf/icount.json
+    /// With wan: only scenarios whose names begin like this, with a plot of each
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub scenario: Vec<String>,
+    /// With wan: only these stacks, such as gannet.cubic
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub stack: Vec<String>,
+    /// With wan: another seed than that of the recorded table
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Fail if instruction counts are more than 5 % above those in perf/icount.json, or cells of wan more than 3 % from
+    /// those in perf/wan.json
     #[arg(long)]
     pub check: bool,
-    /// Record instruction counts in perf/icount.json
+    /// Record instruction counts in perf/icount.json, and cells of wan in perf/wan.json
     #[arg(long, conflicts_with = "check")]
     pub record: bool,
     /// Install nothing
@@ -79,8 +89,14 @@ impl BenchArgs {
         }
         let flags = [("--quick", self.quick), ("--check", self.check), ("--record", self.record)];
         arguments.extend(flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag.to_owned()));
-        if let Some(repeats) = self.repeats {
-            arguments.extend(["--repeats".into(), repeats.to_string()]);
+        for (flag, names) in [("--scenario", &self.scenario), ("--stack", &self.stack)] {
+            if !names.is_empty() {
+                arguments.extend([flag.to_owned(), names.join(",")]);
+            }
+        }
+        let numbers = [("--seed", self.seed), ("--repeats", self.repeats.map(u64::from))];
+        for (flag, number) in numbers.into_iter().filter_map(|(flag, number)| Some((flag, number?))) {
+            arguments.extend([flag.to_owned(), number.to_string()]);
         }
         arguments
     }
@@ -89,6 +105,20 @@ impl BenchArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cells_of_wan_are_chosen() {
+        let args = BenchArgs {
+            only: vec!["wan".into()],
+            scenario: vec!["loss".into(), "late".into()],
+            stack: vec!["gannet.cubic".into()],
+            seed: Some(7),
+            check: true,
+            ..BenchArgs::default()
+        };
+        let line = args.arguments().join(" ");
+        assert_eq!(line, "run --only wan --check --scenario loss,late --stack gannet.cubic --seed 7");
+    }
 
     #[test]
     fn parts_may_be_named_either_way() {

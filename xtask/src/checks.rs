@@ -32,6 +32,7 @@ pub fn test(args: &TestArgs) -> Result<()> {
         steps.extend(ledger_step());
         steps.extend(nic_step(!args.no_setup)?);
         steps.extend(interop_step());
+        steps.push(wan_step());
     }
     run_all(steps)
 }
@@ -50,6 +51,7 @@ pub fn ci() -> Result<()> {
     steps.extend(nic_step(true)?);
     steps.extend(interop_step());
     steps.push(count_step());
+    steps.push(wan_step());
     run_all(steps)
 }
 
@@ -95,9 +97,18 @@ const NIC_TEST: [&str; 6] = [
 
 /// Fails if a packet takes 5 % more instructions than recorded in perf/icount.json.
 fn count_step() -> Step {
+    Step::cargo("instruction counts", &held("icount"))
+}
+
+/// Fails if goodput, or another figure, on one of a few links differs by 3 % from that recorded in perf/wan.json.
+fn wan_step() -> Step {
+    Step::cargo("links in virtual time", &held("wan"))
+}
+
+/// The arguments that hold a part of the benchmarks against its recorded figures.
+fn held(part: &'static str) -> Vec<&'static str> {
     let build = ["run", "--release", "--package", "gannet-perf", "--bin", "gannet-perf", "--"];
-    let count = ["run", "--only", "icount", "--quick", "--check"];
-    Step::cargo("instruction counts", &[&build[..], &count].concat())
+    [&build[..], &["run", "--only", part, "--quick", "--check"]].concat()
 }
 
 /// Combinations of features that users of the library choose; all and none are checked anyway.
@@ -223,12 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_checked_against_those_recorded() {
-        let line = process::line(&count_step().command);
-        assert!(
-            line.starts_with("cargo run --release") && line.ends_with("run --only icount --quick --check"),
-            "{line}"
-        );
+    fn figures_are_checked_against_those_recorded() {
+        for (step, part) in [(count_step(), "icount"), (wan_step(), "wan")] {
+            let line = process::line(&step.command);
+            let end = format!("run --only {part} --quick --check");
+            assert!(line.starts_with("cargo run --release") && line.ends_with(&end), "{line}");
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl Part {
             Self::Cores => cores::measure(run),
             Self::Floods => floods::measure(run),
             Self::Icount => icount::measure(run),
+            Self::Wan => crate::wan::measure(run),
             Self::AfPacket => {
                 veth::measure(run, "af-packet", "af_packet", 1500)?;
                 veth::measure(run, "af-packet", "af_packet_9000", 9000)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gannet::quic::tls::AnyCertificate;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CipherSuite, ClientConfig, ServerConfig};
 
 use crate::Failure;
@@ -21,6 +22,14 @@ fn provider() -> Arc<CryptoProvider> {
 /// If rustls rejects the settings.
 pub fn server() -> Result<ServerConfig, Failure> {
     let (certs, key) = identity();
+    server_with(certs, key)
+}
+
+/// The same with this identity.
+///
+/// # Errors
+/// If rustls rejects the settings.
+pub fn server_with(certs: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerConfig, Failure> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()

@@ -1,9 +1,10 @@
 //! One direction of a link: delay, rate, queue, loss, reordering, duplication, corruption, congestion marks, MTU.
 
-use std::ops::RangeInclusive;
-
 use arrayvec::ArrayVec;
 
+use super::codel::{Fate, Sojourn};
+use super::pipe::Pipe;
+use super::shape::{ALWAYS, Shape, ShapeStats};
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 
@@ -13,137 +14,13 @@ const NOT_ECT: u8 = 0;
 /// ECN codepoint "congestion experienced".
 const CE: u8 = 3;
 
-/// A time in which nothing gets through, which may recur.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outage {
-    /// Its start, counted from the start of the link.
-    pub from: Duration,
-    /// Its length.
-    pub length: Duration,
-    /// Time from one start to the next; zero if there is only one.
-    pub every: Duration,
-}
-
-impl Outage {
-    fn contains(&self, since: Duration) -> bool {
-        let Some(into) = since.checked_sub(self.from) else { return false };
-        let every = self.every.as_nanos();
-        let into = if every == 0 { into.as_nanos() } else { into.as_nanos() % every };
-        into < self.length.as_nanos()
-    }
-}
-
-/// What happens to datagrams in one direction. Probabilities are per mille.
-#[derive(Clone, Debug)]
-pub struct Shape {
-    /// Propagation delay.
-    pub delay: Duration,
-    /// Additional delay of up to this time for each datagram. The order is kept.
-    pub jitter: Duration,
-    /// Bits per second; 0 for no limit.
-    pub rate: u64,
-    /// Capacity of the queue before a link with a rate, in bytes of IP packets. Further packets are dropped.
-    pub queue: u64,
-    /// Probability of loss.
-    pub loss: u64,
-    /// Most datagrams that are lost in a row at random; 0 for no limit.
-    pub loss_run: u64,
-    /// Datagrams that are lost, counted from 1.
-    pub drops: Vec<RangeInclusive<u64>>,
-    /// `(period, count)`: of each `period` datagrams, the last `count` are lost.
-    pub bursts: Option<(u64, u64)>,
-    /// Times in which nothing gets through.
-    pub outages: Vec<Outage>,
-    /// Probability that one bit is flipped.
-    pub corrupt: u64,
-    /// Most datagrams that are corrupted in a row; 0 for no limit.
-    pub corrupt_run: u64,
-    /// Probability of a second copy.
-    pub duplicate: u64,
-    /// Probability that a datagram is held back by up to `held`, so that others overtake it.
-    pub reorder: u64,
-    /// The most that one is held back; zero for four times the delay.
-    pub held: Duration,
-    /// Probability that a packet of an ECN-capable sender is marked "congestion experienced".
-    pub marks: u64,
-    /// Such packets are also marked if more than this many bytes wait in the queue.
-    pub mark_above: Option<u64>,
-    /// ECN codepoints are cleared.
-    pub bleach: bool,
-    /// Largest IP packet in bytes; 0 for no limit.
-    pub mtu: usize,
-    /// Another MTU from this time on, counted from the start.
-    pub later_mtu: Option<(Duration, usize)>,
-}
-
-impl Default for Shape {
-    /// A perfect link.
-    fn default() -> Self {
-        Self {
-            delay: Duration::ZERO,
-            jitter: Duration::ZERO,
-            rate: 0,
-            queue: 1 << 20,
-            loss: 0,
-            loss_run: 0,
-            drops: Vec::new(),
-            bursts: None,
-            outages: Vec::new(),
-            corrupt: 0,
-            corrupt_run: 0,
-            duplicate: 0,
-            reorder: 0,
-            held: Duration::ZERO,
-            marks: 0,
-            mark_above: None,
-            bleach: false,
-            mtu: 0,
-            later_mtu: None,
-        }
-    }
-}
-
-/// Counters of one direction, in datagrams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShapeStats {
-    /// Offered to the link.
-    pub sent: u64,
-    /// Copies that get through.
-    pub passed: u64,
-    /// Lost at random.
-    pub lost_random: u64,
-    /// Lost because of their number: [`Shape::drops`] and [`Shape::bursts`].
-    pub lost_by_number: u64,
-    /// Lost in an outage.
-    pub lost_outage: u64,
-    /// Lost because the queue was full.
-    pub lost_queue: u64,
-    /// Lost because of their size.
-    pub lost_size: u64,
-    /// Second copies.
-    pub duplicated: u64,
-    /// Held back.
-    pub reordered: u64,
-    /// With a flipped bit.
-    pub corrupted: u64,
-    /// Marked "congestion experienced" here.
-    pub marked: u64,
-    /// With a cleared ECN codepoint.
-    pub bleached: u64,
-}
-
-impl ShapeStats {
-    /// All that were lost.
-    pub const fn lost(&self) -> u64 {
-        self.lost_random + self.lost_by_number + self.lost_outage + self.lost_queue + self.lost_size
-    }
-}
-
 /// A copy of a datagram that gets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passage {
     /// When it arrives.
     pub at: Instant,
+    /// How long it waits in the queue.
+    pub queued: Duration,
     /// The bit of the payload that is flipped.
     pub flipped: Option<usize>,
     /// Its ECN codepoint on arrival.
@@ -156,8 +33,10 @@ pub struct Link {
     shape: Shape,
     start: Instant,
     rng: Rng,
-    /// When the last bit of the queue has been sent.
-    free_at: Instant,
+    pipe: Option<Pipe>,
+    sojourn: Sojourn,
+    /// Whether a link with bursts of loss is bad at present.
+    bad: bool,
     /// Arrival of the datagram that arrives last of those that keep the order.
     last: Instant,
     losses_in_a_row: u64,
@@ -169,10 +48,12 @@ impl Link {
     /// A link that starts at `start`.
     pub fn new(shape: Shape, start: Instant, rng: Rng) -> Self {
         Self {
+            pipe: (shape.rate > 0).then(|| Pipe::new(shape.rate, &shape.steps, start)),
             shape,
             start,
             rng,
-            free_at: start,
+            sojourn: Sojourn::default(),
+            bad: false,
             last: start,
             losses_in_a_row: 0,
             corruptions_in_a_row: 0,
@@ -185,6 +66,11 @@ impl Link {
         self.stats
     }
 
+    /// Bytes of IP packets that wait in the queue or are being sent.
+    pub fn backlog(&self, now: Instant) -> u64 {
+        self.pipe.as_ref().map_or(0, |pipe| pipe.backlog(now))
+    }
+
     /// Decides the fate of a packet of `len` bytes with `payload` bytes of UDP payload: the copies that get through.
     pub fn offer(&mut self, now: Instant, len: usize, payload: usize, ecn: u8) -> ArrayVec<Passage, 2> {
         self.stats.sent += 1;
@@ -193,17 +79,14 @@ impl Link {
             return copies;
         }
         let backlog = self.backlog(now);
-        let Some(departure) = self.departure(now, len, backlog) else {
-            self.stats.lost_queue += 1;
-            return copies;
-        };
+        let Some((queued, departure, ecn)) = self.queue(now, len, backlog, ecn) else { return copies };
         let ecn = self.ecn(ecn, backlog);
-        let twice = self.rng.chance(self.shape.duplicate);
+        let twice = happens(&mut self.rng, self.shape.duplicate);
         self.stats.duplicated += u64::from(twice);
         for _ in 0..1 + usize::from(twice) {
             let at = self.arrival(departure);
             let flipped = self.flipped(payload);
-            copies.push(Passage { at, flipped, ecn });
+            copies.push(Passage { at, queued, flipped, ecn });
         }
         self.stats.passed += copies.len() as u64;
         copies
@@ -224,6 +107,13 @@ impl Link {
             &mut self.stats.lost_by_number
         } else if in_a_row(&mut self.rng, shape.loss, shape.loss_run, &mut self.losses_in_a_row) {
             &mut self.stats.lost_random
+        } else if let Some(gilbert) = shape.gilbert {
+            let turns = if self.bad { gilbert.to_good } else { gilbert.to_bad };
+            self.bad ^= happens(&mut self.rng, turns);
+            if !happens(&mut self.rng, if self.bad { gilbert.loss_bad } else { gilbert.loss_good }) {
+                return false;
+            }
+            &mut self.stats.lost_burst
         } else {
             return false;
         };
@@ -231,22 +121,28 @@ impl Link {
         true
     }
 
-    /// Bytes that wait to be sent.
-    fn backlog(&self, now: Instant) -> u64 {
-        let wait = self.free_at.saturating_since(now);
-        u64::try_from(wait.as_nanos() * u128::from(self.shape.rate) / 8_000_000_000).unwrap_or(u64::MAX)
-    }
-
-    /// When the last bit is sent; `None` if the queue is full.
-    fn departure(&mut self, now: Instant, len: usize, backlog: u64) -> Option<Instant> {
-        if self.shape.rate == 0 {
-            return Some(now);
-        }
+    /// How long it waits, when its last bit is sent, and its ECN codepoint then; `None` if the queue drops it.
+    fn queue(&mut self, now: Instant, len: usize, backlog: u64, ecn: u8) -> Option<(Duration, Instant, u8)> {
+        let Some(pipe) = &mut self.pipe else { return Some((Duration::ZERO, now, ecn)) };
         if backlog > self.shape.queue {
+            self.stats.lost_queue += 1;
             return None;
         }
-        self.free_at = self.free_at.max(now) + Duration::from_nanos(len as u64 * 8_000_000_000 / self.shape.rate);
-        Some(self.free_at)
+        let begins = pipe.free_at().max(now);
+        let queued = begins.saturating_since(now);
+        let fate = self.shape.codel.map_or(Fate::Passes, |codel| self.sojourn.fate(&codel, begins, queued));
+        let ecn = match fate {
+            Fate::Passes => ecn,
+            Fate::Dropped if ecn == NOT_ECT || !self.shape.codel.is_some_and(|codel| codel.marks) => {
+                self.stats.lost_codel += 1;
+                return None;
+            }
+            Fate::Dropped => {
+                self.stats.marked += u64::from(ecn != CE);
+                CE
+            }
+        };
+        Some((queued, pipe.send(now, len), ecn))
     }
 
     fn ecn(&mut self, ecn: u8, backlog: u64) -> u8 {
@@ -258,7 +154,7 @@ impl Link {
             return NOT_ECT;
         }
         let full = self.shape.mark_above.is_some_and(|limit| backlog > limit);
-        if ecn != CE && (full || self.rng.chance(self.shape.marks)) {
+        if ecn != CE && (full || happens(&mut self.rng, self.shape.marks)) {
             self.stats.marked += 1;
             return CE;
         }
@@ -267,13 +163,20 @@ impl Link {
 
     fn arrival(&mut self, departure: Instant) -> Instant {
         let at = departure + self.shape.delay;
-        if self.rng.chance(self.shape.reorder) {
+        if happens(&mut self.rng, self.shape.reorder) {
             self.stats.reordered += 1;
             let held = if self.shape.held.is_zero() { 4 * self.shape.delay } else { self.shape.held };
             return at + self.up_to(held);
         }
-        let jitter = self.up_to(self.shape.jitter);
-        self.last = self.last.max(at + jitter);
+        if self.shape.late > 0 && happens(&mut self.rng, self.shape.late) {
+            self.stats.reordered += 1;
+            return at + self.shape.late_by;
+        }
+        let at = at + self.up_to(self.shape.jitter);
+        if self.shape.overtaking {
+            return at;
+        }
+        self.last = self.last.max(at);
         self.last
     }
 
@@ -292,9 +195,14 @@ impl Link {
     }
 }
 
+/// Draws whether something with this probability, per million, happens.
+fn happens(rng: &mut Rng, probability: u64) -> bool {
+    rng.below(ALWAYS) < probability
+}
+
 /// Draws whether something happens, at most `limit` times in a row unless that is 0.
-fn in_a_row(rng: &mut Rng, per_mille: u64, limit: u64, row: &mut u64) -> bool {
-    let happens = per_mille > 0 && rng.chance(per_mille) && (limit == 0 || *row < limit);
+fn in_a_row(rng: &mut Rng, probability: u64, limit: u64, row: &mut u64) -> bool {
+    let happens = probability > 0 && happens(rng, probability) && (limit == 0 || *row < limit);
     *row = if happens { *row + 1 } else { 0 };
     happens
 }
@@ -302,6 +210,7 @@ fn in_a_row(rng: &mut Rng, per_mille: u64, limit: u64, row: &mut u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::forwarder::{Codel, Gilbert, Outage, PER_MILLE};
 
     fn link(shape: Shape) -> Link {
         Link::new(shape, Instant::from_nanos(1_000_000_000), Rng::from_u64(3))
@@ -351,10 +260,16 @@ mod tests {
 
     #[test]
     fn losses_in_a_row_are_limited() {
-        let mut bad = link(Shape { loss: 900, loss_run: 3, corrupt: 900, corrupt_run: 2, ..Shape::default() });
+        let mut bad = link(Shape {
+            loss: 900 * PER_MILLE,
+            loss_run: 3,
+            corrupt: 900 * PER_MILLE,
+            corrupt_run: 2,
+            ..Shape::default()
+        });
         let through = through(&mut bad, 1000);
         assert!(through.windows(4).all(|w| w.contains(&true)) && through.windows(3).any(|w| !w.contains(&true)));
-        let mut damaging = link(Shape { corrupt: 900, corrupt_run: 2, ..Shape::default() });
+        let mut damaging = link(Shape { corrupt: 900 * PER_MILLE, corrupt_run: 2, ..Shape::default() });
         let flips: Vec<_> = (0..1000).map(|i| damaging.offer(at(i), 1000, 972, 0)[0].flipped.is_some()).collect();
         assert!(flips.windows(3).all(|w| w.contains(&false)) && flips.windows(2).any(|w| !w.contains(&false)));
     }
@@ -370,8 +285,8 @@ mod tests {
         assert!(jittered.is_sorted());
         let late = jittered.iter().zip(0..).filter(|(a, i)| **a > at(*i)).count();
         assert!(late > 100, "{late}");
-        assert!(!arrivals(Shape { reorder: 200, held: ms(20), ..Shape::default() }).is_sorted());
-        assert!(!arrivals(Shape { reorder: 200, delay: ms(5), ..Shape::default() }).is_sorted());
+        assert!(!arrivals(Shape { reorder: 200 * PER_MILLE, held: ms(20), ..Shape::default() }).is_sorted());
+        assert!(!arrivals(Shape { reorder: 200 * PER_MILLE, delay: ms(5), ..Shape::default() }).is_sorted());
     }
 
     #[test]
@@ -380,11 +295,77 @@ mod tests {
             let mut link = link(shape);
             (0..4).map(|_| link.offer(at(0), 1000, 972, ecn)[0].ecn).collect::<Vec<_>>()
         };
-        let always = Shape { marks: 1000, ..Shape::default() };
+        let always = Shape { marks: ALWAYS, ..Shape::default() };
         assert_eq!(ecn(always.clone(), 0), [0; 4]);
         assert_eq!(ecn(always, 2), [3; 4]);
         assert_eq!(ecn(Shape { bleach: true, ..Shape::default() }, 3), [0; 4]);
         let standing = Shape { rate: 8_000_000, mark_above: Some(1500), ..Shape::default() };
         assert_eq!(ecn(standing, 1), [1, 1, 3, 3]);
+    }
+
+    #[test]
+    fn a_rate_changes_in_the_middle_of_a_packet() {
+        // 1000 bytes a millisecond, and a fourth of it from 1.5 ms on.
+        let steps = vec![(Duration::from_micros(1500), 2_000_000)];
+        let mut link = link(Shape { rate: 8_000_000, steps, ..Shape::default() });
+        let passages: Vec<_> = (0..3).flat_map(|_| link.offer(at(0), 1000, 972, 0)).collect();
+        let micros = |us| at(0) + Duration::from_micros(us);
+        assert_eq!(passages.iter().map(|p| p.at).collect::<Vec<_>>(), [at(1), micros(3500), micros(7500)]);
+        let waits = [0, 1000, 3500].map(Duration::from_micros);
+        assert_eq!(passages.iter().map(|p| p.queued).collect::<Vec<_>>(), waits);
+        assert_eq!([at(0), at(1), at(2)].map(|now| link.backlog(now)), [3000, 2000, 1375]);
+    }
+
+    #[test]
+    fn bursts_of_loss_are_as_long_and_as_rare_as_they_should_be() {
+        let gilbert = Gilbert { to_bad: PER_MILLE, to_good: 100 * PER_MILLE, loss_good: 0, loss_bad: 900 * PER_MILLE };
+        let mut link = link(Shape { gilbert: Some(gilbert), ..Shape::default() });
+        let through = through(&mut link, 200_000);
+        let lost = through.iter().filter(|passed| !**passed).count();
+        // It is bad for 1 / 101 of the time, ten datagrams at a time.
+        assert!((1400..2200).contains(&lost), "{lost}");
+        let bursts = through.windows(2).filter(|pair| pair[0] && !pair[1]).count();
+        assert!(lost > 4 * bursts, "{lost} in {bursts}");
+        assert_eq!(link.stats().lost_burst, lost as u64);
+    }
+
+    #[test]
+    fn late_datagrams_are_overtaken_and_hold_up_nobody() {
+        let shape = Shape { late: 10 * PER_MILLE, late_by: Duration::from_millis(20), ..Shape::default() };
+        let mut link = link(shape);
+        let delays: Vec<_> =
+            (0..1000).map(|i| link.offer(at(i), 1000, 972, 0)[0].at.saturating_since(at(i)).as_millis()).collect();
+        let late = delays.iter().filter(|delay| **delay == 20).count();
+        assert!((2..30).contains(&late) && delays.iter().all(|delay| [0, 20].contains(delay)), "{delays:?}");
+        assert_eq!(link.stats().reordered, late as u64);
+    }
+
+    #[test]
+    fn jitter_may_reorder() {
+        let shape = Shape { jitter: Duration::from_millis(5), overtaking: true, ..Shape::default() };
+        let mut link = link(shape);
+        let arrivals: Vec<_> = (0..200).map(|i| link.offer(at(i), 1000, 972, 0)[0].at).collect();
+        assert!(!arrivals.is_sorted());
+        assert!(arrivals.iter().zip(0..).all(|(a, i)| a.saturating_since(at(i)) < Duration::from_millis(5)));
+    }
+
+    /// What remains of a flood of twice the rate for two seconds: the longest wait in its second half, drops and marks.
+    fn flooded(codel: Option<Codel>, ecn: u8) -> (Duration, ShapeStats) {
+        let mut link = link(Shape { rate: 8_000_000, queue: 4_000_000, codel, ..Shape::default() });
+        let offers = (0..4000).map(|i| at(0) + Duration::from_micros(500 * i));
+        let waits: Vec<_> = offers.flat_map(|now| link.offer(now, 1000, 972, ecn)).map(|p| p.queued).collect();
+        (waits[waits.len() / 2..].iter().copied().max().unwrap(), link.stats())
+    }
+
+    #[test]
+    fn codel_drops_or_marks_what_waits_for_too_long() {
+        let (tail_drop, _) = flooded(None, 0);
+        assert!(tail_drop > Duration::from_millis(1900), "{tail_drop:?}");
+        let (wait, stats) = flooded(Some(Codel::default()), 0);
+        assert!(wait < tail_drop && stats.lost_codel > 20 && stats.marked == 0, "{wait:?} {stats:?}");
+        let (_, stats) = flooded(Some(Codel { marks: true, ..Codel::default() }), 2);
+        assert!(stats.lost() == 0 && stats.marked > 20, "{stats:?}");
+        // Those that cannot be marked are dropped.
+        assert!(flooded(Some(Codel { marks: true, ..Codel::default() }), 0).1.lost_codel > 20);
     }
 }

@@ -4,8 +4,11 @@
 //! It does no I/O: datagrams and the time are passed in; deadlines, and what has arrived, come out. The same seed and
 //! the same datagrams at the same times have the same fate. `gannet-interop` runs it between network namespaces.
 
+mod codel;
 mod link;
 mod nat;
+mod pipe;
+mod shape;
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -15,8 +18,10 @@ use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 
-pub use link::{Link, Outage, Passage, Shape, ShapeStats};
+pub use codel::Codel;
+pub use link::{Link, Passage};
 pub use nat::{Nat, NatStats, Rebinding};
+pub use shape::{ALWAYS, Gilbert, Outage, PER_MILLE, Shape, ShapeStats};
 
 /// A UDP datagram. `tag` is for what the caller needs to send it on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,7 +249,7 @@ mod tests {
         assert_eq!(harmless(7, &[0x40]), 6);
         assert_eq!(harmless(7, &[0xc0]), 7);
         assert_eq!(harmless(8, &[0x40]), 8);
-        let shape = Shape { corrupt: 1000, ..Shape::default() };
+        let shape = Shape { corrupt: ALWAYS, ..Shape::default() };
         let config = ForwarderConfig { to_server: shape, ..ForwarderConfig::default() };
         let mut forwarder = Forwarder::new(&config, Instant::ZERO, &mut Rng::from_u64(1));
         for _ in 0..200 {
@@ -261,11 +266,11 @@ mod tests {
                 delay: ms(5),
                 jitter: ms(3),
                 rate: 50_000_000,
-                loss: 100,
-                duplicate: 100,
-                reorder: 100,
-                corrupt: 100,
-                marks: 100,
+                loss: 100 * PER_MILLE,
+                duplicate: 100 * PER_MILLE,
+                reorder: 100 * PER_MILLE,
+                corrupt: 100 * PER_MILLE,
+                marks: 100 * PER_MILLE,
                 ..Shape::default()
             };
             let config = ForwarderConfig {
