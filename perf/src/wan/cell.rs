@@ -21,7 +21,7 @@ pub struct Figures {
     pub whole: f64,
     /// Goodput in Mbit/s, once settled.
     pub mbps: f64,
-    /// Bytes sent again for each byte received.
+    /// The share of bytes that were sent again, of all that were sent.
     pub resent: f64,
     /// Packets dropped by the queue, and by receive buffers.
     pub drops: u64,
@@ -33,6 +33,8 @@ pub struct Figures {
     pub share: Option<f64>,
     /// Jain's fairness index of the shares: 1 if all are equal.
     pub jain: Option<f64>,
+    /// The time until a stack closed a connection because of an error, in s.
+    pub ended_s: Option<f64>,
 }
 
 /// A cell's figures and its course.
@@ -41,12 +43,14 @@ pub struct Course {
     pub figures: Figures,
     /// For each flow, stream bytes received and the state of the sender after each [`TICK`].
     pub flows: Vec<Vec<(u64, View)>>,
+    /// When and why a connection ended early.
+    pub ended: Option<(Duration, String)>,
 }
 
 /// Runs a cell. `viewed`: the state of senders is wanted as well.
 ///
 /// # Errors
-/// If a connection ends.
+/// If a connection cannot begin, or time stands still.
 pub fn run(scenario: &Scenario, stack: Stack, seed: u64, viewed: bool) -> Result<Course, Failure> {
     let seed = mix(&scenario.name, seed);
     let bytes = scenario.bytes.unwrap_or(u64::MAX >> 2);
@@ -63,7 +67,8 @@ pub fn run(scenario: &Scenario, stack: Stack, seed: u64, viewed: bool) -> Result
     let mut world = World::new(flows, shapes, seed, scenario.settled, viewed);
     world.run(scenario.time)?;
     let figures = figures(scenario, &mut world);
-    Ok(Course { figures, flows: world.flows.into_iter().map(|flow| flow.samples).collect() })
+    let ended = world.flows.iter().find_map(|flow| flow.ended.clone());
+    Ok(Course { figures, ended, flows: world.flows.into_iter().map(|flow| flow.samples).collect() })
 }
 
 /// A seed that depends on the scenario, so that others do not change when one is added: FNV-1a.
@@ -106,11 +111,12 @@ fn figures(scenario: &Scenario, world: &mut World) -> Figures {
         fraction,
         whole,
         mbps: fraction * rate * 8.0 / 1e6,
-        resent: resent as f64 / total.max(1.0),
+        resent: resent as f64 / (total + resent as f64).max(1.0),
         drops: link.lost_queue + link.lost_codel + overflowed,
         queue_ms: [world.waits.mean_ms(), world.waits.quantile_ms(0.95)],
         fill_s: filled.map(|tick| (TICK * tick as u32).as_secs_f64()),
         share: several.then(|| shares[0] / sum.max(1.0)),
+        ended_s: world.flows.iter().find_map(|flow| Some(flow.ended.as_ref()?.0.as_secs_f64())),
         jain: several.then(|| sum * sum / (squares.max(1.0) * shares.len() as f64)),
     }
 }

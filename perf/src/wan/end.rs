@@ -9,6 +9,9 @@ use crate::Failure;
 /// The memory of a packet, in bytes.
 pub const ROOM: usize = 2048;
 
+/// Memory for a packet.
+pub type Memory = Box<[u8; ROOM]>;
+
 /// A UDP payload.
 #[derive(Debug)]
 pub struct Packet {
@@ -17,7 +20,7 @@ pub struct Packet {
     /// Its length in bytes.
     pub len: usize,
     /// The memory that it is at the front of.
-    pub memory: Box<[u8; ROOM]>,
+    pub memory: Memory,
 }
 
 impl Packet {
@@ -29,11 +32,11 @@ impl Packet {
 
 /// Memory for packets, used again and again.
 #[derive(Debug, Default)]
-pub struct Spares(Vec<Box<[u8; ROOM]>>);
+pub struct Spares(Vec<Memory>);
 
 impl Spares {
     /// Memory for one packet, whose contents are undefined.
-    pub fn take(&mut self) -> Box<[u8; ROOM]> {
+    pub fn take(&mut self) -> Memory {
         self.0.pop().unwrap_or_else(|| Box::new([0; ROOM]))
     }
 

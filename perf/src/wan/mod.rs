@@ -17,7 +17,6 @@ mod world;
 
 use std::time::Instant;
 
-use self::cell::Course;
 use self::scenario::Scenario;
 use self::stack::Stack;
 use self::table::Table;
@@ -30,7 +29,7 @@ const SEED: u64 = 1;
 /// Measures the part.
 ///
 /// # Errors
-/// If a connection ends, names are unknown, or cells differ from the recorded ones and `--check` is given.
+/// If a connection cannot begin, names are unknown, or cells differ from the recorded ones and `--check` is given.
 pub fn measure(run: &mut Run) -> Result<(), Failure> {
     let args = run.args.clone();
     let stacks = stacks(&args.stack)?;
@@ -40,50 +39,30 @@ pub fn measure(run: &mut Run) -> Result<(), Failure> {
         return Err(format!("the recorded table has seed {SEED}").into());
     }
     println!("{}", table::head());
-    let (mut now, mut failures) = (Table::new(), Vec::new());
+    let mut now = Table::new();
     for scenario in &scenarios {
         let mut courses = Vec::new();
-        let stacks: Vec<_> = stacks.iter().copied().filter(|stack| stack.is_in(scenario)).collect();
-        for (stack, course) in cells(scenario, &stacks, seed, plots) {
+        for stack in stacks.iter().copied().filter(|stack| stack.is_in(scenario)) {
             let name = format!("{}.{}", scenario.name, stack.name());
-            match course {
-                Ok(course) => {
-                    for (what, value) in table::named(&course.figures) {
-                        run.sheet.add(format!("wan.{name}.{what}"), value);
-                    }
-                    if stack.is_deterministic() || args.record {
-                        now.insert(name, table::recorded(&course.figures));
-                    }
-                    courses.push((stack.name(), course));
-                }
-                Err(error) => {
-                    run.note(format!("wan.{name}: {error}"));
-                    failures.push(name);
-                }
+            let begin = Instant::now();
+            let course = cell::run(scenario, stack, seed, plots).map_err(|error| format!("wan.{name}: {error}"))?;
+            println!("{}", table::row(scenario, stack, &course.figures, begin.elapsed().as_secs_f64()));
+            if let Some((at, why)) = &course.ended {
+                run.note(format!("wan.{name}: a connection ended after {at:?}: {why}"));
             }
+            for (what, value) in table::named(&course.figures) {
+                run.sheet.add(format!("wan.{name}.{what}"), value);
+            }
+            if stack.is_deterministic() {
+                now.insert(name, table::recorded(&course.figures));
+            }
+            courses.push((stack.name(), course));
         }
         if plots {
-            let path = plot::write(&run.out, scenario, &courses)?;
-            println!("{:<32}{}", "", path.display());
+            println!("{:<32}{}", "", plot::write(&run.out, scenario, &courses)?.display());
         }
-    }
-    if !failures.is_empty() {
-        return Err(format!("connections ended in {}", failures.join(", ")).into());
     }
     hold(run, now)
-}
-
-/// Runs the cells of a scenario, and prints them.
-fn cells(scenario: &Scenario, stacks: &[Stack], seed: u64, plots: bool) -> Vec<(Stack, Result<Course, Failure>)> {
-    let run = |stack: &Stack| {
-        let begin = Instant::now();
-        let course = cell::run(scenario, *stack, seed, plots);
-        if let Ok(course) = &course {
-            println!("{}", table::row(scenario, *stack, &course.figures, begin.elapsed().as_secs_f64()));
-        }
-        (*stack, course)
-    };
-    stacks.iter().map(run).collect()
 }
 
 /// Records the table, or compares it with the recorded one.

@@ -12,7 +12,7 @@ use gannet::quic::{
     RxMeta, SendData, ServerConfig, Slots, StreamId, TransportConfig,
 };
 
-use super::end::{End, Packet, ROOM, Spares, View};
+use super::end::{End, Memory, Packet, Spares, View};
 use super::scenario::{Acks, Windows};
 use super::tls::{ALPN, NAME, identity};
 use crate::Failure;
@@ -319,7 +319,7 @@ struct Out<'a> {
     /// The place of the first of them.
     first: usize,
     most: usize,
-    next: Option<Box<[u8; ROOM]>>,
+    next: Option<Memory>,
 }
 
 impl Slots for Out<'_> {

@@ -120,7 +120,7 @@ mod tests {
         let flow: Vec<_> = (0..100u64).map(|i| (i * 100_000, view)).collect();
         // 100 kB in 10 ms.
         assert!(rate(&flow).iter().all(|point| (point.1 - 80.0).abs() < 1e-9));
-        let course = Course { figures: Figures::default(), flows: vec![flow.clone(), flow] };
+        let course = Course { figures: Figures::default(), flows: vec![flow.clone(), flow], ended: None };
         let svg = render(&path("some_path", 100, 20, 1.0), &[("gannet.cubic", course)]).unwrap();
         assert_eq!(svg.matches("gannet.cubic, flow 2").count(), 3);
         assert!(svg.contains("some_path") && svg.ends_with("</svg>\n"));

@@ -108,7 +108,7 @@ pub fn path(name: impl Into<String>, rate: u64, rtt: u64, queue: f64) -> Scenari
         ..100 => 30,
         100..500 => 20,
         500..1000 => 15,
-        _ => 10,
+        _ => 12,
     };
     Scenario {
         name: name.into(),
@@ -116,7 +116,7 @@ pub fn path(name: impl Into<String>, rate: u64, rtt: u64, queue: f64) -> Scenari
         up: shape,
         windows: Windows::Wide,
         time: Duration::from_secs(time),
-        settled: ms((20 * rtt).clamp(1000, 4000)),
+        settled: ms((30 * rtt).clamp(1000, 6000)),
         bytes: None,
         others: Vec::new(),
         speeds: [Speed::default(); 2],
@@ -200,6 +200,11 @@ fn lossy() -> Vec<Scenario> {
         ..base
     };
     all.push(Scenario { name: "to_quinn_loss3".into(), receiver: Receiver::Quinn, ..rare.clone() });
+    // quinn gives up if there are too many gaps in what it has received.
+    for rate in [500, 1000] {
+        let base = path(format!("to_quinn_{rate}m_100ms"), rate, 100, 1.0);
+        all.push(Scenario { receiver: Receiver::Quinn, ..base });
+    }
     all.push(rare);
     all
 }

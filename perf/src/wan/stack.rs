@@ -55,7 +55,10 @@ impl Stack {
     /// Whether the scenario compares this stack. Windows are the stacks' own affair, whatever the algorithm.
     pub fn is_in(self, scenario: &Scenario) -> bool {
         match scenario.windows {
-            Windows::Wide => self != Self::QUINN_NEWRENO,
+            Windows::Wide => {
+                let few = ["clean_100m", "loss_100m_20ms"];
+                self != Self::QUINN_NEWRENO || few.iter().any(|name| scenario.name.starts_with(name))
+            }
             Windows::Default => [Self::GANNET_CUBIC, Self::QUINN_CUBIC].contains(&self) || self.is_own_bbr(),
             Windows::Provided | Windows::Serve => self == Self::GANNET_CUBIC || self.is_own_bbr(),
         }

@@ -16,8 +16,15 @@ use crate::Failure;
 const TOLERANCE: f64 = 0.03;
 
 /// The figures that are recorded, and the absolute change that means nothing.
-const RECORDED: [(&str, f64); 6] =
-    [("fraction", 0.003), ("resent", 0.002), ("drops", 20.0), ("queue_ms", 0.3), ("fill_s", 0.03), ("share", 0.01)];
+const RECORDED: [(&str, f64); 7] = [
+    ("fraction", 0.003),
+    ("resent", 0.002),
+    ("drops", 20.0),
+    ("queue_ms", 0.3),
+    ("fill_s", 0.03),
+    ("share", 0.01),
+    ("ended_s", 0.03),
+];
 
 /// The head of the printed table.
 pub fn head() -> String {
@@ -31,7 +38,7 @@ pub fn head() -> String {
 pub fn row(scenario: &Scenario, stack: Stack, figures: &Figures, cpu: f64) -> String {
     let optional = |value: Option<f64>, unit| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}{unit}"));
     format!(
-        "{:<32}{:<16}{:>8.1}{:>8.3}{:>8.2}%{:>8}{:>7.1}ms{:>7.1}ms{:>8}{:>8}{:>7}{cpu:>6.1}s",
+        "{:<32}{:<16}{:>8.1}{:>8.3}{:>8.2}%{:>8}{:>7.1}ms{:>7.1}ms{:>8}{:>8}{:>7}{cpu:>6.1}s{}",
         scenario.name,
         stack.name(),
         figures.mbps,
@@ -43,6 +50,7 @@ pub fn row(scenario: &Scenario, stack: Stack, figures: &Figures, cpu: f64) -> St
         optional(figures.fill_s, "s"),
         optional(figures.share, ""),
         optional(figures.jain, ""),
+        figures.ended_s.map_or_else(String::new, |at| format!("  ended after {at:.2}s")),
     )
 }
 
@@ -59,6 +67,7 @@ pub fn named(figures: &Figures) -> impl Iterator<Item = (&'static str, f64)> {
         ("fill_s", figures.fill_s),
         ("share", figures.share),
         ("jain", figures.jain),
+        ("ended_s", figures.ended_s),
     ];
     all.into_iter().filter_map(|(name, value)| Some((name, value?)))
 }

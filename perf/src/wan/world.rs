@@ -34,6 +34,8 @@ pub struct Flow {
     pub samples: Vec<(u64, View)>,
     /// When everything had been received.
     pub finished: Option<Instant>,
+    /// When and why the connection ended before that.
+    pub ended: Option<(Duration, String)>,
     /// When each of both has something to do.
     next: [Option<Instant>; 2],
     begun: bool,
@@ -42,7 +44,15 @@ pub struct Flow {
 impl Flow {
     /// A connection that starts after `start`.
     pub fn new(client: Host, server: Host, start: Duration) -> Self {
-        Self { hosts: [client, server], start, samples: Vec::new(), finished: None, next: [None; 2], begun: false }
+        Self {
+            hosts: [client, server],
+            start,
+            samples: Vec::new(),
+            finished: None,
+            ended: None,
+            next: [None; 2],
+            begun: false,
+        }
     }
 }
 
@@ -106,7 +116,7 @@ impl World {
     /// Runs until `end`, or until every connection has finished.
     ///
     /// # Errors
-    /// If a connection ends, or time stands still.
+    /// If a connection cannot begin, or time stands still.
     pub fn run(&mut self, end: Duration) -> Result<(), Failure> {
         let (end, mut tick, mut steps) = (START + end, START + TICK, 0);
         for flow in &mut self.flows {
@@ -124,7 +134,7 @@ impl World {
             self.deliver();
             self.work()?;
             if self.now >= tick {
-                self.sample()?;
+                self.sample();
                 tick += TICK;
                 if self.now >= end || self.flows.iter().all(|flow| flow.finished.is_some()) {
                     return Ok(());
@@ -189,17 +199,15 @@ impl World {
         }
     }
 
-    fn sample(&mut self) -> Result<(), Failure> {
-        for (i, flow) in self.flows.iter_mut().enumerate() {
+    fn sample(&mut self) {
+        for flow in &mut self.flows {
             let view = if self.viewed { flow.hosts[1].end.view() } else { View::default() };
             flow.samples.push((flow.hosts[0].end.received(), view));
-            let ended = flow.hosts.iter().find_map(|host| host.end.ended());
-            if let Some(why) = ended.filter(|_| flow.finished.is_none()) {
-                let at = self.now.saturating_since(START);
-                return Err(format!("connection {i} ended after {at:?}: {why}").into());
+            if flow.finished.is_none() && flow.ended.is_none() {
+                let why = flow.hosts.iter().find_map(|host| host.end.ended());
+                flow.ended = why.map(|why| (self.now.saturating_since(START), why));
             }
         }
-        Ok(())
     }
 
     /// Counters of the link to the clients.
