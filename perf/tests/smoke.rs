@@ -80,7 +80,7 @@ fn links_are_the_same_each_time_and_held_against_a_table() {
     let results: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
     for stack in ["gannet.cubic", "gannet.newreno", "quinn.cubic", "quinn.bbr"] {
         let fraction = &results[format!("wan.short_50m_20ms.{stack}.fraction")]["median"];
-        assert!(fraction.as_f64().is_some_and(|f| (0.5..1.0).contains(&f)), "{stack}: {results}");
+        assert!(fraction.as_f64().is_some_and(|f| (0.5..1.02).contains(&f)), "{stack}: {results}");
     }
     let picture = std::fs::read_to_string(dir.path().join("wan-short_50m_20ms.svg")).unwrap();
     assert!(picture.contains("gannet.newreno"));
