@@ -186,7 +186,7 @@ fn addresses_change_at_random() {
         counts[2] += server.paths_failed;
         counts[3] += server.paths_seen;
     }
-    assert!(counts.iter().all(|n| *n > 50), "{counts:?}");
+    assert!(counts.iter().all(|n| *n > 30), "{counts:?}");
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub fn run(scenario: &Scenario, stack: Stack, seed: u64, viewed: bool) -> Result
     let mut flows = Vec::new();
     for (number, (stack, start)) in firsts.into_iter().chain(others).enumerate() {
         let seed = seed.wrapping_add(number as u64);
-        let [client, server] = stack.ends(scenario, number as u8, seed, bytes)?;
+        let [client, server] = stack.ends(scenario.windows, scenario.receiver, number as u8, seed, bytes)?;
         let [slow, sender] = scenario.speeds;
         flows.push(Flow::new(Host::new(client, slow), Host::new(server, sender), start));
     }

@@ -10,6 +10,7 @@ mod own;
 mod plot;
 mod quinn;
 mod scenario;
+mod settings;
 mod stack;
 mod table;
 mod tls;
@@ -42,7 +43,7 @@ pub fn measure(run: &mut Run) -> Result<(), Failure> {
     let mut now = Table::new();
     for scenario in &scenarios {
         let mut courses = Vec::new();
-        for stack in stacks.iter().copied().filter(|stack| stack.is_in(scenario)) {
+        for stack in stacks.iter().copied().filter(|stack| stack.is_in(&scenario.name, scenario.windows)) {
             let name = format!("{}.{}", scenario.name, stack.name());
             let begin = Instant::now();
             let course = cell::run(scenario, stack, seed, plots).map_err(|error| format!("wan.{name}: {error}"))?;

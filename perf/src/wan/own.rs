@@ -13,7 +13,7 @@ use gannet::quic::{
 };
 
 use super::end::{End, Memory, Packet, Spares, View};
-use super::scenario::{Acks, Windows};
+use super::settings::{Acks, WIDE, Windows};
 use super::tls::{ALPN, NAME, identity};
 use crate::Failure;
 
@@ -87,7 +87,7 @@ fn transport(settings: &Settings) -> TransportConfig {
 }
 
 fn wide(usual: TransportConfig) -> TransportConfig {
-    let window = super::scenario::WIDE;
+    let window = WIDE;
     TransportConfig { stream_window_bidi_local: window, max_data: window, send_budget: window, ..usual }
 }
 

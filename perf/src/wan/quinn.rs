@@ -14,7 +14,7 @@ use quinn_proto::{
 };
 
 use super::end::{End, Packet, Spares, View};
-use super::scenario::{MAX_PAYLOAD, WIDE, Windows};
+use super::settings::{MAX_PAYLOAD, WIDE, Windows};
 use super::tls::{ALPN, NAME, identity};
 use crate::Failure;
 use crate::peers::tls;

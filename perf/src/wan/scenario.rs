@@ -5,14 +5,9 @@ use std::time::Duration;
 use gannet::sim::forwarder::{Codel, Gilbert, Outage, PER_MILLE, Shape};
 
 use super::host::Speed;
+use super::settings::{Acks, MTU, Receiver, Windows};
 use super::stack::Stack;
 use super::world::HEADERS;
-
-/// The largest IP packet, in bytes.
-pub const MTU: usize = 1500;
-
-/// The largest UDP payload over IPv4.
-pub const MAX_PAYLOAD: u16 = (MTU - HEADERS) as u16;
 
 /// Bytes of a full packet that are not stream data: the short header with a connection ID of eight bytes and a packet
 /// number of two (RFC 9000 §17.3.1), the tag, and a STREAM frame's type, ID, offset and length (RFC 9000 §19.8).
@@ -20,42 +15,6 @@ const OVERHEAD: usize = (1 + 8 + 2) + 16 + (1 + 1 + 4 + 2);
 
 /// The share of a link's rate that is left for stream data.
 pub const GOODPUT: f64 = (MTU - HEADERS - OVERHEAD) as f64 / MTU as f64;
-
-/// Windows that never limit the scenarios here, in bytes.
-pub const WIDE: u64 = 256 << 20;
-
-/// Flow control and memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Windows {
-    /// So large that they never matter.
-    Wide,
-    /// As the library's default settings are; received into chunks of the pool.
-    Default,
-    /// The same with provided buffers.
-    Provided,
-    /// As `gannet serve` and `gannet get` have them.
-    Serve,
-}
-
-/// How often a receiver acknowledges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acks {
-    /// After this many packets,
-    pub every: u32,
-    /// and at the latest after this time.
-    pub delay: Duration,
-}
-
-/// The stack that receives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receiver {
-    /// The same as the sender's.
-    Own,
-    /// Gannet, which acknowledges rarely, and not on request.
-    Rare(Acks),
-    /// quinn.
-    Quinn,
-}
 
 /// A flow beside the first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use gannet::quic::CongestionAlgorithm;
 use super::end::End;
 use super::own::{self, GannetEnd};
 use super::quinn::{self, QuinnEnd};
-use super::scenario::{Acks, Receiver, Scenario, Windows};
+use super::settings::{Acks, Receiver, Windows};
 use crate::Failure;
 
 /// A stack and its congestion control algorithm.
@@ -52,12 +52,13 @@ impl Stack {
         Self::ALL.into_iter().find(|stack| stack.name() == name)
     }
 
-    /// Whether the scenario compares this stack. Windows are the stacks' own affair, whatever the algorithm.
-    pub fn is_in(self, scenario: &Scenario) -> bool {
-        match scenario.windows {
+    /// Whether the scenario with this name and these windows compares this stack. Windows are the stacks' own affair,
+    /// whatever the algorithm.
+    pub fn is_in(self, name: &str, windows: Windows) -> bool {
+        match windows {
             Windows::Wide => {
                 let few = ["clean_100m", "loss_100m_20ms"];
-                self != Self::QUINN_NEWRENO || few.iter().any(|name| scenario.name.starts_with(name))
+                self != Self::QUINN_NEWRENO || few.iter().any(|few| name.starts_with(few))
             }
             Windows::Default => [Self::GANNET_CUBIC, Self::QUINN_CUBIC].contains(&self) || self.is_own_bbr(),
             Windows::Provided | Windows::Serve => self == Self::GANNET_CUBIC || self.is_own_bbr(),
@@ -78,10 +79,16 @@ impl Stack {
     ///
     /// # Errors
     /// If the settings are rejected.
-    pub fn ends(self, scenario: &Scenario, number: u8, seed: u64, bytes: u64) -> Result<[Box<dyn End>; 2], Failure> {
+    pub fn ends(
+        self,
+        windows: Windows,
+        receiver: Receiver,
+        number: u8,
+        seed: u64,
+        bytes: u64,
+    ) -> Result<[Box<dyn End>; 2], Failure> {
         let client = SocketAddr::from((Ipv4Addr::new(10, 0, 1, number + 1), 50_000));
         let server = SocketAddr::from((Ipv4Addr::new(10, 0, 2, number + 1), 4433));
-        let windows = scenario.windows;
         let ours = |seed, algorithm, acks: Option<Acks>, local, remote| own::Settings {
             seed,
             algorithm,
@@ -93,7 +100,7 @@ impl Stack {
         };
         let peer = |seed, algorithm, remote| quinn::Settings { seed, algorithm, windows, remote, bytes };
         let usual = |acks| GannetEnd::client(&ours(seed, CongestionAlgorithm::default(), acks, client, server));
-        let receiver: Box<dyn End> = match (scenario.receiver, self) {
+        let receiver: Box<dyn End> = match (receiver, self) {
             (Receiver::Rare(acks), _) => Box::new(usual(Some(acks))?),
             (Receiver::Own, Self::Gannet(_)) => Box::new(usual(None)?),
             _ => Box::new(QuinnEnd::client(&peer(seed, quinn::Algorithm::Cubic, server))?),
