@@ -1,11 +1,9 @@
 //! The network between two simulated hosts: delay, rate, loss, reordering, duplication, corruption, MTU.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use crate::base::Side;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
+use crate::sim::forwarder::InFlight;
 use crate::sim::moves::Ends;
 
 /// ECN codepoints (RFC 3168 §5).
@@ -136,28 +134,18 @@ pub struct LinkStats {
     pub corrupted: u64,
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Arrival {
-    /// When it is delivered.
-    given: Instant,
-    at: Instant,
-    /// Preserves the order of datagrams that arrive at the same time.
-    seq: u64,
-    to_server: bool,
-    ends: Ends,
-    ecn: u8,
-    data: Vec<u8>,
-}
+/// A datagram that arrives: its destination, addresses, ECN codepoint and payload.
+pub type Arrival = (Side, Ends, u8, Vec<u8>);
 
 /// Both directions between a client and a server.
 #[derive(Debug)]
 pub struct Network {
     config: LinkConfig,
     rng: Rng,
-    flying: BinaryHeap<Reverse<Arrival>>,
+    /// By when they are delivered, and when they arrive.
+    flying: InFlight<Arrival, (Instant, Instant)>,
     /// When the link becomes free, by destination.
     free_at: [Instant; 2],
-    seq: u64,
     /// When the world began.
     pub start: Instant,
     /// Claims to be delivered.
@@ -179,9 +167,8 @@ impl Network {
             side_rng: Rng::from_u64(rng.next_u64()),
             config,
             rng,
-            flying: BinaryHeap::new(),
+            flying: InFlight::default(),
             free_at: [Instant::ZERO; 2],
-            seq: 0,
             cut: false,
             stats: LinkStats::default(),
         }
@@ -235,11 +222,9 @@ impl Network {
                 _ if congested => CE,
                 _ => ecn,
             };
-            self.seq += 1;
             let every = self.config.every.as_nanos() as u64;
             let given = if every == 0 { at } else { Instant::from_nanos(at.as_nanos().next_multiple_of(every)) };
-            let (seq, to_server) = (self.seq, to == Side::Server);
-            self.flying.push(Reverse(Arrival { given, at, seq, to_server, ends, ecn, data }));
+            self.flying.push((given, at), (to, ends, ecn, data));
         }
     }
 
@@ -285,18 +270,17 @@ impl Network {
 
     /// When the next datagram is delivered.
     pub fn next_arrival(&self) -> Option<Instant> {
-        self.flying.peek().map(|Reverse(a)| a.given)
+        self.flying.next().map(|(given, _)| given)
     }
 
-    /// The next datagram that has arrived by `now`: its destination, addresses, ECN codepoint and payload.
-    pub fn receive(&mut self, now: Instant) -> Option<(Side, Ends, u8, Vec<u8>)> {
+    /// The next datagram that has arrived by `now`.
+    pub fn receive(&mut self, now: Instant) -> Option<Arrival> {
         if self.next_arrival()? > now {
             return None;
         }
-        let Reverse(arrival) = self.flying.pop()?;
+        let (_, arrival) = self.flying.pop()?;
         self.stats.delivered += 1;
-        let to = if arrival.to_server { Side::Server } else { Side::Client };
-        Some((to, arrival.ends, arrival.ecn, arrival.data))
+        Some(arrival)
     }
 }
 

@@ -1,12 +1,10 @@
 //! Machines at both sides of one bottleneck, in virtual time.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use gannet::base::rng::Rng;
 use gannet::base::time::Instant;
-use gannet::sim::forwarder::{Link, Shape, ShapeStats};
+use gannet::sim::forwarder::{InFlight, Link, Shape, ShapeStats};
 
 use super::end::{Packet, Spares, View};
 use super::host::Host;
@@ -58,32 +56,9 @@ impl Flow {
 
 /// A packet on its way.
 struct Arrival {
-    at: Instant,
-    /// Preserves the order of packets that arrive at the same time.
-    seq: u64,
     flow: usize,
     host: usize,
     packet: Packet,
-}
-
-impl PartialEq for Arrival {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.seq) == (other.at, other.seq)
-    }
-}
-
-impl Eq for Arrival {}
-
-impl PartialOrd for Arrival {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Arrival {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.seq).cmp(&(other.at, other.seq))
-    }
 }
 
 /// The world.
@@ -92,8 +67,7 @@ pub struct World {
     pub flows: Vec<Flow>,
     /// The link to the clients, and the one to the servers.
     links: [Link; 2],
-    flying: BinaryHeap<Reverse<Arrival>>,
-    seq: u64,
+    flying: InFlight<Arrival>,
     now: Instant,
     /// Delays in the queue of the link to the clients.
     pub waits: Waits,
@@ -109,8 +83,8 @@ impl World {
         let mut rng = Rng::from_u64(seed);
         let links = shapes.map(|shape| Link::new(shape, START, Rng::from_u64(rng.next_u64())));
         let waits = Waits { from: START + settled, ..Waits::default() };
-        let (flying, spares) = (BinaryHeap::new(), Spares::default());
-        Self { flows, links, flying, seq: 0, now: START, waits, viewed, spares, out: Vec::new() }
+        let (flying, spares) = (InFlight::default(), Spares::default());
+        Self { flows, links, flying, now: START, waits, viewed, spares, out: Vec::new() }
     }
 
     /// Runs until `end`, or until every connection has finished.
@@ -123,7 +97,7 @@ impl World {
             flow.next = [Some(START + flow.start), None];
         }
         loop {
-            let arrival = self.flying.peek().map(|Reverse(arrival)| arrival.at);
+            let arrival = self.flying.next();
             let hosts = self.flows.iter().flat_map(|flow| flow.next).flatten();
             let next = hosts.chain(arrival).fold(tick, Instant::min).max(self.now);
             steps = if next > self.now { 0 } else { steps + 1 };
@@ -144,8 +118,8 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        while self.flying.peek().is_some_and(|Reverse(arrival)| arrival.at <= self.now) {
-            let Some(Reverse(Arrival { flow, host, packet, .. })) = self.flying.pop() else { return };
+        while self.flying.next().is_some_and(|at| at <= self.now) {
+            let Some((_, Arrival { flow, host, packet })) = self.flying.pop() else { return };
             let flow = &mut self.flows[flow];
             flow.hosts[host].arrive(packet, &mut self.spares);
             flow.next[host] = flow.hosts[host].due();
@@ -189,13 +163,11 @@ impl World {
             for copy in &passages[1..] {
                 let mut memory = self.spares.take();
                 memory[..packet.len].copy_from_slice(packet.data());
-                self.seq += 1;
                 let packet = Packet { ecn: copy.ecn, len: packet.len, memory };
-                self.flying.push(Reverse(Arrival { at: copy.at, seq: self.seq, flow, host: to, packet }));
+                self.flying.push(copy.at, Arrival { flow, host: to, packet });
             }
             packet.ecn = first.ecn;
-            self.seq += 1;
-            self.flying.push(Reverse(Arrival { at: first.at, seq: self.seq, flow, host: to, packet }));
+            self.flying.push(first.at, Arrival { flow, host: to, packet });
         }
     }
 

@@ -5,13 +5,12 @@
 //! the same datagrams at the same times have the same fate. `gannet-interop` runs it between network namespaces.
 
 mod codel;
+mod in_flight;
 mod link;
 mod nat;
 mod pipe;
 mod shape;
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 
 use crate::base::Side;
@@ -19,6 +18,7 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 
 pub use codel::Codel;
+pub use in_flight::InFlight;
 pub use link::{Link, Passage};
 pub use nat::{Nat, NatStats, Rebinding};
 pub use shape::{ALWAYS, Gilbert, Outage, PER_MILLE, Shape, ShapeStats};
@@ -71,43 +71,13 @@ pub struct ForwarderStats {
     pub nat: NatStats,
 }
 
-#[derive(Debug)]
-struct Arrival<T> {
-    at: Instant,
-    /// Preserves the order of datagrams that arrive at the same time.
-    seq: u64,
-    to: Side,
-    datagram: Datagram<T>,
-}
-
-impl<T> PartialEq for Arrival<T> {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.seq) == (other.at, other.seq)
-    }
-}
-
-impl<T> Eq for Arrival<T> {}
-
-impl<T> PartialOrd for Arrival<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Arrival<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.seq).cmp(&(other.at, other.seq))
-    }
-}
-
 /// The forwarder.
 #[derive(Debug)]
 pub struct Forwarder<T> {
     nat: Nat,
     to_server: Link,
     to_client: Link,
-    flying: BinaryHeap<Reverse<Arrival<T>>>,
-    seq: u64,
+    flying: InFlight<(Side, Datagram<T>)>,
 }
 
 impl<T: Clone> Forwarder<T> {
@@ -118,8 +88,7 @@ impl<T: Clone> Forwarder<T> {
             to_server: Link::new(config.to_server.clone(), start, draw()),
             to_client: Link::new(config.to_client.clone(), start, draw()),
             nat: Nat::new(config, start, draw()),
-            flying: BinaryHeap::new(),
-            seq: 0,
+            flying: InFlight::default(),
         }
     }
 
@@ -138,20 +107,19 @@ impl<T: Clone> Forwarder<T> {
                 let bit = harmless(bit, &datagram.payload);
                 datagram.payload[bit / 8] ^= 1 << (bit % 8);
             }
-            self.seq += 1;
-            self.flying.push(Reverse(Arrival { at: passage.at, seq: self.seq, to, datagram }));
+            self.flying.push(passage.at, (to, datagram));
         }
     }
 
     /// When the next datagram arrives.
     pub fn next_arrival(&self) -> Option<Instant> {
-        self.flying.peek().map(|Reverse(arrival)| arrival.at)
+        self.flying.next()
     }
 
     /// The next datagram that has arrived by `now`, and its destination.
     pub fn receive(&mut self, now: Instant) -> Option<(Side, Datagram<T>)> {
         while self.next_arrival().is_some_and(|at| at <= now) {
-            let Reverse(Arrival { at, to, mut datagram, .. }) = self.flying.pop()?;
+            let (at, (to, mut datagram)) = self.flying.pop()?;
             if to == Side::Client {
                 self.nat.advance(at);
                 let Some(inner) = self.nat.inward(datagram.to) else { continue };
