@@ -203,9 +203,11 @@ impl Connection {
         let Some(before) = before else { return };
         let Some(tracing) = cx.scratch.tracing.as_mut().filter(|_| self.traced) else { return };
         let counts = before.iter().zip(&cx.stats.drops).zip(DropReason::ALL);
-        for (_, (reason, _)) in counts.filter(|((before, after), (why, _))| before < after && !NO_PACKETS.contains(why))
-        {
-            tracing.record(cx.now, self.id, TraceEvent::Dropped { reason, kind, len: len.min(0xffff) as u16 });
+        for ((before, after), (reason, _)) in counts.filter(|(_, (why, _))| !NO_PACKETS.contains(why)) {
+            // Several packets that waited for their keys may be dropped at once.
+            for _ in *before..*after {
+                tracing.record(cx.now, self.id, TraceEvent::Dropped { reason, kind, len: len.min(0xffff) as u16 });
+            }
         }
         self.observe(cx, Moment::Received);
     }
