@@ -317,14 +317,13 @@ impl App {
         }
     }
 
-    /// Handles a client that does not know of the end and tries again: it is refused.
     /// Whether an event ends a connection that its client has left for another: its first packet came twice, once damaged
     /// so that the server asked for another token.
     fn is_left_behind(&self, event: &Event) -> bool {
-        let over = matches!(event, Event::Closed { .. });
-        over && self.side == Side::Server && self.plan.link.corrupt > 0
+        matches!(event, Event::Closed { .. }) && self.side == Side::Server && self.plan.link.corrupt > 0
     }
 
+    /// Handles a client that does not know of the end and tries again: it is refused.
     fn on_stranger(&mut self, endpoint: &mut Endpoint, id: ConnId, event: &Event) -> Result<(), Failure> {
         match event {
             Event::Connected { .. } => {

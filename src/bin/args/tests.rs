@@ -70,10 +70,14 @@ fn serve_with_everything() {
 }
 
 #[test]
-fn load_balancers_are_for_servers() {
+fn early_data_is_for_connections_with_one_request() {
     let perf = format!("perf client {PORT} --insecure --connect 10.77.0.1:1 --early-data");
     assert!(why(&perf).contains("--handshakes"), "requests wait for all connections otherwise");
     assert!(load(&format!("{perf} --handshakes --download 1K")).is_ok());
+}
+
+#[test]
+fn load_balancers_are_for_servers() {
     let serve = format!("serve {PORT} --listen 4433 --cert c --key k --root w --quic-lb");
     let Command::Serve(a) = load(&format!("{serve} config=1,server-id=0a,key=f")).unwrap().command else {
         panic!("not serve")
