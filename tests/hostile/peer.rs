@@ -1,8 +1,11 @@
 //! A peer that sends whatever a test wants. It has the real keys: they are made and used by rustls, including its own
 //! packet protection, so that it shares nothing with the engine under test.
 
+#[path = "peer_tls.rs"]
+mod tls;
+
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use gannet::base::Side;
 use gannet::base::range_set::RangeSet;
@@ -11,11 +14,10 @@ use gannet::wire::quic::header::{self, PacketType};
 use gannet::wire::quic::params::TransportParameters;
 use gannet::wire::quic::varint::Writer;
 use gannet::wire::quic::{ConnectionId, StreamId, TransportError, Version as QuicVersion};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
 use rustls::quic::{ClientConnection, Connection, KeyChange, Keys, PacketKey, Secrets, ServerConnection, Version};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use tls::{CLIENT, SERVER, strange_client};
 
 /// Packet number spaces.
 pub const INITIAL: usize = 0;
@@ -24,38 +26,6 @@ pub const DATA: usize = 2;
 
 /// Length of the connection IDs of both sides.
 const CID_LEN: usize = 8;
-
-fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
-    PROVIDER.clone()
-}
-
-fn client_config(provider: Arc<CryptoProvider>) -> rustls::ClientConfig {
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"hostile".to_vec()];
-    config.resumption = rustls::client::Resumption::disabled();
-    config
-}
-
-static CLIENT: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| Arc::new(client_config(provider())));
-
-static SERVER: LazyLock<Arc<rustls::ServerConfig>> = LazyLock::new(|| {
-    let (chain, key) = super::world::certificate();
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    config.alpn_protocols = vec![b"hostile".to_vec()];
-    config.send_tls13_tickets = 0;
-    Arc::new(config)
-});
 
 /// Properties of a packet other than its frames.
 #[derive(Clone, Copy, Debug, Default)]
@@ -197,18 +167,6 @@ pub const NO_ALPN: u64 = 999;
 
 /// Seed of a client that offers a cipher suite that is not supported, before others.
 pub const STRANGE_SUITES: u64 = 998;
-
-/// Settings of a client that offers AES-CCM first, although it has no such thing.
-fn strange_client() -> rustls::ClientConfig {
-    use rustls::crypto::CipherSuiteCommon;
-    use rustls::{CipherSuite, SupportedCipherSuite, Tls13CipherSuite};
-    let own = provider();
-    let real = own.cipher_suites.iter().find_map(SupportedCipherSuite::tls13).unwrap();
-    let common = CipherSuiteCommon { suite: CipherSuite::TLS13_AES_128_CCM_SHA256, ..real.common };
-    let strange: &'static Tls13CipherSuite = Box::leak(Box::new(Tls13CipherSuite { common, ..*real }));
-    let cipher_suites = [&[SupportedCipherSuite::Tls13(strange)], &own.cipher_suites[..]].concat();
-    client_config(Arc::new(CryptoProvider { cipher_suites, ..(*own).clone() }))
-}
 
 /// Transport parameters of a peer that grants plenty of everything.
 pub fn generous() -> TransportParameters {
@@ -798,42 +756,4 @@ pub fn frames(list: &[Frame<'_>]) -> Vec<u8> {
     let mut w = Writer::new(&mut bytes);
     list.iter().for_each(|frame| frame.encode(&mut w));
     bytes
-}
-
-#[derive(Debug)]
-struct Anyone;
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
 }
