@@ -4,6 +4,7 @@
 //! program, which decides the order in which others end.
 
 mod running;
+mod tee;
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 
 pub use running::{Running, Stderr};
+pub use tee::run_with_tail;
 
 /// The polling interval of waits.
 const POLL: Duration = Duration::from_millis(10);
@@ -47,21 +49,29 @@ fn quote(word: &OsStr) -> String {
 /// If it cannot be started, exits with a code other than 0, or a signal arrives (it is then ended).
 pub fn run(name: &str, command: &mut Command) -> Result<()> {
     println!("$ {}", line(command));
-    let mut child = start(command.stdin(Stdio::null()))?;
+    let status = wait(&mut start(command.stdin(Stdio::null()))?, command)?;
+    succeeded(name, command, status, String::new)
+}
+
+/// Waits for the end of `child`, or ends it if a signal arrives.
+fn wait(child: &mut Child, command: &Command) -> Result<ExitStatus> {
     loop {
         if let Err(error) = interrupt::check() {
-            end(&mut child, GRACE);
+            end(child, GRACE);
             return Err(error);
         }
-        if let Some(status) = poll(&mut child, command)? {
-            return if status.success() {
-                Ok(())
-            } else {
-                Err(Error::Failed { name: name.into(), command: line(command), status, tail: String::new() })
-            };
+        if let Some(status) = poll(child, command)? {
+            return Ok(status);
         }
         std::thread::sleep(POLL);
     }
+}
+
+fn succeeded(name: &str, command: &Command, status: ExitStatus, tail: impl FnOnce() -> String) -> Result<()> {
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::Failed { name: name.into(), command: line(command), status, tail: tail() })
 }
 
 /// Returns the stdout of `command`. For programs that end soon.

@@ -20,24 +20,29 @@ impl Step {
     }
 }
 
-/// Runs all steps, even after a failure, so that one run shows all problems.
+/// Runs all steps, even after a failure, so that one run shows all problems. The last lines of steps that failed are
+/// repeated at the end: often no more than the end of a log is kept.
 pub(crate) fn run_all(steps: Vec<Step>) -> Result<()> {
     let mut results = Vec::new();
     for mut step in steps {
         println!("\n== {}", step.name);
-        let result = process::run(step.name, &mut step.command);
-        if let Err(error) = &result {
-            if matches!(error, Error::Interrupted(_)) {
-                return result;
-            }
-            println!("{error}");
-        }
-        results.push((step, result.is_ok()));
+        // As it would be typed, without where its output goes.
+        let line = process::line(&step.command);
+        let failure = match process::run_with_tail(step.name, &mut step.command) {
+            Ok(()) => None,
+            Err(error @ Error::Interrupted(_)) => return Err(error),
+            Err(error) => Some(error.to_string()),
+        };
+        results.push((step.name, line, failure));
     }
     println!("\n== summary");
-    for (step, good) in &results {
-        println!("{:<7} {:<20} {}", if *good { "ok" } else { "FAILED" }, step.name, process::line(&step.command));
+    for (name, line, failure) in &results {
+        println!("{:<7} {name:<20} {line}", if failure.is_some() { "FAILED" } else { "ok" });
     }
-    let failed: Vec<_> = results.iter().filter(|(_, good)| !good).map(|(step, _)| step.name).collect();
-    if failed.is_empty() { Ok(()) } else { Err(Error::Unmet(format!("failed: {}", failed.join(", ")))) }
+    let failed: Vec<_> = results.iter().filter_map(|(name, _, failure)| Some((*name, failure.as_ref()?))).collect();
+    for (_, failure) in &failed {
+        println!("\n{failure}");
+    }
+    let names: Vec<_> = failed.iter().map(|(name, _)| *name).collect();
+    if names.is_empty() { Ok(()) } else { Err(Error::Unmet(format!("failed: {}", names.join(", ")))) }
 }

@@ -17,7 +17,7 @@ use crate::interrupt;
 const TAIL_LINES: usize = 15;
 
 /// How long the pipes of an ended program may stay open because something it started holds them.
-const DRAIN: Duration = Duration::from_secs(2);
+pub(super) const DRAIN: Duration = Duration::from_secs(2);
 
 /// The handling of a program's stderr.
 #[derive(Debug)]
@@ -224,7 +224,7 @@ fn copy_stderr(pipe: impl Read, mut to: Stderr, tail: &Tail) {
     });
 }
 
-fn for_each_line(pipe: impl Read, mut each: impl FnMut(&str)) {
+pub(super) fn for_each_line(pipe: impl Read, mut each: impl FnMut(&str)) {
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();
     while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
