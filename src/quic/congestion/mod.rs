@@ -8,6 +8,7 @@ mod cubic;
 mod hystart;
 mod newreno;
 mod pacer;
+mod usage;
 
 pub use cubic::Cubic;
 pub use newreno::NewReno;
@@ -15,6 +16,7 @@ pub use pacer::Pacer;
 
 use crate::base::time::{Duration, Instant};
 use crate::quic::config::CongestionAlgorithm;
+use usage::Usage;
 
 /// Whether a packet may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,8 +152,9 @@ pub struct Congestion {
     /// When the last recovery period began. Packets sent before that neither grow nor shrink the window.
     recovery_start: Option<Instant>,
     /// The controller before the last reduction.
-    prior: Option<Controller>,
+    prior: Option<Box<Controller>>,
     app_limited: bool,
+    usage: Usage,
 }
 
 impl Congestion {
@@ -162,12 +165,21 @@ impl Congestion {
         let controller = Controller::new(algorithm, mtu);
         let mut pacer = Pacer::new(pacing, now);
         pacer.set_rate(now, controller.window(), srtt, true, mtu);
-        Self { controller, pacer, mtu, in_flight: 0, recovery_start: None, prior: None, app_limited: false }
+        Self {
+            controller,
+            pacer,
+            mtu,
+            in_flight: 0,
+            recovery_start: None,
+            prior: None,
+            app_limited: false,
+            usage: Usage::new(),
+        }
     }
 
     /// The same, for another path of which the same is expected, where nothing is in flight yet.
     pub(crate) fn with_nothing_in_flight(&self) -> Self {
-        Self { in_flight: 0, prior: None, ..self.clone() }
+        Self { in_flight: 0, prior: None, usage: Usage::new(), ..self.clone() }
     }
 
     /// The slow start threshold in bytes; `None` before the first reduction.
@@ -213,6 +225,7 @@ impl Congestion {
     /// Records that a packet of `len` bytes that counts as in flight was sent.
     pub fn on_sent(&mut self, now: Instant, len: u16) {
         self.in_flight += u64::from(len);
+        self.usage.on_sent(self.in_flight);
         self.pacer.on_sent(now, u64::from(len));
     }
 
@@ -229,6 +242,7 @@ impl Congestion {
     pub(crate) fn on_run_sent(&mut self, now: Instant, len: u16, count: usize) {
         let bytes = u64::from(len) * count as u64;
         self.in_flight += bytes;
+        self.usage.on_sent(self.in_flight);
         self.pacer.on_sent(now, bytes);
     }
 
@@ -250,9 +264,11 @@ impl Congestion {
 
     /// Handles an acknowledgement. The packets were removed before.
     pub fn on_ack(&mut self, ack: &Acked) {
+        let used = self.usage.on_ack(ack.now, ack.srtt, self.window(), self.in_flight);
         if !self.in_recovery(ack.sent) {
             // A flight that leaves less than one packet of the window unused counts as using it.
-            if self.app_limited && ack.prior_in_flight + self.mtu <= self.window() {
+            let limited = self.app_limited && ack.prior_in_flight + self.mtu <= self.window();
+            if limited || !used {
                 self.controller.on_ack_limited(ack.now);
             } else if ack.bytes > 0 {
                 self.controller.on_ack(ack);
@@ -268,7 +284,7 @@ impl Congestion {
             return;
         }
         self.recovery_start = Some(now);
-        self.prior = Some(self.controller.clone());
+        self.prior = Some(Box::new(self.controller.clone()));
         self.controller.on_congestion_event();
         self.update_pace(now, srtt);
     }
@@ -277,7 +293,7 @@ impl Congestion {
     /// it was undone.
     pub fn undo(&mut self, now: Instant, srtt: Duration) -> bool {
         let Some(prior) = self.prior.take().filter(|prior| prior.window() > self.window()) else { return false };
-        self.controller = prior;
+        self.controller = *prior;
         self.recovery_start = None;
         self.update_pace(now, srtt);
         true

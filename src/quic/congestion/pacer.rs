@@ -10,8 +10,9 @@ const WORTHWHILE: u64 = 32;
 const TICK: Duration = Duration::from_micros(65);
 /// The bucket holds at least this many datagrams.
 const BURST_DATAGRAMS: u64 = 10;
-/// The bucket holds at least the bytes that the rate allows in this time, to make up for timers that fire late.
-const BURST_TIME: Duration = Duration::from_millis(1);
+/// The bucket holds at least the bytes that the rate allows in this time, to make up for timers that fire late: four
+/// ticks.
+const BURST_TIME: Duration = Duration::from_micros(260);
 
 /// A token bucket. Its rate follows the congestion window.
 #[derive(Clone, Debug)]

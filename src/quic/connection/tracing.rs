@@ -17,7 +17,7 @@ use crate::quic::connection::sent::SentFrame;
 use crate::quic::connection::{Connection, Cx, Scratch};
 use crate::quic::event::{Dir, Event};
 use crate::quic::path::MIN_MTU;
-use crate::quic::recovery::{PACKET_THRESHOLD, SpaceId};
+use crate::quic::recovery::SpaceId;
 use crate::quic::stats::DropReason;
 use crate::quic::trace::{
     CongestionState, ConnectionState, LossCause, MAX_VERSIONS, Metrics, Moment, PacketCause, Seen, StreamChange,
@@ -401,8 +401,9 @@ impl Connection {
     pub(super) fn trace_lost(&self, cx: &mut Cx<'_>) {
         let Scratch { tracing: Some(tracing), lost, .. } = &mut *cx.scratch else { return };
         for (space, pn, contents) in lost {
+            let threshold = self.recovery.packet_threshold(*space);
             let mtu_probe = contents.iter().any(|frame| frame == SentFrame::MtuProbe);
-            let reordered = self.recovery.largest_acked(*space).is_some_and(|acked| acked >= *pn + PACKET_THRESHOLD);
+            let reordered = self.recovery.largest_acked(*space).is_some_and(|acked| acked >= *pn + threshold);
             let cause = if reordered { LossCause::Reordering } else { LossCause::Time };
             tracing.record(cx.now, self.id, TraceEvent::Lost { space: type_of(*space), pn: *pn, mtu_probe, cause });
             let mut data = contents.iter().filter_map(head_of).peekable();

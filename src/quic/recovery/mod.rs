@@ -7,13 +7,13 @@
 #![forbid(unsafe_code)]
 
 mod paths;
+mod reordering;
 mod rtt;
 mod sent;
 #[cfg(test)]
 mod sim;
 mod sizes;
 mod space;
-mod spurious;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -30,19 +30,22 @@ use crate::quic::congestion::{Acked, Congestion};
 pub use crate::quic::congestion::Permit;
 pub(crate) use paths::Onward;
 use paths::Switched;
+pub(crate) use reordering::PACKET_THRESHOLD;
+use reordering::{Late, Reordering};
 pub use rtt::RttEstimator;
 pub use sent::SentPacket;
 use sent::Whereabouts;
 use sizes::SizeWatch;
-pub(crate) use space::PACKET_THRESHOLD;
 use space::{Early, Losses, SpaceState};
-use spurious::LostNumbers;
 
 /// Multiple of the probe timeout over which everything must be lost for persistent congestion (RFC 9002 §7.6.1).
 const PERSISTENT_CONGESTION_THRESHOLD: u32 = 3;
 
 /// Multiple of the probe timeout within which a loss may turn out to be reordering.
 const PROOF_PTOS: u32 = 2;
+
+/// Multiple of the probe timeout for which losses are remembered, from when the packet was sent.
+const MEMORY_PTOS: u32 = 4;
 
 /// Number of skipped packet numbers that are remembered: a peer that acknowledges one has not received what it
 /// acknowledges (RFC 9000 §21.4).
@@ -160,8 +163,8 @@ pub struct Recovery<F> {
     spaces: [SpaceState<F>; 3],
     rtt: RttEstimator,
     congestion: Congestion,
-    /// Data packets whose loss reduced the window.
-    lost: LostNumbers,
+    /// Packets of the Data space that came late or may still do so.
+    reordering: Reordering,
     sizes: SizeWatch,
     /// The latest skipped packet numbers of the Data space, each plus one, latest first; 0 if there are fewer.
     skipped: [u64; SKIPS],
@@ -194,6 +197,8 @@ struct NewlyAcked {
     longest: u16,
     /// Whether any of them was sent on another path than the one in use.
     elsewhere: bool,
+    /// The packet that was overtaken by most of those acknowledged before, if any was.
+    late: Option<Late>,
 }
 
 impl<F> Recovery<F> {
@@ -203,7 +208,7 @@ impl<F> Recovery<F> {
             spaces: [SpaceState::new(), SpaceState::new(), SpaceState::new()],
             rtt: RttEstimator::new(config.initial_rtt),
             congestion: Congestion::new(config.algorithm, config.max_datagram, config.pacing, config.initial_rtt, now),
-            lost: LostNumbers::default(),
+            reordering: Reordering::default(),
             sizes: SizeWatch::default(),
             skipped: [0; SKIPS],
             pto_count: 0,
@@ -291,7 +296,11 @@ impl<F> Recovery<F> {
         self.now = self.now.max(now);
         let prior_in_flight = self.congestion.in_flight();
         let (new, ack_largest) = self.take_acked(space, ranges, acked)?;
-        let undone = self.lost.take_proof(now) && self.congestion.undo(now, self.rtt.smoothed());
+        if let (Some(late), Some(before)) = (new.late, self.spaces[space.index()].largest_acked) {
+            self.reordering.on_late(now, late, before - late.pn, self.rtt.loss_delay());
+        }
+        let proven = self.reordering.take_proof(now, MEMORY_PTOS * self.rtt.pto_base());
+        let undone = proven && self.congestion.undo(now, self.rtt.smoothed());
         let Some((largest, sent)) = new.largest else { return Ok(AckOutcome { undone, ..AckOutcome::default() }) };
         let state = &mut self.spaces[space.index()];
         state.largest_acked = state.largest_acked.max(Some(ack_largest));
@@ -332,6 +341,7 @@ impl<F> Recovery<F> {
         let state = &mut self.spaces[space.index()];
         let mut new = NewlyAcked::default();
         let mut ack_largest = 0;
+        let before = if space == SpaceId::Data { state.largest_acked.unwrap_or(0) } else { 0 };
         for range in ranges {
             let (low, high) = range.into_inner();
             if high >= state.ring.next() {
@@ -347,10 +357,10 @@ impl<F> Recovery<F> {
             ack_largest = ack_largest.max(high);
             let base = state.ring.base();
             if low < base && space == SpaceId::Data {
-                self.lost.on_acked(low..=high.min(base - 1));
+                new.late = self.reordering.on_acked(low..=high.min(base - 1)).or(new.late);
             }
             if high < state.ring.lowest() {
-                if self.lost.lowest().is_some_and(|lowest| lowest < low) {
+                if self.reordering.lowest().is_some_and(|lowest| lowest < low) {
                     continue;
                 }
                 // All further ranges are older still.
@@ -358,7 +368,11 @@ impl<F> Recovery<F> {
             }
             let (congestion, eliciting, lowest) = (&mut self.congestion, &mut state.eliciting, &mut state.lowest_acked);
             let switched = &mut self.switched;
+            let late = &mut new.late;
             let taken = state.ring.take(low, high, |pn, packet| {
+                if pn < before && late.is_none_or(|late| pn < late.pn) && packet.on == Whereabouts::HERE {
+                    *late = Some(Late { pn, sent: packet.time });
+                }
                 *lowest = pn.min(*lowest);
                 new.longest = new.longest.max(packet.len);
                 if packet.in_flight {
@@ -386,7 +400,7 @@ impl<F> Recovery<F> {
     /// Handles an increase of the number of packets that the network has marked (RFC 9002 §7.1, §B.7). `sent` is when the
     /// largest packet was sent that the same ACK frame newly acknowledges. The caller has validated the report.
     pub fn on_congestion_marks(&mut self, now: Instant, sent: Instant) {
-        self.lost.disarm();
+        self.reordering.disarm();
         self.congestion.on_congestion_event(now, sent, self.rtt.smoothed());
     }
 
@@ -417,9 +431,14 @@ impl<F> Recovery<F> {
         acked: u16,
         lost: &mut impl FnMut(u64, F),
     ) -> bool {
-        let (congestion, numbers, sizes) = (&mut self.congestion, &mut self.lost, &mut self.sizes);
+        let (congestion, reordering, sizes) = (&mut self.congestion, &mut self.reordering, &mut self.sizes);
         let switched = &mut self.switched;
-        let (delay, first) = (self.rtt.loss_delay(), self.rtt.first_sample());
+        let (usual, first) = (self.rtt.loss_delay(), self.rtt.first_sample());
+        // Only the Data space has enough packets to tell of reordering.
+        let (threshold, delay) = match space {
+            SpaceId::Data => (reordering.packet_threshold(), reordering.loss_delay(usual)),
+            _ => (PACKET_THRESHOLD, usual),
+        };
         let pto = self.rtt.pto_base();
         let proof_until = now + PROOF_PTOS * pto;
         let early = Early {
@@ -432,15 +451,17 @@ impl<F> Recovery<F> {
         };
         let mut reduced = false;
         sizes.begin();
-        let losses = self.spaces[space.index()].detect_lost(now, delay, first, early, |pn, packet, early| {
+        let losses = self.spaces[space.index()].detect_lost(now, threshold, delay, first, early, |pn, packet, early| {
             if packet.in_flight {
                 congestion.remove(packet.len);
                 if !early {
                     if !reduced && !congestion.in_recovery(packet.time) {
                         reduced = true;
-                        numbers.restart(proof_until);
+                        reordering.restart(proof_until);
                     }
-                    numbers.insert(pn);
+                    if space == SpaceId::Data {
+                        reordering.insert(pn, packet.time);
+                    }
                     sizes.on_lost(packet.len, packet.time, acked, pto);
                 }
             } else if packet.on != Whereabouts::HERE {
@@ -449,7 +470,7 @@ impl<F> Recovery<F> {
             lost(pn, packet.frames);
         });
         if reduced && space != SpaceId::Data {
-            numbers.disarm();
+            reordering.disarm();
         }
         self.react(now, cx, &losses)
     }
@@ -474,7 +495,7 @@ impl<F> Recovery<F> {
         let limit = PERSISTENT_CONGESTION_THRESHOLD * (pto + cx.peer_max_ack_delay);
         let persistent = losses.span > limit;
         if persistent {
-            self.lost.disarm();
+            self.reordering.disarm();
             self.rtt.restart_min();
             self.congestion.on_persistent_congestion(now, sent, srtt);
         }
@@ -553,8 +574,14 @@ impl<F> Recovery<F> {
         self.congestion.in_flight()
     }
 
+    /// The number of later packets of `space` acknowledged after which a packet is lost (RFC 9002 §6.1.1).
+    pub(crate) fn packet_threshold(&self, space: SpaceId) -> u64 {
+        if space == SpaceId::Data { self.reordering.packet_threshold() } else { PACKET_THRESHOLD }
+    }
+
     /// Frees unused memory.
     pub fn trim(&mut self) {
+        self.reordering.trim();
         for space in &mut self.spaces {
             space.ring.trim();
         }

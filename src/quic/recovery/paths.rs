@@ -104,7 +104,11 @@ impl<F> Recovery<F> {
         switched.here = on;
         self.switched = Some(switched);
         // Judgements about the former path.
-        self.lost.disarm();
+        if matches!(onward, Onward::Same) {
+            self.reordering.disarm();
+        } else {
+            self.reordering.reset();
+        }
         self.sizes = SizeWatch::default();
         (self.pto_count, self.calm_until, self.timer_set) = (0, self.now, self.now);
     }

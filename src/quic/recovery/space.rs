@@ -3,9 +3,6 @@
 use crate::base::time::{Duration, Instant};
 use crate::quic::recovery::sent::{Front, SentPacket, SentRing};
 
-/// Number of later packets acknowledged after which a packet is lost (RFC 9002 §6.1.1).
-pub(crate) const PACKET_THRESHOLD: u64 = 3;
-
 /// A run of lost packets without an acknowledged one in between (RFC 9002 §7.6.2).
 #[derive(Clone, Copy, Debug, Default)]
 struct LossRun {
@@ -92,14 +89,16 @@ impl<F> SpaceState<F> {
         self.ring.push_run(pn, packets);
     }
 
-    /// Removes the packets that are lost by now, and reports whether each was `early`. Runs of losses only count from
-    /// `first_sample` on.
+    /// Removes the packets that are lost by now, and reports whether each was `early`. A packet is lost once one is
+    /// acknowledged that comes `threshold` packets later, or a later one after `delay` (RFC 9002 §6.1). Runs of losses
+    /// only count from `first_sample` on.
     ///
     /// The pass goes from the front to the first packet that is not lost; as all later packets are younger, its cost is
     /// proportional to the number of removed packets.
     pub(super) fn detect_lost(
         &mut self,
         now: Instant,
+        threshold: u64,
         delay: Duration,
         first_sample: Option<Instant>,
         early: Early,
@@ -108,7 +107,7 @@ impl<F> SpaceState<F> {
         self.loss_time = None;
         let mut losses = Losses::default();
         let Some(largest) = self.largest_acked else { return losses };
-        self.ring.forget_bare((largest + 1).saturating_sub(PACKET_THRESHOLD));
+        self.ring.forget_bare((largest + 1).saturating_sub(threshold));
         while let Some(front) = self.ring.front() {
             let (pn, time) = match front {
                 Front::Acked => {
@@ -121,7 +120,7 @@ impl<F> SpaceState<F> {
             if pn > largest {
                 break;
             }
-            if largest - pn < PACKET_THRESHOLD && time + delay > now {
+            if largest - pn < threshold && time + delay > now {
                 self.loss_time = Some(time + delay);
                 break;
             }
