@@ -2,6 +2,11 @@
 //! (draft-ietf-tcpm-hystartplusplus-04 §4.2).
 //!
 //! Rounds are delimited by time: a round ends with the first acknowledgement of a packet sent after it began.
+//!
+//! There is one difference: the delay is judged by the minimum of each group of [`N_RTT_SAMPLE`] samples, not by that of
+//! all samples of the round so far. A queue that the round itself has built shows at its end; its first samples, which
+//! are the smallest, were taken before. With the minimum of the round, the queue would be noticed a round later, when
+//! the window has doubled once more.
 
 use crate::base::time::{Duration, Instant};
 
@@ -35,6 +40,8 @@ pub(super) struct HyStart {
     round_start: Instant,
     last_min: Duration,
     current_min: Duration,
+    /// The minimum of the current group of samples, and their number.
+    group_min: Duration,
     samples: u32,
     conservative: Option<Conservative>,
 }
@@ -45,6 +52,7 @@ impl HyStart {
             round_start: Instant::ZERO,
             last_min: Duration::MAX,
             current_min: Duration::MAX,
+            group_min: Duration::MAX,
             samples: 0,
             conservative: None,
         }
@@ -57,10 +65,12 @@ impl HyStart {
         }
         if let Some(rtt) = sample {
             self.current_min = self.current_min.min(rtt);
+            self.group_min = self.group_min.min(rtt);
             self.samples += 1;
-        }
-        if self.samples >= N_RTT_SAMPLE {
-            self.judge();
+            if self.samples == N_RTT_SAMPLE {
+                self.judge();
+                (self.samples, self.group_min) = (0, Duration::MAX);
+            }
         }
         if self.conservative.is_some() { Growth::Conservative } else { Growth::Standard }
     }
@@ -70,7 +80,7 @@ impl HyStart {
         self.round_start = now;
         self.last_min = self.current_min;
         self.current_min = Duration::MAX;
-        self.samples = 0;
+        (self.samples, self.group_min) = (0, Duration::MAX);
         match &mut self.conservative {
             Some(css) => {
                 css.rounds += 1;
@@ -82,12 +92,12 @@ impl HyStart {
 
     fn judge(&mut self) {
         match self.conservative {
-            Some(css) if self.current_min < css.baseline => self.conservative = None,
+            Some(css) if self.group_min < css.baseline => self.conservative = None,
             Some(_) => {}
             None if self.last_min != Duration::MAX => {
                 let threshold = (self.last_min / 8).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
-                if self.current_min >= self.last_min + threshold {
-                    self.conservative = Some(Conservative { baseline: self.current_min, rounds: 0 });
+                if self.group_min >= self.last_min + threshold {
+                    self.conservative = Some(Conservative { baseline: self.group_min, rounds: 0 });
                 }
             }
             None => {}
@@ -152,6 +162,22 @@ mod tests {
         let (mut h, mut now) = (HyStart::new(), Instant::ZERO);
         round(&mut h, &mut now, 400 * MS);
         assert_eq!(round(&mut h, &mut now, 416 * MS), Growth::Conservative, "16 ms are enough");
+    }
+
+    #[test]
+    fn a_queue_that_grows_within_a_round_is_noticed_in_that_round() {
+        let (mut h, mut now) = (HyStart::new(), Instant::ZERO);
+        round(&mut h, &mut now, 40 * MS);
+        let sent = now;
+        now += 40 * MS;
+        let seen = (0..24).map(|i| h.on_ack(now, sent, Some(40 * MS + i / 4 * MS)));
+        let growth: Vec<_> = seen.collect();
+        assert_eq!(growth[22], Growth::Standard);
+        assert_eq!(growth[23], Growth::Standard, "44 to 45 ms: less than 5 ms more");
+        for _ in 0..7 {
+            assert_eq!(h.on_ack(now, sent, Some(45 * MS)), Growth::Standard);
+        }
+        assert_eq!(h.on_ack(now, sent, Some(45 * MS)), Growth::Conservative);
     }
 
     #[test]

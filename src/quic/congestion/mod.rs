@@ -164,7 +164,7 @@ impl Congestion {
         let mtu = u64::from(max_datagram);
         let controller = Controller::new(algorithm, mtu);
         let mut pacer = Pacer::new(pacing, now);
-        pacer.set_rate(now, controller.window(), srtt, true, mtu);
+        pacer.set_rate(now, controller.window(), srtt, mtu);
         Self {
             controller,
             pacer,
@@ -328,7 +328,6 @@ impl Congestion {
     }
 
     fn update_pace(&mut self, now: Instant, srtt: Duration) {
-        let slow_start = self.controller.in_slow_start();
-        self.pacer.set_rate(now, self.controller.window(), srtt, slow_start, self.mtu);
+        self.pacer.set_rate(now, self.controller.window(), srtt, self.mtu);
     }
 }

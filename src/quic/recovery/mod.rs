@@ -451,24 +451,25 @@ impl<F> Recovery<F> {
         };
         let mut reduced = false;
         sizes.begin();
-        let losses = self.spaces[space.index()].detect_lost(now, threshold, delay, first, early, |pn, packet, early| {
-            if packet.in_flight {
-                congestion.remove(packet.len);
-                if !early {
-                    if !reduced && !congestion.in_recovery(packet.time) {
-                        reduced = true;
-                        reordering.restart(proof_until);
+        let losses =
+            self.spaces[space.index()].detect_lost(now, threshold, delay, first, early, |pn, packet, early| {
+                if packet.in_flight {
+                    congestion.remove(packet.len);
+                    if !early {
+                        if !reduced && !congestion.in_recovery(packet.time) {
+                            reduced = true;
+                            reordering.restart(proof_until);
+                        }
+                        if space == SpaceId::Data {
+                            reordering.insert(pn, packet.time);
+                        }
+                        sizes.on_lost(packet.len, packet.time, acked, pto);
                     }
-                    if space == SpaceId::Data {
-                        reordering.insert(pn, packet.time);
-                    }
-                    sizes.on_lost(packet.len, packet.time, acked, pto);
+                } else if packet.on != Whereabouts::HERE {
+                    paths::release(switched, congestion, &packet);
                 }
-            } else if packet.on != Whereabouts::HERE {
-                paths::release(switched, congestion, &packet);
-            }
-            lost(pn, packet.frames);
-        });
+                lost(pn, packet.frames);
+            });
         if reduced && space != SpaceId::Data {
             reordering.disarm();
         }

@@ -286,6 +286,26 @@ fn reordering_does_not_slow_a_link_down() {
     }
 }
 
+/// Jitter of 1 to 5 ms reorders whatever is sent within that time, 8 to 40 packets. Only the first losses are spurious.
+#[test]
+fn reordering_is_learnt() {
+    for (late, by) in [(10, 2), (500, 1), (500, 5), (50, 5), (10, 15)] {
+        let link = Link { late, late_by: Duration::from_millis(by), ..CLEAN };
+        for algorithm in BOTH {
+            let mut sim = Sim::new(algorithm, link, 4_000_000);
+            sim.run(Instant::ZERO + Duration::from_secs(12));
+            let acked = sim.acked.iter().filter(|acked| **acked).count() as u64;
+            let twice = sim.next_pn - acked - sim.drops - sim.recovery.bytes_in_flight() / u64::from(LEN);
+            let share = acked as f64 * f64::from(LEN) * 8.0 / (link.rate as f64 * 12.0);
+            assert!(share > 0.9, "{algorithm:?}, {late} per mille late by {by} ms: {share}");
+            assert!(
+                twice * 50 < acked,
+                "{algorithm:?}, {late} per mille late by {by} ms: {twice} of {acked} sent twice"
+            );
+        }
+    }
+}
+
 #[test]
 fn everything_arrives_over_a_bad_link() {
     for (algorithm, loss) in BOTH.into_iter().flat_map(|a| [(a, 20), (a, 100), (a, 300)]) {

@@ -304,7 +304,8 @@ fn the_window_is_reduced_once_per_round_trip() {
 #[test]
 fn more_marked_packets_are_congestion() {
     let mut r = reno();
-    for pn in 0..4 {
+    // As many as use the window.
+    for pn in 0..6 {
         send(&mut r, at(pn), SpaceId::Data, pn);
     }
     let acked = |r: &mut Recovery<u64>, ms, pn, marked| {
@@ -358,6 +359,21 @@ fn the_window_grows_only_while_it_is_used() {
     }
 }
 
+/// RFC 9002 §7.8: a sender that is held up by something else than the window, such as its CPU, has not filled it.
+#[test]
+fn a_window_of_which_less_than_half_is_used_does_not_grow() {
+    for algorithm in [CongestionAlgorithm::NewReno, CongestionAlgorithm::Cubic] {
+        let mut r = recovery(algorithm);
+        for round in 0..100 {
+            for pn in 4 * round..4 * round + 4 {
+                send(&mut r, at(100 * round), SpaceId::Data, pn);
+            }
+            ack(&mut r, at(100 * round + 99), SpaceId::Data, &[4 * round..=4 * round + 3], &CX);
+        }
+        assert_eq!(r.cwnd(), 12_000, "{algorithm:?}");
+    }
+}
+
 #[test]
 fn delay_is_only_believed_as_far_as_announced() {
     let delayed = |space, cx: &Context| {
@@ -400,10 +416,32 @@ fn reordering_that_looked_like_loss_costs_nothing() {
         let (outcome, ..) = ack(&mut r, at(102), SpaceId::Data, &[4..=5, 0..=2], &CX);
         assert!(outcome.undone && outcome.largest_newly_acked.is_none());
         assert_eq!(r.cwnd(), 12_000);
-        // Packets 3 and 6 to 9 are still missing, so the next loss reduces again.
-        assert_eq!(ack(&mut r, at(103), SpaceId::Data, &[6..=6], &CX).2, vec![3]);
-        assert_eq!(r.cwnd(), reduced);
+        // Packets 3 and 6 to 9 are still missing. Three later packets prove nothing any more, but time does, and that
+        // reduces the window again.
+        assert_eq!(ack(&mut r, at(103), SpaceId::Data, &[6..=6], &CX).2, Vec::<u64>::new());
+        let due = r.next_timeout(&CX).expect("packet 3 is lost by time");
+        assert_eq!(timeout(&mut r, due, &CX), (TimeoutAction::None, vec![3]));
+        // Packet 6 had made it larger by a tenth.
+        assert_eq!(r.cwnd(), reduced * 11 / 10);
     }
+}
+
+/// RFC 9002 §6.1: a sender may raise its thresholds where it sees reordering, here before anything looks like a loss.
+#[test]
+fn packets_that_are_overtaken_raise_the_thresholds() {
+    let mut r = reno();
+    for pn in 0..10 {
+        send(&mut r, at(pn), SpaceId::Data, pn);
+    }
+    assert_eq!(ack(&mut r, at(100), SpaceId::Data, &[2..=2], &CX).2, Vec::<u64>::new());
+    assert_eq!(ack(&mut r, at(101), SpaceId::Data, &[0..=2], &CX).2, Vec::<u64>::new());
+    assert_eq!(r.packet_threshold(SpaceId::Data), 3);
+    assert_eq!(ack(&mut r, at(102), SpaceId::Data, &[8..=8], &CX).2, vec![3, 4, 5]);
+    ack(&mut r, at(103), SpaceId::Data, &[5..=8], &CX);
+    assert_eq!((r.packet_threshold(SpaceId::Data), r.packet_threshold(SpaceId::Handshake)), (4, 3));
+    // A later path is another one.
+    r.change_path(at(104), Onward::Back, false);
+    assert_eq!(r.packet_threshold(SpaceId::Data), 3);
 }
 
 /// RFC 9002 §5.1.

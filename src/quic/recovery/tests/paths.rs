@@ -37,9 +37,10 @@ fn packets_of_the_old_path_say_nothing_about_the_new_one() {
         assert_eq!((acked.len(), lost.len(), outcome.rtt_sampled), (13, 7, false));
         assert_eq!((r.cwnd(), r.rtt().smoothed(), r.bytes_in_flight()), (fresh, srtt, 0));
         // Those of the new path count.
-        (40..50).for_each(|pn| send(&mut r, at(500), DATA, pn));
-        assert_eq!(r.bytes_in_flight(), 10 * u64::from(LEN));
-        assert!(ack(&mut r, at(530), DATA, &[40..=49], &CX).0.rtt_sampled);
+        let count = fresh / u64::from(LEN);
+        (40..40 + count).for_each(|pn| send(&mut r, at(500), DATA, pn));
+        assert_eq!(r.bytes_in_flight(), count * u64::from(LEN));
+        assert!(ack(&mut r, at(530), DATA, &[40..=39 + count], &CX).0.rtt_sampled);
         assert!(r.cwnd() > fresh && r.rtt().latest() == 30 * MS);
     }
 }
