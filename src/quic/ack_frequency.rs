@@ -16,7 +16,7 @@ const REORDERING: u64 = 3;
 const PER_WINDOW: u64 = 8;
 const PER_ROUND_TRIP: u32 = 4;
 
-/// The highest threshold that [`AckRequests::Adaptive`] asks for: a receiver reports at most 64 ranges.
+/// The highest threshold that [`AckRequests::Adaptive`] asks for: a receiver may report as few as 64 ranges.
 const MAX_THRESHOLD: u64 = 63;
 
 /// The highest number of packets after which we acknowledge, whatever the peer asks for. Far below `u32::MAX`, so that a

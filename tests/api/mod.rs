@@ -12,7 +12,7 @@ use gannet::datapath::sim::{SimConfig, SimLink, SimPort};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Turns after which something must have happened.
-const TURNS: usize = 2_000_000;
+pub const TURNS: usize = 2_000_000;
 
 /// A core with a handle's application.
 pub type HandleCore = Core<SimPort, HandleApp>;

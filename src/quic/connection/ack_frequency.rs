@@ -11,6 +11,10 @@ use crate::quic::recovery::SpaceId;
 use crate::wire::quic::TransportError;
 use crate::wire::quic::frame::Frame;
 
+/// The largest window, in packets, for which gaps provoke acknowledgements. Receivers acknowledge long before they have
+/// received half of a larger one.
+const SMALL_WINDOW: u64 = 64;
+
 impl Connection {
     /// The minimum delay that the peer may request, as announced: at most our `max_ack_delay`
     /// (draft-ietf-quic-ack-frequency-14 §3).
@@ -120,6 +124,31 @@ impl Connection {
     pub(super) fn hurry(&self, space: SpaceId, builder: &mut PacketBuilder<'_>) {
         if space == SpaceId::Data && self.peer.min_ack_delay != NO_REQUESTS {
             builder.put(&Frame::ImmediateAck, None);
+        }
+    }
+
+    /// Whether the window is so small that the peer, whose acknowledgements are slow, may delay that of a whole window
+    /// because it waits for more packets, and that it cannot be asked to do otherwise.
+    pub(super) fn starves_for_acks(&self) -> bool {
+        let window = self.recovery.cwnd() / u64::from(self.path.mtu.current());
+        self.slow_acks
+            && self.confirmed
+            && window < SMALL_WINDOW
+            && self.ack_frequency.as_ref().is_none_or(|frequency| frequency.asked.is_none())
+    }
+
+    /// Skips a packet number before the last packet for which the window has room, so that the peer acknowledges it at
+    /// once: for all that it knows, a packet is missing (RFC 9000 §13.2.1). Otherwise, a peer that waits for more packets
+    /// than there are in a window would make each window take the longest delay of its acknowledgements.
+    #[cold]
+    pub(super) fn hurry_window(&mut self) {
+        let mtu = u64::from(self.path.mtu.current());
+        let (window, in_flight) = (self.recovery.cwnd(), self.recovery.bytes_in_flight());
+        let pn = self.spaces[SpaceId::Data.index()].next_pn;
+        // A few acknowledgements per window are enough.
+        let since = pn.saturating_sub(self.recovery.latest_skip());
+        if in_flight + 2 * mtu > window && since >= (window / mtu / 4).max(2) && self.data_pending() {
+            self.skip_at = pn;
         }
     }
 

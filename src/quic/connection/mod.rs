@@ -250,6 +250,8 @@ pub(crate) struct Connection {
     pub(crate) steady: bool,
     /// Whether it is traced.
     traced: bool,
+    /// Whether the peer has delayed acknowledgements by a considerable part of a round trip.
+    slow_acks: bool,
 }
 
 impl Connection {
@@ -344,6 +346,7 @@ impl Connection {
             queued: false,
             has_events: false,
             steady: false,
+            slow_acks: false,
             traced: false,
             config,
         }

@@ -122,6 +122,7 @@ impl Connection {
             && SpaceId::in_use(self.confirmed).iter().all(|space| quiet(*space))
             && !self.control_pending()
             && !self.streams.has_turns()
+            && !self.starves_for_acks()
     }
 
     /// Builds the next datagram of a burst without checking what else is due; the datagram before it had that check.
@@ -169,6 +170,9 @@ impl Connection {
         let pad = !self.confirmed && self.is_padded(wants);
         if max < if pad { usize::from(MIN_MTU) } else { COALESCE_ROOM } {
             return None;
+        }
+        if !blocked && self.starves_for_acks() {
+            self.hurry_window();
         }
         let mut pos = 0;
         for space in SpaceId::ALL {

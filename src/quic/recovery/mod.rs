@@ -266,6 +266,11 @@ impl<F> Recovery<F> {
         }
     }
 
+    /// The number of the packet after the latest skipped number of the Data space; 0 if none was skipped.
+    pub(crate) fn latest_skip(&self) -> u64 {
+        self.skipped[0]
+    }
+
     /// Records that packets sent at `now` have not left this host yet, and will at some later time.
     pub fn on_held(&mut self, now: Instant) {
         self.rtt.distrust_until(now);
