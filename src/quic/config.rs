@@ -34,6 +34,18 @@ pub enum CongestionAlgorithm {
     /// CUBIC (RFC 8312bis), leaving slow start by HyStart++.
     #[default]
     Cubic,
+    /// BBRv3 (draft-ietf-ccwg-bbr-06), which models the path: neither random loss nor shallow queues slow it down.
+    Bbr,
+}
+
+impl CongestionAlgorithm {
+    /// A seed for an algorithm that probes at random times. Others take nothing from `rng`.
+    pub(crate) fn seed(self, rng: &mut Rng) -> u64 {
+        match self {
+            Self::NewReno | Self::Cubic => 0,
+            Self::Bbr => rng.next_u64(),
+        }
+    }
 }
 
 /// Provides receive buffers for streams that the peer opens.

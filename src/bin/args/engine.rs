@@ -23,6 +23,8 @@ pub enum Congestion {
     /// NewReno (RFC 9002 §7).
     #[value(name = "newreno")]
     NewReno,
+    /// BBRv3 (draft-ietf-ccwg-bbr-06).
+    Bbr,
 }
 
 /// What a poll loop does when it has no work.

@@ -145,7 +145,7 @@ fn bad_values_are_named() {
         ("--core -1", vec!["'-1'", "from 0 to 1023"]),
         ("--hold -1", vec!["'-1'", "64K"]),
         ("--suite rc4", vec!["rc4", "aes128", "chacha20"]),
-        ("--congestion bbr", vec!["bbr", "newreno"]),
+        ("--congestion vegas", vec!["vegas", "newreno", "bbr"]),
         ("--max-udp-payload 1199", vec!["1199", "from 1200 to 65527"]),
         ("--versions v1,v3", vec!["'v3'", "v1 or v2"]),
         ("--versions v1 --first-version v2", vec!["--first-version v2", "--versions v1"]),

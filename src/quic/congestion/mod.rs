@@ -4,12 +4,15 @@
 //! algorithm, which only determines the size of the window. Windows are in bytes.
 #![forbid(unsafe_code)]
 
+mod bbr;
 mod cubic;
 mod hystart;
 mod newreno;
 mod pacer;
 mod usage;
+mod with_bbr;
 
+pub use bbr::Bbr;
 pub use cubic::Cubic;
 pub use newreno::NewReno;
 pub use pacer::Pacer;
@@ -36,6 +39,8 @@ pub struct Acked {
     pub now: Instant,
     /// Newly acknowledged bytes of packets sent after the last recovery period began.
     pub bytes: u64,
+    /// All newly acknowledged bytes.
+    pub delivered: u64,
     /// When the latest of the newly acknowledged packets was sent.
     pub sent: Instant,
     /// Bytes in flight before this acknowledgement.
@@ -53,13 +58,16 @@ pub enum Controller {
     NewReno(NewReno),
     /// CUBIC with HyStart++.
     Cubic(Cubic),
+    /// BBRv3.
+    Bbr(Box<Bbr>),
 }
 
 impl Controller {
-    fn new(algorithm: CongestionAlgorithm, mtu: u64) -> Self {
+    fn new(algorithm: CongestionAlgorithm, mtu: u64, seed: u64, now: Instant) -> Self {
         match algorithm {
             CongestionAlgorithm::NewReno => Self::NewReno(NewReno::new(mtu)),
             CongestionAlgorithm::Cubic => Self::Cubic(Cubic::new(mtu)),
+            CongestionAlgorithm::Bbr => Self::Bbr(Box::new(Bbr::new(mtu, seed, now))),
         }
     }
 
@@ -68,6 +76,7 @@ impl Controller {
         match self {
             Self::NewReno(c) => c.window(),
             Self::Cubic(c) => c.window(),
+            Self::Bbr(c) => c.window(),
         }
     }
 
@@ -76,6 +85,7 @@ impl Controller {
         match self {
             Self::NewReno(c) => c.in_slow_start(),
             Self::Cubic(c) => c.in_slow_start(),
+            Self::Bbr(c) => c.in_slow_start(),
         }
     }
 
@@ -84,6 +94,7 @@ impl Controller {
         match self {
             Self::NewReno(c) => c.on_ack(ack.bytes),
             Self::Cubic(c) => c.on_ack(ack),
+            Self::Bbr(_) => {}
         }
     }
 
@@ -92,6 +103,7 @@ impl Controller {
         match self {
             Self::NewReno(_) => {}
             Self::Cubic(c) => c.on_ack_limited(now),
+            Self::Bbr(_) => {}
         }
     }
 
@@ -99,13 +111,15 @@ impl Controller {
         match self {
             Self::NewReno(c) => c.on_congestion_event(),
             Self::Cubic(c) => c.on_congestion_event(),
+            Self::Bbr(c) => c.on_enter_recovery(),
         }
     }
 
-    fn on_persistent_congestion(&mut self) {
+    fn on_persistent_congestion(&mut self, in_flight: u64) {
         match self {
             Self::NewReno(c) => c.on_persistent_congestion(),
             Self::Cubic(c) => c.on_persistent_congestion(),
+            Self::Bbr(c) => c.on_persistent_congestion(in_flight),
         }
     }
 
@@ -114,6 +128,7 @@ impl Controller {
         match self {
             Self::NewReno(c) => c.is_fresh(),
             Self::Cubic(c) => c.is_fresh(),
+            Self::Bbr(c) => c.is_fresh(),
         }
     }
 
@@ -121,6 +136,7 @@ impl Controller {
         match self {
             Self::NewReno(c) => c.set_mtu(mtu),
             Self::Cubic(c) => c.set_mtu(mtu),
+            Self::Bbr(c) => c.set_mtu(mtu),
         }
     }
 }
@@ -159,27 +175,38 @@ pub struct Congestion {
 
 impl Congestion {
     /// Congestion control with `algorithm` for datagrams of `max_datagram` bytes. `srtt` is the assumed round-trip time
-    /// until there is a sample.
-    pub fn new(algorithm: CongestionAlgorithm, max_datagram: u16, pacing: bool, srtt: Duration, now: Instant) -> Self {
+    /// until there is a sample. `seed` determines when the algorithm probes, if it does so at random times.
+    pub fn new(
+        algorithm: CongestionAlgorithm,
+        max_datagram: u16,
+        pacing: bool,
+        srtt: Duration,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
         let mtu = u64::from(max_datagram);
-        let controller = Controller::new(algorithm, mtu);
-        let mut pacer = Pacer::new(pacing, now);
-        pacer.set_rate(now, controller.window(), srtt, mtu);
-        Self {
+        let controller = Controller::new(algorithm, mtu, seed, now);
+        let mut new = Self {
             controller,
-            pacer,
+            pacer: Pacer::new(pacing, now),
             mtu,
             in_flight: 0,
             recovery_start: None,
             prior: None,
             app_limited: false,
             usage: Usage::new(),
-        }
+        };
+        new.update_pace(now, srtt);
+        new
     }
 
     /// The same, for another path of which the same is expected, where nothing is in flight yet.
-    pub(crate) fn with_nothing_in_flight(&self) -> Self {
-        Self { in_flight: 0, prior: None, usage: Usage::new(), ..self.clone() }
+    pub(crate) fn with_nothing_in_flight(&self, now: Instant) -> Self {
+        let mut new = Self { in_flight: 0, prior: None, usage: Usage::new(), ..self.clone() };
+        if let Controller::Bbr(bbr) = &mut new.controller {
+            bbr.clear_flight(now);
+        }
+        new
     }
 
     /// The slow start threshold in bytes; `None` before the first reduction.
@@ -187,6 +214,7 @@ impl Congestion {
         let threshold = match &self.controller {
             Controller::NewReno(c) => c.threshold(),
             Controller::Cubic(c) => c.threshold(),
+            Controller::Bbr(_) => u64::MAX,
         };
         (threshold != u64::MAX).then_some(threshold)
     }
@@ -226,6 +254,7 @@ impl Congestion {
     pub fn on_sent(&mut self, now: Instant, len: u16) {
         self.in_flight += u64::from(len);
         self.usage.on_sent(self.in_flight);
+        self.tell_sent(now, u64::from(len));
         self.pacer.on_sent(now, u64::from(len));
     }
 
@@ -243,6 +272,7 @@ impl Congestion {
         let bytes = u64::from(len) * count as u64;
         self.in_flight += bytes;
         self.usage.on_sent(self.in_flight);
+        self.tell_sent(now, bytes);
         self.pacer.on_sent(now, bytes);
     }
 
@@ -260,10 +290,16 @@ impl Congestion {
     /// Sets whether the application, not the window, limits what is sent (RFC 9002 §7.8).
     pub fn set_app_limited(&mut self, limited: bool) {
         self.app_limited = limited;
+        if let (true, Controller::Bbr(bbr)) = (limited && self.in_flight < self.window(), &mut self.controller) {
+            bbr.on_app_limited(self.in_flight);
+        }
     }
 
     /// Handles an acknowledgement. The packets were removed before.
     pub fn on_ack(&mut self, ack: &Acked) {
+        if let Controller::Bbr(_) = self.controller {
+            return self.tell_acked(ack);
+        }
         let used = self.usage.on_ack(ack.now, ack.srtt, self.window(), self.in_flight);
         if !self.in_recovery(ack.sent) {
             // A flight that leaves less than one packet of the window unused counts as using it.
@@ -284,7 +320,9 @@ impl Congestion {
             return;
         }
         self.recovery_start = Some(now);
-        self.prior = Some(Box::new(self.controller.clone()));
+        if !matches!(self.controller, Controller::Bbr(_)) {
+            self.prior = Some(Box::new(self.controller.clone()));
+        }
         self.controller.on_congestion_event();
         self.update_pace(now, srtt);
     }
@@ -292,6 +330,12 @@ impl Congestion {
     /// Undoes the last reduction, which was spurious, unless the window has grown beyond it (rfc8312bis §4.9). True if
     /// it was undone.
     pub fn undo(&mut self, now: Instant, srtt: Duration) -> bool {
+        if let Controller::Bbr(bbr) = &mut self.controller {
+            bbr.undo();
+            self.recovery_start = None;
+            self.update_pace(now, srtt);
+            return true;
+        }
         let Some(prior) = self.prior.take().filter(|prior| prior.window() > self.window()) else { return false };
         self.controller = *prior;
         self.recovery_start = None;
@@ -305,7 +349,7 @@ impl Congestion {
     pub fn on_persistent_congestion(&mut self, now: Instant, sent: Instant, srtt: Duration) {
         self.recovery_start = Some(sent);
         self.prior = None;
-        self.controller.on_persistent_congestion();
+        self.controller.on_persistent_congestion(self.in_flight);
         self.update_pace(now, srtt);
     }
 
@@ -328,6 +372,9 @@ impl Congestion {
     }
 
     fn update_pace(&mut self, now: Instant, srtt: Duration) {
+        if let Controller::Bbr(bbr) = &self.controller {
+            return self.pacer.set_exactly(now, bbr.pacing_rate(), bbr.send_quantum());
+        }
         self.pacer.set_rate(now, self.controller.window(), srtt, self.mtu);
     }
 }

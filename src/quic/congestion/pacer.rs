@@ -59,6 +59,18 @@ impl Pacer {
         self.credit = if fresh { self.burst } else { self.credit.min(self.burst) };
     }
 
+    /// Sets the rate to `rate` bytes per second, and the capacity of the bucket to `burst` bytes.
+    pub(super) fn set_exactly(&mut self, now: Instant, rate: f64, burst: u64) {
+        if !self.enabled {
+            return;
+        }
+        self.fill(now);
+        let fresh = self.rate.is_none();
+        self.rate = Some((rate / 1e9 * (1u64 << SHIFT) as f64).max(1.0) as u64);
+        self.burst = i64::try_from(burst).unwrap_or(i64::MAX);
+        self.credit = if fresh { self.burst } else { self.credit.min(self.burst) };
+    }
+
     /// When a packet of `len` bytes may be sent, if not at `now`.
     pub fn next(&self, now: Instant, len: u64) -> Option<Instant> {
         let rate = self.rate?;
@@ -199,6 +211,26 @@ mod tests {
         off.set_rate(Instant::ZERO, 12_000, Duration::from_secs(1), MTU);
         off.on_sent(Instant::ZERO, MTU * 100);
         assert_eq!(off.next(Instant::ZERO, MTU), None, "turned off");
+    }
+
+    #[test]
+    fn an_exact_rate_is_kept_and_changes_at_once() {
+        let mut p = Pacer::new(true, Instant::ZERO);
+        let (mut now, mut sent) = (Instant::ZERO, 0);
+        for rate in [1e6, 5e6, 2e6] {
+            p.set_exactly(now, rate, 2 * MTU);
+            let end = now + Duration::from_secs(1);
+            while now < end {
+                match p.next(now, MTU) {
+                    None => {
+                        p.on_sent(now, MTU);
+                        sent += MTU;
+                    }
+                    Some(at) => now = at,
+                }
+            }
+        }
+        assert!((sent as f64 / 8e6 - 1.0).abs() < 0.01, "{sent} bytes");
     }
 
     /// RFC 9002 §7.7: a sender either paces or limits its bursts. A window that has grown and was not used for a while

@@ -129,6 +129,8 @@ pub(crate) struct Birth {
     pub(crate) max_data: u64,
     /// The spin bit of the first path.
     pub(crate) spin: Spin,
+    /// The seed of congestion control.
+    pub(crate) seed: u64,
 }
 
 #[derive(Debug)]
@@ -258,7 +260,7 @@ impl Connection {
     /// `sender` are the keys of the peer's Initial packets, if they are already derived.
     pub(crate) fn new(birth: &Birth, now: Instant, sender: Option<DirectionKeys>) -> Self {
         let config = birth.config.clone();
-        let recovery = Recovery::new(&path::recovery_config(&config), now);
+        let recovery = Recovery::new(&path::recovery_config(&config, birth.seed), now);
         let windows = Windows {
             bidi_local: config.stream_window_bidi_local,
             bidi_remote: config.peer_window(config.stream_window_bidi_remote),

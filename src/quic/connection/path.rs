@@ -63,13 +63,14 @@ fn is_for(packet: &[u8], cid: &ConnectionId) -> bool {
     }
 }
 
-/// Settings of loss recovery on a path of which nothing is known.
-pub(super) fn recovery_config(config: &TransportConfig) -> RecoveryConfig {
+/// Settings of loss recovery on a path of which nothing is known. `seed` is that of congestion control.
+pub(super) fn recovery_config(config: &TransportConfig, seed: u64) -> RecoveryConfig {
     RecoveryConfig {
         initial_rtt: config.initial_rtt,
         max_datagram: MIN_MTU,
         algorithm: config.congestion,
         pacing: config.pacing,
+        seed,
     }
 }
 

@@ -240,7 +240,7 @@ impl Connection {
         (self.path.ecn, self.path.spin) = (ecn, spin);
         self.remote_cids.make_current(cid);
         self.forget(forgotten);
-        let config = recovery_config(&self.config);
+        let config = recovery_config(&self.config, 0);
         let onward = match (back, same) {
             (true, _) => Onward::Back,
             (false, true) => Onward::Same,

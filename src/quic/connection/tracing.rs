@@ -55,7 +55,7 @@ impl Connection {
         }
         tracing.record(now, conn, TraceEvent::Started { local: self.path.local, remote: self.path.remote });
         let reduction = match self.config.congestion {
-            CongestionAlgorithm::Cubic => 70,
+            CongestionAlgorithm::Cubic | CongestionAlgorithm::Bbr => 70,
             CongestionAlgorithm::NewReno => 50,
         };
         tracing.record(

@@ -122,6 +122,7 @@ impl Endpoint {
             remote_cid: parsed.scid,
             max_data: self.memory.window(server.transport.max_data, true),
             spin: Spin::new(Side::Server, server.transport.spin, &mut self.rng),
+            seed: server.transport.congestion.seed(&mut self.rng),
         };
         let mut conn = Box::new(Connection::new(&birth, now, Some(keys)));
         conn.start_trace(now, &mut self.lists, &server.tls.alpn_protocols);

@@ -217,6 +217,7 @@ impl Endpoint {
             remote_cid: dcid,
             max_data: self.memory.window(config.transport.max_data, true),
             spin: Spin::new(Side::Client, config.transport.spin, &mut self.rng),
+            seed: config.transport.congestion.seed(&mut self.rng),
         };
         let mut conn = Box::new(Connection::new(&birth, now, None));
         let mut cx = cx!(self, now);

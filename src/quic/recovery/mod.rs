@@ -99,6 +99,15 @@ pub struct RecoveryConfig {
     pub algorithm: CongestionAlgorithm,
     /// Whether to pace packets over the round-trip time.
     pub pacing: bool,
+    /// Determines when the algorithm probes, if it does so at random times.
+    pub seed: u64,
+}
+
+impl RecoveryConfig {
+    /// Congestion control of a new path.
+    fn congestion(&self, now: Instant) -> Congestion {
+        Congestion::new(self.algorithm, self.max_datagram, self.pacing, self.initial_rtt, self.seed, now)
+    }
 }
 
 /// State of the connection that recovery depends on (RFC 9002 Appendix A).
@@ -207,7 +216,7 @@ impl<F> Recovery<F> {
         Self {
             spaces: [SpaceState::new(), SpaceState::new(), SpaceState::new()],
             rtt: RttEstimator::new(config.initial_rtt),
-            congestion: Congestion::new(config.algorithm, config.max_datagram, config.pacing, config.initial_rtt, now),
+            congestion: config.congestion(now),
             reordering: Reordering::default(),
             sizes: SizeWatch::default(),
             skipped: [0; SKIPS],
@@ -302,11 +311,13 @@ impl<F> Recovery<F> {
         let prior_in_flight = self.congestion.in_flight();
         let (new, ack_largest) = self.take_acked(space, ranges, acked)?;
         if let (Some(late), Some(before)) = (new.late, self.spaces[space.index()].largest_acked) {
-            self.reordering.on_late(now, late, before - late.pn, self.rtt.loss_delay());
+            self.reordering.on_late(now, late, before.saturating_sub(late.pn), self.rtt.loss_delay());
         }
         let proven = self.reordering.take_proof(now, MEMORY_PTOS * self.rtt.pto_base());
         let undone = proven && self.congestion.undo(now, self.rtt.smoothed());
         let Some((largest, sent)) = new.largest else { return Ok(AckOutcome { undone, ..AckOutcome::default() }) };
+        let delivered = prior_in_flight - self.congestion.in_flight();
+        self.congestion.on_delivered(now, delivered);
         let state = &mut self.spaces[space.index()];
         state.largest_acked = state.largest_acked.max(Some(ack_largest));
         // Other paths say nothing about this one's (RFC 9000 §9.4).
@@ -324,8 +335,11 @@ impl<F> Recovery<F> {
             let srtt = self.rtt.smoothed();
             // After an outage, only the packet that ended it counts, not those from before.
             let bytes = if persistent_congestion { new.bytes.min(new.longest.into()) } else { new.bytes };
-            let ack = Acked { now, bytes, sent, prior_in_flight, srtt, sample };
+            let ack = Acked { now, bytes, delivered, sent, prior_in_flight, srtt, sample };
             self.congestion.on_ack(&ack);
+            if self.congestion.keeps_record() {
+                self.forget_sent();
+            }
         }
         if cx.peer_completed_address_validation && self.pto_count > 0 {
             self.pto_count = 0;
@@ -406,7 +420,14 @@ impl<F> Recovery<F> {
     /// largest packet was sent that the same ACK frame newly acknowledges. The caller has validated the report.
     pub fn on_congestion_marks(&mut self, now: Instant, sent: Instant) {
         self.reordering.disarm();
-        self.congestion.on_congestion_event(now, sent, self.rtt.smoothed());
+        self.congestion.on_marks(now, sent, self.rtt.smoothed());
+    }
+
+    /// Lets congestion control forget what is no longer in flight.
+    fn forget_sent(&mut self) {
+        let fronts = self.spaces.iter().filter_map(|space| space.ring.iter().next());
+        let oldest = fronts.map(|(_, packet)| packet.time).min();
+        self.congestion.forget_before(oldest.unwrap_or(Instant::MAX));
     }
 
     /// Whether the congestion window was reduced since a packet was sent at `sent`.
@@ -456,25 +477,26 @@ impl<F> Recovery<F> {
         };
         let mut reduced = false;
         sizes.begin();
-        let losses =
-            self.spaces[space.index()].detect_lost(now, threshold, delay, first, early, |pn, packet, early| {
-                if packet.in_flight {
-                    congestion.remove(packet.len);
-                    if !early {
-                        if !reduced && !congestion.in_recovery(packet.time) {
-                            reduced = true;
-                            reordering.restart(proof_until);
-                        }
-                        if space == SpaceId::Data {
-                            reordering.insert(pn, packet.time);
-                        }
-                        sizes.on_lost(packet.len, packet.time, acked, pto);
+        let state = &mut self.spaces[space.index()];
+        let losses = state.detect_lost(now, threshold, delay, first, early, |pn, packet, early| {
+            if packet.in_flight {
+                congestion.remove(packet.len);
+                if !early {
+                    if !reduced && !congestion.in_recovery(packet.time) {
+                        reduced = true;
+                        reordering.restart(proof_until);
                     }
-                } else if packet.on != Whereabouts::HERE {
-                    paths::release(switched, congestion, &packet);
+                    if space == SpaceId::Data {
+                        reordering.insert(pn, packet.time);
+                    }
+                    congestion.on_lost(now, pn, packet.time, packet.len);
+                    sizes.on_lost(packet.len, packet.time, acked, pto);
                 }
-                lost(pn, packet.frames);
-            });
+            } else if packet.on != Whereabouts::HERE {
+                paths::release(switched, congestion, &packet);
+            }
+            lost(pn, packet.frames);
+        });
         if reduced && space != SpaceId::Data {
             reordering.disarm();
         }

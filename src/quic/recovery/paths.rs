@@ -85,12 +85,11 @@ impl<F> Recovery<F> {
         let (on, rtt, congestion) = match (back, onward) {
             (Some(left), _) => (left.on, left.rtt, left.congestion),
             (None, Onward::Fresh(config)) => {
-                let RecoveryConfig { initial_rtt, max_datagram, algorithm, pacing } = *config;
-                let congestion = Congestion::new(algorithm, max_datagram, pacing, initial_rtt, self.now);
-                (switched.name(), RttEstimator::new(initial_rtt), congestion)
+                let config = RecoveryConfig { seed: self.congestion.next_seed(), ..*config };
+                (switched.name(), RttEstimator::new(config.initial_rtt), config.congestion(self.now))
             }
             (None, Onward::Same | Onward::Back) => {
-                (switched.name(), self.rtt, self.congestion.with_nothing_in_flight())
+                (switched.name(), self.rtt, self.congestion.with_nothing_in_flight(self.now))
             }
         };
         let left = Left {

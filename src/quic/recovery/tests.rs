@@ -22,7 +22,7 @@ fn at(ms: u64) -> Instant {
 }
 
 fn recovery(algorithm: CongestionAlgorithm) -> Recovery<u64> {
-    let config = RecoveryConfig { initial_rtt: 333 * MS, max_datagram: LEN, algorithm, pacing: false };
+    let config = RecoveryConfig { initial_rtt: 333 * MS, max_datagram: LEN, algorithm, pacing: false, seed: 1 };
     Recovery::new(&config, Instant::ZERO)
 }
 

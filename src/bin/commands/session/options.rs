@@ -79,6 +79,7 @@ pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
         congestion: match args.congestion {
             Congestion::Cubic => CongestionAlgorithm::Cubic,
             Congestion::NewReno => CongestionAlgorithm::NewReno,
+            Congestion::Bbr => CongestionAlgorithm::Bbr,
         },
         max_udp_payload: most(IPV4_LEN),
         max_udp_payload_v6: args.addrs.iter().any(|c| c.addr.is_ipv6()).then(|| most(IPV6_LEN)),

@@ -132,6 +132,7 @@ fn names_of_other_cores_find_nothing() {
         with_token: false,
         remote_cid: cid,
         max_data: 0,
+        seed: 0,
     };
     one.insert(a, Box::new(Connection::new(&birth, Instant::ZERO, None)));
     assert!(one.get(a).is_some() && one.find(0, 0) == Some(a));

@@ -88,7 +88,7 @@ impl Model {
 }
 
 fn run(algorithm: CongestionAlgorithm, ops: &[Op]) {
-    let config = RecoveryConfig { initial_rtt: 333 * MS, max_datagram: LEN, algorithm, pacing: true };
+    let config = RecoveryConfig { initial_rtt: 333 * MS, max_datagram: LEN, algorithm, pacing: true, seed: 1 };
     let mut now = at(1);
     let mut r = Recovery::<(usize, u64)>::new(&config, now);
     let mut model = Model::default();

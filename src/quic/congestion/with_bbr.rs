@@ -1,0 +1,69 @@
+//! What BBR is told in addition to what other algorithms are.
+
+use crate::base::time::{Duration, Instant};
+use crate::quic::congestion::{Acked, Congestion, Controller};
+
+impl Congestion {
+    /// `bytes` have just been sent.
+    #[inline]
+    pub(super) fn tell_sent(&mut self, now: Instant, bytes: u64) {
+        if let Controller::Bbr(bbr) = &mut self.controller
+            && bbr.on_sent(now, self.in_flight - bytes, self.in_flight)
+        {
+            self.pacer.set_exactly(now, bbr.pacing_rate(), bbr.send_quantum());
+        }
+    }
+
+    /// Records that `bytes` are acknowledged, before what this says about others is known.
+    #[inline]
+    pub(crate) fn on_delivered(&mut self, now: Instant, bytes: u64) {
+        if let Controller::Bbr(bbr) = &mut self.controller {
+            bbr.on_delivered(now, bytes);
+        }
+    }
+
+    /// Handles an acknowledgement. The packets were removed before.
+    pub(super) fn tell_acked(&mut self, ack: &Acked) {
+        let recovered = !self.in_recovery(ack.sent);
+        if let Controller::Bbr(bbr) = &mut self.controller {
+            bbr.on_ack(ack, self.in_flight, recovered);
+            self.pacer.set_exactly(ack.now, bbr.pacing_rate(), bbr.send_quantum());
+        }
+    }
+
+    /// Records the loss of packet `pn` of `len` bytes, which was sent at `sent`. A congestion event follows.
+    pub(crate) fn on_lost(&mut self, now: Instant, pn: u64, sent: Instant, len: u16) {
+        if let Controller::Bbr(bbr) = &mut self.controller {
+            bbr.on_lost(now, pn, sent, len.into());
+        }
+    }
+
+    /// Handles marks of the network (RFC 9002 §7.1), the newest on a packet sent at `sent` or before.
+    pub(crate) fn on_marks(&mut self, now: Instant, sent: Instant, srtt: Duration) {
+        if let Controller::Bbr(bbr) = &mut self.controller {
+            bbr.on_marks(now, sent);
+        }
+        self.on_congestion_event(now, sent, srtt);
+    }
+
+    /// Whether it keeps a record of when packets were sent, so that [`Congestion::forget_before`] is needed.
+    #[inline]
+    pub(crate) fn keeps_record(&self) -> bool {
+        matches!(self.controller, Controller::Bbr(_))
+    }
+
+    /// Forgets packets sent before `oldest`: none of them is in flight any more.
+    pub(crate) fn forget_before(&mut self, oldest: Instant) {
+        if let Controller::Bbr(bbr) = &mut self.controller {
+            bbr.forget_before(oldest);
+        }
+    }
+
+    /// A seed for another path; it is of no importance to algorithms without random numbers.
+    pub(crate) fn next_seed(&mut self) -> u64 {
+        match &mut self.controller {
+            Controller::Bbr(bbr) => bbr.next_seed(),
+            _ => 0,
+        }
+    }
+}
