@@ -545,6 +545,9 @@ impl Plan {
         let rng = &mut Rng::from_u64(seed ^ 0xda7a_67a0);
         plan.datagrams = rng.chance(300).then(|| DatagramPlan::draw(rng));
         moves(&mut Rng::from_u64(seed ^ 0x30_7e5), &mut plan);
+        if Rng::from_u64(seed ^ 0xbb_4300).chance(300) {
+            plan.congestion = CongestionAlgorithm::Bbr;
+        }
         plan
     }
 

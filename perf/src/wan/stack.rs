@@ -28,8 +28,9 @@ impl Stack {
     const QUINN_NEWRENO: Self = Self::Quinn(quinn::Algorithm::NewReno);
 
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::GANNET_CUBIC,
+        Self::Gannet(CongestionAlgorithm::Bbr),
         Self::Gannet(CongestionAlgorithm::NewReno),
         Self::QUINN_CUBIC,
         Self::Quinn(quinn::Algorithm::Bbr),
@@ -40,6 +41,7 @@ impl Stack {
     pub fn name(self) -> &'static str {
         match self {
             Self::Gannet(CongestionAlgorithm::Cubic) => "gannet.cubic",
+            Self::Gannet(CongestionAlgorithm::Bbr) => "gannet.bbr",
             Self::Gannet(CongestionAlgorithm::NewReno) => "gannet.newreno",
             Self::Quinn(quinn::Algorithm::Cubic) => "quinn.cubic",
             Self::Quinn(quinn::Algorithm::Bbr) => "quinn.bbr",
@@ -66,7 +68,7 @@ impl Stack {
     }
 
     fn is_own_bbr(self) -> bool {
-        self.name() == "gannet.bbr"
+        self == Self::Gannet(CongestionAlgorithm::Bbr)
     }
 
     /// Whether its runs are the same each time. quinn's BBR begins its cycles at moments chosen by the system's random

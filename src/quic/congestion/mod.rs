@@ -39,8 +39,6 @@ pub struct Acked {
     pub now: Instant,
     /// Newly acknowledged bytes of packets sent after the last recovery period began.
     pub bytes: u64,
-    /// All newly acknowledged bytes.
-    pub delivered: u64,
     /// When the latest of the newly acknowledged packets was sent.
     pub sent: Instant,
     /// Bytes in flight before this acknowledgement.

@@ -14,11 +14,12 @@ impl Congestion {
         }
     }
 
-    /// Records that `bytes` are acknowledged, before what this says about others is known.
+    /// Records that what is acknowledged was removed, before losses that this shows are. `prior_in_flight` were the bytes
+    /// in flight before that.
     #[inline]
-    pub(crate) fn on_delivered(&mut self, now: Instant, bytes: u64) {
+    pub(crate) fn on_delivered(&mut self, now: Instant, prior_in_flight: u64) {
         if let Controller::Bbr(bbr) = &mut self.controller {
-            bbr.on_delivered(now, bytes);
+            bbr.on_delivered(now, prior_in_flight - self.in_flight);
         }
     }
 

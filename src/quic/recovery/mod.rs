@@ -316,8 +316,7 @@ impl<F> Recovery<F> {
         let proven = self.reordering.take_proof(now, MEMORY_PTOS * self.rtt.pto_base());
         let undone = proven && self.congestion.undo(now, self.rtt.smoothed());
         let Some((largest, sent)) = new.largest else { return Ok(AckOutcome { undone, ..AckOutcome::default() }) };
-        let delivered = prior_in_flight - self.congestion.in_flight();
-        self.congestion.on_delivered(now, delivered);
+        self.congestion.on_delivered(now, prior_in_flight);
         let state = &mut self.spaces[space.index()];
         state.largest_acked = state.largest_acked.max(Some(ack_largest));
         // Other paths say nothing about this one's (RFC 9000 §9.4).
@@ -335,7 +334,7 @@ impl<F> Recovery<F> {
             let srtt = self.rtt.smoothed();
             // After an outage, only the packet that ended it counts, not those from before.
             let bytes = if persistent_congestion { new.bytes.min(new.longest.into()) } else { new.bytes };
-            let ack = Acked { now, bytes, delivered, sent, prior_in_flight, srtt, sample };
+            let ack = Acked { now, bytes, sent, prior_in_flight, srtt, sample };
             self.congestion.on_ack(&ack);
             if self.congestion.keeps_record() {
                 self.forget_sent();

@@ -246,11 +246,12 @@ fn utilisation(algorithm: CongestionAlgorithm, link: Link, warm_up: Duration, en
     share
 }
 
-const BOTH: [CongestionAlgorithm; 2] = [CongestionAlgorithm::NewReno, CongestionAlgorithm::Cubic];
+const ALL: [CongestionAlgorithm; 3] =
+    [CongestionAlgorithm::NewReno, CongestionAlgorithm::Cubic, CongestionAlgorithm::Bbr];
 
 #[test]
 fn a_wide_area_link_is_used() {
-    for algorithm in BOTH {
+    for algorithm in ALL {
         let share = utilisation(algorithm, CLEAN, Duration::from_secs(2), Duration::from_secs(12));
         assert!(share > 0.9, "{algorithm:?}: {share}");
     }
@@ -260,7 +261,7 @@ fn a_wide_area_link_is_used() {
 fn a_data_centre_link_is_used() {
     let rtt = Duration::from_micros(10);
     let link = Link { rate: 40_000_000_000, rtt, buffer: 500_000, ..CLEAN };
-    for algorithm in BOTH {
+    for algorithm in ALL {
         let share = utilisation(algorithm, link, Duration::from_millis(5), Duration::from_millis(35));
         assert!(share > 0.9, "{algorithm:?}: {share}");
     }
@@ -270,7 +271,7 @@ fn a_data_centre_link_is_used() {
 fn a_paced_metro_link_with_a_shallow_buffer_is_used() {
     let rtt = Duration::from_millis(2);
     let link = Link { rate: 1_000_000_000, rtt, buffer: 125_000, ..CLEAN };
-    for algorithm in BOTH {
+    for algorithm in ALL {
         let share = utilisation(algorithm, link, Duration::from_millis(500), Duration::from_millis(2500));
         assert!(share > 0.8, "{algorithm:?}: {share}");
     }
@@ -280,7 +281,7 @@ fn a_paced_metro_link_with_a_shallow_buffer_is_used() {
 fn reordering_does_not_slow_a_link_down() {
     // Eight packets pass in that time; without undoing, NewReno reaches a fifth of the rate.
     let link = Link { late: 2, late_by: Duration::from_millis(1), ..CLEAN };
-    for algorithm in BOTH {
+    for algorithm in ALL {
         let share = utilisation(algorithm, link, Duration::from_secs(2), Duration::from_secs(12));
         assert!(share > 0.8, "{algorithm:?}: {share}");
     }
@@ -308,7 +309,7 @@ fn reordering_is_learnt() {
 
 #[test]
 fn everything_arrives_over_a_bad_link() {
-    for (algorithm, loss) in BOTH.into_iter().flat_map(|a| [(a, 20), (a, 100), (a, 300)]) {
+    for (algorithm, loss) in ALL.into_iter().flat_map(|a| [(a, 20), (a, 100), (a, 300)]) {
         let link = Link { rate: 50_000_000, rtt: Duration::from_millis(10), buffer: 100_000, loss, ..CLEAN };
         let mut sim = Sim::new(algorithm, link, 2000);
         sim.run(Instant::ZERO + Duration::from_secs(600));
@@ -321,10 +322,12 @@ fn everything_arrives_over_a_bad_link() {
 #[test]
 fn the_same_run_twice_is_the_same() {
     let link = Link { rate: 50_000_000, rtt: Duration::from_millis(10), buffer: 60_000, loss: 5, ..CLEAN };
-    let run = || {
-        let mut sim = Sim::new(CongestionAlgorithm::Cubic, link, 10_000);
+    let run = |algorithm| {
+        let mut sim = Sim::new(algorithm, link, 10_000);
         sim.run(Instant::ZERO + Duration::from_secs(60));
         (sim.now, sim.next_pn, sim.carried, sim.recovery.cwnd())
     };
-    assert_eq!(run(), run());
+    for algorithm in ALL {
+        assert_eq!(run(algorithm), run(algorithm));
+    }
 }

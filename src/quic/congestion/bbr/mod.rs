@@ -321,7 +321,7 @@ impl Bbr {
     /// sent after the latest recovery period began.
     pub(super) fn on_ack(&mut self, ack: &Acked, in_flight: u64, recovered: bool) {
         let now = ack.now;
-        self.rs = self.sampler.sample(now, ack.sent, ack.delivered, ack.sample);
+        self.rs = self.sampler.sample(now, ack.sent, ack.sample);
         if self.min_rtt == Duration::MAX
             && let Some(rtt) = ack.sample
         {

@@ -86,7 +86,9 @@ impl Bbr {
 
     /// IsTimeToGoDown (§5.3.3.9).
     fn is_time_to_go_down(&mut self, in_flight: u64) -> bool {
-        if self.prev_probe_too_high && in_flight >= self.inflight_longterm {
+        // What was in flight before this acknowledgement, up to a packet that does not fit any more.
+        let most = in_flight + self.rs.acked + self.mtu;
+        if self.prev_probe_too_high && most > self.inflight_longterm {
             self.prev_probe_precautionary = true;
             return true;
         }

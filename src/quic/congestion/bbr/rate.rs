@@ -63,6 +63,8 @@ pub(super) struct Sampler {
     app_limited: u64,
     /// C.min_rtt; [`Duration::MAX`] before the first sample.
     min_rtt: Duration,
+    /// Bytes acknowledged since the last sample.
+    acked: u64,
     /// By ascending time.
     snapshots: VecDeque<Snapshot>,
 }
@@ -76,6 +78,7 @@ impl Sampler {
             lost: 0,
             app_limited: 0,
             min_rtt: Duration::MAX,
+            acked: 0,
             snapshots: VecDeque::new(),
         }
     }
@@ -118,6 +121,7 @@ impl Sampler {
     /// `bytes` were acknowledged at `now` (§4.1.2.3, UpdateRateSample).
     pub(super) fn on_delivered(&mut self, now: Instant, bytes: u64) {
         self.delivered += bytes;
+        self.acked += bytes;
         self.delivered_time = now;
     }
 
@@ -131,9 +135,10 @@ impl Sampler {
         self.snapshots.get(self.snapshots.partition_point(|snapshot| snapshot.sent < sent))
     }
 
-    /// The sample of an acknowledgement of `acked` bytes at `now`, the newest packet of which was sent at `sent`
-    /// (§4.1.2.3, GenerateRateSample).
-    pub(super) fn sample(&mut self, now: Instant, sent: Instant, acked: u64, rtt: Option<Duration>) -> Sample {
+    /// The sample of an acknowledgement at `now`, the newest packet of which was sent at `sent` (§4.1.2.3,
+    /// GenerateRateSample).
+    pub(super) fn sample(&mut self, now: Instant, sent: Instant, rtt: Option<Duration>) -> Sample {
+        let acked = std::mem::take(&mut self.acked);
         if self.app_limited != 0 && self.delivered > self.app_limited {
             self.app_limited = 0;
         }
@@ -192,7 +197,7 @@ mod tests {
             if due % per_ack == per_ack - 1 {
                 s.on_delivered(now, per_ack * 1000);
                 in_flight -= per_ack * 1000;
-                rates.push(s.sample(now, sent[due as usize], per_ack * 1000, Some(RTT)).rate);
+                rates.push(s.sample(now, sent[due as usize], Some(RTT)).rate);
                 s.forget_before(sent[due as usize]);
             }
         }
@@ -218,9 +223,9 @@ mod tests {
             s.on_sent(at(n * 1000), n * 1000, (n + 1) * 1000);
         }
         s.on_delivered(at(11_000), 1000);
-        s.sample(at(11_000), at(0), 1000, Some(RTT));
+        s.sample(at(11_000), at(0), Some(RTT));
         s.on_delivered(at(11_001), 9000);
-        let sample = s.sample(at(11_001), at(9000), 9000, Some(Duration::from_micros(2001)));
+        let sample = s.sample(at(11_001), at(9000), Some(Duration::from_micros(2001)));
         // 10,000 bytes in 11 ms, although 9,000 of them were acknowledged in 1 µs.
         assert!((sample.rate / (10_000.0 / 0.011_001) - 1.0).abs() < 1e-9, "{}", sample.rate);
     }
@@ -233,10 +238,10 @@ mod tests {
         s.on_sent(at(10), 2000, 3000);
         assert!(!s.at(at(0)).unwrap().app_limited && s.at(at(10)).unwrap().app_limited);
         s.on_delivered(at(10_000), 2000);
-        assert!(!s.sample(at(10_000), at(0), 2000, Some(RTT)).app_limited);
+        assert!(!s.sample(at(10_000), at(0), Some(RTT)).app_limited);
         assert!(s.is_app_limited(), "the gap is behind these 2,000 bytes");
         s.on_delivered(at(10_010), 1000);
-        assert!(s.sample(at(10_010), at(10), 1000, Some(RTT)).app_limited);
+        assert!(s.sample(at(10_010), at(10), Some(RTT)).app_limited);
         assert!(!s.is_app_limited());
     }
 
@@ -248,10 +253,10 @@ mod tests {
         }
         assert_eq!((s.snapshots.len(), s.at(at(5)).unwrap().in_flight), (1, 32_000));
         assert!(s.at(at(6)).is_none());
-        assert_eq!(s.sample(at(7), at(6), 1000, None).prior_delivered, None);
+        assert_eq!(s.sample(at(7), at(6), None).prior_delivered, None);
         s.on_lost(1000);
         s.on_delivered(at(10), 1000);
-        assert_eq!(s.sample(at(10), at(5), 1000, None).lost, 1000);
+        assert_eq!(s.sample(at(10), at(5), None).lost, 1000);
         s.forget_before(at(6));
         assert!(s.at(at(5)).is_none());
     }

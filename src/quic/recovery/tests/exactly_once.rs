@@ -209,4 +209,9 @@ proptest! {
     fn cubic(ops in proptest::collection::vec(op(), 1..200)) {
         run(CongestionAlgorithm::Cubic, &ops);
     }
+
+    #[test]
+    fn bbr(ops in proptest::collection::vec(op(), 1..200)) {
+        run(CongestionAlgorithm::Bbr, &ops);
+    }
 }
