@@ -1,9 +1,28 @@
-//! What BBR is told in addition to what other algorithms are.
+//! The choice of the algorithm, and what BBR is told in addition to what other algorithms are.
 
 use crate::base::time::{Duration, Instant};
+use crate::quic::config::CongestionAlgorithm;
 use crate::quic::congestion::{Acked, Congestion, Controller};
 
 impl Congestion {
+    /// The algorithm in use.
+    pub fn algorithm(&self) -> CongestionAlgorithm {
+        match self.controller {
+            Controller::NewReno(_) => CongestionAlgorithm::NewReno,
+            Controller::Cubic(_) => CongestionAlgorithm::Cubic,
+            Controller::Bbr(_) => CongestionAlgorithm::Bbr,
+        }
+    }
+
+    /// Uses another algorithm, which begins with the initial window.
+    pub(crate) fn set_algorithm(&mut self, now: Instant, algorithm: CongestionAlgorithm, seed: u64, srtt: Duration) {
+        if algorithm != self.algorithm() {
+            self.controller = Controller::new(algorithm, self.mtu, seed, now);
+            (self.prior, self.recovery_start) = (None, None);
+            self.update_pace(now, srtt);
+        }
+    }
+
     /// `bytes` have just been sent.
     #[inline]
     pub(super) fn tell_sent(&mut self, now: Instant, bytes: u64) {

@@ -1,5 +1,6 @@
 //! Operations of applications on a connection.
 
+mod congestion;
 mod datagrams;
 mod errors;
 mod resets;

@@ -6,6 +6,7 @@
 //! time. What they carried is retransmitted as usual. One path that was left is remembered, for a return to it.
 
 use crate::base::time::Instant;
+use crate::quic::config::CongestionAlgorithm;
 use crate::quic::congestion::Congestion;
 use crate::quic::recovery::sent::{SentPacket, Whereabouts};
 use crate::quic::recovery::sizes::SizeWatch;
@@ -110,6 +111,11 @@ impl<F> Recovery<F> {
         }
         self.sizes = SizeWatch::default();
         (self.pto_count, self.calm_until, self.timer_set) = (0, self.now, self.now);
+    }
+
+    /// Uses another congestion control algorithm on the path in use.
+    pub(crate) fn set_algorithm(&mut self, algorithm: CongestionAlgorithm, seed: u64) {
+        self.congestion.set_algorithm(self.now, algorithm, seed, self.rtt.smoothed());
     }
 
     /// Forgets the path that [`Onward::Back`] leads to.

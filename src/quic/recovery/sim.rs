@@ -82,8 +82,13 @@ struct Sim {
 
 impl Sim {
     fn new(algorithm: CongestionAlgorithm, link: Link, pieces: u32) -> Self {
-        let config =
-            RecoveryConfig { initial_rtt: Duration::from_millis(333), max_datagram: LEN, algorithm, pacing: true, seed: 1 };
+        let config = RecoveryConfig {
+            initial_rtt: Duration::from_millis(333),
+            max_datagram: LEN,
+            algorithm,
+            pacing: true,
+            seed: 1,
+        };
         Self {
             link,
             now: Instant::ZERO,

@@ -6,7 +6,13 @@ use crate::quic::recovery::Onward;
 const DATA: SpaceId = SpaceId::Data;
 
 fn config() -> RecoveryConfig {
-    RecoveryConfig { initial_rtt: 333 * MS, max_datagram: LEN, algorithm: CongestionAlgorithm::NewReno, pacing: false, seed: 1 }
+    RecoveryConfig {
+        initial_rtt: 333 * MS,
+        max_datagram: LEN,
+        algorithm: CongestionAlgorithm::NewReno,
+        pacing: false,
+        seed: 1,
+    }
 }
 
 /// A path with a round-trip time of 100 ms and a window above the initial one, on which 20 packets are in flight from
