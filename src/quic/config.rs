@@ -21,7 +21,7 @@ use crate::quic::secret::Secret;
 use crate::quic::token::{NewTokens, RetryPolicy, TokenStore};
 use crate::quic::trace::Tracer;
 use crate::quic::{SessionTickets, StreamId, tls};
-use crate::wire::quic::{Version, Versions};
+use crate::wire::quic::{Version, Versions, varint};
 
 pub use acks::AckRequests;
 pub use datagrams::{DatagramConfig, DatagramOrder, DropPolicy};
@@ -121,25 +121,35 @@ pub struct TransportConfig {
     pub max_idle_timeout: Duration,
     /// Time limit for the handshake, at least 1 ms.
     pub handshake_timeout: Duration,
-    /// Connection flow-control window, in bytes. It moves with the bytes that the application consumes or provides.
+    /// Initial flow-control window of the connection, in bytes. It moves with the bytes that the application consumes or
+    /// provides, and grows ([`max_window`](Self::max_window)).
     pub max_data: u64,
+    /// Maximum size of receive windows of the connection and of its pooled streams, in bytes. They begin with their initial
+    /// sizes and follow the path: they become several times what arrives and is consumed within a round trip, as far as
+    /// the pool has memory ([`MemoryConfig`]), which is the only limit by default. With 0, they keep their initial sizes.
+    pub max_window: u64,
     /// Initial window of bidirectional streams that we open, in bytes. With 0, the window grows with the buffers that
     /// are provided.
     pub stream_window_bidi_local: u64,
-    /// Window of bidirectional streams that the peer opens, in bytes: the initial one, and the sliding one of pooled
-    /// streams.
+    /// Initial window of bidirectional streams that the peer opens, in bytes. Those of pooled streams move and grow like the
+    /// connection's.
     pub stream_window_bidi_remote: u64,
-    /// Window of unidirectional streams that the peer opens, in bytes.
+    /// Initial window of unidirectional streams that the peer opens, in bytes.
     pub stream_window_uni: u64,
     /// Maximum number of bidirectional streams that the peer may have open at a time.
     pub max_streams_bidi: u64,
     /// Maximum number of unidirectional streams that the peer may have open at a time.
     pub max_streams_uni: u64,
     /// Raise `ReceiveBufferLow` when fewer than this many provided bytes, and less than half of all provided bytes, are
-    /// unfilled. It is thus never raised for a buffer that was just provided, however small.
+    /// unfilled. It is thus never raised for a buffer that was just provided, however small. On paths that need more
+    /// space, it is raised earlier, and asks for more ([`max_window`](Self::max_window)), unless this is 0.
     pub receive_low_water: u64,
-    /// Bytes that may be queued for sending on one stream before `send` returns `Blocked`.
+    /// Bytes that may be queued for sending on one stream before `send` returns `Blocked`. More are accepted if two
+    /// congestion windows are more than this.
     pub send_budget: u64,
+    /// Maximum of the bytes that may be queued on one stream because of the congestion window. With 0,
+    /// [`send_budget`](Self::send_budget) is the only limit.
+    pub max_send_budget: u64,
     /// Congestion control algorithm.
     pub congestion: CongestionAlgorithm,
     /// Whether to pace packets over the round-trip time.
@@ -204,6 +214,7 @@ impl Default for TransportConfig {
             max_idle_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             max_data: 64 << 20,
+            max_window: varint::MAX,
             stream_window_bidi_local: 1 << 20,
             stream_window_bidi_remote: 1 << 20,
             stream_window_uni: 1 << 20,
@@ -211,6 +222,7 @@ impl Default for TransportConfig {
             max_streams_uni: 100,
             receive_low_water: 1 << 20,
             send_budget: 16 << 20,
+            max_send_budget: 1 << 30,
             congestion: CongestionAlgorithm::default(),
             pacing: true,
             initial_rtt: Duration::from_millis(333),

@@ -102,6 +102,16 @@ impl RecvCredit {
         self.consumed += n;
     }
 
+    /// Number of bytes consumed.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    /// The size of the window.
+    pub(crate) fn window(&self) -> u64 {
+        self.window
+    }
+
     /// Changes the size of the window. What was announced remains valid.
     pub(crate) fn set_window(&mut self, window: u64) {
         self.window = window;

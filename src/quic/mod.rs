@@ -30,6 +30,7 @@ mod stream;
 pub mod tls;
 mod token;
 pub mod trace;
+mod window;
 
 pub use crate::wire::quic::{StreamId, Version, Versions};
 pub use cid::{CidCodec, CidConfig, CidConfigError, CidInfo};

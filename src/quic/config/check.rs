@@ -43,6 +43,7 @@ impl TransportConfig {
         let provided = self.provider.as_ref().map_or(0, |provider| provider.initial_window());
         let windows = [
             ("max_data", self.max_data),
+            ("max_window", self.max_window),
             ("stream_window_bidi_local", self.stream_window_bidi_local),
             ("stream_window_bidi_remote", self.stream_window_bidi_remote),
             ("stream_window_uni", self.stream_window_uni),

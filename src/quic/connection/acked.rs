@@ -72,7 +72,7 @@ impl Connection {
     }
 
     fn stream_acked(&mut self, id: StreamId, range: Range<u64>, fin: bool) {
-        let budget = self.config.send_budget;
+        let budget = self.send_budget();
         let Some(stream) = self.streams.get(id) else { return };
         let repeat = std::mem::replace(&mut stream.introduced, Introduced::Yes) == Introduced::Overtaken;
         if repeat && let Some(recv) = &mut stream.recv {

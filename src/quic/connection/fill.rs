@@ -74,6 +74,9 @@ impl Connection {
         if self.write_ack(cx, space, builder, false) {
             builder.frames.push(SentFrame::Ack { largest });
             self.space(space).acks.on_ack_sent();
+            if space == SpaceId::Data {
+                self.measure_intake(cx);
+            }
         }
     }
 
@@ -122,7 +125,7 @@ impl Connection {
         let due = self.recv_credit.update_due();
         if due.is_some() {
             // The memory available for it may have changed.
-            self.recv_credit.set_window(cx.memory.window(self.config.max_data, self.account.is_some()));
+            self.resize_window(cx);
         }
         if let Some(limit) = self.recv_credit.update_due().or(due.map(|_| self.recv_credit.announced()))
             && builder.put(&Frame::MaxData(limit), Some(SentFrame::MaxData))
@@ -211,6 +214,7 @@ impl Connection {
 
     /// Appends the control frames of one stream. False if they do not fit.
     fn put_control_of(&mut self, builder: &mut PacketBuilder<'_>, id: StreamId) -> bool {
+        let sliding = self.streams.sliding_window();
         let Some(stream) = self.streams.get(id) else { return true };
         let mut fits = stream.introduced != Introduced::No || stream.send.as_ref().is_none_or(|s| s.next().is_none());
         if let Some(send) = &mut stream.send {
@@ -244,6 +248,7 @@ impl Connection {
                     recv.stop_sent();
                 }
             }
+            recv.slide(sliding);
             if let Some(max) = recv.credit_due() {
                 fits = fits && builder.put(&Frame::MaxStreamData { id, max }, Some(SentFrame::MaxStreamData(id)));
                 if fits {

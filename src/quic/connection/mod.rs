@@ -37,6 +37,7 @@ mod tracing;
 mod transmit;
 mod versions;
 mod waiting;
+mod windows;
 mod zero_rtt;
 
 use std::collections::VecDeque;
@@ -61,6 +62,7 @@ use crate::quic::space::Space;
 use crate::quic::stats::{ConnStats, EndpointStats};
 use crate::quic::stream::{Streams, Windows};
 use crate::quic::tls::{TlsInfo, TlsSession};
+use crate::quic::window::Intake;
 use crate::wire::quic::{ConnectionId, Version, varint};
 
 pub use api::{
@@ -204,6 +206,8 @@ pub(crate) struct Connection {
     streams: Streams,
     send_credit: SendCredit,
     recv_credit: RecvCredit,
+    /// What is taken in within a round trip, once there is enough of it.
+    intake: Option<Box<Intake>>,
     /// The account for pool memory, if any was ever used.
     account: Option<Box<Account>>,
     /// Present once the connection uses them.
@@ -322,6 +326,7 @@ impl Connection {
             streams: Streams::new(birth.side, windows, config.max_streams_bidi, config.max_streams_uni),
             send_credit: SendCredit::new(0),
             recv_credit: RecvCredit::new(birth.max_data),
+            intake: None,
             account: None,
             datagrams: None,
             ack_rule: AckRule::of(&config),

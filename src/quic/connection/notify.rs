@@ -25,7 +25,8 @@ impl Connection {
     }
 
     fn flush_stream(&mut self, id: StreamId) {
-        let mark = self.config.receive_low_water;
+        let (mark, sliding) = (self.config.receive_low_water, self.streams.sliding_window());
+        let room = self.room();
         let Some(stream) = self.streams.get(id) else { return };
         stream.dirty = false;
         let reported = stream.reported;
@@ -55,6 +56,7 @@ impl Connection {
                 }
                 return;
             }
+            recv.slide(sliding);
             // Credit for data consumed earlier may be worth announcing only now that the peer has used up the rest.
             if recv.note_credit() {
                 self.streams.queue_control(id);
@@ -85,7 +87,8 @@ impl Connection {
             self.stop_receiving(id, code);
             self.events.push_back(Event::OutOfSpace { id, provided });
         } else {
-            if let Some((provided_left, wanted)) = recv.take_low(mark) {
+            let (mark, aim) = room.provided(mark);
+            if let Some((provided_left, wanted)) = recv.take_low(mark, aim) {
                 self.events.push_back(Event::ReceiveBufferLow { id, provided_left, wanted });
             }
             if recv.note_credit() {

@@ -216,6 +216,8 @@ pub(crate) struct Streams {
     unnamed: Option<Box<[RangeSet; 2]>>,
     /// The windows that we announced.
     local: Windows,
+    /// What the windows of pooled streams have grown to, or less than their initial sizes.
+    sliding: u64,
     /// The windows that the peer announced, from its point of view.
     peer: Windows,
     send_queue: SendQueue,
@@ -254,6 +256,7 @@ impl Streams {
             counts: [count(max_bidi), count(max_uni)],
             unnamed: None,
             local,
+            sliding: 0,
             peer: Windows::default(),
             send_queue: SendQueue::default(),
             starved: Vec::new(),
@@ -273,6 +276,16 @@ impl Streams {
         let bidi = self.raise_limit(Dir::Bidi, max_bidi).then_some(Dir::Bidi);
         let uni = self.raise_limit(Dir::Uni, max_uni).then_some(Dir::Uni);
         [bidi, uni]
+    }
+
+    /// Has the windows of pooled streams grow to `window`, or become as small again.
+    pub(crate) fn set_sliding_window(&mut self, window: u64) {
+        self.sliding = window;
+    }
+
+    /// The size of windows for [`RecvStream::slide`].
+    pub(crate) fn sliding_window(&self) -> u64 {
+        self.sliding
     }
 
     /// Prefetches the lists.

@@ -63,8 +63,10 @@ pub(crate) struct RecvStream {
     consumed: u64,
     /// The limit announced to the peer.
     announced: u64,
-    /// Sliding window of a pooled stream.
+    /// The initial window.
     window: u64,
+    /// The sliding window of a pooled stream, at least as large.
+    sliding: u64,
     state: State,
     stop_code: Option<u64>,
     stop_due: bool,
@@ -87,6 +89,7 @@ impl RecvStream {
             consumed: 0,
             announced: window,
             window,
+            sliding: window,
             state: State::Receiving,
             stop_code: None,
             stop_due: false,
@@ -108,6 +111,7 @@ impl RecvStream {
             consumed,
             announced,
             window,
+            sliding,
             state,
             stop_code,
             stop_due,
@@ -118,14 +122,24 @@ impl RecvStream {
         } = self;
         placement.renew();
         received.clear();
-        (*contiguous, *high, *final_size, *consumed, *announced, *window) = (0, 0, None, 0, 0, 0);
+        (*contiguous, *high, *final_size, *consumed, *announced) = (0, 0, None, 0, 0);
+        (*window, *sliding) = (0, 0);
         (*state, *stop_code, *stop_due, *credit_due) = (State::Receiving, None, false, false);
         (*low, *placed, *reset_at) = (Low::Armed, PlacementStats::default(), None);
     }
 
     /// Sets the window of a cleared stream.
     pub(crate) fn set_window(&mut self, window: u64) {
-        (self.announced, self.window) = (window, window);
+        (self.announced, self.window, self.sliding) = (window, window, window);
+    }
+
+    /// Changes the sliding window to `window`, or the initial one if that is more. One of which less than half was ever
+    /// read stays as it is.
+    #[inline]
+    pub(crate) fn slide(&mut self, window: u64) {
+        if self.consumed >= self.window / 2 {
+            self.sliding = self.window.max(window);
+        }
     }
 
     /// End of the data received without a gap, as far as the application has provided memory for it.
@@ -445,11 +459,12 @@ impl RecvStream {
         Some((start, buf, valid))
     }
 
-    /// The space left and the number of bytes wanted, if provided space is below `mark` and that has to be reported.
+    /// The space left and the number of bytes wanted, if provided space is below `mark` and that has to be reported. It
+    /// is to be filled up to `aim`, which is not less.
     ///
     /// It is not reported before half of the provided space is filled, whatever the mark: most small messages fit into
     /// the one buffer provided for them, and whoever provided it knows its size.
-    pub(crate) fn take_low(&mut self, mark: u64) -> Option<(u64, u64)> {
+    pub(crate) fn take_low(&mut self, mark: u64, aim: u64) -> Option<(u64, u64)> {
         let missing = self.needed().map(|size| size.saturating_sub(self.provided_end()));
         if !self.is_provided() || self.state != State::Receiving || missing == Some(0) {
             return None;
@@ -468,7 +483,7 @@ impl RecvStream {
         }
         // The peer may have been promised more than was provided.
         let promised = self.announced.saturating_sub(self.provided_end());
-        let wanted = missing.unwrap_or(mark.saturating_sub(left).max(promised).max(1));
+        let wanted = missing.unwrap_or(aim.saturating_sub(left).max(promised).max(1));
         tell.then_some((left, wanted))
     }
 
@@ -599,7 +614,7 @@ impl RecvStream {
         match &self.placement {
             Placement::Provided(provided) if provided.end() > 0 => (provided.end() + AHEAD).min(varint::MAX),
             Placement::Provided(_) => 0,
-            Placement::Pooled(_) => (self.consumed + self.window).min(varint::MAX),
+            Placement::Pooled(_) => self.consumed.saturating_add(self.sliding).min(varint::MAX),
             Placement::Discard => self.announced,
         }
     }

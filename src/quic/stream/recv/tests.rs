@@ -29,42 +29,42 @@ fn window_follows_provided_space() {
     assert_eq!(s.announced, 15 + AHEAD);
     assert_eq!(put(&mut s, 0..17, false, 1), Err(TransportError::FLOW_CONTROL_ERROR));
     assert_eq!(put(&mut s, 0..15, false, 1), Ok(15));
-    assert_eq!(s.take_low(4), Some((0, 4)));
-    assert_eq!(s.take_low(4), None);
+    assert_eq!(s.take_low(4, 4), Some((0, 4)));
+    assert_eq!(s.take_low(4, 4), None);
     s.provide(PinnedBuf::unpinned(1));
     assert_eq!(s.credit_due(), Some(16 + AHEAD));
-    assert_eq!(s.take_low(4), None, "the peer has used none of it");
+    assert_eq!(s.take_low(4, 4), None, "the peer has used none of it");
     s.credit_sent(16 + AHEAD);
     assert_eq!(put(&mut s, 15..16, false, 1), Ok(1));
-    assert_eq!(s.take_low(4), Some((0, 4)));
+    assert_eq!(s.take_low(4, 4), Some((0, 4)));
 }
 
 #[test]
 fn low_space_is_told_once_for_each_reason() {
     let mut s = provided(&[10]);
-    assert_eq!(s.take_low(10), None);
+    assert_eq!(s.take_low(10, 10), None);
     put(&mut s, 0..5, false, 1).unwrap();
-    assert_eq!(s.take_low(10), None, "half of it is there");
+    assert_eq!(s.take_low(10, 10), None, "half of it is there");
     put(&mut s, 5..6, false, 1).unwrap();
-    assert_eq!((s.take_low(10), s.take_low(10)), (Some((4, 6)), None));
+    assert_eq!((s.take_low(10, 10), s.take_low(10, 10)), (Some((4, 6)), None));
     put(&mut s, 6..7, false, 1).unwrap();
-    assert_eq!(s.take_low(10), None, "nothing was provided since");
+    assert_eq!(s.take_low(10, 10), None, "nothing was provided since");
     s.peer_blocked(5);
-    assert_eq!(s.take_low(10), None, "there is space that is not announced yet");
+    assert_eq!(s.take_low(10, 10), None, "there is space that is not announced yet");
     s.peer_blocked(10);
-    assert_eq!((s.take_low(10), s.credit_due()), (None, Some(11)), "nor is all of it announced now");
+    assert_eq!((s.take_low(10, 10), s.credit_due()), (None, Some(11)), "nor is all of it announced now");
     s.peer_blocked(11);
-    assert_eq!((s.take_low(10), s.take_low(10)), (Some((3, 7)), None));
+    assert_eq!((s.take_low(10, 10), s.take_low(10, 10)), (Some((3, 7)), None));
     s.provide(PinnedBuf::unpinned(100));
-    assert_eq!(s.take_low(10), None);
+    assert_eq!(s.take_low(10, 10), None);
     s.credit_sent(111);
     put(&mut s, 50..101, false, 1).unwrap();
-    assert_eq!(s.take_low(10), Some((9, 1)), "it was enough in between");
+    assert_eq!(s.take_low(10, 10), Some((9, 1)), "it was enough in between");
     s.peer_blocked(111);
-    assert_eq!((s.take_low(0), s.take_low(0)), (Some((9, 1)), None), "blocked counts whatever the mark");
+    assert_eq!((s.take_low(0, 0), s.take_low(0, 0)), (Some((9, 1)), None), "blocked counts whatever the mark");
     put(&mut s, 101..105, true, 1).unwrap();
     s.peer_blocked(111);
-    assert_eq!(s.take_low(10), None, "the end is known");
+    assert_eq!(s.take_low(10, 10), None, "the end is known");
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn buffers_of_exactly_the_right_size_leave_credit_for_the_end() {
     put(&mut s, 0..10, false, 1).unwrap();
     assert!(s.announced > s.high, "a peer that asks for more only with credit has some");
     put(&mut s, 10..10, true, 1).unwrap();
-    assert!(s.is_complete() && s.take_low(100).is_none());
+    assert!(s.is_complete() && s.take_low(100, 100).is_none());
     // The same if exactly as much was promised before.
     let mut s = RecvStream::new(10);
     assert!(s.make_provided());
@@ -93,11 +93,11 @@ fn a_byte_too_many_waits_for_a_buffer() {
     for fin in [false, true] {
         let mut s = provided(&[10]);
         assert_eq!(put(&mut s, 5..11, fin, 1), Ok(6));
-        assert_eq!(s.take_low(0), Some((0, 1)), "the peer has more");
+        assert_eq!(s.take_low(0, 0), Some((0, 1)), "the peer has more");
         assert_eq!(put(&mut s, 0..11, fin, 2), Ok(5));
         assert_eq!((s.contiguous(), s.is_complete()), (10, false));
         assert_eq!(s.pop_filled().unwrap().1[..], [2, 2, 2, 2, 2, 1, 1, 1, 1, 1]);
-        assert_eq!(s.take_low(0), None, "once");
+        assert_eq!(s.take_low(0, 0), None, "once");
         s.provide(PinnedBuf::unpinned(2));
         assert_eq!((s.contiguous(), s.is_complete()), (11, fin));
         assert_eq!(put(&mut s, 10..11, fin, 3), Ok(0), "it is not written again");
@@ -115,7 +115,7 @@ fn an_end_beyond_what_was_provided_is_told() {
     s.accept(&mut (0..8), true).unwrap();
     assert_eq!(s.place(0..8, &BufPool::heap(), &mut Gaps::default(), |_, _| panic!("no space")), Err(NoMemory));
     s.space_missing();
-    assert_eq!((s.take_low(0), s.take_low(0)), (Some((0, 4)), None));
+    assert_eq!((s.take_low(0, 0), s.take_low(0, 0)), (Some((0, 4)), None));
 }
 
 /// At 1 Gbit/s and 200 ms, a burst that overshoots by its own size: the receiver must keep what arrives, or all of it
@@ -163,7 +163,7 @@ fn what_was_promised_but_not_provided_has_to_wait() {
     s.provide(PinnedBuf::unpinned(4));
     s.accept(&mut (0..8), false).unwrap();
     assert_eq!(s.place(0..8, &BufPool::heap(), &mut Gaps::default(), |_, _| panic!("no space")), Err(NoMemory));
-    assert_eq!((s.contiguous(), s.take_low(2)), (0, Some((0, 6))));
+    assert_eq!((s.contiguous(), s.take_low(2, 2)), (0, Some((0, 6))));
     s.provide(PinnedBuf::unpinned(6));
     assert_eq!(s.credit_due(), None, "the peer knows");
     assert_eq!(put(&mut s, 0..8, false, 1), Ok(8));
