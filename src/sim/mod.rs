@@ -200,7 +200,9 @@ fn transport(plan: &Plan, side: Side, app: &App) -> Arc<TransportConfig> {
         max_streams_bidi: plan.max_streams,
         max_streams_uni: plan.max_streams,
         receive_low_water: 1 + windows / 2,
+        max_window: if plan.follows { crate::wire::quic::varint::MAX } else { 0 },
         send_budget: 50_000,
+        max_send_budget: if plan.follows { u64::MAX } else { 0 },
         congestion: plan.congestion,
         // In bad networks, the handshake may need many attempts.
         handshake_timeout: Duration::from_secs(200),

@@ -168,6 +168,8 @@ pub struct Plan {
     pub max_streams: u64,
     /// Connection window in bytes.
     pub max_data: u64,
+    /// Whether windows and budgets follow the path.
+    pub follows: bool,
     /// Window of pooled streams in bytes.
     pub window: u64,
     /// Congestion control algorithm.
@@ -464,6 +466,7 @@ impl Plan {
             provider,
             max_streams: 1 + rng.below(8),
             max_data: 4000 + size(rng, 22),
+            follows: false,
             window,
             congestion: if rng.chance(500) { CongestionAlgorithm::Cubic } else { CongestionAlgorithm::NewReno },
             keep_alive: [None; 2],
@@ -548,6 +551,7 @@ impl Plan {
         if Rng::from_u64(seed ^ 0xbb_4300).chance(300) {
             plan.congestion = CongestionAlgorithm::Bbr;
         }
+        plan.follows = Rng::from_u64(seed ^ 0xf0_110e5).chance(500);
         plan
     }
 

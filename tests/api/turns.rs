@@ -161,7 +161,8 @@ fn data_waits_for_the_budget_in_order_and_comes_back_from_a_reset() {
     // The peer gives no credit: nothing is ever acknowledged, and the budget stays exhausted.
     let server = TransportConfig { stream_window_uni: 0, ..TransportConfig::default() };
     let mut world = World::new(Setup { client_capacity: 4, server, ..Setup::default() });
-    let (conn, _) = world.connect(TransportConfig { send_budget: 1000, ..TransportConfig::default() });
+    let (conn, _) =
+        world.connect(TransportConfig { send_budget: 1000, max_send_budget: 0, ..TransportConfig::default() });
     for close in [false, true] {
         let stream = open(&mut world, conn, Dir::Uni);
         let (mut sent, mut full) = (Vec::new(), 0);
@@ -388,7 +389,8 @@ fn a_server_learns_who_connects() {
 #[test]
 fn the_end_does_not_overtake_data_that_waits() {
     let mut world = World::new(Setup::default());
-    let (conn, _) = world.connect(TransportConfig { send_budget: 1000, ..TransportConfig::default() });
+    let (conn, _) =
+        world.connect(TransportConfig { send_budget: 1000, max_send_budget: 0, ..TransportConfig::default() });
     let stream = open(&mut world, conn, Dir::Uni);
     for at in (0..10_000).step_by(2000) {
         let mut bytes = vec![0; 2000];

@@ -77,7 +77,8 @@ fn refused_pieces_come_back_in_order() {
 fn stuck() -> (World, ConnId, StreamId) {
     let server = TransportConfig { stream_window_uni: 0, ..TransportConfig::default() };
     let mut world = World::new(Setup { client_capacity: 2, server, ..Setup::default() });
-    let (conn, _) = world.connect(TransportConfig { send_budget: 1000, ..TransportConfig::default() });
+    let (conn, _) =
+        world.connect(TransportConfig { send_budget: 1000, max_send_budget: 0, ..TransportConfig::default() });
     let stream = open(&mut world, conn, Dir::Uni);
     let (filler, _) = pinned(1000);
     world.client.send(conn, stream, filler, false).unwrap();
@@ -107,7 +108,8 @@ fn pieces_that_wait_for_the_budget_stay_together() {
 #[test]
 fn pieces_that_waited_are_sent_when_the_budget_is_back() {
     let mut world = World::new(Setup::default());
-    let (conn, _) = world.connect(TransportConfig { send_budget: 1000, ..TransportConfig::default() });
+    let (conn, _) =
+        world.connect(TransportConfig { send_budget: 1000, max_send_budget: 0, ..TransportConfig::default() });
     let stream = open(&mut world, conn, Dir::Uni);
     let mut expected = Vec::new();
     for n in 0..20_u8 {

@@ -33,3 +33,4 @@ mod sending;
 mod stalls;
 mod steps;
 mod tls;
+mod windows;

@@ -51,7 +51,7 @@ fn many_pieces_are_one_and_come_back_one_by_one() {
 
 #[test]
 fn all_pieces_or_none() {
-    let config = TransportConfig { send_budget: 10, ..TransportConfig::default() };
+    let config = TransportConfig { send_budget: 10, max_send_budget: 0, ..TransportConfig::default() };
     let mut pair = Pair::connected(config, TransportConfig::default());
     let mut conn = pair.conn(Side::Client);
     let id = conn.open(Dir::Bidi).unwrap();

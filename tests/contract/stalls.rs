@@ -36,6 +36,7 @@ fn an_application_that_pauses_for_minutes_loses_nothing() {
         let client = TransportConfig {
             stream_window_bidi_local: window,
             max_data,
+            max_window: 0,
             receive_low_water: 1,
             ..TransportConfig::default()
         };

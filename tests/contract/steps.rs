@@ -53,6 +53,7 @@ fn plan(seed: u64, bad: bool) -> Plan {
         provider: false,
         max_streams: 10,
         max_data: 1 << 20,
+        follows: false,
         window: 0,
         congestion: CongestionAlgorithm::Cubic,
         keep_alive: [None; 2],

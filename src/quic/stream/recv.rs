@@ -134,10 +134,10 @@ impl RecvStream {
     }
 
     /// Changes the sliding window to `window`, or the initial one if that is more. One of which less than half was ever
-    /// read stays as it is.
+    /// read stays as it is; in particular, a stream for which buffers are to be provided is promised nothing.
     #[inline]
     pub(crate) fn slide(&mut self, window: u64) {
-        if self.consumed >= self.window / 2 {
+        if self.consumed > self.window / 2 {
             self.sliding = self.window.max(window);
         }
     }

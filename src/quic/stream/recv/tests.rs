@@ -369,3 +369,26 @@ proptest::proptest! {
         proptest::prop_assert_eq!(pool.stats().in_use, 0);
     }
 }
+
+#[test]
+fn a_window_grows_once_the_stream_is_read() {
+    let mut s = RecvStream::new(100);
+    put(&mut s, 0..60, false, 7).unwrap();
+    s.slide(1000);
+    assert!(!s.note_credit(), "nothing was read");
+    assert_eq!(s.consume(60), 60);
+    s.slide(1000);
+    assert_eq!((s.note_credit(), s.credit_due()), (true, Some(1060)));
+    s.credit_sent(1060);
+    // A smaller window takes nothing back, and is never less than the initial one.
+    s.slide(0);
+    assert_eq!((s.note_credit(), s.limit()), (false, 160));
+    put(&mut s, 60..1060, false, 7).unwrap();
+    assert_eq!(s.consume(900), 900);
+    assert_eq!(s.credit_due(), None, "1060 were promised");
+    assert_eq!((s.consume(100), s.credit_due()), (100, Some(1160)));
+
+    let mut none = RecvStream::new(0);
+    none.slide(1000);
+    assert!(!none.note_credit() && none.limit() == 0, "buffers are to be provided for it");
+}
