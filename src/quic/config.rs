@@ -145,7 +145,7 @@ pub struct TransportConfig {
     /// space, it is raised earlier, and asks for more ([`max_window`](Self::max_window)), unless this is 0.
     pub receive_low_water: u64,
     /// Bytes that may be queued for sending on one stream before `send` returns `Blocked`. More are accepted if two
-    /// congestion windows are more than this.
+    /// congestion windows are more than this, and the peer's window for the stream is as well.
     pub send_budget: u64,
     /// Maximum of the bytes that may be queued on one stream because of the congestion window. With 0,
     /// [`send_budget`](Self::send_budget) is the only limit.

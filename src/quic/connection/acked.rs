@@ -72,7 +72,7 @@ impl Connection {
     }
 
     fn stream_acked(&mut self, id: StreamId, range: Range<u64>, fin: bool) {
-        let budget = self.send_budget();
+        let budgets = self.send_budgets();
         let Some(stream) = self.streams.get(id) else { return };
         let repeat = std::mem::replace(&mut stream.introduced, Introduced::Yes) == Introduced::Overtaken;
         if repeat && let Some(recv) = &mut stream.recv {
@@ -81,7 +81,7 @@ impl Connection {
         let Some(send) = &mut stream.send else { return };
         let events = &mut self.events;
         send.on_acked(range, fin, |data, acked| events.push_back(Event::SendDone { id, data, acked }));
-        if send.wants_writable && send.queued() < budget {
+        if send.wants_writable && send.queued() < send.budget(budgets) {
             send.wants_writable = false;
             events.push_back(Event::Writable { id });
         }

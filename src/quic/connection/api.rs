@@ -92,10 +92,10 @@ impl<'a> Conn<'a> {
         if !conn.is_active() {
             return Err(SendErrorKind::Closed);
         }
-        let budget = conn.send_budget();
+        let budgets = conn.send_budgets();
         let send = conn.streams.get(id).and_then(|s| s.send.as_mut()).filter(|s| s.is_writable());
         let send = send.ok_or(SendErrorKind::NoStream)?;
-        if send.queued() >= budget && len > 0 {
+        if send.queued() >= send.budget(budgets) && len > 0 {
             send.wants_writable = true;
             return Err(SendErrorKind::Blocked);
         }
@@ -199,7 +199,7 @@ impl<'a> Conn<'a> {
     /// Number of bytes that may be queued before `send` returns `Blocked`; 0 for streams that cannot be written to.
     pub fn send_budget(&self, id: StreamId) -> u64 {
         let send = self.conn.streams.get_ref(id).and_then(|s| s.send.as_ref()).filter(|s| s.is_writable());
-        send.map_or(0, |send| self.conn.send_budget().saturating_sub(send.queued()))
+        send.map_or(0, |send| send.budget(self.conn.send_budgets()).saturating_sub(send.queued()))
     }
 
     /// Number of bytes, beyond those queued, that the peer's flow control currently allows on a stream (RFC 9000 §4.1):

@@ -54,11 +54,12 @@ impl Connection {
         self.recv_credit.set_window(cx.memory.window(most, self.account.is_some()));
     }
 
-    /// The number of bytes that may be queued on a stream. A sender needs what is in flight, and as much again that is
-    /// written while the acknowledgements are on their way.
-    pub(super) fn send_budget(&self) -> u64 {
+    /// The number of bytes that may be queued on a stream in any case, and if the peer's window for it allows that many. A
+    /// sender needs what is in flight, and as much again that is written while the acknowledgements are on their way.
+    #[inline]
+    pub(super) fn send_budgets(&self) -> (u64, u64) {
         let config = &self.config;
-        config.send_budget.max(self.recovery.cwnd().saturating_mul(2).min(config.max_send_budget))
+        (config.send_budget, self.recovery.cwnd().saturating_mul(2).min(config.max_send_budget))
     }
 }
 

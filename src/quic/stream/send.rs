@@ -201,6 +201,11 @@ impl SendStream {
         self.end - self.segments.front().map_or(self.end, |s| s.start)
     }
 
+    /// Number of bytes that may be queued: `base`, or `most` if the peer would accept that many.
+    pub(crate) fn budget(&self, (base, most): (u64, u64)) -> u64 {
+        base.max(most.min(self.credit.limit().saturating_sub(self.end - self.queued())))
+    }
+
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
