@@ -274,14 +274,15 @@ pub enum Event {
     },
     /// Provided space runs low: the peer will stall unless more is provided. Raised when fewer than
     /// [`receive_low_water`](crate::quic::TransportConfig::receive_low_water) bytes, and less than half of all provided
-    /// bytes, are unfilled. Raised again only when the peer has used some of the space provided since, or reports that
+    /// bytes, are unfilled; earlier on paths with a rate and a round-trip time that need more space
+    /// ([`max_window`](crate::quic::TransportConfig::max_window)). Raised again only when the peer has used some of the space provided since, or reports that
     /// it is blocked. Not raised once the end of the stream is known to fit into the provided space.
     ReceiveBufferLow {
         /// The stream.
         id: StreamId,
         /// Number of provided bytes that are not yet filled.
         provided_left: u64,
-        /// Number of bytes to provide to reach the low-water mark.
+        /// Number of bytes to provide to reach the low-water mark, or the space that the path needs if that is more.
         wanted: u64,
     },
     /// The peer had more data than space was provided on a stream with [`OutOfSpace::Stop`], so the stream was stopped.

@@ -288,7 +288,8 @@ impl HqServer {
         let cwnd = conn.stats().cwnd as usize;
         while download.ordered < len && !download.waiting {
             let ahead = download.ordered - download.sent;
-            if window <= ahead || ahead >= (PIECE * PIECES) as u64 {
+            // As much as is in flight, so that the disk is a round trip ahead of the network.
+            if window <= ahead || ahead >= cwnd.max(PIECE * PIECES) as u64 {
                 return;
             }
             let most = cwnd.clamp(MIN_PIECE, PIECE) as u64;
