@@ -91,9 +91,11 @@ fn wide(usual: TransportConfig) -> TransportConfig {
     TransportConfig { stream_window_bidi_local: window, max_data: window, send_budget: window, ..usual }
 }
 
-fn pool() -> BufPool {
-    // The memory that a pool has by default, of ordinary pages.
-    BufPool::heap().part(PoolConfig::default().limit_bytes)
+/// The memory that a pool has by default, of ordinary pages; where windows do not matter, memory does not either. Only
+/// what is used exists.
+fn pool(windows: Windows) -> BufPool {
+    let times = if windows == Windows::Wide { 64 } else { 1 };
+    BufPool::heap().part(times * PoolConfig::default().limit_bytes)
 }
 
 fn options() -> TlsOptions {
@@ -114,7 +116,7 @@ impl GannetEnd {
     /// If the settings are rejected.
     pub fn server(settings: &Settings) -> Result<Self, Failure> {
         let (certs, key) = identity()?;
-        let pool = pool();
+        let pool = pool(settings.windows);
         let mut transport = transport(settings);
         match settings.windows {
             Windows::Wide => transport = wide(transport),
@@ -148,7 +150,7 @@ impl GannetEnd {
         tls.resumption = rustls::client::Resumption::disabled();
         let client = ClientConfig::new(Arc::new(tls), transport)?;
         let task = Task::Receive { buffer, free: Vec::new(), received: 0, finished: false };
-        Ok(Self::new(settings, endpoint(settings, None, pool()), Some(client), task))
+        Ok(Self::new(settings, endpoint(settings, None, pool(settings.windows)), Some(client), task))
     }
 
     fn new(settings: &Settings, endpoint: Endpoint, client: Option<ClientConfig>, task: Task) -> Self {

@@ -167,6 +167,8 @@ pub struct Congestion {
     recovery_start: Option<Instant>,
     /// The controller before the last reduction.
     prior: Option<Box<Controller>>,
+    /// Whether that reduction can still be undone.
+    undoable: bool,
     app_limited: bool,
     usage: Usage,
 }
@@ -191,6 +193,7 @@ impl Congestion {
             in_flight: 0,
             recovery_start: None,
             prior: None,
+            undoable: false,
             app_limited: false,
             usage: Usage::new(),
         };
@@ -200,7 +203,7 @@ impl Congestion {
 
     /// The same, for another path of which the same is expected, where nothing is in flight yet.
     pub(crate) fn with_nothing_in_flight(&self, now: Instant) -> Self {
-        let mut new = Self { in_flight: 0, prior: None, usage: Usage::new(), ..self.clone() };
+        let mut new = Self { in_flight: 0, undoable: false, usage: Usage::new(), ..self.clone() };
         if let Controller::Bbr(bbr) = &mut new.controller {
             bbr.clear_flight(now);
         }
@@ -319,7 +322,12 @@ impl Congestion {
         }
         self.recovery_start = Some(now);
         if !matches!(self.controller, Controller::Bbr(_)) {
-            self.prior = Some(Box::new(self.controller.clone()));
+            // Not a new box for each reduction.
+            match &mut self.prior {
+                Some(prior) => self.controller.clone_into(prior),
+                None => self.prior = Some(Box::new(self.controller.clone())),
+            }
+            self.undoable = true;
         }
         self.controller.on_congestion_event();
         self.update_pace(now, srtt);
@@ -334,8 +342,10 @@ impl Congestion {
             self.update_pace(now, srtt);
             return true;
         }
-        let Some(prior) = self.prior.take().filter(|prior| prior.window() > self.window()) else { return false };
-        self.controller = *prior;
+        let undoable = std::mem::take(&mut self.undoable);
+        let window = self.window();
+        let Some(prior) = self.prior.as_mut().filter(|prior| undoable && prior.window() > window) else { return false };
+        std::mem::swap(&mut self.controller, prior);
         self.recovery_start = None;
         self.update_pace(now, srtt);
         true
@@ -346,7 +356,7 @@ impl Congestion {
     /// of the path.
     pub fn on_persistent_congestion(&mut self, now: Instant, sent: Instant, srtt: Duration) {
         self.recovery_start = Some(sent);
-        self.prior = None;
+        self.undoable = false;
         self.controller.on_persistent_congestion(self.in_flight);
         self.update_pace(now, srtt);
     }
@@ -364,7 +374,7 @@ impl Congestion {
         if mtu != self.mtu {
             self.mtu = mtu;
             self.controller.set_mtu(mtu);
-            self.prior = None;
+            self.undoable = false;
             self.update_pace(now, srtt);
         }
     }

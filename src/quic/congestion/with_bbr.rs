@@ -18,7 +18,7 @@ impl Congestion {
     pub(crate) fn set_algorithm(&mut self, now: Instant, algorithm: CongestionAlgorithm, seed: u64, srtt: Duration) {
         if algorithm != self.algorithm() {
             self.controller = Controller::new(algorithm, self.mtu, seed, now);
-            (self.prior, self.recovery_start) = (None, None);
+            (self.undoable, self.recovery_start) = (false, None);
             self.update_pace(now, srtt);
         }
     }
