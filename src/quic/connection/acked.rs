@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::base::time::Instant;
 use crate::quic::connection::sent::SentFrame;
-use crate::quic::connection::{Connection, Cx, Scratch};
+use crate::quic::connection::{Connection, Cx, Scratch, windows};
 use crate::quic::event::Event;
 use crate::quic::recovery::SpaceId;
 use crate::quic::stream::Introduced;
@@ -72,7 +72,6 @@ impl Connection {
     }
 
     fn stream_acked(&mut self, id: StreamId, range: Range<u64>, fin: bool) {
-        let budgets = self.send_budgets();
         let Some(stream) = self.streams.get(id) else { return };
         let repeat = std::mem::replace(&mut stream.introduced, Introduced::Yes) == Introduced::Overtaken;
         if repeat && let Some(recv) = &mut stream.recv {
@@ -81,7 +80,7 @@ impl Connection {
         let Some(send) = &mut stream.send else { return };
         let events = &mut self.events;
         send.on_acked(range, fin, |data, acked| events.push_back(Event::SendDone { id, data, acked }));
-        if send.wants_writable && send.queued() < send.budget(budgets) {
+        if send.wants_writable && send.queued() < send.budget(windows::send_budgets(&self.config, &self.recovery)) {
             send.wants_writable = false;
             events.push_back(Event::Writable { id });
         }

@@ -15,8 +15,8 @@ use crate::quic::stream::Named;
 use crate::wire::quic::frame::{AckFrame, Frame, StreamHeader};
 use crate::wire::quic::{StreamId, TransportError, varint};
 
-/// Acknowledgements are slow if they take this fraction of a round trip longer than they have to.
-const SLOW_ACKS: u32 = 8;
+/// Acknowledgements are slow if this many of their delays are as long as a round trip.
+const SLOW_ACKS: u64 = 8;
 
 impl Connection {
     pub(super) fn on_frame(
@@ -127,7 +127,7 @@ impl Connection {
             Fault::new(TransportError::PROTOCOL_VIOLATION, 0x02, "acknowledgement of a packet that was not sent")
         })?;
         if space == SpaceId::Data {
-            self.slow_acks |= outcome.rtt_sampled && delay >= self.recovery.rtt().smoothed() / SLOW_ACKS;
+            self.slow_acks |= outcome.rtt_sampled && self.recovery.rtt().is_exceeded(micros.saturating_mul(SLOW_ACKS));
             self.key_ack = self.key_ack.max(outcome.largest_newly_acked);
             if self.datagrams.is_some() {
                 self.datagrams_late(ack);

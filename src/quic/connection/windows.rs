@@ -1,7 +1,9 @@
 //! Windows and budgets that follow the path.
 
+use crate::quic::config::TransportConfig;
 use crate::quic::connection::{Connection, Cx};
 use crate::quic::flow::RecvCredit;
+use crate::quic::recovery::Recovery;
 use crate::quic::window::{Counts, Intake, NOTABLE, Room};
 
 impl Connection {
@@ -54,13 +56,16 @@ impl Connection {
         self.recv_credit.set_window(cx.memory.window(most, self.account.is_some()));
     }
 
-    /// The number of bytes that may be queued on a stream in any case, and if the peer's window for it allows that many. A
-    /// sender needs what is in flight, and as much again that is written while the acknowledgements are on their way.
-    #[inline]
+    /// See [`send_budgets`].
     pub(super) fn send_budgets(&self) -> (u64, u64) {
-        let config = &self.config;
-        (config.send_budget, self.recovery.cwnd().saturating_mul(2).min(config.max_send_budget))
+        send_budgets(&self.config, &self.recovery)
     }
+}
+
+/// The number of bytes that may be queued on a stream in any case, and if the peer's window for it allows that many. A
+/// sender needs what is in flight, and as much again that is written while the acknowledgements are on their way.
+pub(super) fn send_budgets<F>(config: &TransportConfig, recovery: &Recovery<F>) -> (u64, u64) {
+    (config.send_budget, recovery.cwnd().saturating_mul(2).min(config.max_send_budget))
 }
 
 impl RecvCredit {

@@ -313,8 +313,9 @@ impl<F> Recovery<F> {
         if let (Some(late), Some(before)) = (new.late, self.spaces[space.index()].largest_acked) {
             self.reordering.on_late(now, late, before.saturating_sub(late.pn), self.rtt.loss_delay());
         }
-        let proven = self.reordering.take_proof(now, MEMORY_PTOS * self.rtt.pto_base());
-        let undone = proven && self.congestion.undo(now, self.rtt.smoothed());
+        let undone = !self.reordering.is_quiet()
+            && self.reordering.take_proof(now, MEMORY_PTOS * self.rtt.pto_base())
+            && self.congestion.undo(now, self.rtt.smoothed());
         let Some((largest, sent)) = new.largest else { return Ok(AckOutcome { undone, ..AckOutcome::default() }) };
         self.congestion.on_delivered(now, prior_in_flight);
         let state = &mut self.spaces[space.index()];

@@ -153,6 +153,12 @@ impl Reordering {
         *self = Self::default();
     }
 
+    /// Whether no loss is remembered and none can be proved spurious: the usual case.
+    #[inline]
+    pub(super) fn is_quiet(&self) -> bool {
+        self.lost.is_empty() && !self.armed
+    }
+
     /// Whether every loss turned out to be spurious. True once. Losses of packets sent longer than `memory` ago are
     /// forgotten.
     pub(super) fn take_proof(&mut self, now: Instant, memory: Duration) -> bool {

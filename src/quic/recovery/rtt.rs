@@ -77,6 +77,12 @@ impl RttEstimator {
         Duration::from_nanos(self.smoothed)
     }
 
+    /// Whether `micros` microseconds are longer than the smoothed round-trip time.
+    #[inline]
+    pub(crate) fn is_exceeded(&self, micros: u64) -> bool {
+        micros.saturating_mul(1000) > self.smoothed
+    }
+
     /// The mean deviation of the round-trip time.
     pub fn var(&self) -> Duration {
         Duration::from_nanos(self.var)

@@ -297,7 +297,7 @@ fn reordering_does_not_slow_a_link_down() {
 fn reordering_is_learnt() {
     for (late, by) in [(10, 2), (500, 1), (500, 5), (50, 5), (10, 15)] {
         let link = Link { late, late_by: Duration::from_millis(by), ..CLEAN };
-        for algorithm in BOTH {
+        for algorithm in ALL {
             let mut sim = Sim::new(algorithm, link, 4_000_000);
             sim.run(Instant::ZERO + Duration::from_secs(12));
             let acked = sim.acked.iter().filter(|acked| **acked).count() as u64;
