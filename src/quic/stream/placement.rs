@@ -18,6 +18,12 @@ pub(crate) const CHUNK: u64 = 64 << 10;
 /// than twice as many stretches, whose new data then has to be retransmitted.
 const MAX_MOVED: usize = 1024;
 
+/// For each so many chunks beyond a gap,
+const CROWD: usize = 16;
+
+/// further ones have so many bytes more, up to [`CHUNK`].
+const CROWD_CHUNK: u64 = CHUNK / 4;
+
 /// Number of bytes accepted beyond the last provided one.
 ///
 /// A peer whose data ends exactly there still has credit. Some implementations ask their application for more data, and
@@ -201,7 +207,10 @@ impl Pooled {
             if room > 0 {
                 let need = (range.end - at).min(room);
                 let stretch = received.last().filter(|last| last.end == at).map_or(0, |last| last.end - last.start);
-                let most = chunk_len(need.max(stretch)).min(room);
+                // On a path that loses packets all the time, stretches never get long, but there are many of them. If each
+                // began with small chunks, there would soon be too many to insert those for the gaps.
+                let crowd = (self.far.len() / CROWD) as u64 * CROWD_CHUNK;
+                let most = chunk_len(need.max(stretch).max(crowd)).min(room);
                 let want = Want { least: need.min(most) as usize, most: most as usize, in_order: false };
                 let movable = place.min(self.far.len() - place) <= MAX_MOVED;
                 let Some(buf) = movable.then(|| lender.lend(want).ok()).flatten() else {
@@ -443,6 +452,25 @@ mod tests {
         assert_eq!(next, range.end);
         received.insert(range);
         Ok(())
+    }
+
+    /// 2 % of the packets are lost, and the first of them again and again: 100 MB arrive before it. Until 2026-11, there
+    /// were so many small chunks beyond the gap after 20 MB that there was no more memory for the other gaps.
+    #[test]
+    fn many_gaps_take_few_chunks() {
+        const PACKET: u64 = 1441;
+        let (pool, mut p, mut received) = (BufPool::heap(), Pooled::default(), RangeSet::default());
+        let packet = |i: u64| i * PACKET..(i + 1) * PACKET;
+        let is_lost = |i: &u64| i % 50 == 3;
+        for i in (0..70_000).filter(|i| !is_lost(i)) {
+            put(&mut p, packet(i), &mut received, &pool).unwrap();
+        }
+        assert!(p.far.len() < 70_000 * PACKET as usize / CHUNK as usize + 100, "{} chunks", p.far.len());
+        // In any order.
+        for i in (0..70_000).filter(is_lost).skip(1).step_by(2).chain((0..70_000).filter(is_lost).step_by(2)) {
+            put(&mut p, packet(i), &mut received, &pool).unwrap();
+        }
+        assert_eq!((received.len(), p.far.len()), (1, 0));
     }
 
     #[test]
