@@ -4,6 +4,7 @@
 //! Names are those of the draft. Rates are in bytes per second, volumes in bytes. Where the draft says nothing or was
 //! departed from:
 //! - Loss without a queue is not congestion, within limits ([`ambient`]).
+//! - A probe that loses too much gives up a part of what was in flight, so that shares become equal (§5.5.10.2).
 //! - ECN (§3.7): a mark is a loss of no bytes: it slows down as a loss does, and ends a probe for bandwidth.
 //! - Persistent congestion (RFC 9002 §7.6) is the draft's retransmission timeout (§5.6.4.4); probe timeouts are not.
 //! - The burst of the pacer is at least what the rate allows in two ticks of the timer wheel (§5.6.3).

@@ -1,7 +1,7 @@
 //! The model of the path and what changes it (§5.5).
 
 use crate::base::time::{Duration, Instant};
-use crate::quic::congestion::bbr::{BETA, Bbr, LOSS_THRESH, State};
+use crate::quic::congestion::bbr::{BETA, Bbr, HEADROOM, LOSS_THRESH, State};
 
 /// BBR.ExtraAckedFilterLen in round trips (§2.12).
 const EXTRA_ACKED_FILTER_LEN: u64 = 10;
@@ -196,12 +196,24 @@ impl Bbr {
         self.prev_probe_too_high = true;
         self.is_bw_probe_sample = false;
         if !self.rs.app_limited {
-            self.inflight_longterm = self.rs.in_flight.max((self.target_inflight() as f64 * BETA) as u64);
+            let least = (self.target_inflight() as f64 * BETA) as u64;
+            self.inflight_longterm = self.yielding(self.rs.in_flight).max(least);
         }
         if self.state == State::Up {
             self.undo.state = Some(State::Up);
             self.start_probe_bw_down(now);
         }
+    }
+
+    /// What remains of `in_flight`, at which too much was lost: a departure from the draft (§5.5.10.2).
+    ///
+    /// The draft keeps all of it. But flows often probe at the same time, and the queue overflows for all of them at
+    /// once, whatever the share of each: shares stay as they are. A decrease by a factor, and growth that is the same for
+    /// all (§5.3.3.5), make them more equal. What fills the path without a queue, and the headroom on top of it, is not
+    /// given up, so that a flow alone loses next to nothing by this.
+    fn yielding(&self, in_flight: u64) -> u64 {
+        let alone = self.bdp_multiple(self.max_bw.get(), 1.0 / (1.0 - HEADROOM));
+        in_flight.min(alone.max((in_flight as f64 * BETA) as u64))
     }
 
     /// NoteLoss (§5.5.10.2).

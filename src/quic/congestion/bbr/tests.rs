@@ -242,6 +242,26 @@ fn a_probe_ends_on_losses() {
     assert!(path.states.ends_with(&[State::Up, State::Down, State::Refill]) || path.states.contains(&State::Cruise));
 }
 
+/// A departure from §5.5.10.2: flows whose probes fail together approach equal shares.
+#[test]
+fn a_probe_that_fails_gives_up_what_is_more_than_fills_the_path() {
+    let mut path = Path::new(50, 20 * MS);
+    path.until(State::Up);
+    let fail = |bbr: &mut Bbr, in_flight| {
+        (bbr.state, bbr.rs.in_flight, bbr.rs.app_limited) = (State::Up, in_flight, false);
+        bbr.on_inflight_too_high(START);
+        assert_eq!(bbr.state, State::Down);
+        bbr.inflight_longterm
+    };
+    let bdp = path.bbr.bdp_multiple(path.bbr.max_bw.get(), 1.0);
+    assert_eq!(fail(&mut path.bbr, 3 * bdp), (BETA * (3 * bdp) as f64) as u64, "as much as CUBIC would");
+    // With a queue of a quarter of it: what it needs alone, after the headroom.
+    fail(&mut path.bbr, bdp * 5 / 4);
+    assert!((bdp - 2..=bdp).contains(&path.bbr.inflight_with_headroom()));
+    assert_eq!(fail(&mut path.bbr, bdp), bdp, "nothing is won by losing");
+    assert_eq!(fail(&mut path.bbr, 0), (BETA * path.bbr.target_inflight() as f64) as u64);
+}
+
 /// A.7.
 #[test]
 fn an_application_that_is_the_limit_ends_neither_startup_nor_a_probe() {
