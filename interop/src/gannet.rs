@@ -57,6 +57,30 @@ fn common(binary: &Path, words: &[&str], end: &End, lab: &Lab, case: &Case, dir:
     command
 }
 
+/// `gannet serve` and `gannet get` of one file, as users have them: without logs and secrets, which take time.
+pub fn transfer(
+    binary: &Path,
+    lab: &Lab,
+    certs: &Certs,
+    [www, downloads]: [&Path; 2],
+    congestion: &str,
+    file: &str,
+) -> [Command; 2] {
+    let start = |words: &str, end: &End| {
+        let mut command = end.command(binary);
+        command.args([words, "--port", "af-packet", "--set", &format!("iface={}", end.iface)]);
+        command.args(["--addr", &format!("{}/24", end.v4), "--idle", "sleep", "--dad", "off", "--log-level", "warn"]);
+        command
+    };
+    let mut serve = start("serve", &lab.server);
+    serve.args(["--listen", &PORT.to_string(), "--congestion", congestion]);
+    serve.arg("--cert").arg(&certs.cert).arg("--key").arg(&certs.key).arg("--root").arg(www);
+    let mut get = start("get", &lab.client);
+    get.arg("--ca").arg(&certs.ca).arg("-o").arg(downloads);
+    get.arg(format!("https://{}:{PORT}/{file}", lab.server.v4));
+    [serve, get]
+}
+
 /// The entry point of an image.
 fn image(binary: &Path, end: &End, testcase: &str, dir: &Path, role: &str) -> Command {
     let mut command = end.command(Path::new(env!("CARGO_MANIFEST_DIR")).join("run_endpoint.sh"));

@@ -13,6 +13,7 @@ mod interrupt;
 mod lab;
 mod matrix;
 mod middle;
+mod paths;
 mod peer;
 mod play;
 mod process;
@@ -45,6 +46,8 @@ struct Cli {
 enum Task {
     /// Play the matrix
     Run(run::RunArgs),
+    /// Compare transfers between real processes with the simulation
+    Paths(paths::PathsArgs),
     /// Build peers
     Build {
         /// The peers [default: all]
@@ -121,6 +124,7 @@ fn list() {
 fn main() -> ExitCode {
     let done = interrupt::install().and_then(|()| match Cli::parse().command {
         Task::Run(args) => run::run(&args),
+        Task::Paths(args) => paths::run(&args),
         Task::Build { peers } => {
             let peers = if peers.is_empty() { Peer::OTHERS.to_vec() } else { peers };
             peers.into_iter().try_for_each(|peer| peer::build(peer).map(drop))

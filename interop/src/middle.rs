@@ -26,6 +26,9 @@ const TICK: Duration = Duration::from_millis(20);
 /// Frames received in a row from one side.
 const BATCH: usize = 64;
 
+/// Datagrams with at least this many bytes of payload have data, unless they belong to a handshake.
+const DATA: usize = 1000;
+
 /// Room for the longest frame.
 const FRAME: usize = 65_536;
 
@@ -47,6 +50,8 @@ pub struct View {
     pub sight: Sight,
     /// What the forwarder did.
     pub stats: ForwarderStats,
+    /// From the first datagram until the last one with data went to the client.
+    pub busy: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -167,6 +172,8 @@ impl Engine {
             while let Some((to, datagram)) = self.forwarder.receive(now) {
                 if to == Side::Server {
                     view.sight.reaches_server(datagram.from, &datagram.payload);
+                } else if datagram.payload.len() >= DATA {
+                    view.busy = now.saturating_since(Instant::ZERO);
                 }
                 if let Some(frame) = frame::put(&datagram) {
                     self.send(to, &frame)?;

@@ -15,6 +15,7 @@ mod datagrams;
 pub mod forwarder;
 mod moves;
 mod network;
+pub mod paths;
 mod plan;
 mod traces;
 mod verdict;

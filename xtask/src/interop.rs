@@ -20,6 +20,13 @@ pub struct InteropArgs {
     /// A dozen cases with quinn and aioquic, in less than two minutes
     #[arg(long)]
     pub quick: bool,
+    /// Compare transfers between `gannet serve` and `gannet get` over shaped links with the same transfers in the
+    /// simulation of `cargo xtask bench --only wan`; `--only` then names paths. Wants a machine that does nothing else
+    #[arg(long, conflicts_with_all = ["quick", "itself", "keep", "list"])]
+    pub paths: bool,
+    /// With --paths: transfers over each path
+    #[arg(long, value_name = "N", requires = "paths")]
+    pub repeats: Option<u32>,
     /// Play each peer with itself, without Gannet
     #[arg(long)]
     pub itself: bool,
@@ -52,12 +59,15 @@ pub fn run(args: &InteropArgs) -> Result<()> {
         ));
     }
     if !args.no_setup && !args.list {
-        setup::for_interop(args.quick)?;
+        setup::for_interop(args.quick || args.paths)?;
     }
     let mut build = vec!["build", "-p", "gannet-interop", "--bin", "gannet-interop"];
     if args.gannet.is_none() && !args.list {
         // As for the tests: slightly optimised, with debug assertions.
         build.extend(["-p", "gannet", "--bin", "gannet"]);
+    }
+    if args.paths {
+        build.extend(["-p", "gannet-perf", "--bin", "gannet-perf"]);
     }
     process::run("the build", &mut workspace::cargo(&build))?;
     let debug = workspace::target().join("debug");
@@ -68,6 +78,11 @@ pub fn run(args: &InteropArgs) -> Result<()> {
     }
     let gannet = args.gannet.as_ref().map_or_else(|| debug.join("gannet"), |file| here.join(file));
     let gannet = fs::canonicalize(&gannet).map_err(Error::path("find the program", &gannet))?;
+    if args.paths {
+        interop.arg("paths").args(args.arguments()).arg("--gannet").arg(gannet);
+        interop.arg("--perf").arg(debug.join("gannet-perf"));
+        return process::run("the comparison", &mut interop);
+    }
     let name = if args.quick { "interop-quick" } else { "interop" };
     let out = args.out.as_ref().map_or_else(|| workspace::target().join(name), |out| here.join(out));
     interop.arg("run").args(args.arguments()).arg("--gannet").arg(gannet).arg("--out").arg(out);
@@ -85,6 +100,9 @@ impl InteropArgs {
         arguments.extend(flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag.to_owned()));
         if let Some(seed) = self.seed {
             arguments.extend(["--seed".into(), seed.to_string()]);
+        }
+        if let Some(repeats) = self.repeats {
+            arguments.extend(["--repeats".into(), repeats.to_string()]);
         }
         arguments
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gannet::sim::forwarder::{Codel, Gilbert, Outage, PER_MILLE, Shape};
+use gannet::sim::paths;
 
 use super::host::Speed;
 use super::settings::{Acks, MTU, Receiver, Windows};
@@ -93,6 +94,7 @@ pub fn all() -> Vec<Scenario> {
     all.extend(changes());
     all.extend(shared());
     all.extend(machines());
+    all.extend(real());
     let short = path("short_50m_20ms", 50, 20, 1.0);
     all.push(Scenario { time: Duration::from_secs(3), ..short });
     // Parts of several groups, so that a short run sees each.
@@ -253,6 +255,20 @@ fn machines() -> Vec<Scenario> {
             ..Scenario { name: burst.name, ..path("", 1000, 20, 1.0) }
         },
     ]
+}
+
+/// What `cargo xtask interop --paths` plays between processes as well.
+fn real() -> Vec<Scenario> {
+    let scenario = |of: paths::Path| Scenario {
+        name: of.name.into(),
+        down: of.down,
+        up: of.up,
+        windows: Windows::Serve,
+        bytes: Some(of.bytes),
+        time: Duration::from_secs(120),
+        ..path("", 50, 20, 1.0)
+    };
+    paths::all().into_iter().map(scenario).collect()
 }
 
 impl Scenario {
