@@ -38,7 +38,7 @@ pub fn all() -> Vec<Path> {
     vec![
         clean("path_clean_20ms", 20, 40),
         clean("path_clean_100ms", 100, 40),
-        with(clean("path_loss_0.1", 20, 25), &|shape| Shape { loss: PER_MILLE, ..shape }),
+        with(clean("path_loss_0.1", 20, 60), &|shape| Shape { loss: PER_MILLE, ..shape }),
         Path { bbr: true, ..often },
         with(clean("path_jitter_2ms", 50, 25), &jitter),
         with(clean("path_late_20ms", 50, 25), &late),

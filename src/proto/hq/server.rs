@@ -15,7 +15,7 @@ use crate::proto::hq::files::{Answer, Delay, Files, JobId, Order, Sink};
 use crate::proto::hq::kept::{KeptFiles, preload};
 use crate::proto::hq::request::{MAX_LINE, Method, Request, RequestError};
 use crate::proto::hq::setup::{HqServerConfig, RequestProvider, ServeError, ServeStats};
-use crate::proto::hq::shares::{Denied, MIN_PIECE, Shares};
+use crate::proto::hq::shares::{self, Denied, MIN_PIECE, Shares};
 use crate::proto::hq::{PathError, Root, status};
 use crate::quic::{ConnId, Dir, Event, SendData, SendError, SendErrorKind, StreamId, TransportConfig};
 use crate::runtime::{App, Context, Waker};
@@ -284,7 +284,6 @@ impl HqServer {
         let Some(mut conn) = cx.conn(key.0) else { return };
         // `Writable` is delivered when the window opens.
         let window = conn.send_window(key.1);
-        // The congestion window, and as much again for pieces being read or waiting for acknowledgements.
         let cwnd = conn.stats().cwnd as usize;
         while download.ordered < len && !download.waiting {
             let ahead = download.ordered - download.sent;
@@ -294,7 +293,7 @@ impl HqServer {
             }
             let most = cwnd.clamp(MIN_PIECE, PIECE) as u64;
             let piece = (window - ahead).clamp(MIN_PIECE as u64, most).min(len - download.ordered);
-            match self.sending.take(key.0, piece as usize, PIECES * cwnd) {
+            match self.sending.take(key.0, piece as usize, shares::used(cwnd)) {
                 Ok(buf) => download.order_piece(&mut self.files, now, len, buf),
                 // Its own memory will come back.
                 Err(_) if ahead > 0 => return,

@@ -26,6 +26,16 @@ struct Client {
     waiting: VecDeque<StreamId>,
 }
 
+/// The least number of pieces of [`MIN_PIECE`] that a connection needs to have a full window in flight: one that waits for
+/// the acknowledgement of a packet that was lost, one being sent, one being read.
+const LEAST_PIECES: usize = 3;
+
+/// The number of bytes that a download uses, with a congestion window of `cwnd` bytes: what is in flight, what was lost,
+/// what is being read, and the rest of pieces of which most has been acknowledged.
+pub(super) fn used(cwnd: usize) -> usize {
+    (4 * cwnd).max(LEAST_PIECES * MIN_PIECE)
+}
+
 /// A part of a pool that connections share. Each may have [`MIN_PIECE`] bytes while there are any. Beyond that, it is
 /// limited to an eighth of the part, half of what is left, or what its caller says it uses, whichever is least; a
 /// quarter of the part is reserved for connections with next to nothing.
@@ -120,6 +130,19 @@ mod tests {
                 Err(denied) => return (bufs, denied),
             }
         }
+    }
+
+    /// With a single piece, nothing could be sent from when the piece had been sent until all of it was acknowledged.
+    #[test]
+    fn small_windows_are_filled_while_a_packet_is_lost() {
+        let pool = BufPool::new(PoolConfig { hugepages: Hugepages::Never, ..PoolConfig::default() }).unwrap();
+        let mut shares = Shares::new(&pool, 4);
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(shares.take(conn(1), MIN_PIECE, used(12_000)).unwrap());
+        }
+        assert_eq!(shares.take(conn(1), MIN_PIECE, used(12_000)).unwrap_err(), Denied::Share);
+        assert_eq!(used(1 << 20), 4 << 20);
     }
 
     #[test]
