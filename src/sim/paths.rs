@@ -34,7 +34,7 @@ pub fn all() -> Vec<Path> {
     let with = |path: Path, change: &dyn Fn(Shape) -> Shape| Path { down: change(path.down), ..path };
     let jitter = |shape| Shape { jitter: Duration::from_millis(2), overtaking: true, ..shape };
     let late = |shape| Shape { late: 10 * PER_MILLE, late_by: Duration::from_millis(20), ..shape };
-    let often = with(clean("path_loss_1", 20, 15), &|shape| Shape { loss: 10 * PER_MILLE, ..shape });
+    let often = with(clean("path_loss_1", 20, 30), &|shape| Shape { loss: 10 * PER_MILLE, ..shape });
     vec![
         clean("path_clean_20ms", 20, 40),
         clean("path_clean_100ms", 100, 40),
