@@ -374,7 +374,9 @@ impl Congestion {
         if mtu != self.mtu {
             self.mtu = mtu;
             self.controller.set_mtu(mtu);
-            self.undoable = false;
+            if let Some(prior) = &mut self.prior {
+                prior.set_mtu(mtu);
+            }
             self.update_pace(now, srtt);
         }
     }

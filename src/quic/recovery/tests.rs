@@ -426,6 +426,25 @@ fn reordering_that_looked_like_loss_costs_nothing() {
     }
 }
 
+/// The search for the MTU usually goes on while the first packets are acknowledged. Until 2026-11, a larger datagram
+/// size made a reduction final.
+#[test]
+fn a_reduction_is_undone_although_datagrams_have_become_larger() {
+    for algorithm in [CongestionAlgorithm::NewReno, CongestionAlgorithm::Cubic] {
+        let mut r = recovery(algorithm);
+        for pn in 0..10 {
+            send(&mut r, at(pn), SpaceId::Data, pn);
+        }
+        assert_eq!(ack(&mut r, at(100), SpaceId::Data, &[4..=4], &CX).2, vec![0, 1]);
+        r.set_max_datagram(1400);
+        assert!(r.cwnd() < 12_000 && !r.congestion().in_slow_start());
+        let (outcome, ..) = ack(&mut r, at(101), SpaceId::Data, &[4..=4, 0..=1], &CX);
+        assert!(outcome.undone && r.congestion().in_slow_start());
+        // The initial window for datagrams of that size.
+        assert_eq!(r.cwnd(), 14_000);
+    }
+}
+
 /// RFC 9002 §6.1: a sender may raise its thresholds where it sees reordering, here before anything looks like a loss.
 #[test]
 fn packets_that_are_overtaken_raise_the_thresholds() {
