@@ -1,6 +1,6 @@
 //! `gannet-interop paths`: do real processes agree with the simulation?
 //!
-//! `gannet serve` and `gannet get` transfer a file over each path of [`gannet::sim::paths`], through the forwarder, and
+//! `gannet serve` and `gannet get` transfer a file over each path of `gannet::sim::paths`, through the forwarder, and
 //! `gannet-perf` plays the same transfer in virtual time.
 
 use std::fs;
