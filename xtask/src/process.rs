@@ -4,6 +4,7 @@
 //! program, which decides the order in which others end.
 
 mod running;
+mod tail;
 mod tee;
 
 use std::ffi::OsStr;

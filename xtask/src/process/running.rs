@@ -1,15 +1,14 @@
 //! A program that runs in parallel.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{GRACE, POLL, end, format_tail, line, start};
+use super::tail::Tail;
+use super::{GRACE, POLL, end, line, start};
 use crate::error::{Error, Result};
 use crate::interrupt;
 
@@ -17,7 +16,7 @@ use crate::interrupt;
 const TAIL_LINES: usize = 15;
 
 /// How long the pipes of an ended program may stay open because something it started holds them.
-pub(super) const DRAIN: Duration = Duration::from_secs(2);
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// The handling of a program's stderr.
 #[derive(Debug)]
@@ -29,8 +28,6 @@ pub enum Stderr {
     /// Written to a file, and the last lines kept.
     Log(File),
 }
-
-type Tail = Arc<Mutex<VecDeque<String>>>;
 
 /// A program that runs in parallel. Dropping it ends it and everything in its process group.
 #[derive(Debug)]
@@ -67,9 +64,9 @@ impl Running {
             // Ends with the pipe; the receiver may be dropped earlier.
             std::thread::spawn(move || for_each_line(pipe, |line| drop(sender.send(line.to_owned()))));
         }
-        let tail = Tail::default();
+        let tail = Tail::new(TAIL_LINES);
         let stderr = child.stderr.take().map(|pipe| {
-            let tail = Arc::clone(&tail);
+            let tail = tail.clone();
             std::thread::spawn(move || copy_stderr(pipe, stderr, &tail))
         });
         Ok(Self { name: name.into(), command: line(&command), child, ended: None, stdout, stderr, tail })
@@ -192,13 +189,9 @@ impl Running {
 
     fn tail(&mut self) -> String {
         if let Some(reader) = self.stderr.take() {
-            let until = Instant::now() + DRAIN;
-            while !reader.is_finished() && Instant::now() < until {
-                std::thread::sleep(POLL);
-            }
+            drain(&reader);
         }
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        format_tail(tail.iter().map(String::as_str))
+        self.tail.text()
     }
 }
 
@@ -216,12 +209,16 @@ fn copy_stderr(pipe: impl Read, mut to: Stderr, tail: &Tail) {
             Stderr::Show => writeln!(io::stderr(), "{line}"),
             Stderr::Log(file) => writeln!(file, "{line}"),
         };
-        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if tail.len() == TAIL_LINES {
-            tail.pop_front();
-        }
-        tail.push_back(line.to_owned());
+        tail.push(line.to_owned());
     });
+}
+
+/// Waits until `reader` has come to the end of its pipe, or for [`DRAIN`].
+pub(super) fn drain(reader: &JoinHandle<()>) {
+    let until = Instant::now() + DRAIN;
+    while !reader.is_finished() && Instant::now() < until {
+        std::thread::sleep(POLL);
+    }
 }
 
 pub(super) fn for_each_line(pipe: impl Read, mut each: impl FnMut(&str)) {

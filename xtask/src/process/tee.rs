@@ -1,13 +1,11 @@
 //! Runs a program whose output is both shown and remembered.
 
-use std::collections::VecDeque;
 use std::io::{self, IsTerminal, PipeReader, Write};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
-use super::running::{DRAIN, for_each_line};
-use super::{POLL, format_tail, line, start, succeeded, wait};
+use super::running::{drain, for_each_line};
+use super::tail::Tail;
+use super::{line, start, succeeded, wait};
 use crate::error::{Error, Result};
 
 /// The number of last lines to keep.
@@ -15,8 +13,6 @@ const LINES: usize = 20;
 
 /// The maximum number of characters of a line that is kept.
 const WIDTH: usize = 240;
-
-type Tail = Arc<Mutex<VecDeque<String>>>;
 
 /// Like [`super::run`], but an error contains the last lines of the program, for those who see no more of a long log
 /// than its end. On a terminal, programs draw as usual, and nothing is kept.
@@ -35,35 +31,23 @@ fn tee(name: &str, command: &mut Command) -> Result<()> {
     let mut child = start(command.stdin(Stdio::null()).stdout(writer).stderr(second))?;
     // The command would keep the pipe open.
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let tail = Tail::default();
+    let tail = Tail::new(LINES);
     let copy = {
-        let tail = Arc::clone(&tail);
+        let tail = tail.clone();
         std::thread::spawn(move || show(reader, &tail))
     };
     let status = wait(&mut child, command)?;
-    // Something that the program started may still hold the pipe.
-    let until = Instant::now() + DRAIN;
-    while !copy.is_finished() && Instant::now() < until {
-        std::thread::sleep(POLL);
-    }
-    succeeded(name, command, status, || {
-        let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        format_tail(tail.iter().map(String::as_str))
-    })
+    drain(&copy);
+    succeeded(name, command, status, || tail.text())
 }
 
 fn show(pipe: PipeReader, tail: &Tail) {
     for_each_line(pipe, |line| {
         // A closed stdout must not stop the pipe from being read.
         let _ = writeln!(io::stdout(), "{line}");
-        if line.trim().is_empty() {
-            return;
+        if !line.trim().is_empty() {
+            tail.push(line.chars().take(WIDTH).collect());
         }
-        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if tail.len() == LINES {
-            tail.pop_front();
-        }
-        tail.push_back(line.chars().take(WIDTH).collect());
     });
 }
 
