@@ -78,7 +78,7 @@ impl Rates {
     }
 }
 
-/// The median: one transfer in ten may leave slow start far too early.
+/// The median: a single unlucky loss can make a transfer much slower than the others.
 fn median(rates: &[f64]) -> f64 {
     let mut sorted = rates.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -22,6 +22,7 @@ pub enum Stack {
 impl Stack {
     /// Gannet with CUBIC.
     pub const GANNET_CUBIC: Self = Self::Gannet(CongestionAlgorithm::Cubic);
+    const GANNET_BBR: Self = Self::Gannet(CongestionAlgorithm::Bbr);
     /// quinn with CUBIC.
     pub const QUINN_CUBIC: Self = Self::Quinn(quinn::Algorithm::Cubic);
     /// quinn with NewReno.
@@ -30,7 +31,7 @@ impl Stack {
     /// All of them.
     pub const ALL: [Self; 6] = [
         Self::GANNET_CUBIC,
-        Self::Gannet(CongestionAlgorithm::Bbr),
+        Self::GANNET_BBR,
         Self::Gannet(CongestionAlgorithm::NewReno),
         Self::QUINN_CUBIC,
         Self::Quinn(quinn::Algorithm::Bbr),
@@ -62,13 +63,9 @@ impl Stack {
                 let few = ["clean_100m", "loss_100m_20ms"];
                 self != Self::QUINN_NEWRENO || few.iter().any(|few| name.starts_with(few))
             }
-            Windows::Default => [Self::GANNET_CUBIC, Self::QUINN_CUBIC].contains(&self) || self.is_own_bbr(),
-            Windows::Provided | Windows::Serve => self == Self::GANNET_CUBIC || self.is_own_bbr(),
+            Windows::Default => [Self::GANNET_CUBIC, Self::GANNET_BBR, Self::QUINN_CUBIC].contains(&self),
+            Windows::Provided | Windows::Serve => [Self::GANNET_CUBIC, Self::GANNET_BBR].contains(&self),
         }
-    }
-
-    fn is_own_bbr(self) -> bool {
-        self == Self::Gannet(CongestionAlgorithm::Bbr)
     }
 
     /// Whether its runs are the same each time. quinn's BBR begins its cycles at moments chosen by the system's random

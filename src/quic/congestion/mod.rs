@@ -298,11 +298,13 @@ impl Congestion {
 
     /// Handles an acknowledgement. The packets were removed before.
     pub fn on_ack(&mut self, ack: &Acked) {
-        if let Controller::Bbr(_) = self.controller {
-            return self.tell_acked(ack);
+        let in_recovery = self.in_recovery(ack.sent);
+        if let Controller::Bbr(bbr) = &mut self.controller {
+            bbr.on_ack(ack, self.in_flight, !in_recovery);
+            return self.update_pace(ack.now, ack.srtt);
         }
         let used = self.usage.on_ack(ack.now, ack.srtt, self.window(), self.in_flight);
-        if !self.in_recovery(ack.sent) {
+        if !in_recovery {
             // A flight that leaves less than one packet of the window unused counts as using it.
             let limited = self.app_limited && ack.prior_in_flight + self.mtu <= self.window();
             if limited || !used {

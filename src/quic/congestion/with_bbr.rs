@@ -2,7 +2,7 @@
 
 use crate::base::time::{Duration, Instant};
 use crate::quic::config::CongestionAlgorithm;
-use crate::quic::congestion::{Acked, Congestion, Controller};
+use crate::quic::congestion::{Congestion, Controller};
 
 impl Congestion {
     /// The algorithm in use.
@@ -39,15 +39,6 @@ impl Congestion {
     pub(crate) fn on_delivered(&mut self, now: Instant, prior_in_flight: u64) {
         if let Controller::Bbr(bbr) = &mut self.controller {
             bbr.on_delivered(now, prior_in_flight - self.in_flight);
-        }
-    }
-
-    /// Handles an acknowledgement. The packets were removed before.
-    pub(super) fn tell_acked(&mut self, ack: &Acked) {
-        let recovered = !self.in_recovery(ack.sent);
-        if let Controller::Bbr(bbr) = &mut self.controller {
-            bbr.on_ack(ack, self.in_flight, recovered);
-            self.pacer.set_exactly(ack.now, bbr.pacing_rate(), bbr.send_quantum());
         }
     }
 

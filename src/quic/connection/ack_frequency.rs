@@ -66,7 +66,7 @@ impl Connection {
             return;
         }
         let facts = Facts {
-            window: self.recovery.cwnd() / u64::from(self.path.mtu.current()),
+            window: self.window_in_packets(),
             srtt: self.recovery.rtt().smoothed(),
             slow_start: self.recovery.congestion().in_slow_start(),
             // The keys are lent to the packet with the acknowledgement, so `has_data` would be wrong.
@@ -130,10 +130,9 @@ impl Connection {
     /// Whether the window is so small that the peer, whose acknowledgements are slow, may delay that of a whole window
     /// because it waits for more packets, and that it cannot be asked to do otherwise.
     pub(super) fn starves_for_acks(&self) -> bool {
-        let window = self.recovery.cwnd() / u64::from(self.path.mtu.current());
         self.slow_acks
             && self.confirmed
-            && window < SMALL_WINDOW
+            && self.window_in_packets() < SMALL_WINDOW
             && self.ack_frequency.as_ref().is_none_or(|frequency| frequency.asked.is_none())
     }
 
@@ -143,11 +142,11 @@ impl Connection {
     #[cold]
     pub(super) fn hurry_window(&mut self) {
         let mtu = u64::from(self.path.mtu.current());
-        let (window, in_flight) = (self.recovery.cwnd(), self.recovery.bytes_in_flight());
+        let room = self.recovery.cwnd().saturating_sub(self.recovery.bytes_in_flight());
         let pn = self.spaces[SpaceId::Data.index()].next_pn;
         // A few acknowledgements per window are enough.
         let since = pn.saturating_sub(self.recovery.latest_skip());
-        if in_flight + 2 * mtu > window && since >= (window / mtu / 4).max(2) && self.data_pending() {
+        if room < 2 * mtu && since >= (self.window_in_packets() / 4).max(2) && self.data_pending() {
             self.skip_at = pn;
         }
     }

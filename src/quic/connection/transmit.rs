@@ -370,12 +370,17 @@ impl Connection {
             });
             return None;
         }
-        let window = self.recovery.cwnd() / u64::from(self.path.mtu.current());
+        let window = self.window_in_packets();
         // The last number is one to skip, so it is noticed here.
         self.skip_at = (next + 1 + cx.rng.below(2 * window.max(MIN_SKIP))).min(LAST_PN);
         self.fixed_bit.renew(cx.rng.next_u64());
         self.space(SpaceId::Data).next_pn = next;
         Some(next)
+    }
+
+    /// The congestion window in packets.
+    pub(super) fn window_in_packets(&self) -> u64 {
+        self.recovery.cwnd() / u64::from(self.path.mtu.current())
     }
 
     /// Counts a 1-RTT packet that will be sealed: false if the key is exhausted, `None` if there is none.

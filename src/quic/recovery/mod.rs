@@ -425,9 +425,13 @@ impl<F> Recovery<F> {
 
     /// Lets congestion control forget what is no longer in flight.
     fn forget_sent(&mut self) {
+        self.congestion.forget_before(self.oldest_sent().unwrap_or(Instant::MAX));
+    }
+
+    /// When the oldest packet that awaits an acknowledgement was sent.
+    fn oldest_sent(&self) -> Option<Instant> {
         let fronts = self.spaces.iter().filter_map(|space| space.ring.iter().next());
-        let oldest = fronts.map(|(_, packet)| packet.time).min();
-        self.congestion.forget_before(oldest.unwrap_or(Instant::MAX));
+        fronts.map(|(_, packet)| packet.time).min()
     }
 
     /// Whether the congestion window was reduced since a packet was sent at `sent`.
@@ -438,8 +442,7 @@ impl<F> Recovery<F> {
     /// Whether packets are in flight that were sent before the last reduction of the window, so that the recovery period is
     /// not over (RFC 9002 §7.3.2).
     pub(crate) fn is_recovering(&self) -> bool {
-        let mut oldest = self.spaces.iter().filter_map(|space| space.ring.iter().next());
-        oldest.any(|(_, packet)| self.congestion.in_recovery(packet.time()))
+        self.oldest_sent().is_some_and(|sent| self.congestion.in_recovery(sent))
     }
 
     /// The lowest number of a packet of `space` that may still be acknowledged for the first time.

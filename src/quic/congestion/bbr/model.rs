@@ -264,8 +264,7 @@ impl Bbr {
 
     /// Tells what losses are compared with whether there is a queue now.
     pub(super) fn update_ambient(&mut self) {
-        let min = self.min_rtt;
-        self.ambient.on_ack(self.rs.acked, self.rs.rtt, min, self.mtu);
+        self.ambient.on_ack(self.rs.acked, self.rs.rtt, self.min_rtt, self.mtu);
     }
 
     /// The bandwidth-delay product (§5.6.4.2, BDPMultiple) at `bw`.
