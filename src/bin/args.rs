@@ -421,6 +421,10 @@ pub struct DoctorArgs {
     #[arg(long = "core", value_name = "CPU")]
     pub cores: Vec<usize>,
 
+    /// Memory that a command is to be given with its --memory.
+    #[arg(long, value_name = "BYTES", value_parser = values::memory)]
+    pub memory: Option<u64>,
+
     /// Print the findings as JSON.
     #[arg(long)]
     pub json: bool,

@@ -1,6 +1,7 @@
 //! Configuration of endpoints and connections.
 
 mod acks;
+mod budget;
 mod check;
 mod cores;
 mod datagrams;

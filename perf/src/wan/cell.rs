@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::end::View;
 use super::host::Host;
 use super::scenario::Scenario;
+use super::settings::Windows;
 use super::stack::Stack;
 use super::world::{Flow, START, TICK, World};
 use crate::Failure;
@@ -33,6 +34,8 @@ pub struct Figures {
     pub share: Option<f64>,
     /// Jain's fairness index of the shares: 1 if all are equal.
     pub jain: Option<f64>,
+    /// The most memory that the first flow's receiver had in use, in MB, if that is measured.
+    pub held_mb: Option<f64>,
     /// The time until a stack closed a connection because of an error, in s.
     pub ended_s: Option<f64>,
 }
@@ -117,6 +120,7 @@ fn figures(scenario: &Scenario, world: &mut World) -> Figures {
         fill_s: filled.map(|tick| (TICK * tick as u32).as_secs_f64()),
         share: several.then(|| shares[0] / sum.max(1.0)),
         ended_s: world.flows.iter().find_map(|flow| Some(flow.ended.as_ref()?.0.as_secs_f64())),
+        held_mb: (scenario.windows == Windows::Serve).then(|| world.flows[0].held as f64 / 1e6),
         jain: several.then(|| sum * sum / (squares.max(1.0) * shares.len() as f64)),
     }
 }

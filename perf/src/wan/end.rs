@@ -84,6 +84,11 @@ pub trait End {
     /// The number of bytes sent again because packets were declared lost.
     fn resent(&mut self) -> u64;
 
+    /// The number of bytes of its pool in use.
+    fn held(&self) -> u64 {
+        0
+    }
+
     /// The state of the sender.
     fn view(&mut self) -> View;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use gannet::base::time::Instant;
 use gannet::mem::{BufPool, PinnedBuf, PoolConfig};
-use gannet::proto::hq::{HqClient, HqServer};
+use gannet::proto::hq::{HqClient, HqServer, Space};
 use gannet::quic::tls::{TlsOptions, insecure_client_config, server_config};
 use gannet::quic::{
     ClientConfig, CongestionAlgorithm, ConnId, Datagram, Dir, Endpoint, EndpointConfig, Event, Leads, RUN, RetryPolicy,
@@ -29,8 +29,8 @@ const FILE_PIECE: (u64, u64) = (64 << 10, 1 << 20);
 /// The size of the buffers that an application provides, and how many it begins with.
 const BUFFER: (usize, usize) = (256 << 10, 4);
 
-/// The same for `gannet get`.
-const GET_BUFFER: (usize, usize) = (2 << 20, 16);
+/// The memory of `gannet get` for what is on its way.
+const GET_MEMORY: usize = 512 << 20;
 
 /// What one end is made of.
 #[derive(Clone, Debug)]
@@ -56,8 +56,19 @@ pub struct Settings {
 enum Task {
     /// The server: sends this many bytes more on the stream that the client opens.
     Send { left: u64, stream: Option<StreamId>, pieces: (u64, u64) },
-    /// The client: receives them, into provided buffers unless they are empty.
-    Receive { buffer: (usize, usize), free: Vec<PinnedBuf>, received: u64, finished: bool },
+    /// The client: receives them.
+    Receive { into: Into, received: u64, finished: bool },
+}
+
+/// What a client receives into.
+#[derive(Debug)]
+enum Into {
+    /// Chunks of the pool.
+    Chunks,
+    /// Buffers that it provides and uses again.
+    Buffers(Vec<PinnedBuf>),
+    /// The buffers of `gannet get`, which are written at once.
+    Space(Space),
 }
 
 /// An engine with its application.
@@ -68,6 +79,8 @@ pub struct GannetEnd {
     task: Task,
     local: SocketAddr,
     remote: SocketAddr,
+    /// The time of the last call.
+    now: Instant,
     ended: Option<String>,
 }
 
@@ -94,8 +107,12 @@ fn wide(usual: TransportConfig) -> TransportConfig {
 /// The memory that a pool has by default, of ordinary pages; where windows do not matter, memory does not either. Only
 /// what is used exists.
 fn pool(windows: Windows) -> BufPool {
-    let times = if windows == Windows::Wide { 64 } else { 1 };
-    BufPool::heap().part(times * PoolConfig::default().limit_bytes)
+    let usual = PoolConfig::default().limit_bytes;
+    BufPool::heap().part(match windows {
+        Windows::Wide => 64 * usual,
+        Windows::Memory(bytes) => bytes as usize,
+        Windows::Default | Windows::Provided | Windows::Serve => usual,
+    })
 }
 
 fn options() -> TlsOptions {
@@ -121,6 +138,7 @@ impl GannetEnd {
         match settings.windows {
             Windows::Wide => transport = wide(transport),
             Windows::Serve => HqServer::adapt(&mut transport, &pool),
+            Windows::Memory(bytes) => transport = transport.with_memory(bytes),
             Windows::Default | Windows::Provided => {}
         }
         let config = ServerConfig::new(server_config(certs, key, &options())?, transport)?;
@@ -139,23 +157,25 @@ impl GannetEnd {
             Windows::Wide => transport = wide(transport),
             Windows::Serve => HqClient::adapt(&mut transport),
             Windows::Provided => transport.stream_window_bidi_local = 0,
+            Windows::Memory(bytes) => transport = transport.with_memory(bytes),
             Windows::Default => {}
         }
-        let buffer = match settings.windows {
-            Windows::Serve => GET_BUFFER,
-            Windows::Provided => BUFFER,
-            _ => (0, 0),
-        };
+        let (mut pool, mut into) = (pool(settings.windows), Into::Chunks);
+        match settings.windows {
+            Windows::Serve => (pool, into) = (pool.part(GET_MEMORY), Into::Space(Space::default())),
+            Windows::Provided => into = Into::Buffers(Vec::new()),
+            Windows::Wide | Windows::Default | Windows::Memory(_) => {}
+        }
         let mut tls = (*insecure_client_config(&options())?).clone();
         tls.resumption = rustls::client::Resumption::disabled();
         let client = ClientConfig::new(Arc::new(tls), transport)?;
-        let task = Task::Receive { buffer, free: Vec::new(), received: 0, finished: false };
-        Ok(Self::new(settings, endpoint(settings, None, pool(settings.windows)), Some(client), task))
+        let task = Task::Receive { into, received: 0, finished: false };
+        Ok(Self::new(settings, endpoint(settings, None, pool), Some(client), task))
     }
 
     fn new(settings: &Settings, endpoint: Endpoint, client: Option<ClientConfig>, task: Task) -> Self {
         let Settings { local, remote, .. } = *settings;
-        Self { endpoint, client, conn: None, task, local, remote, ended: None }
+        Self { endpoint, client, conn: None, task, local, remote, now: Instant::ZERO, ended: None }
     }
 
     fn handle_events(&mut self) {
@@ -176,13 +196,20 @@ impl GannetEnd {
                         *received = contiguous;
                     }
                 }
-                Event::Buffer { mut buf, .. } => {
-                    if let Task::Receive { free, .. } = &mut self.task {
+                Event::Buffer { mut buf, .. } => match &mut self.task {
+                    Task::Receive { into: Into::Buffers(free), .. } => {
                         buf.set_len(buf.capacity());
                         free.push(buf);
                     }
+                    Task::Receive { into: Into::Space(space), .. } => space.got_back(buf.capacity()),
+                    _ => {}
+                },
+                Event::ReceiveBufferLow { id, wanted, .. } => {
+                    if let Task::Receive { into: Into::Space(space), .. } = &mut self.task {
+                        space.asked(self.now);
+                    }
+                    self.provide(conn, id, wanted);
                 }
-                Event::ReceiveBufferLow { id, wanted, .. } => self.provide(conn, id, wanted),
                 Event::Finished { size, .. } => {
                     if let Task::Receive { received, finished, .. } = &mut self.task {
                         (*received, *finished) = (size, true);
@@ -195,24 +222,40 @@ impl GannetEnd {
     }
 
     fn open(&mut self, conn: ConnId) {
-        let Task::Receive { buffer, .. } = self.task else { return };
+        let first = match &self.task {
+            Task::Receive { into: Into::Chunks, .. } => 0,
+            Task::Receive { into: Into::Buffers(_), .. } => BUFFER.0 * BUFFER.1,
+            Task::Receive { into: Into::Space(_), .. } => Space::FIRST,
+            Task::Send { .. } => return,
+        };
         let Some(mut access) = self.endpoint.conn(conn) else { return };
         let Ok(id) = access.open(Dir::Bidi) else { return };
-        self.provide(conn, id, (buffer.0 * buffer.1) as u64);
+        self.provide(conn, id, first as u64);
         if let Some(mut access) = self.endpoint.conn(conn) {
             access.send(id, SendData::Static(b"go"), true).expect("a new stream takes data");
         }
     }
 
     fn provide(&mut self, conn: ConnId, id: StreamId, wanted: u64) {
-        let Task::Receive { buffer: (size @ 1.., _), free, .. } = &mut self.task else { return };
+        let Task::Receive { into, .. } = &mut self.task else { return };
         let pool = self.endpoint.pool().clone();
-        let count = (wanted as usize).div_ceil(*size);
-        let bufs: Vec<_> = (0..count).map_while(|_| free.pop().or_else(|| pool.alloc(*size).ok())).collect();
-        if let Some(mut conn) = self.endpoint.conn(conn)
-            && let Err(error) = conn.provide_receive_buffers(id, bufs)
-        {
-            free.extend(error.bufs);
+        let bufs: Vec<_> = match into {
+            Into::Chunks => return,
+            Into::Buffers(free) => {
+                let count = (wanted as usize).div_ceil(BUFFER.0);
+                (0..count).map_while(|_| free.pop().or_else(|| pool.alloc(BUFFER.0).ok())).collect()
+            }
+            Into::Space(space) => {
+                let buffers = space.more(wanted, pool.limit() / 2);
+                (0..buffers.count).map_while(|_| pool.alloc(buffers.size).ok()).collect()
+            }
+        };
+        let bytes = bufs.iter().map(|buf| buf.capacity()).sum();
+        let Some(mut conn) = self.endpoint.conn(conn) else { return };
+        match (conn.provide_receive_buffers(id, bufs), into) {
+            (Ok(()), Into::Space(space)) => space.gave(bytes),
+            (Err(error), Into::Buffers(free)) => free.extend(error.bufs),
+            _ => {}
         }
     }
 
@@ -247,6 +290,7 @@ impl End for GannetEnd {
     }
 
     fn receive(&mut self, now: Instant, packets: &mut Vec<Packet>, spares: &mut Spares) {
+        self.now = now;
         for chunk in packets.chunks_mut(RUN) {
             let metas: Vec<_> =
                 chunk.iter().map(|p| RxMeta { local: self.local, remote: self.remote, ecn: p.ecn }).collect();
@@ -267,6 +311,7 @@ impl End for GannetEnd {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
         self.endpoint.handle_timeout(now);
         self.handle_events();
     }
@@ -301,6 +346,10 @@ impl End for GannetEnd {
 
     fn resent(&mut self) -> u64 {
         self.endpoint.stats().bytes_resent
+    }
+
+    fn held(&self) -> u64 {
+        self.endpoint.pool().in_use() as u64
     }
 
     fn view(&mut self) -> View {

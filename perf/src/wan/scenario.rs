@@ -126,7 +126,24 @@ fn windows() -> Vec<Scenario> {
         let name = format!("{name}_{rate}m_{rtt}ms");
         Scenario { windows, ..path(name, rate, rtt, 1.0) }
     };
+    let shallow = |windows, name: &str, rate, rtt| {
+        let name = format!("{name}_{rate}m_{rtt}ms_q025");
+        Scenario { windows, ..path(name, rate, rtt, 0.25) }
+    };
+    let fast = path("memory_10000m_100ms", 10_000, 100, 1.0);
     vec![
+        shallow(Windows::Default, "defaults", 100, 20),
+        shallow(Windows::Default, "defaults", 100, 200),
+        shallow(Windows::Default, "defaults", 1000, 20),
+        shallow(Windows::Default, "defaults", 1000, 200),
+        shallow(Windows::Serve, "serve", 1000, 20),
+        shallow(Windows::Serve, "serve", 1000, 200),
+        Scenario {
+            windows: Windows::Memory(4 << 30),
+            time: Duration::from_secs(8),
+            up: Shape { queue: 16 << 20, ..fast.up },
+            ..fast
+        },
         with(Windows::Default, "defaults", 500, 20),
         with(Windows::Default, "defaults", 500, 100),
         with(Windows::Default, "defaults", 1000, 200),

@@ -20,7 +20,9 @@ pub enum Windows {
     Wide,
     /// As the library's default settings are; received into chunks of the pool.
     Default,
-    /// The same with provided buffers.
+    /// The same with this much memory, in bytes.
+    Memory(u64),
+    /// The default settings with provided buffers.
     Provided,
     /// As `gannet serve` and `gannet get` have them.
     Serve,

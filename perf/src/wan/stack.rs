@@ -64,7 +64,9 @@ impl Stack {
                 self != Self::QUINN_NEWRENO || few.iter().any(|few| name.starts_with(few))
             }
             Windows::Default => [Self::GANNET_CUBIC, Self::GANNET_BBR, Self::QUINN_CUBIC].contains(&self),
-            Windows::Provided | Windows::Serve => [Self::GANNET_CUBIC, Self::GANNET_BBR].contains(&self),
+            Windows::Memory(_) | Windows::Provided | Windows::Serve => {
+                [Self::GANNET_CUBIC, Self::GANNET_BBR].contains(&self)
+            }
         }
     }
 

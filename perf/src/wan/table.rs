@@ -16,13 +16,14 @@ use crate::Failure;
 const TOLERANCE: f64 = 0.03;
 
 /// The figures that are recorded, and the absolute change that means nothing.
-const RECORDED: [(&str, f64); 7] = [
+const RECORDED: [(&str, f64); 8] = [
     ("fraction", 0.003),
     ("resent", 0.002),
     ("drops", 20.0),
     ("queue_ms", 0.3),
     ("fill_s", 0.03),
     ("share", 0.01),
+    ("held_mb", 0.2),
     ("ended_s", 0.03),
 ];
 
@@ -67,6 +68,7 @@ pub fn named(figures: &Figures) -> impl Iterator<Item = (&'static str, f64)> {
         ("fill_s", figures.fill_s),
         ("share", figures.share),
         ("jain", figures.jain),
+        ("held_mb", figures.held_mb),
         ("ended_s", figures.ended_s),
     ];
     all.into_iter().filter_map(|(name, value)| Some((name, value?)))

@@ -28,6 +28,8 @@ pub struct Flow {
     pub hosts: [Host; 2],
     /// When it starts, counted from the start of the world.
     pub start: Duration,
+    /// The most bytes of its pool that the receiver had in use after a tick.
+    pub held: u64,
     /// Stream bytes received, and the state of the sender, after each tick.
     pub samples: Vec<(u64, View)>,
     /// When everything had been received.
@@ -45,6 +47,7 @@ impl Flow {
         Self {
             hosts: [client, server],
             start,
+            held: 0,
             samples: Vec::new(),
             finished: None,
             ended: None,
@@ -174,6 +177,7 @@ impl World {
     fn sample(&mut self) {
         for flow in &mut self.flows {
             let view = if self.viewed { flow.hosts[1].end.view() } else { View::default() };
+            flow.held = flow.held.max(flow.hosts[0].end.held());
             flow.samples.push((flow.hosts[0].end.received(), view));
             if flow.finished.is_none() && flow.ended.is_none() {
                 let why = flow.hosts.iter().find_map(|host| host.end.ended());

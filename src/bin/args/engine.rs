@@ -122,6 +122,12 @@ pub struct EngineArgs {
     #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Engine")]
     pub link_patience: Option<Duration>,
 
+    /// Memory for what is on its way, of all cores: received data, files being sent or written. Windows follow from it: a
+    /// path on which rate times round-trip time is a thirtieth of it is filled [default: 1G, or 256M for each core if
+    /// that is more; of get, 512M instead of 1G].
+    #[arg(long, value_name = "BYTES", value_parser = values::memory, help_heading = "Engine")]
+    pub memory: Option<u64>,
+
     /// Congestion controller.
     #[arg(long, value_name = "NAME", value_enum, default_value_t, help_heading = "Engine")]
     pub congestion: Congestion,

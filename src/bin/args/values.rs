@@ -173,6 +173,17 @@ pub fn bytes(s: &str) -> Result<u64, BadValue> {
     }
 }
 
+/// The least memory that a core works with, in bytes.
+pub const LEAST_MEMORY: u64 = 32 << 20;
+
+/// An amount of memory in bytes, at least [`LEAST_MEMORY`].
+pub fn memory(s: &str) -> Result<u64, BadValue> {
+    match bytes(s)? {
+        few @ ..LEAST_MEMORY => bad(format!("{few} bytes are too few: give at least {}M", LEAST_MEMORY >> 20)),
+        bytes => Ok(bytes),
+    }
+}
+
 /// A span of time in seconds (`10`, `0.5`, `10s`), milliseconds (`250ms`) or minutes (`2m`), not zero.
 pub fn duration(s: &str) -> Result<Duration, BadValue> {
     let digits = s.len() - s.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();

@@ -83,6 +83,8 @@ pub struct Build {
 pub struct Wishes {
     /// The CPUs for poll loops; empty to let the doctor choose one.
     pub cores: Vec<usize>,
+    /// The memory of a command, in bytes.
+    pub memory: Option<u64>,
 }
 
 /// The files of a machine.
@@ -130,7 +132,7 @@ pub fn examine(root: &Path, build: &Build, wishes: &Wishes) -> Vec<Finding> {
     let mut all = software(build);
     all.extend(cpu::check(&tree));
     all.extend(poll::check(&tree, &cores, &nics));
-    all.extend(memory::check(&tree, &rights));
+    all.extend(memory::check(&tree, &rights, wishes.memory));
     all.extend(rights.check());
     all.extend(devices::check(&tree, &rights, &nics));
     all.extend(devices::interfaces(&tree, &build.addresses, &build.xdp));
@@ -182,7 +184,8 @@ fn software(build: &Build) -> Vec<Finding> {
 /// # Errors
 /// If the findings cannot be formatted.
 pub fn run(args: &DoctorArgs, build: &Build) -> io::Result<bool> {
-    let findings = examine(Path::new("/"), build, &Wishes { cores: args.cores.clone() });
+    let wishes = Wishes { cores: args.cores.clone(), memory: args.memory };
+    let findings = examine(Path::new("/"), build, &wishes);
     let ok = findings.iter().all(|f| f.status != Status::Fail);
     if args.json {
         #[derive(Serialize)]

@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use gannet::proto::hq::{self, Destination, Fetched, HqClient, HqClientConfig, Job, Outcomes, Progress};
 use gannet::quic::ClientConfig;
 
-use super::memory::{Memory, Wish};
+use super::memory::{Memory, Wish, working_memory};
 use super::session::{
-    Counters, Failure, Member, Role, Session, Usage, client_tls, client_transport, cores_memory, idle_cores,
-    missing_parent, resolve, resuming, tls_options,
+    Counters, Failure, Member, Role, Session, Usage, client_tls, idle_cores, missing_parent, resolve, resuming,
+    tls_options,
 };
 use crate::args::{GetArgs, target::Url};
 use crate::output::{say, stdout_is_taken};
@@ -31,7 +31,8 @@ pub fn run(args: &GetArgs) -> Result<(), Failure> {
     }
     let cores = args.cores.of(&args.engine).count();
     let wish = Wish { flag: "--hold", bytes: args.hold };
-    let memory = Memory::of_machine().for_wish(&wish, cores_memory(cores, WORKING_MEMORY))?;
+    let working = working_memory(&args.engine, cores, WORKING_MEMORY)?;
+    let memory = Memory::of_machine().for_wish(&wish, working)?;
     // Each core gets an equal part of the memory, but only those that have files use theirs for --hold.
     let busy = plan.busy(cores) as u64;
     let memory = if args.hold == 0 { memory } else { memory.saturating_mul(cores.into()).div_ceil(busy) };
@@ -73,7 +74,7 @@ pub fn run_on(args: &GetArgs, plan: Plan, mut session: Session) -> Result<(), Fa
     let Plan { jobs, remote, server_name, tls } = plan;
     let (buf, count) = hq::receive_buffers(args.hold / busy as u64);
     session.prepare(busy, buf, count)?;
-    let mut config = client_transport(&args.engine, &session.caps());
+    let mut config = session.client_transport();
     HqClient::adapt(&mut config);
     let progress = Arc::new(Progress::default());
     let client = HqClientConfig {

@@ -1,8 +1,13 @@
 //! Limits on pinned memory: it cannot be swapped out, so too much of it ends other programs.
 
+use std::fmt;
 use std::path::Path;
 
 use gannet::report::machine::hugepages;
+
+use super::session::{Failure, Usage};
+use crate::args::engine::EngineArgs;
+use crate::args::values::LEAST_MEMORY;
 
 /// The minimum that is left to the system, in bytes. It is a sixteenth of the memory if that is more.
 const LEAST_REST: u64 = 256 << 20;
@@ -19,8 +24,8 @@ pub struct Wish {
 /// An argument asks for more memory than the machine has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{flag} needs {} of pinned memory, but only {} are available ({} are left to the system): give {flag} at most {}M, \
-     or omit it", size(*bytes), size(*most), size(*rest), most >> 20
+    "{flag} needs {} of pinned memory ({} hugepages of 2 MiB), but only {} are available ({} are left to the system): give {flag} at most {}M, \
+     or omit it", size(*bytes), bytes.div_ceil(2 << 20), size(*most), size(*rest), most >> 20
 )]
 pub struct TooMuch {
     flag: &'static str,
@@ -81,6 +86,65 @@ impl Memory {
     }
 }
 
+/// The size of the hugepages that remedies allocate, in KiB.
+const PAGE_KIB: u64 = 2048;
+
+/// There are fewer free hugepages than some memory needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissingPages {
+    /// Pages of 2 MiB: needed, free, and allocated. Larger pages count as many.
+    needed: u64,
+    free: u64,
+    allocated: u64,
+}
+
+impl MissingPages {
+    /// What is missing for `bytes` on the machine under `root`; `None` if there are enough.
+    pub fn of(root: &Path, bytes: u64) -> Option<Self> {
+        let (mut free_kib, mut allocated) = (0u64, 0);
+        for pages in hugepages(root) {
+            free_kib = free_kib.saturating_add(pages.free.saturating_mul(pages.size_kib));
+            if pages.size_kib == PAGE_KIB {
+                allocated = pages.total;
+            }
+        }
+        let (needed, free) = (bytes.div_ceil(PAGE_KIB << 10), free_kib / PAGE_KIB);
+        (needed > free).then_some(Self { needed, free, allocated })
+    }
+
+    /// The command that allocates the missing pages.
+    pub fn remedy(&self) -> String {
+        format!("sysctl -w vm.nr_hugepages={}", self.allocated + self.needed - self.free)
+    }
+}
+
+impl fmt::Display for MissingPages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { needed, free, .. } = self;
+        write!(f, "needs {needed} hugepages of 2 MiB, of which {free} are free: ordinary memory is used for the rest")
+    }
+}
+
+/// The minimum memory of each core if nothing else is asked for, in bytes.
+const CORE_MEMORY: u64 = 256 << 20;
+
+/// The memory of `cores` cores for what is on its way, in bytes, which is allocated on demand: what `--memory` asks for,
+/// or else `usual`, but more if that is too little for each core.
+///
+/// # Errors
+/// If the machine does not have it, or it is too little for each core.
+pub fn working_memory(args: &EngineArgs, cores: u8, usual: u64) -> Result<u64, Failure> {
+    let Some(bytes) = args.memory else { return Ok(usual.max(u64::from(cores) * CORE_MEMORY)) };
+    if bytes / u64::from(cores) < LEAST_MEMORY {
+        return Err(Usage(format!("--memory: give at least {}M for each of {cores} cores", LEAST_MEMORY >> 20)).into());
+    }
+    Memory::of_machine().for_wish(&Wish { flag: "--memory", bytes }, 0)?;
+    if let Some(missing) = MissingPages::of(Path::new("/"), bytes) {
+        tracing::warn!("--memory: {missing}; as root: {}", missing.remedy());
+    }
+    Ok(bytes)
+}
+
 /// `512 MiB`, `100.0 GiB`.
 fn size(bytes: u64) -> String {
     const GIB: u64 = 1 << 30;
@@ -133,6 +197,27 @@ mod tests {
         put("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "4\n");
         let want = Memory { total: 8_000_000 << 10, available: 1_000_000_000, hugepages: 8 << 20 };
         assert_eq!(Memory::of(dir.path()), want);
+    }
+
+    #[test]
+    fn missing_hugepages_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |size: u32, total: u32, free: u32| {
+            let path = dir.path().join(format!("sys/kernel/mm/hugepages/hugepages-{size}kB"));
+            std::fs::create_dir_all(&path).unwrap();
+            std::fs::write(path.join("nr_hugepages"), total.to_string()).unwrap();
+            std::fs::write(path.join("free_hugepages"), free.to_string()).unwrap();
+        };
+        let missing = |bytes| MissingPages::of(dir.path(), bytes);
+        assert_eq!(missing(1).unwrap().remedy(), "sysctl -w vm.nr_hugepages=1");
+        put(2048, 1024, 1000);
+        assert_eq!(missing(1000 << 21), None);
+        let some = missing(4 * GIB).unwrap();
+        assert_eq!(some.remedy(), "sysctl -w vm.nr_hugepages=2072");
+        assert!(some.to_string().starts_with("needs 2048 hugepages of 2 MiB, of which 1000 are free"), "{some}");
+        put(1_048_576, 4, 2);
+        assert_eq!(missing(4 * GIB).unwrap().remedy(), "sysctl -w vm.nr_hugepages=1048");
+        assert_eq!(missing(3 * GIB), None);
     }
 
     #[test]

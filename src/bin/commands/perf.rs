@@ -11,10 +11,11 @@ use gannet::proto::perf::{ALPN, LiveCounts, PerfClient, PerfLive, PerfPlan, Perf
 use gannet::quic::{ClientConfig, ServerConfig, TransportConfig};
 use gannet::report::{machine, text};
 
+use super::memory::working_memory;
 use super::origin::DPDK;
 use super::session::{
-    Failure, Member, Renewal, Role, Session, check_places, client_tls, client_transport, cores_memory, early_data,
-    idle_cores, preferred_address, resolve, server_endpoint, tls_options, transport,
+    Failure, Member, Renewal, Role, Session, check_places, client_tls, early_data, idle_cores, preferred_address,
+    resolve, server_endpoint, tls_options,
 };
 use crate::args::{PerfClientArgs, PerfServerArgs};
 use crate::terminal;
@@ -31,7 +32,7 @@ pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
     let renewal = Renewal::new(&args.identity, &args.engine, tls_options(&args.engine, ALPN)?)?;
     let tls = renewal.tls()?;
     let endpoint = server_endpoint(&args.secret, args.retry)?;
-    let memory = cores_memory(args.cores.of(&args.engine).count(), MEMORY);
+    let memory = working_memory(&args.engine, args.cores.of(&args.engine).count(), MEMORY)?;
     let mut session = Session::open(&args.engine, &args.cores, 0, memory)?;
     session.endpoint = Some(endpoint);
     session.renewal = Some(renewal);
@@ -41,7 +42,7 @@ pub fn serve(args: &PerfServerArgs) -> Result<(), Failure> {
 
 /// Like [`serve`], on a port that is already open.
 pub fn serve_on(args: &PerfServerArgs, tls: Arc<rustls::ServerConfig>, mut session: Session) -> Result<(), Failure> {
-    let mut wish = transport(&args.engine, &session.caps());
+    let mut wish = session.transport();
     wish.preferred_address = preferred_address(&args.preferred_address, &args.engine, args.listen)?;
     // Requests change nothing, so they may be repeated.
     let server = early_data(ServerConfig::new(tls, wish.clone())?, args.early_data);
@@ -70,7 +71,7 @@ pub fn measure(args: &PerfClientArgs) -> Result<(), Failure> {
     }
     let plan = plan(args)?;
     check_places(args.json.iter().chain(&args.hdr))?;
-    let memory = cores_memory(args.cores.of(&args.engine).count(), MEMORY);
+    let memory = working_memory(&args.engine, args.cores.of(&args.engine).count(), MEMORY)?;
     measure_on(args, plan, Session::open(&args.engine, &args.cores, 0, memory)?)
 }
 
@@ -101,7 +102,7 @@ pub fn plan(args: &PerfClientArgs) -> Result<PerfPlan, Failure> {
 
 /// Measures over a port that is already open.
 pub fn measure_on(args: &PerfClientArgs, mut plan: PerfPlan, mut session: Session) -> Result<(), Failure> {
-    plan.client_config = plan.client_config.with_transport(client_transport(&args.engine, &session.caps()))?;
+    plan.client_config = plan.client_config.with_transport(session.client_transport())?;
     let clients = PerfClient::for_cores(&plan, &session.pools)?;
     let loaded: Vec<&PerfClient> = clients.iter().flatten().collect();
     if let Some(line) = idle_cores(clients.len(), loaded.len(), "connections and requests to share") {

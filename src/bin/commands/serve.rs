@@ -9,10 +9,9 @@ use gannet::proto::hq::{self, HqServer, HqServerConfig, ServeStats};
 use gannet::quic::ServerConfig;
 use gannet::report::text;
 
-use super::memory::{Memory, Wish};
+use super::memory::{Memory, Wish, working_memory};
 use super::session::{
-    Failure, Member, Renewal, Role, Session, cores_memory, early_data, preferred_address, server_endpoint, tls_options,
-    transport,
+    Failure, Member, Renewal, Role, Session, early_data, preferred_address, server_endpoint, tls_options,
 };
 use crate::args::ServeArgs;
 use crate::terminal;
@@ -28,7 +27,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let endpoint = server_endpoint(&args.secret, args.retry)?;
     // The files may need less than is allowed.
     let bytes = args.preload.min(files_in(&args.root));
-    let working = cores_memory(args.cores.of(&args.engine).count(), WORKING_MEMORY);
+    let working = working_memory(&args.engine, args.cores.of(&args.engine).count(), WORKING_MEMORY)?;
     let memory = Memory::of_machine().for_wish(&Wish { flag: "--preload", bytes }, working)?;
     let mut session = Session::open(&args.engine, &args.cores, bytes, memory - bytes)?;
     session.endpoint = Some(endpoint);
@@ -53,7 +52,7 @@ pub fn run_on(args: &ServeArgs, tls: Arc<rustls::ServerConfig>, mut session: Ses
         preload: args.preload,
         file_patience: hq::FILE_PATIENCE,
     };
-    let mut wish = transport(&args.engine, &session.caps());
+    let mut wish = session.transport();
     wish.preferred_address = preferred_address(&args.preferred_address, &args.engine, args.listen)?;
     // Requests only read files, so they may be repeated.
     let server = early_data(ServerConfig::new(tls, wish.clone())?, args.early_data);

@@ -8,28 +8,32 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use crate::base::time::{Duration, Instant};
-use crate::mem::PinnedBuf;
+use crate::mem::{BufPool, PinnedBuf};
 use crate::proto::hq::files::{Answer, Delay, Files, Order};
+use crate::proto::hq::space::{LOW_WATER, Space};
 use crate::proto::hq::{FetchError, Fetched, HqClientConfig, Job, PathError, Progress, status};
 use crate::quic::{CloseReason, ConnId, Dir, EarlyData, Event, OpenError, SendData, StreamId, TransportConfig};
 use crate::runtime::{App, Context, Unreachable, Waker};
 
-/// The size of receive buffers, in bytes.
-const BUF: usize = 2 << 20;
-
-/// The number of buffers of each stream.
-const BUFS: usize = 16;
-
 /// The number of files fetched at a time.
 const PARALLEL: usize = 4;
 
-/// The maximum number of bytes that wait for the disk, in addition to those held back. Beyond it the server is
-/// throttled.
+/// The connection's window. Data is received into buffers that were provided, so this is not to limit anything.
+const MAX_DATA: u64 = 128 << 20;
+
+/// The maximum number of bytes that wait for the disk, in addition to those held back, unless an eighth of the memory is
+/// less. Beyond it the server is throttled.
 pub(super) const WRITE_AHEAD: u64 = 64 << 20;
 
-/// The buffers that a client takes from its pool to hold back `hold` bytes: (bytes of a buffer, number of buffers).
+/// The size of the blocks that a client's memory is prepared in, in bytes, and the number of them for what it does not
+/// hold back.
+const BLOCK: usize = 2 << 20;
+const BLOCKS: usize = 4;
+
+/// The memory of a client that holds back `hold` bytes, to be prepared: (bytes of a block, number of blocks). It takes
+/// more from its pool if the path needs it.
 pub fn receive_buffers(hold: u64) -> (usize, usize) {
-    (BUF, usize::try_from(hold.div_ceil(BUF as u64)).unwrap_or(usize::MAX).saturating_add(BUFS))
+    (BLOCK, usize::try_from(hold.div_ceil(BLOCK as u64)).unwrap_or(usize::MAX).saturating_add(BLOCKS))
 }
 
 /// A file in transit.
@@ -37,6 +41,7 @@ struct Fetch {
     job: usize,
     started: Instant,
     contiguous: u64,
+    space: Space,
     /// Filled buffers that wait to be written, oldest first.
     held: VecDeque<(PinnedBuf, usize)>,
 }
@@ -78,11 +83,11 @@ pub struct HqClient {
     next: usize,
     fetches: HashMap<StreamId, Fetch>,
     outcomes: Vec<Outcome>,
-    free: Vec<PinnedBuf>,
     held_bytes: u64,
     /// Bytes not yet written to disk.
     writing: u64,
-    starved: VecDeque<StreamId>,
+    /// Downloads that wait for memory, and what they want, in bytes.
+    starved: VecDeque<(StreamId, u64)>,
     progress: Arc<Progress>,
     /// From the first packet to the end of the handshake.
     pub handshake: Option<Duration>,
@@ -130,7 +135,6 @@ impl HqClient {
             next: 0,
             fetches: HashMap::new(),
             outcomes,
-            free: Vec::new(),
             held_bytes: 0,
             writing: 0,
             starved: VecDeque::new(),
@@ -146,8 +150,8 @@ impl HqClient {
     pub fn adapt(transport: &mut TransportConfig) {
         // Buffers are provided before a request is sent, and the window follows them.
         transport.stream_window_bidi_local = 0;
-        transport.receive_low_water = (BUF * BUFS / 2) as u64;
-        transport.max_data = (BUF * BUFS * PARALLEL) as u64;
+        transport.receive_low_water = LOW_WATER as u64;
+        transport.max_data = MAX_DATA;
         transport.max_streams_bidi = 0;
         transport.max_streams_uni = 0;
     }
@@ -231,33 +235,50 @@ impl HqClient {
             let line = Bytes::from(format!("GET {}\r\n", job.path));
             // The request fits the budget of a new stream.
             let _ = conn.send(stream, SendData::Bytes(line), true);
-            self.fetches.insert(stream, Fetch { job: index, started: now, contiguous: 0, held: VecDeque::new() });
-            self.provide(cx, stream, BUFS);
+            let fetch =
+                Fetch { job: index, started: now, contiguous: 0, space: Space::default(), held: VecDeque::new() };
+            self.fetches.insert(stream, fetch);
+            self.supply(cx, stream, Space::FIRST as u64);
         }
     }
 
-    fn provide(&mut self, cx: &mut Context<'_>, stream: StreamId, count: usize) {
-        if !self.fetches.contains_key(&stream) {
-            return;
+    /// Provides `wanted` bytes for a download, as far as there is memory; it waits for what is missing.
+    fn supply(&mut self, cx: &mut Context<'_>, stream: StreamId, wanted: u64) {
+        let memory = self.working_memory(cx.pool());
+        // Half of it is for space, in equal parts.
+        let most = memory / 2 / self.fetches.len().max(1);
+        let Some(fetch) = self.fetches.get_mut(&stream) else { return };
+        let buffers = fetch.space.more(wanted, most);
+        if buffers.count == 0 {
+            return self.starved.push_back((stream, wanted));
         }
-        let mut bufs = Vec::with_capacity(count);
-        // If memory is short: buffers being written come back, and then this is tried again.
-        while bufs.len() < count && self.writing < WRITE_AHEAD {
-            match self.free.pop().map_or_else(|| cx.pool().alloc(BUF), Ok) {
-                Ok(buf) => bufs.push(buf),
-                Err(_) => break,
-            }
+        let mut bufs = Vec::with_capacity(buffers.count);
+        if self.writing < WRITE_AHEAD.min(memory as u64 / 8) {
+            bufs.extend((0..buffers.count).map_while(|_| cx.pool().alloc(buffers.size).ok()));
         }
         if bufs.is_empty() {
             // Write what is held back, so that its memory comes back.
-            self.starved.push_back(stream);
+            self.starved.push_back((stream, wanted));
             self.write_held(cx.now(), 0);
-        } else if let Some(mut conn) = self.conn.and_then(|id| cx.conn(id))
-            && let Err(error) = conn.provide_receive_buffers(stream, bufs)
-        {
-            // The end of the stream is already known.
-            self.free.extend(error.bufs);
+        } else if let Some(mut conn) = self.conn.and_then(|id| cx.conn(id)) {
+            let bytes = bufs.iter().map(|buf| buf.capacity()).sum();
+            // On an error, the end of the stream is already known.
+            if conn.provide_receive_buffers(stream, bufs).is_ok() {
+                fetch.space.gave(bytes);
+            }
         }
+    }
+
+    /// Supplies the download that has waited longest.
+    fn supply_starved(&mut self, cx: &mut Context<'_>) {
+        if let Some((stream, wanted)) = self.starved.pop_front() {
+            self.supply(cx, stream, wanted);
+        }
+    }
+
+    /// The memory for what is not held back, in bytes.
+    fn working_memory(&self, pool: &BufPool) -> usize {
+        pool.limit().saturating_sub(usize::try_from(self.config.hold).unwrap_or(usize::MAX))
     }
 
     /// Writes the oldest held buffers until at most `keep` bytes are held.
@@ -280,13 +301,23 @@ impl HqClient {
     }
 
     fn on_buffer(&mut self, cx: &mut Context<'_>, stream: StreamId, buf: PinnedBuf, valid: usize) {
-        match self.fetches.get_mut(&stream) {
-            Some(fetch) if valid > 0 => {
-                fetch.held.push_back((buf, valid));
-                self.held_bytes += valid as u64;
-                self.write_held(cx.now(), self.config.hold);
-            }
-            _ => self.on_free(cx, buf),
+        let Some(fetch) = self.fetches.get_mut(&stream) else { return self.on_free(cx, buf) };
+        fetch.space.got_back(buf.capacity());
+        if valid == 0 {
+            return self.on_free(cx, buf);
+        }
+        fetch.held.push_back((buf, valid));
+        self.held_bytes += valid as u64;
+        self.write_held(cx.now(), self.config.hold);
+        // If it had all that it may have, it may have more now.
+        self.supply_starved(cx);
+    }
+
+    fn on_low(&mut self, cx: &mut Context<'_>, stream: StreamId, wanted: u64) {
+        let now = cx.now();
+        if let Some(fetch) = self.fetches.get_mut(&stream) {
+            fetch.space.asked(now);
+            self.supply(cx, stream, wanted);
         }
     }
 
@@ -312,7 +343,7 @@ impl HqClient {
         self.request(cx);
     }
 
-    /// Drops a file in transit, and reuses the buffers that it holds back.
+    /// Drops a file in transit, with the buffers that it holds back.
     fn drop_fetch(&mut self, cx: &mut Context<'_>, stream: StreamId) -> Option<usize> {
         let fetch = self.fetches.remove(&stream)?;
         for (buf, valid) in fetch.held {
@@ -357,13 +388,10 @@ impl HqClient {
         self.on_free(cx, buf);
     }
 
-    /// Reuses a free buffer.
-    fn on_free(&mut self, cx: &mut Context<'_>, mut buf: PinnedBuf) {
-        buf.set_len(BUF.min(buf.capacity()));
-        self.free.push(buf);
-        if let Some(stream) = self.starved.pop_front() {
-            self.provide(cx, stream, BUFS);
-        }
+    /// Returns the memory of a buffer to the pool, for whoever waits for some.
+    fn on_free(&mut self, cx: &mut Context<'_>, buf: PinnedBuf) {
+        drop(buf);
+        self.supply_starved(cx);
     }
 
     /// Asks the server to stop sending a file that cannot be stored, and continues with the next.
@@ -402,9 +430,7 @@ impl App for HqClient {
             Event::Buffer { id, buf, valid, .. } => self.on_buffer(cx, id, buf, valid),
             Event::Finished { id, size, .. } => self.on_finished(cx, id, size),
             Event::Reset { id, code, .. } => self.on_reset(cx, id, code),
-            Event::ReceiveBufferLow { id, wanted, .. } => {
-                self.provide(cx, id, (wanted as usize).div_ceil(BUF));
-            }
+            Event::ReceiveBufferLow { id, wanted, .. } => self.on_low(cx, id, wanted),
             Event::Closed { reason } => {
                 self.closed = true;
                 if !self.all_ended() && !self.outcomes.iter().all(|o| !matches!(o, Outcome::Waiting)) {

@@ -15,6 +15,7 @@ mod request;
 mod server;
 mod setup;
 mod shares;
+mod space;
 
 pub use client::{HqClient, receive_buffers};
 pub use cores::Outcomes;
@@ -23,6 +24,7 @@ pub use path::{PathError, Root};
 pub use request::{Method, Request, RequestError};
 pub use server::HqServer;
 pub use setup::{FILE_PATIENCE, HqServerConfig, RequestProvider, ServeError, ServeStats};
+pub use space::{Buffers, Space};
 
 /// The ALPN protocol ID.
 pub const ALPN: &[u8] = b"hq-interop";

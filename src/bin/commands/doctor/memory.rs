@@ -4,6 +4,7 @@ use gannet::report::machine::{hugepages, page_size};
 
 use super::rights::Rights;
 use super::{Finding, Status, Tree};
+use crate::commands::memory::MissingPages;
 
 const AREA: &str = "Memory";
 /// Enough for a port's packet buffers and a large transfer, in KiB.
@@ -11,8 +12,10 @@ const ENOUGH_KIB: u64 = 256 << 10;
 /// Size of the hugepages that the remedies allocate, in KiB.
 const USUAL_KIB: u64 = 2048;
 
-pub(super) fn check(tree: &Tree, rights: &Rights) -> Vec<Finding> {
+/// `wanted` is the memory of a command, in bytes.
+pub(super) fn check(tree: &Tree, rights: &Rights, wanted: Option<u64>) -> Vec<Finding> {
     let mut all = pages(tree);
+    all.extend(wanted.map(|bytes| memory(tree, bytes)));
     all.extend(mount(tree));
     all.push(memlock(tree, rights));
     all
@@ -45,6 +48,15 @@ fn pages(tree: &Tree) -> Vec<Finding> {
         );
     }
     all
+}
+
+/// Checks whether there are hugepages for `bytes`.
+fn memory(tree: &Tree, bytes: u64) -> Finding {
+    let what = format!("--memory {}M", bytes >> 20);
+    match MissingPages::of(&tree.0, bytes) {
+        None => Finding::new(AREA, what, Status::Ok, "there are hugepages for it"),
+        Some(missing) => Finding::new(AREA, what, Status::Warn, missing.to_string()).remedy(missing.remedy()),
+    }
 }
 
 /// Checks where hugetlbfs is mounted, if there are hugepages.

@@ -33,7 +33,7 @@ impl Machine {
 
     /// The findings with poll loops on these cores.
     fn findings_for(&self, cores: &[usize]) -> Vec<Finding> {
-        examine(self.0.path(), &Build::default(), &Wishes { cores: cores.to_vec() })
+        examine(self.0.path(), &Build::default(), &Wishes { cores: cores.to_vec(), memory: None })
     }
 
     fn find(&self, what: &str) -> Finding {
@@ -117,6 +117,10 @@ fn memory_that_is_missing_says_what_to_type() {
     m.put("proc/self/mounts", "hugetlbfs /hugetlbfs proc rw 0 0\n");
     m.expect("hugetlbfs", Status::Warn, "not mounted", "mount -t hugetlbfs nodev /dev/hugepages");
     m.put("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "10");
+    let wishes = Wishes { memory: Some(4 << 30), ..Wishes::default() };
+    let findings = examine(m.0.path(), &Build::default(), &wishes);
+    let memory = findings.iter().find(|finding| finding.what == "--memory 4096M").unwrap();
+    assert_eq!((memory.status, memory.remedy.as_deref()), (Status::Warn, Some("sysctl -w vm.nr_hugepages=3062")));
     m.expect("hugepages", Status::Warn, "only 20 MiB free", "sysctl -w vm.nr_hugepages=1536");
     m.put("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0");
     m.put("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "0");

@@ -10,10 +10,10 @@ use gannet::report::{HdrLog, Series, machine, write_hdr_log};
 
 use super::MEMORY;
 use crate::args::PerfClientArgs;
+use crate::commands::memory::working_memory;
 use crate::commands::origin::{DPDK, origin};
 use crate::commands::session::{
-    Counters, Failure, Member, Role, Session, check_places, client_tls, client_transport, cores_memory, resolve,
-    tls_options,
+    Counters, Failure, Member, Role, Session, check_places, client_tls, resolve, tls_options,
 };
 use crate::output::say;
 
@@ -27,8 +27,9 @@ pub fn measure(args: &PerfClientArgs, rate: f64, len: usize) -> Result<(), Failu
     let remote = resolve(&args.connect, &args.engine)?;
     let tls = client_tls(&args.trust, &args.identity, &tls_options(&args.engine, ALPN)?)?;
     let client_config = ClientConfig::new(tls, TransportConfig::default())?;
-    let mut session = Session::open(&args.engine, &args.cores, 0, cores_memory(cores, MEMORY))?;
-    let transport = datagram_transport(client_transport(&args.engine, &session.caps()));
+    let memory = working_memory(&args.engine, cores, MEMORY)?;
+    let mut session = Session::open(&args.engine, &args.cores, 0, memory)?;
+    let transport = datagram_transport(session.client_transport());
     let plan = DatagramPlan {
         remote,
         server_name: args.server_name.clone().unwrap_or_else(|| args.connect.host.clone()),

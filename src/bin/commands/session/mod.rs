@@ -46,7 +46,7 @@ use group::{Common, Left};
 use orders::{Orders, Signals};
 
 pub use group::Member;
-pub use options::{client_transport, early_data, net_config, resolve, resuming, server_endpoint, transport};
+pub use options::{early_data, net_config, resolve, resuming, server_endpoint};
 pub use orders::Renewal;
 pub use preferred::preferred_address;
 pub use report::Counters;
@@ -276,8 +276,18 @@ impl Session {
     }
 
     /// The port's capabilities.
-    pub fn caps(&self) -> Caps {
+    fn caps(&self) -> Caps {
         self.port.caps()
+    }
+
+    /// Transport settings for the port, and for the memory of each core.
+    pub fn transport(&self) -> TransportConfig {
+        options::transport(&self.args, &self.caps(), self.cores())
+    }
+
+    /// The same for clients.
+    pub fn client_transport(&self) -> TransportConfig {
+        options::client_transport(&self.args, &self.caps(), self.cores())
     }
 
     /// The flag that ends the run: set by SIGINT and SIGTERM, and by anyone else who wants it to end.
@@ -462,14 +472,6 @@ fn pools(
     let each: Result<_, _> = (0..count).map(|_| pool(memory / u64::from(count))).collect();
     // The shared files may be so small that they take more than twice their size.
     Ok((pool(shared + memory)?, each?))
-}
-
-/// The minimum memory of each core, in bytes.
-const CORE_MEMORY: u64 = 256 << 20;
-
-/// The memory of all cores, in bytes: `usual`, but more if that is too little for each. It is allocated on demand.
-pub fn cores_memory(cores: u8, usual: u64) -> u64 {
-    usual.max(u64::from(cores) * CORE_MEMORY)
 }
 
 /// Says that only `busy` of `cores` cores have work, if that is so. The others still poll their queues, whose number the

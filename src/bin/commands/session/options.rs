@@ -53,20 +53,23 @@ pub fn net_config(args: &EngineArgs, listen: Option<u16>) -> Result<NetConfig, F
 /// The idle timeout of clients. Pings keep connections to live servers open.
 const CLIENT_IDLE: Duration = Duration::from_secs(10);
 
-/// A client's transport settings for a port with `caps`. Keep-alives hold the connection open while either side is
+/// A client's transport settings for a port with `caps` and `cores` cores. Keep-alives hold the connection open while either side is
 /// slow, so the idle timeout can be short enough to notice soon that the server is gone.
-pub fn client_transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
+pub fn client_transport(args: &EngineArgs, caps: &Caps, cores: u8) -> TransportConfig {
     let idle = args.idle_timeout.unwrap_or(CLIENT_IDLE);
-    TransportConfig { max_idle_timeout: idle, keep_alive: Some(idle / 4), ..transport(args, caps) }
+    TransportConfig { max_idle_timeout: idle, keep_alive: Some(idle / 4), ..transport(args, caps, cores) }
 }
 
-/// Transport settings for a port with `caps`.
-pub fn transport(args: &EngineArgs, caps: &Caps) -> TransportConfig {
+/// Transport settings for a port with `caps` and `cores` cores.
+pub fn transport(args: &EngineArgs, caps: &Caps, cores: u8) -> TransportConfig {
     let most = |ip_len: usize| {
         let fits = caps.mtu.saturating_sub((ip_len + UDP_LEN) as u16);
         args.max_udp_payload.map_or(fits, |wish| wish.min(fits))
     };
-    let default = TransportConfig::default();
+    let mut default = TransportConfig::default();
+    if let Some(bytes) = args.memory {
+        default = default.with_memory(bytes / u64::from(cores));
+    }
     TransportConfig {
         versions: args.versions.clone().unwrap_or_default(),
         first_version: args.first_version,
@@ -184,7 +187,7 @@ mod tests {
         let sizes = |line: &str| {
             let args = Line::parse_from(format!("gannet --port memif0 {line}").split(' ')).engine;
             let caps = Caps { mac: [2, 0, 0, 0, 0, 1], mtu: 1500, tx_ip_checksum: false, tx_udp_checksum: false };
-            let config = transport(&args, &caps);
+            let config = transport(&args, &caps, 1);
             (config.max_udp_payload, config.max_udp_payload_v6)
         };
         assert_eq!(sizes("--addr 10.0.0.1/24"), (1472, None));
@@ -192,5 +195,17 @@ mod tests {
         let wish = "--addr 10.0.0.1/24 --addr 2001:db8::1/64 --max-udp-payload";
         assert_eq!(sizes(&format!("{wish} 1460")), (1460, Some(1452)));
         assert_eq!(sizes(&format!("{wish} 1300")), (1300, Some(1300)));
+    }
+
+    #[test]
+    fn windows_follow_from_the_memory_of_a_core() {
+        let queue = |line: &str, cores| {
+            let args = Line::parse_from(format!("gannet --port memif0 --addr 10.0.0.1/24{line}").split(' ')).engine;
+            let caps = Caps { mac: [2, 0, 0, 0, 0, 1], mtu: 1500, tx_ip_checksum: false, tx_udp_checksum: false };
+            transport(&args, &caps, cores).max_send_budget
+        };
+        assert_eq!(queue("", 4), TransportConfig::default().max_send_budget);
+        assert_eq!([queue(" --memory 8G", 1), queue(" --memory 8G", 4)], [2 << 30, 512 << 20]);
+        assert!(Line::try_parse_from("gannet --port memif0 --addr 10.0.0.1/24 --memory 1M".split(' ')).is_err());
     }
 }
