@@ -17,6 +17,7 @@ mod paths;
 mod peer;
 mod play;
 mod process;
+mod rivals;
 mod run;
 mod shape;
 mod sight;
@@ -48,6 +49,8 @@ enum Task {
     Run(run::RunArgs),
     /// Compare transfers between real processes with the simulation
     Paths(paths::PathsArgs),
+    /// Compare what peers receive from Gannet with what they receive from themselves, on paths that lose packets
+    Rivals(rivals::RivalsArgs),
     /// Build peers
     Build {
         /// The peers [default: all]
@@ -125,6 +128,7 @@ fn main() -> ExitCode {
     let done = interrupt::install().and_then(|()| match Cli::parse().command {
         Task::Run(args) => run::run(&args),
         Task::Paths(args) => paths::run(&args),
+        Task::Rivals(args) => rivals::run(&args),
         Task::Build { peers } => {
             let peers = if peers.is_empty() { Peer::OTHERS.to_vec() } else { peers };
             peers.into_iter().try_for_each(|peer| peer::build(peer).map(drop))

@@ -79,7 +79,7 @@ impl Rates {
 }
 
 /// The median: a single unlucky loss can make a transfer much slower than the others.
-fn median(rates: &[f64]) -> f64 {
+pub fn median(rates: &[f64]) -> f64 {
     let mut sorted = rates.to_vec();
     sorted.sort_by(f64::total_cmp);
     let [low, high] = [(sorted.len() - 1) / 2, sorted.len() / 2].map(|at| sorted[at]);

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{About, Result};
+use crate::lab::End;
 use crate::process::{output, tool};
 
 /// The version of tquic's tools.
@@ -101,6 +102,22 @@ impl Peer {
 pub struct Program {
     /// The command line.
     pub line: Vec<PathBuf>,
+}
+
+impl Program {
+    /// A command that plays `testcase` at `end`, of links with this MTU. Secrets and qlogs go to `dir`.
+    ///
+    /// # Errors
+    /// If the command line is empty.
+    pub fn command(&self, end: &End, mtu: u16, role: &str, testcase: &str, dir: &Path) -> Result<Command> {
+        let (first, rest) = self.line.split_first().ok_or("an empty command line")?;
+        let mut command = end.command(first);
+        command.args(rest).env("ROLE", role).env("TESTCASE", testcase).env("MTU", mtu.to_string());
+        command.env("SSLKEYLOGFILE", dir.join(format!("{role}.keys")));
+        command.env("QLOGDIR", dir.join(format!("{role}.qlog")));
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        Ok(command)
+    }
 }
 
 /// The directory of the peers' sources.

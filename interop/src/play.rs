@@ -227,13 +227,7 @@ impl Play<'_> {
     fn peer_command(&self, peer: Peer, end: &End, role: &str, testcase: &str) -> Result<Command> {
         let program = self.programs.peers.iter().find(|(one, _)| *one == peer).map(|(_, program)| program);
         let program = program.ok_or_else(|| format!("{} has not been built", peer.name()))?;
-        let (first, rest) = program.line.split_first().ok_or("an empty command line")?;
-        let mut command = end.command(first);
-        command.args(rest).env("ROLE", role).env("TESTCASE", testcase).env("MTU", self.lab.mtu.to_string());
-        command.env("SSLKEYLOGFILE", self.dir.join(format!("{role}.keys")));
-        command.env("QLOGDIR", self.dir.join(format!("{role}.qlog")));
-        command.env("PYTHONDONTWRITEBYTECODE", "1");
-        Ok(command)
+        program.command(end, self.lab.mtu, role, testcase, self.dir)
     }
 }
 

@@ -24,8 +24,12 @@ pub struct InteropArgs {
     /// simulation of `cargo xtask bench --only wan`; `--only` then names paths. Wants a machine that does nothing else
     #[arg(long, conflicts_with_all = ["quick", "itself", "keep", "list"])]
     pub paths: bool,
-    /// With --paths: transfers over each path
-    #[arg(long, value_name = "N", requires = "paths")]
+    /// Compare what s2n-quic and quinn receive from `gannet serve` with what they receive from themselves, over links that
+    /// lose 3 % of all packets. Wants a machine that does nothing else
+    #[arg(long, conflicts_with_all = ["quick", "paths", "only", "itself", "keep", "list"])]
+    pub rivals: bool,
+    /// With --paths and --rivals: transfers over each path
+    #[arg(long, value_name = "N")]
     pub repeats: Option<u32>,
     /// Play each peer with itself, without Gannet
     #[arg(long)]
@@ -59,7 +63,7 @@ pub fn run(args: &InteropArgs) -> Result<()> {
         ));
     }
     if !args.no_setup && !args.list {
-        setup::for_interop(args.quick || args.paths)?;
+        setup::for_interop(args.quick || args.paths || args.rivals)?;
     }
     let mut build = vec!["build", "-p", "gannet-interop", "--bin", "gannet-interop"];
     if args.gannet.is_none() && !args.list {
@@ -83,6 +87,10 @@ pub fn run(args: &InteropArgs) -> Result<()> {
         interop.arg("--perf").arg(debug.join("gannet-perf"));
         return process::run("the comparison", &mut interop);
     }
+    if args.rivals {
+        interop.arg("rivals").args(args.arguments()).arg("--gannet").arg(gannet);
+        return process::run("the comparison", &mut interop);
+    }
     let name = if args.quick { "interop-quick" } else { "interop" };
     let out = args.out.as_ref().map_or_else(|| workspace::target().join(name), |out| here.join(out));
     interop.arg("run").args(args.arguments()).arg("--gannet").arg(gannet).arg("--out").arg(out);
@@ -90,7 +98,7 @@ pub fn run(args: &InteropArgs) -> Result<()> {
 }
 
 impl InteropArgs {
-    /// The arguments for `gannet-interop run`, without paths.
+    /// The arguments for `gannet-interop`, without paths of files.
     fn arguments(&self) -> Vec<String> {
         let mut arguments = Vec::new();
         for only in &self.only {
