@@ -57,12 +57,12 @@ enum Task {
     /// The server: sends this many bytes more on the stream that the client opens.
     Send { left: u64, stream: Option<StreamId>, pieces: (u64, u64) },
     /// The client: receives them.
-    Receive { into: Into, received: u64, finished: bool },
+    Receive { into: Store, received: u64, finished: bool },
 }
 
 /// What a client receives into.
 #[derive(Debug)]
-enum Into {
+enum Store {
     /// Chunks of the pool.
     Chunks,
     /// Buffers that it provides and uses again.
@@ -160,10 +160,10 @@ impl GannetEnd {
             Windows::Memory(bytes) => transport = transport.with_memory(bytes),
             Windows::Default => {}
         }
-        let (mut pool, mut into) = (pool(settings.windows), Into::Chunks);
+        let (mut pool, mut into) = (pool(settings.windows), Store::Chunks);
         match settings.windows {
-            Windows::Serve => (pool, into) = (pool.part(GET_MEMORY), Into::Space(Space::default())),
-            Windows::Provided => into = Into::Buffers(Vec::new()),
+            Windows::Serve => (pool, into) = (pool.part(GET_MEMORY), Store::Space(Space::default())),
+            Windows::Provided => into = Store::Buffers(Vec::new()),
             Windows::Wide | Windows::Default | Windows::Memory(_) => {}
         }
         let mut tls = (*insecure_client_config(&options())?).clone();
@@ -197,15 +197,15 @@ impl GannetEnd {
                     }
                 }
                 Event::Buffer { mut buf, .. } => match &mut self.task {
-                    Task::Receive { into: Into::Buffers(free), .. } => {
+                    Task::Receive { into: Store::Buffers(free), .. } => {
                         buf.set_len(buf.capacity());
                         free.push(buf);
                     }
-                    Task::Receive { into: Into::Space(space), .. } => space.got_back(buf.capacity()),
+                    Task::Receive { into: Store::Space(space), .. } => space.got_back(buf.capacity()),
                     _ => {}
                 },
                 Event::ReceiveBufferLow { id, wanted, .. } => {
-                    if let Task::Receive { into: Into::Space(space), .. } = &mut self.task {
+                    if let Task::Receive { into: Store::Space(space), .. } = &mut self.task {
                         space.asked(self.now);
                     }
                     self.provide(conn, id, wanted);
@@ -223,9 +223,9 @@ impl GannetEnd {
 
     fn open(&mut self, conn: ConnId) {
         let first = match &self.task {
-            Task::Receive { into: Into::Chunks, .. } => 0,
-            Task::Receive { into: Into::Buffers(_), .. } => BUFFER.0 * BUFFER.1,
-            Task::Receive { into: Into::Space(_), .. } => Space::FIRST,
+            Task::Receive { into: Store::Chunks, .. } => 0,
+            Task::Receive { into: Store::Buffers(_), .. } => BUFFER.0 * BUFFER.1,
+            Task::Receive { into: Store::Space(_), .. } => Space::FIRST,
             Task::Send { .. } => return,
         };
         let Some(mut access) = self.endpoint.conn(conn) else { return };
@@ -240,12 +240,12 @@ impl GannetEnd {
         let Task::Receive { into, .. } = &mut self.task else { return };
         let pool = self.endpoint.pool().clone();
         let bufs: Vec<_> = match into {
-            Into::Chunks => return,
-            Into::Buffers(free) => {
+            Store::Chunks => return,
+            Store::Buffers(free) => {
                 let count = (wanted as usize).div_ceil(BUFFER.0);
                 (0..count).map_while(|_| free.pop().or_else(|| pool.alloc(BUFFER.0).ok())).collect()
             }
-            Into::Space(space) => {
+            Store::Space(space) => {
                 let buffers = space.more(wanted, pool.limit() / 2);
                 (0..buffers.count).map_while(|_| pool.alloc(buffers.size).ok()).collect()
             }
@@ -253,8 +253,8 @@ impl GannetEnd {
         let bytes = bufs.iter().map(|buf| buf.capacity()).sum();
         let Some(mut conn) = self.endpoint.conn(conn) else { return };
         match (conn.provide_receive_buffers(id, bufs), into) {
-            (Ok(()), Into::Space(space)) => space.gave(bytes),
-            (Err(error), Into::Buffers(free)) => free.extend(error.bufs),
+            (Ok(()), Store::Space(space)) => space.gave(bytes),
+            (Err(error), Store::Buffers(free)) => free.extend(error.bufs),
             _ => {}
         }
     }

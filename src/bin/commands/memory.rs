@@ -1,11 +1,11 @@
 //! Limits on pinned memory: it cannot be swapped out, so too much of it ends other programs.
 
+use std::error::Error;
 use std::fmt;
 use std::path::Path;
 
 use gannet::report::machine::hugepages;
 
-use super::session::{Failure, Usage};
 use crate::args::engine::EngineArgs;
 use crate::args::values::LEAST_MEMORY;
 
@@ -32,6 +32,13 @@ pub struct TooMuch {
     bytes: u64,
     most: u64,
     rest: u64,
+}
+
+/// `--memory` gives each core less than it works with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--memory: give at least {}M for {cores} cores, {}M for each", u64::from(*cores) * LEAST_MEMORY >> 20, LEAST_MEMORY >> 20)]
+pub struct TooLittle {
+    cores: u8,
 }
 
 /// Memory of a machine, in bytes.
@@ -133,10 +140,10 @@ const CORE_MEMORY: u64 = 256 << 20;
 ///
 /// # Errors
 /// If the machine does not have it, or it is too little for each core.
-pub fn working_memory(args: &EngineArgs, cores: u8, usual: u64) -> Result<u64, Failure> {
+pub fn working_memory(args: &EngineArgs, cores: u8, usual: u64) -> Result<u64, Box<dyn Error + Send + Sync>> {
     let Some(bytes) = args.memory else { return Ok(usual.max(u64::from(cores) * CORE_MEMORY)) };
     if bytes / u64::from(cores) < LEAST_MEMORY {
-        return Err(Usage(format!("--memory: give at least {}M for each of {cores} cores", LEAST_MEMORY >> 20)).into());
+        return Err(TooLittle { cores }.into());
     }
     Memory::of_machine().for_wish(&Wish { flag: "--memory", bytes }, 0)?;
     if let Some(missing) = MissingPages::of(Path::new("/"), bytes) {
@@ -197,6 +204,12 @@ mod tests {
         put("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "4\n");
         let want = Memory { total: 8_000_000 << 10, available: 1_000_000_000, hugepages: 8 << 20 };
         assert_eq!(Memory::of(dir.path()), want);
+    }
+
+    #[test]
+    fn what_is_too_little_for_all_cores_is_told() {
+        let text = TooLittle { cores: 4 }.to_string();
+        assert_eq!(text, "--memory: give at least 128M for 4 cores, 32M for each");
     }
 
     #[test]

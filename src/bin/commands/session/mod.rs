@@ -68,6 +68,7 @@ pub fn is_usage(failure: &Failure) -> bool {
     let port = failure.downcast_ref::<PortError>();
     failure.is::<Usage>()
         || failure.is::<memory::TooMuch>()
+        || failure.is::<memory::TooLittle>()
         || failure.is::<ConfigError>()
         || profile.is_some_and(|error| !matches!(error, ProfileError::Read { .. }))
         || plan.is_some_and(|error| !matches!(error, PlanError::Memory { .. }))
