@@ -36,7 +36,10 @@ pub struct TooMuch {
 
 /// `--memory` gives each core less than it works with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--memory: give at least {}M for {cores} cores, {}M for each", u64::from(*cores) * LEAST_MEMORY >> 20, LEAST_MEMORY >> 20)]
+#[error(
+    "--memory: give at least {}M for {cores} cores, {}M for each", (u64::from(*cores) * LEAST_MEMORY) >> 20,
+    LEAST_MEMORY >> 20
+)]
 pub struct TooLittle {
     cores: u8,
 }
