@@ -32,7 +32,7 @@ pub use datagrams::{DatagramConfig, DatagramOrder, DropPolicy};
 pub enum CongestionAlgorithm {
     /// NewReno (RFC 9002 §7).
     NewReno,
-    /// CUBIC (RFC 8312bis), leaving slow start by HyStart++.
+    /// CUBIC (RFC 9438), leaving slow start by HyStart++.
     #[default]
     Cubic,
     /// BBRv3 (draft-ietf-ccwg-bbr-06), which models the path: neither random loss nor shallow queues slow it down.

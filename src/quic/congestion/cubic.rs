@@ -1,9 +1,9 @@
-//! CUBIC (draft-eggert-tcpm-rfc8312bis-01) in bytes, with HyStart++ in its first slow start.
+//! CUBIC (RFC 9438) in bytes, with HyStart++ in its first slow start.
 //!
 //! Only IEEE additions, multiplications and divisions are used, so that all machines compute the same windows.
 
 use crate::base::time::Instant;
-use crate::quic::congestion::hystart::{CSS_GROWTH_DIVISOR, Growth, HyStart};
+use crate::quic::congestion::hystart::HyStart;
 use crate::quic::congestion::{Acked, initial_window, least_window, minimum_window};
 
 /// Aggressiveness, in segments per second³ (§5.1).
@@ -104,13 +104,16 @@ impl Cubic {
     }
 
     fn slow_start(&mut self, ack: &Acked) {
-        // Only the first slow start is not limited by a threshold (HyStart++ §4.3).
-        let first = self.is_fresh();
-        let growth = if first { self.hystart.on_ack(ack.now, ack.sent, ack.sample) } else { Growth::Standard };
-        match growth {
-            Growth::Standard => self.window = self.ssthresh.min(self.window + ack.bytes),
-            Growth::Conservative => self.window += ack.bytes / CSS_GROWTH_DIVISOR,
-            Growth::Exit => self.ssthresh = self.window,
+        // Only the first slow start is not limited by a threshold (RFC 9406 §4.3).
+        if !self.is_fresh() {
+            self.window = self.ssthresh.min(self.window + ack.bytes);
+            return;
+        }
+        let (window, least) = (self.window, initial_window(self.mtu));
+        let grown = self.hystart.on_ack(ack.now, ack.sent, ack.sample, ack.bytes, window, least);
+        self.window = grown.window;
+        if grown.over {
+            self.ssthresh = grown.window;
         }
     }
 

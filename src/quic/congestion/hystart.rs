@@ -1,38 +1,46 @@
-//! HyStart++: leaves the first slow start when the delay grows, before packets are lost
-//! (draft-ietf-tcpm-hystartplusplus-04 §4.2).
+//! HyStart++: leaves the first slow start when the delay grows, before packets are lost (RFC 9406 §4.2).
 //!
 //! Rounds are delimited by time: a round ends with the first acknowledgement of a packet sent after it began.
 //!
-//! There is one difference: the delay is judged by the minimum of each group of [`N_RTT_SAMPLE`] samples, not by that of
-//! all samples of the round so far. A queue that the round itself has built shows at its end; its first samples, which
-//! are the smallest, were taken before. With the minimum of the round, the queue would be noticed a round later, when
-//! the window has doubled once more.
+//! There are three differences, all of which make use of packets that are paced evenly, so that a queue shows in the
+//! delay of each of them:
+//!
+//! - The delay is judged by the minimum of each group of [`N_RTT_SAMPLE`] samples, not by that of all samples of the
+//!   round so far. A queue that the round itself has built shows at its end; its first samples, which are the smallest,
+//!   were taken before. With the minimum of the round, the queue would be noticed a round later, when the window has
+//!   doubled once more.
+//! - Half of the growth of the delay is enough.
+//! - The packets that show the queue were sent a round trip ago, when the window was half as large, and filled the path
+//!   nevertheless. The window goes back to that, plus a half, and grows slowly from there. RFC 9406 keeps the window,
+//!   which is twice what the path needs by then: a queue that holds less than a round trip overflows. If the delay turns
+//!   out to have grown for another reason, the window is restored.
 
 use crate::base::time::{Duration, Instant};
 
-const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
+const MIN_RTT_THRESH: Duration = Duration::from_millis(2);
 const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
+const MIN_RTT_DIVISOR: u32 = 16;
 const N_RTT_SAMPLE: u32 = 8;
 /// In conservative slow start, the window grows by this fraction of the acknowledged bytes.
-pub(super) const CSS_GROWTH_DIVISOR: u64 = 4;
+const CSS_GROWTH_DIVISOR: u64 = 32;
 const CSS_ROUNDS: u32 = 5;
-
-/// How the window changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Growth {
-    /// It grows as in slow start.
-    Standard,
-    /// It grows by a [`CSS_GROWTH_DIVISOR`]th.
-    Conservative,
-    /// Slow start ends: the threshold becomes the window.
-    Exit,
-}
 
 /// State of conservative slow start, which finds out whether the delay persists.
 #[derive(Clone, Copy, Debug)]
 struct Conservative {
     baseline: Duration,
     rounds: u32,
+    /// The window before, in bytes.
+    window: u64,
+}
+
+/// What an acknowledgement makes of the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GrownWindow {
+    /// Its size in bytes.
+    pub(super) window: u64,
+    /// Whether slow start is over: the threshold becomes the window.
+    pub(super) over: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -58,21 +66,31 @@ impl HyStart {
         }
     }
 
-    /// Handles an acknowledgement at `now`; the latest newly acknowledged packet was sent at `sent`.
-    pub(super) fn on_ack(&mut self, now: Instant, sent: Instant, sample: Option<Duration>) -> Growth {
+    /// Handles an acknowledgement of `bytes` at `now` with a window of `window` bytes, at least `least`; the latest newly
+    /// acknowledged packet was sent at `sent`.
+    pub(super) fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        sample: Option<Duration>,
+        bytes: u64,
+        mut window: u64,
+        least: u64,
+    ) -> GrownWindow {
         if sent >= self.round_start && self.next_round(now) {
-            return Growth::Exit;
+            return GrownWindow { window, over: true };
         }
         if let Some(rtt) = sample {
             self.current_min = self.current_min.min(rtt);
             self.group_min = self.group_min.min(rtt);
             self.samples += 1;
             if self.samples == N_RTT_SAMPLE {
-                self.judge();
+                window = self.judge(window).max(least);
                 (self.samples, self.group_min) = (0, Duration::MAX);
             }
         }
-        if self.conservative.is_some() { Growth::Conservative } else { Growth::Standard }
+        let growth = if self.conservative.is_some() { bytes / CSS_GROWTH_DIVISOR } else { bytes };
+        GrownWindow { window: window + growth, over: false }
     }
 
     /// Starts the next round; true if conservative slow start has lasted long enough.
@@ -90,17 +108,23 @@ impl HyStart {
         }
     }
 
-    fn judge(&mut self) {
+    /// Judges a group of samples; returns what becomes of a window of `window` bytes.
+    fn judge(&mut self, window: u64) -> u64 {
         match self.conservative {
-            Some(css) if self.group_min < css.baseline => self.conservative = None,
-            Some(_) => {}
-            None if self.last_min != Duration::MAX => {
-                let threshold = (self.last_min / 8).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
-                if self.group_min >= self.last_min + threshold {
-                    self.conservative = Some(Conservative { baseline: self.group_min, rounds: 0 });
-                }
+            Some(css) if self.group_min < css.baseline => {
+                self.conservative = None;
+                window.max(css.window)
             }
-            None => {}
+            Some(_) => window,
+            None if self.last_min != Duration::MAX => {
+                let threshold = (self.last_min / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
+                if self.group_min < self.last_min + threshold {
+                    return window;
+                }
+                self.conservative = Some(Conservative { baseline: self.group_min, rounds: 0, window });
+                window / 4 * 3
+            }
+            None => window,
         }
     }
 }
@@ -110,86 +134,144 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const LEAST: u64 = 12_000;
 
-    /// One round of ten acknowledgements with `rtt`; returns the last result.
-    fn round(h: &mut HyStart, now: &mut Instant, rtt: Duration) -> Growth {
-        let mut last = Growth::Standard;
-        let sent = *now;
-        *now += rtt;
-        for _ in 0..10 {
-            last = h.on_ack(*now, sent, Some(rtt));
-            if last == Growth::Exit {
-                break;
-            }
+    /// A slow start with an even flow of acknowledgements.
+    struct Start {
+        hystart: HyStart,
+        now: Instant,
+        window: u64,
+    }
+
+    impl Start {
+        fn new() -> Self {
+            Self { hystart: HyStart::new(), now: Instant::ZERO, window: LEAST }
         }
-        *now += Duration::from_nanos(1);
-        last
+
+        /// An acknowledgement of `bytes` of a packet sent at `sent`; whether slow start is over.
+        fn ack(&mut self, sent: Instant, rtt: Duration, bytes: u64) -> bool {
+            let grown = self.hystart.on_ack(self.now, sent, Some(rtt), bytes, self.window, LEAST);
+            self.window = grown.window;
+            grown.over
+        }
+
+        /// One round of 16 acknowledgements, which together acknowledge the window; returns the factor by which it grew,
+        /// or `None` if slow start is over.
+        fn round(&mut self, rtt: Duration) -> Option<f64> {
+            let (sent, before) = (self.now, self.window);
+            self.now += rtt;
+            for _ in 0..16 {
+                if self.ack(sent, rtt, before / 16) {
+                    return None;
+                }
+            }
+            self.now += Duration::from_nanos(1);
+            Some(self.window as f64 / before as f64)
+        }
+
+        fn conservative(&self) -> bool {
+            self.hystart.conservative.is_some()
+        }
     }
 
     #[test]
     fn steady_delay_never_leaves() {
-        let (mut h, mut now) = (HyStart::new(), Instant::ZERO);
-        for i in 0..50 {
-            assert_eq!(round(&mut h, &mut now, 40 * MS + (i % 3) * MS), Growth::Standard);
+        let mut start = Start::new();
+        for i in 0..30 {
+            assert_eq!(start.round(40 * MS + (i % 3) * MS), Some(2.0));
         }
     }
 
     #[test]
     fn growing_delay_leaves_after_five_conservative_rounds() {
-        let (mut h, mut now) = (HyStart::new(), Instant::ZERO);
-        round(&mut h, &mut now, 40 * MS);
-        assert_eq!(round(&mut h, &mut now, 45 * MS), Growth::Conservative, "threshold is 40 ms / 8 = 5 ms");
-        for _ in 0..4 {
-            assert_eq!(round(&mut h, &mut now, 45 * MS), Growth::Conservative);
+        let mut start = Start::new();
+        for _ in 0..10 {
+            start.round(40 * MS);
         }
-        assert_eq!(round(&mut h, &mut now, 45 * MS), Growth::Exit);
+        let full = start.window;
+        let tenth = 40 * MS + Duration::from_micros(2500);
+        start.round(tenth);
+        assert!(start.conservative(), "the threshold is 40 ms / 16");
+        // 7 of 16 parts of the round had been acknowledged when the queue was found; three quarters of that remain. The
+        // other parts let the window grow by a 32nd.
+        let found = start.window as f64 / full as f64;
+        let expected = (1.0 + 7.0 / 16.0) * 0.75 + 9.0 / 16.0 / 32.0;
+        assert!((found - expected).abs() < 1e-3, "{found}");
+        for _ in 0..4 {
+            let growth = start.round(45 * MS).expect("five rounds");
+            assert!((growth - (1.0 + 1.0 / 32.0)).abs() < 1e-3, "{growth}");
+        }
+        assert_eq!(start.round(45 * MS), None);
     }
 
     #[test]
-    fn a_drop_below_the_baseline_resumes_slow_start() {
-        let (mut h, mut now) = (HyStart::new(), Instant::ZERO);
-        round(&mut h, &mut now, 40 * MS);
-        assert_eq!(round(&mut h, &mut now, 50 * MS), Growth::Conservative);
-        assert_eq!(round(&mut h, &mut now, 41 * MS), Growth::Standard);
+    fn a_delay_that_does_not_last_costs_nothing() {
+        let mut start = Start::new();
+        for _ in 0..5 {
+            start.round(40 * MS);
+        }
+        start.round(50 * MS);
+        assert!(start.conservative());
+        let found = start.hystart.conservative.map(|css| css.window);
+        let before = start.window;
+        start.round(41 * MS);
+        assert!(!start.conservative());
+        // It is restored by the first group of eight; the other eight, and the last of the group, let it grow.
+        assert_eq!(Some(start.window), found.map(|found| found + before / 16 * 9));
     }
 
     #[test]
     fn the_threshold_is_clamped() {
-        let (mut h, mut now) = (HyStart::new(), Instant::ZERO);
-        round(&mut h, &mut now, Duration::from_micros(10));
-        assert_eq!(round(&mut h, &mut now, 3 * MS), Growth::Standard, "less than 4 ms more");
-        assert_eq!(round(&mut h, &mut now, 7 * MS), Growth::Conservative);
-        let (mut h, mut now) = (HyStart::new(), Instant::ZERO);
-        round(&mut h, &mut now, 400 * MS);
-        assert_eq!(round(&mut h, &mut now, 416 * MS), Growth::Conservative, "16 ms are enough");
+        let conservative = |usual, then| {
+            let mut start = Start::new();
+            start.round(usual);
+            start.round(then);
+            start.conservative()
+        };
+        assert!(!conservative(Duration::from_micros(10), 2 * MS), "less than 2 ms more");
+        assert!(conservative(Duration::from_micros(10), 3 * MS));
+        assert!(!conservative(400 * MS, 415 * MS));
+        assert!(conservative(400 * MS, 416 * MS), "16 ms are enough");
     }
 
     #[test]
     fn a_queue_that_grows_within_a_round_is_noticed_in_that_round() {
-        let (mut h, mut now) = (HyStart::new(), Instant::ZERO);
-        round(&mut h, &mut now, 40 * MS);
-        let sent = now;
-        now += 40 * MS;
-        let seen = (0..24).map(|i| h.on_ack(now, sent, Some(40 * MS + i / 4 * MS)));
-        let growth: Vec<_> = seen.collect();
-        assert_eq!(growth[22], Growth::Standard);
-        assert_eq!(growth[23], Growth::Standard, "44 to 45 ms: less than 5 ms more");
-        for _ in 0..7 {
-            assert_eq!(h.on_ack(now, sent, Some(45 * MS)), Growth::Standard);
+        let mut start = Start::new();
+        start.round(40 * MS);
+        let sent = start.now;
+        start.now += 40 * MS;
+        for i in 0..24 {
+            start.ack(sent, 40 * MS + i / 8 * MS, 1200);
         }
-        assert_eq!(h.on_ack(now, sent, Some(45 * MS)), Growth::Conservative);
+        assert!(!start.conservative(), "42 ms: less than 2.5 ms more");
+        for _ in 0..8 {
+            assert!(!start.conservative(), "a group of eight");
+            start.ack(sent, 43 * MS, 1200);
+        }
+        assert!(start.conservative());
+    }
+
+    #[test]
+    fn the_window_is_at_least_what_the_caller_says() {
+        let mut start = Start::new();
+        start.round(40 * MS);
+        start.window = LEAST;
+        start.round(80 * MS);
+        assert!(start.conservative());
+        assert!(start.window >= LEAST);
     }
 
     #[test]
     fn few_samples_prove_nothing() {
-        let mut h = HyStart::new();
-        let mut now = Instant::ZERO;
-        round(&mut h, &mut now, 40 * MS);
-        let sent = now;
-        now += 90 * MS;
+        let mut start = Start::new();
+        start.round(40 * MS);
+        let sent = start.now;
+        start.now += 90 * MS;
         for _ in 0..7 {
-            assert_eq!(h.on_ack(now, sent, Some(90 * MS)), Growth::Standard);
+            start.ack(sent, 90 * MS, 1200);
         }
-        assert_eq!(h.on_ack(now, sent, Some(90 * MS)), Growth::Conservative);
+        assert!(!start.conservative());
+        start.ack(sent, 90 * MS, 1200);
+        assert!(start.conservative());
     }
 }

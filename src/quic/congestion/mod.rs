@@ -335,7 +335,7 @@ impl Congestion {
         self.update_pace(now, srtt);
     }
 
-    /// Undoes the last reduction, which was spurious, unless the window has grown beyond it (rfc8312bis §4.9). True if
+    /// Undoes the last reduction, which was spurious, unless the window has grown beyond it (RFC 9438 §4.9). True if
     /// it was undone.
     pub fn undo(&mut self, now: Instant, srtt: Duration) -> bool {
         if let Controller::Bbr(bbr) = &mut self.controller {

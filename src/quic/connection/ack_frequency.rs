@@ -132,7 +132,7 @@ impl Connection {
     pub(super) fn starves_for_acks(&self) -> bool {
         self.slow_acks
             && self.confirmed
-            && self.window_in_packets() < SMALL_WINDOW
+            && self.recovery.cwnd() < SMALL_WINDOW * u64::from(self.path.mtu.current())
             && self.ack_frequency.as_ref().is_none_or(|frequency| frequency.asked.is_none())
     }
 

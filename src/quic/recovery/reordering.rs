@@ -5,7 +5,7 @@
 //! when there has been no reordering for a while (RFC 8985 §6.2, step 4).
 //!
 //! The numbers lost since the last reduction of the window are recorded. Once all of them are acknowledged, there was
-//! no congestion (rfc8312bis §4.9).
+//! no congestion (RFC 9438 §4.9).
 
 use core::ops::RangeInclusive;
 use std::collections::VecDeque;
