@@ -57,6 +57,11 @@ impl Ambient {
         self.marked = true;
     }
 
+    /// Whether the network has marked packets in this round trip of losses.
+    pub(super) fn marked(&self) -> bool {
+        self.marked
+    }
+
     /// `acked` bytes are acknowledged, after a round-trip time of `rtt` if it was measured, when the minimum was `min`.
     pub(super) fn on_ack(&mut self, acked: u64, rtt: Option<Duration>, min: Duration, mtu: u64) {
         if let Some(rtt) = rtt {
@@ -80,7 +85,7 @@ impl Ambient {
     }
 
     /// The share of bytes that the path loses anyway.
-    fn share(&self, mtu: u64) -> f64 {
+    pub(super) fn share(&self, mtu: u64) -> f64 {
         if self.quiet_total < LEAST_PACKETS * mtu {
             return 0.0;
         }

@@ -3,7 +3,8 @@
 use crate::base::time::Duration;
 use crate::quic::congestion::bbr::{Bbr, MIN_PIPE_PACKETS, State};
 
-/// BBR.PacingMarginPercent (§2.5).
+/// BBR.PacingMarginPercent (§2.5) while others fill the queue, or the network marks packets. A departure from the draft:
+/// otherwise there is no margin, as each Down drains the queue.
 const PACING_MARGIN_PERCENT: f64 = 1.0;
 /// The time whose bytes at the pacing rate may leave at once, in seconds, and the most bytes (§5.6.3).
 const QUANTUM_TIME: f64 = 1e-3;
@@ -20,8 +21,13 @@ impl Bbr {
     }
 
     /// SetPacingRateWithGain (§5.6.2).
+    ///
+    /// A departure from the draft: what the path loses without a queue is sent on top of the bandwidth, which is that of
+    /// what arrives. Otherwise, a path that loses 2 % would not be filled by as much.
     pub(super) fn set_pacing_rate_with_gain(&mut self, gain: f64) {
-        let rate = gain * self.bw * (100.0 - PACING_MARGIN_PERCENT) / 100.0;
+        let congested = self.others.present() || self.ambient.marked();
+        let margin = if congested { PACING_MARGIN_PERCENT / 100.0 } else { 0.0 };
+        let rate = gain * self.bw * (1.0 - margin) / (1.0 - self.ambient.share(self.mtu));
         if rate > 0.0 && (self.full_bw_reached || rate > self.pacing_rate) {
             self.pacing_rate = rate;
         }

@@ -3,7 +3,10 @@
 //!
 //! Names are those of the draft. Rates are in bytes per second, volumes in bytes. Where the draft says nothing or was
 //! departed from:
-//! - Loss without a queue is not congestion, within limits ([`ambient`]).
+//! - Loss without a queue is not congestion, within limits ([`ambient`]), and is made up for (§5.6.2).
+//! - Who is alone on a path leaves no room to others: no pacing margin (§2.5), and no ProbeRTT as long as the queue is
+//!   empty anyway (§5.3.4.3) ([`others`]).
+//! - A rate that is low because Down is slow is not the path's (§5.5.10.3).
 //! - A probe that loses too much gives up a part of what was in flight, so that shares become equal (§5.5.10.2).
 //! - ECN (§3.7): a mark is a loss of no bytes: it slows down as a loss does, and ends a probe for bandwidth.
 //! - Persistent congestion (RFC 9002 §7.6) is the draft's retransmission timeout (§5.6.4.4); probe timeouts are not.
@@ -13,6 +16,7 @@
 mod ambient;
 mod control;
 mod model;
+mod others;
 mod probe_bw;
 mod probe_rtt;
 mod rate;
@@ -24,6 +28,7 @@ use crate::base::time::{Duration, Instant};
 use crate::quic::congestion::{Acked, initial_window, least_window, minimum_window};
 use ambient::Ambient;
 use model::{Aggregation, MaxBw};
+use others::Others;
 use rate::{Sample, Sampler};
 
 /// BBR.LossThresh: the share of bytes lost in a round trip that is tolerated when probing for bandwidth (§2.8).
@@ -140,6 +145,7 @@ pub struct Bbr {
     inflight_shortterm: u64,
     aggregation: Aggregation,
     ambient: Ambient,
+    others: Others,
 
     full_bw_reached: bool,
     full_bw_now: bool,
@@ -168,6 +174,8 @@ pub struct Bbr {
     rounds_since_probe_up: u64,
     bw_probe_wait: Duration,
     cycle_stamp: Instant,
+    /// The round trip in which Cruise began.
+    cruise_start_round: u64,
     prev_probe_too_high: bool,
     prev_probe_precautionary: bool,
 
@@ -210,6 +218,7 @@ impl Bbr {
             inflight_shortterm: u64::MAX,
             aggregation: Aggregation::new(now),
             ambient: Ambient::default(),
+            others: Others::default(),
             full_bw_reached: false,
             full_bw_now: false,
             full_bw: 0.0,
@@ -232,6 +241,7 @@ impl Bbr {
             rounds_since_probe_up: 0,
             bw_probe_wait: Duration::ZERO,
             cycle_stamp: Instant::ZERO,
+            cruise_start_round: 0,
             prev_probe_too_high: false,
             prev_probe_precautionary: false,
             min_rtt: Duration::MAX,

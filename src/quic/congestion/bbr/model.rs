@@ -3,6 +3,9 @@
 use crate::base::time::{Duration, Instant};
 use crate::quic::congestion::bbr::{BETA, Bbr, HEADROOM, LOSS_THRESH, State};
 
+/// The round trips of Cruise in which packets sent in Down are acknowledged, or are the interval of a sample.
+const AFTER_DOWN_ROUNDS: u64 = 2;
+
 /// BBR.ExtraAckedFilterLen in round trips (§2.12).
 const EXTRA_ACKED_FILTER_LEN: u64 = 10;
 
@@ -132,12 +135,17 @@ impl Bbr {
 
     /// UpdateRound (§5.5.1).
     fn update_round(&mut self) {
+        if let Some(rtt) = self.rs.rtt {
+            self.others.on_rtt(rtt);
+        }
         self.round_start = self.rs.prior_delivered.is_some_and(|prior| prior >= self.next_round_delivered);
         if self.round_start {
             self.start_round();
             self.round_count += 1;
             self.rounds_since_probe_up += 1;
             self.cwnd_limited = [false, self.cwnd_limited[0]];
+            let cruising = (self.state == State::Cruise).then(|| self.round_count - self.cruise_start_round);
+            self.others.end_round(cruising, self.min_rtt);
         }
     }
 
@@ -157,8 +165,21 @@ impl Bbr {
         if self.inflight_shortterm == u64::MAX {
             self.inflight_shortterm = self.cwnd;
         }
-        self.bw_shortterm = self.bw_latest.max(BETA * self.bw_shortterm);
+        self.bw_shortterm = self.bw_at_loss().max(BETA * self.bw_shortterm);
         self.inflight_shortterm = self.inflight_latest.max((BETA * self.inflight_shortterm as f64) as u64);
+    }
+
+    /// BBR.bw_latest, as far as losses lower the bandwidth to it.
+    ///
+    /// A departure from the draft (§5.5.10.3): what is sent in Down arrives no faster than it was sent, which says
+    /// nothing about the path. Otherwise, a single loss in Down makes the whole Cruise as slow as that. While others
+    /// fill the queue, they get that part.
+    pub(super) fn bw_at_loss(&self) -> f64 {
+        let after_down = self.round_count <= self.cruise_start_round + AFTER_DOWN_ROUNDS;
+        if !self.others.present() && (self.state == State::Down || after_down) {
+            return self.bw_latest / State::Down.pacing_gain();
+        }
+        self.bw_latest
     }
 
     /// ResetShortTermModel (§5.5.10.3).

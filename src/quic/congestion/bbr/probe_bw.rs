@@ -27,6 +27,7 @@ impl Bbr {
 
     /// StartProbeBW_CRUISE (§5.3.3.9).
     pub(super) fn start_probe_bw_cruise(&mut self) {
+        self.cruise_start_round = self.round_count;
         self.state = State::Cruise;
     }
 

@@ -7,13 +7,27 @@ use crate::quic::congestion::bbr::{AckPhase, Bbr, State};
 const MIN_RTT_FILTER_LEN: Duration = Duration::from_secs(10);
 /// BBR.ProbeRTTInterval (§2.16.2).
 const PROBE_RTT_INTERVAL: Duration = Duration::from_secs(5);
+/// A round-trip time confirms the minimum if it exceeds it by at most this part of it, ...
+const NEAR_PART: u32 = 16;
+/// ... or by this.
+const NEAR_TIME: Duration = Duration::from_micros(100);
 /// BBR.ProbeRTTDuration (§2.16.2).
 const PROBE_RTT_DURATION: Duration = Duration::from_millis(200);
 
 impl Bbr {
     /// UpdateMinRTT (§5.3.4.3).
+    ///
+    /// A departure from the draft: samples close to the minimum confirm it. As long as there are some, there is nothing
+    /// to be learnt from ProbeRTT, unless others fill the queue: they see how long the path is when all drain it
+    /// together. The minimum itself stays as it is, so that it does not creep upwards. A path that has become longer by
+    /// more than that confirms nothing: ProbeRTT follows within five seconds, the longer minimum within ten.
     pub(super) fn update_min_rtt(&mut self, now: Instant) {
-        self.probe_rtt_expired = now > self.probe_rtt_min_stamp + PROBE_RTT_INTERVAL;
+        let near = self.min_rtt.saturating_add(NEAR_TIME.max(self.min_rtt / NEAR_PART));
+        if self.rs.rtt.is_some_and(|rtt| rtt <= near) {
+            self.min_rtt_stamp = now;
+        }
+        let confirmed = now <= self.min_rtt_stamp + PROBE_RTT_INTERVAL && !self.others.present();
+        self.probe_rtt_expired = now > self.probe_rtt_min_stamp + PROBE_RTT_INTERVAL && !confirmed;
         if let Some(rtt) = self.rs.rtt
             && (rtt < self.probe_rtt_min_delay || self.probe_rtt_expired)
         {

@@ -170,7 +170,7 @@ fn startup_ends_on_a_plateau_and_drain_once_the_queue_is_gone() {
     path.until(State::Drain);
     assert!((path.bbr.max_bw.get() / path.rate as f64 - 1.0).abs() < 0.02, "{}", path.bbr.max_bw.get());
     assert!(path.bbr.full_bw_now && path.bbr.full_bw_count == 3);
-    assert!((path.bbr.pacing_rate() / path.rate as f64 / 0.495 - 1.0).abs() < 0.02, "half, less 1 %");
+    assert!((path.bbr.pacing_rate() / path.rate as f64 / 0.5 - 1.0).abs() < 0.02, "half");
     assert!(path.in_flight > path.bdp());
     path.leave(State::Drain);
     assert!(path.in_flight <= path.bbr.inflight(path.bbr.bw, 1.0));
@@ -208,11 +208,11 @@ fn it_cycles_and_uses_the_path() {
     let mut path = Path::new(100, 20 * MS);
     path.until(State::Cruise);
     let share = path.share(Duration::from_secs(20));
-    assert!(share > 0.97, "{share}");
+    assert!(share > 0.995, "{share}");
     assert!(path.drops * 1000 < path.pn, "{} of {} are dropped", path.drops, path.pn);
     let cycle = [State::Cruise, State::Refill, State::Up, State::Down, State::Cruise];
     assert!(path.states.windows(5).filter(|states| **states == cycle).count() >= 6, "{:?}", path.states);
-    assert!(path.states.contains(&State::ProbeRtt) && !path.states[1..].contains(&State::Startup));
+    assert!(!path.states.contains(&State::ProbeRtt) && !path.states[1..].contains(&State::Startup));
 }
 
 /// A.6, A.21: a queue that overflows ends the probe, and bounds what is in flight.
@@ -278,10 +278,105 @@ fn an_application_that_is_the_limit_ends_neither_startup_nor_a_probe() {
     assert!((path.bbr.max_bw.get() / path.rate as f64 - 1.0).abs() < 0.02, "low rates say nothing");
 }
 
+/// Adds a queue of others, or a longer way, once it cruises and the minimum has been seen.
+fn lengthen(path: &mut Path, by: Duration) {
+    path.until(State::Cruise);
+    path.run(2 * path.rtt);
+    path.rtt += by;
+}
+
+/// A departure from §2.5: the pacing margin is for others.
+#[test]
+fn who_is_alone_paces_at_the_bandwidth() {
+    let mut path = Path::new(50, 20 * MS);
+    path.until(State::Cruise);
+    assert!((path.bbr.pacing_rate() / path.bbr.bw - 1.0).abs() < 1e-9);
+    lengthen(&mut path, 5 * MS);
+    path.run(80 * MS);
+    assert!(path.bbr.others.present() && path.bbr.state == State::Cruise);
+    assert!((path.bbr.pacing_rate() / path.bbr.bw - 0.99).abs() < 1e-9);
+}
+
+/// A departure from §5.6.2: what the path loses is sent on top of what arrives.
+#[test]
+fn what_the_path_loses_anyway_is_made_up_for() {
+    let mut path = Path::new(50, 20 * MS);
+    path.loses = 50;
+    path.run(Duration::from_secs(2));
+    path.until(State::Cruise);
+    let part = path.bbr.pacing_rate() / path.bbr.bw;
+    assert!((1.01..=1.0 / 0.97).contains(&part), "{part}");
+}
+
+/// A departure from §5.5.10.3: a loss in Down does not make Cruise as slow as Down.
+#[test]
+fn the_rate_of_down_is_not_that_of_the_path() {
+    let mut path = Path::new(50, 100 * MS);
+    path.until(State::Up);
+    path.until(State::Down);
+    path.run(400 * MS);
+    assert_eq!(path.bbr.state, State::Down);
+    // A loss with a queue on a path without other losses.
+    path.loses = path.pn + 1;
+    path.run(10 * MS);
+    path.loses = 0;
+    path.until(State::Cruise);
+    path.run(300 * MS);
+    assert!(path.bbr.bw_shortterm < f64::INFINITY);
+    assert!(path.bbr.bw > 0.99 * path.bbr.max_bw.get(), "{} of {}", path.bbr.bw, path.bbr.max_bw.get());
+    // Others get what it gave up.
+    let bw_latest = path.bbr.bw_latest;
+    path.bbr.state = State::Down;
+    assert!(path.bbr.bw_at_loss() > 1.1 * bw_latest);
+    path.rtt += 20 * MS;
+    path.bbr.state = State::Cruise;
+    path.run(500 * MS);
+    path.bbr.state = State::Down;
+    assert_eq!(path.bbr.bw_at_loss(), path.bbr.bw_latest);
+}
+
+/// A departure from §5.3.4.3: if the queue is empty anyway, it need not be drained. What is close to the minimum does not
+/// become the minimum.
+#[test]
+fn a_minimum_that_is_seen_again_is_not_measured_again() {
+    let mut path = Path::new(50, 20 * MS);
+    path.until(State::Cruise);
+    let min = path.bbr.min_rtt;
+    path.rtt += MS;
+    path.run(Duration::from_secs(30));
+    assert!(!path.states.contains(&State::ProbeRtt) && !path.bbr.others.present());
+    assert_eq!(path.bbr.min_rtt, min);
+    let share = path.share(Duration::from_secs(10));
+    assert!(share > 0.99, "{share}");
+}
+
+/// The same: a longer path is learnt within the time of the filter, and a queue of others is drained at once.
+#[test]
+fn a_longer_path_is_learnt() {
+    for by in [3 * MS, 5 * MS, 40 * MS] {
+        let mut path = Path::new(50, 20 * MS);
+        path.run(Duration::from_secs(7));
+        lengthen(&mut path, by);
+        let begin = path.now;
+        assert!(path.bbr.min_rtt < 21 * MS);
+        path.until(State::ProbeRtt);
+        let wait = path.now.saturating_since(begin);
+        let most = if by > 3 * MS { Duration::from_secs(1) } else { Duration::from_millis(5100) };
+        assert!(wait <= most, "{wait:?}");
+        path.run(Duration::from_secs(10));
+        assert!((path.rtt..path.rtt + 2 * MS).contains(&path.bbr.min_rtt), "{by:?}: {:?}", path.bbr.min_rtt);
+        path.run(Duration::from_secs(5));
+        assert!(!path.bbr.others.present());
+        let share = path.share(Duration::from_secs(10));
+        assert!(share > 0.985, "{by:?}: {share}");
+    }
+}
+
 /// A.10, A.20.
 #[test]
 fn the_queue_is_drained_every_five_seconds() {
     let mut path = Path::new(50, 20 * MS);
+    lengthen(&mut path, 10 * MS);
     path.until(State::ProbeRtt);
     assert!(path.now.saturating_since(START) <= Duration::from_millis(5300));
     let (begin, before) = (path.now, path.bbr.window());
@@ -292,7 +387,8 @@ fn the_queue_is_drained_every_five_seconds() {
     assert!(path.bbr.window() as f64 >= 0.9 * before as f64);
     let mut path = Path::new(100, 20 * MS);
     path.application = Some(1_000_000);
-    path.bbr.probe_rtt_min_stamp = Instant::ZERO;
+    path.run(20 * MS);
+    path.rtt *= 2;
     path.until(State::ProbeRtt);
     path.until(State::Startup);
 }
@@ -309,7 +405,7 @@ fn being_idle_drains_the_queue_as_well() {
     path.application = None;
     path.send();
     assert!(path.bbr.idle_restart);
-    assert!((path.bbr.pacing_rate() / path.bbr.bw - 0.99).abs() < 1e-9, "exactly the bandwidth, less 1 %");
+    assert!((path.bbr.pacing_rate() / path.bbr.bw - 1.0).abs() < 1e-9, "exactly the bandwidth");
     path.states.clear();
     path.run(Duration::from_millis(100));
     assert!(!path.states.contains(&State::ProbeRtt) && !path.bbr.idle_restart);
@@ -365,7 +461,7 @@ fn a_policer_is_obeyed() {
 
 #[test]
 fn random_loss_does_not_slow_it_down() {
-    for (loses, least) in [(10_000, 0.96), (1000, 0.95), (100, 0.95), (50, 0.94)] {
+    for (loses, least) in [(10_000, 0.99), (1000, 0.99), (100, 0.99), (50, 0.99)] {
         let mut path = Path::new(100, 20 * MS);
         path.loses = loses;
         path.run(Duration::from_secs(2));
@@ -429,8 +525,8 @@ fn the_seed_decides_when_it_probes() {
         let mut path = Path::new(50, 100 * MS);
         path.bbr.random = seed;
         path.run(Duration::from_secs(12));
-        (path.states.clone(), path.pn, path.now)
+        (path.states.clone(), path.pn, path.bbr.cycle_stamp)
     };
     assert_eq!(play(1), play(1));
-    assert_ne!(play(1).1, play(2).1);
+    assert_ne!(play(1).2, play(2).2);
 }
