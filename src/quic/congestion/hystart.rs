@@ -9,15 +9,15 @@
 //!   round so far. A queue that the round itself has built shows at its end; its first samples, which are the smallest,
 //!   were taken before. With the minimum of the round, the queue would be noticed a round later, when the window has
 //!   doubled once more.
-//! - Half of the growth of the delay is enough.
+//! - Half of the growth of the delay is enough, and a quarter of the least growth.
 //! - The packets that show the queue were sent a round trip ago, when the window was half as large, and filled the path
-//!   nevertheless. The window goes back to that, plus a half, and grows slowly from there. RFC 9406 keeps the window,
+//!   nevertheless. The window goes back to that, plus three eighths, and grows slowly from there. RFC 9406 keeps the window,
 //!   which is twice what the path needs by then: a queue that holds less than a round trip overflows. If the delay turns
 //!   out to have grown for another reason, the window is restored.
 
 use crate::base::time::{Duration, Instant};
 
-const MIN_RTT_THRESH: Duration = Duration::from_millis(2);
+const MIN_RTT_THRESH: Duration = Duration::from_millis(1);
 const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
 const MIN_RTT_DIVISOR: u32 = 16;
 const N_RTT_SAMPLE: u32 = 8;
@@ -122,7 +122,7 @@ impl HyStart {
                     return window;
                 }
                 self.conservative = Some(Conservative { baseline: self.group_min, rounds: 0, window });
-                window / 4 * 3
+                window / 16 * 11
             }
             None => window,
         }
