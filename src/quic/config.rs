@@ -30,9 +30,9 @@ pub use datagrams::{DatagramConfig, DatagramOrder, DropPolicy};
 /// Congestion control algorithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CongestionAlgorithm {
-    /// NewReno (RFC 9002 §7).
+    /// NewReno (RFC 9002 §7), leaving slow start by HyStart++ (RFC 9406).
     NewReno,
-    /// CUBIC (RFC 9438), leaving slow start by HyStart++.
+    /// CUBIC (RFC 9438), leaving slow start by HyStart++ (RFC 9406).
     #[default]
     Cubic,
     /// BBRv3 (draft-ietf-ccwg-bbr-06), which models the path: neither random loss nor shallow queues slow it down.

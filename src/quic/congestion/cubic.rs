@@ -109,8 +109,7 @@ impl Cubic {
             self.window = self.ssthresh.min(self.window + ack.bytes);
             return;
         }
-        let (window, least) = (self.window, initial_window(self.mtu));
-        let grown = self.hystart.on_ack(ack.now, ack.sent, ack.sample, ack.bytes, window, least);
+        let grown = self.hystart.on_ack(ack, self.window, initial_window(self.mtu));
         self.window = grown.window;
         if grown.over {
             self.ssthresh = grown.window;

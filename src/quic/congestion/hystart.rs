@@ -16,6 +16,7 @@
 //!   out to have grown for another reason, the window is restored.
 
 use crate::base::time::{Duration, Instant};
+use crate::quic::congestion::Acked;
 
 const MIN_RTT_THRESH: Duration = Duration::from_millis(1);
 const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
@@ -66,21 +67,12 @@ impl HyStart {
         }
     }
 
-    /// Handles an acknowledgement of `bytes` at `now` with a window of `window` bytes, at least `least`; the latest newly
-    /// acknowledged packet was sent at `sent`.
-    pub(super) fn on_ack(
-        &mut self,
-        now: Instant,
-        sent: Instant,
-        sample: Option<Duration>,
-        bytes: u64,
-        mut window: u64,
-        least: u64,
-    ) -> GrownWindow {
-        if sent >= self.round_start && self.next_round(now) {
+    /// Handles an acknowledgement with a window of `window` bytes, which is at least `least`.
+    pub(super) fn on_ack(&mut self, ack: &Acked, mut window: u64, least: u64) -> GrownWindow {
+        if ack.sent >= self.round_start && self.next_round(ack.now) {
             return GrownWindow { window, over: true };
         }
-        if let Some(rtt) = sample {
+        if let Some(rtt) = ack.sample {
             self.current_min = self.current_min.min(rtt);
             self.group_min = self.group_min.min(rtt);
             self.samples += 1;
@@ -89,7 +81,7 @@ impl HyStart {
                 (self.samples, self.group_min) = (0, Duration::MAX);
             }
         }
-        let growth = if self.conservative.is_some() { bytes / CSS_GROWTH_DIVISOR } else { bytes };
+        let growth = if self.conservative.is_some() { ack.bytes / CSS_GROWTH_DIVISOR } else { ack.bytes };
         GrownWindow { window: window + growth, over: false }
     }
 
@@ -150,7 +142,9 @@ mod tests {
 
         /// An acknowledgement of `bytes` of a packet sent at `sent`; whether slow start is over.
         fn ack(&mut self, sent: Instant, rtt: Duration, bytes: u64) -> bool {
-            let grown = self.hystart.on_ack(self.now, sent, Some(rtt), bytes, self.window, LEAST);
+            let (now, sample, prior_in_flight) = (self.now, Some(rtt), self.window);
+            let ack = Acked { now, bytes, sent, prior_in_flight, srtt: rtt, sample };
+            let grown = self.hystart.on_ack(&ack, self.window, LEAST);
             self.window = grown.window;
             grown.over
         }

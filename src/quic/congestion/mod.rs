@@ -52,7 +52,7 @@ pub struct Acked {
 /// A congestion control algorithm: determines the size of the window.
 #[derive(Clone, Debug)]
 pub enum Controller {
-    /// RFC 9002 §7.
+    /// RFC 9002 §7 with HyStart++.
     NewReno(NewReno),
     /// CUBIC with HyStart++.
     Cubic(Cubic),
@@ -90,7 +90,7 @@ impl Controller {
     /// Handles an acknowledgement while the window was in use.
     fn on_ack(&mut self, ack: &Acked) {
         match self {
-            Self::NewReno(c) => c.on_ack(ack.bytes),
+            Self::NewReno(c) => c.on_ack(ack),
             Self::Cubic(c) => c.on_ack(ack),
             Self::Bbr(_) => {}
         }

@@ -1,8 +1,9 @@
-//! NewReno, the controller of RFC 9002 §7.
+//! NewReno, the controller of RFC 9002 §7, with HyStart++ in its first slow start.
 
-use crate::quic::congestion::{initial_window, least_window, minimum_window};
+use crate::quic::congestion::hystart::HyStart;
+use crate::quic::congestion::{Acked, initial_window, least_window, minimum_window};
 
-/// NewReno: doubles the window per round trip until the first loss; then adds a datagram per round trip and halves the
+/// NewReno: doubles the window per round trip until a queue grows or the first loss; then adds a datagram per round trip and halves the
 /// window on loss.
 #[derive(Clone, Debug)]
 pub struct NewReno {
@@ -11,12 +12,13 @@ pub struct NewReno {
     ssthresh: u64,
     /// Bytes acknowledged in congestion avoidance since the window last grew.
     acked: u64,
+    hystart: HyStart,
 }
 
 impl NewReno {
     /// A controller for a new path with datagrams of `mtu` bytes.
     pub fn new(mtu: u64) -> Self {
-        Self { mtu, window: initial_window(mtu), ssthresh: u64::MAX, acked: 0 }
+        Self { mtu, window: initial_window(mtu), ssthresh: u64::MAX, acked: 0, hystart: HyStart::new() }
     }
 
     /// The congestion window in bytes.
@@ -34,8 +36,17 @@ impl NewReno {
         self.window < self.ssthresh
     }
 
-    /// Handles the acknowledgement of `bytes` of packets sent outside recovery.
-    pub(super) fn on_ack(&mut self, mut bytes: u64) {
+    /// Handles an acknowledgement of packets sent outside recovery.
+    pub(super) fn on_ack(&mut self, ack: &Acked) {
+        if self.is_fresh() {
+            let grown = self.hystart.on_ack(ack, self.window, initial_window(self.mtu));
+            self.window = grown.window;
+            if grown.over {
+                self.ssthresh = grown.window;
+            }
+            return;
+        }
+        let mut bytes = ack.bytes;
         if self.in_slow_start() {
             let grow = bytes.min(self.ssthresh - self.window);
             self.window += grow;
@@ -74,6 +85,12 @@ impl NewReno {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::{Duration, Instant};
+
+    fn acked(bytes: u64) -> Acked {
+        let (now, srtt) = (Instant::ZERO, Duration::from_millis(100));
+        Acked { now, bytes, sent: now, prior_in_flight: bytes, srtt, sample: None }
+    }
 
     /// RFC 9002 §7.2: ten datagrams, at most the larger of 14,720 bytes and two datagrams.
     #[test]
@@ -86,7 +103,7 @@ mod tests {
     fn slow_start_grows_by_what_is_acknowledged() {
         let mut c = NewReno::new(1200);
         assert_eq!(c.window(), 12_000);
-        c.on_ack(12_000);
+        c.on_ack(&acked(12_000));
         assert_eq!(c.window(), 24_000);
         assert!(c.in_slow_start());
     }
@@ -94,15 +111,15 @@ mod tests {
     #[test]
     fn congestion_avoidance_grows_by_one_datagram_a_window() {
         let mut c = NewReno::new(1200);
-        c.on_ack(88_000);
+        c.on_ack(&acked(88_000));
         c.on_congestion_event();
         assert_eq!(c.window(), 50_000);
         assert!(!c.in_slow_start());
         for _ in 0..49 {
-            c.on_ack(1000);
+            c.on_ack(&acked(1000));
         }
         assert_eq!(c.window(), 50_000);
-        c.on_ack(1000);
+        c.on_ack(&acked(1000));
         assert_eq!(c.window(), 51_200);
     }
 
@@ -114,12 +131,12 @@ mod tests {
         }
         assert_eq!(c.window(), 2400);
         let mut c = NewReno::new(1200);
-        c.on_ack(28_000);
+        c.on_ack(&acked(28_000));
         c.on_congestion_event();
         c.on_persistent_congestion();
         assert_eq!(c.window(), 2400);
         assert!(c.in_slow_start());
-        c.on_ack(20_000);
+        c.on_ack(&acked(20_000));
         assert_eq!(c.window(), 20_000, "2400 were left for congestion avoidance, less than a window");
         assert!(!c.in_slow_start());
     }
