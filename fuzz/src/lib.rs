@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod input;
 pub mod net;
 pub mod parsers;
+pub mod qpack;
 mod states;
 
 #[path = "../../tests/hostile/peer.rs"]
@@ -23,13 +24,14 @@ mod world;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("params", parsers::params),
     ("frames", parsers::frames),
     ("headers", parsers::headers),
     ("packets", parsers::packets),
     ("text", parsers::text),
     ("net", net::run),
+    ("qpack", qpack::run),
     ("endpoint", endpoint::run),
     ("connection", connection::run),
     ("exchange", exchange::run),

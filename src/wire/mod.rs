@@ -8,6 +8,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ndp;
+pub mod qpack;
 pub mod quic;
 pub mod udp;
 
