@@ -168,7 +168,7 @@ impl World {
 #[test]
 fn a_long_life_has_everything() {
     let mut world = World::new(7, 400, 3);
-    for _ in 0..30_000 {
+    for _ in 0..60_000 {
         world.step();
     }
     world.end();
