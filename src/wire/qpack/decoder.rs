@@ -96,17 +96,19 @@ impl Decoder {
     /// the section is [complete](Decoded::Complete). The limit of the encoded section's length is the caller's.
     pub fn decode(&mut self, stream: StreamId, encoded: &[u8], out: &mut FieldSection) -> Result<Decoded, QpackError> {
         out.clear();
-        let decoded = self.section(stream, encoded, out);
+        let decoded = self.section(stream, encoded, out).map_err(QpackError::DecompressionFailed);
+        let decoded = decoded.and_then(|(decoded, required)| {
+            if decoded != Decoded::Blocked && required > 0 {
+                // Section Acknowledgment (§4.4.1), which tells of the insertions too (§2.1.4).
+                self.instruct(0x80, 7, stream.0)?;
+                self.known_received = self.known_received.max(required);
+            }
+            Ok(decoded)
+        });
         if decoded.is_err() {
             out.clear();
         }
-        let (decoded, required) = decoded.map_err(QpackError::DecompressionFailed)?;
-        if decoded != Decoded::Blocked && required > 0 {
-            // Section Acknowledgment (§4.4.1), which tells of the insertions too (§2.1.4).
-            self.known_received = self.known_received.max(required);
-            self.instruct(0x80, 7, stream.0)?;
-        }
-        Ok(decoded)
+        decoded
     }
 
     /// Decodes a section, and tells its Required Insert Count.

@@ -51,6 +51,12 @@ impl DynamicTable {
         self.size
     }
 
+    /// Memory for octets, in bytes.
+    #[cfg(test)]
+    pub const fn memory(&self) -> usize {
+        self.octets.capacity()
+    }
+
     /// Name and value of the entry with this absolute index (RFC 9204 §3.2.4).
     pub fn get(&self, absolute: u64) -> Option<(&[u8], &[u8])> {
         let index = usize::try_from(absolute.checked_sub(self.dropped)?).ok()?;

@@ -187,6 +187,27 @@ fn sections_are_limited_in_size_and_number() {
     }
 }
 
+/// Whoever decodes section after section takes no more memory.
+#[test]
+fn memory_is_used_again() {
+    let mut decoder = two_entries();
+    let mut section = FieldSection::new();
+    let encoded = hex("0300 80 81 d1 5187 497c a589 d34d 1f 2161 0131");
+    let mut memory = |decoder: &mut Decoder| {
+        // The table turns over as well.
+        decoder.encoder_stream(&hex("01 01")).unwrap();
+        let encoded = [&[(decoder.parts().0.inserted() % 6 + 1) as u8], &encoded[1..]].concat();
+        assert_eq!(decoder.decode(StreamId(0), &encoded, &mut section), Ok(Decoded::Complete));
+        assert_eq!((section.len(), sent(decoder).len()), (5, 1));
+        section.octets().capacity()
+    };
+    let (warm, capacity) = (memory(&mut decoder), decoder.parts().0.memory());
+    for _ in 0..1000 {
+        assert_eq!(memory(&mut decoder), warm);
+    }
+    assert!(decoder.parts().0.memory() <= capacity.max(4 * 100), "{} bytes", decoder.parts().0.memory());
+}
+
 /// A table of capacity 0: nothing can be inserted or referred to, but instructions may come (RFC 9204 §3.2.3).
 #[test]
 fn no_table_at_all() {
@@ -207,6 +228,7 @@ fn a_backlog_ends_the_connection() {
     let error = (0..100_000).find_map(|at| decoder.decode(StreamId(at * 4), &hex("0200 80"), &mut section).err());
     let Some(QpackError::Backlog(waiting)) = error else { panic!("{error:?}") };
     assert_eq!((waiting, error.unwrap().code()), (Decoder::BACKLOG, 0x0107));
+    assert!(section.is_empty());
     decoder.encoder_stream(&hex("00")).unwrap();
     assert_eq!(decoder.pending().len(), waiting, "an increment waits");
     assert_eq!(decoder.cancel(StreamId(0)), Err(QpackError::Backlog(waiting)));

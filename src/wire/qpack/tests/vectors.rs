@@ -110,3 +110,38 @@ fn sensitive_fields_remain_literals() {
         assert_eq!((text(&again), again.fields().next().unwrap().sensitive), (vec!["a=0".to_owned()], expected));
     }
 }
+
+/// A recording of another implementation's encoder (see the file), among it blocked sections. What our decoder answers
+/// is what that encoder accepted.
+#[test]
+fn ls_qpack_is_understood() {
+    let mut decoder =
+        Decoder::new(DecoderConfig { max_table_capacity: 512, max_blocked_streams: 2, ..DecoderConfig::default() });
+    let (mut section, mut waiting, mut blocked) = (FieldSection::new(), Vec::new(), 0);
+    for line in include_str!("ls_qpack.txt").lines().filter(|line| !line.starts_with('#')) {
+        let (what, rest) = line.split_once(' ').unwrap();
+        match what {
+            "section" => {
+                let [stream, encoded, fields] = rest.splitn(3, ' ').collect::<Vec<_>>().try_into().unwrap();
+                let (stream, encoded) = (StreamId(stream.parse().unwrap()), hex(encoded));
+                let fields: Vec<_> = fields.split('\t').collect();
+                if decoder.decode(stream, &encoded, &mut section).unwrap() == Decoded::Blocked {
+                    blocked += 1;
+                    waiting.push((stream, encoded, fields));
+                } else {
+                    assert_eq!(text(&section), fields);
+                }
+            }
+            "encoder" => {
+                decoder.encoder_stream(&hex(rest)).unwrap();
+                while let Some(stream) = decoder.unblocked() {
+                    let at = waiting.iter().position(|(id, ..)| *id == stream).unwrap();
+                    let (_, encoded, fields) = waiting.remove(at);
+                    assert_eq!(decode(&mut decoder, stream.0, &encoded).unwrap(), fields);
+                }
+            }
+            _ => assert_eq!(sent(&mut decoder), hex(rest)),
+        }
+    }
+    assert_eq!((waiting.len(), blocked > 5), (0, true), "{blocked} blocked");
+}
