@@ -3,8 +3,8 @@
 use crate::quic::congestion::hystart::HyStart;
 use crate::quic::congestion::{Acked, initial_window, least_window, minimum_window};
 
-/// NewReno: doubles the window per round trip until a queue grows or the first loss; then adds a datagram per round trip and halves the
-/// window on loss.
+/// NewReno: doubles the window per round trip until a queue grows or a packet is lost; then adds a datagram per round
+/// trip and halves the window on loss.
 #[derive(Clone, Debug)]
 pub struct NewReno {
     mtu: u64,
