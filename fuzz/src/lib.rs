@@ -7,6 +7,7 @@
 pub mod connection;
 pub mod endpoint;
 pub mod exchange;
+pub mod h3;
 pub mod input;
 pub mod net;
 pub mod parsers;
@@ -35,4 +36,5 @@ pub const TARGETS: [Target; 10] = [
     ("endpoint", endpoint::run),
     ("connection", connection::run),
     ("exchange", exchange::run),
+    ("h3", h3::run),
 ];

@@ -4,6 +4,7 @@
 pub mod arp;
 pub mod checksum;
 pub mod eth;
+pub mod h3;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
