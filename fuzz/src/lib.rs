@@ -25,7 +25,7 @@ mod world;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("params", parsers::params),
     ("frames", parsers::frames),
     ("headers", parsers::headers),
