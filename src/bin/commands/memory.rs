@@ -59,7 +59,8 @@ impl Memory {
         Self::of(Path::new("/"))
     }
 
-    fn of(root: &Path) -> Self {
+    /// The memory of the machine under `root`.
+    pub fn of(root: &Path) -> Self {
         let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap_or_default();
         let info = read("proc/meminfo");
         let kib = |name: &str| {
@@ -153,6 +154,19 @@ pub fn working_memory(args: &EngineArgs, cores: u8, usual: u64) -> Result<u64, B
         tracing::warn!("--memory: {missing}; as root: {}", missing.remedy());
     }
     Ok(bytes)
+}
+
+/// The size limit of a pool for `wish` in addition to the `working` memory that `args` ask for.
+///
+/// # Errors
+/// If the machine does not have it, or not both.
+pub fn with_working_memory(args: &EngineArgs, wish: &Wish, both: &'static str, working: u64) -> Result<u64, TooMuch> {
+    let memory = Memory::of_machine();
+    let limit = memory.for_wish(wish, working)?;
+    if args.memory.is_some() {
+        memory.for_wish(&Wish { flag: both, bytes: limit }, 0)?;
+    }
+    Ok(limit)
 }
 
 /// `512 MiB`, `100.0 GiB`.

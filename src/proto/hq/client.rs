@@ -262,17 +262,19 @@ impl HqClient {
             self.write_held(cx.now(), 0);
         } else if let Some(mut conn) = self.conn.and_then(|id| cx.conn(id)) {
             let bytes = bufs.iter().map(|buf| buf.capacity()).sum();
-            // On an error, the end of the stream is already known.
+            // On an error, the end of the stream is already known, and `Readable` tells of it.
             if conn.provide_receive_buffers(stream, bufs).is_ok() {
                 fetch.space.gave(bytes);
             }
         }
     }
 
-    /// Supplies the download that has waited longest.
+    /// Supplies the download that has waited longest, of those that have not ended meanwhile.
     fn supply_starved(&mut self, cx: &mut Context<'_>) {
-        if let Some((stream, wanted)) = self.starved.pop_front() {
-            self.supply(cx, stream, wanted);
+        while let Some((stream, wanted)) = self.starved.pop_front() {
+            if self.fetches.contains_key(&stream) {
+                return self.supply(cx, stream, wanted);
+            }
         }
     }
 
@@ -318,6 +320,15 @@ impl HqClient {
         if let Some(fetch) = self.fetches.get_mut(&stream) {
             fetch.space.asked(now);
             self.supply(cx, stream, wanted);
+        }
+    }
+
+    /// A download that has had no buffers yet has something to read. As its window is empty, that can only be the end of
+    /// an empty file.
+    fn on_readable(&mut self, cx: &mut Context<'_>, stream: StreamId) {
+        let Some(mut conn) = self.conn.and_then(|id| cx.conn(id)) else { return };
+        if conn.take(stream).is_some_and(|chunk| chunk.is_last()) {
+            self.on_finished(cx, stream, 0);
         }
     }
 
@@ -429,6 +440,7 @@ impl App for HqClient {
             Event::Progress { id, contiguous } => self.on_progress(id, contiguous),
             Event::Buffer { id, buf, valid, .. } => self.on_buffer(cx, id, buf, valid),
             Event::Finished { id, size, .. } => self.on_finished(cx, id, size),
+            Event::Readable { id } => self.on_readable(cx, id),
             Event::Reset { id, code, .. } => self.on_reset(cx, id, code),
             Event::ReceiveBufferLow { id, wanted, .. } => self.on_low(cx, id, wanted),
             Event::Closed { reason } => {
@@ -451,7 +463,6 @@ impl App for HqClient {
             }
             Event::EarlyBytes { .. }
             | Event::StreamOpened { .. }
-            | Event::Readable { .. }
             | Event::OutOfSpace { .. }
             | Event::Stopped { .. }
             | Event::Writable { .. }

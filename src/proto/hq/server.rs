@@ -403,10 +403,12 @@ impl HqServer {
         }
     }
 
-    /// Retries one starved upload after memory of an upload has come back.
+    /// Retries one starved upload, of those that have not ended, after memory of an upload has come back.
     fn feed_starved(&mut self, cx: &mut Context<'_>) {
-        if let Some(key) = self.starved.pop_front() {
-            self.provide(cx, key);
+        while let Some(key) = self.starved.pop_front() {
+            if matches!(self.requests.get(&key), Some(State::Upload { .. })) {
+                return self.provide(cx, key);
+            }
         }
     }
 

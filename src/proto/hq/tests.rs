@@ -115,19 +115,23 @@ impl<C: App> World<C> {
     }
 }
 
-fn getter(dir: &Path, names: &[&str], disk: Option<&Arc<StuckDisk>>) -> HqClient {
-    let job =
-        |name: &&str| Job { path: format!("/{name}"), output: Destination::File(dir.join(format!("got-{name}"))) };
-    let config = HqClientConfig {
+fn hq_config() -> HqClientConfig {
+    HqClientConfig {
         remote: REMOTE,
         server_name: "hq.test".into(),
         client: client_config(),
-        jobs: names.iter().map(job).collect(),
+        jobs: Vec::new(),
         migrate_every: None,
         hash: false,
         hold: 0,
         resume: false,
-    };
+    }
+}
+
+fn getter(dir: &Path, names: &[&str], disk: Option<&Arc<StuckDisk>>) -> HqClient {
+    let job =
+        |name: &&str| Job { path: format!("/{name}"), output: Destination::File(dir.join(format!("got-{name}"))) };
+    let config = HqClientConfig { jobs: names.iter().map(job).collect(), ..hq_config() };
     HqClient::with_disk(config, Arc::new(Progress::default()), disk.map(StuckDisk::delay)).unwrap()
 }
 
@@ -272,6 +276,40 @@ fn a_stuck_disk_of_the_client_bounds_what_it_holds() {
     world.run_until(|world| world.client.app.is_done());
     assert!(world.client.app.errors.is_empty(), "{:?}", world.client.app.errors);
     assert_eq!(std::fs::metadata(dir.path().join("got-stuck")).unwrap().len(), size);
+}
+
+/// An empty file whose answer came while its download waited for memory never ended: without buffers, its end is reported
+/// as `Readable`, buffers are then refused as `Finished`, and `get` waited for ever.
+#[test]
+fn an_empty_file_arrives_while_the_disk_holds_all_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, size| std::fs::File::create(dir.path().join(name)).unwrap().set_len(size).unwrap();
+    // More than may wait for the disk, but less than has been provided by then.
+    file("slow", WRITE_AHEAD + (256 << 10));
+    file("stuck", 1);
+    file("empty", 0);
+    let disk = Arc::new(StuckDisk::default());
+    // The client's disk hangs with `slow` only, the server's with `stuck`.
+    let slow = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let hangs = slow.clone();
+    let delay: super::files::Delay = Arc::new(move |path: &Path| {
+        while path.as_os_str().as_encoded_bytes().ends_with(b"slow") && hangs.load(Ordering::SeqCst) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    });
+    // Those of `stuck` leave room for one more, which is requested when `slow` has arrived.
+    let names = ["slow", "stuck", "stuck", "stuck", "empty"];
+    let mut client = getter(dir.path(), &names, None);
+    let config = HqClientConfig { jobs: client.jobs().to_vec(), ..hq_config() };
+    client = HqClient::with_disk(config, Arc::new(Progress::default()), Some(delay)).unwrap();
+    let mut world = World::with_patience(dir.path(), client, &disk, Duration::MAX);
+    world.run_until(|world| world.client.app.received() >= WRITE_AHEAD + (256 << 10));
+    world.pass(Duration::from_secs(1));
+    slow.store(false, Ordering::SeqCst);
+    disk.release();
+    world.run_until(|world| world.client.app.is_done());
+    assert!(world.client.app.errors.is_empty(), "{:?}", world.client.app.errors);
+    assert_eq!(world.client.app.fetched.len(), names.len());
 }
 
 /// Requests the same file on as many streams as it can open.

@@ -4,7 +4,7 @@ use gannet::report::machine::{hugepages, page_size};
 
 use super::rights::Rights;
 use super::{Finding, Status, Tree};
-use crate::commands::memory::MissingPages;
+use crate::commands::memory::{Memory, MissingPages, Wish};
 
 const AREA: &str = "Memory";
 /// Enough for a port's packet buffers and a large transfer, in KiB.
@@ -50,9 +50,13 @@ fn pages(tree: &Tree) -> Vec<Finding> {
     all
 }
 
-/// Checks whether there are hugepages for `bytes`.
+/// Checks whether there is so much memory at all, and whether there are hugepages for `bytes`. If there is not, more
+/// hugepages would take what the system needs.
 fn memory(tree: &Tree, bytes: u64) -> Finding {
     let what = format!("--memory {}M", bytes >> 20);
+    if let Err(error) = Memory::of(&tree.0).for_wish(&Wish { flag: "--memory", bytes }, 0) {
+        return Finding::new(AREA, what, Status::Fail, error.to_string());
+    }
     match MissingPages::of(&tree.0, bytes) {
         None => Finding::new(AREA, what, Status::Ok, "there are hugepages for it"),
         Some(missing) => Finding::new(AREA, what, Status::Warn, missing.to_string()).remedy(missing.remedy()),

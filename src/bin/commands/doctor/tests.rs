@@ -121,6 +121,12 @@ fn memory_that_is_missing_says_what_to_type() {
     let findings = examine(m.0.path(), &Build::default(), &wishes);
     let memory = findings.iter().find(|finding| finding.what == "--memory 4096M").unwrap();
     assert_eq!((memory.status, memory.remedy.as_deref()), (Status::Warn, Some("sysctl -w vm.nr_hugepages=3062")));
+    // More than the machine has: no hugepages can help.
+    m.put("proc/meminfo", "MemTotal: 8000000 kB\nMemAvailable: 4000000 kB\n");
+    let findings = examine(m.0.path(), &Build::default(), &wishes);
+    let memory = findings.iter().find(|finding| finding.what == "--memory 4096M").unwrap();
+    assert_eq!((memory.status, memory.remedy.as_deref()), (Status::Fail, None));
+    assert!(memory.found.contains("give --memory at most"), "{memory:?}");
     m.expect("hugepages", Status::Warn, "only 20 MiB free", "sysctl -w vm.nr_hugepages=1536");
     m.put("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0");
     m.put("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "0");
