@@ -216,6 +216,9 @@ impl<'a> Conn<'a> {
     /// Provides receive buffers for a stream. Its data is decrypted directly into them, strictly in order, and the peer
     /// may send as many bytes as were provided. Each buffer is returned once, in [`Event::Buffer`].
     ///
+    /// Until buffers are provided, a stream is like any other: if it turns out to be empty, [`Event::Readable`] tells of
+    /// its end, and buffers are refused.
+    ///
     /// # Errors
     /// [`ProvideError`], which returns all buffers.
     pub fn provide_receive_buffers(&mut self, id: StreamId, bufs: Vec<PinnedBuf>) -> Result<(), ProvideError> {
